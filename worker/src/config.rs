@@ -1,0 +1,262 @@
+//! What a step is a function of: the training configuration, its defaults and its hash.
+
+use blip2_dataset::{ColumnNames, LoaderSettings};
+use serde::{Deserialize, Serialize};
+
+/// Everything a worker is told: the training configuration and how it loads data.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkerConfig {
+    /// Seed, slots and gradient mode.
+    pub train: StepSettings,
+    /// The corpus.
+    pub data: DataSettings,
+    /// The frozen parts and the Q-Former.
+    pub model: ModelSettings,
+    /// Representation learning.
+    pub stage1: Stage1Settings,
+    /// Generative learning.
+    pub stage2: Stage2Settings,
+    /// Prefetch and threads: changes no bit of the result and is not hashed.
+    pub loader: LoaderSettings,
+}
+
+/// What all steps share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StepSettings {
+    /// Key of every random draw.
+    pub seed: u64,
+    /// Fixed micro-batches a global batch is cut into: a power of two, at least the number of workers.
+    pub slots: u32,
+    /// `exact`: the gradient of the global-batch loss; `keys_detached`: the reference's.
+    pub gradients: GradientMode,
+    /// `cpu` or `cuda`.
+    pub device: String,
+}
+
+/// How the contrastive loss is differentiated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GradientMode {
+    /// The gradient of the global-batch loss.
+    Exact,
+    /// Contrastive keys carry no gradient, as in the reference implementation.
+    KeysDetached,
+}
+
+/// The corpus and its use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataSettings {
+    /// Parquet files: paths or URLs, `*` matches within one path segment.
+    pub train: Vec<String>,
+    /// Column names.
+    pub columns: ColumnNames,
+    /// Row groups a slot draws from at a time.
+    pub window_row_groups: u32,
+    /// Share of unusable rows above which the run stops.
+    pub max_quarantined_share: f64,
+    /// Images with more pixels are quarantined.
+    pub max_pixels: u64,
+    /// Smallest and largest share of the picture's area a random crop keeps.
+    pub crop_scale: [f64; 2],
+    /// Mirror half of the pictures.
+    pub flip: bool,
+}
+
+/// The frozen parts and the Q-Former.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelSettings {
+    /// Folder of the frozen image encoder (Hugging Face layout).
+    pub image_encoder: String,
+    /// Folder of the frozen language model (stage 2).
+    pub language_model: String,
+    /// Folder of the BERT that initialises the Q-Former; empty: random.
+    pub qformer_init: String,
+    /// Folder of the Q-Former's tokenizer.
+    pub qformer_tokenizer: String,
+    /// Checkpoint folder to start from (a run's checkpoint or a LAVIS safetensors file); empty: none.
+    pub init_checkpoint: String,
+    /// Epsilon of `ln_vision`: 1e-5 in LAVIS, 1e-6 in `transformers`.
+    pub ln_vision_eps: f64,
+    /// Sizes of the Q-Former.
+    pub qformer: QFormerSettings,
+}
+
+/// Sizes of the Q-Former.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QFormerSettings {
+    /// Width.
+    pub hidden: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width of the feed-forward layers.
+    pub intermediate: usize,
+    /// Learned queries.
+    pub queries: usize,
+    /// Every n-th layer attends to the image.
+    pub cross_attention_frequency: usize,
+    /// Rows of the position table.
+    pub max_positions: usize,
+    /// Width of the contrastive space.
+    pub embed_dim: usize,
+    /// Dropout probability.
+    pub dropout: f64,
+}
+
+/// AdamW and its schedule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerSettings {
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Learning rate at the end of the cosine.
+    pub min_learning_rate: f64,
+    /// Learning rate of the first step.
+    pub warmup_learning_rate: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: u64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Denominator's epsilon.
+    pub epsilon: f64,
+    /// Decoupled weight decay of tensors with two or more dimensions.
+    pub weight_decay: f64,
+    /// Clip the gradient's global norm; 0: off.
+    pub clip_norm: f64,
+}
+
+/// Stage 1: contrastive, matching and captioning losses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Stage1Settings {
+    /// Steps; 0 skips the stage.
+    pub steps: u64,
+    /// Global batch; a multiple of `train.slots`.
+    pub batch: u32,
+    /// Text length in tokens, with `[CLS]` and `[SEP]`.
+    pub text_length: usize,
+    /// Initial temperature of the contrastive loss.
+    pub temperature: f64,
+    /// Keep the temperature inside [0.001, 0.5].
+    pub clamp_temperature: bool,
+    /// Label smoothing of the contrastive and captioning losses.
+    pub label_smoothing: f64,
+    /// AdamW and its schedule.
+    pub optimizer: OptimizerSettings,
+}
+
+/// Stage 2: captioning through the frozen language model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Stage2Settings {
+    /// Steps; 0 skips the stage.
+    pub steps: u64,
+    /// Global batch; a multiple of `train.slots`.
+    pub batch: u32,
+    /// Caption length in tokens.
+    pub text_length: usize,
+    /// Text before every caption, without loss; empty in pre-training.
+    pub prompt: String,
+    /// AdamW and its schedule.
+    pub optimizer: OptimizerSettings,
+}
+
+impl Default for StepSettings {
+    fn default() -> Self {
+        Self { seed: 42, slots: 16, gradients: GradientMode::Exact, device: "cpu".into() }
+    }
+}
+
+impl Default for DataSettings {
+    fn default() -> Self {
+        Self {
+            train: Vec::new(),
+            columns: ColumnNames::default(),
+            window_row_groups: 4,
+            max_quarantined_share: 0.01,
+            max_pixels: 200_000_000,
+            crop_scale: [0.5, 1.0],
+            flip: true,
+        }
+    }
+}
+
+impl Default for ModelSettings {
+    fn default() -> Self {
+        Self {
+            image_encoder: String::new(),
+            language_model: String::new(),
+            qformer_init: String::new(),
+            qformer_tokenizer: String::new(),
+            init_checkpoint: String::new(),
+            ln_vision_eps: 1e-5,
+            qformer: QFormerSettings::default(),
+        }
+    }
+}
+
+impl Default for QFormerSettings {
+    fn default() -> Self {
+        Self {
+            hidden: 768,
+            layers: 12,
+            heads: 12,
+            intermediate: 3072,
+            queries: 32,
+            cross_attention_frequency: 2,
+            max_positions: 512,
+            embed_dim: 256,
+            dropout: 0.1,
+        }
+    }
+}
+
+impl Default for OptimizerSettings {
+    fn default() -> Self {
+        Self {
+            learning_rate: 1e-4,
+            min_learning_rate: 1e-5,
+            warmup_learning_rate: 1e-6,
+            warmup_steps: 2000,
+            beta1: 0.9,
+            beta2: 0.98,
+            epsilon: 1e-8,
+            weight_decay: 0.05,
+            clip_norm: 0.0,
+        }
+    }
+}
+
+impl Default for Stage1Settings {
+    fn default() -> Self {
+        Self {
+            steps: 0,
+            batch: 1680,
+            text_length: 32,
+            temperature: 0.07,
+            clamp_temperature: true,
+            label_smoothing: 0.1,
+            optimizer: OptimizerSettings::default(),
+        }
+    }
+}
+
+impl Default for Stage2Settings {
+    fn default() -> Self {
+        Self {
+            steps: 0,
+            batch: 1920,
+            text_length: 32,
+            prompt: String::new(),
+            optimizer: OptimizerSettings { min_learning_rate: 5e-5, ..OptimizerSettings::default() },
+        }
+    }
+}
