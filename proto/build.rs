@@ -1,0 +1,16 @@
+//! Compiles the `.proto` files in Rust: no `protoc` is needed.
+
+const FILES: [&str; 2] = ["proto/blip2/v1/coordinator.proto", "proto/blip2/v1/exchange.proto"];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    for file in FILES {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let descriptors = protox::compile(FILES, ["proto"])?;
+    tonic_prost_build::configure()
+        .bytes(".blip2.v1.Chunk.data")
+        .bytes(".blip2.v1.RowChunk.data")
+        .bytes(".blip2.v1.StateChunk.data")
+        .compile_fds(descriptors)?;
+    Ok(())
+}
