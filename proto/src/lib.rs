@@ -4,6 +4,10 @@
 //! what members send each other inside a step. Bulk fields (`Chunk`, `RowChunk`, `StateChunk`) are [`bytes::Bytes`]:
 //! a received chunk is a view of the frame it came in.
 
+mod token;
+
+pub use token::same_token;
+
 /// Version 1 of the contract, as generated.
 pub mod v1 {
     #![allow(missing_docs, unreachable_pub, clippy::all)]

@@ -1,0 +1,274 @@
+//! Members of one process exchanging over loopback.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use blip2_collective::{
+    CollectiveError, Exchange, Limits, Member, SumTree, TreeAccumulator, TreePartial, World, deal_slots,
+};
+use blip2_proto::v1::exchange_client::ExchangeClient;
+use blip2_proto::v1::{Chunk, FetchRowsRequest, PushHeader};
+use bytes::Bytes;
+use tonic::Code;
+
+const SLOTS: u32 = 8;
+const DEADLINE: Duration = Duration::from_secs(20);
+
+async fn exchanges(count: usize, limits: &Limits) -> Vec<Arc<Exchange>> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        let address = "127.0.0.1:0".parse().expect("an address");
+        all.push(Arc::new(
+            Exchange::bind(address, "secret".into(), limits.clone()).await.expect("a free port"),
+        ));
+    }
+    all
+}
+
+fn enter(exchanges: &[Arc<Exchange>], epoch: u64) {
+    let deal = deal_slots(SLOTS, exchanges.len()).expect("valid deal");
+    let members: Vec<Member> = exchanges
+        .iter()
+        .zip(deal)
+        .enumerate()
+        .map(|(rank, (exchange, slots))| Member {
+            id: 10 + rank as u32,
+            address: exchange.local_addr().to_string(),
+            slots,
+        })
+        .collect();
+    for (rank, exchange) in exchanges.iter().enumerate() {
+        exchange.set_world(World { epoch, rank, members: members.clone() });
+    }
+}
+
+fn slot_values(slot: u32, elements: usize) -> Vec<f32> {
+    let value = |i: usize| {
+        let hash = (i as u64 ^ (u64::from(slot) << 40)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        ((hash >> 40) as f32 - 8_388_608.0) * 10f32.powi((hash % 9) as i32 - 4)
+    };
+    (0..elements).map(value).collect()
+}
+
+fn partials(tree: &SumTree, slots: std::ops::Range<u32>, elements: usize) -> Vec<TreePartial> {
+    let mut sums = TreeAccumulator::new(tree, slots.clone());
+    slots.for_each(|slot| sums.push(slot_values(slot, elements)).expect("in range"));
+    sums.finish().expect("complete")
+}
+
+async fn reduced(members: usize, elements: usize, chunk_bytes: usize) -> Vec<Vec<f32>> {
+    let tree = SumTree::new(SLOTS).expect("power of two");
+    let all = exchanges(members, &Limits { chunk_bytes, ..Limits::default() }).await;
+    enter(&all, 1);
+    let deal = deal_slots(SLOTS, members).expect("valid deal");
+    let calls = all.iter().zip(deal).map(|(exchange, slots)| async move {
+        exchange
+            .tree_all_reduce(3, "grad", partials(&tree, slots, elements), &tree, DEADLINE)
+            .await
+            .expect("all answer")
+    });
+    let sums = futures::future::join_all(calls).await;
+    for exchange in all {
+        exchange.shutdown().await;
+    }
+    sums
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sums_are_bit_identical_for_every_number_of_members() {
+    for elements in [0, 3, 100_003] {
+        let alone = reduced(1, elements, 1 << 20).await.remove(0);
+        for members in [2, 3, 4, 8] {
+            for sum in reduced(members, elements, 4096 + 2).await {
+                assert_eq!(sum.len(), elements);
+                assert!(sum.iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits()), "{members} members");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn buffers_are_gathered_by_rank_and_rows_fetched_from_their_owners() {
+    let all = exchanges(3, &Limits { chunk_bytes: 4096, ..Limits::default() }).await;
+    enter(&all, 1);
+    let calls = all.iter().enumerate().map(|(rank, exchange)| async move {
+        let own = Bytes::from(vec![rank as u8; rank * 5000 + usize::from(rank == 1)]);
+        let gathered = exchange.all_gather(0, "feats", own, DEADLINE).await.expect("all answer");
+        if rank == 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let rows = vec![(rank as u64, Bytes::from(vec![rank as u8; 9000])), (7 + rank as u64, Bytes::new())];
+        exchange.publish_rows(0, rows).expect("a world is set");
+        let wanted = vec![(12, vec![9, 2]), (10, vec![0]), (11, vec![])];
+        let rows = exchange.fetch_rows(0, wanted, DEADLINE).await.expect("all answer");
+        exchange.all_gather(0, "done", Bytes::new(), DEADLINE).await.expect("all answer");
+        (gathered, rows)
+    });
+    for (gathered, rows) in futures::future::join_all(calls).await {
+        let lengths: Vec<usize> = gathered.iter().map(Bytes::len).collect();
+        assert_eq!(lengths, [0, 5001, 10_000]);
+        assert!(gathered[2].iter().all(|byte| *byte == 2));
+        let expected = [(9, Bytes::new()), (2, Bytes::from(vec![2; 9000])), (0, Bytes::from(vec![0; 9000]))];
+        assert_eq!(rows, expected);
+    }
+    let missing = all[0].fetch_rows(0, vec![(11, vec![99])], DEADLINE).await;
+    assert!(
+        matches!(&missing, Err(CollectiveError::Refused { member: 11, reason }) if reason.contains("99")),
+        "{missing:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_silent_member_is_named_when_the_deadline_passes() {
+    let all = exchanges(3, &Limits::default()).await;
+    enter(&all, 1);
+    let deadline = Duration::from_millis(300);
+    let calls = [0, 2].map(|rank| all[rank].all_gather(0, "feats", Bytes::from_static(b"1234"), deadline));
+    for result in futures::future::join_all(calls).await {
+        let error = result.expect_err("member 11 is silent");
+        assert_eq!(error.suspects(), [11], "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_unreachable_member_is_lost_within_two_seconds() {
+    let mut all =
+        exchanges(2, &Limits { connect_timeout: Duration::from_millis(300), ..Limits::default() }).await;
+    enter(&all, 1);
+    all.remove(1).shutdown().await;
+    let started = Instant::now();
+    let error = all[0].all_gather(0, "feats", Bytes::new(), DEADLINE).await.expect_err("nobody there");
+    assert!(matches!(error, CollectiveError::PeerLost { member: 11, .. }), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn an_abort_wakes_all_waiters_at_once() {
+    let all = exchanges(2, &Limits::default()).await;
+    enter(&all, 1);
+    let tree = SumTree::new(SLOTS).expect("power of two");
+    let waiting = [
+        tokio::spawn({
+            let exchange = all[0].clone();
+            async move { exchange.all_gather(0, "feats", Bytes::new(), DEADLINE).await.map(|_| ()) }
+        }),
+        tokio::spawn({
+            let exchange = all[0].clone();
+            async move {
+                exchange
+                    .tree_all_reduce(0, "grad", partials(&tree, 0..4, 9), &tree, DEADLINE)
+                    .await
+                    .map(|_| ())
+            }
+        }),
+        tokio::spawn({
+            let exchange = all[0].clone();
+            async move { exchange.fetch_rows(0, vec![(11, vec![0]), (10, vec![0])], DEADLINE).await.map(|_| ()) }
+        }),
+    ];
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let aborted = Instant::now();
+    all[0].abort(1, "member 11 left");
+    for waiter in waiting {
+        let error = waiter.await.expect("no panic").expect_err("aborted");
+        assert!(
+            matches!(&error, CollectiveError::Aborted { epoch: 1, reason } if reason.contains("left")),
+            "{error}"
+        );
+    }
+    assert!(aborted.elapsed() < Duration::from_millis(100));
+    let after = all[0].all_gather(0, "feats", Bytes::new(), DEADLINE).await;
+    assert!(matches!(after, Err(CollectiveError::Aborted { .. })));
+}
+
+#[tokio::test]
+async fn mail_of_the_next_epoch_waits_for_the_slower_member() {
+    let all = exchanges(2, &Limits::default()).await;
+    enter(&all, 1);
+    all[0].abort(1, "redo");
+    let members: Vec<Member> = (0..2)
+        .map(|rank| Member {
+            id: 10 + rank,
+            address: all[rank as usize].local_addr().to_string(),
+            slots: rank * 4..rank * 4 + 4,
+        })
+        .collect();
+    all[0].set_world(World { epoch: 2, rank: 0, members: members.clone() });
+    let fast = tokio::spawn({
+        let exchange = all[0].clone();
+        async move { exchange.all_gather(5, "feats", Bytes::from_static(b"fast"), DEADLINE).await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    all[1].set_world(World { epoch: 2, rank: 1, members });
+    let slow =
+        all[1].all_gather(5, "feats", Bytes::from_static(b"slow"), DEADLINE).await.expect("both answer");
+    assert_eq!(slow, [Bytes::from_static(b"fast"), Bytes::from_static(b"slow")]);
+    assert_eq!(fast.await.expect("no panic").expect("both answer"), slow);
+}
+
+#[tokio::test]
+async fn wrong_tokens_and_oversized_or_malformed_pushes_are_refused_and_stop_nobody() {
+    let limits = Limits { max_buffer_bytes: 64, chunk_bytes: 4096, ..Limits::default() };
+    let all = exchanges(2, &limits).await;
+    enter(&all, 1);
+    let url = format!("http://{}", all[0].local_addr());
+    let mut client = ExchangeClient::connect(url).await.expect("it listens");
+    let header = PushHeader {
+        token: "secret".into(),
+        epoch: 1,
+        step: 0,
+        tag: "feats".into(),
+        from_member: 11,
+        length: 8,
+    };
+    let chunk =
+        |header: Option<PushHeader>, bytes: usize| Chunk { header, data: Bytes::from(vec![1; bytes]) };
+    let cases = [
+        (vec![], Code::InvalidArgument),
+        (vec![chunk(None, 8)], Code::InvalidArgument),
+        (
+            vec![chunk(Some(PushHeader { token: "guess!".into(), ..header.clone() }), 8)],
+            Code::Unauthenticated,
+        ),
+        (vec![chunk(Some(PushHeader { length: 65, ..header.clone() }), 65)], Code::ResourceExhausted),
+        (vec![chunk(Some(header.clone()), 9)], Code::InvalidArgument),
+        (vec![chunk(Some(header.clone()), 7)], Code::InvalidArgument),
+        (vec![chunk(Some(header.clone()), 3), chunk(None, 5)], Code::InvalidArgument),
+        (vec![chunk(Some(header.clone()), 1 << 20)], Code::OutOfRange),
+        (vec![chunk(Some(PushHeader { from_member: 99, ..header.clone() }), 8)], Code::PermissionDenied),
+        (vec![chunk(Some(PushHeader { epoch: 0, ..header.clone() }), 8)], Code::FailedPrecondition),
+        (vec![chunk(Some(PushHeader { tag: "x".repeat(300), ..header.clone() }), 8)], Code::InvalidArgument),
+    ];
+    for (chunks, code) in cases {
+        let status = client.push(futures::stream::iter(chunks)).await.expect_err("refused");
+        assert_eq!(status.code(), code, "{status}");
+    }
+    let request = FetchRowsRequest { token: "guess!".into(), epoch: 1, step: 0, rows: vec![1] };
+    assert_eq!(client.fetch_rows(request).await.expect_err("refused").code(), Code::Unauthenticated);
+    let calls =
+        all.iter().map(|exchange| exchange.all_gather(0, "feats", Bytes::from_static(b"ok"), DEADLINE));
+    for gathered in futures::future::join_all(calls).await {
+        assert_eq!(gathered.expect("both answer").len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_joiner_takes_the_state_of_the_step_it_asks_for() {
+    let all = exchanges(2, &Limits { chunk_bytes: 4096, max_state_bytes: 20_000, ..Limits::default() }).await;
+    let address = all[0].local_addr().to_string();
+    let state = Arc::new(vec![Bytes::from(vec![1; 10_000]), Bytes::new(), Bytes::from(vec![2; 5])]);
+    let fetch = |step| all[1].fetch_state(&address, step, Duration::from_millis(500));
+    let publish = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        all[0].publish_state(4, state);
+    };
+    let (fetched, ()) = tokio::join!(fetch(4), publish);
+    let fetched = fetched.expect("published in time");
+    assert_eq!((fetched.len(), fetched[9_999], fetched[10_004]), (10_005, 1, 2));
+    assert!(matches!(fetch(3).await, Err(CollectiveError::State { step: 3, .. })));
+    all[0].publish_state(5, Arc::new(vec![Bytes::from(vec![0; 20_001])]));
+    let error = fetch(5).await.expect_err("over the limit");
+    assert!(error.to_string().contains("20000"), "{error}");
+    all[0].clear_state();
+    assert!(fetch(5).await.expect_err("nothing published").to_string().contains("0.5 s"));
+}
