@@ -1,1 +1,26 @@
-//! placeholder
+//! BLIP-2's models on burn: image encoders, the Q-Former with its three stage-1 losses, frozen language
+//! models for stage 2, generation, and weights in and out of their published names.
+//!
+//! The crate knows nothing of storage, networks or processes: it maps tensors to tensors.
+//!
+//! - [`vision`]: frozen image encoders in the EVA and the CLIP layout.
+//! - [`qformer`]: the Querying Transformer; [`stage1`] and [`stage2`] train it.
+//! - [`opt`], [`clip`]: the frozen language model and the reference retriever.
+//! - [`tensors`]: every tensor under its published name: the one description that loading, saving,
+//!   optimising and exchanging gradients share. [`weights`] reads files, [`export`] writes them.
+//! - [`optimizer`]: AdamW on the flat float32 master copy of the trainable tensors.
+//!
+//! Weights keep PyTorch's layout (`Linear` weights are `[out, in]`), so that no file is transposed.
+
+pub mod dropout;
+mod error;
+pub mod layers;
+pub mod loss;
+pub mod optimizer;
+pub mod qformer;
+pub mod stage1;
+pub mod stage2;
+pub mod tensors;
+pub mod weights;
+
+pub use error::ModelError;

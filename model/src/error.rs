@@ -1,0 +1,79 @@
+//! What can go wrong with models and weights.
+
+use std::path::PathBuf;
+
+/// An error of this crate: what, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// A weight file is not what it claims to be.
+    #[error("{path}: not a readable safetensors file: {reason}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A configuration file lacks a field or holds a value that is not supported.
+    #[error("{path}: {reason}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tensor that the model needs is not in the weights.
+    #[error("{origin}: tensor `{name}` of shape {shape:?} is missing; tried the names {tried:?}")]
+    MissingTensor {
+        /// Where it was looked for.
+        origin: String,
+        /// Its name in the model.
+        name: String,
+        /// The shape expected.
+        shape: Vec<usize>,
+        /// The names tried.
+        tried: Vec<String>,
+    },
+    /// A tensor has another shape than the model's configuration asks for.
+    #[error("{origin}: tensor `{name}` has shape {found:?}, the configuration asks for {expected:?}")]
+    Shape {
+        /// Where it was found.
+        origin: String,
+        /// Its name.
+        name: String,
+        /// The shape in the file.
+        found: Vec<usize>,
+        /// The shape the model has.
+        expected: Vec<usize>,
+    },
+    /// Inputs whose shapes do not fit the model.
+    #[error("{what}: {reason}")]
+    Input {
+        /// Which input.
+        what: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The device could not do what was asked.
+    #[error("device: {0}")]
+    Device(String),
+}
+
+impl ModelError {
+    /// An I/O error on `path`.
+    pub fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Self::Io { path: path.into(), source }
+    }
+
+    /// A wrong input.
+    pub fn input(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Input { what: what.into(), reason: reason.into() }
+    }
+}

@@ -1,0 +1,156 @@
+//! The layers all models share, with weights in PyTorch's layout.
+
+use burn::module::{Module, Param};
+use burn::tensor::activation::softmax;
+use burn::tensor::{Bool, Device, Int, Tensor, module};
+
+use crate::ModelError;
+use crate::dropout::Dropout;
+use crate::tensors::{NamedTensors, TensorVisitor, join};
+
+/// An affine map, `y = x·Wᵀ + b`.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[out, in]`.
+    pub weight: Param<Tensor<2>>,
+    /// `[out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl Linear {
+    /// A map of zeros, to be loaded or initialised.
+    pub fn new(input: usize, output: usize, bias: bool, device: &Device) -> Self {
+        Self {
+            weight: Param::from_tensor(Tensor::zeros([output, input], device)),
+            bias: bias.then(|| Param::from_tensor(Tensor::zeros([output], device))),
+        }
+    }
+
+    /// # Shapes
+    /// - input `[..., in]`, output `[..., out]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        module::linear(x, self.weight.val().transpose(), self.bias.as_ref().map(|bias| bias.val()))
+    }
+}
+
+impl NamedTensors for Linear {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+        visitor.visit(&join(prefix, "weight"), &mut self.weight)?;
+        match &mut self.bias {
+            Some(bias) => visitor.visit(&join(prefix, "bias"), bias),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Layer normalisation over the last dimension.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    /// Scale, `[width]`.
+    pub weight: Param<Tensor<1>>,
+    /// Shift, `[width]`.
+    pub bias: Param<Tensor<1>>,
+    epsilon: f64,
+}
+
+impl LayerNorm {
+    /// Scale 1, shift 0.
+    pub fn new(width: usize, epsilon: f64, device: &Device) -> Self {
+        Self {
+            weight: Param::from_tensor(Tensor::ones([width], device)),
+            bias: Param::from_tensor(Tensor::zeros([width], device)),
+            epsilon,
+        }
+    }
+
+    /// # Shapes
+    /// - input and output `[..., width]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        module::layer_norm(x, self.weight.val(), Some(self.bias.val()), self.epsilon)
+    }
+}
+
+impl NamedTensors for LayerNorm {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+        visitor.visit(&join(prefix, "weight"), &mut self.weight)?;
+        visitor.visit(&join(prefix, "bias"), &mut self.bias)
+    }
+}
+
+/// A table of learned vectors.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    /// `[rows, width]`.
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Embedding {
+    /// A table of zeros.
+    pub fn new(rows: usize, width: usize, device: &Device) -> Self {
+        Self { weight: Param::from_tensor(Tensor::zeros([rows, width], device)) }
+    }
+
+    /// # Shapes
+    /// - ids `[batch, length]`, each below `rows`; output `[batch, length, width]`
+    pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        module::embedding(self.weight.val(), ids)
+    }
+
+    /// The first `length` rows, `[1, length, width]`.
+    pub fn first(&self, length: usize) -> Tensor<3> {
+        self.range(0, length)
+    }
+
+    /// Rows `start..start + length`, `[1, length, width]`.
+    pub fn range(&self, start: usize, length: usize) -> Tensor<3> {
+        self.weight.val().narrow(0, start, length).unsqueeze::<3>()
+    }
+}
+
+impl NamedTensors for Embedding {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+        visitor.visit(&join(prefix, "weight"), &mut self.weight)
+    }
+}
+
+/// `[batch, length, heads·width]` to `[batch, heads, length, width]`.
+pub fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
+    let [batch, length, width] = x.dims();
+    x.reshape([batch, length, heads, width / heads]).swap_dims(1, 2)
+}
+
+/// `[batch, heads, length, width]` to `[batch, length, heads·width]`.
+pub fn merge_heads(x: Tensor<4>) -> Tensor<3> {
+    let [batch, heads, length, width] = x.dims();
+    x.swap_dims(1, 2).reshape([batch, length, heads * width])
+}
+
+/// What is added to the score of a position that must not be seen, as in BERT.
+pub const BLOCKED: f32 = -10_000.0;
+
+/// Turns visibility (`true`: may be seen) into an additive mask of the same shape.
+pub fn additive_mask(visible: Tensor<4, Bool>) -> Tensor<4> {
+    visible.bool_not().float() * BLOCKED
+}
+
+/// Scaled dot-product attention with dropout on the probabilities.
+///
+/// # Shapes
+/// - query `[batch, heads, q, width]`, key and value `[batch, heads, k, width]`
+/// - mask, added to the scores: broadcastable to `[batch, heads, q, k]`
+/// - output `[batch, heads, q, width]`
+pub fn attention(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    mask: Option<Tensor<4>>,
+    dropout: &mut Dropout,
+) -> Tensor<4> {
+    let scale = 1.0 / (query.dims()[3] as f64).sqrt();
+    let scores = (query * scale).matmul(key.swap_dims(2, 3));
+    let scores = match mask {
+        Some(mask) => scores + mask,
+        None => scores,
+    };
+    dropout.forward(softmax(scores, 3)).matmul(value)
+}

@@ -1,0 +1,99 @@
+//! BERT's attention block: projections, attention, output map, residual, norm.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use super::QFormerConfig;
+use crate::ModelError;
+use crate::dropout::Dropout;
+use crate::layers::{LayerNorm, Linear, attention, merge_heads, split_heads};
+use crate::tensors::{NamedTensors, TensorVisitor, join};
+
+/// Keys and values of one layer, each `[b, heads, length, head width]`.
+#[derive(Debug, Clone)]
+pub struct KeyValue {
+    /// Keys.
+    pub key: Tensor<4>,
+    /// Values.
+    pub value: Tensor<4>,
+}
+
+impl KeyValue {
+    /// Number of positions.
+    pub fn length(&self) -> usize {
+        self.key.dims()[2]
+    }
+
+    /// The positions of `self` followed by those of `other`.
+    pub fn followed_by(&self, other: &Self) -> Self {
+        Self {
+            key: Tensor::cat(vec![self.key.clone(), other.key.clone()], 2),
+            value: Tensor::cat(vec![self.value.clone(), other.value.clone()], 2),
+        }
+    }
+
+    /// Batches one after the other.
+    pub fn stack_batches(parts: &[&Self]) -> Self {
+        Self {
+            key: Tensor::cat(parts.iter().map(|part| part.key.clone()).collect(), 0),
+            value: Tensor::cat(parts.iter().map(|part| part.value.clone()).collect(), 0),
+        }
+    }
+}
+
+/// Attention with its residual and norm.
+#[derive(Module, Debug)]
+pub(super) struct AttentionBlock {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    norm: LayerNorm,
+    heads: usize,
+}
+
+impl AttentionBlock {
+    pub(super) fn new(config: &QFormerConfig, key_width: usize, device: &Device) -> Self {
+        let hidden = config.hidden;
+        Self {
+            query: Linear::new(hidden, hidden, true, device),
+            key: Linear::new(key_width, hidden, true, device),
+            value: Linear::new(key_width, hidden, true, device),
+            output: Linear::new(hidden, hidden, true, device),
+            norm: LayerNorm::new(hidden, config.layer_norm_eps, device),
+            heads: config.heads,
+        }
+    }
+
+    /// Keys and values of `x [b, length, key width]`.
+    pub(super) fn key_value(&self, x: Tensor<3>) -> KeyValue {
+        KeyValue {
+            key: split_heads(self.key.forward(x.clone()), self.heads),
+            value: split_heads(self.value.forward(x), self.heads),
+        }
+    }
+
+    /// `norm(x + dropout(output(attention(x, seen))))`.
+    pub(super) fn forward(
+        &self,
+        x: Tensor<3>,
+        seen: &KeyValue,
+        mask: Option<Tensor<4>>,
+        dropout: &mut Dropout,
+    ) -> Tensor<3> {
+        let query = split_heads(self.query.forward(x.clone()), self.heads);
+        let attended = attention(query, seen.key.clone(), seen.value.clone(), mask, dropout);
+        let output = self.output.forward(merge_heads(attended));
+        self.norm.forward(dropout.forward(output) + x)
+    }
+}
+
+impl NamedTensors for AttentionBlock {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+        self.query.visit_tensors(&join(prefix, "self.query"), visitor)?;
+        self.key.visit_tensors(&join(prefix, "self.key"), visitor)?;
+        self.value.visit_tensors(&join(prefix, "self.value"), visitor)?;
+        self.output.visit_tensors(&join(prefix, "output.dense"), visitor)?;
+        self.norm.visit_tensors(&join(prefix, "output.LayerNorm"), visitor)
+    }
+}

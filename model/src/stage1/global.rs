@@ -1,0 +1,96 @@
+//! The values of all slots that every slot's loss refers to.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::contrastive::Contrast;
+use crate::ModelError;
+
+/// Features, token ids and masks of the global batch, in the order of its rows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GlobalBatch {
+    /// Queries of an image.
+    pub queries: usize,
+    /// Width of the contrastive space.
+    pub embed_dim: usize,
+    /// Tokens of a text.
+    pub text_length: usize,
+    /// `[N, queries, embed_dim]`, normalised.
+    pub image_feats: Vec<f32>,
+    /// `[N, embed_dim]`, normalised.
+    pub text_feats: Vec<f32>,
+    /// `[N, text_length]`.
+    pub ids: Vec<i32>,
+    /// `[N, text_length]`.
+    pub mask: Vec<i32>,
+}
+
+impl GlobalBatch {
+    /// Number of pairs.
+    pub fn rows(&self) -> usize {
+        if self.text_length == 0 { 0 } else { self.ids.len() / self.text_length }
+    }
+
+    /// Number of tokens the captioning loss predicts: every real token but the first of each text.
+    pub fn caption_tokens(&self) -> usize {
+        if self.text_length == 0 {
+            return 0;
+        }
+        self.mask.chunks(self.text_length).map(|row| row[1..].iter().filter(|m| **m != 0).count()).sum()
+    }
+
+    /// Checks that the parts fit together.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        let rows = self.rows();
+        let fits = self.mask.len() == self.ids.len()
+            && rows * self.text_length == self.ids.len()
+            && self.image_feats.len() == rows * self.queries * self.embed_dim
+            && self.text_feats.len() == rows * self.embed_dim;
+        if rows < 2 {
+            let reason = format!("{rows} pairs; contrast and negatives need two or more");
+            return Err(ModelError::input("global batch", reason));
+        }
+        if !fits {
+            return Err(ModelError::input("global batch", "features and texts of different numbers of rows"));
+        }
+        Ok(())
+    }
+
+    /// The contrastive loss and all that follows from the similarities.
+    pub fn contrast(
+        &self,
+        temperature: f32,
+        smoothing: f64,
+        device: &Device,
+    ) -> Result<Contrast, ModelError> {
+        self.validate()?;
+        let rows = self.rows();
+        let images = self.image_tensor(device).reshape([rows * self.queries, self.embed_dim]);
+        let texts = self.text_tensor(device);
+        let similarity = images
+            .matmul(texts.transpose())
+            .reshape([rows, self.queries, rows])
+            .max_dim(1)
+            .reshape([rows, rows])
+            / temperature;
+        let data = similarity.try_into_data().map_err(|e| ModelError::Device(e.to_string()))?;
+        let similarity = data.as_slice::<f32>().map_err(|e| ModelError::Device(format!("{e:?}")))?.to_vec();
+        Ok(Contrast::new(similarity, rows, smoothing))
+    }
+
+    /// `[N, queries, embed_dim]`.
+    pub(super) fn image_tensor(&self, device: &Device) -> Tensor<3> {
+        let shape = [self.rows(), self.queries, self.embed_dim];
+        Tensor::from_data(TensorData::new(self.image_feats.clone(), shape), device)
+    }
+
+    /// `[N, embed_dim]`.
+    pub(super) fn text_tensor(&self, device: &Device) -> Tensor<2> {
+        Tensor::from_data(TensorData::new(self.text_feats.clone(), [self.rows(), self.embed_dim]), device)
+    }
+
+    /// Ids and mask of text `row`.
+    pub(super) fn text(&self, row: usize) -> (&[i32], &[i32]) {
+        let range = row * self.text_length..(row + 1) * self.text_length;
+        (&self.ids[range.clone()], &self.mask[range])
+    }
+}

@@ -1,0 +1,247 @@
+//! Every tensor of a model under its published name.
+//!
+//! A module lists its tensors once, in [`NamedTensors::visit_tensors`]; loading, saving, random
+//! initialisation, the flat layout of the optimizer and the collection of gradients are visitors.
+//! Names are LAVIS's (`Qformer.bert.encoder.layer.0.attention.self.query.weight`); [`crate::weights`]
+//! knows the other spellings.
+
+use burn::module::Param;
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
+
+use crate::ModelError;
+
+/// Something done to each tensor of a model.
+pub trait TensorVisitor {
+    /// Called once for each tensor, always in the same order.
+    fn visit<const D: usize>(&mut self, name: &str, tensor: &mut Param<Tensor<D>>) -> Result<(), ModelError>;
+}
+
+/// A module that can list its tensors.
+pub trait NamedTensors {
+    /// Visits every tensor; `prefix` is the module's own name, without a trailing dot.
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError>;
+}
+
+/// Joins a module's name and that of a part.
+pub fn join(prefix: &str, part: &str) -> String {
+    if prefix.is_empty() { part.to_string() } else { format!("{prefix}.{part}") }
+}
+
+/// One tensor's place in a [`FlatLayout`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlatTensor {
+    /// Published name.
+    pub name: String,
+    /// Shape in PyTorch's layout.
+    pub shape: Vec<usize>,
+    /// First element in the flat buffer.
+    pub offset: usize,
+}
+
+impl FlatTensor {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether the tensor has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The elements' range in the flat buffer.
+    pub fn range(&self) -> std::ops::Range<usize> {
+        self.offset..self.offset + self.len()
+    }
+
+    /// Whether AdamW decays it: two or more dimensions and not a bias.
+    pub fn decays(&self) -> bool {
+        self.shape.len() >= 2 && !self.name.ends_with(".bias")
+    }
+}
+
+/// The trainable tensors of a model laid end to end, in the order of their names.
+///
+/// The order depends on names alone, so that two processes that hold the same model agree on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlatLayout {
+    tensors: Vec<FlatTensor>,
+    len: usize,
+}
+
+impl FlatLayout {
+    /// The layout of `model`.
+    pub fn of(model: &mut impl NamedTensors) -> Result<Self, ModelError> {
+        struct Names(Vec<(String, Vec<usize>)>);
+        impl TensorVisitor for Names {
+            fn visit<const D: usize>(
+                &mut self,
+                name: &str,
+                tensor: &mut Param<Tensor<D>>,
+            ) -> Result<(), ModelError> {
+                self.0.push((name.to_string(), tensor.val().dims().to_vec()));
+                Ok(())
+            }
+        }
+        let mut names = Names(Vec::new());
+        model.visit_tensors("", &mut names)?;
+        Ok(Self::new(names.0))
+    }
+
+    /// A layout of named shapes.
+    pub fn new(mut shapes: Vec<(String, Vec<usize>)>) -> Self {
+        shapes.sort();
+        let mut len = 0;
+        let tensors = shapes
+            .into_iter()
+            .map(|(name, shape)| {
+                let tensor = FlatTensor { name, shape, offset: len };
+                len += tensor.len();
+                tensor
+            })
+            .collect();
+        Self { tensors, len }
+    }
+
+    /// The tensors in order.
+    pub fn tensors(&self) -> &[FlatTensor] {
+        &self.tensors
+    }
+
+    /// Number of elements of all tensors.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is nothing to train.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The tensor called `name`.
+    pub fn get(&self, name: &str) -> Option<&FlatTensor> {
+        self.tensors.binary_search_by(|tensor| tensor.name.as_str().cmp(name)).ok().map(|i| &self.tensors[i])
+    }
+
+    fn find(&self, name: &str) -> Result<&FlatTensor, ModelError> {
+        self.get(name).ok_or_else(|| ModelError::MissingTensor {
+            origin: "flat parameters".into(),
+            name: name.into(),
+            shape: Vec::new(),
+            tried: vec![name.into()],
+        })
+    }
+
+    /// Copies the model's tensors into a new flat buffer.
+    pub fn read(&self, model: &mut impl NamedTensors) -> Result<Vec<f32>, ModelError> {
+        struct Read<'a>(&'a FlatLayout, Vec<f32>);
+        impl TensorVisitor for Read<'_> {
+            fn visit<const D: usize>(
+                &mut self,
+                name: &str,
+                tensor: &mut Param<Tensor<D>>,
+            ) -> Result<(), ModelError> {
+                let range = self.0.find(name)?.range();
+                copy_values(tensor.val().inner(), &mut self.1[range])
+            }
+        }
+        let mut read = Read(self, vec![0.0; self.len]);
+        model.visit_tensors("", &mut read)?;
+        Ok(read.1)
+    }
+
+    /// Sets the model's tensors from a flat buffer, as leaves that require gradients on an autodiff
+    /// `device` and as plain tensors elsewhere.
+    pub fn write(
+        &self,
+        model: &mut impl NamedTensors,
+        flat: &[f32],
+        device: &Device,
+    ) -> Result<(), ModelError> {
+        struct Write<'a>(&'a FlatLayout, &'a [f32], &'a Device);
+        impl TensorVisitor for Write<'_> {
+            fn visit<const D: usize>(
+                &mut self,
+                name: &str,
+                tensor: &mut Param<Tensor<D>>,
+            ) -> Result<(), ModelError> {
+                let place = self.0.find(name)?;
+                set(tensor, TensorData::new(self.1[place.range()].to_vec(), place.shape.clone()), self.2);
+                Ok(())
+            }
+        }
+        model.visit_tensors("", &mut Write(self, flat, device))
+    }
+
+    /// Moves the gradients of the model's tensors into `flat`; a tensor without one gets zeros.
+    pub fn take_gradients(
+        &self,
+        model: &mut impl NamedTensors,
+        gradients: &mut Gradients,
+        flat: &mut [f32],
+    ) -> Result<(), ModelError> {
+        struct Take<'a>(&'a FlatLayout, &'a mut Gradients, &'a mut [f32]);
+        impl TensorVisitor for Take<'_> {
+            fn visit<const D: usize>(
+                &mut self,
+                name: &str,
+                tensor: &mut Param<Tensor<D>>,
+            ) -> Result<(), ModelError> {
+                let range = self.0.find(name)?.range();
+                match tensor.val().grad_remove(self.1) {
+                    Some(gradient) => copy_values(gradient, &mut self.2[range]),
+                    None => {
+                        self.2[range].fill(0.0);
+                        Ok(())
+                    }
+                }
+            }
+        }
+        model.visit_tensors("", &mut Take(self, gradients, flat))
+    }
+}
+
+/// Replaces a parameter's tensor, keeping its identity.
+pub fn set<const D: usize>(param: &mut Param<Tensor<D>>, data: TensorData, device: &Device) {
+    let tensor = Tensor::from_data(data, device);
+    let tensor = if device.is_autodiff() { tensor.require_grad() } else { tensor };
+    *param = Param::initialized(param.id, tensor);
+}
+
+fn copy_values<const D: usize>(tensor: Tensor<D>, into: &mut [f32]) -> Result<(), ModelError> {
+    let data = tensor.try_into_data().map_err(|e| ModelError::Device(e.to_string()))?;
+    let values = data.as_slice::<f32>().map_err(|e| ModelError::Device(format!("{e:?}")))?;
+    into.copy_from_slice(values);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::Linear;
+
+    #[test]
+    fn flat_buffer_round_trips_in_name_order() {
+        let device = Device::flex();
+        let mut linear = Linear::new(3, 2, true, &device);
+        let layout = FlatLayout::of(&mut linear).unwrap();
+        assert_eq!(layout.tensors()[0].name, "bias");
+        assert_eq!(layout.tensors()[1].shape, vec![2, 3]);
+        let flat: Vec<f32> = (0..8).map(|i| i as f32).collect();
+        layout.write(&mut linear, &flat, &device).unwrap();
+        assert_eq!(layout.read(&mut linear).unwrap(), flat);
+    }
+
+    #[test]
+    fn gradients_of_unused_tensors_are_zero() {
+        let device = Device::flex().autodiff();
+        let mut linear = Linear::new(2, 2, true, &device);
+        let layout = FlatLayout::of(&mut linear).unwrap();
+        layout.write(&mut linear, &[0.0, 0.0, 1.0, 2.0, 3.0, 4.0], &device).unwrap();
+        let loss = linear.weight.val().sum();
+        let mut gradients = loss.backward();
+        let mut flat = vec![9.0; 6];
+        layout.take_gradients(&mut linear, &mut gradients, &mut flat).unwrap();
+        assert_eq!(flat, vec![0.0, 0.0, 1.0, 1.0, 1.0, 1.0]);
+    }
+}
