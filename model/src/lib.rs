@@ -12,15 +12,26 @@
 //!
 //! Weights keep PyTorch's layout (`Linear` weights are `[out, in]`), so that no file is transposed.
 
+mod activation;
+pub mod blip2;
+mod causal;
+pub mod clip;
 pub mod dropout;
 mod error;
+pub mod export;
+pub mod generate;
+pub mod hf_config;
+mod host;
 pub mod layers;
 pub mod loss;
+pub mod opt;
 pub mod optimizer;
 pub mod qformer;
 pub mod stage1;
 pub mod stage2;
 pub mod tensors;
+pub mod vision;
 pub mod weights;
 
+pub use activation::Activation;
 pub use error::ModelError;

@@ -19,7 +19,9 @@ impl NameStyle {
             Self::Lavis => vec![name.to_string()],
             Self::HuggingFace { prefix } => {
                 let published = huggingface_name(name);
+                let alone = PARTS.iter().find_map(|part| published.strip_prefix(part)).map(str::to_string);
                 let mut spellings = vec![format!("{prefix}{published}"), published];
+                spellings.extend(alone);
                 spellings.extend([format!("{prefix}{name}"), name.to_string()]);
                 spellings.dedup();
                 spellings
@@ -33,6 +35,9 @@ impl NameStyle {
         Some((format!("{stem}attn.q_bias"), format!("{stem}attn.v_bias")))
     }
 }
+
+/// Parts whose own folders leave out the part's name.
+const PARTS: &[&str] = &["vision_model.", "language_model."];
 
 /// Prefixes as (LAVIS, Hugging Face); the first that matches is replaced.
 const PREFIXES: &[(&str, &str)] = &[

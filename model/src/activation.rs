@@ -1,0 +1,28 @@
+//! The element-wise functions of feed-forward parts.
+
+use burn::tensor::Tensor;
+use burn::tensor::activation::{gelu, relu, sigmoid};
+use serde::{Deserialize, Serialize};
+
+/// An element-wise function, under its name in `config.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// The exact GELU, by the error function.
+    Gelu,
+    /// `x · sigmoid(1.702 x)`.
+    QuickGelu,
+    /// `max(x, 0)`.
+    Relu,
+}
+
+impl Activation {
+    /// Applies the function to each element.
+    pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Gelu => gelu(x),
+            Self::QuickGelu => x.clone() * sigmoid(x * 1.702),
+            Self::Relu => relu(x),
+        }
+    }
+}

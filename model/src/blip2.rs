@@ -1,0 +1,243 @@
+//! The whole of BLIP-2: picture and prompt in, scores or text out.
+
+mod config;
+mod tokens;
+
+pub(crate) use config::QFormerSection;
+use config::read_qformer_config;
+pub use tokens::PromptTokens;
+
+use std::path::Path;
+
+use burn::tensor::{Device, Int, Tensor};
+
+use crate::ModelError;
+use crate::dropout::Dropout;
+use crate::generate::{GenerateOptions, generate};
+use crate::hf_config::FolderConfig;
+use crate::host::ints;
+use crate::opt::{OPT_PREFIX, Opt, OptDecoder};
+use crate::qformer::QFormerConfig;
+use crate::stage2::Stage2Model;
+use crate::tensors::{NamedTensors, TensorVisitor, join};
+use crate::vision::{EVA_PREFIX, ImageEncoder};
+use crate::weights::{NameStyle, WeightSource, load};
+
+/// Image encoder, Q-Former and language model, all on one plain device.
+#[derive(Debug, Clone)]
+pub struct Blip2 {
+    encoder: ImageEncoder,
+    stage2: Stage2Model,
+    opt: Opt,
+    qformer: QFormerConfig,
+    tokens: PromptTokens,
+}
+
+impl Blip2 {
+    /// Puts trained parts together.
+    ///
+    /// # Errors
+    /// Parts whose widths do not fit, or special tokens outside the vocabulary.
+    pub fn from_parts(
+        encoder: ImageEncoder,
+        stage2: Stage2Model,
+        opt: Opt,
+        qformer: QFormerConfig,
+        tokens: PromptTokens,
+    ) -> Result<Self, ModelError> {
+        let refuse = |reason: String| Err(ModelError::input("parts of BLIP-2", reason));
+        if qformer.image_width != encoder.width() {
+            let (wanted, width) = (qformer.image_width, encoder.width());
+            return refuse(format!("the Q-Former attends to width {wanted}, the image encoder has {width}"));
+        }
+        let language_width = stage2.opt_proj.weight.val().dims()[0];
+        if language_width != opt.config().width {
+            let width = opt.config().width;
+            return refuse(format!(
+                "the projection ends at width {language_width}, the language model has {width}"
+            ));
+        }
+        tokens.validate(opt.config().vocab_size)?;
+        Ok(Self { encoder, stage2, opt, qformer, tokens })
+    }
+
+    /// Loads a `Blip2ForConditionalGeneration` folder with an OPT onto a plain `device`.
+    ///
+    /// # Errors
+    /// Another model or language model, an unsupported setting, or weights that do not fit.
+    pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+        let config = FolderConfig::open(folder)?;
+        if config.model_type() != "blip-2" {
+            return Err(config.error(format!("model_type `{}`, expected `blip-2`", config.model_type())));
+        }
+        let opt = Opt::open(folder, device)?;
+        let encoder = ImageEncoder::open(folder, device)?;
+        let (qformer, ln_vision_eps) = read_qformer_config(&config)?;
+        let mut stage2 = Stage2Model::new(&qformer, ln_vision_eps, opt.config().width, device)?;
+        let source = WeightSource::open(folder, NameStyle::HuggingFace { prefix: String::new() })?;
+        load(&mut stage2, "", &source, device)?;
+        let tokens = PromptTokens::read(&config, opt.config())?;
+        Self::from_parts(encoder, stage2, opt, qformer, tokens)
+    }
+
+    /// The frozen image encoder.
+    pub fn encoder(&self) -> &ImageEncoder {
+        &self.encoder
+    }
+
+    /// The trained part.
+    pub fn stage2(&self) -> &Stage2Model {
+        &self.stage2
+    }
+
+    /// The frozen language model.
+    pub fn opt(&self) -> &Opt {
+        &self.opt
+    }
+
+    /// Sizes of the Q-Former.
+    pub fn qformer_config(&self) -> &QFormerConfig {
+        &self.qformer
+    }
+
+    /// The special tokens of prompts.
+    pub fn tokens(&self) -> &PromptTokens {
+        &self.tokens
+    }
+
+    /// Scores of every next token at every position.
+    ///
+    /// # Shapes
+    /// - pixels `[b, 3, image_size, image_size]`; ids and mask `[b, T]`, where each row holds as many image
+    ///   tokens as there are queries; output `[b, T, vocabulary]`
+    pub fn logits(
+        &self,
+        pixels: Tensor<4>,
+        ids: Tensor<2, Int>,
+        attention_mask: Tensor<2, Int>,
+    ) -> Result<Tensor<3>, ModelError> {
+        let embeds = self.embed(self.soft_prompt(pixels)?, ids)?;
+        self.opt.forward(embeds, attention_mask)
+    }
+
+    /// Continues each picture's prompt; a text has its end token, if it reached one, as its last token.
+    ///
+    /// A prompt is what the tokenizer gives (with the start token, without image tokens); an empty one means
+    /// the start token alone.
+    ///
+    /// # Shapes
+    /// - pixels `[b, 3, image_size, image_size]`; b prompts of any lengths
+    pub fn generate(
+        &self,
+        pixels: Tensor<4>,
+        prompts: &[Vec<u32>],
+        options: &GenerateOptions,
+    ) -> Result<Vec<Vec<u32>>, ModelError> {
+        let batch = pixels.dims()[0];
+        if prompts.len() != batch {
+            let reason = format!("{} prompts for {batch} pictures", prompts.len());
+            return Err(ModelError::input("prompts", reason));
+        }
+        if batch == 0 {
+            return Ok(Vec::new());
+        }
+        let prompts: Vec<Vec<u32>> = prompts.iter().map(|prompt| self.with_image_tokens(prompt)).collect();
+        let (ids, mask) = self.left_padded(&prompts, &pixels.device());
+        let embeds = self.embed(self.soft_prompt(pixels)?, ids)?;
+        generate(&mut OptDecoder::new(&self.opt, embeds, mask), &prompts, options)
+    }
+
+    /// The queries' outputs in the language model's space, `[b, queries, width]`.
+    fn soft_prompt(&self, pixels: Tensor<4>) -> Result<Tensor<3>, ModelError> {
+        self.stage2.forward(self.encoder.forward(pixels)?, &mut Dropout::off())
+    }
+
+    fn embed(&self, soft_prompt: Tensor<3>, ids: Tensor<2, Int>) -> Result<Tensor<3>, ModelError> {
+        place_soft_prompt(&self.opt, soft_prompt, ids, self.tokens.image)
+    }
+
+    fn with_image_tokens(&self, prompt: &[u32]) -> Vec<u32> {
+        let mut ids = vec![self.tokens.image; self.qformer.queries];
+        if prompt.is_empty() {
+            ids.push(self.tokens.bos);
+        }
+        ids.extend(prompt);
+        ids
+    }
+
+    fn left_padded(&self, prompts: &[Vec<u32>], device: &Device) -> (Tensor<2, Int>, Tensor<2, Int>) {
+        let length = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let (mut ids, mut mask) = (Vec::new(), Vec::new());
+        for prompt in prompts {
+            let padding = length - prompt.len();
+            ids.extend(std::iter::repeat_n(self.tokens.pad as i32, padding));
+            ids.extend(prompt.iter().map(|id| *id as i32));
+            mask.extend(std::iter::repeat_n(0, padding));
+            mask.extend(std::iter::repeat_n(1, prompt.len()));
+        }
+        let tensor = |values: Vec<i32>| {
+            Tensor::<1, Int>::from_ints(values.as_slice(), device).reshape([prompts.len(), length])
+        };
+        (tensor(ids), tensor(mask))
+    }
+}
+
+/// The vectors of `ids`, where the image tokens are replaced in order by the rows of the soft prompt, through
+/// which the gradient flows.
+///
+/// # Shapes
+/// - soft_prompt `[b, queries, width]`; ids `[b, T]`; output `[b, T, width]`
+///
+/// # Errors
+/// A row that does not hold exactly as many image tokens as there are queries, or an id outside the vocabulary.
+pub fn place_soft_prompt(
+    opt: &Opt,
+    soft_prompt: Tensor<3>,
+    ids: Tensor<2, Int>,
+    image_token: u32,
+) -> Result<Tensor<3>, ModelError> {
+    let [batch, queries, width] = soft_prompt.dims();
+    let [rows, length] = ids.dims();
+    if rows != batch {
+        return Err(ModelError::input("prompt", format!("{rows} rows of ids for {batch} pictures")));
+    }
+    let host_ids = ints(ids.clone())?;
+    let vocabulary = opt.config().vocab_size as i64;
+    if let Some(id) = host_ids.iter().find(|id| !(0..vocabulary).contains(*id)) {
+        return Err(ModelError::input("prompt", format!("token {id}, the language model has {vocabulary}")));
+    }
+    let mut sources = Vec::with_capacity(host_ids.len());
+    for (row, text) in host_ids.chunks(length).enumerate() {
+        let mut placed = 0;
+        for (position, id) in text.iter().enumerate() {
+            let is_image = *id == i64::from(image_token);
+            sources.push(if is_image {
+                rows * length + row * queries + placed
+            } else {
+                row * length + position
+            });
+            placed += usize::from(is_image);
+        }
+        if placed != queries {
+            let reason = format!("row {row} has {placed} image tokens, there are {queries} queries");
+            return Err(ModelError::input("prompt", reason));
+        }
+    }
+    let text = opt.embed(ids).reshape([rows * length, width]);
+    let soft_prompt = soft_prompt.reshape([batch * queries, width]);
+    let sources: Vec<i32> = sources.into_iter().map(|source| source as i32).collect();
+    let sources = Tensor::<1, Int>::from_ints(sources.as_slice(), &text.device());
+    Ok(Tensor::cat(vec![text, soft_prompt], 0).select(0, sources).reshape([rows, length, width]))
+}
+
+impl NamedTensors for Blip2 {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+        match &mut self.encoder {
+            ImageEncoder::Eva(encoder) => encoder.visit_tensors(&join(prefix, EVA_PREFIX), visitor)?,
+            // CLIP's names under the same module, so that they do not collide with the norm after it.
+            ImageEncoder::Clip(encoder) => encoder.visit_tensors(&join(prefix, EVA_PREFIX), visitor)?,
+        }
+        self.stage2.visit_tensors(prefix, visitor)?;
+        self.opt.visit_tensors(&join(prefix, OPT_PREFIX), visitor)
+    }
+}

@@ -1,0 +1,133 @@
+//! The special tokens of prompts.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::ModelError;
+use crate::hf_config::{FolderConfig, read_json};
+use crate::opt::OptConfig;
+
+/// Token ids that prompts are made of and texts end with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptTokens {
+    /// Marks the place of one query.
+    pub image: u32,
+    /// Starts every text.
+    pub bos: u32,
+    /// Fills a batch.
+    pub pad: u32,
+    /// Any of these ends a text.
+    pub eos: Vec<u32>,
+}
+
+/// A line feed in a byte-level vocabulary.
+const NEWLINE: &str = "Ċ";
+
+/// The published image token.
+const IMAGE: &str = "<image>";
+
+impl PromptTokens {
+    /// The tokens of a BLIP-2 folder's `config.json`.
+    pub(crate) fn read(config: &FolderConfig, opt: &OptConfig) -> Result<Self, ModelError> {
+        #[derive(Deserialize)]
+        struct Image {
+            #[serde(alias = "image_token_id")]
+            image_token_index: Option<u32>,
+        }
+        let Image { image_token_index: Some(image) } = config.parse()? else {
+            return Err(
+                config.error("no `image_token_index`: save the model again with a newer `transformers`")
+            );
+        };
+        Ok(Self { image, bos: opt.bos_token_id, pad: opt.pad_token_id, eos: opt.eos_token_id.to_vec() })
+    }
+
+    /// The tokens for training and exporting with the language model's own tokenizer: a line feed ends a
+    /// caption, and pictures are marked by `<image>` or, where the tokenizer has none, by a special token
+    /// that no text produces.
+    ///
+    /// # Errors
+    /// A tokenizer without a line feed, or without a special token to spare.
+    pub fn choose(tokenizer: &Path, opt: &OptConfig) -> Result<Self, ModelError> {
+        let path = tokenizer.join("tokenizer.json");
+        let value = read_json(&path)?;
+        let error = |reason: &str| ModelError::Config { path: path.clone(), reason: reason.into() };
+        let end = (value.pointer("/model/vocab").and_then(|vocabulary| vocabulary.get(NEWLINE)))
+            .and_then(Value::as_u64)
+            .ok_or_else(|| error("no line feed in a byte-level vocabulary: captions end with one"))?;
+        let image = image_token(&value, tokenizer, opt)?.ok_or_else(|| {
+            error("no special token is free to mark pictures: add `<image>` to the tokenizer")
+        })?;
+        Ok(Self { image, bos: opt.bos_token_id, pad: opt.pad_token_id, eos: vec![end as u32] })
+    }
+
+    pub(super) fn validate(&self, vocabulary: usize) -> Result<(), ModelError> {
+        let all = [self.image, self.bos, self.pad].into_iter().chain(self.eos.iter().copied());
+        for token in all {
+            if token as usize >= vocabulary {
+                let reason = format!("special token {token}, the language model has {vocabulary}");
+                return Err(ModelError::input("parts of BLIP-2", reason));
+            }
+        }
+        if [self.bos, self.pad].contains(&self.image) || self.eos.contains(&self.image) {
+            let reason = format!("the image token {} is also the start, pad or end token", self.image);
+            return Err(ModelError::input("parts of BLIP-2", reason));
+        }
+        Ok(())
+    }
+}
+
+/// `<image>`, or the special token with the smallest id that has no other meaning.
+fn image_token(value: &Value, tokenizer: &Path, opt: &OptConfig) -> Result<Option<u32>, ModelError> {
+    let special: Vec<(u32, &str)> = (value["added_tokens"].as_array().into_iter().flatten())
+        .filter(|token| token["special"].as_bool() == Some(true))
+        .filter_map(|token| Some((u32::try_from(token["id"].as_u64()?).ok()?, token["content"].as_str()?)))
+        .filter(|(id, _)| (*id as usize) < opt.vocab_size)
+        .collect();
+    if let Some((id, _)) = special.iter().find(|(_, content)| *content == IMAGE) {
+        return Ok(Some(*id));
+    }
+    let settings = read_json(&tokenizer.join("tokenizer_config.json"))?;
+    let named: BTreeSet<&str> = (["bos_token", "eos_token", "pad_token", "unk_token"].iter())
+        .filter_map(|field| settings[field].as_str().or_else(|| settings[field]["content"].as_str()))
+        .collect();
+    let mut taken = opt.eos_token_id.to_vec();
+    taken.extend([opt.bos_token_id, opt.pad_token_id]);
+    let free = special.iter().filter(|(id, content)| !taken.contains(id) && !named.contains(content));
+    Ok(free.map(|(id, _)| *id).min())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn choose(tokens: &[(u32, &str)], newline: &str) -> Result<PromptTokens, ModelError> {
+        let folder = tempfile::tempdir().unwrap();
+        let added: Vec<Value> = (tokens.iter())
+            .map(|(id, content)| json!({"id": id, "content": content, "special": true}))
+            .collect();
+        let tokenizer = json!({"added_tokens": added, "model": {"vocab": {newline: 7}}});
+        std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+        let settings = json!({"bos_token": "</s>", "unk_token": {"content": "<unk>"}});
+        std::fs::write(folder.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
+        PromptTokens::choose(folder.path(), &OptConfig { vocab_size: 20, ..OptConfig::default() })
+    }
+
+    #[test]
+    fn the_image_token_is_one_that_no_text_produces() {
+        let own =
+            choose(&[(0, "<s>"), (1, "<pad>"), (2, "</s>"), (3, "<unk>"), (9, "<image>")], "Ċ").unwrap();
+        assert_eq!(own, PromptTokens { image: 9, bos: 2, pad: 1, eos: vec![7] });
+        let borrowed = choose(&[(1, "<pad>"), (2, "</s>"), (3, "<unk>"), (5, "<mask>"), (4, "<s>")], "Ċ");
+        assert_eq!(borrowed.unwrap().image, 4);
+        let none =
+            choose(&[(1, "<pad>"), (2, "</s>"), (3, "<unk>"), (99, "<image>")], "Ċ").unwrap_err().to_string();
+        assert!(none.contains("<image>"), "{none}");
+        let no_end = choose(&[(0, "<s>")], "x").unwrap_err().to_string();
+        assert!(no_end.contains("line feed"), "{no_end}");
+    }
+}

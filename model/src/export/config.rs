@@ -1,0 +1,113 @@
+//! The JSON files of an exported folder.
+
+use serde_json::{Value, json};
+
+use crate::ModelError;
+use crate::blip2::{Blip2, QFormerSection};
+use crate::hf_config::TokenIds;
+use crate::vision::{EvaConfig, ImageEncoder};
+
+/// Mean and standard deviation of the pixels that both published encoders were trained with.
+const PIXEL_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
+const PIXEL_DEVIATION: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
+
+/// File names and contents.
+pub(super) fn files(model: &Blip2) -> Result<Vec<(&'static str, Value)>, ModelError> {
+    let ImageEncoder::Eva(encoder) = model.encoder() else {
+        return Err(ModelError::input("image encoder", "only the EVA layout can be exported"));
+    };
+    Ok(vec![
+        ("config.json", model_config(model, encoder.config())?),
+        ("generation_config.json", generation_config(model)),
+        ("preprocessor_config.json", preprocessor_config(encoder.config().image_size)),
+        ("processor_config.json", processor_config(model)),
+    ])
+}
+
+fn model_config(model: &Blip2, vision: &EvaConfig) -> Result<Value, ModelError> {
+    let qformer = to_value(&QFormerSection::from(model.qformer_config()))?;
+    Ok(json!({
+        "architectures": ["Blip2ForConditionalGeneration"],
+        "model_type": "blip-2",
+        "dtype": "float32",
+        "num_query_tokens": model.qformer_config().queries,
+        "image_token_index": model.tokens().image,
+        "image_text_hidden_size": 256,
+        "initializer_factor": 1.0,
+        "initializer_range": 0.02,
+        "use_decoder_only_language_model": true,
+        "tie_word_embeddings": model.opt().config().tie_word_embeddings,
+        "vision_config": vision_config(vision)?,
+        "qformer_config": qformer,
+        "text_config": text_config(model)?,
+    }))
+}
+
+fn vision_config(vision: &EvaConfig) -> Result<Value, ModelError> {
+    let mut section = to_value(vision)?;
+    section["model_type"] = "blip_2_vision_model".into();
+    section["hidden_act"] = "gelu".into();
+    section["qkv_bias"] = true.into();
+    section["attention_dropout"] = 0.0.into();
+    section["initializer_range"] = 1e-10.into();
+    Ok(section)
+}
+
+fn text_config(model: &Blip2) -> Result<Value, ModelError> {
+    let mut config = model.opt().config().clone();
+    // `generate` takes the language model's own end token, so it must be the one that ends captions.
+    config.eos_token_id = end_tokens(model);
+    let mut section = to_value(&config)?;
+    section["model_type"] = "opt".into();
+    section["activation_function"] = "relu".into();
+    section["do_layer_norm_before"] = true.into();
+    section["enable_bias"] = true.into();
+    section["layer_norm_elementwise_affine"] = true.into();
+    section["_remove_final_layer_norm"] = false.into();
+    section["word_embed_proj_dim"] = config.width.into();
+    section["attention_dropout"] = 0.0.into();
+    section["layerdrop"] = 0.0.into();
+    section["init_std"] = 0.02.into();
+    section["use_cache"] = true.into();
+    Ok(section)
+}
+
+fn generation_config(model: &Blip2) -> Value {
+    let tokens = model.tokens();
+    json!({
+        "bos_token_id": tokens.bos,
+        "pad_token_id": tokens.pad,
+        "eos_token_id": end_tokens(model),
+    })
+}
+
+fn preprocessor_config(image_size: usize) -> Value {
+    json!({
+        "image_processor_type": "BlipImageProcessor",
+        "processor_class": "Blip2Processor",
+        "do_convert_rgb": true,
+        "do_resize": true,
+        "size": {"height": image_size, "width": image_size},
+        "resample": 3,
+        "do_rescale": true,
+        "rescale_factor": 1.0 / 255.0,
+        "do_normalize": true,
+        "image_mean": PIXEL_MEAN,
+        "image_std": PIXEL_DEVIATION,
+    })
+}
+
+fn processor_config(model: &Blip2) -> Value {
+    json!({"processor_class": "Blip2Processor", "num_query_tokens": model.qformer_config().queries})
+}
+
+fn end_tokens(model: &Blip2) -> TokenIds {
+    match model.tokens().eos.as_slice() {
+        [one] => TokenIds::One(*one),
+        several => TokenIds::Many(several.to_vec()),
+    }
+}
+
+fn to_value(section: &impl serde::Serialize) -> Result<Value, ModelError> {
+    serde_json::to_value(section).map_err(|e| ModelError::input("configuration", e.to_string()))
+}

@@ -1,0 +1,303 @@
+//! OPT, the frozen decoder-only language model of stage 2.
+
+mod config;
+mod decoder;
+mod layer;
+
+pub use config::OptConfig;
+pub use decoder::OptDecoder;
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, module};
+
+use crate::ModelError;
+use crate::causal::{causal_mask, token_positions};
+use crate::dropout::Dropout;
+use crate::hf_config::FolderConfig;
+use crate::layers::{Embedding, LayerNorm, Linear};
+use crate::qformer::KeyValue;
+use crate::tensors::{NamedTensors, TensorVisitor, join};
+use crate::weights::{NameStyle, WeightSource, load};
+use layer::{LAYER_NORM_EPS, OptLayer};
+
+/// The name under which LAVIS stores the language model.
+pub const OPT_PREFIX: &str = "opt_model";
+
+/// Rows of the position table that precede position 0.
+const POSITION_OFFSET: usize = 2;
+
+/// An OPT language model; its names start with `opt_model`.
+///
+/// Its tensors are plain, so that no gradient of a weight is ever computed; the gradient flows through to
+/// the inputs where these are on an autodiff device.
+#[derive(Module, Debug)]
+pub struct Opt {
+    embed_tokens: Embedding,
+    embed_positions: Embedding,
+    layers: Vec<OptLayer>,
+    final_norm: LayerNorm,
+    /// Absent where the token table is the output map.
+    lm_head: Option<Linear>,
+    #[module(skip)]
+    config: OptConfig,
+}
+
+/// Keys and values of the positions that a model has read, for each layer.
+#[derive(Debug, Clone, Default)]
+pub struct OptCache {
+    layers: Vec<KeyValue>,
+}
+
+impl OptCache {
+    /// Positions read.
+    pub fn length(&self) -> usize {
+        self.layers.first().map_or(0, KeyValue::length)
+    }
+
+    /// Makes row `i` what row `rows[i]` was.
+    pub fn select(&mut self, rows: &Tensor<1, Int>) {
+        for layer in &mut self.layers {
+            layer.key = layer.key.clone().select(0, rows.clone());
+            layer.value = layer.value.clone().select(0, rows.clone());
+        }
+    }
+}
+
+impl Opt {
+    /// A model of zeros, to be loaded.
+    pub fn new(config: &OptConfig, device: &Device) -> Result<Self, ModelError> {
+        config.validate()?;
+        let positions = config.max_position_embeddings + POSITION_OFFSET;
+        Ok(Self {
+            embed_tokens: Embedding::new(config.vocab_size, config.width, device),
+            embed_positions: Embedding::new(positions, config.width, device),
+            layers: (0..config.depth).map(|_| OptLayer::new(config, device)).collect(),
+            final_norm: LayerNorm::new(config.width, LAYER_NORM_EPS, device),
+            lm_head: (!config.tie_word_embeddings)
+                .then(|| Linear::new(config.width, config.vocab_size, false, device)),
+            config: config.clone(),
+        })
+    }
+
+    /// Loads an `OPTForCausalLM` folder, or the language model of a BLIP-2 folder, onto a plain `device`.
+    ///
+    /// # Errors
+    /// Another model, an unsupported setting, or weights that do not fit the configuration.
+    pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+        let config = OptConfig::read(&FolderConfig::open(folder)?)?;
+        let mut model = Self::new(&config, device)?;
+        let source = WeightSource::open(folder, NameStyle::HuggingFace { prefix: String::new() })?;
+        load(&mut model, OPT_PREFIX, &source, device)?;
+        Ok(model)
+    }
+
+    /// The sizes and special tokens.
+    pub fn config(&self) -> &OptConfig {
+        &self.config
+    }
+
+    /// The tokens' vectors, without positions.
+    ///
+    /// # Shapes
+    /// - ids `[b, T]`, each below the vocabulary's size; output `[b, T, width]`
+    pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.embed_tokens.forward(ids)
+    }
+
+    /// Scores of every next token at every position.
+    ///
+    /// # Shapes
+    /// - inputs_embeds `[b, S, width]`; attention_mask `[b, S]` (1: a token, 0: padding); output
+    ///   `[b, S, vocabulary]`
+    pub fn forward(
+        &self,
+        inputs_embeds: Tensor<3>,
+        attention_mask: Tensor<2, Int>,
+    ) -> Result<Tensor<3>, ModelError> {
+        Ok(self.logits_of(self.hidden(inputs_embeds, attention_mask, &mut Dropout::off())?))
+    }
+
+    /// What [`Opt::logits_of`] maps to scores; `dropout` is the reference's language model left in training
+    /// mode ([`Dropout::off`] otherwise).
+    ///
+    /// # Shapes
+    /// - inputs_embeds and output `[b, S, width]`; attention_mask `[b, S]` (1: a token, 0: padding)
+    pub fn hidden(
+        &self,
+        inputs_embeds: Tensor<3>,
+        attention_mask: Tensor<2, Int>,
+        dropout: &mut Dropout,
+    ) -> Result<Tensor<3>, ModelError> {
+        let [_, length, _] = inputs_embeds.dims();
+        let mut x = self.with_positions(inputs_embeds, attention_mask.clone(), 0)?;
+        let mask = causal_mask(attention_mask, length);
+        for layer in &self.layers {
+            x = layer.forward(x, None, mask.clone(), dropout).0;
+        }
+        Ok(self.final_norm.forward(x))
+    }
+
+    /// Scores of every next token.
+    ///
+    /// # Shapes
+    /// - hidden `[..., width]`; output `[..., vocabulary]`
+    pub fn logits_of<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
+        match &self.lm_head {
+            Some(head) => head.forward(hidden),
+            None => module::linear(hidden, self.embed_tokens.weight.val().transpose(), None),
+        }
+    }
+
+    /// Reads further positions after those in `cache` and adds them to it.
+    ///
+    /// # Shapes
+    /// - inputs_embeds and output `[b, n, width]`; attention_mask of the cached and the new positions
+    ///   `[b, cache.length() + n]`
+    pub fn extend(
+        &self,
+        inputs_embeds: Tensor<3>,
+        attention_mask: Tensor<2, Int>,
+        cache: &mut OptCache,
+    ) -> Result<Tensor<3>, ModelError> {
+        let [_, length, _] = inputs_embeds.dims();
+        let mut x = self.with_positions(inputs_embeds, attention_mask.clone(), cache.length())?;
+        let mask = causal_mask(attention_mask, length);
+        let past = std::mem::take(&mut cache.layers);
+        for (index, layer) in self.layers.iter().enumerate() {
+            let (next, seen) = layer.forward(x, past.get(index), mask.clone(), &mut Dropout::off());
+            cache.layers.push(seen);
+            x = next;
+        }
+        Ok(self.final_norm.forward(x))
+    }
+
+    /// Adds the vectors of the positions from `past` on.
+    fn with_positions(
+        &self,
+        inputs_embeds: Tensor<3>,
+        mask: Tensor<2, Int>,
+        past: usize,
+    ) -> Result<Tensor<3>, ModelError> {
+        let [batch, length, width] = inputs_embeds.dims();
+        if width != self.config.width || length == 0 {
+            let reason = format!("shape {:?}, width {} is needed", inputs_embeds.dims(), self.config.width);
+            return Err(ModelError::input("input embeddings", reason));
+        }
+        if mask.dims() != [batch, past + length] {
+            let reason = format!("shape {:?}, {:?} is needed", mask.dims(), [batch, past + length]);
+            return Err(ModelError::input("attention mask", reason));
+        }
+        let limit = self.config.max_position_embeddings;
+        if past + length > limit {
+            let reason = format!("{} positions, the language model has {limit}", past + length);
+            return Err(ModelError::input("sequence", reason));
+        }
+        let positions = token_positions(mask).narrow(1, past, length) + POSITION_OFFSET as i32;
+        Ok(inputs_embeds + self.embed_positions.forward(positions))
+    }
+}
+
+impl NamedTensors for Opt {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+        let decoder = join(prefix, "model.decoder");
+        self.embed_tokens.visit_tensors(&join(&decoder, "embed_tokens"), visitor)?;
+        self.embed_positions.visit_tensors(&join(&decoder, "embed_positions"), visitor)?;
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            layer.visit_tensors(&join(&decoder, &format!("layers.{index}")), visitor)?;
+        }
+        self.final_norm.visit_tensors(&join(&decoder, "final_layer_norm"), visitor)?;
+        match &mut self.lm_head {
+            Some(head) => head.visit_tensors(&join(prefix, "lm_head"), visitor),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::floats;
+    use crate::tensors::FlatLayout;
+
+    pub(super) fn small() -> Opt {
+        let device = Device::flex();
+        let config = OptConfig {
+            width: 8,
+            depth: 2,
+            heads: 2,
+            intermediate: 16,
+            vocab_size: 11,
+            max_position_embeddings: 12,
+            ..OptConfig::default()
+        };
+        let mut model = Opt::new(&config, &device).unwrap();
+        let layout = FlatLayout::of(&mut model).unwrap();
+        let flat: Vec<f32> = (0..layout.len()).map(|i| (i as f32 * 0.7311).sin() * 0.6).collect();
+        layout.write(&mut model, &flat, &device).unwrap();
+        model
+    }
+
+    fn close(got: Tensor<3>, want: Tensor<3>) {
+        let difference = (got - want).abs().max().into_scalar::<f32>();
+        assert!(difference < 1e-5, "{difference}");
+    }
+
+    fn tokens(rows: [[i32; 5]; 2]) -> (Tensor<2, Int>, Tensor<2, Int>) {
+        let ids = Tensor::<2, Int>::from_ints(rows, &Device::flex());
+        let mask = ids.clone().not_equal_scalar(1).int();
+        (ids, mask)
+    }
+
+    #[test]
+    fn reading_in_pieces_equals_reading_at_once() {
+        let model = small();
+        let (ids, mask) = tokens([[1, 2, 5, 6, 7], [2, 8, 9, 3, 4]]);
+        let embeds = model.embed(ids);
+        let whole = model.hidden(embeds.clone(), mask.clone(), &mut Dropout::off()).unwrap();
+        let mut cache = OptCache::default();
+        for (start, length) in [(0, 2), (2, 1), (3, 2)] {
+            let part = embeds.clone().narrow(1, start, length);
+            let seen = mask.clone().narrow(1, 0, start + length);
+            let hidden = model.extend(part, seen, &mut cache).unwrap();
+            // The first position of the first row is padding, whose output means nothing.
+            let skip = usize::from(start == 0);
+            let want = whole.clone().narrow(1, start + skip, length - skip);
+            close(hidden.narrow(1, skip, length - skip), want);
+        }
+        assert_eq!(cache.length(), 5);
+    }
+
+    #[test]
+    fn left_padding_changes_nothing() {
+        let model = small();
+        let (ids, mask) = tokens([[1, 1, 2, 5, 6], [2, 5, 6, 1, 1]]);
+        let hidden = model.hidden(model.embed(ids), mask, &mut Dropout::off()).unwrap();
+        let left = hidden.clone().narrow(0, 0, 1).narrow(1, 2, 3);
+        close(left, hidden.narrow(0, 1, 1).narrow(1, 0, 3));
+    }
+
+    #[test]
+    fn the_gradient_reaches_the_inputs_and_no_weight() {
+        let model = small();
+        let (ids, mask) = tokens([[2, 5, 6, 7, 8], [2, 8, 9, 3, 4]]);
+        let embeds = Tensor::<3>::from_inner(model.embed(ids)).require_grad();
+        let logits = model.forward(embeds.clone(), mask).unwrap();
+        let mut gradients = logits.narrow(1, 2, 1).square().sum().backward();
+        let gradient = embeds.grad_remove(&mut gradients).unwrap();
+        let of = |position: usize| floats(gradient.clone().narrow(1, position, 1)).unwrap();
+        assert!(of(0).iter().any(|value| value.abs() > 1e-6));
+        assert!(of(3).iter().all(|value| value.abs() < 1e-6), "a later token has no influence");
+        assert!(model.embed_tokens.weight.val().grad(&gradients).is_none());
+    }
+
+    #[test]
+    fn sequences_beyond_the_position_table_are_refused() {
+        let model = small();
+        let mask = Tensor::<2, Int>::ones([1, 13], &Device::flex());
+        let embeds = Tensor::<3>::zeros([1, 13, 8], &Device::flex());
+        let error = model.forward(embeds, mask).unwrap_err().to_string();
+        assert!(error.contains("13 positions") && error.contains("12"), "{error}");
+    }
+}

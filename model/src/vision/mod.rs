@@ -1,0 +1,124 @@
+//! Frozen image encoders: pictures to the features that the Q-Former attends to.
+
+mod clip;
+mod eva;
+mod patches;
+mod positions;
+
+pub use clip::{ClipVisionConfig, ClipVit};
+pub use eva::{EvaConfig, EvaVit};
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+
+use crate::ModelError;
+use crate::hf_config::FolderConfig;
+use crate::weights::{NameStyle, WeightSource, load};
+
+/// The name under which LAVIS stores the image encoder.
+pub const EVA_PREFIX: &str = "visual_encoder";
+
+/// The name under which `transformers` stores CLIP's vision tower.
+pub(crate) const CLIP_VISION_PREFIX: &str = "vision_model";
+
+/// A frozen image encoder in one of the two published layouts.
+#[derive(Debug, Clone)]
+pub enum ImageEncoder {
+    /// Fused projections, all blocks, no final norm.
+    Eva(EvaVit),
+    /// CLIP's vision tower without its last layer and last norm.
+    Clip(ClipVit),
+}
+
+impl ImageEncoder {
+    /// Loads the encoder of a Hugging Face folder onto a plain (not autodiff) `device`: the model type
+    /// `blip_2_vision_model` or `blip-2` in the EVA layout, `clip` or `clip_vision_model` in CLIP's.
+    ///
+    /// # Errors
+    /// Another model type, an unsupported setting, or weights that do not fit the configuration.
+    pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+        let config = FolderConfig::open(folder)?;
+        match config.model_type() {
+            "blip_2_vision_model" => Self::open_eva(folder, &config, None, device),
+            "blip-2" => Self::open_eva(folder, &config, Some("vision_config"), device),
+            "clip_vision_model" => Self::open_clip(folder, &config.parse()?, device),
+            "clip" => Self::open_clip(folder, &config.parse_section("vision_config")?, device),
+            other => Err(config.error(format!(
+                "model_type `{other}` is not an image encoder this program has; it has \
+                 `blip_2_vision_model`, `blip-2`, `clip` and `clip_vision_model`"
+            ))),
+        }
+    }
+
+    fn open_eva(
+        folder: &Path,
+        config: &FolderConfig,
+        section: Option<&str>,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        config.require(section, "hidden_act", &"gelu".into())?;
+        config.require(section, "qkv_bias", &true.into())?;
+        let sizes: EvaConfig = match section {
+            Some(section) => config.parse_section(section)?,
+            None => config.parse()?,
+        };
+        sizes.validate().map_err(|error| config.error(error.to_string()))?;
+        let mut model = EvaVit::new(&sizes, device);
+        load(&mut model, EVA_PREFIX, &weights(folder)?, device)?;
+        Ok(Self::Eva(model))
+    }
+
+    fn open_clip(folder: &Path, sizes: &ClipVisionConfig, device: &Device) -> Result<Self, ModelError> {
+        let mut model = ClipVit::new(sizes, sizes.depth.saturating_sub(1), device)?;
+        load(&mut model, CLIP_VISION_PREFIX, &weights(folder)?, device)?;
+        Ok(Self::Clip(model))
+    }
+
+    /// Width of a feature vector.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Eva(model) => model.config().width,
+            Self::Clip(model) => model.config().width,
+        }
+    }
+
+    /// Side of the square picture in pixels.
+    pub fn image_size(&self) -> usize {
+        match self {
+            Self::Eva(model) => model.config().image_size,
+            Self::Clip(model) => model.config().image_size,
+        }
+    }
+
+    /// Feature vectors per picture.
+    pub fn tokens(&self) -> usize {
+        match self {
+            Self::Eva(model) => model.config().tokens(),
+            Self::Clip(model) => model.config().tokens(),
+        }
+    }
+
+    /// The same encoder for pictures of another size; its position table is resized bicubically.
+    pub fn resized(self, image_size: usize) -> Result<Self, ModelError> {
+        Ok(match self {
+            Self::Eva(model) => Self::Eva(model.resized(image_size)?),
+            Self::Clip(model) => Self::Clip(model.resized(image_size)?),
+        })
+    }
+
+    /// The features of normalised pictures, before any final norm.
+    ///
+    /// # Shapes
+    /// - pixels `[b, 3, image_size, image_size]`; output `[b, tokens, width]`
+    pub fn forward(&self, pixels: Tensor<4>) -> Result<Tensor<3>, ModelError> {
+        match self {
+            Self::Eva(model) => model.forward(pixels),
+            Self::Clip(model) => model.forward(pixels),
+        }
+    }
+}
+
+fn weights(folder: &Path) -> Result<WeightSource, ModelError> {
+    WeightSource::open(folder, NameStyle::HuggingFace { prefix: String::new() })
+}

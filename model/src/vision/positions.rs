@@ -1,0 +1,109 @@
+//! Position tables for pictures of another size.
+
+use burn::tensor::{Tensor, TensorData};
+
+use crate::ModelError;
+use crate::host::floats;
+
+/// A table `[1 + from², width]` (class row first) for a grid of `to × to` patches.
+///
+/// The class row stays; the others are resized bicubically, as `transformers` does on request and LAVIS at
+/// load for the EVA encoder (half-pixel centres, no antialiasing).
+pub(crate) fn resize_positions(table: Tensor<2>, from: usize, to: usize) -> Result<Tensor<2>, ModelError> {
+    let [rows, width] = table.dims();
+    if rows != from * from + 1 {
+        let reason = format!(
+            "{rows} rows, a grid of {from}×{from} patches and a class token need {}",
+            from * from + 1
+        );
+        return Err(ModelError::input("position table", reason));
+    }
+    if from == to {
+        return Ok(table);
+    }
+    let device = table.device();
+    let class = table.clone().narrow(0, 0, 1);
+    let grid = floats(table.narrow(0, 1, from * from))?;
+    let resized = bicubic(&grid, from, to, width);
+    let resized = Tensor::from_data(TensorData::new(resized, [to * to, width]), &device);
+    Ok(Tensor::cat(vec![class, resized], 0))
+}
+
+/// Bicubic resize of a square grid of `channels` values (row-major, channels last).
+fn bicubic(grid: &[f32], from: usize, to: usize, channels: usize) -> Vec<f32> {
+    let taps: Vec<[(usize, f32); 4]> = (0..to).map(|target| source_taps(target, from, to)).collect();
+    let mut resized = vec![0.0; to * to * channels];
+    for (row, row_taps) in taps.iter().enumerate() {
+        for (column, column_taps) in taps.iter().enumerate() {
+            let out = &mut resized[(row * to + column) * channels..][..channels];
+            for (y, row_weight) in row_taps {
+                for (x, column_weight) in column_taps {
+                    let values = &grid[(y * from + x) * channels..][..channels];
+                    let weight = row_weight * column_weight;
+                    out.iter_mut().zip(values).for_each(|(out, value)| *out += weight * value);
+                }
+            }
+        }
+    }
+    resized
+}
+
+/// The four source positions of a target position and their weights; positions beyond the edge are the edge.
+fn source_taps(target: usize, from: usize, to: usize) -> [(usize, f32); 4] {
+    let centre = (target as f32 + 0.5) * (from as f32 / to as f32) - 0.5;
+    let base = centre.floor();
+    let offset = centre - base;
+    let weights = [far(offset + 1.0), near(offset), near(1.0 - offset), far(2.0 - offset)];
+    std::array::from_fn(|tap| {
+        let position = (base as i64 - 1 + tap as i64).clamp(0, from as i64 - 1);
+        (position as usize, weights[tap])
+    })
+}
+
+/// The cubic convolution's parameter, as PyTorch has it.
+const SHARPNESS: f32 = -0.75;
+
+fn near(x: f32) -> f32 {
+    ((SHARPNESS + 2.0) * x - (SHARPNESS + 3.0)) * x * x + 1.0
+}
+
+fn far(x: f32) -> f32 {
+    ((SHARPNESS * x - 5.0 * SHARPNESS) * x + 8.0 * SHARPNESS) * x - 4.0 * SHARPNESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    fn close(got: &[f32], want: &[f32]) {
+        assert_eq!(got.len(), want.len());
+        for (got, want) in got.iter().zip(want) {
+            assert!((got - want).abs() < 2e-5, "{got} is not {want}");
+        }
+    }
+
+    #[test]
+    fn equals_the_reference_resize() {
+        let small = [0.0, 1.0, 2.0, 3.0];
+        let want = [-0.260417, 0.326389, 0.913194, 0.913195, 1.5, 2.086806, 2.086806, 2.673611, 3.260417];
+        close(&bicubic(&small, 2, 3, 1), &want);
+        let squares: Vec<f32> = (0..16).map(|i| (i * i) as f32 / 10.0).collect();
+        let want =
+            [0.168172, 0.510185, 1.269791, 3.560533, 5.4125, 7.682062, 13.634377, 16.996298, 20.775820];
+        close(&bicubic(&squares, 4, 3, 1), &want);
+        let want = [-0.141541, -0.145226, -0.080067, 0.052289, 0.359115, 0.590152];
+        close(&bicubic(&squares, 4, 6, 1)[..6], &want);
+    }
+
+    #[test]
+    fn the_class_row_stays_and_channels_do_not_mix() {
+        let device = Device::flex();
+        let rows = [[9.0, 8.0], [0.0, 5.0], [1.0, 5.0], [2.0, 5.0], [3.0, 5.0]];
+        let table = Tensor::<2>::from_floats(rows, &device);
+        let resized = floats(resize_positions(table.clone(), 2, 3).unwrap()).unwrap();
+        close(&resized[..2], &[9.0, 8.0]);
+        close(&resized[2..6], &[-0.260417, 5.0, 0.326389, 5.0]);
+        assert!(resize_positions(table, 3, 2).unwrap_err().to_string().contains("5 rows"));
+    }
+}

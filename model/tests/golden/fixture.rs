@@ -1,0 +1,158 @@
+//! The folders of reference numbers and how they are compared.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+
+/// Largest difference of an activation.
+const ACTIVATION_TOLERANCE: f32 = 5e-5;
+
+/// Largest difference of a gradient, relative to its norm.
+const GRADIENT_TOLERANCE: f64 = 1e-4;
+
+/// Below this norm a gradient is noise: the reference's own is zero in exact arithmetic.
+const GRADIENT_NOISE: f64 = 1e-7;
+
+/// One folder of reference numbers.
+pub(crate) struct Fixture {
+    folder: PathBuf,
+}
+
+/// The cases whose folder names start with `prefix`.
+///
+/// # Panics
+/// If there is none: a test that compares nothing must not pass.
+pub(crate) fn cases(prefix: &str) -> Vec<Fixture> {
+    let root = std::env::var_os("BLIP2_GOLDEN_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden"), PathBuf::from);
+    let entries = std::fs::read_dir(&root).unwrap_or_else(|error| panic!("{}: {error}", root.display()));
+    let mut folders: Vec<PathBuf> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir() && path.file_name().unwrap().to_string_lossy().starts_with(prefix))
+        .collect();
+    folders.sort();
+    assert!(!folders.is_empty(), "{}: no case {prefix}*", root.display());
+    folders.into_iter().map(|folder| Fixture { folder }).collect()
+}
+
+impl Fixture {
+    /// The folder's name.
+    pub(crate) fn name(&self) -> String {
+        self.folder.file_name().unwrap().to_string_lossy().into_owned()
+    }
+
+    /// The folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The path of a file in the folder.
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
+        self.folder.join(file)
+    }
+
+    /// A folder in the folder, where it exists.
+    pub(crate) fn part(&self, name: &str) -> Option<Fixture> {
+        let folder = self.folder.join(name);
+        folder.is_dir().then_some(Fixture { folder })
+    }
+
+    /// A JSON file.
+    pub(crate) fn json(&self, file: &str) -> Value {
+        let path = self.path(file);
+        let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// A safetensors file.
+    pub(crate) fn tensors(&self, file: &str) -> Tensors {
+        let path = self.path(file);
+        let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Tensors { path, bytes }
+    }
+}
+
+/// The tensors of one file.
+pub(crate) struct Tensors {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Tensors {
+    fn file(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.bytes)
+            .unwrap_or_else(|error| panic!("{}: {error}", self.path.display()))
+    }
+
+    /// All names, sorted.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.file().names().into_iter().map(str::to_string).collect();
+        names.sort();
+        names
+    }
+
+    /// Number of tensors.
+    pub(crate) fn len(&self) -> usize {
+        self.file().len()
+    }
+
+    /// The values of a float tensor, if it is there.
+    pub(crate) fn find(&self, name: &str) -> Option<Vec<f32>> {
+        let file = self.file();
+        let view = file.tensor(name).ok()?;
+        assert_eq!(view.dtype(), Dtype::F32, "{name}");
+        Some(view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
+    }
+
+    fn shape<const D: usize>(&self, name: &str) -> [usize; D] {
+        let file = self.file();
+        let view = file.tensor(name).unwrap_or_else(|error| panic!("{}: {error}", self.path.display()));
+        view.shape().try_into().unwrap_or_else(|_| panic!("{name} has shape {:?}", view.shape()))
+    }
+
+    /// A float tensor.
+    pub(crate) fn tensor<const D: usize>(&self, name: &str) -> Tensor<D> {
+        let shape = self.shape::<D>(name);
+        Tensor::from_data(TensorData::new(self.find(name).unwrap(), shape), &Device::flex())
+    }
+
+    /// The values of an integer tensor.
+    pub(crate) fn ints(&self, name: &str) -> Vec<i32> {
+        let file = self.file();
+        let view = file.tensor(name).unwrap_or_else(|error| panic!("{}: {error}", self.path.display()));
+        assert_eq!(view.dtype(), Dtype::I64, "{name}");
+        view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as i32).collect()
+    }
+
+    /// An integer tensor.
+    pub(crate) fn int_tensor<const D: usize>(&self, name: &str) -> Tensor<D, Int> {
+        let shape = self.shape::<D>(name);
+        Tensor::from_data(TensorData::new(self.ints(name), shape), &Device::flex())
+    }
+
+    /// Pictures, token ids and mask of step `index` of a trajectory.
+    pub(crate) fn batch(&self, index: usize) -> (Tensor<4>, Vec<i32>, Vec<i32>) {
+        let name = |part: &str| format!("step{index}.{part}");
+        (self.tensor::<4>(&name("image")), self.ints(&name("input_ids")), self.ints(&name("attention_mask")))
+    }
+}
+
+/// Compares an activation.
+pub(crate) fn assert_close<const D: usize>(fixture: &Fixture, name: &str, got: Tensor<D>, want: Tensor<D>) {
+    let case = fixture.folder.display();
+    assert_eq!(got.dims(), want.dims(), "{case}: {name}");
+    let difference = (got - want).abs().max().into_scalar::<f32>();
+    assert!(difference < ACTIVATION_TOLERANCE, "{case}: {name} differs by {difference}");
+}
+
+/// Compares a gradient, relative to its norm.
+pub(crate) fn assert_relative(what: &str, name: &str, got: &[f32], want: &[f32]) {
+    assert_eq!(got.len(), want.len(), "{what}: {name}");
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+    let size = norm(&mut want.iter().map(|value| f64::from(*value)));
+    let difference = norm(&mut got.iter().zip(want).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+    let allowed = (GRADIENT_TOLERANCE * size).max(GRADIENT_NOISE);
+    assert!(difference < allowed, "{what}: gradient of {name} differs by {difference}, its norm is {size}");
+}

@@ -1,0 +1,7 @@
+//! Comparison with numbers of the reference implementations.
+//!
+//! `BLIP2_GOLDEN_DIR` names the folder of cases; without it, the repository's own `tests/golden` is used.
+
+mod fixture;
+mod huggingface;
+mod stage1;
