@@ -3,6 +3,8 @@
 use blip2_dataset::{ColumnNames, LoaderSettings};
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Result, WorkerError};
+
 /// Everything a worker is told: the training configuration and how it loads data.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -258,5 +260,146 @@ impl Default for Stage2Settings {
             prompt: String::new(),
             optimizer: OptimizerSettings { min_learning_rate: 5e-5, ..OptimizerSettings::default() },
         }
+    }
+}
+
+impl WorkerConfig {
+    /// Refuses values that no run can have; the first problem found, with the key.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |reason: String| Err(WorkerError::Configuration(reason));
+        let slots = self.train.slots;
+        if !slots.is_power_of_two() {
+            return refuse(format!("train.slots = {slots}: it must be a power of two"));
+        }
+        if self.stage1.steps + self.stage2.steps == 0 {
+            return refuse("stage1.steps and stage2.steps are both 0: there is nothing to train".into());
+        }
+        if self.data.train.is_empty() {
+            return refuse("data.train is empty: name the corpus' Parquet files".into());
+        }
+        for (stage, steps, batch) in [
+            ("stage1", self.stage1.steps, self.stage1.batch),
+            ("stage2", self.stage2.steps, self.stage2.batch),
+        ] {
+            if steps > 0 && (batch == 0 || batch % slots != 0) {
+                return refuse(format!("{stage}.batch = {batch} is not a multiple of train.slots = {slots}"));
+            }
+        }
+        if self.stage1.steps > 0 && self.stage1.batch < 2 {
+            return refuse("stage1.batch = 1: contrast needs two pairs or more".into());
+        }
+        for (key, length, needed) in [
+            ("stage1.text_length", self.stage1.text_length, 3),
+            ("stage2.text_length", self.stage2.text_length, 2),
+        ] {
+            if length < needed {
+                return refuse(format!("{key} = {length}: captions need {needed} tokens or more"));
+            }
+        }
+        if self.stage1.steps > 0 && self.stage1.text_length > self.model.qformer.max_positions {
+            return refuse(format!(
+                "stage1.text_length = {} exceeds model.qformer.max_positions = {}",
+                self.stage1.text_length, self.model.qformer.max_positions
+            ));
+        }
+        let [low, high] = self.data.crop_scale;
+        if !(low > 0.0 && low <= high && high <= 1.0) {
+            return refuse(format!("data.crop_scale = [{low}, {high}]: use 0 < smallest ≤ largest ≤ 1"));
+        }
+        if !(0.0..1.0).contains(&self.model.qformer.dropout) {
+            return refuse(format!("model.qformer.dropout = {}: use 0 ≤ p < 1", self.model.qformer.dropout));
+        }
+        self.validate_folders()
+    }
+
+    fn validate_folders(&self) -> Result<()> {
+        let needed = [
+            ("model.image_encoder", &self.model.image_encoder, true),
+            ("model.qformer_tokenizer", &self.model.qformer_tokenizer, self.stage1.steps > 0),
+            ("model.language_model", &self.model.language_model, self.stage2.steps > 0),
+            ("model.qformer_init", &self.model.qformer_init, !self.model.qformer_init.is_empty()),
+        ];
+        for (key, folder, needed) in needed {
+            if !needed {
+                continue;
+            }
+            if folder.is_empty() {
+                return Err(WorkerError::Configuration(format!("{key} is not set")));
+            }
+            if !std::path::Path::new(folder).is_dir() {
+                return Err(WorkerError::Configuration(format!(
+                    "{key} = \"{folder}\": there is no such folder (paths are relative to the current directory)"
+                )));
+            }
+        }
+        self.validate_parts()
+    }
+
+    /// Names a part that the configuration asks for and this version does not have.
+    fn validate_parts(&self) -> Result<()> {
+        if self.stage2.steps == 0 {
+            return Ok(());
+        }
+        let path = std::path::Path::new(&self.model.language_model).join("config.json");
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| WorkerError::Configuration(format!("{}: {error}", path.display())))?;
+        let value: serde_json::Value = serde_json::from_str(&text)
+            .map_err(|error| WorkerError::Configuration(format!("{}: {error}", path.display())))?;
+        match value["model_type"].as_str() {
+            Some("opt") => Ok(()),
+            other => Err(WorkerError::Configuration(format!(
+                "model.language_model = \"{}\" is of type {}; this version trains stage 2 with OPT only",
+                self.model.language_model,
+                other.unwrap_or("unknown")
+            ))),
+        }
+    }
+
+    /// Steps of both stages.
+    pub fn total_steps(&self) -> u64 {
+        self.stage1.steps + self.stage2.steps
+    }
+}
+
+/// BLAKE3 (hex) of what a step is a function of: every section but `loader`.
+pub fn config_hash(config: &WorkerConfig) -> String {
+    let hashed = WorkerConfig { loader: LoaderSettings::default(), ..config.clone() };
+    // A struct of numbers, strings and lists always serialises.
+    let text = serde_json::to_string(&hashed).unwrap_or_default();
+    blake3::hash(text.as_bytes()).to_hex().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefetch_does_not_change_the_hash_and_the_seed_does() {
+        let config = WorkerConfig::default();
+        let mut other = config.clone();
+        other.loader.prefetch_bytes += 1;
+        assert_eq!(config_hash(&config), config_hash(&other));
+        other.train.seed += 1;
+        assert_ne!(config_hash(&config), config_hash(&other));
+    }
+
+    #[test]
+    fn impossible_values_name_their_key() {
+        let mut config = WorkerConfig::default();
+        config.stage1.steps = 1;
+        config.data.train = vec!["x.parquet".into()];
+        config.train.slots = 3;
+        assert!(config.validate().unwrap_err().to_string().contains("train.slots = 3"));
+        config.train.slots = 4;
+        config.stage1.batch = 6;
+        assert!(config.validate().unwrap_err().to_string().contains("stage1.batch = 6"));
+        config.stage1.batch = 8;
+        config.stage1.text_length = 1000;
+        assert!(config.validate().unwrap_err().to_string().contains("max_positions"));
+        config.stage1.text_length = 16;
+        config.model.image_encoder = "/nonexistent".into();
+        let error = config.validate().unwrap_err();
+        assert!(error.to_string().contains("model.image_encoder"));
+        assert_eq!(error.exit_code(), 78);
     }
 }

@@ -1,1 +1,27 @@
-//! placeholder
+//! The worker: the step loop of both stages, checkpoints, evaluation and export.
+//!
+//! A worker joins a run by asking its coordinator, takes the run's configuration from it, and does steps on a
+//! thread of its own: [`run()`] is the whole life. What a step computes is in [`step`]; it is a function of the
+//! configuration, the corpus manifest, the parameters and the step's index, and of nothing else.
+
+mod batches;
+mod captioner;
+mod checkpoint;
+mod compute;
+pub mod config;
+mod convert;
+mod error;
+pub mod evaluate;
+pub mod export;
+mod rows;
+mod session;
+mod state;
+pub mod step;
+
+pub use batches::{BatchRange, start_loader};
+pub use captioner::{Caption, Captioner};
+pub use checkpoint::{CheckpointParts, NamedState, PartRecord, part_name, read_checkpoint};
+pub use config::{WorkerConfig, config_hash};
+pub use error::{Result, WorkerError};
+pub use session::{WorkerEnd, WorkerOptions, run};
+pub use state::{FrozenSizes, StageModel, TrainState};

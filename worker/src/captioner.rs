@@ -1,0 +1,72 @@
+//! Text for pictures, from an exported folder.
+
+use std::path::Path;
+
+use blip2_dataset::{TextEncoder, TextEncoding};
+use blip2_model::blip2::Blip2;
+use blip2_model::generate::GenerateOptions;
+use burn::tensor::{Device, Tensor};
+use image::RgbImage;
+
+use crate::error::Result;
+use crate::evaluate::eval_pixels;
+
+/// Pictures computed at a time.
+const BATCH: usize = 16;
+
+/// A model folder and its tokenizer.
+pub struct Captioner {
+    model: Blip2,
+    text: TextEncoder,
+    device: Device,
+}
+
+/// What was written for a picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caption {
+    /// Without special tokens, trimmed.
+    pub text: String,
+    /// Every generated token, the end token included.
+    pub tokens: Vec<u32>,
+}
+
+impl Captioner {
+    /// Opens a `Blip2ForConditionalGeneration` folder with its tokenizer.
+    ///
+    /// # Errors
+    /// Another model, or weights that do not fit its configuration.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let device = Device::flex();
+        let model = Blip2::open(folder, &device)?;
+        // The length bounds padded training texts alone; prompts keep theirs.
+        let text = TextEncoder::open(folder, TextEncoding::new(1, model.tokens().pad))?;
+        Ok(Self { model, text, device })
+    }
+
+    /// Continues `prompt` for each picture; `options.eos` empty means the model's own end tokens.
+    pub fn captions(
+        &self,
+        images: &[RgbImage],
+        prompt: &str,
+        options: &GenerateOptions,
+    ) -> Result<Vec<Caption>> {
+        let mut options = options.clone();
+        if options.eos.is_empty() {
+            options.eos = self.model.tokens().eos.clone();
+        }
+        let mut prompt_ids = vec![self.model.tokens().bos];
+        prompt_ids.extend(self.text.encode_plain(prompt)?);
+        let mut captions = Vec::with_capacity(images.len());
+        for images in images.chunks(BATCH) {
+            let size = self.model.encoder().image_size();
+            let pixels = images.iter().map(|image| eval_pixels(image, size, &self.device));
+            let pixels = Tensor::cat(pixels.collect::<Result<Vec<_>>>()?, 0);
+            let prompts = vec![prompt_ids.clone(); images.len()];
+            for tokens in self.model.generate(pixels, &prompts, &options)? {
+                let text = self.text.decode(&tokens, true)?.trim().to_string();
+                captions.push(Caption { text, tokens });
+            }
+        }
+        Ok(captions)
+    }
+}

@@ -1,0 +1,184 @@
+//! The state in safetensors parts: what a checkpoint and a joiner's copy are made of.
+//!
+//! A part holds whole tensors, for each of them the parameter and both moments, under
+//! `parameters.NAME`, `first_moments.NAME` and `second_moments.NAME`.
+
+use std::collections::BTreeMap;
+
+use blip2_dataset::Location;
+use blip2_model::optimizer::Moments;
+use blip2_model::tensors::{FlatLayout, FlatTensor};
+use bytes::Bytes;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde::Deserialize;
+
+use crate::error::{Result, WorkerError};
+use crate::state::TrainState;
+
+const KINDS: [&str; 3] = ["parameters", "first_moments", "second_moments"];
+
+/// A name that only stage 2 has.
+const STAGE2_MARK: &str = "opt_proj.weight";
+
+/// File name of part `index` of `count`.
+pub fn part_name(index: u32, count: u32) -> String {
+    format!("part-{index:05}-of-{count:05}.safetensors")
+}
+
+/// What a COMMIT object says of a checkpoint's parts.
+#[derive(Debug, Clone, Deserialize)]
+pub struct CheckpointParts {
+    /// Committed steps.
+    pub step: u64,
+    /// The parts in order.
+    pub parts: Vec<PartRecord>,
+}
+
+/// One part.
+#[derive(Debug, Clone, Deserialize)]
+pub struct PartRecord {
+    /// File name.
+    pub name: String,
+    /// Bytes.
+    pub length: u64,
+    /// BLAKE3, hex.
+    pub blake3: String,
+}
+
+/// Tensors of a state by kind and name.
+#[derive(Debug, Default)]
+pub struct NamedState {
+    tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    origin: String,
+}
+
+/// The tensors of part `index` of `count`: contiguous in the layout, of about equal size.
+fn tensors_of_part(layout: &FlatLayout, index: u32, count: u32) -> Vec<&FlatTensor> {
+    let part_of = |tensor: &FlatTensor| {
+        let share = tensor.offset as u128 * u128::from(count) / (layout.len().max(1) as u128);
+        share.min(u128::from(count - 1)) as u32
+    };
+    layout.tensors().iter().filter(|tensor| part_of(tensor) == index).collect()
+}
+
+/// Part `index` of `count` of the state, as a safetensors file.
+pub(crate) fn encode_part(state: &TrainState, index: u32, count: u32) -> Result<Bytes> {
+    let failed = |error: safetensors::SafeTensorError| {
+        WorkerError::checkpoint(part_name(index, count), format!("cannot be encoded: {error}"))
+    };
+    let buffers = [&state.parameters, &state.moments.first, &state.moments.second];
+    let mut views = Vec::new();
+    for tensor in tensors_of_part(&state.layout, index, count.max(1)) {
+        for (kind, buffer) in KINDS.iter().zip(buffers) {
+            let bytes = bytemuck::cast_slice(&buffer[tensor.range()]);
+            let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map_err(failed)?;
+            views.push((format!("{kind}.{}", tensor.name), view));
+        }
+    }
+    Ok(safetensors::serialize(views, None).map_err(failed)?.into())
+}
+
+impl NamedState {
+    /// From the bytes of all parts.
+    pub fn decode(origin: &str, parts: &[Bytes]) -> Result<Self> {
+        let mut state = Self { origin: origin.into(), ..Self::default() };
+        for part in parts {
+            let unreadable = |error| WorkerError::checkpoint(origin, format!("unreadable part: {error}"));
+            let file = SafeTensors::deserialize(part).map_err(unreadable)?;
+            for (name, view) in file.tensors() {
+                if view.dtype() != Dtype::F32 {
+                    return Err(WorkerError::checkpoint(origin, format!("`{name}` is not float32")));
+                }
+                let values = view
+                    .data()
+                    .chunks_exact(4)
+                    .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+                    .collect();
+                state.tensors.insert(name, (view.shape().to_vec(), values));
+            }
+        }
+        Ok(state)
+    }
+
+    /// The stage whose model these tensors are.
+    pub fn stage(&self) -> u32 {
+        if self.tensors.contains_key(&format!("{}.{STAGE2_MARK}", KINDS[0])) { 2 } else { 1 }
+    }
+
+    /// The parameters by name, with their shapes, in the order of their names.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &[usize], &[f32])> {
+        let prefix = format!("{}.", KINDS[0]);
+        self.tensors.iter().filter_map(move |(name, (shape, values))| {
+            Some((name.strip_prefix(&prefix)?, shape.as_slice(), values.as_slice()))
+        })
+    }
+
+    /// One BLAKE3 (hex) over all parameters in the order of their names: name, shape and values.
+    pub fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (name, shape, values) in self.parameters() {
+            hasher.update(name.as_bytes());
+            hasher.update(&[0]);
+            for dimension in shape {
+                hasher.update(&(*dimension as u64).to_le_bytes());
+            }
+            for value in values {
+                hasher.update(&value.to_le_bytes());
+            }
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
+    /// Copies the tensors into buffers of `layout`.
+    pub(crate) fn fill(
+        &self,
+        layout: &FlatLayout,
+        parameters: &mut [f32],
+        moments: &mut Moments,
+    ) -> Result<()> {
+        let buffers = [parameters, &mut moments.first, &mut moments.second];
+        for (kind, buffer) in KINDS.iter().zip(buffers) {
+            for tensor in layout.tensors() {
+                let name = format!("{kind}.{}", tensor.name);
+                let (shape, values) = self.tensors.get(&name).ok_or_else(|| {
+                    WorkerError::checkpoint(&self.origin, format!("tensor `{name}` is missing"))
+                })?;
+                if *shape != tensor.shape {
+                    let reason =
+                        format!("tensor `{name}` has shape {shape:?}, the model has {:?}", tensor.shape);
+                    return Err(WorkerError::checkpoint(&self.origin, reason));
+                }
+                buffer[tensor.range()].copy_from_slice(values);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads and verifies the checkpoint in `folder`, a location below `checkpoints/`.
+///
+/// # Errors
+/// No COMMIT, a missing part, or a part of another length or BLAKE3 than COMMIT says.
+pub async fn read_checkpoint(folder: &Location) -> Result<(u64, NamedState)> {
+    let origin = folder.to_string();
+    let commit = folder.join("COMMIT").read().await?;
+    let commit = commit.ok_or_else(|| {
+        WorkerError::checkpoint(&origin, "it has no COMMIT object: it was never finished, or is none")
+    })?;
+    let commit: CheckpointParts = serde_json::from_slice(&commit)
+        .map_err(|error| WorkerError::checkpoint(&origin, format!("COMMIT is unreadable: {error}")))?;
+    let mut parts = Vec::with_capacity(commit.parts.len());
+    for part in &commit.parts {
+        let content = folder.join(&part.name).read().await?;
+        let content = content
+            .ok_or_else(|| WorkerError::checkpoint(&origin, format!("part `{}` is missing", part.name)))?;
+        let whole = content.len() as u64 == part.length
+            && blake3::hash(&content).to_hex().as_str() == part.blake3.as_str();
+        if !whole {
+            let reason = format!("part `{}` is not what COMMIT says (length or BLAKE3)", part.name);
+            return Err(WorkerError::checkpoint(&origin, reason));
+        }
+        parts.push(content);
+    }
+    Ok((commit.step, NamedState::decode(&origin, &parts)?))
+}

@@ -1,0 +1,79 @@
+//! What ends a worker.
+
+use blip2_collective::CollectiveError;
+use blip2_dataset::DatasetError;
+use blip2_model::ModelError;
+
+/// `Result` of this crate.
+pub type Result<T, E = WorkerError> = std::result::Result<T, E>;
+
+/// An error of a worker: what, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The training configuration cannot be used.
+    #[error("configuration: {0}")]
+    Configuration(String),
+    /// The corpus or a store.
+    #[error(transparent)]
+    Data(#[from] DatasetError),
+    /// A model or its weights.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// An exchange with the other members.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
+    /// The coordinator did not take this worker.
+    #[error("the coordinator refused this worker: {reason}")]
+    Refused {
+        /// What differs and what to do.
+        reason: String,
+    },
+    /// The coordinator cannot be reached or went away.
+    #[error("coordinator {address}: {reason}")]
+    Coordinator {
+        /// Its URL.
+        address: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The run ended with another member's error.
+    #[error("the run stopped: {reason}")]
+    RunFailed {
+        /// The exit code that goes with it.
+        exit_code: u32,
+        /// Why.
+        reason: String,
+    },
+    /// A checkpoint cannot be used.
+    #[error("checkpoint `{name}`: {reason}")]
+    Checkpoint {
+        /// Its name or location.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A state that the protocol does not allow.
+    #[error("protocol: {0}")]
+    Protocol(String),
+    /// The compute thread panicked.
+    #[error("the compute thread panicked: {0}")]
+    Panicked(String),
+}
+
+impl WorkerError {
+    /// The command line's exit code for this error.
+    pub fn exit_code(&self) -> u32 {
+        match self {
+            Self::Configuration(_) => 78,
+            Self::Data(error) if error.is_bad_input() => 3,
+            Self::Refused { .. } => 4,
+            Self::RunFailed { exit_code, .. } => *exit_code,
+            _ => 1,
+        }
+    }
+
+    /// A checkpoint that cannot be used.
+    pub(crate) fn checkpoint(name: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Checkpoint { name: name.into(), reason: reason.into() }
+    }
+}

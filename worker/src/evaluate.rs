@@ -1,0 +1,300 @@
+//! Evaluation of checkpoints on held-out pictures.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use blip2_dataset::{
+    EvalTransform, KeyedPermutation, Sample, ShortestEdgeTransform, TextEncoder, TextEncoding, Tokens,
+    clean_caption,
+};
+use blip2_model::clip::Clip;
+use blip2_model::dropout::Dropout;
+use blip2_model::loss::IGNORED;
+use blip2_model::opt::Opt;
+use blip2_model::vision::ImageEncoder;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use image::RgbImage;
+
+use crate::checkpoint::NamedState;
+use crate::config::WorkerConfig;
+use crate::convert::{device, language_text, qformer_text};
+use crate::error::{Result, WorkerError};
+use crate::state::{FrozenSizes, StageModel, TrainState};
+use crate::step::{Texts, language_loss};
+
+/// Pictures or texts computed at a time.
+const BATCH: usize = 64;
+/// Words of a caption that are kept.
+const MAX_WORDS: usize = 50;
+/// Context length of CLIP's text tower in this project's small models; longer captions are cut.
+const CLIP_TEXT_LENGTH: usize = 32;
+
+/// Image-to-text retrieval over the distinct captions of a set.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Retrieval {
+    /// Share of pictures whose caption is among the first 1, 5 and 10.
+    pub recall: [f64; 3],
+    /// The same for a random order.
+    pub chance: [f64; 3],
+    /// Pictures.
+    pub images: usize,
+    /// Distinct captions.
+    pub texts: usize,
+}
+
+/// Mean loss per caption token of a set, the first token (BOS) left out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CaptionLosses {
+    /// Each caption behind its own picture.
+    pub with_pictures: f64,
+    /// Each caption behind another caption's picture.
+    pub shuffled: f64,
+    /// Captions alone, without a soft prompt.
+    pub language_model: f64,
+}
+
+const RANKS: [usize; 3] = [1, 5, 10];
+
+/// The models of a run's checkpoints, without autodiff.
+pub struct Evaluator {
+    config: WorkerConfig,
+    device: Device,
+    encoder: ImageEncoder,
+}
+
+impl Evaluator {
+    /// Loads the frozen encoder that `config` names.
+    pub fn open(config: &WorkerConfig) -> Result<Self> {
+        let device = device(&config.train.device)?;
+        let encoder = ImageEncoder::open(config.model.image_encoder.as_ref(), &device)?;
+        Ok(Self { config: config.clone(), device, encoder })
+    }
+
+    fn sizes(&self, language_width: usize) -> Result<FrozenSizes> {
+        let (text, _) = qformer_text(&self.config.model, self.config.stage1.text_length)?;
+        Ok(FrozenSizes { image_width: self.encoder.width(), vocab: text.vocab_size(), language_width })
+    }
+
+    fn features(&self, samples: &[Sample]) -> Result<Vec<Tensor<3>>> {
+        let transform = EvalTransform::new(self.encoder.image_size());
+        let batches = samples.chunks(BATCH).map(|samples| {
+            let images = samples.iter().map(|sample| transform.apply(&sample.image));
+            let pixels = pixels(images, self.encoder.image_size(), &self.device)?;
+            Ok(self.encoder.forward(pixels)?)
+        });
+        batches.collect()
+    }
+
+    /// Retrieval by the contrastive similarity of a stage-1 state (the best of an image's queries).
+    pub fn retrieval(&self, state: &NamedState, samples: &[Sample]) -> Result<Retrieval> {
+        let state = TrainState::restore(&self.config, self.sizes(0)?, state, &self.device)?;
+        let StageModel::Stage1(model) = &state.model else {
+            return Err(WorkerError::checkpoint("stage 2", "retrieval needs the end of stage 1"));
+        };
+        let (encoder, _) = qformer_text(&self.config.model, self.config.stage1.text_length)?;
+        let (texts, truth) = distinct_captions(samples)?;
+        let mut text_features = Vec::new();
+        for texts in texts.chunks(BATCH) {
+            let (ids, mask) = self.token_tensors(&encoder, texts)?;
+            text_features.push(model.text_feats(ids, mask)?);
+        }
+        let text_features = Tensor::cat(text_features, 0);
+        let mut similarity = Vec::with_capacity(samples.len() * texts.len());
+        for features in self.features(samples)? {
+            let images = model.image_feats(features);
+            let [rows, queries, width] = images.dims();
+            let all = images.reshape([rows * queries, width]).matmul(text_features.clone().transpose());
+            let best = all.reshape([rows, queries, texts.len()]).max_dim(1).reshape([rows, texts.len()]);
+            similarity.extend(values(best)?);
+        }
+        Ok(recall(&similarity, &truth, texts.len()))
+    }
+
+    /// Losses of a stage-2 state through the frozen language model.
+    pub fn caption_losses(&self, state: &NamedState, samples: &[Sample]) -> Result<CaptionLosses> {
+        let model = Opt::open(self.config.model.language_model.as_ref(), &self.device)?;
+        let sizes = self.sizes(model.config().width)?;
+        let state = TrainState::restore(&self.config, sizes, state, &self.device)?;
+        let StageModel::Stage2(stage2) = &state.model else {
+            return Err(WorkerError::checkpoint("stage 1", "caption losses need a stage-2 checkpoint"));
+        };
+        let mut prompts = Vec::new();
+        for features in self.features(samples)? {
+            prompts.push(stage2.forward(features, &mut Dropout::off())?);
+        }
+        let prompts = Tensor::cat(prompts, 0);
+        let captions: Vec<String> = samples.iter().map(caption).collect();
+        let text = language_text(&self.config, model.config().pad_token_id)?;
+        let encoded: Vec<Tokens> =
+            captions.iter().map(|caption| text.encode(caption)).collect::<Result<_, _>>()?;
+        let order = other_caption_order(&captions, self.config.train.seed);
+        let order: Vec<i32> = order.into_iter().map(|row| row as i32).collect();
+        let order = Tensor::<1, Int>::from_data(TensorData::new(order, [samples.len()]), &self.device);
+        let shuffled = prompts.clone().select(0, order);
+        Ok(CaptionLosses {
+            with_pictures: self.mean_loss(&model, Some(prompts), &encoded)?,
+            shuffled: self.mean_loss(&model, Some(shuffled), &encoded)?,
+            language_model: self.mean_loss(&model, None, &encoded)?,
+        })
+    }
+
+    fn mean_loss(&self, model: &Opt, prompts: Option<Tensor<3>>, texts: &[Tokens]) -> Result<f64> {
+        let (mut sum, mut count) = (0.0, 0);
+        for (batch, texts) in texts.chunks(BATCH).enumerate() {
+            let (ids, mask) = flat_tokens(texts);
+            let length = ids.len() / texts.len();
+            let labels: Vec<i32> = ids
+                .iter()
+                .zip(&mask)
+                .enumerate()
+                .map(|(at, (id, mask))| if at % length == 0 || *mask == 0 { IGNORED } else { *id })
+                .collect();
+            let prompt = prompts.as_ref().map(|all| all.clone().narrow(0, batch * BATCH, texts.len()));
+            let texts = Texts { ids: &ids, mask: &mask, labels: &labels, rows: texts.len() };
+            sum += language_loss(model, prompt, texts, &self.device)?.value;
+            count += blip2_model::loss::counted(&labels);
+        }
+        Ok(sum / count.max(1) as f64)
+    }
+
+    fn token_tensors(
+        &self,
+        encoder: &TextEncoder,
+        texts: &[String],
+    ) -> Result<(Tensor<2, Int>, Tensor<2, Int>)> {
+        let tokens: Vec<Tokens> = texts.iter().map(|text| encoder.encode(text)).collect::<Result<_, _>>()?;
+        Ok(token_tensors(&tokens, &self.device))
+    }
+}
+
+/// Retrieval by a frozen CLIP model: the yardstick.
+pub fn clip_retrieval(folder: &Path, samples: &[Sample]) -> Result<Retrieval> {
+    let device = Device::flex();
+    let clip = Clip::open(folder, &device)?;
+    let encoder = TextEncoder::open(folder, TextEncoding::new(CLIP_TEXT_LENGTH, 0))?;
+    let (texts, truth) = distinct_captions(samples)?;
+    let tokens: Vec<Tokens> = texts.iter().map(|text| encoder.encode(text)).collect::<Result<_, _>>()?;
+    let mut text_features = Vec::new();
+    for tokens in tokens.chunks(BATCH) {
+        let (ids, mask) = token_tensors(tokens, &device);
+        text_features.push(clip.text_features(ids, mask)?);
+    }
+    let text_features = Tensor::cat(text_features, 0);
+    let transform = ShortestEdgeTransform::new(clip.image_size());
+    let mut similarity = Vec::with_capacity(samples.len() * texts.len());
+    for samples in samples.chunks(BATCH) {
+        let images = samples.iter().map(|sample| transform.apply(&sample.image));
+        let pixels = pixels(images, clip.image_size(), &device)?;
+        let images = clip.image_features(pixels)?;
+        similarity.extend(values(images.matmul(text_features.clone().transpose()))?);
+    }
+    Ok(recall(&similarity, &truth, texts.len()))
+}
+
+/// One picture as the model named by `encoder` sees it in evaluation, `[1, 3, S, S]`.
+pub fn eval_pixels(image: &RgbImage, size: usize, device: &Device) -> Result<Tensor<4>> {
+    pixels(std::iter::once(EvalTransform::new(size).apply(image)), size, device)
+}
+
+fn pixels(
+    images: impl Iterator<Item = std::result::Result<Vec<f32>, blip2_dataset::DatasetError>>,
+    size: usize,
+    device: &Device,
+) -> Result<Tensor<4>> {
+    let mut rows = 0;
+    let mut all = Vec::new();
+    for image in images {
+        all.extend(image?);
+        rows += 1;
+    }
+    Ok(Tensor::from_data(TensorData::new(all, [rows, 3, size, size]), device))
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+    let failed = |reason: String| WorkerError::Model(blip2_model::ModelError::Device(reason));
+    let data = tensor.try_into_data().map_err(|e| failed(e.to_string()))?;
+    Ok(data.as_slice::<f32>().map_err(|e| failed(format!("{e:?}")))?.to_vec())
+}
+
+fn flat_tokens(tokens: &[Tokens]) -> (Vec<i32>, Vec<i32>) {
+    let ids = tokens.iter().flat_map(|tokens| tokens.ids.iter().copied()).collect();
+    let mask = tokens.iter().flat_map(|tokens| tokens.mask.iter().copied()).collect();
+    (ids, mask)
+}
+
+fn token_tensors(tokens: &[Tokens], device: &Device) -> (Tensor<2, Int>, Tensor<2, Int>) {
+    let (ids, mask) = flat_tokens(tokens);
+    let shape = [tokens.len(), ids.len() / tokens.len().max(1)];
+    (
+        Tensor::from_data(TensorData::new(ids, shape), device),
+        Tensor::from_data(TensorData::new(mask, shape), device),
+    )
+}
+
+fn caption(sample: &Sample) -> String {
+    clean_caption(sample.captions.first().map_or("", String::as_str), MAX_WORDS)
+}
+
+/// The distinct captions in order, and each sample's among them.
+fn distinct_captions(samples: &[Sample]) -> Result<(Vec<String>, Vec<usize>)> {
+    let all: Vec<String> = samples.iter().map(caption).collect();
+    let distinct: Vec<String> = all.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+    if distinct.len() < 2 {
+        let reason = format!("{} distinct captions: retrieval needs two or more", distinct.len());
+        return Err(WorkerError::Configuration(format!("evaluation set: {reason}")));
+    }
+    // Every caption is in the set made of them.
+    let place = |caption: &String| distinct.binary_search(caption).unwrap_or(0);
+    let truth = all.iter().map(place).collect();
+    Ok((distinct, truth))
+}
+
+/// For each row, a row with another caption: a keyed shuffle in which equal captions are passed over.
+fn other_caption_order(captions: &[String], seed: u64) -> Vec<usize> {
+    let count = captions.len();
+    let shuffle = KeyedPermutation::keyed(seed, "shuffled pictures", &[], count as u64);
+    (0..count)
+        .map(|row| {
+            let start = shuffle.apply(row as u64) as usize;
+            let candidates = (0..count).map(|offset| (start + offset) % count);
+            candidates.into_iter().find(|other| captions[*other] != captions[row]).unwrap_or(row)
+        })
+        .collect()
+}
+
+/// R@1, R@5 and R@10 of similarities `[images, texts]`; a tie counts against the picture.
+fn recall(similarity: &[f32], truth: &[usize], texts: usize) -> Retrieval {
+    let mut found = [0usize; 3];
+    for (row, own) in similarity.chunks(texts).zip(truth) {
+        let better = row.iter().enumerate().filter(|(text, s)| text != own && **s >= row[*own]).count();
+        for (found, rank) in found.iter_mut().zip(RANKS) {
+            *found += usize::from(better < rank);
+        }
+    }
+    Retrieval {
+        recall: found.map(|found| found as f64 / truth.len().max(1) as f64),
+        chance: RANKS.map(|rank| (rank as f64 / texts as f64).min(1.0)),
+        images: truth.len(),
+        texts,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recall_counts_ranks_and_ties_against() {
+        let similarity = [0.9, 0.1, 0.2, 0.5, 0.5, 0.1];
+        let retrieval = recall(&similarity, &[0, 1], 3);
+        assert_eq!(retrieval.recall, [0.5, 1.0, 1.0]);
+        assert_eq!(retrieval.chance[0], 1.0 / 3.0);
+    }
+
+    #[test]
+    fn shuffled_pictures_have_other_captions() {
+        let captions: Vec<String> = (0..30).map(|i| format!("caption {}", i / 3)).collect();
+        let order = other_caption_order(&captions, 7);
+        assert!((0..30).all(|row| captions[row] != captions[order[row]]));
+    }
+}

@@ -1,0 +1,210 @@
+//! What a member holds between steps: the parameters and moments of the stage it is in.
+
+use std::path::Path;
+
+use blip2_model::optimizer::Moments;
+use blip2_model::qformer::QFormerConfig;
+use blip2_model::stage1::Stage1Model;
+use blip2_model::stage2::Stage2Model;
+use blip2_model::tensors::FlatLayout;
+use blip2_model::weights::{NameStyle, WeightSource, initialise};
+use burn::tensor::Device;
+
+use crate::checkpoint::NamedState;
+use crate::config::WorkerConfig;
+use crate::convert::SeededValues;
+use crate::error::{Result, WorkerError};
+
+/// Sizes that come from the frozen parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrozenSizes {
+    /// Width of the image encoder's features.
+    pub image_width: usize,
+    /// Rows of the Q-Former's word table.
+    pub vocab: usize,
+    /// Width of the language model's embeddings; 0 without stage 2.
+    pub language_width: usize,
+}
+
+/// The model of a stage.
+#[derive(Debug)]
+pub enum StageModel {
+    /// Representation learning.
+    Stage1(Stage1Model),
+    /// Generative learning.
+    Stage2(Stage2Model),
+}
+
+/// Parameters and optimizer state after a number of committed steps.
+///
+/// The flat float32 buffers are the truth; the model's tensors are a copy on the device.
+#[derive(Debug)]
+pub struct TrainState {
+    /// 1 or 2.
+    pub stage: u32,
+    /// The model on the autodiff device.
+    pub model: StageModel,
+    /// Places of the trainable tensors in the buffers.
+    pub layout: FlatLayout,
+    /// Master copy.
+    pub parameters: Vec<f32>,
+    /// AdamW's moments.
+    pub moments: Moments,
+}
+
+impl StageModel {
+    fn layout(&mut self) -> Result<FlatLayout> {
+        Ok(match self {
+            Self::Stage1(model) => FlatLayout::of(model)?,
+            Self::Stage2(model) => FlatLayout::of(model)?,
+        })
+    }
+
+    fn read(&mut self, layout: &FlatLayout) -> Result<Vec<f32>> {
+        Ok(match self {
+            Self::Stage1(model) => layout.read(model)?,
+            Self::Stage2(model) => layout.read(model)?,
+        })
+    }
+}
+
+fn qformer(config: &WorkerConfig, sizes: FrozenSizes) -> QFormerConfig {
+    config.model.qformer_config(sizes.image_width, sizes.vocab)
+}
+
+/// A stage-1 model of zeros.
+pub(crate) fn empty_stage1(
+    config: &WorkerConfig,
+    sizes: FrozenSizes,
+    device: &Device,
+) -> Result<Stage1Model> {
+    let embed_dim = config.model.qformer.embed_dim;
+    Ok(Stage1Model::new(&qformer(config, sizes), embed_dim, config.model.ln_vision_eps, device)?)
+}
+
+/// A stage-2 model of zeros.
+pub(crate) fn empty_stage2(
+    config: &WorkerConfig,
+    sizes: FrozenSizes,
+    device: &Device,
+) -> Result<Stage2Model> {
+    let eps = config.model.ln_vision_eps;
+    Ok(Stage2Model::new(&qformer(config, sizes), eps, sizes.language_width, device)?)
+}
+
+impl TrainState {
+    /// The state before the first step: initialised, or from `model.init_checkpoint`.
+    pub fn fresh(config: &WorkerConfig, sizes: FrozenSizes, device: &Device) -> Result<Self> {
+        let init = &config.model.init_checkpoint;
+        let init = match init.is_empty() {
+            true => None,
+            false => Some(WeightSource::open(Path::new(init), NameStyle::Lavis)?),
+        };
+        if config.stage1.steps > 0 {
+            Self::fresh_stage1(config, sizes, init.as_ref(), device)
+        } else {
+            let previous = |name: &str, shape: &[usize]| match &init {
+                Some(init) if init.contains(name) => init.read(name, shape).map(Some),
+                _ => Ok(None),
+            };
+            Self::fresh_stage2(config, sizes, previous, device)
+        }
+    }
+
+    fn fresh_stage1(
+        config: &WorkerConfig,
+        sizes: FrozenSizes,
+        init: Option<&WeightSource>,
+        device: &Device,
+    ) -> Result<Self> {
+        let mut model = empty_stage1(config, sizes, device)?;
+        let bert = match config.model.qformer_init.as_str() {
+            "" => None,
+            folder => Some(WeightSource::open(Path::new(folder), NameStyle::Lavis)?),
+        };
+        let mut values = SeededValues::new(config.train.seed);
+        model.initialise(config.stage1.temperature, &mut values, bert.as_ref(), device)?;
+        if let Some(init) = init {
+            blip2_model::weights::load(&mut model, "", init, device)?;
+        }
+        Self::new(1, StageModel::Stage1(model))
+    }
+
+    /// Stage 2 takes from stage 1 what it has in common with it, by name; the projection is new.
+    fn fresh_stage2(
+        config: &WorkerConfig,
+        sizes: FrozenSizes,
+        previous: impl Fn(&str, &[usize]) -> std::result::Result<Option<Vec<f32>>, blip2_model::ModelError>,
+        device: &Device,
+    ) -> Result<Self> {
+        let mut model = empty_stage2(config, sizes, device)?;
+        initialise(&mut model, "", &mut SeededValues::new(config.train.seed), device)?;
+        let mut state = Self::new(2, StageModel::Stage2(model))?;
+        for tensor in state.layout.tensors() {
+            if let Some(values) = previous(&tensor.name, &tensor.shape)? {
+                state.parameters[tensor.range()].copy_from_slice(&values);
+            }
+        }
+        state.write_model(device)?;
+        Ok(state)
+    }
+
+    fn new(stage: u32, mut model: StageModel) -> Result<Self> {
+        let layout = model.layout()?;
+        let parameters = model.read(&layout)?;
+        let moments = Moments::zeros(layout.len());
+        Ok(Self { stage, model, layout, parameters, moments })
+    }
+
+    /// Stage 2's state from the end of stage 1.
+    pub fn enter_stage2(&self, config: &WorkerConfig, sizes: FrozenSizes, device: &Device) -> Result<Self> {
+        let previous = |name: &str, shape: &[usize]| {
+            let stored = self.layout.get(name).filter(|tensor| tensor.shape == shape);
+            Ok(stored.map(|tensor| self.parameters[tensor.range()].to_vec()))
+        };
+        Self::fresh_stage2(config, sizes, previous, device)
+    }
+
+    /// A state read from a checkpoint or a peer; its stage is told by the tensors it has.
+    pub fn restore(
+        config: &WorkerConfig,
+        sizes: FrozenSizes,
+        stored: &NamedState,
+        device: &Device,
+    ) -> Result<Self> {
+        let stage = stored.stage();
+        let model = match stage {
+            1 => StageModel::Stage1(empty_stage1(config, sizes, device)?),
+            _ => StageModel::Stage2(empty_stage2(config, sizes, device)?),
+        };
+        let mut state = Self::new(stage, model)?;
+        stored.fill(&state.layout, &mut state.parameters, &mut state.moments)?;
+        state.write_model(device)?;
+        Ok(state)
+    }
+
+    /// Copies the master parameters into the model's tensors.
+    pub fn write_model(&mut self, device: &Device) -> Result<()> {
+        match &mut self.model {
+            StageModel::Stage1(model) => self.layout.write(model, &self.parameters, device)?,
+            StageModel::Stage2(model) => self.layout.write(model, &self.parameters, device)?,
+        }
+        Ok(())
+    }
+
+    /// The stage-1 model, in stage 1.
+    pub(crate) fn stage1(&mut self) -> Result<&mut Stage1Model> {
+        match &mut self.model {
+            StageModel::Stage1(model) => Ok(model),
+            StageModel::Stage2(_) => Err(WorkerError::Protocol("a stage-1 step with a stage-2 state".into())),
+        }
+    }
+
+    /// The stage-2 model, in stage 2.
+    pub(crate) fn stage2(&mut self) -> Result<&mut Stage2Model> {
+        match &mut self.model {
+            StageModel::Stage2(model) => Ok(model),
+            StageModel::Stage1(_) => Err(WorkerError::Protocol("a stage-2 step with a stage-1 state".into())),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! One step: from a batch of the own slots to the gradient of the global-batch loss, and its application.
+
+mod stage1;
+mod stage2;
+
+pub(crate) use stage2::{Texts, language_loss};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use blip2_collective::{Exchange, SumTree, TreePartial, World};
+use blip2_dataset::{SlotBatch, StepBatch};
+use blip2_model::dropout::Dropout;
+use blip2_model::opt::Opt;
+use blip2_model::optimizer::clip_by_global_norm;
+use blip2_model::vision::ImageEncoder;
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::config::WorkerConfig;
+use crate::convert::{device, language_text, qformer_text};
+use crate::error::{Result, WorkerError};
+use crate::state::{FrozenSizes, TrainState};
+
+/// Bounds of the temperature where `stage1.clamp_temperature` is set (BLIP's).
+const TEMPERATURE_BOUNDS: (f32, f32) = (0.001, 0.5);
+
+/// What stays the same over the steps of a run.
+pub struct StepParts {
+    /// The training configuration.
+    pub config: Arc<WorkerConfig>,
+    /// Sizes that come from the frozen parts.
+    pub sizes: FrozenSizes,
+    /// Device without autodiff.
+    pub device: Device,
+    /// Frozen.
+    pub encoder: ImageEncoder,
+    /// Frozen; present when the run has a stage 2.
+    pub language_model: Option<Opt>,
+    /// Id of `[DEC]`.
+    pub decoder_start: i32,
+    /// Tokens of `stage2.prompt` with the leading BOS; 0 without a prompt.
+    pub prompt_tokens: usize,
+}
+
+/// The way to the other members during one membership epoch.
+pub struct Members<'a> {
+    /// This member's end.
+    pub exchange: &'a Exchange,
+    /// Runs the exchange's I/O.
+    pub runtime: &'a tokio::runtime::Handle,
+    /// Who holds which slots.
+    pub world: &'a World,
+    /// Committed steps of the run, which names this step's messages.
+    pub step: u64,
+    /// How long a collective may take.
+    pub deadline: Duration,
+}
+
+/// The gradient of the global-batch loss, equal on every member.
+pub struct StepGradient {
+    /// In the state's layout.
+    pub gradients: Vec<f32>,
+    /// Losses of the global batch, by name.
+    pub values: Vec<(&'static str, f64)>,
+}
+
+impl StepParts {
+    /// Loads the frozen parts that `config` names.
+    pub fn load(config: Arc<WorkerConfig>) -> Result<Self> {
+        let device = device(&config.train.device)?;
+        let encoder = ImageEncoder::open(config.model.image_encoder.as_ref(), &device)?;
+        let (text, decoder_start) = qformer_text(&config.model, config.stage1.text_length)?;
+        let language_model = match config.stage2.steps {
+            0 => None,
+            _ => Some(Opt::open(config.model.language_model.as_ref(), &device)?),
+        };
+        let language_width = language_model.as_ref().map_or(0, |model| model.config().width);
+        let prompt_tokens = match (config.stage2.prompt.as_str(), &language_model) {
+            ("", _) | (_, None) => 0,
+            (prompt, Some(model)) => {
+                let text = language_text(&config, model.config().pad_token_id as u32)?;
+                text.encode_plain(prompt)?.len() + 1
+            }
+        };
+        let sizes = FrozenSizes { image_width: encoder.width(), vocab: text.vocab_size(), language_width };
+        Ok(Self { sizes, device, encoder, language_model, decoder_start, prompt_tokens, config })
+    }
+
+    /// Computes the gradient of step `step` of the state's stage; changes nothing that a redone step would see.
+    pub fn gradient(
+        &self,
+        state: &mut TrainState,
+        members: &Members<'_>,
+        step: u64,
+        batch: &StepBatch,
+    ) -> Result<StepGradient> {
+        match state.stage {
+            1 => self.stage1_gradient(state, members, step, batch),
+            _ => self.stage2_gradient(state, members, step, batch),
+        }
+    }
+
+    /// Applies a committed step: clipping, AdamW, temperature bounds. `step` counts within the stage.
+    pub fn apply(&self, state: &mut TrainState, step: u64, gradient: &mut StepGradient) -> Result<()> {
+        let (settings, steps) = match state.stage {
+            1 => (&self.config.stage1.optimizer, self.config.stage1.steps),
+            _ => (&self.config.stage2.optimizer, self.config.stage2.steps),
+        };
+        if settings.clip_norm > 0.0 {
+            clip_by_global_norm(&mut gradient.gradients, settings.clip_norm);
+        }
+        let learning_rate = settings.schedule(steps).learning_rate(step);
+        settings.adamw().apply(
+            &state.layout,
+            step + 1,
+            learning_rate,
+            &mut state.parameters,
+            &gradient.gradients,
+            &mut state.moments,
+        );
+        if self.config.stage1.clamp_temperature
+            && let Some(temp) = state.layout.get("temp")
+        {
+            let (low, high) = TEMPERATURE_BOUNDS;
+            state.parameters[temp.range()].iter_mut().for_each(|t| *t = t.clamp(low, high));
+        }
+        state.write_model(&self.device.clone().autodiff())
+    }
+
+    /// The frozen encoder's features of a slot, `[b, P, Dv]`.
+    fn image_features(&self, slot: &SlotBatch) -> Result<Tensor<3>> {
+        let size = self.encoder.image_size();
+        let rows = slot.samples.len();
+        if slot.pixels.len() != rows * 3 * size * size {
+            return Err(WorkerError::Protocol(format!(
+                "slot {}: {} pixel values for {rows} pictures of {size}×{size}",
+                slot.slot,
+                slot.pixels.len()
+            )));
+        }
+        let shape = [rows, 3, size, size];
+        let pixels = Tensor::from_data(TensorData::new(slot.pixels.clone(), shape), &self.device);
+        Ok(self.encoder.forward(pixels)?)
+    }
+
+    /// The dropout masks of one slot of one step.
+    fn dropout(&self, stage: u32, step: u64, slot: u32) -> Dropout {
+        let probability = self.config.model.qformer.dropout;
+        if probability <= 0.0 {
+            return Dropout::off();
+        }
+        let parts = [u64::from(stage), step, u64::from(slot)];
+        let key = blip2_dataset::KeyedRng::new(self.config.train.seed, "dropout", &parts).next_u64();
+        Dropout::keyed(probability, key as u32)
+    }
+}
+
+impl Members<'_> {
+    /// This member's buffer given to all; the buffers of all, in slot order.
+    fn all_gather(&self, tag: &str, own: bytes::Bytes) -> Result<Vec<bytes::Bytes>> {
+        Ok(self.runtime.block_on(self.exchange.all_gather(self.step, tag, own, self.deadline))?)
+    }
+
+    /// The sum of all slots' buffers in tree order.
+    fn sum(&self, partials: Vec<TreePartial>, slots: u32) -> Result<Vec<f32>> {
+        let tree = SumTree::new(slots)?;
+        let sum = self.exchange.tree_all_reduce(self.step, "gradients", partials, &tree, self.deadline);
+        Ok(self.runtime.block_on(sum)?)
+    }
+}

@@ -1,0 +1,261 @@
+//! A stage-1 step (`docs/architecture.md`, "The stage-1 step").
+
+use std::collections::BTreeMap;
+
+use blip2_collective::TreeAccumulator;
+use blip2_dataset::{KeyedRng, SlotBatch, StepBatch};
+use blip2_model::stage1::{self, Contrast, GlobalBatch, Side, SlotContext, SlotForward};
+use burn::tensor::{Tensor, TensorData};
+use bytes::Bytes;
+
+use super::{Members, StepGradient, StepParts};
+use crate::error::{Result, WorkerError};
+use crate::rows::{floats, integers, to_bytes};
+use crate::state::TrainState;
+
+const STAGE: u32 = 1;
+
+/// Losses that travel behind the gradient: matching, captioning.
+const LOSSES: usize = 2;
+
+/// A slot between the two halves of its step.
+struct OpenSlot<'a> {
+    batch: &'a SlotBatch,
+    features: Tensor<3>,
+    forward: SlotForward,
+}
+
+/// For each of a slot's rows, the global rows of its negative image and text.
+struct SlotNegatives {
+    images: Vec<usize>,
+    texts: Vec<usize>,
+}
+
+impl StepParts {
+    pub(super) fn stage1_gradient(
+        &self,
+        state: &mut TrainState,
+        members: &Members<'_>,
+        step: u64,
+        batch: &StepBatch,
+    ) -> Result<StepGradient> {
+        let config = &self.config;
+        let slots = config.train.slots;
+        let mut open = Vec::with_capacity(batch.slots.len());
+        for slot in &batch.slots {
+            open.push(self.open_slot(state, step, slot)?);
+        }
+        if members.world.members.len() > 1 {
+            members.exchange.publish_rows(members.step, self.published_rows(&open)?)?;
+        }
+        let global = self.gather(members, &open)?;
+        let temperature = state.stage1()?.temperature()?;
+        let contrast = global.contrast(temperature, config.stage1.label_smoothing, &self.device)?;
+        let negatives: Vec<SlotNegatives> =
+            open.iter().map(|slot| self.negatives(slot.batch, &contrast)).collect();
+        let images = self.negative_images(members, &open, &negatives)?;
+
+        let length = state.layout.len();
+        let own_slots = batch.slots.first().map_or(0, |slot| slot.slot)..;
+        let own_slots = own_slots.start..own_slots.start + batch.slots.len() as u32;
+        let mut sum = TreeAccumulator::new(&blip2_collective::SumTree::new(slots)?, own_slots);
+        for ((slot, negatives), negative_images) in open.into_iter().zip(&negatives).zip(images) {
+            let context = SlotContext {
+                global: &global,
+                contrast: &contrast,
+                first_row: self.first_row(slot.batch),
+                negative_images,
+                negative_texts: &negatives.texts,
+                mode: config.train.gradients.into(),
+                smoothing: config.stage1.label_smoothing,
+                decoder_start: self.decoder_start,
+            };
+            let mut dropout = self.dropout(STAGE + 2, step, slot.batch.slot);
+            let loss = state.stage1()?.slot_loss(slot.forward, &context, &mut dropout)?;
+            let mut flat = vec![0.0; length + LOSSES];
+            let mut gradients = loss.objective.backward();
+            let layout = state.layout.clone();
+            layout.take_gradients(state.stage1()?, &mut gradients, &mut flat[..length])?;
+            flat[length] = loss.matching as f32;
+            flat[length + 1] = loss.captioning as f32;
+            sum.push(flat)?;
+        }
+        let mut gradients = members.sum(sum.finish()?, slots)?;
+        let losses: Vec<f64> = gradients.split_off(length).into_iter().map(f64::from).collect();
+        let [matching, captioning] = losses[..] else {
+            return Err(WorkerError::Protocol("the summed gradient has another length".into()));
+        };
+        let values = vec![
+            ("loss", contrast.loss + matching + captioning),
+            ("loss_itc", contrast.loss),
+            ("loss_itm", matching),
+            ("loss_lm", captioning),
+            ("temperature", f64::from(temperature)),
+        ];
+        Ok(StepGradient { gradients, values })
+    }
+
+    /// The slot's first row in the global batch.
+    fn first_row(&self, slot: &SlotBatch) -> usize {
+        slot.slot as usize * slot.samples.len()
+    }
+
+    fn open_slot<'a>(&self, state: &mut TrainState, step: u64, slot: &'a SlotBatch) -> Result<OpenSlot<'a>> {
+        let features = self.image_features(slot)?;
+        let batch = stage1::SlotBatch {
+            image_features: features.clone(),
+            ids: slot.ids.clone(),
+            mask: slot.mask.clone(),
+            text_length: self.config.stage1.text_length,
+        };
+        let forward = state.stage1()?.features(batch, &mut self.dropout(STAGE, step, slot.slot))?;
+        Ok(OpenSlot { batch: slot, features, forward })
+    }
+
+    /// The raw features of all own rows, for members whose rows have them as negatives.
+    fn published_rows(&self, open: &[OpenSlot<'_>]) -> Result<Vec<(u64, Bytes)>> {
+        let mut rows = Vec::new();
+        for slot in open {
+            let values = host_values(slot.features.clone())?;
+            let width = values.len() / slot.batch.samples.len();
+            let first = self.first_row(slot.batch);
+            let chunks = values.chunks(width).enumerate();
+            rows.extend(chunks.map(|(row, values)| ((first + row) as u64, to_bytes(values))));
+        }
+        Ok(rows)
+    }
+
+    /// Features, ids and masks of all slots.
+    fn gather(&self, members: &Members<'_>, open: &[OpenSlot<'_>]) -> Result<GlobalBatch> {
+        let (mut image_feats, mut text_feats) = (Vec::new(), Vec::new());
+        let (mut ids, mut mask) = (Vec::new(), Vec::new());
+        for slot in open {
+            image_feats.extend(host_values(slot.forward.image_feats.clone().inner())?);
+            text_feats.extend(host_values(slot.forward.text_feat.clone().inner())?);
+            ids.extend_from_slice(&slot.batch.ids);
+            mask.extend_from_slice(&slot.batch.mask);
+        }
+        let own: Vec<u8> = [
+            bytemuck::cast_slice(&image_feats),
+            bytemuck::cast_slice(&text_feats),
+            bytemuck::cast_slice(&ids),
+            bytemuck::cast_slice(&mask),
+        ]
+        .concat();
+        let settings = &self.config.model.qformer;
+        let text_length = self.config.stage1.text_length;
+        let mut global = GlobalBatch {
+            queries: settings.queries,
+            embed_dim: settings.embed_dim,
+            text_length,
+            ..GlobalBatch::default()
+        };
+        let image_values = settings.queries * settings.embed_dim;
+        let row_bytes = 4 * (image_values + settings.embed_dim + 2 * text_length);
+        for buffer in members.all_gather("features", own.into())? {
+            if buffer.len() % row_bytes != 0 {
+                let reason =
+                    format!("a member's features have {} bytes, rows have {row_bytes}", buffer.len());
+                return Err(WorkerError::Protocol(reason));
+            }
+            let rows = buffer.len() / row_bytes;
+            let (images, rest) = buffer.split_at(4 * rows * image_values);
+            let (texts, rest) = rest.split_at(4 * rows * settings.embed_dim);
+            let (buffer_ids, buffer_mask) = rest.split_at(4 * rows * text_length);
+            global.image_feats.extend(floats(images)?);
+            global.text_feats.extend(floats(texts)?);
+            global.ids.extend(integers(buffer_ids)?);
+            global.mask.extend(integers(buffer_mask)?);
+        }
+        if global.rows() != self.config.stage1.batch as usize {
+            let reason = format!("gathered {} rows of {}", global.rows(), self.config.stage1.batch);
+            return Err(WorkerError::Protocol(reason));
+        }
+        Ok(global)
+    }
+
+    /// Hard negatives of a slot's rows, drawn by the sample's key.
+    fn negatives(&self, slot: &SlotBatch, contrast: &Contrast) -> SlotNegatives {
+        let first = self.first_row(slot);
+        let draw = |side, purpose: &str| {
+            let rows = slot.samples.iter().enumerate();
+            rows.map(|(index, sample)| {
+                let row = first + index;
+                let parts = [u64::from(STAGE), *sample];
+                let uniform = KeyedRng::new(self.config.train.seed, purpose, &parts).uniform();
+                Contrast::draw(&contrast.negative_weights(side, row), row, uniform)
+            })
+            .collect()
+        };
+        SlotNegatives {
+            images: draw(Side::Image, "negative image"),
+            texts: draw(Side::Text, "negative text"),
+        }
+    }
+
+    /// For each own slot, the raw features of its rows' negative images, `[b, P, Dv]`.
+    fn negative_images(
+        &self,
+        members: &Members<'_>,
+        open: &[OpenSlot<'_>],
+        negatives: &[SlotNegatives],
+    ) -> Result<Vec<Tensor<3>>> {
+        let Some(first) = open.first() else { return Ok(Vec::new()) };
+        let [rows, positions, width] = first.features.dims();
+        let own_first = self.first_row(first.batch);
+        let own = own_first..own_first + rows * open.len();
+        let wanted = negatives.iter().flat_map(|slot| &slot.images).filter(|row| !own.contains(*row));
+        let fetched = self.fetch(members, rows, wanted)?;
+        let row_tensor = |row: &usize| -> Result<Tensor<3>> {
+            if own.contains(row) {
+                let slot = &open[(row - own_first) / rows];
+                return Ok(slot.features.clone().narrow(0, (row - own_first) % rows, 1));
+            }
+            let values = fetched
+                .get(&(*row as u64))
+                .filter(|bytes| bytes.len() == 4 * positions * width)
+                .ok_or_else(|| WorkerError::Protocol(format!("the features of row {row} did not come")))?;
+            let data = TensorData::new(floats(values)?, [1, positions, width]);
+            Ok(Tensor::from_data(data, &self.device))
+        };
+        negatives
+            .iter()
+            .map(|slot| {
+                let rows = slot.images.iter().map(row_tensor).collect::<Result<Vec<_>>>()?;
+                Ok(Tensor::cat(rows, 0))
+            })
+            .collect()
+    }
+
+    /// Rows of other members, each once.
+    fn fetch<'r>(
+        &self,
+        members: &Members<'_>,
+        rows_per_slot: usize,
+        wanted: impl Iterator<Item = &'r usize>,
+    ) -> Result<BTreeMap<u64, Bytes>> {
+        let mut by_member: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+        for row in wanted {
+            let slot = (row / rows_per_slot) as u32;
+            let owner = members.world.members.iter().find(|member| member.slots.contains(&slot));
+            let owner = owner.ok_or_else(|| WorkerError::Protocol(format!("nobody holds slot {slot}")))?;
+            by_member.entry(owner.id).or_default().push(*row as u64);
+        }
+        if by_member.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        for rows in by_member.values_mut() {
+            rows.sort_unstable();
+            rows.dedup();
+        }
+        let wanted = by_member.into_iter().collect();
+        let fetched = members.exchange.fetch_rows(members.step, wanted, members.deadline);
+        Ok(members.runtime.block_on(fetched)?.into_iter().collect())
+    }
+}
+
+fn host_values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+    let device = |reason: String| WorkerError::Model(blip2_model::ModelError::Device(reason));
+    let data = tensor.try_into_data().map_err(|e| device(e.to_string()))?;
+    Ok(data.as_slice::<f32>().map_err(|e| device(format!("{e:?}")))?.to_vec())
+}
