@@ -36,6 +36,8 @@ pub struct WorkerOptions {
     pub config_hash: String,
     /// How long to try to reach the coordinator.
     pub join_timeout: Duration,
+    /// Told the bound address of the Exchange service, before the coordinator is.
+    pub on_listening: Option<fn(SocketAddr)>,
 }
 
 /// How a worker's life ended well.
@@ -62,6 +64,9 @@ const WIND_DOWN: Duration = Duration::from_secs(30);
 /// The coordinator refuses or cannot be reached, the input is bad, or the run fails.
 pub async fn run(options: WorkerOptions, shutdown: impl Future<Output = ()>) -> Result<WorkerEnd> {
     let exchange = Exchange::bind(options.listen, options.token.clone(), Limits::default()).await?;
+    if let Some(tell) = options.on_listening {
+        tell(exchange.local_addr());
+    }
     let exchange = Arc::new(exchange);
     let ended = join_and_work(&options, exchange.clone(), shutdown).await;
     exchange.shutdown().await;

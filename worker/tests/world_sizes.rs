@@ -90,7 +90,7 @@ fn member(
             state = state.enter_stage2(config, parts.sizes, &device).unwrap();
         }
         let range = BatchRange { stage, first_step: 0, slots: world.own().unwrap().slots.clone() };
-        let mut loader = start_loader(&parts, manifest.clone(), runtime.clone(), range).unwrap();
+        let loader = start_loader(&parts, manifest.clone(), runtime.clone(), range).unwrap();
         for stage_step in 0..steps {
             let batch = loader.next(DEADLINE).unwrap();
             let members = Members { exchange, runtime, world: &world, step, deadline: DEADLINE };
