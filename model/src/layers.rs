@@ -29,7 +29,26 @@ impl Linear {
     /// # Shapes
     /// - input `[..., in]`, output `[..., out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        module::linear(x, self.weight.val().transpose(), self.bias.as_ref().map(|bias| bias.val()))
+        linear(x, self.weight.val(), self.bias.as_ref().map(|bias| bias.val()))
+    }
+}
+
+/// `x·Wᵀ + b` with the weight as PyTorch has it.
+///
+/// # Shapes
+/// - x `[..., in]`, weight `[out, in]`, bias `[out]`, output `[..., out]`
+pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    let [output, input] = weight.dims();
+    let mut shape = x.dims();
+    if shape[..D - 1].iter().any(|size| *size != 1) {
+        return module::linear(x, weight.transpose(), bias);
+    }
+    // A single row, as in generation: W·x reads the weight in its own order, many times faster on the CPU.
+    shape[D - 1] = output;
+    let y = weight.matmul(x.reshape([input, 1])).reshape(shape);
+    match bias {
+        Some(bias) => y + bias.unsqueeze(),
+        None => y,
     }
 }
 
@@ -153,4 +172,21 @@ pub fn attention(
         None => scores,
     };
     dropout.forward(softmax(scores, 3)).matmul(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_row_alone_equals_the_same_row_among_others() {
+        let device = Device::flex();
+        let wave = |count: i64| Tensor::<1, Int>::arange(0..count, &device).float().sin();
+        let (weight, bias) = (wave(15).reshape([3, 5]), wave(3));
+        let rows = (wave(10) * 2.0).reshape([2, 1, 5]);
+        let all = linear(rows.clone(), weight.clone(), Some(bias.clone()));
+        let one = linear(rows.narrow(0, 1, 1), weight, Some(bias));
+        let difference = (all.narrow(0, 1, 1) - one).abs().max().into_scalar::<f32>();
+        assert!(difference < 1e-6, "{difference}");
+    }
 }

@@ -10,13 +10,13 @@ pub use decoder::OptDecoder;
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, module};
+use burn::tensor::{Device, Int, Tensor};
 
 use crate::ModelError;
 use crate::causal::{causal_mask, token_positions};
 use crate::dropout::Dropout;
 use crate::hf_config::FolderConfig;
-use crate::layers::{Embedding, LayerNorm, Linear};
+use crate::layers::{Embedding, LayerNorm, Linear, linear};
 use crate::qformer::KeyValue;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::weights::{NameStyle, WeightSource, load};
@@ -146,7 +146,7 @@ impl Opt {
     pub fn logits_of<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
         match &self.lm_head {
             Some(head) => head.forward(hidden),
-            None => module::linear(hidden, self.embed_tokens.weight.val().transpose(), None),
+            None => linear(hidden, self.embed_tokens.weight.val(), None),
         }
     }
 

@@ -27,7 +27,7 @@ pub struct GlobalBatch {
 impl GlobalBatch {
     /// Number of pairs.
     pub fn rows(&self) -> usize {
-        if self.text_length == 0 { 0 } else { self.ids.len() / self.text_length }
+        self.ids.len().checked_div(self.text_length).unwrap_or(0)
     }
 
     /// Number of tokens the captioning loss predicts: every real token but the first of each text.

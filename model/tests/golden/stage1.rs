@@ -63,8 +63,7 @@ impl Case {
             .with_layer_norm_eps(meta["qformer"]["layer_norm_eps"].as_f64().unwrap())
             .with_dropout(0.0);
         let eps = meta["vision"]["ln_vision_eps"].as_f64().unwrap();
-        let mut model =
-            Stage1Model::new(&config, size(&meta, "qformer", "embed_dim"), eps, &device).unwrap();
+        let mut model = Stage1Model::new(&config, size(&meta, "qformer", "embed_dim"), eps, &device).unwrap();
         load(&mut model, "", &source, &device).unwrap();
         let layout = FlatLayout::of(&mut model).unwrap();
         Self { fixture, meta, encoder, model, layout, device }
@@ -221,7 +220,12 @@ fn losses_and_gradients_in_one_slot_and_in_many() {
                 let mut compared = 0;
                 for tensor in case.layout.tensors() {
                     let Some(want) = want.find(&tensor.name) else { continue };
-                    crate::fixture::assert_relative(&what, &tensor.name, &step.gradients[tensor.range()], &want);
+                    crate::fixture::assert_relative(
+                        &what,
+                        &tensor.name,
+                        &step.gradients[tensor.range()],
+                        &want,
+                    );
                     compared += 1;
                 }
                 assert_eq!(compared, want.len(), "{what}: every gradient of the reference has a tensor");
