@@ -1,1 +1,92 @@
-//! placeholder
+//! From Parquet in an object store to batches of normalised pictures and tokens.
+//!
+//! The corpus of a run is pinned once by its [`Manifest`]: the files, their lengths and the rows of their row groups.
+//! From then on, everything is *computed*: the [`Plan`] says which row every position of every slot is, and a
+//! [`KeyedRng`] says how it is cropped and which of its captions is read. No iterator is saved, no shuffle buffer is
+//! filled. A batch depends on the seed, the stage, the slot and the step, and not on threads, memory, or on which
+//! worker asks; a run can be resumed, or a slot moved to another worker, at any step.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//! use blip2_dataset::*;
+//!
+//! # fn main() -> Result<()> {
+//! # let runtime = tokio::runtime::Runtime::new().map_err(|error| DatasetError::Thread { reason: error.to_string() })?;
+//! let columns = ColumnNames::default();
+//! let sources = ["s3://bucket/corpus/*.parquet".to_owned()];
+//! let manifest = Arc::new(runtime.block_on(Manifest::open(&sources, &columns))?);
+//! let plan = Arc::new(Plan::new(&manifest, PlanKey { seed: 42, stage: 1 }, 16, 4)?);
+//! let text = Arc::new(TextEncoder::open("qformer-tokenizer".as_ref(), TextEncoding::new(32, 0))?);
+//! let loader = Loader::start(
+//!     runtime.handle().clone(),
+//!     LoaderSpec {
+//!         manifest,
+//!         plan,
+//!         columns,
+//!         slots: 0..8, // this worker's half
+//!         batch_per_slot: 4,
+//!         slots_total: 16,
+//!         first_step: 0,
+//!         last_step: 1000,
+//!         seed: 42,
+//!         stage: 1,
+//!         image: TrainTransform::new(224, [0.5, 1.0], true),
+//!         text,
+//!         max_pixels: 200_000_000,
+//!         settings: LoaderSettings::default(),
+//!     },
+//! )?;
+//! let batch = loader.next(Duration::from_secs(60))?;
+//! assert_eq!(batch.slots.len(), 8);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The parts
+//! - [`Location`] resolves a path or URL to a store; [`put_create`] is the one write that decides anything.
+//! - [`Manifest`] and [`ColumnNames`] describe what is in the files.
+//! - [`Plan`] orders the rows: row groups permuted each epoch, windows of them dealt to slots, parts permuted.
+//! - [`decode_image`], [`TrainTransform`], [`EvalTransform`], [`ShortestEdgeTransform`] make tensors of pictures;
+//!   [`clean_caption`] and [`TextEncoder`] make tokens of captions.
+//! - [`Loader`] does it all ahead of the training step, in bounded memory; [`read_all`] does it once, for evaluation.
+//!
+//! # Bad rows
+//! A row that does not decode, has no text, is too large, is marked as failed or does not have its recorded hash is not
+//! an error: it becomes a [`QuarantineRecord`], and a substitute is drawn by the key from the same part of the plan, so
+//! that nothing else shifts. Only a part without any usable row, or a file that cannot be read, ends loading.
+//!
+//! # Why no shuffle buffer
+//! A buffer's order depends on what was in it, so a resumed or re-dealt run would see other batches; and a good shuffle
+//! needs a buffer that is large. A permutation computed by a key needs neither state nor memory, and reading whole row
+//! groups of a window keeps requests large.
+
+mod columns;
+mod error;
+mod image_decode;
+mod loader;
+mod manifest;
+mod parquet_file;
+mod plan;
+mod quarantine;
+mod random;
+mod samples;
+mod store;
+#[cfg(test)]
+mod test_corpus;
+mod text;
+mod transform;
+
+pub use columns::ColumnNames;
+pub use error::{DatasetError, Result};
+pub use image::RgbImage;
+pub use image_decode::decode_image;
+pub use loader::{Loader, LoaderSettings, LoaderSpec, SlotBatch, StepBatch};
+pub use manifest::{Manifest, ManifestFile};
+pub use plan::{PartId, Plan, PlanKey, RowAddress, RowGroupId};
+pub use quarantine::{QuarantineList, QuarantineRecord};
+pub use random::{KeyedPermutation, KeyedRng};
+pub use samples::{EvaluationSet, Sample, read_all};
+pub use store::{Location, StoredObject, put_create};
+pub use text::{MAX_CAPTION_WORDS, TextEncoder, TextEncoding, Tokens, clean_caption};
+pub use transform::{CLIP_MEAN, CLIP_STD, EvalTransform, ShortestEdgeTransform, TrainTransform};

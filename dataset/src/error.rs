@@ -1,0 +1,203 @@
+//! The one error type of this crate.
+
+/// `Result` of this crate.
+pub type Result<T, E = DatasetError> = std::result::Result<T, E>;
+
+/// What can go wrong between a location and a batch: what, where, and what to do about it.
+///
+/// Causes are kept as text so that one failed read can be reported to everyone who waits for it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DatasetError {
+    /// A location cannot be understood.
+    #[error("cannot use location `{location}`: {reason}")]
+    Location {
+        /// As it was written.
+        location: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Nothing is stored at a location.
+    #[error(
+        "`{location}` does not exist; check the path or URL (a folder is written `{location}/*.parquet`)"
+    )]
+    NotFound {
+        /// The missing object.
+        location: String,
+    },
+    /// A pattern matches nothing, or no source was given.
+    #[error("no file matches `{pattern}`; check `data.train` (`*` matches within the last path segment)")]
+    NoMatch {
+        /// The pattern.
+        pattern: String,
+    },
+    /// The object store refused or failed, after its own retries.
+    #[error("cannot {action} `{location}`: {reason}")]
+    Store {
+        /// The object.
+        location: String,
+        /// `read`, `write`, `list`, `delete`.
+        action: &'static str,
+        /// What the store said.
+        reason: String,
+    },
+    /// A file is not Parquet or its footer is damaged.
+    #[error("`{file}` is not a readable Parquet file: {reason}")]
+    NotParquet {
+        /// The file.
+        file: String,
+        /// What the reader said.
+        reason: String,
+    },
+    /// The corpus has no row.
+    #[error(
+        "the corpus has no rows: {files} file(s), the first `{first}`; point `data.train` at files with rows"
+    )]
+    NoRows {
+        /// How many files were opened.
+        files: usize,
+        /// The first of them.
+        first: String,
+    },
+    /// A column is missing.
+    #[error("`{file}` has no {wanted} column; it has: {found}; name yours under `data.columns`")]
+    MissingColumn {
+        /// The file.
+        file: String,
+        /// What was looked for.
+        wanted: String,
+        /// All columns of the file.
+        found: String,
+    },
+    /// A column has a type that cannot be used.
+    #[error("column `{column}` of `{file}` is {found}, expected {wanted}")]
+    ColumnType {
+        /// The file.
+        file: String,
+        /// The column.
+        column: String,
+        /// Its type.
+        found: String,
+        /// What can be used.
+        wanted: &'static str,
+    },
+    /// A file is not the one the manifest was made from.
+    #[error("`{file}` changed since the manifest was made ({reason}); start a new run for the new corpus")]
+    Changed {
+        /// The file.
+        file: String,
+        /// The difference.
+        reason: String,
+    },
+    /// A row group cannot be read from the store, after its retries.
+    #[error("cannot read row group {row_group} of `{file}`: {reason}")]
+    ReadRowGroup {
+        /// The file.
+        file: String,
+        /// Index within the file.
+        row_group: u32,
+        /// What the store said.
+        reason: String,
+    },
+    /// A row group's bytes are damaged.
+    #[error("row group {row_group} of `{file}` is damaged: {reason}; write the file again")]
+    DamagedRowGroup {
+        /// The file.
+        file: String,
+        /// Index within the file.
+        row_group: u32,
+        /// What the Parquet reader said.
+        reason: String,
+    },
+    /// A Parquet list of this crate (manifest, quarantine) is malformed.
+    #[error("cannot read the {what}: {reason}")]
+    Malformed {
+        /// `manifest` or `quarantine list`.
+        what: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A picture cannot be used.
+    #[error("{reason}")]
+    Image {
+        /// Why not.
+        reason: String,
+    },
+    /// A tokenizer cannot be loaded or used.
+    #[error("tokenizer `{path}`: {reason}")]
+    Tokenizer {
+        /// Its file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A setting is out of range.
+    #[error("{0}")]
+    Setting(String),
+    /// Every row tried in place of a bad one was bad too.
+    #[error(
+        "no usable row for sample {sample} after {tries} tries around row {row} of row group {row_group} of `{file}` \
+         (last reason: {reason}); clean the corpus or raise `data.window_row_groups`"
+    )]
+    NoUsableRow {
+        /// Global index of the sample.
+        sample: u64,
+        /// How many substitutes were tried.
+        tries: u32,
+        /// The file of the planned row.
+        file: String,
+        /// Its row group.
+        row_group: u32,
+        /// The row within the row group.
+        row: u32,
+        /// Why the last substitute was refused.
+        reason: String,
+    },
+    /// A batch was not ready in time.
+    #[error("the batch of step {step} was not ready within {seconds:.1} s; storage or decoding is too slow")]
+    Deadline {
+        /// The step waited for.
+        step: u64,
+        /// How long.
+        seconds: f64,
+    },
+    /// A loader was asked for a step beyond its last.
+    #[error("the loader ended before step {step}")]
+    Ended {
+        /// The step asked for.
+        step: u64,
+    },
+    /// A bug: a loader's thread panicked or could not be started.
+    #[error("a loader thread failed: {reason}")]
+    Thread {
+        /// What is known.
+        reason: String,
+    },
+}
+
+impl DatasetError {
+    /// Whether the data or a setting is at fault (the same call fails again) and not storage, time or the machine.
+    pub fn is_bad_input(&self) -> bool {
+        !matches!(
+            self,
+            Self::Store { .. }
+                | Self::ReadRowGroup { .. }
+                | Self::Deadline { .. }
+                | Self::Ended { .. }
+                | Self::Thread { .. }
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_errors_are_told_from_storage_errors() {
+        assert!(DatasetError::NotFound { location: "a".into() }.is_bad_input());
+        assert!(DatasetError::Setting("a".into()).is_bad_input());
+        let store = DatasetError::Store { location: "a".into(), action: "read", reason: "timeout".into() };
+        assert!(!store.is_bad_input());
+        assert_eq!(store.to_string(), "cannot read `a`: timeout");
+    }
+}

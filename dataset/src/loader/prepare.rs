@@ -1,0 +1,195 @@
+//! One sample: find its row, check it, tokenise, decode, transform; or draw a substitute.
+
+use std::ops::Range;
+
+use crate::error::{DatasetError, Result};
+use crate::image_decode::decode_image;
+use crate::loader::LoaderSpec;
+use crate::loader::cache::RowGroupCache;
+use crate::plan::{PartId, RowAddress, RowGroupId};
+use crate::quarantine::QuarantineRecord;
+use crate::random::KeyedRng;
+use crate::text::{MAX_CAPTION_WORDS, Tokens, clean_caption};
+
+/// Substitutes tried in place of an unusable row.
+const SUBSTITUTE_TRIES: u32 = 64;
+
+/// A sample ready to be put into a batch.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) sample: u64,
+    pub(super) address: RowAddress,
+    pub(super) content: SampleContent,
+    pub(super) quarantined: Vec<QuarantineRecord>,
+}
+
+/// What the model sees of a row.
+#[derive(Debug)]
+pub(super) struct SampleContent {
+    /// `[3, S, S]`.
+    pub(super) pixels: Vec<f32>,
+    pub(super) tokens: Tokens,
+    pub(super) caption: String,
+}
+
+/// Why a row cannot be used.
+struct Unusable {
+    key: String,
+    reason: String,
+}
+
+/// Prepares the samples of a [`LoaderSpec`]; shared by the decode threads.
+#[derive(Debug)]
+pub(super) struct Preparer {
+    spec: LoaderSpec,
+    cache: RowGroupCache,
+}
+
+impl Preparer {
+    pub(super) fn new(spec: LoaderSpec, cache: RowGroupCache) -> Self {
+        Self { spec, cache }
+    }
+
+    /// Slots of a step.
+    pub(super) fn slots(&self) -> Range<u32> {
+        self.spec.slots.clone()
+    }
+
+    /// Samples of a slot in a step.
+    pub(super) fn batch_per_slot(&self) -> u32 {
+        self.spec.batch_per_slot
+    }
+
+    /// Steps to prepare.
+    pub(super) fn steps(&self) -> Range<u64> {
+        self.spec.first_step..self.spec.last_step
+    }
+
+    /// Decode threads.
+    pub(super) fn threads(&self) -> usize {
+        self.spec.settings.decode_threads
+    }
+
+    /// Steps that may be prepared and not yet taken: as many as half the budget holds, at least one.
+    pub(super) fn steps_ahead(&self) -> u64 {
+        let pixels = 3 * self.spec.image.size * self.spec.image.size * size_of::<f32>();
+        let tokens = 2 * self.spec.text.encoding().length * size_of::<i32>();
+        let samples = self.spec.slots.len() * self.spec.batch_per_slot as usize;
+        let step = (samples * (pixels + tokens + size_of::<Prepared>())) as u64;
+        (self.spec.settings.prefetch_bytes / 2 / step.max(1)).max(1)
+    }
+
+    /// Starts reading the row groups of the window in which `step` lies and of the next, as memory allows.
+    pub(super) fn prefetch(&self, step: u64) {
+        let position = step * u64::from(self.spec.batch_per_slot);
+        let current = self.spec.plan.part(self.spec.slots.start, position).window;
+        for window in [current, current + 1] {
+            let parts = self
+                .spec
+                .slots
+                .clone()
+                .map(|slot| self.spec.plan.row_groups_of_part(PartId { window, slot }));
+            let parts: Vec<Vec<RowGroupId>> = parts.collect();
+            // All slots' first row groups, then all second ones: every slot is needed in the next step.
+            let longest = parts.iter().map(Vec::len).max().unwrap_or_default();
+            let by_turn = (0..longest).flat_map(|turn| parts.iter().filter_map(move |part| part.get(turn)));
+            self.cache.prefetch(by_turn.map(|id| (*id, window)), current);
+        }
+    }
+
+    /// The sample at `index` of a slot's batch.
+    ///
+    /// # Errors
+    /// Of the store; [`DatasetError::NoUsableRow`].
+    pub(super) fn prepare(&self, step: u64, slot: u32, index: u32) -> Result<Prepared> {
+        let spec = &self.spec;
+        let batch = u64::from(spec.batch_per_slot);
+        let position = step * batch + u64::from(index);
+        let sample = (step * u64::from(spec.slots_total) + u64::from(slot)) * batch + u64::from(index);
+        let part = spec.plan.part(slot, position);
+        let planned = spec.plan.locate(slot, position);
+        let mut address = planned;
+        let mut quarantined: Vec<QuarantineRecord> = Vec::new();
+        for attempt in 0..=SUBSTITUTE_TRIES {
+            if !quarantined.iter().any(|record| self.is_at(record, address)) {
+                match self.content(address, part, sample)? {
+                    Ok(content) => return Ok(Prepared { sample, address, content, quarantined }),
+                    Err(unusable) => quarantined.push(self.record(address, sample, unusable)),
+                }
+            }
+            let key = [u64::from(spec.stage), sample, u64::from(attempt)];
+            let offset = KeyedRng::new(spec.seed, "substitute", &key).below(spec.plan.part_rows());
+            address = spec.plan.row_of_part(part, offset);
+        }
+        Err(DatasetError::NoUsableRow {
+            sample,
+            tries: SUBSTITUTE_TRIES,
+            file: self.file(planned),
+            row_group: planned.row_group,
+            row: planned.row,
+            reason: quarantined.pop().map(|record| record.reason).unwrap_or_default(),
+        })
+    }
+
+    /// Ends all reads.
+    pub(super) fn close(&self) {
+        self.cache.close();
+    }
+
+    fn file(&self, address: RowAddress) -> String {
+        self.spec.manifest.files[address.file as usize].location.clone()
+    }
+
+    fn is_at(&self, record: &QuarantineRecord, address: RowAddress) -> bool {
+        record.row == address.row
+            && record.row_group == address.row_group
+            && record.file == self.spec.manifest.files[address.file as usize].location
+    }
+
+    fn record(&self, address: RowAddress, sample: u64, unusable: Unusable) -> QuarantineRecord {
+        QuarantineRecord {
+            key: unusable.key,
+            file: self.file(address),
+            row_group: address.row_group,
+            row: address.row,
+            reason: unusable.reason,
+            sample,
+            stage: self.spec.stage,
+        }
+    }
+
+    /// The row as the model sees it, or why it cannot be used.
+    fn content(
+        &self,
+        address: RowAddress,
+        part: PartId,
+        sample: u64,
+    ) -> Result<Result<SampleContent, Unusable>> {
+        let id = RowGroupId { file: address.file, row_group: address.row_group };
+        let group = self.cache.get(id, part.window)?;
+        let row = address.row as usize;
+        let content = group.image(row).and_then(|image| {
+            let (caption, tokens) = self.caption(&group.captions(row), sample)?;
+            let picture = decode_image(image, self.spec.max_pixels).map_err(|error| error.to_string())?;
+            let mut rng = KeyedRng::new(self.spec.seed, "augment", &[u64::from(self.spec.stage), sample]);
+            let pixels = self.spec.image.apply(&picture, &mut rng).map_err(|error| error.to_string())?;
+            Ok(SampleContent { pixels, tokens, caption })
+        });
+        Ok(content.map_err(|reason| Unusable { key: group.key(row), reason }))
+    }
+
+    /// One of the row's captions, cleaned and tokenised.
+    fn caption(&self, written: &[&str], sample: u64) -> Result<(String, Tokens), String> {
+        let mut captions: Vec<_> =
+            written.iter().map(|caption| clean_caption(caption, MAX_CAPTION_WORDS)).collect();
+        captions.retain(|caption| !caption.is_empty());
+        let mut rng = KeyedRng::new(self.spec.seed, "caption", &[u64::from(self.spec.stage), sample]);
+        let drawn = rng.below(captions.len() as u64) as usize;
+        let caption = captions.into_iter().nth(drawn).ok_or("it has no text")?;
+        let tokens = self.spec.text.encode(&caption).map_err(|error| error.to_string())?;
+        match tokens.has_text {
+            true => Ok((caption, tokens)),
+            false => Err("it has no text that the tokenizer knows".to_owned()),
+        }
+    }
+}

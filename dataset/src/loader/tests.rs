@@ -1,0 +1,267 @@
+mod http;
+
+use std::collections::BTreeMap;
+
+use tokio::runtime::Runtime;
+
+use super::*;
+use crate::test_corpus::{Corpus, backbone, emoji_sources};
+use crate::text::TextEncoding;
+
+const WAIT: Duration = Duration::from_secs(30);
+
+struct Fixture {
+    runtime: Runtime,
+    spec: LoaderSpec,
+}
+
+/// A loader's specification over `sources`: 4 slots of 3, small pictures.
+fn fixture(sources: &[String]) -> Fixture {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let columns = ColumnNames::default();
+    let manifest = Arc::new(runtime.block_on(Manifest::open(sources, &columns)).unwrap());
+    let key = PlanKey { seed: 7, stage: 1 };
+    let plan = Arc::new(Plan::new(&manifest, key, 4, 2).unwrap());
+    let text = TextEncoder::open(&backbone("qformer-tokenizer"), TextEncoding::new(16, 0)).unwrap();
+    let spec = LoaderSpec {
+        manifest,
+        plan,
+        columns,
+        slots: 0..4,
+        batch_per_slot: 3,
+        slots_total: 4,
+        first_step: 0,
+        last_step: 12,
+        seed: key.seed,
+        stage: key.stage,
+        image: TrainTransform::new(16, [0.5, 1.0], true),
+        text: Arc::new(text),
+        max_pixels: 1 << 20,
+        settings: LoaderSettings::default(),
+    };
+    Fixture { runtime, spec }
+}
+
+impl Fixture {
+    fn load(&self, change: impl FnOnce(&mut LoaderSpec)) -> Vec<StepBatch> {
+        let mut spec = self.spec.clone();
+        change(&mut spec);
+        let steps = spec.last_step - spec.first_step;
+        let loader = Loader::start(self.runtime.handle().clone(), spec).unwrap();
+        (0..steps).map(|_| StepBatch { waited: Duration::ZERO, ..loader.next(WAIT).unwrap() }).collect()
+    }
+
+    fn error(&self, change: impl FnOnce(&mut LoaderSpec)) -> DatasetError {
+        let mut spec = self.spec.clone();
+        change(&mut spec);
+        let loader = match Loader::start(self.runtime.handle().clone(), spec) {
+            Ok(loader) => loader,
+            Err(error) => return error,
+        };
+        loop {
+            if let Err(error) = loader.next(WAIT) {
+                assert_eq!(loader.next(WAIT).unwrap_err().to_string(), error.to_string());
+                return error;
+            }
+        }
+    }
+}
+
+fn write(corpus: Corpus) -> (tempfile::TempDir, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet").to_str().unwrap().to_owned();
+    corpus.write(&path);
+    (folder, vec![path])
+}
+
+#[test]
+fn batches_have_the_shapes_they_say() {
+    let fixture = fixture(&emoji_sources("train-*.parquet"));
+    for (expected, step) in (0..).zip(fixture.load(|_| ())) {
+        assert_eq!((step.step, step.slots.len()), (expected, 4));
+        for (slot, batch) in (0..).zip(&step.slots) {
+            assert_eq!(batch.slot, slot);
+            assert_eq!(batch.pixels.len(), 3 * 3 * 16 * 16);
+            assert_eq!((batch.ids.len(), batch.mask.len()), (3 * 16, 3 * 16));
+            assert!(batch.captions.len() == 3 && batch.captions.iter().all(|caption| !caption.is_empty()));
+            let first = expected * 12 + u64::from(slot) * 3;
+            assert_eq!(batch.samples, [first, first + 1, first + 2]);
+            let planned: Vec<_> = (0..3).map(|i| fixture.spec.plan.locate(slot, expected * 3 + i)).collect();
+            assert_eq!(batch.addresses, planned);
+            assert!(batch.quarantined.is_empty());
+        }
+    }
+}
+
+#[test]
+fn slots_can_be_split_between_loaders() {
+    let fixture = fixture(&emoji_sources("train-*.parquet"));
+    let whole = fixture.load(|_| ());
+    let (left, right) = (fixture.load(|spec| spec.slots = 0..2), fixture.load(|spec| spec.slots = 2..4));
+    for ((whole, left), right) in whole.into_iter().zip(left).zip(right) {
+        assert_eq!(whole.slots, [left.slots, right.slots].concat());
+    }
+}
+
+#[test]
+fn starting_later_is_skipping() {
+    let fixture = fixture(&emoji_sources("train-*.parquet"));
+    let whole = fixture.load(|_| ());
+    assert_eq!(whole[5..], fixture.load(|spec| spec.first_step = 5));
+}
+
+#[test]
+fn threads_and_memory_change_nothing() {
+    let (_folder, sources) = write(Corpus::with_rows(60).row_group(5).truncated(17).captionless(40));
+    let fixture = fixture(&sources);
+    // 60 rows in 4 slots of 3: several windows and epochs.
+    let base = fixture.load(|spec| spec.last_step = 30);
+    for (prefetch_bytes, decode_threads, read_concurrency) in [(0, 1, 1), (3000, 4, 2), (1 << 30, 3, 16)] {
+        let settings = LoaderSettings { prefetch_bytes, decode_threads, read_concurrency };
+        let other = fixture.load(|spec| (spec.settings, spec.last_step) = (settings, 30));
+        assert_eq!(base, other, "{prefetch_bytes} {decode_threads} {read_concurrency}");
+    }
+}
+
+#[test]
+fn every_row_is_used_once_an_epoch() {
+    let (_folder, sources) = write(Corpus::with_rows(60).row_group(7));
+    // Parts of 13 rows: six windows, which are five epochs and a bit.
+    let steps = fixture(&sources).load(|spec| spec.last_step = 26);
+    let mut used = BTreeMap::new();
+    for address in steps.iter().flat_map(|step| &step.slots).flat_map(|slot| &slot.addresses) {
+        *used.entry((address.epoch, address.row_group, address.row)).or_insert(0) += 1;
+    }
+    assert!(used.values().all(|count| *count == 1));
+    assert_eq!(used.keys().filter(|(epoch, ..)| *epoch < 5).count(), 300);
+}
+
+#[test]
+fn bad_rows_are_quarantined_and_replaced() {
+    let good = Corpus::with_rows(60).row_group(10);
+    let bad = good.clone().truncated(3).captionless(14).wrong_hash(25).failed(36).caption(47, "🦖");
+    let (_folder, sources) = write(good);
+    let expected = fixture(&sources).load(|spec| spec.last_step = 5);
+    let (_folder, sources) = write(bad);
+    let fixture = fixture(&sources);
+    let steps = fixture.load(|spec| spec.last_step = 5);
+    let mut reasons = BTreeMap::new();
+    for (step, expected) in steps.iter().zip(&expected) {
+        for (batch, expected) in step.slots.iter().zip(&expected.slots) {
+            for record in &batch.quarantined {
+                assert_eq!((record.stage, record.file.as_str()), (1, sources[0].as_str()));
+                assert!(batch.samples.contains(&record.sample));
+                reasons.insert(record.key.clone(), record.reason.clone());
+            }
+            let bad: Vec<_> = batch.quarantined.iter().map(|record| record.sample).collect();
+            for (i, sample) in batch.samples.iter().enumerate() {
+                let part = fixture.spec.plan.part(batch.slot, step.step * 3 + i as u64);
+                let in_part: Vec<_> = (0..fixture.spec.plan.part_rows())
+                    .map(|j| fixture.spec.plan.row_of_part(part, j))
+                    .collect();
+                assert!(in_part.contains(&batch.addresses[i]));
+                if !bad.contains(sample) {
+                    assert_eq!(batch.captions[i], expected.captions[i], "nothing else shifts");
+                    assert_eq!(batch.pixels[i * 768..(i + 1) * 768], expected.pixels[i * 768..(i + 1) * 768]);
+                }
+            }
+        }
+    }
+    let keys: Vec<_> = reasons.keys().map(String::as_str).collect();
+    assert_eq!(keys, ["key-14", "key-25", "key-3", "key-36", "key-47"]);
+    assert!(reasons["key-3"].contains("truncated") && reasons["key-25"].contains("sha256"), "{reasons:?}");
+    assert!(reasons["key-14"].contains("text") && reasons["key-47"].contains("text"), "{reasons:?}");
+    assert!(reasons["key-36"].contains("failed_to_download"), "{reasons:?}");
+}
+
+#[test]
+fn one_of_several_captions_is_drawn_each_step() {
+    let (_folder, sources) = write(Corpus::with_rows(24).with_alternatives());
+    let fixture = fixture(&sources);
+    let mut seen: BTreeMap<_, Vec<bool>> = BTreeMap::new();
+    for step in fixture.load(|spec| spec.last_step = 20) {
+        for batch in &step.slots {
+            for (caption, address) in batch.captions.iter().zip(&batch.addresses) {
+                seen.entry(address.row).or_default().push(caption.split(' ').count() == 3);
+            }
+        }
+    }
+    // Ten epochs: both captions of nearly every row are met.
+    let both = seen.values().filter(|drawn| drawn.contains(&true) && drawn.contains(&false)).count();
+    assert!(seen.len() == 24 && both >= 20, "{both} of {}", seen.len());
+}
+
+#[test]
+fn a_corpus_without_usable_rows_ends_with_an_error() {
+    let corpus = (0..8).fold(Corpus::with_rows(8), Corpus::captionless);
+    let (_folder, sources) = write(corpus);
+    let error = fixture(&sources).error(|_| ());
+    assert!(matches!(error, DatasetError::NoUsableRow { .. }) && error.is_bad_input(), "{error}");
+    assert!(error.to_string().contains("no text"), "{error}");
+}
+
+#[test]
+fn files_that_vanish_or_change_are_reported() {
+    let (folder, sources) = write(Corpus::with_rows(60));
+    let fixture = fixture(&sources);
+    Corpus::with_rows(61).write(&sources[0]);
+    let error = fixture.error(|_| ());
+    assert!(matches!(error, DatasetError::Changed { .. }), "{error}");
+    drop(folder);
+    let error = fixture.error(|_| ());
+    assert!(matches!(&error, DatasetError::NotFound { location } if *location == sources[0]), "{error}");
+}
+
+#[test]
+fn damaged_row_groups_are_named() {
+    let (_folder, sources) = write(Corpus::with_rows(60).row_group(20));
+    let mut content = std::fs::read(&sources[0]).unwrap();
+    let middle = content.len() / 3;
+    content[4..middle].fill(0xaa);
+    std::fs::write(&sources[0], content).unwrap();
+    let error = fixture(&sources).error(|_| ());
+    assert!(matches!(&error, DatasetError::DamagedRowGroup { file, .. } if *file == sources[0]), "{error}");
+}
+
+#[test]
+fn contradictions_are_refused_at_the_start() {
+    let (_folder, sources) = write(Corpus::with_rows(20));
+    let fixture = fixture(&sources);
+    let changes: [fn(&mut LoaderSpec); 7] = [
+        |spec| spec.slots = 2..2,
+        |spec| spec.slots = 3..5,
+        |spec| spec.seed = 8,
+        |spec| spec.batch_per_slot = 0,
+        |spec| spec.image.crop_scale = [0.0, 1.0],
+        |spec| spec.settings.decode_threads = 0,
+        |spec| spec.first_step = 13,
+    ];
+    for change in changes {
+        assert!(matches!(fixture.error(change), DatasetError::Setting(_)));
+    }
+}
+
+#[test]
+fn the_end_and_a_missed_deadline_are_told_apart() {
+    let (_folder, sources) = write(Corpus::with_rows(20));
+    let fixture = fixture(&sources);
+    assert!(matches!(fixture.error(|spec| spec.last_step = 2), DatasetError::Ended { step: 2 }));
+    let loader = Loader::start(fixture.runtime.handle().clone(), fixture.spec.clone()).unwrap();
+    match loader.next(Duration::ZERO) {
+        Err(DatasetError::Deadline { step: 0, .. }) => assert_eq!(loader.next(WAIT).unwrap().step, 0),
+        Ok(batch) => assert_eq!(batch.step, 0),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn dropping_ends_threads_and_reads_soon() {
+    let fixture = fixture(&emoji_sources("train-*.parquet"));
+    for wait in [Duration::ZERO, Duration::from_millis(20)] {
+        let loader = Loader::start(fixture.runtime.handle().clone(), fixture.spec.clone()).unwrap();
+        std::thread::sleep(wait);
+        let started = Instant::now();
+        drop(loader);
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    }
+}

@@ -1,0 +1,114 @@
+//! The same batches through HTTP, from a server that fails now and then, or for good.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::*;
+
+/// The status line of a refusal for the n-th request, or `None` to serve it.
+type Refusal = fn(usize) -> Option<&'static str>;
+
+/// Serves one file under any name on a port of its own until dropped.
+struct Server {
+    url: String,
+    requests: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    fn start(runtime: &Runtime, content: Vec<u8>, refusal: Refusal) -> Self {
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let url = format!("http://{}/folder/a.parquet", listener.local_addr().unwrap());
+        let requests = Arc::new(AtomicUsize::new(0));
+        let (counter, content) = (Arc::clone(&requests), Arc::new(content));
+        let task = runtime.spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(serve(stream, Arc::clone(&content), Arc::clone(&counter), refusal));
+            }
+        });
+        Self { url, requests, task }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    content: Arc<Vec<u8>>,
+    counter: Arc<AtomicUsize>,
+    refusal: Refusal,
+) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut head = Vec::new();
+        loop {
+            let mut line = String::new();
+            if stream.read_line(&mut line).await? == 0 {
+                return Ok(());
+            }
+            if line.trim().is_empty() {
+                break;
+            }
+            head.push(line.to_ascii_lowercase());
+        }
+        if let Some(status) = refusal(counter.fetch_add(1, Ordering::SeqCst) + 1) {
+            stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await?;
+            continue;
+        }
+        let range = head.iter().find_map(|line| line.strip_prefix("range: bytes="));
+        let range = range.and_then(|range| range.trim().split_once('-'));
+        let range = range.map(|(from, to)| from.parse().unwrap()..to.parse::<usize>().unwrap() + 1);
+        let body = &content[range.clone().unwrap_or(0..content.len())];
+        let status = match &range {
+            Some(range) => format!(
+                "206 Partial Content\r\ncontent-range: bytes {}-{}/{}",
+                range.start,
+                range.end - 1,
+                content.len()
+            ),
+            None => "200 OK".to_owned(),
+        };
+        let length = body.len();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nlast-modified: Thu, 01 Jan 2026 00:00:00 GMT\r\netag: \"1\"\r\n\r\n"
+        );
+        stream.write_all(answer.as_bytes()).await?;
+        if !head[0].starts_with("head") {
+            stream.write_all(body).await?;
+        }
+    }
+}
+
+#[test]
+fn http_gives_the_same_batches_and_transient_failures_are_retried() {
+    let (_folder, sources) = write(Corpus::with_rows(60).row_group(10));
+    let local = fixture(&sources);
+    let expected = local.load(|spec| spec.last_step = 5);
+    let server = Server::start(&local.runtime, std::fs::read(&sources[0]).unwrap(), |n| {
+        n.is_multiple_of(4).then_some("503 Busy")
+    });
+    let remote = fixture(std::slice::from_ref(&server.url));
+    assert_eq!(remote.spec.manifest.digest(), local.spec.manifest.digest());
+    assert_eq!(remote.load(|spec| spec.last_step = 5), expected);
+    assert!(server.requests.load(Ordering::SeqCst) >= 8, "one row group is one request at least");
+}
+
+#[test]
+fn a_read_that_fails_for_good_names_file_and_row_group() {
+    let (_folder, sources) = write(Corpus::with_rows(60).row_group(10));
+    let local = fixture(&sources);
+    // The manifest and the loader each ask for the length and the footer; row groups are refused.
+    let content = std::fs::read(&sources[0]).unwrap();
+    let server = Server::start(&local.runtime, content, |n| (n > 4).then_some("403 Forbidden"));
+    let error = fixture(std::slice::from_ref(&server.url)).error(|_| ());
+    assert!(matches!(&error, DatasetError::ReadRowGroup { file, .. } if *file == server.url), "{error}");
+    assert!(!error.is_bad_input());
+}

@@ -1,0 +1,148 @@
+//! One Parquet file in a store: its footer, and its row groups by ranged reads.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use object_store::ObjectStoreExt;
+use parquet::DecodeResult;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader};
+use parquet::arrow::async_reader::MetadataFetch;
+use parquet::arrow::push_decoder::ParquetPushDecoderBuilder;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
+
+use crate::columns::{ColumnNames, FileColumns, RowGroup};
+use crate::error::{DatasetError, Result};
+use crate::store::Location;
+
+/// Bytes read from the end of a file at first: holds most footers, so that opening a file is one request.
+const FOOTER_GUESS: usize = 64 * 1024;
+
+/// An open file.
+#[derive(Debug)]
+pub(crate) struct ParquetFile {
+    location: Location,
+    footer: ArrowReaderMetadata,
+    columns: FileColumns,
+}
+
+/// A row group whose bytes have been read and not yet decoded.
+pub(crate) struct EncodedRowGroup {
+    /// `None` if the file has no such row group.
+    reader: Option<ParquetRecordBatchReader>,
+    columns: FileColumns,
+    file: String,
+    row_group: u32,
+    rows: u32,
+}
+
+impl ParquetFile {
+    /// Reads the footer and finds the columns.
+    ///
+    /// # Errors
+    /// [`DatasetError::NotParquet`], [`DatasetError::MissingColumn`], [`DatasetError::ColumnType`],
+    /// [`DatasetError::Store`].
+    pub(crate) async fn open(location: Location, bytes: u64, names: &ColumnNames) -> Result<Self> {
+        let file = location.to_string();
+        let not_parquet = |reason: String| DatasetError::NotParquet { file: file.clone(), reason };
+        let metadata = ParquetMetaDataReader::new()
+            .with_page_index_policy(PageIndexPolicy::Skip)
+            .with_prefetch_hint(Some(FOOTER_GUESS))
+            .load_and_finish(FooterReader(&location), bytes)
+            .await
+            .map_err(|error| match store_error(&error) {
+                Some(cause) => location.failed("read", cause),
+                None => not_parquet(error.to_string()),
+            })?;
+        let footer = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new())
+            .map_err(|error| not_parquet(error.to_string()))?;
+        let columns = FileColumns::find(footer.schema(), names, &file)?;
+        Ok(Self { location, footer, columns })
+    }
+
+    /// Rows of every row group.
+    pub(crate) fn row_groups(&self) -> Vec<u32> {
+        let rows = |group: &parquet::file::metadata::RowGroupMetaData| {
+            // A negative or larger count is a damaged footer; the row group then fails to decode.
+            u32::try_from(group.num_rows()).unwrap_or(u32::MAX)
+        };
+        self.footer.metadata().row_groups().iter().map(rows).collect()
+    }
+
+    /// Reads the needed columns of a row group, in concurrent ranged reads.
+    ///
+    /// # Errors
+    /// [`DatasetError::ReadRowGroup`] from the store, [`DatasetError::DamagedRowGroup`] from the decoder.
+    pub(crate) async fn fetch(&self, row_group: u32) -> Result<EncodedRowGroup> {
+        let file = self.location.to_string();
+        let damaged = |error: ParquetError| damaged(&file, row_group, &error);
+        let rows = self.row_groups().get(row_group as usize).copied().unwrap_or_default();
+        let schema = self.footer.metadata().file_metadata().schema_descr();
+        let mut decoder = ParquetPushDecoderBuilder::new_with_metadata(self.footer.clone())
+            .with_row_groups(vec![row_group as usize])
+            .with_projection(ProjectionMask::roots(schema, self.columns.projection()))
+            .with_batch_size(rows.max(1) as usize)
+            .build()
+            .map_err(damaged)?;
+        let reader = loop {
+            match decoder.try_next_reader().map_err(damaged)? {
+                DecodeResult::Data(reader) => break Some(reader),
+                DecodeResult::Finished => break None,
+                DecodeResult::NeedsData(ranges) => {
+                    let read = self.location.store().get_ranges(self.location.path(), &ranges).await;
+                    let read = read.map_err(|error| DatasetError::ReadRowGroup {
+                        file: file.clone(),
+                        row_group,
+                        reason: error.to_string(),
+                    })?;
+                    decoder.push_ranges(ranges, read).map_err(damaged)?;
+                }
+            }
+        };
+        Ok(EncodedRowGroup { reader, columns: self.columns.clone(), file, row_group, rows })
+    }
+}
+
+impl EncodedRowGroup {
+    /// Decompresses and decodes: computation, not for a tokio thread.
+    ///
+    /// # Errors
+    /// [`DatasetError::DamagedRowGroup`].
+    pub(crate) fn decode(self) -> Result<RowGroup> {
+        let reason = match self.reader.and_then(|mut reader| reader.next()) {
+            Some(Ok(batch)) if batch.num_rows() == self.rows as usize => {
+                return Ok(RowGroup::new(&batch, &self.columns));
+            }
+            Some(Ok(batch)) => format!("it holds {} of {} rows", batch.num_rows(), self.rows),
+            Some(Err(error)) => error.to_string(),
+            None => "it holds no rows".to_owned(),
+        };
+        Err(DatasetError::DamagedRowGroup { file: self.file, row_group: self.row_group, reason })
+    }
+}
+
+fn damaged(file: &str, row_group: u32, error: &ParquetError) -> DatasetError {
+    DatasetError::DamagedRowGroup { file: file.to_owned(), row_group, reason: error.to_string() }
+}
+
+/// The store's error inside a Parquet error, if that is what it is.
+fn store_error(error: &ParquetError) -> Option<&object_store::Error> {
+    match error {
+        ParquetError::External(cause) => cause.downcast_ref(),
+        _ => None,
+    }
+}
+
+/// Ranged reads for the footer reader.
+struct FooterReader<'a>(&'a Location);
+
+impl MetadataFetch for FooterReader<'_> {
+    fn fetch(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
+        let read = self.0.store().get_range(self.0.path(), range);
+        async move { read.await.map_err(|error| ParquetError::External(Box::new(error))) }.boxed()
+    }
+}

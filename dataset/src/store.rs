@@ -1,0 +1,391 @@
+//! Locations: a path or URL, resolved to an object store and a path inside it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use url::Url;
+
+use crate::error::{DatasetError, Result};
+
+/// An object or a prefix in a store.
+///
+/// Plain paths (relative ones against the current folder), `file://`, `s3://`, `gs://`, `az://` and `http(s)://` are
+/// understood. Credentials and options come from the store's usual environment variables (`AWS_*`, `GOOGLE_*`,
+/// `AZURE_*`). Folders of local paths are created when something is written.
+#[derive(Clone)]
+pub struct Location {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    /// What precedes the path when shown: `/` or `s3://bucket/`.
+    base: String,
+}
+
+/// An object found by [`Location::list`].
+#[derive(Debug, Clone)]
+pub struct StoredObject {
+    /// Where it is.
+    pub location: Location,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+/// Stores by scheme and host, so that many files of one bucket share one client.
+#[derive(Debug, Default)]
+pub(crate) struct StorePool {
+    stores: BTreeMap<String, Arc<dyn ObjectStore>>,
+}
+
+impl Location {
+    /// Resolves a path or URL; nothing is read.
+    ///
+    /// # Errors
+    /// [`DatasetError::Location`] for an unknown scheme, a malformed URL or missing store options.
+    pub fn parse(location: &str) -> Result<Self> {
+        StorePool::default().parse(location)
+    }
+
+    /// The object `relative` below this one; `relative` may hold several segments.
+    pub fn join(&self, relative: &str) -> Self {
+        let path = relative.split('/').filter(|part| !part.is_empty()).fold(self.path.clone(), Path::join);
+        Self { path, ..self.clone() }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    /// The path inside the store.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The last segment; empty at the root of a store.
+    pub fn file_name(&self) -> &str {
+        self.path.filename().unwrap_or_default()
+    }
+
+    /// Length and entity tag of the object, or `None` if there is none.
+    ///
+    /// # Errors
+    /// [`DatasetError::Store`].
+    pub async fn head(&self) -> Result<Option<(u64, Option<String>)>> {
+        match self.store.head(&self.path).await {
+            Ok(meta) => Ok(Some((meta.size, meta.e_tag))),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed("read", &error)),
+        }
+    }
+
+    /// The whole object, or `None` if there is none.
+    ///
+    /// # Errors
+    /// [`DatasetError::Store`].
+    pub async fn read(&self) -> Result<Option<Bytes>> {
+        let found = match self.store.get(&self.path).await {
+            Ok(found) => found,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(self.failed("read", &error)),
+        };
+        found.bytes().await.map(Some).map_err(|error| self.failed("read", &error))
+    }
+
+    /// All objects below this prefix, sorted by path.
+    ///
+    /// # Errors
+    /// [`DatasetError::Store`].
+    pub async fn list(&self) -> Result<Vec<StoredObject>> {
+        let found: Vec<_> = self
+            .store
+            .list(Some(&self.path))
+            .try_collect()
+            .await
+            .map_err(|error| self.failed("list", &error))?;
+        Ok(self.objects(found))
+    }
+
+    /// The objects directly in this folder whose names match `pattern` (`*`: any run of characters), sorted by path.
+    ///
+    /// # Errors
+    /// [`DatasetError::Store`].
+    pub async fn list_matching(&self, pattern: &str) -> Result<Vec<StoredObject>> {
+        let listing = self.store.list_with_delimiter(Some(&self.path)).await;
+        let found = listing.map_err(|error| self.failed("list", &error))?.objects;
+        let matching = |meta: &object_store::ObjectMeta| {
+            meta.location.filename().is_some_and(|name| wildcard_matches(pattern, name))
+        };
+        Ok(self.objects(found.into_iter().filter(matching).collect()))
+    }
+
+    /// Writes the object, replacing what was there.
+    ///
+    /// # Errors
+    /// [`DatasetError::Store`].
+    pub async fn put(&self, content: Bytes) -> Result<()> {
+        let written = self.store.put(&self.path, PutPayload::from_bytes(content)).await;
+        written.map(drop).map_err(|error| self.failed("write", &error))
+    }
+
+    /// Removes the object; removing what is not there is no error.
+    ///
+    /// # Errors
+    /// [`DatasetError::Store`].
+    pub async fn delete(&self) -> Result<()> {
+        match self.store.delete(&self.path).await {
+            Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.failed("delete", &error)),
+        }
+    }
+
+    /// The error of an action on this object.
+    pub(crate) fn failed(&self, action: &'static str, error: &StoreError) -> DatasetError {
+        DatasetError::Store { location: self.to_string(), action, reason: error.to_string() }
+    }
+
+    fn objects(&self, mut found: Vec<object_store::ObjectMeta>) -> Vec<StoredObject> {
+        found.sort_by(|a, b| a.location.cmp(&b.location));
+        let object = |meta: object_store::ObjectMeta| StoredObject {
+            location: Self { path: meta.location, ..self.clone() },
+            bytes: meta.size,
+        };
+        found.into_iter().map(object).collect()
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.base, self.path)
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Location({self})")
+    }
+}
+
+/// Creates the object unless it exists: `Ok(false)` when it does. Exactly one of several writers gets `Ok(true)`.
+///
+/// # Errors
+/// [`DatasetError::Store`].
+pub async fn put_create(location: &Location, content: Bytes) -> Result<bool> {
+    let options = PutOptions::from(PutMode::Create);
+    match location.store.put_opts(&location.path, PutPayload::from_bytes(content), options).await {
+        Ok(_) => Ok(true),
+        Err(StoreError::AlreadyExists { .. }) => Ok(false),
+        Err(error) => Err(location.failed("write", &error)),
+    }
+}
+
+impl StorePool {
+    /// [`Location::parse`], reusing the client of an earlier location of the same bucket.
+    pub(crate) fn parse(&mut self, location: &str) -> Result<Location> {
+        match location.split_once("://") {
+            None => self.local(location, std::path::Path::new(location)),
+            Some(("file", _)) => {
+                let path = Url::parse(location).ok().and_then(|url| url.to_file_path().ok());
+                let path = path.ok_or_else(|| refused(location, "not a file:///absolute/path"))?;
+                self.local(location, &path)
+            }
+            Some(_) => self.remote(location),
+        }
+    }
+
+    /// The objects a source names: one object, or all that its last segment's `*` matches, sorted.
+    pub(crate) async fn expand(&mut self, source: &str) -> Result<Vec<Location>> {
+        let (folder, name) = source.rsplit_once('/').unwrap_or((".", source));
+        if folder.contains('*') {
+            return Err(refused(source, "`*` is only understood in the last path segment"));
+        }
+        if !name.contains('*') {
+            return Ok(vec![self.parse(source)?]);
+        }
+        let folder = if folder.is_empty() { "/" } else { folder };
+        let found = self.parse(folder)?.list_matching(name).await?;
+        if found.is_empty() {
+            return Err(DatasetError::NoMatch { pattern: source.to_owned() });
+        }
+        Ok(found.into_iter().map(|object| object.location).collect())
+    }
+
+    fn local(&mut self, location: &str, path: &std::path::Path) -> Result<Location> {
+        if location.is_empty() {
+            return Err(refused(location, "it is empty"));
+        }
+        let absolute = absolute_path(path).map_err(|error| refused(location, error))?;
+        let path = Path::from_absolute_path(absolute).map_err(|error| refused(location, error))?;
+        let open = || Arc::new(LocalFileSystem::new().with_fsync(true)) as Arc<dyn ObjectStore>;
+        let store = Arc::clone(self.stores.entry("file://".to_owned()).or_insert_with(open));
+        Ok(Location { store, path, base: "/".to_owned() })
+    }
+
+    fn remote(&mut self, location: &str) -> Result<Location> {
+        let url = Url::parse(location).map_err(|error| refused(location, error))?;
+        let (_, path) =
+            object_store::ObjectStoreScheme::parse(&url).map_err(|error| refused(location, error))?;
+        // What the store's own parser cut off the front of the path belongs to the base: `https://host/bucket/`.
+        let shown = url.path().trim_matches('/');
+        let cut = shown.len().saturating_sub(path.as_ref().len());
+        let base = format!("{}/{}", &url[..url::Position::BeforePath], shown.get(..cut).unwrap_or_default());
+        let store = match self.stores.get(&base) {
+            Some(store) => Arc::clone(store),
+            None => self.connect(&base, &url, location)?,
+        };
+        Ok(Location { store, path, base })
+    }
+
+    fn connect(&mut self, base: &str, url: &Url, location: &str) -> Result<Arc<dyn ObjectStore>> {
+        // Fails when a provider is installed already, which serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (store, _) = object_store::parse_url_opts(url, store_options(url))
+            .map_err(|error| refused(location, error))?;
+        let store: Arc<dyn ObjectStore> = Arc::from(store);
+        self.stores.insert(base.to_owned(), Arc::clone(&store));
+        Ok(store)
+    }
+}
+
+/// The environment variables of the URL's store. Only prefixed names count: a stray `TOKEN` must not become a credential.
+fn store_options(url: &Url) -> Vec<(String, String)> {
+    if url.scheme() == "http" {
+        return vec![("allow_http".to_owned(), "true".to_owned())];
+    }
+    let ours = |name: &str| ["aws_", "google_", "azure_"].iter().any(|prefix| name.starts_with(prefix));
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.to_str()?.to_ascii_lowercase(), value.to_str()?.to_owned()))
+    };
+    let mut options: Vec<_> = std::env::vars_os().filter_map(text).filter(|(name, _)| ours(name)).collect();
+    options.sort();
+    options
+}
+
+fn refused(location: &str, reason: impl fmt::Display) -> DatasetError {
+    DatasetError::Location { location: location.to_owned(), reason: reason.to_string() }
+}
+
+/// Absolute and without `..`, which object paths do not know; `..` is resolved through the file system.
+fn absolute_path(path: &std::path::Path) -> std::io::Result<std::path::PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    let components: Vec<_> = absolute.components().collect();
+    let Some(last_up) = components.iter().rposition(|part| *part == std::path::Component::ParentDir) else {
+        return Ok(absolute);
+    };
+    let upper: std::path::PathBuf = components[..=last_up].iter().collect();
+    let rest: std::path::PathBuf = components[last_up + 1..].iter().collect();
+    Ok(upper.canonicalize()?.join(rest))
+}
+
+/// Whether `name` matches `pattern`, in which `*` stands for any run of characters.
+fn wildcard_matches(pattern: &str, name: &str) -> bool {
+    let mut pieces = pattern.split('*');
+    let Some(mut rest) = name.strip_prefix(pieces.next().unwrap_or_default()) else { return false };
+    let Some(last) = pieces.next_back() else { return rest.is_empty() };
+    for piece in pieces {
+        match rest.find(piece) {
+            Some(start) => rest = &rest[start + piece.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards() {
+        for (pattern, name, expected) in [
+            ("train-*.parquet", "train-00000.parquet", true),
+            ("train-*.parquet", "train-.parquet", true),
+            ("train-*.parquet", "test-00000.parquet", false),
+            ("*", "anything", true),
+            ("a*a", "a", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c-b", false),
+            ("plain", "plain", true),
+            ("plain", "plainer", false),
+        ] {
+            assert_eq!(wildcard_matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn remote_locations_keep_their_url() {
+        let location = Location::parse("http://127.0.0.1:9/a/b.parquet").unwrap();
+        assert_eq!(location.to_string(), "http://127.0.0.1:9/a/b.parquet");
+        assert_eq!(location.path().as_ref(), "a/b.parquet");
+        assert_eq!(location.join("c/d").to_string(), "http://127.0.0.1:9/a/b.parquet/c/d");
+        for url in ["s3://bucket/x/y.parquet", "gs://bucket/x", "https://example.com/x"] {
+            let location = Location::parse(url);
+            assert!(location.as_ref().is_ok_and(|location| location.to_string() == url), "{location:?}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for location in ["", "ftp://host/x", "file://host/x", "s3:///no-bucket"] {
+            let error = Location::parse(location).unwrap_err();
+            assert!(matches!(error, DatasetError::Location { .. }), "{location}: {error}");
+            assert!(error.is_bad_input());
+        }
+    }
+
+    #[tokio::test]
+    async fn local_objects_round_trip() {
+        let folder = tempfile::tempdir().unwrap();
+        let odd = folder.path().join("a folder/ünï#1/100%");
+        let root = Location::parse(odd.to_str().unwrap()).unwrap();
+        let object = root.join("deep/x.bin");
+        assert!(object.read().await.unwrap().is_none());
+        assert!(object.head().await.unwrap().is_none());
+        assert!(put_create(&object, Bytes::from_static(b"one")).await.unwrap());
+        assert!(!put_create(&object, Bytes::from_static(b"two")).await.unwrap());
+        assert_eq!(object.read().await.unwrap().unwrap().as_ref(), b"one");
+        assert_eq!(std::fs::read(odd.join("deep/x.bin")).unwrap(), b"one");
+        object.put(Bytes::from_static(b"three")).await.unwrap();
+        assert_eq!(object.head().await.unwrap().unwrap().0, 5);
+        let listed = root.list().await.unwrap();
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0].location.to_string(), object.to_string());
+        assert_eq!(listed[0].bytes, 5);
+        object.delete().await.unwrap();
+        object.delete().await.unwrap();
+        assert!(root.list().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_of_many_creators_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::parse(folder.path().join("epoch").to_str().unwrap()).unwrap();
+        let attempts = (0..8u8).map(|i| put_create(&location, Bytes::from(vec![i; 1000])));
+        let won = futures::future::try_join_all(attempts).await.unwrap();
+        assert_eq!(won.iter().filter(|won| **won).count(), 1);
+    }
+
+    #[tokio::test]
+    async fn patterns_expand_sorted() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["b.parquet", "a.parquet", "c.txt"] {
+            std::fs::write(folder.path().join(name), b"x").unwrap();
+        }
+        std::fs::create_dir(folder.path().join("sub")).unwrap();
+        let root = folder.path().to_str().unwrap();
+        let mut pool = StorePool::default();
+        let found = pool.expand(&format!("{root}/*.parquet")).await.unwrap();
+        let names: Vec<_> = found.iter().map(Location::file_name).collect();
+        assert_eq!(names, ["a.parquet", "b.parquet"]);
+        let through_url = pool.expand(&format!("file://{root}/sub/../*.parquet")).await.unwrap();
+        assert_eq!(through_url.len(), 2);
+        let upwards = pool.expand(&format!("{root}/sub/../a.parquet")).await.unwrap();
+        assert_eq!(upwards[0].head().await.unwrap().unwrap().0, 1);
+        assert!(matches!(pool.expand(&format!("{root}/*.csv")).await, Err(DatasetError::NoMatch { .. })));
+        assert!(matches!(pool.expand(&format!("{root}/*/x")).await, Err(DatasetError::Location { .. })));
+    }
+}
