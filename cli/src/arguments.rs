@@ -1,0 +1,262 @@
+//! What can be typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::ConfigArguments;
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 bad input data, 4 refused (token, run, version), \
+                          5 interrupted with a checkpoint saved, 78 bad configuration.";
+
+/// Pre-trains, evaluates and exports BLIP-2.
+#[derive(Debug, Parser)]
+#[command(name = "blip2", version, after_help = EXIT_CODES, propagate_version = true)]
+pub(crate) struct Arguments {
+    /// How log lines on standard error look; `BLIP2_LOG` filters them (default `warn`).
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log: LogFormat,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Format of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train both stages on the emoji corpus of `assets/`, export, evaluate and write a report.
+    Quickstart(QuickstartArguments),
+    /// Train on this machine: a coordinator and worker processes.
+    Train(TrainArguments),
+    /// Run the coordinator alone; workers on any machine join it.
+    Coordinator(CoordinatorArguments),
+    /// Run one worker of a coordinator's run.
+    Worker(WorkerArguments),
+    /// Show a running coordinator's members, step, losses and speed.
+    Status(StatusArguments),
+    /// List, check, hash or export the checkpoints of a run.
+    Checkpoint(CheckpointArguments),
+    /// Measure a run on Parquet files it was not trained on.
+    Eval(EvalArguments),
+    /// Write captions for images with an exported model.
+    Generate(GenerateArguments),
+    /// Show the configuration with the origin of every value, or its JSON Schema.
+    Config(ConfigCommandArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuickstartArguments {
+    /// Folder that gets `report.html`, `run/` and `export/`.
+    #[arg(long, default_value = "quickstart", value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Set one value of the configuration; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Print progress and the summary as JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// Worker processes; same as `--set coordinator.workers=N`.
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<u32>,
+    /// Continue the run in `run.root` from its newest checkpoint; starts it where there is none.
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Print progress and the summary as JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CoordinatorArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// Address to listen on; port 0 takes a free one, printed as a JSON line.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7100")]
+    pub(crate) listen: SocketAddr,
+    /// File with the run token that workers must show; required for listening beyond this machine.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Continue the run in `run.root` from its newest checkpoint; starts it where there is none.
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Print progress and the summary as JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArguments {
+    /// The coordinator, for example `http://10.0.0.1:7100`.
+    #[arg(long, value_name = "URL")]
+    pub(crate) coordinator: String,
+    /// Address for other workers to reach this one; port 0 takes a free one, printed as a JSON line.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub(crate) listen: SocketAddr,
+    /// File with the run token.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Name for logs and the status page.
+    #[arg(long, default_value = "worker")]
+    pub(crate) name: String,
+    /// Compute threads; 0 takes all cores.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) threads: usize,
+    /// Host and port under which other workers reach this one, where that is not its `--listen` address.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) advertise: Option<String>,
+    /// Seconds to try to reach the coordinator and to be taken in.
+    #[arg(long, default_value_t = 120.0, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) join_timeout: f64,
+    /// Configuration this worker insists on; without it, it takes the coordinator's.
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArguments {
+    /// The coordinator, for example `http://127.0.0.1:7100`.
+    pub(crate) url: String,
+    /// Show again every second until the run ends.
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Print JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckpointArguments {
+    #[command(subcommand)]
+    pub(crate) command: CheckpointCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CheckpointCommand {
+    /// List the checkpoints of a run.
+    Ls(CheckpointTarget),
+    /// Read every part back and compare its length and BLAKE3.
+    Verify(CheckpointTarget),
+    /// Print one BLAKE3 over all trainable parameters, in path order, and the step.
+    Digest(CheckpointTarget),
+    /// Write a folder that Hugging Face `transformers` loads.
+    Export(ExportArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckpointTarget {
+    /// A run (folder or URL; its newest checkpoint is meant) or one of its checkpoints.
+    #[arg(value_name = "RUN_OR_FOLDER")]
+    pub(crate) target: String,
+    /// Print JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArguments {
+    #[command(flatten)]
+    pub(crate) checkpoint: CheckpointTarget,
+    /// Folder to write; it must not exist yet.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalArguments {
+    #[command(subcommand)]
+    pub(crate) command: EvalCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EvalCommand {
+    /// Rank the captions of a file for each of its pictures: R@1, R@5, R@10.
+    Retrieval(EvalTarget),
+    /// Loss of the file's captions with their pictures, with shuffled ones and with none.
+    Caption(EvalTarget),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalTarget {
+    /// A run (folder or URL), or one of its checkpoints.
+    #[arg(long, value_name = "RUN_OR_FOLDER")]
+    pub(crate) model: String,
+    /// Parquet file or URL with pictures and captions; may be repeated.
+    #[arg(long, value_name = "F", required = true)]
+    pub(crate) data: Vec<String>,
+    /// Print the result as a JSON line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArguments {
+    /// An exported model.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: PathBuf,
+    /// Image file; may be repeated.
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    pub(crate) image: Vec<PathBuf>,
+    /// Text that the caption continues.
+    #[arg(long, default_value = "")]
+    pub(crate) prompt: String,
+    /// Beams of the search; 1 is greedy.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
+    pub(crate) beams: u64,
+    /// Longest caption in tokens.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_new_tokens: u64,
+    /// Print one JSON line an image.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigCommandArguments {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print every value with its origin.
+    Show {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// Print JSON lines.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the JSON Schema of configuration files.
+    Schema,
+}
+
+/// A number of seconds that is a duration.
+fn seconds(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    if (0.001..=1e7).contains(&value) { Ok(value) } else { Err("between 0.001 and 1e7 seconds".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+    }
+}

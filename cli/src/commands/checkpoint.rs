@@ -1,0 +1,177 @@
+//! `checkpoint`: what a run has saved.
+
+use blip2_coordinator::{Catalogue, CheckpointRecord};
+use blip2_dataset::Location;
+use blip2_worker::export::hugging_face;
+use blip2_worker::{NamedState, read_checkpoint};
+use serde_json::json;
+
+use super::{print_json, print_text};
+use crate::arguments::{CheckpointArguments, CheckpointCommand, CheckpointTarget, ExportArguments};
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::run_folder::stored_configuration;
+
+/// The folder with a run's checkpoints.
+const CHECKPOINTS: &str = "checkpoints";
+/// The object that makes a checkpoint one.
+const COMMIT: &str = "COMMIT";
+
+/// A run, and the checkpoint of it that was named.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) root: Location,
+    name: Option<String>,
+}
+
+/// Lists, checks, hashes or exports.
+pub(crate) async fn run(arguments: CheckpointArguments) -> Result<Exit, CliError> {
+    match arguments.command {
+        CheckpointCommand::Ls(target) => list(&target).await,
+        CheckpointCommand::Verify(target) => verify(&target).await,
+        CheckpointCommand::Digest(target) => digest(&target).await,
+        CheckpointCommand::Export(arguments) => export(&arguments).await,
+    }
+}
+
+impl Target {
+    /// A checkpoint if the folder has a COMMIT, else a run.
+    pub(crate) async fn resolve(named: &str) -> Result<Self, CliError> {
+        let trimmed = named.trim_end_matches('/');
+        if Location::parse(trimmed)?.join(COMMIT).head().await?.is_none() {
+            return Ok(Self { root: Location::parse(trimmed)?, name: None });
+        }
+        let (folder, name) = trimmed.rsplit_once('/').unwrap_or((".", trimmed));
+        let root = match folder.strip_suffix(CHECKPOINTS) {
+            Some("") => ".",
+            Some(run) => run.trim_end_matches('/'),
+            None => {
+                return Err(CliError::failed(format!(
+                    "{named}: a checkpoint lies in RUN/{CHECKPOINTS}/; name it there, or name the run"
+                )));
+            }
+        };
+        Ok(Self { root: Location::parse(root)?, name: Some(name.to_owned()) })
+    }
+
+    /// The named checkpoint, or the newest valid one.
+    pub(crate) async fn record(&self) -> Result<CheckpointRecord, CliError> {
+        let catalogue = Catalogue::new(&self.root);
+        if let Some(name) = &self.name {
+            return Ok(catalogue.read_commit(name).await?);
+        }
+        let (newest, _) = catalogue.latest_valid().await?;
+        newest.ok_or_else(|| CliError::failed(format!("{} has no checkpoint", self.root)))
+    }
+
+    /// The named checkpoint, or the newest valid one of a stage.
+    pub(crate) async fn record_of_stage(&self, stage: u32) -> Result<CheckpointRecord, CliError> {
+        if self.name.is_some() {
+            return self.record().await;
+        }
+        let listing = Catalogue::new(&self.root).list().await?;
+        let newest = listing.valid.into_iter().rev().find(|record| record.stage == stage);
+        newest.ok_or_else(|| CliError::failed(format!("{} has no checkpoint of stage {stage}", self.root)))
+    }
+}
+
+/// Reads a checkpoint whole, every part compared with its COMMIT.
+pub(crate) async fn read_state(root: &Location, record: &CheckpointRecord) -> Result<NamedState, CliError> {
+    let (_, state) = read_checkpoint(&Catalogue::new(root).folder(&record.name)).await?;
+    Ok(state)
+}
+
+async fn list(arguments: &CheckpointTarget) -> Result<Exit, CliError> {
+    let target = Target::resolve(&arguments.target).await?;
+    let listing = Catalogue::new(&target.root).list().await?;
+    for damaged in &listing.damaged {
+        eprintln!("warning: checkpoint {} is damaged: {}", damaged.name, damaged.reason);
+    }
+    for record in &listing.valid {
+        let bytes: u64 = record.parts.iter().map(|part| part.length).sum();
+        if arguments.json {
+            print_json(&json!({
+                "name": record.name, "step": record.step, "stage": record.stage, "epoch": record.epoch,
+                "parts": record.parts.len(), "bytes": bytes, "values": record.values,
+            }))?;
+        } else {
+            let (parts, megabytes) = (record.parts.len(), bytes as f64 / 1e6);
+            print_text(&format!(
+                "{}  step {:<8} stage {}  parts {parts}  {megabytes:.1} MB\n",
+                record.name, record.step, record.stage
+            ))?;
+        }
+    }
+    if listing.valid.is_empty() {
+        eprintln!("{} has no checkpoint", target.root);
+    }
+    Ok(Exit::Done)
+}
+
+async fn verify(arguments: &CheckpointTarget) -> Result<Exit, CliError> {
+    let target = Target::resolve(&arguments.target).await?;
+    let named = target.record().await?;
+    let record = Catalogue::new(&target.root).verify(&named.name).await?;
+    if arguments.json {
+        print_json(&json!({ "name": record.name, "step": record.step, "ok": true }))?;
+    } else {
+        print_text(&format!("{}: all {} parts are whole\n", record.name, record.parts.len()))?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn digest(arguments: &CheckpointTarget) -> Result<Exit, CliError> {
+    let target = Target::resolve(&arguments.target).await?;
+    let record = target.record().await?;
+    let digest = read_state(&target.root, &record).await?.digest();
+    if arguments.json {
+        print_json(&json!({ "digest": digest, "step": record.step, "name": record.name }))?;
+    } else {
+        print_text(&format!("{digest}  {}\n", record.step))?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn export(arguments: &ExportArguments) -> Result<Exit, CliError> {
+    if arguments.out.is_dir() {
+        return Err(CliError::usage(format!(
+            "--out {}: this folder exists already; name a new one",
+            arguments.out.display()
+        )));
+    }
+    let target = Target::resolve(&arguments.checkpoint.target).await?;
+    let record = target.record().await?;
+    let config = stored_configuration(&target.root).await?.worker();
+    let state = read_state(&target.root, &record).await?;
+    let out = arguments.out.clone();
+    tokio::task::spawn_blocking(move || hugging_face(&config, &state, &out))
+        .await
+        .map_err(|error| CliError::failed(format!("the export thread failed: {error}")))??;
+    if arguments.checkpoint.json {
+        print_json(&json!({ "name": record.name, "step": record.step, "out": arguments.out }))?;
+    } else {
+        eprintln!("checkpoint {} is in {}", record.name, arguments.out.display());
+    }
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_run_and_a_checkpoint_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = folder.path().join("run/checkpoints/00000020-000001");
+        std::fs::create_dir_all(&checkpoint).unwrap();
+        let run = folder.path().join("run").display().to_string();
+        let target = Target::resolve(&format!("{run}/")).await.unwrap();
+        assert!(target.name.is_none());
+        std::fs::write(checkpoint.join(COMMIT), "{}").unwrap();
+        let target = Target::resolve(&checkpoint.display().to_string()).await.unwrap();
+        assert_eq!(target.name.as_deref(), Some("00000020-000001"));
+        assert_eq!(target.root.to_string(), Location::parse(&run).unwrap().to_string());
+        std::fs::write(folder.path().join(COMMIT), "{}").unwrap();
+        assert!(Target::resolve(&folder.path().display().to_string()).await.is_err());
+    }
+}

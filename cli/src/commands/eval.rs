@@ -1,0 +1,170 @@
+//! `eval`: how good a run is on pictures it was not trained on.
+
+use blip2_dataset::{ColumnNames, Sample, read_all};
+use blip2_worker::evaluate::{self, Evaluator};
+use blip2_worker::{NamedState, WorkerConfig};
+use serde::Serialize;
+
+use super::checkpoint::{Target, read_state};
+use super::print_json;
+use crate::arguments::{EvalArguments, EvalCommand, EvalTarget};
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::report::{CaptionLosses, RetrievalScores};
+use crate::run_folder::stored_configuration;
+
+/// The stage whose heads compare pictures and texts.
+pub(crate) const RETRIEVAL_STAGE: u32 = 1;
+/// The stage that writes captions.
+pub(crate) const CAPTION_STAGE: u32 = 2;
+
+/// The line of `eval retrieval`.
+#[derive(Debug, Serialize)]
+struct RetrievalLine {
+    #[serde(rename = "r@1")]
+    r1: f64,
+    #[serde(rename = "r@5")]
+    r5: f64,
+    #[serde(rename = "r@10")]
+    r10: f64,
+    chance: [f64; 3],
+    images: usize,
+    texts: usize,
+}
+
+/// The line of `eval caption`.
+#[derive(Debug, Serialize)]
+struct CaptionLine {
+    loss: f64,
+    loss_shuffled: f64,
+    language_model_loss: f64,
+    images: usize,
+}
+
+/// Measures a run's checkpoint on Parquet files.
+pub(crate) async fn run(arguments: EvalArguments) -> Result<Exit, CliError> {
+    match arguments.command {
+        EvalCommand::Retrieval(target) => retrieval(&target).await,
+        EvalCommand::Caption(target) => caption(&target).await,
+    }
+}
+
+async fn retrieval(arguments: &EvalTarget) -> Result<Exit, CliError> {
+    let subject = Subject::open(arguments, RETRIEVAL_STAGE).await?;
+    let scores = subject.measure(retrieval_scores).await?;
+    let [r1, r5, r10] = scores.ours;
+    if arguments.json {
+        let (chance, images, texts) = (scores.chance, scores.pictures, scores.names);
+        print_json(&RetrievalLine { r1, r5, r10, chance, images, texts })?;
+    } else {
+        eprintln!("R@1 {r1:.3}  R@5 {r5:.3}  R@10 {r10:.3}");
+        eprintln!(
+            "{} pictures, {} texts; R@5 by chance {:.3}",
+            scores.pictures, scores.names, scores.chance[1]
+        );
+    }
+    Ok(Exit::Done)
+}
+
+async fn caption(arguments: &EvalTarget) -> Result<Exit, CliError> {
+    let subject = Subject::open(arguments, CAPTION_STAGE).await?;
+    let images = subject.samples.len();
+    let losses = subject.measure(caption_losses).await?;
+    if arguments.json {
+        print_json(&CaptionLine {
+            loss: losses.with_pictures,
+            loss_shuffled: losses.shuffled,
+            language_model_loss: losses.language_model,
+            images,
+        })?;
+    } else {
+        eprintln!(
+            "nats a token: {:.3} with its picture, {:.3} with another, {:.3} with none",
+            losses.with_pictures, losses.shuffled, losses.language_model
+        );
+    }
+    Ok(Exit::Done)
+}
+
+/// A checkpoint and the pictures it is measured on.
+struct Subject {
+    config: WorkerConfig,
+    state: NamedState,
+    samples: Vec<Sample>,
+}
+
+impl Subject {
+    async fn open(arguments: &EvalTarget, stage: u32) -> Result<Self, CliError> {
+        let target = Target::resolve(&arguments.model).await?;
+        let config = stored_configuration(&target.root).await?.worker();
+        let record = target.record_of_stage(stage).await?;
+        let state = read_state(&target.root, &record).await?;
+        let samples = held_out(&arguments.data, &config.data.columns, config.data.max_pixels).await?;
+        Ok(Self { config, state, samples })
+    }
+
+    /// Measures on a thread of its own, away from input and output.
+    async fn measure<T: Send + 'static>(
+        self,
+        how: fn(&WorkerConfig, &NamedState, &[Sample]) -> Result<T, CliError>,
+    ) -> Result<T, CliError> {
+        tokio::task::spawn_blocking(move || how(&self.config, &self.state, &self.samples))
+            .await
+            .map_err(|error| CliError::failed(format!("the evaluation thread failed: {error}")))?
+    }
+}
+
+/// The usable rows of evaluation files; what is not usable is said and left out.
+pub(crate) async fn held_out(
+    sources: &[String],
+    columns: &ColumnNames,
+    max_pixels: u64,
+) -> Result<Vec<Sample>, CliError> {
+    let set = read_all(sources, columns, max_pixels).await?;
+    if let Some(first) = set.quarantined.first() {
+        eprintln!(
+            "warning: {} rows are left out; the first is row {} of row group {} of {}: {}",
+            set.quarantined.len(),
+            first.row,
+            first.row_group,
+            first.file,
+            first.reason
+        );
+    }
+    Ok(set.samples)
+}
+
+/// Retrieval by a stage-1 state; without a CLIP to compare with.
+pub(crate) fn retrieval_scores(
+    config: &WorkerConfig,
+    state: &NamedState,
+    samples: &[Sample],
+) -> Result<RetrievalScores, CliError> {
+    let measured = Evaluator::open(config)?.retrieval(state, samples)?;
+    Ok(RetrievalScores {
+        ours: measured.recall,
+        clip: None,
+        chance: measured.chance,
+        names: measured.texts,
+        pictures: measured.images,
+    })
+}
+
+/// Retrieval by the frozen CLIP in a folder.
+pub(crate) fn clip_recall(folder: &str, samples: &[Sample]) -> Result<[f64; 3], CliError> {
+    Ok(evaluate::clip_retrieval(folder.as_ref(), samples)?.recall)
+}
+
+/// Caption losses of a stage-2 state.
+pub(crate) fn caption_losses(
+    config: &WorkerConfig,
+    state: &NamedState,
+    samples: &[Sample],
+) -> Result<CaptionLosses, CliError> {
+    let measured = Evaluator::open(config)?.caption_losses(state, samples)?;
+    Ok(CaptionLosses {
+        with_pictures: measured.with_pictures,
+        shuffled: measured.shuffled,
+        language_model: measured.language_model,
+    })
+}

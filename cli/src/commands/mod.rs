@@ -1,0 +1,31 @@
+//! One module a command.
+
+pub(crate) mod checkpoint;
+pub(crate) mod config;
+pub(crate) mod coordinator;
+pub(crate) mod eval;
+pub(crate) mod generate;
+pub(crate) mod quickstart;
+pub(crate) mod status;
+pub(crate) mod train;
+pub(crate) mod worker;
+
+use std::io::Write as _;
+
+use crate::error::CliError;
+
+/// Prints one JSON line on standard output; a reader that went away is an error like any other.
+fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
+    let line = serde_json::to_string(value)
+        .map_err(|error| CliError::failed(format!("the result does not serialise: {error}")))?;
+    print_text(&format!("{line}\n"))
+}
+
+/// Prints text on standard output.
+fn print_text(text: &str) -> Result<(), CliError> {
+    let mut output = std::io::stdout().lock();
+    output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+        .map_err(|error| CliError::failed(format!("cannot write to standard output: {error}")))
+}

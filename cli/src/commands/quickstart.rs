@@ -1,0 +1,193 @@
+//! `quickstart`: both stages on the emoji corpus, then export, evaluation and the report.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::print_json;
+use super::train::train_here;
+use crate::arguments::QuickstartArguments;
+use crate::config::{RunConfig, load_preset};
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::measure::measure;
+use crate::metrics::{METRICS_FILE, StepRecord, read, series};
+use crate::progress::{Audience, duration};
+use crate::report::{CaptionLosses, Report, RetrievalScores, write};
+use crate::session::Finished;
+
+const PRESET: &str = include_str!("../../../configs/quickstart.toml");
+/// What `metrics.jsonl` calls the losses, and what the report does.
+const STAGE1_LOSSES: [(&str, &str); 4] =
+    [("loss_itc", "contrastive"), ("loss_itm", "matching"), ("loss_lm", "captioning"), ("loss", "total")];
+const STAGE2_LOSSES: [(&str, &str); 1] = [("loss", "captioning")];
+
+/// The last line of `--json`.
+#[derive(Debug, Serialize)]
+struct Summary {
+    seconds: f64,
+    #[serde(rename = "r@1")]
+    r1: f64,
+    #[serde(rename = "r@5")]
+    r5: f64,
+    #[serde(rename = "r@10")]
+    r10: f64,
+    stage2_loss: f64,
+    stage2_loss_shuffled: f64,
+    language_model_loss: f64,
+    report: String,
+}
+
+/// Trains, exports, evaluates, reports.
+pub(crate) async fn run(arguments: QuickstartArguments) -> Result<Exit, CliError> {
+    let started = Instant::now();
+    let out = arguments.out;
+    let config = configuration(&out, &arguments.set)?;
+    let run_root = PathBuf::from(&config.run.root);
+    let finished = train_here(config.clone(), false, Audience::detect(arguments.json)).await?;
+
+    eprintln!("exporting, and evaluating on held-out pictures");
+    let measured = measure(&config, out.join("export")).await?;
+    let records = read(&run_root.join(METRICS_FILE))?;
+    let path = out.join("report.html");
+    let report = Report {
+        retrieval: measured.retrieval,
+        stage1: series(&records, 1, &STAGE1_LOSSES),
+        stage2: series(&records, 2, &STAGE2_LOSSES),
+        caption_losses: measured.caption_losses,
+        pictures: measured.pictures,
+        facts: facts(&config, &finished, &records, &measured.digest),
+    };
+    write(&report, &path)?;
+    let seconds = started.elapsed().as_secs_f64();
+    tell(&report.retrieval, report.caption_losses, seconds, &path);
+    if arguments.json {
+        print_json(&summary(&report, seconds, &path))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The preset with its run under `out`, checked before anything is written.
+fn configuration(out: &Path, set: &[String]) -> Result<RunConfig, CliError> {
+    let run_root = out.join("run");
+    let mut values = vec![format!("run.root={}", run_root.display())];
+    values.extend_from_slice(set);
+    let config = load_preset("configs/quickstart.toml", PRESET, &values)?.config;
+    if Path::new(&config.run.root) != run_root {
+        return Err(CliError::config("run.root: the quick start's run is in --out DIR; leave run.root out"));
+    }
+    if run_root.join("run.toml").is_file() {
+        return Err(CliError::refused(format!(
+            "{} already holds a quick start; remove it, or choose another folder with --out DIR",
+            out.display()
+        )));
+    }
+    let folders = [
+        ("model.image_encoder", &config.model.image_encoder),
+        ("model.language_model", &config.model.language_model),
+        ("model.qformer_init", &config.model.qformer_init),
+        ("model.qformer_tokenizer", &config.model.qformer_tokenizer),
+        ("eval.clip", &config.eval.clip),
+    ];
+    for (key, folder) in folders {
+        if !folder.is_empty() && !Path::new(folder).is_dir() {
+            return Err(CliError::config(format!(
+                "{key}: there is no folder {folder} here; start the quick start in the repository's folder, \
+                 which has assets/"
+            )));
+        }
+    }
+    Ok(config)
+}
+
+fn facts(
+    config: &RunConfig,
+    finished: &Finished,
+    records: &[StepRecord],
+    digest: &str,
+) -> Vec<(String, String)> {
+    let samples: u64 = records.iter().map(|record| record.samples).sum();
+    let busy: f64 = records.iter().map(|record| record.seconds).sum();
+    let waiting: f64 = records.iter().map(|record| record.data_wait_seconds).sum();
+    let share = |part: f64| if busy > 0.0 { part / busy * 100.0 } else { 0.0 };
+    let facts = [
+        ("Time", duration(finished.seconds)),
+        ("Throughput", format!("{:.0} pictures/s", if busy > 0.0 { samples as f64 / busy } else { 0.0 })),
+        ("Steps", format!("{} + {}", config.stage1.steps, config.stage2.steps)),
+        ("Batch", format!("{} and {}", config.stage1.batch, config.stage2.batch)),
+        ("Pictures seen", samples.to_string()),
+        ("Worker processes", config.coordinator.workers.to_string()),
+        ("Waiting for data", format!("{:.1} % of the time", share(waiting))),
+        ("Rows quarantined", finished.status.quarantined.to_string()),
+        ("Run", config.run.root.clone()),
+        ("Checkpoint", finished.checkpoint.clone()),
+        ("Parameters (BLAKE3)", digest.to_owned()),
+    ];
+    facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn tell(scores: &RetrievalScores, losses: Option<CaptionLosses>, seconds: f64, path: &Path) {
+    let [r1, r5, r10] = scores.ours;
+    eprintln!(
+        "held-out retrieval  R@1 {r1:.3}  R@5 {r5:.3}  R@10 {r10:.3}  (R@5 by chance {:.3})",
+        scores.chance[1]
+    );
+    if let Some(losses) = losses {
+        eprintln!(
+            "held-out captions   {:.3} nats a token with their pictures, {:.3} with others', {:.3} with none",
+            losses.with_pictures, losses.shuffled, losses.language_model
+        );
+    }
+    eprintln!("done in {}; open {}", duration(seconds), path.display());
+}
+
+fn summary(report: &Report, seconds: f64, path: &Path) -> Summary {
+    let [r1, r5, r10] = report.retrieval.ours;
+    // Without stage 2 there is no such loss; JSON shows it as null.
+    let none = CaptionLosses { with_pictures: f64::NAN, shuffled: f64::NAN, language_model: f64::NAN };
+    let losses = report.caption_losses.unwrap_or(none);
+    Summary {
+        seconds,
+        r1,
+        r5,
+        r10,
+        stage2_loss: losses.with_pictures,
+        stage2_loss_shuffled: losses.shuffled,
+        language_model_loss: losses.language_model,
+        report: path.display().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_preset_is_checked_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let nowhere = format!("model.image_encoder={}/none", folder.path().display());
+        let error = configuration(folder.path(), &[nowhere]).unwrap_err();
+        assert_eq!(error.exit(), Exit::BadConfig, "{error}");
+        let error = configuration(folder.path(), &["run.root=elsewhere".to_owned()]).unwrap_err();
+        assert_eq!(error.exit(), Exit::BadConfig, "{error}");
+        std::fs::create_dir(folder.path().join("run")).unwrap();
+        std::fs::write(folder.path().join("run/run.toml"), "").unwrap();
+        let error = configuration(folder.path(), &[]).unwrap_err();
+        assert_eq!(error.exit(), Exit::Refused, "{error}");
+    }
+
+    #[test]
+    fn the_summary_has_the_promised_keys() {
+        let report = Report {
+            caption_losses: Some(CaptionLosses { with_pictures: 1.0, shuffled: 2.0, language_model: 3.0 }),
+            ..Report::default()
+        };
+        let json = serde_json::to_value(summary(&report, 4.0, Path::new("report.html"))).unwrap();
+        for key in
+            ["seconds", "r@1", "r@5", "r@10", "stage2_loss", "stage2_loss_shuffled", "language_model_loss"]
+        {
+            assert!(json[key].is_number(), "{key}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! `train`: a coordinator in this process and workers beside it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+
+use super::print_json;
+use crate::arguments::TrainArguments;
+use crate::config::{ConfigArguments, RunConfig, load};
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::launch::{WorkerLaunch, Workers, threads_per_worker};
+use crate::progress::{Audience, duration};
+use crate::run_folder::RunFolder;
+use crate::session::{Finished, Session};
+use crate::signals::Signals;
+use crate::token::{TokenFile, fresh_token};
+
+/// How long the coordinator may take to notice that all its workers are gone.
+const NOTICE_WITHIN: Duration = Duration::from_secs(10);
+
+/// The last line of `--json`.
+#[derive(Debug, Serialize)]
+struct Summary<'a> {
+    run: &'a str,
+    checkpoint: &'a str,
+    steps: u64,
+    seconds: f64,
+    samples_per_s: f64,
+}
+
+/// Trains to the end of the configuration.
+pub(crate) async fn run(arguments: TrainArguments) -> Result<Exit, CliError> {
+    let config = load(&with_workers(arguments.config, arguments.workers))?.config;
+    let root = config.run.root.clone();
+    let finished = train_here(config, arguments.resume, Audience::detect(arguments.json)).await?;
+    if arguments.json {
+        print_json(&Summary {
+            run: &root,
+            checkpoint: &finished.checkpoint,
+            steps: finished.status.step,
+            seconds: finished.seconds,
+            samples_per_s: finished.status.samples_per_s,
+        })?;
+    } else {
+        eprintln!("done in {}: checkpoint {} of {root}", duration(finished.seconds), finished.checkpoint);
+    }
+    Ok(Exit::Done)
+}
+
+/// Runs coordinator and workers on this machine to the end of the run.
+pub(crate) async fn train_here(
+    config: RunConfig,
+    resume: bool,
+    audience: Audience,
+) -> Result<Finished, CliError> {
+    let signals = Signals::listen()?;
+    let count = config.coordinator.workers;
+    let threads = threads_per_worker(config.launch.threads_per_worker, count);
+    let folder = RunFolder::open(config, resume).await?;
+    let logs = folder.logs()?;
+    let token = fresh_token()?;
+    let token_file = TokenFile::create(&token)?;
+    let session = Session::prepare(folder, token).await?;
+    let status = session.status();
+
+    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+        .await
+        .map_err(|error| CliError::failed(format!("cannot listen on this machine: {error}")))?;
+    let address = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;
+    let launch = WorkerLaunch {
+        coordinator: format!("http://{address}"),
+        token_file: token_file.path(),
+        logs: &logs,
+        threads,
+    };
+    let mut workers = Workers::start(&launch, count)?;
+
+    let forced = signals.forced();
+    let mut coordinated = std::pin::pin!(session.run(listener, signals.graceful(), audience));
+    let result = tokio::select! {
+        result = &mut coordinated => result,
+        lost = workers.lost(|| status.borrow().epoch > 0) => {
+            timeout(NOTICE_WITHIN, &mut coordinated).await.unwrap_or(Err(lost))
+        }
+        () = forced.cancelled() => Err(CliError::failed("ended at once by a second signal; the last checkpoint holds")),
+    };
+    if let Err(error) = &result
+        && error.exit() != Exit::Interrupted
+    {
+        eprint!("{}", workers.failed_logs());
+    }
+    if !forced.is_cancelled() {
+        workers.finish().await;
+    }
+    result
+}
+
+/// `--workers N` is another way to write `--set coordinator.workers=N`.
+fn with_workers(mut config: ConfigArguments, workers: Option<u32>) -> ConfigArguments {
+    if let Some(count) = workers {
+        config.set.push(format!("coordinator.workers={count}"));
+    }
+    config
+}

@@ -1,0 +1,432 @@
+//! The layers of the configuration, each value checked as it is laid on.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize as _;
+use toml::de::{DeTable, DeValue};
+use toml::{Table, Value};
+
+use super::{Loaded, RunConfig};
+use crate::error::CliError;
+
+/// Files may build on each other through `base`, this deep.
+const MAX_BASES: usize = 8;
+/// Similarity from which on a key is offered as what was meant.
+const NEAR: f64 = 0.6;
+const ENVIRONMENT_PREFIX: &str = "BLIP2_";
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Default,
+    File { path: PathBuf, line: usize },
+    Environment { name: String },
+    Argument,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => formatter.write_str("default"),
+            Origin::File { path, line } => write!(formatter, "{}:{line}", path.display()),
+            Origin::Environment { name } => write!(formatter, "environment {name}"),
+            Origin::Argument => formatter.write_str("--set"),
+        }
+    }
+}
+
+/// One value of the configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    /// Dotted key.
+    pub(crate) key: String,
+    pub(crate) value: Value,
+    pub(crate) origin: Origin,
+}
+
+/// The values laid so far.
+#[derive(Debug)]
+pub(crate) struct Layers {
+    defaults: BTreeMap<String, Value>,
+    values: BTreeMap<String, (Value, Origin)>,
+}
+
+impl Layers {
+    /// The first layer: the defaults, which also fix what keys exist and their types.
+    pub(crate) fn new() -> Result<Self, CliError> {
+        let table = Table::try_from(RunConfig::default())
+            .map_err(|error| CliError::failed(format!("the defaults do not serialise: {error}")))?;
+        let defaults = leaves(&table);
+        let values =
+            defaults.iter().map(|(key, value)| (key.clone(), (value.clone(), Origin::Default))).collect();
+        Ok(Self { defaults, values })
+    }
+
+    /// Lays a file, and before it the file that its `base` names (relative to the file's folder).
+    pub(crate) fn apply_file(&mut self, path: &Path) -> Result<(), CliError> {
+        let mut chain = Vec::new();
+        let mut next = Some(path.to_path_buf());
+        while let Some(file) = next {
+            if chain.len() == MAX_BASES {
+                return Err(CliError::config(format!(
+                    "{}: more than {MAX_BASES} files build on each other through `base`; does one name itself?",
+                    path.display()
+                )));
+            }
+            let text = std::fs::read_to_string(&file).map_err(|error| {
+                CliError::config(format!("{}: cannot read this configuration: {error}", file.display()))
+            })?;
+            let base = base_of(&file, &text)?;
+            chain.push((file, text));
+            next = base;
+        }
+        for (file, text) in chain.iter().rev() {
+            self.apply_text(file, text)?;
+        }
+        Ok(())
+    }
+
+    /// Lays the text of a file.
+    pub(crate) fn apply_text(&mut self, path: &Path, text: &str) -> Result<(), CliError> {
+        let table: Table = text.parse().map_err(|error| syntax_error(path, text, &error))?;
+        let spans = DeTable::parse(text).map_err(|error| syntax_error(path, text, &error))?;
+        let mut lines = BTreeMap::new();
+        collect_lines(spans.get_ref(), "", text, &mut lines);
+        let origin =
+            |key: &str| Origin::File { path: path.to_path_buf(), line: lines.get(key).copied().unwrap_or(1) };
+        for (key, value) in &table {
+            if key != "base" {
+                self.lay(key, value, &origin)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lays variables such as `BLIP2_STAGE1__STEPS=5`; names without `__` are not configuration.
+    pub(crate) fn apply_environment(
+        &mut self,
+        variables: impl Iterator<Item = (String, String)>,
+    ) -> Result<(), CliError> {
+        for (name, text) in variables {
+            let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX).filter(|rest| rest.contains("__")) else {
+                continue;
+            };
+            let key = rest.to_lowercase().replace("__", ".");
+            let value = self.parse_value(&key, &text);
+            self.lay(&key, &value, &|_| Origin::Environment { name: name.clone() })?;
+        }
+        Ok(())
+    }
+
+    /// Lays `key=value` arguments.
+    pub(crate) fn apply_arguments(&mut self, arguments: &[String]) -> Result<(), CliError> {
+        for argument in arguments {
+            let Some((key, text)) = argument.split_once('=') else {
+                return Err(CliError::usage(format!(
+                    "--set {argument}: expected KEY=VALUE, for example --set stage1.steps=1000"
+                )));
+            };
+            let value = self.parse_value(key.trim(), text.trim());
+            self.lay(key.trim(), &value, &|_| Origin::Argument)?;
+        }
+        Ok(())
+    }
+
+    /// The typed configuration, and each value with its origin.
+    pub(crate) fn finish(self) -> Result<Loaded, CliError> {
+        let settings: Vec<Setting> =
+            self.values.into_iter().map(|(key, (value, origin))| Setting { key, value, origin }).collect();
+        let mut table = Table::new();
+        for setting in &settings {
+            insert(&mut table, &setting.key, setting.value.clone());
+        }
+        let config = RunConfig::deserialize(Value::Table(table)).map_err(|error| {
+            let text = error.to_string();
+            let named = settings.iter().find(|setting| text.contains(&format!("`{}`", setting.key)));
+            match named {
+                Some(setting) => CliError::config(format!(
+                    "{}: {} is not possible here ({}): {}",
+                    setting.key,
+                    setting.value,
+                    setting.origin,
+                    error.message()
+                )),
+                None => CliError::config(text),
+            }
+        })?;
+        Ok(Loaded { config, settings })
+    }
+
+    /// A value as TOML; what is no TOML, or meets a key that holds text, is text.
+    fn parse_value(&self, key: &str, text: &str) -> Value {
+        let parsed = format!("value = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("value"));
+        let wants_text = matches!(self.defaults.get(key), Some(Value::String(_)));
+        match parsed {
+            Some(value) if value.is_str() || !wants_text => value,
+            _ => Value::String(text.to_owned()),
+        }
+    }
+
+    fn lay(&mut self, key: &str, value: &Value, origin: &dyn Fn(&str) -> Origin) -> Result<(), CliError> {
+        if let Some(default) = self.defaults.get(key) {
+            let value = coerce(value, default).ok_or_else(|| {
+                CliError::config(format!(
+                    "{key}: expected {}, found {} {value} ({})",
+                    type_name(default),
+                    value.type_str(),
+                    origin(key)
+                ))
+            })?;
+            self.values.insert(key.to_owned(), (value, origin(key)));
+            return Ok(());
+        }
+        let section = format!("{key}.");
+        let is_section = self.defaults.keys().any(|known| known.starts_with(&section));
+        match value {
+            Value::Table(table) if is_section => {
+                for (name, inner) in table {
+                    self.lay(&format!("{key}.{name}"), inner, origin)?;
+                }
+                Ok(())
+            }
+            _ if is_section => Err(CliError::config(format!(
+                "{key}: expected a section of values, found {} {value} ({})",
+                value.type_str(),
+                origin(key)
+            ))),
+            _ => Err(self.unknown(key, &origin(key))),
+        }
+    }
+
+    fn unknown(&self, key: &str, origin: &Origin) -> CliError {
+        let advice = match nearest(key, self.defaults.keys().map(String::as_str)) {
+            Some(known) => format!("did you mean `{known}`?"),
+            None => "`blip2 config show` lists all keys".to_owned(),
+        };
+        CliError::config(format!("{key}: there is no such key ({origin}); {advice}"))
+    }
+}
+
+/// The values of a table by dotted key.
+pub(crate) fn leaves(table: &Table) -> BTreeMap<String, Value> {
+    fn walk(prefix: &str, table: &Table, out: &mut BTreeMap<String, Value>) {
+        for (name, value) in table {
+            let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+            match value {
+                Value::Table(inner) => walk(&key, inner, out),
+                leaf => {
+                    out.insert(key, leaf.clone());
+                }
+            }
+        }
+    }
+    let mut out = BTreeMap::new();
+    walk("", table, &mut out);
+    out
+}
+
+/// What a key expects, in words.
+pub(crate) fn type_name(default: &Value) -> &'static str {
+    match default {
+        Value::Integer(_) => "an integer",
+        Value::Float(_) => "a number",
+        Value::Boolean(_) => "true or false",
+        Value::Array(items) if matches!(items.first(), Some(Value::Float(_) | Value::Integer(_))) => {
+            "a list of numbers"
+        }
+        Value::Array(_) => "a list of text, such as [\"a\", \"b\"]",
+        _ => "text",
+    }
+}
+
+/// The value in the type of its default, if it can be; integers serve as numbers.
+fn coerce(value: &Value, default: &Value) -> Option<Value> {
+    match (value, default) {
+        (Value::Integer(integer), Value::Float(_)) => Some(Value::Float(*integer as f64)),
+        (Value::Array(items), Value::Array(defaults)) => {
+            let text = Value::String(String::new());
+            let element = defaults.first().unwrap_or(&text);
+            items.iter().map(|item| coerce(item, element)).collect::<Option<Vec<_>>>().map(Value::Array)
+        }
+        (value, default) => value.same_type(default).then(|| value.clone()),
+    }
+}
+
+fn insert(table: &mut Table, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), value);
+        }
+        Some((section, rest)) => {
+            let entry = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(inner) = entry {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// The known name most like what was written: whole keys are compared, and last parts for keys without a section.
+fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let score = |key: &str| {
+        let whole = strsim::normalized_damerau_levenshtein(written, key);
+        let part = strsim::normalized_damerau_levenshtein(&last(written), &last(key));
+        whole.max(0.9 * part)
+    };
+    known
+        .map(|key| (score(key), key))
+        .filter(|(likeness, _)| *likeness >= NEAR)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, key)| key)
+}
+
+/// The file that `base` names, relative to the folder of the file that names it.
+fn base_of(path: &Path, text: &str) -> Result<Option<PathBuf>, CliError> {
+    let table: Table = text.parse().map_err(|error| syntax_error(path, text, &error))?;
+    match table.get("base") {
+        None => Ok(None),
+        Some(Value::String(base)) => {
+            let folder = path.parent().unwrap_or(Path::new(""));
+            Ok(Some(folder.join(base)))
+        }
+        Some(other) => Err(CliError::config(format!(
+            "{}: `base` must be the name of a file, found {} {other}",
+            path.display(),
+            other.type_str()
+        ))),
+    }
+}
+
+fn collect_lines(table: &DeTable<'_>, prefix: &str, text: &str, lines: &mut BTreeMap<String, usize>) {
+    for (name, value) in table {
+        let key = if prefix.is_empty() {
+            name.get_ref().to_string()
+        } else {
+            format!("{prefix}.{}", name.get_ref())
+        };
+        lines.insert(key.clone(), line_of(text, name.span().start));
+        if let DeValue::Table(inner) = value.get_ref() {
+            collect_lines(inner, &key, text, lines);
+        }
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
+fn syntax_error(path: &Path, text: &str, error: &toml::de::Error) -> CliError {
+    let line = error.span().map_or(1, |span| line_of(text, span.start));
+    CliError::config(format!("{}:{line}: this is not TOML: {}", path.display(), error.message()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layers_of(file: &str) -> Result<Layers, CliError> {
+        let mut layers = Layers::new()?;
+        layers.apply_text(Path::new("run.toml"), file)?;
+        Ok(layers)
+    }
+
+    fn message(result: Result<impl fmt::Debug, CliError>) -> String {
+        let error = result.expect_err("this must be refused");
+        assert_eq!(error.exit(), crate::exit::Exit::BadConfig, "{error}");
+        error.to_string()
+    }
+
+    fn origin_of(loaded: &Loaded, key: &str) -> String {
+        loaded.settings.iter().find(|s| s.key == key).expect("the key exists").origin.to_string()
+    }
+
+    #[test]
+    fn later_layers_win_and_say_where_they_stand() {
+        let file = "[stage1]\nsteps = 1\nbatch = 64\n\n[stage1.optimizer]\nlearning_rate = 1\n";
+        let mut layers = layers_of(file).unwrap();
+        let variables = [
+            ("BLIP2_STAGE1__STEPS".to_owned(), "2".to_owned()),
+            ("BLIP2_LOG".to_owned(), "debug".to_owned()),
+            ("BLIP2_STAGE1__OPTIMIZER__WARMUP_STEPS".to_owned(), "7".to_owned()),
+        ];
+        layers.apply_environment(variables.into_iter()).unwrap();
+        layers.apply_arguments(&["stage1.steps = 3".to_owned(), "run.root=123".to_owned()]).unwrap();
+        let loaded = layers.finish().unwrap();
+        assert_eq!(loaded.config.stage1.steps, 3);
+        assert_eq!(loaded.config.stage1.batch, 64);
+        assert_eq!(loaded.config.stage1.optimizer.learning_rate, 1.0);
+        assert_eq!(loaded.config.stage1.optimizer.warmup_steps, 7);
+        assert_eq!(loaded.config.run.root, "123");
+        assert_eq!(origin_of(&loaded, "stage1.steps"), "--set");
+        assert_eq!(origin_of(&loaded, "stage1.batch"), "run.toml:3");
+        assert_eq!(origin_of(&loaded, "stage1.optimizer.learning_rate"), "run.toml:6");
+        let name = "environment BLIP2_STAGE1__OPTIMIZER__WARMUP_STEPS";
+        assert_eq!(origin_of(&loaded, "stage1.optimizer.warmup_steps"), name);
+        assert_eq!(origin_of(&loaded, "stage2.steps"), "default");
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_the_nearest_name() {
+        let text = message(layers_of("[stage1]\nsteps = 1\nbach = 64\n"));
+        assert!(text.contains("run.toml:3") && text.contains("`stage1.batch`"), "{text}");
+        let mut layers = Layers::new().unwrap();
+        let text = message(layers.apply_arguments(&["dropout=0".to_owned()]));
+        assert!(text.contains("`model.qformer.dropout`"), "{text}");
+        let text = message(layers.apply_arguments(&["zzzzzz.qqqq=0".to_owned()]));
+        assert!(text.contains("config show"), "{text}");
+        let variable = ("BLIP2_STAGE1__STEP".to_owned(), "1".to_owned());
+        let text = message(layers.apply_environment([variable].into_iter()));
+        assert!(text.contains("BLIP2_STAGE1__STEP") && text.contains("`stage1.steps`"), "{text}");
+    }
+
+    #[test]
+    fn wrong_types_name_key_expectation_and_origin() {
+        let text = message(layers_of("[stage1]\nsteps = \"many\"\n"));
+        assert!(text.contains("stage1.steps: expected an integer") && text.contains("run.toml:2"), "{text}");
+        let text = message(layers_of("stage1 = 3\n"));
+        assert!(text.contains("expected a section"), "{text}");
+        let text = message(layers_of("[data]\ntrain = \"a.parquet\"\n"));
+        assert!(text.contains("a list of text"), "{text}");
+        let text = message(layers_of("[data]\ntrain = [1]\n"));
+        assert!(text.contains("data.train"), "{text}");
+        let text = message(layers_of("[stage1]\nsteps = \n"));
+        assert!(text.contains("run.toml:2"), "{text}");
+    }
+
+    #[test]
+    fn impossible_values_name_their_key() {
+        let mut layers = Layers::new().unwrap();
+        layers.apply_arguments(&["stage1.steps=-1".to_owned()]).unwrap();
+        let text = message(layers.finish());
+        assert!(text.contains("stage1.steps") && text.contains("--set"), "{text}");
+        let mut layers = Layers::new().unwrap();
+        layers.apply_arguments(&["train.gradients=approximate".to_owned()]).unwrap();
+        let text = message(layers.finish());
+        assert!(text.contains("train.gradients") && text.contains("exact"), "{text}");
+        let mut layers = Layers::new().unwrap();
+        layers.apply_arguments(&["data.crop_scale=[1,1,1]".to_owned()]).unwrap();
+        let text = message(layers.finish());
+        assert!(text.contains("data.crop_scale"), "{text}");
+    }
+
+    #[test]
+    fn a_file_builds_on_its_base() {
+        let folder = tempfile::tempdir().unwrap();
+        let paper = folder.path().join("paper.toml");
+        let own = folder.path().join("own.toml");
+        std::fs::write(&paper, "[stage1]\nsteps = 9\nbatch = 32\n").unwrap();
+        std::fs::write(&own, "base = \"paper.toml\"\n[stage1]\nsteps = 1\n").unwrap();
+        let mut layers = Layers::new().unwrap();
+        layers.apply_file(&own).unwrap();
+        let loaded = layers.finish().unwrap();
+        assert_eq!((loaded.config.stage1.steps, loaded.config.stage1.batch), (1, 32));
+        assert!(origin_of(&loaded, "stage1.batch").ends_with("paper.toml:3"));
+
+        std::fs::write(&paper, "base = \"own.toml\"\n").unwrap();
+        let text = message(Layers::new().unwrap().apply_file(&own));
+        assert!(text.contains("base"), "{text}");
+    }
+}

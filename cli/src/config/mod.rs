@@ -1,0 +1,141 @@
+//! The configuration of a run: its sections, how its layers are read, and where every value came from.
+
+mod layers;
+mod reference;
+mod schema;
+mod show;
+
+use std::path::PathBuf;
+
+use blip2_coordinator::{CheckpointSettings, CoordinatorSettings};
+use blip2_dataset::LoaderSettings;
+use blip2_worker::WorkerConfig;
+use blip2_worker::config::{DataSettings, ModelSettings, Stage1Settings, Stage2Settings, StepSettings};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use layers::{Layers, Setting};
+pub(crate) use schema::json_schema;
+pub(crate) use show::{settings_as_json, settings_as_text};
+
+use crate::error::CliError;
+
+/// Everything a run is told.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RunConfig {
+    pub(crate) run: RunSection,
+    pub(crate) train: StepSettings,
+    pub(crate) data: DataSettings,
+    pub(crate) model: ModelSettings,
+    pub(crate) stage1: Stage1Settings,
+    pub(crate) stage2: Stage2Settings,
+    pub(crate) loader: LoaderSettings,
+    pub(crate) checkpoint: CheckpointSettings,
+    pub(crate) coordinator: CoordinatorSettings,
+    pub(crate) launch: LaunchSection,
+    pub(crate) eval: EvalSection,
+}
+
+/// Where a run lives.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RunSection {
+    /// Folder or URL of the run.
+    pub(crate) root: String,
+    /// Name of the run; empty: made of the configuration and the corpus.
+    pub(crate) id: String,
+}
+
+/// How `train` starts worker processes on this machine.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LaunchSection {
+    /// Threads of a worker process; 0: the cores of the machine divided by the workers.
+    pub(crate) threads_per_worker: usize,
+}
+
+/// What `quickstart` measures after training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct EvalSection {
+    /// Parquet files of held-out pictures.
+    pub(crate) test: Vec<String>,
+    /// Folder of the frozen CLIP to compare with; empty: no comparison.
+    pub(crate) clip: String,
+    /// Held-out pictures that get a caption in the report.
+    pub(crate) captions: usize,
+    /// Beams of the caption search; 1 is greedy.
+    pub(crate) beams: usize,
+    /// Longest caption in tokens.
+    pub(crate) max_new_tokens: usize,
+}
+
+impl Default for EvalSection {
+    fn default() -> Self {
+        Self { test: Vec::new(), clip: String::new(), captions: 40, beams: 5, max_new_tokens: 16 }
+    }
+}
+
+impl RunConfig {
+    /// The part that workers get: all that a step depends on, and how data is loaded.
+    pub(crate) fn worker(&self) -> WorkerConfig {
+        WorkerConfig {
+            train: self.train.clone(),
+            data: self.data.clone(),
+            model: self.model.clone(),
+            stage1: self.stage1.clone(),
+            stage2: self.stage2.clone(),
+            loader: self.loader.clone(),
+        }
+    }
+}
+
+/// What the command line says about the configuration.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct ConfigArguments {
+    /// TOML file with the values that differ from the defaults.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Set one value, for example `--set stage1.steps=1000`; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+/// A configuration with the origin of each of its values.
+#[derive(Debug, Clone)]
+pub(crate) struct Loaded {
+    pub(crate) config: RunConfig,
+    pub(crate) settings: Vec<Setting>,
+}
+
+/// Reads all layers: defaults, file (and its bases), environment, `--set`.
+pub(crate) fn load(arguments: &ConfigArguments) -> Result<Loaded, CliError> {
+    let mut layers = Layers::new()?;
+    if let Some(path) = &arguments.config {
+        layers.apply_file(path)?;
+    }
+    layers.apply_environment(std::env::vars())?;
+    layers.apply_arguments(&arguments.set)?;
+    layers.finish()
+}
+
+/// Reads a preset that is part of the program, then environment and `--set`.
+pub(crate) fn load_preset(name: &str, text: &str, set: &[String]) -> Result<Loaded, CliError> {
+    let mut layers = Layers::new()?;
+    layers.apply_text(name.as_ref(), text)?;
+    layers.apply_environment(std::env::vars())?;
+    layers.apply_arguments(set)?;
+    layers.finish()
+}
+
+/// Dotted keys whose values differ between two configurations, `loader.*` aside: it changes no result.
+pub(crate) fn differing_keys(a: &WorkerConfig, b: &WorkerConfig) -> Result<Vec<String>, CliError> {
+    let leaves = |config: &WorkerConfig| -> Result<_, CliError> {
+        let table = toml::Table::try_from(config)
+            .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
+        Ok(layers::leaves(&table))
+    };
+    let (left, right) = (leaves(a)?, leaves(b)?);
+    let differs = |key: &&String| left.get(*key) != right.get(*key);
+    Ok(left.keys().filter(|key| !key.starts_with("loader.")).filter(differs).cloned().collect())
+}

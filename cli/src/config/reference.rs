@@ -1,0 +1,168 @@
+//! What every key means: the one table behind `config show`, the JSON Schema and `docs/configuration.md`.
+
+/// Key and meaning, in the order in which they are explained.
+const KEYS: &[(&str, &str)] = &[
+    ("run.root", "Folder or URL of the run (`s3://`, `gs://`, `az://`, a path)."),
+    ("run.id", "Name of the run; empty: made of the configuration's and the corpus's hashes."),
+    ("train.seed", "Key of every random draw."),
+    (
+        "train.slots",
+        "Micro-batches a global batch is cut into: a power of two, at least the number of workers.",
+    ),
+    (
+        "train.gradients",
+        "`exact`: the gradient of the global-batch loss; `keys_detached`: the reference's, without gradient through contrastive keys.",
+    ),
+    ("train.device", "`cpu` or `cuda`."),
+    ("data.train", "Parquet files: paths or URLs, `*` matches within the last path segment."),
+    ("data.window_row_groups", "Row groups a slot draws from at a time."),
+    ("data.max_quarantined_share", "Share of unusable rows above which the run stops with exit code 3."),
+    ("data.max_pixels", "Pictures with more pixels are unusable."),
+    ("data.crop_scale", "Smallest and largest share of a picture's area that a random crop keeps."),
+    ("data.flip", "Mirror half of the pictures."),
+    ("data.columns.image", "Column with the image files' bytes; if absent `jpg`, `png`, `webp` or `image`."),
+    ("data.columns.caption", "Column with the caption."),
+    ("data.columns.captions", "Column with a list of captions, of which one is drawn each time."),
+    ("data.columns.key", "Column with a name for the row, used in reports."),
+    ("data.columns.status", "Column that is `success` for usable rows."),
+    ("data.columns.sha256", "Column with the SHA-256 of the image bytes, checked if present."),
+    ("data.columns.url", "Column with the picture's URL."),
+    ("model.image_encoder", "Folder of the frozen image encoder, in Hugging Face layout."),
+    ("model.language_model", "Folder of the frozen language model of stage 2."),
+    ("model.qformer_init", "Folder of the BERT that the Q-Former starts from; empty: random."),
+    ("model.qformer_tokenizer", "Folder of the Q-Former's tokenizer."),
+    ("model.init_checkpoint", "Checkpoint folder or LAVIS safetensors file to start from; empty: none."),
+    ("model.ln_vision_eps", "Epsilon of `ln_vision`: 1e-5 in LAVIS, 1e-6 in `transformers`."),
+    ("model.qformer.hidden", "Width of the Q-Former."),
+    ("model.qformer.layers", "Its layers."),
+    ("model.qformer.heads", "Its attention heads."),
+    ("model.qformer.intermediate", "Width of its feed-forward layers."),
+    ("model.qformer.queries", "Learned queries."),
+    ("model.qformer.cross_attention_frequency", "Every n-th layer attends to the picture."),
+    ("model.qformer.max_positions", "Rows of the position table."),
+    ("model.qformer.embed_dim", "Width of the contrastive space."),
+    ("model.qformer.dropout", "Dropout probability."),
+    ("stage1.steps", "Steps of stage 1; 0 skips it."),
+    ("stage1.batch", "Global batch; a multiple of `train.slots`."),
+    ("stage1.text_length", "Text length in tokens, with `[CLS]` and `[SEP]`."),
+    ("stage1.temperature", "Initial temperature of the contrastive loss."),
+    ("stage1.clamp_temperature", "Keep the temperature inside [0.001, 0.5]."),
+    ("stage1.label_smoothing", "Label smoothing of the contrastive and captioning losses."),
+    ("stage1.optimizer.learning_rate", "Peak learning rate."),
+    ("stage1.optimizer.min_learning_rate", "Learning rate at the end of the cosine."),
+    ("stage1.optimizer.warmup_learning_rate", "Learning rate of the first step."),
+    ("stage1.optimizer.warmup_steps", "Steps of linear warm-up."),
+    ("stage1.optimizer.beta1", "Decay of the first moment."),
+    ("stage1.optimizer.beta2", "Decay of the second moment."),
+    ("stage1.optimizer.epsilon", "Added to the denominator."),
+    ("stage1.optimizer.weight_decay", "Decoupled decay of tensors with two or more dimensions."),
+    ("stage1.optimizer.clip_norm", "Largest global norm of the gradient; 0: not clipped."),
+    ("stage2.steps", "Steps of stage 2; 0 skips it."),
+    ("stage2.batch", "Global batch; a multiple of `train.slots`."),
+    ("stage2.text_length", "Caption length in tokens."),
+    ("stage2.prompt", "Text before every caption, without loss; empty in pre-training."),
+    ("stage2.optimizer.learning_rate", "Peak learning rate."),
+    ("stage2.optimizer.min_learning_rate", "Learning rate at the end of the cosine."),
+    ("stage2.optimizer.warmup_learning_rate", "Learning rate of the first step."),
+    ("stage2.optimizer.warmup_steps", "Steps of linear warm-up."),
+    ("stage2.optimizer.beta1", "Decay of the first moment."),
+    ("stage2.optimizer.beta2", "Decay of the second moment."),
+    ("stage2.optimizer.epsilon", "Added to the denominator."),
+    ("stage2.optimizer.weight_decay", "Decoupled decay of tensors with two or more dimensions."),
+    ("stage2.optimizer.clip_norm", "Largest global norm of the gradient; 0: not clipped."),
+    ("loader.prefetch_bytes", "Memory for data read ahead, in bytes."),
+    ("loader.decode_threads", "Threads that decode pictures in each worker."),
+    ("loader.read_concurrency", "Reads under way at a time."),
+    ("checkpoint.every_steps", "Steps between checkpoints; 0: only at the end of a stage."),
+    ("checkpoint.keep", "Newest checkpoints to keep besides those at stage ends; 0: all."),
+    ("coordinator.workers", "Workers to start with; `train` starts so many processes."),
+    ("coordinator.min_workers", "Fewest workers to go on with."),
+    ("coordinator.max_workers", "Most workers at a time."),
+    ("coordinator.heartbeat_ms", "Milliseconds between a worker's heartbeats."),
+    ("coordinator.heartbeat_timeout_s", "Seconds without a heartbeat after which a worker is lost."),
+    (
+        "coordinator.step_deadline_s",
+        "Seconds after which a step without progress is redone without the workers that do not answer.",
+    ),
+    ("coordinator.join_timeout_s", "Seconds to wait for the first workers."),
+    ("coordinator.rejoin_timeout_s", "Seconds to wait for workers when too few are left."),
+    ("coordinator.max_redo", "Redone attempts of one step after which the run fails."),
+    (
+        "launch.threads_per_worker",
+        "Threads of a worker process; 0: the machine's cores divided by the workers.",
+    ),
+    ("eval.test", "Parquet files of held-out pictures."),
+    ("eval.clip", "Folder of a frozen CLIP to compare retrieval with; empty: none."),
+    ("eval.captions", "Held-out pictures that get a caption in the report."),
+    ("eval.beams", "Beams of the caption search; 1 is greedy."),
+    ("eval.max_new_tokens", "Longest caption in tokens."),
+];
+
+/// What the key means; empty for an unknown one, which the tests rule out.
+pub(super) fn about(key: &str) -> &'static str {
+    KEYS.iter().find(|(known, _)| *known == key).map_or("", |(_, about)| about)
+}
+
+/// Where the key stands in the table; unknown keys come last.
+pub(super) fn position(key: &str) -> usize {
+    KEYS.iter().position(|(known, _)| *known == key).unwrap_or(KEYS.len())
+}
+
+/// The values a key can take, where they are few and named.
+pub(super) fn choices(key: &str) -> &'static [&'static str] {
+    match key {
+        "train.gradients" => &["exact", "keys_detached"],
+        "train.device" => &["cpu", "cuda"],
+        _ => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fmt::Write as _;
+
+    use super::super::{Layers, Setting};
+    use super::*;
+
+    const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    const INTRODUCTION: &str = include_str!("introduction.md");
+
+    fn defaults() -> Vec<Setting> {
+        Layers::new().unwrap().finish().unwrap().settings
+    }
+
+    #[test]
+    fn every_key_is_explained_once_and_exists() {
+        let explained: BTreeSet<&str> = KEYS.iter().map(|(key, _)| *key).collect();
+        assert_eq!(explained.len(), KEYS.len(), "a key is explained twice");
+        let settings = defaults();
+        let existing: BTreeSet<&str> = settings.iter().map(|setting| setting.key.as_str()).collect();
+        assert_eq!(explained, existing);
+    }
+
+    #[test]
+    fn the_document_has_every_key_with_its_default() {
+        let wanted = document(&defaults());
+        if std::env::var_os("BLIP2_BLESS").is_some() {
+            std::fs::write(DOCUMENT, &wanted).unwrap();
+        }
+        let found = std::fs::read_to_string(DOCUMENT).unwrap_or_default();
+        assert!(found == wanted, "docs/configuration.md is old: BLIP2_BLESS=1 cargo test --release -p blip2");
+    }
+
+    fn document(settings: &[Setting]) -> String {
+        let mut text = INTRODUCTION.to_owned();
+        let mut section = "";
+        for (key, about) in KEYS {
+            let own = key.split('.').next().unwrap();
+            if own != section {
+                section = own;
+                write!(text, "\n### {section}\n\n| key | default | meaning |\n|---|---|---|\n").unwrap();
+            }
+            let value = &settings.iter().find(|setting| setting.key == *key).unwrap().value;
+            writeln!(text, "| `{key}` | `{value}` | {about} |").unwrap();
+        }
+        text
+    }
+}

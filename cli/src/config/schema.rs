@@ -1,0 +1,79 @@
+//! The JSON Schema of the configuration, made from its defaults and the reference.
+
+use serde_json::{Map, Value as Json, json};
+use toml::{Table, Value};
+
+use super::{RunConfig, reference};
+use crate::error::CliError;
+
+/// The schema of a configuration file.
+pub(crate) fn json_schema() -> Result<Json, CliError> {
+    let defaults = Table::try_from(RunConfig::default())
+        .map_err(|error| CliError::failed(format!("the defaults do not serialise: {error}")))?;
+    let mut schema = section("", &defaults);
+    if let Some(properties) = schema["properties"].as_object_mut() {
+        let base = json!({
+            "type": "string",
+            "description": "A file whose values come first, relative to the folder of this one.",
+        });
+        properties.insert("base".to_owned(), base);
+    }
+    schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    schema["title"] = json!("blip2 run configuration");
+    Ok(schema)
+}
+
+fn section(prefix: &str, table: &Table) -> Json {
+    let properties: Map<String, Json> = table
+        .iter()
+        .map(|(name, value)| {
+            let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+            let schema = match value {
+                Value::Table(inner) => section(&key, inner),
+                leaf => leaf_schema(&key, leaf),
+            };
+            (name.clone(), schema)
+        })
+        .collect();
+    json!({ "type": "object", "additionalProperties": false, "properties": properties })
+}
+
+fn leaf_schema(key: &str, default: &Value) -> Json {
+    let mut schema = match default {
+        Value::Integer(_) => json!({ "type": "integer", "minimum": 0 }),
+        Value::Float(_) => json!({ "type": "number" }),
+        Value::Boolean(_) => json!({ "type": "boolean" }),
+        Value::Array(items) => match items.first() {
+            Some(Value::Float(_) | Value::Integer(_)) => {
+                json!({ "type": "array", "items": { "type": "number" }, "minItems": items.len(), "maxItems": items.len() })
+            }
+            _ => json!({ "type": "array", "items": { "type": "string" } }),
+        },
+        _ => json!({ "type": "string" }),
+    };
+    let choices = reference::choices(key);
+    if !choices.is_empty() {
+        schema["enum"] = json!(choices);
+    }
+    schema["default"] = json!(default);
+    schema["description"] = json!(reference::about(key));
+    schema
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_knows_types_choices_and_refuses_unknown_keys() {
+        let schema = json_schema().unwrap();
+        assert_eq!(schema["additionalProperties"], false);
+        let properties = &schema["properties"];
+        let stage1 = &properties["stage1"]["properties"];
+        assert_eq!(stage1["steps"]["type"], "integer");
+        assert_eq!(stage1["optimizer"]["properties"]["learning_rate"]["type"], "number");
+        assert_eq!(properties["train"]["properties"]["gradients"]["enum"][1], "keys_detached");
+        assert_eq!(properties["data"]["properties"]["crop_scale"]["maxItems"], 2);
+        assert_eq!(properties["base"]["type"], "string");
+    }
+}

@@ -1,0 +1,83 @@
+//! The one error of the command line: what, where, what to do, and the exit code that goes with it.
+
+use crate::exit::Exit;
+
+/// An error that ends a command.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// The configuration is wrong.
+    #[error("configuration: {0}")]
+    Config(String),
+    /// The command line is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// The corpus or an image cannot be used.
+    #[error("{0}")]
+    BadInput(String),
+    /// Token, run or version do not match.
+    #[error("{0}")]
+    Refused(String),
+    /// A signal stopped the run.
+    #[error("{0}")]
+    Interrupted(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+    /// The error of another crate, with its exit code.
+    #[error("{message}")]
+    Reported { exit: Exit, message: String },
+}
+
+impl CliError {
+    /// A configuration error.
+    pub(crate) fn config(message: impl Into<String>) -> Self {
+        CliError::Config(message.into())
+    }
+
+    /// A usage error.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        CliError::Usage(message.into())
+    }
+
+    /// A refusal.
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        CliError::Refused(message.into())
+    }
+
+    /// A failure of no other class.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        CliError::Failed(message.into())
+    }
+
+    /// The exit code of the process that ends with this error.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            CliError::Config(_) => Exit::BadConfig,
+            CliError::Usage(_) => Exit::Usage,
+            CliError::BadInput(_) => Exit::BadInput,
+            CliError::Refused(_) => Exit::Refused,
+            CliError::Interrupted(_) => Exit::Interrupted,
+            CliError::Failed(_) => Exit::Failed,
+            CliError::Reported { exit, .. } => *exit,
+        }
+    }
+}
+
+impl From<blip2_dataset::DatasetError> for CliError {
+    fn from(error: blip2_dataset::DatasetError) -> Self {
+        let message = error.to_string();
+        if error.is_bad_input() { CliError::BadInput(message) } else { CliError::Failed(message) }
+    }
+}
+
+impl From<blip2_worker::WorkerError> for CliError {
+    fn from(error: blip2_worker::WorkerError) -> Self {
+        CliError::Reported { exit: Exit::from_code(error.exit_code() as i32), message: error.to_string() }
+    }
+}
+
+impl From<blip2_coordinator::CoordinatorError> for CliError {
+    fn from(error: blip2_coordinator::CoordinatorError) -> Self {
+        CliError::Reported { exit: Exit::from_code(error.exit_code() as i32), message: error.to_string() }
+    }
+}

@@ -1,0 +1,181 @@
+//! Worker processes on this machine.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::error::CliError;
+use crate::exit::Exit;
+
+/// Lines of a failed worker's log that are shown.
+const TAIL_LINES: usize = 20;
+/// How long a worker may take to end after the run did.
+const LEAVE_WITHIN: Duration = Duration::from_secs(20);
+/// Between two looks at the workers.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What all workers are started with.
+#[derive(Debug)]
+pub(crate) struct WorkerLaunch<'a> {
+    /// URL of the coordinator.
+    pub(crate) coordinator: String,
+    pub(crate) token_file: &'a Path,
+    /// Folder of `worker-N.log`.
+    pub(crate) logs: &'a Path,
+    /// Compute threads of each.
+    pub(crate) threads: usize,
+}
+
+#[derive(Debug)]
+struct WorkerProcess {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    ended: Option<ExitStatus>,
+}
+
+/// Running workers; those still there when this is dropped are killed.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    processes: Vec<WorkerProcess>,
+}
+
+impl Workers {
+    /// Starts `count` workers, each in a process group of its own: Ctrl-C reaches the launcher alone.
+    pub(crate) fn start(launch: &WorkerLaunch<'_>, count: u32) -> Result<Self, CliError> {
+        let processes = (0..count).map(|index| start_one(launch, index)).collect::<Result<_, _>>()?;
+        Ok(Self { processes })
+    }
+
+    /// Waits until no worker is left, or one failed before the run `started`; says which and why.
+    pub(crate) async fn lost(&mut self, started: impl Fn() -> bool) -> CliError {
+        loop {
+            self.look();
+            let failed_early = !started()
+                && self.processes.iter().any(|process| process.ended.is_some_and(|status| !status.success()));
+            if failed_early || self.processes.iter().all(|process| process.ended.is_some()) {
+                return self.failure();
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits until all have ended; those that take too long are killed.
+    pub(crate) async fn finish(mut self) {
+        let all_ended = async {
+            for process in &mut self.processes {
+                if let Err(error) = process.child.wait().await {
+                    tracing::warn!(worker = process.name, %error, "cannot wait for this worker");
+                }
+            }
+        };
+        if timeout(LEAVE_WITHIN, all_ended).await.is_err() {
+            tracing::warn!("workers did not end in time and are killed");
+        }
+    }
+
+    /// The last lines of the logs of those that failed; empty if none did.
+    pub(crate) fn failed_logs(&mut self) -> String {
+        self.look();
+        let failed = |process: &&WorkerProcess| process.ended.is_some_and(|status| !status.success());
+        self.processes.iter().filter(failed).map(log_tail).collect()
+    }
+
+    fn look(&mut self) {
+        for process in &mut self.processes {
+            if process.ended.is_none() {
+                process.ended = process.child.try_wait().ok().flatten();
+            }
+        }
+    }
+
+    /// The first worker that failed, as an error with its exit code.
+    fn failure(&self) -> CliError {
+        let failed =
+            self.processes.iter().find(|process| process.ended.is_some_and(|status| !status.success()));
+        let Some(process) = failed else {
+            return CliError::failed("all workers ended before the run did");
+        };
+        let code = process.ended.and_then(|status| status.code());
+        CliError::Reported {
+            exit: code.map_or(Exit::Failed, Exit::from_code),
+            message: match code {
+                Some(code) => {
+                    format!("{} ended with exit code {code}; see {}", process.name, process.log.display())
+                }
+                None => format!("{} was killed; see {}", process.name, process.log.display()),
+            },
+        }
+    }
+}
+
+/// Threads for each of `workers` processes that share this machine.
+pub(crate) fn threads_per_worker(configured: usize, workers: u32) -> usize {
+    if configured > 0 {
+        return configured;
+    }
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    (cores / workers.max(1) as usize).max(1)
+}
+
+fn start_one(launch: &WorkerLaunch<'_>, index: u32) -> Result<WorkerProcess, CliError> {
+    let name = format!("worker-{index}");
+    let log = launch.logs.join(format!("{name}.log"));
+    let failed = |error: std::io::Error| CliError::failed(format!("cannot start {name}: {error}"));
+    let output = std::fs::File::create(&log)
+        .map_err(|error| CliError::failed(format!("{}: cannot write this log: {error}", log.display())))?;
+    let program = std::env::current_exe().map_err(failed)?;
+    let mut command = Command::new(program);
+    command
+        .args(["worker", "--listen", "127.0.0.1:0", "--coordinator", &launch.coordinator, "--name", &name])
+        .args(["--threads", &launch.threads.to_string(), "--token-file"])
+        .arg(launch.token_file)
+        .env("RAYON_NUM_THREADS", launch.threads.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(output)
+        .kill_on_drop(true);
+    #[cfg(unix)]
+    command.process_group(0);
+    let child = command.spawn().map_err(failed)?;
+    Ok(WorkerProcess { name, child, log, ended: None })
+}
+
+fn log_tail(process: &WorkerProcess) -> String {
+    let text = std::fs::read_to_string(&process.log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let tail = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+    if tail.is_empty() {
+        return String::new();
+    }
+    format!("--- end of {}\n{}\n", process.log.display(), tail.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_share_the_cores() {
+        assert_eq!(threads_per_worker(3, 2), 3);
+        let cores = std::thread::available_parallelism().unwrap().get();
+        assert_eq!(threads_per_worker(0, 1), cores);
+        assert_eq!(threads_per_worker(0, u32::MAX), 1);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_fails_before_the_start_ends_the_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("worker-0.log");
+        std::fs::write(&log, "first\nlast words\n").unwrap();
+        let child = Command::new("sh").args(["-c", "exit 78"]).kill_on_drop(true).spawn().unwrap();
+        let mut workers =
+            Workers { processes: vec![WorkerProcess { name: "worker-0".into(), child, log, ended: None }] };
+        let error = timeout(Duration::from_secs(10), workers.lost(|| false)).await.unwrap();
+        assert_eq!(error.exit(), Exit::BadConfig, "{error}");
+        assert!(workers.failed_logs().ends_with("last words\n"));
+    }
+}

@@ -1,0 +1,202 @@
+//! `metrics.jsonl`: one line for every committed step of a run.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use blip2_coordinator::CommittedStep;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::error::CliError;
+use crate::report::Series;
+
+/// Name of the file inside the run's folder.
+pub(crate) const METRICS_FILE: &str = "metrics.jsonl";
+
+/// One committed step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StepRecord {
+    /// Index of the step over both stages.
+    pub(crate) step: u64,
+    pub(crate) stage: u32,
+    /// Membership epoch in which it was committed.
+    pub(crate) epoch: u64,
+    /// Losses and learning rate; null where a value is not finite.
+    pub(crate) values: BTreeMap<String, Option<f64>>,
+    pub(crate) seconds: f64,
+    pub(crate) data_wait_seconds: f64,
+    /// Pictures of the global batch.
+    pub(crate) samples: u64,
+}
+
+impl From<CommittedStep> for StepRecord {
+    fn from(step: CommittedStep) -> Self {
+        Self {
+            step: step.step,
+            stage: step.stage,
+            epoch: step.epoch,
+            values: step
+                .values
+                .into_iter()
+                .map(|named| (named.name, named.value.is_finite().then_some(named.value)))
+                .collect(),
+            seconds: step.seconds,
+            data_wait_seconds: step.data_wait_seconds,
+            samples: step.samples,
+        }
+    }
+}
+
+/// Where the lines of a run go.
+#[derive(Debug)]
+pub(crate) struct MetricsLog {
+    path: PathBuf,
+    file: File,
+}
+
+impl MetricsLog {
+    /// Opens the log; lines of steps from `resume_step` on are dropped, they will be done again.
+    pub(crate) fn open(path: PathBuf, resume_step: u64) -> Result<Self, CliError> {
+        if path.is_file() {
+            let mut kept = read(&path)?;
+            kept.retain(|record| record.step < resume_step);
+            let text: String =
+                kept.iter().map(|record| line_of(record)).collect::<Result<Vec<_>, _>>()?.concat();
+            let beside = path.with_extension("jsonl.part");
+            std::fs::write(&beside, text)
+                .and_then(|()| std::fs::rename(&beside, &path))
+                .map_err(|error| unwritable(&path, &error))?;
+        }
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(|error| unwritable(&path, &error))?;
+        Ok(Self { path, file })
+    }
+
+    fn append(&mut self, record: &StepRecord) -> Result<(), CliError> {
+        let line = line_of(record)?;
+        self.file.write_all(line.as_bytes()).map_err(|error| unwritable(&self.path, &error))
+    }
+}
+
+/// Writes every committed step until the sender is gone; returns how many there were.
+pub(crate) async fn write_all(
+    mut log: MetricsLog,
+    mut steps: mpsc::Receiver<CommittedStep>,
+) -> Result<u64, CliError> {
+    let mut count = 0;
+    while let Some(step) = steps.recv().await {
+        log.append(&StepRecord::from(step))?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// All records of a log by step; a step that was done again counts once, a torn last line not at all.
+pub(crate) fn read(path: &Path) -> Result<Vec<StepRecord>, CliError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| CliError::failed(format!("{}: cannot read the metrics: {error}", path.display())))?;
+    let mut by_step = BTreeMap::new();
+    let lines: Vec<&str> = text.lines().collect();
+    for (index, line) in lines.iter().enumerate() {
+        match serde_json::from_str::<StepRecord>(line) {
+            Ok(record) => {
+                by_step.insert(record.step, record);
+            }
+            Err(_) if index + 1 == lines.len() => {}
+            Err(error) => {
+                let place = format!("{}:{}", path.display(), index + 1);
+                return Err(CliError::failed(format!("{place}: this is not a line of metrics: {error}")));
+            }
+        }
+    }
+    Ok(by_step.into_values().collect())
+}
+
+/// The named values of one stage as lines of a chart, steps counted from the stage's start.
+pub(crate) fn series(records: &[StepRecord], stage: u32, names: &[(&str, &str)]) -> Vec<Series> {
+    let own: Vec<&StepRecord> = records.iter().filter(|record| record.stage == stage).collect();
+    let first = own.first().map_or(0, |record| record.step);
+    names
+        .iter()
+        .map(|(key, name)| Series {
+            name: (*name).to_owned(),
+            points: own
+                .iter()
+                .filter_map(|record| {
+                    let value = record.values.get(*key)?;
+                    Some((record.step - first, value.unwrap_or(f64::NAN)))
+                })
+                .collect(),
+        })
+        .filter(|line: &Series| !line.points.is_empty())
+        .collect()
+}
+
+fn line_of(record: &StepRecord) -> Result<String, CliError> {
+    let mut line = serde_json::to_string(record)
+        .map_err(|error| CliError::failed(format!("a step's metrics do not serialise: {error}")))?;
+    line.push('\n');
+    Ok(line)
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
+    CliError::failed(format!("{}: cannot write the metrics: {error}; is the disk full?", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(step: u64, loss: f64) -> StepRecord {
+        StepRecord {
+            step,
+            stage: 1 + u32::from(step >= 3),
+            epoch: 1,
+            values: BTreeMap::from([("loss".to_owned(), loss.is_finite().then_some(loss))]),
+            seconds: 0.5,
+            data_wait_seconds: 0.1,
+            samples: 64,
+        }
+    }
+
+    #[test]
+    fn a_resumed_log_holds_every_step_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(METRICS_FILE);
+        let mut log = MetricsLog::open(path.clone(), 0).unwrap();
+        for step in 0..4 {
+            log.append(&record(step, 1.0)).unwrap();
+        }
+        drop(log);
+        let torn = std::fs::read_to_string(&path).unwrap() + "{\"step\":4,";
+        std::fs::write(&path, torn).unwrap();
+        let mut log = MetricsLog::open(path.clone(), 2).unwrap();
+        for step in 2..5 {
+            log.append(&record(step, 2.0)).unwrap();
+        }
+        let records = read(&path).unwrap();
+        let steps: Vec<u64> = records.iter().map(|r| r.step).collect();
+        assert_eq!(steps, [0, 1, 2, 3, 4]);
+        assert_eq!(records[2].values["loss"], Some(2.0));
+        let lines = series(&records, 2, &[("loss", "total"), ("itc", "contrastive")]);
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0].points, [(0, 2.0), (1, 2.0)]);
+    }
+
+    #[test]
+    fn a_broken_line_in_the_middle_is_an_error_and_nan_a_gap() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(METRICS_FILE);
+        let mut log = MetricsLog::open(path.clone(), 0).unwrap();
+        log.append(&record(0, f64::NAN)).unwrap();
+        assert!(series(&read(&path).unwrap(), 1, &[("loss", "total")])[0].points[0].1.is_nan());
+        std::fs::write(&path, "nonsense\n{}\n").unwrap();
+        let text = read(&path).unwrap_err().to_string();
+        assert!(text.contains(":1:"), "{text}");
+    }
+}

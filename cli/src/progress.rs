@@ -1,0 +1,280 @@
+//! Showing a run while it goes: a bar on a terminal, plain lines elsewhere, JSON lines for programs.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use blip2_proto::v1::StatusReply;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Between two plain lines.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+/// Between two redraws of the bar.
+const REDRAW_EVERY: Duration = Duration::from_millis(200);
+
+/// Who reads the progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// A person at a terminal.
+    Terminal,
+    /// A log file.
+    Lines,
+    /// A program that reads standard output.
+    Json,
+}
+
+impl Audience {
+    /// JSON if asked for, else what standard error is.
+    pub(crate) fn detect(json: bool) -> Self {
+        match (json, std::io::stderr().is_terminal()) {
+            (true, _) => Audience::Json,
+            (false, true) => Audience::Terminal,
+            (false, false) => Audience::Lines,
+        }
+    }
+}
+
+/// Shows every change until the sender is gone.
+pub(crate) async fn show(mut status: watch::Receiver<StatusReply>, audience: Audience) {
+    let bar = (audience == Audience::Terminal).then(new_bar);
+    let mut said = Said::default();
+    let pause = if audience == Audience::Terminal { REDRAW_EVERY } else { Duration::from_millis(50) };
+    while status.changed().await.is_ok() {
+        let now = status.borrow_and_update().clone();
+        match &bar {
+            Some(bar) => draw(bar, &now),
+            None => said.say(&now, audience),
+        }
+        tokio::time::sleep(pause).await;
+    }
+    let last = status.borrow().clone();
+    match &bar {
+        Some(bar) => {
+            draw(bar, &last);
+            bar.finish();
+        }
+        None => said.say_last(&last, audience),
+    }
+}
+
+/// What was last said, so that lines come neither too often nor twice.
+#[derive(Debug, Default)]
+struct Said {
+    at: Option<Instant>,
+    state: String,
+    step: u64,
+    stage: u32,
+    faults: usize,
+}
+
+impl Said {
+    fn say(&mut self, status: &StatusReply, audience: Audience) {
+        let overdue = self.at.is_none_or(|at| at.elapsed() >= LINE_EVERY);
+        let news =
+            status.state != self.state || status.stage != self.stage || status.faults.len() > self.faults;
+        if news || (overdue && status.step != self.step) {
+            self.write(status, audience);
+        }
+    }
+
+    fn say_last(&mut self, status: &StatusReply, audience: Audience) {
+        if status.step != self.step || status.state != self.state {
+            self.write(status, audience);
+        }
+    }
+
+    fn write(&mut self, status: &StatusReply, audience: Audience) {
+        // A reader that went away must not end the run.
+        let _ = match audience {
+            Audience::Json => writeln!(std::io::stdout(), "{}", status_json(status)),
+            _ => writeln!(std::io::stderr(), "{}", status_line(status)),
+        };
+        *self = Said {
+            at: Some(Instant::now()),
+            state: status.state.clone(),
+            step: status.step,
+            stage: status.stage,
+            faults: status.faults.len(),
+        };
+    }
+}
+
+fn new_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    // The template is a constant that the tests parse.
+    if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:24.cyan/blue} {pos}/{len}  {msg}") {
+        bar.set_style(style.progress_chars("━━─"));
+    }
+    bar
+}
+
+fn draw(bar: &ProgressBar, status: &StatusReply) {
+    bar.set_length(status.total_steps);
+    bar.set_position(status.step);
+    bar.set_prefix(stage_name(status));
+    bar.set_message(figures(status).join("  "));
+}
+
+/// One line for a log.
+pub(crate) fn status_line(status: &StatusReply) -> String {
+    let mut parts = vec![
+        format!("{} step {}/{}", stage_name(status), status.step, status.total_steps),
+        format!("{} of {}", status.state, count(status.members.len(), "worker")),
+    ];
+    parts.extend(figures(status));
+    if let Some(fault) = status.faults.last() {
+        parts.push(format!("last fault: {fault}"));
+    }
+    parts.join("  ")
+}
+
+/// The same for programs.
+pub(crate) fn status_json(status: &StatusReply) -> serde_json::Value {
+    let values: serde_json::Map<String, serde_json::Value> =
+        status.values.iter().map(|named| (named.name.clone(), json!(named.value))).collect();
+    let members: Vec<serde_json::Value> = status
+        .members
+        .iter()
+        .map(|member| {
+            json!({
+                "id": member.member_id,
+                "name": member.name,
+                "address": member.exchange_address,
+                "first_slot": member.first_slot,
+                "slots": member.slot_count,
+                "data_wait_share": member.data_wait_share,
+            })
+        })
+        .collect();
+    json!({
+        "run": status.run_id,
+        "state": status.state,
+        "epoch": status.epoch,
+        "stage": status.stage,
+        "step": status.step,
+        "total_steps": status.total_steps,
+        "values": values,
+        "samples_per_s": status.samples_per_s,
+        "data_wait_share": status.data_wait_share,
+        "goodput": status.goodput,
+        "quarantined": status.quarantined,
+        "members": members,
+        "faults": status.faults,
+        "last_checkpoint": status.last_checkpoint,
+        "eta_seconds": status.eta_seconds,
+    })
+}
+
+/// Losses, speed, waiting and the time left, as far as they are known.
+fn figures(status: &StatusReply) -> Vec<String> {
+    let mut parts: Vec<String> = status
+        .values
+        .iter()
+        .map(|named| {
+            if named.name.contains("lr") || named.name.contains("learning") {
+                format!("{} {:.1e}", named.name, named.value)
+            } else {
+                format!("{} {:.3}", named.name, named.value)
+            }
+        })
+        .collect();
+    if status.samples_per_s > 0.0 {
+        parts.push(format!("{:.1} samples/s", status.samples_per_s));
+        parts.push(format!("data wait {:.0} %", status.data_wait_share * 100.0));
+    }
+    if status.quarantined > 0 {
+        parts.push(format!("{} quarantined", count(status.quarantined as usize, "row")));
+    }
+    if status.eta_seconds > 0.0 {
+        parts.push(format!("{} left", duration(status.eta_seconds)));
+    }
+    parts
+}
+
+fn stage_name(status: &StatusReply) -> String {
+    match (status.state.as_str(), status.stage) {
+        ("waiting", _) | (_, 0) => "waiting".to_owned(),
+        (_, stage) => format!("stage {stage}"),
+    }
+}
+
+fn count(number: usize, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
+/// Seconds in the two biggest units that fit.
+pub(crate) fn duration(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match (whole / 86_400, whole / 3600 % 24, whole / 60 % 60, whole % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, s) => format!("{m} min {s} s"),
+        (0, h, m, _) => format!("{h} h {m} min"),
+        (d, h, _, _) => format!("{d} d {h} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use blip2_proto::v1::NamedValue;
+
+    use super::*;
+
+    fn status(step: u64) -> StatusReply {
+        StatusReply {
+            state: "running".to_owned(),
+            stage: 1,
+            step,
+            total_steps: 300,
+            values: vec![
+                NamedValue { name: "itc".to_owned(), value: 3.25 },
+                NamedValue { name: "lr".to_owned(), value: 1e-3 },
+            ],
+            samples_per_s: 200.0,
+            data_wait_share: 0.03,
+            eta_seconds: 75.0,
+            ..StatusReply::default()
+        }
+    }
+
+    #[test]
+    fn a_line_says_where_the_run_is() {
+        let line = status_line(&status(12));
+        for part in [
+            "stage 1 step 12/300",
+            "itc 3.250",
+            "lr 1.0e-3",
+            "200.0 samples/s",
+            "data wait 3 %",
+            "1 min 15 s left",
+        ] {
+            assert!(line.contains(part), "{line}");
+        }
+        let json = status_json(&status(12));
+        assert_eq!(json["values"]["itc"], 3.25);
+        assert_eq!(json["step"], 12);
+    }
+
+    #[test]
+    fn durations_use_two_units() {
+        let shown: Vec<String> = [0.4, 59.6, 3600.0, 90_000.0].map(duration).into();
+        assert_eq!(shown, ["0 s", "1 min 0 s", "1 h 0 min", "1 d 1 h"]);
+    }
+
+    #[test]
+    fn the_bar_has_a_valid_template() {
+        let bar = new_bar();
+        draw(&bar, &status(3));
+        assert_eq!((bar.position(), bar.length()), (3, Some(300)));
+    }
+
+    #[tokio::test]
+    async fn showing_ends_when_the_run_is_gone() {
+        let (sender, receiver) = watch::channel(status(0));
+        let shown = tokio::spawn(show(receiver, Audience::Lines));
+        sender.send(status(1)).unwrap();
+        drop(sender);
+        tokio::time::timeout(Duration::from_secs(5), shown).await.unwrap().unwrap();
+    }
+}

@@ -1,0 +1,252 @@
+//! A run's folder: the pinned configuration and corpus, and what may be continued in it.
+
+use std::path::PathBuf;
+
+use blip2_dataset::{Location, Manifest, put_create};
+use blip2_worker::config_hash;
+
+use crate::config::{RunConfig, differing_keys};
+use crate::error::CliError;
+
+/// The configuration of a run, itself a configuration file.
+const RUN_FILE: &str = "run.toml";
+/// The pinned corpus.
+const MANIFEST_FILE: &str = "manifest.parquet";
+/// Characters of a hash that name a run.
+const ID_PART: usize = 8;
+
+/// A run that can be started.
+#[derive(Debug)]
+pub(crate) struct RunFolder {
+    /// The run's folder in its store.
+    pub(crate) root: Location,
+    /// The same on this machine's disk, if it is there.
+    pub(crate) local: Option<PathBuf>,
+    /// The configuration, with `run.id` filled in.
+    pub(crate) config: RunConfig,
+    pub(crate) config_hash: String,
+    pub(crate) manifest_hash: String,
+    /// Whether the run was here before.
+    pub(crate) continued: bool,
+}
+
+impl RunFolder {
+    /// Pins the configuration and the corpus of a new run, or compares them with those of the run that is there.
+    ///
+    /// # Errors
+    /// Refused when a run is there and `resume` is false, or when its configuration or corpus differs.
+    pub(crate) async fn open(mut config: RunConfig, resume: bool) -> Result<Self, CliError> {
+        let root = located(&config)?;
+        let worker = config.worker();
+        worker.validate()?;
+        config.coordinator.validate(config.train.slots)?;
+        let stored = root.join(RUN_FILE).read().await?;
+        if stored.is_some() && !resume {
+            return Err(CliError::refused(format!(
+                "{root} already holds a run; continue it with --resume, or choose another run.root"
+            )));
+        }
+        let manifest = Manifest::open(&config.data.train, &config.data.columns).await?;
+        let manifest_hash = manifest.digest();
+        let hash = config_hash(&worker);
+        let continued = stored.is_some();
+        match stored {
+            Some(bytes) => {
+                config.run.id = compare_configuration(&root, &bytes, &config, &hash)?;
+                compare_corpus(&root, &manifest_hash).await?;
+            }
+            None => {
+                if config.run.id.is_empty() {
+                    config.run.id = format!("{}-{}", &hash[..ID_PART], &manifest_hash[..ID_PART]);
+                }
+                pin(&root, &config, &manifest, &manifest_hash).await?;
+            }
+        }
+        Ok(Self {
+            local: local_path(&config.run.root),
+            root,
+            config,
+            config_hash: hash,
+            manifest_hash,
+            continued,
+        })
+    }
+
+    /// The folder for logs: in the run's folder, or in the one for temporary files when the run lives elsewhere.
+    pub(crate) fn logs(&self) -> Result<PathBuf, CliError> {
+        let folder = match &self.local {
+            Some(folder) => folder.join("logs"),
+            None => std::env::temp_dir().join(format!("blip2-{}", self.config.run.id)),
+        };
+        std::fs::create_dir_all(&folder).map_err(|error| {
+            CliError::failed(format!("{}: cannot create this folder: {error}", folder.display()))
+        })?;
+        Ok(folder)
+    }
+}
+
+/// The configuration a run was started with.
+pub(crate) async fn stored_configuration(root: &Location) -> Result<RunConfig, CliError> {
+    let bytes = root.join(RUN_FILE).read().await?.ok_or_else(|| {
+        CliError::failed(format!("{root} is not a run: it has no {RUN_FILE}; name the folder in `run.root`"))
+    })?;
+    parse_stored(root, &bytes)
+}
+
+/// The folder on this machine that a location names, if it is one.
+pub(crate) fn local_path(location: &str) -> Option<PathBuf> {
+    match location.split_once("://") {
+        None => Some(PathBuf::from(location)),
+        Some(("file", _)) => url::Url::parse(location).ok()?.to_file_path().ok(),
+        Some(_) => None,
+    }
+}
+
+fn located(config: &RunConfig) -> Result<Location, CliError> {
+    if config.run.root.is_empty() {
+        return Err(CliError::config(
+            "run.root: say where the run lives, for example --set run.root=runs/first or an s3:// URL",
+        ));
+    }
+    if config.data.train.is_empty() {
+        return Err(CliError::config(
+            "data.train: name the corpus, for example --set 'data.train=[\"data/*.parquet\"]'",
+        ));
+    }
+    Ok(Location::parse(&config.run.root)?)
+}
+
+/// The manifest first: a `run.toml` says that the run is complete.
+async fn pin(
+    root: &Location,
+    config: &RunConfig,
+    manifest: &Manifest,
+    manifest_hash: &str,
+) -> Result<(), CliError> {
+    if !put_create(&root.join(MANIFEST_FILE), manifest.to_parquet()?).await? {
+        compare_corpus(root, manifest_hash).await?;
+    }
+    let text = toml::to_string(config)
+        .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
+    if !put_create(&root.join(RUN_FILE), text.into_bytes().into()).await? {
+        return Err(CliError::refused(format!("{root}: another process started a run here just now")));
+    }
+    Ok(())
+}
+
+/// The stored run's id, if its configuration is the one asked for.
+fn compare_configuration(
+    root: &Location,
+    stored: &[u8],
+    asked: &RunConfig,
+    asked_hash: &str,
+) -> Result<String, CliError> {
+    let stored = parse_stored(root, stored)?;
+    let before = stored.worker();
+    if config_hash(&before) != asked_hash {
+        let keys = differing_keys(&before, &asked.worker())?.join(", ");
+        return Err(CliError::refused(format!(
+            "{root} was started with another configuration; different: {keys}. \
+             Set them as they were, or choose another run.root"
+        )));
+    }
+    Ok(stored.run.id)
+}
+
+async fn compare_corpus(root: &Location, manifest_hash: &str) -> Result<(), CliError> {
+    let place = root.join(MANIFEST_FILE);
+    let bytes = place
+        .read()
+        .await?
+        .ok_or_else(|| CliError::failed(format!("{place} is missing: the run's pinned corpus is gone")))?;
+    if Manifest::from_parquet(bytes)?.digest() != manifest_hash {
+        return Err(CliError::refused(format!(
+            "{root} was started on another corpus: files, sizes or row counts of data.train changed. \
+             Restore them, or choose another run.root"
+        )));
+    }
+    Ok(())
+}
+
+fn parse_stored(root: &Location, bytes: &[u8]) -> Result<RunConfig, CliError> {
+    let broken = |error: String| {
+        CliError::failed(format!("{}: not a run configuration of this version: {error}", root.join(RUN_FILE)))
+    };
+    let text = std::str::from_utf8(bytes).map_err(|error| broken(error.to_string()))?;
+    toml::from_str(text).map_err(|error| broken(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Exit;
+
+    fn config(folder: &std::path::Path) -> RunConfig {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+        let mut layers = crate::config::Layers::new().unwrap();
+        layers.apply_text("quickstart.toml".as_ref(), include_str!("../../configs/quickstart.toml")).unwrap();
+        let mut config = layers.finish().unwrap().config;
+        config.run.root = folder.join("run").display().to_string();
+        let model = &mut config.model;
+        for path in [
+            &mut model.image_encoder,
+            &mut model.language_model,
+            &mut model.qformer_init,
+            &mut model.qformer_tokenizer,
+        ] {
+            *path = format!("{root}/{path}");
+        }
+        config.data.train = vec![format!("{root}/assets/corpus/test-00000.parquet")];
+        config
+    }
+
+    #[tokio::test]
+    async fn a_run_is_pinned_once_and_continued_only_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        let first = RunFolder::open(config.clone(), true).await.unwrap();
+        assert!(!first.continued && !first.config.run.id.is_empty());
+
+        let refused = RunFolder::open(config.clone(), false).await.unwrap_err();
+        assert_eq!(refused.exit(), Exit::Refused);
+        assert!(refused.to_string().contains("--resume"), "{refused}");
+
+        let again = RunFolder::open(config.clone(), true).await.unwrap();
+        assert!(again.continued);
+        assert_eq!(again.config.run.id, first.config.run.id);
+
+        let mut other = config.clone();
+        other.stage1.optimizer.learning_rate *= 2.0;
+        other.loader.decode_threads += 1;
+        let refused = RunFolder::open(other, true).await.unwrap_err();
+        assert_eq!(refused.exit(), Exit::Refused);
+        let text = refused.to_string();
+        assert!(text.contains("stage1.optimizer.learning_rate") && !text.contains("loader"), "{text}");
+
+        let mut other = config.clone();
+        other.data.train = vec![other.data.train[0].replace("test-00000", "web-00000")];
+        // The list of files is part of the configuration, so it is named as what differs.
+        assert!(RunFolder::open(other, true).await.unwrap_err().to_string().contains("data.train"));
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut nowhere = config(folder.path());
+        nowhere.run.root.clear();
+        let error = RunFolder::open(nowhere, false).await.unwrap_err();
+        assert!(error.exit() == Exit::BadConfig && error.to_string().contains("run.root"), "{error}");
+        let mut missing = config(folder.path());
+        missing.data.train = vec![folder.path().join("none.parquet").display().to_string()];
+        let error = RunFolder::open(missing, false).await.unwrap_err();
+        assert_eq!(error.exit(), Exit::BadInput, "{error}");
+        assert!(!folder.path().join("run").join(RUN_FILE).is_file(), "nothing half-written");
+    }
+
+    #[test]
+    fn local_places_are_known() {
+        assert_eq!(local_path("runs/a"), Some(PathBuf::from("runs/a")));
+        assert_eq!(local_path("file:///runs/a"), Some(PathBuf::from("/runs/a")));
+        assert_eq!(local_path("s3://bucket/a"), None);
+    }
+}

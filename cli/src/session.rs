@@ -1,0 +1,136 @@
+//! One run's coordinator in this process, with its progress and metrics.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use blip2_coordinator::{Catalogue, CheckpointRecord, Outcome, RunSpec};
+use blip2_proto::v1::StatusReply;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::identity::binary_identity;
+use crate::metrics::{METRICS_FILE, MetricsLog, write_all};
+use crate::progress::{Audience, show};
+use crate::run_folder::RunFolder;
+
+/// Committed steps that may wait for the disk.
+const METRICS_QUEUE: usize = 1024;
+
+/// A run about to be coordinated.
+#[derive(Debug)]
+pub(crate) struct Session {
+    folder: RunFolder,
+    spec: RunSpec,
+    metrics: MetricsLog,
+    status: watch::Sender<StatusReply>,
+}
+
+/// A run that came to its end.
+#[derive(Debug, Clone)]
+pub(crate) struct Finished {
+    pub(crate) checkpoint: String,
+    pub(crate) seconds: f64,
+    /// The last status.
+    pub(crate) status: StatusReply,
+}
+
+impl Session {
+    /// Finds what to continue from and opens the metrics.
+    pub(crate) async fn prepare(folder: RunFolder, token: String) -> Result<Self, CliError> {
+        let config = &folder.config;
+        let resume = if folder.continued { checkpoint_to_continue(&folder).await? } else { None };
+        let start = resume.as_ref().map_or(0, |record| record.step);
+        let metrics = MetricsLog::open(metrics_path(&folder)?, start)?;
+        let worker_toml = toml::to_string(&config.worker())
+            .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
+        let spec = RunSpec {
+            run_id: config.run.id.clone(),
+            run_root: folder.root.clone(),
+            config_toml: worker_toml,
+            config_hash: folder.config_hash.clone(),
+            manifest_hash: folder.manifest_hash.clone(),
+            binary: binary_identity()?,
+            token,
+            slots: config.train.slots,
+            stage_steps: vec![config.stage1.steps, config.stage2.steps],
+            stage_batch: vec![config.stage1.batch, config.stage2.batch],
+            resume,
+            max_quarantined_share: config.data.max_quarantined_share,
+        };
+        Ok(Self { folder, spec, metrics, status: watch::Sender::new(StatusReply::default()) })
+    }
+
+    /// Follows the run from beside it.
+    pub(crate) fn status(&self) -> watch::Receiver<StatusReply> {
+        self.status.subscribe()
+    }
+
+    /// Coordinates the run to its end.
+    ///
+    /// # Errors
+    /// Interrupted after a saved stop, else the failure with its exit code.
+    pub(crate) async fn run(
+        self,
+        listener: TcpListener,
+        stop: CancellationToken,
+        audience: Audience,
+    ) -> Result<Finished, CliError> {
+        let started = Instant::now();
+        let (commits, committed) = mpsc::channel(METRICS_QUEUE);
+        let last_status = self.status.subscribe();
+        let shown = show(self.status.subscribe(), audience);
+        let written = write_all(self.metrics, committed);
+        let settings = self.folder.config.coordinator.clone();
+        let checkpoints = self.folder.config.checkpoint.clone();
+        let coordinated = blip2_coordinator::run(
+            listener,
+            stop.cancelled_owned(),
+            self.spec,
+            settings,
+            checkpoints,
+            self.status,
+            commits,
+        );
+        let (outcome, (), written) = tokio::join!(coordinated, shown, written);
+        written?;
+        let status = last_status.borrow().clone();
+        match outcome? {
+            Outcome::Done { checkpoint } => {
+                Ok(Finished { checkpoint, seconds: started.elapsed().as_secs_f64(), status })
+            }
+            Outcome::Interrupted { checkpoint: Some(checkpoint) } => Err(CliError::Interrupted(format!(
+                "stopped after checkpoint {checkpoint}; continue with --resume"
+            ))),
+            Outcome::Interrupted { checkpoint: None } => {
+                Err(CliError::failed("stopped before anything could be saved; start again"))
+            }
+            Outcome::Failed { exit_code, message } => {
+                Err(CliError::Reported { exit: Exit::from_code(exit_code as i32), message })
+            }
+        }
+    }
+}
+
+/// The newest valid checkpoint; those passed over because they are damaged are reported.
+async fn checkpoint_to_continue(folder: &RunFolder) -> Result<Option<CheckpointRecord>, CliError> {
+    let (newest, damaged) = Catalogue::new(&folder.root).latest_valid().await?;
+    for checkpoint in damaged {
+        eprintln!("warning: checkpoint {} is passed over: {}", checkpoint.name, checkpoint.reason);
+    }
+    match &newest {
+        Some(record) => eprintln!("continuing from checkpoint {}", record.name),
+        None => eprintln!("continuing from the beginning: {} has no checkpoint yet", folder.root),
+    }
+    Ok(newest)
+}
+
+/// Where the metrics of a run are: in its folder, or in the logs' when the run lives elsewhere.
+pub(crate) fn metrics_path(folder: &RunFolder) -> Result<PathBuf, CliError> {
+    match &folder.local {
+        Some(local) => Ok(local.join(METRICS_FILE)),
+        None => Ok(folder.logs()?.join(METRICS_FILE)),
+    }
+}

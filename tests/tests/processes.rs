@@ -1,0 +1,67 @@
+//! Coordinator and workers started one by one, as on several machines.
+
+use blip2_tests::process::{Running, blip2, finish, poll, start};
+use blip2_tests::run::{STEPS, SmallRun};
+
+/// The address that a process printed as its first JSON line.
+fn listening(process: &Running) -> String {
+    let address = poll(|| {
+        let line: serde_json::Value = serde_json::from_str(process.stdout().lines().next()?).ok()?;
+        Some(line["listening"].as_str()?.to_owned())
+    });
+    address.expect("the process says where it listens")
+}
+
+fn coordinator(run: &SmallRun, token: &str, arguments: &[&str]) -> (Running, String) {
+    let known = ["coordinator", "--config", run.config(), "--listen", "127.0.0.1:0", "--token-file", token];
+    let process = start(blip2(&[&known[..], arguments].concat()));
+    let address = listening(&process);
+    (process, address)
+}
+
+fn token_file(run: &SmallRun, name: &str, token: &str) -> String {
+    let path = run.scratch().join(name);
+    std::fs::write(&path, token).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_run_of_separate_processes_refuses_strangers_and_shows_its_status() {
+    let run = SmallRun::new();
+    let token = token_file(&run, "token", "a long secret");
+    let wrong = token_file(&run, "wrong", "another secret");
+    let (coordinator, address) = coordinator(&run, &token, &["--set", "coordinator.workers=2", "--json"]);
+    let url = format!("http://{address}");
+    let worker = |token: &str, more: &[&str]| {
+        blip2(&[&["worker", "--coordinator", &url, "--threads", "1", "--token-file", token], more].concat())
+    };
+
+    finish(worker(&wrong, &[])).expect(4).says(&["token"]);
+    let first = start(worker(&token, &["--name", "first"]));
+    listening(&first);
+    let other = ["--config", run.config(), "--set", "train.seed=7"];
+    finish(worker(&token, &other)).expect(4).says(&["configuration"]);
+
+    let status = finish(blip2(&["status", &url, "--json"])).expect(0);
+    let status = &status.json_lines()[0];
+    assert_eq!(status["state"], "waiting", "{status}");
+    assert_eq!(status["total_steps"], 2 * STEPS, "{status}");
+
+    let second = start(worker(&token, &["--name", "second", "--config", run.config()]));
+    for process in [first, second] {
+        process.wait().expect(0);
+    }
+    let ended = coordinator.wait().expect(0);
+    let summary = ended.json_lines().pop().unwrap();
+    assert_eq!(summary["steps"], 2 * STEPS, "{summary}");
+    assert_eq!(run.digest().1, 2 * STEPS);
+}
+
+#[test]
+fn a_coordinator_without_a_token_stays_on_this_machine() {
+    let run = SmallRun::new();
+    finish(blip2(&["coordinator", "--config", run.config(), "--listen", "0.0.0.0:0"]))
+        .expect(2)
+        .says(&["--token-file"]);
+    finish(blip2(&["status", "127.0.0.1:1"])).expect(1).says(&["127.0.0.1:1"]);
+}

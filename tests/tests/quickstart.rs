@@ -1,0 +1,57 @@
+//! A quick start of a few steps, and what can be done with what it leaves.
+
+use blip2_tests::process::{blip2, finish, repository};
+
+#[test]
+fn a_short_quick_start_leaves_a_report_a_run_and_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("quickstart");
+    let at = |name: &str| out.join(name).to_str().unwrap().to_owned();
+    let short = ["stage1.steps=3", "stage2.steps=3", "stage1.batch=16", "stage2.batch=16", "eval.captions=6"];
+    let mut command = blip2(&["quickstart", "--json", "--out", out.to_str().unwrap()]);
+    for value in short {
+        command.args(["--set", value]);
+    }
+    let ended = finish(command).expect(0);
+    let summary = ended.json_lines().pop().unwrap();
+    for key in ["seconds", "r@1", "r@5", "r@10", "stage2_loss", "stage2_loss_shuffled", "language_model_loss"]
+    {
+        assert!(summary[key].is_number(), "{key} in {summary}");
+    }
+    let report = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert_eq!(report.matches("<figure").count(), 6);
+
+    let again = finish(blip2(&["quickstart", "--out", out.to_str().unwrap()]));
+    again.expect(4).says(&["--out"]);
+
+    let listed = finish(blip2(&["checkpoint", "ls", &at("run"), "--json"])).expect(0).json_lines();
+    assert_eq!(listed.last().unwrap()["step"], 6, "{listed:?}");
+    finish(blip2(&["checkpoint", "verify", &at("run")])).expect(0);
+    let digest = finish(blip2(&["checkpoint", "digest", &at("run")])).expect(0).stdout;
+    assert!(digest.trim_end().ends_with("  6"), "{digest}");
+    finish(blip2(&["checkpoint", "export", &at("run"), "--out", &at("again")])).expect(0);
+    let weights = |folder: &str| std::fs::read(out.join(folder).join("model.safetensors")).unwrap();
+    assert!(weights("again") == weights("export"), "two exports of one checkpoint are the same bytes");
+
+    let picture = folder.path().join("picture.png");
+    image::RgbImage::from_pixel(80, 40, image::Rgb([200, 30, 30])).save(&picture).unwrap();
+    let picture = picture.to_str().unwrap();
+    let export = at("export");
+    let generate = |more: &[&str]| {
+        blip2(&[&["generate", "--model", &export, "--json", "--image", picture], more].concat())
+    };
+    let line = finish(generate(&["--beams", "3"])).expect(0).json_lines().remove(0);
+    assert_eq!(line["image"], picture);
+    assert!(line["text"].is_string() && line["tokens"].is_array(), "{line}");
+    let prompted = finish(generate(&["--prompt", "a red"])).expect(0).json_lines().remove(0);
+    assert_eq!(prompted["prompt"], "a red");
+    let missing = blip2(&["generate", "--model", &export, "--image", "none.png"]);
+    finish(missing).expect(3).says(&["none.png"]);
+
+    let held_out = format!("{}/assets/corpus/test-00000.parquet", repository().display());
+    for (kind, key) in [("retrieval", "r@5"), ("caption", "loss")] {
+        let measured = finish(blip2(&["eval", kind, "--model", &export, "--data", &held_out, "--json"]));
+        let line = measured.expect(0).json_lines().pop().unwrap();
+        assert!(line[key].is_number(), "{line}");
+    }
+}
