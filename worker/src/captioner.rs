@@ -11,6 +11,8 @@ use image::RgbImage;
 use crate::error::Result;
 use crate::evaluate::eval_pixels;
 
+/// Any length that leaves room beside the special tokens.
+const PADDED_LENGTH: usize = 8;
 /// Pictures computed at a time.
 const BATCH: usize = 16;
 
@@ -38,8 +40,8 @@ impl Captioner {
     pub fn open(folder: &Path) -> Result<Self> {
         let device = Device::flex();
         let model = Blip2::open(folder, &device)?;
-        // The length bounds padded training texts alone; prompts keep theirs.
-        let text = TextEncoder::open(folder, TextEncoding::new(1, model.tokens().pad))?;
+        // The length bounds padded training texts alone, prompts keep theirs; it must hold the special tokens.
+        let text = TextEncoder::open(folder, TextEncoding::new(PADDED_LENGTH, model.tokens().pad))?;
         Ok(Self { model, text, device })
     }
 
