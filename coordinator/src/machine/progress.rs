@@ -1,0 +1,143 @@
+//! What the run tells of itself.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use blip2_proto::v1::{MemberStatus, NamedValue, StatusReply};
+
+use super::{CommittedStep, Machine, Phase};
+
+/// Commits over which rates are averaged.
+const WINDOW: usize = 32;
+/// Faults remembered.
+const MOST_FAULTS: usize = 32;
+
+/// Rates, losses and faults.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// Values of the newest committed step.
+    pub(super) values: Vec<NamedValue>,
+    /// Steps below it were reported.
+    reported: u64,
+    first_attempt: Option<Duration>,
+    last_commit: Duration,
+    /// Seconds spent in attempts that were committed.
+    useful: Duration,
+    recent: VecDeque<Recent>,
+    faults: VecDeque<String>,
+}
+
+#[derive(Debug)]
+struct Recent {
+    seconds: f64,
+    waited: f64,
+    computed: f64,
+    samples: u64,
+}
+
+impl Progress {
+    pub(super) fn new(committed: u64, values: Vec<NamedValue>) -> Self {
+        Self {
+            values,
+            reported: committed,
+            first_attempt: None,
+            last_commit: Duration::ZERO,
+            useful: Duration::ZERO,
+            recent: VecDeque::new(),
+            faults: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn attempt_started(&mut self, now: Duration) {
+        self.first_attempt.get_or_insert(now);
+    }
+
+    /// Takes in a committed step; whether it was never reported before (a run set back commits some again, with the
+    /// same values).
+    pub(super) fn committed(&mut self, now: Duration, since: Duration, step: &CommittedStep) -> bool {
+        self.values.clone_from(&step.values);
+        self.last_commit = now;
+        let took = now.saturating_sub(since);
+        self.useful += took;
+        if self.recent.len() == WINDOW {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(Recent {
+            seconds: took.as_secs_f64(),
+            waited: step.data_wait_seconds,
+            computed: step.seconds,
+            samples: step.samples,
+        });
+        let is_new = step.step >= self.reported;
+        self.reported = self.reported.max(step.step + 1);
+        is_new
+    }
+
+    fn mean_seconds(&self) -> f64 {
+        let total: f64 = self.recent.iter().map(|step| step.seconds).sum();
+        if self.recent.is_empty() { 0.0 } else { total / self.recent.len() as f64 }
+    }
+}
+
+impl Machine {
+    pub(super) fn fault(&mut self, fault: String) {
+        tracing::warn!("{fault}");
+        if self.progress.faults.len() == MOST_FAULTS {
+            self.progress.faults.pop_front();
+        }
+        self.progress.faults.push_back(fault);
+    }
+
+    /// The run as its status page shows it.
+    pub fn status(&self) -> StatusReply {
+        let progress = &self.progress;
+        let sum = |part: fn(&Recent) -> f64| progress.recent.iter().map(part).sum::<f64>();
+        let (seconds, computed) = (sum(|step| step.seconds), sum(|step| step.computed));
+        let ratio = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
+        let elapsed = progress
+            .first_attempt
+            .map_or(0.0, |first| progress.last_commit.saturating_sub(first).as_secs_f64());
+        let left = self.schedule.total() - self.committed;
+        let members = self.members.iter().map(|(id, member)| {
+            let slots = self
+                .world
+                .iter()
+                .find(|(in_world, _)| in_world == id)
+                .map_or(0..0, |(_, slots)| slots.clone());
+            MemberStatus {
+                member_id: *id,
+                name: member.name.clone(),
+                exchange_address: member.address.clone(),
+                first_slot: slots.start,
+                slot_count: slots.len() as u32,
+                data_wait_share: member.data_wait_share,
+            }
+        });
+        StatusReply {
+            run_id: self.spec.run_id.clone(),
+            state: self.state().into(),
+            epoch: self.epoch,
+            step: self.committed,
+            total_steps: self.schedule.total(),
+            stage: self.schedule.stage_of(self.committed),
+            values: progress.values.clone(),
+            samples_per_s: ratio(sum(|step| step.samples as f64), seconds),
+            data_wait_share: ratio(sum(|step| step.waited), computed),
+            goodput: ratio(progress.useful.as_secs_f64(), elapsed),
+            quarantined: self.quarantine.len() as u64,
+            members: members.collect(),
+            faults: progress.faults.iter().cloned().collect(),
+            last_checkpoint: self.last_checkpoint.as_ref().map_or(String::new(), |(name, _)| name.clone()),
+            eta_seconds: left as f64 * progress.mean_seconds(),
+        }
+    }
+
+    fn state(&self) -> &'static str {
+        match self.phase {
+            Phase::Gathering { .. } => "waiting",
+            Phase::Electing { .. } | Phase::Stepping { .. } | Phase::Settling { .. } => "running",
+            Phase::Saving => "saving",
+            Phase::Ended(state) => state,
+        }
+    }
+}

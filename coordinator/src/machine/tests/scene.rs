@@ -1,0 +1,196 @@
+//! A machine with its store and workers played by the test.
+
+use std::time::Duration;
+
+use blip2_dataset::{Location, QuarantineList};
+use blip2_proto::v1::coordinator_message::Kind as ToWorker;
+use blip2_proto::v1::worker_message::Kind as FromWorker;
+use blip2_proto::v1::{
+    Assignment, Commit, Heartbeat, Hello, NamedValue, PartWritten, RefusalCode, StepDone, StepFailed,
+    StopKind,
+};
+
+use crate::machine::{Action, Event, Machine, Outcome, SessionId};
+use crate::{CheckpointRecord, CheckpointSettings, CoordinatorSettings, RunSpec};
+
+pub(super) fn spec(steps: &[u64]) -> RunSpec {
+    RunSpec {
+        run_id: "run".into(),
+        run_root: Location::parse("/runs/test").expect("a path"),
+        config_toml: "[train]".into(),
+        config_hash: "cafe".into(),
+        manifest_hash: "beef".into(),
+        binary: "0.1.0 abc".into(),
+        token: "secret".into(),
+        slots: 8,
+        stage_steps: steps.to_vec(),
+        stage_batch: vec![64; steps.len()],
+        resume: None,
+        max_quarantined_share: 0.05,
+    }
+}
+
+pub(super) fn settings(workers: u32, min_workers: u32) -> CoordinatorSettings {
+    CoordinatorSettings { workers, min_workers, ..CoordinatorSettings::default() }
+}
+
+pub(super) fn hello(session: SessionId) -> Hello {
+    Hello {
+        token: "secret".into(),
+        binary: "0.1.0 abc".into(),
+        exchange_address: format!("host-{session}:1"),
+        name: format!("w{session}"),
+        config_hash: "cafe".into(),
+    }
+}
+
+/// A machine, the time, and what it did. Session numbers are member ids: workers join in order.
+pub(super) struct Scene {
+    pub(super) machine: Machine,
+    pub(super) now: Duration,
+    pub(super) actions: Vec<Action>,
+    /// Epochs are granted and COMMITs stored at once.
+    pub(super) store_answers: bool,
+}
+
+impl Scene {
+    pub(super) fn new(spec: RunSpec, settings: CoordinatorSettings, every_steps: u64) -> Self {
+        let checkpoints = CheckpointSettings { every_steps, keep: 2 };
+        Self {
+            machine: Machine::new(spec, settings, checkpoints, 1, QuarantineList::default()),
+            now: Duration::ZERO,
+            actions: Vec::new(),
+            store_answers: true,
+        }
+    }
+
+    /// A scene in which `workers` have joined.
+    pub(super) fn running(steps: &[u64], workers: u32, min_workers: u32, every_steps: u64) -> Self {
+        let mut scene = Self::new(spec(steps), settings(workers, min_workers), every_steps);
+        (0..u64::from(workers)).for_each(|session| scene.join(session));
+        scene
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        self.now += Duration::from_millis(1);
+        let actions = self.machine.step(self.now, event);
+        self.actions.extend(actions.iter().cloned());
+        if !self.store_answers {
+            return;
+        }
+        for action in actions {
+            match action {
+                Action::TakeEpoch { epoch, .. } => self.event(Event::EpochTaken { epoch, result: Ok(()) }),
+                Action::StoreCommit { record, .. } => {
+                    self.event(Event::CommitStored { name: record.name, result: Ok(()) });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn join(&mut self, session: SessionId) {
+        self.event(Event::Joined { session, hello: hello(session) });
+    }
+
+    pub(super) fn say(&mut self, session: SessionId, message: FromWorker) {
+        self.event(Event::Message { session, message });
+    }
+
+    pub(super) fn done(&mut self, session: SessionId) {
+        let done = StepDone {
+            epoch: self.machine.epoch,
+            step: self.machine.committed,
+            values: vec![NamedValue { name: "loss".into(), value: self.machine.committed as f64 }],
+            seconds: 2.0,
+            data_wait_seconds: 0.5,
+            samples: 8,
+            quarantined: Vec::new(),
+        };
+        self.say(session, FromWorker::StepDone(done));
+    }
+
+    pub(super) fn all_done(&mut self, sessions: &[SessionId]) {
+        sessions.iter().for_each(|session| self.done(*session));
+    }
+
+    pub(super) fn failed(&mut self, session: SessionId, suspects: &[u32]) {
+        let (epoch, step) = (self.machine.epoch, self.machine.committed);
+        let failed = StepFailed { epoch, step, reason: "no answer".into(), suspects: suspects.to_vec() };
+        self.say(session, FromWorker::StepFailed(failed));
+    }
+
+    pub(super) fn part(&mut self, session: SessionId, checkpoint: &str) {
+        let part = format!("part-{session:05}.safetensors");
+        let written = PartWritten { checkpoint: checkpoint.into(), part, length: 9, blake3: "d".into() };
+        self.say(session, FromWorker::PartWritten(written));
+    }
+
+    /// Lets time pass while the workers show signs of life.
+    pub(super) fn pass(&mut self, time: Duration, alive: &[SessionId]) {
+        let until = self.now + time;
+        while self.now < until {
+            self.now += Duration::from_millis(500);
+            alive.iter().for_each(|session| self.say(*session, FromWorker::Heartbeat(Heartbeat {})));
+            self.event(Event::Tick);
+        }
+    }
+
+    pub(super) fn sent(&self, session: SessionId) -> Vec<&ToWorker> {
+        let to = |action| match action {
+            &Action::Send { session: to, ref message } if to == session => Some(message),
+            _ => None,
+        };
+        self.actions.iter().filter_map(to).collect()
+    }
+
+    pub(super) fn assignments(&self, session: SessionId) -> Vec<&Assignment> {
+        let assignment = |message: &&'_ ToWorker| matches!(message, ToWorker::Assignment(_));
+        let sent = self.sent(session).into_iter().filter(assignment);
+        sent.filter_map(|message| if let ToWorker::Assignment(found) = message { Some(found) } else { None })
+            .collect()
+    }
+
+    pub(super) fn commits(&self, session: SessionId) -> Vec<&Commit> {
+        self.sent(session)
+            .into_iter()
+            .filter_map(|message| if let ToWorker::Commit(found) = message { Some(found) } else { None })
+            .collect()
+    }
+
+    pub(super) fn stop(&self, session: SessionId) -> Option<(StopKind, String)> {
+        self.sent(session).into_iter().find_map(|message| match message {
+            ToWorker::Stop(stop) => Some((stop.kind(), stop.reason.clone())),
+            _ => None,
+        })
+    }
+
+    pub(super) fn outcome(&self) -> Option<&Outcome> {
+        self.actions
+            .iter()
+            .find_map(|action| if let Action::Finish(outcome) = action { Some(outcome) } else { None })
+    }
+
+    pub(super) fn refusal(&self, session: SessionId) -> Option<(RefusalCode, String)> {
+        self.sent(session).into_iter().find_map(|message| match message {
+            ToWorker::Refused(refused) => Some((refused.code(), refused.reason.clone())),
+            _ => None,
+        })
+    }
+
+    pub(super) fn stored(&self) -> Vec<&CheckpointRecord> {
+        self.actions
+            .iter()
+            .filter_map(
+                |action| if let Action::StoreCommit { record, .. } = action { Some(record) } else { None },
+            )
+            .collect()
+    }
+
+    pub(super) fn reported(&self) -> Vec<u64> {
+        self.actions
+            .iter()
+            .filter_map(|action| if let Action::Report(step) = action { Some(step.step) } else { None })
+            .collect()
+    }
+}
