@@ -62,8 +62,7 @@ impl MetricsLog {
         if path.is_file() {
             let mut kept = read(&path)?;
             kept.retain(|record| record.step < resume_step);
-            let text: String =
-                kept.iter().map(|record| line_of(record)).collect::<Result<Vec<_>, _>>()?.concat();
+            let text: String = kept.iter().map(line_of).collect::<Result<Vec<_>, _>>()?.concat();
             let beside = path.with_extension("jsonl.part");
             std::fs::write(&beside, text)
                 .and_then(|()| std::fs::rename(&beside, &path))

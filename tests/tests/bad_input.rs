@@ -88,7 +88,7 @@ fn a_wrong_configuration_names_its_key() {
     with("train.slots=3").says(&["train.slots"]);
     with("stage1.batch=6").says(&["stage1.batch"]);
     with("run.root=").says(&["run.root"]);
-    run.train(&["--workers", "8"]).expect(78).says(&["train.slots"]);
+    run.train(&["--workers", "8"]).expect(78).says(&["coordinator.workers", "4 slots"]);
     finish(blip2(&["train", "--config", "no-such-file.toml"])).expect(78).says(&["no-such-file.toml"]);
     finish(blip2(&["train", "--nonsense"])).expect(2);
     nothing_written(&run.root());

@@ -50,8 +50,10 @@ fn a_short_quick_start_leaves_a_report_a_run_and_a_model() {
 
     let held_out = format!("{}/assets/corpus/test-00000.parquet", repository().display());
     for (kind, key) in [("retrieval", "r@5"), ("caption", "loss")] {
-        let measured = finish(blip2(&["eval", kind, "--model", &export, "--data", &held_out, "--json"]));
+        let measured = finish(blip2(&["eval", kind, "--model", &at("run"), "--data", &held_out, "--json"]));
         let line = measured.expect(0).json_lines().pop().unwrap();
         assert!(line[key].is_number(), "{line}");
     }
+    let exported = blip2(&["eval", "retrieval", "--model", &export, "--data", &held_out]);
+    finish(exported).expect(2).says(&["exported", "run"]);
 }

@@ -13,6 +13,8 @@ use crate::exit::Exit;
 use crate::report::{CaptionLosses, RetrievalScores};
 use crate::run_folder::stored_configuration;
 
+/// What tells an exported model from a run.
+const EXPORT_FILE: &str = "config.json";
 /// The stage whose heads compare pictures and texts.
 pub(crate) const RETRIEVAL_STAGE: u32 = 1;
 /// The stage that writes captions.
@@ -96,6 +98,12 @@ struct Subject {
 impl Subject {
     async fn open(arguments: &EvalTarget, stage: u32) -> Result<Self, CliError> {
         let target = Target::resolve(&arguments.model).await?;
+        if target.root.join(EXPORT_FILE).head().await?.is_some() {
+            return Err(CliError::usage(format!(
+                "--model {}: this is an exported model, which lacks stage 1's heads; name the run it came from",
+                arguments.model
+            )));
+        }
         let config = stored_configuration(&target.root).await?.worker();
         let record = target.record_of_stage(stage).await?;
         let state = read_state(&target.root, &record).await?;

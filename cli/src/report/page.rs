@@ -131,10 +131,10 @@ fn pictures(pictures: &[CaptionedPicture]) -> String {
     for picture in pictures {
         let right = picture.written.trim().eq_ignore_ascii_case(picture.name.trim());
         // Writing to a String cannot fail.
-        let _ = write!(
+        let _ = writeln!(
             figures,
             "<figure{class}><img src=\"data:{media};base64,{data}\" alt=\"{name}\" width=\"80\" height=\"80\">\
-             <figcaption><b>{name}</b><span>{written}</span></figcaption></figure>\n",
+             <figcaption><b>{name}</b><span>{written}</span></figcaption></figure>",
             class = if right { " class=\"right\"" } else { "" },
             media = picture.media_type,
             data = STANDARD.encode(&picture.bytes),
