@@ -11,8 +11,6 @@ use image::RgbImage;
 use crate::error::Result;
 use crate::evaluate::eval_pixels;
 
-/// Any length that leaves room beside the special tokens.
-const PADDED_LENGTH: usize = 8;
 /// Pictures computed at a time.
 const BATCH: usize = 16;
 
@@ -40,8 +38,10 @@ impl Captioner {
     pub fn open(folder: &Path) -> Result<Self> {
         let device = Device::flex();
         let model = Blip2::open(folder, &device)?;
-        // The length bounds padded training texts alone, prompts keep theirs; it must hold the special tokens.
-        let text = TextEncoder::open(folder, TextEncoding::new(PADDED_LENGTH, model.tokens().pad))?;
+        // A prompt may fill what the language model reads, behind the queries.
+        let room =
+            model.opt().config().max_position_embeddings.saturating_sub(model.qformer_config().queries);
+        let text = TextEncoder::open(folder, TextEncoding::new(room, model.tokens().pad))?;
         Ok(Self { model, text, device })
     }
 
@@ -56,8 +56,8 @@ impl Captioner {
         if options.eos.is_empty() {
             options.eos = self.model.tokens().eos.clone();
         }
-        let mut prompt_ids = vec![self.model.tokens().bos];
-        prompt_ids.extend(self.text.encode_plain(prompt)?);
+        // The tokenizer puts the start token in front.
+        let prompt_ids = self.text.encode_plain(prompt)?;
         let mut captions = Vec::with_capacity(images.len());
         for images in images.chunks(BATCH) {
             let size = self.model.encoder().image_size();
@@ -70,5 +70,20 @@ impl Captioner {
             }
         }
         Ok(captions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_starts_once() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones/opt-tiny");
+        let text = TextEncoder::open(&folder, TextEncoding::new(16, 1)).unwrap();
+        let start = text.id_of("</s>").unwrap();
+        assert_eq!(text.encode_plain("").unwrap(), [start]);
+        let prompt = text.encode_plain("a photo of").unwrap();
+        assert_eq!(prompt.iter().filter(|token| **token == start).count(), 1, "{prompt:?}");
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blip2_collective::{Exchange, Member, World};
+use blip2_collective::{CollectiveError, Exchange, Member, World};
 use blip2_dataset::{Loader, Location, Manifest, StepBatch};
 use blip2_proto::v1;
 use bytes::Bytes;
@@ -86,13 +86,14 @@ impl Compute {
         while let Some(order) = orders.blocking_recv() {
             match order {
                 Order::Assignment(assignment) => {
-                    self.enter(&assignment)?;
-                    self.do_step()?;
+                    if self.entered(&assignment)? && self.has_steps() {
+                        self.do_step()?;
+                    }
                 }
                 Order::Commit(commit) => {
                     self.commit(&commit)?;
                     // Orders that came meanwhile say whether the next step is still ours to do.
-                    if orders.is_empty() && self.step < self.spec.config.total_steps() {
+                    if orders.is_empty() && self.pending.is_none() && self.has_steps() {
                         self.do_step()?;
                     }
                 }
@@ -100,6 +101,23 @@ impl Compute {
             }
         }
         Ok(())
+    }
+
+    /// Whether the run has a step after the committed ones.
+    fn has_steps(&self) -> bool {
+        self.step < self.spec.config.total_steps()
+    }
+
+    /// Takes up an assignment; a peer whose state cannot be had is reported, and another assignment follows.
+    fn entered(&mut self, assignment: &v1::Assignment) -> Result<bool> {
+        match self.enter(assignment) {
+            Ok(()) => Ok(true),
+            Err(WorkerError::Collective(error)) => {
+                self.report_failure(assignment.epoch, assignment.step, &error)?;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes up an assignment: its world, and the state after its committed steps.
@@ -182,6 +200,12 @@ impl Compute {
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn report_failure(&self, epoch: u64, step: u64, error: &CollectiveError) -> Result<()> {
+        tracing::warn!(step, epoch, %error, "step failed");
+        let (suspects, reason) = (error.suspects(), error.to_string());
+        self.report(v1::worker_message::Kind::StepFailed(v1::StepFailed { epoch, step, suspects, reason }))
     }
 
     fn gradient(&mut self) -> Result<(StepGradient, v1::StepDone)> {
@@ -268,7 +292,12 @@ impl Compute {
     }
 
     /// Applies a committed step and hands out its checkpoint part.
+    ///
+    /// A commit of the step before the next one asks for the part alone: a save that was begun with other members.
     fn commit(&mut self, commit: &v1::Commit) -> Result<()> {
+        if commit.step + 1 == self.step {
+            return self.hand_out_part(commit);
+        }
         let pending = self.pending.take();
         let Some(mut pending) = pending.filter(|p| p.step == commit.step && p.epoch == commit.epoch) else {
             return Err(WorkerError::Protocol(format!(
@@ -281,9 +310,15 @@ impl Compute {
             self.state.as_mut().ok_or_else(|| WorkerError::Protocol("a commit without state".into()))?;
         self.parts.apply(state, stage_step, &mut pending.gradient)?;
         self.step += 1;
+        self.hand_out_part(commit)
+    }
+
+    fn hand_out_part(&self, commit: &v1::Commit) -> Result<()> {
         if commit.save_checkpoint.is_empty() {
             return Ok(());
         }
+        let state =
+            self.state.as_ref().ok_or_else(|| WorkerError::Protocol("a save without state".into()))?;
         let content = encode_part(state, commit.part_index, commit.part_count)?;
         self.send(Report::Part {
             checkpoint: commit.save_checkpoint.clone(),

@@ -79,7 +79,7 @@ impl StepParts {
             ("", _) | (_, None) => 0,
             (prompt, Some(model)) => {
                 let text = language_text(&config, model.config().pad_token_id as u32)?;
-                text.encode_plain(prompt)?.len() + 1
+                text.encode_plain(prompt)?.len()
             }
         };
         let sizes = FrozenSizes { image_width: encoder.width(), vocab: text.vocab_size(), language_width };
