@@ -41,6 +41,6 @@ pub fn hugging_face(config: &WorkerConfig, state: &NamedState, out: &Path) -> Re
     };
     let qformer = config.model.qformer_config(sizes.image_width, sizes.vocab);
     let tokens = PromptTokens::choose(language_model, opt.config())?;
-    let mut model = Blip2::from_parts(encoder, stage2, opt, qformer, tokens)?;
+    let mut model = Blip2::from_parts(encoder, *stage2, opt, qformer, tokens)?;
     Ok(export_blip2(out, &mut model, language_model)?)
 }

@@ -30,9 +30,9 @@ pub struct FrozenSizes {
 #[derive(Debug)]
 pub enum StageModel {
     /// Representation learning.
-    Stage1(Stage1Model),
+    Stage1(Box<Stage1Model>),
     /// Generative learning.
-    Stage2(Stage2Model),
+    Stage2(Box<Stage2Model>),
 }
 
 /// Parameters and optimizer state after a number of committed steps.
@@ -55,15 +55,15 @@ pub struct TrainState {
 impl StageModel {
     fn layout(&mut self) -> Result<FlatLayout> {
         Ok(match self {
-            Self::Stage1(model) => FlatLayout::of(model)?,
-            Self::Stage2(model) => FlatLayout::of(model)?,
+            Self::Stage1(model) => FlatLayout::of(model.as_mut())?,
+            Self::Stage2(model) => FlatLayout::of(model.as_mut())?,
         })
     }
 
     fn read(&mut self, layout: &FlatLayout) -> Result<Vec<f32>> {
         Ok(match self {
-            Self::Stage1(model) => layout.read(model)?,
-            Self::Stage2(model) => layout.read(model)?,
+            Self::Stage1(model) => layout.read(model.as_mut())?,
+            Self::Stage2(model) => layout.read(model.as_mut())?,
         })
     }
 }
@@ -127,7 +127,7 @@ impl TrainState {
         if let Some(init) = init {
             blip2_model::weights::load(&mut model, "", init, device)?;
         }
-        Self::new(1, StageModel::Stage1(model))
+        Self::new(1, StageModel::Stage1(Box::new(model)))
     }
 
     /// Stage 2 takes from stage 1 what it has in common with it, by name; the projection is new.
@@ -139,7 +139,7 @@ impl TrainState {
     ) -> Result<Self> {
         let mut model = empty_stage2(config, sizes, device)?;
         initialise(&mut model, "", &mut SeededValues::new(config.train.seed), device)?;
-        let mut state = Self::new(2, StageModel::Stage2(model))?;
+        let mut state = Self::new(2, StageModel::Stage2(Box::new(model)))?;
         for tensor in state.layout.tensors() {
             if let Some(values) = previous(&tensor.name, &tensor.shape)? {
                 state.parameters[tensor.range()].copy_from_slice(&values);
@@ -174,8 +174,8 @@ impl TrainState {
     ) -> Result<Self> {
         let stage = stored.stage();
         let model = match stage {
-            1 => StageModel::Stage1(empty_stage1(config, sizes, device)?),
-            _ => StageModel::Stage2(empty_stage2(config, sizes, device)?),
+            1 => StageModel::Stage1(Box::new(empty_stage1(config, sizes, device)?)),
+            _ => StageModel::Stage2(Box::new(empty_stage2(config, sizes, device)?)),
         };
         let mut state = Self::new(stage, model)?;
         stored.fill(&state.layout, &mut state.parameters, &mut state.moments)?;
@@ -186,8 +186,8 @@ impl TrainState {
     /// Copies the master parameters into the model's tensors.
     pub fn write_model(&mut self, device: &Device) -> Result<()> {
         match &mut self.model {
-            StageModel::Stage1(model) => self.layout.write(model, &self.parameters, device)?,
-            StageModel::Stage2(model) => self.layout.write(model, &self.parameters, device)?,
+            StageModel::Stage1(model) => self.layout.write(model.as_mut(), &self.parameters, device)?,
+            StageModel::Stage2(model) => self.layout.write(model.as_mut(), &self.parameters, device)?,
         }
         Ok(())
     }

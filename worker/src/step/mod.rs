@@ -78,7 +78,7 @@ impl StepParts {
         let prompt_tokens = match (config.stage2.prompt.as_str(), &language_model) {
             ("", _) | (_, None) => 0,
             (prompt, Some(model)) => {
-                let text = language_text(&config, model.config().pad_token_id as u32)?;
+                let text = language_text(&config, model.config().pad_token_id)?;
                 text.encode_plain(prompt)?.len()
             }
         };
