@@ -21,7 +21,7 @@ mod error;
 pub mod export;
 pub mod generate;
 pub mod hf_config;
-mod host;
+pub mod host;
 pub mod layers;
 pub mod loss;
 pub mod opt;

@@ -7,6 +7,7 @@
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 
 use crate::ModelError;
+use crate::host::floats;
 
 /// Label of a row that does not count.
 pub const IGNORED: i32 = -100;
@@ -68,9 +69,7 @@ pub fn cross_entropy(
 }
 
 fn read_sum(losses: Tensor<2>) -> Result<f64, ModelError> {
-    let data = losses.try_into_data().map_err(|e| ModelError::Device(e.to_string()))?;
-    let losses = data.as_slice::<f32>().map_err(|e| ModelError::Device(format!("{e:?}")))?;
-    Ok(losses.iter().map(|loss| f64::from(*loss)).sum())
+    Ok(floats(losses)?.into_iter().map(f64::from).sum())
 }
 
 #[cfg(test)]

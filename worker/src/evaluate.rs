@@ -9,6 +9,7 @@ use blip2_dataset::{
 };
 use blip2_model::clip::Clip;
 use blip2_model::dropout::Dropout;
+use blip2_model::host::floats;
 use blip2_model::loss::IGNORED;
 use blip2_model::opt::Opt;
 use blip2_model::vision::ImageEncoder;
@@ -105,7 +106,7 @@ impl Evaluator {
             let [rows, queries, width] = images.dims();
             let all = images.reshape([rows * queries, width]).matmul(text_features.clone().transpose());
             let best = all.reshape([rows, queries, texts.len()]).max_dim(1).reshape([rows, texts.len()]);
-            similarity.extend(values(best)?);
+            similarity.extend(floats(best)?);
         }
         Ok(recall(&similarity, &truth, texts.len()))
     }
@@ -186,7 +187,7 @@ pub fn clip_retrieval(folder: &Path, samples: &[Sample]) -> Result<Retrieval> {
         let images = samples.iter().map(|sample| transform.apply(&sample.image));
         let pixels = pixels(images, clip.image_size(), &device)?;
         let images = clip.image_features(pixels)?;
-        similarity.extend(values(images.matmul(text_features.clone().transpose()))?);
+        similarity.extend(floats(images.matmul(text_features.clone().transpose()))?);
     }
     Ok(recall(&similarity, &truth, texts.len()))
 }
@@ -208,12 +209,6 @@ fn pixels(
         rows += 1;
     }
     Ok(Tensor::from_data(TensorData::new(all, [rows, 3, size, size]), device))
-}
-
-fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
-    let failed = |reason: String| WorkerError::Model(blip2_model::ModelError::Device(reason));
-    let data = tensor.try_into_data().map_err(|e| failed(e.to_string()))?;
-    Ok(data.as_slice::<f32>().map_err(|e| failed(format!("{e:?}")))?.to_vec())
 }
 
 fn flat_tokens(tokens: &[Tokens]) -> (Vec<i32>, Vec<i32>) {

@@ -4,6 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::contrastive::Contrast;
 use crate::ModelError;
+use crate::host::floats;
 
 /// Features, token ids and masks of the global batch, in the order of its rows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -72,9 +73,7 @@ impl GlobalBatch {
             .max_dim(1)
             .reshape([rows, rows])
             / temperature;
-        let data = similarity.try_into_data().map_err(|e| ModelError::Device(e.to_string()))?;
-        let similarity = data.as_slice::<f32>().map_err(|e| ModelError::Device(format!("{e:?}")))?.to_vec();
-        Ok(Contrast::new(similarity, rows, smoothing))
+        Ok(Contrast::new(floats(similarity)?, rows, smoothing))
     }
 
     /// `[N, queries, embed_dim]`.

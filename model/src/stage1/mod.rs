@@ -21,6 +21,7 @@ use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor};
 
 use crate::ModelError;
+use crate::host::floats;
 use crate::layers::{LayerNorm, Linear};
 use crate::qformer::{QFormer, QFormerConfig};
 use crate::tensors::{NamedTensors, TensorVisitor, join, set};
@@ -132,7 +133,7 @@ impl TensorVisitor for FromBert<'_> {
         let stored = self.bert.shape(bert_name).map(<[usize]>::to_vec);
         let values = match stored {
             Some(stored) if is_table && stored != shape && stored[1..] == shape[1..] => {
-                let mut values = read_values(tensor)?;
+                let mut values = floats(tensor.val().inner())?;
                 let rows = self.bert.read(bert_name, &stored)?;
                 let common = rows.len().min(values.len());
                 values[..common].copy_from_slice(&rows[..common]);
@@ -145,11 +146,6 @@ impl TensorVisitor for FromBert<'_> {
     }
 }
 
-fn read_values<const D: usize>(tensor: &Param<Tensor<D>>) -> Result<Vec<f32>, ModelError> {
-    let data = tensor.val().inner().try_into_data().map_err(|e| ModelError::Device(e.to_string()))?;
-    Ok(data.as_slice::<f32>().map_err(|e| ModelError::Device(format!("{e:?}")))?.to_vec())
-}
-
 /// Values of the text feed-forward parts, by name.
 #[derive(Default)]
 struct TextParts(std::collections::BTreeMap<String, Vec<f32>>);
@@ -160,7 +156,7 @@ impl TensorVisitor for TextParts {
             .iter()
             .any(|part| name.contains(part) && !name.contains("attention.output"));
         if is_text_part {
-            self.0.insert(name.to_string(), read_values(tensor)?);
+            self.0.insert(name.to_string(), floats(tensor.val().inner())?);
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use blip2_collective::TreeAccumulator;
 use blip2_dataset::{KeyedRng, SlotBatch, StepBatch};
+use blip2_model::host;
 use blip2_model::stage1::{self, Contrast, GlobalBatch, Side, SlotContext, SlotForward};
 use burn::tensor::{Tensor, TensorData};
 use bytes::Bytes;
@@ -116,7 +117,7 @@ impl StepParts {
     fn published_rows(&self, open: &[OpenSlot<'_>]) -> Result<Vec<(u64, Bytes)>> {
         let mut rows = Vec::new();
         for slot in open {
-            let values = host_values(slot.features.clone())?;
+            let values = host::floats(slot.features.clone())?;
             let width = values.len() / slot.batch.samples.len();
             let first = self.first_row(slot.batch);
             let chunks = values.chunks(width).enumerate();
@@ -130,8 +131,8 @@ impl StepParts {
         let (mut image_feats, mut text_feats) = (Vec::new(), Vec::new());
         let (mut ids, mut mask) = (Vec::new(), Vec::new());
         for slot in open {
-            image_feats.extend(host_values(slot.forward.image_feats.clone().inner())?);
-            text_feats.extend(host_values(slot.forward.text_feat.clone().inner())?);
+            image_feats.extend(host::floats(slot.forward.image_feats.clone().inner())?);
+            text_feats.extend(host::floats(slot.forward.text_feat.clone().inner())?);
             ids.extend_from_slice(&slot.batch.ids);
             mask.extend_from_slice(&slot.batch.mask);
         }
@@ -252,10 +253,4 @@ impl StepParts {
         let fetched = members.exchange.fetch_rows(members.step, wanted, members.deadline);
         Ok(members.runtime.block_on(fetched)?.into_iter().collect())
     }
-}
-
-fn host_values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
-    let device = |reason: String| WorkerError::Model(blip2_model::ModelError::Device(reason));
-    let data = tensor.try_into_data().map_err(|e| device(e.to_string()))?;
-    Ok(data.as_slice::<f32>().map_err(|e| device(format!("{e:?}")))?.to_vec())
 }
