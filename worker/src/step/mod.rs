@@ -143,14 +143,14 @@ impl StepParts {
         Ok(self.encoder.forward(pixels)?)
     }
 
-    /// The dropout masks of one slot of one step.
-    fn dropout(&self, stage: u32, step: u64, slot: u32) -> Dropout {
+    /// The dropout masks of one slot in the part of a step that `purpose` names.
+    fn dropout(&self, purpose: &str, step: u64, slot: u32) -> Dropout {
         let probability = self.config.model.qformer.dropout;
         if probability <= 0.0 {
             return Dropout::off();
         }
-        let parts = [u64::from(stage), step, u64::from(slot)];
-        let key = blip2_dataset::KeyedRng::new(self.config.train.seed, "dropout", &parts).next_u64();
+        let parts = [step, u64::from(slot)];
+        let key = blip2_dataset::KeyedRng::new(self.config.train.seed, purpose, &parts).next_u64();
         Dropout::keyed(probability, key as u32)
     }
 }

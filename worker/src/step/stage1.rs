@@ -16,6 +16,9 @@ use crate::state::TrainState;
 
 const STAGE: u32 = 1;
 
+const FEATURE_DROPOUT: &str = "dropout of stage 1's features";
+const LOSS_DROPOUT: &str = "dropout of stage 1's losses";
+
 /// Losses that travel behind the gradient: matching, captioning.
 const LOSSES: usize = 2;
 
@@ -71,7 +74,7 @@ impl StepParts {
                 smoothing: config.stage1.label_smoothing,
                 decoder_start: self.decoder_start,
             };
-            let mut dropout = self.dropout(STAGE + 2, step, slot.batch.slot);
+            let mut dropout = self.dropout(LOSS_DROPOUT, step, slot.batch.slot);
             let loss = state.stage1()?.slot_loss(slot.forward, &context, &mut dropout)?;
             let mut flat = vec![0.0; length + LOSSES];
             let mut gradients = loss.objective.backward();
@@ -109,7 +112,7 @@ impl StepParts {
             mask: slot.mask.clone(),
             text_length: self.config.stage1.text_length,
         };
-        let forward = state.stage1()?.features(batch, &mut self.dropout(STAGE, step, slot.slot))?;
+        let forward = state.stage1()?.features(batch, &mut self.dropout(FEATURE_DROPOUT, step, slot.slot))?;
         Ok(OpenSlot { batch: slot, features, forward })
     }
 

@@ -12,7 +12,7 @@ use super::{Members, StepGradient, StepParts};
 use crate::error::{Result, WorkerError};
 use crate::state::TrainState;
 
-const STAGE: u32 = 2;
+const DROPOUT: &str = "dropout of stage 2";
 
 /// What travels behind the gradient: the summed loss and the number of tokens.
 const EXTRAS: usize = 2;
@@ -31,7 +31,7 @@ impl StepParts {
         let mut sum = TreeAccumulator::new(&SumTree::new(slots)?, first..first + batch.slots.len() as u32);
         for slot in &batch.slots {
             let features = self.image_features(slot)?;
-            let mut dropout = self.dropout(STAGE, step, slot.slot);
+            let mut dropout = self.dropout(DROPOUT, step, slot.slot);
             let (loss, tokens) = self.caption_loss(state.stage2()?, features, slot, &mut dropout)?;
             let mut flat = vec![0.0; length + EXTRAS];
             let mut gradients = loss.objective.backward();
