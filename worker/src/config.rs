@@ -309,6 +309,7 @@ impl WorkerConfig {
         if !(0.0..1.0).contains(&self.model.qformer.dropout) {
             return refuse(format!("model.qformer.dropout = {}: use 0 ≤ p < 1", self.model.qformer.dropout));
         }
+        self.validate_parts()?;
         self.validate_folders()
     }
 
@@ -332,33 +333,43 @@ impl WorkerConfig {
                 )));
             }
         }
-        self.validate_parts()
+        Ok(())
     }
 
-    /// Names a part that the configuration asks for and this version does not have.
+    /// Names a part that the configuration asks for and this version does not have, before anyone fetches it.
     fn validate_parts(&self) -> Result<()> {
         if self.stage2.steps == 0 {
             return Ok(());
         }
-        let path = std::path::Path::new(&self.model.language_model).join("config.json");
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| WorkerError::Configuration(format!("{}: {error}", path.display())))?;
-        let value: serde_json::Value = serde_json::from_str(&text)
-            .map_err(|error| WorkerError::Configuration(format!("{}: {error}", path.display())))?;
-        match value["model_type"].as_str() {
-            Some("opt") => Ok(()),
-            other => Err(WorkerError::Configuration(format!(
-                "model.language_model = \"{}\" is of type {}; this version trains stage 2 with OPT only",
-                self.model.language_model,
-                other.unwrap_or("unknown")
-            ))),
+        let folder = std::path::Path::new(&self.model.language_model);
+        let family = match (folder.is_dir(), folder.file_name()) {
+            (true, _) => model_type(&folder.join("config.json"))?,
+            (false, Some(name)) if name.to_string_lossy().contains("t5") => "t5".into(),
+            // The check of the folders says what is missing.
+            (false, _) => return Ok(()),
+        };
+        if family == "opt" {
+            return Ok(());
         }
+        Err(WorkerError::Configuration(format!(
+            "model.language_model = \"{}\" is of type {family}, which is not built yet: this version trains stage 2 \
+             with OPT only",
+            folder.display()
+        )))
     }
 
     /// Steps of both stages.
     pub fn total_steps(&self) -> u64 {
         self.stage1.steps + self.stage2.steps
     }
+}
+
+/// `model_type` of a `config.json`.
+fn model_type(path: &std::path::Path) -> Result<String> {
+    let failed = |reason: String| WorkerError::Configuration(format!("{}: {reason}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
+    Ok(value["model_type"].as_str().unwrap_or("unknown").to_string())
 }
 
 /// BLAKE3 (hex) of what a step is a function of: every section but `loader`.
@@ -397,6 +408,10 @@ mod tests {
         config.stage1.text_length = 1000;
         assert!(config.validate().unwrap_err().to_string().contains("max_positions"));
         config.stage1.text_length = 16;
+        (config.stage2.steps, config.stage2.batch) = (1, 8);
+        config.model.language_model = "models/flan-t5-xl".into();
+        assert!(config.validate().unwrap_err().to_string().contains("not built yet"));
+        config.stage2.steps = 0;
         config.model.image_encoder = "/nonexistent".into();
         let error = config.validate().unwrap_err();
         assert!(error.to_string().contains("model.image_encoder"));
