@@ -8,7 +8,7 @@ use blip2_model::stage1::Stage1Model;
 use blip2_model::stage2::Stage2Model;
 use blip2_model::tensors::FlatLayout;
 use blip2_model::weights::{NameStyle, WeightSource, initialise};
-use burn::tensor::Device;
+use burn::tensor::{Device, Gradients};
 
 use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
@@ -188,6 +188,15 @@ impl TrainState {
         match &mut self.model {
             StageModel::Stage1(model) => self.layout.write(model.as_mut(), &self.parameters, device)?,
             StageModel::Stage2(model) => self.layout.write(model.as_mut(), &self.parameters, device)?,
+        }
+        Ok(())
+    }
+
+    /// Moves the gradients of the model's tensors into `flat`, which follows the layout.
+    pub(crate) fn take_gradients(&mut self, gradients: &mut Gradients, flat: &mut [f32]) -> Result<()> {
+        match &mut self.model {
+            StageModel::Stage1(model) => self.layout.take_gradients(model.as_mut(), gradients, flat)?,
+            StageModel::Stage2(model) => self.layout.take_gradients(model.as_mut(), gradients, flat)?,
         }
         Ok(())
     }

@@ -78,8 +78,7 @@ impl StepParts {
             let loss = state.stage1()?.slot_loss(slot.forward, &context, &mut dropout)?;
             let mut flat = vec![0.0; length + LOSSES];
             let mut gradients = loss.objective.backward();
-            let layout = state.layout.clone();
-            layout.take_gradients(state.stage1()?, &mut gradients, &mut flat[..length])?;
+            state.take_gradients(&mut gradients, &mut flat[..length])?;
             flat[length] = loss.matching as f32;
             flat[length + 1] = loss.captioning as f32;
             sum.push(flat)?;

@@ -35,8 +35,7 @@ impl StepParts {
             let (loss, tokens) = self.caption_loss(state.stage2()?, features, slot, &mut dropout)?;
             let mut flat = vec![0.0; length + EXTRAS];
             let mut gradients = loss.objective.backward();
-            let layout = state.layout.clone();
-            layout.take_gradients(state.stage2()?, &mut gradients, &mut flat[..length])?;
+            state.take_gradients(&mut gradients, &mut flat[..length])?;
             flat[length] = loss.value as f32;
             flat[length + 1] = tokens as f32;
             sum.push(flat)?;
