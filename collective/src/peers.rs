@@ -145,7 +145,12 @@ impl Peers {
         let most = self.limits.max_state_bytes;
         let fetched = self
             .reach(address, |client| {
-                read_state(client, FetchStateRequest { token: self.token.clone(), step }, most).boxed()
+                read_state(
+                    client,
+                    FetchStateRequest { token: self.token.clone(), step, ..FetchStateRequest::default() },
+                    most,
+                )
+                .boxed()
             })
             .await;
         fetched.map_err(|status| CollectiveError::State {

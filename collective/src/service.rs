@@ -116,13 +116,13 @@ impl Exchange for ExchangeService {
         &self,
         request: Request<FetchStateRequest>,
     ) -> Result<Response<Self::FetchStateStream>, Status> {
-        let FetchStateRequest { token, step } = request.into_inner();
+        let FetchStateRequest { token, step, .. } = request.into_inner();
         self.check_token(&token)?;
         let state = within(self.mailbox.limits.publish_wait, self.mailbox.state(step)).await?;
         let size = self.mailbox.limits.chunk();
         let chunks = (0..state.len())
             .flat_map(move |piece| pieces(state[piece].clone(), size))
-            .map(|data| Ok(StateChunk { data }));
+            .map(|data| Ok(StateChunk { data, total: 0 }));
         Ok(Response::new(Box::pin(stream::iter(chunks))))
     }
 }

@@ -323,7 +323,7 @@ impl Machine {
         }
         match message {
             FromWorker::Hello(_) => self.expel(id, "it introduced itself twice"),
-            FromWorker::Heartbeat(_) => {}
+            FromWorker::Heartbeat(_) | FromWorker::Ready(_) | FromWorker::PartFailed(_) => {}
             FromWorker::StepDone(done) => self.step_done(id, done),
             FromWorker::StepFailed(failed) => self.step_failed(id, failed),
             FromWorker::PartWritten(part) => self.part_written(id, part),

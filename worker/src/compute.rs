@@ -353,5 +353,6 @@ fn quarantined(record: &blip2_dataset::QuarantineRecord) -> v1::Quarantined {
         reason: record.reason.clone(),
         sample: record.sample,
         stage: record.stage,
+        ..v1::Quarantined::default()
     }
 }

@@ -129,6 +129,7 @@ impl Session {
             exchange_address: options.advertise.clone().unwrap_or_else(|| bound.to_string()),
             name: options.name.clone(),
             config_hash: options.config_hash.clone(),
+            ..v1::Hello::default()
         };
         let hello = v1::WorkerMessage { kind: Some(v1::worker_message::Kind::Hello(hello)) };
         // The channel is new and empty.
@@ -363,7 +364,7 @@ fn stop_reason(stop: &v1::Stop) -> Result<WorkerEnd> {
         v1::StopKind::StopDone => Ok(WorkerEnd::Done),
         v1::StopKind::StopInterrupted => Ok(WorkerEnd::Interrupted),
         v1::StopKind::StopReleased => Ok(WorkerEnd::Released),
-        v1::StopKind::StopFailed | v1::StopKind::StopUnspecified => {
+        v1::StopKind::StopFailed | v1::StopKind::StopRejoin | v1::StopKind::StopUnspecified => {
             Err(WorkerError::RunFailed { exit_code: stop.exit_code.max(1), reason: stop.reason.clone() })
         }
     }
@@ -381,5 +382,5 @@ async fn store_part(
         .await
         .map_err(|error| WorkerError::Panicked(error.to_string()))?;
     folder.join(&name).put(content).await?;
-    Ok(v1::PartWritten { checkpoint, part: name, length, blake3 })
+    Ok(v1::PartWritten { checkpoint, part: name, length, blake3, ..v1::PartWritten::default() })
 }

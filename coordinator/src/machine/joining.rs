@@ -54,6 +54,7 @@ impl Machine {
             manifest_hash: self.spec.manifest_hash.clone(),
             heartbeat_ms: self.settings.heartbeat_ms,
             step_deadline_ms: u32::try_from(step_deadline).unwrap_or(u32::MAX),
+            epoch: self.epoch,
         };
         self.send(id, ToWorker::Welcome(welcome));
         if matches!(self.phase, Phase::Gathering { wanted, .. } if self.staying() >= wanted) {
@@ -102,7 +103,7 @@ impl Machine {
     }
 
     fn refuse(&mut self, session: SessionId, code: RefusalCode, reason: String) {
-        let refused = ToWorker::Refused(Refused { code: code.into(), reason });
+        let refused = ToWorker::Refused(Refused { code: code.into(), reason, ..Refused::default() });
         self.actions.push(Action::Send { session, message: refused });
         self.actions.push(Action::Close { session });
     }

@@ -222,6 +222,7 @@ impl Machine {
             members: slots.collect(),
             step: self.committed,
             state: Some(state),
+            ledger: None,
         };
         tracing::info!(epoch = self.epoch, step = self.committed, members = self.world.len(), "a new epoch");
         self.send_to_world(&ToWorker::Assignment(assignment));

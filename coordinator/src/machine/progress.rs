@@ -129,6 +129,7 @@ impl Machine {
             faults: progress.faults.iter().cloned().collect(),
             last_checkpoint: self.last_checkpoint.as_ref().map_or(String::new(), |(name, _)| name.clone()),
             eta_seconds: left as f64 * progress.mean_seconds(),
+            ..StatusReply::default()
         }
     }
 

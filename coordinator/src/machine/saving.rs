@@ -53,7 +53,17 @@ impl Machine {
             .zip(&self.world)
             .map(|(part_index, (id, _))| {
                 let save_checkpoint = name.clone();
-                (*id, Commit { epoch: self.epoch, step, save_checkpoint, part_index, part_count })
+                (
+                    *id,
+                    Commit {
+                        epoch: self.epoch,
+                        step,
+                        save_checkpoint,
+                        part_index,
+                        part_count,
+                        ..Commit::default()
+                    },
+                )
             })
             .collect();
         for (id, commit) in commits {
