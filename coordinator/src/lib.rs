@@ -23,7 +23,7 @@ mod standby;
 
 pub use catalogue::{Catalogue, Damaged, Listing};
 pub use checkpoint::{CheckpointRecord, PartRecord};
-pub use coverage::{Coverage, StageCoverage};
+pub use coverage::StageCoverage;
 pub use epochs::{EpochMember, EpochRecord, Epochs};
 pub use error::{CoordinatorError, Result};
 #[cfg(feature = "planted-bugs")]
