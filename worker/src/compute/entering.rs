@@ -56,7 +56,7 @@ impl Compute {
             }
             Some(State::Peer(address)) => {
                 if self.own_address() == Some(address) {
-                    let reason = "this member is to copy it from itself and does not hold it".into();
+                    let reason = "this member is to copy it from itself and does not hold it";
                     return Err(WorkerError::checkpoint(format!("step {}", assignment.step), reason));
                 }
                 let fetch = self.exchange.fetch_state(address, assignment.step, self.deadline);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use blip2_dataset::{DatasetError, Loader, QuarantineRecord, StepBatch};
+use blip2_dataset::{Coverage, DatasetError, Loader, QuarantineRecord, StepBatch};
 use blip2_proto::drill::DrillPhase;
 use blip2_proto::v1;
 
@@ -80,6 +80,7 @@ impl Compute {
             data_wait_seconds: waited.as_secs_f64(),
             samples: batch.slots.iter().map(|slot| slot.samples.len() as u64).sum(),
             quarantined: batch.slots.iter().flat_map(|slot| &slot.quarantined).map(quarantined).collect(),
+            coverage: Some(coverage(stage, batch.coverage())),
             ..v1::StepDone::default()
         };
         Ok((gradient, done))
@@ -197,6 +198,10 @@ impl Compute {
         self.step += 1;
         applied
     }
+}
+
+fn coverage(stage: u32, used: Coverage) -> v1::Coverage {
+    v1::Coverage { stage, samples: used.samples, digest: used.digest.to_le_bytes().to_vec() }
 }
 
 fn quarantined(record: &QuarantineRecord) -> v1::Quarantined {
