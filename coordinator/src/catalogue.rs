@@ -103,6 +103,26 @@ impl CheckpointRecord {
             values: BTreeMap::new(),
         }
     }
+
+    /// Reads the COMMIT of the checkpoint of this name.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::Checkpoint`]: it is damaged, of an unknown format, or another checkpoint's.
+    pub fn parse(name: &str, content: &[u8]) -> Result<Self> {
+        let wrong = |reason: String| CoordinatorError::Checkpoint { name: name.to_owned(), reason };
+        let record: Self = serde_json::from_slice(content)
+            .map_err(|error| wrong(format!("its COMMIT is damaged: {error}")))?;
+        if record.format != FORMAT {
+            return Err(wrong(format!("format {}; this program reads format {FORMAT}", record.format)));
+        }
+        if record.name != name || parse_name(name) != Some((record.step, record.epoch)) {
+            return Err(wrong(format!("its COMMIT is that of {}", record.name)));
+        }
+        if record.parts.is_empty() || record.parts.iter().any(|part| !is_part_name(&part.name)) {
+            return Err(wrong("its COMMIT names no parts, or unusable ones".into()));
+        }
+        Ok(record)
+    }
 }
 
 impl Catalogue {
@@ -183,18 +203,7 @@ impl Catalogue {
         let wrong = |reason: String| CoordinatorError::Checkpoint { name: name.to_owned(), reason };
         let content = self.folder.join(name).join(COMMIT).read().await?;
         let content = content.ok_or_else(|| wrong("there is no such checkpoint: it has no COMMIT".into()))?;
-        let record: CheckpointRecord = serde_json::from_slice(&content)
-            .map_err(|error| wrong(format!("its COMMIT is damaged: {error}")))?;
-        if record.format != FORMAT {
-            return Err(wrong(format!("format {}; this program reads format {FORMAT}", record.format)));
-        }
-        if record.name != name || parse_name(name) != Some((record.step, record.epoch)) {
-            return Err(wrong(format!("its COMMIT is that of {}", record.name)));
-        }
-        if record.parts.is_empty() || record.parts.iter().any(|part| !is_part_name(&part.name)) {
-            return Err(wrong("its COMMIT names no parts, or unusable ones".into()));
-        }
-        Ok(record)
+        CheckpointRecord::parse(name, &content)
     }
 
     /// Reads every part and compares length and BLAKE3 with the COMMIT.

@@ -32,6 +32,17 @@ pub struct EpochMember {
     pub slot_count: u32,
 }
 
+impl EpochRecord {
+    /// Reads the content of an epoch's object.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::Epoch`] names the object.
+    pub fn parse(object: &str, content: &[u8]) -> Result<Self> {
+        serde_json::from_slice(content)
+            .map_err(|error| CoordinatorError::Epoch { object: object.to_owned(), reason: error.to_string() })
+    }
+}
+
 /// The epochs below a run's folder, as one coordinator sees them.
 #[derive(Debug, Clone)]
 pub struct Epochs {
@@ -100,9 +111,7 @@ impl Epochs {
         // Ours all the same when the answer to an earlier attempt was lost.
         let content =
             object.read().await?.ok_or_else(|| damaged("it was deleted while it was read".into()))?;
-        let found: EpochRecord =
-            serde_json::from_slice(&content).map_err(|error| damaged(error.to_string()))?;
-        Ok(found == record)
+        Ok(EpochRecord::parse(&object.to_string(), &content)? == record)
     }
 }
 
