@@ -43,22 +43,31 @@ pub(super) fn commits() -> Vec<Seed> {
         serde_json::json!({
             "format": format, "name": name, "run_id": "run", "step": 12, "stage": 1, "epoch": 2,
             "config_hash": "c".repeat(64), "manifest_hash": "d".repeat(64), "parts": [part(0), part(1)],
-            "values": values,
+            "quarantine": {"name": "quarantine.parquet", "length": 900, "blake3": "e".repeat(64)},
+            "coverage": [{"stage": 1, "samples": 96, "digest": "0f".repeat(16)}], "values": values,
         })
     };
     let text = |value: serde_json::Value| value.to_string();
     vec![
-        taken("commit", text(commit(1, "00000012-000002"))),
-        refused("other-name", text(commit(1, "00000013-000002"))),
+        taken("commit", text(commit(2, "00000012-000002"))),
+        refused("other-name", text(commit(2, "00000013-000002"))),
         refused("later-format", text(commit(1000, "00000012-000002"))),
     ]
 }
 
 pub(super) fn epochs() -> Vec<Seed> {
     let member = |id: u32| EpochMember { id, name: format!("w{id}"), first_slot: 2 * id, slot_count: 2 };
-    let record =
-        EpochRecord { epoch: 2, coordinator: "17-1".into(), step: 12, members: vec![member(0), member(1)] };
-    vec![taken("members", serde_json::to_vec(&record).expect("a record serialises"))]
+    let record = EpochRecord {
+        epoch: 2,
+        coordinator: "17-1".into(),
+        step: 12,
+        members: vec![member(0), member(1)],
+        address: "http://a:1".into(),
+        end: None,
+    };
+    let end = EpochRecord { members: Vec::new(), end: Some("done".into()), ..record.clone() };
+    let text = |record: &EpochRecord| serde_json::to_vec(record).expect("a record serialises");
+    vec![taken("members", text(&record)), taken("end", text(&end))]
 }
 
 pub(super) fn manifests() -> Vec<Seed> {

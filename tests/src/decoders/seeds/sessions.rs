@@ -95,7 +95,9 @@ impl Workers {
         let mut actions: VecDeque<Action> = self.scene.happens(Record { kind, number, payload }).into();
         while let Some(action) = actions.pop_front() {
             match action {
-                Action::TakeEpoch { .. } | Action::StoreCommit { .. } => self.happens(ask::STORED, 0, &[]),
+                Action::TakeEpoch { .. } | Action::ConfirmEpoch { .. } | Action::StoreCommit { .. } => {
+                    self.happens(ask::STORED, 0, &[]);
+                }
                 Action::Send { session, message } => self.told(session as u8, message),
                 _ => {}
             }

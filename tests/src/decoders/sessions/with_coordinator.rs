@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use blip2_coordinator::{
-    Action, CheckpointSettings, CoordinatorSettings, Event, Machine, RunSpec, StoreFailure,
+    Action, CheckpointSettings, CoordinatorSettings, Event, Machine, RunSpec, Start, StoreFailure, check,
 };
-use blip2_dataset::{Location, QuarantineList};
+use blip2_dataset::Location;
 use blip2_proto::v1::WorkerMessage;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use prost::Message;
@@ -64,7 +64,7 @@ impl CoordinatorScene {
         let settings = CoordinatorSettings { workers: 2, ..CoordinatorSettings::default() };
         let checkpoints = CheckpointSettings { every_steps: 2, ..CheckpointSettings::default() };
         Self {
-            machine: Machine::new(spec, settings, checkpoints, 1, QuarantineList::default()),
+            machine: Machine::new(spec, settings, checkpoints, Start { epoch: 1, ..Start::default() }),
             now: Duration::ZERO,
             open: BTreeSet::new(),
             store: VecDeque::new(),
@@ -78,12 +78,20 @@ impl CoordinatorScene {
     }
 
     /// Feeds what happens, as the shell would: what the machine does.
+    ///
+    /// # Panics
+    /// What must always hold does not.
     pub(in crate::decoders) fn happens(&mut self, record: Record<'_>) -> Vec<Action> {
         let Some(event) = self.event(record) else { return Vec::new() };
         let actions = self.machine.step(self.now, event);
+        if let Err(broken) = check(&self.machine) {
+            panic!("{broken}");
+        }
         for action in &actions {
             match action {
-                Action::TakeEpoch { .. } | Action::StoreCommit { .. } => self.store.push_back(action.clone()),
+                Action::TakeEpoch { .. } | Action::ConfirmEpoch { .. } | Action::StoreCommit { .. } => {
+                    self.store.push_back(action.clone());
+                }
                 Action::Close { session } => {
                     self.open.remove(&(*session as u8));
                 }
@@ -131,6 +139,7 @@ impl CoordinatorScene {
     fn answer(&mut self, result: Result<(), StoreFailure>) -> Option<Event> {
         match self.store.pop_front()? {
             Action::TakeEpoch { epoch, .. } => Some(Event::EpochTaken { epoch, result }),
+            Action::ConfirmEpoch { .. } => Some(Event::EpochConfirmed { result }),
             Action::StoreCommit { record, .. } => Some(Event::CommitStored { name: record.name, result }),
             _ => None,
         }
