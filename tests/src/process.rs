@@ -116,6 +116,18 @@ impl Running {
         std::fs::read_to_string(self.output.path().join("stderr")).unwrap_or_default()
     }
 
+    /// The address that it prints as its first JSON line.
+    ///
+    /// # Panics
+    /// It does not come in time.
+    pub fn listening(&self) -> String {
+        let address = poll(|| {
+            let line: serde_json::Value = serde_json::from_str(self.stdout().lines().next()?).ok()?;
+            Some(line["listening"].as_str()?.to_owned())
+        });
+        address.unwrap_or_else(|| panic!("it does not say where it listens:\n{}", self.stderr()))
+    }
+
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("its state is known").is_some()

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use blip2_tests::decoders::{DECODERS, Decoder, decoder, seeds};
@@ -18,6 +18,9 @@ use peak_alloc::PeakAlloc;
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
+
+/// The message of the last panic.
+static PANIC: Mutex<String> = Mutex::new(String::new());
 
 /// Inputs that each decoder gets, if they do not take too long.
 const EXECUTIONS: u64 = 12_000;
@@ -64,9 +67,9 @@ fn mutated_inputs_are_refused_or_taken_and_nothing_else() {
     let failures = Mutex::new(Vec::new());
     let work = || {
         // A statement of its own, so that the lock is not held meanwhile.
-        while let Some(decoder) = { queue.lock().expect("nobody panics with it").next() } {
+        while let Some(decoder) = { lock(&queue).next() } {
             if let Err(failure) = in_a_process(decoder) {
-                failures.lock().expect("nobody panics with it").push(failure);
+                lock(&failures).push(failure);
             }
         }
     };
@@ -74,7 +77,7 @@ fn mutated_inputs_are_refused_or_taken_and_nothing_else() {
         scope.spawn(work);
         scope.spawn(work);
     });
-    let failures = failures.into_inner().expect("nobody panics with it");
+    let failures = lock(&failures);
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
@@ -101,6 +104,8 @@ fn child() {
     let trace = std::env::var_os(TRACE).map(PathBuf::from);
     let kept: Vec<Vec<u8>> = seeds::kept(&name).into_iter().map(|(_, bytes)| bytes).collect();
     let mut mutator = Mutator::new(number(SEED, 1), &name, &kept, decoder.words);
+    // Decoders catch panics of others' code below them; only one that escapes is a fault.
+    std::panic::set_hook(Box::new(|info| *lock(&PANIC) = info.to_string()));
     let asked_for = std::env::var_os(TIME).is_some();
     let end = Instant::now() + Duration::from_secs(number(TIME, SECONDS));
     let whole = kept.iter().cloned();
@@ -114,10 +119,11 @@ fn child() {
             std::fs::write(path, &bytes).expect("the trace can be written");
         }
         if let Err(fault) = held_to_its_bounds(decoder, &bytes) {
+            let _ = std::panic::take_hook();
             panic!("{}", told(&name, &fault, &bytes));
         }
     }
-    println!("{name}: {count} inputs");
+    println!("{CHILD} {count} inputs");
 }
 
 fn held_to_its_bounds(decoder: &Decoder, bytes: &[u8]) -> Result<(), String> {
@@ -125,13 +131,17 @@ fn held_to_its_bounds(decoder: &Decoder, bytes: &[u8]) -> Result<(), String> {
     let mut outcome = Ok(false);
     let memory = measured(|| outcome = catch_unwind(AssertUnwindSafe(|| (decoder.decode)(bytes))));
     if outcome.is_err() {
-        return Err("it panics".into());
+        return Err(lock(&PANIC).clone());
     }
     if memory > decoder.memory + bytes.len() {
         return Err(format!("it holds {memory} bytes, {} at most", decoder.memory));
     }
     let time = began.elapsed();
     if time > LONGEST { Err(format!("it takes {time:?}")) } else { Ok(()) }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().expect("nobody panics with it")
 }
 
 /// Bytes that the work holds at most, beyond those held before.
@@ -147,8 +157,8 @@ fn in_a_process(decoder: &Decoder) -> Result<(), String> {
     let name = decoder.name;
     match run_child(name, None) {
         Ok(ended) if ended.code == Some(0) => {
-            let counted = ended.stdout.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-            println!("{counted}");
+            let counted = ended.stdout.split(CHILD).nth(1).and_then(|rest| rest.lines().next());
+            println!("{name}:{}", counted.unwrap_or_default());
             return Ok(());
         }
         Ok(ended) if ended.stdout.contains(REPLAY) || ended.stderr.contains(REPLAY) => {

@@ -161,7 +161,11 @@ pub(super) fn configurations() -> Vec<Seed> {
     let quickstart = quickstart.expect("the quick start's configuration");
     vec![
         taken("quickstart", quickstart),
-        taken("dotted", "stage1.steps = 3\nstage2.steps = 0\ndata.train = ['a.parquet']\ntrain.slots = 8\n"),
+        taken(
+            "dotted",
+            "stage1.steps = 3\nstage2.steps = 0\ndata.train = ['a.parquet']\ntrain.slots = 8\n\
+             model.image_encoder = 'm'\nmodel.qformer_tokenizer = 'm'\n",
+        ),
         refused("unknown-key", "[stage1]\nstepz = 1\n"),
         refused("wrong-type", "[stage1]\nsteps = 'many'\n"),
     ]
