@@ -90,7 +90,7 @@ pub(crate) async fn stored_configuration(root: &Location) -> Result<RunConfig, C
     let bytes = root.join(RUN_FILE).read().await?.ok_or_else(|| {
         CliError::failed(format!("{root} is not a run: it has no {RUN_FILE}; name the folder in `run.root`"))
     })?;
-    parse_stored(root, &bytes)
+    parse_stored(root.join(RUN_FILE), &bytes)
 }
 
 /// The folder on this machine that a location names, if it is one.
@@ -141,7 +141,7 @@ fn compare_configuration(
     asked: &RunConfig,
     asked_hash: &str,
 ) -> Result<String, CliError> {
-    let stored = parse_stored(root, stored)?;
+    let stored = parse_stored(root.join(RUN_FILE), stored)?;
     let before = stored.worker();
     if config_hash(&before) != asked_hash {
         let keys = differing_keys(&before, &asked.worker())?.join(", ");
@@ -168,10 +168,10 @@ async fn compare_corpus(root: &Location, manifest_hash: &str) -> Result<(), CliE
     Ok(())
 }
 
-fn parse_stored(root: &Location, bytes: &[u8]) -> Result<RunConfig, CliError> {
-    let broken = |error: String| {
-        CliError::failed(format!("{}: not a run configuration of this version: {error}", root.join(RUN_FILE)))
-    };
+/// The configuration in the bytes of a stored run's file.
+pub(crate) fn parse_stored(file: impl std::fmt::Display, bytes: &[u8]) -> Result<RunConfig, CliError> {
+    let broken =
+        |error: String| CliError::failed(format!("{file}: not a run configuration of this version: {error}"));
     let text = std::str::from_utf8(bytes).map_err(|error| broken(error.to_string()))?;
     toml::from_str(text).map_err(|error| broken(error.to_string()))
 }

@@ -38,6 +38,17 @@ pub struct EpochMember {
     pub slot_count: u32,
 }
 
+impl EpochRecord {
+    /// Reads the content of an epoch's object.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::Epoch`] names the object.
+    pub fn parse(object: &str, content: &[u8]) -> Result<Self> {
+        serde_json::from_slice(content)
+            .map_err(|error| CoordinatorError::Epoch { object: object.to_owned(), reason: error.to_string() })
+    }
+}
+
 /// The epochs below a run's folder, as one coordinator sees them.
 #[derive(Debug, Clone)]
 pub struct Epochs {
@@ -148,11 +159,7 @@ impl Epochs {
     async fn read(&self, epoch: u64) -> Result<Option<EpochRecord>> {
         let object = self.object(epoch);
         let Some(content) = object.read().await? else { return Ok(None) };
-        let record = serde_json::from_slice(&content).map_err(|error| CoordinatorError::Epoch {
-            object: object.to_string(),
-            reason: error.to_string(),
-        })?;
-        Ok(Some(record))
+        EpochRecord::parse(&object.to_string(), &content).map(Some)
     }
 
     /// Creates an epoch's object: `false` when it is another coordinator's.

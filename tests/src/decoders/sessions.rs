@@ -1,0 +1,46 @@
+//! Messages of workers, coordinators and peers, fed to the state machines that production runs.
+
+use blip2_proto::v1;
+use prost::Message;
+
+use super::script::records;
+
+pub(super) mod with_coordinator;
+pub(super) mod with_member;
+
+use with_coordinator::CoordinatorScene;
+use with_member::MemberScene;
+
+/// Things that happen in one script; a longer one is cut.
+const MAX_RECORDS: usize = 2048;
+
+/// Workers' messages and the store's answers: whether a step was committed.
+pub(super) fn coordinator(bytes: &[u8]) -> bool {
+    let mut scene = CoordinatorScene::new();
+    for record in records(bytes).take(MAX_RECORDS) {
+        scene.happens(record);
+    }
+    scene.has_committed()
+}
+
+/// A coordinator's messages and compute's answers: whether a step was applied.
+pub(super) fn member(bytes: &[u8]) -> bool {
+    let mut scene = MemberScene::new();
+    for record in records(bytes).take(MAX_RECORDS) {
+        scene.happens(record);
+    }
+    scene.has_applied()
+}
+
+/// One message of the exchange; the first byte says which.
+pub(super) fn exchange(bytes: &[u8]) -> bool {
+    let Some((kind, message)) = bytes.split_first() else { return false };
+    match kind % 6 {
+        0 => v1::Chunk::decode(message).is_ok(),
+        1 => v1::PushHeader::decode(message).is_ok(),
+        2 => v1::FetchRowsRequest::decode(message).is_ok(),
+        3 => v1::FetchStateRequest::decode(message).is_ok(),
+        4 => v1::RowChunk::decode(message).is_ok(),
+        _ => v1::StateChunk::decode(message).is_ok(),
+    }
+}
