@@ -120,7 +120,7 @@ impl StepParts {
         let first = batch.slots.first().map_or(0, |slot| slot.slot);
         Ok(SumPlan {
             parts,
-            tree: SumTree::new(train.slots)?,
+            tree: SumTree::new(train.slots)?.on_wire(train.wire),
             slots: first..first + batch.slots.len() as u32,
             overlap: train.overlap,
         })
