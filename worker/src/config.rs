@@ -1,5 +1,6 @@
 //! What a step is a function of: the training configuration, its defaults and its hash.
 
+pub use blip2_collective::Wire;
 use blip2_dataset::{ColumnNames, LoaderSettings};
 use serde::{Deserialize, Serialize};
 
@@ -41,16 +42,6 @@ pub struct StepSettings {
     pub wire: Wire,
     /// Send parts of the gradient while the rest of it is computed. Changes no bit of the result and is not hashed.
     pub overlap: bool,
-}
-
-/// How a gradient's numbers travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Wire {
-    /// As they are.
-    F32,
-    /// Rounded to bfloat16, to the nearest and to even.
-    Bf16,
 }
 
 /// How the contrastive loss is differentiated.

@@ -18,6 +18,7 @@ use blip2_model::opt::Opt;
 use blip2_model::optimizer::clip_by_global_norm;
 use blip2_model::parts::GradientParts;
 use blip2_model::vision::ImageEncoder;
+use blip2_proto::drill::{Drill, DrillPhase};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::config::WorkerConfig;
@@ -45,6 +46,8 @@ pub struct StepParts {
     pub decoder_start: i32,
     /// Tokens of `stage2.prompt` with the leading BOS; 0 without a prompt.
     pub prompt_tokens: usize,
+    /// Where a rehearsal of faults makes a step wait.
+    pub(crate) drill: Drill,
 }
 
 /// The way to the other members during one membership epoch.
@@ -93,7 +96,16 @@ impl StepParts {
             }
         };
         let sizes = FrozenSizes { image_width: encoder.width(), vocab: text.vocab_size(), language_width };
-        Ok(Self { sizes, device, encoder, language_model, decoder_start, prompt_tokens, config })
+        Ok(Self {
+            sizes,
+            device,
+            encoder,
+            language_model,
+            decoder_start,
+            prompt_tokens,
+            config,
+            drill: Drill::default(),
+        })
     }
 
     /// Computes the gradient of step `step` of the state's stage; changes nothing that a redone step would see.
@@ -114,13 +126,20 @@ impl StepParts {
         Ok(StepGradient { gradients, values, times })
     }
 
+    /// Waits here if a rehearsal asks for it.
+    pub(crate) fn rehearse(&self, phase: DrillPhase, step: u64) {
+        if let Some(wait) = self.drill.reached(phase, step) {
+            std::thread::sleep(wait);
+        }
+    }
+
     /// How the gradients of the slots of `batch` are summed with those of all members.
     fn sum_plan<'a>(&self, parts: &'a GradientParts, batch: &StepBatch) -> Result<SumPlan<'a>> {
         let train = &self.config.train;
         let first = batch.slots.first().map_or(0, |slot| slot.slot);
         Ok(SumPlan {
             parts,
-            tree: SumTree::new(train.slots)?,
+            tree: SumTree::new(train.slots)?.on_wire(train.wire),
             slots: first..first + batch.slots.len() as u32,
             overlap: train.overlap,
         })

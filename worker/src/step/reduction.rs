@@ -267,7 +267,7 @@ impl Members<'_> {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
+    use blip2_collective::{Exchange, Limits, Member, Transport, World, deal_slots};
     use blip2_model::tensors::FlatLayout;
 
     use super::*;
@@ -309,7 +309,8 @@ mod tests {
         fn new(members: usize) -> Self {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
             let runtime = runtime.unwrap();
-            let bind = || Exchange::bind("127.0.0.1:0".parse().unwrap(), "token".into(), Limits::default());
+            let address = "127.0.0.1:0".parse().unwrap();
+            let bind = || Exchange::bind(address, "token".into(), Limits::default(), Transport::plain());
             let exchanges: Vec<Exchange> = (0..members).map(|_| runtime.block_on(bind()).unwrap()).collect();
             let slots = deal_slots(SLOTS, members).unwrap();
             let world = exchanges.iter().zip(slots).enumerate().map(|(id, (exchange, slots))| Member {

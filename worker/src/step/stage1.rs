@@ -6,6 +6,7 @@ use blip2_dataset::{KeyedRng, SlotBatch, StepBatch};
 use blip2_model::host;
 use blip2_model::stage1::{self, Contrast, GlobalBatch, Side, SlotContext, SlotForward};
 use blip2_model::tape::Tape;
+use blip2_proto::drill::DrillPhase;
 use burn::tensor::{Tensor, TensorData};
 use bytes::Bytes;
 
@@ -60,6 +61,7 @@ impl StepParts {
 
         let parts = state.parts.clone();
         let plan = self.sum_plan(&parts, batch)?;
+        self.rehearse(DrillPhase::Reduction, members.step);
         let summed = members.sum(&plan, times, |sums, times| {
             for ((slot, negatives), negative_images) in open.into_iter().zip(&negatives).zip(images) {
                 let context = SlotContext {

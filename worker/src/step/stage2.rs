@@ -6,6 +6,7 @@ use blip2_model::loss::{IGNORED, Loss, counted, cross_entropy};
 use blip2_model::opt::Opt;
 use blip2_model::stage2::Stage2Model;
 use blip2_model::tape::Tape;
+use blip2_proto::drill::DrillPhase;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::times::timed;
@@ -27,6 +28,7 @@ impl StepParts {
     ) -> Result<(Vec<f32>, StepValues)> {
         let parts = state.parts.clone();
         let plan = self.sum_plan(&parts, batch)?;
+        self.rehearse(DrillPhase::Reduction, members.step);
         let summed = members.sum(&plan, times, |sums, times| {
             for slot in &batch.slots {
                 let mut tape = Tape::segmented();
