@@ -112,7 +112,8 @@ pub async fn run(
         })),
     };
     if let Ok(outcome) = &outcome {
-        close_epochs(&epochs, &status.borrow().clone(), outcome).await;
+        let last = status.borrow().clone();
+        close_epochs(&epochs, &last, outcome).await;
     }
     stop.cancel();
     if outcome.is_ok() && tokio::time::timeout(SHUTDOWN_WAIT, &mut server).await.is_err() {

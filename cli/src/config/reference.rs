@@ -14,6 +14,11 @@ const KEYS: &[(&str, &str)] = &[
         "`exact`: the gradient of the global-batch loss; `keys_detached`: the reference's, without gradient through contrastive keys.",
     ),
     ("train.device", "`cpu` or `cuda`."),
+    (
+        "train.wire",
+        "Numbers in which gradients travel between members: `f32`, or `bf16` with half the bytes. With `bf16` every node of the tree over the slots is rounded, so that the number of workers still changes no bit.",
+    ),
+    ("train.overlap", "Send parts of the gradient while the rest of it is computed; changes no bit of the result."),
     ("data.train", "Parquet files: paths or URLs, `*` matches within the last path segment."),
     ("data.window_row_groups", "Row groups a slot draws from at a time."),
     ("data.max_quarantined_share", "Share of unusable rows above which the run stops with exit code 3."),
@@ -113,6 +118,7 @@ pub(super) fn choices(key: &str) -> &'static [&'static str] {
     match key {
         "train.gradients" => &["exact", "keys_detached"],
         "train.device" => &["cpu", "cuda"],
+        "train.wire" => &["f32", "bf16"],
         _ => &[],
     }
 }

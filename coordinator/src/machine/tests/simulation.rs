@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use blip2_dataset::QuarantineList;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{
-    Assignment, Commit, Heartbeat, Leaving, NamedValue, PartWritten, StepDone, StepFailed, assignment,
+    Assignment, Commit, Coverage, Heartbeat, Leaving, NamedValue, PartWritten, Ready, StepDone, StepFailed,
+    assignment,
 };
 
-use super::super::{Action, Event, Machine, Outcome, SessionId};
-use super::scene::{hello, settings, spec};
+use super::super::invariants::check as check_invariants;
+use super::super::{Action, Event, Machine, Outcome, SessionId, Start};
+use super::scene::{hello, settings, spec, used};
 use crate::{CheckpointSettings, CoordinatorSettings};
 
 const SLOTS: u32 = 8;
@@ -97,9 +98,15 @@ impl Simulation {
         let min_workers = 1 + random.below(u64::from(workers)) as u32;
         let settings =
             CoordinatorSettings { step_deadline_s: 60.0, max_redo: 20, ..settings(workers, min_workers) };
-        let checkpoints = CheckpointSettings { every_steps: random.below(4), keep: 1 };
+        let every_steps = random.below(4);
+        let checkpoints = CheckpointSettings { every_steps, keep: 1, ..CheckpointSettings::default() };
         let mut simulation = Self {
-            machine: Machine::new(spec(&STEPS), settings, checkpoints, 1, QuarantineList::default()),
+            machine: Machine::new(
+                spec(&STEPS),
+                settings,
+                checkpoints,
+                Start { epoch: 1, ..Start::default() },
+            ),
             now: 0,
             sequence: 0,
             due: BTreeMap::new(),
@@ -219,6 +226,7 @@ impl Simulation {
                 }
                 let now = Duration::from_millis(self.now);
                 let actions = self.machine.step(now, event.clone());
+                assert_eq!(check_invariants(&self.machine), Ok(()));
                 self.trace.push((now, event, actions.clone()));
                 actions.into_iter().for_each(|action| self.act(action));
             }
@@ -232,6 +240,7 @@ impl Simulation {
                     length: 1,
                     blake3: "d".into(),
                     checkpoint,
+                    ..PartWritten::default()
                 };
                 self.say(session, FromWorker::PartWritten(written));
             }
@@ -258,6 +267,9 @@ impl Simulation {
             }
             // The worker sees its stream end with the message before.
             Action::Close { .. } | Action::StoreQuarantine(_) => {}
+            Action::ConfirmEpoch { .. } => {
+                self.after(0, 300, Due::Machine(Event::EpochConfirmed { result: Ok(()) }));
+            }
             Action::TakeEpoch { epoch, members, .. } => {
                 assert!(self.epochs.last().is_some_and(|last| *last < epoch), "one leader an epoch");
                 self.epochs.push(epoch);
@@ -285,7 +297,10 @@ impl Simulation {
     fn receive(&mut self, session: SessionId, message: ToWorker) {
         let Some(worker) = self.workers.get_mut(&session) else { return };
         match message {
-            ToWorker::Welcome(welcome) => worker.member = welcome.member_id,
+            ToWorker::Welcome(welcome) => {
+                worker.member = welcome.member_id;
+                self.say(session, FromWorker::Ready(Ready {}));
+            }
             ToWorker::Assignment(assignment) => self.enter(session, assignment),
             ToWorker::Commit(commit) => self.apply(session, commit),
             ToWorker::Abort(abort) => {
@@ -386,9 +401,18 @@ impl Simulation {
                 worker.reported = true;
             }
             let values = vec![NamedValue { name: "loss".into(), value: step as f64 }];
-            let done = StepDone { epoch, step, values, samples: 1, ..StepDone::default() };
+            let coverage = self.used(session, step);
+            let done = StepDone { epoch, step, values, samples: 1, coverage, ..StepDone::default() };
             self.say(session, FromWorker::StepDone(done));
         }
+    }
+
+    fn used(&self, session: SessionId, step: u64) -> Option<Coverage> {
+        let worker = &self.workers[&session];
+        let own = worker.world.as_ref()?.members.iter().find(|member| member.member_id == worker.member)?;
+        let used = used(step, own.first_slot..own.first_slot + own.slot_count);
+        let stage = if step < STEPS[0] { 1 } else { 2 };
+        Some(Coverage { stage, samples: used.samples, digest: used.digest.to_le_bytes().to_vec() })
     }
 
     /// Members that have not contributed to the step.
