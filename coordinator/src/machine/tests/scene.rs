@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use blip2_dataset::Location;
+use blip2_dataset::{Coverage, Location};
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{
@@ -13,9 +13,7 @@ use blip2_proto::v1::{
 
 use crate::machine::invariants::check;
 use crate::machine::{Action, Event, Machine, Outcome, SessionId, Start};
-use crate::{
-    CheckpointRecord, CheckpointSettings, CoordinatorSettings, Coverage, RunSpec, Schedule, StageCoverage,
-};
+use crate::{CheckpointRecord, CheckpointSettings, CoordinatorSettings, RunSpec, Schedule, StageCoverage};
 
 pub(super) fn spec(steps: &[u64]) -> RunSpec {
     RunSpec {
