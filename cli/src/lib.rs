@@ -4,6 +4,7 @@
 //! [`check_configuration`], [`check_run_file`], [`check_token`].
 
 mod arguments;
+mod audit;
 mod commands;
 mod config;
 mod error;
@@ -16,8 +17,10 @@ mod metrics;
 mod progress;
 mod report;
 mod run_folder;
+mod secured;
 mod session;
 mod signals;
+mod standby;
 mod token;
 
 use std::path::Path;
@@ -84,6 +87,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Worker(arguments) => on_runtime(commands::worker::run(arguments)),
         Command::Status(arguments) => on_runtime(commands::status::run(arguments)),
         Command::Checkpoint(arguments) => on_runtime(commands::checkpoint::run(arguments)),
+        Command::Audit(arguments) => on_runtime(commands::audit::run(arguments)),
         Command::Eval(arguments) => on_runtime(commands::eval::run(arguments)),
         Command::Generate(arguments) => on_runtime(commands::generate::run(arguments)),
         Command::Config(arguments) => commands::config::run(arguments),
