@@ -1,7 +1,9 @@
 //! Scenarios told event by event. Random schedules are in `simulation`.
 
+mod rejoining;
 mod scene;
 mod simulation;
+mod storing;
 
 use std::time::Duration;
 
