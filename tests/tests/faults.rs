@@ -232,11 +232,8 @@ fn coordinator_is_asked_to_go(cell: Cell, run: &SmallRun, cluster: &Cluster<'_>)
         let ended = ended(worker);
         assert_eq!(ended.code, Some(5), "{ended:?}");
     }
-    let steps = run.committed();
     let leader = cluster.coordinator(&["--resume"], None);
-    let up = Instant::now();
     let workers = ["first", "second"].map(|name| cluster.worker(name, &[&leader.url], &[], None));
-    flows_again(cell, run, steps, up);
     end_well(leader.process);
     workers.into_iter().for_each(end_well);
 }
