@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use blip2_coordinator::{Catalogue, CheckpointRecord, Outcome, RunSpec};
+use blip2_coordinator::{Catalogue, CheckpointRecord, CoordinatorOptions, Outcome, RunSpec};
 use blip2_proto::v1::StatusReply;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -85,15 +85,17 @@ impl Session {
         let written = write_all(self.metrics, committed);
         let settings = self.folder.config.coordinator.clone();
         let checkpoints = self.folder.config.checkpoint.clone();
-        let coordinated = blip2_coordinator::run(
-            listener,
-            stop.cancelled_owned(),
-            self.spec,
+        let address = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;
+        let options = CoordinatorOptions {
+            spec: self.spec,
             settings,
             checkpoints,
-            self.status,
+            advertise: format!("http://{address}"),
+            after: None,
+            status: self.status,
             commits,
-        );
+        };
+        let coordinated = blip2_coordinator::run(listener, stop.cancelled_owned(), options);
         let (outcome, (), written) = tokio::join!(coordinated, shown, written);
         written?;
         let status = last_status.borrow().clone();
@@ -116,7 +118,7 @@ impl Session {
 
 /// The newest valid checkpoint; those passed over because they are damaged are reported.
 async fn checkpoint_to_continue(folder: &RunFolder) -> Result<Option<CheckpointRecord>, CliError> {
-    let (newest, damaged) = Catalogue::new(&folder.root).latest_valid().await?;
+    let (newest, damaged) = Catalogue::new(&folder.root).latest_verified().await?;
     for checkpoint in damaged {
         eprintln!("warning: checkpoint {} is passed over: {}", checkpoint.name, checkpoint.reason);
     }

@@ -1,6 +1,7 @@
 //! What the coordinator and the catalogue can fail with.
 
 use blip2_dataset::DatasetError;
+use blip2_proto::drill::DrillError;
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, CoordinatorError>;
@@ -43,6 +44,9 @@ pub enum CoordinatorError {
         /// What is wrong.
         reason: String,
     },
+    /// A drill cannot be understood.
+    #[error(transparent)]
+    Drill(#[from] DrillError),
     /// The gRPC server ended.
     #[error("the coordinator's server ended: {0}")]
     Server(String),
@@ -53,7 +57,7 @@ impl CoordinatorError {
     pub fn exit_code(&self) -> u32 {
         match self {
             Self::Fenced { .. } => 4,
-            Self::Setting { .. } => 78,
+            Self::Setting { .. } | Self::Drill(_) => 78,
             _ => 1,
         }
     }

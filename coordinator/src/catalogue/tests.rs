@@ -1,0 +1,119 @@
+//! Checkpoints that are whole, damaged, unfinished and superfluous.
+
+use super::*;
+
+async fn checkpoint(catalogue: &Catalogue, step: u64, epoch: u64) -> CheckpointRecord {
+    let mut record = CheckpointRecord::new(step, 1, epoch);
+    for (place, content) in [format!("first {step}"), "second".to_owned()].into_iter().enumerate() {
+        let part = PartRecord {
+            name: format!("part-{place:05}.safetensors"),
+            length: content.len() as u64,
+            blake3: blake3::hash(content.as_bytes()).to_hex().to_string(),
+        };
+        catalogue
+            .folder(&record.name)
+            .join(&part.name)
+            .put(Bytes::from(content))
+            .await
+            .expect("a local folder");
+        record.parts.push(part);
+    }
+    catalogue.write_commit(&record).await.expect("all parts are there");
+    record
+}
+
+fn temporary() -> (tempfile::TempDir, Catalogue) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let root = Location::parse(folder.path().to_str().expect("utf-8")).expect("a local path");
+    (folder, Catalogue::new(&root))
+}
+
+#[tokio::test]
+async fn the_newest_valid_checkpoint_is_found_and_damaged_ones_are_reported() {
+    let (_folder, catalogue) = temporary();
+    assert_eq!(catalogue.latest_valid().await.expect("empty"), (None, vec![]));
+    let first = checkpoint(&catalogue, 5, 1).await;
+    let second = checkpoint(&catalogue, 12, 1).await;
+    let third = checkpoint(&catalogue, 12, 2).await;
+    catalogue
+        .folder("00000020-000002")
+        .join("part-00000.safetensors")
+        .put(Bytes::new())
+        .await
+        .expect("written");
+    assert_eq!(catalogue.latest_valid().await.expect("three"), (Some(third.clone()), vec![]));
+
+    catalogue.folder(&third.name).join(COMMIT).put(Bytes::from_static(b"{")).await.expect("written");
+    catalogue
+        .folder(&second.name)
+        .join("part-00001.safetensors")
+        .put(Bytes::from_static(b"x"))
+        .await
+        .expect("written");
+    let (newest, skipped) = catalogue.latest_valid().await.expect("one is left");
+    assert_eq!(newest, Some(first.clone()));
+    let names: Vec<&str> = skipped.iter().map(|damaged| damaged.name.as_str()).collect();
+    assert_eq!(names, [second.name.as_str(), third.name.as_str()]);
+    assert_eq!(catalogue.list().await.expect("listed").unfinished, ["00000020-000002"]);
+
+    catalogue.folder(&first.name).join("part-00000.safetensors").delete().await.expect("deleted");
+    let error = catalogue.latest_valid().await.expect_err("never afresh");
+    assert!(error.to_string().contains("no checkpoint of this run is valid"), "{error}");
+}
+
+#[tokio::test]
+async fn verify_reads_every_byte() {
+    let (_folder, catalogue) = temporary();
+    let record = checkpoint(&catalogue, 5, 1).await;
+    assert_eq!(catalogue.verify(&record.name).await.expect("intact"), record);
+    let part = catalogue.folder(&record.name).join("part-00001.safetensors");
+    part.put(Bytes::from_static(b"sEcond")).await.expect("written");
+    let error = catalogue.verify(&record.name).await.expect_err("a changed byte");
+    assert!(error.to_string().contains("part-00001.safetensors has BLAKE3"), "{error}");
+    assert!(
+        catalogue
+            .verify("00000006-000001")
+            .await
+            .expect_err("none")
+            .to_string()
+            .contains("no such checkpoint")
+    );
+}
+
+#[tokio::test]
+async fn a_commit_needs_its_parts_and_is_written_once() {
+    let (_folder, catalogue) = temporary();
+    let record = checkpoint(&catalogue, 5, 1).await;
+    catalogue.write_commit(&record).await.expect("the same again");
+    let other = CheckpointRecord { stage: 2, ..record.clone() };
+    assert!(catalogue.write_commit(&other).await.is_err());
+    let mut missing = CheckpointRecord { name: checkpoint_name(6, 1), step: 6, ..record };
+    missing.parts[0].length += 1;
+    assert!(catalogue.write_commit(&missing).await.is_err());
+}
+
+#[tokio::test]
+async fn retention_keeps_the_newest_and_the_stage_ends() {
+    let (_folder, catalogue) = temporary();
+    for step in [2, 4, 6, 8, 10] {
+        checkpoint(&catalogue, step, 1).await;
+    }
+    for unfinished in [checkpoint_name(3, 1), checkpoint_name(7, 1), checkpoint_name(12, 1)] {
+        catalogue
+            .folder(&unfinished)
+            .join("part-00000.safetensors")
+            .put(Bytes::new())
+            .await
+            .expect("written");
+    }
+    let in_progress = BTreeSet::from([checkpoint_name(7, 1)]);
+    assert!(catalogue.retire("00000011-000001", 1, |_| false, &in_progress).await.is_err());
+    let deleted =
+        catalogue.retire("00000010-000001", 2, |step| step == 4, &in_progress).await.expect("valid");
+    assert_eq!(deleted, ["00000006-000001", "00000002-000001", "00000003-000001"]);
+    let listing = catalogue.list().await.expect("listed");
+    let steps: Vec<u64> = listing.valid.iter().map(|record| record.step).collect();
+    assert_eq!(steps, [4, 8, 10]);
+    assert_eq!(listing.unfinished, ["00000007-000001", "00000012-000001"]);
+    assert!(catalogue.retire("00000010-000001", 0, |_| false, &in_progress).await.expect("valid").is_empty());
+}
