@@ -1,7 +1,6 @@
-//! Scenarios told event by event. Random schedules are in `simulation`.
+//! Scenarios told event by event.
 
 mod scene;
-mod simulation;
 
 use std::time::Duration;
 
