@@ -14,14 +14,13 @@ use futures::future::{BoxFuture, try_join, try_join_all};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 
 use crate::combine::{Source, combine_into};
 use crate::mailbox::{MailKey, Mailbox};
-use crate::peers::{CONNECTION_WINDOW, FRAME, KEEPALIVE, Peers, STREAM_WINDOW};
+use crate::peers::Peers;
 use crate::segments::{Segments, bytes_of};
 use crate::service::ExchangeService;
-use crate::{CollectiveError, Limits, Member, Result, SumTree, TreeNode, TreePartial, World};
+use crate::{CollectiveError, Limits, Member, Result, SumTree, Transport, TreeNode, TreePartial, World};
 
 /// How long calls in progress may take to end at a shutdown.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(2);
@@ -39,11 +38,16 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Listens on `address` (port 0: any free one) and serves peers that show `token`.
+    /// Listens on `address` (port 0: any free one) and serves peers that show `token`, over `transport`.
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub async fn bind(address: SocketAddr, token: String, limits: Limits) -> Result<Self> {
+    pub async fn bind(
+        address: SocketAddr,
+        token: String,
+        limits: Limits,
+        transport: Transport,
+    ) -> Result<Self> {
         let refused = |error: std::io::Error| CollectiveError::Bind {
             address: address.to_string(),
             reason: error.to_string(),
@@ -54,18 +58,10 @@ impl Exchange {
         let stop = CancellationToken::new();
         let service = ExchangeServer::new(ExchangeService { token: token.clone(), mailbox: mailbox.clone() })
             .max_decoding_message_size(limits.message());
-        let serving = tonic::transport::Server::builder()
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(FRAME)
-            .max_concurrent_streams(1024)
-            .http2_keepalive_interval(Some(KEEPALIVE.0))
-            .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        let serving = transport
+            .server()
             .add_service(service)
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
-                stop.clone().cancelled_owned(),
-            );
+            .serve_with_incoming_shutdown(transport.listen(listener), stop.clone().cancelled_owned());
         let server = tokio::spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(%address, %error, "the exchange server ended");
@@ -73,7 +69,7 @@ impl Exchange {
         });
         Ok(Self {
             mailbox,
-            peers: Peers::new(token, limits),
+            peers: Peers::new(token, limits, transport),
             address,
             stop,
             server: Mutex::new(Some(server)),

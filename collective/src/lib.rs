@@ -18,6 +18,7 @@ mod mailbox;
 mod peers;
 mod segments;
 mod service;
+mod transport;
 mod tree;
 mod world;
 
@@ -25,5 +26,6 @@ pub use combine::combine;
 pub use error::{CollectiveError, Result};
 pub use exchange::Exchange;
 pub use limits::Limits;
+pub use transport::{TlsError, TlsFiles, Transport};
 pub use tree::{SumTree, TreeAccumulator, TreeNode, TreePartial};
 pub use world::{Member, World, deal_slots};

@@ -10,20 +10,12 @@ use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::{FutureExt, stream};
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::service::pieces;
-use crate::{CollectiveError, Limits, Member, Result, World};
+use crate::{CollectiveError, Limits, Member, Result, Transport, World};
 
-/// Flow-control window of a stream: a few chunks in flight.
-pub(crate) const STREAM_WINDOW: u32 = 8 << 20;
-/// Flow-control window of a connection.
-pub(crate) const CONNECTION_WINDOW: u32 = 32 << 20;
-/// Largest HTTP/2 frame.
-pub(crate) const FRAME: u32 = 1 << 20;
-/// Idle time after which a connection is probed, and how long the probe may take.
-pub(crate) const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(20));
 /// Pause between two attempts to reach a peer.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -32,12 +24,13 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Peers {
     token: String,
     limits: Limits,
+    transport: Transport,
     channels: Mutex<BTreeMap<String, Channel>>,
 }
 
 impl Peers {
-    pub(crate) fn new(token: String, limits: Limits) -> Self {
-        Self { token, limits, channels: Mutex::default() }
+    pub(crate) fn new(token: String, limits: Limits, transport: Transport) -> Self {
+        Self { token, limits, transport, channels: Mutex::default() }
     }
 
     /// Forgets connections to others than the members of `world`.
@@ -55,16 +48,8 @@ impl Peers {
         let channel = match known {
             Some(channel) => channel,
             None => {
-                let endpoint = Endpoint::from_shared(format!("http://{address}"))
-                    .map_err(|error| Status::invalid_argument(format!("address {address:?}: {error}")))?
-                    .connect_timeout(self.limits.connect_timeout)
-                    .tcp_nodelay(true)
-                    .initial_stream_window_size(STREAM_WINDOW)
-                    .initial_connection_window_size(CONNECTION_WINDOW)
-                    .max_frame_size(FRAME)
-                    .http2_keep_alive_interval(KEEPALIVE.0)
-                    .keep_alive_timeout(KEEPALIVE.1);
-                let channel = endpoint.connect().await.map_err(|error| Status::unavailable(whole(&error)))?;
+                let connecting = self.transport.connect(address, self.limits.connect_timeout);
+                let channel = connecting.await.map_err(Status::unavailable)?;
                 self.channels().insert(address.to_owned(), channel.clone());
                 channel
             }
@@ -233,15 +218,4 @@ fn failure(member: &Member, status: Status) -> CollectiveError {
         };
     }
     CollectiveError::Refused { member: member.id, reason: status.message().to_owned() }
-}
-
-/// An error with its causes: tonic's own message is "transport error".
-fn whole(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

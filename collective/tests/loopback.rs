@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blip2_collective::{
-    CollectiveError, Exchange, Limits, Member, SumTree, TreeAccumulator, TreePartial, World, deal_slots,
+    CollectiveError, Exchange, Limits, Member, SumTree, Transport, TreeAccumulator, TreePartial, World,
+    deal_slots,
 };
 use blip2_proto::v1::exchange_client::ExchangeClient;
 use blip2_proto::v1::{Chunk, FetchRowsRequest, PushHeader};
@@ -19,7 +20,9 @@ async fn exchanges(count: usize, limits: &Limits) -> Vec<Arc<Exchange>> {
     for _ in 0..count {
         let address = "127.0.0.1:0".parse().expect("an address");
         all.push(Arc::new(
-            Exchange::bind(address, "secret".into(), limits.clone()).await.expect("a free port"),
+            Exchange::bind(address, "secret".into(), limits.clone(), Transport::plain())
+                .await
+                .expect("a free port"),
         ));
     }
     all

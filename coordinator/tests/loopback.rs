@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
+use blip2_collective::Transport;
 use blip2_coordinator::{
-    Catalogue, CheckpointSettings, CommittedStep, CoordinatorSettings, Epochs, Outcome, RunSpec, run,
+    Catalogue, CheckpointSettings, CommittedStep, CoordinatorOptions, CoordinatorSettings, Epochs, Outcome,
+    RunSpec, run,
 };
 use blip2_dataset::{Location, QuarantineList};
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{
-    Assignment, Hello, NamedValue, PartWritten, Quarantined, RefusalCode, StatusReply, StatusRequest,
-    StepDone, StopKind, WorkerMessage,
+    Assignment, Coverage, Hello, NamedValue, PartWritten, Quarantined, Ready, RefusalCode, StatusReply,
+    StatusRequest, StepDone, StopKind, WorkerMessage,
 };
 use bytes::Bytes;
 use tokio::net::TcpListener;
@@ -53,17 +55,27 @@ async fn start(spec: RunSpec, workers: u32) -> Run {
     let (stop, stopped) = oneshot::channel::<()>();
     let (send_commits, commits) = mpsc::channel(100);
     let settings = CoordinatorSettings { workers, join_timeout_s: 20.0, ..CoordinatorSettings::default() };
-    let checkpoints = CheckpointSettings { every_steps: 3, keep: 1 };
+    let checkpoints = CheckpointSettings { every_steps: 3, keep: 1, ..CheckpointSettings::default() };
     let root = spec.run_root.clone();
     let status = watch::Sender::new(StatusReply::default());
+    let advertise = address.clone();
+    let options = CoordinatorOptions {
+        spec,
+        settings,
+        checkpoints,
+        advertise,
+        transport: Transport::plain(),
+        after: None,
+        status,
+        commits: send_commits,
+    };
     let shutdown = async {
         // Dropping the sender is no request to stop.
         if stopped.await.is_err() {
             std::future::pending::<()>().await;
         }
     };
-    let coordinator =
-        tokio::spawn(run(listener, shutdown, spec, settings, checkpoints, status, send_commits));
+    let coordinator = tokio::spawn(run(listener, shutdown, options));
     Run { address, root, stop, coordinator, commits }
 }
 
@@ -83,7 +95,7 @@ fn hello(name: &str) -> Hello {
         binary: "0.1.0 abc".into(),
         exchange_address: format!("{name}:1"),
         name: name.into(),
-        config_hash: String::new(),
+        ..Hello::default()
     }
 }
 
@@ -94,6 +106,7 @@ async fn work(address: String, root: Location, hello: Hello, habit: Habit) -> Op
     let say = async |kind| outgoing.send(WorkerMessage { kind: Some(kind) }).await;
     say(FromWorker::Hello(hello)).await.expect("an empty channel");
     let mut incoming = client.session(ReceiverStream::new(messages)).await.expect("a session").into_inner();
+    let mut id = u32::MAX;
     let mut world = Assignment::default();
     while let Some(Ok(message)) = incoming.next().await {
         let step = match message.kind.expect("a kind") {
@@ -109,13 +122,19 @@ async fn work(address: String, root: Location, hello: Hello, habit: Habit) -> Op
                     let (length, blake3) =
                         (content.len() as u64, blake3::hash(&content).to_hex().to_string());
                     object.put(content).await.expect("a local folder");
-                    let written = PartWritten { checkpoint: commit.save_checkpoint, part, length, blake3 };
+                    let checkpoint = commit.save_checkpoint;
+                    let written = PartWritten { checkpoint, part, length, blake3, ..PartWritten::default() };
                     say(FromWorker::PartWritten(written)).await.expect("an open stream");
                 }
                 commit.step + 1
             }
             last @ (ToWorker::Stop(_) | ToWorker::Refused(_)) => return Some(last),
-            ToWorker::Welcome(_) | ToWorker::Abort(_) => continue,
+            ToWorker::Welcome(welcome) => {
+                id = welcome.member_id;
+                say(FromWorker::Ready(Ready {})).await.expect("an open stream");
+                continue;
+            }
+            ToWorker::Abort(_) => continue,
         };
         match habit {
             Habit::DiesAt(at) if at == step => return None,
@@ -129,6 +148,7 @@ async fn work(address: String, root: Location, hello: Hello, habit: Habit) -> Op
             values: vec![NamedValue { name: "loss".into(), value: 1.0 / (step + 1) as f64 }],
             samples: 64 / world.members.len() as u64,
             quarantined: if step == 0 { vec![quarantined] } else { Vec::new() },
+            coverage: Some(used(&world, id, step)),
             ..StepDone::default()
         };
         if say(FromWorker::StepDone(done)).await.is_err() {
@@ -136,6 +156,17 @@ async fn work(address: String, root: Location, hello: Hello, habit: Habit) -> Op
         }
     }
     None
+}
+
+/// What a member's slots use of a step.
+fn used(world: &Assignment, id: u32, step: u64) -> Coverage {
+    let own = world.members.iter().find(|member| member.member_id == id).expect("a member");
+    let samples = 16 * u64::from(own.slot_count);
+    Coverage {
+        stage: if step < 4 { 1 } else { 2 },
+        samples,
+        digest: (u128::from(samples) * u128::from(step + 1)).to_le_bytes().to_vec(),
+    }
 }
 
 fn folder() -> (tempfile::TempDir, Location) {
@@ -183,7 +214,10 @@ async fn a_run_survives_the_loss_of_a_worker_and_ends_with_its_checkpoints() {
     assert_eq!(kept, [4, 6], "the end of stage 1 is kept, step 3 is retired");
     let rows = root.join("quarantine.parquet").read().await.expect("read").expect("written");
     assert_eq!(QuarantineList::from_parquet(rows).expect("a list").len(), 1);
-    assert_eq!(Epochs::new(&root, "test".into()).newest().await.expect("listed"), 3);
+    let epochs = Epochs::new(&root, "test".into(), String::new());
+    let last = epochs.newest_record().await.expect("read").expect("there");
+    assert_eq!((last.epoch, last.step, last.end.as_deref()), (4, 6, Some("done")));
+    assert_eq!(last.address, run.address);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -224,8 +258,9 @@ async fn a_second_coordinator_fences_off_the_first() {
     let slow = Habit::Slow(Duration::from_millis(30));
     let worker = tokio::spawn(work(run.address.clone(), root.clone(), hello("a"), slow));
     run.commits.recv().await.expect("a first step");
-    Epochs::new(&root, "second".into()).begin(1).await.expect("free");
-    assert_eq!(stop_kind(worker.await.expect("no panic")), Some(StopKind::StopFailed));
+    Epochs::new(&root, "second".into(), String::new()).begin(1).await.expect("free");
+    // No word of farewell: the worker shall look for the new coordinator.
+    assert_eq!(worker.await.expect("no panic"), None);
     let outcome = run.coordinator.await.expect("no panic").expect("it ran");
     assert!(
         matches!(&outcome, Outcome::Failed { exit_code: 4, message } if message.contains("fenced")),

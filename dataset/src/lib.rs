@@ -62,6 +62,7 @@
 //! groups of a window keeps requests large.
 
 mod columns;
+mod coverage;
 mod error;
 mod image_decode;
 mod loader;
@@ -78,6 +79,7 @@ mod text;
 mod transform;
 
 pub use columns::ColumnNames;
+pub use coverage::Coverage;
 pub use error::{DatasetError, Result};
 pub use image::RgbImage;
 pub use image_decode::decode_image;

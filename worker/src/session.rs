@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_collective::{Exchange, Limits};
+use blip2_collective::{Exchange, Limits, Transport};
 use blip2_dataset::{Location, Manifest};
 use blip2_proto::v1;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
@@ -63,7 +63,8 @@ const WIND_DOWN: Duration = Duration::from_secs(30);
 /// # Errors
 /// The coordinator refuses or cannot be reached, the input is bad, or the run fails.
 pub async fn run(options: WorkerOptions, shutdown: impl Future<Output = ()>) -> Result<WorkerEnd> {
-    let exchange = Exchange::bind(options.listen, options.token.clone(), Limits::default()).await?;
+    let exchange =
+        Exchange::bind(options.listen, options.token.clone(), Limits::default(), Transport::plain()).await?;
     if let Some(tell) = options.on_listening {
         tell(exchange.local_addr());
     }

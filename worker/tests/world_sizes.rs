@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
+use blip2_collective::{Exchange, Limits, Member, Transport, World, deal_slots};
 use blip2_dataset::Manifest;
 use blip2_worker::config::{OptimizerSettings, WorkerConfig};
 use blip2_worker::step::{Members, StepParts};
@@ -43,7 +43,9 @@ fn train(config: &WorkerConfig, members: usize) -> Vec<(Vec<f64>, Vec<f32>)> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let manifest =
         Arc::new(runtime.block_on(Manifest::open(&config.data.train, &config.data.columns)).unwrap());
-    let bind = || Exchange::bind("127.0.0.1:0".parse().unwrap(), "token".into(), Limits::default());
+    let bind = || {
+        Exchange::bind("127.0.0.1:0".parse().unwrap(), "token".into(), Limits::default(), Transport::plain())
+    };
     let exchanges: Vec<Exchange> = (0..members).map(|_| runtime.block_on(bind()).unwrap()).collect();
     let slots = deal_slots(config.train.slots, members).unwrap();
     let world: Vec<Member> = exchanges

@@ -1,6 +1,7 @@
 //! Checkpoints that are whole, damaged, unfinished and superfluous.
 
 use super::*;
+use crate::checkpoint::checkpoint_name;
 
 async fn checkpoint(catalogue: &Catalogue, step: u64, epoch: u64) -> CheckpointRecord {
     let mut record = CheckpointRecord::new(step, 1, epoch);
@@ -18,8 +19,7 @@ async fn checkpoint(catalogue: &Catalogue, step: u64, epoch: u64) -> CheckpointR
             .expect("a local folder");
         record.parts.push(part);
     }
-    catalogue.write_commit(&record).await.expect("all parts are there");
-    record
+    catalogue.write_commit(&record, &QuarantineList::default()).await.expect("all parts are there")
 }
 
 fn temporary() -> (tempfile::TempDir, Catalogue) {
@@ -84,12 +84,13 @@ async fn verify_reads_every_byte() {
 async fn a_commit_needs_its_parts_and_is_written_once() {
     let (_folder, catalogue) = temporary();
     let record = checkpoint(&catalogue, 5, 1).await;
-    catalogue.write_commit(&record).await.expect("the same again");
+    let rows = QuarantineList::default();
+    catalogue.write_commit(&record, &rows).await.expect("the same again");
     let other = CheckpointRecord { stage: 2, ..record.clone() };
-    assert!(catalogue.write_commit(&other).await.is_err());
+    assert!(catalogue.write_commit(&other, &rows).await.is_err());
     let mut missing = CheckpointRecord { name: checkpoint_name(6, 1), step: 6, ..record };
     missing.parts[0].length += 1;
-    assert!(catalogue.write_commit(&missing).await.is_err());
+    assert!(catalogue.write_commit(&missing, &rows).await.is_err());
 }
 
 #[tokio::test]

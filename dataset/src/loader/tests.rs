@@ -153,6 +153,10 @@ fn bad_rows_are_quarantined_and_replaced() {
                 assert!(batch.samples.contains(&record.sample));
                 reasons.insert(record.key.clone(), record.reason.clone());
             }
+            let used = batch.samples.iter().zip(&batch.addresses);
+            let coverage: Coverage = used.map(|(sample, row)| Coverage::of(1, *sample, row.row_id())).sum();
+            assert_eq!(batch.coverage, coverage, "that of the rows really used");
+            assert_eq!(batch.coverage == expected.coverage, batch.quarantined.is_empty());
             let bad: Vec<_> = batch.quarantined.iter().map(|record| record.sample).collect();
             for (i, sample) in batch.samples.iter().enumerate() {
                 let part = fixture.spec.plan.part(batch.slot, step.step * 3 + i as u64);
