@@ -236,7 +236,8 @@ impl Compute {
         let Some(busy) = self.busy.take_if(|busy| busy.token == token) else { return };
         match busy.order {
             Order::Entering { assignment, until } => {
-                self.busy = Some(Busy { token, order: Order::Entering { assignment: assignment.clone(), until } });
+                self.busy =
+                    Some(Busy { token, order: Order::Entering { assignment: assignment.clone(), until } });
                 self.look_for_state(now, token, &assignment, until);
             }
             Order::Computing { epoch, step } => self.contribute(token, epoch, step),
@@ -305,7 +306,8 @@ impl Compute {
     fn entered(&mut self, assignment: &Assignment) {
         self.busy = None;
         self.pending = None;
-        let is_source = matches!(&assignment.state, Some(assignment::State::Peer(peer)) if *peer == self.address);
+        let is_source =
+            matches!(&assignment.state, Some(assignment::State::Peer(peer)) if *peer == self.address);
         self.published = self.held.filter(|_| is_source);
         self.events.push(MemberEvent::Entered {
             epoch: assignment.epoch,
@@ -325,9 +327,8 @@ impl Compute {
         if epoch <= self.aborted {
             return self.fail("the epoch was aborted".into(), Vec::new());
         }
-        let own: Vec<(u32, u64)> = own_slots(world)
-            .map(|slot| (slot, corpus::contribution(held.state, step, slot)))
-            .collect();
+        let own: Vec<(u32, u64)> =
+            own_slots(world).map(|slot| (slot, corpus::contribution(held.state, step, slot))).collect();
         let from = world.own;
         self.mailboxes.entry((epoch, step)).or_default().contributions.insert(from, own.clone());
         self.send_to_others(epoch, step, &Mail::Contributions(own));
@@ -390,7 +391,8 @@ impl Compute {
         }
         let mailbox = self.mailboxes.remove(&(epoch, step)).unwrap_or_default();
         // A member that added other numbers spoils its part of the gradient.
-        let gradient = mailbox.sums.values().fold(sum, |whole, part| if *part == sum { whole } else { whole ^ part });
+        let gradient =
+            mailbox.sums.values().fold(sum, |whole, part| if *part == sum { whole } else { whole ^ part });
         self.busy = None;
         self.pending = Some(Pending { step, gradient });
         self.effects.push(Effect::Observe(Fact::Reduced { epoch, step, address: self.address.clone() }));

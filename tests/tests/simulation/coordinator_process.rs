@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use blip2_coordinator::{
-    Action, Cadence, CheckpointRecord, CheckpointSettings, CoordinatorSettings, EpochMember, EpochRecord, Event,
-    Machine, Outcome, RunSpec, Start, StoreFailure,
+    Action, Cadence, CheckpointRecord, CheckpointSettings, CoordinatorSettings, EpochMember, EpochRecord,
+    Event, Machine, Outcome, RunSpec, Start, StoreFailure,
 };
 use blip2_dataset::{Location, QuarantineList};
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
@@ -341,6 +341,10 @@ impl CoordinatorProcess {
     }
 
     fn commit_stored(&mut self, local: Duration, name: String, result: Result<(), StoreFailure>) {
+        if result.is_ok() {
+            let coordinator = self.name.clone();
+            self.effects.push(Effect::Observe(Fact::Stored { coordinator }));
+        }
         self.drive(local, Event::CommitStored { name, result });
     }
 
@@ -366,7 +370,9 @@ impl CoordinatorProcess {
     fn lead(&mut self, local: Duration) {
         let Stage::Beginning(beginning) = &mut self.stage else { return };
         let Beginning { resume, rows: quarantine, epoch, expected, .. } = std::mem::take(beginning);
-        self.effects.push(Effect::Observe(Fact::Began { resume: resume.clone() }));
+        let coordinator = self.name.clone();
+        let resumed = resume.as_ref().map(|record| record.name.clone());
+        self.effects.push(Effect::Observe(Fact::Began { coordinator, resume: resumed }));
         let start = Start { epoch, expected_members: expected, quarantine };
         let checkpoints = CheckpointSettings {
             every_steps: self.setup.every_steps,

@@ -149,7 +149,9 @@ fn take_row(plan: &Plan, manifest: &Manifest, share: &mut Share, place: (u64, u3
     for attempt in 0.. {
         if is_usable(row) {
             let digest = u128::from(mix(sample ^ u64::from(stage) << 50)) << 64
-                | u128::from(mix(u64::from(row.file) << 40 | u64::from(row.row_group) << 20 | u64::from(row.row) ^ sample << 48));
+                | u128::from(mix(u64::from(row.file) << 40
+                    | u64::from(row.row_group) << 20
+                    | u64::from(row.row) ^ sample << 48));
             add(&mut share.coverage, Coverage { samples: 1, digest });
             return;
         }

@@ -330,7 +330,9 @@ impl World {
         let Some(session) = self.newest_session(place) else { return };
         let Some(found) = self.sessions.get(&session) else { return };
         let (worker, to) = (found.worker.process, (found.coordinator.process, found.coordinator.node));
-        let Some(hello) = self.worker_mut(worker).and_then(|worker| worker.last_hello.clone()) else { return };
+        let Some(hello) = self.worker_mut(worker).and_then(|worker| worker.last_hello.clone()) else {
+            return;
+        };
         let phantom = self.open(worker, to, 0);
         self.input(to.0, Input::Opened(phantom));
         let parcel = Parcel { session: phantom, to_worker: false, content: Content::Up(hello) };

@@ -5,7 +5,7 @@ use std::fmt;
 
 use blip2_coordinator::{CheckpointRecord, CommittedStep, EpochRecord};
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
-use blip2_proto::v1::{Assignment, Commit, Coverage, Ledger, Quarantined};
+use blip2_proto::v1::{Assignment, Commit, Coverage, Ledger, Quarantined, assignment};
 
 use crate::corpus::{CORPUS, SLOTS, TOTAL};
 use crate::store::{Checkpoint, Store};
@@ -16,7 +16,9 @@ pub(crate) enum Fact {
     /// A coordinator sends.
     Sent { coordinator: String, message: ToWorker },
     /// A coordinator begins to lead, from a checkpoint or from nothing.
-    Began { resume: Option<CheckpointRecord> },
+    Began { coordinator: String, resume: Option<String> },
+    /// A coordinator has stored a checkpoint.
+    Stored { coordinator: String },
     /// A coordinator created an epoch.
     TookEpoch(EpochRecord),
     /// A coordinator reports a committed step.
@@ -82,6 +84,8 @@ pub(crate) struct Observer {
     committed: BTreeSet<u64>,
     /// Values reported of each step.
     values: BTreeMap<u64, u64>,
+    /// Coordinators that know of a checkpoint.
+    know_checkpoints: BTreeSet<String>,
     /// The last step that each coordinator reported.
     reported: BTreeMap<String, u64>,
 }
@@ -91,11 +95,16 @@ impl Observer {
     pub(crate) fn see(&mut self, fact: &Fact, store: &Store) -> Checked {
         match fact {
             Fact::Sent { coordinator, message } => self.sent(coordinator, message, store),
-            Fact::Began { resume } => ensure(
-                resume.is_some() || store.committed().next().is_none(),
-                NEVER_AFRESH,
-                || "a coordinator begins without the checkpoint in the store".into(),
-            ),
+            Fact::Began { coordinator, resume } => {
+                if resume.is_some() {
+                    self.know_checkpoints.insert(coordinator.clone());
+                }
+                Ok(())
+            }
+            Fact::Stored { coordinator } => {
+                self.know_checkpoints.insert(coordinator.clone());
+                Ok(())
+            }
             Fact::TookEpoch(record) => slots_partitioned(
                 record.members.iter().map(|member| (member.first_slot, member.slot_count)),
                 record.members.is_empty(),
@@ -121,13 +130,17 @@ impl Observer {
             format!("{coordinator} speaks for epoch {epoch}, which {owner:?} created")
         })?;
         match message {
-            ToWorker::Assignment(assignment) => self.assigned(assignment),
+            ToWorker::Assignment(assignment) => self.assigned(coordinator, assignment),
             ToWorker::Commit(commit) => self.commits(commit),
             _ => Ok(()),
         }
     }
 
-    fn assigned(&mut self, assignment: &Assignment) -> Checked {
+    fn assigned(&mut self, coordinator: &str, assignment: &Assignment) -> Checked {
+        let is_fresh = matches!(assignment.state, Some(assignment::State::Fresh(_)));
+        ensure(!is_fresh || !self.know_checkpoints.contains(coordinator), NEVER_AFRESH, || {
+            format!("{coordinator} begins epoch {} afresh though it knows of a checkpoint", assignment.epoch)
+        })?;
         let slots = assignment.members.iter().map(|member| (member.first_slot, member.slot_count));
         slots_partitioned(slots, false)?;
         let addresses = assignment.members.iter().map(|member| member.exchange_address.clone());
@@ -150,7 +163,10 @@ impl Observer {
         // A repetition asks for a part of a state that is there already.
         if !is_repetition {
             ensure(world.is_some() && world == reduced, COMMITTED_BY_ALL, || {
-                format!("step {step} of epoch {}: {world:?} are its members, {reduced:?} did it", commit.epoch)
+                format!(
+                    "step {step} of epoch {}: {world:?} are its members, {reduced:?} did it",
+                    commit.epoch
+                )
             })?;
         }
         self.committed.insert(step);
@@ -161,7 +177,7 @@ impl Observer {
     fn reported(&mut self, coordinator: &str, step: &CommittedStep) -> Checked {
         let index = step.step;
         let before = self.reported.insert(coordinator.to_owned(), index);
-        ensure(before.is_none_or(|before| before + 1 == index), COMMITTED_ONCE, || {
+        ensure(before.is_none_or(|before| before < index), COMMITTED_ONCE, || {
             format!("{coordinator} reports step {index} after {before:?}")
         })?;
         let bits = step.values.first().map_or(0, |value| value.value.to_bits());
@@ -179,7 +195,10 @@ impl Observer {
         }
         coverage_is_reference(record.step, &record.coverage.to_messages())?;
         ensure(found.quarantine.as_ref() == Some(CORPUS.quarantine(record.step)), QUARANTINE_EXACT, || {
-            let (there, due) = (found.quarantine.as_ref().map_or(0, |list| list.len()), CORPUS.quarantine(record.step).len());
+            let (there, due) = (
+                found.quarantine.as_ref().map_or(0, |list| list.len()),
+                CORPUS.quarantine(record.step).len(),
+            );
             format!("checkpoint {} lists {there} rows, {due} were met", record.name)
         })
     }
@@ -188,7 +207,9 @@ impl Observer {
     pub(crate) fn done(&self, checkpoint: &str, store: &Store) -> Checked {
         let found = store.committed().find(|(record, _)| record.name == checkpoint);
         let step = found.map(|(record, _)| record.step);
-        ensure(step == Some(TOTAL), ENDS, || format!("the last checkpoint, {checkpoint}, is of step {step:?}"))?;
+        ensure(step == Some(TOTAL), ENDS, || {
+            format!("the last checkpoint, {checkpoint}, is of step {step:?}")
+        })?;
         let all = self.committed.iter().copied().eq(0..TOTAL);
         ensure(all, COMMITTED_ONCE, || format!("the run is done with the steps {:?}", self.committed))
     }
@@ -197,15 +218,21 @@ impl Observer {
 fn slots_partitioned(slots: impl Iterator<Item = (u32, u32)>, may_be_empty: bool) -> Checked {
     let mut next = 0;
     for (first, count) in slots {
-        ensure(first == next && count > 0, SLOTS_PARTITIONED, || format!("{count} slots from {first}, not {next}"))?;
+        ensure(first == next && count > 0, SLOTS_PARTITIONED, || {
+            format!("{count} slots from {first}, not {next}")
+        })?;
         next += count;
     }
-    ensure(next == SLOTS || next == 0 && may_be_empty, SLOTS_PARTITIONED, || format!("{next} of {SLOTS} slots"))
+    ensure(next == SLOTS || next == 0 && may_be_empty, SLOTS_PARTITIONED, || {
+        format!("{next} of {SLOTS} slots")
+    })
 }
 
 fn state_is_reference(step: u64, state: u64) -> Checked {
     let reference = CORPUS.state(step);
-    ensure(reference == Some(state), STATE_EXACT, || format!("after {step} steps {state:#x}, not {reference:#x?}"))
+    ensure(reference == Some(state), STATE_EXACT, || {
+        format!("after {step} steps {state:#x}, not {reference:#x?}")
+    })
 }
 
 fn coverage_is_reference(step: u64, coverage: &[Coverage]) -> Checked {
@@ -225,10 +252,8 @@ fn coverage_is_reference(step: u64, coverage: &[Coverage]) -> Checked {
 }
 
 fn rows_are_reference(step: u64, rows: &[Quarantined]) -> Checked {
-    let mut found: Vec<(u32, u64, u32, u32, &str)> = rows
-        .iter()
-        .map(|row| (row.stage, row.sample, row.row_group, row.row, row.file.as_str()))
-        .collect();
+    let mut found: Vec<(u32, u64, u32, u32, &str)> =
+        rows.iter().map(|row| (row.stage, row.sample, row.row_group, row.row, row.file.as_str())).collect();
     found.sort_unstable();
     let (before, after) = (CORPUS.quarantine(step), CORPUS.quarantine((step + 1).min(TOTAL)));
     let mut due: Vec<(u32, u64, u32, u32, &str)> = after

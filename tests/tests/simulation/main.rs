@@ -91,7 +91,8 @@ fn report(plot: &Plot, violation: &Violation) -> String {
 fn random_faults_lose_repeat_and_split_nothing() {
     let seeds = number("BLIP2_SIM_SEEDS").unwrap_or(SEEDS);
     let ended = run_seeds(seeds, |seed| simulate(&Plot::new(seed), false).0);
-    let failed: Vec<u64> = (0..).zip(&ended).filter(|(_, ended)| ended.is_err()).map(|(seed, _)| seed).collect();
+    let failed: Vec<u64> =
+        (0..).zip(&ended).filter(|(_, ended)| ended.is_err()).map(|(seed, _)| seed).collect();
     if let Some(seed) = failed.first().copied()
         && let Some(Err(violation)) = ended.get(seed as usize)
     {
@@ -110,7 +111,9 @@ fn random_faults_lose_repeat_and_split_nothing() {
     let interruptions: u32 = summaries.iter().map(|summary| summary.interruptions).sum();
     let takeovers: usize = summaries.iter().map(|summary| summary.takeovers.len()).sum();
     let events: u64 = summaries.iter().map(|summary| summary.events).sum();
-    println!("{seeds} seeds, {events} events, {interruptions} interruptions, {takeovers} coordinators that led");
+    println!(
+        "{seeds} seeds, {events} events, {interruptions} interruptions, {takeovers} coordinators that led"
+    );
     // Schedules in which nothing happens would prove nothing.
     assert!(interruptions > 0 && takeovers as u64 > seeds, "{interruptions} {takeovers}");
 }
@@ -151,8 +154,10 @@ fn a_seed_is_the_same_run_every_time() {
 fn every_kind_of_fault_is_drawn() {
     let faults: Vec<FaultKind> =
         (0..SEEDS).flat_map(|seed| Plot::new(seed).faults).map(|fault| fault.kind).collect();
-    let kinds: std::collections::BTreeSet<String> =
-        faults.iter().map(|kind| format!("{kind:?}").split(' ').next().unwrap_or_default().to_owned()).collect();
+    let kinds: std::collections::BTreeSet<String> = faults
+        .iter()
+        .map(|kind| format!("{kind:?}").split(' ').next().unwrap_or_default().to_owned())
+        .collect();
     assert_eq!(kinds.len(), 16, "{kinds:?}");
 }
 
@@ -170,7 +175,10 @@ fn steps_flow_again_soon_after_a_coordinator_is_lost() {
         takeovers.extend(summary.takeovers.into_iter().skip(1));
     }
     let slowest = takeovers.iter().max().copied().unwrap_or(0);
-    println!("{} coordinators took over; the slowest saw a step committed after {slowest} ms", takeovers.len());
+    println!(
+        "{} coordinators took over; the slowest saw a step committed after {slowest} ms",
+        takeovers.len()
+    );
     assert!(takeovers.len() > 30, "{}", takeovers.len());
     assert!(slowest < TAKEOVER, "{takeovers:?}");
 }

@@ -34,21 +34,60 @@ pub(crate) enum Due {
     Tick(ProcessId),
     Deliver(Parcel),
     /// An end of a connection notices that it is gone.
-    Break { session: SessionId, is_worker: bool },
+    Break {
+        session: SessionId,
+        is_worker: bool,
+    },
     /// The same, if the link was cut all the time.
-    Timeout { session: SessionId, is_worker: bool, link: (Node, Node), generation: u64 },
+    Timeout {
+        session: SessionId,
+        is_worker: bool,
+        link: (Node, Node),
+        generation: u64,
+    },
     /// The same, if the other process has stood still all the time.
-    Keepalive { session: SessionId, is_worker: bool, other: ProcessId, pauses: u64 },
-    Store { process: ProcessId, node: Node, ticket: Box<Ticket>, request: Box<Request> },
-    Connect { process: ProcessId, attempt: u64, to: Node },
-    Push { process: ProcessId, to: Node, push: crate::compute::Push, give_up: u64 },
-    Fetch { process: ProcessId, to: Node, step: u64, token: u64, give_up: u64 },
-    Probe { process: ProcessId, to: Node },
+    Keepalive {
+        session: SessionId,
+        is_worker: bool,
+        other: ProcessId,
+        pauses: u64,
+    },
+    Store {
+        process: ProcessId,
+        node: Node,
+        ticket: Box<Ticket>,
+        request: Box<Request>,
+    },
+    Connect {
+        process: ProcessId,
+        attempt: u64,
+        to: Node,
+    },
+    Push {
+        process: ProcessId,
+        to: Node,
+        push: crate::compute::Push,
+        give_up: u64,
+    },
+    Fetch {
+        process: ProcessId,
+        to: Node,
+        step: u64,
+        token: u64,
+        give_up: u64,
+    },
+    Probe {
+        process: ProcessId,
+        to: Node,
+    },
     Fault(FaultKind),
     Relief(FaultKind),
     Resume(ProcessId),
     StartWorker(u8),
-    StartCoordinator { place: u8, stands_by: bool },
+    StartCoordinator {
+        place: u8,
+        stands_by: bool,
+    },
     /// Somebody looks whether a coordinator is there at all.
     Operator,
 }
@@ -233,7 +272,9 @@ impl World {
             Due::Store { process, node, ticket, request } => self.serve(process, node, ticket, *request),
             Due::Connect { process, attempt, to } => self.connect(process, attempt, to),
             Due::Push { process, to, push, give_up } => self.push(process, to, push, give_up),
-            Due::Fetch { process, to, step, token, give_up } => self.fetch(process, to, (step, token), give_up),
+            Due::Fetch { process, to, step, token, give_up } => {
+                self.fetch(process, to, (step, token), give_up)
+            }
             Due::Probe { process, to } => self.probe(process, to),
             Due::Fault(fault) => self.strike(fault),
             Due::Relief(fault) => self.relieve(fault),
@@ -321,6 +362,11 @@ impl World {
         if self.trace.is_some() && !is_dull {
             self.note(|| format!("{fact:?}"));
         }
+        // Planted bugs are to be found from outside.
+        #[cfg(feature = "planted-bugs")]
+        if matches!(fact, Fact::Broken { what: crate::invariants::MACHINE, .. }) {
+            return;
+        }
         if let Err(violation) = self.observer.see(fact, &self.store) {
             self.violate(violation);
         }
@@ -382,6 +428,14 @@ impl World {
         }
     }
 
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) fn coordinator_mut(&mut self, id: ProcessId) -> Option<&mut CoordinatorProcess> {
+        match &mut self.processes[id].role {
+            Role::Coordinator(coordinator) => Some(coordinator),
+            Role::Worker(_) => None,
+        }
+    }
+
     pub(crate) fn worker_mut(&mut self, id: ProcessId) -> Option<&mut WorkerProcess> {
         match &mut self.processes[id].role {
             Role::Worker(worker) => Some(worker),
@@ -439,7 +493,8 @@ impl World {
         let (from, to) = (self.processes[id].node, node_of(address));
         if self.network.is_cut_any_way(from, to) {
             let reason = "no answer".into();
-            return self.at(self.now + CONNECT_TIMEOUT, Due::Input(id, Input::OpenFailed { attempt, reason }));
+            return self
+                .at(self.now + CONNECT_TIMEOUT, Due::Input(id, Input::OpenFailed { attempt, reason }));
         }
         let delay = self.delay(from, to);
         self.at(self.now + delay, Due::Connect { process: id, attempt, to });
@@ -457,7 +512,12 @@ impl World {
     }
 
     /// A connection between a worker and a coordinator.
-    pub(crate) fn open(&mut self, worker: ProcessId, coordinator: (ProcessId, Node), attempt: u64) -> SessionId {
+    pub(crate) fn open(
+        &mut self,
+        worker: ProcessId,
+        coordinator: (ProcessId, Node),
+        attempt: u64,
+    ) -> SessionId {
         self.next_session += 1;
         let node = self.processes[worker].node;
         self.sessions.insert(self.next_session, Session::new((worker, node), coordinator, attempt));
@@ -465,7 +525,9 @@ impl World {
     }
 
     fn accept(&mut self, session: SessionId) {
-        let Some(Session { worker, coordinator, attempt }) = self.sessions.get(&session).cloned() else { return };
+        let Some(Session { worker, coordinator, attempt }) = self.sessions.get(&session).cloned() else {
+            return;
+        };
         if !self.processes[worker.process].is_alive {
             return self.break_end(session, false);
         }
@@ -486,7 +548,8 @@ impl World {
             return self.network.hold(from.node, to.node, parcel);
         }
         if self.trace.is_some() && !is_heartbeat(&parcel.content) {
-            let (one, other) = (self.processes[from.process].name.clone(), self.processes[to.process].name.clone());
+            let (one, other) =
+                (self.processes[from.process].name.clone(), self.processes[to.process].name.clone());
             self.note(|| format!("{one} -> {other} #{}: {}", parcel.session, brief(&parcel.content)));
         }
         let delay = self.delay(from.node, to.node);
