@@ -18,6 +18,8 @@ mod rows;
 mod session;
 mod state;
 pub mod step;
+mod upload;
+mod warm_up;
 
 pub use batches::{BatchRange, start_loader};
 pub use captioner::{Caption, Captioner};

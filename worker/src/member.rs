@@ -123,7 +123,7 @@ pub enum MemberAction {
     },
     /// Send in the open session; messages keep their order.
     Send(ToCoordinator),
-    /// End the session, after what was sent; its end is no event.
+    /// End the session; its end is no event.
     Close,
     /// Load the run's models and warm up, then answer with [`MemberEvent::Prepared`]. Comes once.
     Prepare(Welcome),

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use blip2_collective::Transport;
 use blip2_worker::{WorkerEnd, WorkerOptions, config_hash};
 use serde_json::json;
 
@@ -21,13 +22,15 @@ pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
     limit_threads(arguments.threads)?;
     let insists = arguments.config.config.is_some() || !arguments.config.set.is_empty();
     let options = WorkerOptions {
-        coordinator: arguments.coordinator,
+        coordinators: vec![arguments.coordinator],
         listen: arguments.listen,
         advertise: arguments.advertise,
         token: read_token(arguments.token_file.as_deref())?,
         name: arguments.name,
         binary: binary_identity()?,
         join_timeout: Duration::from_secs_f64(arguments.join_timeout),
+        reconnect_timeout: Duration::from_secs(300),
+        transport: Transport::plain(),
         on_listening: Some(announce),
         config_hash: if insists {
             config_hash(&load(&arguments.config)?.config.worker())
