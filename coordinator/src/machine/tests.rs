@@ -1,6 +1,8 @@
 //! Scenarios told event by event.
 
+mod rejoining;
 mod scene;
+mod storing;
 
 use std::time::Duration;
 

@@ -187,13 +187,18 @@ impl Scene {
     }
 
     pub(super) fn part(&mut self, session: SessionId, checkpoint: &str) {
+        self.stored_part(session, checkpoint, 0.25 + session as f64);
+    }
+
+    /// A part that held the steps up for this long.
+    pub(super) fn stored_part(&mut self, session: SessionId, checkpoint: &str, stall_seconds: f64) {
         let part = format!("part-{session:05}.safetensors");
         let written = PartWritten {
             checkpoint: checkpoint.into(),
             part,
             length: 9,
             blake3: "d".into(),
-            stall_seconds: 0.25 + session as f64,
+            stall_seconds,
             seconds: 3.0,
         };
         self.say(session, FromWorker::PartWritten(written));
