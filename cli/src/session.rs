@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use blip2_coordinator::{Catalogue, CheckpointRecord, CoordinatorOptions, Outcome, RunSpec};
+use blip2_collective::Transport;
 use blip2_proto::v1::StatusReply;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -91,6 +92,7 @@ impl Session {
             settings,
             checkpoints,
             advertise: format!("http://{address}"),
+            transport: Transport::plain(),
             after: None,
             status: self.status,
             commits,

@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
 use crate::checkpoint::QUARANTINE;
+use crate::server::HELLO_DEADLINE;
 use crate::{
     Action, Catalogue, CheckpointRecord, CommittedStep, CoordinatorError, Epochs, Event, Machine, Outcome,
     Result, Schedule, SessionId, StoreFailure,
@@ -25,8 +26,6 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 /// Reports of workers that wait to be taken in.
 const WAITING_REPORTS: usize = 1024;
-/// How long a connection may take to introduce itself.
-const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 /// How long workers may take to hang up, and the store to finish, when the run is over.
 const FAREWELL: Duration = Duration::from_secs(15);
 

@@ -2,19 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use blip2_dataset::Coverage;
 use blip2_proto::v1;
 use serde::{Deserialize, Serialize};
 
 use crate::Schedule;
-
-/// Number of samples and the sum of their digests modulo 2^128.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Coverage {
-    /// Samples used.
-    pub samples: u64,
-    /// Sum of their digests.
-    pub digest: u128,
-}
 
 /// Coverage of every stage begun, in the order of the stages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,9 +27,7 @@ struct Entry {
 impl StageCoverage {
     /// Adds what a stage has used.
     pub fn add(&mut self, stage: u32, used: Coverage) {
-        let total = self.stages.entry(stage).or_default();
-        total.samples = total.samples.wrapping_add(used.samples);
-        total.digest = total.digest.wrapping_add(used.digest);
+        *self.stages.entry(stage).or_default() += used;
     }
 
     /// What a stage has used.

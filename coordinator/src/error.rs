@@ -53,6 +53,17 @@ pub enum CoordinatorError {
 }
 
 impl CoordinatorError {
+    /// The server's task ended though nobody stopped it.
+    pub(crate) fn server_ended(
+        ended: std::result::Result<std::result::Result<(), tonic::transport::Error>, tokio::task::JoinError>,
+    ) -> Self {
+        Self::Server(match ended {
+            Ok(Ok(())) => "without a reason".into(),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        })
+    }
+
     /// The exit code of the command line for this class of error.
     pub fn exit_code(&self) -> u32 {
         match self {

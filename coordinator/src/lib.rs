@@ -19,10 +19,11 @@ mod machine;
 mod server;
 mod settings;
 mod spec;
+mod standby;
 
 pub use catalogue::{Catalogue, Damaged, Listing};
 pub use checkpoint::{CheckpointRecord, PartRecord};
-pub use coverage::{Coverage, StageCoverage};
+pub use coverage::StageCoverage;
 pub use epochs::{EpochMember, EpochRecord, Epochs};
 pub use error::{CoordinatorError, Result};
 #[cfg(feature = "planted-bugs")]
@@ -32,3 +33,4 @@ pub use machine::{Action, CommittedStep, Event, Machine, Outcome, SessionId, Sta
 pub use server::{CoordinatorOptions, run};
 pub use settings::{Cadence, CheckpointSettings, CoordinatorSettings};
 pub use spec::{RunSpec, Schedule};
+pub use standby::{StandByEnd, StandByOptions, stand_by};

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use blip2_collective::Transport;
 use blip2_dataset::{Location, QuarantineList};
 use blip2_proto::MAX_CONTROL_MESSAGE;
 use blip2_proto::drill::Drill;
@@ -15,7 +16,6 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::actor::{Actor, Opened};
@@ -28,7 +28,9 @@ use crate::{
 /// Connections that wait to be taken in.
 const WAITING_CONNECTIONS: usize = 64;
 /// Connections of workers open at a time, refused ones that have not hung up yet included.
-const MOST_SESSIONS: usize = 1024;
+pub(crate) const MOST_SESSIONS: usize = 1024;
+/// How long a connection may take to introduce itself.
+pub(crate) const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 /// Messages of one worker that may wait to be sent; one that lets more pile up is lost.
 const WAITING_MESSAGES: usize = 256;
 /// How long open calls may take to end when the run is over.
@@ -47,6 +49,8 @@ pub struct CoordinatorOptions {
     pub checkpoints: CheckpointSettings,
     /// URL under which workers and coordinators that stand by reach this one.
     pub advertise: String,
+    /// How it is reached.
+    pub transport: Transport,
     /// Take over from the coordinator of this epoch, if it is still the newest; `None`: lead, whoever led before.
     pub after: Option<u64>,
     /// Always holds the newest state of the run.
@@ -67,7 +71,8 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
     options: CoordinatorOptions,
 ) -> Result<Outcome> {
-    let CoordinatorOptions { spec, settings, checkpoints, advertise, after, status, commits } = options;
+    let CoordinatorOptions { spec, settings, checkpoints, advertise, transport, after, status, commits } =
+        options;
     spec.validate()?;
     settings.validate(spec.slots)?;
     checkpoints.validate()?;
@@ -91,7 +96,7 @@ pub async fn run(
     let open = Arc::new(Semaphore::new(MOST_SESSIONS));
     let service = Service { opened, open, status: status.subscribe() };
     let stop = CancellationToken::new();
-    let mut server = serve(listener, service, stop.clone());
+    let mut server = serve(listener, &transport, service, stop.clone());
     let actor = Actor::new(crate::actor::Surroundings {
         machine,
         catalogue,
@@ -105,21 +110,12 @@ pub async fn run(
     });
     let outcome = tokio::select! {
         outcome = actor.run(connections, shutdown) => Ok(outcome),
-        ended = &mut server => Err(CoordinatorError::Server(match ended {
-            Ok(Ok(())) => "without a reason".into(),
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
-        })),
+        ended = &mut server => Err(CoordinatorError::server_ended(ended)),
     };
     if let Ok(outcome) = &outcome {
         let last = status.borrow().clone();
         close_epochs(&epochs, &last, outcome).await;
-    }
-    stop.cancel();
-    if outcome.is_ok() && tokio::time::timeout(SHUTDOWN_WAIT, &mut server).await.is_err() {
-        server.abort();
-        // The task was aborted just now: its end carries no news.
-        let _ = server.await;
+        end_server(&mut server, &stop).await;
     }
     outcome
 }
@@ -166,23 +162,32 @@ async fn close_epochs(epochs: &Epochs, last: &StatusReply, outcome: &Outcome) {
     }
 }
 
-fn serve(
+/// A server that is running.
+pub(crate) type Server = JoinHandle<std::result::Result<(), tonic::transport::Error>>;
+
+/// Serves until `stop`.
+pub(crate) fn serve<S: Coordinator>(
     listener: TcpListener,
-    service: Service,
+    transport: &Transport,
+    service: S,
     stop: CancellationToken,
-) -> JoinHandle<std::result::Result<(), tonic::transport::Error>> {
+) -> Server {
     let service = CoordinatorServer::new(service)
         .max_decoding_message_size(MAX_CONTROL_MESSAGE)
         .max_encoding_message_size(MAX_CONTROL_MESSAGE);
-    let serving = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(5)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .add_service(service)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            stop.cancelled_owned(),
-        );
-    tokio::spawn(serving)
+    let router = transport.server().add_service(service);
+    let connections = transport.listen(listener);
+    tokio::spawn(router.serve_with_incoming_shutdown(connections, stop.cancelled_owned()))
+}
+
+/// Ends a server; calls that are open may end by themselves for a while.
+pub(crate) async fn end_server(server: &mut Server, stop: &CancellationToken) {
+    stop.cancel();
+    if tokio::time::timeout(SHUTDOWN_WAIT, &mut *server).await.is_err() {
+        server.abort();
+        // The task was aborted just now: its end carries no news.
+        let _ = server.await;
+    }
 }
 
 /// Hands connections to the actor and shows the status.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use blip2_collective::Transport;
 use blip2_coordinator::{
     Catalogue, CheckpointSettings, CommittedStep, CoordinatorOptions, CoordinatorSettings, Epochs, Outcome,
     RunSpec, run,
@@ -63,6 +64,7 @@ async fn start(spec: RunSpec, workers: u32) -> Run {
         settings,
         checkpoints,
         advertise,
+        transport: Transport::plain(),
         after: None,
         status,
         commits: send_commits,

@@ -108,7 +108,9 @@ impl Machine {
         match wait.why {
             Why::Start => there >= self.settings.workers as usize,
             Why::TakeOver(expected) if self.members.values().any(|member| member.has_rejoined) => {
-                there >= expected.max(least) || there >= least && self.is_grace_over()
+                // Those who hold nothing may be faster than those who do.
+                let is_held = self.ready().any(|id| self.members.get(&id).is_some_and(|m| m.held.is_some()));
+                there >= expected.max(least) && is_held || there >= least && self.is_grace_over()
             }
             // New ones alone, who hold nothing.
             Why::TakeOver(_) => there >= self.settings.workers as usize && self.is_grace_over(),

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use blip2_dataset::Coverage;
 use blip2_proto::v1::{NamedValue, Quarantined, StepDone, StepFailed};
 
 use super::holding::{Held, record};
 use super::{Action, CommittedStep, Machine, Member, Phase, Report};
-use crate::coverage::{Coverage, coverage_of};
+use crate::coverage::coverage_of;
 
 impl Machine {
     pub(super) fn step_done(&mut self, id: u32, done: StepDone) {
@@ -115,8 +116,7 @@ impl Machine {
                 true => Coverage { digest: 0, ..used },
                 false => used,
             };
-            sum.samples = sum.samples.wrapping_add(used.samples);
-            sum.digest = sum.digest.wrapping_add(used.digest);
+            sum += used;
         }
         let batch = self.schedule.samples_of(stage, step + 1) - self.schedule.samples_of(stage, step);
         if sum.samples == batch {

@@ -136,6 +136,11 @@ impl MemberMachine {
     fn seek(&mut self, reason: String, at_least: Duration) {
         self.problem = reason;
         self.forget_orders();
+        #[cfg(feature = "planted-bugs")]
+        if self.run.is_some() && self.has(super::PlantedBug::StaysAway) {
+            self.link = Link::Opening { until: Duration::MAX };
+            return;
+        }
         if self.leaving {
             return self.leave_alone();
         }

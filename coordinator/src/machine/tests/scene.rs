@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use blip2_dataset::Location;
+use blip2_dataset::{Coverage, Location};
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{
@@ -13,9 +13,7 @@ use blip2_proto::v1::{
 
 use crate::machine::invariants::check;
 use crate::machine::{Action, Event, Machine, Outcome, SessionId, Start};
-use crate::{
-    CheckpointRecord, CheckpointSettings, CoordinatorSettings, Coverage, RunSpec, Schedule, StageCoverage,
-};
+use crate::{CheckpointRecord, CheckpointSettings, CoordinatorSettings, RunSpec, Schedule, StageCoverage};
 
 pub(super) fn spec(steps: &[u64]) -> RunSpec {
     RunSpec {
@@ -189,13 +187,18 @@ impl Scene {
     }
 
     pub(super) fn part(&mut self, session: SessionId, checkpoint: &str) {
+        self.stored_part(session, checkpoint, 0.25 + session as f64);
+    }
+
+    /// A part that held the steps up for this long.
+    pub(super) fn stored_part(&mut self, session: SessionId, checkpoint: &str, stall_seconds: f64) {
         let part = format!("part-{session:05}.safetensors");
         let written = PartWritten {
             checkpoint: checkpoint.into(),
             part,
             length: 9,
             blake3: "d".into(),
-            stall_seconds: 0.25 + session as f64,
+            stall_seconds,
             seconds: 3.0,
         };
         self.say(session, FromWorker::PartWritten(written));
