@@ -5,6 +5,8 @@
 
 mod ledger;
 mod link;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 #[cfg(test)]
 mod tests;
 mod working;
@@ -17,6 +19,8 @@ use blip2_proto::v1::worker_message::Kind as ToCoordinator;
 use blip2_proto::v1::{Assignment, Commit, Ledger, PartFailed, PartWritten, StepDone, Welcome};
 
 use self::link::{Link, RunIdentity};
+#[cfg(feature = "planted-bugs")]
+pub use self::planted::PlantedBug;
 use self::working::{Order, WorldStep};
 
 /// What a member says of itself to a coordinator.
@@ -228,6 +232,8 @@ pub struct MemberMachine {
     holds: Option<u64>,
     ledger: Ledger,
     actions: Vec<MemberAction>,
+    #[cfg(feature = "planted-bugs")]
+    planted: Option<PlantedBug>,
 }
 
 impl MemberMachine {
@@ -259,6 +265,8 @@ impl MemberMachine {
             holds: None,
             ledger: Ledger::default(),
             actions: Vec::new(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         }
     }
 

@@ -12,6 +12,10 @@ impl MemberMachine {
         self.ledger.coverage.clone_from(&commit.coverage);
         self.ledger.quarantined.extend(commit.quarantined.iter().cloned());
         self.ledger.quarantined.retain(|row| row.step >= commit.durable_step);
+        #[cfg(feature = "planted-bugs")]
+        if self.has(super::PlantedBug::ForgetsRows) {
+            self.ledger.quarantined.clear();
+        }
     }
 
     /// Takes note that compute holds the state after `step` steps, as an assignment asked for.

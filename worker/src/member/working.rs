@@ -57,7 +57,10 @@ impl MemberMachine {
         if commit.step != next {
             return;
         }
-        if self.pending != Some((commit.epoch, commit.step)) {
+        let is_reduced = self.pending == Some((commit.epoch, commit.step));
+        #[cfg(feature = "planted-bugs")]
+        let is_reduced = is_reduced || self.has(super::PlantedBug::AppliesUnreduced);
+        if !is_reduced {
             let step = commit.step;
             return self.turn_away(format!("it commits step {step}, which this worker has not reduced"));
         }
