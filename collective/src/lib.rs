@@ -26,6 +26,8 @@ mod tree;
 mod wire;
 mod world;
 
+#[doc(hidden)]
+pub use bulk::read_bulk_messages;
 pub use error::{CollectiveError, Result};
 pub use exchange::Exchange;
 pub use limits::Limits;

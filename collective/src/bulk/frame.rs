@@ -186,6 +186,28 @@ impl Deframer {
     }
 }
 
+/// Reads a whole stream of messages that comes in pieces of `size` bytes, as a server reads a peer's: the number of
+/// headers and of data bytes. For tests that feed it what no peer of ours sends.
+///
+/// # Errors
+/// What is wrong with the stream.
+#[doc(hidden)]
+pub fn read_bulk_messages(stream: &[u8], size: usize, largest: usize) -> Result<(usize, usize), String> {
+    let mut deframer = Deframer::new(largest);
+    let (mut headers, mut data) = (0, 0);
+    for piece in stream.chunks(size.max(1)) {
+        let mut input = Bytes::copy_from_slice(piece);
+        while let Some(piece) = deframer.next(&mut input).map_err(|fault| fault.to_string())? {
+            match piece {
+                Piece::Header(_) => headers += 1,
+                Piece::Data(piece) => data += piece.len(),
+            }
+        }
+    }
+    deframer.end().map_err(|fault| fault.to_string())?;
+    Ok((headers, data))
+}
+
 #[cfg(test)]
 mod tests {
     use blip2_proto::v1::{Chunk, PushHeader};

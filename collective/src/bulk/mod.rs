@@ -12,6 +12,8 @@ use tonic::Status;
 use tonic::body::Body;
 
 pub(crate) use call::{Call, open, state};
+#[doc(hidden)]
+pub use frame::read_bulk_messages;
 pub(crate) use frame::{MAX_HEAD, Piece, put_head};
 pub(crate) use service::{BulkService, within};
 

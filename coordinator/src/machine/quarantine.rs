@@ -1,7 +1,6 @@
 //! The share of rows that could not be used.
 
 use blip2_dataset::QuarantineRecord;
-use blip2_proto::v1::Quarantined;
 
 use super::Machine;
 
@@ -11,24 +10,6 @@ const FIRST_JUDGED: u64 = 100;
 const NAMED: usize = 3;
 
 impl Machine {
-    pub(super) fn take_quarantined(&mut self, rows: Vec<Quarantined>) {
-        self.quarantine.extend(rows.into_iter().map(|row| QuarantineRecord {
-            key: row.key,
-            file: row.file,
-            row_group: row.row_group,
-            row: row.row,
-            reason: row.reason,
-            sample: row.sample,
-            stage: row.stage,
-        }));
-    }
-
-    /// Drops the rows of steps that are not committed, or not any more: they will be met again.
-    pub(super) fn forget_uncommitted_rows(&mut self) {
-        let used = |row: &&QuarantineRecord| row.sample < self.schedule.samples_of(row.stage, self.committed);
-        self.quarantine = self.quarantine.iter().filter(used).cloned().collect();
-    }
-
     /// Why the run must stop, when too many rows could not be used.
     pub(super) fn quarantine_excess(&self) -> Option<String> {
         let samples = self.schedule.samples(self.committed);
