@@ -1,8 +1,7 @@
-//! Scenarios told event by event. Random schedules are in `simulation`.
+//! Scenarios told event by event.
 
 mod rejoining;
 mod scene;
-mod simulation;
 mod storing;
 
 use std::time::Duration;
