@@ -1,0 +1,79 @@
+//! Dependencies between the crates point down only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use blip2_tests::process::repository;
+
+/// Each crate with the crates it may use, tests included; `blip2-tests` drives everything.
+const ARROWS: [(&str, &[&str]); 7] = [
+    ("blip2-proto", &[]),
+    ("blip2-dataset", &[]),
+    ("blip2-model", &[]),
+    ("blip2-collective", &["blip2-proto"]),
+    ("blip2-coordinator", &["blip2-collective", "blip2-dataset", "blip2-proto"]),
+    ("blip2-worker", &["blip2-collective", "blip2-dataset", "blip2-model", "blip2-proto"]),
+    (
+        "blip2",
+        &[
+            "blip2-collective",
+            "blip2-coordinator",
+            "blip2-dataset",
+            "blip2-model",
+            "blip2-proto",
+            "blip2-worker",
+        ],
+    ),
+];
+
+/// Crates that some rooms never know.
+const NEVER: [(&str, &[&str]); 4] = [
+    ("blip2-dataset", &["burn", "tonic"]),
+    ("blip2-model", &["object_store", "parquet", "tokio", "tonic"]),
+    ("blip2-collective", &["burn", "parquet", "object_store"]),
+    ("blip2-coordinator", &["burn", "image"]),
+];
+
+/// Direct dependencies of the workspace's members.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(repository())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
+    let packages = metadata["packages"].as_array().expect("a list of packages");
+    let name = |value: &serde_json::Value| value["name"].as_str().expect("a name").to_owned();
+    packages
+        .iter()
+        .map(|package| {
+            let needs = package["dependencies"].as_array().expect("a list of dependencies");
+            (name(package), needs.iter().map(name).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn dependencies_point_down_only() {
+    let found = dependencies();
+    let members: BTreeSet<&str> = found.keys().map(String::as_str).collect();
+    let known: BTreeSet<&str> = ARROWS.iter().map(|(name, _)| *name).chain(["blip2-tests"]).collect();
+    assert_eq!(members, known, "a crate without a room: add its arrows here and in docs/architecture.md");
+    for (name, allowed) in ARROWS {
+        for need in found[name].iter().filter(|need| members.contains(need.as_str())) {
+            assert!(allowed.contains(&need.as_str()), "{name} must not know {need}");
+        }
+    }
+}
+
+#[test]
+fn rooms_do_not_know_what_is_not_theirs() {
+    let found = dependencies();
+    for (name, forbidden) in NEVER {
+        for need in forbidden {
+            assert!(!found[name].contains(*need), "{name} must not know {need}");
+        }
+    }
+}
