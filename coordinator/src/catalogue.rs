@@ -118,12 +118,7 @@ impl Catalogue {
         let wrong = |reason: String| CoordinatorError::Checkpoint { name: name.to_owned(), reason };
         let content = self.folder.join(name).join(COMMIT).read().await?;
         let content = content.ok_or_else(|| wrong("there is no such checkpoint: it has no COMMIT".into()))?;
-        let record: CheckpointRecord = serde_json::from_slice(&content)
-            .map_err(|error| wrong(format!("its COMMIT is damaged: {error}")))?;
-        if let Some(fault) = record.fault(name) {
-            return Err(wrong(fault));
-        }
-        Ok(record)
+        CheckpointRecord::parse(name, &content)
     }
 
     /// Reads every object of a checkpoint and compares length and BLAKE3 with the COMMIT.

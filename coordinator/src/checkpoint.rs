@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::StageCoverage;
+use crate::{CoordinatorError, Result, StageCoverage};
 
 /// Version of the COMMIT object and of the parts' layout.
 pub(crate) const FORMAT: u32 = 2;
@@ -77,8 +77,19 @@ impl CheckpointRecord {
         self.parts.iter().chain(&self.quarantine)
     }
 
+    /// Reads the COMMIT of the checkpoint of this name.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::Checkpoint`]: it is damaged, of an unknown format, or another checkpoint's.
+    pub fn parse(name: &str, content: &[u8]) -> Result<Self> {
+        let wrong = |reason: String| CoordinatorError::Checkpoint { name: name.to_owned(), reason };
+        let record: Self = serde_json::from_slice(content)
+            .map_err(|error| wrong(format!("its COMMIT is damaged: {error}")))?;
+        record.fault(name).map_or(Ok(record), |fault| Err(wrong(fault)))
+    }
+
     /// What is wrong with a record that was read from the folder `name`, if anything.
-    pub(crate) fn fault(&self, name: &str) -> Option<String> {
+    fn fault(&self, name: &str) -> Option<String> {
         if self.format != FORMAT {
             return Some(format!("format {}; this program reads format {FORMAT}", self.format));
         }

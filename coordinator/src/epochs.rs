@@ -38,6 +38,17 @@ pub struct EpochMember {
     pub slot_count: u32,
 }
 
+impl EpochRecord {
+    /// Reads the content of an epoch's object.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::Epoch`] names the object.
+    pub fn parse(object: &str, content: &[u8]) -> Result<Self> {
+        serde_json::from_slice(content)
+            .map_err(|error| CoordinatorError::Epoch { object: object.to_owned(), reason: error.to_string() })
+    }
+}
+
 /// The epochs below a run's folder, as one coordinator sees them.
 #[derive(Debug, Clone)]
 pub struct Epochs {
@@ -131,9 +142,19 @@ impl Epochs {
     /// # Errors
     /// The store fails.
     pub async fn newest(&self) -> Result<u64> {
+        Ok(self.numbers().await?.last().copied().unwrap_or(0))
+    }
+
+    /// Numbers of all epochs, ascending.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn numbers(&self) -> Result<Vec<u64>> {
         let objects = self.folder.list().await?;
         let number = |location: &Location| location.file_name().strip_suffix(".json")?.parse().ok();
-        Ok(objects.iter().filter_map(|object| number(&object.location)).max().unwrap_or(0))
+        let mut numbers: Vec<u64> = objects.iter().filter_map(|object| number(&object.location)).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
     }
 
     fn record(&self, epoch: u64, step: u64, members: Vec<EpochMember>) -> EpochRecord {
@@ -145,14 +166,14 @@ impl Epochs {
         self.folder.join(&format!("{epoch:010}.json"))
     }
 
-    async fn read(&self, epoch: u64) -> Result<Option<EpochRecord>> {
+    /// An epoch's record; `None` when there is none.
+    ///
+    /// # Errors
+    /// The record is damaged, or the store fails.
+    pub async fn read(&self, epoch: u64) -> Result<Option<EpochRecord>> {
         let object = self.object(epoch);
         let Some(content) = object.read().await? else { return Ok(None) };
-        let record = serde_json::from_slice(&content).map_err(|error| CoordinatorError::Epoch {
-            object: object.to_string(),
-            reason: error.to_string(),
-        })?;
-        Ok(Some(record))
+        EpochRecord::parse(&object.to_string(), &content).map(Some)
     }
 
     /// Creates an epoch's object: `false` when it is another coordinator's.

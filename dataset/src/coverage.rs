@@ -77,11 +77,13 @@ impl Sum for Coverage {
 mod tests {
     use super::*;
 
-    fn some() -> Vec<(u32, u64, (u32, u32, u32))> {
+    type Sample = (u32, u64, (u32, u32, u32));
+
+    fn some() -> Vec<Sample> {
         (0..40).map(|i| (1, u64::from(i), (i % 3, i / 7, 2 * i))).collect()
     }
 
-    fn total<'a>(samples: impl IntoIterator<Item = &'a (u32, u64, (u32, u32, u32))>) -> Coverage {
+    fn total<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> Coverage {
         samples.into_iter().map(|(stage, sample, row)| Coverage::of(*stage, *sample, *row)).sum()
     }
 
@@ -94,13 +96,13 @@ mod tests {
         parts += total(&base[..20]);
         assert_eq!(parts, wanted);
 
-        let changed = |change: fn(&mut Vec<(u32, u64, (u32, u32, u32))>)| {
+        let changed = |change: fn(&mut Vec<Sample>)| {
             let mut samples = some();
             change(&mut samples);
             total(&samples).digest
         };
         for digest in [
-            changed(|samples| drop(samples.pop())),
+            changed(|samples| samples.truncate(39)),
             changed(|samples| samples.push(samples[3])),
             changed(|samples| samples[5] = samples[4]),
             changed(|samples| samples[5].0 = 2),

@@ -142,7 +142,7 @@ impl Plan {
 
     /// The row groups a part touches, in the order of the sequence.
     pub fn row_groups_of_part(&self, part: PartId) -> Vec<RowGroupId> {
-        self.segments(part).iter().map(|segment| self.groups[segment.group as usize].0).collect()
+        self.segments(part).iter().map(|segment| self.group(segment.group)).collect()
     }
 
     /// Rows of the corpus, which is the length of an epoch.

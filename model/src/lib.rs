@@ -8,6 +8,7 @@
 //! - [`opt`], [`clip`]: the frozen language model and the reference retriever.
 //! - [`tensors`]: every tensor under its published name: the one description that loading, saving,
 //!   optimising and exchanging gradients share. [`weights`] reads files, [`export`] writes them.
+//! - [`tape`], [`parts`]: a backward pass in segments, and the parts of the gradient it completes one by one.
 //! - [`optimizer`]: AdamW on the flat float32 master copy of the trainable tensors.
 //!
 //! Weights keep PyTorch's layout (`Linear` weights are `[out, in]`), so that no file is transposed.
@@ -26,9 +27,11 @@ pub mod layers;
 pub mod loss;
 pub mod opt;
 pub mod optimizer;
+pub mod parts;
 pub mod qformer;
 pub mod stage1;
 pub mod stage2;
+pub mod tape;
 pub mod tensors;
 pub mod vision;
 pub mod weights;

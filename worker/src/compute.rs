@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use blip2_collective::{Exchange, World};
 use blip2_dataset::{DatasetError, Location, Manifest};
-use blip2_proto::drill::{Drill, DrillPhase};
+use blip2_proto::drill::Drill;
 use blip2_proto::v1;
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -144,7 +144,6 @@ struct Compute {
     deadline: Duration,
     exchange: Arc<Exchange>,
     runtime: tokio::runtime::Handle,
-    drill: Drill,
     parts: StepParts,
     world: Option<World>,
     state: Option<TrainState>,
@@ -176,7 +175,8 @@ impl Compute {
         config.validate()?;
         let config = Arc::new(config);
         let manifest = spec.runtime.block_on(read_manifest(&spec.run_root, &spec.manifest_hash))?;
-        let parts = StepParts::load(config.clone())?;
+        let mut parts = StepParts::load(config.clone())?;
+        parts.drill = spec.drill;
         parts.warm_up()?;
         let compute = Self {
             config,
@@ -185,7 +185,6 @@ impl Compute {
             deadline: spec.deadline,
             exchange: spec.exchange,
             runtime: spec.runtime,
-            drill: spec.drill,
             parts,
             world: None,
             state: None,
@@ -225,13 +224,6 @@ impl Compute {
 
     fn report(&self, report: Report) -> Result<()> {
         self.reports.blocking_send(report).map_err(|_| WorkerError::Protocol("the session is gone".into()))
-    }
-
-    /// Waits here if a rehearsal asks for it.
-    fn drill(&self, phase: DrillPhase, step: u64) {
-        if let Some(wait) = self.drill.reached(phase, step) {
-            std::thread::sleep(wait);
-        }
     }
 
     fn is_aborted(&self, epoch: u64) -> bool {

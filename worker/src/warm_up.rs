@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use blip2_model::dropout::Dropout;
 use blip2_model::stage1::SlotBatch;
+use blip2_model::tape::Tape;
 use burn::tensor::Tensor;
 
 use crate::error::Result;
@@ -36,7 +37,7 @@ impl StepParts {
             mask: vec![1; tokens],
             text_length,
         };
-        model.features(batch, &mut Dropout::off())?;
+        model.features(batch, &mut Dropout::off(), Tape::whole())?;
         Ok(())
     }
 
@@ -45,7 +46,8 @@ impl StepParts {
         let (ids, mask) = (vec![0; tokens], vec![1; tokens]);
         let device = self.device.clone().autodiff();
         let model = empty_stage2(&self.config, self.sizes, &device)?;
-        let prompt = model.forward(self.features_of_nothing(rows)?, &mut Dropout::off())?;
+        let prompt =
+            model.forward(self.features_of_nothing(rows)?, &mut Dropout::off(), &mut Tape::whole())?;
         let texts = Texts { ids: &ids, mask: &mask, labels: &ids, rows };
         language_loss(self.language_model()?, Some(prompt), texts, &self.device)?;
         Ok(())

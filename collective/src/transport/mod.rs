@@ -26,6 +26,8 @@ const HEADERS: u32 = 16 << 10;
 /// Idle time after which the process at the other end is probed, and how long it may take to answer. A host that is
 /// gone is noticed by the kernel long before.
 const PROBE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(20));
+/// The same for a connection that carries little, where nothing large can be ahead of the answer.
+const CLOSE_PROBE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
 /// How long a client that has connected may take for its TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
@@ -87,7 +89,26 @@ impl Transport {
     /// # Errors
     /// What went wrong, for people to read.
     pub async fn connect(&self, address: &str, timeout: Duration) -> Result<Channel, String> {
+        self.connect_probing(address, timeout, PROBE).await
+    }
+
+    /// Connects like [`Transport::connect`] for a connection that carries little: it ends within a few seconds when the
+    /// process at the other end stands still.
+    ///
+    /// # Errors
+    /// What went wrong, for people to read.
+    pub async fn connect_watched(&self, address: &str, timeout: Duration) -> Result<Channel, String> {
+        self.connect_probing(address, timeout, CLOSE_PROBE).await
+    }
+
+    async fn connect_probing(
+        &self,
+        address: &str,
+        timeout: Duration,
+        probe: (Duration, Duration),
+    ) -> Result<Channel, String> {
         let endpoint = self.endpoint(address)?.connect_timeout(timeout);
+        let endpoint = endpoint.http2_keep_alive_interval(probe.0).keep_alive_timeout(probe.1);
         let connecting = endpoint.connect_with_connector(connector(timeout));
         match tokio::time::timeout(timeout, connecting).await {
             Ok(Ok(channel)) => Ok(channel),
@@ -111,9 +132,7 @@ impl Transport {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME)
-            .http2_max_header_list_size(HEADERS)
-            .http2_keep_alive_interval(PROBE.0)
-            .keep_alive_timeout(PROBE.1);
+            .http2_max_header_list_size(HEADERS);
         match &self.tls {
             None => Ok(endpoint),
             Some(tls) => endpoint.tls_config(tls.client.clone()).map_err(|error| with_causes(&error)),

@@ -179,6 +179,31 @@ fn bad_rows_are_quarantined_and_replaced() {
 }
 
 #[test]
+fn an_audit_finds_what_was_loaded_from_the_list_of_bad_rows_alone() {
+    let bad = Corpus::with_rows(60).row_group(10).truncated(3).captionless(14).captionless(15).failed(36);
+    let (_folder, sources) = write(bad);
+    let fixture = fixture(&sources);
+    let steps = fixture.load(|spec| spec.last_step = 15);
+    let records = steps.iter().flat_map(|step| &step.slots).flat_map(|slot| slot.quarantined.clone());
+    let quarantined: Vec<_> = crate::QuarantineList::from_iter(records).iter().cloned().collect();
+    let audit = crate::audit_stage(&crate::AuditSpec {
+        manifest: &fixture.spec.manifest,
+        key: fixture.spec.plan.key(),
+        slots: 4,
+        window_row_groups: 2,
+        batch_per_slot: 3,
+        marks: &[5, 15],
+        quarantined: &quarantined,
+        threads: 1,
+    });
+    let audit = audit.unwrap();
+    assert_eq!(audit.problems, Vec::<String>::new());
+    assert_eq!(audit.coverage[0], steps[..5].iter().map(StepBatch::coverage).sum());
+    assert_eq!(audit.coverage[1], steps.iter().map(StepBatch::coverage).sum());
+    assert!(audit.substitutions.len() >= 8 && audit.uses.is_exact(), "{}", audit.substitutions.len());
+}
+
+#[test]
 fn one_of_several_captions_is_drawn_each_step() {
     let (_folder, sources) = write(Corpus::with_rows(24).with_alternatives());
     let fixture = fixture(&sources);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::plan::{PartId, Plan};
+use crate::plan::{PartId, Plan, RowGroupId};
 use crate::random::KeyedPermutation;
 
 /// Consecutive rows of one row group in a part.
@@ -33,6 +33,16 @@ impl Plan {
         found
     }
 
+    /// Where a row group of a segment is.
+    pub(crate) fn group(&self, group: u32) -> RowGroupId {
+        self.groups[group as usize].0
+    }
+
+    /// Rows of the row groups that have any, in the manifest's order.
+    pub(crate) fn group_rows(&self) -> impl Iterator<Item = u32> {
+        self.groups.iter().map(|(_, rows)| *rows)
+    }
+
     /// The order of a part: maps a position within it to an offset in the order of the sequence.
     pub(crate) fn order_of_part(&self, part: PartId) -> KeyedPermutation {
         self.shuffle(part)
@@ -58,7 +68,7 @@ mod tests {
         for (window, slot) in (0..9).flat_map(|window| (0..3).map(move |slot| (window, slot))) {
             let part = PartId { window, slot };
             let rows = plan.segments(part).into_iter().flat_map(|segment| {
-                let id = plan.groups[segment.group as usize].0;
+                let id = plan.group(segment.group);
                 segment.rows.map(move |row| (id.file, id.row_group, row, segment.epoch))
             });
             let wanted = (0..plan.part_rows()).map(|offset| plan.row_of_part(part, offset));

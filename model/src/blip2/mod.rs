@@ -19,6 +19,7 @@ use crate::host::ints;
 use crate::opt::{OPT_PREFIX, Opt, OptDecoder};
 use crate::qformer::QFormerConfig;
 use crate::stage2::Stage2Model;
+use crate::tape::Tape;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::vision::{EVA_PREFIX, ImageEncoder};
 use crate::weights::{NameStyle, WeightSource, load};
@@ -149,7 +150,7 @@ impl Blip2 {
 
     /// The queries' outputs in the language model's space, `[b, queries, width]`.
     fn soft_prompt(&self, pixels: Tensor<4>) -> Result<Tensor<3>, ModelError> {
-        self.stage2.forward(self.encoder.forward(pixels)?, &mut Dropout::off())
+        self.stage2.forward(self.encoder.forward(pixels)?, &mut Dropout::off(), &mut Tape::whole())
     }
 
     fn embed(&self, soft_prompt: Tensor<3>, ids: Tensor<2, Int>) -> Result<Tensor<3>, ModelError> {

@@ -5,6 +5,7 @@ use blip2_model::clip::Clip;
 use blip2_model::dropout::Dropout;
 use blip2_model::generate::GenerateOptions;
 use blip2_model::stage2::Stage2Model;
+use blip2_model::tape::Tape;
 use blip2_model::tensors::FlatLayout;
 use blip2_model::vision::ImageEncoder;
 use blip2_model::weights::{NameStyle, WeightSource, huggingface_name, load};
@@ -12,7 +13,9 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::Value;
 
-use crate::fixture::{Fixture, Tensors, assert_close, assert_relative, cases};
+use crate::fixture::{
+    Fixture, Tensors, assert_close, assert_relative, assert_same_gradient, cases, flat_gradient,
+};
 
 /// Largest difference of a loss.
 const LOSS_TOLERANCE: f64 = 2e-5;
@@ -33,7 +36,7 @@ fn blip2_activations() {
         let features = model.encoder().forward(pixels.clone()).unwrap();
         let normed = model.stage2().ln_vision.forward(features.clone());
         assert_close(&fixture, "vision", normed, golden.tensor("vision"));
-        let queries = model.stage2().query_output(features, &mut Dropout::off()).unwrap();
+        let queries = model.stage2().query_output(features, &mut Dropout::off(), &mut Tape::whole()).unwrap();
         assert_close(&fixture, "qformer", queries, golden.tensor("qformer"));
         let (ids, mask) = (golden.int_tensor("input_ids"), golden.int_tensor("attention_mask"));
         let logits = model.logits(pixels, ids, mask).unwrap();
@@ -59,42 +62,51 @@ fn shifted_loss(logits: Tensor<3>, golden: &Tensors) -> Tensor<1> {
     log_softmax(rows, 1).gather(1, labels).mean().neg()
 }
 
+/// Layout, loss and gradient of a case's stage-2 model.
+fn stage2_gradient(fixture: &Fixture, golden: &Tensors, mut tape: Tape) -> (FlatLayout, f64, Vec<f32>) {
+    let frozen = Blip2::open(fixture.folder(), &Device::flex()).unwrap();
+    let device = Device::flex().autodiff();
+    let eps = fixture.json("config.json")["vision_config"]["layer_norm_eps"].as_f64().unwrap();
+    let width = frozen.opt().config().width;
+    let mut stage2 = Stage2Model::new(frozen.qformer_config(), eps, width, &device).unwrap();
+    let style = NameStyle::HuggingFace { prefix: String::new() };
+    let source = WeightSource::open(fixture.folder(), style).unwrap();
+    load(&mut stage2, "", &source, &device).unwrap();
+
+    let features = frozen.encoder().forward(golden.tensor("pixel_values")).unwrap();
+    let prompt = stage2.forward(Tensor::from_inner(features), &mut Dropout::off(), &mut tape).unwrap();
+    let ids = golden.int_tensor::<2>("input_ids");
+    let embeds = place_soft_prompt(frozen.opt(), prompt, ids, frozen.tokens().image).unwrap();
+    let logits = frozen.opt().forward(embeds, golden.int_tensor("attention_mask")).unwrap();
+    let loss = shifted_loss(logits, golden);
+    let value = f64::from(loss.clone().inner().into_scalar::<f32>());
+    let layout = FlatLayout::of(&mut stage2).unwrap();
+    let gradient = flat_gradient(&mut stage2, &layout, tape, loss);
+    (layout, value, gradient)
+}
+
 #[test]
 fn blip2_loss_and_gradients() {
     for fixture in parts("blip2-opt") {
         let golden = fixture.tensors("golden.safetensors");
-        let frozen = Blip2::open(fixture.folder(), &Device::flex()).unwrap();
-        let device = Device::flex().autodiff();
-        let eps = fixture.json("config.json")["vision_config"]["layer_norm_eps"].as_f64().unwrap();
-        let width = frozen.opt().config().width;
-        let mut stage2 = Stage2Model::new(frozen.qformer_config(), eps, width, &device).unwrap();
-        let style = NameStyle::HuggingFace { prefix: String::new() };
-        let source = WeightSource::open(fixture.folder(), style).unwrap();
-        load(&mut stage2, "", &source, &device).unwrap();
-
-        let features = frozen.encoder().forward(golden.tensor("pixel_values")).unwrap();
-        let prompt = stage2.forward(Tensor::from_inner(features), &mut Dropout::off()).unwrap();
-        let ids = golden.int_tensor::<2>("input_ids");
-        let embeds = place_soft_prompt(frozen.opt(), prompt, ids, frozen.tokens().image).unwrap();
-        let logits = frozen.opt().forward(embeds, golden.int_tensor("attention_mask")).unwrap();
-        let loss = shifted_loss(logits, &golden);
         let what = fixture.folder().display().to_string();
-        let value = f64::from(loss.clone().inner().into_scalar::<f32>());
+        let (layout, value, whole) = stage2_gradient(&fixture, &golden, Tape::whole());
         let want = fixture.json("golden.json")["loss"].as_f64().unwrap();
         assert!((value - want).abs() < LOSS_TOLERANCE, "{what}: loss {value}, reference {want}");
-
-        let layout = FlatLayout::of(&mut stage2).unwrap();
-        let mut flat = vec![0.0; layout.len()];
-        layout.take_gradients(&mut stage2, &mut loss.backward(), &mut flat).unwrap();
         let mut compared = 0;
         for tensor in layout.tensors() {
             let name = format!("grad.{}", huggingface_name(&tensor.name));
             let Some(want) = golden.find(&name) else { continue };
-            assert_relative(&what, &name, &flat[tensor.range()], &want);
+            assert_relative(&what, &name, &whole[tensor.range()], &want);
             compared += 1;
         }
         let given = golden.names().iter().filter(|name| name.starts_with("grad.")).count();
         assert_eq!(compared, given, "{what}: every gradient of the reference has a tensor");
+
+        let (_, _, segmented) = stage2_gradient(&fixture, &golden, Tape::segmented());
+        assert_same_gradient(&what, &layout, &segmented, &whole);
+        let (_, _, again) = stage2_gradient(&fixture, &golden, Tape::segmented());
+        assert!(segmented == again, "{what}: the same bits every time");
     }
 }
 

@@ -21,7 +21,7 @@ impl Compute {
         member_id: u32,
         apply_pending: bool,
     ) -> Result<()> {
-        self.drill(DrillPhase::Join, assignment.step);
+        self.parts.rehearse(DrillPhase::Join, assignment.step);
         let members: Vec<Member> = assignment.members.iter().map(member).collect();
         let rank = members.iter().position(|member| member.id == member_id).ok_or_else(|| {
             WorkerError::Protocol(format!("epoch {} does not name this member", assignment.epoch))

@@ -57,7 +57,7 @@ impl Compute {
         self.enter_stage()?;
         let (stage, stage_step) = self.stage_step();
         let waited = self.prepare_batch(epoch, stage, stage_step)?;
-        self.drill(DrillPhase::Forward, self.step);
+        self.parts.rehearse(DrillPhase::Forward, self.step);
         let state = self.next_stage.as_mut().or(self.state.as_mut());
         let state = state.ok_or_else(|| WorkerError::Protocol("a step without state".into()))?;
         let world =
@@ -169,7 +169,7 @@ impl Compute {
     ///
     /// A commit of the step before the next one asks for the part alone: a save that was begun with other members.
     pub(super) fn apply(&mut self, commit: &v1::Commit) -> Result<()> {
-        self.drill(DrillPhase::Commit, commit.step);
+        self.parts.rehearse(DrillPhase::Commit, commit.step);
         if commit.step + 1 != self.step {
             self.apply_pending(commit.step)?;
             // Who took part in the step has the state it began with.

@@ -50,7 +50,7 @@ pub(super) struct RunIdentity {
     pub(super) run_id: String,
     config_hash: String,
     manifest_hash: String,
-    /// Steps of all stages, if the configuration can be read.
+    /// Steps of all stages, if the configuration says.
     pub(super) total_steps: Option<u64>,
 }
 
@@ -301,7 +301,7 @@ impl RunIdentity {
             run_id: welcome.run_id.clone(),
             config_hash: welcome.config_hash.clone(),
             manifest_hash: welcome.manifest_hash.clone(),
-            total_steps: config.map(|config| config.total_steps()),
+            total_steps: config.map(|config| config.total_steps()).filter(|steps| *steps > 0),
         }
     }
 

@@ -26,7 +26,7 @@ impl Stream {
     /// Opens a session with the coordinator at `address`.
     pub(super) async fn open(transport: &Transport, address: &str, within: Duration) -> Result<Self, String> {
         let opening = async {
-            let channel = transport.connect(address, within).await?;
+            let channel = transport.connect_watched(address, within).await?;
             let mut client = CoordinatorClient::new(channel)
                 .max_decoding_message_size(MAX_CONTROL_MESSAGE)
                 .max_encoding_message_size(MAX_CONTROL_MESSAGE);
