@@ -289,6 +289,12 @@ impl Machine {
             state: Some(state),
             ledger: Some(self.ledger()),
         };
+        // Who holds another state gives it up for this one: what it holds is not known until it has done a step.
+        for (id, _) in &self.world {
+            if let Some(member) = self.members.get_mut(id) {
+                member.held.take_if(|held| held.step != self.committed);
+            }
+        }
         tracing::info!(epoch = self.epoch, step = self.committed, members = self.world.len(), "a new epoch");
         self.send_to_world(&ToWorker::Assignment(assignment));
     }

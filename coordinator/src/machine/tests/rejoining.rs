@@ -88,6 +88,19 @@ fn one_who_holds_more_and_comes_late_takes_the_run_ahead_at_the_next_boundary() 
 }
 
 #[test]
+fn nobody_is_taken_for_the_holder_of_a_state_that_it_gave_up_for_another() {
+    let mut scene = taking_over(2, 1, 1);
+    scene.rejoin(0, &STAGES, 6);
+    scene.rejoin(1, &STAGES, 8);
+    assert_eq!(scene.assignments(0)[0].state, Some(assignment::State::Peer("host-1:1".into())));
+    // Whether the first has copied the state by now, nobody knows.
+    scene.event(Event::Disconnected { session: 1 });
+    scene.pass(Duration::from_secs(3), &[0]);
+    let next = scene.assignments(0)[1];
+    assert_eq!((next.step, &next.state), (4, &Some(assignment::State::Checkpoint("00000004-000003".into()))));
+}
+
+#[test]
 fn rows_of_a_ledger_are_taken_over_and_kept_until_their_steps_are_committed() {
     let mut scene = taking_over(1, 1, 1);
     let mut hello = hello_again(0, &STAGES, 6);
