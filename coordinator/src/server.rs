@@ -96,6 +96,8 @@ pub async fn run(
     let open = Arc::new(Semaphore::new(MOST_SESSIONS));
     let service = Service { opened, open, status: status.subscribe() };
     let stop = CancellationToken::new();
+    // The server ends with this function, however it is left.
+    let _stops = stop.clone().drop_guard();
     let mut server = serve(listener, &transport, service, stop.clone());
     let actor = Actor::new(crate::actor::Surroundings {
         machine,

@@ -96,6 +96,8 @@ pub async fn stand_by(
         status: options.status.subscribe(),
     };
     let stop = CancellationToken::new();
+    // The server ends with this function, however it is left.
+    let _stops = stop.clone().drop_guard();
     let mut server = serve(listening, &options.transport, service, stop.clone());
     let watcher = Watcher::new(options, leader);
     let end = tokio::select! {

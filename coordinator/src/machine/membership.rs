@@ -243,6 +243,9 @@ impl Machine {
             AfterElection::Step => {
                 self.progress.attempt_started(self.now);
                 self.phase = Phase::Stepping { since: self.now, reports: BTreeMap::new() };
+                if self.lacks_stage_end() {
+                    self.order_save(self.committed - 1, true, Vec::new());
+                }
             }
             AfterElection::Save => {
                 self.phase = Phase::Saving { retry: None };

@@ -76,9 +76,10 @@ impl Progress {
         is_new
     }
 
-    /// Another coordinator reported the steps below `committed`.
+    /// Another coordinator reported the steps below `committed`, and knew the values of the last.
     pub(super) fn skip_to(&mut self, committed: u64) {
         self.reported = self.reported.max(committed);
+        self.values.clear();
     }
 
     fn mean_seconds(&self) -> f64 {

@@ -35,6 +35,14 @@ impl Machine {
         wanted || self.schedule.is_stage_end(self.committed) || self.stopping.is_some()
     }
 
+    /// Whether the committed state ends a stage and is neither saved nor being saved: a coordinator or a member was lost
+    /// over it.
+    pub(super) fn lacks_stage_end(&self) -> bool {
+        self.schedule.is_stage_end(self.committed)
+            && !self.is_saved()
+            && !self.saves.values().any(|save| save.record.step == self.committed)
+    }
+
     /// Commits `step` to all members; with `saves` they write their parts of a checkpoint.
     pub(super) fn order_save(&mut self, step: u64, saves: bool, rows: Vec<Quarantined>) {
         let mut name = String::new();

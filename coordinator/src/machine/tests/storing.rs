@@ -122,6 +122,20 @@ fn a_checkpoint_has_the_coverage_and_the_costs_of_its_step() {
     assert_eq!((status.checkpoint_stall_seconds, status.checkpoint_seconds), (1.25, 3.0));
 }
 
+#[test]
+fn the_end_of_a_stage_is_saved_though_a_member_was_lost_over_it() {
+    let mut scene = Scene::running(&[2, 5], 2, 1, 0);
+    (0..2).for_each(|_| scene.all_done(&[0, 1]));
+    assert_eq!(scene.commits(0)[1].save_checkpoint, "00000002-000002");
+    scene.event(Event::Disconnected { session: 1 });
+    let again = scene.commits(0)[2].clone();
+    assert_eq!((again.epoch, again.step, again.save_checkpoint.as_str()), (3, 1, "00000002-000003"));
+    scene.done(0);
+    scene.part(0, "00000002-000003");
+    assert_eq!((scene.stored()[0].step, scene.stored()[0].stage), (2, 1));
+    assert_eq!(scene.reported(), [0, 1, 2]);
+}
+
 /// Commits one step a second; returns when the checkpoints of a run with these costs are ordered.
 fn saves_by_the_rule(stall: f64, losses: u64, seconds: u64) -> Vec<u64> {
     let checkpoints = CheckpointSettings { cadence: Cadence::Auto, mtbf_s: 1000.0, ..Default::default() };
