@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use crate::blip2::PromptTokens;
     use crate::generate::GenerateOptions;
-    use crate::opt::Opt;
+    use crate::language_model::LanguageModel;
     use crate::qformer::QFormerConfig;
     use crate::stage2::Stage2Model;
     use crate::tensors::FlatLayout;
@@ -115,9 +115,14 @@ mod tests {
 
     /// The quick start's frozen parts around a small Q-Former of arbitrary weights.
     fn model(encoder: &str) -> Blip2 {
+        model_with(encoder, "opt-tiny")
+    }
+
+    fn model_with(encoder: &str, language_model: &str) -> Blip2 {
         let device = Device::flex();
         let encoder = ImageEncoder::open(&asset(encoder), &device).unwrap();
-        let opt = Opt::open(&asset("opt-tiny"), &device).unwrap();
+        let folder = asset(language_model);
+        let language_model = LanguageModel::open(&folder, &device).unwrap();
         let qformer = QFormerConfig::new(encoder.width())
             .with_hidden(16)
             .with_layers(2)
@@ -125,12 +130,12 @@ mod tests {
             .with_intermediate(24)
             .with_vocab(40)
             .with_queries(3);
-        let mut stage2 = Stage2Model::new(&qformer, 1e-6, opt.config().width, &device).unwrap();
+        let mut stage2 = Stage2Model::new(&qformer, 1e-6, language_model.width(), &device).unwrap();
         let layout = FlatLayout::of(&mut stage2).unwrap();
         let flat: Vec<f32> = (0..layout.len()).map(|i| (i as f32 * 0.37).sin() * 0.3).collect();
         layout.write(&mut stage2, &flat, &device).unwrap();
-        let tokens = PromptTokens::choose(&asset("opt-tiny"), opt.config()).unwrap();
-        Blip2::from_parts(encoder, stage2, opt, qformer, tokens).unwrap()
+        let tokens = PromptTokens::choose(&folder, language_model.special_tokens()).unwrap();
+        Blip2::from_parts(encoder, stage2, language_model, qformer, tokens).unwrap()
     }
 
     fn pixels(model: &Blip2) -> Tensor<4> {
@@ -139,12 +144,11 @@ mod tests {
         Tensor::<1, Int>::arange(0..count, &Device::flex()).float().sin().reshape([2, 3, side, side])
     }
 
-    #[test]
-    fn an_exported_model_reads_back_to_the_bit() {
+    fn reads_back_to_the_bit(language_model: &str) {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("model");
-        let mut model = model("eva-tiny");
-        export_blip2(&folder, &mut model, &asset("opt-tiny")).unwrap();
+        let mut model = model_with("eva-tiny", language_model);
+        export_blip2(&folder, &mut model, &asset(language_model)).unwrap();
         let mut read = Blip2::open(&folder, &Device::flex()).unwrap();
         assert_eq!(read.qformer_config(), model.qformer_config());
         assert_eq!(read.tokens(), model.tokens());
@@ -157,6 +161,16 @@ mod tests {
         let prompts = [Vec::new(), vec![model.tokens().bos, 40, 50]];
         let captions = model.generate(pixels(&model), &prompts, &options).unwrap();
         assert_eq!(read.generate(pixels(&model), &prompts, &options).unwrap(), captions);
+    }
+
+    #[test]
+    fn an_exported_model_reads_back_to_the_bit() {
+        reads_back_to_the_bit("opt-tiny");
+    }
+
+    #[test]
+    fn an_exported_encoder_decoder_reads_back_to_the_bit() {
+        reads_back_to_the_bit("t5-tiny");
     }
 
     #[test]
