@@ -6,7 +6,7 @@ use crate::qformer::KeyValue;
 
 /// Keys and values of the positions that a model has read, for each layer.
 #[derive(Debug, Clone, Default)]
-pub struct KeyValueCache {
+pub(crate) struct KeyValueCache {
     layers: Vec<KeyValue>,
 }
 
@@ -17,12 +17,12 @@ impl KeyValueCache {
     }
 
     /// Positions read.
-    pub fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         self.layers.first().map_or(0, KeyValue::length)
     }
 
     /// Makes row `i` what row `rows[i]` was.
-    pub fn select(&mut self, rows: &Tensor<1, Int>) {
+    pub(crate) fn select(&mut self, rows: &Tensor<1, Int>) {
         for layer in &mut self.layers {
             layer.key = layer.key.clone().select(0, rows.clone());
             layer.value = layer.value.clone().select(0, rows.clone());

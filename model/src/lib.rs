@@ -15,7 +15,7 @@
 
 mod activation;
 pub mod blip2;
-pub mod cache;
+mod cache;
 mod causal;
 pub mod clip;
 pub mod dropout;

@@ -181,15 +181,14 @@ impl Blip2 {
     }
 }
 
-/// The vectors of `ids`, where the image tokens are replaced in order by the rows of the soft prompt, through
-/// which the gradient flows.
+/// The vectors of `ids`, where the image tokens are replaced in order by the rows of the soft prompt.
 ///
 /// # Shapes
 /// - soft_prompt `[b, queries, width]`; ids `[b, T]`; output `[b, T, width]`
 ///
 /// # Errors
 /// A row that does not hold exactly as many image tokens as there are queries, or an id outside the vocabulary.
-pub fn place_soft_prompt(
+fn place_soft_prompt(
     language_model: &LanguageModel,
     soft_prompt: Tensor<3>,
     ids: Tensor<2, Int>,
