@@ -121,11 +121,10 @@ fn logits(config: &LlamaConfig, weights: &Weights, ids: &[usize]) -> Vec<f64> {
         );
         for position in 0..x.len() {
             let mut attended = Vec::new();
-            for head in 0..config.heads {
+            for (head, query) in queries[position].iter().enumerate() {
                 let shared = head * config.key_heads() / config.heads;
                 let score = |key: &Vec<Vec<f64>>| -> f64 {
-                    let product: f64 =
-                        queries[position][head].iter().zip(&key[shared]).map(|(a, b)| a * b).sum();
+                    let product: f64 = query.iter().zip(&key[shared]).map(|(a, b)| a * b).sum();
                     (product / (size as f64).sqrt()).exp()
                 };
                 let scores: Vec<f64> = keys[..=position].iter().map(score).collect();
