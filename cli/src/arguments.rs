@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::ConfigArguments;
+use crate::secured::TlsArguments;
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 bad input data, 4 refused (token, run, version), \
-                          5 interrupted with a checkpoint saved, 78 bad configuration.";
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 bad input data, 4 refused (token, run, version, \
+                          another coordinator leads), 5 interrupted with a checkpoint saved, 78 bad configuration.";
 
 /// Pre-trains, evaluates and exports BLIP-2.
 #[derive(Debug, Parser)]
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     Status(StatusArguments),
     /// List, check, hash or export the checkpoints of a run.
     Checkpoint(CheckpointArguments),
+    /// Recompute from the store which rows the committed steps used, and compare with every checkpoint.
+    Audit(AuditArguments),
     /// Measure a run on Parquet files it was not trained on.
     Eval(EvalArguments),
     /// Write captions for images with an exported model.
@@ -90,9 +93,17 @@ pub(crate) struct CoordinatorArguments {
     /// File with the run token that workers must show; required for listening beyond this machine.
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Continue the run in `run.root` from its newest checkpoint; starts it where there is none.
+    /// URL under which workers and coordinators that stand by reach this one, where that is not its `--listen` address.
+    #[arg(long, value_name = "URL")]
+    pub(crate) advertise: Option<String>,
+    /// Continue the run in `run.root`, with the workers that are in it or from its newest checkpoint; starts it where
+    /// there is none. A coordinator that leads it is fenced off.
     #[arg(long)]
     pub(crate) resume: bool,
+    /// Stand by: wait for the run, watch the coordinator that leads it, and take over when it is silent. With
+    /// `--resume`, lead at once where nobody does.
+    #[arg(long)]
+    pub(crate) standby: bool,
     /// Print progress and the summary as JSON lines.
     #[arg(long)]
     pub(crate) json: bool,
@@ -100,9 +111,10 @@ pub(crate) struct CoordinatorArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArguments {
-    /// The coordinator, for example `http://10.0.0.1:7100`.
-    #[arg(long, value_name = "URL")]
-    pub(crate) coordinator: String,
+    /// The coordinators, the leading one and those that stand by, for example `http://10.0.0.1:7100`; may be repeated
+    /// or a list with commas.
+    #[arg(long, value_name = "URL", required = true, value_delimiter = ',')]
+    pub(crate) coordinator: Vec<String>,
     /// Address for other workers to reach this one; port 0 takes a free one, printed as a JSON line.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     pub(crate) listen: SocketAddr,
@@ -121,6 +133,11 @@ pub(crate) struct WorkerArguments {
     /// Seconds to try to reach the coordinator and to be taken in.
     #[arg(long, default_value_t = 120.0, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) join_timeout: f64,
+    /// Seconds to look for a coordinator after the connection was lost, with the state kept; 0 ends at once.
+    #[arg(long, default_value_t = 300.0, value_name = "SECONDS", value_parser = seconds_or_none)]
+    pub(crate) reconnect_timeout: f64,
+    #[command(flatten)]
+    pub(crate) tls: TlsArguments,
     /// Configuration this worker insists on; without it, it takes the coordinator's.
     #[command(flatten)]
     pub(crate) config: ConfigArguments,
@@ -133,6 +150,8 @@ pub(crate) struct StatusArguments {
     /// Show again every second until the run ends.
     #[arg(long)]
     pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) tls: TlsArguments,
     /// Print JSON lines.
     #[arg(long)]
     pub(crate) json: bool,
@@ -148,7 +167,7 @@ pub(crate) struct CheckpointArguments {
 pub(crate) enum CheckpointCommand {
     /// List the checkpoints of a run.
     Ls(CheckpointTarget),
-    /// Read every part back and compare its length and BLAKE3.
+    /// Read everything back, the list of quarantined rows included, and compare length and BLAKE3.
     Verify(CheckpointTarget),
     /// Print one BLAKE3 over all trainable parameters, in path order, and the step.
     Digest(CheckpointTarget),
@@ -173,6 +192,28 @@ pub(crate) struct ExportArguments {
     /// Folder to write; it must not exist yet.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditArguments {
+    /// A run (folder or URL).
+    #[arg(value_name = "RUN", required_unless_present = "simulate")]
+    pub(crate) run: Option<String>,
+    /// Print the result as a JSON line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Measure an audit of one epoch of a corpus that is made up.
+    #[arg(long, conflicts_with = "run")]
+    pub(crate) simulate: bool,
+    /// Its files.
+    #[arg(long, default_value_t = 13_000, requires = "simulate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) files: u32,
+    /// Row groups of each.
+    #[arg(long, default_value_t = 10, requires = "simulate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) row_groups: u32,
+    /// Rows of each of these.
+    #[arg(long, default_value_t = 993, requires = "simulate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rows_per_group: u32,
 }
 
 #[derive(Debug, Args)]
@@ -250,6 +291,11 @@ fn seconds(text: &str) -> Result<f64, String> {
     if (0.001..=1e7).contains(&value) { Ok(value) } else { Err("between 0.001 and 1e7 seconds".to_owned()) }
 }
 
+/// The same, or 0 for not at all.
+fn seconds_or_none(text: &str) -> Result<f64, String> {
+    if text.parse() == Ok(0.0) { Ok(0.0) } else { seconds(text) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,5 +304,27 @@ mod tests {
     fn the_command_line_is_well_formed() {
         use clap::CommandFactory as _;
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn several_coordinators_may_be_named_in_two_ways() {
+        let parse = |arguments: &[&str]| {
+            let all = [&["blip2", "worker"], arguments].concat();
+            match Arguments::try_parse_from(all).map(|parsed| parsed.command) {
+                Ok(Command::Worker(worker)) => Ok((worker.coordinator, worker.reconnect_timeout)),
+                Ok(_) => panic!("not a worker"),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        let (urls, timeout) = parse(&["--coordinator", "http://a:1,http://b:2"]).unwrap();
+        assert_eq!(
+            (urls.as_slice(), timeout),
+            (&["http://a:1".to_owned(), "http://b:2".to_owned()][..], 300.0)
+        );
+        let (urls, timeout) =
+            parse(&["--coordinator=a:1", "--coordinator", "b:2", "--reconnect-timeout", "0"]).unwrap();
+        assert_eq!((urls.as_slice(), timeout), (&["a:1".to_owned(), "b:2".to_owned()][..], 0.0));
+        assert!(parse(&[]).unwrap_err().contains("--coordinator"));
+        assert!(parse(&["--coordinator=a:1", "--reconnect-timeout=-1"]).is_err());
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use blip2_collective::TlsFiles;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -18,15 +19,18 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// What all workers are started with.
-#[derive(Debug)]
-pub(crate) struct WorkerLaunch<'a> {
+#[derive(Debug, Clone)]
+pub(crate) struct WorkerLaunch {
     /// URL of the coordinator.
     pub(crate) coordinator: String,
-    pub(crate) token_file: &'a Path,
+    pub(crate) token_file: PathBuf,
     /// Folder of `worker-N.log`.
-    pub(crate) logs: &'a Path,
+    pub(crate) logs: PathBuf,
     /// Compute threads of each.
     pub(crate) threads: usize,
+    pub(crate) tls: TlsFiles,
+    /// How often each that was killed is started again.
+    pub(crate) restarts: u32,
 }
 
 #[derive(Debug)]
@@ -35,25 +39,29 @@ struct WorkerProcess {
     child: Child,
     log: PathBuf,
     ended: Option<ExitStatus>,
+    restarts_left: u32,
 }
 
 /// Running workers; those still there when this is dropped are killed.
 #[derive(Debug)]
 pub(crate) struct Workers {
+    launch: WorkerLaunch,
     processes: Vec<WorkerProcess>,
 }
 
 impl Workers {
     /// Starts `count` workers, each in a process group of its own: Ctrl-C reaches the launcher alone.
-    pub(crate) fn start(launch: &WorkerLaunch<'_>, count: u32) -> Result<Self, CliError> {
-        let processes = (0..count).map(|index| start_one(launch, index)).collect::<Result<_, _>>()?;
-        Ok(Self { processes })
+    pub(crate) fn start(launch: WorkerLaunch, count: u32) -> Result<Self, CliError> {
+        let processes = (0..count).map(|index| start_one(&launch, index)).collect::<Result<_, _>>()?;
+        Ok(Self { launch, processes })
     }
 
-    /// Waits until no worker is left, or one failed before the run `started`; says which and why.
-    pub(crate) async fn lost(&mut self, started: impl Fn() -> bool) -> CliError {
+    /// Starts those again that are killed, until no worker is left, or one failed before the run `started`; says which
+    /// and why.
+    pub(crate) async fn watch(&mut self, started: impl Fn() -> bool) -> CliError {
         loop {
             self.look();
+            self.restart_killed();
             let failed_early = !started()
                 && self.processes.iter().any(|process| process.ended.is_some_and(|status| !status.success()));
             if failed_early || self.processes.iter().all(|process| process.ended.is_some()) {
@@ -92,6 +100,27 @@ impl Workers {
         }
     }
 
+    /// A worker that ended by itself said why; one that a signal ended may do better the next time.
+    fn restart_killed(&mut self) {
+        for process in &mut self.processes {
+            let was_killed = process.ended.is_some_and(|status| status.code().is_none());
+            if !was_killed || process.restarts_left == 0 {
+                continue;
+            }
+            match spawn(&self.launch, &process.name, &process.log) {
+                Ok(child) => {
+                    eprintln!("{} was killed and is started again", process.name);
+                    (process.child, process.ended) = (child, None);
+                    process.restarts_left -= 1;
+                }
+                Err(error) => {
+                    eprintln!("warning: {error}");
+                    process.restarts_left = 0;
+                }
+            }
+        }
+    }
+
     /// The first worker that failed, as an error with its exit code.
     fn failure(&self) -> CliError {
         let failed =
@@ -121,27 +150,44 @@ pub(crate) fn threads_per_worker(configured: usize, workers: u32) -> usize {
     (cores / workers.max(1) as usize).max(1)
 }
 
-fn start_one(launch: &WorkerLaunch<'_>, index: u32) -> Result<WorkerProcess, CliError> {
+/// Starts a worker with an empty log.
+fn start_one(launch: &WorkerLaunch, index: u32) -> Result<WorkerProcess, CliError> {
     let name = format!("worker-{index}");
     let log = launch.logs.join(format!("{name}.log"));
+    std::fs::File::create(&log)
+        .map_err(|error| CliError::failed(format!("{}: cannot write this log: {error}", log.display())))?;
+    let child = spawn(launch, &name, &log)?;
+    Ok(WorkerProcess { name, child, log, ended: None, restarts_left: launch.restarts })
+}
+
+/// Starts a worker's process; its words are added to the log.
+fn spawn(launch: &WorkerLaunch, name: &str, log: &Path) -> Result<Child, CliError> {
     let failed = |error: std::io::Error| CliError::failed(format!("cannot start {name}: {error}"));
-    let output = std::fs::File::create(&log)
+    let output = std::fs::OpenOptions::new()
+        .append(true)
+        .open(log)
         .map_err(|error| CliError::failed(format!("{}: cannot write this log: {error}", log.display())))?;
     let program = std::env::current_exe().map_err(failed)?;
     let mut command = Command::new(program);
     command
-        .args(["worker", "--listen", "127.0.0.1:0", "--coordinator", &launch.coordinator, "--name", &name])
+        .args(["worker", "--listen", "127.0.0.1:0", "--coordinator", &launch.coordinator, "--name", name])
+        // The launcher coordinates: when it is gone, so is the run.
+        .args(["--reconnect-timeout", "0"])
         .args(["--threads", &launch.threads.to_string(), "--token-file"])
-        .arg(launch.token_file)
+        .arg(&launch.token_file)
         .env("RAYON_NUM_THREADS", launch.threads.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(output)
         .kill_on_drop(true);
+    if !launch.tls.is_empty() {
+        command.arg("--tls-ca").arg(&launch.tls.ca).arg("--tls-cert").arg(&launch.tls.cert);
+        command.arg("--tls-key").arg(&launch.tls.key);
+        command.args(["--tls-server-name", &launch.tls.server_name]);
+    }
     #[cfg(unix)]
     command.process_group(0);
-    let child = command.spawn().map_err(failed)?;
-    Ok(WorkerProcess { name, child, log, ended: None })
+    command.spawn().map_err(failed)
 }
 
 fn log_tail(process: &WorkerProcess) -> String {
@@ -158,6 +204,24 @@ fn log_tail(process: &WorkerProcess) -> String {
 mod tests {
     use super::*;
 
+    /// A "worker" that is a line of shell.
+    fn workers(folder: &Path, script: &str, restarts: u32) -> Workers {
+        let log = folder.join("worker-0.log");
+        std::fs::write(&log, "first\nlast words\n").unwrap();
+        let child = Command::new("sh").args(["-c", script]).kill_on_drop(true).spawn().unwrap();
+        let launch = WorkerLaunch {
+            coordinator: "http://127.0.0.1:1".into(),
+            token_file: folder.join("token"),
+            logs: folder.to_path_buf(),
+            threads: 1,
+            tls: TlsFiles::default(),
+            restarts,
+        };
+        let name = "worker-0".to_owned();
+        let process = WorkerProcess { name, child, log, ended: None, restarts_left: restarts };
+        Workers { launch, processes: vec![process] }
+    }
+
     #[test]
     fn workers_share_the_cores() {
         assert_eq!(threads_per_worker(3, 2), 3);
@@ -169,13 +233,23 @@ mod tests {
     #[tokio::test]
     async fn a_worker_that_fails_before_the_start_ends_the_wait() {
         let folder = tempfile::tempdir().unwrap();
-        let log = folder.path().join("worker-0.log");
-        std::fs::write(&log, "first\nlast words\n").unwrap();
-        let child = Command::new("sh").args(["-c", "exit 78"]).kill_on_drop(true).spawn().unwrap();
-        let mut workers =
-            Workers { processes: vec![WorkerProcess { name: "worker-0".into(), child, log, ended: None }] };
-        let error = timeout(Duration::from_secs(10), workers.lost(|| false)).await.unwrap();
+        let mut workers = workers(folder.path(), "exit 78", 3);
+        let error = timeout(Duration::from_secs(10), workers.watch(|| false)).await.unwrap();
         assert_eq!(error.exit(), Exit::BadConfig, "{error}");
         assert!(workers.failed_logs().ends_with("last words\n"));
+    }
+
+    #[tokio::test]
+    async fn a_killed_worker_is_started_again_as_often_as_allowed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut none = workers(folder.path(), "kill -KILL $$", 0);
+        let error = timeout(Duration::from_secs(10), none.watch(|| true)).await.unwrap();
+        assert!(error.to_string().contains("worker-0 was killed"), "{error}");
+        // The test's own executable, which is started in its place, refuses the arguments of a worker.
+        let mut once = workers(folder.path(), "kill -KILL $$", 1);
+        let error = timeout(Duration::from_secs(20), once.watch(|| true)).await.unwrap();
+        assert!(error.to_string().contains("ended with exit code"), "{error}");
+        assert_eq!(once.processes[0].restarts_left, 0);
+        assert!(std::fs::read_to_string(&once.processes[0].log).unwrap().starts_with("first\nlast words\n"));
     }
 }

@@ -54,32 +54,42 @@ impl From<CommittedStep> for StepRecord {
 pub(crate) struct MetricsLog {
     path: PathBuf,
     file: File,
+    /// Whether a step was written: from the first one on, what an earlier coordinator wrote of the same steps is gone.
+    begun: bool,
 }
 
 impl MetricsLog {
-    /// Opens the log; lines of steps from `resume_step` on are dropped, they will be done again.
-    pub(crate) fn open(path: PathBuf, resume_step: u64) -> Result<Self, CliError> {
-        if path.is_file() {
-            let mut kept = read(&path)?;
-            kept.retain(|record| record.step < resume_step);
-            let text: String = kept.iter().map(line_of).collect::<Result<Vec<_>, _>>()?.concat();
-            let beside = path.with_extension("jsonl.part");
-            std::fs::write(&beside, text)
-                .and_then(|()| std::fs::rename(&beside, &path))
-                .map_err(|error| unwritable(&path, &error))?;
-        }
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(|error| unwritable(&path, &error))?;
-        Ok(Self { path, file })
+    /// Opens the log. Which lines are kept shows when the first step is committed: workers may hold steps that are in no
+    /// checkpoint.
+    pub(crate) fn open(path: PathBuf) -> Result<Self, CliError> {
+        Ok(Self { file: appending(&path)?, path, begun: false })
     }
 
     fn append(&mut self, record: &StepRecord) -> Result<(), CliError> {
+        if !self.begun {
+            self.keep_before(record.step)?;
+            self.begun = true;
+        }
         let line = line_of(record)?;
         self.file.write_all(line.as_bytes()).map_err(|error| unwritable(&self.path, &error))
     }
+
+    /// Drops the lines of steps from `step` on: they are done again.
+    fn keep_before(&mut self, step: u64) -> Result<(), CliError> {
+        let mut kept = read(&self.path)?;
+        kept.retain(|record| record.step < step);
+        let text: String = kept.iter().map(line_of).collect::<Result<Vec<_>, _>>()?.concat();
+        let beside = self.path.with_extension("jsonl.part");
+        std::fs::write(&beside, text)
+            .and_then(|()| std::fs::rename(&beside, &self.path))
+            .map_err(|error| unwritable(&self.path, &error))?;
+        self.file = appending(&self.path)?;
+        Ok(())
+    }
+}
+
+fn appending(path: &Path) -> Result<File, CliError> {
+    OpenOptions::new().create(true).append(true).open(path).map_err(|error| unwritable(path, &error))
 }
 
 /// Writes every committed step until the sender is gone; returns how many there were.
@@ -167,14 +177,14 @@ mod tests {
     fn a_resumed_log_holds_every_step_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(METRICS_FILE);
-        let mut log = MetricsLog::open(path.clone(), 0).unwrap();
+        let mut log = MetricsLog::open(path.clone()).unwrap();
         for step in 0..4 {
             log.append(&record(step, 1.0)).unwrap();
         }
         drop(log);
         let torn = std::fs::read_to_string(&path).unwrap() + "{\"step\":4,";
         std::fs::write(&path, torn).unwrap();
-        let mut log = MetricsLog::open(path.clone(), 2).unwrap();
+        let mut log = MetricsLog::open(path.clone()).unwrap();
         for step in 2..5 {
             log.append(&record(step, 2.0)).unwrap();
         }
@@ -191,7 +201,7 @@ mod tests {
     fn a_broken_line_in_the_middle_is_an_error_and_nan_a_gap() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(METRICS_FILE);
-        let mut log = MetricsLog::open(path.clone(), 0).unwrap();
+        let mut log = MetricsLog::open(path.clone()).unwrap();
         log.append(&record(0, f64::NAN)).unwrap();
         assert!(series(&read(&path).unwrap(), 1, &[("loss", "total")])[0].points[0].1.is_nan());
         std::fs::write(&path, "nonsense\n{}\n").unwrap();

@@ -119,6 +119,9 @@ fn draw(bar: &ProgressBar, status: &StatusReply) {
 
 /// One line for a log.
 pub(crate) fn status_line(status: &StatusReply) -> String {
+    if status.state == "standby" {
+        return format!("standing by: epoch {}, step {} when it began", status.epoch, status.step);
+    }
     let mut parts = vec![
         format!("{} step {}/{}", stage_name(status), status.step, status.total_steps),
         format!("{} of {}", status.state, count(status.members.len(), "worker")),
@@ -163,6 +166,8 @@ pub(crate) fn status_json(status: &StatusReply) -> serde_json::Value {
         "members": members,
         "faults": status.faults,
         "last_checkpoint": status.last_checkpoint,
+        "checkpoint_stall_seconds": status.checkpoint_stall_seconds,
+        "checkpoint_seconds": status.checkpoint_seconds,
         "eta_seconds": status.eta_seconds,
     })
 }
@@ -254,6 +259,12 @@ mod tests {
         let json = status_json(&status(12));
         assert_eq!(json["values"]["itc"], 3.25);
         assert_eq!(json["step"], 12);
+    }
+
+    #[test]
+    fn one_that_stands_by_says_so() {
+        let line = status_line(&StatusReply { state: "standby".to_owned(), epoch: 4, ..status(12) });
+        assert!(line.contains("standing by") && line.contains("epoch 4"), "{line}");
     }
 
     #[test]

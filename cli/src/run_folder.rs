@@ -1,6 +1,7 @@
 //! A run's folder: the pinned configuration and corpus, and what may be continued in it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use blip2_dataset::{Location, Manifest, put_create};
 use blip2_worker::config_hash;
@@ -12,11 +13,13 @@ use crate::error::CliError;
 const RUN_FILE: &str = "run.toml";
 /// The pinned corpus.
 const MANIFEST_FILE: &str = "manifest.parquet";
+/// Between two looks for a run that another process starts.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Characters of a hash that name a run.
 const ID_PART: usize = 8;
 
 /// A run that can be started.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct RunFolder {
     /// The run's folder in its store.
     pub(crate) root: Location,
@@ -49,19 +52,28 @@ impl RunFolder {
         let manifest = Manifest::open(&config.data.train, &config.data.columns).await?;
         let manifest_hash = manifest.digest();
         let hash = config_hash(&worker);
-        let continued = stored.is_some();
-        match stored {
-            Some(bytes) => {
-                config.run.id = compare_configuration(&root, &bytes, &config, &hash)?;
-                compare_corpus(&root, &manifest_hash).await?;
-            }
+        let continued = match stored {
+            Some(bytes) => Some(bytes),
             None => {
                 if config.run.id.is_empty() {
                     config.run.id = format!("{}-{}", &hash[..ID_PART], &manifest_hash[..ID_PART]);
                 }
-                pin(&root, &config, &manifest, &manifest_hash).await?;
+                // What another process pinned just now is continued like any other run.
+                if pin(&root, &config, &manifest, &manifest_hash).await? {
+                    None
+                } else {
+                    root.join(RUN_FILE).read().await?
+                }
             }
+        };
+        if continued.is_some() && !resume {
+            return Err(CliError::refused(format!("{root}: another process started a run here just now")));
         }
+        if let Some(bytes) = &continued {
+            config.run.id = compare_configuration(&root, bytes, &config, &hash)?;
+            compare_corpus(&root, &manifest_hash).await?;
+        }
+        let continued = continued.is_some();
         Ok(Self {
             local: local_path(&config.run.root),
             root,
@@ -70,6 +82,30 @@ impl RunFolder {
             manifest_hash,
             continued,
         })
+    }
+
+    /// Waits for a run that another process starts, as long as that one waits for its workers, and compares it with this
+    /// configuration.
+    ///
+    /// # Errors
+    /// It does not appear in time; or as [`RunFolder::open`].
+    pub(crate) async fn await_run(config: RunConfig) -> Result<Self, CliError> {
+        let file = located(&config)?.join(RUN_FILE);
+        let there = async {
+            while file.head().await?.is_none() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            Ok::<(), CliError>(())
+        };
+        let seconds = config.coordinator.join_timeout_s;
+        let within = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        tokio::time::timeout(within, there).await.map_err(|_| {
+            CliError::failed(format!(
+                "{}: nobody started this run within {seconds} s; start its coordinator, or add --resume to start it here",
+                config.run.root
+            ))
+        })??;
+        Self::open(config, true).await
     }
 
     /// The folder for logs: in the run's folder, or in the one for temporary files when the run lives elsewhere.
@@ -90,7 +126,17 @@ pub(crate) async fn stored_configuration(root: &Location) -> Result<RunConfig, C
     let bytes = root.join(RUN_FILE).read().await?.ok_or_else(|| {
         CliError::failed(format!("{root} is not a run: it has no {RUN_FILE}; name the folder in `run.root`"))
     })?;
-    parse_stored(root, &bytes)
+    parse_stored(root.join(RUN_FILE), &bytes)
+}
+
+/// The corpus that a run has pinned.
+pub(crate) async fn stored_manifest(root: &Location) -> Result<Manifest, CliError> {
+    let place = root.join(MANIFEST_FILE);
+    let bytes = place
+        .read()
+        .await?
+        .ok_or_else(|| CliError::failed(format!("{place} is missing: the run's pinned corpus is gone")))?;
+    Ok(Manifest::from_parquet(bytes)?)
 }
 
 /// The folder on this machine that a location names, if it is one.
@@ -116,22 +162,19 @@ fn located(config: &RunConfig) -> Result<Location, CliError> {
     Ok(Location::parse(&config.run.root)?)
 }
 
-/// The manifest first: a `run.toml` says that the run is complete.
+/// The manifest first: a `run.toml` says that the run is complete. `false` when another process was faster.
 async fn pin(
     root: &Location,
     config: &RunConfig,
     manifest: &Manifest,
     manifest_hash: &str,
-) -> Result<(), CliError> {
+) -> Result<bool, CliError> {
     if !put_create(&root.join(MANIFEST_FILE), manifest.to_parquet()?).await? {
         compare_corpus(root, manifest_hash).await?;
     }
     let text = toml::to_string(config)
         .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
-    if !put_create(&root.join(RUN_FILE), text.into_bytes().into()).await? {
-        return Err(CliError::refused(format!("{root}: another process started a run here just now")));
-    }
-    Ok(())
+    Ok(put_create(&root.join(RUN_FILE), text.into_bytes().into()).await?)
 }
 
 /// The stored run's id, if its configuration is the one asked for.
@@ -141,7 +184,7 @@ fn compare_configuration(
     asked: &RunConfig,
     asked_hash: &str,
 ) -> Result<String, CliError> {
-    let stored = parse_stored(root, stored)?;
+    let stored = parse_stored(root.join(RUN_FILE), stored)?;
     let before = stored.worker();
     if config_hash(&before) != asked_hash {
         let keys = differing_keys(&before, &asked.worker())?.join(", ");
@@ -154,12 +197,7 @@ fn compare_configuration(
 }
 
 async fn compare_corpus(root: &Location, manifest_hash: &str) -> Result<(), CliError> {
-    let place = root.join(MANIFEST_FILE);
-    let bytes = place
-        .read()
-        .await?
-        .ok_or_else(|| CliError::failed(format!("{place} is missing: the run's pinned corpus is gone")))?;
-    if Manifest::from_parquet(bytes)?.digest() != manifest_hash {
+    if stored_manifest(root).await?.digest() != manifest_hash {
         return Err(CliError::refused(format!(
             "{root} was started on another corpus: files, sizes or row counts of data.train changed. \
              Restore them, or choose another run.root"
@@ -168,16 +206,18 @@ async fn compare_corpus(root: &Location, manifest_hash: &str) -> Result<(), CliE
     Ok(())
 }
 
-fn parse_stored(root: &Location, bytes: &[u8]) -> Result<RunConfig, CliError> {
-    let broken = |error: String| {
-        CliError::failed(format!("{}: not a run configuration of this version: {error}", root.join(RUN_FILE)))
-    };
+/// The configuration in the bytes of a stored run's file.
+pub(crate) fn parse_stored(file: impl std::fmt::Display, bytes: &[u8]) -> Result<RunConfig, CliError> {
+    let broken =
+        |error: String| CliError::failed(format!("{file}: not a run configuration of this version: {error}"));
     let text = std::str::from_utf8(bytes).map_err(|error| broken(error.to_string()))?;
     toml::from_str(text).map_err(|error| broken(error.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
+    use blip2_worker::config::StepSettings;
+
     use super::*;
     use crate::exit::Exit;
 
@@ -241,6 +281,34 @@ mod tests {
         let error = RunFolder::open(missing, false).await.unwrap_err();
         assert_eq!(error.exit(), Exit::BadInput, "{error}");
         assert!(!folder.path().join("run").join(RUN_FILE).is_file(), "nothing half-written");
+    }
+
+    #[tokio::test]
+    async fn one_that_stands_by_waits_for_the_run_and_compares_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(folder.path());
+        config.coordinator.join_timeout_s = 0.01;
+        let error = RunFolder::await_run(config.clone()).await.unwrap_err();
+        assert!(error.to_string().contains("--resume"), "{error}");
+        config.coordinator.join_timeout_s = 20.0;
+        let other = RunConfig { train: StepSettings { seed: 77, ..config.train.clone() }, ..config.clone() };
+        let start = async {
+            tokio::time::sleep(LOOK_EVERY).await;
+            RunFolder::open(config.clone(), false).await
+        };
+        let (started, waited, refused) =
+            tokio::join!(start, RunFolder::await_run(config.clone()), RunFolder::await_run(other));
+        assert_eq!(waited.unwrap().config.run.id, started.unwrap().config.run.id);
+        assert!(refused.unwrap_err().to_string().contains("train.seed"));
+    }
+
+    #[tokio::test]
+    async fn of_two_that_start_a_run_together_both_have_the_same_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        let (a, b) =
+            tokio::join!(RunFolder::open(config.clone(), true), RunFolder::open(config.clone(), true));
+        assert_eq!(a.unwrap().config.run.id, b.unwrap().config.run.id);
     }
 
     #[test]

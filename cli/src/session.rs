@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use blip2_coordinator::{Catalogue, CheckpointRecord, Outcome, RunSpec};
+use blip2_collective::Transport;
+use blip2_coordinator::{
+    Catalogue, CheckpointRecord, CoordinatorError, CoordinatorOptions, Outcome, RunSpec,
+};
 use blip2_proto::v1::StatusReply;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -19,12 +22,27 @@ use crate::run_folder::RunFolder;
 /// Committed steps that may wait for the disk.
 const METRICS_QUEUE: usize = 1024;
 
+/// How a coordinator is reached and begins to lead.
+#[derive(Debug, Clone)]
+pub(crate) struct Lead {
+    /// The run token.
+    pub(crate) token: String,
+    pub(crate) transport: Transport,
+    /// URL under which workers and other coordinators reach it.
+    pub(crate) advertise: String,
+    /// Take over from the coordinator of this epoch alone; `None`: from whoever leads.
+    pub(crate) after: Option<u64>,
+    /// A checkpoint that was read back whole.
+    pub(crate) whole: Option<String>,
+}
+
 /// A run about to be coordinated.
 #[derive(Debug)]
 pub(crate) struct Session {
     folder: RunFolder,
     spec: RunSpec,
     metrics: MetricsLog,
+    lead: Lead,
     status: watch::Sender<StatusReply>,
 }
 
@@ -39,11 +57,14 @@ pub(crate) struct Finished {
 
 impl Session {
     /// Finds what to continue from and opens the metrics.
-    pub(crate) async fn prepare(folder: RunFolder, token: String) -> Result<Self, CliError> {
+    pub(crate) async fn prepare(folder: RunFolder, lead: Lead) -> Result<Self, CliError> {
         let config = &folder.config;
-        let resume = if folder.continued { checkpoint_to_continue(&folder).await? } else { None };
-        let start = resume.as_ref().map_or(0, |record| record.step);
-        let metrics = MetricsLog::open(metrics_path(&folder)?, start)?;
+        let resume = if folder.continued {
+            checkpoint_to_continue(&folder, lead.whole.as_deref()).await?
+        } else {
+            None
+        };
+        let metrics = MetricsLog::open(metrics_path(&folder)?)?;
         let worker_toml = toml::to_string(&config.worker())
             .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
         let spec = RunSpec {
@@ -53,14 +74,14 @@ impl Session {
             config_hash: folder.config_hash.clone(),
             manifest_hash: folder.manifest_hash.clone(),
             binary: binary_identity()?,
-            token,
+            token: lead.token.clone(),
             slots: config.train.slots,
             stage_steps: vec![config.stage1.steps, config.stage2.steps],
             stage_batch: vec![config.stage1.batch, config.stage2.batch],
             resume,
             max_quarantined_share: config.data.max_quarantined_share,
         };
-        Ok(Self { folder, spec, metrics, status: watch::Sender::new(StatusReply::default()) })
+        Ok(Self { folder, spec, metrics, lead, status: watch::Sender::new(StatusReply::default()) })
     }
 
     /// Follows the run from beside it.
@@ -78,28 +99,43 @@ impl Session {
         stop: CancellationToken,
         audience: Audience,
     ) -> Result<Finished, CliError> {
+        let outrun = || CliError::refused("another coordinator has taken over this run just now");
+        self.attempt(listener, stop, audience).await?.ok_or_else(outrun)
+    }
+
+    /// The same; `None` when another coordinator was faster to take over, and nothing was done.
+    pub(crate) async fn attempt(
+        self,
+        listener: TcpListener,
+        stop: CancellationToken,
+        audience: Audience,
+    ) -> Result<Option<Finished>, CliError> {
         let started = Instant::now();
         let (commits, committed) = mpsc::channel(METRICS_QUEUE);
         let last_status = self.status.subscribe();
         let shown = show(self.status.subscribe(), audience);
         let written = write_all(self.metrics, committed);
-        let settings = self.folder.config.coordinator.clone();
-        let checkpoints = self.folder.config.checkpoint.clone();
-        let coordinated = blip2_coordinator::run(
-            listener,
-            stop.cancelled_owned(),
-            self.spec,
-            settings,
-            checkpoints,
-            self.status,
+        let options = CoordinatorOptions {
+            spec: self.spec,
+            settings: self.folder.config.coordinator.clone(),
+            checkpoints: self.folder.config.checkpoint.clone(),
+            advertise: self.lead.advertise,
+            transport: self.lead.transport,
+            after: self.lead.after,
+            status: self.status,
             commits,
-        );
+        };
+        let coordinated = blip2_coordinator::run(listener, stop.cancelled_owned(), options);
         let (outcome, (), written) = tokio::join!(coordinated, shown, written);
         written?;
         let status = last_status.borrow().clone();
-        match outcome? {
+        let outcome = match outcome {
+            Err(CoordinatorError::Fenced { .. }) if self.lead.after.is_some() => return Ok(None),
+            outcome => outcome?,
+        };
+        match outcome {
             Outcome::Done { checkpoint } => {
-                Ok(Finished { checkpoint, seconds: started.elapsed().as_secs_f64(), status })
+                Ok(Some(Finished { checkpoint, seconds: started.elapsed().as_secs_f64(), status }))
             }
             Outcome::Interrupted { checkpoint: Some(checkpoint) } => Err(CliError::Interrupted(format!(
                 "stopped after checkpoint {checkpoint}; continue with --resume"
@@ -114,9 +150,20 @@ impl Session {
     }
 }
 
-/// The newest valid checkpoint; those passed over because they are damaged are reported.
-async fn checkpoint_to_continue(folder: &RunFolder) -> Result<Option<CheckpointRecord>, CliError> {
-    let (newest, damaged) = Catalogue::new(&folder.root).latest_valid().await?;
+/// The newest checkpoint that reads back whole, as the one named `whole` is known to; those passed over because they
+/// are damaged are reported.
+async fn checkpoint_to_continue(
+    folder: &RunFolder,
+    whole: Option<&str>,
+) -> Result<Option<CheckpointRecord>, CliError> {
+    let catalogue = Catalogue::new(&folder.root);
+    let (mut newest, mut damaged) = match whole {
+        Some(_) => catalogue.latest_valid().await?,
+        None => (None, Vec::new()),
+    };
+    if whole.is_none() || newest.as_ref().map(|record| record.name.as_str()) != whole {
+        (newest, damaged) = catalogue.latest_verified().await?;
+    }
     for checkpoint in damaged {
         eprintln!("warning: checkpoint {} is passed over: {}", checkpoint.name, checkpoint.reason);
     }

@@ -1,6 +1,6 @@
 //! The run token: whoever holds it may join the run.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::error::CliError;
@@ -9,6 +9,8 @@ use crate::error::CliError;
 const LOOPBACK_TOKEN: &str = "this machine only";
 /// Bytes of a fresh token.
 const TOKEN_BYTES: usize = 32;
+/// Longer files are something else.
+const MAX_TOKEN_BYTES: u64 = 4096;
 
 /// A file only its owner can read, removed when dropped.
 #[derive(Debug)]
@@ -53,14 +55,29 @@ pub(crate) fn fresh_token() -> Result<String, CliError> {
 /// The token in a file; without a file, the one that is no secret and only serves on the loopback address.
 pub(crate) fn read_token(file: Option<&Path>) -> Result<String, CliError> {
     let Some(path) = file else { return Ok(LOOPBACK_TOKEN.to_owned()) };
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let unreadable = |error: std::io::Error| {
         CliError::failed(format!("{}: cannot read the run token: {error}", path.display()))
-    })?;
-    let token = text.trim();
-    if token.is_empty() {
-        return Err(CliError::refused(format!("{}: the token file is empty", path.display())));
+    };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(MAX_TOKEN_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    token_of(path, &bytes)
+}
+
+/// The token in the bytes of a file, without the white space around it.
+pub(crate) fn token_of(path: &Path, bytes: &[u8]) -> Result<String, CliError> {
+    let refused = |reason: &str| Err(CliError::refused(format!("{}: {reason}", path.display())));
+    if bytes.len() as u64 > MAX_TOKEN_BYTES {
+        return refused("this is no token file: it is longer than 4096 bytes");
     }
-    Ok(token.to_owned())
+    let Ok(text) = std::str::from_utf8(bytes) else { return refused("the token file is not UTF-8 text") };
+    match text.trim() {
+        "" => refused("the token file is empty"),
+        token if token.contains(char::is_control) => {
+            refused("the token has control characters; write it on one line")
+        }
+        token => Ok(token.to_owned()),
+    }
 }
 
 fn random_hex(bytes: usize) -> Result<String, CliError> {
@@ -92,5 +109,16 @@ mod tests {
         drop(file);
         assert!(read_token(Some(&path)).is_err());
         assert_eq!(read_token(None).unwrap(), LOOPBACK_TOKEN);
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused() {
+        let token = |bytes: &[u8]| token_of(Path::new("file"), bytes).map_err(|error| error.to_string());
+        assert_eq!(token(b" secret\n").unwrap(), "secret");
+        let cases: [(&[u8], &str); 4] =
+            [(b" \n", "empty"), (b"\xff", "UTF-8"), (b"two\nlines", "one line"), (&[b'a'; 4097], "4096")];
+        for (bytes, word) in cases {
+            assert!(token(bytes).unwrap_err().contains(word), "{word}");
+        }
     }
 }

@@ -10,20 +10,28 @@
 //! Why not ring all-reduce: its order of additions depends on the ring. Reduce-scatter plus all-gather moves the same
 //! bytes in two hops and leaves the order to the tree.
 
-mod combine;
+mod additions;
+mod bulk;
 mod error;
 mod exchange;
+mod inbox;
 mod limits;
 mod mailbox;
 mod peers;
-mod segments;
+mod reduce;
+mod round;
 mod service;
+mod transport;
 mod tree;
+mod wire;
 mod world;
 
-pub use combine::combine;
+#[doc(hidden)]
+pub use bulk::read_bulk_messages;
 pub use error::{CollectiveError, Result};
 pub use exchange::Exchange;
 pub use limits::Limits;
+pub use transport::{TlsError, TlsFiles, Transport};
 pub use tree::{SumTree, TreeAccumulator, TreeNode, TreePartial};
+pub use wire::Wire;
 pub use world::{Member, World, deal_slots};

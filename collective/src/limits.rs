@@ -11,6 +11,8 @@ pub struct Limits {
     pub max_held_bytes: u64,
     /// Largest state a joiner takes from a peer.
     pub max_state_bytes: u64,
+    /// Connections over which a joiner takes a state, each a part of it.
+    pub state_streams: usize,
     /// Bytes of a message on the wire; rounded down to a multiple of four.
     pub chunk_bytes: usize,
     /// How long a peer that cannot be reached is tried again before it counts as lost.
@@ -27,7 +29,8 @@ impl Default for Limits {
             max_buffer_bytes: 2 << 30,
             max_held_bytes: 8 << 30,
             max_state_bytes: 16 << 30,
-            chunk_bytes: 1 << 20,
+            state_streams: 4,
+            chunk_bytes: 256 << 10,
             connect_timeout: Duration::from_secs(2),
             publish_wait: Duration::from_secs(120),
             idle_timeout: Duration::from_secs(60),

@@ -1,12 +1,14 @@
 //! What a member holds for its collectives and its peers: received buffers, published rows, published state.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tonic::Status;
 
-use crate::segments::Segments;
+use crate::inbox::{Inbox, Unwanted};
 use crate::{CollectiveError, Limits, Result, World};
 
 /// Most buffers held at a time, whatever their size.
@@ -30,8 +32,6 @@ pub(crate) enum Refusal {
     Stale(String),
     Stranger(String),
     Malformed(String),
-    Duplicate,
-    NotFound(String),
     Closed,
 }
 
@@ -54,27 +54,101 @@ struct Inner {
     aborted: Option<(u64, String)>,
     /// Steps of this epoch below it are over.
     first_step: u64,
-    mail: BTreeMap<MailKey, Segments>,
-    /// Bytes of `mail` and of reservations.
+    mail: BTreeMap<MailKey, Inbox>,
+    /// Bytes reserved by all of `mail`.
     held: u64,
-    reservations: usize,
     rows: Option<(u64, u64, Rows)>,
     state: Option<(u64, State)>,
     closed: bool,
 }
 
-/// Room for a buffer in flight; given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Reservation {
-    mailbox: Arc<Mailbox>,
-    bytes: u64,
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::TooLarge(reason) => Self::resource_exhausted(reason),
+            Refusal::Stale(reason) => Self::failed_precondition(reason),
+            Refusal::Stranger(reason) => Self::permission_denied(reason),
+            Refusal::Malformed(reason) => Self::invalid_argument(reason),
+            Refusal::Closed => Self::unavailable("the exchange is shut down"),
+        }
+    }
 }
 
-impl Drop for Reservation {
-    fn drop(&mut self) {
+/// What to do with a peer's buffer.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    /// Take it.
+    Wanted(Delivery),
+    /// It is here already.
+    Here,
+}
+
+/// A buffer being received. Dropped before its end, the peer may send it again.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    mailbox: Arc<Mailbox>,
+    key: MailKey,
+    sender: u64,
+    /// Bytes to come that are here already.
+    skip: u64,
+    length: u64,
+}
+
+impl Delivery {
+    /// Hands over the bytes that follow.
+    pub(crate) fn push(&mut self, mut piece: Bytes) -> std::result::Result<(), Refusal> {
+        let known = self.skip.min(piece.len() as u64);
+        // At most the piece's length, so it is a usize.
+        let _ = piece.split_to(known as usize);
+        self.skip -= known;
+        if piece.is_empty() {
+            return Ok(());
+        }
         let mut inner = self.mailbox.lock();
-        inner.held -= self.bytes;
-        inner.reservations -= 1;
+        inner.accepts(&self.key)?;
+        match inner.mail.get_mut(&self.key).map(|inbox| inbox.push(self.sender, piece)) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(unwanted)) => Err(unwanted.refusal(self.length)),
+            None => Err(Refusal::Stale("the collective is over here".to_owned())),
+        }
+    }
+
+    /// Ends the buffer.
+    pub(crate) fn finish(self) -> std::result::Result<(), Refusal> {
+        let mut inner = self.mailbox.lock();
+        inner.accepts(&self.key)?;
+        match inner.mail.get_mut(&self.key).map(|inbox| inbox.end(self.sender)) {
+            Some(true) => Ok(()),
+            _ => {
+                Err(Refusal::Malformed(format!("the stream ends before the {} bytes announced", self.length)))
+            }
+        }
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        let mut guard = self.mailbox.lock();
+        let inner = &mut *guard;
+        let Some(inbox) = inner.mail.get_mut(&self.key) else { return };
+        if inbox.end(self.sender) || !inbox.is_last(self.sender) {
+            return;
+        }
+        inner.held -= std::mem::take(&mut inbox.reserved);
+        if inbox.is_unused() {
+            inner.mail.remove(&self.key);
+        }
+    }
+}
+
+impl Unwanted {
+    fn refusal(self, length: u64) -> Refusal {
+        Refusal::Malformed(match self {
+            Self::Complete => "this buffer is here already".to_owned(),
+            Self::OtherLength(known) => format!("{length} bytes now, {known} before"),
+            Self::Superseded => "the same buffer is being sent on another stream".to_owned(),
+            Self::TooLong => format!("more than the {length} bytes announced"),
+        })
     }
 }
 
@@ -166,24 +240,37 @@ impl Mailbox {
         self.when(|inner| inner.end_of(epoch)).await
     }
 
-    /// Waits for a buffer and takes it out.
-    pub(crate) async fn take(&self, key: &MailKey) -> Segments {
-        self.when(|inner| {
-            let mail = inner.mail.remove(key)?;
-            inner.held -= mail.len() as u64;
-            Some(mail)
+    /// Waits until a sender says how long a buffer is.
+    pub(crate) async fn length(&self, key: &MailKey) -> u64 {
+        poll_fn(|context| self.lock().mail.entry(key.clone()).or_default().poll_length(context)).await
+    }
+
+    /// Waits for the next bytes of a buffer and takes them out; nothing after the last.
+    pub(crate) async fn next(&self, key: &MailKey) -> Option<Bytes> {
+        poll_fn(|context| {
+            let mut guard = self.lock();
+            let inner = &mut *guard;
+            let inbox = inner.mail.entry(key.clone()).or_default();
+            let next = inbox.poll_next(context);
+            if let std::task::Poll::Ready(Some(piece)) = &next {
+                let bytes = (piece.len() as u64).min(inbox.reserved);
+                inbox.reserved -= bytes;
+                inner.held -= bytes;
+            }
+            next
         })
         .await
     }
 
-    /// Room for a peer's buffer, or why there is none.
+    /// Makes room for a peer's buffer, or says why there is none.
     pub(crate) fn admit(
         self: &Arc<Self>,
         key: &MailKey,
         bytes: u64,
-    ) -> std::result::Result<Reservation, Refusal> {
+    ) -> std::result::Result<Admission, Refusal> {
         let limits = &self.limits;
-        let mut inner = self.lock();
+        let mut guard = self.lock();
+        let inner = &mut *guard;
         inner.accepts(key)?;
         if key.tag.is_empty() || key.tag.len() > MAX_TAG_BYTES {
             return Err(Refusal::Malformed(format!("a tag has 1 to {MAX_TAG_BYTES} bytes")));
@@ -192,36 +279,26 @@ impl Mailbox {
             let most = limits.max_buffer_bytes;
             return Err(Refusal::TooLarge(format!("a buffer of {bytes} bytes; at most {most} are taken")));
         }
-        if inner.held + bytes > limits.max_held_bytes
-            || inner.mail.len() + inner.reservations >= MAX_HELD_BUFFERS
-        {
-            let (held, most) = (inner.held, limits.max_held_bytes);
+        let (needed, reserved) =
+            inner.mail.get(key).map_or((bytes, 0), |inbox| (inbox.needed(bytes), inbox.reserved));
+        let others = inner.held - reserved;
+        if others + needed > limits.max_held_bytes || inner.mail.len() >= MAX_HELD_BUFFERS {
+            let most = limits.max_held_bytes;
             return Err(Refusal::TooLarge(format!(
-                "{bytes} bytes more than the {held} held of at most {most}"
+                "{needed} bytes more than the {others} held of at most {most}"
             )));
         }
-        inner.held += bytes;
-        inner.reservations += 1;
-        Ok(Reservation { mailbox: self.clone(), bytes })
-    }
-
-    /// Puts a whole buffer into the room reserved for it.
-    pub(crate) fn deliver(
-        &self,
-        reservation: Reservation,
-        key: MailKey,
-        mail: Segments,
-    ) -> std::result::Result<(), Refusal> {
-        let mut inner = self.lock();
-        let accepted = inner.accepts(&key);
-        if accepted.is_ok() {
-            inner.held += mail.len() as u64;
-            inner.mail.insert(key, mail);
+        let inbox = inner.mail.entry(key.clone()).or_default();
+        match inbox.begin(bytes) {
+            Ok((sender, skip)) => {
+                inbox.reserved = needed;
+                inner.held = others + needed;
+                let (mailbox, key) = (self.clone(), key.clone());
+                Ok(Admission::Wanted(Delivery { mailbox, key, sender, skip, length: bytes }))
+            }
+            Err(Unwanted::Complete) => Ok(Admission::Here),
+            Err(unwanted) => Err(unwanted.refusal(bytes)),
         }
-        drop(inner);
-        drop(reservation);
-        self.changed.notify_waiters();
-        accepted
     }
 
     pub(crate) fn publish_rows(&self, step: u64, rows: BTreeMap<u64, Bytes>) -> Result<()> {
@@ -299,12 +376,12 @@ impl Inner {
                 return Err(Refusal::Stranger(format!("{} is no peer in epoch {}", key.from, key.epoch)));
             }
         }
-        if self.mail.contains_key(key) { Err(Refusal::Duplicate) } else { Ok(()) }
+        Ok(())
     }
 }
 
-fn bytes_in(mail: &BTreeMap<MailKey, Segments>) -> u64 {
-    mail.values().map(|segments| segments.len() as u64).sum()
+fn bytes_in(mail: &BTreeMap<MailKey, Inbox>) -> u64 {
+    mail.values().map(|inbox| inbox.reserved).sum()
 }
 
 #[cfg(test)]
@@ -326,8 +403,13 @@ mod tests {
         key: MailKey,
         bytes: &'static [u8],
     ) -> std::result::Result<(), Refusal> {
-        let room = mailbox.admit(&key, bytes.len() as u64)?;
-        mailbox.deliver(room, key, Bytes::from_static(bytes).into())
+        match mailbox.admit(&key, bytes.len() as u64)? {
+            Admission::Here => Ok(()),
+            Admission::Wanted(mut delivery) => {
+                delivery.push(Bytes::from_static(bytes))?;
+                delivery.finish()
+            }
+        }
     }
 
     #[tokio::test]
@@ -339,9 +421,35 @@ mod tests {
         assert_eq!(mailbox.lock().held, 4);
         assert!(matches!(deliver(&mailbox, key(1, 9), b"late"), Err(Refusal::Stale(_))));
         deliver(&mailbox, key(3, 7), b"next").expect("early");
-        assert_eq!(mailbox.take(&key(2, 7)).await.into_bytes(), Bytes::from_static(b"new!"));
+        assert_eq!(mailbox.next(&key(2, 7)).await, Some(Bytes::from_static(b"new!")));
         mailbox.set_world(world(3));
-        assert_eq!(mailbox.take(&key(3, 7)).await.into_bytes(), Bytes::from_static(b"next"));
+        assert_eq!(mailbox.next(&key(3, 7)).await, Some(Bytes::from_static(b"next")));
+        assert_eq!(mailbox.lock().held, 0);
+        assert_eq!((mailbox.length(&key(3, 7)).await, mailbox.next(&key(3, 7)).await), (4, None));
+    }
+
+    #[tokio::test]
+    async fn room_is_given_back_when_a_sender_breaks_off_or_is_replaced() {
+        let mailbox = Arc::new(Mailbox::new(Limits { max_held_bytes: 8, ..Limits::default() }));
+        mailbox.set_world(world(1));
+        let admit = || match mailbox.admit(&key(1, 0), 8) {
+            Ok(Admission::Wanted(delivery)) => delivery,
+            other => panic!("{other:?}"),
+        };
+        let mut first = admit();
+        first.push(Bytes::from_static(b"abcd")).expect("in turn");
+        assert_eq!(mailbox.next(&key(1, 0)).await, Some(Bytes::from_static(b"abcd")));
+        let mut second = admit();
+        assert!(first.push(Bytes::from_static(b"efgh")).is_err());
+        drop(first);
+        assert_eq!(mailbox.lock().held, 4, "the second sender's");
+        second.push(Bytes::from_static(b"abcdef")).expect("the first four are skipped");
+        drop(second);
+        assert_eq!(mailbox.lock().held, 0);
+        let mut third = admit();
+        third.push(Bytes::from_static(b"abcdefgh")).expect("in turn");
+        third.finish().expect("complete");
+        assert_eq!(mailbox.next(&key(1, 0)).await, Some(Bytes::from_static(b"efgh")));
         assert_eq!(mailbox.lock().held, 0);
     }
 
@@ -355,7 +463,8 @@ mod tests {
         assert!(matches!(mailbox.admit(&key(1, 1), 8), Err(Refusal::TooLarge(_))));
         drop(room);
         deliver(&mailbox, key(1, 1), b"12345678").expect("room was given back");
-        assert_eq!(deliver(&mailbox, key(1, 1), b"1234"), Err(Refusal::Duplicate));
+        assert_eq!(deliver(&mailbox, key(1, 1), b"12345678"), Ok(()), "sent again, taken once");
+        assert_eq!(mailbox.lock().held, 8);
         let stranger = MailKey { from: 9, ..key(1, 1) };
         assert!(matches!(deliver(&mailbox, stranger, b"1234"), Err(Refusal::Stranger(_))));
         mailbox.enter_step(&world(1), 2);

@@ -1,94 +1,93 @@
 //! The calling side of an exchange: connections to the peers.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use blip2_proto::v1::exchange_client::ExchangeClient;
-use blip2_proto::v1::{Chunk, FetchRowsRequest, FetchStateRequest, PushHeader};
+use blip2_proto::v1::{FetchRowsRequest, FetchStateRequest, PushHeader};
 use bytes::{Bytes, BytesMut};
-use futures::future::BoxFuture;
-use futures::{FutureExt, stream};
+use futures::FutureExt;
+use futures::future::{BoxFuture, try_join_all};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::service::pieces;
-use crate::{CollectiveError, Limits, Member, Result, World};
+use crate::bulk::{self, Call};
+use crate::{CollectiveError, Limits, Member, Result, Transport, World};
 
-/// Flow-control window of a stream: a few chunks in flight.
-pub(crate) const STREAM_WINDOW: u32 = 8 << 20;
-/// Flow-control window of a connection.
-pub(crate) const CONNECTION_WINDOW: u32 = 32 << 20;
-/// Largest HTTP/2 frame.
-pub(crate) const FRAME: u32 = 1 << 20;
-/// Idle time after which a connection is probed, and how long the probe may take.
-pub(crate) const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(20));
 /// Pause between two attempts to reach a peer.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// The lane of everything but the parts of a state.
+const COMMON: usize = 0;
 
 /// Connections to the peers, made when first used and again when broken.
 #[derive(Debug)]
 pub(crate) struct Peers {
     token: String,
     limits: Limits,
-    channels: Mutex<BTreeMap<String, Channel>>,
+    transport: Transport,
+    /// By address and lane: what shares a connection.
+    channels: Mutex<BTreeMap<(String, usize), Channel>>,
 }
 
 impl Peers {
-    pub(crate) fn new(token: String, limits: Limits) -> Self {
-        Self { token, limits, channels: Mutex::default() }
+    pub(crate) fn new(token: String, limits: Limits, transport: Transport) -> Self {
+        Self { token, limits, transport, channels: Mutex::default() }
     }
 
-    /// Forgets connections to others than the members of `world`.
+    /// The token that calls show.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Forgets connections to others than the members of `world`, and those over which a state came.
     pub(crate) fn keep(&self, world: &World) {
-        self.channels().retain(|address, _| world.members.iter().any(|member| member.address == *address));
+        let is_member = |address: &str| world.members.iter().any(|member| member.address == address);
+        self.channels().retain(|(address, lane), _| *lane == COMMON && is_member(address));
     }
 
-    fn channels(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Channel>> {
+    fn channels(&self) -> MutexGuard<'_, BTreeMap<(String, usize), Channel>> {
         // A map of handles is consistent at every statement, so a poisoned lock is still good.
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn client(&self, address: &str) -> std::result::Result<ExchangeClient<Channel>, Status> {
-        let known = self.channels().get(address).cloned();
-        let channel = match known {
-            Some(channel) => channel,
-            None => {
-                let endpoint = Endpoint::from_shared(format!("http://{address}"))
-                    .map_err(|error| Status::invalid_argument(format!("address {address:?}: {error}")))?
-                    .connect_timeout(self.limits.connect_timeout)
-                    .tcp_nodelay(true)
-                    .initial_stream_window_size(STREAM_WINDOW)
-                    .initial_connection_window_size(CONNECTION_WINDOW)
-                    .max_frame_size(FRAME)
-                    .http2_keep_alive_interval(KEEPALIVE.0)
-                    .keep_alive_timeout(KEEPALIVE.1);
-                let channel = endpoint.connect().await.map_err(|error| Status::unavailable(whole(&error)))?;
-                self.channels().insert(address.to_owned(), channel.clone());
-                channel
-            }
-        };
-        Ok(ExchangeClient::new(channel).max_decoding_message_size(self.limits.message()))
+    async fn channel(&self, lane: &(String, usize)) -> std::result::Result<Channel, Status> {
+        if let Some(channel) = self.channels().get(lane) {
+            return Ok(channel.clone());
+        }
+        let connecting = self.transport.connect(&lane.0, self.limits.connect_timeout);
+        let channel = connecting.await.map_err(Status::unavailable)?;
+        self.channels().insert(lane.clone(), channel.clone());
+        Ok(channel)
     }
 
     /// Calls a peer, again while it cannot be reached, for `connect_timeout` at most.
     async fn reach<'a, T>(
         &self,
         address: &str,
-        call: impl Fn(ExchangeClient<Channel>) -> BoxFuture<'a, std::result::Result<T, Status>> + Send,
+        lane: usize,
+        call: impl Fn(Channel) -> BoxFuture<'a, std::result::Result<T, Status>> + Send,
     ) -> std::result::Result<T, Status> {
+        let lane = (address.to_owned(), lane);
         let mut unreachable_since: Option<Instant> = None;
         loop {
-            let answer = match self.client(address).await {
-                Ok(client) => call(client).await,
+            let began = Instant::now();
+            let answer = match self.channel(&lane).await {
+                Ok(channel) => call(channel).await,
                 Err(status) => Err(status),
             };
             let status = match answer {
                 Err(status) if is_transport(&status) => status,
                 answer => return answer,
             };
-            self.channels().remove(address);
+            self.channels().remove(&lane);
+            // A call that was under way for long had reached the peer: its end begins a new absence.
+            if began.elapsed() > self.limits.connect_timeout {
+                unreachable_since = None;
+            }
             if unreachable_since.get_or_insert_with(Instant::now).elapsed() >= self.limits.connect_timeout {
                 return Err(status);
             }
@@ -96,29 +95,29 @@ impl Peers {
         }
     }
 
-    /// Sends one buffer, given in pieces, to a member.
-    pub(crate) async fn push(&self, to: &Member, header: PushHeader, buffer: &[Bytes]) -> Result<()> {
-        let header = PushHeader {
-            token: self.token.clone(),
-            length: buffer.iter().map(|part| part.len() as u64).sum(),
-            ..header
-        };
-        let size = self.limits.chunk();
-        let sent = self
-            .reach(&to.address, |mut client| {
-                let mut chunks: Vec<Chunk> = buffer
-                    .iter()
-                    .flat_map(|part| pieces(part.clone(), size))
-                    .map(|data| Chunk { header: None, data })
-                    .collect();
-                match chunks.first_mut() {
-                    Some(first) => first.header = Some(header.clone()),
-                    None => chunks.push(Chunk { header: Some(header.clone()), data: Bytes::new() }),
+    /// Sends one buffer to a member: `feed` writes its messages, from the beginning each time it is called.
+    pub(crate) async fn push<'a>(
+        &self,
+        to: &Member,
+        header: PushHeader,
+        feed: impl Fn(mpsc::Sender<Bytes>) -> BoxFuture<'a, ()> + Send + Sync,
+    ) -> Result<()> {
+        let push = |channel| {
+            let Call { messages, answer } = bulk::open(channel, &header);
+            let feeding = feed(messages);
+            async move {
+                let mut answer = std::pin::pin!(answer);
+                // An answer before the end is a refusal: the rest is not wanted.
+                tokio::select! {
+                    biased;
+                    answer = &mut answer => answer,
+                    () = feeding => answer.await,
                 }
-                async move { client.push(stream::iter(chunks)).await }.boxed()
-            })
-            .await;
-        sent.map(|_| ()).map_err(|status| failure(to, status))
+            }
+            .boxed()
+        };
+        let sent = self.reach(&to.address, COMMON, push).await;
+        sent.map_err(|status| failure(to, status))
     }
 
     /// Fetches rows that a member has published, in the order asked for.
@@ -130,35 +129,111 @@ impl Peers {
         rows: &[u64],
     ) -> Result<Vec<(u64, Bytes)>> {
         let most = self.limits.max_buffer_bytes;
-        let fetched = self
-            .reach(&from.address, |client| {
-                let request =
-                    FetchRowsRequest { token: self.token.clone(), epoch, step, rows: rows.to_vec() };
-                read_rows(client, request, most).boxed()
-            })
-            .await;
+        let largest = self.limits.message();
+        let fetch = |channel| {
+            let client = ExchangeClient::new(channel).max_decoding_message_size(largest);
+            let request = FetchRowsRequest { token: self.token.clone(), epoch, step, rows: rows.to_vec() };
+            read_rows(client, request, most).boxed()
+        };
+        let fetched = self.reach(&from.address, COMMON, fetch).await;
         fetched.map_err(|status| failure(from, status))
     }
 
-    /// Fetches the state after `step` steps.
+    /// Fetches the state after `step` steps, in parts over connections of their own.
     pub(crate) async fn state(&self, address: &str, step: u64) -> Result<Bytes> {
-        let most = self.limits.max_state_bytes;
-        let fetched = self
-            .reach(address, |client| {
-                read_state(
-                    client,
-                    FetchStateRequest { token: self.token.clone(), step, ..FetchStateRequest::default() },
-                    most,
-                )
-                .boxed()
-            })
-            .await;
+        let fetched = self.whole_state(address, step).await;
         fetched.map_err(|status| CollectiveError::State {
             address: address.to_owned(),
             step,
             reason: status.message().to_owned(),
         })
     }
+
+    async fn whole_state(&self, address: &str, step: u64) -> std::result::Result<Bytes, Status> {
+        let first = Window { lane: COMMON, offset: 0, length: self.limits.chunk() as u64 };
+        let (total, beginning) = self.part_of_state(address, step, first, BytesMut::new()).await?;
+        if total == beginning.len() as u64 {
+            return Ok(beginning.freeze());
+        }
+        // The limit was checked, and it is an amount of memory.
+        let mut whole = BytesMut::with_capacity(total as usize);
+        whole.extend_from_slice(&beginning);
+        let mut rest = whole.split_off(beginning.len());
+        let streams = self.limits.state_streams.max(1);
+        let size = rest.capacity().min(total as usize - whole.len()).div_ceil(streams);
+        let mut parts = Vec::new();
+        let mut offset = whole.len() as u64;
+        while offset < total {
+            let length = (total - offset).min(size as u64);
+            let later =
+                if offset + length < total { rest.split_off(length as usize) } else { BytesMut::new() };
+            let window = Window { lane: COMMON + 1 + parts.len(), offset, length };
+            parts
+                .push(self.part_of_state(address, step, window, std::mem::replace(&mut rest, later)).boxed());
+            offset += length;
+        }
+        for (again, part) in try_join_all(parts).await? {
+            if again != total {
+                return Err(Status::data_loss(format!("a state of {total} bytes, then of {again}")));
+            }
+            // Parts of one allocation that follow each other: nothing is copied.
+            whole.unsplit(part);
+        }
+        Ok(whole.freeze())
+    }
+
+    /// Fetches a window of a state into `part`; from where it broke off when the connection breaks.
+    async fn part_of_state(
+        &self,
+        address: &str,
+        step: u64,
+        window: Window,
+        part: BytesMut,
+    ) -> std::result::Result<(u64, BytesMut), Status> {
+        let Window { lane, offset, length } = window;
+        let most = self.limits.max_state_bytes;
+        let part = Mutex::new(part);
+        // Bytes are consistent at every statement, so a poisoned lock is still good.
+        let held = || part.lock().unwrap_or_else(PoisonError::into_inner);
+        let take = |total: u64, data: &[u8]| {
+            if total > most {
+                return Err(Status::data_loss(format!("the state of {total} bytes is larger than {most}")));
+            }
+            let mut part = held();
+            if (part.len() + data.len()) as u64 > length {
+                return Err(Status::data_loss(format!("more than the {length} bytes asked for")));
+            }
+            part.extend_from_slice(data);
+            Ok(())
+        };
+        let fetch = |channel| {
+            let done = held().len() as u64;
+            let request = FetchStateRequest {
+                token: self.token.clone(),
+                step,
+                offset: offset + done,
+                length: length - done,
+            };
+            let (largest, idle) =
+                (self.limits.message(), self.limits.publish_wait + self.limits.idle_timeout);
+            async move { bulk::state(channel, &request, largest, idle, take).await }.boxed()
+        };
+        let total = self.reach(address, lane, fetch).await?;
+        let part = part.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let due = length.min(total.saturating_sub(offset));
+        if part.len() as u64 != due {
+            return Err(Status::data_loss(format!("{} bytes of {due}", part.len())));
+        }
+        Ok((total, part))
+    }
+}
+
+/// Part of a state, and the connection it comes over.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    lane: usize,
+    offset: u64,
+    length: u64,
 }
 
 /// Reads the rows of a request, in its order, of at most `most` bytes together.
@@ -190,23 +265,6 @@ async fn read_rows(
     Ok(found)
 }
 
-/// Reads a state of at most `most` bytes.
-async fn read_state(
-    mut client: ExchangeClient<Channel>,
-    request: FetchStateRequest,
-    most: u64,
-) -> std::result::Result<Bytes, Status> {
-    let mut chunks = client.fetch_state(request).await?.into_inner();
-    let mut state = BytesMut::new();
-    while let Some(chunk) = chunks.message().await? {
-        if (state.len() + chunk.data.len()) as u64 > most {
-            return Err(Status::data_loss(format!("the state is larger than {most} bytes")));
-        }
-        state.extend_from_slice(&chunk.data);
-    }
-    Ok(state.freeze())
-}
-
 fn joined(parts: &mut Vec<Bytes>) -> Bytes {
     if parts.len() == 1 {
         return parts.remove(0);
@@ -233,15 +291,4 @@ fn failure(member: &Member, status: Status) -> CollectiveError {
         };
     }
     CollectiveError::Refused { member: member.id, reason: status.message().to_owned() }
-}
-
-/// An error with its causes: tonic's own message is "transport error".
-fn whole(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use crate::{CollectiveError, Result};
+use crate::{CollectiveError, Result, Wire};
 
-/// The binary tree over a power of two of slots.
+/// The binary tree over a power of two of slots, and the format in which its sums travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SumTree {
     slots: u32,
+    wire: Wire,
 }
 
 /// A node: it covers the slots `index << level .. (index + 1) << level`.
@@ -39,6 +40,10 @@ impl TreeNode {
         self.level == right.level && self.index.is_multiple_of(2) && self.index + 1 == right.index
     }
 
+    pub(crate) fn sibling(self) -> Self {
+        Self { index: self.index ^ 1, ..self }
+    }
+
     pub(crate) fn parent(self) -> Self {
         Self { level: self.level + 1, index: self.index / 2 }
     }
@@ -55,7 +60,18 @@ impl SumTree {
                 "{slots} slots: the number must be a power of two"
             )));
         }
-        Ok(Self { slots })
+        Ok(Self { slots, wire: Wire::F32 })
+    }
+
+    /// The same tree with its sums in another format; f32 unless told.
+    #[must_use]
+    pub fn on_wire(self, wire: Wire) -> Self {
+        Self { wire, ..self }
+    }
+
+    /// The format of the sums.
+    pub fn wire(&self) -> Wire {
+        self.wire
     }
 
     /// Number of leaves.
@@ -83,6 +99,7 @@ impl SumTree {
 /// At most `log2(slots) + 1` buffers are alive.
 #[derive(Debug)]
 pub struct TreeAccumulator {
+    wire: Wire,
     range: Range<u32>,
     next: u32,
     stack: Vec<TreePartial>,
@@ -92,14 +109,14 @@ impl TreeAccumulator {
     /// An accumulator for the slots `range` of `tree`.
     pub fn new(tree: &SumTree, range: Range<u32>) -> Self {
         let end = range.end.min(tree.slots);
-        Self { range: range.start..end, next: range.start, stack: Vec::new() }
+        Self { wire: tree.wire, range: range.start..end, next: range.start, stack: Vec::new() }
     }
 
     /// Adds the buffer of the next slot.
     ///
     /// # Errors
     /// All slots are in, or the length differs from the slots before.
-    pub fn push(&mut self, data: Vec<f32>) -> Result<()> {
+    pub fn push(&mut self, mut data: Vec<f32>) -> Result<()> {
         if self.next >= self.range.end {
             return Err(CollectiveError::Invalid(format!(
                 "all slots of {:?} are summed already",
@@ -114,12 +131,11 @@ impl TreeAccumulator {
                 below.data.len()
             )));
         }
+        self.wire.round(&mut data);
         let mut top = TreePartial { node: TreeNode { level: 0, index: self.next }, data };
         self.next += 1;
         while let Some(mut left) = self.stack.pop_if(|below| below.node.is_left_sibling_of(top.node)) {
-            for (sum, right) in left.data.iter_mut().zip(&top.data) {
-                *sum += right;
-            }
+            self.wire.add_floats(&top.data, &mut left.data);
             top = TreePartial { node: left.node.parent(), data: left.data };
         }
         self.stack.push(top);
@@ -180,6 +196,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn on_a_bf16_wire_every_node_is_rounded() {
+        let tree = SumTree::new(4).expect("power of two").on_wire(Wire::Bf16);
+        let mut sums = TreeAccumulator::new(&tree, 0..4);
+        // 1 + 2^-9 is rounded to 1; 256 + 1 is a tie that goes to the even 256.
+        for value in [1.0 + 2f32.powi(-9), 256.0, 1.0, 1.0] {
+            sums.push(vec![value]).expect("in range");
+        }
+        assert_eq!(sums.finish().expect("complete")[0].data, [258.0]);
     }
 
     fn recursive(node: TreeNode, slot: &impl Fn(u32) -> Vec<f32>) -> Vec<f32> {

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blip2_collective::{
-    CollectiveError, Exchange, Limits, Member, SumTree, TreeAccumulator, TreePartial, World, deal_slots,
+    CollectiveError, Exchange, Limits, Member, SumTree, Transport, TreeAccumulator, TreePartial, Wire, World,
+    deal_slots,
 };
+use blip2_proto::v1::bulk_client::BulkClient;
 use blip2_proto::v1::exchange_client::ExchangeClient;
 use blip2_proto::v1::{Chunk, FetchRowsRequest, PushHeader};
 use bytes::Bytes;
@@ -19,7 +21,9 @@ async fn exchanges(count: usize, limits: &Limits) -> Vec<Arc<Exchange>> {
     for _ in 0..count {
         let address = "127.0.0.1:0".parse().expect("an address");
         all.push(Arc::new(
-            Exchange::bind(address, "secret".into(), limits.clone()).await.expect("a free port"),
+            Exchange::bind(address, "secret".into(), limits.clone(), Transport::plain())
+                .await
+                .expect("a free port"),
         ));
     }
     all
@@ -56,8 +60,8 @@ fn partials(tree: &SumTree, slots: std::ops::Range<u32>, elements: usize) -> Vec
     sums.finish().expect("complete")
 }
 
-async fn reduced(members: usize, elements: usize, chunk_bytes: usize) -> Vec<Vec<f32>> {
-    let tree = SumTree::new(SLOTS).expect("power of two");
+async fn reduced(members: usize, elements: usize, wire: Wire, chunk_bytes: usize) -> Vec<Vec<f32>> {
+    let tree = SumTree::new(SLOTS).expect("power of two").on_wire(wire);
     let all = exchanges(members, &Limits { chunk_bytes, ..Limits::default() }).await;
     enter(&all, 1);
     let deal = deal_slots(SLOTS, members).expect("valid deal");
@@ -76,15 +80,36 @@ async fn reduced(members: usize, elements: usize, chunk_bytes: usize) -> Vec<Vec
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sums_are_bit_identical_for_every_number_of_members() {
-    for elements in [0, 3, 100_003] {
-        let alone = reduced(1, elements, 1 << 20).await.remove(0);
-        for members in [2, 3, 4, 8] {
-            for sum in reduced(members, elements, 4096 + 2).await {
-                assert_eq!(sum.len(), elements);
-                assert!(sum.iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits()), "{members} members");
+    for wire in [Wire::F32, Wire::Bf16] {
+        for elements in [0, 3, 100_003] {
+            let expected = naive(wire, elements);
+            for members in [1, 2, 3, 4, 8] {
+                for sum in reduced(members, elements, wire, 4096 + 2).await {
+                    assert_eq!(sum.len(), elements);
+                    let same = sum.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(same, "{members} members, {wire}");
+                }
             }
         }
     }
+}
+
+/// The sum as its definition says: a tree of additions in f32, each node rounded to what travels.
+fn naive(wire: Wire, elements: usize) -> Vec<f32> {
+    fn node(wire: Wire, element: usize, slots: std::ops::Range<u32>, values: &[Vec<f32>]) -> f32 {
+        let sum = if slots.len() == 1 {
+            values[slots.start as usize][element]
+        } else {
+            let middle = slots.start + slots.len() as u32 / 2;
+            node(wire, element, slots.start..middle, values) + node(wire, element, middle..slots.end, values)
+        };
+        match wire {
+            Wire::F32 => sum,
+            Wire::Bf16 => half::bf16::from_f32(sum).to_f32(),
+        }
+    }
+    let values: Vec<Vec<f32>> = (0..SLOTS).map(|slot| slot_values(slot, elements)).collect();
+    (0..elements).map(|element| node(wire, element, 0..SLOTS, &values)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -212,7 +237,7 @@ async fn wrong_tokens_and_oversized_or_malformed_pushes_are_refused_and_stop_nob
     let all = exchanges(2, &limits).await;
     enter(&all, 1);
     let url = format!("http://{}", all[0].local_addr());
-    let mut client = ExchangeClient::connect(url).await.expect("it listens");
+    let mut client = BulkClient::connect(url.clone()).await.expect("it listens");
     let header = PushHeader {
         token: "secret".into(),
         epoch: 1,
@@ -233,7 +258,7 @@ async fn wrong_tokens_and_oversized_or_malformed_pushes_are_refused_and_stop_nob
         (vec![chunk(Some(PushHeader { length: 65, ..header.clone() }), 65)], Code::ResourceExhausted),
         (vec![chunk(Some(header.clone()), 9)], Code::InvalidArgument),
         (vec![chunk(Some(header.clone()), 7)], Code::InvalidArgument),
-        (vec![chunk(Some(header.clone()), 3), chunk(None, 5)], Code::InvalidArgument),
+        (vec![chunk(Some(header.clone()), 3), chunk(Some(header.clone()), 5)], Code::InvalidArgument),
         (vec![chunk(Some(header.clone()), 1 << 20)], Code::OutOfRange),
         (vec![chunk(Some(PushHeader { from_member: 99, ..header.clone() }), 8)], Code::PermissionDenied),
         (vec![chunk(Some(PushHeader { epoch: 0, ..header.clone() }), 8)], Code::FailedPrecondition),
@@ -243,6 +268,7 @@ async fn wrong_tokens_and_oversized_or_malformed_pushes_are_refused_and_stop_nob
         let status = client.push(futures::stream::iter(chunks)).await.expect_err("refused");
         assert_eq!(status.code(), code, "{status}");
     }
+    let mut client = ExchangeClient::connect(url).await.expect("it listens");
     let request = FetchRowsRequest { token: "guess!".into(), epoch: 1, step: 0, rows: vec![1] };
     assert_eq!(client.fetch_rows(request).await.expect_err("refused").code(), Code::Unauthenticated);
     let calls =

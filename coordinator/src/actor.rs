@@ -6,25 +6,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_dataset::{Location, QuarantineList};
+use blip2_proto::drill::{Drill, DrillPhase};
+use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{CoordinatorMessage, StatusReply, WorkerMessage};
-use tokio::sync::{Mutex, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
-use crate::server::QUARANTINE;
+use crate::checkpoint::QUARANTINE;
+use crate::server::HELLO_DEADLINE;
 use crate::{
-    Action, Catalogue, CommittedStep, CoordinatorError, Epochs, Event, Machine, Outcome, Result, Schedule,
-    SessionId, StoreFailure,
+    Action, Catalogue, CheckpointRecord, CommittedStep, CoordinatorError, Epochs, Event, Machine, Outcome,
+    Result, Schedule, SessionId, StoreFailure,
 };
 
 /// Time between two ticks of the machine.
 const TICK: Duration = Duration::from_millis(100);
 /// Reports of workers that wait to be taken in.
 const WAITING_REPORTS: usize = 1024;
-/// How long a connection may take to introduce itself.
-const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 /// How long workers may take to hang up, and the store to finish, when the run is over.
 const FAREWELL: Duration = Duration::from_secs(15);
 
@@ -33,23 +34,41 @@ const FAREWELL: Duration = Duration::from_secs(15);
 pub(crate) struct Opened {
     pub(crate) incoming: Streaming<WorkerMessage>,
     pub(crate) outgoing: Outgoing,
+    /// Its place among the connections that may be open.
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+/// What the machine is surrounded by.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) machine: Machine,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) epochs: Epochs,
+    pub(crate) schedule: Schedule,
+    /// Checkpoints to keep.
+    pub(crate) keep: u32,
+    /// The run's folder.
+    pub(crate) root: Location,
+    pub(crate) drill: Drill,
+    pub(crate) status: watch::Sender<StatusReply>,
+    pub(crate) commits: mpsc::Sender<CommittedStep>,
 }
 
 type Outgoing = mpsc::Sender<std::result::Result<CoordinatorMessage, Status>>;
 
+/// The coordinator's end of a connection.
+#[derive(Debug)]
+struct Session {
+    outgoing: Outgoing,
+    reader: AbortHandle,
+}
+
 /// Owns the machine, and every task that feeds it.
 #[derive(Debug)]
 pub(crate) struct Actor {
-    machine: Machine,
-    catalogue: Catalogue,
-    epochs: Epochs,
-    schedule: Schedule,
-    keep: u32,
-    root: Location,
-    status: watch::Sender<StatusReply>,
-    commits: mpsc::Sender<CommittedStep>,
+    around: Surroundings,
     started: Instant,
-    sessions: BTreeMap<SessionId, Outgoing>,
+    sessions: BTreeMap<SessionId, Session>,
     readers: JoinSet<()>,
     store: JoinSet<Option<Event>>,
     outcome: Option<Outcome>,
@@ -59,26 +78,9 @@ pub(crate) struct Actor {
 }
 
 impl Actor {
-    #[expect(clippy::too_many_arguments, reason = "called once, by the function that makes all of these")]
-    pub(crate) fn new(
-        machine: Machine,
-        catalogue: Catalogue,
-        epochs: Epochs,
-        schedule: Schedule,
-        keep: u32,
-        root: Location,
-        status: watch::Sender<StatusReply>,
-        commits: mpsc::Sender<CommittedStep>,
-    ) -> Self {
+    pub(crate) fn new(around: Surroundings) -> Self {
         Self {
-            machine,
-            catalogue,
-            epochs,
-            schedule,
-            keep,
-            root,
-            status,
-            commits,
+            around,
             started: Instant::now(),
             sessions: BTreeMap::new(),
             readers: JoinSet::new(),
@@ -109,9 +111,10 @@ impl Actor {
                 }
                 // Both ends of `reports` live in this function, and the service holds `connections`' other end.
                 Some(event) = reported.recv() => event,
-                Some(Opened { incoming, outgoing }) = connections.recv() => {
-                    self.sessions.insert(next_session, outgoing);
-                    self.readers.spawn(read(next_session, incoming, reports.clone()));
+                Some(Opened { incoming, outgoing, permit }) = connections.recv() => {
+                    let reading = read(next_session, incoming, reports.clone(), permit);
+                    let reader = self.readers.spawn(reading);
+                    self.sessions.insert(next_session, Session { outgoing, reader });
                     next_session += 1;
                     continue;
                 }
@@ -134,30 +137,46 @@ impl Actor {
         }
     }
 
+    fn step(&mut self, event: Event) -> Vec<Action> {
+        self.around.machine.step(self.started.elapsed(), event)
+    }
+
     async fn take_in(&mut self, event: Event) {
         let ended = match &event {
             Event::Disconnected { session } => Some(*session),
             _ => None,
         };
-        let actions = self.machine.step(self.started.elapsed(), event);
+        let actions = self.step(event);
         if let Some(session) = ended {
             self.sessions.remove(&session);
         }
         let mut unreachable = Vec::new();
         for action in actions {
+            self.rehearse(&action).await;
             if let Some(session) = self.act(action).await {
                 unreachable.push(session);
             }
         }
-        self.status.send_replace(self.machine.status());
+        self.around.status.send_replace(self.around.machine.status());
         for session in unreachable {
-            // A worker that does not read what it is sent. Its reader ends with the connection.
-            self.sessions.remove(&session);
-            let actions = self.machine.step(self.started.elapsed(), Event::Disconnected { session });
-            for action in actions {
+            // A worker that does not read what it is sent.
+            self.close(session);
+            for action in self.step(Event::Disconnected { session }) {
                 // Whoever cannot be reached now is noticed at the next message.
                 let _ = self.act(action).await;
             }
+        }
+    }
+
+    /// Waits before an action if a drill says so, and everything else waits with it.
+    async fn rehearse(&self, action: &Action) {
+        let place = match action {
+            Action::Send { message: ToWorker::Commit(commit), .. } => (DrillPhase::Commit, commit.step),
+            Action::TakeEpoch { step, .. } => (DrillPhase::Election, *step),
+            _ => return,
+        };
+        if let Some(wait) = self.around.drill.reached(place.0, place.1) {
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -165,63 +184,92 @@ impl Actor {
     async fn act(&mut self, action: Action) -> Option<SessionId> {
         match action {
             Action::Send { session, message } => {
-                let outgoing = self.sessions.get(&session)?;
+                let outgoing = &self.sessions.get(&session)?.outgoing;
                 let sent = outgoing.try_send(Ok(CoordinatorMessage { kind: Some(message) }));
                 return sent.is_err().then_some(session);
             }
-            // The stream ends when its sender is dropped, after what is in it.
-            Action::Close { session } => drop(self.sessions.remove(&session)),
+            Action::Close { session } => self.close(session),
             Action::TakeEpoch { epoch, step, members } => {
-                let epochs = self.epochs.clone();
+                let epochs = self.around.epochs.clone();
                 self.store.spawn(async move {
                     let result = epochs.take(epoch, step, members).await.map_err(failure);
                     Some(Event::EpochTaken { epoch, result })
                 });
             }
-            Action::StoreCommit { record, epoch, in_progress } => {
-                let (catalogue, epochs) = (self.catalogue.clone(), self.epochs.clone());
-                let (schedule, keep) = (self.schedule.clone(), self.keep);
+            Action::ConfirmEpoch { epoch } => {
+                let epochs = self.around.epochs.clone();
                 self.store.spawn(async move {
-                    let name = record.name.clone();
-                    let written = async {
-                        epochs.confirm(epoch).await?;
-                        catalogue.write_commit(&record).await
-                    };
-                    let result = written.await.map_err(failure);
-                    if result.is_ok() {
-                        let is_kept = |step| schedule.is_stage_end(step);
-                        let in_progress = in_progress.into_iter().collect();
-                        match catalogue.retire(&name, keep, is_kept, &in_progress).await {
-                            Ok(retired) => tracing::info!(?retired, "older checkpoints were deleted"),
-                            Err(error) => tracing::warn!(%error, "older checkpoints were not deleted"),
-                        }
-                    }
-                    Some(Event::CommitStored { name, result })
+                    let result = epochs.confirm(epoch).await.map_err(failure);
+                    Some(Event::EpochConfirmed { result })
                 });
             }
-            Action::StoreQuarantine(list) => {
-                let location = self.root.join(QUARANTINE);
-                self.quarantine_lists += 1;
-                let (number, newest) = (self.quarantine_lists, self.quarantine_written.clone());
-                self.store.spawn(async move {
-                    let mut newest = newest.lock().await;
-                    if number < *newest {
-                        return None;
-                    }
-                    match store_quarantine(&location, &list).await {
-                        Ok(()) => *newest = number,
-                        Err(error) => tracing::warn!(%error, "the list of quarantined rows was not written"),
-                    }
-                    None
-                });
+            Action::StoreCommit { record, quarantine, epoch, in_progress } => {
+                self.store_commit(record, quarantine, epoch, in_progress);
             }
+            Action::StoreQuarantine(list) => self.store_quarantine(list),
             Action::Report(step) => {
                 // A receiver that is gone wants no more.
-                let _ = self.commits.send(step).await;
+                let _ = self.around.commits.send(step).await;
             }
             Action::Finish(outcome) => self.outcome = Some(outcome),
         }
         None
+    }
+
+    /// Ends a connection: the stream to the worker ends when its sender is dropped, after what is in it.
+    fn close(&mut self, session: SessionId) {
+        if let Some(session) = self.sessions.remove(&session) {
+            session.reader.abort();
+        }
+    }
+
+    fn store_commit(
+        &mut self,
+        record: CheckpointRecord,
+        quarantine: QuarantineList,
+        epoch: u64,
+        in_progress: Vec<String>,
+    ) {
+        let (catalogue, epochs) = (self.around.catalogue.clone(), self.around.epochs.clone());
+        let (schedule, keep) = (self.around.schedule.clone(), self.around.keep);
+        let drill = self.around.drill.clone();
+        self.store.spawn(async move {
+            if let Some(wait) = drill.reached(DrillPhase::Checkpoint, record.step) {
+                tokio::time::sleep(wait).await;
+            }
+            let name = record.name.clone();
+            let written = async {
+                epochs.confirm(epoch).await?;
+                catalogue.write_commit(&record, &quarantine).await
+            };
+            let result = written.await.map(drop).map_err(failure);
+            if result.is_ok() {
+                let is_kept = |step| schedule.is_stage_end(step);
+                let in_progress = in_progress.into_iter().collect();
+                match catalogue.retire(&name, keep, is_kept, &in_progress).await {
+                    Ok(retired) => tracing::info!(?retired, "older checkpoints were deleted"),
+                    Err(error) => tracing::warn!(%error, "older checkpoints were not deleted"),
+                }
+            }
+            Some(Event::CommitStored { name, result })
+        });
+    }
+
+    fn store_quarantine(&mut self, list: QuarantineList) {
+        let location = self.around.root.join(QUARANTINE);
+        self.quarantine_lists += 1;
+        let (number, newest) = (self.quarantine_lists, self.quarantine_written.clone());
+        self.store.spawn(async move {
+            let mut newest = newest.lock().await;
+            if number < *newest {
+                return None;
+            }
+            match write_quarantine(&location, &list).await {
+                Ok(()) => *newest = number,
+                Err(error) => tracing::warn!(%error, "the list of quarantined rows was not written"),
+            }
+            None
+        });
     }
 
     /// Lets the store finish and the workers hang up, for a while.
@@ -232,9 +280,7 @@ impl Actor {
                 match reported.recv().await {
                     Some(Event::Disconnected { session }) => drop(self.sessions.remove(&session)),
                     Some(Event::Joined { session, hello }) => {
-                        for action in
-                            self.machine.step(self.started.elapsed(), Event::Joined { session, hello })
-                        {
+                        for action in self.step(Event::Joined { session, hello }) {
                             let _ = self.act(action).await;
                         }
                     }
@@ -253,7 +299,7 @@ impl Actor {
     }
 }
 
-async fn store_quarantine(location: &Location, list: &QuarantineList) -> Result<()> {
+async fn write_quarantine(location: &Location, list: &QuarantineList) -> Result<()> {
     Ok(location.put(list.to_parquet()?).await?)
 }
 
@@ -265,7 +311,12 @@ fn failure(error: CoordinatorError) -> StoreFailure {
 }
 
 /// Reads a connection to its end. The first message must be the introduction.
-async fn read(session: SessionId, mut incoming: Streaming<WorkerMessage>, reports: mpsc::Sender<Event>) {
+async fn read(
+    session: SessionId,
+    mut incoming: Streaming<WorkerMessage>,
+    reports: mpsc::Sender<Event>,
+    permit: OwnedSemaphorePermit,
+) {
     let first = tokio::time::timeout(HELLO_DEADLINE, incoming.message()).await;
     if let Ok(Ok(Some(WorkerMessage { kind: Some(FromWorker::Hello(hello)) }))) = first {
         if reports.send(Event::Joined { session, hello }).await.is_err() {
@@ -288,6 +339,7 @@ async fn read(session: SessionId, mut incoming: Streaming<WorkerMessage>, report
             }
         }
     }
+    drop(permit);
     // The receiver is gone when the run is over.
     let _ = reports.send(Event::Disconnected { session }).await;
 }

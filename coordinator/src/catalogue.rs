@@ -2,53 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use blip2_dataset::{Location, put_create};
+use blip2_dataset::{Location, QuarantineList, put_create};
 use bytes::Bytes;
 use futures::StreamExt;
-use serde::{Deserialize, Serialize};
 
-use crate::{CoordinatorError, Result};
-
-/// Version of the COMMIT object and of the parts' layout.
-const FORMAT: u32 = 1;
-/// Name of the object that makes a checkpoint.
-const COMMIT: &str = "COMMIT";
-
-/// The content of a COMMIT object.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CheckpointRecord {
-    /// Version of the format.
-    pub format: u32,
-    /// The checkpoint's folder below `checkpoints/`: `<step>-<epoch>`.
-    pub name: String,
-    /// The run.
-    pub run_id: String,
-    /// Steps committed before it was written, which is the index of the next step.
-    pub step: u64,
-    /// Stage of the last of these steps.
-    pub stage: u32,
-    /// The membership epoch that wrote it.
-    pub epoch: u64,
-    /// BLAKE3 of the training configuration.
-    pub config_hash: String,
-    /// BLAKE3 of the corpus manifest.
-    pub manifest_hash: String,
-    /// The parts, which together hold the state.
-    pub parts: Vec<PartRecord>,
-    /// Values (losses, learning rate) of the last step, as far as they are finite.
-    pub values: BTreeMap<String, f64>,
-}
-
-/// One part of a checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartRecord {
-    /// Object name within the checkpoint's folder.
-    pub name: String,
-    /// Length in bytes.
-    pub length: u64,
-    /// BLAKE3 in hexadecimal.
-    pub blake3: String,
-}
+use crate::checkpoint::{COMMIT, QUARANTINE, parse_name};
+use crate::{CheckpointRecord, CoordinatorError, PartRecord, Result};
 
 /// A checkpoint that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,35 +33,6 @@ pub struct Listing {
 #[derive(Debug, Clone)]
 pub struct Catalogue {
     folder: Location,
-}
-
-/// The name of the checkpoint after `step` committed steps, written in `epoch`. Names sort as (step, epoch).
-pub(crate) fn checkpoint_name(step: u64, epoch: u64) -> String {
-    format!("{step:08}-{epoch:06}")
-}
-
-/// Step and epoch of a checkpoint's name.
-fn parse_name(name: &str) -> Option<(u64, u64)> {
-    let (step, epoch) = name.split_once('-')?;
-    Some((step.parse().ok()?, epoch.parse().ok()?))
-}
-
-impl CheckpointRecord {
-    /// A record of the current format, without parts.
-    pub(crate) fn new(step: u64, stage: u32, epoch: u64) -> Self {
-        Self {
-            format: FORMAT,
-            name: checkpoint_name(step, epoch),
-            run_id: String::new(),
-            step,
-            stage,
-            epoch,
-            config_hash: String::new(),
-            manifest_hash: String::new(),
-            parts: Vec::new(),
-            values: BTreeMap::new(),
-        }
-    }
 }
 
 impl Catalogue {
@@ -153,26 +83,31 @@ impl Catalogue {
         Ok(listing)
     }
 
-    /// The newest valid checkpoint, and the damaged ones that are newer and were passed over.
+    /// The newest checkpoint whose parts are there and have the right length, and the damaged ones that are newer and
+    /// were passed over. No part is read.
     ///
     /// # Errors
     /// The store fails, or there are checkpoints and none is valid: that is never read as "start afresh".
     pub async fn latest_valid(&self) -> Result<(Option<CheckpointRecord>, Vec<Damaged>)> {
         let Listing { mut valid, damaged, .. } = self.list().await?;
-        let Some(newest) = valid.pop() else {
-            return match damaged.into_iter().next_back() {
-                None => Ok((None, Vec::new())),
-                Some(Damaged { name, reason }) => {
-                    let reason = format!(
-                        "{reason}; no checkpoint of this run is valid: restore one or start a new run"
-                    );
-                    Err(CoordinatorError::Checkpoint { name, reason })
-                }
-            };
-        };
-        let newer = |other: &Damaged| parse_name(&other.name) > Some((newest.step, newest.epoch));
-        let skipped = damaged.into_iter().filter(newer).collect();
-        Ok((Some(newest), skipped))
+        newest_and_passed_over(valid.pop(), damaged)
+    }
+
+    /// The newest checkpoint that reads back whole, every byte compared with its COMMIT, and the damaged ones that are
+    /// newer and were passed over.
+    ///
+    /// # Errors
+    /// The store fails, or there are checkpoints and none is whole: that is never read as "start afresh".
+    pub async fn latest_verified(&self) -> Result<(Option<CheckpointRecord>, Vec<Damaged>)> {
+        let Listing { valid, mut damaged, .. } = self.list().await?;
+        for record in valid.into_iter().rev() {
+            match self.verify(&record.name).await {
+                Ok(record) => return newest_and_passed_over(Some(record), damaged),
+                Err(CoordinatorError::Checkpoint { name, reason }) => damaged.push(Damaged { name, reason }),
+                Err(error) => return Err(error),
+            }
+        }
+        newest_and_passed_over(None, damaged)
     }
 
     /// Reads the COMMIT of a checkpoint.
@@ -183,27 +118,16 @@ impl Catalogue {
         let wrong = |reason: String| CoordinatorError::Checkpoint { name: name.to_owned(), reason };
         let content = self.folder.join(name).join(COMMIT).read().await?;
         let content = content.ok_or_else(|| wrong("there is no such checkpoint: it has no COMMIT".into()))?;
-        let record: CheckpointRecord = serde_json::from_slice(&content)
-            .map_err(|error| wrong(format!("its COMMIT is damaged: {error}")))?;
-        if record.format != FORMAT {
-            return Err(wrong(format!("format {}; this program reads format {FORMAT}", record.format)));
-        }
-        if record.name != name || parse_name(name) != Some((record.step, record.epoch)) {
-            return Err(wrong(format!("its COMMIT is that of {}", record.name)));
-        }
-        if record.parts.is_empty() || record.parts.iter().any(|part| !is_part_name(&part.name)) {
-            return Err(wrong("its COMMIT names no parts, or unusable ones".into()));
-        }
-        Ok(record)
+        CheckpointRecord::parse(name, &content)
     }
 
-    /// Reads every part and compares length and BLAKE3 with the COMMIT.
+    /// Reads every object of a checkpoint and compares length and BLAKE3 with the COMMIT.
     ///
     /// # Errors
-    /// The first part that differs.
+    /// The first object that differs.
     pub async fn verify(&self, name: &str) -> Result<CheckpointRecord> {
         let record = self.read_commit(name).await?;
-        for part in &record.parts {
+        for part in record.objects() {
             let wrong = |reason: String| CoordinatorError::Checkpoint {
                 name: name.to_owned(),
                 reason: format!("part {} {reason}", part.name),
@@ -220,11 +144,15 @@ impl Catalogue {
         Ok(record)
     }
 
-    /// Makes a checkpoint of parts that are in the store, and reads it back.
+    /// Makes a checkpoint of parts that are in the store and of the rows quarantined so far, and reads it back.
     ///
     /// # Errors
-    /// A part is missing or has another length, the checkpoint exists already, or the store fails.
-    pub async fn write_commit(&self, record: &CheckpointRecord) -> Result<()> {
+    /// A part is missing or has another length, the checkpoint exists already with another content, or the store fails.
+    pub async fn write_commit(
+        &self,
+        record: &CheckpointRecord,
+        quarantine: &QuarantineList,
+    ) -> Result<CheckpointRecord> {
         let wrong = |reason: String| CoordinatorError::Checkpoint { name: record.name.clone(), reason };
         let folder = self.folder.join(&record.name);
         for part in &record.parts {
@@ -233,7 +161,9 @@ impl Catalogue {
                 return Err(wrong(format!("part {} has length {length:?}, not {}", part.name, part.length)));
             }
         }
-        let content = serde_json::to_vec_pretty(record).map_err(|error| wrong(error.to_string()))?;
+        let quarantine = self.write_quarantine(&folder, quarantine).await?;
+        let record = CheckpointRecord { quarantine: Some(quarantine), ..record.clone() };
+        let content = serde_json::to_vec_pretty(&record).map_err(|error| wrong(error.to_string()))?;
         let content = Bytes::from(content);
         let commit = folder.join(COMMIT);
         let created = put_create(&commit, content.clone()).await?;
@@ -247,7 +177,32 @@ impl Catalogue {
             };
             return Err(wrong(reason.into()));
         }
-        Ok(())
+        Ok(record)
+    }
+
+    async fn write_quarantine(&self, folder: &Location, list: &QuarantineList) -> Result<PartRecord> {
+        let content = list.to_parquet()?;
+        let (length, blake3) = (content.len() as u64, blake3::hash(&content).to_hex().to_string());
+        folder.join(QUARANTINE).put(content).await?;
+        Ok(PartRecord { name: QUARANTINE.into(), length, blake3 })
+    }
+
+    /// The rows that the steps of a checkpoint could not use.
+    ///
+    /// # Errors
+    /// The list is not what the COMMIT says, or the store fails.
+    pub async fn read_quarantine(&self, record: &CheckpointRecord) -> Result<QuarantineList> {
+        let wrong = |reason: &str| CoordinatorError::Checkpoint {
+            name: record.name.clone(),
+            reason: format!("its {QUARANTINE} {reason}"),
+        };
+        let part = record.quarantine.as_ref().ok_or_else(|| wrong("is not named by its COMMIT"))?;
+        let content = self.folder.join(&record.name).join(&part.name).read().await?;
+        let content = content.ok_or_else(|| wrong("is missing"))?;
+        if content.len() as u64 != part.length || blake3::hash(&content).to_hex().to_string() != part.blake3 {
+            return Err(wrong("is not what its COMMIT says (length or BLAKE3)"));
+        }
+        Ok(QuarantineList::from_parquet(content)?)
     }
 
     /// Deletes a checkpoint: its COMMIT first, so that what is left of it is none.
@@ -263,12 +218,12 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Deletes what `newest`, which must be valid, makes superfluous: checkpoints beyond the `keep` newest (0: none of
-    /// them) that `is_kept` does not protect, and unfinished ones of earlier steps not in `in_progress`. Returns the
-    /// names.
+    /// Deletes what `newest` makes superfluous: checkpoints beyond the `keep` newest (0: none of them) that `is_kept`
+    /// does not protect, and unfinished ones of earlier steps not in `in_progress`. Damaged ones and those of later
+    /// epochs, which another coordinator writes, are left alone. Returns the names.
     ///
     /// # Errors
-    /// `newest` is not valid, and nothing was deleted; or the store fails.
+    /// `newest` does not read back whole, and nothing was deleted; or the store fails.
     pub async fn retire(
         &self,
         newest: &str,
@@ -283,14 +238,18 @@ impl Catalogue {
                 reason: "it does not read back".into(),
             });
         };
-        let step = listing.valid[place].step;
+        let (step, epoch) = (listing.valid[place].step, listing.valid[place].epoch);
         let older = listing.valid[..=place].iter().rev().skip(keep as usize);
         let superfluous =
             older.filter(|record| keep > 0 && !is_kept(record.step)).map(|record| record.name.clone());
         let abandoned = listing.unfinished.into_iter().filter(|name| {
-            parse_name(name).is_some_and(|(earlier, _)| earlier < step) && !in_progress.contains(name)
+            let is_older = parse_name(name).is_some_and(|(before, by)| before < step && by <= epoch);
+            is_older && !in_progress.contains(name)
         });
         let names: Vec<String> = superfluous.chain(abandoned).collect();
+        if !names.is_empty() {
+            self.verify(newest).await?;
+        }
         for name in &names {
             self.delete(name).await?;
         }
@@ -298,18 +257,28 @@ impl Catalogue {
     }
 }
 
-/// Whether a part's name is that of an object directly in the checkpoint's folder.
-pub(crate) fn is_part_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    !name.is_empty()
-        && name.len() <= 128
-        && !name.starts_with('.')
-        && name != COMMIT
-        && name.bytes().all(plain)
+/// Of the damaged checkpoints those that are newer than `newest`, oldest first; without a newest one all are too many.
+fn newest_and_passed_over(
+    newest: Option<CheckpointRecord>,
+    mut damaged: Vec<Damaged>,
+) -> Result<(Option<CheckpointRecord>, Vec<Damaged>)> {
+    damaged.sort_by_key(|damaged| parse_name(&damaged.name));
+    let Some(record) = &newest else {
+        return match damaged.pop() {
+            None => Ok((None, Vec::new())),
+            Some(Damaged { name, reason }) => {
+                let reason =
+                    format!("{reason}; no checkpoint of this run is valid: restore one or start a new run");
+                Err(CoordinatorError::Checkpoint { name, reason })
+            }
+        };
+    };
+    damaged.retain(|other| parse_name(&other.name) > Some((record.step, record.epoch)));
+    Ok((newest, damaged))
 }
 
 fn missing_part(record: &CheckpointRecord, objects: &BTreeMap<String, u64>) -> Option<String> {
-    record.parts.iter().find_map(|part| match objects.get(&part.name) {
+    record.objects().find_map(|part| match objects.get(&part.name) {
         None => Some(format!("part {} is missing", part.name)),
         Some(length) if *length != part.length => {
             Some(format!("part {} has {length} bytes, not {}", part.name, part.length))
@@ -341,124 +310,4 @@ async fn digest(location: &Location) -> Result<Option<(u64, String)>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn checkpoint(catalogue: &Catalogue, step: u64, epoch: u64) -> CheckpointRecord {
-        let mut record = CheckpointRecord::new(step, 1, epoch);
-        for (place, content) in [format!("first {step}"), "second".to_owned()].into_iter().enumerate() {
-            let part = PartRecord {
-                name: format!("part-{place:05}.safetensors"),
-                length: content.len() as u64,
-                blake3: blake3::hash(content.as_bytes()).to_hex().to_string(),
-            };
-            catalogue
-                .folder(&record.name)
-                .join(&part.name)
-                .put(Bytes::from(content))
-                .await
-                .expect("a local folder");
-            record.parts.push(part);
-        }
-        catalogue.write_commit(&record).await.expect("all parts are there");
-        record
-    }
-
-    fn temporary() -> (tempfile::TempDir, Catalogue) {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let root = Location::parse(folder.path().to_str().expect("utf-8")).expect("a local path");
-        (folder, Catalogue::new(&root))
-    }
-
-    #[tokio::test]
-    async fn the_newest_valid_checkpoint_is_found_and_damaged_ones_are_reported() {
-        let (_folder, catalogue) = temporary();
-        assert_eq!(catalogue.latest_valid().await.expect("empty"), (None, vec![]));
-        let first = checkpoint(&catalogue, 5, 1).await;
-        let second = checkpoint(&catalogue, 12, 1).await;
-        let third = checkpoint(&catalogue, 12, 2).await;
-        catalogue
-            .folder("00000020-000002")
-            .join("part-00000.safetensors")
-            .put(Bytes::new())
-            .await
-            .expect("written");
-        assert_eq!(catalogue.latest_valid().await.expect("three"), (Some(third.clone()), vec![]));
-
-        catalogue.folder(&third.name).join(COMMIT).put(Bytes::from_static(b"{")).await.expect("written");
-        catalogue
-            .folder(&second.name)
-            .join("part-00001.safetensors")
-            .put(Bytes::from_static(b"x"))
-            .await
-            .expect("written");
-        let (newest, skipped) = catalogue.latest_valid().await.expect("one is left");
-        assert_eq!(newest, Some(first.clone()));
-        let names: Vec<&str> = skipped.iter().map(|damaged| damaged.name.as_str()).collect();
-        assert_eq!(names, [second.name.as_str(), third.name.as_str()]);
-        assert_eq!(catalogue.list().await.expect("listed").unfinished, ["00000020-000002"]);
-
-        catalogue.folder(&first.name).join("part-00000.safetensors").delete().await.expect("deleted");
-        let error = catalogue.latest_valid().await.expect_err("never afresh");
-        assert!(error.to_string().contains("no checkpoint of this run is valid"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn verify_reads_every_byte() {
-        let (_folder, catalogue) = temporary();
-        let record = checkpoint(&catalogue, 5, 1).await;
-        assert_eq!(catalogue.verify(&record.name).await.expect("intact"), record);
-        let part = catalogue.folder(&record.name).join("part-00001.safetensors");
-        part.put(Bytes::from_static(b"sEcond")).await.expect("written");
-        let error = catalogue.verify(&record.name).await.expect_err("a changed byte");
-        assert!(error.to_string().contains("part-00001.safetensors has BLAKE3"), "{error}");
-        assert!(
-            catalogue
-                .verify("00000006-000001")
-                .await
-                .expect_err("none")
-                .to_string()
-                .contains("no such checkpoint")
-        );
-    }
-
-    #[tokio::test]
-    async fn a_commit_needs_its_parts_and_is_written_once() {
-        let (_folder, catalogue) = temporary();
-        let record = checkpoint(&catalogue, 5, 1).await;
-        catalogue.write_commit(&record).await.expect("the same again");
-        let other = CheckpointRecord { stage: 2, ..record.clone() };
-        assert!(catalogue.write_commit(&other).await.is_err());
-        let mut missing = CheckpointRecord { name: checkpoint_name(6, 1), step: 6, ..record };
-        missing.parts[0].length += 1;
-        assert!(catalogue.write_commit(&missing).await.is_err());
-    }
-
-    #[tokio::test]
-    async fn retention_keeps_the_newest_and_the_stage_ends() {
-        let (_folder, catalogue) = temporary();
-        for step in [2, 4, 6, 8, 10] {
-            checkpoint(&catalogue, step, 1).await;
-        }
-        for unfinished in [checkpoint_name(3, 1), checkpoint_name(7, 1), checkpoint_name(12, 1)] {
-            catalogue
-                .folder(&unfinished)
-                .join("part-00000.safetensors")
-                .put(Bytes::new())
-                .await
-                .expect("written");
-        }
-        let in_progress = BTreeSet::from([checkpoint_name(7, 1)]);
-        assert!(catalogue.retire("00000011-000001", 1, |_| false, &in_progress).await.is_err());
-        let deleted =
-            catalogue.retire("00000010-000001", 2, |step| step == 4, &in_progress).await.expect("valid");
-        assert_eq!(deleted, ["00000006-000001", "00000002-000001", "00000003-000001"]);
-        let listing = catalogue.list().await.expect("listed");
-        let steps: Vec<u64> = listing.valid.iter().map(|record| record.step).collect();
-        assert_eq!(steps, [4, 8, 10]);
-        assert_eq!(listing.unfinished, ["00000007-000001", "00000012-000001"]);
-        assert!(
-            catalogue.retire("00000010-000001", 0, |_| false, &in_progress).await.expect("valid").is_empty()
-        );
-    }
-}
+mod tests;

@@ -17,6 +17,12 @@ pub struct EpochRecord {
     pub step: u64,
     /// The members; none in the epoch with which a coordinator begins.
     pub members: Vec<EpochMember>,
+    /// URL under which workers and coordinators that stand by reach the coordinator.
+    #[serde(default)]
+    pub address: String,
+    /// In the epoch that closes a run's coordination: how it ended (done, interrupted, failed). Nobody need take over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
 }
 
 /// A member of an epoch.
@@ -32,17 +38,29 @@ pub struct EpochMember {
     pub slot_count: u32,
 }
 
+impl EpochRecord {
+    /// Reads the content of an epoch's object.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::Epoch`] names the object.
+    pub fn parse(object: &str, content: &[u8]) -> Result<Self> {
+        serde_json::from_slice(content)
+            .map_err(|error| CoordinatorError::Epoch { object: object.to_owned(), reason: error.to_string() })
+    }
+}
+
 /// The epochs below a run's folder, as one coordinator sees them.
 #[derive(Debug, Clone)]
 pub struct Epochs {
     folder: Location,
     coordinator: String,
+    address: String,
 }
 
 impl Epochs {
-    /// The epochs of the run in `run_root`, for the coordinator of this (unique) name.
-    pub fn new(run_root: &Location, coordinator: String) -> Self {
-        Self { folder: run_root.join("epochs"), coordinator }
+    /// The epochs of the run in `run_root`, for the coordinator of this (unique) name that is reached at `address`.
+    pub fn new(run_root: &Location, coordinator: String, address: String) -> Self {
+        Self { folder: run_root.join("epochs"), coordinator, address }
     }
 
     /// Takes the next free epoch, which fences off every coordinator before, and returns its number.
@@ -51,7 +69,7 @@ impl Epochs {
     /// The store fails.
     pub async fn begin(&self, step: u64) -> Result<u64> {
         let mut epoch = self.newest().await? + 1;
-        while !self.create(epoch, step, Vec::new()).await? {
+        while !self.create(&self.record(epoch, step, Vec::new())).await? {
             epoch += 1;
         }
         Ok(epoch)
@@ -62,20 +80,61 @@ impl Epochs {
     /// # Errors
     /// [`CoordinatorError::Fenced`] when another coordinator took it or a later one; or the store fails.
     pub async fn take(&self, epoch: u64, step: u64, members: Vec<EpochMember>) -> Result<()> {
-        if self.create(epoch, step, members).await? {
+        if self.create(&self.record(epoch, step, members)).await? {
             Ok(())
         } else {
             Err(CoordinatorError::Fenced { epoch })
         }
     }
 
-    /// Whether `epoch` is still the newest.
+    /// Closes the coordination of the run with one more epoch, which says how it ended: nobody need take over.
     ///
     /// # Errors
-    /// [`CoordinatorError::Fenced`] when there is a newer one; or the store fails.
+    /// As [`Epochs::take`].
+    pub async fn end(&self, epoch: u64, step: u64, how: &str) -> Result<()> {
+        let record = EpochRecord { end: Some(how.to_owned()), ..self.record(epoch, step, Vec::new()) };
+        if self.create(&record).await? { Ok(()) } else { Err(CoordinatorError::Fenced { epoch }) }
+    }
+
+    /// Whether this coordinator, whose newest epoch is `epoch` or one it is taking, still leads.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::Fenced`] when the newest epoch is another's; or the store fails.
     pub async fn confirm(&self, epoch: u64) -> Result<()> {
         let newest = self.newest().await?;
-        if newest > epoch { Err(CoordinatorError::Fenced { epoch: newest }) } else { Ok(()) }
+        if newest <= epoch {
+            return Ok(());
+        }
+        // An epoch that was taken since the question was put may be our own.
+        match self.read(newest).await? {
+            Some(record) if record.coordinator == self.coordinator => Ok(()),
+            _ => Err(CoordinatorError::Fenced { epoch: newest }),
+        }
+    }
+
+    /// The newest epoch's record, if there is one.
+    ///
+    /// # Errors
+    /// The record is damaged, or the store fails.
+    pub async fn newest_record(&self) -> Result<Option<EpochRecord>> {
+        self.read(self.newest().await?).await
+    }
+
+    /// Members of the last epoch up to `epoch` that had any, if the run has not ended since: they may come back.
+    ///
+    /// # Errors
+    /// A record is damaged, or the store fails.
+    pub async fn expected_members(&self, epoch: u64) -> Result<usize> {
+        for number in (1..=epoch).rev() {
+            let Some(record) = self.read(number).await? else { continue };
+            if record.end.is_some() {
+                return Ok(0);
+            }
+            if !record.members.is_empty() {
+                return Ok(record.members.len());
+            }
+        }
+        Ok(0)
     }
 
     /// Number of the newest epoch; 0 when there is none.
@@ -83,26 +142,51 @@ impl Epochs {
     /// # Errors
     /// The store fails.
     pub async fn newest(&self) -> Result<u64> {
+        Ok(self.numbers().await?.last().copied().unwrap_or(0))
+    }
+
+    /// Numbers of all epochs, ascending.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn numbers(&self) -> Result<Vec<u64>> {
         let objects = self.folder.list().await?;
         let number = |location: &Location| location.file_name().strip_suffix(".json")?.parse().ok();
-        Ok(objects.iter().filter_map(|object| number(&object.location)).max().unwrap_or(0))
+        let mut numbers: Vec<u64> = objects.iter().filter_map(|object| number(&object.location)).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    fn record(&self, epoch: u64, step: u64, members: Vec<EpochMember>) -> EpochRecord {
+        let (coordinator, address) = (self.coordinator.clone(), self.address.clone());
+        EpochRecord { epoch, coordinator, step, members, address, end: None }
+    }
+
+    fn object(&self, epoch: u64) -> Location {
+        self.folder.join(&format!("{epoch:010}.json"))
+    }
+
+    /// An epoch's record; `None` when there is none.
+    ///
+    /// # Errors
+    /// The record is damaged, or the store fails.
+    pub async fn read(&self, epoch: u64) -> Result<Option<EpochRecord>> {
+        let object = self.object(epoch);
+        let Some(content) = object.read().await? else { return Ok(None) };
+        EpochRecord::parse(&object.to_string(), &content).map(Some)
     }
 
     /// Creates an epoch's object: `false` when it is another coordinator's.
-    async fn create(&self, epoch: u64, step: u64, members: Vec<EpochMember>) -> Result<bool> {
-        let object = self.folder.join(&format!("{epoch:010}.json"));
+    async fn create(&self, record: &EpochRecord) -> Result<bool> {
+        let object = self.object(record.epoch);
         let damaged = |reason: String| CoordinatorError::Epoch { object: object.to_string(), reason };
-        let record = EpochRecord { epoch, coordinator: self.coordinator.clone(), step, members };
-        let content = serde_json::to_vec_pretty(&record).map_err(|error| damaged(error.to_string()))?;
+        let content = serde_json::to_vec_pretty(record).map_err(|error| damaged(error.to_string()))?;
         if put_create(&object, Bytes::from(content)).await? {
             return Ok(true);
         }
         // Ours all the same when the answer to an earlier attempt was lost.
-        let content =
-            object.read().await?.ok_or_else(|| damaged("it was deleted while it was read".into()))?;
-        let found: EpochRecord =
-            serde_json::from_slice(&content).map_err(|error| damaged(error.to_string()))?;
-        Ok(found == record)
+        let found = self.read(record.epoch).await?;
+        Ok(found.ok_or_else(|| damaged("it was deleted while it was read".into()))? == *record)
     }
 }
 
@@ -114,7 +198,7 @@ mod tests {
     async fn a_later_coordinator_fences_off_the_earlier() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let root = Location::parse(folder.path().to_str().expect("utf-8")).expect("a local path");
-        let first = Epochs::new(&root, "first".into());
+        let first = Epochs::new(&root, "first".into(), "http://a:1".into());
         assert_eq!(first.newest().await.expect("empty"), 0);
         let begun = first.begin(0).await.expect("free");
         assert_eq!(begun, 1);
@@ -122,18 +206,41 @@ mod tests {
         first.take(2, 0, Vec::new()).await.expect("its own, tried again");
         first.confirm(2).await.expect("newest");
 
-        let second = Epochs::new(&root, "second".into());
+        let second = Epochs::new(&root, "second".into(), "http://b:1".into());
         assert_eq!(second.begin(7).await.expect("free"), 3);
         assert!(matches!(first.take(3, 1, Vec::new()).await, Err(CoordinatorError::Fenced { epoch: 3 })));
         assert!(matches!(first.confirm(2).await, Err(CoordinatorError::Fenced { epoch: 3 })));
         second.take(4, 7, Vec::new()).await.expect("free");
+        second.confirm(3).await.expect("the newer one is its own");
+        let newest = first.newest_record().await.expect("read").expect("there");
+        assert_eq!((newest.epoch, newest.address.as_str(), newest.end), (4, "http://b:1", None));
+    }
+
+    #[tokio::test]
+    async fn members_are_expected_back_unless_the_run_has_ended() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let root = Location::parse(folder.path().to_str().expect("utf-8")).expect("a local path");
+        let epochs = Epochs::new(&root, "a".into(), String::new());
+        assert_eq!(epochs.expected_members(epochs.begin(0).await.expect("free")).await.expect("read"), 0);
+        let member = |id| EpochMember { id, name: format!("w{id}"), first_slot: 4 * id, slot_count: 4 };
+        epochs.take(2, 0, vec![member(0), member(1)]).await.expect("free");
+        epochs.take(3, 5, Vec::new()).await.expect("free");
+        assert_eq!(epochs.expected_members(3).await.expect("read"), 2);
+        epochs.end(4, 9, "interrupted").await.expect("free");
+        assert_eq!(epochs.expected_members(4).await.expect("read"), 0);
+        assert_eq!(
+            epochs.newest_record().await.expect("read").expect("there").end.as_deref(),
+            Some("interrupted")
+        );
+        assert!(matches!(epochs.end(4, 9, "done").await, Err(CoordinatorError::Fenced { epoch: 4 })));
     }
 
     #[tokio::test]
     async fn of_two_that_begin_together_both_get_their_own_number() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let root = Location::parse(folder.path().to_str().expect("utf-8")).expect("a local path");
-        let (a, b) = (Epochs::new(&root, "a".into()), Epochs::new(&root, "b".into()));
+        let (a, b) =
+            (Epochs::new(&root, "a".into(), String::new()), Epochs::new(&root, "b".into(), String::new()));
         let (a, b) = tokio::join!(a.begin(0), b.begin(0));
         assert_ne!(a.expect("free"), b.expect("free"));
     }

@@ -1,6 +1,7 @@
 //! What the coordinator and the catalogue can fail with.
 
 use blip2_dataset::DatasetError;
+use blip2_proto::drill::DrillError;
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, CoordinatorError>;
@@ -43,17 +44,31 @@ pub enum CoordinatorError {
         /// What is wrong.
         reason: String,
     },
+    /// A drill cannot be understood.
+    #[error(transparent)]
+    Drill(#[from] DrillError),
     /// The gRPC server ended.
     #[error("the coordinator's server ended: {0}")]
     Server(String),
 }
 
 impl CoordinatorError {
+    /// The server's task ended though nobody stopped it.
+    pub(crate) fn server_ended(
+        ended: std::result::Result<std::result::Result<(), tonic::transport::Error>, tokio::task::JoinError>,
+    ) -> Self {
+        Self::Server(match ended {
+            Ok(Ok(())) => "without a reason".into(),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        })
+    }
+
     /// The exit code of the command line for this class of error.
     pub fn exit_code(&self) -> u32 {
         match self {
             Self::Fenced { .. } => 4,
-            Self::Setting { .. } => 78,
+            Self::Setting { .. } | Self::Drill(_) => 78,
             _ => 1,
         }
     }

@@ -11,17 +11,26 @@
 
 mod actor;
 mod catalogue;
+mod checkpoint;
+mod coverage;
 mod epochs;
 mod error;
 mod machine;
 mod server;
 mod settings;
 mod spec;
+mod standby;
 
-pub use catalogue::{Catalogue, CheckpointRecord, Damaged, Listing, PartRecord};
+pub use catalogue::{Catalogue, Damaged, Listing};
+pub use checkpoint::{CheckpointRecord, PartRecord};
+pub use coverage::StageCoverage;
 pub use epochs::{EpochMember, EpochRecord, Epochs};
 pub use error::{CoordinatorError, Result};
-pub use machine::{Action, CommittedStep, Event, Machine, Outcome, SessionId, StoreFailure};
-pub use server::run;
-pub use settings::{CheckpointSettings, CoordinatorSettings};
+#[cfg(feature = "planted-bugs")]
+pub use machine::PlantedBug;
+pub use machine::invariants::check;
+pub use machine::{Action, CommittedStep, Event, Machine, Outcome, SessionId, Start, StoreFailure};
+pub use server::{CoordinatorOptions, run};
+pub use settings::{Cadence, CheckpointSettings, CoordinatorSettings};
 pub use spec::{RunSpec, Schedule};
+pub use standby::{StandByEnd, StandByOptions, stand_by};

@@ -1,11 +1,22 @@
 //! The state machine of a run: events in, actions out. No clock, no network, no store.
 
-mod checks;
+mod cadence;
+
 mod ending;
+mod flapping;
+mod gathering;
+mod holding;
+mod interface;
+pub(crate) mod invariants;
 mod joining;
+mod leading;
 mod membership;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod progress;
+mod quarantine;
 mod saving;
+mod settling;
 mod stepping;
 #[cfg(test)]
 mod tests;
@@ -17,155 +28,27 @@ use std::time::Duration;
 use blip2_dataset::QuarantineList;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
-use blip2_proto::v1::{Hello, NamedValue, StepDone};
+use blip2_proto::v1::{NamedValue, StepDone};
 
-use crate::machine::progress::Progress;
-use crate::machine::saving::Save;
-use crate::{CheckpointRecord, CheckpointSettings, CoordinatorSettings, EpochMember, RunSpec, Schedule};
+pub use self::interface::{Action, CommittedStep, Event, Outcome, SessionId, Start, StoreFailure};
+#[cfg(feature = "planted-bugs")]
+pub use self::planted::PlantedBug;
 
-/// One connection of a worker, numbered by the shell.
-pub type SessionId = u64;
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// A worker connected and introduced itself.
-    Joined {
-        /// Its connection.
-        session: SessionId,
-        /// Its introduction.
-        hello: Hello,
-    },
-    /// A worker reported.
-    Message {
-        /// Its connection.
-        session: SessionId,
-        /// The report.
-        message: FromWorker,
-    },
-    /// A connection ended.
-    Disconnected {
-        /// The connection.
-        session: SessionId,
-    },
-    /// Time passed.
-    Tick,
-    /// [`Action::TakeEpoch`] came to its end.
-    EpochTaken {
-        /// The epoch.
-        epoch: u64,
-        /// Whether it is ours.
-        result: Result<(), StoreFailure>,
-    },
-    /// [`Action::StoreCommit`] came to its end.
-    CommitStored {
-        /// Name of the checkpoint.
-        name: String,
-        /// Whether the checkpoint was written and read back.
-        result: Result<(), StoreFailure>,
-    },
-    /// The run shall be saved and left.
-    StopRequested {
-        /// By what.
-        reason: String,
-    },
-}
-
-/// Why an object could not be written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoreFailure {
-    /// Another coordinator leads this run.
-    Fenced(String),
-    /// The store failed.
-    Failed(String),
-}
-
-/// What to do.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// Send to a worker; messages of one connection keep their order.
-    Send {
-        /// Its connection.
-        session: SessionId,
-        /// The message.
-        message: ToWorker,
-    },
-    /// End a connection, after what was sent.
-    Close {
-        /// The connection.
-        session: SessionId,
-    },
-    /// Create the object of a membership epoch if it is free.
-    TakeEpoch {
-        /// Number of the epoch.
-        epoch: u64,
-        /// The step to do next.
-        step: u64,
-        /// The members with their slots.
-        members: Vec<EpochMember>,
-    },
-    /// Write a checkpoint's COMMIT, if `epoch` is still the newest; then retire older checkpoints.
-    StoreCommit {
-        /// The checkpoint, with all of its parts.
-        record: CheckpointRecord,
-        /// The newest epoch of this coordinator.
-        epoch: u64,
-        /// Checkpoints that are being written meanwhile.
-        in_progress: Vec<String>,
-    },
-    /// Write the list of quarantined rows.
-    StoreQuarantine(QuarantineList),
-    /// Tell who records the metrics.
-    Report(CommittedStep),
-    /// The run is over.
-    Finish(Outcome),
-}
-
-/// A step that was committed, reported exactly once.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CommittedStep {
-    /// Index of the step, through all stages.
-    pub step: u64,
-    /// Its stage, from 1.
-    pub stage: u32,
-    /// The membership epoch that did it.
-    pub epoch: u64,
-    /// Losses and learning rate of the global batch.
-    pub values: Vec<NamedValue>,
-    /// Seconds the slowest member took.
-    pub seconds: f64,
-    /// Seconds the member that waited longest waited for data.
-    pub data_wait_seconds: f64,
-    /// Samples of the global batch.
-    pub samples: u64,
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// All steps are committed.
-    Done {
-        /// The last checkpoint.
-        checkpoint: String,
-    },
-    /// It was stopped and can be continued.
-    Interrupted {
-        /// The newest checkpoint; `None`: nothing was saved yet.
-        checkpoint: Option<String>,
-    },
-    /// It failed.
-    Failed {
-        /// The exit code of the command line for this class of error.
-        exit_code: u32,
-        /// What, where and what to do.
-        message: String,
-    },
-}
+use self::cadence::Cost;
+use self::ending::Ending;
+use self::flapping::Flaps;
+use self::gathering::Gathering;
+use self::holding::Held;
+use self::leading::Leadership;
+use self::membership::Election;
+use self::progress::Progress;
+use self::saving::Save;
+use crate::{CheckpointSettings, CoordinatorSettings, RunSpec, Schedule, StageCoverage};
 
 /// Membership, steps and checkpoints of one run.
 ///
 /// Feed it every event with the time since its start, and a [`Event::Tick`] several times a second; do the actions in
-/// order. Every wait of the machine has a deadline that a tick ends.
+/// order. Every wait of the machine has a deadline that a tick ends. [`invariants::check`] says what always holds.
 #[derive(Debug)]
 pub struct Machine {
     spec: RunSpec,
@@ -176,51 +59,57 @@ pub struct Machine {
     phase: Phase,
     /// The newest epoch taken or being taken.
     epoch: u64,
+    leadership: Leadership,
     /// Committed steps.
     committed: u64,
+    /// What they used.
+    coverage: StageCoverage,
+    /// Rows that they met and could not use.
+    quarantine: QuarantineList,
+    /// Such rows of steps that are not committed yet, or not any more: the run will meet them (again).
+    rows_ahead: QuarantineList,
     /// Every worker that is connected and accepted, by member id.
     members: BTreeMap<u32, Member>,
     next_member: u32,
+    flaps: Flaps,
     /// Members of the current epoch with their slots, in slot order; empty between epochs.
     world: Vec<(u32, Range<u32>)>,
     /// Checkpoints that are being written, by name.
     saves: BTreeMap<String, Save>,
-    /// The newest checkpoint with a COMMIT: name and committed steps.
-    last_checkpoint: Option<(String, u64)>,
-    /// The next commit saves, because a checkpoint was abandoned.
-    save_is_overdue: bool,
+    /// The newest checkpoint with a COMMIT.
+    last_checkpoint: Option<Checkpoint>,
+    /// The next commit from this time on saves, because a checkpoint was abandoned.
+    overdue_save: Option<Duration>,
+    /// Checkpoints in a row that could not be stored.
+    save_failures: u32,
+    cost: Cost,
     /// Why the run is to be saved and left.
     stopping: Option<String>,
     /// Redone attempts of the current step with all members alive.
     redone: u32,
     /// Attempts to write the last checkpoint.
     last_saves: u32,
-    quarantine: QuarantineList,
     progress: Progress,
     actions: Vec<Action>,
+    #[cfg(feature = "planted-bugs")]
+    planted: Option<PlantedBug>,
 }
 
 /// What the machine waits for.
 #[derive(Debug)]
 enum Phase {
     /// For workers.
-    Gathering { wanted: usize, until: Duration },
+    Gathering(Gathering),
     /// For the epoch's object.
-    Electing { until: Duration, members: Vec<(u32, Range<u32>)>, then: AfterElection },
+    Electing(Election),
     /// For the members' reports.
     Stepping { since: Duration, reports: BTreeMap<u32, Report> },
     /// After an attempt failed: for news of who is gone.
     Settling { since: Duration, until: Duration, reports: BTreeMap<u32, Report> },
-    /// For the last checkpoint.
-    Saving,
+    /// For the last checkpoint; from `retry` on it is tried again.
+    Saving { retry: Option<Duration> },
     /// For nothing.
-    Ended(&'static str),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum AfterElection {
-    Step,
-    Save,
+    Ended(Ending),
 }
 
 /// What a member reported of the current step.
@@ -235,28 +124,47 @@ struct Member {
     session: SessionId,
     name: String,
     address: String,
+    joined: Duration,
     last_seen: Duration,
-    /// Committed steps of the state it holds.
-    holds: Option<u64>,
-    leaving: bool,
+    /// It has loaded the run's models and can enter an epoch.
+    is_ready: bool,
+    /// It was part of this run before it joined.
+    has_rejoined: bool,
+    /// The state it is known to hold.
+    held: Option<Held>,
+    is_leaving: bool,
     /// Failed attempts in a row in which others suspected it.
     strikes: u32,
     data_wait_share: f64,
 }
 
+/// A checkpoint as far as the run needs to know it.
+#[derive(Debug)]
+struct Checkpoint {
+    name: String,
+    /// Committed steps.
+    step: u64,
+    coverage: StageCoverage,
+}
+
 impl Machine {
-    /// A machine for a run of which this coordinator has taken `epoch`, with the rows quarantined so far.
+    /// A machine for a run that this coordinator begins to lead.
     pub fn new(
         spec: RunSpec,
         settings: CoordinatorSettings,
         checkpoints: CheckpointSettings,
-        epoch: u64,
-        quarantine: QuarantineList,
+        start: Start,
     ) -> Self {
         let schedule = spec.schedule();
-        let last_checkpoint = spec.resume.as_ref().map(|record| (record.name.clone(), record.step));
-        let committed = last_checkpoint.as_ref().map_or(0, |(_, step)| *step);
-        let phase = Phase::Gathering { wanted: settings.workers as usize, until: settings.join_timeout() };
+        let last_checkpoint = spec.resume.as_ref().map(|record| Checkpoint {
+            name: record.name.clone(),
+            step: record.step,
+            coverage: record.coverage.clone(),
+        });
+        let committed = last_checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step);
+        let coverage =
+            last_checkpoint.as_ref().map_or_else(StageCoverage::default, |saved| saved.coverage.clone());
+        let phase = Phase::Gathering(Gathering::first(&settings, start.expected_members));
         let values = spec.resume.iter().flat_map(|record| &record.values);
         let progress = Progress::new(
             committed,
@@ -269,22 +177,30 @@ impl Machine {
             schedule,
             now: Duration::ZERO,
             phase,
-            epoch,
+            epoch: start.epoch,
+            leadership: Leadership::default(),
             committed,
+            coverage,
+            quarantine: QuarantineList::default(),
+            rows_ahead: start.quarantine,
             members: BTreeMap::new(),
             next_member: 0,
+            flaps: Flaps::default(),
             world: Vec::new(),
             saves: BTreeMap::new(),
             last_checkpoint,
-            save_is_overdue: false,
+            overdue_save: None,
+            save_failures: 0,
+            cost: Cost::default(),
             stopping: None,
             redone: 0,
             last_saves: 0,
-            quarantine,
             progress,
             actions: Vec::new(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         };
-        machine.forget_uncommitted_rows();
+        machine.sort_rows();
         machine
     }
 
@@ -293,13 +209,16 @@ impl Machine {
         self.now = self.now.max(now);
         if !self.is_ended() {
             self.take_in(event);
-        } else if let Event::Joined { session, .. } = event {
-            self.refuse_closed(session);
+        } else if let Event::Joined { session, hello } = event {
+            self.joined_too_late(session, &hello);
         }
+        debug_assert_eq!(invariants::check(self), Ok(()));
         std::mem::take(&mut self.actions)
     }
 
     fn take_in(&mut self, event: Event) {
+        #[cfg(feature = "planted-bugs")]
+        let event = self.unfenced(event);
         match event {
             Event::Joined { session, hello } => self.joined(session, hello),
             Event::Message { session, message } => self.message(session, message),
@@ -310,6 +229,7 @@ impl Machine {
             }
             Event::Tick => self.tick(),
             Event::EpochTaken { epoch, result } => self.epoch_taken(epoch, result),
+            Event::EpochConfirmed { result } => self.epoch_confirmed(result),
             Event::CommitStored { name, result } => self.commit_stored(&name, result),
             Event::StopRequested { reason } => self.stop_requested(reason),
         }
@@ -323,33 +243,29 @@ impl Machine {
         }
         match message {
             FromWorker::Hello(_) => self.expel(id, "it introduced itself twice"),
-            FromWorker::Heartbeat(_) | FromWorker::Ready(_) | FromWorker::PartFailed(_) => {}
+            FromWorker::Heartbeat(_) => {}
+            FromWorker::Ready(_) => self.is_ready(id),
             FromWorker::StepDone(done) => self.step_done(id, done),
             FromWorker::StepFailed(failed) => self.step_failed(id, failed),
             FromWorker::PartWritten(part) => self.part_written(id, part),
+            FromWorker::PartFailed(part) => self.part_failed(id, part),
             FromWorker::Leaving(_) => self.leaving(id),
             FromWorker::Failed(failed) => self.worker_failed(id, failed),
         }
     }
 
     fn tick(&mut self) {
-        self.check_heartbeats();
+        self.check_leadership();
+        self.check_members();
         self.check_saves();
         match &self.phase {
-            Phase::Gathering { .. } if self.committed == self.schedule.total() && self.is_saved() => {
-                self.conclude()
-            }
-            Phase::Gathering { until, .. } if self.now >= *until => self.gathering_timed_out(),
-            Phase::Electing { until, .. } if self.now >= *until => {
-                self.fail(
-                    1,
-                    format!("membership epoch {} could not be written to the store in time", self.epoch),
-                );
-            }
+            Phase::Gathering(_) => self.go_on_gathering(),
+            Phase::Electing(_) => self.go_on_electing(),
             Phase::Stepping { since, .. } if self.now >= *since + self.step_patience() => {
                 self.step_timed_out()
             }
             Phase::Settling { until, .. } if self.now >= *until => self.settled(),
+            Phase::Saving { retry: Some(retry) } if self.now >= *retry => self.save_last(),
             _ => {}
         }
     }
@@ -369,7 +285,7 @@ impl Machine {
     /// Whether a member is part of the current epoch or of the one being taken.
     fn is_involved(&self, id: u32) -> bool {
         let elected = match &self.phase {
-            Phase::Electing { members, .. } => members.iter().any(|(member, _)| *member == id),
+            Phase::Electing(election) => election.members.iter().any(|(member, _)| *member == id),
             _ => false,
         };
         elected || self.is_in_world(id)

@@ -1,101 +1,202 @@
 //! The gRPC server of a run.
 
 use std::pin::Pin;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use blip2_dataset::QuarantineList;
+use blip2_collective::Transport;
+use blip2_dataset::{Location, QuarantineList};
+use blip2_proto::MAX_CONTROL_MESSAGE;
+use blip2_proto::drill::Drill;
 use blip2_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use blip2_proto::v1::{CoordinatorMessage, StatusReply, StatusRequest, WorkerMessage};
 use futures::Stream;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::actor::{Actor, Opened};
+use crate::checkpoint::QUARANTINE;
 use crate::{
     Catalogue, CheckpointSettings, CommittedStep, CoordinatorError, CoordinatorSettings, Epochs, Machine,
-    Outcome, Result, RunSpec,
+    Outcome, Result, RunSpec, Start,
 };
 
 /// Connections that wait to be taken in.
 const WAITING_CONNECTIONS: usize = 64;
+/// Connections of workers open at a time, refused ones that have not hung up yet included.
+pub(crate) const MOST_SESSIONS: usize = 1024;
+/// How long a connection may take to introduce itself.
+pub(crate) const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 /// Messages of one worker that may wait to be sent; one that lets more pile up is lost.
 const WAITING_MESSAGES: usize = 256;
 /// How long open calls may take to end when the run is over.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(2);
-/// Object with the quarantined rows, in the run's folder.
-pub(crate) const QUARANTINE: &str = "quarantine.parquet";
+/// How long the epoch that closes the run may take to be written.
+const LAST_WORD: Duration = Duration::from_secs(10);
+
+/// What a coordinator is started with.
+#[derive(Debug)]
+pub struct CoordinatorOptions {
+    /// The run.
+    pub spec: RunSpec,
+    /// Membership and deadlines.
+    pub settings: CoordinatorSettings,
+    /// When checkpoints are written and which are kept.
+    pub checkpoints: CheckpointSettings,
+    /// URL under which workers and coordinators that stand by reach this one.
+    pub advertise: String,
+    /// How it is reached.
+    pub transport: Transport,
+    /// Take over from the coordinator of this epoch, if it is still the newest; `None`: lead, whoever led before.
+    pub after: Option<u64>,
+    /// Always holds the newest state of the run.
+    pub status: watch::Sender<StatusReply>,
+    /// Gets every committed step once, in order; a receiver that is slow slows the run down, one that is dropped does
+    /// not matter.
+    pub commits: mpsc::Sender<CommittedStep>,
+}
 
 /// Coordinates a run to its end: serves workers on `listener` until the run is done, failed, or saved after `shutdown`.
 ///
-/// `status` always holds the newest state of the run. `commits` gets every committed step once, in order; a receiver
-/// that is slow slows the run down, one that is dropped does not matter.
-///
 /// # Errors
-/// The settings do not fit, the store fails before the first step, or the server cannot run. How the run itself ended,
-/// failures of workers included, is its [`Outcome`].
+/// The settings do not fit, the store fails before the first step, another coordinator takes over first
+/// ([`CoordinatorError::Fenced`]), or the server cannot run. How the run itself ended, failures of workers included,
+/// is its [`Outcome`].
 pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
-    spec: RunSpec,
-    settings: CoordinatorSettings,
-    checkpoints: CheckpointSettings,
-    status: watch::Sender<StatusReply>,
-    commits: mpsc::Sender<CommittedStep>,
+    options: CoordinatorOptions,
 ) -> Result<Outcome> {
+    let CoordinatorOptions { spec, settings, checkpoints, advertise, transport, after, status, commits } =
+        options;
     spec.validate()?;
     settings.validate(spec.slots)?;
-    let started =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
-    // Unique to this process: no result depends on it, it only tells our own epoch objects from another's.
-    let coordinator = format!("{}-{started}", std::process::id());
-    let epochs = Epochs::new(&spec.run_root, coordinator);
-    let epoch = epochs.begin(spec.resume.as_ref().map_or(0, |record| record.step)).await?;
-    let quarantine = match spec.run_root.join(QUARANTINE).read().await? {
-        Some(content) => QuarantineList::from_parquet(content)?,
-        None => QuarantineList::default(),
+    checkpoints.validate()?;
+    let drill = Drill::from_environment()?;
+    let epochs = Epochs::new(&spec.run_root, coordinator_name(), advertise);
+    let step = spec.resume.as_ref().map_or(0, |record| record.step);
+    let epoch = match after {
+        Some(led) => epochs.take(led + 1, step, Vec::new()).await.map(|()| led + 1)?,
+        None => epochs.begin(step).await?,
     };
     let catalogue = Catalogue::new(&spec.run_root);
+    let start = Start {
+        epoch,
+        expected_members: epochs.expected_members(epoch).await?,
+        quarantine: known_rows(&spec, &catalogue).await?,
+    };
     let (root, schedule, keep) = (spec.run_root.clone(), spec.schedule(), checkpoints.keep);
-    let machine = Machine::new(spec, settings, checkpoints, epoch, quarantine);
+    let machine = Machine::new(spec, settings, checkpoints, start);
 
     let (opened, connections) = mpsc::channel(WAITING_CONNECTIONS);
-    let service = Service { opened, status: status.subscribe() };
+    let open = Arc::new(Semaphore::new(MOST_SESSIONS));
+    let service = Service { opened, open, status: status.subscribe() };
     let stop = CancellationToken::new();
-    let serving = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(5)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .add_service(CoordinatorServer::new(service))
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            stop.clone().cancelled_owned(),
-        );
-    let mut server = tokio::spawn(serving);
-    let actor = Actor::new(machine, catalogue, epochs, schedule, keep, root, status, commits);
+    // The server ends with this function, however it is left.
+    let _stops = stop.clone().drop_guard();
+    let mut server = serve(listener, &transport, service, stop.clone());
+    let actor = Actor::new(crate::actor::Surroundings {
+        machine,
+        catalogue,
+        epochs: epochs.clone(),
+        schedule,
+        keep,
+        root,
+        drill,
+        status: status.clone(),
+        commits,
+    });
     let outcome = tokio::select! {
         outcome = actor.run(connections, shutdown) => Ok(outcome),
-        ended = &mut server => Err(CoordinatorError::Server(match ended {
-            Ok(Ok(())) => "without a reason".into(),
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
-        })),
+        ended = &mut server => Err(CoordinatorError::server_ended(ended)),
     };
+    if let Ok(outcome) = &outcome {
+        let last = status.borrow().clone();
+        close_epochs(&epochs, &last, outcome).await;
+        end_server(&mut server, &stop).await;
+    }
+    outcome
+}
+
+/// Unique to this process: no result depends on it, it only tells our own epoch objects from another's.
+fn coordinator_name() -> String {
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    format!("{}-{started}", std::process::id())
+}
+
+/// All rows that are known to be unusable: from the checkpoint, and from the run's copy, which may know of more.
+async fn known_rows(spec: &RunSpec, catalogue: &Catalogue) -> Result<QuarantineList> {
+    let mut rows = match &spec.resume {
+        Some(record) => catalogue.read_quarantine(record).await?,
+        None => QuarantineList::default(),
+    };
+    match run_copy(&spec.run_root).await {
+        Ok(copy) => rows.extend(copy.iter().cloned()),
+        // It is a convenience: the checkpoint's list is the one that counts.
+        Err(error) => tracing::warn!(%error, "the run's {QUARANTINE} is not read"),
+    }
+    Ok(rows)
+}
+
+async fn run_copy(root: &Location) -> Result<QuarantineList> {
+    match root.join(QUARANTINE).read().await? {
+        Some(content) => Ok(QuarantineList::from_parquet(content)?),
+        None => Ok(QuarantineList::default()),
+    }
+}
+
+/// Tells those who stand by that there is nothing to take over. One that is fenced off has nothing to say.
+async fn close_epochs(epochs: &Epochs, last: &StatusReply, outcome: &Outcome) {
+    let how = match outcome {
+        Outcome::Done { .. } => "done",
+        Outcome::Interrupted { .. } => "interrupted",
+        Outcome::Failed { exit_code: 4, .. } => return,
+        Outcome::Failed { .. } => "failed",
+    };
+    match tokio::time::timeout(LAST_WORD, epochs.end(last.epoch + 1, last.step, how)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the run's last epoch was not written"),
+        Err(_) => tracing::warn!("the run's last epoch was not written in time"),
+    }
+}
+
+/// A server that is running.
+pub(crate) type Server = JoinHandle<std::result::Result<(), tonic::transport::Error>>;
+
+/// Serves until `stop`.
+pub(crate) fn serve<S: Coordinator>(
+    listener: TcpListener,
+    transport: &Transport,
+    service: S,
+    stop: CancellationToken,
+) -> Server {
+    let service = CoordinatorServer::new(service)
+        .max_decoding_message_size(MAX_CONTROL_MESSAGE)
+        .max_encoding_message_size(MAX_CONTROL_MESSAGE);
+    let router = transport.server().add_service(service);
+    let connections = transport.listen(listener);
+    tokio::spawn(router.serve_with_incoming_shutdown(connections, stop.cancelled_owned()))
+}
+
+/// Ends a server; calls that are open may end by themselves for a while.
+pub(crate) async fn end_server(server: &mut Server, stop: &CancellationToken) {
     stop.cancel();
-    if outcome.is_ok() && tokio::time::timeout(SHUTDOWN_WAIT, &mut server).await.is_err() {
+    if tokio::time::timeout(SHUTDOWN_WAIT, &mut *server).await.is_err() {
         server.abort();
         // The task was aborted just now: its end carries no news.
         let _ = server.await;
     }
-    outcome
 }
 
 /// Hands connections to the actor and shows the status.
 #[derive(Debug)]
 struct Service {
     opened: mpsc::Sender<Opened>,
+    open: Arc<Semaphore>,
     status: watch::Receiver<StatusReply>,
 }
 
@@ -107,8 +208,10 @@ impl Coordinator for Service {
         &self,
         request: Request<Streaming<WorkerMessage>>,
     ) -> std::result::Result<Response<Self::SessionStream>, Status> {
+        let permit = self.open.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| Status::resource_exhausted("too many connections are open"))?;
         let (outgoing, messages) = mpsc::channel(WAITING_MESSAGES);
-        let opened = Opened { incoming: request.into_inner(), outgoing };
+        let opened = Opened { incoming: request.into_inner(), outgoing, permit };
         self.opened.send(opened).await.map_err(|_| Status::unavailable("the run is over"))?;
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }

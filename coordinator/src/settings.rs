@@ -28,16 +28,45 @@ pub struct CoordinatorSettings {
     pub rejoin_timeout_s: f64,
     /// A step that failed this many times in a row, with all workers alive, ends the run.
     pub max_redo: u32,
+    /// Seconds that a coordinator which takes over, or a run whose state nobody present holds, waits for further
+    /// workers that were in it, after the first.
+    pub rejoin_grace_s: f64,
+    /// Seconds without an answer of the leading coordinator after which one that stands by takes over.
+    pub takeover_after_s: f64,
+    /// A worker (by name) lost this many times within `flap_window_s` is refused for `cooldown_s`; 0: never.
+    pub flap_limit: u32,
+    /// Seconds within which the losses of a worker are counted.
+    pub flap_window_s: f64,
+    /// Seconds for which a worker that was lost too often is refused.
+    pub cooldown_s: f64,
+}
+
+/// What decides when a checkpoint is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cadence {
+    /// The number of steps.
+    #[default]
+    Fixed,
+    /// The measured cost of a checkpoint and the mean time between losses of workers.
+    Auto,
 }
 
 /// When checkpoints are written and which are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointSettings {
-    /// Committed steps between two checkpoints; 0: at the end of a stage only.
+    /// "fixed": every `every_steps`; "auto": by the square-root rule, sqrt(2 x seconds that a checkpoint holds the
+    /// steps up x mean seconds between losses of workers).
+    pub cadence: Cadence,
+    /// Committed steps between two checkpoints of the fixed cadence; 0: at the end of a stage only.
     pub every_steps: u64,
     /// Newest checkpoints to keep, those at the end of a stage besides; 0: all.
     pub keep: u32,
+    /// Seconds between losses of workers that the automatic cadence assumes before it has seen any.
+    pub mtbf_s: f64,
+    /// A checkpoint that could not be stored is tried again; after this many failures in a row the run ends.
+    pub max_failures: u32,
 }
 
 impl Default for CoordinatorSettings {
@@ -47,18 +76,23 @@ impl Default for CoordinatorSettings {
             min_workers: 1,
             max_workers: 0,
             heartbeat_ms: 500,
-            heartbeat_timeout_s: 10.0,
+            heartbeat_timeout_s: 5.0,
             step_deadline_s: 600.0,
             join_timeout_s: 120.0,
             rejoin_timeout_s: 300.0,
             max_redo: 5,
+            rejoin_grace_s: 2.0,
+            takeover_after_s: 3.0,
+            flap_limit: 3,
+            flap_window_s: 60.0,
+            cooldown_s: 30.0,
         }
     }
 }
 
 impl Default for CheckpointSettings {
     fn default() -> Self {
-        Self { every_steps: 1000, keep: 3 }
+        Self { cadence: Cadence::Fixed, every_steps: 1000, keep: 3, mtbf_s: 3600.0, max_failures: 3 }
     }
 }
 
@@ -94,13 +128,12 @@ impl CoordinatorSettings {
             ("coordinator.step_deadline_s", self.step_deadline_s, 1e-3),
             ("coordinator.join_timeout_s", self.join_timeout_s, 1e-3),
             ("coordinator.rejoin_timeout_s", self.rejoin_timeout_s, 1e-3),
+            ("coordinator.rejoin_grace_s", self.rejoin_grace_s, 0.0),
+            ("coordinator.takeover_after_s", self.takeover_after_s, 1.0),
+            ("coordinator.flap_window_s", self.flap_window_s, 0.0),
+            ("coordinator.cooldown_s", self.cooldown_s, 0.0),
         ];
-        for (key, value, least) in seconds {
-            if !(least..=1e7).contains(&value) {
-                return wrong(key, format!("{value}; {least} to 1e7 seconds"));
-            }
-        }
-        Ok(())
+        seconds.into_iter().try_for_each(|(key, value, least)| check_seconds(key, value, least))
     }
 
     pub(crate) fn most_workers(&self, slots: u32) -> usize {
@@ -122,6 +155,43 @@ impl CoordinatorSettings {
     pub(crate) fn rejoin_timeout(&self) -> Duration {
         seconds(self.rejoin_timeout_s)
     }
+
+    pub(crate) fn rejoin_grace(&self) -> Duration {
+        seconds(self.rejoin_grace_s)
+    }
+
+    pub(crate) fn takeover_after(&self) -> Duration {
+        seconds(self.takeover_after_s)
+    }
+
+    pub(crate) fn flap_window(&self) -> Duration {
+        seconds(self.flap_window_s)
+    }
+
+    pub(crate) fn cooldown(&self) -> Duration {
+        seconds(self.cooldown_s)
+    }
+}
+
+impl CheckpointSettings {
+    /// Whether the settings are usable.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::Setting`] names the key.
+    pub fn validate(&self) -> Result<()> {
+        if self.max_failures == 0 {
+            let reason = "0; at least 1".into();
+            return Err(CoordinatorError::Setting { key: "checkpoint.max_failures", reason });
+        }
+        check_seconds("checkpoint.mtbf_s", self.mtbf_s, 1.0)
+    }
+}
+
+fn check_seconds(key: &'static str, value: f64, least: f64) -> Result<()> {
+    if (least..=1e7).contains(&value) {
+        return Ok(());
+    }
+    Err(CoordinatorError::Setting { key, reason: format!("{value}; {least} to 1e7 seconds") })
 }
 
 fn seconds(value: f64) -> Duration {
@@ -149,10 +219,20 @@ mod tests {
                 "coordinator.step_deadline_s",
                 CoordinatorSettings { step_deadline_s: f64::NAN, ..good.clone() },
             ),
+            ("coordinator.takeover_after_s", CoordinatorSettings { takeover_after_s: 0.0, ..good.clone() }),
+            ("coordinator.cooldown_s", CoordinatorSettings { cooldown_s: -1.0, ..good.clone() }),
         ];
         for (key, settings) in cases {
             let error = settings.validate(4).expect_err(key);
             assert!(error.to_string().starts_with(key), "{error}");
+        }
+        CheckpointSettings::default().validate().expect("the defaults");
+        for wrong in [
+            CheckpointSettings { max_failures: 0, ..CheckpointSettings::default() },
+            CheckpointSettings { mtbf_s: 0.0, ..CheckpointSettings::default() },
+        ] {
+            let error = wrong.validate().expect_err("a wrong value").to_string();
+            assert!(error.starts_with("checkpoint.m"), "{error}");
         }
     }
 }

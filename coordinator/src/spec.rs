@@ -67,7 +67,7 @@ impl RunSpec {
                 self.schedule().total()
             ));
         }
-        Ok(())
+        resume.coverage.fits(&self.schedule(), resume.step).or_else(differs)
     }
 
     /// The schedule of the steps.
@@ -92,6 +92,20 @@ impl Schedule {
             (end, *batch)
         });
         Self { stages: stages.collect() }
+    }
+
+    /// Number of stages, empty ones included.
+    pub fn stages(&self) -> u32 {
+        self.stages.len() as u32
+    }
+
+    /// The step, through all stages, that uses a sample of a stage; `None` when no step does.
+    pub fn step_of(&self, stage: u32, sample: u64) -> Option<u64> {
+        let index = (stage as usize).checked_sub(1).filter(|index| *index < self.stages.len())?;
+        let start = index.checked_sub(1).map_or(0, |before| self.stages[before].0);
+        let (end, batch) = self.stages[index];
+        let step = start + sample.checked_div(u64::from(batch))?;
+        (step < end).then_some(step)
     }
 
     /// Steps of the run.
@@ -142,6 +156,12 @@ mod tests {
         assert_eq!(
             (schedule.samples_of(3, 2), schedule.samples_of(3, 9), schedule.samples_of(4, 9)),
             (0, 20, 0)
+        );
+        assert_eq!((schedule.step_of(1, 0), schedule.step_of(1, 11)), (Some(0), Some(2)));
+        assert_eq!((schedule.step_of(3, 9), schedule.step_of(3, 10)), (Some(3), Some(4)));
+        assert_eq!(
+            (schedule.step_of(3, 20), schedule.step_of(0, 0), schedule.step_of(4, 0)),
+            (None, None, None)
         );
     }
 }

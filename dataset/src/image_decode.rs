@@ -20,8 +20,8 @@ const FORMATS: [ImageFormat; 6] = [
 /// Memory a decoder may take besides its pixels, bytes.
 const DECODER_OVERHEAD: u64 = 64 << 20;
 
-/// Largest pixel of a decoder: four channels of 32 bits.
-const BYTES_PER_PIXEL: u64 = 16;
+/// The same for TIFF, which takes eight times as much for a list that a tag announces.
+const TIFF_OVERHEAD: u64 = 8 << 20;
 
 /// Decodes JPEG, PNG, WebP, GIF, BMP or TIFF to 8-bit RGB as PIL's `convert("RGB")` does: grey is repeated, CMYK
 /// converted, alpha dropped, 16 bits reduced to 8; of an animation the first frame is taken.
@@ -45,10 +45,9 @@ fn decode(encoded: &[u8], max_pixels: u64) -> Result<RgbImage, String> {
         return Err("it is truncated".to_owned());
     }
     let mut reader = ImageReader::with_format(Cursor::new(encoded), format);
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(max_pixels.saturating_mul(BYTES_PER_PIXEL).saturating_add(DECODER_OVERHEAD));
-    reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(|error| error.to_string())?;
+    // A header's worth; the pixels' share follows when their number is known to be allowed.
+    reader.limits(limits(DECODER_OVERHEAD));
+    let mut decoder = reader.into_decoder().map_err(|error| error.to_string())?;
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
     if pixels == 0 {
@@ -57,7 +56,16 @@ fn decode(encoded: &[u8], max_pixels: u64) -> Result<RgbImage, String> {
     if pixels > max_pixels {
         return Err(format!("{width}x{height} is more than {max_pixels} pixels"));
     }
+    let overhead = if format == ImageFormat::Tiff { TIFF_OVERHEAD } else { DECODER_OVERHEAD };
+    let allowed = limits(decoder.total_bytes().saturating_add(overhead));
+    decoder.set_limits(allowed).map_err(|error| error.to_string())?;
     DynamicImage::from_decoder(decoder).map(DynamicImage::into_rgb8).map_err(|error| error.to_string())
+}
+
+fn limits(bytes: u64) -> Limits {
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(bytes);
+    limits
 }
 
 /// Whether a JPEG's segments are followed to its end marker. The decoder fills what is missing with grey, so a
@@ -188,6 +196,18 @@ mod tests {
         let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
         jpeg[frame + 5..frame + 9].copy_from_slice(&[0x4e, 0x20, 0x4e, 0x20]);
         assert!(decode_image(&jpeg, 200_000_000).unwrap_err().to_string().contains("20000x20000"));
+    }
+
+    #[test]
+    fn pictures_larger_than_the_overhead_are_decoded() {
+        let side = 5000;
+        let grey = ImageBuffer::from_pixel(side, side, Rgb([7u8; 3]));
+        assert!(3 * u64::from(side) * u64::from(side) > DECODER_OVERHEAD);
+        for format in [ImageFormat::Png, ImageFormat::Bmp, ImageFormat::Tiff] {
+            let encoded = encode(grey.clone(), format);
+            let decoded = decode_image(&encoded, 200_000_000).unwrap();
+            assert_eq!(decoded.dimensions(), (side, side), "{format:?}");
+        }
     }
 
     #[test]

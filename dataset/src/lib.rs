@@ -49,6 +49,7 @@
 //! - [`Plan`] orders the rows: row groups permuted each epoch, windows of them dealt to slots, parts permuted.
 //! - [`decode_image`], [`TrainTransform`], [`EvalTransform`], [`ShortestEdgeTransform`] make tensors of pictures;
 //!   [`clean_caption`] and [`TextEncoder`] make tokens of captions.
+//! - [`Coverage`] says which samples were used with which rows; [`audit_stage`] recomputes it from the plan.
 //! - [`Loader`] does it all ahead of the training step, in bounded memory; [`read_all`] does it once, for evaluation.
 //!
 //! # Bad rows
@@ -61,7 +62,9 @@
 //! needs a buffer that is large. A permutation computed by a key needs neither state nor memory, and reading whole row
 //! groups of a window keeps requests large.
 
+mod audit;
 mod columns;
+mod coverage;
 mod error;
 mod image_decode;
 mod loader;
@@ -77,7 +80,9 @@ mod test_corpus;
 mod text;
 mod transform;
 
+pub use audit::{AuditSpec, RowUses, StageAudit, Substitution, audit_stage};
 pub use columns::ColumnNames;
+pub use coverage::Coverage;
 pub use error::{DatasetError, Result};
 pub use image::RgbImage;
 pub use image_decode::decode_image;

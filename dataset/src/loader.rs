@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use crate::columns::ColumnNames;
+use crate::coverage::Coverage;
 use crate::error::{DatasetError, Result};
 use crate::manifest::Manifest;
 use crate::plan::{Plan, PlanKey, RowAddress};
@@ -86,6 +87,13 @@ pub struct StepBatch {
     pub waited: Duration,
 }
 
+impl StepBatch {
+    /// What the step's loaded slots add to the run's coverage.
+    pub fn coverage(&self) -> Coverage {
+        self.slots.iter().map(|slot| slot.coverage).sum()
+    }
+}
+
 /// One slot's batch of `b` samples, pictures of side `S` and texts of `T` tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SlotBatch {
@@ -103,6 +111,8 @@ pub struct SlotBatch {
     pub samples: Vec<u64>,
     /// The rows used (of substitutes where rows were quarantined).
     pub addresses: Vec<RowAddress>,
+    /// What these samples and rows add to the run's coverage.
+    pub coverage: Coverage,
     /// Rows met and not used.
     pub quarantined: Vec<QuarantineRecord>,
 }

@@ -1,6 +1,7 @@
 //! One Parquet file in a store: its footer, and its row groups by ranged reads.
 
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -49,17 +50,19 @@ impl ParquetFile {
     pub(crate) async fn open(location: Location, bytes: u64, names: &ColumnNames) -> Result<Self> {
         let file = location.to_string();
         let not_parquet = |reason: String| DatasetError::NotParquet { file: file.clone(), reason };
-        let metadata = ParquetMetaDataReader::new()
-            .with_page_index_policy(PageIndexPolicy::Skip)
-            .with_prefetch_hint(Some(FOOTER_GUESS))
-            .load_and_finish(FooterReader(&location), bytes)
-            .await
-            .map_err(|error| match store_error(&error) {
-                Some(cause) => location.failed("read", cause),
-                None => not_parquet(error.to_string()),
-            })?;
-        let footer = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new())
-            .map_err(|error| not_parquet(error.to_string()))?;
+        let footer = async {
+            let metadata = ParquetMetaDataReader::new()
+                .with_page_index_policy(PageIndexPolicy::Skip)
+                .with_prefetch_hint(Some(FOOTER_GUESS))
+                .load_and_finish(FooterReader(&location), bytes)
+                .await?;
+            ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new())
+        };
+        let footer = AssertUnwindSafe(footer).catch_unwind().await.unwrap_or_else(|_| Err(decoder_failed()));
+        let footer = footer.map_err(|error| match store_error(&error) {
+            Some(cause) => location.failed("read", cause),
+            None => not_parquet(error.to_string()),
+        })?;
         let columns = FileColumns::find(footer.schema(), names, &file)?;
         Ok(Self { location, footer, columns })
     }
@@ -82,14 +85,16 @@ impl ParquetFile {
         let damaged = |error: ParquetError| damaged(&file, row_group, &error);
         let rows = self.row_groups().get(row_group as usize).copied().unwrap_or_default();
         let schema = self.footer.metadata().file_metadata().schema_descr();
-        let mut decoder = ParquetPushDecoderBuilder::new_with_metadata(self.footer.clone())
-            .with_row_groups(vec![row_group as usize])
-            .with_projection(ProjectionMask::roots(schema, self.columns.projection()))
-            .with_batch_size(rows.max(1) as usize)
-            .build()
-            .map_err(damaged)?;
+        let build = || {
+            ParquetPushDecoderBuilder::new_with_metadata(self.footer.clone())
+                .with_row_groups(vec![row_group as usize])
+                .with_projection(ProjectionMask::roots(schema, self.columns.projection()))
+                .with_batch_size(rows.max(1) as usize)
+                .build()
+        };
+        let mut decoder = guarded(build).map_err(damaged)?;
         let reader = loop {
-            match decoder.try_next_reader().map_err(damaged)? {
+            match guarded(|| decoder.try_next_reader()).map_err(damaged)? {
                 DecodeResult::Data(reader) => break Some(reader),
                 DecodeResult::Finished => break None,
                 DecodeResult::NeedsData(ranges) => {
@@ -99,7 +104,7 @@ impl ParquetFile {
                         row_group,
                         reason: error.to_string(),
                     })?;
-                    decoder.push_ranges(ranges, read).map_err(damaged)?;
+                    guarded(|| decoder.push_ranges(ranges, read)).map_err(damaged)?;
                 }
             }
         };
@@ -113,7 +118,10 @@ impl EncodedRowGroup {
     /// # Errors
     /// [`DatasetError::DamagedRowGroup`].
     pub(crate) fn decode(self) -> Result<RowGroup> {
-        let reason = match self.reader.and_then(|mut reader| reader.next()) {
+        let batch = self.reader.and_then(|mut reader| {
+            guarded(|| reader.next().transpose().map_err(ParquetError::from)).transpose()
+        });
+        let reason = match batch {
             Some(Ok(batch)) if batch.num_rows() == self.rows as usize => {
                 return Ok(RowGroup::new(&batch, &self.columns));
             }
@@ -123,6 +131,15 @@ impl EncodedRowGroup {
         };
         Err(DatasetError::DamagedRowGroup { file: self.file, row_group: self.row_group, reason })
     }
+}
+
+/// Parquet's decoder panics on some damaged files: a damaged file all the same, not the end of the run.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(decoder_failed()))
+}
+
+fn decoder_failed() -> ParquetError {
+    ParquetError::General("its decoder failed on damaged data".into())
 }
 
 fn damaged(file: &str, row_group: u32, error: &ParquetError) -> DatasetError {

@@ -5,11 +5,16 @@
 //! `s`, in the order of a permutation of its own. So every row is used exactly once an epoch, epochs join without a
 //! short batch, a slot touches few row groups at a time, and any worker can compute any slot at any step.
 
+mod candidates;
+mod part;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{DatasetError, Result};
 use crate::manifest::Manifest;
 use crate::random::KeyedPermutation;
+
+pub(crate) use candidates::SUBSTITUTE_TRIES;
 
 /// Epoch orders kept: a window may span the end of one, and prefetch runs ahead.
 const EPOCHS_KEPT: usize = 4;
@@ -34,6 +39,13 @@ pub struct RowAddress {
     pub row: u32,
     /// How often the whole corpus has been used before.
     pub epoch: u64,
+}
+
+impl RowAddress {
+    /// The row without the epoch: file, row group, row.
+    pub fn row_id(&self) -> (u32, u32, u32) {
+        (self.file, self.row_group, self.row)
+    }
 }
 
 /// A slot's share of a window: a run of consecutive rows of the sequence.
@@ -130,18 +142,7 @@ impl Plan {
 
     /// The row groups a part touches, in the order of the sequence.
     pub fn row_groups_of_part(&self, part: PartId) -> Vec<RowGroupId> {
-        let mut found = Vec::new();
-        let mut next = self.first_row(part);
-        let end = next + u128::from(self.part_rows);
-        while next < end {
-            let (order, index, _) = self.find(next);
-            let (group, rows) = self.groups[order.order[index] as usize];
-            found.push(group);
-            next = u128::from(order.epoch) * u128::from(self.rows)
-                + u128::from(order.starts[index])
-                + u128::from(rows);
-        }
-        found
+        self.segments(part).iter().map(|segment| self.group(segment.group)).collect()
     }
 
     /// Rows of the corpus, which is the length of an epoch.

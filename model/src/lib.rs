@@ -9,6 +9,7 @@
 //! - [`clip`]: the reference retriever.
 //! - [`tensors`]: every tensor under its published name: the one description that loading, saving,
 //!   optimising and exchanging gradients share. [`weights`] reads files, [`export`] writes them.
+//! - [`tape`], [`parts`]: a backward pass in segments, and the parts of the gradient it completes one by one.
 //! - [`optimizer`]: AdamW on the flat float32 master copy of the trainable tensors.
 //!
 //! Weights keep PyTorch's layout (`Linear` weights are `[out, in]`), so that no file is transposed.
@@ -31,11 +32,13 @@ pub mod llama;
 pub mod loss;
 pub mod opt;
 pub mod optimizer;
+pub mod parts;
 mod projections;
 pub mod qformer;
 pub mod stage1;
 pub mod stage2;
 pub mod t5;
+pub mod tape;
 pub mod tensors;
 pub mod vision;
 pub mod weights;

@@ -7,6 +7,7 @@ use crate::ModelError;
 use crate::dropout::Dropout;
 use crate::layers::{LayerNorm, Linear};
 use crate::qformer::{QFormer, QFormerConfig};
+use crate::tape::{Segment, Tape};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
 /// What stage 2 trains: vision norm, queries, Q-Former without its text parts, projection.
@@ -39,7 +40,7 @@ impl Stage2Model {
         })
     }
 
-    /// The queries' outputs, before the projection.
+    /// The queries' outputs, before the projection. `tape` is cut behind the inputs and behind each layer.
     ///
     /// # Shapes
     /// - image_features `[b, P, Dv]`, before `ln_vision`; output `[b, queries, hidden]`
@@ -47,6 +48,7 @@ impl Stage2Model {
         &self,
         image_features: Tensor<3>,
         dropout: &mut Dropout,
+        tape: &mut Tape,
     ) -> Result<Tensor<3>, ModelError> {
         let [batch, _, width] = image_features.dims();
         let expected = self.ln_vision.weight.val().dims()[0];
@@ -54,19 +56,24 @@ impl Stage2Model {
             let reason = format!("features of width {width}, the model was made for {expected}");
             return Err(ModelError::input("image features", reason));
         }
-        let image_embeds = self.ln_vision.forward(image_features);
+        let image_embeds = tape.cut(Segment::Inputs, self.ln_vision.forward(image_features));
         let image = self.qformer.image_key_values(image_embeds);
         let [_, queries, hidden] = self.query_tokens.val().dims();
         let queries = self.query_tokens.val().expand([batch, queries, hidden]);
-        Ok(self.qformer.forward_queries(queries, &image, dropout).0)
+        Ok(self.qformer.forward_queries(queries, &image, dropout, tape).0)
     }
 
     /// The soft prompt.
     ///
     /// # Shapes
     /// - image_features `[b, P, Dv]`, before `ln_vision`; output `[b, queries, language width]`
-    pub fn forward(&self, image_features: Tensor<3>, dropout: &mut Dropout) -> Result<Tensor<3>, ModelError> {
-        Ok(self.opt_proj.forward(self.query_output(image_features, dropout)?))
+    pub fn forward(
+        &self,
+        image_features: Tensor<3>,
+        dropout: &mut Dropout,
+        tape: &mut Tape,
+    ) -> Result<Tensor<3>, ModelError> {
+        Ok(self.opt_proj.forward(self.query_output(image_features, dropout, tape)?))
     }
 }
 

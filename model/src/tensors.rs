@@ -6,7 +6,7 @@
 //! knows the other spellings.
 
 use burn::module::Param;
-use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::ModelError;
 
@@ -120,11 +120,17 @@ impl FlatLayout {
 
     /// The tensor called `name`.
     pub fn get(&self, name: &str) -> Option<&FlatTensor> {
-        self.tensors.binary_search_by(|tensor| tensor.name.as_str().cmp(name)).ok().map(|i| &self.tensors[i])
+        self.index_of(name).ok().map(|index| &self.tensors[index])
     }
 
     fn find(&self, name: &str) -> Result<&FlatTensor, ModelError> {
-        self.get(name).ok_or_else(|| ModelError::MissingTensor {
+        Ok(&self.tensors[self.index_of(name)?])
+    }
+
+    /// The place among the tensors of the one called `name`.
+    pub(crate) fn index_of(&self, name: &str) -> Result<usize, ModelError> {
+        let found = self.tensors.binary_search_by(|tensor| tensor.name.as_str().cmp(name));
+        found.map_err(|_| ModelError::MissingTensor {
             origin: "flat parameters".into(),
             name: name.into(),
             shape: Vec::new(),
@@ -172,33 +178,6 @@ impl FlatLayout {
         }
         model.visit_tensors("", &mut Write(self, flat, device))
     }
-
-    /// Moves the gradients of the model's tensors into `flat`; a tensor without one gets zeros.
-    pub fn take_gradients(
-        &self,
-        model: &mut impl NamedTensors,
-        gradients: &mut Gradients,
-        flat: &mut [f32],
-    ) -> Result<(), ModelError> {
-        struct Take<'a>(&'a FlatLayout, &'a mut Gradients, &'a mut [f32]);
-        impl TensorVisitor for Take<'_> {
-            fn visit<const D: usize>(
-                &mut self,
-                name: &str,
-                tensor: &mut Param<Tensor<D>>,
-            ) -> Result<(), ModelError> {
-                let range = self.0.find(name)?.range();
-                match tensor.val().grad_remove(self.1) {
-                    Some(gradient) => copy_values(gradient, &mut self.2[range]),
-                    None => {
-                        self.2[range].fill(0.0);
-                        Ok(())
-                    }
-                }
-            }
-        }
-        model.visit_tensors("", &mut Take(self, gradients, flat))
-    }
 }
 
 /// Replaces a parameter's tensor, keeping its identity.
@@ -208,7 +187,7 @@ pub fn set<const D: usize>(param: &mut Param<Tensor<D>>, data: TensorData, devic
     *param = Param::initialized(param.id, tensor);
 }
 
-fn copy_values<const D: usize>(tensor: Tensor<D>, into: &mut [f32]) -> Result<(), ModelError> {
+pub(crate) fn copy_values<const D: usize>(tensor: Tensor<D>, into: &mut [f32]) -> Result<(), ModelError> {
     let data = tensor.try_into_data().map_err(|e| ModelError::Device(e.to_string()))?;
     let values = data.as_slice::<f32>().map_err(|e| ModelError::Device(format!("{e:?}")))?;
     into.copy_from_slice(values);
@@ -230,18 +209,5 @@ mod tests {
         let flat: Vec<f32> = (0..8).map(|i| i as f32).collect();
         layout.write(&mut linear, &flat, &device).unwrap();
         assert_eq!(layout.read(&mut linear).unwrap(), flat);
-    }
-
-    #[test]
-    fn gradients_of_unused_tensors_are_zero() {
-        let device = Device::flex().autodiff();
-        let mut linear = Linear::new(2, 2, true, &device);
-        let layout = FlatLayout::of(&mut linear).unwrap();
-        layout.write(&mut linear, &[0.0, 0.0, 1.0, 2.0, 3.0, 4.0], &device).unwrap();
-        let loss = linear.weight.val().sum();
-        let mut gradients = loss.backward();
-        let mut flat = vec![9.0; 6];
-        layout.take_gradients(&mut linear, &mut gradients, &mut flat).unwrap();
-        assert_eq!(flat, vec![0.0, 0.0, 1.0, 1.0, 1.0, 1.0]);
     }
 }

@@ -4,9 +4,13 @@
 //! what members send each other inside a step. Bulk fields (`Chunk`, `RowChunk`, `StateChunk`) are [`bytes::Bytes`]:
 //! a received chunk is a view of the frame it came in.
 
+pub mod drill;
 mod token;
 
 pub use token::same_token;
+
+/// Longest message between a worker and a coordinator, in bytes: a ledger names every row quarantined since a checkpoint.
+pub const MAX_CONTROL_MESSAGE: usize = 32 << 20;
 
 /// Version 1 of the contract, as generated.
 pub mod v1 {

@@ -1,5 +1,9 @@
-//! What the end-to-end tests share: the binary, runs of it with a deadline, small corpora.
+//! What the end-to-end tests share: the binary, runs of it with a deadline, small corpora, the decoders of foreign bytes.
 
+pub mod cluster;
 pub mod corpus;
+pub mod decoders;
+pub mod mutation;
 pub mod process;
+pub mod relay;
 pub mod run;

@@ -111,18 +111,50 @@ impl Running {
         std::fs::read_to_string(self.output.path().join("stdout")).unwrap_or_default()
     }
 
+    /// What it wrote to standard error so far.
+    pub fn stderr(&self) -> String {
+        std::fs::read_to_string(self.output.path().join("stderr")).unwrap_or_default()
+    }
+
+    /// The address that it prints as its first JSON line.
+    ///
+    /// # Panics
+    /// It does not come in time.
+    pub fn listening(&self) -> String {
+        let address = poll(|| {
+            let line: serde_json::Value = serde_json::from_str(self.stdout().lines().next()?).ok()?;
+            Some(line["listening"].as_str()?.to_owned())
+        });
+        address.unwrap_or_else(|| panic!("it does not say where it listens:\n{}", self.stderr()))
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("its state is known").is_some()
+    }
+
     /// Waits for the end.
     ///
     /// # Panics
     /// When it does not come in time.
-    pub fn wait(mut self) -> Ended {
-        let status: Option<ExitStatus> = poll(|| self.child.try_wait().expect("its state is known"));
-        let text = |name: &str| std::fs::read_to_string(self.output.path().join(name)).unwrap_or_default();
-        let (stdout, stderr) = (text("stdout"), text("stderr"));
-        let Some(status) = status else {
+    pub fn wait(self) -> Ended {
+        self.wait_within(DEADLINE).unwrap_or_else(|running| {
+            let (stdout, stderr) = (running.stdout(), running.stderr());
             panic!("still running after {DEADLINE:?}; stdout:\n{stdout}\nstderr:\n{stderr}");
-        };
-        Ended { code: status.code(), stdout, stderr }
+        })
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// The process, when its end does not come in time.
+    pub fn wait_within(mut self, time: Duration) -> Result<Ended, Self> {
+        let status: Option<ExitStatus> =
+            poll_for(time, || self.child.try_wait().expect("its state is known"));
+        match status {
+            Some(status) => Ok(Ended { code: status.code(), stdout: self.stdout(), stderr: self.stderr() }),
+            None => Err(self),
+        }
     }
 }
 
@@ -135,9 +167,14 @@ impl Drop for Running {
 }
 
 /// Looks until there is an answer or the deadline passes.
-pub fn poll<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+pub fn poll<T>(look: impl FnMut() -> Option<T>) -> Option<T> {
+    poll_for(DEADLINE, look)
+}
+
+/// Looks until there is an answer or this time has passed.
+pub fn poll_for<T>(time: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
-    while start.elapsed() < DEADLINE {
+    while start.elapsed() < time {
         if let Some(answer) = look() {
             return Some(answer);
         }

@@ -6,6 +6,8 @@ use crate::process::{Ended, Running, blip2, finish, poll, repository, start};
 
 /// Steps of each stage.
 pub const STEPS: u64 = 20;
+/// Steps of each stage of a short run.
+pub const SHORT_STEPS: u64 = 6;
 
 /// A run's folder and configuration file.
 #[derive(Debug)]
@@ -22,18 +24,28 @@ impl SmallRun {
 
     /// The same on another corpus.
     pub fn on(corpus: &[String]) -> Self {
+        Self::with(corpus, STEPS, "[checkpoint]\nevery_steps = 7\n")
+    }
+
+    /// Six steps a stage with a checkpoint every three, for many runs; `settings` is TOML besides.
+    pub fn short(settings: &str) -> Self {
+        let corpus = format!("{}/assets/corpus/test-*.parquet", repository().display());
+        Self::with(&[corpus], SHORT_STEPS, &format!("[checkpoint]\nevery_steps = 3\n{settings}"))
+    }
+
+    fn with(corpus: &[String], steps: u64, settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the run");
         let config = folder.path().join("run.toml");
         let text = format!(
             "base = \"{repository}/configs/quickstart.toml\"\n\
              [run]\nroot = \"{root}\"\n\
              [data]\ntrain = {corpus:?}\n\
-             [stage1]\nsteps = {STEPS}\nbatch = 8\n\
+             [stage1]\nsteps = {steps}\nbatch = 8\n\
              [stage1.optimizer]\nwarmup_steps = 2\n\
-             [stage2]\nsteps = {STEPS}\nbatch = 8\n\
+             [stage2]\nsteps = {steps}\nbatch = 8\n\
              [stage2.optimizer]\nwarmup_steps = 2\n\
              [model.qformer]\ndropout = 0.1\n\
-             [checkpoint]\nevery_steps = 7\n",
+             {settings}",
             repository = repository().display(),
             root = folder.path().join("run").display(),
         );
@@ -79,6 +91,13 @@ impl SmallRun {
     pub fn committed(&self) -> usize {
         let text = std::fs::read_to_string(self.root().join("metrics.jsonl")).unwrap_or_default();
         text.lines().count()
+    }
+
+    /// The newest membership epoch's number; 0 when there is none.
+    pub fn epoch(&self) -> u64 {
+        let objects = std::fs::read_dir(self.root().join("epochs")).into_iter().flatten().flatten();
+        let number = |name: std::ffi::OsString| name.to_str()?.strip_suffix(".json")?.parse().ok();
+        objects.filter_map(|object| number(object.file_name())).max().unwrap_or(0)
     }
 
     /// `checkpoint digest` of the newest checkpoint: hash and step.

@@ -1,21 +1,12 @@
 //! Coordinator and workers started one by one, as on several machines.
 
-use blip2_tests::process::{Running, blip2, finish, poll, start};
+use blip2_tests::process::{Running, blip2, finish, start};
 use blip2_tests::run::{STEPS, SmallRun};
-
-/// The address that a process printed as its first JSON line.
-fn listening(process: &Running) -> String {
-    let address = poll(|| {
-        let line: serde_json::Value = serde_json::from_str(process.stdout().lines().next()?).ok()?;
-        Some(line["listening"].as_str()?.to_owned())
-    });
-    address.expect("the process says where it listens")
-}
 
 fn coordinator(run: &SmallRun, token: &str, arguments: &[&str]) -> (Running, String) {
     let known = ["coordinator", "--config", run.config(), "--listen", "127.0.0.1:0", "--token-file", token];
     let process = start(blip2(&[&known[..], arguments].concat()));
-    let address = listening(&process);
+    let address = process.listening();
     (process, address)
 }
 
@@ -38,7 +29,7 @@ fn a_run_of_separate_processes_refuses_strangers_and_shows_its_status() {
 
     finish(worker(&wrong, &[])).expect(4).says(&["token"]);
     let first = start(worker(&token, &["--name", "first"]));
-    listening(&first);
+    first.listening();
     let other = ["--config", run.config(), "--set", "train.seed=7"];
     finish(worker(&token, &other)).expect(4).says(&["configuration"]);
 

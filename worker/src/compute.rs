@@ -1,358 +1,263 @@
-//! The compute thread: takes orders, does steps, reports.
+//! The compute thread: takes one order at a time, does it, and answers once.
+
+mod entering;
+mod saving;
+mod stepping;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use blip2_collective::{CollectiveError, Exchange, Member, World};
-use blip2_dataset::{Loader, Location, Manifest, StepBatch};
+use blip2_collective::{Exchange, World};
+use blip2_dataset::{DatasetError, Location, Manifest};
+use blip2_proto::drill::Drill;
 use blip2_proto::v1;
-use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc, watch};
 
-use crate::batches::{BatchRange, start_loader};
-use crate::checkpoint::{NamedState, encode_part, part_name, read_checkpoint};
-use crate::config::WorkerConfig;
+use self::stepping::{Batches, Pending};
+use crate::config::{WorkerConfig, config_hash};
 use crate::error::{Result, WorkerError};
+use crate::member::{Failure, MemberEvent};
 use crate::state::TrainState;
-use crate::step::{Members, StepGradient, StepParts};
+use crate::step::StepParts;
+use crate::upload::Part;
+
+/// Orders that may wait; the member gives one at a time.
+const ORDERS: usize = 4;
+/// Reports that may wait for the session.
+const REPORTS: usize = 64;
+/// Snapshots of checkpoint parts in memory at a time.
+const SNAPSHOTS: usize = 2;
 
 /// What the session tells the compute thread.
 #[derive(Debug)]
 pub(crate) enum Order {
-    Assignment(v1::Assignment),
-    Commit(v1::Commit),
-    Stop,
+    Enter { assignment: v1::Assignment, member_id: u32, apply_pending: bool },
+    Reduce { epoch: u64, step: u64 },
+    Apply(v1::Commit),
 }
 
 /// What the compute thread tells the session.
 #[derive(Debug)]
 pub(crate) enum Report {
-    Message(v1::WorkerMessage),
-    /// A part to store, then to report.
-    Part {
-        checkpoint: String,
-        name: String,
-        content: Bytes,
-    },
+    /// An answer, or that it is prepared.
+    Event(MemberEvent),
+    /// A part to store.
+    Part(Part),
+    /// It cannot go on.
+    Failed(WorkerError),
 }
 
 /// What the compute thread is started with.
 pub(crate) struct ComputeSpec {
-    pub(crate) config: Arc<WorkerConfig>,
-    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) config_toml: String,
+    pub(crate) config_hash: String,
+    pub(crate) manifest_hash: String,
     pub(crate) run_root: Location,
-    pub(crate) member_id: u32,
     pub(crate) deadline: Duration,
     pub(crate) exchange: Arc<Exchange>,
     pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) drill: Drill,
 }
 
-/// A reduction that waits for its commit.
-struct Pending {
-    epoch: u64,
-    step: u64,
-    gradient: StepGradient,
+/// The thread as the session sees it.
+pub(crate) struct ComputeThread {
+    orders: mpsc::Sender<Order>,
+    reports: mpsc::Receiver<Report>,
+    aborted: watch::Sender<u64>,
+    thread: std::thread::JoinHandle<()>,
 }
 
-/// Batches of the own slots, from some step of a stage on.
-struct Batches {
-    stage: u32,
-    slots: std::ops::Range<u32>,
-    loader: Loader,
-    /// The batch handed out last, kept until its step is committed: a redone step uses it again.
-    current: Option<StepBatch>,
+impl ComputeThread {
+    /// Starts the thread; it loads what the run needs, warms up and says that it is prepared.
+    pub(crate) fn start(spec: ComputeSpec) -> Result<Self> {
+        let (order_sender, mut orders) = mpsc::channel(ORDERS);
+        let (report_sender, reports) = mpsc::channel(REPORTS);
+        let (aborted, abort_watch) = watch::channel(0);
+        let life = move || {
+            let prepared = Compute::prepare(spec, report_sender.clone(), abort_watch);
+            if let Err(error) = prepared.and_then(|compute| compute.run(&mut orders)) {
+                // A session that is gone needs no report.
+                let _ = report_sender.blocking_send(Report::Failed(error));
+            }
+            // The session takes the end of the reports for a panic: wait until it wants no more.
+            while orders.blocking_recv().is_some() {}
+        };
+        let thread = std::thread::Builder::new().name("compute".into()).spawn(life);
+        let thread = thread
+            .map_err(|error| WorkerError::Protocol(format!("cannot start the compute thread: {error}")))?;
+        Ok(Self { orders: order_sender, reports, aborted, thread })
+    }
+
+    /// Gives an order; whether the thread takes it.
+    pub(crate) fn order(&self, order: Order) -> bool {
+        self.orders.try_send(order).is_ok()
+    }
+
+    /// The next report; `None` when the thread panicked.
+    pub(crate) async fn report(&mut self) -> Option<Report> {
+        self.reports.recv().await
+    }
+
+    /// Ends what waits on behalf of `epoch` and of older ones.
+    pub(crate) fn abort(&self, epoch: u64) {
+        self.aborted.send_if_modified(|aborted| {
+            let newer = epoch > *aborted;
+            *aborted = epoch.max(*aborted);
+            newer
+        });
+    }
+
+    /// Waits for the end of a thread whose reports have ended.
+    pub(crate) fn join(self) -> Result<()> {
+        drop(self.orders);
+        joined(self.thread)
+    }
+
+    /// Ends the thread and waits for it; one that does not end `within` this time is left behind.
+    pub(crate) async fn end(self, within: Duration) -> Result<()> {
+        self.abort(u64::MAX);
+        let Self { orders, mut reports, thread, .. } = self;
+        drop(orders);
+        let drain = async { while reports.recv().await.is_some() {} };
+        if tokio::time::timeout(within, drain).await.is_err() {
+            tracing::warn!("the compute thread does not end; it is left behind");
+            return Ok(());
+        }
+        joined(thread)
+    }
 }
 
-pub(crate) struct Compute {
-    spec: ComputeSpec,
+fn joined(thread: std::thread::JoinHandle<()>) -> Result<()> {
+    thread.join().map_err(|panic| WorkerError::Panicked(panic_text(panic.as_ref())))
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+}
+
+/// What the thread has.
+struct Compute {
+    config: Arc<WorkerConfig>,
+    manifest: Arc<Manifest>,
+    run_root: Location,
+    deadline: Duration,
+    exchange: Arc<Exchange>,
+    runtime: tokio::runtime::Handle,
     parts: StepParts,
     world: Option<World>,
     state: Option<TrainState>,
+    /// Stage 2's first state, from the first step of that stage on until it is committed: until then the end of stage 1
+    /// can be saved.
+    next_stage: Option<TrainState>,
     /// Committed steps behind `state`.
     step: u64,
     pending: Option<Pending>,
     batches: Option<Batches>,
+    /// Places for snapshots of checkpoint parts.
+    snapshots: Arc<Semaphore>,
+    aborted: watch::Receiver<u64>,
     reports: mpsc::Sender<Report>,
 }
 
 impl Compute {
-    pub(crate) fn new(spec: ComputeSpec, reports: mpsc::Sender<Report>) -> Result<Self> {
-        let parts = StepParts::load(spec.config.clone())?;
-        Ok(Self { spec, parts, world: None, state: None, step: 0, pending: None, batches: None, reports })
+    fn prepare(
+        spec: ComputeSpec,
+        reports: mpsc::Sender<Report>,
+        aborted: watch::Receiver<u64>,
+    ) -> Result<Self> {
+        let config: WorkerConfig = toml::from_str(&spec.config_toml)
+            .map_err(|error| WorkerError::Configuration(format!("the coordinator's: {error}")))?;
+        if config_hash(&config) != spec.config_hash {
+            let reason = "the configuration does not have the hash it is said to have".into();
+            return Err(WorkerError::Protocol(reason));
+        }
+        config.validate()?;
+        let config = Arc::new(config);
+        let manifest = spec.runtime.block_on(read_manifest(&spec.run_root, &spec.manifest_hash))?;
+        let mut parts = StepParts::load(config.clone())?;
+        parts.drill = spec.drill;
+        parts.warm_up()?;
+        let compute = Self {
+            config,
+            manifest: Arc::new(manifest),
+            run_root: spec.run_root,
+            deadline: spec.deadline,
+            exchange: spec.exchange,
+            runtime: spec.runtime,
+            parts,
+            world: None,
+            state: None,
+            next_stage: None,
+            step: 0,
+            pending: None,
+            batches: None,
+            snapshots: Arc::new(Semaphore::new(SNAPSHOTS)),
+            aborted,
+            reports,
+        };
+        compute.report(Report::Event(MemberEvent::Prepared))?;
+        Ok(compute)
     }
 
-    /// Follows orders until told to stop, or until the session is gone.
-    pub(crate) fn run(mut self, mut orders: mpsc::Receiver<Order>) -> Result<()> {
+    /// Follows orders until the session is gone.
+    fn run(mut self, orders: &mut mpsc::Receiver<Order>) -> Result<()> {
         while let Some(order) = orders.blocking_recv() {
-            match order {
-                Order::Assignment(assignment) => {
-                    if self.entered(&assignment)? && self.has_steps() {
-                        self.do_step()?;
-                    }
+            let answer = match order {
+                Order::Enter { assignment, member_id, apply_pending } => {
+                    let result = blameless(self.enter(&assignment, member_id, apply_pending))?;
+                    MemberEvent::Entered { epoch: assignment.epoch, step: assignment.step, result }
                 }
-                Order::Commit(commit) => {
-                    self.commit(&commit)?;
-                    // Orders that came meanwhile say whether the next step is still ours to do.
-                    if orders.is_empty() && self.pending.is_none() && self.has_steps() {
-                        self.do_step()?;
-                    }
+                Order::Reduce { epoch, step } => {
+                    let result = blameless(self.reduce(epoch, step))?;
+                    MemberEvent::Reduced { epoch, step, result }
                 }
-                Order::Stop => break,
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the run has a step after the committed ones.
-    fn has_steps(&self) -> bool {
-        self.step < self.spec.config.total_steps()
-    }
-
-    /// Takes up an assignment; a peer whose state cannot be had is reported, and another assignment follows.
-    fn entered(&mut self, assignment: &v1::Assignment) -> Result<bool> {
-        match self.enter(assignment) {
-            Ok(()) => Ok(true),
-            Err(WorkerError::Collective(error)) => {
-                self.report_failure(assignment.epoch, assignment.step, &error)?;
-                Ok(false)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Takes up an assignment: its world, and the state after its committed steps.
-    fn enter(&mut self, assignment: &v1::Assignment) -> Result<()> {
-        self.pending = None;
-        let members: Vec<Member> = assignment.members.iter().map(member).collect();
-        let rank = members.iter().position(|member| member.id == self.spec.member_id).ok_or_else(|| {
-            WorkerError::Protocol(format!("epoch {} does not name this member", assignment.epoch))
-        })?;
-        let world = World { epoch: assignment.epoch, rank, members };
-        self.spec.exchange.set_world(world.clone());
-        self.world = Some(world);
-        if self.state.is_none() || self.step != assignment.step {
-            self.take_state(assignment)?;
-        }
-        self.offer_state(assignment)
-    }
-
-    fn take_state(&mut self, assignment: &v1::Assignment) -> Result<()> {
-        let device = self.parts.device.clone().autodiff();
-        let (config, sizes) = (&self.spec.config, self.parts.sizes);
-        let state = match &assignment.state {
-            Some(v1::assignment::State::Fresh(_)) => TrainState::fresh(config, sizes, &device)?,
-            Some(v1::assignment::State::Checkpoint(name)) => {
-                let folder = self.spec.run_root.join("checkpoints").join(name);
-                let (step, stored) = self.spec.runtime.block_on(read_checkpoint(&folder))?;
-                if step != assignment.step {
-                    let reason = format!("it holds step {step}, the run continues from {}", assignment.step);
-                    return Err(WorkerError::checkpoint(name, reason));
+                Order::Apply(commit) => {
+                    self.apply(&commit)?;
+                    MemberEvent::Applied { step: commit.step }
                 }
-                TrainState::restore(config, sizes, &stored, &device)?
-            }
-            Some(v1::assignment::State::Peer(address)) => {
-                let fetch = self.spec.exchange.fetch_state(address, assignment.step, self.spec.deadline);
-                let bytes = self.spec.runtime.block_on(fetch)?;
-                TrainState::restore(config, sizes, &NamedState::decode(address, &[bytes])?, &device)?
-            }
-            None => return Err(WorkerError::Protocol("an assignment without a state".into())),
-        };
-        self.state = Some(state);
-        self.step = assignment.step;
-        self.batches = None;
-        Ok(())
-    }
-
-    /// Publishes the state if this member is the one a joiner copies from.
-    fn offer_state(&self, assignment: &v1::Assignment) -> Result<()> {
-        let own = assignment.members.iter().find(|member| member.member_id == self.spec.member_id);
-        let is_source = match (&assignment.state, own) {
-            (Some(v1::assignment::State::Peer(address)), Some(own)) => *address == own.exchange_address,
-            _ => false,
-        };
-        match &self.state {
-            Some(state) if is_source => {
-                let whole = encode_part(state, 0, 1)?;
-                self.spec.exchange.publish_state(self.step, Arc::new(vec![whole]));
-            }
-            _ => self.spec.exchange.clear_state(),
+            };
+            self.report(Report::Event(answer))?;
         }
         Ok(())
     }
 
-    /// Computes the gradient of the next step and reports it; a failed exchange is reported, not returned.
-    fn do_step(&mut self) -> Result<()> {
-        let started = Instant::now();
-        let (step, epoch) = (self.step, self.world.as_ref().map_or(0, |world| world.epoch));
-        match self.gradient() {
-            Ok((gradient, mut done)) => {
-                done.epoch = epoch;
-                done.step = step;
-                done.seconds = started.elapsed().as_secs_f64();
-                self.pending = Some(Pending { epoch, step, gradient });
-                self.report(v1::worker_message::Kind::StepDone(done))
-            }
-            Err(WorkerError::Collective(error)) => {
-                tracing::warn!(step, epoch, %error, "step failed");
-                let failed =
-                    v1::StepFailed { epoch, step, suspects: error.suspects(), reason: error.to_string() };
-                self.report(v1::worker_message::Kind::StepFailed(failed))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn report_failure(&self, epoch: u64, step: u64, error: &CollectiveError) -> Result<()> {
-        tracing::warn!(step, epoch, %error, "step failed");
-        let (suspects, reason) = (error.suspects(), error.to_string());
-        self.report(v1::worker_message::Kind::StepFailed(v1::StepFailed { epoch, step, suspects, reason }))
-    }
-
-    fn gradient(&mut self) -> Result<(StepGradient, v1::StepDone)> {
-        self.enter_stage()?;
-        let (stage, stage_step) = self.stage_step();
-        let first_use = self.prepare_batch(stage, stage_step)?;
-        let state =
-            self.state.as_mut().ok_or_else(|| WorkerError::Protocol("a step without state".into()))?;
-        let world =
-            self.world.as_ref().ok_or_else(|| WorkerError::Protocol("a step without world".into()))?;
-        let batch = self.batches.as_ref().and_then(|batches| batches.current.as_ref());
-        let batch = batch.ok_or_else(|| WorkerError::Protocol("a step without batch".into()))?;
-        let members = Members {
-            exchange: &self.spec.exchange,
-            runtime: &self.spec.runtime,
-            world,
-            step: self.step,
-            deadline: self.spec.deadline,
-        };
-        let gradient = self.parts.gradient(state, &members, stage_step, batch)?;
-        let values = gradient.values.iter();
-        let done = v1::StepDone {
-            values: values
-                .map(|(name, value)| v1::NamedValue { name: (*name).into(), value: *value })
-                .collect(),
-            data_wait_seconds: if first_use { batch.waited.as_secs_f64() } else { 0.0 },
-            samples: batch.slots.iter().map(|slot| slot.samples.len() as u64).sum(),
-            quarantined: batch.slots.iter().flat_map(|slot| &slot.quarantined).map(quarantined).collect(),
-            ..v1::StepDone::default()
-        };
-        Ok((gradient, done))
-    }
-
-    /// Turns the state into stage 2's at the boundary.
-    fn enter_stage(&mut self) -> Result<()> {
-        let (stage, _) = self.stage_step();
-        if let Some(state) = &self.state
-            && state.stage == 1
-            && stage == 2
-        {
-            let device = self.parts.device.clone().autodiff();
-            self.state = Some(state.enter_stage2(&self.spec.config, self.parts.sizes, &device)?);
-        }
-        Ok(())
-    }
-
-    /// The next step's stage, and its index within it.
-    fn stage_step(&self) -> (u32, u64) {
-        match self.step.checked_sub(self.spec.config.stage1.steps) {
-            Some(step) => (2, step),
-            None => (1, self.step),
-        }
-    }
-
-    /// Makes `batches.current` the batch of the step; whether it was read just now.
-    fn prepare_batch(&mut self, stage: u32, stage_step: u64) -> Result<bool> {
-        let slots = match &self.world {
-            Some(world) => world.own()?.slots.clone(),
-            None => return Err(WorkerError::Protocol("a batch without world".into())),
-        };
-        let fits = |batches: &Batches| batches.stage == stage && batches.slots == slots;
-        if !self.batches.as_ref().is_some_and(fits) {
-            // The old loader is stopped and joined before the new one takes its memory.
-            self.batches = None;
-            let loader = start_loader(
-                &self.parts,
-                self.spec.manifest.clone(),
-                self.spec.runtime.clone(),
-                BatchRange { stage, first_step: stage_step, slots: slots.clone() },
-            )?;
-            self.batches = Some(Batches { stage, slots, loader, current: None });
-        }
-        let deadline = self.spec.deadline;
-        let Some(batches) = &mut self.batches else { return Ok(false) };
-        if batches.current.as_ref().is_some_and(|batch| batch.step == stage_step) {
-            return Ok(false);
-        }
-        let batch = batches.loader.next(deadline)?;
-        if batch.step != stage_step {
-            return Err(WorkerError::Protocol(format!("batch {} for step {stage_step}", batch.step)));
-        }
-        batches.current = Some(batch);
-        Ok(true)
-    }
-
-    /// Applies a committed step and hands out its checkpoint part.
-    ///
-    /// A commit of the step before the next one asks for the part alone: a save that was begun with other members.
-    fn commit(&mut self, commit: &v1::Commit) -> Result<()> {
-        if commit.step + 1 == self.step {
-            return self.hand_out_part(commit);
-        }
-        let pending = self.pending.take();
-        let Some(mut pending) = pending.filter(|p| p.step == commit.step && p.epoch == commit.epoch) else {
-            return Err(WorkerError::Protocol(format!(
-                "step {} of epoch {} is committed, but this member has not reduced it",
-                commit.step, commit.epoch
-            )));
-        };
-        let (_, stage_step) = self.stage_step();
-        let state =
-            self.state.as_mut().ok_or_else(|| WorkerError::Protocol("a commit without state".into()))?;
-        self.parts.apply(state, stage_step, &mut pending.gradient)?;
-        self.step += 1;
-        self.hand_out_part(commit)
-    }
-
-    fn hand_out_part(&self, commit: &v1::Commit) -> Result<()> {
-        if commit.save_checkpoint.is_empty() {
-            return Ok(());
-        }
-        let state =
-            self.state.as_ref().ok_or_else(|| WorkerError::Protocol("a save without state".into()))?;
-        let content = encode_part(state, commit.part_index, commit.part_count)?;
-        self.send(Report::Part {
-            checkpoint: commit.save_checkpoint.clone(),
-            name: part_name(commit.part_index, commit.part_count),
-            content,
-        })
-    }
-
-    fn report(&self, kind: v1::worker_message::Kind) -> Result<()> {
-        self.send(Report::Message(v1::WorkerMessage { kind: Some(kind) }))
-    }
-
-    fn send(&self, report: Report) -> Result<()> {
+    fn report(&self, report: Report) -> Result<()> {
         self.reports.blocking_send(report).map_err(|_| WorkerError::Protocol("the session is gone".into()))
     }
-}
 
-fn member(member: &v1::MemberSlots) -> Member {
-    Member {
-        id: member.member_id,
-        address: member.exchange_address.clone(),
-        slots: member.first_slot..member.first_slot + member.slot_count,
+    fn is_aborted(&self, epoch: u64) -> bool {
+        *self.aborted.borrow() >= epoch
     }
 }
 
-fn quarantined(record: &blip2_dataset::QuarantineRecord) -> v1::Quarantined {
-    v1::Quarantined {
-        key: record.key.clone(),
-        file: record.file.clone(),
-        row_group: record.row_group,
-        row: record.row,
-        reason: record.reason.clone(),
-        sample: record.sample,
-        stage: record.stage,
-        ..v1::Quarantined::default()
+/// Turns the failures for which this member is not to blame into an answer; the others end it.
+fn blameless<T>(result: Result<T>) -> Result<std::result::Result<T, Failure>> {
+    let error = match result {
+        Ok(done) => return Ok(Ok(done)),
+        Err(error) => error,
+    };
+    let suspects = match &error {
+        WorkerError::Collective(error) => error.suspects(),
+        WorkerError::Aborted { .. } | WorkerError::Checkpoint { .. } => Vec::new(),
+        WorkerError::Data(
+            DatasetError::Store { .. } | DatasetError::ReadRowGroup { .. } | DatasetError::Deadline { .. },
+        ) => Vec::new(),
+        _ => return Err(error),
+    };
+    tracing::warn!(%error, "an order of the coordinator could not be done");
+    Ok(Err(Failure { reason: error.to_string(), suspects }))
+}
+
+async fn read_manifest(run_root: &Location, expected: &str) -> Result<Manifest> {
+    let location = run_root.join("manifest.parquet");
+    let content = location.read().await?.ok_or_else(|| {
+        WorkerError::Protocol(format!("{location} is missing: can this worker reach the run's store?"))
+    })?;
+    let manifest = Manifest::from_parquet(content)?;
+    if manifest.digest() != expected {
+        let reason = format!("{location} is not the manifest the run was started with");
+        return Err(WorkerError::Protocol(reason));
     }
+    Ok(manifest)
 }

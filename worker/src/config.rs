@@ -1,5 +1,6 @@
 //! What a step is a function of: the training configuration, its defaults and its hash.
 
+pub use blip2_collective::Wire;
 use blip2_dataset::{ColumnNames, LoaderSettings};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,12 @@ pub struct StepSettings {
     pub gradients: GradientMode,
     /// `cpu` or `cuda`.
     pub device: String,
+    /// Numbers in which gradients travel between members: `f32`, or `bf16` with half the bytes. The sums are float32
+    /// either way; with `bf16` every node of the tree over the slots is rounded, so that the number of workers still
+    /// changes no bit.
+    pub wire: Wire,
+    /// Send parts of the gradient while the rest of it is computed. Changes no bit of the result and is not hashed.
+    pub overlap: bool,
 }
 
 /// How the contrastive loss is differentiated.
@@ -173,7 +180,14 @@ pub struct Stage2Settings {
 
 impl Default for StepSettings {
     fn default() -> Self {
-        Self { seed: 42, slots: 16, gradients: GradientMode::Exact, device: "cpu".into() }
+        Self {
+            seed: 42,
+            slots: 16,
+            gradients: GradientMode::Exact,
+            device: "cpu".into(),
+            wire: Wire::F32,
+            overlap: true,
+        }
     }
 }
 
@@ -372,9 +386,10 @@ fn model_type(path: &std::path::Path) -> Result<String> {
     Ok(value["model_type"].as_str().unwrap_or("unknown").to_string())
 }
 
-/// BLAKE3 (hex) of what a step is a function of: every section but `loader`.
+/// BLAKE3 (hex) of what a step is a function of: every section but `loader`, and all of `train` but `overlap`.
 pub fn config_hash(config: &WorkerConfig) -> String {
-    let hashed = WorkerConfig { loader: LoaderSettings::default(), ..config.clone() };
+    let mut hashed = WorkerConfig { loader: LoaderSettings::default(), ..config.clone() };
+    hashed.train.overlap = StepSettings::default().overlap;
     // A struct of numbers, strings and lists always serialises.
     let text = serde_json::to_string(&hashed).unwrap_or_default();
     blake3::hash(text.as_bytes()).to_hex().to_string()
@@ -385,13 +400,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prefetch_does_not_change_the_hash_and_the_seed_does() {
+    fn what_changes_no_bit_does_not_change_the_hash_and_the_rest_does() {
         let config = WorkerConfig::default();
         let mut other = config.clone();
         other.loader.prefetch_bytes += 1;
+        other.train.overlap = false;
         assert_eq!(config_hash(&config), config_hash(&other));
-        other.train.seed += 1;
+        other.train.wire = Wire::Bf16;
         assert_ne!(config_hash(&config), config_hash(&other));
+        other.train = StepSettings { seed: 43, ..StepSettings::default() };
+        assert_ne!(config_hash(&config), config_hash(&other));
+    }
+
+    #[test]
+    fn the_wire_is_named_as_it_is_documented() {
+        let settings: StepSettings = toml::from_str("wire = \"bf16\"\noverlap = false").unwrap();
+        assert_eq!((settings.wire, settings.overlap), (Wire::Bf16, false));
+        let error = toml::from_str::<StepSettings>("wire = \"f16\"").unwrap_err().to_string();
+        assert!(error.contains("f16") && error.contains("`f32` or `bf16`"), "{error}");
     }
 
     #[test]

@@ -52,6 +52,12 @@ pub enum WorkerError {
         /// What is wrong.
         reason: String,
     },
+    /// What was under way in a membership epoch that is over.
+    #[error("epoch {epoch} is over")]
+    Aborted {
+        /// The epoch.
+        epoch: u64,
+    },
     /// A state that the protocol does not allow.
     #[error("protocol: {0}")]
     Protocol(String),

@@ -12,6 +12,7 @@ use blip2_model::dropout::Dropout;
 use blip2_model::host::floats;
 use blip2_model::loss::IGNORED;
 use blip2_model::opt::Opt;
+use blip2_model::tape::Tape;
 use blip2_model::vision::ImageEncoder;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use image::RgbImage;
@@ -121,7 +122,7 @@ impl Evaluator {
         };
         let mut prompts = Vec::new();
         for features in self.features(samples)? {
-            prompts.push(stage2.forward(features, &mut Dropout::off())?);
+            prompts.push(stage2.forward(features, &mut Dropout::off(), &mut Tape::whole())?);
         }
         let prompts = Tensor::cat(prompts, 0);
         let captions: Vec<String> = samples.iter().map(caption).collect();

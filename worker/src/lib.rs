@@ -13,10 +13,13 @@ mod convert;
 mod error;
 pub mod evaluate;
 pub mod export;
+pub mod member;
 mod rows;
 mod session;
 mod state;
 pub mod step;
+mod upload;
+mod warm_up;
 
 pub use batches::{BatchRange, start_loader};
 pub use captioner::{Caption, Captioner};

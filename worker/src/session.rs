@@ -1,27 +1,35 @@
-//! A worker's life in a run: join, take orders, report, leave.
+//! A worker's life in a run: the shell around [`MemberMachine`], which does what the machine decides.
 
+mod candidates;
+mod stream;
+
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_collective::{Exchange, Limits};
-use blip2_dataset::{Location, Manifest};
+use blip2_collective::{Exchange, Limits, Transport};
+use blip2_dataset::Location;
+use blip2_proto::drill::Drill;
 use blip2_proto::v1;
-use blip2_proto::v1::coordinator_client::CoordinatorClient;
-use tokio::sync::mpsc;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use blip2_proto::v1::coordinator_message::Kind as FromCoordinator;
+use futures::future::{BoxFuture, FutureExt};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::compute::{Compute, ComputeSpec, Order, Report};
-use crate::config::{WorkerConfig, config_hash};
+use self::candidates::{Candidates, EpochObject, Opening, other_leader};
+use self::stream::Stream;
+use crate::compute::{ComputeSpec, ComputeThread, Order, Report};
 use crate::error::{Result, WorkerError};
+use crate::member::{MemberAction, MemberEnd, MemberEvent, MemberIdentity, MemberMachine, MemberSettings};
+use crate::upload::{Upload, store_part};
 
 /// How a worker is started.
 #[derive(Debug, Clone)]
 pub struct WorkerOptions {
-    /// URL of the coordinator, `http://host:port`.
-    pub coordinator: String,
+    /// URLs of the run's coordinators, the leading one and those that stand by, `http://host:port`. A worker that is
+    /// part of a run also asks the coordinator that the run's newest membership epoch names.
+    pub coordinators: Vec<String>,
     /// Where this worker's Exchange service listens; port 0 picks one.
     pub listen: SocketAddr,
     /// Host and port under which peers reach it; `None`: the bound address.
@@ -34,8 +42,12 @@ pub struct WorkerOptions {
     pub binary: String,
     /// Hash of the configuration this worker must find; empty: any.
     pub config_hash: String,
-    /// How long to try to reach the coordinator.
+    /// How long to try to reach a first coordinator.
     pub join_timeout: Duration,
+    /// How long to look for a coordinator after the session ended without a stop, with the state kept; zero: end at once.
+    pub reconnect_timeout: Duration,
+    /// How this worker connects to coordinators and peers, and listens to peers.
+    pub transport: Transport,
     /// Told the bound address of the Exchange service, before the coordinator is.
     pub on_listening: Option<fn(SocketAddr)>,
 }
@@ -51,11 +63,11 @@ pub enum WorkerEnd {
     Released,
 }
 
-/// Messages in flight between the session and the compute thread, and to the coordinator.
-const CHANNEL: usize = 64;
-/// Between two attempts to reach the coordinator.
-const RETRY_EVERY: Duration = Duration::from_millis(200);
-/// How long parts in upload and the compute thread may take once the run has ended.
+/// How often the machine is told that time passed.
+const TICK: Duration = Duration::from_millis(50);
+/// How often a worker looks whether another coordinator leads by now: one that hangs keeps its connections.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+/// How long the compute thread may take once the run has ended.
 const WIND_DOWN: Duration = Duration::from_secs(30);
 
 /// Joins a run and works until it ends; `shutdown` asks it to leave.
@@ -63,324 +75,301 @@ const WIND_DOWN: Duration = Duration::from_secs(30);
 /// # Errors
 /// The coordinator refuses or cannot be reached, the input is bad, or the run fails.
 pub async fn run(options: WorkerOptions, shutdown: impl Future<Output = ()>) -> Result<WorkerEnd> {
-    let exchange = Exchange::bind(options.listen, options.token.clone(), Limits::default()).await?;
+    let drill = Drill::from_environment().map_err(|error| WorkerError::Configuration(error.to_string()))?;
+    let (limits, transport) = (Limits::default(), options.transport.clone());
+    let exchange = Exchange::bind(options.listen, options.token.clone(), limits, transport).await?;
     if let Some(tell) = options.on_listening {
         tell(exchange.local_addr());
     }
     let exchange = Arc::new(exchange);
-    let ended = join_and_work(&options, exchange.clone(), shutdown).await;
+    let ended = Shell::new(options, exchange.clone(), drill).work(shutdown).await;
     exchange.shutdown().await;
     ended
 }
 
-async fn join_and_work(
-    options: &WorkerOptions,
-    exchange: Arc<Exchange>,
-    shutdown: impl Future<Output = ()>,
-) -> Result<WorkerEnd> {
-    let mut session = Session::open(options, exchange.local_addr()).await?;
-    let welcome = session.welcome(options.join_timeout).await?;
-    let started = start_compute(&welcome, exchange.clone()).await;
-    let compute = match started {
-        Ok(compute) => compute,
-        Err(error) => {
-            session.fail(&error).await;
-            return Err(error);
-        }
-    };
-    let member = MemberLoop { session, exchange, compute, heartbeat: heartbeat(&welcome), epoch: 0 };
-    member.work(shutdown).await
-}
-
-fn heartbeat(welcome: &v1::Welcome) -> Duration {
-    Duration::from_millis(u64::from(welcome.heartbeat_ms.max(10)))
-}
-
-/// The stream to the coordinator.
-struct Session {
-    address: String,
-    outgoing: mpsc::Sender<v1::WorkerMessage>,
-    incoming: Streaming<v1::CoordinatorMessage>,
-}
-
-impl Session {
-    async fn open(options: &WorkerOptions, bound: SocketAddr) -> Result<Self> {
-        let unreachable =
-            |reason: String| WorkerError::Coordinator { address: options.coordinator.clone(), reason };
-        let connect = async {
-            loop {
-                match CoordinatorClient::connect(options.coordinator.clone()).await {
-                    Ok(client) => break client,
-                    Err(error) => {
-                        tracing::debug!(%error, "coordinator not there yet");
-                        tokio::time::sleep(RETRY_EVERY).await;
-                    }
-                }
-            }
-        };
-        let mut client = tokio::time::timeout(options.join_timeout, connect).await.map_err(|_| {
-            let seconds = options.join_timeout.as_secs_f64();
-            unreachable(format!("cannot be reached within {seconds:.0} s; check --coordinator"))
-        })?;
-        let (outgoing, messages) = mpsc::channel(CHANNEL);
-        let hello = v1::Hello {
-            token: options.token.clone(),
-            binary: options.binary.clone(),
-            exchange_address: options.advertise.clone().unwrap_or_else(|| bound.to_string()),
-            name: options.name.clone(),
-            config_hash: options.config_hash.clone(),
-            ..v1::Hello::default()
-        };
-        let hello = v1::WorkerMessage { kind: Some(v1::worker_message::Kind::Hello(hello)) };
-        // The channel is new and empty.
-        let _ = outgoing.send(hello).await;
-        let incoming = client
-            .session(ReceiverStream::new(messages))
-            .await
-            .map_err(|status| unreachable(format!("the session was refused: {}", status.message())))?
-            .into_inner();
-        Ok(Self { address: options.coordinator.clone(), outgoing, incoming })
-    }
-
-    async fn welcome(&mut self, within: Duration) -> Result<v1::Welcome> {
-        let first = tokio::time::timeout(within, self.next()).await;
-        match first.map_err(|_| self.lost("no answer to this worker's greeting"))?? {
-            v1::coordinator_message::Kind::Welcome(welcome) => Ok(welcome),
-            v1::coordinator_message::Kind::Refused(refused) => {
-                Err(WorkerError::Refused { reason: refused.reason })
-            }
-            other => Err(WorkerError::Protocol(format!("expected a welcome, got {other:?}"))),
-        }
-    }
-
-    async fn next(&mut self) -> Result<v1::coordinator_message::Kind> {
-        match self.incoming.next().await {
-            Some(Ok(message)) => message.kind.ok_or_else(|| WorkerError::Protocol("an empty message".into())),
-            Some(Err(status)) => Err(self.lost(status.message())),
-            None => Err(self.lost("it closed the session")),
-        }
-    }
-
-    fn lost(&self, reason: &str) -> WorkerError {
-        WorkerError::Coordinator { address: self.address.clone(), reason: reason.into() }
-    }
-
-    async fn send(&self, kind: v1::worker_message::Kind) -> Result<()> {
-        let message = v1::WorkerMessage { kind: Some(kind) };
-        self.outgoing.send(message).await.map_err(|_| self.lost("the session is closed"))
-    }
-
-    /// Tells the coordinator why this worker cannot go on, and waits until it has taken note.
-    async fn fail(&mut self, error: &WorkerError) {
-        let failed = v1::Failed { exit_code: error.exit_code(), message: error.to_string() };
-        if self.send(v1::worker_message::Kind::Failed(failed)).await.is_err() {
-            return;
-        }
-        let stopped = async {
-            while let Ok(kind) = self.next().await {
-                if matches!(kind, v1::coordinator_message::Kind::Stop(_)) {
-                    break;
-                }
-            }
-        };
-        // Without an answer the coordinator sees the stream close.
-        let _ = tokio::time::timeout(Duration::from_secs(5), stopped).await;
-    }
-}
-
-/// The compute thread as the session sees it.
-struct ComputeThread {
-    orders: Option<mpsc::Sender<Order>>,
-    reports: mpsc::Receiver<Report>,
-    run_root: Location,
-    thread: std::thread::JoinHandle<Result<()>>,
-}
-
-async fn start_compute(welcome: &v1::Welcome, exchange: Arc<Exchange>) -> Result<ComputeThread> {
-    let config: WorkerConfig = toml::from_str(&welcome.config_toml)
-        .map_err(|error| WorkerError::Configuration(format!("the coordinator's: {error}")))?;
-    if config_hash(&config) != welcome.config_hash {
-        return Err(WorkerError::Protocol(
-            "the configuration does not have the hash it is said to have".into(),
-        ));
-    }
-    config.validate()?;
-    let run_root = Location::parse(&welcome.run_root)?;
-    let manifest = read_manifest(&run_root, &welcome.manifest_hash).await?;
-    let spec = ComputeSpec {
-        config: Arc::new(config),
-        manifest: Arc::new(manifest),
-        run_root: run_root.clone(),
-        member_id: welcome.member_id,
-        deadline: Duration::from_millis(u64::from(welcome.step_deadline_ms.max(1))),
-        exchange,
-        runtime: tokio::runtime::Handle::current(),
-    };
-    let (order_sender, orders) = mpsc::channel(CHANNEL);
-    let (report_sender, reports) = mpsc::channel(CHANNEL);
-    let thread = std::thread::Builder::new()
-        .name("compute".into())
-        .spawn(move || Compute::new(spec, report_sender)?.run(orders))
-        .map_err(|error| WorkerError::Protocol(format!("cannot start the compute thread: {error}")))?;
-    Ok(ComputeThread { orders: Some(order_sender), reports, run_root, thread })
-}
-
-async fn read_manifest(run_root: &Location, expected: &str) -> Result<Manifest> {
-    let location = run_root.join("manifest.parquet");
-    let content = location.read().await?.ok_or_else(|| {
-        WorkerError::Protocol(format!("{location} is missing: can this worker reach the run's store?"))
-    })?;
-    let manifest = Manifest::from_parquet(content)?;
-    if manifest.digest() != expected {
-        return Err(WorkerError::Protocol(format!(
-            "{location} is not the manifest the run was started with"
-        )));
-    }
-    Ok(manifest)
-}
-
 /// Everything a member has while it works.
-struct MemberLoop {
-    session: Session,
+struct Shell {
+    coordinators: String,
+    machine: MemberMachine,
+    started: Instant,
     exchange: Arc<Exchange>,
-    compute: ComputeThread,
-    heartbeat: Duration,
-    /// The newest assignment's epoch.
-    epoch: u64,
+    drill: Drill,
+    candidates: Candidates,
+    opening: Option<BoxFuture<'static, Opening>>,
+    stream: Option<Stream>,
+    /// Ends when another coordinator leads than the one of the open session.
+    watch: Option<BoxFuture<'static, EpochObject>>,
+    run_root: Option<Location>,
+    compute: Option<ComputeThread>,
+    uploads: JoinSet<Upload>,
+    /// Why compute cannot go on.
+    fault: Option<WorkerError>,
+    end: Option<MemberEnd>,
 }
 
-impl MemberLoop {
-    async fn work(mut self, shutdown: impl Future<Output = ()>) -> Result<WorkerEnd> {
-        let mut uploads = tokio::task::JoinSet::new();
-        let mut beat = tokio::time::interval(self.heartbeat);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut shutdown = std::pin::pin!(shutdown);
-        let mut leaving = false;
-        let ended = loop {
-            tokio::select! {
-                message = self.session.next() => match message {
-                    Ok(v1::coordinator_message::Kind::Stop(stop)) => break stop_reason(&stop),
-                    Ok(kind) => if let Err(error) = self.order(kind).await { break Err(error) },
-                    Err(error) => break Err(error),
-                },
-                report = self.compute.reports.recv() => match report {
-                    Some(Report::Message(message)) => {
-                        if self.session.outgoing.send(message).await.is_err() {
-                            break Err(self.session.lost("the session is closed"));
-                        }
-                    }
-                    Some(Report::Part { checkpoint, name, content }) => {
-                        let folder = self.compute.run_root.join("checkpoints").join(&checkpoint);
-                        uploads.spawn(store_part(folder, checkpoint, name, content));
-                    }
-                    None => break Err(WorkerError::Protocol("the compute thread ended early".into())),
-                },
-                Some(stored) = uploads.join_next() => {
-                    let stored = stored.unwrap_or_else(|e| Err(WorkerError::Panicked(e.to_string())));
-                    let told = match stored {
-                        Ok(written) => {
-                            self.session.send(v1::worker_message::Kind::PartWritten(written)).await
-                        }
-                        Err(error) => Err(error),
-                    };
-                    if let Err(error) = told { break Err(error) }
-                },
-                _ = beat.tick() => {
-                    let heartbeat = v1::worker_message::Kind::Heartbeat(v1::Heartbeat {});
-                    if let Err(error) = self.session.send(heartbeat).await { break Err(error) }
-                },
-                () = &mut shutdown, if !leaving => {
-                    leaving = true;
-                    let message = v1::worker_message::Kind::Leaving(v1::Leaving {});
-                    if let Err(error) = self.session.send(message).await { break Err(error) }
-                },
-            }
+impl Shell {
+    fn new(options: WorkerOptions, exchange: Arc<Exchange>, drill: Drill) -> Self {
+        let address = options.advertise.unwrap_or_else(|| exchange.local_addr().to_string());
+        let identity = MemberIdentity {
+            token: options.token,
+            binary: options.binary,
+            exchange_address: address,
+            name: options.name,
+            config_hash: options.config_hash,
         };
-        uploads.shutdown().await;
-        self.wind_down(ended).await
+        let settings = MemberSettings {
+            join_timeout: options.join_timeout,
+            reconnect_timeout: options.reconnect_timeout,
+        };
+        Self {
+            coordinators: options.coordinators.join(", "),
+            machine: MemberMachine::new(identity, settings),
+            started: Instant::now(),
+            exchange,
+            drill,
+            candidates: Candidates::new(options.coordinators, options.transport),
+            opening: None,
+            stream: None,
+            watch: None,
+            run_root: None,
+            compute: None,
+            uploads: JoinSet::new(),
+            fault: None,
+            end: None,
+        }
     }
 
-    /// Passes an order on; an abort goes to the exchange at once, where the compute thread may be waiting.
-    async fn order(&mut self, kind: v1::coordinator_message::Kind) -> Result<()> {
-        let order = match kind {
-            v1::coordinator_message::Kind::Abort(abort) => {
-                self.exchange.abort(abort.epoch, &abort.reason);
-                return Ok(());
-            }
-            v1::coordinator_message::Kind::Assignment(assignment) => {
-                self.exchange.abort(self.epoch, "a newer assignment came");
-                self.epoch = assignment.epoch;
-                Order::Assignment(assignment)
-            }
-            v1::coordinator_message::Kind::Commit(commit) => Order::Commit(commit),
-            other => return Err(WorkerError::Protocol(format!("unexpected in a session: {other:?}"))),
-        };
-        if let Some(orders) = &self.compute.orders
-            && orders.send(order).await.is_err()
-        {
-            return Err(WorkerError::Protocol("the compute thread ended early".into()));
+    async fn work(mut self, shutdown: impl Future<Output = ()>) -> Result<WorkerEnd> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut shutdown = std::pin::pin!(shutdown.fuse());
+        while self.end.is_none() {
+            let event = tokio::select! {
+                opening = or_never(&mut self.opening) => {
+                    self.opening = None;
+                    self.opened(opening)
+                }
+                message = next_message(&mut self.stream) => match message {
+                    Ok(message) => MemberEvent::Received(message),
+                    Err(reason) => self.session_ended(reason),
+                },
+                leader = or_never(&mut self.watch) => {
+                    self.watch = None;
+                    self.superseded(leader)
+                }
+                report = next_report(&mut self.compute) => match self.reported(report) {
+                    Some(event) => event,
+                    None => continue,
+                },
+                Some(upload) = self.uploads.join_next() => match uploaded(upload) {
+                    Ok(event) => event,
+                    Err(error) => self.cannot_go_on(error),
+                },
+                () = &mut shutdown => MemberEvent::LeaveRequested,
+                _ = tick.tick() => MemberEvent::Tick,
+            };
+            self.feed(event);
         }
+        self.wind_down().await
+    }
+
+    /// Takes an event to the machine and does what it says, and what follows from that.
+    fn feed(&mut self, event: MemberEvent) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            self.note(&event);
+            for action in self.machine.step(self.started.elapsed(), event) {
+                events.extend(self.act(action));
+            }
+        }
+        self.keep_watch();
+    }
+
+    /// What the shell itself learns from a message.
+    fn note(&mut self, event: &MemberEvent) {
+        if let MemberEvent::Received(FromCoordinator::Refused(refused)) = event {
+            tracing::info!(reason = %refused.reason, leader = %refused.leader, "a coordinator refused this worker");
+            self.candidates.hint(&refused.leader);
+        }
+    }
+
+    /// Watches for another leader while there is a session.
+    fn keep_watch(&mut self) {
+        if !self.machine.is_joined() {
+            self.watch = None;
+        } else if let (None, Some(run_root)) = (&self.watch, &self.run_root) {
+            self.watch = Some(other_leader(run_root.clone(), self.machine.epoch(), WATCH_EVERY).boxed());
+        }
+    }
+
+    fn act(&mut self, action: MemberAction) -> Option<MemberEvent> {
+        match action {
+            MemberAction::Open { attempt, after } => {
+                self.opening = Some(self.candidates.open(attempt, after).boxed());
+                None
+            }
+            MemberAction::Send(message) => {
+                let sent = self.stream.as_ref().map_or(Ok(()), |stream| stream.send(message));
+                sent.err().map(|reason| self.session_ended(reason))
+            }
+            MemberAction::Close => {
+                self.stream = None;
+                self.opening = None;
+                None
+            }
+            MemberAction::Prepare(welcome) => {
+                self.prepare(&welcome).err().map(|error| self.cannot_go_on(error))
+            }
+            MemberAction::Enter { assignment, apply_pending } => {
+                let member_id = self.machine.member_id().unwrap_or_default();
+                self.order(Order::Enter { assignment, member_id, apply_pending })
+            }
+            MemberAction::Reduce { epoch, step } => self.order(Order::Reduce { epoch, step }),
+            MemberAction::Apply(commit) => self.order(Order::Apply(commit)),
+            MemberAction::Abort { epoch, reason } => {
+                self.exchange.abort(epoch, &reason);
+                if let Some(compute) = &self.compute {
+                    compute.abort(epoch);
+                }
+                None
+            }
+            MemberAction::Finish(end) => {
+                self.end = Some(end);
+                None
+            }
+        }
+    }
+
+    fn opened(&mut self, opening: Opening) -> MemberEvent {
+        self.candidates.found(opening.leader);
+        match opening.session {
+            Ok(stream) => {
+                tracing::info!(coordinator = %stream.address(), "a session is open");
+                self.stream = Some(stream);
+                MemberEvent::Opened
+            }
+            Err(reason) => {
+                tracing::debug!(%reason, "no coordinator yet");
+                MemberEvent::Closed { reason }
+            }
+        }
+    }
+
+    fn session_ended(&mut self, reason: String) -> MemberEvent {
+        tracing::warn!(%reason, "the session with the coordinator ended");
+        self.stream = None;
+        MemberEvent::Closed { reason }
+    }
+
+    /// Leaves a coordinator that hangs or is cut off while another one leads.
+    fn superseded(&mut self, leader: EpochObject) -> MemberEvent {
+        let reason = format!("another coordinator leads since epoch {}: {}", leader.epoch, leader.address);
+        self.candidates.found(Some(leader));
+        self.session_ended(reason)
+    }
+
+    fn prepare(&mut self, welcome: &v1::Welcome) -> Result<()> {
+        let run_root = Location::parse(&welcome.run_root)?;
+        self.candidates.run_root(run_root.clone());
+        self.run_root = Some(run_root.clone());
+        let spec = ComputeSpec {
+            config_toml: welcome.config_toml.clone(),
+            config_hash: welcome.config_hash.clone(),
+            manifest_hash: welcome.manifest_hash.clone(),
+            run_root,
+            deadline: Duration::from_millis(u64::from(welcome.step_deadline_ms.max(1))),
+            exchange: self.exchange.clone(),
+            runtime: tokio::runtime::Handle::current(),
+            drill: self.drill.clone(),
+        };
+        self.compute = Some(ComputeThread::start(spec)?);
         Ok(())
     }
 
-    /// Stops and joins the compute thread. Its own error says more than what its end led to.
-    async fn wind_down(mut self, ended: Result<WorkerEnd>) -> Result<WorkerEnd> {
-        self.exchange.abort(self.epoch, "the session has ended");
-        if let Some(orders) = self.compute.orders.take() {
-            // A thread that is gone needs no order.
-            let _ = orders.try_send(Order::Stop);
+    fn order(&mut self, order: Order) -> Option<MemberEvent> {
+        let taken = self.compute.as_ref().is_some_and(|compute| compute.order(order));
+        // A thread that has ended says why in its last report.
+        if !taken {
+            tracing::debug!("the compute thread takes no orders");
         }
-        let ComputeThread { mut reports, thread, .. } = self.compute;
-        let drain = async { while reports.recv().await.is_some() {} };
-        if tokio::time::timeout(WIND_DOWN, drain).await.is_err() {
-            tracing::warn!("the compute thread does not end; it is left behind");
-            return ended;
+        None
+    }
+
+    /// The event a report is, if it is one.
+    fn reported(&mut self, report: Option<Report>) -> Option<MemberEvent> {
+        Some(match report {
+            Some(Report::Event(event)) => event,
+            Some(Report::Part(part)) => {
+                let folder = self.run_root.as_ref()?.join("checkpoints").join(&part.checkpoint);
+                self.uploads.spawn(store_part(folder, part, self.drill.clone()));
+                return None;
+            }
+            Some(Report::Failed(error)) => self.cannot_go_on(error),
+            None => {
+                let ended = self.compute.take().map_or(Ok(()), ComputeThread::join);
+                let error =
+                    ended.err().unwrap_or_else(|| WorkerError::Protocol("compute ended early".into()));
+                self.cannot_go_on(error)
+            }
+        })
+    }
+
+    fn cannot_go_on(&mut self, error: WorkerError) -> MemberEvent {
+        let event = MemberEvent::Failed { exit_code: error.exit_code(), message: error.to_string() };
+        self.fault.get_or_insert(error);
+        event
+    }
+
+    /// Ends what is under way, waits for it, and says how the worker ended.
+    async fn wind_down(mut self) -> Result<WorkerEnd> {
+        self.stream = None;
+        self.uploads.shutdown().await;
+        self.exchange.abort(self.machine.epoch(), "the worker ends");
+        if let Some(compute) = self.compute.take() {
+            compute.end(WIND_DOWN).await?;
         }
-        let computed = match thread.join() {
-            Ok(result) => result,
-            Err(panic) => Err(WorkerError::Panicked(panic_text(panic.as_ref()))),
-        };
-        match (ended, computed) {
-            (Err(WorkerError::Protocol(_)), Err(error)) => {
-                self.session.fail(&error).await;
-                Err(error)
+        match self.end {
+            Some(MemberEnd::Done) => Ok(WorkerEnd::Done),
+            Some(MemberEnd::Interrupted) => Ok(WorkerEnd::Interrupted),
+            Some(MemberEnd::Released) => Ok(WorkerEnd::Released),
+            Some(MemberEnd::Failed { exit_code, reason }) => {
+                Err(self.fault.unwrap_or(WorkerError::RunFailed { exit_code, reason }))
             }
-            (Err(error @ WorkerError::Data(_)), _) => {
-                self.session.fail(&error).await;
-                Err(error)
+            Some(MemberEnd::Refused { reason }) => Err(WorkerError::Refused { reason }),
+            Some(MemberEnd::Unreachable { reason }) => {
+                Err(WorkerError::Coordinator { address: self.coordinators, reason })
             }
-            (ended, _) => ended,
+            None => Err(WorkerError::Protocol("the worker ended without a reason".into())),
         }
     }
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
-}
-
-fn stop_reason(stop: &v1::Stop) -> Result<WorkerEnd> {
-    match stop.kind() {
-        v1::StopKind::StopDone => Ok(WorkerEnd::Done),
-        v1::StopKind::StopInterrupted => Ok(WorkerEnd::Interrupted),
-        v1::StopKind::StopReleased => Ok(WorkerEnd::Released),
-        v1::StopKind::StopFailed | v1::StopKind::StopRejoin | v1::StopKind::StopUnspecified => {
-            Err(WorkerError::RunFailed { exit_code: stop.exit_code.max(1), reason: stop.reason.clone() })
-        }
+fn uploaded(upload: Result<Upload, tokio::task::JoinError>) -> Result<MemberEvent> {
+    match upload {
+        Ok(Upload::Stored(part)) => Ok(MemberEvent::PartStored(part)),
+        Ok(Upload::Failed(failed)) => Ok(MemberEvent::PartFailed(failed)),
+        Err(error) => Err(WorkerError::Panicked(format!("an upload: {error}"))),
     }
 }
 
-async fn store_part(
-    folder: Location,
-    checkpoint: String,
-    name: String,
-    content: bytes::Bytes,
-) -> Result<v1::PartWritten> {
-    let length = content.len() as u64;
-    let hashed = content.clone();
-    let blake3 = tokio::task::spawn_blocking(move || blake3::hash(&hashed).to_hex().to_string())
-        .await
-        .map_err(|error| WorkerError::Panicked(error.to_string()))?;
-    folder.join(&name).put(content).await?;
-    Ok(v1::PartWritten { checkpoint, part: name, length, blake3, ..v1::PartWritten::default() })
+/// What the future comes to, or nothing ever without one.
+async fn or_never<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_message(stream: &mut Option<Stream>) -> std::result::Result<FromCoordinator, String> {
+    match stream {
+        Some(stream) => stream.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_report(compute: &mut Option<ComputeThread>) -> Option<Report> {
+    match compute {
+        Some(compute) => compute.report().await,
+        None => std::future::pending().await,
+    }
 }

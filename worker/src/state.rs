@@ -1,11 +1,14 @@
 //! What a member holds between steps: the parameters and moments of the stage it is in.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use blip2_model::optimizer::Moments;
+use blip2_model::parts::{GradientParts, PART_ELEMENTS, PartBuffers};
 use blip2_model::qformer::QFormerConfig;
 use blip2_model::stage1::Stage1Model;
 use blip2_model::stage2::Stage2Model;
+use blip2_model::tape::Segment;
 use blip2_model::tensors::FlatLayout;
 use blip2_model::weights::{NameStyle, WeightSource, initialise};
 use burn::tensor::{Device, Gradients};
@@ -46,6 +49,8 @@ pub struct TrainState {
     pub model: StageModel,
     /// Places of the trainable tensors in the buffers.
     pub layout: FlatLayout,
+    /// The layout's parts in the order in which a backward pass completes them.
+    pub parts: Arc<GradientParts>,
     /// Master copy.
     pub parameters: Vec<f32>,
     /// AdamW's moments.
@@ -153,7 +158,8 @@ impl TrainState {
         let layout = model.layout()?;
         let parameters = model.read(&layout)?;
         let moments = Moments::zeros(layout.len());
-        Ok(Self { stage, model, layout, parameters, moments })
+        let parts = Arc::new(GradientParts::of(&layout, PART_ELEMENTS));
+        Ok(Self { stage, model, layout, parts, parameters, moments })
     }
 
     /// Stage 2's state from the end of stage 1.
@@ -192,13 +198,17 @@ impl TrainState {
         Ok(())
     }
 
-    /// Moves the gradients of the model's tensors into `flat`, which follows the layout.
-    pub(crate) fn take_gradients(&mut self, gradients: &mut Gradients, flat: &mut [f32]) -> Result<()> {
-        match &mut self.model {
-            StageModel::Stage1(model) => self.layout.take_gradients(model.as_mut(), gradients, flat)?,
-            StageModel::Stage2(model) => self.layout.take_gradients(model.as_mut(), gradients, flat)?,
-        }
-        Ok(())
+    /// Moves the gradients that `segment` gave the model's tensors into `buffers`; the parts that are complete now.
+    pub(crate) fn take_gradients(
+        &mut self,
+        buffers: &mut PartBuffers<'_>,
+        gradients: &mut Gradients,
+        segment: Segment,
+    ) -> Result<Vec<(usize, Vec<f32>)>> {
+        Ok(match &mut self.model {
+            StageModel::Stage1(model) => buffers.take(model.as_mut(), gradients, segment)?,
+            StageModel::Stage2(model) => buffers.take(model.as_mut(), gradients, segment)?,
+        })
     }
 
     /// The stage-1 model, in stage 1.

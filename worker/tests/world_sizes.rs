@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
+use blip2_collective::{Exchange, Limits, Member, Transport, World, deal_slots};
 use blip2_dataset::Manifest;
-use blip2_worker::config::{OptimizerSettings, WorkerConfig};
+use blip2_worker::config::{OptimizerSettings, Wire, WorkerConfig};
 use blip2_worker::step::{Members, StepParts};
 use blip2_worker::{BatchRange, TrainState, start_loader};
 
@@ -43,7 +43,9 @@ fn train(config: &WorkerConfig, members: usize) -> Vec<(Vec<f64>, Vec<f32>)> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let manifest =
         Arc::new(runtime.block_on(Manifest::open(&config.data.train, &config.data.columns)).unwrap());
-    let bind = || Exchange::bind("127.0.0.1:0".parse().unwrap(), "token".into(), Limits::default());
+    let bind = || {
+        Exchange::bind("127.0.0.1:0".parse().unwrap(), "token".into(), Limits::default(), Transport::plain())
+    };
     let exchanges: Vec<Exchange> = (0..members).map(|_| runtime.block_on(bind()).unwrap()).collect();
     let slots = deal_slots(config.train.slots, members).unwrap();
     let world: Vec<Member> = exchanges
@@ -103,16 +105,38 @@ fn member(
     (losses, state.parameters)
 }
 
+fn assert_all_like(alone: &(Vec<f64>, Vec<f32>), config: &WorkerConfig, members: usize) {
+    let what = format!("of {members}, {:?}, overlap {}", config.train.wire, config.train.overlap);
+    for (rank, result) in train(config, members).into_iter().enumerate() {
+        assert_eq!(result.0, alone.0, "losses of member {rank} {what}");
+        assert!(result.1 == alone.1, "parameters of member {rank} {what}");
+    }
+}
+
 #[test]
-fn one_two_and_four_members_train_the_same_bits() {
-    let config = config(4, 8);
+fn one_two_and_four_members_train_the_same_bits_with_and_without_overlap() {
+    let mut config = config(4, 8);
     let alone = train(&config, 1).remove(0);
     assert!(alone.1.iter().all(|parameter| parameter.is_finite()));
-    for members in [2, 4] {
-        for (rank, result) in train(&config, members).into_iter().enumerate() {
-            assert_eq!(result.0, alone.0, "losses of member {rank} of {members}");
-            assert!(result.1 == alone.1, "parameters of member {rank} of {members}");
+    for overlap in [true, false] {
+        config.train.overlap = overlap;
+        for members in [1, 2, 4] {
+            assert_all_like(&alone, &config, members);
         }
+    }
+}
+
+#[test]
+fn one_two_and_four_members_train_the_same_bits_over_a_bf16_wire() {
+    let mut config = config(4, 8);
+    config.stage1.steps = 1;
+    config.stage2.steps = 1;
+    let exact = train(&config, 1).remove(0);
+    config.train.wire = Wire::Bf16;
+    let alone = train(&config, 1).remove(0);
+    assert!(alone.1 != exact.1, "rounded gradients train other parameters");
+    for members in [2, 4] {
+        assert_all_like(&alone, &config, members);
     }
 }
 

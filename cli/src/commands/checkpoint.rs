@@ -85,20 +85,26 @@ async fn list(arguments: &CheckpointTarget) -> Result<Exit, CliError> {
     let target = Target::resolve(&arguments.target).await?;
     let listing = Catalogue::new(&target.root).list().await?;
     for damaged in &listing.damaged {
-        eprintln!("warning: checkpoint {} is damaged: {}", damaged.name, damaged.reason);
+        if arguments.json {
+            print_json(&json!({ "name": damaged.name, "damaged": damaged.reason }))?;
+        } else {
+            eprintln!("warning: checkpoint {} is damaged: {}", damaged.name, damaged.reason);
+        }
     }
     for record in &listing.valid {
-        let bytes: u64 = record.parts.iter().map(|part| part.length).sum();
+        let bytes: u64 = record.objects().map(|object| object.length).sum();
+        let samples: u64 = record.coverage.iter().map(|(_, used)| used.samples).sum();
         if arguments.json {
             print_json(&json!({
                 "name": record.name, "step": record.step, "stage": record.stage, "epoch": record.epoch,
-                "parts": record.parts.len(), "bytes": bytes, "values": record.values,
+                "parts": record.parts.len(), "bytes": bytes, "samples": samples, "coverage": record.coverage,
+                "values": record.values,
             }))?;
         } else {
             let (parts, megabytes) = (record.parts.len(), bytes as f64 / 1e6);
             print_text(&format!(
-                "{}  step {:<8} stage {}  parts {parts}  {megabytes:.1} MB\n",
-                record.name, record.step, record.stage
+                "{}  step {:<8} stage {}  epoch {:<4} samples {samples:<10} parts {parts}  {megabytes:.1} MB\n",
+                record.name, record.step, record.stage, record.epoch
             ))?;
         }
     }
@@ -113,9 +119,14 @@ async fn verify(arguments: &CheckpointTarget) -> Result<Exit, CliError> {
     let named = target.record().await?;
     let record = Catalogue::new(&target.root).verify(&named.name).await?;
     if arguments.json {
-        print_json(&json!({ "name": record.name, "step": record.step, "ok": true }))?;
+        let objects = record.objects().count();
+        print_json(&json!({ "name": record.name, "step": record.step, "objects": objects, "ok": true }))?;
     } else {
-        print_text(&format!("{}: all {} parts are whole\n", record.name, record.parts.len()))?;
+        print_text(&format!(
+            "{}: all {} parts and the list of quarantined rows are whole\n",
+            record.name,
+            record.parts.len()
+        ))?;
     }
     Ok(Exit::Done)
 }

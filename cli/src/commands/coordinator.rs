@@ -1,17 +1,20 @@
-//! `coordinator`: the run's coordinator alone.
+//! `coordinator`: the run's coordinator alone, leading or standing by.
+
+use std::net::{SocketAddr, TcpListener};
 
 use serde_json::json;
-use tokio::net::TcpListener;
 
 use super::print_json;
 use crate::arguments::CoordinatorArguments;
-use crate::config::load;
+use crate::config::{RunConfig, load};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::progress::Audience;
 use crate::run_folder::RunFolder;
-use crate::session::Session;
+use crate::secured::{transport, url};
+use crate::session::{Finished, Lead, Session};
 use crate::signals::Signals;
+use crate::standby::{Turn, Watch};
 use crate::token::read_token;
 
 /// Coordinates a run whose workers are started elsewhere.
@@ -25,22 +28,26 @@ pub(crate) async fn run(arguments: CoordinatorArguments) -> Result<Exit, CliErro
         )));
     }
     let config = load(&arguments.config)?.config;
+    let transport = transport(&config.tls)?;
     let listener = TcpListener::bind(arguments.listen)
-        .await
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .map_err(|error| CliError::failed(format!("cannot listen on {}: {error}", arguments.listen)))?;
     let address = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;
-    let folder = RunFolder::open(config, arguments.resume).await?;
-    let session = Session::prepare(folder, token).await?;
-    print_json(&json!({ "listening": address.to_string() }))?;
+    let advertise = match &arguments.advertise {
+        Some(named) => named.clone(),
+        None => url(&transport, reachable(address)?),
+    };
+    let lead = Lead { token, transport, advertise, after: None, whole: None };
 
     let forced = signals.forced();
+    let coordinated = coordinate(&arguments, config, lead, &listener, &signals);
     let finished = tokio::select! {
-        finished = session.run(listener, signals.graceful(), Audience::detect(arguments.json)) => finished?,
+        finished = coordinated => finished?,
         () = forced.cancelled() => {
             return Err(CliError::failed("ended at once by a second signal; the last checkpoint holds"));
         }
     };
-    if arguments.json {
+    if let Some(finished) = finished.filter(|_| arguments.json) {
         print_json(&json!({
             "checkpoint": finished.checkpoint,
             "steps": finished.status.step,
@@ -48,4 +55,69 @@ pub(crate) async fn run(arguments: CoordinatorArguments) -> Result<Exit, CliErro
         }))?;
     }
     Ok(Exit::Done)
+}
+
+/// Leads the run to its end, at once or when it is time; `None` when there was nothing to lead.
+async fn coordinate(
+    arguments: &CoordinatorArguments,
+    config: RunConfig,
+    lead: Lead,
+    listener: &TcpListener,
+    signals: &Signals,
+) -> Result<Option<Finished>, CliError> {
+    let audience = Audience::detect(arguments.json);
+    if !arguments.standby {
+        let folder = RunFolder::open(config, arguments.resume).await?;
+        let session = Session::prepare(folder, lead).await?;
+        announce(listener)?;
+        return session.run(serving(listener)?, signals.graceful(), audience).await.map(Some);
+    }
+    announce(listener)?;
+    let stop = signals.graceful();
+    let Some(mut watch) = Watch::begin(config, arguments.resume, lead, &stop).await? else { return Ok(None) };
+    loop {
+        let Turn::Lead { folder, lead } = watch.turn(listener, &stop).await? else { return Ok(None) };
+        let session = Session::prepare(*folder, lead).await?;
+        // Of several that stand by one was faster: the others go on standing by.
+        if let Some(finished) = session.attempt(serving(listener)?, stop.clone(), audience).await? {
+            return Ok(Some(finished));
+        }
+    }
+}
+
+/// The address, if others can be told it.
+fn reachable(address: SocketAddr) -> Result<SocketAddr, CliError> {
+    if address.ip().is_unspecified() {
+        return Err(CliError::usage(format!(
+            "--listen {address} takes connections on all addresses; say under which one others reach this \
+             coordinator, for example --advertise http://HOST:{}",
+            address.port()
+        )));
+    }
+    Ok(address)
+}
+
+fn announce(listener: &TcpListener) -> Result<(), CliError> {
+    let address = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;
+    print_json(&json!({ "listening": address.to_string() }))
+}
+
+fn serving(listener: &TcpListener) -> Result<tokio::net::TcpListener, CliError> {
+    listener
+        .try_clone()
+        .and_then(tokio::net::TcpListener::from_std)
+        .map_err(|error| CliError::failed(format!("cannot go on listening: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_for_all_is_none_for_others() {
+        let error = reachable("0.0.0.0:7100".parse().unwrap()).unwrap_err();
+        assert_eq!(error.exit(), Exit::Usage);
+        assert!(error.to_string().contains("--advertise http://HOST:7100"), "{error}");
+        reachable("127.0.0.1:7100".parse().unwrap()).unwrap();
+    }
 }

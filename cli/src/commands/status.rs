@@ -4,21 +4,30 @@ use std::time::Duration;
 
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::{StatusReply, StatusRequest};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::{print_json, print_text};
 use crate::arguments::StatusArguments;
+use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::progress::{status_json, status_line};
+use crate::secured::transport;
 
 /// For the connection and for each answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const ASK_EVERY: Duration = Duration::from_secs(1);
+/// Faults and refusals shown, newest last.
+const SHOWN_FAULTS: usize = 5;
 
 /// Asks once, or every second until the run has ended.
 pub(crate) async fn run(arguments: StatusArguments) -> Result<Exit, CliError> {
-    let mut client = connect(&arguments.url).await?;
+    let environment = load(&ConfigArguments::default())?.config;
+    let transport = transport(&arguments.tls.over(environment.tls))?;
+    let channel = transport.connect(&arguments.url, ANSWER_WITHIN).await.map_err(|reason| {
+        CliError::failed(format!("{}: no coordinator answers ({reason}); has the run ended?", arguments.url))
+    })?;
+    let mut client = CoordinatorClient::new(channel);
     loop {
         let status = ask(&mut client, &arguments.url).await?;
         show(&status, arguments.json)?;
@@ -30,20 +39,9 @@ pub(crate) async fn run(arguments: StatusArguments) -> Result<Exit, CliError> {
     }
 }
 
-async fn connect(url: &str) -> Result<CoordinatorClient<Channel>, CliError> {
-    let full = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-    let endpoint = Endpoint::from_shared(full)
-        .map_err(|error| CliError::usage(format!("{url}: not a coordinator's URL: {error}")))?
-        .connect_timeout(ANSWER_WITHIN)
-        .timeout(ANSWER_WITHIN);
-    let channel = endpoint.connect().await.map_err(|error| {
-        CliError::failed(format!("{url}: no coordinator answers ({error}); has the run ended?"))
-    })?;
-    Ok(CoordinatorClient::new(channel))
-}
-
 async fn ask(client: &mut CoordinatorClient<Channel>, url: &str) -> Result<StatusReply, CliError> {
-    let reply = client.status(StatusRequest::default()).await;
+    let reply = tokio::time::timeout(ANSWER_WITHIN, client.status(StatusRequest::default())).await;
+    let reply = reply.map_err(|_| CliError::failed(format!("{url}: no status within {ANSWER_WITHIN:?}")))?;
     let reply =
         reply.map_err(|status| CliError::failed(format!("{url}: no status: {}", status.message())))?;
     Ok(reply.into_inner())
@@ -53,7 +51,30 @@ fn show(status: &StatusReply, json: bool) -> Result<(), CliError> {
     if json {
         return print_json(&status_json(status));
     }
-    print_text(&format!("{}\n{}", status_line(status), members(status)))
+    print_text(&format!(
+        "{}\n{}{}{}",
+        status_line(status),
+        members(status),
+        checkpoint(status),
+        faults(status)
+    ))
+}
+
+/// A line on the newest checkpoint.
+fn checkpoint(status: &StatusReply) -> String {
+    if status.last_checkpoint.is_empty() {
+        return String::new();
+    }
+    format!(
+        "  checkpoint {}: stored in {:.1} s, of which the steps stood still for {:.3} s\n",
+        status.last_checkpoint, status.checkpoint_seconds, status.checkpoint_stall_seconds
+    )
+}
+
+/// The newest faults and refusals, a line each.
+fn faults(status: &StatusReply) -> String {
+    let newest = status.faults.len().saturating_sub(SHOWN_FAULTS);
+    status.faults[newest..].iter().map(|fault| format!("  {fault}\n")).collect()
 }
 
 /// A table of the members, a line each.
@@ -69,4 +90,31 @@ fn members(status: &StatusReply) -> String {
         )
     };
     status.members.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoint_and_faults_are_shown() {
+        let status = StatusReply {
+            last_checkpoint: "00000020-000003".to_owned(),
+            checkpoint_seconds: 4.25,
+            checkpoint_stall_seconds: 0.0316,
+            faults: (0..9).map(|number| format!("fault {number}")).collect(),
+            ..StatusReply::default()
+        };
+        let line = checkpoint(&status);
+        assert!(
+            line.contains("00000020-000003") && line.contains("4.2 s") && line.contains("0.032 s"),
+            "{line}"
+        );
+        let shown = faults(&status);
+        assert!(
+            shown.contains("fault 4") && shown.contains("fault 8") && !shown.contains("fault 3"),
+            "{shown}"
+        );
+        assert_eq!(checkpoint(&StatusReply::default()) + &faults(&StatusReply::default()), "");
+    }
 }

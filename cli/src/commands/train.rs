@@ -15,7 +15,8 @@ use crate::exit::Exit;
 use crate::launch::{WorkerLaunch, Workers, threads_per_worker};
 use crate::progress::{Audience, duration};
 use crate::run_folder::RunFolder;
-use crate::session::{Finished, Session};
+use crate::secured::{transport, url};
+use crate::session::{Finished, Lead, Session};
 use crate::signals::Signals;
 use crate::token::{TokenFile, fresh_token};
 
@@ -60,30 +61,30 @@ pub(crate) async fn train_here(
     let signals = Signals::listen()?;
     let count = config.coordinator.workers;
     let threads = threads_per_worker(config.launch.threads_per_worker, count);
-    let folder = RunFolder::open(config, resume).await?;
-    let logs = folder.logs()?;
-    let token = fresh_token()?;
-    let token_file = TokenFile::create(&token)?;
-    let session = Session::prepare(folder, token).await?;
-    let status = session.status();
-
+    let (tls, restarts) = (config.tls.clone(), config.launch.restarts);
+    let transport = transport(&tls)?;
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         .await
         .map_err(|error| CliError::failed(format!("cannot listen on this machine: {error}")))?;
     let address = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;
-    let launch = WorkerLaunch {
-        coordinator: format!("http://{address}"),
-        token_file: token_file.path(),
-        logs: &logs,
-        threads,
-    };
-    let mut workers = Workers::start(&launch, count)?;
+    let coordinator = url(&transport, address);
+
+    let folder = RunFolder::open(config, resume).await?;
+    let logs = folder.logs()?;
+    let token = fresh_token()?;
+    let token_file = TokenFile::create(&token)?;
+    let lead = Lead { token, transport, advertise: coordinator.clone(), after: None, whole: None };
+    let session = Session::prepare(folder, lead).await?;
+    let status = session.status();
+    let token_file_path = token_file.path().to_path_buf();
+    let launch = WorkerLaunch { coordinator, token_file: token_file_path, logs, threads, tls, restarts };
+    let mut workers = Workers::start(launch, count)?;
 
     let forced = signals.forced();
     let mut coordinated = std::pin::pin!(session.run(listener, signals.graceful(), audience));
     let result = tokio::select! {
         result = &mut coordinated => result,
-        lost = workers.lost(|| status.borrow().epoch > 0) => {
+        lost = workers.watch(|| status.borrow().epoch > 0) => {
             timeout(NOTICE_WITHIN, &mut coordinated).await.unwrap_or(Err(lost))
         }
         () = forced.cancelled() => Err(CliError::failed("ended at once by a second signal; the last checkpoint holds")),

@@ -12,6 +12,7 @@ use crate::config::load;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::identity::binary_identity;
+use crate::secured::transport;
 use crate::signals::Signals;
 use crate::token::read_token;
 
@@ -20,20 +21,19 @@ pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
     let signals = Signals::listen()?;
     limit_threads(arguments.threads)?;
     let insists = arguments.config.config.is_some() || !arguments.config.set.is_empty();
+    let config = load(&arguments.config)?.config;
     let options = WorkerOptions {
-        coordinator: arguments.coordinator,
+        coordinators: arguments.coordinator,
         listen: arguments.listen,
         advertise: arguments.advertise,
         token: read_token(arguments.token_file.as_deref())?,
         name: arguments.name,
         binary: binary_identity()?,
         join_timeout: Duration::from_secs_f64(arguments.join_timeout),
+        reconnect_timeout: Duration::from_secs_f64(arguments.reconnect_timeout),
+        transport: transport(&arguments.tls.over(config.tls.clone()))?,
         on_listening: Some(announce),
-        config_hash: if insists {
-            config_hash(&load(&arguments.config)?.config.worker())
-        } else {
-            String::new()
-        },
+        config_hash: if insists { config_hash(&config.worker()) } else { String::new() },
     };
     let forced = signals.forced();
     let end = tokio::select! {

@@ -7,6 +7,7 @@ mod show;
 
 use std::path::PathBuf;
 
+use blip2_collective::TlsFiles;
 use blip2_coordinator::{CheckpointSettings, CoordinatorSettings};
 use blip2_dataset::LoaderSettings;
 use blip2_worker::WorkerConfig;
@@ -32,6 +33,7 @@ pub(crate) struct RunConfig {
     pub(crate) loader: LoaderSettings,
     pub(crate) checkpoint: CheckpointSettings,
     pub(crate) coordinator: CoordinatorSettings,
+    pub(crate) tls: TlsFiles,
     pub(crate) launch: LaunchSection,
     pub(crate) eval: EvalSection,
 }
@@ -47,11 +49,19 @@ pub(crate) struct RunSection {
 }
 
 /// How `train` starts worker processes on this machine.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct LaunchSection {
     /// Threads of a worker process; 0: the cores of the machine divided by the workers.
     pub(crate) threads_per_worker: usize,
+    /// How often each worker that was killed is started again.
+    pub(crate) restarts: u32,
+}
+
+impl Default for LaunchSection {
+    fn default() -> Self {
+        Self { threads_per_worker: 0, restarts: 3 }
+    }
 }
 
 /// What `quickstart` measures after training.
@@ -128,7 +138,7 @@ pub(crate) fn load_preset(name: &str, text: &str, set: &[String]) -> Result<Load
     layers.finish()
 }
 
-/// Dotted keys whose values differ between two configurations, `loader.*` aside: it changes no result.
+/// Dotted keys whose values differ between two configurations, those aside that change no result.
 pub(crate) fn differing_keys(a: &WorkerConfig, b: &WorkerConfig) -> Result<Vec<String>, CliError> {
     let leaves = |config: &WorkerConfig| -> Result<_, CliError> {
         let table = toml::Table::try_from(config)
@@ -137,5 +147,6 @@ pub(crate) fn differing_keys(a: &WorkerConfig, b: &WorkerConfig) -> Result<Vec<S
     };
     let (left, right) = (leaves(a)?, leaves(b)?);
     let differs = |key: &&String| left.get(*key) != right.get(*key);
-    Ok(left.keys().filter(|key| !key.starts_with("loader.")).filter(differs).cloned().collect())
+    let counts = |key: &&String| !key.starts_with("loader.") && *key != "train.overlap";
+    Ok(left.keys().filter(counts).filter(differs).cloned().collect())
 }

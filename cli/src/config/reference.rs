@@ -14,6 +14,14 @@ const KEYS: &[(&str, &str)] = &[
         "`exact`: the gradient of the global-batch loss; `keys_detached`: the reference's, without gradient through contrastive keys.",
     ),
     ("train.device", "`cpu` or `cuda`."),
+    (
+        "train.wire",
+        "Numbers in which gradients travel between members: `f32`, or `bf16` with half the bytes. With `bf16` every node of the tree over the slots is rounded, so that the number of workers still changes no bit.",
+    ),
+    (
+        "train.overlap",
+        "Send parts of the gradient while the rest of it is computed; changes no bit of the result.",
+    ),
     ("data.train", "Parquet files: paths or URLs, `*` matches within the last path segment."),
     ("data.window_row_groups", "Row groups a slot draws from at a time."),
     ("data.max_quarantined_share", "Share of unusable rows above which the run stops with exit code 3."),
@@ -73,8 +81,20 @@ const KEYS: &[(&str, &str)] = &[
     ("loader.prefetch_bytes", "Memory for data read ahead, in bytes."),
     ("loader.decode_threads", "Threads that decode pictures in each worker."),
     ("loader.read_concurrency", "Reads under way at a time."),
-    ("checkpoint.every_steps", "Steps between checkpoints; 0: only at the end of a stage."),
+    (
+        "checkpoint.cadence",
+        "`fixed`: every `every_steps`; `auto`: by the square-root rule, from the measured cost of a checkpoint and the mean time between losses of workers.",
+    ),
+    (
+        "checkpoint.every_steps",
+        "Steps between checkpoints of the fixed cadence; 0: only at the end of a stage.",
+    ),
     ("checkpoint.keep", "Newest checkpoints to keep besides those at stage ends; 0: all."),
+    (
+        "checkpoint.mtbf_s",
+        "Seconds between losses of workers that the automatic cadence assumes before it has seen any.",
+    ),
+    ("checkpoint.max_failures", "Checkpoints in a row that could not be stored, after which the run fails."),
     ("coordinator.workers", "Workers to start with; `train` starts so many processes."),
     ("coordinator.min_workers", "Fewest workers to go on with."),
     ("coordinator.max_workers", "Most workers at a time."),
@@ -88,9 +108,31 @@ const KEYS: &[(&str, &str)] = &[
     ("coordinator.rejoin_timeout_s", "Seconds to wait for workers when too few are left."),
     ("coordinator.max_redo", "Redone attempts of one step after which the run fails."),
     (
+        "coordinator.rejoin_grace_s",
+        "Seconds that a coordinator which takes over waits for further workers of the run, after the first.",
+    ),
+    (
+        "coordinator.takeover_after_s",
+        "Seconds without an answer of the leading coordinator after which one that stands by takes over.",
+    ),
+    (
+        "coordinator.flap_limit",
+        "Losses of one worker (by name) within `flap_window_s` after which it is refused for `cooldown_s`; 0: never.",
+    ),
+    ("coordinator.flap_window_s", "Seconds within which the losses of a worker are counted."),
+    ("coordinator.cooldown_s", "Seconds for which a worker that was lost too often is refused."),
+    (
+        "tls.ca",
+        "PEM file with the authority's certificates: with `cert` and `key`, all connections are mutual TLS; empty: plain.",
+    ),
+    ("tls.cert", "PEM file with this process's certificate."),
+    ("tls.key", "PEM file with its private key."),
+    ("tls.server_name", "Name that all certificates of the run are issued for."),
+    (
         "launch.threads_per_worker",
         "Threads of a worker process; 0: the machine's cores divided by the workers.",
     ),
+    ("launch.restarts", "How often `train` starts each worker again that was killed; 0: never."),
     ("eval.test", "Parquet files of held-out pictures."),
     ("eval.clip", "Folder of a frozen CLIP to compare retrieval with; empty: none."),
     ("eval.captions", "Held-out pictures that get a caption in the report."),
@@ -113,6 +155,8 @@ pub(super) fn choices(key: &str) -> &'static [&'static str] {
     match key {
         "train.gradients" => &["exact", "keys_detached"],
         "train.device" => &["cpu", "cuda"],
+        "train.wire" => &["f32", "bf16"],
+        "checkpoint.cadence" => &["fixed", "auto"],
         _ => &[],
     }
 }

@@ -1,9 +1,27 @@
 //! How a run ends.
 
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
-use blip2_proto::v1::{Stop, StopKind};
+use blip2_proto::v1::{Hello, RefusalCode, Stop, StopKind};
 
-use super::{Action, Machine, Outcome, Phase};
+use super::{Action, Machine, Outcome, Phase, SessionId};
+
+/// How it ended for this coordinator.
+#[derive(Debug)]
+pub(super) enum Ending {
+    /// The run is over, and all members are told this.
+    Told { state: &'static str, stop: Stop },
+    /// Another coordinator leads it.
+    Fenced,
+}
+
+impl Ending {
+    pub(super) fn state(&self) -> &'static str {
+        match self {
+            Self::Told { state, .. } => state,
+            Self::Fenced => "failed",
+        }
+    }
+}
 
 impl Machine {
     /// Saves at the next commit and leaves; at once when no step is under way.
@@ -13,14 +31,14 @@ impl Machine {
         }
         tracing::info!(%reason, "the run stops");
         self.stopping = Some(reason);
-        if matches!(self.phase, Phase::Gathering { .. }) {
+        if matches!(self.phase, Phase::Gathering(_)) {
             self.save_last();
         }
     }
 
     /// The state is saved, or there is none: ends the run.
     pub(super) fn conclude(&mut self) {
-        let checkpoint = self.last_checkpoint.as_ref().map(|(name, _)| name.clone());
+        let checkpoint = self.last_checkpoint.as_ref().map(|checkpoint| checkpoint.name.clone());
         let is_done = self.committed == self.schedule.total();
         match checkpoint {
             Some(checkpoint) if is_done => {
@@ -49,16 +67,36 @@ impl Machine {
         if self.is_ended() {
             return;
         }
-        self.phase = Phase::Ended(match outcome {
+        let state = match outcome {
             Outcome::Done { .. } => "done",
             Outcome::Interrupted { .. } => "interrupted",
             Outcome::Failed { .. } => "failed",
-        });
+        };
+        let stop = Stop { kind: kind.into(), reason, exit_code };
         let ids: Vec<u32> = self.members.keys().copied().collect();
         for id in ids {
-            self.send(id, ToWorker::Stop(Stop { kind: kind.into(), reason: reason.clone(), exit_code }));
+            self.send(id, ToWorker::Stop(stop.clone()));
         }
+        self.phase = Phase::Ended(Ending::Told { state, stop });
         self.store_quarantine();
         self.actions.push(Action::Finish(outcome));
+    }
+
+    /// A worker comes when it is all over: one of the run is told how it ended, a new one is refused.
+    pub(super) fn joined_too_late(&mut self, session: SessionId, hello: &Hello) {
+        if let Err(refusal) = self.check(hello) {
+            return self.refuse(session, refusal);
+        }
+        match &self.phase {
+            Phase::Ended(Ending::Told { stop, .. }) if !hello.run_id.is_empty() => {
+                self.actions.push(Action::Send { session, message: ToWorker::Stop(stop.clone()) });
+                self.actions.push(Action::Close { session });
+            }
+            Phase::Ended(Ending::Fenced) => {
+                let reason = "another coordinator leads this run".to_owned();
+                self.refuse(session, (RefusalCode::RefusalFenced, reason).into());
+            }
+            _ => self.refuse(session, (RefusalCode::RefusalClosed, "the run is over".to_owned()).into()),
+        }
     }
 }

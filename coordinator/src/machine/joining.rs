@@ -1,5 +1,7 @@
 //! Who may join.
 
+use std::time::Duration;
+
 use blip2_proto::same_token;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::{Hello, RefusalCode, Refused, Welcome};
@@ -9,41 +11,64 @@ use super::{Action, Machine, Member, Phase, SessionId};
 /// Longest name and address a worker may have.
 const MAX_TEXT: usize = 256;
 
+/// Why a worker may not join.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    code: RefusalCode,
+    reason: String,
+    /// When it may come again, if at all.
+    retry_after: Duration,
+}
+
+impl From<(RefusalCode, String)> for Refusal {
+    fn from((code, reason): (RefusalCode, String)) -> Self {
+        Self { code, reason, retry_after: Duration::ZERO }
+    }
+}
+
 impl Machine {
     pub(super) fn joined(&mut self, session: SessionId, hello: Hello) {
         if self.member_of(session).is_some() {
             return;
         }
-        if let Err((code, reason)) = self.check(&hello) {
-            tracing::warn!(worker = %hello.name.escape_debug(), %reason, "a worker was refused");
-            return self.refuse(session, code, reason);
+        if let Err(refusal) = self.check(&hello).and_then(|()| self.check_time(&hello)) {
+            tracing::warn!(worker = %hello.name.escape_debug(), reason = %refusal.reason, "a worker was refused");
+            if refusal.code == RefusalCode::RefusalFenced {
+                self.ask_who_leads();
+            }
+            return self.refuse(session, refusal);
         }
-        // A worker that was restarted where the old one was replaces it.
-        let replaced = self.members.iter().find(|(_, member)| member.address == hello.exchange_address);
-        if let Some(id) = replaced.map(|(id, _)| *id) {
-            self.expel(id, "another worker took its place");
-        }
+        self.replace(&hello);
         if self.is_ended() {
-            return self.refuse_closed(session);
+            return self.joined_too_late(session, &hello);
         }
         let most = self.settings.most_workers(self.spec.slots);
         if self.members.len() >= most {
-            return self.refuse(session, RefusalCode::RefusalFull, format!("the run has its {most} workers"));
+            let reason = format!("the run has its {most} workers");
+            return self.refuse(session, (RefusalCode::RefusalFull, reason).into());
         }
         let id = self.next_member;
         self.next_member += 1;
-        tracing::info!(member = id, name = %hello.name, address = %hello.exchange_address, "a worker joined");
+        let held = self.held_by(&hello);
+        tracing::info!(
+            member = id, name = %hello.name, address = %hello.exchange_address,
+            holds = held.as_ref().map(|held| held.step), "a worker joined"
+        );
         let member = Member {
             session,
             name: hello.name,
             address: hello.exchange_address,
+            joined: self.now,
             last_seen: self.now,
-            holds: None,
-            leaving: false,
+            is_ready: false,
+            has_rejoined: !hello.run_id.is_empty(),
+            held,
+            is_leaving: false,
             strikes: 0,
             data_wait_share: 0.0,
         };
         self.members.insert(id, member);
+        self.doubt_holders();
         let step_deadline = self.settings.step_deadline().as_millis();
         let welcome = Welcome {
             member_id: id,
@@ -57,14 +82,28 @@ impl Machine {
             epoch: self.epoch,
         };
         self.send(id, ToWorker::Welcome(welcome));
-        if matches!(self.phase, Phase::Gathering { wanted, .. } if self.staying() >= wanted) {
-            self.regroup();
+        self.extend_grace_for_rejoiners();
+    }
+
+    /// A worker that comes again from where one is takes its place.
+    fn replace(&mut self, hello: &Hello) {
+        let same_place = |member: &Member| member.address == hello.exchange_address;
+        let Some(id) = self.members.iter().find(|(_, member)| same_place(member)).map(|(id, _)| *id) else {
+            return;
+        };
+        if hello.run_id.is_empty() {
+            return self.expel(id, "another worker took its place");
         }
+        // The same process on a new connection: the old one must not tell it to go.
+        if let Some(member) = self.members.get(&id) {
+            self.actions.push(Action::Close { session: member.session });
+        }
+        self.lost(id, "it came again on another connection");
     }
 
     /// Whether a worker belongs to this run, or why not.
-    fn check(&self, hello: &Hello) -> Result<(), (RefusalCode, String)> {
-        let refused = |code, reason: String| Err((code, reason));
+    pub(super) fn check(&self, hello: &Hello) -> Result<(), Refusal> {
+        let refused = |code, reason: String| Err(Refusal::from((code, reason)));
         if !same_token(&hello.token, &self.spec.token) {
             return refused(
                 RefusalCode::RefusalToken,
@@ -78,6 +117,13 @@ impl Machine {
             return refused(
                 RefusalCode::RefusalProtocol,
                 format!("an exchange address is needed, and name and address have at most {MAX_TEXT} bytes"),
+            );
+        }
+        if !hello.run_id.is_empty() && hello.run_id != self.spec.run_id {
+            let (theirs, ours) = (hello.run_id.escape_debug(), &self.spec.run_id);
+            return refused(
+                RefusalCode::RefusalRun,
+                format!("it is part of run {theirs}, this is run {ours}; start a new worker for this one"),
             );
         }
         if hello.binary != self.spec.binary {
@@ -96,19 +142,45 @@ impl Machine {
                 ),
             );
         }
-        if self.stopping.is_some() || matches!(self.phase, Phase::Saving) {
-            return refused(RefusalCode::RefusalClosed, "the run is ending".into());
+        Ok(())
+    }
+
+    /// Whether a worker of this run may join now.
+    fn check_time(&self, hello: &Hello) -> Result<(), Refusal> {
+        if hello.epoch > self.epoch {
+            let reason = format!(
+                "it knows epoch {} of this run, the newest here is {}: another coordinator leads",
+                hello.epoch, self.epoch
+            );
+            return Err((RefusalCode::RefusalFenced, reason).into());
+        }
+        if let Some(left) = self.flaps.away_for(self.now, &hello.name) {
+            let (limit, seconds) = (self.settings.flap_limit, left.as_secs_f64());
+            return Err(Refusal {
+                code: RefusalCode::RefusalCooldown,
+                reason: format!(
+                    "it was lost {limit} times within {} s; it may come again in {seconds:.0} s",
+                    self.settings.flap_window_s
+                ),
+                retry_after: left,
+            });
+        }
+        // Who was in the run may hold the state that is to be saved.
+        let is_ending = self.stopping.is_some() || matches!(self.phase, Phase::Saving { .. });
+        if is_ending && hello.run_id.is_empty() {
+            return Err((RefusalCode::RefusalClosed, "the run is ending".to_owned()).into());
         }
         Ok(())
     }
 
-    fn refuse(&mut self, session: SessionId, code: RefusalCode, reason: String) {
-        let refused = ToWorker::Refused(Refused { code: code.into(), reason, ..Refused::default() });
-        self.actions.push(Action::Send { session, message: refused });
+    pub(super) fn refuse(&mut self, session: SessionId, refusal: Refusal) {
+        let refused = Refused {
+            code: refusal.code.into(),
+            reason: refusal.reason,
+            retry_after_ms: u32::try_from(refusal.retry_after.as_millis()).unwrap_or(u32::MAX),
+            ..Refused::default()
+        };
+        self.actions.push(Action::Send { session, message: ToWorker::Refused(refused) });
         self.actions.push(Action::Close { session });
-    }
-
-    pub(super) fn refuse_closed(&mut self, session: SessionId) {
-        self.refuse(session, RefusalCode::RefusalClosed, "the run is over".into());
     }
 }

@@ -8,31 +8,76 @@ use blip2_collective::deal_slots;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::{Abort, Assignment, Failed, Fresh, MemberSlots, Stop, StopKind, assignment};
 
-use super::{Action, AfterElection, Machine, Phase, StoreFailure};
+use super::{Action, Machine, Phase, StoreFailure};
 use crate::EpochMember;
 
 /// How long an epoch's object may take to be written.
 const ELECTION_DEADLINE: Duration = Duration::from_secs(120);
+/// Time between two attempts to write it.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+
+/// An epoch that is being taken.
+#[derive(Debug)]
+pub(super) struct Election {
+    until: Duration,
+    /// After a failed attempt: when to try again.
+    retry: Option<Duration>,
+    has_failed: bool,
+    pub(super) members: Vec<(u32, Range<u32>)>,
+    /// What the object says; every attempt says the same.
+    record: Vec<EpochMember>,
+    then: AfterElection,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AfterElection {
+    Step,
+    Save,
+}
 
 impl Machine {
-    /// Workers that do not want to go.
-    pub(super) fn staying(&self) -> usize {
-        self.members.values().filter(|member| !member.leaving).count()
-    }
-
-    pub(super) fn check_heartbeats(&mut self) {
-        let timeout = self.settings.heartbeat_timeout();
-        let silent =
-            self.members.iter().filter(|(_, member)| self.now.saturating_sub(member.last_seen) > timeout);
-        let silent: Vec<u32> = silent.map(|(id, _)| *id).collect();
+    /// Takes those for lost who are silent, and sends those away who do not get ready.
+    pub(super) fn check_members(&mut self) {
+        let (timeout, patience) = (self.settings.heartbeat_timeout(), self.settings.step_deadline());
+        let older = |than: Duration, limit: Duration| self.now.saturating_sub(than) > limit;
+        let members = self.members.iter();
+        let silent: Vec<u32> = members
+            .clone()
+            .filter(|(_, member)| older(member.last_seen, timeout))
+            .map(|(id, _)| *id)
+            .collect();
+        let stuck: Vec<u32> = members
+            .filter(|(_, member)| !member.is_ready && older(member.joined, patience))
+            .map(|(id, _)| *id)
+            .collect();
         for id in silent {
-            self.expel(id, &format!("no sign of life for {:.1} s", timeout.as_secs_f64()));
+            self.take_for_lost(id, &format!("no sign of life for {:.1} s", timeout.as_secs_f64()));
+        }
+        for id in stuck {
+            let seconds = patience.as_secs_f64();
+            self.expel(id, &format!("it has not loaded the run's models within {seconds:.0} s"));
         }
     }
 
     /// Tells a worker to go, for a fault of its own, and goes on without it.
     pub(super) fn expel(&mut self, id: u32, why: &str) {
-        let stop = Stop { kind: StopKind::StopFailed.into(), reason: why.to_owned(), exit_code: 1 };
+        self.dismiss(
+            id,
+            Stop { kind: StopKind::StopFailed.into(), reason: why.to_owned(), exit_code: 1 },
+            why,
+        );
+    }
+
+    /// Goes on without a worker that may be well: it may come back with the state it holds.
+    pub(super) fn take_for_lost(&mut self, id: u32, why: &str) {
+        self.dismiss(
+            id,
+            Stop { kind: StopKind::StopRejoin.into(), reason: why.to_owned(), exit_code: 0 },
+            why,
+        );
+    }
+
+    fn dismiss(&mut self, id: u32, stop: Stop, why: &str) {
         self.send(id, ToWorker::Stop(stop));
         if let Some(member) = self.members.get(&id) {
             self.actions.push(Action::Close { session: member.session });
@@ -45,6 +90,11 @@ impl Machine {
         let Some(member) = self.members.remove(&id) else { return };
         let fault = format!("step {}: worker {id} ({}) is lost: {why}", self.committed, member.name);
         self.fault(fault.clone());
+        self.progress.losses += 1;
+        if self.flaps.lost(self.now, &member.name, &self.settings) {
+            let (name, seconds) = (&member.name, self.settings.cooldown_s);
+            self.fault(format!("worker {name} was lost too often and is refused for {seconds} s"));
+        }
         self.abandon_saves_of(id);
         if self.is_ended() || !self.is_in_world(id) {
             return;
@@ -55,25 +105,22 @@ impl Machine {
                 self.regroup();
             }
             Phase::Settling { .. } => self.regroup(),
-            Phase::Saving => self.go_on_saving(),
+            Phase::Saving { .. } => self.go_on_saving(),
             // An election notices when it is over; gathering has no world.
-            Phase::Electing { .. } | Phase::Gathering { .. } | Phase::Ended(_) => {}
+            Phase::Electing(_) | Phase::Gathering(_) | Phase::Ended(_) => {}
         }
     }
 
     pub(super) fn leaving(&mut self, id: u32) {
         let Some(member) = self.members.get_mut(&id) else { return };
-        member.leaving = true;
+        member.is_leaving = true;
         let name = member.name.clone();
-        if self.staying() < self.settings.min_workers as usize
-            && !matches!(self.phase, Phase::Gathering { .. })
-        {
-            return self.stop_requested(format!("worker {id} ({name}) leaves and too few stay"));
+        let too_few = format!("worker {id} ({name}) leaves and too few stay");
+        if self.staying() < self.settings.min_workers as usize && !matches!(self.phase, Phase::Gathering(_)) {
+            return self.stop_requested(too_few);
         }
         match self.phase {
-            Phase::Gathering { .. } if self.is_holder(id) => {
-                self.stop_requested(format!("worker {id} ({name}) leaves and too few stay"));
-            }
+            Phase::Gathering(_) if self.committed > 0 && self.is_holder(id) => self.stop_requested(too_few),
             _ if !self.is_involved(id) => self.release(id),
             // It is released when the step is committed.
             _ => {}
@@ -92,7 +139,7 @@ impl Machine {
 
     pub(super) fn worker_failed(&mut self, id: u32, failed: Failed) {
         let name = self.members.get(&id).map_or(String::new(), |member| member.name.clone());
-        let runs = !matches!(self.phase, Phase::Gathering { .. });
+        let runs = !matches!(self.phase, Phase::Gathering(_));
         if runs && !self.is_involved(id) {
             return self.expel(id, &format!("it could not join: {}", failed.message));
         }
@@ -105,48 +152,28 @@ impl Machine {
         self.send_to_world(&ToWorker::Abort(Abort { epoch: self.epoch, reason: reason.to_owned() }));
     }
 
-    pub(super) fn is_holder(&self, id: u32) -> bool {
-        self.members.get(&id).is_some_and(|member| member.holds == Some(self.committed))
-    }
-
     /// Takes the next epoch with whoever is there, or waits for others.
     pub(super) fn regroup(&mut self) {
         self.world.clear();
+        self.move_ahead();
         if self.stopping.is_some() || self.committed == self.schedule.total() {
             return self.save_last();
         }
-        let wanted = self.settings.min_workers as usize;
-        if self.staying() < wanted {
-            if self.members.values().any(|member| member.leaving) {
+        let (wanted, there) = (self.settings.min_workers as usize, self.staying());
+        if there < wanted {
+            if self.members.values().any(|member| member.is_leaving) {
                 self.stopping = Some("workers leave and too few stay".into());
                 return self.save_last();
             }
-            self.fault(format!(
-                "step {}: waiting for {wanted} workers, {} are left",
-                self.committed,
-                self.staying()
-            ));
-            self.phase = Phase::Gathering { wanted, until: self.now + self.settings.rejoin_timeout() };
-            return;
+            self.fault(format!("step {}: waiting for {wanted} workers, {there} are left", self.committed));
+            return self.wait_for_others();
         }
-        self.return_to_what_is_held();
-        let members: Vec<u32> = self.members.keys().copied().collect();
+        if !self.is_state_at_hand() && !self.is_grace_over() {
+            return self.wait_for_others();
+        }
+        self.set_back();
+        let members: Vec<u32> = self.ready().collect();
         self.elect(&members, AfterElection::Step);
-    }
-
-    /// When nobody holds the committed state any more: to the last checkpoint.
-    pub(super) fn return_to_what_is_held(&mut self) {
-        let step = self.last_checkpoint.as_ref().map_or(0, |(_, step)| *step);
-        // A checkpoint of later steps, finished after the run was set back before it, is as good: it holds the same bits.
-        if step != self.committed && !self.members.keys().any(|id| self.is_holder(*id)) {
-            self.fault(format!(
-                "the state after {} steps is lost with all who held it: going on from {step}",
-                self.committed
-            ));
-            self.committed = step;
-            self.redone = 0;
-            self.forget_uncommitted_rows();
-        }
     }
 
     pub(super) fn elect(&mut self, members: &[u32], then: AfterElection) {
@@ -155,17 +182,35 @@ impl Machine {
             Err(error) => return self.fail(1, format!("the slots cannot be dealt: {error}")),
         };
         let members: Vec<(u32, Range<u32>)> = members.iter().copied().zip(dealt).collect();
+        #[cfg(feature = "planted-bugs")]
+        let members = self.overlapped(members);
         self.epoch += 1;
-        let record = members.iter().map(|(id, slots)| EpochMember {
+        let entry = |(id, slots): &(u32, Range<u32>)| EpochMember {
             id: *id,
             name: self.members.get(id).map_or(String::new(), |member| member.name.clone()),
             first_slot: slots.start,
             slot_count: slots.len() as u32,
-        });
-        let take = Action::TakeEpoch { epoch: self.epoch, step: self.committed, members: record.collect() };
-        self.actions.push(take);
+        };
+        let record = members.iter().map(entry).collect();
         self.world.clear();
-        self.phase = Phase::Electing { until: self.now + ELECTION_DEADLINE, members, then };
+        let until = self.now + ELECTION_DEADLINE;
+        let retry = Some(self.now);
+        self.phase = Phase::Electing(Election { until, retry, has_failed: false, members, record, then });
+        self.go_on_electing();
+    }
+
+    /// In [`Phase::Electing`]: writes the object (again) when it is time, gives up at the deadline.
+    pub(super) fn go_on_electing(&mut self) {
+        let (epoch, step) = (self.epoch, self.committed);
+        let Phase::Electing(election) = &mut self.phase else { return };
+        if self.now >= election.until {
+            return self
+                .fail(1, format!("membership epoch {epoch} could not be written to the store in time"));
+        }
+        if election.retry.take_if(|retry| self.now >= *retry).is_some() {
+            let members = election.record.clone();
+            self.actions.push(Action::TakeEpoch { epoch, step, members });
+        }
     }
 
     pub(super) fn epoch_taken(&mut self, epoch: u64, result: Result<(), StoreFailure>) {
@@ -174,14 +219,22 @@ impl Machine {
         }
         match result {
             Ok(()) => {}
-            Err(StoreFailure::Fenced(reason)) => return self.fail(4, reason),
-            Err(StoreFailure::Failed(reason)) => return self.fail(1, reason),
+            Err(StoreFailure::Fenced(reason)) => return self.fenced(reason),
+            Err(StoreFailure::Failed(reason)) => {
+                let Phase::Electing(election) = &mut self.phase else { return };
+                let is_first = !std::mem::replace(&mut election.has_failed, true);
+                election.retry = Some(self.now + RETRY_EVERY);
+                if is_first {
+                    self.fault(format!("epoch {epoch} cannot be written yet: {reason}"));
+                }
+                return;
+            }
         }
-        let Phase::Electing { members, then, .. } = &mut self.phase else { return };
-        let (members, then) = (std::mem::take(members), *then);
+        let Phase::Electing(election) = &mut self.phase else { return };
+        let (members, then) = (std::mem::take(&mut election.members), election.then);
         let somebody_left = members.iter().any(|(id, _)| !self.members.contains_key(id));
         let stop_intervened = then == AfterElection::Step && self.stopping.is_some();
-        if somebody_left || stop_intervened {
+        if somebody_left || stop_intervened || self.somebody_is_ahead() {
             return self.regroup();
         }
         self.world = members;
@@ -190,10 +243,13 @@ impl Machine {
             AfterElection::Step => {
                 self.progress.attempt_started(self.now);
                 self.phase = Phase::Stepping { since: self.now, reports: BTreeMap::new() };
+                if self.lacks_stage_end() {
+                    self.order_save(self.committed - 1, true, Vec::new());
+                }
             }
             AfterElection::Save => {
-                self.phase = Phase::Saving;
-                self.order_save(self.committed - 1, true);
+                self.phase = Phase::Saving { retry: None };
+                self.order_save(self.committed - 1, true, Vec::new());
             }
         }
     }
@@ -201,15 +257,15 @@ impl Machine {
     /// Tells the members of the new epoch their slots and where the state is.
     fn assign(&mut self) {
         let holder = self.world.iter().map(|(id, _)| *id).find(|id| self.is_holder(*id));
-        let state = match (self.committed, holder.and_then(|id| self.members.get(&id)), &self.last_checkpoint)
-        {
+        let holder = holder.and_then(|id| self.members.get(&id));
+        let state = match (self.committed, holder, &self.last_checkpoint) {
             (0, ..) => assignment::State::Fresh(Fresh {}),
             (_, Some(holder), _) => assignment::State::Peer(holder.address.clone()),
-            (_, None, Some((checkpoint, _))) => assignment::State::Checkpoint(checkpoint.clone()),
-            // Without a holder the committed steps were set back to the last checkpoint, or to 0 without one.
-            (_, None, None) => {
-                return self.fail(1, format!("nobody holds the state after {} steps", self.committed));
+            (step, None, Some(checkpoint)) if checkpoint.step == step => {
+                assignment::State::Checkpoint(checkpoint.name.clone())
             }
+            // Without a holder the committed steps were set back to the last checkpoint, or to 0 without one.
+            (step, None, _) => return self.fail(1, format!("nobody holds the state after {step} steps")),
         };
         let slots = self.world.iter().map(|(id, slots)| MemberSlots {
             member_id: *id,
@@ -222,26 +278,9 @@ impl Machine {
             members: slots.collect(),
             step: self.committed,
             state: Some(state),
-            ledger: None,
+            ledger: Some(self.ledger()),
         };
         tracing::info!(epoch = self.epoch, step = self.committed, members = self.world.len(), "a new epoch");
         self.send_to_world(&ToWorker::Assignment(assignment));
-    }
-
-    pub(super) fn gathering_timed_out(&mut self) {
-        let Phase::Gathering { wanted, .. } = self.phase else { return };
-        let (there, least) = (self.staying(), self.settings.min_workers as usize);
-        if there >= least {
-            self.fault(format!("starting with {there} of {wanted} workers: no more joined in time"));
-            return self.regroup();
-        }
-        let checkpoint = match &self.last_checkpoint {
-            Some((name, _)) => format!("continue from checkpoint {name}"),
-            None => "nothing is saved yet: start again".into(),
-        };
-        self.fail(
-            1,
-            format!("{there} of at least {least} workers are there and no more joined in time; {checkpoint}"),
-        );
     }
 }

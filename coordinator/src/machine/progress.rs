@@ -25,6 +25,8 @@ pub(super) struct Progress {
     useful: Duration,
     recent: VecDeque<Recent>,
     faults: VecDeque<String>,
+    /// Members lost so far.
+    pub(super) losses: u64,
 }
 
 #[derive(Debug)]
@@ -45,6 +47,7 @@ impl Progress {
             useful: Duration::ZERO,
             recent: VecDeque::new(),
             faults: VecDeque::new(),
+            losses: 0,
         }
     }
 
@@ -73,6 +76,12 @@ impl Progress {
         is_new
     }
 
+    /// Another coordinator reported the steps below `committed`, and knew the values of the last.
+    pub(super) fn skip_to(&mut self, committed: u64) {
+        self.reported = self.reported.max(committed);
+        self.values.clear();
+    }
+
     fn mean_seconds(&self) -> f64 {
         let total: f64 = self.recent.iter().map(|step| step.seconds).sum();
         if self.recent.is_empty() { 0.0 } else { total / self.recent.len() as f64 }
@@ -97,6 +106,7 @@ impl Machine {
         let elapsed = progress
             .first_attempt
             .map_or(0.0, |first| progress.last_commit.saturating_sub(first).as_secs_f64());
+        let (checkpoint_stall_seconds, checkpoint_seconds) = self.cost.newest();
         let left = self.schedule.total() - self.committed;
         let members = self.members.iter().map(|(id, member)| {
             let slots = self
@@ -127,18 +137,19 @@ impl Machine {
             quarantined: self.quarantine.len() as u64,
             members: members.collect(),
             faults: progress.faults.iter().cloned().collect(),
-            last_checkpoint: self.last_checkpoint.as_ref().map_or(String::new(), |(name, _)| name.clone()),
+            last_checkpoint: self.last_checkpoint.as_ref().map_or(String::new(), |saved| saved.name.clone()),
             eta_seconds: left as f64 * progress.mean_seconds(),
-            ..StatusReply::default()
+            checkpoint_stall_seconds,
+            checkpoint_seconds,
         }
     }
 
     fn state(&self) -> &'static str {
-        match self.phase {
-            Phase::Gathering { .. } => "waiting",
-            Phase::Electing { .. } | Phase::Stepping { .. } | Phase::Settling { .. } => "running",
-            Phase::Saving => "saving",
-            Phase::Ended(state) => state,
+        match &self.phase {
+            Phase::Gathering(_) => "waiting",
+            Phase::Electing(_) | Phase::Stepping { .. } | Phase::Settling { .. } => "running",
+            Phase::Saving { .. } => "saving",
+            Phase::Ended(ending) => ending.state(),
         }
     }
 }

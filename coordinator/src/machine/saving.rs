@@ -3,71 +3,86 @@
 use std::time::Duration;
 
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
-use blip2_proto::v1::{Commit, PartWritten};
+use blip2_proto::v1::{Commit, PartFailed, PartWritten, Quarantined};
 
-use super::{Action, AfterElection, Machine, Phase, StoreFailure};
-use crate::catalogue::{checkpoint_name, is_part_name};
+use super::membership::AfterElection;
+use super::{Action, Checkpoint, Machine, Phase, StoreFailure};
+use crate::checkpoint::is_part_name;
 use crate::{CheckpointRecord, PartRecord};
 
 /// Checkpoints being written at a time; more are not begun for the cadence's sake.
 const MOST_SAVES: usize = 2;
+/// Seconds until a checkpoint that could not be stored is tried again, doubled with each failure in a row.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A checkpoint of which parts are awaited, or whose COMMIT is being written.
 #[derive(Debug)]
 pub(super) struct Save {
-    record: CheckpointRecord,
+    pub(super) record: CheckpointRecord,
     /// Member and part, by part index.
     parts: Vec<(u32, Option<PartRecord>)>,
     until: Duration,
+    /// The longest that a member's steps stood still, and that its part took.
+    stall: f64,
+    seconds: f64,
 }
 
 impl Machine {
     pub(super) fn save_is_due(&self) -> bool {
-        let every = self.checkpoints.every_steps;
-        let by_cadence = every > 0 && self.committed.is_multiple_of(every) && self.saves.len() < MOST_SAVES;
-        let overdue = self.save_is_overdue && self.saves.len() < MOST_SAVES;
-        by_cadence || overdue || self.schedule.is_stage_end(self.committed) || self.stopping.is_some()
+        let overdue = self.overdue_save.is_some_and(|from| self.now >= from);
+        let wanted = (self.cadence_is_due() && self.overdue_save.is_none() || overdue)
+            && self.saves.len() < MOST_SAVES;
+        wanted || self.schedule.is_stage_end(self.committed) || self.stopping.is_some()
+    }
+
+    /// Whether the committed state ends a stage and is neither saved nor being saved: a coordinator or a member was lost
+    /// over it.
+    pub(super) fn lacks_stage_end(&self) -> bool {
+        self.schedule.is_stage_end(self.committed)
+            && !self.is_saved()
+            && !self.saves.values().any(|save| save.record.step == self.committed)
     }
 
     /// Commits `step` to all members; with `saves` they write their parts of a checkpoint.
-    pub(super) fn order_save(&mut self, step: u64, saves: bool) {
+    pub(super) fn order_save(&mut self, step: u64, saves: bool, rows: Vec<Quarantined>) {
         let mut name = String::new();
         if saves {
-            let mut record = CheckpointRecord::new(step + 1, self.schedule.stage_of(step), self.epoch);
-            record.run_id.clone_from(&self.spec.run_id);
-            record.config_hash.clone_from(&self.spec.config_hash);
-            record.manifest_hash.clone_from(&self.spec.manifest_hash);
-            let finite = self.progress.values.iter().filter(|value| value.value.is_finite());
-            record.values = finite.map(|value| (value.name.clone(), value.value)).collect();
-            name = checkpoint_name(step + 1, self.epoch);
-            let save = Save {
-                record,
-                parts: self.world.iter().map(|(id, _)| (*id, None)).collect(),
-                until: self.now + self.settings.step_deadline(),
-            };
+            let save = self.new_save(step);
+            name.clone_from(&save.record.name);
             self.saves.insert(name.clone(), save);
-            self.save_is_overdue = false;
+            self.overdue_save = None;
+            self.cost.begin(self.now);
         }
-        let part_count = self.world.len() as u32;
-        let commits: Vec<(u32, Commit)> = (0..)
-            .zip(&self.world)
-            .map(|(part_index, (id, _))| {
-                let save_checkpoint = name.clone();
-                (
-                    *id,
-                    Commit {
-                        epoch: self.epoch,
-                        step,
-                        save_checkpoint,
-                        part_index,
-                        part_count,
-                        ..Commit::default()
-                    },
-                )
-            })
-            .collect();
-        for (id, commit) in commits {
-            self.send(id, ToWorker::Commit(commit));
+        let commit = Commit {
+            epoch: self.epoch,
+            step,
+            save_checkpoint: name,
+            part_index: 0,
+            part_count: self.world.len() as u32,
+            coverage: self.coverage.to_messages(),
+            quarantined: rows,
+            durable_step: self.saved_step(),
+        };
+        let ids: Vec<u32> = self.world.iter().map(|(id, _)| *id).collect();
+        for (part_index, id) in (0..).zip(ids) {
+            self.send(id, ToWorker::Commit(Commit { part_index, ..commit.clone() }));
+        }
+    }
+
+    fn new_save(&self, step: u64) -> Save {
+        let mut record = CheckpointRecord::new(step + 1, self.schedule.stage_of(step), self.epoch);
+        record.run_id.clone_from(&self.spec.run_id);
+        record.config_hash.clone_from(&self.spec.config_hash);
+        record.manifest_hash.clone_from(&self.spec.manifest_hash);
+        record.coverage.clone_from(&self.coverage);
+        let finite = self.progress.values.iter().filter(|value| value.value.is_finite());
+        record.values = finite.map(|value| (value.name.clone(), value.value)).collect();
+        Save {
+            record,
+            parts: self.world.iter().map(|(id, _)| (*id, None)).collect(),
+            until: self.now + self.settings.step_deadline(),
+            stall: 0.0,
+            seconds: 0.0,
         }
     }
 
@@ -82,32 +97,69 @@ impl Machine {
             return self.expel(id, "it named a checkpoint part in a way that is no object name");
         }
         *place = Some(PartRecord { name: part.part, length: part.length, blake3: part.blake3 });
+        save.stall = save.stall.max(part.stall_seconds);
+        save.seconds = save.seconds.max(part.seconds);
         if save.parts.iter().any(|(_, part)| part.is_none()) {
             return;
         }
         save.record.parts = save.parts.iter().filter_map(|(_, part)| part.clone()).collect();
         save.until = self.now + self.settings.step_deadline();
+        self.cost.measured(save.stall, save.seconds);
         let record = save.record.clone();
         let in_progress = self.saves.keys().filter(|other| **other != name).cloned().collect();
         self.store_quarantine();
-        self.actions.push(Action::StoreCommit { record, epoch: self.epoch, in_progress });
+        let quarantine = self.rows_until(record.step);
+        self.actions.push(Action::StoreCommit { record, quarantine, epoch: self.epoch, in_progress });
+    }
+
+    pub(super) fn part_failed(&mut self, id: u32, part: PartFailed) {
+        let awaited =
+            |save: &super::Save| save.parts.iter().any(|(member, part)| *member == id && part.is_none());
+        if self.saves.get(&part.checkpoint).is_some_and(awaited) {
+            self.save_failed(
+                &part.checkpoint,
+                &format!("worker {id} cannot store its part: {}", part.reason),
+            );
+        }
     }
 
     pub(super) fn commit_stored(&mut self, name: &str, result: Result<(), StoreFailure>) {
-        let Some(save) = self.saves.remove(name) else { return };
         match result {
             Ok(()) => {}
-            Err(StoreFailure::Fenced(reason)) => return self.fail(4, reason),
-            Err(StoreFailure::Failed(reason)) => {
-                return self.fail(1, format!("checkpoint {name} cannot be written: {reason}"));
+            Err(StoreFailure::Fenced(reason)) => return self.fenced(reason),
+            Err(StoreFailure::Failed(reason)) if self.saves.contains_key(name) => {
+                return self.save_failed(name, &format!("its COMMIT cannot be written: {reason}"));
             }
+            Err(StoreFailure::Failed(_)) => return,
         }
+        let Some(save) = self.saves.remove(name) else { return };
         tracing::info!(checkpoint = name, "a checkpoint is complete");
-        if self.last_checkpoint.as_ref().is_none_or(|(_, step)| *step <= save.record.step) {
-            self.last_checkpoint = Some((name.to_owned(), save.record.step));
+        self.save_failures = 0;
+        let record = save.record;
+        if self.last_checkpoint.as_ref().is_none_or(|newest| newest.step <= record.step) {
+            self.last_checkpoint =
+                Some(Checkpoint { name: record.name, step: record.step, coverage: record.coverage });
         }
-        if matches!(self.phase, Phase::Saving) {
+        if matches!(self.phase, Phase::Saving { .. }) {
             self.go_on_saving();
+        }
+    }
+
+    /// A checkpoint could not be stored: another is tried later, or the run ends.
+    fn save_failed(&mut self, name: &str, why: &str) {
+        self.save_failures += 1;
+        let (failures, most) = (self.save_failures, self.checkpoints.max_failures);
+        self.abandon(name, why);
+        if failures >= most {
+            return self.fail(
+                1,
+                format!("{failures} checkpoints in a row could not be stored; the last: {name}: {why}"),
+            );
+        }
+        let retry = self.now + RETRY_AFTER * 2u32.saturating_pow(failures.min(6) - 1);
+        self.overdue_save = Some(retry);
+        if let Phase::Saving { retry: at } = &mut self.phase {
+            *at = Some(retry);
         }
     }
 
@@ -129,7 +181,7 @@ impl Machine {
 
     fn abandon(&mut self, name: &str, why: &str) {
         self.saves.remove(name);
-        self.save_is_overdue = true;
+        self.overdue_save = Some(self.now);
         self.fault(format!("checkpoint {name} is abandoned: {why}"));
     }
 
@@ -140,17 +192,18 @@ impl Machine {
             .filter(|(_, save)| self.now >= save.until)
             .map(|(name, _)| name.clone())
             .collect();
-        for name in &late {
-            self.abandon(name, "it was not written in time");
-        }
-        if !late.is_empty() && matches!(self.phase, Phase::Saving) {
-            self.go_on_saving();
+        for name in late {
+            if !self.is_ended() {
+                self.save_failed(&name, "it was not written in time");
+            }
         }
     }
 
     /// In [`Phase::Saving`]: concludes, waits on, or tries again.
     pub(super) fn go_on_saving(&mut self) {
-        if self.is_saved() {
+        if matches!(self.phase, Phase::Saving { retry: Some(_) }) {
+            // Its time comes.
+        } else if self.is_saved() {
             self.conclude();
         } else if !self.saves.values().any(|save| save.record.step == self.committed) {
             self.save_last();
@@ -158,16 +211,16 @@ impl Machine {
     }
 
     pub(super) fn is_saved(&self) -> bool {
-        let saved = self.last_checkpoint.as_ref().map_or(0, |(_, step)| *step);
-        saved == self.committed && !self.saves.values().any(|save| save.record.step == self.committed)
+        self.saved_step() == self.committed
     }
 
     /// Writes a checkpoint of the committed state with those who hold it, then concludes.
     pub(super) fn save_last(&mut self) {
+        self.move_ahead();
         if self.is_saved() {
             return self.conclude();
         }
-        let holders: Vec<u32> = self.members.keys().copied().filter(|id| self.is_holder(*id)).collect();
+        let holders: Vec<u32> = self.ready().filter(|id| self.is_holder(*id)).collect();
         if holders.is_empty() {
             return self.nothing_to_save();
         }
@@ -179,9 +232,13 @@ impl Machine {
         self.elect(&holders, AfterElection::Save);
     }
 
-    /// The committed state is lost with all who held it.
+    /// Nobody is there who holds the committed state: they may come back; else it is lost.
     fn nothing_to_save(&mut self) {
-        self.return_to_what_is_held();
-        if self.stopping.is_some() { self.conclude() } else { self.regroup() }
+        self.world.clear();
+        if !self.is_grace_over() {
+            return self.wait_for_others();
+        }
+        self.set_back();
+        if self.is_saved() && self.stopping.is_some() { self.conclude() } else { self.regroup() }
     }
 }

@@ -1,31 +1,32 @@
-//! The steps: reports, commits, and attempts that fail.
+//! The steps: reports and commits.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
-use blip2_proto::v1::{NamedValue, StepDone, StepFailed};
+use blip2_dataset::Coverage;
+use blip2_proto::v1::{NamedValue, Quarantined, StepDone, StepFailed};
 
-use super::{Action, CommittedStep, Machine, Phase, Report};
-
-/// Failed attempts in a row in which a member must be suspected to be sent away though it lives.
-const STRIKES: u32 = 2;
+use super::holding::{Held, record};
+use super::{Action, CommittedStep, Machine, Member, Phase, Report};
+use crate::coverage::coverage_of;
 
 impl Machine {
-    /// After this long without a commit the members that said nothing are to blame: the deadline of their own
-    /// collectives, and time for those who waited to say so.
-    pub(super) fn step_patience(&self) -> Duration {
-        self.settings.step_deadline() + self.settings.heartbeat_timeout()
-    }
-
     pub(super) fn step_done(&mut self, id: u32, done: StepDone) {
         if done.epoch != self.epoch || done.step != self.committed || !self.is_in_world(id) {
             return;
         }
+        // Who has done the step holds the state before it.
+        let held = Held { step: self.committed, coverage: self.coverage.clone() };
+        if let Some(member) = self.members.get_mut(&id) {
+            member.held = Some(held);
+        }
+        let needed = self.world.len();
+        #[cfg(feature = "planted-bugs")]
+        let needed = needed - usize::from(needed > 1 && self.has(super::PlantedBug::CommitsWithoutAll));
         match &mut self.phase {
             Phase::Stepping { reports, .. } => {
                 reports.entry(id).or_insert(Report::Done(done));
                 // A failed report would have ended this phase: these are all done.
-                if reports.len() == self.world.len() {
+                if reports.len() >= needed {
                     self.commit();
                 }
             }
@@ -59,74 +60,6 @@ impl Machine {
         }
     }
 
-    /// No member's loss explains the failed attempt: sends away who is to blame, if anybody, and redoes the step.
-    pub(super) fn settled(&mut self) {
-        let Phase::Settling { since, reports, .. } = &mut self.phase else { return };
-        let (since, reports) = (*since, std::mem::take(reports));
-        let members: BTreeSet<u32> = std::mem::take(&mut self.world).into_iter().map(|(id, _)| id).collect();
-        let mut reasons = Vec::new();
-        let mut suspected: BTreeSet<u32> = BTreeSet::new();
-        for (reporter, report) in &reports {
-            if let Report::Failed { reason, suspects } = report {
-                reasons.push(format!("worker {reporter}: {reason}"));
-                suspected.extend(suspects.iter().filter(|id| *id != reporter && members.contains(id)));
-            }
-        }
-        for id in &suspected {
-            if let Some(member) = self.members.get_mut(id) {
-                member.strikes += 1;
-            }
-        }
-        let silent: Vec<u32> = suspected.iter().copied().filter(|id| !reports.contains_key(id)).collect();
-        let hung = self.now.saturating_sub(since) >= self.settings.step_deadline() && !silent.is_empty();
-        if hung {
-            for id in silent {
-                self.expel(id, "it did not answer the others within the step's deadline");
-            }
-        } else if let Some(id) = self.most_suspect(&suspected) {
-            self.expel(id, "others cannot reach it");
-        } else {
-            self.redone += 1;
-        }
-        if self.redone > self.settings.max_redo {
-            let (step, redone) = (self.committed, self.settings.max_redo);
-            return self.fail(
-                1,
-                format!("step {step} failed after {redone} redone attempts: {}", reasons.join("; ")),
-            );
-        }
-        self.regroup();
-    }
-
-    /// The member that others suspected most often, the youngest of several.
-    fn most_suspect(&self, suspected: &BTreeSet<u32>) -> Option<u32> {
-        let strikes = |id: &u32| self.members.get(id).map_or(0, |member| member.strikes);
-        let id = suspected.iter().copied().max_by_key(|id| (strikes(id), *id))?;
-        (strikes(&id) >= STRIKES).then_some(id)
-    }
-
-    /// The deadline passed and the members that waited said nothing of it, or one that hangs is waited for by nobody.
-    pub(super) fn step_timed_out(&mut self) {
-        let Phase::Stepping { reports, .. } = &self.phase else { return };
-        let silent: Vec<u32> =
-            self.world.iter().map(|(id, _)| *id).filter(|id| !reports.contains_key(id)).collect();
-        let seconds = self.step_patience().as_secs_f64();
-        let why = format!("step {} is not done after {seconds:.0} s", self.committed);
-        if silent.len() == self.world.len() {
-            return self.fail(
-                1,
-                format!("{why} by any worker; raise coordinator.step_deadline_s if a step takes that long"),
-            );
-        }
-        self.abort(&why);
-        // Without a world the losses that follow are taken in one go.
-        self.world.clear();
-        for id in silent {
-            self.expel(id, &why);
-        }
-        self.regroup();
-    }
-
     /// All members are done: the step counts.
     fn commit(&mut self) {
         let Phase::Stepping { since, reports } = &mut self.phase else { return };
@@ -141,18 +74,25 @@ impl Machine {
         if let Some(difference) = disagreement(&reports) {
             return self.fail(1, format!("step {}: {difference}; the run cannot be trusted", self.committed));
         }
-        let step = self.committed;
-        self.committed += 1;
+        let used = match self.used_by_step(&reports) {
+            Ok(used) => used,
+            Err(reason) => {
+                return self.fail(1, format!("step {}: {reason}; the run cannot be trusted", self.committed));
+            }
+        };
+        let (step, stage) = (self.committed, self.schedule.stage_of(self.committed));
+        self.count(stage, used);
         (self.redone, self.last_saves) = (0, 0);
+        let held = Held { step: self.committed, coverage: self.coverage.clone() };
         for (id, _) in &self.world {
             if let Some(member) = self.members.get_mut(id) {
-                member.holds = Some(self.committed);
+                member.held = Some(held.clone());
                 member.strikes = 0;
                 let done = reports.get(id);
                 member.data_wait_share = done.map_or(0.0, |done| share(done.data_wait_seconds, done.seconds));
             }
         }
-        let committed = self.summarise(step, reports);
+        let (committed, rows) = self.summarise(step, stage, reports);
         if self.progress.committed(self.now, since, &committed) {
             self.actions.push(Action::Report(committed));
         }
@@ -160,48 +100,100 @@ impl Machine {
             return self.fail(3, message);
         }
         let saves = self.save_is_due();
-        self.order_save(step, saves);
+        self.order_save(step, saves, rows);
         self.after_commit();
     }
 
-    fn summarise(&mut self, step: u64, reports: BTreeMap<u32, StepDone>) -> CommittedStep {
+    /// What all members' slots used in the step: as many samples as the stage's global batch has.
+    fn used_by_step(&self, reports: &BTreeMap<u32, StepDone>) -> Result<Coverage, String> {
+        let (stage, step) = (self.schedule.stage_of(self.committed), self.committed);
+        let mut sum = Coverage::default();
+        for (id, done) in reports {
+            let used = done.coverage.as_ref().filter(|used| used.stage == stage).and_then(coverage_of);
+            let used = used.ok_or_else(|| format!("worker {id} does not say which samples it used"))?;
+            #[cfg(feature = "planted-bugs")]
+            let used = match sum.samples > 0 && self.has(super::PlantedBug::CoverageDropped) {
+                true => Coverage { digest: 0, ..used },
+                false => used,
+            };
+            sum += used;
+        }
+        let batch = self.schedule.samples_of(stage, step + 1) - self.schedule.samples_of(stage, step);
+        if sum.samples == batch {
+            return Ok(sum);
+        }
+        Err(format!("its members used {} samples of a batch of {batch}", sum.samples))
+    }
+
+    /// Counts the step.
+    fn count(&mut self, stage: u32, used: Coverage) {
+        self.coverage.add(stage, used);
+        #[cfg(feature = "planted-bugs")]
+        if self.has(super::PlantedBug::CommitsTwice) && self.world.len() > 1 {
+            return;
+        }
+        #[cfg(feature = "planted-bugs")]
+        if self.has(super::PlantedBug::SkipsAStep) && self.committed + 2 < self.schedule.total() {
+            self.committed += 1;
+        }
+        self.committed += 1;
+        if !self.rows_ahead.is_empty() {
+            self.sort_rows();
+        }
+        self.doubt_holders();
+    }
+
+    /// The step in numbers, and the rows it met.
+    fn summarise(
+        &mut self,
+        step: u64,
+        stage: u32,
+        reports: BTreeMap<u32, StepDone>,
+    ) -> (CommittedStep, Vec<Quarantined>) {
         let mut committed = CommittedStep {
             step,
-            stage: self.schedule.stage_of(step),
+            stage,
             epoch: self.epoch,
             values: Vec::new(),
             seconds: 0.0,
             data_wait_seconds: 0.0,
             samples: 0,
         };
+        let mut rows = Vec::new();
         for (_, done) in reports {
             committed.seconds = committed.seconds.max(done.seconds);
             committed.data_wait_seconds = committed.data_wait_seconds.max(done.data_wait_seconds);
             committed.samples += done.samples;
             committed.values = done.values;
-            self.take_quarantined(done.quarantined);
+            rows.extend(done.quarantined.into_iter().map(|row| Quarantined { step, ..row }));
         }
-        committed
+        self.quarantine.extend(rows.iter().cloned().map(record));
+        (committed, rows)
     }
 
     /// Goes on: ends the run, changes the membership, or waits for the next step.
     fn after_commit(&mut self) {
         if self.stopping.is_some() {
             self.abort("the run stops after this step");
-            self.phase = Phase::Saving;
+            self.phase = Phase::Saving { retry: None };
             return;
         }
         if self.committed == self.schedule.total() {
-            self.phase = Phase::Saving;
+            self.phase = Phase::Saving { retry: None };
             return;
         }
         let in_world: BTreeSet<u32> = self.world.iter().map(|(id, _)| *id).collect();
-        let joiners = self.members.iter().any(|(id, member)| !member.leaving && !in_world.contains(id));
+        let joins =
+            |(id, member): (&u32, &Member)| member.is_ready && !member.is_leaving && !in_world.contains(id);
+        let joiners = self.members.iter().any(joins);
+        // Somebody must hand the state on to those who join.
+        let hands_on = |id: &u32| self.members.get(id).is_some_and(|member| !member.is_leaving);
         let leavers: Vec<u32> = self
             .members
             .iter()
-            .filter(|(id, member)| member.leaving && !self.must_still_save(**id))
+            .filter(|(id, member)| member.is_leaving && !self.must_still_save(**id))
             .map(|(id, _)| *id)
+            .filter(|_| in_world.iter().any(hands_on))
             .collect();
         if !joiners && leavers.is_empty() {
             self.progress.attempt_started(self.now);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::coverage::Coverage;
 use crate::error::{DatasetError, Result};
 use crate::loader::SlotBatch;
 use crate::loader::prepare::{Prepared, Preparer};
@@ -206,11 +207,12 @@ impl Shared {
     fn batches(&self, samples: Vec<Result<Prepared>>) -> Result<Vec<SlotBatch>> {
         let batch = self.preparer.batch_per_slot() as usize;
         let mut samples = samples.into_iter();
-        self.preparer.slots().map(|slot| slot_batch(slot, samples.by_ref().take(batch))).collect()
+        let stage = self.preparer.stage();
+        self.preparer.slots().map(|slot| slot_batch(stage, slot, samples.by_ref().take(batch))).collect()
     }
 }
 
-fn slot_batch(slot: u32, samples: impl Iterator<Item = Result<Prepared>>) -> Result<SlotBatch> {
+fn slot_batch(stage: u32, slot: u32, samples: impl Iterator<Item = Result<Prepared>>) -> Result<SlotBatch> {
     let mut batch = SlotBatch {
         slot,
         pixels: Vec::new(),
@@ -219,6 +221,7 @@ fn slot_batch(slot: u32, samples: impl Iterator<Item = Result<Prepared>>) -> Res
         captions: Vec::new(),
         samples: Vec::new(),
         addresses: Vec::new(),
+        coverage: Coverage::default(),
         quarantined: Vec::new(),
     };
     for prepared in samples {
@@ -227,6 +230,7 @@ fn slot_batch(slot: u32, samples: impl Iterator<Item = Result<Prepared>>) -> Res
         batch.ids.extend(content.tokens.ids);
         batch.mask.extend(content.tokens.mask);
         batch.captions.push(content.caption);
+        batch.coverage += Coverage::of(stage, sample, address.row_id());
         batch.samples.push(sample);
         batch.addresses.push(address);
         batch.quarantined.extend(quarantined);

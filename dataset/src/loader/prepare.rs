@@ -6,13 +6,10 @@ use crate::error::{DatasetError, Result};
 use crate::image_decode::decode_image;
 use crate::loader::LoaderSpec;
 use crate::loader::cache::RowGroupCache;
-use crate::plan::{PartId, RowAddress, RowGroupId};
+use crate::plan::{PartId, RowAddress, RowGroupId, SUBSTITUTE_TRIES};
 use crate::quarantine::QuarantineRecord;
 use crate::random::KeyedRng;
 use crate::text::{MAX_CAPTION_WORDS, Tokens, clean_caption};
-
-/// Substitutes tried in place of an unusable row.
-const SUBSTITUTE_TRIES: u32 = 64;
 
 /// A sample ready to be put into a batch.
 #[derive(Debug)]
@@ -65,6 +62,11 @@ impl Preparer {
         self.spec.first_step..self.spec.last_step
     }
 
+    /// The training stage.
+    pub(super) fn stage(&self) -> u32 {
+        self.spec.stage
+    }
+
     /// Decode threads.
     pub(super) fn threads(&self) -> usize {
         self.spec.settings.decode_threads
@@ -108,18 +110,15 @@ impl Preparer {
         let sample = (step * u64::from(spec.slots_total) + u64::from(slot)) * batch + u64::from(index);
         let part = spec.plan.part(slot, position);
         let planned = spec.plan.locate(slot, position);
-        let mut address = planned;
         let mut quarantined: Vec<QuarantineRecord> = Vec::new();
-        for attempt in 0..=SUBSTITUTE_TRIES {
-            if !quarantined.iter().any(|record| self.is_at(record, address)) {
-                match self.content(address, part, sample)? {
-                    Ok(content) => return Ok(Prepared { sample, address, content, quarantined }),
-                    Err(unusable) => quarantined.push(self.record(address, sample, unusable)),
-                }
+        for address in spec.plan.candidates(slot, position, sample) {
+            if quarantined.iter().any(|record| self.is_at(record, address)) {
+                continue;
             }
-            let key = [u64::from(spec.stage), sample, u64::from(attempt)];
-            let offset = KeyedRng::new(spec.seed, "substitute", &key).below(spec.plan.part_rows());
-            address = spec.plan.row_of_part(part, offset);
+            match self.content(address, part, sample)? {
+                Ok(content) => return Ok(Prepared { sample, address, content, quarantined }),
+                Err(unusable) => quarantined.push(self.record(address, sample, unusable)),
+            }
         }
         Err(DatasetError::NoUsableRow {
             sample,

@@ -153,6 +153,10 @@ fn bad_rows_are_quarantined_and_replaced() {
                 assert!(batch.samples.contains(&record.sample));
                 reasons.insert(record.key.clone(), record.reason.clone());
             }
+            let used = batch.samples.iter().zip(&batch.addresses);
+            let coverage: Coverage = used.map(|(sample, row)| Coverage::of(1, *sample, row.row_id())).sum();
+            assert_eq!(batch.coverage, coverage, "that of the rows really used");
+            assert_eq!(batch.coverage == expected.coverage, batch.quarantined.is_empty());
             let bad: Vec<_> = batch.quarantined.iter().map(|record| record.sample).collect();
             for (i, sample) in batch.samples.iter().enumerate() {
                 let part = fixture.spec.plan.part(batch.slot, step.step * 3 + i as u64);
@@ -172,6 +176,31 @@ fn bad_rows_are_quarantined_and_replaced() {
     assert!(reasons["key-3"].contains("truncated") && reasons["key-25"].contains("sha256"), "{reasons:?}");
     assert!(reasons["key-14"].contains("text") && reasons["key-47"].contains("text"), "{reasons:?}");
     assert!(reasons["key-36"].contains("failed_to_download"), "{reasons:?}");
+}
+
+#[test]
+fn an_audit_finds_what_was_loaded_from_the_list_of_bad_rows_alone() {
+    let bad = Corpus::with_rows(60).row_group(10).truncated(3).captionless(14).captionless(15).failed(36);
+    let (_folder, sources) = write(bad);
+    let fixture = fixture(&sources);
+    let steps = fixture.load(|spec| spec.last_step = 15);
+    let records = steps.iter().flat_map(|step| &step.slots).flat_map(|slot| slot.quarantined.clone());
+    let quarantined: Vec<_> = crate::QuarantineList::from_iter(records).iter().cloned().collect();
+    let audit = crate::audit_stage(&crate::AuditSpec {
+        manifest: &fixture.spec.manifest,
+        key: fixture.spec.plan.key(),
+        slots: 4,
+        window_row_groups: 2,
+        batch_per_slot: 3,
+        marks: &[5, 15],
+        quarantined: &quarantined,
+        threads: 1,
+    });
+    let audit = audit.unwrap();
+    assert_eq!(audit.problems, Vec::<String>::new());
+    assert_eq!(audit.coverage[0], steps[..5].iter().map(StepBatch::coverage).sum());
+    assert_eq!(audit.coverage[1], steps.iter().map(StepBatch::coverage).sum());
+    assert!(audit.substitutions.len() >= 8 && audit.uses.is_exact(), "{}", audit.substitutions.len());
 }
 
 #[test]

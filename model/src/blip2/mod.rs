@@ -19,6 +19,7 @@ use crate::host::ints;
 use crate::language_model::LanguageModel;
 use crate::qformer::QFormerConfig;
 use crate::stage2::Stage2Model;
+use crate::tape::Tape;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::vision::{EVA_PREFIX, ImageEncoder};
 use crate::weights::{NameStyle, WeightSource, load};
@@ -125,7 +126,8 @@ impl Blip2 {
     /// - pixels `[b, 3, image_size, image_size]`; ids `[b, T]`, where each row holds as many image tokens as
     ///   there are queries; output `[b, T, width]`
     pub fn inputs(&self, pixels: Tensor<4>, ids: Tensor<2, Int>) -> Result<Tensor<3>, ModelError> {
-        let soft_prompt = self.stage2.forward(self.encoder.forward(pixels)?, &mut Dropout::off())?;
+        let features = self.encoder.forward(pixels)?;
+        let soft_prompt = self.stage2.forward(features, &mut Dropout::off(), &mut Tape::whole())?;
         place_soft_prompt(&self.language_model, soft_prompt, ids, self.tokens.image)
     }
 

@@ -14,6 +14,7 @@ use burn::tensor::{Device, Int, Tensor};
 use crate::ModelError;
 use crate::dropout::Dropout;
 use crate::layers::{BLOCKED, Embedding, LayerNorm};
+use crate::tape::{Segment, Tape};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
 /// Sizes of a [`QFormer`].
@@ -122,7 +123,7 @@ impl QFormer {
         self.layers.iter().map(|layer| layer.image_key_value(image_embeds.clone())).collect()
     }
 
-    /// The query-only pass.
+    /// The query-only pass. Every pass cuts `tape` behind the embeddings and behind each layer.
     ///
     /// # Shapes
     /// - queries `[b, Q, hidden]`; output `[b, Q, hidden]` and each layer's self-attention keys and values,
@@ -132,12 +133,13 @@ impl QFormer {
         queries: Tensor<3>,
         image: &ImageKeyValues,
         dropout: &mut Dropout,
+        tape: &mut Tape,
     ) -> (Tensor<3>, Vec<KeyValue>) {
-        let mut hidden = dropout.forward(self.norm.forward(queries));
+        let mut hidden = self.inputs(queries, dropout, tape);
         let mut cache = Vec::with_capacity(self.layers.len());
-        for (layer, image) in self.layers.iter().zip(image) {
+        for (index, (layer, image)) in self.layers.iter().zip(image).enumerate() {
             let (next, key_value) = layer.forward_queries(hidden, image.as_ref(), dropout);
-            hidden = next;
+            hidden = tape.cut(Segment::Layer(index), next);
             cache.push(key_value);
         }
         (hidden, cache)
@@ -152,11 +154,13 @@ impl QFormer {
         ids: Tensor<2, Int>,
         mask: Tensor<2, Int>,
         dropout: &mut Dropout,
+        tape: &mut Tape,
     ) -> Result<Tensor<3>, ModelError> {
         let mask = key_mask(mask);
-        let mut hidden = dropout.forward(self.norm.forward(self.embed(ids)?));
-        for layer in &self.layers {
-            hidden = layer.forward_text(hidden, None, Some(mask.clone()), dropout);
+        let mut hidden = self.inputs(self.embed(ids)?, dropout, tape);
+        for (index, layer) in self.layers.iter().enumerate() {
+            let next = layer.forward_text(hidden, None, Some(mask.clone()), dropout);
+            hidden = tape.cut(Segment::Layer(index), next);
         }
         Ok(hidden)
     }
@@ -172,15 +176,18 @@ impl QFormer {
         mask: Tensor<2, Int>,
         image: &ImageKeyValues,
         dropout: &mut Dropout,
+        tape: &mut Tape,
     ) -> Result<Tensor<3>, ModelError> {
         let [batch, count, _] = queries.dims();
         let queries_mask = Tensor::ones([batch, count], &mask.device());
         let mask = key_mask(Tensor::cat(vec![queries_mask, mask], 1));
         let joined = Tensor::cat(vec![queries, self.embed(ids)?], 1);
-        let mut hidden = dropout.forward(self.norm.forward(joined));
+        let mut hidden = self.inputs(joined, dropout, tape);
         let last = self.layers.len() - 1;
         for (index, (layer, image)) in self.layers.iter().zip(image).enumerate() {
-            hidden = layer.forward_joint(hidden, count, image.as_ref(), mask.clone(), index == last, dropout);
+            let (mask, is_last) = (mask.clone(), index == last);
+            let next = layer.forward_joint(hidden, count, image.as_ref(), mask, is_last, dropout);
+            hidden = tape.cut(Segment::Layer(index), next);
         }
         Ok(hidden)
     }
@@ -197,15 +204,22 @@ impl QFormer {
         mask: Tensor<2, Int>,
         cache: &[KeyValue],
         dropout: &mut Dropout,
+        tape: &mut Tape,
     ) -> Result<Tensor<3>, ModelError> {
         let [batch, length] = ids.dims();
         let queries = cache.first().map_or(0, KeyValue::length);
         let mask = caption_mask(mask, batch, queries, length);
-        let mut hidden = dropout.forward(self.norm.forward(self.embed(ids)?));
-        for (layer, past) in self.layers.iter().zip(cache) {
-            hidden = layer.forward_text(hidden, Some(past), Some(mask.clone()), dropout);
+        let mut hidden = self.inputs(self.embed(ids)?, dropout, tape);
+        for (index, (layer, past)) in self.layers.iter().zip(cache).enumerate() {
+            let next = layer.forward_text(hidden, Some(past), Some(mask.clone()), dropout);
+            hidden = tape.cut(Segment::Layer(index), next);
         }
         Ok(hidden)
+    }
+
+    /// What enters the first layer.
+    fn inputs(&self, embedded: Tensor<3>, dropout: &mut Dropout, tape: &mut Tape) -> Tensor<3> {
+        tape.cut(Segment::Inputs, dropout.forward(self.norm.forward(embedded)))
     }
 
     fn embed(&self, ids: Tensor<2, Int>) -> Result<Tensor<3>, ModelError> {
@@ -304,7 +318,16 @@ mod tests {
         let image = qformer.image_key_values(image);
         let other = ids.clone().mask_fill(mask.clone().equal_scalar(0), 17);
         let run = |ids| {
-            qformer.forward_joint(queries.clone(), ids, mask.clone(), &image, &mut Dropout::off()).unwrap()
+            qformer
+                .forward_joint(
+                    queries.clone(),
+                    ids,
+                    mask.clone(),
+                    &image,
+                    &mut Dropout::off(),
+                    &mut Tape::whole(),
+                )
+                .unwrap()
         };
         assert!(max_difference(run(ids), run(other)) < 1e-6);
     }
@@ -314,8 +337,11 @@ mod tests {
         let (_, qformer) = small();
         let (image, queries, ids, mask) = inputs();
         let image = qformer.image_key_values(image);
-        let (alone, _) = qformer.forward_queries(queries.clone(), &image, &mut Dropout::off());
-        let joint = qformer.forward_joint(queries, ids, mask, &image, &mut Dropout::off()).unwrap();
+        let (alone, _) =
+            qformer.forward_queries(queries.clone(), &image, &mut Dropout::off(), &mut Tape::whole());
+        let joint = qformer
+            .forward_joint(queries, ids, mask, &image, &mut Dropout::off(), &mut Tape::whole())
+            .unwrap();
         assert!(max_difference(alone, joint) > 1e-4);
     }
 
@@ -324,9 +350,11 @@ mod tests {
         let (_, qformer) = small();
         let (image, queries, ids, mask) = inputs();
         let image = qformer.image_key_values(image);
-        let (_, cache) = qformer.forward_queries(queries, &image, &mut Dropout::off());
+        let (_, cache) = qformer.forward_queries(queries, &image, &mut Dropout::off(), &mut Tape::whole());
         let run = |ids: Tensor<2, Int>| {
-            qformer.forward_caption(ids, mask.clone(), &cache, &mut Dropout::off()).unwrap()
+            qformer
+                .forward_caption(ids, mask.clone(), &cache, &mut Dropout::off(), &mut Tape::whole())
+                .unwrap()
         };
         let changed = ids.clone().slice_assign([0..2, 2..3], Tensor::from_ints([[11], [12]], &ids.device()));
         let (a, b) = (run(ids), run(changed));
@@ -338,7 +366,10 @@ mod tests {
     fn text_longer_than_the_position_table_is_refused() {
         let (_, qformer) = small();
         let ids = Tensor::<2, Int>::zeros([1, 9], &Device::flex());
-        let error = qformer.forward_text(ids.clone(), ids, &mut Dropout::off()).unwrap_err().to_string();
+        let error = qformer
+            .forward_text(ids.clone(), ids, &mut Dropout::off(), &mut Tape::whole())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("9 tokens") && error.contains("8 rows"), "{error}");
     }
 

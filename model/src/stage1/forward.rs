@@ -9,6 +9,7 @@ use crate::ModelError;
 use crate::dropout::Dropout;
 use crate::loss::{IGNORED, Loss, cross_entropy};
 use crate::qformer::{ImageKeyValues, KeyValue};
+use crate::tape::{Segment, Tape};
 
 /// A slot's inputs.
 #[derive(Debug, Clone)]
@@ -39,6 +40,7 @@ pub struct SlotForward {
     image: ImageKeyValues,
     cache: Vec<KeyValue>,
     batch: SlotBatch,
+    tape: Tape,
 }
 
 /// A slot's share of the global losses.
@@ -46,6 +48,8 @@ pub struct SlotForward {
 pub struct SlotLoss {
     /// To differentiate: its gradient, summed over slots, is the global loss's.
     pub objective: Tensor<1>,
+    /// The cuts below `objective`.
+    pub tape: Tape,
     /// Share of the matching loss.
     pub matching: f64,
     /// Share of the captioning loss.
@@ -124,7 +128,9 @@ impl Stage1Model {
     pub fn image_feats(&self, image_features: Tensor<3>) -> Tensor<3> {
         let rows = image_features.dims()[0];
         let image = self.qformer.image_key_values(self.ln_vision.forward(image_features));
-        let (output, _) = self.qformer.forward_queries(self.queries(rows), &image, &mut Dropout::off());
+        let queries = self.queries(rows);
+        let (output, _) =
+            self.qformer.forward_queries(queries, &image, &mut Dropout::off(), &mut Tape::whole());
         normalise(self.vision_proj.forward(output))
     }
 
@@ -133,23 +139,30 @@ impl Stage1Model {
     /// # Shapes
     /// - ids and mask `[b, T]`; output `[b, embed_dim]`
     pub fn text_feats(&self, ids: Tensor<2, Int>, mask: Tensor<2, Int>) -> Result<Tensor<2>, ModelError> {
-        let output = self.qformer.forward_text(ids, mask, &mut Dropout::off())?;
+        let output = self.qformer.forward_text(ids, mask, &mut Dropout::off(), &mut Tape::whole())?;
         Ok(normalise(self.text_proj.forward(output.narrow(1, 0, 1).squeeze_dim::<2>(1))))
     }
 
-    /// The query-only and the text-only pass of one slot.
-    pub fn features(&self, batch: SlotBatch, dropout: &mut Dropout) -> Result<SlotForward, ModelError> {
+    /// The query-only and the text-only pass of one slot, on a new `tape`.
+    pub fn features(
+        &self,
+        batch: SlotBatch,
+        dropout: &mut Dropout,
+        mut tape: Tape,
+    ) -> Result<SlotForward, ModelError> {
         batch.validate(self.ln_vision.weight.val().dims()[0])?;
         let rows = batch.rows();
         let device = self.device();
-        let image_embeds = self.ln_vision.forward(batch.image_features.clone());
+        let image_embeds = tape.cut(Segment::Inputs, self.ln_vision.forward(batch.image_features.clone()));
         let image = self.qformer.image_key_values(image_embeds.clone());
-        let (query_output, cache) = self.qformer.forward_queries(self.queries(rows), &image, dropout);
+        let queries = self.queries(rows);
+        let (query_output, cache) = self.qformer.forward_queries(queries, &image, dropout, &mut tape);
         let shape = [rows, batch.text_length];
         let text_output = self.qformer.forward_text(
             int_tensor(&batch.ids, shape, &device),
             int_tensor(&batch.mask, shape, &device),
             dropout,
+            &mut tape,
         )?;
         let image_feats = normalise(self.vision_proj.forward(query_output.clone()));
         let first = text_output.clone().narrow(1, 0, 1).squeeze_dim::<2>(1);
@@ -163,21 +176,24 @@ impl Stage1Model {
             image,
             cache,
             batch,
+            tape,
         })
     }
 
     /// The slot's share of the three losses.
     pub fn slot_loss(
         &self,
-        forward: SlotForward,
+        mut forward: SlotForward,
         context: &SlotContext<'_>,
         dropout: &mut Dropout,
     ) -> Result<SlotLoss, ModelError> {
+        let mut tape = std::mem::take(&mut forward.tape);
         let contrastive = self.contrastive_objective(&forward, context);
-        let matching = self.matching_loss(&forward, context, dropout)?;
-        let captioning = self.captioning_loss(&forward, context, dropout)?;
+        let matching = self.matching_loss(&forward, context, dropout, &mut tape)?;
+        let captioning = self.captioning_loss(&forward, context, dropout, &mut tape)?;
         Ok(SlotLoss {
             objective: contrastive + matching.objective + captioning.objective,
+            tape,
             matching: matching.value,
             captioning: captioning.value,
         })
@@ -224,6 +240,7 @@ impl Stage1Model {
         forward: &SlotForward,
         context: &SlotContext<'_>,
         dropout: &mut Dropout,
+        tape: &mut Tape,
     ) -> Result<Loss, ModelError> {
         let batch = &forward.batch;
         let rows = batch.rows();
@@ -237,12 +254,13 @@ impl Stage1Model {
             mask.extend_from_slice(text_mask);
         }
         let negative_embeds = self.ln_vision.forward(context.negative_images.clone());
+        let negative_embeds = tape.cut(Segment::Inputs, negative_embeds);
         let negative = self.qformer.image_key_values(negative_embeds);
         let image = forward.image.iter().zip(&negative).map(|pair| match pair {
             (Some(own), Some(negative)) => Some(KeyValue::stack_batches(&[own, negative, own])),
             _ => None,
         });
-        let logits = self.matching_logits(&ids, &mask, &image.collect(), 3 * rows, dropout)?;
+        let logits = self.matching_logits(&ids, &mask, &image.collect(), 3 * rows, dropout, tape)?;
         let labels: Vec<i32> = (0..3 * rows).map(|row| i32::from(row < rows)).collect();
         cross_entropy(logits, &labels, 0.0, 1.0 / (3 * context.global.rows()) as f64)
     }
@@ -255,6 +273,7 @@ impl Stage1Model {
         image: &ImageKeyValues,
         rows: usize,
         dropout: &mut Dropout,
+        tape: &mut Tape,
     ) -> Result<Tensor<2>, ModelError> {
         let device = self.device();
         let shape = [rows, ids.len() / rows];
@@ -264,6 +283,7 @@ impl Stage1Model {
             int_tensor(mask, shape, &device),
             image,
             dropout,
+            tape,
         )?;
         // The head is affine, so the mean of the logits is the logits of the mean.
         Ok(self.itm_head.forward(output.mean_dim(1).squeeze_dim::<2>(1)))
@@ -272,7 +292,8 @@ impl Stage1Model {
     /// Matching logits of the slot's own pairs, `[b, 2]`, without dropout.
     pub fn matched_logits(&self, forward: &SlotForward) -> Result<Tensor<2>, ModelError> {
         let batch = &forward.batch;
-        self.matching_logits(&batch.ids, &batch.mask, &forward.image, batch.rows(), &mut Dropout::off())
+        let (dropout, tape) = (&mut Dropout::off(), &mut Tape::whole());
+        self.matching_logits(&batch.ids, &batch.mask, &forward.image, batch.rows(), dropout, tape)
     }
 
     /// Captioning logits of the slot's own texts over the cached queries, `[b, T, vocab]`.
@@ -282,7 +303,7 @@ impl Stage1Model {
         decoder_start: i32,
         dropout: &mut Dropout,
     ) -> Result<Tensor<3>, ModelError> {
-        let hidden = self.caption_hidden(forward, decoder_start, dropout)?;
+        let hidden = self.caption_hidden(forward, decoder_start, dropout, &mut Tape::whole())?;
         Ok(self.caption_head.forward(hidden, self.word_table()?))
     }
 
@@ -298,6 +319,7 @@ impl Stage1Model {
         forward: &SlotForward,
         decoder_start: i32,
         dropout: &mut Dropout,
+        tape: &mut Tape,
     ) -> Result<Tensor<3>, ModelError> {
         let (batch, device) = (&forward.batch, self.device());
         let shape = [batch.rows(), batch.text_length];
@@ -308,6 +330,7 @@ impl Stage1Model {
             int_tensor(&batch.mask, shape, &device),
             &forward.cache,
             dropout,
+            tape,
         )
     }
 
@@ -316,10 +339,11 @@ impl Stage1Model {
         forward: &SlotForward,
         context: &SlotContext<'_>,
         dropout: &mut Dropout,
+        tape: &mut Tape,
     ) -> Result<Loss, ModelError> {
         let batch = &forward.batch;
         let (rows, length) = (batch.rows(), batch.text_length);
-        let hidden = self.caption_hidden(forward, context.decoder_start, dropout)?;
+        let hidden = self.caption_hidden(forward, context.decoder_start, dropout, tape)?;
         // The last position predicts nothing.
         let logits = self.caption_head.forward(hidden.narrow(1, 0, length - 1), self.word_table()?);
         let classes = logits.dims()[2];

@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use blip2_model::ModelError;
+use blip2_model::parts::GradientParts;
+use blip2_model::tape::Tape;
+use blip2_model::tensors::{FlatLayout, NamedTensors};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -11,6 +15,9 @@ const ACTIVATION_TOLERANCE: f32 = 5e-5;
 
 /// Largest difference of a gradient, relative to its norm.
 const GRADIENT_TOLERANCE: f64 = 1e-4;
+
+/// Largest difference, relative to its norm, of a gradient that is computed in another order.
+const SAME_TOLERANCE: f64 = 1e-6;
 
 /// Below this norm a gradient is noise: the reference's own is zero in exact arithmetic.
 const GRADIENT_NOISE: f64 = 1e-7;
@@ -147,12 +154,47 @@ pub(crate) fn assert_close<const D: usize>(fixture: &Fixture, name: &str, got: T
     assert!(difference < ACTIVATION_TOLERANCE, "{case}: {name} differs by {difference}");
 }
 
+/// The gradient of `objective` in the model's layout, by parts that are as small as can be.
+pub(crate) fn flat_gradient(
+    model: &mut impl NamedTensors,
+    layout: &FlatLayout,
+    tape: Tape,
+    objective: Tensor<1>,
+) -> Vec<f32> {
+    let parts = GradientParts::of(layout, 1);
+    let mut buffers = parts.buffers();
+    let mut flat = vec![0.0; layout.len()];
+    let mut complete = 0;
+    let collect = |segment, gradients: &mut _| -> Result<(), ModelError> {
+        for (part, values) in buffers.take(model, gradients, segment)? {
+            parts.parts()[part].copy_into(&values, &mut flat);
+            complete += 1;
+        }
+        Ok(())
+    };
+    tape.backward(objective, collect).unwrap();
+    assert_eq!(complete, parts.parts().len());
+    flat
+}
+
+/// Compares two gradients of the same objective.
+pub(crate) fn assert_same_gradient(what: &str, layout: &FlatLayout, got: &[f32], want: &[f32]) {
+    for tensor in layout.tensors() {
+        let (got, want) = (&got[tensor.range()], &want[tensor.range()]);
+        assert_within(SAME_TOLERANCE, what, &tensor.name, got, want);
+    }
+}
+
 /// Compares a gradient, relative to its norm.
 pub(crate) fn assert_relative(what: &str, name: &str, got: &[f32], want: &[f32]) {
+    assert_within(GRADIENT_TOLERANCE, what, name, got, want);
+}
+
+fn assert_within(tolerance: f64, what: &str, name: &str, got: &[f32], want: &[f32]) {
     assert_eq!(got.len(), want.len(), "{what}: {name}");
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
     let size = norm(&mut want.iter().map(|value| f64::from(*value)));
     let difference = norm(&mut got.iter().zip(want).map(|(a, b)| f64::from(*a) - f64::from(*b)));
-    let allowed = (GRADIENT_TOLERANCE * size).max(GRADIENT_NOISE);
+    let allowed = (tolerance * size).max(GRADIENT_NOISE);
     assert!(difference < allowed, "{what}: gradient of {name} differs by {difference}, its norm is {size}");
 }

@@ -7,13 +7,16 @@ use blip2_model::generate::GenerateOptions;
 use blip2_model::language_model::{LanguageModel, Padded, Texts};
 use blip2_model::loss::{Loss, counted};
 use blip2_model::stage2::Stage2Model;
+use blip2_model::tape::Tape;
 use blip2_model::tensors::FlatLayout;
 use blip2_model::vision::ImageEncoder;
 use blip2_model::weights::{NameStyle, WeightSource, huggingface_name, load};
 use burn::tensor::{Device, Tensor};
 use serde_json::Value;
 
-use crate::fixture::{Fixture, Tensors, assert_close, assert_relative, cases};
+use crate::fixture::{
+    Fixture, Tensors, assert_close, assert_relative, assert_same_gradient, cases, flat_gradient,
+};
 
 /// Largest difference of a loss.
 const LOSS_TOLERANCE: f64 = 2e-5;
@@ -30,7 +33,7 @@ fn check_queries(fixture: &Fixture, golden: &Tensors, model: &Blip2) {
     let features = model.encoder().forward(golden.tensor("pixel_values")).unwrap();
     let normed = model.stage2().ln_vision.forward(features.clone());
     assert_close(fixture, "vision", normed, golden.tensor("vision"));
-    let queries = model.stage2().query_output(features, &mut Dropout::off()).unwrap();
+    let queries = model.stage2().query_output(features, &mut Dropout::off(), &mut Tape::whole()).unwrap();
     assert_close(fixture, "qformer", queries, golden.tensor("qformer"));
 }
 
@@ -105,44 +108,51 @@ impl GoldenTexts {
     }
 }
 
+/// Layout, loss and gradient of a case's stage-2 model.
+fn stage2_gradient(fixture: &Fixture, golden: &Tensors, mut tape: Tape) -> (FlatLayout, f64, Vec<f32>) {
+    let frozen = Blip2::open(fixture.folder(), &Device::flex()).unwrap();
+    let device = Device::flex().autodiff();
+    let eps = fixture.json("config.json")["vision_config"]["layer_norm_eps"].as_f64().unwrap();
+    let model = frozen.language_model();
+    let mut stage2 = Stage2Model::new(frozen.qformer_config(), eps, model.width(), &device).unwrap();
+    let style = NameStyle::HuggingFace { prefix: String::new() };
+    let source = WeightSource::open(fixture.folder(), style).unwrap();
+    load(&mut stage2, "", &source, &device).unwrap();
+
+    let features = frozen.encoder().forward(golden.tensor("pixel_values")).unwrap();
+    let prompt = stage2.forward(Tensor::from_inner(features), &mut Dropout::off(), &mut tape).unwrap();
+    let encoder_decoder = matches!(model, LanguageModel::T5(_));
+    let (queries, image) = (frozen.qformer_config().queries, frozen.tokens().image);
+    let texts = GoldenTexts::read(golden, queries, image, encoder_decoder);
+    let loss = texts.loss(model, prompt);
+    let count = counted(&texts.labels) as f64;
+    let layout = FlatLayout::of(&mut stage2).unwrap();
+    let gradient = flat_gradient(&mut stage2, &layout, tape, loss.objective / count);
+    (layout, loss.value / count, gradient)
+}
+
 #[test]
 fn blip2_loss_and_gradients() {
     for fixture in parts("blip2-opt").into_iter().chain(parts("blip2-t5")) {
         let golden = fixture.tensors("golden.safetensors");
-        let frozen = Blip2::open(fixture.folder(), &Device::flex()).unwrap();
-        let device = Device::flex().autodiff();
-        let eps = fixture.json("config.json")["vision_config"]["layer_norm_eps"].as_f64().unwrap();
-        let model = frozen.language_model();
-        let mut stage2 = Stage2Model::new(frozen.qformer_config(), eps, model.width(), &device).unwrap();
-        let style = NameStyle::HuggingFace { prefix: String::new() };
-        let source = WeightSource::open(fixture.folder(), style).unwrap();
-        load(&mut stage2, "", &source, &device).unwrap();
-
-        let features = frozen.encoder().forward(golden.tensor("pixel_values")).unwrap();
-        let prompt = stage2.forward(Tensor::from_inner(features), &mut Dropout::off()).unwrap();
-        let encoder_decoder = matches!(model, LanguageModel::T5(_));
-        let (queries, image) = (frozen.qformer_config().queries, frozen.tokens().image);
-        let texts = GoldenTexts::read(&golden, queries, image, encoder_decoder);
-        let loss = texts.loss(model, prompt);
-        let count = counted(&texts.labels);
         let what = fixture.folder().display().to_string();
-        let value = loss.value / count as f64;
+        let (layout, value, whole) = stage2_gradient(&fixture, &golden, Tape::whole());
         let want = fixture.json("golden.json")["loss"].as_f64().unwrap();
         assert!((value - want).abs() < LOSS_TOLERANCE, "{what}: loss {value}, reference {want}");
-
-        let layout = FlatLayout::of(&mut stage2).unwrap();
-        let mut flat = vec![0.0; layout.len()];
-        layout.take_gradients(&mut stage2, &mut loss.objective.backward(), &mut flat).unwrap();
-        flat.iter_mut().for_each(|gradient| *gradient /= count as f32);
         let mut compared = 0;
         for tensor in layout.tensors() {
             let name = format!("grad.{}", huggingface_name(&tensor.name));
             let Some(want) = golden.find(&name) else { continue };
-            assert_relative(&what, &name, &flat[tensor.range()], &want);
+            assert_relative(&what, &name, &whole[tensor.range()], &want);
             compared += 1;
         }
         let given = golden.names().iter().filter(|name| name.starts_with("grad.")).count();
         assert_eq!(compared, given, "{what}: every gradient of the reference has a tensor");
+
+        let (_, _, segmented) = stage2_gradient(&fixture, &golden, Tape::segmented());
+        assert_same_gradient(&what, &layout, &segmented, &whole);
+        let (_, _, again) = stage2_gradient(&fixture, &golden, Tape::segmented());
+        assert!(segmented == again, "{what}: the same bits every time");
     }
 }
 

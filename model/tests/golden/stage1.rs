@@ -6,13 +6,14 @@ use blip2_model::qformer::QFormerConfig;
 use blip2_model::stage1::{
     Contrast, GlobalBatch, GradientMode, Side, SlotBatch, SlotContext, SlotForward, Stage1Model,
 };
+use blip2_model::tape::Tape;
 use blip2_model::tensors::FlatLayout;
 use blip2_model::vision::{EvaConfig, EvaVit};
 use blip2_model::weights::{NameStyle, WeightSource, load};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
 
-use crate::fixture::{Fixture, assert_close, cases};
+use crate::fixture::{Fixture, assert_close, assert_relative, assert_same_gradient, cases, flat_gradient};
 
 struct Case {
     fixture: Fixture,
@@ -21,6 +22,7 @@ struct Case {
     model: Stage1Model,
     layout: FlatLayout,
     device: Device,
+    tape: fn() -> Tape,
 }
 
 fn size(meta: &Value, section: &str, field: &str) -> usize {
@@ -66,7 +68,7 @@ impl Case {
         let mut model = Stage1Model::new(&config, size(&meta, "qformer", "embed_dim"), eps, &device).unwrap();
         load(&mut model, "", &source, &device).unwrap();
         let layout = FlatLayout::of(&mut model).unwrap();
-        Self { fixture, meta, encoder, model, layout, device }
+        Self { fixture, meta, encoder, model, layout, device, tape: Tape::segmented }
     }
 
     fn decoder_start(&self) -> i32 {
@@ -110,7 +112,7 @@ impl Case {
         let (length, per_slot) = (ids.len() / rows, rows / slots);
         let features = self.encoder.forward(pixels).unwrap();
         let whole = self.slot(features.clone(), ids, mask, length);
-        let forward = self.model.features(whole, &mut Dropout::off()).unwrap();
+        let forward = self.model.features(whole, &mut Dropout::off(), Tape::whole()).unwrap();
         let global = self.global(&forward, ids, mask, length);
         let contrast = self.contrast(&global);
         let arg_max = |side, row| {
@@ -130,7 +132,7 @@ impl Case {
             let tokens = own.start * length..own.end * length;
             let own_features = features.clone().narrow(0, own.start, per_slot);
             let batch = self.slot(own_features, &ids[tokens.clone()], &mask[tokens], length);
-            let forward = self.model.features(batch, &mut Dropout::off()).unwrap();
+            let forward = self.model.features(batch, &mut Dropout::off(), (self.tape)()).unwrap();
             let negative_images = Tensor::cat(
                 images[own.clone()].iter().map(|row| features.clone().narrow(0, *row, 1)).collect(),
                 0,
@@ -148,9 +150,7 @@ impl Case {
             let loss = self.model.slot_loss(forward, &context, &mut Dropout::off()).unwrap();
             step.losses[1] += loss.matching;
             step.losses[2] += loss.captioning;
-            let mut gradients = loss.objective.backward();
-            let mut flat = vec![0.0; self.layout.len()];
-            self.layout.take_gradients(&mut self.model, &mut gradients, &mut flat).unwrap();
+            let flat = flat_gradient(&mut self.model, &self.layout, loss.tape, loss.objective);
             step.gradients.iter_mut().zip(flat).for_each(|(sum, g)| *sum += g);
         }
         step
@@ -181,7 +181,7 @@ fn activations() {
         let (ids, mask) = (golden.ints("input_ids"), golden.ints("attention_mask"));
         let length = ids.len() / features.dims()[0];
         let batch = case.slot(features, &ids, &mask, length);
-        let forward = case.model.features(batch, &mut Dropout::off()).unwrap();
+        let forward = case.model.features(batch, &mut Dropout::off(), Tape::whole()).unwrap();
         for (name, got) in [
             ("image_embeds", &forward.image_embeds),
             ("query_output", &forward.query_output),
@@ -220,16 +220,30 @@ fn losses_and_gradients_in_one_slot_and_in_many() {
                 let mut compared = 0;
                 for tensor in case.layout.tensors() {
                     let Some(want) = want.find(&tensor.name) else { continue };
-                    crate::fixture::assert_relative(
-                        &what,
-                        &tensor.name,
-                        &step.gradients[tensor.range()],
-                        &want,
-                    );
+                    assert_relative(&what, &tensor.name, &step.gradients[tensor.range()], &want);
                     compared += 1;
                 }
                 assert_eq!(compared, want.len(), "{what}: every gradient of the reference has a tensor");
             }
+        }
+    }
+}
+
+#[test]
+fn the_segmented_gradient_is_the_whole_one() {
+    for fixture in cases("stage1-") {
+        let mut case = Case::open(fixture);
+        let golden = case.fixture.tensors("activations.safetensors");
+        let (ids, mask) = (golden.ints("input_ids"), golden.ints("attention_mask"));
+        for mode in [GradientMode::Exact, GradientMode::KeysDetached] {
+            let what = format!("{} {mode:?}", case.fixture.name());
+            let mut gradient = |tape: fn() -> Tape| {
+                case.tape = tape;
+                case.step(golden.tensor::<4>("image"), &ids, &mask, 2, mode).gradients
+            };
+            let (whole, segmented) = (gradient(Tape::whole), gradient(Tape::segmented));
+            assert!(segmented == gradient(Tape::segmented), "{what}: the same bits every time");
+            assert_same_gradient(&what, &case.layout, &segmented, &whole);
         }
     }
 }

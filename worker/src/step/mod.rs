@@ -1,25 +1,31 @@
 //! One step: from a batch of the own slots to the gradient of the global-batch loss, and its application.
 
+mod reduction;
 mod stage1;
 mod stage2;
+mod times;
 
 pub(crate) use stage2::{Texts, language_loss};
+pub use times::StepTimes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_collective::{Exchange, SumTree, TreePartial, World};
+use blip2_collective::{Exchange, SumTree, World};
 use blip2_dataset::{SlotBatch, StepBatch};
 use blip2_model::dropout::Dropout;
 use blip2_model::opt::Opt;
 use blip2_model::optimizer::clip_by_global_norm;
+use blip2_model::parts::GradientParts;
 use blip2_model::vision::ImageEncoder;
+use blip2_proto::drill::{Drill, DrillPhase};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::config::WorkerConfig;
 use crate::convert::{device, language_text, qformer_text};
 use crate::error::{Result, WorkerError};
 use crate::state::{FrozenSizes, TrainState};
+use reduction::SumPlan;
 
 /// Bounds of the temperature where `stage1.clamp_temperature` is set (BLIP's).
 const TEMPERATURE_BOUNDS: (f32, f32) = (0.001, 0.5);
@@ -40,6 +46,8 @@ pub struct StepParts {
     pub decoder_start: i32,
     /// Tokens of `stage2.prompt` with the leading BOS; 0 without a prompt.
     pub prompt_tokens: usize,
+    /// Where a rehearsal of faults makes a step wait.
+    pub(crate) drill: Drill,
 }
 
 /// The way to the other members during one membership epoch.
@@ -56,12 +64,17 @@ pub struct Members<'a> {
     pub deadline: Duration,
 }
 
+/// Losses of the global batch, by name.
+type StepValues = Vec<(&'static str, f64)>;
+
 /// The gradient of the global-batch loss, equal on every member.
 pub struct StepGradient {
     /// In the state's layout.
     pub gradients: Vec<f32>,
     /// Losses of the global batch, by name.
-    pub values: Vec<(&'static str, f64)>,
+    pub values: StepValues,
+    /// Where this member's time went.
+    pub times: StepTimes,
 }
 
 impl StepParts {
@@ -83,7 +96,16 @@ impl StepParts {
             }
         };
         let sizes = FrozenSizes { image_width: encoder.width(), vocab: text.vocab_size(), language_width };
-        Ok(Self { sizes, device, encoder, language_model, decoder_start, prompt_tokens, config })
+        Ok(Self {
+            sizes,
+            device,
+            encoder,
+            language_model,
+            decoder_start,
+            prompt_tokens,
+            config,
+            drill: Drill::default(),
+        })
     }
 
     /// Computes the gradient of step `step` of the state's stage; changes nothing that a redone step would see.
@@ -94,10 +116,33 @@ impl StepParts {
         step: u64,
         batch: &StepBatch,
     ) -> Result<StepGradient> {
-        match state.stage {
-            1 => self.stage1_gradient(state, members, step, batch),
-            _ => self.stage2_gradient(state, members, step, batch),
+        let mut times = StepTimes::default();
+        let (gradients, values) = match state.stage {
+            1 => self.stage1_gradient(state, members, step, batch, &mut times)?,
+            _ => self.stage2_gradient(state, members, step, batch, &mut times)?,
+        };
+        let StepTimes { forward, backward, exchange } = times;
+        tracing::debug!(step = members.step, forward, backward, exchange, "gradient computed, in seconds");
+        Ok(StepGradient { gradients, values, times })
+    }
+
+    /// Waits here if a rehearsal asks for it.
+    pub(crate) fn rehearse(&self, phase: DrillPhase, step: u64) {
+        if let Some(wait) = self.drill.reached(phase, step) {
+            std::thread::sleep(wait);
         }
+    }
+
+    /// How the gradients of the slots of `batch` are summed with those of all members.
+    fn sum_plan<'a>(&self, parts: &'a GradientParts, batch: &StepBatch) -> Result<SumPlan<'a>> {
+        let train = &self.config.train;
+        let first = batch.slots.first().map_or(0, |slot| slot.slot);
+        Ok(SumPlan {
+            parts,
+            tree: SumTree::new(train.slots)?.on_wire(train.wire),
+            slots: first..first + batch.slots.len() as u32,
+            overlap: train.overlap,
+        })
     }
 
     /// Applies a committed step: clipping, AdamW, temperature bounds. `step` counts within the stage.
@@ -159,12 +204,5 @@ impl Members<'_> {
     /// This member's buffer given to all; the buffers of all, in slot order.
     fn all_gather(&self, tag: &str, own: bytes::Bytes) -> Result<Vec<bytes::Bytes>> {
         Ok(self.runtime.block_on(self.exchange.all_gather(self.step, tag, own, self.deadline))?)
-    }
-
-    /// The sum of all slots' buffers in tree order.
-    fn sum(&self, partials: Vec<TreePartial>, slots: u32) -> Result<Vec<f32>> {
-        let tree = SumTree::new(slots)?;
-        let sum = self.exchange.tree_all_reduce(self.step, "gradients", partials, &tree, self.deadline);
-        Ok(self.runtime.block_on(sum)?)
     }
 }

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use blip2_collective::TreeAccumulator;
 use blip2_dataset::{KeyedRng, SlotBatch, StepBatch};
 use blip2_model::host;
 use blip2_model::stage1::{self, Contrast, GlobalBatch, Side, SlotContext, SlotForward};
+use blip2_model::tape::Tape;
+use blip2_proto::drill::DrillPhase;
 use burn::tensor::{Tensor, TensorData};
 use bytes::Bytes;
 
-use super::{Members, StepGradient, StepParts};
+use super::times::timed;
+use super::{Members, StepParts, StepTimes, StepValues};
 use crate::error::{Result, WorkerError};
 use crate::rows::{floats, integers, to_bytes};
 use crate::state::TrainState;
@@ -18,9 +20,6 @@ const STAGE: u32 = 1;
 
 const FEATURE_DROPOUT: &str = "dropout of stage 1's features";
 const LOSS_DROPOUT: &str = "dropout of stage 1's losses";
-
-/// Losses that travel behind the gradient: matching, captioning.
-const LOSSES: usize = 2;
 
 /// A slot between the two halves of its step.
 struct OpenSlot<'a> {
@@ -36,58 +35,58 @@ struct SlotNegatives {
 }
 
 impl StepParts {
+    /// The gradient of the global batch's loss, and the values to report.
     pub(super) fn stage1_gradient(
         &self,
         state: &mut TrainState,
         members: &Members<'_>,
         step: u64,
         batch: &StepBatch,
-    ) -> Result<StepGradient> {
+        times: &mut StepTimes,
+    ) -> Result<(Vec<f32>, StepValues)> {
         let config = &self.config;
-        let slots = config.train.slots;
         let mut open = Vec::with_capacity(batch.slots.len());
         for slot in &batch.slots {
-            open.push(self.open_slot(state, step, slot)?);
+            open.push(timed(&mut times.forward, || self.open_slot(state, step, slot))?);
         }
         if members.world.members.len() > 1 {
             members.exchange.publish_rows(members.step, self.published_rows(&open)?)?;
         }
-        let global = self.gather(members, &open)?;
+        let global = timed(&mut times.exchange, || self.gather(members, &open))?;
         let temperature = state.stage1()?.temperature()?;
         let contrast = global.contrast(temperature, config.stage1.label_smoothing, &self.device)?;
         let negatives: Vec<SlotNegatives> =
             open.iter().map(|slot| self.negatives(slot.batch, &contrast)).collect();
-        let images = self.negative_images(members, &open, &negatives)?;
+        let images = timed(&mut times.exchange, || self.negative_images(members, &open, &negatives))?;
 
-        let length = state.layout.len();
-        let own_slots = batch.slots.first().map_or(0, |slot| slot.slot)..;
-        let own_slots = own_slots.start..own_slots.start + batch.slots.len() as u32;
-        let mut sum = TreeAccumulator::new(&blip2_collective::SumTree::new(slots)?, own_slots);
-        for ((slot, negatives), negative_images) in open.into_iter().zip(&negatives).zip(images) {
-            let context = SlotContext {
-                global: &global,
-                contrast: &contrast,
-                first_row: self.first_row(slot.batch),
-                negative_images,
-                negative_texts: &negatives.texts,
-                mode: config.train.gradients.into(),
-                smoothing: config.stage1.label_smoothing,
-                decoder_start: self.decoder_start,
-            };
-            let mut dropout = self.dropout(LOSS_DROPOUT, step, slot.batch.slot);
-            let loss = state.stage1()?.slot_loss(slot.forward, &context, &mut dropout)?;
-            let mut flat = vec![0.0; length + LOSSES];
-            let mut gradients = loss.objective.backward();
-            state.take_gradients(&mut gradients, &mut flat[..length])?;
-            flat[length] = loss.matching as f32;
-            flat[length + 1] = loss.captioning as f32;
-            sum.push(flat)?;
-        }
-        let mut gradients = members.sum(sum.finish()?, slots)?;
-        let losses: Vec<f64> = gradients.split_off(length).into_iter().map(f64::from).collect();
-        let [matching, captioning] = losses[..] else {
-            return Err(WorkerError::Protocol("the summed gradient has another length".into()));
+        let parts = state.parts.clone();
+        let plan = self.sum_plan(&parts, batch)?;
+        self.rehearse(DrillPhase::Reduction, members.step);
+        let summed = members.sum(&plan, times, |sums, times| {
+            for ((slot, negatives), negative_images) in open.into_iter().zip(&negatives).zip(images) {
+                let context = SlotContext {
+                    global: &global,
+                    contrast: &contrast,
+                    first_row: self.first_row(slot.batch),
+                    negative_images,
+                    negative_texts: &negatives.texts,
+                    mode: config.train.gradients.into(),
+                    smoothing: config.stage1.label_smoothing,
+                    decoder_start: self.decoder_start,
+                };
+                let mut dropout = self.dropout(LOSS_DROPOUT, step, slot.batch.slot);
+                let loss = timed(&mut times.forward, || {
+                    Ok::<_, WorkerError>(state.stage1()?.slot_loss(slot.forward, &context, &mut dropout)?)
+                })?;
+                sums.push_values(vec![loss.matching as f32, loss.captioning as f32])?;
+                timed(&mut times.backward, || sums.backward(state, loss.tape, loss.objective))?;
+            }
+            Ok(())
+        })?;
+        let [matching, captioning] = summed.values[..] else {
+            return Err(WorkerError::Protocol("the summed losses have another length".into()));
         };
+        let (matching, captioning) = (f64::from(matching), f64::from(captioning));
         let values = vec![
             ("loss", contrast.loss + matching + captioning),
             ("loss_itc", contrast.loss),
@@ -95,7 +94,7 @@ impl StepParts {
             ("loss_lm", captioning),
             ("temperature", f64::from(temperature)),
         ];
-        Ok(StepGradient { gradients, values })
+        Ok((summed.gradients, values))
     }
 
     /// The slot's first row in the global batch.
@@ -111,7 +110,8 @@ impl StepParts {
             mask: slot.mask.clone(),
             text_length: self.config.stage1.text_length,
         };
-        let forward = state.stage1()?.features(batch, &mut self.dropout(FEATURE_DROPOUT, step, slot.slot))?;
+        let mut dropout = self.dropout(FEATURE_DROPOUT, step, slot.slot);
+        let forward = state.stage1()?.features(batch, &mut dropout, Tape::segmented())?;
         Ok(OpenSlot { batch: slot, features, forward })
     }
 

@@ -1,55 +1,55 @@
 //! A stage-2 step: captioning through the frozen language model, with the token mean of the global batch.
 
-use blip2_collective::{SumTree, TreeAccumulator};
 use blip2_dataset::{SlotBatch, StepBatch};
 use blip2_model::dropout::Dropout;
 use blip2_model::loss::{IGNORED, Loss, counted, cross_entropy};
 use blip2_model::opt::Opt;
 use blip2_model::stage2::Stage2Model;
+use blip2_model::tape::Tape;
+use blip2_proto::drill::DrillPhase;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::{Members, StepGradient, StepParts};
+use super::times::timed;
+use super::{Members, StepParts, StepTimes, StepValues};
 use crate::error::{Result, WorkerError};
 use crate::state::TrainState;
 
 const DROPOUT: &str = "dropout of stage 2";
 
-/// What travels behind the gradient: the summed loss and the number of tokens.
-const EXTRAS: usize = 2;
-
 impl StepParts {
+    /// The gradient of the global batch's loss, and the values to report.
     pub(super) fn stage2_gradient(
         &self,
         state: &mut TrainState,
         members: &Members<'_>,
         step: u64,
         batch: &StepBatch,
-    ) -> Result<StepGradient> {
-        let slots = self.config.train.slots;
-        let length = state.layout.len();
-        let first = batch.slots.first().map_or(0, |slot| slot.slot);
-        let mut sum = TreeAccumulator::new(&SumTree::new(slots)?, first..first + batch.slots.len() as u32);
-        for slot in &batch.slots {
-            let features = self.image_features(slot)?;
-            let mut dropout = self.dropout(DROPOUT, step, slot.slot);
-            let (loss, tokens) = self.caption_loss(state.stage2()?, features, slot, &mut dropout)?;
-            let mut flat = vec![0.0; length + EXTRAS];
-            let mut gradients = loss.objective.backward();
-            state.take_gradients(&mut gradients, &mut flat[..length])?;
-            flat[length] = loss.value as f32;
-            flat[length + 1] = tokens as f32;
-            sum.push(flat)?;
-        }
-        let mut gradients = members.sum(sum.finish()?, slots)?;
-        let extras = gradients.split_off(length);
-        let [loss, tokens] = extras[..] else {
-            return Err(WorkerError::Protocol("the summed gradient has another length".into()));
+        times: &mut StepTimes,
+    ) -> Result<(Vec<f32>, StepValues)> {
+        let parts = state.parts.clone();
+        let plan = self.sum_plan(&parts, batch)?;
+        self.rehearse(DrillPhase::Reduction, members.step);
+        let summed = members.sum(&plan, times, |sums, times| {
+            for slot in &batch.slots {
+                let mut tape = Tape::segmented();
+                let (loss, tokens) = timed(&mut times.forward, || {
+                    let features = self.image_features(slot)?;
+                    let mut dropout = self.dropout(DROPOUT, step, slot.slot);
+                    self.caption_loss(state.stage2()?, features, slot, &mut dropout, &mut tape)
+                })?;
+                sums.push_values(vec![loss.value as f32, tokens as f32])?;
+                timed(&mut times.backward, || sums.backward(state, tape, loss.objective))?;
+            }
+            Ok(())
+        })?;
+        let [loss, tokens] = summed.values[..] else {
+            return Err(WorkerError::Protocol("the summed losses have another length".into()));
         };
         // Slots sum over tokens; dividing the sum makes it the mean of the global batch.
         let tokens = tokens.max(1.0);
+        let mut gradients = summed.gradients;
         gradients.iter_mut().for_each(|gradient| *gradient /= tokens);
-        let values = vec![("loss", f64::from(loss / tokens)), ("tokens", f64::from(tokens))];
-        Ok(StepGradient { gradients, values })
+        Ok((gradients, vec![("loss", f64::from(loss / tokens)), ("tokens", f64::from(tokens))]))
     }
 
     /// The slot's loss summed over its tokens, and their number.
@@ -59,9 +59,10 @@ impl StepParts {
         features: Tensor<3>,
         slot: &SlotBatch,
         dropout: &mut Dropout,
+        tape: &mut Tape,
     ) -> Result<(Loss, usize)> {
         let language_model = self.language_model()?;
-        let prompt = model.forward(features, dropout)?;
+        let prompt = model.forward(features, dropout, tape)?;
         let labels = caption_labels(slot, self.prompt_tokens);
         let texts = Texts { ids: &slot.ids, mask: &slot.mask, labels: &labels, rows: slot.samples.len() };
         let loss = language_loss(language_model, Some(prompt), texts, &self.device)?;

@@ -1,17 +1,19 @@
 //! A machine with its store and workers played by the test.
 
+use std::ops::Range;
 use std::time::Duration;
 
-use blip2_dataset::{Location, QuarantineList};
+use blip2_dataset::{Coverage, Location};
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{
-    Assignment, Commit, Heartbeat, Hello, NamedValue, PartWritten, RefusalCode, StepDone, StepFailed,
-    StopKind,
+    Assignment, Commit, Heartbeat, Hello, Ledger, NamedValue, PartWritten, Ready, RefusalCode, StepDone,
+    StepFailed, StopKind,
 };
 
-use crate::machine::{Action, Event, Machine, Outcome, SessionId};
-use crate::{CheckpointRecord, CheckpointSettings, CoordinatorSettings, RunSpec};
+use crate::machine::invariants::check;
+use crate::machine::{Action, Event, Machine, Outcome, SessionId, Start};
+use crate::{CheckpointRecord, CheckpointSettings, CoordinatorSettings, RunSpec, Schedule, StageCoverage};
 
 pub(super) fn spec(steps: &[u64]) -> RunSpec {
     RunSpec {
@@ -41,7 +43,39 @@ pub(super) fn hello(session: SessionId) -> Hello {
         exchange_address: format!("host-{session}:1"),
         name: format!("w{session}"),
         config_hash: "cafe".into(),
+        ..Hello::default()
     }
+}
+
+/// What some slots use of a step with a batch of 64 in 8 slots.
+pub(super) fn used(step: u64, slots: Range<u32>) -> Coverage {
+    let digest = slots.clone().map(|slot| u128::from(1 + step) << (8 * slot)).sum();
+    Coverage { samples: 8 * slots.len() as u64, digest }
+}
+
+/// The coverage of the first steps of a run with stages of these lengths.
+pub(super) fn covered(stages: &[u64], committed: u64) -> StageCoverage {
+    let schedule = Schedule::new(stages, &vec![64; stages.len()]);
+    let mut coverage = StageCoverage::default();
+    (0..committed).for_each(|step| coverage.add(schedule.stage_of(step), used(step, 0..8)));
+    coverage
+}
+
+/// The introduction of a worker that holds the state after `step` steps.
+pub(super) fn hello_again(session: SessionId, stages: &[u64], step: u64) -> Hello {
+    let coverage = covered(stages, step).to_messages();
+    Hello {
+        run_id: "run".into(),
+        holds: Some(step),
+        ledger: Some(Ledger { step, coverage, quarantined: Vec::new() }),
+        ..hello(session)
+    }
+}
+
+/// A checkpoint after `step` steps of a run with stages of these lengths.
+pub(super) fn checkpoint(stages: &[u64], step: u64, epoch: u64) -> CheckpointRecord {
+    let stage = Schedule::new(stages, &vec![64; stages.len()]).stage_of(step - 1);
+    CheckpointRecord { coverage: covered(stages, step), ..CheckpointRecord::new(step, stage, epoch) }
 }
 
 /// A machine, the time, and what it did. Session numbers are member ids: workers join in order.
@@ -55,9 +89,18 @@ pub(super) struct Scene {
 
 impl Scene {
     pub(super) fn new(spec: RunSpec, settings: CoordinatorSettings, every_steps: u64) -> Self {
-        let checkpoints = CheckpointSettings { every_steps, keep: 2 };
+        Self::starting(spec, settings, every_steps, Start { epoch: 1, ..Start::default() })
+    }
+
+    pub(super) fn starting(
+        spec: RunSpec,
+        settings: CoordinatorSettings,
+        every_steps: u64,
+        start: Start,
+    ) -> Self {
+        let checkpoints = CheckpointSettings { every_steps, keep: 2, ..CheckpointSettings::default() };
         Self {
-            machine: Machine::new(spec, settings, checkpoints, 1, QuarantineList::default()),
+            machine: Machine::new(spec, settings, checkpoints, start),
             now: Duration::ZERO,
             actions: Vec::new(),
             store_answers: true,
@@ -74,6 +117,7 @@ impl Scene {
     pub(super) fn event(&mut self, event: Event) {
         self.now += Duration::from_millis(1);
         let actions = self.machine.step(self.now, event);
+        assert_eq!(check(&self.machine), Ok(()));
         self.actions.extend(actions.iter().cloned());
         if !self.store_answers {
             return;
@@ -81,6 +125,7 @@ impl Scene {
         for action in actions {
             match action {
                 Action::TakeEpoch { epoch, .. } => self.event(Event::EpochTaken { epoch, result: Ok(()) }),
+                Action::ConfirmEpoch { .. } => self.event(Event::EpochConfirmed { result: Ok(()) }),
                 Action::StoreCommit { record, .. } => {
                     self.event(Event::CommitStored { name: record.name, result: Ok(()) });
                 }
@@ -91,6 +136,35 @@ impl Scene {
 
     pub(super) fn join(&mut self, session: SessionId) {
         self.event(Event::Joined { session, hello: hello(session) });
+        self.say(session, FromWorker::Ready(Ready {}));
+    }
+
+    /// A worker comes back with the state after `step` steps.
+    pub(super) fn rejoin(&mut self, session: SessionId, stages: &[u64], step: u64) {
+        self.event(Event::Joined { session, hello: hello_again(session, stages, step) });
+        self.say(session, FromWorker::Ready(Ready {}));
+    }
+
+    /// A report of the step under way, as a member with the session's slots gives it.
+    pub(super) fn report(&self, session: SessionId) -> StepDone {
+        let (epoch, step) = (self.machine.epoch, self.machine.committed);
+        let id = self.machine.member_of(session);
+        let slots = self.machine.world.iter().find(|(member, _)| Some(*member) == id);
+        let used = used(step, slots.map_or(0..0, |(_, slots)| slots.clone()));
+        StepDone {
+            epoch,
+            step,
+            values: vec![NamedValue { name: "loss".into(), value: step as f64 }],
+            seconds: 2.0,
+            data_wait_seconds: 0.5,
+            samples: 8,
+            quarantined: Vec::new(),
+            coverage: Some(blip2_proto::v1::Coverage {
+                stage: self.machine.schedule.stage_of(step),
+                samples: used.samples,
+                digest: used.digest.to_le_bytes().to_vec(),
+            }),
+        }
     }
 
     pub(super) fn say(&mut self, session: SessionId, message: FromWorker) {
@@ -98,15 +172,7 @@ impl Scene {
     }
 
     pub(super) fn done(&mut self, session: SessionId) {
-        let done = StepDone {
-            epoch: self.machine.epoch,
-            step: self.machine.committed,
-            values: vec![NamedValue { name: "loss".into(), value: self.machine.committed as f64 }],
-            seconds: 2.0,
-            data_wait_seconds: 0.5,
-            samples: 8,
-            quarantined: Vec::new(),
-        };
+        let done = self.report(session);
         self.say(session, FromWorker::StepDone(done));
     }
 
@@ -121,8 +187,20 @@ impl Scene {
     }
 
     pub(super) fn part(&mut self, session: SessionId, checkpoint: &str) {
+        self.stored_part(session, checkpoint, 0.25 + session as f64);
+    }
+
+    /// A part that held the steps up for this long.
+    pub(super) fn stored_part(&mut self, session: SessionId, checkpoint: &str, stall_seconds: f64) {
         let part = format!("part-{session:05}.safetensors");
-        let written = PartWritten { checkpoint: checkpoint.into(), part, length: 9, blake3: "d".into() };
+        let written = PartWritten {
+            checkpoint: checkpoint.into(),
+            part,
+            length: 9,
+            blake3: "d".into(),
+            stall_seconds,
+            seconds: 3.0,
+        };
         self.say(session, FromWorker::PartWritten(written));
     }
 

@@ -1,0 +1,177 @@
+use blip2_coordinator::{EpochMember, StageCoverage};
+use blip2_dataset::{Plan, put_create};
+use bytes::Bytes;
+
+use super::*;
+
+/// A run that lies in a folder: two stages of three steps, checkpoints after steps 2, 3 and 5.
+struct Fixture {
+    _folder: tempfile::TempDir,
+    root: Location,
+    config: RunConfig,
+    manifest: Manifest,
+}
+
+const STEPS: [u64; 3] = [2, 3, 5];
+
+fn manifest(row_groups: &[u32]) -> Manifest {
+    let file = blip2_dataset::ManifestFile {
+        location: "/c/a.parquet".into(),
+        bytes: 1,
+        etag: None,
+        row_groups: row_groups.to_vec(),
+    };
+    Manifest { files: vec![file] }
+}
+
+/// What the steps up to `step` use, as workers would count it.
+fn coverage(config: &RunConfig, manifest: &Manifest, step: u64) -> StageCoverage {
+    let mut coverage = StageCoverage::default();
+    for (stage, steps) in [(1, step.min(3)), (2, step.saturating_sub(3))] {
+        let key = PlanKey { seed: config.train.seed, stage };
+        let plan = Plan::new(manifest, key, config.train.slots, config.data.window_row_groups).unwrap();
+        for (step, slot, index) in
+            (0..steps).flat_map(|step| (0..4).flat_map(move |slot| (0..2).map(move |i| (step, slot, i))))
+        {
+            let row = plan.locate(slot, step * 2 + index);
+            let sample = (step * 4 + u64::from(slot)) * 2 + index;
+            coverage.add(stage, Coverage::of(stage, sample, row.row_id()));
+        }
+    }
+    coverage
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Location::parse(folder.path().to_str().unwrap()).unwrap();
+        let mut config = RunConfig::default();
+        config.run.id = "run".into();
+        config.train.slots = 4;
+        (config.stage1.steps, config.stage1.batch) = (3, 8);
+        (config.stage2.steps, config.stage2.batch) = (3, 8);
+        let manifest = manifest(&[10; 5]);
+        put_create(&root.join("run.toml"), toml::to_string(&config).unwrap().into_bytes().into())
+            .await
+            .unwrap();
+        put_create(&root.join("manifest.parquet"), manifest.to_parquet().unwrap()).await.unwrap();
+        let fixture = Self { _folder: folder, root, config, manifest };
+        let epochs = blip2_coordinator::Epochs::new(&fixture.root, "c".into(), String::new());
+        let member = EpochMember { id: 1, name: "w".into(), first_slot: 0, slot_count: 4 };
+        epochs.take(1, 0, Vec::new()).await.unwrap();
+        epochs.take(2, 0, vec![member]).await.unwrap();
+        for step in STEPS {
+            let coverage = coverage(&fixture.config, &fixture.manifest, step);
+            fixture.checkpoint(step, coverage).await;
+        }
+        fixture
+    }
+
+    /// Writes a checkpoint, over one that is there.
+    async fn checkpoint(&self, step: u64, coverage: StageCoverage) {
+        let part = Bytes::from_static(b"state");
+        let part_record = blip2_coordinator::PartRecord {
+            name: "part-0.safetensors".into(),
+            length: part.len() as u64,
+            blake3: blake3::hash(&part).to_hex().to_string(),
+        };
+        let record = CheckpointRecord {
+            format: 2,
+            name: format!("{step:08}-000002"),
+            run_id: self.config.run.id.clone(),
+            step,
+            stage: if step <= 3 { 1 } else { 2 },
+            epoch: 2,
+            config_hash: config_hash(&self.config.worker()),
+            manifest_hash: self.manifest.digest(),
+            parts: vec![part_record],
+            quarantine: None,
+            coverage,
+            values: BTreeMap::new(),
+        };
+        let folder = Catalogue::new(&self.root).folder(&record.name);
+        if folder.join("COMMIT").head().await.unwrap().is_some() {
+            folder.join("COMMIT").delete().await.unwrap();
+        }
+        folder.join("part-0.safetensors").put(part).await.unwrap();
+        Catalogue::new(&self.root).write_commit(&record, &QuarantineList::default()).await.unwrap();
+    }
+
+    async fn differences(&self) -> Vec<String> {
+        let report = audit(&self.root, 2).await.unwrap();
+        assert_eq!(report.exact, report.differences.is_empty());
+        report.differences
+    }
+}
+
+#[tokio::test]
+async fn a_run_without_fault_is_exact() {
+    let fixture = Fixture::new().await;
+    let report = audit(&fixture.root, 2).await.unwrap();
+    assert_eq!(report.differences, Vec::<String>::new());
+    assert_eq!((report.steps, report.checkpoints, report.epochs), (5, 3, 2));
+    let stages: Vec<_> = report.stages.iter().map(|stage| (stage.stage, stage.samples, stage.rows)).collect();
+    assert_eq!(stages, [(1, 24, 50), (2, 16, 50)]);
+}
+
+#[tokio::test]
+async fn a_changed_doubled_or_missing_sample_is_named_with_its_checkpoint() {
+    let fixture = Fixture::new().await;
+    let mut changed = coverage(&fixture.config, &fixture.manifest, 3);
+    changed.add(1, Coverage { samples: 0, digest: 1 });
+    fixture.checkpoint(3, changed).await;
+    let differences = fixture.differences().await;
+    assert_eq!(differences.len(), 1, "{differences:?}");
+    assert!(
+        differences[0].contains("00000003-000002") && differences[0].contains("stage 1"),
+        "{differences:?}"
+    );
+
+    let mut doubled = coverage(&fixture.config, &fixture.manifest, 3);
+    doubled.add(1, Coverage::of(1, 0, (0, 0, 0)));
+    fixture.checkpoint(3, doubled).await;
+    let differences = fixture.differences().await;
+    assert!(differences[0].contains("counts 25 samples of stage 1"), "{differences:?}");
+}
+
+#[tokio::test]
+async fn another_corpus_or_configuration_is_named() {
+    let fixture = Fixture::new().await;
+    fixture
+        .root
+        .join("manifest.parquet")
+        .put(manifest(&[9, 11, 10, 10, 10]).to_parquet().unwrap())
+        .await
+        .unwrap();
+    let differences = fixture.differences().await;
+    assert!(differences.iter().any(|line| line.contains("another corpus")), "{differences:?}");
+    assert!(differences.iter().any(|line| line.contains("not those of the plan")), "{differences:?}");
+
+    let fixture = Fixture::new().await;
+    let mut config = fixture.config.clone();
+    config.train.seed += 1;
+    fixture.root.join("run.toml").put(toml::to_string(&config).unwrap().into_bytes().into()).await.unwrap();
+    let differences = fixture.differences().await;
+    assert!(differences.iter().any(|line| line.contains("another configuration")), "{differences:?}");
+}
+
+#[tokio::test]
+async fn epochs_lists_and_damaged_checkpoints_are_part_of_it() {
+    let fixture = Fixture::new().await;
+    fixture.root.join("epochs/0000000002.json").delete().await.unwrap();
+    let folder = Catalogue::new(&fixture.root).folder("00000002-000002");
+    folder.join("quarantine.parquet").put(Bytes::from_static(b"?")).await.unwrap();
+    Catalogue::new(&fixture.root)
+        .folder("00000003-000002")
+        .join("COMMIT")
+        .put(Bytes::from_static(b"{"))
+        .await
+        .unwrap();
+    let differences = fixture.differences().await.join("\n");
+    for part in ["there is no epoch 2", "00000002-000002", "00000003-000002 is damaged"] {
+        assert!(differences.contains(part), "no `{part}` in {differences}");
+    }
+    let nothing = tempfile::tempdir().unwrap();
+    let root = Location::parse(nothing.path().to_str().unwrap()).unwrap();
+    assert!(audit(&root, 1).await.unwrap_err().to_string().contains("is not a run"));
+}

@@ -1,0 +1,148 @@
+//! `audit`: whether a run used every row as often as it should have.
+
+use blip2_dataset::Location;
+
+use super::{print_json, print_text};
+use crate::arguments::AuditArguments;
+use crate::audit::{AuditReport, Corpus, Place, Replaced, StageReport, audit, simulate};
+use crate::error::CliError;
+use crate::exit::Exit;
+
+/// Audits a run; differences are named on standard error and are exit code 1.
+pub(crate) async fn run(arguments: AuditArguments) -> Result<Exit, CliError> {
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let Some(run) = arguments.run else {
+        let AuditArguments { files, row_groups, rows_per_group, json, .. } = arguments;
+        return measure(Corpus { files, row_groups, rows_per_group }, threads, json).await;
+    };
+    let report = audit(&Location::parse(&run)?, threads).await?;
+    for difference in &report.differences {
+        eprintln!("difference: {difference}");
+    }
+    if arguments.json {
+        print_json(&report)?;
+    } else {
+        print_text(&text(&report))?;
+    }
+    Ok(if report.exact { Exit::Done } else { Exit::Failed })
+}
+
+async fn measure(corpus: Corpus, threads: usize, json: bool) -> Result<Exit, CliError> {
+    let measured = tokio::task::spawn_blocking(move || simulate(corpus, threads))
+        .await
+        .map_err(|error| CliError::failed(format!("the audit thread failed: {error}")))??;
+    if json {
+        print_json(&measured)?;
+    } else {
+        print_text(&format!(
+            "{} rows, {} samples in {:.1} s with {} threads: {:.1} M/s, {} MiB at most\n",
+            measured.rows,
+            measured.samples,
+            measured.seconds,
+            measured.threads,
+            measured.samples_per_s / 1e6,
+            measured.peak_bytes.map_or("? ".to_owned(), |bytes| (bytes >> 20).to_string())
+        ))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The report for people.
+fn text(report: &AuditReport) -> String {
+    let AuditReport { run, steps, checkpoints, epochs, .. } = report;
+    let mut text = format!(
+        "run {run}: {steps} steps to the newest of {checkpoints} checkpoints, {epochs} epochs of members\n"
+    );
+    report.stages.iter().for_each(|stage| text += &stage_text(stage));
+    if !report.substitutions.is_empty() {
+        text += &format!("{} samples used a substitute:\n", report.substitutions.len());
+        report.substitutions.iter().for_each(|replaced| text += &replaced_text(replaced));
+    }
+    text += &match report.differences.len() {
+        0 => "exact: every checkpoint stands for the rows of the plan, each used as often as it should be\n"
+            .to_owned(),
+        1 => "1 difference\n".to_owned(),
+        more => format!("{more} differences\n"),
+    };
+    text
+}
+
+fn stage_text(stage: &StageReport) -> String {
+    let epochs = match (stage.finished_epochs, stage.begun_epochs) {
+        (finished, begun) if finished == begun => format!("{finished} whole epochs"),
+        (finished, begun) => format!("{finished} whole epochs, {} begun", begun - finished),
+    };
+    let uses = match (stage.fewest_uses, stage.most_uses) {
+        (fewest, most) if fewest == most => format!("every row exactly {fewest} times"),
+        (fewest, most) => format!("every row {fewest} to {most} times"),
+    };
+    format!(
+        "stage {}: {} steps, {} samples of {} rows ({epochs}): {uses}; digest {}\n",
+        stage.stage, stage.steps, stage.samples, stage.rows, stage.digest
+    )
+}
+
+fn replaced_text(replaced: &Replaced) -> String {
+    let row = |place: &Place| format!("row {} of row group {} of {}", place.row, place.row_group, place.file);
+    let quarantined = replaced.quarantined.iter().map(|place| format!("{} ({})", row(place), place.reason));
+    format!(
+        "  stage {} step {} sample {}: {} is replaced by {}\n",
+        replaced.stage,
+        replaced.step,
+        replaced.sample,
+        quarantined.collect::<Vec<_>>().join(", "),
+        row(&replaced.used)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_names_rows_and_substitutes() {
+        let place = |row, reason: &str| Place {
+            file: "/c/a.parquet".into(),
+            row_group: 2,
+            row,
+            reason: reason.into(),
+        };
+        let mut report = AuditReport {
+            run: "abc".into(),
+            exact: true,
+            steps: 20,
+            checkpoints: 3,
+            epochs: 2,
+            stages: vec![StageReport {
+                stage: 1,
+                steps: 20,
+                samples: 160,
+                rows: 100,
+                finished_epochs: 1,
+                begun_epochs: 2,
+                fewest_uses: 1,
+                most_uses: 2,
+                digest: "00ff".into(),
+            }],
+            substitutions: vec![Replaced {
+                stage: 1,
+                step: 4,
+                sample: 33,
+                used: place(9, ""),
+                quarantined: vec![place(5, "it has no text")],
+            }],
+            differences: Vec::new(),
+        };
+        let shown = text(&report);
+        for part in [
+            "1 whole epochs, 1 begun",
+            "every row 1 to 2 times",
+            "row 5 of row group 2 of /c/a.parquet (it has no text) is replaced by row 9",
+            "exact:",
+        ] {
+            assert!(shown.contains(part), "no `{part}` in {shown}");
+        }
+        report.differences.push("something".into());
+        assert!(text(&report).contains("1 difference\n"));
+    }
+}

@@ -1,0 +1,105 @@
+//! `blip2`: pre-trains, evaluates and exports BLIP-2 from one binary.
+//!
+//! The binary is [`run`]. Besides it, the readers of what a user or a store hands in are here to be tested on their own:
+//! [`check_configuration`], [`check_run_file`], [`check_token`].
+
+mod arguments;
+mod audit;
+mod commands;
+mod config;
+mod error;
+mod exit;
+mod identity;
+mod launch;
+mod logging;
+mod measure;
+mod metrics;
+mod progress;
+mod report;
+mod run_folder;
+mod secured;
+mod session;
+mod signals;
+mod standby;
+mod token;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use arguments::{Arguments, Command};
+use error::CliError;
+use exit::Exit;
+
+/// Does what the command line asks for; the exit code says how it ended.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    logging::start(arguments.log);
+    // Fails only when a provider is already there, which serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match dispatch(arguments.command) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error: {error}");
+            error.exit().into()
+        }
+    }
+}
+
+/// Whether this is the text of a configuration file that lies on the defaults and fits together.
+///
+/// # Errors
+/// The message for the user, which names key and line.
+pub fn check_configuration(text: &str) -> Result<(), String> {
+    let mut layers = config::Layers::new().map_err(|error| error.to_string())?;
+    layers.apply_text(Path::new("run.toml"), text).map_err(|error| error.to_string())?;
+    let loaded = layers.finish().map_err(|error| error.to_string())?;
+    check(&loaded.config)
+}
+
+/// Whether these are the bytes of a stored run's `run.toml`.
+///
+/// # Errors
+/// The message for the user.
+pub fn check_run_file(bytes: &[u8]) -> Result<(), String> {
+    check(&run_folder::parse_stored("run.toml", bytes).map_err(|error| error.to_string())?)
+}
+
+/// Whether these are the bytes of a token file.
+///
+/// # Errors
+/// The message for the user.
+pub fn check_token(bytes: &[u8]) -> Result<(), String> {
+    token::token_of(Path::new("token"), bytes).map(drop).map_err(|error| error.to_string())
+}
+
+fn check(config: &config::RunConfig) -> Result<(), String> {
+    config.coordinator.validate(config.train.slots).map_err(|error| error.to_string())?;
+    config.worker().validate().map_err(|error| error.to_string())
+}
+
+fn dispatch(command: Command) -> Result<Exit, CliError> {
+    match command {
+        Command::Quickstart(arguments) => on_runtime(commands::quickstart::run(arguments)),
+        Command::Train(arguments) => on_runtime(commands::train::run(arguments)),
+        Command::Coordinator(arguments) => on_runtime(commands::coordinator::run(arguments)),
+        Command::Worker(arguments) => on_runtime(commands::worker::run(arguments)),
+        Command::Status(arguments) => on_runtime(commands::status::run(arguments)),
+        Command::Checkpoint(arguments) => on_runtime(commands::checkpoint::run(arguments)),
+        Command::Audit(arguments) => on_runtime(commands::audit::run(arguments)),
+        Command::Eval(arguments) => on_runtime(commands::eval::run(arguments)),
+        Command::Generate(arguments) => on_runtime(commands::generate::run(arguments)),
+        Command::Config(arguments) => commands::config::run(arguments),
+    }
+}
+
+/// Two threads do all input and output; computing has threads of its own.
+fn on_runtime(work: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failed(format!("cannot start the I/O threads: {error}")))?;
+    runtime.block_on(work)
+}

@@ -1,0 +1,173 @@
+//! What the machine takes in and what it asks for.
+
+use blip2_dataset::QuarantineList;
+use blip2_proto::v1::coordinator_message::Kind as ToWorker;
+use blip2_proto::v1::worker_message::Kind as FromWorker;
+use blip2_proto::v1::{Hello, NamedValue};
+
+use crate::{CheckpointRecord, EpochMember};
+
+/// One connection of a worker, numbered by the shell.
+pub type SessionId = u64;
+
+/// Where a coordinator begins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Start {
+    /// The epoch it has taken.
+    pub epoch: u64,
+    /// Members of the last epoch that had any, if that coordinator did not end the run: they may come back with a
+    /// newer state than the checkpoint. 0: none are expected.
+    pub expected_members: usize,
+    /// Rows known to be unusable, of any step: those of later steps than the run's are kept until it gets there.
+    pub quarantine: QuarantineList,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A worker connected and introduced itself.
+    Joined {
+        /// Its connection.
+        session: SessionId,
+        /// Its introduction.
+        hello: Hello,
+    },
+    /// A worker reported.
+    Message {
+        /// Its connection.
+        session: SessionId,
+        /// The report.
+        message: FromWorker,
+    },
+    /// A connection ended.
+    Disconnected {
+        /// The connection.
+        session: SessionId,
+    },
+    /// Time passed.
+    Tick,
+    /// [`Action::TakeEpoch`] came to its end.
+    EpochTaken {
+        /// The epoch.
+        epoch: u64,
+        /// Whether it is ours.
+        result: Result<(), StoreFailure>,
+    },
+    /// [`Action::ConfirmEpoch`] came to its end.
+    EpochConfirmed {
+        /// [`StoreFailure::Fenced`] when another coordinator leads.
+        result: Result<(), StoreFailure>,
+    },
+    /// [`Action::StoreCommit`] came to its end.
+    CommitStored {
+        /// Name of the checkpoint.
+        name: String,
+        /// Whether the checkpoint was written and read back.
+        result: Result<(), StoreFailure>,
+    },
+    /// The run shall be saved and left.
+    StopRequested {
+        /// By what.
+        reason: String,
+    },
+}
+
+/// Why an object could not be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreFailure {
+    /// Another coordinator leads this run.
+    Fenced(String),
+    /// The store failed.
+    Failed(String),
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Send to a worker; messages of one connection keep their order.
+    Send {
+        /// Its connection.
+        session: SessionId,
+        /// The message.
+        message: ToWorker,
+    },
+    /// End a connection, after what was sent.
+    Close {
+        /// The connection.
+        session: SessionId,
+    },
+    /// Create the object of a membership epoch if it is free. One that this coordinator created before is its own: the
+    /// answer to an earlier attempt was lost.
+    TakeEpoch {
+        /// Number of the epoch.
+        epoch: u64,
+        /// The step to do next.
+        step: u64,
+        /// The members with their slots.
+        members: Vec<EpochMember>,
+    },
+    /// Look whether the newest epoch's object is this coordinator's.
+    ConfirmEpoch {
+        /// The newest epoch of this coordinator, taken or being taken.
+        epoch: u64,
+    },
+    /// If the newest epoch is this coordinator's: write the checkpoint's list of quarantined rows, then its COMMIT with
+    /// the list's length and digest; then retire older checkpoints.
+    StoreCommit {
+        /// The checkpoint, with all of its parts.
+        record: CheckpointRecord,
+        /// The rows quarantined up to its step.
+        quarantine: QuarantineList,
+        /// The newest epoch of this coordinator.
+        epoch: u64,
+        /// Checkpoints that are being written meanwhile.
+        in_progress: Vec<String>,
+    },
+    /// Write the run's copy of the list of quarantined rows.
+    StoreQuarantine(QuarantineList),
+    /// Tell who records the metrics.
+    Report(CommittedStep),
+    /// The run is over for this coordinator.
+    Finish(Outcome),
+}
+
+/// A step that was committed, reported exactly once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommittedStep {
+    /// Index of the step, through all stages.
+    pub step: u64,
+    /// Its stage, from 1.
+    pub stage: u32,
+    /// The membership epoch that did it.
+    pub epoch: u64,
+    /// Losses and learning rate of the global batch.
+    pub values: Vec<NamedValue>,
+    /// Seconds the slowest member took.
+    pub seconds: f64,
+    /// Seconds the member that waited longest waited for data.
+    pub data_wait_seconds: f64,
+    /// Samples of the global batch.
+    pub samples: u64,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps are committed.
+    Done {
+        /// The last checkpoint.
+        checkpoint: String,
+    },
+    /// It was stopped and can be continued.
+    Interrupted {
+        /// The newest checkpoint; `None`: nothing was saved yet.
+        checkpoint: Option<String>,
+    },
+    /// It failed, or another coordinator leads it (exit code 4).
+    Failed {
+        /// The exit code of the command line for this class of error.
+        exit_code: u32,
+        /// What, where and what to do.
+        message: String,
+    },
+}

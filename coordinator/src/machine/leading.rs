@@ -1,0 +1,56 @@
+//! Whether this coordinator still leads the run.
+
+use std::time::Duration;
+
+use super::ending::Ending;
+use super::{Action, Machine, Outcome, Phase, StoreFailure};
+
+/// Time between two looks at the newest epoch.
+const CONFIRM_EVERY: Duration = Duration::from_secs(2);
+/// After this long without an answer the question is put again.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// When the leadership was last looked at.
+#[derive(Debug, Default)]
+pub(super) struct Leadership {
+    asked: Duration,
+    is_open: bool,
+}
+
+impl Machine {
+    pub(super) fn check_leadership(&mut self) {
+        let since = self.now.saturating_sub(self.leadership.asked);
+        if since >= if self.leadership.is_open { ANSWER_DEADLINE } else { CONFIRM_EVERY } {
+            self.ask_who_leads();
+        }
+    }
+
+    pub(super) fn ask_who_leads(&mut self) {
+        self.leadership = Leadership { asked: self.now, is_open: true };
+        self.actions.push(Action::ConfirmEpoch { epoch: self.epoch });
+    }
+
+    pub(super) fn epoch_confirmed(&mut self, result: Result<(), StoreFailure>) {
+        self.leadership.is_open = false;
+        match result {
+            Ok(()) => {}
+            Err(StoreFailure::Fenced(reason)) => self.fenced(reason),
+            // Nothing is decided on this answer: the next write that matters is conditional itself.
+            Err(StoreFailure::Failed(reason)) => tracing::warn!(%reason, "the newest epoch cannot be read"),
+        }
+    }
+
+    /// Another coordinator leads: ends without a word to the members, who look for the new one.
+    pub(super) fn fenced(&mut self, reason: String) {
+        if self.is_ended() {
+            return;
+        }
+        self.fault(reason.clone());
+        self.phase = Phase::Ended(Ending::Fenced);
+        for (_, member) in std::mem::take(&mut self.members) {
+            self.actions.push(Action::Close { session: member.session });
+        }
+        self.world.clear();
+        self.actions.push(Action::Finish(Outcome::Failed { exit_code: 4, message: reason }));
+    }
+}

@@ -1,0 +1,279 @@
+//! A coordinator that stands by: it refuses workers, watches the one that leads, and says when to take over.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use blip2_collective::Transport;
+use blip2_dataset::Location;
+use blip2_proto::same_token;
+use blip2_proto::v1::coordinator_client::CoordinatorClient;
+use blip2_proto::v1::coordinator_message::Kind as ToWorker;
+use blip2_proto::v1::coordinator_server::Coordinator;
+use blip2_proto::v1::worker_message::Kind as FromWorker;
+use blip2_proto::v1::{CoordinatorMessage, RefusalCode, Refused, StatusReply, StatusRequest, WorkerMessage};
+use futures::Stream;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::server::{HELLO_DEADLINE, MOST_SESSIONS, end_server, serve};
+use crate::{CoordinatorError, CoordinatorSettings, EpochRecord, Epochs, Result};
+
+/// Time between two questions to the coordinator that leads.
+const PROBE_EVERY: Duration = Duration::from_millis(500);
+/// How long it may take to answer.
+const PROBE_DEADLINE: Duration = Duration::from_secs(1);
+/// Time between two looks at the newest epoch while the leader answers.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long the store may take to show it.
+const LOOK_DEADLINE: Duration = Duration::from_secs(10);
+/// When a refused worker may ask again.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// The state that the status of such a coordinator shows.
+const STANDBY: &str = "standby";
+
+/// What a coordinator that stands by is started with.
+#[derive(Debug)]
+pub struct StandByOptions {
+    /// Name of the run.
+    pub run_id: String,
+    /// The run's folder.
+    pub run_root: Location,
+    /// How long the leader may be silent.
+    pub settings: CoordinatorSettings,
+    /// How it is reached, and reaches the leader.
+    pub transport: Transport,
+    /// The run's token.
+    pub token: String,
+    /// Always holds what the status page shows.
+    pub status: watch::Sender<StatusReply>,
+}
+
+/// How standing by ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StandByEnd {
+    /// The leader of this epoch is silent: it is time to take over from it.
+    Lead {
+        /// For [`CoordinatorOptions::after`](crate::CoordinatorOptions::after).
+        after: u64,
+    },
+    /// The run has ended: done, interrupted or failed.
+    Over {
+        /// Which of them.
+        how: String,
+    },
+    /// It was asked to stop.
+    Stopped,
+}
+
+/// Stands by until the coordinator that leads is silent for `takeover_after_s`, the run has ended, or `shutdown` comes.
+///
+/// A run that nobody has begun to lead is not taken over. `listener` is not used up: [`run`](crate::run) serves on it
+/// next. Of several that stand by each may be told to lead; the epoch object decides.
+///
+/// # Errors
+/// The settings do not fit, or the server cannot run. A store that fails is asked again: it proves nothing about the
+/// leader.
+pub async fn stand_by(
+    listener: &std::net::TcpListener,
+    shutdown: impl Future<Output = ()>,
+    options: StandByOptions,
+) -> Result<StandByEnd> {
+    let listening = listener.try_clone().and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    });
+    let listening = listening.map_err(|error| CoordinatorError::Server(error.to_string()))?;
+    let (leader, known_leader) = watch::channel(String::new());
+    let service = Service {
+        token: options.token.clone(),
+        leader: known_leader,
+        open: Arc::new(Semaphore::new(MOST_SESSIONS)),
+        status: options.status.subscribe(),
+    };
+    let stop = CancellationToken::new();
+    // The server ends with this function, however it is left.
+    let _stops = stop.clone().drop_guard();
+    let mut server = serve(listening, &options.transport, service, stop.clone());
+    let watcher = Watcher::new(options, leader);
+    let end = tokio::select! {
+        end = watcher.watch() => Ok(end),
+        () = shutdown => Ok(StandByEnd::Stopped),
+        ended = &mut server => Err(CoordinatorError::server_ended(ended)),
+    };
+    if end.is_ok() {
+        end_server(&mut server, &stop).await;
+    }
+    end
+}
+
+/// Watches the leader.
+#[derive(Debug)]
+struct Watcher {
+    options: StandByOptions,
+    epochs: Epochs,
+    leader: watch::Sender<String>,
+    newest: Option<EpochRecord>,
+    looked: Option<Instant>,
+    /// The connection to an address that answered.
+    channel: Option<(String, Channel)>,
+    /// When the leader last gave a sign of life.
+    heard: Instant,
+}
+
+impl Watcher {
+    fn new(options: StandByOptions, leader: watch::Sender<String>) -> Self {
+        // It only reads epochs, so it needs no name among them.
+        let epochs = Epochs::new(&options.run_root, String::new(), String::new());
+        Self { options, epochs, leader, newest: None, looked: None, channel: None, heard: Instant::now() }
+    }
+
+    async fn watch(mut self) -> StandByEnd {
+        let mut ticks = tokio::time::interval(PROBE_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.look().await;
+            self.show();
+            let Some(newest) = self.newest.clone() else {
+                self.heard = Instant::now();
+                continue;
+            };
+            if let Some(how) = newest.end {
+                return StandByEnd::Over { how };
+            }
+            if self.probe(&newest.address).await {
+                self.heard = Instant::now();
+            } else if self.heard.elapsed() >= self.options.settings.takeover_after() {
+                tracing::warn!(epoch = newest.epoch, address = newest.address, "the leader is silent");
+                return StandByEnd::Lead { after: newest.epoch };
+            }
+        }
+    }
+
+    /// Reads the newest epoch's record, often while the leader is silent.
+    async fn look(&mut self) {
+        let is_fresh = self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY);
+        if is_fresh && self.heard.elapsed() < PROBE_EVERY + PROBE_DEADLINE {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        match tokio::time::timeout(LOOK_DEADLINE, self.epochs.newest_record()).await {
+            Ok(Ok(found)) => {
+                let number = |record: &Option<EpochRecord>| record.as_ref().map_or(0, |record| record.epoch);
+                if number(&found) != number(&self.newest) {
+                    // Whoever took an epoch lives.
+                    self.heard = Instant::now();
+                }
+                self.newest = found;
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "the newest epoch cannot be read"),
+            Err(_) => tracing::warn!("the store does not show the newest epoch in time"),
+        }
+    }
+
+    fn show(&self) {
+        let (epoch, step, leader) = match &self.newest {
+            Some(record) => (record.epoch, record.step, record.address.clone()),
+            None => (0, 0, String::new()),
+        };
+        self.leader.send_replace(leader);
+        self.options.status.send_replace(StatusReply {
+            run_id: self.options.run_id.clone(),
+            state: STANDBY.into(),
+            epoch,
+            step,
+            ..StatusReply::default()
+        });
+    }
+
+    /// Whether a coordinator that does not stand by itself answers at the address.
+    async fn probe(&mut self, address: &str) -> bool {
+        match tokio::time::timeout(PROBE_DEADLINE, self.ask(address)).await {
+            Ok(Ok(reply)) => reply.run_id == self.options.run_id && reply.state != STANDBY,
+            Ok(Err(error)) => {
+                tracing::debug!(address, error, "the leader does not answer");
+                self.channel = None;
+                false
+            }
+            Err(_) => {
+                self.channel = None;
+                false
+            }
+        }
+    }
+
+    async fn ask(&mut self, address: &str) -> std::result::Result<StatusReply, String> {
+        let channel = match self.channel.take().filter(|(known, _)| known == address) {
+            Some((_, channel)) => channel,
+            None => self.options.transport.connect(address, PROBE_DEADLINE).await?,
+        };
+        self.channel = Some((address.to_owned(), channel.clone()));
+        let request = StatusRequest { token: self.options.token.clone() };
+        let reply = CoordinatorClient::new(channel).status(request).await;
+        Ok(reply.map_err(|status| status.message().to_owned())?.into_inner())
+    }
+}
+
+/// Shows the status and refuses workers.
+#[derive(Debug)]
+struct Service {
+    token: String,
+    leader: watch::Receiver<String>,
+    open: Arc<Semaphore>,
+    status: watch::Receiver<StatusReply>,
+}
+
+#[tonic::async_trait]
+impl Coordinator for Service {
+    type SessionStream = Pin<Box<dyn Stream<Item = std::result::Result<CoordinatorMessage, Status>> + Send>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<WorkerMessage>>,
+    ) -> std::result::Result<Response<Self::SessionStream>, Status> {
+        let permit = self.open.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| Status::resource_exhausted("too many connections are open"))?;
+        let (token, leader) = (self.token.clone(), self.leader.clone());
+        let refusal = async move {
+            let refused = refuse(request.into_inner(), &token, &leader).await?;
+            drop(permit);
+            Ok(CoordinatorMessage { kind: Some(ToWorker::Refused(refused)) })
+        };
+        Ok(Response::new(Box::pin(futures::stream::once(refusal))))
+    }
+
+    async fn status(
+        &self,
+        _request: Request<StatusRequest>,
+    ) -> std::result::Result<Response<StatusReply>, Status> {
+        Ok(Response::new(self.status.borrow().clone()))
+    }
+}
+
+/// Hears who comes, and sends it to the leader; only one of the run is told where that is.
+async fn refuse(
+    mut incoming: Streaming<WorkerMessage>,
+    token: &str,
+    leader: &watch::Receiver<String>,
+) -> std::result::Result<Refused, Status> {
+    let first = tokio::time::timeout(HELLO_DEADLINE, incoming.message()).await;
+    let hello = match first.map_err(|_| Status::deadline_exceeded("no introduction came"))?? {
+        Some(WorkerMessage { kind: Some(FromWorker::Hello(hello)) }) => hello,
+        _ => return Err(Status::invalid_argument("the first message must be the introduction")),
+    };
+    if !same_token(&hello.token, token) {
+        let reason = "the token is not this run's; start it with the run's token file".into();
+        return Ok(Refused { code: RefusalCode::RefusalToken.into(), reason, ..Refused::default() });
+    }
+    Ok(Refused {
+        code: RefusalCode::RefusalStandby.into(),
+        reason: "this coordinator stands by".into(),
+        retry_after_ms: ASK_AGAIN.as_millis() as u32,
+        leader: leader.borrow().clone(),
+    })
+}

@@ -1,0 +1,155 @@
+//! Coordinators that stand by.
+
+use std::time::{Duration, Instant};
+
+use blip2_collective::Transport;
+use blip2_coordinator::{
+    Catalogue, CoordinatorError, Epochs, Outcome, RunSpec, StandByEnd, StandByOptions, stand_by,
+};
+use blip2_dataset::Location;
+use blip2_proto::v1::coordinator_client::CoordinatorClient;
+use blip2_proto::v1::coordinator_message::Kind as ToWorker;
+use blip2_proto::v1::{Hello, RefusalCode, StatusReply, StatusRequest, StopKind};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::model::{Habit, folder, hello, settings, spec, start, start_on, stop_kind, work, work_on};
+
+/// Steps of the second stage of a run that is long enough to be taken over.
+const MANY: u64 = 60;
+
+struct StandBy {
+    address: String,
+    listener: std::net::TcpListener,
+    end: JoinHandle<blip2_coordinator::Result<StandByEnd>>,
+}
+
+fn begin(root: &Location) -> StandBy {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = format!("http://{}", listener.local_addr().expect("bound"));
+    let options = StandByOptions {
+        run_id: "run".into(),
+        run_root: root.clone(),
+        settings: settings(2),
+        transport: Transport::plain(),
+        token: "secret".into(),
+        status: watch::Sender::new(StatusReply::default()),
+    };
+    let shared = listener.try_clone().expect("a socket can be shared");
+    let end = tokio::spawn(async move { stand_by(&shared, std::future::pending(), options).await });
+    StandBy { address, listener, end }
+}
+
+impl StandBy {
+    fn into_listener(self) -> TcpListener {
+        self.listener.set_nonblocking(true).expect("a socket");
+        TcpListener::from_std(self.listener).expect("a socket")
+    }
+}
+
+fn long(root: &Location) -> RunSpec {
+    RunSpec { stage_steps: vec![4, MANY], ..spec(root) }
+}
+
+async fn a_replacement_goes_on(root: Location) {
+    let mut first = start(long(&root), 2).await;
+    let mut standby = begin(&root);
+    let addresses = vec![first.address.clone(), standby.address.clone()];
+    let slow = Habit::Slow(Duration::from_millis(25));
+    let workers: Vec<_> = ["a", "b"]
+        .map(|name| tokio::spawn(work_on(addresses.clone(), root.clone(), hello(name), slow)))
+        .into_iter()
+        .collect();
+    let mut steps = Vec::new();
+    while steps.len() < 8 {
+        steps.push(first.commits.recv().await.expect("a step").step);
+    }
+    first.coordinator.abort();
+    let end = (&mut standby.end).await.expect("no panic").expect("it stands by");
+    let StandByEnd::Lead { after } = end else { panic!("{end:?}") };
+    while let Some(step) = first.commits.recv().await {
+        steps.push(step.step);
+    }
+    let up = Instant::now();
+    let (resume, _) = Catalogue::new(&root).latest_verified().await.expect("readable");
+    assert!(resume.as_ref().is_some_and(|record| record.step < steps.len() as u64), "{resume:?}");
+    let spec = RunSpec { resume, ..long(&root) };
+    let mut second = start_on(standby.into_listener(), spec, 2, Some(after));
+    steps.push(second.commits.recv().await.expect("a step").step);
+    assert!(up.elapsed() < Duration::from_secs(5), "steps flow again after {:?}", up.elapsed());
+    for worker in workers {
+        assert_eq!(stop_kind(worker.await.expect("no panic")), Some(StopKind::StopDone));
+    }
+    assert!(matches!(second.coordinator.await.expect("no panic"), Ok(Outcome::Done { .. })));
+    while let Some(step) = second.commits.recv().await {
+        steps.push(step.step);
+    }
+    assert_eq!(steps, (0..4 + MANY).collect::<Vec<_>>(), "every step is reported once");
+    let (last, damaged) = Catalogue::new(&root).latest_verified().await.expect("readable");
+    let last = last.expect("one");
+    assert_eq!((last.step, damaged.len()), (4 + MANY, 0));
+    let digest: u128 = (4..4 + u128::from(MANY)).map(|step| 64 * (step + 1)).sum();
+    assert_eq!((last.coverage.of(2).samples, last.coverage.of(2).digest), (64 * MANY, digest));
+    let rows = Catalogue::new(&root).read_quarantine(&last).await.expect("readable");
+    assert_eq!(rows.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replacement_goes_on_with_what_the_workers_hold_on_a_disk() {
+    let (_folder, root) = folder();
+    a_replacement_goes_on(root).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replacement_goes_on_with_what_the_workers_hold_in_an_object_store() {
+    a_replacement_goes_on(Location::parse("memory:///runs/run").expect("a URL")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_stands_by_sends_workers_to_the_leader_and_ends_with_the_run() {
+    let (_folder, root) = folder();
+    let mut standby = begin(&root);
+    let run = start(spec(&root), 1).await;
+    let mut client = CoordinatorClient::connect(standby.address.clone()).await.expect("it listens");
+    let mut leader = String::new();
+    while leader != run.address {
+        let refused = work(standby.address.clone(), root.clone(), hello("w"), Habit::None).await;
+        let Some(ToWorker::Refused(refused)) = refused else { panic!("{refused:?}") };
+        assert_eq!(refused.code(), RefusalCode::RefusalStandby);
+        leader = refused.leader;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let stranger = Hello { token: "guess!".into(), ..hello("stranger") };
+    let refused = work(standby.address.clone(), root.clone(), stranger, Habit::None).await;
+    let Some(ToWorker::Refused(refused)) = refused else { panic!("{refused:?}") };
+    assert!(refused.code() == RefusalCode::RefusalToken && refused.leader.is_empty(), "{refused:?}");
+    let status = client.status(StatusRequest::default()).await.expect("an answer").into_inner();
+    assert_eq!((status.state.as_str(), status.run_id.as_str(), status.epoch), ("standby", "run", 1));
+    // Longer than a leader may be silent: this one is not.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(!standby.end.is_finished());
+    let worker = work(run.address.clone(), root.clone(), hello("w"), Habit::None).await;
+    assert_eq!(stop_kind(worker), Some(StopKind::StopDone));
+    let end = (&mut standby.end).await.expect("no panic").expect("it stood by");
+    assert_eq!(end, StandByEnd::Over { how: "done".into() });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_that_stand_by_one_leads() {
+    let (_folder, root) = folder();
+    let gone = Epochs::new(&root, "gone".into(), "http://127.0.0.1:1".into());
+    gone.begin(0).await.expect("free");
+    let mut both = [begin(&root), begin(&root)];
+    for standby in &mut both {
+        let end = (&mut standby.end).await.expect("no panic").expect("it stands by");
+        assert_eq!(end, StandByEnd::Lead { after: 1 });
+    }
+    let [first, second] = both.map(StandBy::into_listener);
+    let leads = start_on(first, spec(&root), 1, Some(1));
+    let worker = work(leads.address.clone(), root.clone(), hello("w"), Habit::None).await;
+    assert_eq!(stop_kind(worker), Some(StopKind::StopDone));
+    let late = start_on(second, spec(&root), 1, Some(1)).coordinator.await.expect("no panic");
+    assert!(matches!(late, Err(CoordinatorError::Fenced { epoch: 2 })), "{late:?}");
+    assert!(matches!(leads.coordinator.await.expect("no panic"), Ok(Outcome::Done { .. })));
+}

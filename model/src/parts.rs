@@ -1,0 +1,258 @@
+//! The flat layout cut into parts in the order in which a segmented backward pass completes them.
+
+use std::ops::Range;
+
+use burn::module::Param;
+use burn::tensor::{Gradients, Tensor};
+
+use crate::ModelError;
+use crate::tape::Segment;
+use crate::tensors::{FlatLayout, NamedTensors, TensorVisitor, copy_values};
+
+/// Smallest part in elements, where there are so many: smaller ones would cost more messages than they hide.
+pub const PART_ELEMENTS: usize = 1 << 20;
+
+/// One part of the layout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GradientPart {
+    /// The lowest segment its tensors are in: after it the part is complete.
+    pub segment: Segment,
+    /// Ranges of the flat buffer, which laid end to end are the part.
+    pub ranges: Vec<Range<usize>>,
+}
+
+/// Where a tensor's gradient goes.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    part: usize,
+    /// First element within the part.
+    offset: usize,
+}
+
+/// The parts of a layout, in order of completion; a function of the layout alone.
+#[derive(Debug, Clone)]
+pub struct GradientParts {
+    layout: FlatLayout,
+    parts: Vec<GradientPart>,
+    /// One for each tensor of the layout.
+    places: Vec<Place>,
+}
+
+/// The segment whose backward pass completes a tensor's gradient: the lowest that uses it.
+fn segment_of(name: &str) -> Segment {
+    const INPUTS: [&str; 3] = ["Qformer.bert.embeddings.", "ln_vision.", "query_tokens"];
+    let layer = name.strip_prefix("Qformer.bert.encoder.layer.").and_then(|rest| rest.split('.').next());
+    match layer.and_then(|layer| layer.parse().ok()) {
+        Some(layer) => Segment::Layer(layer),
+        None if INPUTS.iter().any(|part| name.starts_with(part)) => Segment::Inputs,
+        None => Segment::Heads,
+    }
+}
+
+impl GradientPart {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.ranges.iter().map(Range::len).sum()
+    }
+
+    /// Whether the part has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Copies the part's elements into their places in a flat buffer.
+    ///
+    /// # Panics
+    /// `values` is not as long as the part.
+    pub fn copy_into(&self, values: &[f32], flat: &mut [f32]) {
+        assert_eq!(values.len(), self.len(), "elements of a part");
+        let mut rest = values;
+        for range in &self.ranges {
+            let (values, after) = rest.split_at(range.len());
+            flat[range.clone()].copy_from_slice(values);
+            rest = after;
+        }
+    }
+}
+
+impl GradientParts {
+    /// Parts of whole segments with at least `smallest` elements each, as far as there are so many.
+    pub fn of(layout: &FlatLayout, smallest: usize) -> Self {
+        let segments: Vec<Segment> = layout.tensors().iter().map(|tensor| segment_of(&tensor.name)).collect();
+        let mut descending = segments.clone();
+        descending.sort_unstable_by(|a, b| b.cmp(a));
+        descending.dedup();
+        let mut parts: Vec<GradientPart> = Vec::new();
+        let mut places = vec![Place { part: 0, offset: 0 }; segments.len()];
+        for segment in descending {
+            if parts.last().is_none_or(|part| part.len() >= smallest) {
+                parts.push(GradientPart { segment, ranges: Vec::new() });
+            }
+            let number = parts.len() - 1;
+            let part = &mut parts[number];
+            part.segment = segment;
+            let tensors = layout.tensors().iter().zip(&segments).zip(&mut places);
+            for ((tensor, _), place) in tensors.filter(|((_, of), _)| **of == segment) {
+                *place = Place { part: number, offset: part.len() };
+                match part.ranges.last_mut() {
+                    Some(last) if last.end == tensor.offset => last.end = tensor.range().end,
+                    _ => part.ranges.push(tensor.range()),
+                }
+            }
+        }
+        Self { layout: layout.clone(), parts, places }
+    }
+
+    /// The parts in order of completion.
+    pub fn parts(&self) -> &[GradientPart] {
+        &self.parts
+    }
+
+    /// Number of elements of all parts.
+    pub fn len(&self) -> usize {
+        self.layout.len()
+    }
+
+    /// Whether there is nothing to train.
+    pub fn is_empty(&self) -> bool {
+        self.layout.is_empty()
+    }
+
+    /// A buffer for the gradients of one backward pass.
+    pub fn buffers(&self) -> PartBuffers<'_> {
+        PartBuffers {
+            parts: self,
+            buffers: vec![Vec::new(); self.parts.len()],
+            filled: vec![false; self.places.len()],
+            next: 0,
+        }
+    }
+}
+
+/// The gradients of one backward pass, part by part.
+#[derive(Debug)]
+pub struct PartBuffers<'a> {
+    parts: &'a GradientParts,
+    /// Empty before the first gradient of the part and after its completion.
+    buffers: Vec<Vec<f32>>,
+    /// Tensors that have a gradient.
+    filled: Vec<bool>,
+    /// The first part that is not complete.
+    next: usize,
+}
+
+impl PartBuffers<'_> {
+    /// Adds the gradients that `segment` gave the tensors of `model`, and returns the parts that this completes,
+    /// with their numbers; a tensor without a gradient has zeros.
+    ///
+    /// # Errors
+    /// A tensor got a gradient after its part was complete.
+    pub fn take(
+        &mut self,
+        model: &mut impl NamedTensors,
+        gradients: &mut Gradients,
+        segment: Segment,
+    ) -> Result<Vec<(usize, Vec<f32>)>, ModelError> {
+        model.visit_tensors("", &mut Take { into: self, gradients, segment })?;
+        let mut complete = Vec::new();
+        while let Some(part) = self.parts.parts.get(self.next).filter(|part| part.segment >= segment) {
+            let mut values = std::mem::take(&mut self.buffers[self.next]);
+            values.resize(part.len(), 0.0);
+            complete.push((self.next, values));
+            self.next += 1;
+        }
+        Ok(complete)
+    }
+
+    fn add<const D: usize>(
+        &mut self,
+        name: &str,
+        segment: Segment,
+        gradient: Tensor<D>,
+    ) -> Result<(), ModelError> {
+        let index = self.parts.layout.index_of(name)?;
+        let place = self.parts.places[index];
+        if place.part < self.next {
+            let reason = format!("{segment:?} gave it a gradient after its part was complete");
+            return Err(ModelError::input(name, reason));
+        }
+        let buffer = &mut self.buffers[place.part];
+        if buffer.is_empty() {
+            *buffer = vec![0.0; self.parts.parts[place.part].len()];
+        }
+        let length = self.parts.layout.tensors()[index].len();
+        let into = &mut buffer[place.offset..place.offset + length];
+        match std::mem::replace(&mut self.filled[index], true) {
+            false => copy_values(gradient, into),
+            true => add_values(gradient, into),
+        }
+    }
+}
+
+struct Take<'a, 'b> {
+    into: &'a mut PartBuffers<'b>,
+    gradients: &'a mut Gradients,
+    segment: Segment,
+}
+
+impl TensorVisitor for Take<'_, '_> {
+    fn visit<const D: usize>(&mut self, name: &str, tensor: &mut Param<Tensor<D>>) -> Result<(), ModelError> {
+        match tensor.val().grad_remove(self.gradients) {
+            Some(gradient) => self.into.add(name, self.segment, gradient),
+            None => Ok(()),
+        }
+    }
+}
+
+fn add_values<const D: usize>(tensor: Tensor<D>, into: &mut [f32]) -> Result<(), ModelError> {
+    let data = tensor.try_into_data().map_err(|e| ModelError::Device(e.to_string()))?;
+    let values = data.as_slice::<f32>().map_err(|e| ModelError::Device(format!("{e:?}")))?;
+    into.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> FlatLayout {
+        let shapes = [
+            ("Qformer.bert.embeddings.word_embeddings.weight", 5),
+            ("Qformer.bert.encoder.layer.0.a", 3),
+            ("Qformer.bert.encoder.layer.1.a", 2),
+            ("Qformer.bert.encoder.layer.1.b", 2),
+            ("Qformer.bert.encoder.layer.10.a", 4),
+            ("Qformer.cls.predictions.bias", 1),
+            ("ln_vision.bias", 1),
+            ("query_tokens", 2),
+            ("temp", 1),
+        ];
+        FlatLayout::new(shapes.map(|(name, len)| (name.to_string(), vec![len])).to_vec())
+    }
+
+    #[test]
+    fn parts_go_from_the_heads_down_and_cover_the_layout_once() {
+        let parts = GradientParts::of(&layout(), 1);
+        let segments: Vec<Segment> = parts.parts().iter().map(|part| part.segment).collect();
+        let layer = Segment::Layer;
+        assert_eq!(segments, [Segment::Heads, layer(10), layer(1), layer(0), Segment::Inputs]);
+        assert_eq!(parts.parts()[0].ranges, [16..17, 20..21]);
+        assert_eq!(parts.parts()[2].ranges, [8..12]);
+        assert_eq!(parts.parts()[4].ranges, [0..5, 17..20]);
+        let mut flat = vec![0.0; parts.len()];
+        for part in parts.parts() {
+            let values: Vec<f32> = part.ranges.iter().cloned().flatten().map(|i| i as f32 + 1.0).collect();
+            part.copy_into(&values, &mut flat);
+        }
+        assert_eq!(flat, (1..=21).map(|i| i as f32).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn small_segments_share_a_part_that_ends_with_the_last_of_them() {
+        let parts = GradientParts::of(&layout(), 6);
+        let ends: Vec<(Segment, usize)> =
+            parts.parts().iter().map(|part| (part.segment, part.len())).collect();
+        assert_eq!(ends, [(Segment::Layer(10), 6), (Segment::Layer(0), 7), (Segment::Inputs, 8)]);
+        assert_eq!(GradientParts::of(&layout(), usize::MAX).parts().len(), 1);
+    }
+}

@@ -1,0 +1,218 @@
+//! A step: its batch, its gradient, and the application of what is committed.
+
+use std::time::{Duration, Instant};
+
+use blip2_dataset::{Coverage, DatasetError, Loader, QuarantineRecord, StepBatch};
+use blip2_proto::drill::DrillPhase;
+use blip2_proto::v1;
+
+use super::Compute;
+use crate::batches::{BatchRange, start_loader};
+use crate::error::{Result, WorkerError};
+use crate::step::{Members, StepGradient};
+
+/// How often a wait for data looks whether its epoch is over.
+const DATA_WAIT: Duration = Duration::from_millis(100);
+
+/// A reduction that waits for its commit.
+pub(super) struct Pending {
+    step: u64,
+    gradient: StepGradient,
+}
+
+/// Batches of the own slots, from some step of a stage on.
+pub(super) struct Batches {
+    stage: u32,
+    slots: std::ops::Range<u32>,
+    loader: Loader,
+    /// The batch handed out last, kept until its step is committed: a redone step uses it again.
+    current: Option<StepBatch>,
+}
+
+impl Compute {
+    /// Computes and reduces the gradient of the next step, which is then pending.
+    pub(super) fn reduce(&mut self, epoch: u64, step: u64) -> Result<v1::StepDone> {
+        let entered = self.world.as_ref().map_or(0, |world| world.epoch);
+        if (entered, self.step) != (epoch, step) {
+            let (at, next) = (entered, self.step);
+            let reason =
+                format!("step {step} of epoch {epoch} is due, this member is at step {next} of {at}");
+            return Err(WorkerError::Protocol(reason));
+        }
+        self.pending = None;
+        let started = Instant::now();
+        let reduced = self.gradient(epoch);
+        if matches!(reduced, Err(WorkerError::Data(_))) {
+            // A loader that failed once fails for good: the next attempt gets a new one.
+            self.batches = None;
+        }
+        let (gradient, mut done) = reduced?;
+        (done.epoch, done.step) = (epoch, step);
+        done.seconds = started.elapsed().as_secs_f64();
+        self.pending = Some(Pending { step, gradient });
+        Ok(done)
+    }
+
+    fn gradient(&mut self, epoch: u64) -> Result<(StepGradient, v1::StepDone)> {
+        self.enter_stage()?;
+        let (stage, stage_step) = self.stage_step();
+        let waited = self.prepare_batch(epoch, stage, stage_step)?;
+        self.parts.rehearse(DrillPhase::Forward, self.step);
+        let state = self.next_stage.as_mut().or(self.state.as_mut());
+        let state = state.ok_or_else(|| WorkerError::Protocol("a step without state".into()))?;
+        let world =
+            self.world.as_ref().ok_or_else(|| WorkerError::Protocol("a step without world".into()))?;
+        let batch = self.batches.as_ref().and_then(|batches| batches.current.as_ref());
+        let batch = batch.ok_or_else(|| WorkerError::Protocol("a step without batch".into()))?;
+        let members = Members {
+            exchange: &self.exchange,
+            runtime: &self.runtime,
+            world,
+            step: self.step,
+            deadline: self.deadline,
+        };
+        let gradient = self.parts.gradient(state, &members, stage_step, batch)?;
+        let values = gradient.values.iter();
+        let done = v1::StepDone {
+            values: values
+                .map(|(name, value)| v1::NamedValue { name: (*name).into(), value: *value })
+                .collect(),
+            data_wait_seconds: waited.as_secs_f64(),
+            samples: batch.slots.iter().map(|slot| slot.samples.len() as u64).sum(),
+            quarantined: batch.slots.iter().flat_map(|slot| &slot.quarantined).map(quarantined).collect(),
+            coverage: Some(coverage(stage, batch.coverage())),
+            ..v1::StepDone::default()
+        };
+        Ok((gradient, done))
+    }
+
+    /// Makes stage 2's state at the boundary; the end of stage 1 stays until a step of stage 2 is committed.
+    fn enter_stage(&mut self) -> Result<()> {
+        let (stage, _) = self.stage_step();
+        if let (None, Some(state)) = (&self.next_stage, &self.state)
+            && state.stage == 1
+            && stage == 2
+        {
+            let device = self.parts.device.clone().autodiff();
+            self.next_stage = Some(state.enter_stage2(&self.config, self.parts.sizes, &device)?);
+        }
+        Ok(())
+    }
+
+    /// The next step's stage, and its index within it.
+    fn stage_step(&self) -> (u32, u64) {
+        match self.step.checked_sub(self.config.stage1.steps) {
+            Some(step) => (2, step),
+            None => (1, self.step),
+        }
+    }
+
+    /// Makes `batches.current` the batch of the step, and says how long that took: nothing for a batch that is there.
+    fn prepare_batch(&mut self, epoch: u64, stage: u32, stage_step: u64) -> Result<Duration> {
+        let slots = match &self.world {
+            Some(world) => world.own()?.slots.clone(),
+            None => return Err(WorkerError::Protocol("a batch without world".into())),
+        };
+        let mut batches = match self.batches.take() {
+            Some(batches) if batches.stage == stage && batches.slots == slots => batches,
+            old => {
+                // The old loader is stopped and joined before the new one takes its memory.
+                drop(old);
+                let range = BatchRange { stage, first_step: stage_step, slots: slots.clone() };
+                let runtime = self.runtime.clone();
+                let loader = start_loader(&self.parts, self.manifest.clone(), runtime, range)?;
+                Batches { stage, slots, loader, current: None }
+            }
+        };
+        let mut waited = Duration::ZERO;
+        if batches.current.as_ref().is_none_or(|batch| batch.step != stage_step) {
+            let started = Instant::now();
+            let batch = self.next_batch(&batches.loader, epoch);
+            waited = started.elapsed();
+            if let Ok(batch) = &batch
+                && batch.step != stage_step
+            {
+                return Err(WorkerError::Protocol(format!("batch {} for step {stage_step}", batch.step)));
+            }
+            match batch {
+                Ok(batch) => batches.current = Some(batch),
+                Err(error) => {
+                    self.batches = Some(batches);
+                    return Err(error);
+                }
+            }
+        }
+        self.batches = Some(batches);
+        Ok(waited)
+    }
+
+    /// The loader's next batch, unless the epoch is aborted first.
+    fn next_batch(&self, loader: &Loader, epoch: u64) -> Result<StepBatch> {
+        let started = Instant::now();
+        loop {
+            let slice = DATA_WAIT.min(self.deadline.saturating_sub(started.elapsed()));
+            match loader.next(slice) {
+                Err(DatasetError::Deadline { step, .. }) if started.elapsed() >= self.deadline => {
+                    let seconds = self.deadline.as_secs_f64();
+                    return Err(DatasetError::Deadline { step, seconds }.into());
+                }
+                Err(DatasetError::Deadline { .. }) if self.is_aborted(epoch) => {
+                    return Err(WorkerError::Aborted { epoch });
+                }
+                Err(DatasetError::Deadline { .. }) => {}
+                batch => return Ok(batch?),
+            }
+        }
+    }
+
+    /// Applies a committed step and hands out its checkpoint part.
+    ///
+    /// A commit of the step before the next one asks for the part alone: a save that was begun with other members.
+    pub(super) fn apply(&mut self, commit: &v1::Commit) -> Result<()> {
+        self.parts.rehearse(DrillPhase::Commit, commit.step);
+        if commit.step + 1 != self.step {
+            self.apply_pending(commit.step)?;
+            // Who took part in the step has the state it began with.
+            self.exchange.clear_state();
+        }
+        self.hand_out_part(commit)
+    }
+
+    /// Applies the pending gradient of `step`.
+    pub(super) fn apply_pending(&mut self, step: u64) -> Result<()> {
+        let pending = self.pending.take().filter(|pending| (pending.step, self.step) == (step, step));
+        let Some(mut pending) = pending else {
+            let next = self.step;
+            let reason =
+                format!("step {step} is to be applied, this member is at {next} and has not reduced it");
+            return Err(WorkerError::Protocol(reason));
+        };
+        self.enter_stage()?;
+        let (_, stage_step) = self.stage_step();
+        let mut state = self.next_stage.take().or(self.state.take());
+        let applied = match &mut state {
+            Some(state) => self.parts.apply(state, stage_step, &mut pending.gradient),
+            None => Err(WorkerError::Protocol("a commit without state".into())),
+        };
+        self.state = state;
+        self.step += 1;
+        applied
+    }
+}
+
+fn coverage(stage: u32, used: Coverage) -> v1::Coverage {
+    v1::Coverage { stage, samples: used.samples, digest: used.digest.to_le_bytes().to_vec() }
+}
+
+fn quarantined(record: &QuarantineRecord) -> v1::Quarantined {
+    v1::Quarantined {
+        key: record.key.clone(),
+        file: record.file.clone(),
+        row_group: record.row_group,
+        row: record.row,
+        reason: record.reason.clone(),
+        sample: record.sample,
+        stage: record.stage,
+        ..v1::Quarantined::default()
+    }
+}

@@ -1,0 +1,192 @@
+//! Where a coordinator may be found: the addresses given, those that others name, and the newest epoch's.
+
+use std::time::Duration;
+
+use blip2_collective::Transport;
+use blip2_dataset::Location;
+use serde::Deserialize;
+
+use super::stream::Stream;
+
+/// How long a candidate may take to open a session.
+const CONNECT: Duration = Duration::from_secs(2);
+/// How long the store may take to say who leads.
+const LOOK_UP: Duration = Duration::from_secs(2);
+/// Candidates tried in one attempt at most, so that it comes to an end in time.
+const MOST_TRIED: usize = 3;
+
+/// What a membership epoch's object says of who leads.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct EpochObject {
+    pub(super) epoch: u64,
+    /// Unique to a coordinator's process.
+    coordinator: String,
+    /// URL of that coordinator; empty: it did not say.
+    #[serde(default)]
+    pub(super) address: String,
+}
+
+/// What an attempt came to.
+pub(super) struct Opening {
+    pub(super) session: Result<Stream, String>,
+    /// The newest epoch found.
+    pub(super) leader: Option<EpochObject>,
+}
+
+/// The candidates, most promising first.
+pub(super) struct Candidates {
+    transport: Transport,
+    given: Vec<String>,
+    /// Named by a coordinator that does not lead.
+    hint: String,
+    leader: Option<EpochObject>,
+    run_root: Option<Location>,
+}
+
+impl Candidates {
+    pub(super) fn new(given: Vec<String>, transport: Transport) -> Self {
+        Self { transport, given, hint: String::new(), leader: None, run_root: None }
+    }
+
+    /// The run's folder, in which the epochs are.
+    pub(super) fn run_root(&mut self, run_root: Location) {
+        self.run_root = Some(run_root);
+    }
+
+    /// Another coordinator is said to lead.
+    pub(super) fn hint(&mut self, address: &str) {
+        address.clone_into(&mut self.hint);
+    }
+
+    /// A newer epoch was found.
+    pub(super) fn found(&mut self, leader: Option<EpochObject>) {
+        let newest = self.leader.as_ref().map_or(0, |leader| leader.epoch);
+        self.leader = leader.filter(|leader| leader.epoch > newest).or(self.leader.take());
+    }
+
+    /// Waits, looks up who leads, and opens a session with the first candidate that is there.
+    pub(super) fn open(&mut self, attempt: u32, after: Duration) -> impl Future<Output = Opening> + use<> {
+        let (transport, given, run_root) =
+            (self.transport.clone(), self.given.clone(), self.run_root.clone());
+        let (hint, known) = (std::mem::take(&mut self.hint), self.leader.clone());
+        async move {
+            tokio::time::sleep(after).await;
+            let leader = match &run_root {
+                Some(run_root) => tokio::time::timeout(LOOK_UP, newest_epoch(run_root)).await.ok().flatten(),
+                None => None,
+            };
+            let newest = leader.as_ref().or(known.as_ref());
+            let named = [hint, newest.map_or(String::new(), |leader| leader.address.clone())];
+            let candidates = in_turn(named, &given, attempt);
+            let session = first_open(&transport, candidates).await;
+            Opening { session, leader }
+        }
+    }
+}
+
+/// The addresses without repetition, beginning with another one at every attempt.
+fn in_turn(named: [String; 2], given: &[String], attempt: u32) -> Vec<String> {
+    let mut candidates: Vec<String> = Vec::new();
+    for address in named.iter().chain(given) {
+        if !address.is_empty() && !candidates.contains(address) {
+            candidates.push(address.clone());
+        }
+    }
+    let first = attempt as usize % candidates.len().max(1);
+    candidates.rotate_left(first);
+    candidates
+}
+
+async fn first_open(transport: &Transport, candidates: Vec<String>) -> Result<Stream, String> {
+    let mut problems = Vec::new();
+    for address in candidates.iter().take(MOST_TRIED) {
+        match Stream::open(transport, address, CONNECT).await {
+            Ok(stream) => return Ok(stream),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    match problems.is_empty() {
+        true => Err("no coordinator is named; give --coordinator".into()),
+        false => Err(problems.join("; ")),
+    }
+}
+
+/// The newest epoch's object; `None` when it cannot be read now.
+async fn newest_epoch(run_root: &Location) -> Option<EpochObject> {
+    let objects = run_root.join("epochs").list().await.ok()?;
+    let numbered = objects.iter().filter(|object| object.location.file_name().ends_with(".json"));
+    let newest = numbered.max_by(|a, b| a.location.file_name().cmp(b.location.file_name()))?;
+    read(&newest.location).await
+}
+
+async fn read(object: &Location) -> Option<EpochObject> {
+    let content = object.read().await.ok()??;
+    serde_json::from_slice(&content).ok()
+}
+
+/// Waits until an epoch after `epoch` is of another coordinator than `epoch` is. A store that does not answer says nothing.
+pub(super) async fn other_leader(run_root: Location, mut epoch: u64, every: Duration) -> EpochObject {
+    let object = |epoch: u64| run_root.join("epochs").join(&format!("{epoch:010}.json"));
+    let mut current: Option<EpochObject> = None;
+    loop {
+        tokio::time::sleep(every).await;
+        if current.is_none() {
+            current = read(&object(epoch)).await;
+        }
+        let Some(followed) = &current else { continue };
+        while let Some(next) = read(&object(epoch + 1)).await {
+            if next.coordinator != followed.coordinator {
+                return next;
+            }
+            epoch += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(candidates: &[&str]) -> Vec<String> {
+        candidates.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn who_is_named_comes_first_and_every_candidate_gets_its_turn() {
+        let given = names(&["http://a", "http://b"]);
+        let turn = |named: [&str; 2], attempt| in_turn(named.map(String::from), &given, attempt);
+        assert_eq!(turn(["", ""], 0), given);
+        assert_eq!(turn(["", ""], 1), names(&["http://b", "http://a"]));
+        assert_eq!(turn(["", "http://b"], 0), names(&["http://b", "http://a"]));
+        assert_eq!(turn(["http://c", "http://b"], 0), names(&["http://c", "http://b", "http://a"]));
+        assert_eq!(turn(["http://c", "http://b"], 2), names(&["http://a", "http://c", "http://b"]));
+        assert!(in_turn([String::new(), String::new()], &[], 3).is_empty());
+    }
+
+    async fn write(root: &Location, epoch: u64, coordinator: &str) {
+        let content = format!(
+            r#"{{"epoch": {epoch}, "coordinator": "{coordinator}", "address": "http://{coordinator}", "step": 0, "members": []}}"#
+        );
+        root.join(&format!("epochs/{epoch:010}.json")).put(content.into()).await.expect("written");
+    }
+
+    #[tokio::test]
+    async fn the_newest_epoch_names_the_leader_and_a_change_is_noticed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let root = Location::parse(folder.path().to_str().expect("utf-8")).expect("a local path");
+        assert_eq!(newest_epoch(&root).await, None);
+        for (epoch, coordinator) in [(1, "a"), (2, "a"), (10, "a")] {
+            write(&root, epoch, coordinator).await;
+        }
+        assert_eq!(newest_epoch(&root).await.map(|leader| leader.epoch), Some(10));
+
+        let watch = tokio::spawn(other_leader(root.clone(), 10, Duration::from_millis(5)));
+        write(&root, 11, "a").await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!watch.is_finished(), "the same coordinator goes on");
+        write(&root, 12, "b").await;
+        let leader =
+            tokio::time::timeout(Duration::from_secs(10), watch).await.expect("noticed").expect("no panic");
+        assert_eq!((leader.epoch, leader.address.as_str()), (12, "http://b"));
+    }
+}
