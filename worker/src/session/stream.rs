@@ -37,7 +37,7 @@ impl Stream {
                 .max_encoding_message_size(MAX_CONTROL_MESSAGE);
             let (outgoing, messages) = mpsc::channel(WAITING);
             let answer = client.session(ReceiverStream::new(messages)).await;
-            let incoming = answer.map_err(|status| not_opened(&status))?.into_inner();
+            let incoming = answer.map_err(|status| not_opened(transport, &status))?.into_inner();
             Ok(Self { address: address.to_owned(), outgoing, incoming })
         };
         match tokio::time::timeout(within, opening).await {
@@ -74,9 +74,13 @@ impl Stream {
 }
 
 /// Why the call was not answered: what the transport says beneath it, or the other side.
-fn not_opened(status: &Status) -> ConnectError {
-    match status.source() {
-        Some(cause) => ConnectError::of(cause),
-        None => status.message().to_owned().into(),
+fn not_opened(transport: &Transport, status: &Status) -> ConnectError {
+    let Some(cause) = status.source() else { return status.message().to_owned().into() };
+    let mut error = ConnectError::of(cause);
+    // The other side hangs up without a word that arrives.
+    if transport.is_encrypted() && !error.untrusted {
+        error.reason +=
+            "; with TLS this is what a certificate that the other side does not accept looks like";
     }
+    error
 }
