@@ -21,8 +21,8 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::actor::{Actor, Opened};
 use crate::checkpoint::QUARANTINE;
 use crate::{
-    Catalogue, CheckpointSettings, CommittedStep, CoordinatorError, CoordinatorSettings, Epochs, Machine,
-    Outcome, Result, RunSpec, Start,
+    Catalogue, CheckpointRecord, CheckpointSettings, CommittedStep, CoordinatorError, CoordinatorSettings,
+    Epochs, Machine, Outcome, Result, RunSpec, Start,
 };
 
 /// Connections that wait to be taken in.
@@ -84,6 +84,9 @@ pub async fn run(
         None => epochs.begin(step).await?,
     };
     let catalogue = Catalogue::new(&spec.run_root);
+    let resume = newest_checkpoint(&catalogue, spec.resume.clone()).await?;
+    let spec = RunSpec { resume, ..spec };
+    spec.validate()?;
     let start = Start {
         epoch,
         expected_members: epochs.expected_members(epoch).await?,
@@ -126,6 +129,19 @@ pub async fn run(
 fn coordinator_name() -> String {
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     format!("{}-{started}", std::process::id())
+}
+
+/// The checkpoint to begin with. Between the choice of `chosen` and the epoch that fenced it off, the coordinator before
+/// may have completed a newer one, and retired that one.
+async fn newest_checkpoint(
+    catalogue: &Catalogue,
+    chosen: Option<CheckpointRecord>,
+) -> Result<Option<CheckpointRecord>> {
+    let newest = catalogue.list().await?.valid.pop();
+    if newest == chosen {
+        return Ok(chosen);
+    }
+    Ok(catalogue.latest_verified().await?.0)
 }
 
 /// All rows that are known to be unusable: from the checkpoint, and from the run's copy, which may know of more.

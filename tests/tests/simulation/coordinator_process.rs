@@ -255,6 +255,12 @@ impl CoordinatorProcess {
             }
             (Ticket::Begin { epoch }, Reply::Created(true)) => {
                 beginning.epoch = epoch;
+                self.ask(Ticket::LatestAgain, Request::Latest);
+            }
+            (Ticket::LatestAgain, Reply::Latest(found)) => {
+                if let Some((record, rows)) = found {
+                    (beginning.resume, beginning.rows) = (Some(record), rows);
+                }
                 self.ask(Ticket::Expected, Request::Epochs);
             }
             // Somebody else was faster: one that takes over leaves the run to it.
@@ -296,6 +302,7 @@ impl CoordinatorProcess {
                 ticket @ (Ticket::Latest
                 | Ticket::Epochs
                 | Ticket::Begin { .. }
+                | Ticket::LatestAgain
                 | Ticket::Expected
                 | Ticket::Rows),
                 reply,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use blip2_coordinator::{Coverage, Schedule};
-use blip2_dataset::{Manifest, ManifestFile, Plan, PlanKey, QuarantineList, QuarantineRecord};
+use blip2_coordinator::Schedule;
+use blip2_dataset::{Coverage, Manifest, ManifestFile, Plan, PlanKey, QuarantineList, QuarantineRecord};
 use blip2_dataset::{PartId, RowAddress};
 
 use crate::random::mix;
@@ -89,7 +89,7 @@ impl Corpus {
         let mut coverage = self.coverage[at].clone();
         let mut quarantine = self.quarantine[at].clone();
         for share in &self.shares[at] {
-            add(coverage.entry(self.schedule.stage_of(step)).or_default(), share.coverage);
+            *coverage.entry(self.schedule.stage_of(step)).or_default() += share.coverage;
             quarantine.extend(share.quarantined.iter().cloned());
         }
         self.coverage.push(coverage);
@@ -148,11 +148,7 @@ fn take_row(plan: &Plan, manifest: &Manifest, share: &mut Share, place: (u64, u3
     let mut row = plan.locate(slot, position);
     for attempt in 0.. {
         if is_usable(row) {
-            let digest = u128::from(mix(sample ^ u64::from(stage) << 50)) << 64
-                | u128::from(mix(u64::from(row.file) << 40
-                    | u64::from(row.row_group) << 20
-                    | u64::from(row.row) ^ sample << 48));
-            add(&mut share.coverage, Coverage { samples: 1, digest });
+            share.coverage += Coverage::of(stage, sample, (row.file, row.row_group, row.row));
             return;
         }
         let file = manifest.files[row.file as usize].location.clone();
@@ -175,10 +171,4 @@ fn take_row(plan: &Plan, manifest: &Manifest, share: &mut Share, place: (u64, u3
 /// One row in nine is none.
 fn is_usable(row: RowAddress) -> bool {
     mix(u64::from(row.file) << 40 | u64::from(row.row_group) << 20 | u64::from(row.row)) % 9 != 0
-}
-
-/// Adds what was used.
-pub(crate) fn add(sum: &mut Coverage, used: Coverage) {
-    sum.samples += used.samples;
-    sum.digest = sum.digest.wrapping_add(used.digest);
 }

@@ -69,6 +69,8 @@ pub(crate) enum Ticket {
     Epochs,
     /// The first epoch of one that begins.
     Begin { epoch: u64 },
+    /// The checkpoint again, now that the leader before writes none any more.
+    LatestAgain,
     /// The members of the epochs before it.
     Expected,
     /// The rows that are known to be unusable.

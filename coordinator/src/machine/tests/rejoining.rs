@@ -88,6 +88,19 @@ fn one_who_holds_more_and_comes_late_takes_the_run_ahead_at_the_next_boundary() 
 }
 
 #[test]
+fn nobody_is_taken_for_the_holder_of_a_state_that_it_gave_up_for_another() {
+    let mut scene = taking_over(2, 1, 1);
+    scene.rejoin(0, &STAGES, 6);
+    scene.rejoin(1, &STAGES, 8);
+    assert_eq!(scene.assignments(0)[0].state, Some(assignment::State::Peer("host-1:1".into())));
+    // Whether the first has copied the state by now, nobody knows.
+    scene.event(Event::Disconnected { session: 1 });
+    scene.pass(Duration::from_secs(3), &[0]);
+    let next = scene.assignments(0)[1];
+    assert_eq!((next.step, &next.state), (4, &Some(assignment::State::Checkpoint("00000004-000003".into()))));
+}
+
+#[test]
 fn rows_of_a_ledger_are_taken_over_and_kept_until_their_steps_are_committed() {
     let mut scene = taking_over(1, 1, 1);
     let mut hello = hello_again(0, &STAGES, 6);
@@ -333,6 +346,37 @@ fn the_only_holder_hands_the_state_on_before_it_is_released() {
     scene.all_done(&[0, 1]);
     assert_eq!(scene.stop(0).expect("released").0, StopKind::StopReleased);
     assert_eq!(scene.assignments(1)[1].step, 3);
+}
+
+#[test]
+fn one_that_leaves_a_take_over_is_let_go_unless_it_alone_holds_the_newest_state() {
+    let leave = |scene: &mut Scene, session| {
+        scene.say(session, FromWorker::Leaving(blip2_proto::v1::Leaving {}));
+    };
+    let mut others_hold_it = taking_over(3, 3, 2);
+    others_hold_it.rejoin(0, &STAGES, 6);
+    others_hold_it.rejoin(1, &STAGES, 6);
+    leave(&mut others_hold_it, 0);
+    assert_eq!(others_hold_it.stop(0).expect("released").0, StopKind::StopReleased);
+    let mut alone = taking_over(3, 3, 2);
+    alone.rejoin(0, &STAGES, 6);
+    alone.rejoin(1, &STAGES, 5);
+    leave(&mut alone, 0);
+    let save = alone.commits(0)[0].save_checkpoint.clone();
+    assert_eq!(save, "00000006-000008");
+    alone.part(0, &save);
+    assert_eq!(alone.outcome(), Some(&Outcome::Interrupted { checkpoint: Some(save) }));
+}
+
+#[test]
+fn a_coordinator_that_was_paused_does_not_blame_the_members() {
+    let mut scene = Scene::running(&STAGES, 2, 1, 0);
+    scene.pass(Duration::from_secs(1), &[0, 1]);
+    scene.now += Duration::from_secs(20);
+    scene.event(Event::Tick);
+    assert_eq!((scene.stop(0), scene.stop(1)), (None, None));
+    scene.pass(Duration::from_secs(6), &[0]);
+    assert_eq!(scene.stop(1).expect("this one is silent").0, StopKind::StopRejoin);
 }
 
 #[test]
