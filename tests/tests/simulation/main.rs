@@ -15,6 +15,7 @@ mod random;
 mod schedule;
 mod shrink;
 mod store;
+mod traffic;
 mod worker_process;
 mod world;
 
