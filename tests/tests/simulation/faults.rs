@@ -38,7 +38,7 @@ impl World {
             return;
         }
         let random = Random::new(self.random.next(), 3);
-        let given = (0..2).map(|place| format!("http://c{place}:1")).collect();
+        let given = (0..COORDINATORS).map(|place| format!("http://c{place}:1")).collect();
         let address = format!("w{place}:1");
         let worker = WorkerProcess::new(&address, &format!("w{place}"), given, random);
         let name = format!("w{place}.{}", self.processes.len());
