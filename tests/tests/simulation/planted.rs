@@ -60,7 +60,8 @@ fn is_found(name: &str, planted: Planted, invariants: &[&str]) {
         panic!("{name} is not found within {SEEDS} seeds by {invariants:?}; seen: {seen:?}");
     };
     let all = violations.iter().flatten().count();
-    println!("{name} is found by seed {seed}, and by {all} of {SEEDS}: {}", violation.what);
+    let text: String = violation.to_string().chars().take(160).collect();
+    println!("{name} is found by seed {seed}, and by {all} of {SEEDS}: {text}");
 }
 
 fn in_coordinators(bug: Coordinators, invariants: &[&str]) {
@@ -79,7 +80,8 @@ fn bugs_of_the_coordinator_are_found() {
     in_coordinators(Coordinators::TwoLeaders, &[ONE_LEADER]);
     in_coordinators(Coordinators::SlotsOverlap, &[SLOTS_PARTITIONED]);
     in_coordinators(Coordinators::CoverageDropped, &[COVERAGE_EXACT]);
-    in_coordinators(Coordinators::CommitsWithoutAll, &[COMMITTED_BY_ALL]);
+    // The machine itself misses the samples of the report that is missing, and ends the run.
+    in_coordinators(Coordinators::CommitsWithoutAll, &[COMMITTED_BY_ALL, ENDS]);
     in_coordinators(Coordinators::LosesQuarantine, &[QUARANTINE_EXACT]);
     in_coordinators(Coordinators::StartsAfresh, &[NEVER_AFRESH]);
 }

@@ -160,10 +160,11 @@ impl WorkerProcess {
                 self.compute.fetched(token, found);
             }
             Ticket::Leader { opening } if opening == self.opening => {
-                if let Ok(Reply::Epochs(epochs)) = reply {
-                    self.found(newest(&epochs));
-                }
-                self.take_turn();
+                let is_news = match reply {
+                    Ok(Reply::Epochs(epochs)) => self.found(newest(&epochs)),
+                    _ => false,
+                };
+                self.take_turn(is_news);
             }
             Ticket::Watch => {
                 self.watch_later();
@@ -176,11 +177,14 @@ impl WorkerProcess {
         self.pump(now, local, VecDeque::new());
     }
 
-    fn found(&mut self, record: Option<&EpochRecord>) {
-        let known = self.leader.as_ref().map_or(0, |record| record.epoch);
-        if let Some(record) = record.filter(|record| record.epoch > known) {
-            self.leader = Some(record.clone());
+    /// Takes note of the newest epoch's record; whether it was not known yet.
+    fn found(&mut self, record: Option<&EpochRecord>) -> bool {
+        let known = self.leader.as_ref().map(|record| record.epoch);
+        let is_news = record.map(|record| record.epoch) > known;
+        if is_news {
+            self.leader = record.cloned();
         }
+        is_news
     }
 
     fn watch_later(&mut self) {
@@ -201,22 +205,25 @@ impl WorkerProcess {
     /// Looks where the newest leader is, once the run's store is known.
     fn look_up(&mut self) {
         if !self.knows_run {
-            return self.take_turn();
+            return self.take_turn(false);
         }
         let ticket = Box::new(Ticket::Leader { opening: self.opening });
         self.effects.push(Effect::Ask { ticket, request: Request::Epochs });
     }
 
     /// The candidates of this attempt, who is named first, beginning with another one at every attempt.
-    fn take_turn(&mut self) {
+    fn take_turn(&mut self, is_news: bool) {
         let leader = self.leader.as_ref().map_or(String::new(), |record| record.address.clone());
         let mut candidates: Vec<String> = Vec::new();
-        for address in [std::mem::take(&mut self.hint), leader].iter().chain(&self.given) {
+        let hint = std::mem::take(&mut self.hint);
+        // Whoever has just begun to lead is tried before those who stood by a moment ago.
+        let (named, turn) = if is_news { ([leader, hint], 0) } else { ([hint, leader], self.attempt) };
+        for address in named.iter().chain(&self.given) {
             if !address.is_empty() && !candidates.contains(address) {
                 candidates.push(address.clone());
             }
         }
-        let first = self.attempt as usize % candidates.len().max(1);
+        let first = turn as usize % candidates.len().max(1);
         candidates.rotate_left(first);
         self.candidates = candidates.into();
         self.try_next();

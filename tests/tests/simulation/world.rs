@@ -351,7 +351,7 @@ impl World {
     fn observe(&mut self, fact: &Fact) {
         self.measure(fact);
         // What is sent and reported shows in other lines.
-        let is_dull = matches!(fact, Fact::Sent { .. } | Fact::Reported { .. } | Fact::Reduced { .. });
+        let is_dull = matches!(fact, Fact::Sent { .. } | Fact::Reported { .. } | Fact::Done { .. });
         if self.trace.is_some() && !is_dull {
             self.note(|| format!("{fact:?}"));
         }
