@@ -91,7 +91,9 @@ pub(crate) struct Delivery {
     sender: u64,
     /// Bytes to come that are here already.
     skip: u64,
+    /// Bytes of the whole, and those of it that have not come.
     length: u64,
+    left: u64,
 }
 
 impl Delivery {
@@ -101,6 +103,7 @@ impl Delivery {
         // At most the piece's length, so it is a usize.
         let _ = piece.split_to(known as usize);
         self.skip -= known;
+        self.left = self.left.saturating_sub(known + piece.len() as u64);
         if piece.is_empty() {
             return Ok(());
         }
@@ -113,14 +116,12 @@ impl Delivery {
         }
     }
 
-    /// Ends the buffer.
+    /// Ends the buffer. The collective may have taken its last byte and be over by now.
     pub(crate) fn finish(self) -> std::result::Result<(), Refusal> {
-        let mut inner = self.mailbox.lock();
-        inner.accepts(&self.key)?;
-        match inner.mail.get_mut(&self.key).map(|inbox| inbox.end(self.sender)) {
-            Some(true) => Ok(()),
-            _ => {
-                Err(Refusal::Malformed(format!("the stream ends before the {} bytes announced", self.length)))
+        match self.left {
+            0 => Ok(()),
+            left => {
+                Err(Refusal::Malformed(format!("{left} bytes of the {} announced are missing", self.length)))
             }
         }
     }
@@ -294,7 +295,7 @@ impl Mailbox {
                 inbox.reserved = needed;
                 inner.held = others + needed;
                 let (mailbox, key) = (self.clone(), key.clone());
-                Ok(Admission::Wanted(Delivery { mailbox, key, sender, skip, length: bytes }))
+                Ok(Admission::Wanted(Delivery { mailbox, key, sender, skip, length: bytes, left: bytes }))
             }
             Err(Unwanted::Complete) => Ok(Admission::Here),
             Err(unwanted) => Err(unwanted.refusal(bytes)),
@@ -448,8 +449,9 @@ mod tests {
         assert_eq!(mailbox.lock().held, 0);
         let mut third = admit();
         third.push(Bytes::from_static(b"abcdefgh")).expect("in turn");
-        third.finish().expect("complete");
         assert_eq!(mailbox.next(&key(1, 0)).await, Some(Bytes::from_static(b"efgh")));
+        mailbox.enter_step(&world(1), 1);
+        third.finish().expect("the collective that took it all may be over");
         assert_eq!(mailbox.lock().held, 0);
     }
 

@@ -83,6 +83,7 @@ impl Peers {
                 Err(status) if is_transport(&status) => status,
                 answer => return answer,
             };
+            tracing::debug!(address, reason = status.message(), "a call is made again");
             self.channels().remove(&lane);
             // A call that was under way for long had reached the peer: its end begins a new absence.
             if began.elapsed() > self.limits.connect_timeout {

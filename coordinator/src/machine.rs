@@ -45,6 +45,9 @@ use self::progress::Progress;
 use self::saving::Save;
 use crate::{CheckpointSettings, CoordinatorSettings, RunSpec, Schedule, StageCoverage};
 
+/// Time without a tick after which this process is taken to have been paused.
+const STANDSTILL: Duration = Duration::from_secs(2);
+
 /// Membership, steps and checkpoints of one run.
 ///
 /// Feed it every event with the time since its start, and a [`Event::Tick`] several times a second; do the actions in
@@ -56,6 +59,7 @@ pub struct Machine {
     checkpoints: CheckpointSettings,
     schedule: Schedule,
     now: Duration,
+    last_tick: Duration,
     phase: Phase,
     /// The newest epoch taken or being taken.
     epoch: u64,
@@ -176,6 +180,7 @@ impl Machine {
             checkpoints,
             schedule,
             now: Duration::ZERO,
+            last_tick: Duration::ZERO,
             phase,
             epoch: start.epoch,
             leadership: Leadership::default(),
@@ -255,6 +260,7 @@ impl Machine {
     }
 
     fn tick(&mut self) {
+        self.allow_for_standstill();
         self.check_leadership();
         self.check_members();
         self.check_saves();
@@ -267,6 +273,15 @@ impl Machine {
             Phase::Settling { until, .. } if self.now >= *until => self.settled(),
             Phase::Saving { retry: Some(retry) } if self.now >= *retry => self.save_last(),
             _ => {}
+        }
+    }
+
+    /// If this process itself stood still, what the members said meanwhile is still to be taken in: they were not silent.
+    fn allow_for_standstill(&mut self) {
+        let gap = self.now.saturating_sub(std::mem::replace(&mut self.last_tick, self.now));
+        if gap >= STANDSTILL {
+            tracing::warn!(seconds = gap.as_secs_f64(), "this process stood still");
+            self.members.values_mut().for_each(|member| member.last_seen += gap);
         }
     }
 

@@ -148,7 +148,12 @@ impl Watcher {
             }
             if self.probe(&newest.address).await {
                 self.heard = Instant::now();
-            } else if self.heard.elapsed() >= self.options.settings.takeover_after() {
+            } else if self.is_silent() {
+                // What is known of the epochs may be older than the silence.
+                self.read_newest().await;
+                if !self.is_silent() {
+                    continue;
+                }
                 tracing::warn!(epoch = newest.epoch, address = newest.address, "the leader is silent");
                 return StandByEnd::Lead { after: newest.epoch };
             }
@@ -161,6 +166,14 @@ impl Watcher {
         if is_fresh && self.heard.elapsed() < PROBE_EVERY + PROBE_DEADLINE {
             return;
         }
+        self.read_newest().await;
+    }
+
+    fn is_silent(&self) -> bool {
+        self.heard.elapsed() >= self.options.settings.takeover_after()
+    }
+
+    async fn read_newest(&mut self) {
         self.looked = Some(Instant::now());
         match tokio::time::timeout(LOOK_DEADLINE, self.epochs.newest_record()).await {
             Ok(Ok(found)) => {

@@ -1,7 +1,7 @@
 //! The element-wise functions of feed-forward parts.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::{gelu, relu, sigmoid};
+use burn::tensor::activation::{gelu, gelu_approximate, relu, sigmoid, silu};
 use serde::{Deserialize, Serialize};
 
 /// An element-wise function, under its name in `config.json`.
@@ -10,10 +10,16 @@ use serde::{Deserialize, Serialize};
 pub enum Activation {
     /// The exact GELU, by the error function.
     Gelu,
+    /// The GELU with a hyperbolic tangent in place of the error function.
+    #[serde(alias = "gelu_pytorch_tanh")]
+    GeluNew,
     /// `x · sigmoid(1.702 x)`.
     QuickGelu,
     /// `max(x, 0)`.
     Relu,
+    /// `x · sigmoid(x)`.
+    #[serde(alias = "swish")]
+    Silu,
 }
 
 impl Activation {
@@ -21,8 +27,10 @@ impl Activation {
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Gelu => gelu(x),
+            Self::GeluNew => gelu_approximate(x),
             Self::QuickGelu => x.clone() * sigmoid(x * 1.702),
             Self::Relu => relu(x),
+            Self::Silu => silu(x),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Int, Tensor};
 
+use crate::ModelError;
 use crate::layers::BLOCKED;
 
 /// The additive mask of the last `rows` positions over all of them: a position sees itself and what came
@@ -22,6 +23,32 @@ pub(crate) fn causal_mask(mask: Tensor<2, Int>, rows: usize) -> Tensor<4> {
 /// - mask and output `[b, S]`
 pub(crate) fn token_positions(mask: Tensor<2, Int>) -> Tensor<2, Int> {
     mask.clone().cumsum(1) * mask - 1
+}
+
+/// Refuses input embeddings of another width, a mask that does not fit the `past` and the new positions, and
+/// more positions than `limit`.
+pub(crate) fn check_sequence(
+    inputs_embeds: &Tensor<3>,
+    mask: &Tensor<2, Int>,
+    past: usize,
+    width: usize,
+    limit: usize,
+) -> Result<(), ModelError> {
+    let [batch, length, found] = inputs_embeds.dims();
+    if found != width || length == 0 {
+        let reason = format!("shape {:?}, width {width} is needed", inputs_embeds.dims());
+        return Err(ModelError::input("input embeddings", reason));
+    }
+    let positions = past + length;
+    if mask.dims() != [batch, positions] {
+        let reason = format!("shape {:?}, {:?} is needed", mask.dims(), [batch, positions]);
+        return Err(ModelError::input("attention mask", reason));
+    }
+    if positions > limit {
+        let reason = format!("{positions} positions, the language model has {limit}");
+        return Err(ModelError::input("sequence", reason));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

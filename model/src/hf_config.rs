@@ -52,6 +52,33 @@ impl FolderConfig {
         T::deserialize(value).map_err(|e| self.error(format!("{section}: {e}")))
     }
 
+    /// Parses a section, or the whole file where there is none.
+    pub fn parse_part<T: DeserializeOwned>(&self, section: Option<&str>) -> Result<T, ModelError> {
+        match section {
+            Some(section) => self.parse_section(section),
+            None => self.parse(),
+        }
+    }
+
+    /// The section that describes the language model and its kind: `text_config` of a BLIP-2 folder, the
+    /// whole file of others.
+    pub fn language_model(&self) -> (Option<&'static str>, &str) {
+        match self.model_type() {
+            "blip-2" => (Some("text_config"), self.section_type("text_config").unwrap_or("opt")),
+            other => (None, other),
+        }
+    }
+
+    /// The section that describes the language model, which must be of the kind `model_type`.
+    pub fn expect_language_model(&self, model_type: &str) -> Result<Option<&'static str>, ModelError> {
+        match self.language_model() {
+            (section, found) if found == model_type => Ok(section),
+            (_, found) => {
+                Err(self.error(format!("the language model is of type `{found}`, `{model_type}` is needed")))
+            }
+        }
+    }
+
     /// Requires that a field, where it is given, has the only value that is supported.
     pub fn require(&self, section: Option<&str>, field: &str, supported: &Value) -> Result<(), ModelError> {
         let holder = section.map_or(Some(&self.value), |section| self.value.get(section));

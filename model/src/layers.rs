@@ -1,12 +1,19 @@
 //! The layers all models share, with weights in PyTorch's layout.
 
-use burn::module::{Module, Param};
+use burn::module::{Module, Param, ParamId};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, Device, Int, Tensor, module};
 
 use crate::ModelError;
 use crate::dropout::Dropout;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
+
+/// A parameter of zeros that takes no memory before its values are used.
+fn zeros<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+    let zeros =
+        move |device: &Device, require_grad| Tensor::zeros(shape, device).set_require_grad(require_grad);
+    Param::uninitialized(ParamId::new(), zeros, device.clone(), true, shape.into())
+}
 
 /// An affine map, `y = x·Wᵀ + b`.
 #[derive(Module, Debug)]
@@ -20,10 +27,7 @@ pub struct Linear {
 impl Linear {
     /// A map of zeros, to be loaded or initialised.
     pub fn new(input: usize, output: usize, bias: bool, device: &Device) -> Self {
-        Self {
-            weight: Param::from_tensor(Tensor::zeros([output, input], device)),
-            bias: bias.then(|| Param::from_tensor(Tensor::zeros([output], device))),
-        }
+        Self { weight: zeros([output, input], device), bias: bias.then(|| zeros([output], device)) }
     }
 
     /// # Shapes
@@ -96,6 +100,34 @@ impl NamedTensors for LayerNorm {
     }
 }
 
+/// Division by the root mean square of the last dimension, without a shift.
+#[derive(Module, Debug)]
+pub struct RmsNorm {
+    /// Scale, `[width]`.
+    pub weight: Param<Tensor<1>>,
+    epsilon: f64,
+}
+
+impl RmsNorm {
+    /// Scale 1.
+    pub fn new(width: usize, epsilon: f64, device: &Device) -> Self {
+        Self { weight: Param::from_tensor(Tensor::ones([width], device)), epsilon }
+    }
+
+    /// # Shapes
+    /// - input and output `[..., width]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let size = (x.clone().square().mean_dim(D - 1) + self.epsilon).sqrt();
+        x / size * self.weight.val().unsqueeze()
+    }
+}
+
+impl NamedTensors for RmsNorm {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+        visitor.visit(&join(prefix, "weight"), &mut self.weight)
+    }
+}
+
 /// A table of learned vectors.
 #[derive(Module, Debug)]
 pub struct Embedding {
@@ -106,7 +138,7 @@ pub struct Embedding {
 impl Embedding {
     /// A table of zeros.
     pub fn new(rows: usize, width: usize, device: &Device) -> Self {
-        Self { weight: Param::from_tensor(Tensor::zeros([rows, width], device)) }
+        Self { weight: zeros([rows, width], device) }
     }
 
     /// # Shapes
@@ -166,7 +198,18 @@ pub fn attention(
     dropout: &mut Dropout,
 ) -> Tensor<4> {
     let scale = 1.0 / (query.dims()[3] as f64).sqrt();
-    let scores = (query * scale).matmul(key.swap_dims(2, 3));
+    unscaled_attention(query * scale, key, value, mask, dropout)
+}
+
+/// [`attention`] whose scores are the products of queries and keys as they are.
+pub fn unscaled_attention(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    mask: Option<Tensor<4>>,
+    dropout: &mut Dropout,
+) -> Tensor<4> {
+    let scores = query.matmul(key.swap_dims(2, 3));
     let scores = match mask {
         Some(mask) => scores + mask,
         None => scores,

@@ -5,7 +5,8 @@
 //!
 //! - [`vision`]: frozen image encoders in the EVA and the CLIP layout.
 //! - [`qformer`]: the Querying Transformer; [`stage1`] and [`stage2`] train it.
-//! - [`opt`], [`clip`]: the frozen language model and the reference retriever.
+//! - [`language_model`]: the frozen language models behind one interface: [`opt`], [`t5`], [`llama`].
+//! - [`clip`]: the reference retriever.
 //! - [`tensors`]: every tensor under its published name: the one description that loading, saving,
 //!   optimising and exchanging gradients share. [`weights`] reads files, [`export`] writes them.
 //! - [`tape`], [`parts`]: a backward pass in segments, and the parts of the gradient it completes one by one.
@@ -15,22 +16,28 @@
 
 mod activation;
 pub mod blip2;
+mod cache;
 mod causal;
 pub mod clip;
 pub mod dropout;
 mod error;
 pub mod export;
+mod feed_forward;
 pub mod generate;
 pub mod hf_config;
 pub mod host;
+pub mod language_model;
 pub mod layers;
+pub mod llama;
 pub mod loss;
 pub mod opt;
 pub mod optimizer;
 pub mod parts;
+mod projections;
 pub mod qformer;
 pub mod stage1;
 pub mod stage2;
+pub mod t5;
 pub mod tape;
 pub mod tensors;
 pub mod vision;

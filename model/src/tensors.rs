@@ -70,7 +70,7 @@ pub struct FlatLayout {
 }
 
 impl FlatLayout {
-    /// The layout of `model`.
+    /// The layout of `model`; tensors that are not loaded yet stay so.
     pub fn of(model: &mut impl NamedTensors) -> Result<Self, ModelError> {
         struct Names(Vec<(String, Vec<usize>)>);
         impl TensorVisitor for Names {
@@ -79,7 +79,7 @@ impl FlatLayout {
                 name: &str,
                 tensor: &mut Param<Tensor<D>>,
             ) -> Result<(), ModelError> {
-                self.0.push((name.to_string(), tensor.val().dims().to_vec()));
+                self.0.push((name.to_string(), tensor.lazy_shape().to_vec()));
                 Ok(())
             }
         }

@@ -158,7 +158,7 @@ fn play(cell: Cell) {
     let cluster = Cluster::new(&run);
     match (cell.role, cell.fault) {
         (Role::Worker, _) => worker_meets(cell, &run, &cluster),
-        (Role::Coordinator, Fault::Terminate) => coordinator_is_asked_to_go(cell, &run, &cluster),
+        (Role::Coordinator, Fault::Terminate) => coordinator_is_asked_to_go(cell, &cluster),
         (Role::Coordinator, _) => coordinator_fails(cell, &run, &cluster),
     }
     assert_eq!(&run.digest(), reference(), "{cell}");
@@ -221,7 +221,7 @@ fn coordinator_fails(cell: Cell, run: &SmallRun, cluster: &Cluster<'_>) {
 }
 
 /// The coordinator saves and goes; the run is continued with `--resume`.
-fn coordinator_is_asked_to_go(cell: Cell, run: &SmallRun, cluster: &Cluster<'_>) {
+fn coordinator_is_asked_to_go(cell: Cell, cluster: &Cluster<'_>) {
     let mut leader = cluster.coordinator(&[], cell.coordinator_drill().as_deref());
     let mut workers = two_workers(cell, cluster, &[&leader.url]);
     wait_for_drill(waiting(cell, &mut leader, &mut workers), cell.place());

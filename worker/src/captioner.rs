@@ -39,8 +39,7 @@ impl Captioner {
         let device = Device::flex();
         let model = Blip2::open(folder, &device)?;
         // A prompt may fill what the language model reads, behind the queries.
-        let room =
-            model.opt().config().max_position_embeddings.saturating_sub(model.qformer_config().queries);
+        let room = model.language_model().max_positions().saturating_sub(model.qformer_config().queries);
         let text = TextEncoder::open(folder, TextEncoding::new(room, model.tokens().pad))?;
         Ok(Self { model, text, device })
     }

@@ -68,11 +68,16 @@ fn text(report: &AuditReport) -> String {
 }
 
 fn stage_text(stage: &StageReport) -> String {
-    let epochs = match (stage.finished_epochs, stage.begun_epochs) {
-        (finished, begun) if finished == begun => format!("{finished} whole epochs"),
-        (finished, begun) => format!("{finished} whole epochs, {} begun", begun - finished),
+    let finished = match stage.finished_epochs {
+        1 => "1 whole epoch".to_owned(),
+        finished => format!("{finished} whole epochs"),
+    };
+    let epochs = match stage.begun_epochs - stage.finished_epochs {
+        0 => finished,
+        begun => format!("{finished}, {begun} begun"),
     };
     let uses = match (stage.fewest_uses, stage.most_uses) {
+        (1, 1) => "every row exactly once".to_owned(),
         (fewest, most) if fewest == most => format!("every row exactly {fewest} times"),
         (fewest, most) => format!("every row {fewest} to {most} times"),
     };
@@ -135,7 +140,7 @@ mod tests {
         };
         let shown = text(&report);
         for part in [
-            "1 whole epochs, 1 begun",
+            "(1 whole epoch, 1 begun)",
             "every row 1 to 2 times",
             "row 5 of row group 2 of /c/a.parquet (it has no text) is replaced by row 9",
             "exact:",

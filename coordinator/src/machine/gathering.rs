@@ -66,12 +66,14 @@ impl Machine {
     /// A worker came that was in the run: others may be on their way.
     pub(super) fn extend_grace_for_rejoiners(&mut self) {
         let grace = self.now + self.settings.rejoin_grace();
+        let until = self.now + self.settings.rejoin_timeout();
         let is_first = self.members.values().filter(|member| member.has_rejoined).count() == 1;
         if let Phase::Gathering(wait) = &mut self.phase
             && is_first
             && matches!(wait.why, Why::TakeOver(_))
         {
             wait.grace = grace;
+            wait.until = wait.until.max(until);
         }
     }
 

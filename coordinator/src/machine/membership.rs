@@ -120,11 +120,20 @@ impl Machine {
             return self.stop_requested(too_few);
         }
         match self.phase {
-            Phase::Gathering(_) if self.committed > 0 && self.is_holder(id) => self.stop_requested(too_few),
+            Phase::Gathering(_) if self.is_needed(id) => self.stop_requested(too_few),
             _ if !self.is_involved(id) => self.release(id),
             // It is released when the step is committed.
             _ => {}
         }
+    }
+
+    /// Whether a member alone holds a newer state than the store and all who stay.
+    fn is_needed(&self, id: u32) -> bool {
+        let held =
+            |id: u32| self.members.get(&id).and_then(|member| member.held.as_ref()).map(|held| held.step);
+        let stays = |other: &u32| self.members.get(other).is_some_and(|member| !member.is_leaving);
+        let others = self.ready().filter(stays).filter_map(held).max();
+        held(id) > others.max(Some(self.saved_step()))
     }
 
     /// Lets a worker go.

@@ -63,7 +63,10 @@ async fn a_replacement_goes_on(root: Location) {
         .collect();
     let mut steps = Vec::new();
     while steps.len() < 8 {
-        steps.push(first.commits.recv().await.expect("a step").step);
+        match first.commits.recv().await {
+            Some(step) => steps.push(step.step),
+            None => panic!("the leader ended: {:?}", first.coordinator.await),
+        }
     }
     first.coordinator.abort();
     let end = (&mut standby.end).await.expect("no panic").expect("it stands by");
@@ -76,7 +79,10 @@ async fn a_replacement_goes_on(root: Location) {
     assert!(resume.as_ref().is_some_and(|record| record.step < steps.len() as u64), "{resume:?}");
     let spec = RunSpec { resume, ..long(&root) };
     let mut second = start_on(standby.into_listener(), spec, 2, Some(after));
-    steps.push(second.commits.recv().await.expect("a step").step);
+    match second.commits.recv().await {
+        Some(step) => steps.push(step.step),
+        None => panic!("the replacement ended: {:?}", second.coordinator.await),
+    }
     assert!(up.elapsed() < Duration::from_secs(5), "steps flow again after {:?}", up.elapsed());
     for worker in workers {
         assert_eq!(stop_kind(worker.await.expect("no panic")), Some(StopKind::StopDone));

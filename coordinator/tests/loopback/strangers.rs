@@ -5,7 +5,7 @@ use std::time::Duration;
 use blip2_coordinator::Outcome;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
-use blip2_proto::v1::{Hello, Heartbeat, Ledger, Quarantined, StopKind, WorkerMessage};
+use blip2_proto::v1::{Heartbeat, Hello, Ledger, Quarantined, StopKind, WorkerMessage};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;

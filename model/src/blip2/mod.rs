@@ -13,10 +13,10 @@ use burn::tensor::{Device, Int, Tensor};
 
 use crate::ModelError;
 use crate::dropout::Dropout;
-use crate::generate::{GenerateOptions, generate};
+use crate::generate::GenerateOptions;
 use crate::hf_config::FolderConfig;
 use crate::host::ints;
-use crate::opt::{OPT_PREFIX, Opt, OptDecoder};
+use crate::language_model::LanguageModel;
 use crate::qformer::QFormerConfig;
 use crate::stage2::Stage2Model;
 use crate::tape::Tape;
@@ -29,7 +29,7 @@ use crate::weights::{NameStyle, WeightSource, load};
 pub struct Blip2 {
     encoder: ImageEncoder,
     stage2: Stage2Model,
-    opt: Opt,
+    language_model: LanguageModel,
     qformer: QFormerConfig,
     tokens: PromptTokens,
 }
@@ -42,27 +42,27 @@ impl Blip2 {
     pub fn from_parts(
         encoder: ImageEncoder,
         stage2: Stage2Model,
-        opt: Opt,
+        language_model: impl Into<LanguageModel>,
         qformer: QFormerConfig,
         tokens: PromptTokens,
     ) -> Result<Self, ModelError> {
+        let language_model = language_model.into();
         let refuse = |reason: String| Err(ModelError::input("parts of BLIP-2", reason));
         if qformer.image_width != encoder.width() {
             let (wanted, width) = (qformer.image_width, encoder.width());
             return refuse(format!("the Q-Former attends to width {wanted}, the image encoder has {width}"));
         }
-        let language_width = stage2.opt_proj.weight.val().dims()[0];
-        if language_width != opt.config().width {
-            let width = opt.config().width;
+        let (language_width, width) = (stage2.opt_proj.weight.val().dims()[0], language_model.width());
+        if language_width != width {
             return refuse(format!(
                 "the projection ends at width {language_width}, the language model has {width}"
             ));
         }
-        tokens.validate(opt.config().vocab_size)?;
-        Ok(Self { encoder, stage2, opt, qformer, tokens })
+        tokens.validate(language_model.special_tokens().vocab_size)?;
+        Ok(Self { encoder, stage2, language_model, qformer, tokens })
     }
 
-    /// Loads a `Blip2ForConditionalGeneration` folder with an OPT onto a plain `device`.
+    /// Loads a `Blip2ForConditionalGeneration` folder onto a plain `device`.
     ///
     /// # Errors
     /// Another model or language model, an unsupported setting, or weights that do not fit.
@@ -71,14 +71,14 @@ impl Blip2 {
         if config.model_type() != "blip-2" {
             return Err(config.error(format!("model_type `{}`, expected `blip-2`", config.model_type())));
         }
-        let opt = Opt::open(folder, device)?;
+        let language_model = LanguageModel::open(folder, device)?;
         let encoder = ImageEncoder::open(folder, device)?;
         let (qformer, ln_vision_eps) = read_qformer_config(&config)?;
-        let mut stage2 = Stage2Model::new(&qformer, ln_vision_eps, opt.config().width, device)?;
+        let mut stage2 = Stage2Model::new(&qformer, ln_vision_eps, language_model.width(), device)?;
         let source = WeightSource::open(folder, NameStyle::HuggingFace { prefix: String::new() })?;
         load(&mut stage2, "", &source, device)?;
-        let tokens = PromptTokens::read(&config, opt.config())?;
-        Self::from_parts(encoder, stage2, opt, qformer, tokens)
+        let tokens = PromptTokens::read(&config, language_model.special_tokens())?;
+        Self::from_parts(encoder, stage2, language_model, qformer, tokens)
     }
 
     /// The frozen image encoder.
@@ -92,8 +92,8 @@ impl Blip2 {
     }
 
     /// The frozen language model.
-    pub fn opt(&self) -> &Opt {
-        &self.opt
+    pub fn language_model(&self) -> &LanguageModel {
+        &self.language_model
     }
 
     /// Sizes of the Q-Former.
@@ -106,7 +106,7 @@ impl Blip2 {
         &self.tokens
     }
 
-    /// Scores of every next token at every position.
+    /// Scores of every next token at every position, by a decoder-only language model.
     ///
     /// # Shapes
     /// - pixels `[b, 3, image_size, image_size]`; ids and mask `[b, T]`, where each row holds as many image
@@ -117,14 +117,24 @@ impl Blip2 {
         ids: Tensor<2, Int>,
         attention_mask: Tensor<2, Int>,
     ) -> Result<Tensor<3>, ModelError> {
-        let embeds = self.embed(self.soft_prompt(pixels)?, ids)?;
-        self.opt.forward(embeds, attention_mask)
+        self.language_model.forward(self.inputs(pixels, ids)?, attention_mask)
+    }
+
+    /// What the language model reads: the vectors of `ids`, where the image tokens are the queries' outputs.
+    ///
+    /// # Shapes
+    /// - pixels `[b, 3, image_size, image_size]`; ids `[b, T]`, where each row holds as many image tokens as
+    ///   there are queries; output `[b, T, width]`
+    pub fn inputs(&self, pixels: Tensor<4>, ids: Tensor<2, Int>) -> Result<Tensor<3>, ModelError> {
+        let features = self.encoder.forward(pixels)?;
+        let soft_prompt = self.stage2.forward(features, &mut Dropout::off(), &mut Tape::whole())?;
+        place_soft_prompt(&self.language_model, soft_prompt, ids, self.tokens.image)
     }
 
     /// Continues each picture's prompt; a text has its end token, if it reached one, as its last token.
     ///
-    /// A prompt is what the tokenizer gives (with the start token, without image tokens); an empty one means
-    /// the start token alone.
+    /// A prompt is what the tokenizer gives (with its start or end token, without image tokens); an empty one
+    /// means that token alone.
     ///
     /// # Shapes
     /// - pixels `[b, 3, image_size, image_size]`; b prompts of any lengths
@@ -144,17 +154,7 @@ impl Blip2 {
         }
         let prompts: Vec<Vec<u32>> = prompts.iter().map(|prompt| self.with_image_tokens(prompt)).collect();
         let (ids, mask) = self.left_padded(&prompts, &pixels.device());
-        let embeds = self.embed(self.soft_prompt(pixels)?, ids)?;
-        generate(&mut OptDecoder::new(&self.opt, embeds, mask), &prompts, options)
-    }
-
-    /// The queries' outputs in the language model's space, `[b, queries, width]`.
-    fn soft_prompt(&self, pixels: Tensor<4>) -> Result<Tensor<3>, ModelError> {
-        self.stage2.forward(self.encoder.forward(pixels)?, &mut Dropout::off(), &mut Tape::whole())
-    }
-
-    fn embed(&self, soft_prompt: Tensor<3>, ids: Tensor<2, Int>) -> Result<Tensor<3>, ModelError> {
-        place_soft_prompt(&self.opt, soft_prompt, ids, self.tokens.image)
+        self.language_model.generate(self.inputs(pixels, ids)?, mask, &prompts, options)
     }
 
     fn with_image_tokens(&self, prompt: &[u32]) -> Vec<u32> {
@@ -183,16 +183,15 @@ impl Blip2 {
     }
 }
 
-/// The vectors of `ids`, where the image tokens are replaced in order by the rows of the soft prompt, through
-/// which the gradient flows.
+/// The vectors of `ids`, where the image tokens are replaced in order by the rows of the soft prompt.
 ///
 /// # Shapes
 /// - soft_prompt `[b, queries, width]`; ids `[b, T]`; output `[b, T, width]`
 ///
 /// # Errors
 /// A row that does not hold exactly as many image tokens as there are queries, or an id outside the vocabulary.
-pub fn place_soft_prompt(
-    opt: &Opt,
+fn place_soft_prompt(
+    language_model: &LanguageModel,
     soft_prompt: Tensor<3>,
     ids: Tensor<2, Int>,
     image_token: u32,
@@ -203,7 +202,7 @@ pub fn place_soft_prompt(
         return Err(ModelError::input("prompt", format!("{rows} rows of ids for {batch} pictures")));
     }
     let host_ids = ints(ids.clone())?;
-    let vocabulary = opt.config().vocab_size as i64;
+    let vocabulary = language_model.special_tokens().vocab_size as i64;
     if let Some(id) = host_ids.iter().find(|id| !(0..vocabulary).contains(*id)) {
         return Err(ModelError::input("prompt", format!("token {id}, the language model has {vocabulary}")));
     }
@@ -224,7 +223,7 @@ pub fn place_soft_prompt(
             return Err(ModelError::input("prompt", reason));
         }
     }
-    let text = opt.embed(ids).reshape([rows * length, width]);
+    let text = language_model.embed(ids).reshape([rows * length, width]);
     let soft_prompt = soft_prompt.reshape([batch * queries, width]);
     let sources: Vec<i32> = sources.into_iter().map(|source| source as i32).collect();
     let sources = Tensor::<1, Int>::from_ints(sources.as_slice(), &text.device());
@@ -239,6 +238,7 @@ impl NamedTensors for Blip2 {
             ImageEncoder::Clip(encoder) => encoder.visit_tensors(&join(prefix, EVA_PREFIX), visitor)?,
         }
         self.stage2.visit_tensors(prefix, visitor)?;
-        self.opt.visit_tensors(&join(prefix, OPT_PREFIX), visitor)
+        let language_model = join(prefix, self.language_model.prefix());
+        self.language_model.visit_tensors(&language_model, visitor)
     }
 }

@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use crate::ModelError;
 use crate::hf_config::{FolderConfig, read_json};
-use crate::opt::OptConfig;
+use crate::language_model::SpecialTokens;
 
 /// Token ids that prompts are made of and texts end with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptTokens {
     /// Marks the place of one query.
     pub image: u32,
-    /// Starts every text.
+    /// What an empty prompt consists of: the start token, or the end token for an encoder.
     pub bos: u32,
     /// Fills a batch.
     pub pad: u32,
@@ -31,7 +31,7 @@ const IMAGE: &str = "<image>";
 
 impl PromptTokens {
     /// The tokens of a BLIP-2 folder's `config.json`.
-    pub(crate) fn read(config: &FolderConfig, opt: &OptConfig) -> Result<Self, ModelError> {
+    pub(crate) fn read(config: &FolderConfig, language: SpecialTokens) -> Result<Self, ModelError> {
         #[derive(Deserialize)]
         struct Image {
             #[serde(alias = "image_token_id")]
@@ -42,26 +42,33 @@ impl PromptTokens {
                 config.error("no `image_token_index`: save the model again with a newer `transformers`")
             );
         };
-        Ok(Self { image, bos: opt.bos_token_id, pad: opt.pad_token_id, eos: opt.eos_token_id.to_vec() })
+        let SpecialTokens { bos, pad, eos, .. } = language;
+        Ok(Self { image, bos, pad, eos })
     }
 
     /// The tokens for training and exporting with the language model's own tokenizer: a line feed ends a
-    /// caption, and pictures are marked by `<image>` or, where the tokenizer has none, by a special token
-    /// that no text produces.
+    /// caption of OPT, the model's own end token one of the other families, and pictures are marked by
+    /// `<image>` or, where the tokenizer has none, by a special token that no text produces.
     ///
     /// # Errors
-    /// A tokenizer without a line feed, or without a special token to spare.
-    pub fn choose(tokenizer: &Path, opt: &OptConfig) -> Result<Self, ModelError> {
+    /// A tokenizer without a line feed where one is needed, or without a special token to spare.
+    pub fn choose(tokenizer: &Path, language: impl Into<SpecialTokens>) -> Result<Self, ModelError> {
+        let language = language.into();
         let path = tokenizer.join("tokenizer.json");
         let value = read_json(&path)?;
         let error = |reason: &str| ModelError::Config { path: path.clone(), reason: reason.into() };
-        let end = (value.pointer("/model/vocab").and_then(|vocabulary| vocabulary.get(NEWLINE)))
-            .and_then(Value::as_u64)
-            .ok_or_else(|| error("no line feed in a byte-level vocabulary: captions end with one"))?;
-        let image = image_token(&value, tokenizer, opt)?.ok_or_else(|| {
+        let eos = if language.captions_end_with_newline {
+            let end = value.pointer("/model/vocab").and_then(|vocabulary| vocabulary.get(NEWLINE));
+            let end = (end.and_then(Value::as_u64))
+                .ok_or_else(|| error("no line feed in a byte-level vocabulary: captions end with one"))?;
+            vec![end as u32]
+        } else {
+            language.eos.clone()
+        };
+        let image = image_token(&value, tokenizer, &language)?.ok_or_else(|| {
             error("no special token is free to mark pictures: add `<image>` to the tokenizer")
         })?;
-        Ok(Self { image, bos: opt.bos_token_id, pad: opt.pad_token_id, eos: vec![end as u32] })
+        Ok(Self { image, bos: language.bos, pad: language.pad, eos })
     }
 
     pub(super) fn validate(&self, vocabulary: usize) -> Result<(), ModelError> {
@@ -81,11 +88,11 @@ impl PromptTokens {
 }
 
 /// `<image>`, or the special token with the smallest id that has no other meaning.
-fn image_token(value: &Value, tokenizer: &Path, opt: &OptConfig) -> Result<Option<u32>, ModelError> {
+fn image_token(value: &Value, tokenizer: &Path, language: &SpecialTokens) -> Result<Option<u32>, ModelError> {
     let special: Vec<(u32, &str)> = (value["added_tokens"].as_array().into_iter().flatten())
         .filter(|token| token["special"].as_bool() == Some(true))
         .filter_map(|token| Some((u32::try_from(token["id"].as_u64()?).ok()?, token["content"].as_str()?)))
-        .filter(|(id, _)| (*id as usize) < opt.vocab_size)
+        .filter(|(id, _)| (*id as usize) < language.vocab_size)
         .collect();
     if let Some((id, _)) = special.iter().find(|(_, content)| *content == IMAGE) {
         return Ok(Some(*id));
@@ -94,8 +101,8 @@ fn image_token(value: &Value, tokenizer: &Path, opt: &OptConfig) -> Result<Optio
     let named: BTreeSet<&str> = (["bos_token", "eos_token", "pad_token", "unk_token"].iter())
         .filter_map(|field| settings[field].as_str().or_else(|| settings[field]["content"].as_str()))
         .collect();
-    let mut taken = opt.eos_token_id.to_vec();
-    taken.extend([opt.bos_token_id, opt.pad_token_id]);
+    let mut taken = language.eos.clone();
+    taken.extend([language.bos, language.pad]);
     let free = special.iter().filter(|(id, content)| !taken.contains(id) && !named.contains(content));
     Ok(free.map(|(id, _)| *id).min())
 }
@@ -103,9 +110,19 @@ fn image_token(value: &Value, tokenizer: &Path, opt: &OptConfig) -> Result<Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::opt::OptConfig;
+    use crate::t5::T5Config;
     use serde_json::json;
 
     fn choose(tokens: &[(u32, &str)], newline: &str) -> Result<PromptTokens, ModelError> {
+        choose_for(&OptConfig { vocab_size: 20, ..OptConfig::default() }, tokens, newline)
+    }
+
+    fn choose_for(
+        language: impl Into<SpecialTokens>,
+        tokens: &[(u32, &str)],
+        newline: &str,
+    ) -> Result<PromptTokens, ModelError> {
         let folder = tempfile::tempdir().unwrap();
         let added: Vec<Value> = (tokens.iter())
             .map(|(id, content)| json!({"id": id, "content": content, "special": true}))
@@ -114,7 +131,7 @@ mod tests {
         std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
         let settings = json!({"bos_token": "</s>", "unk_token": {"content": "<unk>"}});
         std::fs::write(folder.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
-        PromptTokens::choose(folder.path(), &OptConfig { vocab_size: 20, ..OptConfig::default() })
+        PromptTokens::choose(folder.path(), language)
     }
 
     #[test]
@@ -129,5 +146,13 @@ mod tests {
         assert!(none.contains("<image>"), "{none}");
         let no_end = choose(&[(0, "<s>")], "x").unwrap_err().to_string();
         assert!(no_end.contains("line feed"), "{no_end}");
+    }
+
+    #[test]
+    fn an_encoders_own_end_token_ends_captions() {
+        let config = T5Config { vocab_size: 20, ..T5Config::default() };
+        let tokens = [(0, "<pad>"), (1, "</s>"), (2, "<unk>"), (18, "<extra_id_1>"), (19, "<extra_id_0>")];
+        let chosen = choose_for(&config, &tokens, "no line feed").unwrap();
+        assert_eq!(chosen, PromptTokens { image: 18, bos: 1, pad: 0, eos: vec![1] });
     }
 }

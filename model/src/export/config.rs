@@ -5,6 +5,10 @@ use serde_json::{Value, json};
 use crate::ModelError;
 use crate::blip2::{Blip2, QFormerSection};
 use crate::hf_config::TokenIds;
+use crate::language_model::LanguageModel;
+use crate::llama::LlamaConfig;
+use crate::opt::OptConfig;
+use crate::t5::T5Config;
 use crate::vision::{EvaConfig, ImageEncoder};
 
 /// Mean and standard deviation of the pixels that both published encoders were trained with.
@@ -26,6 +30,8 @@ pub(super) fn files(model: &Blip2) -> Result<Vec<(&'static str, Value)>, ModelEr
 
 fn model_config(model: &Blip2, vision: &EvaConfig) -> Result<Value, ModelError> {
     let qformer = to_value(&QFormerSection::from(model.qformer_config()))?;
+    let text = text_config(model)?;
+    let decoder_only = !matches!(model.language_model(), LanguageModel::T5(_));
     Ok(json!({
         "architectures": ["Blip2ForConditionalGeneration"],
         "model_type": "blip-2",
@@ -35,11 +41,12 @@ fn model_config(model: &Blip2, vision: &EvaConfig) -> Result<Value, ModelError> 
         "image_text_hidden_size": 256,
         "initializer_factor": 1.0,
         "initializer_range": 0.02,
-        "use_decoder_only_language_model": true,
-        "tie_word_embeddings": model.opt().config().tie_word_embeddings,
+        "use_decoder_only_language_model": decoder_only,
+        "is_encoder_decoder": !decoder_only,
+        "tie_word_embeddings": text["tie_word_embeddings"],
         "vision_config": vision_config(vision)?,
         "qformer_config": qformer,
-        "text_config": text_config(model)?,
+        "text_config": text,
     }))
 }
 
@@ -54,11 +61,20 @@ fn vision_config(vision: &EvaConfig) -> Result<Value, ModelError> {
 }
 
 fn text_config(model: &Blip2) -> Result<Value, ModelError> {
-    let mut config = model.opt().config().clone();
+    let mut section = match model.language_model() {
+        LanguageModel::Opt(opt) => opt_config(opt.config())?,
+        LanguageModel::T5(t5) => t5_config(t5.config())?,
+        LanguageModel::Llama(llama) => llama_config(llama.config())?,
+    };
+    section["model_type"] = model.language_model().model_type().into();
+    section["use_cache"] = true.into();
     // `generate` takes the language model's own end token, so it must be the one that ends captions.
-    config.eos_token_id = end_tokens(model);
-    let mut section = to_value(&config)?;
-    section["model_type"] = "opt".into();
+    section["eos_token_id"] = to_value(&end_tokens(model))?;
+    Ok(section)
+}
+
+fn opt_config(config: &OptConfig) -> Result<Value, ModelError> {
+    let mut section = to_value(config)?;
     section["activation_function"] = "relu".into();
     section["do_layer_norm_before"] = true.into();
     section["enable_bias"] = true.into();
@@ -68,17 +84,45 @@ fn text_config(model: &Blip2) -> Result<Value, ModelError> {
     section["attention_dropout"] = 0.0.into();
     section["layerdrop"] = 0.0.into();
     section["init_std"] = 0.02.into();
-    section["use_cache"] = true.into();
+    Ok(section)
+}
+
+fn t5_config(config: &T5Config) -> Result<Value, ModelError> {
+    let mut section = to_value(config)?;
+    section["num_decoder_layers"] = config.decoder_depth().into();
+    section["dense_act_fn"] = to_value(&config.activation())?;
+    section["scale_decoder_outputs"] = config.scales_outputs().into();
+    section["is_gated_act"] = true.into();
+    section["dropout_rate"] = 0.0.into();
+    section["classifier_dropout"] = 0.0.into();
+    section["initializer_factor"] = 1.0.into();
+    section["is_encoder_decoder"] = true.into();
+    Ok(section)
+}
+
+fn llama_config(config: &LlamaConfig) -> Result<Value, ModelError> {
+    let mut section = to_value(config)?;
+    section["num_key_value_heads"] = config.key_heads().into();
+    section["head_dim"] = config.head_width().into();
+    section["pad_token_id"] = config.padding().into();
+    section["attention_bias"] = false.into();
+    section["mlp_bias"] = false.into();
+    section["attention_dropout"] = 0.0.into();
+    section["initializer_range"] = 0.02.into();
     Ok(section)
 }
 
 fn generation_config(model: &Blip2) -> Value {
     let tokens = model.tokens();
-    json!({
+    let mut config = json!({
         "bos_token_id": tokens.bos,
         "pad_token_id": tokens.pad,
         "eos_token_id": end_tokens(model),
-    })
+    });
+    if let LanguageModel::T5(t5) = model.language_model() {
+        config["decoder_start_token_id"] = t5.config().decoder_start_token_id.into();
+    }
+    config
 }
 
 fn preprocessor_config(image_size: usize) -> Value {

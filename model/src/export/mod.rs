@@ -103,10 +103,11 @@ mod tests {
     use super::*;
     use crate::blip2::PromptTokens;
     use crate::generate::GenerateOptions;
-    use crate::opt::Opt;
+    use crate::language_model::LanguageModel;
+    use crate::llama::{Llama, LlamaConfig};
     use crate::qformer::QFormerConfig;
     use crate::stage2::Stage2Model;
-    use crate::tensors::FlatLayout;
+    use crate::tensors::{FlatLayout, NamedTensors};
     use burn::tensor::{Device, Int, Tensor};
 
     fn asset(name: &str) -> PathBuf {
@@ -115,9 +116,19 @@ mod tests {
 
     /// The quick start's frozen parts around a small Q-Former of arbitrary weights.
     fn model(encoder: &str) -> Blip2 {
+        let opt = LanguageModel::open(&asset("opt-tiny"), &Device::flex()).unwrap();
+        model_with(encoder, opt, &asset("opt-tiny"))
+    }
+
+    fn fill(model: &mut impl NamedTensors, scale: f32) {
+        let layout = FlatLayout::of(model).unwrap();
+        let flat: Vec<f32> = (0..layout.len()).map(|i| (i as f32 * 0.37).sin() * scale).collect();
+        layout.write(model, &flat, &Device::flex()).unwrap();
+    }
+
+    fn model_with(encoder: &str, language_model: LanguageModel, tokenizer: &Path) -> Blip2 {
         let device = Device::flex();
         let encoder = ImageEncoder::open(&asset(encoder), &device).unwrap();
-        let opt = Opt::open(&asset("opt-tiny"), &device).unwrap();
         let qformer = QFormerConfig::new(encoder.width())
             .with_hidden(16)
             .with_layers(2)
@@ -125,12 +136,10 @@ mod tests {
             .with_intermediate(24)
             .with_vocab(40)
             .with_queries(3);
-        let mut stage2 = Stage2Model::new(&qformer, 1e-6, opt.config().width, &device).unwrap();
-        let layout = FlatLayout::of(&mut stage2).unwrap();
-        let flat: Vec<f32> = (0..layout.len()).map(|i| (i as f32 * 0.37).sin() * 0.3).collect();
-        layout.write(&mut stage2, &flat, &device).unwrap();
-        let tokens = PromptTokens::choose(&asset("opt-tiny"), opt.config()).unwrap();
-        Blip2::from_parts(encoder, stage2, opt, qformer, tokens).unwrap()
+        let mut stage2 = Stage2Model::new(&qformer, 1e-6, language_model.width(), &device).unwrap();
+        fill(&mut stage2, 0.3);
+        let tokens = PromptTokens::choose(tokenizer, language_model.special_tokens()).unwrap();
+        Blip2::from_parts(encoder, stage2, language_model, qformer, tokens).unwrap()
     }
 
     fn pixels(model: &Blip2) -> Tensor<4> {
@@ -139,12 +148,10 @@ mod tests {
         Tensor::<1, Int>::arange(0..count, &Device::flex()).float().sin().reshape([2, 3, side, side])
     }
 
-    #[test]
-    fn an_exported_model_reads_back_to_the_bit() {
+    fn reads_back_to_the_bit(mut model: Blip2, tokenizer: &Path) {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("model");
-        let mut model = model("eva-tiny");
-        export_blip2(&folder, &mut model, &asset("opt-tiny")).unwrap();
+        export_blip2(&folder, &mut model, tokenizer).unwrap();
         let mut read = Blip2::open(&folder, &Device::flex()).unwrap();
         assert_eq!(read.qformer_config(), model.qformer_config());
         assert_eq!(read.tokens(), model.tokens());
@@ -157,6 +164,42 @@ mod tests {
         let prompts = [Vec::new(), vec![model.tokens().bos, 40, 50]];
         let captions = model.generate(pixels(&model), &prompts, &options).unwrap();
         assert_eq!(read.generate(pixels(&model), &prompts, &options).unwrap(), captions);
+    }
+
+    #[test]
+    fn an_exported_model_reads_back_to_the_bit() {
+        reads_back_to_the_bit(model("eva-tiny"), &asset("opt-tiny"));
+    }
+
+    #[test]
+    fn an_exported_encoder_decoder_reads_back_to_the_bit() {
+        // The quick start's tokenizer has no token to spare: here its last one marks pictures.
+        let mut tokenizer = crate::hf_config::read_json(&asset("t5-tiny").join("tokenizer.json")).unwrap();
+        let marker = serde_json::json!({"id": 4095, "content": "<image>", "special": true});
+        tokenizer["added_tokens"].as_array_mut().unwrap().push(marker);
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+        let settings = "tokenizer_config.json";
+        fs::copy(asset("t5-tiny").join(settings), place.path().join(settings)).unwrap();
+        let t5 = LanguageModel::open(&asset("t5-tiny"), &Device::flex()).unwrap();
+        reads_back_to_the_bit(model_with("eva-tiny", t5, place.path()), place.path());
+    }
+
+    #[test]
+    fn an_exported_llama_reads_back_to_the_bit() {
+        let config = LlamaConfig {
+            width: 16,
+            depth: 2,
+            heads: 4,
+            key_heads: Some(2),
+            intermediate: 24,
+            vocab_size: 4096,
+            ..LlamaConfig::default()
+        };
+        let mut llama = Llama::new(&config, &Device::flex()).unwrap();
+        fill(&mut llama, 0.4);
+        let model = model_with("eva-tiny", llama.into(), &asset("opt-tiny"));
+        reads_back_to_the_bit(model, &asset("opt-tiny"));
     }
 
     #[test]

@@ -3,7 +3,10 @@
 
 mod beam;
 mod greedy;
+mod rows;
 mod scores;
+
+pub(crate) use rows::{moved_rows, next_column};
 
 use crate::ModelError;
 

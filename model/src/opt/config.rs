@@ -61,25 +61,7 @@ impl OptConfig {
     /// # Errors
     /// Another language model, or a variant of OPT that is not supported, named with its field.
     pub fn read(config: &FolderConfig) -> Result<Self, ModelError> {
-        let (section, model_type) = match config.model_type() {
-            "blip-2" => {
-                let section = "text_config";
-                (Some(section), config.section_type(section).unwrap_or("opt"))
-            }
-            other => (None, other),
-        };
-        match model_type {
-            "opt" => {}
-            "t5" => {
-                return Err(config.error(
-                    "the language model is a T5: not built yet, only OPT language models are supported",
-                ));
-            }
-            other => {
-                let reason = format!("model_type `{other}` is not a supported language model, only `opt` is");
-                return Err(config.error(reason));
-            }
-        }
+        let section = config.expect_language_model("opt")?;
         for (field, supported) in [
             ("activation_function", "relu".into()),
             ("do_layer_norm_before", true.into()),
@@ -89,10 +71,7 @@ impl OptConfig {
         ] {
             config.require(section, field, &supported)?;
         }
-        let sizes: Self = match section {
-            Some(section) => config.parse_section(section)?,
-            None => config.parse()?,
-        };
+        let sizes: Self = config.parse_part(section)?;
         config.require(section, "word_embed_proj_dim", &sizes.width.into())?;
         sizes.validate().map_err(|error| config.error(error.to_string()))?;
         Ok(sizes)
@@ -129,7 +108,7 @@ mod tests {
     fn unsupported_models_are_named() {
         let error = |text| read(text).unwrap_err().to_string();
         assert!(error(r#"{"model_type": "llama"}"#).contains("`llama`"));
-        assert!(error(r#"{"model_type": "blip-2", "text_config": {"model_type": "t5"}}"#).contains("T5"));
+        assert!(error(r#"{"model_type": "blip-2", "text_config": {"model_type": "t5"}}"#).contains("`t5`"));
         let projected = error(r#"{"model_type": "opt", "hidden_size": 24, "word_embed_proj_dim": 12}"#);
         assert!(
             projected.contains("word_embed_proj_dim = 12") && projected.contains("only 24"),

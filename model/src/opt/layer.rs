@@ -1,14 +1,16 @@
 //! One decoder layer of OPT.
 
 use burn::module::Module;
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 
 use super::OptConfig;
 use crate::ModelError;
+use crate::activation::Activation;
+use crate::cache::KeyValueCache;
 use crate::dropout::Dropout;
-use crate::layers::{LayerNorm, Linear, attention, merge_heads, split_heads};
-use crate::qformer::KeyValue;
+use crate::feed_forward::FeedForward;
+use crate::layers::LayerNorm;
+use crate::projections::{ProjectionSizes, Projections};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
 /// Epsilon of OPT's layer norms; no configuration names it.
@@ -17,64 +19,49 @@ pub(super) const LAYER_NORM_EPS: f64 = 1e-5;
 /// `x += out(attention(norm1 x)); x += fc2(relu(fc1(norm2 x)))`.
 #[derive(Module, Debug)]
 pub(super) struct OptLayer {
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
+    attention: Projections,
     norm1: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
+    feed_forward: FeedForward,
     norm2: LayerNorm,
-    heads: usize,
+    scale: f64,
 }
 
 impl OptLayer {
     pub(super) fn new(config: &OptConfig, device: &Device) -> Self {
         let width = config.width;
-        let square = || Linear::new(width, width, true, device);
+        let sizes = ProjectionSizes::square(width, config.heads);
         Self {
-            query: square(),
-            key: square(),
-            value: square(),
-            output: square(),
+            attention: Projections::new(sizes, device),
             norm1: LayerNorm::new(width, LAYER_NORM_EPS, device),
-            fc1: Linear::new(width, config.intermediate, true, device),
-            fc2: Linear::new(config.intermediate, width, true, device),
+            feed_forward: FeedForward::plain(width, config.intermediate, Activation::Relu, device),
             norm2: LayerNorm::new(width, LAYER_NORM_EPS, device),
-            heads: config.heads,
+            scale: 1.0 / (sizes.head_width as f64).sqrt(),
         }
     }
 
-    /// The layer's output for the positions of `x`, and the keys and values of all positions so far.
+    /// The layer's output for the positions of `x`, which are added to those of layer `index` in the cache.
     pub(super) fn forward(
         &self,
         x: Tensor<3>,
-        past: Option<&KeyValue>,
+        (cache, index): (&mut KeyValueCache, usize),
         mask: Tensor<4>,
         dropout: &mut Dropout,
-    ) -> (Tensor<3>, KeyValue) {
+    ) -> Tensor<3> {
         let normed = self.norm1.forward(x.clone());
-        let heads = |projection: &Linear| split_heads(projection.forward(normed.clone()), self.heads);
-        let own = KeyValue { key: heads(&self.key), value: heads(&self.value) };
-        let seen = past.map_or_else(|| own.clone(), |past| past.followed_by(&own));
-        let (key, value) = (seen.key.clone(), seen.value.clone());
-        let attended = attention(heads(&self.query), key, value, Some(mask), &mut Dropout::off());
-        let x = x + dropout.forward(self.output.forward(merge_heads(attended)));
-        let inner = self.fc2.forward(relu(self.fc1.forward(self.norm2.forward(x.clone()))));
-        (x + dropout.forward(inner), seen)
+        let query = self.attention.query(normed.clone()) * self.scale;
+        let seen = cache.read(index, self.attention.key_value(normed));
+        let x = x + dropout.forward(self.attention.attend(query, seen, mask));
+        let inner = self.feed_forward.forward(self.norm2.forward(x.clone()));
+        x + dropout.forward(inner)
     }
 }
 
 impl NamedTensors for OptLayer {
     fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
-        let attention = join(prefix, "self_attn");
-        self.query.visit_tensors(&join(&attention, "q_proj"), visitor)?;
-        self.key.visit_tensors(&join(&attention, "k_proj"), visitor)?;
-        self.value.visit_tensors(&join(&attention, "v_proj"), visitor)?;
-        self.output.visit_tensors(&join(&attention, "out_proj"), visitor)?;
+        let maps = ["q_proj", "k_proj", "v_proj", "out_proj"];
+        self.attention.visit_named(&join(prefix, "self_attn"), maps, visitor)?;
         self.norm1.visit_tensors(&join(prefix, "self_attn_layer_norm"), visitor)?;
-        self.fc1.visit_tensors(&join(prefix, "fc1"), visitor)?;
-        self.fc2.visit_tensors(&join(prefix, "fc2"), visitor)?;
+        self.feed_forward.visit_named(prefix, &["fc1", "fc2"], visitor)?;
         self.norm2.visit_tensors(&join(prefix, "final_layer_norm"), visitor)
     }
 }

@@ -1,11 +1,9 @@
 //! OPT, the frozen decoder-only language model of stage 2.
 
 mod config;
-mod decoder;
 mod layer;
 
 pub use config::OptConfig;
-pub use decoder::OptDecoder;
 
 use std::path::Path;
 
@@ -13,11 +11,12 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::ModelError;
-use crate::causal::{causal_mask, token_positions};
+use crate::cache::KeyValueCache;
+use crate::causal::{causal_mask, check_sequence, token_positions};
 use crate::dropout::Dropout;
 use crate::hf_config::FolderConfig;
+use crate::language_model::CausalModel;
 use crate::layers::{Embedding, LayerNorm, Linear, linear};
-use crate::qformer::KeyValue;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::weights::{NameStyle, WeightSource, load};
 use layer::{LAYER_NORM_EPS, OptLayer};
@@ -42,27 +41,6 @@ pub struct Opt {
     lm_head: Option<Linear>,
     #[module(skip)]
     config: OptConfig,
-}
-
-/// Keys and values of the positions that a model has read, for each layer.
-#[derive(Debug, Clone, Default)]
-pub struct OptCache {
-    layers: Vec<KeyValue>,
-}
-
-impl OptCache {
-    /// Positions read.
-    pub fn length(&self) -> usize {
-        self.layers.first().map_or(0, KeyValue::length)
-    }
-
-    /// Makes row `i` what row `rows[i]` was.
-    pub fn select(&mut self, rows: &Tensor<1, Int>) {
-        for layer in &mut self.layers {
-            layer.key = layer.key.clone().select(0, rows.clone());
-            layer.value = layer.value.clone().select(0, rows.clone());
-        }
-    }
 }
 
 impl Opt {
@@ -130,13 +108,7 @@ impl Opt {
         attention_mask: Tensor<2, Int>,
         dropout: &mut Dropout,
     ) -> Result<Tensor<3>, ModelError> {
-        let [_, length, _] = inputs_embeds.dims();
-        let mut x = self.with_positions(inputs_embeds, attention_mask.clone(), 0)?;
-        let mask = causal_mask(attention_mask, length);
-        for layer in &self.layers {
-            x = layer.forward(x, None, mask.clone(), dropout).0;
-        }
-        Ok(self.final_norm.forward(x))
+        self.read(inputs_embeds, attention_mask, &mut KeyValueCache::default(), dropout)
     }
 
     /// Scores of every next token.
@@ -150,25 +122,19 @@ impl Opt {
         }
     }
 
-    /// Reads further positions after those in `cache` and adds them to it.
-    ///
-    /// # Shapes
-    /// - inputs_embeds and output `[b, n, width]`; attention_mask of the cached and the new positions
-    ///   `[b, cache.length() + n]`
-    pub fn extend(
+    /// The last layer's output, after the norm, for positions that follow those in `cache`.
+    fn read(
         &self,
         inputs_embeds: Tensor<3>,
         attention_mask: Tensor<2, Int>,
-        cache: &mut OptCache,
+        cache: &mut KeyValueCache,
+        dropout: &mut Dropout,
     ) -> Result<Tensor<3>, ModelError> {
         let [_, length, _] = inputs_embeds.dims();
         let mut x = self.with_positions(inputs_embeds, attention_mask.clone(), cache.length())?;
         let mask = causal_mask(attention_mask, length);
-        let past = std::mem::take(&mut cache.layers);
         for (index, layer) in self.layers.iter().enumerate() {
-            let (next, seen) = layer.forward(x, past.get(index), mask.clone(), &mut Dropout::off());
-            cache.layers.push(seen);
-            x = next;
+            x = layer.forward(x, (cache, index), mask.clone(), dropout);
         }
         Ok(self.final_norm.forward(x))
     }
@@ -180,22 +146,34 @@ impl Opt {
         mask: Tensor<2, Int>,
         past: usize,
     ) -> Result<Tensor<3>, ModelError> {
-        let [batch, length, width] = inputs_embeds.dims();
-        if width != self.config.width || length == 0 {
-            let reason = format!("shape {:?}, width {} is needed", inputs_embeds.dims(), self.config.width);
-            return Err(ModelError::input("input embeddings", reason));
-        }
-        if mask.dims() != [batch, past + length] {
-            let reason = format!("shape {:?}, {:?} is needed", mask.dims(), [batch, past + length]);
-            return Err(ModelError::input("attention mask", reason));
-        }
+        let [_, length, _] = inputs_embeds.dims();
         let limit = self.config.max_position_embeddings;
-        if past + length > limit {
-            let reason = format!("{} positions, the language model has {limit}", past + length);
-            return Err(ModelError::input("sequence", reason));
-        }
+        check_sequence(&inputs_embeds, &mask, past, self.config.width, limit)?;
         let positions = token_positions(mask).narrow(1, past, length) + POSITION_OFFSET as i32;
         Ok(inputs_embeds + self.embed_positions.forward(positions))
+    }
+}
+
+impl CausalModel for Opt {
+    fn vocabulary(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.embed(ids)
+    }
+
+    fn extend(
+        &self,
+        inputs_embeds: Tensor<3>,
+        attention_mask: Tensor<2, Int>,
+        cache: &mut KeyValueCache,
+    ) -> Result<Tensor<3>, ModelError> {
+        self.read(inputs_embeds, attention_mask, cache, &mut Dropout::off())
+    }
+
+    fn logits_of(&self, hidden: Tensor<3>) -> Tensor<3> {
+        self.logits_of(hidden)
     }
 }
 
@@ -216,12 +194,12 @@ impl NamedTensors for Opt {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::host::floats;
     use crate::tensors::FlatLayout;
 
-    pub(super) fn small() -> Opt {
+    pub(crate) fn small() -> Opt {
         let device = Device::flex();
         let config = OptConfig {
             width: 8,
@@ -256,7 +234,7 @@ mod tests {
         let (ids, mask) = tokens([[1, 2, 5, 6, 7], [2, 8, 9, 3, 4]]);
         let embeds = model.embed(ids);
         let whole = model.hidden(embeds.clone(), mask.clone(), &mut Dropout::off()).unwrap();
-        let mut cache = OptCache::default();
+        let mut cache = KeyValueCache::default();
         for (start, length) in [(0, 2), (2, 1), (3, 2)] {
             let part = embeds.clone().narrow(1, start, length);
             let seen = mask.clone().narrow(1, 0, start + length);

@@ -31,7 +31,7 @@ pub fn load(
             name: &str,
             tensor: &mut Param<Tensor<D>>,
         ) -> Result<(), ModelError> {
-            let shape = tensor.val().dims();
+            let shape = tensor.lazy_shape();
             let values = self.0.read(name, &shape)?;
             set(tensor, TensorData::new(values, shape), self.1);
             Ok(())

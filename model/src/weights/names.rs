@@ -16,7 +16,7 @@ impl NameStyle {
     /// The spellings to try for the model's tensor `name`, best first.
     pub fn spellings(&self, name: &str) -> Vec<String> {
         match self {
-            Self::Lavis => vec![name.to_string()],
+            Self::Lavis => lavis_spellings(name),
             Self::HuggingFace { prefix } => {
                 let published = huggingface_name(name);
                 let alone = PARTS.iter().find_map(|part| published.strip_prefix(part)).map(str::to_string);
@@ -53,7 +53,12 @@ const PREFIXES: &[(&str, &str)] = &[
     ("text_proj.", "text_projection."),
     ("opt_proj.", "language_projection."),
     ("opt_model.", "language_model."),
+    ("t5_model.", "language_model."),
+    ("llm_model.", "language_model."),
 ];
+
+/// What LAVIS calls the projection into the language model, by family; the first is this project's name.
+const PROJECTIONS: &[&str] = &["opt_proj.", "t5_proj.", "llm_proj."];
 
 /// Parts of the names below a prefix, as (LAVIS, Hugging Face).
 const VISION_PARTS: &[(&str, &str)] = &[
@@ -64,6 +69,14 @@ const VISION_PARTS: &[(&str, &str)] = &[
 ];
 const QFORMER_PARTS: &[(&str, &str)] =
     &[(".attention.self.", ".attention.attention."), (".crossattention.self.", ".crossattention.attention.")];
+
+/// The name itself; a projection under the name of each family.
+fn lavis_spellings(name: &str) -> Vec<String> {
+    match name.strip_prefix(PROJECTIONS[0]) {
+        Some(part) => PROJECTIONS.iter().map(|projection| format!("{projection}{part}")).collect(),
+        None => vec![name.to_string()],
+    }
+}
 
 /// The name `transformers`' BLIP-2 classes give to the tensor that LAVIS calls `name`.
 pub fn huggingface_name(name: &str) -> String {
@@ -99,8 +112,17 @@ mod tests {
             ),
             ("Qformer.bert.embeddings.word_embeddings.weight", "embeddings.word_embeddings.weight"),
             ("opt_proj.bias", "language_projection.bias"),
+            ("t5_model.shared.weight", "language_model.shared.weight"),
+            ("llm_model.model.norm.weight", "language_model.model.norm.weight"),
         ] {
             assert_eq!(huggingface_name(lavis), huggingface);
         }
+    }
+
+    #[test]
+    fn the_projection_has_a_name_for_each_family() {
+        let spellings = NameStyle::Lavis.spellings("opt_proj.weight");
+        assert_eq!(spellings, ["opt_proj.weight", "t5_proj.weight", "llm_proj.weight"]);
+        assert_eq!(NameStyle::Lavis.spellings("query_tokens"), ["query_tokens"]);
     }
 }

@@ -1,16 +1,17 @@
-//! BLIP-2 with OPT, and CLIP, against `transformers`.
+//! BLIP-2 with OPT and with T5, and CLIP, against `transformers`.
 
-use blip2_model::blip2::{Blip2, place_soft_prompt};
+use blip2_model::blip2::Blip2;
 use blip2_model::clip::Clip;
 use blip2_model::dropout::Dropout;
 use blip2_model::generate::GenerateOptions;
+use blip2_model::language_model::{LanguageModel, Padded, Texts};
+use blip2_model::loss::{Loss, counted};
 use blip2_model::stage2::Stage2Model;
 use blip2_model::tape::Tape;
 use blip2_model::tensors::FlatLayout;
 use blip2_model::vision::ImageEncoder;
 use blip2_model::weights::{NameStyle, WeightSource, huggingface_name, load};
-use burn::tensor::activation::log_softmax;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use serde_json::Value;
 
 use crate::fixture::{
@@ -27,39 +28,84 @@ fn parts(name: &str) -> Vec<Fixture> {
     parts
 }
 
+/// Image encoder and Q-Former, which do not depend on the language model.
+fn check_queries(fixture: &Fixture, golden: &Tensors, model: &Blip2) {
+    let features = model.encoder().forward(golden.tensor("pixel_values")).unwrap();
+    let normed = model.stage2().ln_vision.forward(features.clone());
+    assert_close(fixture, "vision", normed, golden.tensor("vision"));
+    let queries = model.stage2().query_output(features, &mut Dropout::off(), &mut Tape::whole()).unwrap();
+    assert_close(fixture, "qformer", queries, golden.tensor("qformer"));
+}
+
 #[test]
-fn blip2_activations() {
+fn blip2_t5_activations() {
+    for fixture in parts("blip2-t5") {
+        let golden = fixture.tensors("golden.safetensors");
+        let model = Blip2::open(fixture.folder(), &Device::flex()).unwrap();
+        check_queries(&fixture, &golden, &model);
+        let LanguageModel::T5(t5) = model.language_model() else {
+            panic!("{} holds another language model", fixture.folder().display());
+        };
+        let (ids, mask) = (golden.int_tensor("input_ids"), golden.int_tensor("attention_mask"));
+        let inputs = model.inputs(golden.tensor("pixel_values"), ids).unwrap();
+        let written = t5.shifted_right(golden.int_tensor::<2>("labels").clamp_min(0));
+        let logits = t5.forward(inputs.clone(), mask.clone(), written).unwrap();
+        assert_close(&fixture, "logits", logits, golden.tensor("logits"));
+        assert!(model.language_model().forward(inputs, mask).is_err(), "nothing was written");
+    }
+}
+
+#[test]
+fn blip2_opt_activations() {
     for fixture in parts("blip2-opt") {
         let golden = fixture.tensors("golden.safetensors");
         let model = Blip2::open(fixture.folder(), &Device::flex()).unwrap();
-        let pixels = golden.tensor::<4>("pixel_values");
-        let features = model.encoder().forward(pixels.clone()).unwrap();
-        let normed = model.stage2().ln_vision.forward(features.clone());
-        assert_close(&fixture, "vision", normed, golden.tensor("vision"));
-        let queries = model.stage2().query_output(features, &mut Dropout::off(), &mut Tape::whole()).unwrap();
-        assert_close(&fixture, "qformer", queries, golden.tensor("qformer"));
+        check_queries(&fixture, &golden, &model);
+        let pixels = golden.tensor("pixel_values");
         let (ids, mask) = (golden.int_tensor("input_ids"), golden.int_tensor("attention_mask"));
         let logits = model.logits(pixels, ids, mask).unwrap();
         assert_close(&fixture, "logits", logits, golden.tensor("logits"));
     }
 }
 
-/// The mean negative logarithmic probability of each position's label under the position before it.
-fn shifted_loss(logits: Tensor<3>, golden: &Tensors) -> Tensor<1> {
-    let [rows, length, vocabulary] = logits.dims();
-    let (mut positions, mut labels) = (Vec::new(), Vec::new());
-    for (row, text) in golden.ints("labels").chunks(length).enumerate() {
-        for (position, label) in text.iter().enumerate().skip(1).filter(|(_, label)| **label >= 0) {
-            positions.push((row * length + position - 1) as i32);
-            labels.push(*label);
-        }
+/// What a case's texts are: the text of a decoder-only model follows the image tokens in `input_ids`; an
+/// encoder-decoder reads that text and writes the labels.
+struct GoldenTexts {
+    rows: usize,
+    ids: Vec<i32>,
+    mask: Vec<i32>,
+    labels: Vec<i32>,
+    written: Vec<i32>,
+}
+
+impl GoldenTexts {
+    fn read(golden: &Tensors, queries: usize, image: u32, encoder_decoder: bool) -> Self {
+        let ids = golden.ints("input_ids");
+        let rows = golden.int_tensor::<2>("input_ids").dims()[0];
+        let length = ids.len() / rows;
+        let after_queries = |values: &[i32]| -> Vec<i32> {
+            values.chunks(length).flat_map(|row| row[queries..].iter().copied()).collect()
+        };
+        assert!(ids.chunks(length).all(|row| row[..queries].iter().all(|id| *id == image as i32)));
+        let labels = golden.ints("labels");
+        let labels = if encoder_decoder { labels } else { after_queries(&labels) };
+        let written = labels.iter().map(|label| (*label).max(0)).collect();
+        let mask = after_queries(&golden.ints("attention_mask"));
+        Self { rows, ids: after_queries(&ids), mask, labels, written }
     }
-    let count = labels.len();
-    let device = logits.device();
-    let positions = Tensor::<1, Int>::from_data(TensorData::new(positions, [count]), &device);
-    let labels = Tensor::<2, Int>::from_data(TensorData::new(labels, [count, 1]), &device);
-    let rows = logits.reshape([rows * length, vocabulary]).select(0, positions);
-    log_softmax(rows, 1).gather(1, labels).mean().neg()
+
+    /// The loss summed over the labels.
+    fn loss(&self, model: &LanguageModel, prompt: Tensor<3>) -> Loss {
+        let given = Padded { ids: &self.ids, mask: &self.mask };
+        let seen = vec![1; self.written.len()];
+        let written = Padded { ids: &self.written, mask: &seen };
+        let (prefix, text) = match model {
+            LanguageModel::T5(_) => (given, written),
+            LanguageModel::Opt(_) | LanguageModel::Llama(_) => (Padded::default(), given),
+        };
+        let texts = Texts { rows: self.rows, prefix, text, labels: &self.labels };
+        model.caption_loss(Some(prompt), &texts, &Device::flex()).unwrap()
+    }
 }
 
 /// Layout, loss and gradient of a case's stage-2 model.
@@ -67,27 +113,27 @@ fn stage2_gradient(fixture: &Fixture, golden: &Tensors, mut tape: Tape) -> (Flat
     let frozen = Blip2::open(fixture.folder(), &Device::flex()).unwrap();
     let device = Device::flex().autodiff();
     let eps = fixture.json("config.json")["vision_config"]["layer_norm_eps"].as_f64().unwrap();
-    let width = frozen.opt().config().width;
-    let mut stage2 = Stage2Model::new(frozen.qformer_config(), eps, width, &device).unwrap();
+    let model = frozen.language_model();
+    let mut stage2 = Stage2Model::new(frozen.qformer_config(), eps, model.width(), &device).unwrap();
     let style = NameStyle::HuggingFace { prefix: String::new() };
     let source = WeightSource::open(fixture.folder(), style).unwrap();
     load(&mut stage2, "", &source, &device).unwrap();
 
     let features = frozen.encoder().forward(golden.tensor("pixel_values")).unwrap();
     let prompt = stage2.forward(Tensor::from_inner(features), &mut Dropout::off(), &mut tape).unwrap();
-    let ids = golden.int_tensor::<2>("input_ids");
-    let embeds = place_soft_prompt(frozen.opt(), prompt, ids, frozen.tokens().image).unwrap();
-    let logits = frozen.opt().forward(embeds, golden.int_tensor("attention_mask")).unwrap();
-    let loss = shifted_loss(logits, golden);
-    let value = f64::from(loss.clone().inner().into_scalar::<f32>());
+    let encoder_decoder = matches!(model, LanguageModel::T5(_));
+    let (queries, image) = (frozen.qformer_config().queries, frozen.tokens().image);
+    let texts = GoldenTexts::read(golden, queries, image, encoder_decoder);
+    let loss = texts.loss(model, prompt);
+    let count = counted(&texts.labels) as f64;
     let layout = FlatLayout::of(&mut stage2).unwrap();
-    let gradient = flat_gradient(&mut stage2, &layout, tape, loss);
-    (layout, value, gradient)
+    let gradient = flat_gradient(&mut stage2, &layout, tape, loss.objective / count);
+    (layout, loss.value / count, gradient)
 }
 
 #[test]
 fn blip2_loss_and_gradients() {
-    for fixture in parts("blip2-opt") {
+    for fixture in parts("blip2-opt").into_iter().chain(parts("blip2-t5")) {
         let golden = fixture.tensors("golden.safetensors");
         let what = fixture.folder().display().to_string();
         let (layout, value, whole) = stage2_gradient(&fixture, &golden, Tape::whole());
@@ -136,32 +182,55 @@ fn ids(value: &Value) -> Vec<u32> {
 /// Tokens that every search of the fixtures writes at most.
 const NEW_TOKENS: usize = 8;
 
+/// The prompt of the first picture's searches, without image tokens.
+fn first_prompt(fixture: &Fixture, model: &Blip2) -> Vec<u32> {
+    let queries = model.qformer_config().queries;
+    let ids = fixture.tensors("golden.safetensors").ints("input_ids");
+    let length = match model.language_model() {
+        LanguageModel::T5(_) => {
+            let rows = fixture.tensors("golden.safetensors").int_tensor::<2>("input_ids").dims()[0];
+            ids.len() / rows
+        }
+        LanguageModel::Opt(_) | LanguageModel::Llama(_) => {
+            fixture.json("golden.json")["prompt_len"].as_u64().unwrap() as usize
+        }
+    };
+    ids[queries..length].iter().map(|id| *id as u32).collect()
+}
+
+/// What the reference wrote after the prompt, or after the start token.
+fn continuation(want: Vec<u32>, model: &Blip2, prompt: &[u32], eos: &[u32]) -> Vec<u32> {
+    let skipped = match model.language_model() {
+        LanguageModel::T5(_) => 1,
+        LanguageModel::Opt(_) | LanguageModel::Llama(_) => model.qformer_config().queries + prompt.len(),
+    };
+    let mut written = want[skipped..].to_vec();
+    // The reference fills a text that ended early with padding.
+    if let Some(end) = written.iter().position(|token| eos.contains(token)) {
+        written.truncate(end + 1);
+    }
+    written
+}
+
 #[test]
 fn blip2_generates_the_same_tokens() {
-    for fixture in parts("blip2-opt") {
-        let golden = fixture.json("golden.json");
+    for fixture in parts("blip2-opt").into_iter().chain(parts("blip2-t5")) {
         let model = Blip2::open(fixture.folder(), &Device::flex()).unwrap();
         let pixels = fixture.tensors("golden.safetensors").tensor::<4>("pixel_values");
-        let prompt_length = golden["prompt_len"].as_u64().unwrap() as usize;
-        let queries = model.qformer_config().queries;
+        let prompt = first_prompt(&fixture, &model);
+        let golden = fixture.json("golden.json");
         let searches = golden["generate"].as_object().unwrap();
         assert!(!searches.is_empty());
         for (name, want) in searches {
-            let want = ids(want);
-            let (prompt, mut continuation) =
-                (want[queries..prompt_length].to_vec(), want[prompt_length..].to_vec());
             let options = search(name, NEW_TOKENS, model.tokens().eos.clone());
-            // The reference fills a text that ended early with padding.
-            if let Some(end) = continuation.iter().position(|token| options.eos.contains(token)) {
-                continuation.truncate(end + 1);
-            }
+            let want = continuation(ids(want), &model, &prompt, &options.eos);
             let what = format!("{}: {name}", fixture.folder().display());
             let first = pixels.clone().narrow(0, 0, 1);
             let alone = model.generate(first, std::slice::from_ref(&prompt), &options).unwrap();
-            assert_eq!(alone, [continuation.clone()], "{what}");
-            let all = vec![prompt; pixels.dims()[0]];
+            assert_eq!(alone, std::slice::from_ref(&want), "{what}");
+            let all = vec![prompt.clone(); pixels.dims()[0]];
             let batch = model.generate(pixels.clone(), &all, &options).unwrap();
-            assert_eq!(batch[0], continuation, "{what}, in a batch");
+            assert_eq!(batch[0], want, "{what}, in a batch");
         }
     }
 }
@@ -185,13 +254,5 @@ fn clip_features() {
         let scale = f64::from(model.logit_scale());
         let want = fixture.json("golden.json")["logit_scale"].as_f64().unwrap();
         assert!((scale - want).abs() < 1e-4 * want, "{scale} is not {want}");
-    }
-}
-
-#[test]
-fn a_t5_is_refused_by_name() {
-    for fixture in parts("blip2-t5") {
-        let error = Blip2::open(fixture.folder(), &Device::flex()).unwrap_err().to_string();
-        assert!(error.contains("T5") && error.contains("not built yet"), "{error}");
     }
 }

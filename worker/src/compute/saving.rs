@@ -20,7 +20,9 @@ impl Compute {
         let ordered = Instant::now();
         let state =
             self.state.as_ref().ok_or_else(|| WorkerError::Protocol("a save without state".into()))?;
-        let place = tokio::time::timeout(self.deadline, self.snapshots.clone().acquire_owned());
+        let snapshots = self.snapshots.clone();
+        // The clock is the runtime's, and this thread enters the runtime only to wait.
+        let place = async { tokio::time::timeout(self.deadline, snapshots.acquire_owned()).await };
         // Only the end of the worker ends this wait early: the part is owed whatever becomes of the epoch.
         let Ok(Ok(place)) = self.unless_aborted(u64::MAX, place)? else {
             let seconds = self.deadline.as_secs_f64();

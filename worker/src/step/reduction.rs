@@ -78,11 +78,18 @@ impl Item {
 /// An item summed over the own slots.
 type OwnSum = (Item, Vec<TreePartial>);
 
+/// What the reducing thread is told; a channel that closes without the last message tells it to give up.
+#[derive(Debug)]
+enum Message {
+    Sum(OwnSum),
+    ThatIsAll,
+}
+
 /// Where the own sums go.
 enum Target<'a> {
     /// A member that holds all slots has the sum.
     Alone(&'a mut Summed),
-    Peers(mpsc::Sender<OwnSum>),
+    Peers(mpsc::Sender<Message>),
 }
 
 /// An item while the own slots come in.
@@ -158,7 +165,7 @@ impl<'a> OwnSums<'a> {
                 self.held.push((item, partials));
                 Ok(())
             }
-            Target::Peers(reducer) => send(reducer, (item, partials)),
+            Target::Peers(reducer) => send(reducer, Message::Sum((item, partials))),
         }
     }
 
@@ -166,7 +173,10 @@ impl<'a> OwnSums<'a> {
     fn finish(self) -> Result<()> {
         match self.target {
             Target::Alone(_) => Ok(()),
-            Target::Peers(reducer) => self.held.into_iter().try_for_each(|sum| send(&reducer, sum)),
+            Target::Peers(reducer) => {
+                self.held.into_iter().try_for_each(|sum| send(&reducer, Message::Sum(sum)))?;
+                send(&reducer, Message::ThatIsAll)
+            }
         }
     }
 }
@@ -185,8 +195,8 @@ fn push(open: &mut Option<OpenSum>, values: Vec<f32>) -> Result<Option<Vec<TreeP
 }
 
 /// The channel has room for everything there is to send, so it refuses only when the reductions have failed.
-fn send(reducer: &mpsc::Sender<OwnSum>, sum: OwnSum) -> Result<()> {
-    reducer.try_send(sum).map_err(|_| WorkerError::Collective(CollectiveError::Closed))
+fn send(reducer: &mpsc::Sender<Message>, message: Message) -> Result<()> {
+    reducer.try_send(message).map_err(|_| WorkerError::Collective(CollectiveError::Closed))
 }
 
 impl Members<'_> {
@@ -207,13 +217,13 @@ impl Members<'_> {
             sums.finish()?;
             return Ok(summed);
         }
-        let items = plan.parts.parts().len() + 1;
-        let (sender, receiver) = mpsc::channel(items);
+        // Every part, the values, and the end.
+        let (sender, receiver) = mpsc::channel(plan.parts.parts().len() + 2);
         let mut sums = OwnSums::new(plan, Target::Peers(sender))?;
         std::thread::scope(|scope| {
             let reducer = std::thread::Builder::new()
                 .name("reduce".into())
-                .spawn_scoped(scope, || self.runtime.block_on(self.reduce(plan, items, receiver)))
+                .spawn_scoped(scope, || self.runtime.block_on(self.reduce(plan, receiver)))
                 .map_err(|error| WorkerError::Protocol(format!("the reducing thread: {error}")))?;
             // Without an error all sums are on their way after this; with one the channel closes early, which ends
             // the reductions.
@@ -229,27 +239,22 @@ impl Members<'_> {
         })
     }
 
-    /// Sums `items` things over all members as they arrive, all at a time.
-    async fn reduce(
-        &self,
-        plan: &SumPlan<'_>,
-        items: usize,
-        mut arriving: mpsc::Receiver<OwnSum>,
-    ) -> Result<Summed> {
+    /// Sums over all members what arrives, all of it at a time.
+    async fn reduce(&self, plan: &SumPlan<'_>, mut arriving: mpsc::Receiver<Message>) -> Result<Summed> {
         let mut summed = Summed::empty(plan);
         let mut running = FuturesUnordered::new();
-        let mut due = items;
+        let mut more = true;
         loop {
             tokio::select! {
                 biased;
+                message = arriving.recv(), if more => match message {
+                    Some(Message::Sum(own)) => running.push(self.reduce_one(plan, own)),
+                    Some(Message::ThatIsAll) => more = false,
+                    None => return Err(CollectiveError::Closed.into()),
+                },
                 Some(done) = running.next() => {
                     let (item, sum): (Item, Vec<f32>) = done?;
                     summed.place(plan, item, sum);
-                }
-                arrived = arriving.recv(), if due > 0 => {
-                    let Some(own) = arrived else { return Err(CollectiveError::Closed.into()) };
-                    due -= 1;
-                    running.push(self.reduce_one(plan, own));
                 }
                 else => return Ok(summed),
             }
@@ -381,7 +386,7 @@ mod tests {
                 Target::Alone(_) => unreachable!("two members"),
             };
             group.runtime.block_on(reducer.closed());
-            send(&reducer, (Item::Values, Vec::new()))
+            send(&reducer, Message::ThatIsAll)
         });
         let error = result.unwrap_err().to_string();
         assert!(error.contains("a member is lost"), "{error}");

@@ -349,6 +349,37 @@ fn the_only_holder_hands_the_state_on_before_it_is_released() {
 }
 
 #[test]
+fn one_that_leaves_a_take_over_is_let_go_unless_it_alone_holds_the_newest_state() {
+    let leave = |scene: &mut Scene, session| {
+        scene.say(session, FromWorker::Leaving(blip2_proto::v1::Leaving {}));
+    };
+    let mut others_hold_it = taking_over(3, 3, 2);
+    others_hold_it.rejoin(0, &STAGES, 6);
+    others_hold_it.rejoin(1, &STAGES, 6);
+    leave(&mut others_hold_it, 0);
+    assert_eq!(others_hold_it.stop(0).expect("released").0, StopKind::StopReleased);
+    let mut alone = taking_over(3, 3, 2);
+    alone.rejoin(0, &STAGES, 6);
+    alone.rejoin(1, &STAGES, 5);
+    leave(&mut alone, 0);
+    let save = alone.commits(0)[0].save_checkpoint.clone();
+    assert_eq!(save, "00000006-000008");
+    alone.part(0, &save);
+    assert_eq!(alone.outcome(), Some(&Outcome::Interrupted { checkpoint: Some(save) }));
+}
+
+#[test]
+fn a_coordinator_that_was_paused_does_not_blame_the_members() {
+    let mut scene = Scene::running(&STAGES, 2, 1, 0);
+    scene.pass(Duration::from_secs(1), &[0, 1]);
+    scene.now += Duration::from_secs(20);
+    scene.event(Event::Tick);
+    assert_eq!((scene.stop(0), scene.stop(1)), (None, None));
+    scene.pass(Duration::from_secs(6), &[0]);
+    assert_eq!(scene.stop(1).expect("this one is silent").0, StopKind::StopRejoin);
+}
+
+#[test]
 fn a_ledger_is_of_the_assignments_step() {
     let scene = Scene::running(&STAGES, 1, 1, 0);
     assert_eq!(scene.assignments(0)[0].ledger, Some(Ledger::default()));

@@ -1,0 +1,215 @@
+//! The frozen language models of stage 2, behind one interface.
+
+mod decoder;
+mod loss;
+mod prefix;
+#[cfg(test)]
+mod published;
+mod tokens;
+
+pub use loss::{Padded, Texts};
+pub use prefix::split_caption;
+pub use tokens::SpecialTokens;
+
+pub(crate) use decoder::CausalModel;
+
+use std::path::Path;
+
+use burn::tensor::{Device, Int, Tensor};
+
+use crate::ModelError;
+use crate::generate::{GenerateOptions, generate};
+use crate::hf_config::FolderConfig;
+use crate::llama::{LLAMA_PREFIX, Llama};
+use crate::opt::{OPT_PREFIX, Opt};
+use crate::t5::{T5, T5_PREFIX, T5Decoder};
+use crate::tensors::{NamedTensors, TensorVisitor};
+use decoder::CausalDecoder;
+
+/// The longest inputs that T5 was trained on; it has no table of positions that would end.
+const T5_POSITIONS: usize = 512;
+
+/// A frozen language model of one of the families.
+#[derive(Debug, Clone)]
+pub enum LanguageModel {
+    /// Decoder-only, learned positions.
+    Opt(Opt),
+    /// Encoder-decoder, relative positions.
+    T5(T5),
+    /// Decoder-only, rotary positions.
+    Llama(Llama),
+}
+
+impl From<Opt> for LanguageModel {
+    fn from(model: Opt) -> Self {
+        Self::Opt(model)
+    }
+}
+
+impl From<T5> for LanguageModel {
+    fn from(model: T5) -> Self {
+        Self::T5(model)
+    }
+}
+
+impl From<Llama> for LanguageModel {
+    fn from(model: Llama) -> Self {
+        Self::Llama(model)
+    }
+}
+
+impl LanguageModel {
+    /// Loads a language model's folder, or the language model of a BLIP-2 folder, onto a plain `device`.
+    ///
+    /// # Errors
+    /// A kind of model that is not one of the families, an unsupported setting, or weights that do not fit
+    /// the configuration.
+    pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+        let config = FolderConfig::open(folder)?;
+        match config.language_model().1 {
+            "opt" => Opt::open(folder, device).map(Self::Opt),
+            "t5" => T5::open(folder, device).map(Self::T5),
+            "llama" => Llama::open(folder, device).map(Self::Llama),
+            other => {
+                let reason =
+                    format!("the language model is of type `{other}`: opt, t5 and llama are supported");
+                Err(config.error(reason))
+            }
+        }
+    }
+
+    /// The `model_type` of the family.
+    pub fn model_type(&self) -> &'static str {
+        match self {
+            Self::Opt(_) => "opt",
+            Self::T5(_) => "t5",
+            Self::Llama(_) => "llama",
+        }
+    }
+
+    /// The name under which LAVIS stores the model.
+    pub fn prefix(&self) -> &'static str {
+        match self {
+            Self::Opt(_) => OPT_PREFIX,
+            Self::T5(_) => T5_PREFIX,
+            Self::Llama(_) => LLAMA_PREFIX,
+        }
+    }
+
+    /// Width of the embeddings.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Opt(model) => model.config().width,
+            Self::T5(model) => model.config().width,
+            Self::Llama(model) => model.config().width,
+        }
+    }
+
+    /// Longest input in tokens.
+    pub fn max_positions(&self) -> usize {
+        match self {
+            Self::Opt(model) => model.config().max_position_embeddings,
+            Self::T5(_) => T5_POSITIONS,
+            Self::Llama(model) => model.config().max_position_embeddings,
+        }
+    }
+
+    /// The special tokens, and the size of the vocabulary.
+    pub fn special_tokens(&self) -> SpecialTokens {
+        match self {
+            Self::Opt(model) => model.config().into(),
+            Self::T5(model) => model.config().into(),
+            Self::Llama(model) => model.config().into(),
+        }
+    }
+
+    /// The tokens' vectors, without positions.
+    ///
+    /// # Shapes
+    /// - ids `[b, T]`, each below the vocabulary's size; output `[b, T, width]`
+    pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        match self {
+            Self::Opt(model) => model.embed(ids),
+            Self::T5(model) => model.embed(ids),
+            Self::Llama(model) => model.embed(ids),
+        }
+    }
+
+    /// Scores of every next token at every position.
+    ///
+    /// # Shapes
+    /// - inputs_embeds `[b, S, width]`; attention_mask `[b, S]` (1: a token, 0: padding); output
+    ///   `[b, S, vocabulary]`
+    ///
+    /// # Errors
+    /// An encoder-decoder, which scores what follows its input and not the input: see [`T5::forward`].
+    pub fn forward(
+        &self,
+        inputs_embeds: Tensor<3>,
+        attention_mask: Tensor<2, Int>,
+    ) -> Result<Tensor<3>, ModelError> {
+        match self {
+            Self::Opt(model) => model.forward(inputs_embeds, attention_mask),
+            Self::Llama(model) => model.forward(inputs_embeds, attention_mask),
+            Self::T5(_) => {
+                let reason =
+                    "an encoder-decoder scores a text that follows the input: `T5::forward` takes both";
+                Err(ModelError::input("language model", reason))
+            }
+        }
+    }
+
+    /// Continues prompts of embeddings; a text has its end token, if it reached one, as its last token.
+    ///
+    /// `prompts` are the prompts' token ids, which the repetition rules of decoder-only models see.
+    ///
+    /// # Shapes
+    /// - inputs_embeds `[b, S, width]`; attention_mask `[b, S]` (1: a token, 0: padding); the last position
+    ///   of every row is a token, so shorter prompts are padded on the left
+    pub fn generate(
+        &self,
+        inputs_embeds: Tensor<3>,
+        attention_mask: Tensor<2, Int>,
+        prompts: &[Vec<u32>],
+        options: &GenerateOptions,
+    ) -> Result<Vec<Vec<u32>>, ModelError> {
+        match self {
+            Self::Opt(model) => {
+                generate(&mut CausalDecoder::new(model, inputs_embeds, attention_mask), prompts, options)
+            }
+            Self::Llama(model) => {
+                generate(&mut CausalDecoder::new(model, inputs_embeds, attention_mask), prompts, options)
+            }
+            Self::T5(model) => {
+                let start = vec![vec![model.config().decoder_start_token_id]; prompts.len()];
+                generate(&mut T5Decoder::new(model, inputs_embeds, attention_mask)?, &start, options)
+            }
+        }
+    }
+}
+
+impl NamedTensors for LanguageModel {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+        match self {
+            Self::Opt(model) => model.visit_tensors(prefix, visitor),
+            Self::T5(model) => model.visit_tensors(prefix, visitor),
+            Self::Llama(model) => model.visit_tensors(prefix, visitor),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_chooses_the_family() {
+        let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones");
+        for (folder, family) in [("opt-tiny", "opt"), ("t5-tiny", "t5")] {
+            let model = LanguageModel::open(&assets.join(folder), &Device::flex()).unwrap();
+            assert_eq!((model.model_type(), model.special_tokens().vocab_size), (family, 4096));
+        }
+        let error = LanguageModel::open(&assets.join("bert-tiny"), &Device::flex()).unwrap_err().to_string();
+        assert!(error.contains("`bert`") && error.contains("opt, t5 and llama"), "{error}");
+    }
+}

@@ -1,0 +1,109 @@
+//! The four maps of an attention block, under the names that each family gives them.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use crate::ModelError;
+use crate::dropout::Dropout;
+use crate::layers::{Linear, merge_heads, split_heads, unscaled_attention};
+use crate::qformer::KeyValue;
+use crate::tensors::{NamedTensors, TensorVisitor, join};
+
+/// Sizes of [`Projections`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProjectionSizes {
+    /// Width of what goes in and comes out.
+    pub(crate) width: usize,
+    /// Heads of the queries.
+    pub(crate) heads: usize,
+    /// Heads of keys and values; a divisor of `heads`, each shared by as many query heads.
+    pub(crate) key_heads: usize,
+    /// Width of one head.
+    pub(crate) head_width: usize,
+    /// Whether the maps have a bias.
+    pub(crate) bias: bool,
+}
+
+impl ProjectionSizes {
+    /// Biased maps whose heads share the width.
+    pub(crate) fn square(width: usize, heads: usize) -> Self {
+        Self { width, heads, key_heads: heads, head_width: width / heads, bias: true }
+    }
+}
+
+/// Query, key, value and output maps.
+#[derive(Module, Debug)]
+pub(crate) struct Projections {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    heads: usize,
+    key_heads: usize,
+}
+
+impl Projections {
+    pub(crate) fn new(sizes: ProjectionSizes, device: &Device) -> Self {
+        let ProjectionSizes { width, heads, key_heads, head_width, bias } = sizes;
+        Self {
+            query: Linear::new(width, heads * head_width, bias, device),
+            key: Linear::new(width, key_heads * head_width, bias, device),
+            value: Linear::new(width, key_heads * head_width, bias, device),
+            output: Linear::new(heads * head_width, width, bias, device),
+            heads,
+            key_heads,
+        }
+    }
+
+    /// `[b, length, width]` to `[b, heads, length, head width]`.
+    pub(crate) fn query(&self, x: Tensor<3>) -> Tensor<4> {
+        split_heads(self.query.forward(x), self.heads)
+    }
+
+    /// Keys and values of `x [b, length, width]`.
+    pub(crate) fn key_value(&self, x: Tensor<3>) -> KeyValue {
+        KeyValue {
+            key: split_heads(self.key.forward(x.clone()), self.key_heads),
+            value: split_heads(self.value.forward(x), self.key_heads),
+        }
+    }
+
+    /// Attention with the scores `query · key`, and the output map.
+    ///
+    /// # Shapes
+    /// - query `[b, heads, q, head width]`; mask, added to the scores, `[b or 1, heads or 1, q, length]`, with
+    ///   one head where key heads are shared; output `[b, q, width]`
+    pub(crate) fn attend(&self, query: Tensor<4>, seen: &KeyValue, mask: Tensor<4>) -> Tensor<3> {
+        let (key, value) = (seen.key.clone(), seen.value.clone());
+        let off = &mut Dropout::off();
+        let attended = if self.key_heads == self.heads {
+            unscaled_attention(query, key, value, Some(mask), off)
+        } else {
+            // Queries that share a key head are more rows of one product: keys are not repeated.
+            let [batch, heads, rows, width] = query.dims();
+            let shared = heads / self.key_heads;
+            let query = query.reshape([batch, self.key_heads, shared * rows, width]);
+            let mask = mask.repeat_dim(2, shared);
+            unscaled_attention(query, key, value, Some(mask), off).reshape([batch, heads, rows, width])
+        };
+        self.output(attended)
+    }
+
+    /// The output map of `[b, heads, length, head width]`.
+    pub(crate) fn output(&self, attended: Tensor<4>) -> Tensor<3> {
+        self.output.forward(merge_heads(attended))
+    }
+
+    /// Visits the maps; `names` are those of query, key, value and output.
+    pub(crate) fn visit_named<V: TensorVisitor>(
+        &mut self,
+        prefix: &str,
+        names: [&str; 4],
+        visitor: &mut V,
+    ) -> Result<(), ModelError> {
+        let maps = [&mut self.query, &mut self.key, &mut self.value, &mut self.output];
+        maps.into_iter()
+            .zip(names)
+            .try_for_each(|(map, name)| map.visit_tensors(&join(prefix, name), visitor))
+    }
+}

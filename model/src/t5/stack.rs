@@ -1,0 +1,162 @@
+//! Encoder and decoder of T5: stacks of the same blocks, the decoder's with attention to the encoder.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use super::T5Config;
+use super::relative::RelativeBias;
+use crate::ModelError;
+use crate::cache::KeyValueCache;
+use crate::feed_forward::FeedForward;
+use crate::layers::RmsNorm;
+use crate::projections::{ProjectionSizes, Projections};
+use crate::qformer::KeyValue;
+use crate::tensors::{NamedTensors, TensorVisitor, join};
+
+/// An attention behind its norm; scores are not scaled.
+#[derive(Module, Debug)]
+struct NormedAttention {
+    maps: Projections,
+    norm: RmsNorm,
+}
+
+impl NormedAttention {
+    fn new(config: &T5Config, device: &Device) -> Self {
+        let sizes = ProjectionSizes {
+            width: config.width,
+            heads: config.heads,
+            key_heads: config.heads,
+            head_width: config.head_width,
+            bias: false,
+        };
+        Self {
+            maps: Projections::new(sizes, device),
+            norm: RmsNorm::new(config.width, config.norm_eps, device),
+        }
+    }
+
+    fn visit_named<V: TensorVisitor>(
+        &mut self,
+        prefix: &str,
+        name: &str,
+        visitor: &mut V,
+    ) -> Result<(), ModelError> {
+        self.maps.visit_named(&join(prefix, name), ["q", "k", "v", "o"], visitor)?;
+        self.norm.visit_tensors(&join(prefix, "layer_norm"), visitor)
+    }
+}
+
+/// `x += attention(norm x)`, in the decoder `x += cross(norm x, encoder)`, `x += feed_forward(norm x)`.
+#[derive(Module, Debug)]
+struct Block {
+    attention: NormedAttention,
+    cross: Option<NormedAttention>,
+    feed_forward: FeedForward,
+    norm: RmsNorm,
+}
+
+impl Block {
+    fn new(config: &T5Config, decoder: bool, device: &Device) -> Self {
+        let (width, inner) = (config.width, config.intermediate);
+        Self {
+            attention: NormedAttention::new(config, device),
+            cross: decoder.then(|| NormedAttention::new(config, device)),
+            feed_forward: FeedForward::gated(width, inner, config.activation(), device),
+            norm: RmsNorm::new(width, config.norm_eps, device),
+        }
+    }
+}
+
+impl NamedTensors for Block {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+        let mut layers = (0..).map(|index| join(prefix, &format!("layer.{index}")));
+        let mut next = || layers.next().unwrap_or_default();
+        self.attention.visit_named(&next(), "SelfAttention", visitor)?;
+        if let Some(cross) = &mut self.cross {
+            cross.visit_named(&next(), "EncDecAttention", visitor)?;
+        }
+        let last = next();
+        self.feed_forward.visit_named(&join(&last, "DenseReluDense"), &["wi_0", "wi_1", "wo"], visitor)?;
+        self.norm.visit_tensors(&join(&last, "layer_norm"), visitor)
+    }
+}
+
+/// What the decoder sees of the encoder.
+#[derive(Debug, Clone)]
+pub(super) struct Encoded {
+    /// Keys and values of the encoder's output for each layer of the decoder.
+    pub(super) layers: KeyValueCache,
+    /// Added to the scores, `[b, 1, 1, S]`.
+    pub(super) mask: Tensor<4>,
+}
+
+/// The blocks, their relative positions (which all share), and the last norm.
+#[derive(Module, Debug)]
+pub(super) struct Stack {
+    blocks: Vec<Block>,
+    relative: RelativeBias,
+    final_norm: RmsNorm,
+}
+
+impl Stack {
+    pub(super) fn encoder(config: &T5Config, device: &Device) -> Self {
+        Self::new(config, config.depth, false, device)
+    }
+
+    pub(super) fn decoder(config: &T5Config, device: &Device) -> Self {
+        Self::new(config, config.decoder_depth(), true, device)
+    }
+
+    fn new(config: &T5Config, depth: usize, decoder: bool, device: &Device) -> Self {
+        Self {
+            blocks: (0..depth).map(|_| Block::new(config, decoder, device)).collect(),
+            relative: RelativeBias::new(config, !decoder, device),
+            final_norm: RmsNorm::new(config.width, config.norm_eps, device),
+        }
+    }
+
+    /// The output for positions that follow those in `cache`, to which they are added.
+    ///
+    /// # Shapes
+    /// - x and output `[b, n, width]`; mask, added to the scores of the new positions, broadcastable to
+    ///   `[b, heads, n, cached + n]`
+    pub(super) fn forward(
+        &self,
+        mut x: Tensor<3>,
+        mask: Tensor<4>,
+        cache: &mut KeyValueCache,
+        encoded: Option<&Encoded>,
+    ) -> Tensor<3> {
+        let rows = x.dims()[1];
+        let mask = self.relative.scores(rows, cache.length() + rows) + mask;
+        for (index, block) in self.blocks.iter().enumerate() {
+            let NormedAttention { maps, norm } = &block.attention;
+            let normed = norm.forward(x.clone());
+            let seen = cache.read(index, maps.key_value(normed.clone()));
+            x = x + maps.attend(maps.query(normed), seen, mask.clone());
+            if let (Some(NormedAttention { maps, norm }), Some(encoded)) = (&block.cross, encoded) {
+                let query = maps.query(norm.forward(x.clone()));
+                x = x + maps.attend(query, encoded.layers.layer(index), encoded.mask.clone());
+            }
+            x = x.clone() + block.feed_forward.forward(block.norm.forward(x));
+        }
+        self.final_norm.forward(x)
+    }
+
+    /// What the decoder's blocks attend to in the encoder's output.
+    pub(super) fn key_values(&self, encoded: &Tensor<3>) -> Vec<KeyValue> {
+        let cross = self.blocks.iter().filter_map(|block| block.cross.as_ref());
+        cross.map(|cross| cross.maps.key_value(encoded.clone())).collect()
+    }
+}
+
+impl NamedTensors for Stack {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+        for (index, block) in self.blocks.iter_mut().enumerate() {
+            block.visit_tensors(&join(prefix, &format!("block.{index}")), visitor)?;
+        }
+        let table = "block.0.layer.0.SelfAttention.relative_attention_bias";
+        self.relative.visit_tensors(&join(prefix, table), visitor)?;
+        self.final_norm.visit_tensors(&join(prefix, "final_layer_norm"), visitor)
+    }
+}
