@@ -116,6 +116,22 @@ enum Phase {
     Ended(Ending),
 }
 
+impl Phase {
+    /// Moves every deadline.
+    fn put_off(&mut self, by: Duration) {
+        match self {
+            Self::Gathering(wait) => wait.put_off(by),
+            Self::Electing(election) => election.put_off(by),
+            Self::Stepping { since, .. } => *since += by,
+            Self::Settling { since, until, .. } => {
+                *since += by;
+                *until += by;
+            }
+            Self::Saving { .. } | Self::Ended(_) => {}
+        }
+    }
+}
+
 /// What a member reported of the current step.
 #[derive(Debug)]
 enum Report {
@@ -276,12 +292,15 @@ impl Machine {
         }
     }
 
-    /// If this process itself stood still, what the members said meanwhile is still to be taken in: they were not silent.
+    /// If this process itself stood still, what the members said meanwhile is still to be taken in, another coordinator may
+    /// lead by now, and no wait was too long.
     fn allow_for_standstill(&mut self) {
         let gap = self.now.saturating_sub(std::mem::replace(&mut self.last_tick, self.now));
         if gap >= STANDSTILL {
             tracing::warn!(seconds = gap.as_secs_f64(), "this process stood still");
             self.members.values_mut().for_each(|member| member.last_seen += gap);
+            self.put_off_saves(gap);
+            self.phase.put_off(gap);
         }
     }
 

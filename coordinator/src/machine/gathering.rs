@@ -36,6 +36,12 @@ impl Gathering {
             }
         }
     }
+
+    /// Moves its deadlines.
+    pub(super) fn put_off(&mut self, by: Duration) {
+        self.until += by;
+        self.grace += by;
+    }
 }
 
 impl Machine {

@@ -29,6 +29,13 @@ pub(super) struct Election {
     then: AfterElection,
 }
 
+impl Election {
+    /// Moves its deadline.
+    pub(super) fn put_off(&mut self, by: Duration) {
+        self.until += by;
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AfterElection {
     Step,

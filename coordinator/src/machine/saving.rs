@@ -185,6 +185,11 @@ impl Machine {
         self.fault(format!("checkpoint {name} is abandoned: {why}"));
     }
 
+    /// Moves the deadlines of all saves.
+    pub(super) fn put_off_saves(&mut self, by: Duration) {
+        self.saves.values_mut().for_each(|save| save.until += by);
+    }
+
     pub(super) fn check_saves(&mut self) {
         let late: Vec<String> = self
             .saves

@@ -395,7 +395,6 @@ impl Compute {
             mailbox.sums.values().fold(sum, |whole, part| if *part == sum { whole } else { whole ^ part });
         self.busy = None;
         self.pending = Some(Pending { step, gradient });
-        self.effects.push(Effect::Observe(Fact::Reduced { epoch, step, address: self.address.clone() }));
         let result = Ok(self.report(epoch, step, gradient));
         self.events.push(MemberEvent::Reduced { epoch, step, result });
     }

@@ -1,6 +1,6 @@
 //! A coordinator's process: the machine of production in a simulated shell, and the stand-by before it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use blip2_coordinator::{
@@ -37,7 +37,8 @@ pub(crate) struct CoordinatorProcess {
     address: String,
     setup: Setup,
     stage: Stage,
-    sessions: BTreeSet<SessionId>,
+    /// Its connections, with the address each worker introduced itself with.
+    sessions: BTreeMap<SessionId, String>,
     /// The epoch that closes the run's coordination.
     last_epoch: Option<EpochRecord>,
     effects: Vec<Effect>,
@@ -80,7 +81,7 @@ impl CoordinatorProcess {
             address,
             setup,
             stage,
-            sessions: BTreeSet::new(),
+            sessions: BTreeMap::new(),
             last_epoch: None,
             effects: Vec::new(),
             #[cfg(feature = "planted-bugs")]
@@ -113,7 +114,7 @@ impl CoordinatorProcess {
             Input::Tick => self.drive(local, Event::Tick),
             Input::Terminate => self.terminate(local),
             Input::Opened(session) => {
-                self.sessions.insert(session);
+                self.sessions.insert(session, String::new());
                 self.effects.push(Effect::Accept { session });
             }
             Input::Arrived(session, content) => self.arrived(local, session, content),
@@ -137,15 +138,24 @@ impl CoordinatorProcess {
     fn arrived(&mut self, local: Duration, session: SessionId, content: Content) {
         match content {
             Content::Up(FromWorker::Hello(hello)) => match &self.stage {
+                Stage::Leading { .. } => {
+                    self.sessions.insert(session, hello.exchange_address.clone());
+                    self.drive(local, Event::Joined { session, hello });
+                }
                 Stage::StandingBy { newest, .. } => {
                     let leader = newest.as_ref().map_or(String::new(), |record| record.address.clone());
                     self.refuse(session, leader);
                 }
                 Stage::Beginning(_) => self.refuse(session, String::new()),
-                Stage::Leading { .. } => self.drive(local, Event::Joined { session, hello }),
                 Stage::Leaving(_) => self.close(session),
             },
-            Content::Up(message) => self.drive(local, Event::Message { session, message }),
+            Content::Up(message) => {
+                if let (FromWorker::StepDone(done), Some(address)) = (&message, self.sessions.get(&session)) {
+                    let (epoch, step, address) = (done.epoch, done.step, address.clone());
+                    self.effects.push(Effect::Observe(Fact::Done { epoch, step, address }));
+                }
+                self.drive(local, Event::Message { session, message });
+            }
             Content::End => {
                 self.close(session);
                 self.drive(local, Event::Disconnected { session });

@@ -9,8 +9,9 @@ use crate::schedule::{COORDINATORS, FaultKind, Node, WORKERS};
 use crate::worker_process::WorkerProcess;
 use crate::world::{Due, Role, World};
 
-/// Milliseconds after which HTTP/2 gives up a process that stands still though its kernel answers.
-const KEEPALIVE: u64 = 15_000;
+/// Milliseconds after which HTTP/2 gives up a process that stands still though its kernel answers: a worker its
+/// coordinator, and a coordinator its worker.
+const KEEPALIVE: (u64, u64) = (4_000, 25_000);
 
 impl World {
     /// Starts the first processes and hangs up the faults.
@@ -37,7 +38,7 @@ impl World {
             return;
         }
         let random = Random::new(self.random.next(), 3);
-        let given = (0..2).map(|place| format!("http://c{place}:1")).collect();
+        let given = (0..COORDINATORS).map(|place| format!("http://c{place}:1")).collect();
         let address = format!("w{place}:1");
         let worker = WorkerProcess::new(&address, &format!("w{place}"), given, random);
         let name = format!("w{place}.{}", self.processes.len());
@@ -245,7 +246,8 @@ impl World {
             .map(|(session, found)| (*session, found.coordinator.process == id))
             .collect();
         for (session, is_worker) in ends {
-            self.at(self.now + KEEPALIVE, Due::Keepalive { session, is_worker, other: id, pauses });
+            let patience = if is_worker { KEEPALIVE.0 } else { KEEPALIVE.1 };
+            self.at(self.now + patience, Due::Keepalive { session, is_worker, other: id, pauses });
         }
     }
 

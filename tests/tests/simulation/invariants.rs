@@ -23,8 +23,8 @@ pub(crate) enum Fact {
     TookEpoch(EpochRecord),
     /// A coordinator reports a committed step.
     Reported { coordinator: String, step: CommittedStep },
-    /// A member has the sum of a step.
-    Reduced { epoch: u64, step: u64, address: String },
+    /// A coordinator hears that a member has done its part of a step.
+    Done { epoch: u64, step: u64, address: String },
     /// A member has applied a step.
     Applied { step: u64, state: u64 },
     /// The coordinator's own check of its machine, or the simulated outside, found something wrong.
@@ -54,8 +54,8 @@ fn ensure(holds: bool, what: &'static str, detail: impl FnOnce() -> String) -> C
 
 /// No step is committed with two results, and none is skipped.
 pub(crate) const COMMITTED_ONCE: &str = "no step is committed twice or skipped";
-/// A step is committed only when all members of its epoch have reduced it.
-pub(crate) const COMMITTED_BY_ALL: &str = "a committed step is reduced by all its members";
+/// A step is committed only when all members of its epoch have reported it done.
+pub(crate) const COMMITTED_BY_ALL: &str = "a committed step is reported by all its members";
 /// Who speaks for an epoch has created it.
 pub(crate) const ONE_LEADER: &str = "one leader an epoch";
 /// The members of an epoch share the slots.
@@ -78,8 +78,8 @@ pub(crate) const MACHINE: &str = "the machine is consistent";
 pub(crate) struct Observer {
     /// Addresses of the members of every epoch assigned.
     worlds: BTreeMap<u64, BTreeSet<String>>,
-    /// Who has reduced which step in which epoch.
-    reduced: BTreeMap<(u64, u64), BTreeSet<String>>,
+    /// Whose reports of which step of which epoch were heard.
+    done: BTreeMap<(u64, u64), BTreeSet<String>>,
     /// Steps committed so far.
     committed: BTreeSet<u64>,
     /// Values reported of each step.
@@ -110,8 +110,8 @@ impl Observer {
                 record.members.is_empty(),
             ),
             Fact::Reported { coordinator, step } => self.reported(coordinator, step),
-            Fact::Reduced { epoch, step, address } => {
-                self.reduced.entry((*epoch, *step)).or_default().insert(address.clone());
+            Fact::Done { epoch, step, address } => {
+                self.done.entry((*epoch, *step)).or_default().insert(address.clone());
                 Ok(())
             }
             Fact::Applied { step, state } => state_is_reference(step + 1, *state),
@@ -145,6 +145,10 @@ impl Observer {
         slots_partitioned(slots, false)?;
         let addresses = assignment.members.iter().map(|member| member.exchange_address.clone());
         self.worlds.insert(assignment.epoch, addresses.collect());
+        let first = assignment.step;
+        ensure(first == 0 || self.committed.contains(&(first - 1)), COMMITTED_ONCE, || {
+            format!("step {first} is assigned before step {} is committed", first.wrapping_sub(1))
+        })?;
         let Some(Ledger { step, coverage, .. }) = &assignment.ledger else { return Ok(()) };
         ensure(*step == assignment.step, COVERAGE_EXACT, || {
             format!("an assignment of step {} has the ledger of step {step}", assignment.step)
@@ -158,13 +162,13 @@ impl Observer {
             format!("step {step} is committed before step {}", step.wrapping_sub(1))
         })?;
         let world = self.worlds.get(&commit.epoch);
-        let reduced = self.reduced.get(&(commit.epoch, step));
-        let is_repetition = self.committed.contains(&step) && world != reduced;
+        let done = self.done.get(&(commit.epoch, step));
+        let is_repetition = self.committed.contains(&step) && world != done;
         // A repetition asks for a part of a state that is there already.
         if !is_repetition {
-            ensure(world.is_some() && world == reduced, COMMITTED_BY_ALL, || {
+            ensure(world.is_some() && world == done, COMMITTED_BY_ALL, || {
                 format!(
-                    "step {step} of epoch {}: {world:?} are its members, {reduced:?} did it",
+                    "step {step} of epoch {}: {world:?} are its members, {done:?} reported it",
                     commit.epoch
                 )
             })?;

@@ -15,6 +15,7 @@ mod random;
 mod schedule;
 mod shrink;
 mod store;
+mod traffic;
 mod worker_process;
 mod world;
 
@@ -122,6 +123,9 @@ fn random_faults_lose_repeat_and_split_nothing() {
 fn replay() {
     let Some(seed) = number("BLIP2_SIM_SEED") else { return };
     let mut plot = Plot::new(seed);
+    if std::env::var_os("BLIP2_SIM_LOST").is_some() {
+        plot = with_a_lost_coordinator(seed);
+    }
     if std::env::var_os("BLIP2_SIM_SHRINK").is_some() {
         plot = shrink::shrink(&plot, |smaller| simulate(smaller, false).0.is_err());
     }
@@ -161,16 +165,22 @@ fn every_kind_of_fault_is_drawn() {
     assert_eq!(kinds.len(), 16, "{kinds:?}");
 }
 
+/// A run in which the coordinator is lost while steps flow, and nothing else.
+fn with_a_lost_coordinator(seed: u64) -> Plot {
+    let mut plot = Plot::new(seed);
+    plot.setup.standby = seed.is_multiple_of(2);
+    plot.setup.usual_delay = 10;
+    let silently = seed.is_multiple_of(3);
+    let kind = FaultKind::KillCoordinator { place: 0, silently, back_after: 1500 };
+    plot.faults = vec![Fault { at: 5000 + seed * 11, kind }];
+    plot
+}
+
 #[test]
 fn steps_flow_again_soon_after_a_coordinator_is_lost() {
     let mut takeovers = Vec::new();
     for seed in 0..60 {
-        let mut plot = Plot::new(seed);
-        plot.setup.standby = seed % 2 == 0;
-        plot.setup.usual_delay = 10;
-        let kind = FaultKind::KillCoordinator { place: 0, silently: seed % 3 == 0, back_after: 1500 };
-        plot.faults = vec![Fault { at: 4500 + seed * 11, kind }];
-        let (ended, _) = simulate(&plot, false);
+        let (ended, _) = simulate(&with_a_lost_coordinator(seed), false);
         let summary = ended.unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
         takeovers.extend(summary.takeovers.into_iter().skip(1));
     }

@@ -60,7 +60,8 @@ fn is_found(name: &str, planted: Planted, invariants: &[&str]) {
         panic!("{name} is not found within {SEEDS} seeds by {invariants:?}; seen: {seen:?}");
     };
     let all = violations.iter().flatten().count();
-    println!("{name} is found by seed {seed}, and by {all} of {SEEDS}: {}", violation.what);
+    let text: String = violation.to_string().chars().take(160).collect();
+    println!("{name} is found by seed {seed}, and by {all} of {SEEDS}: {text}");
 }
 
 fn in_coordinators(bug: Coordinators, invariants: &[&str]) {
@@ -73,12 +74,14 @@ fn in_members(bug: Members, invariants: &[&str]) {
 
 #[test]
 fn bugs_of_the_coordinator_are_found() {
-    in_coordinators(Coordinators::CommitsTwice, &[COMMITTED_ONCE]);
+    // The run goes back to a step whose samples it has counted.
+    in_coordinators(Coordinators::CommitsTwice, &[COMMITTED_ONCE, COVERAGE_EXACT]);
     in_coordinators(Coordinators::SkipsAStep, &[COMMITTED_ONCE]);
     in_coordinators(Coordinators::TwoLeaders, &[ONE_LEADER]);
     in_coordinators(Coordinators::SlotsOverlap, &[SLOTS_PARTITIONED]);
     in_coordinators(Coordinators::CoverageDropped, &[COVERAGE_EXACT]);
-    in_coordinators(Coordinators::CommitsWithoutAll, &[COMMITTED_BY_ALL]);
+    // The machine itself misses the samples of the report that is missing, and ends the run.
+    in_coordinators(Coordinators::CommitsWithoutAll, &[COMMITTED_BY_ALL, ENDS]);
     in_coordinators(Coordinators::LosesQuarantine, &[QUARANTINE_EXACT]);
     in_coordinators(Coordinators::StartsAfresh, &[NEVER_AFRESH]);
 }
@@ -86,6 +89,6 @@ fn bugs_of_the_coordinator_are_found() {
 #[test]
 fn bugs_of_the_members_are_found() {
     in_members(Members::ForgetsRows, &[QUARANTINE_EXACT]);
-    in_members(Members::AppliesUnreduced, &["applied is reduced"]);
+    in_members(Members::AppliesWhatIsPending, &["applied is reduced"]);
     in_members(Members::StaysAway, &[ENDS]);
 }

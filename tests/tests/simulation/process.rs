@@ -44,6 +44,8 @@ pub(crate) enum Wake {
     Compute(u64),
     /// A worker is to try this opening.
     Open(u64),
+    /// A worker is to look for another leader.
+    Watch,
     /// A worker's models are loaded.
     Prepared,
     /// A coordinator is to look for the leader again.
@@ -60,8 +62,8 @@ pub(crate) enum Ticket {
     /// A state for a worker to enter with.
     State { token: u64 },
     /// The leader's address, for a worker's opening.
-    Leader { attempt: u64, candidate: u32 },
-    /// The newest epoch, for a coordinator that stands by.
+    Leader { opening: u64 },
+    /// The newest epoch, for a coordinator that stands by or a worker in a session.
     Watch,
     /// The checkpoint to begin with.
     Latest,

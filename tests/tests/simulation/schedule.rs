@@ -153,7 +153,8 @@ fn fault(random: &mut Random) -> FaultKind {
         13..=15 => FaultKind::Pause { node: node(random), lasting: lasting(random) },
         16 => FaultKind::SecondCoordinator,
         17..=19 => {
-            let (from, to) = (node(random), node(random));
+            let from = node(random);
+            let to = if random.one_in(6) { Node::Store } else { node(random) };
             FaultKind::Cut { from, to, both: random.one_in(2), lasting: lasting(random) }
         }
         20 => {

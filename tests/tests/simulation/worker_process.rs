@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use blip2_coordinator::EpochRecord;
+use blip2_proto::v1::coordinator_message::Kind as FromCoordinator;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_worker::member::{
     MemberAction, MemberEnd, MemberEvent, MemberIdentity, MemberMachine, MemberSettings,
@@ -19,6 +21,9 @@ pub(crate) const TOKEN: &str = "secret";
 pub(crate) const BINARY: &str = "0.1.0 abc";
 pub(crate) const CONFIG_HASH: &str = "cafe";
 
+/// Milliseconds between two looks for another leader while there is a session.
+const WATCH_EVERY: u64 = 2_000;
+
 /// A worker.
 #[derive(Debug)]
 pub(crate) struct WorkerProcess {
@@ -27,10 +32,18 @@ pub(crate) struct WorkerProcess {
     random: Random,
     /// Addresses of coordinators that it was started with.
     given: Vec<String>,
+    /// The address that one which does not lead has named.
+    hint: String,
+    /// The newest epoch's record it has seen.
+    leader: Option<EpochRecord>,
+    /// It knows the run's store.
+    knows_run: bool,
     session: Option<SessionId>,
     /// Openings asked for; answers to earlier ones do not count.
     opening: u64,
-    candidate: u32,
+    attempt: u32,
+    /// Who is still to be tried in this attempt.
+    candidates: VecDeque<String>,
     /// The newest introduction, for a fault that repeats it.
     pub(crate) last_hello: Option<FromWorker>,
     effects: Vec<Effect>,
@@ -55,9 +68,13 @@ impl WorkerProcess {
             compute,
             random,
             given,
+            hint: String::new(),
+            leader: None,
+            knows_run: false,
             session: None,
             opening: 0,
-            candidate: 0,
+            attempt: 0,
+            candidates: VecDeque::new(),
             last_hello: None,
             effects: Vec::new(),
         }
@@ -80,7 +97,9 @@ impl WorkerProcess {
             // It was given up meanwhile.
             Input::Connected { session, .. } => self.close(session),
             Input::OpenFailed { attempt, reason } if attempt == self.opening && self.session.is_none() => {
-                self.tell(now, local, MemberEvent::Closed { reason });
+                if !self.try_next() {
+                    self.tell(now, local, MemberEvent::Closed { reason });
+                }
             }
             Input::Arrived(session, content) if self.session == Some(session) => {
                 self.arrived(now, local, session, content);
@@ -88,6 +107,11 @@ impl WorkerProcess {
             Input::Stored { ticket, reply } => self.stored(now, local, *ticket, reply),
             Input::Woken(Wake::Prepared) => self.tell(now, local, MemberEvent::Prepared),
             Input::Woken(Wake::Open(opening)) if opening == self.opening => self.look_up(),
+            Input::Woken(Wake::Watch) if self.machine.is_joined() => {
+                let ticket = Box::new(Ticket::Watch);
+                self.effects.push(Effect::Ask { ticket, request: Request::Epochs });
+            }
+            Input::Woken(Wake::Watch) => self.watch_later(),
             Input::Woken(Wake::Leave) => {}
             Input::Woken(Wake::Compute(token)) => self.compute.wake(now, token),
             Input::Received(push) => self.compute.received(push),
@@ -101,7 +125,12 @@ impl WorkerProcess {
 
     fn arrived(&mut self, now: u64, local: Duration, session: SessionId, content: Content) {
         match content {
-            Content::Down(message) => self.tell(now, local, MemberEvent::Received(message)),
+            Content::Down(message) => {
+                if let FromCoordinator::Refused(refused) = &message {
+                    self.hint.clone_from(&refused.leader);
+                }
+                self.tell(now, local, MemberEvent::Received(message));
+            }
             Content::End => {
                 self.hang_up(session);
                 self.tell(now, local, MemberEvent::Closed { reason: "the stream ended".into() });
@@ -130,31 +159,82 @@ impl WorkerProcess {
                 });
                 self.compute.fetched(token, found);
             }
-            Ticket::Leader { attempt, candidate } if attempt == self.opening => {
-                let leader = match &reply {
-                    Ok(Reply::Epochs(epochs)) => newest(epochs).map(|record| record.address.clone()),
-                    _ => None,
+            Ticket::Leader { opening } if opening == self.opening => {
+                let is_news = match reply {
+                    Ok(Reply::Epochs(epochs)) => self.found(newest(&epochs)),
+                    _ => false,
                 };
-                self.connect(candidate, leader);
+                self.take_turn(is_news);
+            }
+            Ticket::Watch => {
+                self.watch_later();
+                if let Ok(Reply::Epochs(epochs)) = reply {
+                    self.watched(now, local, &epochs);
+                }
             }
             _ => {}
         }
         self.pump(now, local, VecDeque::new());
     }
 
-    /// Reads where the newest leader is, to add it to the candidates.
+    /// Takes note of the newest epoch's record; whether it was not known yet.
+    fn found(&mut self, record: Option<&EpochRecord>) -> bool {
+        let known = self.leader.as_ref().map(|record| record.epoch);
+        let is_news = record.map(|record| record.epoch) > known;
+        if is_news {
+            self.leader = record.cloned();
+        }
+        is_news
+    }
+
+    fn watch_later(&mut self) {
+        self.effects.push(Effect::After { delay: WATCH_EVERY, wake: Wake::Watch });
+    }
+
+    /// Leaves a coordinator that hangs or is cut off while another one leads.
+    fn watched(&mut self, now: u64, local: Duration, epochs: &[EpochRecord]) {
+        let known = self.machine.epoch();
+        let own = epochs.iter().find(|record| record.epoch == known).map(|record| &record.coordinator);
+        let other = epochs.iter().find(|record| record.epoch > known && Some(&record.coordinator) != own);
+        let (Some(other), Some(session), Some(_)) = (other, self.session, own) else { return };
+        self.found(Some(other));
+        self.hang_up(session);
+        self.tell(now, local, MemberEvent::Closed { reason: "another coordinator leads".into() });
+    }
+
+    /// Looks where the newest leader is, once the run's store is known.
     fn look_up(&mut self) {
-        let ticket = Box::new(Ticket::Leader { attempt: self.opening, candidate: self.candidate });
+        if !self.knows_run {
+            return self.take_turn(false);
+        }
+        let ticket = Box::new(Ticket::Leader { opening: self.opening });
         self.effects.push(Effect::Ask { ticket, request: Request::Epochs });
     }
 
-    fn connect(&mut self, candidate: u32, leader: Option<String>) {
-        let mut candidates = self.given.clone();
-        if let Some(leader) = leader.filter(|leader| !leader.is_empty() && !candidates.contains(leader)) {
-            candidates.push(leader);
+    /// The candidates of this attempt, who is named first, beginning with another one at every attempt.
+    fn take_turn(&mut self, is_news: bool) {
+        let leader = self.leader.as_ref().map_or(String::new(), |record| record.address.clone());
+        let mut candidates: Vec<String> = Vec::new();
+        let hint = std::mem::take(&mut self.hint);
+        // Whoever has just begun to lead is tried before those who stood by a moment ago.
+        let (named, turn) = if is_news { ([leader, hint], 0) } else { ([hint, leader], self.attempt) };
+        for address in named.iter().chain(&self.given) {
+            if !address.is_empty() && !candidates.contains(address) {
+                candidates.push(address.clone());
+            }
         }
-        let address = candidates[candidate as usize % candidates.len()].clone();
+        let first = turn as usize % candidates.len().max(1);
+        candidates.rotate_left(first);
+        self.candidates = candidates.into();
+        self.try_next();
+    }
+
+    /// Whether there was one more candidate to try.
+    fn try_next(&mut self) -> bool {
+        let Some(address) = self.candidates.pop_front() else { return false };
+        self.opening += 1;
         self.effects.push(Effect::Connect { attempt: self.opening, address });
+        true
     }
 
     fn tell(&mut self, now: u64, local: Duration, event: MemberEvent) {
@@ -181,7 +261,8 @@ impl WorkerProcess {
                     self.hang_up(session);
                 }
                 self.opening += 1;
-                self.candidate = attempt;
+                self.attempt = attempt;
+                self.candidates.clear();
                 let delay = after.as_millis() as u64;
                 self.effects.push(Effect::After { delay, wake: Wake::Open(self.opening) });
             }
@@ -202,6 +283,8 @@ impl WorkerProcess {
                 }
             }
             MemberAction::Prepare(_) => {
+                self.knows_run = true;
+                self.watch_later();
                 let delay = self.random.between(50, 3000);
                 self.effects.push(Effect::After { delay, wake: Wake::Prepared });
             }

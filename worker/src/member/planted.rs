@@ -7,8 +7,8 @@ use super::MemberMachine;
 pub enum PlantedBug {
     /// Rows that a commit names are not kept for a coordinator that takes over.
     ForgetsRows,
-    /// A commit of a step that was not reduced is applied.
-    AppliesUnreduced,
+    /// A pending gradient is applied whatever step it is of.
+    AppliesWhatIsPending,
     /// A session that is lost is not sought again.
     StaysAway,
 }

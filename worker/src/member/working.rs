@@ -57,10 +57,7 @@ impl MemberMachine {
         if commit.step != next {
             return;
         }
-        let is_reduced = self.pending == Some((commit.epoch, commit.step));
-        #[cfg(feature = "planted-bugs")]
-        let is_reduced = is_reduced || self.has(super::PlantedBug::AppliesUnreduced);
-        if !is_reduced {
+        if self.pending != Some((commit.epoch, commit.step)) {
             let step = commit.step;
             return self.turn_away(format!("it commits step {step}, which this worker has not reduced"));
         }
@@ -139,6 +136,9 @@ impl MemberMachine {
         let leads_there =
             |(_, step): (u64, u64)| self.holds == Some(step) && assignment.step == step.saturating_add(1);
         let apply_pending = self.pending.is_some_and(leads_there);
+        #[cfg(feature = "planted-bugs")]
+        let apply_pending =
+            apply_pending || self.pending.is_some() && self.has(super::PlantedBug::AppliesWhatIsPending);
         if apply_pending {
             self.pending = None;
         }

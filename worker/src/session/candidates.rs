@@ -75,9 +75,13 @@ impl Candidates {
                 Some(run_root) => tokio::time::timeout(LOOK_UP, newest_epoch(run_root)).await.ok().flatten(),
                 None => None,
             };
+            let is_news =
+                leader.as_ref().map(|leader| leader.epoch) > known.as_ref().map(|known| known.epoch);
             let newest = leader.as_ref().or(known.as_ref());
-            let named = [hint, newest.map_or(String::new(), |leader| leader.address.clone())];
-            let candidates = in_turn(named, &given, attempt);
+            let newest = newest.map_or(String::new(), |leader| leader.address.clone());
+            // Whoever has just begun to lead is tried before those who stood by a moment ago.
+            let (named, turn) = if is_news { ([newest, hint], 0) } else { ([hint, newest], attempt) };
+            let candidates = in_turn(named, &given, turn);
             let session = first_open(&transport, candidates).await;
             Opening { session, leader }
         }

@@ -380,6 +380,17 @@ fn a_coordinator_that_was_paused_does_not_blame_the_members() {
 }
 
 #[test]
+fn a_coordinator_that_was_paused_for_longer_than_a_step_may_take_does_not_end_the_run() {
+    let mut scene = Scene::running(&STAGES, 2, 1, 0);
+    scene.pass(Duration::from_secs(1), &[0, 1]);
+    scene.now += Duration::from_secs(3600);
+    scene.event(Event::Tick);
+    assert_eq!((scene.outcome(), scene.stop(0)), (None, None));
+    scene.all_done(&[0, 1]);
+    assert_eq!(scene.reported(), [0]);
+}
+
+#[test]
 fn a_ledger_is_of_the_assignments_step() {
     let scene = Scene::running(&STAGES, 1, 1, 0);
     assert_eq!(scene.assignments(0)[0].ledger, Some(Ledger::default()));
