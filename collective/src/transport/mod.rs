@@ -15,12 +15,13 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Server};
 pub use failure::ConnectError;
 pub use tls::{TlsError, TlsFiles};
 
-/// Flow-control window of a stream: what a peer may send ahead of its reader.
-const STREAM_WINDOW: u32 = 8 << 20;
+/// Flow-control window of a stream: what a peer may send ahead of its reader. Four chunks: enough for 10 Gbit/s and 3 ms,
+/// and what waits stays in the cache.
+const STREAM_WINDOW: u32 = 4 << 20;
 /// Flow-control window of a connection.
 const CONNECTION_WINDOW: u32 = 32 << 20;
-/// Largest HTTP/2 frame.
-const FRAME: u32 = 1 << 20;
+/// Largest HTTP/2 frame: a chunk and what is in front of it.
+const FRAME: u32 = 2 << 20;
 /// Calls in progress on one connection; more wait for their turn.
 const STREAMS: u32 = 1024;
 /// Bytes of a call's metadata.
