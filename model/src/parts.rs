@@ -237,7 +237,7 @@ mod tests {
         let layer = Segment::Layer;
         assert_eq!(segments, [Segment::Heads, layer(10), layer(1), layer(0), Segment::Inputs]);
         assert_eq!(parts.parts()[0].ranges, [16..17, 20..21]);
-        assert_eq!(parts.parts()[2].ranges, [8..12]);
+        assert_eq!(parts.parts()[2].ranges.as_slice(), std::slice::from_ref(&(8..12)));
         assert_eq!(parts.parts()[4].ranges, [0..5, 17..20]);
         let mut flat = vec![0.0; parts.len()];
         for part in parts.parts() {

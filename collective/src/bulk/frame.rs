@@ -182,7 +182,10 @@ impl Deframer {
             return Err(Fault::TooLarge(length, MAX_HEADER));
         }
         self.expect = match (data, length) {
-            (true, 0) => return Ok(self.field_ends()),
+            (true, 0) => {
+                self.field_ends();
+                return Ok(());
+            }
             (true, left) => Expect::Data { left },
             (false, length) => Expect::Header { length },
         };

@@ -97,7 +97,8 @@ impl WorkerProcess {
             // It was given up meanwhile.
             Input::Connected { session, .. } => self.close(session),
             Input::OpenFailed { attempt, reason } if attempt == self.opening && self.session.is_none() => {
-                if !self.try_next() {
+                let has_another = self.try_next();
+                if !has_another {
                     self.tell(now, local, MemberEvent::Closed { reason });
                 }
             }
