@@ -95,6 +95,12 @@ pub enum MemberEvent {
         /// What, where and what to do.
         message: String,
     },
+    /// No coordinator is there, and the newest epoch object says that the run is over: `done`, `interrupted` or
+    /// `failed`.
+    RunOver {
+        /// How it ended.
+        how: String,
+    },
     /// The process was asked to go.
     LeaveRequested,
     /// Time passed.
@@ -321,6 +327,7 @@ impl MemberMachine {
             MemberEvent::PartStored(part) => self.tell(ToCoordinator::PartWritten(part)),
             MemberEvent::PartFailed(failed) => self.tell(ToCoordinator::PartFailed(failed)),
             MemberEvent::Failed { exit_code, message } => self.failed(exit_code, message),
+            MemberEvent::RunOver { how } => self.run_over(&how),
             MemberEvent::LeaveRequested => self.leave_requested(),
             MemberEvent::Tick => self.tick(),
         }

@@ -244,14 +244,17 @@ impl Shell {
     }
 
     fn opened(&mut self, opening: Opening) -> MemberEvent {
+        let over = opening.leader.as_ref().and_then(|leader| leader.end.clone());
         self.candidates.found(opening.leader);
-        match opening.session {
-            Ok(stream) => {
+        match (opening.session, over) {
+            (Ok(stream), _) => {
                 tracing::info!(coordinator = %stream.address(), "a session is open");
                 self.stream = Some(stream);
                 MemberEvent::Opened
             }
-            Err(ConnectError { reason, untrusted }) => {
+            // Nobody is there any more because there is nothing left to do.
+            (Err(_), Some(how)) => MemberEvent::RunOver { how },
+            (Err(ConnectError { reason, untrusted }), None) => {
                 tracing::debug!(%reason, "no coordinator yet");
                 self.untrusted = untrusted;
                 MemberEvent::Closed { reason }

@@ -257,6 +257,21 @@ impl MemberMachine {
         }
     }
 
+    /// The run ended while this member was away.
+    pub(super) fn run_over(&mut self, how: &str) {
+        if !matches!(self.link, Link::Opening { .. }) {
+            return;
+        }
+        match how {
+            "done" => self.finish(MemberEnd::Done),
+            "interrupted" => self.finish(MemberEnd::Interrupted),
+            _ => {
+                let reason = format!("the run ended ({how}) while this worker was away");
+                self.finish(MemberEnd::Failed { exit_code: 1, reason });
+            }
+        }
+    }
+
     pub(super) fn prepared(&mut self) {
         if !std::mem::replace(&mut self.prepared, true) {
             self.tell(ToCoordinator::Ready(Ready {}));

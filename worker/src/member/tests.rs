@@ -207,6 +207,18 @@ fn a_member_that_takes_up_a_state_greets_nobody_before_it_knows_what_it_holds() 
 }
 
 #[test]
+fn a_member_that_was_away_when_the_run_ended_ends_as_the_run_did() {
+    for (how, expected) in [("done", Some(MemberEnd::Done)), ("interrupted", Some(MemberEnd::Interrupted))] {
+        let mut scene = Scene::new(60);
+        scene.event(MemberEvent::Tick);
+        scene.join(1);
+        assert_eq!(end(&scene.event(MemberEvent::RunOver { how: how.into() })), None, "it has a coordinator");
+        scene.event(MemberEvent::Closed { reason: "gone".into() });
+        assert_eq!(end(&scene.event(MemberEvent::RunOver { how: how.into() })).cloned(), expected);
+    }
+}
+
+#[test]
 fn a_coordinator_of_an_older_epoch_is_not_followed() {
     let mut scene = Scene::reduced();
     scene.lose();

@@ -24,6 +24,9 @@ pub(super) struct EpochObject {
     /// URL of that coordinator; empty: it did not say.
     #[serde(default)]
     pub(super) address: String,
+    /// How the run ended: `done`, `interrupted` or `failed`; `None`: it goes on.
+    #[serde(default)]
+    pub(super) end: Option<String>,
 }
 
 /// What an attempt came to.
