@@ -170,5 +170,6 @@ fn take_row(plan: &Plan, manifest: &Manifest, share: &mut Share, place: (u64, u3
 
 /// One row in nine is none.
 fn is_usable(row: RowAddress) -> bool {
-    mix(u64::from(row.file) << 40 | u64::from(row.row_group) << 20 | u64::from(row.row)) % 9 != 0
+    let place = u64::from(row.file) << 40 | u64::from(row.row_group) << 20 | u64::from(row.row);
+    !mix(place).is_multiple_of(9)
 }
