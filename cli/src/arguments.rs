@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::bench::BenchArguments;
 use crate::config::ConfigArguments;
 use crate::secured::TlsArguments;
 
@@ -51,6 +52,8 @@ pub(crate) enum Command {
     Eval(EvalArguments),
     /// Write captions for images with an exported model.
     Generate(GenerateArguments),
+    /// Measure parts of the program on this machine.
+    Bench(BenchArguments),
     /// Show the configuration with the origin of every value, or its JSON Schema.
     Config(ConfigCommandArguments),
 }

@@ -30,7 +30,7 @@ pub(crate) struct Watch {
 #[derive(Debug)]
 pub(crate) enum Turn {
     /// It is time to lead.
-    Lead { folder: Box<RunFolder>, lead: Lead },
+    Lead { folder: Box<RunFolder>, lead: Box<Lead> },
     /// The run is done, or this process was asked to stop: there is nothing to lead.
     Over,
 }
@@ -75,7 +75,7 @@ impl Watch {
                 // What the run has saved since it was opened is found now.
                 let folder = RunFolder { continued: true, ..self.folder.clone() };
                 let lead = Lead { after: Some(after), whole, ..self.lead.clone() };
-                Ok(Turn::Lead { folder: Box::new(folder), lead })
+                Ok(Turn::Lead { folder: Box::new(folder), lead: Box::new(lead) })
             }
             StandByEnd::Over { how } => over(&how),
             StandByEnd::Stopped => Ok(Turn::Over),

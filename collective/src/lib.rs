@@ -31,7 +31,7 @@ pub use bulk::read_bulk_messages;
 pub use error::{CollectiveError, Result};
 pub use exchange::Exchange;
 pub use limits::Limits;
-pub use transport::{TlsError, TlsFiles, Transport};
+pub use transport::{ConnectError, TlsError, TlsFiles, Transport};
 pub use tree::{SumTree, TreeAccumulator, TreeNode, TreePartial};
 pub use wire::Wire;
 pub use world::{Member, World, deal_slots};

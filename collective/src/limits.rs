@@ -30,7 +30,7 @@ impl Default for Limits {
             max_held_bytes: 8 << 30,
             max_state_bytes: 16 << 30,
             state_streams: 4,
-            chunk_bytes: 256 << 10,
+            chunk_bytes: 1 << 20,
             connect_timeout: Duration::from_secs(2),
             publish_wait: Duration::from_secs(120),
             idle_timeout: Duration::from_secs(60),

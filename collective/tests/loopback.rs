@@ -298,3 +298,127 @@ async fn a_joiner_takes_the_state_of_the_step_it_asks_for() {
     all[0].clear_state();
     assert!(fetch(5).await.expect_err("nothing published").to_string().contains("0.5 s"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_state_comes_whole_over_several_connections() {
+    let limits = Limits { chunk_bytes: 4096, state_streams: 3, ..Limits::default() };
+    let all = exchanges(2, &limits).await;
+    let address = all[0].local_addr().to_string();
+    // Pieces of awkward lengths, more than the first chunk and not divisible by the number of streams.
+    let pieces: Vec<Bytes> = (0..7u32)
+        .map(|piece| {
+            (0..piece * 9001).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8 ^ piece as u8).collect()
+        })
+        .collect();
+    let whole: Vec<u8> = pieces.concat();
+    all[0].publish_state(9, Arc::new(pieces));
+    let fetched = all[1].fetch_state(&address, 9, DEADLINE).await.expect("published");
+    assert_eq!(fetched, whole);
+    all[0].publish_state(10, Arc::new(Vec::new()));
+    assert_eq!(all[1].fetch_state(&address, 10, DEADLINE).await.expect("published"), Bytes::new());
+}
+
+/// Listens, passes `connections` connections on to `to`, and cuts each after 300 kB of answers.
+async fn cutting_relay(to: std::net::SocketAddr, connections: usize) -> String {
+    use tokio::io::{AsyncReadExt, copy};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    tokio::spawn(async move {
+        for _ in 0..connections {
+            let (near, _) = listener.accept().await.expect("a connection");
+            tokio::spawn(async move {
+                let far = tokio::net::TcpStream::connect(to).await.expect("it listens");
+                let ((mut asks, mut hears), (answers, mut asked)) = (near.into_split(), far.into_split());
+                let mut answers = answers.take(300_000);
+                tokio::select! {
+                    _ = copy(&mut answers, &mut hears) => (),
+                    _ = copy(&mut asks, &mut asked) => (),
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_goes_on_where_its_connection_broke_and_ends_where_its_peer_does() {
+    let limits = Limits {
+        chunk_bytes: 4096,
+        state_streams: 2,
+        connect_timeout: Duration::from_millis(800),
+        ..Limits::default()
+    };
+    let all = exchanges(2, &limits).await;
+    let state: Bytes = (0..1_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    all[0].publish_state(1, Arc::new(vec![state.clone()]));
+    let relay = cutting_relay(all[0].local_addr(), 100).await;
+    let fetched = all[1].fetch_state(&relay, 1, DEADLINE).await.expect("in several goes");
+    assert!(fetched == state);
+    let relay = cutting_relay(all[0].local_addr(), 2).await;
+    match all[1].fetch_state(&relay, 1, DEADLINE).await {
+        Err(CollectiveError::State { step: 1, reason, .. }) => {
+            assert!(reason.contains("refused"), "{reason}")
+        }
+        other => panic!("{:?}", other.map(|state| state.len())),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn noise_on_the_port_and_a_crowd_of_streams_stop_nobody() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let limits = Limits { chunk_bytes: 4096, idle_timeout: Duration::from_millis(200), ..Limits::default() };
+    let all = exchanges(2, &limits).await;
+    enter(&all, 1);
+    let address = all[0].local_addr();
+    // Bytes that are no HTTP/2, and HTTP/2 that goes wrong after its preface.
+    for preface in [&b""[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut noise = tokio::net::TcpStream::connect(address).await.expect("it listens");
+        let bytes: Vec<u8> = (0..100_000u32).map(|i| (i.wrapping_mul(0x9E37_79B9) >> 13) as u8).collect();
+        // The server may close before all is written.
+        let _ = noise.write_all(&[preface, &bytes].concat()).await;
+        let closed = tokio::time::timeout(DEADLINE, async {
+            while noise.read(&mut [0; 1024]).await.is_ok_and(|n| n > 0) {}
+        });
+        closed.await.expect("the server closes the connection");
+    }
+    // A thousand pushes that announce a buffer and then say nothing.
+    let client = BulkClient::connect(format!("http://{address}")).await.expect("it listens");
+    let silent = (0..1000).map(|place| {
+        let mut client = client.clone();
+        let header = PushHeader {
+            token: "secret".into(),
+            epoch: 1,
+            step: 0,
+            tag: format!("crowd {place}"),
+            from_member: 11,
+            length: 64,
+        };
+        let chunk = Chunk { header: Some(header), data: Bytes::from_static(b"1234") };
+        let endless = futures::StreamExt::chain(futures::stream::iter([chunk]), futures::stream::pending());
+        async move { client.push(endless).await }
+    });
+    let crowd = tokio::spawn(futures::future::join_all(silent));
+    let calls =
+        all.iter().map(|exchange| exchange.all_gather(0, "feats", Bytes::from_static(b"ok"), DEADLINE));
+    for gathered in futures::future::join_all(calls).await {
+        assert_eq!(gathered.expect("both answer").len(), 2);
+    }
+    for answer in crowd.await.expect("no panic") {
+        assert_eq!(answer.expect_err("silent").code(), Code::DeadlineExceeded);
+    }
+}
+
+#[tokio::test]
+async fn steps_follow_each_other_without_a_pause() {
+    let all = exchanges(2, &Limits { chunk_bytes: 4096, ..Limits::default() }).await;
+    enter(&all, 1);
+    let tree = SumTree::new(SLOTS).expect("power of two");
+    let deal = deal_slots(SLOTS, 2).expect("valid deal");
+    let members = all.iter().zip(deal).map(|(exchange, slots)| async move {
+        for step in 0..200 {
+            let parts = partials(&tree, slots.clone(), 5000);
+            exchange.tree_all_reduce(step, "grad", parts, &tree, DEADLINE).await.expect("all answer");
+        }
+    });
+    futures::future::join_all(members).await;
+}

@@ -20,9 +20,6 @@ const FORMATS: [ImageFormat; 6] = [
 /// Memory a decoder may take besides its pixels, bytes.
 const DECODER_OVERHEAD: u64 = 64 << 20;
 
-/// The same for TIFF, which takes eight times as much for a list that a tag announces.
-const TIFF_OVERHEAD: u64 = 8 << 20;
-
 /// Decodes JPEG, PNG, WebP, GIF, BMP or TIFF to 8-bit RGB as PIL's `convert("RGB")` does: grey is repeated, CMYK
 /// converted, alpha dropped, 16 bits reduced to 8; of an animation the first frame is taken.
 ///
@@ -56,8 +53,7 @@ fn decode(encoded: &[u8], max_pixels: u64) -> Result<RgbImage, String> {
     if pixels > max_pixels {
         return Err(format!("{width}x{height} is more than {max_pixels} pixels"));
     }
-    let overhead = if format == ImageFormat::Tiff { TIFF_OVERHEAD } else { DECODER_OVERHEAD };
-    let allowed = limits(decoder.total_bytes().saturating_add(overhead));
+    let allowed = limits(decoder.total_bytes().saturating_add(DECODER_OVERHEAD));
     decoder.set_limits(allowed).map_err(|error| error.to_string())?;
     DynamicImage::from_decoder(decoder).map(DynamicImage::into_rgb8).map_err(|error| error.to_string())
 }

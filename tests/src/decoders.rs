@@ -34,7 +34,8 @@ pub const DECODERS: [Decoder; 13] = [
     Decoder { name: "manifest", decode: files::manifest, memory: 256 * MIB, words: &PARQUET },
     Decoder { name: "quarantine", decode: files::quarantine, memory: 256 * MIB, words: &PARQUET },
     Decoder { name: "corpus", decode: files::corpus, memory: 256 * MIB, words: &PARQUET },
-    Decoder { name: "image", decode: files::image, memory: 128 * MIB, words: &PICTURES },
+    // A TIFF's header may announce a list of 256 MiB, for which room is made before it is read.
+    Decoder { name: "image", decode: files::image, memory: 320 * MIB, words: &PICTURES },
     Decoder {
         name: "caption",
         decode: files::caption,

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_collective::{Exchange, Limits, Transport};
+use blip2_collective::{ConnectError, Exchange, Limits, Transport};
 use blip2_dataset::Location;
 use blip2_proto::drill::Drill;
 use blip2_proto::v1;
@@ -96,6 +96,8 @@ struct Shell {
     drill: Drill,
     candidates: Candidates,
     opening: Option<BoxFuture<'static, Opening>>,
+    /// The last attempt failed over certificates.
+    untrusted: bool,
     stream: Option<Stream>,
     /// Ends when another coordinator leads than the one of the open session.
     watch: Option<BoxFuture<'static, EpochObject>>,
@@ -129,6 +131,7 @@ impl Shell {
             drill,
             candidates: Candidates::new(options.coordinators, options.transport),
             opening: None,
+            untrusted: false,
             stream: None,
             watch: None,
             run_root: None,
@@ -248,8 +251,9 @@ impl Shell {
                 self.stream = Some(stream);
                 MemberEvent::Opened
             }
-            Err(reason) => {
+            Err(ConnectError { reason, untrusted }) => {
                 tracing::debug!(%reason, "no coordinator yet");
+                self.untrusted = untrusted;
                 MemberEvent::Closed { reason }
             }
         }
@@ -336,6 +340,7 @@ impl Shell {
                 Err(self.fault.unwrap_or(WorkerError::RunFailed { exit_code, reason }))
             }
             Some(MemberEnd::Refused { reason }) => Err(WorkerError::Refused { reason }),
+            Some(MemberEnd::Unreachable { reason }) if self.untrusted => Err(WorkerError::Refused { reason }),
             Some(MemberEnd::Unreachable { reason }) => {
                 Err(WorkerError::Coordinator { address: self.coordinators, reason })
             }

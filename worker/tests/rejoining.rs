@@ -374,7 +374,8 @@ async fn a_worker_follows_its_run_from_coordinator_to_coordinator() {
     let ended = tokio::time::timeout(PATIENCE, worker).await.expect("in time").expect("no panic");
     assert_eq!(ended.expect("ended well"), WorkerEnd::Done);
     drop(session);
-    (second.stop().await, third.stop().await);
+    second.stop().await;
+    third.stop().await;
 
     let handle = tokio::runtime::Handle::current();
     let (digests, used) = std::thread::scope(|scope| {

@@ -77,7 +77,7 @@ async fn coordinate(
     let Some(mut watch) = Watch::begin(config, arguments.resume, lead, &stop).await? else { return Ok(None) };
     loop {
         let Turn::Lead { folder, lead } = watch.turn(listener, &stop).await? else { return Ok(None) };
-        let session = Session::prepare(*folder, lead).await?;
+        let session = Session::prepare(*folder, *lead).await?;
         // Of several that stand by one was faster: the others go on standing by.
         if let Some(finished) = session.attempt(serving(listener)?, stop.clone(), audience).await? {
             return Ok(Some(finished));

@@ -81,8 +81,14 @@ impl Deframer {
 
     /// The next piece in `input`, or nothing when more is needed; `input` is empty then.
     pub(crate) fn next(&mut self, input: &mut Bytes) -> Result<Option<Piece>, Fault> {
-        while !input.is_empty() {
+        loop {
             match self.expect {
+                // A header whose fields are all zero has no bytes.
+                Expect::Header { length: 0 } => {
+                    self.field_ends();
+                    return Ok(Some(Piece::Header(Bytes::new())));
+                }
+                _ if input.is_empty() => return Ok(None),
                 Expect::Prefix => self.prefix(input)?,
                 Expect::Key => self.key(input)?,
                 Expect::Length { data } => self.length(data, input)?,
@@ -104,7 +110,6 @@ impl Deframer {
                 }
             }
         }
-        Ok(None)
     }
 
     /// Whether the stream may end here.
@@ -179,7 +184,6 @@ impl Deframer {
         self.expect = match (data, length) {
             (true, 0) => return Ok(self.field_ends()),
             (true, left) => Expect::Data { left },
-            (false, 0) => return Err(Fault::Malformed("an empty header")),
             (false, length) => Expect::Header { length },
         };
         Ok(())
@@ -277,12 +281,12 @@ mod tests {
         assert_eq!(fault(&message[..3]), Fault::Cut);
         assert_eq!(fault(&[1, 0, 0, 0, 1, 0]), Fault::Compressed);
         assert_eq!(fault(&generated(None, &[0; 1000])), Fault::TooLarge(1003, 1000));
-        for body in [&[HEADER][..], &[8, 1], &[DATA, 9, 1], &[HEADER, 0], &[DATA, 0x80], &[DATA, 0xFF, 0xFF]]
-        {
+        for body in [&[HEADER][..], &[8, 1], &[DATA, 9, 1], &[DATA, 0x80], &[DATA, 0xFF, 0xFF]] {
             let mut stream = vec![0, 0, 0, 0, body.len() as u8];
             stream.extend(body);
             assert!(matches!(fault(&stream), Fault::Malformed(_)), "{body:?}");
         }
+        assert_eq!(read(&[0, 0, 0, 0, 2, HEADER, 0], 7), Ok((vec![Bytes::new()], vec![])));
         let mut endless = vec![0, 0, 0, 0, 20, DATA];
         endless.extend([0xFF; 19]);
         assert!(matches!(fault(&endless), Fault::Malformed(_)));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use blip2_collective::Transport;
+use blip2_collective::{ConnectError, Transport};
 use blip2_dataset::Location;
 use serde::Deserialize;
 
@@ -28,7 +28,7 @@ pub(super) struct EpochObject {
 
 /// What an attempt came to.
 pub(super) struct Opening {
-    pub(super) session: Result<Stream, String>,
+    pub(super) session: Result<Stream, ConnectError>,
     /// The newest epoch found.
     pub(super) leader: Option<EpochObject>,
 }
@@ -101,18 +101,20 @@ fn in_turn(named: [String; 2], given: &[String], attempt: u32) -> Vec<String> {
     candidates
 }
 
-async fn first_open(transport: &Transport, candidates: Vec<String>) -> Result<Stream, String> {
-    let mut problems = Vec::new();
+async fn first_open(transport: &Transport, candidates: Vec<String>) -> Result<Stream, ConnectError> {
+    let mut problems: Vec<ConnectError> = Vec::new();
     for address in candidates.iter().take(MOST_TRIED) {
         match Stream::open(transport, address, CONNECT).await {
             Ok(stream) => return Ok(stream),
             Err(problem) => problems.push(problem),
         }
     }
-    match problems.is_empty() {
-        true => Err("no coordinator is named; give --coordinator".into()),
-        false => Err(problems.join("; ")),
+    if problems.is_empty() {
+        return Err("no coordinator is named; give --coordinator".to_owned().into());
     }
+    let reasons: Vec<&str> = problems.iter().map(|problem| problem.reason.as_str()).collect();
+    let untrusted = problems.iter().all(|problem| problem.untrusted);
+    Err(ConnectError { reason: reasons.join("; "), untrusted })
 }
 
 /// The newest epoch's object; `None` when it cannot be read now.

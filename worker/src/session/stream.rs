@@ -1,8 +1,9 @@
 //! An open session: messages of both directions, in order.
 
+use std::error::Error;
 use std::time::Duration;
 
-use blip2_collective::Transport;
+use blip2_collective::{ConnectError, Transport};
 use blip2_proto::MAX_CONTROL_MESSAGE;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as FromCoordinator;
@@ -10,7 +11,7 @@ use blip2_proto::v1::worker_message::Kind as ToCoordinator;
 use blip2_proto::v1::{CoordinatorMessage, WorkerMessage};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
 /// Messages that may wait to be sent; a coordinator that lets more pile up is gone.
 const WAITING: usize = 64;
@@ -24,7 +25,11 @@ pub(super) struct Stream {
 
 impl Stream {
     /// Opens a session with the coordinator at `address`.
-    pub(super) async fn open(transport: &Transport, address: &str, within: Duration) -> Result<Self, String> {
+    pub(super) async fn open(
+        transport: &Transport,
+        address: &str,
+        within: Duration,
+    ) -> Result<Self, ConnectError> {
         let opening = async {
             let channel = transport.connect_watched(address, within).await?;
             let mut client = CoordinatorClient::new(channel)
@@ -32,12 +37,15 @@ impl Stream {
                 .max_encoding_message_size(MAX_CONTROL_MESSAGE);
             let (outgoing, messages) = mpsc::channel(WAITING);
             let answer = client.session(ReceiverStream::new(messages)).await;
-            let incoming = answer.map_err(|status| status.message().to_owned())?.into_inner();
+            let incoming = answer.map_err(|status| not_opened(transport, &status))?.into_inner();
             Ok(Self { address: address.to_owned(), outgoing, incoming })
         };
         match tokio::time::timeout(within, opening).await {
-            Ok(opened) => opened.map_err(|reason: String| format!("{address}: {reason}")),
-            Err(_) => Err(format!("{address} does not answer within {:.1} s", within.as_secs_f64())),
+            Ok(opened) => opened.map_err(|error: ConnectError| ConnectError {
+                reason: format!("{address}: {}", error.reason),
+                ..error
+            }),
+            Err(_) => Err(format!("{address} does not answer within {:.1} s", within.as_secs_f64()).into()),
         }
     }
 
@@ -63,4 +71,16 @@ impl Stream {
             }
         }
     }
+}
+
+/// Why the call was not answered: what the transport says beneath it, or the other side.
+fn not_opened(transport: &Transport, status: &Status) -> ConnectError {
+    let Some(cause) = status.source() else { return status.message().to_owned().into() };
+    let mut error = ConnectError::of(cause);
+    // The other side hangs up without a word that arrives.
+    if transport.is_encrypted() && !error.untrusted {
+        error.reason +=
+            "; with TLS this is what a certificate that the other side does not accept looks like";
+    }
+    error
 }
