@@ -252,7 +252,7 @@ impl CoordinatorProcess {
         let Stage::Beginning(beginning) = &mut self.stage else { return };
         match (ticket, reply) {
             (Ticket::Latest, Reply::Latest(found)) => {
-                if let Some((record, rows)) = found {
+                if let Some((record, rows)) = found.map(|found| *found) {
                     (beginning.resume, beginning.rows) = (Some(record), rows);
                 }
                 match beginning.after {
@@ -268,7 +268,7 @@ impl CoordinatorProcess {
                 self.ask(Ticket::LatestAgain, Request::Latest);
             }
             (Ticket::LatestAgain, Reply::Latest(found)) => {
-                if let Some((record, rows)) = found {
+                if let Some((record, rows)) = found.map(|found| *found) {
                     (beginning.resume, beginning.rows) = (Some(record), rows);
                 }
                 self.ask(Ticket::Expected, Request::Epochs);

@@ -86,6 +86,8 @@ pub(crate) struct Observer {
     values: BTreeMap<u64, u64>,
     /// Coordinators that know of a checkpoint.
     know_checkpoints: BTreeSet<String>,
+    /// Epochs that such a coordinator has begun: one that is stored only while an epoch is taken comes too late for it.
+    elected_knowing: BTreeSet<u64>,
     /// The last step that each coordinator reported.
     reported: BTreeMap<String, u64>,
 }
@@ -105,10 +107,13 @@ impl Observer {
                 self.know_checkpoints.insert(coordinator.clone());
                 Ok(())
             }
-            Fact::TookEpoch(record) => slots_partitioned(
-                record.members.iter().map(|member| (member.first_slot, member.slot_count)),
-                record.members.is_empty(),
-            ),
+            Fact::TookEpoch(record) => {
+                if self.know_checkpoints.contains(&record.coordinator) {
+                    self.elected_knowing.insert(record.epoch);
+                }
+                let slots = record.members.iter().map(|member| (member.first_slot, member.slot_count));
+                slots_partitioned(slots, record.members.is_empty())
+            }
             Fact::Reported { coordinator, step } => self.reported(coordinator, step),
             Fact::Done { epoch, step, address } => {
                 self.done.entry((*epoch, *step)).or_default().insert(address.clone());
@@ -138,7 +143,7 @@ impl Observer {
 
     fn assigned(&mut self, coordinator: &str, assignment: &Assignment) -> Checked {
         let is_fresh = matches!(assignment.state, Some(assignment::State::Fresh(_)));
-        ensure(!is_fresh || !self.know_checkpoints.contains(coordinator), NEVER_AFRESH, || {
+        ensure(!is_fresh || !self.elected_knowing.contains(&assignment.epoch), NEVER_AFRESH, || {
             format!("{coordinator} begins epoch {} afresh though it knows of a checkpoint", assignment.epoch)
         })?;
         let slots = assignment.members.iter().map(|member| (member.first_slot, member.slot_count));

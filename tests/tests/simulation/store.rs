@@ -60,7 +60,7 @@ pub(crate) enum Reply {
     /// All epochs, oldest first.
     Epochs(Vec<EpochRecord>),
     /// The newest checkpoint that verifies, with its rows; none if there was never one.
-    Latest(Option<(CheckpointRecord, QuarantineList)>),
+    Latest(Option<Box<(CheckpointRecord, QuarantineList)>>),
     /// Whether the epoch is the asker's.
     Created(bool),
     /// The run's copy of the list of rows.
@@ -144,12 +144,12 @@ impl Store {
         }
     }
 
-    fn latest(&self) -> Result<Option<(CheckpointRecord, QuarantineList)>, String> {
+    fn latest(&self) -> Result<Option<Box<(CheckpointRecord, QuarantineList)>>, String> {
         let committed: Vec<(&CheckpointRecord, &Checkpoint)> = self.committed().collect();
         let valid = committed.iter().rev().find(|(record, found)| is_whole(record, found));
         match valid {
             Some((record, found)) => {
-                Ok(Some(((*record).clone(), found.quarantine.clone().unwrap_or_default())))
+                Ok(Some(Box::new(((*record).clone(), found.quarantine.clone().unwrap_or_default()))))
             }
             None if committed.is_empty() => Ok(None),
             None => Err("no checkpoint of this run is valid: restore one or start a new run".into()),

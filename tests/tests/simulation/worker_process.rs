@@ -97,10 +97,7 @@ impl WorkerProcess {
             // It was given up meanwhile.
             Input::Connected { session, .. } => self.close(session),
             Input::OpenFailed { attempt, reason } if attempt == self.opening && self.session.is_none() => {
-                let has_another = self.try_next();
-                if !has_another {
-                    self.tell(now, local, MemberEvent::Closed { reason });
-                }
+                self.open_failed(now, local, reason);
             }
             Input::Arrived(session, content) if self.session == Some(session) => {
                 self.arrived(now, local, session, content);
@@ -122,6 +119,12 @@ impl WorkerProcess {
         }
         self.pump(now, local, VecDeque::new());
         std::mem::take(&mut self.effects)
+    }
+
+    fn open_failed(&mut self, now: u64, local: Duration, reason: String) {
+        if !self.try_next() {
+            self.tell(now, local, MemberEvent::Closed { reason });
+        }
     }
 
     fn arrived(&mut self, now: u64, local: Duration, session: SessionId, content: Content) {
