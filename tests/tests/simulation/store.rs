@@ -54,7 +54,6 @@ pub(crate) enum Request {
 }
 
 /// What the store answers.
-#[expect(clippy::large_enum_variant, reason = "a few are alive at a time")]
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
     /// All epochs, oldest first.
