@@ -12,7 +12,7 @@ use blip2_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use blip2_proto::v1::{CoordinatorMessage, StatusReply, StatusRequest, WorkerMessage};
 use futures::Stream;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -198,6 +198,11 @@ pub(crate) fn serve<S: Coordinator>(
     tokio::spawn(router.serve_with_incoming_shutdown(connections, stop.cancelled_owned()))
 }
 
+/// Room for one more connection, given back when the permit is dropped.
+pub(crate) fn admit(open: &Arc<Semaphore>) -> std::result::Result<OwnedSemaphorePermit, Status> {
+    open.clone().try_acquire_owned().map_err(|_| Status::resource_exhausted("too many connections are open"))
+}
+
 /// Ends a server; calls that are open may end by themselves for a while.
 pub(crate) async fn end_server(server: &mut Server, stop: &CancellationToken) {
     stop.cancel();
@@ -224,8 +229,7 @@ impl Coordinator for Service {
         &self,
         request: Request<Streaming<WorkerMessage>>,
     ) -> std::result::Result<Response<Self::SessionStream>, Status> {
-        let permit = self.open.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| Status::resource_exhausted("too many connections are open"))?;
+        let permit = admit(&self.open)?;
         let (outgoing, messages) = mpsc::channel(WAITING_MESSAGES);
         let opened = Opened { incoming: request.into_inner(), outgoing, permit };
         self.opened.send(opened).await.map_err(|_| Status::unavailable("the run is over"))?;

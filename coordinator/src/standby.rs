@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::server::{HELLO_DEADLINE, MOST_SESSIONS, end_server, serve};
+use crate::server::{HELLO_DEADLINE, MOST_SESSIONS, admit, end_server, serve};
 use crate::{CoordinatorError, CoordinatorSettings, EpochRecord, Epochs, Result};
 
 /// Time between two questions to the coordinator that leads.
@@ -249,8 +249,7 @@ impl Coordinator for Service {
         &self,
         request: Request<Streaming<WorkerMessage>>,
     ) -> std::result::Result<Response<Self::SessionStream>, Status> {
-        let permit = self.open.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| Status::resource_exhausted("too many connections are open"))?;
+        let permit = admit(&self.open)?;
         let (token, leader) = (self.token.clone(), self.leader.clone());
         let refusal = async move {
             let refused = refuse(request.into_inner(), &token, &leader).await?;

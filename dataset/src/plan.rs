@@ -239,17 +239,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::manifest::ManifestFile;
-
-    fn manifest(files: &[&[u32]]) -> Manifest {
-        let file = |(index, rows): (usize, &&[u32])| ManifestFile {
-            location: format!("/c/{index}.parquet"),
-            bytes: 1,
-            etag: None,
-            row_groups: rows.to_vec(),
-        };
-        Manifest { files: files.iter().enumerate().map(file).collect() }
-    }
+    use crate::test_corpus::manifest;
 
     fn plan(files: &[&[u32]], slots: u32, window: u32) -> Plan {
         Plan::new(&manifest(files), PlanKey { seed: 5, stage: 1 }, slots, window).unwrap()

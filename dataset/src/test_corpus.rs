@@ -10,6 +10,8 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use sha2::Digest;
 
+use crate::manifest::{Manifest, ManifestFile};
+
 /// A pattern among the emoji corpus.
 pub(crate) fn emoji_sources(pattern: &str) -> Vec<String> {
     vec![format!("{}/../assets/corpus/{pattern}", env!("CARGO_MANIFEST_DIR"))]
@@ -18,6 +20,17 @@ pub(crate) fn emoji_sources(pattern: &str) -> Vec<String> {
 /// A folder of the tiny backbones.
 pub(crate) fn backbone(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones").join(name)
+}
+
+/// A manifest of files that are not there, with so many rows in each row group.
+pub(crate) fn manifest(files: &[&[u32]]) -> Manifest {
+    let file = |(index, rows): (usize, &&[u32])| ManifestFile {
+        location: format!("/c/{index}.parquet"),
+        bytes: 1,
+        etag: None,
+        row_groups: rows.to_vec(),
+    };
+    Manifest { files: files.iter().enumerate().map(file).collect() }
 }
 
 /// Rows of a file to write: pictures of one colour each, captions of known words.

@@ -1,6 +1,7 @@
 //! A worker and coordinators that come and go: it keeps its state, finds the one that leads, and loses no step.
 
-use std::path::Path;
+mod small;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use blip2_proto::v1;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use blip2_proto::v1::worker_message::Kind as FromWorker;
-use blip2_worker::config::{OptimizerSettings, WorkerConfig};
+use blip2_worker::config::WorkerConfig;
 use blip2_worker::step::{Members, StepParts};
 use blip2_worker::{BatchRange, NamedState, TrainState, WorkerEnd, WorkerOptions, config_hash, start_loader};
 use tokio::net::TcpListener;
@@ -132,7 +133,7 @@ struct Run {
 impl Run {
     async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let config = config();
+        let config = small::config(2, 4);
         let manifest = Manifest::open(&config.data.train, &config.data.columns).await.expect("the corpus");
         let run = Self { folder, config, manifest };
         let stored = run.manifest.to_parquet().expect("encodes");
@@ -252,30 +253,6 @@ async fn exchange() -> Exchange {
     let address = "127.0.0.1:0".parse().expect("an address");
     let bound = Exchange::bind(address, "token".into(), Limits::default(), Transport::plain()).await;
     bound.expect("a port")
-}
-
-fn assets(path: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets").join(path).display().to_string()
-}
-
-fn config() -> WorkerConfig {
-    let mut config = WorkerConfig::default();
-    config.train.slots = 2;
-    config.data.train = vec![assets("corpus/train-*.parquet")];
-    config.data.window_row_groups = 1;
-    config.model.image_encoder = assets("backbones/eva-tiny");
-    config.model.language_model = assets("backbones/opt-tiny");
-    config.model.qformer_init = assets("backbones/bert-tiny");
-    config.model.qformer_tokenizer = assets("backbones/qformer-tokenizer");
-    let sizes = &mut config.model.qformer;
-    (sizes.hidden, sizes.layers, sizes.heads, sizes.intermediate) = (128, 4, 4, 512);
-    (sizes.queries, sizes.max_positions, sizes.embed_dim) = (4, 64, 32);
-    let optimizer = OptimizerSettings { learning_rate: 1e-3, warmup_steps: 1, ..Default::default() };
-    (config.stage1.steps, config.stage1.batch, config.stage1.text_length) = (2, 4, 12);
-    (config.stage2.steps, config.stage2.batch, config.stage2.text_length) = (2, 4, 12);
-    config.stage1.optimizer = optimizer.clone();
-    config.stage2.optimizer = optimizer;
-    config
 }
 
 fn options(coordinator: &Fake) -> WorkerOptions {

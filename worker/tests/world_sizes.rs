@@ -1,40 +1,23 @@
 //! A step's result does not depend on how many members did it.
 
-use std::path::Path;
+mod small;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_collective::{Exchange, Limits, Member, Transport, World, deal_slots};
 use blip2_dataset::Manifest;
-use blip2_worker::config::{OptimizerSettings, Wire, WorkerConfig};
+use blip2_worker::config::{Wire, WorkerConfig};
 use blip2_worker::step::{Members, StepParts};
 use blip2_worker::{BatchRange, TrainState, start_loader};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-fn assets(path: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets").join(path).display().to_string()
-}
-
-/// A few steps of a small Q-Former, with dropout.
+/// A few steps of a small Q-Former, with dropout and a clipped gradient.
 fn config(slots: u32, batch: u32) -> WorkerConfig {
-    let mut config = WorkerConfig::default();
-    config.train.slots = slots;
-    config.data.train = vec![assets("corpus/train-*.parquet")];
-    config.data.window_row_groups = 1;
-    config.model.image_encoder = assets("backbones/eva-tiny");
-    config.model.language_model = assets("backbones/opt-tiny");
-    config.model.qformer_init = assets("backbones/bert-tiny");
-    config.model.qformer_tokenizer = assets("backbones/qformer-tokenizer");
-    let sizes = &mut config.model.qformer;
-    (sizes.hidden, sizes.layers, sizes.heads, sizes.intermediate) = (128, 4, 4, 512);
-    (sizes.queries, sizes.max_positions, sizes.embed_dim) = (4, 64, 32);
-    let optimizer =
-        OptimizerSettings { learning_rate: 1e-3, warmup_steps: 1, clip_norm: 1.0, ..Default::default() };
-    (config.stage1.steps, config.stage1.batch, config.stage1.text_length) = (2, batch, 12);
-    (config.stage2.steps, config.stage2.batch, config.stage2.text_length) = (2, batch, 12);
-    config.stage1.optimizer = optimizer.clone();
-    config.stage2.optimizer = optimizer;
+    let mut config = small::config(slots, batch);
+    config.stage1.optimizer.clip_norm = 1.0;
+    config.stage2.optimizer.clip_norm = 1.0;
     config
 }
 
@@ -168,7 +151,7 @@ fn first_rows(count: usize) -> tempfile::TempDir {
     use parquet::arrow::ArrowWriter;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
     let folder = tempfile::tempdir().unwrap();
-    let source = std::fs::File::open(assets("corpus/train-00000.parquet")).unwrap();
+    let source = std::fs::File::open(small::assets("corpus/train-00000.parquet")).unwrap();
     let mut reader = ParquetRecordBatchReaderBuilder::try_new(source).unwrap().build().unwrap();
     let batch = reader.next().unwrap().unwrap().slice(0, count);
     let target = std::fs::File::create(folder.path().join("rows.parquet")).unwrap();

@@ -1,20 +1,10 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::manifest::ManifestFile;
 use crate::plan::RowAddress;
+use crate::test_corpus::manifest;
 
 const KEY: PlanKey = PlanKey { seed: 11, stage: 2 };
-
-fn manifest(files: &[&[u32]]) -> Manifest {
-    let file = |(index, rows): (usize, &&[u32])| ManifestFile {
-        location: format!("/c/{index}.parquet"),
-        bytes: 1,
-        etag: None,
-        row_groups: rows.to_vec(),
-    };
-    Manifest { files: files.iter().enumerate().map(file).collect() }
-}
 
 fn spec<'a>(manifest: &'a Manifest, marks: &'a [u64]) -> AuditSpec<'a> {
     AuditSpec {

@@ -22,7 +22,7 @@ use crate::stage2::Stage2Model;
 use crate::tape::Tape;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::vision::{EVA_PREFIX, ImageEncoder};
-use crate::weights::{NameStyle, WeightSource, load};
+use crate::weights::{WeightSource, load};
 
 /// Image encoder, Q-Former and language model, all on one plain device.
 #[derive(Debug, Clone)]
@@ -75,7 +75,7 @@ impl Blip2 {
         let encoder = ImageEncoder::open(folder, device)?;
         let (qformer, ln_vision_eps) = read_qformer_config(&config)?;
         let mut stage2 = Stage2Model::new(&qformer, ln_vision_eps, language_model.width(), device)?;
-        let source = WeightSource::open(folder, NameStyle::HuggingFace { prefix: String::new() })?;
+        let source = WeightSource::open_huggingface(folder)?;
         load(&mut stage2, "", &source, device)?;
         let tokens = PromptTokens::read(&config, language_model.special_tokens())?;
         Self::from_parts(encoder, stage2, language_model, qformer, tokens)

@@ -16,7 +16,7 @@ use crate::hf_config::FolderConfig;
 use crate::layers::{LayerNorm, Linear};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::vision::{CLIP_VISION_PREFIX, ClipVisionConfig, ClipVit};
-use crate::weights::{NameStyle, WeightSource, load};
+use crate::weights::{WeightSource, load};
 
 /// Both towers of CLIP and their projections into one space; frozen.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ impl Clip {
         let vision: ClipVisionConfig = config.parse_section("vision_config")?;
         let text: ClipTextConfig = config.parse_section("text_config")?;
         let Projection { projection_dim } = config.parse()?;
-        let source = WeightSource::open(folder, NameStyle::HuggingFace { prefix: String::new() })?;
+        let source = WeightSource::open_huggingface(folder)?;
         let mut model = Self {
             vision: ClipVit::new(&vision, vision.depth, device)?,
             post_norm: LayerNorm::new(vision.width, vision.layer_norm_eps, device),

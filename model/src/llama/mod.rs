@@ -21,7 +21,7 @@ use crate::hf_config::FolderConfig;
 use crate::language_model::CausalModel;
 use crate::layers::{Embedding, Linear, RmsNorm, linear};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
-use crate::weights::{NameStyle, WeightSource, load};
+use crate::weights::{WeightSource, load};
 use layer::LlamaLayer;
 use rotary::Rotations;
 
@@ -64,7 +64,7 @@ impl Llama {
     pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
         let config = LlamaConfig::read(&FolderConfig::open(folder)?)?;
         let mut model = Self::new(&config, device)?;
-        let source = WeightSource::open(folder, NameStyle::HuggingFace { prefix: String::new() })?;
+        let source = WeightSource::open_huggingface(folder)?;
         load(&mut model, LLAMA_PREFIX, &source, device)?;
         Ok(model)
     }

@@ -18,7 +18,7 @@ use crate::hf_config::FolderConfig;
 use crate::language_model::CausalModel;
 use crate::layers::{Embedding, LayerNorm, Linear, linear};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
-use crate::weights::{NameStyle, WeightSource, load};
+use crate::weights::{WeightSource, load};
 use layer::{LAYER_NORM_EPS, OptLayer};
 
 /// The name under which LAVIS stores the language model.
@@ -66,7 +66,7 @@ impl Opt {
     pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
         let config = OptConfig::read(&FolderConfig::open(folder)?)?;
         let mut model = Self::new(&config, device)?;
-        let source = WeightSource::open(folder, NameStyle::HuggingFace { prefix: String::new() })?;
+        let source = WeightSource::open_huggingface(folder)?;
         load(&mut model, OPT_PREFIX, &source, device)?;
         Ok(model)
     }

@@ -19,7 +19,7 @@ use crate::causal::{causal_mask, check_sequence};
 use crate::hf_config::FolderConfig;
 use crate::layers::{BLOCKED, Embedding, Linear, linear};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
-use crate::weights::{NameStyle, WeightSource, load};
+use crate::weights::{WeightSource, load};
 use stack::{Encoded, Stack};
 
 /// The name under which LAVIS stores the language model.
@@ -64,7 +64,7 @@ impl T5 {
     /// Another model, an unsupported setting, or weights that do not fit the configuration.
     pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
         let mut config = T5Config::read(&FolderConfig::open(folder)?)?;
-        let source = WeightSource::open(folder, NameStyle::HuggingFace { prefix: String::new() })?;
+        let source = WeightSource::open_huggingface(folder)?;
         config.scale_decoder_outputs = Some(config.scales_outputs());
         config.tie_word_embeddings = !source.contains(&join(T5_PREFIX, &format!("{HEAD}.weight")));
         let mut model = Self::new(&config, device)?;

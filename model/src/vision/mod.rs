@@ -14,7 +14,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::ModelError;
 use crate::hf_config::FolderConfig;
-use crate::weights::{NameStyle, WeightSource, load};
+use crate::weights::{WeightSource, load};
 
 /// The name under which LAVIS stores the image encoder.
 pub const EVA_PREFIX: &str = "visual_encoder";
@@ -65,13 +65,13 @@ impl ImageEncoder {
         };
         sizes.validate().map_err(|error| config.error(error.to_string()))?;
         let mut model = EvaVit::new(&sizes, device);
-        load(&mut model, EVA_PREFIX, &weights(folder)?, device)?;
+        load(&mut model, EVA_PREFIX, &WeightSource::open_huggingface(folder)?, device)?;
         Ok(Self::Eva(model))
     }
 
     fn open_clip(folder: &Path, sizes: &ClipVisionConfig, device: &Device) -> Result<Self, ModelError> {
         let mut model = ClipVit::new(sizes, sizes.depth.saturating_sub(1), device)?;
-        load(&mut model, CLIP_VISION_PREFIX, &weights(folder)?, device)?;
+        load(&mut model, CLIP_VISION_PREFIX, &WeightSource::open_huggingface(folder)?, device)?;
         Ok(Self::Clip(model))
     }
 
@@ -117,8 +117,4 @@ impl ImageEncoder {
             Self::Clip(model) => model.forward(pixels),
         }
     }
-}
-
-fn weights(folder: &Path) -> Result<WeightSource, ModelError> {
-    WeightSource::open(folder, NameStyle::HuggingFace { prefix: String::new() })
 }

@@ -43,6 +43,14 @@ impl WeightSource {
         Ok(source)
     }
 
+    /// Opens the weights of a Hugging Face folder, whose names carry no prefix of another model.
+    ///
+    /// # Errors
+    /// No weights, or files that cannot be read.
+    pub fn open_huggingface(folder: &Path) -> Result<Self, ModelError> {
+        Self::open(folder, NameStyle::HuggingFace { prefix: String::new() })
+    }
+
     fn add_file(&mut self, path: PathBuf) -> Result<(), ModelError> {
         let format = |reason: String| ModelError::Format { path: path.clone(), reason };
         let mut file = File::open(&path).map_err(|e| ModelError::io(&path, e))?;
