@@ -34,6 +34,8 @@ pub mod opt;
 pub mod optimizer;
 pub mod parts;
 mod projections;
+#[cfg(test)]
+mod published;
 pub mod qformer;
 pub mod stage1;
 pub mod stage2;

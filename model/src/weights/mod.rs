@@ -21,7 +21,7 @@ pub use names::{NameStyle, huggingface_name, lavis_name};
 pub use source::WeightSource;
 
 use burn::module::Param;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 
 use crate::ModelError;
 use crate::tensors::{NamedTensors, TensorVisitor, set};
@@ -60,8 +60,7 @@ pub fn load_beside(
             tensor: &mut Param<Tensor<D>>,
         ) -> Result<(), ModelError> {
             let shape = tensor.lazy_shape();
-            let values = self.0.read(name, &shape)?;
-            set(tensor, TensorData::new(values, shape), self.1);
+            set(tensor, self.0.data(name, &shape)?, self.1);
             self.2.push(name.to_string());
             Ok(())
         }
