@@ -4,7 +4,7 @@ use std::path::Path;
 
 use blip2_model::blip2::{Blip2, PromptTokens};
 use blip2_model::export::export_blip2;
-use blip2_model::opt::Opt;
+use blip2_model::language_model::LanguageModel;
 use blip2_model::vision::ImageEncoder;
 
 use crate::checkpoint::NamedState;
@@ -28,19 +28,19 @@ pub fn hugging_face(config: &WorkerConfig, state: &NamedState, out: &Path) -> Re
     let device = device(&config.train.device)?;
     let language_model = config.model.language_model.as_ref();
     let encoder = ImageEncoder::open(config.model.image_encoder.as_ref(), &device)?;
-    let opt = Opt::open(language_model, &device)?;
+    let language = LanguageModel::open(language_model, &device)?;
     let (text, _) = qformer_text(&config.model, config.stage1.text_length)?;
     let sizes = FrozenSizes {
         image_width: encoder.width(),
         vocab: text.vocab_size(),
-        language_width: opt.config().width,
+        language_width: language.width(),
     };
     let state = TrainState::restore(config, sizes, state, &device)?;
     let StageModel::Stage2(stage2) = state.model else {
         return Err(WorkerError::Protocol("a stage-2 state holds another model".into()));
     };
     let qformer = config.model.qformer_config(sizes.image_width, sizes.vocab);
-    let tokens = PromptTokens::choose(language_model, opt.config())?;
-    let mut model = Blip2::from_parts(encoder, *stage2, opt, qformer, tokens)?;
+    let tokens = PromptTokens::choose(language_model, language.special_tokens())?;
+    let mut model = Blip2::from_parts(encoder, *stage2, language, qformer, tokens)?;
     Ok(export_blip2(out, &mut model, language_model)?)
 }

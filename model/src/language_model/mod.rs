@@ -20,9 +20,9 @@ use burn::tensor::{Device, Int, Tensor};
 use crate::ModelError;
 use crate::generate::{GenerateOptions, generate};
 use crate::hf_config::FolderConfig;
-use crate::llama::{LLAMA_PREFIX, Llama};
-use crate::opt::{OPT_PREFIX, Opt};
-use crate::t5::{T5, T5_PREFIX, T5Decoder};
+use crate::llama::{LLAMA_PREFIX, Llama, LlamaConfig};
+use crate::opt::{OPT_PREFIX, Opt, OptConfig};
+use crate::t5::{T5, T5_PREFIX, T5Config, T5Decoder};
 use crate::tensors::{NamedTensors, TensorVisitor};
 use decoder::CausalDecoder;
 
@@ -70,11 +70,18 @@ impl LanguageModel {
             "opt" => Opt::open(folder, device).map(Self::Opt),
             "t5" => T5::open(folder, device).map(Self::T5),
             "llama" => Llama::open(folder, device).map(Self::Llama),
-            other => {
-                let reason =
-                    format!("the language model is of type `{other}`: opt, t5 and llama are supported");
-                Err(config.error(reason))
-            }
+            other => Err(unknown_family(&config, other)),
+        }
+    }
+
+    /// The dropout probability of the model's own training, for [`LanguageModel::training_loss`]; `None` for a
+    /// family whose dropout is not built.
+    pub fn dropout(&self) -> Option<f64> {
+        match self {
+            Self::Opt(model) => Some(model.config().dropout),
+            // Published without dropout.
+            Self::Llama(_) => Some(0.0),
+            Self::T5(_) => None,
         }
     }
 
@@ -186,6 +193,24 @@ impl LanguageModel {
             }
         }
     }
+}
+
+/// Refuses a folder whose `config.json` is not that of a supported language model; reads no weights.
+///
+/// # Errors
+/// Another kind of model, or a variant that is not supported, named with its field.
+pub fn check_family(folder: &Path) -> Result<(), ModelError> {
+    let config = FolderConfig::open(folder)?;
+    match config.language_model().1 {
+        "opt" => OptConfig::read(&config).map(drop),
+        "t5" => T5Config::read(&config).map(drop),
+        "llama" => LlamaConfig::read(&config).map(drop),
+        other => Err(unknown_family(&config, other)),
+    }
+}
+
+fn unknown_family(config: &FolderConfig, found: &str) -> ModelError {
+    config.error(format!("the language model is of type `{found}`: opt, t5 and llama are supported"))
 }
 
 impl NamedTensors for LanguageModel {
