@@ -3,6 +3,7 @@
 pub use blip2_collective::Wire;
 use blip2_dataset::{ColumnNames, LoaderSettings};
 use blip2_model::language_model::check_family;
+use blip2_model::weights::is_gguf;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, WorkerError};
@@ -346,7 +347,9 @@ impl WorkerConfig {
             if folder.is_empty() {
                 return Err(WorkerError::Configuration(format!("{key} is not set")));
             }
-            if !std::path::Path::new(folder).is_dir() {
+            let path = std::path::Path::new(folder);
+            let is_file = key == "model.language_model" && is_gguf(path) && path.is_file();
+            if !(path.is_dir() || is_file) {
                 return Err(WorkerError::Configuration(format!(
                     "{key} = \"{folder}\": there is no such folder (paths are relative to the current directory)"
                 )));

@@ -91,7 +91,7 @@ fn configuration(out: &Path, set: &[String]) -> Result<RunConfig, CliError> {
         ("eval.clip", &config.eval.clip),
     ];
     for (key, folder) in folders {
-        if !folder.is_empty() && !Path::new(folder).is_dir() {
+        if !folder.is_empty() && !Path::new(folder).exists() {
             return Err(CliError::config(format!(
                 "{key}: there is no folder {folder} here; start the quick start in the repository's folder, \
                  which has assets/"
