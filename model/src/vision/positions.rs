@@ -4,6 +4,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::ModelError;
 use crate::host::floats;
+use crate::layers::in_f32;
 
 /// A table `[1 + from², width]` (class row first) for a grid of `to × to` patches.
 ///
@@ -21,7 +22,7 @@ pub(crate) fn resize_positions(table: Tensor<2>, from: usize, to: usize) -> Resu
     if from == to {
         return Ok(table);
     }
-    let device = table.device();
+    let (device, table) = (table.device(), in_f32(table));
     let class = table.clone().narrow(0, 0, 1);
     let grid = floats(table.narrow(0, 1, from * from))?;
     let resized = bicubic(&grid, from, to, width);

@@ -22,7 +22,7 @@ use blip2_proto::drill::{Drill, DrillPhase};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::config::WorkerConfig;
-use crate::convert::{device, language_text, qformer_text};
+use crate::convert::{device, language_text, placement, qformer_text};
 use crate::error::{Result, WorkerError};
 use crate::state::{FrozenSizes, TrainState};
 use reduction::SumPlan;
@@ -81,11 +81,12 @@ impl StepParts {
     /// Loads the frozen parts that `config` names.
     pub fn load(config: Arc<WorkerConfig>) -> Result<Self> {
         let device = device(&config.train.device)?;
-        let encoder = ImageEncoder::open(config.model.image_encoder.as_ref(), &device)?;
+        let place = placement(&config.model, &device)?;
+        let encoder = ImageEncoder::open(config.model.image_encoder.as_ref(), &place)?;
         let (text, decoder_start) = qformer_text(&config.model, config.stage1.text_length)?;
         let language_model = match config.stage2.steps {
             0 => None,
-            _ => Some(Opt::open(config.model.language_model.as_ref(), &device)?),
+            _ => Some(Opt::open(config.model.language_model.as_ref(), &place)?),
         };
         let language_width = language_model.as_ref().map_or(0, |model| model.config().width);
         let prompt_tokens = match (config.stage2.prompt.as_str(), &language_model) {
