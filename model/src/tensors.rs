@@ -197,7 +197,7 @@ pub(crate) fn set_as<const D: usize>(
     *param = Param::initialized(param.id, tensor);
 }
 
-pub(crate) fn copy_values<const D: usize>(tensor: Tensor<D>, into: &mut [f32]) -> Result<(), ModelError> {
+fn copy_values<const D: usize>(tensor: Tensor<D>, into: &mut [f32]) -> Result<(), ModelError> {
     let data = tensor.try_into_data().map_err(|e| ModelError::Device(e.to_string()))?;
     let values = data.as_slice::<f32>().map_err(|e| ModelError::Device(format!("{e:?}")))?;
     into.copy_from_slice(values);
