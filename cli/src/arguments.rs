@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use blip2_model::device::DeviceName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::bench::BenchArguments;
@@ -66,6 +67,9 @@ pub(crate) struct QuickstartArguments {
     /// Set one value of the configuration; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; same as `--set train.device=DEVICE`.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceName>,
     /// Print progress and the summary as JSON lines.
     #[arg(long)]
     pub(crate) json: bool,
@@ -78,6 +82,9 @@ pub(crate) struct TrainArguments {
     /// Worker processes; same as `--set coordinator.workers=N`.
     #[arg(long, value_name = "N")]
     pub(crate) workers: Option<u32>,
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; same as `--set train.device=DEVICE`.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceName>,
     /// Continue the run in `run.root` from its newest checkpoint; starts it where there is none.
     #[arg(long)]
     pub(crate) resume: bool,
@@ -130,6 +137,9 @@ pub(crate) struct WorkerArguments {
     /// Compute threads; 0 takes all cores.
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; without it, the one of the run's configuration.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceName>,
     /// Host and port under which other workers reach this one, where that is not its `--listen` address.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) advertise: Option<String>,
@@ -310,6 +320,9 @@ pub(crate) struct EvalTarget {
     /// Parquet file or URL with pictures and captions; may be repeated.
     #[arg(long, value_name = "F", required = true)]
     pub(crate) data: Vec<String>,
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; without it, the one the run was trained on.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceName>,
     /// Print the result as a JSON line.
     #[arg(long)]
     pub(crate) json: bool,
@@ -332,6 +345,9 @@ pub(crate) struct GenerateArguments {
     /// Longest caption in tokens.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_new_tokens: u64,
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`.
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub(crate) device: DeviceName,
     /// Print one JSON line an image.
     #[arg(long)]
     pub(crate) json: bool,

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::activation::softmax;
-use burn::tensor::{Bool, Device, Int, Tensor, module};
+use burn::tensor::{Bool, DType, Device, Int, Tensor, module};
 
 use crate::ModelError;
 use crate::dropout::Dropout;
@@ -41,7 +41,17 @@ impl Linear {
 ///
 /// # Shapes
 /// - x `[..., in]`, weight `[out, in]`, bias `[out]`, output `[..., out]`
+///
+/// A frozen weight in bf16 is multiplied in bf16, by `x` rounded to it; the output is in the numbers of `x`.
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    let (own, kept) = (x.dtype(), weight.dtype());
+    if own != kept {
+        let y = linear(x.cast(kept), weight, None).cast(own);
+        return match bias {
+            Some(bias) => y + bias.unsqueeze(),
+            None => y,
+        };
+    }
     let [output, input] = weight.dims();
     let mut shape = x.dims();
     if shape[..D - 1].iter().any(|size| *size != 1) {
@@ -128,7 +138,7 @@ impl NamedTensors for RmsNorm {
     }
 }
 
-/// A table of learned vectors.
+/// A table of learned vectors, which are float32 outside whatever numbers the table is kept in.
 #[derive(Module, Debug)]
 pub struct Embedding {
     /// `[rows, width]`.
@@ -144,7 +154,7 @@ impl Embedding {
     /// # Shapes
     /// - ids `[batch, length]`, each below `rows`; output `[batch, length, width]`
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        module::embedding(self.weight.val(), ids)
+        in_f32(module::embedding(self.weight.val(), ids))
     }
 
     /// The first `length` rows, `[1, length, width]`.
@@ -154,7 +164,7 @@ impl Embedding {
 
     /// Rows `start..start + length`, `[1, length, width]`.
     pub fn range(&self, start: usize, length: usize) -> Tensor<3> {
-        self.weight.val().narrow(0, start, length).unsqueeze::<3>()
+        in_f32(self.weight.val().narrow(0, start, length)).unsqueeze::<3>()
     }
 }
 
@@ -172,6 +182,11 @@ pub(crate) fn grown(table: &Param<Tensor<2>>, rows: usize) -> Param<Tensor<2>> {
     let [present, width] = table.dims();
     let mean = table.clone().mean_dim(0).expand([rows.saturating_sub(present), width]);
     Param::from_tensor(Tensor::cat(vec![table, mean], 0))
+}
+
+/// The same values as float32; no operation where they are.
+pub(crate) fn in_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if x.dtype() == DType::F32 { x } else { x.cast(DType::F32) }
 }
 
 impl NamedTensors for Embedding {

@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use burn::module::Param;
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{Gradients, Tensor, TensorData, Transaction};
 
 use crate::ModelError;
 use crate::tape::Segment;
-use crate::tensors::{FlatLayout, NamedTensors, TensorVisitor, copy_values};
+use crate::tensors::{FlatLayout, NamedTensors, TensorVisitor};
 
 /// Smallest part in elements, where there are so many: smaller ones would cost more messages than they hide.
 pub const PART_ELEMENTS: usize = 1 << 20;
@@ -153,7 +153,11 @@ impl PartBuffers<'_> {
         gradients: &mut Gradients,
         segment: Segment,
     ) -> Result<Vec<(usize, Vec<f32>)>, ModelError> {
-        model.visit_tensors("", &mut Take { into: self, gradients, segment })?;
+        let mut taken = Taken { gradients, names: Vec::new(), reading: Transaction::default() };
+        model.visit_tensors("", &mut taken)?;
+        for (name, gradient) in taken.read()? {
+            self.add(&name, segment, &gradient)?;
+        }
         let mut complete = Vec::new();
         while let Some(part) = self.parts.parts.get(self.next).filter(|part| part.segment >= segment) {
             let mut values = std::mem::take(&mut self.buffers[self.next]);
@@ -164,12 +168,7 @@ impl PartBuffers<'_> {
         Ok(complete)
     }
 
-    fn add<const D: usize>(
-        &mut self,
-        name: &str,
-        segment: Segment,
-        gradient: Tensor<D>,
-    ) -> Result<(), ModelError> {
+    fn add(&mut self, name: &str, segment: Segment, gradient: &TensorData) -> Result<(), ModelError> {
         let index = self.parts.layout.index_of(name)?;
         let place = self.parts.places[index];
         if place.part < self.next {
@@ -182,33 +181,40 @@ impl PartBuffers<'_> {
         }
         let length = self.parts.layout.tensors()[index].len();
         let into = &mut buffer[place.offset..place.offset + length];
+        let values = gradient.as_slice::<f32>().map_err(|e| ModelError::Device(format!("{e:?}")))?;
         match std::mem::replace(&mut self.filled[index], true) {
-            false => copy_values(gradient, into),
-            true => add_values(gradient, into),
+            false => into.copy_from_slice(values),
+            true => into.iter_mut().zip(values).for_each(|(sum, value)| *sum += value),
         }
+        Ok(())
     }
 }
 
-struct Take<'a, 'b> {
-    into: &'a mut PartBuffers<'b>,
+/// Gradients taken from a backward pass, to be read in one go: a device is waited for once.
+struct Taken<'a> {
     gradients: &'a mut Gradients,
-    segment: Segment,
+    names: Vec<String>,
+    reading: Transaction,
 }
 
-impl TensorVisitor for Take<'_, '_> {
+impl TensorVisitor for Taken<'_> {
     fn visit<const D: usize>(&mut self, name: &str, tensor: &mut Param<Tensor<D>>) -> Result<(), ModelError> {
-        match tensor.val().grad_remove(self.gradients) {
-            Some(gradient) => self.into.add(name, self.segment, gradient),
-            None => Ok(()),
+        if let Some(gradient) = tensor.val().grad_remove(self.gradients) {
+            self.names.push(name.to_string());
+            self.reading = std::mem::take(&mut self.reading).register(gradient);
         }
+        Ok(())
     }
 }
 
-fn add_values<const D: usize>(tensor: Tensor<D>, into: &mut [f32]) -> Result<(), ModelError> {
-    let data = tensor.try_into_data().map_err(|e| ModelError::Device(e.to_string()))?;
-    let values = data.as_slice::<f32>().map_err(|e| ModelError::Device(format!("{e:?}")))?;
-    into.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
-    Ok(())
+impl Taken<'_> {
+    fn read(self) -> Result<Vec<(String, TensorData)>, ModelError> {
+        if self.names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let values = self.reading.try_execute().map_err(|e| ModelError::Device(e.to_string()))?;
+        Ok(self.names.into_iter().zip(values).collect())
+    }
 }
 
 #[cfg(test)]

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use blip2_dataset::{TextEncoder, TextEncoding};
 use blip2_model::blip2::Blip2;
+use blip2_model::device::DeviceName;
 use blip2_model::generate::GenerateOptions;
 use burn::tensor::{Device, Tensor};
 use image::RgbImage;
 
-use crate::error::Result;
+use crate::error::{Result, WorkerError};
 use crate::evaluate::eval_pixels;
 
 /// Pictures computed at a time.
@@ -34,9 +35,9 @@ impl Captioner {
     /// Opens a `Blip2ForConditionalGeneration` folder with its tokenizer.
     ///
     /// # Errors
-    /// Another model, or weights that do not fit its configuration.
-    pub fn open(folder: &Path) -> Result<Self> {
-        let device = Device::flex();
+    /// A device that is not there, another model, or weights that do not fit its configuration.
+    pub fn open(folder: &Path, device: DeviceName) -> Result<Self> {
+        let device = device.open().map_err(|error| WorkerError::Configuration(error.to_string()))?;
         let model = Blip2::open(folder, &device)?;
         // A prompt may fill what the language model reads, behind the queries.
         let room = model.language_model().max_positions().saturating_sub(model.qformer_config().queries);

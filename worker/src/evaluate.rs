@@ -67,7 +67,8 @@ impl Evaluator {
     /// Loads the frozen encoder that `config` names.
     pub fn open(config: &WorkerConfig) -> Result<Self> {
         let device = device(&config.train.device)?;
-        let encoder = ImageEncoder::open(config.model.image_encoder.as_ref(), &device)?;
+        let place = placement(&config.model, &device)?;
+        let encoder = ImageEncoder::open(config.model.image_encoder.as_ref(), &place)?;
         Ok(Self { config: config.clone(), device, encoder })
     }
 
@@ -157,9 +158,9 @@ impl Evaluator {
     }
 }
 
-/// Retrieval by a frozen CLIP model: the yardstick.
-pub fn clip_retrieval(folder: &Path, samples: &[Sample]) -> Result<Retrieval> {
-    let device = Device::flex();
+/// Retrieval by a frozen CLIP model on the device that `train.device` names: the yardstick.
+pub fn clip_retrieval(folder: &Path, device_name: &str, samples: &[Sample]) -> Result<Retrieval> {
+    let device = device(device_name)?;
     let clip = Clip::open(folder, &device)?;
     let encoder = TextEncoder::open(folder, TextEncoding::new(CLIP_TEXT_LENGTH, 0))?;
     let (texts, truth) = distinct_captions(samples)?;

@@ -9,7 +9,7 @@ use blip2_model::loss::{IGNORED, counted};
 use burn::tensor::Device;
 
 use crate::config::WorkerConfig;
-use crate::convert::tokenizer;
+use crate::convert::{placement, tokenizer};
 use crate::error::{Result, WorkerError};
 
 /// What the random cut of a caption into a read and a written part is drawn for.
@@ -99,7 +99,7 @@ impl Language {
     /// A folder that is no model of the families, or a tokenizer that cannot be used.
     pub fn open(config: &WorkerConfig, device: &Device) -> Result<Self> {
         let folder = Path::new(&config.model.language_model);
-        let model = LanguageModel::open(folder, device)?;
+        let model = LanguageModel::open(folder, &placement(&config.model, device)?)?;
         let encoder_decoder = matches!(model, LanguageModel::T5(_));
         let encoding = encoding(config, &model.special_tokens(), encoder_decoder);
         let encoder = tokenizer(folder, encoding)?;

@@ -39,7 +39,7 @@ fn generate(arguments: &GenerateArguments) -> Result<Exit, CliError> {
         max_new_tokens: arguments.max_new_tokens as usize,
         ..GenerateOptions::default()
     };
-    let captioner = Captioner::open(&arguments.model)?;
+    let captioner = Captioner::open(&arguments.model, arguments.device)?;
     for paths in arguments.image.chunks(BATCH) {
         let images = paths.iter().map(|path| read_image(path)).collect::<Result<Vec<_>, _>>()?;
         let captions = captioner.captions(&images, &arguments.prompt, &options)?;

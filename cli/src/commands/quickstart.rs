@@ -43,7 +43,9 @@ struct Summary {
 pub(crate) async fn run(arguments: QuickstartArguments) -> Result<Exit, CliError> {
     let started = Instant::now();
     let out = arguments.out;
-    let config = configuration(&out, &arguments.set)?;
+    let mut set = arguments.set;
+    set.extend(arguments.device.map(|device| format!("train.device={device}")));
+    let config = configuration(&out, &set)?;
     let run_root = PathBuf::from(&config.run.root);
     let finished = train_here(config.clone(), false, Audience::detect(arguments.json)).await?;
 

@@ -13,7 +13,10 @@ const KEYS: &[(&str, &str)] = &[
         "train.gradients",
         "`exact`: the gradient of the global-batch loss; `keys_detached`: the reference's, without gradient through contrastive keys.",
     ),
-    ("train.device", "`cpu` or `cuda`."),
+    (
+        "train.device",
+        "`cpu`, `cuda`, `cuda:N`, `vulkan`, `vulkan:N`, or `auto`: each worker takes a CUDA device, a discrete GPU under Vulkan or the CPU, the first that is there.",
+    ),
     (
         "train.wire",
         "Numbers in which gradients travel between members: `f32`, or `bf16` with half the bytes. With `bf16` every node of the tree over the slots is rounded, so that the number of workers still changes no bit.",
@@ -37,6 +40,10 @@ const KEYS: &[(&str, &str)] = &[
     ("data.columns.url", "Column with the picture's URL."),
     ("model.image_encoder", "Folder of the frozen image encoder, in Hugging Face layout."),
     ("model.language_model", "Folder of the frozen language model of stage 2."),
+    (
+        "model.frozen_dtype",
+        "Numbers in which the matrices of both are kept: `f32`, `bf16`, or `auto`, which is `bf16` on a GPU that computes in it and `f32` elsewhere. What is trained is float32 always.",
+    ),
     ("model.qformer_init", "Folder of the BERT that the Q-Former starts from; empty: random."),
     ("model.qformer_tokenizer", "Folder of the Q-Former's tokenizer."),
     ("model.init_checkpoint", "Checkpoint folder or LAVIS safetensors file to start from; empty: none."),
@@ -154,7 +161,7 @@ pub(super) fn position(key: &str) -> usize {
 pub(super) fn choices(key: &str) -> &'static [&'static str] {
     match key {
         "train.gradients" => &["exact", "keys_detached"],
-        "train.device" => &["cpu", "cuda"],
+        "model.frozen_dtype" => &["auto", "f32", "bf16"],
         "train.wire" => &["f32", "bf16"],
         "checkpoint.cadence" => &["fixed", "auto"],
         _ => &[],

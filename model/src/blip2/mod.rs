@@ -18,6 +18,7 @@ use crate::generate::GenerateOptions;
 use crate::hf_config::FolderConfig;
 use crate::host::ints;
 use crate::language_model::LanguageModel;
+use crate::placement::Placement;
 use crate::qformer::QFormerConfig;
 use crate::stage2::Stage2Model;
 use crate::tape::Tape;
@@ -63,17 +64,20 @@ impl Blip2 {
         Ok(Self { encoder, stage2, language_model, qformer, tokens })
     }
 
-    /// Loads a `Blip2ForConditionalGeneration` folder onto a plain `device`.
+    /// Loads a `Blip2ForConditionalGeneration` folder to a `place` without autodiff; the Q-Former is
+    /// float32 there whatever the frozen models are.
     ///
     /// # Errors
     /// Another model or language model, an unsupported setting, or weights that do not fit.
-    pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+    pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
+        let place = place.into();
+        let device = &place.device;
         let config = FolderConfig::open(folder)?;
         if config.model_type() != "blip-2" {
             return Err(config.error(format!("model_type `{}`, expected `blip-2`", config.model_type())));
         }
-        let language_model = LanguageModel::open(folder, device)?;
-        let encoder = ImageEncoder::open(folder, device)?;
+        let language_model = LanguageModel::open(folder, &place)?;
+        let encoder = ImageEncoder::open(folder, &place)?;
         let (qformer, ln_vision_eps) = read_qformer_config(&config)?;
         let mut stage2 = Stage2Model::new(&qformer, ln_vision_eps, language_model.width(), device)?;
         let source = WeightSource::open_huggingface(folder)?;

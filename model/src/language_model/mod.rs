@@ -15,13 +15,14 @@ pub(crate) use decoder::CausalModel;
 
 use std::path::Path;
 
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 
 use crate::ModelError;
 use crate::generate::{GenerateOptions, generate};
 use crate::hf_config::FolderConfig;
 use crate::llama::{LLAMA_PREFIX, Llama, LlamaConfig};
 use crate::opt::{OPT_PREFIX, Opt, OptConfig};
+use crate::placement::Placement;
 use crate::t5::{T5, T5_PREFIX, T5Config, T5Decoder};
 use crate::tensors::{NamedTensors, TensorVisitor};
 use decoder::CausalDecoder;
@@ -66,17 +67,18 @@ impl From<Llama> for LanguageModel {
 }
 
 impl LanguageModel {
-    /// Loads a language model's folder, or the language model of a BLIP-2 folder, onto a plain `device`.
+    /// Loads a language model's folder, or the language model of a BLIP-2 folder, to a
+    /// `place` without autodiff.
     ///
     /// # Errors
     /// A kind of model that is not one of the families, an unsupported setting, or weights that do not fit
     /// the configuration.
-    pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+    pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
         let config = FolderConfig::open(folder)?;
         match config.language_model().1 {
-            "opt" => Opt::open(folder, device).map(Self::Opt),
-            "t5" => T5::open(folder, device).map(Self::T5),
-            "llama" => Llama::open(folder, device).map(Self::Llama),
+            "opt" => Opt::open(folder, place).map(Self::Opt),
+            "t5" => T5::open(folder, place).map(Self::T5),
+            "llama" => Llama::open(folder, place).map(Self::Llama),
             other => Err(unknown(&config, other)),
         }
     }
@@ -257,6 +259,7 @@ impl NamedTensors for LanguageModel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::tensor::Device;
 
     #[test]
     fn the_configuration_chooses_the_family() {

@@ -4,6 +4,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::ModelError;
 use crate::host::floats;
+use crate::layers::in_f32;
 
 /// Which points of the old and the new grid lie on each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub(crate) fn resize_positions(
     if from == to {
         return Ok(table);
     }
-    let device = table.device();
+    let (device, table) = (table.device(), in_f32(table));
     let class = table.clone().narrow(0, 0, 1);
     let grid = floats(table.narrow(0, 1, from * from))?;
     let resized = bicubic(&grid, from, to, width, alignment);
@@ -44,7 +45,8 @@ pub(crate) fn resize_positions(
 
 /// Bicubic resize of a square grid of `channels` values (row-major, channels last).
 fn bicubic(grid: &[f32], from: usize, to: usize, channels: usize, alignment: Alignment) -> Vec<f32> {
-    let taps: Vec<[(usize, f32); 4]> = (0..to).map(|target| source_taps(target, from, to, alignment)).collect();
+    let taps: Vec<[(usize, f32); 4]> =
+        (0..to).map(|target| source_taps(target, from, to, alignment)).collect();
     let mut resized = vec![0.0; to * to * channels];
     for (row, row_taps) in taps.iter().enumerate() {
         for (column, column_taps) in taps.iter().enumerate() {
