@@ -4,7 +4,7 @@ mod decoder;
 mod loss;
 mod prefix;
 #[cfg(test)]
-mod published;
+pub(crate) mod published;
 mod tokens;
 
 pub use loss::{Padded, Texts};

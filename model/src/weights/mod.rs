@@ -21,7 +21,7 @@ pub use names::{NameStyle, huggingface_name, lavis_name};
 pub use source::WeightSource;
 
 use burn::module::Param;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 
 use crate::ModelError;
 use crate::placement::Placement;
@@ -61,8 +61,7 @@ pub fn load_beside(
             tensor: &mut Param<Tensor<D>>,
         ) -> Result<(), ModelError> {
             let shape = tensor.lazy_shape();
-            let values = self.0.read(name, &shape)?;
-            set_as(tensor, TensorData::new(values, shape), &self.1.device, self.1.dtype(D));
+            set_as(tensor, self.0.data(name, &shape)?, &self.1.device, self.1.dtype(D));
             self.2.push(name.to_string());
             Ok(())
         }
