@@ -4,10 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use blip2_dataset::{KeyedRng, TextEncoder, TextEncoding};
+use blip2_model::hf_config::tokenizer_json;
 use blip2_model::optimizer::{AdamW, Schedule};
 use blip2_model::qformer::QFormerConfig;
 use blip2_model::stage1;
-use blip2_model::weights::InitialValues;
+use blip2_model::vision::ImageEncoder;
+use blip2_model::weights::{InitialValues, is_gguf};
 use burn::tensor::Device;
 
 use crate::config::{GradientMode, ModelSettings, OptimizerSettings};
@@ -77,6 +79,17 @@ pub(crate) fn device(name: &str) -> Result<Device> {
     }
 }
 
+/// The frozen image encoder, for pictures of `model.image_size`.
+pub(crate) fn image_encoder(settings: &ModelSettings, device: &Device) -> Result<ImageEncoder> {
+    let encoder = ImageEncoder::open(settings.image_encoder.as_ref(), device)?;
+    if settings.image_size == 0 {
+        return Ok(encoder);
+    }
+    encoder.resized(settings.image_size).map_err(|error| {
+        WorkerError::Configuration(format!("model.image_size = {}: {error}", settings.image_size))
+    })
+}
+
 /// The Q-Former's tokenizer, cutting to `length` tokens, and the id of `[DEC]`.
 pub(crate) fn qformer_text(settings: &ModelSettings, length: usize) -> Result<(Arc<TextEncoder>, i32)> {
     let path = Path::new(&settings.qformer_tokenizer);
@@ -90,6 +103,15 @@ pub(crate) fn qformer_text(settings: &ModelSettings, length: usize) -> Result<(A
         ))
     })?;
     Ok((Arc::new(encoder), start as i32))
+}
+
+/// The tokenizer of a language model: that of its folder, or the one inside a GGUF file.
+pub(crate) fn tokenizer(language_model: &Path, encoding: TextEncoding) -> Result<TextEncoder> {
+    if !is_gguf(language_model) {
+        return Ok(TextEncoder::open(language_model, encoding)?);
+    }
+    let content = tokenizer_json(language_model)?.to_string();
+    Ok(TextEncoder::from_json(content.as_bytes(), language_model, encoding)?)
 }
 
 /// Initial values drawn by the run's seed and the tensor's name.

@@ -9,6 +9,7 @@ use blip2_model::loss::{IGNORED, counted};
 use burn::tensor::Device;
 
 use crate::config::WorkerConfig;
+use crate::convert::tokenizer;
 use crate::error::{Result, WorkerError};
 
 /// What the random cut of a caption into a read and a written part is drawn for.
@@ -101,7 +102,7 @@ impl Language {
         let model = LanguageModel::open(folder, device)?;
         let encoder_decoder = matches!(model, LanguageModel::T5(_));
         let encoding = encoding(config, &model.special_tokens(), encoder_decoder);
-        let encoder = TextEncoder::open(folder, encoding)?;
+        let encoder = tokenizer(folder, encoding)?;
         let prompt = config.stage2.prompt.as_str();
         let form = match (encoder_decoder, prompt) {
             (true, "") => Form::Prefix { prompt: None },

@@ -29,6 +29,13 @@ use decoder::CausalDecoder;
 /// The longest inputs that T5 was trained on; it has no table of positions that would end.
 const T5_POSITIONS: usize = 512;
 
+fn unknown(config: &FolderConfig, model_type: &str) -> ModelError {
+    config.error(format!("the language model is of type `{model_type}`: opt, t5 and llama are supported"))
+}
+
+/// Vocabularies are raised to multiples of this.
+const VOCABULARY_STEP: usize = 64;
+
 /// A frozen language model of one of the families.
 #[derive(Debug, Clone)]
 pub enum LanguageModel {
@@ -70,7 +77,7 @@ impl LanguageModel {
             "opt" => Opt::open(folder, device).map(Self::Opt),
             "t5" => T5::open(folder, device).map(Self::T5),
             "llama" => Llama::open(folder, device).map(Self::Llama),
-            other => Err(unknown_family(&config, other)),
+            other => Err(unknown(&config, other)),
         }
     }
 
@@ -83,6 +90,20 @@ impl LanguageModel {
             Self::Llama(_) => Some(0.0),
             Self::T5(_) => None,
         }
+    }
+
+    /// Width of the embeddings of the language model in a folder or GGUF file; its weights are not read.
+    ///
+    /// # Errors
+    /// A kind of model that is not one of the families.
+    pub fn width_of(folder: &Path) -> Result<usize, ModelError> {
+        let config = FolderConfig::open(folder)?;
+        Ok(match config.language_model().1 {
+            "opt" => OptConfig::read(&config)?.width,
+            "t5" => T5Config::read(&config)?.width,
+            "llama" => LlamaConfig::read(&config)?.width,
+            other => return Err(unknown(&config, other)),
+        })
     }
 
     /// The `model_type` of the family.
@@ -127,6 +148,20 @@ impl LanguageModel {
             Self::Opt(model) => model.config().into(),
             Self::T5(model) => model.config().into(),
             Self::Llama(model) => model.config().into(),
+        }
+    }
+
+    /// Raises the vocabulary to at least `tokens`, in steps of 64 as published models do. The new tokens' vectors
+    /// are the mean of the others.
+    pub fn grow_vocabulary(&mut self, tokens: usize) {
+        if tokens <= self.special_tokens().vocab_size {
+            return;
+        }
+        let rows = tokens.next_multiple_of(VOCABULARY_STEP);
+        match self {
+            Self::Opt(model) => model.grow_vocabulary(rows),
+            Self::T5(model) => model.grow_vocabulary(rows),
+            Self::Llama(model) => model.grow_vocabulary(rows),
         }
     }
 
@@ -205,12 +240,8 @@ pub fn check_family(folder: &Path) -> Result<(), ModelError> {
         "opt" => OptConfig::read(&config).map(drop),
         "t5" => T5Config::read(&config).map(drop),
         "llama" => LlamaConfig::read(&config).map(drop),
-        other => Err(unknown_family(&config, other)),
+        other => Err(unknown(&config, other)),
     }
-}
-
-fn unknown_family(config: &FolderConfig, found: &str) -> ModelError {
-    config.error(format!("the language model is of type `{found}`: opt, t5 and llama are supported"))
 }
 
 impl NamedTensors for LanguageModel {
