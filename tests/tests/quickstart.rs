@@ -57,3 +57,28 @@ fn a_short_quick_start_leaves_a_report_a_run_and_a_model() {
     let exported = blip2(&["eval", "retrieval", "--model", &export, "--data", &held_out]);
     finish(exported).expect(2).says(&["exported", "run"]);
 }
+
+#[test]
+fn a_quick_start_with_an_encoder_decoder_captions_and_exports() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("quickstart");
+    let mut command = blip2(&["quickstart", "--json", "--out", out.to_str().unwrap()]);
+    for value in [
+        "model.language_model=assets/backbones/t5-tiny",
+        "stage1.steps=2",
+        "stage2.steps=3",
+        "stage1.batch=16",
+        "stage2.batch=16",
+        "eval.captions=4",
+    ] {
+        command.args(["--set", value]);
+    }
+    let summary = finish(command).expect(0).json_lines().pop().unwrap();
+    for key in ["stage2_loss", "stage2_loss_shuffled", "language_model_loss"] {
+        assert!(summary[key].as_f64().is_some_and(|loss| loss > 0.0 && loss < 20.0), "{key} in {summary}");
+    }
+    let report = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert_eq!(report.matches("<figure").count(), 4);
+    let config = std::fs::read_to_string(out.join("export/config.json")).unwrap();
+    assert!(config.contains("\"t5\""), "{config}");
+}

@@ -6,6 +6,7 @@ use blip2_dataset::{TextEncoder, TextEncoding};
 use blip2_model::blip2::Blip2;
 use blip2_model::device::DeviceName;
 use blip2_model::generate::GenerateOptions;
+use blip2_model::language_model::LanguageModel;
 use burn::tensor::{Device, Tensor};
 use image::RgbImage;
 
@@ -41,7 +42,10 @@ impl Captioner {
         let model = Blip2::open(folder, &device)?;
         // A prompt may fill what the language model reads, behind the queries.
         let room = model.language_model().max_positions().saturating_sub(model.qformer_config().queries);
-        let text = TextEncoder::open(folder, TextEncoding::new(room, model.tokens().pad))?;
+        // Llama's tokenizers do not all put the start token in front, where training put it.
+        let start = matches!(model.language_model(), LanguageModel::Llama(_)).then_some(model.tokens().bos);
+        let encoding = TextEncoding { start, ..TextEncoding::new(room, model.tokens().pad) };
+        let text = TextEncoder::open(folder, encoding)?;
         Ok(Self { model, text, device })
     }
 

@@ -20,7 +20,7 @@ use blip2_proto::drill::{Drill, DrillPhase};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::config::WorkerConfig;
-use crate::convert::{device, placement, qformer_text};
+use crate::convert::{device, image_encoder, placement, qformer_text};
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
 use crate::state::{FrozenSizes, TrainState};
@@ -78,8 +78,7 @@ impl StepParts {
     /// Loads the frozen parts that `config` names.
     pub fn load(config: Arc<WorkerConfig>) -> Result<Self> {
         let device = device(&config.train.device)?;
-        let place = placement(&config.model, &device)?;
-        let encoder = ImageEncoder::open(config.model.image_encoder.as_ref(), &place)?;
+        let encoder = image_encoder(&config.model, placement(&config.model, &device)?)?;
         let (text, decoder_start) = qformer_text(&config.model, config.stage1.text_length)?;
         let language = match config.stage2.steps {
             0 => None,
