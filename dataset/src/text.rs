@@ -75,6 +75,16 @@ impl TextEncoder {
         };
         let failed = |reason: String| DatasetError::Tokenizer { path: path.display().to_string(), reason };
         let content = std::fs::read(&path).map_err(|error| failed(error.to_string()))?;
+        Self::from_json(&content, &path, encoding)
+    }
+
+    /// Loads the content of a `tokenizer.json`; `origin` is what errors name.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::open`].
+    pub fn from_json(content: &[u8], origin: &Path, encoding: TextEncoding) -> Result<Self> {
+        let path = origin.to_owned();
+        let failed = |reason: String| DatasetError::Tokenizer { path: path.display().to_string(), reason };
         let mut tokenizer = Tokenizer::from_bytes(content).map_err(|error| failed(error.to_string()))?;
         // The file may carry settings of its own.
         tokenizer.with_padding(None);

@@ -173,6 +173,23 @@ pub(crate) fn in_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if x.dtype() == DType::F32 { x } else { x.cast(DType::F32) }
 }
 
+impl Embedding {
+    /// The table with `rows` rows; the new ones are the mean of the others, so that no new token is ever likelier
+    /// than the likeliest of the old where the table is an output map.
+    pub(crate) fn grown(&self, rows: usize) -> Self {
+        Self { weight: grown(&self.weight, rows) }
+    }
+}
+
+/// A table `[rows, width]` with additional rows, each the mean of the others.
+pub(crate) fn grown(table: &Param<Tensor<2>>, rows: usize) -> Param<Tensor<2>> {
+    let table = table.val();
+    let [present, width] = table.dims();
+    let mean =
+        in_f32(table.clone()).mean_dim(0).cast(table.dtype()).expand([rows.saturating_sub(present), width]);
+    Param::from_tensor(Tensor::cat(vec![table, mean], 0))
+}
+
 impl NamedTensors for Embedding {
     fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
         visitor.visit(&join(prefix, "weight"), &mut self.weight)

@@ -37,6 +37,8 @@ pub mod optimizer;
 pub mod parts;
 pub mod placement;
 mod projections;
+#[cfg(test)]
+mod published;
 pub mod qformer;
 pub mod stage1;
 pub mod stage2;

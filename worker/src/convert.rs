@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use blip2_dataset::{KeyedRng, TextEncoder, TextEncoding};
 use blip2_model::device::DeviceName;
+use blip2_model::hf_config::tokenizer_json;
 use blip2_model::optimizer::{AdamW, Schedule};
 use blip2_model::placement::Placement;
 use blip2_model::qformer::QFormerConfig;
 use blip2_model::stage1;
-use blip2_model::weights::InitialValues;
+use blip2_model::weights::{InitialValues, is_gguf};
 use burn::tensor::Device;
 
 use crate::config::{FrozenDtype, GradientMode, ModelSettings, OptimizerSettings, WorkerConfig};
@@ -101,7 +102,16 @@ pub(crate) fn language_text(config: &WorkerConfig, pad_id: u32) -> Result<Arc<Te
         suffix: "\n".into(),
         pad_id,
     };
-    Ok(Arc::new(TextEncoder::open(Path::new(&config.model.language_model), encoding)?))
+    Ok(Arc::new(tokenizer(Path::new(&config.model.language_model), encoding)?))
+}
+
+/// The tokenizer of a language model: that of its folder, or the one inside a GGUF file.
+pub(crate) fn tokenizer(language_model: &Path, encoding: TextEncoding) -> Result<TextEncoder> {
+    if !is_gguf(language_model) {
+        return Ok(TextEncoder::open(language_model, encoding)?);
+    }
+    let content = tokenizer_json(language_model)?.to_string();
+    Ok(TextEncoder::from_json(content.as_bytes(), language_model, encoding)?)
 }
 
 /// The prompt as it stands before a caption.

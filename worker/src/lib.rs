@@ -13,6 +13,7 @@ mod convert;
 mod error;
 pub mod evaluate;
 pub mod export;
+pub mod import;
 pub mod member;
 mod rows;
 mod session;

@@ -16,7 +16,7 @@ use crate::hf_config::FolderConfig;
 use crate::layers::{LayerNorm, Linear};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::vision::{CLIP_VISION_PREFIX, ClipVisionConfig, ClipVit};
-use crate::weights::{WeightSource, load};
+use crate::weights::{WeightSource, load_beside};
 
 /// Both towers of CLIP and their projections into one space; frozen.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ impl Clip {
             text_projection: Linear::new(text.width, projection_dim, false, device),
             logit_scale: source.read("logit_scale", &[])?[0].exp(),
         };
-        load(&mut model, "", &source, device)?;
+        load_beside(&mut model, "", &source, device, &["logit_scale"])?;
         Ok(model)
     }
 

@@ -4,7 +4,7 @@ mod decoder;
 mod loss;
 mod prefix;
 #[cfg(test)]
-mod published;
+pub(crate) mod published;
 mod tokens;
 
 pub use loss::{Padded, Texts};
@@ -20,15 +20,22 @@ use burn::tensor::{Int, Tensor};
 use crate::ModelError;
 use crate::generate::{GenerateOptions, generate};
 use crate::hf_config::FolderConfig;
-use crate::llama::{LLAMA_PREFIX, Llama};
-use crate::opt::{OPT_PREFIX, Opt};
+use crate::llama::{LLAMA_PREFIX, Llama, LlamaConfig};
+use crate::opt::{OPT_PREFIX, Opt, OptConfig};
 use crate::placement::Placement;
-use crate::t5::{T5, T5_PREFIX, T5Decoder};
+use crate::t5::{T5, T5_PREFIX, T5Config, T5Decoder};
 use crate::tensors::{NamedTensors, TensorVisitor};
 use decoder::CausalDecoder;
 
 /// The longest inputs that T5 was trained on; it has no table of positions that would end.
 const T5_POSITIONS: usize = 512;
+
+fn unknown(config: &FolderConfig, model_type: &str) -> ModelError {
+    config.error(format!("the language model is of type `{model_type}`: opt, t5 and llama are supported"))
+}
+
+/// Vocabularies are raised to multiples of this.
+const VOCABULARY_STEP: usize = 64;
 
 /// A frozen language model of one of the families.
 #[derive(Debug, Clone)]
@@ -72,12 +79,22 @@ impl LanguageModel {
             "opt" => Opt::open(folder, place).map(Self::Opt),
             "t5" => T5::open(folder, place).map(Self::T5),
             "llama" => Llama::open(folder, place).map(Self::Llama),
-            other => {
-                let reason =
-                    format!("the language model is of type `{other}`: opt, t5 and llama are supported");
-                Err(config.error(reason))
-            }
+            other => Err(unknown(&config, other)),
         }
+    }
+
+    /// Width of the embeddings of the language model in a folder or GGUF file; its weights are not read.
+    ///
+    /// # Errors
+    /// A kind of model that is not one of the families.
+    pub fn width_of(folder: &Path) -> Result<usize, ModelError> {
+        let config = FolderConfig::open(folder)?;
+        Ok(match config.language_model().1 {
+            "opt" => OptConfig::read(&config)?.width,
+            "t5" => T5Config::read(&config)?.width,
+            "llama" => LlamaConfig::read(&config)?.width,
+            other => return Err(unknown(&config, other)),
+        })
     }
 
     /// The `model_type` of the family.
@@ -122,6 +139,20 @@ impl LanguageModel {
             Self::Opt(model) => model.config().into(),
             Self::T5(model) => model.config().into(),
             Self::Llama(model) => model.config().into(),
+        }
+    }
+
+    /// Raises the vocabulary to at least `tokens`, in steps of 64 as published models do. The new tokens' vectors
+    /// are the mean of the others.
+    pub fn grow_vocabulary(&mut self, tokens: usize) {
+        if tokens <= self.special_tokens().vocab_size {
+            return;
+        }
+        let rows = tokens.next_multiple_of(VOCABULARY_STEP);
+        match self {
+            Self::Opt(model) => model.grow_vocabulary(rows),
+            Self::T5(model) => model.grow_vocabulary(rows),
+            Self::Llama(model) => model.grow_vocabulary(rows),
         }
     }
 

@@ -15,13 +15,24 @@ use burn::tensor::Tensor;
 use crate::ModelError;
 use crate::hf_config::FolderConfig;
 use crate::placement::Placement;
-use crate::weights::{WeightSource, load};
+use crate::weights::{WeightSource, load, load_beside};
 
 /// The name under which LAVIS stores the image encoder.
 pub const EVA_PREFIX: &str = "visual_encoder";
 
 /// The name under which `transformers` stores CLIP's vision tower.
 pub(crate) const CLIP_VISION_PREFIX: &str = "vision_model";
+
+fn unknown(config: &FolderConfig, model_type: &str) -> ModelError {
+    config.error(format!(
+        "model_type `{model_type}` is not an image encoder this program has; it has `blip_2_vision_model`, \
+         `blip-2`, `clip` and `clip_vision_model`"
+    ))
+}
+
+/// What a CLIP folder holds besides the layers of the vision tower.
+const CLIP_OTHERS: &[&str] =
+    &["*post_layernorm.*", "text_model.*", "text_projection.*", "visual_projection.*", "logit_scale"];
 
 /// A frozen image encoder in one of the two published layouts.
 #[derive(Debug, Clone)]
@@ -46,10 +57,7 @@ impl ImageEncoder {
             "blip-2" => Self::open_eva(folder, &config, Some("vision_config"), place),
             "clip_vision_model" => Self::open_clip(folder, &config.parse()?, place),
             "clip" => Self::open_clip(folder, &config.parse_section("vision_config")?, place),
-            other => Err(config.error(format!(
-                "model_type `{other}` is not an image encoder this program has; it has \
-                 `blip_2_vision_model`, `blip-2`, `clip` and `clip_vision_model`"
-            ))),
+            other => Err(unknown(&config, other)),
         }
     }
 
@@ -72,9 +80,28 @@ impl ImageEncoder {
     }
 
     fn open_clip(folder: &Path, sizes: &ClipVisionConfig, place: &Placement) -> Result<Self, ModelError> {
-        let mut model = ClipVit::new(sizes, sizes.depth.saturating_sub(1), &place.device)?;
-        load(&mut model, CLIP_VISION_PREFIX, &WeightSource::open_huggingface(folder)?, place)?;
+        let last = sizes.depth.saturating_sub(1);
+        let mut model = ClipVit::new(sizes, last, &place.device)?;
+        let unused = format!("*encoder.layers.{last}.*");
+        let others = [CLIP_OTHERS, &[unused.as_str()]].concat();
+        let source = WeightSource::open_huggingface(folder)?;
+        load_beside(&mut model, CLIP_VISION_PREFIX, &source, place, &others)?;
         Ok(Self::Clip(model))
+    }
+
+    /// Width of the feature vectors of the encoder in a folder; its weights are not read.
+    ///
+    /// # Errors
+    /// A model type that is not an image encoder.
+    pub fn width_of(folder: &Path) -> Result<usize, ModelError> {
+        let config = FolderConfig::open(folder)?;
+        Ok(match config.model_type() {
+            "blip_2_vision_model" => config.parse::<EvaConfig>()?.width,
+            "blip-2" => config.parse_section::<EvaConfig>("vision_config")?.width,
+            "clip_vision_model" => config.parse::<ClipVisionConfig>()?.width,
+            "clip" => config.parse_section::<ClipVisionConfig>("vision_config")?.width,
+            other => return Err(unknown(&config, other)),
+        })
     }
 
     /// Width of a feature vector.
