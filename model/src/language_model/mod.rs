@@ -83,6 +83,17 @@ impl LanguageModel {
         }
     }
 
+    /// The dropout probability of the model's own training, for [`LanguageModel::training_loss`]; `None` for a
+    /// family whose dropout is not built.
+    pub fn dropout(&self) -> Option<f64> {
+        match self {
+            Self::Opt(model) => Some(model.config().dropout),
+            // Published without dropout.
+            Self::Llama(_) => Some(0.0),
+            Self::T5(_) => None,
+        }
+    }
+
     /// Width of the embeddings of the language model in a folder or GGUF file; its weights are not read.
     ///
     /// # Errors
@@ -218,6 +229,20 @@ impl LanguageModel {
                 generate(&mut T5Decoder::new(model, inputs_embeds, attention_mask)?, &start, options)
             }
         }
+    }
+}
+
+/// Refuses a folder whose `config.json` is not that of a supported language model; reads no weights.
+///
+/// # Errors
+/// Another kind of model, or a variant that is not supported, named with its field.
+pub fn check_family(folder: &Path) -> Result<(), ModelError> {
+    let config = FolderConfig::open(folder)?;
+    match config.language_model().1 {
+        "opt" => OptConfig::read(&config).map(drop),
+        "t5" => T5Config::read(&config).map(drop),
+        "llama" => LlamaConfig::read(&config).map(drop),
+        other => Err(unknown(&config, other)),
     }
 }
 

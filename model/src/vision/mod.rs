@@ -147,3 +147,70 @@ impl ImageEncoder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::LayerNorm;
+    use crate::tensors::{FlatLayout, NamedTensors};
+
+    fn clip_large() -> ClipVisionConfig {
+        ClipVisionConfig {
+            width: 1024,
+            depth: 24,
+            heads: 16,
+            intermediate: 4096,
+            patch_size: 14,
+            ..ClipVisionConfig::default()
+        }
+    }
+
+    #[test]
+    fn the_published_encoders_have_the_published_sizes() {
+        let device = Device::flex();
+        let count = |model: &mut EvaVit| FlatLayout::of(model).unwrap().len();
+        // Key biases, which the file leaves out because they are zero, are kept in the fused bias.
+        let keys = 39 * 1408;
+        assert_eq!(count(&mut EvaVit::new(&EvaConfig::default(), &device)), 985_894_528 + keys);
+        let mut clip = ClipVit::new(&clip_large(), 23, &device).unwrap();
+        assert_eq!(FlatLayout::of(&mut clip).unwrap().len(), 290_581_504);
+        for (image_size, tokens) in [(224, 257), (364, 677), (490, 1226)] {
+            assert_eq!(EvaConfig { image_size, ..EvaConfig::default() }.tokens(), tokens);
+            assert_eq!(ClipVisionConfig { image_size, ..clip_large() }.tokens(), tokens);
+        }
+    }
+
+    /// Small encoders in both layouts, at 224 pixels with patches of 14.
+    fn small() -> [ImageEncoder; 2] {
+        let device = Device::flex();
+        let eva = EvaConfig { width: 8, depth: 1, heads: 2, intermediate: 8, ..EvaConfig::default() };
+        let clip = ClipVisionConfig { width: 8, depth: 1, heads: 2, intermediate: 8, ..clip_large() };
+        [
+            ImageEncoder::Eva(filled(EvaVit::new(&eva, &device))),
+            ImageEncoder::Clip(filled(ClipVit::new(&clip, 1, &device).unwrap())),
+        ]
+    }
+
+    fn filled<M: NamedTensors>(mut model: M) -> M {
+        let layout = FlatLayout::of(&mut model).unwrap();
+        let flat: Vec<f32> = (0..layout.len()).map(|i| (i as f32 * 0.7311).sin() * 0.6).collect();
+        layout.write(&mut model, &flat, &Device::flex()).unwrap();
+        model
+    }
+
+    #[test]
+    fn encoders_take_pictures_of_the_published_sizes() {
+        let device = Device::flex();
+        for encoder in small() {
+            for (size, tokens) in [(224, 257), (364, 677), (490, 1226)] {
+                let resized = encoder.clone().resized(size).unwrap();
+                let features = resized.forward(Tensor::zeros([1, 3, size, size], &device)).unwrap();
+                assert_eq!(features.dims(), [1, tokens, 8]);
+                let spread = LayerNorm::new(8, 1e-6, &device).forward(features).abs().max();
+                assert!(spread.into_scalar::<f32>().is_finite());
+            }
+            let error = encoder.resized(365).unwrap_err().to_string();
+            assert!(error.contains("365") && error.contains("14"), "{error}");
+        }
+    }
+}
