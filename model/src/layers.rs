@@ -180,7 +180,8 @@ impl Embedding {
 pub(crate) fn grown(table: &Param<Tensor<2>>, rows: usize) -> Param<Tensor<2>> {
     let table = table.val();
     let [present, width] = table.dims();
-    let mean = table.clone().mean_dim(0).expand([rows.saturating_sub(present), width]);
+    let mean =
+        in_f32(table.clone()).mean_dim(0).cast(table.dtype()).expand([rows.saturating_sub(present), width]);
     Param::from_tensor(Tensor::cat(vec![table, mean], 0))
 }
 

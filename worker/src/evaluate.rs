@@ -113,7 +113,8 @@ impl Evaluator {
 
     /// Losses of a stage-2 state through the frozen language model.
     pub fn caption_losses(&self, state: &NamedState, samples: &[Sample]) -> Result<CaptionLosses> {
-        let language = Language::open(&self.config, &self.device)?;
+        let place = placement(&self.config.model, &self.device)?;
+        let language = Language::open(&self.config, &place)?;
         let sizes = self.sizes(language.model.width())?;
         let state = TrainState::restore(&self.config, sizes, state, &self.device)?;
         let StageModel::Stage2(stage2) = &state.model else {

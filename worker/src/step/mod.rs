@@ -78,11 +78,12 @@ impl StepParts {
     /// Loads the frozen parts that `config` names.
     pub fn load(config: Arc<WorkerConfig>) -> Result<Self> {
         let device = device(&config.train.device)?;
-        let encoder = image_encoder(&config.model, placement(&config.model, &device)?)?;
+        let place = placement(&config.model, &device)?;
+        let encoder = image_encoder(&config.model, &place)?;
         let (text, decoder_start) = qformer_text(&config.model, config.stage1.text_length)?;
         let language = match config.stage2.steps {
             0 => None,
-            _ => Some(Language::open(&config, &device)?),
+            _ => Some(Language::open(&config, &place)?),
         };
         let language_width = language.as_ref().map_or(0, |language| language.model.width());
         let sizes = FrozenSizes { image_width: encoder.width(), vocab: text.vocab_size(), language_width };
