@@ -6,6 +6,7 @@ use burn::tensor::{Bool, DType, Device, Int, Tensor, module};
 
 use crate::ModelError;
 use crate::dropout::Dropout;
+use crate::linear::affine;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
 /// A parameter of zeros that takes no memory before its values are used.
@@ -55,7 +56,10 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
     let [output, input] = weight.dims();
     let mut shape = x.dims();
     if shape[..D - 1].iter().any(|size| *size != 1) {
-        return module::linear(x, weight.transpose(), bias);
+        return match bias {
+            Some(bias) => affine(x, weight, bias),
+            None => module::linear(x, weight.transpose(), None),
+        };
     }
     // A single row, as in generation: W·x reads the weight in its own order, many times faster on the CPU.
     shape[D - 1] = output;

@@ -127,7 +127,8 @@ impl StepParts {
         })
     }
 
-    /// Applies a committed step: clipping, AdamW, temperature bounds. `step` counts within the stage.
+    /// Applies a committed step: clipping, AdamW, temperature bounds. `step` counts within the stage; the gradient's
+    /// buffer is the state's afterwards.
     pub fn apply(&self, state: &mut TrainState, step: u64, gradient: &mut StepGradient) -> Result<()> {
         let (settings, steps) = match state.stage {
             1 => (&self.config.stage1.optimizer, self.config.stage1.steps),
@@ -145,6 +146,7 @@ impl StepParts {
             &gradient.gradients,
             &mut state.moments,
         );
+        state.spare = std::mem::take(&mut gradient.gradients);
         if self.config.stage1.clamp_temperature
             && let Some(temp) = state.layout.get("temp")
         {
