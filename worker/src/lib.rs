@@ -20,6 +20,7 @@ mod state;
 pub mod step;
 mod upload;
 mod warm_up;
+mod writing_speed;
 
 pub use batches::{BatchRange, start_loader};
 pub use captioner::{Caption, Captioner};
@@ -28,3 +29,4 @@ pub use config::{WorkerConfig, config_hash};
 pub use error::{Result, WorkerError};
 pub use session::{WorkerEnd, WorkerOptions, run};
 pub use state::{FrozenSizes, StageModel, TrainState};
+pub use writing_speed::{WriterSizes, WritingLoad, WritingSpeed, WritingTimes};
