@@ -7,6 +7,7 @@ pub(crate) mod config;
 pub(crate) mod coordinator;
 pub(crate) mod eval;
 pub(crate) mod generate;
+pub(crate) mod import;
 pub(crate) mod quickstart;
 pub(crate) mod status;
 pub(crate) mod train;
