@@ -22,6 +22,7 @@ mod state;
 pub mod step;
 mod upload;
 mod warm_up;
+mod writing_speed;
 
 pub use batches::{BatchRange, start_loader};
 pub use captioner::{Caption, Captioner};
@@ -31,3 +32,4 @@ pub use error::{Result, WorkerError};
 pub use language::Language;
 pub use session::{WorkerEnd, WorkerOptions, run};
 pub use state::{FrozenSizes, StageModel, TrainState};
+pub use writing_speed::{WriterSizes, WritingLoad, WritingSpeed, WritingTimes};

@@ -1,6 +1,7 @@
 //! `bench`: measurements of parts of the program.
 
 mod allreduce;
+mod generate;
 mod member;
 mod tcp;
 
@@ -23,6 +24,8 @@ enum BenchCommand {
     /// One member of `bench allreduce`, which starts it.
     #[command(hide = true)]
     AllreduceMember(member::MemberArguments),
+    /// Time how a language model reads prompts and writes texts.
+    Generate(generate::GenerateArguments),
 }
 
 /// Measures.
@@ -30,5 +33,6 @@ pub(crate) async fn run(arguments: BenchArguments) -> Result<Exit, CliError> {
     match arguments.command {
         BenchCommand::Allreduce(arguments) => allreduce::run(arguments).await,
         BenchCommand::AllreduceMember(arguments) => member::run(arguments).await,
+        BenchCommand::Generate(arguments) => generate::run(arguments).await,
     }
 }
