@@ -1,11 +1,11 @@
 //! The layers all models share, with weights in PyTorch's layout.
 
 use burn::module::{Module, Param, ParamId};
-use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, Device, Int, Tensor, module};
 
 use crate::ModelError;
 use crate::dropout::Dropout;
+use crate::fused;
 use crate::linear::affine;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
@@ -93,7 +93,15 @@ impl LayerNorm {
     /// # Shapes
     /// - input and output `[..., width]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        module::layer_norm(x, self.weight.val(), Some(self.bias.val()), self.epsilon)
+        fused::layer_norm(x, None, self.weight.val(), self.bias.val(), self.epsilon)
+    }
+
+    /// Normalises `x + residual`.
+    ///
+    /// # Shapes
+    /// - inputs and output `[..., width]`
+    pub fn forward_sum<const D: usize>(&self, x: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
+        fused::layer_norm(x, Some(residual), self.weight.val(), self.bias.val(), self.epsilon)
     }
 }
 
@@ -218,7 +226,7 @@ pub fn attention(
     dropout: &mut Dropout,
 ) -> Tensor<4> {
     let scale = 1.0 / (query.dims()[3] as f64).sqrt();
-    unscaled_attention(query * scale, key, value, mask, dropout)
+    scaled_attention(query, key, value, mask, scale, dropout)
 }
 
 /// [`attention`] whose scores are the products of queries and keys as they are.
@@ -229,12 +237,19 @@ pub fn unscaled_attention(
     mask: Option<Tensor<4>>,
     dropout: &mut Dropout,
 ) -> Tensor<4> {
+    scaled_attention(query, key, value, mask, 1.0, dropout)
+}
+
+fn scaled_attention(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    mask: Option<Tensor<4>>,
+    scale: f64,
+    dropout: &mut Dropout,
+) -> Tensor<4> {
     let scores = query.matmul(key.swap_dims(2, 3));
-    let scores = match mask {
-        Some(mask) => scores + mask,
-        None => scores,
-    };
-    dropout.forward(softmax(scores, 3)).matmul(value)
+    dropout.forward(fused::masked_softmax(scores, mask, scale)).matmul(value)
 }
 
 #[cfg(test)]

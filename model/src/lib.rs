@@ -10,6 +10,7 @@
 //! - [`tensors`]: every tensor under its published name: the one description that loading, saving,
 //!   optimising and exchanging gradients share. [`weights`] reads files, [`export`] writes them.
 //! - [`tape`], [`parts`]: a backward pass in segments, and the parts of the gradient it completes one by one.
+//! - [`fused`]: passes over activations that are one operation on the CPU.
 //! - [`optimizer`]: AdamW on the flat float32 master copy of the trainable tensors.
 //!
 //! Weights keep PyTorch's layout (`Linear` weights are `[out, in]`), so that no file is transposed.
@@ -24,6 +25,7 @@ pub mod dropout;
 mod error;
 pub mod export;
 mod feed_forward;
+pub mod fused;
 pub mod generate;
 pub mod hf_config;
 pub mod host;

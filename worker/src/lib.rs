@@ -20,14 +20,16 @@ mod rows;
 mod session;
 mod state;
 pub mod step;
+mod stub_step;
 mod upload;
 mod warm_up;
 
 pub use batches::{BatchRange, start_loader};
-pub use captioner::{Caption, Captioner};
+pub use captioner::{Caption, Captioner, SeenPictures, Writing};
 pub use checkpoint::{CheckpointParts, NamedState, PartRecord, part_name, read_checkpoint};
 pub use config::{WorkerConfig, config_hash};
 pub use error::{Result, WorkerError};
 pub use language::Language;
 pub use session::{WorkerEnd, WorkerOptions, run};
 pub use state::{FrozenSizes, StageModel, TrainState};
+pub use stub_step::{StubSizes, StubStep, StubTimes};

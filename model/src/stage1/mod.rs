@@ -17,10 +17,10 @@ pub use forward::{SlotBatch, SlotContext, SlotForward, SlotLoss};
 pub use global::GlobalBatch;
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor};
 
 use crate::ModelError;
+use crate::fused::gelu;
 use crate::host::floats;
 use crate::layers::{LayerNorm, Linear, linear};
 use crate::qformer::{QFormer, QFormerConfig};

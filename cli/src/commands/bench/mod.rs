@@ -2,6 +2,7 @@
 
 mod allreduce;
 mod member;
+mod step;
 mod tcp;
 
 use clap::{Args, Subcommand};
@@ -20,6 +21,8 @@ pub(crate) struct BenchArguments {
 enum BenchCommand {
     /// Time the sum of a buffer over member processes on this machine, beside the same bytes over bare TCP.
     Allreduce(allreduce::AllreduceArguments),
+    /// Time a stage-1 training step over random image features.
+    Step(step::StepArguments),
     /// One member of `bench allreduce`, which starts it.
     #[command(hide = true)]
     AllreduceMember(member::MemberArguments),
@@ -29,6 +32,7 @@ enum BenchCommand {
 pub(crate) async fn run(arguments: BenchArguments) -> Result<Exit, CliError> {
     match arguments.command {
         BenchCommand::Allreduce(arguments) => allreduce::run(arguments).await,
+        BenchCommand::Step(arguments) => step::run(arguments).await,
         BenchCommand::AllreduceMember(arguments) => member::run(arguments).await,
     }
 }
