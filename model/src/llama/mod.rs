@@ -20,6 +20,7 @@ use crate::causal::{Visible, check_sequence, new_positions};
 use crate::hf_config::FolderConfig;
 use crate::language_model::CausalModel;
 use crate::layers::{Embedding, Linear, RmsNorm, grown, linear};
+use crate::placement::Placement;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::weights::{WeightSource, load};
 use layer::LlamaLayer;
@@ -57,15 +58,16 @@ impl Llama {
         })
     }
 
-    /// Loads a `LlamaForCausalLM` folder, or the language model of a BLIP-2 folder, onto a plain `device`.
+    /// Loads a `LlamaForCausalLM` folder, or the language model of a BLIP-2 folder, to a `place` without autodiff.
     ///
     /// # Errors
     /// Another model, an unsupported setting, or weights that do not fit the configuration.
-    pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+    pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
+        let place = place.into();
         let config = LlamaConfig::read(&FolderConfig::open(folder)?)?;
-        let mut model = Self::new(&config, device)?;
+        let mut model = Self::new(&config, &place.device)?;
         let source = WeightSource::open_huggingface(folder)?;
-        load(&mut model, LLAMA_PREFIX, &source, device)?;
+        load(&mut model, LLAMA_PREFIX, &source, &place)?;
         Ok(model)
     }
 

@@ -17,6 +17,7 @@ use crate::dropout::Dropout;
 use crate::hf_config::FolderConfig;
 use crate::language_model::CausalModel;
 use crate::layers::{Embedding, LayerNorm, Linear, grown, linear};
+use crate::placement::Placement;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::weights::{WeightSource, load};
 use layer::{LAYER_NORM_EPS, OptLayer};
@@ -59,15 +60,16 @@ impl Opt {
         })
     }
 
-    /// Loads an `OPTForCausalLM` folder, or the language model of a BLIP-2 folder, onto a plain `device`.
+    /// Loads an `OPTForCausalLM` folder, or the language model of a BLIP-2 folder, to a `place` without autodiff.
     ///
     /// # Errors
     /// Another model, an unsupported setting, or weights that do not fit the configuration.
-    pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+    pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
+        let place = place.into();
         let config = OptConfig::read(&FolderConfig::open(folder)?)?;
-        let mut model = Self::new(&config, device)?;
+        let mut model = Self::new(&config, &place.device)?;
         let source = WeightSource::open_huggingface(folder)?;
-        load(&mut model, OPT_PREFIX, &source, device)?;
+        load(&mut model, OPT_PREFIX, &source, &place)?;
         Ok(model)
     }
 

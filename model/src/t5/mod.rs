@@ -18,6 +18,7 @@ use crate::cache::KeyValueCache;
 use crate::causal::{Visible, check_sequence};
 use crate::hf_config::FolderConfig;
 use crate::layers::{BLOCKED, Embedding, Linear, grown, linear};
+use crate::placement::Placement;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::weights::{WeightSource, load};
 use stack::{Encoded, Stack};
@@ -62,13 +63,14 @@ impl T5 {
     ///
     /// # Errors
     /// Another model, an unsupported setting, or weights that do not fit the configuration.
-    pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+    pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
+        let place = place.into();
         let mut config = T5Config::read(&FolderConfig::open(folder)?)?;
         let source = WeightSource::open_huggingface(folder)?;
         config.scale_decoder_outputs = Some(config.scales_outputs());
         config.tie_word_embeddings = !source.contains(&join(T5_PREFIX, &format!("{HEAD}.weight")));
-        let mut model = Self::new(&config, device)?;
-        load(&mut model, T5_PREFIX, &source, device)?;
+        let mut model = Self::new(&config, &place.device)?;
+        load(&mut model, T5_PREFIX, &source, &place)?;
         Ok(model)
     }
 

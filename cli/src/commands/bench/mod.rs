@@ -3,6 +3,7 @@
 mod allreduce;
 mod generate;
 mod member;
+mod step;
 mod tcp;
 
 use clap::{Args, Subcommand};
@@ -21,6 +22,8 @@ pub(crate) struct BenchArguments {
 enum BenchCommand {
     /// Time the sum of a buffer over member processes on this machine, beside the same bytes over bare TCP.
     Allreduce(allreduce::AllreduceArguments),
+    /// Time a stage-1 training step over random image features.
+    Step(step::StepArguments),
     /// One member of `bench allreduce`, which starts it.
     #[command(hide = true)]
     AllreduceMember(member::MemberArguments),
@@ -32,6 +35,7 @@ enum BenchCommand {
 pub(crate) async fn run(arguments: BenchArguments) -> Result<Exit, CliError> {
     match arguments.command {
         BenchCommand::Allreduce(arguments) => allreduce::run(arguments).await,
+        BenchCommand::Step(arguments) => step::run(arguments).await,
         BenchCommand::AllreduceMember(arguments) => member::run(arguments).await,
         BenchCommand::Generate(arguments) => generate::run(arguments).await,
     }
