@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::commands::bench::BenchArguments;
 use crate::config::ConfigArguments;
 use crate::secured::TlsArguments;
+use crate::writing::WritingArguments;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 bad input data, 4 refused (token, run, version, \
                           another coordinator leads), 5 interrupted with a checkpoint saved, 78 bad configuration.";
@@ -51,8 +52,10 @@ pub(crate) enum Command {
     Audit(AuditArguments),
     /// Measure a run on Parquet files it was not trained on.
     Eval(EvalArguments),
-    /// Write captions for images with an exported model.
+    /// Write texts for images with an exported model.
     Generate(GenerateArguments),
+    /// Answer questions about a picture, read from standard input line by line.
+    Chat(ChatArguments),
     /// Measure parts of the program on this machine.
     Bench(BenchArguments),
     /// Show the configuration with the origin of every value, or its JSON Schema.
@@ -336,19 +339,36 @@ pub(crate) struct GenerateArguments {
     /// Image file; may be repeated.
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     pub(crate) image: Vec<PathBuf>,
-    /// Text that the caption continues.
+    /// Text that is continued.
     #[arg(long, default_value = "")]
     pub(crate) prompt: String,
-    /// Beams of the search; 1 is greedy.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
-    pub(crate) beams: u64,
-    /// Longest caption in tokens.
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) max_new_tokens: u64,
+    /// Texts for each image, with `--sample`.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000), value_name = "N")]
+    pub(crate) samples: u64,
+    #[command(flatten)]
+    pub(crate) writing: WritingArguments,
     /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`.
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub(crate) device: DeviceName,
-    /// Print one JSON line an image.
+    /// Print one JSON line a text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChatArguments {
+    /// An exported model.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: PathBuf,
+    /// The picture to talk about.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image: PathBuf,
+    #[command(flatten)]
+    pub(crate) writing: WritingArguments,
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`.
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub(crate) device: DeviceName,
+    /// Print one JSON line a turn.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -11,6 +11,7 @@
 //!   optimising and exchanging gradients share. [`weights`] reads files, [`export`] writes them.
 //! - [`tape`], [`parts`]: a backward pass in segments, and the parts of the gradient it completes one by one.
 //! - [`device`]: devices by name; [`placement`]: frozen matrices in bf16.
+//! - [`fused`]: passes over activations that are one operation on the CPU.
 //! - [`optimizer`]: AdamW on the flat float32 master copy of the trainable tensors.
 //!
 //! Weights keep PyTorch's layout (`Linear` weights are `[out, in]`), so that no file is transposed.
@@ -26,11 +27,13 @@ pub mod dropout;
 mod error;
 pub mod export;
 mod feed_forward;
+pub mod fused;
 pub mod generate;
 pub mod hf_config;
 pub mod host;
 pub mod language_model;
 pub mod layers;
+mod linear;
 pub mod llama;
 pub mod loss;
 pub mod opt;

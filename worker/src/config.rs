@@ -4,6 +4,7 @@ pub use blip2_collective::Wire;
 use blip2_dataset::{ColumnNames, LoaderSettings};
 use blip2_model::device::DeviceName;
 use blip2_model::language_model::check_family;
+use blip2_model::weights::is_gguf;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, WorkerError};
@@ -95,7 +96,10 @@ pub struct DataSettings {
 pub struct ModelSettings {
     /// Folder of the frozen image encoder (Hugging Face layout).
     pub image_encoder: String,
-    /// Folder of the frozen language model (stage 2).
+    /// Side of the square pictures in pixels, a multiple of the encoder's patch: its position table is resized, e.g. from
+    /// 224 to 364 or 490. 0: the encoder's own.
+    pub image_size: usize,
+    /// Folder of the frozen language model (stage 2), or a Llama's GGUF file.
     pub language_model: String,
     /// Numbers in which the matrices of both are kept: `auto` (bf16 on a GPU that computes in it), `f32` or `bf16`.
     pub frozen_dtype: FrozenDtype,
@@ -229,6 +233,7 @@ impl Default for ModelSettings {
     fn default() -> Self {
         Self {
             image_encoder: String::new(),
+            image_size: 0,
             language_model: String::new(),
             frozen_dtype: FrozenDtype::Auto,
             qformer_init: String::new(),
@@ -366,7 +371,9 @@ impl WorkerConfig {
             if folder.is_empty() {
                 return Err(WorkerError::Configuration(format!("{key} is not set")));
             }
-            if !std::path::Path::new(folder).is_dir() {
+            let path = std::path::Path::new(folder);
+            let is_file = key == "model.language_model" && path.is_file() && is_gguf(path);
+            if !path.is_dir() && !is_file {
                 return Err(WorkerError::Configuration(format!(
                     "{key} = \"{folder}\": there is no such folder (paths are relative to the current directory)"
                 )));
@@ -378,7 +385,7 @@ impl WorkerConfig {
     /// Refuses a language model that stage 2 cannot train with, before anyone loads it.
     fn validate_language_model(&self) -> Result<()> {
         let folder = std::path::Path::new(&self.model.language_model);
-        if self.stage2.steps == 0 || !folder.is_dir() {
+        if self.stage2.steps == 0 {
             return Ok(());
         }
         check_family(folder).map_err(|error| {

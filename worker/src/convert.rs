@@ -10,6 +10,7 @@ use blip2_model::optimizer::{AdamW, Schedule};
 use blip2_model::placement::Placement;
 use blip2_model::qformer::QFormerConfig;
 use blip2_model::stage1;
+use blip2_model::vision::ImageEncoder;
 use blip2_model::weights::{InitialValues, is_gguf};
 use burn::tensor::Device;
 
@@ -77,6 +78,17 @@ pub(crate) fn placement(settings: &ModelSettings, device: &Device) -> Result<Pla
         FrozenDtype::Bf16 => Placement::bf16(device)
             .map_err(|error| WorkerError::Configuration(format!("model.frozen_dtype = \"bf16\": {error}"))),
     }
+}
+
+/// The frozen image encoder, for pictures of `model.image_size`.
+pub(crate) fn image_encoder(settings: &ModelSettings, place: impl Into<Placement>) -> Result<ImageEncoder> {
+    let encoder = ImageEncoder::open(settings.image_encoder.as_ref(), place)?;
+    if settings.image_size == 0 {
+        return Ok(encoder);
+    }
+    encoder.resized(settings.image_size).map_err(|error| {
+        WorkerError::Configuration(format!("model.image_size = {}: {error}", settings.image_size))
+    })
 }
 
 /// The Q-Former's tokenizer, cutting to `length` tokens, and the id of `[DEC]`.

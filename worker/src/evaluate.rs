@@ -17,7 +17,7 @@ use image::RgbImage;
 
 use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
-use crate::convert::{device, placement, qformer_text};
+use crate::convert::{device, image_encoder, placement, qformer_text};
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
 use crate::state::{FrozenSizes, StageModel, TrainState};
@@ -67,8 +67,7 @@ impl Evaluator {
     /// Loads the frozen encoder that `config` names.
     pub fn open(config: &WorkerConfig) -> Result<Self> {
         let device = device(&config.train.device)?;
-        let place = placement(&config.model, &device)?;
-        let encoder = ImageEncoder::open(config.model.image_encoder.as_ref(), &place)?;
+        let encoder = image_encoder(&config.model, placement(&config.model, &device)?)?;
         Ok(Self { config: config.clone(), device, encoder })
     }
 

@@ -14,7 +14,7 @@ use burn::tensor::Device;
 
 use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
-use crate::convert::qformer_text;
+use crate::convert::{image_encoder, qformer_text};
 use crate::error::{Result, WorkerError};
 use crate::state::{FrozenSizes, StageModel, TrainState};
 
@@ -52,7 +52,7 @@ pub fn export(
         let reason = format!("this layout needs a stage-{expected} checkpoint: name one of that stage");
         return Err(WorkerError::checkpoint(format!("stage {}", state.stage()), reason));
     }
-    let encoder = ImageEncoder::open(config.model.image_encoder.as_ref(), &device)?;
+    let encoder = image_encoder(&config.model, &device)?;
     let export = Export { config, encoder, options, device };
     match (layout, state.stage()) {
         (Layout::Lavis, 1) => {

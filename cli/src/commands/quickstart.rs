@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use blip2_model::weights::is_gguf;
 use serde::Serialize;
 
 use super::print_json;
@@ -93,7 +94,9 @@ fn configuration(out: &Path, set: &[String]) -> Result<RunConfig, CliError> {
         ("eval.clip", &config.eval.clip),
     ];
     for (key, folder) in folders {
-        if !folder.is_empty() && !Path::new(folder).is_dir() {
+        let path = Path::new(folder);
+        let is_file = key == "model.language_model" && path.is_file() && is_gguf(path);
+        if !folder.is_empty() && !path.is_dir() && !is_file {
             return Err(CliError::config(format!(
                 "{key}: there is no folder {folder} here; start the quick start in the repository's folder, \
                  which has assets/"

@@ -39,7 +39,14 @@ const KEYS: &[(&str, &str)] = &[
     ("data.columns.sha256", "Column with the SHA-256 of the image bytes, checked if present."),
     ("data.columns.url", "Column with the picture's URL."),
     ("model.image_encoder", "Folder of the frozen image encoder, in Hugging Face layout."),
-    ("model.language_model", "Folder of the frozen language model of stage 2."),
+    (
+        "model.image_size",
+        "Side of the square pictures in pixels, a multiple of the encoder's patch, whose position table is resized; 0: the encoder's own.",
+    ),
+    (
+        "model.language_model",
+        "Folder of the frozen language model of stage 2 (OPT, T5 or Llama), or a Llama's GGUF file.",
+    ),
     (
         "model.frozen_dtype",
         "Numbers in which the matrices of both are kept: `f32`, `bf16`, or `auto`, which is `bf16` on a GPU that computes in it and `f32` elsewhere. What is trained is float32 always.",
@@ -76,6 +83,10 @@ const KEYS: &[(&str, &str)] = &[
     ("stage2.batch", "Global batch; a multiple of `train.slots`."),
     ("stage2.text_length", "Caption length in tokens."),
     ("stage2.prompt", "Text before every caption, without loss; empty in pre-training."),
+    (
+        "stage2.language_model_dropout",
+        "Dropout inside the frozen language model at its published rate, as the reference trains (OPT).",
+    ),
     ("stage2.optimizer.learning_rate", "Peak learning rate."),
     ("stage2.optimizer.min_learning_rate", "Learning rate at the end of the cosine."),
     ("stage2.optimizer.warmup_learning_rate", "Learning rate of the first step."),

@@ -18,7 +18,7 @@ use std::path::Path;
 use burn::tensor::{Int, Tensor};
 
 use crate::ModelError;
-use crate::generate::{GenerateOptions, generate};
+use crate::generate::{GenerateOptions, Stop, generate_until};
 use crate::hf_config::FolderConfig;
 use crate::llama::{LLAMA_PREFIX, Llama, LlamaConfig};
 use crate::opt::{OPT_PREFIX, Opt, OptConfig};
@@ -205,7 +205,8 @@ impl LanguageModel {
 
     /// Continues prompts of embeddings; a text has its end token, if it reached one, as its last token.
     ///
-    /// `prompts` are the prompts' token ids, which the repetition rules of decoder-only models see.
+    /// `prompts` are the prompts' token ids, which the repetition rules of decoder-only models see; a text also ends
+    /// where `stop` holds for its new tokens.
     ///
     /// # Shapes
     /// - inputs_embeds `[b, S, width]`; attention_mask `[b, S]` (1: a token, 0: padding); the last position
@@ -216,17 +217,21 @@ impl LanguageModel {
         attention_mask: Tensor<2, Int>,
         prompts: &[Vec<u32>],
         options: &GenerateOptions,
+        stop: Stop<'_>,
     ) -> Result<Vec<Vec<u32>>, ModelError> {
         match self {
             Self::Opt(model) => {
-                generate(&mut CausalDecoder::new(model, inputs_embeds, attention_mask), prompts, options)
+                let mut decoder = CausalDecoder::new(model, inputs_embeds, attention_mask);
+                generate_until(&mut decoder, prompts, options, stop)
             }
             Self::Llama(model) => {
-                generate(&mut CausalDecoder::new(model, inputs_embeds, attention_mask), prompts, options)
+                let mut decoder = CausalDecoder::new(model, inputs_embeds, attention_mask);
+                generate_until(&mut decoder, prompts, options, stop)
             }
             Self::T5(model) => {
                 let start = vec![vec![model.config().decoder_start_token_id]; prompts.len()];
-                generate(&mut T5Decoder::new(model, inputs_embeds, attention_mask)?, &start, options)
+                let mut decoder = T5Decoder::new(model, inputs_embeds, attention_mask)?;
+                generate_until(&mut decoder, &start, options, stop)
             }
         }
     }

@@ -20,7 +20,7 @@ use blip2_proto::drill::{Drill, DrillPhase};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::config::WorkerConfig;
-use crate::convert::{device, placement, qformer_text};
+use crate::convert::{device, image_encoder, placement, qformer_text};
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
 use crate::state::{FrozenSizes, TrainState};
@@ -79,7 +79,7 @@ impl StepParts {
     pub fn load(config: Arc<WorkerConfig>) -> Result<Self> {
         let device = device(&config.train.device)?;
         let place = placement(&config.model, &device)?;
-        let encoder = ImageEncoder::open(config.model.image_encoder.as_ref(), &place)?;
+        let encoder = image_encoder(&config.model, &place)?;
         let (text, decoder_start) = qformer_text(&config.model, config.stage1.text_length)?;
         let language = match config.stage2.steps {
             0 => None,
@@ -127,7 +127,8 @@ impl StepParts {
         })
     }
 
-    /// Applies a committed step: clipping, AdamW, temperature bounds. `step` counts within the stage.
+    /// Applies a committed step: clipping, AdamW, temperature bounds. `step` counts within the stage; the gradient's
+    /// buffer is the state's afterwards.
     pub fn apply(&self, state: &mut TrainState, step: u64, gradient: &mut StepGradient) -> Result<()> {
         let (settings, steps) = match state.stage {
             1 => (&self.config.stage1.optimizer, self.config.stage1.steps),
@@ -145,6 +146,7 @@ impl StepParts {
             &gradient.gradients,
             &mut state.moments,
         );
+        state.spare = std::mem::take(&mut gradient.gradients);
         if self.config.stage1.clamp_temperature
             && let Some(temp) = state.layout.get("temp")
         {
