@@ -61,6 +61,8 @@ pub struct StubStep {
     parts: GradientParts,
     parameters: Vec<f32>,
     moments: Moments,
+    /// One buffer for all steps, as in training.
+    gradients: Vec<f32>,
     steps: u64,
 }
 
@@ -78,7 +80,8 @@ impl StubStep {
         let parts = GradientParts::of(&layout, PART_ELEMENTS);
         let parameters = layout.read(&mut model)?;
         let moments = Moments::zeros(layout.len());
-        Ok(Self { sizes, seed, device, model, layout, parts, parameters, moments, steps: 0 })
+        let gradients = vec![0.0; layout.len()];
+        Ok(Self { sizes, seed, device, model, layout, parts, parameters, moments, gradients, steps: 0 })
     }
 
     /// Elements that are trained.
@@ -123,12 +126,12 @@ impl StubStep {
         times.forward = started.elapsed();
 
         let started = Instant::now();
-        let mut gradients = vec![0.0; self.layout.len()];
+        let gradients = &mut self.gradients;
         let mut buffers = self.parts.buffers();
         let (model, parts) = (&mut self.model, self.parts.parts());
         loss.tape.backward(loss.objective, |segment, tape| {
             for (part, values) in buffers.take(model, tape, segment)? {
-                parts[part].copy_into(&values, &mut gradients);
+                parts[part].copy_into(&values, gradients);
             }
             Ok::<_, blip2_model::ModelError>(())
         })?;
@@ -137,7 +140,7 @@ impl StubStep {
         let started = Instant::now();
         self.steps += 1;
         let (parameters, moments) = (&mut self.parameters, &mut self.moments);
-        ADAMW.apply(&self.layout, self.steps, LEARNING_RATE, parameters, &gradients, moments);
+        ADAMW.apply(&self.layout, self.steps, LEARNING_RATE, parameters, &self.gradients, moments);
         self.layout.write(&mut self.model, &self.parameters, &self.device.clone().autodiff())?;
         times.optimizer = started.elapsed();
         Ok(times)

@@ -113,9 +113,8 @@ fn the_folder_has_what_a_processor_needs() {
     export_blip2(&folder, &mut model("eva-tiny"), &asset("opt-tiny"), &ExportOptions::default()).unwrap();
     let json = |name: &str| crate::hf_config::read_json(&folder.join(name)).unwrap();
     let tokenizer = json("tokenizer.json");
-    let marker = &json("tokenizer_config.json")["extra_special_tokens"]["image_token"];
     let added = tokenizer["added_tokens"].as_array().unwrap();
-    let id = &added.iter().find(|token| token["content"] == *marker).unwrap()["id"];
+    let id = &added.iter().find(|token| token["content"] == "<image>").unwrap()["id"];
     let config = json("config.json");
     assert_eq!(config["image_token_index"], *id);
     assert_eq!(config["text_config"]["eos_token_id"], tokenizer["model"]["vocab"]["Ċ"]);

@@ -168,9 +168,9 @@ impl Stored {
             return Err(ModelError::Format { path: self.path().to_path_buf(), reason });
         }
         match &self.place {
-            Place::File { file, start } => self.from_file(file, *start),
+            Place::File { file, start } => self.read_from(file, *start),
             Place::Interleaved { file, start, heads } => {
-                let mut values = self.from_file(file, *start)?;
+                let mut values = self.read_from(file, *start)?;
                 gguf::separate_halves(&mut values, &self.shape, *heads);
                 Ok(values)
             }
@@ -205,7 +205,7 @@ impl Stored {
         }
     }
 
-    fn from_file(&self, file: &OpenFile, start: u64) -> Result<Vec<f32>, ModelError> {
+    fn read_from(&self, file: &OpenFile, start: u64) -> Result<Vec<f32>, ModelError> {
         let mut values = vec![0.0_f32; self.len()];
         if self.encoding == Encoding::F32 {
             // Straight into place: float32 takes no second copy.
