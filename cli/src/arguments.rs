@@ -331,11 +331,23 @@ pub(crate) struct EvalTarget {
     pub(crate) json: bool,
 }
 
+/// A model that writes, and how.
 #[derive(Debug, Args)]
-pub(crate) struct GenerateArguments {
+pub(crate) struct WriterArguments {
     /// An exported model.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: PathBuf,
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`.
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub(crate) device: DeviceName,
+    #[command(flatten)]
+    pub(crate) writing: WritingArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArguments {
+    #[command(flatten)]
+    pub(crate) writer: WriterArguments,
     /// Image file; may be repeated.
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     pub(crate) image: Vec<PathBuf>,
@@ -345,11 +357,6 @@ pub(crate) struct GenerateArguments {
     /// Texts for each image, with `--sample`.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000), value_name = "N")]
     pub(crate) samples: u64,
-    #[command(flatten)]
-    pub(crate) writing: WritingArguments,
-    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`.
-    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
-    pub(crate) device: DeviceName,
     /// Print one JSON line a text.
     #[arg(long)]
     pub(crate) json: bool,
@@ -357,17 +364,11 @@ pub(crate) struct GenerateArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ChatArguments {
-    /// An exported model.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) model: PathBuf,
+    #[command(flatten)]
+    pub(crate) writer: WriterArguments,
     /// The picture to talk about.
     #[arg(long, value_name = "FILE")]
     pub(crate) image: PathBuf,
-    #[command(flatten)]
-    pub(crate) writing: WritingArguments,
-    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`.
-    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
-    pub(crate) device: DeviceName,
     /// Print one JSON line a turn.
     #[arg(long)]
     pub(crate) json: bool,

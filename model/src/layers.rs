@@ -6,7 +6,6 @@ use burn::tensor::{Bool, DType, Device, Int, Tensor, module};
 use crate::ModelError;
 use crate::dropout::Dropout;
 use crate::fused;
-use crate::linear::affine;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
 /// A parameter of zeros that takes no memory before its values are used.
@@ -57,7 +56,7 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
     let mut shape = x.dims();
     if shape[..D - 1].iter().any(|size| *size != 1) {
         return match bias {
-            Some(bias) => affine(x, weight, bias),
+            Some(bias) => fused::affine(x, weight, bias),
             None => module::linear(x, weight.transpose(), None),
         };
     }
@@ -178,9 +177,7 @@ impl Embedding {
     pub fn range(&self, start: usize, length: usize) -> Tensor<3> {
         in_f32(self.weight.val().narrow(0, start, length)).unsqueeze::<3>()
     }
-}
 
-impl Embedding {
     /// The table with `rows` rows; the new ones are the mean of the others, so that no new token is ever likelier
     /// than the likeliest of the old where the table is an output map.
     pub(crate) fn grown(&self, rows: usize) -> Self {

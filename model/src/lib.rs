@@ -33,7 +33,6 @@ pub mod hf_config;
 pub mod host;
 pub mod language_model;
 pub mod layers;
-mod linear;
 pub mod llama;
 pub mod loss;
 pub mod opt;

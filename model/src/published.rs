@@ -2,9 +2,9 @@
 
 use burn::tensor::Device;
 
-use crate::clip::{ClipText, ClipTextConfig};
+use crate::clip::{Clip, ClipTextConfig};
 use crate::language_model::published::count;
-use crate::layers::{LayerNorm, Linear};
+use crate::layers::LayerNorm;
 use crate::opt::{Opt, OptConfig};
 use crate::qformer::QFormerConfig;
 use crate::stage1::Stage1Model;
@@ -28,7 +28,8 @@ fn eva() -> usize {
     count(EvaVit::new(&EvaConfig::default(), &Device::flex()))
 }
 
-fn vit_l() -> ClipVisionConfig {
+/// CLIP's ViT-L/14.
+pub(crate) fn vit_l() -> ClipVisionConfig {
     ClipVisionConfig {
         width: 1024,
         depth: 24,
@@ -112,7 +113,6 @@ fn blip2_for_retrieval() {
 
 #[test]
 fn clip_vit_l_14() {
-    let device = Device::flex();
     let text = ClipTextConfig {
         width: 768,
         depth: 12,
@@ -121,10 +121,7 @@ fn clip_vit_l_14() {
         vocab_size: 49408,
         ..ClipTextConfig::default()
     };
-    let vision =
-        count(ClipVit::new(&vit_l(), 24, &device).unwrap()) + count(LayerNorm::new(1024, 1e-5, &device));
-    let projections =
-        count(Linear::new(1024, 768, false, &device)) + count(Linear::new(768, 768, false, &device));
+    let clip = Clip::new(&vit_l(), &text, 768, &Device::flex()).unwrap();
     let scale = 1;
-    assert_eq!(vision + count(ClipText::new(&text, &device).unwrap()) + projections + scale, 427_616_513);
+    assert_eq!(count(clip) + scale, 427_616_513);
 }

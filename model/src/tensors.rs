@@ -210,8 +210,17 @@ fn copy_values<const D: usize>(tensor: Tensor<D>, into: &mut [f32]) -> Result<()
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// `model` with arbitrary weights between -0.6 and 0.6.
+    pub(crate) fn filled<M: NamedTensors>(mut model: M) -> M {
+        let layout = FlatLayout::of(&mut model).unwrap();
+        let flat: Vec<f32> = (0..layout.len()).map(|i| (i as f32 * 0.7311).sin() * 0.6).collect();
+        layout.write(&mut model, &flat, &Device::flex()).unwrap();
+        model
+    }
+
     use crate::layers::Linear;
 
     #[test]

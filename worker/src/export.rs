@@ -7,6 +7,7 @@ pub use blip2_model::export::{ExportOptions, Precision};
 use blip2_model::export::{Retriever, export_blip2, export_lavis, export_retrieval};
 use blip2_model::language_model::LanguageModel;
 use blip2_model::opt::OPT_PREFIX;
+use blip2_model::qformer::QFormerConfig;
 use blip2_model::stage1::Stage1Model;
 use blip2_model::stage2::Stage2Model;
 use blip2_model::vision::ImageEncoder;
@@ -53,7 +54,8 @@ pub fn export(
         return Err(WorkerError::checkpoint(format!("stage {}", state.stage()), reason));
     }
     let encoder = image_encoder(&config.model, &device)?;
-    let export = Export { config, encoder, options, device };
+    let (text, _) = qformer_text(&config.model, config.stage1.text_length)?;
+    let export = Export { config, encoder, vocab: text.vocab_size(), options, device };
     match (layout, state.stage()) {
         (Layout::Lavis, 1) => {
             Ok(export_lavis(out, &mut export.stage1(state)?, OPT_PREFIX, options.precision)?)
@@ -71,6 +73,8 @@ pub fn export(
 struct Export<'a> {
     config: &'a WorkerConfig,
     encoder: ImageEncoder,
+    /// Rows of the Q-Former's word table.
+    vocab: usize,
     options: &'a ExportOptions,
     device: Device,
 }
@@ -80,20 +84,23 @@ impl Export<'_> {
         Ok(LanguageModel::open(self.config.model.language_model.as_ref(), &self.device)?)
     }
 
-    fn sizes(&self, language_width: usize) -> Result<FrozenSizes> {
-        let (text, _) = qformer_text(&self.config.model, self.config.stage1.text_length)?;
-        Ok(FrozenSizes { image_width: self.encoder.width(), vocab: text.vocab_size(), language_width })
+    fn sizes(&self, language_width: usize) -> FrozenSizes {
+        FrozenSizes { image_width: self.encoder.width(), vocab: self.vocab, language_width }
+    }
+
+    fn qformer(&self) -> QFormerConfig {
+        self.config.model.qformer_config(self.encoder.width(), self.vocab)
     }
 
     fn stage1(&self, state: &NamedState) -> Result<Stage1Model> {
-        match TrainState::restore(self.config, self.sizes(0)?, state, &self.device)?.model {
+        match TrainState::restore(self.config, self.sizes(0), state, &self.device)?.model {
             StageModel::Stage1(model) => Ok(*model),
             StageModel::Stage2(_) => Err(WorkerError::Protocol("a stage-1 state holds another model".into())),
         }
     }
 
     fn stage2(&self, state: &NamedState, language_width: usize) -> Result<Stage2Model> {
-        match TrainState::restore(self.config, self.sizes(language_width)?, state, &self.device)?.model {
+        match TrainState::restore(self.config, self.sizes(language_width), state, &self.device)?.model {
             StageModel::Stage2(model) => Ok(*model),
             StageModel::Stage1(_) => Err(WorkerError::Protocol("a stage-2 state holds another model".into())),
         }
@@ -101,7 +108,7 @@ impl Export<'_> {
 
     fn retrieval(mut self, state: &NamedState, out: &Path) -> Result<()> {
         let mut stage1 = self.stage1(state)?;
-        let qformer = self.config.model.qformer_config(self.encoder.width(), self.sizes(0)?.vocab);
+        let qformer = self.qformer();
         let tokenizer = Path::new(&self.config.model.qformer_tokenizer);
         let model = Retriever { encoder: &mut self.encoder, stage1: &mut stage1, qformer: &qformer };
         Ok(export_retrieval(out, model, tokenizer, self.options)?)
@@ -111,8 +118,7 @@ impl Export<'_> {
         let tokenizer = Path::new(&self.config.model.language_model);
         let mut language_model = self.language_model()?;
         let stage2 = self.stage2(state, language_model.width())?;
-        let vocab = self.sizes(language_model.width())?.vocab;
-        let qformer = self.config.model.qformer_config(self.encoder.width(), vocab);
+        let qformer = self.qformer();
         let tokens = PromptTokens::choose_or_add(tokenizer, language_model.special_tokens())?;
         language_model.grow_vocabulary(tokens.image as usize + 1);
         let mut model = Blip2::from_parts(self.encoder, stage2, language_model, qformer, tokens)?;

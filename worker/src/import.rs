@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use blip2_model::blip2::PublishedQFormer;
+use blip2_model::export::NOT_IN_RETRIEVAL;
 use blip2_model::language_model::LanguageModel;
 use blip2_model::vision::ImageEncoder;
 use blip2_model::weights::WeightSource;
@@ -14,10 +15,6 @@ use crate::config::WorkerConfig;
 use crate::convert::qformer_text;
 use crate::error::{Result, WorkerError};
 use crate::state::{FrozenSizes, TrainState};
-
-/// What `Blip2ForImageTextRetrieval` has no place for and a run begins anew: the captioning head, from the BERT of
-/// the configuration, and the temperature.
-const NOT_PUBLISHED: &[&str] = &["Qformer.cls.", "temp"];
 
 /// A tensor that only weights of stage 1, or of stage 2, have.
 const STAGE1_MARK: &str = "vision_proj.weight";
@@ -126,7 +123,7 @@ fn compare(config: &WorkerConfig, published: &PublishedQFormer) -> Result<()> {
 fn overlay(state: &mut TrainState, source: &WeightSource) -> Result<Vec<String>> {
     let mut begun_anew = Vec::new();
     for tensor in state.layout.tensors() {
-        let optional = NOT_PUBLISHED.iter().any(|start| tensor.name.starts_with(start));
+        let optional = NOT_IN_RETRIEVAL.iter().any(|start| tensor.name.starts_with(start));
         if optional && !source.is_lavis() && !source.contains(&tensor.name) {
             begun_anew.push(tensor.name.clone());
             continue;

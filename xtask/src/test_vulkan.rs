@@ -10,8 +10,8 @@ use crate::losses::Losses;
 /// Steps of each stage.
 const STEPS: usize = 10;
 
-/// Largest difference of a step's loss to that of the CPU, relative to it. The first steps agree to 1e-5; Adam turns
-/// the noise in gradients near zero into whole steps, so that later ones agree less.
+/// Largest difference of a step's loss to that of the CPU, relative to it. Adam turns the noise in gradients near zero
+/// into whole steps, so that later steps agree less.
 const LOSS_TOLERANCE: f64 = 5e-3;
 
 /// A small run of both stages on the corpus of the quick start.

@@ -110,10 +110,10 @@ struct Chat {
 
 impl Chat {
     fn open(mut arguments: ChatArguments) -> Result<Self, CliError> {
-        arguments.writing.also_stop_at(NEXT_TURN);
+        arguments.writer.writing.also_stop_at(NEXT_TURN);
         let image = arguments.image.clone();
         let picture = read_image(&image)?;
-        let captioner = Captioner::open(&arguments.model, arguments.device)?;
+        let captioner = Captioner::open(&arguments.writer.model, arguments.writer.device)?;
         let seen = captioner.look(&[picture])?;
         Ok(Self { arguments, captioner, image, seen, dialogue: Dialogue::default() })
     }
@@ -158,7 +158,7 @@ impl Chat {
     }
 
     fn answer(&mut self, question: &str) -> Result<(), CliError> {
-        let room = self.captioner.room().saturating_sub(self.arguments.writing.max_new_tokens());
+        let room = self.captioner.room().saturating_sub(self.arguments.writer.writing.max_new_tokens());
         let captioner = &self.captioner;
         let dropped =
             self.dialogue.make_room(question, |prompt| Ok(captioner.prompt_tokens(prompt)? <= room))?;
@@ -177,7 +177,7 @@ impl Chat {
         let texts = self.captioner.write(
             &self.seen,
             std::slice::from_ref(&prompt),
-            &self.arguments.writing.writing(1),
+            &self.arguments.writer.writing.writing(1),
         )?;
         let Some(answer) = texts.into_iter().flatten().next() else {
             return Err(CliError::failed("the model wrote nothing"));

@@ -37,11 +37,11 @@ pub(crate) async fn run(arguments: GenerateArguments) -> Result<Exit, CliError> 
 
 fn generate(arguments: &GenerateArguments) -> Result<Exit, CliError> {
     let samples = arguments.samples as usize;
-    let writing = arguments.writing.writing(samples);
+    let writing = arguments.writer.writing.writing(samples);
     if samples > 1 && writing.options.sampling.is_none() {
         return Err(CliError::usage("--samples: several texts for an image differ only with --sample"));
     }
-    let captioner = Captioner::open(&arguments.model, arguments.device)?;
+    let captioner = Captioner::open(&arguments.writer.model, arguments.writer.device)?;
     let mut exit = Exit::Done;
     for paths in arguments.image.chunks(BATCH) {
         let (paths, images) = readable(paths, &mut exit);

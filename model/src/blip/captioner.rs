@@ -13,12 +13,10 @@ use crate::ModelError;
 use crate::cache::{KeyValueCache, follow};
 use crate::causal::{Visible, causal_mask};
 use crate::generate::{Decoder, GenerateOptions, generate, next_column};
-use crate::hf_config::FolderConfig;
 use crate::host::floats;
 use crate::layers::{LayerNorm, Linear, linear};
 use crate::qformer::KeyValue;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
-use crate::weights::{WeightSource, load};
 
 /// The text decoder's name.
 const DECODER: &str = "text_decoder";
@@ -62,10 +60,7 @@ impl BlipCaptioner {
     /// # Errors
     /// Another model, an unsupported setting, or weights that do not fit the configuration.
     pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
-        let config = BlipConfig::read(&FolderConfig::open(folder)?)?;
-        let mut model = Self::new(&config, device);
-        load(&mut model, "", &WeightSource::open_huggingface(folder)?, device)?;
-        Ok(model)
+        super::open(folder, device, Self::new)
     }
 
     /// Sizes and special tokens.

@@ -11,10 +11,32 @@ pub use captioner::BlipCaptioner;
 pub use config::BlipConfig;
 pub use retrieval::BlipRetrieval;
 
+use std::path::Path;
+
+use burn::tensor::Device;
+
+use crate::ModelError;
+use crate::hf_config::FolderConfig;
+use crate::tensors::NamedTensors;
+use crate::weights::{WeightSource, load};
+
+/// Loads the folder of one of the models, which `new` makes of zeros, onto a plain `device`.
+fn open<M: NamedTensors>(
+    folder: &Path,
+    device: &Device,
+    new: fn(&BlipConfig, &Device) -> M,
+) -> Result<M, ModelError> {
+    let config = BlipConfig::read(&FolderConfig::open(folder)?)?;
+    let mut model = new(&config, device);
+    load(&mut model, "", &WeightSource::open_huggingface(folder)?, device)?;
+    Ok(model)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::qformer::QFormerConfig;
+    use crate::tensors::tests::filled;
     use crate::tensors::{FlatLayout, NamedTensors};
     use crate::vision::EvaConfig;
     use burn::tensor::{Device, Int, Tensor};
@@ -60,13 +82,6 @@ mod tests {
         let device = Device::flex();
         assert_eq!(count(BlipCaptioner::new(&large(), &device)), 446_290_492);
         assert_eq!(count(BlipRetrieval::new(&large(), &device)), 446_128_642);
-    }
-
-    fn filled<M: NamedTensors>(mut model: M) -> M {
-        let layout = FlatLayout::of(&mut model).unwrap();
-        let flat: Vec<f32> = (0..layout.len()).map(|i| (i as f32 * 0.7311).sin() * 0.6).collect();
-        layout.write(&mut model, &flat, &Device::flex()).unwrap();
-        model
     }
 
     #[test]

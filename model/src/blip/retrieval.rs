@@ -10,11 +10,9 @@ use super::text::BlipText;
 use super::vision::BlipVision;
 use crate::ModelError;
 use crate::cache::KeyValueCache;
-use crate::hf_config::FolderConfig;
 use crate::layers::Linear;
 use crate::qformer::{KeyValue, key_mask};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
-use crate::weights::{WeightSource, load};
 
 /// The matching head's classes: no match, match.
 const CLASSES: usize = 2;
@@ -50,10 +48,7 @@ impl BlipRetrieval {
     /// # Errors
     /// Another model, an unsupported setting, or weights that do not fit the configuration.
     pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
-        let config = BlipConfig::read(&FolderConfig::open(folder)?)?;
-        let mut model = Self::new(&config, device);
-        load(&mut model, "", &WeightSource::open_huggingface(folder)?, device)?;
-        Ok(model)
+        super::open(folder, device, Self::new)
     }
 
     /// Sizes and special tokens.

@@ -261,11 +261,8 @@ fn place_soft_prompt(
 
 impl NamedTensors for Blip2 {
     fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
-        match &mut self.encoder {
-            ImageEncoder::Eva(encoder) => encoder.visit_tensors(&join(prefix, EVA_PREFIX), visitor)?,
-            // CLIP's names under the same module, so that they do not collide with the norm after it.
-            ImageEncoder::Clip(encoder) => encoder.visit_tensors(&join(prefix, EVA_PREFIX), visitor)?,
-        }
+        // CLIP's names under the same module, so that they do not collide with the norm after it.
+        self.encoder.visit_tensors(&join(prefix, EVA_PREFIX), visitor)?;
         self.stage2.visit_tensors(prefix, visitor)?;
         let language_model = join(prefix, self.language_model.prefix());
         self.language_model.visit_tensors(&language_model, visitor)

@@ -81,17 +81,13 @@ pub struct Retriever<'a> {
 
 impl NamedTensors for Retriever<'_> {
     fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
-        let encoder = join(prefix, EVA_PREFIX);
-        match self.encoder {
-            ImageEncoder::Eva(model) => model.visit_tensors(&encoder, visitor)?,
-            ImageEncoder::Clip(model) => model.visit_tensors(&encoder, visitor)?,
-        }
+        self.encoder.visit_tensors(&join(prefix, EVA_PREFIX), visitor)?;
         self.stage1.visit_tensors(prefix, visitor)
     }
 }
 
-/// What `Blip2ForImageTextRetrieval` has no place for: the captioning head and the temperature.
-const DROPPED: &[&str] = &["Qformer.cls.", "temp"];
+/// How the names begin of what `Blip2ForImageTextRetrieval` has no place for: the captioning head and the temperature.
+pub const NOT_IN_RETRIEVAL: &[&str] = &["Qformer.cls.", "temp"];
 
 /// Writes a stage-1 model to the new folder `folder` as `transformers`' `Blip2ForImageTextRetrieval` with its
 /// processor and the Q-Former's tokenizer from the folder `tokenizer`.
@@ -113,7 +109,10 @@ pub fn export_retrieval(
     for (name, value) in config::of_retriever(&model, &vision, image, options.precision)? {
         write_json(&staging.path().join(name), &value)?;
     }
-    let layout = |name: &str, shape: &[usize]| match DROPPED.iter().any(|dropped| name.starts_with(dropped)) {
+    let layout = |name: &str, shape: &[usize]| match NOT_IN_RETRIEVAL
+        .iter()
+        .any(|dropped| name.starts_with(dropped))
+    {
         true => Vec::new(),
         false => vec![Target::whole(huggingface_name(name), shape)],
     };

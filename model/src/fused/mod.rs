@@ -1,14 +1,19 @@
-//! Passes that burn composes of many element-wise operations, each as one operation with its own backward pass on the
-//! CPU: GELU, layer normalisation (of a sum), softmax of scaled and masked scores.
+//! What burn composes of many operations, or computes in another layout, each as one operation with its own backward pass
+//! on the CPU: GELU, layer normalisation (of a sum), softmax of scaled and masked scores, the affine map.
 //!
 //! Every function here has its composition of burn's own operations beside it, computes that on other devices and in
 //! other precisions, and is tested against it. A result depends on the values alone: sums run over fixed chunks and
 //! lanes, whatever the number of threads and the width of the processor's vectors.
 
+mod affine;
+#[cfg(test)]
+mod agreement;
 mod autodiff;
 mod decomposed;
 mod flex;
 mod kernels;
+
+pub(crate) use affine::affine;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, DispatchDevice, backend_extension};
@@ -48,7 +53,7 @@ pub(crate) trait FusedOps: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// Whether the fused operations take this tensor.
+/// Whether the operations of this module take this tensor.
 fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_))
 }
@@ -102,22 +107,9 @@ pub fn masked_softmax(scores: Tensor<4>, mask: Option<Tensor<4>>, scale: f64) ->
 
 #[cfg(test)]
 mod tests {
+    use super::agreement::{close, wave};
     use super::*;
-    use burn::tensor::{Device, Int, TensorData};
-
-    /// Values between about -4 and 4.
-    fn wave<const D: usize>(shape: [usize; D], speed: f32, device: &Device) -> Tensor<D> {
-        let count = shape.iter().product::<usize>() as i64;
-        let steps = Tensor::<1, Int>::arange(0..count, &device.clone().inner()).float();
-        let values = ((steps.clone() * speed).sin() * 3.0 + (steps * 0.0137).cos()).into_data();
-        Tensor::from_data(TensorData::new(values.try_to_vec::<f32>().unwrap(), shape), device)
-    }
-
-    fn close<const D: usize>(what: &str, got: Tensor<D>, want: Tensor<D>) {
-        let largest = want.clone().abs().max().into_scalar::<f32>().max(1.0);
-        let difference = (got - want).abs().max().into_scalar::<f32>();
-        assert!(difference <= 1e-5 * largest, "{what}: {difference} of {largest}");
-    }
+    use burn::tensor::Device;
 
     /// Output and the gradients of `inputs` of a sum of the output, weighted so that no two elements weigh the same.
     fn with_gradients<const N: usize, const D: usize>(

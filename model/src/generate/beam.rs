@@ -61,10 +61,18 @@ impl<'a> Search<'a> {
         };
         let (beams, divisor) = (self.options.beams, (length as f64).powf(self.options.length_penalty) as f32);
         // Ended candidates beyond the first `beams` neither finish nor run.
-        let ended: Vec<Hypothesis> = (candidates.iter().take(beams).filter(|c| ends(c)))
-            .map(|candidate| Hypothesis { score: candidate.score / divisor, ..self.follow(candidate) })
-            .collect();
-        let going_on: Vec<Candidate> = candidates.iter().filter(|c| !ends(c)).take(beams).copied().collect();
+        let mut ended = Vec::new();
+        let mut going_on: Vec<Candidate> = Vec::new();
+        for (place, candidate) in candidates.into_iter().enumerate() {
+            match ends(&candidate) {
+                true if place < beams => {
+                    let score = candidate.score / divisor;
+                    ended.push(Hypothesis { score, ..self.follow(&candidate) });
+                }
+                false if going_on.len() < beams => going_on.push(candidate),
+                _ => {}
+            }
+        }
         let running = going_on.iter().map(|candidate| self.follow(candidate)).collect();
         self.finished.extend(ended);
         self.finished.sort_by(|a, b| b.score.total_cmp(&a.score));

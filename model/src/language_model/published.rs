@@ -74,20 +74,10 @@ fn llama() {
     let seven = LlamaConfig::default();
     let thirteen =
         LlamaConfig { width: 5120, depth: 40, heads: 40, intermediate: 13824, ..LlamaConfig::default() };
-    let smol = LlamaConfig {
-        width: 576,
-        depth: 30,
-        heads: 9,
-        key_heads: Some(3),
-        intermediate: 1536,
-        vocab_size: 49152,
-        tie_word_embeddings: true,
-        ..LlamaConfig::default()
-    };
     for (name, config, want) in [
         ("7B", seven, 6_738_415_616_usize),
         ("13B", thirteen, 13_015_864_320),
-        ("SmolLM2-135M", smol, 134_515_008),
+        ("SmolLM2-135M", LlamaConfig::smollm2_135m(), 134_515_008),
     ] {
         assert_eq!(count(Llama::new(&config, &Device::flex()).unwrap()), want, "{name}");
     }

@@ -72,6 +72,23 @@ impl Default for LlamaConfig {
     }
 }
 
+impl LlamaConfig {
+    /// SmolLM2 of 135 million weights.
+    pub fn smollm2_135m() -> Self {
+        Self {
+            width: 576,
+            depth: 30,
+            heads: 9,
+            key_heads: Some(3),
+            intermediate: 1536,
+            vocab_size: 49152,
+            max_position_embeddings: 8192,
+            tie_word_embeddings: true,
+            ..Self::default()
+        }
+    }
+}
+
 /// The rotations where they have a section of their own.
 #[derive(Deserialize)]
 struct Rotations {

@@ -164,10 +164,9 @@ impl NamedTensors for Llama {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::tensors::FlatLayout;
+    use crate::tensors::tests::filled;
 
     pub(crate) fn small() -> Llama {
-        let device = Device::flex();
         let config = LlamaConfig {
             width: 8,
             depth: 2,
@@ -178,11 +177,7 @@ pub(crate) mod tests {
             max_position_embeddings: 12,
             ..LlamaConfig::default()
         };
-        let mut model = Llama::new(&config, &device).unwrap();
-        let layout = FlatLayout::of(&mut model).unwrap();
-        let flat: Vec<f32> = (0..layout.len()).map(|i| (i as f32 * 0.7311).sin() * 0.6).collect();
-        layout.write(&mut model, &flat, &device).unwrap();
-        model
+        filled(Llama::new(&config, &Device::flex()).unwrap())
     }
 
     fn close(got: Tensor<3>, want: Tensor<3>) {

@@ -208,10 +208,9 @@ impl NamedTensors for Opt {
 pub(crate) mod tests {
     use super::*;
     use crate::host::floats;
-    use crate::tensors::FlatLayout;
+    use crate::tensors::tests::filled;
 
     pub(crate) fn small() -> Opt {
-        let device = Device::flex();
         let config = OptConfig {
             width: 8,
             depth: 2,
@@ -221,11 +220,7 @@ pub(crate) mod tests {
             max_position_embeddings: 12,
             ..OptConfig::default()
         };
-        let mut model = Opt::new(&config, &device).unwrap();
-        let layout = FlatLayout::of(&mut model).unwrap();
-        let flat: Vec<f32> = (0..layout.len()).map(|i| (i as f32 * 0.7311).sin() * 0.6).collect();
-        layout.write(&mut model, &flat, &device).unwrap();
-        model
+        filled(Opt::new(&config, &Device::flex()).unwrap())
     }
 
     fn close(got: Tensor<3>, want: Tensor<3>) {

@@ -173,6 +173,7 @@ pub(crate) mod tests {
     use crate::generate::{GenerateOptions, generate};
     use crate::host::floats;
     use crate::tensors::FlatLayout;
+    use crate::tensors::tests::filled;
     use safetensors::Dtype;
     use safetensors::tensor::TensorView;
 
@@ -192,17 +193,12 @@ pub(crate) mod tests {
         }
     }
 
-    fn filled(config: &T5Config) -> T5 {
-        let device = Device::flex();
-        let mut model = T5::new(config, &device).unwrap();
-        let layout = FlatLayout::of(&mut model).unwrap();
-        let flat: Vec<f32> = (0..layout.len()).map(|i| (i as f32 * 0.7311).sin() * 0.6).collect();
-        layout.write(&mut model, &flat, &device).unwrap();
-        model
+    fn model(config: &T5Config) -> T5 {
+        filled(T5::new(config, &Device::flex()).unwrap())
     }
 
     pub(crate) fn small() -> T5 {
-        filled(&config())
+        model(&config())
     }
 
     fn close<const D: usize>(got: Tensor<D>, want: Tensor<D>) {
@@ -278,7 +274,7 @@ pub(crate) mod tests {
     #[test]
     fn outputs_are_scaled_where_the_configuration_says_so() {
         let scores = |scale| {
-            let model = filled(&T5Config { scale_decoder_outputs: scale, ..config() });
+            let model = model(&T5Config { scale_decoder_outputs: scale, ..config() });
             let (embeds, mask) = inputs(&model, [4, 7, 2]);
             model.forward(embeds, mask, ids([0, 3])).unwrap()
         };
@@ -289,7 +285,7 @@ pub(crate) mod tests {
     #[test]
     fn a_head_in_the_weights_is_used_whatever_the_configuration_says() {
         for untied in [false, true] {
-            let mut model = filled(&T5Config { tie_word_embeddings: !untied, ..config() });
+            let mut model = model(&T5Config { tie_word_embeddings: !untied, ..config() });
             let folder = tempfile::tempdir().unwrap();
             let mut section = serde_json::to_value(config()).unwrap();
             section["model_type"] = "t5".into();

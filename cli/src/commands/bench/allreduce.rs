@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use crate::commands::{print_json, print_text};
+use super::{median, print_report};
 use crate::error::CliError;
 use crate::exit::Exit;
 
@@ -100,12 +100,7 @@ pub(super) async fn run(arguments: AllreduceArguments) -> Result<Exit, CliError>
         member.end().await?;
     }
     let report = report(&arguments, &times);
-    if arguments.json {
-        print_json(&report)?
-    } else {
-        print_text(&text(&report))?
-    }
-    Ok(Exit::Done)
+    print_report(arguments.json, &report, text)
 }
 
 /// Bytes that each member sends in a sum: all but its own part, twice.
@@ -134,12 +129,6 @@ fn report(arguments: &AllreduceArguments, times: &[Times]) -> Report {
         tcp: sent_bytes(arguments) / tcp_seconds / 1e9,
         ratio_to_tcp: tcp_seconds / seconds,
     }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    // There is at least one round.
-    values[values.len() / 2]
 }
 
 fn text(report: &Report) -> String {

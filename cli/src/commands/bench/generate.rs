@@ -1,6 +1,7 @@
 //! `bench generate`: tokens a second of a language model.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use blip2_model::llama::LlamaConfig;
 use blip2_model::opt::OptConfig;
@@ -9,7 +10,7 @@ use blip2_worker::{WriterSizes, WritingLoad, WritingSpeed, WritingTimes};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use crate::commands::{print_json, print_text};
+use super::median;
 use crate::error::CliError;
 use crate::exit::Exit;
 
@@ -59,17 +60,7 @@ impl Preset {
     fn sizes(self) -> WriterSizes {
         match self {
             Self::Opt125m => WriterSizes::Opt(OptConfig::default()),
-            Self::SmolLm2 => WriterSizes::Llama(LlamaConfig {
-                width: 576,
-                depth: 30,
-                heads: 9,
-                key_heads: Some(3),
-                intermediate: 1536,
-                vocab_size: 49152,
-                max_position_embeddings: 8192,
-                tie_word_embeddings: true,
-                ..LlamaConfig::default()
-            }),
+            Self::SmolLm2 => WriterSizes::Llama(LlamaConfig::smollm2_135m()),
             Self::FlanT5Small => WriterSizes::T5(T5Config {
                 intermediate: 1024,
                 depth: 8,
@@ -99,14 +90,7 @@ struct Report {
 
 pub(super) async fn run(arguments: GenerateArguments) -> Result<Exit, CliError> {
     let json = arguments.json;
-    let report = tokio::task::spawn_blocking(move || measure(&arguments))
-        .await
-        .map_err(|error| CliError::failed(format!("the measuring thread failed: {error}")))??;
-    match json {
-        true => print_json(&report)?,
-        false => print_text(&text(&report))?,
-    }
-    Ok(Exit::Done)
+    super::report(json, move || measure(&arguments), text).await
 }
 
 fn measure(arguments: &GenerateArguments) -> Result<Report, CliError> {
@@ -134,10 +118,8 @@ fn report(
     parameters: usize,
     rounds: &[WritingTimes],
 ) -> Report {
-    let median = |of: &dyn Fn(&WritingTimes) -> f64| {
-        let mut seconds: Vec<f64> = rounds.iter().map(of).collect();
-        seconds.sort_by(f64::total_cmp);
-        seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN)
+    let median = |of: fn(&WritingTimes) -> Duration| {
+        median(rounds.iter().map(|times| of(times).as_secs_f64()).collect())
     };
     let written = f64::from(arguments.batch) * f64::from(arguments.tokens - 1);
     Report {
@@ -147,8 +129,8 @@ fn report(
         beams: arguments.beams,
         prompt: arguments.prompt,
         tokens: arguments.tokens,
-        prefill_s: median(&|times| times.prefill.as_secs_f64()),
-        tokens_per_s: written / median(&|times| times.writing.as_secs_f64()),
+        prefill_s: median(|times| times.prefill),
+        tokens_per_s: written / median(|times| times.writing),
     }
 }
 
@@ -165,7 +147,6 @@ fn text(report: &Report) -> String {
 mod tests {
     use super::*;
     use clap::Parser as _;
-    use std::time::Duration;
 
     #[derive(Debug, clap::Parser)]
     struct Typed {

@@ -7,7 +7,7 @@ use blip2_worker::{StubSizes, StubStep, StubTimes};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use crate::commands::{print_json, print_text};
+use super::median;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::process_memory::peak_bytes;
@@ -94,14 +94,7 @@ struct Report {
 
 pub(super) async fn run(arguments: StepArguments) -> Result<Exit, CliError> {
     let json = arguments.json;
-    let report = tokio::task::spawn_blocking(move || measure(&arguments))
-        .await
-        .map_err(|error| CliError::failed(format!("the measuring thread failed: {error}")))??;
-    match json {
-        true => print_json(&report)?,
-        false => print_text(&text(&report))?,
-    }
-    Ok(Exit::Done)
+    super::report(json, move || measure(&arguments), text).await
 }
 
 fn measure(arguments: &StepArguments) -> Result<Report, CliError> {
@@ -114,22 +107,18 @@ fn measure(arguments: &StepArguments) -> Result<Report, CliError> {
 }
 
 fn report(arguments: &StepArguments, parameters: usize, steps: &[StubTimes]) -> Report {
-    let median = |of: &dyn Fn(&StubTimes) -> Duration| {
-        let mut seconds: Vec<f64> = steps.iter().map(|times| of(times).as_secs_f64()).collect();
-        seconds.sort_by(f64::total_cmp);
-        // There is at least one step.
-        seconds[seconds.len() / 2]
-    };
-    let total_s = median(&|times| times.forward + times.backward + times.optimizer);
+    let median =
+        |of: fn(&StubTimes) -> Duration| median(steps.iter().map(|times| of(times).as_secs_f64()).collect());
+    let total_s = median(|times| times.forward + times.backward + times.optimizer);
     let name = arguments.preset.to_possible_value().map_or_else(String::new, |value| value.get_name().into());
     Report {
         preset: name,
         batch: arguments.batch,
         steps: arguments.steps,
         parameters,
-        forward_s: median(&|times| times.forward),
-        backward_s: median(&|times| times.backward),
-        optimizer_s: median(&|times| times.optimizer),
+        forward_s: median(|times| times.forward),
+        backward_s: median(|times| times.backward),
+        optimizer_s: median(|times| times.optimizer),
         total_s,
         samples_per_s: f64::from(arguments.batch) / total_s,
         peak_bytes: peak_bytes(),

@@ -3,10 +3,7 @@
 use rayon::prelude::*;
 
 use super::lanes::{sum as sum_of, sum_pairs};
-use super::{TASK, task_rows};
-
-/// Rows whose shares of the gradients of weight and bias are added up first.
-const PARTIAL_ROWS: usize = 64;
+use super::{PARTIAL_ROWS, TASK, task_rows};
 
 /// What a row was normalised with.
 #[derive(Debug, Clone, Copy, Default)]

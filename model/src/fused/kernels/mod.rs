@@ -6,10 +6,14 @@ pub(super) mod exponential;
 pub(super) mod gelu;
 mod lanes;
 pub(super) mod layer_norm;
+pub(super) mod rows;
 pub(super) mod softmax;
 
 /// Elements that one task computes, about.
 const TASK: usize = 1 << 14;
+
+/// Rows whose share of a sum over all rows is added up first, whatever the number of threads.
+const PARTIAL_ROWS: usize = 64;
 
 /// Rows of `width` elements that one task computes.
 fn task_rows(width: usize) -> usize {

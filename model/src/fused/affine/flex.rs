@@ -3,9 +3,11 @@
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::{Shape, TensorData};
+use burn::tensor::Shape;
 
-use super::{AffineOps, rows};
+use super::AffineOps;
+use crate::fused::flex::{contiguous, tensor, values};
+use crate::fused::kernels::rows;
 
 /// `[..., width]` as rows in the order of their indices, `[rows, width]`.
 pub(super) fn as_rows(x: FlexTensor) -> FlexTensor {
@@ -13,18 +15,6 @@ pub(super) fn as_rows(x: FlexTensor) -> FlexTensor {
     let width = shape.last().copied().unwrap_or(1);
     let count = shape.iter().product::<usize>() / width;
     contiguous(x).reshape(Shape::from(vec![count, width]))
-}
-
-pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
-    match tensor.is_contiguous() {
-        true => tensor,
-        false => tensor.to_contiguous(),
-    }
-}
-
-/// The values of a contiguous tensor; `has_affine_rows` has seen that they are float32.
-pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
-    tensor.as_slice::<f32>().unwrap_or_default()
 }
 
 /// `x·Wᵀ + b` of rows, in the shape `[..., out]`.
@@ -62,7 +52,7 @@ pub(super) fn gradient_of_weight(gradient: FlexTensor, x: FlexTensor) -> FlexTen
 pub(super) fn gradient_of_bias(gradient: &FlexTensor) -> FlexTensor {
     // Rows have two dimensions.
     let width = gradient.shape().to_vec()[1];
-    FlexTensor::from_data(TensorData::new(rows::sum(values(gradient), width), vec![width]))
+    tensor(rows::sum(values(gradient), width), vec![width])
 }
 
 impl AffineOps for Flex {

@@ -9,9 +9,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex, TensorMetadata};
 
 use super::AffineOps;
-use super::flex::{
-    as_rows, contiguous, forward, gradient_of_bias, gradient_of_weight, gradient_of_x, output_shape,
-};
+use super::flex::{as_rows, forward, gradient_of_bias, gradient_of_weight, gradient_of_x, output_shape};
+use crate::fused::flex::contiguous;
 
 /// What the backward pass needs of the forward pass.
 #[derive(Debug, Clone)]

@@ -7,11 +7,12 @@
 
 mod autodiff;
 mod flex;
-mod rows;
 
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, DispatchDevice, backend_extension};
-use burn::tensor::{DType, Tensor, module};
+use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::tensor::{Tensor, module};
+
+use super::is_fused;
 
 /// The operation as a backend has it.
 #[backend_extension(Flex, Autodiff)]
@@ -45,27 +46,14 @@ fn composed<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) ->
 fn has_affine_rows<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>, bias: &Tensor<1>) -> bool {
     let [output, input] = weight.dims();
     let fits = x.dims()[D - 1] == input && bias.dims() == [output] && x.shape().num_elements() * output > 0;
-    let floats = [x.dtype(), weight.dtype(), bias.dtype()].iter().all(|dtype| *dtype == DType::F32);
-    fits && floats && matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_))
+    fits && is_fused(x) && is_fused(weight) && is_fused(bias)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::agreement::{close, wave};
     use super::*;
-    use burn::tensor::{Device, FloatDType, Int, TensorData};
-
-    fn wave<const D: usize>(shape: [usize; D], speed: f32, device: &Device) -> Tensor<D> {
-        let count = shape.iter().product::<usize>() as i64;
-        let steps = Tensor::<1, Int>::arange(0..count, &Device::flex()).float();
-        let values = (steps * speed).sin().into_data().try_to_vec::<f32>().unwrap();
-        Tensor::from_data(TensorData::new(values, shape), device)
-    }
-
-    fn close<const D: usize>(what: &str, got: Tensor<D>, want: Tensor<D>) {
-        let largest = want.clone().abs().max().into_scalar::<f32>().max(1.0);
-        let difference = (got - want).abs().max().into_scalar::<f32>();
-        assert!(difference <= 1e-5 * largest, "{what}: {difference} of {largest}");
-    }
+    use burn::tensor::{DType, Device, FloatDType};
 
     type Map = fn(Tensor<3>, Tensor<2>, Tensor<1>) -> Tensor<3>;
 

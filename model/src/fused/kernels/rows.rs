@@ -2,17 +2,13 @@
 
 use rayon::prelude::*;
 
-/// Elements that one task takes, about.
-const TASK: usize = 1 << 15;
-
-/// Rows whose sum is taken first.
-const PARTIAL_ROWS: usize = 64;
+use super::{PARTIAL_ROWS, task_rows};
 
 /// Adds `row` to each row.
-pub(super) fn add_to_each(values: &mut [f32], row: &[f32]) {
+pub(in crate::fused) fn add_to_each(values: &mut [f32], row: &[f32]) {
     let width = row.len();
     let arch = pulp::Arch::new();
-    values.par_chunks_mut((TASK / width).max(1) * width).for_each(|values| {
+    values.par_chunks_mut(task_rows(width) * width).for_each(|values| {
         arch.dispatch(
             #[inline(always)]
             || {
@@ -25,7 +21,7 @@ pub(super) fn add_to_each(values: &mut [f32], row: &[f32]) {
 }
 
 /// The sum of the rows of `width` elements.
-pub(super) fn sum(values: &[f32], width: usize) -> Vec<f32> {
+pub(in crate::fused) fn sum(values: &[f32], width: usize) -> Vec<f32> {
     let arch = pulp::Arch::new();
     let add = |sum: &mut [f32], row: &[f32]| sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
     let partial: Vec<Vec<f32>> = values
