@@ -46,7 +46,8 @@
 //! # The parts
 //! - [`Location`] resolves a path or URL to a store; [`put_create`] is the one write that decides anything.
 //! - [`Manifest`] and [`ColumnNames`] describe what is in the files.
-//! - [`Plan`] orders the rows: row groups permuted each epoch, windows of them dealt to slots, parts permuted.
+//! - [`Plan`] orders the rows: row groups permuted each epoch, sources merged by weight, windows dealt to slots, parts
+//!   permuted.
 //! - [`decode_image`], [`TrainTransform`], [`EvalTransform`], [`ShortestEdgeTransform`] make tensors of pictures;
 //!   [`clean_caption`] and [`TextEncoder`] make tokens of captions.
 //! - [`Coverage`] says which samples were used with which rows; [`audit_stage`] recomputes it from the plan.
@@ -87,7 +88,7 @@ pub use error::{DatasetError, Result};
 pub use image::RgbImage;
 pub use image_decode::decode_image;
 pub use loader::{Loader, LoaderSettings, LoaderSpec, SlotBatch, StepBatch};
-pub use manifest::{Manifest, ManifestFile};
+pub use manifest::{CorpusSource, Manifest, ManifestFile, ManifestSource};
 pub use plan::{PartId, Plan, PlanKey, RowAddress, RowGroupId};
 pub use quarantine::{QuarantineList, QuarantineRecord};
 pub use random::{KeyedPermutation, KeyedRng};

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use object_store::ObjectStoreExt;
 use parquet::DecodeResult;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader};
@@ -18,7 +17,7 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 
 use crate::columns::{ColumnNames, FileColumns, RowGroup};
 use crate::error::{DatasetError, Result};
-use crate::store::Location;
+use crate::store::PinnedObject;
 
 /// Bytes read from the end of a file at first: holds most footers, so that opening a file is one request.
 const FOOTER_GUESS: usize = 64 * 1024;
@@ -26,7 +25,7 @@ const FOOTER_GUESS: usize = 64 * 1024;
 /// An open file.
 #[derive(Debug)]
 pub(crate) struct ParquetFile {
-    location: Location,
+    object: PinnedObject,
     footer: ArrowReaderMetadata,
     columns: FileColumns,
 }
@@ -46,25 +45,25 @@ impl ParquetFile {
     ///
     /// # Errors
     /// [`DatasetError::NotParquet`], [`DatasetError::MissingColumn`], [`DatasetError::ColumnType`],
-    /// [`DatasetError::Store`].
-    pub(crate) async fn open(location: Location, bytes: u64, names: &ColumnNames) -> Result<Self> {
-        let file = location.to_string();
+    /// [`DatasetError::Changed`], [`DatasetError::Store`].
+    pub(crate) async fn open(object: PinnedObject, names: &ColumnNames) -> Result<Self> {
+        let file = object.location().to_string();
         let not_parquet = |reason: String| DatasetError::NotParquet { file: file.clone(), reason };
         let footer = async {
             let metadata = ParquetMetaDataReader::new()
                 .with_page_index_policy(PageIndexPolicy::Skip)
                 .with_prefetch_hint(Some(FOOTER_GUESS))
-                .load_and_finish(FooterReader(&location), bytes)
+                .load_and_finish(FooterReader(&object), object.bytes())
                 .await?;
             ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new())
         };
         let footer = AssertUnwindSafe(footer).catch_unwind().await.unwrap_or_else(|_| Err(decoder_failed()));
         let footer = footer.map_err(|error| match store_error(&error) {
-            Some(cause) => location.failed("read", cause),
+            Some(cause) => object.failed(cause),
             None => not_parquet(error.to_string()),
         })?;
         let columns = FileColumns::find(footer.schema(), names, &file)?;
-        Ok(Self { location, footer, columns })
+        Ok(Self { object, footer, columns })
     }
 
     /// Rows of every row group.
@@ -79,9 +78,9 @@ impl ParquetFile {
     /// Reads the needed columns of a row group, in concurrent ranged reads.
     ///
     /// # Errors
-    /// [`DatasetError::ReadRowGroup`] from the store, [`DatasetError::DamagedRowGroup`] from the decoder.
+    /// [`DatasetError::ReadRowGroup`] from the store, [`DatasetError::Changed`], [`DatasetError::DamagedRowGroup`] from the decoder.
     pub(crate) async fn fetch(&self, row_group: u32) -> Result<EncodedRowGroup> {
-        let file = self.location.to_string();
+        let file = self.object.location().to_string();
         let damaged = |error: ParquetError| damaged(&file, row_group, &error);
         let rows = self.row_groups().get(row_group as usize).copied().unwrap_or_default();
         let schema = self.footer.metadata().file_metadata().schema_descr();
@@ -98,11 +97,13 @@ impl ParquetFile {
                 DecodeResult::Data(reader) => break Some(reader),
                 DecodeResult::Finished => break None,
                 DecodeResult::NeedsData(ranges) => {
-                    let read = self.location.store().get_ranges(self.location.path(), &ranges).await;
-                    let read = read.map_err(|error| DatasetError::ReadRowGroup {
-                        file: file.clone(),
-                        row_group,
-                        reason: error.to_string(),
+                    let read = self.object.read_ranges(&ranges).await;
+                    let read = read.map_err(|error| {
+                        self.object.changed(&error).unwrap_or_else(|| DatasetError::ReadRowGroup {
+                            file: file.clone(),
+                            row_group,
+                            reason: error.to_string(),
+                        })
                     })?;
                     guarded(|| decoder.push_ranges(ranges, read)).map_err(damaged)?;
                 }
@@ -155,11 +156,11 @@ fn store_error(error: &ParquetError) -> Option<&object_store::Error> {
 }
 
 /// Ranged reads for the footer reader.
-struct FooterReader<'a>(&'a Location);
+struct FooterReader<'a>(&'a PinnedObject);
 
 impl MetadataFetch for FooterReader<'_> {
     fn fetch(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
-        let read = self.0.store().get_range(self.0.path(), range);
+        let read = self.0.read(range);
         async move { read.await.map_err(|error| ParquetError::External(Box::new(error))) }.boxed()
     }
 }

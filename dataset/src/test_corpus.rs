@@ -30,7 +30,7 @@ pub(crate) fn manifest(files: &[&[u32]]) -> Manifest {
         etag: None,
         row_groups: rows.to_vec(),
     };
-    Manifest { files: files.iter().enumerate().map(file).collect() }
+    Manifest::of(files.iter().enumerate().map(file).collect())
 }
 
 /// Rows of a file to write: pictures of one colour each, captions of known words.
