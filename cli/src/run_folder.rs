@@ -56,8 +56,7 @@ impl RunFolder {
                 tracing::info!(done, total, "footers read");
             }
         };
-        let manifest =
-            Manifest::open_sources(&config.data.corpus(), &config.data.columns, &opened).await?;
+        let manifest = Manifest::open_sources(&config.data.corpus(), &config.data.columns, &opened).await?;
         let manifest_hash = manifest.digest();
         let hash = config_hash(&worker);
         let continued = match stored {

@@ -30,15 +30,15 @@ impl RecordedRowGroup {
     /// In words, if there are some that do not belong to the file's row groups.
     pub(crate) fn of(footer: &ParquetMetaData, file_bytes: u64) -> Result<Vec<Self>, String> {
         let entries = footer.file_metadata().key_value_metadata().into_iter().flatten();
-        let Some(text) = entries.filter(|entry| entry.key == ROW_GROUPS).find_map(|entry| entry.value.as_ref())
+        let Some(text) =
+            entries.filter(|entry| entry.key == ROW_GROUPS).find_map(|entry| entry.value.as_ref())
         else {
             return Ok(Vec::new());
         };
         let records: Vec<Self> =
             serde_json::from_str(text).map_err(|error| format!("`{ROW_GROUPS}` in its footer: {error}"))?;
-        let inside = |record: &Self| {
-            record.offset.checked_add(record.bytes).is_some_and(|end| end <= file_bytes)
-        };
+        let inside =
+            |record: &Self| record.offset.checked_add(record.bytes).is_some_and(|end| end <= file_bytes);
         if records.len() != footer.num_row_groups() || !records.iter().all(inside) {
             return Err(format!("`{ROW_GROUPS}` in its footer does not describe its row groups"));
         }

@@ -123,7 +123,8 @@ mod tests {
     #[tokio::test]
     async fn footers_open_as_a_corpus_of_that_size() {
         let folder = tempfile::tempdir().unwrap();
-        let corpus = SimulatedCorpus { files: 30, row_groups: 10, rows_per_group: 993, bytes_per_row: 60_000 };
+        let corpus =
+            SimulatedCorpus { files: 30, row_groups: 10, rows_per_group: 993, bytes_per_row: 60_000 };
         corpus.write(folder.path()).unwrap();
         let pattern = format!("{}/*.parquet", folder.path().display());
         let manifest = Manifest::open(&[pattern], &ColumnNames::default()).await.unwrap();
@@ -135,8 +136,12 @@ mod tests {
     #[test]
     fn a_size_that_cannot_be_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let corpus =
-            SimulatedCorpus { files: 1, row_groups: 10, rows_per_group: 1 << 30, bytes_per_row: u64::MAX / 4 };
+        let corpus = SimulatedCorpus {
+            files: 1,
+            row_groups: 10,
+            rows_per_group: 1 << 30,
+            bytes_per_row: u64::MAX / 4,
+        };
         assert!(matches!(corpus.write(folder.path()), Err(DatasetError::Setting(_))));
     }
 }

@@ -178,7 +178,10 @@ fn serve(mut client: TcpStream, link: &Link) -> std::io::Result<()> {
 
 fn refuse(client: &mut TcpStream, status: u16) -> std::io::Result<()> {
     let body = "<?xml version=\"1.0\"?><Error><Code>SlowDown</Code><Message>on purpose</Message></Error>";
-    let head = format!("HTTP/1.1 {status} On Purpose\r\nContent-Type: application/xml\r\nContent-Length: {}", body.len());
+    let head = format!(
+        "HTTP/1.1 {status} On Purpose\r\nContent-Type: application/xml\r\nContent-Length: {}",
+        body.len()
+    );
     write_message(client, &Message { head: closing(&head), body: body.into() })?;
     client.shutdown(Shutdown::Both)
 }

@@ -115,7 +115,9 @@ impl DataSettings {
         }
         for (name, source) in &self.sources {
             if source.files.is_empty() {
-                return refuse(format!("data.sources.{name}.files is empty: name the source's Parquet files"));
+                return refuse(format!(
+                    "data.sources.{name}.files is empty: name the source's Parquet files"
+                ));
             }
             if source.weight.is_some_and(|weight| !(weight.is_finite() && weight > 0.0)) {
                 return refuse(format!(

@@ -416,7 +416,8 @@ mod tests {
 
     #[test]
     fn sources_have_names_of_their_own() {
-        let file = "[data.sources.coco]\nfiles = [\"c/*.parquet\"]\nweight = 3\n[data.sources.web]\nfiles = []\n";
+        let file =
+            "[data.sources.coco]\nfiles = [\"c/*.parquet\"]\nweight = 3\n[data.sources.web]\nfiles = []\n";
         let mut layers = layers_of(file).unwrap();
         layers.apply_arguments(&["data.sources.web.files=[\"w.parquet\"]".to_owned()]).unwrap();
         let loaded = layers.finish().unwrap();
@@ -425,7 +426,9 @@ mod tests {
         let corpus = loaded.config.data.corpus();
         let shown: Vec<_> = corpus.iter().map(|s| (s.name.as_str(), s.files.len(), s.weight)).collect();
         assert_eq!(shown, [("coco", 1, Some(3.0)), ("web", 1, None)]);
-        assert!(loaded.settings.iter().all(|setting| !super::super::reference::about(&setting.key).is_empty()));
+        assert!(
+            loaded.settings.iter().all(|setting| !super::super::reference::about(&setting.key).is_empty())
+        );
 
         let text = message(layers_of("[data.sources.coco]\nfile = [\"a\"]\n"));
         assert!(text.contains("data.sources.coco.file") && text.contains("run.toml:2"), "{text}");

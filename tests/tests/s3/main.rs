@@ -15,7 +15,9 @@ use weed::Weed;
 #[test]
 fn a_real_server_and_its_faults() {
     let Some(server) = Weed::start() else {
-        println!("skipped: no SeaweedFS here; `tests/s3-server` fetches it, or name its `weed` in BLIP2_WEED");
+        println!(
+            "skipped: no SeaweedFS here; `tests/s3-server` fetches it, or name its `weed` in BLIP2_WEED"
+        );
         return;
     };
     let proxy = weed::free_address();

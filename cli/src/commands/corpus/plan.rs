@@ -128,7 +128,11 @@ pub(super) async fn run(arguments: PlanArguments) -> Result<Exit, CliError> {
     let open_seconds = began.elapsed().as_secs_f64();
     let json = arguments.json;
     let found = simulation::on_thread(move || measured(&arguments, &config, &manifest, open_seconds)).await?;
-    if json { print_json(&found)? } else { print_text(&report(&found))? }
+    if json {
+        print_json(&found)?
+    } else {
+        print_text(&report(&found))?
+    }
     Ok(Exit::Done)
 }
 

@@ -68,7 +68,10 @@ pub(super) fn report(found: &PlanReport) -> String {
             ("rows located a second, in order", format!("{:.2e}", speed.locate_per_s)),
             ("rows located a second, anywhere", format!("{:.2e}", speed.locate_anywhere_per_s)),
             ("seconds to plan and locate a far step", format!("{:.4}", speed.resume_seconds)),
-            ("memory of this process, at most", speed.bytes.map_or("?".to_owned(), |bytes| size(bytes as f64))),
+            (
+                "memory of this process, at most",
+                speed.bytes.map_or("?".to_owned(), |bytes| size(bytes as f64)),
+            ),
         ]
     });
     for (name, value) in lines.into_iter().chain(speed) {

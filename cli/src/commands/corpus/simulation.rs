@@ -37,7 +37,10 @@ pub(super) fn speed(manifest: &Manifest, key: PlanKey, slots: u32, window: u32) 
     let mut position = 0;
     let in_order = rate(|| {
         position += 1;
-        plan.locate((position / 8 % u64::from(slots)) as u32, position / 8 / u64::from(slots) * 8 + position % 8)
+        plan.locate(
+            (position / 8 % u64::from(slots)) as u32,
+            position / 8 / u64::from(slots) * 8 + position % 8,
+        )
     });
     let mut rng = KeyedRng::new(key.seed, "positions to measure", &[]);
     let anywhere = rate(|| {
