@@ -25,10 +25,11 @@ fn recorded(rows: &[Row]) -> Vec<u8> {
     let mut writer = ArrowWriter::try_new(Vec::new(), batch(rows).schema(), None).expect("a writer");
     let mut records = Vec::new();
     for group in rows.chunks(20) {
-        // The first row group begins after the magic number.
-        let start = writer.inner().len().max(4);
+        writer.sync().expect("memory takes it");
+        let start = writer.inner().len();
         writer.write(&batch(group)).expect("rows are written");
         writer.flush().expect("a row group ends");
+        writer.sync().expect("memory takes it");
         let content = &writer.inner()[start..];
         records.push(serde_json::json!({
             "offset": start,

@@ -8,6 +8,17 @@ use std::time::{Duration, Instant};
 /// The credentials it knows.
 pub(crate) const KEY: &str = "tester";
 pub(crate) const SECRET: &str = "only-for-tests";
+/// Its ports, that for S3 first.
+const PORTS: [&str; 8] = [
+    "s3.port",
+    "s3.port.grpc",
+    "master.port",
+    "master.port.grpc",
+    "volume.port",
+    "volume.port.grpc",
+    "filer.port",
+    "filer.port.grpc",
+];
 /// It starts within this, or not at all.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -36,15 +47,13 @@ impl Weed {
         command.args(["-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=40"]);
         command.arg(format!("-dir={}", data.display()));
         command.arg(format!("-s3.config={}", identities.display()));
-        let address = free_address();
-        let s3_port = address.port();
-        for port in ["master.port", "volume.port", "filer.port", "master.port.grpc", "volume.port.grpc"] {
-            command.arg(format!("-{port}={}", free_address().port()));
+        let addresses = free_addresses(PORTS.len());
+        for (port, address) in PORTS.iter().zip(&addresses) {
+            command.arg(format!("-{port}={}", address.port()));
         }
-        for port in ["filer.port.grpc", "s3.port.grpc"] {
-            command.arg(format!("-{port}={}", free_address().port()));
-        }
-        command.arg(format!("-s3.port={s3_port}"));
+        // Services that nobody asks for, on ports of their own choice.
+        command.args(["-s3.port.iceberg=0", "-s3.port.lance=0"]);
+        let address = addresses[0];
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = command.current_dir(folder.path()).spawn().expect("the server starts");
         let mut server = Self { child, address, folder };
@@ -85,8 +94,14 @@ impl Drop for Weed {
 
 /// An address of this machine that nobody uses now.
 pub(crate) fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free address");
-    listener.local_addr().expect("it is bound")
+    free_addresses(1)[0]
+}
+
+/// So many different ones.
+fn free_addresses(count: usize) -> Vec<SocketAddr> {
+    let bind = || TcpListener::bind("127.0.0.1:0").expect("a free address");
+    let listeners: Vec<TcpListener> = std::iter::repeat_with(bind).take(count).collect();
+    listeners.iter().map(|listener| listener.local_addr().expect("it is bound")).collect()
 }
 
 /// `BLIP2_WEED`, or `weed` in the path.
