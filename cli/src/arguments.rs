@@ -177,8 +177,10 @@ pub(crate) enum CheckpointCommand {
     Verify(CheckpointTarget),
     /// Print one BLAKE3 over all trainable parameters, in path order, and the step.
     Digest(CheckpointTarget),
-    /// Write a folder that Hugging Face `transformers` loads.
+    /// Write a folder that Hugging Face `transformers` loads, or a file that LAVIS loads.
     Export(ExportArguments),
+    /// Make a run whose first checkpoint is published weights; `train --resume` starts from them.
+    Import(ImportArguments),
 }
 
 #[derive(Debug, Args)]
@@ -195,9 +197,76 @@ pub(crate) struct CheckpointTarget {
 pub(crate) struct ExportArguments {
     #[command(flatten)]
     pub(crate) checkpoint: CheckpointTarget,
-    /// Folder to write; it must not exist yet.
-    #[arg(long, value_name = "DIR")]
+    /// Folder to write, or with `--layout lavis` a file that ends in .pth or .safetensors; it must not exist yet.
+    #[arg(long, value_name = "PATH")]
     pub(crate) out: PathBuf,
+    /// What to write.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) layout: LayoutArgument,
+    /// Numbers of the weights.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) dtype: PrecisionArgument,
+    /// Largest weight file of a folder, e.g. 500MB; larger models are written in shards.
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = parse_size)]
+    pub(crate) shard_size: u64,
+}
+
+/// A published layout.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LayoutArgument {
+    /// `Blip2ForConditionalGeneration` with its processor, from a stage-2 checkpoint.
+    #[default]
+    Huggingface,
+    /// `Blip2ForImageTextRetrieval` with its processor, from a stage-1 checkpoint.
+    Retrieval,
+    /// LAVIS's names: what the checkpoint's stage trains.
+    Lavis,
+}
+
+/// Numbers of written weights.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrecisionArgument {
+    /// Float32, as trained.
+    #[default]
+    F32,
+    /// Half precision.
+    F16,
+    /// The upper half of float32.
+    Bf16,
+}
+
+/// A number of bytes with a decimal unit.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let factor = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 1,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        unit => return Err(format!("unit `{unit}` is unknown; use B, KB, MB or GB")),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| format!("`{text}` is not a size like 5GB"))?;
+    number
+        .checked_mul(factor)
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| format!("`{text}` is not a usable size"))
+}
+
+/// Published weights become the first checkpoint of a new run.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// Folder or URL of the run to make: its configuration is that of `--config`, with this root.
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+    /// The weights: a folder of `Blip2ForConditionalGeneration` (stage 2) or `Blip2ForImageTextRetrieval` (stage 1),
+    /// or LAVIS's file (.pth or .safetensors) of either stage.
+    #[arg(long, value_name = "FOLDER_OR_FILE")]
+    pub(crate) from: PathBuf,
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// Print the result as a JSON line.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use blip2_dataset::{RgbImage, Sample};
 use blip2_model::generate::GenerateOptions;
-use blip2_worker::export::hugging_face;
+use blip2_worker::export::{ExportOptions, Layout, export as write_layout};
 use blip2_worker::{Captioner, NamedState};
 use image::ImageFormat;
 
@@ -71,7 +71,7 @@ fn compute(
     }
     if let Some(state) = &ends.stage2 {
         measured.caption_losses = Some(caption_losses(&worker, state, samples)?);
-        hugging_face(&worker, state, export)?;
+        write_layout(&worker, state, Layout::HuggingFace, &ExportOptions::default(), export)?;
         measured.pictures = captioned(config, samples, export)?;
     }
     measured.digest =

@@ -158,6 +158,22 @@ impl Embedding {
     }
 }
 
+impl Embedding {
+    /// The table with `rows` rows; the new ones are the mean of the others, so that no new token is ever likelier
+    /// than the likeliest of the old where the table is an output map.
+    pub(crate) fn grown(&self, rows: usize) -> Self {
+        Self { weight: grown(&self.weight, rows) }
+    }
+}
+
+/// A table `[rows, width]` with additional rows, each the mean of the others.
+pub(crate) fn grown(table: &Param<Tensor<2>>, rows: usize) -> Param<Tensor<2>> {
+    let table = table.val();
+    let [present, width] = table.dims();
+    let mean = table.clone().mean_dim(0).expand([rows.saturating_sub(present), width]);
+    Param::from_tensor(Tensor::cat(vec![table, mean], 0))
+}
+
 impl NamedTensors for Embedding {
     fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
         visitor.visit(&join(prefix, "weight"), &mut self.weight)

@@ -6,7 +6,7 @@
 //! - [`vision`]: frozen image encoders in the EVA and the CLIP layout.
 //! - [`qformer`]: the Querying Transformer; [`stage1`] and [`stage2`] train it.
 //! - [`language_model`]: the frozen language models behind one interface: [`opt`], [`t5`], [`llama`].
-//! - [`clip`]: the reference retriever.
+//! - [`clip`]: the reference retriever and ranker; [`blip`]: captioner and filter, for curation.
 //! - [`tensors`]: every tensor under its published name: the one description that loading, saving,
 //!   optimising and exchanging gradients share. [`weights`] reads files, [`export`] writes them.
 //! - [`tape`], [`parts`]: a backward pass in segments, and the parts of the gradient it completes one by one.
@@ -15,6 +15,7 @@
 //! Weights keep PyTorch's layout (`Linear` weights are `[out, in]`), so that no file is transposed.
 
 mod activation;
+pub mod blip;
 pub mod blip2;
 mod cache;
 mod causal;

@@ -135,6 +135,7 @@ impl FlatLayout {
             name: name.into(),
             shape: Vec::new(),
             tried: vec![name.into()],
+            hint: String::new(),
         })
     }
 

@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use blip2_dataset::{KeyedRng, TextEncoder, TextEncoding};
+use blip2_model::hf_config::tokenizer_json;
 use blip2_model::optimizer::{AdamW, Schedule};
 use blip2_model::qformer::QFormerConfig;
 use blip2_model::stage1;
-use blip2_model::weights::InitialValues;
+use blip2_model::weights::{InitialValues, is_gguf};
 use burn::tensor::Device;
 
-use crate::config::{GradientMode, ModelSettings, OptimizerSettings, WorkerConfig};
+use crate::config::{GradientMode, ModelSettings, OptimizerSettings};
 use crate::error::{Result, WorkerError};
 
 /// The token that starts a caption in the captioning loss.
@@ -92,20 +93,13 @@ pub(crate) fn qformer_text(settings: &ModelSettings, length: usize) -> Result<(A
     Ok((Arc::new(encoder), start as i32))
 }
 
-/// The language model's tokenizer: prompt, caption and the newline that ends it.
-pub(crate) fn language_text(config: &WorkerConfig, pad_id: u32) -> Result<Arc<TextEncoder>> {
-    let encoding = TextEncoding {
-        length: config.stage2.text_length,
-        prefix: prompt_prefix(&config.stage2.prompt),
-        suffix: "\n".into(),
-        pad_id,
-    };
-    Ok(Arc::new(TextEncoder::open(Path::new(&config.model.language_model), encoding)?))
-}
-
-/// The prompt as it stands before a caption.
-fn prompt_prefix(prompt: &str) -> String {
-    if prompt.is_empty() { String::new() } else { format!("{prompt} ") }
+/// The tokenizer of a language model: that of its folder, or the one inside a GGUF file.
+pub(crate) fn tokenizer(language_model: &Path, encoding: TextEncoding) -> Result<TextEncoder> {
+    if !is_gguf(language_model) {
+        return Ok(TextEncoder::open(language_model, encoding)?);
+    }
+    let content = tokenizer_json(language_model)?.to_string();
+    Ok(TextEncoder::from_json(content.as_bytes(), language_model, encoding)?)
 }
 
 /// Initial values drawn by the run's seed and the tensor's name.

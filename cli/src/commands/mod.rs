@@ -8,6 +8,7 @@ pub(crate) mod coordinator;
 pub(crate) mod corpus;
 pub(crate) mod eval;
 pub(crate) mod generate;
+pub(crate) mod import;
 pub(crate) mod quickstart;
 pub(crate) mod status;
 pub(crate) mod train;

@@ -3,6 +3,7 @@
 mod config;
 mod tokens;
 
+pub use config::PublishedQFormer;
 pub(crate) use config::QFormerSection;
 use config::read_qformer_config;
 pub use tokens::PromptTokens;

@@ -20,14 +20,21 @@ use burn::tensor::{Device, Int, Tensor};
 use crate::ModelError;
 use crate::generate::{GenerateOptions, generate};
 use crate::hf_config::FolderConfig;
-use crate::llama::{LLAMA_PREFIX, Llama};
-use crate::opt::{OPT_PREFIX, Opt};
-use crate::t5::{T5, T5_PREFIX, T5Decoder};
+use crate::llama::{LLAMA_PREFIX, Llama, LlamaConfig};
+use crate::opt::{OPT_PREFIX, Opt, OptConfig};
+use crate::t5::{T5, T5_PREFIX, T5Config, T5Decoder};
 use crate::tensors::{NamedTensors, TensorVisitor};
 use decoder::CausalDecoder;
 
 /// The longest inputs that T5 was trained on; it has no table of positions that would end.
 const T5_POSITIONS: usize = 512;
+
+fn unknown(config: &FolderConfig, model_type: &str) -> ModelError {
+    config.error(format!("the language model is of type `{model_type}`: opt, t5 and llama are supported"))
+}
+
+/// Vocabularies are raised to multiples of this.
+const VOCABULARY_STEP: usize = 64;
 
 /// A frozen language model of one of the families.
 #[derive(Debug, Clone)]
@@ -70,12 +77,33 @@ impl LanguageModel {
             "opt" => Opt::open(folder, device).map(Self::Opt),
             "t5" => T5::open(folder, device).map(Self::T5),
             "llama" => Llama::open(folder, device).map(Self::Llama),
-            other => {
-                let reason =
-                    format!("the language model is of type `{other}`: opt, t5 and llama are supported");
-                Err(config.error(reason))
-            }
+            other => Err(unknown(&config, other)),
         }
+    }
+
+    /// The dropout probability of the model's own training, for [`LanguageModel::training_loss`]; `None` for a
+    /// family whose dropout is not built.
+    pub fn dropout(&self) -> Option<f64> {
+        match self {
+            Self::Opt(model) => Some(model.config().dropout),
+            // Published without dropout.
+            Self::Llama(_) => Some(0.0),
+            Self::T5(_) => None,
+        }
+    }
+
+    /// Width of the embeddings of the language model in a folder or GGUF file; its weights are not read.
+    ///
+    /// # Errors
+    /// A kind of model that is not one of the families.
+    pub fn width_of(folder: &Path) -> Result<usize, ModelError> {
+        let config = FolderConfig::open(folder)?;
+        Ok(match config.language_model().1 {
+            "opt" => OptConfig::read(&config)?.width,
+            "t5" => T5Config::read(&config)?.width,
+            "llama" => LlamaConfig::read(&config)?.width,
+            other => return Err(unknown(&config, other)),
+        })
     }
 
     /// The `model_type` of the family.
@@ -120,6 +148,20 @@ impl LanguageModel {
             Self::Opt(model) => model.config().into(),
             Self::T5(model) => model.config().into(),
             Self::Llama(model) => model.config().into(),
+        }
+    }
+
+    /// Raises the vocabulary to at least `tokens`, in steps of 64 as published models do. The new tokens' vectors
+    /// are the mean of the others.
+    pub fn grow_vocabulary(&mut self, tokens: usize) {
+        if tokens <= self.special_tokens().vocab_size {
+            return;
+        }
+        let rows = tokens.next_multiple_of(VOCABULARY_STEP);
+        match self {
+            Self::Opt(model) => model.grow_vocabulary(rows),
+            Self::T5(model) => model.grow_vocabulary(rows),
+            Self::Llama(model) => model.grow_vocabulary(rows),
         }
     }
 
@@ -185,6 +227,20 @@ impl LanguageModel {
                 generate(&mut T5Decoder::new(model, inputs_embeds, attention_mask)?, &start, options)
             }
         }
+    }
+}
+
+/// Refuses a folder whose `config.json` is not that of a supported language model; reads no weights.
+///
+/// # Errors
+/// Another kind of model, or a variant that is not supported, named with its field.
+pub fn check_family(folder: &Path) -> Result<(), ModelError> {
+    let config = FolderConfig::open(folder)?;
+    match config.language_model().1 {
+        "opt" => OptConfig::read(&config).map(drop),
+        "t5" => T5Config::read(&config).map(drop),
+        "llama" => LlamaConfig::read(&config).map(drop),
+        other => Err(unknown(&config, other)),
     }
 }
 

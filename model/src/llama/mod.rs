@@ -19,7 +19,7 @@ use crate::cache::KeyValueCache;
 use crate::causal::{causal_mask, check_sequence, token_positions};
 use crate::hf_config::FolderConfig;
 use crate::language_model::CausalModel;
-use crate::layers::{Embedding, Linear, RmsNorm, linear};
+use crate::layers::{Embedding, Linear, RmsNorm, grown, linear};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::weights::{WeightSource, load};
 use layer::LlamaLayer;
@@ -67,6 +67,15 @@ impl Llama {
         let source = WeightSource::open_huggingface(folder)?;
         load(&mut model, LLAMA_PREFIX, &source, device)?;
         Ok(model)
+    }
+
+    /// Raises the vocabulary to `rows` tokens that no text has.
+    pub(crate) fn grow_vocabulary(&mut self, rows: usize) {
+        self.embed_tokens = self.embed_tokens.grown(rows);
+        if let Some(head) = &mut self.lm_head {
+            head.weight = grown(&head.weight, rows);
+        }
+        self.config.vocab_size = rows;
     }
 
     /// The sizes and special tokens.

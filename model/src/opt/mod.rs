@@ -16,7 +16,7 @@ use crate::causal::{causal_mask, check_sequence, token_positions};
 use crate::dropout::Dropout;
 use crate::hf_config::FolderConfig;
 use crate::language_model::CausalModel;
-use crate::layers::{Embedding, LayerNorm, Linear, linear};
+use crate::layers::{Embedding, LayerNorm, Linear, grown, linear};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::weights::{WeightSource, load};
 use layer::{LAYER_NORM_EPS, OptLayer};
@@ -69,6 +69,15 @@ impl Opt {
         let source = WeightSource::open_huggingface(folder)?;
         load(&mut model, OPT_PREFIX, &source, device)?;
         Ok(model)
+    }
+
+    /// Raises the vocabulary to `rows` tokens that no text has.
+    pub(crate) fn grow_vocabulary(&mut self, rows: usize) {
+        self.embed_tokens = self.embed_tokens.grown(rows);
+        if let Some(head) = &mut self.lm_head {
+            head.weight = grown(&head.weight, rows);
+        }
+        self.config.vocab_size = rows;
     }
 
     /// The sizes and special tokens.

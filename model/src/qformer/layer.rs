@@ -13,14 +13,14 @@ use crate::tensors::{NamedTensors, TensorVisitor, join};
 
 /// `norm(x + dropout(down(gelu(up(x)))))`.
 #[derive(Module, Debug)]
-struct FeedForward {
+pub(crate) struct FeedForward {
     up: Linear,
     down: Linear,
     norm: LayerNorm,
 }
 
 impl FeedForward {
-    fn new(config: &QFormerConfig, device: &Device) -> Self {
+    pub(crate) fn new(config: &QFormerConfig, device: &Device) -> Self {
         Self {
             up: Linear::new(config.hidden, config.intermediate, true, device),
             down: Linear::new(config.intermediate, config.hidden, true, device),
@@ -28,12 +28,12 @@ impl FeedForward {
         }
     }
 
-    fn forward(&self, x: Tensor<3>, dropout: &mut Dropout) -> Tensor<3> {
+    pub(crate) fn forward(&self, x: Tensor<3>, dropout: &mut Dropout) -> Tensor<3> {
         let inner = self.down.forward(gelu(self.up.forward(x.clone())));
         self.norm.forward(dropout.forward(inner) + x)
     }
 
-    fn visit_named<V: TensorVisitor>(
+    pub(crate) fn visit_named<V: TensorVisitor>(
         &mut self,
         prefix: &str,
         suffix: &str,

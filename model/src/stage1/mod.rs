@@ -95,6 +95,11 @@ impl Stage1Model {
         })
     }
 
+    /// Width of the contrastive space.
+    pub fn embed_dim(&self) -> usize {
+        self.vision_proj.weight.lazy_shape()[0]
+    }
+
     /// Initial values: random, then BERT's where `bert` is given; query parts start as the text parts'.
     ///
     /// A word table with fewer rows than the model's fills the first rows; the position table may be longer.

@@ -17,7 +17,7 @@ use crate::ModelError;
 use crate::cache::KeyValueCache;
 use crate::causal::{causal_mask, check_sequence};
 use crate::hf_config::FolderConfig;
-use crate::layers::{BLOCKED, Embedding, Linear, linear};
+use crate::layers::{BLOCKED, Embedding, Linear, grown, linear};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::weights::{WeightSource, load};
 use stack::{Encoded, Stack};
@@ -70,6 +70,15 @@ impl T5 {
         let mut model = Self::new(&config, device)?;
         load(&mut model, T5_PREFIX, &source, device)?;
         Ok(model)
+    }
+
+    /// Raises the vocabulary to `rows` tokens that no text has.
+    pub(crate) fn grow_vocabulary(&mut self, rows: usize) {
+        self.shared = self.shared.grown(rows);
+        if let Some(head) = &mut self.lm_head {
+            head.weight = grown(&head.weight, rows);
+        }
+        self.config.vocab_size = rows;
     }
 
     /// The sizes and special tokens.
