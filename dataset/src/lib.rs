@@ -67,6 +67,7 @@ mod columns;
 mod coverage;
 mod error;
 mod image_decode;
+mod ingest;
 mod loader;
 mod manifest;
 mod parquet_file;
@@ -85,7 +86,11 @@ pub use columns::ColumnNames;
 pub use coverage::Coverage;
 pub use error::{DatasetError, Result};
 pub use image::RgbImage;
-pub use image_decode::decode_image;
+pub use image_decode::{decode_image, image_dimensions};
+pub use ingest::{
+    IngestSettings, IngestSummary, IngestedRowGroup, MAX_CAPTION_BYTES, RejectReason, Share, SourceKind,
+    ingest,
+};
 pub use loader::{Loader, LoaderSettings, LoaderSpec, SlotBatch, StepBatch};
 pub use manifest::{Manifest, ManifestFile};
 pub use plan::{PartId, Plan, PlanKey, RowAddress, RowGroupId};

@@ -14,7 +14,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Parq
 use parquet::arrow::async_reader::MetadataFetch;
 use parquet::arrow::push_decoder::ParquetPushDecoderBuilder;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
 use crate::columns::{ColumnNames, FileColumns, RowGroup};
 use crate::error::{DatasetError, Result};
@@ -67,6 +67,17 @@ impl ParquetFile {
         Ok(Self { location, footer, columns })
     }
 
+    /// With the pictures' sources, which training does not read.
+    pub(crate) fn with_urls(self, names: &ColumnNames) -> Self {
+        let columns = self.columns.with_url(self.footer.schema(), names);
+        Self { columns, ..self }
+    }
+
+    /// The footer.
+    pub(crate) fn metadata(&self) -> &ParquetMetaData {
+        self.footer.metadata()
+    }
+
     /// Rows of every row group.
     pub(crate) fn row_groups(&self) -> Vec<u32> {
         let rows = |group: &parquet::file::metadata::RowGroupMetaData| {
@@ -81,6 +92,11 @@ impl ParquetFile {
     /// # Errors
     /// [`DatasetError::ReadRowGroup`] from the store, [`DatasetError::DamagedRowGroup`] from the decoder.
     pub(crate) async fn fetch(&self, row_group: u32) -> Result<EncodedRowGroup> {
+        self.fetch_in_batches(row_group, u32::MAX as usize).await
+    }
+
+    /// As [`ParquetFile::fetch`], to be decoded so many rows at a time.
+    pub(crate) async fn fetch_in_batches(&self, row_group: u32, most_rows: usize) -> Result<EncodedRowGroup> {
         let file = self.location.to_string();
         let damaged = |error: ParquetError| damaged(&file, row_group, &error);
         let rows = self.row_groups().get(row_group as usize).copied().unwrap_or_default();
@@ -89,7 +105,7 @@ impl ParquetFile {
             ParquetPushDecoderBuilder::new_with_metadata(self.footer.clone())
                 .with_row_groups(vec![row_group as usize])
                 .with_projection(ProjectionMask::roots(schema, self.columns.projection()))
-                .with_batch_size(rows.max(1) as usize)
+                .with_batch_size((rows.max(1) as usize).min(most_rows))
                 .build()
         };
         let mut decoder = guarded(build).map_err(damaged)?;
@@ -113,6 +129,21 @@ impl ParquetFile {
 }
 
 impl EncodedRowGroup {
+    /// Decodes batch by batch; an error is the last item.
+    pub(crate) fn batches(mut self) -> impl Iterator<Item = Result<RowGroup>> {
+        std::iter::from_fn(move || {
+            let mut reader = self.reader.take()?;
+            match guarded(|| reader.next().transpose().map_err(ParquetError::from)) {
+                Ok(batch) => {
+                    let batch = RowGroup::new(&batch?, &self.columns);
+                    self.reader = Some(reader);
+                    Some(Ok(batch))
+                }
+                Err(error) => Some(Err(damaged(&self.file, self.row_group, &error))),
+            }
+        })
+    }
+
     /// Decompresses and decodes: computation, not for a tokio thread.
     ///
     /// # Errors
@@ -138,7 +169,7 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Resu
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(decoder_failed()))
 }
 
-fn decoder_failed() -> ParquetError {
+pub(crate) fn decoder_failed() -> ParquetError {
     ParquetError::General("its decoder failed on damaged data".into())
 }
 
