@@ -45,7 +45,7 @@ pub(crate) fn simulate(corpus: Corpus, threads: usize) -> Result<Measured, CliEr
         etag: None,
         row_groups: vec![corpus.rows_per_group; corpus.row_groups as usize],
     };
-    let manifest = Manifest { files: (0..corpus.files).map(file).collect() };
+    let manifest = Manifest::of((0..corpus.files).map(file).collect());
     let steps = manifest.rows() / u64::from(SLOTS * BATCH_PER_SLOT);
     let marks: Vec<u64> =
         (CHECKPOINT_EVERY..steps).step_by(CHECKPOINT_EVERY as usize).chain([steps]).collect();
@@ -73,7 +73,7 @@ pub(crate) fn simulate(corpus: Corpus, threads: usize) -> Result<Measured, CliEr
 }
 
 /// The high-water mark of this process's memory.
-fn peak_bytes() -> Option<u64> {
+pub(crate) fn peak_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;

@@ -14,9 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{DatasetError, Result};
 use crate::ingest::row::ReadyRow;
-
-/// Key of the footer's metadata that holds the row groups' records.
-pub(super) const ROW_GROUPS: &str = "blip2.row_groups";
+use crate::row_group_hash::ROW_GROUPS;
 
 /// Length of a page, bytes: a page of pictures is closed when it is longer.
 const PAGE_BYTES: usize = 1 << 20;

@@ -9,8 +9,9 @@ use parquet::file::metadata::KeyValue;
 
 use crate::error::{DatasetError, Result};
 use crate::ingest::IngestSettings;
-use crate::ingest::layout::{IngestedRowGroup, ROW_GROUPS, batch, properties, schema};
+use crate::ingest::layout::{IngestedRowGroup, batch, properties, schema};
 use crate::ingest::row::ReadyRow;
+use crate::row_group_hash::ROW_GROUPS;
 
 /// Bytes of a row besides picture and text.
 const ROW_OVERHEAD: u64 = 128;

@@ -133,7 +133,7 @@ impl Sources {
         let mut pool = StorePool::default();
         let mut locations = Vec::new();
         for source in sources {
-            locations.extend(pool.expand(source).await?);
+            locations.extend(pool.expand(source).await?.into_iter().map(|object| object.location));
         }
         if locations.is_empty() {
             return Err(DatasetError::NoMatch { pattern: "(no source given)".to_owned() });
@@ -224,7 +224,7 @@ async fn pin(location: &Location) -> Result<PinnedSource> {
         return Err(DatasetError::NotFound { location: name });
     };
     // A local file's tag is made of its times, which copies do not share.
-    let etag = etag.filter(|_| name.contains("://"));
+    let etag = etag.filter(|_| !location.is_local());
     Ok(PinnedSource { location: name, bytes, etag })
 }
 

@@ -12,14 +12,15 @@ use crate::ingest::folder::key_of;
 use crate::ingest::row::{Picture, RejectReason, SourceRow};
 use crate::ingest::sources::{RowSender, Rows, from_thread};
 use crate::parquet_file::{EncodedRowGroup, ParquetFile};
-use crate::store::Location;
+use crate::store::{Location, PinnedObject};
 
 /// Rows decoded at a time.
 const BATCH: usize = 64;
 
 /// Opens the file; its footer has to be in order, a damaged row group is one rejected row.
 pub(super) async fn rows(location: Location, bytes: u64, settings: &IngestSettings) -> Result<Rows> {
-    let file = ParquetFile::open(location, bytes, &settings.columns).await?;
+    let file =
+        ParquetFile::open(PinnedObject::look_up(location, bytes, None).await?, &settings.columns).await?;
     let file = Arc::new(file.with_urls(&settings.columns));
     let counts = file.row_groups();
     let starts = counts.iter().scan(0u64, |next, rows| {

@@ -40,7 +40,7 @@ async fn a_job_that_was_killed_after_any_write_ends_with_the_same_bytes() {
     let (sources, settings) = job(&scene);
     scene.ingest(&sources, settings.clone()).await.unwrap();
     let whole = scene.written();
-    assert!(whole.len() > 12, "{:?}", whole.keys());
+    assert!(whole.len() > 10, "{:?}", whole.keys());
     assert!(whole.contains_key("part-000001-0001.parquet") && whole.contains_key("rejected/000002.parquet"));
     let mut names: Vec<_> = whole.keys().cloned().collect();
     names.sort_by_key(|name| order(name));
