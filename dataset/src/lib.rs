@@ -45,6 +45,7 @@
 //!
 //! # The parts
 //! - [`Location`] resolves a path or URL to a store; [`put_create`] is the one write that decides anything.
+//! - [`ingest()`] makes a corpus of what the field publishes; [`survey()`] shows one, [`verify_corpus`] checks one.
 //! - [`Manifest`] and [`ColumnNames`] describe what is in the files.
 //! - [`Plan`] orders the rows: row groups permuted each epoch, sources merged by weight, windows dealt to slots, parts
 //!   permuted.
@@ -67,7 +68,10 @@ mod audit;
 mod columns;
 mod coverage;
 mod error;
+#[cfg(test)]
+mod hostile;
 mod image_decode;
+mod ingest;
 mod loader;
 mod manifest;
 mod parquet_file;
@@ -78,17 +82,23 @@ mod row_group_hash;
 mod samples;
 mod simulated_corpus;
 mod store;
+mod survey;
 #[cfg(test)]
 mod test_corpus;
 mod text;
 mod transform;
+mod verify;
 
 pub use audit::{AuditSpec, RowUses, StageAudit, Substitution, audit_stage};
 pub use columns::ColumnNames;
 pub use coverage::Coverage;
 pub use error::{DatasetError, Result};
 pub use image::RgbImage;
-pub use image_decode::decode_image;
+pub use image_decode::{decode_image, image_dimensions};
+pub use ingest::{
+    IngestSettings, IngestSummary, IngestedRowGroup, MAX_CAPTION_BYTES, RejectReason, Share, SourceKind,
+    ingest,
+};
 pub use loader::{Loader, LoaderSettings, LoaderSpec, SlotBatch, StepBatch};
 pub use manifest::{CorpusSource, Manifest, ManifestFile, ManifestSource};
 pub use plan::quality::{PlanQuality, QualitySpec, plan_quality};
@@ -98,5 +108,7 @@ pub use random::{KeyedPermutation, KeyedRng};
 pub use samples::{EvaluationSet, Sample, read_all};
 pub use simulated_corpus::SimulatedCorpus;
 pub use store::{Location, StoredObject, put_create};
+pub use survey::{Survey, SurveySpec, SurveyedPicture, UnusableRow, survey};
 pub use text::{MAX_CAPTION_WORDS, TextEncoder, TextEncoding, Tokens, clean_caption};
 pub use transform::{CLIP_MEAN, CLIP_STD, EvalTransform, ShortestEdgeTransform, TrainTransform};
+pub use verify::{Finding, FindingKind, VerifySpec, VerifySummary, verify_corpus};

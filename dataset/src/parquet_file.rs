@@ -13,7 +13,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Parq
 use parquet::arrow::async_reader::MetadataFetch;
 use parquet::arrow::push_decoder::ParquetPushDecoderBuilder;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
 use crate::columns::{ColumnNames, FileColumns, RowGroup};
 use crate::error::{DatasetError, Result};
@@ -25,6 +25,12 @@ const FOOTER_GUESS: usize = 64 * 1024;
 
 /// Reads of a row group until its bytes have the recorded hash.
 const HASH_TRIES: u32 = 3;
+
+/// Rows of a row group, at most: more are a footer that lies, or a file to be written anew.
+const MAX_ROWS: i64 = 1 << 24;
+
+/// Bytes of a row group's columns that are decoded at once, at most: what 32-bit offsets can address.
+const MAX_DECODED: i64 = 2 << 30;
 
 /// An open file.
 #[derive(Debug)]
@@ -68,15 +74,27 @@ impl ParquetFile {
             Some(cause) => object.failed(cause),
             None => not_parquet(error.to_string()),
         })?;
+        check_row_counts(footer.metadata()).map_err(not_parquet)?;
         let columns = FileColumns::find(footer.schema(), names, &file)?;
         let recorded = RecordedRowGroup::of(footer.metadata(), object.bytes()).map_err(not_parquet)?;
         Ok(Self { object, footer, columns, recorded })
     }
 
+    /// With the pictures' sources, which training does not read.
+    pub(crate) fn with_urls(self, names: &ColumnNames) -> Self {
+        let columns = self.columns.with_url(self.footer.schema(), names);
+        Self { columns, ..self }
+    }
+
+    /// The footer.
+    pub(crate) fn metadata(&self) -> &ParquetMetaData {
+        self.footer.metadata()
+    }
+
     /// Rows of every row group.
     pub(crate) fn row_groups(&self) -> Vec<u32> {
         let rows = |group: &parquet::file::metadata::RowGroupMetaData| {
-            // A negative or larger count is a damaged footer; the row group then fails to decode.
+            // The counts were checked when the footer was read.
             u32::try_from(group.num_rows()).unwrap_or(u32::MAX)
         };
         self.footer.metadata().row_groups().iter().map(rows).collect()
@@ -87,15 +105,23 @@ impl ParquetFile {
     /// # Errors
     /// [`DatasetError::ReadRowGroup`] from the store, [`DatasetError::Changed`], [`DatasetError::DamagedRowGroup`] from the decoder.
     pub(crate) async fn fetch(&self, row_group: u32) -> Result<EncodedRowGroup> {
+        self.fetch_in_batches(row_group, u32::MAX as usize).await
+    }
+
+    /// As [`ParquetFile::fetch`], to be decoded so many rows at a time.
+    pub(crate) async fn fetch_in_batches(&self, row_group: u32, most_rows: usize) -> Result<EncodedRowGroup> {
         let file = self.object.location().to_string();
         let damaged = |error: ParquetError| damaged(&file, row_group, &error);
         let rows = self.row_groups().get(row_group as usize).copied().unwrap_or_default();
+        if most_rows > rows as usize {
+            self.check_size(row_group).map_err(damaged)?;
+        }
         let schema = self.footer.metadata().file_metadata().schema_descr();
         let build = || {
             ParquetPushDecoderBuilder::new_with_metadata(self.footer.clone())
                 .with_row_groups(vec![row_group as usize])
                 .with_projection(ProjectionMask::roots(schema, self.columns.projection()))
-                .with_batch_size(rows.max(1) as usize)
+                .with_batch_size((rows.max(1) as usize).min(most_rows))
                 .build()
         };
         let mut decoder = guarded(build).map_err(damaged)?;
@@ -114,6 +140,22 @@ impl ParquetFile {
 }
 
 impl ParquetFile {
+    /// Refuses a row group that cannot be decoded at once.
+    fn check_size(&self, row_group: u32) -> Result<(), ParquetError> {
+        let Some(group) = self.footer.metadata().row_groups().get(row_group as usize) else { return Ok(()) };
+        let schema = self.footer.metadata().file_metadata().schema_descr();
+        let mask = ProjectionMask::roots(schema, self.columns.projection());
+        let read = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
+        let bytes = read.fold(0i64, |sum, (_, column)| sum.saturating_add(column.uncompressed_size()));
+        if bytes <= MAX_DECODED {
+            return Ok(());
+        }
+        Err(ParquetError::General(format!(
+            "its columns take {bytes} bytes, more than {MAX_DECODED} are not decoded at once; `blip2 corpus ingest` writes \
+             smaller row groups"
+        )))
+    }
+
     /// Ranges of a row group. Where its hash is recorded, all of it is read and compared, again if need be: what
     /// changed on the way is right the next time.
     async fn read(&self, row_group: u32, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
@@ -147,6 +189,21 @@ impl ParquetFile {
 }
 
 impl EncodedRowGroup {
+    /// Decodes batch by batch; an error is the last item.
+    pub(crate) fn batches(mut self) -> impl Iterator<Item = Result<RowGroup>> {
+        std::iter::from_fn(move || {
+            let mut reader = self.reader.take()?;
+            match guarded(|| reader.next().transpose().map_err(ParquetError::from)) {
+                Ok(batch) => {
+                    let batch = RowGroup::new(&batch?, &self.columns);
+                    self.reader = Some(reader);
+                    Some(Ok(batch))
+                }
+                Err(error) => Some(Err(damaged(&self.file, self.row_group, &error))),
+            }
+        })
+    }
+
     /// Decompresses and decodes: computation, not for a tokio thread.
     ///
     /// # Errors
@@ -167,12 +224,24 @@ impl EncodedRowGroup {
     }
 }
 
+fn check_row_counts(footer: &ParquetMetaData) -> Result<(), String> {
+    for (row_group, metadata) in footer.row_groups().iter().enumerate() {
+        let rows = metadata.num_rows();
+        if !(0..=MAX_ROWS).contains(&rows) {
+            return Err(format!(
+                "row group {row_group} claims to have {rows} rows; at most {MAX_ROWS} are read"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Parquet's decoder panics on some damaged files: a damaged file all the same, not the end of the run.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(decoder_failed()))
 }
 
-fn decoder_failed() -> ParquetError {
+pub(crate) fn decoder_failed() -> ParquetError {
     ParquetError::General("its decoder failed on damaged data".into())
 }
 

@@ -10,7 +10,7 @@ use parquet::file::metadata::ParquetMetaData;
 use serde::Deserialize;
 
 /// Key of the footer's metadata under which the records are, as a JSON list in the order of the row groups.
-const ROW_GROUPS: &str = "blip2.row_groups";
+pub(crate) const ROW_GROUPS: &str = "blip2.row_groups";
 
 /// What a footer records of a row group; whatever else it records of it is not looked at here.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

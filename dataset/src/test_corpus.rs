@@ -22,6 +22,11 @@ pub(crate) fn backbone(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones").join(name)
 }
 
+/// A small JPEG.
+pub(crate) fn one_picture() -> Vec<u8> {
+    Row::good(1).image
+}
+
 /// A manifest of files that are not there, with so many rows in each row group.
 pub(crate) fn manifest(files: &[&[u32]]) -> Manifest {
     let file = |(index, rows): (usize, &&[u32])| ManifestFile {
