@@ -12,6 +12,9 @@ use serde::Deserialize;
 /// Key of the footer's metadata under which the records are, as a JSON list in the order of the row groups.
 pub(crate) const ROW_GROUPS: &str = "blip2.row_groups";
 
+/// Bytes of a row group that is read as one.
+const LONGEST: u64 = 2 << 30;
+
 /// What a footer records of a row group; whatever else it records of it is not looked at here.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct RecordedRowGroup {
@@ -37,8 +40,10 @@ impl RecordedRowGroup {
         };
         let records: Vec<Self> =
             serde_json::from_str(text).map_err(|error| format!("`{ROW_GROUPS}` in its footer: {error}"))?;
-        let inside =
-            |record: &Self| record.offset.checked_add(record.bytes).is_some_and(|end| end <= file_bytes);
+        let inside = |record: &Self| {
+            let end = record.offset.checked_add(record.bytes);
+            record.bytes <= LONGEST && end.is_some_and(|end| end <= file_bytes)
+        };
         if records.len() != footer.num_row_groups() || !records.iter().all(inside) {
             return Err(format!("`{ROW_GROUPS}` in its footer does not describe its row groups"));
         }
@@ -60,5 +65,22 @@ impl RecordedRowGroup {
         let start = usize::try_from(range.start.checked_sub(self.offset)?).ok()?;
         let end = usize::try_from(range.end.checked_sub(self.offset)?).ok()?;
         (start <= end && end <= content.len()).then(|| content.slice(start..end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_cut_out_of_their_row_group_only() {
+        let content = Bytes::from_static(b"0123456789");
+        let record =
+            RecordedRowGroup { offset: 100, bytes: 10, blake3: blake3::hash(&content).to_hex().to_string() };
+        assert!(record.is_of(&content) && !record.is_of(b"012345678"));
+        assert_eq!(record.slice(&content, &(102..105)).unwrap(), Bytes::from_static(b"234"));
+        for outside in [99..105, 105..111, 200..201, 105..104] {
+            assert!(record.slice(&content, &outside).is_none(), "{outside:?}");
+        }
     }
 }

@@ -169,7 +169,9 @@ mod tests {
 
     #[test]
     fn absent_fields_have_the_published_defaults() {
-        let config = read(r#"{"model_type": "blip", "vision_config": {"hidden_size": 1024, "num_attention_heads": 16}}"#);
+        let config = read(
+            r#"{"model_type": "blip", "vision_config": {"hidden_size": 1024, "num_attention_heads": 16}}"#,
+        );
         let config = config.unwrap();
         assert_eq!((config.vision.tokens(), config.text.image_width), (577, 1024));
         assert_eq!((config.start_token, config.end_token, config.projection), (30522, 102, 256));
@@ -181,6 +183,8 @@ mod tests {
         assert!(error(r#"{"model_type": "blip-2"}"#).contains("`blip-2`"));
         assert!(error(r#"{"model_type": "blip", "text_config": {"vocab_size": 99}}"#).contains("30522"));
         assert!(error(r#"{"model_type": "blip", "text_config": {"hidden_act": "relu"}}"#).contains("relu"));
-        assert!(error(r#"{"model_type": "blip", "text_config": {"num_attention_heads": 7}}"#).contains("heads"));
+        assert!(
+            error(r#"{"model_type": "blip", "text_config": {"num_attention_heads": 7}}"#).contains("heads")
+        );
     }
 }

@@ -181,8 +181,7 @@ mod tests {
     /// Small encoders in both layouts, at 224 pixels with patches of 14.
     fn small() -> [ImageEncoder; 2] {
         let device = Device::flex();
-        let eva =
-            EvaConfig { width: 8, depth: 1, heads: 2, intermediate: 8, ..EvaConfig::default() };
+        let eva = EvaConfig { width: 8, depth: 1, heads: 2, intermediate: 8, ..EvaConfig::default() };
         let clip = ClipVisionConfig { width: 8, depth: 1, heads: 2, intermediate: 8, ..clip_large() };
         [
             ImageEncoder::Eva(filled(EvaVit::new(&eva, &device))),

@@ -44,7 +44,8 @@ pub(crate) fn resize_positions(
 
 /// Bicubic resize of a square grid of `channels` values (row-major, channels last).
 fn bicubic(grid: &[f32], from: usize, to: usize, channels: usize, alignment: Alignment) -> Vec<f32> {
-    let taps: Vec<[(usize, f32); 4]> = (0..to).map(|target| source_taps(target, from, to, alignment)).collect();
+    let taps: Vec<[(usize, f32); 4]> =
+        (0..to).map(|target| source_taps(target, from, to, alignment)).collect();
     let mut resized = vec![0.0; to * to * channels];
     for (row, row_taps) in taps.iter().enumerate() {
         for (column, column_taps) in taps.iter().enumerate() {

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use half::f16;
 use ::safetensors::Dtype;
 use ::safetensors::tensor::TensorView;
+use half::f16;
 
 use super::*;
 use crate::layers::Linear;
