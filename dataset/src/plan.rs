@@ -257,8 +257,7 @@ fn sources(
     let total: f64 = weights.iter().sum();
     for (order, (source, weight)) in orders.iter().zip(manifest.sources.iter().zip(&weights)) {
         let uses = weight / total * part_rows as f64 / order.rows() as f64;
-        // Also true for weights that add up to no number.
-        if !(uses <= MOST_USES_IN_A_PART) {
+        if !total.is_finite() || uses > MOST_USES_IN_A_PART {
             return Err(DatasetError::Setting(format!(
                 "the source `{}` has only {} rows and would be used {uses:.0} times in a row with its weight of \
                  {weight}; lower data.sources.{}.weight",

@@ -75,8 +75,8 @@ fn options(url: &Url) -> Vec<(String, String)> {
     let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
     let mut options: Vec<_> =
         [("connect_timeout", CONNECT_TIMEOUT), ("timeout", REQUEST_TIMEOUT)].map(owned).to_vec();
-    if matches!(url.scheme(), "http" | "https") {
-        options.extend((url.scheme() == "http").then(|| owned(("allow_http", "true"))));
+    if url.scheme() == "http" {
+        options.push(owned(("allow_http", "true")));
         return options;
     }
     let ours = |name: &str| ["aws_", "google_", "azure_"].iter().any(|prefix| name.starts_with(prefix));
