@@ -10,6 +10,8 @@
 //! - [`tensors`]: every tensor under its published name: the one description that loading, saving,
 //!   optimising and exchanging gradients share. [`weights`] reads files, [`export`] writes them.
 //! - [`tape`], [`parts`]: a backward pass in segments, and the parts of the gradient it completes one by one.
+//! - [`device`]: devices by name; [`placement`]: frozen matrices in bf16.
+//! - [`fused`]: passes over activations that are one operation on the CPU.
 //! - [`optimizer`]: AdamW on the flat float32 master copy of the trainable tensors.
 //!
 //! Weights keep PyTorch's layout (`Linear` weights are `[out, in]`), so that no file is transposed.
@@ -20,21 +22,27 @@ pub mod blip2;
 mod cache;
 mod causal;
 pub mod clip;
+pub mod device;
 pub mod dropout;
 mod error;
 pub mod export;
 mod feed_forward;
+pub mod fused;
 pub mod generate;
 pub mod hf_config;
 pub mod host;
 pub mod language_model;
 pub mod layers;
+mod linear;
 pub mod llama;
 pub mod loss;
 pub mod opt;
 pub mod optimizer;
 pub mod parts;
+pub mod placement;
 mod projections;
+#[cfg(test)]
+mod published;
 pub mod qformer;
 pub mod stage1;
 pub mod stage2;

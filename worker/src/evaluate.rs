@@ -17,7 +17,7 @@ use image::RgbImage;
 
 use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
-use crate::convert::{device, qformer_text};
+use crate::convert::{device, image_encoder, placement, qformer_text};
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
 use crate::state::{FrozenSizes, StageModel, TrainState};
@@ -67,7 +67,7 @@ impl Evaluator {
     /// Loads the frozen encoder that `config` names.
     pub fn open(config: &WorkerConfig) -> Result<Self> {
         let device = device(&config.train.device)?;
-        let encoder = ImageEncoder::open(config.model.image_encoder.as_ref(), &device)?;
+        let encoder = image_encoder(&config.model, placement(&config.model, &device)?)?;
         Ok(Self { config: config.clone(), device, encoder })
     }
 
@@ -113,7 +113,8 @@ impl Evaluator {
 
     /// Losses of a stage-2 state through the frozen language model.
     pub fn caption_losses(&self, state: &NamedState, samples: &[Sample]) -> Result<CaptionLosses> {
-        let language = Language::open(&self.config, &self.device)?;
+        let place = placement(&self.config.model, &self.device)?;
+        let language = Language::open(&self.config, &place)?;
         let sizes = self.sizes(language.model.width())?;
         let state = TrainState::restore(&self.config, sizes, state, &self.device)?;
         let StageModel::Stage2(stage2) = &state.model else {
@@ -157,9 +158,9 @@ impl Evaluator {
     }
 }
 
-/// Retrieval by a frozen CLIP model: the yardstick.
-pub fn clip_retrieval(folder: &Path, samples: &[Sample]) -> Result<Retrieval> {
-    let device = Device::flex();
+/// Retrieval by a frozen CLIP model on the device that `train.device` names: the yardstick.
+pub fn clip_retrieval(folder: &Path, device_name: &str, samples: &[Sample]) -> Result<Retrieval> {
+    let device = device(device_name)?;
     let clip = Clip::open(folder, &device)?;
     let encoder = TextEncoder::open(folder, TextEncoding::new(CLIP_TEXT_LENGTH, 0))?;
     let (texts, truth) = distinct_captions(samples)?;

@@ -14,7 +14,7 @@ use burn::tensor::Device;
 
 use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
-use crate::convert::{device, qformer_text};
+use crate::convert::{image_encoder, qformer_text};
 use crate::error::{Result, WorkerError};
 use crate::state::{FrozenSizes, StageModel, TrainState};
 
@@ -41,7 +41,8 @@ pub fn export(
     options: &ExportOptions,
     out: &Path,
 ) -> Result<()> {
-    let device = device(&config.train.device)?;
+    // Values are copied and nothing is computed: no GPU is needed, whatever the run is trained on.
+    let device = Device::flex();
     let expected = match layout {
         Layout::HuggingFace => 2,
         Layout::Retrieval => 1,
@@ -51,7 +52,7 @@ pub fn export(
         let reason = format!("this layout needs a stage-{expected} checkpoint: name one of that stage");
         return Err(WorkerError::checkpoint(format!("stage {}", state.stage()), reason));
     }
-    let encoder = ImageEncoder::open(config.model.image_encoder.as_ref(), &device)?;
+    let encoder = image_encoder(&config.model, &device)?;
     let export = Export { config, encoder, options, device };
     match (layout, state.stage()) {
         (Layout::Lavis, 1) => {

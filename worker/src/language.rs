@@ -6,7 +6,7 @@ use std::sync::Arc;
 use blip2_dataset::{KeyedRng, SlotBatch, TextEncoder, TextEncoding, Tokens};
 use blip2_model::language_model::{LanguageModel, Padded, SpecialTokens, Texts, split_caption};
 use blip2_model::loss::{IGNORED, counted};
-use burn::tensor::Device;
+use blip2_model::placement::Placement;
 
 use crate::config::WorkerConfig;
 use crate::convert::tokenizer;
@@ -93,13 +93,13 @@ impl CaptionBatch {
 }
 
 impl Language {
-    /// Loads the model and the tokenizer that `config` names.
+    /// Loads the model that `config` names to a `place` without autodiff, and its tokenizer.
     ///
     /// # Errors
     /// A folder that is no model of the families, or a tokenizer that cannot be used.
-    pub fn open(config: &WorkerConfig, device: &Device) -> Result<Self> {
+    pub fn open(config: &WorkerConfig, place: impl Into<Placement>) -> Result<Self> {
         let folder = Path::new(&config.model.language_model);
-        let model = LanguageModel::open(folder, device)?;
+        let model = LanguageModel::open(folder, place)?;
         let encoder_decoder = matches!(model, LanguageModel::T5(_));
         let encoding = encoding(config, &model.special_tokens(), encoder_decoder);
         let encoder = tokenizer(folder, encoding)?;
@@ -219,6 +219,7 @@ fn encoding(config: &WorkerConfig, tokens: &SpecialTokens, encoder_decoder: bool
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::tensor::Device;
 
     fn config(language_model: &str, prompt: &str) -> WorkerConfig {
         let mut config = WorkerConfig::default();

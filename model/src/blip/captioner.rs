@@ -10,12 +10,13 @@ use super::BlipConfig;
 use super::text::BlipText;
 use super::vision::BlipVision;
 use crate::ModelError;
-use crate::cache::KeyValueCache;
-use crate::causal::causal_mask;
-use crate::generate::{Decoder, GenerateOptions, generate, moved_rows, next_column};
+use crate::cache::{KeyValueCache, follow};
+use crate::causal::{Visible, causal_mask};
+use crate::generate::{Decoder, GenerateOptions, generate, next_column};
 use crate::hf_config::FolderConfig;
 use crate::host::floats;
 use crate::layers::{LayerNorm, Linear, linear};
+use crate::qformer::KeyValue;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::weights::{WeightSource, load};
 
@@ -98,7 +99,7 @@ impl BlipCaptioner {
         }
         let length = ids.dims()[1];
         let image = self.text.image_key_values(&features);
-        let mask = causal_mask(mask, length);
+        let mask = Some(causal_mask(mask, length));
         let hidden = self.text.forward(ids, mask, &mut KeyValueCache::default(), Some(&image))?;
         Ok(self.scores(hidden))
     }
@@ -135,7 +136,7 @@ impl BlipCaptioner {
             image,
             cache: KeyValueCache::default(),
             prompt: &started,
-            rows,
+            pictures: (0..rows).collect(),
             device: features.device(),
         };
         generate(&mut decoder, &vec![started.clone(); rows], &options)
@@ -150,18 +151,18 @@ impl BlipCaptioner {
 /// Pictures and what was written about them; all rows are of one length.
 struct CaptionDecoder<'a> {
     model: &'a BlipCaptioner,
-    image: KeyValueCache,
+    image: Vec<KeyValue>,
     cache: KeyValueCache,
     prompt: &'a [u32],
-    rows: usize,
+    /// The picture that each row is about.
+    pictures: Vec<usize>,
     device: Device,
 }
 
 impl CaptionDecoder<'_> {
     fn read(&mut self, ids: Tensor<2, Int>) -> Result<Vec<f32>, ModelError> {
-        let [rows, length] = ids.dims();
-        let seen = Tensor::ones([rows, self.cache.length() + length], &self.device);
-        let mask = causal_mask(seen, length);
+        let [_, length] = ids.dims();
+        let mask = Visible::to_last(length, None).mask(length, self.cache.length() + length, &self.device);
         let hidden = self.model.text.forward(ids, mask, &mut self.cache, Some(&self.image))?;
         floats(self.model.scores(hidden.narrow(1, length - 1, 1)))
     }
@@ -176,15 +177,17 @@ impl Decoder for CaptionDecoder<'_> {
         self.cache = KeyValueCache::default();
         let prompt: Vec<i32> = self.prompt.iter().map(|id| *id as i32).collect();
         let row = Tensor::<1, Int>::from_ints(prompt.as_slice(), &self.device);
-        self.read(row.unsqueeze::<2>().repeat_dim(0, self.rows))
+        self.read(row.unsqueeze::<2>().repeat_dim(0, self.pictures.len()))
     }
 
     fn advance(&mut self, parents: &[usize], tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
-        if let Some(parents) = moved_rows(parents, self.rows, &self.device) {
-            self.cache.select(&parents);
-            self.image.select(&parents);
+        self.cache.follow(parents);
+        let pictures: Vec<usize> = parents.iter().map(|parent| self.pictures[*parent]).collect();
+        // The beams of a picture see the same of it: they may change places.
+        if pictures != self.pictures {
+            follow(self.image.iter_mut(), parents);
+            self.pictures = pictures;
         }
-        self.rows = tokens.len();
         self.read(next_column(tokens, &self.device))
     }
 }

@@ -12,7 +12,7 @@ use crate::ModelError;
 use crate::cache::KeyValueCache;
 use crate::hf_config::FolderConfig;
 use crate::layers::Linear;
-use crate::qformer::key_mask;
+use crate::qformer::{KeyValue, key_mask};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::weights::{WeightSource, load};
 
@@ -110,13 +110,13 @@ impl BlipRetrieval {
         &self,
         ids: Tensor<2, Int>,
         mask: Tensor<2, Int>,
-        image: Option<&KeyValueCache>,
+        image: Option<&[KeyValue]>,
     ) -> Result<Tensor<2>, ModelError> {
         if ids.dims() != mask.dims() {
             let reason = format!("ids have shape {:?}, their mask {:?}", ids.dims(), mask.dims());
             return Err(ModelError::input("text", reason));
         }
-        let hidden = self.text.forward(ids, key_mask(mask), &mut KeyValueCache::default(), image)?;
+        let hidden = self.text.forward(ids, Some(key_mask(mask)), &mut KeyValueCache::default(), image)?;
         Ok(hidden.narrow(1, 0, 1).squeeze_dim::<2>(1))
     }
 }

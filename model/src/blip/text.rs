@@ -8,7 +8,7 @@ use crate::cache::KeyValueCache;
 use crate::dropout::Dropout;
 use crate::host::ints;
 use crate::layers::{Embedding, LayerNorm};
-use crate::qformer::{AttentionBlock, FeedForward, QFormerConfig};
+use crate::qformer::{AttentionBlock, FeedForward, KeyValue, QFormerConfig};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
 /// Self-attention, attention to the image, feed-forward part; each with residual and norm behind it.
@@ -45,33 +45,33 @@ impl BlipText {
     }
 
     /// What each layer attends to in the image's features `[b, P, Dv]`.
-    pub(super) fn image_key_values(&self, features: &Tensor<3>) -> KeyValueCache {
+    pub(super) fn image_key_values(&self, features: &Tensor<3>) -> Vec<KeyValue> {
         let key_value = |layer: &TextLayer| layer.cross_attention.key_value(features.clone());
-        KeyValueCache::of(self.layers.iter().map(key_value).collect())
+        self.layers.iter().map(key_value).collect()
     }
 
     /// The last layer's output for positions that follow those in `cache`, to which they are added. Without an image the
     /// attention to it is left out.
     ///
     /// # Shapes
-    /// - ids `[b, n]`; mask, added to the scores, `[b, 1, n or 1, cached + n]`; output `[b, n, hidden]`
+    /// - ids `[b, n]`; mask, added to the scores where not all is seen, `[b, 1, n or 1, cached + n]`; output `[b, n, hidden]`
     ///
     /// # Errors
     /// More positions than the table has, or an id outside the vocabulary.
     pub(super) fn forward(
         &self,
         ids: Tensor<2, Int>,
-        mask: Tensor<4>,
+        mask: Option<Tensor<4>>,
         cache: &mut KeyValueCache,
-        image: Option<&KeyValueCache>,
+        image: Option<&[KeyValue]>,
     ) -> Result<Tensor<3>, ModelError> {
         let off = &mut Dropout::off();
         let mut x = self.norm.forward(self.embed(ids, cache.length())?);
         for (index, layer) in self.layers.iter().enumerate() {
             let own = layer.attention.key_value(x.clone());
-            x = layer.attention.forward(x, cache.read(index, own), Some(mask.clone()), off);
+            x = layer.attention.forward(x, &cache.read(index, own), mask.clone(), off);
             if let Some(image) = image {
-                x = layer.cross_attention.forward(x, image.layer(index), None, off);
+                x = layer.cross_attention.forward(x, &image[index], None, off);
             }
             x = layer.feed_forward.forward(x, off);
         }

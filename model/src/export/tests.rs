@@ -11,6 +11,7 @@ use crate::llama::{Llama, LlamaConfig};
 use crate::qformer::QFormerConfig;
 use crate::stage2::Stage2Model;
 use crate::tensors::{FlatLayout, NamedTensors};
+use crate::weights::WeightSource;
 use burn::tensor::{Device, Int, Tensor};
 
 fn asset(name: &str) -> PathBuf {
@@ -112,9 +113,8 @@ fn the_folder_has_what_a_processor_needs() {
     export_blip2(&folder, &mut model("eva-tiny"), &asset("opt-tiny"), &ExportOptions::default()).unwrap();
     let json = |name: &str| crate::hf_config::read_json(&folder.join(name)).unwrap();
     let tokenizer = json("tokenizer.json");
-    let marker = &json("tokenizer_config.json")["extra_special_tokens"]["image_token"];
     let added = tokenizer["added_tokens"].as_array().unwrap();
-    let id = &added.iter().find(|token| token["content"] == *marker).unwrap()["id"];
+    let id = &added.iter().find(|token| token["content"] == "<image>").unwrap()["id"];
     let config = json("config.json");
     assert_eq!(config["image_token_index"], *id);
     assert_eq!(config["text_config"]["eos_token_id"], tokenizer["model"]["vocab"]["Ċ"]);
@@ -141,4 +141,127 @@ fn a_failed_export_leaves_nothing() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("exists"), "{error}");
+}
+
+fn stage1_for(encoder: &ImageEncoder) -> (Stage1Model, QFormerConfig) {
+    let qformer = QFormerConfig::new(encoder.width())
+        .with_hidden(16)
+        .with_layers(2)
+        .with_heads(2)
+        .with_intermediate(24)
+        .with_vocab(40)
+        .with_queries(3);
+    let mut stage1 = Stage1Model::new(&qformer, 8, 1e-6, &Device::flex()).unwrap();
+    fill(&mut stage1, 0.3);
+    (stage1, qformer)
+}
+
+/// Every tensor's values by name, as the source has them.
+fn read_as(layout: &FlatLayout, source: &WeightSource) -> Vec<(String, Vec<u32>)> {
+    let read = |name: &str, shape: &[usize]| source.read(name, shape).unwrap();
+    let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect();
+    (layout.tensors().iter())
+        .filter(|tensor| source.contains(&tensor.name))
+        .map(|tensor| (tensor.name.clone(), bits(read(&tensor.name, &tensor.shape))))
+        .collect()
+}
+
+fn values_of(model: &mut impl NamedTensors) -> (FlatLayout, Vec<(String, Vec<u32>)>) {
+    let layout = FlatLayout::of(model).unwrap();
+    let flat = layout.read(model).unwrap();
+    let bits =
+        |tensor: &crate::tensors::FlatTensor| flat[tensor.range()].iter().map(|v| v.to_bits()).collect();
+    let values = layout.tensors().iter().map(|tensor| (tensor.name.clone(), bits(tensor))).collect();
+    (layout, values)
+}
+
+#[test]
+fn a_retrieval_folder_holds_every_tensor_but_those_of_training() {
+    let mut encoder = ImageEncoder::open(&asset("eva-tiny"), &Device::flex()).unwrap();
+    let (mut stage1, qformer) = stage1_for(&encoder);
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("model");
+    let model = Retriever { encoder: &mut encoder, stage1: &mut stage1, qformer: &qformer };
+    export_retrieval(&folder, model, &asset("qformer-tokenizer"), &ExportOptions::default()).unwrap();
+    let mut model = Retriever { encoder: &mut encoder, stage1: &mut stage1, qformer: &qformer };
+    let (layout, mut want) = values_of(&mut model);
+    let source = WeightSource::open_published(&folder).unwrap();
+    assert!(!source.is_lavis());
+    want.retain(|(name, _)| !DROPPED.iter().any(|dropped| name.starts_with(dropped)));
+    assert!(read_as(&layout, &source) == want);
+    let names: Vec<String> = layout.tensors().iter().map(|tensor| tensor.name.clone()).collect();
+    source.check_unused(&names, &[]).unwrap();
+    let config = crate::hf_config::read_json(&folder.join("config.json")).unwrap();
+    let tokenizer = crate::hf_config::read_json(&folder.join("tokenizer.json")).unwrap();
+    let image = tokenizer["added_tokens"].as_array().unwrap().iter().find(|t| t["content"] == "<image>");
+    assert_eq!(image.unwrap()["id"], config["image_token_index"]);
+    assert_eq!(config["qformer_config"]["use_qformer_text_input"], true);
+    assert_eq!(config["image_text_hidden_size"], 8);
+}
+
+#[test]
+fn lavis_files_read_back_to_the_bit_but_for_the_key_bias() {
+    let mut encoder = ImageEncoder::open(&asset("eva-tiny"), &Device::flex()).unwrap();
+    let ImageEncoder::Eva(eva) = &mut encoder else { panic!("eva-tiny has another layout") };
+    fill(eva, 0.2);
+    let (mut stage1, qformer) = stage1_for(&encoder);
+    let mut model = Retriever { encoder: &mut encoder, stage1: &mut stage1, qformer: &qformer };
+    let (layout, mut want) = values_of(&mut model);
+    for (_, bias) in want.iter_mut().filter(|(name, _)| name.ends_with("attn.qkv.bias")) {
+        let third = bias.len() / 3;
+        bias[third..2 * third].fill(0);
+    }
+    let place = tempfile::tempdir().unwrap();
+    for name in ["a.pth", "a.safetensors"] {
+        let file = place.path().join(name);
+        export_lavis(&file, &mut model, "opt_model", Precision::F32).unwrap();
+        let source = WeightSource::open_published(&file).unwrap();
+        assert!(source.is_lavis());
+        assert!(read_as(&layout, &source) == want, "{name}");
+        assert_eq!(source.shape("temp"), Some(&[][..]));
+        assert!(source.names().any(|name| name == "visual_encoder.blocks.0.attn.q_bias"));
+        let error = export_lavis(&file, &mut model, "opt_model", Precision::F32).unwrap_err().to_string();
+        assert!(error.contains("exists"), "{error}");
+    }
+    let error = export_lavis(&place.path().join("a.bin"), &mut model, "opt_model", Precision::F32);
+    assert!(error.unwrap_err().to_string().contains(".pth or .safetensors"));
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2, "nothing half-written");
+}
+
+#[test]
+fn rounded_weights_read_back_to_the_bit_when_written_again() {
+    let place = tempfile::tempdir().unwrap();
+    let options = ExportOptions { precision: Precision::Bf16, shard_bytes: 60_000 };
+    let (first, second) = (place.path().join("first"), place.path().join("second"));
+    export_blip2(&first, &mut model("eva-tiny"), &asset("opt-tiny"), &options).unwrap();
+    let mut read = Blip2::open(&first, &Device::flex()).unwrap();
+    export_blip2(&second, &mut read, &first, &options).unwrap();
+    let config = crate::hf_config::read_json(&first.join("config.json")).unwrap();
+    assert_eq!(config["dtype"], "bfloat16");
+    let mut names: Vec<_> = fs::read_dir(&first).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert!(names.len() > 8, "several shards: {names:?}");
+    for name in names {
+        let (a, b) = (fs::read(first.join(&name)).unwrap(), fs::read(second.join(&name)).unwrap());
+        assert!(a == b, "{name:?} differs");
+    }
+}
+
+#[test]
+fn a_tokenizer_without_a_spare_token_gets_one() {
+    let (tokenizer, device) = (asset("t5-tiny"), Device::flex());
+    let mut t5 = LanguageModel::open(&tokenizer, &device).unwrap();
+    let before = t5.special_tokens().vocab_size;
+    assert!(PromptTokens::choose(&tokenizer, t5.special_tokens()).is_err());
+    let tokens = PromptTokens::choose_or_add(&tokenizer, t5.special_tokens()).unwrap();
+    assert_eq!(tokens.image as usize, before);
+    t5.grow_vocabulary(tokens.image as usize + 1);
+    assert_eq!(t5.special_tokens().vocab_size, before + 64);
+    let encoder = ImageEncoder::open(&asset("eva-tiny"), &device).unwrap();
+    let qformer = QFormerConfig::new(encoder.width()).with_hidden(16).with_layers(2).with_heads(2);
+    let qformer = qformer.with_intermediate(24).with_vocab(40).with_queries(3);
+    let mut stage2 = Stage2Model::new(&qformer, 1e-6, t5.width(), &device).unwrap();
+    fill(&mut stage2, 0.3);
+    let model = Blip2::from_parts(encoder, stage2, t5, qformer, tokens).unwrap();
+    reads_back_to_the_bit(model, &tokenizer);
 }

@@ -17,8 +17,9 @@ const OPTIONAL: &[&str] = &["vocab.json", "merges.txt", "special_tokens_map.json
 /// The published image token.
 const IMAGE: &str = "<image>";
 
-/// Copies the tokenizer `from` and names its image token, as `Blip2Processor` asks for it; where no token has the
-/// id `image_token`, `<image>` gets it. A GGUF file's tokenizer is given the tokens `named`, by role and id.
+/// Copies the tokenizer `from`, in which the token `image_token` is called `<image>`: `Blip2Processor` looks for it
+/// by that name. Where no token has the id, one is added. A GGUF file's tokenizer is given the tokens `named`, by
+/// role and id.
 pub(super) fn copy(
     from: &Path,
     to: &Path,
@@ -26,33 +27,39 @@ pub(super) fn copy(
     named: &[(&str, u32)],
 ) -> Result<(), ModelError> {
     let mut tokenizer = tokenizer_json(from)?;
-    let (content, is_new) = match content_of(&tokenizer, image_token) {
-        Some(content) => (content, false),
-        None => (add(&mut tokenizer, from, image_token)?, true),
-    };
-    let settings = match is_gguf(from) {
+    let mut settings = match is_gguf(from) {
         true => gguf_settings(&tokenizer, named),
         false => read_json(&from.join("tokenizer_config.json"))?,
     };
-    write(from, to, &tokenizer, is_new || is_gguf(from))?;
-    write_settings(to, settings, &content)
+    let present = content_of(&tokenizer, image_token);
+    match &present {
+        Some(content) if content == IMAGE => {}
+        Some(content) => {
+            rename(&mut tokenizer, from, content)?;
+            replace(&mut settings, content);
+        }
+        None => add(&mut tokenizer, from, image_token)?,
+    }
+    write(from, to, &tokenizer, present.as_deref() != Some(IMAGE) || is_gguf(from))?;
+    write_settings(to, settings)
 }
 
 /// Copies the tokenizer of the folder `from` with the additional token `<image>`, if it has none yet, and returns
 /// its id.
 pub(super) fn copy_with_image(from: &Path, to: &Path) -> Result<u32, ModelError> {
     let mut tokenizer = tokenizer_json(from)?;
-    let existing = tokens(&tokenizer).find(|(content, _)| *content == IMAGE).map(|(_, id)| id);
-    let image = match existing {
-        Some(id) => id,
-        None => first_free(&tokenizer),
-    };
+    let existing = id_of_image(&tokenizer);
+    let image = existing.unwrap_or_else(|| first_free(&tokenizer));
     if existing.is_none() {
         add(&mut tokenizer, from, image)?;
     }
     write(from, to, &tokenizer, existing.is_none())?;
-    write_settings(to, read_json(&from.join("tokenizer_config.json"))?, IMAGE)?;
+    write_settings(to, read_json(&from.join("tokenizer_config.json"))?)?;
     Ok(image)
+}
+
+fn id_of_image(tokenizer: &Value) -> Option<u32> {
+    tokens(tokenizer).find(|(content, _)| *content == IMAGE).map(|(_, id)| id)
 }
 
 /// The smallest id above those of all tokens.
@@ -77,11 +84,12 @@ fn tokens(tokenizer: &Value) -> impl Iterator<Item = (&str, u32)> {
 }
 
 fn content_of(tokenizer: &Value, id: u32) -> Option<String> {
-    tokens(tokenizer).find(|(_, of)| *of == id).map(|(content, _)| content.to_string())
+    // An added token's name stands before the one that the model's table gives the same id.
+    tokens(tokenizer).filter(|(_, of)| *of == id).last().map(|(content, _)| content.to_string())
 }
 
 /// Adds `<image>` as the token `id`.
-fn add(tokenizer: &mut Value, from: &Path, id: u32) -> Result<String, ModelError> {
+fn add(tokenizer: &mut Value, from: &Path, id: u32) -> Result<(), ModelError> {
     let refuse = |reason: String| ModelError::Config { path: from.to_path_buf(), reason };
     // The library numbers added tokens itself, one after the other.
     if id != first_free(tokenizer) {
@@ -96,7 +104,36 @@ fn add(tokenizer: &mut Value, from: &Path, id: u32) -> Result<String, ModelError
     });
     let added = tokenizer["added_tokens"].as_array_mut();
     added.ok_or_else(|| refuse("no list `added_tokens`".into()))?.push(token);
-    Ok(IMAGE.into())
+    Ok(())
+}
+
+/// Calls the token `content`, which has no other meaning, `<image>`.
+fn rename(tokenizer: &mut Value, from: &Path, content: &str) -> Result<(), ModelError> {
+    if let Some(id) = id_of_image(tokenizer) {
+        let reason = format!("`{IMAGE}` is token {id}, which the language model's vocabulary does not have");
+        return Err(ModelError::Config { path: from.to_path_buf(), reason });
+    }
+    if let Some(table) = tokenizer.pointer_mut("/model/vocab").and_then(Value::as_object_mut)
+        && let Some(id) = table.remove(content)
+    {
+        table.insert(IMAGE.into(), id);
+    }
+    for part in ["/model/vocab", "/added_tokens"] {
+        if let Some(part @ Value::Array(_)) = tokenizer.pointer_mut(part) {
+            replace(part, content);
+        }
+    }
+    Ok(())
+}
+
+/// Puts `<image>` in the place of every text that is `content`.
+fn replace(value: &mut Value, content: &str) {
+    match value {
+        Value::String(text) if text == content => *text = IMAGE.into(),
+        Value::Array(items) => items.iter_mut().for_each(|item| replace(item, content)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| replace(field, content)),
+        _ => {}
+    }
 }
 
 fn gguf_settings(tokenizer: &Value, named: &[(&str, u32)]) -> Value {
@@ -110,10 +147,16 @@ fn gguf_settings(tokenizer: &Value, named: &[(&str, u32)]) -> Value {
     Value::Object(settings)
 }
 
-fn write_settings(to: &Path, mut settings: Value, image: &str) -> Result<(), ModelError> {
+/// Without a field for the image token: the processor expects it to be more than its name there, and adds
+/// `<image>` itself, which is the token that has this name already.
+fn write_settings(to: &Path, mut settings: Value) -> Result<(), ModelError> {
     settings["processor_class"] = "Blip2Processor".into();
-    settings["image_token"] = image.into();
-    settings["extra_special_tokens"] = json!({"image_token": image});
+    if let Some(fields) = settings.as_object_mut() {
+        fields.remove("image_token");
+        if let Some(Value::Object(special)) = fields.get_mut("extra_special_tokens") {
+            special.remove("image_token");
+        }
+    }
     write_json(&to.join("tokenizer_config.json"), &settings)
 }
 

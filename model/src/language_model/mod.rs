@@ -4,7 +4,7 @@ mod decoder;
 mod loss;
 mod prefix;
 #[cfg(test)]
-mod published;
+pub(crate) mod published;
 mod tokens;
 
 pub use loss::{Padded, Texts};
@@ -15,13 +15,14 @@ pub(crate) use decoder::CausalModel;
 
 use std::path::Path;
 
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 
 use crate::ModelError;
-use crate::generate::{GenerateOptions, generate};
+use crate::generate::{GenerateOptions, Stop, generate_until};
 use crate::hf_config::FolderConfig;
 use crate::llama::{LLAMA_PREFIX, Llama, LlamaConfig};
 use crate::opt::{OPT_PREFIX, Opt, OptConfig};
+use crate::placement::Placement;
 use crate::t5::{T5, T5_PREFIX, T5Config, T5Decoder};
 use crate::tensors::{NamedTensors, TensorVisitor};
 use decoder::CausalDecoder;
@@ -66,17 +67,18 @@ impl From<Llama> for LanguageModel {
 }
 
 impl LanguageModel {
-    /// Loads a language model's folder, or the language model of a BLIP-2 folder, onto a plain `device`.
+    /// Loads a language model's folder, or the language model of a BLIP-2 folder, to a
+    /// `place` without autodiff.
     ///
     /// # Errors
     /// A kind of model that is not one of the families, an unsupported setting, or weights that do not fit
     /// the configuration.
-    pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+    pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
         let config = FolderConfig::open(folder)?;
         match config.language_model().1 {
-            "opt" => Opt::open(folder, device).map(Self::Opt),
-            "t5" => T5::open(folder, device).map(Self::T5),
-            "llama" => Llama::open(folder, device).map(Self::Llama),
+            "opt" => Opt::open(folder, place).map(Self::Opt),
+            "t5" => T5::open(folder, place).map(Self::T5),
+            "llama" => Llama::open(folder, place).map(Self::Llama),
             other => Err(unknown(&config, other)),
         }
     }
@@ -203,7 +205,8 @@ impl LanguageModel {
 
     /// Continues prompts of embeddings; a text has its end token, if it reached one, as its last token.
     ///
-    /// `prompts` are the prompts' token ids, which the repetition rules of decoder-only models see.
+    /// `prompts` are the prompts' token ids, which the repetition rules of decoder-only models see; a text also ends
+    /// where `stop` holds for its new tokens.
     ///
     /// # Shapes
     /// - inputs_embeds `[b, S, width]`; attention_mask `[b, S]` (1: a token, 0: padding); the last position
@@ -214,17 +217,21 @@ impl LanguageModel {
         attention_mask: Tensor<2, Int>,
         prompts: &[Vec<u32>],
         options: &GenerateOptions,
+        stop: Stop<'_>,
     ) -> Result<Vec<Vec<u32>>, ModelError> {
         match self {
             Self::Opt(model) => {
-                generate(&mut CausalDecoder::new(model, inputs_embeds, attention_mask), prompts, options)
+                let mut decoder = CausalDecoder::new(model, inputs_embeds, attention_mask);
+                generate_until(&mut decoder, prompts, options, stop)
             }
             Self::Llama(model) => {
-                generate(&mut CausalDecoder::new(model, inputs_embeds, attention_mask), prompts, options)
+                let mut decoder = CausalDecoder::new(model, inputs_embeds, attention_mask);
+                generate_until(&mut decoder, prompts, options, stop)
             }
             Self::T5(model) => {
                 let start = vec![vec![model.config().decoder_start_token_id]; prompts.len()];
-                generate(&mut T5Decoder::new(model, inputs_embeds, attention_mask)?, &start, options)
+                let mut decoder = T5Decoder::new(model, inputs_embeds, attention_mask)?;
+                generate_until(&mut decoder, &start, options, stop)
             }
         }
     }
@@ -257,6 +264,7 @@ impl NamedTensors for LanguageModel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::tensor::Device;
 
     #[test]
     fn the_configuration_chooses_the_family() {

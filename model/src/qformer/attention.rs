@@ -84,7 +84,7 @@ impl AttentionBlock {
         let query = split_heads(self.query.forward(x.clone()), self.heads);
         let attended = attention(query, seen.key.clone(), seen.value.clone(), mask, dropout);
         let output = self.output.forward(merge_heads(attended));
-        self.norm.forward(dropout.forward(output) + x)
+        self.norm.forward_sum(dropout.forward(output), x)
     }
 }
 

@@ -1,13 +1,13 @@
 //! One layer: self-attention for all rows, cross-attention and an own feed-forward part for queries.
 
 use burn::module::Module;
-use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor};
 
 use super::QFormerConfig;
 use super::attention::{AttentionBlock, KeyValue};
 use crate::ModelError;
 use crate::dropout::Dropout;
+use crate::fused::gelu;
 use crate::layers::{LayerNorm, Linear};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
@@ -30,7 +30,7 @@ impl FeedForward {
 
     pub(crate) fn forward(&self, x: Tensor<3>, dropout: &mut Dropout) -> Tensor<3> {
         let inner = self.down.forward(gelu(self.up.forward(x.clone())));
-        self.norm.forward(dropout.forward(inner) + x)
+        self.norm.forward_sum(dropout.forward(inner), x)
     }
 
     pub(crate) fn visit_named<V: TensorVisitor>(

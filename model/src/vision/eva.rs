@@ -1,7 +1,6 @@
 //! The image encoder in the EVA-CLIP layout: fused query, key and value, no final norm.
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::gelu;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Tensor, module};
 use serde::{Deserialize, Serialize};
@@ -9,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::patches::{PatchEmbedding, check_pixels, check_sizes};
 use super::positions::{Alignment, resize_positions};
 use crate::ModelError;
+use crate::fused::gelu;
 use crate::layers::{LayerNorm, Linear, merge_heads, split_heads};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 

@@ -10,10 +10,11 @@ pub use eva::{EvaConfig, EvaVit};
 
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 
 use crate::ModelError;
 use crate::hf_config::FolderConfig;
+use crate::placement::Placement;
 use crate::weights::{WeightSource, load, load_beside};
 
 /// The name under which LAVIS stores the image encoder.
@@ -43,18 +44,19 @@ pub enum ImageEncoder {
 }
 
 impl ImageEncoder {
-    /// Loads the encoder of a Hugging Face folder onto a plain (not autodiff) `device`: the model type
+    /// Loads the encoder of a Hugging Face folder to a `place` without autodiff: the model type
     /// `blip_2_vision_model` or `blip-2` in the EVA layout, `clip` or `clip_vision_model` in CLIP's.
     ///
     /// # Errors
     /// Another model type, an unsupported setting, or weights that do not fit the configuration.
-    pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+    pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
+        let place = &place.into();
         let config = FolderConfig::open(folder)?;
         match config.model_type() {
-            "blip_2_vision_model" => Self::open_eva(folder, &config, None, device),
-            "blip-2" => Self::open_eva(folder, &config, Some("vision_config"), device),
-            "clip_vision_model" => Self::open_clip(folder, &config.parse()?, device),
-            "clip" => Self::open_clip(folder, &config.parse_section("vision_config")?, device),
+            "blip_2_vision_model" => Self::open_eva(folder, &config, None, place),
+            "blip-2" => Self::open_eva(folder, &config, Some("vision_config"), place),
+            "clip_vision_model" => Self::open_clip(folder, &config.parse()?, place),
+            "clip" => Self::open_clip(folder, &config.parse_section("vision_config")?, place),
             other => Err(unknown(&config, other)),
         }
     }
@@ -63,7 +65,7 @@ impl ImageEncoder {
         folder: &Path,
         config: &FolderConfig,
         section: Option<&str>,
-        device: &Device,
+        place: &Placement,
     ) -> Result<Self, ModelError> {
         config.require(section, "hidden_act", &"gelu".into())?;
         config.require(section, "qkv_bias", &true.into())?;
@@ -72,18 +74,18 @@ impl ImageEncoder {
             None => config.parse()?,
         };
         sizes.validate().map_err(|error| config.error(error.to_string()))?;
-        let mut model = EvaVit::new(&sizes, device);
-        load(&mut model, EVA_PREFIX, &WeightSource::open_huggingface(folder)?, device)?;
+        let mut model = EvaVit::new(&sizes, &place.device);
+        load(&mut model, EVA_PREFIX, &WeightSource::open_huggingface(folder)?, place)?;
         Ok(Self::Eva(model))
     }
 
-    fn open_clip(folder: &Path, sizes: &ClipVisionConfig, device: &Device) -> Result<Self, ModelError> {
+    fn open_clip(folder: &Path, sizes: &ClipVisionConfig, place: &Placement) -> Result<Self, ModelError> {
         let last = sizes.depth.saturating_sub(1);
-        let mut model = ClipVit::new(sizes, last, device)?;
+        let mut model = ClipVit::new(sizes, last, &place.device)?;
         let unused = format!("*encoder.layers.{last}.*");
         let others = [CLIP_OTHERS, &[unused.as_str()]].concat();
         let source = WeightSource::open_huggingface(folder)?;
-        load_beside(&mut model, CLIP_VISION_PREFIX, &source, device, &others)?;
+        load_beside(&mut model, CLIP_VISION_PREFIX, &source, place, &others)?;
         Ok(Self::Clip(model))
     }
 
@@ -151,6 +153,7 @@ mod tests {
     use super::*;
     use crate::layers::LayerNorm;
     use crate::tensors::{FlatLayout, NamedTensors};
+    use burn::tensor::Device;
 
     fn clip_large() -> ClipVisionConfig {
         ClipVisionConfig {

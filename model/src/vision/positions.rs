@@ -4,6 +4,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::ModelError;
 use crate::host::floats;
+use crate::layers::in_f32;
 
 /// Which points of the old and the new grid lie on each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub(crate) fn resize_positions(
     if from == to {
         return Ok(table);
     }
-    let device = table.device();
+    let (device, table) = (table.device(), in_f32(table));
     let class = table.clone().narrow(0, 0, 1);
     let grid = floats(table.narrow(0, 1, from * from))?;
     let resized = bicubic(&grid, from, to, width, alignment);

@@ -21,12 +21,13 @@ pub use names::{NameStyle, huggingface_name, lavis_name};
 pub use source::WeightSource;
 
 use burn::module::Param;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Tensor;
 
 use crate::ModelError;
-use crate::tensors::{NamedTensors, TensorVisitor, set};
+use crate::placement::Placement;
+use crate::tensors::{NamedTensors, TensorVisitor, set_as};
 
-/// Loads every tensor of `model` (whose names start with `prefix`) from `source` onto `device`.
+/// Loads every tensor of `model` (whose names start with `prefix`) from `source` to `place`, which may be a device alone.
 ///
 /// # Errors
 /// A tensor that is missing or has another shape ends the load with its name and what was expected; so do
@@ -35,9 +36,9 @@ pub fn load(
     model: &mut impl NamedTensors,
     prefix: &str,
     source: &WeightSource,
-    device: &Device,
+    place: impl Into<Placement>,
 ) -> Result<(), ModelError> {
-    load_beside(model, prefix, source, device, &[])
+    load_beside(model, prefix, source, place, &[])
 }
 
 /// As [`load`], from files that also hold other tensors, whose names fit the patterns `others`; in these `*`
@@ -49,10 +50,10 @@ pub fn load_beside(
     model: &mut impl NamedTensors,
     prefix: &str,
     source: &WeightSource,
-    device: &Device,
+    place: impl Into<Placement>,
     others: &[&str],
 ) -> Result<(), ModelError> {
-    struct Load<'a>(&'a WeightSource, &'a Device, Vec<String>);
+    struct Load<'a>(&'a WeightSource, Placement, Vec<String>);
     impl TensorVisitor for Load<'_> {
         fn visit<const D: usize>(
             &mut self,
@@ -60,13 +61,12 @@ pub fn load_beside(
             tensor: &mut Param<Tensor<D>>,
         ) -> Result<(), ModelError> {
             let shape = tensor.lazy_shape();
-            let values = self.0.read(name, &shape)?;
-            set(tensor, TensorData::new(values, shape), self.1);
+            set_as(tensor, self.0.data(name, &shape)?, &self.1.device, self.1.dtype(D));
             self.2.push(name.to_string());
             Ok(())
         }
     }
-    let mut load = Load(source, device, Vec::new());
+    let mut load = Load(source, place.into(), Vec::new());
     model.visit_tensors(prefix, &mut load)?;
     source.check_unused(&load.2, others)
 }

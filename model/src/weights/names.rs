@@ -64,10 +64,12 @@ impl NameStyle {
             Self::HuggingFace { prefix } => stored.strip_prefix(prefix.as_str()).unwrap_or(stored),
             Self::Lavis => stored,
         };
-        let pairs = tables.iter().flat_map(|pairs| pairs.iter());
-        let mut names: Vec<String> =
-            pairs.filter_map(|(own, published)| translated(published, own, stored)).collect();
-        names.push(stored.to_string());
+        let mut names = vec![stored.to_string()];
+        // A folder of the image encoder alone leaves the part's name out.
+        for spelling in [stored.to_string(), format!("{}{stored}", ALONE[0])] {
+            let pairs = tables.iter().flat_map(|pairs| pairs.iter());
+            names.extend(pairs.filter_map(|(own, published)| translated(published, own, &spelling)));
+        }
         PARTS.iter().copied().filter(|part| names.iter().any(|name| first_part(name) == *part)).collect()
     }
 }

@@ -2,10 +2,10 @@
 
 use blip2_model::blip::{BlipCaptioner, BlipRetrieval};
 use blip2_model::generate::GenerateOptions;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use serde_json::Value;
 
-use crate::fixture::{Fixture, assert_close, cases};
+use crate::fixture::{Fixture, assert_close, cases, device};
 
 /// Tokens that the fixtures' searches write after the prompt.
 const NEW_TOKENS: usize = 8;
@@ -24,11 +24,11 @@ fn ids(value: &Value) -> Vec<u32> {
 fn blip_captioner_activations() {
     for fixture in parts("blip-caption") {
         let golden = fixture.tensors("golden.safetensors");
-        let model = BlipCaptioner::open(fixture.folder(), &Device::flex()).unwrap();
+        let model = BlipCaptioner::open(fixture.folder(), &device()).unwrap();
         let features = model.image_features(golden.tensor("pixel_values")).unwrap();
         assert_close(&fixture, "vision", features.clone(), golden.tensor("vision"));
         let ids = golden.int_tensor::<2>("input_ids");
-        let mask = Tensor::ones(ids.dims(), &Device::flex());
+        let mask = Tensor::ones(ids.dims(), &device());
         let logits = model.logits(features, ids, mask).unwrap();
         assert_close(&fixture, "logits", logits, golden.tensor("logits"));
     }
@@ -37,7 +37,7 @@ fn blip_captioner_activations() {
 #[test]
 fn blip_captioner_writes_the_same_tokens() {
     for fixture in parts("blip-caption") {
-        let model = BlipCaptioner::open(fixture.folder(), &Device::flex()).unwrap();
+        let model = BlipCaptioner::open(fixture.folder(), &device()).unwrap();
         let pixels = fixture.tensors("golden.safetensors").tensor::<4>("pixel_values");
         let features = model.image_features(pixels).unwrap();
         let golden = fixture.json("golden.json");
@@ -66,7 +66,7 @@ fn blip_captioner_writes_the_same_tokens() {
 fn blip_filter_logits_and_cosines() {
     for fixture in parts("blip-itm") {
         let golden = fixture.tensors("golden.safetensors");
-        let model = BlipRetrieval::open(fixture.folder(), &Device::flex()).unwrap();
+        let model = BlipRetrieval::open(fixture.folder(), &device()).unwrap();
         let features = model.image_features(golden.tensor("pixel_values")).unwrap();
         let (ids, mask) = (golden.int_tensor::<2>("input_ids"), golden.int_tensor::<2>("attention_mask"));
         let logits = model.match_logits(&features, ids.clone(), mask.clone()).unwrap();

@@ -20,7 +20,7 @@ use blip2_proto::drill::{Drill, DrillPhase};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::config::WorkerConfig;
-use crate::convert::{device, qformer_text};
+use crate::convert::{device, image_encoder, placement, qformer_text};
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
 use crate::state::{FrozenSizes, TrainState};
@@ -78,11 +78,12 @@ impl StepParts {
     /// Loads the frozen parts that `config` names.
     pub fn load(config: Arc<WorkerConfig>) -> Result<Self> {
         let device = device(&config.train.device)?;
-        let encoder = ImageEncoder::open(config.model.image_encoder.as_ref(), &device)?;
+        let place = placement(&config.model, &device)?;
+        let encoder = image_encoder(&config.model, &place)?;
         let (text, decoder_start) = qformer_text(&config.model, config.stage1.text_length)?;
         let language = match config.stage2.steps {
             0 => None,
-            _ => Some(Language::open(&config, &device)?),
+            _ => Some(Language::open(&config, &place)?),
         };
         let language_width = language.as_ref().map_or(0, |language| language.model.width());
         let sizes = FrozenSizes { image_width: encoder.width(), vocab: text.vocab_size(), language_width };
@@ -126,7 +127,8 @@ impl StepParts {
         })
     }
 
-    /// Applies a committed step: clipping, AdamW, temperature bounds. `step` counts within the stage.
+    /// Applies a committed step: clipping, AdamW, temperature bounds. `step` counts within the stage; the gradient's
+    /// buffer is the state's afterwards.
     pub fn apply(&self, state: &mut TrainState, step: u64, gradient: &mut StepGradient) -> Result<()> {
         let (settings, steps) = match state.stage {
             1 => (&self.config.stage1.optimizer, self.config.stage1.steps),
@@ -144,6 +146,7 @@ impl StepParts {
             &gradient.gradients,
             &mut state.moments,
         );
+        state.spare = std::mem::take(&mut gradient.gradients);
         if self.config.stage1.clamp_temperature
             && let Some(temp) = state.layout.get("temp")
         {

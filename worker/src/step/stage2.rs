@@ -30,7 +30,8 @@ impl StepParts {
         let parts = state.parts.clone();
         let plan = self.sum_plan(&parts, batch)?;
         self.rehearse(DrillPhase::Reduction, members.step);
-        let summed = members.sum(&plan, times, |sums, times| {
+        let buffer = std::mem::take(&mut state.spare);
+        let summed = members.sum(&plan, buffer, times, |sums, times| {
             for slot in &batch.slots {
                 let mut tape = Tape::segmented();
                 let (loss, tokens) = timed(&mut times.forward, || {

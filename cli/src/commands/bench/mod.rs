@@ -1,7 +1,9 @@
 //! `bench`: measurements of parts of the program.
 
 mod allreduce;
+mod generate;
 mod member;
+mod step;
 mod tcp;
 
 use clap::{Args, Subcommand};
@@ -20,15 +22,21 @@ pub(crate) struct BenchArguments {
 enum BenchCommand {
     /// Time the sum of a buffer over member processes on this machine, beside the same bytes over bare TCP.
     Allreduce(allreduce::AllreduceArguments),
+    /// Time a stage-1 training step over random image features.
+    Step(step::StepArguments),
     /// One member of `bench allreduce`, which starts it.
     #[command(hide = true)]
     AllreduceMember(member::MemberArguments),
+    /// Time how a language model reads prompts and writes texts.
+    Generate(generate::GenerateArguments),
 }
 
 /// Measures.
 pub(crate) async fn run(arguments: BenchArguments) -> Result<Exit, CliError> {
     match arguments.command {
         BenchCommand::Allreduce(arguments) => allreduce::run(arguments).await,
+        BenchCommand::Step(arguments) => step::run(arguments).await,
         BenchCommand::AllreduceMember(arguments) => member::run(arguments).await,
+        BenchCommand::Generate(arguments) => generate::run(arguments).await,
     }
 }
