@@ -7,6 +7,7 @@ use blip2_model::device::DeviceName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::bench::BenchArguments;
+use crate::commands::corpus::CorpusArguments;
 use crate::config::ConfigArguments;
 use crate::secured::TlsArguments;
 use crate::writing::WritingArguments;
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Eval(EvalArguments),
     /// Write texts for images with an exported model.
     Generate(GenerateArguments),
+    /// Look at a corpus before it is trained on.
+    Corpus(CorpusArguments),
     /// Answer questions about a picture, read from standard input line by line.
     Chat(ChatArguments),
     /// Measure parts of the program on this machine.

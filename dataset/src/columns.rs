@@ -1,7 +1,7 @@
 //! Which columns of a Parquet file mean what, and how a row is read from them.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
@@ -9,6 +9,10 @@ use crate::error::{DatasetError, Result};
 
 /// Image columns looked for, in order, when the configured one is absent.
 const IMAGE_COLUMNS: [&str; 4] = ["jpg", "png", "webp", "image"];
+/// The field of a structure that is a picture.
+const PICTURE_BYTES: &str = "bytes";
+/// What is read of a caption, bytes: far more than the words that are kept, and a bound for what a tokenizer meets.
+const CAPTION_BYTES: usize = 16 << 10;
 
 /// Names of the columns, as img2dataset writes them by default.
 ///
@@ -56,6 +60,8 @@ pub(crate) struct FileColumns {
     key: Option<usize>,
     status: Option<usize>,
     sha256: Option<usize>,
+    /// Only where asked for: training does not read it.
+    url: Option<usize>,
 }
 
 impl FileColumns {
@@ -84,14 +90,22 @@ impl FileColumns {
             key: index(&names.key),
             status: index(&names.status),
             sha256: index(&names.sha256),
+            url: None,
         };
         columns.check_types(schema, file)?;
         Ok(columns)
     }
 
+    /// With the pictures' sources, if the file has them.
+    pub(crate) fn with_url(self, schema: &Schema, names: &ColumnNames) -> Self {
+        let named = |field: &Field| !names.url.is_empty() && *field.name() == names.url;
+        let url = schema.fields().iter().position(|field| named(field) && is_text(field.data_type()));
+        Self { url, ..self }
+    }
+
     /// Indices of all columns to read.
     pub(crate) fn projection(&self) -> Vec<usize> {
-        let optional = [self.key, self.status, self.sha256].into_iter().flatten();
+        let optional = [self.key, self.status, self.sha256, self.url].into_iter().flatten();
         let mut indices: Vec<_> = self.captions.iter().copied().chain([self.image]).chain(optional).collect();
         indices.sort_unstable();
         indices.dedup();
@@ -111,7 +125,7 @@ impl FileColumns {
                 wanted,
             })
         };
-        check(self.image, "binary", is_binary)?;
+        check(self.image, "binary (or a structure with binary `bytes`)", is_picture)?;
         for caption in &self.captions {
             check(*caption, "text or a list of text", |kind| is_text(kind) || is_text_list(kind))?;
         }
@@ -124,19 +138,54 @@ impl FileColumns {
 }
 
 fn is_text(kind: &DataType) -> bool {
-    matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+    match kind {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
+        DataType::Dictionary(_, values) => is_text(values),
+        _ => false,
+    }
 }
 
 fn is_binary(kind: &DataType) -> bool {
-    matches!(
-        kind,
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_)
-    )
+    match kind {
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            true
+        }
+        DataType::Dictionary(_, values) => is_binary(values),
+        _ => false,
+    }
+}
+
+/// Binary, or a structure with binary `bytes`, as Hugging Face `datasets` stores pictures.
+fn is_picture(kind: &DataType) -> bool {
+    match kind {
+        DataType::Struct(fields) => {
+            fields.iter().any(|field| field.name() == PICTURE_BYTES && is_binary(field.data_type()))
+        }
+        other => is_binary(other),
+    }
+}
+
+/// The cells themselves: of a structure its bytes, of a dictionary its values.
+fn plain(column: &ArrayRef) -> ArrayRef {
+    let inner = match column.data_type() {
+        DataType::Struct(_) => column.as_struct().column_by_name(PICTURE_BYTES).unwrap_or(column),
+        _ => column,
+    };
+    match inner.data_type() {
+        // `check_types` let only dictionaries pass whose values have such a type.
+        DataType::Dictionary(_, values) => {
+            arrow::compute::cast(inner, values).unwrap_or_else(|_| ArrayRef::clone(inner))
+        }
+        _ => ArrayRef::clone(inner),
+    }
 }
 
 fn is_text_list(kind: &DataType) -> bool {
     match kind {
-        DataType::List(item) | DataType::LargeList(item) => is_text(item.data_type()),
+        DataType::List(item) | DataType::LargeList(item) => {
+            // A dictionary within a list is not unpacked.
+            !matches!(item.data_type(), DataType::Dictionary(..)) && is_text(item.data_type())
+        }
         _ => false,
     }
 }
@@ -149,6 +198,7 @@ pub(crate) struct RowGroup {
     key: Option<ArrayRef>,
     status: Option<ArrayRef>,
     sha256: Option<ArrayRef>,
+    url: Option<ArrayRef>,
     rows: usize,
     bytes: u64,
 }
@@ -158,15 +208,14 @@ impl RowGroup {
     pub(crate) fn new(batch: &RecordBatch, columns: &FileColumns) -> Self {
         let projection = columns.projection();
         // `projection` holds every index of `columns`, so the search always succeeds.
-        let column = |index: usize| {
-            ArrayRef::clone(batch.column(projection.binary_search(&index).unwrap_or_default()))
-        };
+        let column = |index: usize| plain(batch.column(projection.binary_search(&index).unwrap_or_default()));
         Self {
             image: column(columns.image),
             captions: columns.captions.iter().map(|index| column(*index)).collect(),
             key: columns.key.map(column),
             status: columns.status.map(column),
             sha256: columns.sha256.map(column),
+            url: columns.url.map(column),
             rows: batch.num_rows(),
             bytes: batch.get_array_memory_size() as u64,
         }
@@ -188,28 +237,58 @@ impl RowGroup {
         self.key.as_ref().and_then(shown).unwrap_or_default()
     }
 
+    /// The picture's source, if the file was opened with it.
+    pub(crate) fn url(&self, row: usize) -> Option<&str> {
+        self.url.as_ref().and_then(|urls| text(urls, row))
+    }
+
     /// The picture's bytes after the checks that need no decoding, or why the row cannot be used.
     pub(crate) fn image(&self, row: usize) -> Result<&[u8], String> {
+        self.checked_image(row).map_err(|fault| fault.to_string())
+    }
+
+    /// The same, with the fault as such.
+    pub(crate) fn checked_image(&self, row: usize) -> Result<&[u8], RowFault> {
         if let Some(status) = self.status.as_ref().and_then(|status| text(status, row))
             && status != "success"
         {
-            return Err(format!("status is `{status}`"));
+            return Err(RowFault::Status(status.to_owned()));
         }
-        let image = binary(&self.image, row).filter(|image| !image.is_empty()).ok_or("it has no picture")?;
+        let image = binary(&self.image, row).filter(|image| !image.is_empty()).ok_or(RowFault::NoPicture)?;
         if self.sha256.as_ref().is_some_and(|expected| !hash_agrees(expected, row, image)) {
-            return Err("its picture does not have the recorded sha256".to_owned());
+            return Err(RowFault::WrongHash);
         }
         Ok(image)
     }
 
-    /// The row's captions as written: those of the list, or the single one.
+    /// The row's captions, those of the list or the single one, each cut to 16 KiB.
     pub(crate) fn captions(&self, row: usize) -> Vec<&str> {
+        let cut = |caption: &'_ str| caption.floor_char_boundary(CAPTION_BYTES);
+        self.written_captions(row).into_iter().map(|caption| &caption[..cut(caption)]).collect()
+    }
+
+    /// The row's captions as written.
+    pub(crate) fn written_captions(&self, row: usize) -> Vec<&str> {
         self.captions
             .iter()
             .map(|column| texts(column, row))
             .find(|found| !found.is_empty())
             .unwrap_or_default()
     }
+}
+
+/// Why a row's picture cannot be used, before it is decoded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RowFault {
+    /// Its download failed.
+    #[error("status is `{0}`")]
+    Status(String),
+    /// Null, or no bytes.
+    #[error("it has no picture")]
+    NoPicture,
+    /// The bytes are others.
+    #[error("its picture does not have the recorded sha256")]
+    WrongHash,
 }
 
 /// Whether the recorded hash is absent or that of `image`.
@@ -224,6 +303,11 @@ fn hash_agrees(expected: &ArrayRef, row: usize, image: &[u8]) -> bool {
         (None, Some(bytes)) => bytes == actual.as_slice(),
         (None, None) => true,
     }
+}
+
+/// A text cell of any column; `None` if null or not text.
+pub(crate) fn cell_text(column: &dyn Array, row: usize) -> Option<&str> {
+    text(column, row)
 }
 
 /// A text cell; `None` if null or not text.
@@ -278,13 +362,11 @@ fn texts(column: &dyn Array, row: usize) -> Vec<&str> {
 mod tests {
     use std::sync::Arc;
 
+    use super::*;
     use arrow::array::{
         BinaryArray, BinaryViewArray, Int64Array, LargeBinaryArray, LargeStringArray, ListBuilder,
         StringArray, StringBuilder, StringViewArray,
     };
-    use arrow::datatypes::Field;
-
-    use super::*;
 
     fn group(columns: Vec<(&str, ArrayRef)>) -> Result<RowGroup> {
         let batch = RecordBatch::try_from_iter(columns).unwrap();

@@ -27,17 +27,37 @@ const DECODER_OVERHEAD: u64 = 64 << 20;
 /// [`DatasetError::Image`]: unknown format, more than `max_pixels` (found in the header, nothing is decoded),
 /// truncated or damaged data.
 pub fn decode_image(encoded: &[u8], max_pixels: u64) -> Result<RgbImage> {
-    // Decoders meet hostile bytes: a panic in one is a bad picture, not the end of the run.
-    catch_unwind(AssertUnwindSafe(|| decode(encoded, max_pixels)))
+    guarded(|| decode(encoded, max_pixels))
+}
+
+/// Width and height from a picture's header; no pixel is decoded.
+///
+/// # Errors
+/// [`DatasetError::Image`]: unknown format, damaged header.
+pub fn image_dimensions(encoded: &[u8]) -> Result<(u32, u32)> {
+    let read = || {
+        let reader = ImageReader::with_format(Cursor::new(encoded), known_format(encoded)?);
+        reader.into_dimensions().map_err(|error| error.to_string())
+    };
+    guarded(read)
+}
+
+/// Decoders meet hostile bytes: a panic in one is a bad picture, not the end of the run.
+fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err("its decoder failed on damaged data".to_owned()))
         .map_err(|reason| DatasetError::Image { reason: format!("the picture cannot be used: {reason}") })
 }
 
-fn decode(encoded: &[u8], max_pixels: u64) -> Result<RgbImage, String> {
-    let format = image::guess_format(encoded)
+fn known_format(encoded: &[u8]) -> Result<ImageFormat, String> {
+    image::guess_format(encoded)
         .ok()
         .filter(|format| FORMATS.contains(format))
-        .ok_or("it is not JPEG, PNG, WebP, GIF, BMP or TIFF")?;
+        .ok_or_else(|| "it is not JPEG, PNG, WebP, GIF, BMP or TIFF".to_owned())
+}
+
+fn decode(encoded: &[u8], max_pixels: u64) -> Result<RgbImage, String> {
+    let format = known_format(encoded)?;
     if format == ImageFormat::Jpeg && !jpeg_is_complete(encoded) {
         return Err("it is truncated".to_owned());
     }

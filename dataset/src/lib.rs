@@ -45,8 +45,10 @@
 //!
 //! # The parts
 //! - [`Location`] resolves a path or URL to a store; [`put_create`] is the one write that decides anything.
+//! - [`ingest()`] makes a corpus of what the field publishes; [`survey()`] shows one, [`verify_corpus`] checks one.
 //! - [`Manifest`] and [`ColumnNames`] describe what is in the files.
-//! - [`Plan`] orders the rows: row groups permuted each epoch, windows of them dealt to slots, parts permuted.
+//! - [`Plan`] orders the rows: row groups permuted each epoch, sources merged by weight, windows dealt to slots, parts
+//!   permuted.
 //! - [`decode_image`], [`TrainTransform`], [`EvalTransform`], [`ShortestEdgeTransform`] make tensors of pictures;
 //!   [`clean_caption`] and [`TextEncoder`] make tokens of captions.
 //! - [`Coverage`] says which samples were used with which rows; [`audit_stage`] recomputes it from the plan.
@@ -66,32 +68,47 @@ mod audit;
 mod columns;
 mod coverage;
 mod error;
+#[cfg(test)]
+mod hostile;
 mod image_decode;
+mod ingest;
 mod loader;
 mod manifest;
 mod parquet_file;
 mod plan;
 mod quarantine;
 mod random;
+mod row_group_hash;
 mod samples;
+mod simulated_corpus;
 mod store;
+mod survey;
 #[cfg(test)]
 mod test_corpus;
 mod text;
 mod transform;
+mod verify;
 
 pub use audit::{AuditSpec, RowUses, StageAudit, Substitution, audit_stage};
 pub use columns::ColumnNames;
 pub use coverage::Coverage;
 pub use error::{DatasetError, Result};
 pub use image::RgbImage;
-pub use image_decode::decode_image;
+pub use image_decode::{decode_image, image_dimensions};
+pub use ingest::{
+    IngestSettings, IngestSummary, IngestedRowGroup, MAX_CAPTION_BYTES, RejectReason, Share, SourceKind,
+    ingest,
+};
 pub use loader::{Loader, LoaderSettings, LoaderSpec, SlotBatch, StepBatch};
-pub use manifest::{Manifest, ManifestFile};
+pub use manifest::{CorpusSource, Manifest, ManifestFile, ManifestSource};
+pub use plan::quality::{PlanQuality, QualitySpec, plan_quality};
 pub use plan::{PartId, Plan, PlanKey, RowAddress, RowGroupId};
 pub use quarantine::{QuarantineList, QuarantineRecord};
 pub use random::{KeyedPermutation, KeyedRng};
 pub use samples::{EvaluationSet, Sample, read_all};
+pub use simulated_corpus::SimulatedCorpus;
 pub use store::{Location, StoredObject, put_create};
+pub use survey::{Survey, SurveySpec, SurveyedPicture, UnusableRow, survey};
 pub use text::{MAX_CAPTION_WORDS, TextEncoder, TextEncoding, Tokens, clean_caption};
 pub use transform::{CLIP_MEAN, CLIP_STD, EvalTransform, ShortestEdgeTransform, TrainTransform};
+pub use verify::{Finding, FindingKind, VerifySpec, VerifySummary, verify_corpus};

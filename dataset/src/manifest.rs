@@ -1,23 +1,11 @@
 //! The manifest: the files of a corpus and the sizes of their row groups, pinned at the start of a run.
 
-use std::sync::Arc;
+mod open;
+mod source;
+mod table;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, ListBuilder, RecordBatch, StringArray, UInt32Builder, UInt64Array,
-};
-use arrow::datatypes::{UInt32Type, UInt64Type};
-use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-
-use crate::columns::ColumnNames;
-use crate::error::{DatasetError, Result};
-use crate::parquet_file::{ParquetFile, guarded};
-use crate::store::{Location, StorePool};
-
-/// Footers read at the same time.
-const FOOTER_CONCURRENCY: usize = 32;
+pub use source::{CorpusSource, ManifestSource};
+pub(crate) use table::{read_parquet, write_parquet};
 
 /// One Parquet file of a corpus.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,37 +20,19 @@ pub struct ManifestFile {
     pub row_groups: Vec<u32>,
 }
 
-/// The files of a corpus, in the order in which they were named (patterns sorted).
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The files of a corpus, source by source, in the order in which they were named (patterns sorted).
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Manifest {
     /// The files.
     pub files: Vec<ManifestFile>,
+    /// The sources they are of, one after the other; none for a corpus of one source.
+    pub sources: Vec<ManifestSource>,
 }
 
 impl Manifest {
-    /// Reads the footers of all files that `sources` (paths, URLs, patterns) name and checks their columns.
-    ///
-    /// # Errors
-    /// [`DatasetError::NoMatch`], [`DatasetError::NotFound`], [`DatasetError::NotParquet`],
-    /// [`DatasetError::MissingColumn`], [`DatasetError::ColumnType`], [`DatasetError::NoRows`],
-    /// [`DatasetError::Location`] (bad input), [`DatasetError::Store`].
-    pub async fn open(sources: &[String], columns: &ColumnNames) -> Result<Self> {
-        let mut pool = StorePool::default();
-        let mut locations: Vec<Location> = Vec::new();
-        for source in sources {
-            locations.extend(pool.expand(source).await?);
-        }
-        let Some(first) = locations.first().map(Location::to_string) else {
-            return Err(DatasetError::NoMatch { pattern: "(no source given)".to_owned() });
-        };
-        // `buffered` keeps the order of the names, whatever the order of arrival.
-        let footers = locations.into_iter().map(|location| read_footer(location, columns.clone()));
-        let files: Vec<_> = futures::stream::iter(footers).buffered(FOOTER_CONCURRENCY).try_collect().await?;
-        let manifest = Self { files };
-        if manifest.rows() == 0 {
-            return Err(DatasetError::NoRows { files: manifest.files.len(), first });
-        }
-        Ok(manifest)
+    /// The manifest of one source.
+    pub fn of(files: Vec<ManifestFile>) -> Self {
+        Self { files, sources: Vec::new() }
     }
 
     /// Rows of the corpus.
@@ -70,8 +40,13 @@ impl Manifest {
         self.files.iter().flat_map(|file| &file.row_groups).map(|rows| u64::from(*rows)).sum()
     }
 
-    /// BLAKE3 (hexadecimal) over the files' names, lengths and row counts: equal for copies of one corpus wherever
-    /// they are stored.
+    /// Length of all files in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
+    }
+
+    /// BLAKE3 (hexadecimal) over the files' names, lengths and row counts, and over the sources where there are several:
+    /// equal for copies of one corpus wherever they are stored.
     pub fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"blip2 manifest v1");
@@ -85,96 +60,27 @@ impl Manifest {
                 hasher.update(&rows.to_le_bytes());
             }
         }
+        if self.sources.len() > 1 {
+            hasher.update(b"sources").update(&(self.sources.len() as u64).to_le_bytes());
+            for ManifestSource { name, weight, files } in &self.sources {
+                hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
+                // No weight is NaN, which a weight never is.
+                hasher.update(&weight.unwrap_or(f64::NAN).to_bits().to_le_bytes());
+                hasher.update(&files.to_le_bytes());
+            }
+        }
         hasher.finalize().to_hex().to_string()
     }
-
-    /// The manifest as a Parquet file: one row a file.
-    ///
-    /// # Errors
-    /// [`DatasetError::Malformed`] if the writer fails.
-    pub fn to_parquet(&self) -> Result<Bytes> {
-        let mut row_groups = ListBuilder::new(UInt32Builder::new());
-        for file in &self.files {
-            row_groups.append_value(file.row_groups.iter().map(|rows| Some(*rows)));
-        }
-        let text = |values: Vec<Option<&str>>| Arc::new(StringArray::from(values)) as ArrayRef;
-        let batch = RecordBatch::try_from_iter([
-            ("location", text(self.files.iter().map(|file| Some(file.location.as_str())).collect())),
-            (
-                "bytes",
-                Arc::new(UInt64Array::from_iter_values(self.files.iter().map(|file| file.bytes))) as ArrayRef,
-            ),
-            ("etag", text(self.files.iter().map(|file| file.etag.as_deref()).collect())),
-            ("row_groups", Arc::new(row_groups.finish()) as ArrayRef),
-        ]);
-        batch.map_err(malformed).and_then(|batch| write_parquet(&batch).map_err(malformed))
-    }
-
-    /// Reads what [`Manifest::to_parquet`] wrote.
-    ///
-    /// # Errors
-    /// [`DatasetError::Malformed`].
-    pub fn from_parquet(content: Bytes) -> Result<Self> {
-        let mut files = Vec::new();
-        for batch in read_parquet(content).map_err(malformed)? {
-            files.extend(files_of(&batch).ok_or_else(|| malformed("unexpected columns"))?);
-        }
-        Ok(Self { files })
-    }
-}
-
-/// Opens one file for the manifest.
-async fn read_footer(location: Location, columns: ColumnNames) -> Result<ManifestFile> {
-    let found = location.head().await?;
-    let (bytes, etag) = found.ok_or_else(|| DatasetError::NotFound { location: location.to_string() })?;
-    let name = location.to_string();
-    let file = ParquetFile::open(location, bytes, &columns).await?;
-    Ok(ManifestFile { location: name, bytes, etag, row_groups: file.row_groups() })
-}
-
-/// The files of one batch of the manifest's Parquet form; `None` if its columns are not the manifest's.
-fn files_of(batch: &RecordBatch) -> Option<Vec<ManifestFile>> {
-    let locations = batch.column_by_name("location")?.as_string_opt::<i32>()?;
-    let bytes = batch.column_by_name("bytes")?.as_primitive_opt::<UInt64Type>()?;
-    let etags = batch.column_by_name("etag")?.as_string_opt::<i32>()?;
-    let row_groups = batch.column_by_name("row_groups")?.as_list_opt::<i32>()?;
-    let file = |row: usize| {
-        let groups = row_groups.value(row);
-        Some(ManifestFile {
-            location: locations.value(row).to_owned(),
-            bytes: bytes.value(row),
-            etag: etags.is_valid(row).then(|| etags.value(row).to_owned()),
-            row_groups: groups.as_primitive_opt::<UInt32Type>()?.values().to_vec(),
-        })
-    };
-    (0..batch.num_rows()).map(file).collect()
-}
-
-fn malformed(reason: impl std::fmt::Display) -> DatasetError {
-    DatasetError::Malformed { what: "manifest", reason: reason.to_string() }
-}
-
-/// One batch as a Parquet file.
-pub(crate) fn write_parquet(batch: &RecordBatch) -> parquet::errors::Result<Bytes> {
-    let mut content = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut content, batch.schema(), None)?;
-    writer.write(batch)?;
-    writer.close()?;
-    Ok(content.into())
-}
-
-/// All batches of a Parquet file held in memory.
-pub(crate) fn read_parquet(content: Bytes) -> parquet::errors::Result<Vec<RecordBatch>> {
-    guarded(|| {
-        let reader = ParquetRecordBatchReaderBuilder::try_new(content)?.build()?;
-        Ok(reader.collect::<Result<_, _>>()?)
-    })
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::error::DatasetError;
     use crate::test_corpus::{Corpus, emoji_sources};
+    use crate::{ColumnNames, Result};
 
     async fn open(sources: &[&str]) -> Result<Manifest> {
         let sources: Vec<_> = sources.iter().map(|source| (*source).to_owned()).collect();
@@ -227,7 +133,7 @@ mod tests {
             etag: None,
             row_groups: row_groups.to_vec(),
         };
-        let digest = |file: ManifestFile| Manifest { files: vec![file] }.digest();
+        let digest = |file: ManifestFile| Manifest::of(vec![file]).digest();
         let base = digest(file("/a/x.parquet", 10, &[1, 2]));
         let tagged = ManifestFile { etag: Some("t".into()), ..file("s3://b/x.parquet", 10, &[1, 2]) };
         assert_eq!(base, digest(tagged));
@@ -258,5 +164,57 @@ mod tests {
         let error = open(&[&path("alt.parquet")]).await.unwrap_err();
         assert!(matches!(error, DatasetError::MissingColumn { .. }), "{error}");
         assert!(error.to_string().contains("alt.parquet") && error.is_bad_input(), "{error}");
+    }
+
+    fn mixed() -> Manifest {
+        let mut manifest = crate::test_corpus::manifest(&[&[3, 4], &[5], &[6, 7, 8]]);
+        let source = |name: &str, weight, files| ManifestSource { name: name.into(), weight, files };
+        manifest.sources = vec![source("coco", Some(2.5), 1), source("web", None, 2)];
+        manifest
+    }
+
+    #[test]
+    fn sources_are_part_of_the_stored_form_and_of_the_digest() {
+        let manifest = mixed();
+        assert_eq!(Manifest::from_parquet(manifest.to_parquet().unwrap()).unwrap(), manifest);
+        let mut others = vec![manifest.clone(); 3];
+        others[0].sources[0].weight = Some(2.0);
+        others[1].sources[0].name = "vg".into();
+        others[2].sources[0].files = 2;
+        others[2].sources[1].files = 1;
+        assert!(others.iter().all(|other| other.digest() != manifest.digest()));
+        // One source is the corpus, whatever its name and weight.
+        let plain = Manifest::of(manifest.files.clone());
+        let source = ManifestSource { name: "all".into(), weight: Some(3.0), files: 3 };
+        let named = Manifest { sources: vec![source], ..plain.clone() };
+        assert_eq!(named.digest(), plain.digest());
+        assert_eq!(Manifest::from_parquet(named.to_parquet().unwrap()).unwrap(), named);
+    }
+
+    #[tokio::test]
+    async fn several_sources_open_in_order_with_progress() {
+        let source = |name: &str, pattern: &str, weight| CorpusSource {
+            name: name.into(),
+            files: emoji_sources(pattern),
+            weight,
+        };
+        let sources = [source("a", "train-*.parquet", Some(2.0)), source("b", "test-*.parquet", None)];
+        let told = std::sync::Mutex::new(Vec::new());
+        let opened = |done, total| told.lock().unwrap().push((done, total));
+        let manifest = Manifest::open_sources(&sources, &ColumnNames::default(), &opened).await.unwrap();
+        assert_eq!(manifest.files.len(), 5);
+        let shares: Vec<_> = manifest.sources.iter().map(|source| (source.files, source.weight)).collect();
+        assert_eq!(shares, [(4, Some(2.0)), (1, None)]);
+        let mut told = told.into_inner().unwrap();
+        told.sort_unstable();
+        assert_eq!(told, (1..=5).map(|done| (done, 5)).collect::<Vec<_>>());
+        for weight in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let bad = [sources[0].clone(), source("bad", "test-*.parquet", Some(weight))];
+            let error = Manifest::open_sources(&bad, &ColumnNames::default(), &|_, _| ()).await.unwrap_err();
+            assert!(error.to_string().contains("data.sources.bad.weight"), "{error}");
+        }
+        let none = [sources[0].clone(), CorpusSource { name: "none".into(), ..CorpusSource::default() }];
+        let error = Manifest::open_sources(&none, &ColumnNames::default(), &|_, _| ()).await.unwrap_err();
+        assert!(error.to_string().contains("data.sources.none.files"), "{error}");
     }
 }

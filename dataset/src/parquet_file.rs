@@ -7,28 +7,39 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use object_store::ObjectStoreExt;
 use parquet::DecodeResult;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader};
 use parquet::arrow::async_reader::MetadataFetch;
 use parquet::arrow::push_decoder::ParquetPushDecoderBuilder;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
 use crate::columns::{ColumnNames, FileColumns, RowGroup};
 use crate::error::{DatasetError, Result};
-use crate::store::Location;
+use crate::row_group_hash::RecordedRowGroup;
+use crate::store::PinnedObject;
 
 /// Bytes read from the end of a file at first: holds most footers, so that opening a file is one request.
 const FOOTER_GUESS: usize = 64 * 1024;
 
+/// Reads of a row group until its bytes have the recorded hash.
+const HASH_TRIES: u32 = 3;
+
+/// Rows of a row group, at most: more are a footer that lies, or a file to be written anew.
+const MAX_ROWS: i64 = 1 << 24;
+
+/// Bytes of a row group's columns that are decoded at once, at most: what 32-bit offsets can address.
+const MAX_DECODED: i64 = 2 << 30;
+
 /// An open file.
 #[derive(Debug)]
 pub(crate) struct ParquetFile {
-    location: Location,
+    object: PinnedObject,
     footer: ArrowReaderMetadata,
     columns: FileColumns,
+    /// One for each row group, or none at all.
+    recorded: Vec<RecordedRowGroup>,
 }
 
 /// A row group whose bytes have been read and not yet decoded.
@@ -46,31 +57,44 @@ impl ParquetFile {
     ///
     /// # Errors
     /// [`DatasetError::NotParquet`], [`DatasetError::MissingColumn`], [`DatasetError::ColumnType`],
-    /// [`DatasetError::Store`].
-    pub(crate) async fn open(location: Location, bytes: u64, names: &ColumnNames) -> Result<Self> {
-        let file = location.to_string();
+    /// [`DatasetError::Changed`], [`DatasetError::Store`].
+    pub(crate) async fn open(object: PinnedObject, names: &ColumnNames) -> Result<Self> {
+        let file = object.location().to_string();
         let not_parquet = |reason: String| DatasetError::NotParquet { file: file.clone(), reason };
         let footer = async {
             let metadata = ParquetMetaDataReader::new()
                 .with_page_index_policy(PageIndexPolicy::Skip)
                 .with_prefetch_hint(Some(FOOTER_GUESS))
-                .load_and_finish(FooterReader(&location), bytes)
+                .load_and_finish(FooterReader(&object), object.bytes())
                 .await?;
             ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new())
         };
         let footer = AssertUnwindSafe(footer).catch_unwind().await.unwrap_or_else(|_| Err(decoder_failed()));
         let footer = footer.map_err(|error| match store_error(&error) {
-            Some(cause) => location.failed("read", cause),
+            Some(cause) => object.failed(cause),
             None => not_parquet(error.to_string()),
         })?;
+        check_row_counts(footer.metadata()).map_err(not_parquet)?;
         let columns = FileColumns::find(footer.schema(), names, &file)?;
-        Ok(Self { location, footer, columns })
+        let recorded = RecordedRowGroup::of(footer.metadata(), object.bytes()).map_err(not_parquet)?;
+        Ok(Self { object, footer, columns, recorded })
+    }
+
+    /// With the pictures' sources, which training does not read.
+    pub(crate) fn with_urls(self, names: &ColumnNames) -> Self {
+        let columns = self.columns.with_url(self.footer.schema(), names);
+        Self { columns, ..self }
+    }
+
+    /// The footer.
+    pub(crate) fn metadata(&self) -> &ParquetMetaData {
+        self.footer.metadata()
     }
 
     /// Rows of every row group.
     pub(crate) fn row_groups(&self) -> Vec<u32> {
         let rows = |group: &parquet::file::metadata::RowGroupMetaData| {
-            // A negative or larger count is a damaged footer; the row group then fails to decode.
+            // The counts were checked when the footer was read.
             u32::try_from(group.num_rows()).unwrap_or(u32::MAX)
         };
         self.footer.metadata().row_groups().iter().map(rows).collect()
@@ -79,17 +103,25 @@ impl ParquetFile {
     /// Reads the needed columns of a row group, in concurrent ranged reads.
     ///
     /// # Errors
-    /// [`DatasetError::ReadRowGroup`] from the store, [`DatasetError::DamagedRowGroup`] from the decoder.
+    /// [`DatasetError::ReadRowGroup`] from the store, [`DatasetError::Changed`], [`DatasetError::DamagedRowGroup`] from the decoder.
     pub(crate) async fn fetch(&self, row_group: u32) -> Result<EncodedRowGroup> {
-        let file = self.location.to_string();
+        self.fetch_in_batches(row_group, u32::MAX as usize).await
+    }
+
+    /// As [`ParquetFile::fetch`], to be decoded so many rows at a time.
+    pub(crate) async fn fetch_in_batches(&self, row_group: u32, most_rows: usize) -> Result<EncodedRowGroup> {
+        let file = self.object.location().to_string();
         let damaged = |error: ParquetError| damaged(&file, row_group, &error);
         let rows = self.row_groups().get(row_group as usize).copied().unwrap_or_default();
+        if most_rows > rows as usize {
+            self.check_size(row_group).map_err(damaged)?;
+        }
         let schema = self.footer.metadata().file_metadata().schema_descr();
         let build = || {
             ParquetPushDecoderBuilder::new_with_metadata(self.footer.clone())
                 .with_row_groups(vec![row_group as usize])
                 .with_projection(ProjectionMask::roots(schema, self.columns.projection()))
-                .with_batch_size(rows.max(1) as usize)
+                .with_batch_size((rows.max(1) as usize).min(most_rows))
                 .build()
         };
         let mut decoder = guarded(build).map_err(damaged)?;
@@ -98,12 +130,7 @@ impl ParquetFile {
                 DecodeResult::Data(reader) => break Some(reader),
                 DecodeResult::Finished => break None,
                 DecodeResult::NeedsData(ranges) => {
-                    let read = self.location.store().get_ranges(self.location.path(), &ranges).await;
-                    let read = read.map_err(|error| DatasetError::ReadRowGroup {
-                        file: file.clone(),
-                        row_group,
-                        reason: error.to_string(),
-                    })?;
+                    let read = self.read(row_group, &ranges).await?;
                     guarded(|| decoder.push_ranges(ranges, read)).map_err(damaged)?;
                 }
             }
@@ -112,7 +139,71 @@ impl ParquetFile {
     }
 }
 
+impl ParquetFile {
+    /// Refuses a row group that cannot be decoded at once.
+    fn check_size(&self, row_group: u32) -> Result<(), ParquetError> {
+        let Some(group) = self.footer.metadata().row_groups().get(row_group as usize) else { return Ok(()) };
+        let schema = self.footer.metadata().file_metadata().schema_descr();
+        let mask = ProjectionMask::roots(schema, self.columns.projection());
+        let read = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
+        let bytes = read.fold(0i64, |sum, (_, column)| sum.saturating_add(column.uncompressed_size()));
+        if bytes <= MAX_DECODED {
+            return Ok(());
+        }
+        Err(ParquetError::General(format!(
+            "its columns take {bytes} bytes, more than {MAX_DECODED} are not decoded at once; `blip2 corpus ingest` writes \
+             smaller row groups"
+        )))
+    }
+
+    /// Ranges of a row group. Where its hash is recorded, all of it is read and compared, again if need be: what
+    /// changed on the way is right the next time.
+    async fn read(&self, row_group: u32, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let file = self.object.location().to_string();
+        let failed = |error: object_store::Error| {
+            let reason = error.to_string();
+            let read = DatasetError::ReadRowGroup { file: file.clone(), row_group, reason };
+            self.object.changed(&error).unwrap_or(read)
+        };
+        let Some(record) = self.recorded.get(row_group as usize) else {
+            return self.object.read_ranges(ranges).await.map_err(failed);
+        };
+        let damaged = |reason: &str| {
+            let (file, reason) = (file.clone(), reason.to_owned());
+            DatasetError::DamagedRowGroup { file, row_group, reason }
+        };
+        for again in (0..HASH_TRIES).rev() {
+            let content = self.object.read(record.range()).await.map_err(failed)?;
+            let (hashed, expected) = (content.clone(), record.clone());
+            // Computation, not for a tokio thread.
+            let right = tokio::task::spawn_blocking(move || expected.is_of(&hashed)).await.unwrap_or(false);
+            if right {
+                let slices = ranges.iter().map(|range| record.slice(&content, range));
+                let slices: Option<Vec<_>> = slices.collect();
+                return slices.ok_or_else(|| damaged("its columns are outside of its recorded bytes"));
+            }
+            tracing::warn!(file, row_group, again, "read bytes that do not have the recorded BLAKE3");
+        }
+        Err(damaged("its bytes do not have the recorded BLAKE3"))
+    }
+}
+
 impl EncodedRowGroup {
+    /// Decodes batch by batch; an error is the last item.
+    pub(crate) fn batches(mut self) -> impl Iterator<Item = Result<RowGroup>> {
+        std::iter::from_fn(move || {
+            let mut reader = self.reader.take()?;
+            match guarded(|| reader.next().transpose().map_err(ParquetError::from)) {
+                Ok(batch) => {
+                    let batch = RowGroup::new(&batch?, &self.columns);
+                    self.reader = Some(reader);
+                    Some(Ok(batch))
+                }
+                Err(error) => Some(Err(damaged(&self.file, self.row_group, &error))),
+            }
+        })
+    }
+
     /// Decompresses and decodes: computation, not for a tokio thread.
     ///
     /// # Errors
@@ -133,12 +224,24 @@ impl EncodedRowGroup {
     }
 }
 
+fn check_row_counts(footer: &ParquetMetaData) -> Result<(), String> {
+    for (row_group, metadata) in footer.row_groups().iter().enumerate() {
+        let rows = metadata.num_rows();
+        if !(0..=MAX_ROWS).contains(&rows) {
+            return Err(format!(
+                "row group {row_group} claims to have {rows} rows; at most {MAX_ROWS} are read"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Parquet's decoder panics on some damaged files: a damaged file all the same, not the end of the run.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(decoder_failed()))
 }
 
-fn decoder_failed() -> ParquetError {
+pub(crate) fn decoder_failed() -> ParquetError {
     ParquetError::General("its decoder failed on damaged data".into())
 }
 
@@ -155,11 +258,11 @@ fn store_error(error: &ParquetError) -> Option<&object_store::Error> {
 }
 
 /// Ranged reads for the footer reader.
-struct FooterReader<'a>(&'a Location);
+struct FooterReader<'a>(&'a PinnedObject);
 
 impl MetadataFetch for FooterReader<'_> {
     fn fetch(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
-        let read = self.0.store().get_range(self.0.path(), range);
+        let read = self.0.read(range);
         async move { read.await.map_err(|error| ParquetError::External(Box::new(error))) }.boxed()
     }
 }

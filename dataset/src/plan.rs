@@ -1,23 +1,30 @@
 //! The sample plan: which row every position of every slot is, computed and never stored.
 //!
-//! An epoch is the corpus with its row groups in the order of a keyed permutation. All epochs, one after the other,
-//! are one endless sequence of rows. It is cut into windows of `slots` equal parts; part `s` of a window feeds slot
-//! `s`, in the order of a permutation of its own. So every row is used exactly once an epoch, epochs join without a
-//! short batch, a slot touches few row groups at a time, and any worker can compute any slot at any step.
+//! An epoch of a source is its rows with its row groups in the order of a keyed permutation. All its epochs, one after
+//! the other, are one endless sequence of rows. The sequences of several sources are merged into one by a schedule
+//! that gives each exactly its share (`mixture`); a corpus of one source is that source's sequence. The merged
+//! sequence is cut into windows of `slots` equal parts; part `s` of a window feeds slot `s`, in the order of a
+//! permutation of its own. So every row is used exactly once in an epoch of its source, epochs join without a short
+//! batch, a slot touches few row groups at a time, and any worker can compute any slot at any step.
 
 mod candidates;
+mod mixture;
 mod part;
-
-use std::sync::{Arc, Mutex, PoisonError};
+pub(crate) mod quality;
+mod source_order;
+mod view;
 
 use crate::error::{DatasetError, Result};
 use crate::manifest::Manifest;
 use crate::random::KeyedPermutation;
 
 pub(crate) use candidates::SUBSTITUTE_TRIES;
+use mixture::Mixture;
+use source_order::{Group, SourceOrder};
+use view::PartViews;
 
-/// Epoch orders kept: a window may span the end of one, and prefetch runs ahead.
-const EPOCHS_KEPT: usize = 4;
+/// How often a part may use a row: a source that is so small beside its weight would be little but repetition.
+const MOST_USES_IN_A_PART: f64 = 1024.0;
 
 /// What the order of rows depends on, besides the manifest and the slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +44,7 @@ pub struct RowAddress {
     pub row_group: u32,
     /// Row within the row group.
     pub row: u32,
-    /// How often the whole corpus has been used before.
+    /// How often the row's whole source has been used before.
     pub epoch: u64,
 }
 
@@ -66,54 +73,60 @@ pub struct RowGroupId {
     pub row_group: u32,
 }
 
-/// The order of the row groups in one epoch.
-#[derive(Debug)]
-struct EpochOrder {
-    epoch: u64,
-    /// Index into `Plan::groups`, in order of use.
-    order: Vec<u32>,
-    /// Rows before each of `order`, ascending.
-    starts: Vec<u64>,
+/// The use of a source in a part of the sequence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SourceUse {
+    /// The source's row groups, among those of the corpus that have rows.
+    pub(crate) groups: std::ops::Range<usize>,
+    /// Rows of the source.
+    pub(crate) rows: u64,
+    /// How many rows of the sequence are the source's.
+    pub(crate) used: u128,
 }
 
-/// The sample plan of one stage. Cheap to share: `locate` takes a short lock on the epochs in use.
+/// The sample plan of one stage. Cheap to share: [`Plan::locate`] takes a lock that is the slot's own.
 #[derive(Debug)]
 pub struct Plan {
     key: PlanKey,
     slots: u32,
     rows: u64,
     part_rows: u64,
-    groups: Vec<(RowGroupId, u32)>,
-    /// Least recently used first.
-    epochs: Mutex<Vec<Arc<EpochOrder>>>,
+    groups: Vec<Group>,
+    sources: Vec<SourceOrder>,
+    /// None where there is one source.
+    mixture: Option<Mixture>,
+    views: PartViews,
 }
 
 impl Plan {
     /// The plan of a corpus for `slots` slots, each drawing from about `window_row_groups` row groups at a time.
     ///
     /// # Errors
-    /// [`DatasetError::Setting`] if there is no row, no slot or no row group in a window, or too many row groups.
+    /// [`DatasetError::Setting`] if there is no row, no slot or no row group in a window, too many row groups, or a
+    /// source without rows or too small for its weight.
     pub fn new(manifest: &Manifest, key: PlanKey, slots: u32, window_row_groups: u32) -> Result<Self> {
-        let setting = |reason: &str| Err(DatasetError::Setting(reason.to_owned()));
+        let setting = |reason: String| Err(DatasetError::Setting(reason));
         if slots == 0 {
-            return setting("train.slots must be at least 1");
+            return setting("train.slots must be at least 1".to_owned());
         }
         if window_row_groups == 0 {
-            return setting("data.window_row_groups must be at least 1");
+            return setting("data.window_row_groups must be at least 1".to_owned());
         }
         let groups = row_groups(manifest);
         if u32::try_from(groups.len()).is_err() {
-            return setting("the corpus has more than 2^32 row groups; write larger ones");
+            return setting("the corpus has more than 2^32 row groups; write larger ones".to_owned());
         }
         let rows = manifest.rows();
         if rows == 0 {
-            return setting("the corpus has no rows");
+            return setting("the corpus has no rows".to_owned());
         }
         let window = u128::from(window_row_groups) * u128::from(rows) / groups.len() as u128;
         let share = u128::from((rows / u64::from(slots)).max(1));
         // At most a slot's share of the epoch, which is at most `rows`, so it fits.
         let part_rows = window.clamp(1, share) as u64;
-        Ok(Self { key, slots, rows, part_rows, groups, epochs: Mutex::new(Vec::new()) })
+        let (sources, mixture) = sources(manifest, key, &groups, part_rows)?;
+        let views = PartViews::new(slots);
+        Ok(Self { key, slots, rows, part_rows, groups, sources, mixture, views })
     }
 
     /// The row at `position` (0, 1, …) of a slot.
@@ -122,8 +135,7 @@ impl Plan {
     /// If `slot` is not below [`Plan::slots`].
     pub fn locate(&self, slot: u32, position: u64) -> RowAddress {
         let part = self.part(slot, position);
-        let offset = self.shuffle(part).apply(position % self.part_rows);
-        self.row(self.first_row(part) + u128::from(offset))
+        self.views.with(self, part, |view| view.used(self, position - part.window * self.part_rows))
     }
 
     /// The part that holds `position` of a slot.
@@ -135,17 +147,21 @@ impl Plan {
         PartId { window: position / self.part_rows, slot }
     }
 
-    /// The row at `offset` (0 … [`Plan::part_rows`]) of a part in the order of the sequence.
+    /// The row at `offset` (0 … [`Plan::part_rows`]) of a part in the order in which its rows lie.
+    ///
+    /// # Panics
+    /// If `offset` is not below [`Plan::part_rows`].
     pub fn row_of_part(&self, part: PartId, offset: u64) -> RowAddress {
-        self.row(self.first_row(part) + u128::from(offset))
+        assert!(offset < self.part_rows, "offset {offset} in a part of {}", self.part_rows);
+        self.views.with(self, part, |view| view.row(self, offset))
     }
 
-    /// The row groups a part touches, in the order of the sequence.
+    /// The row groups a part touches, in the order in which its rows lie.
     pub fn row_groups_of_part(&self, part: PartId) -> Vec<RowGroupId> {
         self.segments(part).iter().map(|segment| self.group(segment.group)).collect()
     }
 
-    /// Rows of the corpus, which is the length of an epoch.
+    /// Rows of the corpus. With one source, the length of an epoch.
     pub fn rows(&self) -> u64 {
         self.rows
     }
@@ -165,6 +181,22 @@ impl Plan {
         self.key
     }
 
+    /// How the first `rows` rows of the sequence are shared between the sources, in the manifest's order.
+    pub(crate) fn source_uses(&self, rows: u128) -> Vec<SourceUse> {
+        let used = self.rows_before(rows);
+        let use_of = |(source, used): (&SourceOrder, u128)| SourceUse {
+            groups: source.groups(),
+            rows: source.rows(),
+            used,
+        };
+        self.sources.iter().zip(used).map(use_of).collect()
+    }
+
+    /// How many of the first rows of the sequence are of each source.
+    fn rows_before(&self, index: u128) -> Vec<u128> {
+        self.mixture.as_ref().map_or_else(|| vec![index], |mixture| mixture.rows_before(index))
+    }
+
     /// Index in the endless sequence of a part's first row.
     fn first_row(&self, part: PartId) -> u128 {
         (u128::from(part.window) * u128::from(self.slots) + u128::from(part.slot))
@@ -175,57 +207,10 @@ impl Plan {
         let parts = [u64::from(self.key.stage), part.window, u64::from(part.slot)];
         KeyedPermutation::keyed(self.key.seed, "part order", &parts, self.part_rows)
     }
-
-    fn row(&self, index: u128) -> RowAddress {
-        let (order, position, row) = self.find(index);
-        let (group, _) = self.groups[order.order[position] as usize];
-        RowAddress { file: group.file, row_group: group.row_group, row, epoch: order.epoch }
-    }
-
-    /// Epoch, position of the row group in its order, and row within the row group.
-    fn find(&self, index: u128) -> (Arc<EpochOrder>, usize, u32) {
-        let rows = u128::from(self.rows);
-        // Epoch numbers stay far below 2^64: positions are 64-bit and a window holds at most one epoch.
-        let order = self.epoch((index / rows) as u64);
-        let within = (index % rows) as u64;
-        let position = order.starts.partition_point(|start| *start <= within) - 1;
-        // A row index within a row group, whose length is 32-bit.
-        let row = (within - order.starts[position]) as u32;
-        (order, position, row)
-    }
-
-    fn epoch(&self, epoch: u64) -> Arc<EpochOrder> {
-        let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = epochs.iter().position(|order| order.epoch == epoch) {
-            let last = epochs.len() - 1;
-            epochs[index..=last].rotate_left(1);
-            return Arc::clone(&epochs[last]);
-        }
-        if epochs.len() == EPOCHS_KEPT {
-            epochs.remove(0);
-        }
-        let order = Arc::new(self.order_of(epoch));
-        epochs.push(Arc::clone(&order));
-        order
-    }
-
-    fn order_of(&self, epoch: u64) -> EpochOrder {
-        let parts = [u64::from(self.key.stage), epoch];
-        let shuffle = KeyedPermutation::keyed(self.key.seed, "epoch order", &parts, self.groups.len() as u64);
-        // The number of row groups fits in 32 bits: checked by `new`.
-        let order: Vec<u32> = (0..self.groups.len() as u64).map(|i| shuffle.apply(i) as u32).collect();
-        let mut before = 0;
-        let starts = order.iter().map(|group| {
-            let start = before;
-            before += u64::from(self.groups[*group as usize].1);
-            start
-        });
-        EpochOrder { epoch, starts: starts.collect(), order }
-    }
 }
 
 /// All row groups that have rows, in the manifest's order.
-fn row_groups(manifest: &Manifest) -> Vec<(RowGroupId, u32)> {
+fn row_groups(manifest: &Manifest) -> Vec<Group> {
     let mut groups = Vec::new();
     for (file, entry) in (0u32..).zip(&manifest.files) {
         let with_rows = (0u32..).zip(&entry.row_groups).filter(|(_, rows)| **rows > 0);
@@ -233,6 +218,64 @@ fn row_groups(manifest: &Manifest) -> Vec<(RowGroupId, u32)> {
     }
     groups
 }
+
+/// The orders of the manifest's sources, and the schedule of several.
+fn sources(
+    manifest: &Manifest,
+    key: PlanKey,
+    groups: &[Group],
+    part_rows: u64,
+) -> Result<(Vec<SourceOrder>, Option<Mixture>)> {
+    if manifest.sources.len() < 2 {
+        return Ok((vec![SourceOrder::new(key, None, 0, groups)], None));
+    }
+    let mut orders = Vec::new();
+    let mut weights = Vec::new();
+    let (mut first_file, mut first_group) = (0usize, 0usize);
+    for (number, source) in (0u64..).zip(&manifest.sources) {
+        first_file += source.files as usize;
+        let end = groups.partition_point(|(id, _)| (id.file as usize) < first_file);
+        let own = &groups[first_group..end];
+        if own.is_empty() {
+            return Err(DatasetError::Setting(format!(
+                "the source `{}` has no rows; leave it out of data.sources",
+                source.name
+            )));
+        }
+        // The number of row groups fits in 32 bits: checked by `Plan::new`.
+        let order = SourceOrder::new(key, Some(number), first_group as u32, own);
+        weights.push(source.weight_of(order.rows())?);
+        orders.push(order);
+        first_group = end;
+    }
+    if first_file != manifest.files.len() {
+        return Err(DatasetError::Setting(format!(
+            "the manifest's sources have {first_file} files, the manifest has {}",
+            manifest.files.len()
+        )));
+    }
+    let total: f64 = weights.iter().sum();
+    for (order, (source, weight)) in orders.iter().zip(manifest.sources.iter().zip(&weights)) {
+        let uses = weight / total * part_rows as f64 / order.rows() as f64;
+        if !total.is_finite() || uses > MOST_USES_IN_A_PART {
+            return Err(DatasetError::Setting(format!(
+                "the source `{}` has only {} rows and would be used {uses:.0} times in a row with its weight of \
+                 {weight}; lower data.sources.{}.weight",
+                source.name,
+                order.rows(),
+                source.name
+            )));
+        }
+    }
+    // About a row group; no longer than the smallest source, so that a block is of one epoch or two.
+    let mean = groups.iter().map(|(_, rows)| u64::from(*rows)).sum::<u64>() / groups.len() as u64;
+    let smallest = orders.iter().map(SourceOrder::rows).min().unwrap_or(1);
+    let mixture = Mixture::new(&weights, mean.clamp(1, smallest), key.seed, key.stage);
+    Ok((orders, Some(mixture)))
+}
+
+#[cfg(test)]
+mod bijection;
 
 #[cfg(test)]
 mod tests {

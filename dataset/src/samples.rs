@@ -9,7 +9,7 @@ use crate::image_decode::decode_image;
 use crate::manifest::Manifest;
 use crate::parquet_file::ParquetFile;
 use crate::quarantine::QuarantineRecord;
-use crate::store::Location;
+use crate::store::{Location, PinnedObject};
 
 /// Row groups read at the same time.
 const READ_CONCURRENCY: usize = 4;
@@ -43,7 +43,9 @@ pub async fn read_all(sources: &[String], columns: &ColumnNames, max_pixels: u64
     let mut set = EvaluationSet::default();
     let mut rows_before = 0;
     for entry in &manifest.files {
-        let file = ParquetFile::open(Location::parse(&entry.location)?, entry.bytes, columns).await?;
+        let location = Location::parse(&entry.location)?;
+        let object = PinnedObject::look_up(location, entry.bytes, entry.etag.as_deref()).await?;
+        let file = ParquetFile::open(object, columns).await?;
         let parts =
             (0u32..).zip(&entry.row_groups).filter(|(_, rows)| **rows > 0).map(|(row_group, rows)| {
                 let first = rows_before;

@@ -1,5 +1,8 @@
 //! Locations: a path or URL, resolved to an object store and a path inside it.
 
+mod connect;
+mod pinned;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +15,11 @@ use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, Pu
 use url::Url;
 
 use crate::error::{DatasetError, Result};
+
+pub(crate) use pinned::PinnedObject;
+
+/// What precedes the path of a local file when shown.
+const LOCAL_BASE: &str = "/";
 
 /// An object or a prefix in a store.
 ///
@@ -33,6 +41,8 @@ pub struct StoredObject {
     pub location: Location,
     /// Length in bytes.
     pub bytes: u64,
+    /// Entity tag, if the store gives one.
+    pub etag: Option<String>,
 }
 
 /// Stores by scheme and host, so that many files of one bucket share one client.
@@ -69,6 +79,11 @@ impl Location {
     /// The last segment; empty at the root of a store.
     pub fn file_name(&self) -> &str {
         self.path.filename().unwrap_or_default()
+    }
+
+    /// Whether it is a file of this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        self.base == LOCAL_BASE
     }
 
     /// Length and entity tag of the object, or `None` if there is none.
@@ -153,6 +168,7 @@ impl Location {
         let object = |meta: object_store::ObjectMeta| StoredObject {
             location: Self { path: meta.location, ..self.clone() },
             bytes: meta.size,
+            etag: meta.e_tag,
         };
         found.into_iter().map(object).collect()
     }
@@ -170,7 +186,11 @@ impl fmt::Debug for Location {
     }
 }
 
-/// Creates the object unless it exists: `Ok(false)` when it does. Exactly one of several writers gets `Ok(true)`.
+/// Creates the object unless it exists: `Ok(false)` when it does. At most one of several writers gets `Ok(true)`.
+///
+/// Over a network the answer to a write that was done can be lost; the try after it then finds the object, and the writer
+/// gets `Ok(false)` or an error for what is its own. Whoever must know reads the object back, whose content names its
+/// writer.
 ///
 /// # Errors
 /// [`DatasetError::Store`].
@@ -198,20 +218,28 @@ impl StorePool {
     }
 
     /// The objects a source names: one object, or all that its last segment's `*` matches, sorted.
-    pub(crate) async fn expand(&mut self, source: &str) -> Result<Vec<Location>> {
+    ///
+    /// # Errors
+    /// [`DatasetError::Location`], [`DatasetError::NotFound`], [`DatasetError::NoMatch`], [`DatasetError::Store`].
+    pub(crate) async fn expand(&mut self, source: &str) -> Result<Vec<StoredObject>> {
         let (folder, name) = source.rsplit_once('/').unwrap_or((".", source));
         if folder.contains('*') {
             return Err(refused(source, "`*` is only understood in the last path segment"));
         }
         if !name.contains('*') {
-            return Ok(vec![self.parse(source)?]);
+            let location = self.parse(source)?;
+            let (bytes, etag) = location
+                .head()
+                .await?
+                .ok_or_else(|| DatasetError::NotFound { location: location.to_string() })?;
+            return Ok(vec![StoredObject { location, bytes, etag }]);
         }
         let folder = if folder.is_empty() { "/" } else { folder };
         let found = self.parse(folder)?.list_matching(name).await?;
         if found.is_empty() {
             return Err(DatasetError::NoMatch { pattern: source.to_owned() });
         }
-        Ok(found.into_iter().map(|object| object.location).collect())
+        Ok(found)
     }
 
     fn local(&mut self, location: &str, path: &std::path::Path) -> Result<Location> {
@@ -222,7 +250,7 @@ impl StorePool {
         let path = Path::from_absolute_path(absolute).map_err(|error| refused(location, error))?;
         let open = || Arc::new(LocalFileSystem::new().with_fsync(true)) as Arc<dyn ObjectStore>;
         let store = Arc::clone(self.stores.entry("file://".to_owned()).or_insert_with(open));
-        Ok(Location { store, path, base: "/".to_owned() })
+        Ok(Location { store, path, base: LOCAL_BASE.to_owned() })
     }
 
     fn remote(&mut self, location: &str) -> Result<Location> {
@@ -241,28 +269,10 @@ impl StorePool {
     }
 
     fn connect(&mut self, base: &str, url: &Url, location: &str) -> Result<Arc<dyn ObjectStore>> {
-        // Fails when a provider is installed already, which serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let (store, _) = object_store::parse_url_opts(url, store_options(url))
-            .map_err(|error| refused(location, error))?;
-        let store: Arc<dyn ObjectStore> = Arc::from(store);
+        let store = connect::connect(url).map_err(|error| refused(location, error))?;
         self.stores.insert(base.to_owned(), Arc::clone(&store));
         Ok(store)
     }
-}
-
-/// The environment variables of the URL's store. Only prefixed names count: a stray `TOKEN` must not become a credential.
-fn store_options(url: &Url) -> Vec<(String, String)> {
-    if url.scheme() == "http" {
-        return vec![("allow_http".to_owned(), "true".to_owned())];
-    }
-    let ours = |name: &str| ["aws_", "google_", "azure_"].iter().any(|prefix| name.starts_with(prefix));
-    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.to_str()?.to_ascii_lowercase(), value.to_str()?.to_owned()))
-    };
-    let mut options: Vec<_> = std::env::vars_os().filter_map(text).filter(|(name, _)| ours(name)).collect();
-    options.sort();
-    options
 }
 
 fn refused(location: &str, reason: impl fmt::Display) -> DatasetError {
@@ -379,12 +389,12 @@ mod tests {
         let root = folder.path().to_str().unwrap();
         let mut pool = StorePool::default();
         let found = pool.expand(&format!("{root}/*.parquet")).await.unwrap();
-        let names: Vec<_> = found.iter().map(Location::file_name).collect();
+        let names: Vec<_> = found.iter().map(|object| object.location.file_name()).collect();
         assert_eq!(names, ["a.parquet", "b.parquet"]);
         let through_url = pool.expand(&format!("file://{root}/sub/../*.parquet")).await.unwrap();
         assert_eq!(through_url.len(), 2);
         let upwards = pool.expand(&format!("{root}/sub/../a.parquet")).await.unwrap();
-        assert_eq!(upwards[0].head().await.unwrap().unwrap().0, 1);
+        assert_eq!(upwards[0].bytes, 1);
         assert!(matches!(pool.expand(&format!("{root}/*.csv")).await, Err(DatasetError::NoMatch { .. })));
         assert!(matches!(pool.expand(&format!("{root}/*/x")).await, Err(DatasetError::Location { .. })));
     }

@@ -22,6 +22,11 @@ pub(crate) fn backbone(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones").join(name)
 }
 
+/// A small JPEG.
+pub(crate) fn one_picture() -> Vec<u8> {
+    Row::good(1).image
+}
+
 /// A manifest of files that are not there, with so many rows in each row group.
 pub(crate) fn manifest(files: &[&[u32]]) -> Manifest {
     let file = |(index, rows): (usize, &&[u32])| ManifestFile {
@@ -30,7 +35,7 @@ pub(crate) fn manifest(files: &[&[u32]]) -> Manifest {
         etag: None,
         row_groups: rows.to_vec(),
     };
-    Manifest { files: files.iter().enumerate().map(file).collect() }
+    Manifest::of(files.iter().enumerate().map(file).collect())
 }
 
 /// Rows of a file to write: pictures of one colour each, captions of known words.

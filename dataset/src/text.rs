@@ -13,13 +13,14 @@ pub const MAX_CAPTION_WORDS: usize = 50;
 const REPLACED: &[char] = &['.', '!', '"', '(', ')', '*', '#', ':', ';', '~', '-'];
 
 /// LAVIS's caption cleaning: lower case, punctuation to spaces, single spaces, at most `max_words` words. Commas,
-/// apostrophes and question marks stay.
+/// apostrophes and question marks stay. Control characters, NUL among them, are spaces too.
 ///
 /// ```
 /// assert_eq!(blip2_dataset::clean_caption("A dog -- (running)!  Isn't it?", 50), "a dog running isn't it?");
 /// ```
 pub fn clean_caption(caption: &str, max_words: usize) -> String {
-    let spaced: String = caption.to_lowercase().replace(REPLACED, " ");
+    let replaced = |character: char| character.is_control() || REPLACED.contains(&character);
+    let spaced: String = caption.to_lowercase().replace(replaced, " ");
     spaced.split_whitespace().take(max_words).collect::<Vec<_>>().join(" ")
 }
 
@@ -205,6 +206,11 @@ mod tests {
     fn opt(length: usize) -> TextEncoder {
         let encoding = TextEncoding { suffix: "\n".into(), ..TextEncoding::new(length, 1) };
         TextEncoder::open(&backbone("opt-tiny"), encoding).unwrap()
+    }
+
+    #[test]
+    fn control_characters_are_spaces() {
+        assert_eq!(clean_caption("a\0red\u{7f}cat\u{85}x\ty", 50), "a red cat x y");
     }
 
     #[test]

@@ -197,6 +197,22 @@ fn resize(image: &RgbImage, crop: Rectangle, size: [usize; 2]) -> Result<Vec<u8>
     Ok(resized.into_vec())
 }
 
+/// The picture made smaller, its shorter side `side` pixels long, in the same proportions.
+pub(crate) fn shrink(image: &RgbImage, side: u32) -> Result<RgbImage> {
+    let (width, height) = image.dimensions();
+    let short = width.min(height);
+    let scaled = |length: u32| {
+        // At most `length`, for `side` is below the shorter side.
+        ((u64::from(length) * u64::from(side) + u64::from(short) / 2) / u64::from(short.max(1))) as u32
+    };
+    let (new_width, new_height) = (scaled(width), scaled(height));
+    let whole = Rectangle { left: 0, top: 0, width, height };
+    let pixels = resize(image, whole, [new_width as usize, new_height as usize])?;
+    RgbImage::from_raw(new_width, new_height, pixels).ok_or_else(|| DatasetError::Image {
+        reason: "the picture cannot be resized: its length is not that of its size".to_owned(),
+    })
+}
+
 /// Mirrors every row of a square of interleaved RGB.
 fn mirror_rows(pixels: &mut [u8], size: usize) {
     for row in pixels.chunks_exact_mut(size * 3) {

@@ -1,7 +1,9 @@
 //! What a step is a function of: the training configuration, its defaults and its hash.
 
+use std::collections::BTreeMap;
+
 pub use blip2_collective::Wire;
-use blip2_dataset::{ColumnNames, LoaderSettings};
+use blip2_dataset::{ColumnNames, CorpusSource, LoaderSettings};
 use blip2_model::device::DeviceName;
 use blip2_model::language_model::check_family;
 use blip2_model::weights::is_gguf;
@@ -76,6 +78,9 @@ pub enum FrozenDtype {
 pub struct DataSettings {
     /// Parquet files: paths or URLs, `*` matches within one path segment.
     pub train: Vec<String>,
+    /// Sources with weights, by name, in the place of `train`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sources: BTreeMap<String, SourceSettings>,
     /// Column names.
     pub columns: ColumnNames,
     /// Row groups a slot draws from at a time.
@@ -88,6 +93,56 @@ pub struct DataSettings {
     pub crop_scale: [f64; 2],
     /// Mirror half of the pictures.
     pub flip: bool,
+}
+
+/// One of several sources.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SourceSettings {
+    /// Parquet files: paths or URLs, `*` matches within one path segment.
+    pub files: Vec<String>,
+    /// Samples drawn from the source, relative to the other sources' weights; its number of rows if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
+}
+
+impl DataSettings {
+    /// The corpus as its sources: one without a name, or those of `sources`, by name.
+    pub fn corpus(&self) -> Vec<CorpusSource> {
+        if self.sources.is_empty() {
+            return vec![CorpusSource { files: self.train.clone(), ..CorpusSource::default() }];
+        }
+        let named = |(name, source): (&String, &SourceSettings)| CorpusSource {
+            name: name.clone(),
+            files: source.files.clone(),
+            weight: source.weight,
+        };
+        self.sources.iter().map(named).collect()
+    }
+
+    fn validate(&self) -> Result<()> {
+        let refuse = |reason: String| Err(WorkerError::Configuration(reason));
+        match (self.train.is_empty(), self.sources.is_empty()) {
+            (true, true) => return refuse("data.train is empty: name the corpus' Parquet files".into()),
+            (false, false) => {
+                return refuse("data.train and data.sources both name the corpus: use one of them".into());
+            }
+            _ => {}
+        }
+        for (name, source) in &self.sources {
+            if source.files.is_empty() {
+                return refuse(format!(
+                    "data.sources.{name}.files is empty: name the source's Parquet files"
+                ));
+            }
+            if source.weight.is_some_and(|weight| !(weight.is_finite() && weight > 0.0)) {
+                return refuse(format!(
+                    "data.sources.{name}.weight must be a positive number; leave a source out to draw nothing from it"
+                ));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The frozen parts and the Q-Former.
@@ -219,6 +274,7 @@ impl Default for DataSettings {
     fn default() -> Self {
         Self {
             train: Vec::new(),
+            sources: BTreeMap::new(),
             columns: ColumnNames::default(),
             window_row_groups: 4,
             max_quarantined_share: 0.01,
@@ -318,9 +374,7 @@ impl WorkerConfig {
         if self.stage1.steps + self.stage2.steps == 0 {
             return refuse("stage1.steps and stage2.steps are both 0: there is nothing to train".into());
         }
-        if self.data.train.is_empty() {
-            return refuse("data.train is empty: name the corpus' Parquet files".into());
-        }
+        self.data.validate()?;
         for (stage, steps, batch) in [
             ("stage1", self.stage1.steps, self.stage1.batch),
             ("stage2", self.stage2.steps, self.stage2.batch),

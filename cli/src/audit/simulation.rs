@@ -46,7 +46,7 @@ pub(crate) fn simulate(corpus: Corpus, threads: usize) -> Result<Measured, CliEr
         etag: None,
         row_groups: vec![corpus.rows_per_group; corpus.row_groups as usize],
     };
-    let manifest = Manifest { files: (0..corpus.files).map(file).collect() };
+    let manifest = Manifest::of((0..corpus.files).map(file).collect());
     let steps = manifest.rows() / u64::from(SLOTS * BATCH_PER_SLOT);
     let marks: Vec<u64> =
         (CHECKPOINT_EVERY..steps).step_by(CHECKPOINT_EVERY as usize).chain([steps]).collect();

@@ -21,7 +21,7 @@ fn manifest(row_groups: &[u32]) -> Manifest {
         etag: None,
         row_groups: row_groups.to_vec(),
     };
-    Manifest { files: vec![file] }
+    Manifest::of(vec![file])
 }
 
 /// What the steps up to `step` use, as workers would count it.

@@ -6,6 +6,7 @@ pub(crate) mod chat;
 pub(crate) mod checkpoint;
 pub(crate) mod config;
 pub(crate) mod coordinator;
+pub(crate) mod corpus;
 pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod import;

@@ -6,15 +6,15 @@ use super::escape;
 
 /// One bar.
 #[derive(Debug, Clone)]
-pub(super) struct Bar<'a> {
-    pub(super) label: &'a str,
-    pub(super) value: f64,
+pub(crate) struct Bar<'a> {
+    pub(crate) label: &'a str,
+    pub(crate) value: f64,
     /// CSS class that colours it: `ours`, `other` or `floor`.
-    pub(super) kind: &'static str,
+    pub(crate) kind: &'static str,
 }
 
 /// A titled group of bars on a scale from 0 to `full`, numbers with `decimals` places.
-pub(super) fn group(title: &str, bars: &[Bar<'_>], full: f64, decimals: usize) -> String {
+pub(crate) fn group(title: &str, bars: &[Bar<'_>], full: f64, decimals: usize) -> String {
     let mut html = format!("<section class=\"bars\"><h3>{}</h3><dl>", escape(title));
     for bar in bars {
         let share = if full > 0.0 { (bar.value / full).clamp(0.0, 1.0) * 100.0 } else { 0.0 };

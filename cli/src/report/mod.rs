@@ -6,8 +6,9 @@ mod page;
 
 use std::path::Path;
 
+pub(crate) use bars::{Bar, group as bar_group};
 pub(crate) use chart::Series;
-pub(crate) use page::render;
+pub(crate) use page::{document, render};
 
 use crate::error::CliError;
 
@@ -60,14 +61,19 @@ pub(crate) struct CaptionedPicture {
 
 /// Writes the report whole or not at all: to a file beside it that is then renamed.
 pub(crate) fn write(report: &Report, path: &Path) -> Result<(), CliError> {
+    write_page(&render(report), path)
+}
+
+/// Writes a page whole or not at all.
+pub(crate) fn write_page(html: &str, path: &Path) -> Result<(), CliError> {
     let beside = path.with_extension("html.part");
-    std::fs::write(&beside, render(report))
+    std::fs::write(&beside, html)
         .and_then(|()| std::fs::rename(&beside, path))
         .map_err(|error| CliError::failed(format!("{}: cannot write the report: {error}", path.display())))
 }
 
 /// Text that is safe inside HTML elements and attributes.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

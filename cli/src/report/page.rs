@@ -22,11 +22,17 @@ pub(crate) fn render(report: &Report) -> String {
     }
     body.push_str(&pictures(&report.pictures));
     body.push_str(&facts(&report.facts));
+    document("BLIP-2 run report", &body)
+}
+
+/// A page that needs nothing beside it.
+pub(crate) fn document(title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <meta name=\"color-scheme\" content=\"light dark\">\
-         <title>BLIP-2 run report</title>\n<style>\n{STYLE}</style></head>\n<body><main>\n{body}</main></body></html>\n"
+         <title>{}</title>\n<style>\n{STYLE}</style></head>\n<body><main>\n{body}</main></body></html>\n",
+        escape(title)
     )
 }
 

@@ -15,7 +15,7 @@ use crate::error::{DatasetError, Result};
 use crate::manifest::Manifest;
 use crate::parquet_file::{EncodedRowGroup, ParquetFile};
 use crate::plan::RowGroupId;
-use crate::store::StorePool;
+use crate::store::{PinnedObject, StorePool};
 
 /// Footers kept open.
 const OPEN_FILES: usize = 128;
@@ -313,18 +313,14 @@ impl FileTable {
     async fn open(&self, manifest: &Manifest, file: u32) -> Result<ParquetFile> {
         let entry = &manifest.files[file as usize];
         let location = self.pool.lock().unwrap_or_else(PoisonError::into_inner).parse(&entry.location)?;
-        let changed = |reason: String| DatasetError::Changed { file: entry.location.clone(), reason };
-        match location.head().await? {
-            None => return Err(DatasetError::NotFound { location: entry.location.clone() }),
-            Some((bytes, _)) if bytes != entry.bytes => {
-                return Err(changed(format!("{bytes} bytes instead of {}", entry.bytes)));
-            }
-            Some(_) => {}
-        }
-        let opened = ParquetFile::open(location, entry.bytes, &self.columns).await?;
+        let object = PinnedObject::look_up(location, entry.bytes, entry.etag.as_deref()).await?;
+        let opened = ParquetFile::open(object, &self.columns).await?;
         match opened.row_groups() == entry.row_groups {
             true => Ok(opened),
-            false => Err(changed("its row groups have other sizes".to_owned())),
+            false => {
+                let reason = "its row groups have other sizes".to_owned();
+                Err(DatasetError::Changed { file: entry.location.clone(), reason })
+            }
         }
     }
 }

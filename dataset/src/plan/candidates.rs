@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn the_planned_row_comes_first_and_substitutes_from_its_part() {
         let file = ManifestFile { location: "/c/0".into(), bytes: 1, etag: None, row_groups: vec![8; 12] };
-        let plan = Plan::new(&Manifest { files: vec![file] }, PlanKey { seed: 3, stage: 2 }, 2, 2).unwrap();
+        let plan = Plan::new(&Manifest::of(vec![file]), PlanKey { seed: 3, stage: 2 }, 2, 2).unwrap();
         let rows: Vec<_> = plan.candidates(1, 37, 91).collect();
         assert_eq!(rows.len(), 1 + SUBSTITUTE_TRIES as usize);
         assert_eq!(rows[0], plan.locate(1, 37));

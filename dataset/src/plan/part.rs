@@ -17,18 +17,14 @@ pub(crate) struct Segment {
 }
 
 impl Plan {
-    /// What a part is made of, in the order of the sequence. One look at the epochs' orders for each segment.
+    /// What a part is made of: of each source that has a share of it, consecutive rows of the source's sequence.
     pub(crate) fn segments(&self, part: PartId) -> Vec<Segment> {
+        let first = self.first_row(part);
+        let starts = self.rows_before(first);
+        let ends = self.rows_before(first + u128::from(self.part_rows));
         let mut found = Vec::new();
-        let mut next = self.first_row(part);
-        let end = next + u128::from(self.part_rows);
-        while next < end {
-            let (order, index, first) = self.find(next);
-            let group = order.order[index];
-            // No more than the rows of a row group, which are counted in 32 bits.
-            let rows = (end - next).min(u128::from(self.groups[group as usize].1 - first)) as u32;
-            found.push(Segment { group, rows: first..first + rows, epoch: order.epoch });
-            next += u128::from(rows);
+        for (source, (start, end)) in self.sources.iter().zip(starts.into_iter().zip(ends)) {
+            source.segments(&self.groups, start, end, &mut found);
         }
         found
     }
@@ -63,7 +59,8 @@ mod tests {
             etag: None,
             row_groups: row_groups.to_vec(),
         };
-        let manifest = Manifest { files: vec![file("/a", &[10, 0, 7, 3]), file("/b", &[5, 8])] };
+        let files = vec![file("/a", &[10, 0, 7, 3]), file("/b", &[5, 8])];
+        let manifest = Manifest::of(files);
         let plan = Plan::new(&manifest, PlanKey { seed: 5, stage: 1 }, 3, 2).unwrap();
         for (window, slot) in (0..9).flat_map(|window| (0..3).map(move |slot| (window, slot))) {
             let part = PartId { window, slot };

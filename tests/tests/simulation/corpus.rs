@@ -65,7 +65,7 @@ impl Corpus {
             row_groups: rows.to_vec(),
         };
         let files = vec![file("a", &[17, 9, 21]), file("b", &[30]), file("c", &[5, 5, 40, 12])];
-        let manifest = Manifest { files };
+        let manifest = Manifest::of(files);
         let schedule = Schedule::new(&STEPS, &BATCH);
         let shares: Vec<Vec<Share>> = (0..TOTAL).map(|step| shares_of(&manifest, &schedule, step)).collect();
         let mut corpus = Self {

@@ -77,7 +77,7 @@ pub(super) fn manifests() -> Vec<Seed> {
         etag: etag.map(str::to_owned),
         row_groups: row_groups.to_vec(),
     };
-    let parquet = |files: Vec<ManifestFile>| Manifest { files }.to_parquet().expect("a manifest");
+    let parquet = |files: Vec<ManifestFile>| Manifest::of(files).to_parquet().expect("a manifest");
     let files = (0..40).map(|index| file(&index.to_string(), None, &[256, 256, 17])).collect();
     vec![
         taken("two-files", parquet(vec![file("a", Some("\"e\""), &[256, 9]), file("b", None, &[1])])),

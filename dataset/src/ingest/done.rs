@@ -1,0 +1,100 @@
+//! What is written about a unit and about the whole job when they are done.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{DatasetError, Result};
+use crate::store::Location;
+
+/// One file of a unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PartRecord {
+    pub(crate) name: String,
+    pub(crate) bytes: u64,
+    pub(crate) rows: u64,
+    /// Of the whole file, hexadecimal.
+    pub(crate) blake3: String,
+}
+
+/// A unit that is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DoneRecord {
+    pub(crate) unit: u64,
+    pub(crate) rows_read: u64,
+    pub(crate) rows: u64,
+    pub(crate) parts: Vec<PartRecord>,
+    /// Rows that cannot be used, by reason.
+    pub(crate) rejected: BTreeMap<String, u64>,
+}
+
+impl DoneRecord {
+    pub(super) fn new(unit: u64) -> Self {
+        Self { unit, rows_read: 0, rows: 0, parts: Vec::new(), rejected: BTreeMap::new() }
+    }
+}
+
+/// What a job has done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngestSummary {
+    /// Units of the job.
+    pub units: u64,
+    /// Units that are done, in this run or before.
+    pub units_done: u64,
+    /// Rows of the sources.
+    pub rows_read: u64,
+    /// Rows written.
+    pub rows: u64,
+    /// Files written.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Rows that cannot be used, by the name of the reason.
+    pub rejected: BTreeMap<String, u64>,
+}
+
+impl IngestSummary {
+    pub(super) fn new(units: u64) -> Self {
+        Self { units, units_done: 0, rows_read: 0, rows: 0, files: 0, bytes: 0, rejected: BTreeMap::new() }
+    }
+
+    pub(super) fn add(&mut self, done: &DoneRecord) {
+        self.units_done += 1;
+        self.rows_read += done.rows_read;
+        self.rows += done.rows;
+        self.files += done.parts.len() as u64;
+        self.bytes += done.parts.iter().map(|part| part.bytes).sum::<u64>();
+        for (reason, count) in &done.rejected {
+            *self.rejected.entry(reason.clone()).or_insert(0) += count;
+        }
+    }
+}
+
+/// Where the done-record of a unit lies.
+pub(crate) fn done_name(unit: u64) -> String {
+    format!("done/{unit:06}.json")
+}
+
+pub(super) async fn write_summary(out: &Location, summary: &IngestSummary) -> Result<()> {
+    out.join("summary.json").put(to_json(summary)?).await
+}
+
+/// A record as indented JSON with a final newline.
+pub(super) fn to_json(record: &impl Serialize) -> Result<Bytes> {
+    let text = serde_json::to_string_pretty(record)
+        .map_err(|error| DatasetError::Malformed { what: "record", reason: error.to_string() })?;
+    Ok(Bytes::from(text + "\n"))
+}
+
+/// A record, or `None` if it is not there.
+pub(crate) async fn read_json<T: DeserializeOwned>(
+    location: &Location,
+    what: &'static str,
+) -> Result<Option<T>> {
+    let Some(content) = location.read().await? else { return Ok(None) };
+    serde_json::from_slice(&content)
+        .map(Some)
+        .map_err(|error| DatasetError::Malformed { what, reason: format!("{location}: {error}") })
+}
