@@ -142,7 +142,6 @@ fn overlay(state: &mut TrainState, source: &WeightSource) -> Result<Vec<String>>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::convert::device;
     use crate::export::{ExportOptions, Layout, export};
 
     /// A small Q-Former between the quick start's frozen parts, in a run that begins with `stage`.

@@ -6,8 +6,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::tensor::{DType, TensorData};
-
 use super::encoding::Encoding;
 use super::{folder, gguf, pytorch, safetensors};
 use crate::ModelError;
@@ -181,20 +179,6 @@ impl Stored {
                 Ok(values)
             }
         }
-    }
-
-    /// The same as a tensor's data of `shape`, which has as many elements; float32 takes no second copy.
-    pub(super) fn data(&self, name: &str, shape: &[usize]) -> Result<TensorData, ModelError> {
-        if let (Place::Pytorch { path, tensor }, Encoding::F32) = (&self.place, &self.encoding) {
-            let bytes = tensor.read().map_err(|e| ModelError::io(path, e))?;
-            // Allocators align more than a byte needs; where one does not, the numbers are copied.
-            if bytemuck::try_cast_slice::<u8, f32>(&bytes).is_ok() {
-                return TensorData::try_from_bytes_vec(bytes, shape.to_vec(), DType::F32).map_err(|e| {
-                    ModelError::Format { path: path.clone(), reason: format!("`{name}`: {e:?}") }
-                });
-            }
-        }
-        Ok(TensorData::new(self.values(name)?, shape.to_vec()))
     }
 
     /// The file that holds it.
