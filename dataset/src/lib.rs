@@ -68,12 +68,14 @@ mod columns;
 mod coverage;
 mod error;
 mod image_decode;
+mod jpeg;
 mod loader;
 mod manifest;
 mod parquet_file;
 mod plan;
 mod quarantine;
 mod random;
+mod reads;
 mod samples;
 mod store;
 #[cfg(test)]
@@ -87,7 +89,7 @@ pub use coverage::Coverage;
 pub use error::{DatasetError, Result};
 pub use image::RgbImage;
 pub use image_decode::decode_image;
-pub use loader::{Loader, LoaderSettings, LoaderSpec, SlotBatch, StepBatch};
+pub use loader::{Loader, LoaderSettings, LoaderSpec, LoaderStatistics, SlotBatch, StepBatch};
 pub use manifest::{CorpusSource, Manifest, ManifestFile, ManifestSource};
 pub use plan::{PartId, Plan, PlanKey, RowAddress, RowGroupId};
 pub use quarantine::{QuarantineList, QuarantineRecord};
@@ -95,4 +97,7 @@ pub use random::{KeyedPermutation, KeyedRng};
 pub use samples::{EvaluationSet, Sample, read_all};
 pub use store::{Location, StoredObject, put_create};
 pub use text::{MAX_CAPTION_WORDS, TextEncoder, TextEncoding, Tokens, clean_caption};
-pub use transform::{CLIP_MEAN, CLIP_STD, EvalTransform, ShortestEdgeTransform, TrainTransform};
+pub use transform::{
+    CLIP_MEAN, CLIP_STD, EvalTransform, PictureScratch, PictureTimes, ShortestEdgeTransform, TrainTransform,
+    normalised,
+};

@@ -17,6 +17,7 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 
 use crate::columns::{ColumnNames, FileColumns, RowGroup};
 use crate::error::{DatasetError, Result};
+use crate::reads::{ReadFor, Reads};
 use crate::store::PinnedObject;
 
 /// Bytes read from the end of a file at first: holds most footers, so that opening a file is one request.
@@ -78,8 +79,21 @@ impl ParquetFile {
     /// Reads the needed columns of a row group, in concurrent ranged reads.
     ///
     /// # Errors
-    /// [`DatasetError::ReadRowGroup`] from the store, [`DatasetError::Changed`], [`DatasetError::DamagedRowGroup`] from the decoder.
+    /// [`DatasetError::ReadRowGroup`] from the store, [`DatasetError::Changed`], [`DatasetError::DamagedRowGroup`] from
+    /// the decoder.
     pub(crate) async fn fetch(&self, row_group: u32) -> Result<EncodedRowGroup> {
+        self.fetch_by(row_group, None).await
+    }
+
+    /// [`ParquetFile::fetch`] through the loader's reads.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) async fn fetch_through(&self, reads: &Reads, wanted: ReadFor) -> Result<EncodedRowGroup> {
+        self.fetch_by(wanted.row_group.row_group, Some((reads, wanted))).await
+    }
+
+    async fn fetch_by(&self, row_group: u32, through: Option<(&Reads, ReadFor)>) -> Result<EncodedRowGroup> {
         let file = self.object.location().to_string();
         let damaged = |error: ParquetError| damaged(&file, row_group, &error);
         let rows = self.row_groups().get(row_group as usize).copied().unwrap_or_default();
@@ -97,7 +111,10 @@ impl ParquetFile {
                 DecodeResult::Data(reader) => break Some(reader),
                 DecodeResult::Finished => break None,
                 DecodeResult::NeedsData(ranges) => {
-                    let read = self.object.read_ranges(&ranges).await;
+                    let read = match through {
+                        Some((reads, wanted)) => reads.ranges(&self.object, &ranges, wanted).await,
+                        None => self.object.read_ranges(&ranges).await,
+                    };
                     let read = read.map_err(|error| {
                         self.object.changed(&error).unwrap_or_else(|| DatasetError::ReadRowGroup {
                             file: file.clone(),

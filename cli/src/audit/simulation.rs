@@ -73,7 +73,7 @@ pub(crate) fn simulate(corpus: Corpus, threads: usize) -> Result<Measured, CliEr
 }
 
 /// The high-water mark of this process's memory.
-fn peak_bytes() -> Option<u64> {
+pub(crate) fn peak_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;

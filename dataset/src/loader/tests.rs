@@ -117,7 +117,8 @@ fn threads_and_memory_change_nothing() {
     // 60 rows in 4 slots of 3: several windows and epochs.
     let base = fixture.load(|spec| spec.last_step = 30);
     for (prefetch_bytes, decode_threads, read_concurrency) in [(0, 1, 1), (3000, 4, 2), (1 << 30, 3, 16)] {
-        let settings = LoaderSettings { prefetch_bytes, decode_threads, read_concurrency };
+        let settings =
+            LoaderSettings { prefetch_bytes, decode_threads, read_concurrency, ..LoaderSettings::default() };
         let other = fixture.load(|spec| (spec.settings, spec.last_step) = (settings, 30));
         assert_eq!(base, other, "{prefetch_bytes} {decode_threads} {read_concurrency}");
     }

@@ -1,6 +1,7 @@
 //! `bench`: measurements of parts of the program.
 
 mod allreduce;
+mod loader;
 mod member;
 mod tcp;
 
@@ -20,6 +21,8 @@ pub(crate) struct BenchArguments {
 enum BenchCommand {
     /// Time the sum of a buffer over member processes on this machine, beside the same bytes over bare TCP.
     Allreduce(allreduce::AllreduceArguments),
+    /// Load batches as training does and say how fast, stage by stage.
+    Loader(loader::LoaderArguments),
     /// One member of `bench allreduce`, which starts it.
     #[command(hide = true)]
     AllreduceMember(member::MemberArguments),
@@ -29,6 +32,7 @@ enum BenchCommand {
 pub(crate) async fn run(arguments: BenchArguments) -> Result<Exit, CliError> {
     match arguments.command {
         BenchCommand::Allreduce(arguments) => allreduce::run(arguments).await,
+        BenchCommand::Loader(arguments) => loader::run(arguments).await,
         BenchCommand::AllreduceMember(arguments) => member::run(arguments).await,
     }
 }
