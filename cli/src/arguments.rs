@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::bench::BenchArguments;
+use crate::commands::corpus::CorpusArguments;
 use crate::config::ConfigArguments;
 use crate::secured::TlsArguments;
 
@@ -52,6 +53,8 @@ pub(crate) enum Command {
     Eval(EvalArguments),
     /// Write captions for images with an exported model.
     Generate(GenerateArguments),
+    /// Look at a corpus before it is trained on.
+    Corpus(CorpusArguments),
     /// Measure parts of the program on this machine.
     Bench(BenchArguments),
     /// Show the configuration with the origin of every value, or its JSON Schema.

@@ -15,6 +15,8 @@ const RUN_FILE: &str = "run.toml";
 const MANIFEST_FILE: &str = "manifest.parquet";
 /// Between two looks for a run that another process starts.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Footers read between two words on how far it has got.
+const FILES_PER_WORD: usize = 1000;
 /// Characters of a hash that name a run.
 const ID_PART: usize = 8;
 
@@ -49,7 +51,12 @@ impl RunFolder {
                 "{root} already holds a run; continue it with --resume, or choose another run.root"
             )));
         }
-        let manifest = Manifest::open(&config.data.train, &config.data.columns).await?;
+        let opened = |done: usize, total: usize| {
+            if done.is_multiple_of(FILES_PER_WORD) || done == total {
+                tracing::info!(done, total, "footers read");
+            }
+        };
+        let manifest = Manifest::open_sources(&config.data.corpus(), &config.data.columns, &opened).await?;
         let manifest_hash = manifest.digest();
         let hash = config_hash(&worker);
         let continued = match stored {
@@ -154,7 +161,7 @@ fn located(config: &RunConfig) -> Result<Location, CliError> {
             "run.root: say where the run lives, for example --set run.root=runs/first or an s3:// URL",
         ));
     }
-    if config.data.train.is_empty() {
+    if config.data.train.is_empty() && config.data.sources.is_empty() {
         return Err(CliError::config(
             "data.train: name the corpus, for example --set 'data.train=[\"data/*.parquet\"]'",
         ));
@@ -199,7 +206,7 @@ fn compare_configuration(
 async fn compare_corpus(root: &Location, manifest_hash: &str) -> Result<(), CliError> {
     if stored_manifest(root).await?.digest() != manifest_hash {
         return Err(CliError::refused(format!(
-            "{root} was started on another corpus: files, sizes or row counts of data.train changed. \
+            "{root} was started on another corpus: files, sizes or row counts of data.train changed, or the sources. \
              Restore them, or choose another run.root"
         )));
     }

@@ -76,7 +76,9 @@ mod plan;
 mod quarantine;
 mod random;
 mod reads;
+mod row_group_hash;
 mod samples;
+mod simulated_corpus;
 mod store;
 #[cfg(test)]
 mod test_corpus;
@@ -91,10 +93,12 @@ pub use image::RgbImage;
 pub use image_decode::decode_image;
 pub use loader::{Loader, LoaderSettings, LoaderSpec, LoaderStatistics, SlotBatch, StepBatch};
 pub use manifest::{CorpusSource, Manifest, ManifestFile, ManifestSource};
+pub use plan::quality::{PlanQuality, QualitySpec, plan_quality};
 pub use plan::{PartId, Plan, PlanKey, RowAddress, RowGroupId};
 pub use quarantine::{QuarantineList, QuarantineRecord};
 pub use random::{KeyedPermutation, KeyedRng};
 pub use samples::{EvaluationSet, Sample, read_all};
+pub use simulated_corpus::SimulatedCorpus;
 pub use store::{Location, StoredObject, put_create};
 pub use text::{MAX_CAPTION_WORDS, TextEncoder, TextEncoding, Tokens, clean_caption};
 pub use transform::{

@@ -79,8 +79,8 @@ mod tests {
 
     use super::*;
     use crate::error::DatasetError;
-    use crate::{ColumnNames, Result};
     use crate::test_corpus::{Corpus, emoji_sources};
+    use crate::{ColumnNames, Result};
 
     async fn open(sources: &[&str]) -> Result<Manifest> {
         let sources: Vec<_> = sources.iter().map(|source| (*source).to_owned()).collect();
@@ -201,8 +201,7 @@ mod tests {
         let sources = [source("a", "train-*.parquet", Some(2.0)), source("b", "test-*.parquet", None)];
         let told = std::sync::Mutex::new(Vec::new());
         let opened = |done, total| told.lock().unwrap().push((done, total));
-        let manifest =
-            Manifest::open_sources(&sources, &ColumnNames::default(), &opened).await.unwrap();
+        let manifest = Manifest::open_sources(&sources, &ColumnNames::default(), &opened).await.unwrap();
         assert_eq!(manifest.files.len(), 5);
         let shares: Vec<_> = manifest.sources.iter().map(|source| (source.files, source.weight)).collect();
         assert_eq!(shares, [(4, Some(2.0)), (1, None)]);

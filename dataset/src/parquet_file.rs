@@ -18,10 +18,14 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 use crate::columns::{ColumnNames, FileColumns, RowGroup};
 use crate::error::{DatasetError, Result};
 use crate::reads::{ReadFor, Reads};
+use crate::row_group_hash::RecordedRowGroup;
 use crate::store::PinnedObject;
 
 /// Bytes read from the end of a file at first: holds most footers, so that opening a file is one request.
 const FOOTER_GUESS: usize = 64 * 1024;
+
+/// Reads of a row group until its bytes have the recorded hash.
+const HASH_TRIES: u32 = 3;
 
 /// An open file.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub(crate) struct ParquetFile {
     object: PinnedObject,
     footer: ArrowReaderMetadata,
     columns: FileColumns,
+    /// One for each row group, or none at all.
+    recorded: Vec<RecordedRowGroup>,
 }
 
 /// A row group whose bytes have been read and not yet decoded.
@@ -64,7 +70,8 @@ impl ParquetFile {
             None => not_parquet(error.to_string()),
         })?;
         let columns = FileColumns::find(footer.schema(), names, &file)?;
-        Ok(Self { object, footer, columns })
+        let recorded = RecordedRowGroup::of(footer.metadata(), object.bytes()).map_err(not_parquet)?;
+        Ok(Self { object, footer, columns, recorded })
     }
 
     /// Rows of every row group.
@@ -111,22 +118,65 @@ impl ParquetFile {
                 DecodeResult::Data(reader) => break Some(reader),
                 DecodeResult::Finished => break None,
                 DecodeResult::NeedsData(ranges) => {
-                    let read = match through {
-                        Some((reads, wanted)) => reads.ranges(&self.object, &ranges, wanted).await,
-                        None => self.object.read_ranges(&ranges).await,
-                    };
-                    let read = read.map_err(|error| {
-                        self.object.changed(&error).unwrap_or_else(|| DatasetError::ReadRowGroup {
-                            file: file.clone(),
-                            row_group,
-                            reason: error.to_string(),
-                        })
-                    })?;
+                    let read = self.read(row_group, &ranges, through).await?;
                     guarded(|| decoder.push_ranges(ranges, read)).map_err(damaged)?;
                 }
             }
         };
         Ok(EncodedRowGroup { reader, columns: self.columns.clone(), file, row_group, rows })
+    }
+}
+
+impl ParquetFile {
+    /// Ranges of a row group. Where its hash is recorded, all of it is read and compared, again if need be: what
+    /// changed on the way is right the next time.
+    async fn read(
+        &self,
+        row_group: u32,
+        ranges: &[Range<u64>],
+        through: Option<(&Reads, ReadFor)>,
+    ) -> Result<Vec<Bytes>> {
+        let file = self.object.location().to_string();
+        let failed = |error: object_store::Error| {
+            let reason = error.to_string();
+            let read = DatasetError::ReadRowGroup { file: file.clone(), row_group, reason };
+            self.object.changed(&error).unwrap_or(read)
+        };
+        let Some(record) = self.recorded.get(row_group as usize) else {
+            return self.read_by(ranges, through).await.map_err(failed);
+        };
+        let damaged = |reason: &str| {
+            let (file, reason) = (file.clone(), reason.to_owned());
+            DatasetError::DamagedRowGroup { file, row_group, reason }
+        };
+        for again in (0..HASH_TRIES).rev() {
+            let whole = [record.range()];
+            let content = self.read_by(&whole, through).await.map_err(failed)?.pop().unwrap_or_default();
+            let (hashed, expected) = (content.clone(), record.clone());
+            // Computation, not for a tokio thread.
+            let right = tokio::task::spawn_blocking(move || expected.is_of(&hashed)).await.unwrap_or(false);
+            if right {
+                let slices = ranges.iter().map(|range| record.slice(&content, range));
+                let slices: Option<Vec<_>> = slices.collect();
+                return slices.ok_or_else(|| damaged("its columns are outside of its recorded bytes"));
+            }
+            if let Some((reads, _)) = through {
+                reads.forget(&self.object, &whole);
+            }
+            tracing::warn!(file, row_group, again, "read bytes that do not have the recorded BLAKE3");
+        }
+        Err(damaged("its bytes do not have the recorded BLAKE3"))
+    }
+
+    async fn read_by(
+        &self,
+        ranges: &[Range<u64>],
+        through: Option<(&Reads, ReadFor)>,
+    ) -> Result<Vec<Bytes>, object_store::Error> {
+        match through {
+            Some((reads, wanted)) => reads.ranges(&self.object, ranges, wanted).await,
+            None => self.object.read_ranges(ranges).await,
+        }
     }
 }
 

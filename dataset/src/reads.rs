@@ -80,6 +80,13 @@ impl Reads {
         found
     }
 
+    /// What was read is wrong: it is not to come from the disk cache again.
+    pub(crate) fn forget(&self, object: &PinnedObject, ranges: &[Range<u64>]) {
+        if let Some(disk) = &self.disk {
+            disk.forget(&DiskKey::new(object, ranges));
+        }
+    }
+
     async fn from_disk_or_store(
         &self,
         object: &PinnedObject,

@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod corpus;
 pub mod decoders;
+pub mod faulty_proxy;
 pub mod mutation;
 pub mod process;
 pub mod relay;

@@ -1,7 +1,9 @@
 //! What a step is a function of: the training configuration, its defaults and its hash.
 
+use std::collections::BTreeMap;
+
 pub use blip2_collective::Wire;
-use blip2_dataset::{ColumnNames, LoaderSettings};
+use blip2_dataset::{ColumnNames, CorpusSource, LoaderSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, WorkerError};
@@ -14,55 +16,7 @@ pub struct WorkerConfig {
     pub train: StepSettings,
     /// The corpus.
     pub data: DataSettings,
-    /// One of several sources.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SourceSettings {
-    /// Parquet files: paths or URLs, `*` matches within one path segment.
-    pub files: Vec<String>,
-    /// Samples drawn from the source, relative to the other sources' weights; its number of rows if there is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weight: Option<f64>,
-}
-
-impl DataSettings {
-    /// The corpus as its sources: one without a name, or those of `sources`, by name.
-    pub fn corpus(&self) -> Vec<CorpusSource> {
-        if self.sources.is_empty() {
-            return vec![CorpusSource { files: self.train.clone(), ..CorpusSource::default() }];
-        }
-        let named = |(name, source): (&String, &SourceSettings)| CorpusSource {
-            name: name.clone(),
-            files: source.files.clone(),
-            weight: source.weight,
-        };
-        self.sources.iter().map(named).collect()
-    }
-
-    fn validate(&self) -> Result<()> {
-        let refuse = |reason: String| Err(WorkerError::Configuration(reason));
-        match (self.train.is_empty(), self.sources.is_empty()) {
-            (true, true) => return refuse("data.train is empty: name the corpus' Parquet files".into()),
-            (false, false) => {
-                return refuse("data.train and data.sources both name the corpus: use one of them".into());
-            }
-            _ => {}
-        }
-        for (name, source) in &self.sources {
-            if source.files.is_empty() {
-                return refuse(format!("data.sources.{name}.files is empty: name the source's Parquet files"));
-            }
-            if source.weight.is_some_and(|weight| !(weight.is_finite() && weight > 0.0)) {
-                return refuse(format!(
-                    "data.sources.{name}.weight must be a positive number; leave a source out to draw nothing from it"
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The frozen parts and the Q-Former.
+    /// The frozen parts and the Q-Former.
     pub model: ModelSettings,
     /// Representation learning.
     pub stage1: Stage1Settings,
@@ -161,7 +115,9 @@ impl DataSettings {
         }
         for (name, source) in &self.sources {
             if source.files.is_empty() {
-                return refuse(format!("data.sources.{name}.files is empty: name the source's Parquet files"));
+                return refuse(format!(
+                    "data.sources.{name}.files is empty: name the source's Parquet files"
+                ));
             }
             if source.weight.is_some_and(|weight| !(weight.is_finite() && weight > 0.0)) {
                 return refuse(format!(
@@ -294,6 +250,7 @@ impl Default for DataSettings {
     fn default() -> Self {
         Self {
             train: Vec::new(),
+            sources: BTreeMap::new(),
             columns: ColumnNames::default(),
             window_row_groups: 4,
             max_quarantined_share: 0.01,

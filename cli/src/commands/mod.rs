@@ -5,6 +5,7 @@ pub(crate) mod bench;
 pub(crate) mod checkpoint;
 pub(crate) mod config;
 pub(crate) mod coordinator;
+pub(crate) mod corpus;
 pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod quickstart;

@@ -8,7 +8,7 @@ use serde::Deserialize as _;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use super::{Loaded, RunConfig};
+use super::{Loaded, RunConfig, sources};
 use crate::error::CliError;
 
 /// Files may build on each other through `base`, this deep.
@@ -170,7 +170,8 @@ impl Layers {
     }
 
     fn lay(&mut self, key: &str, value: &Value, origin: &dyn Fn(&str) -> Origin) -> Result<(), CliError> {
-        if let Some(default) = self.defaults.get(key) {
+        let of_source = sources::default_of(key);
+        if let Some(default) = self.defaults.get(key).or(of_source.as_ref()) {
             let value = coerce(value, default).ok_or_else(|| {
                 CliError::config(format!(
                     "{key}: expected {}, found {} {value} ({})",
@@ -183,7 +184,8 @@ impl Layers {
             return Ok(());
         }
         let section = format!("{key}.");
-        let is_section = self.defaults.keys().any(|known| known.starts_with(&section));
+        let is_section =
+            sources::is_section(key) || self.defaults.keys().any(|known| known.starts_with(&section));
         match value {
             Value::Table(table) if is_section => {
                 for (name, inner) in table {
@@ -410,6 +412,30 @@ mod tests {
         layers.apply_arguments(&["data.crop_scale=[1,1,1]".to_owned()]).unwrap();
         let text = message(layers.finish());
         assert!(text.contains("data.crop_scale"), "{text}");
+    }
+
+    #[test]
+    fn sources_have_names_of_their_own() {
+        let file =
+            "[data.sources.coco]\nfiles = [\"c/*.parquet\"]\nweight = 3\n[data.sources.web]\nfiles = []\n";
+        let mut layers = layers_of(file).unwrap();
+        layers.apply_arguments(&["data.sources.web.files=[\"w.parquet\"]".to_owned()]).unwrap();
+        let loaded = layers.finish().unwrap();
+        assert_eq!(origin_of(&loaded, "data.sources.coco.weight"), "run.toml:3");
+        assert_eq!(origin_of(&loaded, "data.sources.web.files"), "--set");
+        let corpus = loaded.config.data.corpus();
+        let shown: Vec<_> = corpus.iter().map(|s| (s.name.as_str(), s.files.len(), s.weight)).collect();
+        assert_eq!(shown, [("coco", 1, Some(3.0)), ("web", 1, None)]);
+        assert!(
+            loaded.settings.iter().all(|setting| !super::super::reference::about(&setting.key).is_empty())
+        );
+
+        let text = message(layers_of("[data.sources.coco]\nfile = [\"a\"]\n"));
+        assert!(text.contains("data.sources.coco.file") && text.contains("run.toml:2"), "{text}");
+        let text = message(layers_of("[data.sources.coco]\nweight = \"much\"\n"));
+        assert!(text.contains("expected a number"), "{text}");
+        let text = message(layers_of("[data]\nsources = 3\n"));
+        assert!(text.contains("expected a section"), "{text}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod layers;
 mod reference;
 mod schema;
 mod show;
+mod sources;
 
 use std::path::PathBuf;
 
@@ -148,5 +149,6 @@ pub(crate) fn differing_keys(a: &WorkerConfig, b: &WorkerConfig) -> Result<Vec<S
     let (left, right) = (leaves(a)?, leaves(b)?);
     let differs = |key: &&String| left.get(*key) != right.get(*key);
     let counts = |key: &&String| !key.starts_with("loader.") && *key != "train.overlap";
-    Ok(left.keys().filter(counts).filter(differs).cloned().collect())
+    let all: std::collections::BTreeSet<&String> = left.keys().chain(right.keys()).collect();
+    Ok(all.into_iter().filter(counts).filter(differs).cloned().collect())
 }

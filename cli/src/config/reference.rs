@@ -152,7 +152,9 @@ const KEYS: &[(&str, &str)] = &[
 
 /// What the key means; empty for an unknown one, which the tests rule out.
 pub(super) fn about(key: &str) -> &'static str {
-    KEYS.iter().find(|(known, _)| *known == key).map_or("", |(_, about)| about)
+    KEYS.iter()
+        .find(|(known, _)| *known == key)
+        .map_or_else(|| super::sources::about(key), |(_, about)| about)
 }
 
 /// Where the key stands in the table; unknown keys come last.

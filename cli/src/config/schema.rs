@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 use toml::{Table, Value};
 
-use super::{RunConfig, reference};
+use super::{RunConfig, reference, sources};
 use crate::error::CliError;
 
 /// The schema of a configuration file.
@@ -17,6 +17,9 @@ pub(crate) fn json_schema() -> Result<Json, CliError> {
             "description": "A file whose values come first, relative to the folder of this one.",
         });
         properties.insert("base".to_owned(), base);
+    }
+    if let Some(data) = schema["properties"]["data"]["properties"].as_object_mut() {
+        data.insert("sources".to_owned(), sources::json_schema());
     }
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["title"] = json!("blip2 run configuration");
@@ -75,5 +78,7 @@ mod tests {
         assert_eq!(properties["train"]["properties"]["gradients"]["enum"][1], "keys_detached");
         assert_eq!(properties["data"]["properties"]["crop_scale"]["maxItems"], 2);
         assert_eq!(properties["base"]["type"], "string");
+        let source = &properties["data"]["properties"]["sources"]["additionalProperties"];
+        assert_eq!(source["properties"]["weight"]["type"], "number");
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, ListBuilder, RecordBatch, StringArray, UInt32Array, UInt32Builder,
-    UInt64Array,
+    Array, ArrayRef, AsArray, Float64Array, ListBuilder, RecordBatch, StringArray, UInt32Array,
+    UInt32Builder, UInt64Array,
 };
 use arrow::datatypes::{Float64Type, UInt32Type, UInt64Type};
 use bytes::Bytes;
@@ -42,7 +42,8 @@ impl Manifest {
             let numbers = UInt32Array::from_iter_values(of_files().map(|(number, _)| number));
             let weights = Float64Array::from_iter(of_files().map(|(_, source)| source.weight));
             columns.push(("source_number", Arc::new(numbers) as ArrayRef));
-            columns.push(("source", text(of_files().map(|(_, source)| Some(source.name.as_str())).collect())));
+            columns
+                .push(("source", text(of_files().map(|(_, source)| Some(source.name.as_str())).collect())));
             columns.push(("weight", Arc::new(weights) as ArrayRef));
         }
         let batch = RecordBatch::try_from_iter(columns);

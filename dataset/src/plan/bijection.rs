@@ -29,7 +29,8 @@ fn shapes() -> impl Strategy<Value = Shape> {
 
 impl Shape {
     fn manifest(&self) -> Manifest {
-        let files: Vec<&[u32]> = self.sources.iter().flat_map(|(_, files)| files).map(Vec::as_slice).collect();
+        let files: Vec<&[u32]> =
+            self.sources.iter().flat_map(|(_, files)| files).map(Vec::as_slice).collect();
         let source = |(number, (weight, files)): (usize, &(Option<f64>, Vec<Vec<u32>>))| ManifestSource {
             name: format!("source-{number}"),
             weight: *weight,
@@ -142,7 +143,9 @@ fn the_order_of_one_source_is_pinned() {
     let (seed, stage, slots, window) = (42, 1, 2u64, 2);
     let mut groups = Vec::new();
     for (file, rows) in files.iter().enumerate() {
-        groups.extend(rows.iter().enumerate().filter(|(_, rows)| **rows > 0).map(|(group, rows)| (file, group, *rows)));
+        groups.extend(
+            rows.iter().enumerate().filter(|(_, rows)| **rows > 0).map(|(group, rows)| (file, group, *rows)),
+        );
     }
     let rows: u64 = groups.iter().map(|(_, _, rows)| u64::from(*rows)).sum();
     let part_rows = window * rows / groups.len() as u64;

@@ -100,9 +100,12 @@ mod tests {
 
     #[test]
     fn every_row_is_of_one_source_and_shares_are_exact() {
-        for (weights, block) in
-            [(&[1.0][..], 3), (&[2.0, 1.0], 5), (&[0.1, 115.0, 3.0, 10.0, 0.86, 0.1], 7), (&[1e300, 1e-300], 2)]
-        {
+        for (weights, block) in [
+            (&[1.0][..], 3),
+            (&[2.0, 1.0], 5),
+            (&[0.1, 115.0, 3.0, 10.0, 0.86, 0.1], 7),
+            (&[1e300, 1e-300], 2),
+        ] {
             let mixture = Mixture::new(weights, block, 9, 1);
             let total: f64 = weights.iter().map(|weight| weight / weights[0]).sum();
             let mut before = mixture.rows_before(0);
@@ -114,7 +117,10 @@ mod tests {
                 for (count, weight) in after.iter().zip(weights) {
                     let exact = index as f64 * (weight / weights[0] / total);
                     let depth = weights.len().next_power_of_two().trailing_zeros() as f64;
-                    assert!((*count as f64 - exact).abs() <= (depth + 1.0) * block as f64, "{weights:?} {index}");
+                    assert!(
+                        (*count as f64 - exact).abs() <= (depth + 1.0) * block as f64,
+                        "{weights:?} {index}"
+                    );
                 }
                 before = after;
             }

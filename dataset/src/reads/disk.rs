@@ -147,7 +147,7 @@ impl DiskCache {
     }
 
     /// An entry that is of no use.
-    fn forget(&self, key: &DiskKey) {
+    pub(crate) fn forget(&self, key: &DiskKey) {
         let mut state = self.lock();
         if let Some(entry) = state.entries.remove(key) {
             state.used -= entry.bytes;

@@ -54,12 +54,11 @@ pub(super) fn connect(url: &Url) -> Result<Arc<dyn ObjectStore>, object_store::E
         ObjectStoreScheme::MicrosoftAzure => built!(MicrosoftAzureBuilder, url.as_str()),
         ObjectStoreScheme::Http => {
             let start = HttpBuilder::new().with_url(&url[..url::Position::BeforePath]).with_retry(retries());
-            let laid = options.iter().fold(start, |builder, (key, value)| {
-                match ClientConfigKey::from_str(key) {
+            let laid =
+                options.iter().fold(start, |builder, (key, value)| match ClientConfigKey::from_str(key) {
                     Ok(key) => builder.with_config(key, value),
                     Err(_) => builder,
-                }
-            });
+                });
             Arc::new(laid.build()?)
         }
         ObjectStoreScheme::Memory => Arc::new(InMemory::new()),
@@ -84,7 +83,8 @@ fn options(url: &Url) -> Vec<(String, String)> {
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.to_str()?.to_ascii_lowercase(), value.to_str()?.to_owned()))
     };
-    let mut environment: Vec<_> = std::env::vars_os().filter_map(text).filter(|(name, _)| ours(name)).collect();
+    let mut environment: Vec<_> =
+        std::env::vars_os().filter_map(text).filter(|(name, _)| ours(name)).collect();
     environment.sort();
     options.extend(environment);
     options

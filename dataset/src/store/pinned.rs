@@ -71,7 +71,8 @@ impl PinnedObject {
         let wanted = range.end - range.start;
         // A weak tag never matches in a conditional request.
         let strong = self.tag.clone().filter(|tag| !tag.starts_with("W/"));
-        let options = GetOptions { range: Some(GetRange::Bounded(range)), if_match: strong, ..GetOptions::default() };
+        let options =
+            GetOptions { range: Some(GetRange::Bounded(range)), if_match: strong, ..GetOptions::default() };
         let answer = self.location.store().get_opts(self.location.path(), options).await?;
         if answer.meta.size != self.bytes {
             return Err(self.replaced(format!("{} bytes instead of {}", answer.meta.size, self.bytes)));
@@ -145,7 +146,9 @@ mod tests {
     fn tags_are_compared_as_stores_write_them() {
         assert!(tags_agree("\"abc\"", "abc", false) && tags_agree("W/\"abc\"", "\"abc\"", false));
         assert!(!tags_agree("\"abc\"", "\"abd\"", false));
-        assert!(tags_agree("\"1a-5-9\"", "\"2b-5-9\"", true) && !tags_agree("\"1a-5-9\"", "\"2b-5-9\"", false));
+        assert!(
+            tags_agree("\"1a-5-9\"", "\"2b-5-9\"", true) && !tags_agree("\"1a-5-9\"", "\"2b-5-9\"", false)
+        );
         assert!(!tags_agree("\"1a-5-9\"", "\"1a-6-9\"", true));
     }
 
