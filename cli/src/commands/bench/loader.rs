@@ -142,19 +142,19 @@ fn measure(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = arguments.threads.map_or(cores, |threads| threads as usize);
     let loader = Loader::start(runtime, spec(arguments, manifest, threads)?)?;
-    let mut first = loader.next(WITHIN)?;
+    let mut taken = loader.next(WITHIN)?;
     let before = loader.statistics();
     let started = Instant::now();
     let (mut samples, mut quarantined, mut waited) = (0, 0, Duration::ZERO);
     while started.elapsed().as_secs_f64() < arguments.seconds {
         std::thread::sleep(Duration::from_millis(arguments.compute_ms));
-        first = loader.next(WITHIN)?;
+        taken = loader.next(WITHIN)?;
         samples += u64::from(arguments.batch);
-        waited += first.waited;
-        quarantined += first.slots.iter().map(|slot| slot.quarantined.len() as u64).sum::<u64>();
+        waited += taken.waited;
+        quarantined += taken.slots.iter().map(|slot| slot.quarantined.len() as u64).sum::<u64>();
     }
     let elapsed = started.elapsed();
-    drop(first);
+    drop(taken);
     let spent = Spent { samples, quarantined, waited, elapsed };
     Ok(report(arguments, threads, &spent, [before, loader.statistics()]))
 }

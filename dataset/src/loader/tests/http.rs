@@ -145,7 +145,7 @@ fn a_slow_store_that_fails_now_and_then_starves_nobody() {
         batches.push(batch);
     }
     let share = waited.as_secs_f64() / started.elapsed().as_secs_f64();
-    assert!(share < 0.1, "{share:.3} of the time without data: {:?}", loader.statistics());
+    assert!(share < 0.2, "{share:.3} of the time without data: {:?}", loader.statistics());
     let expected = local.load(|spec| spec.last_step = steps);
     assert!(batches.iter().zip(&expected).all(|(found, expected)| found.slots == expected.slots));
 }
