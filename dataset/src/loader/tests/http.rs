@@ -11,6 +11,9 @@ use super::*;
 /// The status line of a refusal for the n-th request, or `None` to serve it.
 type Refusal = fn(usize) -> Option<&'static str>;
 
+/// How long the n-th request waits for its answer.
+type Delay = fn(usize) -> Duration;
+
 /// Serves one file under any name on a port of its own until dropped.
 struct Server {
     url: String,
@@ -20,11 +23,11 @@ struct Server {
 
 impl Server {
     fn start(runtime: &Runtime, content: Vec<u8>, refusal: Refusal) -> Self {
-        Self::start_slow(runtime, content, refusal, Duration::ZERO)
+        Self::start_slow(runtime, content, refusal, |_| Duration::ZERO)
     }
 
-    /// Answers after `latency`.
-    fn start_slow(runtime: &Runtime, content: Vec<u8>, refusal: Refusal, latency: Duration) -> Self {
+    /// Answers after a delay.
+    fn start_slow(runtime: &Runtime, content: Vec<u8>, refusal: Refusal, delay: Delay) -> Self {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}/folder/a.parquet", listener.local_addr().unwrap());
         let requests = Arc::new(AtomicUsize::new(0));
@@ -33,7 +36,7 @@ impl Server {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (content, counter) = (Arc::clone(&content), Arc::clone(&counter));
-                connections.spawn(serve(stream, content, counter, refusal, latency));
+                connections.spawn(serve(stream, content, counter, refusal, delay));
             }
         });
         Self { url, requests, task }
@@ -51,7 +54,7 @@ async fn serve(
     content: Arc<Vec<u8>>,
     counter: Arc<AtomicUsize>,
     refusal: Refusal,
-    latency: Duration,
+    delay: Delay,
 ) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
@@ -66,8 +69,9 @@ async fn serve(
             }
             head.push(line.to_ascii_lowercase());
         }
-        tokio::time::sleep(latency).await;
-        if let Some(status) = refusal(counter.fetch_add(1, Ordering::SeqCst) + 1) {
+        let number = counter.fetch_add(1, Ordering::SeqCst) + 1;
+        tokio::time::sleep(delay(number)).await;
+        if let Some(status) = refusal(number) {
             stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await?;
             continue;
         }
@@ -128,7 +132,7 @@ fn a_slow_store_that_fails_now_and_then_starves_nobody() {
     let local = fixture(&sources);
     let refusal: Refusal = |n| n.is_multiple_of(100).then_some("503 Busy");
     let content = std::fs::read(&sources[0]).unwrap();
-    let server = Server::start_slow(&local.runtime, content, refusal, Duration::from_millis(200));
+    let server = Server::start_slow(&local.runtime, content, refusal, |_| Duration::from_millis(200));
     let remote = fixture(std::slice::from_ref(&server.url));
     // Windows of 4 slots and 2 row groups, 8 of 12 rows, which 8 steps of 12 samples use up.
     let steps = 48;
@@ -187,4 +191,25 @@ fn a_disk_cache_changes_no_batch_and_saves_requests_also_after_a_restart() {
     }
     assert!(load(1 << 30) > again, "damaged entries are read again");
     load(2000);
+}
+
+#[test]
+fn answers_that_do_not_come_are_overtaken() {
+    let (_folder, sources) = write(Corpus::with_rows(400).row_group(10));
+    let local = fixture(&sources);
+    let expected = local.load(|spec| spec.last_step = 40);
+    let content = std::fs::read(&sources[0]).unwrap();
+    // Requests of the length and the footers come first; then enough answers to know what is usual.
+    let late: Delay = |n| Duration::from_secs(if n == 40 { 50 } else { 0 });
+    let server = Server::start_slow(&local.runtime, content, |_| None, late);
+    let remote = fixture(std::slice::from_ref(&server.url));
+    let settings = LoaderSettings { prefetch_bytes: 0, hedged_percent: 100, ..LoaderSettings::default() };
+    let spec = LoaderSpec { last_step: 40, settings, ..remote.spec.clone() };
+    let loader = Loader::start(remote.runtime.handle().clone(), spec).unwrap();
+    let started = Instant::now();
+    for expected in &expected {
+        assert!(loader.next(WAIT).unwrap().slots == expected.slots);
+    }
+    assert!(started.elapsed() < Duration::from_secs(40), "{:?}", started.elapsed());
+    assert!(server.requests.load(Ordering::SeqCst) > 40 && loader.statistics().hedged >= 1);
 }
