@@ -253,7 +253,7 @@ mod tests {
             Ok::<_, StoreError>(0)
         };
         for _ in 0..40 {
-            reads.hedged(true, quick).await.unwrap();
+            reads.hedged(true, &quick).await.unwrap();
         }
         let before = reads.counters.totals().hedged;
         let tries = AtomicUsize::new(0);
