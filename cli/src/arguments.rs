@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use blip2_model::device::DeviceName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::bench::BenchArguments;
 use crate::commands::corpus::CorpusArguments;
 use crate::config::ConfigArguments;
 use crate::secured::TlsArguments;
+use crate::writing::WritingArguments;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 bad input data, 4 refused (token, run, version, \
                           another coordinator leads), 5 interrupted with a checkpoint saved, 78 bad configuration.";
@@ -51,10 +53,12 @@ pub(crate) enum Command {
     Audit(AuditArguments),
     /// Measure a run on Parquet files it was not trained on.
     Eval(EvalArguments),
-    /// Write captions for images with an exported model.
+    /// Write texts for images with an exported model.
     Generate(GenerateArguments),
     /// Look at a corpus before it is trained on.
     Corpus(CorpusArguments),
+    /// Answer questions about a picture, read from standard input line by line.
+    Chat(ChatArguments),
     /// Measure parts of the program on this machine.
     Bench(BenchArguments),
     /// Show the configuration with the origin of every value, or its JSON Schema.
@@ -69,6 +73,9 @@ pub(crate) struct QuickstartArguments {
     /// Set one value of the configuration; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; same as `--set train.device=DEVICE`.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceName>,
     /// Print progress and the summary as JSON lines.
     #[arg(long)]
     pub(crate) json: bool,
@@ -81,6 +88,9 @@ pub(crate) struct TrainArguments {
     /// Worker processes; same as `--set coordinator.workers=N`.
     #[arg(long, value_name = "N")]
     pub(crate) workers: Option<u32>,
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; same as `--set train.device=DEVICE`.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceName>,
     /// Continue the run in `run.root` from its newest checkpoint; starts it where there is none.
     #[arg(long)]
     pub(crate) resume: bool,
@@ -133,6 +143,9 @@ pub(crate) struct WorkerArguments {
     /// Compute threads; 0 takes all cores.
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; without it, the one of the run's configuration.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceName>,
     /// Host and port under which other workers reach this one, where that is not its `--listen` address.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) advertise: Option<String>,
@@ -177,8 +190,10 @@ pub(crate) enum CheckpointCommand {
     Verify(CheckpointTarget),
     /// Print one BLAKE3 over all trainable parameters, in path order, and the step.
     Digest(CheckpointTarget),
-    /// Write a folder that Hugging Face `transformers` loads.
+    /// Write a folder that Hugging Face `transformers` loads, or a file that LAVIS loads.
     Export(ExportArguments),
+    /// Make a run whose first checkpoint is published weights; `train --resume` starts from them.
+    Import(ImportArguments),
 }
 
 #[derive(Debug, Args)]
@@ -195,9 +210,76 @@ pub(crate) struct CheckpointTarget {
 pub(crate) struct ExportArguments {
     #[command(flatten)]
     pub(crate) checkpoint: CheckpointTarget,
-    /// Folder to write; it must not exist yet.
-    #[arg(long, value_name = "DIR")]
+    /// Folder to write, or with `--layout lavis` a file that ends in .pth or .safetensors; it must not exist yet.
+    #[arg(long, value_name = "PATH")]
     pub(crate) out: PathBuf,
+    /// What to write.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) layout: LayoutArgument,
+    /// Numbers of the weights.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) dtype: PrecisionArgument,
+    /// Largest weight file of a folder, e.g. 500MB; larger models are written in shards.
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = parse_size)]
+    pub(crate) shard_size: u64,
+}
+
+/// A published layout.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LayoutArgument {
+    /// `Blip2ForConditionalGeneration` with its processor, from a stage-2 checkpoint.
+    #[default]
+    Huggingface,
+    /// `Blip2ForImageTextRetrieval` with its processor, from a stage-1 checkpoint.
+    Retrieval,
+    /// LAVIS's names: what the checkpoint's stage trains.
+    Lavis,
+}
+
+/// Numbers of written weights.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrecisionArgument {
+    /// Float32, as trained.
+    #[default]
+    F32,
+    /// Half precision.
+    F16,
+    /// The upper half of float32.
+    Bf16,
+}
+
+/// A number of bytes with a decimal unit.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let factor = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 1,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        unit => return Err(format!("unit `{unit}` is unknown; use B, KB, MB or GB")),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| format!("`{text}` is not a size like 5GB"))?;
+    number
+        .checked_mul(factor)
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| format!("`{text}` is not a usable size"))
+}
+
+/// Published weights become the first checkpoint of a new run.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// Folder or URL of the run to make: its configuration is that of `--config`, with this root.
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+    /// The weights: a folder of `Blip2ForConditionalGeneration` (stage 2) or `Blip2ForImageTextRetrieval` (stage 1),
+    /// or LAVIS's file (.pth or .safetensors) of either stage.
+    #[arg(long, value_name = "FOLDER_OR_FILE")]
+    pub(crate) from: PathBuf,
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// Print the result as a JSON line.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -244,6 +326,9 @@ pub(crate) struct EvalTarget {
     /// Parquet file or URL with pictures and captions; may be repeated.
     #[arg(long, value_name = "F", required = true)]
     pub(crate) data: Vec<String>,
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; without it, the one the run was trained on.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceName>,
     /// Print the result as a JSON line.
     #[arg(long)]
     pub(crate) json: bool,
@@ -257,16 +342,36 @@ pub(crate) struct GenerateArguments {
     /// Image file; may be repeated.
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     pub(crate) image: Vec<PathBuf>,
-    /// Text that the caption continues.
+    /// Text that is continued.
     #[arg(long, default_value = "")]
     pub(crate) prompt: String,
-    /// Beams of the search; 1 is greedy.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
-    pub(crate) beams: u64,
-    /// Longest caption in tokens.
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) max_new_tokens: u64,
-    /// Print one JSON line an image.
+    /// Texts for each image, with `--sample`.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000), value_name = "N")]
+    pub(crate) samples: u64,
+    #[command(flatten)]
+    pub(crate) writing: WritingArguments,
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`.
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub(crate) device: DeviceName,
+    /// Print one JSON line a text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChatArguments {
+    /// An exported model.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: PathBuf,
+    /// The picture to talk about.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image: PathBuf,
+    #[command(flatten)]
+    pub(crate) writing: WritingArguments,
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`.
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub(crate) device: DeviceName,
+    /// Print one JSON line a turn.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -17,7 +17,7 @@ use crate::config::RunConfig;
 use crate::error::CliError;
 use crate::run_folder::{stored_configuration, stored_manifest};
 
-pub(crate) use simulation::{Corpus, peak_bytes, simulate};
+pub(crate) use simulation::{Corpus, simulate};
 
 /// What an audit found.
 #[derive(Debug, Serialize)]

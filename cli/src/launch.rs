@@ -160,6 +160,9 @@ fn start_one(launch: &WorkerLaunch, index: u32) -> Result<WorkerProcess, CliErro
     Ok(WorkerProcess { name, child, log, ended: None, restarts_left: launch.restarts })
 }
 
+/// Milliseconds after which the allocator gives freed pages back to the system; -1 is never.
+const PURGE_DELAY: &str = "MIMALLOC_PURGE_DELAY";
+
 /// Starts a worker's process; its words are added to the log.
 fn spawn(launch: &WorkerLaunch, name: &str, log: &Path) -> Result<Child, CliError> {
     let failed = |error: std::io::Error| CliError::failed(format!("cannot start {name}: {error}"));
@@ -184,6 +187,10 @@ fn spawn(launch: &WorkerLaunch, name: &str, log: &Path) -> Result<Child, CliErro
         command.arg("--tls-ca").arg(&launch.tls.ca).arg("--tls-cert").arg(&launch.tls.cert);
         command.arg("--tls-key").arg(&launch.tls.key);
         command.args(["--tls-server-name", &launch.tls.server_name]);
+    }
+    if std::env::var_os(PURGE_DELAY).is_none() {
+        // A layer needs the pages that the one before has freed; the system would clear every page it gives anew.
+        command.env(PURGE_DELAY, "-1");
     }
     #[cfg(unix)]
     command.process_group(0);

@@ -14,6 +14,7 @@ mod launch;
 mod logging;
 mod measure;
 mod metrics;
+mod process_memory;
 mod progress;
 mod report;
 mod run_folder;
@@ -22,6 +23,7 @@ mod session;
 mod signals;
 mod standby;
 mod token;
+mod writing;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -91,6 +93,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Eval(arguments) => on_runtime(commands::eval::run(arguments)),
         Command::Generate(arguments) => on_runtime(commands::generate::run(arguments)),
         Command::Corpus(arguments) => on_runtime(commands::corpus::run(arguments)),
+        Command::Chat(arguments) => on_runtime(commands::chat::run(arguments)),
         Command::Bench(arguments) => on_runtime(commands::bench::run(arguments)),
         Command::Config(arguments) => commands::config::run(arguments),
     }

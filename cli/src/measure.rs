@@ -4,8 +4,9 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use blip2_dataset::{RgbImage, Sample};
+use blip2_model::device::DeviceError;
 use blip2_model::generate::GenerateOptions;
-use blip2_worker::export::hugging_face;
+use blip2_worker::export::{ExportOptions, Layout, export as write_layout};
 use blip2_worker::{Captioner, NamedState};
 use image::ImageFormat;
 
@@ -66,12 +67,12 @@ fn compute(
     if let Some(state) = &ends.stage1 {
         measured.retrieval = retrieval_scores(&worker, state, samples)?;
         if !config.eval.clip.is_empty() {
-            measured.retrieval.clip = Some(clip_recall(&config.eval.clip, samples)?);
+            measured.retrieval.clip = Some(clip_recall(&config.eval.clip, &config.train.device, samples)?);
         }
     }
     if let Some(state) = &ends.stage2 {
         measured.caption_losses = Some(caption_losses(&worker, state, samples)?);
-        hugging_face(&worker, state, export)?;
+        write_layout(&worker, state, Layout::HuggingFace, &ExportOptions::default(), export)?;
         measured.pictures = captioned(config, samples, export)?;
     }
     measured.digest =
@@ -92,7 +93,9 @@ fn captioned(
         max_new_tokens: config.eval.max_new_tokens,
         ..GenerateOptions::default()
     };
-    let captions = Captioner::open(export)?.captions(&images, &config.stage2.prompt, &options)?;
+    let device =
+        config.train.device.parse().map_err(|error: DeviceError| CliError::config(error.to_string()))?;
+    let captions = Captioner::open(export, device)?.captions(&images, &config.stage2.prompt, &options)?;
     shown
         .into_iter()
         .zip(captions)

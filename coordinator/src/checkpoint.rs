@@ -72,6 +72,11 @@ impl CheckpointRecord {
         }
     }
 
+    /// The record of a state before the first step, of a run that begins with `stage`, without parts.
+    pub fn beginning(stage: u32) -> Self {
+        Self::new(0, stage, 0)
+    }
+
     /// Everything that lies in the checkpoint's folder beside its COMMIT.
     pub fn objects(&self) -> impl Iterator<Item = &PartRecord> {
         self.parts.iter().chain(&self.quarantine)

@@ -34,12 +34,16 @@ pub struct TextEncoding {
     pub suffix: String,
     /// Token that fills the result on the right.
     pub pad_id: u32,
+    /// Token that every text starts with, where the tokenizer does not put it there itself.
+    pub start: Option<u32>,
+    /// Token that ends every text that is not cut, where the tokenizer does not put it there itself.
+    pub end: Option<u32>,
 }
 
 impl TextEncoding {
     /// Captions alone, cut and padded to `length`.
     pub fn new(length: usize, pad_id: u32) -> Self {
-        Self { length, prefix: String::new(), suffix: String::new(), pad_id }
+        Self { length, prefix: String::new(), suffix: String::new(), pad_id, start: None, end: None }
     }
 }
 
@@ -75,6 +79,16 @@ impl TextEncoder {
         };
         let failed = |reason: String| DatasetError::Tokenizer { path: path.display().to_string(), reason };
         let content = std::fs::read(&path).map_err(|error| failed(error.to_string()))?;
+        Self::from_json(&content, &path, encoding)
+    }
+
+    /// Loads the content of a `tokenizer.json`; `origin` is what errors name.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::open`].
+    pub fn from_json(content: &[u8], origin: &Path, encoding: TextEncoding) -> Result<Self> {
+        let path = origin.to_owned();
+        let failed = |reason: String| DatasetError::Tokenizer { path: path.display().to_string(), reason };
         let mut tokenizer = Tokenizer::from_bytes(content).map_err(|error| failed(error.to_string()))?;
         // The file may carry settings of its own.
         tokenizer.with_padding(None);
@@ -101,7 +115,7 @@ impl TextEncoder {
     /// # Errors
     /// [`DatasetError::Tokenizer`] if the tokenizer refuses the text.
     pub fn encode(&self, text: &str) -> Result<Tokens> {
-        let TextEncoding { length, prefix, suffix, pad_id } = &self.encoding;
+        let TextEncoding { length, prefix, suffix, pad_id, end, .. } = &self.encoding;
         let full = format!("{prefix}{text}{suffix}");
         let encoded = self.run(&full)?;
         let body = prefix.len()..prefix.len() + text.len();
@@ -110,21 +124,32 @@ impl TextEncoder {
         };
         let has_text =
             !text.trim().is_empty() && encoded.get_ids().iter().zip(encoded.get_offsets()).any(is_text);
-        let used = encoded.len().min(*length);
+        let mut framed = self.started(encoded.get_ids());
+        framed.extend(end.filter(|end| framed.last() != Some(end)));
+        framed.truncate(*length);
         // Vocabularies are far smaller than 2^31.
-        let mut ids: Vec<i32> = encoded.get_ids()[..used].iter().map(|id| *id as i32).collect();
-        let mut mask = vec![1; used];
+        let mut ids: Vec<i32> = framed.into_iter().map(|id| id as i32).collect();
+        let mut mask = vec![1; ids.len()];
         ids.resize(*length, *pad_id as i32);
         mask.resize(*length, 0);
         Ok(Tokens { ids, mask, has_text })
     }
 
-    /// The text's token ids, neither padded nor with prefix and suffix, but cut to the configured length.
+    /// The text's token ids behind the start token, neither padded nor with prefix, suffix and end token, but cut to the
+    /// configured length.
     ///
     /// # Errors
     /// [`DatasetError::Tokenizer`] if the tokenizer refuses the text.
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
-        Ok(self.run(text)?.get_ids().to_vec())
+        let mut ids = self.started(self.run(text)?.get_ids());
+        ids.truncate(self.encoding.length);
+        Ok(ids)
+    }
+
+    /// The ids behind the start token.
+    fn started(&self, ids: &[u32]) -> Vec<u32> {
+        let missing = self.encoding.start.filter(|start| ids.first() != Some(start));
+        missing.into_iter().chain(ids.iter().copied()).collect()
     }
 
     /// The id of a token, e.g. `[DEC]`.
@@ -222,6 +247,21 @@ mod tests {
         assert!(tokens.ids[used..].iter().all(|id| *id == 1));
         let ids: Vec<u32> = tokens.ids.iter().map(|id| *id as u32).collect();
         assert_eq!(encoder.decode(&ids, true).unwrap().trim(), "red apple");
+    }
+
+    #[test]
+    fn start_and_end_tokens_that_the_tokenizer_leaves_out_are_put_there() {
+        let plain = opt(12).encode_plain("red apple").unwrap();
+        let encoding = TextEncoding { start: Some(2), end: Some(7), ..TextEncoding::new(12, 1) };
+        let open = |encoding| TextEncoder::open(&backbone("opt-tiny"), encoding).unwrap();
+        let tokens = open(encoding.clone()).encode("red apple").unwrap();
+        let used = tokens.mask.iter().filter(|used| **used == 1).count();
+        let ids: Vec<u32> = tokens.ids[..used].iter().map(|id| *id as u32).collect();
+        assert_eq!(ids, [plain.clone(), vec![7]].concat(), "the tokenizer's own start token is enough");
+        let other = open(TextEncoding { start: Some(5), ..encoding.clone() });
+        assert_eq!(other.encode_plain("red apple").unwrap(), [vec![5], plain.clone()].concat());
+        let cut = open(TextEncoding { length: plain.len(), ..encoding }).encode("red apple").unwrap();
+        assert!(!cut.ids.contains(&7), "a text that is cut does not end: {:?}", cut.ids);
     }
 
     #[test]

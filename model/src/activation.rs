@@ -1,8 +1,10 @@
 //! The element-wise functions of feed-forward parts.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::{gelu, gelu_approximate, relu, sigmoid, silu};
+use burn::tensor::activation::{gelu_approximate, relu, sigmoid, silu};
 use serde::{Deserialize, Serialize};
+
+use crate::fused::gelu;
 
 /// An element-wise function, under its name in `config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

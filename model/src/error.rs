@@ -14,7 +14,7 @@ pub enum ModelError {
         source: std::io::Error,
     },
     /// A weight file is not what it claims to be.
-    #[error("{path}: not a readable safetensors file: {reason}")]
+    #[error("{path}: not readable weights: {reason}")]
     Format {
         /// The file.
         path: PathBuf,
@@ -30,7 +30,7 @@ pub enum ModelError {
         reason: String,
     },
     /// A tensor that the model needs is not in the weights.
-    #[error("{origin}: tensor `{name}` of shape {shape:?} is missing; tried the names {tried:?}")]
+    #[error("{origin}: tensor `{name}` of shape {shape:?} is missing; tried the names {tried:?}{hint}")]
     MissingTensor {
         /// Where it was looked for.
         origin: String,
@@ -40,6 +40,18 @@ pub enum ModelError {
         shape: Vec<usize>,
         /// The names tried.
         tried: Vec<String>,
+        /// The closest name that is there, as the end of the sentence; may be empty.
+        hint: String,
+    },
+    /// Tensors in the weights that the model has no use for.
+    #[error("{origin}: {count} tensors belong to no part of the model: {tensors}")]
+    UnexpectedTensors {
+        /// Where they were found.
+        origin: String,
+        /// How many.
+        count: usize,
+        /// The first of them with their shapes, and the closest names of the model.
+        tensors: String,
     },
     /// A tensor has another shape than the model's configuration asks for.
     #[error("{origin}: tensor `{name}` has shape {found:?}, the configuration asks for {expected:?}")]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ModelError;
+use crate::weights::{gguf_config, gguf_tokenizer, is_gguf};
 
 /// A folder's `config.json`; its sections are parsed on demand.
 #[derive(Debug, Clone)]
@@ -16,11 +17,14 @@ pub struct FolderConfig {
 }
 
 impl FolderConfig {
-    /// Reads `folder/config.json`.
+    /// Reads `folder/config.json`, or what a GGUF file says in its place.
     ///
     /// # Errors
     /// A file that is missing, is not JSON, or names no `model_type`.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
+        if is_gguf(folder) {
+            return Ok(Self { path: folder.to_path_buf(), value: gguf_config(folder)? });
+        }
         let path = folder.join("config.json");
         let value = read_json(&path)?;
         let config = Self { path, value };
@@ -115,6 +119,14 @@ impl TokenIds {
             Self::Many(ids) => ids.clone(),
         }
     }
+}
+
+/// The `tokenizer.json` of a folder, or the tokenizer inside a GGUF file in its format.
+///
+/// # Errors
+/// No tokenizer, or one of a kind that is not supported.
+pub fn tokenizer_json(folder: &Path) -> Result<Value, ModelError> {
+    if is_gguf(folder) { gguf_tokenizer(folder) } else { read_json(&folder.join("tokenizer.json")) }
 }
 
 /// Reads a JSON file.

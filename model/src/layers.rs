@@ -1,11 +1,12 @@
 //! The layers all models share, with weights in PyTorch's layout.
 
 use burn::module::{Module, Param, ParamId};
-use burn::tensor::activation::softmax;
-use burn::tensor::{Bool, Device, Int, Tensor, module};
+use burn::tensor::{Bool, DType, Device, Int, Tensor, module};
 
 use crate::ModelError;
 use crate::dropout::Dropout;
+use crate::fused;
+use crate::linear::affine;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
 /// A parameter of zeros that takes no memory before its values are used.
@@ -41,11 +42,24 @@ impl Linear {
 ///
 /// # Shapes
 /// - x `[..., in]`, weight `[out, in]`, bias `[out]`, output `[..., out]`
+///
+/// A frozen weight in bf16 is multiplied in bf16, by `x` rounded to it; the output is in the numbers of `x`.
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    let (own, kept) = (x.dtype(), weight.dtype());
+    if own != kept {
+        let y = linear(x.cast(kept), weight, None).cast(own);
+        return match bias {
+            Some(bias) => y + bias.unsqueeze(),
+            None => y,
+        };
+    }
     let [output, input] = weight.dims();
     let mut shape = x.dims();
     if shape[..D - 1].iter().any(|size| *size != 1) {
-        return module::linear(x, weight.transpose(), bias);
+        return match bias {
+            Some(bias) => affine(x, weight, bias),
+            None => module::linear(x, weight.transpose(), None),
+        };
     }
     // A single row, as in generation: W·x reads the weight in its own order, many times faster on the CPU.
     shape[D - 1] = output;
@@ -89,7 +103,15 @@ impl LayerNorm {
     /// # Shapes
     /// - input and output `[..., width]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        module::layer_norm(x, self.weight.val(), Some(self.bias.val()), self.epsilon)
+        fused::layer_norm(x, None, self.weight.val(), self.bias.val(), self.epsilon)
+    }
+
+    /// Normalises `x + residual`.
+    ///
+    /// # Shapes
+    /// - inputs and output `[..., width]`
+    pub fn forward_sum<const D: usize>(&self, x: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
+        fused::layer_norm(x, Some(residual), self.weight.val(), self.bias.val(), self.epsilon)
     }
 }
 
@@ -128,7 +150,7 @@ impl NamedTensors for RmsNorm {
     }
 }
 
-/// A table of learned vectors.
+/// A table of learned vectors, which are float32 outside whatever numbers the table is kept in.
 #[derive(Module, Debug)]
 pub struct Embedding {
     /// `[rows, width]`.
@@ -144,7 +166,7 @@ impl Embedding {
     /// # Shapes
     /// - ids `[batch, length]`, each below `rows`; output `[batch, length, width]`
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        module::embedding(self.weight.val(), ids)
+        in_f32(module::embedding(self.weight.val(), ids))
     }
 
     /// The first `length` rows, `[1, length, width]`.
@@ -154,8 +176,30 @@ impl Embedding {
 
     /// Rows `start..start + length`, `[1, length, width]`.
     pub fn range(&self, start: usize, length: usize) -> Tensor<3> {
-        self.weight.val().narrow(0, start, length).unsqueeze::<3>()
+        in_f32(self.weight.val().narrow(0, start, length)).unsqueeze::<3>()
     }
+}
+
+impl Embedding {
+    /// The table with `rows` rows; the new ones are the mean of the others, so that no new token is ever likelier
+    /// than the likeliest of the old where the table is an output map.
+    pub(crate) fn grown(&self, rows: usize) -> Self {
+        Self { weight: grown(&self.weight, rows) }
+    }
+}
+
+/// A table `[rows, width]` with additional rows, each the mean of the others.
+pub(crate) fn grown(table: &Param<Tensor<2>>, rows: usize) -> Param<Tensor<2>> {
+    let table = table.val();
+    let [present, width] = table.dims();
+    let mean =
+        in_f32(table.clone()).mean_dim(0).cast(table.dtype()).expand([rows.saturating_sub(present), width]);
+    Param::from_tensor(Tensor::cat(vec![table, mean], 0))
+}
+
+/// The same values as float32; no operation where they are.
+pub(crate) fn in_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if x.dtype() == DType::F32 { x } else { x.cast(DType::F32) }
 }
 
 impl NamedTensors for Embedding {
@@ -198,7 +242,7 @@ pub fn attention(
     dropout: &mut Dropout,
 ) -> Tensor<4> {
     let scale = 1.0 / (query.dims()[3] as f64).sqrt();
-    unscaled_attention(query * scale, key, value, mask, dropout)
+    scaled_attention(query, key, value, mask, scale, dropout)
 }
 
 /// [`attention`] whose scores are the products of queries and keys as they are.
@@ -209,12 +253,19 @@ pub fn unscaled_attention(
     mask: Option<Tensor<4>>,
     dropout: &mut Dropout,
 ) -> Tensor<4> {
+    scaled_attention(query, key, value, mask, 1.0, dropout)
+}
+
+fn scaled_attention(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    mask: Option<Tensor<4>>,
+    scale: f64,
+    dropout: &mut Dropout,
+) -> Tensor<4> {
     let scores = query.matmul(key.swap_dims(2, 3));
-    let scores = match mask {
-        Some(mask) => scores + mask,
-        None => scores,
-    };
-    dropout.forward(softmax(scores, 3)).matmul(value)
+    dropout.forward(fused::masked_softmax(scores, mask, scale)).matmul(value)
 }
 
 #[cfg(test)]

@@ -6,34 +6,43 @@
 //! - [`vision`]: frozen image encoders in the EVA and the CLIP layout.
 //! - [`qformer`]: the Querying Transformer; [`stage1`] and [`stage2`] train it.
 //! - [`language_model`]: the frozen language models behind one interface: [`opt`], [`t5`], [`llama`].
-//! - [`clip`]: the reference retriever.
+//! - [`clip`]: the reference retriever and ranker; [`blip`]: captioner and filter, for curation.
 //! - [`tensors`]: every tensor under its published name: the one description that loading, saving,
 //!   optimising and exchanging gradients share. [`weights`] reads files, [`export`] writes them.
 //! - [`tape`], [`parts`]: a backward pass in segments, and the parts of the gradient it completes one by one.
+//! - [`device`]: devices by name; [`placement`]: frozen matrices in bf16.
+//! - [`fused`]: passes over activations that are one operation on the CPU.
 //! - [`optimizer`]: AdamW on the flat float32 master copy of the trainable tensors.
 //!
 //! Weights keep PyTorch's layout (`Linear` weights are `[out, in]`), so that no file is transposed.
 
 mod activation;
+pub mod blip;
 pub mod blip2;
 mod cache;
 mod causal;
 pub mod clip;
+pub mod device;
 pub mod dropout;
 mod error;
 pub mod export;
 mod feed_forward;
+pub mod fused;
 pub mod generate;
 pub mod hf_config;
 pub mod host;
 pub mod language_model;
 pub mod layers;
+mod linear;
 pub mod llama;
 pub mod loss;
 pub mod opt;
 pub mod optimizer;
 pub mod parts;
+pub mod placement;
 mod projections;
+#[cfg(test)]
+mod published;
 pub mod qformer;
 pub mod stage1;
 pub mod stage2;

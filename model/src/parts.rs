@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use burn::module::Param;
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{Gradients, Tensor, TensorData, Transaction};
+use rayon::prelude::*;
 
 use crate::ModelError;
 use crate::tape::Segment;
-use crate::tensors::{FlatLayout, NamedTensors, TensorVisitor, copy_values};
+use crate::tensors::{FlatLayout, NamedTensors, TensorVisitor};
 
 /// Smallest part in elements, where there are so many: smaller ones would cost more messages than they hide.
 pub const PART_ELEMENTS: usize = 1 << 20;
@@ -21,21 +22,18 @@ pub struct GradientPart {
     pub ranges: Vec<Range<usize>>,
 }
 
-/// Where a tensor's gradient goes.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    part: usize,
-    /// First element within the part.
-    offset: usize,
-}
+/// Elements that one task copies or adds.
+const CHUNK: usize = 1 << 18;
 
 /// The parts of a layout, in order of completion; a function of the layout alone.
 #[derive(Debug, Clone)]
 pub struct GradientParts {
     layout: FlatLayout,
     parts: Vec<GradientPart>,
-    /// One for each tensor of the layout.
-    places: Vec<Place>,
+    /// For each tensor of the layout, its part.
+    part_of: Vec<usize>,
+    /// For each part, its tensors in the order of their elements.
+    members: Vec<Vec<usize>>,
 }
 
 /// The segment whose backward pass completes a tensor's gradient: the lowest that uses it.
@@ -69,7 +67,8 @@ impl GradientPart {
         let mut rest = values;
         for range in &self.ranges {
             let (values, after) = rest.split_at(range.len());
-            flat[range.clone()].copy_from_slice(values);
+            let chunks = flat[range.clone()].par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
+            chunks.for_each(|(into, values)| into.copy_from_slice(values));
             rest = after;
         }
     }
@@ -83,24 +82,27 @@ impl GradientParts {
         descending.sort_unstable_by(|a, b| b.cmp(a));
         descending.dedup();
         let mut parts: Vec<GradientPart> = Vec::new();
-        let mut places = vec![Place { part: 0, offset: 0 }; segments.len()];
+        let mut part_of = vec![0; segments.len()];
+        let mut members: Vec<Vec<usize>> = Vec::new();
         for segment in descending {
             if parts.last().is_none_or(|part| part.len() >= smallest) {
                 parts.push(GradientPart { segment, ranges: Vec::new() });
+                members.push(Vec::new());
             }
             let number = parts.len() - 1;
             let part = &mut parts[number];
             part.segment = segment;
-            let tensors = layout.tensors().iter().zip(&segments).zip(&mut places);
-            for ((tensor, _), place) in tensors.filter(|((_, of), _)| **of == segment) {
-                *place = Place { part: number, offset: part.len() };
+            let tensors = layout.tensors().iter().zip(&segments).enumerate();
+            for (index, (tensor, _)) in tensors.filter(|(_, (_, of))| **of == segment) {
+                part_of[index] = number;
+                members[number].push(index);
                 match part.ranges.last_mut() {
                     Some(last) if last.end == tensor.offset => last.end = tensor.range().end,
                     _ => part.ranges.push(tensor.range()),
                 }
             }
         }
-        Self { layout: layout.clone(), parts, places }
+        Self { layout: layout.clone(), parts, part_of, members }
     }
 
     /// The parts in order of completion.
@@ -120,12 +122,7 @@ impl GradientParts {
 
     /// A buffer for the gradients of one backward pass.
     pub fn buffers(&self) -> PartBuffers<'_> {
-        PartBuffers {
-            parts: self,
-            buffers: vec![Vec::new(); self.parts.len()],
-            filled: vec![false; self.places.len()],
-            next: 0,
-        }
+        PartBuffers { parts: self, gradients: vec![None; self.part_of.len()], next: 0 }
     }
 }
 
@@ -133,10 +130,8 @@ impl GradientParts {
 #[derive(Debug)]
 pub struct PartBuffers<'a> {
     parts: &'a GradientParts,
-    /// Empty before the first gradient of the part and after its completion.
-    buffers: Vec<Vec<f32>>,
-    /// Tensors that have a gradient.
-    filled: Vec<bool>,
+    /// The tensors' gradients as the backward pass left them, until their part is complete.
+    gradients: Vec<Option<TensorData>>,
     /// The first part that is not complete.
     next: usize,
 }
@@ -153,61 +148,86 @@ impl PartBuffers<'_> {
         gradients: &mut Gradients,
         segment: Segment,
     ) -> Result<Vec<(usize, Vec<f32>)>, ModelError> {
-        model.visit_tensors("", &mut Take { into: self, gradients, segment })?;
+        let mut taken = Taken { gradients, names: Vec::new(), reading: Transaction::default() };
+        model.visit_tensors("", &mut taken)?;
+        for (name, gradient) in taken.read()? {
+            self.add(&name, segment, gradient)?;
+        }
         let mut complete = Vec::new();
         while let Some(part) = self.parts.parts.get(self.next).filter(|part| part.segment >= segment) {
-            let mut values = std::mem::take(&mut self.buffers[self.next]);
-            values.resize(part.len(), 0.0);
-            complete.push((self.next, values));
+            complete.push((self.next, self.lay_out(self.next, part.len())?));
             self.next += 1;
         }
         Ok(complete)
     }
 
-    fn add<const D: usize>(
-        &mut self,
-        name: &str,
-        segment: Segment,
-        gradient: Tensor<D>,
-    ) -> Result<(), ModelError> {
+    /// The elements of a part of `length`, which leave this buffer.
+    fn lay_out(&mut self, part: usize, length: usize) -> Result<Vec<f32>, ModelError> {
+        let mut values = Vec::with_capacity(length);
+        for index in &self.parts.members[part] {
+            match self.gradients[*index].take() {
+                Some(gradient) => values.extend_from_slice(slice(&gradient)?),
+                None => values.resize(values.len() + self.parts.layout.tensors()[*index].len(), 0.0),
+            }
+        }
+        Ok(values)
+    }
+
+    fn add(&mut self, name: &str, segment: Segment, gradient: TensorData) -> Result<(), ModelError> {
         let index = self.parts.layout.index_of(name)?;
-        let place = self.parts.places[index];
-        if place.part < self.next {
+        if self.parts.part_of[index] < self.next {
             let reason = format!("{segment:?} gave it a gradient after its part was complete");
             return Err(ModelError::input(name, reason));
         }
-        let buffer = &mut self.buffers[place.part];
-        if buffer.is_empty() {
-            *buffer = vec![0.0; self.parts.parts[place.part].len()];
+        let (got, want) = (slice(&gradient)?.len(), self.parts.layout.tensors()[index].len());
+        if got != want {
+            return Err(ModelError::input(name, format!("a gradient of {got} elements for {want}")));
         }
-        let length = self.parts.layout.tensors()[index].len();
-        let into = &mut buffer[place.offset..place.offset + length];
-        match std::mem::replace(&mut self.filled[index], true) {
-            false => copy_values(gradient, into),
-            true => add_values(gradient, into),
+        match &mut self.gradients[index] {
+            Some(sum) => add_values(sum, &gradient),
+            none => {
+                *none = Some(gradient);
+                Ok(())
+            }
         }
     }
 }
 
-struct Take<'a, 'b> {
-    into: &'a mut PartBuffers<'b>,
+/// Gradients taken from a backward pass, to be read in one go: a device is waited for once.
+struct Taken<'a> {
     gradients: &'a mut Gradients,
-    segment: Segment,
+    names: Vec<String>,
+    reading: Transaction,
 }
 
-impl TensorVisitor for Take<'_, '_> {
+impl TensorVisitor for Taken<'_> {
     fn visit<const D: usize>(&mut self, name: &str, tensor: &mut Param<Tensor<D>>) -> Result<(), ModelError> {
-        match tensor.val().grad_remove(self.gradients) {
-            Some(gradient) => self.into.add(name, self.segment, gradient),
-            None => Ok(()),
+        if let Some(gradient) = tensor.val().grad_remove(self.gradients) {
+            self.names.push(name.to_string());
+            self.reading = std::mem::take(&mut self.reading).register(gradient);
         }
+        Ok(())
     }
 }
 
-fn add_values<const D: usize>(tensor: Tensor<D>, into: &mut [f32]) -> Result<(), ModelError> {
-    let data = tensor.try_into_data().map_err(|e| ModelError::Device(e.to_string()))?;
-    let values = data.as_slice::<f32>().map_err(|e| ModelError::Device(format!("{e:?}")))?;
-    into.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+impl Taken<'_> {
+    fn read(self) -> Result<Vec<(String, TensorData)>, ModelError> {
+        if self.names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let values = self.reading.try_execute().map_err(|e| ModelError::Device(e.to_string()))?;
+        Ok(self.names.into_iter().zip(values).collect())
+    }
+}
+
+fn slice(gradient: &TensorData) -> Result<&[f32], ModelError> {
+    gradient.as_slice::<f32>().map_err(|e| ModelError::Device(format!("{e:?}")))
+}
+
+fn add_values(sum: &mut TensorData, gradient: &TensorData) -> Result<(), ModelError> {
+    let sum = sum.as_mut_slice::<f32>().map_err(|e| ModelError::Device(format!("{e:?}")))?;
+    let chunks = sum.par_chunks_mut(CHUNK).zip(slice(gradient)?.par_chunks(CHUNK));
+    chunks.for_each(|(sum, gradient)| sum.iter_mut().zip(gradient).for_each(|(sum, value)| *sum += value));
     Ok(())
 }
 

@@ -1,9 +1,11 @@
 //! The four maps of an attention block, under the names that each family gives them.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Device, Tensor, module};
 
 use crate::ModelError;
+use crate::causal::Visible;
 use crate::dropout::Dropout;
 use crate::layers::{Linear, merge_heads, split_heads, unscaled_attention};
 use crate::qformer::KeyValue;
@@ -22,12 +24,14 @@ pub(crate) struct ProjectionSizes {
     pub(crate) head_width: usize,
     /// Whether the maps have a bias.
     pub(crate) bias: bool,
+    /// Whether scores are divided by the root of a head's width.
+    pub(crate) scaled: bool,
 }
 
 impl ProjectionSizes {
     /// Biased maps whose heads share the width.
     pub(crate) fn square(width: usize, heads: usize) -> Self {
-        Self { width, heads, key_heads: heads, head_width: width / heads, bias: true }
+        Self { width, heads, key_heads: heads, head_width: width / heads, bias: true, scaled: true }
     }
 }
 
@@ -40,11 +44,12 @@ pub(crate) struct Projections {
     output: Linear,
     heads: usize,
     key_heads: usize,
+    scaled: bool,
 }
 
 impl Projections {
     pub(crate) fn new(sizes: ProjectionSizes, device: &Device) -> Self {
-        let ProjectionSizes { width, heads, key_heads, head_width, bias } = sizes;
+        let ProjectionSizes { width, heads, key_heads, head_width, bias, scaled } = sizes;
         Self {
             query: Linear::new(width, heads * head_width, bias, device),
             key: Linear::new(width, key_heads * head_width, bias, device),
@@ -52,6 +57,7 @@ impl Projections {
             output: Linear::new(heads * head_width, width, bias, device),
             heads,
             key_heads,
+            scaled,
         }
     }
 
@@ -68,23 +74,30 @@ impl Projections {
         }
     }
 
-    /// Attention with the scores `query · key`, and the output map.
+    /// Attention of queries as [`Projections::query`] gives them, and the output map.
     ///
     /// # Shapes
-    /// - query `[b, heads, q, head width]`; mask, added to the scores, `[b or 1, heads or 1, q, length]`, with
-    ///   one head where key heads are shared; output `[b, q, width]`
-    pub(crate) fn attend(&self, query: Tensor<4>, seen: &KeyValue, mask: Tensor<4>) -> Tensor<3> {
-        let (key, value) = (seen.key.clone(), seen.value.clone());
+    /// - query `[b, heads, q, head width]`, the last of the positions in `seen`; a mask has one head where key
+    ///   heads are shared; output `[b, q, width]`
+    pub(crate) fn attend(&self, query: Tensor<4>, seen: KeyValue, visible: &Visible) -> Tensor<3> {
+        let [batch, heads, rows, width] = query.dims();
+        let (positions, KeyValue { key, value }) = (seen.length(), seen);
+        if matches!(visible, Visible::Causal) && self.key_heads == heads {
+            let scale = (!self.scaled).then_some(1.0);
+            let options = AttentionModuleOptions { scale, softcap: None, is_causal: true };
+            return self.output(module::attention(query, key, value, None, None, options));
+        }
+        let query = if self.scaled { query * (1.0 / (width as f64).sqrt()) } else { query };
+        let mask = visible.mask(rows, positions, &query.device());
         let off = &mut Dropout::off();
-        let attended = if self.key_heads == self.heads {
-            unscaled_attention(query, key, value, Some(mask), off)
+        let attended = if self.key_heads == heads {
+            unscaled_attention(query, key, value, mask, off)
         } else {
             // Queries that share a key head are more rows of one product: keys are not repeated.
-            let [batch, heads, rows, width] = query.dims();
             let shared = heads / self.key_heads;
             let query = query.reshape([batch, self.key_heads, shared * rows, width]);
-            let mask = mask.repeat_dim(2, shared);
-            unscaled_attention(query, key, value, Some(mask), off).reshape([batch, heads, rows, width])
+            let mask = mask.map(|mask| mask.repeat_dim(2, shared));
+            unscaled_attention(query, key, value, mask, off).reshape([batch, heads, rows, width])
         };
         self.output(attended)
     }

@@ -6,7 +6,7 @@
 //! knows the other spellings.
 
 use burn::module::Param;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::ModelError;
 
@@ -135,6 +135,7 @@ impl FlatLayout {
             name: name.into(),
             shape: Vec::new(),
             tried: vec![name.into()],
+            hint: String::new(),
         })
     }
 
@@ -182,12 +183,22 @@ impl FlatLayout {
 
 /// Replaces a parameter's tensor, keeping its identity.
 pub fn set<const D: usize>(param: &mut Param<Tensor<D>>, data: TensorData, device: &Device) {
-    let tensor = Tensor::from_data(data, device);
+    set_as(param, data, device, DType::F32);
+}
+
+/// As [`set`], in numbers of type `dtype`; the values are converted before they go to the device.
+pub(crate) fn set_as<const D: usize>(
+    param: &mut Param<Tensor<D>>,
+    data: TensorData,
+    device: &Device,
+    dtype: DType,
+) {
+    let tensor = Tensor::from_data(data, (device, dtype));
     let tensor = if device.is_autodiff() { tensor.require_grad() } else { tensor };
     *param = Param::initialized(param.id, tensor);
 }
 
-pub(crate) fn copy_values<const D: usize>(tensor: Tensor<D>, into: &mut [f32]) -> Result<(), ModelError> {
+fn copy_values<const D: usize>(tensor: Tensor<D>, into: &mut [f32]) -> Result<(), ModelError> {
     let data = tensor.try_into_data().map_err(|e| ModelError::Device(e.to_string()))?;
     let values = data.as_slice::<f32>().map_err(|e| ModelError::Device(format!("{e:?}")))?;
     into.copy_from_slice(values);

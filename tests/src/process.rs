@@ -86,11 +86,23 @@ impl Ended {
     }
 }
 
-/// Starts a command.
-pub fn start(mut command: Command) -> Running {
+/// Starts a command that has nothing to read.
+pub fn start(command: Command) -> Running {
+    start_reading(command, Stdio::null())
+}
+
+/// Runs a command that reads `input`, to its end.
+pub fn finish_with_input(command: Command, input: &str) -> Ended {
+    use std::io::{Seek as _, Write as _};
+    let mut file = tempfile::tempfile().expect("a file for the input");
+    file.write_all(input.as_bytes()).and_then(|()| file.rewind()).expect("the input is written");
+    start_reading(command, file.into()).wait()
+}
+
+fn start_reading(mut command: Command, input: Stdio) -> Running {
     let output = tempfile::tempdir().expect("a folder for the output");
     let file = |name: &str| File::create(output.path().join(name)).expect("a file for the output");
-    command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
+    command.stdin(input).stdout(file("stdout")).stderr(file("stderr"));
     let child = command.spawn().expect("the process starts");
     Running { child, output }
 }

@@ -95,21 +95,21 @@ fn a_wrong_configuration_names_its_key() {
 }
 
 #[test]
-fn presets_that_need_parts_not_built_yet_say_so() {
+fn a_language_model_of_another_kind_is_refused_before_anything_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let asset = |key: &str, path: &str| format!("{key}=\"{}/assets/{path}\"", repository().display());
     let values = [
         format!("run.root={}", folder.path().join("run").display()),
         asset("model.image_encoder", "backbones/eva-tiny"),
-        asset("model.language_model", "backbones/t5-tiny"),
+        asset("model.language_model", "backbones/bert-tiny"),
         format!("data.train=[\"{}/assets/corpus/test-00000.parquet\"]", repository().display()),
     ];
-    for preset in ["pretrain-stage2-vit-g-flan-t5-xl", "pretrain-stage2-vit-g-flan-t5-xxl"] {
+    for preset in ["pretrain-stage2-vit-g-flan-t5-xl", "pretrain-stage2-vit-g-opt-2.7b"] {
         let mut command = blip2(&["train", "--config", &format!("configs/{preset}.toml")]);
         for value in &values {
             command.args(["--set", value]);
         }
-        finish(command).expect(78).says(&["model.language_model", "t5"]);
+        finish(command).expect(78).says(&["model.language_model", "`bert`", "opt, t5 and llama"]);
     }
 }
 

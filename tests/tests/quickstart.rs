@@ -1,6 +1,6 @@
 //! A quick start of a few steps, and what can be done with what it leaves.
 
-use blip2_tests::process::{blip2, finish, repository};
+use blip2_tests::process::{blip2, finish, finish_with_input, repository};
 
 #[test]
 fn a_short_quick_start_leaves_a_report_a_run_and_a_model() {
@@ -45,8 +45,27 @@ fn a_short_quick_start_leaves_a_report_a_run_and_a_model() {
     assert!(line["text"].is_string() && line["tokens"].is_array(), "{line}");
     let prompted = finish(generate(&["--prompt", "a red"])).expect(0).json_lines().remove(0);
     assert_eq!(prompted["prompt"], "a red");
-    let missing = blip2(&["generate", "--model", &export, "--image", "none.png"]);
-    finish(missing).expect(3).says(&["none.png"]);
+    let missing = finish(generate(&["none.png"])).expect(3).says(&["none.png"]);
+    assert_eq!(missing.json_lines(), [finish(generate(&[])).expect(0).json_lines().remove(0)]);
+
+    let draw = |seed: &str| {
+        let options = ["--sample", "--top-p", "0.9", "--samples", "2", "--seed", seed];
+        finish(generate(&options)).expect(0).json_lines()
+    };
+    let drawn = draw("1");
+    assert_eq!((drawn.len(), &drawn[1]["sample"]), (2, &serde_json::json!(1)));
+    assert!(drawn == draw("1") && drawn != draw("2"), "{drawn:?}");
+
+    let chat = blip2(&["chat", "--model", &export, "--image", picture, "--json", "--max-new-tokens", "8"]);
+    let questions = "what is it?\n/nothing\n/image none.png\nwhere?\n/reset\nwhy?\n/quit\nnot asked\n";
+    let chat = finish_with_input(chat, questions).expect(0).says(&["/nothing is not a command", "none.png"]);
+    let turns = chat.json_lines();
+    assert_eq!(turns.len(), 3, "{turns:?}");
+    let second = turns[1]["prompt"].as_str().unwrap();
+    assert!(
+        second.starts_with("Question: what is it? Answer: ") && second.ends_with("Question: where? Answer:")
+    );
+    assert_eq!(turns[2]["prompt"], "Question: why? Answer:");
 
     let held_out = format!("{}/assets/corpus/test-00000.parquet", repository().display());
     for (kind, key) in [("retrieval", "r@5"), ("caption", "loss")] {
@@ -56,4 +75,29 @@ fn a_short_quick_start_leaves_a_report_a_run_and_a_model() {
     }
     let exported = blip2(&["eval", "retrieval", "--model", &export, "--data", &held_out]);
     finish(exported).expect(2).says(&["exported", "run"]);
+}
+
+#[test]
+fn a_quick_start_with_an_encoder_decoder_captions_and_exports() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("quickstart");
+    let mut command = blip2(&["quickstart", "--json", "--out", out.to_str().unwrap()]);
+    for value in [
+        "model.language_model=assets/backbones/t5-tiny",
+        "stage1.steps=2",
+        "stage2.steps=3",
+        "stage1.batch=16",
+        "stage2.batch=16",
+        "eval.captions=4",
+    ] {
+        command.args(["--set", value]);
+    }
+    let summary = finish(command).expect(0).json_lines().pop().unwrap();
+    for key in ["stage2_loss", "stage2_loss_shuffled", "language_model_loss"] {
+        assert!(summary[key].as_f64().is_some_and(|loss| loss > 0.0 && loss < 20.0), "{key} in {summary}");
+    }
+    let report = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert_eq!(report.matches("<figure").count(), 4);
+    let config = std::fs::read_to_string(out.join("export/config.json")).unwrap();
+    assert!(config.contains("\"t5\""), "{config}");
 }

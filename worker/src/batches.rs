@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use blip2_dataset::{Loader, LoaderSpec, Manifest, Plan, PlanKey, TrainTransform};
 
-use crate::convert::{language_text, qformer_text};
+use crate::convert::qformer_text;
 use crate::error::Result;
 use crate::step::StepParts;
 
@@ -33,10 +33,7 @@ pub fn start_loader(
             let (text, _) = qformer_text(&config.model, config.stage1.text_length)?;
             (config.stage1.batch, config.stage1.steps, text)
         }
-        _ => {
-            let pad = parts.language_model()?.config().pad_token_id;
-            (config.stage2.batch, config.stage2.steps, language_text(config, pad)?)
-        }
+        _ => (config.stage2.batch, config.stage2.steps, parts.language()?.encoder()),
     };
     let key = PlanKey { seed: config.train.seed, stage: range.stage };
     let plan = Plan::new(&manifest, key, config.train.slots, config.data.window_row_groups)?;

@@ -4,11 +4,13 @@ use std::path::Path;
 
 use blip2_dataset::{TextEncoder, TextEncoding};
 use blip2_model::blip2::Blip2;
+use blip2_model::device::DeviceName;
 use blip2_model::generate::GenerateOptions;
-use burn::tensor::{Device, Tensor};
+use blip2_model::language_model::LanguageModel;
+use burn::tensor::{Device, Int, Tensor};
 use image::RgbImage;
 
-use crate::error::Result;
+use crate::error::{Result, WorkerError};
 use crate::evaluate::eval_pixels;
 
 /// Pictures computed at a time.
@@ -24,52 +26,156 @@ pub struct Captioner {
 /// What was written for a picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caption {
-    /// Without special tokens, trimmed.
+    /// Without special tokens and what a stop string cut off, trimmed.
     pub text: String,
     /// Every generated token, the end token included.
     pub tokens: Vec<u32>,
 }
 
+/// How texts are written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Writing {
+    /// The search; `eos` empty means the model's own end tokens.
+    pub options: GenerateOptions,
+    /// A text ends before the first of these that it comes to.
+    pub stop: Vec<String>,
+    /// Texts for each prompt; more than one is for sampling.
+    pub samples: usize,
+}
+
+impl From<GenerateOptions> for Writing {
+    fn from(options: GenerateOptions) -> Self {
+        Self { options, stop: Vec::new(), samples: 1 }
+    }
+}
+
+/// Pictures as the language model reads them.
+#[derive(Debug, Clone)]
+pub struct SeenPictures(Tensor<3>);
+
 impl Captioner {
     /// Opens a `Blip2ForConditionalGeneration` folder with its tokenizer.
     ///
     /// # Errors
-    /// Another model, or weights that do not fit its configuration.
-    pub fn open(folder: &Path) -> Result<Self> {
-        let device = Device::flex();
+    /// A device that is not there, another model, or weights that do not fit its configuration.
+    pub fn open(folder: &Path, device: DeviceName) -> Result<Self> {
+        let device = device.open().map_err(|error| WorkerError::Configuration(error.to_string()))?;
         let model = Blip2::open(folder, &device)?;
         // A prompt may fill what the language model reads, behind the queries.
         let room = model.language_model().max_positions().saturating_sub(model.qformer_config().queries);
-        let text = TextEncoder::open(folder, TextEncoding::new(room, model.tokens().pad))?;
+        // Llama's tokenizers do not all put the start token in front, where training put it.
+        let start = matches!(model.language_model(), LanguageModel::Llama(_)).then_some(model.tokens().bos);
+        let encoding = TextEncoding { start, ..TextEncoding::new(room, model.tokens().pad) };
+        let text = TextEncoder::open(folder, encoding)?;
         Ok(Self { model, text, device })
     }
 
+    /// Tokens that a prompt and its continuation may have together.
+    pub fn room(&self) -> usize {
+        self.text.encoding().length
+    }
+
+    /// Tokens of a prompt.
+    ///
+    /// # Errors
+    /// A text that the tokenizer refuses.
+    pub fn prompt_tokens(&self, prompt: &str) -> Result<usize> {
+        Ok(self.text.encode_plain(prompt)?.len())
+    }
+
+    /// Looks at pictures once, to write about them as often as wanted.
+    ///
+    /// # Errors
+    /// A picture that cannot be resized.
+    pub fn look(&self, images: &[RgbImage]) -> Result<SeenPictures> {
+        let size = self.model.encoder().image_size();
+        let mut seen = Vec::new();
+        for images in images.chunks(BATCH) {
+            let pixels = images.iter().map(|image| eval_pixels(image, size, &self.device));
+            let pixels = Tensor::cat(pixels.collect::<Result<Vec<_>>>()?, 0);
+            seen.push(self.model.soft_prompt(pixels)?);
+        }
+        Ok(SeenPictures(Tensor::cat(seen, 0)))
+    }
+
+    /// Continues each picture's prompt; for each prompt as many texts as `writing.samples`.
+    ///
+    /// # Errors
+    /// A prompt that leaves no room for the longest text, options that contradict each other.
+    pub fn write(
+        &self,
+        seen: &SeenPictures,
+        prompts: &[String],
+        writing: &Writing,
+    ) -> Result<Vec<Vec<Caption>>> {
+        let mut options = writing.options.clone();
+        if options.eos.is_empty() {
+            options.eos = self.model.tokens().eos.clone();
+        }
+        let samples = writing.samples.max(1);
+        let mut rows = Vec::with_capacity(prompts.len() * samples);
+        for (index, prompt) in prompts.iter().enumerate() {
+            // The tokenizer puts the start token in front.
+            let ids = self.text.encode_plain(prompt)?;
+            if ids.len() + options.max_new_tokens > self.room() {
+                let (prompt, new, room) = (ids.len(), options.max_new_tokens, self.room());
+                return Err(WorkerError::Configuration(format!(
+                    "a prompt of {prompt} tokens and {new} new ones are more than the {room} that the language model \
+                     reads behind a picture: shorten the prompt or lower max_new_tokens"
+                )));
+            }
+            rows.extend((0..samples).map(|_| (index, ids.clone())));
+        }
+        let stop = |tokens: &[u32]| self.stops(tokens, &writing.stop);
+        let mut captions = vec![Vec::with_capacity(samples); prompts.len()];
+        for (chunk, rows) in rows.chunks(BATCH).enumerate() {
+            let pictures: Vec<i32> = rows.iter().map(|(index, _)| *index as i32).collect();
+            let pictures = Tensor::<1, Int>::from_ints(pictures.as_slice(), &self.device);
+            let ids: Vec<Vec<u32>> = rows.iter().map(|(_, ids)| ids.clone()).collect();
+            let mut options = options.clone();
+            if let Some(sampling) = &mut options.sampling {
+                sampling.first_row = (chunk * BATCH) as u64;
+            }
+            let seen = seen.0.clone().select(0, pictures);
+            for ((index, _), tokens) in
+                rows.iter().zip(self.model.generate_from(seen, &ids, &options, &stop)?)
+            {
+                let text = until_stop(&self.text.decode(&tokens, true)?, &writing.stop).trim().to_string();
+                captions[*index].push(Caption { text, tokens });
+            }
+        }
+        Ok(captions)
+    }
+
     /// Continues `prompt` for each picture; `options.eos` empty means the model's own end tokens.
+    ///
+    /// # Errors
+    /// As of [`Captioner::look`] and [`Captioner::write`].
     pub fn captions(
         &self,
         images: &[RgbImage],
         prompt: &str,
         options: &GenerateOptions,
     ) -> Result<Vec<Caption>> {
-        let mut options = options.clone();
-        if options.eos.is_empty() {
-            options.eos = self.model.tokens().eos.clone();
+        if images.is_empty() {
+            return Ok(Vec::new());
         }
-        // The tokenizer puts the start token in front.
-        let prompt_ids = self.text.encode_plain(prompt)?;
-        let mut captions = Vec::with_capacity(images.len());
-        for images in images.chunks(BATCH) {
-            let size = self.model.encoder().image_size();
-            let pixels = images.iter().map(|image| eval_pixels(image, size, &self.device));
-            let pixels = Tensor::cat(pixels.collect::<Result<Vec<_>>>()?, 0);
-            let prompts = vec![prompt_ids.clone(); images.len()];
-            for tokens in self.model.generate(pixels, &prompts, &options)? {
-                let text = self.text.decode(&tokens, true)?.trim().to_string();
-                captions.push(Caption { text, tokens });
-            }
-        }
-        Ok(captions)
+        let prompts = vec![prompt.to_owned(); images.len()];
+        let texts = self.write(&self.look(images)?, &prompts, &options.clone().into())?;
+        Ok(texts.into_iter().flatten().collect())
     }
+
+    /// Whether the text of these tokens has come to one of the stop strings.
+    fn stops(&self, tokens: &[u32], stop: &[String]) -> bool {
+        // Ids that were generated are in the vocabulary, so they decode.
+        !stop.is_empty() && self.text.decode(tokens, true).is_ok_and(|text| until_stop(&text, stop) != text)
+    }
+}
+
+/// The text before the first stop string.
+fn until_stop<'a>(text: &'a str, stop: &[String]) -> &'a str {
+    let end = stop.iter().filter_map(|stop| text.find(stop.as_str())).min();
+    &text[..end.unwrap_or(text.len())]
 }
 
 #[cfg(test)]
@@ -84,5 +190,14 @@ mod tests {
         assert_eq!(text.encode_plain("").unwrap(), [start]);
         let prompt = text.encode_plain("a photo of").unwrap();
         assert_eq!(prompt.iter().filter(|token| **token == start).count(), 1, "{prompt:?}");
+    }
+
+    #[test]
+    fn a_text_ends_before_its_first_stop_string() {
+        let stop = ["Question:".to_owned(), "\n".to_owned()];
+        assert_eq!(until_stop("red. Question: why\n", &stop), "red. ");
+        assert_eq!(until_stop("red\nQuestion:", &stop), "red");
+        assert_eq!(until_stop("red", &stop), "red");
+        assert_eq!(until_stop("red", &[]), "red");
     }
 }

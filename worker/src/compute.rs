@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use blip2_collective::{Exchange, World};
 use blip2_dataset::{DatasetError, Location, Manifest};
+use blip2_model::device::DeviceName;
 use blip2_proto::drill::Drill;
 use blip2_proto::v1;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -57,6 +58,8 @@ pub(crate) struct ComputeSpec {
     pub(crate) exchange: Arc<Exchange>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) drill: Drill,
+    /// Taken instead of `train.device`.
+    pub(crate) device: Option<DeviceName>,
 }
 
 /// The thread as the session sees it.
@@ -166,11 +169,14 @@ impl Compute {
         reports: mpsc::Sender<Report>,
         aborted: watch::Receiver<u64>,
     ) -> Result<Self> {
-        let config: WorkerConfig = toml::from_str(&spec.config_toml)
+        let mut config: WorkerConfig = toml::from_str(&spec.config_toml)
             .map_err(|error| WorkerError::Configuration(format!("the coordinator's: {error}")))?;
         if config_hash(&config) != spec.config_hash {
             let reason = "the configuration does not have the hash it is said to have".into();
             return Err(WorkerError::Protocol(reason));
+        }
+        if let Some(device) = spec.device {
+            config.train.device = device.to_string();
         }
         config.validate()?;
         let config = Arc::new(config);

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 pub use blip2_collective::Wire;
 use blip2_dataset::{ColumnNames, CorpusSource, LoaderSettings};
+use blip2_model::device::DeviceName;
+use blip2_model::language_model::check_family;
+use blip2_model::weights::is_gguf;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, WorkerError};
@@ -36,7 +39,7 @@ pub struct StepSettings {
     pub slots: u32,
     /// `exact`: the gradient of the global-batch loss; `keys_detached`: the reference's.
     pub gradients: GradientMode,
-    /// `cpu` or `cuda`.
+    /// `cpu`, `cuda` or `cuda:N`, `vulkan` or `vulkan:N`, or `auto`: each worker takes the best that is there.
     pub device: String,
     /// Numbers in which gradients travel between members: `f32`, or `bf16` with half the bytes. The sums are float32
     /// either way; with `bf16` every node of the tree over the slots is rounded, so that the number of workers still
@@ -54,6 +57,19 @@ pub enum GradientMode {
     Exact,
     /// Contrastive keys carry no gradient, as in the reference implementation.
     KeysDetached,
+}
+
+/// Numbers in which the matrices of the frozen models are kept; what is trained is float32 always.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FrozenDtype {
+    /// bf16 on a GPU that computes in it, float32 elsewhere.
+    #[default]
+    Auto,
+    /// float32.
+    F32,
+    /// bf16.
+    Bf16,
 }
 
 /// The corpus and its use.
@@ -135,8 +151,13 @@ impl DataSettings {
 pub struct ModelSettings {
     /// Folder of the frozen image encoder (Hugging Face layout).
     pub image_encoder: String,
-    /// Folder of the frozen language model (stage 2).
+    /// Side of the square pictures in pixels, a multiple of the encoder's patch: its position table is resized, e.g. from
+    /// 224 to 364 or 490. 0: the encoder's own.
+    pub image_size: usize,
+    /// Folder of the frozen language model (stage 2), or a Llama's GGUF file.
     pub language_model: String,
+    /// Numbers in which the matrices of both are kept: `auto` (bf16 on a GPU that computes in it), `f32` or `bf16`.
+    pub frozen_dtype: FrozenDtype,
     /// Folder of the BERT that initialises the Q-Former; empty: random.
     pub qformer_init: String,
     /// Folder of the Q-Former's tokenizer.
@@ -229,6 +250,9 @@ pub struct Stage2Settings {
     pub text_length: usize,
     /// Text before every caption, without loss; empty in pre-training.
     pub prompt: String,
+    /// Dropout inside the frozen language model, at its own published rate, as the reference trains; off, the model is
+    /// the same in training as in use.
+    pub language_model_dropout: bool,
     /// AdamW and its schedule.
     pub optimizer: OptimizerSettings,
 }
@@ -265,7 +289,9 @@ impl Default for ModelSettings {
     fn default() -> Self {
         Self {
             image_encoder: String::new(),
+            image_size: 0,
             language_model: String::new(),
+            frozen_dtype: FrozenDtype::Auto,
             qformer_init: String::new(),
             qformer_tokenizer: String::new(),
             init_checkpoint: String::new(),
@@ -328,6 +354,7 @@ impl Default for Stage2Settings {
             batch: 1920,
             text_length: 32,
             prompt: String::new(),
+            language_model_dropout: false,
             optimizer: OptimizerSettings { min_learning_rate: 5e-5, ..OptimizerSettings::default() },
         }
     }
@@ -337,6 +364,9 @@ impl WorkerConfig {
     /// Refuses values that no run can have; the first problem found, with the key.
     pub fn validate(&self) -> Result<()> {
         let refuse = |reason: String| Err(WorkerError::Configuration(reason));
+        if let Err(error) = self.train.device.parse::<DeviceName>() {
+            return refuse(format!("train.device = {error}"));
+        }
         let slots = self.train.slots;
         if !slots.is_power_of_two() {
             return refuse(format!("train.slots = {slots}: it must be a power of two"));
@@ -377,8 +407,8 @@ impl WorkerConfig {
         if !(0.0..1.0).contains(&self.model.qformer.dropout) {
             return refuse(format!("model.qformer.dropout = {}: use 0 ≤ p < 1", self.model.qformer.dropout));
         }
-        self.validate_parts()?;
-        self.validate_folders()
+        self.validate_folders()?;
+        self.validate_language_model()
     }
 
     fn validate_folders(&self) -> Result<()> {
@@ -395,7 +425,9 @@ impl WorkerConfig {
             if folder.is_empty() {
                 return Err(WorkerError::Configuration(format!("{key} is not set")));
             }
-            if !std::path::Path::new(folder).is_dir() {
+            let path = std::path::Path::new(folder);
+            let is_file = key == "model.language_model" && path.is_file() && is_gguf(path);
+            if !path.is_dir() && !is_file {
                 return Err(WorkerError::Configuration(format!(
                     "{key} = \"{folder}\": there is no such folder (paths are relative to the current directory)"
                 )));
@@ -404,40 +436,21 @@ impl WorkerConfig {
         Ok(())
     }
 
-    /// Names a part that the configuration asks for and this version does not have, before anyone fetches it.
-    fn validate_parts(&self) -> Result<()> {
+    /// Refuses a language model that stage 2 cannot train with, before anyone loads it.
+    fn validate_language_model(&self) -> Result<()> {
+        let folder = std::path::Path::new(&self.model.language_model);
         if self.stage2.steps == 0 {
             return Ok(());
         }
-        let folder = std::path::Path::new(&self.model.language_model);
-        let family = match (folder.is_dir(), folder.file_name()) {
-            (true, _) => model_type(&folder.join("config.json"))?,
-            (false, Some(name)) if name.to_string_lossy().contains("t5") => "t5".into(),
-            // The check of the folders says what is missing.
-            (false, _) => return Ok(()),
-        };
-        if family == "opt" {
-            return Ok(());
-        }
-        Err(WorkerError::Configuration(format!(
-            "model.language_model = \"{}\" is of type {family}, which is not built yet: this version trains stage 2 \
-             with OPT only",
-            folder.display()
-        )))
+        check_family(folder).map_err(|error| {
+            WorkerError::Configuration(format!("model.language_model = \"{}\": {error}", folder.display()))
+        })
     }
 
     /// Steps of both stages.
     pub fn total_steps(&self) -> u64 {
         self.stage1.steps + self.stage2.steps
     }
-}
-
-/// `model_type` of a `config.json`.
-fn model_type(path: &std::path::Path) -> Result<String> {
-    let failed = |reason: String| WorkerError::Configuration(format!("{}: {reason}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
-    Ok(value["model_type"].as_str().unwrap_or("unknown").to_string())
 }
 
 /// BLAKE3 (hex) of what a step is a function of: every section but `loader`, and all of `train` but `overlap`.
@@ -464,6 +477,9 @@ mod tests {
         assert_ne!(config_hash(&config), config_hash(&other));
         other.train = StepSettings { seed: 43, ..StepSettings::default() };
         assert_ne!(config_hash(&config), config_hash(&other));
+        other = config.clone();
+        other.model.frozen_dtype = FrozenDtype::Bf16;
+        assert_ne!(config_hash(&config), config_hash(&other));
     }
 
     #[test]
@@ -479,6 +495,9 @@ mod tests {
         let mut config = WorkerConfig::default();
         config.stage1.steps = 1;
         config.data.train = vec!["x.parquet".into()];
+        config.train.device = "gpu".into();
+        assert!(config.validate().unwrap_err().to_string().contains("train.device = \"gpu\""));
+        config.train.device = "cpu".into();
         config.train.slots = 3;
         assert!(config.validate().unwrap_err().to_string().contains("train.slots = 3"));
         config.train.slots = 4;
@@ -488,10 +507,15 @@ mod tests {
         config.stage1.text_length = 1000;
         assert!(config.validate().unwrap_err().to_string().contains("max_positions"));
         config.stage1.text_length = 16;
+        let assets = |folder: &str| format!("{}/../assets/backbones/{folder}", env!("CARGO_MANIFEST_DIR"));
+        config.model.image_encoder = assets("eva-tiny");
+        config.model.qformer_tokenizer = assets("qformer-tokenizer");
         (config.stage2.steps, config.stage2.batch) = (1, 8);
-        config.model.language_model = "models/flan-t5-xl".into();
-        assert!(config.validate().unwrap_err().to_string().contains("not built yet"));
-        config.stage2.steps = 0;
+        config.model.language_model = assets("bert-tiny");
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("model.language_model") && error.contains("bert"), "{error}");
+        config.model.language_model = assets("t5-tiny");
+        config.validate().unwrap();
         config.model.image_encoder = "/nonexistent".into();
         let error = config.validate().unwrap_err();
         assert!(error.to_string().contains("model.image_encoder"));

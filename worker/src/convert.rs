@@ -4,13 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use blip2_dataset::{KeyedRng, TextEncoder, TextEncoding};
+use blip2_model::device::DeviceName;
+use blip2_model::hf_config::tokenizer_json;
 use blip2_model::optimizer::{AdamW, Schedule};
+use blip2_model::placement::Placement;
 use blip2_model::qformer::QFormerConfig;
 use blip2_model::stage1;
-use blip2_model::weights::InitialValues;
+use blip2_model::vision::ImageEncoder;
+use blip2_model::weights::{InitialValues, is_gguf};
 use burn::tensor::Device;
 
-use crate::config::{GradientMode, ModelSettings, OptimizerSettings, WorkerConfig};
+use crate::config::{FrozenDtype, GradientMode, ModelSettings, OptimizerSettings};
 use crate::error::{Result, WorkerError};
 
 /// The token that starts a caption in the captioning loss.
@@ -62,19 +66,29 @@ impl ModelSettings {
 
 /// The device that `train.device` names, without autodiff.
 pub(crate) fn device(name: &str) -> Result<Device> {
-    match name {
-        "cpu" => Ok(Device::flex()),
-        #[cfg(feature = "cuda")]
-        "cuda" => Ok(Device::cuda(0)),
-        #[cfg(not(feature = "cuda"))]
-        "cuda" => Err(WorkerError::Configuration(
-            "train.device = \"cuda\", but this binary was built without CUDA; build it with `--features cuda`"
-                .into(),
-        )),
-        other => Err(WorkerError::Configuration(format!(
-            "train.device = \"{other}\" is unknown; use \"cpu\" or \"cuda\""
-        ))),
+    let refused = |error| WorkerError::Configuration(format!("train.device = {error}"));
+    name.parse::<DeviceName>().and_then(DeviceName::open).map_err(refused)
+}
+
+/// Where the frozen models go: `device`, with matrices in the numbers that `model.frozen_dtype` names.
+pub(crate) fn placement(settings: &ModelSettings, device: &Device) -> Result<Placement> {
+    match settings.frozen_dtype {
+        FrozenDtype::Auto => Ok(Placement::auto(device)),
+        FrozenDtype::F32 => Ok(Placement::from(device)),
+        FrozenDtype::Bf16 => Placement::bf16(device)
+            .map_err(|error| WorkerError::Configuration(format!("model.frozen_dtype = \"bf16\": {error}"))),
     }
+}
+
+/// The frozen image encoder, for pictures of `model.image_size`.
+pub(crate) fn image_encoder(settings: &ModelSettings, place: impl Into<Placement>) -> Result<ImageEncoder> {
+    let encoder = ImageEncoder::open(settings.image_encoder.as_ref(), place)?;
+    if settings.image_size == 0 {
+        return Ok(encoder);
+    }
+    encoder.resized(settings.image_size).map_err(|error| {
+        WorkerError::Configuration(format!("model.image_size = {}: {error}", settings.image_size))
+    })
 }
 
 /// The Q-Former's tokenizer, cutting to `length` tokens, and the id of `[DEC]`.
@@ -92,20 +106,13 @@ pub(crate) fn qformer_text(settings: &ModelSettings, length: usize) -> Result<(A
     Ok((Arc::new(encoder), start as i32))
 }
 
-/// The language model's tokenizer: prompt, caption and the newline that ends it.
-pub(crate) fn language_text(config: &WorkerConfig, pad_id: u32) -> Result<Arc<TextEncoder>> {
-    let encoding = TextEncoding {
-        length: config.stage2.text_length,
-        prefix: prompt_prefix(&config.stage2.prompt),
-        suffix: "\n".into(),
-        pad_id,
-    };
-    Ok(Arc::new(TextEncoder::open(Path::new(&config.model.language_model), encoding)?))
-}
-
-/// The prompt as it stands before a caption.
-fn prompt_prefix(prompt: &str) -> String {
-    if prompt.is_empty() { String::new() } else { format!("{prompt} ") }
+/// The tokenizer of a language model: that of its folder, or the one inside a GGUF file.
+pub(crate) fn tokenizer(language_model: &Path, encoding: TextEncoding) -> Result<TextEncoder> {
+    if !is_gguf(language_model) {
+        return Ok(TextEncoder::open(language_model, encoding)?);
+    }
+    let content = tokenizer_json(language_model)?.to_string();
+    Ok(TextEncoder::from_json(content.as_bytes(), language_model, encoding)?)
 }
 
 /// Initial values drawn by the run's seed and the tensor's name.
@@ -132,5 +139,36 @@ impl InitialValues for SeededValues {
     fn uniform(&mut self, name: &str, count: usize) -> Vec<f32> {
         let mut generator = self.generator(name);
         (0..count).map(|_| (2.0 * generator.uniform() - 1.0) as f32).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use blip2_model::vision::ImageEncoder;
+    use burn::tensor::FloatDType;
+
+    #[test]
+    fn devices_are_named_by_the_configuration() {
+        assert!(device("cpu").is_ok() && device("auto").is_ok());
+        let error = device("tpu").unwrap_err();
+        assert!(error.to_string().contains("train.device = \"tpu\" is not a device"), "{error}");
+        assert_eq!(error.exit_code(), 78);
+    }
+
+    #[test]
+    fn frozen_numbers_are_those_of_the_configuration() {
+        let device = Device::flex();
+        let of = |frozen_dtype| {
+            let settings = ModelSettings { frozen_dtype, ..ModelSettings::default() };
+            placement(&settings, &device).unwrap().matrices
+        };
+        assert_eq!(of(FrozenDtype::Auto), FloatDType::F32);
+        assert_eq!(of(FrozenDtype::F32), FloatDType::F32);
+        assert_eq!(of(FrozenDtype::Bf16), FloatDType::BF16);
+        let settings = ModelSettings { frozen_dtype: FrozenDtype::Bf16, ..ModelSettings::default() };
+        let place = placement(&settings, &device).unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones/eva-tiny");
+        ImageEncoder::open(&folder, &place).unwrap();
     }
 }

@@ -10,8 +10,6 @@ use blip2_dataset::{
 use blip2_model::clip::Clip;
 use blip2_model::dropout::Dropout;
 use blip2_model::host::floats;
-use blip2_model::loss::IGNORED;
-use blip2_model::opt::Opt;
 use blip2_model::tape::Tape;
 use blip2_model::vision::ImageEncoder;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -19,10 +17,10 @@ use image::RgbImage;
 
 use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
-use crate::convert::{device, language_text, qformer_text};
+use crate::convert::{device, image_encoder, placement, qformer_text};
 use crate::error::{Result, WorkerError};
+use crate::language::Language;
 use crate::state::{FrozenSizes, StageModel, TrainState};
-use crate::step::{Texts, language_loss};
 
 /// Pictures or texts computed at a time.
 const BATCH: usize = 64;
@@ -44,7 +42,8 @@ pub struct Retrieval {
     pub texts: usize,
 }
 
-/// Mean loss per caption token of a set, the first token (BOS) left out.
+/// Mean loss per caption token of a set, without the token that starts a text. With an encoder-decoder, the first words
+/// of a caption are read in all three cases and the loss is that of the others.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CaptionLosses {
     /// Each caption behind its own picture.
@@ -68,7 +67,7 @@ impl Evaluator {
     /// Loads the frozen encoder that `config` names.
     pub fn open(config: &WorkerConfig) -> Result<Self> {
         let device = device(&config.train.device)?;
-        let encoder = ImageEncoder::open(config.model.image_encoder.as_ref(), &device)?;
+        let encoder = image_encoder(&config.model, placement(&config.model, &device)?)?;
         Ok(Self { config: config.clone(), device, encoder })
     }
 
@@ -114,8 +113,9 @@ impl Evaluator {
 
     /// Losses of a stage-2 state through the frozen language model.
     pub fn caption_losses(&self, state: &NamedState, samples: &[Sample]) -> Result<CaptionLosses> {
-        let model = Opt::open(self.config.model.language_model.as_ref(), &self.device)?;
-        let sizes = self.sizes(model.config().width)?;
+        let place = placement(&self.config.model, &self.device)?;
+        let language = Language::open(&self.config, &place)?;
+        let sizes = self.sizes(language.model.width())?;
         let state = TrainState::restore(&self.config, sizes, state, &self.device)?;
         let StageModel::Stage2(stage2) = &state.model else {
             return Err(WorkerError::checkpoint("stage 1", "caption losses need a stage-2 checkpoint"));
@@ -126,35 +126,24 @@ impl Evaluator {
         }
         let prompts = Tensor::cat(prompts, 0);
         let captions: Vec<String> = samples.iter().map(caption).collect();
-        let text = language_text(&self.config, model.config().pad_token_id)?;
-        let encoded: Vec<Tokens> =
-            captions.iter().map(|caption| text.encode(caption)).collect::<Result<_, _>>()?;
         let order = other_caption_order(&captions, self.config.train.seed);
         let order: Vec<i32> = order.into_iter().map(|row| row as i32).collect();
         let order = Tensor::<1, Int>::from_data(TensorData::new(order, [samples.len()]), &self.device);
         let shuffled = prompts.clone().select(0, order);
         Ok(CaptionLosses {
-            with_pictures: self.mean_loss(&model, Some(prompts), &encoded)?,
-            shuffled: self.mean_loss(&model, Some(shuffled), &encoded)?,
-            language_model: self.mean_loss(&model, None, &encoded)?,
+            with_pictures: self.mean_loss(&language, Some(prompts), &captions)?,
+            shuffled: self.mean_loss(&language, Some(shuffled), &captions)?,
+            language_model: self.mean_loss(&language, None, &captions)?,
         })
     }
 
-    fn mean_loss(&self, model: &Opt, prompts: Option<Tensor<3>>, texts: &[Tokens]) -> Result<f64> {
+    fn mean_loss(&self, language: &Language, prompts: Option<Tensor<3>>, captions: &[String]) -> Result<f64> {
         let (mut sum, mut count) = (0.0, 0);
-        for (batch, texts) in texts.chunks(BATCH).enumerate() {
-            let (ids, mask) = flat_tokens(texts);
-            let length = ids.len() / texts.len();
-            let labels: Vec<i32> = ids
-                .iter()
-                .zip(&mask)
-                .enumerate()
-                .map(|(at, (id, mask))| if at % length == 0 || *mask == 0 { IGNORED } else { *id })
-                .collect();
-            let prompt = prompts.as_ref().map(|all| all.clone().narrow(0, batch * BATCH, texts.len()));
-            let texts = Texts { ids: &ids, mask: &mask, labels: &labels, rows: texts.len() };
-            sum += language_loss(model, prompt, texts, &self.device)?.value;
-            count += blip2_model::loss::counted(&labels);
+        for (index, captions) in captions.chunks(BATCH).enumerate() {
+            let batch = language.held_out_texts(captions)?;
+            let prompt = prompts.as_ref().map(|all| all.clone().narrow(0, index * BATCH, captions.len()));
+            sum += language.model.caption_loss(prompt, &batch.texts(), &self.device)?.value;
+            count += batch.tokens();
         }
         Ok(sum / count.max(1) as f64)
     }
@@ -169,9 +158,9 @@ impl Evaluator {
     }
 }
 
-/// Retrieval by a frozen CLIP model: the yardstick.
-pub fn clip_retrieval(folder: &Path, samples: &[Sample]) -> Result<Retrieval> {
-    let device = Device::flex();
+/// Retrieval by a frozen CLIP model on the device that `train.device` names: the yardstick.
+pub fn clip_retrieval(folder: &Path, device_name: &str, samples: &[Sample]) -> Result<Retrieval> {
+    let device = device(device_name)?;
     let clip = Clip::open(folder, &device)?;
     let encoder = TextEncoder::open(folder, TextEncoding::new(CLIP_TEXT_LENGTH, 0))?;
     let (texts, truth) = distinct_captions(samples)?;

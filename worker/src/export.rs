@@ -1,46 +1,121 @@
-//! Trained checkpoints as Hugging Face folders.
+//! Trained checkpoints in the published layouts.
 
 use std::path::Path;
 
 use blip2_model::blip2::{Blip2, PromptTokens};
-use blip2_model::export::export_blip2;
-use blip2_model::opt::Opt;
+pub use blip2_model::export::{ExportOptions, Precision};
+use blip2_model::export::{Retriever, export_blip2, export_lavis, export_retrieval};
+use blip2_model::language_model::LanguageModel;
+use blip2_model::opt::OPT_PREFIX;
+use blip2_model::stage1::Stage1Model;
+use blip2_model::stage2::Stage2Model;
 use blip2_model::vision::ImageEncoder;
+use burn::tensor::Device;
 
 use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
-use crate::convert::{device, qformer_text};
+use crate::convert::{image_encoder, qformer_text};
 use crate::error::{Result, WorkerError};
 use crate::state::{FrozenSizes, StageModel, TrainState};
 
-/// Writes a stage-2 state with its frozen parts to the new folder `out`, as `transformers`'
-/// `Blip2ForConditionalGeneration`.
+/// A published layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// A folder of `transformers`' `Blip2ForConditionalGeneration`, from a stage-2 state.
+    HuggingFace,
+    /// A folder of `transformers`' `Blip2ForImageTextRetrieval`, from a stage-1 state.
+    Retrieval,
+    /// LAVIS's names in a file, from a state of either stage: what the stage trains.
+    Lavis,
+}
+
+/// Writes a state in a published layout to the new folder or file `out`; the frozen parts are those that `config`
+/// names.
 ///
 /// # Errors
-/// A stage-1 state, an image encoder in CLIP's layout, or a folder that exists.
-pub fn hugging_face(config: &WorkerConfig, state: &NamedState, out: &Path) -> Result<()> {
-    if state.stage() != 2 {
-        return Err(WorkerError::checkpoint(
-            "stage 1",
-            "a Hugging Face folder needs a stage-2 checkpoint: choose one of a later step",
-        ));
+/// A state of the other stage, an image encoder in CLIP's layout, or an `out` that exists.
+pub fn export(
+    config: &WorkerConfig,
+    state: &NamedState,
+    layout: Layout,
+    options: &ExportOptions,
+    out: &Path,
+) -> Result<()> {
+    // Values are copied and nothing is computed: no GPU is needed, whatever the run is trained on.
+    let device = Device::flex();
+    let expected = match layout {
+        Layout::HuggingFace => 2,
+        Layout::Retrieval => 1,
+        Layout::Lavis => state.stage(),
+    };
+    if state.stage() != expected {
+        let reason = format!("this layout needs a stage-{expected} checkpoint: name one of that stage");
+        return Err(WorkerError::checkpoint(format!("stage {}", state.stage()), reason));
     }
-    let device = device(&config.train.device)?;
-    let language_model = config.model.language_model.as_ref();
-    let encoder = ImageEncoder::open(config.model.image_encoder.as_ref(), &device)?;
-    let opt = Opt::open(language_model, &device)?;
-    let (text, _) = qformer_text(&config.model, config.stage1.text_length)?;
-    let sizes = FrozenSizes {
-        image_width: encoder.width(),
-        vocab: text.vocab_size(),
-        language_width: opt.config().width,
-    };
-    let state = TrainState::restore(config, sizes, state, &device)?;
-    let StageModel::Stage2(stage2) = state.model else {
-        return Err(WorkerError::Protocol("a stage-2 state holds another model".into()));
-    };
-    let qformer = config.model.qformer_config(sizes.image_width, sizes.vocab);
-    let tokens = PromptTokens::choose(language_model, opt.config())?;
-    let mut model = Blip2::from_parts(encoder, *stage2, opt, qformer, tokens)?;
-    Ok(export_blip2(out, &mut model, language_model)?)
+    let encoder = image_encoder(&config.model, &device)?;
+    let export = Export { config, encoder, options, device };
+    match (layout, state.stage()) {
+        (Layout::Lavis, 1) => {
+            Ok(export_lavis(out, &mut export.stage1(state)?, OPT_PREFIX, options.precision)?)
+        }
+        (Layout::Lavis, _) => {
+            let language_model = export.language_model()?;
+            let mut stage2 = export.stage2(state, language_model.width())?;
+            Ok(export_lavis(out, &mut stage2, language_model.prefix(), options.precision)?)
+        }
+        (_, 1) => export.retrieval(state, out),
+        _ => export.hugging_face(state, out),
+    }
+}
+
+struct Export<'a> {
+    config: &'a WorkerConfig,
+    encoder: ImageEncoder,
+    options: &'a ExportOptions,
+    device: Device,
+}
+
+impl Export<'_> {
+    fn language_model(&self) -> Result<LanguageModel> {
+        Ok(LanguageModel::open(self.config.model.language_model.as_ref(), &self.device)?)
+    }
+
+    fn sizes(&self, language_width: usize) -> Result<FrozenSizes> {
+        let (text, _) = qformer_text(&self.config.model, self.config.stage1.text_length)?;
+        Ok(FrozenSizes { image_width: self.encoder.width(), vocab: text.vocab_size(), language_width })
+    }
+
+    fn stage1(&self, state: &NamedState) -> Result<Stage1Model> {
+        match TrainState::restore(self.config, self.sizes(0)?, state, &self.device)?.model {
+            StageModel::Stage1(model) => Ok(*model),
+            StageModel::Stage2(_) => Err(WorkerError::Protocol("a stage-1 state holds another model".into())),
+        }
+    }
+
+    fn stage2(&self, state: &NamedState, language_width: usize) -> Result<Stage2Model> {
+        match TrainState::restore(self.config, self.sizes(language_width)?, state, &self.device)?.model {
+            StageModel::Stage2(model) => Ok(*model),
+            StageModel::Stage1(_) => Err(WorkerError::Protocol("a stage-2 state holds another model".into())),
+        }
+    }
+
+    fn retrieval(mut self, state: &NamedState, out: &Path) -> Result<()> {
+        let mut stage1 = self.stage1(state)?;
+        let qformer = self.config.model.qformer_config(self.encoder.width(), self.sizes(0)?.vocab);
+        let tokenizer = Path::new(&self.config.model.qformer_tokenizer);
+        let model = Retriever { encoder: &mut self.encoder, stage1: &mut stage1, qformer: &qformer };
+        Ok(export_retrieval(out, model, tokenizer, self.options)?)
+    }
+
+    fn hugging_face(self, state: &NamedState, out: &Path) -> Result<()> {
+        let tokenizer = Path::new(&self.config.model.language_model);
+        let mut language_model = self.language_model()?;
+        let stage2 = self.stage2(state, language_model.width())?;
+        let vocab = self.sizes(language_model.width())?.vocab;
+        let qformer = self.config.model.qformer_config(self.encoder.width(), vocab);
+        let tokens = PromptTokens::choose_or_add(tokenizer, language_model.special_tokens())?;
+        language_model.grow_vocabulary(tokens.image as usize + 1);
+        let mut model = Blip2::from_parts(self.encoder, stage2, language_model, qformer, tokens)?;
+        Ok(export_blip2(out, &mut model, tokenizer, self.options)?)
+    }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use blip2_collective::{ConnectError, Exchange, Limits, Transport};
 use blip2_dataset::Location;
+use blip2_model::device::DeviceName;
 use blip2_proto::drill::Drill;
 use blip2_proto::v1;
 use blip2_proto::v1::coordinator_message::Kind as FromCoordinator;
@@ -42,6 +43,8 @@ pub struct WorkerOptions {
     pub binary: String,
     /// Hash of the configuration this worker must find; empty: any.
     pub config_hash: String,
+    /// Device to compute on instead of the one that the configuration names.
+    pub device: Option<DeviceName>,
     /// How long to try to reach a first coordinator.
     pub join_timeout: Duration,
     /// How long to look for a coordinator after the session ended without a stop, with the state kept; zero: end at once.
@@ -94,6 +97,7 @@ struct Shell {
     started: Instant,
     exchange: Arc<Exchange>,
     drill: Drill,
+    device: Option<DeviceName>,
     candidates: Candidates,
     opening: Option<BoxFuture<'static, Opening>>,
     /// The last attempt failed over certificates.
@@ -129,6 +133,7 @@ impl Shell {
             started: Instant::now(),
             exchange,
             drill,
+            device: options.device,
             candidates: Candidates::new(options.coordinators, options.transport),
             opening: None,
             untrusted: false,
@@ -288,6 +293,7 @@ impl Shell {
             exchange: self.exchange.clone(),
             runtime: tokio::runtime::Handle::current(),
             drill: self.drill.clone(),
+            device: self.device,
         };
         self.compute = Some(ComputeThread::start(spec)?);
         Ok(())

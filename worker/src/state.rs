@@ -55,6 +55,8 @@ pub struct TrainState {
     pub parameters: Vec<f32>,
     /// AdamW's moments.
     pub moments: Moments,
+    /// The last step's gradient buffer, for the next one: fresh pages cost more time than the values in them.
+    pub(crate) spare: Vec<f32>,
 }
 
 impl StageModel {
@@ -159,7 +161,7 @@ impl TrainState {
         let parameters = model.read(&layout)?;
         let moments = Moments::zeros(layout.len());
         let parts = Arc::new(GradientParts::of(&layout, PART_ELEMENTS));
-        Ok(Self { stage, model, layout, parts, parameters, moments })
+        Ok(Self { stage, model, layout, parts, parameters, moments, spare: Vec::new() })
     }
 
     /// Stage 2's state from the end of stage 1.

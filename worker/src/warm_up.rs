@@ -9,7 +9,10 @@ use burn::tensor::Tensor;
 
 use crate::error::Result;
 use crate::state::{empty_stage1, empty_stage2};
-use crate::step::{StepParts, Texts, language_loss};
+use crate::step::StepParts;
+
+/// Two words, so that a caption can be cut.
+const WARM_UP_CAPTION: &str = "a picture";
 
 impl StepParts {
     /// Passes one slot of zeros forward through every model of the run: weights are read into memory, kernels chosen.
@@ -42,14 +45,13 @@ impl StepParts {
     }
 
     fn warm_up_stage2(&self, rows: usize) -> Result<()> {
-        let tokens = rows * self.config.stage2.text_length;
-        let (ids, mask) = (vec![0; tokens], vec![1; tokens]);
+        let language = self.language()?;
         let device = self.device.clone().autodiff();
         let model = empty_stage2(&self.config, self.sizes, &device)?;
         let prompt =
             model.forward(self.features_of_nothing(rows)?, &mut Dropout::off(), &mut Tape::whole())?;
-        let texts = Texts { ids: &ids, mask: &mask, labels: &ids, rows };
-        language_loss(self.language_model()?, Some(prompt), texts, &self.device)?;
+        let batch = language.held_out_texts(&vec![WARM_UP_CAPTION.to_string(); rows])?;
+        language.model.caption_loss(Some(prompt), &batch.texts(), &self.device)?;
         Ok(())
     }
 

@@ -264,6 +264,7 @@ fn options(coordinator: &Fake) -> WorkerOptions {
         name: "w0".into(),
         binary: "test".into(),
         config_hash: String::new(),
+        device: None,
         join_timeout: PATIENCE,
         reconnect_timeout: PATIENCE,
         transport: Transport::plain(),

@@ -7,9 +7,14 @@ use std::time::Duration;
 
 use blip2_collective::{Exchange, Limits, Member, Transport, World, deal_slots};
 use blip2_dataset::Manifest;
-use blip2_worker::config::{Wire, WorkerConfig};
+use blip2_model::llama::{Llama, LlamaConfig};
+use blip2_model::tensors::FlatLayout;
+use blip2_worker::config::{StepSettings, Wire, WorkerConfig};
 use blip2_worker::step::{Members, StepParts};
 use blip2_worker::{BatchRange, TrainState, start_loader};
+use burn::tensor::Device;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -123,6 +128,48 @@ fn one_two_and_four_members_train_the_same_bits_over_a_bf16_wire() {
     }
 }
 
+/// Stage 2 alone with another language model than OPT.
+fn stage2_with(language_model: &str) -> WorkerConfig {
+    let mut config = config(4, 8);
+    config.stage1.steps = 0;
+    config.model.language_model = language_model.into();
+    config
+}
+
+#[test]
+fn an_encoder_decoder_trains_the_same_bits_whatever_the_number_of_members() {
+    let config = stage2_with(&small::assets("backbones/t5-tiny"));
+    let alone = train(&config, 1).remove(0);
+    assert!(alone.0.iter().chain([&1.0]).all(|value| value.is_finite()));
+    for members in [2, 4] {
+        assert_all_like(&alone, &config, members);
+    }
+    let cut_elsewhere =
+        train(&WorkerConfig { train: StepSettings { seed: 7, ..config.train.clone() }, ..config }, 1);
+    assert_ne!(cut_elsewhere[0].0, alone.0);
+}
+
+#[test]
+fn a_llama_trains_the_same_bits_whatever_the_number_of_members() {
+    let folder = llama();
+    let config = stage2_with(&folder.path().display().to_string());
+    let alone = train(&config, 1).remove(0);
+    assert!(alone.0.iter().all(|value| value.is_finite()));
+    assert_all_like(&alone, &config, 2);
+}
+
+#[test]
+fn dropout_of_the_language_model_does_not_depend_on_the_number_of_members() {
+    let folder = opt_with_dropout();
+    let mut config = stage2_with(&folder.path().display().to_string());
+    config.stage2.steps = 1;
+    let without = train(&config, 1).remove(0);
+    config.stage2.language_model_dropout = true;
+    let alone = train(&config, 1).remove(0);
+    assert_ne!(alone.0, without.0);
+    assert_all_like(&alone, &config, 2);
+}
+
 #[test]
 fn one_slot_of_n_has_the_loss_of_n_slots_of_one() {
     let mut whole = config(1, 4);
@@ -144,6 +191,43 @@ fn one_slot_of_n_has_the_loss_of_n_slots_of_one() {
         let (whole, cut) = (whole.0[index], cut.0[index]);
         assert!((whole - cut).abs() < 1e-5 * whole.abs().max(1.0), "value {index}: {whole} and {cut}");
     }
+}
+
+/// A small Llama of waves with the tokenizer of `opt-tiny`, whose keys are shared by heads.
+fn llama() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let config = serde_json::json!({
+        "model_type": "llama", "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "intermediate_size": 96, "vocab_size": 4096, "max_position_embeddings": 64,
+        "bos_token_id": 2, "eos_token_id": 0, "tie_word_embeddings": true,
+    });
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let tokenizer = small::assets("backbones/opt-tiny/tokenizer.json");
+    std::fs::copy(tokenizer, folder.path().join("tokenizer.json")).unwrap();
+    let config: LlamaConfig = serde_json::from_value(config).unwrap();
+    let layout = FlatLayout::of(&mut Llama::new(&config, &Device::flex()).unwrap()).unwrap();
+    let bytes: Vec<u8> =
+        (0..layout.len()).flat_map(|i| ((i as f32 * 0.7311).sin() * 0.2).to_le_bytes()).collect();
+    let views = layout.tensors().iter().map(|tensor| {
+        let range = 4 * tensor.range().start..4 * tensor.range().end;
+        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), &bytes[range]).unwrap();
+        (tensor.name.as_str(), view)
+    });
+    safetensors::serialize_to_file(views, None, &folder.path().join("model.safetensors")).unwrap();
+    folder
+}
+
+/// `opt-tiny` with the published rate of dropout.
+fn opt_with_dropout() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["tokenizer.json", "model.safetensors"] {
+        std::fs::copy(small::assets(&format!("backbones/opt-tiny/{file}")), folder.path().join(file))
+            .unwrap();
+    }
+    let config = std::fs::read_to_string(small::assets("backbones/opt-tiny/config.json")).unwrap();
+    let config = config.replace("\"dropout\": 0.0", "\"dropout\": 0.1");
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    folder
 }
 
 /// A folder with the first rows of the corpus in one row group.

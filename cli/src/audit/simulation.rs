@@ -6,6 +6,7 @@ use blip2_dataset::{AuditSpec, Manifest, ManifestFile, PlanKey, audit_stage};
 use serde::Serialize;
 
 use crate::error::CliError;
+use crate::process_memory::peak_bytes;
 
 /// Slots of the run that is made up, and a slot's share of the batch: 1,680 samples a step.
 const SLOTS: u32 = 16;
@@ -70,14 +71,6 @@ pub(crate) fn simulate(corpus: Corpus, threads: usize) -> Result<Measured, CliEr
         peak_bytes: peak_bytes(),
         exact: audit.uses.is_exact(),
     })
-}
-
-/// The high-water mark of this process's memory.
-pub(crate) fn peak_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kilobytes * 1024)
 }
 
 #[cfg(test)]

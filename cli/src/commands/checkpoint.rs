@@ -2,12 +2,15 @@
 
 use blip2_coordinator::{Catalogue, CheckpointRecord};
 use blip2_dataset::Location;
-use blip2_worker::export::hugging_face;
+use blip2_worker::export::{ExportOptions, Layout, Precision, export as write_layout};
 use blip2_worker::{NamedState, read_checkpoint};
 use serde_json::json;
 
-use super::{print_json, print_text};
-use crate::arguments::{CheckpointArguments, CheckpointCommand, CheckpointTarget, ExportArguments};
+use super::{import, print_json, print_text};
+use crate::arguments::{
+    CheckpointArguments, CheckpointCommand, CheckpointTarget, ExportArguments, LayoutArgument,
+    PrecisionArgument,
+};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::run_folder::stored_configuration;
@@ -24,13 +27,14 @@ pub(crate) struct Target {
     name: Option<String>,
 }
 
-/// Lists, checks, hashes or exports.
+/// Lists, checks, hashes, exports or imports.
 pub(crate) async fn run(arguments: CheckpointArguments) -> Result<Exit, CliError> {
     match arguments.command {
         CheckpointCommand::Ls(target) => list(&target).await,
         CheckpointCommand::Verify(target) => verify(&target).await,
         CheckpointCommand::Digest(target) => digest(&target).await,
         CheckpointCommand::Export(arguments) => export(&arguments).await,
+        CheckpointCommand::Import(arguments) => import::run(&arguments).await,
     }
 }
 
@@ -144,18 +148,24 @@ async fn digest(arguments: &CheckpointTarget) -> Result<Exit, CliError> {
 }
 
 async fn export(arguments: &ExportArguments) -> Result<Exit, CliError> {
-    if arguments.out.is_dir() {
-        return Err(CliError::usage(format!(
-            "--out {}: this folder exists already; name a new one",
-            arguments.out.display()
-        )));
-    }
+    let layout = layout(arguments)?;
     let target = Target::resolve(&arguments.checkpoint.target).await?;
-    let record = target.record().await?;
+    // The newest of the stage that the layout is made of.
+    let record = match layout {
+        Layout::HuggingFace => target.record_of_stage(2).await?,
+        Layout::Retrieval => target.record_of_stage(1).await?,
+        Layout::Lavis => target.record().await?,
+    };
     let config = stored_configuration(&target.root).await?.worker();
     let state = read_state(&target.root, &record).await?;
     let out = arguments.out.clone();
-    tokio::task::spawn_blocking(move || hugging_face(&config, &state, &out))
+    let precision = match arguments.dtype {
+        PrecisionArgument::F32 => Precision::F32,
+        PrecisionArgument::F16 => Precision::F16,
+        PrecisionArgument::Bf16 => Precision::Bf16,
+    };
+    let options = ExportOptions { precision, shard_bytes: arguments.shard_size };
+    tokio::task::spawn_blocking(move || write_layout(&config, &state, layout, &options, &out))
         .await
         .map_err(|error| CliError::failed(format!("the export thread failed: {error}")))??;
     if arguments.checkpoint.json {
@@ -164,6 +174,23 @@ async fn export(arguments: &ExportArguments) -> Result<Exit, CliError> {
         eprintln!("checkpoint {} is in {}", record.name, arguments.out.display());
     }
     Ok(Exit::Done)
+}
+
+/// The layout asked for, where `--out` can hold it.
+fn layout(arguments: &ExportArguments) -> Result<Layout, CliError> {
+    let out = arguments.out.display();
+    if std::fs::symlink_metadata(&arguments.out).is_ok() {
+        return Err(CliError::usage(format!("--out {out}: this exists already; name a new one")));
+    }
+    let is_file = arguments.out.extension().is_some_and(|end| end == "pth" || end == "safetensors");
+    match arguments.layout {
+        LayoutArgument::Huggingface => Ok(Layout::HuggingFace),
+        LayoutArgument::Retrieval => Ok(Layout::Retrieval),
+        LayoutArgument::Lavis if is_file => Ok(Layout::Lavis),
+        LayoutArgument::Lavis => Err(CliError::usage(format!(
+            "--out {out}: LAVIS's layout is a file; name one that ends in .pth or .safetensors"
+        ))),
+    }
 }
 
 #[cfg(test)]

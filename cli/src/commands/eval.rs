@@ -104,7 +104,10 @@ impl Subject {
                 arguments.model
             )));
         }
-        let config = stored_configuration(&target.root).await?.worker();
+        let mut config = stored_configuration(&target.root).await?.worker();
+        if let Some(device) = arguments.device {
+            config.train.device = device.to_string();
+        }
         let record = target.record_of_stage(stage).await?;
         let state = read_state(&target.root, &record).await?;
         let samples = held_out(&arguments.data, &config.data.columns, config.data.max_pixels).await?;
@@ -159,8 +162,8 @@ pub(crate) fn retrieval_scores(
 }
 
 /// Retrieval by the frozen CLIP in a folder.
-pub(crate) fn clip_recall(folder: &str, samples: &[Sample]) -> Result<[f64; 3], CliError> {
-    Ok(evaluate::clip_retrieval(folder.as_ref(), samples)?.recall)
+pub(crate) fn clip_recall(folder: &str, device: &str, samples: &[Sample]) -> Result<[f64; 3], CliError> {
+    Ok(evaluate::clip_retrieval(folder.as_ref(), device, samples)?.recall)
 }
 
 /// Caption losses of a stage-2 state.

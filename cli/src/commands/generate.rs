@@ -1,9 +1,8 @@
-//! `generate`: captions for image files.
+//! `generate`: texts for image files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use blip2_dataset::{RgbImage, decode_image};
-use blip2_model::generate::GenerateOptions;
 use blip2_worker::Captioner;
 use serde::Serialize;
 
@@ -17,16 +16,19 @@ const BATCH: usize = 16;
 /// A picture given by name may be as large as a file of the training corpus by default.
 const MAX_PIXELS: u64 = 200_000_000;
 
-/// The line of an image.
+/// The line of a text.
 #[derive(Debug, Serialize)]
 struct Line<'a> {
     image: &'a str,
     prompt: &'a str,
     text: &'a str,
     tokens: &'a [u32],
+    /// Which of several texts for the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sample: Option<usize>,
 }
 
-/// Writes one caption an image, in the order given.
+/// Writes the texts of each image, in the order given.
 pub(crate) async fn run(arguments: GenerateArguments) -> Result<Exit, CliError> {
     tokio::task::spawn_blocking(move || generate(&arguments))
         .await
@@ -34,29 +36,56 @@ pub(crate) async fn run(arguments: GenerateArguments) -> Result<Exit, CliError> 
 }
 
 fn generate(arguments: &GenerateArguments) -> Result<Exit, CliError> {
-    let options = GenerateOptions {
-        beams: arguments.beams as usize,
-        max_new_tokens: arguments.max_new_tokens as usize,
-        ..GenerateOptions::default()
-    };
-    let captioner = Captioner::open(&arguments.model)?;
+    let samples = arguments.samples as usize;
+    let writing = arguments.writing.writing(samples);
+    if samples > 1 && writing.options.sampling.is_none() {
+        return Err(CliError::usage("--samples: several texts for an image differ only with --sample"));
+    }
+    let captioner = Captioner::open(&arguments.model, arguments.device)?;
+    let mut exit = Exit::Done;
     for paths in arguments.image.chunks(BATCH) {
-        let images = paths.iter().map(|path| read_image(path)).collect::<Result<Vec<_>, _>>()?;
-        let captions = captioner.captions(&images, &arguments.prompt, &options)?;
-        for (path, caption) in paths.iter().zip(captions) {
+        let (paths, images) = readable(paths, &mut exit);
+        if images.is_empty() {
+            continue;
+        }
+        let prompts = vec![arguments.prompt.clone(); images.len()];
+        let captions = captioner.write(&captioner.look(&images)?, &prompts, &writing)?;
+        for (path, captions) in paths.iter().zip(captions) {
             let image = path.to_string_lossy();
-            if arguments.json {
-                let (text, tokens) = (&caption.text, &caption.tokens);
-                print_json(&Line { image: &image, prompt: &arguments.prompt, text, tokens })?;
-            } else {
-                print_text(&format!("{image}: {}\n", caption.text))?;
+            for (index, caption) in captions.iter().enumerate() {
+                if arguments.json {
+                    let (text, tokens) = (&caption.text, &caption.tokens);
+                    let sample = (samples > 1).then_some(index);
+                    print_json(&Line { image: &image, prompt: &arguments.prompt, text, tokens, sample })?;
+                } else {
+                    print_text(&format!("{image}: {}\n", caption.text))?;
+                }
             }
         }
     }
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
-fn read_image(path: &Path) -> Result<RgbImage, CliError> {
+/// The pictures that can be read; the others are named, and `exit` says so.
+fn readable<'a>(paths: &'a [PathBuf], exit: &mut Exit) -> (Vec<&'a PathBuf>, Vec<RgbImage>) {
+    let mut images = (Vec::new(), Vec::new());
+    for path in paths {
+        match read_image(path) {
+            Ok(image) => {
+                images.0.push(path);
+                images.1.push(image);
+            }
+            Err(error) => {
+                eprintln!("error: {error}");
+                *exit = Exit::BadInput;
+            }
+        }
+    }
+    images
+}
+
+/// A picture of a file that the user has named.
+pub(crate) fn read_image(path: &Path) -> Result<RgbImage, CliError> {
     let bytes = std::fs::read(path).map_err(|error| {
         CliError::BadInput(format!("{}: cannot read this image: {error}", path.display()))
     })?;
@@ -80,5 +109,15 @@ mod tests {
             assert_eq!(error.exit(), Exit::BadInput);
             assert!(error.to_string().contains("broken.jpg"), "{error}");
         }
+    }
+
+    #[test]
+    fn the_others_are_read_where_one_cannot_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = [folder.path().join("none.png"), folder.path().join("red.png")];
+        image::RgbImage::from_pixel(2, 2, image::Rgb([255, 0, 0])).save(&paths[1]).unwrap();
+        let mut exit = Exit::Done;
+        let (read, images) = readable(&paths, &mut exit);
+        assert_eq!((read, images.len(), exit), (vec![&paths[1]], 1, Exit::BadInput));
     }
 }

@@ -2,12 +2,14 @@
 
 pub(crate) mod audit;
 pub(crate) mod bench;
+pub(crate) mod chat;
 pub(crate) mod checkpoint;
 pub(crate) mod config;
 pub(crate) mod coordinator;
 pub(crate) mod corpus;
 pub(crate) mod eval;
 pub(crate) mod generate;
+pub(crate) mod import;
 pub(crate) mod quickstart;
 pub(crate) mod status;
 pub(crate) mod train;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use blip2_model::weights::is_gguf;
 use serde::Serialize;
 
 use super::print_json;
@@ -43,7 +44,9 @@ struct Summary {
 pub(crate) async fn run(arguments: QuickstartArguments) -> Result<Exit, CliError> {
     let started = Instant::now();
     let out = arguments.out;
-    let config = configuration(&out, &arguments.set)?;
+    let mut set = arguments.set;
+    set.extend(arguments.device.map(|device| format!("train.device={device}")));
+    let config = configuration(&out, &set)?;
     let run_root = PathBuf::from(&config.run.root);
     let finished = train_here(config.clone(), false, Audience::detect(arguments.json)).await?;
 
@@ -91,7 +94,9 @@ fn configuration(out: &Path, set: &[String]) -> Result<RunConfig, CliError> {
         ("eval.clip", &config.eval.clip),
     ];
     for (key, folder) in folders {
-        if !folder.is_empty() && !Path::new(folder).is_dir() {
+        let path = Path::new(folder);
+        let is_file = key == "model.language_model" && path.is_file() && is_gguf(path);
+        if !folder.is_empty() && !path.is_dir() && !is_file {
             return Err(CliError::config(format!(
                 "{key}: there is no folder {folder} here; start the quick start in the repository's folder, \
                  which has assets/"

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use blip2_model::device::DeviceName;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -35,7 +36,7 @@ struct Summary<'a> {
 
 /// Trains to the end of the configuration.
 pub(crate) async fn run(arguments: TrainArguments) -> Result<Exit, CliError> {
-    let config = load(&with_workers(arguments.config, arguments.workers))?.config;
+    let config = load(&with_shortcuts(arguments.config, arguments.workers, arguments.device))?.config;
     let root = config.run.root.clone();
     let finished = train_here(config, arguments.resume, Audience::detect(arguments.json)).await?;
     if arguments.json {
@@ -100,8 +101,13 @@ pub(crate) async fn train_here(
     result
 }
 
-/// `--workers N` is another way to write `--set coordinator.workers=N`.
-fn with_workers(mut config: ConfigArguments, workers: Option<u32>) -> ConfigArguments {
+/// `--workers N` is another way to write `--set coordinator.workers=N`, and so is `--device` for `train.device`.
+fn with_shortcuts(
+    mut config: ConfigArguments,
+    workers: Option<u32>,
+    device: Option<DeviceName>,
+) -> ConfigArguments {
+    config.set.extend(device.map(|device| format!("train.device={device}")));
     if let Some(count) = workers {
         config.set.push(format!("coordinator.workers={count}"));
     }

@@ -33,6 +33,7 @@ pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
         reconnect_timeout: Duration::from_secs_f64(arguments.reconnect_timeout),
         transport: transport(&arguments.tls.over(config.tls.clone()))?,
         on_listening: Some(announce),
+        device: arguments.device,
         config_hash: if insists { config_hash(&config.worker()) } else { String::new() },
     };
     let forced = signals.forced();

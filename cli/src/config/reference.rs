@@ -13,7 +13,10 @@ const KEYS: &[(&str, &str)] = &[
         "train.gradients",
         "`exact`: the gradient of the global-batch loss; `keys_detached`: the reference's, without gradient through contrastive keys.",
     ),
-    ("train.device", "`cpu` or `cuda`."),
+    (
+        "train.device",
+        "`cpu`, `cuda`, `cuda:N`, `vulkan`, `vulkan:N`, or `auto`: each worker takes a CUDA device, a discrete GPU under Vulkan or the CPU, the first that is there.",
+    ),
     (
         "train.wire",
         "Numbers in which gradients travel between members: `f32`, or `bf16` with half the bytes. With `bf16` every node of the tree over the slots is rounded, so that the number of workers still changes no bit.",
@@ -36,7 +39,18 @@ const KEYS: &[(&str, &str)] = &[
     ("data.columns.sha256", "Column with the SHA-256 of the image bytes, checked if present."),
     ("data.columns.url", "Column with the picture's URL."),
     ("model.image_encoder", "Folder of the frozen image encoder, in Hugging Face layout."),
-    ("model.language_model", "Folder of the frozen language model of stage 2."),
+    (
+        "model.image_size",
+        "Side of the square pictures in pixels, a multiple of the encoder's patch, whose position table is resized; 0: the encoder's own.",
+    ),
+    (
+        "model.language_model",
+        "Folder of the frozen language model of stage 2 (OPT, T5 or Llama), or a Llama's GGUF file.",
+    ),
+    (
+        "model.frozen_dtype",
+        "Numbers in which the matrices of both are kept: `f32`, `bf16`, or `auto`, which is `bf16` on a GPU that computes in it and `f32` elsewhere. What is trained is float32 always.",
+    ),
     ("model.qformer_init", "Folder of the BERT that the Q-Former starts from; empty: random."),
     ("model.qformer_tokenizer", "Folder of the Q-Former's tokenizer."),
     ("model.init_checkpoint", "Checkpoint folder or LAVIS safetensors file to start from; empty: none."),
@@ -69,6 +83,10 @@ const KEYS: &[(&str, &str)] = &[
     ("stage2.batch", "Global batch; a multiple of `train.slots`."),
     ("stage2.text_length", "Caption length in tokens."),
     ("stage2.prompt", "Text before every caption, without loss; empty in pre-training."),
+    (
+        "stage2.language_model_dropout",
+        "Dropout inside the frozen language model at its published rate, as the reference trains (OPT).",
+    ),
     ("stage2.optimizer.learning_rate", "Peak learning rate."),
     ("stage2.optimizer.min_learning_rate", "Learning rate at the end of the cosine."),
     ("stage2.optimizer.warmup_learning_rate", "Learning rate of the first step."),
@@ -166,7 +184,7 @@ pub(super) fn position(key: &str) -> usize {
 pub(super) fn choices(key: &str) -> &'static [&'static str] {
     match key {
         "train.gradients" => &["exact", "keys_detached"],
-        "train.device" => &["cpu", "cuda"],
+        "model.frozen_dtype" => &["auto", "f32", "bf16"],
         "train.wire" => &["f32", "bf16"],
         "checkpoint.cadence" => &["fixed", "auto"],
         _ => &[],

@@ -1,5 +1,7 @@
 //! The Q-Former's sizes in a BLIP-2 folder.
 
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
@@ -81,11 +83,49 @@ fn default_queries() -> usize {
     32
 }
 
-/// The Q-Former's sizes and the epsilon of the norm before it, from a BLIP-2 folder's `config.json`.
+/// The Q-Former of a BLIP-2 folder, of whichever of its classes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PublishedQFormer {
+    /// The file that says so.
+    pub path: PathBuf,
+    /// Its sizes.
+    pub config: QFormerConfig,
+    /// The epsilon of the norm before it, which in `transformers` is that of the image encoder's norms.
+    pub ln_vision_eps: f64,
+}
+
+impl PublishedQFormer {
+    /// What a folder's `config.json` says; `None` for a file of weights, which has none.
+    ///
+    /// # Errors
+    /// A folder of another model, or an unsupported setting.
+    pub fn of_folder(folder: &Path) -> Result<Option<Self>, ModelError> {
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        let config = FolderConfig::open(folder)?;
+        if config.model_type() != "blip-2" {
+            return Err(config.error(format!("model_type `{}`, expected `blip-2`", config.model_type())));
+        }
+        let path = folder.join("config.json");
+        let (config, ln_vision_eps) = sizes(&config)?;
+        Ok(Some(Self { path, config, ln_vision_eps }))
+    }
+}
+
+/// The Q-Former's sizes and the epsilon of the norm before it, from the `config.json` of a BLIP-2 folder whose
+/// Q-Former reads no text.
 pub(super) fn read_qformer_config(config: &FolderConfig) -> Result<(QFormerConfig, f64), ModelError> {
-    let section = "qformer_config";
+    config.require(Some(SECTION), "use_qformer_text_input", &false.into())?;
+    sizes(config)
+}
+
+/// The Q-Former's section.
+const SECTION: &str = "qformer_config";
+
+fn sizes(config: &FolderConfig) -> Result<(QFormerConfig, f64), ModelError> {
+    let section = SECTION;
     config.require(Some(section), "hidden_act", &"gelu".into())?;
-    config.require(Some(section), "use_qformer_text_input", &false.into())?;
     let sizes: QFormerSection = config.parse_section(section)?;
     let vision: EvaConfig = config.parse_section("vision_config")?;
     let Queries { num_query_tokens } = config.parse()?;

@@ -3,6 +3,7 @@
 mod config;
 mod tokens;
 
+pub use config::PublishedQFormer;
 pub(crate) use config::QFormerSection;
 use config::read_qformer_config;
 pub use tokens::PromptTokens;
@@ -13,10 +14,11 @@ use burn::tensor::{Device, Int, Tensor};
 
 use crate::ModelError;
 use crate::dropout::Dropout;
-use crate::generate::GenerateOptions;
+use crate::generate::{GenerateOptions, Stop};
 use crate::hf_config::FolderConfig;
 use crate::host::ints;
 use crate::language_model::LanguageModel;
+use crate::placement::Placement;
 use crate::qformer::QFormerConfig;
 use crate::stage2::Stage2Model;
 use crate::tape::Tape;
@@ -62,17 +64,20 @@ impl Blip2 {
         Ok(Self { encoder, stage2, language_model, qformer, tokens })
     }
 
-    /// Loads a `Blip2ForConditionalGeneration` folder onto a plain `device`.
+    /// Loads a `Blip2ForConditionalGeneration` folder to a `place` without autodiff; the Q-Former is
+    /// float32 there whatever the frozen models are.
     ///
     /// # Errors
     /// Another model or language model, an unsupported setting, or weights that do not fit.
-    pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+    pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
+        let place = place.into();
+        let device = &place.device;
         let config = FolderConfig::open(folder)?;
         if config.model_type() != "blip-2" {
             return Err(config.error(format!("model_type `{}`, expected `blip-2`", config.model_type())));
         }
-        let language_model = LanguageModel::open(folder, device)?;
-        let encoder = ImageEncoder::open(folder, device)?;
+        let language_model = LanguageModel::open(folder, &place)?;
+        let encoder = ImageEncoder::open(folder, &place)?;
         let (qformer, ln_vision_eps) = read_qformer_config(&config)?;
         let mut stage2 = Stage2Model::new(&qformer, ln_vision_eps, language_model.width(), device)?;
         let source = WeightSource::open_huggingface(folder)?;
@@ -126,9 +131,17 @@ impl Blip2 {
     /// - pixels `[b, 3, image_size, image_size]`; ids `[b, T]`, where each row holds as many image tokens as
     ///   there are queries; output `[b, T, width]`
     pub fn inputs(&self, pixels: Tensor<4>, ids: Tensor<2, Int>) -> Result<Tensor<3>, ModelError> {
-        let features = self.encoder.forward(pixels)?;
-        let soft_prompt = self.stage2.forward(features, &mut Dropout::off(), &mut Tape::whole())?;
+        let soft_prompt = self.soft_prompt(pixels)?;
         place_soft_prompt(&self.language_model, soft_prompt, ids, self.tokens.image)
+    }
+
+    /// What the language model reads in place of a picture: the projected outputs of the queries.
+    ///
+    /// # Shapes
+    /// - pixels `[b, 3, image_size, image_size]`; output `[b, queries, width]`
+    pub fn soft_prompt(&self, pixels: Tensor<4>) -> Result<Tensor<3>, ModelError> {
+        let features = self.encoder.forward(pixels)?;
+        self.stage2.forward(features, &mut Dropout::off(), &mut Tape::whole())
     }
 
     /// Continues each picture's prompt; a text has its end token, if it reached one, as its last token.
@@ -144,17 +157,33 @@ impl Blip2 {
         prompts: &[Vec<u32>],
         options: &GenerateOptions,
     ) -> Result<Vec<Vec<u32>>, ModelError> {
-        let batch = pixels.dims()[0];
+        if prompts.is_empty() && pixels.dims()[0] == 0 {
+            return Ok(Vec::new());
+        }
+        self.generate_from(self.soft_prompt(pixels)?, prompts, options, &|_| false)
+    }
+
+    /// [`Blip2::generate`] for pictures that were looked at before; a text also ends where `stop` holds for its new
+    /// tokens.
+    ///
+    /// # Shapes
+    /// - soft_prompt `[b, queries, width]`; b prompts of any lengths
+    pub fn generate_from(
+        &self,
+        soft_prompt: Tensor<3>,
+        prompts: &[Vec<u32>],
+        options: &GenerateOptions,
+        stop: Stop<'_>,
+    ) -> Result<Vec<Vec<u32>>, ModelError> {
+        let batch = soft_prompt.dims()[0];
         if prompts.len() != batch {
             let reason = format!("{} prompts for {batch} pictures", prompts.len());
             return Err(ModelError::input("prompts", reason));
         }
-        if batch == 0 {
-            return Ok(Vec::new());
-        }
         let prompts: Vec<Vec<u32>> = prompts.iter().map(|prompt| self.with_image_tokens(prompt)).collect();
-        let (ids, mask) = self.left_padded(&prompts, &pixels.device());
-        self.language_model.generate(self.inputs(pixels, ids)?, mask, &prompts, options)
+        let (ids, mask) = self.left_padded(&prompts, &soft_prompt.device());
+        let inputs = place_soft_prompt(&self.language_model, soft_prompt, ids, self.tokens.image)?;
+        self.language_model.generate(inputs, mask, &prompts, options, stop)
     }
 
     fn with_image_tokens(&self, prompt: &[u32]) -> Vec<u32> {

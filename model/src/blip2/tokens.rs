@@ -7,8 +7,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::ModelError;
-use crate::hf_config::{FolderConfig, read_json};
+use crate::export::first_free;
+use crate::hf_config::{FolderConfig, read_json, tokenizer_json};
 use crate::language_model::SpecialTokens;
+use crate::weights::is_gguf;
 
 /// Token ids that prompts are made of and texts end with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,9 +55,27 @@ impl PromptTokens {
     /// # Errors
     /// A tokenizer without a line feed where one is needed, or without a special token to spare.
     pub fn choose(tokenizer: &Path, language: impl Into<SpecialTokens>) -> Result<Self, ModelError> {
-        let language = language.into();
-        let path = tokenizer.join("tokenizer.json");
-        let value = read_json(&path)?;
+        Self::find(tokenizer, language.into(), |_| None)
+    }
+
+    /// As [`PromptTokens::choose`]; where no special token is to spare, pictures are marked by one that the
+    /// tokenizer does not have yet, with the next id. The vocabulary may have to be raised for it
+    /// ([`LanguageModel::grow_vocabulary`](crate::language_model::LanguageModel::grow_vocabulary)).
+    ///
+    /// # Errors
+    /// A tokenizer without a line feed where one is needed.
+    pub fn choose_or_add(tokenizer: &Path, language: impl Into<SpecialTokens>) -> Result<Self, ModelError> {
+        Self::find(tokenizer, language.into(), |value| Some(first_free(value)))
+    }
+
+    fn find(
+        tokenizer: &Path,
+        language: SpecialTokens,
+        otherwise: impl Fn(&Value) -> Option<u32>,
+    ) -> Result<Self, ModelError> {
+        let path =
+            if is_gguf(tokenizer) { tokenizer.to_path_buf() } else { tokenizer.join("tokenizer.json") };
+        let value = tokenizer_json(tokenizer)?;
         let error = |reason: &str| ModelError::Config { path: path.clone(), reason: reason.into() };
         let eos = if language.captions_end_with_newline {
             let end = value.pointer("/model/vocab").and_then(|vocabulary| vocabulary.get(NEWLINE));
@@ -65,9 +85,10 @@ impl PromptTokens {
         } else {
             language.eos.clone()
         };
-        let image = image_token(&value, tokenizer, &language)?.ok_or_else(|| {
-            error("no special token is free to mark pictures: add `<image>` to the tokenizer")
-        })?;
+        let image =
+            image_token(&value, tokenizer, &language)?.or_else(|| otherwise(&value)).ok_or_else(|| {
+                error("no special token is free to mark pictures: add `<image>` to the tokenizer")
+            })?;
         Ok(Self { image, bos: language.bos, pad: language.pad, eos })
     }
 
@@ -97,7 +118,9 @@ fn image_token(value: &Value, tokenizer: &Path, language: &SpecialTokens) -> Res
     if let Some((id, _)) = special.iter().find(|(_, content)| *content == IMAGE) {
         return Ok(Some(*id));
     }
-    let settings = read_json(&tokenizer.join("tokenizer_config.json"))?;
+    // A GGUF file has its special tokens among the language model's.
+    let settings =
+        if is_gguf(tokenizer) { Value::Null } else { read_json(&tokenizer.join("tokenizer_config.json"))? };
     let named: BTreeSet<&str> = (["bos_token", "eos_token", "pad_token", "unk_token"].iter())
         .filter_map(|field| settings[field].as_str().or_else(|| settings[field]["content"].as_str()))
         .collect();

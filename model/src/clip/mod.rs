@@ -16,7 +16,7 @@ use crate::hf_config::FolderConfig;
 use crate::layers::{LayerNorm, Linear};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::vision::{CLIP_VISION_PREFIX, ClipVisionConfig, ClipVit};
-use crate::weights::{WeightSource, load};
+use crate::weights::{WeightSource, load_beside};
 
 /// Both towers of CLIP and their projections into one space; frozen.
 #[derive(Debug, Clone)]
@@ -54,16 +54,27 @@ impl Clip {
         let text: ClipTextConfig = config.parse_section("text_config")?;
         let Projection { projection_dim } = config.parse()?;
         let source = WeightSource::open_huggingface(folder)?;
-        let mut model = Self {
-            vision: ClipVit::new(&vision, vision.depth, device)?,
-            post_norm: LayerNorm::new(vision.width, vision.layer_norm_eps, device),
-            visual_projection: Linear::new(vision.width, projection_dim, false, device),
-            text: ClipText::new(&text, device)?,
-            text_projection: Linear::new(text.width, projection_dim, false, device),
-            logit_scale: source.read("logit_scale", &[])?[0].exp(),
-        };
-        load(&mut model, "", &source, device)?;
+        let mut model = Self::new(&vision, &text, projection_dim, device)?;
+        model.logit_scale = source.read("logit_scale", &[])?[0].exp();
+        load_beside(&mut model, "", &source, device, &["logit_scale"])?;
         Ok(model)
+    }
+
+    /// A model of zeros, to be loaded.
+    fn new(
+        vision: &ClipVisionConfig,
+        text: &ClipTextConfig,
+        projection: usize,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        Ok(Self {
+            vision: ClipVit::new(vision, vision.depth, device)?,
+            post_norm: LayerNorm::new(vision.width, vision.layer_norm_eps, device),
+            visual_projection: Linear::new(vision.width, projection, false, device),
+            text: ClipText::new(text, device)?,
+            text_projection: Linear::new(text.width, projection, false, device),
+            logit_scale: 1.0,
+        })
     }
 
     /// Side of the square picture in pixels.
@@ -107,5 +118,27 @@ impl NamedTensors for Clip {
         self.visual_projection.visit_tensors(&join(prefix, "visual_projection"), visitor)?;
         self.text.visit_tensors(&join(prefix, "text_model"), visitor)?;
         self.text_projection.visit_tensors(&join(prefix, "text_projection"), visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensors::FlatLayout;
+
+    #[test]
+    fn both_towers_have_the_published_number_of_parameters() {
+        let vision = ClipVisionConfig {
+            width: 1024,
+            depth: 24,
+            heads: 16,
+            intermediate: 4096,
+            patch_size: 14,
+            ..ClipVisionConfig::default()
+        };
+        let text = ClipTextConfig { width: 768, heads: 12, intermediate: 3072, ..ClipTextConfig::default() };
+        let mut model = Clip::new(&vision, &text, 768, &Device::flex()).unwrap();
+        // The scale of the logits is one more.
+        assert_eq!(FlatLayout::of(&mut model).unwrap().len() + 1, 427_616_513);
     }
 }

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::Retriever;
+use super::precision::Precision;
 use crate::ModelError;
 use crate::blip2::{Blip2, QFormerSection};
 use crate::hf_config::TokenIds;
@@ -9,22 +11,54 @@ use crate::language_model::LanguageModel;
 use crate::llama::LlamaConfig;
 use crate::opt::OptConfig;
 use crate::t5::T5Config;
-use crate::vision::{EvaConfig, ImageEncoder};
+use crate::vision::EvaConfig;
 
 /// Mean and standard deviation of the pixels that both published encoders were trained with.
 const PIXEL_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
 const PIXEL_DEVIATION: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 
 /// File names and contents.
-pub(super) fn files(model: &Blip2) -> Result<Vec<(&'static str, Value)>, ModelError> {
-    let ImageEncoder::Eva(encoder) = model.encoder() else {
-        return Err(ModelError::input("image encoder", "only the EVA layout can be exported"));
-    };
+type Files = Vec<(&'static str, Value)>;
+
+/// The files of `Blip2ForConditionalGeneration`.
+pub(super) fn of_blip2(model: &Blip2, vision: &EvaConfig, precision: Precision) -> Result<Files, ModelError> {
+    let mut config = model_config(model, vision)?;
+    config["dtype"] = precision.torch().into();
     Ok(vec![
-        ("config.json", model_config(model, encoder.config())?),
+        ("config.json", config),
         ("generation_config.json", generation_config(model)),
-        ("preprocessor_config.json", preprocessor_config(encoder.config().image_size)),
-        ("processor_config.json", processor_config(model)),
+        ("preprocessor_config.json", preprocessor_config(vision.image_size)),
+        ("processor_config.json", processor_config(model.qformer_config().queries)),
+    ])
+}
+
+/// The files of `Blip2ForImageTextRetrieval`, whose processor marks pictures by the token `image`.
+pub(super) fn of_retriever(
+    model: &Retriever<'_>,
+    vision: &EvaConfig,
+    image: u32,
+    precision: Precision,
+) -> Result<Files, ModelError> {
+    let queries = model.qformer.queries;
+    let mut qformer = to_value(&QFormerSection::from(model.qformer))?;
+    qformer["use_qformer_text_input"] = true.into();
+    let config = json!({
+        "architectures": ["Blip2ForImageTextRetrieval"],
+        "model_type": "blip-2",
+        "dtype": precision.torch(),
+        "num_query_tokens": queries,
+        "image_token_index": image,
+        "image_text_hidden_size": model.stage1.embed_dim(),
+        "initializer_factor": 1.0,
+        "initializer_range": 0.02,
+        "vision_config": vision_config(vision)?,
+        "qformer_config": qformer,
+        "text_config": {"model_type": "opt"},
+    });
+    Ok(vec![
+        ("config.json", config),
+        ("preprocessor_config.json", preprocessor_config(vision.image_size)),
+        ("processor_config.json", processor_config(queries)),
     ])
 }
 
@@ -35,7 +69,6 @@ fn model_config(model: &Blip2, vision: &EvaConfig) -> Result<Value, ModelError> 
     Ok(json!({
         "architectures": ["Blip2ForConditionalGeneration"],
         "model_type": "blip-2",
-        "dtype": "float32",
         "num_query_tokens": model.qformer_config().queries,
         "image_token_index": model.tokens().image,
         "image_text_hidden_size": 256,
@@ -141,8 +174,8 @@ fn preprocessor_config(image_size: usize) -> Value {
     })
 }
 
-fn processor_config(model: &Blip2) -> Value {
-    json!({"processor_class": "Blip2Processor", "num_query_tokens": model.qformer_config().queries})
+fn processor_config(queries: usize) -> Value {
+    json!({"processor_class": "Blip2Processor", "num_query_tokens": queries})
 }
 
 fn end_tokens(model: &Blip2) -> TokenIds {

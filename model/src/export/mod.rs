@@ -1,25 +1,45 @@
-//! A trained model as a complete Hugging Face folder.
+//! Trained models in the published layouts: folders of `transformers`, and LAVIS's checkpoint files.
 
 mod config;
+mod plan;
+mod precision;
+mod pytorch;
 mod safetensors;
+mod staging;
 mod tokenizer;
 
-use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+pub use precision::Precision;
+pub(crate) use tokenizer::first_free;
 
-use serde_json::Value;
+use std::path::Path;
 
 use crate::ModelError;
 use crate::blip2::Blip2;
-use crate::vision::ImageEncoder;
-use crate::weights::huggingface_name;
+use crate::qformer::QFormerConfig;
+use crate::stage1::Stage1Model;
+use crate::tensors::{NamedTensors, TensorVisitor, join};
+use crate::vision::{EVA_PREFIX, EvaVit, ImageEncoder};
+use crate::weights::{huggingface_name, lavis_name};
+use plan::{Plan, Target};
+use staging::{Staging, write_json};
 
-/// Largest weight file; a model beyond it is written in shards.
-const SHARD_BYTES: u64 = 5_000_000_000;
+/// How weights are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExportOptions {
+    /// The numbers.
+    pub precision: Precision,
+    /// Largest weight file; a model beyond it is written in shards.
+    pub shard_bytes: u64,
+}
+
+impl Default for ExportOptions {
+    fn default() -> Self {
+        Self { precision: Precision::F32, shard_bytes: 5_000_000_000 }
+    }
+}
 
 /// Writes `model` to the new folder `folder` as `transformers`' `Blip2ForConditionalGeneration` with its
-/// processor: configuration, float32 weights, and the tokenizer found in the folder `tokenizer`.
+/// processor: configuration, weights, and the tokenizer found in the folder or GGUF file `tokenizer`.
 ///
 /// The folder appears when it is complete: nothing half-written has its name.
 ///
@@ -29,211 +49,135 @@ const SHARD_BYTES: u64 = 5_000_000_000;
 /// # Errors
 /// A folder that exists, an image encoder in CLIP's layout (which the class cannot express), or a disk that
 /// is full.
-pub fn export_blip2(folder: &Path, model: &mut Blip2, tokenizer: &Path) -> Result<(), ModelError> {
-    if fs::symlink_metadata(folder).is_ok() {
-        let reason = format!("{} exists: choose another folder or remove it", folder.display());
-        return Err(ModelError::input("export folder", reason));
-    }
-    if matches!(model.encoder(), ImageEncoder::Clip(_)) {
-        let reason = "it has CLIP's layout, which `Blip2ForConditionalGeneration` cannot express; train with an \
-                      encoder in the EVA layout to export";
-        return Err(ModelError::input("image encoder", reason));
-    }
+pub fn export_blip2(
+    folder: &Path,
+    model: &mut Blip2,
+    tokenizer: &Path,
+    options: &ExportOptions,
+) -> Result<(), ModelError> {
+    let vision = eva(model.encoder())?.config().clone();
     let staging = Staging::create(folder)?;
-    write_folder(&staging.path, model, tokenizer)?;
+    let tokens = model.tokens().clone();
+    tokenizer::copy(tokenizer, staging.path(), tokens.image, &[("bos", tokens.bos), ("pad", tokens.pad)])?;
+    for (name, value) in config::of_blip2(model, &vision, options.precision)? {
+        write_json(&staging.path().join(name), &value)?;
+    }
+    let layout = |name: &str, shape: &[usize]| vec![Target::whole(huggingface_name(name), shape)];
+    let plan = Plan::new(model, &layout, options.precision)?;
+    safetensors::write_folder(staging.path(), model, &plan, options.shard_bytes)?;
     staging.publish(folder)
 }
 
-fn write_folder(folder: &Path, model: &mut Blip2, tokenizer: &Path) -> Result<(), ModelError> {
-    tokenizer::copy(tokenizer, folder, model.tokens().image)?;
-    for (name, value) in config::files(model)? {
-        write_json(&folder.join(name), &value)?;
-    }
-    safetensors::write(folder, model, huggingface_name, SHARD_BYTES)
+/// What stage 1 trained, and what it was trained on.
+#[derive(Debug)]
+pub struct Retriever<'a> {
+    /// The frozen image encoder.
+    pub encoder: &'a mut ImageEncoder,
+    /// Queries, Q-Former and heads.
+    pub stage1: &'a mut Stage1Model,
+    /// The Q-Former's sizes.
+    pub qformer: &'a QFormerConfig,
 }
 
-/// A folder beside the final one, removed unless it is published.
-struct Staging {
-    path: PathBuf,
-    published: bool,
-}
-
-impl Staging {
-    fn create(folder: &Path) -> Result<Self, ModelError> {
-        let Some(name) = folder.file_name() else {
-            let reason = format!("{} has no name", folder.display());
-            return Err(ModelError::input("export folder", reason));
-        };
-        let path = folder.with_file_name(format!(".{}.partial", name.to_string_lossy()));
-        if path.is_dir() {
-            // Left by an export that was killed.
-            fs::remove_dir_all(&path).map_err(|e| ModelError::io(&path, e))?;
+impl NamedTensors for Retriever<'_> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+        let encoder = join(prefix, EVA_PREFIX);
+        match self.encoder {
+            ImageEncoder::Eva(model) => model.visit_tensors(&encoder, visitor)?,
+            ImageEncoder::Clip(model) => model.visit_tensors(&encoder, visitor)?,
         }
-        fs::create_dir_all(&path).map_err(|e| ModelError::io(&path, e))?;
-        Ok(Self { path, published: false })
-    }
-
-    fn publish(mut self, folder: &Path) -> Result<(), ModelError> {
-        fs::rename(&self.path, folder).map_err(|e| ModelError::io(folder, e))?;
-        self.published = true;
-        Ok(())
+        self.stage1.visit_tensors(prefix, visitor)
     }
 }
 
-impl Drop for Staging {
-    fn drop(&mut self) {
-        if !self.published {
-            // The error that brought us here is the one to report.
-            let _ = fs::remove_dir_all(&self.path);
+/// What `Blip2ForImageTextRetrieval` has no place for: the captioning head and the temperature.
+const DROPPED: &[&str] = &["Qformer.cls.", "temp"];
+
+/// Writes a stage-1 model to the new folder `folder` as `transformers`' `Blip2ForImageTextRetrieval` with its
+/// processor and the Q-Former's tokenizer from the folder `tokenizer`.
+///
+/// The class has no place for the captioning head and the temperature, which only training uses: LAVIS's layout
+/// keeps them ([`export_lavis`]).
+///
+/// # Errors
+/// As [`export_blip2`].
+pub fn export_retrieval(
+    folder: &Path,
+    mut model: Retriever<'_>,
+    tokenizer: &Path,
+    options: &ExportOptions,
+) -> Result<(), ModelError> {
+    let vision = eva(model.encoder)?.config().clone();
+    let staging = Staging::create(folder)?;
+    let image = tokenizer::copy_with_image(tokenizer, staging.path())?;
+    for (name, value) in config::of_retriever(&model, &vision, image, options.precision)? {
+        write_json(&staging.path().join(name), &value)?;
+    }
+    let layout = |name: &str, shape: &[usize]| match DROPPED.iter().any(|dropped| name.starts_with(dropped)) {
+        true => Vec::new(),
+        false => vec![Target::whole(huggingface_name(name), shape)],
+    };
+    let plan = Plan::new(&mut model, &layout, options.precision)?;
+    safetensors::write_folder(staging.path(), &mut model, &plan, options.shard_bytes)?;
+    staging.publish(folder)
+}
+
+/// Writes tensors under LAVIS's names to the new file `file`, which ends in `.pth` (as `torch.save` writes it:
+/// `{"model": …}`) or `.safetensors`. LAVIS stores what a stage trains; the frozen parts are its own files.
+///
+/// `family` is the prefix of the language model, after which the projection is called; `opt_model` without one.
+///
+/// # Errors
+/// A file that exists or ends otherwise, or a disk that is full.
+pub fn export_lavis(
+    file: &Path,
+    model: &mut impl NamedTensors,
+    family: &str,
+    precision: Precision,
+) -> Result<(), ModelError> {
+    let layout = |name: &str, shape: &[usize]| lavis_targets(&lavis_name(name, family), shape);
+    let plan = Plan::new(model, &layout, precision)?;
+    let staging = Staging::beside(file)?;
+    match file.extension().and_then(|extension| extension.to_str()) {
+        Some("pth") => pytorch::write(staging.path(), model, &plan)?,
+        Some("safetensors") => safetensors::write_file(staging.path(), model, &plan)?,
+        _ => {
+            let reason =
+                format!("{}: LAVIS's layout is a file: name it .pth or .safetensors", file.display());
+            return Err(ModelError::input("export file", reason));
         }
     }
+    staging.publish(file)
 }
 
-/// Writes a JSON file that is on the disk when this returns.
-fn write_json(path: &Path, value: &Value) -> Result<(), ModelError> {
-    let mut text = serde_json::to_string_pretty(value)
-        .map_err(|e| ModelError::Config { path: path.into(), reason: e.to_string() })?;
-    text.push('\n');
-    let mut file = fs::File::create(path).map_err(|e| ModelError::io(path, e))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|e| ModelError::io(path, e))
+/// A tensor as LAVIS stores it: a fused bias is two, around a key bias of zeros that is left out, and the
+/// temperature is a number.
+fn lavis_targets(name: &str, shape: &[usize]) -> Vec<Target> {
+    match (name.strip_suffix("attn.qkv.bias"), shape) {
+        (Some(stem), [length]) => {
+            let third = length / 3;
+            let part = |part: &str, start| Target {
+                name: format!("{stem}attn.{part}_bias"),
+                shape: vec![third],
+                range: start..start + third,
+            };
+            vec![part("q", 0), part("v", 2 * third)]
+        }
+        _ if name == "temp" => vec![Target { name: name.into(), shape: Vec::new(), range: 0..1 }],
+        _ => vec![Target::whole(name.into(), shape)],
+    }
+}
+
+fn eva(encoder: &ImageEncoder) -> Result<&EvaVit, ModelError> {
+    match encoder {
+        ImageEncoder::Eva(encoder) => Ok(encoder),
+        ImageEncoder::Clip(_) => {
+            let reason = "it has CLIP's layout, which `transformers`' BLIP-2 cannot express; train with an encoder \
+                          in the EVA layout to export";
+            Err(ModelError::input("image encoder", reason))
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::blip2::PromptTokens;
-    use crate::generate::GenerateOptions;
-    use crate::language_model::LanguageModel;
-    use crate::llama::{Llama, LlamaConfig};
-    use crate::qformer::QFormerConfig;
-    use crate::stage2::Stage2Model;
-    use crate::tensors::{FlatLayout, NamedTensors};
-    use burn::tensor::{Device, Int, Tensor};
-
-    fn asset(name: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones").join(name)
-    }
-
-    /// The quick start's frozen parts around a small Q-Former of arbitrary weights.
-    fn model(encoder: &str) -> Blip2 {
-        let opt = LanguageModel::open(&asset("opt-tiny"), &Device::flex()).unwrap();
-        model_with(encoder, opt, &asset("opt-tiny"))
-    }
-
-    fn fill(model: &mut impl NamedTensors, scale: f32) {
-        let layout = FlatLayout::of(model).unwrap();
-        let flat: Vec<f32> = (0..layout.len()).map(|i| (i as f32 * 0.37).sin() * scale).collect();
-        layout.write(model, &flat, &Device::flex()).unwrap();
-    }
-
-    fn model_with(encoder: &str, language_model: LanguageModel, tokenizer: &Path) -> Blip2 {
-        let device = Device::flex();
-        let encoder = ImageEncoder::open(&asset(encoder), &device).unwrap();
-        let qformer = QFormerConfig::new(encoder.width())
-            .with_hidden(16)
-            .with_layers(2)
-            .with_heads(2)
-            .with_intermediate(24)
-            .with_vocab(40)
-            .with_queries(3);
-        let mut stage2 = Stage2Model::new(&qformer, 1e-6, language_model.width(), &device).unwrap();
-        fill(&mut stage2, 0.3);
-        let tokens = PromptTokens::choose(tokenizer, language_model.special_tokens()).unwrap();
-        Blip2::from_parts(encoder, stage2, language_model, qformer, tokens).unwrap()
-    }
-
-    fn pixels(model: &Blip2) -> Tensor<4> {
-        let side = model.encoder().image_size();
-        let count = (2 * 3 * side * side) as i64;
-        Tensor::<1, Int>::arange(0..count, &Device::flex()).float().sin().reshape([2, 3, side, side])
-    }
-
-    fn reads_back_to_the_bit(mut model: Blip2, tokenizer: &Path) {
-        let place = tempfile::tempdir().unwrap();
-        let folder = place.path().join("model");
-        export_blip2(&folder, &mut model, tokenizer).unwrap();
-        let mut read = Blip2::open(&folder, &Device::flex()).unwrap();
-        assert_eq!(read.qformer_config(), model.qformer_config());
-        assert_eq!(read.tokens(), model.tokens());
-        let layout = FlatLayout::of(&mut model).unwrap();
-        assert_eq!(FlatLayout::of(&mut read).unwrap(), layout);
-        let (want, got) = (layout.read(&mut model).unwrap(), layout.read(&mut read).unwrap());
-        assert!(want.iter().zip(&got).all(|(a, b)| a.to_bits() == b.to_bits()));
-        let options =
-            GenerateOptions { max_new_tokens: 5, eos: model.tokens().eos.clone(), ..Default::default() };
-        let prompts = [Vec::new(), vec![model.tokens().bos, 40, 50]];
-        let captions = model.generate(pixels(&model), &prompts, &options).unwrap();
-        assert_eq!(read.generate(pixels(&model), &prompts, &options).unwrap(), captions);
-    }
-
-    #[test]
-    fn an_exported_model_reads_back_to_the_bit() {
-        reads_back_to_the_bit(model("eva-tiny"), &asset("opt-tiny"));
-    }
-
-    #[test]
-    fn an_exported_encoder_decoder_reads_back_to_the_bit() {
-        // The quick start's tokenizer has no token to spare: here its last one marks pictures.
-        let mut tokenizer = crate::hf_config::read_json(&asset("t5-tiny").join("tokenizer.json")).unwrap();
-        let marker = serde_json::json!({"id": 4095, "content": "<image>", "special": true});
-        tokenizer["added_tokens"].as_array_mut().unwrap().push(marker);
-        let place = tempfile::tempdir().unwrap();
-        fs::write(place.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
-        let settings = "tokenizer_config.json";
-        fs::copy(asset("t5-tiny").join(settings), place.path().join(settings)).unwrap();
-        let t5 = LanguageModel::open(&asset("t5-tiny"), &Device::flex()).unwrap();
-        reads_back_to_the_bit(model_with("eva-tiny", t5, place.path()), place.path());
-    }
-
-    #[test]
-    fn an_exported_llama_reads_back_to_the_bit() {
-        let config = LlamaConfig {
-            width: 16,
-            depth: 2,
-            heads: 4,
-            key_heads: Some(2),
-            intermediate: 24,
-            vocab_size: 4096,
-            ..LlamaConfig::default()
-        };
-        let mut llama = Llama::new(&config, &Device::flex()).unwrap();
-        fill(&mut llama, 0.4);
-        let model = model_with("eva-tiny", llama.into(), &asset("opt-tiny"));
-        reads_back_to_the_bit(model, &asset("opt-tiny"));
-    }
-
-    #[test]
-    fn the_folder_has_what_a_processor_needs() {
-        let place = tempfile::tempdir().unwrap();
-        let folder = place.path().join("model");
-        export_blip2(&folder, &mut model("eva-tiny"), &asset("opt-tiny")).unwrap();
-        let json = |name: &str| crate::hf_config::read_json(&folder.join(name)).unwrap();
-        let tokenizer = json("tokenizer.json");
-        let marker = &json("tokenizer_config.json")["extra_special_tokens"]["image_token"];
-        let added = tokenizer["added_tokens"].as_array().unwrap();
-        let id = &added.iter().find(|token| token["content"] == *marker).unwrap()["id"];
-        let config = json("config.json");
-        assert_eq!(config["image_token_index"], *id);
-        assert_eq!(config["text_config"]["eos_token_id"], tokenizer["model"]["vocab"]["Ċ"]);
-        assert_eq!(json("generation_config.json")["eos_token_id"], config["text_config"]["eos_token_id"]);
-        assert_eq!(json("preprocessor_config.json")["size"]["height"], config["vision_config"]["image_size"]);
-        assert_eq!(json("processor_config.json")["num_query_tokens"], config["num_query_tokens"]);
-    }
-
-    #[test]
-    fn a_failed_export_leaves_nothing() {
-        let place = tempfile::tempdir().unwrap();
-        let folder = place.path().join("model");
-        let error =
-            export_blip2(&folder, &mut model("eva-tiny"), &asset("eva-tiny")).unwrap_err().to_string();
-        assert!(error.contains("tokenizer.json"), "{error}");
-        let error =
-            export_blip2(&folder, &mut model("clip-tiny"), &asset("opt-tiny")).unwrap_err().to_string();
-        assert!(error.contains("CLIP's layout"), "{error}");
-        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
-        fs::create_dir(&folder).unwrap();
-        let error =
-            export_blip2(&folder, &mut model("eva-tiny"), &asset("opt-tiny")).unwrap_err().to_string();
-        assert!(error.contains("exists"), "{error}");
-    }
-}
+mod tests;

@@ -1,79 +1,76 @@
-//! Writing safetensors files one tensor at a time, so that no second copy of the model is in memory.
+//! Safetensors files, one tensor in memory at a time.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use burn::module::Param;
-use burn::tensor::Tensor;
 use serde_json::{Map, Value, json};
 
-use super::write_json;
+use super::plan::{Plan, Target, TensorFiles, pour};
+use super::staging::write_json;
 use crate::ModelError;
-use crate::host::floats;
-use crate::tensors::{NamedTensors, TensorVisitor};
+use crate::tensors::NamedTensors;
 
 /// A tensor's place in the files.
-struct Planned {
-    name: String,
-    shape: Vec<usize>,
+struct Placed<'a> {
+    target: &'a Target,
     shard: usize,
     /// First byte after the header of its shard.
     start: u64,
+    bytes: u64,
 }
 
-impl Planned {
-    fn bytes(&self) -> u64 {
-        4 * self.shape.iter().product::<usize>() as u64
-    }
-}
-
-/// Writes all tensors of `model` as float32 to `folder`, each under `name_of` its name: one file
-/// `model.safetensors`, or numbered shards with an index where a file would exceed `shard_bytes`.
-pub(super) fn write(
+/// Writes the tensors of `plan` to `folder`: one file `model.safetensors`, or numbered shards with an index where
+/// a file would exceed `shard_bytes`.
+pub(super) fn write_folder(
     folder: &Path,
     model: &mut impl NamedTensors,
-    name_of: fn(&str) -> String,
+    plan: &Plan,
     shard_bytes: u64,
 ) -> Result<(), ModelError> {
-    let plan = plan(model, name_of, shard_bytes)?;
-    let shards = plan.last().map_or(1, |last| last.shard + 1);
-    let mut writer = Writer { folder, plan: &plan, shards, next: 0, file: None };
-    model.visit_tensors("", &mut writer)?;
-    writer.finish()?;
+    let placed = place(plan, shard_bytes);
+    let shards = placed.last().map_or(1, |last| last.shard + 1);
+    let names = (0..shards).map(|shard| shard_name(shard, shards)).collect();
+    write(folder, names, &placed, model, plan)?;
     if shards > 1 {
-        write_index(folder, &plan, shards)?;
+        write_index(folder, &placed, shards)?;
     }
     Ok(())
 }
 
-fn plan(
+/// Writes the tensors of `plan` to the single file `path`.
+pub(super) fn write_file(path: &Path, model: &mut impl NamedTensors, plan: &Plan) -> Result<(), ModelError> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    write(folder, vec![name], &place(plan, u64::MAX), model, plan)
+}
+
+fn write(
+    folder: &Path,
+    names: Vec<String>,
+    placed: &[Placed<'_>],
     model: &mut impl NamedTensors,
-    name_of: fn(&str) -> String,
-    shard_bytes: u64,
-) -> Result<Vec<Planned>, ModelError> {
-    struct Plan(Vec<Planned>, fn(&str) -> String, u64);
-    impl TensorVisitor for Plan {
-        fn visit<const D: usize>(
-            &mut self,
-            name: &str,
-            tensor: &mut Param<Tensor<D>>,
-        ) -> Result<(), ModelError> {
-            let (shard, start) = self.0.last().map_or((0, 0), |last| (last.shard, last.start + last.bytes()));
-            let mut planned =
-                Planned { name: (self.1)(name), shape: tensor.val().dims().to_vec(), shard, start };
-            if start > 0 && start + planned.bytes() > self.2 {
-                planned.shard += 1;
-                planned.start = 0;
-            }
-            self.0.push(planned);
-            Ok(())
+    plan: &Plan,
+) -> Result<(), ModelError> {
+    let dtype = plan.precision.safetensors();
+    let mut writer = Writer { folder, names, placed, dtype, next: 0, file: None };
+    pour(model, plan, &mut writer)?;
+    writer.finish()
+}
+
+fn place(plan: &Plan, shard_bytes: u64) -> Vec<Placed<'_>> {
+    let mut placed: Vec<Placed<'_>> = Vec::new();
+    for target in plan.targets() {
+        let (mut shard, mut start) =
+            placed.last().map_or((0, 0), |last| (last.shard, last.start + last.bytes));
+        let bytes = plan.precision.bytes() * target.len() as u64;
+        if start > 0 && start + bytes > shard_bytes {
+            (shard, start) = (shard + 1, 0);
         }
+        placed.push(Placed { target, shard, start, bytes });
     }
-    let mut plan = Plan(Vec::new(), name_of, shard_bytes);
-    model.visit_tensors("", &mut plan)?;
-    Ok(plan.0)
+    placed
 }
 
 fn shard_name(shard: usize, shards: usize) -> String {
@@ -86,8 +83,10 @@ fn shard_name(shard: usize, shards: usize) -> String {
 /// Writes the tensors in the order of the plan, which is that of the visit.
 struct Writer<'a> {
     folder: &'a Path,
-    plan: &'a [Planned],
-    shards: usize,
+    /// One for each shard.
+    names: Vec<String>,
+    placed: &'a [Placed<'a>],
+    dtype: &'static str,
     next: usize,
     file: Option<(PathBuf, BufWriter<File>)>,
 }
@@ -95,10 +94,10 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn begin_shard(&mut self, shard: usize) -> Result<(), ModelError> {
         self.finish()?;
-        let path = self.folder.join(shard_name(shard, self.shards));
+        let path = self.folder.join(&self.names[shard]);
         let file = File::create(&path).map_err(|e| ModelError::io(&path, e))?;
         let mut file = BufWriter::new(file);
-        let header = header(self.plan.iter().filter(|planned| planned.shard == shard));
+        let header = header(self.placed.iter().filter(|placed| placed.shard == shard), self.dtype);
         file.write_all(&(header.len() as u64).to_le_bytes())
             .and_then(|()| file.write_all(header.as_bytes()))
             .map_err(|e| ModelError::io(&path, e))?;
@@ -116,35 +115,29 @@ impl Writer<'_> {
     }
 }
 
-impl TensorVisitor for Writer<'_> {
-    fn visit<const D: usize>(
-        &mut self,
-        _name: &str,
-        tensor: &mut Param<Tensor<D>>,
-    ) -> Result<(), ModelError> {
-        let planned = &self.plan[self.next];
+impl TensorFiles for Writer<'_> {
+    fn begin(&mut self, _target: &Target) -> Result<(), ModelError> {
+        let Placed { shard, start, .. } = self.placed[self.next];
         self.next += 1;
-        if self.file.is_none() || planned.start == 0 {
-            self.begin_shard(planned.shard)?;
-        }
-        let values = floats(tensor.val())?;
+        if self.file.is_none() || start == 0 { self.begin_shard(shard) } else { Ok(()) }
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), ModelError> {
         let Some((path, file)) = &mut self.file else {
             return Err(ModelError::input("weights", "no file is open"));
         };
-        let mut bytes = Vec::with_capacity(4 * values.len());
-        values.iter().for_each(|value| bytes.extend(value.to_le_bytes()));
-        file.write_all(&bytes).map_err(|e| ModelError::io(path.as_path(), e))
+        file.write_all(bytes).map_err(|e| ModelError::io(path.as_path(), e))
     }
 }
 
 /// The JSON header, padded to a multiple of eight bytes.
-fn header<'a>(tensors: impl Iterator<Item = &'a Planned>) -> String {
+fn header<'a>(tensors: impl Iterator<Item = &'a Placed<'a>>, dtype: &str) -> String {
     let mut entries = Map::new();
     entries.insert("__metadata__".into(), json!({"format": "pt"}));
-    for planned in tensors {
-        let offsets = [planned.start, planned.start + planned.bytes()];
-        let entry = json!({"dtype": "F32", "shape": planned.shape, "data_offsets": offsets});
-        entries.insert(planned.name.clone(), entry);
+    for placed in tensors {
+        let offsets = [placed.start, placed.start + placed.bytes];
+        let entry = json!({"dtype": dtype, "shape": placed.target.shape, "data_offsets": offsets});
+        entries.insert(placed.target.name.clone(), entry);
     }
     let mut header = Value::Object(entries).to_string();
     while !header.len().is_multiple_of(8) {
@@ -153,16 +146,17 @@ fn header<'a>(tensors: impl Iterator<Item = &'a Planned>) -> String {
     header
 }
 
-fn write_index(folder: &Path, plan: &[Planned], shards: usize) -> Result<(), ModelError> {
-    let total: u64 = plan.iter().map(Planned::bytes).sum();
+fn write_index(folder: &Path, placed: &[Placed<'_>], shards: usize) -> Result<(), ModelError> {
+    let total: u64 = placed.iter().map(|placed| placed.bytes).sum();
     let files: BTreeMap<&str, String> =
-        plan.iter().map(|planned| (planned.name.as_str(), shard_name(planned.shard, shards))).collect();
+        placed.iter().map(|placed| (placed.target.name.as_str(), shard_name(placed.shard, shards))).collect();
     let index = json!({"metadata": {"total_size": total}, "weight_map": files});
     write_json(&folder.join("model.safetensors.index.json"), &index)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::precision::Precision;
     use super::*;
     use crate::layers::Linear;
     use crate::tensors::FlatLayout;
@@ -176,10 +170,13 @@ mod tests {
         linear
     }
 
-    fn round_trip(shard_bytes: u64) -> (Vec<String>, Vec<f32>) {
+    fn round_trip(shard_bytes: u64, precision: Precision) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
-        let flat: Vec<f32> = (0..8).map(|i| (i as f32).sin()).collect();
-        write(folder.path(), &mut linear(&flat), |name| format!("out.{name}"), shard_bytes).unwrap();
+        let flat: Vec<f32> = (0..8).map(|i| half::bf16::from_f32((i as f32).sin()).to_f32()).collect();
+        let mut model = linear(&flat);
+        let layout = |name: &str, shape: &[usize]| vec![Target::whole(format!("out.{name}"), shape)];
+        let plan = Plan::new(&mut model, &layout, precision).unwrap();
+        write_folder(folder.path(), &mut model, &plan, shard_bytes).unwrap();
         let mut files: Vec<String> = (std::fs::read_dir(folder.path()).unwrap())
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
@@ -188,14 +185,13 @@ mod tests {
         let source = WeightSource::open(folder.path(), style).unwrap();
         let mut read = linear(&[0.0; 8]);
         load(&mut read, "", &source, &Device::flex()).unwrap();
-        let values = FlatLayout::of(&mut read).unwrap().read(&mut read).unwrap();
-        assert_eq!(values, flat);
-        (files, values)
+        assert_eq!(FlatLayout::of(&mut read).unwrap().read(&mut read).unwrap(), flat);
+        files
     }
 
     #[test]
     fn one_file_holds_a_small_model() {
-        assert_eq!(round_trip(100).0, ["model.safetensors"]);
+        assert_eq!(round_trip(100, Precision::F32), ["model.safetensors"]);
     }
 
     #[test]
@@ -205,6 +201,8 @@ mod tests {
             "model-00002-of-00002.safetensors",
             "model.safetensors.index.json",
         ];
-        assert_eq!(round_trip(24).0, want);
+        assert_eq!(round_trip(24, Precision::F32), want);
+        // Half as many bytes.
+        assert_eq!(round_trip(12, Precision::Bf16), want);
     }
 }

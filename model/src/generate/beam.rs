@@ -1,10 +1,9 @@
-//! Beam search with the rules of `transformers` 5: a text is done when its finished hypotheses fill the beam
-//! and the best running one, at its present length, is no better than the worst of them.
+//! Beam search with the rules of `transformers` 5; [`EarlyStopping`] says when a text is done.
 
 use std::cmp::Ordering;
 
 use super::scores::{adjust, check, log_softmax};
-use super::{Decoder, FORBIDDEN, GenerateOptions, row};
+use super::{Decoder, EarlyStopping, FORBIDDEN, GenerateOptions, Stop, row};
 use crate::ModelError;
 
 /// A continuation and the sum of its tokens' logarithmic probabilities, or its final score.
@@ -33,15 +32,16 @@ impl Candidate {
 struct Search<'a> {
     prompt: &'a [u32],
     options: &'a GenerateOptions,
+    stop: Stop<'a>,
     running: Vec<Hypothesis>,
     /// Best first, at most as many as beams.
     finished: Vec<Hypothesis>,
 }
 
 impl<'a> Search<'a> {
-    fn new(prompt: &'a [u32], options: &'a GenerateOptions) -> Self {
+    fn new(prompt: &'a [u32], options: &'a GenerateOptions, stop: Stop<'a>) -> Self {
         let start = Hypothesis { tokens: Vec::new(), score: 0.0 };
-        Self { prompt, options, running: vec![start], finished: Vec::new() }
+        Self { prompt, options, stop, running: vec![start], finished: Vec::new() }
     }
 
     /// Takes one step with the scores of the running hypotheses' next tokens, which start at `first_row`.
@@ -56,7 +56,9 @@ impl<'a> Search<'a> {
         let candidates = self.candidates(logits, first_row, vocabulary)?;
         let length = self.running[0].tokens.len() + 1;
         let at_limit = length == self.options.max_new_tokens;
-        let ends = |candidate: &Candidate| at_limit || self.options.ends(candidate.token);
+        let ends = |candidate: &Candidate| {
+            at_limit || self.options.ends(candidate.token) || (self.stop)(&self.follow(candidate).tokens)
+        };
         let (beams, divisor) = (self.options.beams, (length as f64).powf(self.options.length_penalty) as f32);
         // Ended candidates beyond the first `beams` neither finish nor run.
         let ended: Vec<Hypothesis> = (candidates.iter().take(beams).filter(|c| ends(c)))
@@ -112,12 +114,23 @@ impl<'a> Search<'a> {
         Hypothesis { tokens, score: candidate.score }
     }
 
+    /// `divisor` is that of the running hypotheses' scores at their present length.
     fn is_done(&self, divisor: f32) -> bool {
         let Some(best) = self.running.first() else {
             return true;
         };
-        let worst = self.finished.last().filter(|_| self.finished.len() == self.options.beams);
-        worst.is_some_and(|worst| best.score / divisor <= worst.score)
+        let Some(worst) = self.finished.last().filter(|_| self.finished.len() == self.options.beams) else {
+            return false;
+        };
+        let penalty = self.options.length_penalty;
+        match self.options.early_stopping {
+            EarlyStopping::WhenFull => true,
+            EarlyStopping::Never if penalty > 0.0 => {
+                let longest = (self.options.max_new_tokens as f64).powf(penalty) as f32;
+                best.score / longest <= worst.score
+            }
+            EarlyStopping::Heuristic | EarlyStopping::Never => best.score / divisor <= worst.score,
+        }
     }
 
     /// The best finished text; the best running one where the rules let none finish.
@@ -132,9 +145,11 @@ pub(super) fn search(
     decoder: &mut impl Decoder,
     prompts: &[Vec<u32>],
     options: &GenerateOptions,
+    stop: Stop<'_>,
 ) -> Result<Vec<Vec<u32>>, ModelError> {
     let vocabulary = decoder.vocabulary();
-    let mut searches: Vec<Search<'_>> = prompts.iter().map(|prompt| Search::new(prompt, options)).collect();
+    let new = |prompt| Search::new(prompt, options, stop);
+    let mut searches: Vec<Search<'_>> = prompts.iter().map(|prompt: &Vec<u32>| new(prompt)).collect();
     let mut active: Vec<usize> = (0..searches.len()).collect();
     let mut logits = decoder.start()?;
     while !active.is_empty() {
@@ -175,7 +190,7 @@ mod tests {
 
     fn run(options: &GenerateOptions) -> Vec<u32> {
         let prompts = vec![vec![0]];
-        search(&mut Chain::new(&garden_path(), &prompts), &prompts, options).unwrap().remove(0)
+        search(&mut Chain::new(&garden_path(), &prompts), &prompts, options, &|_| false).unwrap().remove(0)
     }
 
     #[test]
@@ -193,11 +208,42 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_ends_hypotheses_like_an_end_token() {
+        let options = GenerateOptions { max_new_tokens: 5, beams: 2, ..Default::default() };
+        let prompts = vec![vec![0]];
+        let stop: Stop<'_> = &|tokens| tokens.ends_with(&[2, END]);
+        let texts = search(&mut Chain::new(&garden_path(), &prompts), &prompts, &options, stop).unwrap();
+        assert_eq!(texts, [[2, END]]);
+    }
+
+    /// The finished `[1, 3]` scores -1 a token; the running one is worse now and, at twice the length, better.
+    #[test]
+    fn early_stopping_decides_when_a_full_beam_is_enough() {
+        let done = |early_stopping, length_penalty, running| {
+            let options = GenerateOptions {
+                max_new_tokens: 4,
+                beams: 1,
+                early_stopping,
+                length_penalty,
+                ..Default::default()
+            };
+            let mut search = Search::new(&[], &options, &|_| false);
+            search.finished = vec![Hypothesis { tokens: vec![1, END], score: -1.0 }];
+            search.running = vec![Hypothesis { tokens: vec![1, 0], score: running }];
+            search.is_done(2f64.powf(length_penalty) as f32)
+        };
+        use EarlyStopping::{Heuristic, Never, WhenFull};
+        assert!(done(Heuristic, 1.0, -2.5) && !done(Never, 1.0, -2.5));
+        assert!(!done(Heuristic, 1.0, -1.5) && done(WhenFull, 1.0, -1.5));
+        assert!(done(Never, 0.0, -2.5) && done(Never, 1.0, -4.5));
+    }
+
+    #[test]
     fn every_rule_forbidding_everything_is_an_error() {
         let prompts = vec![vec![0, 1, 2, 3]];
         let options = GenerateOptions { beams: 2, no_repeat_ngram: 1, ..Default::default() };
         let mut chain = Chain::new(&garden_path(), &prompts);
-        let error = search(&mut chain, &prompts, &options).unwrap_err().to_string();
+        let error = search(&mut chain, &prompts, &options, &|_| false).unwrap_err().to_string();
         assert!(error.contains("forbid"), "{error}");
     }
 
@@ -205,10 +251,14 @@ mod tests {
     fn a_batch_equals_each_text_alone() {
         let options = GenerateOptions { max_new_tokens: 6, beams: 3, eos: vec![END], ..Default::default() };
         let prompts = vec![vec![0], vec![2], vec![1]];
-        let together = search(&mut Chain::new(&garden_path(), &prompts), &prompts, &options).unwrap();
+        let together =
+            search(&mut Chain::new(&garden_path(), &prompts), &prompts, &options, &|_| false).unwrap();
         for (prompt, text) in prompts.iter().zip(together) {
             let alone = vec![prompt.clone()];
-            assert_eq!(search(&mut Chain::new(&garden_path(), &alone), &alone, &options).unwrap(), [text]);
+            assert_eq!(
+                search(&mut Chain::new(&garden_path(), &alone), &alone, &options, &|_| false).unwrap(),
+                [text]
+            );
         }
     }
 }

@@ -1,14 +1,31 @@
-//! Text from a model that scores next tokens: greedy and beam search, with the rules of `transformers`'
-//! `generate`.
+//! Text from a model that scores next tokens: greedy and beam search and sampling, with the rules of
+//! `transformers`' `generate`.
 
 mod beam;
-mod greedy;
 mod rows;
+mod sampling;
 mod scores;
+mod sequential;
 
 pub(crate) use rows::{moved_rows, next_column};
+pub use sampling::Sampling;
 
 use crate::ModelError;
+
+/// When a full beam of finished hypotheses ends the search of a text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EarlyStopping {
+    /// Once the best running one, at its present length, is no better than the worst of them (`False`).
+    #[default]
+    Heuristic,
+    /// At once (`True`).
+    WhenFull,
+    /// Once the best running one can become no better at any length (`"never"`).
+    Never,
+}
+
+/// Whether a text ends with these new tokens, besides end tokens and the limit.
+pub type Stop<'a> = &'a dyn Fn(&[u32]) -> bool;
 
 /// How to search.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +41,10 @@ pub struct GenerateOptions {
     pub length_penalty: f64,
     /// Divides positive and multiplies negative scores of tokens that occurred, in the prompt too; 1 is off.
     pub repetition_penalty: f32,
+    /// When a beam search is over.
+    pub early_stopping: EarlyStopping,
+    /// Draws tokens instead of taking the best; without beams.
+    pub sampling: Option<Sampling>,
     /// No sequence of this many tokens occurs twice; 0 is off.
     pub no_repeat_ngram: usize,
     /// Tokens that end a text.
@@ -38,6 +59,8 @@ impl Default for GenerateOptions {
             beams: 1,
             length_penalty: 1.0,
             repetition_penalty: 1.0,
+            early_stopping: EarlyStopping::default(),
+            sampling: None,
             no_repeat_ngram: 0,
             eos: Vec::new(),
         }
@@ -60,6 +83,14 @@ impl GenerateOptions {
         }
         if !(self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0) {
             return refuse(format!("repetition_penalty {} is not above 0", self.repetition_penalty));
+        }
+        if let Some(sampling) = &self.sampling {
+            if self.beams > 1 {
+                return refuse(format!("sampling goes with one beam, not with {}", self.beams));
+            }
+            if let Some(complaint) = sampling.complaint() {
+                return refuse(complaint);
+            }
         }
         if !self.length_penalty.is_finite() {
             return refuse(format!("length_penalty {} is not finite", self.length_penalty));
@@ -96,10 +127,23 @@ pub fn generate(
     prompts: &[Vec<u32>],
     options: &GenerateOptions,
 ) -> Result<Vec<Vec<u32>>, ModelError> {
+    generate_until(decoder, prompts, options, &|_| false)
+}
+
+/// [`generate`], where a text also ends with the first token after which `stop` holds for its new tokens.
+///
+/// # Errors
+/// As of [`generate`].
+pub fn generate_until(
+    decoder: &mut impl Decoder,
+    prompts: &[Vec<u32>],
+    options: &GenerateOptions,
+    stop: Stop<'_>,
+) -> Result<Vec<Vec<u32>>, ModelError> {
     options.validate(decoder.vocabulary())?;
     match options.beams {
-        1 => greedy::search(decoder, prompts, options),
-        _ => beam::search(decoder, prompts, options),
+        1 => sequential::search(decoder, prompts, options, stop),
+        _ => beam::search(decoder, prompts, options, stop),
     }
 }
 
@@ -150,6 +194,10 @@ mod tests {
         }
     }
 
+    fn sampled(beams: usize, sampling: Sampling) -> GenerateOptions {
+        GenerateOptions { beams, sampling: Some(sampling), ..Default::default() }
+    }
+
     #[test]
     fn contradictory_options_are_refused() {
         let prompts = vec![vec![0]];
@@ -158,6 +206,9 @@ mod tests {
             (GenerateOptions { min_new_tokens: 31, ..Default::default() }, "min_new_tokens 31"),
             (GenerateOptions { repetition_penalty: 0.0, ..Default::default() }, "repetition_penalty"),
             (GenerateOptions { eos: vec![2], ..Default::default() }, "end token 2"),
+            (sampled(2, Sampling::default()), "one beam"),
+            (sampled(1, Sampling { temperature: 0.0, ..Default::default() }), "temperature 0"),
+            (sampled(1, Sampling { top_p: 1.5, ..Default::default() }), "top_p 1.5"),
         ] {
             let mut chain = Chain::new(&[&[0.5, 0.5], &[0.5, 0.5]], &prompts);
             let error = generate(&mut chain, &prompts, &options).unwrap_err().to_string();

@@ -1,9 +1,10 @@
 //! A decoder-only model behind a search for the next tokens.
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 use crate::ModelError;
 use crate::cache::KeyValueCache;
+use crate::causal::padding_of;
 use crate::generate::{Decoder, moved_rows, next_column};
 use crate::host::floats;
 
@@ -22,11 +23,11 @@ pub(crate) trait CausalModel {
     ///
     /// # Shapes
     /// - inputs_embeds and output `[b, n, width]`; attention_mask of the cached and the new positions
-    ///   `[b, cache.length() + n]`
+    ///   `[b, cache.length() + n]`, or none where all of them are tokens
     fn extend(
         &self,
         inputs_embeds: Tensor<3>,
-        attention_mask: Tensor<2, Int>,
+        attention_mask: impl Into<Option<Tensor<2, Int>>>,
         cache: &mut KeyValueCache,
     ) -> Result<Tensor<3>, ModelError>;
 
@@ -43,7 +44,11 @@ pub(super) struct CausalDecoder<'a, M> {
     model: &'a M,
     cache: KeyValueCache,
     prompt: Tensor<3>,
-    mask: Tensor<2, Int>,
+    /// Of the positions read; none where all of them are tokens.
+    mask: Option<Tensor<2, Int>>,
+    /// The prompt that each row continues.
+    prompts: Vec<usize>,
+    device: Device,
 }
 
 impl<'a, M: CausalModel> CausalDecoder<'a, M> {
@@ -53,7 +58,8 @@ impl<'a, M: CausalModel> CausalDecoder<'a, M> {
     /// - prompt `[b, S, width]`; mask `[b, S]` (1: a token, 0: padding); the last position of every row is a
     ///   token, so shorter prompts are padded on the left
     pub(super) fn new(model: &'a M, prompt: Tensor<3>, mask: Tensor<2, Int>) -> Self {
-        Self { model, cache: KeyValueCache::default(), prompt, mask }
+        let (prompts, device) = ((0..prompt.dims()[0]).collect(), prompt.device());
+        Self { model, cache: KeyValueCache::default(), prompt, mask: Some(mask), prompts, device }
     }
 
     fn read(&mut self, embeds: Tensor<3>) -> Result<Vec<f32>, ModelError> {
@@ -69,17 +75,22 @@ impl<M: CausalModel> Decoder for CausalDecoder<'_, M> {
     }
 
     fn start(&mut self) -> Result<Vec<f32>, ModelError> {
+        self.mask = self.mask.take().map(padding_of).transpose()?.flatten();
         self.read(self.prompt.clone())
     }
 
     fn advance(&mut self, parents: &[usize], tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
-        let device = self.mask.device();
-        if let Some(parents) = moved_rows(parents, self.mask.dims()[0], &device) {
-            self.cache.select(&parents);
-            self.mask = self.mask.clone().select(0, parents);
+        self.cache.follow(parents);
+        let prompts: Vec<usize> = parents.iter().map(|parent| self.prompts[*parent]).collect();
+        if let Some(mask) = self.mask.take() {
+            // The beams of a prompt have the same padding: they may change places.
+            let moved =
+                (prompts != self.prompts).then(|| moved_rows(parents, self.prompts.len(), &self.device));
+            let mask = moved.flatten().into_iter().fold(mask, |mask, moved| mask.select(0, moved));
+            self.mask = Some(Tensor::cat(vec![mask, Tensor::ones([tokens.len(), 1], &self.device)], 1));
         }
-        self.mask = Tensor::cat(vec![self.mask.clone(), Tensor::ones([tokens.len(), 1], &device)], 1);
-        self.read(self.model.embed(next_column(tokens, &device)))
+        self.prompts = prompts;
+        self.read(self.model.embed(next_column(tokens, &self.device)))
     }
 }
 
@@ -110,6 +121,46 @@ mod tests {
         let options = GenerateOptions { max_new_tokens: 6, ..GenerateOptions::default() };
         let got = generate(&mut decoder, &[vec![2, 5], vec![2, 8, 9, 3]], &options).unwrap();
         assert_eq!(got, [by_hand(model, &[2, 5], 6), by_hand(model, &[2, 8, 9, 3], 6)]);
+    }
+
+    /// What a search reads is followed by no tape, and its mask is gone where nothing is padding.
+    fn writes_plainly(model: &impl CausalModel) {
+        let ids = Tensor::<2, Int>::from_ints([[2, 5, 7], [2, 8, 9]], &Device::flex());
+        let mut decoder = CausalDecoder::new(model, model.embed(ids.clone()), ids.ones_like());
+        decoder.start().unwrap();
+        decoder.advance(&[1, 1, 0], &[3, 4, 5]).unwrap();
+        assert!(decoder.mask.is_none() && decoder.prompts == [1, 1, 0]);
+        let next = model.embed(next_column(&[3, 4, 5], &decoder.device));
+        let hidden = model.extend(next, None, &mut decoder.cache).unwrap();
+        assert!(!hidden.is_autodiff() && !hidden.is_tracked() && !hidden.is_require_grad());
+    }
+
+    #[test]
+    fn writing_keeps_no_tape_and_no_mask() {
+        writes_plainly(&crate::opt::tests::small());
+        writes_plainly(&crate::llama::tests::small());
+    }
+
+    /// Padding needs a mask and its absence needs none: both give the same text, by one row and by several.
+    fn masks_change_nothing(model: &impl CausalModel) {
+        for beams in [1, 3] {
+            let options = GenerateOptions { max_new_tokens: 6, beams, ..GenerateOptions::default() };
+            let run = |ids: Tensor<2, Int>, prompts: &[Vec<u32>]| {
+                let mask = ids.clone().not_equal_scalar(1).int();
+                generate(&mut CausalDecoder::new(model, model.embed(ids), mask), prompts, &options).unwrap()
+            };
+            let padded = Tensor::from_ints([[1, 1, 2, 5], [2, 8, 9, 3]], &Device::flex());
+            let together = run(padded, &[vec![2, 5], vec![2, 8, 9, 3]]);
+            let first = run(Tensor::from_ints([[2, 5]], &Device::flex()), &[vec![2, 5]]);
+            let second = run(Tensor::from_ints([[2, 8, 9, 3]], &Device::flex()), &[vec![2, 8, 9, 3]]);
+            assert_eq!(together, [first, second].concat(), "{beams} beams");
+        }
+    }
+
+    #[test]
+    fn a_batch_with_padding_equals_each_prompt_alone_with_beams_too() {
+        masks_change_nothing(&crate::opt::tests::small());
+        masks_change_nothing(&crate::llama::tests::small());
     }
 
     #[test]

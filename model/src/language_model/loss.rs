@@ -5,6 +5,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use super::{CausalModel, LanguageModel};
 use crate::ModelError;
 use crate::cache::KeyValueCache;
+use crate::dropout::Dropout;
 use crate::loss::{Loss, cross_entropy};
 use crate::t5::T5;
 
@@ -75,11 +76,32 @@ impl LanguageModel {
         texts: &Texts<'_>,
         device: &Device,
     ) -> Result<Loss, ModelError> {
+        self.training_loss(prompt, texts, &mut Dropout::off(), device)
+    }
+
+    /// [`LanguageModel::caption_loss`] with dropout inside the language model, as the reference trains, which
+    /// leaves the frozen model in training mode; see [`LanguageModel::dropout`].
+    ///
+    /// # Errors
+    /// Those of [`LanguageModel::caption_loss`].
+    pub fn training_loss(
+        &self,
+        prompt: Option<Tensor<3>>,
+        texts: &Texts<'_>,
+        dropout: &mut Dropout,
+        device: &Device,
+    ) -> Result<Loss, ModelError> {
         texts.check()?;
         let context = self.context(prompt, texts, device);
         match self {
-            Self::Opt(model) => causal_loss(model, context, texts, device),
-            Self::Llama(model) => causal_loss(model, context, texts, device),
+            Self::Opt(model) => {
+                let hidden = |embeds, mask| model.hidden(embeds, mask, dropout);
+                causal_loss(model, hidden, context, texts, device)
+            }
+            Self::Llama(model) => {
+                let hidden = |embeds, mask| model.extend(embeds, mask, &mut KeyValueCache::default());
+                causal_loss(model, hidden, context, texts, device)
+            }
             Self::T5(model) => encoded_loss(model, context, texts, device),
         }
     }
@@ -109,6 +131,7 @@ fn followed_by(
 
 fn causal_loss(
     model: &impl CausalModel,
+    hidden: impl FnOnce(Tensor<3>, Tensor<2, Int>) -> Result<Tensor<3>, ModelError>,
     context: Context,
     texts: &Texts<'_>,
     device: &Device,
@@ -124,7 +147,7 @@ fn causal_loss(
     let given = usize::from(before == 0);
     let predicted = length - given;
     let labels: Vec<i32> = texts.labels.chunks(length).flat_map(|row| row[given..].iter().copied()).collect();
-    let hidden = model.extend(embeds, mask, &mut KeyValueCache::default())?;
+    let hidden = hidden(embeds, mask)?;
     let logits = model.logits_of(hidden.narrow(1, before + given - 1, predicted));
     sum_over_labels(logits, rows * predicted, &labels)
 }
@@ -214,6 +237,18 @@ mod tests {
                 assert!((got - numeric).abs() < allowed, "{family}, {place}: {got} != {numeric}");
             }
         }
+    }
+
+    #[test]
+    fn dropout_changes_the_loss_of_opt_by_its_key() {
+        let device = Device::flex();
+        let [opt, ..] = models();
+        let text = texts(&[2, 5, 7], &[2, 5, 7], &[1; 3]);
+        let loss = |mut dropout| opt.training_loss(None, &text, &mut dropout, &device).unwrap().value;
+        let dropped = loss(Dropout::keyed(0.3, 1));
+        assert_eq!(dropped, loss(Dropout::keyed(0.3, 1)));
+        assert_ne!(dropped, loss(Dropout::keyed(0.3, 2)));
+        assert_eq!(loss(Dropout::off()), opt.caption_loss(None, &text, &device).unwrap().value);
     }
 
     #[test]

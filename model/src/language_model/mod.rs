@@ -4,7 +4,7 @@ mod decoder;
 mod loss;
 mod prefix;
 #[cfg(test)]
-mod published;
+pub(crate) mod published;
 mod tokens;
 
 pub use loss::{Padded, Texts};
@@ -15,19 +15,27 @@ pub(crate) use decoder::CausalModel;
 
 use std::path::Path;
 
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 
 use crate::ModelError;
-use crate::generate::{GenerateOptions, generate};
+use crate::generate::{GenerateOptions, Stop, generate_until};
 use crate::hf_config::FolderConfig;
-use crate::llama::{LLAMA_PREFIX, Llama};
-use crate::opt::{OPT_PREFIX, Opt};
-use crate::t5::{T5, T5_PREFIX, T5Decoder};
+use crate::llama::{LLAMA_PREFIX, Llama, LlamaConfig};
+use crate::opt::{OPT_PREFIX, Opt, OptConfig};
+use crate::placement::Placement;
+use crate::t5::{T5, T5_PREFIX, T5Config, T5Decoder};
 use crate::tensors::{NamedTensors, TensorVisitor};
 use decoder::CausalDecoder;
 
 /// The longest inputs that T5 was trained on; it has no table of positions that would end.
 const T5_POSITIONS: usize = 512;
+
+fn unknown(config: &FolderConfig, model_type: &str) -> ModelError {
+    config.error(format!("the language model is of type `{model_type}`: opt, t5 and llama are supported"))
+}
+
+/// Vocabularies are raised to multiples of this.
+const VOCABULARY_STEP: usize = 64;
 
 /// A frozen language model of one of the families.
 #[derive(Debug, Clone)]
@@ -59,23 +67,45 @@ impl From<Llama> for LanguageModel {
 }
 
 impl LanguageModel {
-    /// Loads a language model's folder, or the language model of a BLIP-2 folder, onto a plain `device`.
+    /// Loads a language model's folder, or the language model of a BLIP-2 folder, to a
+    /// `place` without autodiff.
     ///
     /// # Errors
     /// A kind of model that is not one of the families, an unsupported setting, or weights that do not fit
     /// the configuration.
-    pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+    pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
         let config = FolderConfig::open(folder)?;
         match config.language_model().1 {
-            "opt" => Opt::open(folder, device).map(Self::Opt),
-            "t5" => T5::open(folder, device).map(Self::T5),
-            "llama" => Llama::open(folder, device).map(Self::Llama),
-            other => {
-                let reason =
-                    format!("the language model is of type `{other}`: opt, t5 and llama are supported");
-                Err(config.error(reason))
-            }
+            "opt" => Opt::open(folder, place).map(Self::Opt),
+            "t5" => T5::open(folder, place).map(Self::T5),
+            "llama" => Llama::open(folder, place).map(Self::Llama),
+            other => Err(unknown(&config, other)),
         }
+    }
+
+    /// The dropout probability of the model's own training, for [`LanguageModel::training_loss`]; `None` for a
+    /// family whose dropout is not built.
+    pub fn dropout(&self) -> Option<f64> {
+        match self {
+            Self::Opt(model) => Some(model.config().dropout),
+            // Published without dropout.
+            Self::Llama(_) => Some(0.0),
+            Self::T5(_) => None,
+        }
+    }
+
+    /// Width of the embeddings of the language model in a folder or GGUF file; its weights are not read.
+    ///
+    /// # Errors
+    /// A kind of model that is not one of the families.
+    pub fn width_of(folder: &Path) -> Result<usize, ModelError> {
+        let config = FolderConfig::open(folder)?;
+        Ok(match config.language_model().1 {
+            "opt" => OptConfig::read(&config)?.width,
+            "t5" => T5Config::read(&config)?.width,
+            "llama" => LlamaConfig::read(&config)?.width,
+            other => return Err(unknown(&config, other)),
+        })
     }
 
     /// The `model_type` of the family.
@@ -123,6 +153,20 @@ impl LanguageModel {
         }
     }
 
+    /// Raises the vocabulary to at least `tokens`, in steps of 64 as published models do. The new tokens' vectors
+    /// are the mean of the others.
+    pub fn grow_vocabulary(&mut self, tokens: usize) {
+        if tokens <= self.special_tokens().vocab_size {
+            return;
+        }
+        let rows = tokens.next_multiple_of(VOCABULARY_STEP);
+        match self {
+            Self::Opt(model) => model.grow_vocabulary(rows),
+            Self::T5(model) => model.grow_vocabulary(rows),
+            Self::Llama(model) => model.grow_vocabulary(rows),
+        }
+    }
+
     /// The tokens' vectors, without positions.
     ///
     /// # Shapes
@@ -161,7 +205,8 @@ impl LanguageModel {
 
     /// Continues prompts of embeddings; a text has its end token, if it reached one, as its last token.
     ///
-    /// `prompts` are the prompts' token ids, which the repetition rules of decoder-only models see.
+    /// `prompts` are the prompts' token ids, which the repetition rules of decoder-only models see; a text also ends
+    /// where `stop` holds for its new tokens.
     ///
     /// # Shapes
     /// - inputs_embeds `[b, S, width]`; attention_mask `[b, S]` (1: a token, 0: padding); the last position
@@ -172,19 +217,37 @@ impl LanguageModel {
         attention_mask: Tensor<2, Int>,
         prompts: &[Vec<u32>],
         options: &GenerateOptions,
+        stop: Stop<'_>,
     ) -> Result<Vec<Vec<u32>>, ModelError> {
         match self {
             Self::Opt(model) => {
-                generate(&mut CausalDecoder::new(model, inputs_embeds, attention_mask), prompts, options)
+                let mut decoder = CausalDecoder::new(model, inputs_embeds, attention_mask);
+                generate_until(&mut decoder, prompts, options, stop)
             }
             Self::Llama(model) => {
-                generate(&mut CausalDecoder::new(model, inputs_embeds, attention_mask), prompts, options)
+                let mut decoder = CausalDecoder::new(model, inputs_embeds, attention_mask);
+                generate_until(&mut decoder, prompts, options, stop)
             }
             Self::T5(model) => {
                 let start = vec![vec![model.config().decoder_start_token_id]; prompts.len()];
-                generate(&mut T5Decoder::new(model, inputs_embeds, attention_mask)?, &start, options)
+                let mut decoder = T5Decoder::new(model, inputs_embeds, attention_mask)?;
+                generate_until(&mut decoder, &start, options, stop)
             }
         }
+    }
+}
+
+/// Refuses a folder whose `config.json` is not that of a supported language model; reads no weights.
+///
+/// # Errors
+/// Another kind of model, or a variant that is not supported, named with its field.
+pub fn check_family(folder: &Path) -> Result<(), ModelError> {
+    let config = FolderConfig::open(folder)?;
+    match config.language_model().1 {
+        "opt" => OptConfig::read(&config).map(drop),
+        "t5" => T5Config::read(&config).map(drop),
+        "llama" => LlamaConfig::read(&config).map(drop),
+        other => Err(unknown(&config, other)),
     }
 }
 
@@ -201,6 +264,7 @@ impl NamedTensors for LanguageModel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::tensor::Device;
 
     #[test]
     fn the_configuration_chooses_the_family() {

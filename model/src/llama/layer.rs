@@ -7,6 +7,7 @@ use super::LlamaConfig;
 use super::rotary::Rotations;
 use crate::ModelError;
 use crate::cache::KeyValueCache;
+use crate::causal::Visible;
 use crate::feed_forward::FeedForward;
 use crate::layers::RmsNorm;
 use crate::projections::{ProjectionSizes, Projections};
@@ -20,7 +21,6 @@ pub(super) struct LlamaLayer {
     norm1: RmsNorm,
     feed_forward: FeedForward,
     norm2: RmsNorm,
-    scale: f64,
 }
 
 impl LlamaLayer {
@@ -31,6 +31,7 @@ impl LlamaLayer {
             key_heads: config.key_heads(),
             head_width: config.head_width(),
             bias: false,
+            scaled: true,
         };
         let norm = || RmsNorm::new(config.width, config.rms_norm_eps, device);
         Self {
@@ -38,7 +39,6 @@ impl LlamaLayer {
             norm1: norm(),
             feed_forward: FeedForward::gated(config.width, config.intermediate, config.activation, device),
             norm2: norm(),
-            scale: 1.0 / (sizes.head_width as f64).sqrt(),
         }
     }
 
@@ -48,13 +48,13 @@ impl LlamaLayer {
         x: Tensor<3>,
         (cache, index): (&mut KeyValueCache, usize),
         rotations: &Rotations,
-        mask: Tensor<4>,
+        visible: &Visible,
     ) -> Tensor<3> {
         let normed = self.norm1.forward(x.clone());
-        let query = rotations.apply(self.attention.query(normed.clone())) * self.scale;
+        let query = rotations.apply(self.attention.query(normed.clone()));
         let KeyValue { key, value } = self.attention.key_value(normed);
         let seen = cache.read(index, KeyValue { key: rotations.apply(key), value });
-        let x = x + self.attention.attend(query, seen, mask);
+        let x = x + self.attention.attend(query, seen, visible);
         x.clone() + self.feed_forward.forward(self.norm2.forward(x))
     }
 }

@@ -16,10 +16,11 @@ use burn::tensor::{Device, Int, Tensor};
 
 use crate::ModelError;
 use crate::cache::KeyValueCache;
-use crate::causal::{causal_mask, check_sequence, token_positions};
+use crate::causal::{Visible, check_sequence, new_positions};
 use crate::hf_config::FolderConfig;
 use crate::language_model::CausalModel;
-use crate::layers::{Embedding, Linear, RmsNorm, linear};
+use crate::layers::{Embedding, Linear, RmsNorm, grown, linear};
+use crate::placement::Placement;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::weights::{WeightSource, load};
 use layer::LlamaLayer;
@@ -57,16 +58,26 @@ impl Llama {
         })
     }
 
-    /// Loads a `LlamaForCausalLM` folder, or the language model of a BLIP-2 folder, onto a plain `device`.
+    /// Loads a `LlamaForCausalLM` folder, or the language model of a BLIP-2 folder, to a `place` without autodiff.
     ///
     /// # Errors
     /// Another model, an unsupported setting, or weights that do not fit the configuration.
-    pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+    pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
+        let place = place.into();
         let config = LlamaConfig::read(&FolderConfig::open(folder)?)?;
-        let mut model = Self::new(&config, device)?;
+        let mut model = Self::new(&config, &place.device)?;
         let source = WeightSource::open_huggingface(folder)?;
-        load(&mut model, LLAMA_PREFIX, &source, device)?;
+        load(&mut model, LLAMA_PREFIX, &source, &place)?;
         Ok(model)
+    }
+
+    /// Raises the vocabulary to `rows` tokens that no text has.
+    pub(crate) fn grow_vocabulary(&mut self, rows: usize) {
+        self.embed_tokens = self.embed_tokens.grown(rows);
+        if let Some(head) = &mut self.lm_head {
+            head.weight = grown(&head.weight, rows);
+        }
+        self.config.vocab_size = rows;
     }
 
     /// The sizes and special tokens.
@@ -109,19 +120,20 @@ impl CausalModel for Llama {
     fn extend(
         &self,
         inputs_embeds: Tensor<3>,
-        attention_mask: Tensor<2, Int>,
+        attention_mask: impl Into<Option<Tensor<2, Int>>>,
         cache: &mut KeyValueCache,
     ) -> Result<Tensor<3>, ModelError> {
+        let attention_mask = attention_mask.into();
         let [_, length, _] = inputs_embeds.dims();
         let past = cache.length();
         let limit = self.config.max_position_embeddings;
-        check_sequence(&inputs_embeds, &attention_mask, past, self.config.width, limit)?;
-        let positions = token_positions(attention_mask.clone()).narrow(1, past, length);
+        check_sequence(&inputs_embeds, attention_mask.as_ref(), past, self.config.width, limit)?;
+        let positions = new_positions(attention_mask.clone(), past, length, &inputs_embeds.device());
         let rotations = Rotations::new(positions, self.config.head_width(), self.config.rope_theta);
-        let mask = causal_mask(attention_mask, length);
+        let visible = Visible::to_last(length, attention_mask);
         let mut x = inputs_embeds;
         for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(x, (cache, index), &rotations, mask.clone());
+            x = layer.forward(x, (cache, index), &rotations, &visible);
         }
         Ok(self.norm.forward(x))
     }

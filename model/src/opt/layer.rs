@@ -7,6 +7,7 @@ use super::OptConfig;
 use crate::ModelError;
 use crate::activation::Activation;
 use crate::cache::KeyValueCache;
+use crate::causal::Visible;
 use crate::dropout::Dropout;
 use crate::feed_forward::FeedForward;
 use crate::layers::LayerNorm;
@@ -23,19 +24,16 @@ pub(super) struct OptLayer {
     norm1: LayerNorm,
     feed_forward: FeedForward,
     norm2: LayerNorm,
-    scale: f64,
 }
 
 impl OptLayer {
     pub(super) fn new(config: &OptConfig, device: &Device) -> Self {
         let width = config.width;
-        let sizes = ProjectionSizes::square(width, config.heads);
         Self {
-            attention: Projections::new(sizes, device),
+            attention: Projections::new(ProjectionSizes::square(width, config.heads), device),
             norm1: LayerNorm::new(width, LAYER_NORM_EPS, device),
             feed_forward: FeedForward::plain(width, config.intermediate, Activation::Relu, device),
             norm2: LayerNorm::new(width, LAYER_NORM_EPS, device),
-            scale: 1.0 / (sizes.head_width as f64).sqrt(),
         }
     }
 
@@ -44,13 +42,13 @@ impl OptLayer {
         &self,
         x: Tensor<3>,
         (cache, index): (&mut KeyValueCache, usize),
-        mask: Tensor<4>,
+        visible: &Visible,
         dropout: &mut Dropout,
     ) -> Tensor<3> {
         let normed = self.norm1.forward(x.clone());
-        let query = self.attention.query(normed.clone()) * self.scale;
+        let query = self.attention.query(normed.clone());
         let seen = cache.read(index, self.attention.key_value(normed));
-        let x = x + dropout.forward(self.attention.attend(query, seen, mask));
+        let x = x + dropout.forward(self.attention.attend(query, seen, visible));
         let inner = self.feed_forward.forward(self.norm2.forward(x.clone()));
         x + dropout.forward(inner)
     }

@@ -12,11 +12,12 @@ use burn::tensor::{Device, Int, Tensor};
 
 use crate::ModelError;
 use crate::cache::KeyValueCache;
-use crate::causal::{causal_mask, check_sequence, token_positions};
+use crate::causal::{Visible, check_sequence, new_positions};
 use crate::dropout::Dropout;
 use crate::hf_config::FolderConfig;
 use crate::language_model::CausalModel;
-use crate::layers::{Embedding, LayerNorm, Linear, linear};
+use crate::layers::{Embedding, LayerNorm, Linear, grown, linear};
+use crate::placement::Placement;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::weights::{WeightSource, load};
 use layer::{LAYER_NORM_EPS, OptLayer};
@@ -59,16 +60,26 @@ impl Opt {
         })
     }
 
-    /// Loads an `OPTForCausalLM` folder, or the language model of a BLIP-2 folder, onto a plain `device`.
+    /// Loads an `OPTForCausalLM` folder, or the language model of a BLIP-2 folder, to a `place` without autodiff.
     ///
     /// # Errors
     /// Another model, an unsupported setting, or weights that do not fit the configuration.
-    pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+    pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
+        let place = place.into();
         let config = OptConfig::read(&FolderConfig::open(folder)?)?;
-        let mut model = Self::new(&config, device)?;
+        let mut model = Self::new(&config, &place.device)?;
         let source = WeightSource::open_huggingface(folder)?;
-        load(&mut model, OPT_PREFIX, &source, device)?;
+        load(&mut model, OPT_PREFIX, &source, &place)?;
         Ok(model)
+    }
+
+    /// Raises the vocabulary to `rows` tokens that no text has.
+    pub(crate) fn grow_vocabulary(&mut self, rows: usize) {
+        self.embed_tokens = self.embed_tokens.grown(rows);
+        if let Some(head) = &mut self.lm_head {
+            head.weight = grown(&head.weight, rows);
+        }
+        self.config.vocab_size = rows;
     }
 
     /// The sizes and special tokens.
@@ -108,7 +119,7 @@ impl Opt {
         attention_mask: Tensor<2, Int>,
         dropout: &mut Dropout,
     ) -> Result<Tensor<3>, ModelError> {
-        self.read(inputs_embeds, attention_mask, &mut KeyValueCache::default(), dropout)
+        self.read(inputs_embeds, Some(attention_mask), &mut KeyValueCache::default(), dropout)
     }
 
     /// Scores of every next token.
@@ -126,15 +137,15 @@ impl Opt {
     fn read(
         &self,
         inputs_embeds: Tensor<3>,
-        attention_mask: Tensor<2, Int>,
+        attention_mask: Option<Tensor<2, Int>>,
         cache: &mut KeyValueCache,
         dropout: &mut Dropout,
     ) -> Result<Tensor<3>, ModelError> {
         let [_, length, _] = inputs_embeds.dims();
         let mut x = self.with_positions(inputs_embeds, attention_mask.clone(), cache.length())?;
-        let mask = causal_mask(attention_mask, length);
+        let visible = Visible::to_last(length, attention_mask);
         for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(x, (cache, index), mask.clone(), dropout);
+            x = layer.forward(x, (cache, index), &visible, dropout);
         }
         Ok(self.final_norm.forward(x))
     }
@@ -143,13 +154,13 @@ impl Opt {
     fn with_positions(
         &self,
         inputs_embeds: Tensor<3>,
-        mask: Tensor<2, Int>,
+        mask: Option<Tensor<2, Int>>,
         past: usize,
     ) -> Result<Tensor<3>, ModelError> {
         let [_, length, _] = inputs_embeds.dims();
         let limit = self.config.max_position_embeddings;
-        check_sequence(&inputs_embeds, &mask, past, self.config.width, limit)?;
-        let positions = token_positions(mask).narrow(1, past, length) + POSITION_OFFSET as i32;
+        check_sequence(&inputs_embeds, mask.as_ref(), past, self.config.width, limit)?;
+        let positions = new_positions(mask, past, length, &inputs_embeds.device()) + POSITION_OFFSET as i32;
         Ok(inputs_embeds + self.embed_positions.forward(positions))
     }
 }
@@ -166,10 +177,10 @@ impl CausalModel for Opt {
     fn extend(
         &self,
         inputs_embeds: Tensor<3>,
-        attention_mask: Tensor<2, Int>,
+        attention_mask: impl Into<Option<Tensor<2, Int>>>,
         cache: &mut KeyValueCache,
     ) -> Result<Tensor<3>, ModelError> {
-        self.read(inputs_embeds, attention_mask, cache, &mut Dropout::off())
+        self.read(inputs_embeds, attention_mask.into(), cache, &mut Dropout::off())
     }
 
     fn logits_of(&self, hidden: Tensor<3>) -> Tensor<3> {

@@ -43,7 +43,7 @@ impl KeyValue {
 
 /// Attention with its residual and norm.
 #[derive(Module, Debug)]
-pub(super) struct AttentionBlock {
+pub(crate) struct AttentionBlock {
     query: Linear,
     key: Linear,
     value: Linear,
@@ -53,7 +53,7 @@ pub(super) struct AttentionBlock {
 }
 
 impl AttentionBlock {
-    pub(super) fn new(config: &QFormerConfig, key_width: usize, device: &Device) -> Self {
+    pub(crate) fn new(config: &QFormerConfig, key_width: usize, device: &Device) -> Self {
         let hidden = config.hidden;
         Self {
             query: Linear::new(hidden, hidden, true, device),
@@ -66,7 +66,7 @@ impl AttentionBlock {
     }
 
     /// Keys and values of `x [b, length, key width]`.
-    pub(super) fn key_value(&self, x: Tensor<3>) -> KeyValue {
+    pub(crate) fn key_value(&self, x: Tensor<3>) -> KeyValue {
         KeyValue {
             key: split_heads(self.key.forward(x.clone()), self.heads),
             value: split_heads(self.value.forward(x), self.heads),
@@ -74,7 +74,7 @@ impl AttentionBlock {
     }
 
     /// `norm(x + dropout(output(attention(x, seen))))`.
-    pub(super) fn forward(
+    pub(crate) fn forward(
         &self,
         x: Tensor<3>,
         seen: &KeyValue,
@@ -84,7 +84,7 @@ impl AttentionBlock {
         let query = split_heads(self.query.forward(x.clone()), self.heads);
         let attended = attention(query, seen.key.clone(), seen.value.clone(), mask, dropout);
         let output = self.output.forward(merge_heads(attended));
-        self.norm.forward(dropout.forward(output) + x)
+        self.norm.forward_sum(dropout.forward(output), x)
     }
 }
 

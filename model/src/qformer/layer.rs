@@ -1,26 +1,26 @@
 //! One layer: self-attention for all rows, cross-attention and an own feed-forward part for queries.
 
 use burn::module::Module;
-use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor};
 
 use super::QFormerConfig;
 use super::attention::{AttentionBlock, KeyValue};
 use crate::ModelError;
 use crate::dropout::Dropout;
+use crate::fused::gelu;
 use crate::layers::{LayerNorm, Linear};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
 /// `norm(x + dropout(down(gelu(up(x)))))`.
 #[derive(Module, Debug)]
-struct FeedForward {
+pub(crate) struct FeedForward {
     up: Linear,
     down: Linear,
     norm: LayerNorm,
 }
 
 impl FeedForward {
-    fn new(config: &QFormerConfig, device: &Device) -> Self {
+    pub(crate) fn new(config: &QFormerConfig, device: &Device) -> Self {
         Self {
             up: Linear::new(config.hidden, config.intermediate, true, device),
             down: Linear::new(config.intermediate, config.hidden, true, device),
@@ -28,12 +28,12 @@ impl FeedForward {
         }
     }
 
-    fn forward(&self, x: Tensor<3>, dropout: &mut Dropout) -> Tensor<3> {
+    pub(crate) fn forward(&self, x: Tensor<3>, dropout: &mut Dropout) -> Tensor<3> {
         let inner = self.down.forward(gelu(self.up.forward(x.clone())));
-        self.norm.forward(dropout.forward(inner) + x)
+        self.norm.forward_sum(dropout.forward(inner), x)
     }
 
-    fn visit_named<V: TensorVisitor>(
+    pub(crate) fn visit_named<V: TensorVisitor>(
         &mut self,
         prefix: &str,
         suffix: &str,

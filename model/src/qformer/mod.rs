@@ -4,7 +4,9 @@
 mod attention;
 mod layer;
 
+pub(crate) use attention::AttentionBlock;
 pub use attention::KeyValue;
+pub(crate) use layer::FeedForward;
 pub use layer::QFormerLayer;
 
 use burn::config::Config;
@@ -239,7 +241,7 @@ impl QFormer {
 }
 
 /// `[b, T]` of 1 and 0 to an additive mask over keys, `[b, 1, 1, T]`.
-fn key_mask(mask: Tensor<2, Int>) -> Tensor<4> {
+pub(crate) fn key_mask(mask: Tensor<2, Int>) -> Tensor<4> {
     ((mask.float() - 1.0) * -f64::from(BLOCKED)).unsqueeze_dims::<4>(&[1, 2])
 }
 

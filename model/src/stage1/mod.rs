@@ -17,12 +17,12 @@ pub use forward::{SlotBatch, SlotContext, SlotForward, SlotLoss};
 pub use global::GlobalBatch;
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor};
 
 use crate::ModelError;
+use crate::fused::gelu;
 use crate::host::floats;
-use crate::layers::{LayerNorm, Linear};
+use crate::layers::{LayerNorm, Linear, linear};
 use crate::qformer::{QFormer, QFormerConfig};
 use crate::tensors::{NamedTensors, TensorVisitor, join, set};
 use crate::weights::{InitialValues, WeightSource, initialise};
@@ -47,7 +47,7 @@ impl CaptionHead {
     /// `[b, T, hidden]` to logits `[b, T, vocab]`; `words` is the word table `[vocab, hidden]`.
     fn forward(&self, hidden: Tensor<3>, words: Tensor<2>) -> Tensor<3> {
         let hidden = self.norm.forward(gelu(self.transform.forward(hidden)));
-        burn::tensor::module::linear(hidden, words.transpose(), Some(self.bias.val()))
+        linear(hidden, words, Some(self.bias.val()))
     }
 
     fn visit_named<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
@@ -93,6 +93,11 @@ impl Stage1Model {
             itm_head: Linear::new(config.hidden, 2, true, device),
             temp: Param::from_tensor(Tensor::ones([1], device)),
         })
+    }
+
+    /// Width of the contrastive space.
+    pub fn embed_dim(&self) -> usize {
+        self.vision_proj.weight.lazy_shape()[0]
     }
 
     /// Initial values: random, then BERT's where `bert` is given; query parts start as the text parts'.

@@ -1,12 +1,13 @@
 //! T5's decoder behind a search for the next tokens.
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 use super::T5;
 use super::stack::Encoded;
 use crate::ModelError;
 use crate::cache::KeyValueCache;
-use crate::generate::{Decoder, moved_rows, next_column};
+use crate::causal::padding_of;
+use crate::generate::{Decoder, next_column};
 use crate::host::floats;
 
 /// A batch of encoded inputs and what was written for them.
@@ -15,7 +16,9 @@ pub(crate) struct T5Decoder<'a> {
     model: &'a T5,
     encoded: Encoded,
     cache: KeyValueCache,
-    rows: usize,
+    /// The input that each row is written for.
+    inputs: Vec<usize>,
+    device: Device,
 }
 
 impl<'a> T5Decoder<'a> {
@@ -28,13 +31,13 @@ impl<'a> T5Decoder<'a> {
         inputs_embeds: Tensor<3>,
         attention_mask: Tensor<2, Int>,
     ) -> Result<Self, ModelError> {
-        let rows = inputs_embeds.dims()[0];
-        let encoded = model.encode(inputs_embeds, attention_mask)?;
-        Ok(Self { model, encoded, cache: KeyValueCache::default(), rows })
+        let (inputs, device) = ((0..inputs_embeds.dims()[0]).collect(), inputs_embeds.device());
+        let encoded = model.encode(inputs_embeds, padding_of(attention_mask)?)?;
+        Ok(Self { model, encoded, cache: KeyValueCache::default(), inputs, device })
     }
 
     fn write(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
-        let ids = next_column(tokens, &self.encoded.mask.device());
+        let ids = next_column(tokens, &self.device);
         let hidden = self.model.decode(ids, &self.encoded, &mut self.cache);
         floats(self.model.logits_of(hidden))
     }
@@ -47,16 +50,17 @@ impl Decoder for T5Decoder<'_> {
 
     fn start(&mut self) -> Result<Vec<f32>, ModelError> {
         self.cache = KeyValueCache::default();
-        self.write(&vec![self.model.config().decoder_start_token_id; self.rows])
+        self.write(&vec![self.model.config().decoder_start_token_id; self.inputs.len()])
     }
 
     fn advance(&mut self, parents: &[usize], tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
-        if let Some(parents) = moved_rows(parents, self.rows, &self.encoded.mask.device()) {
-            self.cache.select(&parents);
-            self.encoded.layers.select(&parents);
-            self.encoded.mask = self.encoded.mask.clone().select(0, parents);
+        self.cache.follow(parents);
+        let inputs: Vec<usize> = parents.iter().map(|parent| self.inputs[*parent]).collect();
+        // The beams of an input see the same of it: they may change places.
+        if inputs != self.inputs {
+            self.encoded.follow(parents);
+            self.inputs = inputs;
         }
-        self.rows = tokens.len();
         self.write(tokens)
     }
 }

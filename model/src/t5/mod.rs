@@ -15,9 +15,10 @@ use burn::tensor::{Device, Int, Tensor};
 
 use crate::ModelError;
 use crate::cache::KeyValueCache;
-use crate::causal::{causal_mask, check_sequence};
+use crate::causal::{Visible, check_sequence};
 use crate::hf_config::FolderConfig;
-use crate::layers::{BLOCKED, Embedding, Linear, linear};
+use crate::layers::{BLOCKED, Embedding, Linear, grown, linear};
+use crate::placement::Placement;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::weights::{WeightSource, load};
 use stack::{Encoded, Stack};
@@ -62,14 +63,24 @@ impl T5 {
     ///
     /// # Errors
     /// Another model, an unsupported setting, or weights that do not fit the configuration.
-    pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+    pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
+        let place = place.into();
         let mut config = T5Config::read(&FolderConfig::open(folder)?)?;
         let source = WeightSource::open_huggingface(folder)?;
         config.scale_decoder_outputs = Some(config.scales_outputs());
         config.tie_word_embeddings = !source.contains(&join(T5_PREFIX, &format!("{HEAD}.weight")));
-        let mut model = Self::new(&config, device)?;
-        load(&mut model, T5_PREFIX, &source, device)?;
+        let mut model = Self::new(&config, &place.device)?;
+        load(&mut model, T5_PREFIX, &source, &place)?;
         Ok(model)
+    }
+
+    /// Raises the vocabulary to `rows` tokens that no text has.
+    pub(crate) fn grow_vocabulary(&mut self, rows: usize) {
+        self.shared = self.shared.grown(rows);
+        if let Some(head) = &mut self.lm_head {
+            head.weight = grown(&head.weight, rows);
+        }
+        self.config.vocab_size = rows;
     }
 
     /// The sizes and special tokens.
@@ -96,7 +107,7 @@ impl T5 {
         attention_mask: Tensor<2, Int>,
         written: Tensor<2, Int>,
     ) -> Result<Tensor<3>, ModelError> {
-        let encoded = self.encode(inputs_embeds, attention_mask)?;
+        let encoded = self.encode(inputs_embeds, Some(attention_mask))?;
         Ok(self.logits_of(self.decode(written, &encoded, &mut KeyValueCache::default())))
     }
 
@@ -110,11 +121,17 @@ impl T5 {
         Tensor::cat(vec![start, ids], 1).narrow(1, 0, length)
     }
 
-    fn encode(&self, inputs_embeds: Tensor<3>, mask: Tensor<2, Int>) -> Result<Encoded, ModelError> {
-        check_sequence(&inputs_embeds, &mask, 0, self.config.width, usize::MAX)?;
-        let mask = (mask.float().unsqueeze_dims::<4>(&[1, 2]) - 1.0) * -f64::from(BLOCKED);
-        let output = self.encoder.forward(inputs_embeds, mask.clone(), &mut KeyValueCache::default(), None);
-        Ok(Encoded { layers: KeyValueCache::of(self.decoder.key_values(&output)), mask })
+    /// What the decoder sees of an input; without a mask, all positions are tokens.
+    fn encode(&self, inputs_embeds: Tensor<3>, mask: Option<Tensor<2, Int>>) -> Result<Encoded, ModelError> {
+        check_sequence(&inputs_embeds, mask.as_ref(), 0, self.config.width, usize::MAX)?;
+        let visible = match mask {
+            Some(mask) => {
+                Visible::Masked((mask.float().unsqueeze_dims::<4>(&[1, 2]) - 1.0) * -f64::from(BLOCKED))
+            }
+            None => Visible::All,
+        };
+        let output = self.encoder.forward(inputs_embeds, &visible, &mut KeyValueCache::default(), None);
+        Ok(Encoded { layers: self.decoder.key_values(&output), visible })
     }
 
     /// The decoder's output for tokens that follow those in `cache`, to which they are added.
@@ -123,8 +140,7 @@ impl T5 {
     /// - ids `[b, n]`; output `[b, n, width]`
     fn decode(&self, ids: Tensor<2, Int>, encoded: &Encoded, cache: &mut KeyValueCache) -> Tensor<3> {
         let [_, rows] = ids.dims();
-        let seen = Tensor::ones([1, cache.length() + rows], &ids.device());
-        self.decoder.forward(self.embed(ids), causal_mask(seen, rows), cache, Some(encoded))
+        self.decoder.forward(self.embed(ids), &Visible::to_last(rows, None), cache, Some(encoded))
     }
 
     fn logits_of(&self, hidden: Tensor<3>) -> Tensor<3> {
@@ -210,7 +226,7 @@ pub(crate) mod tests {
         let (embeds, mask) = inputs(&model, [4, 7, 2, 9]);
         let written = ids([0, 3, 8, 8, 5]);
         let whole = model.forward(embeds.clone(), mask.clone(), written.clone()).unwrap();
-        let encoded = model.encode(embeds, mask).unwrap();
+        let encoded = model.encode(embeds, Some(mask)).unwrap();
         let mut cache = KeyValueCache::default();
         for (start, length) in [(0, 2), (2, 1), (3, 2)] {
             let hidden = model.decode(written.clone().narrow(1, start, length), &encoded, &mut cache);
@@ -285,7 +301,7 @@ pub(crate) mod tests {
             let (embeds, mask) = inputs(&model, [4, 7, 2]);
             let want = model.logits_of(model.decode(
                 ids([0, 3]),
-                &model.encode(embeds.clone(), mask.clone()).unwrap(),
+                &model.encode(embeds.clone(), Some(mask.clone())).unwrap(),
                 &mut KeyValueCache::default(),
             ));
             // The model in memory takes its scale from `tie_word_embeddings`.

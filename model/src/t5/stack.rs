@@ -6,8 +6,10 @@ use burn::tensor::{Device, Tensor};
 use super::T5Config;
 use super::relative::RelativeBias;
 use crate::ModelError;
-use crate::cache::KeyValueCache;
+use crate::cache::{KeyValueCache, follow};
+use crate::causal::Visible;
 use crate::feed_forward::FeedForward;
+use crate::generate::moved_rows;
 use crate::layers::RmsNorm;
 use crate::projections::{ProjectionSizes, Projections};
 use crate::qformer::KeyValue;
@@ -28,6 +30,7 @@ impl NormedAttention {
             key_heads: config.heads,
             head_width: config.head_width,
             bias: false,
+            scaled: false,
         };
         Self {
             maps: Projections::new(sizes, device),
@@ -85,9 +88,20 @@ impl NamedTensors for Block {
 #[derive(Debug, Clone)]
 pub(super) struct Encoded {
     /// Keys and values of the encoder's output for each layer of the decoder.
-    pub(super) layers: KeyValueCache,
-    /// Added to the scores, `[b, 1, 1, S]`.
-    pub(super) mask: Tensor<4>,
+    pub(super) layers: Vec<KeyValue>,
+    /// All of it, except padding.
+    pub(super) visible: Visible,
+}
+
+impl Encoded {
+    /// Makes row `i` what row `parents[i]` was.
+    pub(super) fn follow(&mut self, parents: &[usize]) {
+        follow(self.layers.iter_mut(), parents);
+        if let Visible::Masked(mask) = &mut self.visible {
+            let moved = moved_rows(parents, mask.dims()[0], &mask.device());
+            *mask = moved.into_iter().fold(mask.clone(), |mask, moved| mask.select(0, moved));
+        }
+    }
 }
 
 /// The blocks, their relative positions (which all share), and the last norm.
@@ -118,25 +132,29 @@ impl Stack {
     /// The output for positions that follow those in `cache`, to which they are added.
     ///
     /// # Shapes
-    /// - x and output `[b, n, width]`; mask, added to the scores of the new positions, broadcastable to
-    ///   `[b, heads, n, cached + n]`
+    /// - x and output `[b, n, width]`
     pub(super) fn forward(
         &self,
         mut x: Tensor<3>,
-        mask: Tensor<4>,
+        visible: &Visible,
         cache: &mut KeyValueCache,
         encoded: Option<&Encoded>,
     ) -> Tensor<3> {
         let rows = x.dims()[1];
-        let mask = self.relative.scores(rows, cache.length() + rows) + mask;
+        let positions = cache.length() + rows;
+        let bias = self.relative.scores(rows, positions);
+        let visible = Visible::Masked(match visible.mask(rows, positions, &x.device()) {
+            Some(mask) => bias + mask,
+            None => bias,
+        });
         for (index, block) in self.blocks.iter().enumerate() {
             let NormedAttention { maps, norm } = &block.attention;
             let normed = norm.forward(x.clone());
             let seen = cache.read(index, maps.key_value(normed.clone()));
-            x = x + maps.attend(maps.query(normed), seen, mask.clone());
+            x = x + maps.attend(maps.query(normed), seen, &visible);
             if let (Some(NormedAttention { maps, norm }), Some(encoded)) = (&block.cross, encoded) {
                 let query = maps.query(norm.forward(x.clone()));
-                x = x + maps.attend(query, encoded.layers.layer(index), encoded.mask.clone());
+                x = x + maps.attend(query, encoded.layers[index].clone(), &encoded.visible);
             }
             x = x.clone() + block.feed_forward.forward(block.norm.forward(x));
         }

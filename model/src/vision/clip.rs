@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::patches::{PatchEmbedding, check_pixels, check_sizes};
-use super::positions::resize_positions;
+use super::positions::{Alignment, resize_positions};
 use crate::ModelError;
 use crate::activation::Activation;
 use crate::clip::ClipLayer;
@@ -108,7 +108,7 @@ impl ClipVit {
         let config = ClipVisionConfig { image_size, ..self.config.clone() };
         check_sizes(config.width, config.heads, image_size, config.patch_size)?;
         let weight = &self.position_embedding.weight;
-        let table = resize_positions(weight.val(), self.config.grid(), config.grid())?;
+        let table = resize_positions(weight.val(), self.config.grid(), config.grid(), Alignment::Corners)?;
         self.position_embedding.weight = Param::initialized(weight.id, table);
         self.config = config;
         Ok(self)

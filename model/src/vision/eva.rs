@@ -1,14 +1,14 @@
 //! The image encoder in the EVA-CLIP layout: fused query, key and value, no final norm.
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::gelu;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Tensor, module};
 use serde::{Deserialize, Serialize};
 
 use super::patches::{PatchEmbedding, check_pixels, check_sizes};
-use super::positions::resize_positions;
+use super::positions::{Alignment, resize_positions};
 use crate::ModelError;
+use crate::fused::gelu;
 use crate::layers::{LayerNorm, Linear, merge_heads, split_heads};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
@@ -149,7 +149,7 @@ impl EvaVit {
         let config = EvaConfig { image_size, ..self.config.clone() };
         config.validate()?;
         let table = self.pos_embed.val().squeeze_dim::<2>(0);
-        let table = resize_positions(table, self.config.grid(), config.grid())?;
+        let table = resize_positions(table, self.config.grid(), config.grid(), Alignment::Edges)?;
         self.pos_embed = Param::initialized(self.pos_embed.id, table.unsqueeze::<3>());
         self.config = config;
         Ok(self)

@@ -4,12 +4,26 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::ModelError;
 use crate::host::floats;
+use crate::layers::in_f32;
+
+/// Which points of the old and the new grid lie on each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Alignment {
+    /// The outer edges of the corner patches: LAVIS's EVA encoder, and `transformers` on request.
+    Edges,
+    /// The centres of the corner patches: LAVIS's CLIP encoder.
+    Corners,
+}
 
 /// A table `[1 + from², width]` (class row first) for a grid of `to × to` patches.
 ///
-/// The class row stays; the others are resized bicubically, as `transformers` does on request and LAVIS at
-/// load for the EVA encoder (half-pixel centres, no antialiasing).
-pub(crate) fn resize_positions(table: Tensor<2>, from: usize, to: usize) -> Result<Tensor<2>, ModelError> {
+/// The class row stays; the others are resized bicubically without antialiasing, as LAVIS does at load.
+pub(crate) fn resize_positions(
+    table: Tensor<2>,
+    from: usize,
+    to: usize,
+    alignment: Alignment,
+) -> Result<Tensor<2>, ModelError> {
     let [rows, width] = table.dims();
     if rows != from * from + 1 {
         let reason = format!(
@@ -21,17 +35,18 @@ pub(crate) fn resize_positions(table: Tensor<2>, from: usize, to: usize) -> Resu
     if from == to {
         return Ok(table);
     }
-    let device = table.device();
+    let (device, table) = (table.device(), in_f32(table));
     let class = table.clone().narrow(0, 0, 1);
     let grid = floats(table.narrow(0, 1, from * from))?;
-    let resized = bicubic(&grid, from, to, width);
+    let resized = bicubic(&grid, from, to, width, alignment);
     let resized = Tensor::from_data(TensorData::new(resized, [to * to, width]), &device);
     Ok(Tensor::cat(vec![class, resized], 0))
 }
 
 /// Bicubic resize of a square grid of `channels` values (row-major, channels last).
-fn bicubic(grid: &[f32], from: usize, to: usize, channels: usize) -> Vec<f32> {
-    let taps: Vec<[(usize, f32); 4]> = (0..to).map(|target| source_taps(target, from, to)).collect();
+fn bicubic(grid: &[f32], from: usize, to: usize, channels: usize, alignment: Alignment) -> Vec<f32> {
+    let taps: Vec<[(usize, f32); 4]> =
+        (0..to).map(|target| source_taps(target, from, to, alignment)).collect();
     let mut resized = vec![0.0; to * to * channels];
     for (row, row_taps) in taps.iter().enumerate() {
         for (column, column_taps) in taps.iter().enumerate() {
@@ -49,8 +64,13 @@ fn bicubic(grid: &[f32], from: usize, to: usize, channels: usize) -> Vec<f32> {
 }
 
 /// The four source positions of a target position and their weights; positions beyond the edge are the edge.
-fn source_taps(target: usize, from: usize, to: usize) -> [(usize, f32); 4] {
-    let centre = (target as f32 + 0.5) * (from as f32 / to as f32) - 0.5;
+fn source_taps(target: usize, from: usize, to: usize, alignment: Alignment) -> [(usize, f32); 4] {
+    let centre = match alignment {
+        Alignment::Edges => (target as f32 + 0.5) * (from as f32 / to as f32) - 0.5,
+        // A grid of one patch has one corner: the first.
+        Alignment::Corners if to < 2 => 0.0,
+        Alignment::Corners => target as f32 * ((from - 1) as f32 / (to - 1) as f32),
+    };
     let base = centre.floor();
     let offset = centre - base;
     let weights = [far(offset + 1.0), near(offset), near(1.0 - offset), far(2.0 - offset)];
@@ -87,12 +107,15 @@ mod tests {
     fn equals_the_reference_resize() {
         let small = [0.0, 1.0, 2.0, 3.0];
         let want = [-0.260417, 0.326389, 0.913194, 0.913195, 1.5, 2.086806, 2.086806, 2.673611, 3.260417];
-        close(&bicubic(&small, 2, 3, 1), &want);
+        close(&bicubic(&small, 2, 3, 1, Alignment::Edges), &want);
+        let want = [0.0, 0.5, 1.0, 1.0, 1.5, 2.0, 2.0, 2.5, 3.0];
+        close(&bicubic(&small, 2, 3, 1, Alignment::Corners), &want);
+        close(&bicubic(&small, 2, 1, 1, Alignment::Corners), &[0.0]);
         let squares: Vec<f32> = (0..16).map(|i| (i * i) as f32 / 10.0).collect();
         let want = [0.168172, 0.510185, 1.269791, 3.560533, 5.4125, 7.682062, 13.634377, 16.996298, 20.77582];
-        close(&bicubic(&squares, 4, 3, 1), &want);
+        close(&bicubic(&squares, 4, 3, 1, Alignment::Edges), &want);
         let want = [-0.141541, -0.145226, -0.080067, 0.052289, 0.359115, 0.590152];
-        close(&bicubic(&squares, 4, 6, 1)[..6], &want);
+        close(&bicubic(&squares, 4, 6, 1, Alignment::Edges)[..6], &want);
     }
 
     #[test]
@@ -100,9 +123,10 @@ mod tests {
         let device = Device::flex();
         let rows = [[9.0, 8.0], [0.0, 5.0], [1.0, 5.0], [2.0, 5.0], [3.0, 5.0]];
         let table = Tensor::<2>::from_floats(rows, &device);
-        let resized = floats(resize_positions(table.clone(), 2, 3).unwrap()).unwrap();
+        let resized = floats(resize_positions(table.clone(), 2, 3, Alignment::Edges).unwrap()).unwrap();
         close(&resized[..2], &[9.0, 8.0]);
         close(&resized[2..6], &[-0.260417, 5.0, 0.326389, 5.0]);
-        assert!(resize_positions(table, 3, 2).unwrap_err().to_string().contains("5 rows"));
+        let error = resize_positions(table, 3, 2, Alignment::Edges).unwrap_err().to_string();
+        assert!(error.contains("5 rows"), "{error}");
     }
 }

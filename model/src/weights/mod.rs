@@ -1,30 +1,59 @@
-//! Weights in: safetensors files and folders, read tensor by tensor under any of their published names.
+//! Weights in: safetensors, PyTorch and GGUF files and folders, read tensor by tensor under any of their
+//! published names.
 
+mod container;
+mod encoding;
+mod folder;
+mod gguf;
 mod init;
 mod names;
+mod pytorch;
+mod safetensors;
 mod source;
+mod tables;
+#[cfg(test)]
+mod tests;
 
+pub use gguf::is_gguf;
+pub(crate) use gguf::{config as gguf_config, tokenizer as gguf_tokenizer};
 pub use init::{InitialValues, initialise};
-pub use names::{NameStyle, huggingface_name};
+pub use names::{NameStyle, huggingface_name, lavis_name};
 pub use source::WeightSource;
 
 use burn::module::Param;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Tensor;
 
 use crate::ModelError;
-use crate::tensors::{NamedTensors, TensorVisitor, set};
+use crate::placement::Placement;
+use crate::tensors::{NamedTensors, TensorVisitor, set_as};
 
-/// Loads every tensor of `model` (whose names start with `prefix`) from `source` onto `device`.
+/// Loads every tensor of `model` (whose names start with `prefix`) from `source` to `place`, which may be a device alone.
 ///
 /// # Errors
-/// A tensor that is missing or has another shape ends the load with its name and what was expected.
+/// A tensor that is missing or has another shape ends the load with its name and what was expected; so do
+/// tensors in the files that belong to these parts of the model, or to none, and are not used.
 pub fn load(
     model: &mut impl NamedTensors,
     prefix: &str,
     source: &WeightSource,
-    device: &Device,
+    place: impl Into<Placement>,
 ) -> Result<(), ModelError> {
-    struct Load<'a>(&'a WeightSource, &'a Device);
+    load_beside(model, prefix, source, place, &[])
+}
+
+/// As [`load`], from files that also hold other tensors, whose names fit the patterns `others`; in these `*`
+/// stands for any text.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_beside(
+    model: &mut impl NamedTensors,
+    prefix: &str,
+    source: &WeightSource,
+    place: impl Into<Placement>,
+    others: &[&str],
+) -> Result<(), ModelError> {
+    struct Load<'a>(&'a WeightSource, Placement, Vec<String>);
     impl TensorVisitor for Load<'_> {
         fn visit<const D: usize>(
             &mut self,
@@ -32,10 +61,12 @@ pub fn load(
             tensor: &mut Param<Tensor<D>>,
         ) -> Result<(), ModelError> {
             let shape = tensor.lazy_shape();
-            let values = self.0.read(name, &shape)?;
-            set(tensor, TensorData::new(values, shape), self.1);
+            set_as(tensor, self.0.data(name, &shape)?, &self.1.device, self.1.dtype(D));
+            self.2.push(name.to_string());
             Ok(())
         }
     }
-    model.visit_tensors(prefix, &mut Load(source, device))
+    let mut load = Load(source, place.into(), Vec::new());
+    model.visit_tensors(prefix, &mut load)?;
+    source.check_unused(&load.2, others)
 }

@@ -1,5 +1,9 @@
 //! The spellings of a tensor's name: LAVIS's, which are ours, and Hugging Face's.
 
+use super::tables::{
+    ALONE, CHECKPOINT, IGNORED, LANGUAGE, LAVIS, LAVIS_ALONE, PARTS, Pairs, QFORMER, VISION,
+};
+
 /// How the names in a file are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NameStyle {
@@ -12,83 +16,133 @@ pub enum NameStyle {
     },
 }
 
+/// `transformers`' names, part by part.
+const HUGGING_FACE: &[Pairs] = &[VISION, QFORMER, LANGUAGE];
+
 impl NameStyle {
+    /// `transformers` names without a prefix of another model.
+    pub fn hugging_face() -> Self {
+        Self::HuggingFace { prefix: String::new() }
+    }
+
     /// The spellings to try for the model's tensor `name`, best first.
     pub fn spellings(&self, name: &str) -> Vec<String> {
-        match self {
-            Self::Lavis => lavis_spellings(name),
-            Self::HuggingFace { prefix } => {
-                let published = huggingface_name(name);
-                let alone = PARTS.iter().find_map(|part| published.strip_prefix(part)).map(str::to_string);
-                let mut spellings = vec![format!("{prefix}{published}"), published];
-                spellings.extend(alone);
-                spellings.extend([format!("{prefix}{name}"), name.to_string()]);
-                spellings.dedup();
+        let mut spellings = match self {
+            Self::Lavis => {
+                let mut spellings = translations(&[LAVIS], name);
+                spellings.push(name.to_string());
+                spellings.extend(without_part(LAVIS_ALONE, name));
+                spellings.extend(translations(&[CHECKPOINT], name));
                 spellings
             }
-        }
+            Self::HuggingFace { prefix } => {
+                let published = huggingface_name(name);
+                let mut spellings = vec![format!("{prefix}{published}"), published.clone()];
+                spellings.extend(without_part(ALONE, &published));
+                spellings.extend([format!("{prefix}{name}"), name.to_string()]);
+                spellings
+            }
+        };
+        let mut seen = std::collections::BTreeSet::new();
+        spellings.retain(|spelling| seen.insert(spelling.clone()));
+        spellings
     }
 
     /// The separate query and value biases that LAVIS stores where the model has one fused bias.
-    pub fn fused_bias(&self, name: &str) -> Option<(String, String)> {
-        let stem = name.strip_suffix("attn.qkv.bias")?;
-        Some((format!("{stem}attn.q_bias"), format!("{stem}attn.v_bias")))
+    pub fn fused_bias(&self, name: &str) -> Option<[String; 2]> {
+        let stem = name.strip_suffix("attn.qkv.bias").filter(|_| *self == Self::Lavis)?;
+        Some([format!("{stem}attn.q_bias"), format!("{stem}attn.v_bias")])
+    }
+
+    /// Which of the parts of a whole model a name in a file may belong to, as our names begin.
+    pub(super) fn parts_of(&self, stored: &str) -> Vec<&'static str> {
+        let tables: &[Pairs] = match self {
+            Self::Lavis => &[LAVIS, CHECKPOINT],
+            Self::HuggingFace { .. } => HUGGING_FACE,
+        };
+        let stored = match self {
+            Self::HuggingFace { prefix } => stored.strip_prefix(prefix.as_str()).unwrap_or(stored),
+            Self::Lavis => stored,
+        };
+        let mut names = vec![stored.to_string()];
+        // A folder of the image encoder alone leaves the part's name out.
+        for spelling in [stored.to_string(), format!("{}{stored}", ALONE[0])] {
+            let pairs = tables.iter().flat_map(|pairs| pairs.iter());
+            names.extend(pairs.filter_map(|(own, published)| translated(published, own, &spelling)));
+        }
+        PARTS.iter().copied().filter(|part| names.iter().any(|name| first_part(name) == *part)).collect()
     }
 }
 
-/// Parts whose own folders leave out the part's name.
-const PARTS: &[&str] = &["vision_model.", "language_model."];
+/// A name up to its first dot.
+pub(super) fn first_part(name: &str) -> &str {
+    name.split('.').next().unwrap_or(name)
+}
 
-/// Prefixes as (LAVIS, Hugging Face); the first that matches is replaced.
-const PREFIXES: &[(&str, &str)] = &[
-    ("visual_encoder.cls_token", "vision_model.embeddings.class_embedding"),
-    ("visual_encoder.pos_embed", "vision_model.embeddings.position_embedding"),
-    ("visual_encoder.patch_embed.proj.", "vision_model.embeddings.patch_embedding."),
-    ("visual_encoder.blocks.", "vision_model.encoder.layers."),
-    ("ln_vision.", "vision_model.post_layernorm."),
-    ("Qformer.bert.embeddings.LayerNorm.", "qformer.layernorm."),
-    ("Qformer.bert.embeddings.", "embeddings."),
-    ("Qformer.bert.encoder.layer.", "qformer.encoder.layer."),
-    ("vision_proj.", "vision_projection."),
-    ("text_proj.", "text_projection."),
-    ("opt_proj.", "language_projection."),
-    ("opt_model.", "language_model."),
-    ("t5_model.", "language_model."),
-    ("llm_model.", "language_model."),
-];
-
-/// What LAVIS calls the projection into the language model, by family; the first is this project's name.
-const PROJECTIONS: &[&str] = &["opt_proj.", "t5_proj.", "llm_proj."];
-
-/// Parts of the names below a prefix, as (LAVIS, Hugging Face).
-const VISION_PARTS: &[(&str, &str)] = &[
-    (".norm1.", ".layer_norm1."),
-    (".norm2.", ".layer_norm2."),
-    (".attn.qkv.", ".self_attn.qkv."),
-    (".attn.proj.", ".self_attn.projection."),
-];
-const QFORMER_PARTS: &[(&str, &str)] =
-    &[(".attention.self.", ".attention.attention."), (".crossattention.self.", ".crossattention.attention.")];
-
-/// The name itself; a projection under the name of each family.
-fn lavis_spellings(name: &str) -> Vec<String> {
-    match name.strip_prefix(PROJECTIONS[0]) {
-        Some(part) => PROJECTIONS.iter().map(|projection| format!("{projection}{part}")).collect(),
-        None => vec![name.to_string()],
-    }
+/// Whether no model here needs the tensor that a file calls `stored`.
+pub(super) fn is_ignored(stored: &str) -> bool {
+    IGNORED.iter().any(|pattern| matches(pattern, stored))
 }
 
 /// The name `transformers`' BLIP-2 classes give to the tensor that LAVIS calls `name`.
 pub fn huggingface_name(name: &str) -> String {
-    let Some((from, to)) = PREFIXES.iter().find(|(from, _)| name.starts_with(from)) else {
-        return name.to_string();
-    };
-    let mut published = format!("{to}{}", &name[from.len()..]);
-    let parts = if from.starts_with("visual_encoder") { VISION_PARTS } else { QFORMER_PARTS };
-    for (from, to) in parts {
-        published = published.replace(from, to);
+    translations(HUGGING_FACE, name).into_iter().next().unwrap_or_else(|| name.to_string())
+}
+
+/// The name LAVIS gives to the tensor `name`, whose projection is called after the language model `family`
+/// (`opt_model`, `t5_model` or `llm_model`).
+pub fn lavis_name(name: &str, family: &str) -> String {
+    let projection = family.strip_suffix("model").map(|family| format!("{family}proj."));
+    match (name.strip_prefix("opt_proj."), projection) {
+        (Some(rest), Some(projection)) => format!("{projection}{rest}"),
+        _ => name.to_string(),
     }
-    published
+}
+
+fn without_part(parts: &[&str], name: &str) -> Option<String> {
+    parts.iter().find_map(|part| name.strip_prefix(part)).map(str::to_string)
+}
+
+/// What the tables make of one of our names, in their order.
+fn translations(tables: &[Pairs], name: &str) -> Vec<String> {
+    let pairs = tables.iter().flat_map(|pairs| pairs.iter());
+    pairs.filter_map(|(own, published)| translated(own, published, name)).collect()
+}
+
+/// `name`, which fits the pattern `from`, written in the pattern `to`.
+fn translated(from: &str, to: &str, name: &str) -> Option<String> {
+    let mut texts = captures(from, name)?.into_iter();
+    let mut written = String::new();
+    for (index, piece) in to.split('*').enumerate() {
+        if index > 0 {
+            written.push_str(texts.next().unwrap_or_default());
+        }
+        written.push_str(piece);
+    }
+    Some(written)
+}
+
+/// Whether `name` fits a pattern.
+pub(super) fn matches(pattern: &str, name: &str) -> bool {
+    captures(pattern, name).is_some()
+}
+
+/// The texts that the stars of `pattern` stand for in `name`, each as short as possible but the last.
+fn captures<'a>(pattern: &str, name: &'a str) -> Option<Vec<&'a str>> {
+    let mut pieces = pattern.split('*');
+    let mut rest = name.strip_prefix(pieces.next()?)?;
+    let mut pieces: Vec<&str> = pieces.collect();
+    let Some(last) = pieces.pop() else {
+        return rest.is_empty().then(Vec::new);
+    };
+    let mut texts = Vec::new();
+    for piece in pieces {
+        let at = rest.find(piece)?;
+        texts.push(&rest[..at]);
+        rest = &rest[at + piece.len()..];
+    }
+    texts.push(rest.strip_suffix(last)?);
+    Some(texts)
 }
 
 #[cfg(test)]
@@ -116,13 +170,32 @@ mod tests {
             ("llm_model.model.norm.weight", "language_model.model.norm.weight"),
         ] {
             assert_eq!(huggingface_name(lavis), huggingface);
+            let own = first_part(lavis);
+            let parts = NameStyle::hugging_face().parts_of(huggingface);
+            assert!(parts.contains(&own), "{huggingface} is of {parts:?}");
         }
     }
 
     #[test]
     fn the_projection_has_a_name_for_each_family() {
         let spellings = NameStyle::Lavis.spellings("opt_proj.weight");
-        assert_eq!(spellings, ["opt_proj.weight", "t5_proj.weight", "llm_proj.weight"]);
-        assert_eq!(NameStyle::Lavis.spellings("query_tokens"), ["query_tokens"]);
+        assert_eq!(
+            spellings,
+            ["opt_proj.weight", "t5_proj.weight", "llm_proj.weight", "parameters.opt_proj.weight"]
+        );
+        for (family, name) in [("opt_model", "opt_proj.bias"), ("t5_model", "t5_proj.bias")] {
+            assert_eq!(lavis_name("opt_proj.bias", family), name);
+            assert_eq!(NameStyle::Lavis.parts_of(name), ["opt_proj"]);
+        }
+        assert_eq!(lavis_name("query_tokens", "t5_model"), "query_tokens");
+    }
+
+    #[test]
+    fn patterns() {
+        assert_eq!(captures("a.*.b.*", "a.1.b.c.b.d"), Some(vec!["1", "c.b.d"]));
+        assert_eq!(captures("*.ids", "x.y.ids"), Some(vec!["x.y"]));
+        assert_eq!(captures("a", "a"), Some(Vec::new()));
+        assert!(!matches("a", "ab") && !matches("a.*.b", "a.1.c") && matches("*ids", "ids"));
+        assert!(is_ignored("Qformer.bert.embeddings.position_ids") && !is_ignored("query_tokens"));
     }
 }

@@ -1,230 +1,227 @@
-//! Reading tensors of a safetensors file or a folder of shards, one at a time.
+//! The tensors of a file or folder under this project's names.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use safetensors::Dtype;
-use safetensors::tensor::Metadata;
+use burn::tensor::TensorData;
 
-use super::names::NameStyle;
+use super::container::{Container, Stored};
+use super::names::{NameStyle, first_part, is_ignored, matches};
 use crate::ModelError;
 
+/// Names that are not close enough to be meant are not suggested.
+const SIMILAR: f64 = 0.6;
+
+/// Names that an error lists at most.
+const LISTED: usize = 8;
+
 /// A set of named tensors in files; only the tensor asked for is in memory.
+///
+/// Files are told by their beginning: safetensors, PyTorch's (archives and older streams of pickles; a state
+/// dictionary under `model`, as LAVIS writes it, is found) and GGUF. A folder has `model.safetensors` or
+/// `pytorch_model.bin`, or either in shards with an index.
 #[derive(Debug)]
 pub struct WeightSource {
     origin: PathBuf,
-    files: Vec<(PathBuf, File)>,
-    tensors: BTreeMap<String, Entry>,
+    container: Container,
     style: NameStyle,
 }
 
-#[derive(Debug, Clone)]
-struct Entry {
-    file: usize,
-    dtype: Dtype,
-    shape: Vec<usize>,
-    start: u64,
-    length: usize,
+/// A tensor of the files that stands for one of the model.
+enum Found<'a> {
+    Whole(&'a str, &'a Stored),
+    /// LAVIS's separate biases of queries and values.
+    Biases([(String, &'a Stored); 2]),
 }
 
 impl WeightSource {
-    /// Opens a `.safetensors` file, or a folder with `model.safetensors` or numbered shards.
+    /// Opens a file or a folder.
+    ///
+    /// # Errors
+    /// No weights, a file that is damaged, or an index that does not fit its shards.
     pub fn open(path: &Path, style: NameStyle) -> Result<Self, ModelError> {
-        let paths = if path.is_dir() { shards(path)? } else { vec![path.to_path_buf()] };
-        let mut source =
-            Self { origin: path.to_path_buf(), files: Vec::new(), tensors: BTreeMap::new(), style };
-        for path in paths {
-            source.add_file(path)?;
-        }
-        Ok(source)
+        Ok(Self { origin: path.to_path_buf(), container: Container::open(path)?, style })
     }
 
-    /// Opens the weights of a Hugging Face folder, whose names carry no prefix of another model.
+    /// Opens the weights of a Hugging Face folder or a GGUF file, whose names carry no prefix of another model.
     ///
     /// # Errors
     /// No weights, or files that cannot be read.
     pub fn open_huggingface(folder: &Path) -> Result<Self, ModelError> {
-        Self::open(folder, NameStyle::HuggingFace { prefix: String::new() })
+        Self::open(folder, NameStyle::hugging_face())
     }
 
-    fn add_file(&mut self, path: PathBuf) -> Result<(), ModelError> {
-        let format = |reason: String| ModelError::Format { path: path.clone(), reason };
-        let mut file = File::open(&path).map_err(|e| ModelError::io(&path, e))?;
-        let size = file.metadata().map_err(|e| ModelError::io(&path, e))?.len();
-        let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(|e| format(format!("no header: {e}")))?;
-        let header_length = u64::from_le_bytes(length);
-        if header_length > size.saturating_sub(8) {
-            return Err(format(format!("a header of {header_length} bytes in a file of {size}: truncated?")));
+    /// Opens published weights in whichever of the two spellings they are.
+    ///
+    /// # Errors
+    /// No weights, or files that cannot be read.
+    pub fn open_published(path: &Path) -> Result<Self, ModelError> {
+        let mut source = Self::open_huggingface(path)?;
+        let lavis = ["Qformer.", "ln_vision.", "visual_encoder.", "parameters."];
+        if source.names().any(|name| lavis.iter().any(|start| name.starts_with(start))) {
+            source.style = NameStyle::Lavis;
         }
-        let mut header = vec![0; header_length as usize];
-        file.read_exact(&mut header).map_err(|e| ModelError::io(&path, e))?;
-        let metadata: Metadata =
-            serde_json::from_slice(&header).map_err(|e| format(format!("header: {e}")))?;
-        for (name, info) in metadata.tensors() {
-            let start = 8 + header_length + info.data_offsets.0 as u64;
-            let length = info.data_offsets.1 - info.data_offsets.0;
-            if start + length as u64 > size {
-                return Err(format(format!("tensor `{name}` ends beyond the file: truncated?")));
-            }
-            let entry =
-                Entry { file: self.files.len(), dtype: info.dtype, shape: info.shape.clone(), start, length };
-            self.tensors.insert(name, entry);
-        }
-        self.files.push((path, file));
-        Ok(())
+        Ok(source)
+    }
+
+    /// Whether the names are LAVIS's.
+    pub fn is_lavis(&self) -> bool {
+        self.style == NameStyle::Lavis
     }
 
     /// The names in the files.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
+        self.container.iter().map(|(name, _)| name)
+    }
+
+    /// Where the tensors come from.
+    pub fn origin(&self) -> &Path {
+        &self.origin
     }
 
     /// Whether the model's tensor `name` is here under one of its spellings.
     pub fn contains(&self, name: &str) -> bool {
-        self.style.spellings(name).iter().any(|spelling| self.tensors.contains_key(spelling))
-            || self
-                .style
-                .fused_bias(name)
-                .is_some_and(|(q, v)| self.tensors.contains_key(&q) && self.tensors.contains_key(&v))
+        self.find(name).is_some()
     }
 
     /// The shape of the tensor stored for the model's `name`.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        let spellings = self.style.spellings(name);
-        spellings.iter().find_map(|spelling| self.tensors.get(spelling)).map(|entry| entry.shape.as_slice())
+        match self.find(name)? {
+            Found::Whole(_, stored) => Some(&stored.shape),
+            Found::Biases(_) => None,
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<Found<'_>> {
+        for spelling in self.style.spellings(name) {
+            if let Some((name, stored)) = self.container.entry(&spelling) {
+                return Some(Found::Whole(name, stored));
+            }
+        }
+        let [query, value] = self.style.fused_bias(name)?;
+        let (first, second) = (self.container.get(&query)?, self.container.get(&value)?);
+        Some(Found::Biases([(query, first), (value, second)]))
     }
 
     /// The values of the model's tensor `name` as float32, in row-major order.
     ///
     /// Dimensions of size one may be missing or additional in the file.
+    ///
+    /// # Errors
+    /// A tensor that is missing or has another shape, with its name and what was expected.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
-        let spellings = self.style.spellings(name);
-        if let Some(entry) = spellings.iter().find_map(|spelling| self.tensors.get(spelling)) {
-            let squeezed = |shape: &[usize]| shape.iter().copied().filter(|d| *d != 1).collect::<Vec<_>>();
-            if squeezed(&entry.shape) != squeezed(shape) {
-                return Err(ModelError::Shape {
-                    origin: self.origin.display().to_string(),
-                    name: name.into(),
-                    found: entry.shape.clone(),
-                    expected: shape.to_vec(),
-                });
+        match self.find(name) {
+            Some(Found::Whole(stored_name, stored)) => {
+                self.check_shape(name, &stored.shape, shape)?;
+                stored.values(stored_name)
             }
-            return self.values(entry);
+            Some(Found::Biases([(query_name, query), (value_name, value)])) => {
+                let third = [shape.iter().product::<usize>() / 3];
+                self.check_shape(&query_name, &query.shape, &third)?;
+                self.check_shape(&value_name, &value.shape, &third)?;
+                let mut bias = query.values(&query_name)?;
+                bias.resize(2 * bias.len(), 0.0);
+                bias.extend(value.values(&value_name)?);
+                Ok(bias)
+            }
+            None => Err(self.missing(name, shape)),
         }
-        if let Some((query, value)) = self.style.fused_bias(name)
-            && let (Some(query), Some(value)) = (self.tensors.get(&query), self.tensors.get(&value))
-        {
-            let mut bias = self.values(query)?;
-            bias.resize(2 * bias.len(), 0.0);
-            bias.extend(self.values(value)?);
-            return Ok(bias);
+    }
+
+    /// The model's tensor `name` as the data of a tensor of `shape`.
+    ///
+    /// # Errors
+    /// As [`WeightSource::read`].
+    pub(super) fn data(&self, name: &str, shape: &[usize]) -> Result<TensorData, ModelError> {
+        match self.find(name) {
+            Some(Found::Whole(stored_name, stored)) => {
+                self.check_shape(name, &stored.shape, shape)?;
+                stored.data(stored_name, shape)
+            }
+            _ => Ok(TensorData::new(self.read(name, shape)?, shape.to_vec())),
         }
-        Err(ModelError::MissingTensor {
+    }
+
+    fn check_shape(&self, name: &str, found: &[usize], expected: &[usize]) -> Result<(), ModelError> {
+        let squeezed = |shape: &[usize]| shape.iter().copied().filter(|d| *d != 1).collect::<Vec<_>>();
+        if squeezed(found) == squeezed(expected) {
+            return Ok(());
+        }
+        Err(ModelError::Shape {
             origin: self.origin.display().to_string(),
             name: name.into(),
-            shape: shape.to_vec(),
-            tried: spellings,
+            found: found.to_vec(),
+            expected: expected.to_vec(),
         })
     }
 
-    fn values(&self, entry: &Entry) -> Result<Vec<f32>, ModelError> {
-        let (path, file) = &self.files[entry.file];
-        let mut bytes = vec![0; entry.length];
-        file.read_exact_at(&mut bytes, entry.start).map_err(|e| ModelError::io(path, e))?;
-        let halves = |convert: fn([u8; 2]) -> f32| {
-            bytes.chunks_exact(2).map(|b| convert([b[0], b[1]])).collect::<Vec<f32>>()
-        };
-        match entry.dtype {
-            Dtype::F32 => {
-                Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    fn missing(&self, name: &str, shape: &[usize]) -> ModelError {
+        let tried = self.style.spellings(name);
+        let hint = tried.first().and_then(|wanted| closest(wanted, self.names()));
+        ModelError::MissingTensor {
+            origin: self.origin.display().to_string(),
+            name: name.into(),
+            shape: shape.to_vec(),
+            tried,
+            hint: hint.map(|hint| format!("; the closest name there is `{hint}`")).unwrap_or_default(),
+        }
+    }
+
+    /// Requires that every tensor of the files is one of the model's tensors `names`, is known to be of no use,
+    /// fits one of the patterns `others`, or belongs to another part of a whole model.
+    ///
+    /// # Errors
+    /// Tensors that are none of these, with the closest names of the model.
+    pub fn check_unused(&self, names: &[String], others: &[&str]) -> Result<(), ModelError> {
+        let mut used = BTreeSet::new();
+        for name in names {
+            match self.find(name) {
+                Some(Found::Whole(stored, _)) => {
+                    used.insert(stored.to_string());
+                }
+                Some(Found::Biases(biases)) => used.extend(biases.map(|(name, _)| name)),
+                None => {}
             }
-            Dtype::F16 => Ok(halves(|b| f16::from_le_bytes(b).to_f32())),
-            Dtype::BF16 => Ok(halves(|b| bf16::from_le_bytes(b).to_f32())),
-            other => Err(ModelError::Format {
-                path: path.clone(),
-                reason: format!("tensors of type {other:?} are not supported; use F32, F16 or BF16"),
-            }),
         }
+        let parts: BTreeSet<&str> = names.iter().map(|name| first_part(name)).collect();
+        let unused = |stored: &&str| {
+            let of = self.style.parts_of(stored);
+            let elsewhere = !of.is_empty() && !of.iter().any(|part| parts.contains(part));
+            let known = is_ignored(stored) || others.iter().any(|pattern| matches(pattern, stored));
+            !(used.contains(*stored) || known || elsewhere)
+        };
+        let unexpected: Vec<&str> = self.names().filter(unused).collect();
+        if unexpected.is_empty() {
+            return Ok(());
+        }
+        Err(ModelError::UnexpectedTensors {
+            origin: self.origin.display().to_string(),
+            count: unexpected.len(),
+            tensors: self.listed(&unexpected, names),
+        })
+    }
+
+    /// The first of some names with their shapes and what the model has instead.
+    fn listed(&self, unexpected: &[&str], names: &[String]) -> String {
+        let spellings: Vec<String> =
+            names.iter().filter_map(|name| self.style.spellings(name).into_iter().next()).collect();
+        let describe = |name: &&str| {
+            let shape = self.container.get(name).map(|stored| stored.shape.clone()).unwrap_or_default();
+            let hint = closest(name, spellings.iter().map(String::as_str));
+            let hint = hint.map(|hint| format!(" (the model has `{hint}`)")).unwrap_or_default();
+            format!("`{name}` {shape:?}{hint}")
+        };
+        let mut listed: Vec<String> = unexpected.iter().take(LISTED).map(describe).collect();
+        if unexpected.len() > LISTED {
+            listed.push(format!("and {} more", unexpected.len() - LISTED));
+        }
+        listed.join(", ")
     }
 }
 
-fn shards(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
-    let single = folder.join("model.safetensors");
-    if single.is_file() {
-        return Ok(vec![single]);
-    }
-    let entries = std::fs::read_dir(folder).map_err(|e| ModelError::io(folder, e))?;
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|e| ModelError::io(folder, e))?.path();
-        if path.extension().is_some_and(|extension| extension == "safetensors") {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    if paths.is_empty() {
-        return Err(ModelError::Format {
-            path: folder.into(),
-            reason: "no .safetensors file in the folder".into(),
-        });
-    }
-    Ok(paths)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use safetensors::tensor::TensorView;
-
-    fn file(tensors: &[(&str, Dtype, Vec<usize>, Vec<u8>)]) -> tempfile::NamedTempFile {
-        let views: Vec<_> = tensors
-            .iter()
-            .map(|(name, dtype, shape, bytes)| {
-                (name.to_string(), TensorView::new(*dtype, shape.clone(), bytes).unwrap())
-            })
-            .collect();
-        let file = tempfile::Builder::new().suffix(".safetensors").tempfile().unwrap();
-        safetensors::serialize_to_file(views, None, file.path()).unwrap();
-        file
-    }
-
-    #[test]
-    fn half_precision_is_widened_and_shapes_checked() {
-        let bytes = f16::from_f32(1.5).to_le_bytes().repeat(2);
-        let file = file(&[("a.weight", Dtype::F16, vec![1, 2], bytes)]);
-        let source = WeightSource::open(file.path(), NameStyle::Lavis).unwrap();
-        assert_eq!(source.read("a.weight", &[2]).unwrap(), vec![1.5, 1.5]);
-        let error = source.read("a.weight", &[3]).unwrap_err().to_string();
-        assert!(error.contains("a.weight") && error.contains("[3]"), "{error}");
-        let error = source.read("b.weight", &[3]).unwrap_err().to_string();
-        assert!(error.contains("b.weight") && error.contains("missing"), "{error}");
-    }
-
-    #[test]
-    fn separate_query_and_value_biases_fuse_around_a_zero_key_bias() {
-        let one = 1f32.to_le_bytes().to_vec();
-        let two = 2f32.to_le_bytes().to_vec();
-        let file = file(&[
-            ("visual_encoder.blocks.0.attn.q_bias", Dtype::F32, vec![1], one),
-            ("visual_encoder.blocks.0.attn.v_bias", Dtype::F32, vec![1], two),
-        ]);
-        let source = WeightSource::open(file.path(), NameStyle::Lavis).unwrap();
-        let bias = source.read("visual_encoder.blocks.0.attn.qkv.bias", &[3]).unwrap();
-        assert_eq!(bias, vec![1.0, 0.0, 2.0]);
-    }
-
-    #[test]
-    fn a_truncated_file_is_named() {
-        let full = file(&[("a", Dtype::F32, vec![4], vec![0; 16])]);
-        let bytes = std::fs::read(full.path()).unwrap();
-        let cut = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(cut.path(), &bytes[..bytes.len() - 4]).unwrap();
-        let error = WeightSource::open(cut.path(), NameStyle::Lavis).unwrap_err().to_string();
-        assert!(error.contains("truncated"), "{error}");
-    }
+/// The name most like `wanted`, if one is alike at all.
+fn closest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = names.map(|name| (strsim::normalized_levenshtein(wanted, name), name));
+    let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+    (best.0 >= SIMILAR).then_some(best.1)
 }

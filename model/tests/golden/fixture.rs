@@ -1,8 +1,10 @@
 //! The folders of reference numbers and how they are compared.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use blip2_model::ModelError;
+use blip2_model::device::DeviceName;
 use blip2_model::parts::GradientParts;
 use blip2_model::tape::Tape;
 use blip2_model::tensors::{FlatLayout, NamedTensors};
@@ -21,6 +23,15 @@ const SAME_TOLERANCE: f64 = 1e-6;
 
 /// Below this norm a gradient is noise: the reference's own is zero in exact arithmetic.
 const GRADIENT_NOISE: f64 = 1e-7;
+
+/// The device that all tests of this folder compute on, without autodiff: what `BLIP2_TEST_DEVICE` names, or the CPU.
+pub(crate) fn device() -> Device {
+    static DEVICE: LazyLock<DeviceName> = LazyLock::new(|| {
+        let name = std::env::var("BLIP2_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+        name.parse().unwrap_or_else(|error| panic!("BLIP2_TEST_DEVICE: {error}"))
+    });
+    DEVICE.open().unwrap_or_else(|error| panic!("BLIP2_TEST_DEVICE: {error}"))
+}
 
 /// One folder of reference numbers.
 pub(crate) struct Fixture {
@@ -122,7 +133,7 @@ impl Tensors {
     /// A float tensor.
     pub(crate) fn tensor<const D: usize>(&self, name: &str) -> Tensor<D> {
         let shape = self.shape::<D>(name);
-        Tensor::from_data(TensorData::new(self.find(name).unwrap(), shape), &Device::flex())
+        Tensor::from_data(TensorData::new(self.find(name).unwrap(), shape), &device())
     }
 
     /// The values of an integer tensor.
@@ -136,7 +147,7 @@ impl Tensors {
     /// An integer tensor.
     pub(crate) fn int_tensor<const D: usize>(&self, name: &str) -> Tensor<D, Int> {
         let shape = self.shape::<D>(name);
-        Tensor::from_data(TensorData::new(self.ints(name), shape), &Device::flex())
+        Tensor::from_data(TensorData::new(self.ints(name), shape), &device())
     }
 
     /// Pictures, token ids and mask of step `index` of a trajectory.

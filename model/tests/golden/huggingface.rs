@@ -11,11 +11,11 @@ use blip2_model::tape::Tape;
 use blip2_model::tensors::FlatLayout;
 use blip2_model::vision::ImageEncoder;
 use blip2_model::weights::{NameStyle, WeightSource, huggingface_name, load};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use serde_json::Value;
 
 use crate::fixture::{
-    Fixture, Tensors, assert_close, assert_relative, assert_same_gradient, cases, flat_gradient,
+    Fixture, Tensors, assert_close, assert_relative, assert_same_gradient, cases, device, flat_gradient,
 };
 
 /// Largest difference of a loss.
@@ -41,7 +41,7 @@ fn check_queries(fixture: &Fixture, golden: &Tensors, model: &Blip2) {
 fn blip2_t5_activations() {
     for fixture in parts("blip2-t5") {
         let golden = fixture.tensors("golden.safetensors");
-        let model = Blip2::open(fixture.folder(), &Device::flex()).unwrap();
+        let model = Blip2::open(fixture.folder(), &device()).unwrap();
         check_queries(&fixture, &golden, &model);
         let LanguageModel::T5(t5) = model.language_model() else {
             panic!("{} holds another language model", fixture.folder().display());
@@ -59,7 +59,7 @@ fn blip2_t5_activations() {
 fn blip2_opt_activations() {
     for fixture in parts("blip2-opt") {
         let golden = fixture.tensors("golden.safetensors");
-        let model = Blip2::open(fixture.folder(), &Device::flex()).unwrap();
+        let model = Blip2::open(fixture.folder(), &device()).unwrap();
         check_queries(&fixture, &golden, &model);
         let pixels = golden.tensor("pixel_values");
         let (ids, mask) = (golden.int_tensor("input_ids"), golden.int_tensor("attention_mask"));
@@ -104,14 +104,14 @@ impl GoldenTexts {
             LanguageModel::Opt(_) | LanguageModel::Llama(_) => (Padded::default(), given),
         };
         let texts = Texts { rows: self.rows, prefix, text, labels: &self.labels };
-        model.caption_loss(Some(prompt), &texts, &Device::flex()).unwrap()
+        model.caption_loss(Some(prompt), &texts, &device()).unwrap()
     }
 }
 
 /// Layout, loss and gradient of a case's stage-2 model.
 fn stage2_gradient(fixture: &Fixture, golden: &Tensors, mut tape: Tape) -> (FlatLayout, f64, Vec<f32>) {
-    let frozen = Blip2::open(fixture.folder(), &Device::flex()).unwrap();
-    let device = Device::flex().autodiff();
+    let frozen = Blip2::open(fixture.folder(), &device()).unwrap();
+    let device = device().autodiff();
     let eps = fixture.json("config.json")["vision_config"]["layer_norm_eps"].as_f64().unwrap();
     let model = frozen.language_model();
     let mut stage2 = Stage2Model::new(frozen.qformer_config(), eps, model.width(), &device).unwrap();
@@ -215,7 +215,7 @@ fn continuation(want: Vec<u32>, model: &Blip2, prompt: &[u32], eos: &[u32]) -> V
 #[test]
 fn blip2_generates_the_same_tokens() {
     for fixture in parts("blip2-opt").into_iter().chain(parts("blip2-t5")) {
-        let model = Blip2::open(fixture.folder(), &Device::flex()).unwrap();
+        let model = Blip2::open(fixture.folder(), &device()).unwrap();
         let pixels = fixture.tensors("golden.safetensors").tensor::<4>("pixel_values");
         let prompt = first_prompt(&fixture, &model);
         let golden = fixture.json("golden.json");
@@ -239,7 +239,7 @@ fn blip2_generates_the_same_tokens() {
 fn clip_features() {
     for fixture in parts("clip") {
         let golden = fixture.tensors("golden.safetensors");
-        let device = Device::flex();
+        let device = device();
         let model = Clip::open(fixture.folder(), &device).unwrap();
         let images = model.image_features(golden.tensor("pixel_values")).unwrap();
         assert_close(&fixture, "image_embeds", images.clone(), golden.tensor("image_embeds"));

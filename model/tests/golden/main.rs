@@ -2,6 +2,7 @@
 //!
 //! `BLIP2_GOLDEN_DIR` names the folder of cases; without it, the repository's own `tests/golden` is used.
 
+mod blip;
 mod fixture;
 mod huggingface;
 mod stage1;

@@ -13,7 +13,9 @@ use blip2_model::weights::{NameStyle, WeightSource, load};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
 
-use crate::fixture::{Fixture, assert_close, assert_relative, assert_same_gradient, cases, flat_gradient};
+use crate::fixture::{
+    Fixture, assert_close, assert_relative, assert_same_gradient, cases, device, flat_gradient,
+};
 
 struct Case {
     fixture: Fixture,
@@ -39,7 +41,8 @@ struct Step {
 impl Case {
     fn open(fixture: Fixture) -> Self {
         let meta: Value = fixture.json("meta.json");
-        let device = Device::flex().autodiff();
+        let plain = device();
+        let device = plain.clone().autodiff();
         let source = WeightSource::open(&fixture.path("weights.safetensors"), NameStyle::Lavis).unwrap();
         let width = size(&meta, "vision", "width");
         let vision = EvaConfig {
@@ -51,8 +54,8 @@ impl Case {
             patch_size: meta["patch_size"].as_u64().unwrap() as usize,
             layer_norm_eps: meta["vision"]["layer_norm_eps"].as_f64().unwrap(),
         };
-        let mut encoder = EvaVit::new(&vision, &Device::flex());
-        load(&mut encoder, "visual_encoder", &source, &Device::flex()).unwrap();
+        let mut encoder = EvaVit::new(&vision, &plain);
+        load(&mut encoder, "visual_encoder", &source, &plain).unwrap();
         let config = QFormerConfig::new(width)
             .with_hidden(size(&meta, "qformer", "hidden"))
             .with_layers(size(&meta, "qformer", "layers"))

@@ -6,7 +6,6 @@ mod stage1;
 mod stage2;
 mod times;
 
-pub(crate) use stage2::{Texts, language_loss};
 pub use times::StepTimes;
 
 use std::sync::Arc;
@@ -15,7 +14,6 @@ use std::time::Duration;
 use blip2_collective::{Exchange, SumTree, World};
 use blip2_dataset::{SlotBatch, StepBatch};
 use blip2_model::dropout::Dropout;
-use blip2_model::opt::Opt;
 use blip2_model::optimizer::clip_by_global_norm;
 use blip2_model::parts::GradientParts;
 use blip2_model::vision::ImageEncoder;
@@ -23,8 +21,9 @@ use blip2_proto::drill::{Drill, DrillPhase};
 use burn::tensor::{Device, Tensor};
 
 use crate::config::WorkerConfig;
-use crate::convert::{device, language_text, qformer_text};
+use crate::convert::{device, image_encoder, placement, qformer_text};
 use crate::error::{Result, WorkerError};
+use crate::language::Language;
 use crate::state::{FrozenSizes, TrainState};
 use pixels::normalised_pixels;
 use reduction::SumPlan;
@@ -43,11 +42,9 @@ pub struct StepParts {
     /// Frozen.
     pub encoder: ImageEncoder,
     /// Frozen; present when the run has a stage 2.
-    pub language_model: Option<Opt>,
+    pub language: Option<Language>,
     /// Id of `[DEC]`.
     pub decoder_start: i32,
-    /// Tokens of `stage2.prompt` with the leading BOS; 0 without a prompt.
-    pub prompt_tokens: usize,
     /// Where a rehearsal of faults makes a step wait.
     pub(crate) drill: Drill,
 }
@@ -83,31 +80,16 @@ impl StepParts {
     /// Loads the frozen parts that `config` names.
     pub fn load(config: Arc<WorkerConfig>) -> Result<Self> {
         let device = device(&config.train.device)?;
-        let encoder = ImageEncoder::open(config.model.image_encoder.as_ref(), &device)?;
+        let place = placement(&config.model, &device)?;
+        let encoder = image_encoder(&config.model, &place)?;
         let (text, decoder_start) = qformer_text(&config.model, config.stage1.text_length)?;
-        let language_model = match config.stage2.steps {
+        let language = match config.stage2.steps {
             0 => None,
-            _ => Some(Opt::open(config.model.language_model.as_ref(), &device)?),
+            _ => Some(Language::open(&config, &place)?),
         };
-        let language_width = language_model.as_ref().map_or(0, |model| model.config().width);
-        let prompt_tokens = match (config.stage2.prompt.as_str(), &language_model) {
-            ("", _) | (_, None) => 0,
-            (prompt, Some(model)) => {
-                let text = language_text(&config, model.config().pad_token_id)?;
-                text.encode_plain(prompt)?.len()
-            }
-        };
+        let language_width = language.as_ref().map_or(0, |language| language.model.width());
         let sizes = FrozenSizes { image_width: encoder.width(), vocab: text.vocab_size(), language_width };
-        Ok(Self {
-            sizes,
-            device,
-            encoder,
-            language_model,
-            decoder_start,
-            prompt_tokens,
-            config,
-            drill: Drill::default(),
-        })
+        Ok(Self { sizes, device, encoder, language, decoder_start, config, drill: Drill::default() })
     }
 
     /// Computes the gradient of step `step` of the state's stage; changes nothing that a redone step would see.
@@ -147,7 +129,8 @@ impl StepParts {
         })
     }
 
-    /// Applies a committed step: clipping, AdamW, temperature bounds. `step` counts within the stage.
+    /// Applies a committed step: clipping, AdamW, temperature bounds. `step` counts within the stage; the gradient's
+    /// buffer is the state's afterwards.
     pub fn apply(&self, state: &mut TrainState, step: u64, gradient: &mut StepGradient) -> Result<()> {
         let (settings, steps) = match state.stage {
             1 => (&self.config.stage1.optimizer, self.config.stage1.steps),
@@ -165,6 +148,7 @@ impl StepParts {
             &gradient.gradients,
             &mut state.moments,
         );
+        state.spare = std::mem::take(&mut gradient.gradients);
         if self.config.stage1.clamp_temperature
             && let Some(temp) = state.layout.get("temp")
         {
@@ -191,7 +175,10 @@ impl StepParts {
 
     /// The dropout masks of one slot in the part of a step that `purpose` names.
     fn dropout(&self, purpose: &str, step: u64, slot: u32) -> Dropout {
-        let probability = self.config.model.qformer.dropout;
+        self.dropout_of(self.config.model.qformer.dropout, purpose, step, slot)
+    }
+
+    fn dropout_of(&self, probability: f64, purpose: &str, step: u64, slot: u32) -> Dropout {
         if probability <= 0.0 {
             return Dropout::off();
         }

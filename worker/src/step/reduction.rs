@@ -40,8 +40,10 @@ pub(super) struct Summed {
 }
 
 impl Summed {
-    fn empty(plan: &SumPlan<'_>) -> Self {
-        Self { gradients: vec![0.0; plan.parts.len()], values: Vec::new() }
+    /// Takes any buffer for the gradients, all of which the parts will overwrite.
+    fn empty(plan: &SumPlan<'_>, mut buffer: Vec<f32>) -> Self {
+        buffer.resize(plan.parts.len(), 0.0);
+        Self { gradients: buffer, values: Vec::new() }
     }
 
     fn place(&mut self, plan: &SumPlan<'_>, what: Item, sum: Vec<f32>) {
@@ -200,18 +202,20 @@ fn send(reducer: &mpsc::Sender<Message>, message: Message) -> Result<()> {
 }
 
 impl Members<'_> {
-    /// The sums over all slots of what `fill` adds for the own ones, whose times go to `times`.
+    /// The sums over all slots of what `fill` adds for the own ones, whose times go to `times`; the gradients are in
+    /// `buffer`, whatever it held.
     ///
     /// # Errors
     /// That of `fill`, or the first of a reduction; nothing is in flight when this returns.
     pub(super) fn sum(
         &self,
         plan: &SumPlan<'_>,
+        buffer: Vec<f32>,
         times: &mut StepTimes,
         fill: impl FnOnce(&mut OwnSums<'_>, &mut StepTimes) -> Result<()>,
     ) -> Result<Summed> {
         if self.world.members.len() == 1 {
-            let mut summed = Summed::empty(plan);
+            let mut summed = Summed::empty(plan, buffer);
             let mut sums = OwnSums::new(plan, Target::Alone(&mut summed))?;
             fill(&mut sums, times)?;
             sums.finish()?;
@@ -223,7 +227,7 @@ impl Members<'_> {
         std::thread::scope(|scope| {
             let reducer = std::thread::Builder::new()
                 .name("reduce".into())
-                .spawn_scoped(scope, || self.runtime.block_on(self.reduce(plan, receiver)))
+                .spawn_scoped(scope, || self.runtime.block_on(self.reduce(plan, buffer, receiver)))
                 .map_err(|error| WorkerError::Protocol(format!("the reducing thread: {error}")))?;
             // Without an error all sums are on their way after this; with one the channel closes early, which ends
             // the reductions.
@@ -240,8 +244,13 @@ impl Members<'_> {
     }
 
     /// Sums over all members what arrives, all of it at a time.
-    async fn reduce(&self, plan: &SumPlan<'_>, mut arriving: mpsc::Receiver<Message>) -> Result<Summed> {
-        let mut summed = Summed::empty(plan);
+    async fn reduce(
+        &self,
+        plan: &SumPlan<'_>,
+        buffer: Vec<f32>,
+        mut arriving: mpsc::Receiver<Message>,
+    ) -> Result<Summed> {
+        let mut summed = Summed::empty(plan, buffer);
         let mut running = FuturesUnordered::new();
         let mut more = true;
         loop {
@@ -348,7 +357,7 @@ mod tests {
             let parts = parts();
             let tree = SumTree::new(SLOTS).unwrap();
             let plan = SumPlan { parts: &parts, tree, slots: self.world[rank].slots.clone(), overlap };
-            members.sum(&plan, &mut StepTimes::default(), |sums, _| fill(sums))
+            members.sum(&plan, vec![f32::NAN; 7], &mut StepTimes::default(), |sums, _| fill(sums))
         }
     }
 

@@ -62,7 +62,8 @@ impl StepParts {
         let parts = state.parts.clone();
         let plan = self.sum_plan(&parts, batch)?;
         self.rehearse(DrillPhase::Reduction, members.step);
-        let summed = members.sum(&plan, times, |sums, times| {
+        let buffer = std::mem::take(&mut state.spare);
+        let summed = members.sum(&plan, buffer, times, |sums, times| {
             for ((slot, negatives), negative_images) in open.into_iter().zip(&negatives).zip(images) {
                 let context = SlotContext {
                     global: &global,

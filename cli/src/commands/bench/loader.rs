@@ -11,10 +11,10 @@ use blip2_dataset::{
 use clap::Args;
 use serde::Serialize;
 
-use crate::audit::peak_bytes;
 use crate::commands::{print_json, print_text};
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::process_memory::peak_bytes;
 
 /// For one batch.
 const WITHIN: Duration = Duration::from_secs(300);

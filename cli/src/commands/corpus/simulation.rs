@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use blip2_dataset::{KeyedRng, Manifest, Plan, PlanKey};
 use serde::Serialize;
 
-use crate::audit::peak_bytes;
 use crate::error::CliError;
+use crate::process_memory::peak_bytes;
 
 /// How long each way of looking is measured.
 const MEASURED: Duration = Duration::from_millis(1500);

@@ -1,0 +1,238 @@
+//! `chat`: a dialogue about pictures, in the turn format that BLIP-2 was shown with (`Question: … Answer: …`).
+
+use std::io::{BufRead as _, IsTerminal as _};
+use std::path::{Path, PathBuf};
+
+use blip2_worker::{Captioner, SeenPictures};
+use serde::Serialize;
+
+use super::generate::read_image;
+use super::{print_json, print_text};
+use crate::arguments::ChatArguments;
+use crate::error::CliError;
+use crate::exit::Exit;
+
+/// What the user says next would start like this.
+const NEXT_TURN: &str = "Question:";
+
+const COMMANDS: &str = "/image FILE looks at another picture, /reset forgets the dialogue, /quit ends";
+
+/// Questions that were answered.
+#[derive(Debug, Default)]
+struct Dialogue {
+    turns: Vec<(String, String)>,
+}
+
+impl Dialogue {
+    /// The turns and a question, for the language model to go on.
+    fn prompt(&self, question: &str) -> String {
+        let turns =
+            self.turns.iter().map(|(question, answer)| format!("Question: {question} Answer: {answer}. "));
+        format!("{}Question: {question} Answer:", turns.collect::<String>())
+    }
+
+    /// Forgets the oldest turns until `fits` the prompt of `question`; how many, or `None` if the question alone does
+    /// not fit.
+    fn make_room(
+        &mut self,
+        question: &str,
+        fits: impl Fn(&str) -> Result<bool, CliError>,
+    ) -> Result<Option<usize>, CliError> {
+        let mut dropped = 0;
+        while !fits(&self.prompt(question))? {
+            if self.turns.is_empty() {
+                return Ok(None);
+            }
+            self.turns.remove(0);
+            dropped += 1;
+        }
+        Ok(Some(dropped))
+    }
+
+    fn answered(&mut self, question: &str, answer: &str) {
+        // The format ends every answer with a full stop.
+        self.turns.push((question.to_owned(), answer.trim_end_matches('.').to_owned()));
+    }
+}
+
+/// What a line of input asks for.
+#[derive(Debug, PartialEq)]
+enum Input<'a> {
+    Nothing,
+    Question(&'a str),
+    Image(&'a Path),
+    Reset,
+    Quit,
+    Unknown(&'a str),
+}
+
+impl<'a> Input<'a> {
+    fn of(line: &'a str) -> Self {
+        let line = line.trim();
+        let (command, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        match (command, rest.trim()) {
+            ("", _) => Self::Nothing,
+            ("/quit", "") => Self::Quit,
+            ("/reset", "") => Self::Reset,
+            ("/image", file) if !file.is_empty() => Self::Image(Path::new(file)),
+            _ if line.starts_with('/') => Self::Unknown(line),
+            _ => Self::Question(line),
+        }
+    }
+}
+
+/// The line of a turn.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    image: &'a str,
+    question: &'a str,
+    prompt: &'a str,
+    answer: &'a str,
+    tokens: &'a [u32],
+    /// Turns that were forgotten to make room for this one.
+    dropped_turns: usize,
+}
+
+/// Reads questions from standard input and answers them.
+pub(crate) async fn run(arguments: ChatArguments) -> Result<Exit, CliError> {
+    tokio::task::spawn_blocking(move || Chat::open(arguments)?.run())
+        .await
+        .map_err(|error| CliError::failed(format!("the chat thread failed: {error}")))?
+}
+
+struct Chat {
+    arguments: ChatArguments,
+    captioner: Captioner,
+    image: PathBuf,
+    seen: SeenPictures,
+    dialogue: Dialogue,
+}
+
+impl Chat {
+    fn open(mut arguments: ChatArguments) -> Result<Self, CliError> {
+        arguments.writing.also_stop_at(NEXT_TURN);
+        let image = arguments.image.clone();
+        let picture = read_image(&image)?;
+        let captioner = Captioner::open(&arguments.model, arguments.device)?;
+        let seen = captioner.look(&[picture])?;
+        Ok(Self { arguments, captioner, image, seen, dialogue: Dialogue::default() })
+    }
+
+    fn run(mut self) -> Result<Exit, CliError> {
+        let terminal = std::io::stdin().is_terminal();
+        if terminal {
+            eprintln!("Ask about {}; {COMMANDS}.", self.image.display());
+        }
+        loop {
+            if terminal {
+                eprint!("> ");
+            }
+            let mut line = String::new();
+            let read = std::io::stdin().lock().read_line(&mut line);
+            let read = read.map_err(|error| CliError::BadInput(format!("standard input: {error}")))?;
+            if read == 0 {
+                return Ok(Exit::Done);
+            }
+            match Input::of(&line) {
+                Input::Nothing => {}
+                Input::Quit => return Ok(Exit::Done),
+                Input::Reset => self.dialogue = Dialogue::default(),
+                Input::Image(path) => self.look_at(path)?,
+                Input::Unknown(line) => eprintln!("{line} is not a command: {COMMANDS}"),
+                Input::Question(question) => self.answer(question)?,
+            }
+        }
+    }
+
+    /// A picture that cannot be read leaves things as they are.
+    fn look_at(&mut self, path: &Path) -> Result<(), CliError> {
+        match read_image(path) {
+            Ok(picture) => {
+                self.seen = self.captioner.look(&[picture])?;
+                self.image = path.to_owned();
+                self.dialogue = Dialogue::default();
+            }
+            Err(error) => eprintln!("error: {error}; still looking at {}", self.image.display()),
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, question: &str) -> Result<(), CliError> {
+        let room = self.captioner.room().saturating_sub(self.arguments.writing.max_new_tokens());
+        let captioner = &self.captioner;
+        let dropped =
+            self.dialogue.make_room(question, |prompt| Ok(captioner.prompt_tokens(prompt)? <= room))?;
+        let Some(dropped) = dropped else {
+            eprintln!(
+                "error: the question is longer than the {room} tokens that the language model has room for"
+            );
+            return Ok(());
+        };
+        if dropped > 0 {
+            eprintln!(
+                "the dialogue is longer than the language model reads: its first {dropped} turns are forgotten"
+            );
+        }
+        let prompt = self.dialogue.prompt(question);
+        let texts =
+            self.captioner.write(&self.seen, &[prompt.clone()], &self.arguments.writing.writing(1))?;
+        let Some(answer) = texts.into_iter().flatten().next() else {
+            return Err(CliError::failed("the model wrote nothing"));
+        };
+        if self.arguments.json {
+            let image = self.image.to_string_lossy();
+            let (tokens, text) = (&answer.tokens, &answer.text);
+            print_json(&Line {
+                image: &image,
+                question,
+                prompt: &prompt,
+                answer: text,
+                tokens,
+                dropped_turns: dropped,
+            })?;
+        } else {
+            print_text(&format!("{}\n", answer.text))?;
+        }
+        self.dialogue.answered(question, &answer.text);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_written_as_published() {
+        let mut dialogue = Dialogue::default();
+        assert_eq!(dialogue.prompt("what is it?"), "Question: what is it? Answer:");
+        dialogue.answered("what is it?", "a cat.");
+        dialogue.answered("where?", "on a mat");
+        let want =
+            "Question: what is it? Answer: a cat. Question: where? Answer: on a mat. Question: why? Answer:";
+        assert_eq!(dialogue.prompt("why?"), want);
+    }
+
+    #[test]
+    fn the_oldest_turns_make_room() {
+        let mut dialogue = Dialogue::default();
+        for turn in 0..5 {
+            dialogue.answered(&format!("q{turn}"), "yes");
+        }
+        let room = dialogue.prompt("last").len() - 40;
+        assert_eq!(dialogue.make_room("last", |prompt| Ok(prompt.len() <= room)).unwrap(), Some(2));
+        assert_eq!(dialogue.turns[0].0, "q2");
+        assert_eq!(dialogue.make_room("last", |_| Ok(false)).unwrap(), None);
+    }
+
+    #[test]
+    fn commands_and_questions_are_told_apart() {
+        assert_eq!(Input::of("  what?\n"), Input::Question("what?"));
+        assert_eq!(Input::of("/image a b.png\n"), Input::Image(Path::new("a b.png")));
+        assert_eq!(
+            (Input::of("/reset"), Input::of("/quit\n"), Input::of(" \n")),
+            (Input::Reset, Input::Quit, Input::Nothing)
+        );
+        assert_eq!(Input::of("/image"), Input::Unknown("/image"));
+    }
+}

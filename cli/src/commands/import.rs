@@ -1,0 +1,54 @@
+//! `checkpoint import`: published weights become the first checkpoint of a new run.
+
+use blip2_coordinator::{Catalogue, CheckpointRecord, PartRecord};
+use blip2_dataset::QuarantineList;
+use blip2_worker::import::import;
+use serde_json::json;
+
+use super::print_json;
+use crate::arguments::ImportArguments;
+use crate::config::load;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::run_folder::RunFolder;
+
+/// Reads and compares the weights, then makes the run.
+pub(crate) async fn run(arguments: &ImportArguments) -> Result<Exit, CliError> {
+    let mut config = load(&arguments.config)?.config;
+    config.run.root.clone_from(&arguments.run);
+    let (worker, from) = (config.worker(), arguments.from.clone());
+    worker.validate()?;
+    let imported = tokio::task::spawn_blocking(move || import(&worker, &from))
+        .await
+        .map_err(|error| CliError::failed(format!("the import thread failed: {error}")))??;
+    // Only now: weights that do not fit leave no run behind.
+    let folder = RunFolder::open(config, false).await?;
+    let blake3 = blake3::hash(&imported.content).to_hex().to_string();
+    let part = PartRecord { name: imported.part, length: imported.content.len() as u64, blake3 };
+    let record = CheckpointRecord {
+        run_id: folder.config.run.id.clone(),
+        config_hash: folder.config_hash.clone(),
+        manifest_hash: folder.manifest_hash.clone(),
+        parts: vec![part.clone()],
+        ..CheckpointRecord::beginning(imported.stage)
+    };
+    let catalogue = Catalogue::new(&folder.root);
+    catalogue.folder(&record.name).join(&part.name).put(imported.content).await?;
+    let record = catalogue.write_commit(&record, &QuarantineList::default()).await?;
+    if arguments.json {
+        print_json(&json!({
+            "run": arguments.run, "name": record.name, "stage": imported.stage, "digest": imported.digest,
+            "begun_anew": imported.begun_anew,
+        }))?;
+    } else {
+        eprintln!(
+            "checkpoint {} of {} holds the weights of stage {}; `train --resume` with the same configuration \
+             starts from them",
+            record.name, arguments.run, imported.stage
+        );
+        if !imported.begun_anew.is_empty() {
+            eprintln!("not in the weights, so begun anew: {}", imported.begun_anew.join(", "));
+        }
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,140 @@
+//! BLIP's filter: whether a text belongs to a picture (`BlipForImageTextRetrieval`).
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor};
+
+use super::BlipConfig;
+use super::text::BlipText;
+use super::vision::BlipVision;
+use crate::ModelError;
+use crate::cache::KeyValueCache;
+use crate::hf_config::FolderConfig;
+use crate::layers::Linear;
+use crate::qformer::{KeyValue, key_mask};
+use crate::tensors::{NamedTensors, TensorVisitor, join};
+use crate::weights::{WeightSource, load};
+
+/// The matching head's classes: no match, match.
+const CLASSES: usize = 2;
+
+/// Matching and similarity of pictures and texts; frozen.
+#[derive(Module, Debug)]
+pub struct BlipRetrieval {
+    vision: BlipVision,
+    text: BlipText,
+    vision_proj: Linear,
+    text_proj: Linear,
+    itm_head: Linear,
+    #[module(skip)]
+    config: BlipConfig,
+}
+
+impl BlipRetrieval {
+    /// A model of zeros, to be loaded.
+    pub(super) fn new(config: &BlipConfig, device: &Device) -> Self {
+        let width = config.text.hidden;
+        Self {
+            vision: BlipVision::new(&config.vision, device),
+            text: BlipText::new(&config.text, device),
+            vision_proj: Linear::new(config.vision.width, config.projection, true, device),
+            text_proj: Linear::new(width, config.projection, true, device),
+            itm_head: Linear::new(width, CLASSES, true, device),
+            config: config.clone(),
+        }
+    }
+
+    /// Loads a `BlipForImageTextRetrieval` folder onto a plain `device`.
+    ///
+    /// # Errors
+    /// Another model, an unsupported setting, or weights that do not fit the configuration.
+    pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+        let config = BlipConfig::read(&FolderConfig::open(folder)?)?;
+        let mut model = Self::new(&config, device);
+        load(&mut model, "", &WeightSource::open_huggingface(folder)?, device)?;
+        Ok(model)
+    }
+
+    /// Sizes and special tokens.
+    pub fn config(&self) -> &BlipConfig {
+        &self.config
+    }
+
+    /// The features that texts are matched with.
+    ///
+    /// # Shapes
+    /// - pixels `[b, 3, image_size, image_size]`; output `[b, tokens, width]`
+    pub fn image_features(&self, pixels: Tensor<4>) -> Result<Tensor<3>, ModelError> {
+        self.vision.forward(pixels)
+    }
+
+    /// Logits of "no match" and "match" of each picture with its text. The reference trains and filters with `[ENC]` in
+    /// the place of a text's first token, which is the caller's to put there.
+    ///
+    /// # Shapes
+    /// - features as of [`BlipRetrieval::image_features`], `[b, tokens, width]`; ids and mask (1: a token, 0: padding)
+    ///   `[b, T]`; output `[b, 2]`
+    pub fn match_logits(
+        &self,
+        features: &Tensor<3>,
+        ids: Tensor<2, Int>,
+        mask: Tensor<2, Int>,
+    ) -> Result<Tensor<2>, ModelError> {
+        if ids.dims()[0] != features.dims()[0] {
+            let (ids, features) = (ids.dims(), features.dims());
+            return Err(ModelError::input("text", format!("ids {ids:?} for features {features:?}")));
+        }
+        let image = self.text.image_key_values(features);
+        Ok(self.itm_head.forward(self.first_vector(ids, mask, Some(&image))?))
+    }
+
+    /// Unit vectors of pictures; their products with those of texts are cosines.
+    ///
+    /// # Shapes
+    /// - features as of [`BlipRetrieval::image_features`]; output `[b, projection]`
+    pub fn image_vectors(&self, features: &Tensor<3>) -> Tensor<2> {
+        unit(self.vision_proj.forward(features.clone().narrow(1, 0, 1).squeeze_dim::<2>(1)))
+    }
+
+    /// Unit vectors of texts, which see no picture.
+    ///
+    /// # Shapes
+    /// - ids and mask (1: a token, 0: padding) `[b, T]`; output `[b, projection]`
+    pub fn text_vectors(&self, ids: Tensor<2, Int>, mask: Tensor<2, Int>) -> Result<Tensor<2>, ModelError> {
+        Ok(unit(self.text_proj.forward(self.first_vector(ids, mask, None)?)))
+    }
+
+    /// The output at each text's first token, `[b, hidden]`.
+    fn first_vector(
+        &self,
+        ids: Tensor<2, Int>,
+        mask: Tensor<2, Int>,
+        image: Option<&[KeyValue]>,
+    ) -> Result<Tensor<2>, ModelError> {
+        if ids.dims() != mask.dims() {
+            let reason = format!("ids have shape {:?}, their mask {:?}", ids.dims(), mask.dims());
+            return Err(ModelError::input("text", reason));
+        }
+        let hidden = self.text.forward(ids, Some(key_mask(mask)), &mut KeyValueCache::default(), image)?;
+        Ok(hidden.narrow(1, 0, 1).squeeze_dim::<2>(1))
+    }
+}
+
+/// Smallest norm that is divided by, as in the reference.
+const SMALLEST_NORM: f64 = 1e-12;
+
+fn unit(x: Tensor<2>) -> Tensor<2> {
+    let norm = x.clone().square().sum_dim(1).sqrt().clamp_min(SMALLEST_NORM);
+    x / norm
+}
+
+impl NamedTensors for BlipRetrieval {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+        self.vision.visit_tensors(prefix, visitor)?;
+        self.text.visit_tensors(&join(prefix, "text_encoder"), visitor)?;
+        self.vision_proj.visit_tensors(&join(prefix, "vision_proj"), visitor)?;
+        self.text_proj.visit_tensors(&join(prefix, "text_proj"), visitor)?;
+        self.itm_head.visit_tensors(&join(prefix, "itm_head"), visitor)
+    }
+}

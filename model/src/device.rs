@@ -1,0 +1,297 @@
+//! Devices by name: where tensors live.
+//!
+//! Every tensor of a process is put on a device that was chosen here; nothing asks for a default device, which would
+//! be a GPU wherever one is compiled in, present or not.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::str::FromStr;
+
+use burn::tensor::Device;
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceName {
+    /// The first of: a CUDA device, a discrete GPU under Vulkan, the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A CUDA device by its number.
+    Cuda(usize),
+    /// A Vulkan device by its number: discrete GPUs first, then integrated and virtual ones, then software.
+    Vulkan(usize),
+}
+
+/// A device that cannot be had: what was asked for, why not, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// Not the name of a device.
+    #[error(
+        "\"{0}\" is not a device; use \"auto\", \"cpu\", \"cuda\", \"cuda:N\", \"vulkan\" or \"vulkan:N\""
+    )]
+    Unknown(String),
+    /// A kind of device that this program was built without.
+    #[error(
+        "\"{name}\": this program was built without it; build it with `--features {feature}`, or use \"cpu\""
+    )]
+    NotCompiled {
+        /// What was asked for.
+        name: DeviceName,
+        /// The Cargo feature that has it.
+        feature: &'static str,
+    },
+    /// A device that this machine does not have, or whose driver does not work.
+    #[error("\"{name}\": {reason}; check the driver, or use \"auto\" or \"cpu\"")]
+    NotPresent {
+        /// What was asked for.
+        name: DeviceName,
+        /// What was found instead.
+        reason: String,
+    },
+}
+
+/// What kind of hardware is behind a Vulkan device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VulkanKind {
+    /// A card of its own.
+    Discrete,
+    /// A part of the processor, or shared with other machines.
+    Shared,
+    /// The processor itself: a driver that computes in software.
+    Software,
+}
+
+/// The devices of this machine that this program can use; `None` where it was built without a kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Present {
+    /// Number of CUDA devices.
+    pub cuda: Option<usize>,
+    /// The Vulkan devices in their order.
+    pub vulkan: Option<Vec<VulkanKind>>,
+}
+
+impl FromStr for DeviceName {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        let unknown = || DeviceError::Unknown(text.into());
+        let (kind, number) = match text.split_once(':') {
+            Some((kind, number)) => (kind, Some(number.parse().map_err(|_| unknown())?)),
+            None => (text, None),
+        };
+        match (kind, number) {
+            ("auto", None) => Ok(Self::Auto),
+            ("cpu", None) => Ok(Self::Cpu),
+            ("cuda", number) => Ok(Self::Cuda(number.unwrap_or(0))),
+            ("vulkan", number) => Ok(Self::Vulkan(number.unwrap_or(0))),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+            Self::Vulkan(number) => write!(f, "vulkan:{number}"),
+        }
+    }
+}
+
+impl DeviceName {
+    /// The device that is meant on a machine with `present` devices, never `Auto`.
+    ///
+    /// `Auto` does not take a Vulkan device without a card of its own: software is slower than this program's CPU
+    /// code. Such a device is used where it is named.
+    ///
+    /// # Errors
+    /// A device that is not compiled in or not there.
+    pub fn decide(self, present: &Present) -> Result<Self, DeviceError> {
+        match self {
+            Self::Auto => Ok(present.best()),
+            Self::Cpu => Ok(Self::Cpu),
+            Self::Cuda(number) => self.among(number, present.cuda, "CUDA", "cuda"),
+            Self::Vulkan(number) => {
+                self.among(number, present.vulkan.as_ref().map(Vec::len), "Vulkan", "vulkan")
+            }
+        }
+    }
+
+    fn among(
+        self,
+        number: usize,
+        count: Option<usize>,
+        kind: &str,
+        feature: &'static str,
+    ) -> Result<Self, DeviceError> {
+        let count = count.ok_or(DeviceError::NotCompiled { name: self, feature })?;
+        if number < count {
+            return Ok(self);
+        }
+        let reason = match count {
+            0 => format!("no {kind} device was found"),
+            1 => format!("1 {kind} device was found, number 0"),
+            count => format!("{count} {kind} devices were found, numbers 0 to {}", count - 1),
+        };
+        Err(DeviceError::NotPresent { name: self, reason })
+    }
+
+    /// Opens the device, without autodiff, and says in the log which one `auto` became.
+    ///
+    /// # Errors
+    /// A device that is not compiled in or not there.
+    pub fn open(self) -> Result<Device, DeviceError> {
+        // The CPU is there without looking, and looking loads drivers.
+        let present = if self == Self::Cpu { Present::default() } else { Present::probe() };
+        let decided = self.decide(&present)?;
+        if self == Self::Auto {
+            tracing::info!(device = %decided, found = %present, "the device was chosen by what is there");
+        }
+        if let Self::Vulkan(number) = decided
+            && present.vulkan.as_ref().and_then(|kinds| kinds.get(number)) == Some(&VulkanKind::Software)
+        {
+            tracing::warn!(device = %decided, "this Vulkan device computes in software; \"cpu\" is faster");
+        }
+        let gone = || DeviceError::NotPresent { name: self, reason: "it was found and then no more".into() };
+        decided.device().ok_or_else(gone)
+    }
+
+    fn device(self) -> Option<Device> {
+        match self {
+            Self::Auto | Self::Cpu => Some(Device::flex()),
+            #[cfg(feature = "cuda-unfused")]
+            Self::Cuda(number) => Some(Device::cuda(number)),
+            #[cfg(not(feature = "cuda-unfused"))]
+            Self::Cuda(_) => None,
+            Self::Vulkan(number) => guarded(vulkan_devices)?.into_iter().nth(number),
+        }
+    }
+}
+
+impl Present {
+    /// Looks for devices, which creates none. A driver that fails counts as none.
+    pub fn probe() -> Self {
+        let vulkan = guarded(vulkan_devices).map(|devices| kinds(&devices));
+        Self { cuda: guarded(cuda_count), vulkan }
+    }
+
+    /// What `auto` takes.
+    fn best(&self) -> DeviceName {
+        if self.cuda.unwrap_or(0) > 0 {
+            return DeviceName::Cuda(0);
+        }
+        let discrete = |kinds: &Vec<VulkanKind>| kinds.iter().position(|kind| *kind == VulkanKind::Discrete);
+        self.vulkan.as_ref().and_then(discrete).map_or(DeviceName::Cpu, DeviceName::Vulkan)
+    }
+}
+
+impl fmt::Display for Present {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cuda {
+            Some(count) => write!(f, "{count} CUDA")?,
+            None => f.write_str("CUDA not compiled in")?,
+        }
+        match &self.vulkan {
+            Some(kinds) => write!(f, ", Vulkan {kinds:?}"),
+            None => f.write_str(", Vulkan not compiled in"),
+        }
+    }
+}
+
+/// What a probe finds; no device if the driver makes it panic.
+fn guarded<T: Default>(probe: impl FnOnce() -> Option<T>) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(probe)).unwrap_or_else(|_| Some(T::default()))
+}
+
+#[cfg(feature = "cuda-unfused")]
+fn cuda_count() -> Option<usize> {
+    Some(Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec().len())
+}
+
+#[cfg(not(feature = "cuda-unfused"))]
+fn cuda_count() -> Option<usize> {
+    None
+}
+
+#[cfg(feature = "vulkan-unfused")]
+fn vulkan_devices() -> Option<Vec<Device>> {
+    Some(Device::enumerate(burn::tensor::DeviceType::Vulkan).into_vec())
+}
+
+#[cfg(not(feature = "vulkan-unfused"))]
+fn vulkan_devices() -> Option<Vec<Device>> {
+    None
+}
+
+#[cfg(feature = "vulkan-unfused")]
+fn kinds(devices: &[Device]) -> Vec<VulkanKind> {
+    use burn::tensor::DeviceKind;
+    let is = |device: &Device, kind: fn(usize) -> DeviceKind| {
+        (0..devices.len()).any(|number| *device == Device::vulkan(kind(number)))
+    };
+    let kind_of = |device: &Device| {
+        if is(device, DeviceKind::DiscreteGpu) {
+            VulkanKind::Discrete
+        } else if is(device, DeviceKind::IntegratedGpu) || is(device, DeviceKind::VirtualGpu) {
+            VulkanKind::Shared
+        } else {
+            VulkanKind::Software
+        }
+    };
+    devices.iter().map(kind_of).collect()
+}
+
+#[cfg(not(feature = "vulkan-unfused"))]
+fn kinds(_: &[Device]) -> Vec<VulkanKind> {
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decide(name: &str, cuda: Option<usize>, vulkan: Option<&[VulkanKind]>) -> Result<String, String> {
+        let present = Present { cuda, vulkan: vulkan.map(<[_]>::to_vec) };
+        let name: DeviceName = name.parse().map_err(|error: DeviceError| error.to_string())?;
+        name.decide(&present).map(|name| name.to_string()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn auto_takes_cuda_then_a_card_under_vulkan_then_the_cpu() {
+        use VulkanKind::{Discrete, Shared, Software};
+        let auto = |cuda, vulkan| decide("auto", cuda, vulkan).unwrap();
+        assert_eq!(auto(Some(2), Some(&[Discrete])), "cuda:0");
+        assert_eq!(auto(Some(0), Some(&[Shared, Discrete, Software])), "vulkan:1");
+        assert_eq!(auto(Some(0), Some(&[Shared, Software])), "cpu");
+        assert_eq!(auto(None, Some(&[Software])), "cpu");
+        assert_eq!(auto(None, Some(&[])), "cpu");
+        assert_eq!(auto(None, None), "cpu");
+    }
+
+    #[test]
+    fn a_named_device_is_taken_or_refused_with_what_to_do() {
+        use VulkanKind::Software;
+        assert_eq!(decide("cuda", Some(1), None).unwrap(), "cuda:0");
+        assert_eq!(decide("cuda:3", Some(4), None).unwrap(), "cuda:3");
+        assert_eq!(decide("vulkan", None, Some(&[Software])).unwrap(), "vulkan:0");
+        assert_eq!(decide("cpu", None, None).unwrap(), "cpu");
+        let refused = |name, cuda, vulkan| decide(name, cuda, vulkan).unwrap_err();
+        assert!(refused("cuda", None, None).contains("`--features cuda`"));
+        assert!(refused("vulkan", None, None).contains("`--features vulkan`"));
+        let error = refused("cuda:1", Some(1), None);
+        assert!(error.contains("\"cuda:1\"") && error.contains("1 CUDA device was found"), "{error}");
+        assert!(refused("vulkan", None, Some(&[])).contains("no Vulkan device was found"));
+        for name in ["gpu", "", "cpu:1", "auto:0", "cuda:", "cuda:x", "cuda:-1", "CUDA"] {
+            let error = refused(name, Some(1), None);
+            assert!(error.contains("is not a device") && error.contains("\"auto\""), "{error}");
+        }
+    }
+
+    #[test]
+    fn probing_this_machine_does_not_panic() {
+        DeviceName::Auto.open().unwrap();
+        assert_eq!(guarded(|| -> Option<usize> { panic!("a driver") }), Some(0));
+    }
+}

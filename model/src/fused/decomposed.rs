@@ -1,0 +1,31 @@
+//! The same functions composed of burn's operations.
+
+use burn::tensor::activation::softmax;
+use burn::tensor::{Tensor, activation, module};
+
+pub(super) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::gelu(x)
+}
+
+pub(super) fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    residual: Option<Tensor<D>>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    epsilon: f64,
+) -> Tensor<D> {
+    let x = match residual {
+        Some(residual) => x + residual,
+        None => x,
+    };
+    module::layer_norm(x, weight, Some(bias), epsilon)
+}
+
+pub(super) fn masked_softmax(scores: Tensor<4>, mask: Option<Tensor<4>>, scale: f64) -> Tensor<4> {
+    let scores = if scale == 1.0 { scores } else { scores * scale };
+    let scores = match mask {
+        Some(mask) => scores + mask,
+        None => scores,
+    };
+    softmax(scores, 3)
+}

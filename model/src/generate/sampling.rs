@@ -1,0 +1,168 @@
+//! Drawing the next token: temperature, top-k and nucleus in this order, as `transformers` warps scores, then one draw
+//! that is a function of seed, text and position.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+use super::scores::log_softmax;
+
+/// How tokens are drawn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// Divides the scores: below 1 likely tokens become likelier.
+    pub temperature: f32,
+    /// Only this many of the likeliest tokens are drawn from; 0 is all.
+    pub top_k: usize,
+    /// Only the likeliest tokens that together have this probability are drawn from; 1 is all (Holtzman et al.,
+    /// arXiv 1904.09751).
+    pub top_p: f64,
+    /// Chooses the draws.
+    pub seed: u64,
+    /// The number under which the first text of a call draws; a text that has the same number, seed and prompt in
+    /// another call is the same text.
+    pub first_row: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 0, first_row: 0 }
+    }
+}
+
+impl Sampling {
+    /// What is wrong with the values.
+    pub(super) fn complaint(&self) -> Option<String> {
+        if !(self.temperature.is_finite() && self.temperature > 0.0) {
+            return Some(format!(
+                "temperature {} is not above 0; greedy search draws nothing",
+                self.temperature
+            ));
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return Some(format!("top_p {} is not above 0 and at most 1", self.top_p));
+        }
+        None
+    }
+
+    /// In `[0, 1)`.
+    fn uniform(&self, row: usize, position: usize) -> f64 {
+        let mut generator = ChaCha8Rng::seed_from_u64(self.seed);
+        generator.set_stream(self.first_row.wrapping_add(row as u64));
+        // Two words a draw.
+        generator.set_word_pos(2 * position as u128);
+        (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// The token at `position` of text `row`; `None` where all are forbidden.
+pub(super) fn draw(scores: &mut [f32], sampling: &Sampling, row: usize, position: usize) -> Option<u32> {
+    scores.iter_mut().for_each(|score| *score /= sampling.temperature);
+    if sampling.top_k > 0 && sampling.top_k < scores.len() {
+        keep_top_k(scores, sampling.top_k);
+    }
+    if scores.iter().all(|score| *score == f32::NEG_INFINITY) {
+        return None;
+    }
+    log_softmax(scores);
+    let mut weights: Vec<(u32, f64)> = (0u32..)
+        .zip(scores.iter())
+        .filter(|(_, score)| **score > f32::NEG_INFINITY)
+        .map(|(token, score)| (token, f64::from(*score).exp()))
+        .collect();
+    if sampling.top_p < 1.0 {
+        keep_nucleus(&mut weights, sampling.top_p);
+    }
+    let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
+    let mut below = sampling.uniform(row, position) * total;
+    for (token, weight) in &weights {
+        below -= weight;
+        if below < 0.0 {
+            return Some(*token);
+        }
+    }
+    weights.last().map(|(token, _)| *token)
+}
+
+/// Forbids what scores below the `count`-th best; equals of it stay.
+fn keep_top_k(scores: &mut [f32], count: usize) {
+    let mut sorted = scores.to_vec();
+    let (_, least, _) = sorted.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a));
+    let least = *least;
+    scores.iter_mut().filter(|score| **score < least).for_each(|score| *score = f32::NEG_INFINITY);
+}
+
+/// Removes the least likely tokens as long as they have at most `1 - share` together; one stays. Order of tokens.
+fn keep_nucleus(weights: &mut Vec<(u32, f64)>, share: f64) {
+    let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
+    weights.sort_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
+    let mut below = 0.0;
+    let removed = weights.iter().take(weights.len().saturating_sub(1)).take_while(|(_, weight)| {
+        below += weight / total;
+        below <= 1.0 - share
+    });
+    let removed = removed.count();
+    weights.drain(..removed);
+    weights.sort_by_key(|(token, _)| *token);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shares(sampling: &Sampling, probabilities: &[f32]) -> Vec<f64> {
+        const DRAWS: usize = 20_000;
+        let mut counts = vec![0.0; probabilities.len()];
+        for position in 0..DRAWS {
+            let mut scores: Vec<f32> = probabilities.iter().map(|p| p.ln() + 3.0).collect();
+            counts[draw(&mut scores, sampling, 0, position).unwrap() as usize] += 1.0 / DRAWS as f64;
+        }
+        counts
+    }
+
+    fn close(got: &[f64], want: &[f64]) {
+        // Four standard deviations of a share of a half.
+        let fits = got
+            .iter()
+            .zip(want)
+            .all(|(got, want)| (got - want).abs() < 0.015 && (*want > 0.0 || *got == 0.0));
+        assert!(fits, "{got:?} {want:?}");
+    }
+
+    #[test]
+    fn draws_have_the_probabilities_that_the_rules_leave() {
+        let probabilities = [0.1, 0.4, 0.2, 0.3];
+        let plain = Sampling { seed: 4, ..Sampling::default() };
+        close(&shares(&plain, &probabilities), &[0.1, 0.4, 0.2, 0.3]);
+        close(
+            &shares(&Sampling { top_k: 2, ..plain.clone() }, &probabilities),
+            &[0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0],
+        );
+        // The least likely 0.1 is within 1 - 0.85; 0.1 and 0.2 are not.
+        close(
+            &shares(&Sampling { top_p: 0.85, ..plain.clone() }, &probabilities),
+            &[0.0, 4.0 / 9.0, 2.0 / 9.0, 3.0 / 9.0],
+        );
+        close(&shares(&Sampling { top_p: 1e-9, ..plain.clone() }, &probabilities), &[0.0, 1.0, 0.0, 0.0]);
+        let squares = [0.01, 0.16, 0.04, 0.09].map(|square| square / 0.3);
+        close(&shares(&Sampling { temperature: 0.5, ..plain }, &probabilities), &squares);
+    }
+
+    #[test]
+    fn equals_of_the_last_stay_and_forbidden_tokens_are_never_drawn() {
+        let mut scores = [1.0, 2.0, 1.0, 0.0];
+        keep_top_k(&mut scores, 2);
+        assert_eq!(scores, [1.0, 2.0, 1.0, f32::NEG_INFINITY]);
+        assert_eq!(draw(&mut [f32::NEG_INFINITY; 3], &Sampling::default(), 0, 0), None);
+        let mut scores = [f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY];
+        assert_eq!(draw(&mut scores, &Sampling::default(), 0, 0), Some(1));
+    }
+
+    #[test]
+    fn seed_text_and_position_choose_the_draw() {
+        let base = Sampling { seed: 1, ..Sampling::default() };
+        let draws = [base.uniform(0, 0), base.uniform(1, 0), base.uniform(0, 1)];
+        let other = Sampling { seed: 2, ..base.clone() }.uniform(0, 0);
+        assert!(draws[0] != draws[1] && draws[0] != draws[2] && draws[1] != draws[2] && draws[0] != other);
+        assert_eq!(Sampling { first_row: 1, ..base }.uniform(0, 0), draws[1]);
+    }
+}

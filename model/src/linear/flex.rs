@@ -1,0 +1,73 @@
+//! The affine map on the CPU backend's tensors.
+
+use burn::backend::flex::FlexTensor;
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::{Shape, TensorData};
+
+use super::{AffineOps, rows};
+
+/// `[..., width]` as rows in the order of their indices, `[rows, width]`.
+pub(super) fn as_rows(x: FlexTensor) -> FlexTensor {
+    let shape = x.shape().to_vec();
+    let width = shape.last().copied().unwrap_or(1);
+    let count = shape.iter().product::<usize>() / width;
+    contiguous(x).reshape(Shape::from(vec![count, width]))
+}
+
+pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
+    match tensor.is_contiguous() {
+        true => tensor,
+        false => tensor.to_contiguous(),
+    }
+}
+
+/// The values of a contiguous tensor; `has_affine_rows` has seen that they are float32.
+pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
+    tensor.as_slice::<f32>().unwrap_or_default()
+}
+
+/// `x·Wᵀ + b` of rows, in the shape `[..., out]`.
+pub(super) fn forward(
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    bias: &FlexTensor,
+    shape: Vec<usize>,
+) -> FlexTensor {
+    let mut output = Flex::float_matmul(x.clone(), weight.transpose(0, 1));
+    rows::add_to_each(output.storage_mut::<f32>(), values(bias));
+    output.reshape(Shape::from(shape))
+}
+
+/// The shape of `x` with the map's output as its last dimension.
+pub(super) fn output_shape(x: &FlexTensor, weight: &FlexTensor) -> Vec<usize> {
+    let mut shape = x.shape().to_vec();
+    if let (Some(last), Some(output)) = (shape.last_mut(), weight.shape().to_vec().first()) {
+        *last = *output;
+    }
+    shape
+}
+
+/// `dY·W`, in the shape `[..., in]`.
+pub(super) fn gradient_of_x(gradient: FlexTensor, weight: FlexTensor, shape: Vec<usize>) -> FlexTensor {
+    Flex::float_matmul(gradient, weight).reshape(Shape::from(shape))
+}
+
+/// `dYᵀ·X`, `[out, in]`.
+pub(super) fn gradient_of_weight(gradient: FlexTensor, x: FlexTensor) -> FlexTensor {
+    Flex::float_matmul(gradient.transpose(0, 1), x)
+}
+
+/// `Σ dY` over the rows, `[out]`.
+pub(super) fn gradient_of_bias(gradient: &FlexTensor) -> FlexTensor {
+    // Rows have two dimensions.
+    let width = gradient.shape().to_vec()[1];
+    FlexTensor::from_data(TensorData::new(rows::sum(values(gradient), width), vec![width]))
+}
+
+impl AffineOps for Flex {
+    fn affine_rows(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        let shape = output_shape(&x, &weight);
+        forward(&as_rows(x), &weight, &contiguous(bias), shape)
+    }
+}

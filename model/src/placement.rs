@@ -1,0 +1,68 @@
+//! Where a frozen model is put, and in which numbers.
+
+use burn::tensor::{DType, Device, FloatDType};
+
+use crate::ModelError;
+
+/// Where a frozen model is put, and the numbers in which its matrices are kept there.
+///
+/// Matrices (the weights of linear maps and the tables of vectors) are nearly all of a model; what else there is stays
+/// float32, and so do activations, norms, scores and losses: a product alone is computed in the matrices' numbers.
+#[derive(Debug, Clone)]
+pub struct Placement {
+    /// The device, without autodiff for frozen models.
+    pub device: Device,
+    /// Numbers of the matrices.
+    pub matrices: FloatDType,
+}
+
+impl Placement {
+    /// bf16 matrices where `device` computes in bf16 and gains by it, float32 elsewhere. The CPU code widens bf16 for
+    /// every product, which costs more than it saves.
+    pub fn auto(device: &Device) -> Self {
+        let fast = *device != Device::flex() && device.supports_dtype(FloatDType::BF16);
+        Self { device: device.clone(), matrices: if fast { FloatDType::BF16 } else { FloatDType::F32 } }
+    }
+
+    /// bf16 matrices.
+    ///
+    /// # Errors
+    /// A device that cannot compute in bf16.
+    pub fn bf16(device: &Device) -> Result<Self, ModelError> {
+        if !device.supports_dtype(FloatDType::BF16) {
+            let reason = "it does not compute in bf16; use \"auto\" or \"f32\" for the frozen models";
+            return Err(ModelError::Device(reason.into()));
+        }
+        Ok(Self { device: device.clone(), matrices: FloatDType::BF16 })
+    }
+
+    /// The numbers of a tensor with `dimensions` dimensions.
+    pub(crate) fn dtype(&self, dimensions: usize) -> DType {
+        if dimensions == 2 { self.matrices.into() } else { DType::F32 }
+    }
+}
+
+impl From<&Device> for Placement {
+    /// All float32.
+    fn from(device: &Device) -> Self {
+        Self { device: device.clone(), matrices: FloatDType::F32 }
+    }
+}
+
+impl From<&Placement> for Placement {
+    fn from(place: &Placement) -> Self {
+        place.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_keeps_float32() {
+        assert_eq!(Placement::auto(&Device::flex()).matrices, FloatDType::F32);
+        let bf16 = Placement::bf16(&Device::flex()).unwrap();
+        assert_eq!([1, 2, 3].map(|dimensions| bf16.dtype(dimensions)), [DType::F32, DType::BF16, DType::F32]);
+    }
+}

@@ -1,0 +1,93 @@
+//! The published names of every family of models, as data.
+//!
+//! In a pattern `*` stands for any text. A pair is (this project's name, the published one), and the texts that
+//! the stars of one stand for are put in the place of the stars of the other; the first pair that fits is taken.
+
+/// Pairs of patterns.
+pub(super) type Pairs = &'static [(&'static str, &'static str)];
+
+/// `transformers`' names of BLIP-2's image encoder (`Blip2VisionModel`), in the EVA layout.
+pub(super) const VISION: Pairs = &[
+    ("visual_encoder.cls_token", "vision_model.embeddings.class_embedding"),
+    ("visual_encoder.pos_embed", "vision_model.embeddings.position_embedding"),
+    ("visual_encoder.patch_embed.proj.*", "vision_model.embeddings.patch_embedding.*"),
+    ("visual_encoder.blocks.*.norm1.*", "vision_model.encoder.layers.*.layer_norm1.*"),
+    ("visual_encoder.blocks.*.norm2.*", "vision_model.encoder.layers.*.layer_norm2.*"),
+    ("visual_encoder.blocks.*.attn.qkv.*", "vision_model.encoder.layers.*.self_attn.qkv.*"),
+    ("visual_encoder.blocks.*.attn.proj.*", "vision_model.encoder.layers.*.self_attn.projection.*"),
+    ("visual_encoder.blocks.*", "vision_model.encoder.layers.*"),
+    ("ln_vision.*", "vision_model.post_layernorm.*"),
+];
+
+/// `transformers`' names of the Q-Former and of what stands between it and the other parts.
+pub(super) const QFORMER: Pairs = &[
+    ("Qformer.bert.embeddings.LayerNorm.*", "qformer.layernorm.*"),
+    ("Qformer.bert.embeddings.*", "embeddings.*"),
+    ("Qformer.bert.encoder.layer.*.attention.self.*", "qformer.encoder.layer.*.attention.attention.*"),
+    (
+        "Qformer.bert.encoder.layer.*.crossattention.self.*",
+        "qformer.encoder.layer.*.crossattention.attention.*",
+    ),
+    ("Qformer.bert.encoder.layer.*", "qformer.encoder.layer.*"),
+    ("vision_proj.*", "vision_projection.*"),
+    ("text_proj.*", "text_projection.*"),
+    ("opt_proj.*", "language_projection.*"),
+];
+
+/// `transformers`' names of the language model within BLIP-2; its own names follow.
+pub(super) const LANGUAGE: Pairs = &[
+    ("opt_model.*", "language_model.*"),
+    ("t5_model.*", "language_model.*"),
+    ("llm_model.*", "language_model.*"),
+];
+
+/// What LAVIS calls the projection into the language model, by family; the first is this project's name.
+pub(super) const LAVIS: Pairs =
+    &[("opt_proj.*", "opt_proj.*"), ("opt_proj.*", "t5_proj.*"), ("opt_proj.*", "llm_proj.*")];
+
+/// A run's own checkpoint.
+pub(super) const CHECKPOINT: Pairs = &[("*", "parameters.*")];
+
+/// What files of one part alone leave out of `transformers`' names, and of LAVIS's.
+pub(super) const ALONE: &[&str] = &["vision_model.", "language_model."];
+pub(super) const LAVIS_ALONE: &[&str] = &["visual_encoder."];
+
+/// The parts that whole models are made of, as this project's names begin: a file may hold others than those
+/// that a model takes from it.
+pub(super) const PARTS: &[&str] = &[
+    "visual_encoder",
+    "ln_vision",
+    "query_tokens",
+    "Qformer",
+    "vision_proj",
+    "text_proj",
+    "itm_head",
+    "temp",
+    "opt_proj",
+    "opt_model",
+    "t5_model",
+    "llm_model",
+];
+
+/// Published tensors that no model here needs, and why.
+pub(super) const IGNORED: &[&str] = &[
+    // Counters that old versions of `transformers` stored.
+    "*position_ids",
+    "*rotary_emb.inv_freq",
+    "*decoder.version",
+    // Aliases of the token table, where a model is tied to it.
+    "*lm_head.weight",
+    "*encoder.embed_tokens.weight",
+    "*decoder.embed_tokens.weight",
+    "*cls.predictions.decoder.weight",
+    "*cls.predictions.decoder.bias",
+    // T5's decoder never used it.
+    "*EncDecAttention.relative_attention_bias.weight",
+    // EVA-CLIP's last block and its head: the features are those of the block before.
+    "blocks.39.*",
+    "norm.*",
+    "head.*",
+    // A run's checkpoint: AdamW's moments.
+    "first_moments.*",
+    "second_moments.*",
+];

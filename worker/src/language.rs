@@ -1,0 +1,298 @@
+//! The frozen language model of stage 2, and how captions become its texts.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use blip2_dataset::{KeyedRng, SlotBatch, TextEncoder, TextEncoding, Tokens};
+use blip2_model::language_model::{LanguageModel, Padded, SpecialTokens, Texts, split_caption};
+use blip2_model::loss::{IGNORED, counted};
+use blip2_model::placement::Placement;
+
+use crate::config::WorkerConfig;
+use crate::convert::tokenizer;
+use crate::error::{Result, WorkerError};
+
+/// What the random cut of a caption into a read and a written part is drawn for.
+const CUT: &str = "prefix of a caption";
+/// The stage that this module serves.
+const STAGE: u64 = 2;
+
+/// A frozen language model with its tokenizer.
+pub struct Language {
+    /// The model, without autodiff.
+    pub model: LanguageModel,
+    encoder: Arc<TextEncoder>,
+    form: Form,
+    seed: u64,
+}
+
+/// How a family is trained on captions.
+enum Form {
+    /// A decoder writes the caption behind the soft prompt; the first `given` tokens carry no loss.
+    Causal {
+        /// Tokens of `stage2.prompt` with the start token; 0 without a prompt.
+        given: usize,
+    },
+    /// An encoder reads the soft prompt and the first words, or the prompt where there is one; a decoder writes the
+    /// rest.
+    Prefix {
+        /// `stage2.prompt`.
+        prompt: Option<String>,
+    },
+}
+
+/// Captions as a language model reads and writes them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct CaptionBatch {
+    rows: usize,
+    prefix: Flat,
+    text: Flat,
+    labels: Vec<i32>,
+}
+
+/// Ids and mask, row-major.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Flat {
+    ids: Vec<i32>,
+    mask: Vec<i32>,
+}
+
+impl Flat {
+    fn push(&mut self, tokens: Tokens) {
+        self.ids.extend(tokens.ids);
+        self.mask.extend(tokens.mask);
+    }
+
+    fn padded(&self) -> Padded<'_> {
+        Padded { ids: &self.ids, mask: &self.mask }
+    }
+
+    /// The ids, where the first `given` of each row and padding are replaced by [`IGNORED`].
+    fn labels(&self, rows: usize, given: usize) -> Vec<i32> {
+        let length = (self.ids.len() / rows.max(1)).max(1);
+        let places = self.ids.iter().zip(&self.mask).enumerate();
+        places.map(|(at, (id, mask))| if *mask == 0 || at % length < given { IGNORED } else { *id }).collect()
+    }
+}
+
+impl CaptionBatch {
+    /// What [`LanguageModel::caption_loss`] takes.
+    pub(crate) fn texts(&self) -> Texts<'_> {
+        Texts {
+            rows: self.rows,
+            prefix: self.prefix.padded(),
+            text: self.text.padded(),
+            labels: &self.labels,
+        }
+    }
+
+    /// Number of tokens with a loss.
+    pub(crate) fn tokens(&self) -> usize {
+        counted(&self.labels)
+    }
+}
+
+impl Language {
+    /// Loads the model that `config` names to a `place` without autodiff, and its tokenizer.
+    ///
+    /// # Errors
+    /// A folder that is no model of the families, or a tokenizer that cannot be used.
+    pub fn open(config: &WorkerConfig, place: impl Into<Placement>) -> Result<Self> {
+        let folder = Path::new(&config.model.language_model);
+        let model = LanguageModel::open(folder, place)?;
+        let encoder_decoder = matches!(model, LanguageModel::T5(_));
+        let encoding = encoding(config, &model.special_tokens(), encoder_decoder);
+        let encoder = tokenizer(folder, encoding)?;
+        let prompt = config.stage2.prompt.as_str();
+        let form = match (encoder_decoder, prompt) {
+            (true, "") => Form::Prefix { prompt: None },
+            (true, prompt) => Form::Prefix { prompt: Some(prompt.into()) },
+            (false, "") => Form::Causal { given: 0 },
+            (false, prompt) => Form::Causal { given: encoder.encode_plain(prompt)?.len() },
+        };
+        let language = Self { model, encoder: Arc::new(encoder), form, seed: config.train.seed };
+        if config.stage2.language_model_dropout {
+            language.dropout()?;
+        }
+        Ok(language)
+    }
+
+    /// The dropout probability of the model's own training.
+    ///
+    /// # Errors
+    /// A family whose dropout this version does not have.
+    pub(crate) fn dropout(&self) -> Result<f64> {
+        self.model.dropout().ok_or_else(|| {
+            let family = self.model.model_type();
+            WorkerError::Configuration(format!(
+                "stage2.language_model_dropout = true is not supported with {family}; set it to false"
+            ))
+        })
+    }
+
+    /// The tokenizer with the encoding of whole captions, as the loader uses it.
+    pub(crate) fn encoder(&self) -> Arc<TextEncoder> {
+        Arc::clone(&self.encoder)
+    }
+
+    /// The texts of a slot. Where captions are cut, the place is a function of seed and sample alone, so that it is the
+    /// same whoever computes the slot.
+    pub(crate) fn slot_texts(&self, slot: &SlotBatch) -> Result<CaptionBatch> {
+        match &self.form {
+            Form::Causal { given } => {
+                let text = Flat { ids: slot.ids.clone(), mask: slot.mask.clone() };
+                Ok(CaptionBatch::causal(slot.samples.len(), text, *given))
+            }
+            Form::Prefix { prompt } => {
+                let draws = slot.samples.iter().map(|sample| self.draw(*sample));
+                self.prefixed(slot.captions.iter().zip(draws), prompt.as_deref())
+            }
+        }
+    }
+
+    /// The texts of held-out captions: what is predicted is the same with and without pictures, so a decoder's start
+    /// token carries no loss.
+    pub(crate) fn held_out_texts(&self, captions: &[String]) -> Result<CaptionBatch> {
+        match &self.form {
+            Form::Causal { given } => {
+                let mut text = Flat::default();
+                for caption in captions {
+                    text.push(self.encoder.encode(caption)?);
+                }
+                Ok(CaptionBatch::causal(captions.len(), text, (*given).max(1)))
+            }
+            Form::Prefix { prompt } => {
+                let draws = (0..).map(|row| self.draw(row));
+                self.prefixed(captions.iter().zip(draws), prompt.as_deref())
+            }
+        }
+    }
+
+    fn draw(&self, sample: u64) -> u64 {
+        KeyedRng::new(self.seed, CUT, &[STAGE, sample]).next_u64()
+    }
+
+    fn prefixed<'a>(
+        &self,
+        captions: impl Iterator<Item = (&'a String, u64)>,
+        prompt: Option<&str>,
+    ) -> Result<CaptionBatch> {
+        let mut batch = CaptionBatch::default();
+        for (caption, draw) in captions {
+            let (read, written) = match prompt {
+                Some(prompt) => (prompt, caption.as_str()),
+                None => split_caption(caption, draw),
+            };
+            batch.prefix.push(self.encoder.encode(read)?);
+            batch.text.push(self.encoder.encode(written)?);
+            batch.rows += 1;
+        }
+        batch.labels = batch.text.labels(batch.rows, 0);
+        Ok(batch)
+    }
+}
+
+impl CaptionBatch {
+    fn causal(rows: usize, text: Flat, given: usize) -> Self {
+        let labels = text.labels(rows, given);
+        Self { rows, prefix: Flat::default(), text, labels }
+    }
+}
+
+/// How whole captions become tokens of a family: OPT ends them with a line feed, Llama with its own end token, and T5's
+/// tokenizer ends every text itself.
+fn encoding(config: &WorkerConfig, tokens: &SpecialTokens, encoder_decoder: bool) -> TextEncoding {
+    let plain = TextEncoding::new(config.stage2.text_length, tokens.pad);
+    if encoder_decoder {
+        return plain;
+    }
+    let prefix = match config.stage2.prompt.as_str() {
+        "" => String::new(),
+        prompt => format!("{prompt} "),
+    };
+    match tokens.captions_end_with_newline {
+        true => TextEncoding { prefix, suffix: "\n".into(), ..plain },
+        false => TextEncoding { prefix, start: Some(tokens.bos), end: tokens.eos.first().copied(), ..plain },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    fn config(language_model: &str, prompt: &str) -> WorkerConfig {
+        let mut config = WorkerConfig::default();
+        let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones");
+        config.model.language_model = assets.join(language_model).display().to_string();
+        config.stage2.text_length = 10;
+        config.stage2.prompt = prompt.into();
+        config
+    }
+
+    fn open(language_model: &str, prompt: &str) -> Language {
+        Language::open(&config(language_model, prompt), &Device::flex()).unwrap()
+    }
+
+    fn slot(captions: &[&str], samples: &[u64]) -> SlotBatch {
+        SlotBatch {
+            slot: 0,
+            pixels: Vec::new(),
+            ids: Vec::new(),
+            mask: Vec::new(),
+            captions: captions.iter().map(ToString::to_string).collect(),
+            samples: samples.to_vec(),
+            addresses: Vec::new(),
+            coverage: Default::default(),
+            quarantined: Vec::new(),
+        }
+    }
+
+    fn words(language: &Language, flat: &Flat, row: usize) -> String {
+        let ids: Vec<u32> = flat.ids[row * 10..][..10].iter().map(|id| *id as u32).collect();
+        language.encoder.decode(&ids, true).unwrap().trim().to_string()
+    }
+
+    #[test]
+    fn an_encoder_reads_the_first_words_and_the_rest_is_written() {
+        let language = open("t5-tiny", "");
+        let caption = "a red car on a street";
+        let batch = language.slot_texts(&slot(&[caption; 12], &(0..12).collect::<Vec<_>>())).unwrap();
+        let mut cuts = std::collections::BTreeSet::new();
+        for row in 0..12 {
+            let (read, written) = (words(&language, &batch.prefix, row), words(&language, &batch.text, row));
+            assert_eq!(format!("{read} {written}"), caption);
+            cuts.insert(read.split(' ').count());
+            let labels = &batch.labels[row * 10..][..10];
+            let end = labels.iter().position(|label| *label == IGNORED).unwrap_or(10);
+            assert_eq!(labels[end - 1], 1, "the end token is predicted: {labels:?}");
+        }
+        assert_eq!(cuts, [1, 2, 3].into(), "every cut up to the middle occurs");
+        // A sample is cut at the same place among others, wherever it stands.
+        let alone = language.slot_texts(&slot(&[caption], &[7])).unwrap();
+        assert_eq!(alone.text.ids, batch.text.ids[70..80]);
+    }
+
+    #[test]
+    fn one_word_is_written_whole_and_a_prompt_is_read() {
+        let batch = open("t5-tiny", "").slot_texts(&slot(&["apple"], &[3])).unwrap();
+        assert_eq!(batch.prefix.mask.iter().sum::<i32>(), 1, "the end token alone");
+        assert!(batch.tokens() >= 2);
+        let language = open("t5-tiny", "a photo of");
+        let batch = language.slot_texts(&slot(&["a red car"], &[3])).unwrap();
+        assert_eq!(words(&language, &batch.prefix, 0), "a photo of");
+        assert_eq!(words(&language, &batch.text, 0), "a red car");
+    }
+
+    #[test]
+    fn a_decoders_prompt_has_no_loss() {
+        let captions = ["red car".to_string()];
+        let all = open("opt-tiny", "").held_out_texts(&captions).unwrap();
+        assert_eq!(all.labels[0], IGNORED, "the start token");
+        let prompted = open("opt-tiny", "a picture of").held_out_texts(&captions).unwrap();
+        let language = open("opt-tiny", "a picture of");
+        let given = language.encoder.encode_plain("a picture of").unwrap().len();
+        assert!(prompted.labels[..given].iter().all(|label| *label == IGNORED));
+        assert_ne!(prompted.labels[given], IGNORED);
+    }
+}
