@@ -6,7 +6,9 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 /// Bytes of `[rows, 3, size, size]` as `(x / 255 - mean) / std`.
 pub(super) fn normalised_pixels(pixels: Vec<u8>, [rows, size]: [usize; 2], device: &Device) -> Tensor<4> {
     let bytes = TensorData::new(pixels, [rows, 3, size, size]);
-    let bytes = Tensor::<4, Int>::from_data(bytes, (device, DType::U8)).float();
+    // Some GPU drivers have no integers of eight bits.
+    let integer = if device.supports_dtype(DType::U8) { DType::U8 } else { DType::I32 };
+    let bytes = Tensor::<4, Int>::from_data(bytes, (device, integer)).float();
     let channels = |values: [f32; 3]| {
         Tensor::<1>::from_data(TensorData::new(values.to_vec(), [3]), device).reshape([1, 3, 1, 1])
     };
