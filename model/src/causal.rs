@@ -8,6 +8,7 @@ use crate::layers::BLOCKED;
 
 /// Which positions an attention sees.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one lives for each reading of the model")]
 pub(crate) enum Visible {
     /// All of them.
     All,

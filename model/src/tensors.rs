@@ -193,7 +193,11 @@ pub(crate) fn set_as<const D: usize>(
     device: &Device,
     dtype: DType,
 ) {
-    let tensor = Tensor::from_data(data, (device, dtype));
+    // Numbers that are right already are not copied.
+    let tensor = match data.dtype() == dtype {
+        true => Tensor::from_data(data, device),
+        false => Tensor::from_data(data, (device, dtype)),
+    };
     let tensor = if device.is_autodiff() { tensor.require_grad() } else { tensor };
     *param = Param::initialized(param.id, tensor);
 }

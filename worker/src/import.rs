@@ -167,7 +167,7 @@ mod tests {
             vocab: qformer_text(&config.model, 32).unwrap().0.vocab_size(),
             language_width: LanguageModel::width_of(config.model.language_model.as_ref()).unwrap(),
         };
-        let device = device("cpu").unwrap();
+        let device = Device::flex();
         let state = TrainState::fresh(config, sizes, &device).unwrap();
         NamedState::decode("test", &[encode_part(&state, 0, 1).unwrap()]).unwrap()
     }

@@ -111,7 +111,7 @@ impl WritingSpeed {
         // Without end tokens no text ends early.
         let options = GenerateOptions { max_new_tokens: tokens, beams, ..GenerateOptions::default() };
         let started = Instant::now();
-        self.model.generate(self.model.embed(ids), mask, &vec![Vec::new(); batch], &options)?;
+        self.model.generate(self.model.embed(ids), mask, &vec![Vec::new(); batch], &options, &|_| false)?;
         Ok(started.elapsed())
     }
 }

@@ -174,8 +174,11 @@ impl Chat {
             );
         }
         let prompt = self.dialogue.prompt(question);
-        let texts =
-            self.captioner.write(&self.seen, &[prompt.clone()], &self.arguments.writing.writing(1))?;
+        let texts = self.captioner.write(
+            &self.seen,
+            std::slice::from_ref(&prompt),
+            &self.arguments.writing.writing(1),
+        )?;
         let Some(answer) = texts.into_iter().flatten().next() else {
             return Err(CliError::failed("the model wrote nothing"));
         };

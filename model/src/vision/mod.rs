@@ -153,6 +153,7 @@ mod tests {
     use super::*;
     use crate::layers::LayerNorm;
     use crate::tensors::{FlatLayout, NamedTensors};
+    use burn::tensor::Device;
 
     fn clip_large() -> ClipVisionConfig {
         ClipVisionConfig {

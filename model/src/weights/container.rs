@@ -6,8 +6,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::tensor::{DType, TensorData};
-
 use super::encoding::Encoding;
 use super::{folder, gguf, pytorch, safetensors};
 use crate::ModelError;
@@ -168,9 +166,9 @@ impl Stored {
             return Err(ModelError::Format { path: self.path().to_path_buf(), reason });
         }
         match &self.place {
-            Place::File { file, start } => self.from_file(file, *start),
+            Place::File { file, start } => self.read_from(file, *start),
             Place::Interleaved { file, start, heads } => {
-                let mut values = self.from_file(file, *start)?;
+                let mut values = self.read_from(file, *start)?;
                 gguf::separate_halves(&mut values, &self.shape, *heads);
                 Ok(values)
             }
@@ -183,20 +181,6 @@ impl Stored {
         }
     }
 
-    /// The same as a tensor's data of `shape`, which has as many elements; float32 takes no second copy.
-    pub(super) fn data(&self, name: &str, shape: &[usize]) -> Result<TensorData, ModelError> {
-        if let (Place::Pytorch { path, tensor }, Encoding::F32) = (&self.place, &self.encoding) {
-            let bytes = tensor.read().map_err(|e| ModelError::io(path, e))?;
-            // Allocators align more than a byte needs; where one does not, the numbers are copied.
-            if bytemuck::try_cast_slice::<u8, f32>(&bytes).is_ok() {
-                return TensorData::try_from_bytes_vec(bytes, shape.to_vec(), DType::F32).map_err(|e| {
-                    ModelError::Format { path: path.clone(), reason: format!("`{name}`: {e:?}") }
-                });
-            }
-        }
-        Ok(TensorData::new(self.values(name)?, shape.to_vec()))
-    }
-
     /// The file that holds it.
     fn path(&self) -> &Path {
         match &self.place {
@@ -205,7 +189,7 @@ impl Stored {
         }
     }
 
-    fn from_file(&self, file: &OpenFile, start: u64) -> Result<Vec<f32>, ModelError> {
+    fn read_from(&self, file: &OpenFile, start: u64) -> Result<Vec<f32>, ModelError> {
         let mut values = vec![0.0_f32; self.len()];
         if self.encoding == Encoding::F32 {
             // Straight into place: float32 takes no second copy.

@@ -21,11 +21,14 @@ pub use names::{NameStyle, huggingface_name, lavis_name};
 pub use source::WeightSource;
 
 use burn::module::Param;
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 
 use crate::ModelError;
 use crate::placement::Placement;
-use crate::tensors::{NamedTensors, TensorVisitor, set_as};
+use crate::tensors::{FlatLayout, NamedTensors, TensorVisitor, set_as};
+
+/// A tensor with more than this part of all elements is large.
+const LARGE_PART: usize = 20;
 
 /// Loads every tensor of `model` (whose names start with `prefix`) from `source` to `place`, which may be a device alone.
 ///
@@ -53,7 +56,15 @@ pub fn load_beside(
     place: impl Into<Placement>,
     others: &[&str],
 ) -> Result<(), ModelError> {
-    struct Load<'a>(&'a WeightSource, Placement, Vec<String>);
+    struct Load<'a> {
+        source: &'a WeightSource,
+        place: Placement,
+        /// Tensors of more elements are large.
+        small: usize,
+        /// Whether the large ones are loaded now.
+        large_now: bool,
+        names: Vec<String>,
+    }
     impl TensorVisitor for Load<'_> {
         fn visit<const D: usize>(
             &mut self,
@@ -61,12 +72,21 @@ pub fn load_beside(
             tensor: &mut Param<Tensor<D>>,
         ) -> Result<(), ModelError> {
             let shape = tensor.lazy_shape();
-            set_as(tensor, self.0.data(name, &shape)?, &self.1.device, self.1.dtype(D));
-            self.2.push(name.to_string());
+            let is_large = shape.iter().product::<usize>() > self.small;
+            if is_large != self.large_now {
+                return Ok(());
+            }
+            let values = self.source.read(name, &shape)?;
+            set_as(tensor, TensorData::new(values, shape), &self.place.device, self.place.dtype(D));
+            self.names.push(name.to_string());
             Ok(())
         }
     }
-    let mut load = Load(source, place.into(), Vec::new());
+    let small = FlatLayout::of(model)?.len() / LARGE_PART;
+    let mut load = Load { source, place: place.into(), small, large_now: true, names: Vec::new() };
+    // The large ones while there is room: some files give a tensor only whole, beside its numbers here.
     model.visit_tensors(prefix, &mut load)?;
-    source.check_unused(&load.2, others)
+    load.large_now = false;
+    model.visit_tensors(prefix, &mut load)?;
+    source.check_unused(&load.names, others)
 }

@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::TensorData;
-
 use super::container::{Container, Stored};
 use super::names::{NameStyle, first_part, is_ignored, matches};
 use crate::ModelError;
@@ -125,20 +123,6 @@ impl WeightSource {
                 Ok(bias)
             }
             None => Err(self.missing(name, shape)),
-        }
-    }
-
-    /// The model's tensor `name` as the data of a tensor of `shape`.
-    ///
-    /// # Errors
-    /// As [`WeightSource::read`].
-    pub(super) fn data(&self, name: &str, shape: &[usize]) -> Result<TensorData, ModelError> {
-        match self.find(name) {
-            Some(Found::Whole(stored_name, stored)) => {
-                self.check_shape(name, &stored.shape, shape)?;
-                stored.data(stored_name, shape)
-            }
-            _ => Ok(TensorData::new(self.read(name, shape)?, shape.to_vec())),
         }
     }
 

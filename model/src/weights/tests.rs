@@ -6,6 +6,8 @@ use ::safetensors::Dtype;
 use ::safetensors::tensor::TensorView;
 use half::f16;
 
+use burn::tensor::Device;
+
 use super::*;
 use crate::layers::Linear;
 use crate::tensors::FlatLayout;

@@ -6,10 +6,10 @@ const HIGHEST: f32 = 88.0;
 /// Adding it rounds to an integer, which then stands in the low bits: 1.5 · 2²³.
 const ROUNDING: f32 = 12_582_912.0;
 /// The natural logarithm of two in two parts, of which the first has few bits.
-const LN_2: [f32; 2] = [0.693_359_375, -2.121_944_4e-4];
+const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
 /// `(eʳ - 1 - r) / r²` on `|r| ≤ ln 2 / 2`, from the highest power down (Cephes, `expf`).
 const POLYNOMIAL: [f32; 6] =
-    [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1];
+    [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
 
 /// `eˣ` with a relative error below 2e-7; zero below -87.
 #[inline(always)]
