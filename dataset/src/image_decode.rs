@@ -86,7 +86,7 @@ fn limits(bytes: u64) -> Limits {
 
 /// Whether a JPEG's segments are followed to its end marker. The decoder fills what is missing with grey, so a
 /// truncated file must be found by its structure.
-fn jpeg_is_complete(encoded: &[u8]) -> bool {
+pub(crate) fn jpeg_is_complete(encoded: &[u8]) -> bool {
     let mut at = 2;
     while let Some(marker) = next_marker(encoded, at) {
         let (kind, after) = marker;

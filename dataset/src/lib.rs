@@ -72,12 +72,14 @@ mod error;
 mod hostile;
 mod image_decode;
 mod ingest;
+mod jpeg;
 mod loader;
 mod manifest;
 mod parquet_file;
 mod plan;
 mod quarantine;
 mod random;
+mod reads;
 mod row_group_hash;
 mod samples;
 mod simulated_corpus;
@@ -99,7 +101,7 @@ pub use ingest::{
     IngestSettings, IngestSummary, IngestedRowGroup, MAX_CAPTION_BYTES, RejectReason, Share, SourceKind,
     ingest,
 };
-pub use loader::{Loader, LoaderSettings, LoaderSpec, SlotBatch, StepBatch};
+pub use loader::{Loader, LoaderSettings, LoaderSpec, LoaderStatistics, SlotBatch, StepBatch};
 pub use manifest::{CorpusSource, Manifest, ManifestFile, ManifestSource};
 pub use plan::quality::{PlanQuality, QualitySpec, plan_quality};
 pub use plan::{PartId, Plan, PlanKey, RowAddress, RowGroupId};
@@ -110,5 +112,8 @@ pub use simulated_corpus::SimulatedCorpus;
 pub use store::{Location, StoredObject, put_create};
 pub use survey::{Survey, SurveySpec, SurveyedPicture, UnusableRow, survey};
 pub use text::{MAX_CAPTION_WORDS, TextEncoder, TextEncoding, Tokens, clean_caption};
-pub use transform::{CLIP_MEAN, CLIP_STD, EvalTransform, ShortestEdgeTransform, TrainTransform};
+pub use transform::{
+    CLIP_MEAN, CLIP_STD, EvalTransform, PictureScratch, PictureTimes, ShortestEdgeTransform, TrainTransform,
+    normalised,
+};
 pub use verify::{Finding, FindingKind, VerifySpec, VerifySummary, verify_corpus};

@@ -3,6 +3,7 @@
 mod cache;
 mod pipeline;
 mod prepare;
+mod statistics;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,14 +18,17 @@ use crate::error::{DatasetError, Result};
 use crate::manifest::Manifest;
 use crate::plan::{Plan, PlanKey, RowAddress};
 use crate::quarantine::QuarantineRecord;
+use crate::reads::{NextUses, Reads};
 use crate::text::TextEncoder;
 use crate::transform::TrainTransform;
 
 use cache::RowGroupCache;
 use pipeline::Pipeline;
 use prepare::Preparer;
+pub(crate) use statistics::Counters;
+pub use statistics::LoaderStatistics;
 
-/// Memory and threads of a loader. They change no bit of its batches.
+/// Memory, threads and reads of a loader. They change no bit of its batches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoaderSettings {
@@ -35,11 +39,29 @@ pub struct LoaderSettings {
     pub decode_threads: usize,
     /// Row groups read at the same time.
     pub read_concurrency: usize,
+    /// Tries of a read, after those of the store's own client, before it counts as failed.
+    pub read_attempts: u32,
+    /// Reads in a hundred that may be asked for a second time when the first answer is slower than nearly all were; the
+    /// first answer counts. 0: none. Files of this machine are never asked twice.
+    pub hedged_percent: u32,
+    /// Folder of a cache on a local disk for row groups of a store; empty: none. Processes of one machine may name the
+    /// same folder: each uses a part of its own.
+    pub disk_cache: String,
+    /// Bytes that the disk cache of one process may hold; what the plan needs last is given up first.
+    pub disk_cache_bytes: u64,
 }
 
 impl Default for LoaderSettings {
     fn default() -> Self {
-        Self { prefetch_bytes: 256 << 20, decode_threads: 1, read_concurrency: 8 }
+        Self {
+            prefetch_bytes: 256 << 20,
+            decode_threads: 1,
+            read_concurrency: 8,
+            read_attempts: 5,
+            hedged_percent: 10,
+            disk_cache: String::new(),
+            disk_cache_bytes: 64 << 30,
+        }
     }
 }
 
@@ -99,8 +121,8 @@ impl StepBatch {
 pub struct SlotBatch {
     /// The slot.
     pub slot: u32,
-    /// Normalised pictures `[b, 3, S, S]`.
-    pub pixels: Vec<f32>,
+    /// Pictures `[b, 3, S, S]` in bytes; the device normalises them, as [`normalised`](crate::normalised) does.
+    pub pixels: Vec<u8>,
     /// Token ids `[b, T]`.
     pub ids: Vec<i32>,
     /// 1 for a token, 0 for padding, `[b, T]`.
@@ -131,17 +153,28 @@ impl Loader {
     ///
     /// # Errors
     /// [`DatasetError::Setting`] if the specification contradicts itself, [`DatasetError::Thread`] if no thread can be
-    /// started.
+    /// started or the disk cache's folder cannot be used.
     pub fn start(runtime: Handle, spec: LoaderSpec) -> Result<Self> {
         check(&spec)?;
+        let counters = Arc::<Counters>::default();
+        let last_window =
+            spec.last_step.saturating_mul(u64::from(spec.batch_per_slot)) / spec.plan.part_rows();
+        let uses = NextUses::new(Arc::clone(&spec.plan), spec.slots.clone(), last_window);
+        let reads = Reads::open(&spec.settings, uses, Arc::clone(&counters))?;
         let cache = RowGroupCache::new(
             runtime,
             Arc::clone(&spec.manifest),
             spec.columns.clone(),
-            spec.settings.prefetch_bytes / 2,
-            spec.settings.read_concurrency,
+            &spec.settings,
+            reads,
+            Arc::clone(&counters),
         );
-        Ok(Self { pipeline: Pipeline::start(Preparer::new(spec, cache))? })
+        Ok(Self { pipeline: Pipeline::start(Preparer::new(spec, cache, counters))? })
+    }
+
+    /// What was done so far, and where the time went.
+    pub fn statistics(&self) -> LoaderStatistics {
+        self.pipeline.totals()
     }
 
     /// The next step's batches, in order of steps. Blocks: for compute threads, not for tokio's.
@@ -180,6 +213,8 @@ fn check(spec: &LoaderSpec) -> Result<()> {
         ),
         (spec.settings.decode_threads > 0, "loader.decode_threads must be at least 1"),
         (spec.settings.read_concurrency > 0, "loader.read_concurrency must be at least 1"),
+        (spec.settings.read_attempts > 0, "loader.read_attempts must be at least 1"),
+        (spec.settings.hedged_percent <= 100, "loader.hedged_percent must be at most 100"),
     ];
     match rules.into_iter().find(|(holds, _)| !holds) {
         Some((_, complaint)) => Err(DatasetError::Setting(complaint.to_owned())),

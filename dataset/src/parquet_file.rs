@@ -17,6 +17,7 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataR
 
 use crate::columns::{ColumnNames, FileColumns, RowGroup};
 use crate::error::{DatasetError, Result};
+use crate::reads::{ReadFor, Reads};
 use crate::row_group_hash::RecordedRowGroup;
 use crate::store::PinnedObject;
 
@@ -103,13 +104,31 @@ impl ParquetFile {
     /// Reads the needed columns of a row group, in concurrent ranged reads.
     ///
     /// # Errors
-    /// [`DatasetError::ReadRowGroup`] from the store, [`DatasetError::Changed`], [`DatasetError::DamagedRowGroup`] from the decoder.
+    /// [`DatasetError::ReadRowGroup`] from the store, [`DatasetError::Changed`], [`DatasetError::DamagedRowGroup`] from
+    /// the decoder.
     pub(crate) async fn fetch(&self, row_group: u32) -> Result<EncodedRowGroup> {
-        self.fetch_in_batches(row_group, u32::MAX as usize).await
+        self.fetch_by(row_group, u32::MAX as usize, None).await
     }
 
     /// As [`ParquetFile::fetch`], to be decoded so many rows at a time.
     pub(crate) async fn fetch_in_batches(&self, row_group: u32, most_rows: usize) -> Result<EncodedRowGroup> {
+        self.fetch_by(row_group, most_rows, None).await
+    }
+
+    /// [`ParquetFile::fetch`] through the loader's reads.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) async fn fetch_through(&self, reads: &Reads, wanted: ReadFor) -> Result<EncodedRowGroup> {
+        self.fetch_by(wanted.row_group.row_group, u32::MAX as usize, Some((reads, wanted))).await
+    }
+
+    async fn fetch_by(
+        &self,
+        row_group: u32,
+        most_rows: usize,
+        through: Option<(&Reads, ReadFor)>,
+    ) -> Result<EncodedRowGroup> {
         let file = self.object.location().to_string();
         let damaged = |error: ParquetError| damaged(&file, row_group, &error);
         let rows = self.row_groups().get(row_group as usize).copied().unwrap_or_default();
@@ -130,7 +149,7 @@ impl ParquetFile {
                 DecodeResult::Data(reader) => break Some(reader),
                 DecodeResult::Finished => break None,
                 DecodeResult::NeedsData(ranges) => {
-                    let read = self.read(row_group, &ranges).await?;
+                    let read = self.read(row_group, &ranges, through).await?;
                     guarded(|| decoder.push_ranges(ranges, read)).map_err(damaged)?;
                 }
             }
@@ -158,7 +177,12 @@ impl ParquetFile {
 
     /// Ranges of a row group. Where its hash is recorded, all of it is read and compared, again if need be: what
     /// changed on the way is right the next time.
-    async fn read(&self, row_group: u32, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+    async fn read(
+        &self,
+        row_group: u32,
+        ranges: &[Range<u64>],
+        through: Option<(&Reads, ReadFor)>,
+    ) -> Result<Vec<Bytes>> {
         let file = self.object.location().to_string();
         let failed = |error: object_store::Error| {
             let reason = error.to_string();
@@ -166,14 +190,15 @@ impl ParquetFile {
             self.object.changed(&error).unwrap_or(read)
         };
         let Some(record) = self.recorded.get(row_group as usize) else {
-            return self.object.read_ranges(ranges).await.map_err(failed);
+            return self.read_by(ranges, through).await.map_err(failed);
         };
         let damaged = |reason: &str| {
             let (file, reason) = (file.clone(), reason.to_owned());
             DatasetError::DamagedRowGroup { file, row_group, reason }
         };
         for again in (0..HASH_TRIES).rev() {
-            let content = self.object.read(record.range()).await.map_err(failed)?;
+            let whole = [record.range()];
+            let content = self.read_by(&whole, through).await.map_err(failed)?.pop().unwrap_or_default();
             let (hashed, expected) = (content.clone(), record.clone());
             // Computation, not for a tokio thread.
             let right = tokio::task::spawn_blocking(move || expected.is_of(&hashed)).await.unwrap_or(false);
@@ -182,9 +207,23 @@ impl ParquetFile {
                 let slices: Option<Vec<_>> = slices.collect();
                 return slices.ok_or_else(|| damaged("its columns are outside of its recorded bytes"));
             }
+            if let Some((reads, _)) = through {
+                reads.forget(&self.object, &whole);
+            }
             tracing::warn!(file, row_group, again, "read bytes that do not have the recorded BLAKE3");
         }
         Err(damaged("its bytes do not have the recorded BLAKE3"))
+    }
+
+    async fn read_by(
+        &self,
+        ranges: &[Range<u64>],
+        through: Option<(&Reads, ReadFor)>,
+    ) -> Result<Vec<Bytes>, object_store::Error> {
+        match through {
+            Some((reads, wanted)) => reads.ranges(&self.object, ranges, wanted).await,
+            None => self.object.read_ranges(ranges).await,
+        }
     }
 }
 

@@ -1,12 +1,16 @@
-//! Pictures to normalised tensors: the training crop and the two evaluation transforms.
+//! Pictures to tensors: the training crop and the two evaluation transforms.
 //!
-//! Resizing is bicubic (a = -0.5) with antialiasing in 8 bits, as PIL's. All results are planar `[3, S, S]` in f32.
+//! Resizing is bicubic (a = -0.5) with antialiasing in 8 bits, as PIL's. All results are planar `[3, S, S]`: bytes for
+//! training, which the device normalises, and normalised f32 for evaluation.
+
+use std::time::{Duration, Instant};
 
 use fast_image_resize::images::{CroppedImage, Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::{CropBox, FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer, SrcCropping};
 use image::RgbImage;
 
 use crate::error::{DatasetError, Result};
+use crate::jpeg::{DecodeScratch, decode_reduced};
 use crate::random::KeyedRng;
 
 /// Channel means of CLIP's normalisation.
@@ -18,10 +22,14 @@ pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 /// Aspect ratios of a random crop.
 const CROP_RATIO: [f64; 2] = [3.0 / 4.0, 4.0 / 3.0];
 
+/// Pixels, each way, that a reduced picture keeps for every pixel of the result: bicubic then still has something to
+/// average, and the difference to the full picture stays small.
+const REDUCED_MARGIN: f64 = 1.5;
+
 /// Draws of a random crop before the central one is taken.
 const CROP_TRIES: u32 = 10;
 
-/// Random resized crop, mirroring, normalisation.
+/// Random resized crop and mirroring.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainTransform {
     /// Side of the result, pixels.
@@ -30,10 +38,6 @@ pub struct TrainTransform {
     pub crop_scale: [f64; 2],
     /// Mirror half of the pictures.
     pub flip: bool,
-    /// Channel means.
-    pub mean: [f32; 3],
-    /// Channel standard deviations.
-    pub std: [f32; 3],
 }
 
 /// The whole picture squeezed into a square, as BLIP-2 evaluates.
@@ -68,23 +72,87 @@ struct Rectangle {
 }
 
 impl TrainTransform {
-    /// With CLIP's normalisation.
+    /// A square of `size` pixels a side.
     pub fn new(size: usize, crop_scale: [f64; 2], flip: bool) -> Self {
-        Self { size, crop_scale, flip, mean: CLIP_MEAN, std: CLIP_STD }
+        Self { size, crop_scale, flip }
     }
 
-    /// The picture as `[3, size, size]`; crop and mirroring are drawn from `rng`.
+    /// Writes the picture as `[3, size, size]` bytes; crop and mirroring are drawn from `rng`. Of an encoded picture that
+    /// is much larger than needed, only as much is decoded as the crop asks for. Not normalised: see [`normalised`].
     ///
     /// # Errors
-    /// [`DatasetError::Image`] if the picture or the result has no pixels.
-    pub fn apply(&self, image: &RgbImage, rng: &mut KeyedRng) -> Result<Vec<f32>> {
-        let crop = random_crop(image.width(), image.height(), self.crop_scale, rng);
-        let mirror = self.flip && rng.uniform() < 0.5;
-        let mut pixels = resize(image, crop, [self.size; 2])?;
-        if mirror {
-            mirror_rows(&mut pixels, self.size);
+    /// [`DatasetError::Image`] if the picture cannot be decoded, has more than `max_pixels`, or `out` has another length.
+    pub fn apply(
+        &self,
+        encoded: &[u8],
+        max_pixels: u64,
+        rng: &mut KeyedRng,
+        scratch: &mut PictureScratch,
+        out: &mut [u8],
+    ) -> Result<()> {
+        if self.size == 0 || out.len() != 3 * self.size * self.size {
+            let reason = format!("{} bytes do not hold a picture of {1}x{1}", out.len(), self.size);
+            return Err(DatasetError::Image { reason });
         }
-        Ok(normalise(&pixels, self.mean, self.std))
+        let started = Instant::now();
+        let mut drawn = None;
+        let choose = |width: u32, height: u32| {
+            let crop = random_crop(width, height, self.crop_scale, rng);
+            drawn = Some((crop, self.flip && rng.uniform() < 0.5));
+            reduction(crop, self.size)
+        };
+        let decoded = decode_reduced(encoded, max_pixels, choose, &mut scratch.decoder)?;
+        scratch.times.decode += started.elapsed();
+        let Some((crop, mirror)) = drawn else {
+            return Err(DatasetError::Image { reason: "the picture's size is unknown".to_owned() });
+        };
+        let started = Instant::now();
+        scratch.resized.resize(out.len(), 0);
+        let source = Source { pixels: decoded.pixels, size: [decoded.width, decoded.height] };
+        resize_into(
+            &mut scratch.resizer,
+            source,
+            crop.divided_by(decoded.divisor),
+            [self.size; 2],
+            &mut scratch.resized,
+        )?;
+        planes_of(&scratch.resized, self.size, mirror, out);
+        scratch.times.transform += started.elapsed();
+        Ok(())
+    }
+}
+
+/// Bytes of pictures `[…, 3, plane]` as the model sees them, `(x / 255 - mean) / std` in f32: what a device computes from
+/// a batch.
+pub fn normalised(pixels: &[u8], plane: usize, mean: [f32; 3], std: [f32; 3]) -> Vec<f32> {
+    let levels = levels(mean, std);
+    let planes = pixels.chunks(plane.max(1)).zip(levels.iter().cycle());
+    planes.flat_map(|(plane, level)| plane.iter().map(|byte| level[usize::from(*byte)])).collect()
+}
+
+/// Working memory for the pictures of one thread: after the first few pictures nothing is allocated for pixels.
+#[derive(Debug, Default)]
+pub struct PictureScratch {
+    decoder: DecodeScratch,
+    resizer: Resizer,
+    resized: Vec<u8>,
+    /// Time spent, since the scratch was made or last asked.
+    times: PictureTimes,
+}
+
+/// Where the time of pictures goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PictureTimes {
+    /// Decoding.
+    pub decode: Duration,
+    /// Cropping, resizing, mirroring, ordering by channel.
+    pub transform: Duration,
+}
+
+impl PictureScratch {
+    /// Time spent since this was last asked.
+    pub fn take_times(&mut self) -> PictureTimes {
+        std::mem::take(&mut self.times)
     }
 }
 
@@ -136,6 +204,25 @@ impl Rectangle {
     fn whole(image: &RgbImage) -> Self {
         Self { left: 0, top: 0, width: image.width(), height: image.height() }
     }
+
+    /// The same part of a picture that was decoded at one `divisor`-th of its size.
+    fn divided_by(self, divisor: u32) -> CropBox {
+        let part = |side: u32| f64::from(side) / f64::from(divisor);
+        CropBox {
+            left: part(self.left),
+            top: part(self.top),
+            width: part(self.width),
+            height: part(self.height),
+        }
+    }
+}
+
+/// How many times smaller a picture may be decoded so that its crop still has at least [`REDUCED_MARGIN`] times `size`
+/// pixels each way: 1, 2, 4 or 8.
+fn reduction(crop: Rectangle, size: usize) -> u32 {
+    let shorter = f64::from(crop.width.min(crop.height));
+    let wanted = REDUCED_MARGIN * size as f64;
+    [8, 4, 2].into_iter().find(|divisor| shorter >= f64::from(*divisor) * wanted).unwrap_or(1)
 }
 
 /// torchvision's `RandomResizedCrop`: ten draws of area and aspect ratio, then the largest central crop within the
@@ -178,23 +265,59 @@ fn central_crop(width: u32, height: u32) -> Rectangle {
     }
 }
 
+/// Interleaved RGB.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    pixels: &'a [u8],
+    /// Width, height.
+    size: [u32; 2],
+}
+
 /// The crop resized to `size` (width, height), interleaved RGB. Pixels outside the crop have no influence.
 fn resize(image: &RgbImage, crop: Rectangle, size: [usize; 2]) -> Result<Vec<u8>> {
+    let mut resized = vec![0; 3 * size[0] * size[1]];
+    let source = Source { pixels: image.as_raw(), size: [image.width(), image.height()] };
+    resize_into(&mut Resizer::new(), source, crop.divided_by(1), size, &mut resized)?;
+    Ok(resized)
+}
+
+/// Pillow's antialiased bicubic of the crop. As in torchvision, which crops before it resizes, pixels outside the crop
+/// have no influence; of a crop between pixels those that it touches have.
+fn resize_into(
+    resizer: &mut Resizer,
+    source: Source<'_>,
+    crop: CropBox,
+    size: [usize; 2],
+    out: &mut [u8],
+) -> Result<()> {
     let failed =
         |reason: String| DatasetError::Image { reason: format!("the picture cannot be resized: {reason}") };
     let side = |side: usize| u32::try_from(side).ok().filter(|side| *side > 0);
     let (Some(width), Some(height)) = (side(size[0]), side(size[1])) else {
         return Err(failed(format!("{}x{} is no size", size[0], size[1])));
     };
-    let source = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3)
+    let image = ImageRef::new(source.size[0], source.size[1], source.pixels, PixelType::U8x3)
         .map_err(|error| failed(error.to_string()))?;
-    let cropped = CroppedImage::new(&source, crop.left, crop.top, crop.width, crop.height)
+    // The whole pixels that the crop touches, and the crop within them.
+    let (left, top) = (crop.left.floor(), crop.top.floor());
+    let right = (crop.left + crop.width).ceil().min(f64::from(source.size[0]));
+    let bottom = (crop.top + crop.height).ceil().min(f64::from(source.size[1]));
+    // Not negative and within the picture.
+    let touched =
+        CroppedImage::new(&image, left as u32, top as u32, (right - left) as u32, (bottom - top) as u32)
+            .map_err(|error| failed(error.to_string()))?;
+    let inner = CropBox {
+        left: crop.left - left,
+        top: crop.top - top,
+        width: crop.width.min(right - crop.left),
+        height: crop.height.min(bottom - crop.top),
+    };
+    let mut resized = Image::from_slice_u8(width, height, out, PixelType::U8x3)
         .map_err(|error| failed(error.to_string()))?;
-    let mut resized = Image::new(width, height, PixelType::U8x3);
-    let bicubic =
+    let mut bicubic =
         ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom)).use_alpha(false);
-    Resizer::new().resize(&cropped, &mut resized, &bicubic).map_err(|error| failed(error.to_string()))?;
-    Ok(resized.into_vec())
+    bicubic.cropping = SrcCropping::Crop(inner);
+    resizer.resize(&touched, &mut resized, &bicubic).map_err(|error| failed(error.to_string()))
 }
 
 /// The picture made smaller, its shorter side `side` pixels long, in the same proportions.
@@ -213,26 +336,38 @@ pub(crate) fn shrink(image: &RgbImage, side: u32) -> Result<RgbImage> {
     })
 }
 
-/// Mirrors every row of a square of interleaved RGB.
-fn mirror_rows(pixels: &mut [u8], size: usize) {
-    for row in pixels.chunks_exact_mut(size * 3) {
-        for x in 0..size / 2 {
-            let opposite = size - 1 - x;
-            for channel in 0..3 {
-                row.swap(x * 3 + channel, opposite * 3 + channel);
-            }
+/// A square of interleaved RGB as three planes, mirrored or not.
+fn planes_of(pixels: &[u8], size: usize, mirror: bool, out: &mut [u8]) {
+    let (red, rest) = out.split_at_mut(size * size);
+    let (green, blue) = rest.split_at_mut(size * size);
+    let planes =
+        red.chunks_exact_mut(size).zip(green.chunks_exact_mut(size)).zip(blue.chunks_exact_mut(size));
+    for (row, ((red, green), blue)) in pixels.chunks_exact(size * 3).zip(planes) {
+        let pixels = row.chunks_exact(3);
+        let outs = red.iter_mut().zip(green).zip(blue);
+        let put = |(pixel, ((red, green), blue)): (&[u8], ((&mut u8, &mut u8), &mut u8))| {
+            (*red, *green, *blue) = (pixel[0], pixel[1], pixel[2]);
+        };
+        match mirror {
+            true => pixels.rev().zip(outs).for_each(put),
+            false => pixels.zip(outs).for_each(put),
         }
     }
+}
+
+/// The value of every byte in each channel.
+fn levels(mean: [f32; 3], std: [f32; 3]) -> [[f32; 256]; 3] {
+    std::array::from_fn(|channel| {
+        std::array::from_fn(|byte| (byte as f32 / 255.0 - mean[channel]) / std[channel])
+    })
 }
 
 /// Interleaved bytes to planar floats: `(x / 255 - mean) / std`.
 fn normalise(pixels: &[u8], mean: [f32; 3], std: [f32; 3]) -> Vec<f32> {
     let plane = pixels.len() / 3;
+    let levels = levels(mean, std);
     let mut planes = vec![0.0; pixels.len()];
-    for channel in 0..3 {
-        let level: [f32; 256] =
-            std::array::from_fn(|byte| (byte as f32 / 255.0 - mean[channel]) / std[channel]);
-        let out = &mut planes[channel * plane..(channel + 1) * plane];
+    for (out, (channel, level)) in planes.chunks_mut(plane.max(1)).zip(levels.iter().enumerate()) {
         for (value, pixel) in out.iter_mut().zip(pixels.chunks_exact(3)) {
             *value = level[usize::from(pixel[channel])];
         }
@@ -256,8 +391,8 @@ mod tests {
         })
     }
 
-    /// PIL's bicubic kernel and two rounded passes, written independently of the crate in use.
-    fn reference_resize(image: &RgbImage, size: u32) -> RgbImage {
+    /// PIL's bicubic kernel and two rounded passes over a crop, written independently of the crate in use.
+    fn reference_resize(image: &RgbImage, crop: Rectangle, size: u32) -> RgbImage {
         fn kernel(x: f64) -> f64 {
             let x = x.abs();
             if x < 1.0 {
@@ -273,8 +408,10 @@ mod tests {
             let stretch = scale.max(1.0);
             RgbImage::from_fn(size, image.height(), |x, y| {
                 let centre = (f64::from(x) + 0.5) * scale;
+                let first = (centre - 2.0 * stretch).floor().max(0.0) as u32;
+                let last = ((centre + 2.0 * stretch).ceil() as u32).min(image.width());
                 let (mut sum, mut total) = ([0.0; 3], 0.0);
-                for source in 0..image.width() {
+                for source in first..last {
                     let weight = kernel((f64::from(source) + 0.5 - centre) / stretch);
                     total += weight;
                     for (sum, value) in sum.iter_mut().zip(image.get_pixel(source, y).0) {
@@ -287,17 +424,85 @@ mod tests {
         let transpose = |image: &RgbImage| {
             RgbImage::from_fn(image.height(), image.width(), |x, y| *image.get_pixel(y, x))
         };
-        transpose(&pass(&transpose(&pass(image, size)), size))
+        let crop = image::imageops::crop_imm(image, crop.left, crop.top, crop.width, crop.height).to_image();
+        transpose(&pass(&transpose(&pass(&crop, size)), size))
+    }
+
+    /// Smooth shapes, edges and noise.
+    fn photo(width: u32, height: u32) -> RgbImage {
+        let mut noise = rng(99);
+        RgbImage::from_fn(width, height, |x, y| {
+            let smooth = 128.0 + 90.0 * libm::sin(f64::from(x) / 19.0) * libm::cos(f64::from(y) / 27.0);
+            let edge = if (x / 37 + y / 29) % 2 == 0 { 30.0 } else { 0.0 };
+            Rgb(std::array::from_fn(|_| (smooth + edge + 20.0 * noise.uniform()) as u8))
+        })
+    }
+
+    #[test]
+    fn a_random_resized_crop_is_pillows() {
+        let (mut off, mut values) = (0usize, 0usize);
+        for (sample, (width, height, size)) in
+            [(500, 375, 224), (375, 500, 224), (640, 427, 96), (120, 90, 128), (224, 224, 224), (90, 300, 64)]
+                .into_iter()
+                .enumerate()
+        {
+            let image = photo(width, height);
+            let crop = random_crop(width, height, [0.3, 1.0], &mut rng(sample as u64));
+            let expected = reference_resize(&image, crop, size);
+            let actual = resize(&image, crop, [size as usize; 2]).unwrap();
+            off += actual.iter().zip(expected.as_raw()).filter(|(a, b)| a.abs_diff(**b) > 1).count();
+            values += actual.len();
+        }
+        assert!(off * 1000 <= values, "{off} of {values} values are off by more than a level");
     }
 
     #[test]
     fn evaluation_is_pil_bicubic() {
         for (width, height, size) in [(96, 60, 32), (20, 31, 48), (64, 64, 64)] {
             let image = gradient(width, height);
-            let expected = reference_resize(&image, size);
+            let expected = reference_resize(&image, Rectangle::whole(&image), size);
             let actual = resize(&image, Rectangle::whole(&image), [size as usize; 2]).unwrap();
             let worst = actual.iter().zip(expected.as_raw()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
             assert!(worst <= 1, "{width}x{height} to {size}: off by {worst}");
+        }
+    }
+
+    /// The picture without loss, as a training file may hold it.
+    fn png(image: &RgbImage) -> Vec<u8> {
+        let mut encoded = std::io::Cursor::new(Vec::new());
+        image.write_to(&mut encoded, image::ImageFormat::Png).unwrap();
+        encoded.into_inner()
+    }
+
+    fn train(transform: &TrainTransform, encoded: &[u8], sample: u64) -> Vec<u8> {
+        let mut out = vec![0; 3 * transform.size * transform.size];
+        let mut scratch = PictureScratch::default();
+        transform.apply(encoded, 1 << 26, &mut rng(sample), &mut scratch, &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn a_reduced_picture_is_close_to_the_whole_one() {
+        let image =
+            image::imageops::resize(&photo(500, 400), 2000, 1600, image::imageops::FilterType::CatmullRom);
+        let mut jpeg = Vec::new();
+        image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, 95).encode_image(&image).unwrap();
+        // Half of the area leaves the shorter side at least 1,095 pixels: 8 × 1.5 × 90 is less.
+        let transform = TrainTransform::new(90, [0.5, 1.0], true);
+        let crop = random_crop(2000, 1600, [0.5, 1.0], &mut rng(4));
+        assert_eq!(reduction(crop, 90), 8);
+        let lossless = png(&crate::image_decode::decode_image(&jpeg, 1 << 26).unwrap());
+        let (reduced, whole) = (train(&transform, &jpeg, 4), train(&transform, &lossless, 4));
+        let sum: u64 = reduced.iter().zip(&whole).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+        assert!(sum as f64 / (whole.len() as f64) < 2.0, "{sum} over {} values", whole.len());
+        assert!(reduced != whole);
+    }
+
+    #[test]
+    fn how_much_is_reduced_follows_from_the_crop() {
+        let square = |side| Rectangle { left: 0, top: 0, width: side, height: side + 50 };
+        for (side, divisor) in [(100, 1), (671, 1), (672, 2), (1343, 2), (1344, 4), (2688, 8), (9999, 8)] {
+            assert_eq!(reduction(square(side), 224), divisor, "{side}");
         }
     }
 
@@ -314,9 +519,9 @@ mod tests {
 
     #[test]
     fn training_is_a_function_of_its_key() {
-        let image = gradient(80, 50);
+        let image = png(&gradient(80, 50));
         let transform = TrainTransform::new(32, [0.2, 1.0], true);
-        let apply = |sample| transform.apply(&image, &mut rng(sample)).unwrap();
+        let apply = |sample| train(&transform, &image, sample);
         assert_eq!(apply(3), apply(3));
         assert_ne!(apply(3), apply(4));
     }
@@ -324,20 +529,37 @@ mod tests {
     #[test]
     fn mirroring_reverses_rows() {
         let image = gradient(16, 16);
+        let encoded = png(&image);
         let whole = |flip| TrainTransform { flip, ..TrainTransform::new(16, [1.0, 1.0], true) };
-        let plain = EvalTransform::new(16).apply(&image).unwrap();
+        let plain: Vec<u8> =
+            (0..3).flat_map(|channel| image.pixels().map(move |pixel| pixel.0[channel])).collect();
         let mut seen = [false; 2];
         for sample in 0..40 {
             if random_crop(16, 16, [1.0, 1.0], &mut rng(sample)) != Rectangle::whole(&image) {
                 continue;
             }
-            assert_eq!(whole(false).apply(&image, &mut rng(sample)).unwrap(), plain);
-            let mirrored = whole(true).apply(&image, &mut rng(sample)).unwrap();
-            let reversed: Vec<f32> = plain.chunks(16).flat_map(|row| row.iter().rev()).copied().collect();
+            assert_eq!(train(&whole(false), &encoded, sample), plain);
+            let mirrored = train(&whole(true), &encoded, sample);
+            let reversed: Vec<u8> = plain.chunks(16).flat_map(|row| row.iter().rev()).copied().collect();
             assert!(mirrored == plain || mirrored == reversed);
             seen[usize::from(mirrored == reversed)] = true;
         }
         assert_eq!(seen, [true; 2]);
+    }
+
+    #[test]
+    fn bytes_are_normalised_as_evaluation_does() {
+        let image = gradient(8, 8);
+        let planes = train(&TrainTransform::new(8, [1.0, 1.0], false), &png(&image), 0);
+        // The crop of sample 0 may be a part; the formula is what matters here.
+        let floats = normalised(&planes, 64, CLIP_MEAN, CLIP_STD);
+        for (index, (byte, value)) in planes.iter().zip(&floats).enumerate() {
+            let channel = index / 64;
+            assert_eq!(*value, (f32::from(*byte) / 255.0 - CLIP_MEAN[channel]) / CLIP_STD[channel]);
+        }
+        let whole: Vec<u8> =
+            (0..3).flat_map(|channel| image.pixels().map(move |pixel| pixel.0[channel])).collect();
+        assert_eq!(normalised(&whole, 64, CLIP_MEAN, CLIP_STD), EvalTransform::new(8).apply(&image).unwrap());
     }
 
     #[test]
@@ -358,9 +580,8 @@ mod tests {
         assert_eq!(central_crop(10, 100), Rectangle { left: 0, top: 43, width: 10, height: 13 });
         for (width, height) in [(1, 1), (1, 3000), (3000, 1), (2, 1)] {
             let image = gradient(width, height);
-            let pixels = TrainTransform::new(8, [0.5, 1.0], true).apply(&image, &mut rng(0)).unwrap();
+            let pixels = train(&TrainTransform::new(8, [0.5, 1.0], true), &png(&image), 0);
             assert_eq!(pixels.len(), 3 * 64);
-            assert!(pixels.iter().all(|value| value.is_finite()));
             assert_eq!(EvalTransform::new(8).apply(&image).unwrap().len(), 3 * 64);
         }
     }

@@ -99,6 +99,16 @@ const KEYS: &[(&str, &str)] = &[
     ("loader.prefetch_bytes", "Memory for data read ahead, in bytes."),
     ("loader.decode_threads", "Threads that decode pictures in each worker."),
     ("loader.read_concurrency", "Reads under way at a time."),
+    ("loader.read_attempts", "Tries of a read, after those of the store's client, before the run fails."),
+    (
+        "loader.hedged_percent",
+        "Reads in a hundred that may be asked for a second time when the first answer is slower than nearly all were; 0: none.",
+    ),
+    ("loader.disk_cache", "Folder on a local disk that keeps row groups of a remote store; empty: none."),
+    (
+        "loader.disk_cache_bytes",
+        "Most bytes of the disk cache of each worker; what the plan needs last is given up first.",
+    ),
     (
         "checkpoint.cadence",
         "`fixed`: every `every_steps`; `auto`: by the square-root rule, from the measured cost of a checkpoint and the mean time between losses of workers.",

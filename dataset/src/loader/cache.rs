@@ -10,11 +10,14 @@ use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 
+use super::statistics::Counters;
 use crate::columns::{ColumnNames, RowGroup};
 use crate::error::{DatasetError, Result};
+use crate::loader::LoaderSettings;
 use crate::manifest::Manifest;
 use crate::parquet_file::{EncodedRowGroup, ParquetFile};
 use crate::plan::RowGroupId;
+use crate::reads::{ReadFor, Reads};
 use crate::store::{PinnedObject, StorePool};
 
 /// Footers kept open.
@@ -37,7 +40,10 @@ pub(super) struct RowGroupCache {
 struct Shared {
     manifest: Arc<Manifest>,
     files: FileTable,
-    reads: Semaphore,
+    /// Reads at a time.
+    permits: Semaphore,
+    reads: Reads,
+    counters: Arc<Counters>,
     budget: u64,
     state: Mutex<State>,
     changed: Condvar,
@@ -90,14 +96,17 @@ impl RowGroupCache {
         runtime: Handle,
         manifest: Arc<Manifest>,
         columns: ColumnNames,
-        budget: u64,
-        read_concurrency: usize,
+        settings: &LoaderSettings,
+        reads: Reads,
+        counters: Arc<Counters>,
     ) -> Self {
         let shared = Shared {
             files: FileTable { columns, pool: Mutex::default(), open: Mutex::default() },
             manifest,
-            reads: Semaphore::new(read_concurrency.min(Semaphore::MAX_PERMITS)),
-            budget,
+            permits: Semaphore::new(settings.read_concurrency.min(Semaphore::MAX_PERMITS)),
+            reads,
+            counters,
+            budget: settings.prefetch_bytes / 2,
             state: Mutex::default(),
             changed: Condvar::new(),
         };
@@ -106,6 +115,7 @@ impl RowGroupCache {
 
     /// Starts reading what fits beside what `current_window` and later ones need; in order, until one does not fit.
     pub(super) fn prefetch(&self, wanted: impl IntoIterator<Item = (RowGroupId, u64)>, current_window: u64) {
+        self.shared.reads.advance(current_window);
         let mut state = self.shared.lock();
         for (id, window) in wanted {
             if let Some(entry) = state.entries.get_mut(&id) {
@@ -175,7 +185,7 @@ impl RowGroupCache {
         state.running += 1;
         let guard = Running(Arc::clone(&self.shared));
         let read = async move {
-            let read = AssertUnwindSafe(guard.0.read(id)).catch_unwind().await;
+            let read = AssertUnwindSafe(guard.0.read(ReadFor { row_group: id, window })).catch_unwind().await;
             let failed = |_| Err(DatasetError::Thread { reason: "reading a row group panicked".to_owned() });
             guard.0.store(
                 id,
@@ -217,12 +227,13 @@ impl Shared {
         (share / u128::from(rows.max(1))) as u64
     }
 
-    async fn read(&self, id: RowGroupId) -> Result<EncodedRowGroup> {
+    async fn read(&self, wanted: ReadFor) -> Result<EncodedRowGroup> {
         // The semaphore is never closed, and a permit that is not had only means less order.
-        let _permit = self.reads.acquire().await;
-        let cell = self.files.cell(id.file);
-        let file = cell.get_or_try_init(|| self.files.open(&self.manifest, id.file)).await?;
-        file.fetch(id.row_group).await
+        let _permit = self.permits.acquire().await;
+        let number = wanted.row_group.file;
+        let cell = self.files.cell(number);
+        let file = cell.get_or_try_init(|| self.files.open(&self.manifest, number)).await?;
+        file.fetch_through(&self.reads, wanted).await
     }
 
     fn store(&self, id: RowGroupId, content: Content) {
@@ -234,6 +245,7 @@ impl Shared {
 
     /// Decodes without the lock, which is held again when this returns.
     fn decode(&self, id: RowGroupId, content: Content) -> MutexGuard<'_, State> {
+        let started = Instant::now();
         let decoded = match content {
             Content::Read(encoded) => match encoded.decode() {
                 Ok(group) => Content::Ready(Arc::new(group)),
@@ -241,6 +253,7 @@ impl Shared {
             },
             other => other,
         };
+        self.counters.parquet.add_time(started.elapsed());
         let mut state = self.lock();
         let State { entries, used, .. } = &mut *state;
         if let Some(entry) = entries.get_mut(&id) {

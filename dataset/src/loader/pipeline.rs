@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::coverage::Coverage;
 use crate::error::{DatasetError, Result};
-use crate::loader::SlotBatch;
 use crate::loader::prepare::{Prepared, Preparer};
+use crate::loader::{LoaderStatistics, SlotBatch};
+use crate::transform::PictureScratch;
 
 /// How often a waiting thread looks around, in case a notice was missed.
 const WAIT_STEP: Duration = Duration::from_millis(500);
@@ -27,6 +28,8 @@ struct Shared {
     steps_ahead: u64,
     samples_per_step: usize,
     state: Mutex<State>,
+    /// Buffers of samples that were put into a batch, for the next ones.
+    buffers: Mutex<Vec<Vec<u8>>>,
     /// A thread may find work.
     work: Condvar,
     /// The taker may find a batch.
@@ -81,6 +84,7 @@ impl Pipeline {
             samples_per_step: preparer.slots().len() * preparer.batch_per_slot() as usize,
             preparer,
             state: Mutex::new(state),
+            buffers: Mutex::default(),
             work: Condvar::new(),
             ready: Condvar::new(),
         });
@@ -95,6 +99,11 @@ impl Pipeline {
                 .push(thread.map_err(|error| DatasetError::Thread { reason: error.to_string() })?);
         }
         Ok(pipeline)
+    }
+
+    /// The totals so far.
+    pub(super) fn totals(&self) -> LoaderStatistics {
+        self.shared.totals()
     }
 
     /// The next step and its batches.
@@ -143,8 +152,18 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn buffers(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The totals so far.
+    fn totals(&self) -> LoaderStatistics {
+        self.preparer.counters().totals()
+    }
+
     /// A decode thread's life.
     fn run(&self) {
+        let mut scratch = PictureScratch::default();
         while let Some(task) = self.take_task() {
             let prepared = catch_unwind(AssertUnwindSafe(|| {
                 if task.sample == 0 {
@@ -153,7 +172,9 @@ impl Shared {
                 let batch = self.preparer.batch_per_slot();
                 // A step's samples are counted in 32 bits: slots and batch both are.
                 let (slot, index) = (task.sample as u32 / batch, task.sample as u32 % batch);
-                self.preparer.prepare(task.step, self.preparer.slots().start + slot, index)
+                let place = (task.step, self.preparer.slots().start + slot, index);
+                let buffer = self.buffers().pop().unwrap_or_default();
+                self.preparer.prepare(place, &mut scratch, buffer)
             }));
             let panicked =
                 |_| Err(DatasetError::Thread { reason: format!("preparing step {} panicked", task.step) });
@@ -207,33 +228,40 @@ impl Shared {
     fn batches(&self, samples: Vec<Result<Prepared>>) -> Result<Vec<SlotBatch>> {
         let batch = self.preparer.batch_per_slot() as usize;
         let mut samples = samples.into_iter();
-        let stage = self.preparer.stage();
-        self.preparer.slots().map(|slot| slot_batch(stage, slot, samples.by_ref().take(batch))).collect()
+        let started = Instant::now();
+        let batches =
+            self.preparer.slots().map(|slot| self.slot_batch(slot, samples.by_ref().take(batch))).collect();
+        self.preparer.counters().assemble.add_time(started.elapsed());
+        batches
     }
-}
 
-fn slot_batch(stage: u32, slot: u32, samples: impl Iterator<Item = Result<Prepared>>) -> Result<SlotBatch> {
-    let mut batch = SlotBatch {
-        slot,
-        pixels: Vec::new(),
-        ids: Vec::new(),
-        mask: Vec::new(),
-        captions: Vec::new(),
-        samples: Vec::new(),
-        addresses: Vec::new(),
-        coverage: Coverage::default(),
-        quarantined: Vec::new(),
-    };
-    for prepared in samples {
-        let Prepared { sample, address, content, quarantined } = prepared?;
-        batch.pixels.extend(content.pixels);
-        batch.ids.extend(content.tokens.ids);
-        batch.mask.extend(content.tokens.mask);
-        batch.captions.push(content.caption);
-        batch.coverage += Coverage::of(stage, sample, address.row_id());
-        batch.samples.push(sample);
-        batch.addresses.push(address);
-        batch.quarantined.extend(quarantined);
+    /// One slot's samples in one batch; their buffers are kept for later samples.
+    fn slot_batch(&self, slot: u32, samples: impl Iterator<Item = Result<Prepared>>) -> Result<SlotBatch> {
+        let stage = self.preparer.stage();
+        let room = self.preparer.batch_per_slot() as usize;
+        let mut batch = SlotBatch {
+            slot,
+            pixels: Vec::with_capacity(room * self.preparer.pixel_bytes()),
+            ids: Vec::new(),
+            mask: Vec::new(),
+            captions: Vec::with_capacity(room),
+            samples: Vec::with_capacity(room),
+            addresses: Vec::with_capacity(room),
+            coverage: Coverage::default(),
+            quarantined: Vec::new(),
+        };
+        for prepared in samples {
+            let Prepared { sample, address, content, quarantined } = prepared?;
+            batch.pixels.extend_from_slice(&content.pixels);
+            self.buffers().push(content.pixels);
+            batch.ids.extend(content.tokens.ids);
+            batch.mask.extend(content.tokens.mask);
+            batch.captions.push(content.caption);
+            batch.coverage += Coverage::of(stage, sample, address.row_id());
+            batch.samples.push(sample);
+            batch.addresses.push(address);
+            batch.quarantined.extend(quarantined);
+        }
+        Ok(batch)
     }
-    Ok(batch)
 }

@@ -1,15 +1,18 @@
 //! One sample: find its row, check it, tokenise, decode, transform; or draw a substitute.
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
 
 use crate::error::{DatasetError, Result};
-use crate::image_decode::decode_image;
 use crate::loader::LoaderSpec;
 use crate::loader::cache::RowGroupCache;
+use crate::loader::statistics::Counters;
 use crate::plan::{PartId, RowAddress, RowGroupId, SUBSTITUTE_TRIES};
 use crate::quarantine::QuarantineRecord;
 use crate::random::KeyedRng;
 use crate::text::{MAX_CAPTION_WORDS, Tokens, clean_caption};
+use crate::transform::PictureScratch;
 
 /// A sample ready to be put into a batch.
 #[derive(Debug)]
@@ -23,8 +26,8 @@ pub(super) struct Prepared {
 /// What the model sees of a row.
 #[derive(Debug)]
 pub(super) struct SampleContent {
-    /// `[3, S, S]`.
-    pub(super) pixels: Vec<f32>,
+    /// `[3, S, S]`, not normalised.
+    pub(super) pixels: Vec<u8>,
     pub(super) tokens: Tokens,
     pub(super) caption: String,
 }
@@ -40,11 +43,22 @@ struct Unusable {
 pub(super) struct Preparer {
     spec: LoaderSpec,
     cache: RowGroupCache,
+    counters: Arc<Counters>,
 }
 
 impl Preparer {
-    pub(super) fn new(spec: LoaderSpec, cache: RowGroupCache) -> Self {
-        Self { spec, cache }
+    pub(super) fn new(spec: LoaderSpec, cache: RowGroupCache, counters: Arc<Counters>) -> Self {
+        Self { spec, cache, counters }
+    }
+
+    /// What is counted.
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Bytes of a sample's pixels.
+    pub(super) fn pixel_bytes(&self) -> usize {
+        3 * self.spec.image.size * self.spec.image.size
     }
 
     /// Slots of a step.
@@ -74,7 +88,7 @@ impl Preparer {
 
     /// Steps that may be prepared and not yet taken: as many as half the budget holds, at least one.
     pub(super) fn steps_ahead(&self) -> u64 {
-        let pixels = 3 * self.spec.image.size * self.spec.image.size * size_of::<f32>();
+        let pixels = self.pixel_bytes();
         let tokens = 2 * self.spec.text.encoding().length * size_of::<i32>();
         let samples = self.spec.slots.len() * self.spec.batch_per_slot as usize;
         let step = (samples * (pixels + tokens + size_of::<Prepared>())) as u64;
@@ -99,11 +113,17 @@ impl Preparer {
         }
     }
 
-    /// The sample at `index` of a slot's batch.
+    /// The sample at `index` of a slot's batch; its pixels are put into `pixels`, a buffer of any length.
     ///
     /// # Errors
     /// Of the store; [`DatasetError::NoUsableRow`].
-    pub(super) fn prepare(&self, step: u64, slot: u32, index: u32) -> Result<Prepared> {
+    pub(super) fn prepare(
+        &self,
+        (step, slot, index): (u64, u32, u32),
+        scratch: &mut PictureScratch,
+        mut pixels: Vec<u8>,
+    ) -> Result<Prepared> {
+        pixels.resize(self.pixel_bytes(), 0);
         let spec = &self.spec;
         let batch = u64::from(spec.batch_per_slot);
         let position = step * batch + u64::from(index);
@@ -115,8 +135,11 @@ impl Preparer {
             if quarantined.iter().any(|record| self.is_at(record, address)) {
                 continue;
             }
-            match self.content(address, part, sample)? {
-                Ok(content) => return Ok(Prepared { sample, address, content, quarantined }),
+            match self.content(address, part, sample, scratch, &mut pixels)? {
+                Ok((caption, tokens)) => {
+                    let content = SampleContent { pixels, tokens, caption };
+                    return Ok(Prepared { sample, address, content, quarantined });
+                }
                 Err(unusable) => quarantined.push(self.record(address, sample, unusable)),
             }
         }
@@ -157,22 +180,31 @@ impl Preparer {
         }
     }
 
-    /// The row as the model sees it, or why it cannot be used.
+    /// The row's caption and, in `pixels`, its picture; or why it cannot be used.
     fn content(
         &self,
         address: RowAddress,
         part: PartId,
         sample: u64,
-    ) -> Result<Result<SampleContent, Unusable>> {
+        scratch: &mut PictureScratch,
+        pixels: &mut [u8],
+    ) -> Result<Result<(String, Tokens), Unusable>> {
         let id = RowGroupId { file: address.file, row_group: address.row_group };
         let group = self.cache.get(id, part.window)?;
         let row = address.row as usize;
         let content = group.image(row).and_then(|image| {
-            let (caption, tokens) = self.caption(&group.captions(row), sample)?;
-            let picture = decode_image(image, self.spec.max_pixels).map_err(|error| error.to_string())?;
+            let started = Instant::now();
+            let caption = self.caption(&group.captions(row), sample)?;
+            self.counters.tokenise.add_time(started.elapsed());
             let mut rng = KeyedRng::new(self.spec.seed, "augment", &[u64::from(self.spec.stage), sample]);
-            let pixels = self.spec.image.apply(&picture, &mut rng).map_err(|error| error.to_string())?;
-            Ok(SampleContent { pixels, tokens, caption })
+            let applied = self.spec.image.apply(image, self.spec.max_pixels, &mut rng, scratch, pixels);
+            applied.map_err(|error| error.to_string())?;
+            let times = scratch.take_times();
+            self.counters.decode.add_time(times.decode);
+            self.counters.transform.add_time(times.transform);
+            self.counters.samples.add(1);
+            self.counters.picture_bytes.add(image.len() as u64);
+            Ok(caption)
         });
         Ok(content.map_err(|reason| Unusable { key: group.key(row), reason }))
     }

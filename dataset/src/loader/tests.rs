@@ -117,9 +117,32 @@ fn threads_and_memory_change_nothing() {
     // 60 rows in 4 slots of 3: several windows and epochs.
     let base = fixture.load(|spec| spec.last_step = 30);
     for (prefetch_bytes, decode_threads, read_concurrency) in [(0, 1, 1), (3000, 4, 2), (1 << 30, 3, 16)] {
-        let settings = LoaderSettings { prefetch_bytes, decode_threads, read_concurrency };
+        let settings =
+            LoaderSettings { prefetch_bytes, decode_threads, read_concurrency, ..LoaderSettings::default() };
         let other = fixture.load(|spec| (spec.settings, spec.last_step) = (settings, 30));
         assert_eq!(base, other, "{prefetch_bytes} {decode_threads} {read_concurrency}");
+    }
+}
+
+#[test]
+fn no_setting_changes_a_batch() {
+    let (_folder, sources) = write(Corpus::with_rows(80).row_group(6).truncated(11).wrong_hash(30));
+    let fixture = fixture(&sources);
+    let base = fixture.load(|spec| spec.last_step = 20);
+    let cache = tempfile::tempdir().unwrap();
+    for draw in 0..12 {
+        let mut rng = crate::KeyedRng::new(5, "settings", &[draw]);
+        let settings = LoaderSettings {
+            prefetch_bytes: rng.below(200_000),
+            decode_threads: 1 + rng.below(4) as usize,
+            read_concurrency: 1 + rng.below(6) as usize,
+            read_attempts: 1 + rng.below(3) as u32,
+            hedged_percent: rng.below(101) as u32,
+            disk_cache: if rng.below(2) == 0 { String::new() } else { cache.path().display().to_string() },
+            disk_cache_bytes: rng.below(60_000),
+        };
+        let other = fixture.load(|spec| (spec.settings, spec.last_step) = (settings.clone(), 20));
+        assert!(base == other, "{settings:?}");
     }
 }
 

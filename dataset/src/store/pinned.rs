@@ -61,6 +61,11 @@ impl PinnedObject {
         self.bytes
     }
 
+    /// Entity tag, if the store gives one.
+    pub(crate) fn tag(&self) -> Option<&str> {
+        self.tag.as_deref()
+    }
+
     /// One range of its bytes. [`PinnedObject::failed`] explains the error.
     pub(crate) async fn read(&self, range: Range<u64>) -> Result<Bytes, StoreError> {
         let wanted = range.end - range.start;

@@ -1,5 +1,6 @@
 //! One step: from a batch of the own slots to the gradient of the global-batch loss, and its application.
 
+mod pixels;
 mod reduction;
 mod stage1;
 mod stage2;
@@ -17,13 +18,14 @@ use blip2_model::optimizer::clip_by_global_norm;
 use blip2_model::parts::GradientParts;
 use blip2_model::vision::ImageEncoder;
 use blip2_proto::drill::{Drill, DrillPhase};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 
 use crate::config::WorkerConfig;
 use crate::convert::{device, image_encoder, placement, qformer_text};
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
 use crate::state::{FrozenSizes, TrainState};
+use pixels::normalised_pixels;
 use reduction::SumPlan;
 
 /// Bounds of the temperature where `stage1.clamp_temperature` is set (BLIP's).
@@ -167,8 +169,7 @@ impl StepParts {
                 slot.pixels.len()
             )));
         }
-        let shape = [rows, 3, size, size];
-        let pixels = Tensor::from_data(TensorData::new(slot.pixels.clone(), shape), &self.device);
+        let pixels = normalised_pixels(slot.pixels.clone(), [rows, size], &self.device);
         Ok(self.encoder.forward(pixels)?)
     }
 

@@ -2,6 +2,7 @@
 
 mod allreduce;
 mod generate;
+mod loader;
 mod member;
 mod step;
 mod tcp;
@@ -24,6 +25,8 @@ pub(crate) struct BenchArguments {
 enum BenchCommand {
     /// Time the sum of a buffer over member processes on this machine, beside the same bytes over bare TCP.
     Allreduce(allreduce::AllreduceArguments),
+    /// Load batches as training does and say how fast, stage by stage.
+    Loader(loader::LoaderArguments),
     /// Time a stage-1 training step over random image features.
     Step(step::StepArguments),
     /// One member of `bench allreduce`, which starts it.
@@ -37,6 +40,7 @@ enum BenchCommand {
 pub(crate) async fn run(arguments: BenchArguments) -> Result<Exit, CliError> {
     match arguments.command {
         BenchCommand::Allreduce(arguments) => allreduce::run(arguments).await,
+        BenchCommand::Loader(arguments) => loader::run(arguments).await,
         BenchCommand::Step(arguments) => step::run(arguments).await,
         BenchCommand::AllreduceMember(arguments) => member::run(arguments).await,
         BenchCommand::Generate(arguments) => generate::run(arguments).await,

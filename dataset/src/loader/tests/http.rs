@@ -11,6 +11,9 @@ use super::*;
 /// The status line of a refusal for the n-th request, or `None` to serve it.
 type Refusal = fn(usize) -> Option<&'static str>;
 
+/// How long the n-th request waits for its answer.
+type Delay = fn(usize) -> Duration;
+
 /// Serves one file under any name on a port of its own until dropped.
 struct Server {
     url: String,
@@ -20,6 +23,11 @@ struct Server {
 
 impl Server {
     fn start(runtime: &Runtime, content: Vec<u8>, refusal: Refusal) -> Self {
+        Self::start_slow(runtime, content, refusal, |_| Duration::ZERO)
+    }
+
+    /// Answers after a delay.
+    fn start_slow(runtime: &Runtime, content: Vec<u8>, refusal: Refusal, delay: Delay) -> Self {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}/folder/a.parquet", listener.local_addr().unwrap());
         let requests = Arc::new(AtomicUsize::new(0));
@@ -27,7 +35,8 @@ impl Server {
         let task = runtime.spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, Arc::clone(&content), Arc::clone(&counter), refusal));
+                let (content, counter) = (Arc::clone(&content), Arc::clone(&counter));
+                connections.spawn(serve(stream, content, counter, refusal, delay));
             }
         });
         Self { url, requests, task }
@@ -45,6 +54,7 @@ async fn serve(
     content: Arc<Vec<u8>>,
     counter: Arc<AtomicUsize>,
     refusal: Refusal,
+    delay: Delay,
 ) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
@@ -59,7 +69,9 @@ async fn serve(
             }
             head.push(line.to_ascii_lowercase());
         }
-        if let Some(status) = refusal(counter.fetch_add(1, Ordering::SeqCst) + 1) {
+        let number = counter.fetch_add(1, Ordering::SeqCst) + 1;
+        tokio::time::sleep(delay(number)).await;
+        if let Some(status) = refusal(number) {
             stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await?;
             continue;
         }
@@ -111,4 +123,93 @@ fn a_read_that_fails_for_good_names_file_and_row_group() {
     let error = fixture(std::slice::from_ref(&server.url)).error(|_| ());
     assert!(matches!(&error, DatasetError::ReadRowGroup { file, .. } if *file == server.url), "{error}");
     assert!(!error.is_bad_input());
+}
+
+/// A store far away that fails now and then, beside a step that takes as long as a small step does.
+#[test]
+fn a_slow_store_that_fails_now_and_then_starves_nobody() {
+    let (_folder, sources) = write(Corpus::with_rows(600).row_group(12));
+    let local = fixture(&sources);
+    let refusal: Refusal = |n| n.is_multiple_of(100).then_some("503 Busy");
+    let content = std::fs::read(&sources[0]).unwrap();
+    let server = Server::start_slow(&local.runtime, content, refusal, |_| Duration::from_millis(200));
+    let remote = fixture(std::slice::from_ref(&server.url));
+    // Windows of 4 slots and 2 row groups, 8 of 12 rows, which 8 steps of 12 samples use up.
+    let steps = 48;
+    let spec = LoaderSpec { last_step: steps, ..remote.spec.clone() };
+    let loader = Loader::start(remote.runtime.handle().clone(), spec).unwrap();
+    let compute = Duration::from_millis(60);
+    let mut batches = vec![loader.next(WAIT).unwrap()];
+    let started = Instant::now();
+    let mut waited = Duration::ZERO;
+    for _ in 1..steps {
+        std::thread::sleep(compute);
+        let batch = loader.next(WAIT).unwrap();
+        waited += batch.waited;
+        batches.push(batch);
+    }
+    let share = waited.as_secs_f64() / started.elapsed().as_secs_f64();
+    assert!(share < 0.2, "{share:.3} of the time without data: {:?}", loader.statistics());
+    let expected = local.load(|spec| spec.last_step = steps);
+    assert!(batches.iter().zip(&expected).all(|(found, expected)| found.slots == expected.slots));
+}
+
+#[test]
+fn a_disk_cache_changes_no_batch_and_saves_requests_also_after_a_restart() {
+    let (_folder, sources) = write(Corpus::with_rows(60).row_group(10));
+    let local = fixture(&sources);
+    // Five epochs.
+    let expected = local.load(|spec| spec.last_step = 25);
+    let content = std::fs::read(&sources[0]).unwrap();
+    let server = Server::start(&local.runtime, content, |_| None);
+    let remote = fixture(std::slice::from_ref(&server.url));
+    let folder = tempfile::tempdir().unwrap();
+    let load = |bytes: u64| {
+        let before = server.requests.load(Ordering::SeqCst);
+        let batches = remote.load(|spec| {
+            spec.last_step = 25;
+            // Nothing stays in memory that is not in use.
+            spec.settings.prefetch_bytes = 0;
+            spec.settings.disk_cache = folder.path().to_str().unwrap().to_owned();
+            spec.settings.disk_cache_bytes = bytes;
+        });
+        assert!(batches == expected, "{bytes} bytes");
+        server.requests.load(Ordering::SeqCst) - before
+    };
+    let none = load(0);
+    let first = load(1 << 30);
+    assert!(first < none, "{first} requests and {none} without a cache");
+    let again = load(1 << 30);
+    assert!(again <= 2, "{again} requests: length and footer");
+    for file in std::fs::read_dir(folder.path().join("0")).unwrap() {
+        let path = file.unwrap().path();
+        let mut content = std::fs::read(&path).unwrap();
+        if let Some(byte) = content.last_mut() {
+            *byte ^= 0x20;
+            std::fs::write(&path, content).unwrap();
+        }
+    }
+    assert!(load(1 << 30) > again, "damaged entries are read again");
+    load(2000);
+}
+
+#[test]
+fn answers_that_do_not_come_are_overtaken() {
+    let (_folder, sources) = write(Corpus::with_rows(400).row_group(10));
+    let local = fixture(&sources);
+    let expected = local.load(|spec| spec.last_step = 40);
+    let content = std::fs::read(&sources[0]).unwrap();
+    // Requests of the length and the footers come first; then enough answers to know what is usual.
+    let late: Delay = |n| Duration::from_secs(if n == 40 { 50 } else { 0 });
+    let server = Server::start_slow(&local.runtime, content, |_| None, late);
+    let remote = fixture(std::slice::from_ref(&server.url));
+    let settings = LoaderSettings { prefetch_bytes: 0, hedged_percent: 100, ..LoaderSettings::default() };
+    let spec = LoaderSpec { last_step: 40, settings, ..remote.spec.clone() };
+    let loader = Loader::start(remote.runtime.handle().clone(), spec).unwrap();
+    let started = Instant::now();
+    for expected in &expected {
+        assert!(loader.next(WAIT).unwrap().slots == expected.slots);
+    }
+    assert!(started.elapsed() < Duration::from_secs(40), "{:?}", started.elapsed());
+    assert!(server.requests.load(Ordering::SeqCst) > 40 && loader.statistics().hedged >= 1);
 }

@@ -1,0 +1,281 @@
+//! Reads of row groups: from the disk cache or the store, tried again when they fail, asked for twice when they are slow.
+
+mod disk;
+mod latency;
+mod next_use;
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::future::{Either, select};
+use object_store::Error as StoreError;
+
+use crate::error::Result;
+use crate::loader::{Counters, LoaderSettings};
+use crate::plan::RowGroupId;
+use crate::store::PinnedObject;
+
+use disk::DiskCache;
+pub(crate) use disk::DiskKey;
+use latency::Latency;
+pub(crate) use next_use::NextUses;
+
+/// Wait before the second try; doubles with every further one.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+
+/// How row groups are read. None of it changes what is read.
+#[derive(Debug)]
+pub(crate) struct Reads {
+    attempts: u32,
+    latency: Mutex<Latency>,
+    disk: Option<Arc<DiskCache>>,
+    counters: Arc<Counters>,
+}
+
+/// The row group that a read is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReadFor {
+    pub(crate) row_group: RowGroupId,
+    /// The window of the plan that needs it.
+    pub(crate) window: u64,
+}
+
+impl Reads {
+    /// As the settings say; `uses` tells the disk cache when a row group is needed.
+    ///
+    /// # Errors
+    /// [`DatasetError::Setting`](crate::DatasetError::Setting) if the disk cache's folder cannot be used.
+    pub(crate) fn open(settings: &LoaderSettings, uses: NextUses, counters: Arc<Counters>) -> Result<Self> {
+        let disk = match settings.disk_cache.as_str() {
+            "" => None,
+            folder => Some(Arc::new(DiskCache::open(folder.as_ref(), settings.disk_cache_bytes, uses)?)),
+        };
+        let latency = Mutex::new(Latency::new(settings.hedged_percent));
+        Ok(Self { attempts: settings.read_attempts, latency, disk, counters })
+    }
+
+    /// The plan has come to `window`.
+    pub(crate) fn advance(&self, window: u64) {
+        if let Some(disk) = &self.disk {
+            disk.advance(window);
+        }
+    }
+
+    /// Ranges of an object, in their order.
+    ///
+    /// # Errors
+    /// The store's, after the last try.
+    pub(crate) async fn ranges(
+        &self,
+        object: &PinnedObject,
+        ranges: &[Range<u64>],
+        wanted: ReadFor,
+    ) -> Result<Vec<Bytes>, StoreError> {
+        let started = Instant::now();
+        let found = self.from_disk_or_store(object, ranges, wanted).await;
+        self.counters.read.add_time(started.elapsed());
+        found
+    }
+
+    /// What was read is wrong: it is not to come from the disk cache again.
+    pub(crate) fn forget(&self, object: &PinnedObject, ranges: &[Range<u64>]) {
+        if let Some(disk) = &self.disk {
+            disk.forget(&DiskKey::new(object, ranges));
+        }
+    }
+
+    async fn from_disk_or_store(
+        &self,
+        object: &PinnedObject,
+        ranges: &[Range<u64>],
+        wanted: ReadFor,
+    ) -> Result<Vec<Bytes>, StoreError> {
+        let Some(disk) = self.disk.clone() else { return self.from_store(object, ranges).await };
+        let key = DiskKey::new(object, ranges);
+        let bytes = ranges.iter().map(|range| range.end - range.start).sum();
+        let load = {
+            let (disk, key) = (Arc::clone(&disk), key.clone());
+            tokio::task::spawn_blocking(move || disk.load(&key, bytes, wanted))
+        };
+        // A task that ended otherwise is a row group that was not found.
+        if let Ok(Some(content)) = load.await {
+            self.counters.disk_hits.add(1);
+            self.counters.disk_bytes.add(bytes);
+            return Ok(cut(&content, ranges));
+        }
+        let read = self.from_store(object, ranges).await?;
+        let kept = read.clone();
+        // A row group that could not be kept is read again from the store.
+        let _ = tokio::task::spawn_blocking(move || disk.store(&key, &kept, wanted)).await;
+        Ok(read)
+    }
+
+    async fn from_store(
+        &self,
+        object: &PinnedObject,
+        ranges: &[Range<u64>],
+    ) -> Result<Vec<Bytes>, StoreError> {
+        let hedge = !object.location().is_local();
+        let read = || self.hedged(hedge, || object.read_ranges(ranges));
+        let content = self.retried(read).await?;
+        self.counters.reads.add(1);
+        self.counters.read_bytes.add(content.iter().map(|part| part.len() as u64).sum());
+        Ok(content)
+    }
+
+    /// Tries until it succeeds, fails for good or has failed `attempts` times.
+    async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        read: impl Fn() -> F,
+    ) -> Result<T, StoreError> {
+        let mut wait = FIRST_RETRY;
+        for _ in 1..self.attempts {
+            match read().await {
+                Err(error) if is_transient(&error) => {
+                    tracing::debug!(%error, "a read failed and is tried again");
+                    self.counters.retried.add(1);
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                }
+                ended => return ended,
+            }
+        }
+        read().await
+    }
+
+    /// Asks a second time when the first answer takes longer than nearly all did; the first good answer counts.
+    async fn hedged<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        hedge: bool,
+        read: impl Fn() -> F,
+    ) -> Result<T, StoreError> {
+        if !hedge {
+            return read().await;
+        }
+        let started = Instant::now();
+        let mut first = Box::pin(read());
+        let patience = self.latency().patience();
+        let answer = match tokio::time::timeout(patience, &mut first).await {
+            Ok(answer) => answer,
+            Err(_) if self.latency().may_hedge() => {
+                self.counters.hedged.add(1);
+                match select(first, Box::pin(read())).await {
+                    Either::Left((Ok(answer), _)) | Either::Right((Ok(answer), _)) => Ok(answer),
+                    Either::Left((Err(_), other)) => other.await,
+                    Either::Right((Err(_), other)) => other.await,
+                }
+            }
+            Err(_) => first.await,
+        };
+        if answer.is_ok() {
+            self.latency().record(started.elapsed());
+        }
+        answer
+    }
+
+    fn latency(&self) -> std::sync::MutexGuard<'_, Latency> {
+        self.latency.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the same request may succeed later.
+fn is_transient(error: &StoreError) -> bool {
+    matches!(error, StoreError::Generic { .. } | StoreError::JoinError { .. })
+}
+
+/// The ranges' bytes of what was stored one after the other.
+fn cut(content: &Bytes, ranges: &[Range<u64>]) -> Vec<Bytes> {
+    let mut at = 0;
+    let lengths = ranges.iter().map(|range| (range.end - range.start) as usize);
+    lengths
+        .map(|length| {
+            at += length;
+            content.slice(at - length..at)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn reads(attempts: u32, hedged_percent: u32) -> Reads {
+        Reads {
+            attempts,
+            latency: Mutex::new(Latency::new(hedged_percent)),
+            disk: None,
+            counters: Arc::default(),
+        }
+    }
+
+    fn busy() -> StoreError {
+        StoreError::Generic { store: "test", source: "busy".into() }
+    }
+
+    #[tokio::test]
+    async fn failures_are_tried_again_until_they_are_for_good() {
+        let tries = AtomicUsize::new(0);
+        let reads = reads(4, 0);
+        let third = reads.retried(async || match tries.fetch_add(1, Ordering::SeqCst) {
+            0 | 1 => Err(busy()),
+            n => Ok(n),
+        });
+        assert_eq!(third.await.unwrap(), 2);
+        assert_eq!(reads.counters.totals().retried, 2);
+
+        tries.store(0, Ordering::SeqCst);
+        let never = reads.retried(async || {
+            tries.fetch_add(1, Ordering::SeqCst);
+            Err::<(), _>(busy())
+        });
+        assert!(never.await.is_err());
+        assert_eq!(tries.load(Ordering::SeqCst), 4);
+
+        tries.store(0, Ordering::SeqCst);
+        let refused = reads.retried(async || {
+            tries.fetch_add(1, Ordering::SeqCst);
+            Err::<(), _>(StoreError::NotImplemented { operation: "x".into(), implementer: "y".into() })
+        });
+        assert!(refused.await.is_err());
+        assert_eq!(tries.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_slow_answer_is_overtaken_by_a_second_request() {
+        let reads = reads(1, 100);
+        let quick = async || {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            Ok::<_, StoreError>(0)
+        };
+        for _ in 0..40 {
+            reads.hedged(true, &quick).await.unwrap();
+        }
+        let before = reads.counters.totals().hedged;
+        let tries = AtomicUsize::new(0);
+        let started = Instant::now();
+        let answer = reads.hedged(true, async || {
+            let number = tries.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(if number == 0 { 20_000 } else { 10 })).await;
+            Ok::<_, StoreError>(number)
+        });
+        assert_eq!(answer.await.unwrap(), 1);
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+        assert_eq!(reads.counters.totals().hedged, before + 1);
+
+        // One of two fails: the other counts.
+        let tries = AtomicUsize::new(0);
+        let answer = reads.hedged(true, async || match tries.fetch_add(1, Ordering::SeqCst) {
+            0 => {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                Ok(7)
+            }
+            _ => Err(busy()),
+        });
+        assert_eq!(answer.await.unwrap(), 7);
+    }
+}
