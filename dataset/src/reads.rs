@@ -75,7 +75,7 @@ impl Reads {
         wanted: ReadFor,
     ) -> Result<Vec<Bytes>, StoreError> {
         let started = Instant::now();
-        let found = self.from_disk_or_store(object, ranges, wanted).await;
+        let found = self.disk_or_store(object, ranges, wanted).await;
         self.counters.read.add_time(started.elapsed());
         found
     }
@@ -87,13 +87,13 @@ impl Reads {
         }
     }
 
-    async fn from_disk_or_store(
+    async fn disk_or_store(
         &self,
         object: &PinnedObject,
         ranges: &[Range<u64>],
         wanted: ReadFor,
     ) -> Result<Vec<Bytes>, StoreError> {
-        let Some(disk) = self.disk.clone() else { return self.from_store(object, ranges).await };
+        let Some(disk) = self.disk.clone() else { return self.store_ranges(object, ranges).await };
         let key = DiskKey::new(object, ranges);
         let bytes = ranges.iter().map(|range| range.end - range.start).sum();
         let load = {
@@ -106,14 +106,14 @@ impl Reads {
             self.counters.disk_bytes.add(bytes);
             return Ok(cut(&content, ranges));
         }
-        let read = self.from_store(object, ranges).await?;
+        let read = self.store_ranges(object, ranges).await?;
         let kept = read.clone();
         // A row group that could not be kept is read again from the store.
         let _ = tokio::task::spawn_blocking(move || disk.store(&key, &kept, wanted)).await;
         Ok(read)
     }
 
-    async fn from_store(
+    async fn store_ranges(
         &self,
         object: &PinnedObject,
         ranges: &[Range<u64>],
