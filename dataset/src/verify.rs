@@ -174,20 +174,22 @@ pub async fn verify_corpus(spec: &VerifySpec, mut found: impl FnMut(&Finding)) -
 
 /// The files that a source names; of an ingestion's folder also what is wrong with its set of files.
 async fn files_of(source: &str, quick: bool) -> Result<(Vec<StoredObject>, Vec<Finding>)> {
-    if !source.contains('*') {
-        let folder = Location::parse(source.trim_end_matches('/'))?;
-        if folder.join(JOB_FILE).head().await?.is_some() {
-            return job::check(&folder, quick).await;
-        }
-        if folder.head().await?.is_none() {
-            let files = folder.list_matching("*.parquet").await?;
-            if files.is_empty() {
-                return Err(DatasetError::NotFound { location: source.to_owned() });
-            }
-            return Ok((files, Vec::new()));
-        }
+    if source.contains('*') {
+        return Ok((StorePool::default().expand(source).await?, Vec::new()));
     }
-    Ok((StorePool::default().expand(source).await?, Vec::new()))
+    let folder = Location::parse(source.trim_end_matches('/'))?;
+    // Within a file nothing can be looked for.
+    if folder.head().await?.is_some() {
+        return Ok((StorePool::default().expand(source).await?, Vec::new()));
+    }
+    if folder.join(JOB_FILE).head().await?.is_some() {
+        return job::check(&folder, quick).await;
+    }
+    let files = folder.list_matching("*.parquet").await?;
+    if files.is_empty() {
+        return Err(DatasetError::NotFound { location: source.to_owned() });
+    }
+    Ok((files, Vec::new()))
 }
 
 /// The records in the footer, and what is wrong with them.

@@ -48,7 +48,8 @@ fn a_picture_takes_few_allocations_once_memory_is_there() {
     (8..8 + pictures as u64).for_each(&mut apply);
     let count = (COUNT.load(Ordering::Relaxed) - before.0) / pictures;
     let bytes = (BYTES.load(Ordering::Relaxed) - before.1) / pictures;
-    assert!(count <= 120, "{count} allocations a picture");
+    // Two for every row and column of the result are the resampler's coefficients, of a few bytes each.
+    assert!(count <= 2 * 224 + 120, "{count} allocations a picture");
     // Tables and rows of the decoder; the picture itself has 562,500 bytes.
     assert!(bytes < 400_000, "{bytes} bytes a picture");
 }
