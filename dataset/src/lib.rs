@@ -67,6 +67,7 @@
 mod audit;
 mod columns;
 mod coverage;
+mod curation;
 mod error;
 #[cfg(test)]
 mod hostile;
@@ -94,6 +95,10 @@ mod verify;
 pub use audit::{AuditSpec, RowUses, StageAudit, Substitution, audit_stage};
 pub use columns::ColumnNames;
 pub use coverage::Coverage;
+pub use curation::{
+    BrokenRule, CurationMode, DropReason, JudgedText, RuleSettings, ScoredRow, ScoredText, SelectionSettings,
+    TextSource, select,
+};
 pub use error::{DatasetError, Result};
 pub use image::RgbImage;
 pub use image_decode::{decode_image, image_dimensions};

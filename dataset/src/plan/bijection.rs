@@ -46,14 +46,17 @@ impl Shape {
     }
 }
 
+/// How often each row is used, by source and epoch.
+type Uses = BTreeMap<(usize, u64), BTreeMap<(u32, u32, u32), u32>>;
+
 /// Uses of rows by source and epoch, over some whole windows of all slots.
-fn walk(plan: &Plan, windows: u64) -> BTreeMap<(usize, u64), BTreeMap<(u32, u32, u32), u32>> {
+fn walk(plan: &Plan, windows: u64) -> Uses {
     let ranges: Vec<_> = plan.source_uses(0).into_iter().map(|source| source.groups).collect();
     let source_of: BTreeMap<RowGroupId, usize> = (0..)
         .zip(&ranges)
         .flat_map(|(number, range)| range.clone().map(move |group| (plan.groups[group].0, number)))
         .collect();
-    let mut uses: BTreeMap<(usize, u64), BTreeMap<_, u32>> = BTreeMap::new();
+    let mut uses = Uses::new();
     for slot in 0..plan.slots() {
         for position in 0..windows * plan.part_rows() {
             let row = plan.locate(slot, position);
