@@ -168,7 +168,7 @@ mod tests {
         ScoredText { text: text.into(), source, clip_score: Some(clip), itm_score: Some(itm) }
     }
 
-    fn judged<'a>(texts: &'a [JudgedText]) -> Vec<(&'a str, Option<&'static str>)> {
+    fn judged(texts: &[JudgedText]) -> Vec<(&str, Option<&'static str>)> {
         texts.iter().map(|judged| (judged.text.text.as_str(), judged.dropped.map(DropReason::name))).collect()
     }
 
