@@ -1,6 +1,8 @@
 //! Which columns of a Parquet file mean what, and how a row is read from them.
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, ListBuilder, RecordBatch, StringBuilder};
 use arrow::datatypes::{DataType, Field, Schema};
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
@@ -11,6 +13,10 @@ use crate::error::{DatasetError, Result};
 const IMAGE_COLUMNS: [&str; 4] = ["jpg", "png", "webp", "image"];
 /// The field of a structure that is a picture.
 const PICTURE_BYTES: &str = "bytes";
+/// The field of a structure that is a caption.
+const CAPTION_TEXT: &str = "text";
+/// The field that says why a caption of a structure is not used; one that is null, or not there, is used.
+const CAPTION_DROPPED: &str = "dropped";
 /// What is read of a caption, bytes: far more than the words that are kept, and a bound for what a tokenizer meets.
 const CAPTION_BYTES: usize = 16 << 10;
 
@@ -25,7 +31,8 @@ pub struct ColumnNames {
     pub image: String,
     /// One caption (text), or several (list of text).
     pub caption: String,
-    /// Several captions (list of text), of which one is drawn per step; preferred to `caption`.
+    /// Several captions, of which one is drawn per step; preferred to `caption`. A list of text, or of structures as
+    /// curation writes them: their `text`, where `dropped` is null or not there.
     pub captions: String,
     /// Name of the row in reports.
     pub key: String,
@@ -127,7 +134,8 @@ impl FileColumns {
         };
         check(self.image, "binary (or a structure with binary `bytes`)", is_picture)?;
         for caption in &self.captions {
-            check(*caption, "text or a list of text", |kind| is_text(kind) || is_text_list(kind))?;
+            let accepts = |kind: &DataType| is_text(kind) || is_text_list(kind) || is_curated_list(kind);
+            check(*caption, "text, a list of text, or a list of structures with `text`", accepts)?;
         }
         if let Some(status) = self.status {
             check(status, "text", is_text)?;
@@ -190,6 +198,39 @@ fn is_text_list(kind: &DataType) -> bool {
     }
 }
 
+/// A list of structures as curation writes them.
+fn is_curated_list(kind: &DataType) -> bool {
+    let DataType::List(item) = kind else { return false };
+    let DataType::Struct(fields) = item.data_type() else { return false };
+    let is_utf8 = |name: &str| {
+        fields.iter().find(|field| field.name() == name).map(|field| *field.data_type() == DataType::Utf8)
+    };
+    is_utf8(CAPTION_TEXT) == Some(true) && is_utf8(CAPTION_DROPPED) != Some(false)
+}
+
+/// Captions as text or lists of text: of curated lists the texts that are kept.
+fn caption_texts(column: &ArrayRef) -> ArrayRef {
+    if !is_curated_list(column.data_type()) {
+        return plain(column);
+    }
+    let list = column.as_list::<i32>();
+    let structures = list.values().as_struct();
+    let field = |name: &str| structures.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
+    let (text, dropped) = (field(CAPTION_TEXT), field(CAPTION_DROPPED));
+    let kept =
+        |item: &usize| structures.is_valid(*item) && dropped.is_none_or(|dropped| dropped.is_null(*item));
+    let mut texts = ListBuilder::new(StringBuilder::new());
+    for (row, ends) in list.value_offsets().windows(2).enumerate() {
+        // Offsets of a list are not negative; what a null row holds is not looked at.
+        let items = if list.is_null(row) { 0..0 } else { ends[0] as usize..ends[1] as usize };
+        let items = items
+            .filter(kept)
+            .filter_map(|item| text.filter(|text| text.is_valid(item)).map(|text| text.value(item)));
+        texts.append_value(items.map(Some));
+    }
+    Arc::new(texts.finish())
+}
+
 /// The needed columns of one row group, in memory.
 #[derive(Debug)]
 pub(crate) struct RowGroup {
@@ -208,10 +249,11 @@ impl RowGroup {
     pub(crate) fn new(batch: &RecordBatch, columns: &FileColumns) -> Self {
         let projection = columns.projection();
         // `projection` holds every index of `columns`, so the search always succeeds.
-        let column = |index: usize| plain(batch.column(projection.binary_search(&index).unwrap_or_default()));
+        let found = |index: usize| batch.column(projection.binary_search(&index).unwrap_or_default());
+        let column = |index: usize| plain(found(index));
         Self {
             image: column(columns.image),
-            captions: columns.captions.iter().map(|index| column(*index)).collect(),
+            captions: columns.captions.iter().map(|index| caption_texts(found(*index))).collect(),
             key: columns.key.map(column),
             status: columns.status.map(column),
             sha256: columns.sha256.map(column),

@@ -17,10 +17,24 @@
 //! OUT/summary.json              written when all tasks are done
 //! ```
 
+mod dedup;
+mod finish;
+mod job;
+mod part;
+mod reselect;
 mod rules;
+mod scored_file;
 mod scored_text;
 mod selection;
+mod task;
+#[cfg(test)]
+mod tests;
 
+pub use dedup::DuplicateList;
+pub use finish::{CurationSummary, KEPT, TaskDone, TextCounts};
+pub use job::{CurationJob, CurationSettings, TaskPlace};
+pub use reselect::reselect;
 pub use rules::{BrokenRule, RuleSettings};
 pub use scored_text::{ScoredRow, ScoredText, TextSource};
 pub use selection::{CurationMode, DropReason, JudgedText, SelectionSettings, select};
+pub use task::{CurationTask, TaskRow};

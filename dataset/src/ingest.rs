@@ -27,15 +27,12 @@ mod tests;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
 pub use done::IngestSummary;
-pub(crate) use done::{DoneRecord, PartRecord, done_name, read_json};
+pub(crate) use done::{DoneRecord, PartRecord, done_name};
 pub(crate) use job::{JOB_FILE, Job};
-pub use layout::IngestedRowGroup;
-pub(crate) use layout::recorded_row_groups;
 pub use prepare::MAX_CAPTION_BYTES;
 pub(crate) use prepare::readable;
 pub use row::RejectReason;
@@ -44,7 +41,8 @@ pub use sources::SourceKind;
 use crate::columns::ColumnNames;
 use crate::error::{DatasetError, Result};
 use crate::quarantine::{QuarantineList, QuarantineRecord};
-use crate::store::{Location, put_create};
+use crate::record::{create_same, read_json, to_json};
+use crate::store::Location;
 use done::write_summary;
 use part::PartWriter;
 use prepare::Preparer;
@@ -255,7 +253,7 @@ async fn ingest_unit(
     if !rejected.is_empty() {
         create_same(&out.join(&format!("rejected/{number:06}.parquet")), rejected.to_parquet()?).await?;
     }
-    create_same(&out.join(&done_name(number)), done::to_json(&record)?).await?;
+    create_same(&out.join(&done_name(number)), to_json(&record)?).await?;
     Ok(record)
 }
 
@@ -268,16 +266,4 @@ async fn store_part(out: &Location, file: part::PartFile) -> Result<PartRecord> 
     };
     create_same(&out.join(&record.name), file.content).await?;
     Ok(record)
-}
-
-/// Creates an object; one that is there already, from a run that was killed, has to be the same.
-async fn create_same(location: &Location, content: Bytes) -> Result<()> {
-    if put_create(location, content.clone()).await? || location.read().await?.as_ref() == Some(&content) {
-        return Ok(());
-    }
-    Err(DatasetError::Changed {
-        file: location.to_string(),
-        reason: "it holds other bytes than this ingestion writes; remove it, or choose another --out"
-            .to_owned(),
-    })
 }

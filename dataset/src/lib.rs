@@ -81,6 +81,8 @@ mod plan;
 mod quarantine;
 mod random;
 mod reads;
+mod record;
+mod row_group_file;
 mod row_group_hash;
 mod samples;
 mod simulated_corpus;
@@ -96,22 +98,21 @@ pub use audit::{AuditSpec, RowUses, StageAudit, Substitution, audit_stage};
 pub use columns::ColumnNames;
 pub use coverage::Coverage;
 pub use curation::{
-    BrokenRule, CurationMode, DropReason, JudgedText, RuleSettings, ScoredRow, ScoredText, SelectionSettings,
-    TextSource, select,
+    BrokenRule, CurationJob, CurationMode, CurationSettings, CurationSummary, CurationTask, DropReason,
+    DuplicateList, JudgedText, KEPT, RuleSettings, ScoredRow, ScoredText, SelectionSettings, TaskDone,
+    TaskPlace, TaskRow, TextCounts, TextSource, reselect, select,
 };
 pub use error::{DatasetError, Result};
 pub use image::RgbImage;
 pub use image_decode::{decode_image, image_dimensions};
-pub use ingest::{
-    IngestSettings, IngestSummary, IngestedRowGroup, MAX_CAPTION_BYTES, RejectReason, Share, SourceKind,
-    ingest,
-};
+pub use ingest::{IngestSettings, IngestSummary, MAX_CAPTION_BYTES, RejectReason, Share, SourceKind, ingest};
 pub use loader::{Loader, LoaderSettings, LoaderSpec, LoaderStatistics, SlotBatch, StepBatch};
 pub use manifest::{CorpusSource, Manifest, ManifestFile, ManifestSource};
 pub use plan::quality::{PlanQuality, QualitySpec, plan_quality};
 pub use plan::{PartId, Plan, PlanKey, RowAddress, RowGroupId};
 pub use quarantine::{QuarantineList, QuarantineRecord};
 pub use random::{KeyedPermutation, KeyedRng};
+pub use row_group_file::IngestedRowGroup;
 pub use samples::{EvaluationSet, Sample, read_all};
 pub use simulated_corpus::SimulatedCorpus;
 pub use store::{Location, StoredObject, put_create};

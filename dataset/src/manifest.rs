@@ -4,11 +4,13 @@ mod open;
 mod source;
 mod table;
 
+use serde::{Deserialize, Serialize};
+
 pub use source::{CorpusSource, ManifestSource};
 pub(crate) use table::{read_parquet, write_parquet};
 
 /// One Parquet file of a corpus.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestFile {
     /// Path or URL.
     pub location: String,

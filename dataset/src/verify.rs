@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use crate::columns::ColumnNames;
 use crate::error::{DatasetError, Result};
-use crate::ingest::{IngestedRowGroup, JOB_FILE, recorded_row_groups};
+use crate::ingest::JOB_FILE;
 use crate::parquet_file::ParquetFile;
+use crate::row_group_file::{IngestedRowGroup, recorded_row_groups};
 use crate::store::{Location, PinnedObject, StorePool, StoredObject};
 use rows::{RowChecks, Totals};
 

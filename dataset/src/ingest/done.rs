@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{DatasetError, Result};
+use crate::error::Result;
+use crate::record::to_json;
 use crate::store::Location;
 
 /// One file of a unit.
@@ -79,22 +78,4 @@ pub(crate) fn done_name(unit: u64) -> String {
 
 pub(super) async fn write_summary(out: &Location, summary: &IngestSummary) -> Result<()> {
     out.join("summary.json").put(to_json(summary)?).await
-}
-
-/// A record as indented JSON with a final newline.
-pub(super) fn to_json(record: &impl Serialize) -> Result<Bytes> {
-    let text = serde_json::to_string_pretty(record)
-        .map_err(|error| DatasetError::Malformed { what: "record", reason: error.to_string() })?;
-    Ok(Bytes::from(text + "\n"))
-}
-
-/// A record, or `None` if it is not there.
-pub(crate) async fn read_json<T: DeserializeOwned>(
-    location: &Location,
-    what: &'static str,
-) -> Result<Option<T>> {
-    let Some(content) = location.read().await? else { return Ok(None) };
-    serde_json::from_slice(&content)
-        .map(Some)
-        .map_err(|error| DatasetError::Malformed { what, reason: format!("{location}: {error}") })
 }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{DatasetError, Result};
 use crate::ingest::IngestSettings;
-use crate::ingest::done::{read_json, to_json};
 use crate::ingest::sources::Sources;
+use crate::record::{read_json, to_json};
 use crate::store::{Location, put_create};
 
 /// Name of the record.

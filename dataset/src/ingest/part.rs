@@ -3,15 +3,12 @@
 use std::mem;
 
 use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
-use parquet::errors::ParquetError;
-use parquet::file::metadata::KeyValue;
 
-use crate::error::{DatasetError, Result};
+use crate::error::Result;
 use crate::ingest::IngestSettings;
-use crate::ingest::layout::{IngestedRowGroup, batch, properties, schema};
+use crate::ingest::layout::{batch, schema};
 use crate::ingest::row::ReadyRow;
-use crate::row_group_hash::ROW_GROUPS;
+use crate::row_group_file::{Contents, RowGroupFile};
 
 /// Bytes of a row besides picture and text.
 const ROW_OVERHEAD: u64 = 128;
@@ -32,12 +29,7 @@ pub(super) struct PartWriter {
     files: u64,
     rows: Vec<ReadyRow>,
     bytes: u64,
-    open: Option<OpenFile>,
-}
-
-struct OpenFile {
-    writer: ArrowWriter<Vec<u8>>,
-    groups: Vec<IngestedRowGroup>,
+    open: Option<RowGroupFile>,
 }
 
 impl PartWriter {
@@ -62,7 +54,7 @@ impl PartWriter {
             return Ok(None);
         }
         self.write_row_group()?;
-        match self.open.as_ref().is_some_and(|open| open.groups.len() >= self.row_groups) {
+        match self.open.as_ref().is_some_and(|open| open.row_groups() >= self.row_groups) {
             true => self.close(),
             false => Ok(None),
         }
@@ -81,50 +73,27 @@ impl PartWriter {
         self.bytes = 0;
         let open = match &mut self.open {
             Some(open) => open,
-            closed => {
-                let writer =
-                    ArrowWriter::try_new(Vec::new(), schema(), Some(properties())).map_err(failed)?;
-                closed.insert(OpenFile { writer, groups: Vec::new() })
-            }
+            closed => closed.insert(RowGroupFile::new(schema())?),
         };
-        let start = flushed(&mut open.writer)?;
-        open.writer.write(&batch(&rows)?).map_err(failed)?;
-        open.writer.flush().map_err(failed)?;
-        let end = flushed(&mut open.writer)?;
-        let hash = blake3::hash(&open.writer.inner()[start..end]);
         let sides = || rows.iter().flat_map(|row| [row.width, row.height]);
-        open.groups.push(IngestedRowGroup {
-            offset: start as u64,
-            bytes: (end - start) as u64,
-            blake3: hash.to_hex().to_string(),
-            rows: rows.len() as u64,
-            captions: rows.iter().map(|row| row.captions.len() as u64).sum(),
-            picture_bytes: rows.iter().map(|row| row.picture.len() as u64).sum(),
-            pixels: rows.iter().map(|row| u64::from(row.width) * u64::from(row.height)).sum(),
-            min_side: sides().min().unwrap_or_default(),
-            max_side: sides().max().unwrap_or_default(),
-        });
-        Ok(())
+        open.push(
+            &batch(&rows)?,
+            Contents {
+                captions: rows.iter().map(|row| row.captions.len() as u64).sum(),
+                picture_bytes: rows.iter().map(|row| row.picture.len() as u64).sum(),
+                pixels: rows.iter().map(|row| u64::from(row.width) * u64::from(row.height)).sum(),
+                min_side: sides().min().unwrap_or_default(),
+                max_side: sides().max().unwrap_or_default(),
+            },
+        )
     }
 
     fn close(&mut self) -> Result<Option<PartFile>> {
-        let Some(OpenFile { mut writer, groups }) = self.open.take() else { return Ok(None) };
-        let record = serde_json::to_string(&groups)
-            .map_err(|error| DatasetError::Malformed { what: "row group", reason: error.to_string() })?;
-        writer.append_key_value_metadata(KeyValue::new(ROW_GROUPS.to_owned(), record));
-        let content = writer.into_inner().map_err(failed)?.into();
+        let Some(open) = self.open.take() else { return Ok(None) };
+        let rows = open.rows();
+        let content = open.finish()?;
         let name = format!("part-{:06}-{:04}.parquet", self.unit, self.files);
         self.files += 1;
-        Ok(Some(PartFile { name, content, rows: groups.iter().map(|group| group.rows).sum() }))
+        Ok(Some(PartFile { name, content, rows }))
     }
-}
-
-/// Bytes of the file so far, all of them in the writer's buffer.
-fn flushed(writer: &mut ArrowWriter<Vec<u8>>) -> Result<usize> {
-    writer.sync().map_err(|error| failed(error.into()))?;
-    Ok(writer.inner().len())
-}
-
-fn failed(error: ParquetError) -> DatasetError {
-    DatasetError::Malformed { what: "file that is written", reason: error.to_string() }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{Finding, FindingKind};
 use crate::error::Result;
-use crate::ingest::{DoneRecord, JOB_FILE, Job, PartRecord, done_name, read_json};
+use crate::ingest::{DoneRecord, JOB_FILE, Job, PartRecord, done_name};
+use crate::record::read_json;
 use crate::store::{Location, StoredObject};
 
 /// The folder's Parquet files, and what is missing, changed or foreign. Unless it is to be quick, every file is hashed.

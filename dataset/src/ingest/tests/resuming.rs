@@ -1,8 +1,11 @@
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::loader::{Loader, LoaderSettings, LoaderSpec};
 use crate::plan::{Plan, PlanKey};
+use crate::row_group_file::recorded_row_groups;
 use crate::test_corpus::backbone;
 use crate::text::{TextEncoder, TextEncoding};
 use crate::transform::TrainTransform;
