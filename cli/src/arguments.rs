@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::bench::BenchArguments;
 use crate::commands::corpus::CorpusArguments;
+use crate::commands::curate::CurateArguments;
 use crate::config::ConfigArguments;
 use crate::secured::TlsArguments;
 use crate::writing::WritingArguments;
@@ -57,6 +58,8 @@ pub(crate) enum Command {
     Generate(GenerateArguments),
     /// Look at a corpus before it is trained on.
     Corpus(CorpusArguments),
+    /// Caption, score and filter the texts of a pool of pictures (CapFilt).
+    Curate(Box<CurateArguments>),
     /// Answer questions about a picture, read from standard input line by line.
     Chat(ChatArguments),
     /// Measure parts of the program on this machine.

@@ -18,9 +18,29 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(20);
 /// Between two looks at the workers.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// What workers do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WorkerCommand {
+    /// Steps of a run.
+    Train,
+    /// Tasks of a curation.
+    Curate,
+}
+
+impl WorkerCommand {
+    /// The launcher coordinates: when it is gone, so is what they do.
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Train => &["worker", "--listen", "127.0.0.1:0", "--reconnect-timeout", "0"],
+            Self::Curate => &["curate", "worker", "--patience", "2"],
+        }
+    }
+}
+
 /// What all workers are started with.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkerLaunch {
+    pub(crate) command: WorkerCommand,
     /// URL of the coordinator.
     pub(crate) coordinator: String,
     pub(crate) token_file: PathBuf,
@@ -173,9 +193,8 @@ fn spawn(launch: &WorkerLaunch, name: &str, log: &Path) -> Result<Child, CliErro
     let program = std::env::current_exe().map_err(failed)?;
     let mut command = Command::new(program);
     command
-        .args(["worker", "--listen", "127.0.0.1:0", "--coordinator", &launch.coordinator, "--name", name])
-        // The launcher coordinates: when it is gone, so is the run.
-        .args(["--reconnect-timeout", "0"])
+        .args(launch.command.arguments())
+        .args(["--coordinator", &launch.coordinator, "--name", name])
         .args(["--threads", &launch.threads.to_string(), "--token-file"])
         .arg(&launch.token_file)
         .env("RAYON_NUM_THREADS", launch.threads.to_string())
@@ -217,6 +236,7 @@ mod tests {
         std::fs::write(&log, "first\nlast words\n").unwrap();
         let child = Command::new("sh").args(["-c", script]).kill_on_drop(true).spawn().unwrap();
         let launch = WorkerLaunch {
+            command: WorkerCommand::Train,
             coordinator: "http://127.0.0.1:1".into(),
             token_file: folder.join("token"),
             logs: folder.to_path_buf(),

@@ -93,6 +93,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Eval(arguments) => on_runtime(commands::eval::run(arguments)),
         Command::Generate(arguments) => on_runtime(commands::generate::run(arguments)),
         Command::Corpus(arguments) => on_runtime(commands::corpus::run(arguments)),
+        Command::Curate(arguments) => on_runtime(commands::curate::run(*arguments)),
         Command::Chat(arguments) => on_runtime(commands::chat::run(arguments)),
         Command::Bench(arguments) => on_runtime(commands::bench::run(arguments)),
         Command::Config(arguments) => commands::config::run(arguments),

@@ -1,7 +1,7 @@
 //! The gRPC contract between the coordinator and the workers, and among the workers.
 //!
 //! `coordinator.proto` is a worker's life in a run: one bidirectional stream, ordered both ways. `exchange.proto` is
-//! what members send each other inside a step. Bulk fields (`Chunk`, `RowChunk`, `StateChunk`) are [`bytes::Bytes`]:
+//! what members send each other inside a step. `curation.proto` hands out the tasks of a curation. Bulk fields (`Chunk`, `RowChunk`, `StateChunk`) are [`bytes::Bytes`]:
 //! a received chunk is a view of the frame it came in.
 
 pub mod drill;

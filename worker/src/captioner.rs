@@ -134,7 +134,9 @@ impl Captioner {
             let ids: Vec<Vec<u32>> = rows.iter().map(|(_, ids)| ids.clone()).collect();
             let mut options = options.clone();
             if let Some(sampling) = &mut options.sampling {
-                sampling.first_row = (chunk * BATCH) as u64;
+                let first = chunk * BATCH;
+                let number = |row| sampling.numbers.get(row).copied().unwrap_or(row as u64);
+                sampling.numbers = (first..first + rows.len()).map(number).collect();
             }
             let seen = seen.0.clone().select(0, pictures);
             for ((index, _), tokens) in

@@ -187,7 +187,7 @@ pub fn eval_pixels(image: &RgbImage, size: usize, device: &Device) -> Result<Ten
     pixels(std::iter::once(EvalTransform::new(size).apply(image)), size, device)
 }
 
-fn pixels(
+pub(crate) fn pixels(
     images: impl Iterator<Item = std::result::Result<Vec<f32>, blip2_dataset::DatasetError>>,
     size: usize,
     device: &Device,

@@ -10,6 +10,7 @@ mod checkpoint;
 mod compute;
 pub mod config;
 mod convert;
+pub mod curation;
 mod error;
 pub mod evaluate;
 pub mod export;

@@ -13,7 +13,7 @@ use crate::arguments::TrainArguments;
 use crate::config::{ConfigArguments, RunConfig, load};
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::launch::{WorkerLaunch, Workers, threads_per_worker};
+use crate::launch::{WorkerCommand, WorkerLaunch, Workers, threads_per_worker};
 use crate::progress::{Audience, duration};
 use crate::run_folder::RunFolder;
 use crate::secured::{transport, url};
@@ -78,7 +78,9 @@ pub(crate) async fn train_here(
     let session = Session::prepare(folder, lead).await?;
     let status = session.status();
     let token_file_path = token_file.path().to_path_buf();
-    let launch = WorkerLaunch { coordinator, token_file: token_file_path, logs, threads, tls, restarts };
+    let command = WorkerCommand::Train;
+    let launch =
+        WorkerLaunch { command, coordinator, token_file: token_file_path, logs, threads, tls, restarts };
     let mut workers = Workers::start(launch, count)?;
 
     let forced = signals.forced();

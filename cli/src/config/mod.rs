@@ -13,6 +13,7 @@ use blip2_coordinator::{CheckpointSettings, CoordinatorSettings};
 use blip2_dataset::LoaderSettings;
 use blip2_worker::WorkerConfig;
 use blip2_worker::config::{DataSettings, ModelSettings, Stage1Settings, Stage2Settings, StepSettings};
+use blip2_worker::curation::CurationConfig;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use layers::{Layers, Setting};
@@ -37,6 +38,7 @@ pub(crate) struct RunConfig {
     pub(crate) tls: TlsFiles,
     pub(crate) launch: LaunchSection,
     pub(crate) eval: EvalSection,
+    pub(crate) curation: CurationConfig,
 }
 
 /// Where a run lives.

@@ -1,5 +1,6 @@
 //! BLIP's captioner: a picture in, a text out (`BlipForConditionalGeneration`).
 
+use std::iter::repeat_n;
 use std::path::Path;
 
 use burn::module::{Module, Param};
@@ -99,7 +100,8 @@ impl BlipCaptioner {
         Ok(self.scores(hidden))
     }
 
-    /// Continues the prompt for each picture; what is written has the end token, if it reached it, as its last token.
+    /// Continues the prompt `samples` times for each picture, whose texts follow each other; what is written has the end
+    /// token, if it reached it, as its last token. More than one is for sampling.
     ///
     /// `prompt` is what the tokenizer gives for e.g. "a picture of", without its special tokens; the start token is put
     /// before it. Empty `options.eos` means the model's own end token.
@@ -113,10 +115,11 @@ impl BlipCaptioner {
         &self,
         features: Tensor<3>,
         prompt: &[u32],
+        samples: usize,
         options: &GenerateOptions,
     ) -> Result<Vec<Vec<u32>>, ModelError> {
-        let rows = features.dims()[0];
-        if rows == 0 {
+        let pictures: Vec<usize> = (0..features.dims()[0]).flat_map(|row| repeat_n(row, samples)).collect();
+        if pictures.is_empty() {
             return Ok(Vec::new());
         }
         let mut options = options.clone();
@@ -125,16 +128,20 @@ impl BlipCaptioner {
         }
         let mut started = vec![self.config.start_token];
         started.extend(prompt);
-        let image = self.text.image_key_values(&features);
+        let mut image = self.text.image_key_values(&features);
+        if samples > 1 {
+            follow(image.iter_mut(), &pictures);
+        }
+        let prompts = vec![started.clone(); pictures.len()];
         let mut decoder = CaptionDecoder {
             model: self,
             image,
             cache: KeyValueCache::default(),
             prompt: &started,
-            pictures: (0..rows).collect(),
+            pictures,
             device: features.device(),
         };
-        generate(&mut decoder, &vec![started.clone(); rows], &options)
+        generate(&mut decoder, &prompts, &options)
     }
 
     fn scores(&self, hidden: Tensor<3>) -> Tensor<3> {

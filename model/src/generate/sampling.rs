@@ -18,14 +18,14 @@ pub struct Sampling {
     pub top_p: f64,
     /// Chooses the draws.
     pub seed: u64,
-    /// The number under which the first text of a call draws; a text that has the same number, seed and prompt in
-    /// another call is the same text.
-    pub first_row: u64,
+    /// The number under which each text of a call draws; a text without one draws under its index. A text that has the
+    /// same number, seed and prompt in another call is the same text.
+    pub numbers: Vec<u64>,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 0, first_row: 0 }
+        Self { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 0, numbers: Vec::new() }
     }
 }
 
@@ -47,7 +47,7 @@ impl Sampling {
     /// In `[0, 1)`.
     fn uniform(&self, row: usize, position: usize) -> f64 {
         let mut generator = ChaCha8Rng::seed_from_u64(self.seed);
-        generator.set_stream(self.first_row.wrapping_add(row as u64));
+        generator.set_stream(self.numbers.get(row).copied().unwrap_or(row as u64));
         // Two words a draw.
         generator.set_word_pos(2 * position as u128);
         (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64
@@ -163,6 +163,6 @@ mod tests {
         let draws = [base.uniform(0, 0), base.uniform(1, 0), base.uniform(0, 1)];
         let other = Sampling { seed: 2, ..base.clone() }.uniform(0, 0);
         assert!(draws[0] != draws[1] && draws[0] != draws[2] && draws[1] != draws[2] && draws[0] != other);
-        assert_eq!(Sampling { first_row: 1, ..base }.uniform(0, 0), draws[1]);
+        assert_eq!(Sampling { numbers: vec![1], ..base }.uniform(0, 0), draws[1]);
     }
 }

@@ -84,12 +84,13 @@ mod tests {
 
     #[test]
     fn a_drawn_text_does_not_depend_on_the_others() {
-        let sampling = |first_row| Some(Sampling { first_row, seed: 9, ..Sampling::default() });
-        let options = GenerateOptions { max_new_tokens: 20, sampling: sampling(0), ..Default::default() };
+        let sampling = |numbers| Some(Sampling { numbers, seed: 9, ..Sampling::default() });
+        let options =
+            GenerateOptions { max_new_tokens: 20, sampling: sampling(Vec::new()), ..Default::default() };
         let prompts = vec![vec![0]; 3];
         let together = run(&prompts, &options, &|_| false);
         assert_ne!(together[0], together[1]);
-        let alone = GenerateOptions { sampling: sampling(2), ..options };
+        let alone = GenerateOptions { sampling: sampling(vec![2]), ..options };
         assert_eq!(run(&prompts[..1], &alone, &|_| false), together[2..]);
     }
 }

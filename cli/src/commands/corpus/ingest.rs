@@ -5,6 +5,7 @@ use clap::Args;
 
 use super::columns::ColumnArguments;
 use crate::commands::print_json;
+use crate::commands::share::share;
 use crate::error::CliError;
 use crate::exit::Exit;
 
@@ -110,15 +111,6 @@ pub(super) fn threads(wanted: usize) -> usize {
     }
 }
 
-fn share(text: &str) -> Result<Share, String> {
-    let parsed = text
-        .split_once('/')
-        .and_then(|(index, count)| Some(Share { index: index.parse().ok()?, count: count.parse().ok()? }));
-    parsed
-        .filter(|share| share.index < share.count)
-        .ok_or_else(|| "I/N with I from 0 to N-1, for example 0/4".to_owned())
-}
-
 fn described(summary: &IngestSummary, out: &Location) -> String {
     let mut text = format!(
         "{out}: {} rows of {} in {} files, {:.1} MB",
@@ -137,17 +129,4 @@ fn described(summary: &IngestSummary, out: &Location) -> String {
         text += &format!("\n  {} units are left to other shares", summary.units - summary.units_done);
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_are_parsed() {
-        assert_eq!(share("1/4").unwrap(), Share { index: 1, count: 4 });
-        for bad in ["4/4", "1", "a/b", "0/0", "-1/2"] {
-            assert!(share(bad).is_err(), "{bad}");
-        }
-    }
 }

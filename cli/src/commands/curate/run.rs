@@ -1,0 +1,241 @@
+//! `curate`: a coordinator in this process and workers beside it, or a share of the tasks without either.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use blip2_coordinator::{CurationEnd, CurationOptions, coordinate_curation};
+use blip2_dataset::{CurationJob, CurationSummary, Location, Share, TaskDone};
+use blip2_proto::v1::CurationStatusReply;
+use blip2_worker::curation::{CurationConfig, CurationModels, TaskRunner};
+use clap::Args;
+use serde::Serialize;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::summary::described;
+use crate::commands::share::share;
+use crate::commands::{print_json, worker::limit_threads};
+use crate::config::{ConfigArguments, RunConfig, load};
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::identity::binary_identity;
+use crate::launch::{WorkerCommand, WorkerLaunch, Workers, threads_per_worker};
+use crate::secured::{transport, url};
+use crate::signals::Signals;
+use crate::token::{TokenFile, fresh_token, read_token};
+
+/// Between two lines of progress, at least.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Worker processes on this machine; 0 leaves all tasks to workers that join (`curate worker`).
+    #[arg(long, value_name = "N", conflicts_with = "shard")]
+    workers: Option<u32>,
+    /// Do the I-th of N shares of the tasks, from 0, in this process and without a coordinator.
+    #[arg(long, value_name = "I/N", value_parser = share)]
+    shard: Option<Share>,
+    /// Address for workers of other machines; needs --token-file.
+    #[arg(long, value_name = "ADDR", conflicts_with = "shard")]
+    listen: Option<SocketAddr>,
+    /// File with the token that workers of other machines must have.
+    #[arg(long, value_name = "FILE", conflicts_with = "shard")]
+    token_file: Option<PathBuf>,
+    /// Compute threads of each worker; 0 divides the cores.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+    /// Print progress and the summary as JSON lines.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The last line of `--json`.
+#[derive(Debug, Serialize)]
+struct Summary<'a> {
+    #[serde(flatten)]
+    summary: &'a CurationSummary,
+    seconds: f64,
+    rows_per_s: f64,
+}
+
+/// Curates to the end of the input.
+pub(super) async fn run(arguments: RunArguments) -> Result<Exit, CliError> {
+    let signals = Signals::listen()?;
+    let mut config = load(&arguments.config)?.config;
+    if let Some(workers) = arguments.workers {
+        config.curation.workers = workers;
+    }
+    config.curation.validate()?;
+    let out = Location::parse(config.curation.output.trim_end_matches('/'))?;
+    let job = CurationJob::begin(&out, &config.curation.input, &config.curation.settings()).await?;
+    let forced = signals.forced();
+    let began = Instant::now();
+    let worked = async {
+        match arguments.shard {
+            Some(share) => {
+                run_share(&arguments, &config.curation, job.clone(), share, signals.graceful()).await
+            }
+            None => coordinate(&arguments, &config, &job, &signals).await,
+        }
+    };
+    let rows = tokio::select! {
+        rows = worked => rows?,
+        () = forced.cancelled() => return Err(CliError::failed("ended at once by a second signal; what is written holds")),
+    };
+    let summary = job.summary().await?;
+    let seconds = began.elapsed().as_secs_f64();
+    match arguments.json {
+        true => print_json(&Summary { summary: &summary, seconds, rows_per_s: rows as f64 / seconds })?,
+        false => eprintln!("{}\n  {rows} rows in {seconds:.0} s", described(&summary, &out)),
+    }
+    Ok(if signals.graceful().is_cancelled() { Exit::Interrupted } else { Exit::Done })
+}
+
+/// The tasks of a share, one after the other; rows that were read.
+async fn run_share(
+    arguments: &RunArguments,
+    config: &CurationConfig,
+    job: CurationJob,
+    share: Share,
+    stop: CancellationToken,
+) -> Result<u64, CliError> {
+    limit_threads(arguments.threads)?;
+    let (models, mode) = (config.models.clone(), config.selection.mode);
+    let opened = tokio::task::spawn_blocking(move || CurationModels::open(&models, mode)).await;
+    let models = opened.map_err(|error| CliError::failed(format!("opening the models: {error}")))??;
+    let tasks = job.tasks().len() as u64;
+    let mut rows = 0;
+    let json = arguments.json;
+    let progress = |done: &TaskDone| {
+        rows += done.rows_read;
+        tell(
+            json,
+            &CurationStatusReply { tasks, rows, done: done.task + 1, ..CurationStatusReply::default() },
+        );
+    };
+    TaskRunner::new(job, models).run_share(share, &stop, progress).await?;
+    Ok(rows)
+}
+
+/// Hands out tasks and watches the workers of this machine; rows of the tasks that were done.
+async fn coordinate(
+    arguments: &RunArguments,
+    config: &RunConfig,
+    job: &CurationJob,
+    signals: &Signals,
+) -> Result<u64, CliError> {
+    let curation = &config.curation;
+    let address = arguments.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    if arguments.token_file.is_none() && !address.ip().is_loopback() {
+        return Err(CliError::usage(format!(
+            "--listen {address}: other machines could join this curation; give it a token with --token-file FILE"
+        )));
+    }
+    if curation.workers == 0 && arguments.listen.is_none() {
+        return Err(CliError::usage("--workers 0: say with --listen ADDR where workers reach this curation"));
+    }
+    // Workers that are started elsewhere without a token know the one of this machine.
+    let token = match (&arguments.token_file, arguments.listen) {
+        (None, None) => fresh_token()?,
+        (file, _) => read_token(file.as_deref())?,
+    };
+    let transport = transport(&config.tls)?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| CliError::failed(format!("cannot listen on {address}: {error}")))?;
+    let bound = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;
+    if arguments.listen.is_some() {
+        print_json(&json!({ "listening": bound.to_string() }))?;
+    }
+    let (status, watched) = watch::channel(CurationStatusReply::default());
+    let config_toml = toml::to_string(curation)
+        .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
+    let options = CurationOptions {
+        tasks: job.tasks().len() as u64,
+        done: job.tasks_done().await?,
+        config_toml,
+        token: token.clone(),
+        binary: binary_identity()?,
+        lease: Duration::from_secs_f64(curation.lease_seconds),
+        most_failures: curation.most_failures,
+        transport: transport.clone(),
+        status,
+    };
+    let token_file = TokenFile::create(&token)?;
+    let logs =
+        tempfile::tempdir().map_err(|error| CliError::failed(format!("a folder for logs: {error}")))?;
+    let launch = WorkerLaunch {
+        command: WorkerCommand::Curate,
+        coordinator: url(&transport, bound),
+        token_file: token_file.path().to_path_buf(),
+        logs: logs.path().to_path_buf(),
+        threads: match arguments.threads {
+            0 => threads_per_worker(config.launch.threads_per_worker, curation.workers),
+            threads => threads,
+        },
+        tls: config.tls.clone(),
+        restarts: config.launch.restarts,
+    };
+    let all_done = options.done.len() as u64 == options.tasks;
+    let mut workers = Workers::start(launch, if all_done { 0 } else { curation.workers })?;
+    let stop = signals.graceful();
+    let progress = AbortOnDrop(tokio::spawn(show_progress(watched.clone(), arguments.json)));
+    let mut coordinated = std::pin::pin!(coordinate_curation(listener, stop.cancelled(), options));
+    let end = tokio::select! {
+        end = &mut coordinated => end.map_err(CliError::from),
+        lost = workers.watch(|| watched.borrow().done > 0), if curation.workers > 0 && !all_done => {
+            // They may have ended because all is done.
+            match tokio::time::timeout(PROGRESS_EVERY, &mut coordinated).await {
+                Ok(end) => end.map_err(CliError::from),
+                Err(_) => Err(lost),
+            }
+        }
+    };
+    drop(progress);
+    let end = end.and_then(|end| match end {
+        CurationEnd::Done | CurationEnd::Stopped => Ok(watched.borrow().rows),
+        CurationEnd::Failed { task, reason } => {
+            Err(CliError::failed(format!("task {task} failed {} times: {reason}", curation.most_failures)))
+        }
+    });
+    if end.is_err() {
+        eprint!("{}", workers.failed_logs());
+    }
+    workers.finish().await;
+    end
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A line whenever tasks were done, not too often.
+async fn show_progress(mut watched: watch::Receiver<CurationStatusReply>, json: bool) {
+    let mut shown = 0;
+    while watched.changed().await.is_ok() {
+        let status = watched.borrow_and_update().clone();
+        if status.done > shown {
+            shown = status.done;
+            tell(json, &status);
+            tokio::time::sleep(PROGRESS_EVERY).await;
+        }
+    }
+}
+
+fn tell(json: bool, status: &CurationStatusReply) {
+    let CurationStatusReply { tasks, done, leased, rows, .. } = status;
+    match json {
+        // A reader that went away shows when the summary is printed.
+        true => drop(print_json(&json!({"tasks": tasks, "done": done, "leased": leased, "rows": rows}))),
+        false => eprintln!("task {done}/{tasks}: {rows} rows"),
+    }
+}

@@ -1,0 +1,106 @@
+//! Captions that are drawn.
+
+use std::path::Path;
+
+use blip2_dataset::{EvalTransform, TextEncoder, TextEncoding};
+use blip2_model::blip::BlipCaptioner;
+use blip2_model::device::DeviceName;
+use blip2_model::hf_config::FolderConfig;
+use burn::tensor::Device;
+use image::RgbImage;
+
+use super::settings::CurationModelSettings;
+use super::{CuratedPicture, CurationTimes, timed};
+use crate::captioner::{Captioner, Writing};
+use crate::error::Result;
+use crate::evaluate::pixels;
+
+/// A captioner and how it is asked.
+pub(super) struct CaptionWriter {
+    model: Model,
+    settings: CurationModelSettings,
+}
+
+enum Model {
+    Blip(Box<Blip>),
+    Blip2(Box<Captioner>),
+}
+
+struct Blip {
+    model: BlipCaptioner,
+    text: TextEncoder,
+    /// Without its special tokens.
+    prompt: Vec<u32>,
+    device: Device,
+}
+
+impl CaptionWriter {
+    /// Opens the captioner's folder.
+    pub(super) fn open(settings: &CurationModelSettings, name: DeviceName, device: &Device) -> Result<Self> {
+        let folder = Path::new(&settings.captioner);
+        let model = match FolderConfig::open(folder)?.model_type() {
+            "blip-2" => Model::Blip2(Box::new(Captioner::open(folder, name)?)),
+            // Another type is refused by name.
+            _ => Model::Blip(Box::new(Blip::open(folder, &settings.prompt, device)?)),
+        };
+        Ok(Self { model, settings: settings.clone() })
+    }
+
+    /// So many captions for each picture.
+    pub(super) fn write(
+        &self,
+        pictures: &[CuratedPicture],
+        times: &mut CurationTimes,
+    ) -> Result<Vec<Vec<String>>> {
+        let options = self.settings.options(pictures.iter().map(|picture| picture.draw));
+        let samples = self.settings.captions;
+        match &self.model {
+            Model::Blip(blip) => {
+                let images = pictures.iter().map(|picture| &picture.image);
+                let features = timed(&mut times.caption_images, || {
+                    let pixels = blip.pixels(images)?;
+                    Ok(blip.model.image_features(pixels)?)
+                })?;
+                let written = timed(&mut times.caption_texts, || {
+                    Ok(blip.model.generate(features, &blip.prompt, samples, &options)?)
+                })?;
+                written.chunks(samples).map(|texts| blip.decode(texts)).collect()
+            }
+            Model::Blip2(captioner) => {
+                let images: Vec<RgbImage> = pictures.iter().map(|picture| picture.image.clone()).collect();
+                let seen = timed(&mut times.caption_images, || captioner.look(&images))?;
+                let prompts = vec![self.settings.prompt.clone(); pictures.len()];
+                let writing = Writing { options, stop: Vec::new(), samples };
+                let written = timed(&mut times.caption_texts, || captioner.write(&seen, &prompts, &writing))?;
+                let texts = |captions: Vec<crate::Caption>| captions.into_iter().map(|caption| caption.text);
+                Ok(written.into_iter().map(|captions| texts(captions).collect()).collect())
+            }
+        }
+    }
+}
+
+impl Blip {
+    fn open(folder: &Path, prompt: &str, device: &Device) -> Result<Self> {
+        let model = BlipCaptioner::open(folder, device)?;
+        let room = model.config().text.max_positions;
+        let text = TextEncoder::open(folder, TextEncoding::new(room, model.config().pad_token))?;
+        // The tokenizer frames a text by a class and an end token, which belong to whole texts.
+        let framed = text.encode_plain(prompt)?;
+        let frame = text.encode_plain("")?;
+        let body = framed.len().saturating_sub(frame.len());
+        let before = frame.len().div_ceil(2);
+        let prompt = framed.into_iter().skip(before).take(body).collect();
+        Ok(Self { model, text, prompt, device: device.clone() })
+    }
+
+    fn pixels<'a>(&self, images: impl Iterator<Item = &'a RgbImage>) -> Result<burn::tensor::Tensor<4>> {
+        let size = self.model.config().vision.image_size;
+        let transform = EvalTransform::new(size);
+        pixels(images.map(|image| transform.apply(image)), size, &self.device)
+    }
+
+    fn decode(&self, texts: &[Vec<u32>]) -> Result<Vec<String>> {
+        let text = |tokens: &Vec<u32>| Ok(self.text.decode(tokens, true)?.trim().to_owned());
+        texts.iter().map(text).collect()
+    }
+}

@@ -1,0 +1,114 @@
+//! How well texts fit their picture: CLIP's cosine, and the probability of a match.
+
+use std::path::Path;
+
+use blip2_dataset::{EvalTransform, ScoredText, ShortestEdgeTransform, TextEncoder, TextEncoding};
+use blip2_model::blip::BlipRetrieval;
+use blip2_model::clip::Clip;
+use blip2_model::host::floats;
+use burn::tensor::Device;
+use burn::tensor::activation::softmax;
+
+use super::texts::batches;
+use super::{CuratedPicture, CurationTimes, timed};
+use crate::error::{Result, WorkerError};
+use crate::evaluate::pixels;
+
+/// Tokens of a text that the filter reads.
+const FILTER_LENGTH: usize = 35;
+/// The token that the filter has in the place of a text's first.
+const FILTER_START: &str = "[ENC]";
+
+/// CLIP.
+pub(super) struct Ranker {
+    clip: Clip,
+    text: TextEncoder,
+    text_batch: usize,
+    device: Device,
+}
+
+impl Ranker {
+    pub(super) fn open(folder: &Path, text_batch: usize, device: &Device) -> Result<Self> {
+        let clip = Clip::open(folder, device)?;
+        let text = TextEncoder::open(folder, TextEncoding::new(clip.text_length(), 0))?;
+        Ok(Self { clip, text, text_batch, device: device.clone() })
+    }
+
+    /// The cosine of each text with its picture, in the order of the texts.
+    pub(super) fn score(
+        &self,
+        pictures: &[CuratedPicture],
+        all: &[Vec<ScoredText>],
+        times: &mut CurationTimes,
+    ) -> Result<Vec<f32>> {
+        let images = timed(&mut times.clip_images, || {
+            let size = self.clip.image_size();
+            let transform = ShortestEdgeTransform::new(size);
+            let seen = pictures.iter().map(|picture| transform.apply(&picture.image));
+            Ok(self.clip.image_features(pixels(seen, size, &self.device)?)?)
+        })?;
+        timed(&mut times.clip_texts, || {
+            let mut scores = vec![0.0; all.iter().map(Vec::len).sum()];
+            for batch in batches(all, &self.text, None, self.text_batch, &self.device)? {
+                let of_texts = images.clone().select(0, batch.picture_rows(&self.device));
+                let texts = self.clip.text_features(batch.ids, batch.mask)?;
+                put(&mut scores, &batch.texts, &floats((of_texts * texts).sum_dim(1))?);
+            }
+            Ok(scores)
+        })
+    }
+}
+
+/// BLIP's filter.
+pub(super) struct Filter {
+    model: BlipRetrieval,
+    text: TextEncoder,
+    start: u32,
+    text_batch: usize,
+    device: Device,
+}
+
+impl Filter {
+    pub(super) fn open(folder: &Path, text_batch: usize, device: &Device) -> Result<Self> {
+        let model = BlipRetrieval::open(folder, device)?;
+        let length = FILTER_LENGTH.min(model.config().text.max_positions);
+        let text = TextEncoder::open(folder, TextEncoding::new(length, model.config().pad_token))?;
+        // BERT's vocabulary is followed by the start tokens of decoder and encoder.
+        let start =
+            text.id_of(FILTER_START).or_else(|| text.vocab_size().try_into().ok().map(|size: u32| size + 1));
+        let start = start.filter(|start| (*start as usize) < model.config().text.vocab).ok_or_else(|| {
+            let folder = folder.display();
+            WorkerError::Configuration(format!("curation.models.itm: `{folder}` has no token {FILTER_START}"))
+        })?;
+        Ok(Self { model, text, start, text_batch, device: device.clone() })
+    }
+
+    /// The probability that each text matches its picture, in the order of the texts.
+    pub(super) fn score(
+        &self,
+        pictures: &[CuratedPicture],
+        all: &[Vec<ScoredText>],
+        times: &mut CurationTimes,
+    ) -> Result<Vec<f32>> {
+        let images = timed(&mut times.itm_images, || {
+            let size = self.model.config().vision.image_size;
+            let transform = EvalTransform::new(size);
+            let seen = pictures.iter().map(|picture| transform.apply(&picture.image));
+            Ok(self.model.image_features(pixels(seen, size, &self.device)?)?)
+        })?;
+        timed(&mut times.itm_texts, || {
+            let mut scores = vec![0.0; all.iter().map(Vec::len).sum()];
+            for batch in batches(all, &self.text, Some(self.start), self.text_batch, &self.device)? {
+                let of_texts = images.clone().select(0, batch.picture_rows(&self.device));
+                let logits = self.model.match_logits(&of_texts, batch.ids, batch.mask)?;
+                put(&mut scores, &batch.texts, &floats(softmax(logits, 1).narrow(1, 1, 1))?);
+            }
+            Ok(scores)
+        })
+    }
+}
+
+/// Scores of some of the texts in their places.
+fn put(scores: &mut [f32], texts: &[usize], found: &[f32]) {
+    texts.iter().zip(found).for_each(|(text, score)| scores[*text] = *score);
+}

@@ -1,0 +1,70 @@
+//! Texts in batches of similar length.
+
+use blip2_dataset::{MAX_CAPTION_WORDS, ScoredText, TextEncoder, clean_caption};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::error::Result;
+
+/// Some texts as one batch, without padding behind the longest.
+pub(super) struct TextBatch {
+    /// Of the texts, among all.
+    pub(super) texts: Vec<usize>,
+    /// The picture that each is about.
+    pub(super) pictures: Vec<usize>,
+    /// `[texts, T]`.
+    pub(super) ids: Tensor<2, Int>,
+    /// 1: a token, 0: padding.
+    pub(super) mask: Tensor<2, Int>,
+}
+
+impl TextBatch {
+    /// The rows of a picture tensor that the texts are about.
+    pub(super) fn picture_rows(&self, device: &Device) -> Tensor<1, Int> {
+        let rows: Vec<i32> = self.pictures.iter().map(|picture| *picture as i32).collect();
+        Tensor::from_data(TensorData::new(rows, [self.pictures.len()]), device)
+    }
+}
+
+/// All texts, cleaned as in training, `most` at a time from the shortest to the longest. `first` takes the place of each
+/// text's first token.
+pub(super) fn batches(
+    all: &[Vec<ScoredText>],
+    text: &TextEncoder,
+    first: Option<u32>,
+    most: usize,
+    device: &Device,
+) -> Result<Vec<TextBatch>> {
+    let mut tokens = Vec::new();
+    let of_picture = |(picture, texts): (usize, &Vec<ScoredText>)| -> Vec<(usize, String)> {
+        texts.iter().map(|scored| (picture, clean_caption(&scored.text, MAX_CAPTION_WORDS))).collect()
+    };
+    for (index, (picture, cleaned)) in all.iter().enumerate().flat_map(of_picture).enumerate() {
+        let mut ids = text.encode_plain(&cleaned)?;
+        if let (Some(first), Some(place)) = (first, ids.first_mut()) {
+            *place = first;
+        }
+        tokens.push((ids, picture, index));
+    }
+    // Equal lengths stay in their order, so that a batch is a function of the texts.
+    tokens.sort_by_key(|(ids, ..)| ids.len());
+    Ok(tokens.chunks(most).map(|chunk| batch(chunk, text.encoding().pad_id, device)).collect())
+}
+
+fn batch(tokens: &[(Vec<u32>, usize, usize)], pad: u32, device: &Device) -> TextBatch {
+    let longest = tokens.iter().map(|(ids, ..)| ids.len()).max().unwrap_or_default();
+    let (mut all_ids, mut all_mask) = (Vec::new(), Vec::new());
+    for (ids, ..) in tokens {
+        let padding = longest - ids.len();
+        // Vocabularies are far smaller than 2^31.
+        all_ids.extend(ids.iter().map(|id| *id as i32).chain(std::iter::repeat_n(pad as i32, padding)));
+        all_mask.extend(ids.iter().map(|_| 1).chain(std::iter::repeat_n(0, padding)));
+    }
+    let tensor =
+        |values: Vec<i32>| Tensor::from_data(TensorData::new(values, [tokens.len(), longest]), device);
+    TextBatch {
+        texts: tokens.iter().map(|(_, _, index)| *index).collect(),
+        pictures: tokens.iter().map(|(_, picture, _)| *picture).collect(),
+        ids: tensor(all_ids),
+        mask: tensor(all_mask),
+    }
+}
