@@ -30,10 +30,10 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-pub use dedup::DuplicateList;
+pub use dedup::{DedupRule, DuplicateFinder, DuplicateList, MAX_NEAR_BITS, PictureHash};
 pub use finish::{CurationSummary, KEPT, TaskDone, TextCounts};
 pub use job::{CurationJob, CurationSettings, TaskPlace};
-pub use reselect::reselect;
+pub use reselect::{Reselection, reselect};
 pub use rules::{BrokenRule, RuleSettings};
 pub use scored_text::{ScoredRow, ScoredText, TextSource};
 pub use selection::{CurationMode, DropReason, JudgedText, SelectionSettings, select};

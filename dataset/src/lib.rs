@@ -98,9 +98,10 @@ pub use audit::{AuditSpec, RowUses, StageAudit, Substitution, audit_stage};
 pub use columns::ColumnNames;
 pub use coverage::Coverage;
 pub use curation::{
-    BrokenRule, CurationJob, CurationMode, CurationSettings, CurationSummary, CurationTask, DropReason,
-    DuplicateList, JudgedText, KEPT, RuleSettings, ScoredRow, ScoredText, SelectionSettings, TaskDone,
-    TaskPlace, TaskRow, TextCounts, TextSource, reselect, select,
+    BrokenRule, CurationJob, CurationMode, CurationSettings, CurationSummary, CurationTask, DedupRule,
+    DropReason, DuplicateFinder, DuplicateList, JudgedText, KEPT, MAX_NEAR_BITS, PictureHash, Reselection,
+    RuleSettings, ScoredRow, ScoredText, SelectionSettings, TaskDone, TaskPlace, TaskRow, TextCounts,
+    TextSource, reselect, select,
 };
 pub use error::{DatasetError, Result};
 pub use image::RgbImage;

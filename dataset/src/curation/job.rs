@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use super::dedup::DedupRule;
 use super::selection::SelectionSettings;
 use crate::columns::ColumnNames;
 use crate::error::{DatasetError, Result};
@@ -48,8 +49,8 @@ pub(super) struct JobRecord {
     pub(super) settings: CurationSettings,
     /// Where the scores are, if another job wrote them.
     pub(super) scores: Option<String>,
-    /// Whether rows that are recorded as duplicates are left out.
-    pub(super) without_duplicates: bool,
+    /// Which rows are left out because their picture is another row's.
+    pub(super) dedup: Option<DedupRule>,
     pub(super) files: Vec<ManifestFile>,
 }
 
@@ -86,7 +87,7 @@ impl CurationJob {
                 format: FORMAT,
                 settings: settings.clone(),
                 scores: None,
-                without_duplicates: false,
+                dedup: None,
                 files: manifest.files,
             },
         )
@@ -101,12 +102,12 @@ impl CurationJob {
         &self,
         out: &Location,
         selection: &SelectionSettings,
-        without_duplicates: bool,
+        dedup: Option<DedupRule>,
     ) -> Result<Self> {
         selection.validate()?;
         let settings = CurationSettings { selection: selection.clone(), ..self.record.settings.clone() };
         let scores = Some(self.scores_root()?.to_string());
-        Self::begin_with(out, JobRecord { settings, scores, without_duplicates, ..self.record.clone() }).await
+        Self::begin_with(out, JobRecord { settings, scores, dedup, ..self.record.clone() }).await
     }
 
     /// The job that `out` holds.
@@ -150,7 +151,7 @@ impl CurationJob {
         if known.settings.models != wanted.settings.models {
             return other("it was begun with other models");
         }
-        if known.settings != wanted.settings || known.without_duplicates != wanted.without_duplicates {
+        if known.settings != wanted.settings || known.dedup != wanted.dedup {
             return other("it was begun with other settings");
         }
         if known.scores != wanted.scores {

@@ -48,6 +48,16 @@ impl Scene {
         job
     }
 
+    fn again(&self, selection: &SelectionSettings) -> Reselection {
+        Reselection {
+            selection: selection.clone(),
+            dedup: None,
+            share: Share::WHOLE,
+            scratch: self.folder.path().to_owned(),
+            memory_bytes: 1 << 20,
+        }
+    }
+
     fn written(&self, out: &str) -> BTreeMap<String, Vec<u8>> {
         let mut found = BTreeMap::new();
         collect(self.folder.path().join(out).as_path(), "", &mut found);
@@ -200,7 +210,7 @@ async fn a_selection_moves_without_a_model() {
     let scene = Scene::new();
     let job = scene.run("out").await;
     let other = SelectionSettings { top: 1, min_clip_score: 0.5, ..SelectionSettings::default() };
-    let summary = reselect(&job, &scene.out("other"), &other, None, Share::WHOLE, |_| ()).await.unwrap();
+    let summary = reselect(&job, &scene.out("other"), &scene.again(&other), |_| ()).await.unwrap();
     assert_eq!(summary.tasks_done, 3);
     assert!(summary.without_text > 0 && summary.rows + summary.without_text == 38, "{summary:?}");
     assert!(scene.samples("other").await.iter().all(|sample| sample.captions.len() == 1));
@@ -209,8 +219,8 @@ async fn a_selection_moves_without_a_model() {
     let second = CurationJob::open(&scene.out("other")).await.unwrap();
     for index in [1, 0] {
         let share = Share { index, count: 2 };
-        let same = SelectionSettings::default();
-        reselect(&second, &scene.out("back"), &same, None, share, |_| ()).await.unwrap();
+        let same = Reselection { share, ..scene.again(&SelectionSettings::default()) };
+        reselect(&second, &scene.out("back"), &same, |_| ()).await.unwrap();
     }
     let (first, back) = (scene.written("out"), scene.written("back"));
     for (name, content) in back.iter().filter(|(name, _)| *name != "curate.json") {
@@ -219,8 +229,30 @@ async fn a_selection_moves_without_a_model() {
     assert_eq!(first.len(), back.len() + 3, "all but the scores");
 
     let unfinished = scene.begin("unfinished").await;
-    let error = reselect(&unfinished, &scene.out("x"), &other, None, Share::WHOLE, |_| ()).await.unwrap_err();
+    let error = reselect(&unfinished, &scene.out("x"), &scene.again(&other), |_| ()).await.unwrap_err();
     assert!(error.to_string().contains("no scores yet"), "{error}");
+}
+
+/// The corpus' pictures are of one colour each, so that all of them look alike.
+#[tokio::test]
+async fn duplicates_are_left_out() {
+    let scene = Scene::new();
+    let job = scene.run("out").await;
+    for (near_bits, rows) in [(None, 38), (Some(0), 1)] {
+        let out = format!("dedup-{near_bits:?}");
+        let wanted = Reselection {
+            dedup: Some(DedupRule { near_bits }),
+            ..scene.again(&SelectionSettings::default())
+        };
+        for _ in 0..2 {
+            let summary = reselect(&job, &scene.out(&out), &wanted, |_| ()).await.unwrap();
+            assert_eq!((summary.rows, summary.duplicates), (rows, 38 - rows), "{near_bits:?}");
+        }
+        assert!(scene.written(&out).contains_key("duplicates.parquet"));
+    }
+    let other = scene.again(&SelectionSettings::default());
+    let error = reselect(&job, &scene.out("dedup-None"), &other, |_| ()).await.unwrap_err();
+    assert!(error.to_string().contains("other settings"), "{error}");
 }
 
 #[tokio::test]

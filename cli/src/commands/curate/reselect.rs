@@ -1,7 +1,11 @@
 //! `curate reselect`: another selection from scores that are there.
 
-use blip2_dataset::{CurationJob, CurationSummary, Location, Share, reselect};
-use clap::Args;
+use std::path::PathBuf;
+
+use blip2_dataset::{
+    CurationJob, CurationSummary, DedupRule, Location, MAX_NEAR_BITS, Reselection, Share, reselect,
+};
+use clap::{Args, ValueEnum};
 
 use super::summary::described;
 use crate::commands::print_json;
@@ -24,9 +28,30 @@ pub(crate) struct ReselectArguments {
     /// Do the I-th of N shares, from 0, for several machines.
     #[arg(long, value_name = "I/N", value_parser = share, default_value = "0/1")]
     shard: Share,
+    /// Leave out rows whose picture has the same bytes as an earlier one's (`exact`), or looks like it (`near`).
+    #[arg(long, value_enum)]
+    dedup: Option<Dedup>,
+    /// Bits of 64 in which the hashes of pictures that look alike may differ.
+    #[arg(long, value_name = "N", default_value_t = MAX_NEAR_BITS, value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_NEAR_BITS)))]
+    near_bits: u32,
+    /// Folder on this machine for sorting: about 100 bytes a row.
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+    /// Memory to sort in, MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    sort_mib: u32,
     /// Print progress and the summary as JSON lines.
     #[arg(long)]
     json: bool,
+}
+
+/// Which pictures are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Dedup {
+    /// Those of the same bytes.
+    Exact,
+    /// Those that look alike too.
+    Near,
 }
 
 /// Selects and writes.
@@ -44,7 +69,15 @@ pub(super) async fn run(arguments: ReselectArguments) -> Result<Exit, CliError> 
             summary.tasks_done, summary.tasks, summary.rows, summary.rows_read
         ),
     };
-    let summary = reselect(&from, &out, &selection, None, arguments.shard, progress).await?;
+    let rule = |dedup| DedupRule { near_bits: (dedup == Dedup::Near).then_some(arguments.near_bits) };
+    let wanted = Reselection {
+        selection,
+        dedup: arguments.dedup.map(rule),
+        share: arguments.shard,
+        scratch: arguments.scratch.unwrap_or_else(std::env::temp_dir),
+        memory_bytes: (arguments.sort_mib as usize) << 20,
+    };
+    let summary = reselect(&from, &out, &wanted, progress).await?;
     match json {
         true => print_json(&summary)?,
         false => eprintln!("{}", described(&summary, &out)),
