@@ -4,8 +4,9 @@
 //! column, then element-wise operations) and #4366 (a long chain of operations that is read at its end only) say that
 //! fused kernels got such things wrong.
 
+use blip2_model::activation::Activation;
 use blip2_model::host::floats;
-use burn::tensor::activation::{gelu, softmax};
+use burn::tensor::activation::softmax;
 use burn::tensor::module::layer_norm;
 use burn::tensor::{Tensor, TensorData};
 
@@ -75,7 +76,7 @@ const FUNCTIONS: [Function; 9] = [
     ("reciprocal", |x| x.recip(), f64::recip, [1e-3, 1e3], true),
     ("square", |x| x.powi_scalar(2), |x| x * x, [-10.0, 10.0], true),
     ("power 1.5", |x| x.powf_scalar(1.5), |x| x.powf(1.5), [1e-2, 1e2], true),
-    ("gelu", gelu, gelu_f64, [-5.0, 5.0], false),
+    ("gelu", |x| Activation::Gelu.forward(x), gelu_f64, [-5.0, 5.0], false),
 ];
 
 #[test]
@@ -102,6 +103,36 @@ fn element_wise_functions() {
         }
     }
     assert!(too_far.is_empty(), "more than {tolerance:.0e} from f64: {too_far:?}");
+}
+
+/// `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`.
+fn gelu_new_f64(x: f64) -> f64 {
+    0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+}
+
+/// The activations' derivatives, by the central difference of the function in f64.
+#[test]
+fn derivatives_of_activations() {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let x: Vec<f32> = (0..2001).map(|i| (i - 1000) as f32 / 200.0).collect();
+    let functions: [(Activation, &dyn Fn(f64) -> f64); 4] = [
+        (Activation::Gelu, &gelu_f64),
+        (Activation::GeluNew, &gelu_new_f64),
+        (Activation::QuickGelu, &|x| x * sigmoid(1.702 * x)),
+        (Activation::Silu, &|x| x * sigmoid(x)),
+    ];
+    for (activation, in_f64) in functions {
+        let data = TensorData::new(x.clone(), [x.len()]);
+        let input = Tensor::<1>::from_data(data, &device().autodiff()).require_grad();
+        let mut gradients = activation.forward(input.clone()).sum().backward();
+        let got = input.grad_remove(&mut gradients).unwrap();
+        let step = 1e-5;
+        let slope = |x: &f32| {
+            let x = f64::from(*x);
+            (in_f64(x + step) - in_f64(x - step)) / (2.0 * step)
+        };
+        assert_chain(&format!("{activation:?}"), got, &x.iter().map(slope).collect::<Vec<_>>());
+    }
 }
 
 /// A matrix times a narrow matrix, whose product is used twice in element-wise operations.
@@ -216,7 +247,12 @@ fn a_long_chain_that_is_read_at_its_end() {
             let scores = split.clone().matmul(split.clone().swap_dims(2, 3)) * (1.0 / (width as f64).sqrt());
             let mixed = softmax(scores + bias.clone(), 3).matmul(split).swap_dims(1, 2);
             let inner = layer_norm(mixed + x, ones.clone(), Some(zeros.clone()), 1e-6);
-            x = layer_norm(gelu(inner.clone()) + inner, ones.clone(), Some(zeros.clone()), 1e-6);
+            x = layer_norm(
+                Activation::Gelu.forward(inner.clone()) + inner,
+                ones.clone(),
+                Some(zeros.clone()),
+                1e-6,
+            );
         }
         let what = format!("{batch} rows, {heads} heads, {length} positions of {width}");
         assert_chain(&what, x.swap_dims(1, 2), &want);
