@@ -18,9 +18,6 @@ const ACTIVATION_TOLERANCE: f32 = 5e-5;
 /// Largest difference of a gradient, relative to its norm.
 const GRADIENT_TOLERANCE: f64 = 1e-4;
 
-/// The same on another device than the CPU.
-const DEVICE_GRADIENT_TOLERANCE: f64 = 1e-3;
-
 /// Largest difference, relative to its norm, of a gradient that is computed in another order.
 const SAME_TOLERANCE: f64 = 1e-6;
 
@@ -210,8 +207,7 @@ pub(crate) fn assert_same_gradient(what: &str, layout: &FlatLayout, got: &[f32],
 
 /// Compares a gradient, relative to its norm.
 pub(crate) fn assert_relative(what: &str, name: &str, got: &[f32], want: &[f32]) {
-    let tolerance = if is_cpu() { GRADIENT_TOLERANCE } else { DEVICE_GRADIENT_TOLERANCE };
-    assert_within(tolerance, what, name, got, want);
+    assert_within(GRADIENT_TOLERANCE, what, name, got, want);
 }
 
 fn assert_within(tolerance: f64, what: &str, name: &str, got: &[f32], want: &[f32]) {
@@ -219,7 +215,6 @@ fn assert_within(tolerance: f64, what: &str, name: &str, got: &[f32], want: &[f3
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
     let size = norm(&mut want.iter().map(|value| f64::from(*value)));
     let difference = norm(&mut got.iter().zip(want).map(|(a, b)| f64::from(*a) - f64::from(*b)));
-    println!("{what}: gradient of {name}: {:.1e} of {size:.1e}", difference / size);
     let allowed = (tolerance * size).max(GRADIENT_NOISE);
     assert!(difference < allowed, "{what}: gradient of {name} differs by {difference}, its norm is {size}");
 }
