@@ -16,7 +16,7 @@
 //!
 //! Weights keep PyTorch's layout (`Linear` weights are `[out, in]`), so that no file is transposed.
 
-mod activation;
+pub mod activation;
 pub mod blip;
 pub mod blip2;
 mod cache;

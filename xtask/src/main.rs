@@ -2,17 +2,21 @@
 
 mod driver;
 mod losses;
+mod root;
 mod test_vulkan;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-usage: cargo xtask test-vulkan [--build fused|unfused] [--only golden|train] [--system-driver]
+usage: cargo xtask test-vulkan [--build fused|unfused] [--only golden|train] [--system-driver] [--root DIR]
 
   test-vulkan       golden tests, and ten training steps of each stage, on a Vulkan device, compared with the CPU
   --build B         with kernel fusion (`fused`) or without (`unfused`); without it, both
   --only PART       the golden tests (`golden`) or the training run (`train`); without it, both
   --system-driver   the machine's Vulkan drivers; without it, Mesa's software driver, so that a CPU is enough
+  --root DIR        run the programs in the system whose root is DIR (needs root: `unshare --mount`, `chroot`), for a Mesa
+                    that is newer than this machine's; one is made by
+                    debootstrap --variant=minbase --include=mesa-vulkan-drivers,libvulkan1 sid DIR
 
 Environment: CARGO_TARGET_DIR, and CARGO_NET_OFFLINE=true to use no network.";
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::driver;
 use crate::losses::Losses;
+use crate::root::Root;
 
 /// Steps of each stage.
 const STEPS: usize = 10;
@@ -34,6 +35,7 @@ pub(crate) struct Options {
     golden: bool,
     train: bool,
     system_driver: bool,
+    root: Option<Root>,
 }
 
 impl Options {
@@ -43,6 +45,7 @@ impl Options {
             golden: true,
             train: true,
             system_driver: false,
+            root: None,
         };
         let mut rest = arguments.iter().map(String::as_str);
         while let Some(argument) = rest.next() {
@@ -59,6 +62,7 @@ impl Options {
                     Some("train") => options.golden = false,
                     other => return Err(format!("--only takes `golden` or `train`, not {other:?}")),
                 },
+                "--root" => options.root = Some(Root::open(rest.next().ok_or("--root takes a folder")?)?),
                 "--system-driver" => options.system_driver = true,
                 other => return Err(format!("unknown argument `{other}`")),
             }
@@ -78,8 +82,11 @@ struct Row {
 
 /// Whether everything passed; the report is on standard output.
 pub(crate) fn run(options: Options) -> Result<bool, String> {
-    let driver = if options.system_driver { None } else { Some(driver::software()?) };
-    let machine = Machine { driver, scratch: tempfile::tempdir().map_err(|error| error.to_string())? };
+    let root = options.root.as_ref().map_or(Path::new("/"), Root::folder);
+    let driver = if options.system_driver { None } else { Some(driver::software(root)?) };
+    let scratch = tempfile::tempdir().map_err(|error| format!("a temporary folder: {error}"))?;
+    let runner = options.root.as_ref().map(runner).transpose()?;
+    let machine = Machine { driver, runner, scratch };
     let mut rows = Vec::new();
     for build in options.builds {
         if options.golden {
@@ -114,6 +121,8 @@ fn print(rows: &[Row]) {
 /// How commands are run.
 struct Machine {
     driver: Option<PathBuf>,
+    /// Cargo's setting of how to run what it builds.
+    runner: Option<String>,
     scratch: tempfile::TempDir,
 }
 
@@ -122,6 +131,7 @@ impl Machine {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(workspace());
         // One choice of packages, so that both commands share a build.
+        cargo.args(self.runner.iter().flat_map(|runner| ["--config", runner]));
         cargo.args([command, "--release", "--workspace", "--features", &format!("blip2/{build}")]);
         if let Some(driver) = &self.driver {
             // The loader's newer and older name of the same variable.
@@ -194,6 +204,15 @@ impl Machine {
     }
 }
 
+/// The setting that runs programs in `root`, where the folders they use are visible.
+fn runner(root: &Root) -> Result<String, String> {
+    let workspace = workspace().canonicalize().map_err(|error| format!("the workspace: {error}"))?;
+    let program = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
+    // This program lies in the profile's folder of the target folder.
+    let target = program.parent().and_then(Path::parent).ok_or("this program lies in no target folder")?;
+    Ok(root.runner([&workspace, target, &std::env::temp_dir()]))
+}
+
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
@@ -216,6 +235,8 @@ mod tests {
         assert!(some.golden && !some.train && some.system_driver);
         assert!(parse(&["--build", "both"]).unwrap_err().contains("`fused` or `unfused`"));
         assert!(parse(&["--only"]).is_err());
+        assert!(parse(&["--root"]).unwrap_err().contains("folder"));
+        assert!(parse(&["--root", "/no/such"]).unwrap_err().contains("/no/such"));
         assert!(parse(&["--fast"]).unwrap_err().contains("--fast"));
     }
 }

@@ -26,11 +26,20 @@ const GRADIENT_NOISE: f64 = 1e-7;
 
 /// The device that all tests of this folder compute on, without autodiff: what `BLIP2_TEST_DEVICE` names, or the CPU.
 pub(crate) fn device() -> Device {
+    device_name().open().unwrap_or_else(|error| panic!("BLIP2_TEST_DEVICE: {error}"))
+}
+
+/// Whether that device is the CPU.
+pub(crate) fn is_cpu() -> bool {
+    device_name() == DeviceName::Cpu
+}
+
+fn device_name() -> DeviceName {
     static DEVICE: LazyLock<DeviceName> = LazyLock::new(|| {
         let name = std::env::var("BLIP2_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
         name.parse().unwrap_or_else(|error| panic!("BLIP2_TEST_DEVICE: {error}"))
     });
-    DEVICE.open().unwrap_or_else(|error| panic!("BLIP2_TEST_DEVICE: {error}"))
+    *DEVICE
 }
 
 /// One folder of reference numbers.

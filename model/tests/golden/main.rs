@@ -5,4 +5,5 @@
 mod blip;
 mod fixture;
 mod huggingface;
+mod operations;
 mod stage1;
