@@ -15,6 +15,7 @@
 //! OUT/rejected/000003.parquet   its rows that cannot be used, with the reason
 //! OUT/done/000003.json          written last: the task's file with length and BLAKE3, its counts
 //! OUT/summary.json              written when all tasks are done
+//! OUT/runs/TIME-PROCESS.json    how long a run took
 //! ```
 
 mod dedup;
@@ -23,6 +24,7 @@ mod job;
 mod part;
 mod reselect;
 mod rules;
+mod runs;
 mod scored_file;
 mod scored_text;
 mod selection;
@@ -35,6 +37,7 @@ pub use finish::{CurationSummary, KEPT, TaskDone, TextCounts};
 pub use job::{CurationJob, CurationSettings, TaskPlace};
 pub use reselect::{Reselection, reselect};
 pub use rules::{BrokenRule, RuleSettings};
+pub use runs::RunRecord;
 pub use scored_text::{ScoredRow, ScoredText, TextSource};
 pub use selection::{CurationMode, DropReason, JudgedText, SelectionSettings, select};
 pub use task::{CurationTask, TaskRow};

@@ -100,8 +100,8 @@ pub use coverage::Coverage;
 pub use curation::{
     BrokenRule, CurationJob, CurationMode, CurationSettings, CurationSummary, CurationTask, DedupRule,
     DropReason, DuplicateFinder, DuplicateList, JudgedText, KEPT, MAX_NEAR_BITS, PictureHash, Reselection,
-    RuleSettings, ScoredRow, ScoredText, SelectionSettings, TaskDone, TaskPlace, TaskRow, TextCounts,
-    TextSource, reselect, select,
+    RuleSettings, RunRecord, ScoredRow, ScoredText, SelectionSettings, TaskDone, TaskPlace, TaskRow,
+    TextCounts, TextSource, reselect, select,
 };
 pub use error::{DatasetError, Result};
 pub use image::RgbImage;
@@ -117,7 +117,7 @@ pub use row_group_file::IngestedRowGroup;
 pub use samples::{EvaluationSet, Sample, read_all};
 pub use simulated_corpus::SimulatedCorpus;
 pub use store::{Location, StoredObject, put_create};
-pub use survey::{Survey, SurveySpec, SurveyedPicture, UnusableRow, survey};
+pub use survey::{Survey, SurveySpec, SurveyedPicture, UnusableRow, survey, thumbnail};
 pub use text::{MAX_CAPTION_WORDS, TextEncoder, TextEncoding, Tokens, clean_caption};
 pub use transform::{
     CLIP_MEAN, CLIP_STD, EvalTransform, PictureScratch, PictureTimes, ShortestEdgeTransform, TrainTransform,

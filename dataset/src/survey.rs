@@ -169,7 +169,11 @@ fn look(group: &RowGroup, file: &str, pictures: usize, max_pixels: u64) -> Surve
     seen
 }
 
-fn thumbnail(picture: RgbImage) -> Result<Bytes, String> {
+/// A small JPEG for a page.
+///
+/// # Errors
+/// In words, for a picture that is too long to be shown.
+pub fn thumbnail(picture: RgbImage) -> Result<Bytes, String> {
     let (width, height) = picture.dimensions();
     let (short, long) = (width.min(height), width.max(height));
     if long / LONGEST > short {

@@ -55,7 +55,7 @@ fn announce(address: SocketAddr) {
 }
 
 /// The compute threads of this process; 0 leaves one a core.
-pub(super) fn limit_threads(threads: usize) -> Result<(), CliError> {
+pub(crate) fn limit_threads(threads: usize) -> Result<(), CliError> {
     if threads == 0 {
         return Ok(());
     }

@@ -2,12 +2,14 @@
 
 mod bars;
 mod chart;
+mod histogram;
 mod page;
 
 use std::path::Path;
 
 pub(crate) use bars::{Bar, group as bar_group};
 pub(crate) use chart::Series;
+pub(crate) use histogram::Histogram;
 pub(crate) use page::{document, render};
 
 use crate::error::CliError;

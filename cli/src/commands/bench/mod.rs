@@ -1,6 +1,8 @@
 //! `bench`: measurements of parts of the program.
 
 mod allreduce;
+mod curate;
+mod dedup;
 mod generate;
 mod loader;
 mod member;
@@ -25,6 +27,10 @@ pub(crate) struct BenchArguments {
 enum BenchCommand {
     /// Time the sum of a buffer over member processes on this machine, beside the same bytes over bare TCP.
     Allreduce(allreduce::AllreduceArguments),
+    /// Caption and score pictures as `curate` does, and say how fast, phase by phase.
+    Curate(curate::CurateArguments),
+    /// Find duplicates among made-up pictures.
+    Dedup(dedup::DedupArguments),
     /// Load batches as training does and say how fast, stage by stage.
     Loader(loader::LoaderArguments),
     /// Time a stage-1 training step over random image features.
@@ -40,6 +46,8 @@ enum BenchCommand {
 pub(crate) async fn run(arguments: BenchArguments) -> Result<Exit, CliError> {
     match arguments.command {
         BenchCommand::Allreduce(arguments) => allreduce::run(arguments).await,
+        BenchCommand::Curate(arguments) => curate::run(arguments).await,
+        BenchCommand::Dedup(arguments) => dedup::run(arguments).await,
         BenchCommand::Loader(arguments) => loader::run(arguments).await,
         BenchCommand::Step(arguments) => step::run(arguments).await,
         BenchCommand::AllreduceMember(arguments) => member::run(arguments).await,

@@ -7,11 +7,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::columns::ColumnArguments;
-use super::sheet::{Histogram, histograms, render};
+use super::sheet::{histograms, render};
 use crate::commands::print_json;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::report;
+use crate::report::Histogram;
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArguments {

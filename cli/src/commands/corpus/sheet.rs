@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use blip2_dataset::{Survey, SurveyedPicture};
 
-use crate::report::{Bar, bar_group, document, escape};
+use crate::report::{Histogram, document, escape};
 
 /// Captions shown of a picture.
 const CAPTIONS: usize = 5;
@@ -14,38 +14,6 @@ const CAPTIONS: usize = 5;
 const CAPTION_CHARACTERS: usize = 200;
 /// Unusable rows that are listed.
 const LISTED: usize = 50;
-
-/// Counts by range of a value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Histogram {
-    /// Stable name, for programs.
-    pub(super) name: &'static str,
-    title: &'static str,
-    pub(super) bars: Vec<(String, u64)>,
-}
-
-impl Histogram {
-    /// `bounds` cut the values; the first bar is below the first of them, the last one from the last on.
-    fn new(
-        name: &'static str,
-        title: &'static str,
-        bounds: &[f64],
-        values: impl Iterator<Item = f64>,
-    ) -> Self {
-        let mut counts = vec![0; bounds.len() + 1];
-        for value in values {
-            counts[bounds.partition_point(|bound| *bound <= value)] += 1;
-        }
-        let label = |bar: usize| match (bar.checked_sub(1).map(|low| bounds[low]), bounds.get(bar)) {
-            (None, Some(high)) => format!("< {high}"),
-            (Some(low), Some(high)) => format!("{low} – {high}"),
-            (Some(low), None) => format!("≥ {low}"),
-            (None, None) => String::new(),
-        };
-        let bars = counts.into_iter().enumerate().map(|(bar, count)| (label(bar), count)).collect();
-        Self { name, title, bars }
-    }
-}
 
 /// The distributions of what was read.
 pub(super) fn histograms(seen: &Survey) -> Vec<Histogram> {
@@ -76,13 +44,7 @@ pub(super) fn render(seen: &Survey, distributions: &[Histogram]) -> String {
     );
     body.push_str("<section id=\"distributions\"><h2>Distributions</h2><div class=\"groups\">");
     for histogram in distributions {
-        let full = histogram.bars.iter().map(|(_, count)| *count).max().unwrap_or_default() as f64;
-        let bars: Vec<_> = histogram
-            .bars
-            .iter()
-            .map(|(label, count)| Bar { label, value: *count as f64, kind: "ours" })
-            .collect();
-        body.push_str(&bar_group(histogram.title, &bars, full, 0));
+        body.push_str(&histogram.render());
     }
     body.push_str("</div></section>\n");
     body.push_str(&unusable(seen));

@@ -1,5 +1,7 @@
 //! `curate`: CapFilt over a pool of pictures.
 
+mod page;
+mod report;
 mod reselect;
 mod run;
 mod summary;
@@ -26,6 +28,8 @@ enum CurateCommand {
     Worker(worker::WorkerArguments),
     /// Select texts anew from the scores of a curation: no model is asked.
     Reselect(reselect::ReselectArguments),
+    /// Draw scores, kept shares, reasons, examples and cost of a curation (HTML).
+    Report(report::ReportArguments),
 }
 
 /// Does it.
@@ -34,5 +38,6 @@ pub(crate) async fn run(arguments: CurateArguments) -> Result<Exit, CliError> {
         None => run::run(arguments.run).await,
         Some(CurateCommand::Worker(arguments)) => worker::run(arguments).await,
         Some(CurateCommand::Reselect(arguments)) => reselect::run(arguments).await,
+        Some(CurateCommand::Report(arguments)) => report::run(arguments).await,
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use blip2_coordinator::{CurationEnd, CurationOptions, coordinate_curation};
-use blip2_dataset::{CurationJob, CurationSummary, Location, Share, TaskDone};
+use blip2_dataset::{CurationJob, CurationSummary, Location, RunRecord, Share, TaskDone};
 use blip2_proto::v1::CurationStatusReply;
 use blip2_worker::curation::{CurationConfig, CurationModels, TaskRunner};
 use clap::Args;
@@ -89,6 +89,10 @@ pub(super) async fn run(arguments: RunArguments) -> Result<Exit, CliError> {
     };
     let summary = job.summary().await?;
     let seconds = began.elapsed().as_secs_f64();
+    if rows > 0 {
+        let workers = if arguments.shard.is_some() { 1 } else { config.curation.workers };
+        job.record_run(&RunRecord { rows, seconds, workers }).await?;
+    }
     match arguments.json {
         true => print_json(&Summary { summary: &summary, seconds, rows_per_s: rows as f64 / seconds })?,
         false => eprintln!("{}\n  {rows} rows in {seconds:.0} s", described(&summary, &out)),

@@ -1,0 +1,159 @@
+//! `curate` as processes that are killed at any moment: the same objects in the end, no row lost or doubled.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use blip2_dataset::{ColumnNames, KeyedRng, read_all};
+use blip2_tests::corpus::{Row, good_rows, truncated_picture, write};
+use blip2_tests::process::{Ended, Running, blip2, children, finish, signal, start};
+
+/// Rounds in which something is killed.
+const ROUNDS: u64 = 6;
+const ROWS: usize = 160;
+
+struct Scene {
+    folder: tempfile::TempDir,
+}
+
+impl Scene {
+    /// A pool of 8 row groups, one picture of which is bad.
+    fn new() -> Self {
+        let scene = Self { folder: tempfile::tempdir().unwrap() };
+        for source in 0..8 {
+            let mut rows: Vec<Row> = good_rows(ROWS / 8);
+            if source == 3 {
+                rows[2].image = truncated_picture();
+            }
+            write(Path::new(&scene.path(&format!("in-{source}.parquet"))), "jpg", &rows);
+        }
+        scene
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn command(&self, out: &str, more: &[&str]) -> std::process::Command {
+        let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones");
+        let folder = |name: &str| assets.join(name).display().to_string();
+        let settings = [
+            format!("curation.input=[\"{}\"]", self.path("in-*.parquet")),
+            format!("curation.output={}", self.path(out)),
+            format!("curation.models.captioner={}", folder("blip-tiny")),
+            format!("curation.models.clip={}", folder("clip-tiny")),
+            "curation.models.captions=3".into(),
+            "curation.models.max_new_tokens=8".into(),
+            "curation.task_row_groups=1".into(),
+            "curation.lease_seconds=2".into(),
+        ];
+        let mut arguments = vec!["curate"];
+        settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+        arguments.extend(["--threads", "1", "--json"]);
+        arguments.extend(more);
+        blip2(&arguments)
+    }
+
+    /// Everything below a folder but the times of runs, and what a killed process was just writing.
+    fn files(&self, out: &str) -> BTreeMap<String, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        let root = self.folder.path().join(out);
+        let mut folders = vec![root.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if !name.contains('#') && !name.starts_with("runs/") {
+                    found.insert(name, std::fs::read(path).unwrap());
+                }
+            }
+        }
+        found
+    }
+
+    /// Part and key of every row, as training reads them.
+    fn rows(&self, out: &str) -> Vec<(String, String)> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let parts = self.files(out).into_keys().filter(|name| name.starts_with("part-"));
+        let of_part = |part: String| {
+            let file = [self.path(&format!("{out}/{part}"))];
+            let set = runtime.block_on(read_all(&file, &ColumnNames::default(), 1 << 20)).unwrap();
+            assert!(set.quarantined.is_empty());
+            set.samples.into_iter().map(move |sample| (part.clone(), sample.key)).collect::<Vec<_>>()
+        };
+        parts.flat_map(of_part).collect()
+    }
+}
+
+fn summary(ended: &Ended) -> serde_json::Value {
+    ended.json_lines().pop().unwrap()
+}
+
+/// Whoever of the coordinator and its workers is killed.
+fn kill_something(running: &Running, draws: &mut KeyedRng) {
+    let mut victims = children(running.id());
+    // Workers end by themselves when their coordinator is gone.
+    if draws.below(2) == 0 || victims.is_empty() {
+        victims = vec![running.id()];
+    }
+    signal(victims[draws.below(victims.len() as u64) as usize], "KILL");
+}
+
+#[test]
+fn whatever_is_killed_the_same_objects_are_there_in_the_end() {
+    let scene = Scene::new();
+    let whole = finish(scene.command("whole", &["--workers", "2"])).expect(0);
+    let counts = summary(&whole);
+    assert_eq!((counts["tasks_done"].as_u64(), counts["rejected"].as_u64()), (Some(8), Some(1)));
+    let files = scene.files("whole");
+    let rows = scene.rows("whole");
+    assert_eq!(rows.len(), ROWS - 1);
+    assert_eq!(rows.iter().collect::<BTreeSet<_>>().len(), rows.len(), "a row is doubled");
+
+    let mut draws = KeyedRng::new(5, "kills", &[]);
+    let mut killed = 0;
+    for _ in 0..ROUNDS {
+        let running = start(scene.command("killed", &["--workers", "2"]));
+        std::thread::sleep(Duration::from_millis(200 + draws.below(1500)));
+        kill_something(&running, &mut draws);
+        killed += u32::from(running.wait().code != Some(0));
+    }
+    println!("{killed} of {ROUNDS} runs did not end well");
+    finish(scene.command("killed", &["--workers", "1"])).expect(0);
+    assert_eq!(scene.files("killed"), files);
+
+    // Without a coordinator, in shares, one of them twice.
+    for shard in ["1/2", "0/2", "1/2"] {
+        finish(scene.command("shares", &["--shard", shard])).expect(0);
+    }
+    assert_eq!(scene.files("shares"), files);
+}
+
+#[test]
+fn a_curation_is_reported_and_selected_anew() {
+    let scene = Scene::new();
+    let out = scene.path("out");
+    finish(scene.command("out", &["--shard", "0/1"])).expect(0);
+    let page = scene.path("page.html");
+    let report = ["curate", "report", &out, "--out", &page, "--price-per-hour", "2", "--json"];
+    let figures = summary(&finish(blip2(&report)).expect(0));
+    assert_eq!(figures["scored"].as_u64(), Some(ROWS as u64 - 1));
+    assert!(figures["cost_per_million"].as_f64().unwrap() > 0.0);
+    assert!(std::fs::read_to_string(&page).unwrap().matches("<figure>").count() >= 8);
+
+    let other = scene.path("other");
+    let again = ["curate", "reselect", "--from", &out, "--out", &other, "--set", "curation.selection.top=1"];
+    let json = finish(blip2(&[&again[..], &["--dedup", "exact", "--json"]].concat())).expect(0);
+    let counts = summary(&json);
+    assert!(counts["duplicates"].as_u64().unwrap() > 0, "{counts}");
+    let kept = |source: &str| counts[source]["kept"].as_u64().unwrap_or_default();
+    assert_eq!(kept("web") + kept("synthetic"), counts["rows"].as_u64().unwrap());
+
+    let refused = |arguments: &[&str], code| finish(scene.command("out", arguments)).expect(code);
+    refused(&["--set", "curation.models.seed=1"], 3).says(&["other models"]);
+    refused(&["--set", "curation.models.clip="], 78).says(&["curation.models.clip"]);
+    refused(&["--workers", "0"], 2).says(&["--listen"]);
+    refused(&["--shard", "2/2"], 2).says(&["I/N"]);
+}
