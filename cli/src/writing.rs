@@ -126,7 +126,7 @@ mod tests {
         assert_eq!((beams.options.early_stopping, beams.stop), (EarlyStopping::Never, vec![".".to_owned()]));
         let drawn =
             typed(&["--sample", "--top-p", "0.9", "--top-k", "7", "--seed", "3", "--temperature", "0.5"]);
-        let sampling = Sampling { temperature: 0.5, top_k: 7, top_p: 0.9, seed: 3, first_row: 0 };
+        let sampling = Sampling { temperature: 0.5, top_k: 7, top_p: 0.9, seed: 3, numbers: Vec::new() };
         assert_eq!(drawn.unwrap().options.sampling, Some(sampling));
     }
 

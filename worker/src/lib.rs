@@ -30,7 +30,7 @@ pub use batches::{BatchRange, start_loader};
 pub use captioner::{Caption, Captioner, SeenPictures, Writing};
 pub use checkpoint::{CheckpointParts, NamedState, PartRecord, part_name, read_checkpoint};
 pub use config::{WorkerConfig, config_hash};
-pub use curation::CurationModelSettings;
+pub use curation::{CuratedPicture, CurationModelSettings, CurationModels, PhaseTimes};
 pub use error::{Result, WorkerError};
 pub use language::Language;
 pub use session::{WorkerEnd, WorkerOptions, run};

@@ -82,6 +82,11 @@ impl Clip {
         self.vision.config().image_size
     }
 
+    /// Longest text in tokens.
+    pub fn text_length(&self) -> usize {
+        self.text.max_positions()
+    }
+
     /// What cosines are multiplied with to become logits.
     pub fn logit_scale(&self) -> f32 {
         self.logit_scale

@@ -90,6 +90,11 @@ impl ClipText {
         })
     }
 
+    /// Longest text in tokens.
+    pub(super) fn max_positions(&self) -> usize {
+        self.config.max_position_embeddings
+    }
+
     /// The vector at each text's end token, after the last norm.
     ///
     /// # Shapes
