@@ -13,7 +13,7 @@ use image::RgbImage;
 use crate::error::{Result, WorkerError};
 use crate::evaluate::eval_pixels;
 
-/// Pictures computed at a time.
+/// Pictures looked at, and texts written, at a time.
 const BATCH: usize = 16;
 
 /// A model folder and its tokenizer.
@@ -21,6 +21,7 @@ pub struct Captioner {
     model: Blip2,
     text: TextEncoder,
     device: Device,
+    batch: usize,
 }
 
 /// What was written for a picture.
@@ -60,6 +61,11 @@ impl Captioner {
     /// A device that is not there, another model, or weights that do not fit its configuration.
     pub fn open(folder: &Path, device: DeviceName) -> Result<Self> {
         let device = device.open().map_err(|error| WorkerError::Configuration(error.to_string()))?;
+        Self::open_on(folder, device)
+    }
+
+    /// [`Captioner::open`] on a device that is open.
+    pub(crate) fn open_on(folder: &Path, device: Device) -> Result<Self> {
         let model = Blip2::open(folder, &device)?;
         // A prompt may fill what the language model reads, behind the queries.
         let room = model.language_model().max_positions().saturating_sub(model.qformer_config().queries);
@@ -67,7 +73,12 @@ impl Captioner {
         let start = matches!(model.language_model(), LanguageModel::Llama(_)).then_some(model.tokens().bos);
         let encoding = TextEncoding { start, ..TextEncoding::new(room, model.tokens().pad) };
         let text = TextEncoder::open(folder, encoding)?;
-        Ok(Self { model, text, device })
+        Ok(Self { model, text, device, batch: BATCH })
+    }
+
+    /// Looks at so many pictures, and writes so many texts, at a time.
+    pub(crate) fn with_batch(self, batch: usize) -> Self {
+        Self { batch: batch.max(1), ..self }
     }
 
     /// Tokens that a prompt and its continuation may have together.
@@ -90,7 +101,7 @@ impl Captioner {
     pub fn look(&self, images: &[RgbImage]) -> Result<SeenPictures> {
         let size = self.model.encoder().image_size();
         let mut seen = Vec::new();
-        for images in images.chunks(BATCH) {
+        for images in images.chunks(self.batch) {
             let pixels = images.iter().map(|image| eval_pixels(image, size, &self.device));
             let pixels = Tensor::cat(pixels.collect::<Result<Vec<_>>>()?, 0);
             seen.push(self.model.soft_prompt(pixels)?);
@@ -101,7 +112,8 @@ impl Captioner {
     /// Continues each picture's prompt; for each prompt as many texts as `writing.samples`.
     ///
     /// # Errors
-    /// A prompt that leaves no room for the longest text, options that contradict each other.
+    /// A prompt that leaves no room for the longest text, options that contradict each other, numbers of draws that are
+    /// not one for each text.
     pub fn write(
         &self,
         seen: &SeenPictures,
@@ -128,15 +140,23 @@ impl Captioner {
         }
         let stop = |tokens: &[u32]| self.stops(tokens, &writing.stop);
         let mut captions = vec![Vec::with_capacity(samples); prompts.len()];
-        for (chunk, rows) in rows.chunks(BATCH).enumerate() {
+        let mut numbers = options.sampling.as_ref().map_or(Vec::new(), |sampling| sampling.numbers.clone());
+        if numbers.is_empty() {
+            numbers = (0..rows.len() as u64).collect();
+        }
+        if numbers.len() != rows.len() {
+            let (numbers, texts) = (numbers.len(), rows.len());
+            return Err(WorkerError::Configuration(format!(
+                "{numbers} numbers for the draws of {texts} texts"
+            )));
+        }
+        for (rows, numbers) in rows.chunks(self.batch).zip(numbers.chunks(self.batch)) {
             let pictures: Vec<i32> = rows.iter().map(|(index, _)| *index as i32).collect();
             let pictures = Tensor::<1, Int>::from_ints(pictures.as_slice(), &self.device);
             let ids: Vec<Vec<u32>> = rows.iter().map(|(_, ids)| ids.clone()).collect();
             let mut options = options.clone();
             if let Some(sampling) = &mut options.sampling {
-                let first = chunk * BATCH;
-                let number = |row| sampling.numbers.get(row).copied().unwrap_or(row as u64);
-                sampling.numbers = (first..first + rows.len()).map(number).collect();
+                sampling.numbers = numbers.to_vec();
             }
             let seen = seen.0.clone().select(0, pictures);
             for ((index, _), tokens) in

@@ -79,7 +79,7 @@ impl CurationModels {
         })?;
         let writer = match settings.captions {
             0 => None,
-            _ => Some(CaptionWriter::open(settings, name, &device)?),
+            _ => Some(CaptionWriter::open(settings, &device)?),
         };
         let ranker =
             settings.folder(&settings.clip).map(|folder| Ranker::open(folder, settings.text_batch, &device));

@@ -34,7 +34,7 @@ fn known_training_pictures_are_named() {
         let pixels = Tensor::<4>::from_data(TensorData::new(pixels, [1, 3, size, size]), &device);
         let features = model.image_features(pixels).unwrap();
         let options = GenerateOptions { max_new_tokens: 12, ..GenerateOptions::default() };
-        let written = model.generate(features, prompt, 1, &options).unwrap().remove(0);
+        let written = model.generate(features, prompt, &options).unwrap().remove(0);
         let written = text.decode(&written, true).unwrap();
         let truth = clean_caption(&sample.captions[0], 50);
         assert!(written.starts_with(&truth), "{truth:?} became {written:?}");

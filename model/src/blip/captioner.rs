@@ -1,6 +1,6 @@
 //! BLIP's captioner: a picture in, a text out (`BlipForConditionalGeneration`).
 
-use std::iter::repeat_n;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use burn::module::{Module, Param};
@@ -8,6 +8,7 @@ use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::BlipConfig;
+use super::seats::Seats;
 use super::text::BlipText;
 use super::vision::BlipVision;
 use crate::ModelError;
@@ -96,12 +97,14 @@ impl BlipCaptioner {
         let length = ids.dims()[1];
         let image = self.text.image_key_values(&features);
         let mask = Some(causal_mask(mask, length));
-        let hidden = self.text.forward(ids, mask, &mut KeyValueCache::default(), Some(&image))?;
+        let rows: Vec<usize> = (0..features.dims()[0]).collect();
+        let seats = Seats::new(&rows, rows.len(), &features.device());
+        let image = Some((image.as_slice(), &seats));
+        let hidden = self.text.forward(ids, mask, &mut KeyValueCache::default(), image)?;
         Ok(self.scores(hidden))
     }
 
-    /// Continues the prompt `samples` times for each picture, whose texts follow each other; what is written has the end
-    /// token, if it reached it, as its last token. More than one is for sampling.
+    /// Continues the prompt for each picture; what is written has the end token, if it reached it, as its last token.
     ///
     /// `prompt` is what the tokenizer gives for e.g. "a picture of", without its special tokens; the start token is put
     /// before it. Empty `options.eos` means the model's own end token.
@@ -115,11 +118,25 @@ impl BlipCaptioner {
         &self,
         features: Tensor<3>,
         prompt: &[u32],
-        samples: usize,
         options: &GenerateOptions,
     ) -> Result<Vec<Vec<u32>>, ModelError> {
-        let pictures: Vec<usize> = (0..features.dims()[0]).flat_map(|row| repeat_n(row, samples)).collect();
-        if pictures.is_empty() {
+        self.generate_several(features, prompt, 1, options)
+    }
+
+    /// [`BlipCaptioner::generate`] with `texts` for each picture, those of a picture one after the other; they differ where
+    /// they are drawn.
+    ///
+    /// # Errors
+    /// As of [`BlipCaptioner::generate`].
+    pub fn generate_several(
+        &self,
+        features: Tensor<3>,
+        prompt: &[u32],
+        texts: usize,
+        options: &GenerateOptions,
+    ) -> Result<Vec<Vec<u32>>, ModelError> {
+        let pictures = features.dims()[0];
+        if pictures * texts == 0 {
             return Ok(Vec::new());
         }
         let mut options = options.clone();
@@ -128,20 +145,18 @@ impl BlipCaptioner {
         }
         let mut started = vec![self.config.start_token];
         started.extend(prompt);
-        let mut image = self.text.image_key_values(&features);
-        if samples > 1 {
-            follow(image.iter_mut(), &pictures);
-        }
-        let prompts = vec![started.clone(); pictures.len()];
         let mut decoder = CaptionDecoder {
             model: self,
-            image,
+            image: self.text.image_key_values(&features),
             cache: KeyValueCache::default(),
             prompt: &started,
-            pictures,
+            texts,
+            started: false,
+            rows: Vec::new(),
+            seats: Seats::new(&[], pictures, &features.device()),
             device: features.device(),
         };
-        generate(&mut decoder, &prompts, &options)
+        generate(&mut decoder, &vec![started.clone(); pictures * texts], &options)
     }
 
     fn scores(&self, hidden: Tensor<3>) -> Tensor<3> {
@@ -153,11 +168,18 @@ impl BlipCaptioner {
 /// Pictures and what was written about them; all rows are of one length.
 struct CaptionDecoder<'a> {
     model: &'a BlipCaptioner,
+    /// What each layer attends to in the pictures that are still written about.
     image: Vec<KeyValue>,
+    /// A row for each picture until the first token is chosen: all its texts have the same prompt.
     cache: KeyValueCache,
     prompt: &'a [u32],
-    /// The picture that each row is about.
-    pictures: Vec<usize>,
+    /// Texts of a picture.
+    texts: usize,
+    /// Whether a token was chosen.
+    started: bool,
+    /// The picture that each row is about, as its place in `image`.
+    rows: Vec<usize>,
+    seats: Seats,
     device: Device,
 }
 
@@ -165,8 +187,25 @@ impl CaptionDecoder<'_> {
     fn read(&mut self, ids: Tensor<2, Int>) -> Result<Vec<f32>, ModelError> {
         let [_, length] = ids.dims();
         let mask = Visible::to_last(length, None).mask(length, self.cache.length() + length, &self.device);
-        let hidden = self.model.text.forward(ids, mask, &mut self.cache, Some(&self.image))?;
+        let image = Some((self.image.as_slice(), &self.seats));
+        let hidden = self.model.text.forward(ids, mask, &mut self.cache, image)?;
         floats(self.model.scores(hidden.narrow(1, length - 1, 1)))
+    }
+
+    /// Pictures held.
+    fn pictures(&self) -> usize {
+        self.image.first().map_or(0, |layer| layer.key.dims()[0])
+    }
+
+    /// From now on `rows` are about these pictures; the others are let go.
+    fn seat(&mut self, rows: Vec<usize>) {
+        let wanted: Vec<usize> = rows.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        if wanted.len() < self.pictures() {
+            follow(self.image.iter_mut(), &wanted);
+        }
+        let place = |picture: &usize| wanted.partition_point(|held| held < picture);
+        self.rows = rows.iter().map(place).collect();
+        self.seats = Seats::new(&self.rows, wanted.len(), &self.device);
     }
 }
 
@@ -177,19 +216,25 @@ impl Decoder for CaptionDecoder<'_> {
 
     fn start(&mut self) -> Result<Vec<f32>, ModelError> {
         self.cache = KeyValueCache::default();
+        self.started = false;
+        let pictures = self.pictures();
         let prompt: Vec<i32> = self.prompt.iter().map(|id| *id as i32).collect();
         let row = Tensor::<1, Int>::from_ints(prompt.as_slice(), &self.device);
-        self.read(row.unsqueeze::<2>().repeat_dim(0, self.pictures.len()))
+        self.seat((0..pictures).collect());
+        let scores = self.read(row.unsqueeze::<2>().repeat_dim(0, pictures))?;
+        self.rows = (0..pictures).flat_map(|picture| std::iter::repeat_n(picture, self.texts)).collect();
+        let of_picture = scores.chunks(self.vocabulary());
+        Ok(of_picture.flat_map(|scores| std::iter::repeat_n(scores, self.texts)).flatten().copied().collect())
     }
 
     fn advance(&mut self, parents: &[usize], tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
-        self.cache.follow(parents);
-        let pictures: Vec<usize> = parents.iter().map(|parent| self.pictures[*parent]).collect();
+        let rows: Vec<usize> = parents.iter().map(|parent| self.rows[*parent]).collect();
+        self.cache.follow(if self.started { parents } else { &rows });
         // The beams of a picture see the same of it: they may change places.
-        if pictures != self.pictures {
-            follow(self.image.iter_mut(), parents);
-            self.pictures = pictures;
+        if !self.started || rows != self.rows {
+            self.seat(rows);
         }
+        self.started = true;
         self.read(next_column(tokens, &self.device))
     }
 }

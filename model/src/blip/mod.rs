@@ -4,12 +4,13 @@
 mod captioner;
 mod config;
 mod retrieval;
+mod seats;
 mod text;
 mod vision;
 
 pub use captioner::BlipCaptioner;
 pub use config::BlipConfig;
-pub use retrieval::BlipRetrieval;
+pub use retrieval::{BlipRetrieval, MatchedPictures};
 
 use std::path::Path;
 
@@ -35,6 +36,7 @@ fn open<M: NamedTensors>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generate::{GenerateOptions, Sampling};
     use crate::qformer::QFormerConfig;
     use crate::tensors::tests::filled;
     use crate::tensors::{FlatLayout, NamedTensors};
@@ -99,6 +101,51 @@ mod tests {
         let base = logits(&one, [2, 7, 3, 0], [1, 1, 1, 0]);
         assert!(difference(base.clone(), logits(&one, [2, 7, 3, 9], [1, 1, 1, 0])) < 1e-5);
         assert!(difference(base, logits(&other, [2, 7, 3, 0], [1, 1, 1, 0])) > 1e-4);
+    }
+
+    /// Two pictures, of which the second is asked about twice, in an order that is not that of the pictures.
+    #[test]
+    fn texts_share_a_picture_as_if_each_had_its_own() {
+        let device = Device::flex();
+        let model = filled(BlipRetrieval::new(&small(), &device));
+        let pixels = Tensor::<1, Int>::arange(0..384, &device).float().sin().reshape([2, 3, 8, 8]);
+        let features = model.image_features(pixels).unwrap();
+        let ids = Tensor::<2, Int>::from_ints([[2, 7, 3, 0], [2, 8, 9, 3], [2, 4, 3, 0]], &device);
+        let mask = ids.clone().not_equal_elem(0).int();
+        let pictures = [1, 0, 1];
+        let shared = model.match_logits_of(&model.look(&features), &pictures, ids.clone(), mask.clone());
+        let own = Tensor::<1, Int>::from_ints(pictures, &device);
+        let own = model.match_logits(&features.clone().select(0, own), ids.clone(), mask.clone()).unwrap();
+        assert!((shared.unwrap() - own).abs().max().into_scalar::<f32>() < 1e-6);
+        for pictures in [&[0, 1][..], &[0, 1, 2]] {
+            let seen = model.look(&features);
+            let error = model.match_logits_of(&seen, pictures, ids.clone(), mask.clone()).unwrap_err();
+            assert!(error.to_string().contains("of 2 pictures"), "{error}");
+        }
+    }
+
+    /// Rows leave while others go on, so that pictures lose some of their texts and then all.
+    #[test]
+    fn texts_of_a_picture_are_those_that_are_written_one_by_one() {
+        const TEXTS: usize = 3;
+        let device = Device::flex();
+        let model = filled(BlipCaptioner::new(&small(), &device));
+        let pixels = Tensor::<1, Int>::arange(0..384, &device).float().sin().reshape([2, 3, 8, 8]);
+        let features = model.image_features(pixels).unwrap();
+        let written = |features: Tensor<3>, texts, numbers: Vec<u64>| {
+            let sampling = Sampling { temperature: 5.0, seed: 3, numbers, ..Sampling::default() };
+            let sampling = Some(sampling);
+            let options = GenerateOptions { max_new_tokens: 4, sampling, ..GenerateOptions::default() };
+            model.generate_several(features, &[7], texts, &options).unwrap()
+        };
+        let all = 2 * TEXTS as u64;
+        let together = written(features.clone(), TEXTS, (0..all).map(|row| 40 + row).collect());
+        let lengths: std::collections::BTreeSet<usize> = together.iter().map(Vec::len).collect();
+        assert!(lengths.len() > 1, "all texts end together: {together:?}");
+        for row in 0..2 * TEXTS {
+            let picture = features.clone().narrow(0, row / TEXTS, 1);
+            assert_eq!(written(picture, 1, vec![40 + row as u64]), together[row..=row]);
+        }
     }
 
     #[test]

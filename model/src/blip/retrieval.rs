@@ -6,6 +6,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::BlipConfig;
+use super::seats::Seats;
 use super::text::BlipText;
 use super::vision::BlipVision;
 use crate::ModelError;
@@ -27,6 +28,13 @@ pub struct BlipRetrieval {
     itm_head: Linear,
     #[module(skip)]
     config: BlipConfig,
+}
+
+/// What texts are matched with in pictures; see [`BlipRetrieval::look`].
+#[derive(Debug, Clone)]
+pub struct MatchedPictures {
+    layers: Vec<KeyValue>,
+    count: usize,
 }
 
 impl BlipRetrieval {
@@ -80,8 +88,36 @@ impl BlipRetrieval {
             let (ids, features) = (ids.dims(), features.dims());
             return Err(ModelError::input("text", format!("ids {ids:?} for features {features:?}")));
         }
-        let image = self.text.image_key_values(features);
-        Ok(self.itm_head.forward(self.first_vector(ids, mask, Some(&image))?))
+        let pictures: Vec<usize> = (0..features.dims()[0]).collect();
+        self.match_logits_of(&self.look(features), &pictures, ids, mask)
+    }
+
+    /// What texts about these pictures attend to, computed once for all of them.
+    ///
+    /// # Shapes
+    /// - features as of [`BlipRetrieval::image_features`]
+    pub fn look(&self, features: &Tensor<3>) -> MatchedPictures {
+        MatchedPictures { layers: self.text.image_key_values(features), count: features.dims()[0] }
+    }
+
+    /// [`BlipRetrieval::match_logits`], where text `i` is matched with picture `pictures[i]` of `seen`.
+    ///
+    /// # Shapes
+    /// - ids and mask (1: a token, 0: padding) `[b, T]`; output `[b, 2]`
+    pub fn match_logits_of(
+        &self,
+        seen: &MatchedPictures,
+        pictures: &[usize],
+        ids: Tensor<2, Int>,
+        mask: Tensor<2, Int>,
+    ) -> Result<Tensor<2>, ModelError> {
+        if ids.dims()[0] != pictures.len() || pictures.iter().any(|picture| *picture >= seen.count) {
+            let reason = format!("ids {:?} for {pictures:?} of {} pictures", ids.dims(), seen.count);
+            return Err(ModelError::input("text", reason));
+        }
+        let seats = Seats::new(pictures, seen.count, &ids.device());
+        let image = Some((seen.layers.as_slice(), &seats));
+        Ok(self.itm_head.forward(self.first_vector(ids, mask, image)?))
     }
 
     /// Unit vectors of pictures; their products with those of texts are cosines.
@@ -105,7 +141,7 @@ impl BlipRetrieval {
         &self,
         ids: Tensor<2, Int>,
         mask: Tensor<2, Int>,
-        image: Option<&[KeyValue]>,
+        image: Option<(&[KeyValue], &Seats)>,
     ) -> Result<Tensor<2>, ModelError> {
         if ids.dims() != mask.dims() {
             let reason = format!("ids have shape {:?}, their mask {:?}", ids.dims(), mask.dims());

@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
+use super::seats::Seats;
 use crate::ModelError;
 use crate::cache::KeyValueCache;
 use crate::dropout::Dropout;
@@ -50,8 +51,8 @@ impl BlipText {
         self.layers.iter().map(key_value).collect()
     }
 
-    /// The last layer's output for positions that follow those in `cache`, to which they are added. Without an image the
-    /// attention to it is left out.
+    /// The last layer's output for positions that follow those in `cache`, to which they are added. `image` is what each
+    /// layer attends to in pictures, and which row is about which; without it the attention to it is left out.
     ///
     /// # Shapes
     /// - ids `[b, n]`; mask, added to the scores where not all is seen, `[b, 1, n or 1, cached + n]`; output `[b, n, hidden]`
@@ -63,15 +64,16 @@ impl BlipText {
         ids: Tensor<2, Int>,
         mask: Option<Tensor<4>>,
         cache: &mut KeyValueCache,
-        image: Option<&[KeyValue]>,
+        image: Option<(&[KeyValue], &Seats)>,
     ) -> Result<Tensor<3>, ModelError> {
         let off = &mut Dropout::off();
         let mut x = self.norm.forward(self.embed(ids, cache.length())?);
         for (index, layer) in self.layers.iter().enumerate() {
             let own = layer.attention.key_value(x.clone());
             x = layer.attention.forward(x, &cache.read(index, own), mask.clone(), off);
-            if let Some(image) = image {
-                x = layer.cross_attention.forward(x, &image[index], None, off);
+            if let Some((image, seats)) = image {
+                let (arrange, restore) = (|x| seats.take(x), |x| seats.leave(x));
+                x = layer.cross_attention.forward_arranged(x, &image[index], arrange, restore);
             }
             x = layer.feed_forward.forward(x, off);
         }

@@ -72,7 +72,7 @@ impl GenerateOptions {
         self.eos.contains(&token)
     }
 
-    fn validate(&self, vocabulary: usize) -> Result<(), ModelError> {
+    fn validate(&self, texts: usize, vocabulary: usize) -> Result<(), ModelError> {
         let refuse = |reason: String| Err(ModelError::input("generation options", reason));
         if self.max_new_tokens == 0 || self.beams == 0 {
             return refuse("max_new_tokens and beams start at 1".into());
@@ -88,7 +88,7 @@ impl GenerateOptions {
             if self.beams > 1 {
                 return refuse(format!("sampling goes with one beam, not with {}", self.beams));
             }
-            if let Some(complaint) = sampling.complaint() {
+            if let Some(complaint) = sampling.complaint(texts) {
                 return refuse(complaint);
             }
         }
@@ -140,7 +140,7 @@ pub fn generate_until(
     options: &GenerateOptions,
     stop: Stop<'_>,
 ) -> Result<Vec<Vec<u32>>, ModelError> {
-    options.validate(decoder.vocabulary())?;
+    options.validate(prompts.len(), decoder.vocabulary())?;
     match options.beams {
         1 => sequential::search(decoder, prompts, options, stop),
         _ => beam::search(decoder, prompts, options, stop),
@@ -209,6 +209,7 @@ mod tests {
             (sampled(2, Sampling::default()), "one beam"),
             (sampled(1, Sampling { temperature: 0.0, ..Default::default() }), "temperature 0"),
             (sampled(1, Sampling { top_p: 1.5, ..Default::default() }), "top_p 1.5"),
+            (sampled(1, Sampling { numbers: vec![1, 2], ..Default::default() }), "2 numbers"),
         ] {
             let mut chain = Chain::new(&[&[0.5, 0.5], &[0.5, 0.5]], &prompts);
             let error = generate(&mut chain, &prompts, &options).unwrap_err().to_string();

@@ -18,8 +18,8 @@ pub struct Sampling {
     pub top_p: f64,
     /// Chooses the draws.
     pub seed: u64,
-    /// The number under which each text of a call draws; a text without one draws under its index. A text that has the
-    /// same number, seed and prompt in another call is the same text.
+    /// The number under which each text of a call draws: a text that has the same number, seed and prompt in another call
+    /// is the same text. Empty: 0, 1, 2 and so on.
     pub numbers: Vec<u64>,
 }
 
@@ -30,8 +30,11 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// What is wrong with the values.
-    pub(super) fn complaint(&self) -> Option<String> {
+    /// What is wrong with the values for so many texts.
+    pub(super) fn complaint(&self, texts: usize) -> Option<String> {
+        if !self.numbers.is_empty() && self.numbers.len() != texts {
+            return Some(format!("{} numbers for the draws of {texts} texts", self.numbers.len()));
+        }
         if !(self.temperature.is_finite() && self.temperature > 0.0) {
             return Some(format!(
                 "temperature {} is not above 0; greedy search draws nothing",
@@ -94,8 +97,16 @@ fn keep_top_k(scores: &mut [f32], count: usize) {
 /// Removes the least likely tokens as long as they have at most `1 - share` together; one stays. Order of tokens.
 fn keep_nucleus(weights: &mut Vec<(u32, f64)>, share: f64) {
     let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
-    weights.sort_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
     let mut below = 0.0;
+    // Together these have less than `1 - share`, however many they are: they need no order. One stays.
+    let largest = weights.iter().map(|(_, weight)| *weight).fold(0.0, f64::max);
+    let small = ((1.0 - share) * total / weights.len() as f64).min(largest);
+    weights.retain(|(_, weight)| {
+        let kept = *weight >= small;
+        below += if kept { 0.0 } else { weight / total };
+        kept
+    });
+    weights.sort_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
     let removed = weights.iter().take(weights.len().saturating_sub(1)).take_while(|(_, weight)| {
         below += weight / total;
         below <= 1.0 - share
@@ -163,6 +174,6 @@ mod tests {
         let draws = [base.uniform(0, 0), base.uniform(1, 0), base.uniform(0, 1)];
         let other = Sampling { seed: 2, ..base.clone() }.uniform(0, 0);
         assert!(draws[0] != draws[1] && draws[0] != draws[2] && draws[1] != draws[2] && draws[0] != other);
-        assert_eq!(Sampling { numbers: vec![1], ..base }.uniform(0, 0), draws[1]);
+        assert_eq!(Sampling { numbers: vec![7, 1], ..base }.uniform(1, 0), draws[1]);
     }
 }

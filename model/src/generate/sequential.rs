@@ -1,5 +1,7 @@
 //! One token at a time for each text: the best one, or one that is drawn.
 
+use rayon::prelude::*;
+
 use super::sampling::draw;
 use super::scores::{adjust, check};
 use super::{Decoder, FORBIDDEN, GenerateOptions, Stop, row};
@@ -18,15 +20,15 @@ pub(super) fn search(
     let mut logits = decoder.start()?;
     loop {
         let (mut parents, mut tokens, mut next) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, &text) in running.iter().enumerate() {
-            let scores = row(&mut logits, index, vocabulary)?;
-            check(scores)?;
-            adjust(scores, &prompts[text], &texts[text], options);
-            let token = match &options.sampling {
-                Some(sampling) => draw(scores, sampling, text, texts[text].len()),
-                None => best(scores),
-            };
-            let token = token.ok_or_else(|| ModelError::input("generation options", FORBIDDEN))?;
+        if let Some(last) = running.len().checked_sub(1) {
+            row(&mut logits, last, vocabulary)?;
+        }
+        let chosen: Result<Vec<u32>, ModelError> = logits
+            .par_chunks_mut(vocabulary)
+            .zip(&running)
+            .map(|(scores, &text)| choose(scores, &prompts[text], text, &texts[text], options))
+            .collect();
+        for (index, (&text, token)) in running.iter().zip(chosen?).enumerate() {
             texts[text].push(token);
             let ended = options.ends(token) || texts[text].len() == options.max_new_tokens;
             if !ended && !stop(&texts[text]) {
@@ -41,6 +43,23 @@ pub(super) fn search(
         logits = decoder.advance(&parents, &tokens)?;
         running = next;
     }
+}
+
+/// The token after those of `written`, which are of text number `text`.
+fn choose(
+    scores: &mut [f32],
+    prompt: &[u32],
+    text: usize,
+    written: &[u32],
+    options: &GenerateOptions,
+) -> Result<u32, ModelError> {
+    check(scores)?;
+    adjust(scores, prompt, written, options);
+    let token = match &options.sampling {
+        Some(sampling) => draw(scores, sampling, text, written.len()),
+        None => best(scores),
+    };
+    token.ok_or_else(|| ModelError::input("generation options", FORBIDDEN))
 }
 
 /// The first of the highest scores; `None` where all are forbidden.
@@ -86,11 +105,12 @@ mod tests {
     fn a_drawn_text_does_not_depend_on_the_others() {
         let sampling = |numbers| Some(Sampling { numbers, seed: 9, ..Sampling::default() });
         let options =
-            GenerateOptions { max_new_tokens: 20, sampling: sampling(Vec::new()), ..Default::default() };
+            GenerateOptions { max_new_tokens: 20, sampling: sampling(vec![]), ..Default::default() };
         let prompts = vec![vec![0]; 3];
         let together = run(&prompts, &options, &|_| false);
         assert_ne!(together[0], together[1]);
-        let alone = GenerateOptions { sampling: sampling(vec![2]), ..options };
-        assert_eq!(run(&prompts[..1], &alone, &|_| false), together[2..]);
+        let alone = GenerateOptions { sampling: sampling(vec![2, 0]), ..options };
+        let (first, third) = (together[0].clone(), together[2].clone());
+        assert_eq!(run(&prompts[..2], &alone, &|_| false), [third, first]);
     }
 }

@@ -86,6 +86,21 @@ impl AttentionBlock {
         let output = self.output.forward(merge_heads(attended));
         self.norm.forward_sum(dropout.forward(output), x)
     }
+
+    /// [`AttentionBlock::forward`] where queries attend in another batch than that of `x`: `arrange` makes it of theirs,
+    /// `restore` takes what was attended to back.
+    pub(crate) fn forward_arranged(
+        &self,
+        x: Tensor<3>,
+        seen: &KeyValue,
+        arrange: impl FnOnce(Tensor<3>) -> Tensor<3>,
+        restore: impl FnOnce(Tensor<3>) -> Tensor<3>,
+    ) -> Tensor<3> {
+        let query = split_heads(arrange(self.query.forward(x.clone())), self.heads);
+        let attended = attention(query, seen.key.clone(), seen.value.clone(), None, &mut Dropout::off());
+        let output = self.output.forward(restore(merge_heads(attended)));
+        self.norm.forward_sum(output, x)
+    }
 }
 
 impl NamedTensors for AttentionBlock {

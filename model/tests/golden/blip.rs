@@ -54,9 +54,9 @@ fn blip_captioner_writes_the_same_tokens() {
                 want.truncate(end + 1);
             }
             let first = features.clone().narrow(0, 0, 1);
-            let written = model.generate(first, &prompt[1..], 1, &options).unwrap();
+            let written = model.generate(first, &prompt[1..], &options).unwrap();
             assert_eq!(written, std::slice::from_ref(&want), "{}: {name}", fixture.folder().display());
-            let all = model.generate(features.clone(), &prompt[1..], 1, &options).unwrap();
+            let all = model.generate(features.clone(), &prompt[1..], &options).unwrap();
             assert_eq!(all[0], want, "{}: {name}, in a batch", fixture.folder().display());
         }
     }

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use blip2_dataset::{EvalTransform, TextEncoder, TextEncoding};
 use blip2_model::blip::BlipCaptioner;
-use blip2_model::device::DeviceName;
 use blip2_model::hf_config::FolderConfig;
 use burn::tensor::Device;
 use image::RgbImage;
@@ -36,10 +35,13 @@ struct Blip {
 
 impl CaptionWriter {
     /// Opens the captioner's folder.
-    pub(super) fn open(settings: &CurationModelSettings, name: DeviceName, device: &Device) -> Result<Self> {
+    pub(super) fn open(settings: &CurationModelSettings, device: &Device) -> Result<Self> {
         let folder = Path::new(&settings.captioner);
         let model = match FolderConfig::open(folder)?.model_type() {
-            "blip-2" => Model::Blip2(Box::new(Captioner::open(folder, name)?)),
+            "blip-2" => {
+                let captioner = Captioner::open_on(folder, device.clone())?;
+                Model::Blip2(Box::new(captioner.with_batch(settings.batch * settings.captions)))
+            }
             // Another type is refused by name.
             _ => Model::Blip(Box::new(Blip::open(folder, &settings.prompt, device)?)),
         };
@@ -62,7 +64,7 @@ impl CaptionWriter {
                     Ok(blip.model.image_features(pixels)?)
                 })?;
                 let written = timed(&mut times.caption_texts, || {
-                    Ok(blip.model.generate(features, &blip.prompt, samples, &options)?)
+                    Ok(blip.model.generate_several(features, &blip.prompt, samples, &options)?)
                 })?;
                 written.chunks(samples).map(|texts| blip.decode(texts)).collect()
             }

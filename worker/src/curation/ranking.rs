@@ -94,13 +94,13 @@ impl Filter {
             let size = self.model.config().vision.image_size;
             let transform = EvalTransform::new(size);
             let seen = pictures.iter().map(|picture| transform.apply(&picture.image));
-            Ok(self.model.image_features(pixels(seen, size, &self.device)?)?)
+            let features = self.model.image_features(pixels(seen, size, &self.device)?)?;
+            Ok(self.model.look(&features))
         })?;
         timed(&mut times.itm_texts, || {
             let mut scores = vec![0.0; all.iter().map(Vec::len).sum()];
             for batch in batches(all, &self.text, Some(self.start), self.text_batch, &self.device)? {
-                let of_texts = images.clone().select(0, batch.picture_rows(&self.device));
-                let logits = self.model.match_logits(&of_texts, batch.ids, batch.mask)?;
+                let logits = self.model.match_logits_of(&images, &batch.pictures, batch.ids, batch.mask)?;
                 put(&mut scores, &batch.texts, &floats(softmax(logits, 1).narrow(1, 1, 1))?);
             }
             Ok(scores)
