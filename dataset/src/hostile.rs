@@ -3,6 +3,7 @@
 mod captions;
 mod parquet;
 mod pictures;
+mod rows;
 
 /// A reason is one line that a person can read.
 fn is_clear(reason: &str) -> bool {

@@ -42,10 +42,11 @@ pub fn image_dimensions(encoded: &[u8]) -> Result<(u32, u32)> {
     guarded(read)
 }
 
-/// Decoders meet hostile bytes: a panic in one is a bad picture, not the end of the run.
-fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T> {
+/// Decoders meet hostile bytes: a panic in one is a bad picture, not the end of the run. A reason is one line.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err("its decoder failed on damaged data".to_owned()))
+        .map_err(|reason| reason.split_whitespace().collect::<Vec<_>>().join(" "))
         .map_err(|reason| DatasetError::Image { reason: format!("the picture cannot be used: {reason}") })
 }
 

@@ -5,14 +5,12 @@
 //! alone, so that every machine decodes the same pixels. Everything else (other formats, CMYK) takes the one path that
 //! [`decode_image`] has.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 
 use crate::error::{DatasetError, Result};
-use crate::image_decode::{decode_image, jpeg_is_complete};
+use crate::image_decode::{decode_image, guarded, jpeg_is_complete};
 
 /// Memory for the pixels of a picture, used again for the next.
 #[derive(Debug, Default)]
@@ -65,13 +63,6 @@ pub(crate) fn decode_reduced<'a>(
     }
     guarded(|| whole(encoded, &header, &mut scratch.pixels))?;
     Ok(Decoded { pixels: &scratch.pixels, width, height, divisor: 1 })
-}
-
-/// Decoders meet hostile bytes: a panic in one is a bad picture, not the end of the run.
-fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err("its decoder failed on damaged data".to_owned()))
-        .map_err(|reason| DatasetError::Image { reason: format!("the picture cannot be used: {reason}") })
 }
 
 /// The same options as `image` decodes JPEG with.

@@ -132,6 +132,7 @@ impl ParquetFile {
         let file = self.object.location().to_string();
         let damaged = |error: ParquetError| damaged(&file, row_group, &error);
         let rows = self.row_groups().get(row_group as usize).copied().unwrap_or_default();
+        self.check_place(row_group).map_err(damaged)?;
         if most_rows > rows as usize {
             self.check_size(row_group).map_err(damaged)?;
         }
@@ -159,6 +160,25 @@ impl ParquetFile {
 }
 
 impl ParquetFile {
+    /// Refuses a row group whose footer says that it lies outside of the file: asking the store would be its error.
+    fn check_place(&self, row_group: u32) -> Result<(), ParquetError> {
+        let Some(group) = self.footer.metadata().row_groups().get(row_group as usize) else { return Ok(()) };
+        let end = self.object.bytes();
+        let outside = group.columns().iter().find(|column| {
+            let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+            let place = u64::try_from(start).ok().zip(u64::try_from(column.compressed_size()).ok());
+            let reached = place.and_then(|(start, length)| start.checked_add(length));
+            reached.is_none_or(|reached| reached > end)
+        });
+        match outside {
+            None => Ok(()),
+            Some(column) => Err(ParquetError::General(format!(
+                "the footer says that column `{}` lies outside of the file's {end} bytes",
+                column.column_path()
+            ))),
+        }
+    }
+
     /// Refuses a row group that cannot be decoded at once.
     fn check_size(&self, row_group: u32) -> Result<(), ParquetError> {
         let Some(group) = self.footer.metadata().row_groups().get(row_group as usize) else { return Ok(()) };

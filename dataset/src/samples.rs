@@ -6,6 +6,7 @@ use image::RgbImage;
 use crate::columns::{ColumnNames, RowGroup};
 use crate::error::{DatasetError, Result};
 use crate::image_decode::decode_image;
+use crate::ingest::readable;
 use crate::manifest::Manifest;
 use crate::parquet_file::ParquetFile;
 use crate::quarantine::QuarantineRecord;
@@ -108,7 +109,7 @@ fn decode_rows(group: &RowGroup, place: Place<'_>, max_pixels: u64) -> Evaluatio
 fn decode_row(group: &RowGroup, row: usize, max_pixels: u64) -> Result<Sample, String> {
     let encoded = group.image(row)?;
     let mut captions: Vec<_> = group.captions(row).into_iter().map(str::to_owned).collect();
-    captions.retain(|caption| !caption.trim().is_empty());
+    captions.retain(|caption| !readable(caption).is_empty());
     if captions.is_empty() {
         return Err("it has no text".to_owned());
     }

@@ -7,6 +7,7 @@ use image::codecs::jpeg::JpegEncoder;
 use crate::columns::{ColumnNames, RowGroup};
 use crate::error::{DatasetError, Result};
 use crate::image_decode::{decode_image, image_dimensions};
+use crate::ingest::readable;
 use crate::manifest::Manifest;
 use crate::parquet_file::ParquetFile;
 use crate::store::{Location, PinnedObject};
@@ -142,7 +143,7 @@ fn look(group: &RowGroup, file: &str, pictures: usize, max_pixels: u64) -> Surve
             image_dimensions(encoded).map(|size| (encoded, size)).map_err(|error| error.to_string())
         });
         let looked = sized.and_then(|(encoded, size)| {
-            if captions.iter().all(|caption| caption.trim().is_empty()) {
+            if captions.iter().all(|caption| readable(caption).is_empty()) {
                 return Err("it has no text".to_owned());
             }
             seen.sizes.push(size);

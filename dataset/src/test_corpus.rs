@@ -90,6 +90,13 @@ impl Corpus {
         self
     }
 
+    /// Sets a row's picture, with a hash to match.
+    pub(crate) fn picture(mut self, row: usize, encoded: &[u8]) -> Self {
+        self.rows[row].image = encoded.to_vec();
+        self.rows[row].sha256 = hex_sha256(encoded);
+        self
+    }
+
     /// Removes a row's caption.
     pub(crate) fn captionless(mut self, row: usize) -> Self {
         self.rows[row].caption = None;

@@ -453,6 +453,7 @@ mod tests {
             off += actual.iter().zip(expected.as_raw()).filter(|(a, b)| a.abs_diff(**b) > 1).count();
             values += actual.len();
         }
+        println!("{off} of {values} values are off by more than a level");
         assert!(off * 1000 <= values, "{off} of {values} values are off by more than a level");
     }
 

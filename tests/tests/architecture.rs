@@ -6,7 +6,7 @@ use std::process::Command;
 use blip2_tests::process::repository;
 
 /// Each crate with the crates it may use, tests included; `blip2-tests` drives everything.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("blip2-proto", &[]),
     ("blip2-dataset", &[]),
     ("blip2-model", &[]),
@@ -24,12 +24,15 @@ const ARROWS: [(&str, &[&str]); 8] = [
             "blip2-worker",
         ],
     ),
+    // Functions that feed bytes to decoders.
+    ("blip2-decoders", &["blip2-dataset"]),
     // Starts cargo, and nothing of ours.
     ("xtask", &[]),
 ];
 
 /// Crates that some rooms never know.
-const NEVER: [(&str, &[&str]); 4] = [
+const NEVER: [(&str, &[&str]); 5] = [
+    ("blip2-decoders", &["burn", "tonic"]),
     ("blip2-dataset", &["burn", "tonic"]),
     ("blip2-model", &["object_store", "parquet", "tokio", "tonic"]),
     ("blip2-collective", &["burn", "parquet", "object_store"]),

@@ -109,8 +109,8 @@ fn odd_pictures_are_read_as_the_field_reads_them() {
     }
 }
 
-#[test]
-fn bombs_are_refused_from_their_headers() {
+/// Headers that promise more pixels than anyone has memory for.
+pub(super) fn bombs() -> Vec<(&'static str, Vec<u8>)> {
     let mut gif = encoded(photo(), ImageFormat::Gif);
     gif[6..10].copy_from_slice(&[0xff; 4]);
     let mut bmp = encoded(photo(), ImageFormat::Bmp);
@@ -121,13 +121,13 @@ fn bombs_are_refused_from_their_headers() {
     let mut jpeg = jpeg();
     let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
     jpeg[frame + 5..frame + 9].copy_from_slice(&[0xff; 4]);
-    for (name, encoded) in [
-        ("PNG", png(1 << 30, 1 << 30, 8, 2, &[], &[0])),
-        ("GIF", gif),
-        ("BMP", bmp),
-        ("WebP", webp),
-        ("JPEG", jpeg),
-    ] {
+    let png = png(1 << 30, 1 << 30, 8, 2, &[], &[0]);
+    vec![("PNG", png), ("GIF", gif), ("BMP", bmp), ("WebP", webp), ("JPEG", jpeg)]
+}
+
+#[test]
+fn bombs_are_refused_from_their_headers() {
+    for (name, encoded) in bombs() {
         let started = Instant::now();
         let reason = decode_image(&encoded, LIMIT).unwrap_err().to_string();
         assert!(is_clear(&reason), "{name}: {reason}");
@@ -145,14 +145,13 @@ fn text_that_unpacks_to_much_is_not_unpacked() {
     assert!(decoded.as_ref().is_ok_and(|picture| picture.get_pixel(0, 0).0 == [9; 3]) || decoded.is_err());
 }
 
-#[test]
-fn what_cannot_be_read_has_one_clear_reason() {
+/// What is no picture, or not a whole one.
+pub(super) fn unreadable() -> Vec<(&'static str, Vec<u8>)> {
     let half = |format| {
         let whole = encoded(photo(), format);
         whole[..whole.len() / 2].to_vec()
     };
-    let short_data = png(4, 4, 8, 2, &[], &[0, 1, 2]);
-    for (name, encoded) in [
+    vec![
         ("no bytes", Vec::new()),
         ("zeros", vec![0; 4096]),
         ("markup", b"<!doctype html><html></html>".to_vec()),
@@ -164,11 +163,16 @@ fn what_cannot_be_read_has_one_clear_reason() {
         ("the start of a JPEG alone", vec![0xff, 0xd8, 0xff]),
         ("a signature of PNG alone", b"\x89PNG\r\n\x1a\n".to_vec()),
         ("no pixels", png(0, 7, 8, 2, &[], &[])),
-        ("too few pixels", short_data),
+        ("too few pixels", png(4, 4, 8, 2, &[], &[0, 1, 2])),
         ("a GIF that is a script", b"GIF89a/*\0\0\0\0*/=1;alert(1)".to_vec()),
         ("an HEIC", b"\0\0\0\x18ftypheic\0\0\0\0".to_vec()),
         ("an SVG", b"<?xml version='1.0'?><svg/>".to_vec()),
-    ] {
+    ]
+}
+
+#[test]
+fn what_cannot_be_read_has_one_clear_reason() {
+    for (name, encoded) in unreadable() {
         let reason = decode_image(&encoded, LIMIT).unwrap_err().to_string();
         assert!(reason.starts_with("the picture cannot be used: ") && is_clear(&reason), "{name}: {reason}");
     }

@@ -1,5 +1,8 @@
 //! Pictures that a source only names: where they lie, and how their names are made.
 
+use std::error::Error;
+use std::io::ErrorKind;
+
 use bytes::Bytes;
 use object_store::{Error as StoreError, ObjectStoreExt};
 
@@ -7,6 +10,11 @@ use crate::error::{DatasetError, Result};
 use crate::ingest::prepare::too_many_bytes;
 use crate::ingest::row::{Refusal, RejectReason};
 use crate::store::Location;
+
+/// Longer names are of nothing, bytes: stores refuse them, and a refusal is not to end the job.
+const LONGEST_NAME: usize = 1024;
+/// Characters of a name in a reason.
+const SHOWN: usize = 100;
 
 /// A folder or prefix with pictures.
 #[derive(Debug, Clone)]
@@ -19,11 +27,12 @@ impl PictureFolder {
 
     /// The first of these that exists. `..` in a name is a name like any other: nothing above the folder is read.
     pub(super) async fn read(&self, names: &[String], limit: u64) -> Result<Result<Bytes, Refusal>> {
-        for name in names {
+        for name in names.iter().filter(|name| name.len() <= LONGEST_NAME) {
             let location = self.0.join(name);
             let found = match location.store().get(location.path()).await {
                 Ok(found) => found,
                 Err(StoreError::NotFound { .. }) => continue,
+                Err(error) if is_no_name(&error) => continue,
                 Err(error) => return Err(location.failed("read", &error)),
             };
             if found.meta.size > limit {
@@ -31,8 +40,23 @@ impl PictureFolder {
             }
             return found.bytes().await.map(Ok).map_err(|error| location.failed("read", &error));
         }
-        Ok(Err((RejectReason::MissingPicture, format!("{} is not in {}", names.join(", "), self.0))))
+        Ok(Err((RejectReason::MissingPicture, format!("{} is not in {}", shown(names), self.0))))
     }
+}
+
+/// Names on one line, cut where they are long.
+fn shown(names: &[String]) -> String {
+    let cut = |name: &String| name.escape_debug().take(SHOWN).collect::<String>();
+    names.iter().map(cut).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether a file system says that nothing can have this name: one with a NUL, too long, or below a file.
+fn is_no_name(error: &StoreError) -> bool {
+    let causes = std::iter::successors(Some(error as &dyn Error), |error| (*error).source());
+    let kinds = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    kinds.into_iter().any(|kind| {
+        matches!(kind, ErrorKind::InvalidInput | ErrorKind::InvalidFilename | ErrorKind::NotADirectory)
+    })
 }
 
 /// A picture's name made of parts of its row: `{row}`, `{key}` (the row in nine digits), `{shard}` (its first five),
@@ -102,5 +126,10 @@ mod tests {
         assert_eq!(read(&["../secret"], 10).await.unwrap_err().0, RejectReason::MissingPicture);
         assert_eq!(read(&["../secret", "a"], 10).await.unwrap().as_ref(), b"12345");
         assert_eq!(read(&["a"], 4).await.unwrap_err().0, RejectReason::TooManyBytes);
+        let long = ["x".repeat(300), "x/".repeat(3000)];
+        for name in ["", "a/below-a-file", "a\0b", "\0", "\u{202e}", "..", "/", "in", &long[0], &long[1]] {
+            let refused = read(&[name], 10).await.expect_err(name);
+            assert_eq!(refused.0, RejectReason::MissingPicture, "{name:?}: {}", refused.1);
+        }
     }
 }

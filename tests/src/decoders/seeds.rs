@@ -2,6 +2,7 @@
 
 mod files;
 mod sessions;
+mod sources;
 
 use std::path::PathBuf;
 
@@ -41,7 +42,11 @@ pub fn encoded(name: &str) -> Vec<Seed> {
         "manifest" => files::manifests(),
         "quarantine" => files::quarantines(),
         "corpus" => files::corpora(),
-        "image" => files::images(),
+        "verification" => sources::verified_files(),
+        "archive" => sources::archives(),
+        "caption_list" => sources::caption_lists(),
+        "caption_lines" => sources::caption_lines(),
+        "image" | "training_image" => files::images(),
         "caption" => files::captions(),
         "configuration" => files::configurations(),
         "token" => vec![taken("token", "a long secret\n"), refused("empty", "\n")],

@@ -1,6 +1,8 @@
 //! WebDataset archives: consecutive members whose names share what precedes the first dot are one row.
 
+use std::cell::Cell;
 use std::io::Read;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -16,6 +18,26 @@ use crate::store::Location;
 const PICTURES: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
 /// Longest member that is text, bytes.
 const MAX_TEXT: u64 = 4 << 20;
+
+/// Longest header of a member, its name included, bytes: names are read into memory as long as they say they are.
+const MAX_HEADERS: u64 = 1 << 20;
+
+/// A reader that gives no more than `left` bytes.
+struct Limited<R> {
+    reader: R,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        let left = self.left.get().checked_sub(read as u64);
+        self.left.set(left.ok_or_else(|| {
+            std::io::Error::other(format!("a member's header has more than {MAX_HEADERS} bytes"))
+        })?);
+        Ok(read)
+    }
+}
 
 /// The members of one row.
 #[derive(Debug, Default)]
@@ -63,39 +85,54 @@ impl Archive {
     }
 
     fn members(&mut self, reader: ObjectReader, group: &mut Group) -> std::io::Result<bool> {
-        let mut archive = tar::Archive::new(reader);
+        let left = Rc::new(Cell::new(MAX_HEADERS));
+        let mut archive = tar::Archive::new(Limited { reader, left: Rc::clone(&left) });
         for member in archive.entries()? {
             let mut member = member?;
-            if !member.header().entry_type().is_file() {
-                continue;
+            left.set(u64::MAX);
+            if member.header().entry_type().is_file() && !self.member(&mut member, group)? {
+                return Ok(false);
             }
-            let name = String::from_utf8_lossy(&member.path_bytes()).into_owned();
-            let (base, extension) = split_name(&name);
-            if base != group.base {
-                let whole = std::mem::take(group);
-                if !self.send(whole) {
-                    return Ok(false);
-                }
-                group.base = base.to_owned();
+            // What is left of it is passed over, and then the next header comes. A sparse member says what it would unpack to.
+            let sparse = member.header().entry_type().is_gnu_sparse();
+            let rest = if sparse { member.header().entry_size()? } else { member.size() };
+            left.set(rest.saturating_add(MAX_HEADERS));
+        }
+        Ok(true)
+    }
+
+    /// Puts a member into its row; `false` when nobody takes rows any more.
+    fn member(
+        &mut self,
+        member: &mut tar::Entry<'_, Limited<ObjectReader>>,
+        group: &mut Group,
+    ) -> std::io::Result<bool> {
+        let name = String::from_utf8_lossy(&member.path_bytes()).into_owned();
+        let (base, extension) = split_name(&name);
+        if base != group.base {
+            let whole = std::mem::take(group);
+            if !self.send(whole) {
+                return Ok(false);
             }
-            let size = member.size();
-            let extension = extension.to_ascii_lowercase();
-            if let Some(place) = PICTURES.iter().position(|known| *known == extension) {
-                let better = group.picture.as_ref().is_none_or(|(found, _)| place < *found);
-                if better {
-                    let picture = match size > self.max_picture_bytes {
-                        true => Err(too_many_bytes(size, self.max_picture_bytes)),
-                        false => Ok(read(&mut member, size)?.into()),
-                    };
-                    group.picture = Some((place, picture));
-                }
-            } else if matches!(extension.as_str(), "txt" | "text" | "caption" | "json") {
-                if size > MAX_TEXT {
-                    let detail = format!("`{name}` has {size} bytes, more than {MAX_TEXT}");
-                    group.fault = Some((RejectReason::MalformedRow, detail));
-                    continue;
-                }
-                group.take_text(&name, &extension, read(&mut member, size)?);
+            group.base = base.to_owned();
+        }
+        let size = member.size();
+        let extension = extension.to_ascii_lowercase();
+        if let Some(place) = PICTURES.iter().position(|known| *known == extension) {
+            let better = group.picture.as_ref().is_none_or(|(found, _)| place < *found);
+            if better {
+                let picture = match size > self.max_picture_bytes {
+                    true => Err(too_many_bytes(size, self.max_picture_bytes)),
+                    false => Ok(read(member, size)?.into()),
+                };
+                group.picture = Some((place, picture));
+            }
+        } else if matches!(extension.as_str(), "txt" | "text" | "caption" | "json") {
+            if size > MAX_TEXT {
+                let detail = format!("`{name}` has {size} bytes, more than {MAX_TEXT}");
+                group.fault = Some((RejectReason::MalformedRow, detail));
+            } else {
+                group.take_text(&name, &extension, read(member, size)?);
             }
         }
         Ok(true)

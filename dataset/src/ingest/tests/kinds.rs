@@ -77,6 +77,34 @@ async fn webdataset_archives() {
     assert_eq!(summary.units, 2);
 }
 
+/// A name of many megabytes would be held in memory; a long one is a name.
+#[tokio::test]
+async fn an_archive_whose_names_have_no_end_is_damaged() {
+    let with_name = |bytes: usize| {
+        let name = vec![b'n'; bytes];
+        let mut header = tar::Header::new_gnu();
+        header.set_path("././@LongLink").unwrap();
+        header.set_entry_type(tar::EntryType::GNULongName);
+        header.set_size(name.len() as u64);
+        header.set_cksum();
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append(&header, name.as_slice()).unwrap();
+        let mut all = builder.into_inner().unwrap();
+        // Without the two empty blocks that end an archive.
+        all.truncate(all.len() - 1024);
+        [good_archive(2)[..good_archive(2).len() - 1024].to_vec(), all, good_archive(1)].concat()
+    };
+    for bytes in [3000, 3 << 20] {
+        let scene = Scene::new();
+        let sources = [scene.write("a.tar", with_name(bytes))];
+        let summary = scene.ingest(&sources, IngestSettings::new(SourceKind::Webdataset)).await.unwrap();
+        let damaged = summary.rejected.get("damaged-source").copied().unwrap_or_default();
+        assert_eq!(damaged, u64::from(bytes > 1 << 20), "{:?}", summary.rejected);
+        // The row before the fault may have had members to come.
+        assert!(summary.rows >= 1, "{summary:?}");
+    }
+}
+
 #[tokio::test]
 async fn coco_with_a_folder() {
     let scene = Scene::new();

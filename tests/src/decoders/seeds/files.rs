@@ -122,7 +122,7 @@ pub(super) fn corpora() -> Vec<Seed> {
     ]
 }
 
-fn small_rows() -> Vec<Row> {
+pub(super) fn small_rows() -> Vec<Row> {
     let picture = |shade: u8| DynamicImage::ImageRgb8(RgbImage::from_pixel(8, 8, image::Rgb([shade, 9, 9])));
     let mut rows = good_rows(3);
     for (shade, row) in rows.iter_mut().enumerate() {
