@@ -9,7 +9,7 @@ use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 
-use crate::error::{DatasetError, Result};
+use crate::error::Result;
 use crate::image_decode::{decode_image, guarded, jpeg_is_complete};
 
 /// Memory for the pixels of a picture, used again for the next.
