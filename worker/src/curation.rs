@@ -37,7 +37,8 @@ pub struct CuratedPicture {
     pub draw: u64,
 }
 
-/// Where the time goes.
+/// Where the time goes. A device that computes asynchronously may still be at a picture when its phase ends: the rest is
+/// then counted with the texts.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct CurationTimes {
     /// Pictures.

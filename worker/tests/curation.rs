@@ -114,6 +114,13 @@ fn settings_say_what_is_missing() {
     assert!(open(none, CurationMode::Filter).contains("curation.models.itm"));
     let other = CurationModelSettings { device: "tpu".into(), ..settings() };
     assert!(open(other, CurationMode::Rank).contains("curation.models.device"));
+    for (settings, key) in [
+        (CurationModelSettings { top_p: f64::NAN, ..settings() }, "top_p"),
+        (CurationModelSettings { temperature: 0.0, ..settings() }, "temperature"),
+        (CurationModelSettings { min_new_tokens: 9, ..settings() }, "max_new_tokens"),
+    ] {
+        assert!(open(settings, CurationMode::Rank).contains(&format!("curation.models.{key}: ")));
+    }
     let swapped = CurationModelSettings { clip: assets("backbones/blip-tiny"), ..settings() };
     assert!(open(swapped, CurationMode::Rank).contains("clip"));
 }

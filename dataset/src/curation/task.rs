@@ -136,7 +136,8 @@ fn look(group: &RowGroup, place: &RowGroupPlace, max_pixels: u64) -> (Vec<TaskRo
                 sha256: sha2::Sha256::digest(picture).into(),
                 perceptual_hash: perceptual_hash(&hasher, &image),
                 size: image.dimensions().into(),
-                draw: (place.number << 44) ^ (u64::from(place.row_group) << 28) ^ u64::from(row),
+                // Room for 2^22 files of 2^12 row groups of 2^20 rows; beyond it some rows share their draws.
+                draw: (place.number << 32) ^ (u64::from(place.row_group) << 20) ^ u64::from(row),
                 max_pixels,
             }),
             Err(reason) => rejected.push(QuarantineRecord {

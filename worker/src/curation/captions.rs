@@ -11,7 +11,7 @@ use image::RgbImage;
 use super::settings::CurationModelSettings;
 use super::{CuratedPicture, CurationTimes, timed};
 use crate::captioner::{Captioner, Writing};
-use crate::error::Result;
+use crate::error::{Result, WorkerError};
 use crate::evaluate::pixels;
 
 /// A captioner and how it is asked.
@@ -34,17 +34,28 @@ struct Blip {
 }
 
 impl CaptionWriter {
-    /// Opens the captioner's folder.
+    /// Opens the captioner's folder; captions that it has no room for are refused.
     pub(super) fn open(settings: &CurationModelSettings, device: &Device) -> Result<Self> {
         let folder = Path::new(&settings.captioner);
-        let model = match FolderConfig::open(folder)?.model_type() {
+        let (model, room) = match FolderConfig::open(folder)?.model_type() {
             "blip-2" => {
                 let captioner = Captioner::open_on(folder, device.clone())?;
-                Model::Blip2(Box::new(captioner.with_batch(settings.batch * settings.captions)))
+                let room = captioner.room().saturating_sub(captioner.prompt_tokens(&settings.prompt)?);
+                (Model::Blip2(Box::new(captioner.with_batch(settings.batch * settings.captions))), room)
             }
             // Another type is refused by name.
-            _ => Model::Blip(Box::new(Blip::open(folder, &settings.prompt, device)?)),
+            _ => {
+                let blip = Blip::open(folder, &settings.prompt, device)?;
+                let room = blip.room();
+                (Model::Blip(Box::new(blip)), room)
+            }
         };
+        if settings.max_new_tokens > room {
+            return Err(WorkerError::Configuration(format!(
+                "curation.models.max_new_tokens: {}, the captioner has room for {room} behind the prompt",
+                settings.max_new_tokens
+            )));
+        }
         Ok(Self { model, settings: settings.clone() })
     }
 
@@ -93,6 +104,11 @@ impl Blip {
         let before = frame.len().div_ceil(2);
         let prompt = framed.into_iter().skip(before).take(body).collect();
         Ok(Self { model, text, prompt, device: device.clone() })
+    }
+
+    /// Tokens of the longest caption: the start token is read too, and the last one that is written is not.
+    fn room(&self) -> usize {
+        self.model.config().text.max_positions.saturating_sub(self.prompt.len())
     }
 
     fn pixels<'a>(&self, images: impl Iterator<Item = &'a RgbImage>) -> Result<burn::tensor::Tensor<4>> {

@@ -84,6 +84,19 @@ impl CurationModelSettings {
         if self.batch == 0 || self.text_batch == 0 {
             return refuse("batch and text_batch: at least 1");
         }
+        if self.max_new_tokens == 0 || self.min_new_tokens > self.max_new_tokens {
+            return refuse("max_new_tokens: at least 1, and not below min_new_tokens");
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return refuse("top_p: above 0, at most 1");
+        }
+        for (key, value) in
+            [("temperature", self.temperature), ("repetition_penalty", self.repetition_penalty)]
+        {
+            if !(value.is_finite() && value > 0.0) {
+                return refuse(&format!("{key}: above 0"));
+            }
+        }
         if self.captions > 1024 {
             return refuse("captions: at most 1024");
         }
