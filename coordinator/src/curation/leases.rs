@@ -3,6 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// Leases of a task that may end without a word, for each failure that is allowed: workers are preempted more often than
+/// tasks fail, but one that kills whoever takes it must come to an end.
+const EXPIRATIONS_PER_FAILURE: u32 = 10;
+
 /// A lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Held {
@@ -38,12 +42,14 @@ pub struct Leases {
     held: BTreeMap<u64, Held>,
     done: BTreeSet<u64>,
     failures: BTreeMap<u64, u32>,
+    expirations: BTreeMap<u64, u32>,
     given_up: Option<(u64, String)>,
     next_lease: u64,
 }
 
 impl Leases {
-    /// `tasks` tasks, those of `done` done already; a task that fails `most_failures` times is given up.
+    /// `tasks` tasks, those of `done` done already; a task that fails `most_failures` times is given up, and so is one
+    /// whose workers vanish ten times as often.
     pub fn new(tasks: u64, done: BTreeSet<u64>, duration: Duration, most_failures: u32) -> Self {
         let done: BTreeSet<u64> = done.into_iter().filter(|task| *task < tasks).collect();
         let open = (0..tasks).filter(|task| !done.contains(task)).collect();
@@ -54,6 +60,7 @@ impl Leases {
             held: BTreeMap::new(),
             done,
             failures: BTreeMap::new(),
+            expirations: BTreeMap::new(),
             given_up: None,
             next_lease: 1,
         }
@@ -75,11 +82,15 @@ impl Leases {
         }
     }
 
-    /// Whether the lease goes on, for its whole duration from `now`.
-    pub fn renew(&mut self, now: Duration, lease: u64) -> bool {
+    /// Whether the lease of a task goes on, for its whole duration from `now`.
+    ///
+    /// Leases are numbered from 1 by every coordinator: one that was given by a coordinator before this may have the
+    /// number of another task's.
+    pub fn renew(&mut self, now: Duration, lease: u64, task: u64) -> bool {
         self.expire(now);
         let ends = now + self.duration;
-        self.held.get_mut(&lease).map(|held| held.ends = ends).is_some()
+        let held = self.held.get_mut(&lease).filter(|held| held.task == task);
+        held.map(|held| held.ends = ends).is_some()
     }
 
     /// The task's record is in the store, whoever had a lease; whether that is news.
@@ -92,25 +103,25 @@ impl Leases {
     }
 
     /// The holder of a lease could not do the task. A lease that has ended counts no failure: its task is in other hands.
-    pub fn failed(&mut self, now: Duration, lease: u64, reason: &str) {
+    pub fn failed(&mut self, now: Duration, lease: u64, task: u64, reason: &str) {
         self.expire(now);
-        let Some(held) = self.held.remove(&lease) else { return };
-        let failures = self.failures.entry(held.task).or_insert(0);
+        if !self.reopen(lease, task) {
+            return;
+        }
+        let failures = self.failures.entry(task).or_insert(0);
         *failures += 1;
-        if *failures >= self.most_failures && self.given_up.is_none() {
-            self.given_up = Some((held.task, reason.to_owned()));
-        }
-        self.open.insert(held.task);
-    }
-
-    /// The holder of a lease leaves.
-    pub fn give_back(&mut self, lease: u64) {
-        if let Some(held) = self.held.remove(&lease) {
-            self.open.insert(held.task);
+        if *failures >= self.most_failures {
+            let reason = format!("failed {failures} times: {reason}");
+            self.given_up.get_or_insert((task, reason));
         }
     }
 
-    /// A task that failed too often, and why it did the last time.
+    /// The holder of a task's lease leaves.
+    pub fn give_back(&mut self, lease: u64, task: u64) {
+        self.reopen(lease, task);
+    }
+
+    /// A task that went wrong too often, and how.
     pub fn given_up(&self) -> Option<&(u64, String)> {
         self.given_up.as_ref()
     }
@@ -136,6 +147,16 @@ impl Leases {
         lease.and_then(|lease| self.held.remove(&lease)).is_some()
     }
 
+    /// Ends the lease of a task that is not done; whether it was one.
+    fn reopen(&mut self, lease: u64, task: u64) -> bool {
+        let held = self.held.get(&lease).is_some_and(|held| held.task == task);
+        if held {
+            self.held.remove(&lease);
+            self.open.insert(task);
+        }
+        held
+    }
+
     /// Leases that nobody renewed end.
     fn expire(&mut self, now: Duration) {
         let ended: Vec<u64> =
@@ -144,7 +165,20 @@ impl Leases {
             if let Some(held) = self.held.remove(&lease) {
                 tracing::warn!(task = held.task, worker = held.worker, "a lease ended without a word");
                 self.open.insert(held.task);
+                self.count_expiration(&held);
             }
+        }
+    }
+
+    fn count_expiration(&mut self, held: &Held) {
+        let expirations = self.expirations.entry(held.task).or_insert(0);
+        *expirations += 1;
+        if *expirations >= self.most_failures.saturating_mul(EXPIRATIONS_PER_FAILURE) {
+            let reason = format!(
+                "its lease ended {expirations} times without a word, at {} the last time; do its workers die of it?",
+                held.worker
+            );
+            self.given_up.get_or_insert((held.task, reason));
         }
     }
 }
@@ -179,9 +213,9 @@ mod tests {
         assert_eq!(leases.lease(at(6), "c"), Offer::Wait);
         assert_eq!(leases.workers(), ["a", "b"].map(str::to_owned).into());
         // One is renewed, the other two are not.
-        assert!(leases.renew(at(9), b));
+        assert!(leases.renew(at(9), b, second));
         assert_eq!(leased(leases.lease(at(15), "c")).0, 0);
-        assert!(!leases.renew(at(15), a), "it has ended");
+        assert!(!leases.renew(at(15), a, first), "it has ended");
         // Its holder was alive after all: what is in the store counts.
         assert!(leases.done(0));
         assert!(!leases.done(0) && leases.done(2));
@@ -194,16 +228,43 @@ mod tests {
     fn a_task_that_fails_too_often_is_named() {
         let mut leases = Leases::new(1, BTreeSet::new(), LEASE, 2);
         let (_, lease) = leased(leases.lease(at(0), "a"));
-        leases.failed(at(11), lease, "too late to count");
+        leases.failed(at(11), lease, 0, "too late to count");
         for reason in ["first", "second"] {
             assert_eq!(leases.given_up(), None);
             let (_, lease) = leased(leases.lease(at(12), "a"));
-            leases.failed(at(12), lease, reason);
+            leases.failed(at(12), lease, 0, reason);
         }
-        assert_eq!(leases.given_up(), Some(&(0, "second".to_owned())));
+        assert_eq!(leases.given_up(), Some(&(0, "failed 2 times: second".to_owned())));
         let (_, lease) = leased(leases.lease(at(13), "a"));
-        leases.give_back(lease);
+        leases.give_back(lease, 0);
         assert_eq!(leases.counts(), [1, 0, 0]);
+    }
+
+    #[test]
+    fn a_task_that_its_workers_die_of_is_named() {
+        let mut leases = Leases::new(2, [1].into(), LEASE, 2);
+        for round in 0..20 {
+            assert_eq!(leases.given_up(), None, "after {round}");
+            assert_eq!(leased(leases.lease(at(10 * round), &format!("w{round}"))).0, 0);
+        }
+        assert!(!leases.renew(at(200), 20, 0));
+        let (task, reason) = leases.given_up().unwrap();
+        assert!(*task == 0 && reason.contains("20 times") && reason.contains("w19"), "{reason}");
+    }
+
+    /// The first lease of a coordinator that was started again has the number of the first one before.
+    #[test]
+    fn a_lease_of_the_coordinator_before_touches_no_other_task() {
+        let mut before = Leases::new(3, BTreeSet::new(), LEASE, 1);
+        let (task, lease) = leased(before.lease(at(0), "old"));
+        let mut leases = Leases::new(3, [0].into(), LEASE, 1);
+        let (other, same) = leased(leases.lease(at(0), "new"));
+        assert!(lease == same && task != other);
+        assert!(!leases.renew(at(1), lease, task));
+        leases.failed(at(1), lease, task, "of no concern");
+        leases.give_back(lease, task);
+        assert_eq!((leases.given_up(), leases.counts()), (None, [3, 1, 1]));
+        assert!(leases.renew(at(1), same, other));
     }
 
     /// Workers that come, die silently, are slow, report twice or late: every task is done in the end, and none is in two
@@ -239,9 +300,9 @@ mod tests {
                         }
                         busy[who] = None;
                     }
-                    Some((_, lease, _)) => {
+                    Some((task, lease, _)) => {
                         if draws.below(2) == 0 {
-                            leases.renew(at(now), lease);
+                            leases.renew(at(now), lease, task);
                         }
                     }
                 }

@@ -1,10 +1,10 @@
 //! The gRPC server of a curation.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use blip2_collective::Transport;
+use blip2_dataset::CurationJob;
 use blip2_proto::same_token;
 use blip2_proto::v1::curation_server::{Curation, CurationServer};
 use blip2_proto::v1::report_request::Outcome;
@@ -30,10 +30,8 @@ const MAX_NAME: usize = 200;
 /// What a curation's coordinator is started with.
 #[derive(Debug)]
 pub struct CurationOptions {
-    /// Tasks of the job.
-    pub tasks: u64,
-    /// Those that have a record in the store.
-    pub done: BTreeSet<u64>,
+    /// The job, whose records say which tasks are done.
+    pub job: CurationJob,
     /// The configuration's section, as TOML.
     pub config_toml: String,
     /// What workers must know.
@@ -69,16 +67,18 @@ pub enum CurationEnd {
 /// Hands out tasks on `listener` until all are done, one has failed too often, or `shutdown`.
 ///
 /// # Errors
-/// The server cannot run.
+/// The store fails before the first lease, or the server cannot run.
 pub async fn coordinate_curation(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
     options: CurationOptions,
 ) -> Result<CurationEnd> {
-    let CurationOptions { tasks, done, config_toml, token, binary, lease, most_failures, transport, status } =
+    let CurationOptions { job, config_toml, token, binary, lease, most_failures, transport, status } =
         options;
+    let (tasks, done) = (job.tasks().len() as u64, job.tasks_done().await?);
     let desk = Arc::new(Desk {
         started: Instant::now(),
+        job,
         lease,
         leases: Mutex::new(Leases::new(tasks, done, lease, most_failures)),
         rows: Mutex::new(0),
@@ -119,6 +119,7 @@ pub async fn coordinate_curation(
 #[derive(Debug)]
 struct Desk {
     started: Instant,
+    job: CurationJob,
     lease: Duration,
     leases: Mutex<Leases>,
     rows: Mutex<u64>,
@@ -167,6 +168,23 @@ impl Desk {
         let workers = workers.into_iter().collect();
         self.status.send_replace(CurationStatusReply { tasks, done, leased, workers, rows });
         self.changed.notify_waiters();
+    }
+
+    /// Believes that a task is done when its record is there.
+    async fn take_done(&self, lease: u64, task: u64) -> std::result::Result<(), Status> {
+        let record = self.job.task_done(task).await;
+        match record.map_err(|error| Status::unavailable(error.to_string()))? {
+            Some(done) => {
+                if self.leases().done(task) {
+                    *self.rows.lock().unwrap_or_else(PoisonError::into_inner) += done.rows_read;
+                }
+            }
+            None => {
+                let reason = "it was reported as done, and has no record in the store";
+                self.leases().failed(self.now(), lease, task, reason);
+            }
+        }
+        Ok(())
     }
 
     fn admit(&self, token: &str) -> std::result::Result<(), Status> {
@@ -226,9 +244,9 @@ impl Curation for Desk {
         &self,
         request: Request<RenewRequest>,
     ) -> std::result::Result<Response<RenewReply>, Status> {
-        let RenewRequest { token, lease } = request.into_inner();
+        let RenewRequest { token, lease, task } = request.into_inner();
         self.admit(&token)?;
-        Ok(Response::new(RenewReply { held: self.leases().renew(self.now(), lease) }))
+        Ok(Response::new(RenewReply { held: self.leases().renew(self.now(), lease, task) }))
     }
 
     async fn report(
@@ -238,13 +256,9 @@ impl Curation for Desk {
         let ReportRequest { token, lease, task, outcome } = request.into_inner();
         self.admit(&token)?;
         match outcome {
-            Some(Outcome::DoneRows(rows)) => {
-                if self.leases().done(task) {
-                    *self.rows.lock().unwrap_or_else(PoisonError::into_inner) += rows;
-                }
-            }
-            Some(Outcome::Failed(reason)) => self.leases().failed(self.now(), lease, &reason),
-            Some(Outcome::GivenBack(_)) => self.leases().give_back(lease),
+            Some(Outcome::DoneRows(_)) => self.take_done(lease, task).await?,
+            Some(Outcome::Failed(reason)) => self.leases().failed(self.now(), lease, task, &reason),
+            Some(Outcome::GivenBack(_)) => self.leases().give_back(lease, task),
             None => return Err(Status::invalid_argument("a report without an outcome")),
         }
         self.publish();

@@ -142,7 +142,7 @@ async fn renew(mut client: CurationClient<Channel>, token: String, leased: Lease
     let every = Duration::from_millis(u64::from(leased.lease_ms / 3).max(100));
     loop {
         tokio::time::sleep(every).await;
-        let request = RenewRequest { token: token.clone(), lease: leased.lease };
+        let request = RenewRequest { token: token.clone(), lease: leased.lease, task: leased.task };
         match tokio::time::timeout(ANSWER_WITHIN, client.renew(request)).await {
             Ok(Ok(reply)) if !reply.get_ref().held => {
                 tracing::warn!(task = leased.task, "the lease of this task has ended");

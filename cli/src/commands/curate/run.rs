@@ -160,8 +160,7 @@ async fn coordinate(
     let config_toml = toml::to_string(curation)
         .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
     let options = CurationOptions {
-        tasks: job.tasks().len() as u64,
-        done: job.tasks_done().await?,
+        job: job.clone(),
         config_toml,
         token: token.clone(),
         binary: binary_identity()?,
@@ -185,7 +184,7 @@ async fn coordinate(
         tls: config.tls.clone(),
         restarts: config.launch.restarts,
     };
-    let all_done = options.done.len() as u64 == options.tasks;
+    let all_done = job.tasks_done().await?.len() == job.tasks().len();
     let mut workers = Workers::start(launch, if all_done { 0 } else { curation.workers })?;
     let stop = signals.graceful();
     let progress = AbortOnDrop(tokio::spawn(show_progress(watched.clone(), arguments.json)));
@@ -203,9 +202,7 @@ async fn coordinate(
     drop(progress);
     let end = end.and_then(|end| match end {
         CurationEnd::Done | CurationEnd::Stopped => Ok(watched.borrow().rows),
-        CurationEnd::Failed { task, reason } => {
-            Err(CliError::failed(format!("task {task} failed {} times: {reason}", curation.most_failures)))
-        }
+        CurationEnd::Failed { task, reason } => Err(CliError::failed(format!("task {task}: {reason}"))),
     });
     if end.is_err() {
         eprint!("{}", workers.failed_logs());
