@@ -135,7 +135,8 @@ mod tests {
         let written = |features: Tensor<3>, texts, numbers: Vec<u64>| {
             let sampling = Sampling { temperature: 5.0, seed: 3, numbers, ..Sampling::default() };
             let sampling = Some(sampling);
-            let options = GenerateOptions { max_new_tokens: 4, sampling, ..GenerateOptions::default() };
+            let options =
+                GenerateOptions { max_new_tokens: 4, eos: vec![10], sampling, ..GenerateOptions::default() };
             model.generate_several(features, &[7], texts, &options).unwrap()
         };
         let all = 2 * TEXTS as u64;

@@ -27,9 +27,9 @@ pub struct CurationModelSettings {
     /// Captions are drawn from the likeliest tokens that together have this probability.
     pub top_p: f64,
     /// Divides the scores of tokens before they are drawn.
-    pub temperature: f32,
+    pub temperature: f64,
     /// Divides the scores of tokens that occurred.
-    pub repetition_penalty: f32,
+    pub repetition_penalty: f64,
     /// Fewest tokens of a caption.
     pub min_new_tokens: usize,
     /// Most tokens of a caption.
@@ -120,7 +120,7 @@ impl CurationModelSettings {
         let numbers =
             draws.flat_map(|draw| (0..self.captions as u64).map(move |sample| (draw << 10) | sample));
         let sampling = Sampling {
-            temperature: self.temperature,
+            temperature: self.temperature as f32,
             top_k: 0,
             top_p: self.top_p,
             seed: self.seed,
@@ -129,7 +129,7 @@ impl CurationModelSettings {
         GenerateOptions {
             max_new_tokens: self.max_new_tokens,
             min_new_tokens: self.min_new_tokens,
-            repetition_penalty: self.repetition_penalty,
+            repetition_penalty: self.repetition_penalty as f32,
             sampling: Some(sampling),
             ..GenerateOptions::default()
         }
