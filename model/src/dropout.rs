@@ -24,9 +24,20 @@ impl Dropout {
         Self { probability, key, calls: 0 }
     }
 
+    /// Whether nothing is dropped.
+    pub fn is_off(&self) -> bool {
+        self.probability <= 0.0
+    }
+
+    /// Masks drawn so far.
+    #[cfg(test)]
+    pub(crate) fn calls(&self) -> u32 {
+        self.calls
+    }
+
     /// Zeroes elements with the configured probability and scales the others by `1 / (1 - p)`.
     pub fn forward<const D: usize>(&mut self, x: Tensor<D>) -> Tensor<D> {
-        if self.probability <= 0.0 {
+        if self.is_off() {
             return x;
         }
         let call_key = mix(self.key ^ mix(self.calls.wrapping_add(0x9E37_79B9)));

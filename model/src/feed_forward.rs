@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::ModelError;
 use crate::activation::Activation;
+use crate::dropout::Dropout;
 use crate::layers::Linear;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
@@ -36,12 +37,17 @@ impl FeedForward {
     /// # Shapes
     /// - x and output `[b, length, width]`
     pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.forward_dropped(x, &mut Dropout::off())
+    }
+
+    /// [`FeedForward::forward`] with dropout before the last map.
+    pub(crate) fn forward_dropped(&self, x: Tensor<3>, dropout: &mut Dropout) -> Tensor<3> {
         let inner = self.activation.forward(self.first.forward(x.clone()));
         let inner = match &self.gate {
             Some(gate) => inner * gate.forward(x),
             None => inner,
         };
-        self.last.forward(inner)
+        self.last.forward(dropout.forward(inner))
     }
 
     /// Visits the maps; `names` are those of the first, the gate where there is one, and the last.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ModelError;
-use crate::weights::{gguf_config, gguf_tokenizer, is_gguf};
+use crate::weights::{SENTENCEPIECE_FILE, gguf_config, gguf_tokenizer, is_gguf, sentencepiece_tokenizer};
 
 /// A folder's `config.json`; its sections are parsed on demand.
 #[derive(Debug, Clone)]
@@ -121,12 +121,29 @@ impl TokenIds {
     }
 }
 
-/// The `tokenizer.json` of a folder, or the tokenizer inside a GGUF file in its format.
+/// The `tokenizer.json` of a folder, or, in its format, the tokenizer inside a GGUF file or the `tokenizer.model` of a folder
+/// that has no `tokenizer.json` (Vicuna's).
 ///
 /// # Errors
 /// No tokenizer, or one of a kind that is not supported.
 pub fn tokenizer_json(folder: &Path) -> Result<Value, ModelError> {
-    if is_gguf(folder) { gguf_tokenizer(folder) } else { read_json(&folder.join("tokenizer.json")) }
+    if is_gguf(folder) {
+        return gguf_tokenizer(folder);
+    }
+    let pieces = folder.join(SENTENCEPIECE_FILE);
+    if has_tokenizer_json(folder) || !pieces.is_file() {
+        return read_json(&folder.join(TOKENIZER_JSON));
+    }
+    // `transformers` puts Llama's start token in front unless the folder says otherwise.
+    let settings = read_json(&folder.join("tokenizer_config.json")).unwrap_or_default();
+    sentencepiece_tokenizer(&pieces, settings["add_bos_token"].as_bool().unwrap_or(true))
+}
+
+const TOKENIZER_JSON: &str = "tokenizer.json";
+
+/// Whether a tokenizer is there in the format that `tokenizer_json` returns.
+pub(crate) fn has_tokenizer_json(folder: &Path) -> bool {
+    folder.join(TOKENIZER_JSON).is_file()
 }
 
 /// Reads a JSON file.
@@ -154,6 +171,19 @@ mod tests {
             config.require(Some("vision_config"), "hidden_act", &"gelu".into()).unwrap_err().to_string();
         assert!(error.contains("vision_config.hidden_act") && error.contains("silu"), "{error}");
         config.require(Some("text_config"), "hidden_act", &"gelu".into()).unwrap();
+    }
+
+    #[test]
+    fn sentence_pieces_stand_in_for_a_tokenizer_json() {
+        let folder = tempfile::tempdir().unwrap();
+        let pieces =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/sentencepiece/tokenizer.model");
+        std::fs::copy(pieces, folder.path().join("tokenizer.model")).unwrap();
+        assert!(tokenizer_json(folder.path()).unwrap()["post_processor"].is_object());
+        std::fs::write(folder.path().join("tokenizer_config.json"), r#"{"add_bos_token": false}"#).unwrap();
+        assert!(tokenizer_json(folder.path()).unwrap()["post_processor"].is_null());
+        std::fs::write(folder.path().join("tokenizer.json"), r#"{"model": 1}"#).unwrap();
+        assert_eq!(tokenizer_json(folder.path()).unwrap()["model"], 1);
     }
 
     #[test]

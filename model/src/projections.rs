@@ -80,24 +80,34 @@ impl Projections {
     /// - query `[b, heads, q, head width]`, the last of the positions in `seen`; a mask has one head where key
     ///   heads are shared; output `[b, q, width]`
     pub(crate) fn attend(&self, query: Tensor<4>, seen: KeyValue, visible: &Visible) -> Tensor<3> {
+        self.attend_dropped(query, seen, visible, &mut Dropout::off())
+    }
+
+    /// [`Projections::attend`] with dropout on the attention's probabilities.
+    pub(crate) fn attend_dropped(
+        &self,
+        query: Tensor<4>,
+        seen: KeyValue,
+        visible: &Visible,
+        dropout: &mut Dropout,
+    ) -> Tensor<3> {
         let [batch, heads, rows, width] = query.dims();
         let (positions, KeyValue { key, value }) = (seen.length(), seen);
-        if matches!(visible, Visible::Causal) && self.key_heads == heads {
+        if matches!(visible, Visible::Causal) && self.key_heads == heads && dropout.is_off() {
             let scale = (!self.scaled).then_some(1.0);
             let options = AttentionModuleOptions { scale, softcap: None, is_causal: true };
             return self.output(module::attention(query, key, value, None, None, options));
         }
         let query = if self.scaled { query * (1.0 / (width as f64).sqrt()) } else { query };
         let mask = visible.mask(rows, positions, &query.device());
-        let off = &mut Dropout::off();
         let attended = if self.key_heads == heads {
-            unscaled_attention(query, key, value, mask, off)
+            unscaled_attention(query, key, value, mask, dropout)
         } else {
             // Queries that share a key head are more rows of one product: keys are not repeated.
             let shared = heads / self.key_heads;
             let query = query.reshape([batch, self.key_heads, shared * rows, width]);
             let mask = mask.map(|mask| mask.repeat_dim(2, shared));
-            unscaled_attention(query, key, value, mask, off).reshape([batch, heads, rows, width])
+            unscaled_attention(query, key, value, mask, dropout).reshape([batch, heads, rows, width])
         };
         self.output(attended)
     }

@@ -250,7 +250,7 @@ pub struct Stage2Settings {
     pub text_length: usize,
     /// Text before every caption, without loss; empty in pre-training.
     pub prompt: String,
-    /// Dropout inside the frozen language model, at its own published rate, as the reference trains; off, the model is
+    /// Dropout inside the frozen language model, at the rate of its own configuration, as the reference trains; off, the model is
     /// the same in training as in use.
     pub language_model_dropout: bool,
     /// AdamW and its schedule.

@@ -10,7 +10,7 @@ use blip2_model::placement::Placement;
 
 use crate::config::WorkerConfig;
 use crate::convert::tokenizer;
-use crate::error::{Result, WorkerError};
+use crate::error::Result;
 
 /// What the random cut of a caption into a read and a written part is drawn for.
 const CUT: &str = "prefix of a caption";
@@ -110,24 +110,7 @@ impl Language {
             (false, "") => Form::Causal { given: 0 },
             (false, prompt) => Form::Causal { given: encoder.encode_plain(prompt)?.len() },
         };
-        let language = Self { model, encoder: Arc::new(encoder), form, seed: config.train.seed };
-        if config.stage2.language_model_dropout {
-            language.dropout()?;
-        }
-        Ok(language)
-    }
-
-    /// The dropout probability of the model's own training.
-    ///
-    /// # Errors
-    /// A family whose dropout this version does not have.
-    pub(crate) fn dropout(&self) -> Result<f64> {
-        self.model.dropout().ok_or_else(|| {
-            let family = self.model.model_type();
-            WorkerError::Configuration(format!(
-                "stage2.language_model_dropout = true is not supported with {family}; set it to false"
-            ))
-        })
+        Ok(Self { model, encoder: Arc::new(encoder), form, seed: config.train.seed })
     }
 
     /// The tokenizer with the encoding of whole captions, as the loader uses it.

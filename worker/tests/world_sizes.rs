@@ -160,14 +160,19 @@ fn a_llama_trains_the_same_bits_whatever_the_number_of_members() {
 
 #[test]
 fn dropout_of_the_language_model_does_not_depend_on_the_number_of_members() {
-    let folder = opt_with_dropout();
-    let mut config = stage2_with(&folder.path().display().to_string());
-    config.stage2.steps = 1;
-    let without = train(&config, 1).remove(0);
-    config.stage2.language_model_dropout = true;
-    let alone = train(&config, 1).remove(0);
-    assert_ne!(alone.0, without.0);
-    assert_all_like(&alone, &config, 2);
+    for (backbone, off, on) in [
+        ("opt-tiny", "\"dropout\": 0.0", "\"dropout\": 0.1"),
+        ("t5-tiny", "\"dropout_rate\": 0.0", "\"dropout_rate\": 0.1"),
+    ] {
+        let folder = changed(backbone, off, on);
+        let mut config = stage2_with(&folder.path().display().to_string());
+        config.stage2.steps = 1;
+        let without = train(&config, 1).remove(0);
+        config.stage2.language_model_dropout = true;
+        let alone = train(&config, 1).remove(0);
+        assert_ne!(alone.0, without.0, "{backbone}");
+        assert_all_like(&alone, &config, 2);
+    }
 }
 
 #[test]
@@ -217,16 +222,17 @@ fn llama() -> tempfile::TempDir {
     folder
 }
 
-/// `opt-tiny` with the published rate of dropout.
-fn opt_with_dropout() -> tempfile::TempDir {
+/// A backbone with one setting changed.
+fn changed(backbone: &str, from: &str, to: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for file in ["tokenizer.json", "model.safetensors"] {
-        std::fs::copy(small::assets(&format!("backbones/opt-tiny/{file}")), folder.path().join(file))
+        std::fs::copy(small::assets(&format!("backbones/{backbone}/{file}")), folder.path().join(file))
             .unwrap();
     }
-    let config = std::fs::read_to_string(small::assets("backbones/opt-tiny/config.json")).unwrap();
-    let config = config.replace("\"dropout\": 0.0", "\"dropout\": 0.1");
-    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let config =
+        std::fs::read_to_string(small::assets(&format!("backbones/{backbone}/config.json"))).unwrap();
+    assert!(config.contains(from), "{backbone} has another setting");
+    std::fs::write(folder.path().join("config.json"), config.replace(from, to)).unwrap();
     folder
 }
 

@@ -85,7 +85,7 @@ const KEYS: &[(&str, &str)] = &[
     ("stage2.prompt", "Text before every caption, without loss; empty in pre-training."),
     (
         "stage2.language_model_dropout",
-        "Dropout inside the frozen language model at its published rate, as the reference trains (OPT).",
+        "Dropout inside the frozen language model at its own rate, as the reference trains.",
     ),
     ("stage2.optimizer.learning_rate", "Peak learning rate."),
     ("stage2.optimizer.min_learning_rate", "Learning rate at the end of the cosine."),

@@ -109,11 +109,9 @@ fn text_config(model: &Blip2) -> Result<Value, ModelError> {
 fn opt_config(config: &OptConfig) -> Result<Value, ModelError> {
     let mut section = to_value(config)?;
     section["activation_function"] = "relu".into();
-    section["do_layer_norm_before"] = true.into();
     section["enable_bias"] = true.into();
     section["layer_norm_elementwise_affine"] = true.into();
-    section["_remove_final_layer_norm"] = false.into();
-    section["word_embed_proj_dim"] = config.width.into();
+    section["word_embed_proj_dim"] = config.embed_width().into();
     section["attention_dropout"] = 0.0.into();
     section["layerdrop"] = 0.0.into();
     section["init_std"] = 0.02.into();
@@ -126,7 +124,6 @@ fn t5_config(config: &T5Config) -> Result<Value, ModelError> {
     section["dense_act_fn"] = to_value(&config.activation())?;
     section["scale_decoder_outputs"] = config.scales_outputs().into();
     section["is_gated_act"] = true.into();
-    section["dropout_rate"] = 0.0.into();
     section["classifier_dropout"] = 0.0.into();
     section["initializer_factor"] = 1.0.into();
     section["is_encoder_decoder"] = true.into();

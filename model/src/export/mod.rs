@@ -15,6 +15,7 @@ use std::path::Path;
 
 use crate::ModelError;
 use crate::blip2::Blip2;
+use crate::language_model::LanguageModel;
 use crate::qformer::QFormerConfig;
 use crate::stage1::Stage1Model;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
@@ -47,8 +48,8 @@ impl Default for ExportOptions {
 /// model trained with another one differs by that much.
 ///
 /// # Errors
-/// A folder that exists, an image encoder in CLIP's layout (which the class cannot express), or a disk that
-/// is full.
+/// A folder that exists, an image encoder in CLIP's layout or a language model whose embeddings are narrower than its layers
+/// (which the class cannot express), or a disk that is full.
 pub fn export_blip2(
     folder: &Path,
     model: &mut Blip2,
@@ -56,6 +57,7 @@ pub fn export_blip2(
     options: &ExportOptions,
 ) -> Result<(), ModelError> {
     let vision = eva(model.encoder())?.config().clone();
+    check_prompt_width(model.language_model())?;
     let staging = Staging::create(folder)?;
     let tokens = model.tokens().clone();
     tokenizer::copy(tokenizer, staging.path(), tokens.image, &[("bos", tokens.bos), ("pad", tokens.pad)])?;
@@ -164,6 +166,21 @@ fn lavis_targets(name: &str, shape: &[usize]) -> Vec<Target> {
         }
         _ if name == "temp" => vec![Target { name: name.into(), shape: Vec::new(), range: 0..1 }],
         _ => vec![Target::whole(name.into(), shape)],
+    }
+}
+
+/// `transformers` projects the queries to the width of the language model's layers, whatever its embeddings have.
+fn check_prompt_width(model: &LanguageModel) -> Result<(), ModelError> {
+    match model {
+        LanguageModel::Opt(opt) if opt.config().embed_width() != opt.config().width => {
+            let (narrow, wide) = (opt.config().embed_width(), opt.config().width);
+            let reason = format!(
+                "its embeddings are {narrow} wide and its layers {wide} (OPT-350M), which `transformers`' BLIP-2 cannot \
+                 express; export with `--layout lavis`, or train with another OPT"
+            );
+            Err(ModelError::input("language model", reason))
+        }
+        _ => Ok(()),
     }
 }
 

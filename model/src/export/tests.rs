@@ -8,6 +8,7 @@ use crate::blip2::PromptTokens;
 use crate::generate::GenerateOptions;
 use crate::language_model::LanguageModel;
 use crate::llama::{Llama, LlamaConfig};
+use crate::opt::{Opt, OptConfig};
 use crate::qformer::QFormerConfig;
 use crate::stage2::Stage2Model;
 use crate::tensors::{FlatLayout, NamedTensors};
@@ -139,6 +140,21 @@ fn a_failed_export_leaves_nothing() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("CLIP's layout"), "{error}");
+    let narrow = OptConfig {
+        width: 8,
+        embed_width: Some(4),
+        pre_norm: false,
+        depth: 1,
+        heads: 2,
+        vocab_size: 4096,
+        ..Default::default()
+    };
+    let narrow = Opt::new(&narrow, &Device::flex()).unwrap();
+    let mut narrow = model_with("eva-tiny", narrow.into(), &asset("opt-tiny"));
+    let error = export_blip2(&folder, &mut narrow, &asset("opt-tiny"), &ExportOptions::default())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("4 wide") && error.contains("lavis"), "{error}");
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
     fs::create_dir(&folder).unwrap();
     let error = export_blip2(&folder, &mut model("eva-tiny"), &asset("opt-tiny"), &ExportOptions::default())

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::staging::write_json;
 use crate::ModelError;
-use crate::hf_config::{read_json, tokenizer_json};
+use crate::hf_config::{has_tokenizer_json, read_json, tokenizer_json};
 use crate::weights::is_gguf;
 
 /// Files that a tokenizer may have besides `tokenizer.json` and `tokenizer_config.json`. They name the tokens as
@@ -40,7 +40,7 @@ pub(super) fn copy(
         }
         None => add(&mut tokenizer, from, image_token)?,
     }
-    write(from, to, &tokenizer, present.as_deref() != Some(IMAGE) || is_gguf(from))?;
+    write(from, to, &tokenizer, present.as_deref() != Some(IMAGE) || !has_tokenizer_json(from))?;
     write_settings(to, settings)
 }
 

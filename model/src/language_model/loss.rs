@@ -102,7 +102,7 @@ impl LanguageModel {
                 let hidden = |embeds, mask| model.extend(embeds, mask, &mut KeyValueCache::default());
                 causal_loss(model, hidden, context, texts, device)
             }
-            Self::T5(model) => encoded_loss(model, context, texts, device),
+            Self::T5(model) => encoded_loss(model, context, texts, dropout, device),
         }
     }
 
@@ -156,6 +156,7 @@ fn encoded_loss(
     model: &T5,
     context: Context,
     texts: &Texts<'_>,
+    dropout: &mut Dropout,
     device: &Device,
 ) -> Result<Loss, ModelError> {
     let (embeds, mask) = context.ok_or_else(|| {
@@ -164,7 +165,7 @@ fn encoded_loss(
     let (ids, _) = texts.tensors(texts.text, device);
     let [rows, length] = ids.dims();
     // Padding on the right is never seen by the tokens before it.
-    let logits = model.forward(embeds, mask, model.shifted_right(ids))?;
+    let logits = model.training_scores(embeds, mask, model.shifted_right(ids), dropout)?;
     sum_over_labels(logits, rows * length, texts.labels)
 }
 
@@ -240,15 +241,19 @@ mod tests {
     }
 
     #[test]
-    fn dropout_changes_the_loss_of_opt_by_its_key() {
+    fn dropout_changes_the_loss_by_its_key() {
         let device = Device::flex();
-        let [opt, ..] = models();
+        let [opt, _, t5] = models();
         let text = texts(&[2, 5, 7], &[2, 5, 7], &[1; 3]);
-        let loss = |mut dropout| opt.training_loss(None, &text, &mut dropout, &device).unwrap().value;
-        let dropped = loss(Dropout::keyed(0.3, 1));
-        assert_eq!(dropped, loss(Dropout::keyed(0.3, 1)));
-        assert_ne!(dropped, loss(Dropout::keyed(0.3, 2)));
-        assert_eq!(loss(Dropout::off()), opt.caption_loss(None, &text, &device).unwrap().value);
+        for model in [opt, t5] {
+            let prompt = || Some(wave(8));
+            let loss =
+                |mut dropout| model.training_loss(prompt(), &text, &mut dropout, &device).unwrap().value;
+            let dropped = loss(Dropout::keyed(0.3, 1));
+            assert_eq!(dropped, loss(Dropout::keyed(0.3, 1)));
+            assert_ne!(dropped, loss(Dropout::keyed(0.3, 2)));
+            assert_eq!(loss(Dropout::off()), model.caption_loss(prompt(), &text, &device).unwrap().value);
+        }
     }
 
     #[test]

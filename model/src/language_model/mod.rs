@@ -83,14 +83,13 @@ impl LanguageModel {
         }
     }
 
-    /// The dropout probability of the model's own training, for [`LanguageModel::training_loss`]; `None` for a
-    /// family whose dropout is not built.
-    pub fn dropout(&self) -> Option<f64> {
+    /// The dropout probability of the model's own training, for [`LanguageModel::training_loss`].
+    pub fn dropout(&self) -> f64 {
         match self {
-            Self::Opt(model) => Some(model.config().dropout),
+            Self::Opt(model) => model.config().dropout,
             // Published without dropout.
-            Self::Llama(_) => Some(0.0),
-            Self::T5(_) => None,
+            Self::Llama(_) => 0.0,
+            Self::T5(model) => model.config().dropout,
         }
     }
 
@@ -101,7 +100,7 @@ impl LanguageModel {
     pub fn width_of(folder: &Path) -> Result<usize, ModelError> {
         let config = FolderConfig::open(folder)?;
         Ok(match config.language_model().1 {
-            "opt" => OptConfig::read(&config)?.width,
+            "opt" => OptConfig::read(&config)?.embed_width(),
             "t5" => T5Config::read(&config)?.width,
             "llama" => LlamaConfig::read(&config)?.width,
             other => return Err(unknown(&config, other)),
@@ -129,7 +128,7 @@ impl LanguageModel {
     /// Width of the embeddings.
     pub fn width(&self) -> usize {
         match self {
-            Self::Opt(model) => model.config().width,
+            Self::Opt(model) => model.config().embed_width(),
             Self::T5(model) => model.config().width,
             Self::Llama(model) => model.config().width,
         }

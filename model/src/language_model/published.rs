@@ -45,6 +45,7 @@ fn opt() {
         let config = OptConfig { width, depth, heads, intermediate: 4 * width, ..OptConfig::default() };
         assert_eq!(count(Opt::new(&config, &Device::flex()).unwrap()), want, "width {width}");
     }
+    assert_eq!(count(Opt::new(&OptConfig::opt_350m(), &Device::flex()).unwrap()), 331_196_416);
 }
 
 #[test]

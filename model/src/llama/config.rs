@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::scaling::RopeScaling;
 use crate::ModelError;
 use crate::activation::Activation;
 use crate::hf_config::{FolderConfig, TokenIds};
@@ -40,6 +41,9 @@ pub struct LlamaConfig {
     pub rms_norm_eps: f64,
     /// Base of the rotations' wavelengths.
     pub rope_theta: f64,
+    /// How rotations are slowed, where they are.
+    #[serde(skip_deserializing)]
+    pub rope_scaling: Option<RopeScaling>,
     /// Whether the output map is the token table.
     pub tie_word_embeddings: bool,
     /// Starts every text.
@@ -64,6 +68,7 @@ impl Default for LlamaConfig {
             max_position_embeddings: 2048,
             rms_norm_eps: 1e-6,
             rope_theta: 10_000.0,
+            rope_scaling: None,
             tie_word_embeddings: false,
             bos_token_id: 1,
             eos_token_id: TokenIds::One(2),
@@ -89,25 +94,13 @@ impl LlamaConfig {
     }
 }
 
-/// The rotations where they have a section of their own.
+/// The sections of rotations: that of today, and that before `transformers` 5.
 #[derive(Deserialize)]
 struct Rotations {
-    rope_parameters: Option<Rotation>,
-    rope_scaling: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct Rotation {
-    rope_theta: Option<f64>,
-    #[serde(default = "unscaled")]
-    rope_type: String,
-}
-
-/// The only kind of rotation that is supported.
-const UNSCALED: &str = "default";
-
-fn unscaled() -> String {
-    UNSCALED.into()
+    #[serde(default)]
+    rope_parameters: Value,
+    #[serde(default)]
+    rope_scaling: Value,
 }
 
 impl LlamaConfig {
@@ -122,17 +115,13 @@ impl LlamaConfig {
         }
         let mut sizes: Self = config.parse_part(section)?;
         let rotations: Rotations = config.parse_part(section)?;
-        if let Some(scaling) = rotations.rope_scaling.filter(|scaling| !is_unscaled(scaling)) {
-            return Err(config.error(format!("rope_scaling = {scaling} is not supported, only null")));
-        }
-        if let Some(rotation) = rotations.rope_parameters {
-            if rotation.rope_type != UNSCALED {
-                let reason =
-                    format!("rope_type \"{}\" is not supported, only \"{UNSCALED}\"", rotation.rope_type);
-                return Err(config.error(reason));
-            }
-            sizes.rope_theta = rotation.rope_theta.unwrap_or(sizes.rope_theta);
-        }
+        let section = if rotations.rope_parameters.is_null() {
+            rotations.rope_scaling
+        } else {
+            rotations.rope_parameters
+        };
+        sizes.rope_scaling = RopeScaling::read(&section).map_err(|reason| config.error(reason))?;
+        sizes.rope_theta = section["rope_theta"].as_f64().unwrap_or(sizes.rope_theta);
         sizes.validate().map_err(|error| config.error(error.to_string()))?;
         Ok(sizes)
     }
@@ -173,12 +162,6 @@ impl LlamaConfig {
     }
 }
 
-/// `null`, or a section that asks for the default.
-fn is_unscaled(scaling: &Value) -> bool {
-    let kind = scaling.get("rope_type").or_else(|| scaling.get("type"));
-    scaling.is_null() || kind.and_then(Value::as_str) == Some(UNSCALED)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,13 +180,20 @@ mod tests {
         let new = read(r#", "rope_parameters": {"rope_theta": 1e5, "rope_type": "default"}, "head_dim": 6"#);
         let new = new.unwrap();
         assert_eq!((new.rope_theta, new.head_width()), (1e5, 6));
-        assert_eq!(read(r#", "rope_theta": 5e5, "rope_scaling": null"#).unwrap().rope_theta, 5e5);
+        let plain = read(r#", "rope_theta": 5e5, "rope_scaling": null"#).unwrap();
+        assert_eq!((plain.rope_theta, plain.rope_scaling), (5e5, None));
+        let slowed =
+            read(r#", "rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 8.0}"#).unwrap();
+        assert_eq!(
+            (slowed.rope_theta, slowed.rope_scaling),
+            (5e5, Some(RopeScaling::Linear { factor: 8.0 }))
+        );
     }
 
     #[test]
     fn unsupported_variants_are_named() {
         let error = |fields| read(fields).unwrap_err().to_string();
-        assert!(error(r#", "rope_scaling": {"type": "linear", "factor": 8.0}"#).contains("rope_scaling"));
+        assert!(error(r#", "rope_scaling": {"type": "dynamic", "factor": 8.0}"#).contains("dynamic"));
         assert!(error(r#", "rope_parameters": {"rope_type": "llama3"}"#).contains("llama3"));
         assert!(error(r#", "attention_bias": true"#).contains("attention_bias"));
         assert!(error(r#", "num_key_value_heads": 5"#).contains("5 key heads"));

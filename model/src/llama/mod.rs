@@ -6,8 +6,10 @@ mod layer;
 #[cfg(test)]
 mod reference;
 mod rotary;
+mod scaling;
 
 pub use config::LlamaConfig;
+pub use scaling::RopeScaling;
 
 use std::path::Path;
 
@@ -129,7 +131,7 @@ impl CausalModel for Llama {
         let limit = self.config.max_position_embeddings;
         check_sequence(&inputs_embeds, attention_mask.as_ref(), past, self.config.width, limit)?;
         let positions = new_positions(attention_mask.clone(), past, length, &inputs_embeds.device());
-        let rotations = Rotations::new(positions, self.config.head_width(), self.config.rope_theta);
+        let rotations = Rotations::new(positions, &self.config);
         let visible = Visible::to_last(length, attention_mask);
         let mut x = inputs_embeds;
         for (index, layer) in self.layers.iter().enumerate() {

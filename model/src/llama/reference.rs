@@ -8,7 +8,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::json;
 
-use super::{Llama, LlamaConfig};
+use super::{Llama, LlamaConfig, RopeScaling};
 use crate::host::floats;
 
 /// Published names, shapes and values.
@@ -82,11 +82,15 @@ impl Weights {
 }
 
 /// The head's vector as complex numbers, each turned by its own angle.
-fn turned(head: &[f64], position: usize, theta: f64) -> Vec<f64> {
+fn turned(head: &[f64], position: usize, config: &LlamaConfig) -> Vec<f64> {
+    let slower = match config.rope_scaling {
+        Some(RopeScaling::Linear { factor }) => factor,
+        _ => 1.0,
+    };
     let half = head.len() / 2;
     let mut out = vec![0.0; head.len()];
     for i in 0..half {
-        let angle = position as f64 / theta.powf(2.0 * i as f64 / head.len() as f64);
+        let angle = position as f64 / slower / config.rope_theta.powf(2.0 * i as f64 / head.len() as f64);
         let (sin, cos) = angle.sin_cos();
         out[i] = head[i] * cos - head[i + half] * sin;
         out[i + half] = head[i] * sin + head[i + half] * cos;
@@ -105,7 +109,7 @@ fn logits(config: &LlamaConfig, weights: &Weights, ids: &[usize]) -> Vec<f64> {
         let normed: Vec<_> = x.iter().map(|x| weights.norm(&name("input_layernorm"), x, epsilon)).collect();
         let heads = |part: &str, rotate: bool| -> Vec<Vec<Vec<f64>>> {
             let turn = |position: usize, head: &[f64]| match rotate {
-                true => turned(head, position, config.rope_theta),
+                true => turned(head, position, config),
                 false => head.to_vec(),
             };
             let of = |(position, x): (usize, &Vec<f64>)| {
@@ -187,6 +191,7 @@ fn scores_equal_those_in_float64() {
         ..LlamaConfig::default()
     };
     compare(&shared_keys);
+    compare(&LlamaConfig { rope_scaling: Some(RopeScaling::Linear { factor: 4.0 }), ..shared_keys.clone() });
     let own_keys = LlamaConfig {
         heads: 3,
         key_heads: None,

@@ -2,6 +2,8 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use super::LlamaConfig;
+
 /// The rotations of a batch's positions.
 #[derive(Debug, Clone)]
 pub(super) struct Rotations {
@@ -11,12 +13,12 @@ pub(super) struct Rotations {
 
 impl Rotations {
     /// Element `i` of a head's first half turns together with element `i` of the second half, by
-    /// `position / theta^(i / half)`.
+    /// `position / theta^(i / half)`, slowed as the configuration says.
     ///
     /// # Shapes
     /// - positions `[b, n]`
-    pub(super) fn new(positions: Tensor<2, Int>, head_width: usize, theta: f64) -> Self {
-        let frequencies = frequencies(head_width / 2, theta, &positions.device());
+    pub(super) fn new(positions: Tensor<2, Int>, config: &LlamaConfig) -> Self {
+        let frequencies = frequencies(config, &positions.device());
         let angles = positions.float().unsqueeze_dims::<4>(&[1, 3]) * frequencies;
         Self { cos: angles.clone().cos(), sin: angles.sin() }
     }
@@ -33,8 +35,13 @@ impl Rotations {
 }
 
 /// `[1, 1, 1, half]`.
-fn frequencies(half: usize, theta: f64, device: &Device) -> Tensor<4> {
-    let values = (0..half).map(|i| theta.powf(-(i as f64) / half as f64) as f32).collect::<Vec<_>>();
+fn frequencies(config: &LlamaConfig, device: &Device) -> Tensor<4> {
+    let half = config.head_width() / 2;
+    let frequency = |i: usize| {
+        let published = config.rope_theta.powf(-(i as f64) / half as f64);
+        config.rope_scaling.map_or(published, |scaling| scaling.slowed(published)) as f32
+    };
+    let values: Vec<f32> = (0..half).map(frequency).collect();
     Tensor::from_data(TensorData::new(values, [1, 1, 1, half]), device)
 }
 
@@ -48,10 +55,11 @@ mod tests {
         let wave = |phase: f32| {
             (Tensor::<1, Int>::arange(0..6, &device).float() * 0.7 + phase).sin().reshape([1, 1, 1, 6])
         };
+        let config = LlamaConfig { head_width: Some(6), rope_theta: 100.0, ..LlamaConfig::default() };
         let score = |query: i32, key: i32| {
             let at = |position: i32| Tensor::<2, Int>::from_ints([[position]], &device);
-            let query = Rotations::new(at(query), 6, 100.0).apply(wave(0.1));
-            let key = Rotations::new(at(key), 6, 100.0).apply(wave(1.3));
+            let query = Rotations::new(at(query), &config).apply(wave(0.1));
+            let key = Rotations::new(at(key), &config).apply(wave(1.3));
             (query * key).sum().into_scalar::<f32>()
         };
         assert!((score(3, 1) - score(9, 7)).abs() < 1e-5);

@@ -12,6 +12,10 @@ pub struct OptConfig {
     /// Width.
     #[serde(rename = "hidden_size")]
     pub width: usize,
+    /// Width of the tokens' vectors, of what is read and of what the output map takes; `width` where it is absent. Only
+    /// OPT-350M has another, with maps between the two.
+    #[serde(rename = "word_embed_proj_dim")]
+    pub embed_width: Option<usize>,
     /// Layers.
     #[serde(rename = "num_hidden_layers")]
     pub depth: usize,
@@ -25,6 +29,12 @@ pub struct OptConfig {
     pub vocab_size: usize,
     /// Longest sequence in tokens.
     pub max_position_embeddings: usize,
+    /// Whether norms precede the parts of a layer, with one more at the end; in OPT-350M they follow, without it.
+    #[serde(rename = "do_layer_norm_before")]
+    pub pre_norm: bool,
+    /// Whether the norm at the end is left out, as in checkpoints of `transformers` before 4.20.
+    #[serde(rename = "_remove_final_layer_norm")]
+    pub no_final_norm: bool,
     /// Dropout probability of the model's own training.
     pub dropout: f64,
     /// Whether the output map is the token table.
@@ -41,11 +51,14 @@ impl Default for OptConfig {
     fn default() -> Self {
         Self {
             width: 768,
+            embed_width: None,
             depth: 12,
             heads: 12,
             intermediate: 3072,
             vocab_size: 50272,
             max_position_embeddings: 2048,
+            pre_norm: true,
+            no_final_norm: false,
             dropout: 0.1,
             tie_word_embeddings: true,
             bos_token_id: 2,
@@ -64,17 +77,37 @@ impl OptConfig {
         let section = config.expect_language_model("opt")?;
         for (field, supported) in [
             ("activation_function", "relu".into()),
-            ("do_layer_norm_before", true.into()),
-            ("_remove_final_layer_norm", false.into()),
             ("enable_bias", true.into()),
             ("layer_norm_elementwise_affine", true.into()),
         ] {
             config.require(section, field, &supported)?;
         }
         let sizes: Self = config.parse_part(section)?;
-        config.require(section, "word_embed_proj_dim", &sizes.width.into())?;
         sizes.validate().map_err(|error| config.error(error.to_string()))?;
         Ok(sizes)
+    }
+
+    /// OPT of 350 million weights, the one published model whose layers end with their norms.
+    pub fn opt_350m() -> Self {
+        Self {
+            width: 1024,
+            embed_width: Some(512),
+            depth: 24,
+            heads: 16,
+            intermediate: 4096,
+            pre_norm: false,
+            ..Self::default()
+        }
+    }
+
+    /// Width of the tokens' vectors.
+    pub fn embed_width(&self) -> usize {
+        self.embed_width.unwrap_or(self.width)
+    }
+
+    /// Whether a norm follows the last layer.
+    pub(super) fn has_final_norm(&self) -> bool {
+        self.pre_norm && !self.no_final_norm
     }
 
     /// Refuses sizes that no model can have.
@@ -82,6 +115,9 @@ impl OptConfig {
         if self.heads == 0 || !self.width.is_multiple_of(self.heads) {
             let reason = format!("width {} is not a multiple of {} heads", self.width, self.heads);
             return Err(ModelError::input("language model configuration", reason));
+        }
+        if self.embed_width == Some(0) {
+            return Err(ModelError::input("language model configuration", "word_embed_proj_dim is 0"));
         }
         Ok(())
     }
@@ -109,12 +145,9 @@ mod tests {
         let error = |text| read(text).unwrap_err().to_string();
         assert!(error(r#"{"model_type": "llama"}"#).contains("`llama`"));
         assert!(error(r#"{"model_type": "blip-2", "text_config": {"model_type": "t5"}}"#).contains("`t5`"));
-        let projected = error(r#"{"model_type": "opt", "hidden_size": 24, "word_embed_proj_dim": 12}"#);
-        assert!(
-            projected.contains("word_embed_proj_dim = 12") && projected.contains("only 24"),
-            "{projected}"
-        );
-        let post_norm = error(r#"{"model_type": "opt", "do_layer_norm_before": false}"#);
-        assert!(post_norm.contains("do_layer_norm_before"), "{post_norm}");
+        let without = error(r#"{"model_type": "opt", "enable_bias": false}"#);
+        assert!(without.contains("enable_bias = false"), "{without}");
+        let none = error(r#"{"model_type": "opt", "word_embed_proj_dim": 0}"#);
+        assert!(none.contains("word_embed_proj_dim"), "{none}");
     }
 }

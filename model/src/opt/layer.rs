@@ -17,13 +17,15 @@ use crate::tensors::{NamedTensors, TensorVisitor, join};
 /// Epsilon of OPT's layer norms; no configuration names it.
 pub(super) const LAYER_NORM_EPS: f64 = 1e-5;
 
-/// `x += out(attention(norm1 x)); x += fc2(relu(fc1(norm2 x)))`.
+/// `x += out(attention(norm1 x)); x += fc2(relu(fc1(norm2 x)))`, or, with the norms behind, `x = norm1(x + out(attention
+/// x)); x = norm2(x + fc2(relu(fc1 x)))`.
 #[derive(Module, Debug)]
 pub(super) struct OptLayer {
     attention: Projections,
     norm1: LayerNorm,
     feed_forward: FeedForward,
     norm2: LayerNorm,
+    pre_norm: bool,
 }
 
 impl OptLayer {
@@ -34,6 +36,7 @@ impl OptLayer {
             norm1: LayerNorm::new(width, LAYER_NORM_EPS, device),
             feed_forward: FeedForward::plain(width, config.intermediate, Activation::Relu, device),
             norm2: LayerNorm::new(width, LAYER_NORM_EPS, device),
+            pre_norm: config.pre_norm,
         }
     }
 
@@ -45,12 +48,19 @@ impl OptLayer {
         visible: &Visible,
         dropout: &mut Dropout,
     ) -> Tensor<3> {
-        let normed = self.norm1.forward(x.clone());
-        let query = self.attention.query(normed.clone());
-        let seen = cache.read(index, self.attention.key_value(normed));
-        let x = x + dropout.forward(self.attention.attend(query, seen, visible));
-        let inner = self.feed_forward.forward(self.norm2.forward(x.clone()));
-        x + dropout.forward(inner)
+        let mut attend = |x: Tensor<3>, dropout: &mut Dropout| {
+            let query = self.attention.query(x.clone());
+            let seen = cache.read(index, self.attention.key_value(x));
+            dropout.forward(self.attention.attend(query, seen, visible))
+        };
+        if self.pre_norm {
+            let x = x.clone() + attend(self.norm1.forward(x), dropout);
+            let inner = self.feed_forward.forward(self.norm2.forward(x.clone()));
+            return x + dropout.forward(inner);
+        }
+        let x = self.norm1.forward_sum(attend(x.clone(), dropout), x);
+        let inner = self.feed_forward.forward(x.clone());
+        self.norm2.forward_sum(dropout.forward(inner), x)
     }
 }
 

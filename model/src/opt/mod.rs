@@ -36,8 +36,11 @@ const POSITION_OFFSET: usize = 2;
 pub struct Opt {
     embed_tokens: Embedding,
     embed_positions: Embedding,
+    /// To the layers' width, where the tokens' vectors have another; [`Opt::project_out`] leads back.
+    project_in: Option<Linear>,
     layers: Vec<OptLayer>,
-    final_norm: LayerNorm,
+    final_norm: Option<LayerNorm>,
+    project_out: Option<Linear>,
     /// Absent where the token table is the output map.
     lm_head: Option<Linear>,
     #[module(skip)]
@@ -49,13 +52,17 @@ impl Opt {
     pub fn new(config: &OptConfig, device: &Device) -> Result<Self, ModelError> {
         config.validate()?;
         let positions = config.max_position_embeddings + POSITION_OFFSET;
+        let (width, embed_width) = (config.width, config.embed_width());
+        let between = |from, to| (from != to).then(|| Linear::new(from, to, false, device));
         Ok(Self {
-            embed_tokens: Embedding::new(config.vocab_size, config.width, device),
-            embed_positions: Embedding::new(positions, config.width, device),
+            embed_tokens: Embedding::new(config.vocab_size, embed_width, device),
+            embed_positions: Embedding::new(positions, width, device),
+            project_in: between(embed_width, width),
             layers: (0..config.depth).map(|_| OptLayer::new(config, device)).collect(),
-            final_norm: LayerNorm::new(config.width, LAYER_NORM_EPS, device),
+            final_norm: config.has_final_norm().then(|| LayerNorm::new(width, LAYER_NORM_EPS, device)),
+            project_out: between(width, embed_width),
             lm_head: (!config.tie_word_embeddings)
-                .then(|| Linear::new(config.width, config.vocab_size, false, device)),
+                .then(|| Linear::new(embed_width, config.vocab_size, false, device)),
             config: config.clone(),
         })
     }
@@ -90,7 +97,7 @@ impl Opt {
     /// The tokens' vectors, without positions.
     ///
     /// # Shapes
-    /// - ids `[b, T]`, each below the vocabulary's size; output `[b, T, width]`
+    /// - ids `[b, T]`, each below the vocabulary's size; output `[b, T, embed width]`
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         self.embed_tokens.forward(ids)
     }
@@ -98,7 +105,7 @@ impl Opt {
     /// Scores of every next token at every position.
     ///
     /// # Shapes
-    /// - inputs_embeds `[b, S, width]`; attention_mask `[b, S]` (1: a token, 0: padding); output
+    /// - inputs_embeds `[b, S, embed width]`; attention_mask `[b, S]` (1: a token, 0: padding); output
     ///   `[b, S, vocabulary]`
     pub fn forward(
         &self,
@@ -112,7 +119,7 @@ impl Opt {
     /// mode ([`Dropout::off`] otherwise).
     ///
     /// # Shapes
-    /// - inputs_embeds and output `[b, S, width]`; attention_mask `[b, S]` (1: a token, 0: padding)
+    /// - inputs_embeds and output `[b, S, embed width]`; attention_mask `[b, S]` (1: a token, 0: padding)
     pub fn hidden(
         &self,
         inputs_embeds: Tensor<3>,
@@ -125,7 +132,7 @@ impl Opt {
     /// Scores of every next token.
     ///
     /// # Shapes
-    /// - hidden `[..., width]`; output `[..., vocabulary]`
+    /// - hidden `[..., embed width]`; output `[..., vocabulary]`
     pub fn logits_of<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
         match &self.lm_head {
             Some(head) => head.forward(hidden),
@@ -133,7 +140,7 @@ impl Opt {
         }
     }
 
-    /// The last layer's output, after the norm, for positions that follow those in `cache`.
+    /// The last layer's output, after the norm and in the embeddings' width, for positions that follow those in `cache`.
     fn read(
         &self,
         inputs_embeds: Tensor<3>,
@@ -147,7 +154,8 @@ impl Opt {
         for (index, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x, (cache, index), &visible, dropout);
         }
-        Ok(self.final_norm.forward(x))
+        let x = self.final_norm.as_ref().map_or_else(|| x.clone(), |norm| norm.forward(x.clone()));
+        Ok(projected(&self.project_out, x))
     }
 
     /// Adds the vectors of the positions from `past` on.
@@ -159,9 +167,16 @@ impl Opt {
     ) -> Result<Tensor<3>, ModelError> {
         let [_, length, _] = inputs_embeds.dims();
         let limit = self.config.max_position_embeddings;
-        check_sequence(&inputs_embeds, mask.as_ref(), past, self.config.width, limit)?;
+        check_sequence(&inputs_embeds, mask.as_ref(), past, self.config.embed_width(), limit)?;
         let positions = new_positions(mask, past, length, &inputs_embeds.device()) + POSITION_OFFSET as i32;
-        Ok(inputs_embeds + self.embed_positions.forward(positions))
+        Ok(projected(&self.project_in, inputs_embeds) + self.embed_positions.forward(positions))
+    }
+}
+
+fn projected(map: &Option<Linear>, x: Tensor<3>) -> Tensor<3> {
+    match map {
+        Some(map) => map.forward(x),
+        None => x,
     }
 }
 
@@ -196,7 +211,14 @@ impl NamedTensors for Opt {
         for (index, layer) in self.layers.iter_mut().enumerate() {
             layer.visit_tensors(&join(&decoder, &format!("layers.{index}")), visitor)?;
         }
-        self.final_norm.visit_tensors(&join(&decoder, "final_layer_norm"), visitor)?;
+        for (map, name) in [(&mut self.project_in, "project_in"), (&mut self.project_out, "project_out")] {
+            if let Some(map) = map {
+                map.visit_tensors(&join(&decoder, name), visitor)?;
+            }
+        }
+        if let Some(norm) = &mut self.final_norm {
+            norm.visit_tensors(&join(&decoder, "final_layer_norm"), visitor)?;
+        }
         match &mut self.lm_head {
             Some(head) => head.visit_tensors(&join(prefix, "lm_head"), visitor),
             None => Ok(()),
@@ -210,8 +232,8 @@ pub(crate) mod tests {
     use crate::host::floats;
     use crate::tensors::tests::filled;
 
-    pub(crate) fn small() -> Opt {
-        let config = OptConfig {
+    fn sizes() -> OptConfig {
+        OptConfig {
             width: 8,
             depth: 2,
             heads: 2,
@@ -219,13 +241,59 @@ pub(crate) mod tests {
             vocab_size: 11,
             max_position_embeddings: 12,
             ..OptConfig::default()
-        };
+        }
+    }
+
+    pub(crate) fn small() -> Opt {
+        filled(Opt::new(&sizes(), &Device::flex()).unwrap())
+    }
+
+    /// The layout of OPT-350M.
+    pub(crate) fn small_350m() -> Opt {
+        let config = OptConfig { embed_width: Some(4), pre_norm: false, ..sizes() };
         filled(Opt::new(&config, &Device::flex()).unwrap())
+    }
+
+    /// Scores at the second and the last of five positions, computed by `transformers`' `OPTForCausalLM` with the same
+    /// weights.
+    const REFERENCE_350M: [[f32; 11]; 2] = [
+        [
+            0.72626, -0.50735, 0.2646, -0.00942, -0.24621, 0.49026, -0.71129, 0.89889, -1.04425, 1.14055,
+            -1.18325,
+        ],
+        [
+            0.71017, -0.49366, 0.25395, -0.00232, -0.24943, 0.48946, -0.70648, 0.89031, -1.03231, 1.12581,
+            -1.1664,
+        ],
+    ];
+    const REFERENCE_WITHOUT_FINAL_NORM: [[f32; 11]; 2] = [
+        [
+            -3.24893, 2.25503, 7.34016, 11.0619, 12.72899, 12.03177, 9.09974, 4.47751, -0.9764, -6.24891,
+            -10.3608,
+        ],
+        [
+            -5.10337, -0.44461, 4.29676, 8.24003, 10.65278, 11.08687, 9.46165, 6.07901, 1.56723, -3.23562,
+            -7.43754,
+        ],
+    ];
+
+    #[test]
+    fn norms_behind_the_layers_and_projected_embeddings_equal_the_reference() {
+        let bare = OptConfig { no_final_norm: true, ..sizes() };
+        let bare = filled(Opt::new(&bare, &Device::flex()).unwrap());
+        for (model, want) in [(small_350m(), REFERENCE_350M), (bare, REFERENCE_WITHOUT_FINAL_NORM)] {
+            let ids = Tensor::<2, Int>::from_ints([[2, 5, 6, 7, 8]], &Device::flex());
+            let logits = model.forward(model.embed(ids.clone()), ids.ones_like()).unwrap();
+            for (position, want) in [1, 4].into_iter().zip(want) {
+                let want = Tensor::<1>::from_floats(want, &Device::flex()).reshape([1, 1, 11]);
+                close(logits.clone().narrow(1, position, 1), want);
+            }
+        }
     }
 
     fn close(got: Tensor<3>, want: Tensor<3>) {
         let difference = (got - want).abs().max().into_scalar::<f32>();
-        assert!(difference < 1e-5, "{difference}");
+        assert!(difference < 2e-5, "{difference}");
     }
 
     fn tokens(rows: [[i32; 5]; 2]) -> (Tensor<2, Int>, Tensor<2, Int>) {
@@ -236,7 +304,12 @@ pub(crate) mod tests {
 
     #[test]
     fn reading_in_pieces_equals_reading_at_once() {
-        let model = small();
+        for model in [small(), small_350m()] {
+            in_pieces_as_at_once(&model);
+        }
+    }
+
+    fn in_pieces_as_at_once(model: &Opt) {
         let (ids, mask) = tokens([[1, 2, 5, 6, 7], [2, 8, 9, 3, 4]]);
         let embeds = model.embed(ids);
         let whole = model.hidden(embeds.clone(), mask.clone(), &mut Dropout::off()).unwrap();

@@ -42,6 +42,9 @@ pub struct T5Config {
     /// Epsilon of the norms.
     #[serde(rename = "layer_norm_epsilon")]
     pub norm_eps: f64,
+    /// Dropout probability of the model's own training.
+    #[serde(rename = "dropout_rate")]
+    pub dropout: f64,
     /// The feed-forward parts; only `gated-gelu` (T5 1.1, Flan-T5) is supported.
     pub feed_forward_proj: String,
     /// The function in the feed-forward parts; `gelu_new` where it is absent.
@@ -73,6 +76,7 @@ impl Default for T5Config {
             buckets: 32,
             max_distance: 128,
             norm_eps: 1e-6,
+            dropout: 0.1,
             feed_forward_proj: "relu".into(),
             activation: None,
             tie_word_embeddings: true,

@@ -7,6 +7,7 @@ use super::stack::Encoded;
 use crate::ModelError;
 use crate::cache::KeyValueCache;
 use crate::causal::padding_of;
+use crate::dropout::Dropout;
 use crate::generate::{Decoder, next_column};
 use crate::host::floats;
 
@@ -32,13 +33,13 @@ impl<'a> T5Decoder<'a> {
         attention_mask: Tensor<2, Int>,
     ) -> Result<Self, ModelError> {
         let (inputs, device) = ((0..inputs_embeds.dims()[0]).collect(), inputs_embeds.device());
-        let encoded = model.encode(inputs_embeds, padding_of(attention_mask)?)?;
+        let encoded = model.encode(inputs_embeds, padding_of(attention_mask)?, &mut Dropout::off())?;
         Ok(Self { model, encoded, cache: KeyValueCache::default(), inputs, device })
     }
 
     fn write(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
         let ids = next_column(tokens, &self.device);
-        let hidden = self.model.decode(ids, &self.encoded, &mut self.cache);
+        let hidden = self.model.decode(ids, &self.encoded, &mut self.cache, &mut Dropout::off());
         floats(self.model.logits_of(hidden))
     }
 }

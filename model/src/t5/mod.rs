@@ -16,6 +16,7 @@ use burn::tensor::{Device, Int, Tensor};
 use crate::ModelError;
 use crate::cache::KeyValueCache;
 use crate::causal::{Visible, check_sequence};
+use crate::dropout::Dropout;
 use crate::hf_config::FolderConfig;
 use crate::layers::{BLOCKED, Embedding, Linear, grown, linear};
 use crate::placement::Placement;
@@ -107,8 +108,23 @@ impl T5 {
         attention_mask: Tensor<2, Int>,
         written: Tensor<2, Int>,
     ) -> Result<Tensor<3>, ModelError> {
-        let encoded = self.encode(inputs_embeds, Some(attention_mask))?;
-        Ok(self.logits_of(self.decode(written, &encoded, &mut KeyValueCache::default())))
+        self.training_scores(inputs_embeds, attention_mask, written, &mut Dropout::off())
+    }
+
+    /// [`T5::forward`] with `dropout` inside encoder and decoder, as the reference trains, which leaves the frozen model
+    /// in training mode.
+    ///
+    /// # Shapes
+    /// - those of [`T5::forward`]
+    pub fn training_scores(
+        &self,
+        inputs_embeds: Tensor<3>,
+        attention_mask: Tensor<2, Int>,
+        written: Tensor<2, Int>,
+        dropout: &mut Dropout,
+    ) -> Result<Tensor<3>, ModelError> {
+        let encoded = self.encode(inputs_embeds, Some(attention_mask), dropout)?;
+        Ok(self.logits_of(self.decode(written, &encoded, &mut KeyValueCache::default(), dropout)))
     }
 
     /// What the decoder has written when it is to write each of `ids`: the start token and all but the last.
@@ -122,7 +138,12 @@ impl T5 {
     }
 
     /// What the decoder sees of an input; without a mask, all positions are tokens.
-    fn encode(&self, inputs_embeds: Tensor<3>, mask: Option<Tensor<2, Int>>) -> Result<Encoded, ModelError> {
+    fn encode(
+        &self,
+        inputs_embeds: Tensor<3>,
+        mask: Option<Tensor<2, Int>>,
+        dropout: &mut Dropout,
+    ) -> Result<Encoded, ModelError> {
         check_sequence(&inputs_embeds, mask.as_ref(), 0, self.config.width, usize::MAX)?;
         let visible = match mask {
             Some(mask) => {
@@ -130,7 +151,8 @@ impl T5 {
             }
             None => Visible::All,
         };
-        let output = self.encoder.forward(inputs_embeds, &visible, &mut KeyValueCache::default(), None);
+        let output =
+            self.encoder.forward(inputs_embeds, &visible, &mut KeyValueCache::default(), None, dropout);
         Ok(Encoded { layers: self.decoder.key_values(&output), visible })
     }
 
@@ -138,9 +160,15 @@ impl T5 {
     ///
     /// # Shapes
     /// - ids `[b, n]`; output `[b, n, width]`
-    fn decode(&self, ids: Tensor<2, Int>, encoded: &Encoded, cache: &mut KeyValueCache) -> Tensor<3> {
+    fn decode(
+        &self,
+        ids: Tensor<2, Int>,
+        encoded: &Encoded,
+        cache: &mut KeyValueCache,
+        dropout: &mut Dropout,
+    ) -> Tensor<3> {
         let [_, rows] = ids.dims();
-        self.decoder.forward(self.embed(ids), &Visible::to_last(rows, None), cache, Some(encoded))
+        self.decoder.forward(self.embed(ids), &Visible::to_last(rows, None), cache, Some(encoded), dropout)
     }
 
     fn logits_of(&self, hidden: Tensor<3>) -> Tensor<3> {
@@ -222,10 +250,15 @@ pub(crate) mod tests {
         let (embeds, mask) = inputs(&model, [4, 7, 2, 9]);
         let written = ids([0, 3, 8, 8, 5]);
         let whole = model.forward(embeds.clone(), mask.clone(), written.clone()).unwrap();
-        let encoded = model.encode(embeds, Some(mask)).unwrap();
+        let encoded = model.encode(embeds, Some(mask), &mut Dropout::off()).unwrap();
         let mut cache = KeyValueCache::default();
         for (start, length) in [(0, 2), (2, 1), (3, 2)] {
-            let hidden = model.decode(written.clone().narrow(1, start, length), &encoded, &mut cache);
+            let hidden = model.decode(
+                written.clone().narrow(1, start, length),
+                &encoded,
+                &mut cache,
+                &mut Dropout::off(),
+            );
             close(model.logits_of(hidden), whole.clone().narrow(1, start, length));
         }
     }
@@ -272,6 +305,18 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn dropout_is_where_the_reference_has_it() {
+        let model = small();
+        let (embeds, mask) = inputs(&model, [4, 7, 2]);
+        let mut dropout = Dropout::keyed(0.1, 1);
+        model.training_scores(embeds, mask, ids([0, 3]), &mut dropout).unwrap();
+        // Before and behind the blocks; in a block: probabilities, output (twice in the decoder), the inner and the
+        // outer of the feed-forward part.
+        let (encoder, decoder) = (2 + 2 * 4, 2 + 3 * 6);
+        assert_eq!(dropout.calls(), encoder + decoder);
+    }
+
+    #[test]
     fn outputs_are_scaled_where_the_configuration_says_so() {
         let scores = |scale| {
             let model = model(&T5Config { scale_decoder_outputs: scale, ..config() });
@@ -297,8 +342,9 @@ pub(crate) mod tests {
             let (embeds, mask) = inputs(&model, [4, 7, 2]);
             let want = model.logits_of(model.decode(
                 ids([0, 3]),
-                &model.encode(embeds.clone(), Some(mask.clone())).unwrap(),
+                &model.encode(embeds.clone(), Some(mask.clone()), &mut Dropout::off()).unwrap(),
                 &mut KeyValueCache::default(),
+                &mut Dropout::off(),
             ));
             // The model in memory takes its scale from `tie_word_embeddings`.
             let want = if untied { want / 8f64.sqrt() } else { want };

@@ -8,6 +8,7 @@ use super::relative::RelativeBias;
 use crate::ModelError;
 use crate::cache::{KeyValueCache, follow};
 use crate::causal::Visible;
+use crate::dropout::Dropout;
 use crate::feed_forward::FeedForward;
 use crate::generate::moved_rows;
 use crate::layers::RmsNorm;
@@ -129,17 +130,20 @@ impl Stack {
         }
     }
 
-    /// The output for positions that follow those in `cache`, to which they are added.
+    /// The output for positions that follow those in `cache`, to which they are added. `dropout` is on embeddings,
+    /// attention probabilities, inside and behind every part, and on the output, as in `T5Stack` in training mode.
     ///
     /// # Shapes
     /// - x and output `[b, n, width]`
     pub(super) fn forward(
         &self,
-        mut x: Tensor<3>,
+        x: Tensor<3>,
         visible: &Visible,
         cache: &mut KeyValueCache,
         encoded: Option<&Encoded>,
+        dropout: &mut Dropout,
     ) -> Tensor<3> {
+        let mut x = dropout.forward(x);
         let rows = x.dims()[1];
         let positions = cache.length() + rows;
         let bias = self.relative.scores(rows, positions);
@@ -151,14 +155,18 @@ impl Stack {
             let NormedAttention { maps, norm } = &block.attention;
             let normed = norm.forward(x.clone());
             let seen = cache.read(index, maps.key_value(normed.clone()));
-            x = x + maps.attend(maps.query(normed), seen, &visible);
+            let attended = maps.attend_dropped(maps.query(normed), seen, &visible, dropout);
+            x = x + dropout.forward(attended);
             if let (Some(NormedAttention { maps, norm }), Some(encoded)) = (&block.cross, encoded) {
                 let query = maps.query(norm.forward(x.clone()));
-                x = x + maps.attend(query, encoded.layers[index].clone(), &encoded.visible);
+                let seen = encoded.layers[index].clone();
+                let attended = maps.attend_dropped(query, seen, &encoded.visible, dropout);
+                x = x + dropout.forward(attended);
             }
-            x = x.clone() + block.feed_forward.forward(block.norm.forward(x));
+            let inner = block.feed_forward.forward_dropped(block.norm.forward(x.clone()), dropout);
+            x = x + dropout.forward(inner);
         }
-        self.final_norm.forward(x)
+        dropout.forward(self.final_norm.forward(x))
     }
 
     /// What the decoder's blocks attend to in the encoder's output.

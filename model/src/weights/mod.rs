@@ -9,6 +9,7 @@ mod init;
 mod names;
 mod pytorch;
 mod safetensors;
+mod sentencepiece;
 mod source;
 mod tables;
 #[cfg(test)]
@@ -18,6 +19,7 @@ pub use gguf::is_gguf;
 pub(crate) use gguf::{config as gguf_config, tokenizer as gguf_tokenizer};
 pub use init::{InitialValues, initialise};
 pub use names::{NameStyle, huggingface_name, lavis_name};
+pub(crate) use sentencepiece::{FILE as SENTENCEPIECE_FILE, tokenizer as sentencepiece_tokenizer};
 pub use source::WeightSource;
 
 use burn::module::Param;

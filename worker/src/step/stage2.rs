@@ -58,7 +58,7 @@ impl StepParts {
     /// The dropout of the language model, which `stage2.language_model_dropout` switches on.
     fn language_dropout(&self, step: u64, slot: u32) -> Result<Dropout> {
         let probability = match self.config.stage2.language_model_dropout {
-            true => self.language()?.dropout()?,
+            true => self.language()?.model.dropout(),
             false => 0.0,
         };
         Ok(self.dropout_of(probability, LANGUAGE_DROPOUT, step, slot))

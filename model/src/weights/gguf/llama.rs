@@ -27,7 +27,7 @@ const LAYER_NAMES: &[(&str, &str)] = &[
     ("ffn_down.weight", "mlp.down_proj.weight"),
 ];
 
-/// Rotations that change with the position's magnitude, which no supported configuration has.
+/// Rotations slowed by a table, which no `config.json` can say.
 const SCALED_ROTATIONS: &str = "rope_freqs.weight";
 
 /// The fields of `config.json` and the metadata that they are read from, below `llama.`.
@@ -42,7 +42,7 @@ const SIZES: &[(&str, &str)] = &[
 /// The settings of the file as a `config.json`.
 ///
 /// # Errors
-/// Another architecture than Llama, a size that is missing, or scaled rotations.
+/// Another architecture than Llama, a size that is missing, or rotations that are slowed otherwise than by one factor.
 pub(crate) fn config(path: &Path) -> Result<Value, ModelError> {
     let head = Head::read(path)?;
     check(&head)?;
@@ -68,6 +68,10 @@ pub(crate) fn config(path: &Path) -> Result<Value, ModelError> {
     if let Some(base) = head.number("llama.rope.freq_base") {
         config["rope_theta"] = shortest(base).into();
     }
+    if head.text("llama.rope.scaling.type") == Some("linear") {
+        let factor = head.number("llama.rope.scaling.factor").map(shortest);
+        config["rope_scaling"] = json!({"rope_type": "linear", "factor": factor});
+    }
     for token in ["bos", "eos"] {
         let name = format!("tokenizer.ggml.{token}_token_id");
         if let Some(id) = head.integer(&name) {
@@ -92,9 +96,13 @@ fn check(head: &Head) -> Result<(), ModelError> {
             return Err(head.file.error(format!("architecture `{found}` is not supported, only `llama`")));
         }
     }
-    let scaling = head.text("llama.rope.scaling.type").filter(|kind| *kind != "none");
+    let scaling = head.text("llama.rope.scaling.type").filter(|kind| !matches!(*kind, "none" | "linear"));
     if scaling.is_some() || head.tensors.iter().any(|tensor| tensor.name == SCALED_ROTATIONS) {
-        return Err(head.file.error("scaled rotations (llama.rope.scaling, rope_freqs) are not supported"));
+        let kind = scaling.unwrap_or(SCALED_ROTATIONS);
+        let reason = format!(
+            "rotations slowed by `{kind}` are not supported, only by `linear`: use the model's folder"
+        );
+        return Err(head.file.error(reason));
     }
     Ok(())
 }

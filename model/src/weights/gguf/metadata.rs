@@ -125,6 +125,16 @@ impl Head {
             .collect()
     }
 
+    /// The numbers of a list; empty where it is absent.
+    pub(super) fn numbers(&self, name: &str) -> Vec<f64> {
+        self.list(name)
+            .filter_map(|value| match value {
+                Value::Float(value) => Some(*value),
+                _ => None,
+            })
+            .collect()
+    }
+
     /// The integers of a list; empty where it is absent.
     pub(super) fn integers(&self, name: &str) -> Vec<i64> {
         self.list(name)

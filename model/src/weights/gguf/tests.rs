@@ -9,7 +9,7 @@ use serde_json::json;
 use super::*;
 use crate::hf_config::{FolderConfig, tokenizer_json};
 use crate::language_model::LanguageModel;
-use crate::llama::{Llama, LlamaConfig};
+use crate::llama::{Llama, LlamaConfig, RopeScaling};
 use crate::tensors::FlatLayout;
 use crate::weights::WeightSource;
 
@@ -21,6 +21,7 @@ enum Entry<'a> {
     Text(&'a str),
     Texts(Vec<&'a str>),
     Integers(Vec<i32>),
+    Floats(Vec<f32>),
 }
 
 fn text(into: &mut Vec<u8>, text: &str) {
@@ -46,6 +47,11 @@ fn put(into: &mut Vec<u8>, name: &str, entry: &Entry<'_>) {
             typed(9, &8_u32.to_le_bytes());
             into.extend((values.len() as u64).to_le_bytes());
             values.iter().for_each(|value| text(into, value));
+        }
+        Entry::Floats(values) => {
+            typed(9, &6_u32.to_le_bytes());
+            into.extend((values.len() as u64).to_le_bytes());
+            values.iter().for_each(|value| into.extend(value.to_le_bytes()));
         }
         Entry::Integers(values) => {
             typed(9, &5_u32.to_le_bytes());
@@ -229,7 +235,13 @@ fn what_is_not_supported_is_named() {
     let mut scaled = entries();
     scaled.push(("llama.rope.scaling.type", Entry::Text("yarn")));
     let error = with_file(&scaled, &tensors, |path| FolderConfig::open(path).unwrap_err().to_string());
-    assert!(error.contains("rope.scaling"), "{error}");
+    assert!(error.contains("`yarn`"), "{error}");
+    scaled.pop();
+    scaled.push(("llama.rope.scaling.type", Entry::Text("linear")));
+    scaled.push(("llama.rope.scaling.factor", Entry::F32(4.0)));
+    let config =
+        with_file(&scaled, &tensors, |path| LlamaConfig::read(&FolderConfig::open(path).unwrap()).unwrap());
+    assert_eq!(config.rope_scaling, Some(RopeScaling::Linear { factor: 4.0 }));
     let mut missing = entries();
     missing.remove(2);
     let error = with_file(&missing, &tensors, |path| FolderConfig::open(path).unwrap_err().to_string());
@@ -260,4 +272,41 @@ fn the_tokenizer_is_inside() {
     starting[14].1 = Entry::U32(0);
     let read = with_file(&starting, &[], |path| tokenizer_json(path).unwrap());
     assert_eq!(read["post_processor"]["special_tokens"]["<s>"]["ids"], json!([0]));
+}
+
+/// Vicuna's kind of tokenizer.
+fn pieces() -> Vec<(&'static str, Entry<'static>)> {
+    let tokens = vec!["<unk>", "<s>", "</s>", "\u{2581}", "a", "b", "<0x0A>", "\u{2581}a", "ab"];
+    vec![
+        ("tokenizer.ggml.model", Entry::Text("llama")),
+        ("tokenizer.ggml.tokens", Entry::Texts(tokens)),
+        ("tokenizer.ggml.scores", Entry::Floats(vec![0.0, 0.0, 0.0, -3.0, -4.0, -5.0, 0.0, -2.0, -1.0])),
+        ("tokenizer.ggml.token_type", Entry::Integers(vec![2, 3, 3, 1, 1, 1, 6, 1, 1])),
+        ("tokenizer.ggml.bos_token_id", Entry::U32(1)),
+    ]
+}
+
+#[test]
+fn sentence_pieces_are_joined_by_their_scores() {
+    let read = with_file(&pieces(), &[], |path| tokenizer_json(path).unwrap());
+    let tokenizer: tokenizers::Tokenizer = serde_json::from_value(read).unwrap();
+    let ids = |text: &str| tokenizer.encode(text, true).unwrap().get_ids().to_vec();
+    assert_eq!(ids("ab a\n"), [1, 3, 8, 7, 6]);
+    assert_eq!(tokenizer.decode(&ids("ab a\n"), true).unwrap(), "ab a\n");
+}
+
+#[test]
+fn sentence_pieces_that_cannot_be_are_refused() {
+    let error = |name: &'static str, entry: Entry<'static>| {
+        let mut entries = pieces();
+        entries.retain(|(other, _)| *other != name);
+        entries.push((name, entry));
+        with_file(&entries, &[], |path| tokenizer(path).unwrap_err().to_string())
+    };
+    let short = error("tokenizer.ggml.scores", Entry::Floats(vec![0.0]));
+    assert!(short.contains("9 tokens with 1 scores"), "{short}");
+    let prefix = error("tokenizer.ggml.add_space_prefix", Entry::Bool(false));
+    assert!(prefix.contains("add_space_prefix"), "{prefix}");
+    let kind = error("tokenizer.ggml.model", Entry::Text("bert"));
+    assert!(kind.contains("`bert`") && kind.contains("`llama`"), "{kind}");
 }

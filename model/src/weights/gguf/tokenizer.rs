@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::metadata::Head;
 use crate::ModelError;
+use crate::weights::sentencepiece::{Piece, added_token, from_pieces, start_token};
 
 /// The kinds of token that no text is cut into: control tokens, and those that a user added.
 const CONTROL: i64 = 3;
@@ -20,30 +21,52 @@ const LLAMA3_WORDS: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\
 /// A kind of tokenizer, or a way to cut words, that is not supported, named as the file names it.
 pub(crate) fn tokenizer(path: &Path) -> Result<Value, ModelError> {
     let head = Head::read(path)?;
-    match head.text("tokenizer.ggml.model") {
-        Some("gpt2") => {}
-        other => {
-            let found = other.unwrap_or("none");
-            return Err(head.file.error(format!("tokenizer `{found}` is not supported, only `gpt2`")));
-        }
-    }
-    let words = pre_tokenizer(&head)?;
     let tokens = head.texts("tokenizer.ggml.tokens");
     let kinds = head.integers("tokenizer.ggml.token_type");
     if tokens.is_empty() || kinds.len() != tokens.len() {
         let reason = format!("{} tokens with {} types", tokens.len(), kinds.len());
         return Err(head.file.error(reason));
     }
+    match head.text("tokenizer.ggml.model") {
+        Some("gpt2") => byte_level_pairs(&head, &tokens, &kinds),
+        Some("llama") => sentence_pieces(&head, &tokens, &kinds),
+        other => {
+            let found = other.unwrap_or("none");
+            Err(head.file.error(format!("tokenizer `{found}` is not supported, only `gpt2` and `llama`")))
+        }
+    }
+}
+
+/// Llama's first tokenizer, Vicuna's.
+fn sentence_pieces(head: &Head, tokens: &[&str], kinds: &[i64]) -> Result<Value, ModelError> {
+    let scores = head.numbers("tokenizer.ggml.scores");
+    if scores.len() != tokens.len() {
+        return Err(head.file.error(format!("{} tokens with {} scores", tokens.len(), scores.len())));
+    }
+    if head.bool("tokenizer.ggml.add_space_prefix") == Some(false) {
+        let reason =
+            "tokenizer.ggml.add_space_prefix = false is not supported: use a folder with a tokenizer.json";
+        return Err(head.file.error(reason));
+    }
+    let pieces: Vec<Piece<'_>> = (tokens.iter().zip(scores).zip(kinds))
+        .map(|((text, score), kind)| Piece { text, score, kind: *kind })
+        .collect();
+    from_pieces(&pieces, start_id(head, true)).map_err(|reason| head.file.error(reason))
+}
+
+/// The tokenizer of GPT-2 and those after it.
+fn byte_level_pairs(head: &Head, tokens: &[&str], kinds: &[i64]) -> Result<Value, ModelError> {
+    let (words, ignores_merges) = pre_tokenizer(head)?;
     let vocabulary: Map<String, Value> =
         tokens.iter().enumerate().map(|(id, token)| ((*token).to_string(), id.into())).collect();
     if vocabulary.len() != tokens.len() {
         return Err(head.file.error("the tokenizer has the same token twice"));
     }
-    let added: Vec<Value> = (tokens.iter().zip(&kinds).enumerate())
+    let added: Vec<Value> = (tokens.iter().zip(kinds).enumerate())
         .filter(|(_, (_, kind))| matches!(**kind, CONTROL | ADDED))
         .map(|(id, (token, kind))| added_token(id, token, *kind == CONTROL))
         .collect();
-    let (words, ignores_merges) = words;
+    let start = start_id(head, false).and_then(|id| Some(start_token(id, tokens.get(id)?)));
     Ok(json!({
         "version": "1.0",
         "truncation": null,
@@ -51,7 +74,7 @@ pub(crate) fn tokenizer(path: &Path) -> Result<Value, ModelError> {
         "added_tokens": added,
         "normalizer": null,
         "pre_tokenizer": words,
-        "post_processor": start_token(&head, &tokens),
+        "post_processor": start,
         "decoder": byte_level(true),
         "model": {
             "type": "BPE",
@@ -66,13 +89,6 @@ pub(crate) fn tokenizer(path: &Path) -> Result<Value, ModelError> {
             "merges": head.texts("tokenizer.ggml.merges"),
         },
     }))
-}
-
-fn added_token(id: usize, token: &str, special: bool) -> Value {
-    json!({
-        "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
-        "normalized": false, "special": special,
-    })
 }
 
 fn byte_level(cuts_words: bool) -> Value {
@@ -107,20 +123,9 @@ fn pre_tokenizer(head: &Head) -> Result<(Value, bool), ModelError> {
     })
 }
 
-/// What puts the start token in front of every text, where the file asks for it.
-fn start_token(head: &Head, tokens: &[&str]) -> Value {
-    let id = head.integer("tokenizer.ggml.bos_token_id").and_then(|id| usize::try_from(id).ok());
-    let token = id.and_then(|id| tokens.get(id));
-    match (head.bool("tokenizer.ggml.add_bos_token"), id, token) {
-        (Some(true), Some(id), Some(token)) => json!({
-            "type": "TemplateProcessing",
-            "single": [{"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-            "pair": [
-                {"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
-                {"SpecialToken": {"id": token, "type_id": 1}}, {"Sequence": {"id": "B", "type_id": 1}},
-            ],
-            "special_tokens": {*token: {"id": token, "ids": [id], "tokens": [token]}},
-        }),
-        _ => Value::Null,
-    }
+/// The start token's id, where the file asks for it in front of every text or, without a word of it, where `otherwise`.
+fn start_id(head: &Head, otherwise: bool) -> Option<usize> {
+    let wanted = head.bool("tokenizer.ggml.add_bos_token").unwrap_or(otherwise);
+    let id = head.integer("tokenizer.ggml.bos_token_id").filter(|_| wanted)?;
+    usize::try_from(id).ok()
 }
