@@ -2,10 +2,12 @@
 
 use burn::tensor::{Int, Tensor};
 
+use crate::fused::{self, Mask};
+
 /// A stream of dropout masks: each call of [`Dropout::forward`] uses the next one.
 ///
-/// The mask is a 32-bit integer hash of (key, call, element index) computed with tensor operations on
-/// the device, so that it depends neither on the device's generator nor on who else drew from it.
+/// The mask is a 32-bit integer hash of (key, call, element index), computed in one pass on the CPU and with tensor operations
+/// on other devices, so that it depends neither on the device's generator nor on who else drew from it.
 #[derive(Debug, Clone)]
 pub struct Dropout {
     probability: f64,
@@ -37,28 +39,42 @@ impl Dropout {
 
     /// Zeroes elements with the configured probability and scales the others by `1 / (1 - p)`.
     pub fn forward<const D: usize>(&mut self, x: Tensor<D>) -> Tensor<D> {
-        if self.is_off() {
-            return x;
+        match self.next_mask() {
+            Some(mask) => fused::dropout(x, mask),
+            None => x,
         }
-        let call_key = mix(self.key ^ mix(self.calls.wrapping_add(0x9E37_79B9)));
-        self.calls += 1;
-        let shape = x.dims();
-        let elements = shape.iter().product::<usize>();
-        let device = x.device().inner();
-        let threshold = (self.probability * f64::from(1u32 << 24)) as i32;
-        let keep = mask_hash(Tensor::<1, Int>::arange(0..elements as i64, &device), call_key)
-            .greater_equal_scalar(threshold)
-            .float()
-            .reshape(shape);
-        x * (keep * (1.0 / (1.0 - self.probability)))
     }
+
+    /// The mask of the next call; none where nothing is dropped.
+    pub(crate) fn next_mask(&mut self) -> Option<Mask> {
+        if self.is_off() {
+            return None;
+        }
+        let key = hash(self.key ^ hash(self.calls.wrapping_add(0x9E37_79B9)));
+        self.calls += 1;
+        let threshold = (self.probability * f64::from(1u32 << 24)) as u32;
+        Some(Mask { key, threshold, factor: (1.0 / (1.0 - self.probability)) as f32 })
+    }
+}
+
+/// [`Dropout::forward`] as a mask that is a tensor.
+pub(crate) fn decomposed<const D: usize>(x: Tensor<D>, mask: Mask) -> Tensor<D> {
+    let shape = x.dims();
+    let elements = shape.iter().product::<usize>();
+    let device = x.device().inner();
+    let keep = mask_hash(Tensor::<1, Int>::arange(0..elements as i64, &device), mask.key)
+        .greater_equal_scalar(mask.threshold as i32)
+        .float()
+        .reshape(shape);
+    x * (keep * mask.factor)
 }
 
 const MULTIPLIER_1: u32 = 0x7FEB_352D;
 const MULTIPLIER_2: u32 = 0x846C_A68B;
 
 /// The `lowbias32` integer hash (Wellons, "Prospecting for Hash Functions").
-fn mix(mut x: u32) -> u32 {
+#[inline(always)]
+pub(crate) fn hash(mut x: u32) -> u32 {
     x ^= x >> 16;
     x = x.wrapping_mul(MULTIPLIER_1);
     x ^= x >> 15;
@@ -66,7 +82,7 @@ fn mix(mut x: u32) -> u32 {
     x ^ (x >> 16)
 }
 
-/// The upper 24 bits of `mix(index ^ key)` for each index, in `0..2^24`.
+/// The upper 24 bits of `hash(index ^ key)` for each index, in `0..2^24`.
 fn mask_hash(index: Tensor<1, Int>, key: u32) -> Tensor<1, Int> {
     let x = index.bitwise_xor_scalar(key as i32);
     let x = xor_shift(x, 16) * (MULTIPLIER_1 as i32);
@@ -94,7 +110,7 @@ mod tests {
         let device = Device::flex();
         let key = 0xDEAD_BEEF;
         let got = mask_hash(Tensor::<1, Int>::arange(0..1000, &device), key).into_data_as::<i32>();
-        let want: Vec<i32> = (0..1000u32).map(|i| (mix(i ^ key) >> 8) as i32).collect();
+        let want: Vec<i32> = (0..1000u32).map(|i| (hash(i ^ key) >> 8) as i32).collect();
         assert_eq!(got.as_slice::<i32>().unwrap(), want.as_slice());
     }
 

@@ -261,8 +261,7 @@ fn scaled_attention(
     scale: f64,
     dropout: &mut Dropout,
 ) -> Tensor<4> {
-    let scores = query.matmul(key.swap_dims(2, 3));
-    dropout.forward(fused::masked_softmax(scores, mask, scale)).matmul(value)
+    fused::attention(query, key, value, mask, scale, dropout.next_mask())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Cross-entropy with label smoothing, as a surrogate whose gradient is the loss's.
+//! Cross-entropy with label smoothing: one operation on the CPU, elsewhere a surrogate whose gradient is the loss's.
 //!
 //! The gradient of cross-entropy with respect to the logits is known, `softmax − target`, so it is computed
 //! once outside the graph and the objective is `Σ logits · gradient`: one multiplication in the graph
@@ -7,6 +7,7 @@
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 
 use crate::ModelError;
+use crate::fused;
 use crate::host::floats;
 
 /// Label of a row that does not count.
@@ -15,7 +16,7 @@ pub const IGNORED: i32 = -100;
 /// A loss to differentiate and its value.
 #[derive(Debug)]
 pub struct Loss {
-    /// Its gradient is the loss's gradient; its value is not the loss.
+    /// Its gradient is the loss's gradient; its value need not be the loss.
     pub objective: Tensor<1>,
     /// The loss.
     pub value: f64,
@@ -44,6 +45,15 @@ pub fn cross_entropy(
     if let Some(label) = labels.iter().find(|l| **l != IGNORED && !(0..classes as i32).contains(*l)) {
         return Err(ModelError::input("labels", format!("label {label} with {classes} classes")));
     }
+    if let Some(losses) = fused::cross_entropy(&logits, labels, smoothing, scale) {
+        return Ok(Loss { value: read_sum(losses.clone().inner())?, objective: losses.sum() });
+    }
+    surrogate(logits, labels, smoothing, scale)
+}
+
+/// The loss of logits and labels that fit.
+fn surrogate(logits: Tensor<2>, labels: &[i32], smoothing: f64, scale: f64) -> Result<Loss, ModelError> {
+    let [rows, classes] = logits.dims();
     let values = logits.clone().inner();
     let device = values.device();
     let index: Vec<i32> = labels.iter().map(|label| (*label).max(0)).collect();
@@ -60,7 +70,7 @@ pub fn cross_entropy(
     let row_loss = log_normaliser
         - values.clone().gather(1, index.clone()) * (1.0 - smoothing)
         - values.sum_dim(1) * smooth;
-    let value = read_sum(row_loss * weight.clone())?;
+    let value = read_sum((row_loss * weight.clone()).reshape([rows]))?;
 
     let gradient = (exponentials / normaliser - smooth) * weight.clone();
     let gradient = gradient.scatter(1, index, weight * -(1.0 - smoothing), IndexingUpdateOp::Add);
@@ -68,7 +78,7 @@ pub fn cross_entropy(
     Ok(Loss { objective, value })
 }
 
-fn read_sum(losses: Tensor<2>) -> Result<f64, ModelError> {
+fn read_sum(losses: Tensor<1>) -> Result<f64, ModelError> {
     Ok(floats(losses)?.into_iter().map(f64::from).sum())
 }
 
@@ -79,12 +89,41 @@ mod tests {
 
     const LOGITS: [[f32; 4]; 3] = [[1.0, 2.0, 3.0, 4.0], [0.5, -1.0, 0.0, 2.0], [0.0, 0.0, 0.0, 0.0]];
 
+    type Compute = fn(Tensor<2>, &[i32], f64, f64) -> Result<Loss, ModelError>;
+
     #[test]
     fn equals_the_reference_numbers() {
         for (smoothing, want) in [(0.1, 1.222_519_5), (0.0, 1.141_269_6)] {
-            let logits = Tensor::<2>::from_floats(LOGITS, &Device::flex());
-            let loss = cross_entropy(logits, &[3, 0, IGNORED], smoothing, 0.5).unwrap();
-            assert!((loss.value - want).abs() < 1e-6, "{} != {want}", loss.value);
+            for compute in [cross_entropy as Compute, surrogate] {
+                let logits = Tensor::<2>::from_floats(LOGITS, &Device::flex());
+                let loss = compute(logits, &[3, 0, IGNORED], smoothing, 0.5).unwrap();
+                assert!((loss.value - want).abs() < 1e-6, "{} != {want}", loss.value);
+            }
+        }
+    }
+
+    #[test]
+    fn fused_equals_its_composition() {
+        let device = Device::flex().autodiff();
+        let labels: Vec<i32> =
+            (0..130).map(|row| if row % 7 == 3 { IGNORED } else { row * 31 % 501 }).collect();
+        let logits = (Tensor::<1, Int>::arange(0..130 * 501, &Device::flex()).float() * 0.737).sin() * 6.0;
+        let logits = logits.reshape([130, 501]).into_data();
+        for smoothing in [0.0, 0.1] {
+            // The objective counts three times, as in a sum of losses.
+            let run = |compute: Compute| {
+                let logits = Tensor::<2>::from_data(logits.clone(), &device).require_grad();
+                let loss = compute(logits.clone(), &labels, smoothing, 0.25).unwrap();
+                let mut gradients = (loss.objective * 3.0).backward();
+                (loss.value, logits.grad_remove(&mut gradients).unwrap())
+            };
+            let ((value, gradient), (want, want_gradient)) = (run(cross_entropy), run(surrogate));
+            assert!((value - want).abs() < 1e-5 * want, "{value} != {want}");
+            let apart = (gradient - want_gradient).abs().max().into_scalar::<f32>();
+            assert!(apart < 1e-5 * 0.75, "{apart}");
+            let plain = Tensor::<2>::from_data(logits.clone(), &Device::flex());
+            let unseen = cross_entropy(plain, &labels, smoothing, 0.25).unwrap().value;
+            assert!((unseen - value).abs() < 1e-6 * value, "{unseen} without a tape");
         }
     }
 

@@ -18,6 +18,12 @@ use crate::config::WorkerConfig;
 use crate::convert::SeededValues;
 use crate::error::{Result, WorkerError};
 
+/// How the projection's tensors begin, which only stage 2 has.
+const PROJECTION: &str = "opt_proj.";
+
+/// A tensor that stage 2 may continue with.
+type Previous = std::result::Result<Option<Vec<f32>>, blip2_model::ModelError>;
+
 /// Sizes that come from the frozen parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrozenSizes {
@@ -114,7 +120,8 @@ impl TrainState {
                 Some(init) if init.contains(name) => init.read(name, shape).map(Some),
                 _ => Ok(None),
             };
-            Self::fresh_stage2(config, sizes, previous, device)
+            let origin = init.as_ref().map(|_| "model.init_checkpoint");
+            Self::fresh_stage2(config, sizes, (origin, previous), device)
         }
     }
 
@@ -137,20 +144,32 @@ impl TrainState {
         Self::new(1, StageModel::Stage1(Box::new(model)))
     }
 
-    /// Stage 2 takes from stage 1 what it has in common with it, by name; the projection is new.
+    /// Stage 2 takes from stage 1 what it has in common with it, by name; the projection may be new. `origin` is what an
+    /// error calls the tensors `previous`, of which all but the projection must be there; without it, there are none.
     fn fresh_stage2(
         config: &WorkerConfig,
         sizes: FrozenSizes,
-        previous: impl Fn(&str, &[usize]) -> std::result::Result<Option<Vec<f32>>, blip2_model::ModelError>,
+        (origin, previous): (Option<&str>, impl Fn(&str, &[usize]) -> Previous),
         device: &Device,
     ) -> Result<Self> {
         let mut model = empty_stage2(config, sizes, device)?;
         initialise(&mut model, "", &mut SeededValues::new(config.train.seed), device)?;
         let mut state = Self::new(2, StageModel::Stage2(Box::new(model)))?;
+        let mut missing = Vec::new();
         for tensor in state.layout.tensors() {
-            if let Some(values) = previous(&tensor.name, &tensor.shape)? {
-                state.parameters[tensor.range()].copy_from_slice(&values);
+            match previous(&tensor.name, &tensor.shape)? {
+                Some(values) => state.parameters[tensor.range()].copy_from_slice(&values),
+                None if tensor.name.starts_with(PROJECTION) => {}
+                None => missing.push(tensor.name.as_str()),
             }
+        }
+        if let (Some(origin), [first, ..]) = (origin, &missing[..]) {
+            return Err(WorkerError::Configuration(format!(
+                "{origin} lacks {} of the {} tensors that stage 2 continues with, `{first}` first: is it a checkpoint of \
+                 this model?",
+                missing.len(),
+                state.layout.tensors().len()
+            )));
         }
         state.write_model(device)?;
         Ok(state)
@@ -170,7 +189,7 @@ impl TrainState {
             let stored = self.layout.get(name).filter(|tensor| tensor.shape == shape);
             Ok(stored.map(|tensor| self.parameters[tensor.range()].to_vec()))
         };
-        Self::fresh_stage2(config, sizes, previous, device)
+        Self::fresh_stage2(config, sizes, (Some("stage 1"), previous), device)
     }
 
     /// A state read from a checkpoint or a peer; its stage is told by the tensors it has.
@@ -227,5 +246,34 @@ impl TrainState {
             StageModel::Stage2(model) => Ok(model),
             StageModel::Stage1(_) => Err(WorkerError::Protocol("a stage-2 step with a stage-1 state".into())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stage_2_names_what_its_beginning_lacks() {
+        let mut config = WorkerConfig::default();
+        let qformer = &mut config.model.qformer;
+        (qformer.hidden, qformer.layers, qformer.heads, qformer.intermediate) = (8, 1, 2, 8);
+        let sizes = FrozenSizes { image_width: 4, vocab: 5, language_width: 6 };
+        let start = |origin, lacking: &'static str| {
+            let previous = move |name: &str, shape: &[usize]| -> Previous {
+                Ok((!name.starts_with(lacking)).then(|| vec![0.5; shape.iter().product()]))
+            };
+            TrainState::fresh_stage2(&config, sizes, (origin, previous), &Device::flex().autodiff())
+        };
+        let error = start(Some("model.init_checkpoint"), "ln_vision.").unwrap_err().to_string();
+        assert!(error.contains("lacks 2 of") && error.contains("`ln_vision.bias` first"), "{error}");
+        let projected = start(Some("stage 1"), PROJECTION).unwrap();
+        let of = |name| {
+            let tensor = projected.layout.get(name).unwrap();
+            projected.parameters[tensor.range()].to_vec()
+        };
+        assert!(of("ln_vision.bias").iter().all(|value| *value == 0.5));
+        assert!(of("opt_proj.weight").iter().all(|value| *value != 0.5));
+        assert!(start(None, "").is_ok());
     }
 }

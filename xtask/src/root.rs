@@ -31,16 +31,21 @@ impl Root {
         &self.0
     }
 
-    /// Cargo's setting that runs every program in this root, with `folders` visible: workspace, target and temporary
-    /// folder. A runner, and not the loader's variables, so that programs that the program starts run there too.
-    pub(crate) fn runner(&self, folders: [&Path; 3]) -> String {
+    /// The command before a program, which then runs in this root, with `folders` visible: workspace, target and temporary
+    /// folder. Not the loader's variables, so that programs that the program starts run there too.
+    pub(crate) fn runner(&self, folders: [&Path; 3]) -> Vec<String> {
         let mut words: Vec<String> =
             ["unshare", "--mount", "sh", "-ec", ENTER, "enter"].map(String::from).to_vec();
         words.push(self.0.display().to_string());
         words.extend(folders.map(|folder| folder.display().to_string()));
-        // A JSON string is a TOML string.
-        format!("target.'cfg(unix)'.runner={}", serde_json::Value::from(words))
+        words
     }
+}
+
+/// Cargo's setting of the command before every program that it runs.
+pub(crate) fn setting(runner: &[String]) -> String {
+    // A JSON string is a TOML string.
+    format!("target.'cfg(unix)'.runner={}", serde_json::Value::from(runner))
 }
 
 #[cfg(test)]
@@ -56,9 +61,10 @@ mod tests {
         std::fs::create_dir_all(folder.path().join("usr/bin")).unwrap();
         std::fs::write(folder.path().join("usr/bin/env"), "").unwrap();
         let root = Root::open(&name).unwrap();
-        let runner = root.runner([Path::new("/a"), Path::new("/b"), Path::new("/c")]);
-        let words = runner.strip_prefix("target.'cfg(unix)'.runner=").unwrap();
-        let words: Vec<String> = serde_json::from_str(words).unwrap();
+        let words = root.runner([Path::new("/a"), Path::new("/b"), Path::new("/c")]);
+        let setting = setting(&words);
+        let value = setting.strip_prefix("target.'cfg(unix)'.runner=").unwrap();
+        assert_eq!(serde_json::from_str::<Vec<String>>(value).unwrap(), words);
         assert_eq!(words[..4], ["unshare", "--mount", "sh", "-ec"]);
         let root = root.folder().display().to_string();
         assert_eq!(words[6..], [root.as_str(), "/a", "/b", "/c"]);

@@ -1,12 +1,13 @@
 //! Golden tests and a short training run on a Vulkan device.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::driver;
 use crate::losses::Losses;
-use crate::root::Root;
+use crate::root::{Root, setting};
 
 /// Steps of each stage.
 const STEPS: usize = 10;
@@ -85,10 +86,16 @@ pub(crate) fn run(options: Options) -> Result<bool, String> {
     let root = options.root.as_ref().map_or(Path::new("/"), Root::folder);
     let driver = if options.system_driver { None } else { Some(driver::software(root)?) };
     let scratch = tempfile::tempdir().map_err(|error| format!("a temporary folder: {error}"))?;
-    let runner = options.root.as_ref().map(runner).transpose()?;
+    let runner = options.root.as_ref().map(runner).transpose()?.unwrap_or_default();
     let machine = Machine { driver, runner, scratch };
     let mut rows = Vec::new();
     for build in options.builds {
+        let built = timed(build, "build", || machine.build(build));
+        let failed = !built.passed;
+        rows.push(built);
+        if failed {
+            continue;
+        }
         if options.golden {
             rows.push(timed(build, "golden tests", || machine.golden(build)));
         }
@@ -121,8 +128,8 @@ fn print(rows: &[Row]) {
 /// How commands are run.
 struct Machine {
     driver: Option<PathBuf>,
-    /// Cargo's setting of how to run what it builds.
-    runner: Option<String>,
+    /// The command before a program; empty to run it as it is.
+    runner: Vec<String>,
     scratch: tempfile::TempDir,
 }
 
@@ -130,14 +137,45 @@ impl Machine {
     fn cargo(&self, build: &str, command: &str) -> Command {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(workspace());
-        // One choice of packages, so that both commands share a build.
-        cargo.args(self.runner.iter().flat_map(|runner| ["--config", runner]));
+        if !self.runner.is_empty() {
+            cargo.args(["--config", &setting(&self.runner)]);
+        }
+        // One choice of packages, so that all commands share a build.
         cargo.args([command, "--release", "--workspace", "--features", &format!("blip2/{build}")]);
+        self.choose_driver(&mut cargo);
+        cargo
+    }
+
+    fn choose_driver(&self, command: &mut Command) {
         if let Some(driver) = &self.driver {
             // The loader's newer and older name of the same variable.
-            cargo.env("VK_DRIVER_FILES", driver).env("VK_ICD_FILENAMES", driver);
+            command.env("VK_DRIVER_FILES", driver).env("VK_ICD_FILENAMES", driver);
         }
-        cargo
+    }
+
+    /// Test and program, so that the other rows have their own time.
+    fn build(&self, build: &str) -> Result<(String, bool), String> {
+        let commands: [(&str, &[&str]); 2] =
+            [("test", &["--no-run", "--test", "golden"]), ("build", &["--bin", "blip2"])];
+        for (command, arguments) in commands {
+            let status = self.cargo(build, command).args(arguments).status();
+            let status = status.map_err(|error| format!("cargo: {error}"))?;
+            if !status.success() {
+                return Ok((format!("cargo {command} ended with {status}"), false));
+            }
+        }
+        Ok(("tests and program".into(), true))
+    }
+
+    /// `blip2` as [`Machine::build`] left it.
+    fn program(&self) -> Result<Command, String> {
+        let program = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
+        let mut words =
+            self.runner.iter().map(OsString::from).chain([program.with_file_name("blip2").into()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).current_dir(workspace());
+        self.choose_driver(&mut command);
+        Ok(command)
     }
 
     fn golden(&self, build: &str) -> Result<(String, bool), String> {
@@ -180,23 +218,14 @@ impl Machine {
 
     fn losses(&self, build: &str, device: &str) -> Result<Losses, String> {
         let root = self.scratch.path().join(format!("{build}-{device}"));
-        let mut cargo = self.cargo(build, "run");
-        cargo.args([
-            "--bin",
-            "blip2",
-            "--",
-            "train",
-            "--config",
-            "configs/quickstart.toml",
-            "--workers",
-            "1",
-        ]);
-        cargo.args(["--device", device, "--set", &format!("run.root={}", root.display())]);
-        cargo.args(["--set", &format!("stage1.steps={STEPS}"), "--set", &format!("stage2.steps={STEPS}")]);
+        let mut program = self.program()?;
+        program.args(["train", "--config", "configs/quickstart.toml", "--workers", "1", "--device", device]);
+        program.args(["--set", &format!("run.root={}", root.display())]);
+        program.args(["--set", &format!("stage1.steps={STEPS}"), "--set", &format!("stage2.steps={STEPS}")]);
         for setting in SETTINGS {
-            cargo.args(["--set", setting]);
+            program.args(["--set", setting]);
         }
-        let status = cargo.status().map_err(|error| format!("cargo: {error}"))?;
+        let status = program.status().map_err(|error| format!("blip2: {error}"))?;
         if !status.success() {
             return Err(format!("the run on {device} ended with {status}"));
         }
@@ -204,8 +233,8 @@ impl Machine {
     }
 }
 
-/// The setting that runs programs in `root`, where the folders they use are visible.
-fn runner(root: &Root) -> Result<String, String> {
+/// The command that runs programs in `root`, where the folders they use are visible.
+fn runner(root: &Root) -> Result<Vec<String>, String> {
     let workspace = workspace().canonicalize().map_err(|error| format!("the workspace: {error}"))?;
     let program = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
     // This program lies in the profile's folder of the target folder.

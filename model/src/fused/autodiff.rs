@@ -5,14 +5,14 @@ use std::sync::Arc;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind, unary};
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex, TensorMetadata};
 
-use super::FusedOps;
-use super::flex::{contiguous, normalise, softmax_of, tensor, values};
-use super::kernels::{gelu, layer_norm, softmax};
+use super::flex::{contiguous, normalise, targets, tensor, values};
+use super::kernels::{cross_entropy, gelu, layer_norm};
+use super::{FusedOps, Mask};
 
 #[derive(Debug)]
 struct Gelu;
@@ -30,19 +30,32 @@ impl Backward<Flex, 1> for Gelu {
 }
 
 #[derive(Debug)]
-struct Softmax;
+struct Dropout;
 
-impl Backward<Flex, 1> for Softmax {
-    /// The output, and the factor of the scores.
-    type State = (FlexTensor, f32);
+impl Backward<Flex, 1> for Dropout {
+    type State = Mask;
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let (output, scale) = ops.state;
+        unary::<Flex, _>(ops.parents, ops.node, grads, |grad| Flex::fused_dropout(grad, ops.state));
+    }
+}
+
+#[derive(Debug)]
+struct CrossEntropy;
+
+impl Backward<Flex, 1> for CrossEntropy {
+    /// The gradient of each row's loss.
+    type State = FlexTensor;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let mut gradient = ops.state;
         unary::<Flex, _>(ops.parents, ops.node, grads, |grad| {
-            let shape = grad.shape().to_vec();
-            // The last of the four dimensions.
-            let width = shape[3];
-            tensor(softmax::backward(values(&output), values(&contiguous(grad)), width, scale), shape)
+            let width = gradient.shape().to_vec()[1];
+            let factors = contiguous(grad);
+            if values(&factors).iter().any(|factor| *factor != 1.0) {
+                cross_entropy::scale_rows(gradient.storage_mut::<f32>(), width, values(&factors));
+            }
+            gradient
         });
     }
 }
@@ -143,19 +156,34 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         }
     }
 
-    fn fused_softmax(scores: FloatTensor<Self>, scale: f32) -> FloatTensor<Self> {
-        let (scores, node) = scores.into_parts();
-        on_tape::<C>(softmax_of(scores, None, scale), node, scale)
+    fn fused_dropout(x: FloatTensor<Self>, mask: Mask) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let output = Flex::fused_dropout(x, mask);
+        match Dropout.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(mask, output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
     }
 
-    fn fused_masked_softmax(
-        scores: FloatTensor<Self>,
-        mask: FloatTensor<Self>,
+    fn fused_cross_entropy(
+        logits: FloatTensor<Self>,
+        classes: FloatTensor<Self>,
+        smoothing: f32,
         scale: f32,
     ) -> FloatTensor<Self> {
-        let (scores, node) = scores.into_parts();
-        let (mask, _) = mask.into_parts();
-        on_tape::<C>(softmax_of(scores, Some(mask), scale), node, scale)
+        let (logits, node) = logits.into_parts();
+        let (classes, _) = classes.into_parts();
+        match CrossEntropy.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let (shape, targets) = (logits.shape().to_vec(), targets(classes, smoothing, scale));
+                let (losses, gradient) =
+                    cross_entropy::with_gradient(values(&contiguous(logits)), shape[1], &targets);
+                prep.finish(tensor(gradient, shape), tensor(losses, vec![targets.len()]))
+            }
+            OpsKind::UnTracked(prep) => {
+                prep.finish(Flex::fused_cross_entropy(logits, classes, smoothing, scale))
+            }
+        }
     }
 }
 
@@ -171,16 +199,4 @@ fn forward_norm(
     let normalised = normalise(x, residual, &weight, &bias, epsilon);
     let state = NormState { sum: normalised.sum, moments: Arc::new(normalised.moments), weight };
     (normalised.output, state)
-}
-
-/// A softmax whose scores are `node`.
-fn on_tape<C: CheckpointStrategy>(
-    output: FlexTensor,
-    node: NodeGuard,
-    scale: f32,
-) -> FloatTensor<Autodiff<Flex, C>> {
-    match Softmax.prepare::<C>([node]).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish((output.clone(), scale), output),
-        OpsKind::UnTracked(prep) => prep.finish(output),
-    }
 }

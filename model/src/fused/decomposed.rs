@@ -5,6 +5,9 @@ use std::f64::consts::FRAC_1_SQRT_2;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, module};
 
+use super::Mask;
+use crate::dropout;
+
 /// `x/2 · (1 + erf(x/√2))`. Not burn's function: on devices that have no derivative of their own it takes that of the
 /// approximation by tanh, which is up to 9e-4 off.
 pub(super) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -26,11 +29,24 @@ pub(super) fn layer_norm<const D: usize>(
     module::layer_norm(x, weight, Some(bias), epsilon)
 }
 
-pub(super) fn masked_softmax(scores: Tensor<4>, mask: Option<Tensor<4>>, scale: f64) -> Tensor<4> {
+pub(super) fn attention(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    mask: Option<Tensor<4>>,
+    scale: f64,
+    dropout: Option<Mask>,
+) -> Tensor<4> {
+    let scores = query.matmul(key.swap_dims(2, 3));
     let scores = if scale == 1.0 { scores } else { scores * scale };
     let scores = match mask {
         Some(mask) => scores + mask,
         None => scores,
     };
-    softmax(scores, 3)
+    let weights = softmax(scores, 3);
+    let weights = match dropout {
+        Some(mask) => dropout::decomposed(weights, mask),
+        None => weights,
+    };
+    weights.matmul(value)
 }

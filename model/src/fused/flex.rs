@@ -5,7 +5,7 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::TensorData;
 
 use super::FusedOps;
-use super::kernels::{gelu, layer_norm, softmax};
+use super::kernels::{cross_entropy, dropout, gelu, layer_norm};
 
 /// The values of a tensor that [`super::is_fused`] has let through.
 pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
@@ -51,24 +51,14 @@ pub(super) fn normalise(
     Normalised { output: tensor(output, shape), sum, moments }
 }
 
-/// For each row of the scores, the row of the mask that is added to it.
-pub(super) fn mask_rows(scores: &[usize], mask: &[usize]) -> softmax::MaskRows {
-    let stride = |dimension: usize, after: usize| if mask[dimension] == 1 { 0 } else { after };
-    softmax::MaskRows {
-        heads: scores[1],
-        queries: scores[2],
-        strides: [stride(0, mask[1] * mask[2]), stride(1, mask[2]), stride(2, 1)],
-    }
-}
-
-pub(super) fn softmax_of(scores: FlexTensor, mask: Option<FlexTensor>, scale: f32) -> FlexTensor {
-    let shape = scores.shape().to_vec();
-    let scores = contiguous(scores);
-    let mask = mask.map(contiguous);
-    let rows = mask.as_ref().map(|mask| (values(mask), mask_rows(&shape, &mask.shape().to_vec())));
-    // The last of the four dimensions.
-    let width = shape[3];
-    tensor(softmax::forward(values(&scores), width, rows, scale), shape)
+/// What each row is compared with; `classes` below 0 mark rows that do not count.
+pub(super) fn targets(classes: FlexTensor, smoothing: f32, scale: f32) -> Vec<cross_entropy::Target> {
+    let classes = contiguous(classes);
+    let class = |class: &f32| (*class >= 0.0).then_some(*class as usize);
+    values(&classes)
+        .iter()
+        .map(|value| cross_entropy::Target { class: class(value), smoothing, scale })
+        .collect()
 }
 
 impl FusedOps for Flex {
@@ -91,11 +81,20 @@ impl FusedOps for Flex {
         normalise(x, Some(residual), &contiguous(weight), &contiguous(bias), epsilon).output
     }
 
-    fn fused_softmax(scores: FlexTensor, scale: f32) -> FlexTensor {
-        softmax_of(scores, None, scale)
+    fn fused_dropout(x: FlexTensor, mask: dropout::Mask) -> FlexTensor {
+        let shape = x.shape().to_vec();
+        tensor(dropout::apply(values(&contiguous(x)), mask), shape)
     }
 
-    fn fused_masked_softmax(scores: FlexTensor, mask: FlexTensor, scale: f32) -> FlexTensor {
-        softmax_of(scores, Some(mask), scale)
+    fn fused_cross_entropy(
+        logits: FlexTensor,
+        classes: FlexTensor,
+        smoothing: f32,
+        scale: f32,
+    ) -> FlexTensor {
+        let targets = targets(classes, smoothing, scale);
+        // The last of the two dimensions.
+        let width = logits.shape().to_vec()[1];
+        tensor(cross_entropy::losses(values(&contiguous(logits)), width, &targets), vec![targets.len()])
     }
 }

@@ -1,5 +1,6 @@
 //! What burn composes of many operations, or computes in another layout, each as one operation with its own backward pass
-//! on the CPU: GELU, layer normalisation (of a sum), softmax of scaled and masked scores, the affine map.
+//! on the CPU: GELU, layer normalisation (of a sum), dropout, attention, softmax cross-entropy,
+//! the affine map.
 //!
 //! Every function here has its composition of burn's own operations beside it, computes that on other devices and in
 //! other precisions, and is tested against it. A result depends on the values alone: sums run over fixed chunks and
@@ -8,16 +9,19 @@
 mod affine;
 #[cfg(test)]
 mod agreement;
+mod attention;
 mod autodiff;
 mod decomposed;
 mod flex;
 mod kernels;
 
 pub(crate) use affine::affine;
+pub(crate) use attention::attention;
+pub(crate) use kernels::dropout::Mask;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, DispatchDevice, backend_extension};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Tensor, TensorData};
 
 /// The operations as a backend has them.
 #[backend_extension(Flex, Autodiff)]
@@ -42,13 +46,14 @@ pub(crate) trait FusedOps: Backend {
         epsilon: f32,
     ) -> FloatTensor<Self>;
 
-    /// `softmax(scale · scores)` over the last dimension.
-    fn fused_softmax(scores: FloatTensor<Self>, scale: f32) -> FloatTensor<Self>;
+    /// The elements that the mask keeps, multiplied by its factor.
+    fn fused_dropout(x: FloatTensor<Self>, mask: Mask) -> FloatTensor<Self>;
 
-    /// `softmax(scale · scores + mask)` over the last dimension; no gradient flows into the mask.
-    fn fused_masked_softmax(
-        scores: FloatTensor<Self>,
-        mask: FloatTensor<Self>,
+    /// The cross-entropy of each row of logits, times `scale`; classes below 0 mark rows that do not count.
+    fn fused_cross_entropy(
+        logits: FloatTensor<Self>,
+        classes: FloatTensor<Self>,
+        smoothing: f32,
         scale: f32,
     ) -> FloatTensor<Self>;
 }
@@ -90,19 +95,38 @@ pub fn layer_norm<const D: usize>(
     })
 }
 
-/// `softmax(scale · scores + mask)` over the last dimension; the mask has no gradient.
+/// The elements that the mask keeps, multiplied by its factor, and zero for the others.
+pub(crate) fn dropout<const D: usize>(x: Tensor<D>, mask: Mask) -> Tensor<D> {
+    match is_fused(&x) {
+        true => Tensor::from_dispatch(Dispatch::fused_dropout(x.into_dispatch(), mask)),
+        false => crate::dropout::decomposed(x, mask),
+    }
+}
+
+/// The cross-entropy of each row of logits with its label, `scale · [(1-ε)·nll + ε/V·Σ_v −log p_v]`, and 0 for labels below 0
+/// (PyTorch's `CrossEntropyLoss` with `label_smoothing` and `reduction="none"`). None where this is not fused: the gradient is
+/// known without a tape, so a composition of operations would compute more than the loss needs.
 ///
 /// # Shapes
-/// - scores and output `[batch, heads, q, k]`; mask `[batch or 1, heads or 1, q or 1, k]`
-pub fn masked_softmax(scores: Tensor<4>, mask: Option<Tensor<4>>, scale: f64) -> Tensor<4> {
-    if !is_fused(&scores) {
-        return decomposed::masked_softmax(scores, mask, scale);
+/// - logits `[rows, classes]`; one label a row, below `classes`; output `[rows]`
+pub(crate) fn cross_entropy(
+    logits: &Tensor<2>,
+    labels: &[i32],
+    smoothing: f64,
+    scale: f64,
+) -> Option<Tensor<1>> {
+    // Labels are told as float32, which has all integers up to 2²⁴.
+    if !is_fused(logits) || logits.dims()[1] > 1 << 24 {
+        return None;
     }
-    let (scores, scale) = (scores.into_dispatch(), scale as f32);
-    Tensor::from_dispatch(match mask {
-        Some(mask) => Dispatch::fused_masked_softmax(scores, mask.into_dispatch(), scale),
-        None => Dispatch::fused_softmax(scores, scale),
-    })
+    let labels: Vec<f32> = labels.iter().map(|label| *label as f32).collect();
+    let labels = Tensor::<1>::from_data(TensorData::from(labels.as_slice()), &logits.device());
+    Some(Tensor::from_dispatch(Dispatch::fused_cross_entropy(
+        logits.clone().into_dispatch(),
+        labels.into_dispatch(),
+        smoothing as f32,
+        scale as f32,
+    )))
 }
 
 #[cfg(test)]
@@ -172,37 +196,11 @@ mod tests {
     }
 
     #[test]
-    fn masked_softmax_equals_its_composition() {
+    fn dropout_equals_its_composition() {
         let device = Device::flex().autodiff();
-        let scores = wave([2, 3, 5, 33], 0.73, &device);
-        let blocked =
-            |shape| (wave::<4>(shape, 1.7, &device).inner().greater_scalar(1.0).float()) * -10_000.0;
-        let masks =
-            [None, Some(blocked([2, 1, 1, 33])), Some(blocked([1, 1, 5, 33])), Some(blocked([2, 3, 5, 33]))];
-        for mask in masks {
-            let on_tape = |mask: &Option<Tensor<4>>| mask.clone().map(Tensor::from_inner);
-            agree(
-                "softmax",
-                [scores.clone()],
-                |[scores]| {
-                    let mask = match scores.device().is_autodiff() {
-                        true => on_tape(&mask),
-                        false => mask.clone(),
-                    };
-                    masked_softmax(scores, mask, 0.3)
-                },
-                |[scores]| decomposed::masked_softmax(scores, on_tape(&mask), 0.3),
-            );
-        }
-    }
-
-    #[test]
-    fn blocked_scores_weigh_nothing() {
-        let device = Device::flex();
-        let scores = Tensor::<4>::from_floats([[[[1.0, 2.0, 900.0]]]], &device);
-        let mask = Tensor::<4>::from_floats([[[[0.0, 0.0, -10_000.0]]]], &device);
-        let weights = masked_softmax(scores, Some(mask), 1.0).into_data();
-        assert_eq!(weights.as_slice::<f32>().unwrap()[2], 0.0);
+        let mask = Mask { key: 0xDEAD_BEEF, threshold: 1 << 22, factor: 4.0 / 3.0 };
+        let x = wave([3, 130, 70], 0.73, &device);
+        agree("dropout", [x], |[x]| dropout(x, mask), |[x]| crate::dropout::decomposed(x, mask));
     }
 
     #[test]

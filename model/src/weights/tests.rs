@@ -115,6 +115,28 @@ fn an_index_leads_to_its_shards() {
     assert!(error_of(outside.path()).contains("not the name of a file"));
 }
 
+/// Files that PyTorch 2 wrote: a folder of two shards, and all in one as LAVIS stores it and in the older format.
+#[test]
+fn what_torch_saved_is_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/torch");
+    let wave = |count: i32| (1..=count).map(|i| i as f32 * 0.37).collect::<Vec<f32>>();
+    let transposed = [0, 3, 1, 4, 2, 5].map(|place| wave(6)[place]);
+    for path in [folder.clone(), folder.join("checkpoint.pth"), folder.join("legacy.pth")] {
+        let source = WeightSource::open(&path, NameStyle::Lavis).unwrap();
+        assert_eq!(source.names().count(), 8, "{}", path.display());
+        let read = |name, shape: &[usize]| source.read(name, shape).unwrap();
+        assert_eq!(read("a.weight", &[2, 3]), wave(6));
+        assert_eq!(read("a.transposed", &[3, 2]), transposed);
+        assert_eq!(read("a.part", &[3]), wave(6)[2..5]);
+        assert_eq!(read("b.scalar", &[1]), [0.07]);
+        assert_eq!(read("b.double", &[3]), wave(3));
+        assert_eq!(read("b.parameter", &[2]), wave(2));
+        let near =
+            |got: Vec<f32>, want: Vec<f32>| got.iter().zip(want).all(|(a, b)| (a / b - 1.0).abs() < 4e-3);
+        assert!(near(read("a.half", &[4]), wave(4)) && near(read("b.weight", &[2, 2]), wave(4)));
+    }
+}
+
 #[test]
 fn a_folder_without_weights_says_what_it_lacks() {
     let error = error_of(tempfile::tempdir().unwrap().path());

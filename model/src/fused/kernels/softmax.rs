@@ -23,41 +23,36 @@ impl MaskRows {
     }
 }
 
-/// `softmax(scale · scores + mask)` of each row of `width` scores.
-pub(in crate::fused) fn forward(
-    scores: &[f32],
+/// Makes each row of `width` scores `softmax(scale · scores + mask)`.
+pub(in crate::fused) fn in_place(
+    scores: &mut [f32],
     width: usize,
     mask: Option<(&[f32], MaskRows)>,
     scale: f32,
-) -> Vec<f32> {
+) {
     let arch = pulp::Arch::new();
-    let mut output = vec![0.0; scores.len()];
     let rows = task_rows(width);
-    let tasks = output.par_chunks_mut(rows * width).zip(scores.par_chunks(rows * width));
-    tasks.enumerate().for_each(|(task, (output, scores))| {
+    scores.par_chunks_mut(rows * width).enumerate().for_each(|(task, scores)| {
         arch.dispatch(
             #[inline(always)]
             || {
-                let pairs = output.chunks_exact_mut(width).zip(scores.chunks_exact(width));
-                for (index, (output, scores)) in pairs.enumerate() {
+                for (index, scores) in scores.chunks_exact_mut(width).enumerate() {
                     match mask {
                         Some((mask, rows_of_mask)) => {
                             let start = rows_of_mask.of(task * rows + index) * width;
                             let mask = &mask[start..start + width];
-                            for ((output, score), mask) in output.iter_mut().zip(scores).zip(mask) {
-                                *output = scale * score + mask;
-                            }
+                            scores
+                                .iter_mut()
+                                .zip(mask)
+                                .for_each(|(score, mask)| *score = scale * *score + mask);
                         }
-                        None => {
-                            output.iter_mut().zip(scores).for_each(|(output, score)| *output = scale * score)
-                        }
+                        None => scores.iter_mut().for_each(|score| *score *= scale),
                     }
-                    normalise(output);
+                    normalise(scores);
                 }
             },
         );
     });
-    output
 }
 
 #[inline(always)]
@@ -68,25 +63,28 @@ fn normalise(row: &mut [f32]) {
     row.iter_mut().for_each(|value| *value *= factor);
 }
 
-/// `scale · p · (g - Σ g p)` of each row of probabilities `p` and their gradient `g`.
-pub(in crate::fused) fn backward(output: &[f32], gradient: &[f32], width: usize, scale: f32) -> Vec<f32> {
+/// Makes the gradient `g` of each row of probabilities `p` that of the scores, `scale · p · (g - Σ g p)`.
+pub(in crate::fused) fn backward_in_place(
+    gradient: &mut [f32],
+    probabilities: &[f32],
+    width: usize,
+    scale: f32,
+) {
     let arch = pulp::Arch::new();
-    let mut input = vec![0.0; output.len()];
     let chunk = task_rows(width) * width;
-    let tasks = input.par_chunks_mut(chunk).zip(output.par_chunks(chunk)).zip(gradient.par_chunks(chunk));
-    tasks.for_each(|((input, output), gradient)| {
-        arch.dispatch(
-            #[inline(always)]
-            || {
-                let rows = input.chunks_exact_mut(width).zip(output.chunks_exact(width));
-                for ((input, output), gradient) in rows.zip(gradient.chunks_exact(width)) {
-                    let shared = sum_pairs(output, gradient, |p, g| p * g);
-                    for ((input, p), g) in input.iter_mut().zip(output).zip(gradient) {
-                        *input = scale * p * (g - shared);
+    gradient.par_chunks_mut(chunk).zip(probabilities.par_chunks(chunk)).for_each(
+        |(gradient, probabilities)| {
+            arch.dispatch(
+                #[inline(always)]
+                || {
+                    for (gradient, p) in
+                        gradient.chunks_exact_mut(width).zip(probabilities.chunks_exact(width))
+                    {
+                        let shared = sum_pairs(p, gradient, |p, g| p * g);
+                        gradient.iter_mut().zip(p).for_each(|(g, p)| *g = scale * p * (*g - shared));
                     }
-                }
-            },
-        );
-    });
-    input
+                },
+            );
+        },
+    );
 }

@@ -1,0 +1,100 @@
+//! Attention's backward pass.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::flex::FlexTensor;
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Flex, TensorMetadata};
+
+use super::flex::{dropped, probabilities};
+use super::{AttentionOps, Settings};
+use crate::fused::flex::{contiguous, values};
+use crate::fused::kernels::softmax;
+
+/// What the backward pass needs of the forward pass.
+#[derive(Debug, Clone)]
+struct AttentionState {
+    query: FlexTensor,
+    key: FlexTensor,
+    value: FlexTensor,
+    /// Before any of them is dropped.
+    probabilities: FlexTensor,
+    settings: Settings,
+}
+
+#[derive(Debug)]
+struct Attention;
+
+impl Backward<Flex, 3> for Attention {
+    type State = AttentionState;
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = grads.consume::<Flex>(&ops.node);
+        let [query_node, key_node, value_node] = ops.parents;
+        let AttentionState { query, key, value, probabilities, settings } = ops.state;
+        if let Some(node) = value_node {
+            let weights = dropped(probabilities.clone(), settings.dropout);
+            grads.register::<Flex>(node.id, Flex::float_matmul(weights.transpose(2, 3), gradient.clone()));
+        }
+        if query_node.is_none() && key_node.is_none() {
+            return;
+        }
+        let of_weights = contiguous(Flex::float_matmul(gradient, value.transpose(2, 3)));
+        let mut of_scores = dropped(of_weights, settings.dropout);
+        // The last of the four dimensions.
+        let width = probabilities.shape().to_vec()[3];
+        let of_probabilities = of_scores.storage_mut::<f32>();
+        softmax::backward_in_place(of_probabilities, values(&probabilities), width, settings.scale);
+        if let Some(node) = query_node {
+            grads.register::<Flex>(node.id, Flex::float_matmul(of_scores.clone(), key));
+        }
+        if let Some(node) = key_node {
+            grads.register::<Flex>(node.id, Flex::float_matmul(of_scores.transpose(2, 3), query));
+        }
+    }
+}
+
+impl<C: CheckpointStrategy> AttentionOps for Autodiff<Flex, C> {
+    fn fused_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        settings: Settings,
+    ) -> FloatTensor<Self> {
+        on_tape::<C>([query, key, value], None, settings)
+    }
+
+    fn fused_masked_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        settings: Settings,
+    ) -> FloatTensor<Self> {
+        on_tape::<C>([query, key, value], Some(mask.into_parts().0), settings)
+    }
+}
+
+fn on_tape<C: CheckpointStrategy>(
+    [query, key, value]: [FloatTensor<Autodiff<Flex, C>>; 3],
+    mask: Option<FlexTensor>,
+    settings: Settings,
+) -> FloatTensor<Autodiff<Flex, C>> {
+    let (query, query_node) = query.into_parts();
+    let (key, key_node) = key.into_parts();
+    let (value, value_node) = value.into_parts();
+    let probabilities = probabilities(&query, &key, mask, settings.scale);
+    match Attention.prepare::<C>([query_node, key_node, value_node]).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => {
+            let weights = dropped(probabilities.clone(), settings.dropout);
+            let output = Flex::float_matmul(weights, value.clone());
+            prep.finish(AttentionState { query, key, value, probabilities, settings }, output)
+        }
+        OpsKind::UnTracked(prep) => {
+            prep.finish(Flex::float_matmul(dropped(probabilities, settings.dropout), value))
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Attention on the CPU backend's tensors.
+
+use burn::backend::flex::FlexTensor;
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::{Flex, TensorMetadata};
+
+use super::{AttentionOps, Settings};
+use crate::fused::Mask;
+use crate::fused::flex::{contiguous, values};
+use crate::fused::kernels::{dropout, softmax};
+
+/// `softmax(scale · query·keyᵀ + mask)`.
+pub(super) fn probabilities(
+    query: &FlexTensor,
+    key: &FlexTensor,
+    mask: Option<FlexTensor>,
+    scale: f32,
+) -> FlexTensor {
+    let mut scores = contiguous(Flex::float_matmul(query.clone(), key.transpose(2, 3)));
+    let shape = scores.shape().to_vec();
+    let mask = mask.map(contiguous);
+    let rows = mask.as_ref().map(|mask| (values(mask), mask_rows(&shape, &mask.shape().to_vec())));
+    // The last of the four dimensions.
+    softmax::in_place(scores.storage_mut::<f32>(), shape[3], rows, scale);
+    scores
+}
+
+/// For each row of the scores, the row of the mask that is added to it.
+fn mask_rows(scores: &[usize], mask: &[usize]) -> softmax::MaskRows {
+    let stride = |dimension: usize, after: usize| if mask[dimension] == 1 { 0 } else { after };
+    softmax::MaskRows {
+        heads: scores[1],
+        queries: scores[2],
+        strides: [stride(0, mask[1] * mask[2]), stride(1, mask[2]), stride(2, 1)],
+    }
+}
+
+/// The probabilities, or their gradient, without what the mask drops.
+pub(super) fn dropped(mut tensor: FlexTensor, mask: Option<Mask>) -> FlexTensor {
+    if let Some(mask) = mask {
+        dropout::in_place(tensor.storage_mut::<f32>(), mask);
+    }
+    tensor
+}
+
+impl AttentionOps for Flex {
+    fn fused_attention(
+        query: FlexTensor,
+        key: FlexTensor,
+        value: FlexTensor,
+        settings: Settings,
+    ) -> FlexTensor {
+        let probabilities = probabilities(&query, &key, None, settings.scale);
+        Flex::float_matmul(dropped(probabilities, settings.dropout), value)
+    }
+
+    fn fused_masked_attention(
+        query: FlexTensor,
+        key: FlexTensor,
+        value: FlexTensor,
+        mask: FlexTensor,
+        settings: Settings,
+    ) -> FlexTensor {
+        let probabilities = probabilities(&query, &key, Some(mask), settings.scale);
+        Flex::float_matmul(dropped(probabilities, settings.dropout), value)
+    }
+}
