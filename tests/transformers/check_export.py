@@ -1,20 +1,23 @@
 """Loads exported models with `transformers` and PyTorch and compares them with this program.
 
-    pip install torch transformers safetensors pillow tokenizers
+    pip install torch transformers safetensors pillow tokenizers pyarrow
     python tests/transformers/check_export.py --blip2 target/release/blip2 \
         --huggingface FOLDER --retrieval FOLDER --lavis FILE.pth --images PICTURE...
 
 Every option but `--blip2` and `--images` may be left out; what is given is checked:
 - `--huggingface`: no tensor is missing or unexpected, the processor opens, and greedy and beam search write the
   same tokens as `blip2 generate`;
-- `--retrieval`: the same, and both kinds of scores are numbers;
+- `--retrieval`: the same, and both kinds of scores are numbers; with `--checkpoint` (the stage-1 checkpoint it was exported from)
+  and `--data` (a Parquet file), the recalls are those of `blip2 eval retrieval`;
 - `--lavis`: `torch.load(weights_only=True)` takes the file, and its tensors are those of the `--retrieval` folder.
 """
 
 import argparse
+import io
 import json
 import subprocess
 
+import pyarrow.parquet
 import torch
 from PIL import Image
 from transformers import AutoProcessor, Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval
@@ -70,7 +73,34 @@ def check_retrieval(folder, images):
             scores = model(**inputs, use_image_text_matching_head=matching).logits_per_image
             assert torch.isfinite(scores).all(), f"{folder}: {scores}"
             print(f"{'matching' if matching else 'contrastive'}: {scores.tolist()}")
-    return model
+    return model, processor
+
+
+def check_recalls(program, model, processor, checkpoint, data):
+    table = pyarrow.parquet.read_table(data)
+    captions = table["caption"].to_pylist()
+    images = [Image.open(io.BytesIO(picture)).convert("RGB") for picture in table["jpg"].to_pylist()]
+    texts = sorted(set(captions))
+
+    def embeds(images, texts):
+        inputs = processor(images=images, text=texts, return_tensors="pt", padding=True)
+        return model(**inputs, use_image_text_matching_head=False)
+
+    with torch.no_grad():
+        parts = [images[start : start + 64] for start in range(0, len(images), 64)]
+        pictures = torch.cat([embeds(part, ["a picture"] * len(part)).image_embeds for part in parts])
+        parts = [texts[start : start + 64] for start in range(0, len(texts), 64)]
+        words = torch.cat([embeds(images[: len(part)], part).text_embeds for part in parts])
+    # The best of a picture's queries counts.
+    ranks = torch.einsum("iqd,td->iqt", pictures, words).max(1).values.argsort(1, descending=True)
+    own = torch.tensor([texts.index(caption) for caption in captions])[:, None]
+    command = [program, "eval", "retrieval", "--model", checkpoint, "--data", data, "--json"]
+    ours = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    for first in (1, 5, 10):
+        found = (ranks[:, :first] == own).any(1).double().mean().item()
+        print(f"R@{first}: {found:.4f}, ours {ours[f'r@{first}']:.4f}")
+        # Scores that are equal but for rounding may change places.
+        assert abs(found - ours[f"r@{first}"]) <= 1.5 / len(images), first
 
 
 def check_lavis(file, retriever):
@@ -100,12 +130,18 @@ def main():
     parser.add_argument("--blip2", default="target/release/blip2")
     parser.add_argument("--huggingface")
     parser.add_argument("--retrieval")
+    parser.add_argument("--checkpoint")
+    parser.add_argument("--data")
     parser.add_argument("--lavis")
     parser.add_argument("--images", nargs="+", required=True)
     arguments = parser.parse_args()
     if arguments.huggingface:
         check_generation(arguments.blip2, arguments.huggingface, arguments.images)
-    retriever = check_retrieval(arguments.retrieval, arguments.images) if arguments.retrieval else None
+    retriever = None
+    if arguments.retrieval:
+        retriever, processor = check_retrieval(arguments.retrieval, arguments.images)
+        if arguments.checkpoint:
+            check_recalls(arguments.blip2, retriever, processor, arguments.checkpoint, arguments.data)
     if arguments.lavis:
         check_lavis(arguments.lavis, retriever)
     print("all checks passed")
