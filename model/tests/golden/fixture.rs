@@ -21,6 +21,9 @@ const GRADIENT_TOLERANCE: f64 = 1e-4;
 /// Largest difference, relative to its norm, of a gradient that is computed in another order.
 const SAME_TOLERANCE: f64 = 1e-6;
 
+/// The same on other devices, where a tape that is cut elsewhere is fused to other kernels, with other roundings.
+const SAME_ON_DEVICES: f64 = 1e-5;
+
 /// Below this norm a gradient is noise: the reference's own is zero in exact arithmetic.
 const GRADIENT_NOISE: f64 = 1e-7;
 
@@ -199,9 +202,10 @@ pub(crate) fn flat_gradient(
 
 /// Compares two gradients of the same objective.
 pub(crate) fn assert_same_gradient(what: &str, layout: &FlatLayout, got: &[f32], want: &[f32]) {
+    let tolerance = if is_cpu() { SAME_TOLERANCE } else { SAME_ON_DEVICES };
     for tensor in layout.tensors() {
         let (got, want) = (&got[tensor.range()], &want[tensor.range()]);
-        assert_within(SAME_TOLERANCE, what, &tensor.name, got, want);
+        assert_within(tolerance, what, &tensor.name, got, want);
     }
 }
 
