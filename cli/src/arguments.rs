@@ -68,6 +68,17 @@ pub(crate) enum Command {
     Config(ConfigCommandArguments),
 }
 
+impl Command {
+    /// Whether this process itself computes training steps.
+    pub(crate) fn trains(&self) -> bool {
+        match self {
+            Self::Worker(_) => true,
+            Self::Bench(arguments) => arguments.trains(),
+            _ => false,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct QuickstartArguments {
     /// Folder that gets `report.html`, `run/` and `export/`.

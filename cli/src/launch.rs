@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::freed_pages::{NEVER, PURGE_DELAY};
 
 /// Lines of a failed worker's log that are shown.
 const TAIL_LINES: usize = 20;
@@ -180,9 +181,6 @@ fn start_one(launch: &WorkerLaunch, index: u32) -> Result<WorkerProcess, CliErro
     Ok(WorkerProcess { name, child, log, ended: None, restarts_left: launch.restarts })
 }
 
-/// Milliseconds after which the allocator gives freed pages back to the system; -1 is never.
-const PURGE_DELAY: &str = "MIMALLOC_PURGE_DELAY";
-
 /// Starts a worker's process; its words are added to the log.
 fn spawn(launch: &WorkerLaunch, name: &str, log: &Path) -> Result<Child, CliError> {
     let failed = |error: std::io::Error| CliError::failed(format!("cannot start {name}: {error}"));
@@ -208,8 +206,7 @@ fn spawn(launch: &WorkerLaunch, name: &str, log: &Path) -> Result<Child, CliErro
         command.args(["--tls-server-name", &launch.tls.server_name]);
     }
     if std::env::var_os(PURGE_DELAY).is_none() {
-        // A layer needs the pages that the one before has freed; the system would clear every page it gives anew.
-        command.env(PURGE_DELAY, "-1");
+        command.env(PURGE_DELAY, NEVER);
     }
     #[cfg(unix)]
     command.process_group(0);

@@ -9,6 +9,7 @@ mod commands;
 mod config;
 mod error;
 mod exit;
+mod freed_pages;
 mod identity;
 mod launch;
 mod logging;
@@ -38,6 +39,9 @@ use exit::Exit;
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     logging::start(arguments.log);
+    if arguments.command.trains() {
+        freed_pages::keep();
+    }
     // Fails only when a provider is already there, which serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match dispatch(arguments.command) {

@@ -10,13 +10,13 @@ use crate::error::{DatasetError, Result};
 pub const MAX_CAPTION_WORDS: usize = 50;
 
 /// Characters replaced by a space.
-const REPLACED: &[char] = &['.', '!', '"', '(', ')', '*', '#', ':', ';', '~', '-'];
+const REPLACED: &[char] = &['.', '!', '"', '(', ')', '*', '#', ':', ';', '~'];
 
 /// LAVIS's caption cleaning: lower case, punctuation to spaces, single spaces, at most `max_words` words. Commas,
-/// apostrophes and question marks stay. Control characters, NUL among them, are spaces too.
+/// apostrophes, question marks and hyphens stay. Control characters, NUL among them, are spaces too.
 ///
 /// ```
-/// assert_eq!(blip2_dataset::clean_caption("A dog -- (running)!  Isn't it?", 50), "a dog running isn't it?");
+/// assert_eq!(blip2_dataset::clean_caption("A well-fed dog (running)!  Isn't it?", 50), "a well-fed dog running isn't it?");
 /// ```
 pub fn clean_caption(caption: &str, max_words: usize) -> String {
     let replaced = |character: char| character.is_control() || REPLACED.contains(&character);

@@ -8,13 +8,15 @@ Every option but `--blip2` and `--images` may be left out; what is given is chec
 - `--huggingface`: no tensor is missing or unexpected, the processor opens, and greedy and beam search write the
   same tokens as `blip2 generate`;
 - `--retrieval`: the same, and both kinds of scores are numbers; with `--checkpoint` (the stage-1 checkpoint it was exported from)
-  and `--data` (a Parquet file), the recalls are those of `blip2 eval retrieval`;
+  and `--data` (a Parquet file), the recalls are those of `blip2 eval retrieval` with captions cleaned as by LAVIS and cut to
+  `--text-length` (`stage1.text_length`) tokens;
 - `--lavis`: `torch.load(weights_only=True)` takes the file, and its tensors are those of the `--retrieval` folder.
 """
 
 import argparse
 import io
 import json
+import re
 import subprocess
 
 import pyarrow.parquet
@@ -76,15 +78,27 @@ def check_retrieval(folder, images):
     return model, processor
 
 
-def check_recalls(program, model, processor, checkpoint, data):
+def cleaned(caption):
+    return " ".join(re.sub(r'[.!"()*#:;~]', " ", caption.lower()).split()[:50])
+
+
+def check_recalls(program, model, processor, checkpoint, data, text_length):
     table = pyarrow.parquet.read_table(data)
-    captions = table["caption"].to_pylist()
+    captions = [cleaned(caption) for caption in table["caption"].to_pylist()]
     images = [Image.open(io.BytesIO(picture)).convert("RGB") for picture in table["jpg"].to_pylist()]
     texts = sorted(set(captions))
 
     def embeds(images, texts):
-        inputs = processor(images=images, text=texts, return_tensors="pt", padding=True)
-        return model(**inputs, use_image_text_matching_head=False)
+        pixels = processor.image_processor(images=images, return_tensors="pt").pixel_values
+        words = processor.tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=text_length)
+        # The processor would put the places of the queries in front, and not cut the text.
+        places = torch.full((len(texts), model.config.num_query_tokens), model.config.image_token_index)
+        return model(
+            pixel_values=pixels,
+            input_ids=torch.cat([places, words.input_ids], 1),
+            attention_mask=torch.cat([torch.ones_like(places), words.attention_mask], 1),
+            use_image_text_matching_head=False,
+        )
 
     with torch.no_grad():
         parts = [images[start : start + 64] for start in range(0, len(images), 64)]
@@ -99,7 +113,7 @@ def check_recalls(program, model, processor, checkpoint, data):
     for first in (1, 5, 10):
         found = (ranks[:, :first] == own).any(1).double().mean().item()
         print(f"R@{first}: {found:.4f}, ours {ours[f'r@{first}']:.4f}")
-        # Scores that are equal but for rounding may change places.
+        # Decoders of JPEG round differently: a picture between two captions may change places.
         assert abs(found - ours[f"r@{first}"]) <= 1.5 / len(images), first
 
 
@@ -132,6 +146,7 @@ def main():
     parser.add_argument("--retrieval")
     parser.add_argument("--checkpoint")
     parser.add_argument("--data")
+    parser.add_argument("--text-length", type=int, default=32)
     parser.add_argument("--lavis")
     parser.add_argument("--images", nargs="+", required=True)
     arguments = parser.parse_args()
@@ -141,7 +156,7 @@ def main():
     if arguments.retrieval:
         retriever, processor = check_retrieval(arguments.retrieval, arguments.images)
         if arguments.checkpoint:
-            check_recalls(arguments.blip2, retriever, processor, arguments.checkpoint, arguments.data)
+            check_recalls(arguments.blip2, retriever, processor, arguments.checkpoint, arguments.data, arguments.text_length)
     if arguments.lavis:
         check_lavis(arguments.lavis, retriever)
     print("all checks passed")

@@ -42,6 +42,13 @@ enum BenchCommand {
     Generate(generate::GenerateArguments),
 }
 
+impl BenchArguments {
+    /// Whether training steps are measured.
+    pub(crate) fn trains(&self) -> bool {
+        matches!(self.command, BenchCommand::Step(_))
+    }
+}
+
 /// Measures.
 pub(crate) async fn run(arguments: BenchArguments) -> Result<Exit, CliError> {
     match arguments.command {
