@@ -106,9 +106,9 @@ pub(crate) fn qformer_text(settings: &ModelSettings, length: usize) -> Result<(A
     Ok((Arc::new(encoder), start as i32))
 }
 
-/// The tokenizer of a language model: that of its folder, or the one inside a GGUF file.
+/// The tokenizer of a language model: that of its folder (`tokenizer.json`, else `tokenizer.model`), or the one inside a GGUF file.
 pub(crate) fn tokenizer(language_model: &Path, encoding: TextEncoding) -> Result<TextEncoder> {
-    if !is_gguf(language_model) {
+    if !is_gguf(language_model) && language_model.join("tokenizer.json").is_file() {
         return Ok(TextEncoder::open(language_model, encoding)?);
     }
     let content = tokenizer_json(language_model)?.to_string();
@@ -147,6 +147,20 @@ mod tests {
     use super::*;
     use blip2_model::vision::ImageEncoder;
     use burn::tensor::FloatDType;
+
+    #[test]
+    fn a_folder_of_sentence_pieces_has_a_tokenizer() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = tokenizer(folder.path(), TextEncoding::new(16, 0)).unwrap_err().to_string();
+        assert!(missing.contains("tokenizer.json"), "{missing}");
+        let pieces =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/sentencepiece/tokenizer.model");
+        std::fs::copy(pieces, folder.path().join("tokenizer.model")).unwrap();
+        let encoder = tokenizer(folder.path(), TextEncoding::new(16, 0)).unwrap();
+        let ids = encoder.encode("a photo").unwrap().ids;
+        // The start token, and the two pieces that SentencePiece finds.
+        assert_eq!(ids[..3], [1, 391, 275]);
+    }
 
     #[test]
     fn devices_are_named_by_the_configuration() {
