@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn captions_are_cleaned_as_lavis_does() {
         assert_eq!(clean_caption("  Flag: Côte d'Ivoire\n\n", 50), "flag côte d'ivoire");
-        assert_eq!(clean_caption("e-mail; what?, yes~", 50), "e mail what?, yes");
+        assert_eq!(clean_caption("e-mail; what?, yes~", 50), "e-mail what?, yes");
         assert_eq!(clean_caption(&"word ".repeat(10_000), 50).split(' ').count(), 50);
         assert_eq!(clean_caption("...!", 50), "");
     }
