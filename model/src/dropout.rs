@@ -1,8 +1,8 @@
 //! Dropout whose masks are a function of a key and the element's index, not of a process-wide generator.
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::Tensor;
 
-use crate::fused::{self, Mask};
+use crate::fused::{self, Mask, hash};
 
 /// A stream of dropout masks: each call of [`Dropout::forward`] uses the next one.
 ///
@@ -57,62 +57,10 @@ impl Dropout {
     }
 }
 
-/// [`Dropout::forward`] as a mask that is a tensor.
-pub(crate) fn decomposed<const D: usize>(x: Tensor<D>, mask: Mask) -> Tensor<D> {
-    let shape = x.dims();
-    let elements = shape.iter().product::<usize>();
-    let device = x.device().inner();
-    let keep = mask_hash(Tensor::<1, Int>::arange(0..elements as i64, &device), mask.key)
-        .greater_equal_scalar(mask.threshold as i32)
-        .float()
-        .reshape(shape);
-    x * (keep * mask.factor)
-}
-
-const MULTIPLIER_1: u32 = 0x7FEB_352D;
-const MULTIPLIER_2: u32 = 0x846C_A68B;
-
-/// The `lowbias32` integer hash (Wellons, "Prospecting for Hash Functions").
-#[inline(always)]
-pub(crate) fn hash(mut x: u32) -> u32 {
-    x ^= x >> 16;
-    x = x.wrapping_mul(MULTIPLIER_1);
-    x ^= x >> 15;
-    x = x.wrapping_mul(MULTIPLIER_2);
-    x ^ (x >> 16)
-}
-
-/// The upper 24 bits of `hash(index ^ key)` for each index, in `0..2^24`.
-fn mask_hash(index: Tensor<1, Int>, key: u32) -> Tensor<1, Int> {
-    let x = index.bitwise_xor_scalar(key as i32);
-    let x = xor_shift(x, 16) * (MULTIPLIER_1 as i32);
-    let x = xor_shift(x, 15) * (MULTIPLIER_2 as i32);
-    logical_shift(xor_shift(x, 16), 8)
-}
-
-fn xor_shift(x: Tensor<1, Int>, bits: u32) -> Tensor<1, Int> {
-    let shifted = logical_shift(x.clone(), bits);
-    x.bitwise_xor(shifted)
-}
-
-/// A right shift that brings in zeros: the tensor's integers are signed.
-fn logical_shift(x: Tensor<1, Int>, bits: u32) -> Tensor<1, Int> {
-    x.bitwise_right_shift_scalar(bits as i32).bitwise_and_scalar((u32::MAX >> bits) as i32)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use burn::tensor::Device;
-
-    #[test]
-    fn device_hash_equals_the_scalar_hash() {
-        let device = Device::flex();
-        let key = 0xDEAD_BEEF;
-        let got = mask_hash(Tensor::<1, Int>::arange(0..1000, &device), key).into_data_as::<i32>();
-        let want: Vec<i32> = (0..1000u32).map(|i| (hash(i ^ key) >> 8) as i32).collect();
-        assert_eq!(got.as_slice::<i32>().unwrap(), want.as_slice());
-    }
 
     #[test]
     fn masks_repeat_by_key_and_differ_by_call() {

@@ -141,8 +141,8 @@ pub fn tokenizer_json(folder: &Path) -> Result<Value, ModelError> {
 
 const TOKENIZER_JSON: &str = "tokenizer.json";
 
-/// Whether a tokenizer is there in the format that `tokenizer_json` returns.
-pub(crate) fn has_tokenizer_json(folder: &Path) -> bool {
+/// Whether a folder has a tokenizer in the format that [`tokenizer_json`] returns.
+pub fn has_tokenizer_json(folder: &Path) -> bool {
     folder.join(TOKENIZER_JSON).is_file()
 }
 

@@ -7,7 +7,7 @@
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 
 use crate::ModelError;
-use crate::fused;
+use crate::fused::{self, Targets};
 use crate::host::floats;
 
 /// Label of a row that does not count.
@@ -45,7 +45,8 @@ pub fn cross_entropy(
     if let Some(label) = labels.iter().find(|l| **l != IGNORED && !(0..classes as i32).contains(*l)) {
         return Err(ModelError::input("labels", format!("label {label} with {classes} classes")));
     }
-    if let Some(losses) = fused::cross_entropy(&logits, labels, smoothing, scale) {
+    let targets = Targets { labels: labels.to_vec(), smoothing: smoothing as f32, scale: scale as f32 };
+    if let Some(losses) = fused::cross_entropy(&logits, targets) {
         return Ok(Loss { value: read_sum(losses.clone().inner())?, objective: losses.sum() });
     }
     surrogate(logits, labels, smoothing, scale)

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use blip2_dataset::{KeyedRng, TextEncoder, TextEncoding};
 use blip2_model::device::DeviceName;
-use blip2_model::hf_config::tokenizer_json;
+use blip2_model::hf_config::{has_tokenizer_json, tokenizer_json};
 use blip2_model::optimizer::{AdamW, Schedule};
 use blip2_model::placement::Placement;
 use blip2_model::qformer::QFormerConfig;
 use blip2_model::stage1;
 use blip2_model::vision::ImageEncoder;
-use blip2_model::weights::{InitialValues, is_gguf};
+use blip2_model::weights::InitialValues;
 use burn::tensor::Device;
 
 use crate::config::{FrozenDtype, GradientMode, ModelSettings, OptimizerSettings};
@@ -108,7 +108,7 @@ pub(crate) fn qformer_text(settings: &ModelSettings, length: usize) -> Result<(A
 
 /// The tokenizer of a language model: that of its folder (`tokenizer.json`, else `tokenizer.model`), or the one inside a GGUF file.
 pub(crate) fn tokenizer(language_model: &Path, encoding: TextEncoding) -> Result<TextEncoder> {
-    if !is_gguf(language_model) && language_model.join("tokenizer.json").is_file() {
+    if has_tokenizer_json(language_model) {
         return Ok(TextEncoder::open(language_model, encoding)?);
     }
     let content = tokenizer_json(language_model)?.to_string();

@@ -121,7 +121,7 @@ impl TrainState {
                 _ => Ok(None),
             };
             let origin = init.as_ref().map(|_| "model.init_checkpoint");
-            Self::fresh_stage2(config, sizes, (origin, previous), device)
+            Self::fresh_stage2(config, sizes, origin, previous, device)
         }
     }
 
@@ -149,7 +149,8 @@ impl TrainState {
     fn fresh_stage2(
         config: &WorkerConfig,
         sizes: FrozenSizes,
-        (origin, previous): (Option<&str>, impl Fn(&str, &[usize]) -> Previous),
+        origin: Option<&str>,
+        previous: impl Fn(&str, &[usize]) -> Previous,
         device: &Device,
     ) -> Result<Self> {
         let mut model = empty_stage2(config, sizes, device)?;
@@ -189,7 +190,7 @@ impl TrainState {
             let stored = self.layout.get(name).filter(|tensor| tensor.shape == shape);
             Ok(stored.map(|tensor| self.parameters[tensor.range()].to_vec()))
         };
-        Self::fresh_stage2(config, sizes, (Some("stage 1"), previous), device)
+        Self::fresh_stage2(config, sizes, Some("stage 1"), previous, device)
     }
 
     /// A state read from a checkpoint or a peer; its stage is told by the tensors it has.
@@ -263,7 +264,7 @@ mod tests {
             let previous = move |name: &str, shape: &[usize]| -> Previous {
                 Ok((!name.starts_with(lacking)).then(|| vec![0.5; shape.iter().product()]))
             };
-            TrainState::fresh_stage2(&config, sizes, (origin, previous), &Device::flex().autodiff())
+            TrainState::fresh_stage2(&config, sizes, origin, previous, &Device::flex().autodiff())
         };
         let error = start(Some("model.init_checkpoint"), "ln_vision.").unwrap_err().to_string();
         assert!(error.contains("lacks 2 of") && error.contains("`ln_vision.bias` first"), "{error}");

@@ -10,9 +10,9 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex, TensorMetadata};
 
-use super::flex::{contiguous, normalise, targets, tensor, values};
+use super::flex::{contiguous, normalise, tensor, values};
 use super::kernels::{cross_entropy, gelu, layer_norm};
-use super::{FusedOps, Mask};
+use super::{FusedOps, Mask, Targets};
 
 #[derive(Debug)]
 struct Gelu;
@@ -165,24 +165,16 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         }
     }
 
-    fn fused_cross_entropy(
-        logits: FloatTensor<Self>,
-        classes: FloatTensor<Self>,
-        smoothing: f32,
-        scale: f32,
-    ) -> FloatTensor<Self> {
+    fn fused_cross_entropy(logits: FloatTensor<Self>, targets: Targets) -> FloatTensor<Self> {
         let (logits, node) = logits.into_parts();
-        let (classes, _) = classes.into_parts();
         match CrossEntropy.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let (shape, targets) = (logits.shape().to_vec(), targets(classes, smoothing, scale));
+                let shape = logits.shape().to_vec();
                 let (losses, gradient) =
                     cross_entropy::with_gradient(values(&contiguous(logits)), shape[1], &targets);
-                prep.finish(tensor(gradient, shape), tensor(losses, vec![targets.len()]))
+                prep.finish(tensor(gradient, shape), tensor(losses, vec![targets.labels.len()]))
             }
-            OpsKind::UnTracked(prep) => {
-                prep.finish(Flex::fused_cross_entropy(logits, classes, smoothing, scale))
-            }
+            OpsKind::UnTracked(prep) => prep.finish(Flex::fused_cross_entropy(logits, targets)),
         }
     }
 }

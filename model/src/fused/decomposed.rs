@@ -3,10 +3,10 @@
 use std::f64::consts::FRAC_1_SQRT_2;
 
 use burn::tensor::activation::softmax;
-use burn::tensor::{Tensor, module};
+use burn::tensor::{Int, Tensor, module};
 
 use super::Mask;
-use crate::dropout;
+use super::kernels::dropout::MULTIPLIERS;
 
 /// `x/2 · (1 + erf(x/√2))`. Not burn's function: on devices that have no derivative of their own it takes that of the
 /// approximation by tanh, which is up to 9e-4 off.
@@ -35,7 +35,7 @@ pub(super) fn attention(
     value: Tensor<4>,
     mask: Option<Tensor<4>>,
     scale: f64,
-    dropout: Option<Mask>,
+    dropped: Option<Mask>,
 ) -> Tensor<4> {
     let scores = query.matmul(key.swap_dims(2, 3));
     let scores = if scale == 1.0 { scores } else { scores * scale };
@@ -44,9 +44,54 @@ pub(super) fn attention(
         None => scores,
     };
     let weights = softmax(scores, 3);
-    let weights = match dropout {
-        Some(mask) => dropout::decomposed(weights, mask),
+    let weights = match dropped {
+        Some(mask) => dropout(weights, mask),
         None => weights,
     };
     weights.matmul(value)
+}
+
+pub(super) fn dropout<const D: usize>(x: Tensor<D>, mask: Mask) -> Tensor<D> {
+    let shape = x.dims();
+    let elements = shape.iter().product::<usize>();
+    let device = x.device().inner();
+    let keep = hashes(Tensor::<1, Int>::arange(0..elements as i64, &device), mask.key)
+        .greater_equal_scalar(mask.threshold as i32)
+        .float()
+        .reshape(shape);
+    x * (keep * mask.factor)
+}
+
+/// The upper 24 bits of [`hash`](super::hash)`(index ^ key)` for each index, in `0..2^24`.
+fn hashes(index: Tensor<1, Int>, key: u32) -> Tensor<1, Int> {
+    let x = index.bitwise_xor_scalar(key as i32);
+    let x = xor_shift(x, 16) * (MULTIPLIERS[0] as i32);
+    let x = xor_shift(x, 15) * (MULTIPLIERS[1] as i32);
+    logical_shift(xor_shift(x, 16), 8)
+}
+
+fn xor_shift(x: Tensor<1, Int>, bits: u32) -> Tensor<1, Int> {
+    let shifted = logical_shift(x.clone(), bits);
+    x.bitwise_xor(shifted)
+}
+
+/// A right shift that brings in zeros: the tensor's integers are signed.
+fn logical_shift(x: Tensor<1, Int>, bits: u32) -> Tensor<1, Int> {
+    x.bitwise_right_shift_scalar(bits as i32).bitwise_and_scalar((u32::MAX >> bits) as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hash;
+    use super::*;
+    use burn::tensor::Device;
+
+    #[test]
+    fn device_hash_equals_the_scalar_hash() {
+        let device = Device::flex();
+        let key = 0xDEAD_BEEF;
+        let got = hashes(Tensor::<1, Int>::arange(0..1000, &device), key).into_data_as::<i32>();
+        let want: Vec<i32> = (0..1000u32).map(|i| (hash(i ^ key) >> 8) as i32).collect();
+        assert_eq!(got.as_slice::<i32>().unwrap(), want.as_slice());
+    }
 }

@@ -4,8 +4,8 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::TensorData;
 
-use super::FusedOps;
 use super::kernels::{cross_entropy, dropout, gelu, layer_norm};
+use super::{FusedOps, Mask, Targets};
 
 /// The values of a tensor that [`super::is_fused`] has let through.
 pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
@@ -51,16 +51,6 @@ pub(super) fn normalise(
     Normalised { output: tensor(output, shape), sum, moments }
 }
 
-/// What each row is compared with; `classes` below 0 mark rows that do not count.
-pub(super) fn targets(classes: FlexTensor, smoothing: f32, scale: f32) -> Vec<cross_entropy::Target> {
-    let classes = contiguous(classes);
-    let class = |class: &f32| (*class >= 0.0).then_some(*class as usize);
-    values(&classes)
-        .iter()
-        .map(|value| cross_entropy::Target { class: class(value), smoothing, scale })
-        .collect()
-}
-
 impl FusedOps for Flex {
     fn fused_gelu(x: FlexTensor) -> FlexTensor {
         let shape = x.shape().to_vec();
@@ -81,20 +71,15 @@ impl FusedOps for Flex {
         normalise(x, Some(residual), &contiguous(weight), &contiguous(bias), epsilon).output
     }
 
-    fn fused_dropout(x: FlexTensor, mask: dropout::Mask) -> FlexTensor {
+    fn fused_dropout(x: FlexTensor, mask: Mask) -> FlexTensor {
         let shape = x.shape().to_vec();
         tensor(dropout::apply(values(&contiguous(x)), mask), shape)
     }
 
-    fn fused_cross_entropy(
-        logits: FlexTensor,
-        classes: FlexTensor,
-        smoothing: f32,
-        scale: f32,
-    ) -> FlexTensor {
-        let targets = targets(classes, smoothing, scale);
+    fn fused_cross_entropy(logits: FlexTensor, targets: Targets) -> FlexTensor {
         // The last of the two dimensions.
         let width = logits.shape().to_vec()[1];
-        tensor(cross_entropy::losses(values(&contiguous(logits)), width, &targets), vec![targets.len()])
+        let losses = cross_entropy::losses(values(&contiguous(logits)), width, &targets);
+        tensor(losses, vec![targets.labels.len()])
     }
 }

@@ -1,6 +1,5 @@
 //! What burn composes of many operations, or computes in another layout, each as one operation with its own backward pass
-//! on the CPU: GELU, layer normalisation (of a sum), dropout, attention, softmax cross-entropy,
-//! the affine map.
+//! on the CPU: GELU, layer normalisation (of a sum), dropout, attention, softmax cross-entropy, the affine map.
 //!
 //! Every function here has its composition of burn's own operations beside it, computes that on other devices and in
 //! other precisions, and is tested against it. A result depends on the values alone: sums run over fixed chunks and
@@ -17,11 +16,12 @@ mod kernels;
 
 pub(crate) use affine::affine;
 pub(crate) use attention::attention;
-pub(crate) use kernels::dropout::Mask;
+pub(crate) use kernels::cross_entropy::Targets;
+pub(crate) use kernels::dropout::{Mask, hash};
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, DispatchDevice, backend_extension};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Tensor};
 
 /// The operations as a backend has them.
 #[backend_extension(Flex, Autodiff)]
@@ -49,13 +49,8 @@ pub(crate) trait FusedOps: Backend {
     /// The elements that the mask keeps, multiplied by its factor.
     fn fused_dropout(x: FloatTensor<Self>, mask: Mask) -> FloatTensor<Self>;
 
-    /// The cross-entropy of each row of logits, times `scale`; classes below 0 mark rows that do not count.
-    fn fused_cross_entropy(
-        logits: FloatTensor<Self>,
-        classes: FloatTensor<Self>,
-        smoothing: f32,
-        scale: f32,
-    ) -> FloatTensor<Self>;
+    /// The cross-entropy of each row of logits with its label.
+    fn fused_cross_entropy(logits: FloatTensor<Self>, targets: Targets) -> FloatTensor<Self>;
 }
 
 /// Whether the operations of this module take this tensor.
@@ -99,7 +94,7 @@ pub fn layer_norm<const D: usize>(
 pub(crate) fn dropout<const D: usize>(x: Tensor<D>, mask: Mask) -> Tensor<D> {
     match is_fused(&x) {
         true => Tensor::from_dispatch(Dispatch::fused_dropout(x.into_dispatch(), mask)),
-        false => crate::dropout::decomposed(x, mask),
+        false => decomposed::dropout(x, mask),
     }
 }
 
@@ -109,24 +104,9 @@ pub(crate) fn dropout<const D: usize>(x: Tensor<D>, mask: Mask) -> Tensor<D> {
 ///
 /// # Shapes
 /// - logits `[rows, classes]`; one label a row, below `classes`; output `[rows]`
-pub(crate) fn cross_entropy(
-    logits: &Tensor<2>,
-    labels: &[i32],
-    smoothing: f64,
-    scale: f64,
-) -> Option<Tensor<1>> {
-    // Labels are told as float32, which has all integers up to 2²⁴.
-    if !is_fused(logits) || logits.dims()[1] > 1 << 24 {
-        return None;
-    }
-    let labels: Vec<f32> = labels.iter().map(|label| *label as f32).collect();
-    let labels = Tensor::<1>::from_data(TensorData::from(labels.as_slice()), &logits.device());
-    Some(Tensor::from_dispatch(Dispatch::fused_cross_entropy(
-        logits.clone().into_dispatch(),
-        labels.into_dispatch(),
-        smoothing as f32,
-        scale as f32,
-    )))
+pub(crate) fn cross_entropy(logits: &Tensor<2>, targets: Targets) -> Option<Tensor<1>> {
+    let fused = || Dispatch::fused_cross_entropy(logits.clone().into_dispatch(), targets);
+    is_fused(logits).then(|| Tensor::from_dispatch(fused()))
 }
 
 #[cfg(test)]
@@ -200,7 +180,7 @@ mod tests {
         let device = Device::flex().autodiff();
         let mask = Mask { key: 0xDEAD_BEEF, threshold: 1 << 22, factor: 4.0 / 3.0 };
         let x = wave([3, 130, 70], 0.73, &device);
-        agree("dropout", [x], |[x]| dropout(x, mask), |[x]| crate::dropout::decomposed(x, mask));
+        agree("dropout", [x], |[x]| dropout(x, mask), |[x]| decomposed::dropout(x, mask));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod folder;
 mod gguf;
 mod init;
 mod names;
+mod pairs;
 mod pytorch;
 mod safetensors;
 mod sentencepiece;

@@ -5,9 +5,9 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata};
 
 use super::{AttentionOps, Settings};
-use crate::fused::Mask;
 use crate::fused::flex::{contiguous, values};
-use crate::fused::kernels::{dropout, softmax};
+use crate::fused::kernels::softmax;
+use crate::fused::{FusedOps, Mask};
 
 /// `softmax(scale · query·keyᵀ + mask)`.
 pub(super) fn probabilities(
@@ -36,11 +36,11 @@ fn mask_rows(scores: &[usize], mask: &[usize]) -> softmax::MaskRows {
 }
 
 /// The probabilities, or their gradient, without what the mask drops.
-pub(super) fn dropped(mut tensor: FlexTensor, mask: Option<Mask>) -> FlexTensor {
-    if let Some(mask) = mask {
-        dropout::in_place(tensor.storage_mut::<f32>(), mask);
+pub(super) fn dropped(tensor: FlexTensor, mask: Option<Mask>) -> FlexTensor {
+    match mask {
+        Some(mask) => Flex::fused_dropout(tensor, mask),
+        None => tensor,
     }
-    tensor
 }
 
 impl AttentionOps for Flex {

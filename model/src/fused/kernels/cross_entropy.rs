@@ -5,31 +5,52 @@ use rayon::prelude::*;
 use super::exponential::exp;
 use super::lanes::{largest, sum};
 
-/// What a row is compared with.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::fused) struct Target {
-    /// The row's class; none in rows that do not count.
-    pub(in crate::fused) class: Option<usize>,
+/// What rows of logits are compared with.
+#[derive(Debug, Clone)]
+pub(crate) struct Targets {
+    /// The class of each row; below 0 in rows that do not count.
+    pub(crate) labels: Vec<i32>,
     /// The part of the target that all classes share evenly.
-    pub(in crate::fused) smoothing: f32,
-    /// Factor of loss and gradient.
-    pub(in crate::fused) scale: f32,
+    pub(crate) smoothing: f32,
+    /// Factor of losses and gradients.
+    pub(crate) scale: f32,
+}
+
+impl Targets {
+    /// What each of `classes` has of the smoothed part.
+    #[inline(always)]
+    fn share(&self, classes: usize) -> f32 {
+        self.smoothing / classes as f32
+    }
+
+    #[inline(always)]
+    fn loss(&self, logits: &[f32], class: usize, log_normaliser: f32) -> f32 {
+        let smooth = match self.smoothing {
+            0.0 => 0.0,
+            _ => self.share(logits.len()) * sum(logits, |value| value),
+        };
+        self.scale * (log_normaliser - (1.0 - self.smoothing) * logits[class] - smooth)
+    }
+}
+
+/// The class of a label, if its row counts.
+#[inline(always)]
+fn class_of(label: i32) -> Option<usize> {
+    usize::try_from(label).ok()
 }
 
 /// The loss of each row of `classes` logits.
-pub(in crate::fused) fn losses(logits: &[f32], classes: usize, targets: &[Target]) -> Vec<f32> {
+pub(in crate::fused) fn losses(logits: &[f32], classes: usize, targets: &Targets) -> Vec<f32> {
     let arch = pulp::Arch::new();
-    let rows = logits.par_chunks_exact(classes).zip(targets);
-    rows.map(|(logits, target)| {
+    let rows = logits.par_chunks_exact(classes).zip(&targets.labels);
+    rows.map(|(logits, label)| {
+        let Some(class) = class_of(*label) else { return 0.0 };
         arch.dispatch(
             #[inline(always)]
-            || match target.class {
-                Some(class) => {
-                    let shift = largest(logits);
-                    let normaliser = sum(logits, |value| exp(value - shift));
-                    loss(logits, class, *target, libm::logf(normaliser) + shift)
-                }
-                None => 0.0,
+            || {
+                let shift = largest(logits);
+                let normaliser = sum(logits, |value| exp(value - shift));
+                targets.loss(logits, class, libm::logf(normaliser) + shift)
             },
         )
     })
@@ -40,14 +61,14 @@ pub(in crate::fused) fn losses(logits: &[f32], classes: usize, targets: &[Target
 pub(in crate::fused) fn with_gradient(
     logits: &[f32],
     classes: usize,
-    targets: &[Target],
+    targets: &Targets,
 ) -> (Vec<f32>, Vec<f32>) {
     let arch = pulp::Arch::new();
-    let (mut losses, mut gradient) = (vec![0.0; targets.len()], vec![0.0; logits.len()]);
+    let (mut losses, mut gradient) = (vec![0.0; targets.labels.len()], vec![0.0; logits.len()]);
     let rows = gradient.par_chunks_exact_mut(classes).zip(&mut losses);
-    let rows = rows.zip(logits.par_chunks_exact(classes)).zip(targets);
-    rows.for_each(|(((gradient, row_loss), logits), target)| {
-        let Some(class) = target.class else { return };
+    let rows = rows.zip(logits.par_chunks_exact(classes)).zip(&targets.labels);
+    rows.for_each(|(((gradient, row_loss), logits), label)| {
+        let Some(class) = class_of(*label) else { return };
         arch.dispatch(
             #[inline(always)]
             || {
@@ -56,29 +77,14 @@ pub(in crate::fused) fn with_gradient(
                     *gradient = exp(*value - shift);
                 }
                 let normaliser = sum(gradient, |value| value);
-                *row_loss = loss(logits, class, *target, libm::logf(normaliser) + shift);
-                let (factor, share) = (target.scale / normaliser, target.scale * share_of(logits, *target));
+                *row_loss = targets.loss(logits, class, libm::logf(normaliser) + shift);
+                let (factor, share) = (targets.scale / normaliser, targets.scale * targets.share(classes));
                 gradient.iter_mut().for_each(|value| *value = *value * factor - share);
-                gradient[class] -= target.scale * (1.0 - target.smoothing);
+                gradient[class] -= targets.scale * (1.0 - targets.smoothing);
             },
         );
     });
     (losses, gradient)
-}
-
-/// What each class has of the smoothed part of the target.
-#[inline(always)]
-fn share_of(logits: &[f32], target: Target) -> f32 {
-    target.smoothing / logits.len() as f32
-}
-
-#[inline(always)]
-fn loss(logits: &[f32], class: usize, target: Target, log_normaliser: f32) -> f32 {
-    let smooth = match target.smoothing {
-        0.0 => 0.0,
-        _ => share_of(logits, target) * sum(logits, |value| value),
-    };
-    target.scale * (log_normaliser - (1.0 - target.smoothing) * logits[class] - smooth)
 }
 
 /// Multiplies each row of `gradient` by the row's factor.

@@ -3,7 +3,6 @@
 use rayon::prelude::*;
 
 use super::TASK;
-use crate::dropout::hash;
 
 /// Which elements are dropped, and what the others are multiplied by.
 #[derive(Debug, Clone, Copy)]
@@ -23,41 +22,35 @@ impl Mask {
     }
 }
 
+/// The multipliers of [`hash`].
+pub(in crate::fused) const MULTIPLIERS: [u32; 2] = [0x7FEB_352D, 0x846C_A68B];
+
+/// The `lowbias32` integer hash (Wellons, "Prospecting for Hash Functions").
+#[inline(always)]
+pub(crate) fn hash(mut x: u32) -> u32 {
+    x ^= x >> 16;
+    x = x.wrapping_mul(MULTIPLIERS[0]);
+    x ^= x >> 15;
+    x = x.wrapping_mul(MULTIPLIERS[1]);
+    x ^ (x >> 16)
+}
+
 /// The elements that are kept, multiplied; zero in the others' places.
 pub(in crate::fused) fn apply(x: &[f32], mask: Mask) -> Vec<f32> {
     let arch = pulp::Arch::new();
     let mut output = vec![0.0; x.len()];
     let tasks = output.par_chunks_mut(TASK).zip(x.par_chunks(TASK));
     tasks.enumerate().for_each(|(task, (output, x))| {
+        // Indices are counted in 32 bits, as where masks are tensors.
+        let first = (task * TASK) as u32;
         arch.dispatch(
             #[inline(always)]
             || {
                 for ((output, x), offset) in output.iter_mut().zip(x).zip(0..) {
-                    *output = x * mask.factor_of(first_of(task).wrapping_add(offset));
+                    *output = x * mask.factor_of(first.wrapping_add(offset));
                 }
             },
         );
     });
     output
-}
-
-/// [`apply`] without another buffer.
-pub(in crate::fused) fn in_place(x: &mut [f32], mask: Mask) {
-    let arch = pulp::Arch::new();
-    x.par_chunks_mut(TASK).enumerate().for_each(|(task, x)| {
-        arch.dispatch(
-            #[inline(always)]
-            || {
-                for (x, offset) in x.iter_mut().zip(0..) {
-                    *x *= mask.factor_of(first_of(task).wrapping_add(offset));
-                }
-            },
-        );
-    });
-}
-
-/// The index of a task's first element; they are counted in 32 bits, as where masks are tensors.
-#[inline(always)]
-fn first_of(task: usize) -> u32 {
-    (task * TASK) as u32
 }

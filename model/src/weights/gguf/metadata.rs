@@ -117,40 +117,33 @@ impl Head {
 
     /// The texts of a list; empty where it is absent.
     pub(super) fn texts(&self, name: &str) -> Vec<&str> {
-        self.list(name)
-            .filter_map(|value| match value {
-                Value::Text(text) => Some(text.as_str()),
-                _ => None,
-            })
-            .collect()
+        self.list(name, |value| match value {
+            Value::Text(text) => Some(text.as_str()),
+            _ => None,
+        })
     }
 
     /// The numbers of a list; empty where it is absent.
     pub(super) fn numbers(&self, name: &str) -> Vec<f64> {
-        self.list(name)
-            .filter_map(|value| match value {
-                Value::Float(value) => Some(*value),
-                _ => None,
-            })
-            .collect()
+        self.list(name, |value| match value {
+            Value::Float(value) => Some(*value),
+            _ => None,
+        })
     }
 
     /// The integers of a list; empty where it is absent.
     pub(super) fn integers(&self, name: &str) -> Vec<i64> {
-        self.list(name)
-            .filter_map(|value| match value {
-                Value::Integer(value) => Some(*value),
-                _ => None,
-            })
-            .collect()
+        self.list(name, |value| match value {
+            Value::Integer(value) => Some(*value),
+            _ => None,
+        })
     }
 
-    fn list(&self, name: &str) -> impl Iterator<Item = &Value> {
-        let list = match self.get(name) {
-            Some(Value::List(list)) => list.as_slice(),
-            _ => &[],
-        };
-        list.iter()
+    fn list<'a, T>(&'a self, name: &str, of: impl Fn(&'a Value) -> Option<T>) -> Vec<T> {
+        match self.get(name) {
+            Some(Value::List(list)) => list.iter().filter_map(of).collect(),
+            _ => Vec::new(),
+        }
     }
 }
 

@@ -2,15 +2,12 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::metadata::Head;
 use crate::ModelError;
-use crate::weights::sentencepiece::{Piece, added_token, from_pieces, start_token};
-
-/// The kinds of token that no text is cut into: control tokens, and those that a user added.
-const CONTROL: i64 = 3;
-const ADDED: i64 = 4;
+use crate::weights::pairs::{ADDED, CONTROL, added_tokens, start_token, vocabulary};
+use crate::weights::sentencepiece::{Piece, from_pieces};
 
 /// How Llama 3 cuts a text into words, from its published tokenizer.
 const LLAMA3_WORDS: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
@@ -57,24 +54,15 @@ fn sentence_pieces(head: &Head, tokens: &[&str], kinds: &[i64]) -> Result<Value,
 /// The tokenizer of GPT-2 and those after it.
 fn byte_level_pairs(head: &Head, tokens: &[&str], kinds: &[i64]) -> Result<Value, ModelError> {
     let (words, ignores_merges) = pre_tokenizer(head)?;
-    let vocabulary: Map<String, Value> =
-        tokens.iter().enumerate().map(|(id, token)| ((*token).to_string(), id.into())).collect();
-    if vocabulary.len() != tokens.len() {
-        return Err(head.file.error("the tokenizer has the same token twice"));
-    }
-    let added: Vec<Value> = (tokens.iter().zip(kinds).enumerate())
-        .filter(|(_, (_, kind))| matches!(**kind, CONTROL | ADDED))
-        .map(|(id, (token, kind))| added_token(id, token, *kind == CONTROL))
-        .collect();
-    let start = start_id(head, false).and_then(|id| Some(start_token(id, tokens.get(id)?)));
+    let vocabulary = vocabulary(tokens).map_err(|reason| head.file.error(reason))?;
     Ok(json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
-        "added_tokens": added,
+        "added_tokens": added_tokens(tokens, kinds, &[CONTROL, ADDED]),
         "normalizer": null,
         "pre_tokenizer": words,
-        "post_processor": start,
+        "post_processor": start_token(tokens, start_id(head, false)),
         "decoder": byte_level(true),
         "model": {
             "type": "BPE",

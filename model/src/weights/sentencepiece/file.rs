@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{Piece, from_pieces};
 use crate::ModelError;
+use crate::weights::pairs::NORMAL;
 
 /// The file's name in a model's folder.
 pub(crate) const FILE: &str = "tokenizer.model";
@@ -70,7 +71,7 @@ pub(crate) fn tokenizer(path: &Path, starts: bool) -> Result<Value, ModelError> 
         .map(|piece| Piece {
             text: piece.piece(),
             score: f64::from(piece.score()),
-            kind: i64::from(piece.kind.unwrap_or(1)),
+            kind: piece.kind.map_or(NORMAL, i64::from),
         })
         .collect();
     let start = model.trainer.as_ref().and_then(|trainer| trainer.bos_id).unwrap_or(START);

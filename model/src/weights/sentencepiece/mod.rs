@@ -6,17 +6,12 @@ pub(crate) use file::{FILE, tokenizer};
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+
+use super::pairs::{ADDED, BYTE, CONTROL, NORMAL, UNKNOWN, added_tokens, start_token, vocabulary};
 
 /// What SentencePiece writes for a space.
 const SPACE: &str = "\u{2581}";
-
-/// How a piece is used, with the numbers that SentencePiece and GGUF give it.
-const NORMAL: i64 = 1;
-const UNKNOWN: i64 = 2;
-const CONTROL: i64 = 3;
-const ADDED: i64 = 4;
-const BYTE: i64 = 6;
 
 /// A token.
 #[derive(Debug, Clone, Copy)]
@@ -34,33 +29,24 @@ pub(super) struct Piece<'a> {
 /// # Errors
 /// No pieces, or the same one twice.
 pub(super) fn from_pieces(pieces: &[Piece<'_>], start: Option<usize>) -> Result<Value, String> {
-    let vocabulary: BTreeMap<&str, usize> =
-        pieces.iter().enumerate().map(|(id, piece)| (piece.text, id)).collect();
-    if pieces.is_empty() || vocabulary.len() != pieces.len() {
-        return Err(format!(
-            "the tokenizer has {} pieces, {} of them different",
-            pieces.len(),
-            vocabulary.len()
-        ));
+    if pieces.is_empty() {
+        return Err("the tokenizer has 0 pieces".into());
     }
+    let tokens: Vec<&str> = pieces.iter().map(|piece| piece.text).collect();
+    let kinds: Vec<i64> = pieces.iter().map(|piece| piece.kind).collect();
+    let vocabulary = vocabulary(&tokens)?;
     let unknown = pieces.iter().find(|piece| piece.kind == UNKNOWN).map(|piece| piece.text);
-    let added: Vec<Value> = (pieces.iter().enumerate())
-        .filter(|(_, piece)| matches!(piece.kind, UNKNOWN | CONTROL | ADDED))
-        .map(|(id, piece)| added_token(id, piece.text, piece.kind != ADDED))
-        .collect();
-    let ids: Map<String, Value> =
-        pieces.iter().enumerate().map(|(id, piece)| (piece.text.into(), id.into())).collect();
     Ok(json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
-        "added_tokens": added,
+        "added_tokens": added_tokens(&tokens, &kinds, &[UNKNOWN, CONTROL, ADDED]),
         "normalizer": {"type": "Sequence", "normalizers": [
             {"type": "Prepend", "prepend": SPACE},
             {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
         ]},
         "pre_tokenizer": null,
-        "post_processor": start.and_then(|id| Some(start_token(id, pieces.get(id)?.text))),
+        "post_processor": start_token(&tokens, start),
         "decoder": {"type": "Sequence", "decoders": [
             {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
             {"type": "ByteFallback"},
@@ -76,8 +62,8 @@ pub(super) fn from_pieces(pieces: &[Piece<'_>], start: Option<usize>) -> Result<
             "fuse_unk": true,
             "byte_fallback": pieces.iter().any(|piece| piece.kind == BYTE),
             "ignore_merges": false,
-            "vocab": ids,
             "merges": merges(pieces, &vocabulary),
+            "vocab": vocabulary,
         },
     }))
 }
@@ -92,25 +78,4 @@ fn merges<'a>(pieces: &[Piece<'a>], vocabulary: &BTreeMap<&str, usize>) -> Vec<[
         cuts.map(|(at, _)| piece.text.split_at(at)).filter(|(left, right)| is_part(left) && is_part(right))
     });
     pairs.map(|(left, right)| [left, right]).collect()
-}
-
-/// A token that a text is cut at before anything else.
-pub(super) fn added_token(id: usize, token: &str, special: bool) -> Value {
-    json!({
-        "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
-        "normalized": false, "special": special,
-    })
-}
-
-/// What puts a token in front of every text.
-pub(super) fn start_token(id: usize, token: &str) -> Value {
-    json!({
-        "type": "TemplateProcessing",
-        "single": [{"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-        "pair": [
-            {"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
-            {"SpecialToken": {"id": token, "type_id": 1}}, {"Sequence": {"id": "B", "type_id": 1}},
-        ],
-        "special_tokens": {token: {"id": token, "ids": [id], "tokens": [token]}},
-    })
 }
