@@ -5,6 +5,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use blip2_collective::TlsFiles;
+use futures::FutureExt as _;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -78,8 +79,13 @@ impl Workers {
     }
 
     /// Starts those again that are killed, until no worker is left, or one failed before the run `started`; says which
-    /// and why.
-    pub(crate) async fn watch(&mut self, started: impl Fn() -> bool) -> CliError {
+    /// and why. When `strike` ends, the first worker is killed.
+    pub(crate) async fn watch(
+        &mut self,
+        started: impl Fn() -> bool,
+        strike: impl Future<Output = ()>,
+    ) -> CliError {
+        let mut strike = std::pin::pin!(strike.fuse());
         loop {
             self.look();
             self.restart_killed();
@@ -88,7 +94,10 @@ impl Workers {
             if failed_early || self.processes.iter().all(|process| process.ended.is_some()) {
                 return self.failure();
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::select! {
+                () = &mut strike => self.kill_first(),
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
         }
     }
 
@@ -111,6 +120,14 @@ impl Workers {
         self.look();
         let failed = |process: &&WorkerProcess| process.ended.is_some_and(|status| !status.success());
         self.processes.iter().filter(failed).map(log_tail).collect()
+    }
+
+    fn kill_first(&mut self) {
+        if let Some(process) = self.processes.first_mut()
+            && let Err(error) = process.child.start_kill()
+        {
+            tracing::warn!(worker = process.name, %error, "cannot kill this worker");
+        }
     }
 
     fn look(&mut self) {
@@ -225,6 +242,8 @@ fn log_tail(process: &WorkerProcess) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{pending, ready};
+
     use super::*;
 
     /// A "worker" that is a line of shell.
@@ -258,20 +277,28 @@ mod tests {
     async fn a_worker_that_fails_before_the_start_ends_the_wait() {
         let folder = tempfile::tempdir().unwrap();
         let mut workers = workers(folder.path(), "exit 78", 3);
-        let error = timeout(Duration::from_secs(10), workers.watch(|| false)).await.unwrap();
+        let error = timeout(Duration::from_secs(10), workers.watch(|| false, pending())).await.unwrap();
         assert_eq!(error.exit(), Exit::BadConfig, "{error}");
         assert!(workers.failed_logs().ends_with("last words\n"));
+    }
+
+    #[tokio::test]
+    async fn a_strike_kills_the_first_worker() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut workers = workers(folder.path(), "exec sleep 600", 0);
+        let error = timeout(Duration::from_secs(20), workers.watch(|| true, ready(()))).await.unwrap();
+        assert!(error.to_string().contains("worker-0 was killed"), "{error}");
     }
 
     #[tokio::test]
     async fn a_killed_worker_is_started_again_as_often_as_allowed() {
         let folder = tempfile::tempdir().unwrap();
         let mut none = workers(folder.path(), "kill -KILL $$", 0);
-        let error = timeout(Duration::from_secs(10), none.watch(|| true)).await.unwrap();
+        let error = timeout(Duration::from_secs(10), none.watch(|| true, pending())).await.unwrap();
         assert!(error.to_string().contains("worker-0 was killed"), "{error}");
         // The test's own executable, which is started in its place, refuses the arguments of a worker.
         let mut once = workers(folder.path(), "kill -KILL $$", 1);
-        let error = timeout(Duration::from_secs(20), once.watch(|| true)).await.unwrap();
+        let error = timeout(Duration::from_secs(20), once.watch(|| true, pending())).await.unwrap();
         assert!(error.to_string().contains("ended with exit code"), "{error}");
         assert_eq!(once.processes[0].restarts_left, 0);
         assert!(std::fs::read_to_string(&once.processes[0].log).unwrap().starts_with("first\nlast words\n"));

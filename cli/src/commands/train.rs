@@ -4,8 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use blip2_model::device::DeviceName;
+use blip2_proto::v1::StatusReply;
 use serde::Serialize;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::print_json;
@@ -59,6 +61,16 @@ pub(crate) async fn train_here(
     resume: bool,
     audience: Audience,
 ) -> Result<Finished, CliError> {
+    train_disturbed(config, resume, audience, None).await
+}
+
+/// The same; the first worker is killed once as many steps as `kill_after` says are committed.
+pub(crate) async fn train_disturbed(
+    config: RunConfig,
+    resume: bool,
+    audience: Audience,
+    kill_after: Option<u64>,
+) -> Result<Finished, CliError> {
     let signals = Signals::listen()?;
     let count = config.coordinator.workers;
     let threads = threads_per_worker(config.launch.threads_per_worker, count);
@@ -84,10 +96,11 @@ pub(crate) async fn train_here(
     let mut workers = Workers::start(launch, count)?;
 
     let forced = signals.forced();
+    let strike = strike_after(session.status(), kill_after);
     let mut coordinated = std::pin::pin!(session.run(listener, signals.graceful(), audience));
     let result = tokio::select! {
         result = &mut coordinated => result,
-        lost = workers.watch(|| status.borrow().epoch > 0) => {
+        lost = workers.watch(|| status.borrow().epoch > 0, strike) => {
             timeout(NOTICE_WITHIN, &mut coordinated).await.unwrap_or(Err(lost))
         }
         () = forced.cancelled() => Err(CliError::failed("ended at once by a second signal; the last checkpoint holds")),
@@ -101,6 +114,16 @@ pub(crate) async fn train_here(
         workers.finish().await;
     }
     result
+}
+
+/// Ends once as many steps are committed; never without a number, or when the run ends before.
+async fn strike_after(mut status: watch::Receiver<StatusReply>, steps: Option<u64>) {
+    if let Some(steps) = steps
+        && status.wait_for(|status| status.step >= steps).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// `--workers N` is another way to write `--set coordinator.workers=N`, and so is `--device` for `train.device`.
