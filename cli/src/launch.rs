@@ -5,7 +5,6 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use blip2_collective::TlsFiles;
-use futures::FutureExt as _;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -85,7 +84,7 @@ impl Workers {
         started: impl Fn() -> bool,
         strike: impl Future<Output = ()>,
     ) -> CliError {
-        let mut strike = std::pin::pin!(strike.fuse());
+        let (mut strike, mut struck) = (std::pin::pin!(strike), false);
         loop {
             self.look();
             self.restart_killed();
@@ -95,7 +94,10 @@ impl Workers {
                 return self.failure();
             }
             tokio::select! {
-                () = &mut strike => self.kill_first(),
+                () = &mut strike, if !struck => {
+                    self.kill_first();
+                    struck = true;
+                }
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }

@@ -191,7 +191,7 @@ async fn coordinate(
     let mut coordinated = std::pin::pin!(coordinate_curation(listener, stop.cancelled(), options));
     let end = tokio::select! {
         end = &mut coordinated => end.map_err(CliError::from),
-        lost = workers.watch(|| watched.borrow().done > 0), if curation.workers > 0 && !all_done => {
+        lost = workers.watch(|| watched.borrow().done > 0, std::future::pending()), if curation.workers > 0 && !all_done => {
             // They may have ended because all is done.
             match tokio::time::timeout(PROGRESS_EVERY, &mut coordinated).await {
                 Ok(end) => end.map_err(CliError::from),

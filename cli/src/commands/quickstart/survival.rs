@@ -78,10 +78,12 @@ impl Survival {
 /// The same run with few steps, and two workers at least: somebody must be left.
 fn shortened(config: &RunConfig) -> RunConfig {
     let mut short = config.clone();
-    short.stage1.steps = short.stage1.steps.min(STEPS);
-    short.stage2.steps = short.stage2.steps.min(STEPS);
-    for stage in [&mut short.stage1, &mut short.stage2] {
-        stage.optimizer.warmup_steps = stage.optimizer.warmup_steps.min(stage.steps);
+    let (stage1, stage2) = (&mut short.stage1, &mut short.stage2);
+    for (steps, optimizer) in
+        [(&mut stage1.steps, &mut stage1.optimizer), (&mut stage2.steps, &mut stage2.optimizer)]
+    {
+        *steps = (*steps).min(STEPS);
+        optimizer.warmup_steps = optimizer.warmup_steps.min(*steps);
     }
     short.coordinator.workers = short.coordinator.workers.max(2);
     short
