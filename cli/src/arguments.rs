@@ -11,6 +11,7 @@ use crate::commands::corpus::CorpusArguments;
 use crate::commands::curate::CurateArguments;
 use crate::config::ConfigArguments;
 use crate::secured::TlsArguments;
+use crate::typed_numbers::{seconds, seconds_or_none, threads};
 use crate::writing::WritingArguments;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 bad input data, 4 refused (token, run, version, \
@@ -155,7 +156,7 @@ pub(crate) struct WorkerArguments {
     #[arg(long, default_value = "worker")]
     pub(crate) name: String,
     /// Compute threads; 0 takes all cores.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = threads)]
     pub(crate) threads: usize,
     /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; without it, the one of the run's configuration.
     #[arg(long, value_name = "DEVICE")]
@@ -200,7 +201,7 @@ pub(crate) struct CheckpointArguments {
 pub(crate) enum CheckpointCommand {
     /// List the checkpoints of a run.
     Ls(CheckpointTarget),
-    /// Read everything back, the list of quarantined rows included, and compare length and BLAKE3.
+    /// Read everything back, the list of quarantined rows included; compare length and BLAKE3, and look for NaN.
     Verify(CheckpointTarget),
     /// Print one BLAKE3 over all trainable parameters, in path order, and the step.
     Digest(CheckpointTarget),
@@ -409,17 +410,6 @@ pub(crate) enum ConfigCommand {
     },
     /// Print the JSON Schema of configuration files.
     Schema,
-}
-
-/// A number of seconds that is a duration.
-fn seconds(text: &str) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    if (0.001..=1e7).contains(&value) { Ok(value) } else { Err("between 0.001 and 1e7 seconds".to_owned()) }
-}
-
-/// The same, or 0 for not at all.
-fn seconds_or_none(text: &str) -> Result<f64, String> {
-    if text.parse() == Ok(0.0) { Ok(0.0) } else { seconds(text) }
 }
 
 #[cfg(test)]

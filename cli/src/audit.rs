@@ -33,6 +33,8 @@ pub(crate) struct AuditReport {
     pub(crate) epochs: usize,
     pub(crate) stages: Vec<StageReport>,
     pub(crate) substitutions: Vec<Replaced>,
+    /// Committed steps that changed no parameter, because what they came to is not a finite number.
+    pub(crate) skipped_steps: Vec<u64>,
     pub(crate) differences: Vec<String>,
 }
 
@@ -173,8 +175,12 @@ fn compare(stored: Stored, epochs: usize, threads: usize) -> Result<AuditReport,
         epochs,
         stages: Vec::new(),
         substitutions: Vec::new(),
+        skipped_steps: records.last().map_or_else(Vec::new, |record| record.skipped_steps.clone()),
         differences,
     };
+    report
+        .differences
+        .extend(records.iter().filter_map(|record| compare_skipped(record, &report.skipped_steps)));
     let mut first = 0;
     for (stage, stage_steps, batch) in
         [(1, config.stage1.steps, config.stage1.batch), (2, config.stage2.steps, config.stage2.batch)]
@@ -229,6 +235,17 @@ fn compare_identity(
     ];
     let differs = of_run.iter().filter(|(found, wanted, _)| found != wanted);
     differs.map(|(found, _, what)| format!("checkpoint {}: {what} {found}", record.name)).collect()
+}
+
+/// An older checkpoint's skipped steps must be the newest one's, up to its own step.
+fn compare_skipped(record: &CheckpointRecord, newest: &[u64]) -> Option<String> {
+    let wanted: Vec<u64> = newest.iter().copied().filter(|step| *step < record.step).collect();
+    (record.skipped_steps != wanted).then(|| {
+        format!(
+            "checkpoint {}: its COMMIT says that the steps {:?} were skipped, the newest checkpoint {wanted:?}",
+            record.name, record.skipped_steps
+        )
+    })
 }
 
 fn compare_coverage(record: &CheckpointRecord, stage: u32, wanted: Coverage) -> Option<String> {

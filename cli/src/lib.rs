@@ -24,6 +24,7 @@ mod session;
 mod signals;
 mod standby;
 mod token;
+mod typed_numbers;
 mod writing;
 
 use std::path::Path;

@@ -23,12 +23,21 @@ pub(crate) struct StepRecord {
     pub(crate) stage: u32,
     /// Membership epoch in which it was committed.
     pub(crate) epoch: u64,
-    /// Losses and learning rate; null where a value is not finite.
+    /// Losses, gradient norm and learning rate; null where a value is not finite.
     pub(crate) values: BTreeMap<String, Option<f64>>,
     pub(crate) seconds: f64,
     pub(crate) data_wait_seconds: f64,
     /// Pictures of the global batch.
     pub(crate) samples: u64,
+    /// Those of all steps up to this one.
+    #[serde(default)]
+    pub(crate) samples_seen: u64,
+    /// The step changed no parameter: a value, the gradient or the update is not finite.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) skipped: bool,
+    /// The mean loss has just risen to so many times its smallest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) loss_rise: Option<f64>,
 }
 
 impl From<CommittedStep> for StepRecord {
@@ -45,6 +54,9 @@ impl From<CommittedStep> for StepRecord {
             seconds: step.seconds,
             data_wait_seconds: step.data_wait_seconds,
             samples: step.samples,
+            samples_seen: step.samples_seen,
+            skipped: step.skipped,
+            loss_rise: step.loss_rise,
         }
     }
 }
@@ -170,6 +182,9 @@ mod tests {
             seconds: 0.5,
             data_wait_seconds: 0.1,
             samples: 64,
+            samples_seen: 64 * (step + 1),
+            skipped: !loss.is_finite(),
+            loss_rise: None,
         }
     }
 

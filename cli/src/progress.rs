@@ -163,6 +163,7 @@ pub(crate) fn status_json(status: &StatusReply) -> serde_json::Value {
         "data_wait_share": status.data_wait_share,
         "goodput": status.goodput,
         "quarantined": status.quarantined,
+        "skipped_steps": status.skipped_steps,
         "members": members,
         "faults": status.faults,
         "last_checkpoint": status.last_checkpoint,
@@ -191,6 +192,9 @@ fn figures(status: &StatusReply) -> Vec<String> {
     }
     if status.quarantined > 0 {
         parts.push(format!("{} quarantined", count(status.quarantined as usize, "row")));
+    }
+    if status.skipped_steps > 0 {
+        parts.push(format!("{} skipped", count(status.skipped_steps as usize, "step")));
     }
     if status.eta_seconds > 0.0 {
         parts.push(format!("{} left", duration(status.eta_seconds)));

@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use blip2_collective::Transport;
 use blip2_coordinator::{
-    Catalogue, CheckpointRecord, CoordinatorError, CoordinatorOptions, Outcome, RunSpec,
+    Catalogue, CheckpointRecord, CoordinatorError, CoordinatorOptions, LossRise, NonFinitePolicy, Outcome,
+    RunSpec,
 };
 use blip2_proto::v1::StatusReply;
+use blip2_worker::config::NonFiniteSteps;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -80,6 +82,14 @@ impl Session {
             stage_batch: vec![config.stage1.batch, config.stage2.batch],
             resume,
             max_quarantined_share: config.data.max_quarantined_share,
+            non_finite: match config.train.non_finite {
+                NonFiniteSteps::Stop => NonFinitePolicy::Stop,
+                NonFiniteSteps::Skip => NonFinitePolicy::Skip { at_most: config.train.max_skipped_steps },
+            },
+            loss_rise: LossRise {
+                window: config.train.loss_rise_window,
+                factor: config.train.loss_rise_factor,
+            },
         };
         Ok(Self { folder, spec, metrics, lead, status: watch::Sender::new(StatusReply::default()) })
     }

@@ -10,6 +10,8 @@ struct Fixture {
     root: Location,
     config: RunConfig,
     manifest: Manifest,
+    /// What the checkpoints say to be skipped.
+    skipped: Vec<u64>,
 }
 
 const STEPS: [u64; 3] = [2, 3, 5];
@@ -55,7 +57,7 @@ impl Fixture {
             .await
             .unwrap();
         put_create(&root.join("manifest.parquet"), manifest.to_parquet().unwrap()).await.unwrap();
-        let fixture = Self { _folder: folder, root, config, manifest };
+        let fixture = Self { _folder: folder, root, config, manifest, skipped: vec![1, 4] };
         let epochs = blip2_coordinator::Epochs::new(&fixture.root, "c".into(), String::new());
         let member = EpochMember { id: 1, name: "w".into(), first_slot: 0, slot_count: 4 };
         epochs.take(1, 0, Vec::new()).await.unwrap();
@@ -88,6 +90,7 @@ impl Fixture {
             quarantine: None,
             coverage,
             values: BTreeMap::new(),
+            skipped_steps: self.skipped.iter().copied().filter(|skipped| *skipped < step).collect(),
         };
         let folder = Catalogue::new(&self.root).folder(&record.name);
         if folder.join("COMMIT").head().await.unwrap().is_some() {
@@ -110,6 +113,7 @@ async fn a_run_without_fault_is_exact() {
     let report = audit(&fixture.root, 2).await.unwrap();
     assert_eq!(report.differences, Vec::<String>::new());
     assert_eq!((report.steps, report.checkpoints, report.epochs), (5, 3, 2));
+    assert_eq!(report.skipped_steps, [1, 4]);
     let stages: Vec<_> = report.stages.iter().map(|stage| (stage.stage, stage.samples, stage.rows)).collect();
     assert_eq!(stages, [(1, 24, 50), (2, 16, 50)]);
 }
@@ -132,6 +136,19 @@ async fn a_changed_doubled_or_missing_sample_is_named_with_its_checkpoint() {
     fixture.checkpoint(3, doubled).await;
     let differences = fixture.differences().await;
     assert!(differences[0].contains("counts 25 samples of stage 1"), "{differences:?}");
+}
+
+#[tokio::test]
+async fn checkpoints_that_disagree_on_what_was_skipped_are_named() {
+    let mut fixture = Fixture::new().await;
+    fixture.skipped = vec![2];
+    fixture.checkpoint(3, coverage(&fixture.config, &fixture.manifest, 3)).await;
+    let differences = fixture.differences().await;
+    assert_eq!(differences.len(), 1, "{differences:?}");
+    assert!(
+        differences[0].contains("00000003-000002") && differences[0].contains("[2] were"),
+        "{differences:?}"
+    );
 }
 
 #[tokio::test]

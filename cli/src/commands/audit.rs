@@ -58,6 +58,10 @@ fn text(report: &AuditReport) -> String {
         text += &format!("{} samples used a substitute:\n", report.substitutions.len());
         report.substitutions.iter().for_each(|replaced| text += &replaced_text(replaced));
     }
+    if !report.skipped_steps.is_empty() {
+        let steps: Vec<String> = report.skipped_steps.iter().map(u64::to_string).collect();
+        text += &format!("steps skipped, because what they came to is not finite: {}\n", steps.join(", "));
+    }
     text += &match report.differences.len() {
         0 => "exact: every checkpoint stands for the rows of the plan, each used as often as it should be\n"
             .to_owned(),
@@ -136,6 +140,7 @@ mod tests {
                 used: place(9, ""),
                 quarantined: vec![place(5, "it has no text")],
             }],
+            skipped_steps: vec![7, 11],
             differences: Vec::new(),
         };
         let shown = text(&report);
@@ -143,6 +148,7 @@ mod tests {
             "(1 whole epoch, 1 begun)",
             "every row 1 to 2 times",
             "row 5 of row group 2 of /c/a.parquet (it has no text) is replaced by row 9",
+            "not finite: 7, 11",
             "exact:",
         ] {
             assert!(shown.contains(part), "no `{part}` in {shown}");

@@ -79,9 +79,10 @@ impl Target {
     }
 }
 
-/// Reads a checkpoint whole, every part compared with its COMMIT.
+/// Reads a checkpoint whole, every part compared with its COMMIT; one that holds a NaN or an infinity is refused.
 pub(crate) async fn read_state(root: &Location, record: &CheckpointRecord) -> Result<NamedState, CliError> {
     let (_, state) = read_checkpoint(&Catalogue::new(root).folder(&record.name)).await?;
+    state.check_finite()?;
     Ok(state)
 }
 
@@ -122,12 +123,13 @@ async fn verify(arguments: &CheckpointTarget) -> Result<Exit, CliError> {
     let target = Target::resolve(&arguments.target).await?;
     let named = target.record().await?;
     let record = Catalogue::new(&target.root).verify(&named.name).await?;
+    read_state(&target.root, &record).await?;
     if arguments.json {
         let objects = record.objects().count();
         print_json(&json!({ "name": record.name, "step": record.step, "objects": objects, "ok": true }))?;
     } else {
         print_text(&format!(
-            "{}: all {} parts and the list of quarantined rows are whole\n",
+            "{}: all {} parts and the list of quarantined rows are whole, and all values are finite\n",
             record.name,
             record.parts.len()
         ))?;

@@ -1,7 +1,9 @@
 //! The configuration of a run: its sections, how its layers are read, and where every value came from.
 
 mod layers;
+mod ranges;
 mod reference;
+mod relations;
 mod schema;
 mod show;
 mod sources;
@@ -12,7 +14,9 @@ use blip2_collective::TlsFiles;
 use blip2_coordinator::{CheckpointSettings, CoordinatorSettings};
 use blip2_dataset::LoaderSettings;
 use blip2_worker::WorkerConfig;
-use blip2_worker::config::{DataSettings, ModelSettings, Stage1Settings, Stage2Settings, StepSettings};
+use blip2_worker::config::{
+    DataSettings, ModelSettings, NOT_HASHED, Stage1Settings, Stage2Settings, StepSettings,
+};
 use blip2_worker::curation::CurationConfig;
 use serde::{Deserialize, Serialize};
 
@@ -129,7 +133,9 @@ pub(crate) fn load(arguments: &ConfigArguments) -> Result<Loaded, CliError> {
     }
     layers.apply_environment(std::env::vars())?;
     layers.apply_arguments(&arguments.set)?;
-    layers.finish()
+    let loaded = layers.finish()?;
+    warn(&loaded.config);
+    Ok(loaded)
 }
 
 /// Reads a preset that is part of the program, then environment and `--set`.
@@ -138,7 +144,13 @@ pub(crate) fn load_preset(name: &str, text: &str, set: &[String]) -> Result<Load
     layers.apply_text(name.as_ref(), text)?;
     layers.apply_environment(std::env::vars())?;
     layers.apply_arguments(set)?;
-    layers.finish()
+    let loaded = layers.finish()?;
+    warn(&loaded.config);
+    Ok(loaded)
+}
+
+fn warn(config: &RunConfig) {
+    relations::warnings(config).iter().for_each(|warning| eprintln!("warning: {warning}"));
 }
 
 /// Dotted keys whose values differ between two configurations, those aside that change no result.
@@ -150,7 +162,7 @@ pub(crate) fn differing_keys(a: &WorkerConfig, b: &WorkerConfig) -> Result<Vec<S
     };
     let (left, right) = (leaves(a)?, leaves(b)?);
     let differs = |key: &&String| left.get(*key) != right.get(*key);
-    let counts = |key: &&String| !key.starts_with("loader.") && *key != "train.overlap";
+    let counts = |key: &&String| !key.starts_with("loader.") && !NOT_HASHED.contains(&key.as_str());
     let all: std::collections::BTreeSet<&String> = left.keys().chain(right.keys()).collect();
     Ok(all.into_iter().filter(counts).filter(differs).cloned().collect())
 }

@@ -141,6 +141,7 @@ impl Machine {
             eta_seconds: left as f64 * progress.mean_seconds(),
             checkpoint_stall_seconds,
             checkpoint_seconds,
+            skipped_steps: self.skipped_before(self.committed),
         }
     }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use blip2_collective::Transport;
 use blip2_coordinator::{
-    CheckpointSettings, CommittedStep, CoordinatorOptions, CoordinatorSettings, Outcome, RunSpec, run,
+    CheckpointSettings, CommittedStep, CoordinatorOptions, CoordinatorSettings, LossRise, NonFinitePolicy,
+    Outcome, RunSpec, run,
 };
 use blip2_dataset::Location;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
@@ -47,6 +48,8 @@ pub(crate) fn spec(root: &Location) -> RunSpec {
         stage_batch: vec![64, 64],
         resume: None,
         max_quarantined_share: 0.5,
+        non_finite: NonFinitePolicy::default(),
+        loss_rise: LossRise::default(),
     }
 }
 
@@ -174,7 +177,8 @@ impl Worker {
                     }
                     let (step, coverage) = (commit.step + 1, commit.coverage);
                     self.hello.holds = Some(step);
-                    self.hello.ledger = Some(Ledger { step, coverage, quarantined: commit.quarantined });
+                    self.hello.ledger =
+                        Some(Ledger { step, coverage, quarantined: commit.quarantined, ..Ledger::default() });
                     step
                 }
                 last @ (ToWorker::Stop(_) | ToWorker::Refused(_)) => return Some(last),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use blip2_coordinator::{
     Action, Cadence, CheckpointRecord, CheckpointSettings, CoordinatorSettings, EpochMember, EpochRecord,
-    Event, Machine, Outcome, RunSpec, Start, StoreFailure,
+    Event, LossRise, Machine, NonFinitePolicy, Outcome, RunSpec, Start, StoreFailure,
 };
 use blip2_dataset::{Location, QuarantineList};
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
@@ -13,7 +13,7 @@ use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{RefusalCode, Refused};
 
 use crate::compute::STEP_DEADLINE;
-use crate::corpus::{BATCH, SLOTS, STEPS};
+use crate::corpus::{BATCH, SLOTS, STEPS, TOTAL};
 use crate::invariants::{Fact, MACHINE};
 use crate::network::{Content, SessionId};
 use crate::process::{Conclusion, Effect, Input, PendingCommit, Ticket, Wake, newest};
@@ -503,5 +503,7 @@ fn spec(resume: Option<CheckpointRecord>) -> RunSpec {
         stage_batch: BATCH.to_vec(),
         resume,
         max_quarantined_share: 1.0,
+        non_finite: NonFinitePolicy::Skip { at_most: TOTAL },
+        loss_rise: LossRise::default(),
     }
 }

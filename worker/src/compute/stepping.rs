@@ -2,17 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use blip2_dataset::{Coverage, DatasetError, Loader, QuarantineRecord, StepBatch};
+use blip2_dataset::{Coverage, DatasetError, Loader, Manifest, QuarantineRecord, SlotBatch, StepBatch};
 use blip2_proto::drill::DrillPhase;
 use blip2_proto::v1;
 
 use super::Compute;
 use crate::batches::{BatchRange, start_loader};
 use crate::error::{Result, WorkerError};
-use crate::step::{Members, StepGradient};
+use crate::step::{Members, NonFinite, StepGradient};
 
 /// How often a wait for data looks whether its epoch is over.
 const DATA_WAIT: Duration = Duration::from_millis(100);
+
+/// Slots of a member, and rows of a slot, that are named when a step is not finite.
+const NAMED_SLOTS: usize = 4;
+const NAMED_ROWS: usize = 4;
 
 /// A reduction that waits for its commit.
 pub(super) struct Pending {
@@ -81,6 +85,7 @@ impl Compute {
             samples: batch.slots.iter().map(|slot| slot.samples.len() as u64).sum(),
             quarantined: batch.slots.iter().flat_map(|slot| &slot.quarantined).map(quarantined).collect(),
             coverage: Some(coverage(stage, batch.coverage())),
+            non_finite: gradient.non_finite.as_ref().map(|odd| non_finite(odd, batch, &self.manifest)),
             ..v1::StepDone::default()
         };
         Ok((gradient, done))
@@ -171,6 +176,11 @@ impl Compute {
     pub(super) fn apply(&mut self, commit: &v1::Commit) -> Result<()> {
         self.parts.rehearse(DrillPhase::Commit, commit.step);
         if commit.step + 1 != self.step {
+            let is_odd = |pending: &Pending| pending.gradient.non_finite.is_some();
+            if self.pending.as_ref().is_some_and(|pending| is_odd(pending) != commit.skipped) {
+                let reason = format!("whether step {} changes the parameters is in doubt", commit.step);
+                return Err(WorkerError::Protocol(reason));
+            }
             self.apply_pending(commit.step)?;
             // Who took part in the step has the state it began with.
             self.exchange.clear_state();
@@ -198,6 +208,27 @@ impl Compute {
         self.step += 1;
         applied
     }
+}
+
+fn non_finite(odd: &NonFinite, batch: &StepBatch, manifest: &Manifest) -> v1::NonFinite {
+    let slots = batch.slots.iter().filter(|slot| odd.slots.contains(&slot.slot));
+    let slots = slots.take(NAMED_SLOTS).map(|slot| v1::SlotSamples {
+        slot: slot.slot,
+        keys: (0..slot.samples.len().min(NAMED_ROWS)).map(|row| name_of(slot, row, manifest)).collect(),
+        more: slot.samples.len().saturating_sub(NAMED_ROWS) as u32,
+    });
+    v1::NonFinite { term: odd.term.clone(), slots: slots.collect() }
+}
+
+/// A row's key, or where it lies.
+fn name_of(slot: &SlotBatch, row: usize, manifest: &Manifest) -> String {
+    let key = slot.keys.get(row).filter(|key| !key.is_empty());
+    let place = || {
+        let address = slot.addresses.get(row)?;
+        let file = &manifest.files.get(address.file as usize)?.location;
+        Some(format!("{file} row group {} row {}", address.row_group, address.row))
+    };
+    key.cloned().or_else(place).unwrap_or_default()
 }
 
 fn coverage(stage: u32, used: Coverage) -> v1::Coverage {

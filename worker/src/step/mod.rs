@@ -1,11 +1,13 @@
 //! One step: from a batch of the own slots to the gradient of the global-batch loss, and its application.
 
+mod non_finite;
 mod pixels;
 mod reduction;
 mod stage1;
 mod stage2;
 mod times;
 
+pub use non_finite::NonFinite;
 pub use times::StepTimes;
 
 use std::sync::Arc;
@@ -14,17 +16,18 @@ use std::time::Duration;
 use blip2_collective::{Exchange, SumTree, World};
 use blip2_dataset::{SlotBatch, StepBatch};
 use blip2_model::dropout::Dropout;
-use blip2_model::optimizer::clip_by_global_norm;
+use blip2_model::optimizer::{clip_factor, global_norm, scale};
 use blip2_model::parts::GradientParts;
 use blip2_model::vision::ImageEncoder;
 use blip2_proto::drill::{Drill, DrillPhase};
 use burn::tensor::{Device, Tensor};
 
-use crate::config::WorkerConfig;
+use crate::config::{OptimizerSettings, WorkerConfig};
 use crate::convert::{device, image_encoder, placement, qformer_text};
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
 use crate::state::{FrozenSizes, TrainState};
+use non_finite::Planned;
 use pixels::normalised_pixels;
 use reduction::SumPlan;
 
@@ -66,12 +69,25 @@ pub struct Members<'a> {
 /// Losses of the global batch, by name.
 type StepValues = Vec<(&'static str, f64)>;
 
+/// What a stage's computation comes to.
+struct Computed {
+    /// The gradient of the global-batch loss, in the state's layout.
+    gradients: Vec<f32>,
+    values: StepValues,
+    /// Own slots to blame if a value is not finite.
+    odd_slots: Vec<u32>,
+}
+
 /// The gradient of the global-batch loss, equal on every member.
 pub struct StepGradient {
-    /// In the state's layout.
+    /// In the state's layout, not clipped.
     pub gradients: Vec<f32>,
-    /// Losses of the global batch, by name.
+    /// Losses of the global batch, the gradient's global norm and the learning rate, by name.
     pub values: StepValues,
+    /// Present when it is never applied: a step that is committed all the same leaves the state as it is.
+    pub non_finite: Option<NonFinite>,
+    /// Brings the gradient to `clip_norm`.
+    clip: f32,
     /// Where this member's time went.
     pub times: StepTimes,
 }
@@ -100,14 +116,24 @@ impl StepParts {
         step: u64,
         batch: &StepBatch,
     ) -> Result<StepGradient> {
+        state.check_finite()?;
         let mut times = StepTimes::default();
-        let (gradients, values) = match state.stage {
+        let Computed { gradients, mut values, odd_slots } = match state.stage {
             1 => self.stage1_gradient(state, members, step, batch, &mut times)?,
             _ => self.stage2_gradient(state, members, step, batch, &mut times)?,
         };
+        let (settings, steps) = self.optimizer(state.stage);
+        let norm = global_norm(&gradients);
+        let clip = if settings.clip_norm > 0.0 { clip_factor(norm, settings.clip_norm) } else { 1.0 };
+        let learning_rate = settings.schedule(steps).learning_rate(step);
+        let (adamw, gradients_of) = (settings.adamw(), &gradients[..]);
+        let planned = Planned { adamw, update: step + 1, learning_rate, norm, clip, gradients: gradients_of };
+        let term = non_finite::term(state, &values, &planned);
+        let non_finite = term.map(|term| NonFinite { term, slots: odd_slots });
+        values.extend([("gradient_norm", norm), ("learning_rate", learning_rate)]);
         let StepTimes { forward, backward, exchange } = times;
         tracing::debug!(step = members.step, forward, backward, exchange, "gradient computed, in seconds");
-        Ok(StepGradient { gradients, values, times })
+        Ok(StepGradient { gradients, values, non_finite, clip, times })
     }
 
     /// Waits here if a rehearsal asks for it.
@@ -129,16 +155,23 @@ impl StepParts {
         })
     }
 
-    /// Applies a committed step: clipping, AdamW, temperature bounds. `step` counts within the stage; the gradient's
-    /// buffer is the state's afterwards.
-    pub fn apply(&self, state: &mut TrainState, step: u64, gradient: &mut StepGradient) -> Result<()> {
-        let (settings, steps) = match state.stage {
+    /// The optimizer of a stage, and the stage's steps.
+    fn optimizer(&self, stage: u32) -> (&OptimizerSettings, u64) {
+        match stage {
             1 => (&self.config.stage1.optimizer, self.config.stage1.steps),
             _ => (&self.config.stage2.optimizer, self.config.stage2.steps),
-        };
-        if settings.clip_norm > 0.0 {
-            clip_by_global_norm(&mut gradient.gradients, settings.clip_norm);
         }
+    }
+
+    /// Applies a committed step: clipping, AdamW, temperature bounds; nothing of it where the step is not finite. `step`
+    /// counts within the stage; the gradient's buffer is the state's afterwards.
+    pub fn apply(&self, state: &mut TrainState, step: u64, gradient: &mut StepGradient) -> Result<()> {
+        if gradient.non_finite.is_some() {
+            state.spare = std::mem::take(&mut gradient.gradients);
+            return Ok(());
+        }
+        let (settings, steps) = self.optimizer(state.stage);
+        scale(&mut gradient.gradients, gradient.clip);
         let learning_rate = settings.schedule(steps).learning_rate(step);
         settings.adamw().apply(
             &state.layout,

@@ -26,6 +26,7 @@ use crate::launch::{WorkerCommand, WorkerLaunch, Workers, threads_per_worker};
 use crate::secured::{transport, url};
 use crate::signals::Signals;
 use crate::token::{TokenFile, fresh_token, read_token};
+use crate::typed_numbers;
 
 /// Between two lines of progress, at least.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
@@ -35,7 +36,7 @@ pub(crate) struct RunArguments {
     #[command(flatten)]
     config: ConfigArguments,
     /// Worker processes on this machine; 0 leaves all tasks to workers that join (`curate worker`).
-    #[arg(long, value_name = "N", conflicts_with = "shard")]
+    #[arg(long, value_name = "N", conflicts_with = "shard", value_parser = clap::value_parser!(u32).range(..=1024))]
     workers: Option<u32>,
     /// Do the I-th of N shares of the tasks, from 0, in this process and without a coordinator.
     #[arg(long, value_name = "I/N", value_parser = share)]
@@ -47,7 +48,7 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "FILE", conflicts_with = "shard")]
     token_file: Option<PathBuf>,
     /// Compute threads of each worker; 0 divides the cores.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = typed_numbers::threads)]
     threads: usize,
     /// Print progress and the summary as JSON lines.
     #[arg(long)]
