@@ -1,6 +1,9 @@
 //! The numbers of a status in words, what matters most first: a narrow line loses the others.
 
+use std::collections::BTreeMap;
+
 use blip2_proto::v1::{NamedValue, StatusReply};
+use serde::Serializer;
 use serde_json::{Map, Value as Json, json};
 
 use crate::progress::{count, duration};
@@ -66,11 +69,22 @@ pub(crate) fn held_out(status: &StatusReply) -> Option<String> {
 
 /// Values by name, counts as integers and what is not finite as null.
 pub(crate) fn values_json(values: &[NamedValue]) -> Map<String, Json> {
-    let value = |named: &NamedValue| match is_count(&named.name) && named.value.is_finite() {
-        true => json!(named.value as u64),
-        false => json!(named.value),
-    };
-    values.iter().map(|named| (named.name.clone(), value(named))).collect()
+    values.iter().map(|named| (named.name.clone(), value_json(&named.name, Some(named.value)))).collect()
+}
+
+/// The same of a map, for `serde`.
+pub(crate) fn serialize_values<S: Serializer>(
+    values: &BTreeMap<String, Option<f64>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(values.iter().map(|(name, value)| (name, value_json(name, *value))))
+}
+
+fn value_json(name: &str, value: Option<f64>) -> Json {
+    match value.filter(|value| is_count(name) && value.is_finite()) {
+        Some(count) => json!(count as u64),
+        None => json!(value),
+    }
 }
 
 fn is_count(name: &str) -> bool {

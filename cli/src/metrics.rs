@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::error::CliError;
+use crate::figures::serialize_values;
 use crate::report::Series;
 
 /// Bytes of lines that may wait for a disk that is full.
@@ -26,6 +27,7 @@ pub(crate) struct StepRecord {
     /// Membership epoch in which it was committed.
     pub(crate) epoch: u64,
     /// Losses, gradient norm and learning rate; null where a value is not finite.
+    #[serde(serialize_with = "serialize_values")]
     pub(crate) values: BTreeMap<String, Option<f64>>,
     pub(crate) seconds: f64,
     pub(crate) data_wait_seconds: f64,
@@ -269,6 +271,11 @@ mod tests {
         let mut log = MetricsLog::open(path.clone()).unwrap();
         log.record(&record(0, f64::NAN)).unwrap();
         assert!(series(&read(&path).unwrap(), 1, &[("loss", "total")])[0].points[0].1.is_nan());
+        let counted =
+            StepRecord { values: BTreeMap::from([("tokens".to_owned(), Some(58.0))]), ..record(1, 1.0) };
+        log.record(&counted).unwrap();
+        assert!(std::fs::read_to_string(&path).unwrap().contains("\"tokens\":58}"));
+        assert_eq!(read(&path).unwrap()[1], counted);
         std::fs::write(&path, "nonsense\n{}\n").unwrap();
         let text = read(&path).unwrap_err().to_string();
         assert!(text.contains(":1:"), "{text}");

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::config::RunConfig;
 use crate::error::CliError;
 use crate::faults::{FAULTS_FILE, read_faults};
-use crate::figures::{HELD_OUT, held_out};
+use crate::figures::{HELD_OUT, held_out, serialize_values};
 use crate::metrics::{METRICS_FILE, StepRecord, read};
 use crate::run_folder::{metrics_folder, stored_configuration};
 
@@ -36,9 +36,14 @@ pub(crate) struct StoredStatus {
     pub(crate) last_checkpoint: String,
     /// Where the newest coordinator was reached.
     pub(crate) address: String,
+    /// Why the coordinator there does not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
     /// Values of the last committed step, and the newest ones on held-out rows with the committed steps behind them, as
     /// far as the metrics are on this machine.
+    #[serde(serialize_with = "serialize_values")]
     pub(crate) values: Values,
+    #[serde(serialize_with = "serialize_values")]
     pub(crate) held_out: Values,
     pub(crate) held_out_step: u64,
     /// The fault that was noticed last, if this machine knows of any.
@@ -97,6 +102,7 @@ impl StoredRun {
             total_steps: schedule.total(),
             last_checkpoint: checkpoint.map(|record| record.name).unwrap_or_default(),
             address: newest.map(|record| record.address).unwrap_or_default(),
+            reason: None,
             values: records.last().map(|record| values(record, false)).unwrap_or_default(),
             held_out: measured.map(|record| values(record, true)).unwrap_or_default(),
             held_out_step: measured.map_or(0, |record| record.step + 1),
@@ -155,10 +161,14 @@ impl StoredStatus {
         };
         match state.as_str() {
             "new" => format!("run {run}: nobody has led it yet; {checkpoint}"),
-            "unreachable" => format!(
-                "run {run}: step {step}/{total_steps}, {checkpoint}; it has not ended, and nobody answers at {address}; \
-                 continue it with --resume if no coordinator leads it"
-            ),
+            "unreachable" => {
+                let nobody = self.reason.as_ref().map_or(String::new(), |reason| {
+                    format!(
+                        ", and nobody answers at {address} ({reason}); continue it with --resume if no coordinator leads it"
+                    )
+                });
+                format!("run {run}: step {step}/{total_steps}, {checkpoint}; it has not ended{nobody}")
+            }
             _ => ending(state, *step, *total_steps, &self.last_checkpoint, self.last_fault.as_deref()),
         }
     }
@@ -204,6 +214,7 @@ mod tests {
             total_steps: 40,
             last_checkpoint: "00000010-000003".into(),
             address: "http://127.0.0.1:9".into(),
+            reason: Some("connection refused".into()),
             values: Values::new(),
             held_out: Values::from([("eval_loss".to_owned(), Some(2.5))]),
             held_out_step: 12,
@@ -219,7 +230,8 @@ mod tests {
         assert!(stored("failed").line().ends_with("worker 1 is lost"));
         let unled = stored("unreachable");
         assert_eq!(unled.held_out_line().as_deref(), Some("held out after step 12  loss 2.500"));
-        assert!(unled.line().contains("nobody answers at http://127.0.0.1:9") && !unled.has_ended());
+        assert!(unled.line().contains("nobody answers at http://127.0.0.1:9 (connection refused)"));
+        assert!(!unled.has_ended());
     }
 
     #[tokio::test]

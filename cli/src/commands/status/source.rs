@@ -42,7 +42,8 @@ impl Source {
     pub(super) async fn open(target: &str, tls: TlsFiles, token: Option<&Path>) -> Result<Self, CliError> {
         if is_address(target) {
             let (transport, token) = (transport(&tls)?, read_token(token)?);
-            return Ok(Self { transport, token, address: Some(target.to_owned()), client: None, run: None });
+            let address = Some(target.trim_end_matches('/').to_owned());
+            return Ok(Self { transport, token, address, client: None, run: None });
         }
         let run = StoredRun::open(Location::parse(target)?).await?;
         let tls = if tls.is_empty() { run.config.tls.clone() } else { tls };
@@ -75,17 +76,23 @@ impl Source {
             )));
         };
         let newest = run.newest_epoch().await?;
-        let leader =
-            newest.as_ref().filter(|record| record.end.is_none()).map(|record| record.address.clone());
-        if let Some(address) = leader.filter(|address| !address.is_empty())
-            && let Ok(status) = self.ask_at(&address).await
-            && self.is_of_run(&status)
-        {
-            self.address = Some(address);
-            return Ok(Known::Live(Box::new(status)));
+        let leads = newest.as_ref().filter(|record| record.end.is_none() && !record.address.is_empty());
+        let mut reason = None;
+        if let Some(address) = leads.map(|record| record.address.clone()) {
+            match self.ask_at(&address).await {
+                Ok(status) if self.is_of_run(&status) => {
+                    self.address = Some(address);
+                    return Ok(Known::Live(Box::new(status)));
+                }
+                Ok(status) => {
+                    reason = Some(format!("another run's coordinator, of {}, is there", status.run_id))
+                }
+                Err(error) => reason = Some(error),
+            }
         }
-        let Some(run) = &self.run else { return Err(CliError::failed(reason)) };
-        Ok(Known::Stored(Box::new(run.status(newest).await?)))
+        let Some(run) = &self.run else { return Err(CliError::failed("the run is gone")) };
+        let status = run.status(newest).await?;
+        Ok(Known::Stored(Box::new(StoredStatus { reason, ..status })))
     }
 
     /// An answer; the first one of an address tells where the run lies, in case the coordinator is gone the next time.
