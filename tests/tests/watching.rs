@@ -26,7 +26,7 @@ fn metrics(run: &SmallRun) -> Vec<Value> {
 
 /// What was measured on held-out rows, by step.
 fn held_out(run: &SmallRun) -> BTreeMap<u64, Vec<(String, u64)>> {
-    let values = |line: &Value| {
+    let values = |line: &Value| -> Vec<(String, u64)> {
         let all = line["values"].as_object().expect("values").iter();
         let held_out = all.filter(|(name, _)| name.starts_with("eval_"));
         held_out.map(|(name, value)| (name.clone(), value.as_f64().expect("finite").to_bits())).collect()

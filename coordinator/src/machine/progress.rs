@@ -115,9 +115,9 @@ impl Machine {
 
     /// Says when the newest numbers on held-out rows are none.
     pub(super) fn note_unmeasured(&mut self) {
-        let (step, values) = &self.progress.held_out;
+        let (step, values) = (self.progress.held_out.0, &self.progress.held_out.1);
         let failures = values.iter().find(|value| value.name == UNMEASURED).map(|value| value.value);
-        if let (Some(failures), true) = (failures, *step == self.committed) {
+        if let (Some(failures), true) = (failures, step == self.committed) {
             self.fault(format!(
                 "step {step}: {failures} of the workers could not evaluate the held-out rows; their logs say why"
             ));

@@ -52,6 +52,8 @@ impl<'a> World<'a> {
     /// Waits for the event's step, and lets it happen.
     pub(crate) fn play(&mut self, event: &Event) {
         self.wait(|world| world.run.committed() as u64 >= event.step);
+        // Who has ended just now is there again.
+        self.tend();
         if self.done {
             println!("  {:?}@{}: the run is done before it", event.fault, event.step);
             return;
@@ -104,7 +106,7 @@ impl<'a> World<'a> {
                 if !allowed.is_ok_and(|ended| ended.status.success()) {
                     return println!("  no time namespace can be made here: all clocks are the same");
                 }
-                let other = Cluster::new(self.run).inside(&[&["unshare"], OTHER_CLOCK].concat());
+                let other = Cluster::new(self.run).inside(&[&["unshare"][..], OTHER_CLOCK].concat());
                 self.odd = Some(other.worker("odd-clock", &[&self.leader().url], &[], None));
             }
         }

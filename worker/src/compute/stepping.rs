@@ -62,7 +62,7 @@ impl Compute {
 
     fn gradient(&mut self, epoch: u64) -> Result<(StepGradient, v1::StepDone)> {
         self.enter_stage()?;
-        let held_out = self.held_out_rows();
+        let held_out = self.held_out_rows(epoch)?;
         let (stage, stage_step) = self.stage_step();
         let waited = self.prepare_batch(epoch, stage, stage_step)?;
         self.parts.rehearse(DrillPhase::Forward, self.step);
@@ -80,7 +80,7 @@ impl Compute {
             deadline: self.deadline,
         };
         let mut gradient = self.parts.gradient(state, &members, stage_step, batch)?;
-        if let (Some(rows), None) = (held_out, &gradient.non_finite) {
+        if let Some(rows) = held_out.filter(|_| gradient.non_finite.is_none()) {
             let started = Instant::now();
             let rows = rows.as_deref().map_err(|error| WorkerError::Configuration(error.clone()));
             let values = self.parts.evaluate(rows, state, &members, stage_step, &gradient)?;
@@ -103,18 +103,24 @@ impl Compute {
     }
 
     /// The held-out rows if the state after the next step is evaluated, or why there are none. They are read once.
-    fn held_out_rows(&mut self) -> Option<std::result::Result<Arc<HeldOut>, String>> {
+    fn held_out_rows(&mut self, epoch: u64) -> Result<Option<std::result::Result<Arc<HeldOut>, String>>> {
         let committed = self.step + 1;
         let stage_end = [self.config.stage1.steps, self.config.total_steps()].contains(&committed);
         if !self.config.eval.is_due(committed, stage_end) {
-            return None;
+            return Ok(None);
         }
         if let Some(rows) = &self.held_out {
-            return Some(Ok(rows.clone()));
+            return Ok(Some(Ok(rows.clone())));
         }
-        let read = self.runtime.block_on(HeldOut::read(&self.config, &self.parts)).map(Arc::new);
+        // The clock is the runtime's, and this thread enters the runtime only to wait.
+        let reading =
+            async { tokio::time::timeout(self.deadline, HeldOut::read(&self.config, &self.parts)).await };
+        let read = match self.unless_aborted(epoch, reading)? {
+            Ok(read) => read.map(Arc::new).map_err(|error| error.to_string()),
+            Err(_) => Err(format!("they are not read after {:.0} s", self.deadline.as_secs_f64())),
+        };
         self.held_out = read.as_ref().ok().cloned();
-        Some(read.map_err(|error| error.to_string()))
+        Ok(Some(read))
     }
 
     /// Makes stage 2's state at the boundary; the end of stage 1 stays until a step of stage 2 is committed.
