@@ -47,10 +47,12 @@ pub(crate) enum Command {
     Coordinator(CoordinatorArguments),
     /// Run one worker of a coordinator's run.
     Worker(WorkerArguments),
-    /// Show a running coordinator's members, step, losses and speed.
+    /// Show a run's members, step, losses and speed, or how it ended.
     Status(StatusArguments),
     /// List, check, hash or export the checkpoints of a run.
     Checkpoint(CheckpointArguments),
+    /// Write a page on a run: curves, throughput, configuration, faults, audit.
+    Report(ReportArguments),
     /// Recompute from the store which rows the committed steps used, and compare with every checkpoint.
     Audit(AuditArguments),
     /// Measure a run on Parquet files it was not trained on.
@@ -179,14 +181,30 @@ pub(crate) struct WorkerArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArguments {
-    /// The coordinator, for example `http://127.0.0.1:7100`.
-    pub(crate) url: String,
-    /// Show again every second until the run ends.
+    /// A run (folder or URL), or its coordinator's address, for example `http://127.0.0.1:7100`.
+    #[arg(value_name = "RUN_OR_ADDRESS")]
+    pub(crate) target: String,
+    /// Show again every second until the run ends: in place on a terminal, else a line whenever there is news.
     #[arg(long)]
     pub(crate) watch: bool,
+    /// File with the run token, for a coordinator that was started with one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) tls: TlsArguments,
     /// Print JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArguments {
+    /// A run (folder or URL), whether it has ended or not.
+    pub(crate) run: String,
+    /// The page to write [default: report.html in the run's folder, or here for a run in an object store]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print a summary as a JSON line.
     #[arg(long)]
     pub(crate) json: bool,
 }

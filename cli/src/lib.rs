@@ -9,6 +9,8 @@ mod commands;
 mod config;
 mod error;
 mod exit;
+mod faults;
+mod figures;
 mod freed_pages;
 mod identity;
 mod launch;
@@ -23,6 +25,7 @@ mod secured;
 mod session;
 mod signals;
 mod standby;
+mod stored_status;
 mod token;
 mod typed_numbers;
 mod writing;
@@ -94,6 +97,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Worker(arguments) => on_runtime(commands::worker::run(arguments)),
         Command::Status(arguments) => on_runtime(commands::status::run(arguments)),
         Command::Checkpoint(arguments) => on_runtime(commands::checkpoint::run(arguments)),
+        Command::Report(arguments) => on_runtime(commands::report::run(arguments)),
         Command::Audit(arguments) => on_runtime(commands::audit::run(arguments)),
         Command::Eval(arguments) => on_runtime(commands::eval::run(arguments)),
         Command::Generate(arguments) => on_runtime(commands::generate::run(arguments)),

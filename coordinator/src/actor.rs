@@ -189,10 +189,10 @@ impl Actor {
                 return sent.is_err().then_some(session);
             }
             Action::Close { session } => self.close(session),
-            Action::TakeEpoch { epoch, step, members } => {
+            Action::TakeEpoch { epoch, step, members, back_from } => {
                 let epochs = self.around.epochs.clone();
                 self.store.spawn(async move {
-                    let result = epochs.take(epoch, step, members).await.map_err(failure);
+                    let result = epochs.take_back(epoch, step, members, back_from).await.map_err(failure);
                     Some(Event::EpochTaken { epoch, result })
                 });
             }

@@ -10,6 +10,7 @@ use blip2_model::weights::is_gguf;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, WorkerError};
+pub use crate::held_out::HeldOutSettings;
 
 /// Everything a worker is told: the training configuration and how it loads data.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,8 @@ pub struct WorkerConfig {
     pub stage2: Stage2Settings,
     /// Prefetch and threads: changes no bit of the result and is not hashed.
     pub loader: LoaderSettings,
+    /// Evaluation during training: changes no bit of the result and is not hashed.
+    pub eval: HeldOutSettings,
 }
 
 /// What all steps share.
@@ -431,6 +434,7 @@ impl WorkerConfig {
         if !(0.0..1.0).contains(&self.model.qformer.dropout) {
             return refuse(format!("model.qformer.dropout = {}: use 0 ≤ p < 1", self.model.qformer.dropout));
         }
+        self.eval.validate()?;
         self.validate_folders()?;
         self.validate_language_model()
     }
@@ -507,7 +511,7 @@ struct HashedTrain<'a> {
     overlap: bool,
 }
 
-/// BLAKE3 (hex) of what a step is a function of: every section but `loader`, and all of `train` but [`NOT_HASHED`].
+/// BLAKE3 (hex) of what a step is a function of: every section but `loader` and `eval`, and all of `train` but [`NOT_HASHED`].
 pub fn config_hash(config: &WorkerConfig) -> String {
     blake3::hash(hashed_text(config).as_bytes()).to_hex().to_string()
 }
@@ -547,6 +551,7 @@ mod tests {
         other.train.non_finite = NonFiniteSteps::Skip;
         (other.train.max_skipped_steps, other.train.loss_rise_window) = (1, 2);
         other.train.loss_rise_factor = 9.0;
+        other.eval.every_steps = 3;
         assert_eq!(config_hash(&config), config_hash(&other));
         other.train.wire = Wire::Bf16;
         assert_ne!(config_hash(&config), config_hash(&other));

@@ -54,7 +54,8 @@ pub struct CaptionLosses {
     pub language_model: f64,
 }
 
-const RANKS: [usize; 3] = [1, 5, 10];
+/// How many of the first are looked at.
+pub(crate) const RANKS: [usize; 3] = [1, 5, 10];
 
 /// The models of a run's checkpoints, without autodiff.
 pub struct Evaluator {
@@ -222,7 +223,8 @@ fn token_tensors(tokens: &[Tokens], device: &Device) -> (Tensor<2, Int>, Tensor<
     )
 }
 
-fn caption(sample: &Sample) -> String {
+/// A sample's first caption, as it is evaluated.
+pub(crate) fn caption(sample: &Sample) -> String {
     clean_caption(sample.captions.first().map_or("", String::as_str), MAX_WORDS)
 }
 
@@ -257,7 +259,7 @@ fn other_caption_order(captions: &[String], seed: u64) -> Vec<usize> {
 ///
 /// # Errors
 /// A similarity that is not finite: it compares with nothing, which is not the first rank.
-fn recall(similarity: &[f32], truth: &[usize], texts: usize) -> Result<Retrieval> {
+pub(crate) fn recall(similarity: &[f32], truth: &[usize], texts: usize) -> Result<Retrieval> {
     if let Some(at) = similarity.iter().position(|value| !value.is_finite()) {
         let (picture, text) = (at / texts.max(1), at % texts.max(1));
         let what = format!("the similarity of picture {picture} and text {text}");

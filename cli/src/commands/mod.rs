@@ -12,6 +12,7 @@ pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod import;
 pub(crate) mod quickstart;
+pub(crate) mod report;
 pub(crate) mod share;
 pub(crate) mod status;
 pub(crate) mod train;

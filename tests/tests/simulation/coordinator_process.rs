@@ -381,7 +381,7 @@ impl CoordinatorProcess {
 
     fn epoch_record(&self, epoch: u64, step: u64, members: Vec<EpochMember>) -> EpochRecord {
         let (coordinator, address) = (self.name.clone(), self.address.clone());
-        EpochRecord { epoch, coordinator, step, members, address, end: None }
+        EpochRecord { epoch, coordinator, step, members, address, back_from: None, end: None }
     }
 
     fn lead(&mut self, local: Duration) {
@@ -431,8 +431,8 @@ impl CoordinatorProcess {
                 self.post(session, Content::Down(message));
             }
             Action::Close { session } => self.close(session),
-            Action::TakeEpoch { epoch, step, members } => {
-                let record = self.epoch_record(epoch, step, members);
+            Action::TakeEpoch { epoch, step, members, back_from } => {
+                let record = EpochRecord { back_from, ..self.epoch_record(epoch, step, members) };
                 self.effects.push(Effect::Observe(Fact::TookEpoch(record.clone())));
                 self.ask(Ticket::Take { epoch }, Request::CreateEpoch(record));
             }

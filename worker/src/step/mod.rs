@@ -1,5 +1,6 @@
 //! One step: from a batch of the own slots to the gradient of the global-batch loss, and its application.
 
+mod held_out;
 mod non_finite;
 mod pixels;
 mod reduction;
@@ -16,8 +17,9 @@ use std::time::Duration;
 use blip2_collective::{Exchange, SumTree, World};
 use blip2_dataset::{SlotBatch, StepBatch};
 use blip2_model::dropout::Dropout;
-use blip2_model::optimizer::{clip_factor, global_norm, scale};
+use blip2_model::optimizer::{Moments, clip_factor, global_norm, scale};
 use blip2_model::parts::GradientParts;
+use blip2_model::tensors::FlatLayout;
 use blip2_model::vision::ImageEncoder;
 use blip2_proto::drill::{Drill, DrillPhase};
 use burn::tensor::{Device, Tensor};
@@ -92,6 +94,14 @@ pub struct StepGradient {
     pub times: StepTimes,
 }
 
+/// Which step of which stage is applied, and what its gradient is multiplied by.
+#[derive(Debug, Clone, Copy)]
+struct Update {
+    stage: u32,
+    step: u64,
+    clip: f32,
+}
+
 impl StepParts {
     /// Loads the frozen parts that `config` names.
     pub fn load(config: Arc<WorkerConfig>) -> Result<Self> {
@@ -155,14 +165,6 @@ impl StepParts {
         })
     }
 
-    /// The optimizer of a stage, and the stage's steps.
-    fn optimizer(&self, stage: u32) -> (&OptimizerSettings, u64) {
-        match stage {
-            1 => (&self.config.stage1.optimizer, self.config.stage1.steps),
-            _ => (&self.config.stage2.optimizer, self.config.stage2.steps),
-        }
-    }
-
     /// Applies a committed step: clipping, AdamW, temperature bounds; nothing of it where the step is not finite. `step`
     /// counts within the stage; the gradient's buffer is the state's afterwards.
     pub fn apply(&self, state: &mut TrainState, step: u64, gradient: &mut StepGradient) -> Result<()> {
@@ -170,25 +172,40 @@ impl StepParts {
             state.spare = std::mem::take(&mut gradient.gradients);
             return Ok(());
         }
-        let (settings, steps) = self.optimizer(state.stage);
-        scale(&mut gradient.gradients, gradient.clip);
-        let learning_rate = settings.schedule(steps).learning_rate(step);
-        settings.adamw().apply(
-            &state.layout,
-            step + 1,
-            learning_rate,
-            &mut state.parameters,
-            &gradient.gradients,
-            &mut state.moments,
-        );
+        let TrainState { layout, stage, parameters, moments, .. } = state;
+        let update = Update { stage: *stage, step, clip: gradient.clip };
+        self.update(layout, update, parameters, moments, &mut gradient.gradients);
         state.spare = std::mem::take(&mut gradient.gradients);
+        state.write_model(&self.device.clone().autodiff())
+    }
+
+    /// The step itself on the host's buffers, which all follow `layout`.
+    fn update(
+        &self,
+        layout: &FlatLayout,
+        Update { stage, step, clip }: Update,
+        parameters: &mut [f32],
+        moments: &mut Moments,
+        gradients: &mut [f32],
+    ) {
+        let (settings, steps) = self.optimizer(stage);
+        scale(gradients, clip);
+        let learning_rate = settings.schedule(steps).learning_rate(step);
+        settings.adamw().apply(layout, step + 1, learning_rate, parameters, gradients, moments);
         if self.config.stage1.clamp_temperature
-            && let Some(temp) = state.layout.get("temp")
+            && let Some(temp) = layout.get("temp")
         {
             let (low, high) = TEMPERATURE_BOUNDS;
-            state.parameters[temp.range()].iter_mut().for_each(|t| *t = t.clamp(low, high));
+            parameters[temp.range()].iter_mut().for_each(|t| *t = t.clamp(low, high));
         }
-        state.write_model(&self.device.clone().autodiff())
+    }
+
+    /// The optimizer of a stage, and the stage's steps.
+    fn optimizer(&self, stage: u32) -> (&OptimizerSettings, u64) {
+        match stage {
+            1 => (&self.config.stage1.optimizer, self.config.stage1.steps),
+            _ => (&self.config.stage2.optimizer, self.config.stage2.steps),
+        }
     }
 
     /// The frozen encoder's features of a slot, `[b, P, Dv]`.

@@ -22,7 +22,7 @@ use crate::config::{ConfigArguments, RunConfig, load};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::identity::binary_identity;
-use crate::launch::{WorkerCommand, WorkerLaunch, Workers, threads_per_worker};
+use crate::launch::{Going, LEAVE_WITHIN, WorkerCommand, WorkerLaunch, Workers, threads_per_worker};
 use crate::secured::{transport, url};
 use crate::signals::Signals;
 use crate::token::{TokenFile, fresh_token, read_token};
@@ -192,7 +192,7 @@ async fn coordinate(
     let mut coordinated = std::pin::pin!(coordinate_curation(listener, stop.cancelled(), options));
     let end = tokio::select! {
         end = &mut coordinated => end.map_err(CliError::from),
-        lost = workers.watch(|| watched.borrow().done > 0, std::future::pending()), if curation.workers > 0 && !all_done => {
+        lost = workers.watch(|| Going::since(watched.borrow().done > 0), std::future::pending()), if curation.workers > 0 && !all_done => {
             // They may have ended because all is done.
             match tokio::time::timeout(PROGRESS_EVERY, &mut coordinated).await {
                 Ok(end) => end.map_err(CliError::from),
@@ -205,10 +205,12 @@ async fn coordinate(
         CurationEnd::Done | CurationEnd::Stopped => Ok(watched.borrow().rows),
         CurationEnd::Failed { task, reason } => Err(CliError::failed(format!("task {task}: {reason}"))),
     });
+    workers.finish(LEAVE_WITHIN).await;
     if end.is_err() {
-        eprint!("{}", workers.failed_logs());
+        // The logs outlive a curation that failed.
+        let _ = logs.keep();
+        eprint!("{}", workers.last_words());
     }
-    workers.finish().await;
     end
 }
 
