@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use blip2_collective::{advertised, listening};
 use blip2_model::device::DeviceName;
+use blip2_proto::{MAX_IDENTIFIER, is_identifier};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::bench::BenchArguments;
@@ -118,13 +120,13 @@ pub(crate) struct CoordinatorArguments {
     #[command(flatten)]
     pub(crate) config: ConfigArguments,
     /// Address to listen on; port 0 takes a free one, printed as a JSON line.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7100")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7100", value_parser = listening)]
     pub(crate) listen: SocketAddr,
     /// File with the run token that workers must show; required for listening beyond this machine.
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// URL under which workers and coordinators that stand by reach this one, where that is not its `--listen` address.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = advertised_url)]
     pub(crate) advertise: Option<String>,
     /// Continue the run in `run.root`, with the workers that are in it or from its newest checkpoint; starts it where
     /// there is none. A coordinator that leads it is fenced off.
@@ -146,13 +148,13 @@ pub(crate) struct WorkerArguments {
     #[arg(long, value_name = "URL", required = true, value_delimiter = ',')]
     pub(crate) coordinator: Vec<String>,
     /// Address for other workers to reach this one; port 0 takes a free one, printed as a JSON line.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = listening)]
     pub(crate) listen: SocketAddr,
-    /// File with the run token.
+    /// File with the run token; required for listening beyond this machine.
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// Name for logs and the status page.
-    #[arg(long, default_value = "worker")]
+    #[arg(long, default_value = "worker", value_parser = name)]
     pub(crate) name: String,
     /// Compute threads; 0 takes all cores.
     #[arg(long, default_value_t = 0)]
@@ -161,7 +163,7 @@ pub(crate) struct WorkerArguments {
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<DeviceName>,
     /// Host and port under which other workers reach this one, where that is not its `--listen` address.
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = advertised)]
     pub(crate) advertise: Option<String>,
     /// Seconds to try to reach the coordinator and to be taken in.
     #[arg(long, default_value_t = 120.0, value_name = "SECONDS", value_parser = seconds)]
@@ -183,6 +185,9 @@ pub(crate) struct StatusArguments {
     /// Show again every second until the run ends.
     #[arg(long)]
     pub(crate) watch: bool,
+    /// File with the run token.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) tls: TlsArguments,
     /// Print JSON lines.
@@ -409,6 +414,22 @@ pub(crate) enum ConfigCommand {
     },
     /// Print the JSON Schema of configuration files.
     Schema,
+}
+
+/// A URL under which a coordinator is reached.
+fn advertised_url(text: &str) -> Result<String, String> {
+    if !text.contains("://") {
+        return Err(format!("a URL is needed, for example http://{text}"));
+    }
+    advertised(text).map_err(|error| error.to_string())
+}
+
+/// A name that can be shown.
+fn name(text: &str) -> Result<String, String> {
+    if is_identifier(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("a name is one line of at most {MAX_IDENTIFIER} bytes"))
 }
 
 /// A number of seconds that is a duration.

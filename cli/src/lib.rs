@@ -39,6 +39,10 @@ use exit::Exit;
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     logging::start(arguments.log);
+    // One that cannot be raised is as high as it was.
+    if let Err(error) = blip2_collective::raise_descriptor_limit() {
+        tracing::debug!(%error, "the limit of open files is not raised");
+    }
     if arguments.command.trains() {
         freed_pages::keep();
     }

@@ -1,6 +1,7 @@
 //! The run token: whoever holds it may join the run.
 
 use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::error::CliError;
@@ -12,6 +13,9 @@ const TOKEN_BYTES: usize = 32;
 /// Longer files are something else.
 const MAX_TOKEN_BYTES: u64 = 4096;
 
+/// The file in the folder of a run's logs that has the token while `train` runs it.
+const RUN_TOKEN: &str = "token";
+
 /// A file only its owner can read, removed when dropped.
 #[derive(Debug)]
 pub(crate) struct TokenFile {
@@ -21,15 +25,28 @@ pub(crate) struct TokenFile {
 impl TokenFile {
     /// Writes the token to a new file in the folder for temporary files.
     pub(crate) fn create(token: &str) -> Result<Self, CliError> {
-        let path =
-            std::env::temp_dir().join(format!("blip2-token-{}-{}", std::process::id(), random_hex(8)?));
+        let name = format!("blip2-token-{}-{}", std::process::id(), random_hex(8)?);
+        Self::create_at(token, std::env::temp_dir().join(name))
+    }
+
+    /// Writes the token to `folder`, for `status` to find; one that a killed process left is replaced.
+    pub(crate) fn create_in(token: &str, folder: &Path) -> Result<Self, CliError> {
+        let path = folder.join(RUN_TOKEN);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unwritable(&path, &error)),
+            _ => Self::create_at(token, path),
+        }
+    }
+
+    fn create_at(token: &str, path: PathBuf) -> Result<Self, CliError> {
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(&path).and_then(|mut file| file.write_all(token.as_bytes())).map_err(|error| {
-            CliError::failed(format!("{}: cannot write the run token: {error}", path.display()))
-        })?;
+        options
+            .open(&path)
+            .and_then(|mut file| file.write_all(token.as_bytes()))
+            .map_err(|error| unwritable(&path, &error))?;
         Ok(Self { path })
     }
 
@@ -52,6 +69,10 @@ pub(crate) fn fresh_token() -> Result<String, CliError> {
     random_hex(TOKEN_BYTES)
 }
 
+fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
+    CliError::failed(format!("{}: cannot write the run token: {error}", path.display()))
+}
+
 /// The token in a file; without a file, the one that is no secret and only serves on the loopback address.
 pub(crate) fn read_token(file: Option<&Path>) -> Result<String, CliError> {
     let Some(path) = file else { return Ok(LOOPBACK_TOKEN.to_owned()) };
@@ -62,6 +83,16 @@ pub(crate) fn read_token(file: Option<&Path>) -> Result<String, CliError> {
     let file = std::fs::File::open(path).map_err(unreadable)?;
     file.take(MAX_TOKEN_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     token_of(path, &bytes)
+}
+
+/// Whoever is reached from other machines needs a token that is a secret.
+pub(crate) fn must_have_token(listen: SocketAddr, file: Option<&Path>) -> Result<(), CliError> {
+    if file.is_some() || listen.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    Err(CliError::usage(format!(
+        "--listen {listen}: other machines could join this run; give it a token with --token-file FILE"
+    )))
 }
 
 /// The token in the bytes of a file, without the white space around it.
@@ -108,6 +139,10 @@ mod tests {
         }
         drop(file);
         assert!(read_token(Some(&path)).is_err());
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(RUN_TOKEN), "of a process that was killed").unwrap();
+        let file = TokenFile::create_in("fresh", folder.path()).unwrap();
+        assert_eq!(read_token(Some(file.path())).unwrap(), "fresh");
         assert_eq!(read_token(None).unwrap(), LOOPBACK_TOKEN);
     }
 

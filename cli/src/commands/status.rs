@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::{StatusReply, StatusRequest};
+use blip2_proto::{MAX_TEXT, bounded_status, visible, with_token};
+use tonic::Code;
 use tonic::transport::Channel;
 
 use super::{print_json, print_text};
@@ -13,6 +15,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::progress::{status_json, status_line};
 use crate::secured::transport;
+use crate::token::read_token;
 
 /// For the connection and for each answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -27,9 +30,10 @@ pub(crate) async fn run(arguments: StatusArguments) -> Result<Exit, CliError> {
     let channel = transport.connect(&arguments.url, ANSWER_WITHIN).await.map_err(|reason| {
         CliError::failed(format!("{}: no coordinator answers ({reason}); has the run ended?", arguments.url))
     })?;
+    let token = read_token(arguments.token_file.as_deref())?;
     let mut client = CoordinatorClient::new(channel);
     loop {
-        let status = ask(&mut client, &arguments.url).await?;
+        let status = ask(&mut client, &arguments.url, &token).await?;
         show(&status, arguments.json)?;
         let ended = matches!(status.state.as_str(), "done" | "interrupted" | "failed");
         if ended || !arguments.watch {
@@ -39,12 +43,24 @@ pub(crate) async fn run(arguments: StatusArguments) -> Result<Exit, CliError> {
     }
 }
 
-async fn ask(client: &mut CoordinatorClient<Channel>, url: &str) -> Result<StatusReply, CliError> {
-    let reply = tokio::time::timeout(ANSWER_WITHIN, client.status(StatusRequest::default())).await;
+async fn ask(
+    client: &mut CoordinatorClient<Channel>,
+    url: &str,
+    token: &str,
+) -> Result<StatusReply, CliError> {
+    let request = with_token(StatusRequest { token: token.to_owned() }, token);
+    let reply = tokio::time::timeout(ANSWER_WITHIN, client.status(request)).await;
     let reply = reply.map_err(|_| CliError::failed(format!("{url}: no status within {ANSWER_WITHIN:?}")))?;
-    let reply =
-        reply.map_err(|status| CliError::failed(format!("{url}: no status: {}", status.message())))?;
-    Ok(reply.into_inner())
+    match reply {
+        Ok(reply) => Ok(bounded_status(reply.into_inner())),
+        Err(status) if status.code() == Code::Unauthenticated => Err(CliError::refused(format!(
+            "{url}: the token is not this run's; name the run's token file with --token-file (`train` keeps it in \
+             logs/token of its run while it runs)"
+        ))),
+        Err(status) => {
+            Err(CliError::failed(format!("{url}: no status: {}", visible(status.message(), MAX_TEXT))))
+        }
+    }
 }
 
 fn show(status: &StatusReply, json: bool) -> Result<(), CliError> {
