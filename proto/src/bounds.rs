@@ -12,8 +12,8 @@ use crate::v1::{Assignment, Commit, Hello, Ledger, Quarantined, StatusReply, Ste
 pub const MAX_IDENTIFIER: usize = 256;
 /// Longest token, as in token files.
 const MAX_TOKEN: usize = 4096;
-/// Longest URL of a folder or file: twice what object stores take.
-const MAX_URL: usize = 2048;
+/// Longest URL of a folder or file, signature included.
+const MAX_URL: usize = 8192;
 /// Longest key of a row that is kept.
 const MAX_KEY: usize = 1024;
 /// Most named values of a step.

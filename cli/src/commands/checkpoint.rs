@@ -3,7 +3,7 @@
 use blip2_coordinator::{Catalogue, CheckpointRecord, CoordinatorError, Damaged};
 use blip2_dataset::Location;
 use blip2_worker::export::{ExportOptions, Layout, Precision, export as write_layout};
-use blip2_worker::{NamedState, read_checkpoint};
+use blip2_worker::{NamedState, WorkerError, read_checkpoint};
 use serde_json::json;
 
 use super::{import, print_json, print_text};
@@ -143,8 +143,11 @@ fn damaged(error: CoordinatorError) -> CliError {
 
 /// Reads a checkpoint whole, every part compared with its COMMIT.
 pub(crate) async fn read_state(root: &Location, record: &CheckpointRecord) -> Result<NamedState, CliError> {
-    let (_, state) = read_checkpoint(&Catalogue::new(root).folder(&record.name)).await?;
-    Ok(state)
+    match read_checkpoint(&Catalogue::new(root).folder(&record.name)).await {
+        Ok((_, state)) => Ok(state),
+        Err(error @ WorkerError::Checkpoint { .. }) => Err(CliError::BadInput(error.to_string())),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn list(arguments: &CheckpointTarget) -> Result<Exit, CliError> {

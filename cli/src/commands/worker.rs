@@ -89,7 +89,7 @@ mod tests {
 
     fn check(arguments: &[&str]) -> Result<(), String> {
         let known = ["blip2", "worker", "--coordinator", "http://[::1]:7100"];
-        let parsed = Arguments::try_parse_from([&known, arguments].concat());
+        let parsed = Arguments::try_parse_from([&known[..], arguments].concat());
         match parsed.map_err(|error| error.to_string())?.command {
             Command::Worker(arguments) => check_listening(&arguments).map_err(|error| {
                 assert_eq!(error.exit(), Exit::Usage);
