@@ -8,46 +8,47 @@ use crate::error::CliError;
 
 /// The token of runs that only this machine's processes can reach.
 const LOOPBACK_TOKEN: &str = "this machine only";
+/// Name of the token's file among the logs of a run that `train` leads.
+const TOKEN_FILE: &str = "token";
 /// Bytes of a fresh token.
 const TOKEN_BYTES: usize = 32;
 /// Longer files are something else.
 const MAX_TOKEN_BYTES: u64 = 4096;
 
-/// The file in the folder of a run's logs that has the token while `train` runs it.
-const RUN_TOKEN: &str = "token";
-
 /// A file only its owner can read, removed when dropped.
 #[derive(Debug)]
 pub(crate) struct TokenFile {
     path: PathBuf,
+    token: String,
 }
 
 impl TokenFile {
     /// Writes the token to a new file in the folder for temporary files.
     pub(crate) fn create(token: &str) -> Result<Self, CliError> {
-        let name = format!("blip2-token-{}-{}", std::process::id(), random_hex(8)?);
-        Self::create_at(token, std::env::temp_dir().join(name))
+        Self::write(
+            std::env::temp_dir().join(format!("blip2-token-{}-{}", std::process::id(), random_hex(8)?)),
+            token,
+        )
     }
 
-    /// Writes the token to `folder`, for `status` to find; one that a killed process left is replaced.
-    pub(crate) fn create_in(token: &str, folder: &Path) -> Result<Self, CliError> {
-        let path = folder.join(RUN_TOKEN);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unwritable(&path, &error)),
-            _ => Self::create_at(token, path),
-        }
+    /// Writes the token to its file among a run's logs, where `status` finds it; one that a killed process left there is
+    /// replaced.
+    pub(crate) fn create_in(logs: &Path, token: &str) -> Result<Self, CliError> {
+        let path = logs.join(TOKEN_FILE);
+        // If it cannot be removed, writing says why.
+        let _ = std::fs::remove_file(&path);
+        Self::write(path, token)
     }
 
-    fn create_at(token: &str, path: PathBuf) -> Result<Self, CliError> {
+    fn write(path: PathBuf, token: &str) -> Result<Self, CliError> {
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options
-            .open(&path)
-            .and_then(|mut file| file.write_all(token.as_bytes()))
-            .map_err(|error| unwritable(&path, &error))?;
-        Ok(Self { path })
+        options.open(&path).and_then(|mut file| file.write_all(token.as_bytes())).map_err(|error| {
+            CliError::failed(format!("{}: cannot write the run token: {error}", path.display()))
+        })?;
+        Ok(Self { path, token: token.to_owned() })
     }
 
     /// Where it is.
@@ -58,7 +59,9 @@ impl TokenFile {
 
 impl Drop for TokenFile {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
+        // Another process may have replaced it by its own.
+        let is_ours = read_token(Some(&self.path)).is_ok_and(|token| token == self.token);
+        if is_ours && let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "the token file stays behind");
         }
     }
@@ -67,10 +70,6 @@ impl Drop for TokenFile {
 /// A token that nobody can guess.
 pub(crate) fn fresh_token() -> Result<String, CliError> {
     random_hex(TOKEN_BYTES)
-}
-
-fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
-    CliError::failed(format!("{}: cannot write the run token: {error}", path.display()))
 }
 
 /// The token in a file; without a file, the one that is no secret and only serves on the loopback address.
@@ -139,11 +138,19 @@ mod tests {
         }
         drop(file);
         assert!(read_token(Some(&path)).is_err());
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(RUN_TOKEN), "of a process that was killed").unwrap();
-        let file = TokenFile::create_in("fresh", folder.path()).unwrap();
-        assert_eq!(read_token(Some(file.path())).unwrap(), "fresh");
         assert_eq!(read_token(None).unwrap(), LOOPBACK_TOKEN);
+    }
+
+    #[test]
+    fn the_token_of_a_run_lies_among_its_logs_until_its_own_process_ends() {
+        let logs = tempfile::tempdir().unwrap();
+        let token_in = |logs: &Path| read_token(Some(&logs.join(TOKEN_FILE))).ok();
+        let left_behind = TokenFile::create_in(logs.path(), "first").unwrap();
+        let file = TokenFile::create_in(logs.path(), "second").unwrap();
+        drop(left_behind);
+        assert_eq!(token_in(logs.path()).as_deref(), Some("second"));
+        drop(file);
+        assert_eq!(token_in(logs.path()), None);
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub(crate) async fn train_here(
     let folder = RunFolder::open(config, resume).await?;
     let logs = folder.logs()?;
     let token = fresh_token()?;
-    let token_file = TokenFile::create_in(&token, &logs)?;
+    let token_file = TokenFile::create_in(&logs, &token)?;
     let lead = Lead { token, transport, advertise: coordinator.clone(), after: None, whole: None };
     let session = Session::prepare(folder, lead).await?;
     let status = session.status();
