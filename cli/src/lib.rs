@@ -5,9 +5,11 @@
 
 mod arguments;
 mod audit;
+mod command_line;
 mod commands;
 mod config;
 mod error;
+mod examples;
 mod exit;
 mod faults;
 mod figures;
@@ -33,16 +35,18 @@ mod writing;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use arguments::{Arguments, Command};
+use arguments::Command;
 use error::CliError;
 use exit::Exit;
 
 /// Does what the command line asks for; the exit code says how it ended.
 pub fn run() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = command_line::typed();
     logging::start(arguments.log);
+    // One that cannot be raised is as high as it was.
+    if let Err(error) = blip2_collective::raise_descriptor_limit() {
+        tracing::debug!(%error, "the limit of open files is not raised");
+    }
     if arguments.command.trains() {
         freed_pages::keep();
     }
@@ -106,6 +110,8 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Chat(arguments) => on_runtime(commands::chat::run(arguments)),
         Command::Bench(arguments) => on_runtime(commands::bench::run(arguments)),
         Command::Config(arguments) => commands::config::run(arguments),
+        Command::Completions(arguments) => commands::completions::complete(&arguments),
+        Command::Man(arguments) => commands::completions::write_pages(&arguments),
     }
 }
 

@@ -130,11 +130,18 @@ pub(crate) fn metrics_folder(config: &RunConfig) -> PathBuf {
     local_path(&config.run.root).unwrap_or_else(|| logs_folder(config))
 }
 
+/// An error unless there is a run at `root`.
+pub(crate) async fn must_be_run(root: &Location) -> Result<(), CliError> {
+    root.join(RUN_FILE).head().await?.map(drop).ok_or_else(|| not_a_run(root))
+}
+
+fn not_a_run(root: &Location) -> CliError {
+    CliError::failed(format!("{root} is not a run: it has no {RUN_FILE}; name the folder in `run.root`"))
+}
+
 /// The configuration a run was started with.
 pub(crate) async fn stored_configuration(root: &Location) -> Result<RunConfig, CliError> {
-    let bytes = root.join(RUN_FILE).read().await?.ok_or_else(|| {
-        CliError::failed(format!("{root} is not a run: it has no {RUN_FILE}; name the folder in `run.root`"))
-    })?;
+    let bytes = root.join(RUN_FILE).read().await?.ok_or_else(|| not_a_run(root))?;
     parse_stored(root.join(RUN_FILE), &bytes)
 }
 

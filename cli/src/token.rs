@@ -1,6 +1,7 @@
 //! The run token: whoever holds it may join the run.
 
 use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::error::CliError;
@@ -86,6 +87,16 @@ pub(crate) fn read_token(file: Option<&Path>) -> Result<String, CliError> {
     let file = std::fs::File::open(path).map_err(unreadable)?;
     file.take(MAX_TOKEN_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     token_of(path, &bytes)
+}
+
+/// Whoever is reached from other machines needs a token that is a secret.
+pub(crate) fn must_have_token(listen: SocketAddr, file: Option<&Path>) -> Result<(), CliError> {
+    if file.is_some() || listen.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    Err(CliError::usage(format!(
+        "--listen {listen}: other machines could join this run; give it a token with --token-file FILE"
+    )))
 }
 
 /// The token in the bytes of a file, without the white space around it.

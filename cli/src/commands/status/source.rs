@@ -7,9 +7,12 @@ use blip2_collective::{TlsFiles, Transport};
 use blip2_dataset::Location;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::{StatusReply, StatusRequest};
+use blip2_proto::{MAX_TEXT, bounded_status, visible, with_token};
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 use crate::error::CliError;
+use crate::exit::Exit;
 use crate::run_folder::{local_path, logs_folder};
 use crate::secured::transport;
 use crate::stored_status::{StoredRun, StoredStatus};
@@ -64,7 +67,8 @@ impl Source {
             match self.ask_at(&address).await {
                 Ok(status) if self.is_of_run(&status) => return Ok(self.answered(status).await),
                 Ok(status) => reason = format!("{address} coordinates run {}", status.run_id),
-                Err(error) => reason = error,
+                Err(error) if error.exit() == Exit::Refused && self.run.is_none() => return Err(error),
+                Err(error) => reason = error.to_string(),
             }
         }
         self.client = None;
@@ -87,7 +91,7 @@ impl Source {
                 Ok(status) => {
                     reason = Some(format!("another run's coordinator, of {}, is there", status.run_id))
                 }
-                Err(error) => reason = Some(error),
+                Err(error) => reason = Some(error.to_string()),
             }
         }
         let Some(run) = &self.run else { return Err(CliError::failed("the run is gone")) };
@@ -112,18 +116,32 @@ impl Source {
         self.run.as_ref().is_none_or(|run| run.config.run.id == status.run_id)
     }
 
-    async fn ask_at(&mut self, address: &str) -> Result<StatusReply, String> {
+    async fn ask_at(&mut self, address: &str) -> Result<StatusReply, CliError> {
         let mut client = match self.client.take() {
             Some(client) => client,
-            None => CoordinatorClient::new(self.transport.connect(address, ANSWER_WITHIN).await?),
+            None => {
+                let channel = self.transport.connect(address, ANSWER_WITHIN).await;
+                CoordinatorClient::new(channel.map_err(CliError::failed)?)
+            }
         };
-        let request = StatusRequest { token: self.token.clone() };
+        let request = with_token(StatusRequest { token: self.token.clone() }, &self.token);
         let reply = tokio::time::timeout(ANSWER_WITHIN, client.status(request)).await;
-        let reply = reply.map_err(|_| format!("no status within {ANSWER_WITHIN:?}"))?;
-        let reply = reply.map_err(|status| status.message().to_owned())?;
+        let reply = reply.map_err(|_| CliError::failed(format!("no status within {ANSWER_WITHIN:?}")))?;
+        let reply = reply.map_err(|status| refusal(address, &status))?;
         self.client = Some(client);
-        Ok(reply.into_inner())
+        Ok(bounded_status(reply.into_inner()))
     }
+}
+
+/// Why a coordinator gave no status.
+fn refusal(address: &str, status: &Status) -> CliError {
+    if status.code() == Code::Unauthenticated {
+        return CliError::refused(format!(
+            "{address}: the token is not this run's; name the run's token file with --token-file (`train` keeps it in \
+             logs/token of its run while it runs)"
+        ));
+    }
+    CliError::failed(visible(status.message(), MAX_TEXT))
 }
 
 /// Whether this is a coordinator's address: `host:port`, or an http URL without a path. A folder of that name is a run.
