@@ -18,6 +18,7 @@ mod held_out;
 pub mod import;
 mod language;
 pub mod member;
+mod pictures;
 mod rows;
 mod session;
 mod state;
