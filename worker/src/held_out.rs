@@ -7,6 +7,7 @@ use crate::config::WorkerConfig;
 use crate::convert::qformer_text;
 use crate::error::{Result, WorkerError};
 use crate::evaluate::caption;
+use crate::pictures::resampling;
 use crate::step::StepParts;
 
 /// Rows that are computed together, whoever computes them: what a row contributes does not depend on the members.
@@ -77,7 +78,8 @@ impl HeldOut {
     /// # Errors
     /// A file cannot be read, or fewer than two rows can be used.
     pub async fn read(config: &WorkerConfig, parts: &StepParts) -> Result<Self> {
-        let transform = EvalTransform::new(parts.encoder.image_size());
+        let resampling = resampling(&parts.processor);
+        let transform = EvalTransform { resampling, ..EvalTransform::new(parts.encoder.image_size()) };
         let (text, _) = qformer_text(&config.model, config.stage1.text_length)?;
         let writes = parts.language.as_ref().map(|language| language.encoder());
         let keep = move |sample: Sample| {

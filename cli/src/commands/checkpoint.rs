@@ -194,7 +194,7 @@ async fn verify(arguments: &CheckpointTarget) -> Result<Exit, CliError> {
         let named = target.newest().await?;
         let record = Catalogue::new(&target.root).verify(&named.name).await.map_err(damaged)?;
         read_state(&target.root, &record).await?;
-        Ok(record)
+        Ok::<_, CliError>(record)
     };
     let record = match verified.await {
         Ok(record) => record,

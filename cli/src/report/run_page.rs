@@ -69,7 +69,7 @@ pub(crate) fn render_run(report: &RunReport) -> String {
         true => report.no_charts.as_str(),
         false => "Faint: every step. Strong: running mean, with its last value.",
     };
-    let _ = write!(body, "<p class=\"note\">{}</p></section>\n", escape(note));
+    let _ = writeln!(body, "<p class=\"note\">{}</p></section>", escape(note));
     report.tables.iter().for_each(|table| body.push_str(&section(table)));
     document(&format!("Run {}", report.run), &body)
 }

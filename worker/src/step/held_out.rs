@@ -18,6 +18,7 @@ use super::{Members, StepGradient, StepParts, StepValues, Update};
 use crate::error::{Result, WorkerError};
 use crate::evaluate::{RANKS, recall};
 use crate::held_out::{HeldOut, HeldOutRow};
+use crate::pictures::statistics;
 use crate::rows::floats;
 use crate::state::{StageModel, TrainState, empty_stage1, empty_stage2};
 
@@ -130,8 +131,8 @@ impl StepParts {
     /// The frozen encoder's features of held-out rows.
     fn held_out_features(&self, rows: &[HeldOutRow]) -> Result<Tensor<3>> {
         let pixels = rows.iter().flat_map(|row| row.pixels.iter().copied()).collect();
-        let size = self.encoder.image_size();
-        Ok(self.encoder.forward(normalised_pixels(pixels, [rows.len(), size], &self.device))?)
+        let (shape, statistics) = ([rows.len(), self.encoder.image_size()], statistics(&self.processor));
+        Ok(self.encoder.forward(normalised_pixels(pixels, shape, statistics, &self.device))?)
     }
 
     /// Matching and captioning losses, summed, then the features: float64 and float32 values, little-endian. Negatives
