@@ -31,6 +31,9 @@ fn empty(file: &Path) {
     std::fs::write(file, "").unwrap();
 }
 
+/// What is done, to which object, how, and whether the digest is concerned.
+type Damage<'a> = (&'a str, &'a Path, fn(&Path), bool);
+
 #[test]
 fn a_damaged_newest_checkpoint_is_never_passed_over_in_silence() {
     let run = SmallRun::short("");
@@ -51,7 +54,7 @@ fn a_damaged_newest_checkpoint_is_never_passed_over_in_silence() {
     let (commit, rows) = (folder.join("COMMIT"), folder.join("quarantine.parquet"));
 
     // Where the parameters themselves are whole there is something to hash.
-    let damages: [(&str, &Path, fn(&Path), bool); 9] = [
+    let damages: [Damage; 9] = [
         ("COMMIT shortened", &commit, shorten, true),
         ("COMMIT empty", &commit, empty, true),
         ("part removed", &part, remove, true),

@@ -117,7 +117,7 @@ impl CoordinatorProcess {
                 self.sessions.insert(session, String::new());
                 self.effects.push(Effect::Accept { session });
             }
-            Input::Arrived(session, content) => self.arrived(local, session, content),
+            Input::Arrived(session, content) => self.arrived(local, session, *content),
             Input::Stored { ticket, reply } => self.stored(local, *ticket, reply),
             Input::Probed { answered } => self.probed(local, answered),
             Input::Woken(Wake::Probe) => self.look(local),
