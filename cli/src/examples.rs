@@ -22,6 +22,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "status",
         &[
+            "status runs/mine",
             "status http://10.0.0.1:7100 --token-file token",
             "status http://10.0.0.1:7100 --token-file token --watch",
         ],
@@ -40,6 +41,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     ("checkpoint import", &["checkpoint import runs/mine --from models/blip2-opt-2.7b --config mine.toml"]),
+    ("report", &["report runs/mine", "report s3://bucket/runs/mine --out mine.html"]),
     ("audit", &["audit runs/mine", "audit --simulate"]),
     ("eval retrieval", &["eval retrieval --model runs/mine --data 'held-out/*.parquet'"]),
     ("eval caption", &["eval caption --model runs/mine --data held-out.parquet --json"]),
