@@ -23,10 +23,11 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "status",
         &[
             "status runs/mine",
-            "status http://10.0.0.1:7100 --token-file token",
+            "status runs/mine --watch",
             "status http://10.0.0.1:7100 --token-file token --watch",
         ],
     ),
+    ("report", &["report runs/mine", "report s3://bucket/runs/mine --out mine.html"]),
     ("checkpoint ls", &["checkpoint ls runs/mine", "checkpoint ls s3://bucket/runs/mine --json"]),
     ("checkpoint verify", &["checkpoint verify runs/mine"]),
     (
@@ -41,7 +42,6 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     ("checkpoint import", &["checkpoint import runs/mine --from models/blip2-opt-2.7b --config mine.toml"]),
-    ("report", &["report runs/mine", "report s3://bucket/runs/mine --out mine.html"]),
     ("audit", &["audit runs/mine", "audit --simulate"]),
     ("eval retrieval", &["eval retrieval --model runs/mine --data 'held-out/*.parquet'"]),
     ("eval caption", &["eval caption --model runs/mine --data held-out.parquet --json"]),
