@@ -69,6 +69,8 @@ pub struct Machine {
     leadership: Leadership,
     /// Committed steps.
     committed: u64,
+    /// Committed steps that were given up for lost, until an epoch says so.
+    lost_from: Option<u64>,
     /// What they used.
     coverage: StageCoverage,
     /// Rows that they met and could not use.
@@ -208,6 +210,7 @@ impl Machine {
             epoch: start.epoch,
             leadership: Leadership::default(),
             committed,
+            lost_from: None,
             coverage,
             quarantine: QuarantineList::default(),
             rows_ahead: start.quarantine,

@@ -6,10 +6,11 @@ pub use blip2_collective::Wire;
 use blip2_dataset::{ColumnNames, CorpusSource, LoaderSettings};
 use blip2_model::device::DeviceName;
 use blip2_model::language_model::check_family;
-use blip2_model::weights::is_gguf;
+use blip2_model::weights::{is_gguf, is_weight_file};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, WorkerError};
+pub use crate::held_out::HeldOutSettings;
 
 /// Everything a worker is told: the training configuration and how it loads data.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,8 @@ pub struct WorkerConfig {
     pub stage2: Stage2Settings,
     /// Prefetch and threads: changes no bit of the result and is not hashed.
     pub loader: LoaderSettings,
+    /// Evaluation during training: changes no bit of the result and is not hashed.
+    pub eval: HeldOutSettings,
 }
 
 /// What all steps share.
@@ -169,7 +172,8 @@ impl DataSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSettings {
-    /// Folder of the frozen image encoder (Hugging Face layout).
+    /// Folder of the frozen image encoder (Hugging Face layout), or LAVIS's file of one alone, `eva_vit_g.pth` or
+    /// `clip_vit_L.pth`.
     pub image_encoder: String,
     /// Side of the square pictures in pixels, a multiple of the encoder's patch: its position table is resized, e.g. from
     /// 224 to 364 or 490. 0: the encoder's own.
@@ -178,11 +182,11 @@ pub struct ModelSettings {
     pub language_model: String,
     /// Numbers in which the matrices of both are kept: `auto` (bf16 on a GPU that computes in it), `f32` or `bf16`.
     pub frozen_dtype: FrozenDtype,
-    /// Folder of the BERT that initialises the Q-Former; empty: random.
+    /// Folder of the BERT that initialises the Q-Former, or its file of weights; empty: random.
     pub qformer_init: String,
-    /// Folder of the Q-Former's tokenizer.
+    /// Folder of the Q-Former's tokenizer; BERT's gets the token `[DEC]`, as in LAVIS.
     pub qformer_tokenizer: String,
-    /// Checkpoint folder to start from (a run's checkpoint or a LAVIS safetensors file); empty: none.
+    /// Weights to start from: a run's checkpoint folder, a LAVIS file, or a BLIP-2 folder of `transformers`; empty: none.
     pub init_checkpoint: String,
     /// Epsilon of `ln_vision`: 1e-5 in LAVIS, 1e-6 in `transformers`.
     pub ln_vision_eps: f64,
@@ -431,6 +435,7 @@ impl WorkerConfig {
         if !(0.0..1.0).contains(&self.model.qformer.dropout) {
             return refuse(format!("model.qformer.dropout = {}: use 0 ≤ p < 1", self.model.qformer.dropout));
         }
+        self.eval.validate()?;
         self.validate_folders()?;
         self.validate_language_model()
     }
@@ -450,8 +455,7 @@ impl WorkerConfig {
                 return Err(WorkerError::Configuration(format!("{key} is not set")));
             }
             let path = std::path::Path::new(folder);
-            let is_file = key == "model.language_model" && path.is_file() && is_gguf(path);
-            if !path.is_dir() && !is_file {
+            if !path.is_dir() && !is_model_file(key, path) {
                 return Err(WorkerError::Configuration(format!(
                     "{key} = \"{folder}\": there is no such folder (paths are relative to the current directory)"
                 )));
@@ -475,6 +479,17 @@ impl WorkerConfig {
     pub fn total_steps(&self) -> u64 {
         self.stage1.steps + self.stage2.steps
     }
+}
+
+/// Whether the setting `key` may name the file `path` in the place of a folder: a Llama's GGUF file, or the weights of an image
+/// encoder or a BERT alone.
+pub fn is_model_file(key: &str, path: &std::path::Path) -> bool {
+    let named = match key {
+        "model.language_model" => is_gguf(path),
+        "model.image_encoder" | "model.qformer_init" => is_weight_file(path),
+        _ => false,
+    };
+    named && path.is_file()
 }
 
 /// Keys that change no bit of the parameters after a number of steps.
@@ -507,7 +522,7 @@ struct HashedTrain<'a> {
     overlap: bool,
 }
 
-/// BLAKE3 (hex) of what a step is a function of: every section but `loader`, and all of `train` but [`NOT_HASHED`].
+/// BLAKE3 (hex) of what a step is a function of: every section but `loader` and `eval`, and all of `train` but [`NOT_HASHED`].
 pub fn config_hash(config: &WorkerConfig) -> String {
     blake3::hash(hashed_text(config).as_bytes()).to_hex().to_string()
 }
@@ -547,6 +562,7 @@ mod tests {
         other.train.non_finite = NonFiniteSteps::Skip;
         (other.train.max_skipped_steps, other.train.loss_rise_window) = (1, 2);
         other.train.loss_rise_factor = 9.0;
+        other.eval.every_steps = 3;
         assert_eq!(config_hash(&config), config_hash(&other));
         other.train.wire = Wire::Bf16;
         assert_ne!(config_hash(&config), config_hash(&other));

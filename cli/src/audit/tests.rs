@@ -152,6 +152,28 @@ async fn checkpoints_that_disagree_on_what_was_skipped_are_named() {
 }
 
 #[tokio::test]
+async fn damage_that_was_passed_over_is_a_note_and_a_damaged_end_is_not() {
+    let fixture = Fixture::new().await;
+    let damage = |name: &str| {
+        let commit = Catalogue::new(&fixture.root).folder(name).join("COMMIT");
+        async move { commit.put(Bytes::from_static(b"{")).await.unwrap() }
+    };
+    damage("00000003-000002").await;
+    let report = audit(&fixture.root, 2).await.unwrap();
+    assert!(report.exact, "{:?}", report.differences);
+    assert!(report.notes[0].contains("00000003-000002 is damaged"), "{:?}", report.notes);
+
+    // The newest one: nothing shows that the run did without it, until it goes on from before.
+    damage("00000005-000002").await;
+    let differences = fixture.differences().await;
+    assert!(differences.len() == 1 && differences[0].contains("00000005-000002"), "{differences:?}");
+    let epochs = blip2_coordinator::Epochs::new(&fixture.root, "d".into(), String::new());
+    epochs.take(3, 2, Vec::new()).await.unwrap();
+    let report = audit(&fixture.root, 2).await.unwrap();
+    assert!(report.exact && report.notes.len() == 2, "{:?} {:?}", report.differences, report.notes);
+}
+
+#[tokio::test]
 async fn another_corpus_or_configuration_is_named() {
     let fixture = Fixture::new().await;
     fixture
@@ -184,9 +206,13 @@ async fn epochs_lists_and_damaged_checkpoints_are_part_of_it() {
         .put(Bytes::from_static(b"{"))
         .await
         .unwrap();
-    let differences = fixture.differences().await.join("\n");
-    for part in ["there is no epoch 2", "00000002-000002", "00000003-000002 is damaged"] {
-        assert!(differences.contains(part), "no `{part}` in {differences}");
+    let report = audit(&fixture.root, 2).await.unwrap();
+    let differences = report.differences.join("\n");
+    assert!(differences.contains("there is no epoch 2"), "{differences}");
+    // A whole checkpoint is newer: the run did without these.
+    let notes = report.notes.join("\n");
+    for part in ["00000002-000002", "00000003-000002 is damaged"] {
+        assert!(notes.contains(part) && !differences.contains(part), "no `{part}` in {notes}");
     }
     let nothing = tempfile::tempdir().unwrap();
     let root = Location::parse(nothing.path().to_str().unwrap()).unwrap();

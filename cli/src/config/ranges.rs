@@ -107,6 +107,8 @@ const RANGES: &[(&str, Range)] = &[
     ("coordinator.cooldown_s", Closed(0.0, SECONDS)),
     ("launch.threads_per_worker", Whole(0, 4096)),
     ("launch.restarts", Whole(0, COUNT)),
+    ("eval.every_steps", Whole(0, STEPS)),
+    ("eval.rows", Whole(2, 10_000)),
     ("eval.captions", Whole(0, COUNT)),
     ("eval.beams", Whole(1, 64)),
     ("eval.max_new_tokens", Whole(1, 65_536)),

@@ -116,6 +116,7 @@ impl Machine {
             "the state after {} steps is lost with all who held it: going on from {}",
             self.committed, held.step
         ));
+        self.lost_from = Some(self.committed);
         self.move_to(held);
     }
 

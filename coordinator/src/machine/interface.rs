@@ -105,6 +105,8 @@ pub enum Action {
         step: u64,
         /// The members with their slots.
         members: Vec<EpochMember>,
+        /// Committed steps that are lost with all who held their state, if the run goes back from there to `step`.
+        back_from: Option<u64>,
     },
     /// Look whether the newest epoch's object is this coordinator's.
     ConfirmEpoch {

@@ -107,6 +107,7 @@ impl Machine {
         if self.progress.committed(self.now, since, &committed) {
             self.actions.push(Action::Report(committed));
         }
+        self.note_unmeasured();
         if let Some(message) = self.quarantine_excess() {
             return self.fail(3, message);
         }

@@ -15,6 +15,7 @@ use blip2_proto::v1::{
     Assignment, Coverage, Hello, Ledger, NamedValue, PartWritten, Quarantined, Ready, RefusalCode,
     StatusReply, StepDone, StopKind, WorkerMessage,
 };
+use blip2_proto::with_token;
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -152,7 +153,8 @@ impl Worker {
         let (outgoing, messages) = mpsc::channel(16);
         let say = async |kind| outgoing.send(WorkerMessage { kind: Some(kind) }).await;
         say(FromWorker::Hello(self.hello.clone())).await.expect("an empty channel");
-        let mut incoming = client.session(ReceiverStream::new(messages)).await.ok()?.into_inner();
+        let opening = with_token(ReceiverStream::new(messages), &self.hello.token);
+        let mut incoming = client.session(opening).await.ok()?.into_inner();
         let mut id = u32::MAX;
         let mut world = Assignment::default();
         while let Some(Ok(message)) = incoming.next().await {

@@ -1,5 +1,6 @@
 //! A step: its batch, its gradient, and the application of what is committed.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blip2_dataset::{Coverage, DatasetError, Loader, Manifest, QuarantineRecord, SlotBatch, StepBatch};
@@ -9,6 +10,7 @@ use blip2_proto::v1;
 use super::Compute;
 use crate::batches::{BatchRange, start_loader};
 use crate::error::{Result, WorkerError};
+use crate::held_out::HeldOut;
 use crate::step::{Members, NonFinite, StepGradient};
 
 /// How often a wait for data looks whether its epoch is over.
@@ -45,6 +47,7 @@ impl Compute {
         }
         self.pending = None;
         let started = Instant::now();
+        self.evaluation = Duration::ZERO;
         let reduced = self.gradient(epoch);
         if matches!(reduced, Err(WorkerError::Data(_))) {
             // A loader that failed once fails for good: the next attempt gets a new one.
@@ -52,13 +55,14 @@ impl Compute {
         }
         let (gradient, mut done) = reduced?;
         (done.epoch, done.step) = (epoch, step);
-        done.seconds = started.elapsed().as_secs_f64();
+        done.seconds = started.elapsed().saturating_sub(self.evaluation).as_secs_f64();
         self.pending = Some(Pending { step, gradient });
         Ok(done)
     }
 
     fn gradient(&mut self, epoch: u64) -> Result<(StepGradient, v1::StepDone)> {
         self.enter_stage()?;
+        let held_out = self.held_out_rows(epoch)?;
         let (stage, stage_step) = self.stage_step();
         let waited = self.prepare_batch(epoch, stage, stage_step)?;
         self.parts.rehearse(DrillPhase::Forward, self.step);
@@ -75,7 +79,14 @@ impl Compute {
             step: self.step,
             deadline: self.deadline,
         };
-        let gradient = self.parts.gradient(state, &members, stage_step, batch)?;
+        let mut gradient = self.parts.gradient(state, &members, stage_step, batch)?;
+        if let Some(rows) = held_out.filter(|_| gradient.non_finite.is_none()) {
+            let started = Instant::now();
+            let rows = rows.as_deref().map_err(|error| WorkerError::Configuration(error.clone()));
+            let values = self.parts.evaluate(rows, state, &members, stage_step, &gradient)?;
+            gradient.values.extend(values);
+            self.evaluation = started.elapsed();
+        }
         let values = gradient.values.iter();
         let done = v1::StepDone {
             values: values
@@ -89,6 +100,27 @@ impl Compute {
             ..v1::StepDone::default()
         };
         Ok((gradient, done))
+    }
+
+    /// The held-out rows if the state after the next step is evaluated, or why there are none. They are read once.
+    fn held_out_rows(&mut self, epoch: u64) -> Result<Option<std::result::Result<Arc<HeldOut>, String>>> {
+        let committed = self.step + 1;
+        let stage_end = [self.config.stage1.steps, self.config.total_steps()].contains(&committed);
+        if !self.config.eval.is_due(committed, stage_end) {
+            return Ok(None);
+        }
+        if let Some(rows) = &self.held_out {
+            return Ok(Some(Ok(rows.clone())));
+        }
+        // The clock is the runtime's, and this thread enters the runtime only to wait.
+        let reading =
+            async { tokio::time::timeout(self.deadline, HeldOut::read(&self.config, &self.parts)).await };
+        let read = match self.unless_aborted(epoch, reading)? {
+            Ok(read) => read.map(Arc::new).map_err(|error| error.to_string()),
+            Err(_) => Err(format!("they are not read after {:.0} s", self.deadline.as_secs_f64())),
+        };
+        self.held_out = read.as_ref().ok().cloned();
+        Ok(Some(read))
     }
 
     /// Makes stage 2's state at the boundary; the end of stage 1 stays until a step of stage 2 is committed.
