@@ -31,6 +31,8 @@ pub(crate) struct AuditReport {
     pub(crate) checkpoints: usize,
     /// Membership epochs compared.
     pub(crate) epochs: usize,
+    /// Rows of the corpus whose download failed; no part of the plan.
+    pub(crate) not_downloaded: u64,
     pub(crate) stages: Vec<StageReport>,
     pub(crate) substitutions: Vec<Replaced>,
     pub(crate) differences: Vec<String>,
@@ -171,6 +173,7 @@ fn compare(stored: Stored, epochs: usize, threads: usize) -> Result<AuditReport,
         steps,
         checkpoints: records.len(),
         epochs,
+        not_downloaded: manifest.failed_rows(),
         stages: Vec::new(),
         substitutions: Vec::new(),
         differences,

@@ -163,6 +163,7 @@ pub(crate) fn status_json(status: &StatusReply) -> serde_json::Value {
         "data_wait_share": status.data_wait_share,
         "goodput": status.goodput,
         "quarantined": status.quarantined,
+        "not_downloaded": status.not_downloaded,
         "members": members,
         "faults": status.faults,
         "last_checkpoint": status.last_checkpoint,

@@ -31,6 +31,8 @@ pub(crate) struct RunFolder {
     pub(crate) config: RunConfig,
     pub(crate) config_hash: String,
     pub(crate) manifest_hash: String,
+    /// Rows of the corpus whose download failed.
+    pub(crate) not_downloaded: u64,
     /// Whether the run was here before.
     pub(crate) continued: bool,
 }
@@ -57,6 +59,9 @@ impl RunFolder {
             }
         };
         let manifest = Manifest::open_sources(&config.data.corpus(), &config.data.columns, &opened).await?;
+        if stored.is_none() {
+            fills_a_batch(&config, manifest.rows())?;
+        }
         let manifest_hash = manifest.digest();
         let hash = config_hash(&worker);
         let continued = match stored {
@@ -87,6 +92,7 @@ impl RunFolder {
             config,
             config_hash: hash,
             manifest_hash,
+            not_downloaded: manifest.failed_rows(),
             continued,
         })
     }
@@ -167,6 +173,27 @@ fn located(config: &RunConfig) -> Result<Location, CliError> {
         ));
     }
     Ok(Location::parse(&config.run.root)?)
+}
+
+/// Refuses a corpus that is smaller than a batch of stage 1: the batch would hold a picture twice, and the contrastive loss
+/// would push a picture away from its own caption. Stage 2 has no such loss; there it is only said.
+fn fills_a_batch(config: &RunConfig, rows: u64) -> Result<(), CliError> {
+    for (stage, steps, batch) in
+        [(1, config.stage1.steps, config.stage1.batch), (2, config.stage2.steps, config.stage2.batch)]
+    {
+        if steps == 0 || rows >= u64::from(batch) {
+            continue;
+        }
+        let text = format!(
+            "the corpus has {rows} rows, fewer than a batch of stage {stage} has samples ({batch}), so that a batch holds \
+             pictures more than once; add data to data.train, or lower stage{stage}.batch (and train.slots)"
+        );
+        match stage {
+            1 => return Err(CliError::BadInput(text)),
+            _ => eprintln!("warning: {text}"),
+        }
+    }
+    Ok(())
 }
 
 /// The manifest first: a `run.toml` says that the run is complete. `false` when another process was faster.
@@ -316,6 +343,23 @@ mod tests {
         let (a, b) =
             tokio::join!(RunFolder::open(config.clone(), true), RunFolder::open(config.clone(), true));
         assert_eq!(a.unwrap().config.run.id, b.unwrap().config.run.id);
+    }
+
+    #[tokio::test]
+    async fn a_corpus_smaller_than_a_batch_is_refused_and_pins_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut small = config(folder.path());
+        small.stage1.batch = 1024;
+        let error = RunFolder::open(small.clone(), false).await.unwrap_err();
+        assert_eq!(error.exit(), Exit::BadInput);
+        assert!(
+            error.to_string().contains("540 rows") && error.to_string().contains("stage1.batch"),
+            "{error}"
+        );
+        assert!(!folder.path().join("run").join(RUN_FILE).is_file());
+        small.stage1.steps = 0;
+        small.stage2.batch = 1024;
+        assert!(!RunFolder::open(small, false).await.unwrap().continued);
     }
 
     #[test]

@@ -80,6 +80,7 @@ impl Session {
             stage_batch: vec![config.stage1.batch, config.stage2.batch],
             resume,
             max_quarantined_share: config.data.max_quarantined_share,
+            not_downloaded: folder.not_downloaded,
         };
         Ok(Self { folder, spec, metrics, lead, status: watch::Sender::new(StatusReply::default()) })
     }

@@ -78,6 +78,8 @@ mod loader;
 mod manifest;
 mod parquet_file;
 mod plan;
+#[cfg(test)]
+mod published;
 mod quarantine;
 mod random;
 mod reads;
@@ -95,7 +97,7 @@ mod transform;
 mod verify;
 
 pub use audit::{AuditSpec, RowUses, StageAudit, Substitution, audit_stage};
-pub use columns::ColumnNames;
+pub use columns::{ColumnNames, HashOf};
 pub use coverage::Coverage;
 pub use curation::{
     BrokenRule, CurationJob, CurationMode, CurationSettings, CurationSummary, CurationTask, DedupRule,

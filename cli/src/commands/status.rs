@@ -52,12 +52,21 @@ fn show(status: &StatusReply, json: bool) -> Result<(), CliError> {
         return print_json(&status_json(status));
     }
     print_text(&format!(
-        "{}\n{}{}{}",
+        "{}\n{}{}{}{}",
         status_line(status),
         members(status),
+        not_downloaded(status),
         checkpoint(status),
         faults(status)
     ))
+}
+
+/// A line on rows without a picture.
+fn not_downloaded(status: &StatusReply) -> String {
+    match status.not_downloaded {
+        0 => String::new(),
+        rows => format!("  {rows} rows of the corpus were not downloaded and are passed over\n"),
+    }
 }
 
 /// A line on the newest checkpoint.
@@ -115,6 +124,8 @@ mod tests {
             shown.contains("fault 4") && shown.contains("fault 8") && !shown.contains("fault 3"),
             "{shown}"
         );
+        let failed = StatusReply { not_downloaded: 7, ..StatusReply::default() };
+        assert!(not_downloaded(&failed).contains("7 rows") && not_downloaded(&status).is_empty());
         assert_eq!(checkpoint(&StatusReply::default()) + &faults(&StatusReply::default()), "");
     }
 }

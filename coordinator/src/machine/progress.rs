@@ -141,6 +141,7 @@ impl Machine {
             eta_seconds: left as f64 * progress.mean_seconds(),
             checkpoint_stall_seconds,
             checkpoint_seconds,
+            not_downloaded: self.spec.not_downloaded,
         }
     }
 

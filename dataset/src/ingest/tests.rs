@@ -1,6 +1,7 @@
 //! Every kind on a tiny sample, what is killed and run again, and the way into the loader.
 
 mod kinds;
+mod lists;
 mod resuming;
 
 use std::collections::BTreeMap;

@@ -503,5 +503,6 @@ fn spec(resume: Option<CheckpointRecord>) -> RunSpec {
         stage_batch: BATCH.to_vec(),
         resume,
         max_quarantined_share: 1.0,
+        not_downloaded: 0,
     }
 }

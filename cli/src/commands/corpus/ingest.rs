@@ -11,16 +11,18 @@ use crate::exit::Exit;
 
 #[derive(Debug, Args)]
 pub(crate) struct IngestArguments {
-    /// What the sources are: img2dataset, webdataset, coco, visual-genome, cc3m, cc12m, sbu or laion.
+    /// What the sources are: img2dataset (any Parquet with pictures, also of Hugging Face), webdataset, coco,
+    /// visual-genome, cc3m, cc12m, sbu, laion, folder (pictures with `.txt` beside them), csv, tsv or jsonl.
     #[arg(long, value_name = "KIND")]
     from: SourceKind,
-    /// Path, URL or pattern (`*` within the last segment); may be repeated.
+    /// Path, URL, folder or pattern (`*`, `?`, `[a-z]`, `**`, `{a,b}`, `{00000..01243}`); may be repeated.
     #[arg(long, value_name = "PATH_OR_URL", required = true, num_args = 1..)]
     source: Vec<String>,
     /// Folder or prefix to write to. A job that was stopped goes on when it is given again.
     #[arg(long, value_name = "DIR_OR_URL")]
     out: String,
-    /// Folder or prefix of the pictures, for the kinds whose sources only name them.
+    /// Folder or prefix of the pictures, for the kinds whose sources only name them; of csv, tsv and jsonl, without it, the
+    /// list's own.
     #[arg(long, value_name = "DIR_OR_URL")]
     images: Option<String>,
     /// How a picture is named there, of `{row}`, `{key}`, `{shard}` and `{url_file}`.

@@ -16,7 +16,7 @@ use crate::report::Histogram;
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArguments {
-    /// Parquet files or patterns.
+    /// Parquet files, folders or patterns.
     #[arg(value_name = "CORPUS", required = true)]
     corpus: Vec<String>,
     /// HTML file to write.

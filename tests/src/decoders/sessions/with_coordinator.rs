@@ -60,6 +60,7 @@ impl CoordinatorScene {
             stage_batch: vec![8, 4],
             resume: None,
             max_quarantined_share: 0.5,
+            not_downloaded: 0,
         };
         let settings = CoordinatorSettings { workers: 2, ..CoordinatorSettings::default() };
         let checkpoints = CheckpointSettings { every_steps: 2, ..CheckpointSettings::default() };
