@@ -60,7 +60,9 @@ impl RunFolder {
         };
         let manifest = Manifest::open_sources(&config.data.corpus(), &config.data.columns, &opened).await?;
         if stored.is_none() {
-            fills_a_batch(&config, manifest.rows())?;
+            for warning in smaller_than_a_batch(&config, manifest.rows()) {
+                eprintln!("warning: {warning}");
+            }
         }
         let manifest_hash = manifest.digest();
         let hash = config_hash(&worker);
@@ -175,25 +177,23 @@ fn located(config: &RunConfig) -> Result<Location, CliError> {
     Ok(Location::parse(&config.run.root)?)
 }
 
-/// Refuses a corpus that is smaller than a batch of stage 1: the batch would hold a picture twice, and the contrastive loss
-/// would push a picture away from its own caption. Stage 2 has no such loss; there it is only said.
-fn fills_a_batch(config: &RunConfig, rows: u64) -> Result<(), CliError> {
-    for (stage, steps, batch) in
-        [(1, config.stage1.steps, config.stage1.batch), (2, config.stage2.steps, config.stage2.batch)]
-    {
-        if steps == 0 || rows >= u64::from(batch) {
-            continue;
-        }
-        let text = format!(
-            "the corpus has {rows} rows, fewer than a batch of stage {stage} has samples ({batch}), so that a batch holds \
-             pictures more than once; add data to data.train, or lower stage{stage}.batch (and train.slots)"
-        );
-        match stage {
-            1 => return Err(CliError::BadInput(text)),
-            _ => eprintln!("warning: {text}"),
-        }
-    }
-    Ok(())
+/// What is to be said of a corpus that is smaller than a batch: the batch holds pictures more than once, and the contrastive
+/// loss of stage 1 pushes a picture away from its own caption.
+fn smaller_than_a_batch(config: &RunConfig, rows: u64) -> Vec<String> {
+    let stages =
+        [(1, config.stage1.steps, config.stage1.batch), (2, config.stage2.steps, config.stage2.batch)];
+    let small = stages.into_iter().filter(|(_, steps, batch)| *steps > 0 && rows < u64::from(*batch));
+    let said = small.map(|(stage, _, batch)| {
+        let harm = match stage {
+            1 => ", which the contrastive loss takes for one that does not belong to its own caption",
+            _ => "",
+        };
+        format!(
+            "the corpus has {rows} rows, fewer than a batch of stage {stage} has samples ({batch}): a batch holds a picture \
+             more than once{harm}; add data to data.train, or lower stage{stage}.batch and train.slots"
+        )
+    });
+    said.collect()
 }
 
 /// The manifest first: a `run.toml` says that the run is complete. `false` when another process was faster.
@@ -345,21 +345,20 @@ mod tests {
         assert_eq!(a.unwrap().config.run.id, b.unwrap().config.run.id);
     }
 
-    #[tokio::test]
-    async fn a_corpus_smaller_than_a_batch_is_refused_and_pins_nothing() {
+    #[test]
+    fn a_corpus_smaller_than_a_batch_is_said() {
         let folder = tempfile::tempdir().unwrap();
-        let mut small = config(folder.path());
-        small.stage1.batch = 1024;
-        let error = RunFolder::open(small.clone(), false).await.unwrap_err();
-        assert_eq!(error.exit(), Exit::BadInput);
+        let mut config = config(folder.path());
+        (config.stage1.batch, config.stage2.batch) = (64, 32);
+        assert!(smaller_than_a_batch(&config, 64).is_empty());
+        let said = smaller_than_a_batch(&config, 63);
         assert!(
-            error.to_string().contains("540 rows") && error.to_string().contains("stage1.batch"),
-            "{error}"
+            said.len() == 1 && said[0].contains("63 rows") && said[0].contains("stage1.batch"),
+            "{said:?}"
         );
-        assert!(!folder.path().join("run").join(RUN_FILE).is_file());
-        small.stage1.steps = 0;
-        small.stage2.batch = 1024;
-        assert!(!RunFolder::open(small, false).await.unwrap().continued);
+        assert_eq!(smaller_than_a_batch(&config, 31).len(), 2);
+        config.stage1.steps = 0;
+        assert!(smaller_than_a_batch(&config, 31)[0].contains("stage2.batch"));
     }
 
     #[test]

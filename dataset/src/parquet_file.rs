@@ -347,7 +347,8 @@ impl EncodedRowGroup {
         });
         let reason = match batch {
             Some(Ok(batch)) if batch.num_rows() == self.rows as usize => {
-                return self.seen(RowGroup::new(&batch, &self.columns));
+                let group = RowGroup::new(&batch, &self.columns);
+                return self.seen(group);
             }
             Some(Ok(batch)) => format!("it holds {} of {} rows", batch.num_rows(), self.rows),
             Some(Err(error)) => error.to_string(),

@@ -52,9 +52,13 @@ pub(super) fn matching(folder: &Path, pattern: &str, endings: &[&str]) -> Result
     walk(&literal, rest.trim_end_matches('/'), &mut Vec::new(), &mut found)?;
     let mut files = found.files;
     if files.is_empty() {
-        // Folders alone are matched: what they stand for is meant.
+        // Folders alone are matched: what they stand for is meant, as far as they stand for something.
         for folder in found.folders {
-            files.extend(in_folder(&folder, endings)?);
+            match in_folder(&folder, endings) {
+                Ok(inside) => files.extend(inside),
+                Err(DatasetError::EmptyFolder { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     files.retain(|path| !path.to_str().is_some_and(is_reject_list));

@@ -77,6 +77,8 @@ async fn patterns_over_folders_and_characters() {
     ] {
         assert_eq!(scene.found(source).await, wanted, "{source}");
     }
+    // A pattern that matches folders alone means what is in them.
+    assert_eq!(scene.found("ROOT/[bü]").await, ["b/t-00.parquet", "ü/t.parquet"]);
     // A folder that has none itself stands for what is below it.
     assert_eq!(scene.found("ROOT/").await.len(), 6);
 }

@@ -82,7 +82,7 @@ fn numbers(seen: &Survey, distributions: &[Histogram], out: &std::path::Path) ->
         .map(|row| json!({ "file": row.file, "key": row.key, "reason": row.reason }))
         .collect();
     json!({
-        "files": seen.files, "row_groups": seen.row_groups, "rows": seen.rows,
+        "files": seen.files, "row_groups": seen.row_groups, "rows": seen.rows, "not_downloaded": seen.not_downloaded,
         "rows_read": seen.sizes.len() + seen.unusable.len(), "unusable": unusable, "histograms": histograms, "out": out,
     })
 }
