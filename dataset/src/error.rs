@@ -82,6 +82,30 @@ pub enum DatasetError {
         /// What the reader said.
         reason: String,
     },
+    /// An archive stands where Parquet is read.
+    #[error(
+        "`{file}` is an archive, and this reads Parquet: convert it with `blip2 corpus ingest --from webdataset --source \
+         '{file}' --out FOLDER` and name `FOLDER/part-*.parquet` (`data.train` takes archives as they are)"
+    )]
+    Archive {
+        /// The archive.
+        file: String,
+    },
+    /// An archive of a corpus is damaged, or has no row that can be used.
+    #[error(
+        "`{file}` cannot be trained on: {reason}; write it again, or leave it out of `data.train` (the {rows} rows that \
+         could be read are below `{kept}`)"
+    )]
+    DamagedArchive {
+        /// The archive.
+        file: String,
+        /// What is wrong, and at which byte.
+        reason: String,
+        /// Where its rows are.
+        kept: String,
+        /// How many.
+        rows: u64,
+    },
     /// The corpus has no row.
     #[error(
         "the corpus has no rows: {files} file(s), the first `{first}`{}; point `data.train` at files with rows",

@@ -13,6 +13,7 @@
 //! OUT/summary.json                 written when all units are done
 //! ```
 
+mod archives;
 mod done;
 mod fetch;
 mod folder;
@@ -32,7 +33,8 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
-pub use done::IngestSummary;
+pub use archives::{ArchiveConversion, Converted, is_archive};
+pub use done::{DamagedSource, IngestSummary};
 pub(crate) use done::{DoneRecord, PartRecord, done_name};
 pub(crate) use job::{JOB_FILE, Job};
 pub use prepare::MAX_CAPTION_BYTES;
@@ -241,6 +243,9 @@ async fn ingest_unit(
                 first_refusal
                     .get_or_insert_with(|| format!("row {row} ({key}): {}: {detail}", reason.name()));
                 *record.rejected.entry(reason.name().to_owned()).or_insert(0) += 1;
+                if reason == RejectReason::DamagedSource {
+                    record.damaged = Some(DamagedSource { source: source.clone(), reason: detail.clone() });
+                }
                 rejected.insert(QuarantineRecord {
                     key,
                     file: source.clone(),

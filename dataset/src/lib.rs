@@ -108,7 +108,10 @@ pub use curation::{
 pub use error::{DatasetError, Result};
 pub use image::RgbImage;
 pub use image_decode::{decode_image, image_dimensions};
-pub use ingest::{IngestSettings, IngestSummary, MAX_CAPTION_BYTES, RejectReason, Share, SourceKind, ingest};
+pub use ingest::{
+    ArchiveConversion, Converted, DamagedSource, IngestSettings, IngestSummary, MAX_CAPTION_BYTES,
+    RejectReason, Share, SourceKind, ingest, is_archive,
+};
 pub use loader::{Loader, LoaderSettings, LoaderSpec, LoaderStatistics, SlotBatch, StepBatch};
 pub use manifest::{CorpusSource, Manifest, ManifestFile, ManifestSource};
 pub use plan::quality::{PlanQuality, QualitySpec, plan_quality};

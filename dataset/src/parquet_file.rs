@@ -21,6 +21,7 @@ use parquet::file::metadata::{
 
 use crate::columns::{ColumnNames, FileColumns, RowGroup, SUCCESS, failed_status, plain};
 use crate::error::{DatasetError, Result};
+use crate::ingest::is_archive;
 use crate::reads::{ReadFor, Reads};
 use crate::row_group_hash::RecordedRowGroup;
 use crate::store::PinnedObject;
@@ -75,6 +76,9 @@ impl ParquetFile {
     /// [`DatasetError::ColumnType`], [`DatasetError::Changed`], [`DatasetError::Store`].
     pub(crate) async fn open(object: PinnedObject, names: &ColumnNames) -> Result<Self> {
         let file = object.location().to_string();
+        if is_archive(object.location().file_name()) {
+            return Err(DatasetError::Archive { file });
+        }
         let not_parquet = |reason: String| DatasetError::NotParquet { file: file.clone(), reason };
         let footer = async {
             let metadata = ParquetMetaDataReader::new()

@@ -7,6 +7,7 @@ mod local_walk;
 #[cfg(test)]
 mod names;
 mod pinned;
+mod regular;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +15,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::local::LocalFileSystem;
 use object_store::path::{Path, PathPart};
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use url::Url;
@@ -22,6 +22,8 @@ use url::Url;
 use crate::error::{DatasetError, Result};
 
 pub(crate) use pinned::PinnedObject;
+pub(crate) use regular::NotAFile;
+use regular::RegularFiles;
 
 /// What precedes the path of a local file when shown.
 const LOCAL_BASE: &str = "/";
@@ -177,6 +179,9 @@ impl Location {
 
     /// The error of an action on this object.
     pub(crate) fn failed(&self, action: &'static str, error: &StoreError) -> DatasetError {
+        if let Some(found) = NotAFile::in_error(error) {
+            return DatasetError::Location { location: self.to_string(), reason: found.to_string() };
+        }
         DatasetError::Store { location: self.to_string(), action, reason: error.to_string() }
     }
 
@@ -251,7 +256,7 @@ impl StorePool {
         }
         let absolute = absolute_path(path).map_err(|error| refused(location, error))?;
         let path = Path::from_absolute_path(absolute).map_err(|error| refused(location, error))?;
-        let open = || Arc::new(LocalFileSystem::new().with_fsync(true)) as Arc<dyn ObjectStore>;
+        let open = || Arc::new(RegularFiles::new()) as Arc<dyn ObjectStore>;
         let store = Arc::clone(self.stores.entry("file://".to_owned()).or_insert_with(open));
         Ok(Location { store, path, base: LOCAL_BASE.to_owned() })
     }

@@ -4,6 +4,10 @@
 const KEYS: &[(&str, &str)] = &[
     ("run.root", "Folder or URL of the run (`s3://`, `gs://`, `az://`, a path)."),
     ("run.id", "Name of the run; empty: made of the configuration's and the corpus's hashes."),
+    (
+        "run.converted",
+        "Folder or URL in which archives named in `data.train` are kept as Parquet; empty: `corpus` in `run.root`.",
+    ),
     ("train.seed", "Key of every random draw."),
     (
         "train.slots",
@@ -27,7 +31,7 @@ const KEYS: &[(&str, &str)] = &[
     ),
     (
         "data.train",
-        "Parquet files, folders of them, or patterns: `*`, `?`, `[a-z]`, `**`, `{a,b}`, `{00000..01243}`; a path or URL that exists is meant as it is written.",
+        "Parquet files or WebDataset archives, folders of them, or patterns: `*`, `?`, `[a-z]`, `**`, `{a,b}`, `{00000..01243}`; a path or URL that exists is meant as it is written.",
     ),
     ("data.window_row_groups", "Row groups a slot draws from at a time."),
     ("data.max_quarantined_share", "Share of unusable rows above which the run stops with exit code 3."),

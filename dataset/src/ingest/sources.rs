@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use crate::error::{DatasetError, Result};
 use crate::ingest::IngestSettings;
+use crate::ingest::archives::ARCHIVE_ENDINGS;
 use crate::ingest::folder::{NameTemplate, PictureFolder};
 use crate::ingest::job::{PinnedSource, Unit};
 use crate::ingest::row::SourceRow;
@@ -117,7 +118,7 @@ impl SourceKind {
     fn endings(self) -> &'static [&'static str] {
         match self {
             Self::Img2dataset | Self::Laion => &["parquet"],
-            Self::Webdataset => &["tar"],
+            Self::Webdataset => &ARCHIVE_ENDINGS,
             Self::Coco | Self::VisualGenome | Self::Sbu => &["json"],
             Self::Cc3m | Self::Cc12m => &["tsv", "txt"],
             Self::Csv => &["csv"],

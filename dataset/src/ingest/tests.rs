@@ -1,5 +1,6 @@
 //! Every kind on a tiny sample, what is killed and run again, and the way into the loader.
 
+mod archives;
 mod kinds;
 mod lists;
 mod resuming;

@@ -102,7 +102,15 @@ pub(crate) async fn run(arguments: IngestArguments) -> Result<Exit, CliError> {
         true => print_json(&summary)?,
         false => eprintln!("{}", described(&summary, &out)),
     }
-    Ok(Exit::Done)
+    match summary.damaged.as_slice() {
+        [] => Ok(Exit::Done),
+        [first, rest @ ..] => {
+            let more = if rest.is_empty() { String::new() } else { format!(" (and {} more)", rest.len()) };
+            Err(CliError::BadInput(format!(
+                "{first}{more}; all else is in {out}: write the source again, or go on without it"
+            )))
+        }
+    }
 }
 
 /// All cores, or so many.
@@ -126,6 +134,9 @@ fn described(summary: &IngestSummary, out: &Location) -> String {
     }
     if !summary.rejected.is_empty() {
         text += "\n  (each of them is in rejected/)";
+    }
+    for damaged in &summary.damaged {
+        text += &format!("\n  {damaged}");
     }
     if summary.units_done < summary.units {
         text += &format!("\n  {} units are left to other shares", summary.units - summary.units_done);
