@@ -7,8 +7,8 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::ingest::prepare::readable;
 use crate::ingest::row::{Picture, Refusal, RejectReason};
+use crate::text::is_visible;
 
 /// Names of a key that are held until the next key comes; with more of them each is a row of its own.
 const MAX_NAMES: usize = 64;
@@ -289,7 +289,7 @@ impl Members {
             text.into_iter().collect(),
             json.map(|json| captions_of(json, &OTHER_CAPTIONS)).unwrap_or_default(),
         ];
-        let visible = |captions: &Vec<String>| captions.iter().any(|caption| !readable(caption).is_empty());
+        let visible = |captions: &Vec<String>| captions.iter().any(|caption| is_visible(caption));
         places.into_iter().find(visible).unwrap_or_default()
     }
 }
@@ -325,7 +325,7 @@ fn captions_of(json: &Value, fields: &[&str]) -> Vec<String> {
         Value::Array(items) => items.iter().flat_map(|item| captions_of(item, fields)).collect(),
         Value::Object(found) => {
             let texts = fields.iter().filter_map(|name| found.get(*name)).map(texts_of);
-            let visible = |texts: &Vec<String>| texts.iter().any(|caption| !readable(caption).is_empty());
+            let visible = |texts: &Vec<String>| texts.iter().any(|caption| is_visible(caption));
             texts.into_iter().find(visible).unwrap_or_default()
         }
         _ => Vec::new(),
