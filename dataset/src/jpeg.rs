@@ -224,18 +224,17 @@ mod tests {
         }
     }
 
-    /// Colours that are stored smaller are not reduced below the size that is asked for: what comes out is as near to the
-    /// averages of the whole picture's pixels as where all components are stored whole.
+    /// Colours that are stored smaller are not reduced below the size that is asked for. Were they reduced like the
+    /// brightness, they would be off by 5 where a half is stored and an eighth asked for.
     #[test]
     fn subsampled_colours_are_reduced_by_what_is_left() {
         use jpeg_encoder::SamplingFactor::{F_1_1, F_1_2, F_2_1, F_2_2, F_4_1};
         let (width, height) = (256, 192);
         let image = RgbImage::from_fn(width, height, |x, y| {
             let wave = |of: u32, period: f64| (127.0 + 120.0 * libm::sin(f64::from(of) / period)) as u8;
-            Rgb([wave(x, 3.1), wave(y, 3.7), wave(x + y, 4.3)])
+            Rgb([wave(x, 17.0), wave(y, 23.0), wave(x + y, 31.0)])
         });
         let mut scratch = DecodeScratch::default();
-        let mut whole_colours = Vec::new();
         for sampling in [F_1_1, F_2_1, F_1_2, F_2_2, F_4_1] {
             let mut encoded = Vec::new();
             let mut encoder = jpeg_encoder::Encoder::new(&mut encoded, 92);
@@ -253,14 +252,7 @@ mod tests {
                 assert_eq!(found.len(), expected.len());
                 let off: f64 = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).sum();
                 let off = off / expected.len() as f64;
-                if sampling == F_1_1 {
-                    whole_colours.push(off);
-                }
-                let bound = whole_colours[divisor.ilog2() as usize - 1] + 0.5;
-                assert!(
-                    off < bound && off < 2.5,
-                    "{sampling:?} at 1/{divisor}: off by {off:.2}, not {bound:.2}"
-                );
+                assert!(off < 1.6, "{sampling:?} at 1/{divisor}: off by {off:.2} on average");
             }
         }
     }

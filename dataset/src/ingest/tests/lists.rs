@@ -164,7 +164,7 @@ async fn a_source_of_which_nothing_is_kept_is_no_success() {
     // An archive and a list of nothing.
     let third = Scene::new();
     let empty = third.write("empty.tar", archive(&[]));
-    assert!(third.ingest(&[empty], settings).await.unwrap_err().to_string().contains("has no rows"));
+    assert!(third.ingest(&[empty], settings).await.unwrap_err().to_string().contains("has no member"));
     let fourth = Scene::new();
     let list = fourth.write("list.json", "[]");
     let settings = IngestSettings { images: Some(fourth.path(".")), ..IngestSettings::new(SourceKind::Coco) };
