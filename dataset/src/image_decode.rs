@@ -43,8 +43,10 @@ pub fn image_dimensions(encoded: &[u8]) -> Result<(u32, u32)> {
     let read = || match known_format(encoded)? {
         ImageFormat::Gif => gif::dimensions(encoded),
         format => {
-            if format == ImageFormat::Jpeg {
-                readable_frame(encoded)?;
+            let frame = if format == ImageFormat::Jpeg { readable_frame(encoded)? } else { None };
+            if let Some(frame) = frame.filter(|frame| !frame.is_ordinary()) {
+                let [height, width] = frame.sides.map(u32::from);
+                return check_pixels(width, height, u64::MAX).map(|()| (width, height));
             }
             let reader = ImageReader::with_format(Cursor::new(encoded), format);
             reader.into_dimensions().map_err(|error| error.to_string())

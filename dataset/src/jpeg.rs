@@ -8,6 +8,8 @@
 
 mod frame;
 
+use std::borrow::Cow;
+
 use image::RgbImage;
 use jpeg_decoder::{ColorTransform, PixelFormat};
 use zune_core::bytestream::ZCursor;
@@ -104,7 +106,12 @@ fn header(encoded: &[u8], max_pixels: u64) -> Result<Option<Header>, String> {
 
 /// A JPEG that the fast decoder takes for something else: of other colours, or of a sampling that it does not know.
 pub(crate) fn decode_unusual(encoded: &[u8], frame: &JpegFrame) -> Result<RgbImage, String> {
-    let mut decoder = jpeg_decoder::Decoder::new(encoded);
+    let mut encoded = Cow::Borrowed(encoded);
+    if let Some(name) = frame.undefined_transform() {
+        // The decoder refuses it where libjpeg passes over it; under another name nobody reads the segment.
+        encoded.to_mut()[name] = b'-';
+    }
+    let mut decoder = jpeg_decoder::Decoder::new(encoded.as_ref());
     decoder.set_color_transform(match frame.colours() {
         Some(JpegColours::Grey) => ColorTransform::Grayscale,
         Some(JpegColours::Rgb) => ColorTransform::RGB,

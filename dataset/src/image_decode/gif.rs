@@ -18,10 +18,11 @@ pub(super) fn decode(encoded: &[u8], max_pixels: u64) -> Result<RgbImage, String
     let palette = frame.palette.clone().or(global).unwrap_or_default();
     let mut indices = vec![0; decoder.buffer_size()];
     decoder.read_into_buffer(&mut indices).map_err(|error| error.to_string())?;
-    // Behind the palette's end every index is a grey.
+    // Behind the palette's end all is black, but for a palette that says of every index that it is that grey.
+    let is_ramp = palette.chunks_exact(3).zip(0u8..=255).all(|(rgb, index)| rgb == [index; 3]);
     let colour = |index: u8| match palette.get(3 * usize::from(index)..3 * usize::from(index) + 3) {
         Some(rgb) => image::Rgb([rgb[0], rgb[1], rgb[2]]),
-        None => image::Rgb([index; 3]),
+        None => image::Rgb([if is_ramp { index } else { 0 }; 3]),
     };
     let mut picture = RgbImage::from_pixel(width, height, colour(background));
     let [left, top, frame_width, frame_height] = place;

@@ -22,6 +22,8 @@ pub(crate) struct JpegFrame {
     jfif: bool,
     /// Adobe's colour transform.
     adobe: Option<u8>,
+    /// Where Adobe's segment has its name.
+    adobe_name: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,7 @@ impl JpegFrame {
     pub(crate) fn of(encoded: &[u8]) -> Option<Self> {
         let mut at = 2;
         let (mut jfif, mut adobe, mut found) = (false, None, None::<(u8, &[u8])>);
+        let mut adobe_name = None;
         loop {
             let (kind, after) = next_marker(encoded, at)?;
             if kind == START_OF_SCAN {
@@ -64,7 +67,9 @@ impl JpegFrame {
                 0xc4 | 0xc8 | 0xcc => {}
                 0xc0..=0xcf => found = Some((kind, body)),
                 APP0 => jfif |= body.starts_with(b"JFIF\0"),
-                APP14 if body.len() >= ADOBE && body.starts_with(b"Adobe") => adobe = Some(body[ADOBE - 1]),
+                APP14 if body.len() >= ADOBE && body.starts_with(b"Adobe") => {
+                    (adobe, adobe_name) = (Some(body[ADOBE - 1]), Some(after + 2));
+                }
                 _ => {}
             }
             at = after + length;
@@ -79,7 +84,7 @@ impl JpegFrame {
             && components.iter().flat_map(|part| part.sampling).all(|factor| (1..=4).contains(&factor));
         let side = |place: usize| u16::from_be_bytes([head[place], head[place + 1]]);
         let sides = [side(1), side(3)];
-        whole.then_some(Self { coding, precision: head[0], sides, components, jfif, adobe })
+        whole.then_some(Self { coding, precision: head[0], sides, components, jfif, adobe, adobe_name })
     }
 
     /// Why no decoder here reads it.
@@ -123,8 +128,13 @@ impl JpegFrame {
         }
     }
 
+    /// Where the name in Adobe's segment begins, of a transform that nobody has defined.
+    pub(crate) fn undefined_transform(&self) -> Option<usize> {
+        self.adobe_name.filter(|_| !matches!(self.adobe, Some(0..=2)))
+    }
+
     /// Whether the fast decoder finds the same colours and knows the sampling: that of the first component is the finest,
-    /// and a multiple of every other one's.
+    /// and a multiple of every other one's, of which the coarsest is one.
     pub(crate) fn is_ordinary(&self) -> bool {
         let named_rgb =
             self.components.len() == 3 && self.components.iter().map(|part| part.name).eq(*b"RGB");
@@ -137,7 +147,9 @@ impl JpegFrame {
             (4, Some(2)) => Some(JpegColours::Ycck),
             _ => None,
         };
-        colours.is_some() && colours == self.colours() && self.ratios().is_some()
+        let coarsest = |side: usize| self.components.iter().map(|part| part.sampling[side]).min();
+        let from_one = self.components.len() == 1 || [coarsest(0), coarsest(1)] == [Some(1); 2];
+        colours.is_some() && colours == self.colours() && self.ratios().is_some() && from_one
     }
 
     /// By how much more finely the first component is sampled than the coarsest one, horizontally or vertically; `None`
@@ -208,6 +220,25 @@ mod tests {
             assert_eq!(frame.is_ordinary(), ordinary, "{frame:?}");
             assert_eq!((frame.sides, frame.unreadable()), ([9, 7], None), "{frame:?}");
         }
+    }
+
+    #[test]
+    fn samplings_that_the_fast_decoder_does_not_know_are_told() {
+        for (first, other, ordinary) in [
+            (0x11, 0x11, true),
+            (0x22, 0x11, true),
+            (0x21, 0x11, true),
+            (0x41, 0x11, true),
+            (0x11, 0x22, false),
+            (0x12, 0x21, false),
+            (0x12, 0x12, false),
+            (0x22, 0x12, false),
+            (0x31, 0x21, false),
+        ] {
+            let frame = frame(0xc0, true, None, &[(1, first), (2, other), (3, other)]);
+            assert_eq!(frame.is_ordinary(), ordinary, "{first:x} {other:x}");
+        }
+        assert!(frame(0xc0, true, None, &[(1, 0x22)]).is_ordinary(), "of one component it means nothing");
     }
 
     #[test]
