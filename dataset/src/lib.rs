@@ -119,13 +119,13 @@ pub use plan::{PartId, Plan, PlanKey, RowAddress, RowGroupId};
 pub use quarantine::{QuarantineList, QuarantineRecord};
 pub use random::{KeyedPermutation, KeyedRng};
 pub use row_group_file::IngestedRowGroup;
-pub use samples::{EvaluationSet, Sample, read_all};
+pub use samples::{EvaluationSet, Sample, read_all, read_first};
 pub use simulated_corpus::SimulatedCorpus;
 pub use store::{Location, StoredObject, put_create};
 pub use survey::{Survey, SurveySpec, SurveyedPicture, UnusableRow, survey, thumbnail};
 pub use text::{MAX_CAPTION_WORDS, TextEncoder, TextEncoding, Tokens, clean_caption};
 pub use transform::{
-    CLIP_MEAN, CLIP_STD, EvalTransform, PictureScratch, PictureTimes, ShortestEdgeTransform, TrainTransform,
-    normalised,
+    CLIP_MEAN, CLIP_STD, EvalTransform, PictureScratch, PictureTimes, Resampling, ShortestEdgeTransform,
+    TrainTransform, normalised,
 };
 pub use verify::{Finding, FindingKind, VerifySpec, VerifySummary, verify_corpus};

@@ -193,7 +193,7 @@ mod tests {
         std::fs::write(path("zero.parquet"), b"").unwrap();
         std::fs::write(path("text.parquet"), b"this is not a Parquet file at all").unwrap();
         Corpus::default().write(&path("empty.parquet"));
-        Corpus::with_rows(3).captions_named("alt").write(&path("alt.parquet"));
+        Corpus::with_rows(3).captions_named("words").write(&path("alt.parquet"));
 
         assert!(matches!(open(&[]).await, Err(DatasetError::NoMatch { .. })));
         assert!(matches!(open(&[&path("none.parquet")]).await, Err(DatasetError::NotFound { .. })));

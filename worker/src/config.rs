@@ -6,10 +6,11 @@ pub use blip2_collective::Wire;
 use blip2_dataset::{ColumnNames, CorpusSource, LoaderSettings};
 use blip2_model::device::DeviceName;
 use blip2_model::language_model::check_family;
-use blip2_model::weights::is_gguf;
+use blip2_model::weights::{is_gguf, is_weight_file};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, WorkerError};
+pub use crate::held_out::HeldOutSettings;
 
 /// Everything a worker is told: the training configuration and how it loads data.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,8 @@ pub struct WorkerConfig {
     pub stage2: Stage2Settings,
     /// Prefetch and threads: changes no bit of the result and is not hashed.
     pub loader: LoaderSettings,
+    /// Evaluation during training: changes no bit of the result and is not hashed.
+    pub eval: HeldOutSettings,
 }
 
 /// What all steps share.
@@ -47,6 +50,26 @@ pub struct StepSettings {
     pub wire: Wire,
     /// Send parts of the gradient while the rest of it is computed. Changes no bit of the result and is not hashed.
     pub overlap: bool,
+    /// What becomes of a step whose losses, gradient or update are not finite. Such a step never changes the parameters,
+    /// so a run may be continued with the other choice: this, and what follows, is not hashed.
+    pub non_finite: NonFiniteSteps,
+    /// So many steps of a run may be skipped; with one more it ends.
+    pub max_skipped_steps: u64,
+    /// Steps over which the mean loss is watched; 0: it is not.
+    pub loss_rise_window: u32,
+    /// A mean loss that is so many times larger than the smallest of the stage is a rise, of which the run warns.
+    pub loss_rise_factor: f64,
+}
+
+/// What becomes of a step whose losses, gradient or update are not finite.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NonFiniteSteps {
+    /// The run ends before the step is committed.
+    #[default]
+    Stop,
+    /// The step is committed without a change of the parameters.
+    Skip,
 }
 
 /// How the contrastive loss is differentiated.
@@ -149,7 +172,8 @@ impl DataSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSettings {
-    /// Folder of the frozen image encoder (Hugging Face layout).
+    /// Folder of the frozen image encoder (Hugging Face layout), or LAVIS's file of one alone, `eva_vit_g.pth` or
+    /// `clip_vit_L.pth`.
     pub image_encoder: String,
     /// Side of the square pictures in pixels, a multiple of the encoder's patch: its position table is resized, e.g. from
     /// 224 to 364 or 490. 0: the encoder's own.
@@ -158,11 +182,11 @@ pub struct ModelSettings {
     pub language_model: String,
     /// Numbers in which the matrices of both are kept: `auto` (bf16 on a GPU that computes in it), `f32` or `bf16`.
     pub frozen_dtype: FrozenDtype,
-    /// Folder of the BERT that initialises the Q-Former; empty: random.
+    /// Folder of the BERT that initialises the Q-Former, or its file of weights; empty: random.
     pub qformer_init: String,
-    /// Folder of the Q-Former's tokenizer.
+    /// Folder of the Q-Former's tokenizer; BERT's gets the token `[DEC]`, as in LAVIS.
     pub qformer_tokenizer: String,
-    /// Checkpoint folder to start from (a run's checkpoint or a LAVIS safetensors file); empty: none.
+    /// Weights to start from: a run's checkpoint folder, a LAVIS file, or a BLIP-2 folder of `transformers`; empty: none.
     pub init_checkpoint: String,
     /// Epsilon of `ln_vision`: 1e-5 in LAVIS, 1e-6 in `transformers`.
     pub ln_vision_eps: f64,
@@ -266,6 +290,10 @@ impl Default for StepSettings {
             device: "cpu".into(),
             wire: Wire::F32,
             overlap: true,
+            non_finite: NonFiniteSteps::Stop,
+            max_skipped_steps: 10,
+            loss_rise_window: 50,
+            loss_rise_factor: 1.5,
         }
     }
 }
@@ -407,6 +435,7 @@ impl WorkerConfig {
         if !(0.0..1.0).contains(&self.model.qformer.dropout) {
             return refuse(format!("model.qformer.dropout = {}: use 0 ≤ p < 1", self.model.qformer.dropout));
         }
+        self.eval.validate()?;
         self.validate_folders()?;
         self.validate_language_model()
     }
@@ -426,8 +455,7 @@ impl WorkerConfig {
                 return Err(WorkerError::Configuration(format!("{key} is not set")));
             }
             let path = std::path::Path::new(folder);
-            let is_file = key == "model.language_model" && path.is_file() && is_gguf(path);
-            if !path.is_dir() && !is_file {
+            if !path.is_dir() && !is_model_file(key, path) {
                 return Err(WorkerError::Configuration(format!(
                     "{key} = \"{folder}\": there is no such folder (paths are relative to the current directory)"
                 )));
@@ -453,13 +481,72 @@ impl WorkerConfig {
     }
 }
 
-/// BLAKE3 (hex) of what a step is a function of: every section but `loader`, and all of `train` but `overlap`.
+/// Whether the setting `key` may name the file `path` in the place of a folder: a Llama's GGUF file, or the weights of an image
+/// encoder or a BERT alone.
+pub fn is_model_file(key: &str, path: &std::path::Path) -> bool {
+    let named = match key {
+        "model.language_model" => is_gguf(path),
+        "model.image_encoder" | "model.qformer_init" => is_weight_file(path),
+        _ => false,
+    };
+    named && path.is_file()
+}
+
+/// Keys that change no bit of the parameters after a number of steps.
+pub const NOT_HASHED: [&str; 5] = [
+    "train.overlap",
+    "train.non_finite",
+    "train.max_skipped_steps",
+    "train.loss_rise_window",
+    "train.loss_rise_factor",
+];
+
+/// What the hash is of; fields that change no bit have their defaults, so that hashes outlive a new default.
+#[derive(Serialize)]
+struct Hashed<'a> {
+    train: HashedTrain<'a>,
+    data: &'a DataSettings,
+    model: &'a ModelSettings,
+    stage1: &'a Stage1Settings,
+    stage2: &'a Stage2Settings,
+    loader: LoaderSettings,
+}
+
+#[derive(Serialize)]
+struct HashedTrain<'a> {
+    seed: u64,
+    slots: u32,
+    gradients: GradientMode,
+    device: &'a str,
+    wire: Wire,
+    overlap: bool,
+}
+
+/// BLAKE3 (hex) of what a step is a function of: every section but `loader` and `eval`, and all of `train` but [`NOT_HASHED`].
 pub fn config_hash(config: &WorkerConfig) -> String {
-    let mut hashed = WorkerConfig { loader: LoaderSettings::default(), ..config.clone() };
-    hashed.train.overlap = StepSettings::default().overlap;
+    blake3::hash(hashed_text(config).as_bytes()).to_hex().to_string()
+}
+
+fn hashed_text(config: &WorkerConfig) -> String {
+    let StepSettings { seed, slots, gradients, device, wire, .. } = &config.train;
+    let train = HashedTrain {
+        seed: *seed,
+        slots: *slots,
+        gradients: *gradients,
+        device,
+        wire: *wire,
+        overlap: StepSettings::default().overlap,
+    };
+    let hashed = Hashed {
+        train,
+        data: &config.data,
+        model: &config.model,
+        stage1: &config.stage1,
+        stage2: &config.stage2,
+        loader: LoaderSettings::default(),
+    };
     // A struct of numbers, strings and lists always serialises.
-    let text = serde_json::to_string(&hashed).unwrap_or_default();
-    blake3::hash(text.as_bytes()).to_hex().to_string()
+    serde_json::to_string(&hashed).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -472,6 +559,10 @@ mod tests {
         let mut other = config.clone();
         other.loader.prefetch_bytes += 1;
         other.train.overlap = false;
+        other.train.non_finite = NonFiniteSteps::Skip;
+        (other.train.max_skipped_steps, other.train.loss_rise_window) = (1, 2);
+        other.train.loss_rise_factor = 9.0;
+        other.eval.every_steps = 3;
         assert_eq!(config_hash(&config), config_hash(&other));
         other.train.wire = Wire::Bf16;
         assert_ne!(config_hash(&config), config_hash(&other));
@@ -480,6 +571,20 @@ mod tests {
         other = config.clone();
         other.model.frozen_dtype = FrozenDtype::Bf16;
         assert_ne!(config_hash(&config), config_hash(&other));
+    }
+
+    #[test]
+    fn the_hash_leaves_out_what_it_names_and_nothing_else() {
+        let mut whole = serde_json::to_value(WorkerConfig::default()).unwrap();
+        let train = whole["train"].as_object_mut().unwrap();
+        // Runs from before these keys have the same hashes.
+        NOT_HASHED[1..].iter().for_each(|key| drop(train.remove(&key["train.".len()..]).unwrap()));
+        let hashed: serde_json::Value = serde_json::from_str(&hashed_text(&WorkerConfig::default())).unwrap();
+        assert_eq!(hashed, whole);
+        assert!(
+            hashed_text(&WorkerConfig::default())
+                .starts_with("{\"train\":{\"seed\":42,\"slots\":16,\"gradients\"")
+        );
     }
 
     #[test]

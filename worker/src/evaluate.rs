@@ -3,23 +3,21 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use blip2_dataset::{
-    EvalTransform, KeyedPermutation, Sample, ShortestEdgeTransform, TextEncoder, TextEncoding, Tokens,
-    clean_caption,
-};
+use blip2_dataset::{KeyedPermutation, Sample, TextEncoder, TextEncoding, Tokens, clean_caption};
 use blip2_model::clip::Clip;
 use blip2_model::dropout::Dropout;
 use blip2_model::host::floats;
+use blip2_model::image_processor::ImageProcessor;
 use blip2_model::tape::Tape;
 use blip2_model::vision::ImageEncoder;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use image::RgbImage;
 
 use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
-use crate::convert::{device, image_encoder, placement, qformer_text};
+use crate::convert::{device, image_encoder, placement, qformer_text, tokenizer};
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
+use crate::pictures::{PictureTransform, image_processor};
 use crate::state::{FrozenSizes, StageModel, TrainState};
 
 /// Pictures or texts computed at a time.
@@ -54,13 +52,15 @@ pub struct CaptionLosses {
     pub language_model: f64,
 }
 
-const RANKS: [usize; 3] = [1, 5, 10];
+/// How many of the first are looked at.
+pub(crate) const RANKS: [usize; 3] = [1, 5, 10];
 
 /// The models of a run's checkpoints, without autodiff.
 pub struct Evaluator {
     config: WorkerConfig,
     device: Device,
     encoder: ImageEncoder,
+    pictures: PictureTransform,
 }
 
 impl Evaluator {
@@ -68,7 +68,9 @@ impl Evaluator {
     pub fn open(config: &WorkerConfig) -> Result<Self> {
         let device = device(&config.train.device)?;
         let encoder = image_encoder(&config.model, placement(&config.model, &device)?)?;
-        Ok(Self { config: config.clone(), device, encoder })
+        let processor = image_processor(&config.model, encoder.image_size())?;
+        let pictures = PictureTransform::new(&processor);
+        Ok(Self { config: config.clone(), device, encoder, pictures })
     }
 
     fn sizes(&self, language_width: usize) -> Result<FrozenSizes> {
@@ -76,11 +78,10 @@ impl Evaluator {
         Ok(FrozenSizes { image_width: self.encoder.width(), vocab: text.vocab_size(), language_width })
     }
 
-    fn features(&self, samples: &[Sample]) -> Result<Vec<Tensor<3>>> {
-        let transform = EvalTransform::new(self.encoder.image_size());
+    fn features(&self, samples: &[&Sample]) -> Result<Vec<Tensor<3>>> {
         let batches = samples.chunks(BATCH).map(|samples| {
-            let images = samples.iter().map(|sample| transform.apply(&sample.image));
-            let pixels = pixels(images, self.encoder.image_size(), &self.device)?;
+            let images = samples.iter().map(|sample| &sample.image);
+            let pixels = self.pictures.tensor(images, &self.device)?;
             Ok(self.encoder.forward(pixels)?)
         });
         batches.collect()
@@ -93,6 +94,7 @@ impl Evaluator {
             return Err(WorkerError::checkpoint("stage 2", "retrieval needs the end of stage 1"));
         };
         let (encoder, _) = qformer_text(&self.config.model, self.config.stage1.text_length)?;
+        let samples = &readable(samples, &encoder);
         let (texts, truth) = distinct_captions(samples)?;
         let mut text_features = Vec::new();
         for texts in texts.chunks(BATCH) {
@@ -108,7 +110,7 @@ impl Evaluator {
             let best = all.reshape([rows, queries, texts.len()]).max_dim(1).reshape([rows, texts.len()]);
             similarity.extend(floats(best)?);
         }
-        Ok(recall(&similarity, &truth, texts.len()))
+        recall(&similarity, &truth, texts.len())
     }
 
     /// Losses of a stage-2 state through the frozen language model.
@@ -120,24 +122,35 @@ impl Evaluator {
         let StageModel::Stage2(stage2) = &state.model else {
             return Err(WorkerError::checkpoint("stage 1", "caption losses need a stage-2 checkpoint"));
         };
+        let samples = &readable(samples, &language.encoder());
+        if samples.is_empty() {
+            let reason = "no caption that the language model's tokenizer can take";
+            return Err(WorkerError::Configuration(format!("evaluation set: {reason}")));
+        }
         let mut prompts = Vec::new();
         for features in self.features(samples)? {
             prompts.push(stage2.forward(features, &mut Dropout::off(), &mut Tape::whole())?);
         }
         let prompts = Tensor::cat(prompts, 0);
-        let captions: Vec<String> = samples.iter().map(caption).collect();
+        let captions: Vec<String> = samples.iter().map(|sample| caption(sample)).collect();
         let order = other_caption_order(&captions, self.config.train.seed);
         let order: Vec<i32> = order.into_iter().map(|row| row as i32).collect();
         let order = Tensor::<1, Int>::from_data(TensorData::new(order, [samples.len()]), &self.device);
         let shuffled = prompts.clone().select(0, order);
         Ok(CaptionLosses {
-            with_pictures: self.mean_loss(&language, Some(prompts), &captions)?,
-            shuffled: self.mean_loss(&language, Some(shuffled), &captions)?,
-            language_model: self.mean_loss(&language, None, &captions)?,
+            with_pictures: self.mean_loss(&language, Some(prompts), &captions, "with pictures")?,
+            shuffled: self.mean_loss(&language, Some(shuffled), &captions, "with others' pictures")?,
+            language_model: self.mean_loss(&language, None, &captions, "without pictures")?,
         })
     }
 
-    fn mean_loss(&self, language: &Language, prompts: Option<Tensor<3>>, captions: &[String]) -> Result<f64> {
+    fn mean_loss(
+        &self,
+        language: &Language,
+        prompts: Option<Tensor<3>>,
+        captions: &[String],
+        what: &str,
+    ) -> Result<f64> {
         let (mut sum, mut count) = (0.0, 0);
         for (index, captions) in captions.chunks(BATCH).enumerate() {
             let batch = language.held_out_texts(captions)?;
@@ -145,7 +158,7 @@ impl Evaluator {
             sum += language.model.caption_loss(prompt, &batch.texts(), &self.device)?.value;
             count += batch.tokens();
         }
-        Ok(sum / count.max(1) as f64)
+        WorkerError::unless_finite(sum / count.max(1) as f64, || format!("the loss of captions {what}"))
     }
 
     fn token_tensors(
@@ -162,7 +175,8 @@ impl Evaluator {
 pub fn clip_retrieval(folder: &Path, device_name: &str, samples: &[Sample]) -> Result<Retrieval> {
     let device = device(device_name)?;
     let clip = Clip::open(folder, &device)?;
-    let encoder = TextEncoder::open(folder, TextEncoding::new(CLIP_TEXT_LENGTH, 0))?;
+    let encoder = tokenizer(folder, TextEncoding::new(CLIP_TEXT_LENGTH, 0))?;
+    let samples = &readable(samples, &encoder);
     let (texts, truth) = distinct_captions(samples)?;
     let tokens: Vec<Tokens> = texts.iter().map(|text| encoder.encode(text)).collect::<Result<_, _>>()?;
     let mut text_features = Vec::new();
@@ -171,20 +185,15 @@ pub fn clip_retrieval(folder: &Path, device_name: &str, samples: &[Sample]) -> R
         text_features.push(clip.text_features(ids, mask)?);
     }
     let text_features = Tensor::cat(text_features, 0);
-    let transform = ShortestEdgeTransform::new(clip.image_size());
+    let processor = ImageProcessor::read(folder, ImageProcessor::clip(clip.image_size()))?;
+    let transform = PictureTransform::new(&processor);
     let mut similarity = Vec::with_capacity(samples.len() * texts.len());
     for samples in samples.chunks(BATCH) {
-        let images = samples.iter().map(|sample| transform.apply(&sample.image));
-        let pixels = pixels(images, clip.image_size(), &device)?;
+        let pixels = transform.tensor(samples.iter().map(|sample| &sample.image), &device)?;
         let images = clip.image_features(pixels)?;
         similarity.extend(floats(images.matmul(text_features.clone().transpose()))?);
     }
-    Ok(recall(&similarity, &truth, texts.len()))
-}
-
-/// One picture as the model named by `encoder` sees it in evaluation, `[1, 3, S, S]`.
-pub fn eval_pixels(image: &RgbImage, size: usize, device: &Device) -> Result<Tensor<4>> {
-    pixels(std::iter::once(EvalTransform::new(size).apply(image)), size, device)
+    recall(&similarity, &truth, texts.len())
 }
 
 pub(crate) fn pixels(
@@ -216,13 +225,35 @@ fn token_tensors(tokens: &[Tokens], device: &Device) -> (Tensor<2, Int>, Tensor<
     )
 }
 
-fn caption(sample: &Sample) -> String {
+/// A sample's first caption, as it is evaluated.
+pub(crate) fn caption(sample: &Sample) -> String {
     clean_caption(sample.captions.first().map_or("", String::as_str), MAX_WORDS)
 }
 
+/// The samples whose captions the tokenizer can take; the others are counted in the log.
+fn readable<'a>(samples: &'a [Sample], encoder: &TextEncoder) -> Vec<&'a Sample> {
+    let mut left_out = 0;
+    let mut readable = Vec::with_capacity(samples.len());
+    for sample in samples {
+        match encoder.encode(&caption(sample)) {
+            Ok(_) => readable.push(sample),
+            Err(error) => {
+                if left_out == 0 {
+                    tracing::warn!(key = sample.key, %error, "a caption that the tokenizer cannot take: its row is left out");
+                }
+                left_out += 1;
+            }
+        }
+    }
+    if left_out > 0 {
+        tracing::warn!(left_out, rows = samples.len(), "rows are left out of this evaluation");
+    }
+    readable
+}
+
 /// The distinct captions in order, and each sample's among them.
-fn distinct_captions(samples: &[Sample]) -> Result<(Vec<String>, Vec<usize>)> {
-    let all: Vec<String> = samples.iter().map(caption).collect();
+fn distinct_captions(samples: &[&Sample]) -> Result<(Vec<String>, Vec<usize>)> {
+    let all: Vec<String> = samples.iter().map(|sample| caption(sample)).collect();
     let distinct: Vec<String> = all.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
     if distinct.len() < 2 {
         let reason = format!("{} distinct captions: retrieval needs two or more", distinct.len());
@@ -248,7 +279,15 @@ fn other_caption_order(captions: &[String], seed: u64) -> Vec<usize> {
 }
 
 /// R@1, R@5 and R@10 of similarities `[images, texts]`; a tie counts against the picture.
-fn recall(similarity: &[f32], truth: &[usize], texts: usize) -> Retrieval {
+///
+/// # Errors
+/// A similarity that is not finite: it compares with nothing, which is not the first rank.
+pub(crate) fn recall(similarity: &[f32], truth: &[usize], texts: usize) -> Result<Retrieval> {
+    if let Some(at) = similarity.iter().position(|value| !value.is_finite()) {
+        let (picture, text) = (at / texts.max(1), at % texts.max(1));
+        let what = format!("the similarity of picture {picture} and text {text}");
+        return Err(WorkerError::Measured { what, value: f64::from(similarity[at]) });
+    }
     let mut found = [0usize; 3];
     for (row, own) in similarity.chunks(texts).zip(truth) {
         let better = row.iter().enumerate().filter(|(text, s)| text != own && **s >= row[*own]).count();
@@ -256,12 +295,12 @@ fn recall(similarity: &[f32], truth: &[usize], texts: usize) -> Retrieval {
             *found += usize::from(better < rank);
         }
     }
-    Retrieval {
+    Ok(Retrieval {
         recall: found.map(|found| found as f64 / truth.len().max(1) as f64),
         chance: RANKS.map(|rank| (rank as f64 / texts as f64).min(1.0)),
         images: truth.len(),
         texts,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -271,9 +310,37 @@ mod tests {
     #[test]
     fn recall_counts_ranks_and_ties_against() {
         let similarity = [0.9, 0.1, 0.2, 0.5, 0.5, 0.1];
-        let retrieval = recall(&similarity, &[0, 1], 3);
+        let retrieval = recall(&similarity, &[0, 1], 3).unwrap();
         assert_eq!(retrieval.recall, [0.5, 1.0, 1.0]);
         assert_eq!(retrieval.chance[0], 1.0 / 3.0);
+    }
+
+    #[test]
+    fn a_similarity_that_is_no_number_has_no_rank() {
+        for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in 0..6 {
+                let mut similarity = [0.9, 0.1, 0.2, 0.5, 0.5, 0.1];
+                similarity[at] = odd;
+                let error = recall(&similarity, &[0, 1], 3).unwrap_err().to_string();
+                assert!(error.contains(&format!("picture {} and text {}", at / 3, at % 3)), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_whose_captions_the_tokenizer_cannot_take_are_left_out() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones/clip-tiny/tokenizer.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let broken = text.replacen("\"unk_token\": null", "\"unk_token\": \"<nowhere>\"", 1);
+        let encoder = TextEncoder::from_json(broken.as_bytes(), &path, TextEncoding::new(16, 0)).unwrap();
+        let sample = |caption: &str| Sample {
+            key: caption.into(),
+            captions: vec![caption.into()],
+            image: image::RgbImage::new(2, 2),
+        };
+        let samples = [sample("a red apple"), sample("日本"), sample("a dog")];
+        let kept: Vec<&str> = readable(&samples, &encoder).iter().map(|sample| sample.key.as_str()).collect();
+        assert_eq!(kept, ["a red apple", "a dog"]);
     }
 
     #[test]

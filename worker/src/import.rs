@@ -5,6 +5,7 @@ use std::path::Path;
 use blip2_model::blip2::PublishedQFormer;
 use blip2_model::export::NOT_IN_RETRIEVAL;
 use blip2_model::language_model::LanguageModel;
+use blip2_model::tensors::FlatTensor;
 use blip2_model::vision::ImageEncoder;
 use blip2_model::weights::WeightSource;
 use burn::tensor::Device;
@@ -19,6 +20,17 @@ use crate::state::{FrozenSizes, TrainState};
 /// A tensor that only weights of stage 1, or of stage 2, have.
 const STAGE1_MARK: &str = "vision_proj.weight";
 const STAGE2_MARK: &str = "opt_proj.weight";
+
+/// The Q-Former's parts for texts, which InstructBLIP has beside a projection and stage 2 has not.
+const TEXT_PARTS: &[&str] = &[
+    "qformer.embeddings.*",
+    "qformer.encoder.layer.*.intermediate.*",
+    "qformer.encoder.layer.*.output.*",
+    "Qformer.bert.embeddings.*",
+    "Qformer.bert.encoder.layer.*.intermediate.*",
+    "Qformer.bert.encoder.layer.*.output.*",
+    "Qformer.cls.*",
+];
 
 /// A state made of published weights, with the optimizer at rest.
 #[derive(Debug)]
@@ -44,9 +56,7 @@ pub struct Imported {
 pub fn import(config: &WorkerConfig, from: &Path) -> Result<Imported> {
     let source = WeightSource::open_published(from)?;
     let stage = stage_of(config, &source)?;
-    if let Some(published) = PublishedQFormer::of_folder(from)? {
-        compare(config, &published)?;
-    }
+    compare_folder(config, from)?;
     let (text, _) = qformer_text(&config.model, config.stage1.text_length)?;
     let sizes = FrozenSizes {
         image_width: ImageEncoder::width_of(config.model.image_encoder.as_ref())?,
@@ -62,6 +72,13 @@ pub fn import(config: &WorkerConfig, from: &Path) -> Result<Imported> {
     beginning.model.init_checkpoint.clear();
     let mut state = TrainState::fresh(&beginning, sizes, &device)?;
     let begun_anew = overlay(&mut state, &source)?;
+    let odd = |tensor: &&FlatTensor| state.parameters[tensor.range()].iter().any(|value| !value.is_finite());
+    if let Some(tensor) = state.layout.tensors().iter().find(odd) {
+        return Err(WorkerError::NonFinite {
+            place: from.display().to_string(),
+            tensor: tensor.name.clone(),
+        });
+    }
     let part = part_name(0, 1);
     let content = encode_part(&state, 0, 1)?;
     let digest = NamedState::decode(&part, std::slice::from_ref(&content))?.digest();
@@ -87,6 +104,14 @@ fn stage_of(config: &WorkerConfig, source: &WeightSource) -> Result<u32> {
         (false, false) => refuse(format!(
             "neither `{STAGE1_MARK}` nor `{STAGE2_MARK}` is there: these are no weights of a trained stage"
         )),
+    }
+}
+
+/// Requires that a folder of `transformers`, if `from` is one, has the sizes of the configuration.
+pub(crate) fn compare_folder(config: &WorkerConfig, from: &Path) -> Result<()> {
+    match PublishedQFormer::of_folder(from)? {
+        Some(published) => compare(config, &published),
+        None => Ok(()),
     }
 }
 
@@ -120,7 +145,7 @@ fn compare(config: &WorkerConfig, published: &PublishedQFormer) -> Result<()> {
 }
 
 /// Puts every tensor of the source into the state; the names of those that it may lack and lacks.
-fn overlay(state: &mut TrainState, source: &WeightSource) -> Result<Vec<String>> {
+pub(crate) fn overlay(state: &mut TrainState, source: &WeightSource) -> Result<Vec<String>> {
     let mut begun_anew = Vec::new();
     for tensor in state.layout.tensors() {
         let optional = NOT_IN_RETRIEVAL.iter().any(|start| tensor.name.starts_with(start));
@@ -132,7 +157,7 @@ fn overlay(state: &mut TrainState, source: &WeightSource) -> Result<Vec<String>>
         state.parameters[tensor.range()].copy_from_slice(&values);
     }
     let names: Vec<String> = state.layout.tensors().iter().map(|tensor| tensor.name.clone()).collect();
-    source.check_unused(&names, &[])?;
+    source.check_unused(&names, if state.stage == 2 { TEXT_PARTS } else { &[] })?;
     Ok(begun_anew)
 }
 

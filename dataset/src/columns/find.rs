@@ -41,6 +41,8 @@ impl TextRole {
                 "sentence",
                 "txt",
                 "description",
+                "comment",
+                "raw",
                 "caption_text",
                 "image_caption",
                 "image_description",
@@ -97,14 +99,16 @@ impl Roles<'_> {
 
     /// The picture's column.
     pub(super) fn image(&self) -> Result<usize> {
-        for name in std::iter::once(self.names.image.as_str()).chain(IMAGES) {
-            if let Some(place) = self.named(name)? {
-                return Ok(place);
-            }
+        if let Some(place) = self.named(&self.names.image)? {
+            return Ok(place);
         }
-        // The case of letters is a matter of taste.
+        // The case of letters is a matter of taste; of a column that only might be meant, the type is not.
         for name in IMAGES {
-            if let Some(place) = self.place(|found| found.eq_ignore_ascii_case(name))? {
+            let found = match self.named(name)? {
+                None => self.place(|found| found.eq_ignore_ascii_case(name))?,
+                found => found,
+            };
+            if let Some(place) = found.filter(|place| is_picture(self.schema.field(*place).data_type())) {
                 return Ok(place);
             }
         }

@@ -10,6 +10,11 @@ pub(super) fn has_braces(text: &str) -> bool {
     first_group(text).is_some()
 }
 
+/// Whether braces that stand for several names begin within the first `length` bytes of `text`.
+pub(super) fn begin_within(text: &str, length: usize) -> bool {
+    first_group(text).is_some_and(|group| group.start < length)
+}
+
 /// The names that `text` stands for, in order; itself alone where it has no braces that stand for several.
 ///
 /// ```text

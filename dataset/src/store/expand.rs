@@ -123,9 +123,9 @@ impl StorePool {
         }
         let is_pattern = |text: &str| is_remote_pattern(base, text);
         let root = self.parse(base)?;
-        let split = split(path, |before, segment| {
+        let split = split(path, |before, segment, rest| {
             let place = root.join(&format!("{before}{segment}"));
-            let literal = !is_pattern(segment);
+            let literal = !is_pattern(segment) && !braces::begin_within(rest, segment.len());
             async move { literal || has_below(&place).await }
         })
         .await;
@@ -304,15 +304,15 @@ pub(super) fn is_pattern(segment: &str) -> bool {
     segment.contains(['*', '?', '[']) || braces::has_braces(segment)
 }
 
-/// Takes segments off a path as long as `is_literal`.
+/// Takes segments off a path as long as `is_literal`, which is told what precedes a segment and what begins with it.
 async fn split<'a, F: Future<Output = bool>>(
     path: &'a str,
-    is_literal: impl Fn(&'a str, &'a str) -> F,
+    is_literal: impl Fn(&'a str, &'a str, &'a str) -> F,
 ) -> Split<'a> {
     let mut at = 0;
     while at < path.len() {
         let end = path[at..].find('/').map_or(path.len(), |slash| at + slash);
-        if !is_literal(&path[..at], &path[at..end]).await {
+        if !is_literal(&path[..at], &path[at..end], &path[at..]).await {
             return Split { literal: path[..at].trim_end_matches('/'), pattern: &path[at..] };
         }
         at = (end + 1).min(path.len());

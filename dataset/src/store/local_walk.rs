@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::braces;
 use super::expand::{
     MATCHING, compile, empty_folder, has_ending, is_data_folder, is_pattern, is_reject_list,
 };
@@ -73,7 +74,8 @@ fn split_below<'a>(folder: &Path, pattern: &'a str) -> (PathBuf, &'a str) {
     while !rest.is_empty() {
         let (segment, behind) = rest.split_once('/').unwrap_or((rest, ""));
         let place = literal.join(segment);
-        if is_pattern(segment) && fs::symlink_metadata(&place).is_err() {
+        let is_pattern = is_pattern(segment) || braces::begin_within(rest, segment.len());
+        if is_pattern && fs::symlink_metadata(&place).is_err() {
             break;
         }
         literal = place;

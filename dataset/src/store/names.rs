@@ -199,6 +199,7 @@ async fn patterns_in_a_bucket() {
         ("c/*/t-0?.parquet", &["c/a/t-00.parquet", "c/a/t-01.parquet", "c/b/t-00.parquet"]),
         ("c/**/t-00.parquet", &["c/a/t-00.parquet", "c/b/t-00.parquet"]),
         ("c/{b,a}/t-00.parquet", &["c/b/t-00.parquet", "c/a/t-00.parquet"]),
+        ("{c/b,c/a}/t-00.parquet", &["c/b/t-00.parquet", "c/a/t-00.parquet"]),
         ("c/a/t-{00..01}.parquet", &["c/a/t-00.parquet", "c/a/t-01.parquet"]),
         ("c/b/[1].parquet", &["c/b/[1].parquet"]),
         ("c/a", &["c/a/t-00.parquet", "c/a/t-01.parquet"]),

@@ -5,6 +5,7 @@ use std::io::{BufRead, Read};
 use arrow::datatypes::{DataType, Field, Schema};
 use csv::{ByteRecord, ReaderBuilder};
 
+use super::PICTURES;
 use super::json_list::{captions_of, is_url};
 use super::list::{Entry, ListError, gather};
 use crate::columns::{Roles, TextRole};
@@ -48,7 +49,12 @@ pub(super) fn read(
         .flexible(true)
         .from_reader(std::io::Cursor::new(beginning).chain(reader));
     let header = table.byte_headers().map_err(|error| unreadable(error.to_string()))?.clone();
-    let columns = columns_of(&header, settings, file).map_err(ListError::Columns)?;
+    let columns = columns_of(&header, settings, file).map_err(|error| match data_in(&header) {
+        Some(cell) => unreadable(format!(
+            "its first line is no header but data (`{cell}`); write the columns' names above it, such as `image,caption`"
+        )),
+        None => ListError::Columns(error),
+    })?;
     let mut entries = Vec::new();
     let mut record = ByteRecord::new();
     loop {
@@ -84,6 +90,16 @@ fn columns_of(header: &ByteRecord, settings: &IngestSettings, file: &str) -> Res
         _ => Some(roles.needed(TextRole::Path)?),
     };
     Ok(Columns { path, url, key: roles.named(&settings.columns.key)?, captions: roles.captions()? })
+}
+
+/// A cell of a header that is called like a picture.
+fn data_in(header: &ByteRecord) -> Option<String> {
+    let cells = header.iter().filter_map(|cell| std::str::from_utf8(cell).ok());
+    let is_picture = |cell: &&str| {
+        let ending = cell.trim().rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
+        ending.is_some_and(|ending| PICTURES.contains(&ending.as_str()))
+    };
+    cells.filter(is_picture).map(str::to_owned).next()
 }
 
 fn entry_of(record: &ByteRecord, width: usize, columns: &Columns, separator: u8) -> Entry {
@@ -155,7 +171,7 @@ mod tests {
         let lines = [
             "image,caption",
             "a.jpg,\"one, two\"",
-            "b.jpg,\"with \"\"quotes\"\"",
+            "b.jpg,\"with \"\"quotes\"\"\"",
             "c.jpg,\"two\nlines\"",
             "",
         ];
@@ -188,6 +204,8 @@ mod tests {
         );
         let error = table("caption,caption,image\na,b,c\n", b',').unwrap_err();
         assert!(matches!(error, ListError::Columns(DatasetError::RepeatedColumn { .. })));
+        let error = table("a.jpg,one\nb.jpg,two\n", b',').unwrap_err();
+        assert!(matches!(&error, ListError::Unreadable(reason) if reason.contains("no header")), "{error:?}");
         assert!(table("", b',').is_err() && table([0xff, 0xfe, b'a', 0], b',').is_err());
     }
 
