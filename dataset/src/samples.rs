@@ -86,8 +86,7 @@ pub async fn read_first<T: Send + 'static>(
     let (mut kept, mut unusable, keep) = (Vec::new(), 0, Arc::new(keep));
     for entry in &manifest.files {
         let location = Location::parse(&entry.location)?;
-        let object = PinnedObject::look_up(location, entry.bytes, entry.etag.as_deref()).await?;
-        let file = ParquetFile::open(object, columns).await?;
+        let file = entry.open(location, columns).await?;
         for (row_group, _) in (0u32..).zip(&entry.row_groups).filter(|(_, rows)| **rows > 0) {
             if kept.len() >= most {
                 return Ok((kept, unusable));
