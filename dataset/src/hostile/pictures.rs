@@ -211,10 +211,13 @@ fn means(encoded: &[u8]) -> ([u64; 3], (u32, u32)) {
     ([mean(0), mean(1), mean(2)], picture.dimensions())
 }
 
+/// A picture, its mean colour and, where it is not obvious, its sides.
+type Case = (&'static str, &'static [u8], [u64; 3], Option<(u32, u32)>);
+
 /// Pictures with the mean colours that Pillow finds.
 #[test]
 fn colours_and_canvases_are_those_of_the_reference() {
-    let cases: [(&str, &[u8], [u64; 3], Option<(u32, u32)>); 5] = [
+    let cases: [Case; 5] = [
         ("JFIF and Adobe's transform 0", include_bytes!("odd/jpg_adobe0.jpg"), [167, 114, 120], None),
         ("brightness sampled less than colour", include_bytes!("odd/jpg_lumasub.jpg"), [167, 114, 120], None),
         ("a frame on a part of the canvas", include_bytes!("odd/gif_partial.gif"), [24, 189, 44], None),

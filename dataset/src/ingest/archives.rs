@@ -162,7 +162,7 @@ impl ArchiveConversion {
         let known = read_json::<DoneRecord>(&place, "done record").await?;
         converted.known += u64::from(known.is_some());
         let name = archive.location.to_string();
-        let ingested = ingest(&[name.clone()], &out, settings, Share::WHOLE, |_| ()).await;
+        let ingested = ingest(std::slice::from_ref(&name), &out, settings, Share::WHOLE, |_| ()).await;
         let summary = match ingested {
             // The start is not to be told of "other sources", of which there are none.
             Err(DatasetError::NothingKept { sources, .. }) => {

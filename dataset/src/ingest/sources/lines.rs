@@ -104,7 +104,7 @@ fn parse(row: u64, line: Result<String, String>, order: Order, template: Option<
 fn fields_of(line: &str, order: Order) -> Result<(String, String), String> {
     let cut = match order {
         Order::CaptionUrl => {
-            line.match_indices('\t').map(|(tab, _)| tab).filter(|tab| is_url(&line[tab + 1..])).last()
+            line.rmatch_indices('\t').map(|(tab, _)| tab).find(|tab| is_url(&line[tab + 1..]))
         }
         Order::UrlCaption => line.find('\t'),
     };
