@@ -1,9 +1,9 @@
 //! A run's folder: the pinned configuration and corpus, and what may be continued in it.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use blip2_dataset::{Location, Manifest, put_create};
+use blip2_dataset::{ArchiveConversion, Converted, Location, Manifest, put_create};
 use blip2_worker::config_hash;
 
 use crate::config::{RunConfig, differing_keys};
@@ -13,6 +13,10 @@ use crate::error::CliError;
 const RUN_FILE: &str = "run.toml";
 /// The pinned corpus.
 const MANIFEST_FILE: &str = "manifest.parquet";
+/// Folder below the root for the Parquet of archives.
+const CONVERTED_FOLDER: &str = "corpus";
+/// Between two words on how far archives are converted.
+const CONVERTING_SAYS_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks for a run that another process starts.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Footers read between two words on how far it has got.
@@ -29,6 +33,8 @@ pub(crate) struct RunFolder {
     pub(crate) config: RunConfig,
     pub(crate) config_hash: String,
     pub(crate) manifest_hash: String,
+    /// Rows of the corpus whose download failed.
+    pub(crate) not_downloaded: u64,
     /// Whether the run was here before.
     pub(crate) continued: bool,
 }
@@ -50,12 +56,12 @@ impl RunFolder {
                 "{root} already holds a run; continue it with --resume, or choose another run.root"
             )));
         }
-        let opened = |done: usize, total: usize| {
-            if done.is_multiple_of(FILES_PER_WORD) || done == total {
-                tracing::info!(done, total, "footers read");
+        let manifest = corpus(&root, &config, stored.is_some()).await?;
+        if stored.is_none() {
+            for warning in smaller_than_a_batch(&config, manifest.rows()) {
+                eprintln!("warning: {warning}");
             }
-        };
-        let manifest = Manifest::open_sources(&config.data.corpus(), &config.data.columns, &opened).await?;
+        }
         let manifest_hash = manifest.digest();
         let hash = config_hash(&worker);
         let continued = match stored {
@@ -80,7 +86,8 @@ impl RunFolder {
             compare_corpus(&root, &manifest_hash).await?;
         }
         let continued = continued.is_some();
-        Ok(Self { root, config, config_hash: hash, manifest_hash, continued })
+        let not_downloaded = manifest.failed_rows();
+        Ok(Self { root, config, config_hash: hash, manifest_hash, not_downloaded, continued })
     }
 
     /// Waits for a run that another process starts, as long as that one waits for its workers, and compares it with this
@@ -176,6 +183,66 @@ fn located(config: &RunConfig) -> Result<Location, CliError> {
         ));
     }
     Ok(Location::parse(&config.run.root)?)
+}
+
+/// What is to be said of a corpus that is smaller than a batch: the batch holds pictures more than once, and the contrastive
+/// loss of stage 1 pushes a picture away from its own caption.
+fn smaller_than_a_batch(config: &RunConfig, rows: u64) -> Vec<String> {
+    let stages =
+        [(1, config.stage1.steps, config.stage1.batch), (2, config.stage2.steps, config.stage2.batch)];
+    let small = stages.into_iter().filter(|(_, steps, batch)| *steps > 0 && rows < u64::from(*batch));
+    let said = small.map(|(stage, _, batch)| {
+        let harm = match stage {
+            1 => ", which the contrastive loss takes for one that does not belong to its own caption",
+            _ => "",
+        };
+        format!(
+            "the corpus has {rows} rows, fewer than a batch of stage {stage} has samples ({batch}): a batch holds a picture \
+             more than once{harm}; add data to data.train, or lower stage{stage}.batch and train.slots"
+        )
+    });
+    said.collect()
+}
+
+/// The corpus as it is now, with the Parquet of its archives in their place. Of a run that has pinned such Parquet, what
+/// it has pinned: the archives are needed no more.
+async fn corpus(root: &Location, config: &RunConfig, pinned: bool) -> Result<Manifest, CliError> {
+    let folder = match config.run.converted.as_str() {
+        "" => root.join(CONVERTED_FOLDER),
+        named => Location::parse(named.trim_end_matches('/'))?,
+    };
+    let below = format!("{folder}/");
+    if pinned && root.join(MANIFEST_FILE).head().await?.is_some() {
+        let manifest = stored_manifest(root).await?;
+        if manifest.files.iter().any(|file| file.location.starts_with(&below)) {
+            return Ok(manifest);
+        }
+    }
+    let conversion = ArchiveConversion {
+        folder: folder.clone(),
+        max_pixels: config.data.max_pixels,
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        max_rejected_share: config.data.max_quarantined_share,
+    };
+    let mut said = None::<Instant>;
+    let told = |done: &Converted, total: u64| {
+        if done.archives == 0 {
+            eprintln!("archives are trained on as Parquet: each of {total} is converted once, in {folder}");
+            said = Some(Instant::now());
+        } else if done.archives == total {
+            eprintln!("converted: {done} ({} of them before this start)", done.known);
+        } else if said.is_some_and(|said| said.elapsed() >= CONVERTING_SAYS_EVERY) {
+            eprintln!("converting: {} of {total} archives, {} rows", done.archives, done.rows);
+            said = Some(Instant::now());
+        }
+    };
+    let (sources, _) = conversion.apply(&config.data.corpus(), told).await?;
+    let opened = |done: usize, total: usize| {
+        if done.is_multiple_of(FILES_PER_WORD) || done == total {
+            tracing::info!(done, total, "footers read");
+        }
+    };
+    Ok(Manifest::open_sources(&sources, &config.data.columns, &opened).await?)
 }
 
 /// Whether the held-out rows are there, if the run is evaluated on any.
@@ -302,6 +369,40 @@ mod tests {
         assert!(RunFolder::open(other, true).await.unwrap_err().to_string().contains("data.train"));
     }
 
+    /// An archive of two rows.
+    fn archive() -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut picture = std::io::Cursor::new(Vec::new());
+        image::RgbImage::new(9, 7).write_to(&mut picture, image::ImageFormat::Png).unwrap();
+        for name in ["a.png", "a.txt", "b.png", "b.txt"] {
+            let content = if name.ends_with("txt") { name.as_bytes() } else { picture.get_ref() };
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            builder.append_data(&mut header, name, content).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    #[tokio::test]
+    async fn archives_are_needed_until_the_run_has_pinned_their_parquet() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(folder.path());
+        let place = folder.path().join("a.tar");
+        std::fs::write(&place, archive()).unwrap();
+        config.data.train.push(place.display().to_string());
+        config.run.converted = folder.path().join("kept").display().to_string();
+        let first = RunFolder::open(config.clone(), false).await.unwrap();
+        let manifest = stored_manifest(&first.root).await.unwrap();
+        assert_eq!((manifest.files.len(), manifest.files[1].row_groups.iter().sum::<u32>()), (2, 2));
+        assert!(manifest.files[1].location.contains("/kept/a-"), "{:?}", manifest.files[1]);
+        std::fs::remove_file(&place).unwrap();
+        let again = RunFolder::open(config.clone(), true).await.unwrap();
+        assert!(again.continued && again.manifest_hash == first.manifest_hash);
+        config.run.root = folder.path().join("other").display().to_string();
+        let error = RunFolder::open(config, false).await.unwrap_err();
+        assert!(error.exit() == Exit::BadInput && error.to_string().contains("a.tar"), "{error}");
+    }
+
     #[tokio::test]
     async fn what_is_missing_is_said() {
         let folder = tempfile::tempdir().unwrap();
@@ -342,6 +443,22 @@ mod tests {
         let (a, b) =
             tokio::join!(RunFolder::open(config.clone(), true), RunFolder::open(config.clone(), true));
         assert_eq!(a.unwrap().config.run.id, b.unwrap().config.run.id);
+    }
+
+    #[test]
+    fn a_corpus_smaller_than_a_batch_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(folder.path());
+        (config.stage1.batch, config.stage2.batch) = (64, 32);
+        assert!(smaller_than_a_batch(&config, 64).is_empty());
+        let said = smaller_than_a_batch(&config, 63);
+        assert!(
+            said.len() == 1 && said[0].contains("63 rows") && said[0].contains("stage1.batch"),
+            "{said:?}"
+        );
+        assert_eq!(smaller_than_a_batch(&config, 31).len(), 2);
+        config.stage1.steps = 0;
+        assert!(smaller_than_a_batch(&config, 31)[0].contains("stage2.batch"));
     }
 
     #[test]

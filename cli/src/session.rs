@@ -88,6 +88,7 @@ impl Session {
             stage_batch: vec![config.stage1.batch, config.stage2.batch],
             resume,
             max_quarantined_share: config.data.max_quarantined_share,
+            not_downloaded: folder.not_downloaded,
             non_finite: match config.train.non_finite {
                 NonFiniteSteps::Stop => NonFinitePolicy::Stop,
                 NonFiniteSteps::Skip => NonFinitePolicy::Skip { at_most: config.train.max_skipped_steps },

@@ -1,7 +1,13 @@
 //! Locations: a path or URL, resolved to an object store and a path inside it.
 
+mod braces;
 mod connect;
+mod expand;
+mod local_walk;
+#[cfg(test)]
+mod names;
 mod pinned;
+mod regular;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,14 +15,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::local::LocalFileSystem;
-use object_store::path::Path;
+use object_store::path::{Path, PathPart};
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use url::Url;
 
 use crate::error::{DatasetError, Result};
 
 pub(crate) use pinned::PinnedObject;
+pub(crate) use regular::NotAFile;
+use regular::RegularFiles;
 
 /// What precedes the path of a local file when shown.
 const LOCAL_BASE: &str = "/";
@@ -62,8 +69,20 @@ impl Location {
 
     /// The object `relative` below this one; `relative` may hold several segments.
     pub fn join(&self, relative: &str) -> Self {
-        let path = relative.split('/').filter(|part| !part.is_empty()).fold(self.path.clone(), Path::join);
+        let parts = relative.split('/').filter(|part| !part.is_empty());
+        // A name as it is, `%` and `#` included; only what no path can have (`..`, control characters) is escaped.
+        let path = parts.fold(self.path.clone(), |path, part| match PathPart::parse(part) {
+            Ok(part) => path.join(part),
+            Err(_) => path.join(part),
+        });
         Self { path, ..self.clone() }
+    }
+
+    /// The folder it is in; the root of its store if it is in none.
+    pub(crate) fn folder(&self) -> Self {
+        let mut parts: Vec<_> = self.path.parts().collect();
+        parts.pop();
+        Self { path: parts.into_iter().collect(), ..self.clone() }
     }
 
     /// The store.
@@ -160,6 +179,9 @@ impl Location {
 
     /// The error of an action on this object.
     pub(crate) fn failed(&self, action: &'static str, error: &StoreError) -> DatasetError {
+        if let Some(found) = NotAFile::in_error(error) {
+            return DatasetError::Location { location: self.to_string(), reason: found.to_string() };
+        }
         DatasetError::Store { location: self.to_string(), action, reason: error.to_string() }
     }
 
@@ -176,7 +198,18 @@ impl Location {
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.base, self.path)
+        if !is_web_address(&self.base) {
+            return write!(f, "{}{}", self.base, self.path);
+        }
+        f.write_str(&self.base)?;
+        for character in self.path.as_ref().chars() {
+            match character {
+                // These would be another address.
+                '%' | '#' | '?' | '\\' => write!(f, "%{:02X}", u32::from(character))?,
+                other => write!(f, "{other}")?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -217,50 +250,44 @@ impl StorePool {
         }
     }
 
-    /// The objects a source names: one object, or all that its last segment's `*` matches, sorted.
-    ///
-    /// # Errors
-    /// [`DatasetError::Location`], [`DatasetError::NotFound`], [`DatasetError::NoMatch`], [`DatasetError::Store`].
-    pub(crate) async fn expand(&mut self, source: &str) -> Result<Vec<StoredObject>> {
-        let (folder, name) = source.rsplit_once('/').unwrap_or((".", source));
-        if folder.contains('*') {
-            return Err(refused(source, "`*` is only understood in the last path segment"));
-        }
-        if !name.contains('*') {
-            let location = self.parse(source)?;
-            let (bytes, etag) = location
-                .head()
-                .await?
-                .ok_or_else(|| DatasetError::NotFound { location: location.to_string() })?;
-            return Ok(vec![StoredObject { location, bytes, etag }]);
-        }
-        let folder = if folder.is_empty() { "/" } else { folder };
-        let found = self.parse(folder)?.list_matching(name).await?;
-        if found.is_empty() {
-            return Err(DatasetError::NoMatch { pattern: source.to_owned() });
-        }
-        Ok(found)
-    }
-
     fn local(&mut self, location: &str, path: &std::path::Path) -> Result<Location> {
         if location.is_empty() {
             return Err(refused(location, "it is empty"));
         }
         let absolute = absolute_path(path).map_err(|error| refused(location, error))?;
         let path = Path::from_absolute_path(absolute).map_err(|error| refused(location, error))?;
-        let open = || Arc::new(LocalFileSystem::new().with_fsync(true)) as Arc<dyn ObjectStore>;
+        let open = || Arc::new(RegularFiles::new()) as Arc<dyn ObjectStore>;
         let store = Arc::clone(self.stores.entry("file://".to_owned()).or_insert_with(open));
         Ok(Location { store, path, base: LOCAL_BASE.to_owned() })
     }
 
     fn remote(&mut self, location: &str) -> Result<Location> {
+        if !is_web_address(location) {
+            return self.bucket(location);
+        }
         let url = Url::parse(location).map_err(|error| refused(location, error))?;
         let (_, path) =
             object_store::ObjectStoreScheme::parse(&url).map_err(|error| refused(location, error))?;
         // What the store's own parser cut off the front of the path belongs to the base: `https://host/bucket/`.
-        let shown = url.path().trim_matches('/');
-        let cut = shown.len().saturating_sub(path.as_ref().len());
-        let base = format!("{}/{}", &url[..url::Position::BeforePath], shown.get(..cut).unwrap_or_default());
+        let segments: Vec<&str> = url.path().split('/').filter(|segment| !segment.is_empty()).collect();
+        let cut = segments.len().saturating_sub(path.parts().count());
+        let bucket: String = segments[..cut].iter().map(|segment| format!("{segment}/")).collect();
+        let base = format!("{}/{bucket}", &url[..url::Position::BeforePath]);
+        let store = match self.stores.get(&base) {
+            Some(store) => Arc::clone(store),
+            None => self.connect(&base, &url, location)?,
+        };
+        Ok(Location { store, path, base })
+    }
+
+    /// An object of a bucket, whose key is what is written: it is no part of a URL, and `%`, `#` and `?` are characters.
+    fn bucket(&mut self, location: &str) -> Result<Location> {
+        let host = location.find("://").map_or(0, |at| at + 3);
+        let (bucket, key) = location[host..].split_once('/').unwrap_or((&location[host..], ""));
+        let base = format!("{}{bucket}/", &location[..host]);
+        let url = Url::parse(&base).map_err(|error| refused(location, error))?;
+        object_store::ObjectStoreScheme::parse(&url).map_err(|error| refused(location, error))?;
+        let path = Path::parse(key).map_err(|error| refused(location, error))?;
         let store = match self.stores.get(&base) {
             Some(store) => Arc::clone(store),
             None => self.connect(&base, &url, location)?,
@@ -273,6 +300,11 @@ impl StorePool {
         self.stores.insert(base.to_owned(), Arc::clone(&store));
         Ok(store)
     }
+}
+
+/// Whether a location is a URL in the sense of the web, in which some characters are escaped.
+fn is_web_address(location: &str) -> bool {
+    location.starts_with("http://") || location.starts_with("https://")
 }
 
 fn refused(location: &str, reason: impl fmt::Display) -> DatasetError {
@@ -388,14 +420,12 @@ mod tests {
         std::fs::create_dir(folder.path().join("sub")).unwrap();
         let root = folder.path().to_str().unwrap();
         let mut pool = StorePool::default();
-        let found = pool.expand(&format!("{root}/*.parquet")).await.unwrap();
+        let found = pool.expand(&format!("{root}/*.parquet"), &[]).await.unwrap();
         let names: Vec<_> = found.iter().map(|object| object.location.file_name()).collect();
         assert_eq!(names, ["a.parquet", "b.parquet"]);
-        let through_url = pool.expand(&format!("file://{root}/sub/../*.parquet")).await.unwrap();
+        let through_url = pool.expand(&format!("file://{root}/sub/../*.parquet"), &[]).await.unwrap();
         assert_eq!(through_url.len(), 2);
-        let upwards = pool.expand(&format!("{root}/sub/../a.parquet")).await.unwrap();
+        let upwards = pool.expand(&format!("{root}/sub/../a.parquet"), &[]).await.unwrap();
         assert_eq!(upwards[0].bytes, 1);
-        assert!(matches!(pool.expand(&format!("{root}/*.csv")).await, Err(DatasetError::NoMatch { .. })));
-        assert!(matches!(pool.expand(&format!("{root}/*/x")).await, Err(DatasetError::Location { .. })));
     }
 }

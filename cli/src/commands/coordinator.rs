@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use serde_json::json;
 
 use super::print_json;
+use super::train::STOPPED_BEFORE;
 use crate::arguments::CoordinatorArguments;
 use crate::config::{RunConfig, load};
 use crate::error::CliError;
@@ -62,7 +63,11 @@ async fn coordinate(
 ) -> Result<Option<Finished>, CliError> {
     let audience = Audience::detect(arguments.json);
     if !arguments.standby {
-        let folder = RunFolder::open(config, arguments.resume).await?;
+        let stop = signals.graceful();
+        let folder = tokio::select! {
+            folder = RunFolder::open(config, arguments.resume) => folder?,
+            () = stop.cancelled() => return Err(CliError::failed(STOPPED_BEFORE)),
+        };
         let session = Session::prepare(folder, lead).await?;
         announce(listener)?;
         return session.run(serving(listener)?, signals.graceful(), audience).await.map(Some);

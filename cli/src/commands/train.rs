@@ -30,6 +30,10 @@ use crate::token::{TokenFile, fresh_token};
 /// How long the coordinator may take to notice that all its workers are gone.
 const NOTICE_WITHIN: Duration = Duration::from_secs(10);
 
+/// What a signal says before there is a run.
+pub(crate) const STOPPED_BEFORE: &str =
+    "stopped before the run had begun; give the same command again: archives that were converted stay so";
+
 /// The last line of `--json`.
 #[derive(Debug, Serialize)]
 struct Summary<'a> {
@@ -87,7 +91,12 @@ pub(crate) async fn train_disturbed(
     let coordinator = url(&transport, address);
     let lead_url = coordinator.clone();
 
-    let folder = RunFolder::open(config, resume).await?;
+    // Archives may be long in converting.
+    let stop = signals.graceful();
+    let folder = tokio::select! {
+        folder = RunFolder::open(config, resume) => folder?,
+        () = stop.cancelled() => return Err(CliError::failed(STOPPED_BEFORE)),
+    };
     let logs = folder.logs()?;
     let token = fresh_token()?;
     let token_file = TokenFile::create_in(&logs, &token)?;

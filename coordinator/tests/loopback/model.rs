@@ -49,6 +49,7 @@ pub(crate) fn spec(root: &Location) -> RunSpec {
         stage_batch: vec![64, 64],
         resume: None,
         max_quarantined_share: 0.5,
+        not_downloaded: 0,
         non_finite: NonFinitePolicy::default(),
         loss_rise: LossRise::default(),
     }

@@ -503,6 +503,7 @@ fn spec(resume: Option<CheckpointRecord>) -> RunSpec {
         stage_batch: BATCH.to_vec(),
         resume,
         max_quarantined_share: 1.0,
+        not_downloaded: 0,
         non_finite: NonFinitePolicy::Skip { at_most: TOTAL },
         loss_rise: LossRise::default(),
     }
