@@ -49,6 +49,15 @@ impl CliError {
         CliError::Failed(message.into())
     }
 
+    /// What went wrong with files that were named on the command line: one whose place cannot be understood is wrong
+    /// usage.
+    pub(crate) fn of_typed(error: blip2_dataset::DatasetError) -> Self {
+        match error {
+            blip2_dataset::DatasetError::Location { .. } => CliError::Usage(error.to_string()),
+            error => error.into(),
+        }
+    }
+
     /// The exit code of the process that ends with this error.
     pub(crate) fn exit(&self) -> Exit {
         match self {

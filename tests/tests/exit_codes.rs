@@ -57,6 +57,7 @@ fn what_is_not_there_has_its_exit_code() {
         (&["checkpoint", "digest", "ftp://host/run"], 2, &["ftp"]),
         (&["audit", "ftp://host/run"], 2, &["ftp"]),
         (&["corpus", "verify", "ftp://host/corpus"], 2, &["ftp"]),
+        (&["corpus", "inspect", "ftp://host/a.parquet"], 2, &["ftp"]),
         (&["train", "--config", config, "--set", "run.root=ftp://host/run"], 78, &["ftp"]),
         (&["train", "--config", config, "--set", "data.train=[\"ftp://host/a.parquet\"]"], 78, &["ftp"]),
         // A token.

@@ -98,7 +98,9 @@ pub(crate) async fn run(arguments: IngestArguments) -> Result<Exit, CliError> {
             summary.units_done, summary.units, summary.rows, summary.rows_read, summary.files
         ),
     };
-    let summary = ingest(&arguments.source, &out, settings, arguments.share, progress).await?;
+    let summary = ingest(&arguments.source, &out, settings, arguments.share, progress)
+        .await
+        .map_err(CliError::of_typed)?;
     match json {
         true => print_json(&summary)?,
         false => eprintln!("{}", described(&summary, &out)),

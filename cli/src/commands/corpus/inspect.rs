@@ -48,7 +48,7 @@ pub(crate) async fn run(arguments: InspectArguments) -> Result<Exit, CliError> {
         pictures: arguments.pictures,
         max_pixels: arguments.max_pixels,
     };
-    let seen = survey(&spec).await?;
+    let seen = survey(&spec).await.map_err(CliError::of_typed)?;
     let distributions = histograms(&seen);
     report::write_page(&render(&seen, &distributions), &arguments.out)?;
     match arguments.json {

@@ -54,7 +54,8 @@ pub(crate) async fn run(arguments: VerifyArguments) -> Result<Exit, CliError> {
             };
         }
     })
-    .await?;
+    .await
+    .map_err(CliError::of_typed)?;
     printed?;
     match arguments.json {
         true => print_json(&json!({ "summary": summary, "counts": counts, "ok": summary.findings == 0 }))?,
