@@ -199,7 +199,7 @@ const KEYS: &[(&str, &str)] = &[
         "Steps between two evaluations on held-out rows while a run trains, which the end of a stage also is; 0: none. Changes no bit of the result.",
     ),
     ("eval.data", "Parquet files of the held-out rows, as `data.train`."),
-    ("eval.rows", "Most of their rows, the first ones: 2 to 10000."),
+    ("eval.rows", "Most of their rows, the first ones."),
     ("eval.test", "Parquet files of held-out pictures."),
     ("eval.clip", "Folder of a frozen CLIP to compare retrieval with; empty: none."),
     ("eval.captions", "Held-out pictures that get a caption in the report."),
