@@ -1,7 +1,10 @@
 //! Locations: a path or URL, resolved to an object store and a path inside it.
 
 mod connect;
+mod credentials;
+mod exclusive;
 mod pinned;
+mod signed;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +18,9 @@ use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, Pu
 use url::Url;
 
 use crate::error::{DatasetError, Result};
+use crate::secret_url::{REDACTED, redacted, redacted_text, remember_credentials, with_credentials};
 
+pub(crate) use connect::{Access, Bearer};
 pub(crate) use pinned::PinnedObject;
 
 /// What precedes the path of a local file when shown.
@@ -25,13 +30,16 @@ const LOCAL_BASE: &str = "/";
 ///
 /// Plain paths (relative ones against the current folder), `file://`, `s3://`, `gs://`, `az://` and `http(s)://` are
 /// understood. Credentials and options come from the store's usual environment variables (`AWS_*`, `GOOGLE_*`,
-/// `AZURE_*`). Folders of local paths are created when something is written.
+/// `AZURE_*`), or from a `http(s)://` URL that carries a user or a signature, which is never shown: what is displayed has
+/// `REDACTED` in its place. Folders of local paths are created when something is written.
 #[derive(Clone)]
 pub struct Location {
     store: Arc<dyn ObjectStore>,
     path: Path,
     /// What precedes the path when shown: `/` or `s3://bucket/`.
     base: String,
+    /// What follows it when shown: nothing, or the URL's query.
+    query: String,
 }
 
 /// An object found by [`Location::list`].
@@ -64,6 +72,12 @@ impl Location {
     pub fn join(&self, relative: &str) -> Self {
         let path = relative.split('/').filter(|part| !part.is_empty()).fold(self.path.clone(), Path::join);
         Self { path, ..self.clone() }
+    }
+
+    /// The whole location with its credentials, for those who are to read there too; never to be printed or stored.
+    pub fn exposed(&self) -> String {
+        let shown = self.to_string();
+        with_credentials(&shown).unwrap_or(shown)
     }
 
     /// The store.
@@ -160,7 +174,18 @@ impl Location {
 
     /// The error of an action on this object.
     pub(crate) fn failed(&self, action: &'static str, error: &StoreError) -> DatasetError {
-        DatasetError::Store { location: self.to_string(), action, reason: error.to_string() }
+        let refused =
+            matches!(error, StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. });
+        let hint = match refused && self.to_string().contains(REDACTED) {
+            true => "; the credentials in the URL are not accepted, or its signature has expired",
+            false => "",
+        };
+        let reason = format!("{}{hint}", redacted_text(&error.to_string()));
+        let location = self.to_string();
+        match refused {
+            true => DatasetError::Denied { location, action, reason },
+            false => DatasetError::Store { location, action, reason },
+        }
     }
 
     fn objects(&self, mut found: Vec<object_store::ObjectMeta>) -> Vec<StoredObject> {
@@ -176,7 +201,7 @@ impl Location {
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.base, self.path)
+        write!(f, "{}{}{}", self.base, self.path, self.query)
     }
 }
 
@@ -196,9 +221,12 @@ impl fmt::Debug for Location {
 /// [`DatasetError::Store`].
 pub async fn put_create(location: &Location, content: Bytes) -> Result<bool> {
     let options = PutOptions::from(PutMode::Create);
-    match location.store.put_opts(&location.path, PutPayload::from_bytes(content), options).await {
+    match location.store.put_opts(&location.path, PutPayload::from_bytes(content.clone()), options).await {
         Ok(_) => Ok(true),
         Err(StoreError::AlreadyExists { .. }) => Ok(false),
+        Err(error) if location.is_local() && exclusive::needs_other_way(&error) => {
+            exclusive::create(location, content).await
+        }
         Err(error) => Err(location.failed("write", &error)),
     }
 }
@@ -222,7 +250,10 @@ impl StorePool {
     /// # Errors
     /// [`DatasetError::Location`], [`DatasetError::NotFound`], [`DatasetError::NoMatch`], [`DatasetError::Store`].
     pub(crate) async fn expand(&mut self, source: &str) -> Result<Vec<StoredObject>> {
-        let (folder, name) = source.rsplit_once('/').unwrap_or((".", source));
+        // A URL's query is no part of a pattern.
+        let signed = source.contains("://") && !source.starts_with("file:");
+        let (path, query) = source.split_at(source.find('?').filter(|_| signed).unwrap_or(source.len()));
+        let (folder, name) = path.rsplit_once('/').unwrap_or((".", path));
         if folder.contains('*') {
             return Err(refused(source, "`*` is only understood in the last path segment"));
         }
@@ -235,9 +266,9 @@ impl StorePool {
             return Ok(vec![StoredObject { location, bytes, etag }]);
         }
         let folder = if folder.is_empty() { "/" } else { folder };
-        let found = self.parse(folder)?.list_matching(name).await?;
+        let found = self.parse(&format!("{folder}{query}"))?.list_matching(name).await?;
         if found.is_empty() {
-            return Err(DatasetError::NoMatch { pattern: source.to_owned() });
+            return Err(DatasetError::NoMatch { pattern: redacted(source) });
         }
         Ok(found)
     }
@@ -250,33 +281,51 @@ impl StorePool {
         let path = Path::from_absolute_path(absolute).map_err(|error| refused(location, error))?;
         let open = || Arc::new(LocalFileSystem::new().with_fsync(true)) as Arc<dyn ObjectStore>;
         let store = Arc::clone(self.stores.entry("file://".to_owned()).or_insert_with(open));
-        Ok(Location { store, path, base: LOCAL_BASE.to_owned() })
+        Ok(Location { store, path, base: LOCAL_BASE.to_owned(), query: String::new() })
     }
 
     fn remote(&mut self, location: &str) -> Result<Location> {
-        let url = Url::parse(location).map_err(|error| refused(location, error))?;
-        let (_, path) =
-            object_store::ObjectStoreScheme::parse(&url).map_err(|error| refused(location, error))?;
+        self.remote_as(location, &Access::default())
+    }
+
+    /// A location whose store is asked in the way of `access`.
+    pub(crate) fn remote_as(&mut self, location: &str, access: &Access) -> Result<Location> {
+        let whole = with_credentials(location).ok_or_else(|| {
+            let reason =
+                "its credentials are not stored; name the URL with them again, as in the run's configuration";
+            refused(location, reason)
+        })?;
+        remember_credentials(&whole);
+        let url = Url::parse(&whole).map_err(|error| refused(location, error))?;
+        connect::check(&url).map_err(|reason| refused(location, reason))?;
+        let (_, path) = connect::scheme(&url).map_err(|error| refused(location, error))?;
         // What the store's own parser cut off the front of the path belongs to the base: `https://host/bucket/`.
         let shown = url.path().trim_matches('/');
         let cut = shown.len().saturating_sub(path.as_ref().len());
         let base = format!("{}/{}", &url[..url::Position::BeforePath], shown.get(..cut).unwrap_or_default());
-        let store = match self.stores.get(&base) {
+        let query =
+            url.query().filter(|query| !query.is_empty()).map_or(String::new(), |query| format!("?{query}"));
+        // The key is held for as long as the pool is: it does not spell out what it stands for.
+        let key = blake3::hash(format!("{base}{query}{}", access.key()).as_bytes()).to_hex().to_string();
+        let store = match self.stores.get(&key) {
             Some(store) => Arc::clone(store),
-            None => self.connect(&base, &url, location)?,
+            None => {
+                let store = connect::connect(&url, access).map_err(|error| refused(location, error))?;
+                self.stores.insert(key, Arc::clone(&store));
+                store
+            }
         };
-        Ok(Location { store, path, base })
-    }
-
-    fn connect(&mut self, base: &str, url: &Url, location: &str) -> Result<Arc<dyn ObjectStore>> {
-        let store = connect::connect(url).map_err(|error| refused(location, error))?;
-        self.stores.insert(base.to_owned(), Arc::clone(&store));
-        Ok(store)
+        let shown = redacted(&format!("{base}{query}"));
+        let (base, query) = match shown.split_once('?') {
+            Some((base, query)) => (base.to_owned(), format!("?{query}")),
+            None => (shown, String::new()),
+        };
+        Ok(Location { store, path, base, query })
     }
 }
 
 fn refused(location: &str, reason: impl fmt::Display) -> DatasetError {
-    DatasetError::Location { location: location.to_owned(), reason: reason.to_string() }
+    DatasetError::Location { location: redacted(location), reason: redacted_text(&reason.to_string()) }
 }
 
 /// Absolute and without `..`, which object paths do not know; `..` is resolved through the file system.

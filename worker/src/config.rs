@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 pub use blip2_collective::Wire;
-use blip2_dataset::{ColumnNames, CorpusSource, LoaderSettings};
+use blip2_dataset::{ColumnNames, CorpusSource, LoaderSettings, is_url};
 use blip2_model::device::DeviceName;
 use blip2_model::language_model::check_family;
 use blip2_model::weights::is_gguf;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, WorkerError};
+use crate::places::without_credentials;
 
 /// Everything a worker is told: the training configuration and how it loads data.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -425,6 +426,10 @@ impl WorkerConfig {
             if folder.is_empty() {
                 return Err(WorkerError::Configuration(format!("{key} is not set")));
             }
+            // Looked at where it is needed, once it is there.
+            if is_url(folder) {
+                continue;
+            }
             let path = std::path::Path::new(folder);
             let is_file = key == "model.language_model" && path.is_file() && is_gguf(path);
             if !path.is_dir() && !is_file {
@@ -439,7 +444,7 @@ impl WorkerConfig {
     /// Refuses a language model that stage 2 cannot train with, before anyone loads it.
     fn validate_language_model(&self) -> Result<()> {
         let folder = std::path::Path::new(&self.model.language_model);
-        if self.stage2.steps == 0 {
+        if self.stage2.steps == 0 || is_url(&self.model.language_model) {
             return Ok(());
         }
         check_family(folder).map_err(|error| {
@@ -453,9 +458,10 @@ impl WorkerConfig {
     }
 }
 
-/// BLAKE3 (hex) of what a step is a function of: every section but `loader`, and all of `train` but `overlap`.
+/// BLAKE3 (hex) of what a step is a function of: every section but `loader`, and all of `train` but `overlap`. The
+/// credentials of URLs are no part of it.
 pub fn config_hash(config: &WorkerConfig) -> String {
-    let mut hashed = WorkerConfig { loader: LoaderSettings::default(), ..config.clone() };
+    let mut hashed = WorkerConfig { loader: LoaderSettings::default(), ..without_credentials(config) };
     hashed.train.overlap = StepSettings::default().overlap;
     // A struct of numbers, strings and lists always serialises.
     let text = serde_json::to_string(&hashed).unwrap_or_default();

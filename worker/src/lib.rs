@@ -17,6 +17,7 @@ pub mod export;
 pub mod import;
 mod language;
 pub mod member;
+mod places;
 mod rows;
 mod session;
 mod state;
@@ -32,6 +33,7 @@ pub use checkpoint::{CheckpointParts, NamedState, PartRecord, part_name, read_ch
 pub use config::{WorkerConfig, config_hash};
 pub use error::{Result, WorkerError};
 pub use language::Language;
+pub use places::{model_here, remember_credentials_of, without_credentials};
 pub use session::{WorkerEnd, WorkerOptions, run};
 pub use state::{FrozenSizes, StageModel, TrainState};
 pub use stub_step::{StubSizes, StubStep, StubTimes};

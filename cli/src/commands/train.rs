@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use blip2_dataset::redacted;
 use blip2_model::device::DeviceName;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -37,7 +38,7 @@ struct Summary<'a> {
 /// Trains to the end of the configuration.
 pub(crate) async fn run(arguments: TrainArguments) -> Result<Exit, CliError> {
     let config = load(&with_shortcuts(arguments.config, arguments.workers, arguments.device))?.config;
-    let root = config.run.root.clone();
+    let root = redacted(&config.run.root);
     let finished = train_here(config, arguments.resume, Audience::detect(arguments.json)).await?;
     if arguments.json {
         print_json(&Summary {
@@ -70,6 +71,10 @@ pub(crate) async fn train_here(
     let address = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;
     let coordinator = url(&transport, address);
 
+    // The workers of this machine find the models in its cache.
+    let mut here = config.clone();
+    here.model.init_checkpoint.clear();
+    here.worker().with_models_here().await?.validate()?;
     let folder = RunFolder::open(config, resume).await?;
     let logs = folder.logs()?;
     let token = fresh_token()?;

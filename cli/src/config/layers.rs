@@ -8,6 +8,7 @@ use serde::Deserialize as _;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
+use super::show::shown;
 use super::{Loaded, RunConfig, sources};
 use crate::error::CliError;
 
@@ -149,7 +150,7 @@ impl Layers {
                 Some(setting) => CliError::config(format!(
                     "{}: {} is not possible here ({}): {}",
                     setting.key,
-                    setting.value,
+                    shown(&setting.value),
                     setting.origin,
                     error.message()
                 )),
@@ -174,9 +175,10 @@ impl Layers {
         if let Some(default) = self.defaults.get(key).or(of_source.as_ref()) {
             let value = coerce(value, default).ok_or_else(|| {
                 CliError::config(format!(
-                    "{key}: expected {}, found {} {value} ({})",
+                    "{key}: expected {}, found {} {} ({})",
                     type_name(default),
                     value.type_str(),
+                    shown(value),
                     origin(key)
                 ))
             })?;

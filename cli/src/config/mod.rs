@@ -11,9 +11,9 @@ use std::path::PathBuf;
 use blip2_collective::TlsFiles;
 use blip2_coordinator::{CheckpointSettings, CoordinatorSettings};
 use blip2_dataset::LoaderSettings;
-use blip2_worker::WorkerConfig;
 use blip2_worker::config::{DataSettings, ModelSettings, Stage1Settings, Stage2Settings, StepSettings};
 use blip2_worker::curation::CurationConfig;
+use blip2_worker::{WorkerConfig, without_credentials};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use layers::{Layers, Setting};
@@ -144,7 +144,7 @@ pub(crate) fn load_preset(name: &str, text: &str, set: &[String]) -> Result<Load
 /// Dotted keys whose values differ between two configurations, those aside that change no result.
 pub(crate) fn differing_keys(a: &WorkerConfig, b: &WorkerConfig) -> Result<Vec<String>, CliError> {
     let leaves = |config: &WorkerConfig| -> Result<_, CliError> {
-        let table = toml::Table::try_from(config)
+        let table = toml::Table::try_from(without_credentials(config))
             .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
         Ok(layers::leaves(&table))
     };

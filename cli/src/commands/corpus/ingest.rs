@@ -1,6 +1,6 @@
 //! `corpus ingest`: published data sets to the layout that training reads.
 
-use blip2_dataset::{IngestSettings, IngestSummary, Location, Share, SourceKind, ingest};
+use blip2_dataset::{IngestSettings, IngestSummary, Share, SourceKind, ingest};
 use clap::Args;
 
 use super::columns::ColumnArguments;
@@ -8,6 +8,7 @@ use crate::commands::print_json;
 use crate::commands::share::share;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::places::typed_location;
 
 #[derive(Debug, Args)]
 pub(crate) struct IngestArguments {
@@ -85,7 +86,7 @@ pub(crate) async fn run(arguments: IngestArguments) -> Result<Exit, CliError> {
         threads: threads(arguments.threads),
         ..defaults
     };
-    let out = Location::parse(arguments.out.trim_end_matches('/'))?;
+    let out = typed_location(&arguments.out)?;
     let json = arguments.json;
     let progress = |summary: &IngestSummary| match json {
         // A reader that went away shows when the summary is printed.
