@@ -127,7 +127,7 @@ pub use store::{Location, StoredObject, put_create};
 pub use survey::{Survey, SurveySpec, SurveyedPicture, UnusableRow, survey, thumbnail};
 pub use text::{MAX_CAPTION_WORDS, TextEncoder, TextEncoding, Tokens, clean_caption};
 pub use transform::{
-    CLIP_MEAN, CLIP_STD, EvalTransform, PictureScratch, PictureTimes, ShortestEdgeTransform, TrainTransform,
-    normalised,
+    CLIP_MEAN, CLIP_STD, EvalTransform, PictureScratch, PictureTimes, Resampling, ShortestEdgeTransform,
+    TrainTransform, normalised,
 };
 pub use verify::{Finding, FindingKind, VerifySpec, VerifySummary, verify_corpus};

@@ -168,7 +168,8 @@ impl TextEncoder {
 
     /// Rows of an embedding table that holds every token.
     pub fn vocab_size(&self) -> usize {
-        self.tokenizer.get_vocab_size(true)
+        // Ids may leave some out.
+        self.tokenizer.get_vocab(true).into_values().max().map_or(0, |last| last as usize + 1)
     }
 
     /// How text becomes tokens.

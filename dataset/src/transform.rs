@@ -19,6 +19,37 @@ pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// Channel standard deviations of CLIP's normalisation.
 pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
+/// How pixels between those of a picture are computed, as Pillow calls it; antialiased, but for the nearest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Resampling {
+    /// The nearest pixel.
+    Nearest,
+    /// Lanczos' window of three.
+    Lanczos,
+    /// A triangle.
+    Bilinear,
+    /// Cubic, a = -0.5: CLIP's and BLIP-2's.
+    #[default]
+    Bicubic,
+    /// The mean of a box.
+    Box,
+    /// Hamming's window.
+    Hamming,
+}
+
+impl Resampling {
+    fn algorithm(self) -> ResizeAlg {
+        ResizeAlg::Convolution(match self {
+            Self::Nearest => return ResizeAlg::Nearest,
+            Self::Lanczos => FilterType::Lanczos3,
+            Self::Bilinear => FilterType::Bilinear,
+            Self::Bicubic => FilterType::CatmullRom,
+            Self::Box => FilterType::Box,
+            Self::Hamming => FilterType::Hamming,
+        })
+    }
+}
+
 /// Aspect ratios of a random crop.
 const CROP_RATIO: [f64; 2] = [3.0 / 4.0, 4.0 / 3.0];
 
@@ -38,6 +69,8 @@ pub struct TrainTransform {
     pub crop_scale: [f64; 2],
     /// Mirror half of the pictures.
     pub flip: bool,
+    /// How pixels are computed.
+    pub resampling: Resampling,
 }
 
 /// The whole picture squeezed into a square, as BLIP-2 evaluates.
@@ -49,17 +82,23 @@ pub struct EvalTransform {
     pub mean: [f32; 3],
     /// Channel standard deviations.
     pub std: [f32; 3],
+    /// How pixels are computed.
+    pub resampling: Resampling,
 }
 
-/// Shortest edge resized to `size`, then the central square, as CLIP evaluates.
+/// Shortest edge resized, then the central square, as CLIP evaluates.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ShortestEdgeTransform {
     /// Side of the result, pixels.
     pub size: usize,
+    /// Length of the shortest edge once it is resized, pixels; at least `size`.
+    pub shortest_edge: usize,
     /// Channel means.
     pub mean: [f32; 3],
     /// Channel standard deviations.
     pub std: [f32; 3],
+    /// How pixels are computed.
+    pub resampling: Resampling,
 }
 
 /// A rectangle of pixels.
@@ -72,9 +111,9 @@ struct Rectangle {
 }
 
 impl TrainTransform {
-    /// A square of `size` pixels a side.
+    /// A square of `size` pixels a side, bicubic.
     pub fn new(size: usize, crop_scale: [f64; 2], flip: bool) -> Self {
-        Self { size, crop_scale, flip }
+        Self { size, crop_scale, flip, resampling: Resampling::default() }
     }
 
     /// Writes the picture as `[3, size, size]` bytes; crop and mirroring are drawn from `rng`. Of an encoded picture that
@@ -114,6 +153,7 @@ impl TrainTransform {
             source,
             crop.divided_by(decoded.divisor),
             [self.size; 2],
+            self.resampling,
             &mut scratch.resized,
         )?;
         planes_of(&scratch.resized, self.size, mirror, out);
@@ -157,9 +197,9 @@ impl PictureScratch {
 }
 
 impl EvalTransform {
-    /// With CLIP's normalisation.
+    /// With CLIP's normalisation, bicubic.
     pub fn new(size: usize) -> Self {
-        Self { size, mean: CLIP_MEAN, std: CLIP_STD }
+        Self { size, mean: CLIP_MEAN, std: CLIP_STD, resampling: Resampling::default() }
     }
 
     /// The picture as `[3, size, size]`.
@@ -167,15 +207,16 @@ impl EvalTransform {
     /// # Errors
     /// [`DatasetError::Image`] if the picture or the result has no pixels.
     pub fn apply(&self, image: &RgbImage) -> Result<Vec<f32>> {
-        let pixels = resize(image, Rectangle::whole(image), [self.size; 2])?;
+        let pixels = resize_by(self.resampling, image, Rectangle::whole(image), [self.size; 2])?;
         Ok(normalise(&pixels, self.mean, self.std))
     }
 }
 
 impl ShortestEdgeTransform {
-    /// With CLIP's normalisation.
+    /// With CLIP's normalisation, bicubic, without a margin.
     pub fn new(size: usize) -> Self {
-        Self { size, mean: CLIP_MEAN, std: CLIP_STD }
+        let (mean, std) = (CLIP_MEAN, CLIP_STD);
+        Self { size, shortest_edge: size, mean, std, resampling: Resampling::default() }
     }
 
     /// The picture as `[3, size, size]`.
@@ -187,10 +228,14 @@ impl ShortestEdgeTransform {
         // The longer edge is rounded down, as `transformers` and torchvision do.
         let [wide, high] = match width.min(height) {
             0 => [0, 0],
-            short => [self.size * width / short, self.size * height / short],
+            short => [self.shortest_edge * width / short, self.shortest_edge * height / short],
         };
-        let resized = resize(image, Rectangle::whole(image), [wide, high])?;
-        let (left, top) = ((wide - self.size) / 2, (high - self.size) / 2);
+        let resized = resize_by(self.resampling, image, Rectangle::whole(image), [wide, high])?;
+        let Some(margins) = wide.checked_sub(self.size).zip(high.checked_sub(self.size)) else {
+            let reason = format!("a square of {} pixels is cut out of {wide}x{high}", self.size);
+            return Err(DatasetError::Image { reason });
+        };
+        let (left, top) = (margins.0 / 2, margins.1 / 2);
         let row = |y: usize| {
             let start = ((top + y) * wide + left) * 3;
             &resized[start..start + self.size * 3]
@@ -275,19 +320,24 @@ struct Source<'a> {
 
 /// The crop resized to `size` (width, height), interleaved RGB. Pixels outside the crop have no influence.
 fn resize(image: &RgbImage, crop: Rectangle, size: [usize; 2]) -> Result<Vec<u8>> {
+    resize_by(Resampling::default(), image, crop, size)
+}
+
+fn resize_by(resampling: Resampling, image: &RgbImage, crop: Rectangle, size: [usize; 2]) -> Result<Vec<u8>> {
     let mut resized = vec![0; 3 * size[0] * size[1]];
     let source = Source { pixels: image.as_raw(), size: [image.width(), image.height()] };
-    resize_into(&mut Resizer::new(), source, crop.divided_by(1), size, &mut resized)?;
+    resize_into(&mut Resizer::new(), source, crop.divided_by(1), size, resampling, &mut resized)?;
     Ok(resized)
 }
 
-/// Pillow's antialiased bicubic of the crop. As in torchvision, which crops before it resizes, pixels outside the crop
+/// Pillow's antialiased resizing of the crop. As in torchvision, which crops before it resizes, pixels outside the crop
 /// have no influence; of a crop between pixels those that it touches have.
 fn resize_into(
     resizer: &mut Resizer,
     source: Source<'_>,
     crop: CropBox,
     size: [usize; 2],
+    resampling: Resampling,
     out: &mut [u8],
 ) -> Result<()> {
     let failed =
@@ -314,10 +364,9 @@ fn resize_into(
     };
     let mut resized = Image::from_slice_u8(width, height, out, PixelType::U8x3)
         .map_err(|error| failed(error.to_string()))?;
-    let mut bicubic =
-        ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom)).use_alpha(false);
-    bicubic.cropping = SrcCropping::Crop(inner);
-    resizer.resize(&touched, &mut resized, &bicubic).map_err(|error| failed(error.to_string()))
+    let mut options = ResizeOptions::new().resize_alg(resampling.algorithm()).use_alpha(false);
+    options.cropping = SrcCropping::Crop(inner);
+    resizer.resize(&touched, &mut resized, &options).map_err(|error| failed(error.to_string()))
 }
 
 /// The picture made smaller, its shorter side `side` pixels long, in the same proportions.
@@ -436,6 +485,29 @@ mod tests {
             let edge = if (x / 37 + y / 29) % 2 == 0 { 30.0 } else { 0.0 };
             Rgb(std::array::from_fn(|_| (smooth + edge + 20.0 * noise.uniform()) as u8))
         })
+    }
+
+    /// Pixels (1, 1), (3, 2) and (0, 3) of a picture that Pillow resized by each of its filters.
+    #[test]
+    fn every_filter_is_pillows() {
+        let level = |value: u32| (value % 256) as u8;
+        let pixel = |x: u32, y: u32| {
+            image::Rgb([level(x * 37 + y * 91), level(x * x * 11 + y * 5), level(x * y * 23 + 17)])
+        };
+        let image = RgbImage::from_fn(9, 7, pixel);
+        for (resampling, expected) in [
+            (Resampling::Nearest, [37, 109, 155, 111, 47, 149, 71, 41, 155]),
+            (Resampling::Lanczos, [97, 109, 150, 133, 129, 158, 122, 31, 91]),
+            (Resampling::Bilinear, [98, 103, 136, 124, 131, 156, 117, 41, 94]),
+            (Resampling::Bicubic, [93, 107, 146, 128, 131, 159, 120, 35, 92]),
+            (Resampling::Box, [83, 119, 147, 130, 130, 195, 136, 34, 81]),
+            (Resampling::Hamming, [73, 107, 147, 116, 124, 167, 118, 38, 91]),
+        ] {
+            let pixels = resize_by(resampling, &image, Rectangle::whole(&image), [4, 4]).unwrap();
+            let got: Vec<u8> = [5, 11, 12].iter().flat_map(|at| pixels[3 * at..][..3].to_vec()).collect();
+            let near = got.iter().zip(expected).all(|(a, b): (&u8, i32)| (i32::from(*a) - b).abs() <= 1);
+            assert!(near, "{resampling:?}: {got:?}, Pillow has {expected:?}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::fused;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
 /// A parameter of zeros that takes no memory before its values are used.
-fn zeros<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+pub(crate) fn zeros<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
     let zeros =
         move |device: &Device, require_grad| Tensor::zeros(shape, device).set_require_grad(require_grad);
     Param::uninitialized(ParamId::new(), zeros, device.clone(), true, shape.into())

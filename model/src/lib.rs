@@ -10,6 +10,7 @@
 //! - [`tensors`]: every tensor under its published name: the one description that loading, saving,
 //!   optimising and exchanging gradients share. [`weights`] reads files, [`export`] writes them.
 //! - [`tape`], [`parts`]: a backward pass in segments, and the parts of the gradient it completes one by one.
+//! - [`tokenizer`], [`image_processor`]: how published folders prepare texts and pictures.
 //! - [`device`]: devices by name; [`placement`]: frozen matrices in bf16.
 //! - [`fused`]: passes over activations that are one operation on the CPU.
 //! - [`optimizer`]: AdamW on the flat float32 master copy of the trainable tensors.
@@ -27,12 +28,15 @@ pub mod dropout;
 mod error;
 pub mod export;
 mod feed_forward;
+mod files;
 pub mod fused;
 pub mod generate;
 pub mod hf_config;
 pub mod host;
+pub mod image_processor;
 pub mod language_model;
 pub mod layers;
+mod lfs;
 pub mod llama;
 pub mod loss;
 pub mod opt;
@@ -48,6 +52,7 @@ pub mod stage2;
 pub mod t5;
 pub mod tape;
 pub mod tensors;
+pub mod tokenizer;
 pub mod vision;
 pub mod weights;
 

@@ -7,6 +7,7 @@ use blip2_dataset::{Loader, LoaderSpec, Manifest, Plan, PlanKey, TrainTransform}
 
 use crate::convert::qformer_text;
 use crate::error::Result;
+use crate::pictures::resampling;
 use crate::step::StepParts;
 
 /// Which batches a loader reads.
@@ -49,7 +50,10 @@ pub fn start_loader(
         last_step,
         seed: config.train.seed,
         stage: range.stage,
-        image: TrainTransform::new(size, config.data.crop_scale, config.data.flip),
+        image: TrainTransform {
+            resampling: resampling(&parts.processor),
+            ..TrainTransform::new(size, config.data.crop_scale, config.data.flip)
+        },
         text,
         max_pixels: config.data.max_pixels,
         settings: config.loader.clone(),

@@ -10,8 +10,9 @@ use blip2_model::language_model::LanguageModel;
 use burn::tensor::{Device, Int, Tensor};
 use image::RgbImage;
 
+use crate::convert::tokenizer;
 use crate::error::{Result, WorkerError};
-use crate::evaluate::eval_pixels;
+use crate::pictures::PictureTransform;
 
 /// Pictures looked at, and texts written, at a time.
 const BATCH: usize = 16;
@@ -72,7 +73,7 @@ impl Captioner {
         // Llama's tokenizers do not all put the start token in front, where training put it.
         let start = matches!(model.language_model(), LanguageModel::Llama(_)).then_some(model.tokens().bos);
         let encoding = TextEncoding { start, ..TextEncoding::new(room, model.tokens().pad) };
-        let text = TextEncoder::open(folder, encoding)?;
+        let text = tokenizer(folder, encoding)?;
         Ok(Self { model, text, device, batch: BATCH })
     }
 
@@ -99,11 +100,10 @@ impl Captioner {
     /// # Errors
     /// A picture that cannot be resized.
     pub fn look(&self, images: &[RgbImage]) -> Result<SeenPictures> {
-        let size = self.model.encoder().image_size();
+        let transform = PictureTransform::new(self.model.processor());
         let mut seen = Vec::new();
         for images in images.chunks(self.batch) {
-            let pixels = images.iter().map(|image| eval_pixels(image, size, &self.device));
-            let pixels = Tensor::cat(pixels.collect::<Result<Vec<_>>>()?, 0);
+            let pixels = transform.tensor(images.iter(), &self.device)?;
             seen.push(self.model.soft_prompt(pixels)?);
         }
         Ok(SeenPictures(Tensor::cat(seen, 0)))

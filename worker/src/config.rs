@@ -6,7 +6,7 @@ pub use blip2_collective::Wire;
 use blip2_dataset::{ColumnNames, CorpusSource, LoaderSettings, is_url};
 use blip2_model::device::DeviceName;
 use blip2_model::language_model::check_family;
-use blip2_model::weights::is_gguf;
+use blip2_model::weights::{is_gguf, is_weight_file};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, WorkerError};
@@ -150,7 +150,8 @@ impl DataSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSettings {
-    /// Folder of the frozen image encoder (Hugging Face layout).
+    /// Folder of the frozen image encoder (Hugging Face layout), or LAVIS's file of one alone, `eva_vit_g.pth` or
+    /// `clip_vit_L.pth`.
     pub image_encoder: String,
     /// Side of the square pictures in pixels, a multiple of the encoder's patch: its position table is resized, e.g. from
     /// 224 to 364 or 490. 0: the encoder's own.
@@ -159,11 +160,11 @@ pub struct ModelSettings {
     pub language_model: String,
     /// Numbers in which the matrices of both are kept: `auto` (bf16 on a GPU that computes in it), `f32` or `bf16`.
     pub frozen_dtype: FrozenDtype,
-    /// Folder of the BERT that initialises the Q-Former; empty: random.
+    /// Folder of the BERT that initialises the Q-Former, or its file of weights; empty: random.
     pub qformer_init: String,
-    /// Folder of the Q-Former's tokenizer.
+    /// Folder of the Q-Former's tokenizer; BERT's gets the token `[DEC]`, as in LAVIS.
     pub qformer_tokenizer: String,
-    /// Checkpoint folder to start from (a run's checkpoint or a LAVIS safetensors file); empty: none.
+    /// Weights to start from: a run's checkpoint folder, a LAVIS file, or a BLIP-2 folder of `transformers`; empty: none.
     pub init_checkpoint: String,
     /// Epsilon of `ln_vision`: 1e-5 in LAVIS, 1e-6 in `transformers`.
     pub ln_vision_eps: f64,
@@ -431,8 +432,7 @@ impl WorkerConfig {
                 continue;
             }
             let path = std::path::Path::new(folder);
-            let is_file = key == "model.language_model" && path.is_file() && is_gguf(path);
-            if !path.is_dir() && !is_file {
+            if !path.is_dir() && !is_model_file(key, path) {
                 return Err(WorkerError::Configuration(format!(
                     "{key} = \"{folder}\": there is no such folder (paths are relative to the current directory)"
                 )));
@@ -456,6 +456,17 @@ impl WorkerConfig {
     pub fn total_steps(&self) -> u64 {
         self.stage1.steps + self.stage2.steps
     }
+}
+
+/// Whether the setting `key` may name the file `path` in the place of a folder: a Llama's GGUF file, or the weights of an image
+/// encoder or a BERT alone.
+pub fn is_model_file(key: &str, path: &std::path::Path) -> bool {
+    let named = match key {
+        "model.language_model" => is_gguf(path),
+        "model.image_encoder" | "model.qformer_init" => is_weight_file(path),
+        _ => false,
+    };
+    named && path.is_file()
 }
 
 /// BLAKE3 (hex) of what a step is a function of: every section but `loader`, and all of `train` but `overlap`. The

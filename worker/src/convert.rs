@@ -5,20 +5,17 @@ use std::sync::Arc;
 
 use blip2_dataset::{KeyedRng, TextEncoder, TextEncoding};
 use blip2_model::device::DeviceName;
-use blip2_model::hf_config::{has_tokenizer_json, tokenizer_json};
 use blip2_model::optimizer::{AdamW, Schedule};
 use blip2_model::placement::Placement;
 use blip2_model::qformer::QFormerConfig;
 use blip2_model::stage1;
+use blip2_model::tokenizer::{DECODER_START, QFormerTokenizer, TokenizerKind, tokenizer_content};
 use blip2_model::vision::ImageEncoder;
 use blip2_model::weights::InitialValues;
 use burn::tensor::Device;
 
 use crate::config::{FrozenDtype, GradientMode, ModelSettings, OptimizerSettings};
 use crate::error::{Result, WorkerError};
-
-/// The token that starts a caption in the captioning loss.
-const DECODER_START: &str = "[DEC]";
 
 impl From<GradientMode> for stage1::GradientMode {
     fn from(mode: GradientMode) -> Self {
@@ -93,26 +90,30 @@ pub(crate) fn image_encoder(settings: &ModelSettings, place: impl Into<Placement
 
 /// The Q-Former's tokenizer, cutting to `length` tokens, and the id of `[DEC]`.
 pub(crate) fn qformer_text(settings: &ModelSettings, length: usize) -> Result<(Arc<TextEncoder>, i32)> {
-    let path = Path::new(&settings.qformer_tokenizer);
-    let unpadded = TextEncoder::open(path, TextEncoding::new(length, 0))?;
+    let QFormerTokenizer { origin, content, .. } = qformer_tokenizer(settings)?;
+    let unpadded = TextEncoder::from_json(&content, &origin, TextEncoding::new(length, 0))?;
     let pad = unpadded.id_of("[PAD]").unwrap_or(0);
-    let encoder = TextEncoder::open(path, TextEncoding::new(length, pad))?;
+    let encoder = TextEncoder::from_json(&content, &origin, TextEncoding::new(length, pad))?;
     let start = encoder.id_of(DECODER_START).ok_or_else(|| {
+        let path = &settings.qformer_tokenizer;
         WorkerError::Configuration(format!(
-            "model.qformer_tokenizer = \"{}\" has no {DECODER_START} token; add it as a special token",
-            path.display()
+            "model.qformer_tokenizer = \"{path}\" has no {DECODER_START} token"
         ))
     })?;
     Ok((Arc::new(encoder), start as i32))
 }
 
-/// The tokenizer of a language model: that of its folder (`tokenizer.json`, else `tokenizer.model`), or the one inside a GGUF file.
-pub(crate) fn tokenizer(language_model: &Path, encoding: TextEncoding) -> Result<TextEncoder> {
-    if has_tokenizer_json(language_model) {
-        return Ok(TextEncoder::open(language_model, encoding)?);
-    }
-    let content = tokenizer_json(language_model)?.to_string();
-    Ok(TextEncoder::from_json(content.as_bytes(), language_model, encoding)?)
+/// The files of the Q-Former's tokenizer.
+pub(crate) fn qformer_tokenizer(settings: &ModelSettings) -> Result<QFormerTokenizer> {
+    let path = &settings.qformer_tokenizer;
+    QFormerTokenizer::open(Path::new(path))
+        .map_err(|error| WorkerError::Configuration(format!("model.qformer_tokenizer = \"{path}\": {error}")))
+}
+
+/// The tokenizer of a model's folder, whatever files it is in, or the one inside a GGUF file.
+pub(crate) fn tokenizer(model: &Path, encoding: TextEncoding) -> Result<TextEncoder> {
+    let (_, origin) = TokenizerKind::of(model)?;
+    Ok(TextEncoder::from_json(&tokenizer_content(model)?, &origin, encoding)?)
 }
 
 /// Initial values drawn by the run's seed and the tensor's name.

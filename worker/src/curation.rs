@@ -137,18 +137,22 @@ impl CurationModels {
         times.texts += all.iter().map(|texts| texts.len() as u64).sum::<u64>();
         if let Some(ranker) = &self.ranker {
             let scores = ranker.score(pictures, &all, times)?;
-            each_text(&mut all, &scores, |text, score| text.clip_score = Some(score));
+            each_text(&mut all, &scores, |text, score| text.clip_score = score);
         }
         if let Some(filter) = &self.filter {
             let scores = filter.score(pictures, &all, times)?;
-            each_text(&mut all, &scores, |text, score| text.itm_score = Some(score));
+            each_text(&mut all, &scores, |text, score| text.itm_score = score);
         }
         Ok(all)
     }
 }
 
 /// Scores in the order of all texts.
-fn each_text(all: &mut [Vec<ScoredText>], scores: &[f32], put: impl Fn(&mut ScoredText, f32)) {
+fn each_text(
+    all: &mut [Vec<ScoredText>],
+    scores: &[Option<f32>],
+    put: impl Fn(&mut ScoredText, Option<f32>),
+) {
     all.iter_mut().flatten().zip(scores).for_each(|(text, score)| put(text, *score));
 }
 

@@ -3,23 +3,21 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use blip2_dataset::{
-    EvalTransform, KeyedPermutation, Sample, ShortestEdgeTransform, TextEncoder, TextEncoding, Tokens,
-    clean_caption,
-};
+use blip2_dataset::{KeyedPermutation, Sample, TextEncoder, TextEncoding, Tokens, clean_caption};
 use blip2_model::clip::Clip;
 use blip2_model::dropout::Dropout;
 use blip2_model::host::floats;
+use blip2_model::image_processor::ImageProcessor;
 use blip2_model::tape::Tape;
 use blip2_model::vision::ImageEncoder;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use image::RgbImage;
 
 use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
-use crate::convert::{device, image_encoder, placement, qformer_text};
+use crate::convert::{device, image_encoder, placement, qformer_text, tokenizer};
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
+use crate::pictures::{PictureTransform, image_processor};
 use crate::state::{FrozenSizes, StageModel, TrainState};
 
 /// Pictures or texts computed at a time.
@@ -61,6 +59,7 @@ pub struct Evaluator {
     config: WorkerConfig,
     device: Device,
     encoder: ImageEncoder,
+    pictures: PictureTransform,
 }
 
 impl Evaluator {
@@ -68,7 +67,9 @@ impl Evaluator {
     pub fn open(config: &WorkerConfig) -> Result<Self> {
         let device = device(&config.train.device)?;
         let encoder = image_encoder(&config.model, placement(&config.model, &device)?)?;
-        Ok(Self { config: config.clone(), device, encoder })
+        let processor = image_processor(&config.model, encoder.image_size())?;
+        let pictures = PictureTransform::new(&processor);
+        Ok(Self { config: config.clone(), device, encoder, pictures })
     }
 
     fn sizes(&self, language_width: usize) -> Result<FrozenSizes> {
@@ -76,11 +77,10 @@ impl Evaluator {
         Ok(FrozenSizes { image_width: self.encoder.width(), vocab: text.vocab_size(), language_width })
     }
 
-    fn features(&self, samples: &[Sample]) -> Result<Vec<Tensor<3>>> {
-        let transform = EvalTransform::new(self.encoder.image_size());
+    fn features(&self, samples: &[&Sample]) -> Result<Vec<Tensor<3>>> {
         let batches = samples.chunks(BATCH).map(|samples| {
-            let images = samples.iter().map(|sample| transform.apply(&sample.image));
-            let pixels = pixels(images, self.encoder.image_size(), &self.device)?;
+            let images = samples.iter().map(|sample| &sample.image);
+            let pixels = self.pictures.tensor(images, &self.device)?;
             Ok(self.encoder.forward(pixels)?)
         });
         batches.collect()
@@ -93,6 +93,7 @@ impl Evaluator {
             return Err(WorkerError::checkpoint("stage 2", "retrieval needs the end of stage 1"));
         };
         let (encoder, _) = qformer_text(&self.config.model, self.config.stage1.text_length)?;
+        let samples = &readable(samples, &encoder);
         let (texts, truth) = distinct_captions(samples)?;
         let mut text_features = Vec::new();
         for texts in texts.chunks(BATCH) {
@@ -120,12 +121,17 @@ impl Evaluator {
         let StageModel::Stage2(stage2) = &state.model else {
             return Err(WorkerError::checkpoint("stage 1", "caption losses need a stage-2 checkpoint"));
         };
+        let samples = &readable(samples, &language.encoder());
+        if samples.is_empty() {
+            let reason = "no caption that the language model's tokenizer can take";
+            return Err(WorkerError::Configuration(format!("evaluation set: {reason}")));
+        }
         let mut prompts = Vec::new();
         for features in self.features(samples)? {
             prompts.push(stage2.forward(features, &mut Dropout::off(), &mut Tape::whole())?);
         }
         let prompts = Tensor::cat(prompts, 0);
-        let captions: Vec<String> = samples.iter().map(caption).collect();
+        let captions: Vec<String> = samples.iter().map(|sample| caption(sample)).collect();
         let order = other_caption_order(&captions, self.config.train.seed);
         let order: Vec<i32> = order.into_iter().map(|row| row as i32).collect();
         let order = Tensor::<1, Int>::from_data(TensorData::new(order, [samples.len()]), &self.device);
@@ -162,7 +168,8 @@ impl Evaluator {
 pub fn clip_retrieval(folder: &Path, device_name: &str, samples: &[Sample]) -> Result<Retrieval> {
     let device = device(device_name)?;
     let clip = Clip::open(folder, &device)?;
-    let encoder = TextEncoder::open(folder, TextEncoding::new(CLIP_TEXT_LENGTH, 0))?;
+    let encoder = tokenizer(folder, TextEncoding::new(CLIP_TEXT_LENGTH, 0))?;
+    let samples = &readable(samples, &encoder);
     let (texts, truth) = distinct_captions(samples)?;
     let tokens: Vec<Tokens> = texts.iter().map(|text| encoder.encode(text)).collect::<Result<_, _>>()?;
     let mut text_features = Vec::new();
@@ -171,20 +178,15 @@ pub fn clip_retrieval(folder: &Path, device_name: &str, samples: &[Sample]) -> R
         text_features.push(clip.text_features(ids, mask)?);
     }
     let text_features = Tensor::cat(text_features, 0);
-    let transform = ShortestEdgeTransform::new(clip.image_size());
+    let processor = ImageProcessor::read(folder, ImageProcessor::clip(clip.image_size()))?;
+    let transform = PictureTransform::new(&processor);
     let mut similarity = Vec::with_capacity(samples.len() * texts.len());
     for samples in samples.chunks(BATCH) {
-        let images = samples.iter().map(|sample| transform.apply(&sample.image));
-        let pixels = pixels(images, clip.image_size(), &device)?;
+        let pixels = transform.tensor(samples.iter().map(|sample| &sample.image), &device)?;
         let images = clip.image_features(pixels)?;
         similarity.extend(floats(images.matmul(text_features.clone().transpose()))?);
     }
     Ok(recall(&similarity, &truth, texts.len()))
-}
-
-/// One picture as the model named by `encoder` sees it in evaluation, `[1, 3, S, S]`.
-pub fn eval_pixels(image: &RgbImage, size: usize, device: &Device) -> Result<Tensor<4>> {
-    pixels(std::iter::once(EvalTransform::new(size).apply(image)), size, device)
 }
 
 pub(crate) fn pixels(
@@ -220,9 +222,30 @@ fn caption(sample: &Sample) -> String {
     clean_caption(sample.captions.first().map_or("", String::as_str), MAX_WORDS)
 }
 
+/// The samples whose captions the tokenizer can take; the others are counted in the log.
+fn readable<'a>(samples: &'a [Sample], encoder: &TextEncoder) -> Vec<&'a Sample> {
+    let mut left_out = 0;
+    let mut readable = Vec::with_capacity(samples.len());
+    for sample in samples {
+        match encoder.encode(&caption(sample)) {
+            Ok(_) => readable.push(sample),
+            Err(error) => {
+                if left_out == 0 {
+                    tracing::warn!(key = sample.key, %error, "a caption that the tokenizer cannot take: its row is left out");
+                }
+                left_out += 1;
+            }
+        }
+    }
+    if left_out > 0 {
+        tracing::warn!(left_out, rows = samples.len(), "rows are left out of this evaluation");
+    }
+    readable
+}
+
 /// The distinct captions in order, and each sample's among them.
-fn distinct_captions(samples: &[Sample]) -> Result<(Vec<String>, Vec<usize>)> {
-    let all: Vec<String> = samples.iter().map(caption).collect();
+fn distinct_captions(samples: &[&Sample]) -> Result<(Vec<String>, Vec<usize>)> {
+    let all: Vec<String> = samples.iter().map(|sample| caption(sample)).collect();
     let distinct: Vec<String> = all.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
     if distinct.len() < 2 {
         let reason = format!("{} distinct captions: retrieval needs two or more", distinct.len());
@@ -274,6 +297,22 @@ mod tests {
         let retrieval = recall(&similarity, &[0, 1], 3);
         assert_eq!(retrieval.recall, [0.5, 1.0, 1.0]);
         assert_eq!(retrieval.chance[0], 1.0 / 3.0);
+    }
+
+    #[test]
+    fn rows_whose_captions_the_tokenizer_cannot_take_are_left_out() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones/clip-tiny/tokenizer.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let broken = text.replacen("\"unk_token\": null", "\"unk_token\": \"<nowhere>\"", 1);
+        let encoder = TextEncoder::from_json(broken.as_bytes(), &path, TextEncoding::new(16, 0)).unwrap();
+        let sample = |caption: &str| Sample {
+            key: caption.into(),
+            captions: vec![caption.into()],
+            image: image::RgbImage::new(2, 2),
+        };
+        let samples = [sample("a red apple"), sample("日本"), sample("a dog")];
+        let kept: Vec<&str> = readable(&samples, &encoder).iter().map(|sample| sample.key.as_str()).collect();
+        assert_eq!(kept, ["a red apple", "a dog"]);
     }
 
     #[test]

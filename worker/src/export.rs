@@ -5,6 +5,7 @@ use std::path::Path;
 use blip2_model::blip2::{Blip2, PromptTokens};
 pub use blip2_model::export::{ExportOptions, Precision};
 use blip2_model::export::{Retriever, export_blip2, export_lavis, export_retrieval};
+use blip2_model::image_processor::ImageProcessor;
 use blip2_model::language_model::LanguageModel;
 use blip2_model::opt::OPT_PREFIX;
 use blip2_model::qformer::QFormerConfig;
@@ -17,6 +18,7 @@ use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
 use crate::convert::{image_encoder, qformer_text};
 use crate::error::{Result, WorkerError};
+use crate::pictures::image_processor;
 use crate::state::{FrozenSizes, StageModel, TrainState};
 
 /// A published layout.
@@ -88,6 +90,10 @@ impl Export<'_> {
         FrozenSizes { image_width: self.encoder.width(), vocab: self.vocab, language_width }
     }
 
+    fn processor(&self) -> Result<ImageProcessor> {
+        image_processor(&self.config.model, self.encoder.image_size())
+    }
+
     fn qformer(&self) -> QFormerConfig {
         self.config.model.qformer_config(self.encoder.width(), self.vocab)
     }
@@ -110,7 +116,13 @@ impl Export<'_> {
         let mut stage1 = self.stage1(state)?;
         let qformer = self.qformer();
         let tokenizer = Path::new(&self.config.model.qformer_tokenizer);
-        let model = Retriever { encoder: &mut self.encoder, stage1: &mut stage1, qformer: &qformer };
+        let processor = self.processor()?;
+        let model = Retriever {
+            encoder: &mut self.encoder,
+            stage1: &mut stage1,
+            qformer: &qformer,
+            processor: &processor,
+        };
         Ok(export_retrieval(out, model, tokenizer, self.options)?)
     }
 
@@ -121,7 +133,9 @@ impl Export<'_> {
         let qformer = self.qformer();
         let tokens = PromptTokens::choose_or_add(tokenizer, language_model.special_tokens())?;
         language_model.grow_vocabulary(tokens.image as usize + 1);
-        let mut model = Blip2::from_parts(self.encoder, stage2, language_model, qformer, tokens)?;
+        let processor = self.processor()?;
+        let mut model = Blip2::from_parts(self.encoder, stage2, language_model, qformer, tokens)?
+            .with_processor(processor);
         Ok(export_blip2(out, &mut model, tokenizer, self.options)?)
     }
 }

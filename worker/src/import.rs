@@ -20,6 +20,17 @@ use crate::state::{FrozenSizes, TrainState};
 const STAGE1_MARK: &str = "vision_proj.weight";
 const STAGE2_MARK: &str = "opt_proj.weight";
 
+/// The Q-Former's parts for texts, which InstructBLIP has beside a projection and stage 2 has not.
+const TEXT_PARTS: &[&str] = &[
+    "qformer.embeddings.*",
+    "qformer.encoder.layer.*.intermediate.*",
+    "qformer.encoder.layer.*.output.*",
+    "Qformer.bert.embeddings.*",
+    "Qformer.bert.encoder.layer.*.intermediate.*",
+    "Qformer.bert.encoder.layer.*.output.*",
+    "Qformer.cls.*",
+];
+
 /// A state made of published weights, with the optimizer at rest.
 #[derive(Debug)]
 pub struct Imported {
@@ -44,9 +55,7 @@ pub struct Imported {
 pub fn import(config: &WorkerConfig, from: &Path) -> Result<Imported> {
     let source = WeightSource::open_published(from)?;
     let stage = stage_of(config, &source)?;
-    if let Some(published) = PublishedQFormer::of_folder(from)? {
-        compare(config, &published)?;
-    }
+    compare_folder(config, from)?;
     let (text, _) = qformer_text(&config.model, config.stage1.text_length)?;
     let sizes = FrozenSizes {
         image_width: ImageEncoder::width_of(config.model.image_encoder.as_ref())?,
@@ -90,6 +99,14 @@ fn stage_of(config: &WorkerConfig, source: &WeightSource) -> Result<u32> {
     }
 }
 
+/// Requires that a folder of `transformers`, if `from` is one, has the sizes of the configuration.
+pub(crate) fn compare_folder(config: &WorkerConfig, from: &Path) -> Result<()> {
+    match PublishedQFormer::of_folder(from)? {
+        Some(published) => compare(config, &published),
+        None => Ok(()),
+    }
+}
+
 /// What shapes do not tell.
 fn compare(config: &WorkerConfig, published: &PublishedQFormer) -> Result<()> {
     let (sizes, theirs) = (&config.model.qformer, &published.config);
@@ -120,7 +137,7 @@ fn compare(config: &WorkerConfig, published: &PublishedQFormer) -> Result<()> {
 }
 
 /// Puts every tensor of the source into the state; the names of those that it may lack and lacks.
-fn overlay(state: &mut TrainState, source: &WeightSource) -> Result<Vec<String>> {
+pub(crate) fn overlay(state: &mut TrainState, source: &WeightSource) -> Result<Vec<String>> {
     let mut begun_anew = Vec::new();
     for tensor in state.layout.tensors() {
         let optional = NOT_IN_RETRIEVAL.iter().any(|start| tensor.name.starts_with(start));
@@ -132,7 +149,7 @@ fn overlay(state: &mut TrainState, source: &WeightSource) -> Result<Vec<String>>
         state.parameters[tensor.range()].copy_from_slice(&values);
     }
     let names: Vec<String> = state.layout.tensors().iter().map(|tensor| tensor.name.clone()).collect();
-    source.check_unused(&names, &[])?;
+    source.check_unused(&names, if state.stage == 2 { TEXT_PARTS } else { &[] })?;
     Ok(begun_anew)
 }
 

@@ -17,6 +17,7 @@ pub mod export;
 pub mod import;
 mod language;
 pub mod member;
+mod pictures;
 mod places;
 mod rows;
 mod session;

@@ -10,13 +10,14 @@ use blip2_model::stage1::Stage1Model;
 use blip2_model::stage2::Stage2Model;
 use blip2_model::tape::Segment;
 use blip2_model::tensors::FlatLayout;
-use blip2_model::weights::{NameStyle, WeightSource, initialise};
+use blip2_model::weights::{WeightSource, initialise};
 use burn::tensor::{Device, Gradients};
 
 use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
 use crate::convert::SeededValues;
 use crate::error::{Result, WorkerError};
+use crate::import::{compare_folder, overlay};
 
 /// How the projection's tensors begin, which only stage 2 has.
 const PROJECTION: &str = "opt_proj.";
@@ -111,7 +112,10 @@ impl TrainState {
         let init = &config.model.init_checkpoint;
         let init = match init.is_empty() {
             true => None,
-            false => Some(WeightSource::open(Path::new(init), NameStyle::Lavis)?),
+            false => {
+                compare_folder(config, Path::new(init))?;
+                Some(WeightSource::open_published(Path::new(init))?)
+            }
         };
         if config.stage1.steps > 0 {
             Self::fresh_stage1(config, sizes, init.as_ref(), device)
@@ -134,14 +138,20 @@ impl TrainState {
         let mut model = empty_stage1(config, sizes, device)?;
         let bert = match config.model.qformer_init.as_str() {
             "" => None,
-            folder => Some(WeightSource::open(Path::new(folder), NameStyle::Lavis)?),
+            folder => Some(WeightSource::open_bert(Path::new(folder))?),
         };
         let mut values = SeededValues::new(config.train.seed);
         model.initialise(config.stage1.temperature, &mut values, bert.as_ref(), device)?;
+        let mut state = Self::new(1, StageModel::Stage1(Box::new(model)))?;
         if let Some(init) = init {
-            blip2_model::weights::load(&mut model, "", init, device)?;
+            let begun_anew = overlay(&mut state, init)?;
+            if !begun_anew.is_empty() {
+                let from = init.origin().display();
+                tracing::info!(%from, tensors = begun_anew.join(", "), "not in these weights, so begun anew");
+            }
+            state.write_model(device)?;
         }
-        Self::new(1, StageModel::Stage1(Box::new(model)))
+        Ok(state)
     }
 
     /// Stage 2 takes from stage 1 what it has in common with it, by name; the projection may be new. `origin` is what an

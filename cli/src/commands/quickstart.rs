@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use blip2_model::weights::is_gguf;
+use blip2_worker::config::is_model_file;
 use serde::Serialize;
 
 use super::print_json;
@@ -95,8 +95,7 @@ fn configuration(out: &Path, set: &[String]) -> Result<RunConfig, CliError> {
     ];
     for (key, folder) in folders {
         let path = Path::new(folder);
-        let is_file = key == "model.language_model" && path.is_file() && is_gguf(path);
-        if !folder.is_empty() && !path.is_dir() && !is_file {
+        if !folder.is_empty() && !path.is_dir() && !is_model_file(key, path) {
             return Err(CliError::config(format!(
                 "{key}: there is no folder {folder} here; start the quick start in the repository's folder, \
                  which has assets/"

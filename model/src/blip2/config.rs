@@ -95,17 +95,18 @@ pub struct PublishedQFormer {
 }
 
 impl PublishedQFormer {
-    /// What a folder's `config.json` says; `None` for a file of weights, which has none.
+    /// What a folder's `config.json` says; `None` for a file of weights or a run's checkpoint, which have none.
     ///
     /// # Errors
     /// A folder of another model, or an unsupported setting.
     pub fn of_folder(folder: &Path) -> Result<Option<Self>, ModelError> {
-        if !folder.is_dir() {
+        if !folder.join("config.json").is_file() {
             return Ok(None);
         }
         let config = FolderConfig::open(folder)?;
-        if config.model_type() != "blip-2" {
-            return Err(config.error(format!("model_type `{}`, expected `blip-2`", config.model_type())));
+        if !["blip-2", "instructblip"].contains(&config.model_type()) {
+            let found = config.model_type();
+            return Err(config.error(format!("model_type `{found}`, expected `blip-2` or `instructblip`")));
         }
         let path = folder.join("config.json");
         let (config, ln_vision_eps) = sizes(&config)?;

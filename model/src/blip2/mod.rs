@@ -17,6 +17,7 @@ use crate::dropout::Dropout;
 use crate::generate::{GenerateOptions, Stop};
 use crate::hf_config::FolderConfig;
 use crate::host::ints;
+use crate::image_processor::ImageProcessor;
 use crate::language_model::LanguageModel;
 use crate::placement::Placement;
 use crate::qformer::QFormerConfig;
@@ -34,6 +35,7 @@ pub struct Blip2 {
     language_model: LanguageModel,
     qformer: QFormerConfig,
     tokens: PromptTokens,
+    processor: ImageProcessor,
 }
 
 impl Blip2 {
@@ -61,7 +63,8 @@ impl Blip2 {
             ));
         }
         tokens.validate(language_model.special_tokens().vocab_size)?;
-        Ok(Self { encoder, stage2, language_model, qformer, tokens })
+        let processor = ImageProcessor::blip2(encoder.image_size());
+        Ok(Self { encoder, stage2, language_model, qformer, tokens, processor })
     }
 
     /// Loads a `Blip2ForConditionalGeneration` folder to a `place` without autodiff; the Q-Former is
@@ -73,17 +76,37 @@ impl Blip2 {
         let place = place.into();
         let device = &place.device;
         let config = FolderConfig::open(folder)?;
-        if config.model_type() != "blip-2" {
-            return Err(config.error(format!("model_type `{}`, expected `blip-2`", config.model_type())));
+        match config.model_type() {
+            "blip-2" => {}
+            "instructblip" => {
+                return Err(config.error(
+                    "InstructBLIP's Q-Former reads the prompt too, which this program does not: name the folder as image \
+                     encoder, as language model or as weights to start stage 2 from",
+                ));
+            }
+            other => return Err(config.error(format!("model_type `{other}`, expected `blip-2`"))),
         }
-        let language_model = LanguageModel::open(folder, &place)?;
+        let mut language_model = LanguageModel::open(folder, &place)?;
         let encoder = ImageEncoder::open(folder, &place)?;
         let (qformer, ln_vision_eps) = read_qformer_config(&config)?;
         let mut stage2 = Stage2Model::new(&qformer, ln_vision_eps, language_model.width(), device)?;
         let source = WeightSource::open_huggingface(folder)?;
         load(&mut stage2, "", &source, device)?;
-        let tokens = PromptTokens::read(&config, language_model.special_tokens())?;
-        Self::from_parts(encoder, stage2, language_model, qformer, tokens)
+        let tokens = PromptTokens::read(folder, &config, language_model.special_tokens())?;
+        // The token's vector is never read: the queries' outputs stand in its places.
+        language_model.grow_vocabulary(tokens.image as usize + 1);
+        let processor = ImageProcessor::read(folder, ImageProcessor::blip2(encoder.image_size()))?;
+        Ok(Self::from_parts(encoder, stage2, language_model, qformer, tokens)?.with_processor(processor))
+    }
+
+    /// The same model for pictures that are prepared otherwise than BLIP-2's.
+    pub fn with_processor(self, processor: ImageProcessor) -> Self {
+        Self { processor, ..self }
+    }
+
+    /// How its pictures are prepared.
+    pub fn processor(&self) -> &ImageProcessor {
+        &self.processor
     }
 
     /// The frozen image encoder.

@@ -7,10 +7,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::ModelError;
-use crate::export::first_free;
-use crate::hf_config::{FolderConfig, read_json, tokenizer_json};
+use crate::export::{first_free, id_of_image};
+use crate::hf_config::FolderConfig;
 use crate::language_model::SpecialTokens;
-use crate::weights::is_gguf;
+use crate::tokenizer::{TokenizerKind, named_token, settings, tokenizer_json};
 
 /// Token ids that prompts are made of and texts end with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,19 +32,23 @@ const NEWLINE: &str = "Ċ";
 const IMAGE: &str = "<image>";
 
 impl PromptTokens {
-    /// The tokens of a BLIP-2 folder's `config.json`.
-    pub(crate) fn read(config: &FolderConfig, language: SpecialTokens) -> Result<Self, ModelError> {
+    /// The tokens of a BLIP-2 folder: its `config.json` names the one that marks pictures, or, in folders of before there
+    /// was one, it is chosen as [`PromptTokens::choose_or_add`] does.
+    pub(crate) fn read(
+        folder: &Path,
+        config: &FolderConfig,
+        language: SpecialTokens,
+    ) -> Result<Self, ModelError> {
         #[derive(Deserialize)]
         struct Image {
             #[serde(alias = "image_token_id")]
             image_token_index: Option<u32>,
         }
-        let Image { image_token_index: Some(image) } = config.parse()? else {
-            return Err(
-                config.error("no `image_token_index`: save the model again with a newer `transformers`")
-            );
+        let SpecialTokens { bos, pad, eos, .. } = language.clone();
+        let image = match config.parse()? {
+            Image { image_token_index: Some(image) } => image,
+            _ => Self::choose_or_add(folder, language)?.image,
         };
-        let SpecialTokens { bos, pad, eos, .. } = language;
         Ok(Self { image, bos, pad, eos })
     }
 
@@ -55,7 +59,7 @@ impl PromptTokens {
     /// # Errors
     /// A tokenizer without a line feed where one is needed, or without a special token to spare.
     pub fn choose(tokenizer: &Path, language: impl Into<SpecialTokens>) -> Result<Self, ModelError> {
-        Self::find(tokenizer, language.into(), |_| None)
+        Self::find(tokenizer, language.into(), false)
     }
 
     /// As [`PromptTokens::choose`]; where no special token is to spare, pictures are marked by one that the
@@ -65,16 +69,12 @@ impl PromptTokens {
     /// # Errors
     /// A tokenizer without a line feed where one is needed.
     pub fn choose_or_add(tokenizer: &Path, language: impl Into<SpecialTokens>) -> Result<Self, ModelError> {
-        Self::find(tokenizer, language.into(), |value| Some(first_free(value)))
+        Self::find(tokenizer, language.into(), true)
     }
 
-    fn find(
-        tokenizer: &Path,
-        language: SpecialTokens,
-        otherwise: impl Fn(&Value) -> Option<u32>,
-    ) -> Result<Self, ModelError> {
-        let path =
-            if is_gguf(tokenizer) { tokenizer.to_path_buf() } else { tokenizer.join("tokenizer.json") };
+    /// `grows`: the vocabulary may be raised.
+    fn find(tokenizer: &Path, language: SpecialTokens, grows: bool) -> Result<Self, ModelError> {
+        let (_, path) = TokenizerKind::of(tokenizer)?;
         let value = tokenizer_json(tokenizer)?;
         let error = |reason: &str| ModelError::Config { path: path.clone(), reason: reason.into() };
         let eos = if language.captions_end_with_newline {
@@ -85,10 +85,13 @@ impl PromptTokens {
         } else {
             language.eos.clone()
         };
-        let image =
-            image_token(&value, tokenizer, &language)?.or_else(|| otherwise(&value)).ok_or_else(|| {
-                error("no special token is free to mark pictures: add `<image>` to the tokenizer")
-            })?;
+        let image = match id_of_image(&value).filter(|_| grows) {
+            Some(image) => Some(image),
+            None => image_token(&value, tokenizer, &language)?.or_else(|| grows.then(|| first_free(&value))),
+        };
+        let image = image.ok_or_else(|| {
+            error("no special token is free to mark pictures: add `<image>` to the tokenizer")
+        })?;
         Ok(Self { image, bos: language.bos, pad: language.pad, eos })
     }
 
@@ -118,11 +121,10 @@ fn image_token(value: &Value, tokenizer: &Path, language: &SpecialTokens) -> Res
     if let Some((id, _)) = special.iter().find(|(_, content)| *content == IMAGE) {
         return Ok(Some(*id));
     }
-    // A GGUF file has its special tokens among the language model's.
-    let settings =
-        if is_gguf(tokenizer) { Value::Null } else { read_json(&tokenizer.join("tokenizer_config.json"))? };
+    // A GGUF file has no settings: its special tokens are among the language model's.
+    let settings = settings(tokenizer)?;
     let named: BTreeSet<&str> = (["bos_token", "eos_token", "pad_token", "unk_token"].iter())
-        .filter_map(|field| settings[field].as_str().or_else(|| settings[field]["content"].as_str()))
+        .filter_map(|field| named_token(&settings, field))
         .collect();
     let mut taken = language.eos.clone();
     taken.extend([language.bos, language.pad]);

@@ -54,7 +54,8 @@ impl Clip {
         let text: ClipTextConfig = config.parse_section("text_config")?;
         let Projection { projection_dim } = config.parse()?;
         let source = WeightSource::open_huggingface(folder)?;
-        let mut model = Self::new(&vision, &text, projection_dim, device)?;
+        let mut model = Self::new(&vision, &text, projection_dim, device)
+            .map_err(|error| config.error(error.to_string()))?;
         model.logit_scale = source.read("logit_scale", &[])?[0].exp();
         load_beside(&mut model, "", &source, device, &["logit_scale"])?;
         Ok(model)

@@ -74,7 +74,10 @@ impl ClipText {
     /// A model of zeros, to be loaded.
     pub fn new(config: &ClipTextConfig, device: &Device) -> Result<Self, ModelError> {
         if config.heads == 0 || !config.width.is_multiple_of(config.heads) {
-            let reason = format!("width {} is not a multiple of {} heads", config.width, config.heads);
+            let reason = format!(
+                "width {} is not a multiple of {} heads (hidden_size, num_attention_heads)",
+                config.width, config.heads
+            );
             return Err(ModelError::input("text tower configuration", reason));
         }
         let layer = || {

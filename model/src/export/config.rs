@@ -13,10 +13,6 @@ use crate::opt::OptConfig;
 use crate::t5::T5Config;
 use crate::vision::EvaConfig;
 
-/// Mean and standard deviation of the pixels that both published encoders were trained with.
-const PIXEL_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
-const PIXEL_DEVIATION: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
-
 /// File names and contents.
 type Files = Vec<(&'static str, Value)>;
 
@@ -27,7 +23,7 @@ pub(super) fn of_blip2(model: &Blip2, vision: &EvaConfig, precision: Precision) 
     Ok(vec![
         ("config.json", config),
         ("generation_config.json", generation_config(model)),
-        ("preprocessor_config.json", preprocessor_config(vision.image_size)),
+        ("preprocessor_config.json", model.processor().to_json()),
         ("processor_config.json", processor_config(model.qformer_config().queries)),
     ])
 }
@@ -57,7 +53,7 @@ pub(super) fn of_retriever(
     });
     Ok(vec![
         ("config.json", config),
-        ("preprocessor_config.json", preprocessor_config(vision.image_size)),
+        ("preprocessor_config.json", model.processor.to_json()),
         ("processor_config.json", processor_config(queries)),
     ])
 }
@@ -153,22 +149,6 @@ fn generation_config(model: &Blip2) -> Value {
         config["decoder_start_token_id"] = t5.config().decoder_start_token_id.into();
     }
     config
-}
-
-fn preprocessor_config(image_size: usize) -> Value {
-    json!({
-        "image_processor_type": "BlipImageProcessor",
-        "processor_class": "Blip2Processor",
-        "do_convert_rgb": true,
-        "do_resize": true,
-        "size": {"height": image_size, "width": image_size},
-        "resample": 3,
-        "do_rescale": true,
-        "rescale_factor": 1.0 / 255.0,
-        "do_normalize": true,
-        "image_mean": PIXEL_MEAN,
-        "image_std": PIXEL_DEVIATION,
-    })
 }
 
 fn processor_config(queries: usize) -> Value {

@@ -9,12 +9,13 @@ mod staging;
 mod tokenizer;
 
 pub use precision::Precision;
-pub(crate) use tokenizer::first_free;
+pub(crate) use tokenizer::{first_free, id_of_image};
 
 use std::path::Path;
 
 use crate::ModelError;
 use crate::blip2::Blip2;
+use crate::image_processor::ImageProcessor;
 use crate::language_model::LanguageModel;
 use crate::qformer::QFormerConfig;
 use crate::stage1::Stage1Model;
@@ -79,6 +80,8 @@ pub struct Retriever<'a> {
     pub stage1: &'a mut Stage1Model,
     /// The Q-Former's sizes.
     pub qformer: &'a QFormerConfig,
+    /// How pictures are prepared.
+    pub processor: &'a ImageProcessor,
 }
 
 impl NamedTensors for Retriever<'_> {

@@ -83,7 +83,7 @@ fn an_exported_model_reads_back_to_the_bit() {
 #[test]
 fn an_exported_encoder_decoder_reads_back_to_the_bit() {
     // The quick start's tokenizer has no token to spare: here its last one marks pictures.
-    let mut tokenizer = crate::hf_config::read_json(&asset("t5-tiny").join("tokenizer.json")).unwrap();
+    let mut tokenizer = crate::files::read_json(&asset("t5-tiny").join("tokenizer.json")).unwrap();
     let marker = serde_json::json!({"id": 4095, "content": "<image>", "special": true});
     tokenizer["added_tokens"].as_array_mut().unwrap().push(marker);
     let place = tempfile::tempdir().unwrap();
@@ -116,7 +116,7 @@ fn the_folder_has_what_a_processor_needs() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("model");
     export_blip2(&folder, &mut model("eva-tiny"), &asset("opt-tiny"), &ExportOptions::default()).unwrap();
-    let json = |name: &str| crate::hf_config::read_json(&folder.join(name)).unwrap();
+    let json = |name: &str| crate::files::read_json(&folder.join(name)).unwrap();
     let tokenizer = json("tokenizer.json");
     let added = tokenizer["added_tokens"].as_array().unwrap();
     let id = &added.iter().find(|token| token["content"] == "<image>").unwrap()["id"];
@@ -170,6 +170,10 @@ fn stage1_for(encoder: &ImageEncoder) -> (Stage1Model, QFormerConfig) {
     (stage1, qformer)
 }
 
+fn processor_for(encoder: &ImageEncoder) -> ImageProcessor {
+    ImageProcessor::blip2(encoder.image_size())
+}
+
 /// Every tensor's values by name, as the source has them.
 fn read_as(layout: &FlatLayout, source: &WeightSource) -> Vec<(String, Vec<u32>)> {
     let read = |name: &str, shape: &[usize]| source.read(name, shape).unwrap();
@@ -193,11 +197,14 @@ fn values_of(model: &mut impl NamedTensors) -> (FlatLayout, Vec<(String, Vec<u32
 fn a_retrieval_folder_holds_every_tensor_but_those_of_training() {
     let mut encoder = ImageEncoder::open(&asset("eva-tiny"), &Device::flex()).unwrap();
     let (mut stage1, qformer) = stage1_for(&encoder);
+    let processor = processor_for(&encoder);
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("model");
-    let model = Retriever { encoder: &mut encoder, stage1: &mut stage1, qformer: &qformer };
+    let model =
+        Retriever { encoder: &mut encoder, stage1: &mut stage1, qformer: &qformer, processor: &processor };
     export_retrieval(&folder, model, &asset("qformer-tokenizer"), &ExportOptions::default()).unwrap();
-    let mut model = Retriever { encoder: &mut encoder, stage1: &mut stage1, qformer: &qformer };
+    let mut model =
+        Retriever { encoder: &mut encoder, stage1: &mut stage1, qformer: &qformer, processor: &processor };
     let (layout, mut want) = values_of(&mut model);
     let source = WeightSource::open_published(&folder).unwrap();
     assert!(!source.is_lavis());
@@ -205,8 +212,8 @@ fn a_retrieval_folder_holds_every_tensor_but_those_of_training() {
     assert!(read_as(&layout, &source) == want);
     let names: Vec<String> = layout.tensors().iter().map(|tensor| tensor.name.clone()).collect();
     source.check_unused(&names, &[]).unwrap();
-    let config = crate::hf_config::read_json(&folder.join("config.json")).unwrap();
-    let tokenizer = crate::hf_config::read_json(&folder.join("tokenizer.json")).unwrap();
+    let config = crate::files::read_json(&folder.join("config.json")).unwrap();
+    let tokenizer = crate::files::read_json(&folder.join("tokenizer.json")).unwrap();
     let image = tokenizer["added_tokens"].as_array().unwrap().iter().find(|t| t["content"] == "<image>");
     assert_eq!(image.unwrap()["id"], config["image_token_index"]);
     assert_eq!(config["qformer_config"]["use_qformer_text_input"], true);
@@ -219,7 +226,9 @@ fn lavis_files_read_back_to_the_bit_but_for_the_key_bias() {
     let ImageEncoder::Eva(eva) = &mut encoder else { panic!("eva-tiny has another layout") };
     fill(eva, 0.2);
     let (mut stage1, qformer) = stage1_for(&encoder);
-    let mut model = Retriever { encoder: &mut encoder, stage1: &mut stage1, qformer: &qformer };
+    let processor = processor_for(&encoder);
+    let mut model =
+        Retriever { encoder: &mut encoder, stage1: &mut stage1, qformer: &qformer, processor: &processor };
     let (layout, mut want) = values_of(&mut model);
     for (_, bias) in want.iter_mut().filter(|(name, _)| name.ends_with("attn.qkv.bias")) {
         let third = bias.len() / 3;
@@ -250,7 +259,7 @@ fn rounded_weights_read_back_to_the_bit_when_written_again() {
     export_blip2(&first, &mut model("eva-tiny"), &asset("opt-tiny"), &options).unwrap();
     let mut read = Blip2::open(&first, &Device::flex()).unwrap();
     export_blip2(&second, &mut read, &first, &options).unwrap();
-    let config = crate::hf_config::read_json(&first.join("config.json")).unwrap();
+    let config = crate::files::read_json(&first.join("config.json")).unwrap();
     assert_eq!(config["dtype"], "bfloat16");
     let mut names: Vec<_> = fs::read_dir(&first).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();

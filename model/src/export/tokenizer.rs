@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::staging::write_json;
 use crate::ModelError;
-use crate::hf_config::{has_tokenizer_json, read_json, tokenizer_json};
+use crate::tokenizer::{QFormerTokenizer, has_tokenizer_json, settings, tokenizer_json};
 use crate::weights::is_gguf;
 
 /// Files that a tokenizer may have besides `tokenizer.json` and `tokenizer_config.json`. They name the tokens as
@@ -29,7 +29,7 @@ pub(super) fn copy(
     let mut tokenizer = tokenizer_json(from)?;
     let mut settings = match is_gguf(from) {
         true => gguf_settings(&tokenizer, named),
-        false => read_json(&from.join("tokenizer_config.json"))?,
+        false => folder_settings(from)?,
     };
     let present = content_of(&tokenizer, image_token);
     match &present {
@@ -44,21 +44,34 @@ pub(super) fn copy(
     write_settings(to, settings)
 }
 
-/// Copies the tokenizer of the folder `from` with the additional token `<image>`, if it has none yet, and returns
-/// its id.
+/// Copies the Q-Former's tokenizer of the folder `from` with the additional token `<image>`, if it has none yet, and
+/// returns its id.
 pub(super) fn copy_with_image(from: &Path, to: &Path) -> Result<u32, ModelError> {
-    let mut tokenizer = tokenizer_json(from)?;
+    let opened = QFormerTokenizer::open(from)?;
+    let mut tokenizer = opened.value()?;
     let existing = id_of_image(&tokenizer);
     let image = existing.unwrap_or_else(|| first_free(&tokenizer));
     if existing.is_none() {
         add(&mut tokenizer, from, image)?;
     }
-    write(from, to, &tokenizer, existing.is_none())?;
-    write_settings(to, read_json(&from.join("tokenizer_config.json"))?)?;
+    let folder = opened.origin.parent().unwrap_or(from);
+    let changed = existing.is_none() || opened.added.is_some() || !has_tokenizer_json(folder);
+    write(folder, to, &tokenizer, changed)?;
+    write_settings(to, folder_settings(folder)?)?;
     Ok(image)
 }
 
-fn id_of_image(tokenizer: &Value) -> Option<u32> {
+/// What a folder says of its tokenizer; where it says nothing, that it is one by its `tokenizer.json` alone.
+fn folder_settings(folder: &Path) -> Result<Value, ModelError> {
+    let mut settings = settings(folder)?;
+    if settings.get("tokenizer_class").is_none() {
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast".into();
+    }
+    Ok(settings)
+}
+
+/// The id of `<image>`, where the tokenizer has it.
+pub(crate) fn id_of_image(tokenizer: &Value) -> Option<u32> {
     tokens(tokenizer).find(|(content, _)| *content == IMAGE).map(|(_, id)| id)
 }
 

@@ -25,6 +25,7 @@ use crate::opt::{OPT_PREFIX, Opt, OptConfig};
 use crate::placement::Placement;
 use crate::t5::{T5, T5_PREFIX, T5Config, T5Decoder};
 use crate::tensors::{NamedTensors, TensorVisitor};
+use crate::weights::Fit;
 use decoder::CausalDecoder;
 
 /// The longest inputs that T5 was trained on; it has no table of positions that would end.
@@ -79,6 +80,20 @@ impl LanguageModel {
             "opt" => Opt::open(folder, place).map(Self::Opt),
             "t5" => T5::open(folder, place).map(Self::T5),
             "llama" => Llama::open(folder, place).map(Self::Llama),
+            other => Err(unknown(&config, other)),
+        }
+    }
+
+    /// Requires that [`LanguageModel::open`] would find every tensor in its shape; no values are read.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::open`].
+    pub fn check(folder: &Path) -> Result<Fit, ModelError> {
+        let config = FolderConfig::open(folder)?;
+        match config.language_model().1 {
+            "opt" => Opt::check(folder),
+            "t5" => T5::check(folder),
+            "llama" => Llama::check(folder),
             other => Err(unknown(&config, other)),
         }
     }

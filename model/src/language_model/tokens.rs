@@ -1,5 +1,6 @@
 //! The special tokens of the families.
 
+use crate::ModelError;
 use crate::llama::LlamaConfig;
 use crate::opt::OptConfig;
 use crate::t5::T5Config;
@@ -18,6 +19,22 @@ pub struct SpecialTokens {
     pub captions_end_with_newline: bool,
     /// Number of tokens.
     pub vocab_size: usize,
+}
+
+impl SpecialTokens {
+    /// Requires that the token table has a row for each of `tokens`, which go with what `config.json` calls them.
+    ///
+    /// # Errors
+    /// A token outside the vocabulary.
+    pub(crate) fn validate(&self, tokens: &[(&str, u32)]) -> Result<(), ModelError> {
+        match tokens.iter().find(|(_, token)| *token as usize >= self.vocab_size) {
+            None => Ok(()),
+            Some((name, token)) => {
+                let reason = format!("{name} = {token}, and vocab_size = {}", self.vocab_size);
+                Err(ModelError::input("language model configuration", reason))
+            }
+        }
+    }
 }
 
 impl From<&OptConfig> for SpecialTokens {

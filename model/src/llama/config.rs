@@ -7,6 +7,7 @@ use super::scaling::RopeScaling;
 use crate::ModelError;
 use crate::activation::Activation;
 use crate::hf_config::{FolderConfig, TokenIds};
+use crate::language_model::SpecialTokens;
 
 /// Sizes and special tokens of a [`Llama`](super::Llama); the defaults are those of `LlamaConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -122,7 +123,9 @@ impl LlamaConfig {
         };
         sizes.rope_scaling = RopeScaling::read(&section).map_err(|reason| config.error(reason))?;
         sizes.rope_theta = section["rope_theta"].as_f64().unwrap_or(sizes.rope_theta);
-        sizes.validate().map_err(|error| config.error(error.to_string()))?;
+        let tokens = [("bos_token_id", sizes.bos_token_id), ("pad_token_id", sizes.padding())];
+        let checked = sizes.validate().and_then(|()| SpecialTokens::from(&sizes).validate(&tokens));
+        checked.map_err(|error| config.error(error.to_string()))?;
         Ok(sizes)
     }
 
@@ -131,13 +134,20 @@ impl LlamaConfig {
         let refuse = |reason: String| Err(ModelError::input("language model configuration", reason));
         let (width, heads, key_heads) = (self.width, self.heads, self.key_heads());
         if heads == 0 || key_heads == 0 || !heads.is_multiple_of(key_heads) {
-            return refuse(format!("{heads} heads cannot share {key_heads} key heads"));
+            return refuse(format!(
+                "{heads} heads cannot share {key_heads} key heads (num_attention_heads, num_key_value_heads)"
+            ));
         }
         if self.head_width.is_none() && !width.is_multiple_of(heads) {
-            return refuse(format!("width {width} is not a multiple of {heads} heads"));
+            return refuse(format!(
+                "width {width} is not a multiple of {heads} heads (hidden_size, num_attention_heads)"
+            ));
         }
         if self.head_width() == 0 || !self.head_width().is_multiple_of(2) {
-            return refuse(format!("heads of width {}: rotations need an even width", self.head_width()));
+            return refuse(format!(
+                "heads of width {} (head_dim): rotations need an even width",
+                self.head_width()
+            ));
         }
         if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
             return refuse(format!("rope_theta {} is not above 0", self.rope_theta));

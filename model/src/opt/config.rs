@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
 use crate::hf_config::{FolderConfig, TokenIds};
+use crate::language_model::SpecialTokens;
 
 /// Sizes and special tokens of an [`Opt`](super::Opt); the defaults are those of `OPTConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,7 +84,9 @@ impl OptConfig {
             config.require(section, field, &supported)?;
         }
         let sizes: Self = config.parse_part(section)?;
-        sizes.validate().map_err(|error| config.error(error.to_string()))?;
+        let tokens = [("bos_token_id", sizes.bos_token_id), ("pad_token_id", sizes.pad_token_id)];
+        let checked = sizes.validate().and_then(|()| SpecialTokens::from(&sizes).validate(&tokens));
+        checked.map_err(|error| config.error(error.to_string()))?;
         Ok(sizes)
     }
 
@@ -113,7 +116,10 @@ impl OptConfig {
     /// Refuses sizes that no model can have.
     pub fn validate(&self) -> Result<(), ModelError> {
         if self.heads == 0 || !self.width.is_multiple_of(self.heads) {
-            let reason = format!("width {} is not a multiple of {} heads", self.width, self.heads);
+            let reason = format!(
+                "width {} is not a multiple of {} heads (hidden_size, num_attention_heads)",
+                self.width, self.heads
+            );
             return Err(ModelError::input("language model configuration", reason));
         }
         if self.embed_width == Some(0) {

@@ -19,7 +19,7 @@ use crate::language_model::CausalModel;
 use crate::layers::{Embedding, LayerNorm, Linear, grown, linear};
 use crate::placement::Placement;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
-use crate::weights::{WeightSource, load};
+use crate::weights::{Fit, WeightSource, check_beside, load};
 use layer::{LAYER_NORM_EPS, OptLayer};
 
 /// The name under which LAVIS stores the language model.
@@ -73,11 +73,27 @@ impl Opt {
     /// Another model, an unsupported setting, or weights that do not fit the configuration.
     pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
         let place = place.into();
-        let config = OptConfig::read(&FolderConfig::open(folder)?)?;
-        let mut model = Self::new(&config, &place.device)?;
-        let source = WeightSource::open_huggingface(folder)?;
+        let (mut model, source) = Self::prepare(folder, &place.device)?;
         load(&mut model, OPT_PREFIX, &source, &place)?;
         Ok(model)
+    }
+
+    /// A model of zeros and the weights that are to be loaded into it.
+    fn prepare(folder: &Path, device: &Device) -> Result<(Self, WeightSource), ModelError> {
+        let config = OptConfig::read(&FolderConfig::open(folder)?)?;
+        let model = Self::new(&config, device)?;
+        let mut source = WeightSource::open_huggingface(folder)?;
+        if config.tie_word_embeddings {
+            source =
+                source.with_alias("opt_model.model.decoder.embed_tokens.weight", "opt_model.lm_head.weight");
+        }
+        Ok((model, source))
+    }
+
+    /// Requires that `open` would find every tensor in its shape; no values are read.
+    pub(crate) fn check(folder: &Path) -> Result<Fit, ModelError> {
+        let (mut model, source) = Self::prepare(folder, &Device::flex())?;
+        check_beside(&mut model, OPT_PREFIX, &source, &[])
     }
 
     /// Raises the vocabulary to `rows` tokens that no text has.

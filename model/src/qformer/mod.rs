@@ -66,7 +66,10 @@ impl QFormerConfig {
     pub fn validate(&self) -> Result<(), ModelError> {
         let refuse = |reason: String| Err(ModelError::input("Q-Former configuration", reason));
         if self.heads == 0 || !self.hidden.is_multiple_of(self.heads) {
-            return refuse(format!("hidden {} is not a multiple of heads {}", self.hidden, self.heads));
+            return refuse(format!(
+                "hidden {} is not a multiple of heads {} (hidden_size, num_attention_heads)",
+                self.hidden, self.heads
+            ));
         }
         for (name, value) in [
             ("layers", self.layers),

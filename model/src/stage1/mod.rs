@@ -113,7 +113,7 @@ impl Stage1Model {
         initialise(self, "", values, device)?;
         set(&mut self.temp, burn::tensor::TensorData::new(vec![temperature as f32], [1]), device);
         if let Some(bert) = bert {
-            self.visit_tensors("", &mut FromBert { bert, device })?;
+            self.visit_tensors("", &mut FromBert::new(bert, device))?;
         }
         let mut text = TextParts::default();
         self.visit_tensors("", &mut text)?;
@@ -121,16 +121,35 @@ impl Stage1Model {
     }
 }
 
-/// Overwrites what BERT has: names below `Qformer.`, except the `_query` parts and cross-attention.
+/// Overwrites what BERT has: names below `Qformer.`, except the `_query` parts and cross-attention. A BERT without its
+/// head leaves the captioning head as it is.
 struct FromBert<'a> {
     bert: &'a WeightSource,
     device: &'a Device,
+    /// Whether BERT has its head.
+    has_head: bool,
+}
+
+/// BERT's head, below which the names of the captioning head are.
+const BERT_HEAD: &str = "cls.predictions.";
+
+impl<'a> FromBert<'a> {
+    fn new(bert: &'a WeightSource, device: &'a Device) -> Self {
+        let has_head = bert.contains("cls.predictions.transform.dense.weight");
+        if !has_head {
+            tracing::warn!(from = %bert.origin().display(), "this BERT has no head: the captioning head begins anew");
+        }
+        Self { bert, device, has_head }
+    }
 }
 
 impl TensorVisitor for FromBert<'_> {
     fn visit<const D: usize>(&mut self, name: &str, tensor: &mut Param<Tensor<D>>) -> Result<(), ModelError> {
         let Some(bert_name) = name.strip_prefix("Qformer.") else { return Ok(()) };
         if bert_name.contains("_query") || bert_name.contains("crossattention") {
+            return Ok(());
+        }
+        if bert_name.starts_with(BERT_HEAD) && !self.has_head {
             return Ok(());
         }
         let shape = tensor.val().dims();

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::ModelError;
 use crate::activation::Activation;
 use crate::hf_config::FolderConfig;
+use crate::language_model::SpecialTokens;
 
 /// The kind of feed-forward part that is supported, as `feed_forward_proj` names it.
 const GATED: &str = "gated-gelu";
@@ -96,7 +97,13 @@ impl T5Config {
     pub fn read(config: &FolderConfig) -> Result<Self, ModelError> {
         let section = config.expect_language_model("t5")?;
         let sizes: Self = config.parse_part(section)?;
-        sizes.validate().map_err(|error| config.error(error.to_string()))?;
+        let tokens = [
+            ("decoder_start_token_id", sizes.decoder_start_token_id),
+            ("eos_token_id", sizes.eos_token_id),
+            ("pad_token_id", sizes.pad_token_id),
+        ];
+        let checked = sizes.validate().and_then(|()| SpecialTokens::from(&sizes).validate(&tokens));
+        checked.map_err(|error| config.error(error.to_string()))?;
         Ok(sizes)
     }
 

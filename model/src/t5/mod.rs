@@ -21,7 +21,7 @@ use crate::hf_config::FolderConfig;
 use crate::layers::{BLOCKED, Embedding, Linear, grown, linear};
 use crate::placement::Placement;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
-use crate::weights::{WeightSource, load};
+use crate::weights::{Fit, WeightSource, check_beside, load};
 use stack::{Encoded, Stack};
 
 /// The name under which LAVIS stores the language model.
@@ -66,13 +66,26 @@ impl T5 {
     /// Another model, an unsupported setting, or weights that do not fit the configuration.
     pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
         let place = place.into();
-        let mut config = T5Config::read(&FolderConfig::open(folder)?)?;
-        let source = WeightSource::open_huggingface(folder)?;
-        config.scale_decoder_outputs = Some(config.scales_outputs());
-        config.tie_word_embeddings = !source.contains(&join(T5_PREFIX, &format!("{HEAD}.weight")));
-        let mut model = Self::new(&config, &place.device)?;
+        let (mut model, source) = Self::prepare(folder, &place.device)?;
         load(&mut model, T5_PREFIX, &source, &place)?;
         Ok(model)
+    }
+
+    /// A model of zeros and the weights that are to be loaded into it.
+    fn prepare(folder: &Path, device: &Device) -> Result<(Self, WeightSource), ModelError> {
+        let mut config = T5Config::read(&FolderConfig::open(folder)?)?;
+        let source = WeightSource::open_huggingface(folder)?
+            .with_alias("t5_model.shared.weight", "t5_model.encoder.embed_tokens.weight")
+            .with_alias("t5_model.shared.weight", "t5_model.decoder.embed_tokens.weight");
+        config.scale_decoder_outputs = Some(config.scales_outputs());
+        config.tie_word_embeddings = !source.contains(&join(T5_PREFIX, &format!("{HEAD}.weight")));
+        Ok((Self::new(&config, device)?, source))
+    }
+
+    /// Requires that `open` would find every tensor in its shape; no values are read.
+    pub(crate) fn check(folder: &Path) -> Result<Fit, ModelError> {
+        let (mut model, source) = Self::prepare(folder, &Device::flex())?;
+        check_beside(&mut model, T5_PREFIX, &source, &[])
     }
 
     /// Raises the vocabulary to `rows` tokens that no text has.

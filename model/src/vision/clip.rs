@@ -9,7 +9,7 @@ use super::positions::{Alignment, resize_positions};
 use crate::ModelError;
 use crate::activation::Activation;
 use crate::clip::ClipLayer;
-use crate::layers::{Embedding, LayerNorm};
+use crate::layers::{Embedding, LayerNorm, zeros};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
 /// Sizes of a [`ClipVit`]; the defaults are those of `CLIPVisionConfig`.
@@ -89,7 +89,7 @@ impl ClipVit {
             ClipLayer::new(width, inner, config.heads, config.hidden_act, config.layer_norm_eps, device)
         };
         Ok(Self {
-            class_embedding: Param::from_tensor(Tensor::zeros([config.width], device)),
+            class_embedding: zeros([config.width], device),
             position_embedding: Embedding::new(config.tokens(), config.width, device),
             patch_embedding: PatchEmbedding::new(config.width, config.patch_size, false, device),
             pre_norm: LayerNorm::new(config.width, config.layer_norm_eps, device),

@@ -9,7 +9,7 @@ use super::patches::{PatchEmbedding, check_pixels, check_sizes};
 use super::positions::{Alignment, resize_positions};
 use crate::ModelError;
 use crate::fused::gelu;
-use crate::layers::{LayerNorm, Linear, merge_heads, split_heads};
+use crate::layers::{LayerNorm, Linear, merge_heads, split_heads, zeros};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
 /// Sizes of an [`EvaVit`]; the defaults are those of `Blip2VisionConfig` (ViT-g/14).
@@ -131,8 +131,8 @@ impl EvaVit {
     /// A model of zeros, to be loaded; the sizes are those that [`EvaConfig::validate`] accepts.
     pub fn new(config: &EvaConfig, device: &Device) -> Self {
         Self {
-            cls_token: Param::from_tensor(Tensor::zeros([1, 1, config.width], device)),
-            pos_embed: Param::from_tensor(Tensor::zeros([1, config.tokens(), config.width], device)),
+            cls_token: zeros([1, 1, config.width], device),
+            pos_embed: zeros([1, config.tokens(), config.width], device),
             patch_embed: PatchEmbedding::new(config.width, config.patch_size, true, device),
             blocks: (0..config.depth).map(|_| EvaBlock::new(config, device)).collect(),
             config: config.clone(),

@@ -4,36 +4,26 @@ mod clip;
 mod eva;
 mod patches;
 mod positions;
+mod source;
 
 pub use clip::{ClipVisionConfig, ClipVit};
 pub use eva::{EvaConfig, EvaVit};
+pub use source::EncoderSizes;
 
 use std::path::Path;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use crate::ModelError;
-use crate::hf_config::FolderConfig;
 use crate::placement::Placement;
 use crate::tensors::{NamedTensors, TensorVisitor};
-use crate::weights::{WeightSource, load, load_beside};
+use crate::weights::{Fit, check_beside, load_beside};
 
 /// The name under which LAVIS stores the image encoder.
 pub const EVA_PREFIX: &str = "visual_encoder";
 
 /// The name under which `transformers` stores CLIP's vision tower.
 pub(crate) const CLIP_VISION_PREFIX: &str = "vision_model";
-
-fn unknown(config: &FolderConfig, model_type: &str) -> ModelError {
-    config.error(format!(
-        "model_type `{model_type}` is not an image encoder this program has; it has `blip_2_vision_model`, \
-         `blip-2`, `clip` and `clip_vision_model`"
-    ))
-}
-
-/// What a CLIP folder holds besides the layers of the vision tower.
-const CLIP_OTHERS: &[&str] =
-    &["*post_layernorm.*", "text_model.*", "text_projection.*", "visual_projection.*", "logit_scale"];
 
 /// A frozen image encoder in one of the two published layouts.
 #[derive(Debug, Clone)]
@@ -45,64 +35,54 @@ pub enum ImageEncoder {
 }
 
 impl ImageEncoder {
-    /// Loads the encoder of a Hugging Face folder to a `place` without autodiff: the model type
-    /// `blip_2_vision_model` or `blip-2` in the EVA layout, `clip` or `clip_vision_model` in CLIP's.
+    /// Loads an encoder to a `place` without autodiff: that of a Hugging Face folder (the model type `blip_2_vision_model`,
+    /// `blip-2` or `instructblip` in the EVA layout, `clip` or `clip_vision_model` in CLIP's), or LAVIS's file of one alone,
+    /// `eva_vit_g.pth` or `clip_vit_L.pth`, whose last block is not used.
     ///
     /// # Errors
     /// Another model type, an unsupported setting, or weights that do not fit the configuration.
-    pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
-        let place = &place.into();
-        let config = FolderConfig::open(folder)?;
-        match config.model_type() {
-            "blip_2_vision_model" => Self::open_eva(folder, &config, None, place),
-            "blip-2" => Self::open_eva(folder, &config, Some("vision_config"), place),
-            "clip_vision_model" => Self::open_clip(folder, &config.parse()?, place),
-            "clip" => Self::open_clip(folder, &config.parse_section("vision_config")?, place),
-            other => Err(unknown(&config, other)),
-        }
+    pub fn open(path: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
+        let place = place.into();
+        let source = source::open(path)?;
+        let mut encoder = Self::new(&source.sizes, &place)?;
+        load_beside(&mut encoder, source.prefix(), &source.weights, place, &source.others())?;
+        Ok(encoder)
     }
 
-    fn open_eva(
-        folder: &Path,
-        config: &FolderConfig,
-        section: Option<&str>,
-        place: &Placement,
-    ) -> Result<Self, ModelError> {
-        config.require(section, "hidden_act", &"gelu".into())?;
-        config.require(section, "qkv_bias", &true.into())?;
-        let sizes: EvaConfig = match section {
-            Some(section) => config.parse_section(section)?,
-            None => config.parse()?,
-        };
-        sizes.validate().map_err(|error| config.error(error.to_string()))?;
-        let mut model = EvaVit::new(&sizes, &place.device);
-        load(&mut model, EVA_PREFIX, &WeightSource::open_huggingface(folder)?, place)?;
-        Ok(Self::Eva(model))
+    /// An encoder of zeros.
+    fn new(sizes: &EncoderSizes, place: &Placement) -> Result<Self, ModelError> {
+        Ok(match sizes {
+            EncoderSizes::Eva(sizes) => Self::Eva(EvaVit::new(sizes, &place.device)),
+            EncoderSizes::Clip(sizes) => {
+                Self::Clip(ClipVit::new(sizes, sizes.depth.saturating_sub(1), &place.device)?)
+            }
+        })
     }
 
-    fn open_clip(folder: &Path, sizes: &ClipVisionConfig, place: &Placement) -> Result<Self, ModelError> {
-        let last = sizes.depth.saturating_sub(1);
-        let mut model = ClipVit::new(sizes, last, &place.device)?;
-        let unused = format!("*encoder.layers.{last}.*");
-        let others = [CLIP_OTHERS, &[unused.as_str()]].concat();
-        let source = WeightSource::open_huggingface(folder)?;
-        load_beside(&mut model, CLIP_VISION_PREFIX, &source, place, &others)?;
-        Ok(Self::Clip(model))
-    }
-
-    /// Width of the feature vectors of the encoder in a folder; its weights are not read.
+    /// The sizes of the encoder in a folder or file; its weights are not read.
     ///
     /// # Errors
-    /// A model type that is not an image encoder.
-    pub fn width_of(folder: &Path) -> Result<usize, ModelError> {
-        let config = FolderConfig::open(folder)?;
-        Ok(match config.model_type() {
-            "blip_2_vision_model" => config.parse::<EvaConfig>()?.width,
-            "blip-2" => config.parse_section::<EvaConfig>("vision_config")?.width,
-            "clip_vision_model" => config.parse::<ClipVisionConfig>()?.width,
-            "clip" => config.parse_section::<ClipVisionConfig>("vision_config")?.width,
-            other => return Err(unknown(&config, other)),
-        })
+    /// What is not an image encoder.
+    pub fn sizes_of(path: &Path) -> Result<EncoderSizes, ModelError> {
+        source::sizes(path)
+    }
+
+    /// Width of the feature vectors of the encoder in a folder or file; its weights are not read.
+    ///
+    /// # Errors
+    /// What is not an image encoder.
+    pub fn width_of(path: &Path) -> Result<usize, ModelError> {
+        Ok(source::sizes(path)?.width())
+    }
+
+    /// Requires that [`ImageEncoder::open`] would find every tensor in its shape; no values are read.
+    ///
+    /// # Errors
+    /// As [`ImageEncoder::open`].
+    pub fn check(path: &Path) -> Result<Fit, ModelError> {
+        let source = source::open(path)?;
+        let mut encoder = Self::new(&source.sizes, &Placement::from(&Device::flex()))?;
+        check_beside(&mut encoder, source.prefix(), &source.weights, &source.others())
     }
 
     /// Width of a feature vector.
@@ -164,7 +144,6 @@ mod tests {
     use crate::layers::LayerNorm;
     use crate::published::vit_l;
     use crate::tensors::tests::filled;
-    use burn::tensor::Device;
 
     #[test]
     fn pictures_of_the_published_sizes_have_the_published_number_of_tokens() {

@@ -4,6 +4,8 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use crate::ModelError;
+use crate::hf_config::SIDE;
+use crate::layers::zeros;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
 /// A convolution whose stride is its kernel's size, computed as one product over unfolded patches.
@@ -17,10 +19,7 @@ pub(crate) struct PatchEmbedding {
 
 impl PatchEmbedding {
     pub(crate) fn new(width: usize, patch: usize, bias: bool, device: &Device) -> Self {
-        Self {
-            weight: Param::from_tensor(Tensor::zeros([width, 3, patch, patch], device)),
-            bias: bias.then(|| Param::from_tensor(Tensor::zeros([width], device))),
-        }
+        Self { weight: zeros([width, 3, patch, patch], device), bias: bias.then(|| zeros([width], device)) }
     }
 
     /// # Shapes
@@ -69,11 +68,18 @@ pub(crate) fn check_sizes(
     patch_size: usize,
 ) -> Result<(), ModelError> {
     if heads == 0 || !width.is_multiple_of(heads) {
-        let reason = format!("width {width} is not a multiple of {heads} heads");
+        let reason =
+            format!("width {width} is not a multiple of {heads} heads (hidden_size, num_attention_heads)");
+        return Err(ModelError::input("image encoder configuration", reason));
+    }
+    if image_size as u64 > SIDE {
+        let reason = format!("image size {image_size} is more than {SIDE} pixels (image_size)");
         return Err(ModelError::input("image encoder configuration", reason));
     }
     if patch_size == 0 || image_size < patch_size || !image_size.is_multiple_of(patch_size) {
-        let reason = format!("image size {image_size} is not a multiple of patch size {patch_size}");
+        let reason = format!(
+            "image size {image_size} is not a multiple of patch size {patch_size} (image_size, patch_size)"
+        );
         return Err(ModelError::input("image encoder configuration", reason));
     }
     Ok(())

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::encoding::Encoding;
 use super::{folder, gguf, pytorch, safetensors};
 use crate::ModelError;
+use crate::lfs::{LFS_POINTER, is_lfs_pointer, lfs_reason};
 
 /// Bytes that are converted at a time.
 const CHUNK: usize = 1 << 20;
@@ -22,6 +23,8 @@ pub(super) struct Container {
 /// One tensor in a file.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
+    /// Its name in the file.
+    pub(super) name: String,
     pub(super) shape: Vec<usize>,
     pub(super) encoding: Encoding,
     pub(super) place: Place,
@@ -83,11 +86,15 @@ impl Container {
     /// Opens a single file.
     pub(super) fn open_file(path: &Path) -> Result<Self, ModelError> {
         let file = OpenFile::open(path)?;
-        let magic = file.bytes(0, 4.min(file.size as usize))?;
+        let beginning = file.bytes(0, LFS_POINTER.len().min(file.size as usize))?;
+        if is_lfs_pointer(&beginning) {
+            return Err(file.error(lfs_reason()));
+        }
+        let magic = &beginning[..4.min(beginning.len())];
         if magic == gguf::MAGIC {
             return gguf::tensors(path);
         }
-        if pytorch::is_pytorch(path, &magic) {
+        if pytorch::is_pytorch(path, magic) {
             return pytorch::open(path);
         }
         safetensors::open(file)
@@ -96,6 +103,19 @@ impl Container {
     /// Adds a tensor; one that is there already comes from another shard.
     pub(super) fn add(&mut self, name: String, tensor: Stored) {
         self.tensors.insert(name, tensor);
+    }
+
+    /// The same tensors by other names. Where two get the same one, both keep theirs.
+    pub(super) fn renamed(self, rename: impl Fn(&str) -> String) -> Self {
+        let mut wanted: BTreeMap<String, usize> = BTreeMap::new();
+        for name in self.tensors.keys() {
+            *wanted.entry(rename(name)).or_default() += 1;
+        }
+        let new = |name: String| match rename(&name) {
+            other if wanted.get(&other) == Some(&1) => other,
+            _ => name,
+        };
+        Self { tensors: self.tensors.into_iter().map(|(name, tensor)| (new(name), tensor)).collect() }
     }
 
     /// The tensor called `name` in the files.
@@ -148,7 +168,8 @@ impl Stored {
         if start.saturating_add(length) > file.size {
             return Err(file.error(format!("tensor `{name}` ends beyond the file: truncated?")));
         }
-        Ok(Self { shape, encoding, place: Place::File { file: file.clone(), start } })
+        let place = Place::File { file: file.clone(), start };
+        Ok(Self { name: name.into(), shape, encoding, place })
     }
 
     /// Number of elements.
@@ -157,14 +178,38 @@ impl Stored {
     }
 
     /// All values in row-major order.
-    pub(super) fn values(&self, name: &str) -> Result<Vec<f32>, ModelError> {
+    ///
+    /// # Errors
+    /// Numbers of a kind that is not supported, or that are infinite or no numbers: the model would compute nothing else.
+    pub(super) fn values(&self) -> Result<Vec<f32>, ModelError> {
         if let Encoding::Other(kind) = &self.encoding {
             let reason = format!(
-                "tensor `{name}` is of type {kind}, which is not supported; use F32, F16 or BF16 (in GGUF also \
-                 Q8_0 and Q4_1)"
+                "tensor `{}` is of type {kind}, which is not supported; use F32, F16 or BF16 (in GGUF also Q8_0 and \
+                 Q4_1)",
+                self.name
             );
-            return Err(ModelError::Format { path: self.path().to_path_buf(), reason });
+            return Err(self.error(reason));
         }
+        let values = self.read()?;
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(at) => {
+                let (name, shape, value) = (&self.name, &self.shape, values[at]);
+                let bad = values.iter().filter(|value| !value.is_finite()).count();
+                Err(self.error(format!(
+                    "tensor `{name}` {shape:?} has {bad} values that are no finite numbers, the first is {value} at \
+                     place {at}: the weights are damaged, or come from a training that diverged"
+                )))
+            }
+        }
+    }
+
+    /// An error about the file that holds it.
+    fn error(&self, reason: String) -> ModelError {
+        ModelError::Format { path: self.path().to_path_buf(), reason }
+    }
+
+    fn read(&self) -> Result<Vec<f32>, ModelError> {
         match &self.place {
             Place::File { file, start } => self.read_from(file, *start),
             Place::Interleaved { file, start, heads } => {
@@ -182,7 +227,7 @@ impl Stored {
     }
 
     /// The file that holds it.
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         match &self.place {
             Place::File { file, .. } | Place::Interleaved { file, .. } => &file.path,
             Place::Pytorch { path, .. } => path,

@@ -22,6 +22,14 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
+    /// What the format calls it.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Other(name) => name.clone(),
+            known => format!("{known:?}").to_uppercase(),
+        }
+    }
+
     /// Numbers and bytes of a block, the smallest piece that can be decoded; `None` for what cannot be read.
     pub(super) fn block(&self) -> Option<(usize, usize)> {
         Some(match self {

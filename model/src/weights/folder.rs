@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::container::Container;
 use crate::ModelError;
-use crate::hf_config::read_json;
+use crate::files::read_json;
 
 /// File and index of each kind, best first.
 const KINDS: &[(&str, &str)] = &[
@@ -66,21 +66,40 @@ fn indexed(folder: &Path, path: &Path) -> Result<Container, ModelError> {
     Ok(container)
 }
 
-/// All safetensors files of a folder without an index, e.g. the parts of a run's checkpoint.
+/// How the names of PyTorch's files end.
+const PYTORCH: &[&str] = &["pth", "pt", "bin"];
+
+/// Whether a path has the ending of a file of weights.
+pub fn is_weight_file(path: &Path) -> bool {
+    ends_with(path, &["safetensors"]) || ends_with(path, PYTORCH)
+}
+
+fn ends_with(path: &Path, endings: &[&str]) -> bool {
+    path.extension().and_then(|ending| ending.to_str()).is_some_and(|ending| endings.contains(&ending))
+}
+
+/// All safetensors files of a folder without an index, e.g. the parts of a run's checkpoint, or else its only file of PyTorch's.
 fn unnamed(folder: &Path) -> Result<Container, ModelError> {
     let entries = std::fs::read_dir(folder).map_err(|e| ModelError::io(folder, e))?;
-    let mut paths: Vec<PathBuf> = Vec::new();
+    let (mut paths, mut pytorch): (Vec<PathBuf>, Vec<PathBuf>) = Default::default();
     for entry in entries {
         let path = entry.map_err(|e| ModelError::io(folder, e))?.path();
-        if path.extension().is_some_and(|extension| extension == "safetensors") {
+        if ends_with(&path, &["safetensors"]) {
             paths.push(path);
+        } else if ends_with(&path, PYTORCH) {
+            pytorch.push(path);
         }
     }
     paths.sort();
+    if paths.is_empty() && pytorch.len() == 1 {
+        paths = pytorch;
+    }
     if paths.is_empty() {
         let files: Vec<&str> = KINDS.iter().flat_map(|(single, index)| [*single, *index]).collect();
-        let reason =
-            format!("no weights in the folder: none of {} and no other .safetensors", files.join(", "));
+        let reason = format!(
+            "no weights in the folder: none of {} and no other .safetensors, nor a single file of PyTorch's",
+            files.join(", ")
+        );
         return Err(ModelError::Format { path: folder.into(), reason });
     }
     let mut container = Container::default();

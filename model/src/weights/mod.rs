@@ -7,21 +7,20 @@ mod folder;
 mod gguf;
 mod init;
 mod names;
-mod pairs;
 mod pytorch;
 mod safetensors;
-mod sentencepiece;
 mod source;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod wrapping;
 
+pub use folder::is_weight_file;
 pub use gguf::is_gguf;
 pub(crate) use gguf::{config as gguf_config, tokenizer as gguf_tokenizer};
 pub use init::{InitialValues, initialise};
 pub use names::{NameStyle, huggingface_name, lavis_name};
-pub(crate) use sentencepiece::{FILE as SENTENCEPIECE_FILE, tokenizer as sentencepiece_tokenizer};
-pub use source::WeightSource;
+pub use source::{StoredTensor, WeightSource};
 
 use burn::module::Param;
 use burn::tensor::{Tensor, TensorData};
@@ -66,7 +65,6 @@ pub fn load_beside(
         small: usize,
         /// Whether the large ones are loaded now.
         large_now: bool,
-        names: Vec<String>,
     }
     impl TensorVisitor for Load<'_> {
         fn visit<const D: usize>(
@@ -81,15 +79,58 @@ pub fn load_beside(
             }
             let values = self.source.read(name, &shape)?;
             set_as(tensor, TensorData::new(values, shape), &self.place.device, self.place.dtype(D));
-            self.names.push(name.to_string());
             Ok(())
         }
     }
+    // Every shape is looked at before the first is allocated.
+    check_beside(model, prefix, source, others)?;
     let small = FlatLayout::of(model)?.len() / LARGE_PART;
-    let mut load = Load { source, place: place.into(), small, large_now: true, names: Vec::new() };
+    let mut load = Load { source, place: place.into(), small, large_now: true };
     // The large ones while there is room: some files give a tensor only whole, beside its numbers here.
     model.visit_tensors(prefix, &mut load)?;
     load.large_now = false;
-    model.visit_tensors(prefix, &mut load)?;
-    source.check_unused(&load.names, others)
+    model.visit_tensors(prefix, &mut load)
+}
+
+/// What of a model's tensors is in files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fit {
+    /// Tensors.
+    pub tensors: usize,
+    /// Their elements.
+    pub parameters: usize,
+}
+
+/// Requires that [`load_beside`] would find every tensor of `model` in its shape, and none that is left over; no values are read.
+///
+/// # Errors
+/// As [`load`].
+pub fn check_beside(
+    model: &mut impl NamedTensors,
+    prefix: &str,
+    source: &WeightSource,
+    others: &[&str],
+) -> Result<Fit, ModelError> {
+    struct Check<'a> {
+        source: &'a WeightSource,
+        names: Vec<String>,
+        parameters: usize,
+    }
+    impl TensorVisitor for Check<'_> {
+        fn visit<const D: usize>(
+            &mut self,
+            name: &str,
+            tensor: &mut Param<Tensor<D>>,
+        ) -> Result<(), ModelError> {
+            let shape = tensor.lazy_shape();
+            self.source.expect(name, &shape)?;
+            self.names.push(name.to_string());
+            self.parameters += shape.iter().product::<usize>();
+            Ok(())
+        }
+    }
+    let mut check = Check { source, names: Vec::new(), parameters: 0 };
+    model.visit_tensors(prefix, &mut check)?;
+    source.check_unused(&check.names, others)?;
+    Ok(Fit { tensors: check.names.len(), parameters: check.parameters })
 }

@@ -1,7 +1,8 @@
 //! The spellings of a tensor's name: LAVIS's, which are ours, and Hugging Face's.
 
 use super::tables::{
-    ALONE, CHECKPOINT, IGNORED, LANGUAGE, LAVIS, LAVIS_ALONE, PARTS, Pairs, QFORMER, VISION,
+    ALONE, CHECKPOINT, FUSED_MAPS, IGNORED, LANGUAGE, LAVIS, LAVIS_ALONE, OPENAI_CLIP, PARTS, Pairs, QFORMER,
+    VISION,
 };
 
 /// How the names in a file are written.
@@ -12,6 +13,11 @@ pub enum NameStyle {
     /// `transformers` names; every name in the file may carry this prefix, e.g. `bert.`.
     HuggingFace {
         /// Prefix of the file's names, with its trailing dot; empty for none.
+        prefix: String,
+    },
+    /// The names of OpenAI's CLIP for its image tower, as in LAVIS's `clip_vit_L.pth`.
+    OpenAiClip {
+        /// Prefix of the tower's names, with its trailing dot; empty in a file of the tower alone.
         prefix: String,
     },
 }
@@ -35,10 +41,19 @@ impl NameStyle {
                 spellings.extend(translations(&[CHECKPOINT], name));
                 spellings
             }
+            Self::OpenAiClip { prefix } => {
+                translations(&[OPENAI_CLIP], name).into_iter().map(|name| format!("{prefix}{name}")).collect()
+            }
             Self::HuggingFace { prefix } => {
-                let published = huggingface_name(name);
-                let mut spellings = vec![format!("{prefix}{published}"), published.clone()];
-                spellings.extend(without_part(ALONE, &published));
+                let mut published = translations(HUGGING_FACE, name);
+                if published.is_empty() {
+                    published.push(name.to_string());
+                }
+                let mut spellings: Vec<String> = Vec::new();
+                for published in published {
+                    spellings.extend([format!("{prefix}{published}"), published.clone()]);
+                    spellings.extend(without_part(ALONE, &published));
+                }
                 spellings.extend([format!("{prefix}{name}"), name.to_string()]);
                 spellings
             }
@@ -48,10 +63,26 @@ impl NameStyle {
         spellings
     }
 
-    /// The separate query and value biases that LAVIS stores where the model has one fused bias.
-    pub fn fused_bias(&self, name: &str) -> Option<[String; 2]> {
-        let stem = name.strip_suffix("attn.qkv.bias").filter(|_| *self == Self::Lavis)?;
-        Some([format!("{stem}attn.q_bias"), format!("{stem}attn.v_bias")])
+    /// The separate query and value biases that LAVIS stores where the model has one fused bias: in a whole model, and in
+    /// a file of the image encoder alone.
+    pub fn fused_bias(&self, name: &str) -> Vec<[String; 2]> {
+        let Some(stem) = name.strip_suffix("attn.qkv.bias").filter(|_| *self == Self::Lavis) else {
+            return Vec::new();
+        };
+        let stems = std::iter::once(stem.to_string()).chain(without_part(LAVIS_ALONE, stem));
+        stems.map(|stem| [format!("{stem}attn.q_bias"), format!("{stem}attn.v_bias")]).collect()
+    }
+
+    /// The fused map of queries, keys and values that OpenAI stores where the model has three, and which of them `name` is.
+    pub(super) fn fused_map(&self, name: &str) -> Vec<(String, usize)> {
+        let Self::OpenAiClip { prefix } = self else { return Vec::new() };
+        let thirds = FUSED_MAPS.iter().enumerate();
+        let names = |pairs: &Pairs| translations(&[pairs], name);
+        thirds
+            .flat_map(|(third, pairs)| {
+                names(pairs).into_iter().map(move |fused| (format!("{prefix}{fused}"), third))
+            })
+            .collect()
     }
 
     /// Which of the parts of a whole model a name in a file may belong to, as our names begin.
@@ -59,10 +90,11 @@ impl NameStyle {
         let tables: &[Pairs] = match self {
             Self::Lavis => &[LAVIS, CHECKPOINT],
             Self::HuggingFace { .. } => HUGGING_FACE,
+            Self::OpenAiClip { .. } => &[],
         };
         let stored = match self {
             Self::HuggingFace { prefix } => stored.strip_prefix(prefix.as_str()).unwrap_or(stored),
-            Self::Lavis => stored,
+            Self::Lavis | Self::OpenAiClip { .. } => stored,
         };
         let mut names = vec![stored.to_string()];
         // A folder of the image encoder alone leaves the part's name out.
@@ -99,8 +131,8 @@ pub fn lavis_name(name: &str, family: &str) -> String {
     }
 }
 
-fn without_part(parts: &[&str], name: &str) -> Option<String> {
-    parts.iter().find_map(|part| name.strip_prefix(part)).map(str::to_string)
+fn without_part(parts: &[&str], name: &str) -> Vec<String> {
+    parts.iter().filter_map(|part| name.strip_prefix(part)).map(str::to_string).collect()
 }
 
 /// What the tables make of one of our names, in their order.

@@ -8,8 +8,8 @@ use super::container::{Container, Place, Stored};
 use super::encoding::Encoding;
 use crate::ModelError;
 
-/// Keys under which a checkpoint keeps its state dictionary beside other things: `model` in LAVIS.
-const HOLDERS: &[&str] = &["model", "state_dict"];
+/// Keys under which a checkpoint keeps its state dictionary beside other things: `model` in LAVIS, `module` in DeepSpeed.
+const HOLDERS: &[&str] = &["model", "state_dict", "model_state_dict", "module"];
 
 /// Whether a file is PyTorch's: an archive, or one of the names that such files have.
 pub(super) fn is_pytorch(path: &Path, magic: &[u8]) -> bool {
@@ -29,7 +29,7 @@ pub(super) fn open(path: &Path) -> Result<Container, ModelError> {
     for (name, tensor) in reader.into_tensors() {
         let (shape, encoding) = (tensor.shape().to_vec(), encoding(tensor.dtype()));
         let place = Place::Pytorch { path: path.to_path_buf(), tensor };
-        container.add(name, Stored { shape, encoding, place });
+        container.add(name.clone(), Stored { name, shape, encoding, place });
     }
     Ok(container)
 }

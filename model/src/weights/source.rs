@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::container::{Container, Stored};
 use super::names::{NameStyle, first_part, is_ignored, matches};
+use super::wrapping::unwrapped;
 use crate::ModelError;
 
 /// Names that are not close enough to be meant are not suggested.
@@ -18,11 +19,29 @@ const LISTED: usize = 8;
 /// Files are told by their beginning: safetensors, PyTorch's (archives and older streams of pickles; a state
 /// dictionary under `model`, as LAVIS writes it, is found) and GGUF. A folder has `model.safetensors` or
 /// `pytorch_model.bin`, or either in shards with an index.
+///
+/// What wrappers put into the names (`module.` of data-parallel models) is left out of them, and BERT's `LayerNorm.gamma`
+/// and `.beta` are called weight and bias.
 #[derive(Debug)]
 pub struct WeightSource {
     origin: PathBuf,
     container: Container,
     style: NameStyle,
+    /// Names of the model, and those that the same tensors may have instead.
+    aliases: Vec<(String, String)>,
+}
+
+/// What a file says of a tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredTensor {
+    /// Its name in the file.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its numbers, e.g. `F16`.
+    pub dtype: String,
+    /// The file.
+    pub file: PathBuf,
 }
 
 /// A tensor of the files that stands for one of the model.
@@ -30,6 +49,12 @@ enum Found<'a> {
     Whole(&'a str, &'a Stored),
     /// LAVIS's separate biases of queries and values.
     Biases([(String, &'a Stored); 2]),
+    /// A third of the rows of one map for queries, keys and values.
+    Third {
+        name: &'a str,
+        stored: &'a Stored,
+        third: usize,
+    },
 }
 
 impl WeightSource {
@@ -38,7 +63,25 @@ impl WeightSource {
     /// # Errors
     /// No weights, a file that is damaged, or an index that does not fit its shards.
     pub fn open(path: &Path, style: NameStyle) -> Result<Self, ModelError> {
-        Ok(Self { origin: path.to_path_buf(), container: Container::open(path)?, style })
+        let container = Container::open(path)?.renamed(unwrapped);
+        Ok(Self { origin: path.to_path_buf(), container, style, aliases: Vec::new() })
+    }
+
+    /// Reads the tensor `name` of the model under the name `other` where it is not there under its own: a table that is
+    /// tied to another may be stored under either name.
+    pub fn with_alias(mut self, name: &str, other: &str) -> Self {
+        self.aliases.push((name.into(), other.into()));
+        self
+    }
+
+    /// What the files say of their tensors; no values are read.
+    pub fn tensors(&self) -> impl Iterator<Item = StoredTensor> {
+        self.container.iter().map(|(_, stored)| StoredTensor {
+            name: stored.name.clone(),
+            shape: stored.shape.clone(),
+            dtype: stored.encoding.name(),
+            file: stored.path().to_path_buf(),
+        })
     }
 
     /// Opens the weights of a Hugging Face folder or a GGUF file, whose names carry no prefix of another model.
@@ -60,6 +103,21 @@ impl WeightSource {
             source.style = NameStyle::Lavis;
         }
         Ok(source)
+    }
+
+    /// Opens BERT's weights, whose head may store its bias and the word table under either of two names.
+    ///
+    /// # Errors
+    /// No weights, or files that cannot be read.
+    pub fn open_bert(path: &Path) -> Result<Self, ModelError> {
+        Ok(Self::open(path, NameStyle::Lavis)?
+            .with_alias("cls.predictions.bias", "cls.predictions.decoder.bias")
+            .with_alias("bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"))
+    }
+
+    /// The same files, whose names are written as `style` says.
+    pub(crate) fn in_style(self, style: NameStyle) -> Self {
+        Self { style, ..self }
     }
 
     /// Whether the names are LAVIS's.
@@ -86,19 +144,28 @@ impl WeightSource {
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         match self.find(name)? {
             Found::Whole(_, stored) => Some(&stored.shape),
-            Found::Biases(_) => None,
+            Found::Biases(_) | Found::Third { .. } => None,
         }
     }
 
     fn find(&self, name: &str) -> Option<Found<'_>> {
-        for spelling in self.style.spellings(name) {
-            if let Some((name, stored)) = self.container.entry(&spelling) {
-                return Some(Found::Whole(name, stored));
+        let others = self.aliases.iter().filter(|(own, _)| own == name).map(|(_, other)| other.as_str());
+        for name in std::iter::once(name).chain(others) {
+            for spelling in self.style.spellings(name) {
+                if let Some((name, stored)) = self.container.entry(&spelling) {
+                    return Some(Found::Whole(name, stored));
+                }
             }
         }
-        let [query, value] = self.style.fused_bias(name)?;
-        let (first, second) = (self.container.get(&query)?, self.container.get(&value)?);
-        Some(Found::Biases([(query, first), (value, second)]))
+        for (fused, third) in self.style.fused_map(name) {
+            if let Some((name, stored)) = self.container.entry(&fused) {
+                return Some(Found::Third { name, stored, third });
+            }
+        }
+        self.style.fused_bias(name).into_iter().find_map(|[query, value]| {
+            let (first, second) = (self.container.get(&query)?, self.container.get(&value)?);
+            Some(Found::Biases([(query, first), (value, second)]))
+        })
     }
 
     /// The values of the model's tensor `name` as float32, in row-major order.
@@ -109,18 +176,42 @@ impl WeightSource {
     /// A tensor that is missing or has another shape, with its name and what was expected.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
         match self.find(name) {
-            Some(Found::Whole(stored_name, stored)) => {
+            Some(Found::Whole(_, stored)) => {
                 self.check_shape(name, &stored.shape, shape)?;
-                stored.values(stored_name)
+                stored.values()
             }
             Some(Found::Biases([(query_name, query), (value_name, value)])) => {
                 let third = [shape.iter().product::<usize>() / 3];
                 self.check_shape(&query_name, &query.shape, &third)?;
                 self.check_shape(&value_name, &value.shape, &third)?;
-                let mut bias = query.values(&query_name)?;
+                let mut bias = query.values()?;
                 bias.resize(2 * bias.len(), 0.0);
-                bias.extend(value.values(&value_name)?);
+                bias.extend(value.values()?);
                 Ok(bias)
+            }
+            Some(Found::Third { name, stored, third }) => {
+                self.check_shape(name, &stored.shape, &threefold(shape))?;
+                let values = stored.values()?;
+                let length = values.len() / 3;
+                Ok(values[third * length..][..length].to_vec())
+            }
+            None => Err(self.missing(name, shape)),
+        }
+    }
+
+    /// Requires that the model's tensor `name` is there in a shape that [`WeightSource::read`] takes; reads no values.
+    ///
+    /// # Errors
+    /// As [`WeightSource::read`].
+    pub fn expect(&self, name: &str, shape: &[usize]) -> Result<(), ModelError> {
+        match self.find(name) {
+            Some(Found::Whole(_, stored)) => self.check_shape(name, &stored.shape, shape),
+            Some(Found::Biases(biases)) => {
+                let third = [shape.iter().product::<usize>() / 3];
+                biases.iter().try_for_each(|(name, stored)| self.check_shape(name, &stored.shape, &third))
+            }
+            Some(Found::Third { name, stored, .. }) => {
+                self.check_shape(name, &stored.shape, &threefold(shape))
             }
             None => Err(self.missing(name, shape)),
         }
@@ -160,7 +251,7 @@ impl WeightSource {
         let mut used = BTreeSet::new();
         for name in names {
             match self.find(name) {
-                Some(Found::Whole(stored, _)) => {
+                Some(Found::Whole(stored, _) | Found::Third { name: stored, .. }) => {
                     used.insert(stored.to_string());
                 }
                 Some(Found::Biases(biases)) => used.extend(biases.map(|(name, _)| name)),
@@ -201,6 +292,12 @@ impl WeightSource {
         }
         listed.join(", ")
     }
+}
+
+/// A shape with three times as many rows.
+fn threefold(shape: &[usize]) -> Vec<usize> {
+    let rows = shape.first().map(|rows| 3 * rows);
+    rows.into_iter().chain(shape.iter().skip(1).copied()).collect()
 }
 
 /// The name most like `wanted`, if one is alike at all.

@@ -32,6 +32,9 @@ pub(super) const QFORMER: Pairs = &[
     ("vision_proj.*", "vision_projection.*"),
     ("text_proj.*", "text_projection.*"),
     ("opt_proj.*", "language_projection.*"),
+    // InstructBLIP's, whose tables are the Q-Former's own.
+    ("Qformer.bert.embeddings.LayerNorm.*", "qformer.embeddings.layernorm.*"),
+    ("Qformer.bert.embeddings.*", "qformer.embeddings.*"),
 ];
 
 /// `transformers`' names of the language model within BLIP-2; its own names follow.
@@ -48,9 +51,30 @@ pub(super) const LAVIS: Pairs =
 /// A run's own checkpoint.
 pub(super) const CHECKPOINT: Pairs = &[("*", "parameters.*")];
 
-/// What files of one part alone leave out of `transformers`' names, and of LAVIS's.
-pub(super) const ALONE: &[&str] = &["vision_model.", "language_model."];
-pub(super) const LAVIS_ALONE: &[&str] = &["visual_encoder."];
+/// What files of one part alone leave out of `transformers`' names, and of LAVIS's and BERT's. A language model without its head
+/// leaves out `model.` too, as some of OPT's are published.
+pub(super) const ALONE: &[&str] = &["vision_model.", "language_model.", "language_model.model."];
+pub(super) const LAVIS_ALONE: &[&str] = &["visual_encoder.", "bert."];
+
+/// OpenAI's names of CLIP's image tower; ours are `transformers`'.
+pub(super) const OPENAI_CLIP: Pairs = &[
+    ("vision_model.embeddings.class_embedding", "class_embedding"),
+    ("vision_model.embeddings.position_embedding.weight", "positional_embedding"),
+    ("vision_model.embeddings.patch_embedding.weight", "conv1.weight"),
+    ("vision_model.pre_layrnorm.*", "ln_pre.*"),
+    ("vision_model.encoder.layers.*.layer_norm1.*", "transformer.resblocks.*.ln_1.*"),
+    ("vision_model.encoder.layers.*.layer_norm2.*", "transformer.resblocks.*.ln_2.*"),
+    ("vision_model.encoder.layers.*.self_attn.out_proj.*", "transformer.resblocks.*.attn.out_proj.*"),
+    ("vision_model.encoder.layers.*.mlp.fc1.*", "transformer.resblocks.*.mlp.c_fc.*"),
+    ("vision_model.encoder.layers.*.mlp.fc2.*", "transformer.resblocks.*.mlp.c_proj.*"),
+];
+
+/// The three maps that OpenAI stores as one, in the order of its rows.
+pub(super) const FUSED_MAPS: &[Pairs] = &[
+    &[("vision_model.encoder.layers.*.self_attn.q_proj.*", "transformer.resblocks.*.attn.in_proj_*")],
+    &[("vision_model.encoder.layers.*.self_attn.k_proj.*", "transformer.resblocks.*.attn.in_proj_*")],
+    &[("vision_model.encoder.layers.*.self_attn.v_proj.*", "transformer.resblocks.*.attn.in_proj_*")],
+];
 
 /// The parts that whole models are made of, as this project's names begin: a file may hold others than those
 /// that a model takes from it.
@@ -87,6 +111,8 @@ pub(super) const IGNORED: &[&str] = &[
     "blocks.39.*",
     "norm.*",
     "head.*",
+    // Averaged weights count their steps.
+    "n_averaged",
     // A run's checkpoint: AdamW's moments.
     "first_moments.*",
     "second_moments.*",

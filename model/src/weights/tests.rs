@@ -175,3 +175,48 @@ fn both_spellings_are_told_apart() {
         assert_eq!(source.read("ln_vision.bias", &[1]).unwrap(), [value]);
     }
 }
+
+#[test]
+fn numbers_that_are_not_finite_name_their_tensor() {
+    for (dtype, value) in [
+        (Dtype::F32, f32::NAN.to_le_bytes().to_vec()),
+        (Dtype::F32, f32::INFINITY.to_le_bytes().to_vec()),
+        (Dtype::F16, f16::NEG_INFINITY.to_le_bytes().to_vec()),
+        (Dtype::BF16, half::bf16::NAN.to_le_bytes().to_vec()),
+    ] {
+        let zeros = vec![0; value.len()];
+        let file = file(&[("module.a.weight", dtype, vec![2], [zeros, value].concat())]);
+        let source = WeightSource::open(file.path(), NameStyle::Lavis).unwrap();
+        let error = source.read("a.weight", &[2]).unwrap_err().to_string();
+        assert!(error.contains("`module.a.weight`") && error.contains("place 1"), "{error}");
+        assert!(error.contains(&file.path().display().to_string()), "{error}");
+    }
+}
+
+#[test]
+fn a_pointer_of_git_lfs_is_called_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 9\n";
+    for name in ["model.safetensors", "pytorch_model.bin", "eva_vit_g.pth", "x.gguf"] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, pointer).unwrap();
+        let error = error_of(&path);
+        assert!(error.contains("Git LFS pointer") && error.contains(name), "{error}");
+    }
+}
+
+#[test]
+fn names_are_those_of_the_model_whatever_is_around_them() {
+    let wrapped = file(&[
+        floats("module.Qformer.bert.embeddings.LayerNorm.weight", &[1], &[1.0]),
+        floats("module.query_tokens", &[1], &[2.0]),
+    ]);
+    let source = WeightSource::open_published(wrapped.path()).unwrap();
+    assert!(source.is_lavis());
+    assert_eq!(source.read("query_tokens", &[1, 1, 1]).unwrap(), [2.0]);
+    // Both names are there: neither takes the other's place.
+    let both = file(&[floats("module.a", &[1], &[1.0]), floats("a", &[1], &[2.0])]);
+    let source = WeightSource::open(both.path(), NameStyle::Lavis).unwrap();
+    assert_eq!(source.read("module.a", &[1]).unwrap(), [1.0]);
+    assert_eq!(source.read("a", &[1]).unwrap(), [2.0]);
+}

@@ -2,17 +2,19 @@
 
 use std::path::Path;
 
-use blip2_dataset::{EvalTransform, TextEncoder, TextEncoding};
+use blip2_dataset::{TextEncoder, TextEncoding};
 use blip2_model::blip::BlipCaptioner;
 use blip2_model::hf_config::FolderConfig;
+use blip2_model::image_processor::ImageProcessor;
 use burn::tensor::Device;
 use image::RgbImage;
 
 use super::settings::CurationModelSettings;
 use super::{CuratedPicture, CurationTimes, timed};
 use crate::captioner::{Captioner, Writing};
+use crate::convert::tokenizer;
 use crate::error::{Result, WorkerError};
-use crate::evaluate::pixels;
+use crate::pictures::PictureTransform;
 
 /// A captioner and how it is asked.
 pub(super) struct CaptionWriter {
@@ -30,6 +32,7 @@ struct Blip {
     text: TextEncoder,
     /// Without its special tokens.
     prompt: Vec<u32>,
+    pictures: PictureTransform,
     device: Device,
 }
 
@@ -38,7 +41,7 @@ impl CaptionWriter {
     pub(super) fn open(settings: &CurationModelSettings, device: &Device) -> Result<Self> {
         let folder = Path::new(&settings.captioner);
         let (model, room) = match FolderConfig::open(folder)?.model_type() {
-            "blip-2" => {
+            "blip-2" | "instructblip" => {
                 let captioner = Captioner::open_on(folder, device.clone())?;
                 let room = captioner.room().saturating_sub(captioner.prompt_tokens(&settings.prompt)?);
                 (Model::Blip2(Box::new(captioner.with_batch(settings.batch * settings.captions))), room)
@@ -71,7 +74,7 @@ impl CaptionWriter {
             Model::Blip(blip) => {
                 let images = pictures.iter().map(|picture| &picture.image);
                 let features = timed(&mut times.caption_images, || {
-                    let pixels = blip.pixels(images)?;
+                    let pixels = blip.pictures.tensor(images, &blip.device)?;
                     Ok(blip.model.image_features(pixels)?)
                 })?;
                 let written = timed(&mut times.caption_texts, || {
@@ -96,25 +99,22 @@ impl Blip {
     fn open(folder: &Path, prompt: &str, device: &Device) -> Result<Self> {
         let model = BlipCaptioner::open(folder, device)?;
         let room = model.config().text.max_positions;
-        let text = TextEncoder::open(folder, TextEncoding::new(room, model.config().pad_token))?;
+        let text = tokenizer(folder, TextEncoding::new(room, model.config().pad_token))?;
         // The tokenizer frames a text by a class and an end token, which belong to whole texts.
         let framed = text.encode_plain(prompt)?;
         let frame = text.encode_plain("")?;
         let body = framed.len().saturating_sub(frame.len());
         let before = frame.len().div_ceil(2);
         let prompt = framed.into_iter().skip(before).take(body).collect();
-        Ok(Self { model, text, prompt, device: device.clone() })
+        let size = model.config().vision.image_size;
+        let processor = ImageProcessor::read(folder, ImageProcessor::blip2(size))?;
+        let pictures = PictureTransform::new(&processor);
+        Ok(Self { model, text, prompt, pictures, device: device.clone() })
     }
 
     /// Tokens of the longest caption: the start token is read too, and the last one that is written is not.
     fn room(&self) -> usize {
         self.model.config().text.max_positions.saturating_sub(self.prompt.len())
-    }
-
-    fn pixels<'a>(&self, images: impl Iterator<Item = &'a RgbImage>) -> Result<burn::tensor::Tensor<4>> {
-        let size = self.model.config().vision.image_size;
-        let transform = EvalTransform::new(size);
-        pixels(images.map(|image| transform.apply(image)), size, &self.device)
     }
 
     fn decode(&self, texts: &[Vec<u32>]) -> Result<Vec<String>> {

@@ -2,17 +2,19 @@
 
 use std::path::Path;
 
-use blip2_dataset::{EvalTransform, ScoredText, ShortestEdgeTransform, TextEncoder, TextEncoding};
+use blip2_dataset::{ScoredText, TextEncoder, TextEncoding};
 use blip2_model::blip::BlipRetrieval;
 use blip2_model::clip::Clip;
 use blip2_model::host::floats;
+use blip2_model::image_processor::ImageProcessor;
 use burn::tensor::Device;
 use burn::tensor::activation::softmax;
 
 use super::texts::batches;
 use super::{CuratedPicture, CurationTimes, timed};
+use crate::convert::tokenizer;
 use crate::error::{Result, WorkerError};
-use crate::evaluate::pixels;
+use crate::pictures::PictureTransform;
 
 /// Tokens of a text that the filter reads.
 const FILTER_LENGTH: usize = 35;
@@ -22,6 +24,7 @@ const FILTER_START: &str = "[ENC]";
 /// CLIP.
 pub(super) struct Ranker {
     clip: Clip,
+    pictures: PictureTransform,
     text: TextEncoder,
     text_batch: usize,
     device: Device,
@@ -30,26 +33,26 @@ pub(super) struct Ranker {
 impl Ranker {
     pub(super) fn open(folder: &Path, text_batch: usize, device: &Device) -> Result<Self> {
         let clip = Clip::open(folder, device)?;
-        let text = TextEncoder::open(folder, TextEncoding::new(clip.text_length(), 0))?;
-        Ok(Self { clip, text, text_batch, device: device.clone() })
+        let text = tokenizer(folder, TextEncoding::new(clip.text_length(), 0))?;
+        let processor = ImageProcessor::read(folder, ImageProcessor::clip(clip.image_size()))?;
+        let pictures = PictureTransform::new(&processor);
+        Ok(Self { clip, pictures, text, text_batch, device: device.clone() })
     }
 
-    /// The cosine of each text with its picture, in the order of the texts.
+    /// The cosine of each text with its picture, in the order of the texts; none for a text that the tokenizer cannot take.
     pub(super) fn score(
         &self,
         pictures: &[CuratedPicture],
         all: &[Vec<ScoredText>],
         times: &mut CurationTimes,
-    ) -> Result<Vec<f32>> {
+    ) -> Result<Vec<Option<f32>>> {
         let images = timed(&mut times.clip_images, || {
-            let size = self.clip.image_size();
-            let transform = ShortestEdgeTransform::new(size);
-            let seen = pictures.iter().map(|picture| transform.apply(&picture.image));
-            Ok(self.clip.image_features(pixels(seen, size, &self.device)?)?)
+            let seen = pictures.iter().map(|picture| &picture.image);
+            Ok(self.clip.image_features(self.pictures.tensor(seen, &self.device)?)?)
         })?;
         timed(&mut times.clip_texts, || {
-            let mut scores = vec![0.0; all.iter().map(Vec::len).sum()];
-            for batch in batches(all, &self.text, None, self.text_batch, &self.device)? {
+            let mut scores = vec![None; all.iter().map(Vec::len).sum()];
+            for batch in batches(all, &self.text, None, self.text_batch, &self.device) {
                 let of_texts = images.clone().select(0, batch.picture_rows(&self.device));
                 let texts = self.clip.text_features(batch.ids, batch.mask)?;
                 put(&mut scores, &batch.texts, &floats((of_texts * texts).sum_dim(1))?);
@@ -62,6 +65,7 @@ impl Ranker {
 /// BLIP's filter.
 pub(super) struct Filter {
     model: BlipRetrieval,
+    pictures: PictureTransform,
     text: TextEncoder,
     start: u32,
     text_batch: usize,
@@ -72,7 +76,7 @@ impl Filter {
     pub(super) fn open(folder: &Path, text_batch: usize, device: &Device) -> Result<Self> {
         let model = BlipRetrieval::open(folder, device)?;
         let length = FILTER_LENGTH.min(model.config().text.max_positions);
-        let text = TextEncoder::open(folder, TextEncoding::new(length, model.config().pad_token))?;
+        let text = tokenizer(folder, TextEncoding::new(length, model.config().pad_token))?;
         // BERT's vocabulary is followed by the start tokens of decoder and encoder.
         let start =
             text.id_of(FILTER_START).or_else(|| text.vocab_size().try_into().ok().map(|size: u32| size + 1));
@@ -80,26 +84,28 @@ impl Filter {
             let folder = folder.display();
             WorkerError::Configuration(format!("curation.models.itm: `{folder}` has no token {FILTER_START}"))
         })?;
-        Ok(Self { model, text, start, text_batch, device: device.clone() })
+        let size = model.config().vision.image_size;
+        let processor = ImageProcessor::read(folder, ImageProcessor::blip2(size))?;
+        let pictures = PictureTransform::new(&processor);
+        Ok(Self { model, pictures, text, start, text_batch, device: device.clone() })
     }
 
-    /// The probability that each text matches its picture, in the order of the texts.
+    /// The probability that each text matches its picture, in the order of the texts; none for a text that the tokenizer
+    /// cannot take.
     pub(super) fn score(
         &self,
         pictures: &[CuratedPicture],
         all: &[Vec<ScoredText>],
         times: &mut CurationTimes,
-    ) -> Result<Vec<f32>> {
+    ) -> Result<Vec<Option<f32>>> {
         let images = timed(&mut times.itm_images, || {
-            let size = self.model.config().vision.image_size;
-            let transform = EvalTransform::new(size);
-            let seen = pictures.iter().map(|picture| transform.apply(&picture.image));
-            let features = self.model.image_features(pixels(seen, size, &self.device)?)?;
+            let seen = pictures.iter().map(|picture| &picture.image);
+            let features = self.model.image_features(self.pictures.tensor(seen, &self.device)?)?;
             Ok(self.model.look(&features))
         })?;
         timed(&mut times.itm_texts, || {
-            let mut scores = vec![0.0; all.iter().map(Vec::len).sum()];
-            for batch in batches(all, &self.text, Some(self.start), self.text_batch, &self.device)? {
+            let mut scores = vec![None; all.iter().map(Vec::len).sum()];
+            for batch in batches(all, &self.text, Some(self.start), self.text_batch, &self.device) {
                 let logits = self.model.match_logits_of(&images, &batch.pictures, batch.ids, batch.mask)?;
                 put(&mut scores, &batch.texts, &floats(softmax(logits, 1).narrow(1, 1, 1))?);
             }
@@ -109,6 +115,6 @@ impl Filter {
 }
 
 /// Scores of some of the texts in their places.
-fn put(scores: &mut [f32], texts: &[usize], found: &[f32]) {
-    texts.iter().zip(found).for_each(|(text, score)| scores[*text] = *score);
+fn put(scores: &mut [Option<f32>], texts: &[usize], found: &[f32]) {
+    texts.iter().zip(found).for_each(|(text, score)| scores[*text] = Some(*score));
 }

@@ -3,8 +3,6 @@
 use blip2_dataset::{MAX_CAPTION_WORDS, ScoredText, TextEncoder, clean_caption};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::error::Result;
-
 /// Some texts as one batch, without padding behind the longest.
 pub(super) struct TextBatch {
     /// Of the texts, among all.
@@ -26,20 +24,26 @@ impl TextBatch {
 }
 
 /// All texts, cleaned as in training, `most` at a time from the shortest to the longest. `first` takes the place of each
-/// text's first token.
+/// text's first token. A text that the tokenizer cannot take is left out: it gets no score.
 pub(super) fn batches(
     all: &[Vec<ScoredText>],
     text: &TextEncoder,
     first: Option<u32>,
     most: usize,
     device: &Device,
-) -> Result<Vec<TextBatch>> {
+) -> Vec<TextBatch> {
     let mut tokens = Vec::new();
     let of_picture = |(picture, texts): (usize, &Vec<ScoredText>)| -> Vec<(usize, String)> {
         texts.iter().map(|scored| (picture, clean_caption(&scored.text, MAX_CAPTION_WORDS))).collect()
     };
     for (index, (picture, cleaned)) in all.iter().enumerate().flat_map(of_picture).enumerate() {
-        let mut ids = text.encode_plain(&cleaned)?;
+        let mut ids = match text.encode_plain(&cleaned) {
+            Ok(ids) => ids,
+            Err(error) => {
+                tracing::debug!(text = cleaned, %error, "a text is not scored");
+                continue;
+            }
+        };
         if let (Some(first), Some(place)) = (first, ids.first_mut()) {
             *place = first;
         }
@@ -47,7 +51,7 @@ pub(super) fn batches(
     }
     // Equal lengths stay in their order, so that a batch is a function of the texts.
     tokens.sort_by_key(|(ids, ..)| ids.len());
-    Ok(tokens.chunks(most).map(|chunk| batch(chunk, text.encoding().pad_id, device)).collect())
+    tokens.chunks(most).map(|chunk| batch(chunk, text.encoding().pad_id, device)).collect()
 }
 
 fn batch(tokens: &[(Vec<u32>, usize, usize)], pad: u32, device: &Device) -> TextBatch {
@@ -66,5 +70,60 @@ fn batch(tokens: &[(Vec<u32>, usize, usize)], pad: u32, device: &Device) -> Text
         pictures: tokens.iter().map(|(_, picture, _)| *picture).collect(),
         ids: tensor(all_ids),
         mask: tensor(all_mask),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use blip2_dataset::{TextEncoding, TextSource};
+    use std::path::Path;
+
+    /// A tokenizer whose token for what it does not know is not in its vocabulary, as some are published.
+    fn broken_tokenizer() -> TextEncoder {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones/clip-tiny/tokenizer.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let broken = text.replacen("\"unk_token\": null", "\"unk_token\": \"<nowhere>\"", 1);
+        assert_ne!(text, broken);
+        TextEncoder::from_json(broken.as_bytes(), &path, TextEncoding::new(16, 0)).unwrap()
+    }
+
+    #[test]
+    fn a_text_that_the_tokenizer_cannot_take_is_left_out() {
+        let text = |text: &str| ScoredText {
+            text: text.into(),
+            source: TextSource::Web,
+            clip_score: None,
+            itm_score: None,
+        };
+        let all = [
+            vec![text("a red apple"), text("a <b>red</b> apple")],
+            vec![text("日本語")],
+            vec![text("a dog")],
+        ];
+        let batches = batches(&all, &broken_tokenizer(), None, 8, &Device::flex());
+        let mut texts: Vec<usize> = batches.iter().flat_map(|batch| batch.texts.clone()).collect();
+        texts.sort_unstable();
+        assert_eq!(texts, [0, 3]);
+    }
+
+    /// What the project's own small CLIP does not know is left out of a text, not the text.
+    #[test]
+    fn the_small_clip_takes_texts_of_every_language() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones/clip-tiny");
+        let encoder = TextEncoder::open(&path, TextEncoding::new(16, 0)).unwrap();
+        for text in [
+            "a <b>red</b> apple",
+            "日本語のりんご",
+            "пример яблока",
+            "تفاحة حمراء",
+            "🍎🍏",
+            "naïve café",
+            "½ €",
+            "\u{200b}",
+        ] {
+            encoder.encode(text).unwrap();
+            encoder.encode_plain(text).unwrap();
+        }
     }
 }

@@ -14,16 +14,19 @@ use std::time::Duration;
 use blip2_collective::{Exchange, SumTree, World};
 use blip2_dataset::{SlotBatch, StepBatch};
 use blip2_model::dropout::Dropout;
+use blip2_model::image_processor::ImageProcessor;
 use blip2_model::optimizer::clip_by_global_norm;
 use blip2_model::parts::GradientParts;
+use blip2_model::tokenizer::DECODER_START;
 use blip2_model::vision::ImageEncoder;
 use blip2_proto::drill::{Drill, DrillPhase};
 use burn::tensor::{Device, Tensor};
 
 use crate::config::WorkerConfig;
-use crate::convert::{device, image_encoder, placement, qformer_text};
+use crate::convert::{device, image_encoder, placement, qformer_text, qformer_tokenizer};
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
+use crate::pictures::{image_processor, statistics};
 use crate::state::{FrozenSizes, TrainState};
 use pixels::normalised_pixels;
 use reduction::SumPlan;
@@ -41,6 +44,8 @@ pub struct StepParts {
     pub device: Device,
     /// Frozen.
     pub encoder: ImageEncoder,
+    /// How its pictures are prepared.
+    pub processor: ImageProcessor,
     /// Frozen; present when the run has a stage 2.
     pub language: Option<Language>,
     /// Id of `[DEC]`.
@@ -82,6 +87,15 @@ impl StepParts {
         let device = device(&config.train.device)?;
         let place = placement(&config.model, &device)?;
         let encoder = image_encoder(&config.model, &place)?;
+        let processor = image_processor(&config.model, encoder.image_size())?;
+        if let Some(id) = qformer_tokenizer(&config.model)?.added {
+            let from = &config.model.qformer_tokenizer;
+            tracing::info!(
+                from,
+                id,
+                "the tokenizer has no {DECODER_START}: it is the token behind the last, as in LAVIS"
+            );
+        }
         let (text, decoder_start) = qformer_text(&config.model, config.stage1.text_length)?;
         let language = match config.stage2.steps {
             0 => None,
@@ -89,7 +103,8 @@ impl StepParts {
         };
         let language_width = language.as_ref().map_or(0, |language| language.model.width());
         let sizes = FrozenSizes { image_width: encoder.width(), vocab: text.vocab_size(), language_width };
-        Ok(Self { sizes, device, encoder, language, decoder_start, config, drill: Drill::default() })
+        let drill = Drill::default();
+        Ok(Self { sizes, device, encoder, processor, language, decoder_start, config, drill })
     }
 
     /// Computes the gradient of step `step` of the state's stage; changes nothing that a redone step would see.
@@ -169,7 +184,8 @@ impl StepParts {
                 slot.pixels.len()
             )));
         }
-        let pixels = normalised_pixels(slot.pixels.clone(), [rows, size], &self.device);
+        let statistics = statistics(&self.processor);
+        let pixels = normalised_pixels(slot.pixels.clone(), [rows, size], statistics, &self.device);
         Ok(self.encoder.forward(pixels)?)
     }
 

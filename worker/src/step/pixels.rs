@@ -1,10 +1,14 @@
 //! Pictures travel to the device as bytes, a quarter of their size as f32, and are normalised there.
 
-use blip2_dataset::{CLIP_MEAN, CLIP_STD};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 /// Bytes of `[rows, 3, size, size]` as `(x / 255 - mean) / std`.
-pub(super) fn normalised_pixels(pixels: Vec<u8>, [rows, size]: [usize; 2], device: &Device) -> Tensor<4> {
+pub(super) fn normalised_pixels(
+    pixels: Vec<u8>,
+    [rows, size]: [usize; 2],
+    (mean, std): ([f32; 3], [f32; 3]),
+    device: &Device,
+) -> Tensor<4> {
     let bytes = TensorData::new(pixels, [rows, 3, size, size]);
     // Some GPU drivers have no integers of eight bits.
     let integer = if device.supports_dtype(DType::U8) { DType::U8 } else { DType::I32 };
@@ -14,18 +18,19 @@ pub(super) fn normalised_pixels(pixels: Vec<u8>, [rows, size]: [usize; 2], devic
     };
     // Dividing by a tensor: a scalar might be turned into a factor, which rounds otherwise.
     let levels = Tensor::<1>::from_data(TensorData::new(vec![255.0f32], [1]), device).reshape([1, 1, 1, 1]);
-    (bytes / levels - channels(CLIP_MEAN)) / channels(CLIP_STD)
+    (bytes / levels - channels(mean)) / channels(std)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use blip2_dataset::{CLIP_MEAN, CLIP_STD};
 
     #[test]
     fn the_device_computes_what_the_host_did() {
         let pixels: Vec<u8> = (0..2 * 3 * 16 * 16).map(|index| (index * 7 % 256) as u8).collect();
         let expected = blip2_dataset::normalised(&pixels, 256, CLIP_MEAN, CLIP_STD);
-        let tensor = normalised_pixels(pixels, [2, 16], &Device::flex());
+        let tensor = normalised_pixels(pixels, [2, 16], (CLIP_MEAN, CLIP_STD), &Device::flex());
         assert_eq!(tensor.dims(), [2, 3, 16, 16]);
         let values = tensor.into_data().try_to_vec::<f32>().unwrap();
         assert!(values == expected, "bit for bit");

@@ -7,10 +7,11 @@ use half::f16;
 use serde_json::json;
 
 use super::*;
-use crate::hf_config::{FolderConfig, tokenizer_json};
+use crate::hf_config::FolderConfig;
 use crate::language_model::LanguageModel;
 use crate::llama::{Llama, LlamaConfig, RopeScaling};
 use crate::tensors::FlatLayout;
+use crate::tokenizer::tokenizer_json;
 use crate::weights::WeightSource;
 
 /// The values of a GGUF file's head that the tests write.

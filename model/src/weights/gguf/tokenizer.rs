@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 
 use super::metadata::Head;
 use crate::ModelError;
-use crate::weights::pairs::{ADDED, CONTROL, added_tokens, start_token, vocabulary};
-use crate::weights::sentencepiece::{Piece, from_pieces};
+use crate::tokenizer::{ADDED, CONTROL, Piece, added_tokens, from_pieces, start_token, vocabulary};
 
 /// How Llama 3 cuts a text into words, from its published tokenizer.
 const LLAMA3_WORDS: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
@@ -62,7 +61,7 @@ fn byte_level_pairs(head: &Head, tokens: &[&str], kinds: &[i64]) -> Result<Value
         "added_tokens": added_tokens(tokens, kinds, &[CONTROL, ADDED]),
         "normalizer": null,
         "pre_tokenizer": words,
-        "post_processor": start_token(tokens, start_id(head, false)),
+        "post_processor": start_token(start_id(head, false).and_then(|id| Some((*tokens.get(id)?, id)))),
         "decoder": byte_level(true),
         "model": {
             "type": "BPE",

@@ -1,8 +1,9 @@
-//! SentencePiece tokenizers of pairs (Llama's and Vicuna's) in the format of the `tokenizers` library.
+//! SentencePiece tokenizers in the format of the `tokenizers` library: of pairs (Llama's and Vicuna's), and of unigrams (T5's).
 
 mod file;
+mod unigram;
 
-pub(crate) use file::{FILE, tokenizer};
+pub(super) use file::{Settings, tokenizer};
 
 use std::collections::BTreeMap;
 
@@ -15,11 +16,11 @@ const SPACE: &str = "\u{2581}";
 
 /// A token.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Piece<'a> {
-    pub(super) text: &'a str,
+pub(crate) struct Piece<'a> {
+    pub(crate) text: &'a str,
     /// Pairs whose sum has a higher score are joined first.
-    pub(super) score: f64,
-    pub(super) kind: i64,
+    pub(crate) score: f64,
+    pub(crate) kind: i64,
 }
 
 /// The tokenizer of `pieces`, which puts the token `start` in front of every text.
@@ -28,7 +29,7 @@ pub(super) struct Piece<'a> {
 ///
 /// # Errors
 /// No pieces, or the same one twice.
-pub(super) fn from_pieces(pieces: &[Piece<'_>], start: Option<usize>) -> Result<Value, String> {
+pub(crate) fn from_pieces(pieces: &[Piece<'_>], start: Option<usize>) -> Result<Value, String> {
     if pieces.is_empty() {
         return Err("the tokenizer has 0 pieces".into());
     }
@@ -46,7 +47,7 @@ pub(super) fn from_pieces(pieces: &[Piece<'_>], start: Option<usize>) -> Result<
             {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
         ]},
         "pre_tokenizer": null,
-        "post_processor": start_token(&tokens, start),
+        "post_processor": start_token(start.and_then(|id| Some((*tokens.get(id)?, id)))),
         "decoder": {"type": "Sequence", "decoders": [
             {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
             {"type": "ByteFallback"},

@@ -1,5 +1,9 @@
 //! `config.json` of Hugging Face folders.
 
+mod fields;
+
+pub(crate) use fields::SIDE;
+
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -7,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ModelError;
-use crate::weights::{SENTENCEPIECE_FILE, gguf_config, gguf_tokenizer, is_gguf, sentencepiece_tokenizer};
+use crate::files::read_json;
+use crate::weights::{gguf_config, is_gguf};
 
 /// A folder's `config.json`; its sections are parsed on demand.
 #[derive(Debug, Clone)]
@@ -45,15 +50,23 @@ impl FolderConfig {
     }
 
     /// Parses the whole file.
+    ///
+    /// # Errors
+    /// A field that no model can have, or of another type, by its name.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ModelError> {
-        T::deserialize(&self.value).map_err(|e| self.error(e.to_string()))
+        fields::check(&self.value).map_err(|reason| self.error(reason))?;
+        T::deserialize(without_nulls(&self.value)).map_err(|e| self.error(e.to_string()))
     }
 
     /// Parses one section; a missing one has every field at its default.
+    ///
+    /// # Errors
+    /// As [`FolderConfig::parse`].
     pub fn parse_section<T: DeserializeOwned>(&self, section: &str) -> Result<T, ModelError> {
         let empty = Value::Object(serde_json::Map::new());
-        let value = self.value.get(section).unwrap_or(&empty);
-        T::deserialize(value).map_err(|e| self.error(format!("{section}: {e}")))
+        let value = self.value.get(section).filter(|value| !value.is_null()).unwrap_or(&empty);
+        fields::check(value).map_err(|reason| self.error(format!("{section}.{reason}")))?;
+        T::deserialize(without_nulls(value)).map_err(|e| self.error(format!("{section}: {e}")))
     }
 
     /// Parses a section, or the whole file where there is none.
@@ -68,7 +81,9 @@ impl FolderConfig {
     /// whole file of others.
     pub fn language_model(&self) -> (Option<&'static str>, &str) {
         match self.model_type() {
-            "blip-2" => (Some("text_config"), self.section_type("text_config").unwrap_or("opt")),
+            "blip-2" | "instructblip" => {
+                (Some("text_config"), self.section_type("text_config").unwrap_or("opt"))
+            }
             other => (None, other),
         }
     }
@@ -81,6 +96,13 @@ impl FolderConfig {
                 Err(self.error(format!("the language model is of type `{found}`, `{model_type}` is needed")))
             }
         }
+    }
+
+    /// Rows of the language model's token table, where the file says them.
+    pub fn vocabulary(&self) -> Option<usize> {
+        let (section, _) = self.language_model();
+        let holder = section.map_or(Some(&self.value), |section| self.value.get(section))?;
+        holder.get("vocab_size")?.as_u64()?.try_into().ok()
     }
 
     /// Requires that a field, where it is given, has the only value that is supported.
@@ -98,6 +120,17 @@ impl FolderConfig {
     /// An error about this file.
     pub fn error(&self, reason: impl Into<String>) -> ModelError {
         ModelError::Config { path: self.path.clone(), reason: reason.into() }
+    }
+}
+
+/// The fields that say something: newer `transformers` write null where an older one left a field out.
+fn without_nulls(section: &Value) -> Value {
+    match section {
+        Value::Object(fields) => {
+            let said = fields.iter().filter(|(_, value)| !value.is_null());
+            Value::Object(said.map(|(key, value)| (key.clone(), value.clone())).collect())
+        }
+        other => other.clone(),
     }
 }
 
@@ -121,38 +154,6 @@ impl TokenIds {
     }
 }
 
-/// The `tokenizer.json` of a folder, or, in its format, the tokenizer inside a GGUF file or the `tokenizer.model` of a folder
-/// that has no `tokenizer.json` (Vicuna's).
-///
-/// # Errors
-/// No tokenizer, or one of a kind that is not supported.
-pub fn tokenizer_json(folder: &Path) -> Result<Value, ModelError> {
-    if is_gguf(folder) {
-        return gguf_tokenizer(folder);
-    }
-    let pieces = folder.join(SENTENCEPIECE_FILE);
-    if has_tokenizer_json(folder) || !pieces.is_file() {
-        return read_json(&folder.join(TOKENIZER_JSON));
-    }
-    // `transformers` puts Llama's start token in front unless the folder says otherwise.
-    let settings = read_json(&folder.join("tokenizer_config.json")).unwrap_or_default();
-    sentencepiece_tokenizer(&pieces, settings["add_bos_token"].as_bool().unwrap_or(true))
-}
-
-const TOKENIZER_JSON: &str = "tokenizer.json";
-
-/// Whether a folder has a tokenizer in the format that [`tokenizer_json`] returns.
-pub fn has_tokenizer_json(folder: &Path) -> bool {
-    folder.join(TOKENIZER_JSON).is_file()
-}
-
-/// Reads a JSON file.
-pub(crate) fn read_json(path: &Path) -> Result<Value, ModelError> {
-    let text = std::fs::read(path).map_err(|e| ModelError::io(path, e))?;
-    serde_json::from_slice(&text)
-        .map_err(|e| ModelError::Config { path: path.into(), reason: format!("not JSON: {e}") })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,19 +172,6 @@ mod tests {
             config.require(Some("vision_config"), "hidden_act", &"gelu".into()).unwrap_err().to_string();
         assert!(error.contains("vision_config.hidden_act") && error.contains("silu"), "{error}");
         config.require(Some("text_config"), "hidden_act", &"gelu".into()).unwrap();
-    }
-
-    #[test]
-    fn sentence_pieces_stand_in_for_a_tokenizer_json() {
-        let folder = tempfile::tempdir().unwrap();
-        let pieces =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/sentencepiece/tokenizer.model");
-        std::fs::copy(pieces, folder.path().join("tokenizer.model")).unwrap();
-        assert!(tokenizer_json(folder.path()).unwrap()["post_processor"].is_object());
-        std::fs::write(folder.path().join("tokenizer_config.json"), r#"{"add_bos_token": false}"#).unwrap();
-        assert!(tokenizer_json(folder.path()).unwrap()["post_processor"].is_null());
-        std::fs::write(folder.path().join("tokenizer.json"), r#"{"model": 1}"#).unwrap();
-        assert_eq!(tokenizer_json(folder.path()).unwrap()["model"], 1);
     }
 
     #[test]
