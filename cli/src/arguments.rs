@@ -61,7 +61,7 @@ pub(crate) enum Command {
     Corpus(CorpusArguments),
     /// Caption, score and filter the texts of a pool of pictures (CapFilt).
     Curate(Box<CurateArguments>),
-    /// Download the published models that a run needs.
+    /// Download the published models that a run needs, and check those of a configuration.
     Models(ModelsArguments),
     /// Answer questions about a picture, read from standard input line by line.
     Chat(ChatArguments),

@@ -233,3 +233,46 @@ fn models_are_got_from_a_hub_by_name() {
     get("owner/tiny", &nobody).expect(1).says(&["cannot reach http://127.0.0.1:1", "HF_ENDPOINT"]);
     finish(blip2(&["models", "list"])).expect(0);
 }
+
+#[test]
+fn the_models_of_a_configuration_are_checked_without_reading_weights() {
+    let run = SmallRun::short("");
+    let check = |set: &[&str]| {
+        let mut arguments = vec!["models", "check", "--config", run.config(), "--json"];
+        set.iter().for_each(|value| arguments.extend(["--set", value]));
+        finish(blip2(&arguments))
+    };
+    let fine = check(&[]).expect(0);
+    let report = &fine.json_lines()[0];
+    assert_eq!(
+        (&report["ok"], report["problems"].as_array().unwrap().len()),
+        (&serde_json::json!(true), 0),
+        "{report}"
+    );
+    let parts: Vec<_> =
+        report["parts"].as_array().unwrap().iter().map(|part| part["key"].as_str().unwrap()).collect();
+    for key in
+        ["model.image_encoder", "model.language_model", "model.qformer_tokenizer", "model.qformer_init"]
+    {
+        assert!(parts.contains(&key), "{parts:?}");
+    }
+    assert!(report["parts"][0]["parameters"].as_u64().unwrap() > 100_000, "{report}");
+    assert!(!report["parts"][0]["files"].as_array().unwrap().is_empty(), "{report}");
+    assert_eq!(report["trained"].as_array().unwrap().len(), 2, "{report}");
+    assert!(!run.root().exists(), "nothing is written");
+
+    // All that does not fit is named, not the first alone.
+    let broken = check(&[
+        "model.image_encoder=assets/backbones/opt-tiny",
+        "model.qformer_tokenizer=/nonexistent",
+        "model.language_model=assets/backbones/bert-tiny",
+    ])
+    .expect(78);
+    let keys: Vec<_> = broken.json_lines()[0]["problems"].as_array().unwrap().clone();
+    for key in ["model.image_encoder", "model.qformer_tokenizer", "model.language_model"] {
+        assert!(keys.iter().any(|problem| problem["key"] == key), "{keys:?}");
+    }
+    check(&["model.qformer.hidden=64"]).expect(78).says(&["do not fit"]);
+    finish(blip2(&["models", "check"])).expect(78);
+    finish(blip2(&["models", "check", "--config", "configs/curate-quickstart.toml"])).expect(0);
+}

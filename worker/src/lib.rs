@@ -17,6 +17,7 @@ pub mod export;
 pub mod import;
 mod language;
 pub mod member;
+mod model_check;
 mod pictures;
 mod places;
 mod rows;
@@ -34,6 +35,9 @@ pub use checkpoint::{CheckpointParts, NamedState, PartRecord, part_name, read_ch
 pub use config::{WorkerConfig, config_hash};
 pub use error::{Result, WorkerError};
 pub use language::Language;
+pub use model_check::{
+    FileReport, ModelCheck, PartReport, TokenizerReport, TrainedReport, check_curation, check_models,
+};
 pub use places::{model_here, remember_credentials_of, without_credentials};
 pub use session::{WorkerEnd, WorkerOptions, run};
 pub use state::{FrozenSizes, StageModel, TrainState};

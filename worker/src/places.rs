@@ -23,7 +23,7 @@ impl WorkerConfig {
         let all = [
             ("model.image_encoder", &model.image_encoder, true),
             ("model.qformer_init", &model.qformer_init, stage1),
-            ("model.qformer_tokenizer", &model.qformer_tokenizer, stage1),
+            ("model.qformer_tokenizer", &model.qformer_tokenizer, true),
             ("model.language_model", &model.language_model, stage2),
             ("model.init_checkpoint", &model.init_checkpoint, true),
         ];
@@ -39,17 +39,32 @@ impl WorkerConfig {
     pub async fn with_models_here(&self) -> Result<Self> {
         let mut here = self.clone();
         for (key, place) in self.models() {
-            let path = model_here(key, place).await?;
-            let model = &mut here.model;
-            match key {
-                "model.image_encoder" => model.image_encoder = path,
-                "model.qformer_init" => model.qformer_init = path,
-                "model.qformer_tokenizer" => model.qformer_tokenizer = path,
-                "model.language_model" => model.language_model = path,
-                _ => model.init_checkpoint = path,
-            }
+            here.place_model(key, model_here(key, place).await?);
         }
         Ok(here)
+    }
+
+    /// The same; what cannot be had keeps its place, and the error says why.
+    pub async fn with_models_that_are_here(&self) -> (Self, Vec<WorkerError>) {
+        let (mut here, mut errors) = (self.clone(), Vec::new());
+        for (key, place) in self.models() {
+            match model_here(key, place).await {
+                Ok(path) => here.place_model(key, path),
+                Err(error) => errors.push(error),
+            }
+        }
+        (here, errors)
+    }
+
+    fn place_model(&mut self, key: &str, path: String) {
+        let model = &mut self.model;
+        match key {
+            "model.image_encoder" => model.image_encoder = path,
+            "model.qformer_init" => model.qformer_init = path,
+            "model.qformer_tokenizer" => model.qformer_tokenizer = path,
+            "model.language_model" => model.language_model = path,
+            _ => model.init_checkpoint = path,
+        }
     }
 
     /// Requires that something lies at every URL that names a model; only names and lengths are asked for.

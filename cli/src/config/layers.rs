@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::show::shown;
-use super::{Loaded, RunConfig, sources};
+use super::{Loaded, RunConfig, model_folder, sources};
 use crate::error::CliError;
 
 /// Files may build on each other through `base`, this deep.
@@ -59,7 +59,8 @@ impl Layers {
     pub(crate) fn new() -> Result<Self, CliError> {
         let table = Table::try_from(RunConfig::default())
             .map_err(|error| CliError::failed(format!("the defaults do not serialise: {error}")))?;
-        let defaults = leaves(&table);
+        let mut defaults = leaves(&table);
+        defaults.insert(model_folder::KEY.to_owned(), model_folder::default());
         let values =
             defaults.iter().map(|(key, value)| (key.clone(), (value.clone(), Origin::Default))).collect();
         Ok(Self { defaults, values })
@@ -137,10 +138,11 @@ impl Layers {
 
     /// The typed configuration, and each value with its origin.
     pub(crate) fn finish(self) -> Result<Loaded, CliError> {
-        let settings: Vec<Setting> =
+        let mut settings: Vec<Setting> =
             self.values.into_iter().map(|(key, (value, origin))| Setting { key, value, origin }).collect();
+        model_folder::fill(&mut settings);
         let mut table = Table::new();
-        for setting in &settings {
+        for setting in settings.iter().filter(|setting| setting.key != model_folder::KEY) {
             insert(&mut table, &setting.key, setting.value.clone());
         }
         let config = RunConfig::deserialize(Value::Table(table)).map_err(|error| {

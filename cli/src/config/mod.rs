@@ -1,6 +1,7 @@
 //! The configuration of a run: its sections, how its layers are read, and where every value came from.
 
 mod layers;
+mod model_folder;
 mod reference;
 mod schema;
 mod show;

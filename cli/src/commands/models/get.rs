@@ -163,7 +163,7 @@ fn tell(file: &FileDone, json: bool) {
     }
 }
 
-fn megabytes(bytes: u64) -> String {
+pub(super) fn megabytes(bytes: u64) -> String {
     match bytes {
         0..100_000 => format!("{:.1} kB", bytes as f64 / 1e3),
         100_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
