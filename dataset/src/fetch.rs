@@ -18,7 +18,7 @@ pub use hub::{Hub, HubError, HubFile, HubModel};
 pub use wanted::{is_weight_file, wanted_files};
 
 use crate::error::{DatasetError, Result};
-use crate::secret_url::redacted;
+use crate::secret_url::{redacted, with_credentials};
 use cache::ModelCache;
 use download::{Download, Target};
 use listing::{RemoteFile, files_at};
@@ -71,8 +71,14 @@ pub async fn fetch_model(place: &str) -> Result<Fetched> {
             None => Ok(as_it_is(path)),
         };
     }
-    let files = files_at(url).await?;
-    ModelCache::of_this_machine()?.get(url, files, expected.as_deref()).await
+    let cache = ModelCache::of_this_machine()?;
+    // A stored URL lacks its credentials: what was fetched with them is here all the same.
+    if with_credentials(url).is_none()
+        && let Some(known) = cache.known(url, expected.as_deref()).await
+    {
+        return Ok(known);
+    }
+    cache.get(url, files_at(url).await?, expected.as_deref()).await
 }
 
 /// Requires that a model's URL can be understood and that something lies there; nothing but names is looked at.

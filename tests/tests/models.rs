@@ -88,6 +88,13 @@ fn a_run_on_signed_urls_is_the_same_run_and_stores_no_secret() {
     let pinned = std::fs::read_to_string(run.root().join("run.toml")).unwrap();
     assert!(pinned.contains("http://REDACTED@127.0.0.1") && pinned.contains("?id=7&REDACTED"), "{pinned}");
 
+    // What is stored lacks the credentials; the models that were fetched with them are here.
+    let root = run.root().display().to_string();
+    let data = format!("{}/assets/corpus/test-00000.parquet", repository().display());
+    let measured =
+        finish(cached(&run, &["eval", "retrieval", "--model", &root, "--data", &data, "--json"])).expect(0);
+    assert!(measured.json_lines()[0]["r@1"].is_number());
+
     // A URL that was signed anew is the same URL; one that has expired says so.
     let again = train("5ignature-two", &["--resume"]);
     assert_says_no_secret(&again);

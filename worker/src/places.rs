@@ -120,9 +120,12 @@ pub async fn model_here(key: &str, place: &str) -> Result<String> {
 
 /// The folder of a run's checkpoint, if that is what lies at the URL.
 async fn checkpoint_at(key: &str, place: &str) -> Result<Option<Location>, DatasetError> {
+    if key != "model.init_checkpoint" {
+        return Ok(None);
+    }
     let folder = Location::parse(place.split('#').next().unwrap_or_default().trim_end_matches('/'))?;
-    let may_be = key == "model.init_checkpoint" && !is_weight_file(folder.file_name());
-    let is_checkpoint = may_be && matches!(folder.join(COMMIT).head().await, Ok(Some(_)));
+    let is_checkpoint =
+        !is_weight_file(folder.file_name()) && matches!(folder.join(COMMIT).head().await, Ok(Some(_)));
     Ok(is_checkpoint.then_some(folder))
 }
 

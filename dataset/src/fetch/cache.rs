@@ -127,18 +127,32 @@ impl ModelCache {
             return Err(other_content(url, expected, &entry.blake3));
         }
         lock.lock_shared().map_err(on_disk)?;
-        IN_USE.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
-        // Those used longest ago go first.
-        if let Ok(record) = File::options().append(true).open(folder.join(ENTRY)) {
-            let _ = record.set_modified(SystemTime::now());
+        Ok(Fetched { downloaded, ..taken_into_use(&folder, entry, lock) })
+    }
+
+    /// The entry of this URL that was used last, whatever lies there now.
+    pub(super) async fn known(&self, url: &str, expected: Option<&str>) -> Option<Fetched> {
+        let wanted = redacted(url);
+        let mut found: Vec<(SystemTime, String)> = Vec::new();
+        for entry in std::fs::read_dir(&self.root).ok()?.flatten() {
+            let used = std::fs::metadata(entry.path().join(ENTRY)).and_then(|found| found.modified());
+            if let Ok(used) = used {
+                found.push((used, entry.file_name().to_string_lossy().into_owned()));
+            }
         }
-        let content = folder.join(CONTENT);
-        let bytes = entry.files.iter().map(|file| file.bytes).sum();
-        let path = match entry.files.as_slice() {
-            [file] if entry.is_file => content.join(&file.name),
-            _ => content,
-        };
-        Ok(Fetched { path, blake3: entry.blake3, bytes, downloaded })
+        found.sort();
+        for (_, key) in found.into_iter().rev() {
+            let (folder, lock) = (self.root.join(&key), self.lock_of(&key).ok()?);
+            if !taken(lock.try_lock_shared()).ok()? {
+                continue;
+            }
+            let Some(entry) = whole_entry(&folder, false).await else { continue };
+            let is_wanted = entry.url.trim_end_matches('/') == wanted.trim_end_matches('/');
+            if is_wanted && expected.is_none_or(|expected| expected == entry.blake3) {
+                return Some(taken_into_use(&folder, entry, lock));
+            }
+        }
+        None
     }
 
     fn lock_of(&self, key: &str) -> io::Result<File> {
@@ -196,6 +210,22 @@ impl ModelCache {
 
 const ENTRY: &str = "entry.json";
 const CONTENT: &str = "content";
+
+/// The entry's path; its lock, which is shared, is held from now on.
+fn taken_into_use(folder: &Path, entry: Entry, lock: File) -> Fetched {
+    IN_USE.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
+    // Those used longest ago go first.
+    if let Ok(record) = File::options().append(true).open(folder.join(ENTRY)) {
+        let _ = record.set_modified(SystemTime::now());
+    }
+    let content = folder.join(CONTENT);
+    let bytes = entry.files.iter().map(|file| file.bytes).sum();
+    let path = match entry.files.as_slice() {
+        [file] if entry.is_file => content.join(&file.name),
+        _ => content,
+    };
+    Fetched { path, blake3: entry.blake3, bytes, downloaded: 0 }
+}
 
 /// A hash of where the model is and of what it is.
 fn key_of(url: &str, model: &RemoteModel) -> String {
