@@ -81,19 +81,17 @@ async fn serve(
         let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let header = |name: &str| head.iter().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        let refused =
-            if site.token.is_some_and(|token| header("authorization:") != Some(&format!("Bearer {token}"))) {
-                Some("401 Unauthorized")
-            } else if site.user.is_some_and(|user| header("authorization:") != Some(&format!("Basic {user}")))
-            {
-                Some("401 Unauthorized")
-            } else if site.signature.is_some_and(|signature| method == "HEAD" || query != signature) {
-                Some("403 Forbidden")
-            } else if site.files.contains_key(path) {
-                None
-            } else {
-                Some("404 Not Found")
-            };
+        let token = site.token.map(|token| format!("Bearer {token}"));
+        let known = token.or(site.user.map(|user| format!("Basic {user}")));
+        let refused = if known.is_some_and(|known| header("authorization:") != Some(&known)) {
+            Some("401 Unauthorized")
+        } else if site.signature.is_some_and(|signature| method == "HEAD" || query != signature) {
+            Some("403 Forbidden")
+        } else if site.files.contains_key(path) {
+            None
+        } else {
+            Some("404 Not Found")
+        };
         if let Some(status) = refused {
             stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await?;
             continue;

@@ -1,6 +1,6 @@
 //! `corpus ingest`: published data sets to the layout that training reads.
 
-use blip2_dataset::{IngestSettings, IngestSummary, Share, SourceKind, ingest};
+use blip2_dataset::{IngestSettings, IngestSummary, Location, Share, SourceKind, ingest};
 use clap::Args;
 
 use super::columns::ColumnArguments;

@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use blip2_dataset::{
-    CurationJob, CurationSummary, DedupRule, Location, MAX_NEAR_BITS, Reselection, Share, reselect,
-};
+use blip2_dataset::{CurationJob, CurationSummary, DedupRule, MAX_NEAR_BITS, Reselection, Share, reselect};
 use clap::{Args, ValueEnum};
 
 use super::summary::described;
