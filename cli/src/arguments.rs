@@ -3,23 +3,24 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use blip2_collective::{advertised, listening};
 use blip2_model::device::DeviceName;
+use blip2_proto::{MAX_IDENTIFIER, is_identifier};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::bench::BenchArguments;
+use crate::commands::completions::{CompletionsArguments, ManArguments};
 use crate::commands::corpus::CorpusArguments;
 use crate::commands::curate::CurateArguments;
 use crate::commands::models::ModelsArguments;
 use crate::config::ConfigArguments;
 use crate::secured::TlsArguments;
+use crate::typed_numbers::{seconds, seconds_or_none, threads};
 use crate::writing::WritingArguments;
-
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 bad input data, 4 refused (token, run, version, \
-                          another coordinator leads), 5 interrupted with a checkpoint saved, 78 bad configuration.";
 
 /// Pre-trains, evaluates and exports BLIP-2.
 #[derive(Debug, Parser)]
-#[command(name = "blip2", version, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "blip2", version, propagate_version = true)]
 pub(crate) struct Arguments {
     /// How log lines on standard error look; `BLIP2_LOG` filters them (default `warn`).
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
@@ -47,10 +48,12 @@ pub(crate) enum Command {
     Coordinator(CoordinatorArguments),
     /// Run one worker of a coordinator's run.
     Worker(WorkerArguments),
-    /// Show a running coordinator's members, step, losses and speed.
+    /// Show a run's members, step, losses and speed, or how it ended.
     Status(StatusArguments),
     /// List, check, hash or export the checkpoints of a run.
     Checkpoint(CheckpointArguments),
+    /// Write a page on a run: curves, throughput, configuration, faults, audit.
+    Report(ReportArguments),
     /// Recompute from the store which rows the committed steps used, and compare with every checkpoint.
     Audit(AuditArguments),
     /// Measure a run on Parquet files it was not trained on.
@@ -69,6 +72,10 @@ pub(crate) enum Command {
     Bench(BenchArguments),
     /// Show the configuration with the origin of every value, or its JSON Schema.
     Config(ConfigCommandArguments),
+    /// Print the script that completes commands in a shell.
+    Completions(CompletionsArguments),
+    /// Write the manual pages.
+    Man(ManArguments),
 }
 
 impl Command {
@@ -121,13 +128,13 @@ pub(crate) struct CoordinatorArguments {
     #[command(flatten)]
     pub(crate) config: ConfigArguments,
     /// Address to listen on; port 0 takes a free one, printed as a JSON line.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7100")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7100", value_parser = listening)]
     pub(crate) listen: SocketAddr,
     /// File with the run token that workers must show; required for listening beyond this machine.
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// URL under which workers and coordinators that stand by reach this one, where that is not its `--listen` address.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = advertised_url)]
     pub(crate) advertise: Option<String>,
     /// Continue the run in `run.root`, with the workers that are in it or from its newest checkpoint; starts it where
     /// there is none. A coordinator that leads it is fenced off.
@@ -149,22 +156,22 @@ pub(crate) struct WorkerArguments {
     #[arg(long, value_name = "URL", required = true, value_delimiter = ',')]
     pub(crate) coordinator: Vec<String>,
     /// Address for other workers to reach this one; port 0 takes a free one, printed as a JSON line.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = listening)]
     pub(crate) listen: SocketAddr,
-    /// File with the run token.
+    /// File with the run token; required for listening beyond this machine.
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// Name for logs and the status page.
-    #[arg(long, default_value = "worker")]
+    #[arg(long, default_value = "worker", value_parser = name)]
     pub(crate) name: String,
     /// Compute threads; 0 takes all cores.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = threads)]
     pub(crate) threads: usize,
     /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; without it, the one of the run's configuration.
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<DeviceName>,
     /// Host and port under which other workers reach this one, where that is not its `--listen` address.
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = advertised)]
     pub(crate) advertise: Option<String>,
     /// Seconds to try to reach the coordinator and to be taken in.
     #[arg(long, default_value_t = 120.0, value_name = "SECONDS", value_parser = seconds)]
@@ -181,14 +188,30 @@ pub(crate) struct WorkerArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArguments {
-    /// The coordinator, for example `http://127.0.0.1:7100`.
-    pub(crate) url: String,
-    /// Show again every second until the run ends.
+    /// A run (folder or URL), or its coordinator's address, for example `http://127.0.0.1:7100`.
+    #[arg(value_name = "RUN_OR_ADDRESS")]
+    pub(crate) target: String,
+    /// Show again every second until the run ends: in place on a terminal, else a line whenever there is news.
     #[arg(long)]
     pub(crate) watch: bool,
+    /// File with the run token, for a coordinator that was started with one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) tls: TlsArguments,
     /// Print JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArguments {
+    /// A run (folder or URL), whether it has ended or not.
+    pub(crate) run: String,
+    /// The page to write [default: report.html in the run's folder, or here for a run in an object store]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print a summary as a JSON line.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -203,7 +226,7 @@ pub(crate) struct CheckpointArguments {
 pub(crate) enum CheckpointCommand {
     /// List the checkpoints of a run.
     Ls(CheckpointTarget),
-    /// Read everything back, the list of quarantined rows included, and compare length and BLAKE3.
+    /// Read everything back, the list of quarantined rows included; compare length and BLAKE3, and look for NaN.
     Verify(CheckpointTarget),
     /// Print one BLAKE3 over all trainable parameters, in path order, and the step.
     Digest(CheckpointTarget),
@@ -414,26 +437,25 @@ pub(crate) enum ConfigCommand {
     Schema,
 }
 
-/// A number of seconds that is a duration.
-fn seconds(text: &str) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    if (0.001..=1e7).contains(&value) { Ok(value) } else { Err("between 0.001 and 1e7 seconds".to_owned()) }
+/// A URL under which a coordinator is reached.
+fn advertised_url(text: &str) -> Result<String, String> {
+    if !text.contains("://") {
+        return Err(format!("a URL is needed, for example http://{text}"));
+    }
+    advertised(text).map_err(|error| error.to_string())
 }
 
-/// The same, or 0 for not at all.
-fn seconds_or_none(text: &str) -> Result<f64, String> {
-    if text.parse() == Ok(0.0) { Ok(0.0) } else { seconds(text) }
+/// A name that can be shown.
+fn name(text: &str) -> Result<String, String> {
+    if is_identifier(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("a name is one line of at most {MAX_IDENTIFIER} bytes"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_command_line_is_well_formed() {
-        use clap::CommandFactory as _;
-        Arguments::command().debug_assert();
-    }
 
     #[test]
     fn several_coordinators_may_be_named_in_two_ways() {

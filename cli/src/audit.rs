@@ -1,11 +1,14 @@
 //! The audit of a run, from its store alone: what the committed steps must have used, beside what every COMMIT says.
 
+mod damage;
 mod epochs;
 mod simulation;
 
 use std::collections::BTreeMap;
 
-use blip2_coordinator::{Catalogue, CheckpointRecord, Listing, Schedule};
+use blip2_coordinator::{
+    Catalogue, CheckpointRecord, CoordinatorError, Damaged, EpochRecord, Listing, Schedule,
+};
 use blip2_dataset::{
     AuditSpec, Coverage, Location, Manifest, PlanKey, QuarantineList, QuarantineRecord, RowAddress,
     StageAudit, Substitution, audit_stage,
@@ -23,7 +26,7 @@ pub(crate) use simulation::{Corpus, simulate};
 #[derive(Debug, Serialize)]
 pub(crate) struct AuditReport {
     pub(crate) run: String,
-    /// Whether nothing differs.
+    /// Whether nothing differs; what is noted is no difference.
     pub(crate) exact: bool,
     /// Steps up to the newest checkpoint, which is where an audit ends.
     pub(crate) steps: u64,
@@ -33,6 +36,10 @@ pub(crate) struct AuditReport {
     pub(crate) epochs: usize,
     pub(crate) stages: Vec<StageReport>,
     pub(crate) substitutions: Vec<Replaced>,
+    /// Committed steps that changed no parameter, because what they came to is not a finite number.
+    pub(crate) skipped_steps: Vec<u64>,
+    /// What happened and is explained: roll-backs, and damaged checkpoints that the run passed over.
+    pub(crate) notes: Vec<String>,
     pub(crate) differences: Vec<String>,
 }
 
@@ -79,6 +86,7 @@ struct Stored {
     listing: Listing,
     /// The list of the newest checkpoint.
     quarantine: QuarantineList,
+    notes: Vec<String>,
     differences: Vec<String>,
 }
 
@@ -87,36 +95,34 @@ struct Stored {
 /// # Errors
 /// There is no run, or none that has saved anything; or the store fails. What differs is in the report.
 pub(crate) async fn audit(root: &Location, threads: usize) -> Result<AuditReport, CliError> {
-    let mut stored = read(root).await?;
     let found = epochs::read(root).await?;
+    let mut stored = read(root, &found.records).await?;
     stored.differences.extend(found.problems);
-    stored.differences.extend(epochs::check(
-        &found.records,
-        &stored.listing.valid,
-        stored.config.train.slots,
-    ));
+    let slots = stored.config.train.slots;
+    let checked =
+        epochs::check(&found.records, &stored.listing.valid, &damage::saved(&stored.listing), slots);
+    stored.differences.extend(checked.problems);
+    stored.notes.extend(checked.notes);
     let epochs = found.records.len();
     tokio::task::spawn_blocking(move || compare(stored, epochs, threads))
         .await
         .map_err(|error| CliError::failed(format!("the audit thread failed: {error}")))?
 }
 
-async fn read(root: &Location) -> Result<Stored, CliError> {
+async fn read(root: &Location, epochs: &[EpochRecord]) -> Result<Stored, CliError> {
     let config = stored_configuration(root).await?;
     let manifest = stored_manifest(root).await?;
     let catalogue = Catalogue::new(root);
     let listing = catalogue.list().await?;
-    let mut differences: Vec<String> = listing
-        .damaged
-        .iter()
-        .map(|damaged| format!("checkpoint {} is damaged: {}", damaged.name, damaged.reason))
-        .collect();
     let Some(newest) = listing.valid.last() else {
-        return Err(CliError::failed(match &differences[..] {
+        let damaged: Vec<String> = listing.damaged.iter().map(damage::words).collect();
+        return Err(CliError::failed(match &damaged[..] {
             [] => format!("{root} has no checkpoint yet: there is nothing to audit"),
             damaged => format!("{root} has no checkpoint that can be read: {}", damaged.join("; ")),
         }));
     };
+    let (mut notes, mut differences) = (Vec::new(), Vec::new());
+    let mut found = listing.damaged.clone();
     let schedule = schedule(&config);
     let mut quarantine = QuarantineList::default();
     // Newest first: its list is what the others are compared with.
@@ -124,10 +130,17 @@ async fn read(root: &Location) -> Result<Stored, CliError> {
         match catalogue.read_quarantine(record).await {
             Ok(list) if record.name == newest.name => quarantine = list,
             Ok(list) => differences.extend(compare_lists(record, &list, &quarantine, &schedule)),
-            Err(error) => differences.push(error.to_string()),
+            Err(CoordinatorError::Checkpoint { name, reason }) => found.push(Damaged { name, reason }),
+            Err(error) => return Err(error.into()),
         }
     }
-    Ok(Stored { config, manifest, listing, quarantine, differences })
+    for damaged in found {
+        match damage::is_passed_over(&damaged.name, newest, epochs) {
+            true => notes.push(format!("{}; the run passed it over", damage::words(&damaged))),
+            false => differences.push(damage::words(&damaged)),
+        }
+    }
+    Ok(Stored { config, manifest, listing, quarantine, notes, differences })
 }
 
 fn schedule(config: &RunConfig) -> Schedule {
@@ -159,7 +172,7 @@ fn compare_lists(
 }
 
 fn compare(stored: Stored, epochs: usize, threads: usize) -> Result<AuditReport, CliError> {
-    let Stored { config, manifest, listing, quarantine, mut differences } = stored;
+    let Stored { config, manifest, listing, quarantine, notes, mut differences } = stored;
     let records = &listing.valid;
     let hashes = (config_hash(&config.worker()), manifest.digest());
     differences.extend(records.iter().flat_map(|record| compare_identity(record, &config, &hashes)));
@@ -173,8 +186,13 @@ fn compare(stored: Stored, epochs: usize, threads: usize) -> Result<AuditReport,
         epochs,
         stages: Vec::new(),
         substitutions: Vec::new(),
+        skipped_steps: records.last().map_or_else(Vec::new, |record| record.skipped_steps.clone()),
+        notes,
         differences,
     };
+    report
+        .differences
+        .extend(records.iter().filter_map(|record| compare_skipped(record, &report.skipped_steps)));
     let mut first = 0;
     for (stage, stage_steps, batch) in
         [(1, config.stage1.steps, config.stage1.batch), (2, config.stage2.steps, config.stage2.batch)]
@@ -229,6 +247,17 @@ fn compare_identity(
     ];
     let differs = of_run.iter().filter(|(found, wanted, _)| found != wanted);
     differs.map(|(found, _, what)| format!("checkpoint {}: {what} {found}", record.name)).collect()
+}
+
+/// An older checkpoint's skipped steps must be the newest one's, up to its own step.
+fn compare_skipped(record: &CheckpointRecord, newest: &[u64]) -> Option<String> {
+    let wanted: Vec<u64> = newest.iter().copied().filter(|step| *step < record.step).collect();
+    (record.skipped_steps != wanted).then(|| {
+        format!(
+            "checkpoint {}: its COMMIT says that the steps {:?} were skipped, the newest checkpoint {wanted:?}",
+            record.name, record.skipped_steps
+        )
+    })
 }
 
 fn compare_coverage(record: &CheckpointRecord, stage: u32, wanted: Coverage) -> Option<String> {

@@ -11,7 +11,7 @@ pub(crate) enum Exit {
     Failed = 1,
     /// The command line itself is wrong; `clap` exits with the same code.
     Usage = 2,
-    /// The corpus or an image cannot be used.
+    /// The corpus, an image or a checkpoint cannot be used.
     BadInput = 3,
     /// Refused: token, run or version do not match.
     Refused = 4,
@@ -21,18 +21,28 @@ pub(crate) enum Exit {
     BadConfig = 78,
 }
 
+/// Every code with its meaning, as the documents begin with it, and what belongs to it.
+pub(crate) const TABLE: [(Exit, &str, &str); 7] = [
+    (Exit::Done, "done", ""),
+    (Exit::Failed, "failed", ": what is named is not there, does not answer, or broke"),
+    (Exit::Usage, "wrong usage", ": the command line"),
+    (Exit::BadInput, "bad input data", ": rows, pictures, files or a checkpoint"),
+    (Exit::Refused, "refused", ": token, run or version do not match, or another coordinator leads"),
+    (Exit::Interrupted, "interrupted", ", with a checkpoint saved"),
+    (Exit::BadConfig, "bad configuration", ": a key, or a file that one names"),
+];
+
+/// The exit codes, one a line.
+pub(crate) fn listed() -> String {
+    let line = |(exit, meaning, more): &(Exit, &str, &str)| format!("\n  {:<3} {meaning}{more}", *exit as u8);
+    format!("Exit codes:{}", TABLE.iter().map(line).collect::<String>())
+}
+
 impl Exit {
     /// The class that belongs to a code which another process or crate reported.
     pub(crate) fn from_code(code: i32) -> Self {
-        match code {
-            0 => Exit::Done,
-            2 => Exit::Usage,
-            3 => Exit::BadInput,
-            4 => Exit::Refused,
-            5 => Exit::Interrupted,
-            78 => Exit::BadConfig,
-            _ => Exit::Failed,
-        }
+        let known = TABLE.iter().find(|(exit, ..)| *exit as i32 == code);
+        known.map_or(Exit::Failed, |(exit, ..)| *exit)
     }
 }
 
@@ -48,17 +58,37 @@ mod tests {
 
     #[test]
     fn every_class_survives_the_way_through_its_code() {
-        for exit in [
-            Exit::Done,
-            Exit::Failed,
-            Exit::Usage,
-            Exit::BadInput,
-            Exit::Refused,
-            Exit::Interrupted,
-            Exit::BadConfig,
-        ] {
+        for (exit, ..) in TABLE {
             assert_eq!(Exit::from_code(exit as i32), exit);
         }
         assert_eq!(Exit::from_code(137), Exit::Failed);
+        assert!(listed().contains("\n  5   interrupted, with a checkpoint saved\n"), "{}", listed());
+    }
+
+    /// Rows `| CODE | …` of a Markdown table under the heading on exit codes.
+    fn documented(text: &str) -> Vec<(u8, String)> {
+        let section = text.split("\n## Exit codes\n").nth(1).expect("a section");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let row = |line: &str| {
+            let (code, meaning) = line.strip_prefix("| ")?.split_once(" | ")?;
+            Some((code.trim().parse().ok()?, meaning.to_owned()))
+        };
+        section.lines().filter_map(row).collect()
+    }
+
+    #[test]
+    fn the_documents_have_the_same_codes() {
+        let codes: Vec<u8> = TABLE.iter().map(|(exit, ..)| *exit as u8).collect();
+        for (file, text) in [
+            ("README.md", include_str!("../../README.md")),
+            ("docs/operations.md", include_str!("../../docs/operations.md")),
+        ] {
+            let documented = documented(text);
+            assert_eq!(documented.iter().map(|(code, _)| *code).collect::<Vec<_>>(), codes, "{file}");
+        }
+        let readme = documented(include_str!("../../README.md"));
+        for ((exit, meaning, _), (_, documented)) in TABLE.iter().zip(readme) {
+            assert!(documented.starts_with(meaning), "{}: {documented} is not {meaning}", *exit as u8);
+        }
     }
 }

@@ -14,8 +14,13 @@ use crate::freed_pages::{NEVER, PURGE_DELAY};
 
 /// Lines of a failed worker's log that are shown.
 const TAIL_LINES: usize = 20;
-/// How long a worker may take to end after the run did.
-const LEAVE_WITHIN: Duration = Duration::from_secs(20);
+/// What a worker says last that ended because the run did: the reason is another's.
+const ENDED_BY_OTHERS: &str = "error: the run stopped: ";
+/// Logs of earlier starts that are kept of each worker.
+const EARLIER_LOGS: u32 = 5;
+/// How long a worker may take to end after the run did, and after it failed.
+pub(crate) const LEAVE_WITHIN: Duration = Duration::from_secs(20);
+pub(crate) const GIVE_UP_WITHIN: Duration = Duration::from_secs(2);
 /// Between two looks at the workers.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -35,6 +40,24 @@ impl WorkerCommand {
             Self::Train => &["worker", "--listen", "127.0.0.1:0", "--reconnect-timeout", "0"],
             Self::Curate => &["curate", "worker", "--patience", "2"],
         }
+    }
+}
+
+/// Where the work of the workers is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Going {
+    /// Nothing has begun: a worker that fails now will fail again.
+    NotYet,
+    /// It goes on without a worker that fails.
+    On,
+    /// It has ended, and the workers end with it.
+    Over,
+}
+
+impl Going {
+    /// Of work that has not ended.
+    pub(crate) fn since(begun: bool) -> Self {
+        if begun { Self::On } else { Self::NotYet }
     }
 }
 
@@ -60,6 +83,8 @@ struct WorkerProcess {
     child: Child,
     log: PathBuf,
     ended: Option<ExitStatus>,
+    /// Whether its end was told.
+    told: bool,
     restarts_left: u32,
 }
 
@@ -77,23 +102,37 @@ impl Workers {
         Ok(Self { launch, processes })
     }
 
-    /// Starts those again that are killed, until no worker is left, or one failed before the run `started`; says which
-    /// and why.
-    pub(crate) async fn watch(&mut self, started: impl Fn() -> bool) -> CliError {
+    /// Starts those again that are killed, until no worker is left, or one failed before anything has begun; says which
+    /// and why. When `strike` ends, the first worker is killed.
+    pub(crate) async fn watch(
+        &mut self,
+        going: impl Fn() -> Going,
+        strike: impl Future<Output = ()>,
+    ) -> CliError {
+        let (mut strike, mut struck) = (std::pin::pin!(strike), false);
         loop {
             self.look();
             self.restart_killed();
-            let failed_early = !started()
+            if going() == Going::On {
+                self.tell_failed();
+            }
+            let failed_early = going() == Going::NotYet
                 && self.processes.iter().any(|process| process.ended.is_some_and(|status| !status.success()));
             if failed_early || self.processes.iter().all(|process| process.ended.is_some()) {
                 return self.failure();
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::select! {
+                () = &mut strike, if !struck => {
+                    self.kill_first();
+                    struck = true;
+                }
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
         }
     }
 
-    /// Waits until all have ended; those that take too long are killed.
-    pub(crate) async fn finish(mut self) {
+    /// Waits until all have ended; those that take longer than that are killed.
+    pub(crate) async fn finish(&mut self, within: Duration) {
         let all_ended = async {
             for process in &mut self.processes {
                 if let Err(error) = process.child.wait().await {
@@ -101,16 +140,41 @@ impl Workers {
                 }
             }
         };
-        if timeout(LEAVE_WITHIN, all_ended).await.is_err() {
+        if timeout(within, all_ended).await.is_err() {
             tracing::warn!("workers did not end in time and are killed");
+            for process in &mut self.processes {
+                // One that has ended meanwhile needs no signal.
+                let _ = process.child.start_kill();
+            }
         }
     }
 
-    /// The last lines of the logs of those that failed; empty if none did.
-    pub(crate) fn failed_logs(&mut self) -> String {
+    /// The last lines of the logs of those that failed and were not told yet, and where all logs are.
+    pub(crate) fn last_words(&mut self) -> String {
         self.look();
-        let failed = |process: &&WorkerProcess| process.ended.is_some_and(|status| !status.success());
-        self.processes.iter().filter(failed).map(log_tail).collect()
+        let untold = self.processes.iter().filter(|process| process.has_failed() && !process.told);
+        let is_own =
+            |tail: &String| tail.lines().next_back().is_none_or(|last| !last.starts_with(ENDED_BY_OTHERS));
+        let tails: String = untold.map(log_tail).filter(is_own).collect();
+        format!("{tails}the workers' logs are in {}\n", self.launch.logs.display())
+    }
+
+    /// Says at once which worker failed while others go on.
+    fn tell_failed(&mut self) {
+        for process in &mut self.processes {
+            if process.has_failed() && !std::mem::replace(&mut process.told, true) {
+                let how = process.ended.map_or(String::new(), |status| status.to_string());
+                eprintln!("{} ended ({how}); the end of its log:\n{}", process.name, log_tail(process));
+            }
+        }
+    }
+
+    fn kill_first(&mut self) {
+        if let Some(process) = self.processes.first_mut()
+            && let Err(error) = process.child.start_kill()
+        {
+            tracing::warn!(worker = process.name, %error, "cannot kill this worker");
+        }
     }
 
     fn look(&mut self) {
@@ -131,7 +195,7 @@ impl Workers {
             match spawn(&self.launch, &process.name, &process.log) {
                 Ok(child) => {
                     eprintln!("{} was killed and is started again", process.name);
-                    (process.child, process.ended) = (child, None);
+                    (process.child, process.ended, process.told) = (child, None, false);
                     process.restarts_left -= 1;
                 }
                 Err(error) => {
@@ -162,6 +226,12 @@ impl Workers {
     }
 }
 
+impl WorkerProcess {
+    fn has_failed(&self) -> bool {
+        self.ended.is_some_and(|status| !status.success())
+    }
+}
+
 /// Threads for each of `workers` processes that share this machine.
 pub(crate) fn threads_per_worker(configured: usize, workers: u32) -> usize {
     if configured > 0 {
@@ -171,14 +241,33 @@ pub(crate) fn threads_per_worker(configured: usize, workers: u32) -> usize {
     (cores / workers.max(1) as usize).max(1)
 }
 
-/// Starts a worker with an empty log.
+/// Starts a worker with an empty log; those of earlier starts are kept beside it.
 fn start_one(launch: &WorkerLaunch, index: u32) -> Result<WorkerProcess, CliError> {
     let name = format!("worker-{index}");
     let log = launch.logs.join(format!("{name}.log"));
-    std::fs::File::create(&log)
+    keep_earlier(&log)
+        .and_then(|()| std::fs::File::create(&log))
         .map_err(|error| CliError::failed(format!("{}: cannot write this log: {error}", log.display())))?;
     let child = spawn(launch, &name, &log)?;
-    Ok(WorkerProcess { name, child, log, ended: None, restarts_left: launch.restarts })
+    Ok(WorkerProcess { name, child, log, ended: None, told: false, restarts_left: launch.restarts })
+}
+
+/// Renames `worker-0.log` to `worker-0.log.1`, that one to `.2` and so on, if it says anything.
+fn keep_earlier(log: &Path) -> std::io::Result<()> {
+    if std::fs::metadata(log).map_or(0, |found| found.len()) == 0 {
+        return Ok(());
+    }
+    let numbered = |number: u32| match number {
+        0 => log.to_path_buf(),
+        number => log.with_extension(format!("log.{number}")),
+    };
+    for number in (0..EARLIER_LOGS).rev() {
+        match std::fs::rename(numbered(number), numbered(number + 1)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Starts a worker's process; its words are added to the log.
@@ -225,6 +314,8 @@ fn log_tail(process: &WorkerProcess) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{pending, ready};
+
     use super::*;
 
     /// A "worker" that is a line of shell.
@@ -242,8 +333,36 @@ mod tests {
             restarts,
         };
         let name = "worker-0".to_owned();
-        let process = WorkerProcess { name, child, log, ended: None, restarts_left: restarts };
+        let process = WorkerProcess { name, child, log, ended: None, told: false, restarts_left: restarts };
         Workers { launch, processes: vec![process] }
+    }
+
+    #[test]
+    fn logs_of_earlier_starts_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("worker-0.log");
+        keep_earlier(&log).unwrap();
+        for round in 0..EARLIER_LOGS + 2 {
+            std::fs::write(&log, format!("start {round}")).unwrap();
+            keep_earlier(&log).unwrap();
+            assert!(!log.exists());
+        }
+        let kept =
+            |number: u32| std::fs::read_to_string(folder.path().join(format!("worker-0.log.{number}")));
+        assert_eq!(kept(1).unwrap(), format!("start {}", EARLIER_LOGS + 1));
+        assert_eq!(kept(EARLIER_LOGS).unwrap(), "start 2");
+        assert!(kept(EARLIER_LOGS + 1).is_err());
+    }
+
+    #[tokio::test]
+    async fn those_who_ended_because_another_did_are_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut workers = workers(folder.path(), "exit 1", 0);
+        let follower = format!("{ENDED_BY_OTHERS}worker 1 (worker-1): a full disk\n");
+        std::fs::write(folder.path().join("worker-0.log"), follower).unwrap();
+        workers.finish(LEAVE_WITHIN).await;
+        let words = workers.last_words();
+        assert!(words.starts_with("the workers' logs are in "), "{words}");
     }
 
     #[test]
@@ -258,20 +377,31 @@ mod tests {
     async fn a_worker_that_fails_before_the_start_ends_the_wait() {
         let folder = tempfile::tempdir().unwrap();
         let mut workers = workers(folder.path(), "exit 78", 3);
-        let error = timeout(Duration::from_secs(10), workers.watch(|| false)).await.unwrap();
+        let error =
+            timeout(Duration::from_secs(10), workers.watch(|| Going::NotYet, pending())).await.unwrap();
         assert_eq!(error.exit(), Exit::BadConfig, "{error}");
-        assert!(workers.failed_logs().ends_with("last words\n"));
+        let words = workers.last_words();
+        assert!(words.contains("last words\n"), "{words}");
+        assert!(words.contains(&format!("logs are in {}", folder.path().display())), "{words}");
+    }
+
+    #[tokio::test]
+    async fn a_strike_kills_the_first_worker() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut workers = workers(folder.path(), "exec sleep 600", 0);
+        let error = timeout(Duration::from_secs(20), workers.watch(|| Going::On, ready(()))).await.unwrap();
+        assert!(error.to_string().contains("worker-0 was killed"), "{error}");
     }
 
     #[tokio::test]
     async fn a_killed_worker_is_started_again_as_often_as_allowed() {
         let folder = tempfile::tempdir().unwrap();
         let mut none = workers(folder.path(), "kill -KILL $$", 0);
-        let error = timeout(Duration::from_secs(10), none.watch(|| true)).await.unwrap();
+        let error = timeout(Duration::from_secs(10), none.watch(|| Going::On, pending())).await.unwrap();
         assert!(error.to_string().contains("worker-0 was killed"), "{error}");
         // The test's own executable, which is started in its place, refuses the arguments of a worker.
         let mut once = workers(folder.path(), "kill -KILL $$", 1);
-        let error = timeout(Duration::from_secs(20), once.watch(|| true)).await.unwrap();
+        let error = timeout(Duration::from_secs(20), once.watch(|| Going::On, pending())).await.unwrap();
         assert!(error.to_string().contains("ended with exit code"), "{error}");
         assert_eq!(once.processes[0].restarts_left, 0);
         assert!(std::fs::read_to_string(&once.processes[0].log).unwrap().starts_with("first\nlast words\n"));

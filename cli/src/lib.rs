@@ -5,10 +5,14 @@
 
 mod arguments;
 mod audit;
+mod command_line;
 mod commands;
 mod config;
 mod error;
+mod examples;
 mod exit;
+mod faults;
+mod figures;
 mod freed_pages;
 mod identity;
 mod launch;
@@ -24,22 +28,26 @@ mod secured;
 mod session;
 mod signals;
 mod standby;
+mod stored_status;
 mod token;
+mod typed_numbers;
 mod writing;
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use arguments::{Arguments, Command};
+use arguments::Command;
 use error::CliError;
 use exit::Exit;
 
 /// Does what the command line asks for; the exit code says how it ended.
 pub fn run() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = command_line::typed();
     logging::start(arguments.log);
+    // One that cannot be raised is as high as it was.
+    if let Err(error) = blip2_collective::raise_descriptor_limit() {
+        tracing::debug!(%error, "the limit of open files is not raised");
+    }
     if arguments.command.trains() {
         freed_pages::keep();
     }
@@ -94,6 +102,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Worker(arguments) => on_runtime(commands::worker::run(arguments)),
         Command::Status(arguments) => on_runtime(commands::status::run(arguments)),
         Command::Checkpoint(arguments) => on_runtime(commands::checkpoint::run(arguments)),
+        Command::Report(arguments) => on_runtime(commands::report::run(arguments)),
         Command::Audit(arguments) => on_runtime(commands::audit::run(arguments)),
         Command::Eval(arguments) => on_runtime(commands::eval::run(arguments)),
         Command::Generate(arguments) => on_runtime(commands::generate::run(arguments)),
@@ -103,6 +112,8 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Chat(arguments) => on_runtime(commands::chat::run(arguments)),
         Command::Bench(arguments) => on_runtime(commands::bench::run(arguments)),
         Command::Config(arguments) => commands::config::run(arguments),
+        Command::Completions(arguments) => commands::completions::complete(&arguments),
+        Command::Man(arguments) => commands::completions::write_pages(&arguments),
     }
 }
 

@@ -10,8 +10,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::error::CliError;
+use crate::figures::serialize_values;
 use crate::report::Series;
 
+/// Bytes of lines that may wait for a disk that is full.
+const MOST_WAITING: usize = 64 << 20;
 /// Name of the file inside the run's folder.
 pub(crate) const METRICS_FILE: &str = "metrics.jsonl";
 
@@ -23,12 +26,22 @@ pub(crate) struct StepRecord {
     pub(crate) stage: u32,
     /// Membership epoch in which it was committed.
     pub(crate) epoch: u64,
-    /// Losses and learning rate; null where a value is not finite.
+    /// Losses, gradient norm and learning rate; null where a value is not finite.
+    #[serde(serialize_with = "serialize_values")]
     pub(crate) values: BTreeMap<String, Option<f64>>,
     pub(crate) seconds: f64,
     pub(crate) data_wait_seconds: f64,
     /// Pictures of the global batch.
     pub(crate) samples: u64,
+    /// Those of all steps up to this one.
+    #[serde(default)]
+    pub(crate) samples_seen: u64,
+    /// The step changed no parameter: a value, the gradient or the update is not finite.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) skipped: bool,
+    /// The mean loss has just risen to so many times its smallest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) loss_rise: Option<f64>,
 }
 
 impl From<CommittedStep> for StepRecord {
@@ -45,6 +58,9 @@ impl From<CommittedStep> for StepRecord {
             seconds: step.seconds,
             data_wait_seconds: step.data_wait_seconds,
             samples: step.samples,
+            samples_seen: step.samples_seen,
+            skipped: step.skipped,
+            loss_rise: step.loss_rise,
         }
     }
 }
@@ -54,6 +70,8 @@ impl From<CommittedStep> for StepRecord {
 pub(crate) struct MetricsLog {
     path: PathBuf,
     file: File,
+    /// Lines that could not be written yet: a full disk ends no run.
+    waiting: String,
     /// Whether a step was written: from the first one on, what an earlier coordinator wrote of the same steps is gone.
     begun: bool,
 }
@@ -62,16 +80,39 @@ impl MetricsLog {
     /// Opens the log. Which lines are kept shows when the first step is committed: workers may hold steps that are in no
     /// checkpoint.
     pub(crate) fn open(path: PathBuf) -> Result<Self, CliError> {
-        Ok(Self { file: appending(&path)?, path, begun: false })
+        Ok(Self { file: appending(&path)?, path, waiting: String::new(), begun: false })
     }
 
-    fn append(&mut self, record: &StepRecord) -> Result<(), CliError> {
+    /// Takes in a committed step. A file that cannot be written is said once, and tried again with every further step.
+    fn record(&mut self, record: &StepRecord) -> Result<(), CliError> {
+        let had_trouble = !self.waiting.is_empty();
+        self.waiting += &line_of(record)?;
+        if let Err(error) = self.write_waiting(record.step) {
+            if !had_trouble {
+                eprintln!("warning: {error} It is tried again with every step.");
+            }
+            if self.waiting.len() > MOST_WAITING {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all lines that wait, of which the last is that of `step`.
+    fn write_waiting(&mut self, step: u64) -> Result<(), CliError> {
         if !self.begun {
-            self.keep_before(record.step)?;
+            let lines = self.waiting.lines().count() as u64;
+            self.keep_before((step + 1).saturating_sub(lines))?;
             self.begun = true;
         }
-        let line = line_of(record)?;
-        self.file.write_all(line.as_bytes()).map_err(|error| unwritable(&self.path, &error))
+        let length = self.file.metadata().map_err(|error| unwritable(&self.path, &error))?.len();
+        if let Err(error) = self.file.write_all(self.waiting.as_bytes()) {
+            // Half a line would spoil the next one; if it stays, the error at hand says enough.
+            let _ = self.file.set_len(length);
+            return Err(unwritable(&self.path, &error));
+        }
+        self.waiting.clear();
+        Ok(())
     }
 
     /// Drops the lines of steps from `step` on: they are done again.
@@ -99,8 +140,12 @@ pub(crate) async fn write_all(
 ) -> Result<u64, CliError> {
     let mut count = 0;
     while let Some(step) = steps.recv().await {
-        log.append(&StepRecord::from(step))?;
+        log.record(&StepRecord::from(step))?;
         count += 1;
+    }
+    if !log.waiting.is_empty() {
+        let lines = log.waiting.lines().count();
+        eprintln!("warning: {}: the last {lines} lines could not be written", log.path.display());
     }
     Ok(count)
 }
@@ -170,6 +215,9 @@ mod tests {
             seconds: 0.5,
             data_wait_seconds: 0.1,
             samples: 64,
+            samples_seen: 64 * (step + 1),
+            skipped: !loss.is_finite(),
+            loss_rise: None,
         }
     }
 
@@ -179,14 +227,14 @@ mod tests {
         let path = folder.path().join(METRICS_FILE);
         let mut log = MetricsLog::open(path.clone()).unwrap();
         for step in 0..4 {
-            log.append(&record(step, 1.0)).unwrap();
+            log.record(&record(step, 1.0)).unwrap();
         }
         drop(log);
         let torn = std::fs::read_to_string(&path).unwrap() + "{\"step\":4,";
         std::fs::write(&path, torn).unwrap();
         let mut log = MetricsLog::open(path.clone()).unwrap();
         for step in 2..5 {
-            log.append(&record(step, 2.0)).unwrap();
+            log.record(&record(step, 2.0)).unwrap();
         }
         let records = read(&path).unwrap();
         let steps: Vec<u64> = records.iter().map(|r| r.step).collect();
@@ -198,12 +246,36 @@ mod tests {
     }
 
     #[test]
+    fn lines_wait_for_a_disk_that_cannot_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(METRICS_FILE);
+        std::fs::write(&path, line_of(&record(0, 1.0)).unwrap()).unwrap();
+        let mut log = MetricsLog::open(path.clone()).unwrap();
+        // Every write to this device fails as on a full disk.
+        log.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        log.begun = true;
+        for step in 1..4 {
+            log.record(&record(step, 1.0)).unwrap();
+        }
+        log.file = appending(&path).unwrap();
+        log.record(&record(4, 1.0)).unwrap();
+        let steps: Vec<u64> = read(&path).unwrap().iter().map(|record| record.step).collect();
+        assert_eq!(steps, [0, 1, 2, 3, 4]);
+        assert!(log.waiting.is_empty());
+    }
+
+    #[test]
     fn a_broken_line_in_the_middle_is_an_error_and_nan_a_gap() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(METRICS_FILE);
         let mut log = MetricsLog::open(path.clone()).unwrap();
-        log.append(&record(0, f64::NAN)).unwrap();
+        log.record(&record(0, f64::NAN)).unwrap();
         assert!(series(&read(&path).unwrap(), 1, &[("loss", "total")])[0].points[0].1.is_nan());
+        let counted =
+            StepRecord { values: BTreeMap::from([("tokens".to_owned(), Some(58.0))]), ..record(1, 1.0) };
+        log.record(&counted).unwrap();
+        assert!(std::fs::read_to_string(&path).unwrap().contains("\"tokens\":58}"));
+        assert_eq!(read(&path).unwrap()[1], counted);
         std::fs::write(&path, "nonsense\n{}\n").unwrap();
         let text = read(&path).unwrap_err().to_string();
         assert!(text.contains(":1:"), "{text}");

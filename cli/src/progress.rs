@@ -9,8 +9,17 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::figures::{figures, fitted, held_out, values_json};
+
 /// Between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+/// The line of a terminal that is wide enough, and of one that is not.
+const WITH_BAR: &str = "{prefix} {bar:24.cyan/blue} {pos}/{len}  {wide_msg}";
+const WITHOUT_BAR: &str = "{prefix} {pos}/{len}";
+/// Columns of the bar, as in its template.
+const BAR_WIDTH: usize = 24;
+/// Columns between the parts of the template, and the last one, which some terminals wrap at.
+const GAPS: usize = 5;
 /// Between two redraws of the bar.
 const REDRAW_EVERY: Duration = Duration::from_millis(200);
 
@@ -61,20 +70,29 @@ pub(crate) async fn show(mut status: watch::Receiver<StatusReply>, audience: Aud
 
 /// What was last said, so that lines come neither too often nor twice.
 #[derive(Debug, Default)]
-struct Said {
+pub(crate) struct Said {
     at: Option<Instant>,
     state: String,
     step: u64,
     stage: u32,
-    faults: usize,
+    faults: u64,
 }
 
 impl Said {
-    fn say(&mut self, status: &StatusReply, audience: Audience) {
+    /// Whether there is something to say: news at once, steps from time to time. It is then taken as said.
+    pub(crate) fn is_due(&mut self, status: &StatusReply) -> bool {
         let overdue = self.at.is_none_or(|at| at.elapsed() >= LINE_EVERY);
         let news =
-            status.state != self.state || status.stage != self.stage || status.faults.len() > self.faults;
-        if news || (overdue && status.step != self.step) {
+            status.state != self.state || status.stage != self.stage || status.fault_count > self.faults;
+        let due = news || (overdue && status.step != self.step);
+        if due {
+            self.note(status);
+        }
+        due
+    }
+
+    fn say(&mut self, status: &StatusReply, audience: Audience) {
+        if self.is_due(status) {
             self.write(status, audience);
         }
     }
@@ -91,30 +109,47 @@ impl Said {
             Audience::Json => writeln!(std::io::stdout(), "{}", status_json(status)),
             _ => writeln!(std::io::stderr(), "{}", status_line(status)),
         };
+        self.note(status);
+    }
+
+    fn note(&mut self, status: &StatusReply) {
         *self = Said {
             at: Some(Instant::now()),
             state: status.state.clone(),
             step: status.step,
             stage: status.stage,
-            faults: status.faults.len(),
+            faults: status.fault_count,
         };
     }
 }
 
 fn new_bar() -> ProgressBar {
     let bar = ProgressBar::new(0);
-    // The template is a constant that the tests parse.
-    if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:24.cyan/blue} {pos}/{len}  {msg}") {
-        bar.set_style(style.progress_chars("━━─"));
-    }
+    set_template(&bar, WITHOUT_BAR);
     bar
 }
 
+fn set_template(bar: &ProgressBar, template: &str) {
+    // The templates are constants that the tests parse.
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("━━─"));
+    }
+}
+
+/// Draws the bar in one line of the terminal, whatever its width: numbers go first, then the bar itself.
 fn draw(bar: &ProgressBar, status: &StatusReply) {
     bar.set_length(status.total_steps);
     bar.set_position(status.step);
-    bar.set_prefix(stage_name(status));
-    bar.set_message(figures(status).join("  "));
+    let (prefix, width) = (stage_name(status), terminal_width());
+    let before = prefix.len() + BAR_WIDTH + format!("{}/{}", status.step, status.total_steps).len() + GAPS;
+    set_template(bar, if width > before { WITH_BAR } else { WITHOUT_BAR });
+    bar.set_prefix(prefix);
+    bar.set_message(fitted(&figures(status), width.saturating_sub(before)));
+}
+
+/// Columns of the terminal behind standard error.
+fn terminal_width() -> usize {
+    usize::from(console::Term::stderr().size().1)
 }
 
 /// One line for a log.
@@ -127,6 +162,7 @@ pub(crate) fn status_line(status: &StatusReply) -> String {
         format!("{} of {}", status.state, count(status.members.len(), "worker")),
     ];
     parts.extend(figures(status));
+    parts.extend(held_out(status));
     if let Some(fault) = status.faults.last() {
         parts.push(format!("last fault: {fault}"));
     }
@@ -135,8 +171,6 @@ pub(crate) fn status_line(status: &StatusReply) -> String {
 
 /// The same for programs.
 pub(crate) fn status_json(status: &StatusReply) -> serde_json::Value {
-    let values: serde_json::Map<String, serde_json::Value> =
-        status.values.iter().map(|named| (named.name.clone(), json!(named.value))).collect();
     let members: Vec<serde_json::Value> = status
         .members
         .iter()
@@ -158,11 +192,15 @@ pub(crate) fn status_json(status: &StatusReply) -> serde_json::Value {
         "stage": status.stage,
         "step": status.step,
         "total_steps": status.total_steps,
-        "values": values,
+        "values": values_json(&status.values),
+        "samples_seen": status.samples_seen,
+        "held_out": values_json(&status.held_out),
+        "held_out_step": status.held_out_step,
         "samples_per_s": status.samples_per_s,
         "data_wait_share": status.data_wait_share,
         "goodput": status.goodput,
         "quarantined": status.quarantined,
+        "skipped_steps": status.skipped_steps,
         "members": members,
         "faults": status.faults,
         "last_checkpoint": status.last_checkpoint,
@@ -172,32 +210,6 @@ pub(crate) fn status_json(status: &StatusReply) -> serde_json::Value {
     })
 }
 
-/// Losses, speed, waiting and the time left, as far as they are known.
-fn figures(status: &StatusReply) -> Vec<String> {
-    let mut parts: Vec<String> = status
-        .values
-        .iter()
-        .map(|named| {
-            if named.name.contains("lr") || named.name.contains("learning") {
-                format!("{} {:.1e}", named.name, named.value)
-            } else {
-                format!("{} {:.3}", named.name, named.value)
-            }
-        })
-        .collect();
-    if status.samples_per_s > 0.0 {
-        parts.push(format!("{:.1} samples/s", status.samples_per_s));
-        parts.push(format!("data wait {:.0} %", status.data_wait_share * 100.0));
-    }
-    if status.quarantined > 0 {
-        parts.push(format!("{} quarantined", count(status.quarantined as usize, "row")));
-    }
-    if status.eta_seconds > 0.0 {
-        parts.push(format!("{} left", duration(status.eta_seconds)));
-    }
-    parts
-}
-
 fn stage_name(status: &StatusReply) -> String {
     match (status.state.as_str(), status.stage) {
         ("waiting", _) | (_, 0) => "waiting".to_owned(),
@@ -205,7 +217,7 @@ fn stage_name(status: &StatusReply) -> String {
     }
 }
 
-fn count(number: usize, thing: &str) -> String {
+pub(crate) fn count(number: usize, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
@@ -275,6 +287,9 @@ mod tests {
 
     #[test]
     fn the_bar_has_a_valid_template() {
+        for template in [WITH_BAR, WITHOUT_BAR] {
+            ProgressStyle::with_template(template).unwrap();
+        }
         let bar = new_bar();
         draw(&bar, &status(3));
         assert_eq!((bar.position(), bar.length()), (3, Some(300)));

@@ -26,8 +26,6 @@ const ID_PART: usize = 8;
 pub(crate) struct RunFolder {
     /// The run's folder in its store.
     pub(crate) root: Location,
-    /// The same on this machine's disk, if it is there.
-    pub(crate) local: Option<PathBuf>,
     /// The configuration, with `run.id` filled in.
     pub(crate) config: RunConfig,
     pub(crate) config_hash: String,
@@ -44,6 +42,7 @@ impl RunFolder {
     pub(crate) async fn open(mut config: RunConfig, resume: bool) -> Result<Self, CliError> {
         let root = located(&config)?;
         config.coordinator.validate(config.train.slots)?;
+        check_held_out(&config).await?;
         let stored = root.join(RUN_FILE).read().await?;
         config.model.init_checkpoint = started_from(&root, &config, stored.as_deref()).await?;
         let worker = config.worker();
@@ -84,14 +83,7 @@ impl RunFolder {
             compare_corpus(&root, &manifest_hash).await?;
         }
         let continued = continued.is_some();
-        Ok(Self {
-            local: local_path(&config.run.root),
-            root,
-            config,
-            config_hash: hash,
-            manifest_hash,
-            continued,
-        })
+        Ok(Self { root, config, config_hash: hash, manifest_hash, continued })
     }
 
     /// Waits for a run that another process starts, as long as that one waits for its workers, and compares it with this
@@ -120,10 +112,7 @@ impl RunFolder {
 
     /// The folder for logs: in the run's folder, or in the one for temporary files when the run lives elsewhere.
     pub(crate) fn logs(&self) -> Result<PathBuf, CliError> {
-        let folder = match &self.local {
-            Some(folder) => folder.join("logs"),
-            None => std::env::temp_dir().join(format!("blip2-{}", self.config.run.id)),
-        };
+        let folder = logs_folder(&self.config);
         std::fs::create_dir_all(&folder).map_err(|error| {
             CliError::failed(format!("{}: cannot create this folder: {error}", folder.display()))
         })?;
@@ -142,11 +131,31 @@ async fn started_from(
     chosen_checkpoint(&config.model.init_checkpoint, before.as_deref()).await
 }
 
+/// Where the logs of a run are on this machine, and what else is written beside them.
+pub(crate) fn logs_folder(config: &RunConfig) -> PathBuf {
+    match local_path(&config.run.root) {
+        Some(folder) => folder.join("logs"),
+        None => std::env::temp_dir().join(format!("blip2-{}", config.run.id)),
+    }
+}
+
+/// Where the metrics of a run are on this machine: in its folder, or with the logs when the run lives elsewhere.
+pub(crate) fn metrics_folder(config: &RunConfig) -> PathBuf {
+    local_path(&config.run.root).unwrap_or_else(|| logs_folder(config))
+}
+
+/// An error unless there is a run at `root`.
+pub(crate) async fn must_be_run(root: &Location) -> Result<(), CliError> {
+    root.join(RUN_FILE).head().await?.map(drop).ok_or_else(|| not_a_run(root))
+}
+
+fn not_a_run(root: &Location) -> CliError {
+    CliError::failed(format!("{root} is not a run: it has no {RUN_FILE}; name the folder in `run.root`"))
+}
+
 /// The configuration a run was started with.
 pub(crate) async fn stored_configuration(root: &Location) -> Result<RunConfig, CliError> {
-    let bytes = root.join(RUN_FILE).read().await?.ok_or_else(|| {
-        CliError::failed(format!("{root} is not a run: it has no {RUN_FILE}; name the folder in `run.root`"))
-    })?;
+    let bytes = root.join(RUN_FILE).read().await?.ok_or_else(|| not_a_run(root))?;
     parse_stored(root.join(RUN_FILE), &bytes)
 }
 
@@ -181,6 +190,23 @@ fn located(config: &RunConfig) -> Result<Location, CliError> {
         ));
     }
     Ok(Location::parse(&config.run.root)?)
+}
+
+/// Whether the held-out rows are there, if the run is evaluated on any.
+async fn check_held_out(config: &RunConfig) -> Result<(), CliError> {
+    if config.eval.every_steps == 0 {
+        return Ok(());
+    }
+    let named =
+        |error: CliError| CliError::Reported { exit: error.exit(), message: format!("eval.data: {error}") };
+    let manifest = Manifest::open(&config.eval.data, &config.data.columns).await;
+    let manifest = manifest.map_err(|error| named(error.into()))?;
+    let rows: u64 =
+        manifest.files.iter().flat_map(|file| &file.row_groups).map(|rows| u64::from(*rows)).sum();
+    match rows {
+        0 | 1 => Err(named(CliError::BadInput(format!("{rows} rows; two are needed to tell them apart")))),
+        _ => Ok(()),
+    }
 }
 
 /// The manifest first: a `run.toml` says that the run is complete. `false` when another process was faster.

@@ -11,16 +11,16 @@ use crate::error::CliError;
 pub(crate) struct TlsArguments {
     /// PEM file with the certificates of the run's authority; with `--tls-cert` and `--tls-key`, connections are mutual
     /// TLS.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
     pub(crate) tls_ca: Option<PathBuf>,
     /// PEM file with this process's certificate.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
     pub(crate) tls_cert: Option<PathBuf>,
     /// PEM file with its private key.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
     pub(crate) tls_key: Option<PathBuf>,
     /// Name that all certificates of the run are issued for [default: blip2]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "TLS")]
     pub(crate) tls_server_name: Option<String>,
 }
 

@@ -5,19 +5,22 @@ use std::time::Instant;
 
 use blip2_collective::Transport;
 use blip2_coordinator::{
-    Catalogue, CheckpointRecord, CoordinatorError, CoordinatorOptions, Outcome, RunSpec,
+    Catalogue, CheckpointRecord, CoordinatorError, CoordinatorOptions, LossRise, NonFinitePolicy, Outcome,
+    RunSpec,
 };
 use blip2_proto::v1::StatusReply;
+use blip2_worker::config::NonFiniteSteps;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::faults::{FAULTS_FILE, record_faults};
 use crate::identity::binary_identity;
 use crate::metrics::{METRICS_FILE, MetricsLog, write_all};
 use crate::progress::{Audience, show};
-use crate::run_folder::RunFolder;
+use crate::run_folder::{RunFolder, metrics_folder};
 
 /// Committed steps that may wait for the disk.
 const METRICS_QUEUE: usize = 1024;
@@ -42,6 +45,8 @@ pub(crate) struct Session {
     folder: RunFolder,
     spec: RunSpec,
     metrics: MetricsLog,
+    /// Where faults are recorded.
+    faults: PathBuf,
     lead: Lead,
     status: watch::Sender<StatusReply>,
 }
@@ -64,7 +69,10 @@ impl Session {
         } else {
             None
         };
-        let metrics = MetricsLog::open(metrics_path(&folder)?)?;
+        // The logs' folder, which may be the metrics' too, is made here.
+        folder.logs()?;
+        let records = metrics_folder(config);
+        let metrics = MetricsLog::open(records.join(METRICS_FILE))?;
         let worker_toml = toml::to_string(&config.worker())
             .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
         let spec = RunSpec {
@@ -80,8 +88,17 @@ impl Session {
             stage_batch: vec![config.stage1.batch, config.stage2.batch],
             resume,
             max_quarantined_share: config.data.max_quarantined_share,
+            non_finite: match config.train.non_finite {
+                NonFiniteSteps::Stop => NonFinitePolicy::Stop,
+                NonFiniteSteps::Skip => NonFinitePolicy::Skip { at_most: config.train.max_skipped_steps },
+            },
+            loss_rise: LossRise {
+                window: config.train.loss_rise_window,
+                factor: config.train.loss_rise_factor,
+            },
         };
-        Ok(Self { folder, spec, metrics, lead, status: watch::Sender::new(StatusReply::default()) })
+        let status = watch::Sender::new(StatusReply::default());
+        Ok(Self { spec, metrics, faults: records.join(FAULTS_FILE), folder, lead, status })
     }
 
     /// Follows the run from beside it.
@@ -115,6 +132,7 @@ impl Session {
         let last_status = self.status.subscribe();
         let shown = show(self.status.subscribe(), audience);
         let written = write_all(self.metrics, committed);
+        let recorded = record_faults(self.status.subscribe(), self.faults);
         let options = CoordinatorOptions {
             spec: self.spec,
             settings: self.folder.config.coordinator.clone(),
@@ -126,7 +144,7 @@ impl Session {
             commits,
         };
         let coordinated = blip2_coordinator::run(listener, stop.cancelled_owned(), options);
-        let (outcome, (), written) = tokio::join!(coordinated, shown, written);
+        let (outcome, (), written, ()) = tokio::join!(coordinated, shown, written, recorded);
         written?;
         let status = last_status.borrow().clone();
         let outcome = match outcome {
@@ -172,12 +190,4 @@ async fn checkpoint_to_continue(
         None => eprintln!("continuing from the beginning: {} has no checkpoint yet", folder.root),
     }
     Ok(newest)
-}
-
-/// Where the metrics of a run are: in its folder, or in the logs' when the run lives elsewhere.
-pub(crate) fn metrics_path(folder: &RunFolder) -> Result<PathBuf, CliError> {
-    match &folder.local {
-        Some(local) => Ok(local.join(METRICS_FILE)),
-        None => Ok(folder.logs()?.join(METRICS_FILE)),
-    }
 }

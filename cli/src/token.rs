@@ -1,12 +1,15 @@
 //! The run token: whoever holds it may join the run.
 
 use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::error::CliError;
 
 /// The token of runs that only this machine's processes can reach.
 const LOOPBACK_TOKEN: &str = "this machine only";
+/// Name of the token's file among the logs of a run that `train` leads.
+const TOKEN_FILE: &str = "token";
 /// Bytes of a fresh token.
 const TOKEN_BYTES: usize = 32;
 /// Longer files are something else.
@@ -16,13 +19,28 @@ const MAX_TOKEN_BYTES: u64 = 4096;
 #[derive(Debug)]
 pub(crate) struct TokenFile {
     path: PathBuf,
+    token: String,
 }
 
 impl TokenFile {
     /// Writes the token to a new file in the folder for temporary files.
     pub(crate) fn create(token: &str) -> Result<Self, CliError> {
-        let path =
-            std::env::temp_dir().join(format!("blip2-token-{}-{}", std::process::id(), random_hex(8)?));
+        Self::write(
+            std::env::temp_dir().join(format!("blip2-token-{}-{}", std::process::id(), random_hex(8)?)),
+            token,
+        )
+    }
+
+    /// Writes the token to its file among a run's logs, where `status` finds it; one that a killed process left there is
+    /// replaced.
+    pub(crate) fn create_in(logs: &Path, token: &str) -> Result<Self, CliError> {
+        let path = logs.join(TOKEN_FILE);
+        // If it cannot be removed, writing says why.
+        let _ = std::fs::remove_file(&path);
+        Self::write(path, token)
+    }
+
+    fn write(path: PathBuf, token: &str) -> Result<Self, CliError> {
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]
@@ -30,7 +48,7 @@ impl TokenFile {
         options.open(&path).and_then(|mut file| file.write_all(token.as_bytes())).map_err(|error| {
             CliError::failed(format!("{}: cannot write the run token: {error}", path.display()))
         })?;
-        Ok(Self { path })
+        Ok(Self { path, token: token.to_owned() })
     }
 
     /// Where it is.
@@ -41,7 +59,9 @@ impl TokenFile {
 
 impl Drop for TokenFile {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
+        // Another process may have replaced it by its own.
+        let is_ours = read_token(Some(&self.path)).is_ok_and(|token| token == self.token);
+        if is_ours && let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "the token file stays behind");
         }
     }
@@ -50,6 +70,11 @@ impl Drop for TokenFile {
 /// A token that nobody can guess.
 pub(crate) fn fresh_token() -> Result<String, CliError> {
     random_hex(TOKEN_BYTES)
+}
+
+/// The token of a run that `train` leads on this machine, if its file is among these logs.
+pub(crate) fn token_in(logs: &Path) -> Option<String> {
+    read_token(Some(&logs.join(TOKEN_FILE))).ok()
 }
 
 /// The token in a file; without a file, the one that is no secret and only serves on the loopback address.
@@ -62,6 +87,16 @@ pub(crate) fn read_token(file: Option<&Path>) -> Result<String, CliError> {
     let file = std::fs::File::open(path).map_err(unreadable)?;
     file.take(MAX_TOKEN_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     token_of(path, &bytes)
+}
+
+/// Whoever is reached from other machines needs a token that is a secret.
+pub(crate) fn must_have_token(listen: SocketAddr, file: Option<&Path>) -> Result<(), CliError> {
+    if file.is_some() || listen.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    Err(CliError::usage(format!(
+        "--listen {listen}: other machines could join this run; give it a token with --token-file FILE"
+    )))
 }
 
 /// The token in the bytes of a file, without the white space around it.
@@ -109,6 +144,18 @@ mod tests {
         drop(file);
         assert!(read_token(Some(&path)).is_err());
         assert_eq!(read_token(None).unwrap(), LOOPBACK_TOKEN);
+    }
+
+    #[test]
+    fn the_token_of_a_run_lies_among_its_logs_until_its_own_process_ends() {
+        let logs = tempfile::tempdir().unwrap();
+        assert_eq!(token_in(logs.path()), None);
+        let left_behind = TokenFile::create_in(logs.path(), "first").unwrap();
+        let file = TokenFile::create_in(logs.path(), "second").unwrap();
+        drop(left_behind);
+        assert_eq!(token_in(logs.path()).as_deref(), Some("second"));
+        drop(file);
+        assert_eq!(token_in(logs.path()), None);
     }
 
     #[test]

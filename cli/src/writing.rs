@@ -4,6 +4,9 @@ use blip2_model::generate::{EarlyStopping, GenerateOptions, Sampling};
 use blip2_worker::Writing;
 use clap::{Args, ValueEnum};
 
+use crate::error::CliError;
+use crate::typed_numbers::{count, length_penalty, repetition_penalty, some, temperature, top_p};
+
 /// The options of the search, under the names of `transformers`' `generate` where it has them.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Writing")]
@@ -12,21 +15,21 @@ pub(crate) struct WritingArguments {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64), value_name = "N")]
     beams: u64,
     /// Longest text in tokens; the prompt does not count.
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
-    max_new_tokens: u64,
+    #[arg(long, default_value_t = 30, value_parser = some, value_name = "N")]
+    max_new_tokens: usize,
     /// No end before this many tokens.
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    min_new_tokens: u64,
+    #[arg(long, default_value_t = 0, value_parser = count, value_name = "N")]
+    min_new_tokens: usize,
     /// Beams compare texts by the sum of their log probabilities over tokens^P: 0 ignores the length, below 0 short
     /// texts win.
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, value_name = "P")]
+    #[arg(long, default_value_t = 1.0, value_parser = length_penalty, allow_negative_numbers = true, value_name = "P")]
     length_penalty: f64,
     /// Above 1, tokens that occurred before, in the prompt too, become less likely.
-    #[arg(long, default_value_t = 1.0, value_name = "R")]
+    #[arg(long, default_value_t = 1.0, value_parser = repetition_penalty, value_name = "R")]
     repetition_penalty: f32,
     /// No N tokens in a row occur twice; 0 is off.
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    no_repeat_ngram_size: u64,
+    #[arg(long, default_value_t = 0, value_parser = count, value_name = "N")]
+    no_repeat_ngram_size: usize,
     /// When a full beam of finished texts ends the search.
     #[arg(long, value_enum, default_value_t = Early::Heuristic)]
     early_stopping: Early,
@@ -34,13 +37,13 @@ pub(crate) struct WritingArguments {
     #[arg(long, conflicts_with = "beams")]
     sample: bool,
     /// Divides the scores before a draw: below 1 likely tokens become likelier.
-    #[arg(long, default_value_t = 1.0, requires = "sample", value_name = "T")]
+    #[arg(long, default_value_t = 1.0, requires = "sample", value_parser = temperature, value_name = "T")]
     temperature: f32,
     /// Draw from this many of the likeliest tokens; 0 is all.
-    #[arg(long, default_value_t = 0, requires = "sample", value_name = "K")]
-    top_k: u64,
+    #[arg(long, default_value_t = 0, requires = "sample", value_parser = count, value_name = "K")]
+    top_k: usize,
     /// Draw from the likeliest tokens that have this probability together; 1 is all.
-    #[arg(long, default_value_t = 1.0, requires = "sample", value_name = "P")]
+    #[arg(long, default_value_t = 1.0, requires = "sample", value_parser = top_p, value_name = "P")]
     top_p: f64,
     /// Chooses the draws: the same seed, pictures and prompt give the same texts.
     #[arg(long, default_value_t = 0, requires = "sample", value_name = "SEED")]
@@ -64,7 +67,7 @@ enum Early {
 impl WritingArguments {
     /// Tokens that the longest text has.
     pub(crate) fn max_new_tokens(&self) -> usize {
-        self.max_new_tokens as usize
+        self.max_new_tokens
     }
 
     /// Texts end before these strings too.
@@ -73,17 +76,26 @@ impl WritingArguments {
     }
 
     /// What they ask for, with `samples` texts for each prompt.
-    pub(crate) fn writing(&self, samples: usize) -> Writing {
+    ///
+    /// # Errors
+    /// Usage: the shortest text is longer than the longest.
+    pub(crate) fn writing(&self, samples: usize) -> Result<Writing, CliError> {
+        let (least, most) = (self.min_new_tokens, self.max_new_tokens);
+        if least > most {
+            return Err(CliError::usage(format!(
+                "--min-new-tokens {least} is more than --max-new-tokens {most}"
+            )));
+        }
         let sampling = self.sample.then(|| Sampling {
             temperature: self.temperature,
-            top_k: self.top_k as usize,
+            top_k: self.top_k,
             top_p: self.top_p,
             seed: self.seed,
             ..Sampling::default()
         });
         let options = GenerateOptions {
-            max_new_tokens: self.max_new_tokens as usize,
-            min_new_tokens: self.min_new_tokens as usize,
+            max_new_tokens: self.max_new_tokens,
+            min_new_tokens: self.min_new_tokens,
             beams: self.beams as usize,
             length_penalty: self.length_penalty,
             repetition_penalty: self.repetition_penalty,
@@ -93,10 +105,10 @@ impl WritingArguments {
                 Early::Never => EarlyStopping::Never,
             },
             sampling,
-            no_repeat_ngram: self.no_repeat_ngram_size as usize,
+            no_repeat_ngram: self.no_repeat_ngram_size,
             eos: Vec::new(),
         };
-        Writing { options, stop: self.stop.clone(), samples }
+        Ok(Writing { options, stop: self.stop.clone(), samples })
     }
 }
 
@@ -111,8 +123,9 @@ mod tests {
         writing: WritingArguments,
     }
 
-    fn typed(arguments: &[&str]) -> Result<Writing, clap::Error> {
-        Typed::try_parse_from([&["test"], arguments].concat()).map(|typed| typed.writing.writing(2))
+    fn typed(arguments: &[&str]) -> Result<Writing, String> {
+        let typed = Typed::try_parse_from([&["test"], arguments].concat());
+        typed.map_err(|error| error.to_string())?.writing.writing(2).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -136,6 +149,28 @@ mod tests {
             [&["--sample", "--beams", "2"][..], &["--top-p", "0.9"], &["--stop", ""], &["--beams", "0"]]
         {
             assert!(typed(arguments).is_err(), "{arguments:?}");
+        }
+        let error = typed(&["--min-new-tokens", "5", "--max-new-tokens", "4"]).unwrap_err();
+        assert!(error.contains("--min-new-tokens 5"), "{error}");
+    }
+
+    #[test]
+    fn numbers_have_ranges() {
+        for (flag, odd) in [
+            ("--temperature", &["0", "-1", "nan", "inf", "1e-30"][..]),
+            ("--top-p", &["0", "-0.1", "1.5", "nan"]),
+            ("--top-k", &["-1", "1.5", "99999999999"]),
+            ("--length-penalty", &["nan", "inf", "1e300", "-6"]),
+            ("--repetition-penalty", &["0", "-1", "nan", "inf"]),
+            ("--max-new-tokens", &["0", "-1", "18446744073709551615"]),
+            ("--min-new-tokens", &["-1", "18446744073709551615"]),
+            ("--no-repeat-ngram-size", &["-1", "18446744073709551615"]),
+            ("--beams", &["0", "-1", "65"]),
+        ] {
+            for odd in odd {
+                let error = typed(&["--sample", &format!("{flag}={odd}")]).unwrap_err();
+                assert!(error.contains(flag), "{flag} {odd}: {error}");
+            }
         }
     }
 }

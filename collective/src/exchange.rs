@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use blip2_proto::MAX_STRANGER_MESSAGE;
 use blip2_proto::v1::exchange_server::ExchangeServer;
 use bytes::Bytes;
 use futures::FutureExt;
@@ -17,7 +18,7 @@ use crate::mailbox::Mailbox;
 use crate::peers::Peers;
 use crate::round::Round;
 use crate::service::ExchangeService;
-use crate::{CollectiveError, Limits, Result, SumTree, Transport, TreePartial, World};
+use crate::{CollectiveError, Guarded, Limits, Result, SumTree, Transport, TreePartial, World};
 
 /// How long calls in progress may take to end at a shutdown.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(2);
@@ -54,8 +55,10 @@ impl Exchange {
         let mailbox = Arc::new(Mailbox::new(limits.clone()));
         let stop = CancellationToken::new();
         let bulk = BulkService { token: token.as_str().into(), mailbox: mailbox.clone() };
-        let service = ExchangeServer::new(ExchangeService { token: token.clone(), mailbox: mailbox.clone() })
-            .max_decoding_message_size(limits.message());
+        let bulk = Guarded::new(&token, bulk.clone(), bulk);
+        let service = ExchangeService { token: token.clone(), mailbox: mailbox.clone() };
+        let taking = |largest: usize| ExchangeServer::new(service.clone()).max_decoding_message_size(largest);
+        let service = Guarded::new(&token, taking(limits.message()), taking(MAX_STRANGER_MESSAGE));
         let routes = transport.server().add_service(bulk).add_service(service);
         let serving =
             routes.serve_with_incoming_shutdown(transport.listen(listener), stop.clone().cancelled_owned());

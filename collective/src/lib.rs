@@ -31,7 +31,10 @@ pub use bulk::read_bulk_messages;
 pub use error::{CollectiveError, Result};
 pub use exchange::Exchange;
 pub use limits::Limits;
-pub use transport::{ConnectError, TlsError, TlsFiles, Transport};
+pub use transport::{
+    AddressError, ConnectError, Connection, Gated, Guarded, TlsError, TlsFiles, Transport, advertised,
+    authenticate, is_authenticated, listening, raise_descriptor_limit,
+};
 pub use tree::{SumTree, TreeAccumulator, TreeNode, TreePartial};
 pub use wire::Wire;
 pub use world::{Member, World, deal_slots};

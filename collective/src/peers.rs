@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use blip2_proto::v1::exchange_client::ExchangeClient;
 use blip2_proto::v1::{FetchRowsRequest, FetchStateRequest, PushHeader};
+use blip2_proto::{MAX_TEXT, visible, with_token};
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::{BoxFuture, try_join_all};
@@ -146,7 +147,7 @@ impl Peers {
         fetched.map_err(|status| CollectiveError::State {
             address: address.to_owned(),
             step,
-            reason: status.message().to_owned(),
+            reason: visible(status.message(), MAX_TEXT),
         })
     }
 
@@ -244,7 +245,8 @@ async fn read_rows(
     most: u64,
 ) -> std::result::Result<Vec<(u64, Bytes)>, Status> {
     let rows = request.rows.clone();
-    let mut chunks = client.fetch_rows(request).await?.into_inner();
+    let token = request.token.clone();
+    let mut chunks = client.fetch_rows(with_token(request, &token)).await?.into_inner();
     let (mut found, mut total) = (Vec::with_capacity(rows.len()), 0u64);
     let mut parts: Vec<Bytes> = Vec::new();
     while let Some(chunk) = chunks.message().await? {
@@ -288,8 +290,8 @@ fn failure(member: &Member, status: Status) -> CollectiveError {
         return CollectiveError::PeerLost {
             member: member.id,
             address: member.address.clone(),
-            reason: status.message().to_owned(),
+            reason: visible(status.message(), MAX_TEXT),
         };
     }
-    CollectiveError::Refused { member: member.id, reason: status.message().to_owned() }
+    CollectiveError::Refused { member: member.id, reason: visible(status.message(), MAX_TEXT) }
 }

@@ -3,32 +3,22 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use blip2_proto::same_token;
 use blip2_proto::v1::exchange_server::Exchange;
 use blip2_proto::v1::{FetchRowsRequest, RowChunk};
 use bytes::Bytes;
 use futures::{Stream, stream};
 use tonic::{Request, Response, Status};
 
-use crate::bulk::within;
+use crate::bulk::{check_token, within};
 use crate::mailbox::Mailbox;
 
 type Reply<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Answers the peers from a mailbox. A message that is refused ends its own call and nothing else.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ExchangeService {
     pub(crate) token: String,
     pub(crate) mailbox: Arc<Mailbox>,
-}
-
-impl ExchangeService {
-    fn check_token(&self, token: &str) -> Result<(), Status> {
-        if same_token(&self.token, token) {
-            return Ok(());
-        }
-        Err(Status::unauthenticated("the token is not this run's"))
-    }
 }
 
 #[tonic::async_trait]
@@ -39,8 +29,9 @@ impl Exchange for ExchangeService {
         &self,
         request: Request<FetchRowsRequest>,
     ) -> Result<Response<Self::FetchRowsStream>, Status> {
+        let extensions = request.extensions().clone();
         let FetchRowsRequest { token, epoch, step, rows } = request.into_inner();
-        self.check_token(&token)?;
+        check_token(&self.token, &token, &extensions)?;
         let published = within(self.mailbox.limits.publish_wait, self.mailbox.rows(epoch, step)).await?;
         let mut found = Vec::with_capacity(rows.len());
         for row in rows {

@@ -5,18 +5,20 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use blip2_collective::Connection;
 use blip2_dataset::{Location, QuarantineList};
 use blip2_proto::drill::{Drill, DrillPhase};
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
-use blip2_proto::v1::{CoordinatorMessage, StatusReply, WorkerMessage};
+use blip2_proto::v1::{CoordinatorMessage, Hello, RefusalCode, Refused, StatusReply, WorkerMessage};
+use blip2_proto::{bounded_from_worker, same_token};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
 use crate::checkpoint::QUARANTINE;
-use crate::server::HELLO_DEADLINE;
+use crate::server::{HELLO_DEADLINE, WRONG_TOKEN};
 use crate::{
     Action, Catalogue, CheckpointRecord, CommittedStep, CoordinatorError, Epochs, Event, Machine, Outcome,
     Result, Schedule, SessionId, StoreFailure,
@@ -34,6 +36,8 @@ const FAREWELL: Duration = Duration::from_secs(15);
 pub(crate) struct Opened {
     pub(crate) incoming: Streaming<WorkerMessage>,
     pub(crate) outgoing: Outgoing,
+    /// What it came over.
+    pub(crate) connection: Option<Connection>,
     /// Its place among the connections that may be open.
     pub(crate) permit: OwnedSemaphorePermit,
 }
@@ -50,6 +54,8 @@ pub(crate) struct Surroundings {
     /// The run's folder.
     pub(crate) root: Location,
     pub(crate) drill: Drill,
+    /// The run's token.
+    pub(crate) token: Arc<str>,
     pub(crate) status: watch::Sender<StatusReply>,
     pub(crate) commits: mpsc::Sender<CommittedStep>,
 }
@@ -61,6 +67,8 @@ type Outgoing = mpsc::Sender<std::result::Result<CoordinatorMessage, Status>>;
 struct Session {
     outgoing: Outgoing,
     reader: AbortHandle,
+    /// Whether it has introduced itself, with the run's token.
+    is_known: bool,
 }
 
 /// Owns the machine, and every task that feeds it.
@@ -111,10 +119,11 @@ impl Actor {
                 }
                 // Both ends of `reports` live in this function, and the service holds `connections`' other end.
                 Some(event) = reported.recv() => event,
-                Some(Opened { incoming, outgoing, permit }) = connections.recv() => {
-                    let reading = read(next_session, incoming, reports.clone(), permit);
+                Some(opened) = connections.recv() => {
+                    let outgoing = opened.outgoing.clone();
+                    let reading = read(next_session, opened, self.around.token.clone(), reports.clone());
                     let reader = self.readers.spawn(reading);
-                    self.sessions.insert(next_session, Session { outgoing, reader });
+                    self.sessions.insert(next_session, Session { outgoing, reader, is_known: false });
                     next_session += 1;
                     continue;
                 }
@@ -144,6 +153,10 @@ impl Actor {
     async fn take_in(&mut self, event: Event) {
         let ended = match &event {
             Event::Disconnected { session } => Some(*session),
+            Event::Joined { session, .. } => {
+                self.note_known(*session);
+                None
+            }
             _ => None,
         };
         let actions = self.step(event);
@@ -168,6 +181,12 @@ impl Actor {
         }
     }
 
+    fn note_known(&mut self, session: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.is_known = true;
+        }
+    }
+
     /// Waits before an action if a drill says so, and everything else waits with it.
     async fn rehearse(&self, action: &Action) {
         let place = match action {
@@ -189,10 +208,10 @@ impl Actor {
                 return sent.is_err().then_some(session);
             }
             Action::Close { session } => self.close(session),
-            Action::TakeEpoch { epoch, step, members } => {
+            Action::TakeEpoch { epoch, step, members, back_from } => {
                 let epochs = self.around.epochs.clone();
                 self.store.spawn(async move {
-                    let result = epochs.take(epoch, step, members).await.map_err(failure);
+                    let result = epochs.take_back(epoch, step, members, back_from).await.map_err(failure);
                     Some(Event::EpochTaken { epoch, result })
                 });
             }
@@ -276,10 +295,12 @@ impl Actor {
     async fn say_farewell(&mut self, reported: &mut mpsc::Receiver<Event>) {
         let farewell = async {
             while self.store.join_next().await.is_some() {}
-            while !self.sessions.is_empty() {
+            // Nobody waits for those who never said who they are.
+            while self.sessions.values().any(|session| session.is_known) {
                 match reported.recv().await {
                     Some(Event::Disconnected { session }) => drop(self.sessions.remove(&session)),
                     Some(Event::Joined { session, hello }) => {
+                        self.note_known(session);
                         for action in self.step(Event::Joined { session, hello }) {
                             let _ = self.act(action).await;
                         }
@@ -310,36 +331,72 @@ fn failure(error: CoordinatorError) -> StoreFailure {
     }
 }
 
-/// Reads a connection to its end. The first message must be the introduction.
-async fn read(
-    session: SessionId,
-    mut incoming: Streaming<WorkerMessage>,
-    reports: mpsc::Sender<Event>,
-    permit: OwnedSemaphorePermit,
-) {
-    let first = tokio::time::timeout(HELLO_DEADLINE, incoming.message()).await;
-    if let Ok(Ok(Some(WorkerMessage { kind: Some(FromWorker::Hello(hello)) }))) = first {
+/// Reads a connection to its end. The first message must be the introduction, with the run's token.
+async fn read(session: SessionId, opened: Opened, token: Arc<str>, reports: mpsc::Sender<Event>) {
+    let Opened { mut incoming, outgoing, connection, permit } = opened;
+    if let Some(hello) = introduction(session, &mut incoming, &outgoing, connection.as_ref(), &token).await {
         if reports.send(Event::Joined { session, hello }).await.is_err() {
             return;
         }
-        loop {
-            match incoming.message().await {
-                Ok(Some(WorkerMessage { kind: Some(message) })) => {
-                    if reports.send(Event::Message { session, message }).await.is_err() {
-                        return;
-                    }
-                }
-                // A message of a later version.
-                Ok(Some(WorkerMessage { kind: None })) => {}
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::debug!(session, %error, "a connection broke");
-                    break;
-                }
+        // Only the machine's end of it keeps the stream open from here on.
+        drop(outgoing);
+        while let Some(message) = next_message(session, &mut incoming).await {
+            if reports.send(Event::Message { session, message }).await.is_err() {
+                return;
             }
         }
     }
     drop(permit);
     // The receiver is gone when the run is over.
     let _ = reports.send(Event::Disconnected { session }).await;
+}
+
+/// Who it is; those who do not show the token are refused here, and nothing of what they say goes any further.
+async fn introduction(
+    session: SessionId,
+    incoming: &mut Streaming<WorkerMessage>,
+    outgoing: &Outgoing,
+    connection: Option<&Connection>,
+    token: &str,
+) -> Option<Hello> {
+    let first = tokio::time::timeout(HELLO_DEADLINE, next_message(session, incoming)).await;
+    let Ok(Some(FromWorker::Hello(hello))) = first else { return None };
+    if !same_token(&hello.token, token) {
+        let peer = connection.map(|connection| connection.peer().to_string()).unwrap_or_default();
+        tracing::warn!(peer, "a worker was refused: {WRONG_TOKEN}");
+        let refused = Refused {
+            code: RefusalCode::RefusalToken.into(),
+            reason: WRONG_TOKEN.into(),
+            ..Refused::default()
+        };
+        // One that has hung up needs no answer.
+        let _ = outgoing.try_send(Ok(CoordinatorMessage { kind: Some(ToWorker::Refused(refused)) }));
+        return None;
+    }
+    if let Some(connection) = connection {
+        connection.authenticate();
+    }
+    Some(hello)
+}
+
+/// The next message, its texts within bounds; `None` when the connection is at its end.
+async fn next_message(session: SessionId, incoming: &mut Streaming<WorkerMessage>) -> Option<FromWorker> {
+    loop {
+        match incoming.message().await {
+            Ok(Some(WorkerMessage { kind: Some(message) })) => match bounded_from_worker(message) {
+                Ok(message) => return Some(message),
+                Err(error) => {
+                    tracing::warn!(session, %error, "a session is ended");
+                    return None;
+                }
+            },
+            // A message of a later version.
+            Ok(Some(WorkerMessage { kind: None })) => {}
+            Ok(None) => return None,
+            Err(error) => {
+                tracing::debug!(session, %error, "a connection broke");
+                return None;
+            }
+        }
+    }
 }

@@ -40,6 +40,9 @@ pub struct CheckpointRecord {
     pub coverage: StageCoverage,
     /// Values (losses, learning rate) of the last step, as far as they are finite.
     pub values: BTreeMap<String, f64>,
+    /// Those of its steps that changed no parameter, because what they came to is not a finite number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped_steps: Vec<u64>,
 }
 
 /// One object of a checkpoint.
@@ -69,6 +72,7 @@ impl CheckpointRecord {
             quarantine: None,
             coverage: StageCoverage::default(),
             values: BTreeMap::new(),
+            skipped_steps: Vec::new(),
         }
     }
 

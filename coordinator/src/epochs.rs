@@ -20,6 +20,9 @@ pub struct EpochRecord {
     /// URL under which workers and coordinators that stand by reach the coordinator.
     #[serde(default)]
     pub address: String,
+    /// Committed steps whose state was lost with all who held it, where the run goes back from them to `step`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_from: Option<u64>,
     /// In the epoch that closes a run's coordination: how it ended (done, interrupted, failed). Nobody need take over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<String>,
@@ -80,11 +83,22 @@ impl Epochs {
     /// # Errors
     /// [`CoordinatorError::Fenced`] when another coordinator took it or a later one; or the store fails.
     pub async fn take(&self, epoch: u64, step: u64, members: Vec<EpochMember>) -> Result<()> {
-        if self.create(&self.record(epoch, step, members)).await? {
-            Ok(())
-        } else {
-            Err(CoordinatorError::Fenced { epoch })
-        }
+        self.take_back(epoch, step, members, None).await
+    }
+
+    /// The same, going back to `step` from later steps whose state is lost.
+    ///
+    /// # Errors
+    /// As [`Epochs::take`].
+    pub async fn take_back(
+        &self,
+        epoch: u64,
+        step: u64,
+        members: Vec<EpochMember>,
+        back_from: Option<u64>,
+    ) -> Result<()> {
+        let record = EpochRecord { back_from, ..self.record(epoch, step, members) };
+        if self.create(&record).await? { Ok(()) } else { Err(CoordinatorError::Fenced { epoch }) }
     }
 
     /// Closes the coordination of the run with one more epoch, which says how it ended: nobody need take over.
@@ -159,7 +173,7 @@ impl Epochs {
 
     fn record(&self, epoch: u64, step: u64, members: Vec<EpochMember>) -> EpochRecord {
         let (coordinator, address) = (self.coordinator.clone(), self.address.clone());
-        EpochRecord { epoch, coordinator, step, members, address, end: None }
+        EpochRecord { epoch, coordinator, step, members, address, back_from: None, end: None }
     }
 
     fn object(&self, epoch: u64) -> Location {

@@ -34,5 +34,5 @@ pub use machine::invariants::check;
 pub use machine::{Action, CommittedStep, Event, Machine, Outcome, SessionId, Start, StoreFailure};
 pub use server::{CoordinatorOptions, run};
 pub use settings::{Cadence, CheckpointSettings, CoordinatorSettings};
-pub use spec::{RunSpec, Schedule};
+pub use spec::{LossRise, NonFinitePolicy, RunSpec, Schedule};
 pub use standby::{StandByEnd, StandByOptions, stand_by};

@@ -10,7 +10,9 @@ mod interface;
 pub(crate) mod invariants;
 mod joining;
 mod leading;
+mod loss_rise;
 mod membership;
+mod non_finite;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod progress;
@@ -21,7 +23,7 @@ mod stepping;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -40,6 +42,7 @@ use self::flapping::Flaps;
 use self::gathering::Gathering;
 use self::holding::Held;
 use self::leading::Leadership;
+use self::loss_rise::LossWatch;
 use self::membership::Election;
 use self::progress::Progress;
 use self::saving::Save;
@@ -66,12 +69,17 @@ pub struct Machine {
     leadership: Leadership,
     /// Committed steps.
     committed: u64,
+    /// Committed steps that were given up for lost, until an epoch says so.
+    lost_from: Option<u64>,
     /// What they used.
     coverage: StageCoverage,
     /// Rows that they met and could not use.
     quarantine: QuarantineList,
     /// Such rows of steps that are not committed yet, or not any more: the run will meet them (again).
     rows_ahead: QuarantineList,
+    /// Steps that are known to be skipped, committed or yet to be met again.
+    skipped: BTreeSet<u64>,
+    loss_watch: LossWatch,
     /// Every worker that is connected and accepted, by member id.
     members: BTreeMap<u32, Member>,
     next_member: u32,
@@ -185,6 +193,7 @@ impl Machine {
         let coverage =
             last_checkpoint.as_ref().map_or_else(StageCoverage::default, |saved| saved.coverage.clone());
         let phase = Phase::Gathering(Gathering::first(&settings, start.expected_members));
+        let skipped = spec.resume.iter().flat_map(|record| &record.skipped_steps).copied().collect();
         let values = spec.resume.iter().flat_map(|record| &record.values);
         let progress = Progress::new(
             committed,
@@ -201,9 +210,12 @@ impl Machine {
             epoch: start.epoch,
             leadership: Leadership::default(),
             committed,
+            lost_from: None,
             coverage,
             quarantine: QuarantineList::default(),
             rows_ahead: start.quarantine,
+            skipped,
+            loss_watch: LossWatch::default(),
             members: BTreeMap::new(),
             next_member: 0,
             flaps: Flaps::default(),

@@ -4,12 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use blip2_collective::Transport;
+use blip2_collective::{Connection, Guarded, Transport, authenticate, is_authenticated};
 use blip2_dataset::{Location, QuarantineList};
-use blip2_proto::MAX_CONTROL_MESSAGE;
 use blip2_proto::drill::Drill;
 use blip2_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use blip2_proto::v1::{CoordinatorMessage, StatusReply, StatusRequest, WorkerMessage};
+use blip2_proto::{MAX_CONTROL_MESSAGE, MAX_STRANGER_MESSAGE, same_token};
 use futures::Stream;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -27,8 +27,10 @@ use crate::{
 
 /// Connections that wait to be taken in.
 const WAITING_CONNECTIONS: usize = 64;
-/// Connections of workers open at a time, refused ones that have not hung up yet included.
-pub(crate) const MOST_SESSIONS: usize = 1024;
+/// Sessions of workers open at a time, refused ones that have not hung up yet included.
+const MOST_SESSIONS: usize = 1024;
+/// Sessions that were opened without showing the token: workers never need these.
+const MOST_STRANGERS: usize = 128;
 /// How long a connection may take to introduce itself.
 pub(crate) const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 /// Messages of one worker that may wait to be sent; one that lets more pile up is lost.
@@ -92,16 +94,17 @@ pub async fn run(
         expected_members: epochs.expected_members(epoch).await?,
         quarantine: known_rows(&spec, &catalogue).await?,
     };
+    let token: Arc<str> = spec.token.as_str().into();
     let (root, schedule, keep) = (spec.run_root.clone(), spec.schedule(), checkpoints.keep);
     let machine = Machine::new(spec, settings, checkpoints, start);
 
     let (opened, connections) = mpsc::channel(WAITING_CONNECTIONS);
-    let open = Arc::new(Semaphore::new(MOST_SESSIONS));
-    let service = Service { opened, open, status: status.subscribe() };
+    let service =
+        Service { opened, token: token.clone(), rooms: Rooms::default(), status: status.subscribe() };
     let stop = CancellationToken::new();
     // The server ends with this function, however it is left.
     let _stops = stop.clone().drop_guard();
-    let mut server = serve(listener, &transport, service, stop.clone());
+    let mut server = serve(listener, &transport, &token, service, stop.clone());
     let actor = Actor::new(crate::actor::Surroundings {
         machine,
         catalogue,
@@ -110,6 +113,7 @@ pub async fn run(
         keep,
         root,
         drill,
+        token,
         status: status.clone(),
         commits,
     });
@@ -187,21 +191,57 @@ pub(crate) type Server = JoinHandle<std::result::Result<(), tonic::transport::Er
 pub(crate) fn serve<S: Coordinator>(
     listener: TcpListener,
     transport: &Transport,
+    token: &str,
     service: S,
     stop: CancellationToken,
 ) -> Server {
-    let service = CoordinatorServer::new(service)
-        .max_decoding_message_size(MAX_CONTROL_MESSAGE)
-        .max_encoding_message_size(MAX_CONTROL_MESSAGE);
-    let router = transport.server().add_service(service);
+    let service = Arc::new(service);
+    let taking = |largest: usize| {
+        CoordinatorServer::from_arc(service.clone())
+            .max_decoding_message_size(largest)
+            .max_encoding_message_size(MAX_CONTROL_MESSAGE)
+    };
+    let guarded = Guarded::new(token, taking(MAX_CONTROL_MESSAGE), taking(MAX_STRANGER_MESSAGE));
+    let router = transport.control_server().add_service(guarded);
     let connections = transport.listen(listener);
     tokio::spawn(router.serve_with_incoming_shutdown(connections, stop.cancelled_owned()))
 }
 
-/// Room for one more connection, given back when the permit is dropped.
-pub(crate) fn admit(open: &Arc<Semaphore>) -> std::result::Result<OwnedSemaphorePermit, Status> {
-    open.clone().try_acquire_owned().map_err(|_| Status::resource_exhausted("too many connections are open"))
+/// Room for sessions: those who do not show the token at once take none from those who do.
+#[derive(Debug)]
+pub(crate) struct Rooms {
+    members: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
 }
+
+impl Default for Rooms {
+    fn default() -> Self {
+        Self {
+            members: Arc::new(Semaphore::new(MOST_SESSIONS)),
+            strangers: Arc::new(Semaphore::new(MOST_STRANGERS)),
+        }
+    }
+}
+
+impl Rooms {
+    /// Room for one more session, given back when the permit is dropped.
+    pub(crate) fn admit<T>(&self, request: &Request<T>) -> std::result::Result<OwnedSemaphorePermit, Status> {
+        let room = if is_authenticated(request.extensions()) { &self.members } else { &self.strangers };
+        room.clone().try_acquire_owned().map_err(|_| Status::resource_exhausted("too many sessions are open"))
+    }
+}
+
+/// Whether a call for the status shows the token.
+pub(crate) fn check_token(request: &Request<StatusRequest>, token: &str) -> std::result::Result<(), Status> {
+    if !same_token(&request.get_ref().token, token) && !is_authenticated(request.extensions()) {
+        return Err(Status::unauthenticated(WRONG_TOKEN));
+    }
+    authenticate(request.extensions());
+    Ok(())
+}
+
+/// What everyone is told who does not show the run's token.
+pub(crate) const WRONG_TOKEN: &str = "the token is not this run's; start it with the run's token file";
 
 /// Ends a server; calls that are open may end by themselves for a while.
 pub(crate) async fn end_server(server: &mut Server, stop: &CancellationToken) {
@@ -217,7 +257,8 @@ pub(crate) async fn end_server(server: &mut Server, stop: &CancellationToken) {
 #[derive(Debug)]
 struct Service {
     opened: mpsc::Sender<Opened>,
-    open: Arc<Semaphore>,
+    token: Arc<str>,
+    rooms: Rooms,
     status: watch::Receiver<StatusReply>,
 }
 
@@ -229,17 +270,19 @@ impl Coordinator for Service {
         &self,
         request: Request<Streaming<WorkerMessage>>,
     ) -> std::result::Result<Response<Self::SessionStream>, Status> {
-        let permit = admit(&self.open)?;
+        let permit = self.rooms.admit(&request)?;
         let (outgoing, messages) = mpsc::channel(WAITING_MESSAGES);
-        let opened = Opened { incoming: request.into_inner(), outgoing, permit };
+        let connection = request.extensions().get::<Connection>().cloned();
+        let opened = Opened { incoming: request.into_inner(), outgoing, connection, permit };
         self.opened.send(opened).await.map_err(|_| Status::unavailable("the run is over"))?;
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 
     async fn status(
         &self,
-        _request: Request<StatusRequest>,
+        request: Request<StatusRequest>,
     ) -> std::result::Result<Response<StatusReply>, Status> {
+        check_token(&request, &self.token)?;
         Ok(Response::new(self.status.borrow().clone()))
     }
 }

@@ -31,6 +31,32 @@ pub struct RunSpec {
     pub resume: Option<CheckpointRecord>,
     /// Share of unusable rows above which the run stops.
     pub max_quarantined_share: f64,
+    /// What becomes of steps whose losses, gradient or update are not finite.
+    pub non_finite: NonFinitePolicy,
+    /// When a rise of the loss is told.
+    pub loss_rise: LossRise,
+}
+
+/// What becomes of a step whose losses, gradient or update are not finite. The parameters stay as they are in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NonFinitePolicy {
+    /// The run ends before the step is committed.
+    #[default]
+    Stop,
+    /// The step is committed without a change of the parameters.
+    Skip {
+        /// So often in the run; one step more ends it.
+        at_most: u64,
+    },
+}
+
+/// A loss is said to rise when its mean over the newest steps is larger than the smallest such mean of the stage.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct LossRise {
+    /// Steps of a mean; 0: nothing is said.
+    pub window: u32,
+    /// How many times larger.
+    pub factor: f64,
 }
 
 impl RunSpec {

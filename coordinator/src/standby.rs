@@ -4,23 +4,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_collective::Transport;
+use blip2_collective::{Connection, Transport};
 use blip2_dataset::Location;
-use blip2_proto::same_token;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::coordinator_server::Coordinator;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{CoordinatorMessage, RefusalCode, Refused, StatusReply, StatusRequest, WorkerMessage};
+use blip2_proto::{MAX_TEXT, same_token, visible, with_token};
 use futures::Stream;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::server::{HELLO_DEADLINE, MOST_SESSIONS, admit, end_server, serve};
+use crate::server::{HELLO_DEADLINE, Rooms, WRONG_TOKEN, check_token, end_server, serve};
 use crate::{CoordinatorError, CoordinatorSettings, EpochRecord, Epochs, Result};
 
 /// Time between two questions to the coordinator that leads.
@@ -90,15 +90,15 @@ pub async fn stand_by(
     let listening = listening.map_err(|error| CoordinatorError::Server(error.to_string()))?;
     let (leader, known_leader) = watch::channel(String::new());
     let service = Service {
-        token: options.token.clone(),
+        token: options.token.as_str().into(),
         leader: known_leader,
-        open: Arc::new(Semaphore::new(MOST_SESSIONS)),
+        rooms: Rooms::default(),
         status: options.status.subscribe(),
     };
     let stop = CancellationToken::new();
     // The server ends with this function, however it is left.
     let _stops = stop.clone().drop_guard();
-    let mut server = serve(listening, &options.transport, service, stop.clone());
+    let mut server = serve(listening, &options.transport, &options.token, service, stop.clone());
     let watcher = Watcher::new(options, leader);
     let end = tokio::select! {
         end = watcher.watch() => Ok(end),
@@ -226,18 +226,19 @@ impl Watcher {
             None => self.options.transport.connect(address, PROBE_DEADLINE).await?,
         };
         self.channel = Some((address.to_owned(), channel.clone()));
-        let request = StatusRequest { token: self.options.token.clone() };
+        let token = &self.options.token;
+        let request = with_token(StatusRequest { token: token.clone() }, token);
         let reply = CoordinatorClient::new(channel).status(request).await;
-        Ok(reply.map_err(|status| status.message().to_owned())?.into_inner())
+        Ok(reply.map_err(|status| visible(status.message(), MAX_TEXT))?.into_inner())
     }
 }
 
 /// Shows the status and refuses workers.
 #[derive(Debug)]
 struct Service {
-    token: String,
+    token: Arc<str>,
     leader: watch::Receiver<String>,
-    open: Arc<Semaphore>,
+    rooms: Rooms,
     status: watch::Receiver<StatusReply>,
 }
 
@@ -249,10 +250,11 @@ impl Coordinator for Service {
         &self,
         request: Request<Streaming<WorkerMessage>>,
     ) -> std::result::Result<Response<Self::SessionStream>, Status> {
-        let permit = admit(&self.open)?;
+        let permit = self.rooms.admit(&request)?;
         let (token, leader) = (self.token.clone(), self.leader.clone());
+        let connection = request.extensions().get::<Connection>().cloned();
         let refusal = async move {
-            let refused = refuse(request.into_inner(), &token, &leader).await?;
+            let refused = refuse(request.into_inner(), connection, &token, &leader).await?;
             drop(permit);
             Ok(CoordinatorMessage { kind: Some(ToWorker::Refused(refused)) })
         };
@@ -261,8 +263,9 @@ impl Coordinator for Service {
 
     async fn status(
         &self,
-        _request: Request<StatusRequest>,
+        request: Request<StatusRequest>,
     ) -> std::result::Result<Response<StatusReply>, Status> {
+        check_token(&request, &self.token)?;
         Ok(Response::new(self.status.borrow().clone()))
     }
 }
@@ -270,6 +273,7 @@ impl Coordinator for Service {
 /// Hears who comes, and sends it to the leader; only one of the run is told where that is.
 async fn refuse(
     mut incoming: Streaming<WorkerMessage>,
+    connection: Option<Connection>,
     token: &str,
     leader: &watch::Receiver<String>,
 ) -> std::result::Result<Refused, Status> {
@@ -279,8 +283,11 @@ async fn refuse(
         _ => return Err(Status::invalid_argument("the first message must be the introduction")),
     };
     if !same_token(&hello.token, token) {
-        let reason = "the token is not this run's; start it with the run's token file".into();
+        let reason = WRONG_TOKEN.into();
         return Ok(Refused { code: RefusalCode::RefusalToken.into(), reason, ..Refused::default() });
+    }
+    if let Some(connection) = connection {
+        connection.authenticate();
     }
     Ok(Refused {
         code: RefusalCode::RefusalStandby.into(),

@@ -120,7 +120,7 @@ pub use plan::{PartId, Plan, PlanKey, RowAddress, RowGroupId};
 pub use quarantine::{QuarantineList, QuarantineRecord};
 pub use random::{KeyedPermutation, KeyedRng};
 pub use row_group_file::IngestedRowGroup;
-pub use samples::{EvaluationSet, Sample, read_all};
+pub use samples::{EvaluationSet, Sample, read_all, read_first};
 pub use secret_url::{has_credentials, redacted, redacted_text, remember_credentials};
 pub use simulated_corpus::SimulatedCorpus;
 pub use store::{Location, StoredObject, put_create};

@@ -133,6 +133,8 @@ pub struct SlotBatch {
     pub samples: Vec<u64>,
     /// The rows used (of substitutes where rows were quarantined).
     pub addresses: Vec<RowAddress>,
+    /// Their keys; empty where the file has none.
+    pub keys: Vec<String>,
     /// What these samples and rows add to the run's coverage.
     pub coverage: Coverage,
     /// Rows met and not used.

@@ -1,5 +1,7 @@
 //! Whole data sets in memory, for evaluation.
 
+use std::sync::Arc;
+
 use futures::{StreamExt, TryStreamExt};
 use image::RgbImage;
 
@@ -65,6 +67,54 @@ pub async fn read_all(sources: &[String], columns: &ColumnNames, max_pixels: u64
         }
     }
     Ok(set)
+}
+
+/// The first `most` usable rows that `sources` name, each as `keep` makes it, and how many rows before the last of them
+/// are not usable. A row that `keep` refuses is not usable. Pictures are decoded one at a time.
+///
+/// # Errors
+/// As [`read_all`].
+pub async fn read_first<T: Send + 'static>(
+    sources: &[String],
+    columns: &ColumnNames,
+    max_pixels: u64,
+    most: usize,
+    keep: impl Fn(Sample) -> Option<T> + Send + Sync + 'static,
+) -> Result<(Vec<T>, u64)> {
+    let manifest = Manifest::open(sources, columns).await?;
+    let (mut kept, mut unusable, keep) = (Vec::new(), 0, Arc::new(keep));
+    for entry in &manifest.files {
+        let location = Location::parse(&entry.location)?;
+        let object = PinnedObject::look_up(location, entry.bytes, entry.etag.as_deref()).await?;
+        let file = ParquetFile::open(object, columns).await?;
+        for (row_group, _) in (0u32..).zip(&entry.row_groups).filter(|(_, rows)| **rows > 0) {
+            if kept.len() >= most {
+                return Ok((kept, unusable));
+            }
+            let encoded = file.fetch(row_group).await?;
+            let (room, keep) = (most - kept.len(), keep.clone());
+            let decode = move || {
+                let group = encoded.decode()?;
+                let (mut rows, mut refused) = (Vec::new(), 0);
+                for row in 0..group.rows() {
+                    if rows.len() == room {
+                        break;
+                    }
+                    match decode_row(&group, row, max_pixels).ok().and_then(|sample| keep(sample)) {
+                        Some(row) => rows.push(row),
+                        None => refused += 1,
+                    }
+                }
+                Ok::<_, DatasetError>((rows, refused))
+            };
+            let decoded = tokio::task::spawn_blocking(decode).await;
+            let decoded = decoded.map_err(|error| DatasetError::Thread { reason: error.to_string() });
+            let (rows, refused) = decoded??;
+            kept.extend(rows);
+            unusable += refused;
+        }
+    }
+    Ok((kept, unusable))
 }
 
 /// Where a row group lies.
@@ -147,5 +197,23 @@ mod tests {
         let bad: Vec<_> = set.quarantined.iter().map(|bad| (bad.sample, bad.row_group, bad.row)).collect();
         assert_eq!(bad, [(5, 1, 1), (8, 2, 0), (9, 2, 1)]);
         assert_eq!(set.quarantined[0].key, "key-5");
+    }
+
+    #[tokio::test]
+    async fn the_first_usable_rows_are_those_of_the_whole_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet").to_str().unwrap().to_owned();
+        Corpus::with_rows(10).row_group(4).truncated(5).captionless(8).failed(9).write(&path);
+        let keys = async |most: usize| {
+            let keep = |sample: Sample| (sample.key != "key-1").then_some(sample.key);
+            read_first(std::slice::from_ref(&path), &ColumnNames::default(), 1 << 20, most, keep)
+                .await
+                .unwrap()
+        };
+        let (all, unusable) = keys(100).await;
+        assert_eq!(all, ["key-0", "key-2", "key-3", "key-4", "key-6", "key-7"]);
+        assert_eq!(unusable, 4);
+        assert_eq!(keys(4).await, (all[..4].to_vec(), 1));
+        assert_eq!(keys(5).await, (all[..5].to_vec(), 2));
     }
 }

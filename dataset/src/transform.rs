@@ -210,6 +210,15 @@ impl EvalTransform {
         let pixels = resize_by(self.resampling, image, Rectangle::whole(image), [self.size; 2])?;
         Ok(normalise(&pixels, self.mean, self.std))
     }
+
+    /// The same as bytes, before they are normalised.
+    ///
+    /// # Errors
+    /// As [`EvalTransform::apply`].
+    pub fn bytes(&self, image: &RgbImage) -> Result<Vec<u8>> {
+        let pixels = resize(image, Rectangle::whole(image), [self.size; 2])?;
+        Ok((0..3).flat_map(|channel| pixels.iter().skip(channel).step_by(3).copied()).collect())
+    }
 }
 
 impl ShortestEdgeTransform {

@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use crate::tensors::FlatLayout;
+use crate::tensors::{FlatLayout, FlatTensor};
 
 /// Constants of AdamW (Loshchilov & Hutter, arXiv 1711.05101), with PyTorch's semantics.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -53,14 +53,10 @@ impl AdamW {
         gradients: &[f32],
         moments: &mut Moments,
     ) {
-        let correction1 = 1.0 - libm::pow(self.beta1, update as f64);
-        let correction2 = libm::sqrt(1.0 - libm::pow(self.beta2, update as f64)) as f32;
-        let step_size = (learning_rate / correction1) as f32;
-        let (beta1, beta2, epsilon) = (self.beta1 as f32, self.beta2 as f32, self.epsilon as f32);
         let arch = pulp::Arch::new();
         for tensor in layout.tensors() {
             let range = tensor.range();
-            let keep = if tensor.decays() { (1.0 - learning_rate * self.weight_decay) as f32 } else { 1.0 };
+            let update = self.update_of(tensor, update, learning_rate);
             parameters[range.clone()]
                 .par_chunks_mut(CHUNK)
                 .zip(gradients[range.clone()].par_chunks(CHUNK))
@@ -73,22 +69,143 @@ impl AdamW {
                             for (((parameter, gradient), first), second) in
                                 parameters.iter_mut().zip(gradients).zip(first).zip(second)
                             {
-                                *first = beta1 * *first + (1.0 - beta1) * gradient;
-                                *second = beta2 * *second + (1.0 - beta2) * gradient * gradient;
-                                let denominator = second.sqrt() / correction2 + epsilon;
-                                *parameter = *parameter * keep - step_size * *first / denominator;
+                                update.apply(parameter, *gradient, first, second);
                             }
                         },
                     );
                 });
         }
     }
+
+    fn update_of(&self, tensor: &FlatTensor, update: u64, learning_rate: f64) -> Update {
+        let correction1 = 1.0 - libm::pow(self.beta1, update as f64);
+        Update {
+            step_size: (learning_rate / correction1) as f32,
+            keep: if tensor.decays() { (1.0 - learning_rate * self.weight_decay) as f32 } else { 1.0 },
+            beta1: self.beta1 as f32,
+            beta2: self.beta2 as f32,
+            correction2: libm::sqrt(1.0 - libm::pow(self.beta2, update as f64)) as f32,
+            epsilon: self.epsilon as f32,
+        }
+    }
+
+    /// The first tensor in which [`AdamW::apply`] would leave a value that is not finite, with `gradients` scaled by
+    /// `scale` first; nothing is changed.
+    pub fn first_overflow<'a>(
+        &self,
+        layout: &'a FlatLayout,
+        update: u64,
+        learning_rate: f64,
+        scale: f32,
+        state: (&[f32], &Moments),
+        gradients: &[f32],
+    ) -> Option<&'a str> {
+        let (parameters, moments) = state;
+        let overflows = |tensor: &&FlatTensor| {
+            let range = tensor.range();
+            let update = self.update_of(tensor, update, learning_rate);
+            parameters[range.clone()]
+                .par_iter()
+                .zip(&gradients[range.clone()])
+                .zip(&moments.first[range.clone()])
+                .zip(&moments.second[range])
+                .any(|(((parameter, gradient), first), second)| {
+                    let (mut parameter, mut first, mut second) = (*parameter, *first, *second);
+                    update.apply(&mut parameter, gradient * scale, &mut first, &mut second);
+                    !(parameter.is_finite() && first.is_finite() && second.is_finite())
+                })
+        };
+        layout.tensors().iter().find(overflows).map(|tensor| tensor.name.as_str())
+    }
+
+    /// Bounds of a state's values before and after an update with a gradient of this global norm, from those before it.
+    ///
+    /// They are far from tight, and cost nothing: while they are finite, so is every value.
+    pub fn bounds_after(&self, before: Magnitudes, update: u64, learning_rate: f64, norm: f64) -> Magnitudes {
+        let as_applied = |constant: f64| f64::from(constant as f32);
+        let (beta1, beta2) = (as_applied(self.beta1), as_applied(self.beta2));
+        let first = before.first.max((beta1 * before.first + (1.0 - beta1) * norm) * ROUNDING);
+        let second = before.second.max((beta2 * before.second + (1.0 - beta2) * norm * norm) * ROUNDING);
+        let keep = (1.0 - learning_rate * self.weight_decay).abs().max(1.0);
+        let step_size = learning_rate / (1.0 - libm::pow(self.beta1, update as f64));
+        let stride = step_size * first / as_applied(self.epsilon);
+        // The factors themselves must be float32 too: infinity times zero is no number.
+        let parameter = (before.parameter * keep + stride + keep + step_size) * ROUNDING;
+        Magnitudes { parameter, first, second }
+    }
 }
 
-/// Scales `gradients` so that their global norm is at most `limit`; returns the norm before.
+/// Room for what float32 rounds up.
+const ROUNDING: f64 = 1.0 + 1e-5;
+
+/// The largest absolute values of a state, or bounds of them; infinite where a value is not finite.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Magnitudes {
+    /// Of the parameters.
+    pub parameter: f64,
+    /// Of the first moments.
+    pub first: f64,
+    /// Of the second moments.
+    pub second: f64,
+}
+
+impl Magnitudes {
+    /// Those of a state.
+    pub fn of(parameters: &[f32], moments: &Moments) -> Self {
+        let largest = |values: &[f32]| {
+            let of_chunk = |chunk: &[f32]| {
+                chunk.iter().fold(0.0f32, |most, value| {
+                    let size = value.abs();
+                    // The comparison with a NaN fails.
+                    if size <= f32::MAX { most.max(size) } else { f32::INFINITY }
+                })
+            };
+            f64::from(values.par_chunks(CHUNK).map(of_chunk).reduce(|| 0.0, f32::max))
+        };
+        Self {
+            parameter: largest(parameters),
+            first: largest(&moments.first),
+            second: largest(&moments.second),
+        }
+    }
+
+    /// Whether float32 holds values of these sizes, and sums and products on the way to them.
+    pub fn are_safe(&self) -> bool {
+        [self.parameter, self.first, self.second].iter().all(|size| *size < f64::from(f32::MAX) / 4.0)
+    }
+
+    /// Whether all values are finite.
+    pub fn are_finite(&self) -> bool {
+        [self.parameter, self.first, self.second].iter().all(|size| size.is_finite())
+    }
+}
+
+/// One update of one tensor.
+#[derive(Debug, Clone, Copy)]
+struct Update {
+    step_size: f32,
+    /// What decay leaves of a parameter.
+    keep: f32,
+    beta1: f32,
+    beta2: f32,
+    correction2: f32,
+    epsilon: f32,
+}
+
+impl Update {
+    #[inline(always)]
+    fn apply(&self, parameter: &mut f32, gradient: f32, first: &mut f32, second: &mut f32) {
+        *first = self.beta1 * *first + (1.0 - self.beta1) * gradient;
+        *second = self.beta2 * *second + (1.0 - self.beta2) * gradient * gradient;
+        let denominator = second.sqrt() / self.correction2 + self.epsilon;
+        *parameter = *parameter * self.keep - self.step_size * *first / denominator;
+    }
+}
+
+/// The global norm of `gradients`; not finite exactly when one of them is not.
 ///
 /// The sum of squares runs in float64 over fixed chunks and lanes in order, so every member gets the same bits.
-pub fn clip_by_global_norm(gradients: &mut [f32], limit: f64) -> f64 {
+pub fn global_norm(gradients: &[f32]) -> f64 {
     let arch = pulp::Arch::new();
     let squares = |chunk: &[f32]| {
         arch.dispatch(
@@ -97,12 +214,19 @@ pub fn clip_by_global_norm(gradients: &mut [f32], limit: f64) -> f64 {
         )
     };
     let partial: Vec<f64> = gradients.par_chunks(CHUNK).map(squares).collect();
-    let norm = libm::sqrt(partial.iter().sum());
-    if norm > limit {
-        let scale = (limit / (norm + 1e-6)) as f32;
-        gradients.par_chunks_mut(CHUNK).for_each(|chunk| chunk.iter_mut().for_each(|g| *g *= scale));
+    libm::sqrt(partial.iter().sum())
+}
+
+/// The factor that brings a gradient of the global norm `norm` to at most `limit`; 1 for one that is within.
+pub fn clip_factor(norm: f64, limit: f64) -> f32 {
+    if norm > limit { (limit / (norm + 1e-6)) as f32 } else { 1.0 }
+}
+
+/// Multiplies `gradients` by `factor`.
+pub fn scale(gradients: &mut [f32], factor: f32) {
+    if factor != 1.0 {
+        gradients.par_chunks_mut(CHUNK).for_each(|chunk| chunk.iter_mut().for_each(|g| *g *= factor));
     }
-    norm
 }
 
 /// Sums that do not wait for each other.
@@ -184,20 +308,71 @@ mod tests {
     #[test]
     fn clipping_scales_to_the_limit() {
         let mut gradients = vec![3.0, 4.0];
-        assert_eq!(clip_by_global_norm(&mut gradients, 1.0), 5.0);
+        assert_eq!(global_norm(&gradients), 5.0);
+        scale(&mut gradients, clip_factor(5.0, 1.0));
         assert!((gradients[0] - 0.6).abs() < 1e-6 && (gradients[1] - 0.8).abs() < 1e-6);
-        let before = gradients.clone();
-        clip_by_global_norm(&mut gradients, 10.0);
-        assert_eq!(gradients, before);
+        assert_eq!(clip_factor(5.0, 10.0), 1.0);
     }
 
     #[test]
     fn the_norm_leaves_no_element_out() {
         for length in [0, 1, 15, 16, 17, CHUNK - 1, CHUNK + 33] {
-            let mut gradients: Vec<f32> = (0..length).map(|at| (at % 5) as f32 - 2.0).collect();
+            let gradients: Vec<f32> = (0..length).map(|at| (at % 5) as f32 - 2.0).collect();
             let squares: f64 = gradients.iter().map(|g| f64::from(*g) * f64::from(*g)).sum();
-            assert_eq!(clip_by_global_norm(&mut gradients, f64::INFINITY), squares.sqrt(), "{length}");
+            assert_eq!(global_norm(&gradients), squares.sqrt(), "{length}");
         }
+    }
+
+    /// A state of three values, and an update that is or is not too large for it.
+    fn overflow(
+        parameters: [f32; 3],
+        moments: Moments,
+        learning_rate: f64,
+        gradient: [f32; 3],
+    ) -> Option<String> {
+        let layout = FlatLayout::new(vec![("a.weight".into(), vec![1, 1]), ("b".into(), vec![2])]);
+        let state = (&parameters[..], &moments);
+        let exact = constants().first_overflow(&layout, 1, learning_rate, 1.0, state, &gradient);
+        let mut after = (parameters.to_vec(), moments.clone());
+        constants().apply(&layout, 1, learning_rate, &mut after.0, &gradient, &mut after.1);
+        let after = Magnitudes::of(&after.0, &after.1);
+        assert_eq!(after.are_finite(), exact.is_none(), "{after:?}");
+        let norm = global_norm(&gradient);
+        let bounds = constants().bounds_after(Magnitudes::of(&parameters, &moments), 1, learning_rate, norm);
+        assert!(!bounds.are_safe() || exact.is_none(), "{bounds:?}");
+        if exact.is_none() {
+            let holds = after.parameter <= bounds.parameter && after.first <= bounds.first;
+            assert!(holds && after.second <= bounds.second, "{after:?} {bounds:?}");
+        }
+        exact.map(str::to_owned)
+    }
+
+    #[test]
+    fn an_update_that_overflows_is_known_before_it_is_made() {
+        let zeros = || Moments::zeros(3);
+        assert_eq!(overflow([1.0, -2.0, 3.0], zeros(), 1e-3, [0.5, -1.0, 2.0]), None);
+        assert_eq!(overflow([0.0; 3], zeros(), 1e30, [1.0; 3]), None);
+        assert_eq!(overflow([0.0; 3], zeros(), 1e39, [0.0, 0.0, 1.0]).as_deref(), Some("a.weight"));
+        assert_eq!(overflow([f32::MAX; 3], zeros(), 3e38, [0.0, -1.0, 0.0]).as_deref(), Some("a.weight"));
+        // The square of a finite gradient.
+        assert_eq!(overflow([0.0; 3], zeros(), 1e-3, [0.0, 1e25, 0.0]).as_deref(), Some("b"));
+        assert_eq!(overflow([0.0; 3], zeros(), 1e-3, [0.0, 0.0, f32::NAN]).as_deref(), Some("b"));
+        let full = Moments { first: vec![f32::MAX; 3], second: vec![f32::MAX; 3] };
+        assert_eq!(overflow([1.0; 3], full, 1e-3, [0.1; 3]), None);
+    }
+
+    #[test]
+    fn magnitudes_miss_no_value_that_is_not_finite() {
+        for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in [0, 7, CHUNK + 1] {
+                let mut values = vec![0.25; CHUNK + 2];
+                values[at] = odd;
+                assert!(!Magnitudes::of(&values, &Moments::zeros(1)).are_finite(), "{odd} at {at}");
+                assert!(!global_norm(&values).is_finite(), "{odd} at {at}");
+            }
+        }
+        assert!(Magnitudes::of(&[f32::MAX, -f32::MAX], &Moments::zeros(1)).are_finite());
+        assert!(global_norm(&[f32::MAX; 100]).is_finite());
     }
 
     #[test]

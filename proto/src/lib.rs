@@ -4,13 +4,22 @@
 //! what members send each other inside a step. `curation.proto` hands out the tasks of a curation. Bulk fields (`Chunk`, `RowChunk`, `StateChunk`) are [`bytes::Bytes`]:
 //! a received chunk is a view of the frame it came in.
 
+mod bounds;
 pub mod drill;
+mod text;
 mod token;
 
-pub use token::same_token;
+pub use bounds::{
+    MAX_IDENTIFIER, TooLong, bounded_from_coordinator, bounded_from_worker, bounded_status, is_identifier,
+};
+pub use text::{MAX_TEXT, visible};
+pub use token::{TOKEN_HEADER, same_token, shown_token, token_header, with_token};
 
 /// Longest message between a worker and a coordinator, in bytes: a ledger names every row quarantined since a checkpoint.
 pub const MAX_CONTROL_MESSAGE: usize = 32 << 20;
+
+/// Longest message of one that has not shown the run's token, in bytes: a Hello without a ledger.
+pub const MAX_STRANGER_MESSAGE: usize = 8 << 10;
 
 /// Version 1 of the contract, as generated.
 pub mod v1 {

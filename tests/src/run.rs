@@ -29,8 +29,13 @@ impl SmallRun {
 
     /// Six steps a stage with a checkpoint every three, for many runs; `settings` is TOML besides.
     pub fn short(settings: &str) -> Self {
+        Self::of(SHORT_STEPS, &format!("[checkpoint]\nevery_steps = 3\n{settings}"))
+    }
+
+    /// So many steps a stage; `settings` is TOML besides.
+    pub fn of(steps: u64, settings: &str) -> Self {
         let corpus = format!("{}/assets/corpus/test-*.parquet", repository().display());
-        Self::with(&[corpus], SHORT_STEPS, &format!("[checkpoint]\nevery_steps = 3\n{settings}"))
+        Self::with(&[corpus], steps, settings)
     }
 
     fn with(corpus: &[String], steps: u64, settings: &str) -> Self {

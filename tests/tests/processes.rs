@@ -33,7 +33,9 @@ fn a_run_of_separate_processes_refuses_strangers_and_shows_its_status() {
     let other = ["--config", run.config(), "--set", "train.seed=7"];
     finish(worker(&token, &other)).expect(4).says(&["configuration"]);
 
-    let status = finish(blip2(&["status", &url, "--json"])).expect(0);
+    finish(blip2(&["status", &url])).expect(4).says(&["--token-file"]);
+    finish(blip2(&["status", &url, "--token-file", &wrong])).expect(4).says(&["token"]);
+    let status = finish(blip2(&["status", &url, "--json", "--token-file", &token])).expect(0);
     let status = &status.json_lines()[0];
     assert_eq!(status["state"], "waiting", "{status}");
     assert_eq!(status["total_steps"], 2 * STEPS, "{status}");
@@ -49,8 +51,13 @@ fn a_run_of_separate_processes_refuses_strangers_and_shows_its_status() {
 }
 
 #[test]
-fn a_coordinator_without_a_token_stays_on_this_machine() {
+fn without_a_token_everyone_stays_on_this_machine() {
     let run = SmallRun::new();
+    for beyond in ["0.0.0.0:0", "[::]:0", "192.0.2.1:7200"] {
+        finish(blip2(&["worker", "--coordinator", "http://127.0.0.1:1", "--listen", beyond]))
+            .expect(2)
+            .says(&["--token-file"]);
+    }
     finish(blip2(&["coordinator", "--config", run.config(), "--listen", "0.0.0.0:0"]))
         .expect(2)
         .says(&["--token-file"]);

@@ -18,6 +18,12 @@ fn a_short_quick_start_leaves_a_report_a_run_and_a_model() {
     {
         assert!(summary[key].is_number(), "{key} in {summary}");
     }
+    let survival = &summary["survival"];
+    assert!(
+        survival["undisturbed"].is_string() && survival["undisturbed"] == survival["killed"],
+        "{summary}"
+    );
+    assert!(survival["epochs_lost"].as_u64() >= Some(1), "a worker was killed: {summary}");
     let report = std::fs::read_to_string(out.join("report.html")).unwrap();
     assert_eq!(report.matches("<figure").count(), 6);
 

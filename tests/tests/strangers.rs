@@ -5,8 +5,12 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use blip2_dataset::KeyedRng;
+use blip2_proto::v1::coordinator_client::CoordinatorClient;
+use blip2_proto::v1::coordinator_message::Kind as Answer;
+use blip2_proto::v1::worker_message::Kind;
+use blip2_proto::v1::{Hello, RefusalCode, StatusRequest, WorkerMessage};
 use blip2_tests::cluster::Cluster;
-use blip2_tests::process::Running;
+use blip2_tests::process::{Running, poll_for};
 use blip2_tests::run::{SHORT_STEPS, SmallRun};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
@@ -90,6 +94,144 @@ fn with_mutual_tls_only_members_with_certificate_and_token_are_taken_in() {
         process.wait_within(DEADLINE).unwrap_or_else(|still| panic!("{}", still.stderr())).expect(0);
     }
     assert_eq!(run.digest(), plain.digest());
+}
+
+/// Idle connections to each port: more than a process with few descriptors may have.
+const IDLE: usize = 300;
+/// Of these, those that may be left at a time: a quarter of the descriptors.
+const MOST_LEFT: usize = 64;
+
+/// Connections that say nothing, or the beginning of HTTP/2 and then nothing.
+fn idle_at(address: &str) -> Vec<TcpStream> {
+    let connect = |number: usize| {
+        let mut stream = TcpStream::connect(address).expect("it listens, and accepts");
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        if number.is_multiple_of(3) {
+            // It may be closed by now.
+            let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+        }
+        stream
+    };
+    (0..IDLE).map(connect).collect()
+}
+
+/// Connections that the other side has not closed.
+fn left_open(idle: &mut [TcpStream]) -> usize {
+    let is_open = |stream: &mut TcpStream| loop {
+        match stream.read(&mut [0; 4096]) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) => {
+                return matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut);
+            }
+        }
+    };
+    idle.iter_mut().map(is_open).filter(|open| *open).count()
+}
+
+/// A run of processes with few descriptors, beset by idle connections, goes to its end.
+fn outlasts_idle_connections(run: &SmallRun, cluster: &Cluster<'_>) {
+    blip2_collective::raise_descriptor_limit().unwrap();
+    let leader = cluster.coordinator(&[], None);
+    let coordinator = leader.url.split_once("://").unwrap().1.to_owned();
+    let first = cluster.worker("first", &[&leader.url], &[], None);
+    let mut idle = [idle_at(&coordinator), idle_at(&first.listening())];
+    for idle in &mut idle {
+        let few = poll_for(DEADLINE, || (left_open(idle) <= MOST_LEFT).then_some(()));
+        assert!(few.is_some(), "{} of {IDLE} are held", left_open(idle));
+    }
+    let second = cluster.worker("second", &[&leader.url], &[], None);
+    for process in [first, second, leader.process] {
+        process.wait_within(DEADLINE).unwrap_or_else(|still| panic!("{}", still.stderr())).expect(0);
+    }
+    assert_eq!(run.digest().1, 2 * SHORT_STEPS);
+}
+
+/// Starts what follows with few descriptors.
+const FEW_DESCRIPTORS: [&str; 4] = ["sh", "-c", "ulimit -n 256; exec \"$@\"", "sh"];
+
+#[test]
+fn idle_connections_lock_nobody_out() {
+    let run = SmallRun::short("[coordinator]\nworkers = 2\n");
+    outlasts_idle_connections(&run, &Cluster::new(&run).inside(&FEW_DESCRIPTORS));
+}
+
+#[test]
+fn with_mutual_tls_handshakes_that_never_end_lock_nobody_out() {
+    let run = SmallRun::short("[coordinator]\nworkers = 2\n");
+    let authority = Authority::new(&run, "ours");
+    let [cert, key] = authority.issue(&run, "member");
+    let files = [authority.file.clone(), cert, key];
+    outlasts_idle_connections(&run, &Cluster::new(&run).inside(&FEW_DESCRIPTORS).secured(files));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_a_stranger_says_is_logged_or_believed() {
+    let run = SmallRun::short("[coordinator]\nworkers = 1\n");
+    let cluster = Cluster::new(&run);
+    let leader = cluster.coordinator(&[], None);
+    let client = || async {
+        let connected = CoordinatorClient::connect(leader.url.clone()).await.expect("it listens");
+        connected.max_encoding_message_size(usize::MAX)
+    };
+    let evil = "\x1b[31mEVIL\r\n";
+    let hello = |token: String, name: String| Hello {
+        token,
+        name,
+        binary: evil.into(),
+        exchange_address: evil.into(),
+        run_id: evil.into(),
+        ..Hello::default()
+    };
+    let say = |hello: Hello| async {
+        let said = WorkerMessage { kind: Some(Kind::Hello(hello)) };
+        let answer = client().await.session(futures::stream::iter([said])).await;
+        let Ok(answer) = answer else { return None };
+        tokio::time::timeout(DEADLINE, answer.into_inner().message()).await.expect("in time").ok().flatten()
+    };
+    let refused = say(hello(evil.into(), evil.into())).await.expect("an answer");
+    let Some(Answer::Refused(refused)) = refused.kind else { panic!("{refused:?}") };
+    assert_eq!(refused.code(), RefusalCode::RefusalToken);
+    assert!(!refused.reason.contains("EVIL"), "{refused:?}");
+    // Beyond a few KiB nobody listens, not even with the right token.
+    assert_eq!(say(hello(evil.repeat(3 << 20), evil.into())).await, None);
+    assert_eq!(say(hello("a long secret".into(), evil.repeat(3 << 20))).await, None);
+    let refused = say(hello("a long secret".into(), evil.into())).await;
+    assert_eq!(refused, None, "a name is a line");
+
+    let ask = |token: &str| {
+        let request = StatusRequest { token: token.into() };
+        async { client().await.status(request).await.map(|reply| reply.into_inner().state) }
+    };
+    for wrong in ["", "another secret", "this machine only"] {
+        assert_eq!(ask(wrong).await.expect_err(wrong).code(), tonic::Code::Unauthenticated);
+    }
+    assert_eq!(ask("a long secret").await.expect("the run's token"), "waiting");
+
+    let worker = cluster.worker("worker", &[&leader.url], &[], None);
+    for process in [worker, leader.process] {
+        let ended =
+            process.wait_within(DEADLINE).unwrap_or_else(|still| panic!("{}", still.stderr())).expect(0);
+        assert!(!ended.stderr.contains("EVIL") && ended.stderr.len() < 32 << 10, "{ended:?}");
+    }
+}
+
+#[test]
+fn a_run_over_ipv6_is_a_run() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        println!("skipped: this machine has no IPv6");
+        return;
+    }
+    let run = SmallRun::short("[coordinator]\nworkers = 2\n");
+    let cluster = Cluster::new(&run);
+    let leader = cluster.coordinator(&["--listen", "[::1]:0"], None);
+    assert!(leader.url.starts_with("http://[::1]:"), "{}", leader.url);
+    let listen = ["--listen", "[::1]:0"];
+    let workers = ["first", "second"].map(|name| cluster.worker(name, &[&leader.url], &listen, None));
+    for process in workers.into_iter().chain([leader.process]) {
+        process.wait_within(DEADLINE).unwrap_or_else(|still| panic!("{}", still.stderr())).expect(0);
+    }
+    assert_eq!(run.digest().1, 2 * SHORT_STEPS);
 }
 
 /// Bytes that are no HTTP, or HTTP and no gRPC, or gRPC that lies about its length.

@@ -113,6 +113,20 @@ impl NamedState {
         })
     }
 
+    /// Whether parameters and moments are numbers that one can go on from.
+    ///
+    /// # Errors
+    /// [`WorkerError::NonFinite`] with the first tensor that holds a NaN or an infinity.
+    pub fn check_finite(&self) -> Result<()> {
+        let odd = self.tensors.iter().find(|(_, (_, values))| values.iter().any(|value| !value.is_finite()));
+        match odd {
+            Some((tensor, _)) => {
+                Err(WorkerError::NonFinite { place: self.origin.clone(), tensor: tensor.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// One BLAKE3 (hex) over all parameters in the order of their names: name, shape and values.
     pub fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();

@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use self::stepping::{Batches, Pending};
 use crate::config::{WorkerConfig, config_hash};
 use crate::error::{Result, WorkerError};
+use crate::held_out::HeldOut;
 use crate::member::{Failure, MemberEvent};
 use crate::places::remember_credentials_of;
 use crate::state::TrainState;
@@ -158,6 +159,10 @@ struct Compute {
     step: u64,
     pending: Option<Pending>,
     batches: Option<Batches>,
+    /// Rows to evaluate on, once they are read.
+    held_out: Option<Arc<HeldOut>>,
+    /// Time that the newest reduction spent on them.
+    evaluation: Duration,
     /// Places for snapshots of checkpoint parts.
     snapshots: Arc<Semaphore>,
     aborted: watch::Receiver<u64>,
@@ -201,6 +206,8 @@ impl Compute {
             step: 0,
             pending: None,
             batches: None,
+            held_out: None,
+            evaluation: Duration::ZERO,
             snapshots: Arc::new(Semaphore::new(SNAPSHOTS)),
             aborted,
             reports,

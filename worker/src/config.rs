@@ -10,6 +10,7 @@ use blip2_model::weights::{is_gguf, is_weight_file};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, WorkerError};
+pub use crate::held_out::HeldOutSettings;
 use crate::places::without_credentials;
 
 /// Everything a worker is told: the training configuration and how it loads data.
@@ -28,6 +29,8 @@ pub struct WorkerConfig {
     pub stage2: Stage2Settings,
     /// Prefetch and threads: changes no bit of the result and is not hashed.
     pub loader: LoaderSettings,
+    /// Evaluation during training: changes no bit of the result and is not hashed.
+    pub eval: HeldOutSettings,
 }
 
 /// What all steps share.
@@ -48,6 +51,26 @@ pub struct StepSettings {
     pub wire: Wire,
     /// Send parts of the gradient while the rest of it is computed. Changes no bit of the result and is not hashed.
     pub overlap: bool,
+    /// What becomes of a step whose losses, gradient or update are not finite. Such a step never changes the parameters,
+    /// so a run may be continued with the other choice: this, and what follows, is not hashed.
+    pub non_finite: NonFiniteSteps,
+    /// So many steps of a run may be skipped; with one more it ends.
+    pub max_skipped_steps: u64,
+    /// Steps over which the mean loss is watched; 0: it is not.
+    pub loss_rise_window: u32,
+    /// A mean loss that is so many times larger than the smallest of the stage is a rise, of which the run warns.
+    pub loss_rise_factor: f64,
+}
+
+/// What becomes of a step whose losses, gradient or update are not finite.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NonFiniteSteps {
+    /// The run ends before the step is committed.
+    #[default]
+    Stop,
+    /// The step is committed without a change of the parameters.
+    Skip,
 }
 
 /// How the contrastive loss is differentiated.
@@ -268,6 +291,10 @@ impl Default for StepSettings {
             device: "cpu".into(),
             wire: Wire::F32,
             overlap: true,
+            non_finite: NonFiniteSteps::Stop,
+            max_skipped_steps: 10,
+            loss_rise_window: 50,
+            loss_rise_factor: 1.5,
         }
     }
 }
@@ -409,6 +436,7 @@ impl WorkerConfig {
         if !(0.0..1.0).contains(&self.model.qformer.dropout) {
             return refuse(format!("model.qformer.dropout = {}: use 0 ≤ p < 1", self.model.qformer.dropout));
         }
+        self.eval.validate()?;
         self.validate_folders()?;
         self.validate_language_model()
     }
@@ -469,14 +497,63 @@ pub fn is_model_file(key: &str, path: &std::path::Path) -> bool {
     named && path.is_file()
 }
 
-/// BLAKE3 (hex) of what a step is a function of: every section but `loader`, and all of `train` but `overlap`. The
-/// credentials of URLs are no part of it.
+/// Keys that change no bit of the parameters after a number of steps.
+pub const NOT_HASHED: [&str; 5] = [
+    "train.overlap",
+    "train.non_finite",
+    "train.max_skipped_steps",
+    "train.loss_rise_window",
+    "train.loss_rise_factor",
+];
+
+/// What the hash is of; fields that change no bit have their defaults, so that hashes outlive a new default.
+#[derive(Serialize)]
+struct Hashed<'a> {
+    train: HashedTrain<'a>,
+    data: &'a DataSettings,
+    model: &'a ModelSettings,
+    stage1: &'a Stage1Settings,
+    stage2: &'a Stage2Settings,
+    loader: LoaderSettings,
+}
+
+#[derive(Serialize)]
+struct HashedTrain<'a> {
+    seed: u64,
+    slots: u32,
+    gradients: GradientMode,
+    device: &'a str,
+    wire: Wire,
+    overlap: bool,
+}
+
+/// BLAKE3 (hex) of what a step is a function of: every section but `loader` and `eval`, and all of `train` but [`NOT_HASHED`].
+/// The credentials of URLs are no part of it.
 pub fn config_hash(config: &WorkerConfig) -> String {
-    let mut hashed = WorkerConfig { loader: LoaderSettings::default(), ..without_credentials(config) };
-    hashed.train.overlap = StepSettings::default().overlap;
+    blake3::hash(hashed_text(config).as_bytes()).to_hex().to_string()
+}
+
+fn hashed_text(config: &WorkerConfig) -> String {
+    let config = &without_credentials(config);
+    let StepSettings { seed, slots, gradients, device, wire, .. } = &config.train;
+    let train = HashedTrain {
+        seed: *seed,
+        slots: *slots,
+        gradients: *gradients,
+        device,
+        wire: *wire,
+        overlap: StepSettings::default().overlap,
+    };
+    let hashed = Hashed {
+        train,
+        data: &config.data,
+        model: &config.model,
+        stage1: &config.stage1,
+        stage2: &config.stage2,
+        loader: LoaderSettings::default(),
+    };
     // A struct of numbers, strings and lists always serialises.
-    let text = serde_json::to_string(&hashed).unwrap_or_default();
-    blake3::hash(text.as_bytes()).to_hex().to_string()
+    serde_json::to_string(&hashed).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -489,6 +566,10 @@ mod tests {
         let mut other = config.clone();
         other.loader.prefetch_bytes += 1;
         other.train.overlap = false;
+        other.train.non_finite = NonFiniteSteps::Skip;
+        (other.train.max_skipped_steps, other.train.loss_rise_window) = (1, 2);
+        other.train.loss_rise_factor = 9.0;
+        other.eval.every_steps = 3;
         assert_eq!(config_hash(&config), config_hash(&other));
         other.train.wire = Wire::Bf16;
         assert_ne!(config_hash(&config), config_hash(&other));
@@ -497,6 +578,20 @@ mod tests {
         other = config.clone();
         other.model.frozen_dtype = FrozenDtype::Bf16;
         assert_ne!(config_hash(&config), config_hash(&other));
+    }
+
+    #[test]
+    fn the_hash_leaves_out_what_it_names_and_nothing_else() {
+        let mut whole = serde_json::to_value(WorkerConfig::default()).unwrap();
+        let train = whole["train"].as_object_mut().unwrap();
+        // Runs from before these keys have the same hashes.
+        NOT_HASHED[1..].iter().for_each(|key| drop(train.remove(&key["train.".len()..]).unwrap()));
+        let hashed: serde_json::Value = serde_json::from_str(&hashed_text(&WorkerConfig::default())).unwrap();
+        assert_eq!(hashed, whole);
+        assert!(
+            hashed_text(&WorkerConfig::default())
+                .starts_with("{\"train\":{\"seed\":42,\"slots\":16,\"gradients\"")
+        );
     }
 
     #[test]

@@ -58,6 +58,24 @@ pub enum WorkerError {
         /// The epoch.
         epoch: u64,
     },
+    /// Parameters or moments that no step can go on from.
+    #[error("{place}: tensor `{tensor}` holds a value that is not a finite number")]
+    NonFinite {
+        /// Whose.
+        place: String,
+        /// The first such tensor.
+        tensor: String,
+    },
+    /// What is measured is no number.
+    #[error(
+        "{what} is {value}, not a finite number: nothing is measured; are parameters, weights or pictures damaged?"
+    )]
+    Measured {
+        /// A loss or a similarity, and of what.
+        what: String,
+        /// The value.
+        value: f64,
+    },
     /// A state that the protocol does not allow.
     #[error("protocol: {0}")]
     Protocol(String),
@@ -77,6 +95,14 @@ impl WorkerError {
             Self::RunFailed { exit_code, .. } => *exit_code,
             _ => 1,
         }
+    }
+
+    /// The value, if it is finite.
+    ///
+    /// # Errors
+    /// [`WorkerError::Measured`] under the name that `what` gives it.
+    pub(crate) fn unless_finite(value: f64, what: impl FnOnce() -> String) -> Result<f64> {
+        if value.is_finite() { Ok(value) } else { Err(Self::Measured { what: what(), value }) }
     }
 
     /// A checkpoint that cannot be used.

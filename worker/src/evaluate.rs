@@ -52,7 +52,8 @@ pub struct CaptionLosses {
     pub language_model: f64,
 }
 
-const RANKS: [usize; 3] = [1, 5, 10];
+/// How many of the first are looked at.
+pub(crate) const RANKS: [usize; 3] = [1, 5, 10];
 
 /// The models of a run's checkpoints, without autodiff.
 pub struct Evaluator {
@@ -109,7 +110,7 @@ impl Evaluator {
             let best = all.reshape([rows, queries, texts.len()]).max_dim(1).reshape([rows, texts.len()]);
             similarity.extend(floats(best)?);
         }
-        Ok(recall(&similarity, &truth, texts.len()))
+        recall(&similarity, &truth, texts.len())
     }
 
     /// Losses of a stage-2 state through the frozen language model.
@@ -137,13 +138,19 @@ impl Evaluator {
         let order = Tensor::<1, Int>::from_data(TensorData::new(order, [samples.len()]), &self.device);
         let shuffled = prompts.clone().select(0, order);
         Ok(CaptionLosses {
-            with_pictures: self.mean_loss(&language, Some(prompts), &captions)?,
-            shuffled: self.mean_loss(&language, Some(shuffled), &captions)?,
-            language_model: self.mean_loss(&language, None, &captions)?,
+            with_pictures: self.mean_loss(&language, Some(prompts), &captions, "with pictures")?,
+            shuffled: self.mean_loss(&language, Some(shuffled), &captions, "with others' pictures")?,
+            language_model: self.mean_loss(&language, None, &captions, "without pictures")?,
         })
     }
 
-    fn mean_loss(&self, language: &Language, prompts: Option<Tensor<3>>, captions: &[String]) -> Result<f64> {
+    fn mean_loss(
+        &self,
+        language: &Language,
+        prompts: Option<Tensor<3>>,
+        captions: &[String],
+        what: &str,
+    ) -> Result<f64> {
         let (mut sum, mut count) = (0.0, 0);
         for (index, captions) in captions.chunks(BATCH).enumerate() {
             let batch = language.held_out_texts(captions)?;
@@ -151,7 +158,7 @@ impl Evaluator {
             sum += language.model.caption_loss(prompt, &batch.texts(), &self.device)?.value;
             count += batch.tokens();
         }
-        Ok(sum / count.max(1) as f64)
+        WorkerError::unless_finite(sum / count.max(1) as f64, || format!("the loss of captions {what}"))
     }
 
     fn token_tensors(
@@ -186,7 +193,7 @@ pub fn clip_retrieval(folder: &Path, device_name: &str, samples: &[Sample]) -> R
         let images = clip.image_features(pixels)?;
         similarity.extend(floats(images.matmul(text_features.clone().transpose()))?);
     }
-    Ok(recall(&similarity, &truth, texts.len()))
+    recall(&similarity, &truth, texts.len())
 }
 
 pub(crate) fn pixels(
@@ -218,7 +225,8 @@ fn token_tensors(tokens: &[Tokens], device: &Device) -> (Tensor<2, Int>, Tensor<
     )
 }
 
-fn caption(sample: &Sample) -> String {
+/// A sample's first caption, as it is evaluated.
+pub(crate) fn caption(sample: &Sample) -> String {
     clean_caption(sample.captions.first().map_or("", String::as_str), MAX_WORDS)
 }
 
@@ -271,7 +279,15 @@ fn other_caption_order(captions: &[String], seed: u64) -> Vec<usize> {
 }
 
 /// R@1, R@5 and R@10 of similarities `[images, texts]`; a tie counts against the picture.
-fn recall(similarity: &[f32], truth: &[usize], texts: usize) -> Retrieval {
+///
+/// # Errors
+/// A similarity that is not finite: it compares with nothing, which is not the first rank.
+pub(crate) fn recall(similarity: &[f32], truth: &[usize], texts: usize) -> Result<Retrieval> {
+    if let Some(at) = similarity.iter().position(|value| !value.is_finite()) {
+        let (picture, text) = (at / texts.max(1), at % texts.max(1));
+        let what = format!("the similarity of picture {picture} and text {text}");
+        return Err(WorkerError::Measured { what, value: f64::from(similarity[at]) });
+    }
     let mut found = [0usize; 3];
     for (row, own) in similarity.chunks(texts).zip(truth) {
         let better = row.iter().enumerate().filter(|(text, s)| text != own && **s >= row[*own]).count();
@@ -279,12 +295,12 @@ fn recall(similarity: &[f32], truth: &[usize], texts: usize) -> Retrieval {
             *found += usize::from(better < rank);
         }
     }
-    Retrieval {
+    Ok(Retrieval {
         recall: found.map(|found| found as f64 / truth.len().max(1) as f64),
         chance: RANKS.map(|rank| (rank as f64 / texts as f64).min(1.0)),
         images: truth.len(),
         texts,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -294,9 +310,21 @@ mod tests {
     #[test]
     fn recall_counts_ranks_and_ties_against() {
         let similarity = [0.9, 0.1, 0.2, 0.5, 0.5, 0.1];
-        let retrieval = recall(&similarity, &[0, 1], 3);
+        let retrieval = recall(&similarity, &[0, 1], 3).unwrap();
         assert_eq!(retrieval.recall, [0.5, 1.0, 1.0]);
         assert_eq!(retrieval.chance[0], 1.0 / 3.0);
+    }
+
+    #[test]
+    fn a_similarity_that_is_no_number_has_no_rank() {
+        for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in 0..6 {
+                let mut similarity = [0.9, 0.1, 0.2, 0.5, 0.5, 0.1];
+                similarity[at] = odd;
+                let error = recall(&similarity, &[0, 1], 3).unwrap_err().to_string();
+                assert!(error.contains(&format!("picture {} and text {}", at / 3, at % 3)), "{error}");
+            }
+        }
     }
 
     #[test]

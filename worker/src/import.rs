@@ -5,6 +5,7 @@ use std::path::Path;
 use blip2_model::blip2::PublishedQFormer;
 use blip2_model::export::NOT_IN_RETRIEVAL;
 use blip2_model::language_model::LanguageModel;
+use blip2_model::tensors::FlatTensor;
 use blip2_model::vision::ImageEncoder;
 use blip2_model::weights::WeightSource;
 use burn::tensor::Device;
@@ -71,6 +72,13 @@ pub fn import(config: &WorkerConfig, from: &Path) -> Result<Imported> {
     beginning.model.init_checkpoint.clear();
     let mut state = TrainState::fresh(&beginning, sizes, &device)?;
     let begun_anew = overlay(&mut state, &source)?;
+    let odd = |tensor: &&FlatTensor| state.parameters[tensor.range()].iter().any(|value| !value.is_finite());
+    if let Some(tensor) = state.layout.tensors().iter().find(odd) {
+        return Err(WorkerError::NonFinite {
+            place: from.display().to_string(),
+            tensor: tensor.name.clone(),
+        });
+    }
     let part = part_name(0, 1);
     let content = encode_part(&state, 0, 1)?;
     let digest = NamedState::decode(&part, std::slice::from_ref(&content))?.digest();

@@ -226,6 +226,7 @@ mod tests {
             captions: captions.iter().map(ToString::to_string).collect(),
             samples: samples.to_vec(),
             addresses: Vec::new(),
+            keys: Vec::new(),
             coverage: Default::default(),
             quarantined: Vec::new(),
         }

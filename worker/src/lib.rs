@@ -14,6 +14,7 @@ pub mod curation;
 mod error;
 pub mod evaluate;
 pub mod export;
+mod held_out;
 pub mod import;
 mod language;
 pub mod member;
@@ -34,6 +35,7 @@ pub use captioner::{Caption, Captioner, SeenPictures, Writing};
 pub use checkpoint::{CheckpointParts, NamedState, PartRecord, part_name, read_checkpoint};
 pub use config::{WorkerConfig, config_hash};
 pub use error::{Result, WorkerError};
+pub use held_out::HeldOut;
 pub use language::Language;
 pub use model_check::{
     FileReport, ModelCheck, PartReport, TokenizerReport, TrainedReport, check_curation, check_models,

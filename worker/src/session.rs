@@ -117,7 +117,7 @@ impl Shell {
     fn new(options: WorkerOptions, exchange: Arc<Exchange>, drill: Drill) -> Self {
         let address = options.advertise.unwrap_or_else(|| exchange.local_addr().to_string());
         let identity = MemberIdentity {
-            token: options.token,
+            token: options.token.clone(),
             binary: options.binary,
             exchange_address: address,
             name: options.name,
@@ -134,7 +134,7 @@ impl Shell {
             exchange,
             drill,
             device: options.device,
-            candidates: Candidates::new(options.coordinators, options.transport),
+            candidates: Candidates::new(options.coordinators, options.token, options.transport),
             opening: None,
             untrusted: false,
             stream: None,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use blip2_model::optimizer::Moments;
+use blip2_model::optimizer::{Magnitudes, Moments};
 use blip2_model::parts::{GradientParts, PART_ELEMENTS, PartBuffers};
 use blip2_model::qformer::QFormerConfig;
 use blip2_model::stage1::Stage1Model;
@@ -69,6 +69,8 @@ pub struct TrainState {
     pub moments: Moments,
     /// The last step's gradient buffer, for the next one: fresh pages cost more time than the values in them.
     pub(crate) spare: Vec<f32>,
+    /// Bounds of the values, as far as they are known.
+    pub(crate) magnitudes: Option<Magnitudes>,
 }
 
 impl StageModel {
@@ -196,7 +198,7 @@ impl TrainState {
         let parameters = model.read(&layout)?;
         let moments = Moments::zeros(layout.len());
         let parts = Arc::new(GradientParts::of(&layout, PART_ELEMENTS));
-        Ok(Self { stage, model, layout, parts, parameters, moments, spare: Vec::new() })
+        Ok(Self { stage, model, layout, parts, parameters, moments, spare: Vec::new(), magnitudes: None })
     }
 
     /// Stage 2's state from the end of stage 1.
@@ -215,6 +217,7 @@ impl TrainState {
         stored: &NamedState,
         device: &Device,
     ) -> Result<Self> {
+        stored.check_finite()?;
         let stage = stored.stage();
         let model = match stage {
             1 => StageModel::Stage1(Box::new(empty_stage1(config, sizes, device)?)),

@@ -1,4 +1,7 @@
-//! The membership epochs of a run: one leader at a time, all slots dealt, steps in order.
+//! The membership epochs of a run: one leader at a time, all slots dealt, steps in order but for roll-backs that are
+//! explained.
+
+use std::collections::BTreeSet;
 
 use blip2_coordinator::{CheckpointRecord, CoordinatorError, EpochRecord, Epochs};
 use blip2_dataset::Location;
@@ -30,16 +33,32 @@ pub(super) async fn read(root: &Location) -> Result<Found, CliError> {
     Ok(found)
 }
 
-/// What does not fit together.
-pub(super) fn check(epochs: &[EpochRecord], checkpoints: &[CheckpointRecord], slots: u32) -> Vec<String> {
+/// What the epochs tell.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Checked {
+    /// What does not fit together.
+    pub(super) problems: Vec<String>,
+    /// Roll-backs that are explained.
+    pub(super) notes: Vec<String>,
+}
+
+/// Compares the epochs with each other and with the checkpoints; `saved` are step and epoch of all checkpoints, damaged
+/// ones included.
+pub(super) fn check(
+    epochs: &[EpochRecord],
+    checkpoints: &[CheckpointRecord],
+    saved: &BTreeSet<(u64, u64)>,
+    slots: u32,
+) -> Checked {
     let numbers = epochs.iter().zip(1..).find(|(record, wanted)| record.epoch != *wanted);
     let gap = numbers.map(|(_, wanted)| format!("epoch {wanted}: its object is missing"));
     let mut problems: Vec<String> = gap.into_iter().collect();
     problems.extend(epochs.iter().filter_map(|record| check_slots(record, slots)));
     problems.extend(check_leaders(epochs));
-    problems.extend(check_steps(epochs));
     problems.extend(checkpoints.iter().filter_map(|record| check_checkpoint(record, epochs)));
-    problems
+    let mut checked = Checked { problems, notes: Vec::new() };
+    checked.check_steps(epochs, saved);
+    checked
 }
 
 /// Members hold all slots, each one once.
@@ -75,19 +94,47 @@ fn check_leaders(epochs: &[EpochRecord]) -> Option<String> {
     None
 }
 
-/// Under one coordinator steps only go on; one that begins may go back to a checkpoint.
-fn check_steps(epochs: &[EpochRecord]) -> Vec<String> {
-    let backwards = epochs.windows(2).filter(|pair| {
-        let began = pair[0].members.is_empty() || pair[1].members.is_empty();
-        !began && pair[0].coordinator == pair[1].coordinator && pair[1].step < pair[0].step
-    });
-    let named = |pair: &[EpochRecord]| {
-        format!(
-            "epoch {}: it begins with step {}, the one before with {}",
-            pair[1].epoch, pair[1].step, pair[0].step
-        )
-    };
-    backwards.map(named).collect()
+impl Checked {
+    /// Steps go on from epoch to epoch, but for roll-backs: a coordinator that begins may go back to a checkpoint; one
+    /// that leads may when all who held the state are lost.
+    fn check_steps(&mut self, epochs: &[EpochRecord], saved: &BTreeSet<(u64, u64)>) {
+        for pair in epochs.windows(2) {
+            let (before, after) = (&pair[0], &pair[1]);
+            if after.step >= before.step {
+                continue;
+            }
+            let words = |why: &str| {
+                format!("epoch {}: {why} from step {} to step {}", after.epoch, before.step, after.step)
+            };
+            let begins = after.coordinator != before.coordinator || before.members.is_empty();
+            if after.end.is_some() {
+                self.notes.push(words("all who held the state were lost, and the run ended: back"));
+            } else if begins {
+                self.notes.push(words("a coordinator began and went back"));
+            } else if is_explained(before, after, saved) {
+                self.notes.push(words("all who held the state were lost, and the run went back"));
+            } else {
+                self.problems.push(format!(
+                    "epoch {}: it begins with step {}, the one before with {}, and nothing explains that",
+                    after.epoch, after.step, before.step
+                ));
+            }
+        }
+    }
+}
+
+/// Whether a run may have gone back under one coordinator: it says so itself, or, in runs of versions that did not, it
+/// went back to a checkpoint that was there.
+fn is_explained(before: &EpochRecord, after: &EpochRecord, saved: &BTreeSet<(u64, u64)>) -> bool {
+    if let Some(lost) = after.back_from {
+        return lost >= before.step;
+    }
+    let mut earlier = saved.iter().filter(|(_, epoch)| *epoch < after.epoch);
+    match after.step {
+        // From the beginning, where nothing was saved.
+        0 => earlier.next().is_none(),
+        step => earlier.any(|(saved, _)| *saved == step),
+    }
 }
 
 /// A checkpoint is of an epoch that had members, and of a step that this epoch did.
@@ -128,6 +175,7 @@ mod tests {
             step,
             members,
             address: String::new(),
+            back_from: None,
             end: None,
         }
     }
@@ -142,11 +190,14 @@ mod tests {
             epoch(4, "b", 5, &[]),
             epoch(5, "b", 5, &[1, 3]),
         ];
-        assert_eq!(check(&good, &[], 4), Vec::<String>::new());
+        let none = BTreeSet::new();
+        let checked = check(&good, &[], &none, 4);
+        assert_eq!(checked.problems, Vec::<String>::new());
+        assert_eq!(checked.notes, ["epoch 4: a coordinator began and went back from step 7 to step 5"]);
         let problem = |change: fn(&mut Vec<EpochRecord>)| {
             let mut epochs = good.to_vec();
             change(&mut epochs);
-            let problems = check(&epochs, &[], 4);
+            let problems = check(&epochs, &[], &none, 4).problems;
             assert_eq!(problems.len(), 1, "{problems:?}");
             problems.into_iter().next().unwrap()
         };
@@ -155,5 +206,40 @@ mod tests {
         assert!(problem(|epochs| epochs[4].members[1].first_slot = 0).contains("slot 1 is not dealt"));
         assert!(problem(|epochs| epochs[4].coordinator = "a".into()).contains("led by coordinator a"));
         assert!(problem(|epochs| epochs[1].step = 8).contains("begins with step 7, the one before with 8"));
+    }
+
+    #[test]
+    fn a_roll_back_under_one_coordinator_needs_an_explanation() {
+        let saved = BTreeSet::from([(50, 4)]);
+        let history = |step: u64, back_from: Option<u64>| {
+            let mut epochs = vec![
+                epoch(1, "a", 0, &[]),
+                epoch(2, "a", 0, &[2, 2]),
+                epoch(3, "a", 20, &[4]),
+                epoch(4, "a", 45, &[2, 2]),
+                epoch(5, "a", 52, &[4]),
+                epoch(6, "a", 55, &[4]),
+                epoch(7, "a", step, &[4]),
+            ];
+            epochs[6].back_from = back_from;
+            epochs
+        };
+        let outcome = |step, back_from, saved: &BTreeSet<(u64, u64)>| {
+            let Checked { problems, notes } = check(&history(step, back_from), &[], saved, 4);
+            (problems.len(), notes.len())
+        };
+        let none = BTreeSet::new();
+        // As versions before wrote it: to a checkpoint that is there.
+        assert_eq!(outcome(50, None, &saved), (0, 1));
+        // As it is written now, whatever became of the checkpoint.
+        assert_eq!(outcome(50, Some(58), &none), (0, 1));
+        // To nowhere, to before the checkpoint, from steps that were never reached, to one written later.
+        assert_eq!(outcome(50, None, &none), (1, 0));
+        assert_eq!(outcome(49, None, &saved), (1, 0));
+        assert_eq!(outcome(0, None, &saved), (1, 0));
+        assert_eq!(outcome(50, Some(51), &saved), (1, 0));
+        assert_eq!(outcome(50, None, &BTreeSet::from([(50, 7)])), (1, 0));
+        // Nothing was saved.
+        assert_eq!(outcome(0, None, &none), (0, 1));
     }
 }

@@ -10,6 +10,8 @@ struct Fixture {
     root: Location,
     config: RunConfig,
     manifest: Manifest,
+    /// What the checkpoints say to be skipped.
+    skipped: Vec<u64>,
 }
 
 const STEPS: [u64; 3] = [2, 3, 5];
@@ -55,7 +57,7 @@ impl Fixture {
             .await
             .unwrap();
         put_create(&root.join("manifest.parquet"), manifest.to_parquet().unwrap()).await.unwrap();
-        let fixture = Self { _folder: folder, root, config, manifest };
+        let fixture = Self { _folder: folder, root, config, manifest, skipped: vec![1, 4] };
         let epochs = blip2_coordinator::Epochs::new(&fixture.root, "c".into(), String::new());
         let member = EpochMember { id: 1, name: "w".into(), first_slot: 0, slot_count: 4 };
         epochs.take(1, 0, Vec::new()).await.unwrap();
@@ -88,6 +90,7 @@ impl Fixture {
             quarantine: None,
             coverage,
             values: BTreeMap::new(),
+            skipped_steps: self.skipped.iter().copied().filter(|skipped| *skipped < step).collect(),
         };
         let folder = Catalogue::new(&self.root).folder(&record.name);
         if folder.join("COMMIT").head().await.unwrap().is_some() {
@@ -110,6 +113,7 @@ async fn a_run_without_fault_is_exact() {
     let report = audit(&fixture.root, 2).await.unwrap();
     assert_eq!(report.differences, Vec::<String>::new());
     assert_eq!((report.steps, report.checkpoints, report.epochs), (5, 3, 2));
+    assert_eq!(report.skipped_steps, [1, 4]);
     let stages: Vec<_> = report.stages.iter().map(|stage| (stage.stage, stage.samples, stage.rows)).collect();
     assert_eq!(stages, [(1, 24, 50), (2, 16, 50)]);
 }
@@ -132,6 +136,41 @@ async fn a_changed_doubled_or_missing_sample_is_named_with_its_checkpoint() {
     fixture.checkpoint(3, doubled).await;
     let differences = fixture.differences().await;
     assert!(differences[0].contains("counts 25 samples of stage 1"), "{differences:?}");
+}
+
+#[tokio::test]
+async fn checkpoints_that_disagree_on_what_was_skipped_are_named() {
+    let mut fixture = Fixture::new().await;
+    fixture.skipped = vec![2];
+    fixture.checkpoint(3, coverage(&fixture.config, &fixture.manifest, 3)).await;
+    let differences = fixture.differences().await;
+    assert_eq!(differences.len(), 1, "{differences:?}");
+    assert!(
+        differences[0].contains("00000003-000002") && differences[0].contains("[2] were"),
+        "{differences:?}"
+    );
+}
+
+#[tokio::test]
+async fn damage_that_was_passed_over_is_a_note_and_a_damaged_end_is_not() {
+    let fixture = Fixture::new().await;
+    let damage = |name: &str| {
+        let commit = Catalogue::new(&fixture.root).folder(name).join("COMMIT");
+        async move { commit.put(Bytes::from_static(b"{")).await.unwrap() }
+    };
+    damage("00000003-000002").await;
+    let report = audit(&fixture.root, 2).await.unwrap();
+    assert!(report.exact, "{:?}", report.differences);
+    assert!(report.notes[0].contains("00000003-000002 is damaged"), "{:?}", report.notes);
+
+    // The newest one: nothing shows that the run did without it, until it goes on from before.
+    damage("00000005-000002").await;
+    let differences = fixture.differences().await;
+    assert!(differences.len() == 1 && differences[0].contains("00000005-000002"), "{differences:?}");
+    let epochs = blip2_coordinator::Epochs::new(&fixture.root, "d".into(), String::new());
+    epochs.take(3, 2, Vec::new()).await.unwrap();
+    let report = audit(&fixture.root, 2).await.unwrap();
+    assert!(report.exact && report.notes.len() == 2, "{:?} {:?}", report.differences, report.notes);
 }
 
 #[tokio::test]
@@ -167,9 +206,13 @@ async fn epochs_lists_and_damaged_checkpoints_are_part_of_it() {
         .put(Bytes::from_static(b"{"))
         .await
         .unwrap();
-    let differences = fixture.differences().await.join("\n");
-    for part in ["there is no epoch 2", "00000002-000002", "00000003-000002 is damaged"] {
-        assert!(differences.contains(part), "no `{part}` in {differences}");
+    let report = audit(&fixture.root, 2).await.unwrap();
+    let differences = report.differences.join("\n");
+    assert!(differences.contains("there is no epoch 2"), "{differences}");
+    // A whole checkpoint is newer: the run did without these.
+    let notes = report.notes.join("\n");
+    for part in ["00000002-000002", "00000003-000002 is damaged"] {
+        assert!(notes.contains(part) && !differences.contains(part), "no `{part}` in {notes}");
     }
     let nothing = tempfile::tempdir().unwrap();
     let root = Location::parse(nothing.path().to_str().unwrap()).unwrap();

@@ -6,6 +6,7 @@ use crate::audit::{AuditReport, Corpus, Place, Replaced, StageReport, audit, sim
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::places::typed_location;
+use crate::progress::count;
 
 /// Audits a run; differences are named on standard error and are exit code 1.
 pub(crate) async fn run(arguments: AuditArguments) -> Result<Exit, CliError> {
@@ -15,6 +16,9 @@ pub(crate) async fn run(arguments: AuditArguments) -> Result<Exit, CliError> {
         return measure(Corpus { files, row_groups, rows_per_group }, threads, json).await;
     };
     let report = audit(&typed_location(&run)?, threads).await?;
+    for note in report.notes.iter().filter(|_| !arguments.json) {
+        eprintln!("note: {note}");
+    }
     for difference in &report.differences {
         eprintln!("difference: {difference}");
     }
@@ -57,7 +61,15 @@ fn text(report: &AuditReport) -> String {
         text += &format!("{} samples used a substitute:\n", report.substitutions.len());
         report.substitutions.iter().for_each(|replaced| text += &replaced_text(replaced));
     }
+    if !report.skipped_steps.is_empty() {
+        let steps: Vec<String> = report.skipped_steps.iter().map(u64::to_string).collect();
+        text += &format!("steps skipped, because what they came to is not finite: {}\n", steps.join(", "));
+    }
     text += &match report.differences.len() {
+        0 if !report.notes.is_empty() => format!(
+            "exact, with {}: every checkpoint stands for the rows of the plan, each used as often as it should be\n",
+            count(report.notes.len(), "note")
+        ),
         0 => "exact: every checkpoint stands for the rows of the plan, each used as often as it should be\n"
             .to_owned(),
         1 => "1 difference\n".to_owned(),
@@ -135,6 +147,8 @@ mod tests {
                 used: place(9, ""),
                 quarantined: vec![place(5, "it has no text")],
             }],
+            skipped_steps: vec![7, 11],
+            notes: Vec::new(),
             differences: Vec::new(),
         };
         let shown = text(&report);
@@ -142,10 +156,13 @@ mod tests {
             "(1 whole epoch, 1 begun)",
             "every row 1 to 2 times",
             "row 5 of row group 2 of /c/a.parquet (it has no text) is replaced by row 9",
+            "not finite: 7, 11",
             "exact:",
         ] {
             assert!(shown.contains(part), "no `{part}` in {shown}");
         }
+        report.notes.push("the run went back".into());
+        assert!(text(&report).contains("exact, with 1 note:"));
         report.differences.push("something".into());
         assert!(text(&report).contains("1 difference\n"));
     }

@@ -179,7 +179,7 @@ impl Chat {
         let texts = self.captioner.write(
             &self.seen,
             std::slice::from_ref(&prompt),
-            &self.arguments.writer.writing.writing(1),
+            &self.arguments.writer.writing.writing(1)?,
         )?;
         let Some(answer) = texts.into_iter().flatten().next() else {
             return Err(CliError::failed("the model wrote nothing"));

@@ -1,9 +1,9 @@
 //! `checkpoint`: what a run has saved.
 
-use blip2_coordinator::{Catalogue, CheckpointRecord};
+use blip2_coordinator::{Catalogue, CheckpointRecord, CoordinatorError, Damaged};
 use blip2_dataset::{Location, is_url};
 use blip2_worker::export::{ExportOptions, Layout, Precision, export as write_layout};
-use blip2_worker::{NamedState, read_checkpoint};
+use blip2_worker::{NamedState, WorkerError, read_checkpoint};
 use serde_json::json;
 
 use super::{import, print_json, print_text};
@@ -14,7 +14,7 @@ use crate::arguments::{
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::places::{CHECKPOINTS, typed_location};
-use crate::run_folder::stored_configuration;
+use crate::run_folder::{must_be_run, stored_configuration};
 
 /// The object that makes a checkpoint one.
 const COMMIT: &str = "COMMIT";
@@ -60,30 +60,97 @@ impl Target {
         Ok(Self { root: typed_location(&format!("{root}{query}"))?, name: Some(name.to_owned()) })
     }
 
-    /// The named checkpoint, or the newest valid one.
+    /// The named checkpoint, or the newest valid one; newer ones that are damaged are named on standard error.
     pub(crate) async fn record(&self) -> Result<CheckpointRecord, CliError> {
-        let catalogue = Catalogue::new(&self.root);
-        if let Some(name) = &self.name {
-            return Ok(catalogue.read_commit(name).await?);
-        }
-        let (newest, _) = catalogue.latest_valid().await?;
-        newest.ok_or_else(|| CliError::failed(format!("{} has no checkpoint", self.root)))
+        let Choice { record, passed_over } = self.choose().await?;
+        warn_of(&passed_over, &record);
+        Ok(record)
     }
 
-    /// The named checkpoint, or the newest valid one of a stage.
+    /// The named checkpoint, or the newest, which must not be a damaged one.
+    async fn newest(&self) -> Result<CheckpointRecord, CliError> {
+        let Choice { record, mut passed_over } = self.choose().await?;
+        match passed_over.pop() {
+            None => Ok(record),
+            Some(Damaged { name, reason }) => Err(CliError::BadInput(format!(
+                "checkpoint {name}, the newest, is damaged: {reason}; the newest that is not is {root}/{CHECKPOINTS}/{whole}, \
+                 with which `--resume` goes on",
+                root = self.root,
+                whole = record.name
+            ))),
+        }
+    }
+
+    async fn choose(&self) -> Result<Choice, CliError> {
+        let catalogue = Catalogue::new(&self.root);
+        if let Some(name) = &self.name {
+            let record = catalogue.read_commit(name).await.map_err(damaged)?;
+            return Ok(Choice { record, passed_over: Vec::new() });
+        }
+        let (newest, passed_over) = catalogue.latest_valid().await.map_err(damaged)?;
+        match newest {
+            Some(record) => Ok(Choice { record, passed_over }),
+            None => Err(self.has_none().await?),
+        }
+    }
+
+    /// Why there is no checkpoint.
+    async fn has_none(&self) -> Result<CliError, CliError> {
+        must_be_run(&self.root).await?;
+        Ok(CliError::failed(format!("{} has no checkpoint yet", self.root)))
+    }
+
+    /// The named checkpoint, or the newest valid one of a stage; newer ones that are damaged are named on standard error.
     pub(crate) async fn record_of_stage(&self, stage: u32) -> Result<CheckpointRecord, CliError> {
         if self.name.is_some() {
             return self.record().await;
         }
         let listing = Catalogue::new(&self.root).list().await?;
         let newest = listing.valid.into_iter().rev().find(|record| record.stage == stage);
-        newest.ok_or_else(|| CliError::failed(format!("{} has no checkpoint of stage {stage}", self.root)))
+        let Some(record) = newest else {
+            must_be_run(&self.root).await?;
+            return Err(CliError::failed(format!("{} has no checkpoint of stage {stage}", self.root)));
+        };
+        // Names begin with the step, in digits of one width.
+        let newer: Vec<Damaged> =
+            listing.damaged.into_iter().filter(|damaged| damaged.name > record.name).collect();
+        warn_of(&newer, &record);
+        Ok(record)
     }
 }
 
-/// Reads a checkpoint whole, every part compared with its COMMIT.
+/// A checkpoint, and the damaged ones that are newer.
+#[derive(Debug)]
+struct Choice {
+    record: CheckpointRecord,
+    passed_over: Vec<Damaged>,
+}
+
+fn warn_of(passed_over: &[Damaged], taken: &CheckpointRecord) {
+    for damaged in passed_over {
+        eprintln!(
+            "warning: checkpoint {} is newer and damaged: {}; {} is taken",
+            damaged.name, damaged.reason, taken.name
+        );
+    }
+}
+
+/// A checkpoint that is not what its COMMIT says is bad input; a store that fails is a failure.
+fn damaged(error: CoordinatorError) -> CliError {
+    match error {
+        CoordinatorError::Checkpoint { .. } => CliError::BadInput(error.to_string()),
+        error => error.into(),
+    }
+}
+
+/// Reads a checkpoint whole, every part compared with its COMMIT; one that holds a NaN or an infinity is refused.
 pub(crate) async fn read_state(root: &Location, record: &CheckpointRecord) -> Result<NamedState, CliError> {
-    let (_, state) = read_checkpoint(&Catalogue::new(root).folder(&record.name)).await?;
+    let state = match read_checkpoint(&Catalogue::new(root).folder(&record.name)).await {
+        Ok((_, state)) => state,
+        Err(error @ WorkerError::Checkpoint { .. }) => return Err(CliError::BadInput(error.to_string())),
+        Err(error) => return Err(error.into()),
+    };
+    state.check_finite()?;
     Ok(state)
 }
 
@@ -115,21 +182,37 @@ async fn list(arguments: &CheckpointTarget) -> Result<Exit, CliError> {
         }
     }
     if listing.valid.is_empty() {
-        eprintln!("{} has no checkpoint", target.root);
+        if listing.damaged.is_empty() {
+            must_be_run(&target.root).await?;
+        }
+        eprintln!("{} has no checkpoint that can be used", target.root);
     }
     Ok(Exit::Done)
 }
 
 async fn verify(arguments: &CheckpointTarget) -> Result<Exit, CliError> {
     let target = Target::resolve(&arguments.target).await?;
-    let named = target.record().await?;
-    let record = Catalogue::new(&target.root).verify(&named.name).await?;
+    let verified = async {
+        let named = target.newest().await?;
+        let record = Catalogue::new(&target.root).verify(&named.name).await.map_err(damaged)?;
+        read_state(&target.root, &record).await?;
+        Ok::<_, CliError>(record)
+    };
+    let record = match verified.await {
+        Ok(record) => record,
+        Err(error) => {
+            if arguments.json && error.exit() == Exit::BadInput {
+                print_json(&json!({ "ok": false, "reason": error.to_string() }))?;
+            }
+            return Err(error);
+        }
+    };
     if arguments.json {
         let objects = record.objects().count();
         print_json(&json!({ "name": record.name, "step": record.step, "objects": objects, "ok": true }))?;
     } else {
         print_text(&format!(
-            "{}: all {} parts and the list of quarantined rows are whole\n",
+            "{}: all {} parts and the list of quarantined rows are whole, and all values are finite\n",
             record.name,
             record.parts.len()
         ))?;
@@ -139,7 +222,7 @@ async fn verify(arguments: &CheckpointTarget) -> Result<Exit, CliError> {
 
 async fn digest(arguments: &CheckpointTarget) -> Result<Exit, CliError> {
     let target = Target::resolve(&arguments.target).await?;
-    let record = target.record().await?;
+    let record = target.newest().await?;
     let digest = read_state(&target.root, &record).await?.digest();
     if arguments.json {
         print_json(&json!({ "digest": digest, "step": record.step, "name": record.name }))?;

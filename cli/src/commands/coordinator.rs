@@ -15,18 +15,13 @@ use crate::secured::{transport, url};
 use crate::session::{Finished, Lead, Session};
 use crate::signals::Signals;
 use crate::standby::{Turn, Watch};
-use crate::token::read_token;
+use crate::token::{must_have_token, read_token};
 
 /// Coordinates a run whose workers are started elsewhere.
 pub(crate) async fn run(arguments: CoordinatorArguments) -> Result<Exit, CliError> {
     let signals = Signals::listen()?;
+    must_have_token(arguments.listen, arguments.token_file.as_deref())?;
     let token = read_token(arguments.token_file.as_deref())?;
-    if arguments.token_file.is_none() && !arguments.listen.ip().is_loopback() {
-        return Err(CliError::usage(format!(
-            "--listen {}: other machines could join this run; give it a token with --token-file FILE",
-            arguments.listen
-        )));
-    }
     let config = load(&arguments.config)?.config;
     let transport = transport(&config.tls)?;
     let listener = TcpListener::bind(arguments.listen)
@@ -118,6 +113,8 @@ mod tests {
         let error = reachable("0.0.0.0:7100".parse().unwrap()).unwrap_err();
         assert_eq!(error.exit(), Exit::Usage);
         assert!(error.to_string().contains("--advertise http://HOST:7100"), "{error}");
+        assert_eq!(reachable("[::]:7100".parse().unwrap()).unwrap_err().exit(), Exit::Usage);
         reachable("127.0.0.1:7100".parse().unwrap()).unwrap();
+        reachable("[::1]:7100".parse().unwrap()).unwrap();
     }
 }

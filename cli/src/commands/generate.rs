@@ -39,7 +39,7 @@ pub(crate) async fn run(arguments: GenerateArguments) -> Result<Exit, CliError> 
 
 fn generate(arguments: &GenerateArguments, model: &Path) -> Result<Exit, CliError> {
     let samples = arguments.samples as usize;
-    let writing = arguments.writer.writing.writing(samples);
+    let writing = arguments.writer.writing.writing(samples)?;
     if samples > 1 && writing.options.sampling.is_none() {
         return Err(CliError::usage("--samples: several texts for an image differ only with --sample"));
     }

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use blip2_dataset::redacted;
 use blip2_model::device::DeviceName;
+use blip2_proto::v1::StatusReply;
 use serde::Serialize;
+use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::print_json;
@@ -14,12 +17,15 @@ use crate::arguments::TrainArguments;
 use crate::config::{ConfigArguments, RunConfig, load};
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::launch::{WorkerCommand, WorkerLaunch, Workers, threads_per_worker};
+use crate::launch::{
+    GIVE_UP_WITHIN, Going, LEAVE_WITHIN, WorkerCommand, WorkerLaunch, Workers, threads_per_worker,
+};
 use crate::progress::{Audience, duration};
 use crate::run_folder::RunFolder;
 use crate::secured::{transport, url};
 use crate::session::{Finished, Lead, Session};
 use crate::signals::Signals;
+use crate::stored_status::has_ended;
 use crate::token::{TokenFile, fresh_token};
 
 /// How long the coordinator may take to notice that all its workers are gone.
@@ -60,6 +66,16 @@ pub(crate) async fn train_here(
     resume: bool,
     audience: Audience,
 ) -> Result<Finished, CliError> {
+    train_disturbed(config, resume, audience, None).await
+}
+
+/// The same; the first worker is killed once as many steps as `kill_after` says are committed.
+pub(crate) async fn train_disturbed(
+    config: RunConfig,
+    resume: bool,
+    audience: Audience,
+    kill_after: Option<u64>,
+) -> Result<Finished, CliError> {
     let signals = Signals::listen()?;
     let count = config.coordinator.workers;
     let threads = threads_per_worker(config.launch.threads_per_worker, count);
@@ -70,6 +86,7 @@ pub(crate) async fn train_here(
         .map_err(|error| CliError::failed(format!("cannot listen on this machine: {error}")))?;
     let address = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;
     let coordinator = url(&transport, address);
+    let lead_url = coordinator.clone();
 
     // The workers of this machine find the models in its cache.
     let mut here = config.clone();
@@ -78,10 +95,12 @@ pub(crate) async fn train_here(
     let folder = RunFolder::open(config, resume).await?;
     let logs = folder.logs()?;
     let token = fresh_token()?;
-    let token_file = TokenFile::create(&token)?;
+    let token_file = TokenFile::create_in(&logs, &token)?;
+    let run_root = folder.config.run.root.clone();
     let lead = Lead { token, transport, advertise: coordinator.clone(), after: None, whole: None };
     let session = Session::prepare(folder, lead).await?;
     let status = session.status();
+    announce(&lead_url, &run_root, audience);
     let token_file_path = token_file.path().to_path_buf();
     let command = WorkerCommand::Train;
     let launch =
@@ -89,23 +108,49 @@ pub(crate) async fn train_here(
     let mut workers = Workers::start(launch, count)?;
 
     let forced = signals.forced();
+    let strike = strike_after(session.status(), kill_after);
     let mut coordinated = std::pin::pin!(session.run(listener, signals.graceful(), audience));
     let result = tokio::select! {
         result = &mut coordinated => result,
-        lost = workers.watch(|| status.borrow().epoch > 0) => {
+        lost = workers.watch(|| going(&status.borrow()), strike) => {
             timeout(NOTICE_WITHIN, &mut coordinated).await.unwrap_or(Err(lost))
         }
         () = forced.cancelled() => Err(CliError::failed("ended at once by a second signal; the last checkpoint holds")),
     };
-    if let Err(error) = &result
-        && error.exit() != Exit::Interrupted
-    {
-        eprint!("{}", workers.failed_logs());
-    }
+    let failed = result.as_ref().is_err_and(|error| error.exit() != Exit::Interrupted);
     if !forced.is_cancelled() {
-        workers.finish().await;
+        workers.finish(if failed { GIVE_UP_WITHIN } else { LEAVE_WITHIN }).await;
+    }
+    if failed {
+        eprint!("{}", workers.last_words());
     }
     result
+}
+
+/// Ends once as many steps are committed; never without a number, or when the run ends before.
+async fn strike_after(mut status: watch::Receiver<StatusReply>, steps: Option<u64>) {
+    if let Some(steps) = steps
+        && status.wait_for(|status| status.step >= steps).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// Where a run is, for those who look after its workers.
+fn going(status: &StatusReply) -> Going {
+    if has_ended(&status.state) { Going::Over } else { Going::since(status.epoch > 0) }
+}
+
+/// Says where the coordinator is reached, which is not known beforehand, and how to watch it.
+fn announce(coordinator: &str, run_root: &str, audience: Audience) {
+    if audience == Audience::Json {
+        let listening = coordinator.split_once("://").map_or(coordinator, |(_, address)| address);
+        // A reader that went away must not end the run.
+        let _ = print_json(&json!({ "listening": listening, "coordinator": coordinator, "run": run_root }));
+    } else {
+        eprintln!("coordinator at {coordinator}; watch it with: blip2 status {run_root} --watch");
+    }
 }
 
 /// `--workers N` is another way to write `--set coordinator.workers=N`, and so is `--device` for `train.device`.

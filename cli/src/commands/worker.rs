@@ -15,12 +15,13 @@ use crate::identity::binary_identity;
 use crate::places::chosen_checkpoint;
 use crate::secured::transport;
 use crate::signals::Signals;
-use crate::token::read_token;
+use crate::token::{must_have_token, read_token};
 
 /// Works until the coordinator ends the run or lets this worker go.
 pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
     let signals = Signals::listen()?;
     limit_threads(arguments.threads)?;
+    check_listening(&arguments)?;
     let insists = arguments.config.config.is_some() || !arguments.config.set.is_empty();
     let mut config = load(&arguments.config)?.config;
     if insists {
@@ -51,6 +52,20 @@ pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
     }
 }
 
+/// Other machines reach this worker only with a token, and only at an address that they can be told.
+fn check_listening(arguments: &WorkerArguments) -> Result<(), CliError> {
+    let listen = arguments.listen;
+    must_have_token(listen, arguments.token_file.as_deref())?;
+    if listen.ip().is_unspecified() && arguments.advertise.is_none() {
+        return Err(CliError::usage(format!(
+            "--listen {listen} takes connections on all addresses; say under which one others reach this worker, for \
+             example --advertise HOST:{}",
+            if listen.port() == 0 { 7200 } else { listen.port() }
+        )));
+    }
+    Ok(())
+}
+
 /// Tells where this worker listens, as a JSON line.
 fn announce(address: SocketAddr) {
     if let Err(error) = print_json(&json!({ "listening": address.to_string() })) {
@@ -67,4 +82,43 @@ pub(crate) fn limit_threads(threads: usize) -> Result<(), CliError> {
         .num_threads(threads)
         .build_global()
         .map_err(|error| CliError::failed(format!("cannot start {threads} compute threads: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::arguments::{Arguments, Command};
+
+    fn check(arguments: &[&str]) -> Result<(), String> {
+        let known = ["blip2", "worker", "--coordinator", "http://[::1]:7100"];
+        let parsed = Arguments::try_parse_from([&known[..], arguments].concat());
+        match parsed.map_err(|error| error.to_string())?.command {
+            Command::Worker(arguments) => check_listening(&arguments).map_err(|error| {
+                assert_eq!(error.exit(), Exit::Usage);
+                error.to_string()
+            }),
+            _ => panic!("not a worker"),
+        }
+    }
+
+    #[test]
+    fn other_machines_need_a_token_and_an_address() {
+        let token = ["--token-file", "token"];
+        assert_eq!(check(&["--listen", "127.0.0.1:0"]), Ok(()));
+        assert_eq!(check(&["--listen", "[::1]:0"]), Ok(()));
+        for beyond in ["0.0.0.0:0", "[::]:0", "10.0.0.1:0", "[fd00::1]:7200"] {
+            assert!(check(&["--listen", beyond]).unwrap_err().contains("--token-file"), "{beyond}");
+        }
+        assert_eq!(check(&[&["--listen", "[fd00::1]:7200"][..], &token].concat()), Ok(()));
+        for all in ["0.0.0.0:0", "[::]:7200"] {
+            let named = [&["--listen", all][..], &token].concat();
+            assert!(check(&named).unwrap_err().contains("--advertise HOST:7200"), "{all}");
+            let advertised = [&named[..], &["--advertise", "[10.0.0.1]:7200"]].concat();
+            assert_eq!(check(&advertised), Ok(()), "{all}");
+        }
+        assert!(check(&["--advertise", "fd00::1:7200"]).unwrap_err().contains("[fd00::1]:7200"));
+        assert!(check(&["--name", "two\nlines"]).unwrap_err().contains("one line"));
+    }
 }

@@ -8,8 +8,9 @@ use serde::Deserialize as _;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
+use super::relations::Broken;
 use super::show::shown;
-use super::{Loaded, RunConfig, model_folder, sources};
+use super::{Loaded, RunConfig, model_folder, ranges, relations, sources};
 use crate::error::CliError;
 
 /// Files may build on each other through `base`, this deep.
@@ -141,6 +142,7 @@ impl Layers {
         let mut settings: Vec<Setting> =
             self.values.into_iter().map(|(key, (value, origin))| Setting { key, value, origin }).collect();
         model_folder::fill(&mut settings);
+        ranges::check(&settings)?;
         let mut table = Table::new();
         for setting in settings.iter().filter(|setting| setting.key != model_folder::KEY) {
             insert(&mut table, &setting.key, setting.value.clone());
@@ -159,6 +161,7 @@ impl Layers {
                 None => CliError::config(text),
             }
         })?;
+        relations::check(&config).map_err(|broken| unrelated(&broken, &settings))?;
         Ok(Loaded { config, settings })
     }
 
@@ -213,6 +216,18 @@ impl Layers {
         };
         CliError::config(format!("{key}: there is no such key ({origin}); {advice}"))
     }
+}
+
+/// The error of numbers that do not go together, with the origin of each.
+fn unrelated(broken: &Broken, settings: &[Setting]) -> CliError {
+    let found = |key: &String| settings.iter().find(|setting| setting.key == *key);
+    let named: Vec<&Setting> = broken.keys.iter().filter_map(found).collect();
+    let Some((first, others)) = named.split_first() else { return CliError::config(&broken.reason) };
+    let mut origins = first.origin.to_string();
+    for other in others {
+        origins += &format!("; {}: {}", other.key, other.origin);
+    }
+    CliError::config(format!("{} = {} ({origins}): {}", first.key, first.value, broken.reason))
 }
 
 /// The values of a table by dotted key.
@@ -407,7 +422,7 @@ mod tests {
         let mut layers = Layers::new().unwrap();
         layers.apply_arguments(&["stage1.steps=-1".to_owned()]).unwrap();
         let text = message(layers.finish());
-        assert!(text.contains("stage1.steps") && text.contains("--set"), "{text}");
+        assert!(text.contains("stage1.steps = -1 (--set)"), "{text}");
         let mut layers = Layers::new().unwrap();
         layers.apply_arguments(&["train.gradients=approximate".to_owned()]).unwrap();
         let text = message(layers.finish());

@@ -2,7 +2,9 @@
 
 mod layers;
 mod model_folder;
+mod ranges;
 mod reference;
+mod relations;
 mod schema;
 mod show;
 mod sources;
@@ -12,7 +14,9 @@ use std::path::PathBuf;
 use blip2_collective::TlsFiles;
 use blip2_coordinator::{CheckpointSettings, CoordinatorSettings};
 use blip2_dataset::LoaderSettings;
-use blip2_worker::config::{DataSettings, ModelSettings, Stage1Settings, Stage2Settings, StepSettings};
+use blip2_worker::config::{
+    DataSettings, HeldOutSettings, ModelSettings, NOT_HASHED, Stage1Settings, Stage2Settings, StepSettings,
+};
 use blip2_worker::curation::CurationConfig;
 use blip2_worker::{WorkerConfig, without_credentials};
 use serde::{Deserialize, Serialize};
@@ -68,10 +72,16 @@ impl Default for LaunchSection {
     }
 }
 
-/// What `quickstart` measures after training.
+/// What is measured on held-out rows: while a run trains, and by `quickstart` after it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct EvalSection {
+    /// Steps between two evaluations while a run trains; 0: none.
+    pub(crate) every_steps: u64,
+    /// Parquet files of held-out rows for them.
+    pub(crate) data: Vec<String>,
+    /// Most rows of them, the first ones.
+    pub(crate) rows: usize,
     /// Parquet files of held-out pictures.
     pub(crate) test: Vec<String>,
     /// Folder of the frozen CLIP to compare with; empty: no comparison.
@@ -86,7 +96,17 @@ pub(crate) struct EvalSection {
 
 impl Default for EvalSection {
     fn default() -> Self {
-        Self { test: Vec::new(), clip: String::new(), captions: 40, beams: 5, max_new_tokens: 16 }
+        let HeldOutSettings { every_steps, data, rows } = HeldOutSettings::default();
+        Self {
+            every_steps,
+            data,
+            rows,
+            test: Vec::new(),
+            clip: String::new(),
+            captions: 40,
+            beams: 5,
+            max_new_tokens: 16,
+        }
     }
 }
 
@@ -100,6 +120,11 @@ impl RunConfig {
             stage1: self.stage1.clone(),
             stage2: self.stage2.clone(),
             loader: self.loader.clone(),
+            eval: HeldOutSettings {
+                every_steps: self.eval.every_steps,
+                data: self.eval.data.clone(),
+                rows: self.eval.rows,
+            },
         }
     }
 }
@@ -130,7 +155,9 @@ pub(crate) fn load(arguments: &ConfigArguments) -> Result<Loaded, CliError> {
     }
     layers.apply_environment(std::env::vars())?;
     layers.apply_arguments(&arguments.set)?;
-    layers.finish()
+    let loaded = layers.finish()?;
+    warn(&loaded.config);
+    Ok(loaded)
 }
 
 /// Reads a preset that is part of the program, then environment and `--set`.
@@ -139,7 +166,25 @@ pub(crate) fn load_preset(name: &str, text: &str, set: &[String]) -> Result<Load
     layers.apply_text(name.as_ref(), text)?;
     layers.apply_environment(std::env::vars())?;
     layers.apply_arguments(set)?;
-    layers.finish()
+    let loaded = layers.finish()?;
+    warn(&loaded.config);
+    Ok(loaded)
+}
+
+fn warn(config: &RunConfig) {
+    relations::warnings(config).iter().for_each(|warning| eprintln!("warning: {warning}"));
+}
+
+/// Dotted keys with values that are not the defaults, by key.
+pub(crate) fn changed_values(config: &RunConfig) -> Result<Vec<(String, String)>, CliError> {
+    let leaves = |config: &RunConfig| -> Result<_, CliError> {
+        let table = toml::Table::try_from(config)
+            .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
+        Ok(layers::leaves(&table))
+    };
+    let (own, defaults) = (leaves(config)?, leaves(&RunConfig::default())?);
+    let changed = own.into_iter().filter(|(key, value)| defaults.get(key) != Some(value));
+    Ok(changed.map(|(key, value)| (key, value.to_string())).collect())
 }
 
 /// Dotted keys whose values differ between two configurations, those aside that change no result.
@@ -151,7 +196,9 @@ pub(crate) fn differing_keys(a: &WorkerConfig, b: &WorkerConfig) -> Result<Vec<S
     };
     let (left, right) = (leaves(a)?, leaves(b)?);
     let differs = |key: &&String| left.get(*key) != right.get(*key);
-    let counts = |key: &&String| !key.starts_with("loader.") && *key != "train.overlap";
+    let is_free =
+        |key: &str| key.starts_with("loader.") || key.starts_with("eval.") || NOT_HASHED.contains(&key);
+    let counts = |key: &&String| !is_free(key);
     let all: std::collections::BTreeSet<&String> = left.keys().chain(right.keys()).collect();
     Ok(all.into_iter().filter(counts).filter(differs).cloned().collect())
 }

@@ -25,6 +25,16 @@ const KEYS: &[(&str, &str)] = &[
         "train.overlap",
         "Send parts of the gradient while the rest of it is computed; changes no bit of the result.",
     ),
+    (
+        "train.non_finite",
+        "What becomes of a step whose loss, gradient or update is not a finite number: `stop` ends the run before it is committed, `skip` commits it without a change of the parameters.",
+    ),
+    ("train.max_skipped_steps", "Steps of a run that may be skipped; one more ends it."),
+    ("train.loss_rise_window", "Steps over which the mean loss is watched; 0: it is not watched."),
+    (
+        "train.loss_rise_factor",
+        "A mean loss so many times the smallest of the stage is a rise, of which the run warns.",
+    ),
     ("data.train", "Parquet files: paths or URLs, `*` matches within the last path segment."),
     ("data.window_row_groups", "Row groups a slot draws from at a time."),
     ("data.max_quarantined_share", "Share of unusable rows above which the run stops with exit code 3."),
@@ -171,6 +181,12 @@ const KEYS: &[(&str, &str)] = &[
         "Threads of a worker process; 0: the machine's cores divided by the workers.",
     ),
     ("launch.restarts", "How often `train` starts each worker again that was killed; 0: never."),
+    (
+        "eval.every_steps",
+        "Steps between two evaluations on held-out rows while a run trains, which the end of a stage also is; 0: none. Changes no bit of the result.",
+    ),
+    ("eval.data", "Parquet files of the held-out rows, as `data.train`."),
+    ("eval.rows", "Most of their rows, the first ones: 2 to 10000."),
     ("eval.test", "Parquet files of held-out pictures."),
     ("eval.clip", "Folder of a frozen CLIP to compare retrieval with; empty: none."),
     ("eval.captions", "Held-out pictures that get a caption in the report."),
@@ -246,6 +262,7 @@ pub(super) fn choices(key: &str) -> &'static [&'static str] {
         "train.gradients" => &["exact", "keys_detached"],
         "model.frozen_dtype" => &["auto", "f32", "bf16"],
         "train.wire" => &["f32", "bf16"],
+        "train.non_finite" => &["stop", "skip"],
         "checkpoint.cadence" => &["fixed", "auto"],
         _ => &[],
     }
@@ -256,6 +273,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::fmt::Write as _;
 
+    use super::super::ranges::range_of;
     use super::super::{Layers, Setting};
     use super::*;
 
@@ -292,10 +310,12 @@ mod tests {
             let own = key.split('.').next().unwrap();
             if own != section {
                 section = own;
-                write!(text, "\n### {section}\n\n| key | default | meaning |\n|---|---|---|\n").unwrap();
+                write!(text, "\n### {section}\n\n| key | default | range | meaning |\n|---|---|---|---|\n")
+                    .unwrap();
             }
             let value = &settings.iter().find(|setting| setting.key == *key).unwrap().value;
-            writeln!(text, "| `{key}` | `{value}` | {about} |").unwrap();
+            let range = range_of(key).map_or_else(String::new, |range| range.to_string());
+            writeln!(text, "| `{key}` | `{value}` | {range} | {about} |").unwrap();
         }
         text
     }

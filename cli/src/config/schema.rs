@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 use toml::{Table, Value};
 
-use super::{RunConfig, model_folder, reference, sources};
+use super::{RunConfig, model_folder, ranges, reference, sources};
 use crate::error::CliError;
 
 /// The schema of a configuration file.
@@ -46,7 +46,7 @@ fn section(prefix: &str, table: &Table) -> Json {
 
 fn leaf_schema(key: &str, default: &Value) -> Json {
     let mut schema = match default {
-        Value::Integer(_) => json!({ "type": "integer", "minimum": 0 }),
+        Value::Integer(_) => json!({ "type": "integer" }),
         Value::Float(_) => json!({ "type": "number" }),
         Value::Boolean(_) => json!({ "type": "boolean" }),
         Value::Array(items) => match items.first() {
@@ -57,6 +57,10 @@ fn leaf_schema(key: &str, default: &Value) -> Json {
         },
         _ => json!({ "type": "string" }),
     };
+    if let Some(range) = ranges::range_of(key) {
+        let place = if schema["items"].is_object() { &mut schema["items"] } else { &mut schema };
+        place.as_object_mut().into_iter().for_each(|place| place.extend(range.schema()));
+    }
     let choices = reference::choices(key);
     if !choices.is_empty() {
         schema["enum"] = json!(choices);
@@ -77,7 +81,14 @@ mod tests {
         let properties = &schema["properties"];
         let stage1 = &properties["stage1"]["properties"];
         assert_eq!(stage1["steps"]["type"], "integer");
-        assert_eq!(stage1["optimizer"]["properties"]["learning_rate"]["type"], "number");
+        let optimizer = &stage1["optimizer"]["properties"];
+        assert_eq!(optimizer["learning_rate"]["type"], "number");
+        assert_eq!(
+            (&optimizer["learning_rate"]["minimum"], &stage1["steps"]["minimum"]),
+            (&json!(0.0), &json!(0))
+        );
+        assert_eq!(optimizer["beta1"]["exclusiveMaximum"], 1.0);
+        assert_eq!(properties["data"]["properties"]["crop_scale"]["items"]["exclusiveMinimum"], 0.0);
         assert_eq!(properties["train"]["properties"]["gradients"]["enum"][1], "keys_detached");
         assert_eq!(properties["data"]["properties"]["crop_scale"]["maxItems"], 2);
         assert_eq!(properties["base"]["type"], "string");

@@ -29,6 +29,11 @@ pub(super) fn is_section(key: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || (rest.starts_with('.') && !rest[1..].contains('.')))
 }
 
+/// Whether this is the weight of a source.
+pub(super) fn is_weight(key: &str) -> bool {
+    within(key) == Some("weight")
+}
+
 /// What the key of a source means.
 pub(super) fn about(key: &str) -> &'static str {
     match within(key) {

@@ -86,7 +86,6 @@ impl Frame {
 
     fn draw(&self, svg: &mut String, unit: &str) {
         let right = WIDTH - RIGHT;
-        let decimals = if self.tick < 1.0 { 1 + usize::from(self.tick < 0.1) } else { 0 };
         let rows = (self.top_value / self.tick).round() as usize;
         for row in 0..=rows {
             let value = row as f64 * self.tick;
@@ -94,7 +93,8 @@ impl Frame {
             let _ = write!(
                 svg,
                 "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{right}\"/>\
-                 <text class=\"tick\" x=\"{x}\" y=\"{text_y:.1}\" text-anchor=\"end\">{value:.decimals$}</text>",
+                 <text class=\"tick\" x=\"{x}\" y=\"{text_y:.1}\" text-anchor=\"end\">{value}</text>",
+                value = at_tick(value, self.tick),
                 x = LEFT - 8.0,
                 text_y = y + 4.0,
             );
@@ -144,7 +144,7 @@ fn draw_names(svg: &mut String, frame: &Frame, drawable: &[(usize, &Series)]) {
         .filter_map(|(colour, line)| {
             let mean = running_mean(&line.points);
             let (_, value) = mean.iter().rev().find(|point| point.1.is_finite())?;
-            Some((frame.y(*value) + 4.0, colour % COLOURS, format!("{} {value:.2}", line.name)))
+            Some((frame.y(*value) + 4.0, colour % COLOURS, format!("{} {}", line.name, at_end(*value))))
         })
         .collect();
     names.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -161,6 +161,27 @@ fn draw_names(svg: &mut String, frame: &Frame, drawable: &[(usize, &Series)]) {
             x = WIDTH - RIGHT + 10.0,
             text = escape(text),
         );
+    }
+}
+
+/// A value on an axis with this distance between two ticks.
+fn at_tick(value: f64, tick: f64) -> String {
+    let decimals = match tick {
+        tick if tick >= 1.0 => 0,
+        tick if tick >= 0.1 => 1,
+        tick if tick >= 0.01 => 2,
+        _ if value == 0.0 => 0,
+        _ => return format!("{value:.0e}"),
+    };
+    format!("{value:.decimals$}")
+}
+
+/// A line's last value.
+fn at_end(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 0.01 || size == 0.0 => format!("{value:.2}"),
+        _ => format!("{value:.1e}"),
     }
 }
 
@@ -202,6 +223,14 @@ mod tests {
         for (raw, nice) in [(0.9, 1.0), (1.1, 2.0), (3.0, 5.0), (7.0, 10.0), (0.013, 0.02), (60.0, 100.0)] {
             assert!((nice_step(raw) - nice).abs() < 1e-12, "{raw}");
         }
+    }
+
+    #[test]
+    fn small_numbers_are_not_shown_as_nothing() {
+        assert_eq!([at_tick(2e-4, 1e-4), at_tick(0.0, 1e-4), at_tick(0.3, 0.1)], ["2e-4", "0", "0.3"]);
+        assert_eq!([at_end(2.5e-4), at_end(0.5), at_end(1234.5)], ["2.5e-4", "0.50", "1234"]);
+        let svg = line_chart("t", "rate", &[line("lr", &[1e-4, 2e-4])]);
+        assert!(svg.contains("lr 1.5e-4") || svg.contains("lr 2.0e-4"), "{svg}");
     }
 
     #[test]

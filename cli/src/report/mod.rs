@@ -4,6 +4,7 @@ mod bars;
 mod chart;
 mod histogram;
 mod page;
+mod run_page;
 
 use std::path::Path;
 
@@ -11,6 +12,7 @@ pub(crate) use bars::{Bar, group as bar_group};
 pub(crate) use chart::Series;
 pub(crate) use histogram::Histogram;
 pub(crate) use page::{document, render};
+pub(crate) use run_page::{Chart, RunReport, Table, Tile, render_run};
 
 use crate::error::CliError;
 

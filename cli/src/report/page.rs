@@ -62,7 +62,7 @@ fn headline(report: &Report) -> String {
     )
 }
 
-fn tile(label: &str, value: &str, note: &str) -> String {
+pub(super) fn tile(label: &str, value: &str, note: &str) -> String {
     format!(
         "<div class=\"tile\"><span>{}</span><strong>{}</strong><small>{}</small></div>",
         escape(label),

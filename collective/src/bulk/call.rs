@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use blip2_proto::token_header;
 use blip2_proto::v1::{FetchStateRequest, PushHeader, StateHeader};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
@@ -33,13 +34,14 @@ pub(crate) struct Call<F> {
 /// Starts pushing a buffer.
 pub(crate) fn open(channel: Channel, header: &PushHeader) -> Call<impl Future<Output = Result<(), Status>>> {
     let (messages, mut waiting) = mpsc::channel::<Bytes>(AHEAD);
+    let token = header.token.clone();
     let mut first = BytesMut::new();
     put_head(Some(&header.encode_to_vec()), 0, &mut first);
     let rest = stream::poll_fn(move |context| waiting.poll_recv(context));
     let bytes = stream::iter([first.freeze()]).chain(rest);
     let body = StreamBody::new(bytes.map(|bytes| Ok::<_, Infallible>(Frame::data(bytes))));
     let answer = async move {
-        let mut body = call(channel, PUSH, Body::new(body)).await?.into_body();
+        let mut body = call(channel, PUSH, &token, Body::new(body)).await?.into_body();
         while let Some(frame) = body.frame().await {
             if let Some(trailers) = frame?.trailers_ref() {
                 return ended(Status::from_header_map(trailers));
@@ -59,11 +61,12 @@ pub(crate) async fn state(
     mut take: impl FnMut(u64, &[u8]) -> Result<(), Status>,
 ) -> Result<u64, Status> {
     let mut message = BytesMut::new();
-    let request = request.encode_to_vec();
+    let encoded = request.encode_to_vec();
     message.extend_from_slice(&[0]);
-    message.extend_from_slice(&(request.len() as u32).to_be_bytes());
-    message.extend_from_slice(&request);
-    let answer = call(channel, FETCH_STATE, Body::new(Full::new(message.freeze()))).await?;
+    message.extend_from_slice(&(encoded.len() as u32).to_be_bytes());
+    message.extend_from_slice(&encoded);
+    let body = Body::new(Full::new(message.freeze()));
+    let answer = call(channel, FETCH_STATE, &request.token, body).await?;
     let mut messages = Messages::new(answer.into_body(), largest, idle);
     let mut total = None;
     while let Some(piece) = messages.next().await? {
@@ -81,8 +84,14 @@ pub(crate) async fn state(
     total.ok_or_else(|| Status::data_loss("an empty answer"))
 }
 
-async fn call(channel: Channel, path: &'static str, body: Body) -> Result<Response<Body>, Status> {
+async fn call(
+    channel: Channel,
+    path: &'static str,
+    token: &str,
+    body: Body,
+) -> Result<Response<Body>, Status> {
     let mut request = Request::new(body);
+    *request.headers_mut() = token_header(token);
     *request.method_mut() = Method::POST;
     *request.uri_mut() = Uri::from_static(path);
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

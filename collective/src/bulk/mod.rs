@@ -15,7 +15,7 @@ pub(crate) use call::{Call, open, state};
 #[doc(hidden)]
 pub use frame::read_bulk_messages;
 pub(crate) use frame::{MAX_HEAD, Piece, put_head};
-pub(crate) use service::{BulkService, within};
+pub(crate) use service::{BulkService, check_token, within};
 
 use frame::{Deframer, Fault};
 

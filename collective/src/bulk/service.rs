@@ -11,7 +11,7 @@ use blip2_proto::v1::{FetchStateRequest, PushHeader, StateHeader};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, stream};
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response};
+use http::{Extensions, HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Limited, StreamBody};
 use prost::Message;
@@ -20,6 +20,7 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 
 use super::{FETCH_STATE, MAX_HEAD, Messages, PUSH, Piece, put_head};
+use crate::authenticate;
 use crate::mailbox::{Admission, MailKey, Mailbox, State};
 
 /// Largest request of a fetch.
@@ -50,9 +51,9 @@ impl tower::Service<Request<Body>> for BulkService {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let answer = match parts.uri.path() {
-                PUSH => service.push(body).await,
-                FETCH_STATE => service.fetch_state(body).await,
-                path => Err(Status::unimplemented(format!("there is no call {path}"))),
+                PUSH => service.push(&parts.extensions, body).await,
+                FETCH_STATE => service.fetch_state(&parts.extensions, body).await,
+                _ => Err(Status::unimplemented("there is no such call")),
             };
             Ok(answer.unwrap_or_else(Status::into_http))
         })
@@ -60,14 +61,7 @@ impl tower::Service<Request<Body>> for BulkService {
 }
 
 impl BulkService {
-    fn check_token(&self, token: &str) -> Result<(), Status> {
-        if same_token(&self.token, token) {
-            return Ok(());
-        }
-        Err(Status::unauthenticated("the token is not this run's"))
-    }
-
-    async fn push(&self, body: Body) -> Result<Response<Body>, Status> {
+    async fn push(&self, extensions: &Extensions, body: Body) -> Result<Response<Body>, Status> {
         let limits = &self.mailbox.limits;
         let mut messages = Messages::new(body, limits.message(), limits.idle_timeout);
         let header = match messages.next().await? {
@@ -76,7 +70,7 @@ impl BulkService {
             Some(Piece::Data(_)) => return Err(Status::invalid_argument("the first chunk has no header")),
             None => return Err(Status::invalid_argument("an empty stream")),
         };
-        self.check_token(&header.token)?;
+        check_token(&self.token, &header.token, extensions)?;
         let PushHeader { epoch, step, tag, from_member, length, .. } = header;
         let key = MailKey { epoch, step, tag, from: from_member };
         // The peer may send again what it does not know to have arrived.
@@ -95,7 +89,7 @@ impl BulkService {
         Ok(answered(stream::iter([empty.freeze()])))
     }
 
-    async fn fetch_state(&self, body: Body) -> Result<Response<Body>, Status> {
+    async fn fetch_state(&self, extensions: &Extensions, body: Body) -> Result<Response<Body>, Status> {
         let body = Limited::new(body, MAX_REQUEST).collect().await;
         let body =
             body.map_err(|error| Status::invalid_argument(format!("the request: {error}")))?.to_bytes();
@@ -106,7 +100,7 @@ impl BulkService {
         }
         let request = FetchStateRequest::decode(message)
             .map_err(|error| Status::invalid_argument(format!("the request: {error}")))?;
-        self.check_token(&request.token)?;
+        check_token(&self.token, &request.token, extensions)?;
         let wait = self.mailbox.limits.publish_wait;
         let state = within(wait, self.mailbox.state(request.step)).await?;
         let total: u64 = state.iter().map(|piece| piece.len() as u64).sum();
@@ -117,6 +111,15 @@ impl BulkService {
         let length = if length == 0 { total - offset } else { length.min(total - offset) };
         Ok(answered(state_messages(state, total, offset, length, self.mailbox.limits.chunk())))
     }
+}
+
+/// Takes note of a connection over which the right token is shown.
+pub(crate) fn check_token(ours: &str, shown: &str, extensions: &Extensions) -> Result<(), Status> {
+    if !same_token(ours, shown) {
+        return Err(Status::unauthenticated("the token is not this run's"));
+    }
+    authenticate(extensions);
+    Ok(())
 }
 
 /// The bytes of the messages that carry a window of a state. The state itself is sent where it lies.

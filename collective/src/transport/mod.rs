@@ -1,6 +1,10 @@
 //! How processes of a run are connected: the one place that decides about sockets, HTTP/2 and TLS.
 
+mod address;
+mod descriptors;
 mod failure;
+mod gate;
+mod guarded;
 mod socket;
 mod tls;
 
@@ -9,12 +13,18 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use hyper_util::client::legacy::connect::HttpConnector;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Server};
 
+pub use address::{AddressError, advertised, listening};
+pub use descriptors::raise_descriptor_limit;
 pub use failure::ConnectError;
+pub use gate::{Connection, Gated};
+pub use guarded::{Guarded, authenticate, is_authenticated};
 pub use tls::{TlsError, TlsFiles};
 
+/// Flow-control windows of a stream and of a connection that carry control messages.
+const CONTROL_WINDOWS: (u32, u32) = (256 << 10, 1 << 20);
 /// Flow-control window of a stream: what a peer may send ahead of its reader. Four chunks: enough for 10 Gbit/s and 3 ms,
 /// and what waits stays in the cache.
 const STREAM_WINDOW: u32 = 4 << 20;
@@ -31,7 +41,7 @@ const HEADERS: u32 = 16 << 10;
 const PROBE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(20));
 /// The same for a connection that carries little, where nothing large can be ahead of the answer.
 const CLOSE_PROBE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
-/// How long a client that has connected may take for its TLS handshake.
+/// How long a client that has connected may take for its TLS handshake; the gate's own deadline is for all of it.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// How this process listens and connects. Cheap to clone; the default is plain.
@@ -75,14 +85,24 @@ impl Transport {
         self.tls.is_some()
     }
 
-    /// A gRPC server with this transport's windows, limits, probes and TLS.
+    /// A gRPC server with this transport's windows, limits, probes and TLS, for the large buffers of members.
     pub fn server(&self) -> Server {
         self.tls.as_ref().map_or_else(base, |tls| tls.server.clone())
     }
 
+    /// The same for a server of control messages, which lets less be sent ahead.
+    pub fn control_server(&self) -> Server {
+        let (stream, connection) = CONTROL_WINDOWS;
+        self.server()
+            .initial_stream_window_size(stream)
+            .initial_connection_window_size(connection)
+            .max_frame_size(None)
+    }
+
     /// The connections that arrive at `listener`, for `serve_with_incoming`. A failed accept ends one connection, not
-    /// the server.
-    pub fn listen(&self, listener: TcpListener) -> BoxStream<'static, io::Result<TcpStream>> {
+    /// the server. Over each the run's token must be shown in time, as services behind [`Guarded`] see to; of those over
+    /// which it was not, there are few at a time.
+    pub fn listen(&self, listener: TcpListener) -> BoxStream<'static, io::Result<Gated>> {
         socket::accepted(listener)
     }
 
@@ -130,6 +150,7 @@ impl Transport {
             return Err(ConnectError { reason, untrusted: true });
         }
         let used = if self.tls.is_some() { "https" } else { "http" };
+        let authority = address::authority(authority)?;
         let endpoint = Endpoint::from_shared(format!("{used}://{authority}"))
             .map_err(|error| format!("{address} is no address: {error}"))?
             .initial_stream_window_size(STREAM_WINDOW)
@@ -194,6 +215,7 @@ mod tests {
         assert!(refused("ftp://h:1").await.contains("neither http nor https"));
         assert!(refused("https://h:1").await.contains("TLS files"));
         assert!(refused("http://").await.contains("is no address"));
+        assert!(refused("http://fd00::1:7100").await.contains("[fd00::1]:7100"));
         assert!(refused("127.0.0.1:1").await.contains("refused"));
     }
 

@@ -1,12 +1,14 @@
 //! The options of every TCP connection.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
+
+use super::gate::{Gate, Gated};
 
 /// Silence after which the kernel asks the other host whether it is there, and the pause between two questions.
 pub(super) const ALIVE: Duration = Duration::from_secs(1);
@@ -19,20 +21,47 @@ pub(super) const UNACKNOWLEDGED: Duration = Duration::from_secs(2);
 /// Pause after a failed accept: the usual cause, no free file descriptor, does not go away at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The connections that arrive, with their options set.
-pub(super) fn accepted(listener: TcpListener) -> BoxStream<'static, io::Result<TcpStream>> {
-    stream::unfold(listener, async |listener| {
+/// Between two words on connections that cannot be accepted.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
+/// The connections that arrive, with their options set, which have yet to show the run's token.
+pub(super) fn accepted(listener: TcpListener) -> BoxStream<'static, io::Result<Gated>> {
+    let door = Door { listener, gate: Gate::new(), said: None };
+    stream::unfold(door, async |mut door| Some((Ok(door.next().await), door))).boxed()
+}
+
+struct Door {
+    listener: TcpListener,
+    gate: Gate,
+    /// When it last said that a connection could not be accepted.
+    said: Option<Instant>,
+}
+
+impl Door {
+    async fn next(&mut self) -> Gated {
         loop {
-            match listener.accept().await.and_then(|(stream, _)| prepare(&stream).map(|()| stream)) {
-                Ok(stream) => return Some((Ok(stream), listener)),
+            let accepted = self.listener.accept().await;
+            match accepted.and_then(|(stream, peer)| prepare(&stream).map(|()| (stream, peer))) {
+                Ok((stream, peer)) => return self.gate.admit(stream, peer),
+                Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    if self.said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
+                        self.said = Some(Instant::now());
+                        tracing::warn!(%error, "connections cannot be accepted");
+                    }
+                    // The usual cause is that no file descriptor is left.
+                    self.gate.make_room();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
-    })
-    .boxed()
+    }
+}
+
+/// Whether it is the connection that failed, and not the listener.
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, InvalidInput, NotConnected};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | InvalidInput | NotConnected)
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {
@@ -56,8 +85,8 @@ mod tests {
         let mut incoming = accepted(listener);
         let (client, stream) = tokio::join!(TcpStream::connect(address), incoming.next());
         let stream = stream.expect("the stream of connections does not end").expect("accepted");
-        let socket = SockRef::from(&stream);
-        assert!(client.is_ok() && stream.nodelay().expect("readable"));
+        let socket = SockRef::from(stream.socket());
+        assert!(client.is_ok() && socket.tcp_nodelay().expect("readable"));
         assert!(socket.keepalive().expect("readable"));
         assert_eq!(socket.tcp_keepalive_time().expect("readable"), ALIVE);
         #[cfg(target_os = "linux")]

@@ -3,19 +3,19 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use blip2_collective::Transport;
+use blip2_collective::{Guarded, Transport, authenticate, is_authenticated};
 use blip2_dataset::CurationJob;
-use blip2_proto::same_token;
 use blip2_proto::v1::curation_server::{Curation, CurationServer};
 use blip2_proto::v1::report_request::Outcome;
 use blip2_proto::v1::{
     CurationStatusReply, CurationStatusRequest, DescribeReply, DescribeRequest, LeaseReply, LeaseRequest,
     LeasedTask, RenewReply, RenewRequest, ReportReply, ReportRequest, lease_reply,
 };
+use blip2_proto::{MAX_IDENTIFIER, MAX_STRANGER_MESSAGE, MAX_TEXT, same_token, visible};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 
 use super::leases::{Leases, Offer};
 use crate::{CoordinatorError, Result};
@@ -24,8 +24,8 @@ use crate::{CoordinatorError, Result};
 const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// How long workers may take to hear that all is done.
 const LAST_WORD: Duration = Duration::from_secs(2);
-/// Longest name of a worker that is kept.
-const MAX_NAME: usize = 200;
+/// Longest message of a worker: the reason of a failure.
+const MAX_MESSAGE: usize = 1 << 20;
 
 /// What a curation's coordinator is started with.
 #[derive(Debug)]
@@ -93,8 +93,10 @@ pub async fn coordinate_curation(
     let stop = CancellationToken::new();
     // The server ends with this function, however it is left.
     let _stops = stop.clone().drop_guard();
-    let service = CurationServer::from_arc(Arc::clone(&desk));
-    let router = transport.server().add_service(service);
+    let taking =
+        |largest: usize| CurationServer::from_arc(Arc::clone(&desk)).max_decoding_message_size(largest);
+    let guarded = Guarded::new(&desk.token, taking(MAX_MESSAGE), taking(MAX_STRANGER_MESSAGE));
+    let router = transport.control_server().add_service(guarded);
     let connections = transport.listen(listener);
     let mut server =
         tokio::spawn(router.serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned()));
@@ -187,19 +189,26 @@ impl Desk {
         Ok(())
     }
 
-    fn admit(&self, token: &str) -> std::result::Result<(), Status> {
-        match same_token(token, &self.token) {
-            true => Ok(()),
-            false => Err(Status::permission_denied("the token is not this curation's")),
+    fn admit(&self, token: &str, extensions: &Extensions) -> std::result::Result<(), Status> {
+        if !same_token(token, &self.token) {
+            return Err(Status::permission_denied("the token is not this curation's"));
         }
+        authenticate(extensions);
+        Ok(())
     }
 
-    fn admit_binary(&self, token: &str, binary: &str) -> std::result::Result<(), Status> {
-        self.admit(token)?;
+    fn admit_binary(
+        &self,
+        token: &str,
+        binary: &str,
+        extensions: &Extensions,
+    ) -> std::result::Result<(), Status> {
+        self.admit(token, extensions)?;
         match binary == self.binary {
             true => Ok(()),
             false => Err(Status::failed_precondition(format!(
-                "this worker is {binary}, the curation runs {}; start the same program",
+                "this worker is {}, the curation runs {}; start the same program",
+                visible(binary, MAX_IDENTIFIER),
                 self.binary
             ))),
         }
@@ -212,8 +221,8 @@ impl Curation for Desk {
         &self,
         request: Request<DescribeRequest>,
     ) -> std::result::Result<Response<DescribeReply>, Status> {
-        let DescribeRequest { token, binary } = request.into_inner();
-        self.admit_binary(&token, &binary)?;
+        let (_, extensions, DescribeRequest { token, binary }) = request.into_parts();
+        self.admit_binary(&token, &binary, &extensions)?;
         Ok(Response::new(DescribeReply { config_toml: self.config_toml.clone() }))
     }
 
@@ -221,12 +230,12 @@ impl Curation for Desk {
         &self,
         request: Request<LeaseRequest>,
     ) -> std::result::Result<Response<LeaseReply>, Status> {
-        let LeaseRequest { token, binary, worker } = request.into_inner();
-        self.admit_binary(&token, &binary)?;
+        let (_, extensions, LeaseRequest { token, binary, worker }) = request.into_parts();
+        self.admit_binary(&token, &binary, &extensions)?;
         if self.stopping.is_cancelled() {
             return Ok(Response::new(LeaseReply { kind: Some(lease_reply::Kind::Finished(true)) }));
         }
-        let name: String = worker.chars().take(MAX_NAME).collect();
+        let name = visible(&worker, MAX_IDENTIFIER);
         let offer = self.leases().lease(self.now(), &name);
         self.publish();
         let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
@@ -244,8 +253,8 @@ impl Curation for Desk {
         &self,
         request: Request<RenewRequest>,
     ) -> std::result::Result<Response<RenewReply>, Status> {
-        let RenewRequest { token, lease, task } = request.into_inner();
-        self.admit(&token)?;
+        let (_, extensions, RenewRequest { token, lease, task }) = request.into_parts();
+        self.admit(&token, &extensions)?;
         Ok(Response::new(RenewReply { held: self.leases().renew(self.now(), lease, task) }))
     }
 
@@ -253,11 +262,13 @@ impl Curation for Desk {
         &self,
         request: Request<ReportRequest>,
     ) -> std::result::Result<Response<ReportReply>, Status> {
-        let ReportRequest { token, lease, task, outcome } = request.into_inner();
-        self.admit(&token)?;
+        let (_, extensions, ReportRequest { token, lease, task, outcome }) = request.into_parts();
+        self.admit(&token, &extensions)?;
         match outcome {
             Some(Outcome::DoneRows(_)) => self.take_done(lease, task).await?,
-            Some(Outcome::Failed(reason)) => self.leases().failed(self.now(), lease, task, &reason),
+            Some(Outcome::Failed(reason)) => {
+                self.leases().failed(self.now(), lease, task, &visible(&reason, MAX_TEXT));
+            }
             Some(Outcome::GivenBack(_)) => self.leases().give_back(lease, task),
             None => return Err(Status::invalid_argument("a report without an outcome")),
         }
@@ -267,8 +278,11 @@ impl Curation for Desk {
 
     async fn curation_status(
         &self,
-        _request: Request<CurationStatusRequest>,
+        request: Request<CurationStatusRequest>,
     ) -> std::result::Result<Response<CurationStatusReply>, Status> {
+        if !is_authenticated(request.extensions()) {
+            self.admit(&request.get_ref().token, request.extensions())?;
+        }
         Ok(Response::new(self.status.borrow().clone()))
     }
 }

@@ -62,6 +62,10 @@ impl Machine {
         }
         let coverage = StageCoverage::from_messages(&ledger.coverage).ok_or("its coverage is malformed")?;
         coverage.fits(&self.schedule, ledger.step)?;
+        let skipped = ledger.skipped_steps.iter().filter(|step| **step < ledger.step);
+        #[cfg(feature = "planted-bugs")]
+        let skipped = skipped.filter(|_| !self.has(super::PlantedBug::LosesSkips));
+        self.skipped.extend(skipped);
         #[cfg(feature = "planted-bugs")]
         if self.has(super::PlantedBug::LosesQuarantine) {
             return Ok(coverage);
@@ -112,6 +116,7 @@ impl Machine {
             "the state after {} steps is lost with all who held it: going on from {}",
             self.committed, held.step
         ));
+        self.lost_from = Some(self.committed);
         self.move_to(held);
     }
 
@@ -169,7 +174,12 @@ impl Machine {
             let step = self.schedule.step_of(row.stage, row.sample).filter(|step| *step >= durable)?;
             Some(message(row, step))
         });
-        Ledger { step: self.committed, coverage: self.coverage.to_messages(), quarantined: rows.collect() }
+        Ledger {
+            step: self.committed,
+            coverage: self.coverage.to_messages(),
+            quarantined: rows.collect(),
+            skipped_steps: self.skipped.range(durable..self.committed.max(durable)).copied().collect(),
+        }
     }
 }
 

@@ -105,6 +105,8 @@ pub enum Action {
         step: u64,
         /// The members with their slots.
         members: Vec<EpochMember>,
+        /// Committed steps that are lost with all who held their state, if the run goes back from there to `step`.
+        back_from: Option<u64>,
     },
     /// Look whether the newest epoch's object is this coordinator's.
     ConfirmEpoch {
@@ -140,7 +142,7 @@ pub struct CommittedStep {
     pub stage: u32,
     /// The membership epoch that did it.
     pub epoch: u64,
-    /// Losses and learning rate of the global batch.
+    /// Losses, gradient norm and learning rate of the global batch.
     pub values: Vec<NamedValue>,
     /// Seconds the slowest member took.
     pub seconds: f64,
@@ -148,6 +150,12 @@ pub struct CommittedStep {
     pub data_wait_seconds: f64,
     /// Samples of the global batch.
     pub samples: u64,
+    /// Samples of all committed steps, of every stage.
+    pub samples_seen: u64,
+    /// It changed no parameter: what it came to is not a finite number.
+    pub skipped: bool,
+    /// The mean loss over the newest steps has just risen to so many times its smallest.
+    pub loss_rise: Option<f64>,
 }
 
 /// How a run ended.

@@ -20,6 +20,8 @@ pub fn check(machine: &Machine) -> Result<(), String> {
 fn committed_steps(machine: &Machine) -> Result<(), String> {
     let total = machine.schedule.total();
     ensure(machine.committed <= total, || format!("{} of {total} steps are committed", machine.committed))?;
+    let last = machine.skipped.last();
+    ensure(last.is_none_or(|step| *step < total), || format!("step {last:?} of {total} is skipped"))?;
     ensure(machine.saved_step() <= total, || format!("a checkpoint is of step {}", machine.saved_step()))
 }
 

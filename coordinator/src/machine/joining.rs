@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use blip2_proto::same_token;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::{Hello, RefusalCode, Refused, Welcome};
+use blip2_proto::{MAX_IDENTIFIER, is_identifier, same_token, visible};
 
 use super::{Action, Machine, Member, Phase, SessionId};
-
-/// Longest name and address a worker may have.
-const MAX_TEXT: usize = 256;
 
 /// Why a worker may not join.
 #[derive(Debug)]
@@ -32,7 +29,10 @@ impl Machine {
             return;
         }
         if let Err(refusal) = self.check(&hello).and_then(|()| self.check_time(&hello)) {
-            tracing::warn!(worker = %hello.name.escape_debug(), reason = %refusal.reason, "a worker was refused");
+            // Nothing is repeated of one that may be anybody.
+            let name = if refusal.code == RefusalCode::RefusalToken { "" } else { hello.name.as_str() };
+            let worker = visible(name, MAX_IDENTIFIER);
+            tracing::warn!(worker, reason = %refusal.reason, "a worker was refused");
             if refusal.code == RefusalCode::RefusalFenced {
                 self.ask_who_leads();
             }
@@ -110,13 +110,14 @@ impl Machine {
                 "the token is not this run's; start it with the run's token file".into(),
             );
         }
-        if hello.name.len() > MAX_TEXT
-            || hello.exchange_address.is_empty()
-            || hello.exchange_address.len() > MAX_TEXT
-        {
+        let texts = [&hello.name, &hello.exchange_address, &hello.run_id, &hello.binary, &hello.config_hash];
+        if hello.exchange_address.is_empty() || !texts.iter().all(|text| is_identifier(text)) {
             return refused(
                 RefusalCode::RefusalProtocol,
-                format!("an exchange address is needed, and name and address have at most {MAX_TEXT} bytes"),
+                format!(
+                    "an exchange address is needed, and name, address, run, binary and hash are a line of at most \
+                     {MAX_IDENTIFIER} bytes each"
+                ),
             );
         }
         if !hello.run_id.is_empty() && hello.run_id != self.spec.run_id {

@@ -26,6 +26,7 @@ pub(super) struct Election {
     pub(super) members: Vec<(u32, Range<u32>)>,
     /// What the object says; every attempt says the same.
     record: Vec<EpochMember>,
+    back_from: Option<u64>,
     then: AfterElection,
 }
 
@@ -211,7 +212,9 @@ impl Machine {
         self.world.clear();
         let until = self.now + ELECTION_DEADLINE;
         let retry = Some(self.now);
-        self.phase = Phase::Electing(Election { until, retry, has_failed: false, members, record, then });
+        let back_from = self.lost_from.take().filter(|lost| *lost > self.committed);
+        self.phase =
+            Phase::Electing(Election { until, retry, has_failed: false, members, record, back_from, then });
         self.go_on_electing();
     }
 
@@ -224,8 +227,8 @@ impl Machine {
                 .fail(1, format!("membership epoch {epoch} could not be written to the store in time"));
         }
         if election.retry.take_if(|retry| self.now >= *retry).is_some() {
-            let members = election.record.clone();
-            self.actions.push(Action::TakeEpoch { epoch, step, members });
+            let (members, back_from) = (election.record.clone(), election.back_from);
+            self.actions.push(Action::TakeEpoch { epoch, step, members, back_from });
         }
     }
 

@@ -21,6 +21,8 @@ pub enum PlantedBug {
     CommitsWithoutAll,
     /// Rows in the ledger of a worker that rejoins are not taken over.
     LosesQuarantine,
+    /// Skipped steps in the ledger of a worker that rejoins are not taken over.
+    LosesSkips,
     /// A state that is lost is taken for the initial one though there is a checkpoint.
     StartsAfresh,
 }

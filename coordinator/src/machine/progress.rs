@@ -9,6 +9,10 @@ use super::{CommittedStep, Machine, Phase};
 
 /// Commits over which rates are averaged.
 const WINDOW: usize = 32;
+/// How the names of values begin that were measured on held-out rows.
+const HELD_OUT: &str = "eval_";
+/// How many members could not measure them.
+const UNMEASURED: &str = "eval_failures";
 /// Faults remembered.
 const MOST_FAULTS: usize = 32;
 
@@ -25,6 +29,10 @@ pub(super) struct Progress {
     useful: Duration,
     recent: VecDeque<Recent>,
     faults: VecDeque<String>,
+    /// Faults so far, forgotten ones included.
+    fault_count: u64,
+    /// The newest numbers on held-out rows, and the committed steps behind them.
+    held_out: (u64, Vec<NamedValue>),
     /// Members lost so far.
     pub(super) losses: u64,
 }
@@ -47,6 +55,8 @@ impl Progress {
             useful: Duration::ZERO,
             recent: VecDeque::new(),
             faults: VecDeque::new(),
+            fault_count: 0,
+            held_out: (0, Vec::new()),
             losses: 0,
         }
     }
@@ -58,7 +68,12 @@ impl Progress {
     /// Takes in a committed step; whether it was never reported before (a run set back commits some again, with the
     /// same values).
     pub(super) fn committed(&mut self, now: Duration, since: Duration, step: &CommittedStep) -> bool {
-        self.values.clone_from(&step.values);
+        let (held_out, values) =
+            step.values.iter().cloned().partition::<Vec<_>, _>(|value| value.name.starts_with(HELD_OUT));
+        self.values = values;
+        if !held_out.is_empty() {
+            self.held_out = (step.step + 1, held_out);
+        }
         self.last_commit = now;
         let took = now.saturating_sub(since);
         self.useful += took;
@@ -95,6 +110,18 @@ impl Machine {
             self.progress.faults.pop_front();
         }
         self.progress.faults.push_back(fault);
+        self.progress.fault_count += 1;
+    }
+
+    /// Says when the newest numbers on held-out rows are none.
+    pub(super) fn note_unmeasured(&mut self) {
+        let (step, values) = (self.progress.held_out.0, &self.progress.held_out.1);
+        let failures = values.iter().find(|value| value.name == UNMEASURED).map(|value| value.value);
+        if let (Some(failures), true) = (failures, step == self.committed) {
+            self.fault(format!(
+                "step {step}: {failures} of the workers could not evaluate the held-out rows; their logs say why"
+            ));
+        }
     }
 
     /// The run as its status page shows it.
@@ -141,6 +168,12 @@ impl Machine {
             eta_seconds: left as f64 * progress.mean_seconds(),
             checkpoint_stall_seconds,
             checkpoint_seconds,
+            skipped_steps: self.skipped_before(self.committed),
+            run_root: self.spec.run_root.to_string(),
+            fault_count: progress.fault_count,
+            samples_seen: self.schedule.samples(self.committed),
+            held_out: progress.held_out.1.clone(),
+            held_out_step: progress.held_out.0,
         }
     }
 

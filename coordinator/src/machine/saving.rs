@@ -62,6 +62,7 @@ impl Machine {
             coverage: self.coverage.to_messages(),
             quarantined: rows,
             durable_step: self.saved_step(),
+            skipped: self.skipped.contains(&step),
         };
         let ids: Vec<u32> = self.world.iter().map(|(id, _)| *id).collect();
         for (part_index, id) in (0..).zip(ids) {
@@ -75,6 +76,7 @@ impl Machine {
         record.config_hash.clone_from(&self.spec.config_hash);
         record.manifest_hash.clone_from(&self.spec.manifest_hash);
         record.coverage.clone_from(&self.coverage);
+        record.skipped_steps = self.skipped.range(..=step).copied().collect();
         let finite = self.progress.values.iter().filter(|value| value.value.is_finite());
         record.values = finite.map(|value| (value.name.clone(), value.value)).collect();
         Save {

@@ -6,6 +6,7 @@ use blip2_dataset::Coverage;
 use blip2_proto::v1::{NamedValue, Quarantined, StepDone, StepFailed};
 
 use super::holding::{Held, record};
+use super::non_finite::Verdict;
 use super::{Action, CommittedStep, Machine, Member, Phase, Report};
 use crate::coverage::coverage_of;
 
@@ -80,8 +81,16 @@ impl Machine {
                 return self.fail(1, format!("step {}: {reason}; the run cannot be trusted", self.committed));
             }
         };
+        let skipped = match self.judge(&reports) {
+            Verdict::Commits { skipped } => skipped,
+            Verdict::Ends(reason) => return self.fail(1, reason),
+        };
         let (step, stage) = (self.committed, self.schedule.stage_of(self.committed));
         self.count(stage, used);
+        if let Some(why) = &skipped {
+            self.skipped.insert(step);
+            self.fault(format!("{why}; the step is skipped"));
+        }
         (self.redone, self.last_saves) = (0, 0);
         let held = Held { step: self.committed, coverage: self.coverage.clone() };
         for (id, _) in &self.world {
@@ -92,10 +101,13 @@ impl Machine {
                 member.data_wait_share = done.map_or(0.0, |done| share(done.data_wait_seconds, done.seconds));
             }
         }
-        let (committed, rows) = self.summarise(step, stage, reports);
+        let (mut committed, rows) = self.summarise(step, stage, reports);
+        committed.skipped = skipped.is_some();
+        committed.loss_rise = self.watch_loss(&committed);
         if self.progress.committed(self.now, since, &committed) {
             self.actions.push(Action::Report(committed));
         }
+        self.note_unmeasured();
         if let Some(message) = self.quarantine_excess() {
             return self.fail(3, message);
         }
@@ -158,6 +170,9 @@ impl Machine {
             seconds: 0.0,
             data_wait_seconds: 0.0,
             samples: 0,
+            samples_seen: self.schedule.samples(step + 1),
+            skipped: false,
+            loss_rise: None,
         };
         let mut rows = Vec::new();
         for (_, done) in reports {
@@ -169,6 +184,20 @@ impl Machine {
         }
         self.quarantine.extend(rows.iter().cloned().map(record));
         (committed, rows)
+    }
+
+    /// How many times larger than its smallest mean the mean loss is, if it has just risen so far.
+    fn watch_loss(&mut self, step: &CommittedStep) -> Option<f64> {
+        let loss = step.values.iter().find(|named| named.name == "loss")?.value;
+        let settings = self.spec.loss_rise;
+        let rise = self.loss_watch.push(settings, step.stage, step.step, loss)?;
+        let (mean, smallest, window) = (rise.mean, rise.smallest, settings.window);
+        self.fault(format!(
+            "step {}: the loss rises: its mean over {window} steps is {mean:.4}, the smallest of stage {} was \
+             {smallest:.4}",
+            step.step, step.stage
+        ));
+        Some(mean / smallest)
     }
 
     /// Goes on: ends the run, changes the membership, or waits for the next step.
@@ -214,8 +243,10 @@ fn share(part: f64, whole: f64) -> f64 {
 
 /// How the members' values of the global batch, which must be equal bit for bit, differ.
 fn disagreement(reports: &BTreeMap<u32, StepDone>) -> Option<String> {
+    // One NaN is like the other: which bits it has is the processor's choice.
+    let number = |value: f64| if value.is_nan() { f64::NAN } else { value };
     let bits = |values: &[NamedValue]| -> Vec<(String, u64)> {
-        values.iter().map(|value| (value.name.clone(), value.value.to_bits())).collect()
+        values.iter().map(|value| (value.name.clone(), number(value.value).to_bits())).collect()
     };
     let (first, reference) = reports.iter().next()?;
     let (other, values) = reports.iter().find(|(_, done)| bits(&done.values) != bits(&reference.values))?;

@@ -1,5 +1,6 @@
 //! Scenarios told event by event.
 
+mod non_finite;
 mod rejoining;
 mod scene;
 mod storing;

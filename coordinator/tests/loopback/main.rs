@@ -65,7 +65,7 @@ async fn a_stopped_run_is_saved_and_continued() {
     let status = CoordinatorClient::connect(run.address.clone())
         .await
         .expect("it listens")
-        .status(StatusRequest::default())
+        .status(StatusRequest { token: "secret".into() })
         .await
         .expect("an answer")
         .into_inner();

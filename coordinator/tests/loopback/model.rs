@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use blip2_collective::Transport;
 use blip2_coordinator::{
-    CheckpointSettings, CommittedStep, CoordinatorOptions, CoordinatorSettings, Outcome, RunSpec, run,
+    CheckpointSettings, CommittedStep, CoordinatorOptions, CoordinatorSettings, LossRise, NonFinitePolicy,
+    Outcome, RunSpec, run,
 };
 use blip2_dataset::Location;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
@@ -14,6 +15,7 @@ use blip2_proto::v1::{
     Assignment, Coverage, Hello, Ledger, NamedValue, PartWritten, Quarantined, Ready, RefusalCode,
     StatusReply, StepDone, StopKind, WorkerMessage,
 };
+use blip2_proto::with_token;
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -47,6 +49,8 @@ pub(crate) fn spec(root: &Location) -> RunSpec {
         stage_batch: vec![64, 64],
         resume: None,
         max_quarantined_share: 0.5,
+        non_finite: NonFinitePolicy::default(),
+        loss_rise: LossRise::default(),
     }
 }
 
@@ -149,7 +153,8 @@ impl Worker {
         let (outgoing, messages) = mpsc::channel(16);
         let say = async |kind| outgoing.send(WorkerMessage { kind: Some(kind) }).await;
         say(FromWorker::Hello(self.hello.clone())).await.expect("an empty channel");
-        let mut incoming = client.session(ReceiverStream::new(messages)).await.ok()?.into_inner();
+        let opening = with_token(ReceiverStream::new(messages), &self.hello.token);
+        let mut incoming = client.session(opening).await.ok()?.into_inner();
         let mut id = u32::MAX;
         let mut world = Assignment::default();
         while let Some(Ok(message)) = incoming.next().await {
@@ -174,7 +179,8 @@ impl Worker {
                     }
                     let (step, coverage) = (commit.step + 1, commit.coverage);
                     self.hello.holds = Some(step);
-                    self.hello.ledger = Some(Ledger { step, coverage, quarantined: commit.quarantined });
+                    self.hello.ledger =
+                        Some(Ledger { step, coverage, quarantined: commit.quarantined, ..Ledger::default() });
                     step
                 }
                 last @ (ToWorker::Stop(_) | ToWorker::Refused(_)) => return Some(last),

@@ -130,7 +130,8 @@ async fn one_that_stands_by_sends_workers_to_the_leader_and_ends_with_the_run() 
     let refused = work(standby.address.clone(), root.clone(), stranger, Habit::None).await;
     let Some(ToWorker::Refused(refused)) = refused else { panic!("{refused:?}") };
     assert!(refused.code() == RefusalCode::RefusalToken && refused.leader.is_empty(), "{refused:?}");
-    let status = client.status(StatusRequest::default()).await.expect("an answer").into_inner();
+    let status =
+        client.status(StatusRequest { token: "secret".into() }).await.expect("an answer").into_inner();
     assert_eq!((status.state.as_str(), status.run_id.as_str(), status.epoch), ("standby", "run", 1));
     // Longer than a leader may be silent: this one is not.
     tokio::time::sleep(Duration::from_millis(1500)).await;

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 
 use crate::model::{Habit, Run, folder, hello, spec, start, stop_kind, work};
 
@@ -50,6 +51,34 @@ async fn session(run: &Run, said: Vec<FromWorker>) -> bool {
     let mut incoming = session.into_inner();
     let ended = async { while let Some(Ok(_)) = incoming.next().await {} };
     tokio::time::timeout(Duration::from_secs(10), ended).await.is_ok()
+}
+
+/// Sessions of strangers that are open at a time, and calls of one connection of theirs.
+const MOST_SILENT: usize = 128;
+const MOST_CALLS: usize = 8;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_never_speak_take_no_room_from_workers() {
+    let (_folder, root) = folder();
+    let run = start(spec(&root), 1).await;
+    let mut silent = Vec::new();
+    for connection in 0..STRANGERS {
+        let mut client = CoordinatorClient::connect(run.address.clone()).await.expect("it listens");
+        for call in 0..=MOST_CALLS {
+            let (say, messages) = mpsc::channel(1);
+            match client.session(ReceiverStream::new(messages)).await {
+                Ok(answer) => silent.push((say, answer)),
+                Err(status) => {
+                    assert_eq!(status.code(), Code::ResourceExhausted, "{connection}, {call}");
+                    assert!(call == MOST_CALLS || silent.len() == MOST_SILENT, "{connection}, {call}");
+                }
+            }
+        }
+    }
+    assert_eq!(silent.len(), MOST_SILENT);
+    let worker = work(run.address.clone(), root.clone(), hello("w"), Habit::None).await;
+    assert_eq!(stop_kind(worker), Some(StopKind::StopDone));
+    assert!(matches!(run.coordinator.await.expect("no panic"), Ok(Outcome::Done { .. })));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

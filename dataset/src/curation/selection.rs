@@ -90,6 +90,8 @@ pub enum DropReason {
     SameText,
     /// It was not scored by the model that decides.
     NotScored,
+    /// Its score is not a finite number.
+    NoNumber,
     /// Its score is too low.
     LowScore,
     /// Enough others are better.
@@ -103,6 +105,7 @@ impl DropReason {
             Self::Rule(rule) => rule.name(),
             Self::SameText => "same-text",
             Self::NotScored => "not-scored",
+            Self::NoNumber => "no-number",
             Self::LowScore => "low-score",
             Self::Rank => "rank",
         }
@@ -125,7 +128,8 @@ pub fn select(texts: &[ScoredText], settings: &SelectionSettings) -> Vec<JudgedT
     let mut ordered: Vec<(usize, &ScoredText)> = texts.iter().enumerate().collect();
     ordered.sort_by(|(a_index, a), (b_index, b)| {
         let better = match (settings.score(a), settings.score(b)) {
-            (Some(a), Some(b)) => b.total_cmp(&a),
+            (Some(a), Some(b)) if a.is_finite() && b.is_finite() => b.total_cmp(&a),
+            (Some(a), Some(b)) => b.is_finite().cmp(&a.is_finite()),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
             (None, None) => Ordering::Equal,
@@ -142,10 +146,12 @@ pub fn select(texts: &[ScoredText], settings: &SelectionSettings) -> Vec<JudgedT
             return Some(DropReason::SameText);
         }
         let Some(score) = settings.score(text) else { return Some(DropReason::NotScored) };
+        if !score.is_finite() {
+            return Some(DropReason::NoNumber);
+        }
         let low = match settings.mode {
-            // NaN is not a score.
-            CurationMode::Rank => score.is_nan() || score < settings.min_clip_score,
-            CurationMode::Filter => score.is_nan() || score <= settings.min_itm_score,
+            CurationMode::Rank => score < settings.min_clip_score,
+            CurationMode::Filter => score <= settings.min_itm_score,
         };
         if low {
             return Some(DropReason::LowScore);
@@ -224,8 +230,14 @@ mod tests {
         ];
         let found = select(&equal, &SelectionSettings::default());
         assert_eq!(judged(&found), [("found", None), ("written", None), ("written later", Some("rank"))]);
-        let nan = [text("odd", TextSource::Web, f32::NAN, f32::NAN)];
-        assert_eq!(judged(&select(&nan, &SelectionSettings::default())), [("odd", Some("low-score"))]);
+        let odd = |score| text("odd", TextSource::Web, score, score);
+        for score in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let texts = [odd(score), text("found", TextSource::Web, 0.6, 0.6)];
+            for mode in [CurationMode::Rank, CurationMode::Filter] {
+                let found = select(&texts, &SelectionSettings { mode, ..SelectionSettings::default() });
+                assert_eq!(judged(&found), [("found", None), ("odd", Some("no-number"))], "{score}");
+            }
+        }
     }
 
     #[test]

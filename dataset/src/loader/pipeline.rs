@@ -247,6 +247,7 @@ impl Shared {
             captions: Vec::with_capacity(room),
             samples: Vec::with_capacity(room),
             addresses: Vec::with_capacity(room),
+            keys: Vec::with_capacity(room),
             coverage: Coverage::default(),
             quarantined: Vec::new(),
         };
@@ -257,6 +258,7 @@ impl Shared {
             batch.ids.extend(content.tokens.ids);
             batch.mask.extend(content.tokens.mask);
             batch.captions.push(content.caption);
+            batch.keys.push(content.key);
             batch.coverage += Coverage::of(stage, sample, address.row_id());
             batch.samples.push(sample);
             batch.addresses.push(address);

@@ -30,6 +30,14 @@ pub(super) struct SampleContent {
     pub(super) pixels: Vec<u8>,
     pub(super) tokens: Tokens,
     pub(super) caption: String,
+    pub(super) key: String,
+}
+
+/// What is used of a row besides its picture.
+struct Used {
+    key: String,
+    caption: String,
+    tokens: Tokens,
 }
 
 /// Why a row cannot be used.
@@ -136,8 +144,8 @@ impl Preparer {
                 continue;
             }
             match self.content(address, part, sample, scratch, &mut pixels)? {
-                Ok((caption, tokens)) => {
-                    let content = SampleContent { pixels, tokens, caption };
+                Ok(Used { key, caption, tokens }) => {
+                    let content = SampleContent { pixels, tokens, caption, key };
                     return Ok(Prepared { sample, address, content, quarantined });
                 }
                 Err(unusable) => quarantined.push(self.record(address, sample, unusable)),
@@ -188,7 +196,7 @@ impl Preparer {
         sample: u64,
         scratch: &mut PictureScratch,
         pixels: &mut [u8],
-    ) -> Result<Result<(String, Tokens), Unusable>> {
+    ) -> Result<Result<Used, Unusable>> {
         let id = RowGroupId { file: address.file, row_group: address.row_group };
         let group = self.cache.get(id, part.window)?;
         let row = address.row as usize;
@@ -206,7 +214,11 @@ impl Preparer {
             self.counters.picture_bytes.add(image.len() as u64);
             Ok(caption)
         });
-        Ok(content.map_err(|reason| Unusable { key: group.key(row), reason }))
+        let key = group.key(row);
+        Ok(match content {
+            Ok((caption, tokens)) => Ok(Used { key, caption, tokens }),
+            Err(reason) => Err(Unusable { key, reason }),
+        })
     }
 
     /// One of the row's captions, cleaned and tokenised.

@@ -220,8 +220,8 @@ mod tests {
     #[test]
     fn scores_that_are_no_numbers_are_an_error() {
         let prompts = vec![vec![0]];
-        for beams in [1, 2] {
-            let mut chain = Chain::new(&[&[f32::NAN, 0.5], &[0.5, 0.5]], &prompts);
+        for (beams, odd) in [(1, f32::NAN), (2, f32::NAN), (1, f32::INFINITY), (2, f32::INFINITY)] {
+            let mut chain = Chain::new(&[&[odd, 0.5], &[0.5, 0.5]], &prompts);
             let options = GenerateOptions { beams, ..Default::default() };
             let error = generate(&mut chain, &prompts, &options).unwrap_err().to_string();
             assert!(error.contains("not a number"), "{error}");

@@ -48,11 +48,13 @@ pub(super) fn log_softmax(scores: &mut [f32]) {
     scores.iter_mut().for_each(|score| *score = *score - max - log_sum);
 }
 
-/// Refuses scores that cannot be compared.
+/// Refuses scores that cannot be compared: only a token that is forbidden scores infinitely low.
 pub(super) fn check(scores: &[f32]) -> Result<(), ModelError> {
-    match scores.iter().position(|score| score.is_nan()) {
+    let is_odd = |score: &f32| score.is_nan() || *score == f32::INFINITY;
+    match scores.iter().position(is_odd) {
         Some(token) => {
-            let reason = format!("that of token {token} is not a number: are the weights damaged?");
+            let score = scores[token];
+            let reason = format!("that of token {token} is {score}, not a number: are the weights damaged?");
             Err(ModelError::input("scores of the next token", reason))
         }
         None => Ok(()),

@@ -39,6 +39,16 @@ impl GlobalBatch {
         self.mask.chunks(self.text_length).map(|row| row[1..].iter().filter(|m| **m != 0).count()).sum()
     }
 
+    /// Rows with a feature that is not finite.
+    pub fn odd_rows(&self) -> Vec<usize> {
+        let odd = |values: &[f32], width: usize, row: usize| {
+            values.get(row * width..(row + 1) * width).is_some_and(|of| of.iter().any(|v| !v.is_finite()))
+        };
+        let (images, texts) = (self.queries * self.embed_dim, self.embed_dim);
+        let is_odd = |row: &usize| odd(&self.image_feats, images, *row) || odd(&self.text_feats, texts, *row);
+        (0..self.rows()).filter(is_odd).collect()
+    }
+
     /// Checks that the parts fit together.
     pub fn validate(&self) -> Result<(), ModelError> {
         let rows = self.rows();

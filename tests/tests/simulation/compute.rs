@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 
 use blip2_proto::v1::{
-    Assignment, Commit, Coverage, MemberSlots, NamedValue, PartFailed, PartWritten, Quarantined, StepDone,
-    assignment,
+    Assignment, Commit, Coverage, MemberSlots, NamedValue, NonFinite, PartFailed, PartWritten, Quarantined,
+    StepDone, assignment,
 };
 use blip2_worker::member::{Failure, MemberEvent};
 
 use crate::corpus::{self, CORPUS};
-use crate::invariants::Fact;
+use crate::invariants::{Fact, SKIPS_EXACT};
 use crate::process::{Effect, Ticket, Wake};
 use crate::random::Random;
 use crate::store::{Part, Reply, Request};
@@ -156,6 +156,10 @@ impl Compute {
 
     pub(crate) fn apply(&mut self, commit: &Commit) {
         if self.held.is_some_and(|held| held.step == commit.step) {
+            if commit.skipped != corpus::is_skipped(commit.step) {
+                let detail = format!("step {}: {}", commit.step, commit.skipped);
+                self.effects.push(Effect::Observe(Fact::Broken { what: SKIPS_EXACT, detail }));
+            }
             self.apply_pending(commit.epoch, commit.step);
         }
         if !commit.save_checkpoint.is_empty() {
@@ -434,6 +438,8 @@ impl Compute {
         }
         let digest = used.digest.to_le_bytes().to_vec();
         done.coverage = Some(Coverage { stage: CORPUS.stage_of(step), samples: used.samples, digest });
+        done.non_finite =
+            corpus::is_skipped(step).then(|| NonFinite { term: "loss".into(), ..NonFinite::default() });
         done.values = vec![NamedValue { name: "loss".into(), value: (gradient >> 11) as f64 }];
         done
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use blip2_coordinator::{
     Action, Cadence, CheckpointRecord, CheckpointSettings, CoordinatorSettings, EpochMember, EpochRecord,
-    Event, Machine, Outcome, RunSpec, Start, StoreFailure,
+    Event, LossRise, Machine, NonFinitePolicy, Outcome, RunSpec, Start, StoreFailure,
 };
 use blip2_dataset::{Location, QuarantineList};
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
@@ -13,7 +13,7 @@ use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{RefusalCode, Refused};
 
 use crate::compute::STEP_DEADLINE;
-use crate::corpus::{BATCH, SLOTS, STEPS};
+use crate::corpus::{BATCH, SLOTS, STEPS, TOTAL};
 use crate::invariants::{Fact, MACHINE};
 use crate::network::{Content, SessionId};
 use crate::process::{Conclusion, Effect, Input, PendingCommit, Ticket, Wake, newest};
@@ -117,7 +117,7 @@ impl CoordinatorProcess {
                 self.sessions.insert(session, String::new());
                 self.effects.push(Effect::Accept { session });
             }
-            Input::Arrived(session, content) => self.arrived(local, session, content),
+            Input::Arrived(session, content) => self.arrived(local, session, *content),
             Input::Stored { ticket, reply } => self.stored(local, *ticket, reply),
             Input::Probed { answered } => self.probed(local, answered),
             Input::Woken(Wake::Probe) => self.look(local),
@@ -381,7 +381,7 @@ impl CoordinatorProcess {
 
     fn epoch_record(&self, epoch: u64, step: u64, members: Vec<EpochMember>) -> EpochRecord {
         let (coordinator, address) = (self.name.clone(), self.address.clone());
-        EpochRecord { epoch, coordinator, step, members, address, end: None }
+        EpochRecord { epoch, coordinator, step, members, address, back_from: None, end: None }
     }
 
     fn lead(&mut self, local: Duration) {
@@ -431,8 +431,8 @@ impl CoordinatorProcess {
                 self.post(session, Content::Down(message));
             }
             Action::Close { session } => self.close(session),
-            Action::TakeEpoch { epoch, step, members } => {
-                let record = self.epoch_record(epoch, step, members);
+            Action::TakeEpoch { epoch, step, members, back_from } => {
+                let record = EpochRecord { back_from, ..self.epoch_record(epoch, step, members) };
                 self.effects.push(Effect::Observe(Fact::TookEpoch(record.clone())));
                 self.ask(Ticket::Take { epoch }, Request::CreateEpoch(record));
             }
@@ -503,5 +503,7 @@ fn spec(resume: Option<CheckpointRecord>) -> RunSpec {
         stage_batch: BATCH.to_vec(),
         resume,
         max_quarantined_share: 1.0,
+        non_finite: NonFinitePolicy::Skip { at_most: TOTAL },
+        loss_rise: LossRise::default(),
     }
 }

@@ -48,7 +48,15 @@ pub(crate) fn contribution(state: u64, step: u64, slot: u32) -> u64 {
 
 /// The state after a step with this gradient.
 pub(crate) fn applied(state: u64, step: u64, gradient: u64) -> u64 {
+    if is_skipped(step) {
+        return state;
+    }
     mix(state ^ mix(gradient) ^ (step << 7))
+}
+
+/// Whether what a step comes to is not a finite number: it changes no state.
+pub(crate) fn is_skipped(step: u64) -> bool {
+    step % 7 == 3
 }
 
 /// Contributions of all slots, in slot order, as one gradient.

@@ -7,7 +7,7 @@ use blip2_coordinator::{CheckpointRecord, CommittedStep, EpochRecord};
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::{Assignment, Commit, Coverage, Ledger, Quarantined, assignment};
 
-use crate::corpus::{CORPUS, SLOTS, TOTAL};
+use crate::corpus::{CORPUS, SLOTS, TOTAL, is_skipped};
 use crate::store::{Checkpoint, Store};
 
 /// Something that happened and that an invariant speaks about.
@@ -64,6 +64,8 @@ pub(crate) const SLOTS_PARTITIONED: &str = "slots are partitioned";
 pub(crate) const COVERAGE_EXACT: &str = "coverage is exact";
 /// The same for the rows that could not be used.
 pub(crate) const QUARANTINE_EXACT: &str = "quarantine is exact";
+/// What a commit, a ledger, a report and a checkpoint say to be skipped is what is not finite.
+pub(crate) const SKIPS_EXACT: &str = "skipped steps are exact";
 /// Every state is that of the fault-free run.
 pub(crate) const STATE_EXACT: &str = "every state is the fault-free run's";
 /// A run whose store has a checkpoint never begins without one.
@@ -154,7 +156,12 @@ impl Observer {
         ensure(first == 0 || self.committed.contains(&(first - 1)), COMMITTED_ONCE, || {
             format!("step {first} is assigned before step {} is committed", first.wrapping_sub(1))
         })?;
-        let Some(Ledger { step, coverage, .. }) = &assignment.ledger else { return Ok(()) };
+        let Some(Ledger { step, coverage, skipped_steps, .. }) = &assignment.ledger else { return Ok(()) };
+        ensure(
+            skipped_steps.iter().all(|skipped| skipped < step && is_skipped(*skipped)),
+            SKIPS_EXACT,
+            || format!("a ledger of {step} steps names {skipped_steps:?} as skipped"),
+        )?;
         ensure(*step == assignment.step, COVERAGE_EXACT, || {
             format!("an assignment of step {} has the ledger of step {step}", assignment.step)
         })?;
@@ -179,6 +186,9 @@ impl Observer {
             })?;
         }
         self.committed.insert(step);
+        ensure(commit.skipped == is_skipped(step), SKIPS_EXACT, || {
+            format!("step {step} is committed as skipped: {}", commit.skipped)
+        })?;
         coverage_is_reference(step + 1, &commit.coverage)?;
         if is_repetition { Ok(()) } else { rows_are_reference(step, &commit.quarantined) }
     }
@@ -188,6 +198,9 @@ impl Observer {
         let before = self.reported.insert(coordinator.to_owned(), index);
         ensure(before.is_none_or(|before| before < index), COMMITTED_ONCE, || {
             format!("{coordinator} reports step {index} after {before:?}")
+        })?;
+        ensure(step.skipped == is_skipped(index), SKIPS_EXACT, || {
+            format!("step {index} is reported wrongly")
         })?;
         let bits = step.values.first().map_or(0, |value| value.value.to_bits());
         let known = *self.values.entry(index).or_insert(bits);
@@ -203,6 +216,11 @@ impl Observer {
             state_is_reference(part.step, part.state)?;
         }
         coverage_is_reference(record.step, &record.coverage.to_messages())?;
+        ensure(
+            record.skipped_steps.iter().copied().eq((0..record.step).filter(|step| is_skipped(*step))),
+            SKIPS_EXACT,
+            || format!("checkpoint {} names {:?} as skipped", record.name, record.skipped_steps),
+        )?;
         ensure(found.quarantine.as_ref() == Some(CORPUS.quarantine(record.step)), QUARANTINE_EXACT, || {
             let (there, due) = (
                 found.quarantine.as_ref().map_or(0, |list| list.len()),

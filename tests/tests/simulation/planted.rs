@@ -7,7 +7,7 @@ use blip2_worker::member::PlantedBug as Members;
 
 use crate::invariants::{
     COMMITTED_BY_ALL, COMMITTED_ONCE, COVERAGE_EXACT, ENDS, NEVER_AFRESH, ONE_LEADER, QUARANTINE_EXACT,
-    SLOTS_PARTITIONED, Violation,
+    SKIPS_EXACT, SLOTS_PARTITIONED, Violation,
 };
 use crate::network::ProcessId;
 use crate::run_seeds;
@@ -83,6 +83,7 @@ fn bugs_of_the_coordinator_are_found() {
     // The machine itself misses the samples of the report that is missing, and ends the run.
     in_coordinators(Coordinators::CommitsWithoutAll, &[COMMITTED_BY_ALL, ENDS]);
     in_coordinators(Coordinators::LosesQuarantine, &[QUARANTINE_EXACT]);
+    in_coordinators(Coordinators::LosesSkips, &[SKIPS_EXACT]);
     in_coordinators(Coordinators::StartsAfresh, &[NEVER_AFRESH]);
 }
 

@@ -20,7 +20,7 @@ pub(crate) enum Input {
     /// The connection a worker asked for could not be opened.
     OpenFailed { attempt: u64, reason: String },
     /// Something arrived on a connection.
-    Arrived(SessionId, Content),
+    Arrived(SessionId, Box<Content>),
     /// The store has answered.
     Stored { ticket: Box<Ticket>, reply: Result<Reply, String> },
     /// A time it had set has come.

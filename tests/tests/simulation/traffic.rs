@@ -135,7 +135,7 @@ impl World {
             return;
         }
         let process = end.process;
-        self.input(process, Input::Arrived(parcel.session, parcel.content));
+        self.input(process, Input::Arrived(parcel.session, Box::new(parcel.content)));
     }
 
     /// One end of a connection is gone, and the other hears of it soon.
@@ -147,7 +147,7 @@ impl World {
         }
         let (process, is_read) = (end.process, end.reads);
         if is_read {
-            self.input(process, Input::Arrived(session, Content::End));
+            self.input(process, Input::Arrived(session, Box::new(Content::End)));
         }
         self.after(1_000, KERNEL_TIMEOUT.1, Due::Break { session, is_worker: !is_worker });
     }

@@ -100,7 +100,7 @@ impl WorkerProcess {
                 self.open_failed(now, local, reason);
             }
             Input::Arrived(session, content) if self.session == Some(session) => {
-                self.arrived(now, local, session, content);
+                self.arrived(now, local, session, *content);
             }
             Input::Stored { ticket, reply } => self.stored(now, local, *ticket, reply),
             Input::Woken(Wake::Prepared) => self.tell(now, local, MemberEvent::Prepared),

@@ -1,18 +1,24 @@
 //! A step: its batch, its gradient, and the application of what is committed.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blip2_dataset::{Coverage, DatasetError, Loader, QuarantineRecord, StepBatch};
+use blip2_dataset::{Coverage, DatasetError, Loader, Manifest, QuarantineRecord, SlotBatch, StepBatch};
 use blip2_proto::drill::DrillPhase;
 use blip2_proto::v1;
 
 use super::Compute;
 use crate::batches::{BatchRange, start_loader};
 use crate::error::{Result, WorkerError};
-use crate::step::{Members, StepGradient};
+use crate::held_out::HeldOut;
+use crate::step::{Members, NonFinite, StepGradient};
 
 /// How often a wait for data looks whether its epoch is over.
 const DATA_WAIT: Duration = Duration::from_millis(100);
+
+/// Slots of a member, and rows of a slot, that are named when a step is not finite.
+const NAMED_SLOTS: usize = 4;
+const NAMED_ROWS: usize = 4;
 
 /// A reduction that waits for its commit.
 pub(super) struct Pending {
@@ -41,6 +47,7 @@ impl Compute {
         }
         self.pending = None;
         let started = Instant::now();
+        self.evaluation = Duration::ZERO;
         let reduced = self.gradient(epoch);
         if matches!(reduced, Err(WorkerError::Data(_))) {
             // A loader that failed once fails for good: the next attempt gets a new one.
@@ -48,13 +55,14 @@ impl Compute {
         }
         let (gradient, mut done) = reduced?;
         (done.epoch, done.step) = (epoch, step);
-        done.seconds = started.elapsed().as_secs_f64();
+        done.seconds = started.elapsed().saturating_sub(self.evaluation).as_secs_f64();
         self.pending = Some(Pending { step, gradient });
         Ok(done)
     }
 
     fn gradient(&mut self, epoch: u64) -> Result<(StepGradient, v1::StepDone)> {
         self.enter_stage()?;
+        let held_out = self.held_out_rows(epoch)?;
         let (stage, stage_step) = self.stage_step();
         let waited = self.prepare_batch(epoch, stage, stage_step)?;
         self.parts.rehearse(DrillPhase::Forward, self.step);
@@ -71,7 +79,14 @@ impl Compute {
             step: self.step,
             deadline: self.deadline,
         };
-        let gradient = self.parts.gradient(state, &members, stage_step, batch)?;
+        let mut gradient = self.parts.gradient(state, &members, stage_step, batch)?;
+        if let Some(rows) = held_out.filter(|_| gradient.non_finite.is_none()) {
+            let started = Instant::now();
+            let rows = rows.as_deref().map_err(|error| WorkerError::Configuration(error.clone()));
+            let values = self.parts.evaluate(rows, state, &members, stage_step, &gradient)?;
+            gradient.values.extend(values);
+            self.evaluation = started.elapsed();
+        }
         let values = gradient.values.iter();
         let done = v1::StepDone {
             values: values
@@ -81,9 +96,31 @@ impl Compute {
             samples: batch.slots.iter().map(|slot| slot.samples.len() as u64).sum(),
             quarantined: batch.slots.iter().flat_map(|slot| &slot.quarantined).map(quarantined).collect(),
             coverage: Some(coverage(stage, batch.coverage())),
+            non_finite: gradient.non_finite.as_ref().map(|odd| non_finite(odd, batch, &self.manifest)),
             ..v1::StepDone::default()
         };
         Ok((gradient, done))
+    }
+
+    /// The held-out rows if the state after the next step is evaluated, or why there are none. They are read once.
+    fn held_out_rows(&mut self, epoch: u64) -> Result<Option<std::result::Result<Arc<HeldOut>, String>>> {
+        let committed = self.step + 1;
+        let stage_end = [self.config.stage1.steps, self.config.total_steps()].contains(&committed);
+        if !self.config.eval.is_due(committed, stage_end) {
+            return Ok(None);
+        }
+        if let Some(rows) = &self.held_out {
+            return Ok(Some(Ok(rows.clone())));
+        }
+        // The clock is the runtime's, and this thread enters the runtime only to wait.
+        let reading =
+            async { tokio::time::timeout(self.deadline, HeldOut::read(&self.config, &self.parts)).await };
+        let read = match self.unless_aborted(epoch, reading)? {
+            Ok(read) => read.map(Arc::new).map_err(|error| error.to_string()),
+            Err(_) => Err(format!("they are not read after {:.0} s", self.deadline.as_secs_f64())),
+        };
+        self.held_out = read.as_ref().ok().cloned();
+        Ok(Some(read))
     }
 
     /// Makes stage 2's state at the boundary; the end of stage 1 stays until a step of stage 2 is committed.
@@ -171,6 +208,11 @@ impl Compute {
     pub(super) fn apply(&mut self, commit: &v1::Commit) -> Result<()> {
         self.parts.rehearse(DrillPhase::Commit, commit.step);
         if commit.step + 1 != self.step {
+            let is_odd = |pending: &Pending| pending.gradient.non_finite.is_some();
+            if self.pending.as_ref().is_some_and(|pending| is_odd(pending) != commit.skipped) {
+                let reason = format!("whether step {} changes the parameters is in doubt", commit.step);
+                return Err(WorkerError::Protocol(reason));
+            }
             self.apply_pending(commit.step)?;
             // Who took part in the step has the state it began with.
             self.exchange.clear_state();
@@ -198,6 +240,27 @@ impl Compute {
         self.step += 1;
         applied
     }
+}
+
+fn non_finite(odd: &NonFinite, batch: &StepBatch, manifest: &Manifest) -> v1::NonFinite {
+    let slots = batch.slots.iter().filter(|slot| odd.slots.contains(&slot.slot));
+    let slots = slots.take(NAMED_SLOTS).map(|slot| v1::SlotSamples {
+        slot: slot.slot,
+        keys: (0..slot.samples.len().min(NAMED_ROWS)).map(|row| name_of(slot, row, manifest)).collect(),
+        more: slot.samples.len().saturating_sub(NAMED_ROWS) as u32,
+    });
+    v1::NonFinite { term: odd.term.clone(), slots: slots.collect() }
+}
+
+/// A row's key, or where it lies.
+fn name_of(slot: &SlotBatch, row: usize, manifest: &Manifest) -> String {
+    let key = slot.keys.get(row).filter(|key| !key.is_empty());
+    let place = || {
+        let address = slot.addresses.get(row)?;
+        let file = &manifest.files.get(address.file as usize)?.location;
+        Some(format!("{file} row group {} row {}", address.row_group, address.row))
+    };
+    key.cloned().or_else(place).unwrap_or_default()
 }
 
 fn coverage(stage: u32, used: Coverage) -> v1::Coverage {

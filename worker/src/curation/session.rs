@@ -9,6 +9,7 @@ use blip2_model::device::DeviceName;
 use blip2_proto::v1::curation_client::CurationClient;
 use blip2_proto::v1::report_request::Outcome;
 use blip2_proto::v1::{DescribeRequest, LeaseRequest, LeasedTask, RenewRequest, ReportRequest, lease_reply};
+use blip2_proto::{MAX_TEXT, visible, with_token};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
@@ -65,7 +66,7 @@ pub async fn run_curation_worker(
     let mut desk = Desk::reach(&options).await?;
     let description = DescribeRequest { token: options.token.clone(), binary: options.binary.clone() };
     let described = desk.call(|mut client| {
-        let description = description.clone();
+        let description = with_token(description.clone(), &description.token);
         async move { client.describe(description).await }
     });
     let mut config: CurationConfig = toml::from_str(&described.await?.config_toml)
@@ -91,7 +92,7 @@ pub async fn run_curation_worker(
             worker: options.name.clone(),
         };
         let reply = desk.call(|mut client| {
-            let request = request.clone();
+            let request = with_token(request.clone(), &request.token);
             async move { client.lease(request).await }
         });
         match reply.await?.kind {
@@ -119,7 +120,7 @@ async fn do_task(desk: &mut Desk, token: &str, runner: &mut TaskRunner, leased: 
         Ok(done) => (Outcome::DoneRows(done.rows_read), Ok(())),
         Err(error) => {
             tracing::warn!(task = leased.task, %error, "a task failed");
-            let outcome = Outcome::Failed(error.to_string());
+            let outcome = Outcome::Failed(visible(&error.to_string(), MAX_TEXT));
             // Models that panicked are gone; after anything else the next task may do better.
             (outcome, if matches!(error, WorkerError::Panicked(_)) { Err(error) } else { Ok(()) })
         }
@@ -132,7 +133,7 @@ async fn do_task(desk: &mut Desk, token: &str, runner: &mut TaskRunner, leased: 
         outcome: Some(outcome),
     };
     let reported = desk.call(|mut client| {
-        let report = report.clone();
+        let report = with_token(report.clone(), &report.token);
         async move { client.report(report).await }
     });
     reported.await?;
@@ -145,7 +146,8 @@ async fn renew(mut client: CurationClient<Channel>, token: String, leased: Lease
     loop {
         tokio::time::sleep(every).await;
         let request = RenewRequest { token: token.clone(), lease: leased.lease, task: leased.task };
-        match tokio::time::timeout(ANSWER_WITHIN, client.renew(request)).await {
+        let renewing = client.renew(with_token(request, &token));
+        match tokio::time::timeout(ANSWER_WITHIN, renewing).await {
             Ok(Ok(reply)) if !reply.get_ref().held => {
                 tracing::warn!(task = leased.task, "the lease of this task has ended");
                 return;
@@ -203,7 +205,7 @@ impl Desk {
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded(format!("no answer within {ANSWER_WITHIN:?}")),
             };
-            let reason = status.message().to_owned();
+            let reason = visible(status.message(), MAX_TEXT);
             match status.code() {
                 Code::PermissionDenied | Code::FailedPrecondition => {
                     return Err(WorkerError::Refused { reason });

@@ -316,17 +316,32 @@ fn stops_end_the_member_as_they_say() {
 fn the_ledger_grows_with_commits_and_forgets_what_is_durable() {
     let mut scene = Scene::joined();
     let coverage = |samples| vec![Coverage { stage: 1, samples, digest: vec![7; 16] }];
-    let ledger = Ledger { step: 4, coverage: coverage(400), quarantined: vec![row(2), row(3)] };
+    let ledger = Ledger {
+        step: 4,
+        coverage: coverage(400),
+        quarantined: vec![row(2), row(3)],
+        skipped_steps: vec![1, 3],
+    };
     let told = Assignment { ledger: Some(ledger.clone()), ..assignment(2, 4) };
     scene.say(FromCoordinator::Assignment(told));
     assert_eq!(scene.machine.ledger(), &Ledger::default(), "the state is not there yet");
     scene.entered(2, 4);
     assert_eq!(scene.machine.ledger(), &ledger);
     scene.done(2, 4);
-    let committed =
-        Commit { coverage: coverage(500), quarantined: vec![row(4)], durable_step: 3, ..commit(2, 4) };
+    let committed = Commit {
+        coverage: coverage(500),
+        quarantined: vec![row(4)],
+        durable_step: 3,
+        skipped: true,
+        ..commit(2, 4)
+    };
     scene.say(FromCoordinator::Commit(committed.clone()));
-    let expected = Ledger { step: 5, coverage: coverage(500), quarantined: vec![row(3), row(4)] };
+    let expected = Ledger {
+        step: 5,
+        coverage: coverage(500),
+        quarantined: vec![row(3), row(4)],
+        skipped_steps: vec![3, 4],
+    };
     assert_eq!(scene.machine.ledger(), &expected);
     // Said again, it changes nothing.
     scene.say(FromCoordinator::Commit(committed));

@@ -39,6 +39,8 @@ pub(super) struct Opening {
 /// The candidates, most promising first.
 pub(super) struct Candidates {
     transport: Transport,
+    /// The run's token.
+    token: String,
     given: Vec<String>,
     /// Named by a coordinator that does not lead.
     hint: String,
@@ -47,8 +49,8 @@ pub(super) struct Candidates {
 }
 
 impl Candidates {
-    pub(super) fn new(given: Vec<String>, transport: Transport) -> Self {
-        Self { transport, given, hint: String::new(), leader: None, run_root: None }
+    pub(super) fn new(given: Vec<String>, token: String, transport: Transport) -> Self {
+        Self { transport, token, given, hint: String::new(), leader: None, run_root: None }
     }
 
     /// The run's folder, in which the epochs are.
@@ -72,6 +74,7 @@ impl Candidates {
         let (transport, given, run_root) =
             (self.transport.clone(), self.given.clone(), self.run_root.clone());
         let (hint, known) = (std::mem::take(&mut self.hint), self.leader.clone());
+        let token = self.token.clone();
         async move {
             tokio::time::sleep(after).await;
             let leader = match &run_root {
@@ -85,7 +88,7 @@ impl Candidates {
             // Whoever has just begun to lead is tried before those who stood by a moment ago.
             let (named, turn) = if is_news { ([newest, hint], 0) } else { ([hint, newest], attempt) };
             let candidates = in_turn(named, &given, turn);
-            let session = first_open(&transport, candidates).await;
+            let session = first_open(&transport, &token, candidates).await;
             Opening { session, leader }
         }
     }
@@ -104,10 +107,14 @@ fn in_turn(named: [String; 2], given: &[String], attempt: u32) -> Vec<String> {
     candidates
 }
 
-async fn first_open(transport: &Transport, candidates: Vec<String>) -> Result<Stream, ConnectError> {
+async fn first_open(
+    transport: &Transport,
+    token: &str,
+    candidates: Vec<String>,
+) -> Result<Stream, ConnectError> {
     let mut problems: Vec<ConnectError> = Vec::new();
     for address in candidates.iter().take(MOST_TRIED) {
-        match Stream::open(transport, address, CONNECT).await {
+        match Stream::open(transport, address, token, CONNECT).await {
             Ok(stream) => return Ok(stream),
             Err(problem) => problems.push(problem),
         }

@@ -4,11 +4,11 @@ use std::error::Error;
 use std::time::Duration;
 
 use blip2_collective::{ConnectError, Transport};
-use blip2_proto::MAX_CONTROL_MESSAGE;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as FromCoordinator;
 use blip2_proto::v1::worker_message::Kind as ToCoordinator;
 use blip2_proto::v1::{CoordinatorMessage, WorkerMessage};
+use blip2_proto::{MAX_CONTROL_MESSAGE, MAX_TEXT, bounded_from_coordinator, visible, with_token};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -28,6 +28,7 @@ impl Stream {
     pub(super) async fn open(
         transport: &Transport,
         address: &str,
+        token: &str,
         within: Duration,
     ) -> Result<Self, ConnectError> {
         let opening = async {
@@ -36,7 +37,7 @@ impl Stream {
                 .max_decoding_message_size(MAX_CONTROL_MESSAGE)
                 .max_encoding_message_size(MAX_CONTROL_MESSAGE);
             let (outgoing, messages) = mpsc::channel(WAITING);
-            let answer = client.session(ReceiverStream::new(messages)).await;
+            let answer = client.session(with_token(ReceiverStream::new(messages), token)).await;
             let incoming = answer.map_err(|status| not_opened(transport, &status))?.into_inner();
             Ok(Self { address: address.to_owned(), outgoing, incoming })
         };
@@ -63,11 +64,16 @@ impl Stream {
     pub(super) async fn next(&mut self) -> Result<FromCoordinator, String> {
         loop {
             match self.incoming.message().await {
-                Ok(Some(CoordinatorMessage { kind: Some(message) })) => return Ok(message),
+                Ok(Some(CoordinatorMessage { kind: Some(message) })) => {
+                    return bounded_from_coordinator(message)
+                        .map_err(|error| format!("{}: {error}", self.address));
+                }
                 // Of a newer version, or empty: nothing this member could follow.
                 Ok(Some(CoordinatorMessage { kind: None })) => {}
                 Ok(None) => return Err(format!("{} closed the session", self.address)),
-                Err(status) => return Err(format!("{}: {}", self.address, status.message())),
+                Err(status) => {
+                    return Err(format!("{}: {}", self.address, visible(status.message(), MAX_TEXT)));
+                }
             }
         }
     }
@@ -75,7 +81,7 @@ impl Stream {
 
 /// Why the call was not answered: what the transport says beneath it, or the other side.
 fn not_opened(transport: &Transport, status: &Status) -> ConnectError {
-    let Some(cause) = status.source() else { return status.message().to_owned().into() };
+    let Some(cause) = status.source() else { return visible(status.message(), MAX_TEXT).into() };
     let mut error = ConnectError::of(cause);
     // The other side hangs up without a word that arrives.
     if transport.is_encrypted() && !error.untrusted {

@@ -1,11 +1,14 @@
 //! One step: from a batch of the own slots to the gradient of the global-batch loss, and its application.
 
+mod held_out;
+mod non_finite;
 mod pixels;
 mod reduction;
 mod stage1;
 mod stage2;
 mod times;
 
+pub use non_finite::NonFinite;
 pub use times::StepTimes;
 
 use std::sync::Arc;
@@ -15,19 +18,21 @@ use blip2_collective::{Exchange, SumTree, World};
 use blip2_dataset::{SlotBatch, StepBatch};
 use blip2_model::dropout::Dropout;
 use blip2_model::image_processor::ImageProcessor;
-use blip2_model::optimizer::clip_by_global_norm;
+use blip2_model::optimizer::{Moments, clip_factor, global_norm, scale};
 use blip2_model::parts::GradientParts;
+use blip2_model::tensors::FlatLayout;
 use blip2_model::tokenizer::DECODER_START;
 use blip2_model::vision::ImageEncoder;
 use blip2_proto::drill::{Drill, DrillPhase};
 use burn::tensor::{Device, Tensor};
 
-use crate::config::WorkerConfig;
+use crate::config::{OptimizerSettings, WorkerConfig};
 use crate::convert::{device, image_encoder, placement, qformer_text, qformer_tokenizer};
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
 use crate::pictures::{image_processor, statistics};
 use crate::state::{FrozenSizes, TrainState};
+use non_finite::Planned;
 use pixels::normalised_pixels;
 use reduction::SumPlan;
 
@@ -71,14 +76,35 @@ pub struct Members<'a> {
 /// Losses of the global batch, by name.
 type StepValues = Vec<(&'static str, f64)>;
 
+/// What a stage's computation comes to.
+struct Computed {
+    /// The gradient of the global-batch loss, in the state's layout.
+    gradients: Vec<f32>,
+    values: StepValues,
+    /// Own slots to blame if a value is not finite.
+    odd_slots: Vec<u32>,
+}
+
 /// The gradient of the global-batch loss, equal on every member.
 pub struct StepGradient {
-    /// In the state's layout.
+    /// In the state's layout, not clipped.
     pub gradients: Vec<f32>,
-    /// Losses of the global batch, by name.
+    /// Losses of the global batch, the gradient's global norm and the learning rate, by name.
     pub values: StepValues,
+    /// Present when it is never applied: a step that is committed all the same leaves the state as it is.
+    pub non_finite: Option<NonFinite>,
+    /// Brings the gradient to `clip_norm`.
+    clip: f32,
     /// Where this member's time went.
     pub times: StepTimes,
+}
+
+/// Which step of which stage is applied, and what its gradient is multiplied by.
+#[derive(Debug, Clone, Copy)]
+struct Update {
+    stage: u32,
+    step: u64,
+    clip: f32,
 }
 
 impl StepParts {
@@ -115,14 +141,24 @@ impl StepParts {
         step: u64,
         batch: &StepBatch,
     ) -> Result<StepGradient> {
+        state.check_finite()?;
         let mut times = StepTimes::default();
-        let (gradients, values) = match state.stage {
+        let Computed { gradients, mut values, odd_slots } = match state.stage {
             1 => self.stage1_gradient(state, members, step, batch, &mut times)?,
             _ => self.stage2_gradient(state, members, step, batch, &mut times)?,
         };
+        let (settings, steps) = self.optimizer(state.stage);
+        let norm = global_norm(&gradients);
+        let clip = if settings.clip_norm > 0.0 { clip_factor(norm, settings.clip_norm) } else { 1.0 };
+        let learning_rate = settings.schedule(steps).learning_rate(step);
+        let (adamw, gradients_of) = (settings.adamw(), &gradients[..]);
+        let planned = Planned { adamw, update: step + 1, learning_rate, norm, clip, gradients: gradients_of };
+        let term = non_finite::term(state, &values, &planned);
+        let non_finite = term.map(|term| NonFinite { term, slots: odd_slots });
+        values.extend([("gradient_norm", norm), ("learning_rate", learning_rate)]);
         let StepTimes { forward, backward, exchange } = times;
         tracing::debug!(step = members.step, forward, backward, exchange, "gradient computed, in seconds");
-        Ok(StepGradient { gradients, values, times })
+        Ok(StepGradient { gradients, values, non_finite, clip, times })
     }
 
     /// Waits here if a rehearsal asks for it.
@@ -144,33 +180,47 @@ impl StepParts {
         })
     }
 
-    /// Applies a committed step: clipping, AdamW, temperature bounds. `step` counts within the stage; the gradient's
-    /// buffer is the state's afterwards.
+    /// Applies a committed step: clipping, AdamW, temperature bounds; nothing of it where the step is not finite. `step`
+    /// counts within the stage; the gradient's buffer is the state's afterwards.
     pub fn apply(&self, state: &mut TrainState, step: u64, gradient: &mut StepGradient) -> Result<()> {
-        let (settings, steps) = match state.stage {
-            1 => (&self.config.stage1.optimizer, self.config.stage1.steps),
-            _ => (&self.config.stage2.optimizer, self.config.stage2.steps),
-        };
-        if settings.clip_norm > 0.0 {
-            clip_by_global_norm(&mut gradient.gradients, settings.clip_norm);
+        if gradient.non_finite.is_some() {
+            state.spare = std::mem::take(&mut gradient.gradients);
+            return Ok(());
         }
-        let learning_rate = settings.schedule(steps).learning_rate(step);
-        settings.adamw().apply(
-            &state.layout,
-            step + 1,
-            learning_rate,
-            &mut state.parameters,
-            &gradient.gradients,
-            &mut state.moments,
-        );
+        let TrainState { layout, stage, parameters, moments, .. } = state;
+        let update = Update { stage: *stage, step, clip: gradient.clip };
+        self.update(layout, update, parameters, moments, &mut gradient.gradients);
         state.spare = std::mem::take(&mut gradient.gradients);
+        state.write_model(&self.device.clone().autodiff())
+    }
+
+    /// The step itself on the host's buffers, which all follow `layout`.
+    fn update(
+        &self,
+        layout: &FlatLayout,
+        Update { stage, step, clip }: Update,
+        parameters: &mut [f32],
+        moments: &mut Moments,
+        gradients: &mut [f32],
+    ) {
+        let (settings, steps) = self.optimizer(stage);
+        scale(gradients, clip);
+        let learning_rate = settings.schedule(steps).learning_rate(step);
+        settings.adamw().apply(layout, step + 1, learning_rate, parameters, gradients, moments);
         if self.config.stage1.clamp_temperature
-            && let Some(temp) = state.layout.get("temp")
+            && let Some(temp) = layout.get("temp")
         {
             let (low, high) = TEMPERATURE_BOUNDS;
-            state.parameters[temp.range()].iter_mut().for_each(|t| *t = t.clamp(low, high));
+            parameters[temp.range()].iter_mut().for_each(|t| *t = t.clamp(low, high));
         }
-        state.write_model(&self.device.clone().autodiff())
+    }
+
+    /// The optimizer of a stage, and the stage's steps.
+    fn optimizer(&self, stage: u32) -> (&OptimizerSettings, u64) {
+        match stage {
+            1 => (&self.config.stage1.optimizer, self.config.stage1.steps),
+            _ => (&self.config.stage2.optimizer, self.config.stage2.steps),
+        }
     }
 
     /// The frozen encoder's features of a slot, `[b, P, Dv]`.

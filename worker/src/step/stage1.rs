@@ -10,8 +10,9 @@ use blip2_proto::drill::DrillPhase;
 use burn::tensor::{Tensor, TensorData};
 use bytes::Bytes;
 
+use super::non_finite::odd_slots;
 use super::times::timed;
-use super::{Members, StepParts, StepTimes, StepValues};
+use super::{Computed, Members, StepParts, StepTimes};
 use crate::error::{Result, WorkerError};
 use crate::rows::{floats, integers, to_bytes};
 use crate::state::TrainState;
@@ -43,7 +44,7 @@ impl StepParts {
         step: u64,
         batch: &StepBatch,
         times: &mut StepTimes,
-    ) -> Result<(Vec<f32>, StepValues)> {
+    ) -> Result<Computed> {
         let config = &self.config;
         let mut open = Vec::with_capacity(batch.slots.len());
         for slot in &batch.slots {
@@ -63,6 +64,7 @@ impl StepParts {
         let plan = self.sum_plan(&parts, batch)?;
         self.rehearse(DrillPhase::Reduction, members.step);
         let buffer = std::mem::take(&mut state.spare);
+        let mut odd_losses = Vec::with_capacity(batch.slots.len());
         let summed = members.sum(&plan, buffer, times, |sums, times| {
             for ((slot, negatives), negative_images) in open.into_iter().zip(&negatives).zip(images) {
                 let context = SlotContext {
@@ -79,7 +81,9 @@ impl StepParts {
                 let loss = timed(&mut times.forward, || {
                     Ok::<_, WorkerError>(state.stage1()?.slot_loss(slot.forward, &context, &mut dropout)?)
                 })?;
-                sums.push_values(vec![loss.matching as f32, loss.captioning as f32])?;
+                let losses = [loss.matching as f32, loss.captioning as f32];
+                odd_losses.push(losses.iter().any(|loss| !loss.is_finite()));
+                sums.push_values(losses.to_vec())?;
                 timed(&mut times.backward, || sums.backward(state, loss.tape, loss.objective))?;
             }
             Ok(())
@@ -88,6 +92,11 @@ impl StepParts {
             return Err(WorkerError::Protocol("the summed losses have another length".into()));
         };
         let (matching, captioning) = (f64::from(matching), f64::from(captioning));
+        let is_finite = contrast.loss.is_finite() && matching.is_finite() && captioning.is_finite();
+        let odd_slots = match is_finite {
+            true => Vec::new(),
+            false => self.odd_slots(batch, &global, &odd_losses),
+        };
         let values = vec![
             ("loss", contrast.loss + matching + captioning),
             ("loss_itc", contrast.loss),
@@ -95,7 +104,20 @@ impl StepParts {
             ("loss_lm", captioning),
             ("temperature", f64::from(temperature)),
         ];
-        Ok((summed.gradients, values))
+        Ok(Computed { gradients: summed.gradients, values, odd_slots })
+    }
+
+    /// Own slots to blame for a loss that is not finite: a row whose features are not finite spoils the losses of others.
+    fn odd_slots(&self, batch: &StepBatch, global: &GlobalBatch, odd_losses: &[bool]) -> Vec<u32> {
+        let odd_rows = global.odd_rows();
+        if odd_rows.is_empty() {
+            return odd_slots(batch, |index| odd_losses[index]);
+        }
+        odd_slots(batch, |index| {
+            let slot = &batch.slots[index];
+            let (first, rows) = (self.first_row(slot), slot.samples.len());
+            odd_rows.iter().any(|row| (first..first + rows).contains(row))
+        })
     }
 
     /// The slot's first row in the global batch.

@@ -8,8 +8,9 @@ use blip2_model::tape::Tape;
 use blip2_proto::drill::DrillPhase;
 use burn::tensor::Tensor;
 
+use super::non_finite::odd_slots;
 use super::times::timed;
-use super::{Members, StepParts, StepTimes, StepValues};
+use super::{Computed, Members, StepParts, StepTimes};
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
 use crate::state::TrainState;
@@ -26,11 +27,12 @@ impl StepParts {
         step: u64,
         batch: &StepBatch,
         times: &mut StepTimes,
-    ) -> Result<(Vec<f32>, StepValues)> {
+    ) -> Result<Computed> {
         let parts = state.parts.clone();
         let plan = self.sum_plan(&parts, batch)?;
         self.rehearse(DrillPhase::Reduction, members.step);
         let buffer = std::mem::take(&mut state.spare);
+        let mut odd_losses = Vec::with_capacity(batch.slots.len());
         let summed = members.sum(&plan, buffer, times, |sums, times| {
             for slot in &batch.slots {
                 let mut tape = Tape::segmented();
@@ -40,6 +42,7 @@ impl StepParts {
                         [self.dropout(DROPOUT, step, slot.slot), self.language_dropout(step, slot.slot)?];
                     self.caption_loss(state.stage2()?, features, slot, &mut dropout, &mut tape)
                 })?;
+                odd_losses.push(!(loss.value as f32).is_finite());
                 sums.push_values(vec![loss.value as f32, tokens as f32])?;
                 timed(&mut times.backward, || sums.backward(state, tape, loss.objective))?;
             }
@@ -52,7 +55,8 @@ impl StepParts {
         let tokens = tokens.max(1.0);
         let mut gradients = summed.gradients;
         gradients.iter_mut().for_each(|gradient| *gradient /= tokens);
-        Ok((gradients, vec![("loss", f64::from(loss / tokens)), ("tokens", f64::from(tokens))]))
+        let values = vec![("loss", f64::from(loss / tokens)), ("tokens", f64::from(tokens))];
+        Ok(Computed { gradients, values, odd_slots: odd_slots(batch, |index| odd_losses[index]) })
     }
 
     /// The dropout of the language model, which `stage2.language_model_dropout` switches on.

@@ -13,6 +13,7 @@ use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::process_memory::peak_bytes;
+use crate::typed_numbers;
 
 /// What is curated, and how much of it.
 #[derive(Debug, Clone, Args)]
@@ -24,7 +25,7 @@ pub(crate) struct CurateArguments {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     pictures: u32,
     /// Compute threads; 0 takes all cores.
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_parser = typed_numbers::threads, value_name = "N")]
     threads: usize,
     /// Print one JSON line.
     #[arg(long)]

@@ -24,13 +24,13 @@ pub(crate) struct DedupArguments {
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1 << 40), value_name = "N")]
     rows: u64,
     /// Bits in which near duplicates may differ, 0 to 3; without it, exact ones alone are looked for.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(..=3), value_name = "N")]
     near_bits: Option<u32>,
     /// Folder for sorting.
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
     /// Memory to sort in, MiB.
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..), value_name = "MIB")]
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1 << 20), value_name = "MIB")]
     sort_mib: u32,
     /// Print one JSON line.
     #[arg(long)]

@@ -47,13 +47,13 @@ pub(crate) struct LoaderArguments {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024), value_name = "N")]
     threads: Option<u32>,
     /// Milliseconds of pretended computation between batches, to see how much of the time is waited for data.
-    #[arg(long, default_value_t = 0, value_name = "MS")]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=3_600_000), value_name = "MS")]
     compute_ms: u64,
     /// Memory for data read ahead, bytes.
-    #[arg(long, default_value_t = LoaderSettings::default().prefetch_bytes, value_name = "BYTES")]
+    #[arg(long, default_value_t = LoaderSettings::default().prefetch_bytes, value_parser = clap::value_parser!(u64).range(..=1 << 50), value_name = "BYTES")]
     prefetch_bytes: u64,
     /// Row groups that a slot draws from at a time.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..), value_name = "K")]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "K")]
     window_row_groups: u32,
     /// Folder of a disk cache.
     #[arg(long, default_value = "", hide_default_value = true, value_name = "DIR")]

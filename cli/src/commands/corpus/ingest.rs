@@ -9,6 +9,7 @@ use crate::commands::share::share;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::places::typed_location;
+use crate::typed_numbers;
 
 #[derive(Debug, Args)]
 pub(crate) struct IngestArguments {
@@ -40,10 +41,10 @@ pub(crate) struct IngestArguments {
     #[arg(long, value_name = "PX", default_value_t = 1)]
     min_side: u32,
     /// Leave out pictures of more pixels.
-    #[arg(long, value_name = "N", default_value_t = 200_000_000)]
+    #[arg(long, value_name = "N", default_value_t = 200_000_000, value_parser = typed_numbers::pixels)]
     max_pixels: u64,
     /// Captions to keep of a row; without it, two of a web archive's ranked list, all of others.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = typed_numbers::some)]
     max_captions: Option<usize>,
     /// Length of a file, MiB.
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=8192))]
@@ -58,7 +59,7 @@ pub(crate) struct IngestArguments {
     #[arg(long, value_name = "I/N", value_parser = share, default_value = "0/1")]
     share: Share,
     /// Decode threads; 0 takes all cores.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = typed_numbers::threads)]
     threads: usize,
     #[command(flatten)]
     columns: ColumnArguments,

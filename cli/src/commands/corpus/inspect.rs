@@ -13,6 +13,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::report;
 use crate::report::Histogram;
+use crate::typed_numbers;
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArguments {
@@ -23,13 +24,13 @@ pub(crate) struct InspectArguments {
     #[arg(long, value_name = "FILE", default_value = "corpus.html")]
     out: PathBuf,
     /// Pictures to show.
-    #[arg(long, value_name = "N", default_value_t = 60)]
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = typed_numbers::count)]
     pictures: usize,
     /// Row groups to read, evenly spaced.
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = typed_numbers::some)]
     row_groups: usize,
     /// Pictures of more pixels are not shown.
-    #[arg(long, value_name = "N", default_value_t = 200_000_000)]
+    #[arg(long, value_name = "N", default_value_t = 200_000_000, value_parser = typed_numbers::pixels)]
     max_pixels: u64,
     #[command(flatten)]
     columns: ColumnArguments,
@@ -43,7 +44,7 @@ pub(crate) async fn run(arguments: InspectArguments) -> Result<Exit, CliError> {
     let spec = SurveySpec {
         sources: arguments.corpus,
         columns: arguments.columns.names()?,
-        row_groups: arguments.row_groups.max(1),
+        row_groups: arguments.row_groups,
         pictures: arguments.pictures,
         max_pixels: arguments.max_pixels,
     };

@@ -11,6 +11,7 @@ use super::ingest::threads;
 use crate::commands::{print_json, print_text};
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::typed_numbers;
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArguments {
@@ -21,10 +22,10 @@ pub(crate) struct VerifyArguments {
     #[arg(long)]
     quick: bool,
     /// Pictures of more pixels are a finding.
-    #[arg(long, value_name = "N", default_value_t = 200_000_000)]
+    #[arg(long, value_name = "N", default_value_t = 200_000_000, value_parser = typed_numbers::pixels)]
     max_pixels: u64,
     /// Decode threads; 0 takes all cores.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = typed_numbers::threads)]
     threads: usize,
     #[command(flatten)]
     columns: ColumnArguments,

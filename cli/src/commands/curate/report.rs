@@ -13,6 +13,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::places::typed_location;
 use crate::report::write_page;
+use crate::typed_numbers;
 
 /// Tasks whose pictures are looked at for examples.
 const EXAMPLE_TASKS: usize = 4;
@@ -26,10 +27,10 @@ pub(crate) struct ReportArguments {
     #[arg(long, value_name = "FILE", default_value = "curation.html")]
     out: PathBuf,
     /// Pictures shown with their texts.
-    #[arg(long, value_name = "N", default_value_t = 24)]
+    #[arg(long, value_name = "N", default_value_t = 24, value_parser = typed_numbers::count)]
     pictures: usize,
     /// What an hour of all machines costs, for the cost of a million pictures.
-    #[arg(long, value_name = "PRICE")]
+    #[arg(long, value_name = "PRICE", value_parser = typed_numbers::price)]
     price_per_hour: Option<f64>,
     /// Print the figures as a JSON line.
     #[arg(long)]
@@ -118,7 +119,7 @@ impl Figures {
             for (scores, score) in
                 [(&mut self.clip, judged.text.clip_score), (&mut self.itm, judged.text.itm_score)]
             {
-                if let Some(score) = score {
+                if let Some(score) = score.filter(|score| score.is_finite()) {
                     scores.entry(source).or_default().push(f64::from(score));
                 }
             }

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use blip2_collective::listening;
 use blip2_coordinator::{CurationEnd, CurationOptions, coordinate_curation};
 use blip2_dataset::{CurationJob, CurationSummary, Location, RunRecord, Share, TaskDone};
 use blip2_proto::v1::CurationStatusReply;
@@ -22,10 +23,11 @@ use crate::config::{ConfigArguments, RunConfig, load};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::identity::binary_identity;
-use crate::launch::{WorkerCommand, WorkerLaunch, Workers, threads_per_worker};
+use crate::launch::{Going, LEAVE_WITHIN, WorkerCommand, WorkerLaunch, Workers, threads_per_worker};
 use crate::secured::{transport, url};
 use crate::signals::Signals;
-use crate::token::{TokenFile, fresh_token, read_token};
+use crate::token::{TokenFile, fresh_token, must_have_token, read_token};
+use crate::typed_numbers;
 
 /// Between two lines of progress, at least.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
@@ -35,19 +37,19 @@ pub(crate) struct RunArguments {
     #[command(flatten)]
     config: ConfigArguments,
     /// Worker processes on this machine; 0 leaves all tasks to workers that join (`curate worker`).
-    #[arg(long, value_name = "N", conflicts_with = "shard")]
+    #[arg(long, value_name = "N", conflicts_with = "shard", value_parser = clap::value_parser!(u32).range(..=1024))]
     workers: Option<u32>,
     /// Do the I-th of N shares of the tasks, from 0, in this process and without a coordinator.
     #[arg(long, value_name = "I/N", value_parser = share)]
     shard: Option<Share>,
     /// Address for workers of other machines; needs --token-file.
-    #[arg(long, value_name = "ADDR", conflicts_with = "shard")]
+    #[arg(long, value_name = "ADDR", conflicts_with = "shard", value_parser = listening)]
     listen: Option<SocketAddr>,
     /// File with the token that workers of other machines must have.
     #[arg(long, value_name = "FILE", conflicts_with = "shard")]
     token_file: Option<PathBuf>,
     /// Compute threads of each worker; 0 divides the cores.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = typed_numbers::threads)]
     threads: usize,
     /// Print progress and the summary as JSON lines.
     #[arg(long)]
@@ -135,11 +137,7 @@ async fn coordinate(
 ) -> Result<u64, CliError> {
     let curation = &config.curation;
     let address = arguments.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-    if arguments.token_file.is_none() && !address.ip().is_loopback() {
-        return Err(CliError::usage(format!(
-            "--listen {address}: other machines could join this curation; give it a token with --token-file FILE"
-        )));
-    }
+    must_have_token(address, arguments.token_file.as_deref())?;
     if curation.workers == 0 && arguments.listen.is_none() {
         return Err(CliError::usage("--workers 0: say with --listen ADDR where workers reach this curation"));
     }
@@ -191,7 +189,7 @@ async fn coordinate(
     let mut coordinated = std::pin::pin!(coordinate_curation(listener, stop.cancelled(), options));
     let end = tokio::select! {
         end = &mut coordinated => end.map_err(CliError::from),
-        lost = workers.watch(|| watched.borrow().done > 0), if curation.workers > 0 && !all_done => {
+        lost = workers.watch(|| Going::since(watched.borrow().done > 0), std::future::pending()), if curation.workers > 0 && !all_done => {
             // They may have ended because all is done.
             match tokio::time::timeout(PROGRESS_EVERY, &mut coordinated).await {
                 Ok(end) => end.map_err(CliError::from),
@@ -204,10 +202,12 @@ async fn coordinate(
         CurationEnd::Done | CurationEnd::Stopped => Ok(watched.borrow().rows),
         CurationEnd::Failed { task, reason } => Err(CliError::failed(format!("task {task}: {reason}"))),
     });
+    workers.finish(LEAVE_WITHIN).await;
     if end.is_err() {
-        eprint!("{}", workers.failed_logs());
+        // The logs outlive a curation that failed.
+        let _ = logs.keep();
+        eprint!("{}", workers.last_words());
     }
-    workers.finish().await;
     end
 }
 

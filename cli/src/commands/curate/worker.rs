@@ -15,6 +15,7 @@ use crate::identity::binary_identity;
 use crate::secured::{TlsArguments, transport};
 use crate::signals::Signals;
 use crate::token::read_token;
+use crate::typed_numbers::{seconds, threads};
 
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArguments {
@@ -31,10 +32,10 @@ pub(crate) struct WorkerArguments {
     #[arg(long, value_name = "NAME")]
     device: Option<DeviceName>,
     /// Compute threads; 0 takes all cores.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
     threads: usize,
     /// Give up when the coordinator cannot be reached for so many seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
     patience: f64,
     #[command(flatten)]
     tls: TlsArguments,
@@ -45,8 +46,6 @@ pub(super) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
     let signals = Signals::listen()?;
     limit_threads(arguments.threads)?;
     let tls = load(&ConfigArguments::default())?.config.tls;
-    let patience = Duration::try_from_secs_f64(arguments.patience)
-        .map_err(|error| CliError::usage(format!("--patience {}: {error}", arguments.patience)))?;
     let options = CurationWorkerOptions {
         coordinator: arguments.coordinator,
         token: read_token(arguments.token_file.as_deref())?,
@@ -54,7 +53,7 @@ pub(super) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
         name: arguments.name,
         device: arguments.device,
         transport: transport(&arguments.tls.over(tls))?,
-        patience,
+        patience: Duration::from_secs_f64(arguments.patience),
     };
     let (graceful, forced) = (signals.graceful(), signals.forced());
     let worked = tokio::select! {

@@ -13,7 +13,10 @@ use blip2_proto::v1::{
 
 use crate::machine::invariants::check;
 use crate::machine::{Action, Event, Machine, Outcome, SessionId, Start};
-use crate::{CheckpointRecord, CheckpointSettings, CoordinatorSettings, RunSpec, Schedule, StageCoverage};
+use crate::{
+    CheckpointRecord, CheckpointSettings, CoordinatorSettings, LossRise, NonFinitePolicy, RunSpec, Schedule,
+    StageCoverage,
+};
 
 pub(super) fn spec(steps: &[u64]) -> RunSpec {
     RunSpec {
@@ -29,6 +32,8 @@ pub(super) fn spec(steps: &[u64]) -> RunSpec {
         stage_batch: vec![64; steps.len()],
         resume: None,
         max_quarantined_share: 0.05,
+        non_finite: NonFinitePolicy::default(),
+        loss_rise: LossRise::default(),
     }
 }
 
@@ -67,7 +72,7 @@ pub(super) fn hello_again(session: SessionId, stages: &[u64], step: u64) -> Hell
     Hello {
         run_id: "run".into(),
         holds: Some(step),
-        ledger: Some(Ledger { step, coverage, quarantined: Vec::new() }),
+        ledger: Some(Ledger { step, coverage, ..Ledger::default() }),
         ..hello(session)
     }
 }
@@ -164,6 +169,7 @@ impl Scene {
                 samples: used.samples,
                 digest: used.digest.to_le_bytes().to_vec(),
             }),
+            ..StepDone::default()
         }
     }
 

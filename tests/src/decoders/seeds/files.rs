@@ -63,6 +63,7 @@ pub(super) fn epochs() -> Vec<Seed> {
         step: 12,
         members: vec![member(0), member(1)],
         address: "http://a:1".into(),
+        back_from: None,
         end: None,
     };
     let end = EpochRecord { members: Vec::new(), end: Some("done".into()), ..record.clone() };

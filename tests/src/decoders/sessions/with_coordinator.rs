@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use blip2_coordinator::{
-    Action, CheckpointSettings, CoordinatorSettings, Event, Machine, RunSpec, Start, StoreFailure, check,
+    Action, CheckpointSettings, CoordinatorSettings, Event, LossRise, Machine, NonFinitePolicy, RunSpec,
+    Start, StoreFailure, check,
 };
 use blip2_dataset::Location;
 use blip2_proto::v1::WorkerMessage;
@@ -60,6 +61,8 @@ impl CoordinatorScene {
             stage_batch: vec![8, 4],
             resume: None,
             max_quarantined_share: 0.5,
+            non_finite: NonFinitePolicy::default(),
+            loss_rise: LossRise::default(),
         };
         let settings = CoordinatorSettings { workers: 2, ..CoordinatorSettings::default() };
         let checkpoints = CheckpointSettings { every_steps: 2, ..CheckpointSettings::default() };

@@ -1,0 +1,105 @@
+//! The quick start's proof of survival: a short run in which a worker is killed ends with the bits of one that nobody
+//! disturbed.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::commands::checkpoint::{Target, read_state};
+use crate::commands::train::train_disturbed;
+use crate::config::RunConfig;
+use crate::error::CliError;
+use crate::progress::Audience;
+
+/// Steps of each stage at most: long enough that the run goes on well behind the kill.
+const STEPS: u64 = 8;
+/// Committed steps before a worker is killed.
+const KILL_AFTER: u64 = 2;
+
+/// What two runs of one configuration ended with.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Survival {
+    /// Steps of either run.
+    pub(crate) steps: u64,
+    /// Membership epochs that the disturbed run took beyond those of the other.
+    pub(crate) epochs_lost: u64,
+    /// BLAKE3 of the parameters of the run that nobody disturbed.
+    pub(crate) undisturbed: String,
+    /// The same of the run whose worker was killed.
+    pub(crate) killed: String,
+}
+
+/// Runs the first steps of `config` twice under `folder`, and kills a worker with SIGKILL the second time.
+///
+/// # Errors
+/// A run fails, or the two end with other bits.
+pub(crate) async fn prove(
+    config: &RunConfig,
+    folder: &Path,
+    audience: Audience,
+) -> Result<Survival, CliError> {
+    let short = shortened(config);
+    let (undisturbed, epochs) = ended(&short, &folder.join("undisturbed"), audience, None).await?;
+    let (killed, epochs_then) = ended(&short, &folder.join("killed"), audience, Some(KILL_AFTER)).await?;
+    let steps = short.stage1.steps + short.stage2.steps;
+    let proof = Survival { steps, epochs_lost: epochs_then.saturating_sub(epochs), undisturbed, killed };
+    proof.tell();
+    if proof.undisturbed != proof.killed {
+        return Err(CliError::failed(format!(
+            "the run whose worker was killed ended with other parameters; both are in {}: please report this",
+            folder.display()
+        )));
+    }
+    Ok(proof)
+}
+
+impl Survival {
+    /// One line for the report.
+    pub(crate) fn sentence(&self) -> String {
+        if self.epochs_lost == 0 {
+            return format!("the same after {} steps: {}", self.steps, self.killed);
+        }
+        format!("parameters after {} steps are the same, bit for bit: {}", self.steps, self.killed)
+    }
+
+    fn tell(&self) {
+        let was_killed = if self.epochs_lost == 0 {
+            "the run was over before the worker was killed"
+        } else {
+            "a worker killed on the way"
+        };
+        eprintln!(
+            "after {} steps, undisturbed   {}\nafter {} steps, disturbed     {}  ({was_killed})",
+            self.steps, self.undisturbed, self.steps, self.killed
+        );
+    }
+}
+
+/// The same run with few steps, and two workers at least: somebody must be left.
+fn shortened(config: &RunConfig) -> RunConfig {
+    let mut short = config.clone();
+    let (stage1, stage2) = (&mut short.stage1, &mut short.stage2);
+    for (steps, optimizer) in
+        [(&mut stage1.steps, &mut stage1.optimizer), (&mut stage2.steps, &mut stage2.optimizer)]
+    {
+        *steps = (*steps).min(STEPS);
+        optimizer.warmup_steps = optimizer.warmup_steps.min(*steps);
+    }
+    short.coordinator.workers = short.coordinator.workers.max(2);
+    short
+}
+
+/// Digest of the parameters, and membership epochs, of a run that came to its end.
+async fn ended(
+    config: &RunConfig,
+    root: &Path,
+    audience: Audience,
+    kill_after: Option<u64>,
+) -> Result<(String, u64), CliError> {
+    let mut config = config.clone();
+    config.run.root = root.display().to_string();
+    let finished = train_disturbed(config, false, audience, kill_after).await?;
+    let target = Target::resolve(&root.display().to_string()).await?;
+    let digest = read_state(&target.root, &target.record().await?).await?.digest();
+    Ok((digest, finished.status.epoch))
+}

@@ -1,0 +1,105 @@
+//! An example or two of every command, for its help and its manual page.
+
+/// The commands with their examples, as they are typed after `blip2`.
+const EXAMPLES: &[(&str, &[&str])] = &[
+    ("quickstart", &["quickstart", "quickstart --out /tmp/first --device cuda"]),
+    ("train", &["train --config mine.toml --workers 4", "train --config mine.toml --workers 2 --resume"]),
+    (
+        "coordinator",
+        &[
+            "coordinator --config mine.toml --token-file token --listen 10.0.0.1:7100",
+            "coordinator --config mine.toml --token-file token --listen 10.0.0.9:7100 --standby",
+            "coordinator --config mine.toml --token-file token --listen '[::]:7100' --advertise http://HOST:7100",
+        ],
+    ),
+    (
+        "worker",
+        &[
+            "worker --coordinator http://10.0.0.1:7100 --token-file token --listen 10.0.0.2:7200",
+            "worker --coordinator 'http://[fd00::1]:7100' --token-file token --listen '[fd00::2]:7200'",
+        ],
+    ),
+    (
+        "status",
+        &[
+            "status http://10.0.0.1:7100 --token-file token",
+            "status http://10.0.0.1:7100 --token-file token --watch",
+        ],
+    ),
+    ("checkpoint ls", &["checkpoint ls runs/mine", "checkpoint ls s3://bucket/runs/mine --json"]),
+    ("checkpoint verify", &["checkpoint verify runs/mine"]),
+    (
+        "checkpoint digest",
+        &["checkpoint digest runs/mine", "checkpoint digest runs/mine/checkpoints/00000300-000001"],
+    ),
+    (
+        "checkpoint export",
+        &[
+            "checkpoint export runs/mine --out export",
+            "checkpoint export runs/mine --out qformer.pth --layout lavis --dtype f16",
+        ],
+    ),
+    ("checkpoint import", &["checkpoint import runs/mine --from models/blip2-opt-2.7b --config mine.toml"]),
+    ("audit", &["audit runs/mine", "audit --simulate"]),
+    ("eval retrieval", &["eval retrieval --model runs/mine --data 'held-out/*.parquet'"]),
+    ("eval caption", &["eval caption --model runs/mine --data held-out.parquet --json"]),
+    (
+        "generate",
+        &[
+            "generate --model export --image a.jpg b.png --beams 5",
+            "generate --model export --image a.jpg --prompt Photo --sample --samples 3",
+        ],
+    ),
+    ("chat", &["chat --model export --image a.jpg"]),
+    (
+        "corpus ingest",
+        &[
+            "corpus ingest --from webdataset --source 's3://bucket/laion/*.tar' --out s3://bucket/corpus/laion",
+        ],
+    ),
+    ("corpus inspect", &["corpus inspect 'data/*.parquet' --out corpus.html"]),
+    ("corpus verify", &["corpus verify data", "corpus verify --quick s3://bucket/corpus/laion"]),
+    ("corpus plan", &["corpus plan --config mine.toml"]),
+    (
+        "curate",
+        &[
+            "curate --config configs/curate-quickstart.toml",
+            "curate --config pool.toml --listen 10.0.0.1:7300 --token-file token --workers 0",
+        ],
+    ),
+    ("curate worker", &["curate worker --coordinator http://10.0.0.1:7300 --token-file token"]),
+    ("curate reselect", &["curate reselect --from curated --out curated-unique --dedup near"]),
+    ("curate report", &["curate report curated --out curation.html"]),
+    (
+        "config show",
+        &["config show --config mine.toml", "config show --config mine.toml --set stage1.steps=10"],
+    ),
+    ("config schema", &["config schema > blip2.schema.json"]),
+    ("bench allreduce", &["bench allreduce --members 2 --wire bf16"]),
+    ("bench curate", &["bench curate --config configs/curate-quickstart.toml --pictures 64"]),
+    ("bench dedup", &["bench dedup --rows 1000000 --near-bits 2"]),
+    ("bench loader", &["bench loader --files assets/corpus/train-00000.parquet --size 224"]),
+    ("bench step", &["bench step --preset stage1-stub --batch 8 --steps 5"]),
+    ("bench generate", &["bench generate --model export --batch 4"]),
+    (
+        "completions",
+        &[
+            "completions bash > ~/.local/share/bash-completion/completions/blip2",
+            "completions zsh > ~/.zfunc/_blip2",
+            "completions fish > ~/.config/fish/completions/blip2.fish",
+        ],
+    ),
+    ("man", &["man ~/.local/share/man/man1"]),
+];
+
+/// The examples of a command.
+pub(crate) fn of(path: &str) -> Option<String> {
+    let (_, examples) = EXAMPLES.iter().find(|(command, _)| *command == path)?;
+    let lines: Vec<String> = examples.iter().map(|example| format!("  blip2 {example}")).collect();
+    Some(format!("Examples:\n{}", lines.join("\n")))
+}
+
+#[cfg(test)]
+pub(crate) fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+    EXAMPLES.iter().flat_map(|(command, examples)| examples.iter().map(move |example| (*command, *example)))
+}

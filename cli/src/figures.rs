@@ -1,0 +1,159 @@
+//! The numbers of a status in words, what matters most first: a narrow line loses the others.
+
+use std::collections::BTreeMap;
+
+use blip2_proto::v1::{NamedValue, StatusReply};
+use serde::Serializer;
+use serde_json::{Map, Value as Json, json};
+
+use crate::progress::{count, duration};
+
+/// Values that count things: they are shown without a fraction.
+const COUNTS: [&str; 3] = ["tokens", "eval_rows", "eval_failures"];
+/// Values that are too small for three decimals, with their short names.
+const RATES: [(&str, &str); 2] = [("learning_rate", "lr"), ("lr", "lr")];
+/// The value that is shown before all others.
+const LOSS: &str = "loss";
+/// How the names of values begin that were measured on held-out rows.
+pub(crate) const HELD_OUT: &str = "eval_";
+
+/// Loss, speed and time left, then everything else that is known.
+pub(crate) fn figures(status: &StatusReply) -> Vec<String> {
+    let (first, others): (Vec<&NamedValue>, Vec<&NamedValue>) =
+        status.values.iter().partition(|value| value.name == LOSS);
+    let mut parts: Vec<String> = first.into_iter().map(figure).collect();
+    if status.samples_per_s > 0.0 {
+        parts.push(format!("{:.1} samples/s", status.samples_per_s));
+    }
+    if status.eta_seconds > 0.0 {
+        parts.push(format!("{} left", duration(status.eta_seconds)));
+    }
+    parts.extend(others.into_iter().map(figure));
+    if status.samples_per_s > 0.0 {
+        parts.push(format!("data wait {:.0} %", status.data_wait_share * 100.0));
+    }
+    if status.quarantined > 0 {
+        parts.push(format!("{} quarantined", count(status.quarantined as usize, "row")));
+    }
+    if status.skipped_steps > 0 {
+        parts.push(format!("{} skipped", count(status.skipped_steps as usize, "step")));
+    }
+    parts
+}
+
+/// As many of the parts, from the first one on, as fit into so many columns.
+pub(crate) fn fitted(parts: &[String], width: usize) -> String {
+    let mut line = String::new();
+    for part in parts {
+        let gap = if line.is_empty() { "" } else { "  " };
+        if console::measure_text_width(&line) + gap.len() + console::measure_text_width(part) > width {
+            break;
+        }
+        line = line + gap + part;
+    }
+    line
+}
+
+/// The newest numbers on held-out rows; `None` before there are any.
+pub(crate) fn held_out(status: &StatusReply) -> Option<String> {
+    if status.held_out.is_empty() {
+        return None;
+    }
+    let parts = status.held_out.iter().map(|value| {
+        let name = value.name.strip_prefix(HELD_OUT).unwrap_or(&value.name);
+        figure(&NamedValue { name: name.to_owned(), value: value.value })
+    });
+    let parts: Vec<String> = parts.collect();
+    Some(format!("held out after step {}  {}", status.held_out_step, parts.join("  ")))
+}
+
+/// Values by name, counts as integers and what is not finite as null.
+pub(crate) fn values_json(values: &[NamedValue]) -> Map<String, Json> {
+    values.iter().map(|named| (named.name.clone(), value_json(&named.name, Some(named.value)))).collect()
+}
+
+/// The same of a map, for `serde`.
+pub(crate) fn serialize_values<S: Serializer>(
+    values: &BTreeMap<String, Option<f64>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(values.iter().map(|(name, value)| (name, value_json(name, *value))))
+}
+
+fn value_json(name: &str, value: Option<f64>) -> Json {
+    match value.filter(|value| is_count(name) && value.is_finite()) {
+        Some(count) => json!(count as u64),
+        None => json!(value),
+    }
+}
+
+fn is_count(name: &str) -> bool {
+    COUNTS.contains(&name) || COUNTS.iter().any(|count| count.strip_prefix(HELD_OUT) == Some(name))
+}
+
+fn figure(named: &NamedValue) -> String {
+    let NamedValue { name, value } = named;
+    if let Some((_, short)) = RATES.iter().find(|(rate, _)| rate == name) {
+        return format!("{short} {value:.1e}");
+    }
+    let decimals = if is_count(name) || value.abs() >= 1e4 { 0 } else { 3 };
+    format!("{name} {value:.decimals$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str, value: f64) -> NamedValue {
+        NamedValue { name: name.to_owned(), value }
+    }
+
+    #[test]
+    fn integers_look_like_integers_and_what_matters_comes_first() {
+        let status = StatusReply {
+            values: vec![
+                named("learning_rate", 1e-3),
+                named("tokens", 412.0),
+                named("gradient_norm", 1.5),
+                named("loss", 3.25),
+            ],
+            samples_per_s: 200.0,
+            eta_seconds: 75.0,
+            quarantined: 1,
+            ..StatusReply::default()
+        };
+        let shown = figures(&status);
+        assert_eq!(
+            shown,
+            [
+                "loss 3.250",
+                "200.0 samples/s",
+                "1 min 15 s left",
+                "lr 1.0e-3",
+                "tokens 412",
+                "gradient_norm 1.500",
+                "data wait 0 %",
+                "1 row quarantined"
+            ]
+        );
+        assert_eq!(serde_json::to_string(&values_json(&status.values)["tokens"]).unwrap(), "412");
+        assert!(values_json(&[named("loss", f64::NAN)])["loss"].is_null());
+    }
+
+    #[test]
+    fn a_line_never_grows_wider_than_the_terminal() {
+        let parts: Vec<String> = ["loss 3.250", "200.0 samples/s", "1 min left"].map(String::from).into();
+        assert_eq!(fitted(&parts, 200), "loss 3.250  200.0 samples/s  1 min left");
+        assert_eq!(fitted(&parts, 27), "loss 3.250  200.0 samples/s");
+        assert_eq!(fitted(&parts, 26), "loss 3.250");
+        assert_eq!(fitted(&parts, 9), "");
+    }
+
+    #[test]
+    fn numbers_on_held_out_rows_are_named_with_their_step() {
+        let mut status = StatusReply { held_out_step: 300, ..StatusReply::default() };
+        assert_eq!(held_out(&status), None);
+        status.held_out = vec![named("eval_loss", 2.5), named("eval_rows", 64.0)];
+        assert_eq!(held_out(&status).as_deref(), Some("held out after step 300  loss 2.500  rows 64"));
+    }
+}

@@ -1,0 +1,122 @@
+//! Addresses as people write them: IPv6 in brackets, IPv4 in brackets too, so that one template serves both.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// An address that cannot be used as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{address}: {reason}")]
+pub struct AddressError {
+    /// What was written.
+    pub address: String,
+    /// What is wrong with it, and what would be right.
+    pub reason: String,
+}
+
+/// Reads an address to listen on: `10.0.0.1:7100`, `[fd00::1]:7100`, `[::]:0`.
+///
+/// # Errors
+/// It is no IP address with a port.
+pub fn listening(text: &str) -> Result<SocketAddr, AddressError> {
+    let wrong = |reason: &str| AddressError { address: text.to_owned(), reason: reason.to_owned() };
+    let text = authority(text).map_err(|reason| wrong(&reason))?;
+    text.parse().map_err(|_| {
+        wrong("an IP address and a port are needed, for example 10.0.0.1:7100 or [fd00::1]:7100")
+    })
+}
+
+/// Reads an address under which others reach this process, `host:port` or a URL of it, as it is passed on.
+///
+/// # Errors
+/// There is no host or no port, or it is an address of all interfaces, at which nobody can be reached.
+pub fn advertised(text: &str) -> Result<String, AddressError> {
+    let wrong = |reason: String| AddressError { address: text.to_owned(), reason };
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme @ ("http" | "https"), rest)) => (format!("{scheme}://"), rest),
+        Some((scheme, _)) => return Err(wrong(format!("{scheme} is neither http nor https"))),
+        None => (String::new(), text),
+    };
+    let address = authority(rest.trim_end_matches('/')).map_err(wrong)?;
+    let needed = || wrong("a host and a port are needed, for example 10.0.0.1:7200 or [fd00::1]:7200".into());
+    let (host, port) = address.rsplit_once(':').ok_or_else(needed)?;
+    let is_host =
+        !host.is_empty() && !host.contains(|letter: char| letter.is_whitespace() || "/@?#".contains(letter));
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
+    if host.starts_with('[') != matches!(ip, Some(IpAddr::V6(_))) || !is_host {
+        return Err(needed());
+    }
+    if !port.parse::<u16>().is_ok_and(|port| port > 0) {
+        return Err(needed());
+    }
+    if ip.is_some_and(|ip| ip.is_unspecified()) {
+        return Err(wrong(
+            "nobody reaches a process at an address that means all interfaces; name a host".into(),
+        ));
+    }
+    Ok(format!("{scheme}{address}"))
+}
+
+/// `host:port` as URLs have it.
+pub(super) fn authority(text: &str) -> Result<String, String> {
+    if let Some((inside, rest)) = text.strip_prefix('[').and_then(|text| text.split_once(']')) {
+        return match inside.parse::<Ipv4Addr>() {
+            Ok(v4) => Ok(format!("{v4}{rest}")),
+            Err(_) => Ok(text.to_owned()),
+        };
+    }
+    let before_path = text.split('/').next().unwrap_or_default();
+    if before_path.matches(':').count() < 2 {
+        return Ok(text.to_owned());
+    }
+    let likely = before_path.rsplit_once(':').filter(|(host, _)| host.parse::<Ipv6Addr>().is_ok());
+    let example = likely.map_or("[fd00::1]:7100".into(), |(host, port)| format!("[{host}]:{port}"));
+    Err(format!("write the IPv6 address in brackets: {example}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_both_families_are_listened_on() {
+        for (text, meant) in [
+            ("127.0.0.1:7100", "127.0.0.1:7100"),
+            ("[::1]:0", "[::1]:0"),
+            ("[::]:7100", "[::]:7100"),
+            ("[10.0.0.1]:7100", "10.0.0.1:7100"),
+        ] {
+            assert_eq!(listening(text).map(|address| address.to_string()), Ok(meant.into()), "{text}");
+        }
+        let refused = |text: &str| listening(text).expect_err(text).to_string();
+        assert!(refused("fd00::1:7100").contains("[fd00::1]:7100"));
+        assert!(refused("::1:7100").contains("brackets"));
+        for text in ["", "7100", "10.0.0.1", "[::1]", "host:7100", "10.0.0.1:70000"] {
+            assert!(refused(text).contains("IP address and a port"), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_addresses_that_others_can_reach_are_advertised() {
+        for (text, meant) in [
+            ("10.0.0.1:7200", "10.0.0.1:7200"),
+            ("worker-0.workers:7200", "worker-0.workers:7200"),
+            ("[fd00::1]:7200", "[fd00::1]:7200"),
+            ("[10.0.0.1]:7200", "10.0.0.1:7200"),
+            ("http://[fd00::1]:7100/", "http://[fd00::1]:7100"),
+            ("https://[10.0.0.1]:7100", "https://10.0.0.1:7100"),
+        ] {
+            assert_eq!(advertised(text), Ok(meant.into()), "{text}");
+        }
+        let refused = |text: &str| advertised(text).expect_err(text).to_string();
+        assert!(refused("fd00::1:7200").contains("[fd00::1]:7200"));
+        assert!(
+            refused("0.0.0.0:7200").contains("all interfaces")
+                && refused("[::]:7200").contains("all interfaces")
+        );
+        assert!(refused("ftp://h:1").contains("neither http nor https"));
+        for text in
+            ["", "host", ":7200", "host:0", "host:x", "[host]:1", "two words:1", "http://", "user@host:1"]
+        {
+            assert!(refused(text).contains("host and a port"), "{text}");
+        }
+    }
+}
