@@ -96,7 +96,7 @@ pub(crate) async fn train_disturbed(
     let logs = folder.logs()?;
     let token = fresh_token()?;
     let token_file = TokenFile::create_in(&logs, &token)?;
-    let run_root = folder.config.run.root.clone();
+    let run_root = redacted(&folder.config.run.root);
     let lead = Lead { token, transport, advertise: coordinator.clone(), after: None, whole: None };
     let session = Session::prepare(folder, lead).await?;
     let status = session.status();
