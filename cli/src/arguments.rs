@@ -12,6 +12,7 @@ use crate::commands::bench::BenchArguments;
 use crate::commands::completions::{CompletionsArguments, ManArguments};
 use crate::commands::corpus::CorpusArguments;
 use crate::commands::curate::CurateArguments;
+use crate::commands::models::ModelsArguments;
 use crate::config::ConfigArguments;
 use crate::secured::TlsArguments;
 use crate::typed_numbers::{seconds, seconds_or_none, threads};
@@ -63,6 +64,8 @@ pub(crate) enum Command {
     Corpus(CorpusArguments),
     /// Caption, score and filter the texts of a pool of pictures (CapFilt).
     Curate(Box<CurateArguments>),
+    /// Download the published models that a run needs, and check those of a configuration.
+    Models(ModelsArguments),
     /// Answer questions about a picture, read from standard input line by line.
     Chat(ChatArguments),
     /// Measure parts of the program on this machine.
@@ -309,9 +312,9 @@ pub(crate) struct ImportArguments {
     #[arg(value_name = "RUN")]
     pub(crate) run: String,
     /// The weights: a folder of `Blip2ForConditionalGeneration` (stage 2) or `Blip2ForImageTextRetrieval` (stage 1),
-    /// or LAVIS's file (.pth or .safetensors) of either stage.
+    /// or LAVIS's file (.pth or .safetensors) of either stage. Paths and URLs.
     #[arg(long, value_name = "FOLDER_OR_FILE")]
-    pub(crate) from: PathBuf,
+    pub(crate) from: String,
     #[command(flatten)]
     pub(crate) config: ConfigArguments,
     /// Print the result as a JSON line.
@@ -374,9 +377,9 @@ pub(crate) struct EvalTarget {
 /// A model that writes, and how.
 #[derive(Debug, Args)]
 pub(crate) struct WriterArguments {
-    /// An exported model.
+    /// An exported model: a folder or a URL.
     #[arg(long, value_name = "DIR")]
-    pub(crate) model: PathBuf,
+    pub(crate) model: String,
     /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`.
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub(crate) device: DeviceName,

@@ -75,6 +75,9 @@ impl CliError {
 impl From<blip2_dataset::DatasetError> for CliError {
     fn from(error: blip2_dataset::DatasetError) -> Self {
         let message = error.to_string();
+        if matches!(error, blip2_dataset::DatasetError::Location { .. }) {
+            return CliError::Config(message);
+        }
         if error.is_bad_input() { CliError::BadInput(message) } else { CliError::Failed(message) }
     }
 }

@@ -19,6 +19,7 @@ mod launch;
 mod logging;
 mod measure;
 mod metrics;
+mod places;
 mod process_memory;
 mod progress;
 mod report;
@@ -55,7 +56,7 @@ pub fn run() -> ExitCode {
     match dispatch(arguments.command) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", blip2_dataset::redacted_text(&error.to_string()));
             error.exit().into()
         }
     }
@@ -107,6 +108,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Generate(arguments) => on_runtime(commands::generate::run(arguments)),
         Command::Corpus(arguments) => on_runtime(commands::corpus::run(arguments)),
         Command::Curate(arguments) => on_runtime(commands::curate::run(*arguments)),
+        Command::Models(arguments) => on_runtime(commands::models::run(arguments)),
         Command::Chat(arguments) => on_runtime(commands::chat::run(arguments)),
         Command::Bench(arguments) => on_runtime(commands::bench::run(arguments)),
         Command::Config(arguments) => commands::config::run(arguments),

@@ -7,7 +7,7 @@ use blip2_dataset::{RgbImage, Sample};
 use blip2_model::device::DeviceError;
 use blip2_model::generate::GenerateOptions;
 use blip2_worker::export::{ExportOptions, Layout, export as write_layout};
-use blip2_worker::{Captioner, NamedState};
+use blip2_worker::{Captioner, NamedState, model_here};
 use image::ImageFormat;
 
 use crate::commands::checkpoint::{Target, read_state};
@@ -41,7 +41,9 @@ pub(crate) async fn measure(config: &RunConfig, export: PathBuf) -> Result<Measu
         stage1: end_of(config, RETRIEVAL_STAGE, config.stage1.steps).await?,
         stage2: end_of(config, CAPTION_STAGE, config.stage2.steps).await?,
     };
-    let config = config.clone();
+    let mut config = config.clone();
+    config.model = config.worker().with_models_here().await?.model;
+    config.eval.clip = model_here("eval.clip", &config.eval.clip).await?;
     tokio::task::spawn_blocking(move || compute(&config, &ends, &samples, &export))
         .await
         .map_err(|error| CliError::failed(format!("the evaluation thread failed: {error}")))?

@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use blip2_dataset::{ArchiveConversion, Converted, Location, Manifest, put_create};
-use blip2_worker::config_hash;
+use blip2_dataset::{ArchiveConversion, Converted, Location, Manifest, put_create, redacted, redacted_text};
+use blip2_worker::{config_hash, without_credentials};
 
 use crate::config::{RunConfig, differing_keys};
 use crate::error::CliError;
+use crate::places::chosen_checkpoint;
 
 /// The configuration of a run, itself a configuration file.
-const RUN_FILE: &str = "run.toml";
+pub(crate) const RUN_FILE: &str = "run.toml";
 /// The pinned corpus.
 const MANIFEST_FILE: &str = "manifest.parquet";
 /// Folder below the root for the Parquet of archives.
@@ -46,11 +47,13 @@ impl RunFolder {
     /// Refused when a run is there and `resume` is false, or when its configuration or corpus differs.
     pub(crate) async fn open(mut config: RunConfig, resume: bool) -> Result<Self, CliError> {
         let root = located(&config)?;
-        let worker = config.worker();
-        worker.validate()?;
         config.coordinator.validate(config.train.slots)?;
         check_held_out(&config).await?;
         let stored = root.join(RUN_FILE).read().await?;
+        config.model.init_checkpoint = started_from(&root, &config, stored.as_deref()).await?;
+        let worker = config.worker();
+        worker.validate()?;
+        worker.models_are_there().await?;
         if stored.is_some() && !resume {
             return Err(CliError::refused(format!(
                 "{root} already holds a run; continue it with --resume, or choose another run.root"
@@ -108,7 +111,7 @@ impl RunFolder {
         tokio::time::timeout(within, there).await.map_err(|_| {
             CliError::failed(format!(
                 "{}: nobody started this run within {seconds} s; start its coordinator, or add --resume to start it here",
-                config.run.root
+                redacted(&config.run.root)
             ))
         })??;
         Self::open(config, true).await
@@ -122,6 +125,17 @@ impl RunFolder {
         })?;
         Ok(folder)
     }
+}
+
+/// The checkpoint that the run starts from, or has started from.
+async fn started_from(
+    root: &Location,
+    config: &RunConfig,
+    stored: Option<&[u8]>,
+) -> Result<String, CliError> {
+    let before = stored.and_then(|bytes| parse_stored(root.join(RUN_FILE), bytes).ok());
+    let before = before.map(|before| before.model.init_checkpoint);
+    chosen_checkpoint(&config.model.init_checkpoint, before.as_deref()).await
 }
 
 /// Where the logs of a run are on this machine, and what else is written beside them.
@@ -272,9 +286,9 @@ async fn pin(
     if !put_create(&root.join(MANIFEST_FILE), manifest.to_parquet()?).await? {
         compare_corpus(root, manifest_hash).await?;
     }
-    let text = toml::to_string(config)
+    let text = toml::to_string(&without_credentials(config))
         .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
-    Ok(put_create(&root.join(RUN_FILE), text.into_bytes().into()).await?)
+    Ok(put_create(&root.join(RUN_FILE), redacted_text(&text).into_bytes().into()).await?)
 }
 
 /// The stored run's id, if its configuration is the one asked for.

@@ -74,6 +74,36 @@ pub enum DatasetError {
         /// What the store said.
         reason: String,
     },
+    /// The object store does not let in whoever asks.
+    #[error("cannot {action} `{location}`: {reason}")]
+    Denied {
+        /// The object.
+        location: String,
+        /// `read`, `write`, `list`, `delete`.
+        action: &'static str,
+        /// What the store said.
+        reason: String,
+    },
+    /// A model cannot be brought to this machine.
+    #[error("cannot fetch `{location}`: {reason}")]
+    Fetch {
+        /// Its URL.
+        location: String,
+        /// Why not.
+        reason: String,
+    },
+    /// What lies at a URL is not what was asked for.
+    #[error(
+        "`{location}` has the hash {found} instead of {expected}: it is other content than what was asked for"
+    )]
+    OtherContent {
+        /// The URL.
+        location: String,
+        /// The hash asked for.
+        expected: String,
+        /// Its hash.
+        found: String,
+    },
     /// A file is not Parquet or its footer is damaged.
     #[error("`{file}` is not a readable Parquet file: {reason}")]
     NotParquet {
@@ -253,6 +283,8 @@ impl DatasetError {
         !matches!(
             self,
             Self::Store { .. }
+                | Self::Denied { .. }
+                | Self::Fetch { .. }
                 | Self::ReadRowGroup { .. }
                 | Self::Deadline { .. }
                 | Self::Ended { .. }

@@ -69,6 +69,7 @@ mod columns;
 mod coverage;
 mod curation;
 mod error;
+mod fetch;
 #[cfg(test)]
 mod hostile;
 mod image_decode;
@@ -87,6 +88,7 @@ mod record;
 mod row_group_file;
 mod row_group_hash;
 mod samples;
+mod secret_url;
 mod simulated_corpus;
 mod store;
 mod survey;
@@ -106,6 +108,10 @@ pub use curation::{
     TextCounts, TextSource, reselect, select,
 };
 pub use error::{DatasetError, Result};
+pub use fetch::{
+    CACHE_BYTES_VARIABLE, CACHE_VARIABLE, Fetched, FileDone, Hub, HubError, HubFile, HubModel, download_into,
+    fetch_folder, fetch_model, is_url, is_weight_file, model_exists, wanted_files,
+};
 pub use image::RgbImage;
 pub use image_decode::{decode_image, image_dimensions};
 pub use ingest::{
@@ -120,6 +126,7 @@ pub use quarantine::{QuarantineList, QuarantineRecord};
 pub use random::{KeyedPermutation, KeyedRng};
 pub use row_group_file::IngestedRowGroup;
 pub use samples::{EvaluationSet, Sample, read_all, read_first};
+pub use secret_url::{has_credentials, redacted, redacted_text, remember_credentials};
 pub use simulated_corpus::SimulatedCorpus;
 pub use store::{Location, StoredObject, put_create};
 pub use survey::{Survey, SurveySpec, SurveyedPicture, UnusableRow, survey, thumbnail};

@@ -2,12 +2,15 @@
 
 mod braces;
 mod connect;
+mod credentials;
+mod exclusive;
 mod expand;
 mod local_walk;
 #[cfg(test)]
 mod names;
 mod pinned;
 mod regular;
+mod signed;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,7 +23,11 @@ use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, Pu
 use url::Url;
 
 use crate::error::{DatasetError, Result};
+use crate::secret_url::{
+    REDACTED, has_credentials, redacted, redacted_text, remember_credentials, with_credentials,
+};
 
+pub(crate) use connect::{Access, Bearer};
 pub(crate) use pinned::PinnedObject;
 pub(crate) use regular::NotAFile;
 use regular::RegularFiles;
@@ -32,13 +39,16 @@ const LOCAL_BASE: &str = "/";
 ///
 /// Plain paths (relative ones against the current folder), `file://`, `s3://`, `gs://`, `az://` and `http(s)://` are
 /// understood. Credentials and options come from the store's usual environment variables (`AWS_*`, `GOOGLE_*`,
-/// `AZURE_*`). Folders of local paths are created when something is written.
+/// `AZURE_*`), or from a `http(s)://` URL that carries a user or a signature, which is never shown: what is displayed has
+/// `REDACTED` in its place. Folders of local paths are created when something is written.
 #[derive(Clone)]
 pub struct Location {
     store: Arc<dyn ObjectStore>,
     path: Path,
     /// What precedes the path when shown: `/` or `s3://bucket/`.
     base: String,
+    /// What follows it when shown: nothing, or the URL's query.
+    query: String,
 }
 
 /// An object found by [`Location::list`].
@@ -83,6 +93,12 @@ impl Location {
         let mut parts: Vec<_> = self.path.parts().collect();
         parts.pop();
         Self { path: parts.into_iter().collect(), ..self.clone() }
+    }
+
+    /// The whole location with its credentials, for those who are to read there too; never to be printed or stored.
+    pub fn exposed(&self) -> String {
+        let shown = self.to_string();
+        with_credentials(&shown).unwrap_or(shown)
     }
 
     /// The store.
@@ -182,7 +198,18 @@ impl Location {
         if let Some(found) = NotAFile::in_error(error) {
             return DatasetError::Location { location: self.to_string(), reason: found.to_string() };
         }
-        DatasetError::Store { location: self.to_string(), action, reason: error.to_string() }
+        let refused =
+            matches!(error, StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. });
+        let hint = match refused && self.to_string().contains(REDACTED) {
+            true => "; the credentials in the URL are not accepted, or its signature has expired",
+            false => "",
+        };
+        let reason = format!("{}{hint}", redacted_text(&error.to_string()));
+        let location = self.to_string();
+        match refused {
+            true => DatasetError::Denied { location, action, reason },
+            false => DatasetError::Store { location, action, reason },
+        }
     }
 
     fn objects(&self, mut found: Vec<object_store::ObjectMeta>) -> Vec<StoredObject> {
@@ -199,7 +226,7 @@ impl Location {
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !is_web_address(&self.base) {
-            return write!(f, "{}{}", self.base, self.path);
+            return write!(f, "{}{}{}", self.base, self.path, self.query);
         }
         f.write_str(&self.base)?;
         for character in self.path.as_ref().chars() {
@@ -209,7 +236,7 @@ impl fmt::Display for Location {
                 other => write!(f, "{other}")?,
             }
         }
-        Ok(())
+        f.write_str(&self.query)
     }
 }
 
@@ -229,9 +256,12 @@ impl fmt::Debug for Location {
 /// [`DatasetError::Store`].
 pub async fn put_create(location: &Location, content: Bytes) -> Result<bool> {
     let options = PutOptions::from(PutMode::Create);
-    match location.store.put_opts(&location.path, PutPayload::from_bytes(content), options).await {
+    match location.store.put_opts(&location.path, PutPayload::from_bytes(content.clone()), options).await {
         Ok(_) => Ok(true),
         Err(StoreError::AlreadyExists { .. }) => Ok(false),
+        Err(error) if location.is_local() && exclusive::needs_other_way(&error) => {
+            exclusive::create(location, content).await
+        }
         Err(error) => Err(location.failed("write", &error)),
     }
 }
@@ -258,47 +288,84 @@ impl StorePool {
         let path = Path::from_absolute_path(absolute).map_err(|error| refused(location, error))?;
         let open = || Arc::new(RegularFiles::new()) as Arc<dyn ObjectStore>;
         let store = Arc::clone(self.stores.entry("file://".to_owned()).or_insert_with(open));
-        Ok(Location { store, path, base: LOCAL_BASE.to_owned() })
+        Ok(Location { store, path, base: LOCAL_BASE.to_owned(), query: String::new() })
     }
 
     fn remote(&mut self, location: &str) -> Result<Location> {
-        if !is_web_address(location) {
-            return self.bucket(location);
-        }
-        let url = Url::parse(location).map_err(|error| refused(location, error))?;
-        let (_, path) =
-            object_store::ObjectStoreScheme::parse(&url).map_err(|error| refused(location, error))?;
+        self.remote_as(location, &Access::default())
+    }
+
+    /// A location whose store is asked in the way of `access`.
+    pub(crate) fn remote_as(&mut self, location: &str, access: &Access) -> Result<Location> {
+        let whole = with_credentials(location).ok_or_else(|| {
+            let reason =
+                "its credentials are not stored; name the URL with them again, as in the run's configuration";
+            refused(location, reason)
+        })?;
+        remember_credentials(&whole);
+        let place = if is_web_address(&whole) { Place::of_url(&whole)? } else { Place::of_bucket(&whole)? };
+        let Place { url, path, base, query } = place;
+        // The key is held for as long as the pool is: it does not spell out what it stands for.
+        let key = blake3::hash(format!("{base}{query}{}", access.key()).as_bytes()).to_hex().to_string();
+        let store = match self.stores.get(&key) {
+            Some(store) => Arc::clone(store),
+            None => {
+                let store = connect::connect(&url, access).map_err(|error| refused(location, error))?;
+                self.stores.insert(key, Arc::clone(&store));
+                store
+            }
+        };
+        let shown = redacted(&format!("{base}{query}"));
+        let (base, query) = match shown.split_once('?') {
+            Some((base, query)) => (base.to_owned(), format!("?{query}")),
+            None => (shown, String::new()),
+        };
+        Ok(Location { store, path, base, query })
+    }
+}
+
+/// A remote location in parts, with its credentials.
+struct Place {
+    /// What the store's client is made of.
+    url: Url,
+    path: Path,
+    /// What precedes the path.
+    base: String,
+    /// What follows it: nothing, or `?` and the URL's query.
+    query: String,
+}
+
+impl Place {
+    fn of_url(whole: &str) -> Result<Self> {
+        let url = Url::parse(whole).map_err(|error| refused(whole, error))?;
+        connect::check(&url).map_err(|reason| refused(whole, reason))?;
+        let (_, path) = connect::scheme(&url).map_err(|error| refused(whole, error))?;
         // What the store's own parser cut off the front of the path belongs to the base: `https://host/bucket/`.
         let segments: Vec<&str> = url.path().split('/').filter(|segment| !segment.is_empty()).collect();
         let cut = segments.len().saturating_sub(path.parts().count());
         let bucket: String = segments[..cut].iter().map(|segment| format!("{segment}/")).collect();
         let base = format!("{}/{bucket}", &url[..url::Position::BeforePath]);
-        let store = match self.stores.get(&base) {
-            Some(store) => Arc::clone(store),
-            None => self.connect(&base, &url, location)?,
-        };
-        Ok(Location { store, path, base })
+        let query = url.query().filter(|query| !query.is_empty());
+        let query = query.map_or(String::new(), |query| format!("?{query}"));
+        Ok(Self { url, path, base, query })
     }
 
     /// An object of a bucket, whose key is what is written: it is no part of a URL, and `%`, `#` and `?` are characters.
-    fn bucket(&mut self, location: &str) -> Result<Location> {
-        let host = location.find("://").map_or(0, |at| at + 3);
-        let (bucket, key) = location[host..].split_once('/').unwrap_or((&location[host..], ""));
-        let base = format!("{}{bucket}/", &location[..host]);
-        let url = Url::parse(&base).map_err(|error| refused(location, error))?;
-        object_store::ObjectStoreScheme::parse(&url).map_err(|error| refused(location, error))?;
-        let path = Path::parse(key).map_err(|error| refused(location, error))?;
-        let store = match self.stores.get(&base) {
-            Some(store) => Arc::clone(store),
-            None => self.connect(&base, &url, location)?,
-        };
-        Ok(Location { store, path, base })
-    }
-
-    fn connect(&mut self, base: &str, url: &Url, location: &str) -> Result<Arc<dyn ObjectStore>> {
-        let store = connect::connect(url).map_err(|error| refused(location, error))?;
-        self.stores.insert(base.to_owned(), Arc::clone(&store));
-        Ok(store)
+    fn of_bucket(whole: &str) -> Result<Self> {
+        let host = whole.find("://").map_or(0, |at| at + 3);
+        let (bucket, key) = whole[host..].split_once('/').unwrap_or((&whole[host..], ""));
+        let base = format!("{}{bucket}/", &whole[..host]);
+        let parsed = |text: &str| Url::parse(text).map_err(|error| refused(whole, error));
+        let checked = |url: &Url| connect::check(url).map_err(|reason| refused(whole, reason));
+        if has_credentials(whole) {
+            // No key looks like that: a signature that was put in the wrong place.
+            checked(&parsed(whole)?)?;
+        }
+        let url = parsed(&base)?;
+        checked(&url)?;
+        connect::scheme(&url).map_err(|error| refused(whole, error))?;
+        let path = Path::parse(key).map_err(|error| refused(whole, error))?;
+        Ok(Self { url, path, base, query: String::new() })
     }
 }
 
@@ -308,7 +375,7 @@ fn is_web_address(location: &str) -> bool {
 }
 
 fn refused(location: &str, reason: impl fmt::Display) -> DatasetError {
-    DatasetError::Location { location: location.to_owned(), reason: reason.to_string() }
+    DatasetError::Location { location: redacted(location), reason: redacted_text(&reason.to_string()) }
 }
 
 /// Absolute and without `..`, which object paths do not know; `..` is resolved through the file system.

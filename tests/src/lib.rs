@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod corpus;
 pub mod decoders;
 pub mod faulty_proxy;
+pub mod file_server;
 pub mod mutation;
 pub mod process;
 pub mod relay;

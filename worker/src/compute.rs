@@ -19,6 +19,7 @@ use crate::config::{WorkerConfig, config_hash};
 use crate::error::{Result, WorkerError};
 use crate::held_out::HeldOut;
 use crate::member::{Failure, MemberEvent};
+use crate::places::remember_credentials_of;
 use crate::state::TrainState;
 use crate::step::StepParts;
 use crate::upload::Part;
@@ -183,6 +184,8 @@ impl Compute {
         if let Some(device) = spec.device {
             config.train.device = device.to_string();
         }
+        remember_credentials_of(&config);
+        let config = spec.runtime.block_on(config.with_models_here())?;
         config.validate()?;
         let config = Arc::new(config);
         let manifest = spec.runtime.block_on(read_manifest(&spec.run_root, &spec.manifest_hash))?;
@@ -254,7 +257,10 @@ fn blameless<T>(result: Result<T>) -> Result<std::result::Result<T, Failure>> {
         WorkerError::Collective(error) => error.suspects(),
         WorkerError::Aborted { .. } | WorkerError::Checkpoint { .. } => Vec::new(),
         WorkerError::Data(
-            DatasetError::Store { .. } | DatasetError::ReadRowGroup { .. } | DatasetError::Deadline { .. },
+            DatasetError::Store { .. }
+            | DatasetError::Denied { .. }
+            | DatasetError::ReadRowGroup { .. }
+            | DatasetError::Deadline { .. },
         ) => Vec::new(),
         _ => return Err(error),
     };

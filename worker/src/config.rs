@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 pub use blip2_collective::Wire;
-use blip2_dataset::{ColumnNames, CorpusSource, LoaderSettings};
+use blip2_dataset::{ColumnNames, CorpusSource, LoaderSettings, is_url};
 use blip2_model::device::DeviceName;
 use blip2_model::language_model::check_family;
 use blip2_model::weights::{is_gguf, is_weight_file};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, WorkerError};
 pub use crate::held_out::HeldOutSettings;
+use crate::places::without_credentials;
 
 /// Everything a worker is told: the training configuration and how it loads data.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -454,6 +455,10 @@ impl WorkerConfig {
             if folder.is_empty() {
                 return Err(WorkerError::Configuration(format!("{key} is not set")));
             }
+            // Looked at where it is needed, once it is there.
+            if is_url(folder) {
+                continue;
+            }
             let path = std::path::Path::new(folder);
             if !path.is_dir() && !is_model_file(key, path) {
                 return Err(WorkerError::Configuration(format!(
@@ -467,7 +472,7 @@ impl WorkerConfig {
     /// Refuses a language model that stage 2 cannot train with, before anyone loads it.
     fn validate_language_model(&self) -> Result<()> {
         let folder = std::path::Path::new(&self.model.language_model);
-        if self.stage2.steps == 0 {
+        if self.stage2.steps == 0 || is_url(&self.model.language_model) {
             return Ok(());
         }
         check_family(folder).map_err(|error| {
@@ -523,11 +528,13 @@ struct HashedTrain<'a> {
 }
 
 /// BLAKE3 (hex) of what a step is a function of: every section but `loader` and `eval`, and all of `train` but [`NOT_HASHED`].
+/// The credentials of URLs are no part of it.
 pub fn config_hash(config: &WorkerConfig) -> String {
     blake3::hash(hashed_text(config).as_bytes()).to_hex().to_string()
 }
 
 fn hashed_text(config: &WorkerConfig) -> String {
+    let config = &without_credentials(config);
     let StepSettings { seed, slots, gradients, device, wire, .. } = &config.train;
     let train = HashedTrain {
         seed: *seed,

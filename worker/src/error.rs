@@ -89,6 +89,7 @@ impl WorkerError {
     pub fn exit_code(&self) -> u32 {
         match self {
             Self::Configuration(_) => 78,
+            Self::Data(DatasetError::Location { .. }) => 78,
             Self::Data(error) if error.is_bad_input() => 3,
             Self::Refused { .. } => 4,
             Self::RunFailed { exit_code, .. } => *exit_code,

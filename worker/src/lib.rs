@@ -18,7 +18,9 @@ mod held_out;
 pub mod import;
 mod language;
 pub mod member;
+mod model_check;
 mod pictures;
+mod places;
 mod rows;
 mod session;
 mod state;
@@ -35,6 +37,10 @@ pub use config::{WorkerConfig, config_hash};
 pub use error::{Result, WorkerError};
 pub use held_out::HeldOut;
 pub use language::Language;
+pub use model_check::{
+    FileReport, ModelCheck, PartReport, TokenizerReport, TrainedReport, check_curation, check_models,
+};
+pub use places::{model_here, remember_credentials_of, without_credentials};
 pub use session::{WorkerEnd, WorkerOptions, run};
 pub use state::{FrozenSizes, StageModel, TrainState};
 pub use stub_step::{StubSizes, StubStep, StubTimes};

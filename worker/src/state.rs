@@ -22,6 +22,11 @@ use crate::import::{compare_folder, overlay};
 /// How the projection's tensors begin, which only stage 2 has.
 const PROJECTION: &str = "opt_proj.";
 
+/// Whether a tensor is one that only stage 2 has, and that may begin anew there.
+pub(crate) fn is_projection(name: &str) -> bool {
+    name.starts_with(PROJECTION)
+}
+
 /// A tensor that stage 2 may continue with.
 type Previous = std::result::Result<Option<Vec<f32>>, blip2_model::ModelError>;
 

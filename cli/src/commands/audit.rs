@@ -1,12 +1,11 @@
 //! `audit`: whether a run used every row as often as it should have.
 
-use blip2_dataset::Location;
-
 use super::{print_json, print_text};
 use crate::arguments::AuditArguments;
 use crate::audit::{AuditReport, Corpus, Place, Replaced, StageReport, audit, simulate};
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::places::typed_location;
 use crate::progress::count;
 
 /// Audits a run; differences are named on standard error and are exit code 1.
@@ -16,7 +15,7 @@ pub(crate) async fn run(arguments: AuditArguments) -> Result<Exit, CliError> {
         let AuditArguments { files, row_groups, rows_per_group, json, .. } = arguments;
         return measure(Corpus { files, row_groups, rows_per_group }, threads, json).await;
     };
-    let report = audit(&Location::parse(&run)?, threads).await?;
+    let report = audit(&typed_location(&run)?, threads).await?;
     for note in report.notes.iter().filter(|_| !arguments.json) {
         eprintln!("note: {note}");
     }

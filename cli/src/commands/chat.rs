@@ -11,6 +11,7 @@ use super::{print_json, print_text};
 use crate::arguments::ChatArguments;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::places::typed_model;
 
 /// What the user says next would start like this.
 const NEXT_TURN: &str = "Question:";
@@ -95,7 +96,8 @@ struct Line<'a> {
 
 /// Reads questions from standard input and answers them.
 pub(crate) async fn run(arguments: ChatArguments) -> Result<Exit, CliError> {
-    tokio::task::spawn_blocking(move || Chat::open(arguments)?.run())
+    let model = typed_model("--model", &arguments.writer.model).await?;
+    tokio::task::spawn_blocking(move || Chat::open(arguments, &model)?.run())
         .await
         .map_err(|error| CliError::failed(format!("the chat thread failed: {error}")))?
 }
@@ -109,11 +111,11 @@ struct Chat {
 }
 
 impl Chat {
-    fn open(mut arguments: ChatArguments) -> Result<Self, CliError> {
+    fn open(mut arguments: ChatArguments, model: &Path) -> Result<Self, CliError> {
         arguments.writer.writing.also_stop_at(NEXT_TURN);
         let image = arguments.image.clone();
         let picture = read_image(&image)?;
-        let captioner = Captioner::open(&arguments.writer.model, arguments.writer.device)?;
+        let captioner = Captioner::open(model, arguments.writer.device)?;
         let seen = captioner.look(&[picture])?;
         Ok(Self { arguments, captioner, image, seen, dialogue: Dialogue::default() })
     }

@@ -1,7 +1,7 @@
 //! `checkpoint`: what a run has saved.
 
 use blip2_coordinator::{Catalogue, CheckpointRecord, CoordinatorError, Damaged};
-use blip2_dataset::Location;
+use blip2_dataset::{Location, is_url};
 use blip2_worker::export::{ExportOptions, Layout, Precision, export as write_layout};
 use blip2_worker::{NamedState, WorkerError, read_checkpoint};
 use serde_json::json;
@@ -13,10 +13,9 @@ use crate::arguments::{
 };
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::places::{CHECKPOINTS, typed_location};
 use crate::run_folder::{must_be_run, stored_configuration};
 
-/// The folder with a run's checkpoints.
-const CHECKPOINTS: &str = "checkpoints";
 /// The object that makes a checkpoint one.
 const COMMIT: &str = "COMMIT";
 
@@ -41,21 +40,24 @@ pub(crate) async fn run(arguments: CheckpointArguments) -> Result<Exit, CliError
 impl Target {
     /// A checkpoint if the folder has a COMMIT, else a run.
     pub(crate) async fn resolve(named: &str) -> Result<Self, CliError> {
-        let trimmed = named.trim_end_matches('/');
-        if Location::parse(trimmed)?.join(COMMIT).head().await?.is_none() {
-            return Ok(Self { root: Location::parse(trimmed)?, name: None });
+        let place = typed_location(named)?;
+        if place.join(COMMIT).head().await?.is_none() {
+            return Ok(Self { root: place, name: None });
         }
+        // What a signed URL ends in belongs to the run as well.
+        let (path, query) = named.split_at(named.find('?').filter(|_| is_url(named)).unwrap_or(named.len()));
+        let trimmed = path.trim_end_matches('/');
         let (folder, name) = trimmed.rsplit_once('/').unwrap_or((".", trimmed));
         let root = match folder.strip_suffix(CHECKPOINTS) {
             Some("") => ".",
             Some(run) => run.trim_end_matches('/'),
             None => {
                 return Err(CliError::failed(format!(
-                    "{named}: a checkpoint lies in RUN/{CHECKPOINTS}/; name it there, or name the run"
+                    "{place}: a checkpoint lies in RUN/{CHECKPOINTS}/; name it there, or name the run"
                 )));
             }
         };
-        Ok(Self { root: Location::parse(root)?, name: Some(name.to_owned()) })
+        Ok(Self { root: typed_location(&format!("{root}{query}"))?, name: Some(name.to_owned()) })
     }
 
     /// The named checkpoint, or the newest valid one; newer ones that are damaged are named on standard error.
@@ -239,7 +241,7 @@ async fn export(arguments: &ExportArguments) -> Result<Exit, CliError> {
         Layout::Retrieval => target.record_of_stage(1).await?,
         Layout::Lavis => target.record().await?,
     };
-    let config = stored_configuration(&target.root).await?.worker();
+    let config = stored_configuration(&target.root).await?.worker().with_models_here().await?;
     let state = read_state(&target.root, &record).await?;
     let out = arguments.out.clone();
     let precision = match arguments.dtype {

@@ -1,6 +1,6 @@
 //! `eval`: how good a run is on pictures it was not trained on.
 
-use blip2_dataset::{ColumnNames, Sample, read_all};
+use blip2_dataset::{ColumnNames, Sample, read_all, redacted};
 use blip2_worker::evaluate::{self, Evaluator};
 use blip2_worker::{NamedState, WorkerConfig};
 use serde::Serialize;
@@ -101,10 +101,10 @@ impl Subject {
         if target.root.join(EXPORT_FILE).head().await?.is_some() {
             return Err(CliError::usage(format!(
                 "--model {}: this is an exported model, which lacks stage 1's heads; name the run it came from",
-                arguments.model
+                redacted(&arguments.model)
             )));
         }
-        let mut config = stored_configuration(&target.root).await?.worker();
+        let mut config = stored_configuration(&target.root).await?.worker().with_models_here().await?;
         if let Some(device) = arguments.device {
             config.train.device = device.to_string();
         }

@@ -10,6 +10,7 @@ use super::{print_json, print_text};
 use crate::arguments::GenerateArguments;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::places::typed_model;
 
 /// Pictures held in memory at a time.
 const BATCH: usize = 16;
@@ -32,18 +33,19 @@ struct Line<'a> {
 
 /// Writes the texts of each image, in the order given.
 pub(crate) async fn run(arguments: GenerateArguments) -> Result<Exit, CliError> {
-    tokio::task::spawn_blocking(move || generate(&arguments))
+    let model = typed_model("--model", &arguments.writer.model).await?;
+    tokio::task::spawn_blocking(move || generate(&arguments, &model))
         .await
         .map_err(|error| CliError::failed(format!("the captioning thread failed: {error}")))?
 }
 
-fn generate(arguments: &GenerateArguments) -> Result<Exit, CliError> {
+fn generate(arguments: &GenerateArguments, model: &Path) -> Result<Exit, CliError> {
     let samples = arguments.samples as usize;
     let writing = arguments.writer.writing.writing(samples)?;
     if samples > 1 && writing.options.sampling.is_none() {
         return Err(CliError::usage("--samples: several texts for an image differ only with --sample"));
     }
-    let captioner = Captioner::open(&arguments.writer.model, arguments.writer.device)?;
+    let captioner = Captioner::open(model, arguments.writer.device)?;
     let mut exit = Exit::Done;
     for paths in arguments.image.chunks(BATCH) {
         let (paths, images) = readable(paths, &mut exit);

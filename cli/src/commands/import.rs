@@ -1,7 +1,7 @@
 //! `checkpoint import`: published weights become the first checkpoint of a new run.
 
 use blip2_coordinator::{Catalogue, CheckpointRecord, PartRecord};
-use blip2_dataset::QuarantineList;
+use blip2_dataset::{QuarantineList, redacted};
 use blip2_worker::import::import;
 use serde_json::json;
 
@@ -10,13 +10,15 @@ use crate::arguments::ImportArguments;
 use crate::config::load;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::places::typed_model;
 use crate::run_folder::RunFolder;
 
 /// Reads and compares the weights, then makes the run.
 pub(crate) async fn run(arguments: &ImportArguments) -> Result<Exit, CliError> {
     let mut config = load(&arguments.config)?.config;
     config.run.root.clone_from(&arguments.run);
-    let (worker, from) = (config.worker(), arguments.from.clone());
+    let worker = config.worker().with_models_here().await?;
+    let from = typed_model("--from", &arguments.from).await?;
     worker.validate()?;
     let imported = tokio::task::spawn_blocking(move || import(&worker, &from))
         .await
@@ -37,14 +39,16 @@ pub(crate) async fn run(arguments: &ImportArguments) -> Result<Exit, CliError> {
     let record = catalogue.write_commit(&record, &QuarantineList::default()).await?;
     if arguments.json {
         print_json(&json!({
-            "run": arguments.run, "name": record.name, "stage": imported.stage, "digest": imported.digest,
+            "run": redacted(&arguments.run), "name": record.name, "stage": imported.stage, "digest": imported.digest,
             "begun_anew": imported.begun_anew,
         }))?;
     } else {
         eprintln!(
             "checkpoint {} of {} holds the weights of stage {}; `train --resume` with the same configuration \
              starts from them",
-            record.name, arguments.run, imported.stage
+            record.name,
+            redacted(&arguments.run),
+            imported.stage
         );
         if !imported.begun_anew.is_empty() {
             eprintln!("not in the weights, so begun anew: {}", imported.begun_anew.join(", "));

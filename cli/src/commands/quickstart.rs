@@ -5,6 +5,7 @@ mod survival;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use blip2_dataset::is_url;
 use blip2_worker::config::is_model_file;
 use serde::Serialize;
 
@@ -105,7 +106,7 @@ fn configuration(out: &Path, set: &[String]) -> Result<RunConfig, CliError> {
     ];
     for (key, folder) in folders {
         let path = Path::new(folder);
-        if !folder.is_empty() && !path.is_dir() && !is_model_file(key, path) {
+        if !folder.is_empty() && !is_url(folder) && !path.is_dir() && !is_model_file(key, path) {
             return Err(CliError::config(format!(
                 "{key}: there is no folder {folder} here; start the quick start in the repository's folder, \
                  which has assets/"

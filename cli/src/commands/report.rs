@@ -15,6 +15,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::faults::{FAULTS_FILE, FaultRecord, read_faults};
 use crate::metrics::{METRICS_FILE, StepRecord, read, series};
+use crate::places::typed_location;
 use crate::progress::{count, duration};
 use crate::report::{Chart, RunReport, Series, Table, Tile, render_run, write_page};
 use crate::run_folder::{local_path, metrics_folder};
@@ -60,7 +61,7 @@ struct Material {
 
 /// Writes the page.
 pub(crate) async fn run(arguments: ReportArguments) -> Result<Exit, CliError> {
-    let material = Material::read(Location::parse(&arguments.run)?).await?;
+    let material = Material::read(typed_location(&arguments.run)?).await?;
     let out = arguments.out.unwrap_or_else(|| match local_path(&arguments.run) {
         Some(folder) => folder.join(PAGE),
         None => PathBuf::from(PAGE),

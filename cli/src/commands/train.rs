@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use blip2_dataset::redacted;
 use blip2_model::device::DeviceName;
 use blip2_proto::v1::StatusReply;
 use serde::Serialize;
@@ -47,7 +48,7 @@ struct Summary<'a> {
 /// Trains to the end of the configuration.
 pub(crate) async fn run(arguments: TrainArguments) -> Result<Exit, CliError> {
     let config = load(&with_shortcuts(arguments.config, arguments.workers, arguments.device))?.config;
-    let root = config.run.root.clone();
+    let root = redacted(&config.run.root);
     let finished = train_here(config, arguments.resume, Audience::detect(arguments.json)).await?;
     if arguments.json {
         print_json(&Summary {
@@ -91,6 +92,10 @@ pub(crate) async fn train_disturbed(
     let coordinator = url(&transport, address);
     let lead_url = coordinator.clone();
 
+    // The workers of this machine find the models in its cache.
+    let mut here = config.clone();
+    here.model.init_checkpoint.clear();
+    here.worker().with_models_here().await?.validate()?;
     // Archives may be long in converting.
     let stop = signals.graceful();
     let folder = tokio::select! {
@@ -100,7 +105,7 @@ pub(crate) async fn train_disturbed(
     let logs = folder.logs()?;
     let token = fresh_token()?;
     let token_file = TokenFile::create_in(&logs, &token)?;
-    let run_root = folder.config.run.root.clone();
+    let run_root = redacted(&folder.config.run.root);
     let lead = Lead { token, transport, advertise: coordinator.clone(), after: None, whole: None };
     let session = Session::prepare(folder, lead).await?;
     let status = session.status();

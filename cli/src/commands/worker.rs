@@ -12,6 +12,7 @@ use crate::config::load;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::identity::binary_identity;
+use crate::places::chosen_checkpoint;
 use crate::secured::transport;
 use crate::signals::Signals;
 use crate::token::{must_have_token, read_token};
@@ -22,7 +23,10 @@ pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
     limit_threads(arguments.threads)?;
     check_listening(&arguments)?;
     let insists = arguments.config.config.is_some() || !arguments.config.set.is_empty();
-    let config = load(&arguments.config)?.config;
+    let mut config = load(&arguments.config)?.config;
+    if insists {
+        config.model.init_checkpoint = chosen_checkpoint(&config.model.init_checkpoint, None).await?;
+    }
     let options = WorkerOptions {
         coordinators: arguments.coordinator,
         listen: arguments.listen,

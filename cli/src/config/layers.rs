@@ -9,7 +9,8 @@ use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::relations::Broken;
-use super::{Loaded, RunConfig, ranges, relations, sources};
+use super::show::shown;
+use super::{Loaded, RunConfig, model_folder, ranges, relations, sources};
 use crate::error::CliError;
 
 /// Files may build on each other through `base`, this deep.
@@ -59,7 +60,8 @@ impl Layers {
     pub(crate) fn new() -> Result<Self, CliError> {
         let table = Table::try_from(RunConfig::default())
             .map_err(|error| CliError::failed(format!("the defaults do not serialise: {error}")))?;
-        let defaults = leaves(&table);
+        let mut defaults = leaves(&table);
+        defaults.insert(model_folder::KEY.to_owned(), model_folder::default());
         let values =
             defaults.iter().map(|(key, value)| (key.clone(), (value.clone(), Origin::Default))).collect();
         Ok(Self { defaults, values })
@@ -137,11 +139,12 @@ impl Layers {
 
     /// The typed configuration, and each value with its origin.
     pub(crate) fn finish(self) -> Result<Loaded, CliError> {
-        let settings: Vec<Setting> =
+        let mut settings: Vec<Setting> =
             self.values.into_iter().map(|(key, (value, origin))| Setting { key, value, origin }).collect();
+        model_folder::fill(&mut settings);
         ranges::check(&settings)?;
         let mut table = Table::new();
-        for setting in &settings {
+        for setting in settings.iter().filter(|setting| setting.key != model_folder::KEY) {
             insert(&mut table, &setting.key, setting.value.clone());
         }
         let config = RunConfig::deserialize(Value::Table(table)).map_err(|error| {
@@ -151,7 +154,7 @@ impl Layers {
                 Some(setting) => CliError::config(format!(
                     "{}: {} is not possible here ({}): {}",
                     setting.key,
-                    setting.value,
+                    shown(&setting.value),
                     setting.origin,
                     error.message()
                 )),
@@ -177,9 +180,10 @@ impl Layers {
         if let Some(default) = self.defaults.get(key).or(of_source.as_ref()) {
             let value = coerce(value, default).ok_or_else(|| {
                 CliError::config(format!(
-                    "{key}: expected {}, found {} {value} ({})",
+                    "{key}: expected {}, found {} {} ({})",
                     type_name(default),
                     value.type_str(),
+                    shown(value),
                     origin(key)
                 ))
             })?;

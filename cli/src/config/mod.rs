@@ -1,6 +1,7 @@
 //! The configuration of a run: its sections, how its layers are read, and where every value came from.
 
 mod layers;
+mod model_folder;
 mod ranges;
 mod reference;
 mod relations;
@@ -13,11 +14,11 @@ use std::path::PathBuf;
 use blip2_collective::TlsFiles;
 use blip2_coordinator::{CheckpointSettings, CoordinatorSettings};
 use blip2_dataset::LoaderSettings;
-use blip2_worker::WorkerConfig;
 use blip2_worker::config::{
     DataSettings, HeldOutSettings, ModelSettings, NOT_HASHED, Stage1Settings, Stage2Settings, StepSettings,
 };
 use blip2_worker::curation::CurationConfig;
+use blip2_worker::{WorkerConfig, without_credentials};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use layers::{Layers, Setting};
@@ -191,7 +192,7 @@ pub(crate) fn changed_values(config: &RunConfig) -> Result<Vec<(String, String)>
 /// Dotted keys whose values differ between two configurations, those aside that change no result.
 pub(crate) fn differing_keys(a: &WorkerConfig, b: &WorkerConfig) -> Result<Vec<String>, CliError> {
     let leaves = |config: &WorkerConfig| -> Result<_, CliError> {
-        let table = toml::Table::try_from(config)
+        let table = toml::Table::try_from(without_credentials(config))
             .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
         Ok(layers::leaves(&table))
     };

@@ -71,22 +71,32 @@ const KEYS: &[(&str, &str)] = &[
         "Whose hash it is: `stored`, `download` (as img2dataset records it: not checked), or `auto`, found from the first rows of a row group.",
     ),
     ("data.columns.url", "Column with the picture's URL."),
-    ("model.image_encoder", "Folder of the frozen image encoder, in Hugging Face layout."),
+    (
+        "model.folder",
+        "A whole BLIP-2 folder (or URL) that serves as `image_encoder`, `language_model`, `qformer_tokenizer` and `init_checkpoint` wherever these are empty; a run stores what each of them became.",
+    ),
+    (
+        "model.image_encoder",
+        "Folder or URL of the frozen image encoder, in Hugging Face layout, or LAVIS's file of one (`eva_vit_g.pth`, `clip_vit_L.pth`).",
+    ),
     (
         "model.image_size",
         "Side of the square pictures in pixels, a multiple of the encoder's patch, whose position table is resized; 0: the encoder's own.",
     ),
     (
         "model.language_model",
-        "Folder of the frozen language model of stage 2 (OPT, T5 or Llama), or a Llama's GGUF file.",
+        "Folder or URL of the frozen language model of stage 2 (OPT, T5 or Llama), or a Llama's GGUF file.",
     ),
     (
         "model.frozen_dtype",
         "Numbers in which the matrices of both are kept: `f32`, `bf16`, or `auto`, which is `bf16` on a GPU that computes in it and `f32` elsewhere. What is trained is float32 always.",
     ),
-    ("model.qformer_init", "Folder of the BERT that the Q-Former starts from; empty: random."),
-    ("model.qformer_tokenizer", "Folder of the Q-Former's tokenizer."),
-    ("model.init_checkpoint", "Checkpoint folder or LAVIS safetensors file to start from; empty: none."),
+    ("model.qformer_init", "Folder or URL of the BERT that the Q-Former starts from; empty: random."),
+    ("model.qformer_tokenizer", "Folder or URL of the Q-Former's tokenizer."),
+    (
+        "model.init_checkpoint",
+        "What to start from, a path or URL: a run (its newest whole checkpoint, which is then pinned), one of its checkpoints, a LAVIS file, or a BLIP-2 folder of `transformers`; empty: nothing.",
+    ),
     ("model.ln_vision_eps", "Epsilon of `ln_vision`: 1e-5 in LAVIS, 1e-6 in `transformers`."),
     ("model.qformer.hidden", "Width of the Q-Former."),
     ("model.qformer.layers", "Its layers."),

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 use toml::{Table, Value};
 
-use super::{RunConfig, ranges, reference, sources};
+use super::{RunConfig, model_folder, ranges, reference, sources};
 use crate::error::CliError;
 
 /// The schema of a configuration file.
@@ -20,6 +20,9 @@ pub(crate) fn json_schema() -> Result<Json, CliError> {
     }
     if let Some(data) = schema["properties"]["data"]["properties"].as_object_mut() {
         data.insert("sources".to_owned(), sources::json_schema());
+    }
+    if let Some(model) = schema["properties"]["model"]["properties"].as_object_mut() {
+        model.insert("folder".to_owned(), model_folder::json_schema());
     }
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["title"] = json!("blip2 run configuration");

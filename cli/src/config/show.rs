@@ -2,13 +2,16 @@
 
 use std::fmt::Write as _;
 
+use blip2_dataset::redacted;
+use toml::Value;
+
 use super::{Setting, reference};
 
 /// A table for people: key, value, origin; one blank line between sections.
 pub(crate) fn settings_as_text(settings: &[Setting]) -> String {
     let ordered = in_reference_order(settings);
     let key_width = ordered.iter().map(|s| s.key.len()).max().unwrap_or(0);
-    let value_width = ordered.iter().map(|s| s.value.to_string().len()).max().unwrap_or(0).min(40);
+    let value_width = ordered.iter().map(|s| shown(&s.value).to_string().len()).max().unwrap_or(0).min(40);
     let mut text = String::new();
     let mut section = "";
     for setting in ordered {
@@ -17,7 +20,7 @@ pub(crate) fn settings_as_text(settings: &[Setting]) -> String {
             text.push('\n');
         }
         section = own_section;
-        let value = setting.value.to_string();
+        let value = shown(&setting.value).to_string();
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{:key_width$}  {value:value_width$}  {}", setting.key, setting.origin);
     }
@@ -30,13 +33,22 @@ pub(crate) fn settings_as_json(settings: &[Setting]) -> String {
     for setting in in_reference_order(settings) {
         let line = serde_json::json!({
             "key": setting.key,
-            "value": setting.value,
+            "value": shown(&setting.value),
             "origin": setting.origin.to_string(),
             "about": reference::about(&setting.key),
         });
         let _ = writeln!(text, "{line}");
     }
     text
+}
+
+/// The value without the credentials of URLs.
+pub(super) fn shown(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(redacted(text)),
+        Value::Array(items) => Value::Array(items.iter().map(shown).collect()),
+        other => other.clone(),
+    }
 }
 
 /// The settings in the order in which the reference explains them.
@@ -50,6 +62,21 @@ fn in_reference_order(settings: &[Setting]) -> Vec<&Setting> {
 mod tests {
     use super::super::Layers;
     use super::*;
+
+    #[test]
+    fn credentials_are_not_shown() {
+        let mut layers = Layers::new().unwrap();
+        let set = ["run.root=https://u:pw@h/run", "data.train=[\"https://h/a?sig=cafe\"]"].map(str::to_owned);
+        layers.apply_arguments(&set).unwrap();
+        let settings = layers.finish().unwrap().settings;
+        for text in [settings_as_text(&settings), settings_as_json(&settings)] {
+            assert!(
+                text.contains("https://REDACTED@h/run") && text.contains("https://h/a?REDACTED"),
+                "{text}"
+            );
+            assert!(!text.contains("pw@") && !text.contains("cafe"), "{text}");
+        }
+    }
 
     #[test]
     fn every_value_is_shown_once_with_its_origin() {

@@ -73,7 +73,7 @@ impl Machine {
         let welcome = Welcome {
             member_id: id,
             run_id: self.spec.run_id.clone(),
-            run_root: self.spec.run_root.to_string(),
+            run_root: self.spec.run_root.exposed(),
             config_toml: self.spec.config_toml.clone(),
             config_hash: self.spec.config_hash.clone(),
             manifest_hash: self.spec.manifest_hash.clone(),

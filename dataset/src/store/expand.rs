@@ -14,6 +14,7 @@ use super::braces;
 use super::local_walk::{self, Walked};
 use super::{Location, StorePool, StoredObject, refused};
 use crate::error::{DatasetError, Result};
+use crate::secret_url::redacted;
 
 /// Objects asked for at the same time.
 const ASKED_FOR: usize = 64;
@@ -115,6 +116,9 @@ impl StorePool {
     async fn expand_remote(&mut self, source: &str, endings: &[&str]) -> Result<Vec<StoredObject>> {
         let whole = self.parse(source)?;
         let (base, path) = split_base(source);
+        // A URL's query is no part of a pattern.
+        let query_at = path.find('?').filter(|_| super::is_web_address(base));
+        let (path, query) = path.split_at(query_at.unwrap_or(path.len()));
         match whole.head().await {
             Ok(Some((bytes, etag))) => return Ok(vec![StoredObject { location: whole, bytes, etag }]),
             // Some stores refuse a look at what is not there.
@@ -122,7 +126,7 @@ impl StorePool {
             _ => {}
         }
         let is_pattern = |text: &str| is_remote_pattern(base, text);
-        let root = self.parse(base)?;
+        let root = self.parse(&format!("{base}{query}"))?;
         let split = split(path, |before, segment, rest| {
             let place = root.join(&format!("{before}{segment}"));
             let literal = !is_pattern(segment) && !braces::begin_within(rest, segment.len());
@@ -134,8 +138,8 @@ impl StorePool {
         }
         let mut found = Vec::new();
         let below = |text: &str| match split.literal {
-            "" => format!("{base}{text}"),
-            literal => format!("{base}{literal}/{text}"),
+            "" => format!("{base}{text}{query}"),
+            literal => format!("{base}{literal}/{text}{query}"),
         };
         let alternatives = braces::expand(split.pattern)?;
         if alternatives.len() > 1 && !alternatives.iter().any(|name| is_pattern(name)) {
@@ -225,7 +229,7 @@ impl StorePool {
         };
         let found: Vec<_> = found.into_iter().filter(matches).collect();
         match found.is_empty() {
-            true => Err(DatasetError::NoMatch { pattern: shown.to_owned() }),
+            true => Err(DatasetError::NoMatch { pattern: redacted(shown) }),
             false => Ok(folder.objects(found)),
         }
     }
@@ -269,7 +273,7 @@ fn all_there<T>(source: &str, found: Vec<T>, missing: &[String]) -> Result<Vec<T
         [first, others @ ..] => Err(DatasetError::MissingFiles {
             first: first.clone(),
             others: others.len(),
-            pattern: source.to_owned(),
+            pattern: redacted(source),
         }),
     }
 }

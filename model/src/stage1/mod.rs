@@ -119,6 +119,44 @@ impl Stage1Model {
         self.visit_tensors("", &mut text)?;
         self.visit_tensors("", &mut CopyToQueries { text, device })
     }
+
+    /// Requires that [`Stage1Model::initialise`] would find what it takes from `bert`; no values are read.
+    ///
+    /// # Errors
+    /// A tensor that is missing or has another shape.
+    pub fn check_beginning(&mut self, bert: &WeightSource) -> Result<(), ModelError> {
+        let has_head = bert.contains("cls.predictions.transform.dense.weight");
+        self.visit_tensors("", &mut ExpectBert { bert, has_head })
+    }
+}
+
+/// Looks for what [`FromBert`] would read.
+struct ExpectBert<'a> {
+    bert: &'a WeightSource,
+    has_head: bool,
+}
+
+impl TensorVisitor for ExpectBert<'_> {
+    fn visit<const D: usize>(&mut self, name: &str, tensor: &mut Param<Tensor<D>>) -> Result<(), ModelError> {
+        let Some(bert_name) = name_in_bert(name, self.has_head) else { return Ok(()) };
+        let shape = tensor.lazy_shape();
+        match self.bert.shape(bert_name) {
+            Some(stored) if is_table(bert_name) && stored.get(1..) == shape.get(1..) => Ok(()),
+            _ => self.bert.expect(bert_name, &shape),
+        }
+    }
+}
+
+/// The name of a tensor of the Q-Former in BERT's files, if it begins with BERT's.
+fn name_in_bert(name: &str, has_head: bool) -> Option<&str> {
+    let name = name.strip_prefix("Qformer.")?;
+    let own = name.contains("_query") || name.contains("crossattention");
+    (!own && (has_head || !name.starts_with(BERT_HEAD))).then_some(name)
+}
+
+/// Whether BERT's may have another number of rows.
+fn is_table(name: &str) -> bool {
+    name.contains("_embeddings.") || name == "cls.predictions.bias"
 }
 
 /// Overwrites what BERT has: names below `Qformer.`, except the `_query` parts and cross-attention. A BERT without its
@@ -145,18 +183,11 @@ impl<'a> FromBert<'a> {
 
 impl TensorVisitor for FromBert<'_> {
     fn visit<const D: usize>(&mut self, name: &str, tensor: &mut Param<Tensor<D>>) -> Result<(), ModelError> {
-        let Some(bert_name) = name.strip_prefix("Qformer.") else { return Ok(()) };
-        if bert_name.contains("_query") || bert_name.contains("crossattention") {
-            return Ok(());
-        }
-        if bert_name.starts_with(BERT_HEAD) && !self.has_head {
-            return Ok(());
-        }
+        let Some(bert_name) = name_in_bert(name, self.has_head) else { return Ok(()) };
         let shape = tensor.val().dims();
-        let is_table = bert_name.contains("_embeddings.") || bert_name == "cls.predictions.bias";
         let stored = self.bert.shape(bert_name).map(<[usize]>::to_vec);
         let values = match stored {
-            Some(stored) if is_table && stored != shape && stored[1..] == shape[1..] => {
+            Some(stored) if is_table(bert_name) && stored != shape && stored[1..] == shape[1..] => {
                 let mut values = floats(tensor.val().inner())?;
                 let rows = self.bert.read(bert_name, &stored)?;
                 let common = rows.len().min(values.len());

@@ -18,6 +18,7 @@ use super::config::CurationConfig;
 use super::tasks::TaskRunner;
 use super::{CurationModels, CurationTimes};
 use crate::error::{Result, WorkerError};
+use crate::places::remember_credentials_of;
 
 /// For a connection and for each answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -73,8 +74,9 @@ pub async fn run_curation_worker(
     if let Some(device) = options.device {
         config.models.device = device.to_string();
     }
+    remember_credentials_of(&config);
     let job = CurationJob::open(&Location::parse(&config.output)?).await?;
-    let (models, mode) = (config.models.clone(), config.selection.mode);
+    let (models, mode) = (config.models.with_models_here().await?, config.selection.mode);
     let opened = tokio::task::spawn_blocking(move || CurationModels::open(&models, mode)).await;
     let models = opened.map_err(|error| WorkerError::Panicked(error.to_string()))??;
     let mut runner = TaskRunner::new(job, models);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use blip2_dataset::CurationMode;
+use blip2_dataset::{CurationMode, redacted};
 use blip2_model::device::DeviceName;
 use blip2_model::generate::{GenerateOptions, Sampling};
 use serde::{Deserialize, Serialize};
@@ -138,7 +138,7 @@ impl CurationModelSettings {
     /// What decides captions and scores: a job goes on with the same alone.
     pub fn identity(&self) -> serde_json::Value {
         serde_json::json!({
-            "captioner": self.captioner, "clip": self.clip, "itm": self.itm, "captions": self.captions,
+            "captioner": redacted(&self.captioner), "clip": redacted(&self.clip), "itm": redacted(&self.itm), "captions": self.captions,
             "prompt": self.prompt, "top_p": self.top_p, "temperature": self.temperature,
             "repetition_penalty": self.repetition_penalty, "min_new_tokens": self.min_new_tokens,
             "max_new_tokens": self.max_new_tokens, "seed": self.seed,

@@ -8,6 +8,7 @@ use crate::commands::print_json;
 use crate::commands::share::share;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::places::typed_location;
 use crate::typed_numbers;
 
 #[derive(Debug, Args)]
@@ -88,7 +89,7 @@ pub(crate) async fn run(arguments: IngestArguments) -> Result<Exit, CliError> {
         threads: threads(arguments.threads),
         ..defaults
     };
-    let out = Location::parse(arguments.out.trim_end_matches('/'))?;
+    let out = typed_location(&arguments.out)?;
     let json = arguments.json;
     let progress = |summary: &IngestSummary| match json {
         // A reader that went away shows when the summary is printed.

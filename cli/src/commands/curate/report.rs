@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use blip2_dataset::{CurationJob, DropReason, KEPT, Location, ScoredText, TextSource, select, thumbnail};
+use blip2_dataset::{CurationJob, DropReason, KEPT, ScoredText, TextSource, select, thumbnail};
 use clap::Args;
 use serde::Serialize;
 
@@ -11,6 +11,7 @@ use super::page::render;
 use crate::commands::print_json;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::places::typed_location;
 use crate::report::write_page;
 use crate::typed_numbers;
 
@@ -70,7 +71,7 @@ pub(super) struct Example {
 
 /// Reads the scores and draws the page.
 pub(super) async fn run(arguments: ReportArguments) -> Result<Exit, CliError> {
-    let job = CurationJob::open(&Location::parse(arguments.output.trim_end_matches('/'))?).await?;
+    let job = CurationJob::open(&typed_location(&arguments.output)?).await?;
     let mut figures = Figures { rows: job.rows(), ..Figures::default() };
     let mut scored_tasks = Vec::new();
     for task in 0..job.tasks().len() as u64 {

@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use blip2_dataset::{
-    CurationJob, CurationSummary, DedupRule, Location, MAX_NEAR_BITS, Reselection, Share, reselect,
-};
+use blip2_dataset::{CurationJob, CurationSummary, DedupRule, MAX_NEAR_BITS, Reselection, Share, reselect};
 use clap::{Args, ValueEnum};
 
 use super::summary::described;
@@ -13,6 +11,7 @@ use crate::commands::share::share;
 use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::places::typed_location;
 
 #[derive(Debug, Args)]
 pub(crate) struct ReselectArguments {
@@ -57,7 +56,7 @@ enum Dedup {
 /// Selects and writes.
 pub(super) async fn run(arguments: ReselectArguments) -> Result<Exit, CliError> {
     let selection = load(&arguments.config)?.config.curation.selection;
-    let place = |text: &str| Location::parse(text.trim_end_matches('/'));
+    let place = typed_location;
     let from = CurationJob::open(&place(&arguments.from)?).await?;
     let out = place(&arguments.out)?;
     let json = arguments.json;

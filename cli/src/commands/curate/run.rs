@@ -111,7 +111,7 @@ async fn run_share(
     stop: CancellationToken,
 ) -> Result<u64, CliError> {
     limit_threads(arguments.threads)?;
-    let (models, mode) = (config.models.clone(), config.selection.mode);
+    let (models, mode) = (config.models.with_models_here().await?, config.selection.mode);
     let opened = tokio::task::spawn_blocking(move || CurationModels::open(&models, mode)).await;
     let models = opened.map_err(|error| CliError::failed(format!("opening the models: {error}")))??;
     let tasks = job.tasks().len() as u64;

@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::places::typed_location;
 use crate::run_folder::{local_path, logs_folder};
 use crate::secured::transport;
 use crate::stored_status::{StoredRun, StoredStatus};
@@ -48,7 +49,7 @@ impl Source {
             let address = Some(target.trim_end_matches('/').to_owned());
             return Ok(Self { transport, token, address, client: None, run: None });
         }
-        let run = StoredRun::open(Location::parse(target)?).await?;
+        let run = StoredRun::open(typed_location(target)?).await?;
         let tls = if tls.is_empty() { run.config.tls.clone() } else { tls };
         let token = match token {
             None => token_in(&logs_folder(&run.config)).map_or_else(|| read_token(None), Ok)?,

@@ -1,0 +1,182 @@
+//! `models check`: what the models of a configuration are, and whether they fit.
+
+use std::fmt::Write as _;
+
+use blip2_worker::{ModelCheck, PartReport, check_curation, check_models};
+use clap::Args;
+use serde_json::json;
+
+use super::get::megabytes;
+use crate::commands::{print_json, print_text};
+use crate::config::{ConfigArguments, RunConfig, load};
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::places::chosen_checkpoint;
+
+const EXAMPLE: &str = "Example:\n  blip2 models check --config configs/pretrain-stage1-vit-g.toml";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLE)]
+pub(super) struct CheckArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Print one JSON line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Something that does not fit.
+struct Problem {
+    key: String,
+    text: String,
+}
+
+/// Looks at every part, prints them all, and says all that does not fit.
+pub(super) async fn run(arguments: CheckArguments) -> Result<Exit, CliError> {
+    let config = load(&arguments.config)?.config;
+    let mut problems = Vec::new();
+    let check = look(config, &mut problems).await?;
+    problems
+        .extend(check.problems().map(|(key, text)| Problem { key: key.to_owned(), text: text.to_owned() }));
+    match arguments.json {
+        true => {
+            let listed = problems.iter().map(|Problem { key, text }| json!({ "key": key, "problem": text }));
+            print_json(&json!({
+                "ok": problems.is_empty(), "parts": check.parts, "trained": check.trained,
+                "problems": listed.collect::<Vec<_>>(),
+            }))?;
+        }
+        false => {
+            print_text(&text(&check))?;
+            for Problem { key, text } in &problems {
+                eprintln!("problem: {key}: {text}");
+            }
+        }
+    }
+    if problems.is_empty() {
+        return Ok(Exit::Done);
+    }
+    let count = match problems.len() {
+        1 => "1 problem".to_owned(),
+        more => format!("{more} problems"),
+    };
+    Err(CliError::config(format!("the models do not fit: {count}, named above")))
+}
+
+async fn look(mut config: RunConfig, problems: &mut Vec<Problem>) -> Result<ModelCheck, CliError> {
+    let trains = config.stage1.steps + config.stage2.steps > 0;
+    let models = &config.curation.models;
+    let curates = [&models.captioner, &models.clip, &models.itm].iter().any(|place| !place.is_empty());
+    if !trains && !curates {
+        let nothing =
+            "stage1.steps and stage2.steps are 0 and curation.models names nothing: no model is asked for";
+        return Err(CliError::config(nothing));
+    }
+    let mut check = ModelCheck::default();
+    if trains {
+        match chosen_checkpoint(&config.model.init_checkpoint, None).await {
+            Ok(chosen) => config.model.init_checkpoint = chosen,
+            Err(error) => {
+                problems.push(Problem { key: "model.init_checkpoint".into(), text: error.to_string() })
+            }
+        }
+        let named = config.worker();
+        let (mut here, errors) = named.with_models_that_are_here().await;
+        problems
+            .extend(errors.into_iter().map(|error| Problem { key: "model".into(), text: error.to_string() }));
+        here.train.device = "cpu".into();
+        check = off_the_runtime(move || check_models(&here, &named)).await?;
+    }
+    if curates {
+        let named = config.curation.models;
+        let here = match named.with_models_here().await {
+            Ok(here) => here,
+            Err(error) => {
+                problems.push(Problem { key: "curation.models".into(), text: error.to_string() });
+                named.clone()
+            }
+        };
+        let curation = off_the_runtime(move || check_curation(&here, &named)).await?;
+        check.parts.extend(curation.parts);
+    }
+    Ok(check)
+}
+
+async fn off_the_runtime(work: impl FnOnce() -> ModelCheck + Send + 'static) -> Result<ModelCheck, CliError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| CliError::failed(format!("looking at the models: {error}")))
+}
+
+/// The report for people.
+fn text(check: &ModelCheck) -> String {
+    let mut text = String::new();
+    for part in &check.parts {
+        text += &part_text(part);
+    }
+    for trained in &check.trained {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "stage {} trains {} parameters in {} tensors",
+            trained.stage,
+            thousands(trained.parameters),
+            trained.tensors
+        );
+    }
+    text
+}
+
+fn part_text(part: &PartReport) -> String {
+    let PartReport { part: name, key, place, kind, files, tensors, elements, parameters, dtypes, .. } = part;
+    let mut text = format!("{name}: {key} = {place}\n");
+    if !kind.is_empty() {
+        let _ = writeln!(text, "  {kind}");
+    }
+    if let Some(parameters) = parameters {
+        let _ = writeln!(text, "  {} parameters, every tensor in its shape", thousands(*parameters));
+    }
+    if *tensors > 0 {
+        let numbers = dtypes.join(", ");
+        let _ =
+            writeln!(text, "  {tensors} tensors of {} numbers in the files, {numbers}", thousands(*elements));
+    }
+    for file in files {
+        let _ = writeln!(text, "  {}  {}", file.path.display(), megabytes(file.bytes));
+    }
+    if let Some(tokenizer) = &part.tokenizer {
+        let added = tokenizer.added.as_ref().map_or(String::new(), |added| format!("; adds {added}"));
+        let _ = writeln!(
+            text,
+            "  tokenizer: {} tokens ({}), {}{added}",
+            tokenizer.tokens,
+            tokenizer.kind,
+            tokenizer.file.display()
+        );
+    }
+    text
+}
+
+/// 1234567 as 1,234,567.
+fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_numbers_are_read_in_threes() {
+        let shown = [7, 1234, 188_000_256].map(thousands);
+        assert_eq!(shown, ["7", "1,234", "188,000,256"]);
+    }
+}

@@ -1,0 +1,59 @@
+//! `model.folder`: one BLIP-2 folder in the place of the parts that nothing else is said of.
+//!
+//! The key is no part of a run's configuration: what is pinned, hashed and sent to workers names each part's place.
+
+use serde_json::{Value as Json, json};
+use toml::Value;
+
+use super::{Setting, reference};
+
+/// The key.
+pub(super) const KEY: &str = "model.folder";
+/// The parts of a whole folder: encoder, language model, the Q-Former's tokenizer where it has one, the Q-Former itself.
+const PARTS: [&str; 4] =
+    ["model.image_encoder", "model.language_model", "model.qformer_tokenizer", "model.init_checkpoint"];
+
+/// Its default.
+pub(super) fn default() -> Value {
+    Value::String(String::new())
+}
+
+/// Gives the parts that are empty the folder, with the folder's origin.
+pub(super) fn fill(settings: &mut [Setting]) {
+    let Some(folder) = settings.iter().find(|setting| setting.key == KEY).cloned() else { return };
+    if folder.value == default() {
+        return;
+    }
+    let empty = |setting: &&mut Setting| PARTS.contains(&setting.key.as_str()) && setting.value == default();
+    for part in settings.iter_mut().filter(empty) {
+        (part.value, part.origin) = (folder.value.clone(), folder.origin.clone());
+    }
+}
+
+/// Its schema.
+pub(super) fn json_schema() -> Json {
+    json!({ "type": "string", "default": "", "description": reference::about(KEY) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Layers;
+
+    #[test]
+    fn one_folder_serves_what_is_not_named() {
+        let mut layers = Layers::new().unwrap();
+        let set =
+            ["model.folder=models/blip2-opt-2.7b", "model.qformer_tokenizer=models/bert"].map(str::to_owned);
+        layers.apply_arguments(&set).unwrap();
+        let loaded = layers.finish().unwrap();
+        let model = &loaded.config.model;
+        for part in [&model.image_encoder, &model.language_model, &model.init_checkpoint] {
+            assert_eq!(part, "models/blip2-opt-2.7b");
+        }
+        assert_eq!((model.qformer_tokenizer.as_str(), model.qformer_init.as_str()), ("models/bert", ""));
+        let shown = loaded.settings.iter().find(|setting| setting.key == "model.image_encoder").unwrap();
+        assert_eq!(shown.origin.to_string(), "--set");
+        let plain = Layers::new().unwrap().finish().unwrap().config;
+        assert_eq!(plain.model.image_encoder, "");
+    }
+}

@@ -1,0 +1,415 @@
+//! What the models of a configuration are, and whether they fit: from names, sizes and headers; no weights are read.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use blip2_dataset::{TextEncoder, TextEncoding, is_weight_file, redacted};
+use blip2_model::ModelError;
+use blip2_model::hf_config::FolderConfig;
+use blip2_model::language_model::LanguageModel;
+use blip2_model::tensors::FlatLayout;
+use blip2_model::tokenizer::{QFormerTokenizer, TokenizerKind};
+use blip2_model::vision::{EncoderSizes, ImageEncoder};
+use blip2_model::weights::WeightSource;
+use burn::tensor::Device;
+use serde::Serialize;
+
+use crate::config::WorkerConfig;
+use crate::convert::{qformer_text, tokenizer};
+use crate::curation::CurationModelSettings;
+use crate::error::{Result, WorkerError};
+use crate::import::compare_folder;
+use crate::state::{FrozenSizes, empty_stage1, empty_stage2, is_projection};
+
+/// Room for any probe of a tokenizer.
+const PROBE_LENGTH: usize = 32;
+
+/// All models of a configuration.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ModelCheck {
+    /// The parts, frozen and trained.
+    pub parts: Vec<PartReport>,
+    /// What each stage trains.
+    pub trained: Vec<TrainedReport>,
+}
+
+/// One part: its files and what they hold.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct PartReport {
+    /// Which part.
+    pub part: &'static str,
+    /// The key that names it.
+    pub key: &'static str,
+    /// Its place as configured, without credentials.
+    pub place: String,
+    /// What it is, in words.
+    pub kind: String,
+    /// Files with weights.
+    pub files: Vec<FileReport>,
+    /// Tensors in them.
+    pub tensors: usize,
+    /// Their elements.
+    pub elements: usize,
+    /// Elements that this part is made of, where that was compared tensor by tensor.
+    pub parameters: Option<usize>,
+    /// Numbers of the tensors.
+    pub dtypes: Vec<String>,
+    /// Its tokenizer, if it is asked for one.
+    pub tokenizer: Option<TokenizerReport>,
+    /// What does not fit.
+    pub problems: Vec<String>,
+}
+
+/// A file.
+#[derive(Debug, Clone, Serialize)]
+pub struct FileReport {
+    /// Where.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// A tokenizer.
+#[derive(Debug, Clone, Serialize)]
+pub struct TokenizerReport {
+    /// The file that is read.
+    pub file: PathBuf,
+    /// `Json`, `SentencePiece`, `BytePairs`, `WordPieces` or `Gguf`.
+    pub kind: String,
+    /// Tokens.
+    pub tokens: usize,
+    /// What is added to it.
+    pub added: Option<String>,
+}
+
+/// What a stage trains.
+#[derive(Debug, Clone, Serialize)]
+pub struct TrainedReport {
+    /// 1 or 2.
+    pub stage: u32,
+    /// Tensors.
+    pub tensors: usize,
+    /// Their elements.
+    pub parameters: usize,
+}
+
+impl ModelCheck {
+    /// Everything that does not fit, each with its key.
+    pub fn problems(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.parts.iter().flat_map(|part| part.problems.iter().map(|problem| (part.key, problem.as_str())))
+    }
+}
+
+impl PartReport {
+    /// The part that `key` names, with what its files say.
+    fn open(part: &'static str, key: &'static str, place: &str) -> Self {
+        let mut report = Self { part, key, place: redacted(place), ..Self::default() };
+        if place.is_empty() {
+            report.problems.push("is not set".into());
+        } else if !Path::new(place).exists() {
+            report
+                .problems
+                .push("there is no such folder or file (paths are relative to the current directory)".into());
+        }
+        report
+    }
+
+    fn is_there(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    fn list(&mut self, source: &WeightSource) {
+        let (mut dtypes, mut files) = (BTreeSet::new(), BTreeSet::new());
+        for tensor in source.tensors() {
+            self.tensors += 1;
+            self.elements += tensor.shape.iter().product::<usize>();
+            dtypes.insert(tensor.dtype);
+            files.insert(tensor.file);
+        }
+        let length = |path: &PathBuf| std::fs::metadata(path).map_or(0, |found| found.len());
+        self.files = files.into_iter().map(|path| FileReport { bytes: length(&path), path }).collect();
+        self.dtypes = dtypes.into_iter().collect();
+    }
+
+    /// The value, or one more problem.
+    fn note<T, E: std::fmt::Display>(&mut self, result: std::result::Result<T, E>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let text = redacted_problem(&error);
+                if !self.problems.contains(&text) {
+                    self.problems.push(text);
+                }
+                None
+            }
+        }
+    }
+}
+
+/// The error's text without what the report says beside it.
+fn redacted_problem(error: &impl std::fmt::Display) -> String {
+    let text = blip2_dataset::redacted_text(&error.to_string());
+    text.strip_prefix("configuration: ").map(str::to_owned).unwrap_or(text)
+}
+
+/// Looks at every model of a training configuration. Models at URLs must be here already
+/// ([`WorkerConfig::with_models_here`]); `named` is the configuration with their places as they were written.
+pub fn check_models(config: &WorkerConfig, named: &WorkerConfig) -> ModelCheck {
+    let mut check = ModelCheck::default();
+    let encoder = check_encoder(config, named, &mut check);
+    let vocabulary = check_tokenizer(config, named, &mut check);
+    let language = match config.stage2.steps {
+        0 => Some(0),
+        _ => check_language_model(config, named, &mut check),
+    };
+    // Without its frozen parts nothing can be said of the Q-Former; with a width of their own at least its other sizes.
+    let sizes = FrozenSizes {
+        image_width: encoder.unwrap_or(1),
+        vocab: vocabulary.unwrap_or(1),
+        language_width: language.unwrap_or(1).max(1),
+    };
+    let whole = encoder.is_some() && vocabulary.is_some() && language.is_some();
+    check_qformer(config, named, sizes, whole, &mut check);
+    check
+}
+
+fn check_encoder(config: &WorkerConfig, named: &WorkerConfig, check: &mut ModelCheck) -> Option<usize> {
+    let place = config.model.image_encoder.as_str();
+    let mut report = PartReport::open("image encoder", "model.image_encoder", place);
+    report.place = redacted(&named.model.image_encoder);
+    let mut width = None;
+    if report.is_there() {
+        let path = Path::new(place);
+        let sizes = report.note(ImageEncoder::sizes_of(path));
+        if let Some(sizes) = &sizes {
+            width = Some(sizes.width());
+            let (layout, layers, patch) = match sizes {
+                EncoderSizes::Eva(sizes) => ("EVA", sizes.depth, sizes.patch_size),
+                EncoderSizes::Clip(sizes) => ("CLIP", sizes.depth.saturating_sub(1), sizes.patch_size),
+            };
+            let pixels = match config.model.image_size {
+                0 => sizes.image_size(),
+                pixels => pixels,
+            };
+            report.kind = format!("{layout}, {layers} layers of width {}, {pixels} pixels", sizes.width());
+            if patch == 0 || !pixels.is_multiple_of(patch) {
+                report.problems.push(format!(
+                    "model.image_size = {pixels} is no multiple of the encoder's patch, {patch}"
+                ));
+            }
+        }
+        report.parameters = report.note(ImageEncoder::check(path)).map(|fit| fit.parameters);
+        list_weights(&mut report, path);
+    }
+    check.parts.push(report);
+    width
+}
+
+fn check_tokenizer(config: &WorkerConfig, named: &WorkerConfig, check: &mut ModelCheck) -> Option<usize> {
+    let place = config.model.qformer_tokenizer.as_str();
+    let mut report = PartReport::open("Q-Former's tokenizer", "model.qformer_tokenizer", place);
+    report.place = redacted(&named.model.qformer_tokenizer);
+    let mut vocabulary = None;
+    if report.is_there() {
+        let path = Path::new(place);
+        let text = report.note(qformer_text(&config.model, config.stage1.text_length));
+        if let (Some((text, _)), Ok(files)) = (text, QFormerTokenizer::open(path)) {
+            vocabulary = Some(text.vocab_size());
+            let kind =
+                TokenizerKind::of(files.origin.parent().unwrap_or(path)).map(|(kind, _)| format!("{kind:?}"));
+            report.tokenizer = Some(TokenizerReport {
+                kind: kind.unwrap_or_default(),
+                tokens: text.vocab_size(),
+                added: files.added.map(|id| format!("[DEC] as token {id}, as LAVIS does")),
+                file: files.origin,
+            });
+        }
+    }
+    check.parts.push(report);
+    vocabulary
+}
+
+fn check_language_model(
+    config: &WorkerConfig,
+    named: &WorkerConfig,
+    check: &mut ModelCheck,
+) -> Option<usize> {
+    let place = config.model.language_model.as_str();
+    let mut report = PartReport::open("language model", "model.language_model", place);
+    report.place = redacted(&named.model.language_model);
+    let mut width = None;
+    if report.is_there() {
+        let path = Path::new(place);
+        width = report.note(LanguageModel::width_of(path));
+        if let Ok(folder) = FolderConfig::open(path) {
+            let family = folder.language_model().1.to_owned();
+            report.kind = width.map_or(family.clone(), |width| format!("{family}, width {width}"));
+        }
+        report.parameters = report.note(LanguageModel::check(path)).map(|fit| fit.parameters);
+        list_weights(&mut report, path);
+        note_tokenizer(&mut report, path, config.stage2.text_length);
+    }
+    check.parts.push(report);
+    width
+}
+
+/// What begins the Q-Former, and what the stages train.
+fn check_qformer(
+    config: &WorkerConfig,
+    named: &WorkerConfig,
+    sizes: FrozenSizes,
+    whole: bool,
+    check: &mut ModelCheck,
+) {
+    // Its tensors are made when they are first used: here never.
+    let device = Device::flex();
+    let first = if config.stage1.steps > 0 { 1 } else { 2 };
+    let mut own = PartReport { part: "Q-Former", key: "model.qformer", ..PartReport::default() };
+    own.place = "trained".into();
+    let sizes_of = &config.model.qformer;
+    own.kind = format!(
+        "{} layers of width {}, {} queries, {} heads",
+        sizes_of.layers, sizes_of.hidden, sizes_of.queries, sizes_of.heads
+    );
+    let stage1 = (config.stage1.steps > 0).then(|| own.note(empty_stage1(config, sizes, &device))).flatten();
+    let stage2 = (config.stage2.steps > 0).then(|| own.note(empty_stage2(config, sizes, &device))).flatten();
+    let (mut stage1, mut stage2) = (stage1, stage2);
+    if whole {
+        for (stage, layout) in
+            [(1, stage1.as_mut().map(FlatLayout::of)), (2, stage2.as_mut().map(FlatLayout::of))]
+        {
+            if let Some(layout) = layout.and_then(|layout| own.note(layout)) {
+                let (tensors, parameters) = (layout.tensors().len(), layout.len());
+                check.trained.push(TrainedReport { stage, tensors, parameters });
+            }
+        }
+    }
+    let fits = own.problems.is_empty() && whole;
+    check.parts.push(own);
+
+    if config.stage1.steps > 0 && !config.model.qformer_init.is_empty() {
+        let place = config.model.qformer_init.as_str();
+        let mut report = PartReport::open("Q-Former's beginning", "model.qformer_init", place);
+        report.place = redacted(&named.model.qformer_init);
+        if report.is_there()
+            && let Some(bert) = report.note(WeightSource::open_bert(Path::new(place)))
+        {
+            report.kind = "BERT".into();
+            report.list(&bert);
+            if let Some(model) = stage1.as_mut().filter(|_| fits) {
+                report.note(model.check_beginning(&bert));
+            }
+        }
+        check.parts.push(report);
+    }
+    if !config.model.init_checkpoint.is_empty() {
+        let place = config.model.init_checkpoint.as_str();
+        let mut report = PartReport::open("checkpoint to start from", "model.init_checkpoint", place);
+        report.place = redacted(&named.model.init_checkpoint);
+        if report.is_there()
+            && let Some(source) = report.note(WeightSource::open_published(Path::new(place)))
+        {
+            report.kind = format!("beginning of stage {first}");
+            report.list(&source);
+            report.note(compare_folder(config, Path::new(place)));
+            if fits {
+                let fit = match (first, stage1.as_mut(), stage2.as_mut()) {
+                    (1, Some(model), _) => FlatLayout::of(model),
+                    (_, _, Some(model)) => FlatLayout::of(model),
+                    _ => return check.parts.push(report),
+                };
+                if let Some(layout) = report.note(fit) {
+                    note_beginning(&mut report, &layout, &source);
+                }
+            }
+        }
+        check.parts.push(report);
+    }
+}
+
+/// The tensors of a stage that a checkpoint must have; those that only this stage has may begin anew.
+fn note_beginning(report: &mut PartReport, layout: &FlatLayout, source: &WeightSource) {
+    let mut missing = Vec::new();
+    for tensor in layout.tensors() {
+        if source.contains(&tensor.name) {
+            report.note(source.expect(&tensor.name, &tensor.shape));
+        } else if !is_projection(&tensor.name) {
+            missing.push(tensor.name.as_str());
+        }
+    }
+    if let [first, ..] = missing.as_slice() {
+        report.problems.push(format!(
+            "it lacks {} of {} tensors, `{first}` first: is it a checkpoint of this model?",
+            missing.len(),
+            layout.tensors().len()
+        ));
+    }
+}
+
+/// Lists the files with weights in a folder, or the file. Whoever compares them has said what is wrong with them.
+fn list_weights(report: &mut PartReport, path: &Path) {
+    let alone = || {
+        let entries = std::fs::read_dir(path).ok()?.flatten().map(|entry| entry.path());
+        entries.filter(|file| is_weight_file(&file.to_string_lossy())).min()
+    };
+    let source = WeightSource::open_published(path).ok();
+    let source = source.or_else(|| WeightSource::open_published(&alone()?).ok());
+    if let Some(source) = source {
+        report.list(&source);
+    }
+}
+
+fn note_tokenizer(report: &mut PartReport, path: &Path, length: usize) {
+    let encoding = TextEncoding::new(length.max(PROBE_LENGTH), 0);
+    let opened: Result<TextEncoder> = tokenizer(path, encoding);
+    let kind: std::result::Result<_, ModelError> = TokenizerKind::of(path);
+    if let (Some(encoder), Ok((kind, file))) = (report.note(opened), kind) {
+        report.tokenizer = Some(TokenizerReport {
+            file,
+            kind: format!("{kind:?}"),
+            tokens: encoder.vocab_size(),
+            added: None,
+        });
+    }
+}
+
+/// Looks at the models of a curation.
+pub fn check_curation(models: &CurationModelSettings, named: &CurationModelSettings) -> ModelCheck {
+    let mut check = ModelCheck::default();
+    type Part<'a> = (&'static str, &'static str, &'a str, &'a str, &'static [&'static str]);
+    let parts: [Part<'_>; 3] = [
+        (
+            "captioner",
+            "curation.models.captioner",
+            &models.captioner,
+            &named.captioner,
+            &["blip", "blip-2", "instructblip"],
+        ),
+        ("ranker", "curation.models.clip", &models.clip, &named.clip, &["clip"]),
+        ("filter", "curation.models.itm", &models.itm, &named.itm, &["blip"]),
+    ];
+    for (part, key, place, written, types) in parts.into_iter().filter(|(_, _, place, ..)| !place.is_empty())
+    {
+        let mut report = PartReport::open(part, key, place);
+        report.place = redacted(written);
+        if report.is_there() {
+            let path = Path::new(place);
+            if let Some(folder) = report.note(FolderConfig::open(path)) {
+                report.kind = folder.model_type().to_owned();
+                if !types.contains(&folder.model_type()) {
+                    report.note::<(), _>(Err(WorkerError::Configuration(format!(
+                        "its model_type is `{}`, expected {}",
+                        folder.model_type(),
+                        types.join(" or ")
+                    ))));
+                }
+            }
+            if let Some(source) = report.note(WeightSource::open_published(path)) {
+                report.list(&source);
+            }
+            note_tokenizer(&mut report, path, PROBE_LENGTH);
+        }
+        check.parts.push(report);
+    }
+    check
+}

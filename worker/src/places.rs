@@ -1,0 +1,204 @@
+//! The places that a configuration names: models that may be URLs, and what of a URL may be stored.
+
+use blip2_dataset::{
+    DatasetError, Location, fetch_folder, fetch_model, has_credentials, is_url, is_weight_file, model_exists,
+    redacted, remember_credentials,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::config::WorkerConfig;
+use crate::curation::CurationModelSettings;
+use crate::error::{Result, WorkerError};
+
+/// What makes a folder a checkpoint.
+const COMMIT: &str = "COMMIT";
+
+impl WorkerConfig {
+    /// The models that this configuration needs, by key.
+    fn models(&self) -> Vec<(&'static str, &str)> {
+        let model = &self.model;
+        let (stage1, stage2) = (self.stage1.steps > 0, self.stage2.steps > 0);
+        let all = [
+            ("model.image_encoder", &model.image_encoder, true),
+            ("model.qformer_init", &model.qformer_init, stage1),
+            ("model.qformer_tokenizer", &model.qformer_tokenizer, true),
+            ("model.language_model", &model.language_model, stage2),
+            ("model.init_checkpoint", &model.init_checkpoint, true),
+        ];
+        let needed = all.into_iter().filter(|(_, place, needed)| *needed && !place.is_empty());
+        needed.map(|(key, place, _)| (key, place.as_str())).collect()
+    }
+
+    /// The same with every model that is named by a URL brought to this machine, and named by its path here.
+    ///
+    /// # Errors
+    /// [`WorkerError::Configuration`] with the key of a model that is not there or cannot be had; the store's error where
+    /// it fails.
+    pub async fn with_models_here(&self) -> Result<Self> {
+        let mut here = self.clone();
+        for (key, place) in self.models() {
+            here.place_model(key, model_here(key, place).await?);
+        }
+        Ok(here)
+    }
+
+    /// The same; what cannot be had keeps its place, and the error says why.
+    pub async fn with_models_that_are_here(&self) -> (Self, Vec<WorkerError>) {
+        let (mut here, mut errors) = (self.clone(), Vec::new());
+        for (key, place) in self.models() {
+            match model_here(key, place).await {
+                Ok(path) => here.place_model(key, path),
+                Err(error) => errors.push(error),
+            }
+        }
+        (here, errors)
+    }
+
+    fn place_model(&mut self, key: &str, path: String) {
+        let model = &mut self.model;
+        match key {
+            "model.image_encoder" => model.image_encoder = path,
+            "model.qformer_init" => model.qformer_init = path,
+            "model.qformer_tokenizer" => model.qformer_tokenizer = path,
+            "model.language_model" => model.language_model = path,
+            _ => model.init_checkpoint = path,
+        }
+    }
+
+    /// Requires that something lies at every URL that names a model; only names and lengths are asked for.
+    ///
+    /// # Errors
+    /// As [`WorkerConfig::with_models_here`].
+    pub async fn models_are_there(&self) -> Result<()> {
+        for (key, place) in self.models().into_iter().filter(|(_, place)| is_url(place)) {
+            let looked = async {
+                match checkpoint_at(key, place).await? {
+                    Some(_) => Ok(()),
+                    None => model_exists(place).await,
+                }
+            };
+            looked.await.map_err(|error| explained(key, place, error))?;
+        }
+        Ok(())
+    }
+}
+
+impl CurationModelSettings {
+    /// The same with every model that is named by a URL brought to this machine.
+    ///
+    /// # Errors
+    /// As [`WorkerConfig::with_models_here`].
+    pub async fn with_models_here(&self) -> Result<Self> {
+        let mut here = self.clone();
+        here.captioner = model_here("curation.models.captioner", &self.captioner).await?;
+        here.clip = model_here("curation.models.clip", &self.clip).await?;
+        here.itm = model_here("curation.models.itm", &self.itm).await?;
+        Ok(here)
+    }
+}
+
+/// The path on this machine of the model that `key` names.
+///
+/// # Errors
+/// As [`WorkerConfig::with_models_here`].
+pub async fn model_here(key: &str, place: &str) -> Result<String> {
+    if !is_url(place) {
+        return Ok(place.to_owned());
+    }
+    let fetched = async {
+        match checkpoint_at(key, place).await? {
+            // A checkpoint of a run is all of its folder.
+            Some(folder) => fetch_folder(&folder).await,
+            None => fetch_model(place).await,
+        }
+    };
+    let fetched = fetched.await.map_err(|error| explained(key, place, error))?;
+    Ok(fetched.path.display().to_string())
+}
+
+/// The folder of a run's checkpoint, if that is what lies at the URL.
+async fn checkpoint_at(key: &str, place: &str) -> Result<Option<Location>, DatasetError> {
+    if key != "model.init_checkpoint" {
+        return Ok(None);
+    }
+    let folder = Location::parse(place.split('#').next().unwrap_or_default().trim_end_matches('/'))?;
+    let is_checkpoint =
+        !is_weight_file(folder.file_name()) && matches!(folder.join(COMMIT).head().await, Ok(Some(_)));
+    Ok(is_checkpoint.then_some(folder))
+}
+
+fn explained(key: &str, place: &str, error: DatasetError) -> WorkerError {
+    match error.is_bad_input() {
+        true => WorkerError::Configuration(format!("{key} = \"{}\": {error}", redacted(place))),
+        false => WorkerError::Data(error),
+    }
+}
+
+/// A configuration as it is stored and hashed: without the credentials of its URLs. One without any is returned as it is.
+pub fn without_credentials<T: Serialize + DeserializeOwned + Clone>(config: &T) -> T {
+    let Ok(mut value) = serde_json::to_value(config) else { return config.clone() };
+    let mut found = false;
+    each_text(&mut value, &mut |text| {
+        if has_credentials(text) {
+            found = true;
+            *text = redacted(text);
+        }
+    });
+    match found {
+        // What was serialised reads back.
+        true => serde_json::from_value(value).unwrap_or_else(|_| config.clone()),
+        false => config.clone(),
+    }
+}
+
+/// Remembers the credentials of all URLs of a configuration in this process, so that what is stored without them can be
+/// opened here.
+pub fn remember_credentials_of(config: &impl Serialize) {
+    if let Ok(mut value) = serde_json::to_value(config) {
+        each_text(&mut value, &mut |text| remember_credentials(text));
+    }
+}
+
+fn each_text(value: &mut Value, visit: &mut impl FnMut(&mut String)) {
+    match value {
+        Value::String(text) => visit(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| each_text(item, visit)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| each_text(field, visit)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::config_hash;
+
+    #[test]
+    fn a_signature_is_no_part_of_a_run() {
+        let mut config = WorkerConfig::default();
+        config.train.seed = u64::MAX;
+        let plain = config_hash(&config);
+        assert_eq!(without_credentials(&config), config);
+        config.data.train = vec!["https://host/a.parquet?sig=first".into()];
+        config.model.image_encoder = "https://user:secret@host/eva".into();
+        let signed = config_hash(&config);
+        assert_ne!(signed, plain);
+        let text = toml::to_string(&without_credentials(&config).model).unwrap();
+        assert!(text.contains("https://REDACTED@host/eva") && !text.contains("secret"), "{text}");
+        config.data.train = vec!["https://host/a.parquet?sig=second".into()];
+        assert_eq!(config_hash(&config), signed);
+    }
+
+    #[tokio::test]
+    async fn paths_stay_and_what_is_not_there_names_its_key() {
+        let mut config = WorkerConfig::default();
+        config.model.image_encoder = "models/eva".into();
+        assert_eq!(config.with_models_here().await.unwrap(), config);
+        config.model.image_encoder = "ftp://host/eva".into();
+        let error = config.with_models_here().await.unwrap_err();
+        assert!(error.to_string().contains("model.image_encoder = \"ftp://host/eva\""), "{error}");
+        assert_eq!(error.exit_code(), 78);
+    }
+}
