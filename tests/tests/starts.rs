@@ -89,7 +89,7 @@ fn a_run_that_committed_no_step_gives_way_and_one_that_is_led_does_not() {
     let stopped = first.process.wait().expect(1).says(&["before anything could be saved"]);
 
     // The same again, killed.
-    let again = start(typed(&hint(&stopped)));
+    let again = start(typed(&format!("exec {}", hint(&stopped))));
     poll(|| again.stdout().contains("listening").then_some(())).expect("it listens");
     drop(again);
     // Another configuration.
@@ -184,7 +184,8 @@ fn what_a_crash_left_of_the_newest_epoch_is_passed_over_and_deleted_commits_are_
 
     let checkpoints = std::fs::read_dir(run.root().join("checkpoints")).unwrap();
     for folder in checkpoints.flatten() {
-        std::fs::remove_file(folder.path().join("COMMIT")).unwrap();
+        // One that was stopped on the way has none.
+        let _ = std::fs::remove_file(folder.path().join("COMMIT"));
     }
     let refused = run.train(&["--workers", "1", "--resume"]).expect(1).says(&["COMMIT", "step 0"]);
     assert!(!refused.stderr.contains("panicked"));
@@ -204,11 +205,10 @@ fn elsewhere(run: &SmallRun, name: &str, parts: &[&str]) -> std::path::PathBuf {
 
 #[test]
 fn workers_without_models_or_corpus_are_turned_out_and_the_run_goes_on() {
-    let run = SmallRun::short(
-        "[coordinator]\nworkers = 2\n[data]\ntrain = [\"assets/corpus/test-00000.parquet\"]\n",
-    );
+    let run = SmallRun::short("[coordinator]\nworkers = 2\n");
     let cluster = Cluster::new(&run);
-    let leader = cluster.coordinator(&[], None);
+    // Where a worker is started decides whether it finds the corpus.
+    let leader = cluster.coordinator(&["--set", "data.train=[\"assets/corpus/test-00000.parquet\"]"], None);
     let token = run.scratch().join("token");
     let worker = |name: &str, folder: &Path| {
         let mut command = blip2(&["worker", "--threads", "1", "--name", name, "--coordinator", &leader.url]);
