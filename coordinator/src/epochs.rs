@@ -217,12 +217,9 @@ impl Epochs {
     /// What is known of an epoch that somebody took without leaving a word.
     fn unknown(&self, epoch: u64) -> EpochRecord {
         EpochRecord {
-            epoch,
             coordinator: String::new(),
-            step: 0,
-            members: Vec::new(),
             address: String::new(),
-            end: None,
+            ..self.record(epoch, 0, Vec::new())
         }
     }
 
