@@ -20,6 +20,9 @@ pub(crate) enum CliError {
     /// A signal stopped the run.
     #[error("{0}")]
     Interrupted(String),
+    /// Whoever read standard output went away.
+    #[error("standard output is closed")]
+    OutputClosed,
     /// Anything else.
     #[error("{0}")]
     Failed(String),
@@ -66,6 +69,7 @@ impl CliError {
             CliError::BadInput(_) => Exit::BadInput,
             CliError::Refused(_) => Exit::Refused,
             CliError::Interrupted(_) => Exit::Interrupted,
+            CliError::OutputClosed => Exit::Done,
             CliError::Failed(_) => Exit::Failed,
             CliError::Reported { exit, .. } => *exit,
         }

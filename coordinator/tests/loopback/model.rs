@@ -84,6 +84,7 @@ pub(crate) fn start_on(listener: TcpListener, spec: RunSpec, workers: u32, after
         after,
         status: watch::Sender::new(StatusReply::default()),
         commits: send_commits,
+        on_one_machine: false,
     };
     let shutdown = async {
         // Dropping the sender is no request to stop.
