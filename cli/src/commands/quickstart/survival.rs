@@ -43,8 +43,8 @@ pub(crate) async fn prove(
 ) -> Result<Survival, CliError> {
     let short = shortened(config);
     let (undisturbed, epochs) = ended(&short, &folder.join("undisturbed"), audience, signals, None).await?;
-    let killed = ended(&short, &folder.join("killed"), audience, signals, Some(KILL_AFTER));
-    let (killed, epochs_then) = killed.await?;
+    let (killed, epochs_then) =
+        ended(&short, &folder.join("killed"), audience, signals, Some(KILL_AFTER)).await?;
     let steps = short.stage1.steps + short.stage2.steps;
     let proof = Survival { steps, epochs_lost: epochs_then.saturating_sub(epochs), undisturbed, killed };
     proof.tell();
