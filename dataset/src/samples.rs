@@ -212,7 +212,7 @@ mod tests {
         };
         let (all, unusable) = keys(100).await;
         assert_eq!(all, ["key-0", "key-2", "key-3", "key-4", "key-6", "key-7"]);
-        assert_eq!(unusable, 4);
+        assert_eq!(unusable, 3);
         assert_eq!(keys(4).await, (all[..4].to_vec(), 1));
         assert_eq!(keys(5).await, (all[..5].to_vec(), 2));
     }

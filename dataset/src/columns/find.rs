@@ -11,6 +11,9 @@ use crate::error::{DatasetError, Result};
 /// Columns of pictures, by preference.
 const IMAGES: [&str; 8] = ["jpg", "png", "webp", "image", "jpeg", "img", "picture", "image_bytes"];
 
+/// How many of them are so common that a column of another type is an error.
+const COMMON_IMAGES: usize = 4;
+
 /// A role that is text, and found by a name or by one of the names that are in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TextRole {
@@ -109,6 +112,12 @@ impl Roles<'_> {
                 found => found,
             };
             if let Some(place) = found.filter(|place| is_picture(self.schema.field(*place).data_type())) {
+                return Ok(place);
+            }
+        }
+        // Of these the type is what is wrong.
+        for name in &IMAGES[..COMMON_IMAGES] {
+            if let Some(place) = self.named(name)? {
                 return Ok(place);
             }
         }
