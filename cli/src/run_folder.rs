@@ -109,6 +109,13 @@ impl RunFolder {
             for warning in smaller_than_a_batch(&config, manifest.rows()) {
                 eprintln!("warning: {warning}");
             }
+            if manifest.failed_rows() > 0 {
+                eprintln!(
+                    "{} rows of the corpus were not downloaded and are passed over; {} were",
+                    manifest.failed_rows(),
+                    manifest.rows()
+                );
+            }
         }
         let manifest_hash = manifest.digest();
         if let Some(place) = purpose.place() {

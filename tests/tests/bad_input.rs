@@ -57,7 +57,8 @@ fn failed_downloads_and_foreign_hashes_are_trained_on_and_audited() {
     write_downloads(&path, &rows, |row| row % 4 == 1);
     let run = SmallRun::on(&[path.to_str().unwrap().to_owned()]);
     let steps = ["--workers", "2", "--set", "stage1.steps=5", "--set", "stage2.steps=2"];
-    run.train(&[&steps[..], &["--json"]].concat()).expect(0);
+    let trained = run.train(&[&steps[..], &["--json"]].concat()).expect(0);
+    trained.says(&["10 rows of the corpus were not downloaded", "30 were"]);
     assert!(!run.root().join("quarantine.parquet").is_file(), "a failed download is no bad row");
     let root = run.root().to_str().unwrap().to_owned();
     let audited = finish(blip2(&["audit", &root, "--json"])).expect(0);
