@@ -137,8 +137,11 @@ fn a_run_is_found_by_its_folder_while_it_lasts_and_after() {
     let status = status_when(&run, |status| status["step"] == 4);
     assert_eq!(status["state"], "running", "{status}");
     assert_eq!(status["samples_seen"], 32, "{status}");
-    let watch = |target: &str| start(blip2(&["status", target, "--watch"]));
-    let (by_folder, by_address) = (watch(&root(&run)), watch(&address));
+    let token = run.root().join("logs/token");
+    let watch = |arguments: &[&str]| start(blip2(&[&["status", "--watch"], arguments].concat()));
+    let by_folder = watch(&[&root(&run)]);
+    let by_address = watch(&[&address, "--token-file", token.to_str().unwrap()]);
+    finish(blip2(&["status", &address])).expect(4).says(&["--token-file"]);
     running.wait().expect(0);
     for watching in [by_folder, by_address] {
         let ended = watching.wait().expect(0);
@@ -172,8 +175,11 @@ fn logs_of_workers_that_failed_survive_and_are_named() {
     let run = SmallRun::short("[launch]\nrestarts = 0\n[coordinator]\nrejoin_timeout_s = 5.0\n");
     let running = slow(&run, &[]);
     run.wait_for_step(4);
-    children(running.id()).into_iter().for_each(|worker| signal(worker, "KILL"));
     let logs = run.root().join("logs");
+    let log = logs.join("worker-0.log");
+    let at_its_drill = || std::fs::read_to_string(&log).ok()?.contains("drill forward@4").then_some(());
+    assert!(poll(at_its_drill).is_some(), "the worker comes to its drill");
+    children(running.id()).into_iter().for_each(|worker| signal(worker, "KILL"));
     let ended = running.wait().expect(1).says(&["worker-0", &format!("logs are in {}", logs.display())]);
     // What the worker said last: the place of its drill.
     assert!(ended.stderr.contains("drill forward@4"), "{}", ended.stderr);
