@@ -92,7 +92,6 @@ impl RunFolder {
     ) -> Result<Self, CliError> {
         let root = located(&config)?;
         config.coordinator.validate(config.train.slots)?;
-        check_held_out(&config).await?;
         let stored = root.join(RUN_FILE).read().await?;
         if let Some(stored) = stored.as_ref().filter(|_| !resume) {
             beginning::is_free(&root, stored, &config).await.map_err(|reason| {
@@ -104,6 +103,7 @@ impl RunFolder {
         let worker = config.worker();
         worker.validate()?;
         worker.models_are_there().await?;
+        check_held_out(&config).await?;
         let manifest = Arc::new(corpus(&root, &config, pinned.is_some()).await?);
         if pinned.is_none() {
             for warning in smaller_than_a_batch(&config, manifest.rows()) {
