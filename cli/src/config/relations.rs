@@ -166,7 +166,10 @@ mod tests {
             ),
             (&["stage2.optimizer.learning_rate=1e-6"], &["stage2.optimizer.min_learning_rate", "0.000001"]),
             (&["model.qformer.heads=7"], &["model.qformer.heads = 7", "hidden = 768"]),
-            (&["model.qformer.hidden=65536", "model.qformer.layers=1024"], &["model.qformer.hidden", "1e11"]),
+            (
+                &["model.qformer.hidden=65536", "model.qformer.heads=16", "model.qformer.layers=1024"],
+                &["model.qformer.hidden", "1e11"],
+            ),
             (&["data.crop_scale=[1.0, 0.5]"], &["data.crop_scale"]),
             (&["curation.models.min_new_tokens=40"], &["min_new_tokens = 40", "max_new_tokens = 30"]),
             (&["curation.selection.rules.min_words=60"], &["min_words = 60", "max_words = 50"]),
