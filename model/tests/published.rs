@@ -587,7 +587,7 @@ fn sizes_that_no_model_has_are_refused_by_name() {
             }
         }
         // Possible by themselves, but not those of the weights: nothing is allocated for them.
-        for (key, value) in [("hidden_size", 65536), ("d_model", 65536), ("vocab_size", 1 << 24)] {
+        for (key, value) in [("hidden_size", 49152), ("d_model", 49152), ("vocab_size", 1 << 24)] {
             let mut config = own.clone();
             let holder = if sections[0].is_empty() { &mut config } else { &mut config[sections[0]] };
             if holder.get(key).is_none() {

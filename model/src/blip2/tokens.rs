@@ -128,7 +128,11 @@ fn image_token(value: &Value, tokenizer: &Path, language: &SpecialTokens) -> Res
         .collect();
     let mut taken = language.eos.clone();
     taken.extend([language.bos, language.pad]);
-    let free = special.iter().filter(|(id, content)| !taken.contains(id) && !named.contains(content));
+    taken.extend(value.pointer("/model/unk_id").and_then(Value::as_u64).map(|id| id as u32));
+    let unknown = value.pointer("/model/unk_token").and_then(Value::as_str);
+    let is_free =
+        |id: &u32, content: &str| !taken.contains(id) && !named.contains(content) && Some(content) != unknown;
+    let free = special.iter().filter(|(id, content)| is_free(id, content));
     Ok(free.map(|(id, _)| *id).min())
 }
 
