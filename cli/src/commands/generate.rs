@@ -123,6 +123,17 @@ mod tests {
         }
     }
 
+    /// A device has no end, and a FIFO may have no beginning.
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in [folder.path(), Path::new("/dev/zero")] {
+            let error = read_image(path).unwrap_err();
+            assert!(error.exit() == Exit::BadInput && error.to_string().contains("not a file"), "{error}");
+        }
+    }
+
     #[test]
     fn the_others_are_read_where_one_cannot_be() {
         let folder = tempfile::tempdir().unwrap();

@@ -133,8 +133,8 @@ impl JpegFrame {
         self.adobe_name.filter(|_| !matches!(self.adobe, Some(0..=2)))
     }
 
-    /// Whether the fast decoder finds the same colours and knows the sampling: that of the first component is the finest,
-    /// and a multiple of every other one's, of which the coarsest is one.
+    /// Whether the fast decoder finds the same colours and knows the sampling: powers of two, of which the first component's
+    /// is the finest and the coarsest is one.
     pub(crate) fn is_ordinary(&self) -> bool {
         let named_rgb =
             self.components.len() == 3 && self.components.iter().map(|part| part.name).eq(*b"RGB");
@@ -149,7 +149,8 @@ impl JpegFrame {
         };
         let coarsest = |side: usize| self.components.iter().map(|part| part.sampling[side]).min();
         let from_one = self.components.len() == 1 || [coarsest(0), coarsest(1)] == [Some(1); 2];
-        colours.is_some() && colours == self.colours() && self.ratios().is_some() && from_one
+        let powers = self.components.iter().flat_map(|part| part.sampling).all(u8::is_power_of_two);
+        colours.is_some() && colours == self.colours() && self.ratios().is_some() && from_one && powers
     }
 
     /// By how much more finely the first component is sampled than the coarsest one, horizontally or vertically; `None`
@@ -234,6 +235,7 @@ mod tests {
             (0x12, 0x12, false),
             (0x22, 0x12, false),
             (0x31, 0x21, false),
+            (0x31, 0x11, false),
         ] {
             let frame = frame(0xc0, true, None, &[(1, first), (2, other), (3, other)]);
             assert_eq!(frame.is_ordinary(), ordinary, "{first:x} {other:x}");
