@@ -300,9 +300,10 @@ impl StorePool {
         connect::check(&url).map_err(|reason| refused(location, reason))?;
         let (_, path) = connect::scheme(&url).map_err(|error| refused(location, error))?;
         // What the store's own parser cut off the front of the path belongs to the base: `https://host/bucket/`.
-        let shown = url.path().trim_matches('/');
-        let cut = shown.len().saturating_sub(path.as_ref().len());
-        let base = format!("{}/{}", &url[..url::Position::BeforePath], shown.get(..cut).unwrap_or_default());
+        let shown = Path::from_url_path(url.path()).map_err(|error| refused(location, error))?;
+        let cut = shown.as_ref().len().saturating_sub(path.as_ref().len());
+        let cut = shown.as_ref().get(..cut).unwrap_or_default();
+        let base = format!("{}/{cut}", &url[..url::Position::BeforePath]);
         let query =
             url.query().filter(|query| !query.is_empty()).map_or(String::new(), |query| format!("?{query}"));
         // The key is held for as long as the pool is: it does not spell out what it stands for.
@@ -381,6 +382,8 @@ mod tests {
         assert_eq!(location.to_string(), "http://127.0.0.1:9/a/b.parquet");
         assert_eq!(location.path().as_ref(), "a/b.parquet");
         assert_eq!(location.join("c/d").to_string(), "http://127.0.0.1:9/a/b.parquet/c/d");
+        let escaped = Location::parse("http://127.0.0.1:9/a%20b/c%25.parquet").unwrap();
+        assert_eq!(escaped.to_string(), "http://127.0.0.1:9/a b/c%.parquet");
         for url in ["s3://bucket/x/y.parquet", "gs://bucket/x", "https://example.com/x"] {
             let location = Location::parse(url);
             assert!(location.as_ref().is_ok_and(|location| location.to_string() == url), "{location:?}");

@@ -188,7 +188,9 @@ impl<'a> Download<'a> {
             match piece {
                 Ok(piece) => written = self.on_disk(part, move |_| written.append(&piece)).await?,
                 // A server without ranges gives the whole or nothing.
-                Err(StoreError::Generic { .. }) if written.bytes == from => {
+                Err(StoreError::NotSupported { .. } | StoreError::Generic { .. })
+                    if written.bytes == from =>
+                {
                     drop(pieces);
                     return self.fill_at_once(written, part).await;
                 }
@@ -296,6 +298,7 @@ fn is_final(error: &StoreError) -> bool {
     matches!(
         error,
         StoreError::NotFound { .. }
+            | StoreError::NotSupported { .. }
             | StoreError::Precondition { .. }
             | StoreError::PermissionDenied { .. }
             | StoreError::Unauthenticated { .. }
