@@ -50,6 +50,22 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "generate --model export --image a.jpg --prompt Photo --sample --samples 3",
         ],
     ),
+    (
+        "models get",
+        &[
+            "models get bert-base-uncased",
+            "models get facebook/opt-350m --out models/opt-350m",
+            "models get OWNER/NAME --file model.Q4_1.gguf",
+        ],
+    ),
+    (
+        "models check",
+        &[
+            "models check --config mine.toml",
+            "models check --config mine.toml --set model.folder=models/blip2-opt-2.7b",
+        ],
+    ),
+    ("models list", &["models list"]),
     ("chat", &["chat --model export --image a.jpg"]),
     (
         "corpus ingest",
