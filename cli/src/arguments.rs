@@ -100,6 +100,9 @@ pub(crate) struct QuickstartArguments {
     /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; same as `--set train.device=DEVICE`.
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<DeviceName>,
+    /// Continue the quick start in `--out`: what is trained is not trained again; starts it where there is none.
+    #[arg(long)]
+    pub(crate) resume: bool,
     /// Print progress and the summary as JSON lines.
     #[arg(long)]
     pub(crate) json: bool,

@@ -34,6 +34,8 @@ pub(crate) struct AuditReport {
     pub(crate) checkpoints: usize,
     /// Membership epochs compared.
     pub(crate) epochs: usize,
+    /// Rows of the corpus whose download failed; no part of the plan.
+    pub(crate) not_downloaded: u64,
     pub(crate) stages: Vec<StageReport>,
     pub(crate) substitutions: Vec<Replaced>,
     /// Committed steps that changed no parameter, because what they came to is not a finite number.
@@ -184,6 +186,7 @@ fn compare(stored: Stored, epochs: usize, threads: usize) -> Result<AuditReport,
         steps,
         checkpoints: records.len(),
         epochs,
+        not_downloaded: manifest.failed_rows(),
         stages: Vec::new(),
         substitutions: Vec::new(),
         skipped_steps: records.last().map_or_else(Vec::new, |record| record.skipped_steps.clone()),

@@ -34,7 +34,8 @@ fn with_examples(mut command: Command, path: &str, everywhere: &[Arg]) -> Comman
     command.mut_subcommands(move |sub| {
         let path = format!("{path} {}", sub.get_name()).trim_start().to_owned();
         let version = Arg::new("version").long("version").short('V').action(ArgAction::Version).hide(true);
-        with_examples(sub.args(everywhere.iter().cloned()).arg(version), &path, everywhere)
+        let sub = sub.args(everywhere.iter().cloned()).disable_version_flag(true).arg(version);
+        with_examples(sub, &path, everywhere)
     })
 }
 

@@ -20,6 +20,9 @@ pub(crate) enum CliError {
     /// A signal stopped the run.
     #[error("{0}")]
     Interrupted(String),
+    /// Whoever read standard output went away.
+    #[error("standard output is closed")]
+    OutputClosed,
     /// Anything else.
     #[error("{0}")]
     Failed(String),
@@ -49,6 +52,15 @@ impl CliError {
         CliError::Failed(message.into())
     }
 
+    /// What went wrong with files that were named on the command line: one whose place cannot be understood is wrong
+    /// usage.
+    pub(crate) fn of_typed(error: blip2_dataset::DatasetError) -> Self {
+        match error {
+            blip2_dataset::DatasetError::Location { .. } => CliError::Usage(error.to_string()),
+            error => error.into(),
+        }
+    }
+
     /// The exit code of the process that ends with this error.
     pub(crate) fn exit(&self) -> Exit {
         match self {
@@ -57,6 +69,7 @@ impl CliError {
             CliError::BadInput(_) => Exit::BadInput,
             CliError::Refused(_) => Exit::Refused,
             CliError::Interrupted(_) => Exit::Interrupted,
+            CliError::OutputClosed => Exit::Done,
             CliError::Failed(_) => Exit::Failed,
             CliError::Reported { exit, .. } => *exit,
         }

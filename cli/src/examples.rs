@@ -22,10 +22,12 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "status",
         &[
-            "status http://10.0.0.1:7100 --token-file token",
+            "status runs/mine",
+            "status runs/mine --watch",
             "status http://10.0.0.1:7100 --token-file token --watch",
         ],
     ),
+    ("report", &["report runs/mine", "report s3://bucket/runs/mine --out mine.html"]),
     ("checkpoint ls", &["checkpoint ls runs/mine", "checkpoint ls s3://bucket/runs/mine --json"]),
     ("checkpoint verify", &["checkpoint verify runs/mine"]),
     (

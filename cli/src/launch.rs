@@ -1,5 +1,6 @@
 //! Worker processes on this machine.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -155,7 +156,10 @@ impl Workers {
         let untold = self.processes.iter().filter(|process| process.has_failed() && !process.told);
         let is_own =
             |tail: &String| tail.lines().next_back().is_none_or(|last| !last.starts_with(ENDED_BY_OTHERS));
-        let tails: String = untold.map(log_tail).filter(is_own).collect();
+        // Of those that say the same at last one is enough.
+        let mut said = BTreeSet::new();
+        let is_news = |tail: &String| said.insert(tail.lines().next_back().unwrap_or_default().to_owned());
+        let tails: String = untold.map(log_tail).filter(is_own).filter(is_news).collect();
         format!("{tails}the workers' logs are in {}\n", self.launch.logs.display())
     }
 

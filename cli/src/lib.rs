@@ -3,6 +3,11 @@
 //! The binary is [`run`]. Besides it, the readers of what a user or a store hands in are here to be tested on their own:
 //! [`check_configuration`], [`check_run_file`], [`check_token`].
 
+// First, because its macros hold in the modules below it.
+#[macro_use]
+mod unbreakable;
+
+mod again;
 mod arguments;
 mod audit;
 mod command_line;
@@ -35,10 +40,14 @@ mod writing;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use arguments::Command;
 use error::CliError;
 use exit::Exit;
+
+/// How long calls that block may take to end when the command has.
+const WIND_DOWN: Duration = Duration::from_secs(1);
 
 /// Does what the command line asks for; the exit code says how it ended.
 pub fn run() -> ExitCode {
@@ -55,6 +64,8 @@ pub fn run() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match dispatch(arguments.command) {
         Ok(exit) => exit.into(),
+        // Who reads the output has seen enough.
+        Err(CliError::OutputClosed) => Exit::Done.into(),
         Err(error) => {
             eprintln!("error: {}", blip2_dataset::redacted_text(&error.to_string()));
             error.exit().into()
@@ -124,5 +135,8 @@ fn on_runtime(work: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit
         .enable_all()
         .build()
         .map_err(|error| CliError::failed(format!("cannot start the I/O threads: {error}")))?;
-    runtime.block_on(work)
+    let ended = runtime.block_on(work);
+    // What still computes computes for nobody: a command that was ended at once must not wait for it.
+    runtime.shutdown_timeout(WIND_DOWN);
+    ended
 }

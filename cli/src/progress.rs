@@ -200,6 +200,7 @@ pub(crate) fn status_json(status: &StatusReply) -> serde_json::Value {
         "data_wait_share": status.data_wait_share,
         "goodput": status.goodput,
         "quarantined": status.quarantined,
+        "not_downloaded": status.not_downloaded,
         "skipped_steps": status.skipped_steps,
         "members": members,
         "faults": status.faults,

@@ -1,11 +1,15 @@
 //! A run's folder: the pinned configuration and corpus, and what may be continued in it.
 
+mod beginning;
+
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use blip2_dataset::{Location, Manifest, put_create, redacted, redacted_text};
-use blip2_worker::{config_hash, without_credentials};
+use blip2_dataset::{ArchiveConversion, Converted, Location, Manifest, put_create, redacted, redacted_text};
+use blip2_worker::{Place, check, config_hash, without_credentials};
 
+use crate::again::same_command;
 use crate::config::{RunConfig, differing_keys};
 use crate::error::CliError;
 use crate::places::chosen_checkpoint;
@@ -14,12 +18,50 @@ use crate::places::chosen_checkpoint;
 pub(crate) const RUN_FILE: &str = "run.toml";
 /// The pinned corpus.
 const MANIFEST_FILE: &str = "manifest.parquet";
+/// Folder below the root for the Parquet of archives.
+const CONVERTED_FOLDER: &str = "corpus";
+/// Between two words on how far archives are converted.
+const CONVERTING_SAYS_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks for a run that another process starts.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Footers read between two words on how far it has got.
 const FILES_PER_WORD: usize = 1000;
 /// Characters of a hash that name a run.
 const ID_PART: usize = 8;
+
+/// For what a run's folder is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// `train`, whose workers are on this machine.
+    Train,
+    /// The same, in the folder of a quick start.
+    QuickStart,
+    /// `coordinator`, whose workers are elsewhere.
+    Coordinate,
+    /// Weights become a new run.
+    Import,
+}
+
+impl Purpose {
+    /// What to do about a run that is there.
+    fn way_out(self) -> String {
+        let other = match self {
+            Self::QuickStart => "another folder with --out DIR",
+            Self::Import => return "choose another RUN".to_owned(),
+            Self::Train | Self::Coordinate => "another run.root",
+        };
+        format!("continue it with {}, or choose {other}", same_command(Some("--resume")))
+    }
+
+    /// Where the workers are; `None`: nothing is trained yet.
+    fn place(self) -> Option<Place> {
+        match self {
+            Self::Train | Self::QuickStart => Some(Place::Here),
+            Self::Coordinate => Some(Place::Elsewhere),
+            Self::Import => None,
+        }
+    }
+}
 
 /// A run that can be started.
 #[derive(Debug, Clone)]
@@ -30,36 +72,55 @@ pub(crate) struct RunFolder {
     pub(crate) config: RunConfig,
     pub(crate) config_hash: String,
     pub(crate) manifest_hash: String,
+    /// Rows of the corpus whose download failed.
+    pub(crate) not_downloaded: u64,
     /// Whether the run was here before.
     pub(crate) continued: bool,
 }
 
 impl RunFolder {
-    /// Pins the configuration and the corpus of a new run, or compares them with those of the run that is there.
+    /// Pins the configuration and the corpus of a new run, or compares them with those of the run that is there. Before
+    /// a run is pinned everything that can be known of it is looked at; one that never committed a step is no obstacle.
     ///
     /// # Errors
-    /// Refused when a run is there and `resume` is false, or when its configuration or corpus differs.
-    pub(crate) async fn open(mut config: RunConfig, resume: bool) -> Result<Self, CliError> {
+    /// Refused when a run is there and `resume` is false, or when its configuration or corpus differs; or the run
+    /// cannot begin.
+    pub(crate) async fn open(
+        mut config: RunConfig,
+        resume: bool,
+        purpose: Purpose,
+    ) -> Result<Self, CliError> {
         let root = located(&config)?;
         config.coordinator.validate(config.train.slots)?;
         check_held_out(&config).await?;
         let stored = root.join(RUN_FILE).read().await?;
-        config.model.init_checkpoint = started_from(&root, &config, stored.as_deref()).await?;
+        if let Some(stored) = stored.as_ref().filter(|_| !resume) {
+            beginning::is_free(&root, stored, &config).await.map_err(|reason| {
+                CliError::refused(format!("{root} already holds a run{reason}; {}", purpose.way_out()))
+            })?;
+        }
+        let pinned = stored.as_deref().filter(|_| resume);
+        config.model.init_checkpoint = started_from(&root, &config, pinned).await?;
         let worker = config.worker();
         worker.validate()?;
         worker.models_are_there().await?;
-        if stored.is_some() && !resume {
-            return Err(CliError::refused(format!(
-                "{root} already holds a run; continue it with --resume, or choose another run.root"
-            )));
-        }
-        let opened = |done: usize, total: usize| {
-            if done.is_multiple_of(FILES_PER_WORD) || done == total {
-                tracing::info!(done, total, "footers read");
+        let manifest = Arc::new(corpus(&root, &config, pinned.is_some()).await?);
+        if pinned.is_none() {
+            for warning in smaller_than_a_batch(&config, manifest.rows()) {
+                eprintln!("warning: {warning}");
             }
-        };
-        let manifest = Manifest::open_sources(&config.data.corpus(), &config.data.columns, &opened).await?;
+        }
         let manifest_hash = manifest.digest();
+        if let Some(place) = purpose.place() {
+            check_start(&config, manifest.clone(), place).await?;
+        }
+        let stored = match stored {
+            Some(_) if !resume => {
+                beginning::clear(&root).await?;
+                None
+            }
+            stored => stored,
+        };
         let hash = config_hash(&worker);
         let continued = match stored {
             Some(bytes) => Some(bytes),
@@ -83,7 +144,8 @@ impl RunFolder {
             compare_corpus(&root, &manifest_hash).await?;
         }
         let continued = continued.is_some();
-        Ok(Self { root, config, config_hash: hash, manifest_hash, continued })
+        let not_downloaded = manifest.failed_rows();
+        Ok(Self { root, config, config_hash: hash, manifest_hash, not_downloaded, continued })
     }
 
     /// Waits for a run that another process starts, as long as that one waits for its workers, and compares it with this
@@ -107,7 +169,7 @@ impl RunFolder {
                 redacted(&config.run.root)
             ))
         })??;
-        Self::open(config, true).await
+        Self::open(config, true, Purpose::Coordinate).await
     }
 
     /// The folder for logs: in the run's folder, or in the one for temporary files when the run lives elsewhere.
@@ -192,6 +254,66 @@ fn located(config: &RunConfig) -> Result<Location, CliError> {
     Ok(Location::parse(&config.run.root)?)
 }
 
+/// What is to be said of a corpus that is smaller than a batch: the batch holds pictures more than once, and the contrastive
+/// loss of stage 1 pushes a picture away from its own caption.
+fn smaller_than_a_batch(config: &RunConfig, rows: u64) -> Vec<String> {
+    let stages =
+        [(1, config.stage1.steps, config.stage1.batch), (2, config.stage2.steps, config.stage2.batch)];
+    let small = stages.into_iter().filter(|(_, steps, batch)| *steps > 0 && rows < u64::from(*batch));
+    let said = small.map(|(stage, _, batch)| {
+        let harm = match stage {
+            1 => ", which the contrastive loss takes for one that does not belong to its own caption",
+            _ => "",
+        };
+        format!(
+            "the corpus has {rows} rows, fewer than a batch of stage {stage} has samples ({batch}): a batch holds a picture \
+             more than once{harm}; add data to data.train, or lower stage{stage}.batch and train.slots"
+        )
+    });
+    said.collect()
+}
+
+/// The corpus as it is now, with the Parquet of its archives in their place. Of a run that has pinned such Parquet, what
+/// it has pinned: the archives are needed no more.
+async fn corpus(root: &Location, config: &RunConfig, pinned: bool) -> Result<Manifest, CliError> {
+    let folder = match config.run.converted.as_str() {
+        "" => root.join(CONVERTED_FOLDER),
+        named => Location::parse(named.trim_end_matches('/'))?,
+    };
+    let below = format!("{folder}/");
+    if pinned && root.join(MANIFEST_FILE).head().await?.is_some() {
+        let manifest = stored_manifest(root).await?;
+        if manifest.files.iter().any(|file| file.location.starts_with(&below)) {
+            return Ok(manifest);
+        }
+    }
+    let conversion = ArchiveConversion {
+        folder: folder.clone(),
+        max_pixels: config.data.max_pixels,
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        max_rejected_share: config.data.max_quarantined_share,
+    };
+    let mut said = None::<Instant>;
+    let told = |done: &Converted, total: u64| {
+        if done.archives == 0 {
+            eprintln!("archives are trained on as Parquet: each of {total} is converted once, in {folder}");
+            said = Some(Instant::now());
+        } else if done.archives == total {
+            eprintln!("converted: {done} ({} of them before this start)", done.known);
+        } else if said.is_some_and(|said| said.elapsed() >= CONVERTING_SAYS_EVERY) {
+            eprintln!("converting: {} of {total} archives, {} rows", done.archives, done.rows);
+            said = Some(Instant::now());
+        }
+    };
+    let (sources, _) = conversion.apply(&config.data.corpus(), told).await?;
+    let opened = |done: usize, total: usize| {
+        if done.is_multiple_of(FILES_PER_WORD) || done == total {
+            tracing::info!(done, total, "footers read");
+        }
+    };
+    Ok(Manifest::open_sources(&sources, &config.data.columns, &opened).await?)
+}
+
 /// Whether the held-out rows are there, if the run is evaluated on any.
 async fn check_held_out(config: &RunConfig) -> Result<(), CliError> {
     if config.eval.every_steps == 0 {
@@ -209,6 +331,19 @@ async fn check_held_out(config: &RunConfig) -> Result<(), CliError> {
     }
 }
 
+/// Looks at everything that can be known of the run, on a thread of its own.
+async fn check_start(config: &RunConfig, manifest: Arc<Manifest>, place: Place) -> Result<(), CliError> {
+    let (mut worker, within) = (config.worker(), config.coordinator.step_deadline());
+    if place == Place::Here {
+        // The workers of this machine find the models in its cache.
+        worker = worker.with_models_here().await?;
+    }
+    let runtime = tokio::runtime::Handle::current();
+    let looked = tokio::task::spawn_blocking(move || check(&worker, manifest, runtime, place, within));
+    looked.await.map_err(|error| CliError::failed(format!("looking at the run's parts: {error}")))??;
+    Ok(())
+}
+
 /// The manifest first: a `run.toml` says that the run is complete. `false` when another process was faster.
 async fn pin(
     root: &Location,
@@ -216,8 +351,10 @@ async fn pin(
     manifest: &Manifest,
     manifest_hash: &str,
 ) -> Result<bool, CliError> {
-    if !put_create(&root.join(MANIFEST_FILE), manifest.to_parquet()?).await? {
-        compare_corpus(root, manifest_hash).await?;
+    let (place, content) = (root.join(MANIFEST_FILE), manifest.to_parquet()?);
+    // One that is there without a `run.toml` is what a start left that failed.
+    if !put_create(&place, content.clone()).await? && compare_corpus(root, manifest_hash).await.is_err() {
+        place.put(content).await?;
     }
     let text = toml::to_string(&without_credentials(config))
         .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
@@ -263,6 +400,7 @@ pub(crate) fn parse_stored(file: impl std::fmt::Display, bytes: &[u8]) -> Result
 
 #[cfg(test)]
 mod tests {
+    use blip2_coordinator::Epochs;
     use blip2_worker::config::StepSettings;
 
     use super::*;
@@ -291,21 +429,17 @@ mod tests {
     async fn a_run_is_pinned_once_and_continued_only_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
         let config = config(folder.path());
-        let first = RunFolder::open(config.clone(), true).await.unwrap();
+        let first = RunFolder::open(config.clone(), true, Purpose::Train).await.unwrap();
         assert!(!first.continued && !first.config.run.id.is_empty());
 
-        let refused = RunFolder::open(config.clone(), false).await.unwrap_err();
-        assert_eq!(refused.exit(), Exit::Refused);
-        assert!(refused.to_string().contains("--resume"), "{refused}");
-
-        let again = RunFolder::open(config.clone(), true).await.unwrap();
+        let again = RunFolder::open(config.clone(), true, Purpose::Train).await.unwrap();
         assert!(again.continued);
         assert_eq!(again.config.run.id, first.config.run.id);
 
         let mut other = config.clone();
         other.stage1.optimizer.learning_rate *= 2.0;
         other.loader.decode_threads += 1;
-        let refused = RunFolder::open(other, true).await.unwrap_err();
+        let refused = RunFolder::open(other, true, Purpose::Train).await.unwrap_err();
         assert_eq!(refused.exit(), Exit::Refused);
         let text = refused.to_string();
         assert!(text.contains("stage1.optimizer.learning_rate") && !text.contains("loader"), "{text}");
@@ -313,7 +447,86 @@ mod tests {
         let mut other = config.clone();
         other.data.train = vec![other.data.train[0].replace("test-00000", "web-00000")];
         // The list of files is part of the configuration, so it is named as what differs.
-        assert!(RunFolder::open(other, true).await.unwrap_err().to_string().contains("data.train"));
+        assert!(
+            RunFolder::open(other, true, Purpose::Train)
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("data.train")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_run_gives_way_until_a_step_is_committed() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        let root = folder.path().join("run");
+        let open = |config: &RunConfig| RunFolder::open(config.clone(), false, Purpose::Train);
+        open(&config).await.unwrap();
+        let mut other = config.clone();
+        other.train.seed += 1;
+        other.data.train = vec![other.data.train[0].replace("test-00000", "web-00000")];
+        let second = open(&other).await.unwrap();
+        assert!(
+            !second.continued
+                && stored_configuration(&second.root).await.unwrap().train.seed == other.train.seed
+        );
+        assert_eq!(stored_manifest(&second.root).await.unwrap().digest(), second.manifest_hash);
+        // What a start left that was killed between its two files.
+        std::fs::remove_file(root.join(RUN_FILE)).unwrap();
+        let third = open(&config).await.unwrap();
+        assert_eq!(stored_manifest(&third.root).await.unwrap().digest(), third.manifest_hash);
+
+        for trace in ["metrics.jsonl", "checkpoints/00000003-000002/part-00000-of-00001.safetensors"] {
+            let trace = root.join(trace);
+            std::fs::create_dir_all(trace.parent().unwrap()).unwrap();
+            std::fs::write(&trace, "{}").unwrap();
+            let refused = open(&config).await.unwrap_err();
+            assert_eq!(refused.exit(), Exit::Refused, "{refused}");
+            assert!(refused.to_string().contains("--resume"), "{refused}");
+            std::fs::remove_file(&trace).unwrap();
+        }
+        // Nobody answers at the address of the coordinator that was killed.
+        let epochs = Epochs::new(&third.root, "killed".into(), "http://127.0.0.1:9".into());
+        epochs.begin(0).await.unwrap();
+        open(&config).await.unwrap();
+        assert_eq!(epochs.newest_record().await.unwrap().unwrap().end.as_deref(), Some("failed"));
+        epochs.begin(4).await.unwrap();
+        assert!(open(&config).await.unwrap_err().to_string().contains("step 4"));
+    }
+
+    /// An archive of two rows.
+    fn archive() -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut picture = std::io::Cursor::new(Vec::new());
+        image::RgbImage::new(9, 7).write_to(&mut picture, image::ImageFormat::Png).unwrap();
+        for name in ["a.png", "a.txt", "b.png", "b.txt"] {
+            let content = if name.ends_with("txt") { name.as_bytes() } else { picture.get_ref() };
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            builder.append_data(&mut header, name, content).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    #[tokio::test]
+    async fn archives_are_needed_until_the_run_has_pinned_their_parquet() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(folder.path());
+        let place = folder.path().join("a.tar");
+        std::fs::write(&place, archive()).unwrap();
+        config.data.train.push(place.display().to_string());
+        config.run.converted = folder.path().join("kept").display().to_string();
+        let first = RunFolder::open(config.clone(), false, Purpose::Coordinate).await.unwrap();
+        let manifest = stored_manifest(&first.root).await.unwrap();
+        assert_eq!((manifest.files.len(), manifest.files[1].row_groups.iter().sum::<u32>()), (2, 2));
+        assert!(manifest.files[1].location.contains("/kept/a-"), "{:?}", manifest.files[1]);
+        std::fs::remove_file(&place).unwrap();
+        let again = RunFolder::open(config.clone(), true, Purpose::Coordinate).await.unwrap();
+        assert!(again.continued && again.manifest_hash == first.manifest_hash);
+        config.run.root = folder.path().join("other").display().to_string();
+        let error = RunFolder::open(config, false, Purpose::Coordinate).await.unwrap_err();
+        assert!(error.exit() == Exit::BadInput && error.to_string().contains("a.tar"), "{error}");
     }
 
     #[tokio::test]
@@ -321,11 +534,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut nowhere = config(folder.path());
         nowhere.run.root.clear();
-        let error = RunFolder::open(nowhere, false).await.unwrap_err();
+        let error = RunFolder::open(nowhere, false, Purpose::Train).await.unwrap_err();
         assert!(error.exit() == Exit::BadConfig && error.to_string().contains("run.root"), "{error}");
         let mut missing = config(folder.path());
         missing.data.train = vec![folder.path().join("none.parquet").display().to_string()];
-        let error = RunFolder::open(missing, false).await.unwrap_err();
+        let error = RunFolder::open(missing, false, Purpose::Train).await.unwrap_err();
         assert_eq!(error.exit(), Exit::BadInput, "{error}");
         assert!(!folder.path().join("run").join(RUN_FILE).is_file(), "nothing half-written");
     }
@@ -341,7 +554,7 @@ mod tests {
         let other = RunConfig { train: StepSettings { seed: 77, ..config.train.clone() }, ..config.clone() };
         let start = async {
             tokio::time::sleep(LOOK_EVERY).await;
-            RunFolder::open(config.clone(), false).await
+            RunFolder::open(config.clone(), false, Purpose::Train).await
         };
         let (started, waited, refused) =
             tokio::join!(start, RunFolder::await_run(config.clone()), RunFolder::await_run(other));
@@ -353,9 +566,27 @@ mod tests {
     async fn of_two_that_start_a_run_together_both_have_the_same_one() {
         let folder = tempfile::tempdir().unwrap();
         let config = config(folder.path());
-        let (a, b) =
-            tokio::join!(RunFolder::open(config.clone(), true), RunFolder::open(config.clone(), true));
+        let (a, b) = tokio::join!(
+            RunFolder::open(config.clone(), true, Purpose::Train),
+            RunFolder::open(config.clone(), true, Purpose::Train)
+        );
         assert_eq!(a.unwrap().config.run.id, b.unwrap().config.run.id);
+    }
+
+    #[test]
+    fn a_corpus_smaller_than_a_batch_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(folder.path());
+        (config.stage1.batch, config.stage2.batch) = (64, 32);
+        assert!(smaller_than_a_batch(&config, 64).is_empty());
+        let said = smaller_than_a_batch(&config, 63);
+        assert!(
+            said.len() == 1 && said[0].contains("63 rows") && said[0].contains("stage1.batch"),
+            "{said:?}"
+        );
+        assert_eq!(smaller_than_a_batch(&config, 31).len(), 2);
+        config.stage1.steps = 0;
+        assert!(smaller_than_a_batch(&config, 31)[0].contains("stage2.batch"));
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use blip2_collective::Transport;
 use blip2_coordinator::{
-    Catalogue, CheckpointRecord, CoordinatorError, CoordinatorOptions, LossRise, NonFinitePolicy, Outcome,
-    RunSpec,
+    Catalogue, CheckpointRecord, CoordinatorError, CoordinatorOptions, Epochs, LossRise, NonFinitePolicy,
+    Outcome, RunSpec,
 };
 use blip2_proto::v1::StatusReply;
 use blip2_worker::config::NonFiniteSteps;
@@ -14,16 +14,20 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::again::same_command;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::faults::{FAULTS_FILE, record_faults};
 use crate::identity::binary_identity;
 use crate::metrics::{METRICS_FILE, MetricsLog, write_all};
-use crate::progress::{Audience, show};
+use crate::progress::{Audience, duration, show};
 use crate::run_folder::{RunFolder, metrics_folder};
 
 /// Committed steps that may wait for the disk.
 const METRICS_QUEUE: usize = 1024;
+/// Checkpoints without COMMIT that a run may leave which was killed before its first one was complete: the two that are
+/// written at a time, and one abandoned before.
+const MOST_UNFINISHED: usize = 3;
 
 /// How a coordinator is reached and begins to lead.
 #[derive(Debug, Clone)]
@@ -37,6 +41,8 @@ pub(crate) struct Lead {
     pub(crate) after: Option<u64>,
     /// A checkpoint that was read back whole.
     pub(crate) whole: Option<String>,
+    /// All workers are processes of this machine, started in the same way.
+    pub(crate) on_one_machine: bool,
 }
 
 /// A run about to be coordinated.
@@ -58,6 +64,19 @@ pub(crate) struct Finished {
     pub(crate) seconds: f64,
     /// The last status.
     pub(crate) status: StatusReply,
+    /// Whether there was nothing left to do.
+    pub(crate) was_done: bool,
+}
+
+impl Finished {
+    /// The last words of a command, for a person.
+    pub(crate) fn tell(&self, root: &str) {
+        let Self { checkpoint, seconds, was_done, .. } = self;
+        match was_done {
+            true => eprintln!("{root} is done already: checkpoint {checkpoint}"),
+            false => eprintln!("done in {}: checkpoint {checkpoint} of {root}", duration(*seconds)),
+        }
+    }
 }
 
 impl Session {
@@ -65,7 +84,7 @@ impl Session {
     pub(crate) async fn prepare(folder: RunFolder, lead: Lead) -> Result<Self, CliError> {
         let config = &folder.config;
         let resume = if folder.continued {
-            checkpoint_to_continue(&folder, lead.whole.as_deref()).await?
+            checkpoint_to_continue(&folder, lead.whole.as_deref(), lead.after.is_some()).await?
         } else {
             None
         };
@@ -88,6 +107,7 @@ impl Session {
             stage_batch: vec![config.stage1.batch, config.stage2.batch],
             resume,
             max_quarantined_share: config.data.max_quarantined_share,
+            not_downloaded: folder.not_downloaded,
             non_finite: match config.train.non_finite {
                 NonFiniteSteps::Stop => NonFinitePolicy::Stop,
                 NonFiniteSteps::Skip => NonFinitePolicy::Skip { at_most: config.train.max_skipped_steps },
@@ -104,6 +124,21 @@ impl Session {
     /// Follows the run from beside it.
     pub(crate) fn status(&self) -> watch::Receiver<StatusReply> {
         self.status.subscribe()
+    }
+
+    /// The run's end, if its newest checkpoint is that.
+    pub(crate) fn finished(&self) -> Option<Finished> {
+        let (total, record) = (self.spec.schedule().total(), self.spec.resume.as_ref()?);
+        let status = StatusReply {
+            run_id: self.spec.run_id.clone(),
+            state: "done".into(),
+            step: total,
+            total_steps: total,
+            last_checkpoint: record.name.clone(),
+            ..StatusReply::default()
+        };
+        let checkpoint = record.name.clone();
+        (record.step == total).then_some(Finished { checkpoint, seconds: 0.0, status, was_done: true })
     }
 
     /// Coordinates the run to its end.
@@ -142,6 +177,7 @@ impl Session {
             after: self.lead.after,
             status: self.status,
             commits,
+            on_one_machine: self.lead.on_one_machine,
         };
         let coordinated = blip2_coordinator::run(listener, stop.cancelled_owned(), options);
         let (outcome, (), written, ()) = tokio::join!(coordinated, shown, written, recorded);
@@ -153,14 +189,17 @@ impl Session {
         };
         match outcome {
             Outcome::Done { checkpoint } => {
-                Ok(Some(Finished { checkpoint, seconds: started.elapsed().as_secs_f64(), status }))
+                let seconds = started.elapsed().as_secs_f64();
+                Ok(Some(Finished { checkpoint, seconds, status, was_done: false }))
             }
             Outcome::Interrupted { checkpoint: Some(checkpoint) } => Err(CliError::Interrupted(format!(
-                "stopped after checkpoint {checkpoint}; continue with --resume"
+                "stopped after checkpoint {checkpoint}; continue with {}",
+                same_command(Some("--resume"))
             ))),
-            Outcome::Interrupted { checkpoint: None } => {
-                Err(CliError::failed("stopped before anything could be saved; start again"))
-            }
+            Outcome::Interrupted { checkpoint: None } => Err(CliError::failed(format!(
+                "stopped before anything could be saved; start again with {}",
+                same_command(None)
+            ))),
             Outcome::Failed { exit_code, message } => {
                 Err(CliError::Reported { exit: Exit::from_code(exit_code as i32), message })
             }
@@ -173,6 +212,7 @@ impl Session {
 async fn checkpoint_to_continue(
     folder: &RunFolder,
     whole: Option<&str>,
+    takes_over: bool,
 ) -> Result<Option<CheckpointRecord>, CliError> {
     let catalogue = Catalogue::new(&folder.root);
     let (mut newest, mut damaged) = match whole {
@@ -187,7 +227,37 @@ async fn checkpoint_to_continue(
     }
     match &newest {
         Some(record) => eprintln!("continuing from checkpoint {}", record.name),
-        None => eprintln!("continuing from the beginning: {} has no checkpoint yet", folder.root),
+        None => start_over(folder, &catalogue, takes_over).await?,
     }
     Ok(newest)
+}
+
+/// Tells that the run begins with step 0 though it was begun before, unless a member brings its state (`takes_over`).
+///
+/// # Errors
+/// It had checkpoints: COMMIT objects were deleted, and starting over would throw away what can still be restored.
+async fn start_over(folder: &RunFolder, catalogue: &Catalogue, takes_over: bool) -> Result<(), CliError> {
+    let root = &folder.root;
+    let newest = Epochs::new(root, String::new(), String::new()).newest_record().await?;
+    let step = newest.as_ref().map_or(0, |record| record.step);
+    let was_saved = newest.is_some_and(|record| {
+        record.step > 0 && record.end.is_some_and(|how| how == "done" || how == "interrupted")
+    });
+    let unfinished = catalogue.list().await?.unfinished;
+    if was_saved || !takes_over && unfinished.len() > MOST_UNFINISHED {
+        return Err(CliError::failed(format!(
+            "{root} has come to step {step} and saved it, but none of its checkpoints has a COMMIT any more ({} are \
+             without); restore these objects, or remove the run's folder to start over at step 0",
+            unfinished.len()
+        )));
+    }
+    match (step, unfinished.as_slice()) {
+        (0, []) => eprintln!("continuing from the beginning: {root} has no checkpoint yet"),
+        (_, unfinished) => eprintln!(
+            "warning: starting over at step 0: {root} has come to step {step} or further, and no checkpoint of it is \
+             complete ({} have no COMMIT)",
+            unfinished.len()
+        ),
+    }
+    Ok(())
 }

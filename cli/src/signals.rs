@@ -1,10 +1,20 @@
-//! SIGINT and SIGTERM: the first asks the run to save and stop, the second ends it at once.
+//! SIGINT, SIGTERM and SIGHUP: the first asks the run to save and stop, a later one ends it at once.
+//!
+//! One wish to stop often comes as several signals: `timeout` sends its own to the process and then to the group, a
+//! terminal's Ctrl-C and a launcher's SIGTERM arrive together, a batch system tells every process of a job. What comes
+//! within [`SAME_SIGNAL`] of the first is therefore the first.
+
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::CliError;
+
+/// A signal this soon after the first one is the same.
+const SAME_SIGNAL: Duration = Duration::from_secs(2);
 
 /// The signals of this process, as two tokens.
 #[derive(Debug)]
@@ -15,19 +25,30 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Takes over SIGINT and SIGTERM.
+    /// Takes over SIGINT, SIGTERM and SIGHUP; the last not where it is ignored already, as `nohup` arranges.
     pub(crate) fn listen() -> Result<Self, CliError> {
         let register = |kind| {
             signal(kind).map_err(|error| CliError::failed(format!("cannot listen for signals: {error}")))
         };
-        let (mut interrupt, mut terminate) =
-            (register(SignalKind::interrupt())?, register(SignalKind::terminate())?);
+        let hang_up = SignalKind::hangup();
+        let mut taken = Taken {
+            interrupt: register(SignalKind::interrupt())?,
+            terminate: register(SignalKind::terminate())?,
+            hang_up: if is_ignored(hang_up) { None } else { Some(register(hang_up)?) },
+        };
         let (graceful, forced) = (CancellationToken::new(), CancellationToken::new());
         let (first, second) = (graceful.clone(), forced.clone());
         let listener = tokio::spawn(async move {
-            next(&mut interrupt, &mut terminate).await;
+            taken.next().await;
+            let asked = Instant::now();
+            eprintln!(
+                "stopping with what is done so far; a second signal, {} s from now or later, ends at once",
+                SAME_SIGNAL.as_secs()
+            );
             first.cancel();
-            next(&mut interrupt, &mut terminate).await;
+            while asked.elapsed() < SAME_SIGNAL {
+                taken.next().await;
+            }
             second.cancel();
         });
         Ok(Self { graceful, forced, listener })
@@ -38,7 +59,7 @@ impl Signals {
         self.graceful.clone()
     }
 
-    /// Cancelled by the second signal.
+    /// Cancelled by a second signal that is not the first once more.
     pub(crate) fn forced(&self) -> CancellationToken {
         self.forced.clone()
     }
@@ -50,9 +71,46 @@ impl Drop for Signals {
     }
 }
 
-async fn next(interrupt: &mut Signal, terminate: &mut Signal) {
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+/// The signals that are taken over.
+struct Taken {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Option<Signal>,
+}
+
+impl Taken {
+    /// Waits for any of them.
+    async fn next(&mut self) {
+        let hung_up = async {
+            match &mut self.hang_up {
+                Some(signal) => signal.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = hung_up => {}
+        }
+    }
+}
+
+/// Whether this process was started with a signal ignored, as far as the system tells.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (kind.as_raw_value() - 1) & 1 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_known() {
+        // Rust's runtime ignores SIGPIPE in every process.
+        assert!(is_ignored(SignalKind::pipe()));
+        assert!(!is_ignored(SignalKind::child()));
     }
 }

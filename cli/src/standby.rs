@@ -9,9 +9,10 @@ use blip2_proto::v1::StatusReply;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::again::same_command;
 use crate::config::RunConfig;
 use crate::error::CliError;
-use crate::run_folder::RunFolder;
+use crate::run_folder::{Purpose, RunFolder};
 use crate::session::Lead;
 
 /// Between two looks for a new checkpoint.
@@ -47,7 +48,11 @@ impl Watch {
         stop: &CancellationToken,
     ) -> Result<Option<Self>, CliError> {
         let opened = async {
-            if starts { RunFolder::open(config, true).await } else { RunFolder::await_run(config).await }
+            if starts {
+                RunFolder::open(config, true, Purpose::Coordinate).await
+            } else {
+                RunFolder::await_run(config).await
+            }
         };
         let folder = tokio::select! {
             opened = opened => opened?,
@@ -142,7 +147,10 @@ fn over(how: &str) -> Result<Turn, CliError> {
             eprintln!("the run is done");
             Ok(Turn::Over)
         }
-        "interrupted" => Err(CliError::Interrupted("the run was interrupted; continue with --resume".into())),
+        "interrupted" => Err(CliError::Interrupted(format!(
+            "the run was interrupted; continue with {}",
+            same_command(Some("--resume"))
+        ))),
         _ => Err(CliError::failed("the run failed under the coordinator that led it; see its output")),
     }
 }

@@ -164,7 +164,8 @@ impl StoredStatus {
             "unreachable" => {
                 let nobody = self.reason.as_ref().map_or(String::new(), |reason| {
                     format!(
-                        ", and nobody answers at {address} ({reason}); continue it with --resume if no coordinator leads it"
+                        ", and nobody answers at {address} ({reason}); continue it with the command that started it \
+                         and --resume, if no coordinator leads it"
                     )
                 });
                 format!("run {run}: step {step}/{total_steps}, {checkpoint}; it has not ended{nobody}")
@@ -191,7 +192,9 @@ fn ending(state: &str, step: u64, total: u64, checkpoint: &str, fault: Option<&s
     match state {
         "done" => format!("the run is done: {step} steps, {saved}"),
         "interrupted" => {
-            format!("the run was interrupted at step {step}/{total}, {saved}; continue it with --resume")
+            format!(
+                "the run was interrupted at step {step}/{total}, {saved}; continue it with the command that started it and --resume"
+            )
         }
         _ => format!(
             "the run failed at step {step}/{total}, {saved}{}",

@@ -45,10 +45,14 @@ impl TokenFile {
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(&path).and_then(|mut file| file.write_all(token.as_bytes())).map_err(|error| {
+        let failed = |error: std::io::Error| {
             CliError::failed(format!("{}: cannot write the run token: {error}", path.display()))
-        })?;
-        Ok(Self { path, token: token.to_owned() })
+        };
+        let mut file = options.open(&path).map_err(failed)?;
+        // From here on the file goes with this value, also where it cannot be written.
+        let created = Self { path: path.clone(), token: token.to_owned() };
+        file.write_all(token.as_bytes()).map_err(failed)?;
+        Ok(created)
     }
 
     /// Where it is.

@@ -87,7 +87,21 @@ pub enum CollectiveError {
     Closed,
 }
 
+/// How the system names the lack of descriptors, of this process and of the machine.
+const NO_DESCRIPTORS: [&str; 2] = ["os error 24", "os error 23"];
+
 impl CollectiveError {
+    /// Whether it is this process that has no more means to reach others.
+    pub fn is_own(&self) -> bool {
+        let lacks = |reason: &str| NO_DESCRIPTORS.iter().any(|name| reason.contains(name));
+        match self {
+            Self::PeerLost { reason, .. } | Self::State { reason, .. } | Self::Bind { reason, .. } => {
+                lacks(reason)
+            }
+            _ => false,
+        }
+    }
+
     /// Members to blame, for the report to the coordinator; empty when nobody is.
     pub fn suspects(&self) -> Vec<u32> {
         match self {

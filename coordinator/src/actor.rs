@@ -341,6 +341,7 @@ async fn read(session: SessionId, opened: Opened, token: Arc<str>, reports: mpsc
         // Only the machine's end of it keeps the stream open from here on.
         drop(outgoing);
         while let Some(message) = next_message(session, &mut incoming).await {
+            let Some(message) = bounded(session, message) else { break };
             if reports.send(Event::Message { session, message }).await.is_err() {
                 return;
             }
@@ -376,20 +377,28 @@ async fn introduction(
     if let Some(connection) = connection {
         connection.authenticate();
     }
-    Some(hello)
+    match bounded(session, FromWorker::Hello(hello)) {
+        Some(FromWorker::Hello(hello)) => Some(hello),
+        _ => None,
+    }
 }
 
-/// The next message, its texts within bounds; `None` when the connection is at its end.
+/// A message with its texts within bounds; `None` if it cannot be brought there.
+fn bounded(session: SessionId, message: FromWorker) -> Option<FromWorker> {
+    match bounded_from_worker(message) {
+        Ok(message) => Some(message),
+        Err(error) => {
+            tracing::warn!(session, %error, "a session is ended");
+            None
+        }
+    }
+}
+
+/// The next message; `None` when the connection is at its end.
 async fn next_message(session: SessionId, incoming: &mut Streaming<WorkerMessage>) -> Option<FromWorker> {
     loop {
         match incoming.message().await {
-            Ok(Some(WorkerMessage { kind: Some(message) })) => match bounded_from_worker(message) {
-                Ok(message) => return Some(message),
-                Err(error) => {
-                    tracing::warn!(session, %error, "a session is ended");
-                    return None;
-                }
-            },
+            Ok(Some(WorkerMessage { kind: Some(message) })) => return Some(message),
             // A message of a later version.
             Ok(Some(WorkerMessage { kind: None })) => {}
             Ok(None) => return None,

@@ -120,7 +120,7 @@ impl Epochs {
             return Ok(());
         }
         // An epoch that was taken since the question was put may be our own.
-        match self.read(newest).await? {
+        match self.read_whole(newest).await? {
             Some(record) if record.coordinator == self.coordinator => Ok(()),
             _ => Err(CoordinatorError::Fenced { epoch: newest }),
         }
@@ -128,19 +128,32 @@ impl Epochs {
 
     /// The newest epoch's record, if there is one.
     ///
+    /// Whoever left an object that cannot be read (a crash between its creation and its content) has taken that epoch
+    /// and is gone: the record then has its number and, for the rest, what the newest readable one says, except that
+    /// the run has not ended.
+    ///
     /// # Errors
-    /// The record is damaged, or the store fails.
+    /// The store fails.
     pub async fn newest_record(&self) -> Result<Option<EpochRecord>> {
-        self.read(self.newest().await?).await
+        let numbers = self.numbers().await?;
+        let Some(newest) = numbers.last().copied() else { return Ok(None) };
+        for number in numbers.into_iter().rev() {
+            match self.read_whole(number).await? {
+                Some(record) if number == newest => return Ok(Some(record)),
+                Some(record) => return Ok(Some(EpochRecord { epoch: newest, end: None, ..record })),
+                None => {}
+            }
+        }
+        Ok(Some(self.unknown(newest)))
     }
 
     /// Members of the last epoch up to `epoch` that had any, if the run has not ended since: they may come back.
     ///
     /// # Errors
-    /// A record is damaged, or the store fails.
+    /// The store fails.
     pub async fn expected_members(&self, epoch: u64) -> Result<usize> {
         for number in (1..=epoch).rev() {
-            let Some(record) = self.read(number).await? else { continue };
+            let Some(record) = self.read_whole(number).await? else { continue };
             if record.end.is_some() {
                 return Ok(0);
             }
@@ -190,6 +203,26 @@ impl Epochs {
         EpochRecord::parse(&object.to_string(), &content).map(Some)
     }
 
+    /// The same; one that is damaged is as good as none, and said.
+    async fn read_whole(&self, epoch: u64) -> Result<Option<EpochRecord>> {
+        match self.read(epoch).await {
+            Err(CoordinatorError::Epoch { object, reason }) => {
+                tracing::warn!(object, reason, "an epoch's object cannot be read and is passed over");
+                Ok(None)
+            }
+            read => read,
+        }
+    }
+
+    /// What is known of an epoch that somebody took without leaving a word.
+    fn unknown(&self, epoch: u64) -> EpochRecord {
+        EpochRecord {
+            coordinator: String::new(),
+            address: String::new(),
+            ..self.record(epoch, 0, Vec::new())
+        }
+    }
+
     /// Creates an epoch's object: `false` when it is another coordinator's.
     async fn create(&self, record: &EpochRecord) -> Result<bool> {
         let object = self.object(record.epoch);
@@ -199,8 +232,7 @@ impl Epochs {
             return Ok(true);
         }
         // Ours all the same when the answer to an earlier attempt was lost.
-        let found = self.read(record.epoch).await?;
-        Ok(found.ok_or_else(|| damaged("it was deleted while it was read".into()))? == *record)
+        Ok(self.read_whole(record.epoch).await?.as_ref() == Some(record))
     }
 }
 
@@ -247,6 +279,37 @@ mod tests {
             Some("interrupted")
         );
         assert!(matches!(epochs.end(4, 9, "done").await, Err(CoordinatorError::Fenced { epoch: 4 })));
+    }
+
+    #[tokio::test]
+    async fn an_object_without_content_is_an_epoch_that_was_taken() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let root = Location::parse(folder.path().to_str().expect("utf-8")).expect("a local path");
+        let epochs = Epochs::new(&root, "a".into(), "http://a:1".into());
+        epochs.begin(0).await.expect("free");
+        let member = EpochMember { id: 0, name: "w".into(), first_slot: 0, slot_count: 4 };
+        epochs.take(2, 0, vec![member]).await.expect("free");
+        let torn = |number: u64| std::fs::write(folder.path().join(format!("epochs/{number:010}.json")), "");
+        torn(3).expect("written");
+
+        let newest = epochs.newest_record().await.expect("readable").expect("there");
+        assert_eq!((newest.epoch, newest.address.as_str(), newest.members.len()), (3, "http://a:1", 1));
+        assert_eq!(epochs.expected_members(3).await.expect("readable"), 1);
+        // Whoever created it has fenced off this coordinator.
+        assert!(matches!(epochs.confirm(2).await, Err(CoordinatorError::Fenced { epoch: 3 })));
+        assert!(matches!(epochs.take(3, 5, Vec::new()).await, Err(CoordinatorError::Fenced { epoch: 3 })));
+
+        // The next one goes on, and so does a run whose end cannot be read.
+        let next = Epochs::new(&root, "b".into(), "http://b:1".into());
+        assert_eq!(next.begin(5).await.expect("free"), 4);
+        next.end(5, 5, "done").await.expect("free");
+        torn(6).expect("written");
+        assert_eq!(next.newest_record().await.expect("readable").expect("there").end, None);
+        for number in 1..=6 {
+            torn(number).expect("written");
+        }
+        let newest = next.newest_record().await.expect("readable").expect("there");
+        assert_eq!((newest.epoch, newest.address.as_str()), (6, ""));
     }
 
     #[tokio::test]

@@ -35,4 +35,4 @@ pub use machine::{Action, CommittedStep, Event, Machine, Outcome, SessionId, Sta
 pub use server::{CoordinatorOptions, run};
 pub use settings::{Cadence, CheckpointSettings, CoordinatorSettings};
 pub use spec::{LossRise, NonFinitePolicy, RunSpec, Schedule};
-pub use standby::{StandByEnd, StandByOptions, stand_by};
+pub use standby::{StandByEnd, StandByOptions, Stranded, is_led, stand_by};

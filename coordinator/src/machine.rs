@@ -1,7 +1,7 @@
 //! The state machine of a run: events in, actions out. No clock, no network, no store.
 
 mod cadence;
-
+mod complaints;
 mod ending;
 mod flapping;
 mod gathering;
@@ -37,6 +37,7 @@ pub use self::interface::{Action, CommittedStep, Event, Outcome, SessionId, Star
 pub use self::planted::PlantedBug;
 
 use self::cadence::Cost;
+use self::complaints::Complaint;
 use self::ending::Ending;
 use self::flapping::Flaps;
 use self::gathering::Gathering;
@@ -84,6 +85,10 @@ pub struct Machine {
     members: BTreeMap<u32, Member>,
     next_member: u32,
     flaps: Flaps,
+    /// Of members that could not go on since the last commit.
+    complaints: Vec<Complaint>,
+    /// All workers are processes of one machine, started in the same way.
+    on_one_machine: bool,
     /// Members of the current epoch with their slots, in slot order; empty between epochs.
     world: Vec<(u32, Range<u32>)>,
     /// Checkpoints that are being written, by name.
@@ -163,6 +168,10 @@ struct Member {
     is_leaving: bool,
     /// Failed attempts in a row in which others suspected it.
     strikes: u32,
+    /// How many others suspected it in these.
+    accusers: u32,
+    /// Parts of checkpoints in a row that it could not store though others could store theirs.
+    part_failures: u32,
     data_wait_share: f64,
 }
 
@@ -219,6 +228,8 @@ impl Machine {
             members: BTreeMap::new(),
             next_member: 0,
             flaps: Flaps::default(),
+            complaints: Vec::new(),
+            on_one_machine: start.on_one_machine,
             world: Vec::new(),
             saves: BTreeMap::new(),
             last_checkpoint,

@@ -60,6 +60,8 @@ pub struct CoordinatorOptions {
     /// Gets every committed step once, in order; a receiver that is slow slows the run down, one that is dropped does
     /// not matter.
     pub commits: mpsc::Sender<CommittedStep>,
+    /// All workers are processes of this machine, started in the same way.
+    pub on_one_machine: bool,
 }
 
 /// Coordinates a run to its end: serves workers on `listener` until the run is done, failed, or saved after `shutdown`.
@@ -73,8 +75,17 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
     options: CoordinatorOptions,
 ) -> Result<Outcome> {
-    let CoordinatorOptions { spec, settings, checkpoints, advertise, transport, after, status, commits } =
-        options;
+    let CoordinatorOptions {
+        spec,
+        settings,
+        checkpoints,
+        advertise,
+        transport,
+        after,
+        status,
+        commits,
+        on_one_machine,
+    } = options;
     spec.validate()?;
     settings.validate(spec.slots)?;
     checkpoints.validate()?;
@@ -93,6 +104,7 @@ pub async fn run(
         epoch,
         expected_members: epochs.expected_members(epoch).await?,
         quarantine: known_rows(&spec, &catalogue).await?,
+        on_one_machine,
     };
     let token: Arc<str> = spec.token.as_str().into();
     let (root, schedule, keep) = (spec.run_root.clone(), spec.schedule(), checkpoints.keep);

@@ -144,7 +144,8 @@ impl CoordinatorSettings {
         seconds(self.heartbeat_timeout_s)
     }
 
-    pub(crate) fn step_deadline(&self) -> Duration {
+    /// How long a collective, or a read, may make no progress.
+    pub fn step_deadline(&self) -> Duration {
         seconds(self.step_deadline_s)
     }
 

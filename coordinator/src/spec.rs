@@ -31,6 +31,8 @@ pub struct RunSpec {
     pub resume: Option<CheckpointRecord>,
     /// Share of unusable rows above which the run stops.
     pub max_quarantined_share: f64,
+    /// Rows of the corpus whose download failed and which are passed over: shown, and no part of anything else.
+    pub not_downloaded: u64,
     /// What becomes of steps whose losses, gradient or update are not finite.
     pub non_finite: NonFinitePolicy,
     /// When a rise of the loss is told.

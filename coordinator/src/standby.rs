@@ -1,5 +1,9 @@
 //! A coordinator that stands by: it refuses workers, watches the one that leads, and says when to take over.
 
+mod stranded;
+
+pub use stranded::Stranded;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +39,8 @@ const LOOK_DEADLINE: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// The state that the status of such a coordinator shows.
 const STANDBY: &str = "standby";
+/// The state of a leader that waits for workers.
+const WAITING: &str = "waiting";
 
 /// What a coordinator that stands by is started with.
 #[derive(Debug)]
@@ -56,7 +62,7 @@ pub struct StandByOptions {
 /// How standing by ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StandByEnd {
-    /// The leader of this epoch is silent: it is time to take over from it.
+    /// The leader of this epoch is silent, or reaches no worker: it is time to take over from it.
     Lead {
         /// For [`CoordinatorOptions::after`](crate::CoordinatorOptions::after).
         after: u64,
@@ -70,7 +76,8 @@ pub enum StandByEnd {
     Stopped,
 }
 
-/// Stands by until the coordinator that leads is silent for `takeover_after_s`, the run has ended, or `shutdown` comes.
+/// Stands by until the coordinator that leads is silent for `takeover_after_s`, or has had no worker for so long though
+/// workers of the run keep coming here; until the run has ended, or `shutdown` comes.
 ///
 /// A run that nobody has begun to lead is not taken over. `listener` is not used up: [`run`](crate::run) serves on it
 /// next. Of several that stand by each may be told to lead; the epoch object decides.
@@ -89,8 +96,11 @@ pub async fn stand_by(
     });
     let listening = listening.map_err(|error| CoordinatorError::Server(error.to_string()))?;
     let (leader, known_leader) = watch::channel(String::new());
+    let (came, coming) = watch::channel(());
     let service = Service {
         token: options.token.as_str().into(),
+        run_id: options.run_id.clone(),
+        came,
         leader: known_leader,
         rooms: Rooms::default(),
         status: options.status.subscribe(),
@@ -99,7 +109,7 @@ pub async fn stand_by(
     // The server ends with this function, however it is left.
     let _stops = stop.clone().drop_guard();
     let mut server = serve(listening, &options.transport, &options.token, service, stop.clone());
-    let watcher = Watcher::new(options, leader);
+    let watcher = Watcher::new(options, leader, coming);
     let end = tokio::select! {
         end = watcher.watch() => Ok(end),
         () = shutdown => Ok(StandByEnd::Stopped),
@@ -109,6 +119,25 @@ pub async fn stand_by(
         end_server(&mut server, &stop).await;
     }
     end
+}
+
+/// Whether a coordinator answers at `address` that leads `run_id`, or one that does not say which run it leads.
+pub async fn is_led(address: &str, run_id: &str, transport: &Transport) -> bool {
+    let asked = async {
+        let channel = transport.connect(address, PROBE_DEADLINE).await.ok()?;
+        Some(CoordinatorClient::new(channel).status(StatusRequest::default()).await)
+    };
+    match tokio::time::timeout(PROBE_DEADLINE, asked).await {
+        Ok(Some(Ok(reply))) => {
+            let StatusReply { run_id: theirs, state, .. } = reply.into_inner();
+            theirs == run_id && matches!(state.as_str(), "waiting" | "running" | "saving")
+        }
+        // It answers, and its token is not known here.
+        Ok(Some(Err(status))) => {
+            matches!(status.code(), tonic::Code::Unauthenticated | tonic::Code::PermissionDenied)
+        }
+        Ok(None) | Err(_) => false,
+    }
 }
 
 /// Watches the leader.
@@ -123,13 +152,28 @@ struct Watcher {
     channel: Option<(String, Channel)>,
     /// When the leader last gave a sign of life.
     heard: Instant,
+    /// Told of every worker of the run that came here.
+    coming: watch::Receiver<()>,
+    began: Instant,
+    stranded: Stranded,
 }
 
 impl Watcher {
-    fn new(options: StandByOptions, leader: watch::Sender<String>) -> Self {
+    fn new(options: StandByOptions, leader: watch::Sender<String>, coming: watch::Receiver<()>) -> Self {
         // It only reads epochs, so it needs no name among them.
         let epochs = Epochs::new(&options.run_root, String::new(), String::new());
-        Self { options, epochs, leader, newest: None, looked: None, channel: None, heard: Instant::now() }
+        Self {
+            options,
+            epochs,
+            leader,
+            newest: None,
+            looked: None,
+            channel: None,
+            heard: Instant::now(),
+            coming,
+            began: Instant::now(),
+            stranded: Stranded::default(),
+        }
     }
 
     async fn watch(mut self) -> StandByEnd {
@@ -146,8 +190,16 @@ impl Watcher {
             if let Some(how) = newest.end {
                 return StandByEnd::Over { how };
             }
-            if self.probe(&newest.address).await {
+            if let Some(status) = self.probe(&newest.address).await {
                 self.heard = Instant::now();
+                if self.is_stranded(&status) {
+                    tracing::warn!(
+                        epoch = newest.epoch,
+                        address = newest.address,
+                        "the leader reaches no worker"
+                    );
+                    return StandByEnd::Lead { after: newest.epoch };
+                }
             } else if self.is_silent() {
                 // What is known of the epochs may be older than the silence.
                 self.read_newest().await;
@@ -204,18 +256,32 @@ impl Watcher {
         });
     }
 
-    /// Whether a coordinator that does not stand by itself answers at the address.
-    async fn probe(&mut self, address: &str) -> bool {
+    /// Whether the leader, which has answered with this status, has lost all workers to here.
+    fn is_stranded(&mut self, status: &StatusReply) -> bool {
+        let now = self.began.elapsed();
+        self.stranded.leader_has(now, status.state == WAITING, status.members.len());
+        // A watched value that was changed means that somebody came since the last look.
+        if self.coming.has_changed().unwrap_or(false) {
+            self.coming.mark_unchanged();
+            self.stranded.worker_came(now);
+        }
+        self.stranded.is_certain(now, self.options.settings.takeover_after())
+    }
+
+    /// What a coordinator that does not stand by itself answers at the address.
+    async fn probe(&mut self, address: &str) -> Option<StatusReply> {
         match tokio::time::timeout(PROBE_DEADLINE, self.ask(address)).await {
-            Ok(Ok(reply)) => reply.run_id == self.options.run_id && reply.state != STANDBY,
+            Ok(Ok(reply)) => {
+                Some(reply).filter(|reply| reply.run_id == self.options.run_id && reply.state != STANDBY)
+            }
             Ok(Err(error)) => {
                 tracing::debug!(address, error, "the leader does not answer");
                 self.channel = None;
-                false
+                None
             }
             Err(_) => {
                 self.channel = None;
-                false
+                None
             }
         }
     }
@@ -237,6 +303,9 @@ impl Watcher {
 #[derive(Debug)]
 struct Service {
     token: Arc<str>,
+    run_id: String,
+    /// Told of every worker of the run.
+    came: watch::Sender<()>,
     leader: watch::Receiver<String>,
     rooms: Rooms,
     status: watch::Receiver<StatusReply>,
@@ -252,9 +321,13 @@ impl Coordinator for Service {
     ) -> std::result::Result<Response<Self::SessionStream>, Status> {
         let permit = self.rooms.admit(&request)?;
         let (token, leader) = (self.token.clone(), self.leader.clone());
+        let (run_id, came) = (self.run_id.clone(), self.came.clone());
         let connection = request.extensions().get::<Connection>().cloned();
         let refusal = async move {
-            let refused = refuse(request.into_inner(), connection, &token, &leader).await?;
+            let (refused, its_run) = refuse(request.into_inner(), connection, &token, &leader).await?;
+            if its_run == run_id {
+                came.send_replace(());
+            }
             drop(permit);
             Ok(CoordinatorMessage { kind: Some(ToWorker::Refused(refused)) })
         };
@@ -270,13 +343,14 @@ impl Coordinator for Service {
     }
 }
 
-/// Hears who comes, and sends it to the leader; only one of the run is told where that is.
+/// Hears who comes, and sends it to the leader; only one with the token is told where that is. Returns the run that it
+/// says it is part of, too, if it has the token.
 async fn refuse(
     mut incoming: Streaming<WorkerMessage>,
     connection: Option<Connection>,
     token: &str,
     leader: &watch::Receiver<String>,
-) -> std::result::Result<Refused, Status> {
+) -> std::result::Result<(Refused, String), Status> {
     let first = tokio::time::timeout(HELLO_DEADLINE, incoming.message()).await;
     let hello = match first.map_err(|_| Status::deadline_exceeded("no introduction came"))?? {
         Some(WorkerMessage { kind: Some(FromWorker::Hello(hello)) }) => hello,
@@ -284,15 +358,17 @@ async fn refuse(
     };
     if !same_token(&hello.token, token) {
         let reason = WRONG_TOKEN.into();
-        return Ok(Refused { code: RefusalCode::RefusalToken.into(), reason, ..Refused::default() });
+        let refused = Refused { code: RefusalCode::RefusalToken.into(), reason, ..Refused::default() };
+        return Ok((refused, String::new()));
     }
     if let Some(connection) = connection {
         connection.authenticate();
     }
-    Ok(Refused {
+    let refused = Refused {
         code: RefusalCode::RefusalStandby.into(),
         reason: "this coordinator stands by".into(),
         retry_after_ms: ASK_AGAIN.as_millis() as u32,
         leader: leader.borrow().clone(),
-    })
+    };
+    Ok((refused, hello.run_id))
 }

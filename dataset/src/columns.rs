@@ -1,35 +1,52 @@
 //! Which columns of a Parquet file mean what, and how a row is read from them.
 
+mod find;
+mod rows;
+
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, ListBuilder, RecordBatch, StringBuilder};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::{Array, ArrayRef, AsArray, ListBuilder, StringBuilder};
+use arrow::datatypes::{DataType, FieldRef, Fields, Schema};
 use serde::{Deserialize, Serialize};
-use sha2::Digest;
 
 use crate::error::{DatasetError, Result};
+pub(crate) use find::{Roles, TextRole};
+pub(crate) use rows::{RowFault, RowGroup, SUCCESS, cell_text, cell_texts, failed_status};
 
-/// Image columns looked for, in order, when the configured one is absent.
-const IMAGE_COLUMNS: [&str; 4] = ["jpg", "png", "webp", "image"];
 /// The field of a structure that is a picture.
 const PICTURE_BYTES: &str = "bytes";
-/// The field of a structure that is a caption.
-const CAPTION_TEXT: &str = "text";
+/// The fields of a structure that may be a caption, by preference.
+const CAPTION_TEXTS: [&str; 3] = ["text", "raw", "caption"];
 /// The field that says why a caption of a structure is not used; one that is null, or not there, is used.
 const CAPTION_DROPPED: &str = "dropped";
 /// What is read of a caption, bytes: far more than the words that are kept, and a bound for what a tokenizer meets.
 const CAPTION_BYTES: usize = 16 << 10;
 
+/// Whose SHA-256 a file records beside its pictures.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HashOf {
+    /// Found from the first rows of each row group: where hardly any hash is that of the stored bytes, none is compared.
+    #[default]
+    Auto,
+    /// Of the stored bytes: a row with another is not used.
+    Stored,
+    /// Of what was downloaded, before it was resized and encoded anew, as img2dataset records it: not compared.
+    Download,
+}
+
 /// Names of the columns, as img2dataset writes them by default.
 ///
 /// `image` and one of `caption` and `captions` are needed; the others are used when a file has them. An empty name
-/// switches an optional column off: do so for `sha256` when the pictures were resized after it was computed.
+/// switches an optional column off. Where a name is the default and a file has no such column, the names that the
+/// published data sets use are looked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ColumnNames {
-    /// Encoded picture; if absent, the first of `jpg`, `png`, `webp`, `image` that exists.
+    /// Encoded picture; if absent, the first of `jpg`, `png`, `webp`, `image`, `jpeg`, `img`, `picture` that exists.
     pub image: String,
-    /// One caption (text), or several (list of text).
+    /// One caption (text), or several (list of text); if both this and `captions` are absent and neither was named
+    /// otherwise, the first of `TEXT`, `alt_text`, `top_caption`, `re_caption` and their like that exists.
     pub caption: String,
     /// Several captions, of which one is drawn per step; preferred to `caption`. A list of text, or of structures as
     /// curation writes them: their `text`, where `dropped` is null or not there.
@@ -40,6 +57,8 @@ pub struct ColumnNames {
     pub status: String,
     /// SHA-256 of the picture's bytes, as hexadecimal text or 32 bytes.
     pub sha256: String,
+    /// Whose SHA-256 that is.
+    pub sha256_of: HashOf,
     /// Source of the picture.
     pub url: String,
 }
@@ -53,6 +72,7 @@ impl Default for ColumnNames {
             key: "key".into(),
             status: "status".into(),
             sha256: "sha256".into(),
+            sha256_of: HashOf::Auto,
             url: "url".into(),
         }
     }
@@ -67,36 +87,25 @@ pub(crate) struct FileColumns {
     key: Option<usize>,
     status: Option<usize>,
     sha256: Option<usize>,
+    hash_of: HashOf,
     /// Only where asked for: training does not read it.
     url: Option<usize>,
 }
 
 impl FileColumns {
-    /// Finds the configured columns in a file's schema and checks their types.
+    /// Finds the columns in a file's schema and checks their types. Columns of Arrow's null type are absent ones.
+    ///
+    /// # Errors
+    /// [`DatasetError::MissingColumn`], [`DatasetError::RepeatedColumn`], [`DatasetError::ColumnType`].
     pub(crate) fn find(schema: &Schema, names: &ColumnNames, file: &str) -> Result<Self> {
-        let index =
-            |name: &str| schema.fields().iter().position(|field| !name.is_empty() && field.name() == name);
-        let missing = |wanted: String| DatasetError::MissingColumn {
-            file: file.to_owned(),
-            wanted,
-            found: schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", "),
-        };
-        let image = std::iter::once(names.image.as_str())
-            .chain(IMAGE_COLUMNS)
-            .find_map(index)
-            .ok_or_else(|| missing(format!("image (`{}`)", names.image)))?;
-        // Both are kept: a row whose list is empty falls back to its single caption.
-        let captions: Vec<_> =
-            [&names.captions, &names.caption].into_iter().filter_map(|name| index(name)).collect();
-        if captions.is_empty() {
-            return Err(missing(format!("caption (`{}` or `{}`)", names.caption, names.captions)));
-        }
+        let roles = Roles { schema, names, file };
         let columns = Self {
-            image,
-            captions,
-            key: index(&names.key),
-            status: index(&names.status),
-            sha256: index(&names.sha256),
+            image: roles.image()?,
+            captions: roles.captions()?,
+            key: roles.optional(TextRole::Key)?,
+            status: roles.named(&names.status)?,
+            sha256: roles.named(&names.sha256)?,
+            hash_of: names.sha256_of,
             url: None,
         };
         columns.check_types(schema, file)?;
@@ -105,9 +114,26 @@ impl FileColumns {
 
     /// With the pictures' sources, if the file has them.
     pub(crate) fn with_url(self, schema: &Schema, names: &ColumnNames) -> Self {
-        let named = |field: &Field| !names.url.is_empty() && *field.name() == names.url;
-        let url = schema.fields().iter().position(|field| named(field) && is_text(field.data_type()));
+        let url = Roles { schema, names, file: "" }.optional(TextRole::Url).ok().flatten();
+        let url = url.filter(|place| is_text(schema.field(*place).data_type()));
         Self { url, ..self }
+    }
+
+    /// Of a file that records the hash of every row group: it was written by ingestion or curation, which record the
+    /// SHA-256 of what they store.
+    pub(crate) fn with_stored_hash(self) -> Self {
+        let hash_of = if self.hash_of == HashOf::Auto { HashOf::Stored } else { self.hash_of };
+        Self { hash_of, ..self }
+    }
+
+    /// Whether it is found out from the rows whose hashes are recorded.
+    pub(crate) fn finds_out(&self) -> bool {
+        self.hash_of == HashOf::Auto
+    }
+
+    /// Index of the column that says which downloads failed.
+    pub(crate) fn status(&self) -> Option<usize> {
+        self.status
     }
 
     /// Indices of all columns to read.
@@ -134,8 +160,7 @@ impl FileColumns {
         };
         check(self.image, "binary (or a structure with binary `bytes`)", is_picture)?;
         for caption in &self.captions {
-            let accepts = |kind: &DataType| is_text(kind) || is_text_list(kind) || is_curated_list(kind);
-            check(*caption, "text, a list of text, or a list of structures with `text`", accepts)?;
+            check(*caption, "text, a list of text, or a list of structures with `text`", is_caption)?;
         }
         if let Some(status) = self.status {
             check(status, "text", is_text)?;
@@ -143,6 +168,23 @@ impl FileColumns {
         self.sha256
             .map_or(Ok(()), |sha256| check(sha256, "text or binary", |kind| is_text(kind) || is_binary(kind)))
     }
+}
+
+/// Nothing but nulls, as writers give a column without a single value.
+fn is_nothing(kind: &DataType) -> bool {
+    match kind {
+        DataType::Null => true,
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            is_nothing(item.data_type())
+        }
+        DataType::Dictionary(_, values) => is_nothing(values),
+        _ => false,
+    }
+}
+
+/// What captions can be read from.
+fn is_caption(kind: &DataType) -> bool {
+    is_text(kind) || is_text_list(kind) || is_structure_list(kind) || is_text_structure(kind)
 }
 
 fn is_text(kind: &DataType) -> bool {
@@ -174,7 +216,7 @@ fn is_picture(kind: &DataType) -> bool {
 }
 
 /// The cells themselves: of a structure its bytes, of a dictionary its values.
-fn plain(column: &ArrayRef) -> ArrayRef {
+pub(crate) fn plain(column: &ArrayRef) -> ArrayRef {
     let inner = match column.data_type() {
         DataType::Struct(_) => column.as_struct().column_by_name(PICTURE_BYTES).unwrap_or(column),
         _ => column,
@@ -198,216 +240,69 @@ fn is_text_list(kind: &DataType) -> bool {
     }
 }
 
-/// A list of structures as curation writes them.
-fn is_curated_list(kind: &DataType) -> bool {
-    let DataType::List(item) = kind else { return false };
-    let DataType::Struct(fields) = item.data_type() else { return false };
-    let is_utf8 = |name: &str| {
-        fields.iter().find(|field| field.name() == name).map(|field| *field.data_type() == DataType::Utf8)
+/// The field of a structure that is its caption.
+fn caption_field(fields: &Fields) -> Option<&FieldRef> {
+    let is_plain = |field: &&FieldRef| {
+        !matches!(field.data_type(), DataType::Dictionary(..)) && is_text(field.data_type())
     };
-    is_utf8(CAPTION_TEXT) == Some(true) && is_utf8(CAPTION_DROPPED) != Some(false)
+    let named = |name: &&str| fields.iter().find(|field| field.name() == *name).filter(is_plain);
+    CAPTION_TEXTS.iter().find_map(named)
 }
 
-/// Captions as text or lists of text: of curated lists the texts that are kept.
-fn caption_texts(column: &ArrayRef) -> ArrayRef {
-    if !is_curated_list(column.data_type()) {
-        return plain(column);
+/// A structure with a caption, as Hugging Face `datasets` stores COCO's sentences.
+fn is_text_structure(kind: &DataType) -> bool {
+    matches!(kind, DataType::Struct(fields) if caption_field(fields).is_some())
+}
+
+/// A list of structures with a caption, as curation writes them.
+fn is_structure_list(kind: &DataType) -> bool {
+    let DataType::List(item) = kind else { return false };
+    let DataType::Struct(fields) = item.data_type() else { return false };
+    let dropped = fields.iter().find(|field| field.name() == CAPTION_DROPPED);
+    caption_field(fields).is_some() && dropped.is_none_or(|field| *field.data_type() == DataType::Utf8)
+}
+
+/// Captions as text or lists of text: of structures their texts, as far as these are kept.
+pub(crate) fn caption_texts(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::Struct(fields) => {
+            let field = caption_field(fields).map(|field| field.name().clone());
+            let texts = field.and_then(|name| column.as_struct().column_by_name(&name));
+            texts.map_or_else(|| ArrayRef::clone(column), ArrayRef::clone)
+        }
+        kind if is_structure_list(kind) => listed_texts(column),
+        _ => plain(column),
     }
+}
+
+/// The texts of a list of structures.
+fn listed_texts(column: &ArrayRef) -> ArrayRef {
     let list = column.as_list::<i32>();
     let structures = list.values().as_struct();
-    let field = |name: &str| structures.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
-    let (text, dropped) = (field(CAPTION_TEXT), field(CAPTION_DROPPED));
+    let text = caption_field(structures.fields()).and_then(|field| structures.column_by_name(field.name()));
+    let dropped = structures.column_by_name(CAPTION_DROPPED).and_then(|column| column.as_string_opt::<i32>());
     let kept =
         |item: &usize| structures.is_valid(*item) && dropped.is_none_or(|dropped| dropped.is_null(*item));
     let mut texts = ListBuilder::new(StringBuilder::new());
     for (row, ends) in list.value_offsets().windows(2).enumerate() {
         // Offsets of a list are not negative; what a null row holds is not looked at.
         let items = if list.is_null(row) { 0..0 } else { ends[0] as usize..ends[1] as usize };
-        let items = items
-            .filter(kept)
-            .filter_map(|item| text.filter(|text| text.is_valid(item)).map(|text| text.value(item)));
+        let items = items.filter(kept).filter_map(|item| text.and_then(|text| cell_text(text, item)));
         texts.append_value(items.map(Some));
     }
     Arc::new(texts.finish())
-}
-
-/// The needed columns of one row group, in memory.
-#[derive(Debug)]
-pub(crate) struct RowGroup {
-    image: ArrayRef,
-    captions: Vec<ArrayRef>,
-    key: Option<ArrayRef>,
-    status: Option<ArrayRef>,
-    sha256: Option<ArrayRef>,
-    url: Option<ArrayRef>,
-    rows: usize,
-    bytes: u64,
-}
-
-impl RowGroup {
-    /// From a batch holding [`FileColumns::projection`], in that order.
-    pub(crate) fn new(batch: &RecordBatch, columns: &FileColumns) -> Self {
-        let projection = columns.projection();
-        // `projection` holds every index of `columns`, so the search always succeeds.
-        let found = |index: usize| batch.column(projection.binary_search(&index).unwrap_or_default());
-        let column = |index: usize| plain(found(index));
-        Self {
-            image: column(columns.image),
-            captions: columns.captions.iter().map(|index| caption_texts(found(*index))).collect(),
-            key: columns.key.map(column),
-            status: columns.status.map(column),
-            sha256: columns.sha256.map(column),
-            url: columns.url.map(column),
-            rows: batch.num_rows(),
-            bytes: batch.get_array_memory_size() as u64,
-        }
-    }
-
-    /// Rows.
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Memory held.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// The row's key, or empty text.
-    pub(crate) fn key(&self, row: usize) -> String {
-        let shown = |keys: &ArrayRef| arrow::util::display::array_value_to_string(keys, row).ok();
-        self.key.as_ref().and_then(shown).unwrap_or_default()
-    }
-
-    /// The picture's source, if the file was opened with it.
-    pub(crate) fn url(&self, row: usize) -> Option<&str> {
-        self.url.as_ref().and_then(|urls| text(urls, row))
-    }
-
-    /// The picture's bytes after the checks that need no decoding, or why the row cannot be used.
-    pub(crate) fn image(&self, row: usize) -> Result<&[u8], String> {
-        self.checked_image(row).map_err(|fault| fault.to_string())
-    }
-
-    /// The same, with the fault as such.
-    pub(crate) fn checked_image(&self, row: usize) -> Result<&[u8], RowFault> {
-        if let Some(status) = self.status.as_ref().and_then(|status| text(status, row))
-            && status != "success"
-        {
-            return Err(RowFault::Status(status.to_owned()));
-        }
-        let image = binary(&self.image, row).filter(|image| !image.is_empty()).ok_or(RowFault::NoPicture)?;
-        if self.sha256.as_ref().is_some_and(|expected| !hash_agrees(expected, row, image)) {
-            return Err(RowFault::WrongHash);
-        }
-        Ok(image)
-    }
-
-    /// The row's captions, those of the list or the single one, each cut to 16 KiB.
-    pub(crate) fn captions(&self, row: usize) -> Vec<&str> {
-        let cut = |caption: &'_ str| caption.floor_char_boundary(CAPTION_BYTES);
-        self.written_captions(row).into_iter().map(|caption| &caption[..cut(caption)]).collect()
-    }
-
-    /// The row's captions as written.
-    pub(crate) fn written_captions(&self, row: usize) -> Vec<&str> {
-        self.captions
-            .iter()
-            .map(|column| texts(column, row))
-            .find(|found| !found.is_empty())
-            .unwrap_or_default()
-    }
-}
-
-/// Why a row's picture cannot be used, before it is decoded.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum RowFault {
-    /// Its download failed.
-    #[error("status is `{0}`")]
-    Status(String),
-    /// Null, or no bytes.
-    #[error("it has no picture")]
-    NoPicture,
-    /// The bytes are others.
-    #[error("its picture does not have the recorded sha256")]
-    WrongHash,
-}
-
-/// Whether the recorded hash is absent or that of `image`.
-fn hash_agrees(expected: &ArrayRef, row: usize, image: &[u8]) -> bool {
-    let actual = sha2::Sha256::digest(image);
-    match (text(expected, row), binary(expected, row)) {
-        (Some(""), _) => true,
-        (Some(hex), _) => {
-            let written: String = actual.iter().map(|byte| format!("{byte:02x}")).collect();
-            hex.eq_ignore_ascii_case(&written)
-        }
-        (None, Some(bytes)) => bytes == actual.as_slice(),
-        (None, None) => true,
-    }
-}
-
-/// A text cell of any column; `None` if null or not text.
-pub(crate) fn cell_text(column: &dyn Array, row: usize) -> Option<&str> {
-    text(column, row)
-}
-
-/// A text cell; `None` if null or not text.
-fn text(column: &dyn Array, row: usize) -> Option<&str> {
-    if column.is_null(row) {
-        return None;
-    }
-    match column.data_type() {
-        DataType::Utf8 => Some(column.as_string::<i32>().value(row)),
-        DataType::LargeUtf8 => Some(column.as_string::<i64>().value(row)),
-        DataType::Utf8View => Some(column.as_string_view().value(row)),
-        _ => None,
-    }
-}
-
-/// A binary cell; `None` if null or not binary.
-fn binary(column: &dyn Array, row: usize) -> Option<&[u8]> {
-    if column.is_null(row) {
-        return None;
-    }
-    match column.data_type() {
-        DataType::Binary => Some(column.as_binary::<i32>().value(row)),
-        DataType::LargeBinary => Some(column.as_binary::<i64>().value(row)),
-        DataType::BinaryView => Some(column.as_binary_view().value(row)),
-        DataType::FixedSizeBinary(_) => Some(column.as_fixed_size_binary().value(row)),
-        _ => None,
-    }
-}
-
-/// The non-null texts of a text or list-of-text cell.
-fn texts(column: &dyn Array, row: usize) -> Vec<&str> {
-    if column.is_null(row) {
-        return Vec::new();
-    }
-    let (items, range) = match column.data_type() {
-        DataType::List(_) => {
-            let list = column.as_list::<i32>();
-            let offsets = list.value_offsets();
-            (list.values(), offsets[row] as usize..offsets[row + 1] as usize)
-        }
-        DataType::LargeList(_) => {
-            let list = column.as_list::<i64>();
-            let offsets = list.value_offsets();
-            (list.values(), offsets[row] as usize..offsets[row + 1] as usize)
-        }
-        _ => return text(column, row).into_iter().collect(),
-    };
-    range.filter_map(|item| text(items, item)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use arrow::datatypes::Field;
+
     use super::*;
     use arrow::array::{
         BinaryArray, BinaryViewArray, Int64Array, LargeBinaryArray, LargeStringArray, ListBuilder,
-        StringArray, StringBuilder, StringViewArray,
+        RecordBatch, StringArray, StringBuilder, StringViewArray,
     };
 
     fn group(columns: Vec<(&str, ArrayRef)>) -> Result<RowGroup> {

@@ -17,18 +17,52 @@ pub enum DatasetError {
         reason: String,
     },
     /// Nothing is stored at a location.
-    #[error(
-        "`{location}` does not exist; check the path or URL (a folder is written `{location}/*.parquet`)"
-    )]
+    #[error("`{location}` does not exist; check the path or URL")]
     NotFound {
         /// The missing object.
         location: String,
     },
+    /// Several of the names that braces stand for are missing.
+    #[error("`{first}` and {others} others of `{pattern}` do not exist; check the numbers in its braces")]
+    MissingFiles {
+        /// The first of them.
+        first: String,
+        /// How many more there are.
+        others: usize,
+        /// As it was written.
+        pattern: String,
+    },
     /// A pattern matches nothing, or no source was given.
-    #[error("no file matches `{pattern}`; check `data.train` (`*` matches within the last path segment)")]
+    #[error(
+        "no file matches `{pattern}`; patterns are `*`, `?`, `[a-z]`, `**` over folders, `{{a,b}}` and `{{000..127}}`"
+    )]
     NoMatch {
         /// The pattern.
         pattern: String,
+    },
+    /// A link that leads nowhere, among the files that are named: leaving it out would be another corpus.
+    #[error("`{link}` is a link to `{target}`, which is not there; restore it, or remove the link")]
+    DanglingLink {
+        /// The link.
+        link: String,
+        /// What it leads to.
+        target: String,
+    },
+    /// An ingestion came to its end without a row of some source.
+    #[error("{sources}; {kept}. Rows that cannot be used are listed in the output's `rejected/`")]
+    NothingKept {
+        /// Which sources, and why.
+        sources: String,
+        /// What is written all the same.
+        kept: String,
+    },
+    /// A folder that stands for the files in it has none of their kind.
+    #[error("the folder `{folder}` has no {wanted}, neither in it nor below it")]
+    EmptyFolder {
+        /// The folder.
+        folder: String,
+        /// What is looked for.
+        wanted: String,
     },
     /// The object store refused or failed, after its own retries.
     #[error("cannot {action} `{location}`: {reason}")]
@@ -78,18 +112,45 @@ pub enum DatasetError {
         /// What the reader said.
         reason: String,
     },
+    /// An archive stands where Parquet is read.
+    #[error(
+        "`{file}` is an archive, and this reads Parquet: convert it with `blip2 corpus ingest --from webdataset --source \
+         '{file}' --out FOLDER` and name `FOLDER/part-*.parquet` (`data.train` takes archives as they are)"
+    )]
+    Archive {
+        /// The archive.
+        file: String,
+    },
+    /// An archive of a corpus is damaged, or has no row that can be used.
+    #[error(
+        "`{file}` cannot be trained on: {reason}; write it again, or leave it out of `data.train` (the {rows} rows that \
+         could be read are below `{kept}`)"
+    )]
+    DamagedArchive {
+        /// The archive.
+        file: String,
+        /// What is wrong, and at which byte.
+        reason: String,
+        /// Where its rows are.
+        kept: String,
+        /// How many.
+        rows: u64,
+    },
     /// The corpus has no row.
     #[error(
-        "the corpus has no rows: {files} file(s), the first `{first}`; point `data.train` at files with rows"
+        "the corpus has no rows: {files} file(s), the first `{first}`{}; point `data.train` at files with rows",
+        if *.failed > 0 { format!(", of whose rows all {failed} have a `status` other than success") } else { String::new() }
     )]
     NoRows {
         /// How many files were opened.
         files: usize,
         /// The first of them.
         first: String,
+        /// Rows whose download failed.
+        failed: u64,
     },
     /// A column is missing.
-    #[error("`{file}` has no {wanted} column; it has: {found}; name yours under `data.columns`")]
+    #[error("`{file}` has no {wanted} column; {remedy}; it has: {found}")]
     MissingColumn {
         /// The file.
         file: String,
@@ -97,6 +158,18 @@ pub enum DatasetError {
         wanted: String,
         /// All columns of the file.
         found: String,
+        /// The column that comes nearest, and the key to set.
+        remedy: String,
+    },
+    /// Two columns have one name, so that nobody can say which is meant.
+    #[error(
+        "`{file}` has two columns named `{column}`; write it with one, or name another under `data.columns`"
+    )]
+    RepeatedColumn {
+        /// The file.
+        file: String,
+        /// The name.
+        column: String,
     },
     /// A column has a type that cannot be used.
     #[error("column `{column}` of `{file}` is {found}, expected {wanted}")]

@@ -1,11 +1,15 @@
 //! Encoded pictures to RGB, with limits that hold before anything is decoded.
 
+mod gif;
+mod unread;
+
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::error::{DatasetError, Result};
+use crate::jpeg::{JpegFrame, decode_unusual};
 
 /// Formats accepted, whatever the column is called.
 const FORMATS: [ImageFormat; 6] = [
@@ -21,10 +25,11 @@ const FORMATS: [ImageFormat; 6] = [
 const DECODER_OVERHEAD: u64 = 64 << 20;
 
 /// Decodes JPEG, PNG, WebP, GIF, BMP or TIFF to 8-bit RGB as PIL's `convert("RGB")` does: grey is repeated, CMYK
-/// converted, alpha dropped, 16 bits reduced to 8; of an animation the first frame is taken.
+/// converted, alpha dropped, 16 bits reduced to 8; of an animation the first frame is taken. Colours of a JPEG are those
+/// that libjpeg finds.
 ///
 /// # Errors
-/// [`DatasetError::Image`]: unknown format, more than `max_pixels` (found in the header, nothing is decoded),
+/// [`DatasetError::Image`]: a format that is not read, more than `max_pixels` (found in the header, nothing is decoded),
 /// truncated or damaged data.
 pub fn decode_image(encoded: &[u8], max_pixels: u64) -> Result<RgbImage> {
     guarded(|| decode(encoded, max_pixels))
@@ -35,9 +40,17 @@ pub fn decode_image(encoded: &[u8], max_pixels: u64) -> Result<RgbImage> {
 /// # Errors
 /// [`DatasetError::Image`]: unknown format, damaged header.
 pub fn image_dimensions(encoded: &[u8]) -> Result<(u32, u32)> {
-    let read = || {
-        let reader = ImageReader::with_format(Cursor::new(encoded), known_format(encoded)?);
-        reader.into_dimensions().map_err(|error| error.to_string())
+    let read = || match known_format(encoded)? {
+        ImageFormat::Gif => gif::dimensions(encoded),
+        format => {
+            let frame = if format == ImageFormat::Jpeg { readable_frame(encoded)? } else { None };
+            if let Some(frame) = frame.filter(|frame| !frame.is_ordinary()) {
+                let [height, width] = frame.sides.map(u32::from);
+                return check_pixels(width, height, u64::MAX).map(|()| (width, height));
+            }
+            let reader = ImageReader::with_format(Cursor::new(encoded), format);
+            reader.into_dimensions().map_err(|error| error.to_string())
+        }
     };
     guarded(read)
 }
@@ -51,32 +64,57 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T> 
 }
 
 fn known_format(encoded: &[u8]) -> Result<ImageFormat, String> {
-    image::guess_format(encoded)
-        .ok()
-        .filter(|format| FORMATS.contains(format))
-        .ok_or_else(|| "it is not JPEG, PNG, WebP, GIF, BMP or TIFF".to_owned())
+    image::guess_format(encoded).ok().filter(|format| FORMATS.contains(format)).ok_or_else(|| {
+        match unread::name_of(encoded) {
+            Some(name) => format!("it is {name}, not JPEG, PNG, WebP, GIF, BMP or TIFF"),
+            None => "it is not JPEG, PNG, WebP, GIF, BMP or TIFF".to_owned(),
+        }
+    })
+}
+
+/// A JPEG's header, if it has one that is read.
+fn readable_frame(encoded: &[u8]) -> Result<Option<JpegFrame>, String> {
+    let frame = JpegFrame::of(encoded);
+    match frame.as_ref().and_then(JpegFrame::unreadable) {
+        Some(reason) => Err(reason),
+        None => Ok(frame),
+    }
 }
 
 fn decode(encoded: &[u8], max_pixels: u64) -> Result<RgbImage, String> {
     let format = known_format(encoded)?;
-    if format == ImageFormat::Jpeg && !jpeg_is_complete(encoded) {
-        return Err("it is truncated".to_owned());
+    match format {
+        ImageFormat::Gif => return gif::decode(encoded, max_pixels),
+        ImageFormat::Jpeg => {
+            if !jpeg_is_complete(encoded) {
+                return Err("it is truncated".to_owned());
+            }
+            if let Some(frame) = readable_frame(encoded)?.filter(|frame| !frame.is_ordinary()) {
+                let [height, width] = frame.sides.map(u32::from);
+                check_pixels(width, height, max_pixels)?;
+                return decode_unusual(encoded, &frame);
+            }
+        }
+        _ => {}
     }
     let mut reader = ImageReader::with_format(Cursor::new(encoded), format);
     // A header's worth; the pixels' share follows when their number is known to be allowed.
     reader.limits(limits(DECODER_OVERHEAD));
     let mut decoder = reader.into_decoder().map_err(|error| error.to_string())?;
     let (width, height) = decoder.dimensions();
-    let pixels = u64::from(width) * u64::from(height);
-    if pixels == 0 {
-        return Err("it has no pixels".to_owned());
-    }
-    if pixels > max_pixels {
-        return Err(format!("{width}x{height} is more than {max_pixels} pixels"));
-    }
+    check_pixels(width, height, max_pixels)?;
     let allowed = limits(decoder.total_bytes().saturating_add(DECODER_OVERHEAD));
     decoder.set_limits(allowed).map_err(|error| error.to_string())?;
     DynamicImage::from_decoder(decoder).map(DynamicImage::into_rgb8).map_err(|error| error.to_string())
+}
+
+/// Refuses sizes before there is memory for them.
+pub(crate) fn check_pixels(width: u32, height: u32, max_pixels: u64) -> Result<(), String> {
+    match u64::from(width) * u64::from(height) {
+        0 => Err("it has no pixels".to_owned()),
+        pixels if pixels > max_pixels => Err(format!("{width}x{height} is more than {max_pixels} pixels")),
+        _ => Ok(()),
+    }
 }
 
 fn limits(bytes: u64) -> Limits {
@@ -108,7 +146,7 @@ pub(crate) fn jpeg_is_complete(encoded: &[u8]) -> bool {
 const END_OF_IMAGE: u8 = 0xd9;
 
 /// The next marker at or after `at` and the position behind it; entropy-coded bytes (`ff 00`) and fill are passed over.
-fn next_marker(encoded: &[u8], mut at: usize) -> Option<(u8, usize)> {
+pub(crate) fn next_marker(encoded: &[u8], mut at: usize) -> Option<(u8, usize)> {
     loop {
         at += encoded.get(at..)?.iter().position(|byte| *byte == 0xff)?;
         match encoded.get(at + 1)? {

@@ -13,10 +13,12 @@
 //! OUT/summary.json                 written when all units are done
 //! ```
 
+mod archives;
 mod done;
 mod fetch;
 mod folder;
 mod job;
+mod json;
 mod layout;
 mod part;
 mod prepare;
@@ -24,13 +26,15 @@ mod row;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod yields;
 
 use std::sync::Arc;
 
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
-pub use done::IngestSummary;
+pub use archives::{ArchiveConversion, Converted, is_archive};
+pub use done::{DamagedSource, IngestSummary};
 pub(crate) use done::{DoneRecord, PartRecord, done_name};
 pub(crate) use job::{JOB_FILE, Job};
 pub use prepare::MAX_CAPTION_BYTES;
@@ -47,7 +51,8 @@ use done::write_summary;
 use part::PartWriter;
 use prepare::Preparer;
 use row::Outcome;
-use sources::Sources;
+use sources::{PicturePlace, Sources};
+use yields::Yields;
 
 /// What to ingest and how. All but `threads` and `columns` decides the bytes that are written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -134,19 +139,17 @@ impl IngestSettings {
         if self.max_picture_bytes == 0 || self.max_picture_bytes > 1 << 30 {
             return bad("bytes of a picture: between 1 and 1 GiB");
         }
-        if self.kind.names_pictures() != self.images.is_some() {
-            return Err(DatasetError::Setting(match self.images {
-                None => format!(
-                    "sources of kind {} only name their pictures; say where these lie (--images FOLDER)",
-                    self.kind
-                ),
-                Some(_) => format!(
-                    "sources of kind {} hold their pictures; --images is for the other kinds",
-                    self.kind
-                ),
-            }));
+        match (self.kind.picture_place(), &self.images) {
+            (PicturePlace::Named, None) => Err(DatasetError::Setting(format!(
+                "sources of kind {} only name their pictures; say where these lie (--images FOLDER)",
+                self.kind
+            ))),
+            (PicturePlace::Inside, Some(_)) => Err(DatasetError::Setting(format!(
+                "sources of kind {} hold their pictures; --images is for the other kinds",
+                self.kind
+            ))),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -170,7 +173,8 @@ impl Share {
 ///
 /// # Errors
 /// [`DatasetError::Setting`]; of the sources as [`DatasetError::NotFound`], [`DatasetError::NoMatch`],
-/// [`DatasetError::Malformed`], [`DatasetError::MissingColumn`]; [`DatasetError::Changed`] when `out` holds another
+/// [`DatasetError::Malformed`], [`DatasetError::MissingColumn`]; [`DatasetError::NothingKept`] when a source was done of
+/// which no row could be used; [`DatasetError::Changed`] when `out` holds another
 /// ingestion or a source is not what it was; [`DatasetError::Store`].
 pub async fn ingest(
     sources: &[String],
@@ -187,41 +191,45 @@ pub async fn ingest(
     let job = Job::begin(out, &opened, &settings).await?;
     let preparer = Arc::new(Preparer::new(settings.clone())?);
     let mut summary = IngestSummary::new(job.units.len() as u64);
+    let mut yields = Yields::of(&job);
     for number in 0..job.units.len() as u64 {
         let known = read_json::<DoneRecord>(&out.join(&done_name(number)), "done record").await?;
-        let done = match known {
-            Some(done) => done,
+        let (done, first_refusal) = match known {
+            Some(done) => (done, None),
             None if number % share.count == share.index => {
                 ingest_unit(number, &job, &opened, &preparer, out).await?
             }
             None => continue,
         };
+        yields.add(&job.units[number as usize], &done, first_refusal);
         summary.add(&done);
         progress(&summary);
     }
     if summary.units_done == summary.units {
         write_summary(out, &summary).await?;
     }
+    yields.check(&summary)?;
     Ok(summary)
 }
 
-/// One unit, from its source to its done-record.
+/// One unit, from its source to its done-record, and why the first row that cannot be used is none.
 async fn ingest_unit(
     number: u64,
     job: &Job,
     sources: &Sources,
     preparer: &Arc<Preparer>,
     out: &Location,
-) -> Result<DoneRecord> {
+) -> Result<(DoneRecord, Option<String>)> {
     let unit = &job.units[number as usize];
     let source = sources.location(unit).to_string();
     let mut parts = PartWriter::new(number, preparer.settings());
     let mut rejected = QuarantineList::default();
     let mut record = DoneRecord::new(number);
+    let mut first_refusal = None;
     let in_work = 2 * preparer.settings().threads;
     let rows = sources.rows(unit, preparer.settings()).await?;
     let mut outcomes =
-        rows.map_ok(|row| Arc::clone(preparer).prepare(row, sources.folder())).try_buffered(in_work);
+        rows.map_ok(|row| Arc::clone(preparer).prepare(row, sources.folder(unit))).try_buffered(in_work);
     while let Some(outcome) = outcomes.try_next().await? {
         match outcome {
             Outcome::Ready(row) => {
@@ -232,7 +240,12 @@ async fn ingest_unit(
             }
             Outcome::Rejected { row, key, reason, detail } => {
                 record.rows_read += 1;
+                first_refusal
+                    .get_or_insert_with(|| format!("row {row} ({key}): {}: {detail}", reason.name()));
                 *record.rejected.entry(reason.name().to_owned()).or_insert(0) += 1;
+                if reason == RejectReason::DamagedSource {
+                    record.damaged = Some(DamagedSource { source: source.clone(), reason: detail.clone() });
+                }
                 rejected.insert(QuarantineRecord {
                     key,
                     file: source.clone(),
@@ -254,7 +267,7 @@ async fn ingest_unit(
         create_same(&out.join(&format!("rejected/{number:06}.parquet")), rejected.to_parquet()?).await?;
     }
     create_same(&out.join(&done_name(number)), to_json(&record)?).await?;
-    Ok(record)
+    Ok((record, first_refusal))
 }
 
 async fn store_part(out: &Location, file: part::PartFile) -> Result<PartRecord> {

@@ -1,16 +1,25 @@
 //! Pictures for training: JPEG decoded into memory that is used again, and smaller where the crop allows.
 //!
 //! A JPEG's blocks can be turned into 4×4, 2×2 or 1×1 pixels in place of 8×8, which costs a fraction and is the block's
-//! average: a picture of several thousand pixels is read at the size the crop needs. Which size is decided by the crop
-//! alone, so that every machine decodes the same pixels. Everything else (other formats, CMYK) takes the one path that
-//! [`decode_image`] has.
+//! average: a picture of several thousand pixels is read at the size the crop needs. Colours that are stored at half the
+//! size are not reduced below that size, so the picture is reduced by so much less. Which size is decided by the crop
+//! and the header alone, so that every machine decodes the same pixels. Everything else (other formats, CMYK) takes the
+//! one path that [`decode_image`] has.
 
+mod frame;
+
+use std::borrow::Cow;
+
+use image::RgbImage;
+use jpeg_decoder::{ColorTransform, PixelFormat};
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 
 use crate::error::Result;
-use crate::image_decode::{decode_image, guarded, jpeg_is_complete};
+use crate::image_decode::{check_pixels, decode_image, guarded, jpeg_is_complete};
+use frame::JpegColours;
+pub(crate) use frame::JpegFrame;
 
 /// Memory for the pixels of a picture, used again for the next.
 #[derive(Debug, Default)]
@@ -30,12 +39,11 @@ pub(crate) struct Decoded<'a> {
 struct Header {
     width: u32,
     height: u32,
-    /// Colours that the fast decoder turns into RGB as [`decode_image`] does.
-    plain: bool,
+    frame: JpegFrame,
 }
 
 /// Decodes a picture; `choose` hears its width and height and says by how much it may be reduced: 1, 2, 4 or 8. A format
-/// that knows no reduction is decoded whole.
+/// that knows no reduction is decoded whole, and colours that are stored smaller are reduced by less.
 ///
 /// # Errors
 /// Those of [`decode_image`].
@@ -54,7 +62,7 @@ pub(crate) fn decode_reduced<'a>(
         return Ok(Decoded { pixels: &scratch.pixels, width, height, divisor: 1 });
     };
     let Header { width, height, .. } = header;
-    let divisor = choose(width, height);
+    let divisor = header.frame.reduction(choose(width, height));
     if divisor > 1
         && let Ok((pixels, [width, height])) = guarded(|| reduced(encoded, &header, divisor))
     {
@@ -82,20 +90,42 @@ fn header(encoded: &[u8], max_pixels: u64) -> Result<Option<Header>, String> {
     if !jpeg_is_complete(encoded) {
         return Err("it is truncated".to_owned());
     }
+    let frame = JpegFrame::of(encoded);
+    if frame.as_ref().is_some_and(|frame| !frame.is_ordinary()) {
+        return Ok(None);
+    }
     let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(encoded), options());
     decoder.decode_headers().map_err(|error| error.to_string())?;
     let sides = decoder.dimensions().ok_or("it has no size")?;
-    let plain = matches!(decoder.input_colorspace(), Some(ColorSpace::YCbCr));
     // A JPEG's sides have 16 bits.
-    let header = Header { width: sides.0 as u32, height: sides.1 as u32, plain };
-    let pixels = u64::from(header.width) * u64::from(header.height);
-    if pixels == 0 {
-        return Err("it has no pixels".to_owned());
+    let (width, height) = (sides.0 as u32, sides.1 as u32);
+    check_pixels(width, height, max_pixels)?;
+    let frame = frame.filter(|frame| frame.colours() == Some(JpegColours::YCbCr) && frame.is_ordinary());
+    Ok(frame.map(|frame| Header { width, height, frame }))
+}
+
+/// A JPEG that the fast decoder takes for something else: of other colours, or of a sampling that it does not know.
+pub(crate) fn decode_unusual(encoded: &[u8], frame: &JpegFrame) -> Result<RgbImage, String> {
+    let mut encoded = Cow::Borrowed(encoded);
+    if let Some(name) = frame.undefined_transform() {
+        // The decoder refuses it where libjpeg passes over it; under another name nobody reads the segment.
+        encoded.to_mut()[name] = b'-';
     }
-    if pixels > max_pixels {
-        return Err(format!("{}x{} is more than {max_pixels} pixels", header.width, header.height));
-    }
-    Ok(header.plain.then_some(header))
+    let mut decoder = jpeg_decoder::Decoder::new(encoded.as_ref());
+    decoder.set_color_transform(match frame.colours() {
+        Some(JpegColours::Grey) => ColorTransform::Grayscale,
+        Some(JpegColours::Rgb) => ColorTransform::RGB,
+        _ => ColorTransform::YCbCr,
+    });
+    let pixels = decoder.decode().map_err(|error| error.to_string())?;
+    let Some(info) = decoder.info() else { return Err("it has no header".to_owned()) };
+    let pixels = match info.pixel_format {
+        PixelFormat::RGB24 => pixels,
+        PixelFormat::L8 => pixels.into_iter().flat_map(|grey| [grey; 3]).collect(),
+        _ => return Err("it is not RGB".to_owned()),
+    };
+    RgbImage::from_raw(u32::from(info.width), u32::from(info.height), pixels)
+        .ok_or_else(|| "its header is contradictory".to_owned())
 }
 
 /// The whole picture into `pixels`.
@@ -116,6 +146,7 @@ fn reduced(encoded: &[u8], header: &Header, divisor: u32) -> Result<(Vec<u8>, [u
     let side = |side: u32| side.div_ceil(divisor);
     let (width, height) = (side(header.width), side(header.height));
     let mut decoder = jpeg_decoder::Decoder::new(encoded);
+    decoder.set_color_transform(ColorTransform::YCbCr);
     // Sides have 16 bits.
     let scaled = decoder.scale(width as u16, height as u16).map_err(|error| error.to_string())?;
     if scaled != (width as u16, height as u16) {
@@ -198,6 +229,54 @@ mod tests {
             let mean = difference as f64 / f64::from(3 * (width - 1) * (height - 1));
             assert!(mean < 2.0, "1/{divisor}: off by {mean} on average");
         }
+    }
+
+    /// Colours that are stored smaller are not reduced below the size that is asked for. Were they reduced like the
+    /// brightness, they would be off by 5 where a half is stored and an eighth asked for.
+    #[test]
+    fn subsampled_colours_are_reduced_by_what_is_left() {
+        use jpeg_encoder::SamplingFactor::{F_1_1, F_1_2, F_2_1, F_2_2, F_4_1};
+        let (width, height) = (256, 192);
+        let image = RgbImage::from_fn(width, height, |x, y| {
+            let wave = |of: u32, period: f64| (127.0 + 120.0 * libm::sin(f64::from(of) / period)) as u8;
+            Rgb([wave(x, 17.0), wave(y, 23.0), wave(x + y, 31.0)])
+        });
+        let mut scratch = DecodeScratch::default();
+        for sampling in [F_1_1, F_2_1, F_1_2, F_2_2, F_4_1] {
+            let mut encoded = Vec::new();
+            let mut encoder = jpeg_encoder::Encoder::new(&mut encoded, 92);
+            encoder.set_sampling_factor(sampling);
+            encoder
+                .encode(image.as_raw(), width as u16, height as u16, jpeg_encoder::ColorType::Rgb)
+                .unwrap();
+            let whole = decode_image(&encoded, 1 << 20).unwrap();
+            for divisor in [2u32, 4, 8] {
+                let decoded = decode_reduced(&encoded, 1 << 20, |_, _| divisor, &mut scratch).unwrap();
+                let reduced =
+                    RgbImage::from_raw(decoded.width, decoded.height, decoded.pixels.to_vec()).unwrap();
+                let expected = averages(&whole, divisor);
+                let found = averages(&reduced, divisor / decoded.divisor);
+                assert_eq!(found.len(), expected.len());
+                let off: f64 = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).sum();
+                let off = off / expected.len() as f64;
+                assert!(off < 1.6, "{sampling:?} at 1/{divisor}: off by {off:.2} on average");
+            }
+        }
+    }
+
+    /// Means of squares of pixels, for each channel.
+    fn averages(image: &RgbImage, side: u32) -> Vec<f64> {
+        let (width, height) = (image.width() / side, image.height() / side);
+        let squares = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+        squares
+            .flat_map(|(x, y)| {
+                (0..3).map(move |channel| {
+                    let pixels =
+                        (0..side * side).map(|i| image.get_pixel(x * side + i % side, y * side + i / side));
+                    pixels.map(|pixel| f64::from(pixel.0[channel])).sum::<f64>() / f64::from(side * side)
+                })
+            })
+            .collect()
     }
 
     #[test]

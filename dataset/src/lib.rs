@@ -79,6 +79,8 @@ mod loader;
 mod manifest;
 mod parquet_file;
 mod plan;
+#[cfg(test)]
+mod published;
 mod quarantine;
 mod random;
 mod reads;
@@ -97,7 +99,7 @@ mod transform;
 mod verify;
 
 pub use audit::{AuditSpec, RowUses, StageAudit, Substitution, audit_stage};
-pub use columns::ColumnNames;
+pub use columns::{ColumnNames, HashOf};
 pub use coverage::Coverage;
 pub use curation::{
     BrokenRule, CurationJob, CurationMode, CurationSettings, CurationSummary, CurationTask, DedupRule,
@@ -112,7 +114,10 @@ pub use fetch::{
 };
 pub use image::RgbImage;
 pub use image_decode::{decode_image, image_dimensions};
-pub use ingest::{IngestSettings, IngestSummary, MAX_CAPTION_BYTES, RejectReason, Share, SourceKind, ingest};
+pub use ingest::{
+    ArchiveConversion, Converted, DamagedSource, IngestSettings, IngestSummary, MAX_CAPTION_BYTES,
+    RejectReason, Share, SourceKind, ingest, is_archive,
+};
 pub use loader::{Loader, LoaderSettings, LoaderSpec, LoaderStatistics, SlotBatch, StepBatch};
 pub use manifest::{CorpusSource, Manifest, ManifestFile, ManifestSource};
 pub use plan::quality::{PlanQuality, QualitySpec, plan_quality};

@@ -6,6 +6,10 @@ mod table;
 
 use serde::{Deserialize, Serialize};
 
+use crate::columns::ColumnNames;
+use crate::error::{DatasetError, Result};
+use crate::parquet_file::ParquetFile;
+use crate::store::{Location, PinnedObject};
 pub use source::{CorpusSource, ManifestSource};
 pub(crate) use table::{read_parquet, write_parquet};
 
@@ -18,8 +22,12 @@ pub struct ManifestFile {
     pub bytes: u64,
     /// Entity tag the store gave it, if any.
     pub etag: Option<String>,
-    /// Rows of every row group.
+    /// Rows of every row group, without those whose download failed.
     pub row_groups: Vec<u32>,
+    /// Rows of every row group whose `status` says that their download failed: they are no data, and passed over. None at
+    /// all if no row of the file has failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<u32>,
 }
 
 /// The files of a corpus, source by source, in the order in which they were named (patterns sorted).
@@ -31,6 +39,24 @@ pub struct Manifest {
     pub sources: Vec<ManifestSource>,
 }
 
+impl ManifestFile {
+    /// Opens the file, which must be the one that was pinned.
+    ///
+    /// # Errors
+    /// [`DatasetError::Changed`], [`DatasetError::NotFound`], [`DatasetError::NotParquet`], [`DatasetError::Store`].
+    pub(crate) async fn open(&self, location: Location, columns: &ColumnNames) -> Result<ParquetFile> {
+        let object = PinnedObject::look_up(location, self.bytes, self.etag.as_deref()).await?;
+        let opened = ParquetFile::open(object, columns).await?.without_failed(&self.failed);
+        match opened.row_groups() == self.row_groups {
+            true => Ok(opened),
+            false => {
+                let reason = "its row groups have other sizes".to_owned();
+                Err(DatasetError::Changed { file: self.location.clone(), reason })
+            }
+        }
+    }
+}
+
 impl Manifest {
     /// The manifest of one source.
     pub fn of(files: Vec<ManifestFile>) -> Self {
@@ -40,6 +66,11 @@ impl Manifest {
     /// Rows of the corpus.
     pub fn rows(&self) -> u64 {
         self.files.iter().flat_map(|file| &file.row_groups).map(|rows| u64::from(*rows)).sum()
+    }
+
+    /// Rows whose download failed, which are not among [`Manifest::rows`].
+    pub fn failed_rows(&self) -> u64 {
+        self.files.iter().flat_map(|file| &file.failed).map(|rows| u64::from(*rows)).sum()
     }
 
     /// Length of all files in bytes.
@@ -60,6 +91,12 @@ impl Manifest {
             hasher.update(&(file.row_groups.len() as u64).to_le_bytes());
             for rows in &file.row_groups {
                 hasher.update(&rows.to_le_bytes());
+            }
+            if !file.failed.is_empty() {
+                hasher.update(b"failed").update(&(file.failed.len() as u64).to_le_bytes());
+                for rows in &file.failed {
+                    hasher.update(&rows.to_le_bytes());
+                }
             }
         }
         if self.sources.len() > 1 {
@@ -134,6 +171,7 @@ mod tests {
             bytes,
             etag: None,
             row_groups: row_groups.to_vec(),
+            failed: Vec::new(),
         };
         let digest = |file: ManifestFile| Manifest::of(vec![file]).digest();
         let base = digest(file("/a/x.parquet", 10, &[1, 2]));
@@ -155,7 +193,7 @@ mod tests {
         std::fs::write(path("zero.parquet"), b"").unwrap();
         std::fs::write(path("text.parquet"), b"this is not a Parquet file at all").unwrap();
         Corpus::default().write(&path("empty.parquet"));
-        Corpus::with_rows(3).captions_named("alt").write(&path("alt.parquet"));
+        Corpus::with_rows(3).captions_named("words").write(&path("alt.parquet"));
 
         assert!(matches!(open(&[]).await, Err(DatasetError::NoMatch { .. })));
         assert!(matches!(open(&[&path("none.parquet")]).await, Err(DatasetError::NotFound { .. })));

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -12,11 +13,15 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader};
 use parquet::arrow::async_reader::MetadataFetch;
 use parquet::arrow::push_decoder::ParquetPushDecoderBuilder;
+use parquet::basic::Compression;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{
+    ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
+};
 
-use crate::columns::{ColumnNames, FileColumns, RowGroup};
+use crate::columns::{ColumnNames, FileColumns, RowGroup, SUCCESS, failed_status, plain};
 use crate::error::{DatasetError, Result};
+use crate::ingest::is_archive;
 use crate::reads::{ReadFor, Reads};
 use crate::row_group_hash::RecordedRowGroup;
 use crate::store::PinnedObject;
@@ -30,6 +35,12 @@ const HASH_TRIES: u32 = 3;
 /// Rows of a row group, at most: more are a footer that lies, or a file to be written anew.
 const MAX_ROWS: i64 = 1 << 24;
 
+/// Statuses decoded at a time.
+const FAILED_BATCH: usize = 1 << 16;
+
+/// Whether it was said that hashes are passed over: once is enough.
+static SAID_HASHES: AtomicBool = AtomicBool::new(false);
+
 /// Bytes of a row group's columns that are decoded at once, at most: what 32-bit offsets can address.
 const MAX_DECODED: i64 = 2 << 30;
 
@@ -41,6 +52,8 @@ pub(crate) struct ParquetFile {
     columns: FileColumns,
     /// One for each row group, or none at all.
     recorded: Vec<RecordedRowGroup>,
+    /// Rows of every row group whose download failed and which are passed over; none at all where all are to be seen.
+    failed: Vec<u32>,
 }
 
 /// A row group whose bytes have been read and not yet decoded.
@@ -51,16 +64,21 @@ pub(crate) struct EncodedRowGroup {
     file: String,
     row_group: u32,
     rows: u32,
+    /// Rows to pass over.
+    failed: u32,
 }
 
 impl ParquetFile {
     /// Reads the footer and finds the columns.
     ///
     /// # Errors
-    /// [`DatasetError::NotParquet`], [`DatasetError::MissingColumn`], [`DatasetError::ColumnType`],
-    /// [`DatasetError::Changed`], [`DatasetError::Store`].
+    /// [`DatasetError::NotParquet`], [`DatasetError::MissingColumn`], [`DatasetError::RepeatedColumn`],
+    /// [`DatasetError::ColumnType`], [`DatasetError::Changed`], [`DatasetError::Store`].
     pub(crate) async fn open(object: PinnedObject, names: &ColumnNames) -> Result<Self> {
         let file = object.location().to_string();
+        if is_archive(object.location().file_name()) {
+            return Err(DatasetError::Archive { file });
+        }
         let not_parquet = |reason: String| DatasetError::NotParquet { file: file.clone(), reason };
         let footer = async {
             let metadata = ParquetMetaDataReader::new()
@@ -77,8 +95,49 @@ impl ParquetFile {
         })?;
         check_row_counts(footer.metadata()).map_err(not_parquet)?;
         let columns = FileColumns::find(footer.schema(), names, &file)?;
+        check_codecs(footer.metadata(), &columns.projection()).map_err(not_parquet)?;
         let recorded = RecordedRowGroup::of(footer.metadata(), object.bytes()).map_err(not_parquet)?;
-        Ok(Self { object, footer, columns, recorded })
+        let columns = if recorded.is_empty() { columns } else { columns.with_stored_hash() };
+        Ok(Self { object, footer, columns, recorded, failed: Vec::new() })
+    }
+
+    /// With so many rows of every row group passed over, since their download failed; none at all: every row is seen.
+    pub(crate) fn without_failed(self, failed: &[u32]) -> Self {
+        Self { failed: failed.to_vec(), ..self }
+    }
+
+    /// How many rows of every row group have a status other than success; none at all if no row has. Row groups whose
+    /// statistics say that all succeeded are not read.
+    ///
+    /// # Errors
+    /// As [`ParquetFile::fetch`].
+    pub(crate) async fn failed_downloads(&self) -> Result<Vec<u32>> {
+        let Some(status) = self.columns.status() else { return Ok(Vec::new()) };
+        let mut failed = Vec::new();
+        for (row_group, metadata) in (0u32..).zip(self.footer.metadata().row_groups()) {
+            let all_succeeded = metadata.num_rows() == 0 || says_success(metadata, status);
+            failed.push(if all_succeeded { 0 } else { self.failed_of(row_group, status).await? });
+        }
+        if failed.iter().all(|rows| *rows == 0) {
+            failed.clear();
+        }
+        Ok(failed)
+    }
+
+    async fn failed_of(&self, row_group: u32, status: usize) -> Result<u32> {
+        let (reader, file, _) = self.reader(row_group, vec![status], FAILED_BATCH, None).await?;
+        let counted = tokio::task::spawn_blocking(move || {
+            let Some(mut reader) = reader else { return Ok(0) };
+            let mut failed = 0;
+            while let Some(batch) = guarded(|| reader.next().transpose().map_err(ParquetError::from))? {
+                let status = plain(batch.column(0));
+                failed += (0..batch.num_rows()).filter(|row| failed_status(&status, *row).is_some()).count();
+            }
+            // A row group's length is 32-bit.
+            Ok(failed as u32)
+        });
+        let counted = counted.await.map_err(|error| DatasetError::Thread { reason: error.to_string() })?;
+        counted.map_err(|error| damaged(&file, row_group, &error))
     }
 
     /// With the pictures' sources, which training does not read.
@@ -92,13 +151,16 @@ impl ParquetFile {
         self.footer.metadata()
     }
 
-    /// Rows of every row group.
+    /// Rows of every row group, without those that are passed over.
     pub(crate) fn row_groups(&self) -> Vec<u32> {
-        let rows = |group: &parquet::file::metadata::RowGroupMetaData| {
-            // The counts were checked when the footer was read.
-            u32::try_from(group.num_rows()).unwrap_or(u32::MAX)
-        };
-        self.footer.metadata().row_groups().iter().map(rows).collect()
+        let groups = self.footer.metadata().row_groups().iter().enumerate();
+        // The counts were checked when the footer was read.
+        let rows = |group: &RowGroupMetaData| u32::try_from(group.num_rows()).unwrap_or(u32::MAX);
+        groups.map(|(number, group)| rows(group).saturating_sub(self.failed_in(number))).collect()
+    }
+
+    fn failed_in(&self, row_group: usize) -> u32 {
+        self.failed.get(row_group).copied().unwrap_or_default()
     }
 
     /// Reads the needed columns of a row group, in concurrent ranged reads.
@@ -129,9 +191,25 @@ impl ParquetFile {
         most_rows: usize,
         through: Option<(&Reads, ReadFor)>,
     ) -> Result<EncodedRowGroup> {
+        let projection = self.columns.projection();
+        let (reader, file, rows) = self.reader(row_group, projection, most_rows, through).await?;
+        let (columns, failed) = (self.columns.clone(), self.failed_in(row_group as usize));
+        Ok(EncodedRowGroup { reader, columns, file, row_group, rows, failed })
+    }
+
+    /// What reads these columns of a row group, the file's name, and the row group's rows.
+    async fn reader(
+        &self,
+        row_group: u32,
+        projection: Vec<usize>,
+        most_rows: usize,
+        through: Option<(&Reads, ReadFor)>,
+    ) -> Result<(Option<ParquetRecordBatchReader>, String, u32)> {
         let file = self.object.location().to_string();
         let damaged = |error: ParquetError| damaged(&file, row_group, &error);
-        let rows = self.row_groups().get(row_group as usize).copied().unwrap_or_default();
+        let group = self.footer.metadata().row_groups().get(row_group as usize);
+        // The counts were checked when the footer was read.
+        let rows = group.map_or(0, |group| u32::try_from(group.num_rows()).unwrap_or(u32::MAX));
         self.check_place(row_group).map_err(damaged)?;
         if most_rows > rows as usize {
             self.check_size(row_group).map_err(damaged)?;
@@ -140,7 +218,7 @@ impl ParquetFile {
         let build = || {
             ParquetPushDecoderBuilder::new_with_metadata(self.footer.clone())
                 .with_row_groups(vec![row_group as usize])
-                .with_projection(ProjectionMask::roots(schema, self.columns.projection()))
+                .with_projection(ProjectionMask::roots(schema, projection.iter().copied()))
                 .with_batch_size((rows.max(1) as usize).min(most_rows))
                 .build()
         };
@@ -155,7 +233,7 @@ impl ParquetFile {
                 }
             }
         };
-        Ok(EncodedRowGroup { reader, columns: self.columns.clone(), file, row_group, rows })
+        Ok((reader, file, rows))
     }
 }
 
@@ -267,13 +345,14 @@ impl EncodedRowGroup {
     ///
     /// # Errors
     /// [`DatasetError::DamagedRowGroup`].
-    pub(crate) fn decode(self) -> Result<RowGroup> {
-        let batch = self.reader.and_then(|mut reader| {
+    pub(crate) fn decode(mut self) -> Result<RowGroup> {
+        let batch = self.reader.take().and_then(|mut reader| {
             guarded(|| reader.next().transpose().map_err(ParquetError::from)).transpose()
         });
         let reason = match batch {
             Some(Ok(batch)) if batch.num_rows() == self.rows as usize => {
-                return Ok(RowGroup::new(&batch, &self.columns));
+                let group = RowGroup::new(&batch, &self.columns);
+                return self.seen(group);
             }
             Some(Ok(batch)) => format!("it holds {} of {} rows", batch.num_rows(), self.rows),
             Some(Err(error)) => error.to_string(),
@@ -281,6 +360,61 @@ impl EncodedRowGroup {
         };
         Err(DatasetError::DamagedRowGroup { file: self.file, row_group: self.row_group, reason })
     }
+
+    /// The rows that are to be seen, and a word on hashes that are not compared.
+    fn seen(self, group: RowGroup) -> Result<RowGroup> {
+        if group.hashes_passed_over()
+            && self.columns.finds_out()
+            && !SAID_HASHES.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                file = self.file,
+                "the recorded sha256 is not that of the stored pictures (img2dataset records that of the download): it is \
+                 not compared, here and wherever that is so; data.columns.sha256_of = \"download\" or \"stored\" decides"
+            );
+        }
+        if self.failed == 0 {
+            return Ok(group);
+        }
+        let rows = group.rows() - (self.failed as usize).min(group.rows());
+        let changed = |reason: String| DatasetError::Changed { file: self.file.clone(), reason };
+        let seen = group.without_failed().map_err(changed)?;
+        match seen.rows() == rows {
+            true => Ok(seen),
+            false => Err(changed(format!(
+                "row group {}: {} rows were downloaded, {rows} were",
+                self.row_group,
+                seen.rows()
+            ))),
+        }
+    }
+}
+
+/// Refuses what no reader of Parquet unpacks any more, by its name.
+fn check_codecs(footer: &ParquetMetaData, projection: &[usize]) -> Result<(), String> {
+    let mask = ProjectionMask::roots(footer.file_metadata().schema_descr(), projection.iter().copied());
+    let columns = footer.row_groups().iter().flat_map(|group| group.columns().iter().enumerate());
+    let unread = |(leaf, column): &(usize, &ColumnChunkMetaData)| {
+        column.compression() == Compression::LZO && mask.leaf_included(*leaf)
+    };
+    match columns.into_iter().find(unread) {
+        None => Ok(()),
+        Some((_, column)) => Err(format!(
+            "column `{}` is compressed with LZO, which is not read; write it with zstd, snappy, gzip, brotli or lz4",
+            column.column_path()
+        )),
+    }
+}
+
+/// Whether the statistics of a row group say that every status that is there is success.
+fn says_success(group: &RowGroupMetaData, status: usize) -> bool {
+    let schema = group.schema_descr();
+    let leaf = (0..schema.num_columns()).find(|leaf| schema.get_column_root_idx(*leaf) == status);
+    let statistics = leaf.and_then(|leaf| group.column(leaf).statistics());
+    statistics.is_some_and(|statistics| {
+        // Bounds that are not exact are bounds all the same.
+        [statistics.min_bytes_opt(), statistics.max_bytes_opt()] == [Some(SUCCESS.as_bytes()); 2]
+    })
 }
 
 fn check_row_counts(footer: &ParquetMetaData) -> Result<(), String> {

@@ -8,11 +8,11 @@ use image::RgbImage;
 use crate::columns::{ColumnNames, RowGroup};
 use crate::error::{DatasetError, Result};
 use crate::image_decode::decode_image;
-use crate::ingest::readable;
 use crate::manifest::Manifest;
 use crate::parquet_file::ParquetFile;
 use crate::quarantine::QuarantineRecord;
-use crate::store::{Location, PinnedObject};
+use crate::store::Location;
+use crate::text::is_visible;
 
 /// Row groups read at the same time.
 const READ_CONCURRENCY: usize = 4;
@@ -35,6 +35,8 @@ pub struct EvaluationSet {
     pub samples: Vec<Sample>,
     /// The others, with `stage` 0 and the row's index in the set as `sample`.
     pub quarantined: Vec<QuarantineRecord>,
+    /// Rows whose download failed: neither data nor bad data.
+    pub not_downloaded: u64,
 }
 
 /// Reads and decodes all rows that `sources` (paths, URLs, patterns) name. For sets that fit in memory.
@@ -43,12 +45,11 @@ pub struct EvaluationSet {
 /// As [`Manifest::open`], and [`DatasetError::ReadRowGroup`], [`DatasetError::DamagedRowGroup`].
 pub async fn read_all(sources: &[String], columns: &ColumnNames, max_pixels: u64) -> Result<EvaluationSet> {
     let manifest = Manifest::open(sources, columns).await?;
-    let mut set = EvaluationSet::default();
+    let mut set = EvaluationSet { not_downloaded: manifest.failed_rows(), ..EvaluationSet::default() };
     let mut rows_before = 0;
     for entry in &manifest.files {
         let location = Location::parse(&entry.location)?;
-        let object = PinnedObject::look_up(location, entry.bytes, entry.etag.as_deref()).await?;
-        let file = ParquetFile::open(object, columns).await?;
+        let file = entry.open(location, columns).await?;
         let parts =
             (0u32..).zip(&entry.row_groups).filter(|(_, rows)| **rows > 0).map(|(row_group, rows)| {
                 let first = rows_before;
@@ -85,8 +86,7 @@ pub async fn read_first<T: Send + 'static>(
     let (mut kept, mut unusable, keep) = (Vec::new(), 0, Arc::new(keep));
     for entry in &manifest.files {
         let location = Location::parse(&entry.location)?;
-        let object = PinnedObject::look_up(location, entry.bytes, entry.etag.as_deref()).await?;
-        let file = ParquetFile::open(object, columns).await?;
+        let file = entry.open(location, columns).await?;
         for (row_group, _) in (0u32..).zip(&entry.row_groups).filter(|(_, rows)| **rows > 0) {
             if kept.len() >= most {
                 return Ok((kept, unusable));
@@ -159,7 +159,7 @@ fn decode_rows(group: &RowGroup, place: Place<'_>, max_pixels: u64) -> Evaluatio
 fn decode_row(group: &RowGroup, row: usize, max_pixels: u64) -> Result<Sample, String> {
     let encoded = group.image(row)?;
     let mut captions: Vec<_> = group.captions(row).into_iter().map(str::to_owned).collect();
-    captions.retain(|caption| !readable(caption).is_empty());
+    captions.retain(|caption| is_visible(caption));
     if captions.is_empty() {
         return Err("it has no text".to_owned());
     }
@@ -193,9 +193,9 @@ mod tests {
         let path = folder.path().join("a.parquet").to_str().unwrap().to_owned();
         Corpus::with_rows(10).row_group(4).truncated(5).captionless(8).failed(9).write(&path);
         let set = read_all(&[path], &ColumnNames::default(), 1 << 20).await.unwrap();
-        assert_eq!(set.samples.len(), 7);
+        assert_eq!((set.samples.len(), set.not_downloaded), (7, 1));
         let bad: Vec<_> = set.quarantined.iter().map(|bad| (bad.sample, bad.row_group, bad.row)).collect();
-        assert_eq!(bad, [(5, 1, 1), (8, 2, 0), (9, 2, 1)]);
+        assert_eq!(bad, [(5, 1, 1), (8, 2, 0)]);
         assert_eq!(set.quarantined[0].key, "key-5");
     }
 

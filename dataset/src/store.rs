@@ -1,9 +1,15 @@
 //! Locations: a path or URL, resolved to an object store and a path inside it.
 
+mod braces;
 mod connect;
 mod credentials;
 mod exclusive;
+mod expand;
+mod local_walk;
+#[cfg(test)]
+mod names;
 mod pinned;
+mod regular;
 mod signed;
 
 use std::collections::BTreeMap;
@@ -12,16 +18,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::local::LocalFileSystem;
-use object_store::path::Path;
+use object_store::path::{Path, PathPart};
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use url::Url;
 
 use crate::error::{DatasetError, Result};
-use crate::secret_url::{REDACTED, redacted, redacted_text, remember_credentials, with_credentials};
+use crate::secret_url::{
+    REDACTED, has_credentials, redacted, redacted_text, remember_credentials, with_credentials,
+};
 
 pub(crate) use connect::{Access, Bearer};
 pub(crate) use pinned::PinnedObject;
+pub(crate) use regular::NotAFile;
+use regular::RegularFiles;
 
 /// What precedes the path of a local file when shown.
 const LOCAL_BASE: &str = "/";
@@ -70,8 +79,20 @@ impl Location {
 
     /// The object `relative` below this one; `relative` may hold several segments.
     pub fn join(&self, relative: &str) -> Self {
-        let path = relative.split('/').filter(|part| !part.is_empty()).fold(self.path.clone(), Path::join);
+        let parts = relative.split('/').filter(|part| !part.is_empty());
+        // A name as it is, `%` and `#` included; only what no path can have (`..`, control characters) is escaped.
+        let path = parts.fold(self.path.clone(), |path, part| match PathPart::parse(part) {
+            Ok(part) => path.join(part),
+            Err(_) => path.join(part),
+        });
         Self { path, ..self.clone() }
+    }
+
+    /// The folder it is in; the root of its store if it is in none.
+    pub(crate) fn folder(&self) -> Self {
+        let mut parts: Vec<_> = self.path.parts().collect();
+        parts.pop();
+        Self { path: parts.into_iter().collect(), ..self.clone() }
     }
 
     /// The whole location with its credentials, for those who are to read there too; never to be printed or stored.
@@ -174,6 +195,9 @@ impl Location {
 
     /// The error of an action on this object.
     pub(crate) fn failed(&self, action: &'static str, error: &StoreError) -> DatasetError {
+        if let Some(found) = NotAFile::in_error(error) {
+            return DatasetError::Location { location: self.to_string(), reason: found.to_string() };
+        }
         let refused =
             matches!(error, StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. });
         let hint = match refused && self.to_string().contains(REDACTED) {
@@ -201,7 +225,18 @@ impl Location {
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}{}", self.base, self.path, self.query)
+        if !is_web_address(&self.base) {
+            return write!(f, "{}{}{}", self.base, self.path, self.query);
+        }
+        f.write_str(&self.base)?;
+        for character in self.path.as_ref().chars() {
+            match character {
+                // These would be another address.
+                '%' | '#' | '?' | '\\' => write!(f, "%{:02X}", u32::from(character))?,
+                other => write!(f, "{other}")?,
+            }
+        }
+        f.write_str(&self.query)
     }
 }
 
@@ -245,41 +280,13 @@ impl StorePool {
         }
     }
 
-    /// The objects a source names: one object, or all that its last segment's `*` matches, sorted.
-    ///
-    /// # Errors
-    /// [`DatasetError::Location`], [`DatasetError::NotFound`], [`DatasetError::NoMatch`], [`DatasetError::Store`].
-    pub(crate) async fn expand(&mut self, source: &str) -> Result<Vec<StoredObject>> {
-        // A URL's query is no part of a pattern.
-        let signed = source.contains("://") && !source.starts_with("file:");
-        let (path, query) = source.split_at(source.find('?').filter(|_| signed).unwrap_or(source.len()));
-        let (folder, name) = path.rsplit_once('/').unwrap_or((".", path));
-        if folder.contains('*') {
-            return Err(refused(source, "`*` is only understood in the last path segment"));
-        }
-        if !name.contains('*') {
-            let location = self.parse(source)?;
-            let (bytes, etag) = location
-                .head()
-                .await?
-                .ok_or_else(|| DatasetError::NotFound { location: location.to_string() })?;
-            return Ok(vec![StoredObject { location, bytes, etag }]);
-        }
-        let folder = if folder.is_empty() { "/" } else { folder };
-        let found = self.parse(&format!("{folder}{query}"))?.list_matching(name).await?;
-        if found.is_empty() {
-            return Err(DatasetError::NoMatch { pattern: redacted(source) });
-        }
-        Ok(found)
-    }
-
     fn local(&mut self, location: &str, path: &std::path::Path) -> Result<Location> {
         if location.is_empty() {
             return Err(refused(location, "it is empty"));
         }
         let absolute = absolute_path(path).map_err(|error| refused(location, error))?;
         let path = Path::from_absolute_path(absolute).map_err(|error| refused(location, error))?;
-        let open = || Arc::new(LocalFileSystem::new().with_fsync(true)) as Arc<dyn ObjectStore>;
+        let open = || Arc::new(RegularFiles::new()) as Arc<dyn ObjectStore>;
         let store = Arc::clone(self.stores.entry("file://".to_owned()).or_insert_with(open));
         Ok(Location { store, path, base: LOCAL_BASE.to_owned(), query: String::new() })
     }
@@ -296,16 +303,8 @@ impl StorePool {
             refused(location, reason)
         })?;
         remember_credentials(&whole);
-        let url = Url::parse(&whole).map_err(|error| refused(location, error))?;
-        connect::check(&url).map_err(|reason| refused(location, reason))?;
-        let (_, path) = connect::scheme(&url).map_err(|error| refused(location, error))?;
-        // What the store's own parser cut off the front of the path belongs to the base: `https://host/bucket/`.
-        let shown = Path::from_url_path(url.path()).map_err(|error| refused(location, error))?;
-        let cut = shown.as_ref().len().saturating_sub(path.as_ref().len());
-        let cut = shown.as_ref().get(..cut).unwrap_or_default();
-        let base = format!("{}/{cut}", &url[..url::Position::BeforePath]);
-        let query =
-            url.query().filter(|query| !query.is_empty()).map_or(String::new(), |query| format!("?{query}"));
+        let place = if is_web_address(&whole) { Place::of_url(&whole)? } else { Place::of_bucket(&whole)? };
+        let Place { url, path, base, query } = place;
         // The key is held for as long as the pool is: it does not spell out what it stands for.
         let key = blake3::hash(format!("{base}{query}{}", access.key()).as_bytes()).to_hex().to_string();
         let store = match self.stores.get(&key) {
@@ -323,6 +322,56 @@ impl StorePool {
         };
         Ok(Location { store, path, base, query })
     }
+}
+
+/// A remote location in parts, with its credentials.
+struct Place {
+    /// What the store's client is made of.
+    url: Url,
+    path: Path,
+    /// What precedes the path.
+    base: String,
+    /// What follows it: nothing, or `?` and the URL's query.
+    query: String,
+}
+
+impl Place {
+    fn of_url(whole: &str) -> Result<Self> {
+        let url = Url::parse(whole).map_err(|error| refused(whole, error))?;
+        connect::check(&url).map_err(|reason| refused(whole, reason))?;
+        let (_, path) = connect::scheme(&url).map_err(|error| refused(whole, error))?;
+        // What the store's own parser cut off the front of the path belongs to the base: `https://host/bucket/`.
+        let segments: Vec<&str> = url.path().split('/').filter(|segment| !segment.is_empty()).collect();
+        let cut = segments.len().saturating_sub(path.parts().count());
+        let bucket: String = segments[..cut].iter().map(|segment| format!("{segment}/")).collect();
+        let base = format!("{}/{bucket}", &url[..url::Position::BeforePath]);
+        let query = url.query().filter(|query| !query.is_empty());
+        let query = query.map_or(String::new(), |query| format!("?{query}"));
+        Ok(Self { url, path, base, query })
+    }
+
+    /// An object of a bucket, whose key is what is written: it is no part of a URL, and `%`, `#` and `?` are characters.
+    fn of_bucket(whole: &str) -> Result<Self> {
+        let host = whole.find("://").map_or(0, |at| at + 3);
+        let (bucket, key) = whole[host..].split_once('/').unwrap_or((&whole[host..], ""));
+        let base = format!("{}{bucket}/", &whole[..host]);
+        let parsed = |text: &str| Url::parse(text).map_err(|error| refused(whole, error));
+        let checked = |url: &Url| connect::check(url).map_err(|reason| refused(whole, reason));
+        if has_credentials(whole) {
+            // No key looks like that: a signature that was put in the wrong place.
+            checked(&parsed(whole)?)?;
+        }
+        let url = parsed(&base)?;
+        checked(&url)?;
+        connect::scheme(&url).map_err(|error| refused(whole, error))?;
+        let path = Path::parse(key).map_err(|error| refused(whole, error))?;
+        Ok(Self { url, path, base, query: String::new() })
+    }
+}
+
+/// Whether a location is a URL in the sense of the web, in which some characters are escaped.
+fn is_web_address(location: &str) -> bool {
+    location.starts_with("http://") || location.starts_with("https://")
 }
 
 fn refused(location: &str, reason: impl fmt::Display) -> DatasetError {
@@ -382,8 +431,6 @@ mod tests {
         assert_eq!(location.to_string(), "http://127.0.0.1:9/a/b.parquet");
         assert_eq!(location.path().as_ref(), "a/b.parquet");
         assert_eq!(location.join("c/d").to_string(), "http://127.0.0.1:9/a/b.parquet/c/d");
-        let escaped = Location::parse("http://127.0.0.1:9/a%20b/c%25.parquet").unwrap();
-        assert_eq!(escaped.to_string(), "http://127.0.0.1:9/a b/c%.parquet");
         for url in ["s3://bucket/x/y.parquet", "gs://bucket/x", "https://example.com/x"] {
             let location = Location::parse(url);
             assert!(location.as_ref().is_ok_and(|location| location.to_string() == url), "{location:?}");
@@ -440,14 +487,12 @@ mod tests {
         std::fs::create_dir(folder.path().join("sub")).unwrap();
         let root = folder.path().to_str().unwrap();
         let mut pool = StorePool::default();
-        let found = pool.expand(&format!("{root}/*.parquet")).await.unwrap();
+        let found = pool.expand(&format!("{root}/*.parquet"), &[]).await.unwrap();
         let names: Vec<_> = found.iter().map(|object| object.location.file_name()).collect();
         assert_eq!(names, ["a.parquet", "b.parquet"]);
-        let through_url = pool.expand(&format!("file://{root}/sub/../*.parquet")).await.unwrap();
+        let through_url = pool.expand(&format!("file://{root}/sub/../*.parquet"), &[]).await.unwrap();
         assert_eq!(through_url.len(), 2);
-        let upwards = pool.expand(&format!("{root}/sub/../a.parquet")).await.unwrap();
+        let upwards = pool.expand(&format!("{root}/sub/../a.parquet"), &[]).await.unwrap();
         assert_eq!(upwards[0].bytes, 1);
-        assert!(matches!(pool.expand(&format!("{root}/*.csv")).await, Err(DatasetError::NoMatch { .. })));
-        assert!(matches!(pool.expand(&format!("{root}/*/x")).await, Err(DatasetError::Location { .. })));
     }
 }

@@ -7,10 +7,9 @@ use image::codecs::jpeg::JpegEncoder;
 use crate::columns::{ColumnNames, RowGroup};
 use crate::error::{DatasetError, Result};
 use crate::image_decode::{decode_image, image_dimensions};
-use crate::ingest::readable;
 use crate::manifest::Manifest;
-use crate::parquet_file::ParquetFile;
-use crate::store::{Location, PinnedObject};
+use crate::store::Location;
+use crate::text::is_visible;
 use crate::transform::shrink;
 
 /// Shorter side of a picture on a contact sheet, pixels.
@@ -40,8 +39,10 @@ pub struct Survey {
     pub files: u64,
     /// Its row groups.
     pub row_groups: u64,
-    /// Its rows.
+    /// Its rows, without those whose download failed.
     pub rows: u64,
+    /// Rows whose download failed.
+    pub not_downloaded: u64,
     /// Of the rows that were read, width and height from the picture's header.
     pub sizes: Vec<(u32, u32)>,
     /// Of the rows that were read, bytes of the picture.
@@ -102,6 +103,7 @@ pub async fn survey(spec: &SurveySpec) -> Result<Survey> {
         files: manifest.files.len() as u64,
         row_groups: places.len() as u64,
         rows: manifest.rows(),
+        not_downloaded: manifest.failed_rows(),
         ..Survey::default()
     };
     let chosen = evenly(places.len(), spec.row_groups);
@@ -109,8 +111,7 @@ pub async fn survey(spec: &SurveySpec) -> Result<Survey> {
     for (file, row_group) in chosen.into_iter().map(|place| places[place]) {
         let entry = &manifest.files[file];
         let location = Location::parse(&entry.location)?;
-        let object = PinnedObject::look_up(location, entry.bytes, entry.etag.as_deref()).await?;
-        let encoded = ParquetFile::open(object, &spec.columns).await?.fetch(row_group).await?;
+        let encoded = entry.open(location, &spec.columns).await?.fetch(row_group).await?;
         let (name, max_pixels) = (entry.location.clone(), spec.max_pixels);
         let pictures = share.min(spec.pictures - result.pictures.len());
         let seen = tokio::task::spawn_blocking(move || {
@@ -143,7 +144,7 @@ fn look(group: &RowGroup, file: &str, pictures: usize, max_pixels: u64) -> Surve
             image_dimensions(encoded).map(|size| (encoded, size)).map_err(|error| error.to_string())
         });
         let looked = sized.and_then(|(encoded, size)| {
-            if captions.iter().all(|caption| readable(caption).is_empty()) {
+            if !captions.iter().any(|caption| is_visible(caption)) {
                 return Err("it has no text".to_owned());
             }
             seen.sizes.push(size);

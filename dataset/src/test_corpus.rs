@@ -34,6 +34,7 @@ pub(crate) fn manifest(files: &[&[u32]]) -> Manifest {
         bytes: 1,
         etag: None,
         row_groups: rows.to_vec(),
+        failed: Vec::new(),
     };
     Manifest::of(files.iter().enumerate().map(file).collect())
 }

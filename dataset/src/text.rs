@@ -1,5 +1,6 @@
 //! Captions: cleaning, tokens, and back to text.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use tokenizers::{Encoding, Tokenizer, TruncationParams};
@@ -22,6 +23,39 @@ pub fn clean_caption(caption: &str, max_words: usize) -> String {
     let replaced = |character: char| character.is_control() || REPLACED.contains(&character);
     let spaced: String = caption.to_lowercase().replace(replaced, " ");
     spaced.split_whitespace().take(max_words).collect::<Vec<_>>().join(" ")
+}
+
+/// Characters of which nothing is seen, besides white space and control characters: Unicode's default ignorable ones
+/// (zero-width and joining ones, marks of direction, soft hyphens, variation selectors, tags, fillers), annotation marks
+/// and the empty Braille pattern.
+const INVISIBLE: &[RangeInclusive<char>] = &[
+    '\u{ad}'..='\u{ad}',
+    '\u{34f}'..='\u{34f}',
+    '\u{61c}'..='\u{61c}',
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180b}'..='\u{180f}',
+    '\u{200b}'..='\u{200f}',
+    '\u{202a}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{2800}'..='\u{2800}',
+    '\u{3164}'..='\u{3164}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{ffa0}'..='\u{ffa0}',
+    '\u{fff0}'..='\u{fffb}',
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0000}'..='\u{e0fff}',
+];
+
+/// Whether a text has a character that is seen. One of spaces, control characters and zero-width ones alone is no caption.
+pub(crate) fn is_visible(text: &str) -> bool {
+    let is_seen = |character: char| {
+        let unseen = character.is_whitespace() || character.is_control();
+        !unseen && !INVISIBLE.iter().any(|range| range.contains(&character))
+    };
+    text.chars().any(is_seen)
 }
 
 /// How text becomes tokens.
@@ -207,6 +241,32 @@ mod tests {
     fn opt(length: usize) -> TextEncoder {
         let encoding = TextEncoding { suffix: "\n".into(), ..TextEncoding::new(length, 1) };
         TextEncoder::open(&backbone("opt-tiny"), encoding).unwrap()
+    }
+
+    #[test]
+    fn captions_of_invisible_characters_are_none() {
+        for text in [
+            "",
+            " \t\n",
+            "\0\u{1}",
+            "\u{200b}",
+            "\u{feff}",
+            "\u{ad}\u{ad}",
+            "\u{200d}\u{fe0f}",
+            "\u{2060} \u{3000}",
+            "\u{202e}\u{202c}",
+            "\u{2800}",
+            "\u{3164}",
+            "\u{e0041}",
+            "\u{34f}",
+            "\u{a0}\u{2003}",
+            "\u{180e}",
+        ] {
+            assert!(!is_visible(text), "{text:?}");
+        }
+        for text in ["a", ".", "\u{feff}x", "é", "e\u{301}", "猫", "😀", "\u{5d7}", "؟"] {
+            assert!(is_visible(text), "{text:?}");
+        }
     }
 
     #[test]

@@ -48,14 +48,14 @@ pub enum FindingKind {
     NotParquet,
     /// A needed column is missing.
     MissingColumn,
+    /// Two columns have one name.
+    RepeatedColumn,
     /// A column has a type that cannot be used.
     ColumnType,
     /// A row group cannot be read or does not have its recorded hash.
     DamagedRowGroup,
     /// A row group's recorded numbers are not those of its rows.
     WrongStatistics,
-    /// A row is marked as failed.
-    NotDownloaded,
     /// A row has no picture.
     NoPicture,
     /// A picture does not have its recorded hash.
@@ -80,10 +80,10 @@ impl FindingKind {
             Self::ForeignFile => "foreign-file",
             Self::NotParquet => "not-parquet",
             Self::MissingColumn => "missing-column",
+            Self::RepeatedColumn => "repeated-column",
             Self::ColumnType => "column-type",
             Self::DamagedRowGroup => "damaged-row-group",
             Self::WrongStatistics => "wrong-statistics",
-            Self::NotDownloaded => "not-downloaded",
             Self::NoPicture => "no-picture",
             Self::WrongHash => "wrong-hash",
             Self::Undecodable => "undecodable",
@@ -126,6 +126,8 @@ pub struct VerifySummary {
     pub row_groups: u64,
     /// Rows that were read; 0 when no row is read.
     pub rows: u64,
+    /// Of these, rows whose download failed: they are no findings.
+    pub not_downloaded: u64,
     /// Findings.
     pub findings: u64,
 }
@@ -164,8 +166,10 @@ pub async fn verify_corpus(spec: &VerifySpec, mut found: impl FnMut(&Finding)) -
                     continue;
                 }
                 let record = records.get(row_group as usize);
-                let findings = check_row_group(&file, &name, row_group, record, &checks).await?;
+                let (findings, not_downloaded) =
+                    check_row_group(&file, &name, row_group, record, &checks).await?;
                 summary.rows += u64::from(rows);
+                summary.not_downloaded += not_downloaded;
                 report(findings, &mut summary);
             }
         }
@@ -175,22 +179,12 @@ pub async fn verify_corpus(spec: &VerifySpec, mut found: impl FnMut(&Finding)) -
 
 /// The files that a source names; of an ingestion's folder also what is wrong with its set of files.
 async fn files_of(source: &str, quick: bool) -> Result<(Vec<StoredObject>, Vec<Finding>)> {
-    if source.contains('*') {
-        return Ok((StorePool::default().expand(source).await?, Vec::new()));
-    }
     let folder = Location::parse(source.trim_end_matches('/'))?;
     // Within a file nothing can be looked for.
-    if folder.head().await?.is_some() {
-        return Ok((StorePool::default().expand(source).await?, Vec::new()));
-    }
-    if folder.join(JOB_FILE).head().await?.is_some() {
+    if folder.head().await?.is_none() && folder.join(JOB_FILE).head().await?.is_some() {
         return job::check(&folder, quick).await;
     }
-    let files = folder.list_matching("*.parquet").await?;
-    if files.is_empty() {
-        return Err(DatasetError::NotFound { location: source.to_owned() });
-    }
-    Ok((files, Vec::new()))
+    Ok((StorePool::default().expand(source, &["parquet"]).await?, Vec::new()))
 }
 
 /// The records in the footer, and what is wrong with them.
@@ -217,11 +211,11 @@ async fn check_row_group(
     row_group: u32,
     record: Option<&IngestedRowGroup>,
     checks: &Arc<RowChecks>,
-) -> Result<Vec<Finding>> {
+) -> Result<(Vec<Finding>, u64)> {
     let in_group = |finding: Finding| Finding { row_group: Some(row_group), ..finding };
     let encoded = match file.fetch(row_group).await {
         Ok(encoded) => encoded,
-        Err(error) => return Ok(vec![in_group(finding_of(name, error)?)]),
+        Err(error) => return Ok((vec![in_group(finding_of(name, error)?)], 0)),
     };
     let (checks, owned) = (Arc::clone(checks), name.to_owned());
     let checked = tokio::task::spawn_blocking(move || {
@@ -229,13 +223,13 @@ async fn check_row_group(
     });
     let checked = checked.await.map_err(|error| DatasetError::Thread { reason: error.to_string() })?;
     match checked {
-        Err(error) => Ok(vec![in_group(finding_of(name, error)?)]),
+        Err(error) => Ok((vec![in_group(finding_of(name, error)?)], 0)),
         Ok((mut findings, totals)) => {
             if let Some(difference) = record.and_then(|record| totals.difference(record)) {
                 let finding = Finding::of_file(FindingKind::WrongStatistics, name, difference);
                 findings.push(in_group(finding));
             }
-            Ok(findings)
+            Ok((findings, totals.not_downloaded))
         }
     }
 }
@@ -243,7 +237,8 @@ async fn check_row_group(
 impl Totals {
     /// How the rows differ from what the footer records of them.
     fn difference(&self, record: &IngestedRowGroup) -> Option<String> {
-        let recorded = Totals { captions: record.captions, picture_bytes: record.picture_bytes };
+        let (captions, picture_bytes) = (record.captions, record.picture_bytes);
+        let recorded = Totals { captions, picture_bytes, ..*self };
         (*self != recorded).then(|| format!("recorded are {recorded:?}, its rows have {self:?}"))
     }
 }
@@ -253,6 +248,7 @@ fn finding_of(file: &str, error: DatasetError) -> Result<Finding> {
     let kind = match &error {
         DatasetError::NotParquet { .. } => FindingKind::NotParquet,
         DatasetError::MissingColumn { .. } => FindingKind::MissingColumn,
+        DatasetError::RepeatedColumn { .. } => FindingKind::RepeatedColumn,
         DatasetError::ColumnType { .. } => FindingKind::ColumnType,
         DatasetError::DamagedRowGroup { .. } => FindingKind::DamagedRowGroup,
         DatasetError::Changed { .. } => FindingKind::ChangedFile,

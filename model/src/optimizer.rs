@@ -124,8 +124,10 @@ impl AdamW {
     pub fn bounds_after(&self, before: Magnitudes, update: u64, learning_rate: f64, norm: f64) -> Magnitudes {
         let as_applied = |constant: f64| f64::from(constant as f32);
         let (beta1, beta2) = (as_applied(self.beta1), as_applied(self.beta2));
-        let first = before.first.max((beta1 * before.first + (1.0 - beta1) * norm) * ROUNDING);
-        let second = before.second.max((beta2 * before.second + (1.0 - beta2) * norm * norm) * ROUNDING);
+        // NaN is larger than everything.
+        let larger = |before: f64, after: f64| if before >= after { before } else { after };
+        let first = larger(before.first, (beta1 * before.first + (1.0 - beta1) * norm) * ROUNDING);
+        let second = larger(before.second, (beta2 * before.second + (1.0 - beta2) * norm * norm) * ROUNDING);
         let keep = (1.0 - learning_rate * self.weight_decay).abs().max(1.0);
         let step_size = learning_rate / (1.0 - libm::pow(self.beta1, update as f64));
         let stride = step_size * first / as_applied(self.epsilon);

@@ -14,6 +14,8 @@ pub struct Placement {
     pub device: Device,
     /// Numbers of the matrices.
     pub matrices: FloatDType,
+    /// Whether values are read. If not, tensors are compared by name and shape alone and stay zeros without memory.
+    pub(crate) reads: bool,
 }
 
 impl Placement {
@@ -21,7 +23,8 @@ impl Placement {
     /// every product, which costs more than it saves.
     pub fn auto(device: &Device) -> Self {
         let fast = *device != Device::flex() && device.supports_dtype(FloatDType::BF16);
-        Self { device: device.clone(), matrices: if fast { FloatDType::BF16 } else { FloatDType::F32 } }
+        let matrices = if fast { FloatDType::BF16 } else { FloatDType::F32 };
+        Self { device: device.clone(), matrices, reads: true }
     }
 
     /// bf16 matrices.
@@ -33,7 +36,13 @@ impl Placement {
             let reason = "it does not compute in bf16; use \"auto\" or \"f32\" for the frozen models";
             return Err(ModelError::Device(reason.into()));
         }
-        Ok(Self { device: device.clone(), matrices: FloatDType::BF16 })
+        Ok(Self { device: device.clone(), matrices: FloatDType::BF16, reads: true })
+    }
+
+    /// No place: a model that is loaded here is one whose files fit its configuration, and nothing else. It takes a
+    /// moment and no memory, whatever the size of the model.
+    pub fn nowhere() -> Self {
+        Self { device: Device::flex(), matrices: FloatDType::F32, reads: false }
     }
 
     /// The numbers of a tensor with `dimensions` dimensions.
@@ -45,7 +54,7 @@ impl Placement {
 impl From<&Device> for Placement {
     /// All float32.
     fn from(device: &Device) -> Self {
-        Self { device: device.clone(), matrices: FloatDType::F32 }
+        Self { device: device.clone(), matrices: FloatDType::F32, reads: true }
     }
 }
 

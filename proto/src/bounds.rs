@@ -100,6 +100,14 @@ fn greeting(hello: &mut Hello) -> Result<(), TooLong> {
 fn step_done(done: &mut StepDone) -> Result<(), TooLong> {
     few("values", &done.values, MAX_VALUES)?;
     done.values.iter().try_for_each(|value| named("name of a value", &value.name, MAX_IDENTIFIER))?;
+    if let Some(non_finite) = &mut done.non_finite {
+        say(&mut non_finite.term, MAX_TEXT);
+        few("slots", &non_finite.slots, MAX_MEMBERS)?;
+        for slot in &mut non_finite.slots {
+            few("keys of a slot", &slot.keys, MAX_VALUES)?;
+            slot.keys.iter_mut().for_each(|key| say(key, MAX_KEY));
+        }
+    }
     rows(&mut done.quarantined)
 }
 
@@ -170,7 +178,9 @@ pub fn bounded_status(mut status: StatusReply) -> StatusReply {
     status.values.truncate(MAX_VALUES);
     status.members.truncate(MAX_MEMBERS);
     status.faults.truncate(MAX_VALUES);
-    let names = status.values.iter_mut().map(|value| &mut value.name);
+    status.held_out.truncate(MAX_VALUES);
+    say_in_a_line(&mut status.run_root, MAX_URL);
+    let names = status.values.iter_mut().chain(&mut status.held_out).map(|value| &mut value.name);
     let members =
         status.members.iter_mut().flat_map(|member| [&mut member.name, &mut member.exchange_address]);
     let own = [&mut status.run_id, &mut status.state, &mut status.last_checkpoint];
@@ -193,7 +203,7 @@ fn say_in_a_line(text: &mut String, most: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::v1::{Failed, MemberStatus, NamedValue, PartWritten, Refused, Stop};
+    use crate::v1::{Failed, MemberStatus, NamedValue, NonFinite, PartWritten, Refused, SlotSamples, Stop};
 
     fn long() -> String {
         "x".repeat(1 << 20)
@@ -230,11 +240,15 @@ mod tests {
         };
         assert!(failed.message.len() <= MAX_TEXT && failed.message.starts_with("\\u{1b}[31mxx"));
         let row = Quarantined { key: long(), reason: long(), ..Quarantined::default() };
-        let done = StepDone { quarantined: vec![row], ..StepDone::default() };
+        let slot = SlotSamples { keys: vec![long()], ..SlotSamples::default() };
+        let non_finite = Some(NonFinite { term: long(), slots: vec![slot] });
+        let done = StepDone { quarantined: vec![row], non_finite, ..StepDone::default() };
         let Ok(FromWorker::StepDone(done)) = bounded_from_worker(FromWorker::StepDone(done)) else {
             panic!()
         };
         assert!(done.quarantined[0].key.len() <= MAX_KEY && done.quarantined[0].reason.len() <= MAX_TEXT);
+        let non_finite = done.non_finite.expect("told");
+        assert!(non_finite.term.len() <= MAX_TEXT && non_finite.slots[0].keys[0].len() <= MAX_KEY);
         // The ledger of a member comes back to a coordinator that takes over: nothing changes on the way.
         let commit =
             FromCoordinator::Commit(Commit { quarantined: done.quarantined.clone(), ..Commit::default() });

@@ -41,6 +41,32 @@ pub fn write(path: &Path, image_column: &str, rows: &[Row]) {
     writer.close().expect("the footer is written");
 }
 
+/// Writes rows as img2dataset does by default: those for which `failed` says so have no picture, and the recorded hashes are
+/// not those of the stored pictures.
+///
+/// # Panics
+/// When the file cannot be written.
+pub fn write_downloads(path: &Path, rows: &[Row], failed: fn(usize) -> bool) {
+    let text = |value: &dyn Fn(usize) -> String| -> ArrayRef {
+        Arc::new((0..rows.len()).map(|row| Some(value(row))).collect::<StringArray>())
+    };
+    let images: BinaryArray =
+        rows.iter().enumerate().map(|(row, content)| (!failed(row)).then_some(&content.image[..])).collect();
+    let status = |row| if failed(row) { "failed_to_download" } else { "success" }.to_owned();
+    let batch = RecordBatch::try_from_iter_with_nullable([
+        ("key", text(&|row| format!("{row:09}")), true),
+        ("caption", text(&|row| rows[row].caption.clone()), true),
+        ("status", text(&status), true),
+        ("sha256", text(&|row| format!("{row:064x}")), true),
+        ("jpg", Arc::new(images) as ArrayRef, true),
+    ])
+    .expect("columns of one length");
+    let file = File::create(path).expect("the corpus can be created");
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).expect("a writer");
+    writer.write(&batch).expect("rows are written");
+    writer.close().expect("the footer is written");
+}
+
 /// Rows that are in order: a coloured disc each, with its name.
 pub fn good_rows(count: usize) -> Vec<Row> {
     let names = ["red disc", "green disc", "blue disc", "white disc"];

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use blip2_tests::corpus::{Row, enormous_picture, good_rows, odd_pictures, truncated_picture, write};
+use blip2_tests::corpus::{
+    Row, enormous_picture, good_rows, odd_pictures, truncated_picture, write, write_downloads,
+};
 use blip2_tests::process::{binary, blip2, finish, isolate, repository};
 use blip2_tests::run::SmallRun;
 
@@ -42,7 +44,57 @@ fn a_corpus_that_is_not_there_or_not_parquet() {
     write(Path::new(&place("other.parquet")), "picture_data", &good_rows(4));
     SmallRun::on(&[place("other.parquet")]).train(&SHORT).expect(3).says(&["other.parquet", "picture_data"]);
     let run = SmallRun::on(&[place("other.parquet")]);
-    run.train(&[&SHORT[..], &["--set", "data.columns.image=picture_data"]].concat()).expect(0);
+    let trained = run.train(&[&SHORT[..], &["--set", "data.columns.image=picture_data"]].concat()).expect(0);
+    trained.says(&["4 rows, fewer than a batch of stage 1", "stage1.batch"]);
+}
+
+/// img2dataset's own output: failed downloads are rows without a picture, and the recorded hash is that of the download.
+#[test]
+fn failed_downloads_and_foreign_hashes_are_trained_on_and_audited() {
+    let rows = good_rows(40);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("00000.parquet");
+    write_downloads(&path, &rows, |row| row % 4 == 1);
+    let run = SmallRun::on(&[path.to_str().unwrap().to_owned()]);
+    let steps = ["--workers", "2", "--set", "stage1.steps=5", "--set", "stage2.steps=2"];
+    run.train(&[&steps[..], &["--json"]].concat()).expect(0);
+    assert!(!run.root().join("quarantine.parquet").is_file(), "a failed download is no bad row");
+    let root = run.root().to_str().unwrap().to_owned();
+    let audited = finish(blip2(&["audit", &root, "--json"])).expect(0);
+    let report = audited.json_lines().pop().unwrap();
+    assert_eq!(
+        (&report["exact"], &report["not_downloaded"], &report["stages"][0]["rows"]),
+        (&true.into(), &10.into(), &30.into())
+    );
+    let shown = finish(blip2(&["audit", &root])).expect(0).stdout;
+    assert!(shown.contains("10 rows were not downloaded"), "{shown}");
+    let verified = finish(blip2(&["corpus", "verify", path.to_str().unwrap()])).expect(0);
+    verified.says(&["10 were not downloaded"]);
+}
+
+/// Folders and patterns stand for the files they name; what is missing among them is said.
+#[test]
+fn corpora_are_named_by_folder_pattern_and_braces() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("a b/100%")).unwrap();
+    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for shard in ["a b/100%/t-00.parquet", "a b/100%/t-01.parquet"] {
+        write(Path::new(&place(shard)), "jpg", &good_rows(8));
+    }
+    let short = ["--workers", "1", "--set", "stage1.steps=1", "--set", "stage2.steps=0"];
+    for named in ["a b", "a b/100%", "**/*.parquet", "a b/*/t-0[01].parquet", "a b/100%/t-{00..01}.parquet"] {
+        let run = SmallRun::on(&[place(named)]);
+        run.train(&short).expect(0);
+        let root = run.root().to_str().unwrap().to_owned();
+        let audited = finish(blip2(&["audit", &root, "--json"])).expect(0).json_lines().pop().unwrap();
+        assert_eq!(audited["stages"][0]["rows"], 16, "{named}");
+    }
+    SmallRun::on(&[place("a b/100%/t-{00..02}.parquet")]).train(&short).expect(3).says(&["t-02.parquet"]);
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(place("gone"), place("a b/100%/t-03.parquet")).unwrap();
+        SmallRun::on(&[place("a b/100%/*.parquet")]).train(&short).expect(3).says(&["t-03.parquet", "gone"]);
+    }
 }
 
 #[test]

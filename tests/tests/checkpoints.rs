@@ -74,6 +74,9 @@ fn a_damaged_newest_checkpoint_is_never_passed_over_in_silence() {
         if concerns_digest {
             let digest = ask("digest", &run.root()).expect(3).says(&[newest]);
             assert_eq!(digest.stdout, "", "{what}");
+        }
+        // Of one that is named the parameters alone are read.
+        if file != rows {
             ask("digest", &folder).expect(3).says(&[newest]);
         }
         ask("verify", &folder).expect(3);

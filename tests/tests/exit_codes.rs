@@ -3,6 +3,9 @@
 use blip2_tests::process::{blip2, finish};
 use blip2_tests::run::SmallRun;
 
+/// A picture of the repository.
+const PICTURE: &str = "docs/report-row.png";
+
 /// Arguments, exit code, and words of standard error.
 type Case<'a> = (&'a [&'a str], i32, &'a [&'a str]);
 
@@ -26,8 +29,6 @@ fn what_is_not_there_has_its_exit_code() {
     let path = |name: &str| scratch.join(name).to_str().unwrap().to_owned();
     let (nowhere, empty) = (path("nowhere"), path("empty"));
     std::fs::create_dir(&empty).unwrap();
-    let picture = path("picture.txt");
-    std::fs::write(&picture, "no picture").unwrap();
     let config = run.config();
     let empty_token = path("token");
     std::fs::write(&empty_token, "\n").unwrap();
@@ -56,12 +57,9 @@ fn what_is_not_there_has_its_exit_code() {
         (&["checkpoint", "digest", "ftp://host/run"], 2, &["ftp"]),
         (&["audit", "ftp://host/run"], 2, &["ftp"]),
         (&["corpus", "verify", "ftp://host/corpus"], 2, &["ftp"]),
-        (&["train", "--config", config, "--set", "run.root=ftp://host/run"], 78, &["ftp", "run.root"]),
-        (
-            &["train", "--config", config, "--set", "data.train=[\"ftp://host/a.parquet\"]"],
-            78,
-            &["ftp", "data.train"],
-        ),
+        (&["corpus", "inspect", "ftp://host/a.parquet"], 2, &["ftp"]),
+        (&["train", "--config", config, "--set", "run.root=ftp://host/run"], 78, &["ftp"]),
+        (&["train", "--config", config, "--set", "data.train=[\"ftp://host/a.parquet\"]"], 78, &["ftp"]),
         // A token.
         (
             &["coordinator", "--config", config, "--listen", "127.0.0.1:0", "--token-file", &nowhere],
@@ -79,9 +77,9 @@ fn what_is_not_there_has_its_exit_code() {
             &["token file is empty"],
         ),
         // A model.
-        (&["generate", "--model", &nowhere, "--image", &picture], 1, &["nowhere"]),
-        (&["chat", "--model", &empty, "--image", &picture], 1, &["empty"]),
-        (&["train", "--config", config, "--set", "model.encoder=nowhere"], 78, &["nowhere"]),
+        (&["generate", "--model", &nowhere, "--image", PICTURE], 1, &["nowhere"]),
+        (&["chat", "--model", &empty, "--image", PICTURE], 1, &["empty"]),
+        (&["train", "--config", config, "--set", "model.image_encoder=nowhere"], 78, &["nowhere"]),
         (&["train", "--config", config, "--set", "model.language_model=nowhere"], 78, &["nowhere"]),
         // A corpus.
         (&["corpus", "verify", &nowhere], 3, &["nowhere"]),

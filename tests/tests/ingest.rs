@@ -112,3 +112,33 @@ fn a_corpus_is_verified_and_looked_at() {
     let other = ["corpus", "ingest", "--from", "coco", "--source", source.as_str(), "--out", out.as_str()];
     finish(blip2(&other)).expect(3).says(&["--images"]);
 }
+
+#[test]
+fn pictures_with_texts_and_a_table_become_a_corpus() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::fs::create_dir(place("p")).unwrap();
+    let mut table = "image,caption\r\n".to_owned();
+    for (number, row) in good_rows(5).iter().enumerate() {
+        std::fs::write(place(&format!("p/a b#{number}%.jpg")), &row.image).unwrap();
+        std::fs::write(place(&format!("p/a b#{number}%.txt")), &row.caption).unwrap();
+        table += &format!("a b#{number}%.jpg,\"{},\nand more\"\r\n", row.caption);
+    }
+    std::fs::write(place("list.csv"), &table).unwrap();
+    let ingest = |arguments: &[&str]| {
+        let mut command = blip2(&["corpus", "ingest", "--json"]);
+        command.args(arguments);
+        finish(command)
+    };
+    let (list, pictures, out) = (place("list.csv"), place("p"), place("two"));
+    let (one, three) = (place("one"), place("three"));
+    let from_folder = ingest(&["--from", "folder", "--source", &pictures, "--out", &one]).expect(0);
+    assert_eq!(from_folder.json_lines().pop().unwrap()["rows"], 5);
+    let from_table =
+        ingest(&["--from", "csv", "--source", &list, "--images", &pictures, "--out", &out]).expect(0);
+    assert_eq!(from_table.json_lines().pop().unwrap()["rows"], 5);
+    finish(blip2(&["corpus", "verify", &out])).expect(0).says(&["all in order"]);
+    // Beside the list there are no pictures, so nothing is kept.
+    let nothing = ingest(&["--from", "csv", "--source", &list, "--out", &three]).expect(3);
+    nothing.says(&["list.csv", "5 missing-picture", "nothing was written"]);
+}

@@ -7,10 +7,11 @@ use std::time::Duration;
 use blip2_dataset::KeyedRng;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as Answer;
+use blip2_proto::v1::curation_client::CurationClient;
 use blip2_proto::v1::worker_message::Kind;
-use blip2_proto::v1::{Hello, RefusalCode, StatusRequest, WorkerMessage};
+use blip2_proto::v1::{CurationStatusRequest, Hello, RefusalCode, StatusRequest, WorkerMessage};
 use blip2_tests::cluster::Cluster;
-use blip2_tests::process::{Running, poll_for};
+use blip2_tests::process::{Running, blip2, poll_for, start};
 use blip2_tests::run::{SHORT_STEPS, SmallRun};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
@@ -214,6 +215,38 @@ async fn nothing_that_a_stranger_says_is_logged_or_believed() {
             process.wait_within(DEADLINE).unwrap_or_else(|still| panic!("{}", still.stderr())).expect(0);
         assert!(!ended.stderr.contains("EVIL") && ended.stderr.len() < 32 << 10, "{ended:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_curation_tells_strangers_nothing() {
+    let run = SmallRun::short("");
+    let token = write(&run, "curation-token", "a curation's secret");
+    let output = format!("curation.output={}", run.scratch().join("curated").display());
+    let known = ["curate", "--config", "configs/curate-quickstart.toml", "--set", &output, "--workers", "0"];
+    let curation = start(blip2(&[&known[..], &["--listen", "127.0.0.1:0", "--token-file", &token]].concat()));
+    let url = format!("http://{}", curation.listening());
+    let ask = |token: &str| {
+        let (url, request) = (url.clone(), CurationStatusRequest { token: token.into() });
+        async move { CurationClient::connect(url).await.expect("it listens").curation_status(request).await }
+    };
+    for wrong in ["", "another secret"] {
+        assert_eq!(ask(wrong).await.expect_err(wrong).code(), tonic::Code::PermissionDenied);
+    }
+    assert!(ask("a curation's secret").await.expect("its token").into_inner().tasks > 0);
+}
+
+#[test]
+fn the_limit_of_descriptors_is_raised() {
+    let run = SmallRun::short("");
+    let cluster = Cluster::new(&run).inside(&["sh", "-c", "ulimit -S -n 64; exec \"$@\"", "sh"]);
+    let leader = cluster.coordinator(&[], None);
+    let Ok(limits) = std::fs::read_to_string(format!("/proc/{}/limits", leader.process.id())) else {
+        println!("skipped: this system does not show the limits of a process");
+        return;
+    };
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(words[3], words[4], "{line}");
 }
 
 #[test]

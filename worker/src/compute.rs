@@ -15,6 +15,7 @@ use blip2_proto::v1;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::stepping::{Batches, Pending};
+use crate::check::check_row;
 use crate::config::{WorkerConfig, config_hash};
 use crate::error::{Result, WorkerError};
 use crate::held_out::HeldOut;
@@ -191,10 +192,13 @@ impl Compute {
         let manifest = spec.runtime.block_on(read_manifest(&spec.run_root, &spec.manifest_hash))?;
         let mut parts = StepParts::load(config.clone())?;
         parts.drill = spec.drill;
+        let manifest = Arc::new(manifest);
+        // A corpus that this member cannot read is found before others wait for it.
+        check_row(&parts, manifest.clone(), spec.runtime.clone(), spec.deadline)?;
         parts.warm_up()?;
         let compute = Self {
             config,
-            manifest: Arc::new(manifest),
+            manifest,
             run_root: spec.run_root,
             deadline: spec.deadline,
             exchange: spec.exchange,
@@ -221,11 +225,12 @@ impl Compute {
         while let Some(order) = orders.blocking_recv() {
             let answer = match order {
                 Order::Enter { assignment, member_id, apply_pending } => {
-                    let result = blameless(self.enter(&assignment, member_id, apply_pending))?;
+                    let result = blameless(self.enter(&assignment, member_id, apply_pending), member_id)?;
                     MemberEvent::Entered { epoch: assignment.epoch, step: assignment.step, result }
                 }
                 Order::Reduce { epoch, step } => {
-                    let result = blameless(self.reduce(epoch, step))?;
+                    let own = self.world.as_ref().and_then(|world| world.own().ok()).map(|own| own.id);
+                    let result = blameless(self.reduce(epoch, step), own.unwrap_or_default())?;
                     MemberEvent::Reduced { epoch, step, result }
                 }
                 Order::Apply(commit) => {
@@ -247,13 +252,15 @@ impl Compute {
     }
 }
 
-/// Turns the failures for which this member is not to blame into an answer; the others end it.
-fn blameless<T>(result: Result<T>) -> Result<std::result::Result<T, Failure>> {
+/// Turns the failures that another attempt may not have into an answer, which names who is to blame: members that did not
+/// answer, or `own` for what is this member's own trouble. The others end it.
+fn blameless<T>(result: Result<T>, own: u32) -> Result<std::result::Result<T, Failure>> {
     let error = match result {
         Ok(done) => return Ok(Ok(done)),
         Err(error) => error,
     };
     let suspects = match &error {
+        WorkerError::Collective(error) if error.is_own() || lacks_descriptors() => vec![own],
         WorkerError::Collective(error) => error.suspects(),
         WorkerError::Aborted { .. } | WorkerError::Checkpoint { .. } => Vec::new(),
         WorkerError::Data(
@@ -261,11 +268,16 @@ fn blameless<T>(result: Result<T>) -> Result<std::result::Result<T, Failure>> {
             | DatasetError::Denied { .. }
             | DatasetError::ReadRowGroup { .. }
             | DatasetError::Deadline { .. },
-        ) => Vec::new(),
+        ) => vec![own],
         _ => return Err(error),
     };
     tracing::warn!(%error, "an order of the coordinator could not be done");
     Ok(Err(Failure { reason: error.to_string(), suspects }))
+}
+
+/// Whether this process can open nothing any more: then it is not the others that do not answer.
+fn lacks_descriptors() -> bool {
+    std::fs::File::open("/dev/null").is_err_and(|error| error.kind() != std::io::ErrorKind::NotFound)
 }
 
 async fn read_manifest(run_root: &Location, expected: &str) -> Result<Manifest> {

@@ -45,6 +45,18 @@ impl OptimizerSettings {
 }
 
 impl ModelSettings {
+    /// The folders and files named.
+    pub(crate) fn folders(&self) -> impl Iterator<Item = &str> {
+        let named = [
+            &self.image_encoder,
+            &self.language_model,
+            &self.qformer_init,
+            &self.qformer_tokenizer,
+            &self.init_checkpoint,
+        ];
+        named.into_iter().map(String::as_str)
+    }
+
     /// The Q-Former's sizes for an encoder of width `image_width` and a vocabulary of `vocab`.
     pub fn qformer_config(&self, image_width: usize, vocab: usize) -> QFormerConfig {
         let sizes = &self.qformer;

@@ -105,6 +105,8 @@ impl Evaluator {
         let mut similarity = Vec::with_capacity(samples.len() * texts.len());
         for features in self.features(samples)? {
             let images = model.image_feats(features);
+            // The best of several passes over those that are no number.
+            all_finite(floats(images.clone())?, "a feature of a picture")?;
             let [rows, queries, width] = images.dims();
             let all = images.reshape([rows * queries, width]).matmul(text_features.clone().transpose());
             let best = all.reshape([rows, queries, texts.len()]).max_dim(1).reshape([rows, texts.len()]);
@@ -276,6 +278,11 @@ fn other_caption_order(captions: &[String], seed: u64) -> Vec<usize> {
             candidates.into_iter().find(|other| captions[*other] != captions[row]).unwrap_or(row)
         })
         .collect()
+}
+
+fn all_finite(values: Vec<f32>, what: &str) -> Result<()> {
+    let odd = values.into_iter().find(|value| !value.is_finite());
+    odd.map_or(Ok(()), |value| Err(WorkerError::Measured { what: what.to_owned(), value: f64::from(value) }))
 }
 
 /// R@1, R@5 and R@10 of similarities `[images, texts]`; a tie counts against the picture.

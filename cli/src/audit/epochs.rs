@@ -53,7 +53,10 @@ pub(super) fn check(
     let numbers = epochs.iter().zip(1..).find(|(record, wanted)| record.epoch != *wanted);
     let gap = numbers.map(|(_, wanted)| format!("epoch {wanted}: its object is missing"));
     let mut problems: Vec<String> = gap.into_iter().collect();
-    problems.extend(epochs.iter().filter_map(|record| check_slots(record, slots)));
+    // Starts that failed before the first step may have been of another configuration.
+    let begun = epochs.iter().rposition(|record| record.step == 0 && record.end.is_some());
+    let own = &epochs[begun.map_or(0, |last| last + 1)..];
+    problems.extend(own.iter().filter_map(|record| check_slots(record, slots)));
     problems.extend(check_leaders(epochs));
     problems.extend(checkpoints.iter().filter_map(|record| check_checkpoint(record, epochs)));
     let mut checked = Checked { problems, notes: Vec::new() };
@@ -206,6 +209,26 @@ mod tests {
         assert!(problem(|epochs| epochs[4].members[1].first_slot = 0).contains("slot 1 is not dealt"));
         assert!(problem(|epochs| epochs[4].coordinator = "a".into()).contains("led by coordinator a"));
         assert!(problem(|epochs| epochs[1].step = 8).contains("begins with step 7, the one before with 8"));
+    }
+
+    #[test]
+    fn a_start_that_failed_may_have_dealt_other_slots() {
+        let end = |number: u64, step: u64| EpochRecord {
+            end: Some("failed".into()),
+            ..epoch(number, "a", step, &[])
+        };
+        let history = |step: u64| {
+            [
+                epoch(1, "a", 0, &[]),
+                epoch(2, "a", 0, &[4, 4]),
+                end(3, step),
+                epoch(4, "b", step, &[]),
+                epoch(5, "b", step, &[2, 2]),
+            ]
+        };
+        let problems = |step: u64| check(&history(step), &[], &BTreeSet::new(), 4).problems;
+        assert_eq!(problems(0), Vec::<String>::new());
+        assert!(problems(7)[0].contains("epoch 2: 8 of 4 slots"), "{:?}", problems(7));
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub(crate) fn simulate(corpus: Corpus, threads: usize) -> Result<Measured, CliEr
         bytes: 1 << 30,
         etag: None,
         row_groups: vec![corpus.rows_per_group; corpus.row_groups as usize],
+        failed: Vec::new(),
     };
     let manifest = Manifest::of((0..corpus.files).map(file).collect());
     let steps = manifest.rows() / u64::from(SLOTS * BATCH_PER_SLOT);

@@ -22,6 +22,7 @@ fn manifest(row_groups: &[u32]) -> Manifest {
         bytes: 1,
         etag: None,
         row_groups: row_groups.to_vec(),
+        failed: Vec::new(),
     };
     Manifest::of(vec![file])
 }

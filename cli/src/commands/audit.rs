@@ -57,6 +57,9 @@ fn text(report: &AuditReport) -> String {
         "run {run}: {steps} steps to the newest of {checkpoints} checkpoints, {epochs} epochs of members\n"
     );
     report.stages.iter().for_each(|stage| text += &stage_text(stage));
+    if report.not_downloaded > 0 {
+        text += &format!("{} rows were not downloaded and are no part of the plan\n", report.not_downloaded);
+    }
     if !report.substitutions.is_empty() {
         text += &format!("{} samples used a substitute:\n", report.substitutions.len());
         report.substitutions.iter().for_each(|replaced| text += &replaced_text(replaced));
@@ -129,6 +132,7 @@ mod tests {
             steps: 20,
             checkpoints: 3,
             epochs: 2,
+            not_downloaded: 12,
             stages: vec![StageReport {
                 stage: 1,
                 steps: 20,
@@ -156,6 +160,7 @@ mod tests {
             "(1 whole epoch, 1 begun)",
             "every row 1 to 2 times",
             "row 5 of row group 2 of /c/a.parquet (it has no text) is replaced by row 9",
+            "12 rows were not downloaded",
             "not finite: 7, 11",
             "exact:",
         ] {

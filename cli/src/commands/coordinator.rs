@@ -4,13 +4,14 @@ use std::net::{SocketAddr, TcpListener};
 
 use serde_json::json;
 
-use super::print_json;
+use super::train::STOPPED_BEFORE;
+use super::{even_unread, print_json};
 use crate::arguments::CoordinatorArguments;
 use crate::config::{RunConfig, load};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::progress::Audience;
-use crate::run_folder::RunFolder;
+use crate::run_folder::{Purpose, RunFolder};
 use crate::secured::{transport, url};
 use crate::session::{Finished, Lead, Session};
 use crate::signals::Signals;
@@ -23,6 +24,7 @@ pub(crate) async fn run(arguments: CoordinatorArguments) -> Result<Exit, CliErro
     must_have_token(arguments.listen, arguments.token_file.as_deref())?;
     let token = read_token(arguments.token_file.as_deref())?;
     let config = load(&arguments.config)?.config;
+    let root = config.run.root.clone();
     let transport = transport(&config.tls)?;
     let listener = TcpListener::bind(arguments.listen)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
@@ -32,7 +34,7 @@ pub(crate) async fn run(arguments: CoordinatorArguments) -> Result<Exit, CliErro
         Some(named) => named.clone(),
         None => url(&transport, reachable(address)?),
     };
-    let lead = Lead { token, transport, advertise, after: None, whole: None };
+    let lead = Lead { token, transport, advertise, after: None, whole: None, on_one_machine: false };
 
     let forced = signals.forced();
     let coordinated = coordinate(&arguments, config, lead, &listener, &signals);
@@ -42,12 +44,14 @@ pub(crate) async fn run(arguments: CoordinatorArguments) -> Result<Exit, CliErro
             return Err(CliError::failed("ended at once by a second signal; the last checkpoint holds"));
         }
     };
-    if let Some(finished) = finished.filter(|_| arguments.json) {
-        print_json(&json!({
+    match finished {
+        Some(finished) if arguments.json => print_json(&json!({
             "checkpoint": finished.checkpoint,
             "steps": finished.status.step,
             "seconds": finished.seconds,
-        }))?;
+        }))?,
+        Some(finished) => finished.tell(&root),
+        None => {}
     }
     Ok(Exit::Done)
 }
@@ -62,7 +66,11 @@ async fn coordinate(
 ) -> Result<Option<Finished>, CliError> {
     let audience = Audience::detect(arguments.json);
     if !arguments.standby {
-        let folder = RunFolder::open(config, arguments.resume).await?;
+        let stop = signals.graceful();
+        let folder = tokio::select! {
+            folder = RunFolder::open(config, arguments.resume, Purpose::Coordinate) => folder?,
+            () = stop.cancelled() => return Err(CliError::failed(STOPPED_BEFORE)),
+        };
         let session = Session::prepare(folder, lead).await?;
         announce(listener)?;
         return session.run(serving(listener)?, signals.graceful(), audience).await.map(Some);
@@ -94,7 +102,7 @@ fn reachable(address: SocketAddr) -> Result<SocketAddr, CliError> {
 
 fn announce(listener: &TcpListener) -> Result<(), CliError> {
     let address = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;
-    print_json(&json!({ "listening": address.to_string() }))
+    even_unread(print_json(&json!({ "listening": address.to_string() })))
 }
 
 fn serving(listener: &TcpListener) -> Result<tokio::net::TcpListener, CliError> {

@@ -142,6 +142,9 @@ pub(crate) async fn held_out(
             first.reason
         );
     }
+    if set.not_downloaded > 0 {
+        eprintln!("{} rows were not downloaded and are passed over", set.not_downloaded);
+    }
     Ok(set.samples)
 }
 

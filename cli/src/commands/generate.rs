@@ -14,6 +14,8 @@ use crate::places::typed_model;
 
 /// Pictures held in memory at a time.
 const BATCH: usize = 16;
+/// Bytes of an image, at most.
+const MAX_IMAGE_BYTES: u64 = 1 << 30;
 /// A picture given by name may be as large as a file of the training corpus by default.
 const MAX_PIXELS: u64 = 200_000_000;
 
@@ -88,9 +90,17 @@ fn readable<'a>(paths: &'a [PathBuf], exit: &mut Exit) -> (Vec<&'a PathBuf>, Vec
 
 /// A picture of a file that the user has named.
 pub(crate) fn read_image(path: &Path) -> Result<RgbImage, CliError> {
-    let bytes = std::fs::read(path).map_err(|error| {
-        CliError::BadInput(format!("{}: cannot read this image: {error}", path.display()))
-    })?;
+    let unread =
+        |reason: String| CliError::BadInput(format!("{}: cannot read this image: {reason}", path.display()));
+    // Opening a FIFO waits for its writer, and a device has no end.
+    let found = std::fs::metadata(path).map_err(|error| unread(error.to_string()))?;
+    if !found.is_file() {
+        return Err(unread("it is not a file".to_owned()));
+    }
+    if found.len() > MAX_IMAGE_BYTES {
+        return Err(unread(format!("{} bytes are more than {MAX_IMAGE_BYTES}", found.len())));
+    }
+    let bytes = std::fs::read(path).map_err(|error| unread(error.to_string()))?;
     decode_image(&bytes, MAX_PIXELS)
         .map_err(|error| CliError::BadInput(format!("{}: {error}", path.display())))
 }

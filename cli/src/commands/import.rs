@@ -6,12 +6,25 @@ use blip2_worker::import::import;
 use serde_json::json;
 
 use super::print_json;
+use crate::again::of_this_program;
 use crate::arguments::ImportArguments;
 use crate::config::load;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::places::typed_model;
-use crate::run_folder::RunFolder;
+use crate::run_folder::{Purpose, RunFolder};
+
+/// The command that trains the run from its imported weights.
+fn train_command(arguments: &ImportArguments) -> String {
+    let ImportArguments { run, config, .. } = arguments;
+    let mut words = vec!["train".to_owned()];
+    if let Some(file) = &config.config {
+        words.extend(["--config".to_owned(), file.display().to_string()]);
+    }
+    words.extend(config.set.iter().flat_map(|value| ["--set".to_owned(), value.clone()]));
+    words.extend(["--set".to_owned(), format!("run.root={run}"), "--resume".to_owned()]);
+    of_this_program(words)
+}
 
 /// Reads and compares the weights, then makes the run.
 pub(crate) async fn run(arguments: &ImportArguments) -> Result<Exit, CliError> {
@@ -24,7 +37,7 @@ pub(crate) async fn run(arguments: &ImportArguments) -> Result<Exit, CliError> {
         .await
         .map_err(|error| CliError::failed(format!("the import thread failed: {error}")))??;
     // Only now: weights that do not fit leave no run behind.
-    let folder = RunFolder::open(config, false).await?;
+    let folder = RunFolder::open(config, false, Purpose::Import).await?;
     let blake3 = blake3::hash(&imported.content).to_hex().to_string();
     let part = PartRecord { name: imported.part, length: imported.content.len() as u64, blake3 };
     let record = CheckpointRecord {
@@ -44,11 +57,11 @@ pub(crate) async fn run(arguments: &ImportArguments) -> Result<Exit, CliError> {
         }))?;
     } else {
         eprintln!(
-            "checkpoint {} of {} holds the weights of stage {}; `train --resume` with the same configuration \
-             starts from them",
+            "checkpoint {} of {} holds the weights of stage {}; train from them with {}",
             record.name,
             redacted(&arguments.run),
-            imported.stage
+            imported.stage,
+            train_command(arguments)
         );
         if !imported.begun_anew.is_empty() {
             eprintln!("not in the weights, so begun anew: {}", imported.begun_anew.join(", "));

@@ -24,7 +24,11 @@ use std::io::Write as _;
 
 use crate::error::CliError;
 
-/// Prints one JSON line on standard output; a reader that went away is an error like any other.
+/// Prints one JSON line on standard output.
+///
+/// # Errors
+/// [`CliError::OutputClosed`] when the reader went away: the end of a command that only shows something, and of no
+/// interest to one that does something ([`even_unread`]).
 fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
     let line = serde_json::to_string(value)
         .map_err(|error| CliError::failed(format!("the result does not serialise: {error}")))?;
@@ -34,8 +38,16 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
 /// Prints text on standard output.
 fn print_text(text: &str) -> Result<(), CliError> {
     let mut output = std::io::stdout().lock();
-    output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush())
-        .map_err(|error| CliError::failed(format!("cannot write to standard output: {error}")))
+    output.write_all(text.as_bytes()).and_then(|()| output.flush()).map_err(|error| match error.kind() {
+        std::io::ErrorKind::BrokenPipe => CliError::OutputClosed,
+        _ => CliError::failed(format!("cannot write to standard output: {error}")),
+    })
+}
+
+/// Goes on when nobody reads what was printed.
+fn even_unread(printed: Result<(), CliError>) -> Result<(), CliError> {
+    match printed {
+        Err(CliError::OutputClosed) => Ok(()),
+        printed => printed,
+    }
 }

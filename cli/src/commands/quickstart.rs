@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::print_json;
 use super::train::train_here;
+use crate::again::same_command;
 use crate::arguments::QuickstartArguments;
 use crate::config::{RunConfig, load_preset};
 use crate::error::CliError;
@@ -19,7 +20,9 @@ use crate::measure::measure;
 use crate::metrics::{METRICS_FILE, StepRecord, read, series};
 use crate::progress::{Audience, duration};
 use crate::report::{CaptionLosses, Report, RetrievalScores, write};
+use crate::run_folder::Purpose;
 use crate::session::Finished;
+use crate::signals::Signals;
 
 use self::survival::{Survival, prove};
 
@@ -55,14 +58,31 @@ pub(crate) async fn run(arguments: QuickstartArguments) -> Result<Exit, CliError
     set.extend(arguments.device.map(|device| format!("train.device={device}")));
     let config = configuration(&out, &set)?;
     let run_root = PathBuf::from(&config.run.root);
-    let audience = Audience::detect(arguments.json);
-    let finished = train_here(config.clone(), false, audience).await?;
+    let (signals, audience) = (Signals::listen()?, Audience::detect(arguments.json));
+    let resume = arguments.resume;
+    let finished = train_here(config.clone(), resume, Purpose::QuickStart, audience, &signals).await?;
 
     eprintln!("the proof of survival: a few steps twice, and a worker killed the second time");
-    let survival = prove(&config, &out.join("proof"), audience).await?;
+    let proof = out.join("proof");
+    if resume {
+        remove_earlier(&proof)?;
+    }
+    let survival = prove(&config, &proof, audience, &signals).await?;
 
     eprintln!("exporting, and evaluating on held-out pictures");
-    let measured = measure(&config, out.join("export")).await?;
+    let export = out.join("export");
+    if resume {
+        remove_earlier(&export)?;
+    }
+    let measured = tokio::select! {
+        measured = measure(&config, export) => measured?,
+        () = signals.graceful().cancelled_owned() => {
+            return Err(CliError::Interrupted(format!(
+                "stopped after training, which is saved; continue with {}",
+                same_command(Some("--resume"))
+            )));
+        }
+    };
     let records = read(&run_root.join(METRICS_FILE))?;
     let path = out.join("report.html");
     let report = Report {
@@ -91,12 +111,6 @@ fn configuration(out: &Path, set: &[String]) -> Result<RunConfig, CliError> {
     if Path::new(&config.run.root) != run_root {
         return Err(CliError::config("run.root: the quick start's run is in --out DIR; leave run.root out"));
     }
-    if run_root.join("run.toml").is_file() {
-        return Err(CliError::refused(format!(
-            "{} already holds a quick start; remove it, or choose another folder with --out DIR",
-            out.display()
-        )));
-    }
     let folders = [
         ("model.image_encoder", &config.model.image_encoder),
         ("model.language_model", &config.model.language_model),
@@ -116,6 +130,16 @@ fn configuration(out: &Path, set: &[String]) -> Result<RunConfig, CliError> {
     Ok(config)
 }
 
+/// Removes what an earlier quick start made beside its run: it is made again.
+fn remove_earlier(folder: &Path) -> Result<(), CliError> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(CliError::failed(format!("{}: it cannot be removed: {error}", folder.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn facts(
     config: &RunConfig,
     finished: &Finished,
@@ -128,7 +152,7 @@ fn facts(
     let waiting: f64 = records.iter().map(|record| record.data_wait_seconds).sum();
     let share = |part: f64| if busy > 0.0 { part / busy * 100.0 } else { 0.0 };
     let facts = [
-        ("Time", duration(finished.seconds)),
+        ("Time", duration(if finished.was_done { busy } else { finished.seconds })),
         ("Throughput", format!("{:.0} pictures/s", if busy > 0.0 { samples as f64 / busy } else { 0.0 })),
         ("Steps", format!("{} + {}", config.stage1.steps, config.stage2.steps)),
         ("Batch", format!("{} and {}", config.stage1.batch, config.stage2.batch)),
@@ -189,10 +213,6 @@ mod tests {
         assert_eq!(error.exit(), Exit::BadConfig, "{error}");
         let error = configuration(folder.path(), &["run.root=elsewhere".to_owned()]).unwrap_err();
         assert_eq!(error.exit(), Exit::BadConfig, "{error}");
-        std::fs::create_dir(folder.path().join("run")).unwrap();
-        std::fs::write(folder.path().join("run/run.toml"), "").unwrap();
-        let error = configuration(folder.path(), &[]).unwrap_err();
-        assert_eq!(error.exit(), Exit::Refused, "{error}");
     }
 
     #[test]

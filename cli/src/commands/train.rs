@@ -20,8 +20,8 @@ use crate::exit::Exit;
 use crate::launch::{
     GIVE_UP_WITHIN, Going, LEAVE_WITHIN, WorkerCommand, WorkerLaunch, Workers, threads_per_worker,
 };
-use crate::progress::{Audience, duration};
-use crate::run_folder::RunFolder;
+use crate::progress::Audience;
+use crate::run_folder::{Purpose, RunFolder};
 use crate::secured::{transport, url};
 use crate::session::{Finished, Lead, Session};
 use crate::signals::Signals;
@@ -29,7 +29,11 @@ use crate::stored_status::has_ended;
 use crate::token::{TokenFile, fresh_token};
 
 /// How long the coordinator may take to notice that all its workers are gone.
-const NOTICE_WITHIN: Duration = Duration::from_secs(10);
+const NOTICE_WITHIN: Duration = Duration::from_secs(2);
+
+/// What a signal says before there is a run.
+pub(crate) const STOPPED_BEFORE: &str =
+    "stopped before the run had begun; give the same command again: archives that were converted stay so";
 
 /// The last line of `--json`.
 #[derive(Debug, Serialize)]
@@ -45,7 +49,9 @@ struct Summary<'a> {
 pub(crate) async fn run(arguments: TrainArguments) -> Result<Exit, CliError> {
     let config = load(&with_shortcuts(arguments.config, arguments.workers, arguments.device))?.config;
     let root = redacted(&config.run.root);
-    let finished = train_here(config, arguments.resume, Audience::detect(arguments.json)).await?;
+    let signals = Signals::listen()?;
+    let audience = Audience::detect(arguments.json);
+    let finished = train_here(config, arguments.resume, Purpose::Train, audience, &signals).await?;
     if arguments.json {
         print_json(&Summary {
             run: &root,
@@ -55,7 +61,7 @@ pub(crate) async fn run(arguments: TrainArguments) -> Result<Exit, CliError> {
             samples_per_s: finished.status.samples_per_s,
         })?;
     } else {
-        eprintln!("done in {}: checkpoint {} of {root}", duration(finished.seconds), finished.checkpoint);
+        finished.tell(&root);
     }
     Ok(Exit::Done)
 }
@@ -64,19 +70,22 @@ pub(crate) async fn run(arguments: TrainArguments) -> Result<Exit, CliError> {
 pub(crate) async fn train_here(
     config: RunConfig,
     resume: bool,
+    purpose: Purpose,
     audience: Audience,
+    signals: &Signals,
 ) -> Result<Finished, CliError> {
-    train_disturbed(config, resume, audience, None).await
+    train_disturbed(config, resume, purpose, audience, signals, None).await
 }
 
 /// The same; the first worker is killed once as many steps as `kill_after` says are committed.
 pub(crate) async fn train_disturbed(
     config: RunConfig,
     resume: bool,
+    purpose: Purpose,
     audience: Audience,
+    signals: &Signals,
     kill_after: Option<u64>,
 ) -> Result<Finished, CliError> {
-    let signals = Signals::listen()?;
     let count = config.coordinator.workers;
     let threads = threads_per_worker(config.launch.threads_per_worker, count);
     let (tls, restarts) = (config.tls.clone(), config.launch.restarts);
@@ -88,17 +97,22 @@ pub(crate) async fn train_disturbed(
     let coordinator = url(&transport, address);
     let lead_url = coordinator.clone();
 
-    // The workers of this machine find the models in its cache.
-    let mut here = config.clone();
-    here.model.init_checkpoint.clear();
-    here.worker().with_models_here().await?.validate()?;
-    let folder = RunFolder::open(config, resume).await?;
-    let logs = folder.logs()?;
     let token = fresh_token()?;
+    // Archives may be long in converting.
+    let stop = signals.graceful();
+    let folder = tokio::select! {
+        folder = RunFolder::open(config, resume, purpose) => folder?,
+        () = stop.cancelled() => return Err(CliError::failed(STOPPED_BEFORE)),
+    };
+    let logs = folder.logs()?;
     let token_file = TokenFile::create_in(&logs, &token)?;
     let run_root = redacted(&folder.config.run.root);
-    let lead = Lead { token, transport, advertise: coordinator.clone(), after: None, whole: None };
+    let advertise = coordinator.clone();
+    let lead = Lead { token, transport, advertise, after: None, whole: None, on_one_machine: true };
     let session = Session::prepare(folder, lead).await?;
+    if let Some(finished) = session.finished() {
+        return Ok(finished);
+    }
     let status = session.status();
     announce(&lead_url, &run_root, audience);
     let token_file_path = token_file.path().to_path_buf();

@@ -54,6 +54,8 @@ pub(crate) struct RunSection {
     pub(crate) root: String,
     /// Name of the run; empty: made of the configuration and the corpus.
     pub(crate) id: String,
+    /// Folder or URL for the Parquet that archives are converted to; empty: `corpus` in the root.
+    pub(crate) converted: String,
 }
 
 /// How `train` starts worker processes on this machine.

@@ -4,6 +4,10 @@
 const KEYS: &[(&str, &str)] = &[
     ("run.root", "Folder or URL of the run (`s3://`, `gs://`, `az://`, a path)."),
     ("run.id", "Name of the run; empty: made of the configuration's and the corpus's hashes."),
+    (
+        "run.converted",
+        "Folder or URL in which archives named in `data.train` are kept as Parquet; empty: `corpus` in `run.root`.",
+    ),
     ("train.seed", "Key of every random draw."),
     (
         "train.slots",
@@ -35,18 +39,37 @@ const KEYS: &[(&str, &str)] = &[
         "train.loss_rise_factor",
         "A mean loss so many times the smallest of the stage is a rise, of which the run warns.",
     ),
-    ("data.train", "Parquet files: paths or URLs, `*` matches within the last path segment."),
+    (
+        "data.train",
+        "Parquet files or WebDataset archives, folders of them, or patterns: `*`, `?`, `[a-z]`, `**`, `{a,b}`, `{00000..01243}`; a path or URL that exists is meant as it is written.",
+    ),
     ("data.window_row_groups", "Row groups a slot draws from at a time."),
     ("data.max_quarantined_share", "Share of unusable rows above which the run stops with exit code 3."),
     ("data.max_pixels", "Pictures with more pixels are unusable."),
     ("data.crop_scale", "Smallest and largest share of a picture's area that a random crop keeps."),
     ("data.flip", "Mirror half of the pictures."),
-    ("data.columns.image", "Column with the image files' bytes; if absent `jpg`, `png`, `webp` or `image`."),
-    ("data.columns.caption", "Column with the caption."),
+    (
+        "data.columns.image",
+        "Column with the image files' bytes; if absent `jpg`, `png`, `webp`, `image` or the like.",
+    ),
+    (
+        "data.columns.caption",
+        "Column with the caption; if absent `TEXT`, `alt_text`, `top_caption`, `re_caption` or the like.",
+    ),
     ("data.columns.captions", "Column with a list of captions, of which one is drawn each time."),
     ("data.columns.key", "Column with a name for the row, used in reports."),
-    ("data.columns.status", "Column that is `success` for usable rows."),
-    ("data.columns.sha256", "Column with the SHA-256 of the image bytes, checked if present."),
+    (
+        "data.columns.status",
+        "Column that is `success` for usable rows; the others are passed over and counted.",
+    ),
+    (
+        "data.columns.sha256",
+        "Column with the SHA-256 of the image bytes, checked where it is that of the stored ones.",
+    ),
+    (
+        "data.columns.sha256_of",
+        "Whose hash it is: `stored`, `download` (as img2dataset records it: not checked), or `auto`, found from the first rows of a row group.",
+    ),
     ("data.columns.url", "Column with the picture's URL."),
     (
         "model.folder",
@@ -186,7 +209,7 @@ const KEYS: &[(&str, &str)] = &[
         "Steps between two evaluations on held-out rows while a run trains, which the end of a stage also is; 0: none. Changes no bit of the result.",
     ),
     ("eval.data", "Parquet files of the held-out rows, as `data.train`."),
-    ("eval.rows", "Most of their rows, the first ones: 2 to 10000."),
+    ("eval.rows", "Most of their rows, the first ones."),
     ("eval.test", "Parquet files of held-out pictures."),
     ("eval.clip", "Folder of a frozen CLIP to compare retrieval with; empty: none."),
     ("eval.captions", "Held-out pictures that get a caption in the report."),
@@ -203,6 +226,7 @@ const KEYS: &[(&str, &str)] = &[
     ("curation.columns.key", "As `data.columns.key`, of the input."),
     ("curation.columns.status", "As `data.columns.status`, of the input."),
     ("curation.columns.sha256", "As `data.columns.sha256`, of the input."),
+    ("curation.columns.sha256_of", "As `data.columns.sha256_of`, of the input."),
     ("curation.columns.url", "As `data.columns.url`, of the input."),
     ("curation.task_row_groups", "Row groups of a task, which is done as a whole and becomes one file."),
     ("curation.max_pixels", "Pictures with more pixels are not used."),

@@ -164,7 +164,7 @@ mod tests {
                 &["stage1.steps=1", "stage1.text_length=600"],
                 &["stage1.text_length = 600", "max_positions = 512"],
             ),
-            (&["stage2.optimizer.learning_rate=1e-6"], &["stage2.optimizer.min_learning_rate", "1e-6"]),
+            (&["stage2.optimizer.learning_rate=1e-6"], &["stage2.optimizer.min_learning_rate", "0.000001"]),
             (&["model.qformer.heads=7"], &["model.qformer.heads = 7", "hidden = 768"]),
             (&["model.qformer.hidden=65536", "model.qformer.layers=1024"], &["model.qformer.hidden", "1e11"]),
             (&["data.crop_scale=[1.0, 0.5]"], &["data.crop_scale"]),

@@ -361,7 +361,8 @@ mod tests {
         for _ in 0..5 {
             strangers.push(pair(&gate).await);
         }
-        assert_eq!((gate.waiting().connections.len(), gate.waiting().dropped), (3, 2));
+        let counts = |waiting: &Waiting| (waiting.connections.len(), waiting.dropped);
+        assert_eq!(counts(&gate.waiting()), (3, 2));
         for (place, (client, gated)) in strangers.iter_mut().enumerate() {
             client.write_all(b"x").await.expect("the socket is open");
             assert_eq!(gated.read_u8().await.is_err(), place < 2, "{place}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::CoordinatorSettings;
 
-/// Losses of late, and who must stay away, by the workers' names.
+/// Losses of late, and who must stay away, by the workers' names and hosts.
 #[derive(Debug, Default)]
 pub(super) struct Flaps {
     losses: BTreeMap<String, Vec<Duration>>,

@@ -114,7 +114,8 @@ impl Machine {
         let Phase::Gathering(wait) = &self.phase else { return false };
         let (there, least) = (self.staying(), self.settings.min_workers as usize);
         match wait.why {
-            Why::Start => there >= self.settings.workers as usize,
+            // For one that was turned out nobody waits; whoever comes in its place joins later.
+            Why::Start => there >= (self.settings.workers as usize - self.turned_out()).max(least).max(1),
             Why::TakeOver(expected) if self.members.values().any(|member| member.has_rejoined) => {
                 // Those who hold nothing may be faster than those who do.
                 let is_held = self.ready().any(|id| self.members.get(&id).is_some_and(|m| m.held.is_some()));
@@ -143,7 +144,10 @@ impl Machine {
         };
         self.fail(
             1,
-            format!("{there} of at least {least} workers are there and no more joined in time; {checkpoint}"),
+            format!(
+                "{there} of at least {least} workers are there and no more joined in time; {checkpoint}{}",
+                self.complaints_in_words()
+            ),
         );
     }
 }

@@ -178,7 +178,8 @@ impl Machine {
             step: self.committed,
             coverage: self.coverage.to_messages(),
             quarantined: rows.collect(),
-            skipped_steps: self.skipped.range(durable..self.committed.max(durable)).copied().collect(),
+            // All of them: the checkpoint that has them may turn out damaged.
+            skipped_steps: self.skipped.range(..self.committed).copied().collect(),
         }
     }
 }

@@ -20,6 +20,9 @@ pub struct Start {
     pub expected_members: usize,
     /// Rows known to be unusable, of any step: those of later steps than the run's are kept until it gets there.
     pub quarantine: QuarantineList,
+    /// All workers are processes of one machine, started in the same way: before the first step, what one of them cannot
+    /// do none can.
+    pub on_one_machine: bool,
 }
 
 /// What happened.

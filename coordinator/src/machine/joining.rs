@@ -6,6 +6,7 @@ use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::{Hello, RefusalCode, Refused, Welcome};
 use blip2_proto::{MAX_IDENTIFIER, is_identifier, same_token, visible};
 
+use super::complaints::place;
 use super::{Action, Machine, Member, Phase, SessionId};
 
 /// Why a worker may not join.
@@ -65,6 +66,8 @@ impl Machine {
             held,
             is_leaving: false,
             strikes: 0,
+            accusers: 0,
+            part_failures: 0,
             data_wait_share: 0.0,
         };
         self.members.insert(id, member);
@@ -155,7 +158,7 @@ impl Machine {
             );
             return Err((RefusalCode::RefusalFenced, reason).into());
         }
-        if let Some(left) = self.flaps.away_for(self.now, &hello.name) {
+        if let Some(left) = self.flaps.away_for(self.now, &place(&hello.name, &hello.exchange_address)) {
             let (limit, seconds) = (self.settings.flap_limit, left.as_secs_f64());
             return Err(Refusal {
                 code: RefusalCode::RefusalCooldown,

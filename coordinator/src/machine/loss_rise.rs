@@ -48,8 +48,8 @@ impl LossWatch {
         let smallest = self.smallest.map_or(mean, |smallest| smallest.min(mean));
         self.smallest = Some(smallest);
         let is_high = mean > settings.factor * smallest && smallest > 0.0;
-        let begins = is_high && !std::mem::replace(&mut self.is_high, is_high);
-        begins.then_some(Rise { mean, smallest })
+        let was_high = std::mem::replace(&mut self.is_high, is_high);
+        (is_high && !was_high).then_some(Rise { mean, smallest })
     }
 }
 

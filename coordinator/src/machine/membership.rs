@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use blip2_collective::deal_slots;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
-use blip2_proto::v1::{Abort, Assignment, Failed, Fresh, MemberSlots, Stop, StopKind, assignment};
+use blip2_proto::v1::{Abort, Assignment, Fresh, MemberSlots, Stop, StopKind, assignment};
 
 use super::{Action, Machine, Phase, StoreFailure};
 use crate::EpochMember;
@@ -85,7 +85,7 @@ impl Machine {
         );
     }
 
-    fn dismiss(&mut self, id: u32, stop: Stop, why: &str) {
+    pub(super) fn dismiss(&mut self, id: u32, stop: Stop, why: &str) {
         self.send(id, ToWorker::Stop(stop));
         if let Some(member) = self.members.get(&id) {
             self.actions.push(Action::Close { session: member.session });
@@ -99,9 +99,9 @@ impl Machine {
         let fault = format!("step {}: worker {id} ({}) is lost: {why}", self.committed, member.name);
         self.fault(fault.clone());
         self.progress.losses += 1;
-        if self.flaps.lost(self.now, &member.name, &self.settings) {
-            let (name, seconds) = (&member.name, self.settings.cooldown_s);
-            self.fault(format!("worker {name} was lost too often and is refused for {seconds} s"));
+        if self.flaps.lost(self.now, &member.place(), &self.settings) {
+            let (place, seconds) = (member.place(), self.settings.cooldown_s);
+            self.fault(format!("worker {place} was lost too often and is refused for {seconds} s"));
         }
         self.abandon_saves_of(id);
         if self.is_ended() || !self.is_in_world(id) {
@@ -152,16 +152,6 @@ impl Machine {
         if let Some(member) = self.members.remove(&id) {
             tracing::info!(member = id, name = %member.name, "a worker was released");
         }
-    }
-
-    pub(super) fn worker_failed(&mut self, id: u32, failed: Failed) {
-        let name = self.members.get(&id).map_or(String::new(), |member| member.name.clone());
-        let runs = !matches!(self.phase, Phase::Gathering(_));
-        if runs && !self.is_involved(id) {
-            return self.expel(id, &format!("it could not join: {}", failed.message));
-        }
-        let exit_code = if failed.exit_code == 0 { 1 } else { failed.exit_code };
-        self.fail(exit_code, format!("worker {id} ({name}): {}", failed.message));
     }
 
     /// Wakes the members out of the collectives of their epoch.

@@ -25,6 +25,8 @@ pub enum PlantedBug {
     LosesSkips,
     /// A state that is lost is taken for the initial one though there is a checkpoint.
     StartsAfresh,
+    /// What one member cannot do ends the run of all.
+    OneForAll,
 }
 
 impl Machine {

@@ -168,6 +168,7 @@ impl Machine {
             eta_seconds: left as f64 * progress.mean_seconds(),
             checkpoint_stall_seconds,
             checkpoint_seconds,
+            not_downloaded: self.spec.not_downloaded,
             skipped_steps: self.skipped_before(self.committed),
             run_root: self.spec.run_root.to_string(),
             fault_count: progress.fault_count,

@@ -20,11 +20,46 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Save {
     pub(super) record: CheckpointRecord,
     /// Member and part, by part index.
-    parts: Vec<(u32, Option<PartRecord>)>,
+    parts: Vec<(u32, Part)>,
     until: Duration,
     /// The longest that a member's steps stood still, and that its part took.
     stall: f64,
     seconds: f64,
+}
+
+/// A part in the making.
+#[derive(Debug, Clone)]
+enum Part {
+    Awaited,
+    Written(PartRecord),
+    /// It could not be stored, for this reason.
+    Failed(String),
+}
+
+impl Part {
+    fn is_awaited(&self) -> bool {
+        matches!(self, Self::Awaited)
+    }
+}
+
+impl Save {
+    /// The part that is awaited of a member.
+    fn awaited_of(&mut self, id: u32) -> Option<&mut Part> {
+        self.parts.iter_mut().find(|(member, part)| *member == id && part.is_awaited()).map(|(_, part)| part)
+    }
+
+    fn awaits(&self, id: u32) -> bool {
+        self.parts.iter().any(|(member, part)| *member == id && part.is_awaited())
+    }
+
+    /// Who could not store its part, and why.
+    fn failed(&self) -> Vec<(u32, String)> {
+        let failed = |(id, part): &(u32, Part)| match part {
+            Part::Failed(reason) => Some((*id, reason.clone())),
+            Part::Awaited | Part::Written(_) => None,
+        };
+        self.parts.iter().filter_map(failed).collect()
+    }
 }
 
 impl Machine {
@@ -81,7 +116,7 @@ impl Machine {
         record.values = finite.map(|value| (value.name.clone(), value.value)).collect();
         Save {
             record,
-            parts: self.world.iter().map(|(id, _)| (*id, None)).collect(),
+            parts: self.world.iter().map(|(id, _)| (*id, Part::Awaited)).collect(),
             until: self.now + self.settings.step_deadline(),
             stall: 0.0,
             seconds: 0.0,
@@ -91,37 +126,58 @@ impl Machine {
     pub(super) fn part_written(&mut self, id: u32, part: PartWritten) {
         let name = part.checkpoint;
         let Some(save) = self.saves.get_mut(&name) else { return };
-        let Some((_, place)) = save.parts.iter_mut().find(|(member, place)| *member == id && place.is_none())
-        else {
-            return;
-        };
+        let Some(place) = save.awaited_of(id) else { return };
         if !is_part_name(&part.part) {
             return self.expel(id, "it named a checkpoint part in a way that is no object name");
         }
-        *place = Some(PartRecord { name: part.part, length: part.length, blake3: part.blake3 });
+        *place = Part::Written(PartRecord { name: part.part, length: part.length, blake3: part.blake3 });
         save.stall = save.stall.max(part.stall_seconds);
         save.seconds = save.seconds.max(part.seconds);
-        if save.parts.iter().any(|(_, part)| part.is_none()) {
+        if let Some(member) = self.members.get_mut(&id) {
+            member.part_failures = 0;
+        }
+        self.part_is_settled(&name);
+    }
+
+    /// When no part is awaited any more: writes the COMMIT, or gives the checkpoint up.
+    fn part_is_settled(&mut self, name: &str) {
+        let Some(save) = self.saves.get_mut(name) else { return };
+        if save.parts.iter().any(|(_, part)| part.is_awaited()) {
             return;
         }
-        save.record.parts = save.parts.iter().filter_map(|(_, part)| part.clone()).collect();
+        let failed = save.failed();
+        if let Some((id, reason)) = failed.first() {
+            let why = format!("worker {id} cannot store its part: {reason}");
+            if failed.len() == save.parts.len() {
+                return self.save_failed(name, &why);
+            }
+            // The store is well: it is between some members and it.
+            self.abandon(name, &why);
+            self.parts_failed(&failed);
+            if matches!(self.phase, Phase::Saving { .. }) {
+                self.go_on_saving();
+            }
+            return;
+        }
+        let written = |(_, part): &(u32, Part)| match part {
+            Part::Written(part) => Some(part.clone()),
+            Part::Awaited | Part::Failed(_) => None,
+        };
+        save.record.parts = save.parts.iter().filter_map(written).collect();
         save.until = self.now + self.settings.step_deadline();
         self.cost.measured(save.stall, save.seconds);
         let record = save.record.clone();
-        let in_progress = self.saves.keys().filter(|other| **other != name).cloned().collect();
+        let in_progress = self.saves.keys().filter(|other| *other != name).cloned().collect();
         self.store_quarantine();
         let quarantine = self.rows_until(record.step);
         self.actions.push(Action::StoreCommit { record, quarantine, epoch: self.epoch, in_progress });
     }
 
     pub(super) fn part_failed(&mut self, id: u32, part: PartFailed) {
-        let awaited =
-            |save: &super::Save| save.parts.iter().any(|(member, part)| *member == id && part.is_none());
-        if self.saves.get(&part.checkpoint).is_some_and(awaited) {
-            self.save_failed(
-                &part.checkpoint,
-                &format!("worker {id} cannot store its part: {}", part.reason),
-            );
+        let Some(save) = self.saves.get_mut(&part.checkpoint) else { return };
+        if let Some(place) = save.awaited_of(id) {
+            *place = Part::Failed(part.reason);
+            self.part_is_settled(&part.checkpoint);
         }
     }
 
@@ -167,15 +223,12 @@ impl Machine {
 
     /// Whether a part of a checkpoint is awaited of a member.
     pub(super) fn must_still_save(&self, id: u32) -> bool {
-        self.saves
-            .values()
-            .any(|save| save.parts.iter().any(|(member, part)| *member == id && part.is_none()))
+        self.saves.values().any(|save| save.awaits(id))
     }
 
     pub(super) fn abandon_saves_of(&mut self, id: u32) {
-        let lacks = |save: &Save| save.parts.iter().any(|(member, part)| *member == id && part.is_none());
-        let names: Vec<String> =
-            self.saves.iter().filter(|(_, save)| lacks(save)).map(|(name, _)| name.clone()).collect();
+        let awaits = self.saves.iter().filter(|(_, save)| save.awaits(id));
+        let names: Vec<String> = awaits.map(|(name, _)| name.clone()).collect();
         for name in names {
             self.abandon(&name, &format!("worker {id} is gone before its part was written"));
         }

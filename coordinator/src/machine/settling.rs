@@ -1,6 +1,6 @@
 //! Attempts that fail with all members alive: who is to blame, and when to try again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Machine, Phase, Report};
@@ -21,26 +21,43 @@ impl Machine {
         let (since, reports) = (*since, std::mem::take(reports));
         let members: BTreeSet<u32> = std::mem::take(&mut self.world).into_iter().map(|(id, _)| id).collect();
         let mut reasons = Vec::new();
-        let mut suspected: BTreeSet<u32> = BTreeSet::new();
+        // Those whose own trouble it was, and by how many each was suspected of others.
+        let mut own: BTreeMap<u32, &String> = BTreeMap::new();
+        let mut suspected: BTreeMap<u32, u32> = BTreeMap::new();
         for (reporter, report) in &reports {
             if let Report::Failed { reason, suspects } = report {
                 reasons.push(format!("worker {reporter}: {reason}"));
-                suspected.extend(suspects.iter().filter(|id| *id != reporter && members.contains(id)));
+                if suspects.contains(reporter) {
+                    own.insert(*reporter, reason);
+                }
+                for id in suspects.iter().filter(|id| *id != reporter && members.contains(id)) {
+                    *suspected.entry(*id).or_insert(0) += 1;
+                }
             }
         }
-        for id in &suspected {
+        let silent: Vec<u32> = suspected.keys().copied().filter(|id| !reports.contains_key(id)).collect();
+        // Whoever says that the trouble is its own explains what others saw of it, directly or through others; what all
+        // of them have is no one's own.
+        let explained = !own.is_empty() && own.len() < members.len();
+        if explained {
+            suspected = own.keys().map(|id| (*id, 1)).collect();
+        }
+        for (id, accusers) in &suspected {
             if let Some(member) = self.members.get_mut(id) {
                 member.strikes += 1;
+                member.accusers += accusers;
             }
         }
-        let silent: Vec<u32> = suspected.iter().copied().filter(|id| !reports.contains_key(id)).collect();
         let hung = self.now.saturating_sub(since) >= self.settings.step_deadline() && !silent.is_empty();
         if hung {
             for id in silent {
                 self.expel(id, "it did not answer the others within the step's deadline");
             }
         } else if let Some(id) = self.most_suspect(&suspected) {
-            self.take_for_lost(id, "others cannot reach it");
+            match own.get(&id).filter(|_| explained) {
+                Some(reason) => self.turn_out(id, &format!("it cannot do the step, others can: {reason}")),
+                None => self.take_for_lost(id, "others cannot reach it"),
+            }
         } else {
             self.redone += 1;
         }
@@ -54,11 +71,12 @@ impl Machine {
         self.regroup();
     }
 
-    /// The member that others suspected most often, the youngest of several.
-    fn most_suspect(&self, suspected: &BTreeSet<u32>) -> Option<u32> {
-        let strikes = |id: &u32| self.members.get(id).map_or(0, |member| member.strikes);
-        let id = suspected.iter().copied().max_by_key(|id| (strikes(id), *id))?;
-        (strikes(&id) >= STRIKES).then_some(id)
+    /// The member that was suspected in most attempts, by most others in these, the youngest of several.
+    fn most_suspect(&self, suspected: &BTreeMap<u32, u32>) -> Option<u32> {
+        let weight =
+            |id: &u32| self.members.get(id).map_or((0, 0), |member| (member.strikes, member.accusers));
+        let id = suspected.keys().copied().max_by_key(|id| (weight(id), *id))?;
+        (weight(&id).0 >= STRIKES).then_some(id)
     }
 
     /// The deadline passed and the members that waited said nothing of it, or one that hangs is waited for by nobody.

@@ -92,11 +92,12 @@ impl Machine {
             self.fault(format!("{why}; the step is skipped"));
         }
         (self.redone, self.last_saves) = (0, 0);
+        self.complaints.clear();
         let held = Held { step: self.committed, coverage: self.coverage.clone() };
         for (id, _) in &self.world {
             if let Some(member) = self.members.get_mut(id) {
                 member.held = Some(held.clone());
-                member.strikes = 0;
+                (member.strikes, member.accusers) = (0, 0);
                 let done = reports.get(id);
                 member.data_wait_share = done.map_or(0.0, |done| share(done.data_wait_seconds, done.seconds));
             }

@@ -1,5 +1,6 @@
 //! Scenarios told event by event.
 
+mod complaints;
 mod non_finite;
 mod rejoining;
 mod scene;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{
-    Failed, Hello, Leaving, NamedValue, Quarantined, Ready, RefusalCode, StepDone, StopKind, assignment,
+    Hello, Leaving, NamedValue, Quarantined, Ready, RefusalCode, StepDone, StopKind, assignment,
 };
 
 use self::scene::{Scene, checkpoint, hello, settings, spec};
@@ -301,18 +302,6 @@ fn a_member_that_hangs_or_is_cut_off_from_its_peers_is_sent_away() {
 }
 
 #[test]
-fn a_workers_failure_ends_the_run_with_its_exit_code() {
-    let mut scene = Scene::running(&[9], 2, 1, 0);
-    scene
-        .say(1, FromWorker::Failed(Failed { exit_code: 3, message: "corpus.parquet: no column jpg".into() }));
-    let Some(Outcome::Failed { exit_code: 3, message }) = scene.outcome() else {
-        panic!("{:?}", scene.outcome())
-    };
-    assert!(message.contains("worker 1 (w1): corpus.parquet"), "{message}");
-    assert_eq!(scene.stop(0).expect("stopped").0, StopKind::StopFailed);
-}
-
-#[test]
 fn members_that_disagree_on_the_loss_end_the_run() {
     let mut scene = Scene::running(&[9], 2, 1, 0);
     scene.done(0);
@@ -373,7 +362,7 @@ fn strangers_are_refused_with_the_reason() {
     scene.event(Event::Joined { session: 1, hello: hello(1) });
     scene.join(2);
     assert_eq!(scene.refusal(2).expect("refused").0, RefusalCode::RefusalFull);
-    scene.say(0, FromWorker::Failed(Failed { exit_code: 1, message: "x".into() }));
+    scene.event(Event::StopRequested { reason: "asked".into() });
     scene.join(3);
     assert_eq!(scene.refusal(3).expect("refused").0, RefusalCode::RefusalClosed);
 }

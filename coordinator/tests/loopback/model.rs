@@ -49,6 +49,7 @@ pub(crate) fn spec(root: &Location) -> RunSpec {
         stage_batch: vec![64, 64],
         resume: None,
         max_quarantined_share: 0.5,
+        not_downloaded: 0,
         non_finite: NonFinitePolicy::default(),
         loss_rise: LossRise::default(),
     }
@@ -83,6 +84,7 @@ pub(crate) fn start_on(listener: TcpListener, spec: RunSpec, workers: u32, after
         after,
         status: watch::Sender::new(StatusReply::default()),
         commits: send_commits,
+        on_one_machine: false,
     };
     let shutdown = async {
         // Dropping the sender is no request to stop.

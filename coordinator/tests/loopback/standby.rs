@@ -143,6 +143,31 @@ async fn one_that_stands_by_sends_workers_to_the_leader_and_ends_with_the_run() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_no_worker_reaches_gives_way_to_the_one_they_come_to() {
+    let (_folder, root) = folder();
+    let leader = start(spec(&root), 1).await;
+    let mut standby = begin(&root);
+    let knock = |hello: Hello| work(standby.address.clone(), root.clone(), hello, Habit::None);
+    // A worker of no run yet may come first to whoever it likes.
+    for _ in 0..20 {
+        knock(hello("new")).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!standby.end.is_finished());
+    while !standby.end.is_finished() {
+        knock(Hello { run_id: "run".into(), ..hello("member") }).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let end = (&mut standby.end).await.expect("no panic").expect("it stood by");
+    assert_eq!(end, StandByEnd::Lead { after: 1 });
+    let second = start_on(standby.into_listener(), spec(&root), 1, Some(1));
+    let worker = work(second.address.clone(), root.clone(), hello("w"), Habit::None).await;
+    assert_eq!(stop_kind(worker), Some(StopKind::StopDone));
+    let first = leader.coordinator.await.expect("no panic");
+    assert!(matches!(first, Ok(Outcome::Failed { exit_code: 4, .. })), "{first:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_that_stand_by_one_leads() {
     let (_folder, root) = folder();
     let gone = Epochs::new(&root, "gone".into(), "http://127.0.0.1:1".into());

@@ -128,7 +128,14 @@ impl CurationJob {
             return Self::of(out, record);
         }
         let known = Self::open(out).await?;
-        known.compare(&record)?;
+        if let Err(other) = known.compare(&record) {
+            // A start that failed before anything was done does not block the next.
+            if !is_untouched(out).await? {
+                return Err(other);
+            }
+            place.put(to_json(&record)?).await?;
+            return Self::of(out, record);
+        }
         Ok(known)
     }
 
@@ -210,6 +217,11 @@ impl CurationJob {
     pub(super) fn scores_root(&self) -> Result<Location> {
         self.record.scores.as_ref().map_or_else(|| Ok(self.out.clone()), |root| Location::parse(root))
     }
+}
+
+/// Whether the record is all that a job has written.
+async fn is_untouched(out: &Location) -> Result<bool> {
+    Ok(out.list().await?.iter().all(|object| object.location.file_name() == JOB_FILE))
 }
 
 /// Runs of row groups, none over the end of a file.

@@ -10,9 +10,9 @@ use crate::columns::RowGroup;
 use crate::error::{DatasetError, Result};
 use crate::image_decode::decode_image;
 use crate::ingest::readable;
-use crate::parquet_file::ParquetFile;
 use crate::quarantine::QuarantineRecord;
-use crate::store::{Location, PinnedObject};
+use crate::store::Location;
+use crate::text::is_visible;
 
 /// A row that can be captioned and scored.
 #[derive(Debug, Clone)]
@@ -71,9 +71,8 @@ impl CurationJob {
         let place = self.place(number)?.clone();
         let entry = &self.record.files[place.file];
         let location = Location::parse(&entry.location)?;
-        let object = PinnedObject::look_up(location, entry.bytes, entry.etag.as_deref()).await?;
         let settings = self.settings();
-        let file = ParquetFile::open(object, &settings.columns).await?.with_urls(&settings.columns);
+        let file = entry.open(location, &settings.columns).await?.with_urls(&settings.columns);
         let mut task = CurationTask { number, rows: Vec::new(), rejected: Vec::new() };
         let mut first_sample: u64 =
             entry.row_groups[..place.row_groups.start as usize].iter().map(|rows| u64::from(*rows)).sum();
@@ -130,7 +129,7 @@ fn look(group: &RowGroup, place: &RowGroupPlace, max_pixels: u64) -> (Vec<TaskRo
                     .captions(index)
                     .into_iter()
                     .map(readable)
-                    .filter(|text| !text.is_empty())
+                    .filter(|text| is_visible(text))
                     .collect(),
                 picture: Bytes::copy_from_slice(picture),
                 sha256: sha2::Sha256::digest(picture).into(),

@@ -258,10 +258,14 @@ async fn duplicates_are_left_out() {
 #[tokio::test]
 async fn another_job_or_input_is_refused() {
     let scene = Scene::new();
-    scene.begin("out").await;
+    let other = CurationSettings { models: serde_json::json!({}), ..settings() };
+    // Of a start that failed nothing is left but its record, which gives way.
+    scene.try_begin("out", &other).await.unwrap();
+    let job = scene.begin("out").await;
+    assert_eq!(job.settings(), &settings());
+    finish(&job, 0, 0.0).await;
     let refused =
         async |settings: &CurationSettings| scene.try_begin("out", settings).await.unwrap_err().to_string();
-    let other = CurationSettings { models: serde_json::json!({}), ..settings() };
     assert!(refused(&other).await.contains("other models"));
     let other = CurationSettings { task_row_groups: 3, ..settings() };
     assert!(refused(&other).await.contains("other settings"));

@@ -199,3 +199,59 @@ fn a_flipped_bit_gives_a_picture_of_the_right_size_or_a_reason() {
         }
     }
 }
+
+/// Mean red, green and blue.
+fn means(encoded: &[u8]) -> ([u64; 3], (u32, u32)) {
+    let picture = decode_image(encoded, LIMIT).unwrap();
+    assert_eq!(image_dimensions(encoded).unwrap(), picture.dimensions());
+    let count = u64::from(picture.width() * picture.height());
+    let mean = |channel| {
+        (picture.pixels().map(|pixel| u64::from(pixel.0[channel])).sum::<u64>() + count / 2) / count
+    };
+    ([mean(0), mean(1), mean(2)], picture.dimensions())
+}
+
+/// A picture, its mean colour and, where it is not obvious, its sides.
+type Case = (&'static str, &'static [u8], [u64; 3], Option<(u32, u32)>);
+
+/// Pictures with the mean colours that Pillow finds.
+#[test]
+fn colours_and_canvases_are_those_of_the_reference() {
+    let cases: [Case; 5] = [
+        ("JFIF and Adobe's transform 0", include_bytes!("odd/jpg_adobe0.jpg"), [167, 114, 120], None),
+        ("brightness sampled less than colour", include_bytes!("odd/jpg_lumasub.jpg"), [167, 114, 120], None),
+        ("a frame on a part of the canvas", include_bytes!("odd/gif_partial.gif"), [24, 189, 44], None),
+        ("the same, transparent", include_bytes!("odd/gif_partial_tr.gif"), [237, 237, 239], None),
+        (
+            "a frame beyond the canvas",
+            include_bytes!("odd/gif_big_frame.gif"),
+            [128, 127, 127],
+            Some((30, 20)),
+        ),
+    ];
+    for (name, encoded, expected, sides) in cases {
+        let (found, size) = means(encoded);
+        assert!(
+            found.iter().zip(expected).all(|(a, b)| a.abs_diff(b) <= 1),
+            "{name}: {found:?}, not {expected:?}"
+        );
+        assert!(sides.is_none_or(|sides| sides == size), "{name}: {size:?}");
+    }
+}
+
+#[test]
+fn formats_that_are_not_read_are_named() {
+    let mut arithmetic = jpeg();
+    let frame = arithmetic.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+    arithmetic[frame + 1] = 0xc9;
+    for (encoded, name) in [
+        (b"\0\0\0\x1cftypavif\0\0\0\0".to_vec(), "AVIF"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n".to_vec(), "JPEG 2000"),
+        (b"version https://git-lfs.github.com/spec/v1".to_vec(), "Git LFS pointer"),
+        (arithmetic, "arithmetic coding"),
+    ] {
+        let reason = decode_image(&encoded, LIMIT).unwrap_err().to_string();
+        assert!(reason.contains(name) && is_clear(&reason), "{reason}");
+        assert!(image_dimensions(&encoded).unwrap_err().to_string().contains(name));
+    }
+}

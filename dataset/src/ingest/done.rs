@@ -1,6 +1,7 @@
 //! What is written about a unit and about the whole job when they are done.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,11 +28,29 @@ pub(crate) struct DoneRecord {
     pub(crate) parts: Vec<PartRecord>,
     /// Rows that cannot be used, by reason.
     pub(crate) rejected: BTreeMap<String, u64>,
+    /// Why the source is damaged, or of no use, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) damaged: Option<DamagedSource>,
+}
+
+/// A source that is damaged, or holds no row that can be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedSource {
+    /// Its place.
+    pub source: String,
+    /// What is wrong; of an archive with the byte.
+    pub reason: String,
+}
+
+impl fmt::Display for DamagedSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.source, self.reason)
+    }
 }
 
 impl DoneRecord {
     pub(super) fn new(unit: u64) -> Self {
-        Self { unit, rows_read: 0, rows: 0, parts: Vec::new(), rejected: BTreeMap::new() }
+        Self { unit, rows_read: 0, rows: 0, parts: Vec::new(), rejected: BTreeMap::new(), damaged: None }
     }
 }
 
@@ -52,11 +71,23 @@ pub struct IngestSummary {
     pub bytes: u64,
     /// Rows that cannot be used, by the name of the reason.
     pub rejected: BTreeMap<String, u64>,
+    /// Sources that are damaged or hold no row that can be used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamagedSource>,
 }
 
 impl IngestSummary {
     pub(super) fn new(units: u64) -> Self {
-        Self { units, units_done: 0, rows_read: 0, rows: 0, files: 0, bytes: 0, rejected: BTreeMap::new() }
+        Self {
+            units,
+            units_done: 0,
+            rows_read: 0,
+            rows: 0,
+            files: 0,
+            bytes: 0,
+            rejected: BTreeMap::new(),
+            damaged: Vec::new(),
+        }
     }
 
     pub(super) fn add(&mut self, done: &DoneRecord) {
@@ -68,6 +99,7 @@ impl IngestSummary {
         for (reason, count) in &done.rejected {
             *self.rejected.entry(reason.clone()).or_insert(0) += count;
         }
+        self.damaged.extend(done.damaged.clone());
     }
 }
 

@@ -1,10 +1,10 @@
 //! Pictures that a source only names: where they lie, and how their names are made.
 
-use std::error::Error;
 use std::io::ErrorKind;
 
 use bytes::Bytes;
 use object_store::{Error as StoreError, ObjectStoreExt};
+use unicode_normalization::UnicodeNormalization;
 
 use crate::error::{DatasetError, Result};
 use crate::ingest::prepare::too_many_bytes;
@@ -22,25 +22,114 @@ pub(super) struct PictureFolder(Location);
 
 impl PictureFolder {
     pub(super) fn open(location: &str) -> Result<Self> {
-        Location::parse(location.trim_end_matches('/')).map(Self)
+        Location::parse(if location == "/" { location } else { location.trim_end_matches('/') }).map(Self)
     }
 
-    /// The first of these that exists. `..` in a name is a name like any other: nothing above the folder is read.
+    /// A folder that was found.
+    pub(super) fn of(location: Location) -> Self {
+        Self(location)
+    }
+
+    /// The folder in which a list lies.
+    pub(super) fn beside(list: &Location) -> Self {
+        Self(list.folder())
+    }
+
+    /// The first of these that exists, as it is written or as other systems write it. Nothing above the folder is read.
     pub(super) async fn read(&self, names: &[String], limit: u64) -> Result<Result<Bytes, Refusal>> {
-        for name in names.iter().filter(|name| name.len() <= LONGEST_NAME) {
-            let location = self.0.join(name);
-            let found = match location.store().get(location.path()).await {
-                Ok(found) => found,
-                Err(StoreError::NotFound { .. }) => continue,
-                Err(error) if is_no_name(&error) => continue,
-                Err(error) => return Err(location.failed("read", &error)),
+        for name in names.iter().flat_map(|name| self.spellings(name)) {
+            let found = match self.0.is_local() {
+                true => self.read_file(&name, limit).await?,
+                false => self.read_object(&name, limit).await?,
             };
-            if found.meta.size > limit {
-                return Ok(Err(too_many_bytes(found.meta.size, limit)));
+            if let Some(found) = found {
+                return Ok(found);
             }
-            return found.bytes().await.map(Ok).map_err(|error| location.failed("read", &error));
         }
-        Ok(Err((RejectReason::MissingPicture, format!("{} is not in {}", shown(names), self.0))))
+        let upwards = names.iter().any(|name| name.split(['/', '\\']).any(|part| part == ".."));
+        let hint = if upwards {
+            ", and nothing outside of it is read: name a folder above with --images"
+        } else {
+            ""
+        };
+        Ok(Err((RejectReason::MissingPicture, format!("{} is not in {}{hint}", shown(names), self.0))))
+    }
+
+    /// A picture of this machine, which may have any name that its file system knows; `None` if there is none.
+    async fn read_file(&self, name: &str, limit: u64) -> Result<Option<Result<Bytes, Refusal>>> {
+        let path = std::path::Path::new(&self.0.to_string()).join(name);
+        let shown = path.display().to_string();
+        let read = tokio::task::spawn_blocking(move || {
+            let found = std::fs::metadata(&path)?;
+            // Of a pipe or a device nothing is read: it may have no end.
+            if !found.is_file() {
+                return Ok(None);
+            }
+            if found.len() > limit {
+                return Ok(Some(Err(too_many_bytes(found.len(), limit))));
+            }
+            std::fs::read(&path).map(|content| Some(Ok(content.into())))
+        });
+        let read = read.await.map_err(|error| DatasetError::Thread { reason: error.to_string() })?;
+        read.or_else(|error| match error.kind() {
+            ErrorKind::NotFound => Ok(None),
+            kind if is_no_name(kind) => Ok(None),
+            _ => Err(DatasetError::Store { location: shown, action: "read", reason: error.to_string() }),
+        })
+    }
+
+    /// A picture in a store; `None` if there is none.
+    async fn read_object(&self, name: &str, limit: u64) -> Result<Option<Result<Bytes, Refusal>>> {
+        let location = self.0.join(name);
+        let found = match location.store().get(location.path()).await {
+            Ok(found) => found,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(location.failed("read", &error)),
+        };
+        if found.meta.size > limit {
+            return Ok(Some(Err(too_many_bytes(found.meta.size, limit))));
+        }
+        found.bytes().await.map(|content| Some(Ok(content))).map_err(|error| location.failed("read", &error))
+    }
+
+    /// Names below the folder under which a picture may lie: as it is written; with Windows' separators; with accents
+    /// composed or apart, as other file systems keep them.
+    fn spellings(&self, name: &str) -> Vec<String> {
+        let name = name.strip_prefix("file://").unwrap_or(name);
+        let mut spellings: Vec<String> = Vec::new();
+        let mut add = |name: String| {
+            if let Some(name) = self.inside(&name)
+                && name.len() <= LONGEST_NAME
+                && !spellings.contains(&name)
+            {
+                spellings.push(name);
+            }
+        };
+        for name in [name.to_owned(), name.replace('\\', "/")] {
+            add(name.clone());
+            if !name.is_ascii() {
+                add(name.nfc().collect());
+                add(name.nfd().collect());
+            }
+        }
+        spellings
+    }
+
+    /// A path below the folder, without `.` and `..`; `None` if it leads out of it. An absolute path of this machine that
+    /// is in the folder is meant as such.
+    fn inside(&self, name: &str) -> Option<String> {
+        let root = self.0.to_string();
+        let root = root.trim_end_matches('/');
+        let below = name.strip_prefix(root).filter(|rest| self.0.is_local() && rest.starts_with('/'));
+        let mut parts: Vec<&str> = Vec::new();
+        for part in below.unwrap_or(name).split('/') {
+            match part {
+                "" | "." => {}
+                ".." => drop(parts.pop()?),
+                part => parts.push(part),
+            }
+        }
+        (!parts.is_empty()).then(|| parts.join("/"))
     }
 }
 
@@ -51,12 +140,8 @@ fn shown(names: &[String]) -> String {
 }
 
 /// Whether a file system says that nothing can have this name: one with a NUL, too long, or below a file.
-fn is_no_name(error: &StoreError) -> bool {
-    let causes = std::iter::successors(Some(error as &dyn Error), |error| (*error).source());
-    let kinds = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
-    kinds.into_iter().any(|kind| {
-        matches!(kind, ErrorKind::InvalidInput | ErrorKind::InvalidFilename | ErrorKind::NotADirectory)
-    })
+fn is_no_name(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::InvalidInput | ErrorKind::InvalidFilename | ErrorKind::NotADirectory)
 }
 
 /// A picture's name made of parts of its row: `{row}`, `{key}` (the row in nine digits), `{shard}` (its first five),
@@ -108,6 +193,57 @@ mod tests {
         for bad in ["", "{name}.jpg", "{row"] {
             assert!(NameTemplate::parse(bad).unwrap_err().to_string().contains("{url_file}"), "{bad}");
         }
+    }
+
+    #[tokio::test]
+    async fn names_are_found_as_they_are() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = PictureFolder::open(outer.path().to_str().unwrap()).unwrap();
+        let read = async |name: &str| folder.read(&[name.to_owned()], 10).await.unwrap().is_ok();
+        for name in [
+            "plain.jpg",
+            "a b.jpg",
+            "a%20b.jpg",
+            "100%.jpg",
+            "a#b.jpg",
+            "a#1.jpg",
+            "img [1].jpg",
+            "\u{fc}n\u{ef}.jpg",
+            "e\u{301}.jpg",
+            "q?x.jpg",
+            "st*r.jpg",
+            "a{b}.jpg",
+            "a~1.jpg",
+            "~x.jpg",
+            "你好.jpg",
+            "😀.jpg",
+            "x%2Fy.jpg",
+            "back\\slash.jpg",
+            "quote\"'.jpg",
+            "a<b>|c^d`.jpg",
+            " lead.jpg",
+            "trail .jpg",
+            "a&b=c+d;e,f!$@().jpg",
+            "%2e%2e.jpg",
+            "...jpg",
+            "x#1",
+            "line\nbreak.jpg",
+            "in side/a b#.jpg",
+        ] {
+            let path = outer.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, "x").unwrap();
+            assert!(read(name).await, "{name:?}");
+            assert!(read(path.to_str().unwrap()).await, "{path:?}");
+            assert!(
+                read(&format!("./{name}")).await && read(&format!("in side/../{name}")).await,
+                "{name:?}"
+            );
+        }
+        // The other way to write an accent, and the other separator.
+        assert!(read("u\u{308}ni\u{308}.jpg").await && read("\u{e9}.jpg").await);
+        assert!(read("in side\\a b#.jpg").await);
+        assert!(!read("a b").await && !read("%61%20b.jpg").await);
     }
 
     #[tokio::test]

@@ -53,6 +53,11 @@ impl Job {
         self.units.len() as u64
     }
 
+    /// Locations of the sources.
+    pub(super) fn source_names(&self) -> Vec<String> {
+        self.sources.iter().map(|source| source.location.clone()).collect()
+    }
+
     /// Writes the record, or compares with the one that is there.
     pub(super) async fn begin(out: &Location, sources: &Sources, settings: &IngestSettings) -> Result<Self> {
         let place = out.join(JOB_FILE);

@@ -12,6 +12,7 @@ use crate::image_decode::{decode_image, image_dimensions};
 use crate::ingest::IngestSettings;
 use crate::ingest::folder::PictureFolder;
 use crate::ingest::row::{Outcome, Picture, ReadyRow, Refusal, RejectReason, SourceRow};
+use crate::text::is_visible;
 use crate::transform::shrink;
 
 /// Longer captions are not used, bytes.
@@ -142,7 +143,7 @@ fn usable_captions(captions: Vec<String>, most: usize) -> Result<Vec<String>, Re
         .iter()
         .filter(|caption| caption.len() <= MAX_CAPTION_BYTES)
         .map(|caption| readable(caption))
-        .filter(|caption| !caption.is_empty())
+        .filter(|caption| is_visible(caption))
         .take(most)
         .collect();
     match kept.is_empty() {
@@ -179,6 +180,7 @@ mod tests {
         let text = "\u{202e}abc שלום e\u{301}\u{302}";
         assert_eq!(kept(&[text]).unwrap(), [text]);
         assert_eq!(kept(&["\0\0", ""]).unwrap_err().0, RejectReason::NoCaption);
+        assert_eq!(kept(&["\u{200b}\u{feff}", "\u{ad} \u{2060}"]).unwrap_err().0, RejectReason::NoCaption);
         let long = "w".repeat(1 << 20);
         assert_eq!(kept(&[&long]).unwrap_err().0, RejectReason::CaptionTooLong);
         assert_eq!(kept(&[&long, "short"]).unwrap(), ["short"]);

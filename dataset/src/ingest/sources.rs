@@ -1,9 +1,13 @@
 //! The kinds of sources: how they are cut into units, and their rows in order.
 
+mod json_list;
 mod laion;
+mod line_reader;
 mod lines;
 mod list;
 mod parquet;
+mod pictures;
+mod table;
 mod tar;
 
 use std::fmt;
@@ -17,11 +21,13 @@ use tokio::sync::mpsc;
 
 use crate::error::{DatasetError, Result};
 use crate::ingest::IngestSettings;
+use crate::ingest::archives::ARCHIVE_ENDINGS;
 use crate::ingest::folder::{NameTemplate, PictureFolder};
 use crate::ingest::job::{PinnedSource, Unit};
 use crate::ingest::row::SourceRow;
 use crate::store::{Location, StorePool};
 use list::Entry;
+use pictures::Pair;
 
 /// Rows that a reading thread may be ahead.
 const ROWS_AHEAD: usize = 4;
@@ -49,11 +55,33 @@ pub enum SourceKind {
     Sbu,
     /// LAION: Parquet of `URL` and `TEXT`; and a folder.
     Laion,
+    /// A folder of pictures with `.txt`, `.caption` or `.json` beside them.
+    Folder,
+    /// Comma-separated values with a header: a picture's path and a caption.
+    Csv,
+    /// The same, with tabs.
+    Tsv,
+    /// A JSON object on each line.
+    Jsonl,
 }
+
+/// Where the pictures of a kind are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PicturePlace {
+    /// In the sources.
+    Inside,
+    /// In a folder that has to be named.
+    Named,
+    /// In a folder that is named, or in the one where the list is.
+    Beside,
+}
+
+/// Endings of pictures, by preference.
+const PICTURES: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
 
 impl SourceKind {
     /// All kinds.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::Img2dataset,
         Self::Webdataset,
         Self::Coco,
@@ -62,6 +90,10 @@ impl SourceKind {
         Self::Cc12m,
         Self::Sbu,
         Self::Laion,
+        Self::Folder,
+        Self::Csv,
+        Self::Tsv,
+        Self::Jsonl,
     ];
 
     /// The name on the command line.
@@ -75,12 +107,44 @@ impl SourceKind {
             Self::Cc12m => "cc12m",
             Self::Sbu => "sbu",
             Self::Laion => "laion",
+            Self::Folder => "folder",
+            Self::Csv => "csv",
+            Self::Tsv => "tsv",
+            Self::Jsonl => "jsonl",
         }
     }
 
-    /// Whether the pictures are not in the sources but in a folder.
+    /// Endings of the sources that a folder stands for.
+    fn endings(self) -> &'static [&'static str] {
+        match self {
+            Self::Img2dataset | Self::Laion => &["parquet"],
+            Self::Webdataset => &ARCHIVE_ENDINGS,
+            Self::Coco | Self::VisualGenome | Self::Sbu => &["json"],
+            Self::Cc3m | Self::Cc12m => &["tsv", "txt"],
+            Self::Csv => &["csv"],
+            Self::Tsv => &["tsv"],
+            Self::Jsonl => &["jsonl", "ndjson"],
+            Self::Folder => &[],
+        }
+    }
+
+    /// Where the pictures are.
+    pub(super) fn picture_place(self) -> PicturePlace {
+        match self {
+            Self::Img2dataset | Self::Webdataset | Self::Folder => PicturePlace::Inside,
+            Self::Csv | Self::Tsv | Self::Jsonl => PicturePlace::Beside,
+            _ => PicturePlace::Named,
+        }
+    }
+
+    /// Whether its sources only name their pictures, so that their folder has to be named.
     pub fn names_pictures(self) -> bool {
-        !matches!(self, Self::Img2dataset | Self::Webdataset)
+        self.picture_place() == PicturePlace::Named
+    }
+
+    /// Whether its sources are lists that are held in memory.
+    fn is_list(self) -> bool {
+        matches!(self, Self::Coco | Self::VisualGenome | Self::Sbu | Self::Csv | Self::Tsv | Self::Jsonl)
     }
 
     /// How a row's picture is called in the folder; `None` where the source says so itself.
@@ -108,6 +172,8 @@ impl FromStr for SourceKind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // Files of Hugging Face `datasets` are Parquet with pictures, too.
+        let text = if matches!(text, "parquet" | "huggingface") { "img2dataset" } else { text };
         Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
             let names: Vec<_> = Self::ALL.iter().map(|kind| kind.name()).collect();
             format!("one of {}", names.join(", "))
@@ -121,52 +187,89 @@ pub(super) struct Sources {
     kind: SourceKind,
     locations: Vec<Location>,
     pinned: Vec<PinnedSource>,
-    folder: Option<PictureFolder>,
+    /// Each source's folder of pictures.
+    folders: Vec<Option<PictureFolder>>,
     template: Option<NameTemplate>,
-    /// Of the kinds that are JSON lists: each source's rows.
+    /// Of the kinds that are lists held in memory: each source's rows.
     lists: Vec<Arc<Vec<Entry>>>,
+    /// Of folders: what each holds.
+    pairs: Vec<Vec<Pair>>,
 }
 
 impl Sources {
     /// Resolves patterns, pins every source by its length and tag, and reads the lists.
     pub(super) async fn open(sources: &[String], settings: &IngestSettings) -> Result<Self> {
         let mut pool = StorePool::default();
-        let mut locations = Vec::new();
-        for source in sources {
-            locations.extend(pool.expand(source).await?.into_iter().map(|object| object.location));
-        }
-        if locations.is_empty() {
-            return Err(DatasetError::NoMatch { pattern: "(no source given)".to_owned() });
-        }
-        let mut pinned = Vec::new();
-        for location in &locations {
-            pinned.push(pin(location).await?);
-        }
-        let folder = settings.images.as_deref().map(PictureFolder::open).transpose()?;
-        let default = settings.kind.default_image_name();
-        if default.is_none() && settings.image_name.is_some() {
+        let kind = settings.kind;
+        let default = kind.default_image_name();
+        if default.is_none() && settings.image_name.is_some() && kind.picture_place() != PicturePlace::Beside
+        {
             return Err(DatasetError::Setting(format!(
-                "sources of kind {} say how their pictures are called; leave --image-name out",
-                settings.kind
+                "sources of kind {kind} say how their pictures are called; leave --image-name out"
             )));
         }
         let template = settings.image_name.as_deref().or(default).map(NameTemplate::parse).transpose()?;
-        let mut opened = Self { kind: settings.kind, locations, pinned, folder, template, lists: Vec::new() };
-        if matches!(settings.kind, SourceKind::Coco | SourceKind::VisualGenome | SourceKind::Sbu) {
+        let named = settings.images.as_deref().map(PictureFolder::open).transpose()?;
+        let mut opened = Self {
+            kind,
+            locations: Vec::new(),
+            pinned: Vec::new(),
+            folders: Vec::new(),
+            template,
+            lists: Vec::new(),
+            pairs: Vec::new(),
+        };
+        for source in sources {
+            match kind {
+                SourceKind::Folder => opened.add_folders(&mut pool, source).await?,
+                _ => opened.locations.extend(
+                    pool.expand(source, kind.endings()).await?.into_iter().map(|object| object.location),
+                ),
+            }
+        }
+        if opened.locations.is_empty() {
+            return Err(DatasetError::NoMatch { pattern: "(no source given)".to_owned() });
+        }
+        if kind == SourceKind::Folder {
+            return Ok(opened);
+        }
+        for location in &opened.locations {
+            opened.pinned.push(pin(location).await?);
+            opened.folders.push(match (&named, kind.picture_place()) {
+                (None, PicturePlace::Beside) => Some(PictureFolder::beside(location)),
+                (named, _) => named.clone(),
+            });
+        }
+        if kind.is_list() {
             for (location, pin) in opened.locations.iter().zip(&opened.pinned) {
-                let entries = list::read(location, pin.bytes, settings.kind, &settings.splits).await?;
-                opened.lists.push(Arc::new(entries));
+                opened.lists.push(Arc::new(list::read(location, pin.bytes, settings).await?));
             }
         }
         Ok(opened)
+    }
+
+    /// Folders of pictures: one, or several in braces.
+    async fn add_folders(&mut self, pool: &mut StorePool, source: &str) -> Result<()> {
+        for folder in pool.folders(source).await? {
+            let (pairs, bytes) = pictures::pairs(pool, &folder).await?;
+            self.pinned.push(PinnedSource {
+                location: folder.to_string(),
+                bytes,
+                etag: Some(pictures::fingerprint(&pairs)),
+            });
+            self.folders.push(Some(PictureFolder::of(folder.clone())));
+            self.locations.push(folder);
+            self.pairs.push(pairs);
+        }
+        Ok(())
     }
 
     pub(super) fn pinned(&self) -> &[PinnedSource] {
         &self.pinned
     }
 
-    pub(super) fn folder(&self) -> Option<PictureFolder> {
-        self.folder.clone()
+    pub(super) fn folder(&self, unit: &Unit) -> Option<PictureFolder> {
+        self.folders[unit.source].clone()
     }
 
     pub(super) fn location(&self, unit: &Unit) -> &Location {
@@ -188,9 +291,10 @@ impl Sources {
                     let rows = laion::rows_of(location, pin.bytes).await?;
                     units.extend(ranges(source, rows, unit_rows));
                 }
-                SourceKind::Coco | SourceKind::VisualGenome | SourceKind::Sbu => {
-                    units.extend(ranges(source, self.lists[source].len() as u64, unit_rows));
+                SourceKind::Folder => {
+                    units.extend(ranges(source, self.pairs[source].len() as u64, unit_rows));
                 }
+                _ => units.extend(ranges(source, self.lists[source].len() as u64, unit_rows)),
             }
         }
         Ok(units)
@@ -207,7 +311,12 @@ impl Sources {
             SourceKind::Laion => laion::rows(location, bytes, unit, settings, template).await,
             SourceKind::Cc3m => Ok(lines::rows(&location, unit, lines::Order::CaptionUrl, template)),
             SourceKind::Cc12m => Ok(lines::rows(&location, unit, lines::Order::UrlCaption, template)),
-            SourceKind::Coco | SourceKind::VisualGenome | SourceKind::Sbu => {
+            SourceKind::Folder => {
+                let first = unit.first_row as usize;
+                let pairs = &self.pairs[unit.source][first..first + unit.rows.unwrap_or_default() as usize];
+                Ok(pictures::rows(location, pairs.to_vec(), unit.first_row))
+            }
+            _ => {
                 let entries = Arc::clone(&self.lists[unit.source]);
                 let end = unit.first_row + unit.rows.unwrap_or_default();
                 let rows =

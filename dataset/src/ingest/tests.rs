@@ -1,6 +1,8 @@
 //! Every kind on a tiny sample, what is killed and run again, and the way into the loader.
 
+mod archives;
 mod kinds;
+mod lists;
 mod resuming;
 
 use std::collections::BTreeMap;

@@ -18,7 +18,7 @@ use crate::manifest::Manifest;
 use crate::parquet_file::{EncodedRowGroup, ParquetFile};
 use crate::plan::RowGroupId;
 use crate::reads::{ReadFor, Reads};
-use crate::store::{PinnedObject, StorePool};
+use crate::store::StorePool;
 
 /// Footers kept open.
 const OPEN_FILES: usize = 128;
@@ -326,14 +326,6 @@ impl FileTable {
     async fn open(&self, manifest: &Manifest, file: u32) -> Result<ParquetFile> {
         let entry = &manifest.files[file as usize];
         let location = self.pool.lock().unwrap_or_else(PoisonError::into_inner).parse(&entry.location)?;
-        let object = PinnedObject::look_up(location, entry.bytes, entry.etag.as_deref()).await?;
-        let opened = ParquetFile::open(object, &self.columns).await?;
-        match opened.row_groups() == entry.row_groups {
-            true => Ok(opened),
-            false => {
-                let reason = "its row groups have other sizes".to_owned();
-                Err(DatasetError::Changed { file: entry.location.clone(), reason })
-            }
-        }
+        entry.open(location, &self.columns).await
     }
 }

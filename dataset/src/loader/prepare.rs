@@ -11,7 +11,7 @@ use crate::loader::statistics::Counters;
 use crate::plan::{PartId, RowAddress, RowGroupId, SUBSTITUTE_TRIES};
 use crate::quarantine::QuarantineRecord;
 use crate::random::KeyedRng;
-use crate::text::{MAX_CAPTION_WORDS, Tokens, clean_caption};
+use crate::text::{MAX_CAPTION_WORDS, Tokens, clean_caption, is_visible};
 use crate::transform::PictureScratch;
 
 /// A sample ready to be put into a batch.
@@ -225,7 +225,7 @@ impl Preparer {
     fn caption(&self, written: &[&str], sample: u64) -> Result<(String, Tokens), String> {
         let mut captions: Vec<_> =
             written.iter().map(|caption| clean_caption(caption, MAX_CAPTION_WORDS)).collect();
-        captions.retain(|caption| !caption.is_empty());
+        captions.retain(|caption| is_visible(caption));
         let mut rng = KeyedRng::new(self.spec.seed, "caption", &[u64::from(self.spec.stage), sample]);
         let drawn = rng.below(captions.len() as u64) as usize;
         let caption = captions.into_iter().nth(drawn).ok_or("it has no text")?;

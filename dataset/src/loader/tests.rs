@@ -162,7 +162,7 @@ fn every_row_is_used_once_an_epoch() {
 #[test]
 fn bad_rows_are_quarantined_and_replaced() {
     let good = Corpus::with_rows(60).row_group(10);
-    let bad = good.clone().truncated(3).captionless(14).wrong_hash(25).failed(36).caption(47, "🦖");
+    let bad = good.clone().truncated(3).captionless(14).wrong_hash(25).truncated(36).caption(47, "🦖");
     let (_folder, sources) = write(good);
     let expected = fixture(&sources).load(|spec| spec.last_step = 5);
     let (_folder, sources) = write(bad);
@@ -198,7 +198,30 @@ fn bad_rows_are_quarantined_and_replaced() {
     assert_eq!(keys, ["key-14", "key-25", "key-3", "key-36", "key-47"]);
     assert!(reasons["key-3"].contains("truncated") && reasons["key-25"].contains("sha256"), "{reasons:?}");
     assert!(reasons["key-14"].contains("text") && reasons["key-47"].contains("text"), "{reasons:?}");
-    assert!(reasons["key-36"].contains("failed_to_download"), "{reasons:?}");
+}
+
+#[test]
+fn failed_downloads_are_no_part_of_the_plan() {
+    let (_folder, sources) = write(Corpus::with_rows(60).row_group(10).failed(3).failed(4).failed(36));
+    let fixture = fixture(&sources);
+    assert_eq!(fixture.spec.plan.rows(), 57);
+    // Parts of 14 rows: six windows, which are five epochs and a bit.
+    let steps = fixture.load(|spec| spec.last_step = 28);
+    let mut used = BTreeMap::new();
+    for slot in steps.iter().flat_map(|step| &step.slots) {
+        assert!(slot.quarantined.is_empty(), "{:?}", slot.quarantined);
+        // The pictures and captions are those of the rows that were downloaded.
+        for (address, caption) in slot.addresses.iter().zip(&slot.captions) {
+            *used.entry((address.epoch, address.row_group, address.row)).or_insert(0) += 1;
+            let row = (0..10).filter(|row| ![3, 4, 36].contains(&(10 * address.row_group + row)));
+            let row = row.clone().nth(address.row as usize).unwrap() + 10 * address.row_group;
+            let words = ["red", "apple", "cat", "face", "flag", "heart", "hand"];
+            let wanted = format!("{} {}", words[row as usize % 7], words[row as usize / 7 % 7]);
+            assert_eq!(*caption, wanted, "{address:?}");
+        }
+    }
+    assert!(used.values().all(|count| *count == 1));
+    assert_eq!(used.keys().filter(|(epoch, ..)| *epoch < 5).count(), 285);
 }
 
 #[test]

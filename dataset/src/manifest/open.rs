@@ -48,7 +48,7 @@ impl Manifest {
         for source in sources {
             let before = objects.len();
             for pattern in &source.files {
-                objects.extend(pool.expand(pattern).await?);
+                objects.extend(pool.expand(pattern, &["parquet"]).await?);
             }
             let files = u32::try_from(objects.len() - before);
             let files = files.map_err(|_| DatasetError::Setting("more than 2^32 files".to_owned()))?;
@@ -70,8 +70,12 @@ impl Manifest {
             [only] if only.name.is_empty() => Self::of(files),
             _ => Self { files, sources: found },
         };
+        let failed = manifest.failed_rows();
         if manifest.rows() == 0 {
-            return Err(DatasetError::NoRows { files: manifest.files.len(), first });
+            return Err(DatasetError::NoRows { files: manifest.files.len(), first, failed });
+        }
+        if failed > 0 {
+            tracing::info!(failed, rows = manifest.rows(), "rows whose download failed are passed over");
         }
         Ok(manifest)
     }
@@ -82,5 +86,7 @@ async fn read_footer(object: StoredObject, columns: &ColumnNames) -> Result<Mani
     let StoredObject { location, bytes, etag } = object;
     let name = location.to_string();
     let file = ParquetFile::open(PinnedObject::found(location, bytes, etag.clone()), columns).await?;
-    Ok(ManifestFile { location: name, bytes, etag, row_groups: file.row_groups() })
+    let failed = file.failed_downloads().await?;
+    let row_groups = file.without_failed(&failed).row_groups();
+    Ok(ManifestFile { location: name, bytes, etag, row_groups, failed })
 }

@@ -46,6 +46,13 @@ impl Manifest {
                 .push(("source", text(of_files().map(|(_, source)| Some(source.name.as_str())).collect())));
             columns.push(("weight", Arc::new(weights) as ArrayRef));
         }
+        if self.files.iter().any(|file| !file.failed.is_empty()) {
+            let mut failed = ListBuilder::new(UInt32Builder::new());
+            for file in &self.files {
+                failed.append_value(file.failed.iter().map(|rows| Some(*rows)));
+            }
+            columns.push(("failed", Arc::new(failed.finish()) as ArrayRef));
+        }
         let batch = RecordBatch::try_from_iter(columns);
         batch.map_err(malformed).and_then(|batch| write_parquet(&batch).map_err(malformed))
     }
@@ -73,13 +80,22 @@ fn files_of(batch: &RecordBatch) -> Option<Vec<ManifestFile>> {
     let bytes = batch.column_by_name("bytes")?.as_primitive_opt::<UInt64Type>()?;
     let etags = batch.column_by_name("etag")?.as_string_opt::<i32>()?;
     let row_groups = batch.column_by_name("row_groups")?.as_list_opt::<i32>()?;
+    let failed = match batch.column_by_name("failed") {
+        Some(column) => Some(column.as_list_opt::<i32>()?),
+        None => None,
+    };
     let file = |row: usize| {
         let groups = row_groups.value(row);
+        let failed = match failed {
+            Some(failed) => failed.value(row).as_primitive_opt::<UInt32Type>()?.values().to_vec(),
+            None => Vec::new(),
+        };
         Some(ManifestFile {
             location: locations.value(row).to_owned(),
             bytes: bytes.value(row),
             etag: etags.is_valid(row).then(|| etags.value(row).to_owned()),
             row_groups: groups.as_primitive_opt::<UInt32Type>()?.values().to_vec(),
+            failed,
         })
     };
     (0..batch.num_rows()).map(file).collect()

@@ -53,7 +53,13 @@ mod tests {
 
     #[test]
     fn the_planned_row_comes_first_and_substitutes_from_its_part() {
-        let file = ManifestFile { location: "/c/0".into(), bytes: 1, etag: None, row_groups: vec![8; 12] };
+        let file = ManifestFile {
+            location: "/c/0".into(),
+            bytes: 1,
+            etag: None,
+            row_groups: vec![8; 12],
+            failed: Vec::new(),
+        };
         let plan = Plan::new(&Manifest::of(vec![file]), PlanKey { seed: 3, stage: 2 }, 2, 2).unwrap();
         let rows: Vec<_> = plan.candidates(1, 37, 91).collect();
         assert_eq!(rows.len(), 1 + SUBSTITUTE_TRIES as usize);

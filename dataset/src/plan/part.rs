@@ -58,6 +58,7 @@ mod tests {
             bytes: 1,
             etag: None,
             row_groups: row_groups.to_vec(),
+            failed: Vec::new(),
         };
         let files = vec![file("/a", &[10, 0, 7, 3]), file("/b", &[5, 8])];
         let manifest = Manifest::of(files);

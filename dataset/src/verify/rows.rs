@@ -6,7 +6,8 @@ use super::{Finding, FindingKind};
 use crate::columns::{RowFault, RowGroup};
 use crate::error::{DatasetError, Result};
 use crate::image_decode::decode_image;
-use crate::ingest::{MAX_CAPTION_BYTES, readable};
+use crate::ingest::MAX_CAPTION_BYTES;
+use crate::text::is_visible;
 
 /// Checks rows on a pool of threads.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(super) struct RowChecks {
 pub(super) struct Totals {
     pub(super) captions: u64,
     pub(super) picture_bytes: u64,
+    /// Rows whose download failed, of which nothing else is asked.
+    pub(super) not_downloaded: u64,
 }
 
 impl RowChecks {
@@ -38,6 +41,7 @@ impl RowChecks {
         for (row, (found, sums)) in rows.into_iter().enumerate() {
             totals.captions += sums.captions;
             totals.picture_bytes += sums.picture_bytes;
+            totals.not_downloaded += sums.not_downloaded;
             findings.extend(found.into_iter().map(|(kind, detail)| Finding {
                 kind,
                 file: file.to_owned(),
@@ -54,11 +58,11 @@ impl RowChecks {
         let mut found = Vec::new();
         let mut sums = Totals::default();
         match group.checked_image(row) {
+            Err(RowFault::Status(_)) => return (found, Totals { not_downloaded: 1, ..sums }),
             Err(fault) => {
                 let kind = match fault {
-                    RowFault::Status(_) => FindingKind::NotDownloaded,
                     RowFault::NoPicture => FindingKind::NoPicture,
-                    RowFault::WrongHash => FindingKind::WrongHash,
+                    _ => FindingKind::WrongHash,
                 };
                 found.push((kind, fault.to_string()));
             }
@@ -71,7 +75,7 @@ impl RowChecks {
         }
         let captions = group.written_captions(row);
         sums.captions = captions.len() as u64;
-        if captions.iter().all(|caption| readable(caption).is_empty()) {
+        if !captions.iter().any(|caption| is_visible(caption)) {
             found.push((FindingKind::NoCaption, "it has no text".to_owned()));
         }
         if let Some(long) = captions.iter().map(|caption| caption.len()).find(|len| *len > MAX_CAPTION_BYTES)

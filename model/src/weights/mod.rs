@@ -84,8 +84,12 @@ pub fn load_beside(
     }
     // Every shape is looked at before the first is allocated.
     check_beside(model, prefix, source, others)?;
+    let place = place.into();
+    if !place.reads {
+        return Ok(());
+    }
     let small = FlatLayout::of(model)?.len() / LARGE_PART;
-    let mut load = Load { source, place: place.into(), small, large_now: true };
+    let mut load = Load { source, place, small, large_now: true };
     // The large ones while there is room: some files give a tensor only whole, beside its numbers here.
     model.visit_tensors(prefix, &mut load)?;
     load.large_now = false;

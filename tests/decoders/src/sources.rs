@@ -17,9 +17,12 @@ pub fn caption_list(bytes: &[u8]) -> bool {
     })
 }
 
-/// Lines of caption and URL: whether a row was found.
+/// Lines of caption and URL, tables, and objects on lines: whether a row was found.
 pub fn caption_lines(bytes: &[u8]) -> bool {
-    ingested(SourceKind::Cc3m, "list.tsv", bytes).is_some_and(|summary| summary.rows_read > 0)
+    let kinds = [SourceKind::Cc3m, SourceKind::Csv, SourceKind::Tsv, SourceKind::Jsonl];
+    kinds.into_iter().fold(false, |taken, kind| {
+        taken | ingested(kind, "list.tsv", bytes).is_some_and(|summary| summary.rows_read > 0)
+    })
 }
 
 /// Ingests a source into a folder of its own, which goes away; its pictures lie nowhere.
@@ -39,7 +42,11 @@ fn ingested(kind: SourceKind, name: &str, bytes: &[u8]) -> Option<IngestSummary>
         ..IngestSettings::new(kind)
     };
     let source = [path_of(name, bytes)];
-    let summary = taken(wait_for(ingest(&source, &out, settings, Share::WHOLE, |_| ())))?;
+    // A source of which no row is kept is an error at the end; what became of its rows is known before.
+    let mut last = None;
+    let told = |summary: &IngestSummary| last = Some(summary.clone());
+    let done = taken(wait_for(ingest(&source, &out, settings, Share::WHOLE, told)));
+    let summary = done.or(last)?;
     let rejected: u64 = summary.rejected.values().sum();
     assert!(summary.rows + rejected >= summary.rows_read, "a row that is neither used nor rejected");
     Some(summary)

@@ -28,7 +28,7 @@ fn number(variable: &str) -> Option<u64> {
 
 /// A run long enough for so many events, with deadlines to match.
 fn run_for(events: usize) -> SmallRun {
-    let steps = (events as u64 * APART).div_ceil(2) + 4;
+    let steps = (events as u64 * APART).div_ceil(2) + 10;
     SmallRun::of(
         steps,
         "[checkpoint]\nevery_steps = 4\nkeep = 3\nmax_failures = 50\n\

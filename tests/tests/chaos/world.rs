@@ -12,8 +12,10 @@ use super::tmpfs::Tmpfs;
 
 /// Longer than a worker may be silent.
 const PAUSE: Duration = Duration::from_millis(2200);
-/// How long the disk is full: some checkpoints fail.
-const FULL: Duration = Duration::from_millis(2500);
+/// How long the disk is full: a checkpoint fails.
+const FULL: Duration = Duration::from_millis(1500);
+/// Seconds for which a worker tries to join: a coordinator that is going takes none, and the next one has another address.
+const JOIN_WITHIN: &str = "8";
 /// How far the odd clock is from the others, in seconds.
 const CLOCK_OFFSET: &str = "1000000";
 /// Until the next event's step is reached, or the run ends.
@@ -33,6 +35,7 @@ pub(crate) struct World<'a> {
     odd: Option<Running>,
     named: u32,
     done: bool,
+    began: Instant,
     // Last: unmounted when all processes are gone.
     disk: Option<Tmpfs>,
 }
@@ -44,7 +47,8 @@ impl<'a> World<'a> {
         let leader = Some(cluster.coordinator(&[], None));
         let random = Random::new(seed ^ 0xC405);
         let (workers, odd) = (Vec::new(), None);
-        let mut world = Self { run, cluster, random, leader, workers, odd, named: 0, done: false, disk };
+        let (named, done, began) = (0, false, Instant::now());
+        let mut world = Self { run, cluster, random, leader, workers, odd, named, done, began, disk };
         world.tend();
         world
     }
@@ -58,9 +62,8 @@ impl<'a> World<'a> {
             println!("  {:?}@{}: the run is done before it", event.fault, event.step);
             return;
         }
-        let (began, steps) = (Instant::now(), self.run.committed());
+        println!("  {:.0?}: {:?}@{}", self.began.elapsed(), event.fault, event.step);
         self.befall(event.fault);
-        println!("  {:?}@{}: at {steps} steps, {:.1?}", event.fault, event.step, began.elapsed());
     }
 
     /// Waits for the run's end.
@@ -137,15 +140,13 @@ impl<'a> World<'a> {
 
     /// All are killed; the newest checkpoint, if there is one before it to fall back on, is damaged; all are back.
     fn damage(&mut self) {
+        self.wait(|world| world.checkpoints().len() >= 2);
+        if self.done {
+            return println!("  the run is done before it has two checkpoints");
+        }
         signal_if_there(self.leader().process.id(), "KILL");
         self.kill_workers();
-        let mut whole: Vec<PathBuf> = std::fs::read_dir(self.run.root().join("checkpoints"))
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| Some(entry.ok()?.path()).filter(|path| path.join("COMMIT").is_file()))
-            .collect();
-        whole.sort();
-        if let [.., _, newest] = &whole[..] {
+        if let [.., _, newest] = &self.checkpoints()[..] {
             let part = std::fs::read_dir(newest).expect("a folder").flatten().map(|entry| entry.path());
             let mut parts: Vec<PathBuf> =
                 part.filter(|path| path.extension().is_some_and(|end| end == "safetensors")).collect();
@@ -164,6 +165,16 @@ impl<'a> World<'a> {
             println!("  {} is damaged", newest.display());
         }
         self.lead();
+    }
+
+    /// Folders of checkpoints with a COMMIT, oldest first.
+    fn checkpoints(&self) -> Vec<PathBuf> {
+        let folders = std::fs::read_dir(self.run.root().join("checkpoints")).into_iter().flatten();
+        let mut whole: Vec<PathBuf> = folders
+            .filter_map(|entry| Some(entry.ok()?.path()).filter(|path| path.join("COMMIT").is_file()))
+            .collect();
+        whole.sort();
+        whole
     }
 
     /// Looks after the processes until it is so.
@@ -201,7 +212,8 @@ impl<'a> World<'a> {
         while self.workers.len() < WORKERS {
             self.named += 1;
             let name = format!("worker-{}", self.named);
-            let worker = self.cluster.worker(&name, &[&self.leader().url], &[], None);
+            let within = ["--join-timeout", JOIN_WITHIN];
+            let worker = self.cluster.worker(&name, &[&self.leader().url], &within, None);
             self.workers.push(worker);
         }
     }

@@ -15,10 +15,14 @@ use crate::corpus::{self, CORPUS};
 use crate::invariants::{Fact, SKIPS_EXACT};
 use crate::process::{Effect, Ticket, Wake};
 use crate::random::Random;
+use crate::schedule::Sickness;
 use crate::store::{Part, Reply, Request};
 
 /// Milliseconds after which a member gives up waiting for the others.
 pub(crate) const STEP_DEADLINE: u64 = 20_000;
+
+/// What a worker says whose host is sick, after the host's name.
+pub(crate) const SICK: &str = "cannot be read on this host";
 
 /// A state: committed steps and the number that stands for parameters and optimizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +98,8 @@ pub(crate) struct Compute {
     next_token: u64,
     aborted: u64,
     mailboxes: BTreeMap<(u64, u64), Mailbox>,
+    /// How the host is sick.
+    pub(crate) sick: Option<Sickness>,
     effects: Vec<Effect>,
     events: Vec<MemberEvent>,
 }
@@ -111,6 +117,7 @@ impl Compute {
             next_token: 0,
             aborted: 0,
             mailboxes: BTreeMap::new(),
+            sick: None,
             effects: Vec::new(),
             events: Vec::new(),
         }
@@ -327,6 +334,16 @@ impl Compute {
             let detail = format!("epoch {epoch}, step {step} at {:?} with {:?}", self.world, self.held);
             return self.effects.push(Effect::Observe(Fact::Broken { what: "reduced is entered", detail }));
         };
+        let own = world.own;
+        match self.sick {
+            None => {}
+            Some(Sickness::Lacks) => return self.events.push(self.cannot_go_on()),
+            Some(Sickness::Reads) => {
+                self.busy = Some(Busy { token, order: Order::Exchanging { epoch, step, sum: None } });
+                return self.fail(format!("the corpus {SICK}"), vec![own]);
+            }
+        }
+        let Some(world) = &self.world else { return };
         self.busy = Some(Busy { token, order: Order::Exchanging { epoch, step, sum: None } });
         if epoch <= self.aborted {
             return self.fail("the epoch was aborted".into(), Vec::new());
@@ -338,6 +355,11 @@ impl Compute {
         self.send_to_others(epoch, step, &Mail::Contributions(own));
         self.effects.push(Effect::After { delay: STEP_DEADLINE, wake: Wake::Compute(token) });
         self.check_exchange();
+    }
+
+    /// What a process says whose host lacks what it needs.
+    pub(crate) fn cannot_go_on(&self) -> MemberEvent {
+        MemberEvent::Failed { exit_code: 3, message: format!("{}: the corpus {SICK}", self.address) }
     }
 
     fn send_to_others(&mut self, epoch: u64, step: u64, mail: &Mail) {

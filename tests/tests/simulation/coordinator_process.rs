@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use blip2_coordinator::{
     Action, Cadence, CheckpointRecord, CheckpointSettings, CoordinatorSettings, EpochMember, EpochRecord,
-    Event, LossRise, Machine, NonFinitePolicy, Outcome, RunSpec, Start, StoreFailure,
+    Event, LossRise, Machine, NonFinitePolicy, Outcome, RunSpec, Start, StoreFailure, Stranded,
 };
 use blip2_dataset::{Location, QuarantineList};
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
@@ -29,6 +29,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const HEARD_LATELY: Duration = Duration::from_millis(1500);
 /// Longest farewell in milliseconds.
 const FAREWELL: u64 = 15_000;
+/// How the failure of a run begins that had one member at most.
+pub(crate) const ALONE: &str = "alone: ";
 
 /// A coordinator.
 #[derive(Debug)]
@@ -49,7 +51,7 @@ pub(crate) struct CoordinatorProcess {
 #[derive(Debug)]
 enum Stage {
     /// Watches the leader, last heard of and last looked up at these times.
-    StandingBy { heard: Duration, looked: Option<Duration>, newest: Option<EpochRecord> },
+    StandingBy { heard: Duration, looked: Option<Duration>, newest: Option<EpochRecord>, stranded: Stranded },
     /// Reads the newest checkpoint and takes its first epoch.
     Beginning(Beginning),
     /// Leads: the machine, and the time it was made.
@@ -72,7 +74,12 @@ struct Beginning {
 impl CoordinatorProcess {
     pub(crate) fn new(name: String, address: String, setup: Setup, stands_by: bool) -> Self {
         let stage = if stands_by {
-            Stage::StandingBy { heard: Duration::ZERO, looked: None, newest: None }
+            Stage::StandingBy {
+                heard: Duration::ZERO,
+                looked: None,
+                newest: None,
+                stranded: Stranded::default(),
+            }
         } else {
             Stage::Beginning(Beginning::default())
         };
@@ -103,9 +110,17 @@ impl CoordinatorProcess {
         std::mem::take(&mut self.effects)
     }
 
-    /// Whether it answers a stand-by's question for its status as one that leads.
-    pub(crate) fn is_leader(&self) -> bool {
-        matches!(self.stage, Stage::Leading { .. } | Stage::Leaving(_))
+    /// What it answers a stand-by's question for its status as one that leads: whether it waits for workers, and how many
+    /// it has.
+    pub(crate) fn as_leader(&self) -> Option<(bool, usize)> {
+        match &self.stage {
+            Stage::Leading { machine, .. } => {
+                let status = machine.status();
+                Some((status.state == "waiting", status.members.len()))
+            }
+            Stage::Leaving(_) => Some((false, 0)),
+            Stage::StandingBy { .. } | Stage::Beginning(_) => None,
+        }
     }
 
     /// Takes in something; `local` is the process's own clock.
@@ -119,7 +134,7 @@ impl CoordinatorProcess {
             }
             Input::Arrived(session, content) => self.arrived(local, session, *content),
             Input::Stored { ticket, reply } => self.stored(local, *ticket, reply),
-            Input::Probed { answered } => self.probed(local, answered),
+            Input::Probed { answer } => self.probed(local, answer),
             Input::Woken(Wake::Probe) => self.look(local),
             Input::Woken(Wake::Leave) => self.leave(),
             _ => {}
@@ -137,12 +152,15 @@ impl CoordinatorProcess {
 
     fn arrived(&mut self, local: Duration, session: SessionId, content: Content) {
         match content {
-            Content::Up(FromWorker::Hello(hello)) => match &self.stage {
+            Content::Up(FromWorker::Hello(hello)) => match &mut self.stage {
                 Stage::Leading { .. } => {
                     self.sessions.insert(session, hello.exchange_address.clone());
                     self.drive(local, Event::Joined { session, hello });
                 }
-                Stage::StandingBy { newest, .. } => {
+                Stage::StandingBy { newest, stranded, .. } => {
+                    if !hello.run_id.is_empty() {
+                        stranded.worker_came(local);
+                    }
                     let leader = newest.as_ref().map_or(String::new(), |record| record.address.clone());
                     self.refuse(session, leader);
                 }
@@ -233,13 +251,15 @@ impl CoordinatorProcess {
         *newest = found;
     }
 
-    fn probed(&mut self, local: Duration, answered: bool) {
-        let Stage::StandingBy { heard, newest, .. } = &mut self.stage else { return };
-        if answered {
+    fn probed(&mut self, local: Duration, answer: Option<(bool, usize)>) {
+        let Stage::StandingBy { heard, newest, stranded, .. } = &mut self.stage else { return };
+        if let Some((waits, workers)) = answer {
             *heard = local;
+            stranded.leader_has(local, waits, workers);
         }
-        let silent = local.saturating_sub(*heard);
-        if silent >= Duration::from_secs_f64(settings(&self.setup).takeover_after_s) {
+        let (silent, patience) = (local.saturating_sub(*heard), settings(&self.setup).takeover_after_s);
+        let patience = Duration::from_secs_f64(patience);
+        if silent >= patience || answer.is_some() && stranded.is_certain(local, patience) {
             let after = newest.as_ref().map(|record| record.epoch);
             self.stage = Stage::Beginning(Beginning { after, ..Beginning::default() });
             return self.ask(Ticket::Latest, Request::Latest);
@@ -390,7 +410,7 @@ impl CoordinatorProcess {
         let coordinator = self.name.clone();
         let resumed = resume.as_ref().map(|record| record.name.clone());
         self.effects.push(Effect::Observe(Fact::Began { coordinator, resume: resumed }));
-        let start = Start { epoch, expected_members: expected, quarantine };
+        let start = Start { epoch, expected_members: expected, quarantine, on_one_machine: false };
         let checkpoints = CheckpointSettings {
             every_steps: self.setup.every_steps,
             keep: self.setup.keep,
@@ -459,6 +479,12 @@ impl CoordinatorProcess {
         };
         let Stage::Leading { machine, .. } = &self.stage else { return };
         let status = machine.status();
+        let conclusion = match conclusion {
+            Conclusion::Failed(message) if status.members.len() < 2 => {
+                Conclusion::Failed(format!("{ALONE}{message}"))
+            }
+            conclusion => conclusion,
+        };
         self.last_epoch = how.map(|how| EpochRecord {
             end: Some(how.into()),
             ..self.epoch_record(status.epoch + 1, status.step, Vec::new())
@@ -503,6 +529,7 @@ fn spec(resume: Option<CheckpointRecord>) -> RunSpec {
         stage_batch: BATCH.to_vec(),
         resume,
         max_quarantined_share: 1.0,
+        not_downloaded: 0,
         non_finite: NonFinitePolicy::Skip { at_most: TOTAL },
         loss_rise: LossRise::default(),
     }

@@ -71,6 +71,7 @@ impl Corpus {
             bytes: 1000,
             etag: None,
             row_groups: rows.to_vec(),
+            failed: Vec::new(),
         };
         let files = vec![file("a", &[17, 9, 21]), file("b", &[30]), file("c", &[5, 5, 40, 12])];
         let manifest = Manifest::of(files);

@@ -1,6 +1,7 @@
 //! How faults strike, and how processes come and go.
 
-use crate::coordinator_process::CoordinatorProcess;
+use crate::compute::SICK;
+use crate::coordinator_process::{ALONE, CoordinatorProcess};
 use crate::invariants::{ENDS, Violation};
 use crate::network::{Content, KERNEL_TIMEOUT, Parcel, ProcessId, SessionId};
 use crate::process::{Conclusion, Input};
@@ -44,6 +45,7 @@ impl World {
         let name = format!("w{place}.{}", self.processes.len());
         self.note(|| format!("{name} starts"));
         let id = self.add_process(node, name, Role::Worker(Box::new(worker)));
+        self.infect(place);
         self.plant(id);
     }
 
@@ -122,6 +124,8 @@ impl World {
             Conclusion::Fenced | Conclusion::AlreadyOver => {}
             // The checkpoint to which all was set back was damaged under a coordinator that relied on it: the next one
             // looks for the one before.
+            // What the only member cannot do, nobody can.
+            Conclusion::Failed(message) if message.starts_with(ALONE) && message.contains(SICK) => {}
             Conclusion::Failed(message) if self.has_damaged && message.contains("is damaged") => {}
             Conclusion::Failed(message) => {
                 self.violate(Violation { what: ENDS, detail: format!("{name} failed: {message}") });
@@ -206,6 +210,11 @@ impl World {
                 self.begin_condition(fault);
                 self.at(self.now + lasting, Due::Relief(fault));
             }
+            FaultKind::Sick { place, how, lasting } => {
+                self.sick.insert(place, how);
+                self.infect(place);
+                self.at(self.now + lasting, Due::Relief(fault));
+            }
             FaultKind::Reset { place } => self.reset(place),
             FaultKind::RepeatHello { place } => self.repeat_hello(place),
             FaultKind::Repeat { place } => {
@@ -222,6 +231,16 @@ impl World {
                 self.has_damaged |= damaged.is_some();
                 self.note(|| format!("damaged: {damaged:?}"));
             }
+        }
+    }
+
+    /// Lets the process at a worker's place be as sick as its host.
+    fn infect(&mut self, place: u8) {
+        let how = self.sick.get(&place).copied();
+        if let Some(id) = self.alive_at(Node::Worker(place))
+            && let Some(worker) = self.worker_mut(id)
+        {
+            worker.compute.sick = how;
         }
     }
 
@@ -264,6 +283,10 @@ impl World {
         match fault {
             FaultKind::Slow { from, to, delay, .. } => self.network.speed_up(from, to, delay),
             FaultKind::Store { fault, node, .. } => self.store.end_fault(fault, node),
+            FaultKind::Sick { place, .. } => {
+                self.sick.remove(&place);
+                self.infect(place);
+            }
             other => {
                 for (from, to) in self.links(other) {
                     let held = self.network.heal(from, to);

@@ -24,7 +24,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::invariants::Violation;
-use crate::schedule::{Fault, FaultKind, Plot};
+use crate::schedule::{Fault, FaultKind, Node, Plot};
 use crate::world::{Summary, World};
 
 /// Seeds of an ordinary run.
@@ -162,7 +162,7 @@ fn every_kind_of_fault_is_drawn() {
         .iter()
         .map(|kind| format!("{kind:?}").split(' ').next().unwrap_or_default().to_owned())
         .collect();
-    assert_eq!(kinds.len(), 16, "{kinds:?}");
+    assert_eq!(kinds.len(), 17, "{kinds:?}");
 }
 
 /// A run in which the coordinator is lost while steps flow, and nothing else.
@@ -174,6 +174,28 @@ fn with_a_lost_coordinator(seed: u64) -> Plot {
     let kind = FaultKind::KillCoordinator { place: 0, silently, back_after: 1500 };
     plot.faults = vec![Fault { at: 5000 + seed * 11, kind }];
     plot
+}
+
+/// Simulated milliseconds for which a leader is cut off from the workers, longer than any run takes.
+const FOR_EVER: u64 = 3_000_000;
+
+#[test]
+fn a_leader_that_no_worker_reaches_gives_way_to_one_that_stands_by() {
+    for seed in 0..40 {
+        let mut plot = Plot::new(seed);
+        plot.setup.standby = true;
+        plot.setup.usual_delay = 10;
+        let cut = |place| FaultKind::Cut {
+            from: Node::Coordinator(0),
+            to: Node::Worker(place),
+            both: true,
+            lasting: FOR_EVER,
+        };
+        plot.faults = (0..schedule::WORKERS).map(|place| Fault { at: 5000, kind: cut(place) }).collect();
+        let (ended, _) = simulate(&plot, false);
+        let summary = ended.unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+        assert!(summary.takeovers.len() > 1 && summary.time < FOR_EVER / 10, "seed {seed}: {summary:?}");
+    }
 }
 
 #[test]

@@ -85,6 +85,7 @@ fn bugs_of_the_coordinator_are_found() {
     in_coordinators(Coordinators::LosesQuarantine, &[QUARANTINE_EXACT]);
     in_coordinators(Coordinators::LosesSkips, &[SKIPS_EXACT]);
     in_coordinators(Coordinators::StartsAfresh, &[NEVER_AFRESH]);
+    in_coordinators(Coordinators::OneForAll, &[ENDS]);
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(crate) enum Input {
     /// A time it had set has come.
     Woken(Wake),
     /// The coordinator asked for its status answered, or not in time.
-    Probed { answered: bool },
+    Probed { answer: Option<(bool, usize)> },
     /// Another member's buffer.
     Received(Push),
     /// A buffer that could not be delivered.

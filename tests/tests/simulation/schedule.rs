@@ -45,6 +45,15 @@ pub(crate) enum StoreFault {
     FailsAfterwards,
 }
 
+/// How a worker's host is sick, which no other is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sickness {
+    /// What its process needs is not there: it cannot begin, nor go on.
+    Lacks,
+    /// Its reads fail, another attempt may go well.
+    Reads,
+}
+
 /// One fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FaultKind {
@@ -78,6 +87,8 @@ pub(crate) enum FaultKind {
     Leave { place: u8 },
     /// A coordinator is asked to stop (SIGTERM).
     Stop { place: u8 },
+    /// A worker's host is sick.
+    Sick { place: u8, how: Sickness, lasting: u64 },
     /// A byte of the newest checkpoint is flipped, if there is one before it.
     Damage,
 }
@@ -143,7 +154,7 @@ fn lasting(random: &mut Random) -> u64 {
 
 fn fault(random: &mut Random) -> FaultKind {
     let back_after = random.between(50, 12_000);
-    match random.below(32) {
+    match random.below(35) {
         0..=5 => FaultKind::KillWorker { place: worker(random), silently: random.one_in(3), back_after },
         6 => FaultKind::KillAllWorkers { back_after },
         7..=10 => {
@@ -179,7 +190,11 @@ fn fault(random: &mut Random) -> FaultKind {
         }
         29 => FaultKind::Leave { place: worker(random) },
         30 if random.one_in(2) => FaultKind::Stop { place: coordinator(random) },
-        _ => FaultKind::Damage,
+        30 | 31 => FaultKind::Damage,
+        _ => {
+            let how = if random.one_in(2) { Sickness::Lacks } else { Sickness::Reads };
+            FaultKind::Sick { place: worker(random), how, lasting: lasting(random) }
+        }
     }
 }
 

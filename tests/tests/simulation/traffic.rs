@@ -199,14 +199,14 @@ impl World {
             None
         } else {
             match self.alive_at(to).map(|id| &self.processes[id]) {
-                Some(Process { stopped: 0, role: Role::Coordinator(leader), .. }) => Some(leader.is_leader()),
+                Some(Process { stopped: 0, role: Role::Coordinator(leader), .. }) => Some(leader.as_leader()),
                 Some(_) => None,
-                None => Some(false),
+                None => Some(None),
             }
         };
         let delay = self.delay(to, from);
-        let (wait, answered) = answer.map_or((PROBE_TIMEOUT, false), |answered| (delay, answered));
-        self.at(self.now + wait, Due::Input(process, Input::Probed { answered }));
+        let (wait, answer) = answer.map_or((PROBE_TIMEOUT, None), |answer| (delay, answer));
+        self.at(self.now + wait, Due::Input(process, Input::Probed { answer }));
     }
 }
 

@@ -103,7 +103,13 @@ impl WorkerProcess {
                 self.arrived(now, local, session, *content);
             }
             Input::Stored { ticket, reply } => self.stored(now, local, *ticket, reply),
-            Input::Woken(Wake::Prepared) => self.tell(now, local, MemberEvent::Prepared),
+            Input::Woken(Wake::Prepared) => {
+                let prepared = match self.compute.sick {
+                    Some(_) => self.compute.cannot_go_on(),
+                    None => MemberEvent::Prepared,
+                };
+                self.tell(now, local, prepared);
+            }
             Input::Woken(Wake::Open(opening)) if opening == self.opening => self.look_up(),
             Input::Woken(Wake::Watch) if self.machine.is_joined() => {
                 let ticket = Box::new(Ticket::Watch);

@@ -8,7 +8,7 @@ use crate::invariants::{ENDS, Fact, Observer, Violation};
 use crate::network::{KERNEL_TIMEOUT, Network, Parcel, ProcessId, Session, SessionId};
 use crate::process::{Effect, Input, Ticket};
 use crate::random::{Random, mix};
-use crate::schedule::{FaultKind, Node, Plot};
+use crate::schedule::{FaultKind, Node, Plot, Sickness};
 use crate::store::{Request, Store};
 use crate::traffic::node_of;
 use crate::worker_process::WorkerProcess;
@@ -136,6 +136,8 @@ pub(crate) struct World {
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) may_interrupt: bool,
     pub(crate) has_damaged: bool,
+    /// Workers' places whose hosts are sick.
+    pub(crate) sick: BTreeMap<u8, Sickness>,
     pub(crate) done: bool,
     pub(crate) interruptions: u32,
     /// A coordinator's start is under way.
@@ -168,6 +170,7 @@ impl World {
             sessions: BTreeMap::new(),
             may_interrupt: false,
             has_damaged: false,
+            sick: BTreeMap::new(),
             done: false,
             interruptions: 0,
             coordinators_due: 0,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use blip2_dataset::{CurationMode, redacted};
-use blip2_model::device::DeviceName;
+use blip2_model::device::{DeviceName, Present};
 use blip2_model::generate::{GenerateOptions, Sampling};
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +101,30 @@ impl CurationModelSettings {
             return refuse("captions: at most 1024");
         }
         self.device_name().map(|_| ())
+    }
+
+    /// Whether device and model folders are on this machine; nothing is opened.
+    ///
+    /// # Errors
+    /// As [`CurationModelSettings::validate`].
+    pub fn check(&self, mode: CurationMode) -> Result<()> {
+        self.validate(mode)?;
+        let refuse = |text: String| Err(WorkerError::Configuration(format!("curation.models.{text}")));
+        let device = self.device_name()?;
+        if device != DeviceName::Cpu
+            && let Err(error) = device.decide(&Present::probe())
+        {
+            return refuse(format!("device = {error}"));
+        }
+        let captioner = if self.captions > 0 { self.captioner.as_str() } else { "" };
+        for (key, folder) in [("captioner", captioner), ("clip", &self.clip), ("itm", &self.itm)] {
+            if self.folder(folder).is_some_and(|folder| !folder.is_dir()) {
+                return refuse(format!(
+                    "{key} = \"{folder}\": there is no such folder (paths are relative to the current directory)"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The device.

@@ -13,7 +13,6 @@ impl MemberMachine {
         self.ledger.quarantined.extend(commit.quarantined.iter().cloned());
         self.ledger.quarantined.retain(|row| row.step >= commit.durable_step);
         self.ledger.skipped_steps.extend(commit.skipped.then_some(commit.step));
-        self.ledger.skipped_steps.retain(|step| *step >= commit.durable_step);
         #[cfg(feature = "planted-bugs")]
         if self.has(super::PlantedBug::ForgetsRows) {
             self.ledger.quarantined.clear();

@@ -237,6 +237,9 @@ impl MemberMachine {
 
     pub(super) fn stopped(&mut self, stop: Stop) {
         if let Link::Failing { exit_code, reason, .. } = &mut self.link {
+            if stop.kind() == StopKind::StopExcluded {
+                return self.finish(MemberEnd::Refused { reason: stop.reason });
+            }
             let end = MemberEnd::Failed { exit_code: *exit_code, reason: std::mem::take(reason) };
             return self.finish(end);
         }
@@ -244,6 +247,7 @@ impl MemberMachine {
             StopKind::StopDone => self.finish(MemberEnd::Done),
             StopKind::StopInterrupted => self.finish(MemberEnd::Interrupted),
             StopKind::StopReleased => self.finish(MemberEnd::Released),
+            StopKind::StopExcluded => self.finish(MemberEnd::Refused { reason: stop.reason }),
             StopKind::StopFailed | StopKind::StopUnspecified => {
                 self.finish(MemberEnd::Failed { exit_code: stop.exit_code.max(1), reason: stop.reason });
             }

@@ -127,12 +127,22 @@ async fn first_open(
     Err(ConnectError { reason: reasons.join("; "), untrusted })
 }
 
+/// Epochs in a row without content that a search for the next one passes over.
+const MOST_UNREADABLE: u64 = 1;
+
 /// The newest epoch's object; `None` when it cannot be read now.
 async fn newest_epoch(run_root: &Location) -> Option<EpochObject> {
     let objects = run_root.join("epochs").list().await.ok()?;
-    let numbered = objects.iter().filter(|object| object.location.file_name().ends_with(".json"));
-    let newest = numbered.max_by(|a, b| a.location.file_name().cmp(b.location.file_name()))?;
-    read(&newest.location).await
+    let mut numbered: Vec<&Location> = objects.iter().map(|object| &object.location).collect();
+    numbered.retain(|object| object.file_name().ends_with(".json"));
+    numbered.sort_unstable_by_key(|object| std::cmp::Reverse(object.file_name().to_owned()));
+    for object in numbered {
+        // One without content was left by a coordinator that is gone.
+        if let Some(found) = read(object).await {
+            return Some(found);
+        }
+    }
+    None
 }
 
 async fn read(object: &Location) -> Option<EpochObject> {
@@ -150,11 +160,13 @@ pub(super) async fn other_leader(run_root: Location, mut epoch: u64, every: Dura
             current = read(&object(epoch)).await;
         }
         let Some(followed) = &current else { continue };
-        while let Some(next) = read(&object(epoch + 1)).await {
-            if next.coordinator != followed.coordinator {
-                return next;
+        let mut ahead = 1;
+        while ahead <= MOST_UNREADABLE + 1 {
+            match read(&object(epoch + ahead)).await {
+                Some(next) if next.coordinator != followed.coordinator => return next,
+                Some(_) => (epoch, ahead) = (epoch + ahead, 1),
+                None => ahead += 1,
             }
-            epoch += 1;
         }
     }
 }

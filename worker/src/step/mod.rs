@@ -20,6 +20,7 @@ use blip2_model::dropout::Dropout;
 use blip2_model::image_processor::ImageProcessor;
 use blip2_model::optimizer::{Moments, clip_factor, global_norm, scale};
 use blip2_model::parts::GradientParts;
+use blip2_model::placement::Placement;
 use blip2_model::tensors::FlatLayout;
 use blip2_model::tokenizer::DECODER_START;
 use blip2_model::vision::ImageEncoder;
@@ -112,7 +113,13 @@ impl StepParts {
     pub fn load(config: Arc<WorkerConfig>) -> Result<Self> {
         let device = device(&config.train.device)?;
         let place = placement(&config.model, &device)?;
-        let encoder = image_encoder(&config.model, &place)?;
+        Self::load_to(config, &place)
+    }
+
+    /// Loads them to a place.
+    pub(crate) fn load_to(config: Arc<WorkerConfig>, place: &Placement) -> Result<Self> {
+        let device = place.device.clone();
+        let encoder = image_encoder(&config.model, place)?;
         let processor = image_processor(&config.model, encoder.image_size())?;
         if let Some(id) = qformer_tokenizer(&config.model)?.added {
             let from = &config.model.qformer_tokenizer;
@@ -125,7 +132,7 @@ impl StepParts {
         let (text, decoder_start) = qformer_text(&config.model, config.stage1.text_length)?;
         let language = match config.stage2.steps {
             0 => None,
-            _ => Some(Language::open(&config, &place)?),
+            _ => Some(Language::open(&config, place)?),
         };
         let language_width = language.as_ref().map_or(0, |language| language.model.width());
         let sizes = FrozenSizes { image_width: encoder.width(), vocab: text.vocab_size(), language_width };

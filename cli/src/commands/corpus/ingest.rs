@@ -13,16 +13,18 @@ use crate::typed_numbers;
 
 #[derive(Debug, Args)]
 pub(crate) struct IngestArguments {
-    /// What the sources are: img2dataset, webdataset, coco, visual-genome, cc3m, cc12m, sbu or laion.
+    /// What the sources are: img2dataset (any Parquet with pictures, also of Hugging Face), webdataset, coco,
+    /// visual-genome, cc3m, cc12m, sbu, laion, folder (pictures with `.txt` beside them), csv, tsv or jsonl.
     #[arg(long, value_name = "KIND")]
     from: SourceKind,
-    /// Path, URL or pattern (`*` within the last segment); may be repeated.
+    /// Path, URL, folder or pattern (`*`, `?`, `[a-z]`, `**`, `{a,b}`, `{00000..01243}`); may be repeated.
     #[arg(long, value_name = "PATH_OR_URL", required = true, num_args = 1..)]
     source: Vec<String>,
     /// Folder or prefix to write to. A job that was stopped goes on when it is given again.
     #[arg(long, value_name = "DIR_OR_URL")]
     out: String,
-    /// Folder or prefix of the pictures, for the kinds whose sources only name them.
+    /// Folder or prefix of the pictures, for the kinds whose sources only name them; of csv, tsv and jsonl, without it, the
+    /// list's own.
     #[arg(long, value_name = "DIR_OR_URL")]
     images: Option<String>,
     /// How a picture is named there, of `{row}`, `{key}`, `{shard}` and `{url_file}`.
@@ -97,12 +99,22 @@ pub(crate) async fn run(arguments: IngestArguments) -> Result<Exit, CliError> {
             summary.units_done, summary.units, summary.rows, summary.rows_read, summary.files
         ),
     };
-    let summary = ingest(&arguments.source, &out, settings, arguments.share, progress).await?;
+    let summary = ingest(&arguments.source, &out, settings, arguments.share, progress)
+        .await
+        .map_err(CliError::of_typed)?;
     match json {
         true => print_json(&summary)?,
         false => eprintln!("{}", described(&summary, &out)),
     }
-    Ok(Exit::Done)
+    match summary.damaged.as_slice() {
+        [] => Ok(Exit::Done),
+        [first, rest @ ..] => {
+            let more = if rest.is_empty() { String::new() } else { format!(" (and {} more)", rest.len()) };
+            Err(CliError::BadInput(format!(
+                "{first}{more}; all else is in {out}: write the source again, or go on without it"
+            )))
+        }
+    }
 }
 
 /// All cores, or so many.
@@ -126,6 +138,9 @@ fn described(summary: &IngestSummary, out: &Location) -> String {
     }
     if !summary.rejected.is_empty() {
         text += "\n  (each of them is in rejected/)";
+    }
+    for damaged in &summary.damaged {
+        text += &format!("\n  {damaged}");
     }
     if summary.units_done < summary.units {
         text += &format!("\n  {} units are left to other shares", summary.units - summary.units_done);

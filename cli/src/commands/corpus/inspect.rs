@@ -17,7 +17,7 @@ use crate::typed_numbers;
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArguments {
-    /// Parquet files or patterns.
+    /// Parquet files, folders or patterns.
     #[arg(value_name = "CORPUS", required = true)]
     corpus: Vec<String>,
     /// HTML file to write.
@@ -48,7 +48,7 @@ pub(crate) async fn run(arguments: InspectArguments) -> Result<Exit, CliError> {
         pictures: arguments.pictures,
         max_pixels: arguments.max_pixels,
     };
-    let seen = survey(&spec).await?;
+    let seen = survey(&spec).await.map_err(CliError::of_typed)?;
     let distributions = histograms(&seen);
     report::write_page(&render(&seen, &distributions), &arguments.out)?;
     match arguments.json {
@@ -83,7 +83,7 @@ fn numbers(seen: &Survey, distributions: &[Histogram], out: &std::path::Path) ->
         .map(|row| json!({ "file": row.file, "key": row.key, "reason": row.reason }))
         .collect();
     json!({
-        "files": seen.files, "row_groups": seen.row_groups, "rows": seen.rows,
+        "files": seen.files, "row_groups": seen.row_groups, "rows": seen.rows, "not_downloaded": seen.not_downloaded,
         "rows_read": seen.sizes.len() + seen.unusable.len(), "unusable": unusable, "histograms": histograms, "out": out,
     })
 }

@@ -99,6 +99,7 @@ mod tests {
             bytes: 1,
             etag: None,
             row_groups: vec![30, 10],
+            failed: Vec::new(),
         };
         let source = |name: &str, weight| ManifestSource { name: name.into(), weight, files: 1 };
         let mut manifest = Manifest::of(vec![file.clone(), file]);

@@ -100,6 +100,7 @@ mod tests {
             files: 1,
             row_groups: 2,
             rows: 9,
+            not_downloaded: 0,
             sizes: vec![(500, 375), (64, 4096)],
             bytes: vec![20_000, 1],
             caption_words: vec![0, 3, 7],

@@ -85,6 +85,7 @@ mod tests {
             bytes: 1,
             etag: None,
             row_groups: vec![100; 20],
+            failed: Vec::new(),
         };
         let speed = speed(&Manifest::of(vec![file]), PlanKey { seed: 1, stage: 1 }, 4, 2).unwrap();
         assert!(speed.locate_per_s > 1e5 && speed.locate_anywhere_per_s > 1e4, "{speed:?}");

@@ -54,7 +54,8 @@ pub(crate) async fn run(arguments: VerifyArguments) -> Result<Exit, CliError> {
             };
         }
     })
-    .await?;
+    .await
+    .map_err(CliError::of_typed)?;
     printed?;
     match arguments.json {
         true => print_json(&json!({ "summary": summary, "counts": counts, "ok": summary.findings == 0 }))?,
@@ -78,10 +79,14 @@ fn line(finding: &Finding) -> String {
 }
 
 fn described(summary: &VerifySummary, counts: &BTreeMap<&str, u64>, quick: bool) -> String {
-    let VerifySummary { files, row_groups, rows, findings } = summary;
+    let VerifySummary { files, row_groups, rows, not_downloaded, findings } = summary;
     let looked = match quick {
         true => format!("{files} files, {row_groups} row groups; no row was read"),
         false => format!("{files} files, {row_groups} row groups, {rows} rows"),
+    };
+    let looked = match not_downloaded {
+        0 => looked,
+        failed => format!("{looked}, of which {failed} were not downloaded"),
     };
     if *findings == 0 {
         return format!("{looked}: all in order");

@@ -17,8 +17,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::summary::described;
+use crate::again::same_command;
 use crate::commands::share::share;
-use crate::commands::{print_json, worker::limit_threads};
+use crate::commands::{even_unread, print_json, worker::limit_threads};
 use crate::config::{ConfigArguments, RunConfig, load};
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -73,6 +74,9 @@ pub(super) async fn run(arguments: RunArguments) -> Result<Exit, CliError> {
         config.curation.workers = workers;
     }
     config.curation.validate()?;
+    if arguments.shard.is_some() || config.curation.workers > 0 {
+        config.curation.models.check(config.curation.selection.mode)?;
+    }
     let out = Location::parse(config.curation.output.trim_end_matches('/'))?;
     let job = CurationJob::begin(&out, &config.curation.input, &config.curation.settings()).await?;
     let forced = signals.forced();
@@ -87,7 +91,7 @@ pub(super) async fn run(arguments: RunArguments) -> Result<Exit, CliError> {
     };
     let rows = tokio::select! {
         rows = worked => rows?,
-        () = forced.cancelled() => return Err(CliError::failed("ended at once by a second signal; what is written holds")),
+        () = forced.cancelled() => return Err(CliError::failed(format!("ended at once by a second signal; what is written holds: continue with {}", same_command(None)))),
     };
     let summary = job.summary().await?;
     let seconds = began.elapsed().as_secs_f64();
@@ -96,10 +100,18 @@ pub(super) async fn run(arguments: RunArguments) -> Result<Exit, CliError> {
         job.record_run(&RunRecord { rows, seconds, workers }).await?;
     }
     match arguments.json {
-        true => print_json(&Summary { summary: &summary, seconds, rows_per_s: rows as f64 / seconds })?,
+        true => {
+            let line = Summary { summary: &summary, seconds, rows_per_s: rows as f64 / seconds };
+            even_unread(print_json(&line))?;
+        }
         false => eprintln!("{}\n  {rows} rows in {seconds:.0} s", described(&summary, &out)),
     }
-    Ok(if signals.graceful().is_cancelled() { Exit::Interrupted } else { Exit::Done })
+    if summary.tasks_done < summary.tasks && signals.graceful().is_cancelled() {
+        let (done, tasks) = (summary.tasks_done, summary.tasks);
+        eprintln!("stopped after {done} of {tasks} tasks; continue with {}", same_command(None));
+        return Ok(Exit::Interrupted);
+    }
+    Ok(Exit::Done)
 }
 
 /// The tasks of a share, one after the other; rows that were read.
@@ -152,7 +164,7 @@ async fn coordinate(
         .map_err(|error| CliError::failed(format!("cannot listen on {address}: {error}")))?;
     let bound = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;
     if arguments.listen.is_some() {
-        print_json(&json!({ "listening": bound.to_string() }))?;
+        even_unread(print_json(&json!({ "listening": bound.to_string() })))?;
     }
     let (status, watched) = watch::channel(CurationStatusReply::default());
     let config_toml = toml::to_string(curation)

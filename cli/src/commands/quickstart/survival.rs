@@ -10,6 +10,8 @@ use crate::commands::train::train_disturbed;
 use crate::config::RunConfig;
 use crate::error::CliError;
 use crate::progress::Audience;
+use crate::run_folder::Purpose;
+use crate::signals::Signals;
 
 /// Steps of each stage at most: long enough that the run goes on well behind the kill.
 const STEPS: u64 = 8;
@@ -37,10 +39,12 @@ pub(crate) async fn prove(
     config: &RunConfig,
     folder: &Path,
     audience: Audience,
+    signals: &Signals,
 ) -> Result<Survival, CliError> {
     let short = shortened(config);
-    let (undisturbed, epochs) = ended(&short, &folder.join("undisturbed"), audience, None).await?;
-    let (killed, epochs_then) = ended(&short, &folder.join("killed"), audience, Some(KILL_AFTER)).await?;
+    let (undisturbed, epochs) = ended(&short, &folder.join("undisturbed"), audience, signals, None).await?;
+    let (killed, epochs_then) =
+        ended(&short, &folder.join("killed"), audience, signals, Some(KILL_AFTER)).await?;
     let steps = short.stage1.steps + short.stage2.steps;
     let proof = Survival { steps, epochs_lost: epochs_then.saturating_sub(epochs), undisturbed, killed };
     proof.tell();
@@ -94,11 +98,13 @@ async fn ended(
     config: &RunConfig,
     root: &Path,
     audience: Audience,
+    signals: &Signals,
     kill_after: Option<u64>,
 ) -> Result<(String, u64), CliError> {
     let mut config = config.clone();
     config.run.root = root.display().to_string();
-    let finished = train_disturbed(config, false, audience, kill_after).await?;
+    let purpose = Purpose::QuickStart;
+    let finished = train_disturbed(config, false, purpose, audience, signals, kill_after).await?;
     let target = Target::resolve(&root.display().to_string()).await?;
     let digest = read_state(&target.root, &target.record().await?).await?.digest();
     Ok((digest, finished.status.epoch))

@@ -116,7 +116,15 @@ fn live_lines(status: &StatusReply) -> String {
 }
 
 fn details(status: &StatusReply) -> String {
-    members(status) + &checkpoint(status) + &faults(status)
+    members(status) + &not_downloaded(status) + &checkpoint(status) + &faults(status)
+}
+
+/// A line on rows without a picture.
+fn not_downloaded(status: &StatusReply) -> String {
+    match status.not_downloaded {
+        0 => String::new(),
+        rows => format!("  {rows} rows of the corpus were not downloaded and are passed over\n"),
+    }
 }
 
 /// A line on the newest checkpoint.
@@ -174,6 +182,8 @@ mod tests {
             shown.contains("fault 4") && shown.contains("fault 8") && !shown.contains("fault 3"),
             "{shown}"
         );
+        let failed = StatusReply { not_downloaded: 7, ..StatusReply::default() };
+        assert!(details(&failed).contains("7 rows") && not_downloaded(&status).is_empty());
         assert_eq!(checkpoint(&StatusReply::default()) + &faults(&StatusReply::default()), "");
     }
 

@@ -7,7 +7,7 @@ use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{Hello, Ledger, Quarantined, Ready, RefusalCode, StepDone, StopKind, assignment};
 
 use super::scene::{Scene, checkpoint, covered, hello, hello_again, settings, spec};
-use crate::machine::{Action, Event, Outcome, Start, StoreFailure};
+use crate::machine::{Action, Event, Outcome, SessionId, Start, StoreFailure};
 use crate::{CoordinatorSettings, RunSpec};
 
 const STAGES: [u64; 1] = [9];
@@ -232,12 +232,19 @@ fn one_that_does_not_belong_here_is_told_where_the_difference_is() {
 #[test]
 fn a_flapping_worker_is_refused_for_a_while() {
     let mut scene = Scene::running(&STAGES, 1, 1, 0);
+    let on = |host: &str, session: SessionId| Hello {
+        name: "flaps".into(),
+        exchange_address: format!("{host}:{session}"),
+        ..hello(session)
+    };
     for session in 10..13 {
-        scene.event(Event::Joined { session, hello: Hello { name: "flaps".into(), ..hello(session) } });
+        scene.event(Event::Joined { session, hello: on("sick", session) });
         scene.event(Event::Disconnected { session });
     }
-    let again = || Hello { name: "flaps".into(), ..hello(13) };
-    scene.event(Event::Joined { session: 13, hello: again() });
+    // One of the same name on another host is another.
+    scene.event(Event::Joined { session: 20, hello: on("well", 20) });
+    assert_eq!(scene.refusal(20), None);
+    scene.event(Event::Joined { session: 13, hello: on("sick", 13) });
     let refused = scene.sent(13).into_iter().find_map(|message| match message {
         ToWorker::Refused(refused) => Some(refused.clone()),
         _ => None,
@@ -246,7 +253,7 @@ fn a_flapping_worker_is_refused_for_a_while() {
     assert_eq!(refused.code(), RefusalCode::RefusalCooldown);
     assert!((29_000..=30_000).contains(&refused.retry_after_ms), "{refused:?}");
     scene.pass(Duration::from_secs(31), &[0]);
-    scene.event(Event::Joined { session: 14, hello: Hello { name: "flaps".into(), ..hello(14) } });
+    scene.event(Event::Joined { session: 14, hello: on("sick", 14) });
     assert_eq!(scene.refusal(14), None);
 }
 

@@ -32,6 +32,7 @@ pub(super) fn spec(steps: &[u64]) -> RunSpec {
         stage_batch: vec![64; steps.len()],
         resume: None,
         max_quarantined_share: 0.05,
+        not_downloaded: 0,
         non_finite: NonFinitePolicy::default(),
         loss_rise: LossRise::default(),
     }

@@ -15,7 +15,7 @@ use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuil
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
-use crate::columns::cell_text;
+use crate::columns::{Roles, TextRole, caption_texts, cell_text, cell_texts};
 use crate::error::{DatasetError, Result};
 use crate::ingest::IngestSettings;
 use crate::ingest::folder::{NameTemplate, key_of};
@@ -83,17 +83,9 @@ pub(super) async fn rows(
     template: Option<NameTemplate>,
 ) -> Result<Rows> {
     let builder = open(&location, bytes).await?;
-    let found = |names: [&str; 2]| {
-        let fields = builder.schema().fields();
-        let place = names.iter().find_map(|name| fields.iter().position(|field| field.name() == name));
-        place.ok_or_else(|| DatasetError::MissingColumn {
-            file: location.to_string(),
-            wanted: format!("`{}` or `{}`", names[0], names[1]),
-            found: fields.iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", "),
-        })
-    };
-    let url = found([settings.columns.url.as_str(), "URL"])?;
-    let caption = found([settings.columns.caption.as_str(), "TEXT"])?;
+    let file = location.to_string();
+    let roles = Roles { schema: builder.schema(), names: &settings.columns, file: &file };
+    let (url, caption) = (roles.needed(TextRole::Url)?, roles.needed(TextRole::Caption)?);
     let names = [url, caption].map(|place| builder.schema().field(place).name().clone());
     let (start, length) = (unit.first_row, unit.rows.unwrap_or_default());
     // Only the row groups in which the unit lies are read.
@@ -135,14 +127,16 @@ fn batch_rows(
     let cell = |name: &str, index: usize| {
         batch.column_by_name(name).and_then(|column| cell_text(column, index)).map(str::to_owned)
     };
+    let captions = batch.column_by_name(&names[1]).map(caption_texts);
     let source_row = |index: usize| {
         let row = first_row + index as u64;
         let url = cell(&names[0], index);
+        let captions = captions.as_ref().map(|column| cell_texts(column, index)).unwrap_or_default();
         let name = template.map(|template| template.fill(row, url.as_deref()));
         SourceRow {
             row,
             key: key_of(row),
-            captions: cell(&names[1], index).into_iter().collect(),
+            captions: captions.into_iter().map(str::to_owned).collect(),
             picture: Ok(Picture::Named(name.into_iter().collect())),
             url,
         }

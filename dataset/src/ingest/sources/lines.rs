@@ -1,7 +1,9 @@
 //! Conceptual Captions: a caption and a URL on a line, with a tab between.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 
+use super::json_list::is_url;
+use super::line_reader;
 use crate::error::{DatasetError, Result};
 use crate::ingest::fetch::ObjectReader;
 use crate::ingest::folder::{NameTemplate, key_of};
@@ -9,9 +11,6 @@ use crate::ingest::job::Unit;
 use crate::ingest::row::{Picture, RejectReason, SourceRow};
 use crate::ingest::sources::{Rows, from_thread};
 use crate::store::Location;
-
-/// Longer lines are not used, bytes.
-const MAX_LINE: u64 = 1 << 20;
 
 /// What comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,12 +41,8 @@ fn cut(source: usize, mut reader: impl BufRead, unit_rows: u64) -> std::io::Resu
     let mut unit = |first_row, rows, bytes| {
         units.push(Unit { source, first_row, rows: Some(rows), bytes: Some(bytes) });
     };
-    loop {
-        let length = reader.skip_until(b'\n')? as u64;
-        if length == 0 {
-            break;
-        }
-        offset += length;
+    while let Some(line) = line_reader::next(&mut reader)? {
+        offset += line.length;
         row += 1;
         if row - first_row == unit_rows {
             unit(first_row, unit_rows, start..offset);
@@ -63,12 +58,18 @@ fn cut(source: usize, mut reader: impl BufRead, unit_rows: u64) -> std::io::Resu
 pub(super) fn rows(location: &Location, unit: &Unit, order: Order, template: Option<NameTemplate>) -> Rows {
     let (reader, failure) = ObjectReader::start(location, unit.bytes.clone().unwrap_or_default());
     let first_row = unit.first_row;
+    // A byte order mark is no part of the first line.
+    let unmarked = |line: String| match line.strip_prefix('\u{feff}') {
+        Some(rest) => rest.to_owned(),
+        None => line,
+    };
     from_thread(move |sender| {
         let mut reader = BufReader::new(reader);
         for row in first_row.. {
-            match next_line(&mut reader) {
+            match line_reader::next(&mut reader) {
                 Ok(None) => return,
                 Ok(Some(line)) => {
+                    let line = if row == 0 { line.text.map(unmarked) } else { line.text };
                     if !sender.send(Ok(parse(row, line, order, template.as_ref()))) {
                         return;
                     }
@@ -83,36 +84,8 @@ pub(super) fn rows(location: &Location, unit: &Unit, order: Order, template: Opt
     })
 }
 
-/// The next line without its end; `Err` inside if it cannot be used.
-fn next_line(reader: &mut impl BufRead) -> std::io::Result<Option<Result<String, String>>> {
-    let mut line = Vec::new();
-    reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
-    if line.is_empty() {
-        return Ok(None);
-    }
-    if line.len() as u64 == MAX_LINE && line.last() != Some(&b'\n') {
-        reader.skip_until(b'\n')?;
-        return Ok(Some(Err(format!("the line is longer than {MAX_LINE} bytes"))));
-    }
-    let text = String::from_utf8(line).map_err(|_| "the line is no UTF-8 text".to_owned());
-    Ok(Some(text.map(|text| text.trim_end_matches(['\n', '\r']).to_owned())))
-}
-
 fn parse(row: u64, line: Result<String, String>, order: Order, template: Option<&NameTemplate>) -> SourceRow {
-    let fields = line.and_then(|line| {
-        let (first, second) = line.split_once('\t').ok_or("the line has no tab")?;
-        let (caption, url) = match order {
-            Order::CaptionUrl => (first, second),
-            Order::UrlCaption => (second, first),
-        };
-        match url.starts_with("http://") || url.starts_with("https://") {
-            true => Ok((caption.to_owned(), url.trim().to_owned())),
-            false => {
-                let short: String = url.chars().take(40).collect();
-                Err(format!("`{short}` is no URL; cc3m has the caption first, cc12m the URL"))
-            }
-        }
-    });
+    let fields = line.and_then(|line| fields_of(&line, order));
     let key = key_of(row);
     match fields {
         Ok((caption, url)) => {
@@ -123,6 +96,31 @@ fn parse(row: u64, line: Result<String, String>, order: Order, template: Option<
         Err(reason) => {
             let picture = Err((RejectReason::MalformedRow, reason));
             SourceRow { row, key, captions: Vec::new(), url: None, picture }
+        }
+    }
+}
+
+/// A line's caption and URL. A caption may have tabs of its own, and other columns may follow.
+fn fields_of(line: &str, order: Order) -> Result<(String, String), String> {
+    let cut = match order {
+        Order::CaptionUrl => {
+            line.rmatch_indices('\t').map(|(tab, _)| tab).find(|tab| is_url(&line[tab + 1..]))
+        }
+        Order::UrlCaption => line.find('\t'),
+    };
+    let (first, second) = match cut.or_else(|| line.find('\t')) {
+        Some(tab) => (&line[..tab], &line[tab + 1..]),
+        None => return Err("the line has no tab".to_owned()),
+    };
+    let (caption, url) = match order {
+        Order::CaptionUrl => (first, second.split('\t').next().unwrap_or_default()),
+        Order::UrlCaption => (second, first),
+    };
+    match is_url(url) {
+        true => Ok((caption.to_owned(), url.trim().to_owned())),
+        false => {
+            let short: String = url.chars().take(40).collect();
+            Err(format!("`{short}` is no URL; cc3m has the caption first, cc12m the URL"))
         }
     }
 }
@@ -141,8 +139,8 @@ mod tests {
         assert_eq!(units[1].bytes.clone().unwrap().end, text.len() as u64);
         let mut reader = text.as_bytes();
         let mut rows = Vec::new();
-        while let Some(line) = next_line(&mut reader).unwrap() {
-            rows.push(parse(rows.len() as u64, line, Order::CaptionUrl, None));
+        while let Some(line) = line_reader::next(&mut reader).unwrap() {
+            rows.push(parse(rows.len() as u64, line.text, Order::CaptionUrl, None));
         }
         assert_eq!(rows.len(), 6);
         assert_eq!(rows[0].captions, ["a"]);
@@ -151,5 +149,26 @@ mod tests {
         assert!(reason(1).contains("no tab") && reason(2).contains("longer") && reason(3).contains("no URL"));
         assert!(reason(4).contains("no tab"));
         assert!(cut(0, &b""[..], 4).unwrap().is_empty());
+    }
+
+    #[test]
+    fn captions_with_tabs_and_columns_behind() {
+        let fields = |line, order| fields_of(line, order).unwrap();
+        let pair = |caption: &str, url: &str| (caption.to_owned(), url.to_owned());
+        assert_eq!(fields("a\tb\thttp://h/1", Order::CaptionUrl), pair("a\tb", "http://h/1"));
+        assert_eq!(fields("a\thttp://h/1\tmore", Order::CaptionUrl), pair("a", "http://h/1"));
+        assert_eq!(fields("http://h/1\ta\tb", Order::UrlCaption), pair("a\tb", "http://h/1"));
+    }
+
+    #[test]
+    fn units_are_cut_at_every_end_of_a_line() {
+        for end in ["\n", "\r\n", "\r"] {
+            let text = ["a\thttp://h/1", "b\thttp://h/2", "c\thttp://h/3", ""].join(end);
+            let units = cut(0, text.as_bytes(), 2).unwrap();
+            let rows: Vec<_> = units.iter().map(|unit| (unit.first_row, unit.rows)).collect();
+            assert_eq!(rows, [(0, Some(2)), (2, Some(1))], "{end:?}");
+            let second = &text[units[1].bytes.clone().unwrap().start as usize..];
+            assert!(second.starts_with("c\t"), "{end:?}: {second:?}");
+        }
     }
 }

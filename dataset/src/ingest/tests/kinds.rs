@@ -61,7 +61,7 @@ async fn webdataset_archives() {
     ]);
     let mut settings = IngestSettings::new(SourceKind::Webdataset);
     settings.max_picture_bytes = 4000;
-    let cut = scene.write("b.tar", &good_archive(3)[..2500]);
+    let cut = scene.write("b.tar", &good_archive(3)[..4700]);
     let summary = scene.ingest(&[scene.write("a.tar", whole), cut], settings).await.unwrap();
     let set = scene.read().await;
     assert_eq!(captions(&set)[..3], [vec!["one"], vec!["first", "second"], vec!["four"]]);

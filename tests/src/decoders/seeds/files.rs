@@ -77,6 +77,7 @@ pub(super) fn manifests() -> Vec<Seed> {
         bytes: 1 << 20,
         etag: etag.map(str::to_owned),
         row_groups: row_groups.to_vec(),
+        failed: Vec::new(),
     };
     let parquet = |files: Vec<ManifestFile>| Manifest::of(files).to_parquet().expect("a manifest");
     let files = (0..40).map(|index| file(&index.to_string(), None, &[256, 256, 17])).collect();

@@ -61,6 +61,7 @@ impl CoordinatorScene {
             stage_batch: vec![8, 4],
             resume: None,
             max_quarantined_share: 0.5,
+            not_downloaded: 0,
             non_finite: NonFinitePolicy::default(),
             loss_rise: LossRise::default(),
         };

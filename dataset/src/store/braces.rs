@@ -1,0 +1,166 @@
+//! Brace expansion, as shells and WebDataset write lists of shards: `{a,b}` and `{00000..01243}`.
+
+use crate::error::{DatasetError, Result};
+
+/// Names that one source may stand for.
+const MOST: usize = 1 << 20;
+
+/// Whether some braces of `text` stand for several names; those of other texts are characters like any other.
+pub(super) fn has_braces(text: &str) -> bool {
+    first_group(text).is_some()
+}
+
+/// Whether braces that stand for several names begin within the first `length` bytes of `text`.
+pub(super) fn begin_within(text: &str, length: usize) -> bool {
+    first_group(text).is_some_and(|group| group.start < length)
+}
+
+/// The names that `text` stands for, in order; itself alone where it has no braces that stand for several.
+///
+/// ```text
+/// a{b,c{1..2}}.tar    →  ab.tar, ac1.tar, ac2.tar
+/// {08..10}.tar        →  08.tar, 09.tar, 10.tar
+/// ```
+///
+/// # Errors
+/// [`DatasetError::Location`] if these are more than a million.
+pub(super) fn expand(text: &str) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    expand_into(text, "", &mut names).ok_or_else(|| DatasetError::Location {
+        location: text.to_owned(),
+        reason: format!("its braces stand for more than {MOST} names"),
+    })?;
+    Ok(names)
+}
+
+fn expand_into(text: &str, before: &str, names: &mut Vec<String>) -> Option<()> {
+    let Some(group) = first_group(text) else {
+        names.push(format!("{before}{text}"));
+        return (names.len() <= MOST).then_some(());
+    };
+    let before = format!("{before}{}", &text[..group.start]);
+    for item in group.items? {
+        // What stands in an item may have braces of its own.
+        for item in expand_item(&item)? {
+            expand_into(&text[group.end..], &format!("{before}{item}"), names)?;
+        }
+    }
+    Some(())
+}
+
+fn expand_item(item: &str) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    expand_into(item, "", &mut names)?;
+    Some(names)
+}
+
+/// Braces that stand for several names.
+struct Group {
+    start: usize,
+    /// Behind the closing brace.
+    end: usize,
+    /// `None`: too many.
+    items: Option<Vec<String>>,
+}
+
+fn first_group(text: &str) -> Option<Group> {
+    let starts = text.match_indices('{').map(|(start, _)| start);
+    starts.filter_map(|start| group_at(text, start)).next()
+}
+
+fn group_at(text: &str, start: usize) -> Option<Group> {
+    let (mut depth, mut item_at, mut items) = (0u32, start + 1, Vec::new());
+    for (at, character) in text[start..].char_indices().map(|(at, character)| (start + at, character)) {
+        match character {
+            '{' => depth += 1,
+            '}' if depth == 1 => {
+                let end = at + 1;
+                let last = text[item_at..at].to_owned();
+                if !items.is_empty() {
+                    items.push(last);
+                    return Some(Group { start, end, items: Some(items) });
+                }
+                return range(&last).map(|items| Group { start, end, items });
+            }
+            '}' => depth -= 1,
+            ',' if depth == 1 => {
+                items.push(text[item_at..at].to_owned());
+                item_at = at + 1;
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// `1..9`, `007..100`, `0..100..10`, `a..f`; `None` for other texts, `Some(None)` for too many.
+fn range(text: &str) -> Option<Option<Vec<String>>> {
+    let parts: Vec<&str> = text.split("..").collect();
+    let (first, last, step) = match parts[..] {
+        [first, last] => (first, last, 1),
+        [first, last, step] => (first, last, step.parse::<i64>().ok()?.unsigned_abs().max(1)),
+        _ => return None,
+    };
+    let letter = |text: &str| match text.as_bytes() {
+        [letter] if letter.is_ascii_alphabetic() => Some(i64::from(*letter)),
+        _ => None,
+    };
+    let number = |text: &str| text.parse::<i64>().ok();
+    let (from, to, letters) = match (number(first).zip(number(last)), letter(first).zip(letter(last))) {
+        (Some((from, to)), _) => (from, to, false),
+        (None, Some((from, to))) => (from, to, true),
+        (None, None) => return None,
+    };
+    let count = from.abs_diff(to) / step;
+    if count >= MOST as u64 {
+        return Some(None);
+    }
+    let padded =
+        |text: &str| text.trim_start_matches('-').starts_with('0') && text.trim_start_matches('-').len() > 1;
+    let width = if padded(first) || padded(last) { first.len().max(last.len()) } else { 0 };
+    let name = |index: u64| {
+        // Between the two ends.
+        let offset = (index * step) as i64;
+        let value = if from <= to { from + offset } else { from - offset };
+        match letters {
+            // Between two letters of ASCII.
+            true => char::from(value as u8).to_string(),
+            false => format!("{value:0width$}"),
+        }
+    };
+    Some(Some((0..=count).map(name).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_and_ranges_are_written_out() {
+        let all = |text: &str| expand(text).unwrap();
+        assert_eq!(all("a.tar"), ["a.tar"]);
+        assert_eq!(
+            all("{a,b}/{1..3}.tar"),
+            ["a/1.tar", "a/2.tar", "a/3.tar", "b/1.tar", "b/2.tar", "b/3.tar"]
+        );
+        assert_eq!(all("s{00008..00010}"), ["s00008", "s00009", "s00010"]);
+        assert_eq!(all("{08..10}{x,y}"), ["08x", "08y", "09x", "09y", "10x", "10y"]);
+        assert_eq!(all("a{b,c{1..2}}d"), ["abd", "ac1d", "ac2d"]);
+        assert_eq!(all("{3..1}"), ["3", "2", "1"]);
+        assert_eq!(all("{0..20..10}"), ["0", "10", "20"]);
+        assert_eq!(all("{a..c}"), ["a", "b", "c"]);
+        assert_eq!(all("x{,.gz}"), ["x", "x.gz"]);
+        assert_eq!(all("{000000..001243}.tar").len(), 1244);
+        assert_eq!(all("ü{é,b}"), ["üé", "üb"]);
+    }
+
+    #[test]
+    fn other_braces_are_characters() {
+        for text in ["a{b}", "{}", "{", "}", "a{b", "{1..}", "{1..b}", "{{b}}"] {
+            assert_eq!(expand(text).unwrap(), [text], "{text}");
+            assert!(!has_braces(text), "{text}");
+        }
+        assert!(expand("{0..99999999}").is_err() && expand("{0..1023}{0..1023}{0..1023}").is_err());
+        assert!(expand("{-9223372036854775808..9223372036854775807}").is_err());
+    }
+}

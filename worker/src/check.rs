@@ -1,0 +1,128 @@
+//! What can be known of a run before it is begun: whether its parts fit together and its corpus can be read.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use blip2_dataset::{Loader, LoaderSpec, Manifest, Plan, PlanKey, TextEncoder, TrainTransform};
+use blip2_model::device::{DeviceName, Present};
+use blip2_model::placement::Placement;
+use blip2_model::weights::WeightSource;
+
+use crate::config::WorkerConfig;
+use crate::convert::qformer_text;
+use crate::error::{Result, WorkerError};
+use crate::state::{empty_stage1, empty_stage2};
+use crate::step::StepParts;
+
+/// Side of the pictures that are read to see whether they can be.
+const TRIAL_PIXELS: usize = 32;
+
+/// Which of the run's device and models this is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The workers are on this machine.
+    Here,
+    /// They are elsewhere, and so are their devices.
+    Elsewhere,
+}
+
+/// Whether a run of this configuration on this corpus can begin: device, model folders, tokenizers and shapes fit, and
+/// a row can be read. No weights are read, and nothing is written; it takes a moment. Blocks; `runtime` reads the corpus.
+///
+/// # Errors
+/// [`WorkerError::Configuration`] names the key; otherwise the corpus' error.
+pub fn check(
+    config: &WorkerConfig,
+    manifest: Arc<Manifest>,
+    runtime: tokio::runtime::Handle,
+    place: Place,
+    within: Duration,
+) -> Result<()> {
+    config.validate()?;
+    if place == Place::Here {
+        check_device(&config.train.device)?;
+    }
+    // What lies elsewhere is looked at where it is fetched.
+    if config.model.folders().any(|folder| folder.contains("://")) {
+        return Ok(());
+    }
+    let parts = check_parts(config)?;
+    check_row(&parts, manifest, runtime, within)
+}
+
+/// Whether the device is there; it is not opened.
+fn check_device(name: &str) -> Result<()> {
+    let refused = |error| WorkerError::Configuration(format!("train.device = {error}"));
+    let name: DeviceName = name.parse().map_err(refused)?;
+    if name != DeviceName::Cpu {
+        name.decide(&Present::probe()).map_err(refused)?;
+    }
+    Ok(())
+}
+
+/// Whether the model folders hold what the configuration makes of them.
+fn check_parts(config: &WorkerConfig) -> Result<StepParts> {
+    let wrong = |error: WorkerError| match error {
+        WorkerError::Model(error) => WorkerError::Configuration(format!("the models: {error}")),
+        WorkerError::Data(error) => WorkerError::Configuration(format!("the models: {error}")),
+        error => error,
+    };
+    let parts = StepParts::load_to(Arc::new(config.clone()), &Placement::nowhere()).map_err(wrong)?;
+    let device = parts.device.clone().autodiff();
+    if config.stage1.steps > 0 {
+        empty_stage1(config, parts.sizes, &device).map_err(wrong)?;
+    }
+    if config.stage2.steps > 0 {
+        empty_stage2(config, parts.sizes, &device).map_err(wrong)?;
+    }
+    let named = |key: &'static str| move |error| WorkerError::Configuration(format!("{key}: {error}"));
+    let (bert, init) = (config.model.qformer_init.as_str(), config.model.init_checkpoint.as_str());
+    if !bert.is_empty() {
+        WeightSource::open_bert(Path::new(bert)).map_err(named("model.qformer_init"))?;
+    }
+    if !init.is_empty() {
+        WeightSource::open_published(Path::new(init)).map_err(named("model.init_checkpoint"))?;
+    }
+    Ok(parts)
+}
+
+/// Whether a row of the corpus can be read, decoded and cut into tokens, by the very code that reads it in training:
+/// one that cannot be used is replaced like any other.
+pub(crate) fn check_row(
+    parts: &StepParts,
+    manifest: Arc<Manifest>,
+    runtime: tokio::runtime::Handle,
+    within: Duration,
+) -> Result<()> {
+    let config = &parts.config;
+    let stage = if config.stage1.steps > 0 { 1 } else { 2 };
+    let text = trial_text(parts, stage)?;
+    let key = PlanKey { seed: config.train.seed, stage };
+    let plan = Plan::new(&manifest, key, config.train.slots, config.data.window_row_groups)?;
+    let spec = LoaderSpec {
+        manifest,
+        plan: Arc::new(plan),
+        columns: config.data.columns.clone(),
+        slots: 0..1,
+        batch_per_slot: 1,
+        slots_total: config.train.slots,
+        first_step: 0,
+        last_step: 1,
+        seed: config.train.seed,
+        stage,
+        image: TrainTransform::new(TRIAL_PIXELS, config.data.crop_scale, config.data.flip),
+        text,
+        max_pixels: config.data.max_pixels,
+        settings: config.loader.clone(),
+    };
+    Loader::start(runtime, spec)?.next(within)?;
+    Ok(())
+}
+
+fn trial_text(parts: &StepParts, stage: u32) -> Result<Arc<TextEncoder>> {
+    match stage {
+        1 => Ok(qformer_text(&parts.config.model, parts.config.stage1.text_length)?.0),
+        _ => Ok(parts.language()?.encoder()),
+    }
+}
