@@ -27,7 +27,6 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "status http://10.0.0.1:7100 --token-file token --watch",
         ],
     ),
-    ("models list", &["models list"]),
     ("models get", &["models get opt-2.7b", "models get facebook/opt-1.3b --out /data/opt-1.3b"]),
     ("models check", &["models check --config mine.toml", "models check --config mine.toml --json"]),
     ("report", &["report runs/mine", "report s3://bucket/runs/mine --out mine.html"]),
@@ -55,6 +54,22 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "generate --model export --image a.jpg --prompt Photo --sample --samples 3",
         ],
     ),
+    (
+        "models get",
+        &[
+            "models get bert-base-uncased",
+            "models get facebook/opt-350m --out models/opt-350m",
+            "models get OWNER/NAME --file model.Q4_1.gguf",
+        ],
+    ),
+    (
+        "models check",
+        &[
+            "models check --config mine.toml",
+            "models check --config mine.toml --set model.folder=models/blip2-opt-2.7b",
+        ],
+    ),
+    ("models list", &["models list"]),
     ("chat", &["chat --model export --image a.jpg"]),
     (
         "corpus ingest",

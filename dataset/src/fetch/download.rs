@@ -298,6 +298,7 @@ fn is_final(error: &StoreError) -> bool {
     matches!(
         error,
         StoreError::NotFound { .. }
+            | StoreError::NotSupported { .. }
             | StoreError::Precondition { .. }
             | StoreError::PermissionDenied { .. }
             | StoreError::Unauthenticated { .. }

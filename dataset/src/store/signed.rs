@@ -7,8 +7,8 @@ use futures::stream::BoxStream;
 use object_store::http::HttpStore;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetRange, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetRange, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 /// A signature is for one method, GET: length and tag are asked for by a range of one byte.
@@ -42,11 +42,17 @@ impl ObjectStore for SignedObjects {
     }
 
     async fn get_opts(&self, path: &Path, mut options: GetOptions) -> Result<GetResult> {
-        if options.head {
-            options.head = false;
-            options.range = Some(GetRange::Bounded(0..1));
+        if !options.head {
+            return self.0.get_opts(path, options).await;
         }
-        self.0.get_opts(path, options).await
+        let head = options.clone();
+        options.head = false;
+        options.range = Some(GetRange::Bounded(0..1));
+        match self.0.get_opts(path, options).await {
+            // A server without ranges, or an object without bytes: HEAD is all that is left.
+            Err(Error::NotSupported { .. } | Error::Generic { .. }) => self.0.get_opts(path, head).await,
+            answer => answer,
+        }
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {

@@ -13,10 +13,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::places::chosen_checkpoint;
 
-const EXAMPLE: &str = "Example:\n  blip2 models check --config configs/pretrain-stage1-vit-g.toml";
-
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLE)]
 pub(super) struct CheckArguments {
     #[command(flatten)]
     config: ConfigArguments,

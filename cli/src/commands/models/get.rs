@@ -14,20 +14,7 @@ use crate::exit::Exit;
 /// Names of files that an error lists at most.
 const LISTED: usize = 12;
 
-const ENVIRONMENT: &str = "\
-Environment:
-  HF_TOKEN      token of a Hugging Face account, for private and gated models (else the one that `hf auth login` keeps)
-  HF_ENDPOINT   a mirror in the place of https://huggingface.co
-  HF_HUB_OFFLINE=1  download nothing
-
-Examples:
-  blip2 models get bert-base-uncased
-  blip2 models get facebook/opt-350m --out models/opt-350m
-  blip2 models get eva-vit-g
-  blip2 models get OWNER/NAME --file model.Q4_1.gguf";
-
 #[derive(Debug, Args)]
-#[command(after_help = ENVIRONMENT)]
 pub(super) struct GetArguments {
     /// A short name (`blip2 models list`), OWNER/NAME on the hub, or a URL of a file or of a model's folder.
     #[arg(value_name = "NAME")]
