@@ -27,8 +27,6 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "status http://10.0.0.1:7100 --token-file token --watch",
         ],
     ),
-    ("models get", &["models get opt-2.7b", "models get facebook/opt-1.3b --out /data/opt-1.3b"]),
-    ("models check", &["models check --config mine.toml", "models check --config mine.toml --json"]),
     ("report", &["report runs/mine", "report s3://bucket/runs/mine --out mine.html"]),
     ("checkpoint ls", &["checkpoint ls runs/mine", "checkpoint ls s3://bucket/runs/mine --json"]),
     ("checkpoint verify", &["checkpoint verify runs/mine"]),

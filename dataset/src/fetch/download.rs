@@ -298,7 +298,6 @@ fn is_final(error: &StoreError) -> bool {
     matches!(
         error,
         StoreError::NotFound { .. }
-            | StoreError::NotSupported { .. }
             | StoreError::Precondition { .. }
             | StoreError::PermissionDenied { .. }
             | StoreError::Unauthenticated { .. }
