@@ -31,6 +31,8 @@ use crate::{CoordinatorError, CoordinatorSettings, EpochRecord, Epochs, Result};
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 /// How long it may take to answer.
 const PROBE_DEADLINE: Duration = Duration::from_secs(1);
+/// For the answer of one whose run is about to be taken away, on a machine that may be busy.
+const LED_DEADLINE: Duration = Duration::from_secs(10);
 /// Time between two looks at the newest epoch while the leader answers.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long the store may take to show it.
@@ -124,10 +126,10 @@ pub async fn stand_by(
 /// Whether a coordinator answers at `address` that leads `run_id`, or one that does not say which run it leads.
 pub async fn is_led(address: &str, run_id: &str, transport: &Transport) -> bool {
     let asked = async {
-        let channel = transport.connect(address, PROBE_DEADLINE).await.ok()?;
+        let channel = transport.connect(address, LED_DEADLINE).await.ok()?;
         Some(CoordinatorClient::new(channel).status(StatusRequest::default()).await)
     };
-    match tokio::time::timeout(PROBE_DEADLINE, asked).await {
+    match tokio::time::timeout(LED_DEADLINE, asked).await {
         Ok(Some(Ok(reply))) => {
             let StatusReply { run_id: theirs, state, .. } = reply.into_inner();
             theirs == run_id && matches!(state.as_str(), "waiting" | "running" | "saving")
