@@ -5,6 +5,7 @@ mod connect;
 mod credentials;
 mod exclusive;
 mod expand;
+mod listing;
 mod local_walk;
 #[cfg(test)]
 mod names;
@@ -17,7 +18,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::TryStreamExt;
 use object_store::path::{Path, PathPart};
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use url::Url;
@@ -151,13 +151,7 @@ impl Location {
     /// # Errors
     /// [`DatasetError::Store`].
     pub async fn list(&self) -> Result<Vec<StoredObject>> {
-        let found: Vec<_> = self
-            .store
-            .list(Some(&self.path))
-            .try_collect()
-            .await
-            .map_err(|error| self.failed("list", &error))?;
-        Ok(self.objects(found))
+        Ok(self.objects(self.listed().await?))
     }
 
     /// The objects directly in this folder whose names match `pattern` (`*`: any run of characters), sorted by path.
@@ -165,8 +159,7 @@ impl Location {
     /// # Errors
     /// [`DatasetError::Store`].
     pub async fn list_matching(&self, pattern: &str) -> Result<Vec<StoredObject>> {
-        let listing = self.store.list_with_delimiter(Some(&self.path)).await;
-        let found = listing.map_err(|error| self.failed("list", &error))?.objects;
+        let found = self.listed_directly().await?.objects;
         let matching = |meta: &object_store::ObjectMeta| {
             meta.location.filename().is_some_and(|name| wildcard_matches(pattern, name))
         };

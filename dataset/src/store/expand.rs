@@ -8,7 +8,7 @@ use std::path::{Path as FilePath, PathBuf};
 
 use futures::{StreamExt, TryStreamExt};
 use glob::{MatchOptions, Pattern};
-use object_store::ObjectMeta;
+use object_store::{ListResult, ObjectMeta};
 
 use super::braces;
 use super::local_walk::{self, Walked};
@@ -185,8 +185,7 @@ impl StorePool {
         if super::is_web_address(&folder.base) {
             return Err(DatasetError::NotFound { location: folder.to_string() });
         }
-        let listing = folder.store().list_with_delimiter(Some(folder.path())).await;
-        let listing = listing.map_err(|error| folder.failed("list", &error))?;
+        let listing = folder.listed_directly().await?;
         let wanted = |meta: &ObjectMeta| has_ending(meta.location.filename().unwrap_or_default(), endings);
         let direct: Vec<_> = listing.objects.iter().filter(|meta| wanted(meta)).cloned().collect();
         if !direct.is_empty() {
@@ -196,15 +195,12 @@ impl StorePool {
             return Err(DatasetError::NotFound { location: folder.to_string() });
         }
         let depth = folder.path().parts().count();
-        let mut below: Vec<ObjectMeta> = Vec::new();
-        let mut all = folder.store().list(Some(folder.path()));
-        while let Some(meta) = all.try_next().await.map_err(|error| folder.failed("list", &error))? {
+        let is_data = |meta: &ObjectMeta| {
             let mut folders: Vec<_> = meta.location.parts().skip(depth).collect();
             folders.pop();
-            if wanted(&meta) && folders.iter().all(|part| is_data_folder(part.as_ref())) {
-                below.push(meta);
-            }
-        }
+            wanted(meta) && folders.iter().all(|part| is_data_folder(part.as_ref()))
+        };
+        let below: Vec<ObjectMeta> = folder.listed().await?.into_iter().filter(is_data).collect();
         match below.is_empty() {
             false => Ok(folder.objects(below)),
             true => Err(empty_folder(folder.to_string(), endings)),
@@ -215,11 +211,10 @@ impl StorePool {
     async fn matching(&mut self, prefix: &str, pattern: &str, shown: &str) -> Result<Vec<StoredObject>> {
         let folder = self.parse(prefix)?;
         let compiled = compile(pattern)?;
-        let failed = |error| folder.failed("list", &error);
         let found: Vec<ObjectMeta> = if pattern.contains('/') || pattern.contains("**") {
-            folder.store().list(Some(folder.path())).try_collect().await.map_err(failed)?
+            folder.listed().await?
         } else {
-            folder.store().list_with_delimiter(Some(folder.path())).await.map_err(failed)?.objects
+            folder.listed_directly().await?.objects
         };
         let depth = folder.path().parts().count();
         let matches = |meta: &ObjectMeta| {
@@ -237,8 +232,8 @@ impl StorePool {
 
 /// Whether something is stored at or below a place.
 async fn has_below(place: &Location) -> bool {
-    let mut below = place.store().list(Some(place.path()));
-    matches!(below.next().await, Some(Ok(_))) || matches!(place.head().await, Ok(Some(_)))
+    let is_any = |listing: ListResult| !listing.objects.is_empty() || !listing.common_prefixes.is_empty();
+    place.listed_directly().await.is_ok_and(is_any) || matches!(place.head().await, Ok(Some(_)))
 }
 
 /// The files of every alternative of a local source.
