@@ -64,7 +64,9 @@ impl Machine {
         coverage.fits(&self.schedule, ledger.step)?;
         let skipped = ledger.skipped_steps.iter().filter(|step| **step < ledger.step);
         #[cfg(feature = "planted-bugs")]
-        let skipped = skipped.filter(|_| !self.has(super::PlantedBug::LosesSkips));
+        let kept = !self.has(super::PlantedBug::LosesSkips);
+        #[cfg(feature = "planted-bugs")]
+        let skipped = skipped.filter(|_| kept);
         self.skipped.extend(skipped);
         #[cfg(feature = "planted-bugs")]
         if self.has(super::PlantedBug::LosesQuarantine) {
