@@ -142,7 +142,7 @@ fn held_to_its_bounds(decoder: &Decoder, bytes: &[u8]) -> Result<(), String> {
 
 /// What this process has computed so far: unlike the clock's time it does not grow while others compute.
 fn processor_time() -> Duration {
-    // Processor time in nanoseconds, of all threads that are alive: what a decoder starts, it also ends.
+    // In nanoseconds, of all threads that are alive.
     let nanoseconds = |text: &str| text.split_whitespace().next()?.parse::<u64>().ok();
     let threads = std::fs::read_dir("/proc/self/task").expect("this system has /proc");
     let of_thread = |thread: std::io::Result<std::fs::DirEntry>| {

@@ -208,8 +208,9 @@ fn workers_without_models_or_corpus_are_turned_out_and_the_run_goes_on() {
     // Long enough for a worker to join while it goes.
     let run = SmallRun::of(60, "[coordinator]\nworkers = 2\n");
     let cluster = Cluster::new(&run);
-    // Where a worker is started decides whether it finds the corpus.
-    let leader = cluster.coordinator(&["--set", "data.train=[\"assets/corpus/test-00000.parquet\"]"], None);
+    // A path that each process finds below its own folder, as mounts differ between machines.
+    let corpus = "data.train=[\"/proc/self/cwd/assets/corpus/test-00000.parquet\"]";
+    let leader = cluster.coordinator(&["--set", corpus], None);
     let token = run.scratch().join("token");
     let worker = |name: &str, folder: &Path| {
         let mut command = blip2(&["worker", "--threads", "1", "--name", name, "--coordinator", &leader.url]);
