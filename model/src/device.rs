@@ -16,10 +16,10 @@ pub enum DeviceName {
     Auto,
     /// The CPU.
     Cpu,
-    /// A CUDA device by its number.
-    Cuda(usize),
-    /// A Vulkan device by its number: discrete GPUs first, then integrated and virtual ones, then software.
-    Vulkan(usize),
+    /// A CUDA device by its number; `None`: any, of which a worker takes the one of its [seat](crate::seat::Seat).
+    Cuda(Option<usize>),
+    /// A Vulkan device by its number, or any: discrete GPUs first, then integrated and virtual ones, then software.
+    Vulkan(Option<usize>),
 }
 
 /// A device that cannot be had: what was asked for, why not, and what to do.
@@ -48,6 +48,24 @@ pub enum DeviceError {
         /// What was found instead.
         reason: String,
     },
+    /// Workers that would have to share a card, which nobody has allowed.
+    #[error(
+        "{who}, and {cards}: each worker takes a card of its own; {remedy}, or let workers share cards with \
+         launch.share_devices = true"
+    )]
+    TooFewCards {
+        /// The workers, or the one that is left without a card.
+        who: String,
+        /// The cards that were found.
+        cards: String,
+        /// What to do instead of sharing.
+        remedy: String,
+    },
+    /// A scheduler's number of a task that is none.
+    #[error(
+        "SLURM_LOCALID = {0:?} is not the number of a task on this machine; name the device with --device cuda:N"
+    )]
+    Task(String),
 }
 
 /// What kind of hardware is behind a Vulkan device.
@@ -68,6 +86,8 @@ pub struct Present {
     pub cuda: Option<usize>,
     /// The Vulkan devices in their order.
     pub vulkan: Option<Vec<VulkanKind>>,
+    /// `CUDA_VISIBLE_DEVICES`, which the driver itself heeds: the devices above are what it leaves.
+    pub cuda_visible: Option<String>,
 }
 
 impl FromStr for DeviceName {
@@ -82,8 +102,8 @@ impl FromStr for DeviceName {
         match (kind, number) {
             ("auto", None) => Ok(Self::Auto),
             ("cpu", None) => Ok(Self::Cpu),
-            ("cuda", number) => Ok(Self::Cuda(number.unwrap_or(0))),
-            ("vulkan", number) => Ok(Self::Vulkan(number.unwrap_or(0))),
+            ("cuda", number) => Ok(Self::Cuda(number)),
+            ("vulkan", number) => Ok(Self::Vulkan(number)),
             _ => Err(unknown()),
         }
     }
@@ -94,14 +114,17 @@ impl fmt::Display for DeviceName {
         match self {
             Self::Auto => f.write_str("auto"),
             Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(number) => write!(f, "cuda:{number}"),
-            Self::Vulkan(number) => write!(f, "vulkan:{number}"),
+            Self::Cuda(None) => f.write_str("cuda"),
+            Self::Vulkan(None) => f.write_str("vulkan"),
+            Self::Cuda(Some(number)) => write!(f, "cuda:{number}"),
+            Self::Vulkan(Some(number)) => write!(f, "vulkan:{number}"),
         }
     }
 }
 
 impl DeviceName {
-    /// The device that is meant on a machine with `present` devices, never `Auto`.
+    /// The device that is meant on a machine with `present` devices, with its number and never `Auto`: the first one
+    /// where several are meant.
     ///
     /// `Auto` does not take a Vulkan device without a card of its own: software is slower than this program's CPU
     /// code. Such a device is used where it is named.
@@ -112,9 +135,16 @@ impl DeviceName {
         match self {
             Self::Auto => Ok(present.best()),
             Self::Cpu => Ok(Self::Cpu),
-            Self::Cuda(number) => self.among(number, present.cuda, "CUDA", "cuda"),
+            Self::Cuda(number) => {
+                let number = number.unwrap_or(0);
+                let restricted = present.restricted();
+                self.among(number, present.cuda, "CUDA", "cuda", &restricted)?;
+                Ok(Self::Cuda(Some(number)))
+            }
             Self::Vulkan(number) => {
-                self.among(number, present.vulkan.as_ref().map(Vec::len), "Vulkan", "vulkan")
+                let number = number.unwrap_or(0);
+                self.among(number, present.vulkan.as_ref().map(Vec::len), "Vulkan", "vulkan", "")?;
+                Ok(Self::Vulkan(Some(number)))
             }
         }
     }
@@ -125,15 +155,16 @@ impl DeviceName {
         count: Option<usize>,
         kind: &str,
         feature: &'static str,
-    ) -> Result<Self, DeviceError> {
+        restricted: &str,
+    ) -> Result<(), DeviceError> {
         let count = count.ok_or(DeviceError::NotCompiled { name: self, feature })?;
         if number < count {
-            return Ok(self);
+            return Ok(());
         }
         let reason = match count {
-            0 => format!("no {kind} device was found"),
-            1 => format!("1 {kind} device was found, number 0"),
-            count => format!("{count} {kind} devices were found, numbers 0 to {}", count - 1),
+            0 => format!("no {kind} device was found{restricted}"),
+            1 => format!("1 {kind} device was found{restricted}, number 0"),
+            count => format!("{count} {kind} devices were found{restricted}, numbers 0 to {}", count - 1),
         };
         Err(DeviceError::NotPresent { name: self, reason })
     }
@@ -149,7 +180,7 @@ impl DeviceName {
         if self == Self::Auto {
             tracing::info!(device = %decided, found = %present, "the device was chosen by what is there");
         }
-        if let Self::Vulkan(number) = decided
+        if let Self::Vulkan(Some(number)) = decided
             && present.vulkan.as_ref().and_then(|kinds| kinds.get(number)) == Some(&VulkanKind::Software)
         {
             tracing::warn!(device = %decided, "this Vulkan device computes in software; \"cpu\" is faster");
@@ -162,10 +193,10 @@ impl DeviceName {
         match self {
             Self::Auto | Self::Cpu => Some(Device::flex()),
             #[cfg(feature = "cuda-unfused")]
-            Self::Cuda(number) => Some(Device::cuda(number)),
+            Self::Cuda(number) => Some(Device::cuda(number.unwrap_or(0))),
             #[cfg(not(feature = "cuda-unfused"))]
             Self::Cuda(_) => None,
-            Self::Vulkan(number) => guarded(vulkan_devices)?.into_iter().nth(number),
+            Self::Vulkan(number) => guarded(vulkan_devices)?.into_iter().nth(number.unwrap_or(0)),
         }
     }
 }
@@ -174,16 +205,41 @@ impl Present {
     /// Looks for devices, which creates none. A driver that fails counts as none.
     pub fn probe() -> Self {
         let vulkan = guarded(vulkan_devices).map(|devices| kinds(&devices));
-        Self { cuda: guarded(cuda_count), vulkan }
+        Self { cuda: guarded(cuda_count), vulkan, cuda_visible: std::env::var("CUDA_VISIBLE_DEVICES").ok() }
+    }
+
+    /// The cards that `name` may mean: each a device of its own, which workers do not share unasked. None for the CPU,
+    /// and for Vulkan devices that are no cards.
+    pub fn cards(&self, name: DeviceName) -> Vec<DeviceName> {
+        let cuda = || (0..self.cuda.unwrap_or(0)).map(|number| DeviceName::Cuda(Some(number))).collect();
+        let discrete = || {
+            let kinds = self.vulkan.iter().flatten().enumerate();
+            let discrete = kinds.filter(|(_, kind)| **kind == VulkanKind::Discrete);
+            discrete.map(|(number, _)| DeviceName::Vulkan(Some(number))).collect()
+        };
+        match name {
+            DeviceName::Cpu => Vec::new(),
+            DeviceName::Auto if self.cuda.unwrap_or(0) > 0 => cuda(),
+            DeviceName::Auto => discrete(),
+            DeviceName::Cuda(None) => cuda(),
+            DeviceName::Vulkan(None) => discrete(),
+            DeviceName::Cuda(Some(_)) => vec![name],
+            DeviceName::Vulkan(Some(number)) => {
+                let kind = self.vulkan.as_ref().and_then(|kinds| kinds.get(number));
+                if kind == Some(&VulkanKind::Discrete) { vec![name] } else { Vec::new() }
+            }
+        }
+    }
+
+    /// The words on `CUDA_VISIBLE_DEVICES` behind a number of CUDA devices.
+    pub(crate) fn restricted(&self) -> String {
+        let set = self.cuda_visible.as_ref();
+        set.map_or(String::new(), |visible| format!(" (CUDA_VISIBLE_DEVICES={visible})"))
     }
 
     /// What `auto` takes.
     fn best(&self) -> DeviceName {
-        if self.cuda.unwrap_or(0) > 0 {
-            return DeviceName::Cuda(0);
-        }
-        let discrete = |kinds: &Vec<VulkanKind>| kinds.iter().position(|kind| *kind == VulkanKind::Discrete);
-        self.vulkan.as_ref().and_then(discrete).map_or(DeviceName::Cpu, DeviceName::Vulkan)
+        self.cards(DeviceName::Auto).first().copied().unwrap_or(DeviceName::Cpu)
     }
 }
 
@@ -253,7 +309,7 @@ mod tests {
     use super::*;
 
     fn decide(name: &str, cuda: Option<usize>, vulkan: Option<&[VulkanKind]>) -> Result<String, String> {
-        let present = Present { cuda, vulkan: vulkan.map(<[_]>::to_vec) };
+        let present = Present { cuda, vulkan: vulkan.map(<[_]>::to_vec), cuda_visible: None };
         let name: DeviceName = name.parse().map_err(|error: DeviceError| error.to_string())?;
         name.decide(&present).map(|name| name.to_string()).map_err(|error| error.to_string())
     }
@@ -283,6 +339,9 @@ mod tests {
         let error = refused("cuda:1", Some(1), None);
         assert!(error.contains("\"cuda:1\"") && error.contains("1 CUDA device was found"), "{error}");
         assert!(refused("vulkan", None, Some(&[])).contains("no Vulkan device was found"));
+        let hidden = Present { cuda: Some(0), vulkan: None, cuda_visible: Some("7".into()) };
+        let error = DeviceName::Cuda(None).decide(&hidden).unwrap_err().to_string();
+        assert!(error.contains("no CUDA device was found (CUDA_VISIBLE_DEVICES=7)"), "{error}");
         for name in ["gpu", "", "cpu:1", "auto:0", "cuda:", "cuda:x", "cuda:-1", "CUDA"] {
             let error = refused(name, Some(1), None);
             assert!(error.contains("is not a device") && error.contains("\"auto\""), "{error}");

@@ -49,6 +49,7 @@ mod published;
 pub mod qformer;
 pub mod stage1;
 pub mod stage2;
+pub mod seat;
 pub mod t5;
 pub mod tape;
 pub mod tensors;
