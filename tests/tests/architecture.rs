@@ -6,7 +6,7 @@ use std::process::Command;
 use blip2_tests::process::repository;
 
 /// Each crate with the crates it may use, tests included; `blip2-tests` drives everything.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("blip2-proto", &[]),
     ("blip2-dataset", &[]),
     ("blip2-model", &[]),
@@ -26,6 +26,8 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ),
     // Functions that feed bytes to decoders.
     ("blip2-decoders", &["blip2-dataset"]),
+    // Loaded by programs in place of the CUDA driver.
+    ("blip2-driver-double", &[]),
     // Starts cargo, and nothing of ours.
     ("xtask", &[]),
 ];

@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::driver;
 use crate::losses::Losses;
 use crate::root::{Root, setting};
+use crate::small_run::{self, workspace};
 
 /// Steps of each stage.
 const STEPS: usize = 10;
@@ -15,19 +16,6 @@ const STEPS: usize = 10;
 /// Largest difference of a step's loss to that of the CPU, relative to it; 2e-7 at most when it was written. Adam turns the
 /// noise in gradients near zero into whole steps, so that later steps may agree less.
 const LOSS_TOLERANCE: f64 = 1e-4;
-
-/// A small run of both stages on the corpus of the quick start.
-const SETTINGS: [&str; 9] = [
-    "train.slots=2",
-    "stage1.batch=8",
-    "stage2.batch=8",
-    "stage1.optimizer.warmup_steps=2",
-    "stage2.optimizer.warmup_steps=2",
-    "model.qformer.layers=2",
-    "checkpoint.every_steps=100",
-    "launch.threads_per_worker=2",
-    "launch.restarts=0",
-];
 
 /// What is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,8 +123,7 @@ struct Machine {
 
 impl Machine {
     fn cargo(&self, build: &str, command: &str) -> Command {
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.current_dir(workspace());
+        let mut cargo = small_run::cargo();
         if !self.runner.is_empty() {
             cargo.args(["--config", &setting(&self.runner)]);
         }
@@ -169,9 +156,8 @@ impl Machine {
 
     /// `blip2` as [`Machine::build`] left it.
     fn program(&self) -> Result<Command, String> {
-        let program = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
-        let mut words =
-            self.runner.iter().map(OsString::from).chain([program.with_file_name("blip2").into()]);
+        let program = small_run::profile_folder()?.join("blip2");
+        let mut words = self.runner.iter().map(OsString::from).chain([program.into()]);
         let mut command = Command::new(words.next().unwrap_or_default());
         command.args(words).current_dir(workspace());
         self.choose_driver(&mut command);
@@ -219,12 +205,7 @@ impl Machine {
     fn losses(&self, build: &str, device: &str) -> Result<Losses, String> {
         let root = self.scratch.path().join(format!("{build}-{device}"));
         let mut program = self.program()?;
-        program.args(["train", "--config", "configs/quickstart.toml", "--workers", "1", "--device", device]);
-        program.args(["--set", &format!("run.root={}", root.display())]);
-        program.args(["--set", &format!("stage1.steps={STEPS}"), "--set", &format!("stage2.steps={STEPS}")]);
-        for setting in SETTINGS {
-            program.args(["--set", setting]);
-        }
+        small_run::train(&mut program, device, &root, [STEPS; 2]);
         let status = program.status().map_err(|error| format!("blip2: {error}"))?;
         if !status.success() {
             return Err(format!("the run on {device} ended with {status}"));
@@ -236,14 +217,9 @@ impl Machine {
 /// The command that runs programs in `root`, where the folders they use are visible.
 fn runner(root: &Root) -> Result<Vec<String>, String> {
     let workspace = workspace().canonicalize().map_err(|error| format!("the workspace: {error}"))?;
-    let program = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
-    // This program lies in the profile's folder of the target folder.
-    let target = program.parent().and_then(Path::parent).ok_or("this program lies in no target folder")?;
+    let profile = small_run::profile_folder()?;
+    let target = profile.parent().ok_or("this program lies in no target folder")?;
     Ok(root.runner([&workspace, target, &std::env::temp_dir()]))
-}
-
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 #[cfg(test)]

@@ -1,0 +1,16 @@
+//! A stand-in for `libcuda.so.1` on a machine without a card: memory is the host's, kernels do nothing, and what the driver was
+//! asked for is counted. Every PTX module is kept, once.
+//!
+//! A program gets it when a folder that has this library under the driver's name comes first in `LD_LIBRARY_PATH`. Every
+//! value that a kernel should have computed is zero, so a check of results must fail on it.
+//!
+//! | variable | meaning | without it |
+//! |---|---|---|
+//! | `CUDA_DOUBLE_FOLDER` | modules are written there as `HASH.ptx`, counts of each process as `PID.json` | nothing is kept |
+//! | `CUDA_DOUBLE_CAPABILITY` | compute capability of the cards: 80, 90, 100 | 90 |
+//! | `CUDA_DOUBLE_DEVICES` | number of cards | 1 |
+//! | `CUDA_DOUBLE_MEMORY` | bytes of memory of a card; what is beyond is refused | 80 GiB |
+
+mod driver;
+mod record;
+mod settings;

@@ -1,0 +1,29 @@
+//! What the environment asks of the double.
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+/// The settings of this process.
+pub(crate) static SETTINGS: LazyLock<Settings> = LazyLock::new(|| Settings {
+    folder: std::env::var_os("CUDA_DOUBLE_FOLDER").map(PathBuf::from),
+    capability: number("CUDA_DOUBLE_CAPABILITY", 90),
+    devices: number("CUDA_DOUBLE_DEVICES", 1),
+    memory: number("CUDA_DOUBLE_MEMORY", 80 << 30),
+});
+
+pub(crate) struct Settings {
+    /// Where modules and counts go.
+    pub(crate) folder: Option<PathBuf>,
+    /// Ten times the major number and the minor one.
+    pub(crate) capability: usize,
+    pub(crate) devices: usize,
+    /// Bytes of a card.
+    pub(crate) memory: usize,
+}
+
+/// # Panics
+/// The variable is no number: a check that is set up wrongly must not pass.
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name)
+        .map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is not a number")))
+}

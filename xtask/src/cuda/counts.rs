@@ -1,0 +1,155 @@
+//! What a training step asks of the driver, beside what it asked when it was last looked at.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// Requests to the driver.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    launches: u64,
+    /// How often the host waited for the card.
+    waits: u64,
+    to_device: Copies,
+    to_host: Copies,
+    on_device: Copies,
+}
+
+/// Copies in one direction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Copies {
+    copies: u64,
+    bytes: u64,
+}
+
+/// One step of each stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StepCounts {
+    pub(crate) stage1: Counts,
+    pub(crate) stage2: Counts,
+}
+
+impl Counts {
+    /// The sum over the processes of a run, by the files that the double left in `folder`.
+    pub(crate) fn of_run(folder: &Path) -> Result<Self, String> {
+        let entries = folder.read_dir().map_err(|error| format!("{}: {error}", folder.display()))?;
+        let files = entries.flatten().map(|entry| entry.path());
+        let mut sum = Self::default();
+        for file in files.filter(|file| file.extension().is_some_and(|end| end == "json")) {
+            let text =
+                std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+            let one: Self =
+                serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+            sum = sum.with(&one, |sum, one| Some(sum + one)).ok_or("counts beyond 64 bits")?;
+        }
+        if sum.launches == 0 {
+            return Err(format!("{}: no process launched a kernel", folder.display()));
+        }
+        Ok(sum)
+    }
+
+    /// What each of the `more` steps cost that this run did and `fewer` did not.
+    pub(crate) fn beyond(&self, fewer: &Self, more: u64) -> Result<Self, String> {
+        let difference = self.with(fewer, |long, short| Some(long.checked_sub(short)? / more));
+        difference.ok_or_else(|| "a longer run asked less of the driver".into())
+    }
+
+    fn with(&self, other: &Self, both: impl Fn(u64, u64) -> Option<u64>) -> Option<Self> {
+        let copies = |one: Copies, other: Copies| {
+            Some(Copies { copies: both(one.copies, other.copies)?, bytes: both(one.bytes, other.bytes)? })
+        };
+        Some(Self {
+            launches: both(self.launches, other.launches)?,
+            waits: both(self.waits, other.waits)?,
+            to_device: copies(self.to_device, other.to_device)?,
+            to_host: copies(self.to_host, other.to_host)?,
+            on_device: copies(self.on_device, other.on_device)?,
+        })
+    }
+
+    /// What grew beyond `before`, by name.
+    fn grown(&self, before: &Self) -> Vec<String> {
+        let pairs = [
+            ("launches", self.launches, before.launches),
+            ("waits", self.waits, before.waits),
+            ("copies to the device", self.to_device.copies, before.to_device.copies),
+            ("bytes to the device", self.to_device.bytes, before.to_device.bytes),
+            ("copies to the host", self.to_host.copies, before.to_host.copies),
+            ("bytes to the host", self.to_host.bytes, before.to_host.bytes),
+            ("copies on the device", self.on_device.copies, before.on_device.copies),
+            ("bytes on the device", self.on_device.bytes, before.on_device.bytes),
+        ];
+        let grown = pairs.into_iter().filter(|(_, now, before)| now > before);
+        grown.map(|(name, now, before)| format!("{name}: {now}, were {before}")).collect()
+    }
+}
+
+impl StepCounts {
+    /// Prints the counts; whether none is above that of `file`. `BLIP2_BLESS=1` writes the file anew.
+    pub(crate) fn compare(&self, file: &Path) -> Result<bool, String> {
+        let line = |stage: u32, counts: &Counts| {
+            println!(
+                "| {stage} | {} | {} | {} in {} | {} in {} | {} in {} |",
+                counts.launches,
+                counts.waits,
+                counts.to_device.bytes,
+                counts.to_device.copies,
+                counts.to_host.bytes,
+                counts.to_host.copies,
+                counts.on_device.bytes,
+                counts.on_device.copies,
+            );
+        };
+        println!(
+            "| stage | launches | waits | bytes to the device | bytes to the host | bytes on the device |\n|---|---|---|---|---|---|"
+        );
+        line(1, &self.stage1);
+        line(2, &self.stage2);
+        if std::env::var_os("BLIP2_BLESS").is_some() {
+            let text = serde_json::to_string_pretty(self).map_err(|error| error.to_string())?;
+            super::wheels::write(file, &(text + "\n"))?;
+            return Ok(true);
+        }
+        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let before: Self =
+            serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+        let mut passed = true;
+        for (stage, now, before) in [(1, &self.stage1, &before.stage1), (2, &self.stage2, &before.stage2)] {
+            for grown in now.grown(before) {
+                eprintln!("FAILED a step of stage {stage} asks more of the driver: {grown}");
+                passed = false;
+            }
+        }
+        Ok(passed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(launches: u64, bytes: u64) -> Counts {
+        Counts { launches, to_host: Copies { copies: 1, bytes }, ..Counts::default() }
+    }
+
+    #[test]
+    fn a_step_is_the_difference_of_two_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, launches) in [("1.json", 7), ("2.json", 3)] {
+            let text = serde_json::to_string(&counts(launches, 100)).unwrap();
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let long = Counts::of_run(folder.path()).unwrap();
+        assert_eq!((long.launches, long.to_host.bytes), (10, 200));
+        let step = long.beyond(&counts(4, 100), 2).unwrap();
+        assert_eq!((step.launches, step.to_host.bytes), (3, 50));
+        assert!(counts(1, 1).beyond(&counts(2, 1), 2).is_err());
+        assert!(Counts::of_run(tempfile::tempdir().unwrap().path()).is_err());
+    }
+
+    #[test]
+    fn what_grows_is_named_and_what_shrinks_is_not() {
+        assert_eq!(counts(3, 9).grown(&counts(3, 10)), Vec::<String>::new());
+        assert_eq!(counts(4, 9).grown(&counts(3, 10)), ["launches: 4, were 3"]);
+    }
+}
