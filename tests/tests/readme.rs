@@ -86,20 +86,22 @@ impl Clone {
         command
     }
 
-    /// A block whose parts belong to several machines: each begins with a comment, the last one watches the run.
+    /// A block whose parts belong to several machines: each begins with a comment, the first leads, the last watches.
+    /// The watch begins before there are workers: what it shows is then a matter of the run, not of the machine's speed.
     fn run_on_machines(&self, script: &str) {
         let ports = [free_port(), free_port()];
         let mut parts = on_loopback(script, ports);
         let watch = parts.pop().expect("the last part");
-        let mut machines: Vec<Running> = Vec::new();
-        for part in parts {
-            machines.push(start(self.shell(&part)));
-            let leads = poll(|| TcpStream::connect(("127.0.0.1", ports[0])).ok());
-            leads.unwrap_or_else(|| panic!("nobody listens:\n{}", machines[0].stderr()));
-        }
-        finish(self.shell(&watch)).expect(0);
-        for machine in machines {
-            machine.wait().expect(0);
+        let mut parts = parts.into_iter().map(|part| self.shell(&part));
+        let leader = start(parts.next().expect("the first part"));
+        let leads = poll(|| TcpStream::connect(("127.0.0.1", ports[0])).ok());
+        leads.unwrap_or_else(|| panic!("nobody listens:\n{}", leader.stderr()));
+        let watch = start(self.shell(&watch));
+        let watches = poll(|| Some(watch.stdout()).filter(|shown| !shown.is_empty()));
+        watches.unwrap_or_else(|| panic!("the watch shows nothing:\n{}", watch.stderr()));
+        let workers: Vec<Running> = parts.map(start).collect();
+        for process in [leader, watch].into_iter().chain(workers) {
+            process.wait().expect(0);
         }
     }
 }
