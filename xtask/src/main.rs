@@ -16,7 +16,7 @@ const UNAVAILABLE: u8 = 69;
 
 const USAGE: &str = "\
 usage: cargo xtask test-vulkan [--build fused|unfused] [--only golden|train] [--system-driver] [--root DIR]
-       cargo xtask cuda setup|build|try|ptx [--folder DIR] [--wheels DIR] [further arguments]
+       cargo xtask cuda setup|build|try|ptx|golden|pack [--folder DIR] [--wheels DIR] [further arguments]
 
   test-vulkan       golden tests, and ten training steps of each stage, on a Vulkan device, compared with the CPU
   --build B         with kernel fusion (`fused`) or without (`unfused`); without it, both
@@ -35,6 +35,9 @@ usage: cargo xtask test-vulkan [--build fused|unfused] [--only golden|train] [--
     --arch N        for compute capability N alone: 80, 90 or 100; without it, for each
     --keep DIR      leave runs and kernels in DIR
     --counts FILE   compare launches and copies of a step with FILE, which BLIP2_BLESS=1 writes
+  cuda golden       build the golden tests for CUDA and run them on the double, on which each must fail
+  cuda pack         build binary and golden tests, and pack them small, to carry to a machine with a card
+    --out DIR       the folder they are left in; without it, target/gpu
   --folder DIR      where the parts of `cuda setup` lie; without it, `blip2-cuda` in the user's cache folder
   --wheels DIR      take the packages from DIR; without it, pip downloads them
 

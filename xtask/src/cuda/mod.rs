@@ -3,7 +3,10 @@
 mod assembler;
 mod build;
 mod counts;
+mod double;
+mod golden;
 mod llvm;
+mod pack;
 mod ptx;
 mod scan;
 mod toolchain;
@@ -13,6 +16,8 @@ use std::path::PathBuf;
 
 use toolchain::Toolchain;
 pub(crate) use wheels::Error;
+
+const TASKS: &str = "cuda takes `setup`, `build`, `try`, `ptx`, `golden` or `pack`";
 
 /// What is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,19 +32,23 @@ enum Task {
     Setup,
     Build(build::Options),
     Try,
+    Golden,
+    Pack(PathBuf),
     Ptx(ptx::Options),
 }
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self, String> {
-        let (task, rest) = arguments.split_first().ok_or("cuda takes `setup`, `build`, `try` or `ptx`")?;
+        let (task, rest) = arguments.split_first().ok_or(TASKS)?;
         let mut options = Self {
             task: match task.as_str() {
                 "setup" => Task::Setup,
                 "build" => Task::Build(build::Options::default()),
                 "try" => Task::Try,
                 "ptx" => Task::Ptx(ptx::Options::default()),
-                other => return Err(format!("cuda takes `setup`, `build`, `try` or `ptx`, not `{other}`")),
+                "golden" => Task::Golden,
+                "pack" => Task::Pack("target/gpu".into()),
+                other => return Err(format!("{TASKS}, not `{other}`")),
             },
             folder: None,
             wheels: None,
@@ -49,6 +58,7 @@ impl Options {
             let mut value = || rest.next().ok_or_else(|| format!("{argument} takes a value"));
             match (argument, &mut options.task) {
                 ("--folder", _) => options.folder = Some(value()?.into()),
+                ("--out", Task::Pack(folder)) => *folder = value()?.into(),
                 ("--wheels", _) => options.wheels = Some(value()?.into()),
                 (_, Task::Build(build)) => build.take(argument, value)?,
                 (_, Task::Ptx(ptx)) => ptx.take(argument, value)?,
@@ -67,6 +77,8 @@ pub(crate) fn run(options: Options) -> Result<bool, Error> {
         Task::Setup => Ok(true),
         Task::Build(options) => Ok(build::build(&toolchain, &options)?),
         Task::Try => Ok(build::try_without_card()?),
+        Task::Golden => Ok(golden::fail_on_double(&toolchain)?),
+        Task::Pack(folder) => Ok(pack::pack(&toolchain, &folder)?),
         Task::Ptx(options) => Ok(ptx::run(&toolchain, &options)?),
     }
 }

@@ -1,13 +1,14 @@
 //! Kernels without a card: programs run on the driver's double, and all that they make is assembled.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::assembler::{self, Assembled};
-use super::build::{self, said};
+use super::build;
 use super::counts::{Counts, StepCounts};
+use super::double::{Double, finish};
 use super::scan::Numbers;
-use super::toolchain::{Toolchain, create};
+use super::toolchain::Toolchain;
 use crate::small_run;
 
 /// Compute capabilities of A100, H100 and B200.
@@ -17,6 +18,12 @@ const COUNTED: usize = 90;
 /// Steps of a run, and of one that is longer in one stage.
 const STEPS: usize = 2;
 const MORE_STEPS: usize = 4;
+/// A few pictures on the device.
+const CURATION: [&str; 3] = [
+    "curation.input=[\"assets/corpus/test-00000.parquet\"]",
+    "curation.models.device=cuda",
+    "curation.models.captions=3",
+];
 
 /// What is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,14 +65,14 @@ pub(crate) fn run(toolchain: &Toolchain, options: &Options) -> Result<bool, Stri
     let scratch = tempfile::tempdir().map_err(|error| format!("a temporary folder: {error}"))?;
     let folder = options.keep.as_deref().unwrap_or(scratch.path());
     let folder = std::path::absolute(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let double = Double { library: double(&folder)?, toolkit: toolchain.toolkit(), folder };
+    let double = Double::new(toolchain, folder)?;
     let mut passed = true;
     println!(
         "| capability | kernels | refused | spill registers | most spilled | most shared memory |\n|---|---|---|---|---|---|"
     );
     let (mut spilling, mut numbers) = (Vec::new(), Vec::new());
     for &capability in &options.capabilities {
-        let kernels = double.kernels(capability)?;
+        let kernels = kernels(&double, capability)?;
         let assembled = assembler::assemble(&toolchain.ptxas(), &kernels)?;
         passed &= !kernels.is_empty() && assembled.iter().all(|kernel| kernel.refusal.is_none());
         numbers.push((capability, Numbers::of_files(&kernels)?));
@@ -81,7 +88,7 @@ pub(crate) fn run(toolchain: &Toolchain, options: &Options) -> Result<bool, Stri
         passed &= numbers.are_exact();
     }
     if let Some(file) = &options.counts {
-        passed &= double.counts()?.compare(file)?;
+        passed &= counts(&double)?.compare(file)?;
     }
     Ok(passed)
 }
@@ -101,134 +108,62 @@ fn row(capability: usize, kernels: &[Assembled]) -> String {
     )
 }
 
-/// Builds the double, and puts it into a folder under every name that the driver is looked for first.
-fn double(folder: &Path) -> Result<PathBuf, String> {
-    let mut cargo = small_run::cargo();
-    cargo.args(["build", "--release", "--locked", "--package", "blip2-driver-double"]);
-    let status = cargo.status().map_err(|error| format!("cargo: {error}"))?;
-    if !status.success() {
-        return Err(format!("the driver's double: cargo build ended with {status}"));
-    }
-    let built = small_run::profile_folder()?.join("libblip2_driver_double.so");
-    let library = folder.join("lib");
-    create(&library)?;
-    for name in ["libcuda.so", "libcuda.so.1"] {
-        let link = library.join(name);
-        super::toolchain::take(&built, &link)?;
-    }
-    Ok(library)
-}
-
-/// Runs of the CUDA binary on the driver's double.
-struct Double {
-    library: PathBuf,
-    toolkit: PathBuf,
-    folder: PathBuf,
-}
-
-impl Double {
-    /// Every kernel of some steps of both stages, of writing and of curation on a card of this capability.
-    fn kernels(&self, capability: usize) -> Result<Vec<PathBuf>, String> {
-        let at = self.folder.join(capability.to_string());
-        let [trained, exported, curated] = ["train", "export", "curated"].map(|name| at.join(name));
-        self.train(capability, "steps", [STEPS; 2])?;
-        std::fs::rename(self.run_folder(capability, "steps"), &trained).map_err(|error| error.to_string())?;
-        let path = |path: &Path| path.display().to_string();
-        self.blip2(
-            capability,
-            "export",
-            &["checkpoint", "export", &path(&trained), "--out", &path(&exported)],
-        )?;
-        self.blip2(
-            capability,
-            "generate",
-            &["generate", "--model", &path(&exported), "--image", "assets/sample.jpg", "--device", "cuda"],
-        )?;
-        let output = format!("curation.output={}", path(&curated));
-        self.blip2(
-            capability,
+/// Every kernel of some steps of both stages, of writing and of curation on a card of this capability.
+fn kernels(double: &Double, capability: usize) -> Result<Vec<PathBuf>, String> {
+    let at = |name: &str| double.folder().join(format!("{name}-{capability}"));
+    let text = |path: &Path| path.display().to_string();
+    train(double, capability, "train", [STEPS; 2])?;
+    let (trained, exported) = (text(&run_folder(double, capability, "train")), text(&at("exported")));
+    let written = format!("curation.output={}", text(&at("curated")));
+    let programs: [(&str, &[&str]); 3] = [
+        ("export", &["checkpoint", "export", &trained, "--out", &exported]),
+        ("generate", &["generate", "--model", &exported, "--image", "assets/sample.jpg", "--device", "cuda"]),
+        (
             "curate",
-            &[
-                "curate",
-                "--config",
-                "configs/curate-quickstart.toml",
-                "--set",
-                &output,
-                "--set",
-                "curation.models.device=cuda",
-                "--set",
-                "curation.workers=1",
-                "--set",
-                "curation.input=[\"assets/corpus/test-00000.parquet\"]",
-            ],
-        )?;
-        kernels(&at)
-    }
-
-    /// What one step of each stage asks of the driver: the difference of runs that differ in their number.
-    fn counts(&self) -> Result<StepCounts, String> {
-        let of = |name: &str, steps| self.train(COUNTED, name, steps);
-        let few = of("few", [STEPS, STEPS])?;
-        let more = (MORE_STEPS - STEPS) as u64;
-        Ok(StepCounts {
-            stage1: of("more-1", [MORE_STEPS, STEPS])?.beyond(&few, more)?,
-            stage2: of("more-2", [STEPS, MORE_STEPS])?.beyond(&few, more)?,
-        })
-    }
-
-    fn train(&self, capability: usize, name: &str, steps: [usize; 2]) -> Result<Counts, String> {
-        let mut program = self.program(capability, name)?;
-        small_run::train(&mut program, "cuda", &self.run_folder(capability, name), steps);
-        finish(name, program)?;
-        Counts::of_run(&self.told(capability, name))
-    }
-
-    fn blip2(&self, capability: usize, name: &str, arguments: &[&str]) -> Result<(), String> {
-        let mut program = self.program(capability, name)?;
+            &["curate", "--config", "configs/curate-quickstart.toml", "--workers", "1", "--set", &written],
+        ),
+    ];
+    for (name, arguments) in programs {
+        let mut program = double.run(&build::folder()?.join("blip2"), capability, name)?;
         program.args(arguments);
-        finish(name, program)
+        if name == "curate" {
+            program.args(CURATION.iter().flat_map(|setting| ["--set", setting]));
+        }
+        finish(name, program)?;
     }
-
-    fn run_folder(&self, capability: usize, name: &str) -> PathBuf {
-        self.folder.join(format!("run-{capability}-{name}"))
-    }
-
-    /// Where the double tells what it was asked for.
-    fn told(&self, capability: usize, name: &str) -> PathBuf {
-        self.folder.join(capability.to_string()).join(format!("told-{name}"))
-    }
-
-    fn program(&self, capability: usize, name: &str) -> Result<Command, String> {
-        let told = self.told(capability, name);
-        create(&told)?;
-        let mut program = build::program(&build::folder()?.join("blip2"));
-        program
-            .env("LD_LIBRARY_PATH", &self.library)
-            .env("CUDA_PATH", &self.toolkit)
-            .env("BLIP2_LOG", "warn");
-        program.env("CUDA_DOUBLE_FOLDER", told).env("CUDA_DOUBLE_CAPABILITY", capability.to_string());
-        // Kernels that an earlier run has stored would not be made again.
-        program.env("XDG_CACHE_HOME", self.folder.join(format!("cache-{capability}")));
-        Ok(program)
-    }
+    modules(&double.folder().join(capability.to_string()))
 }
 
-fn finish(name: &str, mut program: Command) -> Result<(), String> {
-    let output = program.output().map_err(|error| format!("blip2: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!("{name} on the driver's double ended with {}:\n{}", output.status, said(&output)))
+/// What one step of each stage asks of the driver: the difference of runs that differ in their number.
+fn counts(double: &Double) -> Result<StepCounts, String> {
+    let of = |name: &str, steps| train(double, COUNTED, name, steps);
+    let few = of("few", [STEPS, STEPS])?;
+    let more = (MORE_STEPS - STEPS) as u64;
+    Ok(StepCounts {
+        stage1: of("more-1", [MORE_STEPS, STEPS])?.beyond(&few, more)?,
+        stage2: of("more-2", [STEPS, MORE_STEPS])?.beyond(&few, more)?,
+    })
 }
 
-/// The modules below a folder; each once, by the hash that is its name.
-fn kernels(folder: &Path) -> Result<Vec<PathBuf>, String> {
+fn train(double: &Double, capability: usize, name: &str, steps: [usize; 2]) -> Result<Counts, String> {
+    let mut program = double.run(&build::folder()?.join("blip2"), capability, name)?;
+    small_run::train(&mut program, "cuda", &run_folder(double, capability, name), steps);
+    finish(name, program)?;
+    Counts::of_run(&double.told(capability, name))
+}
+
+fn run_folder(double: &Double, capability: usize, name: &str) -> PathBuf {
+    double.folder().join(format!("run-{capability}-{name}"))
+}
+
+/// The modules that programs left below a folder; each once, by the hash that is its name.
+fn modules(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let read = |folder: &Path| {
         let entries = folder.read_dir().map_err(|error| format!("{}: {error}", folder.display()))?;
         Ok::<_, String>(entries.flatten().map(|entry| entry.path()).collect::<Vec<_>>())
     };
-    let mut found = std::collections::BTreeMap::new();
-    for told in read(folder)?.into_iter().filter(|path| path.is_dir()) {
+    let mut found = BTreeMap::new();
+    for told in read(folder)? {
         for file in read(&told)?.into_iter().filter(|file| file.extension().is_some_and(|end| end == "ptx")) {
             found.insert(file.file_name().map(ToOwned::to_owned), file);
         }

@@ -1,0 +1,68 @@
+//! Programs on the driver's double, in place of the driver.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::build::{self, said};
+use super::toolchain::{Toolchain, create, take};
+use crate::small_run;
+
+/// The double in a folder under the driver's names.
+pub(crate) struct Double {
+    library: PathBuf,
+    toolkit: PathBuf,
+    folder: PathBuf,
+}
+
+impl Double {
+    /// Builds it; what it tells and what programs store goes below `folder`.
+    pub(crate) fn new(toolchain: &Toolchain, folder: PathBuf) -> Result<Self, String> {
+        let mut cargo = small_run::cargo();
+        cargo.args(["build", "--release", "--locked", "--package", "blip2-driver-double"]);
+        let status = cargo.status().map_err(|error| format!("cargo: {error}"))?;
+        if !status.success() {
+            return Err(format!("the driver's double: cargo build ended with {status}"));
+        }
+        let built = small_run::profile_folder()?.join("libblip2_driver_double.so");
+        let library = folder.join("lib");
+        // The names that are looked for first and last.
+        for name in ["libcuda.so", "libcuda.so.1"] {
+            take(&built, &library.join(name))?;
+        }
+        Ok(Self { library, toolkit: toolchain.toolkit(), folder })
+    }
+
+    /// A program on a card of this capability.
+    pub(crate) fn run(&self, program: &Path, capability: usize, name: &str) -> Result<Command, String> {
+        let told = self.told(capability, name);
+        create(&told)?;
+        let mut program = build::program(program);
+        program
+            .env("LD_LIBRARY_PATH", &self.library)
+            .env("CUDA_PATH", &self.toolkit)
+            .env("BLIP2_LOG", "warn");
+        program.env("CUDA_DOUBLE_FOLDER", told).env("CUDA_DOUBLE_CAPABILITY", capability.to_string());
+        // Kernels that an earlier run has stored would not be made again.
+        program.env("XDG_CACHE_HOME", self.folder.join(format!("cache-{capability}-{name}")));
+        Ok(program)
+    }
+
+    /// Where the double keeps the modules of a program and tells what it was asked for.
+    pub(crate) fn told(&self, capability: usize, name: &str) -> PathBuf {
+        self.folder.join(capability.to_string()).join(name)
+    }
+
+    /// Everything that programs left.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+/// Runs a program to its end.
+pub(crate) fn finish(name: &str, mut program: Command) -> Result<(), String> {
+    let output = program.output().map_err(|error| format!("{name}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{name} on the driver's double ended with {}:\n{}", output.status, said(&output)))
+}

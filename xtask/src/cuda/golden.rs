@@ -1,0 +1,83 @@
+//! The golden tests, built for CUDA: on a device that computes nothing each of them must fail.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use super::build::{self, said};
+use super::double::Double;
+use super::toolchain::{Toolchain, executable, take};
+use crate::small_run;
+
+/// Builds the tests into the folder of the binary; where they lie.
+pub(crate) fn build(toolchain: &Toolchain) -> Result<PathBuf, String> {
+    let mut cargo = small_run::cargo();
+    cargo.args([
+        "test",
+        "--release",
+        "--locked",
+        "--no-run",
+        "--package",
+        "blip2",
+        "--package",
+        "blip2-tests",
+    ]);
+    cargo.args(["--package", "blip2-model", "--features", "blip2/cuda", "--test", "golden"]);
+    cargo.args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
+    toolchain.choose(&mut cargo);
+    let output = cargo.output().map_err(|error| format!("cargo: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("the golden tests: cargo test ended with {}", output.status));
+    }
+    let built =
+        executable_of(&String::from_utf8_lossy(&output.stdout)).ok_or("cargo built no golden tests")?;
+    let golden = build::folder()?.join("golden");
+    take(Path::new(&built), &golden)?;
+    executable(&golden)?;
+    Ok(golden)
+}
+
+/// Whether every test fails on the driver's double.
+pub(crate) fn fail_on_double(toolchain: &Toolchain) -> Result<bool, String> {
+    let golden = build(toolchain)?;
+    let scratch = tempfile::tempdir().map_err(|error| format!("a temporary folder: {error}"))?;
+    let double = Double::new(toolchain, scratch.path().to_path_buf())?;
+    let mut tests = double.run(&golden, 90, "golden")?;
+    tests.arg("--test-threads=1").env("BLIP2_TEST_DEVICE", "cuda");
+    tests.env("BLIP2_GOLDEN_DIR", small_run::workspace().join("tests/golden"));
+    let output = tests.output().map_err(|error| format!("{}: {error}", golden.display()))?;
+    let text = said(&output);
+    let ended = |how: &str| -> Vec<&str> {
+        text.lines().filter(|line| line.starts_with("test ") && line.ends_with(how)).collect()
+    };
+    let (passed, failed) = (ended("... ok"), ended("... FAILED"));
+    println!("{} golden tests fail on a device that computes nothing, {} pass", failed.len(), passed.len());
+    for test in &passed {
+        println!("FAILED {test}: it cannot tell a device that computes from one that does not");
+    }
+    if failed.is_empty() {
+        eprintln!("{text}");
+    }
+    Ok(passed.is_empty() && !failed.is_empty())
+}
+
+/// The test executable among cargo's messages.
+fn executable_of(messages: &str) -> Option<String> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut golden = messages.filter(|message| message["target"]["name"] == "golden");
+    golden.find_map(|message| message["executable"].as_str().map(str::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_is_found_among_the_messages() {
+        let messages = "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"blip2\"},\"executable\":\"/t/blip2\"}\n\
+            {\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"golden\"},\"executable\":\"/t/golden-1\"}\n";
+        assert_eq!(executable_of(messages).as_deref(), Some("/t/golden-1"));
+        assert_eq!(executable_of("no messages"), None);
+    }
+}
