@@ -85,6 +85,7 @@ mod quarantine;
 mod random;
 mod reads;
 mod record;
+mod retry;
 mod row_group_file;
 mod row_group_hash;
 mod samples;

@@ -16,6 +16,7 @@ use object_store::Error as StoreError;
 use crate::error::Result;
 use crate::loader::{Counters, LoaderSettings};
 use crate::plan::RowGroupId;
+use crate::retry::{Retries, is_transient};
 use crate::store::PinnedObject;
 
 use disk::DiskCache;
@@ -23,13 +24,13 @@ pub(crate) use disk::DiskKey;
 use latency::Latency;
 pub(crate) use next_use::NextUses;
 
-/// Wait before the second try; doubles with every further one.
-const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// Before the second try of a read.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// How row groups are read. None of it changes what is read.
 #[derive(Debug)]
 pub(crate) struct Reads {
-    attempts: u32,
+    retries: Retries,
     latency: Mutex<Latency>,
     disk: Option<Arc<DiskCache>>,
     counters: Arc<Counters>,
@@ -54,7 +55,8 @@ impl Reads {
             folder => Some(Arc::new(DiskCache::open(folder.as_ref(), settings.disk_cache_bytes, uses)?)),
         };
         let latency = Mutex::new(Latency::new(settings.hedged_percent));
-        Ok(Self { attempts: settings.read_attempts, latency, disk, counters })
+        let retries = Retries { tries: settings.read_attempts, first_pause: FIRST_PAUSE };
+        Ok(Self { retries, latency, disk, counters })
     }
 
     /// The plan has come to `window`.
@@ -120,30 +122,14 @@ impl Reads {
     ) -> Result<Vec<Bytes>, StoreError> {
         let hedge = !object.location().is_local();
         let read = || self.hedged(hedge, || object.read_ranges(ranges));
-        let content = self.retried(read).await?;
+        let again = |error: &StoreError| {
+            tracing::debug!(%error, "a read failed and is tried again");
+            self.counters.retried.add(1);
+        };
+        let content = self.retries.run(read, is_transient, again).await?;
         self.counters.reads.add(1);
         self.counters.read_bytes.add(content.iter().map(|part| part.len() as u64).sum());
         Ok(content)
-    }
-
-    /// Tries until it succeeds, fails for good or has failed `attempts` times.
-    async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
-        &self,
-        read: impl Fn() -> F,
-    ) -> Result<T, StoreError> {
-        let mut wait = FIRST_RETRY;
-        for _ in 1..self.attempts {
-            match read().await {
-                Err(error) if is_transient(&error) => {
-                    tracing::debug!(%error, "a read failed and is tried again");
-                    self.counters.retried.add(1);
-                    tokio::time::sleep(wait).await;
-                    wait *= 2;
-                }
-                ended => return ended,
-            }
-        }
-        read().await
     }
 
     /// Asks a second time when the first answer takes longer than nearly all did; the first good answer counts.
@@ -181,11 +167,6 @@ impl Reads {
     }
 }
 
-/// Whether the same request may succeed later.
-fn is_transient(error: &StoreError) -> bool {
-    matches!(error, StoreError::Generic { .. } | StoreError::JoinError { .. })
-}
-
 /// The ranges' bytes of what was stored one after the other.
 fn cut(content: &Bytes, ranges: &[Range<u64>]) -> Vec<Bytes> {
     let mut at = 0;
@@ -204,45 +185,13 @@ mod tests {
 
     use super::*;
 
-    fn reads(attempts: u32, hedged_percent: u32) -> Reads {
+    fn reads(tries: u32, hedged_percent: u32) -> Reads {
         Reads {
-            attempts,
+            retries: Retries { tries, first_pause: FIRST_PAUSE },
             latency: Mutex::new(Latency::new(hedged_percent)),
             disk: None,
             counters: Arc::default(),
         }
-    }
-
-    fn busy() -> StoreError {
-        StoreError::Generic { store: "test", source: "busy".into() }
-    }
-
-    #[tokio::test]
-    async fn failures_are_tried_again_until_they_are_for_good() {
-        let tries = AtomicUsize::new(0);
-        let reads = reads(4, 0);
-        let third = reads.retried(async || match tries.fetch_add(1, Ordering::SeqCst) {
-            0 | 1 => Err(busy()),
-            n => Ok(n),
-        });
-        assert_eq!(third.await.unwrap(), 2);
-        assert_eq!(reads.counters.totals().retried, 2);
-
-        tries.store(0, Ordering::SeqCst);
-        let never = reads.retried(async || {
-            tries.fetch_add(1, Ordering::SeqCst);
-            Err::<(), _>(busy())
-        });
-        assert!(never.await.is_err());
-        assert_eq!(tries.load(Ordering::SeqCst), 4);
-
-        tries.store(0, Ordering::SeqCst);
-        let refused = reads.retried(async || {
-            tries.fetch_add(1, Ordering::SeqCst);
-            Err::<(), _>(StoreError::NotImplemented { operation: "x".into(), implementer: "y".into() })
-        });
-        assert!(refused.await.is_err());
-        assert_eq!(tries.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test]
@@ -274,7 +223,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 Ok(7)
             }
-            _ => Err(busy()),
+            _ => Err(StoreError::Generic { store: "test", source: "busy".into() }),
         });
         assert_eq!(answer.await.unwrap(), 7);
     }

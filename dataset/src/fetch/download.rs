@@ -14,13 +14,13 @@ use sha2::{Digest as _, Sha256};
 use super::listing::RemoteFile;
 use super::{fetch_error, other_content};
 use crate::error::{DatasetError, Result};
+use crate::retry::{Retries, is_transient};
 
 /// Bytes asked for in one request, and how many such requests are under way.
 const PIECE: u64 = 16 << 20;
 const PIECES_AT_ONCE: usize = 4;
-/// Tries of one piece, beyond the store's own, and the pause between them.
-const TRIES: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(500);
+/// Tries of one piece, beyond the store's own.
+const RETRIES: Retries = Retries { tries: 5, first_pause: Duration::from_millis(250) };
 /// Digits of what tells the parts of different contents apart.
 const TAG_DIGITS: usize = 8;
 
@@ -99,14 +99,6 @@ impl Written {
         self.hash(content);
         Ok(self)
     }
-
-    fn restart(mut self) -> std::io::Result<Self> {
-        self.file.set_len(0)?;
-        self.blake3.reset();
-        self.sha256 = self.sha256.map(|_| Sha256::new());
-        self.bytes = 0;
-        Ok(self)
-    }
 }
 
 impl<'a> Download<'a> {
@@ -179,7 +171,7 @@ impl<'a> Download<'a> {
     async fn fill(&self, mut written: Written, part: &Path) -> Result<Written> {
         let (from, to) = (written.bytes, self.file.bytes);
         if from == 0 && to <= PIECE {
-            return self.fill_at_once(written, part).await;
+            return self.fill_at_once(written.sha256.is_some(), part).await;
         }
         let ranges = (from..to).step_by(PIECE as usize).map(|start| start..(start + PIECE).min(to));
         let mut pieces =
@@ -192,7 +184,7 @@ impl<'a> Download<'a> {
                     if written.bytes == from =>
                 {
                     drop(pieces);
-                    return self.fill_at_once(written, part).await;
+                    return self.fill_at_once(written.sha256.is_some(), part).await;
                 }
                 Err(error) => return Err(self.file.location.failed("read", &error)),
             }
@@ -201,75 +193,49 @@ impl<'a> Download<'a> {
     }
 
     /// The whole file by one request, from its beginning.
-    async fn fill_at_once(&self, mut written: Written, part: &Path) -> Result<Written> {
-        let mut tries = 0;
-        loop {
-            if written.bytes > 0 {
-                written = self.on_disk(part, |_| written.restart()).await?;
-            }
-            let mut failed = None;
-            match self.file.location.store().get_opts(self.file.location.path(), self.options(None)).await {
-                Ok(answer) => {
-                    let mut stream = answer.into_stream();
-                    while let Some(piece) = stream.next().await {
-                        match piece {
-                            Ok(piece) => {
-                                written = self.on_disk(part, move |_| written.append(&piece)).await?
-                            }
-                            Err(error) => {
-                                failed = Some(error);
-                                break;
-                            }
-                        }
-                    }
-                }
-                Err(error) => failed = Some(error),
-            }
-            tries += 1;
-            match failed {
-                None => return Ok(written),
-                Some(error) if tries == TRIES || is_final(&error) => {
-                    return Err(self.file.location.failed("read", &error));
-                }
-                Some(error) => {
-                    tracing::info!(file = %self.file.location, error = crate::redacted_text(&error.to_string()), "begun anew")
-                }
-            }
-            tokio::time::sleep(PAUSE).await;
+    async fn fill_at_once(&self, with_sha256: bool, part: &Path) -> Result<Written> {
+        let filling = |error: &Filling| {
+            let error = crate::redacted_text(&error.to_string());
+            tracing::info!(file = %self.file.location, error, "begun anew");
+        };
+        let whole = RETRIES.run(|| self.stream_into(part, with_sha256), Filling::is_transient, filling).await;
+        whole.map_err(|error| match error {
+            Filling::Store(error) => self.file.location.failed("read", &error),
+            Filling::Disk(error) => error,
+        })
+    }
+
+    async fn stream_into(&self, part: &Path, with_sha256: bool) -> Result<Written, Filling> {
+        let begun = self.on_disk(part, move |part| Written::open(part, 0, with_sha256)).await;
+        let mut written = begun.map_err(Filling::Disk)?;
+        let asked = self.file.location.store().get_opts(self.file.location.path(), self.options(None));
+        let mut stream = asked.await.map_err(Filling::Store)?.into_stream();
+        while let Some(piece) = stream.next().await {
+            let piece = piece.map_err(Filling::Store)?;
+            let longer = self.on_disk(part, move |_| written.append(&piece)).await;
+            written = longer.map_err(Filling::Disk)?;
         }
+        Ok(written)
     }
 
     /// One range of the file, asked for again where the connection breaks.
     async fn piece(&self, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let mut tries = 0;
-        loop {
-            let asked = async {
-                let answer = self
-                    .file
-                    .location
-                    .store()
-                    .get_opts(self.file.location.path(), self.options(Some(range.clone())))
-                    .await?;
-                if answer.meta.size != self.file.bytes {
-                    let source =
-                        format!("it has {} bytes now, {} before", answer.meta.size, self.file.bytes).into();
-                    return Err(StoreError::Precondition { path: self.file.name.clone(), source });
-                }
-                answer.bytes().await
-            };
-            tries += 1;
-            match asked.await {
-                Ok(piece) if piece.len() as u64 == range.end - range.start => return Ok(piece),
-                Err(error) if tries == TRIES || is_final(&error) => return Err(error),
-                Ok(_) if tries == TRIES => {
-                    return Err(StoreError::Generic {
-                        store: "download",
-                        source: "the answer is too short".into(),
-                    });
-                }
-                Ok(_) | Err(_) => tokio::time::sleep(PAUSE).await,
-            }
+        RETRIES.run(|| self.ask_for(range.clone()), is_transient, |_| ()).await
+    }
+
+    async fn ask_for(&self, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let length = range.end - range.start;
+        let (store, path) = (self.file.location.store(), self.file.location.path());
+        let answer = store.get_opts(path, self.options(Some(range))).await?;
+        if answer.meta.size != self.file.bytes {
+            let source = format!("it has {} bytes now, {} before", answer.meta.size, self.file.bytes).into();
+            return Err(StoreError::Precondition { path: self.file.name.clone(), source });
         }
+        let piece = answer.bytes().await?;
+        if piece.len() as u64 != length {
+            return Err(StoreError::Generic { store: "download", source: "the answer is too short".into() });
+        }
+        Ok(piece)
     }
 
     fn options(&self, range: Option<Range<u64>>) -> GetOptions {
@@ -293,16 +259,19 @@ impl<'a> Download<'a> {
     }
 }
 
-/// Whether another try would end in the same way.
-fn is_final(error: &StoreError) -> bool {
-    matches!(
-        error,
-        StoreError::NotFound { .. }
-            | StoreError::Precondition { .. }
-            | StoreError::PermissionDenied { .. }
-            | StoreError::Unauthenticated { .. }
-            | StoreError::NotSupported { .. }
-    )
+/// What breaks off a file that is written as it comes.
+#[derive(Debug, thiserror::Error)]
+enum Filling {
+    #[error(transparent)]
+    Store(StoreError),
+    #[error(transparent)]
+    Disk(DatasetError),
+}
+
+impl Filling {
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Store(error) if is_transient(error))
+    }
 }
 
 /// BLAKE3 (hex) of a file.
