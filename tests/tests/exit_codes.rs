@@ -1,6 +1,6 @@
 //! What is not there, not readable or not understood: each has its exit code and names what is wrong.
 
-use blip2_tests::process::{blip2, finish};
+use blip2_tests::process::{blip2, finish, repository};
 use blip2_tests::run::SmallRun;
 
 /// A picture of the repository.
@@ -101,4 +101,36 @@ fn what_is_not_there_has_its_exit_code() {
         (&["completions", "no-such-shell"], 2, &["no-such-shell"]),
         (&["man", "/dev/null/man"], 1, &["/dev/null/man"]),
     ]);
+}
+
+/// A copy of a folder of small backbones.
+fn copied(run: &SmallRun, asset: &str) -> std::path::PathBuf {
+    let copy = run.scratch().join(asset);
+    std::fs::create_dir(&copy).unwrap();
+    for entry in std::fs::read_dir(repository().join("assets/backbones").join(asset)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+/// What a worker finds when it loads the weights has the code of what is found before the run begins.
+#[test]
+fn a_model_that_cannot_be_used_is_bad_configuration_whichever_it_is() {
+    for (key, asset) in [("model.image_encoder", "eva-tiny"), ("model.language_model", "opt-tiny")] {
+        let run = SmallRun::short("");
+        let folder = copied(&run, asset);
+        let named = format!("{key}={}", folder.display());
+        let weights = folder.join("model.safetensors");
+        let whole = std::fs::read(&weights).unwrap();
+        let mut odd = whole.clone();
+        // The last number of the last tensor, all of whose bits are set: none in any format.
+        let end = odd.len();
+        odd[end - 4..].fill(0xff);
+        std::fs::write(&weights, odd).unwrap();
+        run.train(&["--workers", "1", "--set", &named]).expect(78).says(&[key, "finite"]);
+        std::fs::write(&weights, whole).unwrap();
+        std::fs::write(folder.join("config.json"), "{").unwrap();
+        run.train(&["--workers", "1", "--set", &named]).expect(78).says(&[key, "config.json"]);
+    }
 }

@@ -63,26 +63,22 @@ fn check_device(name: &str) -> Result<()> {
 
 /// Whether the model folders hold what the configuration makes of them.
 fn check_parts(config: &WorkerConfig) -> Result<StepParts> {
-    let wrong = |error: WorkerError| match error {
-        WorkerError::Model(error) => WorkerError::Configuration(format!("the models: {error}")),
-        WorkerError::Data(error) => WorkerError::Configuration(format!("the models: {error}")),
-        error => error,
-    };
-    let parts = StepParts::load_to(Arc::new(config.clone()), &Placement::nowhere()).map_err(wrong)?;
+    let parts = StepParts::load_to(Arc::new(config.clone()), &Placement::nowhere())?;
     let device = parts.device.clone().autodiff();
     if config.stage1.steps > 0 {
-        empty_stage1(config, parts.sizes, &device).map_err(wrong)?;
+        empty_stage1(config, parts.sizes, &device)?;
     }
     if config.stage2.steps > 0 {
-        empty_stage2(config, parts.sizes, &device).map_err(wrong)?;
+        empty_stage2(config, parts.sizes, &device)?;
     }
-    let named = |key: &'static str| move |error| WorkerError::Configuration(format!("{key}: {error}"));
     let (bert, init) = (config.model.qformer_init.as_str(), config.model.init_checkpoint.as_str());
     if !bert.is_empty() {
-        WeightSource::open_bert(Path::new(bert)).map_err(named("model.qformer_init"))?;
+        WeightSource::open_bert(Path::new(bert))
+            .map_err(|error| WorkerError::of_model("model.qformer_init", bert, error))?;
     }
     if !init.is_empty() {
-        WeightSource::open_published(Path::new(init)).map_err(named("model.init_checkpoint"))?;
+        WeightSource::open_published(Path::new(init))
+            .map_err(|error| WorkerError::of_model("model.init_checkpoint", init, error))?;
     }
     Ok(parts)
 }

@@ -91,7 +91,8 @@ pub(crate) fn placement(settings: &ModelSettings, device: &Device) -> Result<Pla
 
 /// The frozen image encoder, for pictures of `model.image_size`.
 pub(crate) fn image_encoder(settings: &ModelSettings, place: impl Into<Placement>) -> Result<ImageEncoder> {
-    let encoder = ImageEncoder::open(settings.image_encoder.as_ref(), place)?;
+    let encoder = ImageEncoder::open(settings.image_encoder.as_ref(), place)
+        .map_err(|error| of_encoder(settings, error))?;
     if settings.image_size == 0 {
         return Ok(encoder);
     }
@@ -100,12 +101,34 @@ pub(crate) fn image_encoder(settings: &ModelSettings, place: impl Into<Placement
     })
 }
 
+/// The width of the image encoder's features, from its configuration alone.
+pub(crate) fn image_width(settings: &ModelSettings) -> Result<usize> {
+    ImageEncoder::width_of(settings.image_encoder.as_ref()).map_err(|error| of_encoder(settings, error))
+}
+
+/// What is wrong with the folder of the image encoder.
+pub(crate) fn of_encoder(settings: &ModelSettings, error: impl Into<WorkerError>) -> WorkerError {
+    WorkerError::of_model("model.image_encoder", &settings.image_encoder, error)
+}
+
+/// What is wrong with the folder of the language model.
+pub(crate) fn of_language_model(settings: &ModelSettings, error: impl Into<WorkerError>) -> WorkerError {
+    WorkerError::of_model("model.language_model", &settings.language_model, error)
+}
+
+/// What is wrong with the folder of the Q-Former's tokenizer.
+fn of_tokenizer(settings: &ModelSettings, error: impl Into<WorkerError>) -> WorkerError {
+    WorkerError::of_model("model.qformer_tokenizer", &settings.qformer_tokenizer, error)
+}
+
 /// The Q-Former's tokenizer, cutting to `length` tokens, and the id of `[DEC]`.
 pub(crate) fn qformer_text(settings: &ModelSettings, length: usize) -> Result<(Arc<TextEncoder>, i32)> {
     let QFormerTokenizer { origin, content, .. } = qformer_tokenizer(settings)?;
-    let unpadded = TextEncoder::from_json(&content, &origin, TextEncoding::new(length, 0))?;
-    let pad = unpadded.id_of("[PAD]").unwrap_or(0);
-    let encoder = TextEncoder::from_json(&content, &origin, TextEncoding::new(length, pad))?;
+    let with_pad = |pad| {
+        TextEncoder::from_json(&content, &origin, TextEncoding::new(length, pad))
+            .map_err(|error| of_tokenizer(settings, error))
+    };
+    let encoder = with_pad(with_pad(0)?.id_of("[PAD]").unwrap_or(0))?;
     let start = encoder.id_of(DECODER_START).ok_or_else(|| {
         let path = &settings.qformer_tokenizer;
         WorkerError::Configuration(format!(
@@ -117,9 +140,8 @@ pub(crate) fn qformer_text(settings: &ModelSettings, length: usize) -> Result<(A
 
 /// The files of the Q-Former's tokenizer.
 pub(crate) fn qformer_tokenizer(settings: &ModelSettings) -> Result<QFormerTokenizer> {
-    let path = &settings.qformer_tokenizer;
-    QFormerTokenizer::open(Path::new(path))
-        .map_err(|error| WorkerError::Configuration(format!("model.qformer_tokenizer = \"{path}\": {error}")))
+    QFormerTokenizer::open(Path::new(&settings.qformer_tokenizer))
+        .map_err(|error| of_tokenizer(settings, error))
 }
 
 /// The tokenizer of a model's folder, whatever files it is in, or the one inside a GGUF file.

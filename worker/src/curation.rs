@@ -67,6 +67,11 @@ pub struct CurationModels {
     filter: Option<Filter>,
 }
 
+/// What is wrong with the model that `key` names.
+fn of_model<'a>(key: &'a str, place: &'a str) -> impl Fn(WorkerError) -> WorkerError + 'a {
+    move |error| WorkerError::of_model(key, place, error)
+}
+
 impl CurationModels {
     /// Opens what `settings` name; `mode` says which scores are needed.
     ///
@@ -80,12 +85,19 @@ impl CurationModels {
         })?;
         let writer = match settings.captions {
             0 => None,
-            _ => Some(CaptionWriter::open(settings, &device)?),
+            _ => Some(
+                CaptionWriter::open(settings, &device)
+                    .map_err(of_model("curation.models.captioner", &settings.captioner))?,
+            ),
         };
-        let ranker =
-            settings.folder(&settings.clip).map(|folder| Ranker::open(folder, settings.text_batch, &device));
-        let filter =
-            settings.folder(&settings.itm).map(|folder| Filter::open(folder, settings.text_batch, &device));
+        let ranker = settings.folder(&settings.clip).map(|folder| {
+            Ranker::open(folder, settings.text_batch, &device)
+                .map_err(of_model("curation.models.clip", &settings.clip))
+        });
+        let filter = settings.folder(&settings.itm).map(|folder| {
+            Filter::open(folder, settings.text_batch, &device)
+                .map_err(of_model("curation.models.itm", &settings.itm))
+        });
         Ok(Self {
             settings: settings.clone(),
             writer,

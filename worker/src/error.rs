@@ -1,7 +1,7 @@
 //! What ends a worker.
 
 use blip2_collective::CollectiveError;
-use blip2_dataset::DatasetError;
+use blip2_dataset::{DatasetError, redacted};
 use blip2_model::ModelError;
 
 /// `Result` of this crate.
@@ -94,6 +94,22 @@ impl WorkerError {
             Self::Refused { .. } => 4,
             Self::RunFailed { exit_code, .. } => *exit_code,
             _ => 1,
+        }
+    }
+
+    /// What is wrong with the model that `key` names. A file that a key names is part of the configuration: that it is missing,
+    /// damaged or another model's is the configuration's error, whichever part it is of. A device that fails and a store that
+    /// does not answer stay what they are.
+    pub(crate) fn of_model(key: &str, place: &str, error: impl Into<Self>) -> Self {
+        let error = error.into();
+        let of_the_files = match &error {
+            Self::Model(error) => !matches!(error, ModelError::Device(_)),
+            Self::Data(error) => error.is_bad_input(),
+            _ => false,
+        };
+        match of_the_files {
+            true => Self::Configuration(format!("{key} = \"{}\": {error}", redacted(place))),
+            false => error,
         }
     }
 

@@ -16,7 +16,7 @@ use burn::tensor::Device;
 
 use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
-use crate::convert::{image_encoder, qformer_text};
+use crate::convert::{image_encoder, of_language_model, qformer_text};
 use crate::error::{Result, WorkerError};
 use crate::pictures::image_processor;
 use crate::state::{FrozenSizes, StageModel, TrainState};
@@ -83,7 +83,9 @@ struct Export<'a> {
 
 impl Export<'_> {
     fn language_model(&self) -> Result<LanguageModel> {
-        Ok(LanguageModel::open(self.config.model.language_model.as_ref(), &self.device)?)
+        let settings = &self.config.model;
+        LanguageModel::open(settings.language_model.as_ref(), &self.device)
+            .map_err(|error| of_language_model(settings, error))
     }
 
     fn sizes(&self, language_width: usize) -> FrozenSizes {

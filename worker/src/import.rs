@@ -6,14 +6,13 @@ use blip2_model::blip2::PublishedQFormer;
 use blip2_model::export::NOT_IN_RETRIEVAL;
 use blip2_model::language_model::LanguageModel;
 use blip2_model::tensors::FlatTensor;
-use blip2_model::vision::ImageEncoder;
 use blip2_model::weights::WeightSource;
 use burn::tensor::Device;
 use bytes::Bytes;
 
 use crate::checkpoint::{NamedState, encode_part, part_name};
 use crate::config::WorkerConfig;
-use crate::convert::qformer_text;
+use crate::convert::{image_width, of_language_model, qformer_text};
 use crate::error::{Result, WorkerError};
 use crate::state::{FrozenSizes, TrainState};
 
@@ -59,10 +58,11 @@ pub fn import(config: &WorkerConfig, from: &Path) -> Result<Imported> {
     compare_folder(config, from)?;
     let (text, _) = qformer_text(&config.model, config.stage1.text_length)?;
     let sizes = FrozenSizes {
-        image_width: ImageEncoder::width_of(config.model.image_encoder.as_ref())?,
+        image_width: image_width(&config.model)?,
         vocab: text.vocab_size(),
         language_width: match stage {
-            2 => LanguageModel::width_of(config.model.language_model.as_ref())?,
+            2 => LanguageModel::width_of(config.model.language_model.as_ref())
+                .map_err(|error| of_language_model(&config.model, error))?,
             _ => 0,
         },
     };
@@ -165,6 +165,7 @@ pub(crate) fn overlay(state: &mut TrainState, source: &WeightSource) -> Result<V
 mod tests {
     use super::*;
     use crate::export::{ExportOptions, Layout, export};
+    use blip2_model::vision::ImageEncoder;
 
     /// A small Q-Former between the quick start's frozen parts, in a run that begins with `stage`.
     fn config(stage: u32) -> WorkerConfig {

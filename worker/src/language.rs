@@ -9,8 +9,8 @@ use blip2_model::loss::{IGNORED, counted};
 use blip2_model::placement::Placement;
 
 use crate::config::WorkerConfig;
-use crate::convert::tokenizer;
-use crate::error::Result;
+use crate::convert::{of_language_model, tokenizer};
+use crate::error::{Result, WorkerError};
 
 /// What the random cut of a caption into a read and a written part is drawn for.
 const CUT: &str = "prefix of a caption";
@@ -99,16 +99,21 @@ impl Language {
     /// A folder that is no model of the families, or a tokenizer that cannot be used.
     pub fn open(config: &WorkerConfig, place: impl Into<Placement>) -> Result<Self> {
         let folder = Path::new(&config.model.language_model);
-        let model = LanguageModel::open(folder, place)?;
+        let model =
+            LanguageModel::open(folder, place).map_err(|error| of_language_model(&config.model, error))?;
         let encoder_decoder = matches!(model, LanguageModel::T5(_));
         let encoding = encoding(config, &model.special_tokens(), encoder_decoder);
-        let encoder = tokenizer(folder, encoding)?;
+        let encoder = tokenizer(folder, encoding).map_err(|error| of_language_model(&config.model, error))?;
         let prompt = config.stage2.prompt.as_str();
         let form = match (encoder_decoder, prompt) {
             (true, "") => Form::Prefix { prompt: None },
             (true, prompt) => Form::Prefix { prompt: Some(prompt.into()) },
             (false, "") => Form::Causal { given: 0 },
-            (false, prompt) => Form::Causal { given: encoder.encode_plain(prompt)?.len() },
+            (false, prompt) => {
+                let ids = encoder.encode_plain(prompt);
+                let ids = ids.map_err(|error| WorkerError::of_model("stage2.prompt", prompt, error))?;
+                Form::Causal { given: ids.len() }
+            }
         };
         Ok(Self { model, encoder: Arc::new(encoder), form, seed: config.train.seed })
     }

@@ -8,7 +8,8 @@ use burn::tensor::{Device, Tensor};
 use image::RgbImage;
 
 use crate::config::ModelSettings;
-use crate::error::{Result, WorkerError};
+use crate::convert::of_encoder;
+use crate::error::Result;
 use crate::evaluate::pixels;
 
 /// How pictures are prepared in evaluation.
@@ -88,9 +89,7 @@ pub(crate) fn image_processor(settings: &ModelSettings, side: usize) -> Result<I
         0 => ImageProcessor::read(path, own.clone()),
         _ => ImageProcessor::read_resized(path, own.clone()),
     };
-    let read = read.map_err(|error| {
-        WorkerError::Configuration(format!("model.image_encoder = \"{}\": {error}", settings.image_encoder))
-    })?;
+    let read = read.map_err(|error| of_encoder(settings, error))?;
     Ok(ImageProcessor { fitting: own.fitting, ..read })
 }
 

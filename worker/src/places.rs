@@ -79,7 +79,7 @@ impl WorkerConfig {
                     None => model_exists(place).await,
                 }
             };
-            looked.await.map_err(|error| explained(key, place, error))?;
+            looked.await.map_err(|error| WorkerError::of_model(key, place, error))?;
         }
         Ok(())
     }
@@ -114,7 +114,7 @@ pub async fn model_here(key: &str, place: &str) -> Result<String> {
             None => fetch_model(place).await,
         }
     };
-    let fetched = fetched.await.map_err(|error| explained(key, place, error))?;
+    let fetched = fetched.await.map_err(|error| WorkerError::of_model(key, place, error))?;
     Ok(fetched.path.display().to_string())
 }
 
@@ -127,13 +127,6 @@ async fn checkpoint_at(key: &str, place: &str) -> Result<Option<Location>, Datas
     let is_checkpoint =
         !is_weight_file(folder.file_name()) && matches!(folder.join(COMMIT).head().await, Ok(Some(_)));
     Ok(is_checkpoint.then_some(folder))
-}
-
-fn explained(key: &str, place: &str, error: DatasetError) -> WorkerError {
-    match error.is_bad_input() {
-        true => WorkerError::Configuration(format!("{key} = \"{}\": {error}", redacted(place))),
-        false => WorkerError::Data(error),
-    }
 }
 
 /// A configuration as it is stored and hashed: without the credentials of its URLs. One without any is returned as it is.

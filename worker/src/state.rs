@@ -28,7 +28,7 @@ pub(crate) fn is_projection(name: &str) -> bool {
 }
 
 /// A tensor that stage 2 may continue with.
-type Previous = std::result::Result<Option<Vec<f32>>, blip2_model::ModelError>;
+type Previous = Result<Option<Vec<f32>>>;
 
 /// Sizes that come from the frozen parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +100,7 @@ pub(crate) fn empty_stage1(
     device: &Device,
 ) -> Result<Stage1Model> {
     let embed_dim = config.model.qformer.embed_dim;
-    Ok(Stage1Model::new(&qformer(config, sizes), embed_dim, config.model.ln_vision_eps, device)?)
+    Stage1Model::new(&qformer(config, sizes), embed_dim, config.model.ln_vision_eps, device).map_err(of_sizes)
 }
 
 /// A stage-2 model of zeros.
@@ -110,7 +110,17 @@ pub(crate) fn empty_stage2(
     device: &Device,
 ) -> Result<Stage2Model> {
     let eps = config.model.ln_vision_eps;
-    Ok(Stage2Model::new(&qformer(config, sizes), eps, sizes.language_width, device)?)
+    Stage2Model::new(&qformer(config, sizes), eps, sizes.language_width, device).map_err(of_sizes)
+}
+
+/// What is wrong with the Q-Former's sizes.
+fn of_sizes(error: blip2_model::ModelError) -> WorkerError {
+    WorkerError::Configuration(format!("model.qformer: {error}"))
+}
+
+/// What is wrong with the weights that a run begins with.
+fn of_init(config: &WorkerConfig, error: impl Into<WorkerError>) -> WorkerError {
+    WorkerError::of_model("model.init_checkpoint", &config.model.init_checkpoint, error)
 }
 
 impl TrainState {
@@ -120,15 +130,18 @@ impl TrainState {
         let init = match init.is_empty() {
             true => None,
             false => {
-                compare_folder(config, Path::new(init))?;
-                Some(WeightSource::open_published(Path::new(init))?)
+                let source = compare_folder(config, Path::new(init))
+                    .and_then(|()| Ok(WeightSource::open_published(Path::new(init))?));
+                Some(source.map_err(|error| of_init(config, error))?)
             }
         };
         if config.stage1.steps > 0 {
             Self::fresh_stage1(config, sizes, init.as_ref(), device)
         } else {
             let previous = |name: &str, shape: &[usize]| match &init {
-                Some(init) if init.contains(name) => init.read(name, shape).map(Some),
+                Some(init) if init.contains(name) => {
+                    init.read(name, shape).map(Some).map_err(|error| of_init(config, error))
+                }
                 _ => Ok(None),
             };
             let origin = init.as_ref().map(|_| "model.init_checkpoint");
@@ -143,15 +156,18 @@ impl TrainState {
         device: &Device,
     ) -> Result<Self> {
         let mut model = empty_stage1(config, sizes, device)?;
-        let bert = match config.model.qformer_init.as_str() {
+        let folder = config.model.qformer_init.as_str();
+        let of_bert = |error| WorkerError::of_model("model.qformer_init", folder, error);
+        let bert = match folder {
             "" => None,
-            folder => Some(WeightSource::open_bert(Path::new(folder))?),
+            folder => Some(WeightSource::open_bert(Path::new(folder)).map_err(of_bert)?),
         };
         let mut values = SeededValues::new(config.train.seed);
-        model.initialise(config.stage1.temperature, &mut values, bert.as_ref(), device)?;
+        let begun = model.initialise(config.stage1.temperature, &mut values, bert.as_ref(), device);
+        begun.map_err(of_bert)?;
         let mut state = Self::new(1, StageModel::Stage1(Box::new(model)))?;
         if let Some(init) = init {
-            let begun_anew = overlay(&mut state, init)?;
+            let begun_anew = overlay(&mut state, init).map_err(|error| of_init(config, error))?;
             if !begun_anew.is_empty() {
                 let from = init.origin().display();
                 tracing::info!(%from, tensors = begun_anew.join(", "), "not in these weights, so begun anew");
