@@ -4,15 +4,20 @@ use std::io::{self, IsTerminal as _, Write};
 
 use blip2_dataset::redacted_text;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, ParseError};
 
 use crate::arguments::LogFormat;
 
 /// Environment variable with the filter, in `tracing`'s syntax.
 const FILTER_VARIABLE: &str = "BLIP2_LOG";
 
+/// What the targets of this project's crates begin with.
+const OWN: &str = "blip2";
+
 /// Starts logging for the whole process.
 pub(crate) fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new("warn"));
+    let asked = std::env::var(FILTER_VARIABLE).ok();
+    let filter = asked.and_then(|asked| filter(&asked).ok()).unwrap_or_else(|| EnvFilter::new("warn"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| Redacting)
@@ -23,6 +28,19 @@ pub(crate) fn start(format: LogFormat) {
         LogFormat::Text => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
+}
+
+/// The filter that `directives` ask for. A level without a target is that of this project's crates: the others say no more
+/// than warnings unless a directive names them. The kernels' compiler alone writes hundreds of megabytes at `info`.
+fn filter(directives: &str) -> Result<EnvFilter, ParseError> {
+    let mut capped = Vec::new();
+    for directive in directives.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
+        match directive.parse::<LevelFilter>() {
+            Ok(level) => capped.push(format!("{},{OWN}={level}", level.min(LevelFilter::WARN))),
+            Err(_) => capped.push(directive.to_owned()),
+        }
+    }
+    EnvFilter::builder().parse(capped.join(","))
 }
 
 /// Standard error, with the credentials of URLs left out of every line.
@@ -40,5 +58,50 @@ impl Write for Redacting {
 
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    /// Whether lines of a level are written: of this project, of the kernels' compiler, of an HTTP client.
+    fn written(directives: &str, level: Level) -> [bool; 3] {
+        let subscriber = tracing_subscriber::registry().with(filter(directives).unwrap());
+        tracing::subscriber::with_default(subscriber, || match level {
+            Level::INFO => [
+                tracing::enabled!(target: "blip2_worker::compute", Level::INFO),
+                tracing::enabled!(target: "pliron::pass", Level::INFO),
+                tracing::enabled!(target: "hyper_util::client", Level::INFO),
+            ],
+            _ => [
+                tracing::enabled!(target: "blip2_worker::compute", Level::WARN),
+                tracing::enabled!(target: "pliron::pass", Level::WARN),
+                tracing::enabled!(target: "hyper_util::client", Level::WARN),
+            ],
+        })
+    }
+
+    #[test]
+    fn a_level_is_that_of_this_project_and_others_say_more_where_they_are_named() {
+        for (directives, info, warn) in [
+            ("info", [true, false, false], [true; 3]),
+            ("DEBUG", [true, false, false], [true; 3]),
+            ("trace,pliron=info", [true, true, false], [true; 3]),
+            (" info , hyper_util=debug", [true, false, true], [true; 3]),
+            ("pliron=off,info", [true, false, false], [true, false, true]),
+            ("info,blip2_worker=warn", [false, false, false], [true; 3]),
+            ("warn", [false; 3], [true; 3]),
+            ("error", [false; 3], [false; 3]),
+            ("off,pliron=info", [false, true, false], [false, true, false]),
+            ("blip2=info", [true, false, false], [true, false, false]),
+        ] {
+            assert_eq!(written(directives, Level::INFO), info, "{directives}: info");
+            assert_eq!(written(directives, Level::WARN), warn, "{directives}: warn");
+        }
+        assert!(filter("pliron=loud").is_err());
     }
 }

@@ -180,7 +180,7 @@ fn activations() {
         let case = Case::open(fixture);
         let golden = case.fixture.tensors("activations.safetensors");
         let features = case.encoder.forward(golden.tensor::<4>("image")).unwrap();
-        assert_close(&case.fixture, "vit_output", features.clone(), golden.tensor::<3>("vit_output"));
+        assert_close(&case.fixture, "vit_output", features.clone(), golden.values("vit_output"));
         let (ids, mask) = (golden.ints("input_ids"), golden.ints("attention_mask"));
         let length = ids.len() / features.dims()[0];
         let batch = case.slot(features, &ids, &mask, length);
@@ -191,15 +191,15 @@ fn activations() {
             ("text_output", &forward.text_output),
             ("image_feats", &forward.image_feats),
         ] {
-            assert_close(&case.fixture, name, got.clone().inner(), golden.tensor::<3>(name));
+            assert_close(&case.fixture, name, got.clone().inner(), golden.values(name));
         }
         let text_feat = forward.text_feat.clone().inner();
-        assert_close(&case.fixture, "text_feat", text_feat, golden.tensor::<2>("text_feat"));
+        assert_close(&case.fixture, "text_feat", text_feat, golden.values("text_feat"));
         let matched = case.model.matched_logits(&forward).unwrap().inner();
-        assert_close(&case.fixture, "itm_matched_logits", matched, golden.tensor::<2>("itm_matched_logits"));
+        assert_close(&case.fixture, "itm_matched_logits", matched, golden.values("itm_matched_logits"));
         let start = case.decoder_start();
         let captions = case.model.caption_logits(&forward, start, &mut Dropout::off()).unwrap().inner();
-        assert_close(&case.fixture, "itg_logits", captions, golden.tensor::<3>("itg_logits"));
+        assert_close(&case.fixture, "itg_logits", captions, golden.values("itg_logits"));
     }
 }
 
