@@ -4,7 +4,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use std::ptr::{copy_nonoverlapping, null_mut};
+use std::ptr::{copy_nonoverlapping, null_mut, write_bytes};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::record::{Direction, record};
@@ -57,12 +57,17 @@ unsafe fn release(address: *mut c_void) -> c_int {
     SUCCESS
 }
 
+/// Counts a copy. What the host sends is dropped, so that a card's memory is zero throughout: a number that is read there as
+/// one of another kind, which no kernel has overwritten, would be no number.
+///
 /// # Safety
-/// Both ends have `bytes` bytes.
-unsafe fn copy(direction: Direction, target: *mut c_void, source: *const c_void, bytes: usize) -> c_int {
+/// `target` has `bytes` bytes where it is the host's.
+unsafe fn copy(direction: Direction, target: *mut c_void, bytes: usize) -> c_int {
     record().copied(direction, bytes);
-    // SAFETY: the caller's.
-    unsafe { copy_nonoverlapping(source.cast::<u8>(), target.cast::<u8>(), bytes) };
+    if matches!(direction, Direction::ToHost) {
+        // SAFETY: the caller's.
+        unsafe { write_bytes(target.cast::<u8>(), 0, bytes) };
+    }
     SUCCESS
 }
 
@@ -250,12 +255,12 @@ pub unsafe extern "C" fn cuMemFreeHost(address: *mut c_void) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemcpyHtoDAsync_v2(
     target: *mut c_void,
-    source: *const c_void,
+    _source: *const c_void,
     bytes: usize,
     _stream: *mut c_void,
 ) -> c_int {
     // SAFETY: the caller's.
-    unsafe { copy(Direction::ToDevice, target, source, bytes) }
+    unsafe { copy(Direction::ToDevice, target, bytes) }
 }
 
 /// # Safety
@@ -263,12 +268,12 @@ pub unsafe extern "C" fn cuMemcpyHtoDAsync_v2(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemcpyDtoHAsync_v2(
     target: *mut c_void,
-    source: *const c_void,
+    _source: *const c_void,
     bytes: usize,
     _stream: *mut c_void,
 ) -> c_int {
     // SAFETY: the caller's.
-    unsafe { copy(Direction::ToHost, target, source, bytes) }
+    unsafe { copy(Direction::ToHost, target, bytes) }
 }
 
 /// # Safety
@@ -276,12 +281,12 @@ pub unsafe extern "C" fn cuMemcpyDtoHAsync_v2(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemcpyDtoDAsync_v2(
     target: *mut c_void,
-    source: *const c_void,
+    _source: *const c_void,
     bytes: usize,
     _stream: *mut c_void,
 ) -> c_int {
     // SAFETY: the caller's.
-    unsafe { copy(Direction::OnDevice, target, source, bytes) }
+    unsafe { copy(Direction::OnDevice, target, bytes) }
 }
 
 /// One end of a copy of rows.
@@ -329,9 +334,11 @@ pub unsafe extern "C" fn cuMemcpy2DAsync_v2(rows: *const Copy2d, _stream: *mut c
         _ => Direction::OnDevice,
     };
     record().copied(direction, rows.width_bytes * rows.height);
-    for row in 0..rows.height {
-        // SAFETY: both ends have the rows that the caller names.
-        unsafe { copy_nonoverlapping(rows.source.row(row), rows.target.row(row), rows.width_bytes) };
+    if matches!(direction, Direction::ToHost) {
+        for row in 0..rows.height {
+            // SAFETY: the target has the rows that the caller names.
+            unsafe { write_bytes(rows.target.row(row), 0, rows.width_bytes) };
+        }
     }
     SUCCESS
 }
