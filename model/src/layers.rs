@@ -4,6 +4,7 @@ use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Bool, DType, Device, Int, Tensor, module};
 
 use crate::ModelError;
+use crate::compute::Compute;
 use crate::dropout::Dropout;
 use crate::fused;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
@@ -22,18 +23,22 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
+    /// Numbers of the product's inputs.
+    #[module(skip)]
+    pub(crate) compute: Compute,
 }
 
 impl Linear {
     /// A map of zeros, to be loaded or initialised.
     pub fn new(input: usize, output: usize, bias: bool, device: &Device) -> Self {
-        Self { weight: zeros([output, input], device), bias: bias.then(|| zeros([output], device)) }
+        let bias = bias.then(|| zeros([output], device));
+        Self { weight: zeros([output, input], device), bias, compute: Compute::F32 }
     }
 
     /// # Shapes
     /// - input `[..., in]`, output `[..., out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        linear(x, self.weight.val(), self.bias.as_ref().map(|bias| bias.val()))
+        linear(x, self.weight.val(), self.bias.as_ref().map(|bias| bias.val()), self.compute)
     }
 }
 
@@ -43,10 +48,15 @@ impl Linear {
 /// - x `[..., in]`, weight `[out, in]`, bias `[out]`, output `[..., out]`
 ///
 /// A frozen weight in bf16 is multiplied in bf16, by `x` rounded to it; the output is in the numbers of `x`.
-pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    compute: Compute,
+) -> Tensor<D> {
     let (own, kept) = (x.dtype(), weight.dtype());
     if own != kept {
-        let y = linear(x.cast(kept), weight, None).cast(own);
+        let y = linear(x.cast(kept), weight, None, Compute::F32).cast(own);
         return match bias {
             Some(bias) => y + bias.unsqueeze(),
             None => y,
@@ -54,10 +64,10 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
     }
     let [output, input] = weight.dims();
     let mut shape = x.dims();
-    if shape[..D - 1].iter().any(|size| *size != 1) {
+    if compute == Compute::Bf16 || shape[..D - 1].iter().any(|size| *size != 1) {
         return match bias {
-            Some(bias) => fused::affine(x, weight, bias),
-            None => module::linear(x, weight.transpose(), None),
+            Some(bias) => fused::affine(x, weight, bias, compute),
+            None => fused::linear(x, weight, compute),
         };
     }
     // A single row, as in generation: W·x reads the weight in its own order, many times faster on the CPU.
@@ -71,6 +81,7 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
 
 impl NamedTensors for Linear {
     fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+        visitor.visit_compute(&mut self.compute);
         visitor.visit(&join(prefix, "weight"), &mut self.weight)?;
         match &mut self.bias {
             Some(bias) => visitor.visit(&join(prefix, "bias"), bias),
@@ -154,12 +165,23 @@ impl NamedTensors for RmsNorm {
 pub struct Embedding {
     /// `[rows, width]`.
     pub weight: Param<Tensor<2>>,
+    /// Numbers of the product's inputs, where the table is an output map.
+    #[module(skip)]
+    compute: Compute,
 }
 
 impl Embedding {
     /// A table of zeros.
     pub fn new(rows: usize, width: usize, device: &Device) -> Self {
-        Self { weight: zeros([rows, width], device) }
+        Self { weight: zeros([rows, width], device), compute: Compute::F32 }
+    }
+
+    /// The products of vectors with the rows: the table as an output map.
+    ///
+    /// # Shapes
+    /// - x `[..., width]`, bias `[rows]`, output `[..., rows]`
+    pub fn scores<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
+        linear(x, self.weight.val(), bias, self.compute)
     }
 
     /// # Shapes
@@ -181,7 +203,7 @@ impl Embedding {
     /// The table with `rows` rows; the new ones are the mean of the others, so that no new token is ever likelier
     /// than the likeliest of the old where the table is an output map.
     pub(crate) fn grown(&self, rows: usize) -> Self {
-        Self { weight: grown(&self.weight, rows) }
+        Self { weight: grown(&self.weight, rows), compute: self.compute }
     }
 }
 
@@ -201,6 +223,7 @@ pub(crate) fn in_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 
 impl NamedTensors for Embedding {
     fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+        visitor.visit_compute(&mut self.compute);
         visitor.visit(&join(prefix, "weight"), &mut self.weight)
     }
 }
@@ -237,9 +260,10 @@ pub fn attention(
     value: Tensor<4>,
     mask: Option<Tensor<4>>,
     dropout: &mut Dropout,
+    compute: Compute,
 ) -> Tensor<4> {
     let scale = 1.0 / (query.dims()[3] as f64).sqrt();
-    scaled_attention(query, key, value, mask, scale, dropout)
+    fused::attention(query, key, value, mask, scale, dropout.next_mask(), compute)
 }
 
 /// [`attention`] whose scores are the products of queries and keys as they are.
@@ -249,19 +273,9 @@ pub fn unscaled_attention(
     value: Tensor<4>,
     mask: Option<Tensor<4>>,
     dropout: &mut Dropout,
+    compute: Compute,
 ) -> Tensor<4> {
-    scaled_attention(query, key, value, mask, 1.0, dropout)
-}
-
-fn scaled_attention(
-    query: Tensor<4>,
-    key: Tensor<4>,
-    value: Tensor<4>,
-    mask: Option<Tensor<4>>,
-    scale: f64,
-    dropout: &mut Dropout,
-) -> Tensor<4> {
-    fused::attention(query, key, value, mask, scale, dropout.next_mask())
+    fused::attention(query, key, value, mask, 1.0, dropout.next_mask(), compute)
 }
 
 #[cfg(test)]
@@ -274,8 +288,8 @@ mod tests {
         let wave = |count: i64| Tensor::<1, Int>::arange(0..count, &device).float().sin();
         let (weight, bias) = (wave(15).reshape([3, 5]), wave(3));
         let rows = (wave(10) * 2.0).reshape([2, 1, 5]);
-        let all = linear(rows.clone(), weight.clone(), Some(bias.clone()));
-        let one = linear(rows.narrow(0, 1, 1), weight, Some(bias));
+        let all = linear(rows.clone(), weight.clone(), Some(bias.clone()), Compute::F32);
+        let one = linear(rows.narrow(0, 1, 1), weight, Some(bias), Compute::F32);
         let difference = (all.narrow(0, 1, 1) - one).abs().max().into_scalar::<f32>();
         assert!(difference < 1e-6, "{difference}");
     }

@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor, module};
 
 use crate::ModelError;
 use crate::causal::Visible;
+use crate::compute::Compute;
 use crate::dropout::Dropout;
 use crate::layers::{Linear, merge_heads, split_heads, unscaled_attention};
 use crate::qformer::KeyValue;
@@ -93,7 +94,9 @@ impl Projections {
     ) -> Tensor<3> {
         let [batch, heads, rows, width] = query.dims();
         let (positions, KeyValue { key, value }) = (seen.length(), seen);
-        if matches!(visible, Visible::Causal) && self.key_heads == heads && dropout.is_off() {
+        let compute = self.query.compute;
+        let is_plain = self.key_heads == heads && dropout.is_off() && compute == Compute::F32;
+        if matches!(visible, Visible::Causal) && is_plain {
             let scale = (!self.scaled).then_some(1.0);
             let options = AttentionModuleOptions { scale, softcap: None, is_causal: true };
             return self.output(module::attention(query, key, value, None, None, options));
@@ -101,13 +104,13 @@ impl Projections {
         let query = if self.scaled { query * (1.0 / (width as f64).sqrt()) } else { query };
         let mask = visible.mask(rows, positions, &query.device());
         let attended = if self.key_heads == heads {
-            unscaled_attention(query, key, value, mask, dropout)
+            unscaled_attention(query, key, value, mask, dropout, compute)
         } else {
             // Queries that share a key head are more rows of one product: keys are not repeated.
             let shared = heads / self.key_heads;
             let query = query.reshape([batch, self.key_heads, shared * rows, width]);
             let mask = mask.map(|mask| mask.repeat_dim(2, shared));
-            unscaled_attention(query, key, value, mask, dropout).reshape([batch, heads, rows, width])
+            unscaled_attention(query, key, value, mask, dropout, compute).reshape([batch, heads, rows, width])
         };
         self.output(attended)
     }

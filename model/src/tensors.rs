@@ -9,11 +9,15 @@ use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::ModelError;
+use crate::compute::Compute;
 
 /// Something done to each tensor of a model.
 pub trait TensorVisitor {
     /// Called once for each tensor, always in the same order.
     fn visit<const D: usize>(&mut self, name: &str, tensor: &mut Param<Tensor<D>>) -> Result<(), ModelError>;
+
+    /// Called for each tensor that is a factor of products, with the numbers these are computed in.
+    fn visit_compute(&mut self, _: &mut Compute) {}
 }
 
 /// A module that can list its tensors.

@@ -16,7 +16,7 @@ use crate::cache::{KeyValueCache, follow};
 use crate::causal::{Visible, causal_mask};
 use crate::generate::{Decoder, GenerateOptions, generate, next_column};
 use crate::host::floats;
-use crate::layers::{LayerNorm, Linear, linear};
+use crate::layers::{LayerNorm, Linear};
 use crate::qformer::KeyValue;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
@@ -161,7 +161,7 @@ impl BlipCaptioner {
 
     fn scores(&self, hidden: Tensor<3>) -> Tensor<3> {
         let hidden = self.head.norm.forward(gelu(self.head.dense.forward(hidden)));
-        linear(hidden, self.text.word.weight.val(), Some(self.head.bias.val()))
+        self.text.word.scores(hidden, Some(self.head.bias.val()))
     }
 }
 

@@ -3,10 +3,11 @@
 use std::f64::consts::FRAC_1_SQRT_2;
 
 use burn::tensor::activation::softmax;
-use burn::tensor::{Int, Tensor, module};
+use burn::tensor::{DType, FloatDType, Int, Tensor, module};
 
 use super::Mask;
 use super::kernels::dropout::MULTIPLIERS;
+use crate::compute::Compute;
 
 /// `x/2 · (1 + erf(x/√2))`. Not burn's function: on devices that have no derivative of their own it takes that of the
 /// approximation by tanh, which is up to 9e-4 off.
@@ -36,8 +37,9 @@ pub(super) fn attention(
     mask: Option<Tensor<4>>,
     scale: f64,
     dropped: Option<Mask>,
+    compute: Compute,
 ) -> Tensor<4> {
-    let scores = query.matmul(key.swap_dims(2, 3));
+    let scores = product(query, key.swap_dims(2, 3), compute);
     let scores = if scale == 1.0 { scores } else { scores * scale };
     let scores = match mask {
         Some(mask) => scores + mask,
@@ -48,7 +50,15 @@ pub(super) fn attention(
         Some(mask) => dropout(weights, mask),
         None => weights,
     };
-    weights.matmul(value)
+    product(weights, value, compute)
+}
+
+/// `a·b`; the factors of float32 products are rounded where these are computed in bf16, and so is the result.
+fn product(a: Tensor<4>, b: Tensor<4>, compute: Compute) -> Tensor<4> {
+    if compute == Compute::F32 || a.dtype() != DType::F32 {
+        return a.matmul(b);
+    }
+    a.cast(compute.dtype()).matmul(b.cast(compute.dtype())).cast(FloatDType::F32)
 }
 
 pub(super) fn dropout<const D: usize>(x: Tensor<D>, mask: Mask) -> Tensor<D> {

@@ -4,8 +4,9 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::TensorData;
 
-use super::kernels::{cross_entropy, dropout, gelu, layer_norm};
+use super::kernels::{bf16, cross_entropy, dropout, gelu, layer_norm};
 use super::{FusedOps, Mask, Targets};
+use crate::compute::Compute;
 
 /// The values of a tensor that [`super::is_fused`] has let through.
 pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
@@ -24,6 +25,17 @@ pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
 /// A new tensor.
 pub(super) fn tensor(values: Vec<f32>, shape: impl Into<Vec<usize>>) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape.into()))
+}
+
+/// A tensor as an input of products: rounded where these are computed in bf16. What is summed stays float32.
+pub(super) fn factor(x: FlexTensor, compute: Compute) -> FlexTensor {
+    match compute {
+        Compute::F32 => x,
+        Compute::Bf16 => {
+            let shape = x.shape().to_vec();
+            tensor(bf16::rounded(values(&contiguous(x))), shape)
+        }
+    }
 }
 
 /// Output, `x + residual` and each row's mean and reciprocal deviation.

@@ -14,7 +14,7 @@ mod decomposed;
 mod flex;
 mod kernels;
 
-pub(crate) use affine::affine;
+pub(crate) use affine::{affine, linear};
 pub(crate) use attention::attention;
 pub(crate) use kernels::cross_entropy::Targets;
 pub(crate) use kernels::dropout::{Mask, hash};

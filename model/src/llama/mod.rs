@@ -21,7 +21,7 @@ use crate::cache::KeyValueCache;
 use crate::causal::{Visible, check_sequence, new_positions};
 use crate::hf_config::FolderConfig;
 use crate::language_model::CausalModel;
-use crate::layers::{Embedding, Linear, RmsNorm, grown, linear};
+use crate::layers::{Embedding, Linear, RmsNorm, grown};
 use crate::placement::Placement;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::weights::{Fit, WeightSource, check_beside, load};
@@ -158,7 +158,7 @@ impl CausalModel for Llama {
     fn logits_of(&self, hidden: Tensor<3>) -> Tensor<3> {
         match &self.lm_head {
             Some(head) => head.forward(hidden),
-            None => linear(hidden, self.embed_tokens.weight.val(), None),
+            None => self.embed_tokens.scores(hidden, None),
         }
     }
 }

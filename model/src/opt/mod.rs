@@ -16,7 +16,7 @@ use crate::causal::{Visible, check_sequence, new_positions};
 use crate::dropout::Dropout;
 use crate::hf_config::FolderConfig;
 use crate::language_model::CausalModel;
-use crate::layers::{Embedding, LayerNorm, Linear, grown, linear};
+use crate::layers::{Embedding, LayerNorm, Linear, grown};
 use crate::placement::Placement;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::weights::{Fit, WeightSource, check_beside, load};
@@ -152,7 +152,7 @@ impl Opt {
     pub fn logits_of<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
         match &self.lm_head {
             Some(head) => head.forward(hidden),
-            None => linear(hidden, self.embed_tokens.weight.val(), None),
+            None => self.embed_tokens.scores(hidden, None),
         }
     }
 

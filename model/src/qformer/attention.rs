@@ -73,6 +73,17 @@ impl AttentionBlock {
         }
     }
 
+    fn attention(
+        &self,
+        query: Tensor<4>,
+        seen: &KeyValue,
+        mask: Option<Tensor<4>>,
+        dropout: &mut Dropout,
+    ) -> Tensor<4> {
+        let KeyValue { key, value } = seen.clone();
+        attention(query, key, value, mask, dropout, self.query.compute)
+    }
+
     /// `norm(x + dropout(output(attention(x, seen))))`.
     pub(crate) fn forward(
         &self,
@@ -82,7 +93,7 @@ impl AttentionBlock {
         dropout: &mut Dropout,
     ) -> Tensor<3> {
         let query = split_heads(self.query.forward(x.clone()), self.heads);
-        let attended = attention(query, seen.key.clone(), seen.value.clone(), mask, dropout);
+        let attended = self.attention(query, seen, mask, dropout);
         let output = self.output.forward(merge_heads(attended));
         self.norm.forward_sum(dropout.forward(output), x)
     }
@@ -97,7 +108,7 @@ impl AttentionBlock {
         restore: impl FnOnce(Tensor<3>) -> Tensor<3>,
     ) -> Tensor<3> {
         let query = split_heads(arrange(self.query.forward(x.clone())), self.heads);
-        let attended = attention(query, seen.key.clone(), seen.value.clone(), None, &mut Dropout::off());
+        let attended = self.attention(query, seen, None, &mut Dropout::off());
         let output = self.output.forward(restore(merge_heads(attended)));
         self.norm.forward_sum(output, x)
     }

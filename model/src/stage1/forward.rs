@@ -7,6 +7,7 @@ use super::contrastive::{Contrast, GradientMode};
 use super::global::GlobalBatch;
 use crate::ModelError;
 use crate::dropout::Dropout;
+use crate::layers::Embedding;
 use crate::loss::{IGNORED, Loss, cross_entropy};
 use crate::qformer::{ImageKeyValues, KeyValue};
 use crate::tape::{Segment, Tape};
@@ -307,9 +308,9 @@ impl Stage1Model {
         Ok(self.caption_head.forward(hidden, self.word_table()?))
     }
 
-    fn word_table(&self) -> Result<Tensor<2>, ModelError> {
+    fn word_table(&self) -> Result<&Embedding, ModelError> {
         match &self.qformer.text {
-            Some(text) => Ok(text.word.weight.val()),
+            Some(text) => Ok(&text.word),
             None => Err(ModelError::input("Q-Former", "it has no text tables")),
         }
     }

@@ -22,7 +22,7 @@ use burn::tensor::{Device, Tensor};
 use crate::ModelError;
 use crate::fused::gelu;
 use crate::host::floats;
-use crate::layers::{LayerNorm, Linear, linear};
+use crate::layers::{Embedding, LayerNorm, Linear};
 use crate::qformer::{QFormer, QFormerConfig};
 use crate::tensors::{NamedTensors, TensorVisitor, join, set};
 use crate::weights::{InitialValues, WeightSource, initialise};
@@ -45,9 +45,9 @@ impl CaptionHead {
     }
 
     /// `[b, T, hidden]` to logits `[b, T, vocab]`; `words` is the word table `[vocab, hidden]`.
-    fn forward(&self, hidden: Tensor<3>, words: Tensor<2>) -> Tensor<3> {
+    fn forward(&self, hidden: Tensor<3>, words: &Embedding) -> Tensor<3> {
         let hidden = self.norm.forward(gelu(self.transform.forward(hidden)));
-        linear(hidden, words, Some(self.bias.val()))
+        words.scores(hidden, Some(self.bias.val()))
     }
 
     fn visit_named<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {

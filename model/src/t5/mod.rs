@@ -18,7 +18,7 @@ use crate::cache::KeyValueCache;
 use crate::causal::{Visible, check_sequence};
 use crate::dropout::Dropout;
 use crate::hf_config::FolderConfig;
-use crate::layers::{BLOCKED, Embedding, Linear, grown, linear};
+use crate::layers::{BLOCKED, Embedding, Linear, grown};
 use crate::placement::Placement;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::weights::{Fit, WeightSource, check_beside, load};
@@ -191,7 +191,7 @@ impl T5 {
         };
         match &self.lm_head {
             Some(head) => head.forward(hidden),
-            None => linear(hidden, self.shared.weight.val(), None),
+            None => self.shared.scores(hidden, None),
         }
     }
 }

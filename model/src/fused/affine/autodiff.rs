@@ -10,9 +10,10 @@ use burn::backend::{Autodiff, Flex, TensorMetadata};
 
 use super::AffineOps;
 use super::flex::{as_rows, forward, gradient_of_bias, gradient_of_weight, gradient_of_x, output_shape};
-use crate::fused::flex::contiguous;
+use crate::compute::Compute;
+use crate::fused::flex::{contiguous, factor};
 
-/// What the backward pass needs of the forward pass.
+/// What the backward pass needs of the forward pass, with the factors as they were multiplied.
 #[derive(Debug, Clone)]
 struct AffineState {
     /// The rows, if the weight is trained.
@@ -20,6 +21,16 @@ struct AffineState {
     /// The weight, if a gradient flows on.
     weight: Option<FlexTensor>,
     x_shape: Vec<usize>,
+    compute: Compute,
+}
+
+impl AffineState {
+    /// The gradients of `x` and the weight, where there are any, from that of the output's rows.
+    fn gradients(self, gradient: FlexTensor) -> [Option<FlexTensor>; 2] {
+        let gradient = factor(gradient, self.compute);
+        let of_x = self.weight.map(|weight| gradient_of_x(gradient.clone(), weight, self.x_shape));
+        [of_x, self.x.map(|x| gradient_of_weight(gradient, x))]
+    }
 }
 
 #[derive(Debug)]
@@ -31,17 +42,48 @@ impl Backward<Flex, 3> for Affine {
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let gradient = as_rows(grads.consume::<Flex>(&ops.node));
         let [x_node, weight_node, bias_node] = ops.parents;
-        let state = ops.state;
         if let Some(node) = bias_node {
             grads.register::<Flex>(node.id, gradient_of_bias(&gradient));
         }
-        if let (Some(node), Some(weight)) = (x_node, state.weight) {
-            grads.register::<Flex>(node.id, gradient_of_x(gradient.clone(), weight, state.x_shape));
-        }
-        if let (Some(node), Some(x)) = (weight_node, state.x) {
-            grads.register::<Flex>(node.id, gradient_of_weight(gradient, x));
+        for (node, gradient) in [x_node, weight_node].into_iter().zip(ops.state.gradients(gradient)) {
+            if let (Some(node), Some(gradient)) = (node, gradient) {
+                grads.register::<Flex>(node.id, gradient);
+            }
         }
     }
+}
+
+#[derive(Debug)]
+struct LinearMap;
+
+impl Backward<Flex, 2> for LinearMap {
+    type State = AffineState;
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = as_rows(grads.consume::<Flex>(&ops.node));
+        for (node, gradient) in ops.parents.into_iter().zip(ops.state.gradients(gradient)) {
+            if let (Some(node), Some(gradient)) = (node, gradient) {
+                grads.register::<Flex>(node.id, gradient);
+            }
+        }
+    }
+}
+
+/// The factors as they are multiplied, what the backward pass needs of them, and the output's shape.
+fn factors(
+    (x, x_tracked): (FlexTensor, bool),
+    (weight, weight_tracked): (FlexTensor, bool),
+    compute: Compute,
+) -> (FlexTensor, FlexTensor, AffineState, Vec<usize>) {
+    let (x_shape, shape) = (x.shape().to_vec(), output_shape(&x, &weight));
+    let (x, weight) = (factor(as_rows(x), compute), factor(weight, compute));
+    let state = AffineState {
+        x: weight_tracked.then(|| x.clone()),
+        weight: x_tracked.then(|| weight.clone()),
+        x_shape,
+        compute,
+    };
+    (x, weight, state, shape)
 }
 
 impl<C: CheckpointStrategy> AffineOps for Autodiff<Flex, C> {
@@ -49,23 +91,28 @@ impl<C: CheckpointStrategy> AffineOps for Autodiff<Flex, C> {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        compute: Compute,
     ) -> FloatTensor<Self> {
         let (x_tracked, weight_tracked) = (x.is_tracked(), weight.is_tracked());
         let (x, x_node) = x.into_parts();
         let (weight, weight_node) = weight.into_parts();
         let (bias, bias_node) = bias.into_parts();
-        let (x_shape, shape) = (x.shape().to_vec(), output_shape(&x, &weight));
-        let x = as_rows(x);
-        let output = forward(&x, &weight, &contiguous(bias), shape);
+        let (x, weight, state, shape) = factors((x, x_tracked), (weight, weight_tracked), compute);
+        let output = forward(&x, &weight, Some(&contiguous(bias)), shape);
         match Affine.prepare::<C>([x_node, weight_node, bias_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let state = AffineState {
-                    x: weight_tracked.then_some(x),
-                    weight: x_tracked.then_some(weight),
-                    x_shape,
-                };
-                prep.finish(state, output)
-            }
+            OpsKind::Tracked(prep) => prep.finish(state, output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn linear_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, compute: Compute) -> FloatTensor<Self> {
+        let (x_tracked, weight_tracked) = (x.is_tracked(), weight.is_tracked());
+        let (x, x_node) = x.into_parts();
+        let (weight, weight_node) = weight.into_parts();
+        let (x, weight, state, shape) = factors((x, x_tracked), (weight, weight_tracked), compute);
+        let output = forward(&x, &weight, None, shape);
+        match LinearMap.prepare::<C>([x_node, weight_node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(state, output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }

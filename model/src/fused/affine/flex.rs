@@ -6,7 +6,8 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Shape;
 
 use super::AffineOps;
-use crate::fused::flex::{contiguous, tensor, values};
+use crate::compute::Compute;
+use crate::fused::flex::{contiguous, factor, tensor, values};
 use crate::fused::kernels::rows;
 
 /// `[..., width]` as rows in the order of their indices, `[rows, width]`.
@@ -21,11 +22,13 @@ pub(super) fn as_rows(x: FlexTensor) -> FlexTensor {
 pub(super) fn forward(
     x: &FlexTensor,
     weight: &FlexTensor,
-    bias: &FlexTensor,
+    bias: Option<&FlexTensor>,
     shape: Vec<usize>,
 ) -> FlexTensor {
     let mut output = Flex::float_matmul(x.clone(), weight.transpose(0, 1));
-    rows::add_to_each(output.storage_mut::<f32>(), values(bias));
+    if let Some(bias) = bias {
+        rows::add_to_each(output.storage_mut::<f32>(), values(bias));
+    }
     output.reshape(Shape::from(shape))
 }
 
@@ -56,8 +59,14 @@ pub(super) fn gradient_of_bias(gradient: &FlexTensor) -> FlexTensor {
 }
 
 impl AffineOps for Flex {
-    fn affine_rows(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+    fn affine_rows(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, compute: Compute) -> FlexTensor {
         let shape = output_shape(&x, &weight);
-        forward(&as_rows(x), &weight, &contiguous(bias), shape)
+        let (x, weight) = (factor(as_rows(x), compute), factor(weight, compute));
+        forward(&x, &weight, Some(&contiguous(bias)), shape)
+    }
+
+    fn linear_rows(x: FlexTensor, weight: FlexTensor, compute: Compute) -> FlexTensor {
+        let shape = output_shape(&x, &weight);
+        forward(&factor(as_rows(x), compute), &factor(weight, compute), None, shape)
     }
 }

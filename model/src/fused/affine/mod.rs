@@ -4,15 +4,20 @@
 //! transposed view, and every use of the gradient pays for that: the sum over passes, the copy into the flat buffer. Here
 //! the gradient is computed in the weight's own layout, `dYᵀ·X`; the bias is added in place, by all threads. On other
 //! devices and in other precisions the map is burn's own, which is also what the tests compare with.
+//!
+//! With [`Compute::Bf16`] both factors of the three products are rounded to bf16: `X` and `W`, `dY` and `W`, `dY` and `X`. Here
+//! their sums stay float32, and so do the gradients that leave the map; the rounding itself has the derivative 1. Composed of
+//! burn's operations, a product's result is rounded to bf16 as well, once. The bias is added, and its gradient summed, in float32.
 
 mod autodiff;
 mod flex;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::{Tensor, module};
+use burn::tensor::{DType, FloatDType, Tensor, module};
 
 use super::is_fused;
+use crate::compute::Compute;
 
 /// The operation as a backend has it.
 #[backend_extension(Flex, Autodiff)]
@@ -22,49 +27,89 @@ pub(crate) trait AffineOps: Backend {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        compute: Compute,
     ) -> FloatTensor<Self>;
+
+    /// The same without a bias.
+    fn linear_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, compute: Compute) -> FloatTensor<Self>;
 }
 
 /// `x·Wᵀ + b`.
 ///
 /// # Shapes
 /// - x `[..., in]`, weight `[out, in]`, bias `[out]`, output `[..., out]`
-pub(crate) fn affine<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<D> {
-    if !has_affine_rows(&x, &weight, &bias) {
-        return composed(x, weight, bias);
+pub(crate) fn affine<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Tensor<1>,
+    compute: Compute,
+) -> Tensor<D> {
+    if !has_rows(&x, &weight, Some(&bias)) {
+        return composed(x, weight, Some(bias), compute);
     }
     let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
-    Tensor::from_dispatch(Dispatch::affine_rows(x, weight, bias))
+    Tensor::from_dispatch(Dispatch::affine_rows(x, weight, bias, compute))
+}
+
+/// `x·Wᵀ`.
+///
+/// # Shapes
+/// - x `[..., in]`, weight `[out, in]`, output `[..., out]`
+pub(crate) fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, compute: Compute) -> Tensor<D> {
+    // In float32 burn's own is as good where no gradient of a weight is asked for, as in all maps without a bias.
+    if compute == Compute::F32 || !has_rows(&x, &weight, None) {
+        return composed(x, weight, None, compute);
+    }
+    Tensor::from_dispatch(Dispatch::linear_rows(x.into_dispatch(), weight.into_dispatch(), compute))
 }
 
 /// The same of burn's operations.
-fn composed<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<D> {
-    module::linear(x, weight.transpose(), Some(bias))
+fn composed<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    compute: Compute,
+) -> Tensor<D> {
+    // Other precisions than float32 are computed in as they are.
+    if compute == Compute::F32 || x.dtype() != DType::F32 {
+        return module::linear(x, weight.transpose(), bias);
+    }
+    let product = module::linear(x.cast(compute.dtype()), weight.cast(compute.dtype()).transpose(), None);
+    let product = product.cast(FloatDType::F32);
+    match bias {
+        Some(bias) => product + bias.unsqueeze(),
+        None => product,
+    }
 }
 
-/// Whether the tensors are such as the operation takes; with shapes that do not fit, burn says so.
-fn has_affine_rows<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>, bias: &Tensor<1>) -> bool {
+/// Whether the tensors are such as the operations take; with shapes that do not fit, burn says so.
+fn has_rows<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> bool {
     let [output, input] = weight.dims();
-    let fits = x.dims()[D - 1] == input && bias.dims() == [output] && x.shape().num_elements() * output > 0;
-    fits && is_fused(x) && is_fused(weight) && is_fused(bias)
+    let fits = x.dims()[D - 1] == input && x.shape().num_elements() * output > 0;
+    let bias_fits = bias.is_none_or(|bias| bias.dims() == [output] && is_fused(bias));
+    fits && bias_fits && is_fused(x) && is_fused(weight)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::agreement::{close, wave};
     use super::*;
-    use burn::tensor::{DType, Device, FloatDType};
+    use burn::tensor::Device;
 
-    type Map = fn(Tensor<3>, Tensor<2>, Tensor<1>) -> Tensor<3>;
+    type Map = fn(Tensor<3>, Tensor<2>, Tensor<1>, Compute) -> Tensor<3>;
+
+    fn of_burn(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>, compute: Compute) -> Tensor<3> {
+        composed(x, weight, Some(bias), compute)
+    }
 
     /// The output of two passes over one weight, and all gradients.
-    fn two_passes(map: Map) -> (Tensor<3>, Tensor<3>, Tensor<2>, Tensor<1>) {
+    fn two_passes(map: Map, compute: Compute) -> (Tensor<3>, Tensor<3>, Tensor<2>, Tensor<1>) {
         let device = Device::flex().autodiff();
         let x = wave([3, 40, 37], 0.73, &device).require_grad();
         let (weight, bias) = (wave([53, 37], 0.31, &device), wave([53], 0.5, &device));
         let (weight, bias) = (weight.require_grad(), bias.require_grad());
-        let part = map(x.clone().narrow(1, 7, 21), weight.clone(), bias.clone());
-        let output = map(x.clone(), weight.clone(), bias.clone());
+        let part = map(x.clone().narrow(1, 7, 21), weight.clone(), bias.clone(), compute);
+        let output = map(x.clone(), weight.clone(), bias.clone(), compute);
         let sums = (output.clone() * wave([3, 40, 53], 0.37, &device)).sum()
             + (part * wave([3, 21, 53], 0.11, &device)).sum();
         let mut gradients = sums.backward();
@@ -78,11 +123,61 @@ mod tests {
 
     #[test]
     fn equals_its_composition_in_value_and_gradients() {
-        let (got, want) = (two_passes(affine), two_passes(composed));
+        let (got, want) = (two_passes(affine, Compute::F32), two_passes(of_burn, Compute::F32));
         close("output", got.0, want.0);
         close("gradient of x", got.1, want.1);
         close("gradient of the weight", got.2, want.2);
         close("gradient of the bias", got.3, want.3);
+    }
+
+    #[test]
+    fn products_of_bf16_factors_have_sums_and_gradients_in_float32() {
+        // What is bf16 already is not rounded, so the product is float32's.
+        let device = Device::flex();
+        let bf16 = |x: Tensor<2>| x.cast(FloatDType::BF16).cast(FloatDType::F32);
+        let [x, weight] = [wave([9, 64], 0.73, &device), wave([7, 64], 0.31, &device)].map(bf16);
+        let exact = linear(x.clone(), weight.clone(), Compute::F32);
+        assert_eq!(linear(x.clone(), weight.clone(), Compute::Bf16).into_data(), exact.clone().into_data());
+        assert_ne!(bf16(exact.clone()).into_data(), exact.into_data(), "the sums are no bf16");
+
+        // Between the factors' rounding and the result's nothing is rounded: dX = bf16(dY)·bf16(W), and so on.
+        let autodiff = device.clone().autodiff();
+        let inputs = [wave([9, 64], 0.73, &device), wave([7, 64], 0.31, &device)];
+        let [x, weight] = inputs.clone().map(|input| Tensor::<2>::from_inner(input).require_grad());
+        let bias = Tensor::<1>::from_inner(wave([7], 0.5, &device)).require_grad();
+        let towards = wave([9, 7], 0.37, &autodiff);
+        let output = affine(x.clone(), weight.clone(), bias.clone(), Compute::Bf16);
+        let mut gradients = (output * towards.clone()).sum().backward();
+        let (from, [of_x, of_weight]) = (towards.inner(), inputs.map(bf16));
+        let rounded = bf16(from.clone());
+        close("x", x.grad_remove(&mut gradients).unwrap(), rounded.clone().matmul(of_weight));
+        close("weight", weight.grad_remove(&mut gradients).unwrap(), rounded.transpose().matmul(of_x));
+        let of_bias = bias.grad_remove(&mut gradients).unwrap();
+        close("bias", of_bias, from.sum_dim(0).reshape([7]));
+    }
+
+    /// The largest difference, of the largest value.
+    fn apart<const D: usize>(got: &Tensor<D>, want: &Tensor<D>) -> f32 {
+        let largest = want.clone().abs().max().into_scalar::<f32>();
+        (got.clone() - want.clone()).abs().max().into_scalar::<f32>() / largest
+    }
+
+    #[test]
+    fn in_bf16_it_is_near_its_composition_and_that_near_float32() {
+        let (got, composed) = (two_passes(affine, Compute::Bf16), two_passes(of_burn, Compute::Bf16));
+        let exact = two_passes(affine, Compute::F32);
+        // A product composed of burn's operations is rounded once more, by 2^-9 of itself at most.
+        let bounds = |what: &str, composed: f32, exact: f32| {
+            assert!(composed < 6e-3, "{what}: {composed} from the composition");
+            assert!(exact > 0.0 && exact < 3e-2, "{what}: {exact} from float32");
+        };
+        bounds("output", apart(&got.0, &composed.0), apart(&got.0, &exact.0));
+        bounds("gradient of x", apart(&got.1, &composed.1), apart(&got.1, &exact.1));
+        bounds("gradient of the weight", apart(&got.2, &composed.2), apart(&got.2, &exact.2));
+        close("gradient of the bias", got.3, exact.3);
+        for dtype in [composed.0.dtype(), composed.1.dtype(), composed.2.dtype(), composed.3.dtype()] {
+            assert_eq!(dtype, DType::F32);
+        }
     }
 
     #[test]
@@ -91,13 +186,14 @@ mod tests {
         let (weight, bias) = (wave([5, 4], 0.31, &plain), wave([5], 0.5, &plain));
         let x = wave([2, 3, 4], 0.73, &device).require_grad();
         let (frozen, frozen_bias) = (Tensor::from_inner(weight.clone()), Tensor::from_inner(bias.clone()));
-        let mut gradients = affine(x.clone(), frozen, frozen_bias).sum().backward();
+        let mut gradients = affine(x.clone(), frozen, frozen_bias, Compute::F32).sum().backward();
         let want = weight.clone().sum_dim(0).reshape([1, 1, 4]).expand([2, 3, 4]);
         close("gradient of x", x.grad_remove(&mut gradients).unwrap(), want);
 
         let weight = Tensor::<2>::from_inner(weight).require_grad();
         let x = wave([2, 3, 4], 0.73, &plain);
-        let output = affine(Tensor::from_inner(x.clone()), weight.clone(), Tensor::from_inner(bias));
+        let output =
+            affine(Tensor::from_inner(x.clone()), weight.clone(), Tensor::from_inner(bias), Compute::F32);
         let gradient = weight.grad_remove(&mut output.sum().backward()).unwrap();
         close("gradient of the weight", gradient, x.reshape([6, 4]).sum_dim(0).expand([5, 4]));
     }
@@ -108,7 +204,9 @@ mod tests {
         let wide = |x: Tensor<2>| x.cast(FloatDType::F64);
         let (x, weight) = (wide(wave([2, 4], 0.73, &device)), wide(wave([3, 4], 0.31, &device)));
         let bias = wave([3], 0.5, &device).cast(FloatDType::F64);
-        assert!(!has_affine_rows(&x, &weight, &bias));
-        assert_eq!(affine(x, weight, bias).dtype(), DType::F64);
+        assert!(!has_rows(&x, &weight, Some(&bias)));
+        for compute in [Compute::F32, Compute::Bf16] {
+            assert_eq!(affine(x.clone(), weight.clone(), bias.clone(), compute).dtype(), DType::F64);
+        }
     }
 }

@@ -9,12 +9,12 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex, TensorMetadata};
 
-use super::flex::{dropped, probabilities};
+use super::flex::{dropped, factors, output, probabilities};
 use super::{AttentionOps, Settings};
-use crate::fused::flex::{contiguous, values};
+use crate::fused::flex::{contiguous, factor, values};
 use crate::fused::kernels::softmax;
 
-/// What the backward pass needs of the forward pass.
+/// What the backward pass needs of the forward pass; query, key and value as they were multiplied.
 #[derive(Debug, Clone)]
 struct AttentionState {
     query: FlexTensor,
@@ -32,11 +32,11 @@ impl Backward<Flex, 3> for Attention {
     type State = AttentionState;
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = grads.consume::<Flex>(&ops.node);
         let [query_node, key_node, value_node] = ops.parents;
         let AttentionState { query, key, value, probabilities, settings } = ops.state;
+        let gradient = factor(grads.consume::<Flex>(&ops.node), settings.compute);
         if let Some(node) = value_node {
-            let weights = dropped(probabilities.clone(), settings.dropout);
+            let weights = factor(dropped(probabilities.clone(), settings.dropout), settings.compute);
             grads.register::<Flex>(node.id, Flex::float_matmul(weights.transpose(2, 3), gradient.clone()));
         }
         if query_node.is_none() && key_node.is_none() {
@@ -48,6 +48,7 @@ impl Backward<Flex, 3> for Attention {
         let width = probabilities.shape().to_vec()[3];
         let of_probabilities = of_scores.storage_mut::<f32>();
         softmax::backward_in_place(of_probabilities, values(&probabilities), width, settings.scale);
+        let of_scores = factor(of_scores, settings.compute);
         if let Some(node) = query_node {
             grads.register::<Flex>(node.id, Flex::float_matmul(of_scores.clone(), key));
         }
@@ -86,15 +87,13 @@ fn on_tape<C: CheckpointStrategy>(
     let (query, query_node) = query.into_parts();
     let (key, key_node) = key.into_parts();
     let (value, value_node) = value.into_parts();
+    let [query, key, value] = factors([query, key, value], settings);
     let probabilities = probabilities(&query, &key, mask, settings.scale);
     match Attention.prepare::<C>([query_node, key_node, value_node]).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
-            let weights = dropped(probabilities.clone(), settings.dropout);
-            let output = Flex::float_matmul(weights, value.clone());
+            let output = output(probabilities.clone(), value.clone(), settings);
             prep.finish(AttentionState { query, key, value, probabilities, settings }, output)
         }
-        OpsKind::UnTracked(prep) => {
-            prep.finish(Flex::float_matmul(dropped(probabilities, settings.dropout), value))
-        }
+        OpsKind::UnTracked(prep) => prep.finish(output(probabilities, value, settings)),
     }
 }

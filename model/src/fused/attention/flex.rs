@@ -5,7 +5,7 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata};
 
 use super::{AttentionOps, Settings};
-use crate::fused::flex::{contiguous, values};
+use crate::fused::flex::{contiguous, factor, values};
 use crate::fused::kernels::softmax;
 use crate::fused::{FusedOps, Mask};
 
@@ -35,6 +35,16 @@ fn mask_rows(scores: &[usize], mask: &[usize]) -> softmax::MaskRows {
     }
 }
 
+/// Query, key and value as the products take them.
+pub(super) fn factors(inputs: [FlexTensor; 3], settings: Settings) -> [FlexTensor; 3] {
+    inputs.map(|input| factor(input, settings.compute))
+}
+
+/// What is left of the probabilities, times the values.
+pub(super) fn output(probabilities: FlexTensor, value: FlexTensor, settings: Settings) -> FlexTensor {
+    Flex::float_matmul(factor(dropped(probabilities, settings.dropout), settings.compute), value)
+}
+
 /// The probabilities, or their gradient, without what the mask drops.
 pub(super) fn dropped(tensor: FlexTensor, mask: Option<Mask>) -> FlexTensor {
     match mask {
@@ -50,8 +60,8 @@ impl AttentionOps for Flex {
         value: FlexTensor,
         settings: Settings,
     ) -> FlexTensor {
-        let probabilities = probabilities(&query, &key, None, settings.scale);
-        Flex::float_matmul(dropped(probabilities, settings.dropout), value)
+        let [query, key, value] = factors([query, key, value], settings);
+        output(probabilities(&query, &key, None, settings.scale), value, settings)
     }
 
     fn fused_masked_attention(
@@ -61,7 +71,7 @@ impl AttentionOps for Flex {
         mask: FlexTensor,
         settings: Settings,
     ) -> FlexTensor {
-        let probabilities = probabilities(&query, &key, Some(mask), settings.scale);
-        Flex::float_matmul(dropped(probabilities, settings.dropout), value)
+        let [query, key, value] = factors([query, key, value], settings);
+        output(probabilities(&query, &key, Some(mask), settings.scale), value, settings)
     }
 }

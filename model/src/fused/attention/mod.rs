@@ -4,6 +4,10 @@
 //! gradients. Here the scores become probabilities in place, the backward pass keeps these alone, draws the dropout mask again,
 //! and turns their gradient into that of the scores in place. On other devices and in other precisions it is the composition,
 //! which is also what the tests compare with.
+//!
+//! With [`Compute::Bf16`] the factors of all products are rounded to bf16, in the backward pass the gradients of output and
+//! scores too; here their sums stay float32, composed they are rounded once more. Scores, mask, softmax and its derivative are
+//! float32.
 
 mod autodiff;
 mod flex;
@@ -13,12 +17,14 @@ use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
 use super::{Mask, decomposed, is_fused};
+use crate::compute::Compute;
 
-/// What the scores are multiplied by, and which probabilities are dropped.
+/// What the scores are multiplied by, which probabilities are dropped, and the numbers of the products' inputs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
     scale: f32,
     dropout: Option<Mask>,
+    compute: Compute,
 }
 
 /// The operation as a backend has it.
@@ -54,11 +60,12 @@ pub(crate) fn attention(
     mask: Option<Tensor<4>>,
     scale: f64,
     dropout: Option<Mask>,
+    compute: Compute,
 ) -> Tensor<4> {
     if !takes(&query, &key, &value) {
-        return decomposed::attention(query, key, value, mask, scale, dropout);
+        return decomposed::attention(query, key, value, mask, scale, dropout, compute);
     }
-    let settings = Settings { scale: scale as f32, dropout };
+    let settings = Settings { scale: scale as f32, dropout, compute };
     let (query, key, value) = (query.into_dispatch(), key.into_dispatch(), value.into_dispatch());
     Tensor::from_dispatch(match mask {
         Some(mask) => Dispatch::fused_masked_attention(query, key, value, mask.into_dispatch(), settings),
@@ -81,15 +88,21 @@ mod tests {
     use super::*;
     use burn::tensor::{DType, Device, FloatDType, TensorData};
 
-    type Attention = fn(Tensor<4>, Tensor<4>, Tensor<4>, Option<Tensor<4>>, f64, Option<Mask>) -> Tensor<4>;
+    type Attention =
+        fn(Tensor<4>, Tensor<4>, Tensor<4>, Option<Tensor<4>>, f64, Option<Mask>, Compute) -> Tensor<4>;
 
     /// Output and gradients. Keys, values and queries are heads cut out of rows, as the models have them.
-    fn run(compute: Attention, mask: Option<Tensor<4>>, dropout: Option<Mask>) -> [Tensor<4>; 4] {
+    fn run(
+        of: Attention,
+        mask: Option<Tensor<4>>,
+        dropout: Option<Mask>,
+        compute: Compute,
+    ) -> [Tensor<4>; 4] {
         let device = Device::flex().autodiff();
         let rows = |length, speed| wave([2, length, 3, 8], speed, &device).require_grad();
         let inputs = [rows(5, 0.73), rows(33, 0.21), rows(33, 0.31)];
         let [query, key, value] = inputs.clone().map(|rows| rows.swap_dims(1, 2));
-        let output = compute(query, key, value, mask.map(Tensor::from_inner), 0.3, dropout);
+        let output = of(query, key, value, mask.map(Tensor::from_inner), 0.3, dropout, compute);
         let weights = wave(output.dims(), 0.37, &device);
         let mut gradients = (output.clone() * weights).sum().backward();
         let [query, key, value] = inputs.map(|input| input.grad_remove(&mut gradients).unwrap());
@@ -105,8 +118,8 @@ mod tests {
         let dropped = Mask { key: 7, threshold: 1 << 22, factor: 4.0 / 3.0 };
         for mask in masks {
             for dropout in [None, Some(dropped)] {
-                let got = run(attention, mask.clone(), dropout);
-                let want = run(decomposed::attention, mask.clone(), dropout);
+                let got = run(attention, mask.clone(), dropout, Compute::F32);
+                let want = run(decomposed::attention, mask.clone(), dropout, Compute::F32);
                 let parts = ["output", "gradient of queries", "gradient of keys", "gradient of values"];
                 for ((part, got), want) in parts.into_iter().zip(got).zip(want) {
                     close(&format!("{part}, mask {mask:?}, dropout {dropout:?}"), got, want);
@@ -116,13 +129,30 @@ mod tests {
     }
 
     #[test]
+    fn in_bf16_it_is_near_its_composition_and_that_near_float32() {
+        let dropped = Mask { key: 7, threshold: 1 << 22, factor: 4.0 / 3.0 };
+        let of = |attention: Attention, compute| run(attention, None, Some(dropped), compute);
+        let (got, composed) = (of(attention, Compute::Bf16), of(decomposed::attention, Compute::Bf16));
+        let exact = of(attention, Compute::F32);
+        let parts = ["output", "gradient of queries", "gradient of keys", "gradient of values"];
+        for (((part, got), composed), exact) in parts.into_iter().zip(got).zip(composed).zip(exact) {
+            assert_eq!((got.dtype(), composed.dtype()), (DType::F32, DType::F32), "{part}");
+            let largest = exact.clone().abs().max().into_scalar::<f32>();
+            let apart = |other: Tensor<4>| (got.clone() - other).abs().max().into_scalar::<f32>() / largest;
+            let (composed, exact) = (apart(composed), apart(exact));
+            assert!(composed < 2e-2, "{part}: {composed} from the composition");
+            assert!(exact > 0.0 && exact < 2e-2, "{part}: {exact} from float32");
+        }
+    }
+
+    #[test]
     fn a_tape_changes_nothing_and_frozen_parts_have_no_gradient() {
         let plain = Device::flex();
         let [query, key, value] = [0.73, 0.21, 0.31].map(|speed| wave::<4>([2, 3, 5, 8], speed, &plain));
-        let want = attention(query.clone(), key.clone(), value.clone(), None, 0.3, None);
+        let want = attention(query.clone(), key.clone(), value.clone(), None, 0.3, None, Compute::F32);
         let query = Tensor::from_inner(query).require_grad();
         let [key, value] = [key, value].map(Tensor::from_inner);
-        let output = attention(query.clone(), key.clone(), value, None, 0.3, None);
+        let output = attention(query.clone(), key.clone(), value, None, 0.3, None, Compute::F32);
         assert_eq!(output.clone().inner().into_data(), want.into_data());
         let mut gradients = output.sum().backward();
         assert!(query.grad_remove(&mut gradients).is_some() && key.grad(&gradients).is_none());
@@ -134,7 +164,8 @@ mod tests {
         let ones = Tensor::<4>::ones([1, 1, 1, 1], &device);
         let value = Tensor::<4>::from_floats([[[[1.0], [3.0], [900.0]]]], &device);
         let mask = Tensor::<4>::from_floats([[[[0.0, 0.0, -10_000.0]]]], &device);
-        let output = attention(ones, Tensor::ones([1, 1, 3, 1], &device), value, Some(mask), 1.0, None);
+        let key = Tensor::ones([1, 1, 3, 1], &device);
+        let output = attention(ones, key, value, Some(mask), 1.0, None, Compute::F32);
         assert_eq!(output.into_data(), TensorData::from([[[[2.0_f32]]]]));
     }
 
@@ -144,9 +175,12 @@ mod tests {
         let query = wave::<4>([2, 1, 3, 4], 0.73, &device);
         let shared = wave::<4>([1, 1, 5, 4], 0.21, &device);
         assert!(!takes(&query, &shared, &shared));
-        assert_eq!(attention(query.clone(), shared.clone(), shared, None, 1.0, None).dims(), [2, 1, 3, 4]);
+        let output = attention(query.clone(), shared.clone(), shared, None, 1.0, None, Compute::F32);
+        assert_eq!(output.dims(), [2, 1, 3, 4]);
         let wide = query.cast(FloatDType::F64);
-        let output = attention(wide.clone(), wide.clone(), wide, None, 1.0, None);
-        assert_eq!(output.dtype(), DType::F64);
+        for compute in [Compute::F32, Compute::Bf16] {
+            let output = attention(wide.clone(), wide.clone(), wide.clone(), None, 1.0, None, compute);
+            assert_eq!(output.dtype(), DType::F64);
+        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! No loop uses fused multiply-add or another order of its sums on a wider processor, so that all compute the same bits.
 
+pub(super) mod bf16;
 pub(super) mod cross_entropy;
 pub(super) mod dropout;
 pub(super) mod exponential;
