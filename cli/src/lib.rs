@@ -35,6 +35,7 @@ mod signals;
 mod standby;
 mod stored_status;
 mod token;
+mod toolkit;
 mod typed_numbers;
 mod writing;
 
@@ -51,6 +52,7 @@ const WIND_DOWN: Duration = Duration::from_secs(1);
 
 /// Does what the command line asks for; the exit code says how it ended.
 pub fn run() -> ExitCode {
+    toolkit::beside_the_program();
     let arguments = command_line::typed();
     logging::start(arguments.log);
     // One that cannot be raised is as high as it was.

@@ -69,7 +69,7 @@ fn compute(
     if let Some(state) = &ends.stage1 {
         measured.retrieval = retrieval_scores(&worker, state, samples)?;
         if !config.eval.clip.is_empty() {
-            measured.retrieval.clip = Some(clip_recall(&config.eval.clip, &config.train.device, samples)?);
+            measured.retrieval.clip = Some(clip_recall(&config.eval.clip, &config.train, samples)?);
         }
     }
     if let Some(state) = &ends.stage2 {

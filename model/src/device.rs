@@ -3,11 +3,22 @@
 //! Every tensor of a process is put on a device that was chosen here; nothing asks for a default device, which would
 //! be a GPU wherever one is compiled in, present or not.
 
+mod libdevice;
+mod made;
+#[cfg(any(feature = "cuda-unfused", feature = "vulkan-unfused"))]
+mod narrowing;
+
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use burn::tensor::Device;
+
+pub use made::KernelsMade;
+
+/// Environment variable with the folder of a CUDA toolkit, in which the compiler of kernels looks for libraries.
+pub const TOOLKIT_VARIABLE: &str = "CUDA_PATH";
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +58,26 @@ pub enum DeviceError {
         name: DeviceName,
         /// What was found instead.
         reason: String,
+    },
+    /// The library of math functions that CUDA kernels are linked with is not there.
+    #[error(
+        "\"{name}\": CUDA kernels take math functions from NVIDIA's libdevice, which is not at {looked}; install the CUDA \
+         toolkit (of its parts, nvvm is enough), set CUDA_PATH to a folder with nvvm/libdevice/libdevice.10.bc, or put that \
+         folder nvvm beside this program"
+    )]
+    Libdevice {
+        /// What was asked for.
+        name: DeviceName,
+        /// The files that were looked for.
+        looked: String,
+    },
+    /// A device that this process uses already, with the other products of float32.
+    #[error("\"{name}\" is in use in this process with train.tf32 = {}; it cannot be both", !.tf32)]
+    Products {
+        /// What was asked for.
+        name: DeviceName,
+        /// What was asked for now.
+        tf32: bool,
     },
     /// Workers that would have to share a card, which nobody has allowed.
     #[error(
@@ -169,11 +200,21 @@ impl DeviceName {
         Err(DeviceError::NotPresent { name: self, reason })
     }
 
-    /// Opens the device, without autodiff, and says in the log which one `auto` became.
+    /// Opens the device, without autodiff, and says in the log which one `auto` became. Products of float32 are computed in
+    /// float32, and sums in one order, on every device.
     ///
     /// # Errors
-    /// A device that is not compiled in or not there.
+    /// A device that is not compiled in, not there or not usable.
     pub fn open(self) -> Result<Device, DeviceError> {
+        self.open_with(false)
+    }
+
+    /// Opens the device as [`open`](Self::open) does; with `tf32`, products of float32 may round their factors to TF32 where
+    /// the device has units for that.
+    ///
+    /// # Errors
+    /// As `open`, and a device that this process has opened otherwise.
+    pub fn open_with(self, tf32: bool) -> Result<Device, DeviceError> {
         // The CPU is there without looking, and looking loads drivers.
         let present = if self == Self::Cpu { Present::default() } else { Present::probe() };
         let decided = self.decide(&present)?;
@@ -185,8 +226,30 @@ impl DeviceName {
         {
             tracing::warn!(device = %decided, "this Vulkan device computes in software; \"cpu\" is faster");
         }
-        let gone = || DeviceError::NotPresent { name: self, reason: "it was found and then no more".into() };
-        decided.device().ok_or_else(gone)
+        if cfg!(feature = "autotune") && decided != Self::Cpu {
+            tracing::warn!(
+                "built with `autotune`: kernels are chosen by their times, so that bits depend on a stopwatch"
+            );
+        }
+        decided.check_parts()?;
+        let unusable = |reason: String| DeviceError::NotPresent { name: self, reason };
+        let device = decided.device().ok_or_else(|| unusable("it was found and then no more".into()))?;
+        match narrowed(&device, tf32).map_err(unusable)? {
+            own if own == tf32 => Ok(device),
+            _ => Err(DeviceError::Products { name: self, tf32 }),
+        }
+    }
+
+    /// What a device needs beyond its driver.
+    fn check_parts(self) -> Result<(), DeviceError> {
+        if !cfg!(feature = "cuda-unfused") || !matches!(self, Self::Cuda(_)) {
+            return Ok(());
+        }
+        libdevice::find(toolkit().as_deref(), Path::exists).map(|_| ()).map_err(|looked| {
+            let looked =
+                looked.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(" or ");
+            DeviceError::Libdevice { name: self, looked }
+        })
     }
 
     fn device(self) -> Option<Device> {
@@ -254,6 +317,34 @@ impl fmt::Display for Present {
             None => f.write_str(", Vulkan not compiled in"),
         }
     }
+}
+
+/// The folder that the environment variable `CUDA_PATH` should name, because the library of math functions came with the
+/// program, in the folder of `executable`, and the variable is not set. None without CUDA.
+pub fn toolkit_beside(executable: &Path) -> Option<PathBuf> {
+    let toolkit = toolkit();
+    libdevice::beside(executable, toolkit.as_deref(), Path::exists).filter(|_| cfg!(feature = "cuda-unfused"))
+}
+
+/// The folder of the CUDA toolkit that is named.
+fn toolkit() -> Option<PathBuf> {
+    std::env::var_os(TOOLKIT_VARIABLE).map(PathBuf::from)
+}
+
+/// Makes a device exact, once; whether TF32 was left to it, or what its driver refused.
+#[cfg(any(feature = "cuda-unfused", feature = "vulkan-unfused"))]
+fn narrowed(device: &Device, tf32: bool) -> Result<bool, String> {
+    let driver = catch_unwind(AssertUnwindSafe(|| narrowing::narrow(device, tf32)));
+    driver.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(format!("its driver refused it: {}", text.unwrap_or("no reason was given")))
+    })
+}
+
+#[cfg(not(any(feature = "cuda-unfused", feature = "vulkan-unfused")))]
+fn narrowed(_: &Device, tf32: bool) -> Result<bool, String> {
+    Ok(tf32)
 }
 
 /// What a probe finds; no device if the driver makes it panic.

@@ -45,6 +45,8 @@ pub struct StepSettings {
     pub gradients: GradientMode,
     /// `cpu`, `cuda` or `cuda:N`, `vulkan` or `vulkan:N`, or `auto`: each worker takes the best that is there.
     pub device: String,
+    /// Let products of float32 round their factors to TF32 (10 bits of a number's 23) where a GPU has units for that.
+    pub tf32: bool,
     /// Numbers in which gradients travel between members: `f32`, or `bf16` with half the bytes. The sums are float32
     /// either way; with `bf16` every node of the tree over the slots is rounded, so that the number of workers still
     /// changes no bit.
@@ -289,6 +291,7 @@ impl Default for StepSettings {
             slots: 16,
             gradients: GradientMode::Exact,
             device: "cpu".into(),
+            tf32: false,
             wire: Wire::F32,
             overlap: true,
             non_finite: NonFiniteSteps::Stop,
@@ -525,6 +528,9 @@ struct HashedTrain<'a> {
     device: &'a str,
     wire: Wire,
     overlap: bool,
+    /// Younger than the hash: runs from before it have the hashes they had.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tf32: bool,
 }
 
 /// BLAKE3 (hex) of what a step is a function of: every section but `loader` and `eval`, and all of `train` but [`NOT_HASHED`].
@@ -535,7 +541,7 @@ pub fn config_hash(config: &WorkerConfig) -> String {
 
 fn hashed_text(config: &WorkerConfig) -> String {
     let config = &without_credentials(config);
-    let StepSettings { seed, slots, gradients, device, wire, .. } = &config.train;
+    let StepSettings { seed, slots, gradients, device, tf32, wire, .. } = &config.train;
     let train = HashedTrain {
         seed: *seed,
         slots: *slots,
@@ -543,6 +549,7 @@ fn hashed_text(config: &WorkerConfig) -> String {
         device,
         wire: *wire,
         overlap: StepSettings::default().overlap,
+        tf32: *tf32,
     };
     let hashed = Hashed {
         train,
@@ -588,6 +595,7 @@ mod tests {
         let train = whole["train"].as_object_mut().unwrap();
         // Runs from before these keys have the same hashes.
         NOT_HASHED[1..].iter().for_each(|key| drop(train.remove(&key["train.".len()..]).unwrap()));
+        assert_eq!(train.remove("tf32").unwrap(), false);
         let hashed: serde_json::Value = serde_json::from_str(&hashed_text(&WorkerConfig::default())).unwrap();
         assert_eq!(hashed, whole);
         assert!(

@@ -73,10 +73,10 @@ impl ModelSettings {
     }
 }
 
-/// The device that `train.device` names, without autodiff.
-pub(crate) fn device(name: &str) -> Result<Device> {
+/// The device that `train.device` names, without autodiff; `tf32` is `train.tf32`.
+pub(crate) fn device(name: &str, tf32: bool) -> Result<Device> {
     let refused = |error| WorkerError::Configuration(format!("train.device = {error}"));
-    name.parse::<DeviceName>().and_then(DeviceName::open).map_err(refused)
+    name.parse::<DeviceName>().and_then(|name| name.open_with(tf32)).map_err(refused)
 }
 
 /// Where the frozen models go: `device`, with matrices in the numbers that `model.frozen_dtype` names.
@@ -199,8 +199,8 @@ mod tests {
 
     #[test]
     fn devices_are_named_by_the_configuration() {
-        assert!(device("cpu").is_ok() && device("auto").is_ok());
-        let error = device("tpu").unwrap_err();
+        assert!(device("cpu", false).is_ok() && device("auto", true).is_ok());
+        let error = device("tpu", false).unwrap_err();
         assert!(error.to_string().contains("train.device = \"tpu\" is not a device"), "{error}");
         assert_eq!(error.exit_code(), 78);
     }

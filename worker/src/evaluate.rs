@@ -13,7 +13,7 @@ use blip2_model::vision::ImageEncoder;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::checkpoint::NamedState;
-use crate::config::WorkerConfig;
+use crate::config::{StepSettings, WorkerConfig};
 use crate::convert::{device, image_encoder, placement, qformer_text, tokenizer};
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
@@ -66,7 +66,7 @@ pub struct Evaluator {
 impl Evaluator {
     /// Loads the frozen encoder that `config` names.
     pub fn open(config: &WorkerConfig) -> Result<Self> {
-        let device = device(&config.train.device)?;
+        let device = device(&config.train.device, config.train.tf32)?;
         let encoder = image_encoder(&config.model, placement(&config.model, &device)?)?;
         let processor = image_processor(&config.model, encoder.image_size())?;
         let pictures = PictureTransform::new(&processor);
@@ -174,8 +174,8 @@ impl Evaluator {
 }
 
 /// Retrieval by a frozen CLIP model on the device that `train.device` names: the yardstick.
-pub fn clip_retrieval(folder: &Path, device_name: &str, samples: &[Sample]) -> Result<Retrieval> {
-    let device = device(device_name)?;
+pub fn clip_retrieval(folder: &Path, train: &StepSettings, samples: &[Sample]) -> Result<Retrieval> {
+    let device = device(&train.device, train.tf32)?;
     let clip = Clip::open(folder, &device)?;
     let encoder = tokenizer(folder, TextEncoding::new(CLIP_TEXT_LENGTH, 0))?;
     let samples = &readable(samples, &encoder);

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use blip2_model::device::KernelsMade;
 use blip2_model::dropout::Dropout;
 use blip2_model::stage1::SlotBatch;
 use blip2_model::tape::Tape;
@@ -17,7 +18,7 @@ const WARM_UP_CAPTION: &str = "a picture";
 impl StepParts {
     /// Passes one slot of zeros forward through every model of the run: weights are read into memory, kernels chosen.
     pub(crate) fn warm_up(&self) -> Result<()> {
-        let started = Instant::now();
+        let (started, mut kernels) = (Instant::now(), KernelsMade::from_now_on());
         let (config, slots) = (&self.config, self.config.train.slots.max(1));
         if config.stage1.steps > 0 {
             self.warm_up_stage1((config.stage1.batch / slots) as usize)?;
@@ -25,7 +26,8 @@ impl StepParts {
         if config.stage2.steps > 0 {
             self.warm_up_stage2((config.stage2.batch / slots) as usize)?;
         }
-        tracing::info!(seconds = started.elapsed().as_secs_f64(), "warmed up");
+        let seconds = started.elapsed().as_secs_f64();
+        tracing::info!(seconds, kernels = kernels.count(), "warmed up");
         Ok(())
     }
 

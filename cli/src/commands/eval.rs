@@ -1,6 +1,7 @@
 //! `eval`: how good a run is on pictures it was not trained on.
 
 use blip2_dataset::{ColumnNames, Sample, read_all, redacted};
+use blip2_worker::config::StepSettings;
 use blip2_worker::evaluate::{self, Evaluator};
 use blip2_worker::{NamedState, WorkerConfig};
 use serde::Serialize;
@@ -165,8 +166,12 @@ pub(crate) fn retrieval_scores(
 }
 
 /// Retrieval by the frozen CLIP in a folder.
-pub(crate) fn clip_recall(folder: &str, device: &str, samples: &[Sample]) -> Result<[f64; 3], CliError> {
-    Ok(evaluate::clip_retrieval(folder.as_ref(), device, samples)?.recall)
+pub(crate) fn clip_recall(
+    folder: &str,
+    train: &StepSettings,
+    samples: &[Sample],
+) -> Result<[f64; 3], CliError> {
+    Ok(evaluate::clip_retrieval(folder.as_ref(), train, samples)?.recall)
 }
 
 /// Caption losses of a stage-2 state.

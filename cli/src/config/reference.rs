@@ -22,6 +22,10 @@ const KEYS: &[(&str, &str)] = &[
         "`cpu`, `cuda`, `cuda:N`, `vulkan`, `vulkan:N`, or `auto`: each worker takes a CUDA device, a discrete GPU under Vulkan or the CPU, the first that is there.",
     ),
     (
+        "train.tf32",
+        "Let products of float32 round their factors to TF32 (10 bits of a number's 23, about 1e-3) where a GPU has units for that. Without it they are products of float32 on every device (docs/devices.md).",
+    ),
+    (
         "train.wire",
         "Numbers in which gradients travel between members: `f32`, or `bf16` with half the bytes. With `bf16` every node of the tree over the slots is rounded, so that the number of workers still changes no bit.",
     ),

@@ -111,7 +111,7 @@ struct Update {
 impl StepParts {
     /// Loads the frozen parts that `config` names.
     pub fn load(config: Arc<WorkerConfig>) -> Result<Self> {
-        let device = device(&config.train.device)?;
+        let device = device(&config.train.device, config.train.tf32)?;
         let place = placement(&config.model, &device)?;
         Self::load_to(config, &place)
     }

@@ -1,5 +1,5 @@
 //! What the text of a kernel says of its numbers: products in fewer bits than float32 has, and sums in the order in which
-//! threads happen to arrive.
+//! threads happen to arrive. And whether it is there to be timed, as where kernels are chosen by a stopwatch.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,6 +7,9 @@ use std::path::Path;
 
 /// Numbers that are put into the matrix units in the place of float32.
 const TF32: &str = "tf32";
+
+/// What the names of cubecl's measurements have.
+const MEASURING: &str = "throughput";
 
 /// What some kernels do with their numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub(crate) struct Numbers {
     pub(crate) unordered: usize,
     /// Those operations.
     pub(crate) unordered_operations: BTreeSet<String>,
+    /// Kernels that measure how fast the device is, which a search among kernels begins with.
+    pub(crate) measuring: usize,
     /// Instructions that are good to fewer bits than IEEE 754 asks for.
     pub(crate) approximate: BTreeSet<String>,
 }
@@ -56,15 +61,17 @@ impl Numbers {
                 self.approximate.insert(instruction.to_owned());
             }
         }
+        let measures = |line: &str| line.contains(".entry") && line.contains(MEASURING);
+        self.measuring += usize::from(ptx.lines().any(measures));
         self.kernels += 1;
         self.tf32 += usize::from(tf32);
         self.half += usize::from(half);
         self.unordered += usize::from(unordered);
     }
 
-    /// Whether all products of float32 are in float32 and all sums have an order.
+    /// Whether all products of float32 are in float32, all sums have an order, and nothing was timed.
     pub(crate) fn are_exact(&self) -> bool {
-        self.tf32 == 0 && self.unordered == 0
+        self.tf32 == 0 && self.unordered == 0 && self.measuring == 0
     }
 }
 
@@ -76,13 +83,14 @@ impl fmt::Display for Numbers {
         };
         write!(
             f,
-            "{} kernels: {} with products in TF32, {} in bf16 or f16, {} with atomics whose order counts ({}); \
-             approximate instructions: {}",
+            "{} kernels: {} with products in TF32, {} in bf16 or f16, {} with atomics whose order counts ({}), \
+             {} that measure the device; approximate instructions: {}",
             self.kernels,
             self.tf32,
             self.half,
             self.unordered,
             listed(&self.unordered_operations),
+            self.measuring,
             listed(&self.approximate),
         )
     }
@@ -192,8 +200,10 @@ mod tests {
         assert_eq!(
             numbers.to_string(),
             "2 kernels: 0 with products in TF32, 0 in bf16 or f16, 1 with atomics whose order counts \
-             (red.global.add.f32); approximate instructions: div.full.f32, ex2.approx.ftz.f32"
+             (red.global.add.f32), 0 that measure the device; approximate instructions: div.full.f32, ex2.approx.ftz.f32"
         );
+        let measures = module("").replace("entry k(", "entry compute_direct_throughput_i_f32_n_2_03c31c5e(");
+        assert!(of(&module("")).are_exact() && !of(&measures).are_exact());
         assert!(Numbers::of_files(&["/nowhere/k.ptx"]).unwrap_err().contains("/nowhere/k.ptx"));
     }
 }
