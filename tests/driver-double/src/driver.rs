@@ -4,7 +4,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use std::ptr::{copy_nonoverlapping, null_mut, write_bytes};
+use std::ptr::{copy_nonoverlapping, null_mut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::record::{Direction, record};
@@ -57,16 +57,15 @@ unsafe fn release(address: *mut c_void) -> c_int {
     SUCCESS
 }
 
-/// Counts a copy. What the host sends is dropped, so that a card's memory is zero throughout: a number that is read there as
-/// one of another kind, which no kernel has overwritten, would be no number.
+/// Counts a copy and makes it, unless what goes to the card is to be dropped.
 ///
 /// # Safety
-/// `target` has `bytes` bytes where it is the host's.
-unsafe fn copy(direction: Direction, target: *mut c_void, bytes: usize) -> c_int {
+/// Both ends have `bytes` bytes.
+unsafe fn copy(direction: Direction, target: *mut c_void, source: *const c_void, bytes: usize) -> c_int {
     record().copied(direction, bytes);
-    if matches!(direction, Direction::ToHost) {
+    if !matches!(direction, Direction::ToDevice) || SETTINGS.keeps_copies {
         // SAFETY: the caller's.
-        unsafe { write_bytes(target.cast::<u8>(), 0, bytes) };
+        unsafe { copy_nonoverlapping(source.cast::<u8>(), target.cast::<u8>(), bytes) };
     }
     SUCCESS
 }
@@ -255,12 +254,12 @@ pub unsafe extern "C" fn cuMemFreeHost(address: *mut c_void) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemcpyHtoDAsync_v2(
     target: *mut c_void,
-    _source: *const c_void,
+    source: *const c_void,
     bytes: usize,
     _stream: *mut c_void,
 ) -> c_int {
     // SAFETY: the caller's.
-    unsafe { copy(Direction::ToDevice, target, bytes) }
+    unsafe { copy(Direction::ToDevice, target, source, bytes) }
 }
 
 /// # Safety
@@ -268,12 +267,12 @@ pub unsafe extern "C" fn cuMemcpyHtoDAsync_v2(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemcpyDtoHAsync_v2(
     target: *mut c_void,
-    _source: *const c_void,
+    source: *const c_void,
     bytes: usize,
     _stream: *mut c_void,
 ) -> c_int {
     // SAFETY: the caller's.
-    unsafe { copy(Direction::ToHost, target, bytes) }
+    unsafe { copy(Direction::ToHost, target, source, bytes) }
 }
 
 /// # Safety
@@ -281,12 +280,12 @@ pub unsafe extern "C" fn cuMemcpyDtoHAsync_v2(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemcpyDtoDAsync_v2(
     target: *mut c_void,
-    _source: *const c_void,
+    source: *const c_void,
     bytes: usize,
     _stream: *mut c_void,
 ) -> c_int {
     // SAFETY: the caller's.
-    unsafe { copy(Direction::OnDevice, target, bytes) }
+    unsafe { copy(Direction::OnDevice, target, source, bytes) }
 }
 
 /// One end of a copy of rows.
@@ -334,10 +333,10 @@ pub unsafe extern "C" fn cuMemcpy2DAsync_v2(rows: *const Copy2d, _stream: *mut c
         _ => Direction::OnDevice,
     };
     record().copied(direction, rows.width_bytes * rows.height);
-    if matches!(direction, Direction::ToHost) {
+    if !matches!(direction, Direction::ToDevice) || SETTINGS.keeps_copies {
         for row in 0..rows.height {
-            // SAFETY: the target has the rows that the caller names.
-            unsafe { write_bytes(rows.target.row(row), 0, rows.width_bytes) };
+            // SAFETY: both ends have the rows that the caller names.
+            unsafe { copy_nonoverlapping(rows.source.row(row), rows.target.row(row), rows.width_bytes) };
         }
     }
     SUCCESS
@@ -442,13 +441,13 @@ pub unsafe extern "C" fn cuLaunchKernel(
     _block_x: c_uint,
     _block_y: c_uint,
     _block_z: c_uint,
-    _shared_bytes: c_uint,
+    shared_bytes: c_uint,
     _stream: *mut c_void,
     _arguments: *mut *mut c_void,
     _extra: *mut *mut c_void,
 ) -> c_int {
     // SAFETY: it is one that `cuModuleGetFunction` gave.
-    record().launched(unsafe { &*function });
+    record().launched(unsafe { &*function }, shared_bytes);
     SUCCESS
 }
 

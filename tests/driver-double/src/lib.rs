@@ -1,8 +1,8 @@
-//! A stand-in for `libcuda.so.1` on a machine without a card: memory is zero throughout, kernels do nothing, and what the driver
-//! was asked for is counted. Every PTX module is kept, once.
+//! A stand-in for `libcuda.so.1` on a machine without a card: memory is the host's, kernels do nothing, and what the driver was
+//! asked for is counted. Every PTX module is kept, once.
 //!
-//! A program gets it when a folder that has this library under the driver's name comes first in `LD_LIBRARY_PATH`. Every
-//! value that is read from it is zero, so a check of results must fail on it.
+//! A program gets it when a folder that has this library under the driver's name comes first in `LD_LIBRARY_PATH`. No
+//! value that is read from it was computed, so a check of results must fail on it.
 //!
 //! | variable | meaning | without it |
 //! |---|---|---|
@@ -10,6 +10,7 @@
 //! | `CUDA_DOUBLE_CAPABILITY` | compute capability of the cards: 80, 90, 100 | 90 |
 //! | `CUDA_DOUBLE_DEVICES` | number of cards | 1 |
 //! | `CUDA_DOUBLE_MEMORY` | bytes of memory of a card; what is beyond is refused | 80 GiB |
+//! | `CUDA_DOUBLE_COPIES` | `drop`: what the host sends is dropped and memory stays zero. Otherwise what one buffer left is read as another's numbers, and may be no number | copies are made |
 
 mod driver;
 mod record;

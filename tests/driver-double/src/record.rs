@@ -18,6 +18,8 @@ pub(crate) struct Record {
     loads: u64,
     copies: [Copies; 3],
     waits: u64,
+    /// The largest shared memory that a block was launched with, in bytes.
+    most_shared: u32,
     in_use: BTreeMap<usize, usize>,
     bytes_in_use: usize,
     peak_bytes: usize,
@@ -52,6 +54,7 @@ impl Record {
             loads: 0,
             copies: [Copies { number: 0, bytes: 0 }; 3],
             waits: 0,
+            most_shared: 0,
             in_use: BTreeMap::new(),
             bytes_in_use: 0,
             peak_bytes: 0,
@@ -59,7 +62,8 @@ impl Record {
         }
     }
 
-    pub(crate) fn launched(&mut self, kernel: &str) {
+    pub(crate) fn launched(&mut self, kernel: &str, shared_bytes: u32) {
+        self.most_shared = self.most_shared.max(shared_bytes);
         match self.launches.get_mut(kernel) {
             Some(number) => *number += 1,
             None => drop(self.launches.insert(kernel.to_owned(), 1)),
@@ -134,12 +138,13 @@ impl Record {
         let [to_device, to_host, on_device] =
             self.copies.map(|copies| format!("{{\"copies\":{},\"bytes\":{}}}", copies.number, copies.bytes));
         format!(
-            "{{\"launches\":{},\"modules\":{},\"loads\":{},\"waits\":{},\"allocations\":{},\"peak_bytes\":{},\
+            "{{\"launches\":{},\"modules\":{},\"loads\":{},\"waits\":{},\"most_shared_bytes\":{},\"allocations\":{},\"peak_bytes\":{},\
              \"to_device\":{to_device},\"to_host\":{to_host},\"on_device\":{on_device},\"kernels\":{{{kernels}}}}}\n",
             self.launches(),
             self.modules.len(),
             self.loads,
             self.waits,
+            self.most_shared,
             self.allocations,
             self.peak_bytes,
         )
@@ -167,9 +172,9 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_counted() {
         let mut record = Record::new();
-        record.launched("matmul");
-        record.launched("add");
-        record.launched("matmul");
+        record.launched("matmul", 64);
+        record.launched("add", 0);
+        record.launched("matmul", 32);
         record.copied(Direction::ToHost, 12);
         record.copied(Direction::ToHost, 4);
         record.allocated(512, 100);
@@ -185,6 +190,7 @@ mod tests {
             "\"to_host\":{\"copies\":2,\"bytes\":16}",
             "\"to_device\":{\"copies\":0,\"bytes\":0}",
             "\"peak_bytes\":150",
+            "\"most_shared_bytes\":64",
             "\"modules\":1,\"loads\":2",
         ] {
             assert!(json.contains(part), "no {part} in {json}");

@@ -9,6 +9,7 @@ pub(crate) static SETTINGS: LazyLock<Settings> = LazyLock::new(|| Settings {
     capability: number("CUDA_DOUBLE_CAPABILITY", 90),
     devices: number("CUDA_DOUBLE_DEVICES", 1),
     memory: number("CUDA_DOUBLE_MEMORY", 80 << 30),
+    keeps_copies: std::env::var_os("CUDA_DOUBLE_COPIES").is_none_or(|value| value != "drop"),
 });
 
 pub(crate) struct Settings {
@@ -19,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) devices: usize,
     /// Bytes of a card.
     pub(crate) memory: usize,
+    /// Whether what the host sends arrives.
+    pub(crate) keeps_copies: bool,
 }
 
 /// # Panics

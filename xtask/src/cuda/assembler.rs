@@ -15,16 +15,14 @@ pub(crate) struct Assembled {
     pub(crate) refusal: Option<String>,
     /// Bytes of registers that are stored to memory for want of room.
     pub(crate) spilled: u64,
-    /// Bytes of shared memory of a block, as declared.
-    pub(crate) shared: u64,
 }
 
 impl fmt::Display for Assembled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, target, spilled, shared, refusal } = self;
+        let Self { name, target, spilled, refusal } = self;
         match refusal {
             Some(reason) => write!(f, "{target} {name}: refused: {reason}"),
-            None => write!(f, "{target} {name}: {spilled} B spilled, {shared} B shared"),
+            None => write!(f, "{target} {name}: {spilled} B spilled"),
         }
     }
 }
@@ -67,15 +65,9 @@ fn one(ptxas: &Path, module: &Path) -> Result<Assembled, String> {
     let target = target.to_owned();
     if !output.status.success() {
         let refusal = Some(said.lines().find(|line| line.contains("error")).unwrap_or(&said).to_owned());
-        return Ok(Assembled { name, target, refusal, spilled: 0, shared: 0 });
+        return Ok(Assembled { name, target, refusal, spilled: 0 });
     }
-    Ok(Assembled {
-        name,
-        target,
-        refusal: None,
-        spilled: number_before(&said, " bytes spill stores"),
-        shared: number_before(&said, " bytes smem"),
-    })
+    Ok(Assembled { name, target, refusal: None, spilled: number_before(&said, " bytes spill stores") })
 }
 
 /// The word that follows the first `marker`: up to a blank, a comma or a bracket.

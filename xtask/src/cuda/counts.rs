@@ -10,6 +10,9 @@ pub(crate) struct Counts {
     launches: u64,
     /// How often the host waited for the card.
     waits: u64,
+    /// The largest shared memory of a block of any launch; no sum.
+    #[serde(default, skip_serializing)]
+    pub(crate) most_shared_bytes: u64,
     to_device: Copies,
     to_host: Copies,
     on_device: Copies,
@@ -36,16 +39,19 @@ impl Counts {
         let files = entries.flatten().map(|entry| entry.path());
         let mut sum = Self::default();
         for file in files.filter(|file| file.extension().is_some_and(|end| end == "json")) {
-            let text =
-                std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-            let one: Self =
-                serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+            let one = Self::of_process(&file)?;
             sum = sum.with(&one, |sum, one| Some(sum + one)).ok_or("counts beyond 64 bits")?;
         }
         if sum.launches == 0 {
             return Err(format!("{}: no process launched a kernel", folder.display()));
         }
         Ok(sum)
+    }
+
+    /// Those of one process.
+    pub(crate) fn of_process(file: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))
     }
 
     /// What each of the `more` steps cost that this run did and `fewer` did not.
@@ -61,6 +67,7 @@ impl Counts {
         Some(Self {
             launches: both(self.launches, other.launches)?,
             waits: both(self.waits, other.waits)?,
+            most_shared_bytes: self.most_shared_bytes.max(other.most_shared_bytes),
             to_device: copies(self.to_device, other.to_device)?,
             to_host: copies(self.to_host, other.to_host)?,
             on_device: copies(self.on_device, other.on_device)?,

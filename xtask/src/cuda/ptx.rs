@@ -76,7 +76,7 @@ pub(crate) fn run(toolchain: &Toolchain, options: &Options) -> Result<bool, Stri
         let assembled = assembler::assemble(&toolchain.ptxas(), &kernels)?;
         passed &= !kernels.is_empty() && assembled.iter().all(|kernel| kernel.refusal.is_none());
         numbers.push((capability, Numbers::of_files(&kernels)?));
-        println!("{}", row(capability, &assembled));
+        println!("{}", row(capability, &assembled, most_shared(&double, capability)?));
         spilling
             .extend(assembled.into_iter().filter(|kernel| kernel.refusal.is_some() || kernel.spilled > 0));
     }
@@ -93,8 +93,7 @@ pub(crate) fn run(toolchain: &Toolchain, options: &Options) -> Result<bool, Stri
     Ok(passed)
 }
 
-fn row(capability: usize, kernels: &[Assembled]) -> String {
-    let most = |of: fn(&Assembled) -> u64| kernels.iter().map(of).max().unwrap_or(0);
+fn row(capability: usize, kernels: &[Assembled], most_shared: u64) -> String {
     let number = |of: fn(&Assembled) -> bool| kernels.iter().filter(|kernel| of(kernel)).count();
     format!(
         "| {}.{} | {} | {} | {} | {} B | {} B |",
@@ -103,8 +102,8 @@ fn row(capability: usize, kernels: &[Assembled]) -> String {
         kernels.len(),
         number(|kernel| kernel.refusal.is_some()),
         number(|kernel| kernel.spilled > 0),
-        most(|kernel| kernel.spilled),
-        most(|kernel| kernel.shared),
+        kernels.iter().map(|kernel| kernel.spilled).max().unwrap_or(0),
+        most_shared,
     )
 }
 
@@ -147,6 +146,8 @@ fn counts(double: &Double) -> Result<StepCounts, String> {
 
 fn train(double: &Double, capability: usize, name: &str, steps: [usize; 2]) -> Result<Counts, String> {
     let mut program = double.run(&build::folder()?.join("blip2"), capability, name)?;
+    // A loss that is no number would end the run.
+    program.env("CUDA_DOUBLE_COPIES", "drop");
     small_run::train(&mut program, "cuda", &run_folder(double, capability, name), steps);
     finish(name, program)?;
     Counts::of_run(&double.told(capability, name))
@@ -156,17 +157,32 @@ fn run_folder(double: &Double, capability: usize, name: &str) -> PathBuf {
     double.folder().join(format!("run-{capability}-{name}"))
 }
 
+/// The largest shared memory that a block of the programs on this capability was launched with, in bytes.
+fn most_shared(double: &Double, capability: usize) -> Result<u64, String> {
+    let folder = double.folder().join(capability.to_string());
+    let mut most = 0;
+    for told in files(&folder)?.iter().map(|told| files(told)).collect::<Result<Vec<_>, _>>()?.concat() {
+        if told.extension().is_some_and(|end| end == "json") {
+            most = most.max(Counts::of_process(&told)?.most_shared_bytes);
+        }
+    }
+    Ok(most)
+}
+
 /// The modules that programs left below a folder; each once, by the hash that is its name.
 fn modules(folder: &Path) -> Result<Vec<PathBuf>, String> {
-    let read = |folder: &Path| {
-        let entries = folder.read_dir().map_err(|error| format!("{}: {error}", folder.display()))?;
-        Ok::<_, String>(entries.flatten().map(|entry| entry.path()).collect::<Vec<_>>())
-    };
     let mut found = BTreeMap::new();
-    for told in read(folder)? {
-        for file in read(&told)?.into_iter().filter(|file| file.extension().is_some_and(|end| end == "ptx")) {
+    for told in files(folder)? {
+        for file in files(&told)?.into_iter().filter(|file| file.extension().is_some_and(|end| end == "ptx"))
+        {
             found.insert(file.file_name().map(ToOwned::to_owned), file);
         }
     }
     Ok(found.into_values().collect())
+}
+
+/// What lies in a folder.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let entries = folder.read_dir().map_err(|error| format!("{}: {error}", folder.display()))?;
+    Ok(entries.flatten().map(|entry| entry.path()).collect())
 }
