@@ -12,6 +12,7 @@ use crate::commands::bench::BenchArguments;
 use crate::commands::completions::{CompletionsArguments, ManArguments};
 use crate::commands::corpus::CorpusArguments;
 use crate::commands::curate::CurateArguments;
+use crate::commands::devices::DevicesArguments;
 use crate::commands::models::ModelsArguments;
 use crate::config::ConfigArguments;
 use crate::secured::TlsArguments;
@@ -66,6 +67,8 @@ pub(crate) enum Command {
     Curate(Box<CurateArguments>),
     /// Download the published models that a run needs, and check those of a configuration.
     Models(ModelsArguments),
+    /// List the devices that this build finds on this machine, and what workers would take.
+    Devices(DevicesArguments),
     /// Answer questions about a picture, read from standard input line by line.
     Chat(ChatArguments),
     /// Measure parts of the program on this machine.
@@ -112,7 +115,7 @@ pub(crate) struct QuickstartArguments {
 pub(crate) struct TrainArguments {
     #[command(flatten)]
     pub(crate) config: ConfigArguments,
-    /// Worker processes; same as `--set coordinator.workers=N`.
+    /// Worker processes; same as `--set coordinator.workers=N`. Where nobody says how many: one for each card.
     #[arg(long, value_name = "N")]
     pub(crate) workers: Option<u32>,
     /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; same as `--set train.device=DEVICE`.
@@ -170,7 +173,8 @@ pub(crate) struct WorkerArguments {
     /// Compute threads; 0 takes all cores.
     #[arg(long, default_value_t = 0, value_parser = threads)]
     pub(crate) threads: usize,
-    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; without it, the one of the run's configuration.
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; without it, the one of the run's
+    /// configuration. Of several cards a task of Slurm takes the one of its number.
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<DeviceName>,
     /// Host and port under which other workers reach this one, where that is not its `--listen` address.

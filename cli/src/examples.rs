@@ -68,6 +68,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     ("models list", &["models list"]),
+    ("devices", &["devices", "devices --json"]),
     ("chat", &["chat --model export --image a.jpg"]),
     (
         "corpus ingest",

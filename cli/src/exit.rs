@@ -17,18 +17,21 @@ pub(crate) enum Exit {
     Refused = 4,
     /// Stopped by a signal, with a checkpoint saved.
     Interrupted = 5,
+    /// A card failed: its memory is full, a kernel of it failed, or it is gone.
+    CardFailed = 6,
     /// The configuration is wrong.
     BadConfig = 78,
 }
 
 /// Every code with its meaning, as the documents begin with it, and what belongs to it.
-pub(crate) const TABLE: [(Exit, &str, &str); 7] = [
+pub(crate) const TABLE: [(Exit, &str, &str); 8] = [
     (Exit::Done, "done", ""),
     (Exit::Failed, "failed", ": what is named is not there, does not answer, or broke"),
     (Exit::Usage, "wrong usage", ": the command line"),
     (Exit::BadInput, "bad input data", ": rows, pictures, files or a checkpoint"),
     (Exit::Refused, "refused", ": token, run or version do not match, or another coordinator leads"),
     (Exit::Interrupted, "interrupted", ", with a checkpoint saved"),
+    (Exit::CardFailed, "a card failed", ": out of memory, a fault, or a lost device"),
     (Exit::BadConfig, "bad configuration", ": a key, or a file that one names"),
 ];
 

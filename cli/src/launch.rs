@@ -1,6 +1,10 @@
 //! Worker processes on this machine.
 
+mod cores;
+mod places;
+
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -9,6 +13,10 @@ use blip2_collective::TlsFiles;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use self::cores::list;
+pub(crate) use self::cores::node_of;
+pub(crate) use self::places::{Machine, Place, default_workers, places};
+use self::places::{TASKSET, as_far_as_possible};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::freed_pages::{NEVER, PURGE_DELAY};
@@ -71,8 +79,6 @@ pub(crate) struct WorkerLaunch {
     pub(crate) token_file: PathBuf,
     /// Folder of `worker-N.log`.
     pub(crate) logs: PathBuf,
-    /// Compute threads of each.
-    pub(crate) threads: usize,
     pub(crate) tls: TlsFiles,
     /// How often each that was killed is started again.
     pub(crate) restarts: u32,
@@ -83,6 +89,7 @@ struct WorkerProcess {
     name: String,
     child: Child,
     log: PathBuf,
+    place: Place,
     ended: Option<ExitStatus>,
     /// Whether its end was told.
     told: bool,
@@ -97,9 +104,11 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Starts `count` workers, each in a process group of its own: Ctrl-C reaches the launcher alone.
-    pub(crate) fn start(launch: WorkerLaunch, count: u32) -> Result<Self, CliError> {
-        let processes = (0..count).map(|index| start_one(&launch, index)).collect::<Result<_, _>>()?;
+    /// Starts a worker for each place, each in a process group of its own: Ctrl-C reaches the launcher alone.
+    pub(crate) fn start(launch: WorkerLaunch, places: Vec<Place>) -> Result<Self, CliError> {
+        let places = as_far_as_possible(places).into_iter().enumerate();
+        let processes =
+            places.map(|(index, place)| start_one(&launch, index, place)).collect::<Result<_, _>>()?;
         Ok(Self { launch, processes })
     }
 
@@ -196,7 +205,7 @@ impl Workers {
             if !was_killed || process.restarts_left == 0 {
                 continue;
             }
-            match spawn(&self.launch, &process.name, &process.log) {
+            match spawn(&self.launch, &process.name, &process.log, &process.place) {
                 Ok(child) => {
                     eprintln!("{} was killed and is started again", process.name);
                     (process.child, process.ended, process.told) = (child, None, false);
@@ -236,24 +245,15 @@ impl WorkerProcess {
     }
 }
 
-/// Threads for each of `workers` processes that share this machine.
-pub(crate) fn threads_per_worker(configured: usize, workers: u32) -> usize {
-    if configured > 0 {
-        return configured;
-    }
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    (cores / workers.max(1) as usize).max(1)
-}
-
 /// Starts a worker with an empty log; those of earlier starts are kept beside it.
-fn start_one(launch: &WorkerLaunch, index: u32) -> Result<WorkerProcess, CliError> {
+fn start_one(launch: &WorkerLaunch, index: usize, place: Place) -> Result<WorkerProcess, CliError> {
     let name = format!("worker-{index}");
     let log = launch.logs.join(format!("{name}.log"));
     keep_earlier(&log)
         .and_then(|()| std::fs::File::create(&log))
         .map_err(|error| CliError::failed(format!("{}: cannot write this log: {error}", log.display())))?;
-    let child = spawn(launch, &name, &log)?;
-    Ok(WorkerProcess { name, child, log, ended: None, told: false, restarts_left: launch.restarts })
+    let child = spawn(launch, &name, &log, &place)?;
+    Ok(WorkerProcess { name, child, log, place, ended: None, told: false, restarts_left: launch.restarts })
 }
 
 /// Renames `worker-0.log` to `worker-0.log.1`, that one to `.2` and so on, if it says anything.
@@ -275,35 +275,55 @@ fn keep_earlier(log: &Path) -> std::io::Result<()> {
 }
 
 /// Starts a worker's process; its words are added to the log.
-fn spawn(launch: &WorkerLaunch, name: &str, log: &Path) -> Result<Child, CliError> {
+fn spawn(launch: &WorkerLaunch, name: &str, log: &Path, place: &Place) -> Result<Child, CliError> {
     let failed = |error: std::io::Error| CliError::failed(format!("cannot start {name}: {error}"));
     let output = std::fs::OpenOptions::new()
         .append(true)
         .open(log)
         .map_err(|error| CliError::failed(format!("{}: cannot write this log: {error}", log.display())))?;
     let program = std::env::current_exe().map_err(failed)?;
-    let mut command = Command::new(program);
+    let mut words = command_line(launch, name, place, program).into_iter();
+    let mut command = Command::new(words.next().unwrap_or_default());
     command
-        .args(launch.command.arguments())
-        .args(["--coordinator", &launch.coordinator, "--name", name])
-        .args(["--threads", &launch.threads.to_string(), "--token-file"])
-        .arg(&launch.token_file)
-        .env("RAYON_NUM_THREADS", launch.threads.to_string())
+        .args(words)
+        .env("RAYON_NUM_THREADS", place.threads.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(output)
         .kill_on_drop(true);
-    if !launch.tls.is_empty() {
-        command.arg("--tls-ca").arg(&launch.tls.ca).arg("--tls-cert").arg(&launch.tls.cert);
-        command.arg("--tls-key").arg(&launch.tls.key);
-        command.args(["--tls-server-name", &launch.tls.server_name]);
-    }
     if std::env::var_os(PURGE_DELAY).is_none() {
         command.env(PURGE_DELAY, NEVER);
     }
     #[cfg(unix)]
     command.process_group(0);
     command.spawn().map_err(failed)
+}
+
+/// A worker's command line: program and arguments. One that is kept to some cores is started by `taskset`, which it
+/// takes the place of: so all its threads are kept to them.
+fn command_line(launch: &WorkerLaunch, name: &str, place: &Place, program: PathBuf) -> Vec<OsString> {
+    let mut words: Vec<OsString> = Vec::new();
+    if !place.cores.is_empty() {
+        words.extend([TASKSET.into(), "-c".into(), list(&place.cores).into()]);
+    }
+    words.push(program.into());
+    words.extend(launch.command.arguments().iter().map(OsString::from));
+    let mut option = |name: &str, value: OsString| words.extend([name.into(), value]);
+    option("--coordinator", launch.coordinator.as_str().into());
+    option("--name", name.into());
+    option("--threads", place.threads.to_string().into());
+    option("--token-file", launch.token_file.as_os_str().into());
+    if let Some(device) = place.device {
+        option("--device", device.to_string().into());
+    }
+    if !launch.tls.is_empty() {
+        let TlsFiles { ca, cert, key, server_name } = &launch.tls;
+        for (name, file) in [("--tls-ca", ca), ("--tls-cert", cert), ("--tls-key", key)] {
+            option(name, file.into());
+        }
+        option("--tls-server-name", server_name.into());
+    }
+    words
 }
 
 fn log_tail(process: &WorkerProcess) -> String {
@@ -332,12 +352,13 @@ mod tests {
             coordinator: "http://127.0.0.1:1".into(),
             token_file: folder.join("token"),
             logs: folder.to_path_buf(),
-            threads: 1,
             tls: TlsFiles::default(),
             restarts,
         };
         let name = "worker-0".to_owned();
-        let process = WorkerProcess { name, child, log, ended: None, told: false, restarts_left: restarts };
+        let place = Place { device: None, cores: Vec::new(), threads: 1 };
+        let process =
+            WorkerProcess { name, child, log, place, ended: None, told: false, restarts_left: restarts };
         Workers { launch, processes: vec![process] }
     }
 
@@ -369,12 +390,22 @@ mod tests {
         assert!(words.starts_with("the workers' logs are in "), "{words}");
     }
 
-    #[test]
-    fn workers_share_the_cores() {
-        assert_eq!(threads_per_worker(3, 2), 3);
-        let cores = std::thread::available_parallelism().unwrap().get();
-        assert_eq!(threads_per_worker(0, 1), cores);
-        assert_eq!(threads_per_worker(0, u32::MAX), 1);
+    #[tokio::test]
+    async fn each_worker_is_started_with_its_card_on_its_cores() {
+        let folder = tempfile::tempdir().unwrap();
+        let workers = workers(folder.path(), "exit 0", 0);
+        let said = |place: &Place| -> String {
+            let words = command_line(&workers.launch, "worker-3", place, "blip2".into());
+            words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+        };
+        let alone = Place { device: None, cores: Vec::new(), threads: 4 };
+        let plain = said(&alone);
+        assert!(plain.starts_with("blip2 worker --listen ") && plain.contains("--threads 4"), "{plain}");
+        assert!(!plain.contains("--device") && !plain.contains("--tls"), "{plain}");
+        let device = Some(blip2_model::device::DeviceName::Cuda(Some(3)));
+        let near = said(&Place { device, cores: vec![4, 5, 12], threads: 3 });
+        assert!(near.starts_with("taskset -c 4,5,12 blip2 worker "), "{near}");
+        assert!(near.ends_with(" --device cuda:3"), "{near}");
     }
 
     #[tokio::test]

@@ -39,11 +39,13 @@ mod toolkit;
 mod typed_numbers;
 mod writing;
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use arguments::Command;
+use blip2_model::device_failure;
 use error::CliError;
 use exit::Exit;
 
@@ -64,7 +66,8 @@ pub fn run() -> ExitCode {
     }
     // Fails only when a provider is already there, which serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match dispatch(arguments.command) {
+    device_failure::watch_panics();
+    match unless_the_card_fails(arguments.command) {
         Ok(exit) => exit.into(),
         // Who reads the output has seen enough.
         Err(CliError::OutputClosed) => Exit::Done.into(),
@@ -73,6 +76,21 @@ pub fn run() -> ExitCode {
             error.exit().into()
         }
     }
+}
+
+/// Does what a command says; that a card failed under it is an error like any other, not a panic.
+fn unless_the_card_fails(command: Command) -> Result<Exit, CliError> {
+    catch_unwind(AssertUnwindSafe(|| dispatch(command))).unwrap_or_else(|panic| {
+        let said =
+            panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        match device_failure::behind(said.unwrap_or_default()) {
+            Some(failure) => {
+                let message = format!("the device: {failure}; {}", failure.trouble.remedy());
+                Err(CliError::Reported { exit: Exit::CardFailed, message })
+            }
+            None => resume_unwind(panic),
+        }
+    })
 }
 
 /// Whether this is the text of a configuration file that lies on the defaults and fits together.
@@ -121,6 +139,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Generate(arguments) => on_runtime(commands::generate::run(arguments)),
         Command::Corpus(arguments) => on_runtime(commands::corpus::run(arguments)),
         Command::Curate(arguments) => on_runtime(commands::curate::run(*arguments)),
+        Command::Devices(arguments) => commands::devices::run(&arguments),
         Command::Models(arguments) => on_runtime(commands::models::run(arguments)),
         Command::Chat(arguments) => on_runtime(commands::chat::run(arguments)),
         Command::Bench(arguments) => on_runtime(commands::bench::run(arguments)),

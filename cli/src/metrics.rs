@@ -19,7 +19,7 @@ const MOST_WAITING: usize = 64 << 20;
 pub(crate) const METRICS_FILE: &str = "metrics.jsonl";
 
 /// One committed step.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StepRecord {
     /// Index of the step over both stages.
     pub(crate) step: u64,
@@ -42,6 +42,12 @@ pub(crate) struct StepRecord {
     /// The mean loss has just risen to so many times its smallest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) loss_rise: Option<f64>,
+    /// Bytes of a card's memory held by the worker that held most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device_bytes: Option<u64>,
+    /// Kernels that the worker which compiled most compiled for the step; the warm-up's are with the first step's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kernels_compiled: Option<u32>,
 }
 
 impl From<CommittedStep> for StepRecord {
@@ -61,6 +67,8 @@ impl From<CommittedStep> for StepRecord {
             samples_seen: step.samples_seen,
             skipped: step.skipped,
             loss_rise: step.loss_rise,
+            device_bytes: step.device_bytes,
+            kernels_compiled: step.kernels_compiled,
         }
     }
 }
@@ -218,6 +226,8 @@ mod tests {
             samples_seen: 64 * (step + 1),
             skipped: !loss.is_finite(),
             loss_rise: None,
+            device_bytes: None,
+            kernels_compiled: None,
         }
     }
 

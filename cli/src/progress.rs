@@ -3,7 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use blip2_proto::v1::StatusReply;
+use blip2_proto::v1::{DeviceUse, StatusReply, WorkerDevice};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::sync::watch;
@@ -182,6 +182,8 @@ pub(crate) fn status_json(status: &StatusReply) -> serde_json::Value {
                 "first_slot": member.first_slot,
                 "slots": member.slot_count,
                 "data_wait_share": member.data_wait_share,
+                "device": member.device.as_ref().map(device_as_json),
+                "device_use": member.device_use.as_ref().map(use_as_json),
             })
         })
         .collect();
@@ -208,6 +210,22 @@ pub(crate) fn status_json(status: &StatusReply) -> serde_json::Value {
         "checkpoint_stall_seconds": status.checkpoint_stall_seconds,
         "checkpoint_seconds": status.checkpoint_seconds,
         "eta_seconds": status.eta_seconds,
+    })
+}
+
+fn device_as_json(device: &WorkerDevice) -> serde_json::Value {
+    let WorkerDevice { device, uuid, memory_bytes, threads } = device;
+    json!({ "device": device, "uuid": uuid, "memory_bytes": memory_bytes, "threads": threads })
+}
+
+fn use_as_json(usage: &DeviceUse) -> serde_json::Value {
+    let DeviceUse { allocated_bytes, reserved_bytes, used_bytes, busy_percent, kernels_compiled } = usage;
+    json!({
+        "allocated_bytes": allocated_bytes,
+        "reserved_bytes": reserved_bytes,
+        "used_bytes": used_bytes,
+        "busy_percent": busy_percent,
+        "kernels_compiled": kernels_compiled,
     })
 }
 

@@ -39,6 +39,9 @@ pub struct EpochMember {
     pub first_slot: u32,
     /// How many slots it holds.
     pub slot_count: u32,
+    /// What it computes on; empty: not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub device: String,
 }
 
 impl EpochRecord {
@@ -203,6 +206,15 @@ impl Epochs {
         EpochRecord::parse(&object.to_string(), &content).map(Some)
     }
 
+    /// Whether an epoch's object breaks off, as a crash between its creation and the end of its content leaves it.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn breaks_off(&self, epoch: u64) -> Result<bool> {
+        let Some(content) = self.object(epoch).read().await? else { return Ok(false) };
+        Ok(serde_json::from_slice::<serde_json::Value>(&content).is_err_and(|error| error.is_eof()))
+    }
+
     /// The same; one that is damaged is as good as none, and said.
     async fn read_whole(&self, epoch: u64) -> Result<Option<EpochRecord>> {
         match self.read(epoch).await {
@@ -268,7 +280,13 @@ mod tests {
         let root = Location::parse(folder.path().to_str().expect("utf-8")).expect("a local path");
         let epochs = Epochs::new(&root, "a".into(), String::new());
         assert_eq!(epochs.expected_members(epochs.begin(0).await.expect("free")).await.expect("read"), 0);
-        let member = |id| EpochMember { id, name: format!("w{id}"), first_slot: 4 * id, slot_count: 4 };
+        let member = |id| EpochMember {
+            id,
+            name: format!("w{id}"),
+            first_slot: 4 * id,
+            slot_count: 4,
+            device: "cpu".into(),
+        };
         epochs.take(2, 0, vec![member(0), member(1)]).await.expect("free");
         epochs.take(3, 5, Vec::new()).await.expect("free");
         assert_eq!(epochs.expected_members(3).await.expect("read"), 2);
@@ -287,7 +305,8 @@ mod tests {
         let root = Location::parse(folder.path().to_str().expect("utf-8")).expect("a local path");
         let epochs = Epochs::new(&root, "a".into(), "http://a:1".into());
         epochs.begin(0).await.expect("free");
-        let member = EpochMember { id: 0, name: "w".into(), first_slot: 0, slot_count: 4 };
+        let member =
+            EpochMember { id: 0, name: "w".into(), first_slot: 0, slot_count: 4, device: "cpu".into() };
         epochs.take(2, 0, vec![member]).await.expect("free");
         let torn = |number: u64| std::fs::write(folder.path().join(format!("epochs/{number:010}.json")), "");
         torn(3).expect("written");
@@ -295,6 +314,9 @@ mod tests {
         let newest = epochs.newest_record().await.expect("readable").expect("there");
         assert_eq!((newest.epoch, newest.address.as_str(), newest.members.len()), (3, "http://a:1", 1));
         assert_eq!(epochs.expected_members(3).await.expect("readable"), 1);
+        assert!(
+            epochs.breaks_off(3).await.expect("readable") && !epochs.breaks_off(2).await.expect("readable")
+        );
         // Whoever created it has fenced off this coordinator.
         assert!(matches!(epochs.confirm(2).await, Err(CoordinatorError::Fenced { epoch: 3 })));
         assert!(matches!(epochs.take(3, 5, Vec::new()).await, Err(CoordinatorError::Fenced { epoch: 3 })));

@@ -30,7 +30,7 @@ use std::time::Duration;
 use blip2_dataset::QuarantineList;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
-use blip2_proto::v1::{NamedValue, StepDone};
+use blip2_proto::v1::{DeviceUse, NamedValue, StepDone, WorkerDevice};
 
 pub use self::interface::{Action, CommittedStep, Event, Outcome, SessionId, Start, StoreFailure};
 #[cfg(feature = "planted-bugs")]
@@ -173,6 +173,10 @@ struct Member {
     /// Parts of checkpoints in a row that it could not store though others could store theirs.
     part_failures: u32,
     data_wait_share: f64,
+    /// What it computes on, once it is ready.
+    device: Option<WorkerDevice>,
+    /// How much of that was used after its last step.
+    device_use: Option<DeviceUse>,
 }
 
 /// A checkpoint as far as the run needs to know it.
@@ -288,7 +292,7 @@ impl Machine {
         match message {
             FromWorker::Hello(_) => self.expel(id, "it introduced itself twice"),
             FromWorker::Heartbeat(_) => {}
-            FromWorker::Ready(_) => self.is_ready(id),
+            FromWorker::Ready(ready) => self.is_ready(id, ready),
             FromWorker::StepDone(done) => self.step_done(id, done),
             FromWorker::StepFailed(failed) => self.step_failed(id, failed),
             FromWorker::PartWritten(part) => self.part_written(id, part),

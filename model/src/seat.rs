@@ -7,9 +7,10 @@ use crate::device::{DeviceError, DeviceName, Present};
 pub const SLURM_TASK: &str = "SLURM_LOCALID";
 
 /// A worker's place among those that share this machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Seat {
     /// Nobody else is known of.
+    #[default]
     Alone,
     /// The `index`-th of `count` workers that one command starts.
     Of {

@@ -80,7 +80,12 @@ pub fn bounded_from_worker(mut message: FromWorker) -> Result<FromWorker, TooLon
             say(&mut failed.reason, MAX_TEXT);
         }
         FromWorker::Failed(failed) => say(&mut failed.message, MAX_TEXT),
-        FromWorker::Heartbeat(_) | FromWorker::Leaving(_) | FromWorker::Ready(_) => {}
+        FromWorker::Ready(ready) => {
+            if let Some(device) = &ready.device {
+                all_named([("device", &device.device), ("uuid of the device", &device.uuid)])?;
+            }
+        }
+        FromWorker::Heartbeat(_) | FromWorker::Leaving(_) => {}
     }
     Ok(message)
 }
@@ -180,6 +185,10 @@ pub fn bounded_status(mut status: StatusReply) -> StatusReply {
     status.faults.truncate(MAX_VALUES);
     status.held_out.truncate(MAX_VALUES);
     say_in_a_line(&mut status.run_root, MAX_URL);
+    let devices = status.members.iter_mut().filter_map(|member| member.device.as_mut());
+    for text in devices.flat_map(|device| [&mut device.device, &mut device.uuid]) {
+        say_in_a_line(text, MAX_IDENTIFIER);
+    }
     let names = status.values.iter_mut().chain(&mut status.held_out).map(|value| &mut value.name);
     let members =
         status.members.iter_mut().flat_map(|member| [&mut member.name, &mut member.exchange_address]);
@@ -203,7 +212,10 @@ fn say_in_a_line(text: &mut String, most: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::v1::{Failed, MemberStatus, NamedValue, NonFinite, PartWritten, Refused, SlotSamples, Stop};
+    use crate::v1::{
+        Failed, MemberStatus, NamedValue, NonFinite, PartWritten, Ready, Refused, SlotSamples, Stop,
+        WorkerDevice,
+    };
 
     fn long() -> String {
         "x".repeat(1 << 20)
@@ -225,6 +237,8 @@ mod tests {
         );
         let part = PartWritten { part: long(), ..PartWritten::default() };
         assert_eq!(refused(FromWorker::PartWritten(part)), "part");
+        let device = Some(WorkerDevice { uuid: "two\nlines".into(), ..WorkerDevice::default() });
+        assert_eq!(refused(FromWorker::Ready(Ready { device })), "uuid of the device");
         let leader = Refused { leader: long(), ..Refused::default() };
         assert_eq!(
             bounded_from_coordinator(FromCoordinator::Refused(leader)).expect_err("long").field,
@@ -262,7 +276,8 @@ mod tests {
 
     #[test]
     fn a_status_is_shown_within_bounds() {
-        let member = MemberStatus { name: "a\nb\x1b".into(), ..MemberStatus::default() };
+        let device = Some(WorkerDevice { device: long(), ..WorkerDevice::default() });
+        let member = MemberStatus { name: "a\nb\x1b".into(), device, ..MemberStatus::default() };
         let status = StatusReply {
             run_id: long(),
             members: vec![member],
@@ -272,6 +287,7 @@ mod tests {
         let status = bounded_status(status);
         assert!(status.run_id.len() <= MAX_IDENTIFIER && status.faults.len() == MAX_VALUES);
         assert_eq!(status.members[0].name, "a\\nb\\u{1b}");
+        assert!(status.members[0].device.as_ref().expect("told").device.len() <= MAX_IDENTIFIER);
         assert!(status.faults[0].len() <= MAX_TEXT);
     }
 }

@@ -1,5 +1,7 @@
 //! Rehearsing faults: a process waits at a named place, so that it can be killed or paused exactly there.
 //!
+//! Or a worker's card fails there, as far as the worker can tell.
+//!
 //! `BLIP2_DRILL=PHASE@STEP:MILLISECONDS` (several, comma separated) makes a worker or a coordinator say
 //! `drill PHASE@STEP` on standard error when it first comes to that place, and wait there.
 
@@ -27,10 +29,14 @@ pub enum DrillPhase {
     Election,
     /// Coordinator: before the COMMIT of the checkpoint after this many committed steps is written.
     Checkpoint,
+    /// Worker: in the forward pass of the step its card has no memory left, after the wait.
+    CardMemory,
+    /// Worker: in the forward pass of the step a kernel fails, after the wait.
+    CardFault,
 }
 
 /// Every phase with its name.
-const PHASES: [(&str, DrillPhase); 7] = [
+const PHASES: [(&str, DrillPhase); 9] = [
     ("join", DrillPhase::Join),
     ("forward", DrillPhase::Forward),
     ("reduction", DrillPhase::Reduction),
@@ -38,6 +44,8 @@ const PHASES: [(&str, DrillPhase); 7] = [
     ("upload", DrillPhase::Upload),
     ("election", DrillPhase::Election),
     ("checkpoint", DrillPhase::Checkpoint),
+    ("card-memory", DrillPhase::CardMemory),
+    ("card-fault", DrillPhase::CardFault),
 ];
 
 /// The places at which this process waits, each once. Clones share which of them were passed.

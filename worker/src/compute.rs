@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use blip2_collective::{Exchange, World};
 use blip2_dataset::{DatasetError, Location, Manifest};
-use blip2_model::device::DeviceName;
+use blip2_model::card::CardWatch;
+use blip2_model::device::KernelsMade;
 use blip2_proto::drill::Drill;
 use blip2_proto::v1;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -20,6 +21,7 @@ use crate::config::{WorkerConfig, config_hash};
 use crate::error::{Result, WorkerError};
 use crate::held_out::HeldOut;
 use crate::member::{Failure, MemberEvent};
+use crate::own_device::{DeviceChoice, OwnDevice, Work};
 use crate::places::remember_credentials_of;
 use crate::state::TrainState;
 use crate::step::StepParts;
@@ -61,8 +63,7 @@ pub(crate) struct ComputeSpec {
     pub(crate) exchange: Arc<Exchange>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) drill: Drill,
-    /// Taken instead of `train.device`.
-    pub(crate) device: Option<DeviceName>,
+    pub(crate) device: DeviceChoice,
 }
 
 /// The thread as the session sees it.
@@ -70,6 +71,7 @@ pub(crate) struct ComputeThread {
     orders: mpsc::Sender<Order>,
     reports: mpsc::Receiver<Report>,
     aborted: watch::Sender<u64>,
+    device: OwnDevice,
     thread: std::thread::JoinHandle<()>,
 }
 
@@ -79,11 +81,13 @@ impl ComputeThread {
         let (order_sender, mut orders) = mpsc::channel(ORDERS);
         let (report_sender, reports) = mpsc::channel(REPORTS);
         let (aborted, abort_watch) = watch::channel(0);
+        let device = OwnDevice::default();
+        let own = device.clone();
         let life = move || {
-            let prepared = Compute::prepare(spec, report_sender.clone(), abort_watch);
+            let prepared = Compute::prepare(spec, &own, report_sender.clone(), abort_watch);
             if let Err(error) = prepared.and_then(|compute| compute.run(&mut orders)) {
                 // A session that is gone needs no report.
-                let _ = report_sender.blocking_send(Report::Failed(error));
+                let _ = report_sender.blocking_send(Report::Failed(own.blamed(error, Work::Training)));
             }
             // The session takes the end of the reports for a panic: wait until it wants no more.
             while orders.blocking_recv().is_some() {}
@@ -91,7 +95,7 @@ impl ComputeThread {
         let thread = std::thread::Builder::new().name("compute".into()).spawn(life);
         let thread = thread
             .map_err(|error| WorkerError::Protocol(format!("cannot start the compute thread: {error}")))?;
-        Ok(Self { orders: order_sender, reports, aborted, thread })
+        Ok(Self { orders: order_sender, reports, aborted, device, thread })
     }
 
     /// Gives an order; whether the thread takes it.
@@ -102,6 +106,11 @@ impl ComputeThread {
     /// The next report; `None` when the thread panicked.
     pub(crate) async fn report(&mut self) -> Option<Report> {
         self.reports.recv().await
+    }
+
+    /// What is known of the device.
+    pub(crate) fn device(&self) -> v1::WorkerDevice {
+        self.device.described()
     }
 
     /// Ends what waits on behalf of `epoch` and of older ones.
@@ -116,25 +125,25 @@ impl ComputeThread {
     /// Waits for the end of a thread whose reports have ended.
     pub(crate) fn join(self) -> Result<()> {
         drop(self.orders);
-        joined(self.thread)
+        joined(self.thread, &self.device)
     }
 
     /// Ends the thread and waits for it; one that does not end `within` this time is left behind.
     pub(crate) async fn end(self, within: Duration) -> Result<()> {
         self.abort(u64::MAX);
-        let Self { orders, mut reports, thread, .. } = self;
+        let Self { orders, mut reports, thread, device, .. } = self;
         drop(orders);
         let drain = async { while reports.recv().await.is_some() {} };
         if tokio::time::timeout(within, drain).await.is_err() {
             tracing::warn!("the compute thread does not end; it is left behind");
             return Ok(());
         }
-        joined(thread)
+        joined(thread, &device)
     }
 }
 
-fn joined(thread: std::thread::JoinHandle<()>) -> Result<()> {
-    thread.join().map_err(|panic| WorkerError::Panicked(panic_text(panic.as_ref())))
+fn joined(thread: std::thread::JoinHandle<()>, device: &OwnDevice) -> Result<()> {
+    thread.join().map_err(|panic| device.panicked(panic_text(panic.as_ref()), Work::Training))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
@@ -151,6 +160,8 @@ struct Compute {
     exchange: Arc<Exchange>,
     runtime: tokio::runtime::Handle,
     parts: StepParts,
+    card: CardWatch,
+    kernels: KernelsMade,
     world: Option<World>,
     state: Option<TrainState>,
     /// Stage 2's first state, from the first step of that stage on until it is committed: until then the end of stage 1
@@ -173,6 +184,7 @@ struct Compute {
 impl Compute {
     fn prepare(
         spec: ComputeSpec,
+        own: &OwnDevice,
         reports: mpsc::Sender<Report>,
         aborted: watch::Receiver<u64>,
     ) -> Result<Self> {
@@ -182,15 +194,18 @@ impl Compute {
             let reason = "the configuration does not have the hash it is said to have".into();
             return Err(WorkerError::Protocol(reason));
         }
-        if let Some(device) = spec.device {
-            config.train.device = device.to_string();
-        }
+        let device = spec.device.decide("train.device", &config.train.device)?;
+        config.train.device = device.to_string();
+        own.chosen(device);
         remember_credentials_of(&config);
         let config = spec.runtime.block_on(config.with_models_here())?;
         config.validate()?;
         let config = Arc::new(config);
         let manifest = spec.runtime.block_on(read_manifest(&spec.run_root, &spec.manifest_hash))?;
+        let kernels = KernelsMade::from_now_on();
         let mut parts = StepParts::load(config.clone())?;
+        let card = CardWatch::new(device, &parts.device);
+        own.opened(&card);
         parts.drill = spec.drill;
         let manifest = Arc::new(manifest);
         // A corpus that this member cannot read is found before others wait for it.
@@ -204,6 +219,8 @@ impl Compute {
             exchange: spec.exchange,
             runtime: spec.runtime,
             parts,
+            card,
+            kernels,
             world: None,
             state: None,
             next_stage: None,

@@ -14,6 +14,7 @@ mod texts;
 use std::time::{Duration, Instant};
 
 use blip2_dataset::{CurationMode, ScoredText, TextSource};
+use blip2_model::device::DeviceName;
 use burn::tensor::Device;
 use image::RgbImage;
 
@@ -104,6 +105,11 @@ impl CurationModels {
             ranker: ranker.transpose()?,
             filter: filter.transpose()?,
         })
+    }
+
+    /// The device that they are on.
+    pub(crate) fn device(&self) -> Result<DeviceName> {
+        self.settings.device_name()
     }
 
     /// Pictures computed at a time.

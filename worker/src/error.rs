@@ -3,6 +3,7 @@
 use blip2_collective::CollectiveError;
 use blip2_dataset::{DatasetError, redacted};
 use blip2_model::ModelError;
+use blip2_model::device_failure::{DeviceFailure, DeviceTrouble};
 
 /// `Result` of this crate.
 pub type Result<T, E = WorkerError> = std::result::Result<T, E>;
@@ -79,6 +80,16 @@ pub enum WorkerError {
     /// A state that the protocol does not allow.
     #[error("protocol: {0}")]
     Protocol(String),
+    /// The card, or its driver, failed: nothing that others could mend.
+    #[error("{device}: {failure}; {advice}")]
+    Device {
+        /// The device, as far as it is known.
+        device: String,
+        /// What its driver said.
+        failure: DeviceFailure,
+        /// What to do.
+        advice: String,
+    },
     /// The compute thread panicked.
     #[error("the compute thread panicked: {0}")]
     Panicked(String),
@@ -92,6 +103,7 @@ impl WorkerError {
             Self::Data(DatasetError::Location { .. }) => 78,
             Self::Data(error) if error.is_bad_input() => 3,
             Self::Refused { .. } => 4,
+            Self::Device { .. } => 6,
             Self::RunFailed { exit_code, .. } => *exit_code,
             _ => 1,
         }
@@ -119,6 +131,16 @@ impl WorkerError {
     /// [`WorkerError::Measured`] under the name that `what` gives it.
     pub(crate) fn unless_finite(value: f64, what: impl FnOnce() -> String) -> Result<f64> {
         if value.is_finite() { Ok(value) } else { Err(Self::Measured { what: what(), value }) }
+    }
+
+    /// A failure of `device`; `less` says how to compute less at a time.
+    pub(crate) fn device(device: String, failure: DeviceFailure, less: &str) -> Self {
+        let remedy = failure.trouble.remedy();
+        let advice = match failure.trouble {
+            DeviceTrouble::Memory => format!("{less}; {remedy}"),
+            _ => remedy.to_owned(),
+        };
+        Self::Device { device, failure, advice }
     }
 
     /// A checkpoint that cannot be used.

@@ -20,6 +20,7 @@ pub mod import;
 mod language;
 pub mod member;
 mod model_check;
+mod own_device;
 mod pictures;
 mod places;
 mod rows;
@@ -44,6 +45,7 @@ pub use model_check::{
 };
 pub use places::{model_here, remember_credentials_of, without_credentials};
 pub use session::{WorkerEnd, WorkerOptions, run};
+pub use own_device::DeviceChoice;
 pub use state::{FrozenSizes, StageModel, TrainState};
 pub use stub_step::{StubSizes, StubStep, StubTimes};
 pub use writing_speed::{WriterSizes, WritingLoad, WritingSpeed, WritingTimes};

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use blip2_collective::{ConnectError, Exchange, Limits, Transport};
 use blip2_dataset::Location;
-use blip2_model::device::DeviceName;
 use blip2_proto::drill::Drill;
 use blip2_proto::v1;
 use blip2_proto::v1::coordinator_message::Kind as FromCoordinator;
+use blip2_proto::v1::worker_message::Kind as FromWorker;
 use futures::future::{BoxFuture, FutureExt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -23,6 +23,7 @@ use self::stream::Stream;
 use crate::compute::{ComputeSpec, ComputeThread, Order, Report};
 use crate::error::{Result, WorkerError};
 use crate::member::{MemberAction, MemberEnd, MemberEvent, MemberIdentity, MemberMachine, MemberSettings};
+use crate::own_device::DeviceChoice;
 use crate::upload::{Upload, store_part};
 
 /// How a worker is started.
@@ -43,8 +44,8 @@ pub struct WorkerOptions {
     pub binary: String,
     /// Hash of the configuration this worker must find; empty: any.
     pub config_hash: String,
-    /// Device to compute on instead of the one that the configuration names.
-    pub device: Option<DeviceName>,
+    /// Which device to compute on.
+    pub device: DeviceChoice,
     /// How long to try to reach a first coordinator.
     pub join_timeout: Duration,
     /// How long to look for a coordinator after the session ended without a stop, with the state kept; zero: end at once.
@@ -97,7 +98,7 @@ struct Shell {
     started: Instant,
     exchange: Arc<Exchange>,
     drill: Drill,
-    device: Option<DeviceName>,
+    device: DeviceChoice,
     candidates: Candidates,
     opening: Option<BoxFuture<'static, Opening>>,
     /// The last attempt failed over certificates.
@@ -216,7 +217,10 @@ impl Shell {
                 self.opening = Some(self.candidates.open(attempt, after).boxed());
                 None
             }
-            MemberAction::Send(message) => {
+            MemberAction::Send(mut message) => {
+                if let (FromWorker::Ready(ready), Some(compute)) = (&mut message, &self.compute) {
+                    ready.device = Some(compute.device());
+                }
                 let sent = self.stream.as_ref().map_or(Ok(()), |stream| stream.send(message));
                 sent.err().map(|reason| self.session_ended(reason))
             }
@@ -347,6 +351,10 @@ impl Shell {
             Some(MemberEnd::Released) => Ok(WorkerEnd::Released),
             Some(MemberEnd::Failed { exit_code, reason }) => {
                 Err(self.fault.unwrap_or(WorkerError::RunFailed { exit_code, reason }))
+            }
+            // Turned out for its card's failure, which says more than that it was turned out.
+            Some(MemberEnd::Refused { .. }) if matches!(self.fault, Some(WorkerError::Device { .. })) => {
+                Err(self.fault.unwrap_or(WorkerError::Protocol("no fault".into())))
             }
             Some(MemberEnd::Refused { reason }) => Err(WorkerError::Refused { reason }),
             Some(MemberEnd::Unreachable { reason }) if self.untrusted => Err(WorkerError::Refused { reason }),

@@ -14,7 +14,9 @@ use blip2_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_worker::config::WorkerConfig;
 use blip2_worker::step::{Members, StepParts};
-use blip2_worker::{BatchRange, NamedState, TrainState, WorkerEnd, WorkerOptions, config_hash, start_loader};
+use blip2_worker::{
+    BatchRange, DeviceChoice, NamedState, TrainState, WorkerEnd, WorkerOptions, config_hash, start_loader,
+};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -264,7 +266,7 @@ fn options(coordinator: &Fake) -> WorkerOptions {
         name: "w0".into(),
         binary: "test".into(),
         config_hash: String::new(),
-        device: None,
+        device: DeviceChoice::default(),
         join_timeout: PATIENCE,
         reconnect_timeout: PATIENCE,
         transport: Transport::plain(),

@@ -184,6 +184,7 @@ mod tests {
     }
 
     #[test]
+                device: String::new(),
     fn a_history_of_faults_fits_and_what_does_not_is_named() {
         // Two workers, one is lost, the coordinator is followed by another, which goes back to a checkpoint.
         let good = [

@@ -60,7 +60,8 @@ impl Fixture {
         put_create(&root.join("manifest.parquet"), manifest.to_parquet().unwrap()).await.unwrap();
         let fixture = Self { _folder: folder, root, config, manifest, skipped: vec![1, 4] };
         let epochs = blip2_coordinator::Epochs::new(&fixture.root, "c".into(), String::new());
-        let member = EpochMember { id: 1, name: "w".into(), first_slot: 0, slot_count: 4 };
+        let member =
+            EpochMember { id: 1, name: "w".into(), first_slot: 0, slot_count: 4, device: "cpu".into() };
         epochs.take(1, 0, Vec::new()).await.unwrap();
         epochs.take(2, 0, vec![member]).await.unwrap();
         for step in STEPS {

@@ -10,7 +10,7 @@ use blip2_worker::config::is_model_file;
 use serde::Serialize;
 
 use super::print_json;
-use super::train::train_here;
+use super::train::{train_here, with_a_worker_a_card};
 use crate::again::same_command;
 use crate::arguments::QuickstartArguments;
 use crate::config::{RunConfig, load_preset};
@@ -26,6 +26,7 @@ use crate::signals::Signals;
 
 use self::survival::{Survival, prove};
 
+const PRESET_NAME: &str = "configs/quickstart.toml";
 const PRESET: &str = include_str!("../../../configs/quickstart.toml");
 /// What `metrics.jsonl` calls the losses, and what the report does.
 const STAGE1_LOSSES: [(&str, &str); 4] =
@@ -107,7 +108,7 @@ fn configuration(out: &Path, set: &[String]) -> Result<RunConfig, CliError> {
     let run_root = out.join("run");
     let mut values = vec![format!("run.root={}", run_root.display())];
     values.extend_from_slice(set);
-    let config = load_preset("configs/quickstart.toml", PRESET, &values)?.config;
+    let config = with_a_worker_a_card(load_preset(PRESET_NAME, PRESET, &values)?, Some(PRESET_NAME))?;
     if Path::new(&config.run.root) != run_root {
         return Err(CliError::config("run.root: the quick start's run is in --out DIR; leave run.root out"));
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use blip2_coordinator::{Catalogue, EpochRecord, Epochs, Listing};
+use blip2_coordinator::{Catalogue, CheckpointRecord, EpochMember, EpochRecord, Epochs, Listing};
 use blip2_dataset::Location;
 use serde_json::json;
 
@@ -47,12 +47,23 @@ const IMAGES: [(&str, &str); 3] = [
     ("eval_text_to_image_r@10", "R@10"),
 ];
 
+/// Where the curves come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Curves {
+    /// The metrics on this machine: every step.
+    Metrics,
+    /// The store: the last step before each checkpoint.
+    Checkpoints,
+}
+
 /// Everything the page is made of.
 struct Material {
     run: StoredRun,
     status: StoredStatus,
     metrics: PathBuf,
     records: Vec<StepRecord>,
+    /// What the records are.
+    from: Curves,
     faults: Vec<FaultRecord>,
     epochs: Vec<EpochRecord>,
     listing: Listing,
@@ -87,15 +98,20 @@ impl Material {
         let status = run.status(run.newest_epoch().await?).await?;
         let folder = metrics_folder(&run.config);
         let metrics = folder.join(METRICS_FILE);
-        let records = if metrics.is_file() { read(&metrics)? } else { Vec::new() };
+        let listing = Catalogue::new(&run.root).list().await?;
+        let (records, from) = match metrics.is_file() {
+            true => (read(&metrics)?, Curves::Metrics),
+            false => (listing.valid.iter().filter_map(saved).collect(), Curves::Checkpoints),
+        };
         let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         Ok(Self {
             faults: read_faults(&folder.join(FAULTS_FILE)),
             epochs: epochs(&run.root).await?,
-            listing: Catalogue::new(&run.root).list().await?,
+            listing,
             audit: audit(&run.root, threads).await,
             metrics,
             records,
+            from,
             status,
             run,
         })
@@ -107,10 +123,7 @@ impl Material {
             state: self.status.line(),
             tiles: self.tiles(),
             charts: self.charts(),
-            no_charts: format!(
-                "No metrics are on this machine: the coordinator writes them to {} where it runs.",
-                self.metrics.display()
-            ),
+            about_charts: self.about_charts(),
             tables: vec![
                 self.audited(),
                 self.faults(),
@@ -121,6 +134,31 @@ impl Material {
         })
     }
 
+    fn about_charts(&self) -> String {
+        let there = self.metrics.display();
+        match (self.from, self.records.is_empty()) {
+            (Curves::Metrics, false) => {
+                "Faint: every step. Strong: running mean, with its last value.".to_owned()
+            }
+            (Curves::Metrics, true) => "No step is committed yet.".to_owned(),
+            (Curves::Checkpoints, false) => format!(
+                "One point a checkpoint, from the store: the last step before it. Every step, and the throughput, are in the \
+                 metrics, which the coordinator writes to {there} where it runs; they are not on this machine."
+            ),
+            (Curves::Checkpoints, true) => format!(
+                "No metrics are on this machine, and no checkpoint is in the store: the coordinator writes the metrics to \
+                 {there} where it runs."
+            ),
+        }
+    }
+
+    /// Steps of a stage before the first one that is recorded.
+    fn before(&self, stage: u32) -> u64 {
+        let first = self.records.iter().find(|record| record.stage == stage).map_or(0, |record| record.step);
+        let begins = if stage == 1 { 0 } else { self.run.config.stage1.steps };
+        first.saturating_sub(begins)
+    }
+
     fn tiles(&self) -> Vec<Tile> {
         let samples: u64 = self.records.iter().map(|record| record.samples).sum();
         let busy: f64 = self.records.iter().map(|record| record.seconds).sum();
@@ -129,7 +167,7 @@ impl Material {
         let tile = |label: &str, value: String, note: String| Tile { label: label.into(), value, note };
         let StoredStatus { step, total_steps, .. } = self.status;
         let mut tiles = vec![tile("Steps", step.to_string(), format!("of {total_steps}, both stages"))];
-        if !self.records.is_empty() {
+        if self.from == Curves::Metrics && !self.records.is_empty() {
             let rate = format!("{:.1} samples/s", ratio(samples as f64, busy));
             tiles.push(tile(
                 "Throughput",
@@ -157,7 +195,12 @@ impl Material {
             }
         };
         for stage in [1, 2] {
-            let lines = |names: &[(&str, &str)]| series(&self.records, stage, names);
+            let before = self.before(stage);
+            let lines = |names: &[(&str, &str)]| {
+                let mut lines = series(&self.records, stage, names);
+                lines.iter_mut().flat_map(|line| &mut line.points).for_each(|(step, _)| *step += before);
+                lines
+            };
             add(format!("Stage {stage}: losses"), "loss, nats", lines(&LOSSES));
             add(format!("Stage {stage}: losses on held-out rows"), "loss, nats", lines(&HELD_OUT_LOSSES));
             add(format!("Stage {stage}: recall of held-out texts for pictures"), "share", lines(&TEXTS));
@@ -232,7 +275,11 @@ impl Material {
                 (Some(how), _) => format!("the run is {how}"),
                 (None, 0) => format!("a coordinator begins at {}", record.address),
                 (None, members) => {
-                    let names: Vec<&str> = record.members.iter().map(|member| member.name.as_str()).collect();
+                    let named = |member: &EpochMember| match member.device.as_str() {
+                        "" => member.name.clone(),
+                        device => format!("{} on {device}", member.name),
+                    };
+                    let names: Vec<String> = record.members.iter().map(named).collect();
                     format!("{}: {}", count(members, "worker"), names.join(", "))
                 }
             };
@@ -274,6 +321,19 @@ impl Material {
             empty: String::new(),
         })
     }
+}
+
+/// What a checkpoint says of the last step before it.
+fn saved(checkpoint: &CheckpointRecord) -> Option<StepRecord> {
+    let finite = |value: &f64| value.is_finite().then_some(*value);
+    let values = checkpoint.values.iter().map(|(name, value)| (name.clone(), finite(value))).collect();
+    Some(StepRecord {
+        step: checkpoint.step.checked_sub(1)?,
+        stage: checkpoint.stage,
+        epoch: checkpoint.epoch,
+        values,
+        ..StepRecord::default()
+    })
 }
 
 /// All epochs that can be read; the audit names the others.

@@ -14,11 +14,12 @@ use tokio::time::timeout;
 
 use super::print_json;
 use crate::arguments::TrainArguments;
-use crate::config::{ConfigArguments, RunConfig, load};
+use crate::config::{ConfigArguments, Loaded, RunConfig, load};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::launch::{
-    GIVE_UP_WITHIN, Going, LEAVE_WITHIN, WorkerCommand, WorkerLaunch, Workers, threads_per_worker,
+    GIVE_UP_WITHIN, Going, LEAVE_WITHIN, Machine, WorkerCommand, WorkerLaunch, Workers, default_workers,
+    places,
 };
 use crate::progress::Audience;
 use crate::run_folder::{Purpose, RunFolder};
@@ -47,7 +48,8 @@ struct Summary<'a> {
 
 /// Trains to the end of the configuration.
 pub(crate) async fn run(arguments: TrainArguments) -> Result<Exit, CliError> {
-    let config = load(&with_shortcuts(arguments.config, arguments.workers, arguments.device))?.config;
+    let loaded = load(&with_shortcuts(arguments.config, arguments.workers, arguments.device))?;
+    let config = with_a_worker_a_card(loaded, None)?;
     let root = redacted(&config.run.root);
     let signals = Signals::listen()?;
     let audience = Audience::detect(arguments.json);
@@ -64,6 +66,24 @@ pub(crate) async fn run(arguments: TrainArguments) -> Result<Exit, CliError> {
         finished.tell(&root);
     }
     Ok(Exit::Done)
+}
+
+/// The configuration, with a worker for each card where nobody said how many; `preset` is the program's own file, if it
+/// came from one.
+pub(crate) fn with_a_worker_a_card(loaded: Loaded, preset: Option<&str>) -> Result<RunConfig, CliError> {
+    let is_asked_for = loaded.is_asked_for("coordinator.workers", preset);
+    let mut config = loaded.config;
+    if !is_asked_for {
+        let device = device_of(&config)?;
+        let workers = &mut config.coordinator.workers;
+        *workers = default_workers(device, &Machine::look(device), *workers, config.train.slots);
+    }
+    Ok(config)
+}
+
+fn device_of(config: &RunConfig) -> Result<DeviceName, CliError> {
+    let wrong = |error| CliError::config(format!("train.device = {error}"));
+    config.train.device.parse().map_err(wrong)
 }
 
 /// Runs coordinator and workers on this machine to the end of the run.
@@ -86,8 +106,8 @@ pub(crate) async fn train_disturbed(
     signals: &Signals,
     kill_after: Option<u64>,
 ) -> Result<Finished, CliError> {
-    let count = config.coordinator.workers;
-    let threads = threads_per_worker(config.launch.threads_per_worker, count);
+    let device = device_of(&config)?;
+    let places = places(device, config.coordinator.workers, &config.launch, &Machine::look(device))?;
     let (tls, restarts) = (config.tls.clone(), config.launch.restarts);
     let transport = transport(&tls)?;
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
@@ -117,9 +137,8 @@ pub(crate) async fn train_disturbed(
     announce(&lead_url, &run_root, audience);
     let token_file_path = token_file.path().to_path_buf();
     let command = WorkerCommand::Train;
-    let launch =
-        WorkerLaunch { command, coordinator, token_file: token_file_path, logs, threads, tls, restarts };
-    let mut workers = Workers::start(launch, count)?;
+    let launch = WorkerLaunch { command, coordinator, token_file: token_file_path, logs, tls, restarts };
+    let mut workers = Workers::start(launch, places)?;
 
     let forced = signals.forced();
     let strike = strike_after(session.status(), kill_after);

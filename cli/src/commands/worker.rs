@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use blip2_worker::{WorkerEnd, WorkerOptions, config_hash};
+use blip2_model::device::DeviceName;
+use blip2_model::seat::Seat;
+use blip2_worker::{DeviceChoice, WorkerEnd, WorkerOptions, config_hash};
 use serde_json::json;
 
 use super::print_json;
@@ -38,7 +40,7 @@ pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
         reconnect_timeout: Duration::from_secs_f64(arguments.reconnect_timeout),
         transport: transport(&arguments.tls.over(config.tls.clone()))?,
         on_listening: Some(announce),
-        device: arguments.device,
+        device: device_choice(arguments.device, config.launch.share_devices)?,
         config_hash: if insists { config_hash(&config.worker()) } else { String::new() },
     };
     let forced = signals.forced();
@@ -50,6 +52,13 @@ pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
         WorkerEnd::Done | WorkerEnd::Released => Ok(Exit::Done),
         WorkerEnd::Interrupted => Ok(Exit::Interrupted),
     }
+}
+
+/// Which device a worker that was started by itself takes: a scheduler's tasks on one machine take a card each.
+pub(crate) fn device_choice(device: Option<DeviceName>, share: bool) -> Result<DeviceChoice, CliError> {
+    let seat = Seat::of_process(|name| std::env::var(name).ok());
+    let seat = seat.map_err(|error| CliError::config(error.to_string()))?;
+    Ok(DeviceChoice { device, seat, share })
 }
 
 /// Other machines reach this worker only with a token, and only at an address that they can be told.

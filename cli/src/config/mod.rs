@@ -21,6 +21,7 @@ use blip2_worker::curation::CurationConfig;
 use blip2_worker::{WorkerConfig, without_credentials};
 use serde::{Deserialize, Serialize};
 
+use layers::Origin;
 pub(crate) use layers::{Layers, Setting};
 pub(crate) use schema::json_schema;
 pub(crate) use show::{settings_as_json, settings_as_text};
@@ -66,11 +67,15 @@ pub(crate) struct LaunchSection {
     pub(crate) threads_per_worker: usize,
     /// How often each worker that was killed is started again.
     pub(crate) restarts: u32,
+    /// Whether workers may share a card, dealt round robin.
+    pub(crate) share_devices: bool,
+    /// Whether a worker with a card is kept to the cores near it.
+    pub(crate) pin_cores: bool,
 }
 
 impl Default for LaunchSection {
     fn default() -> Self {
-        Self { threads_per_worker: 0, restarts: 3 }
+        Self { threads_per_worker: 0, restarts: 3, share_devices: false, pin_cores: true }
     }
 }
 
@@ -147,6 +152,19 @@ pub(crate) struct ConfigArguments {
 pub(crate) struct Loaded {
     pub(crate) config: RunConfig,
     pub(crate) settings: Vec<Setting>,
+}
+
+impl Loaded {
+    /// Whether somebody has set this key: in a file, unless `preset` is that of the program, in the environment or on the
+    /// command line.
+    pub(crate) fn is_asked_for(&self, key: &str, preset: Option<&str>) -> bool {
+        let setting = self.settings.iter().find(|setting| setting.key == key);
+        setting.is_some_and(|setting| match &setting.origin {
+            Origin::Default => false,
+            Origin::File { path, .. } => preset.is_none_or(|preset| path.as_os_str() != preset),
+            Origin::Environment { .. } | Origin::Argument => true,
+        })
+    }
 }
 
 /// Reads all layers: defaults, file (and its bases), environment, `--set`.

@@ -170,7 +170,10 @@ const KEYS: &[(&str, &str)] = &[
         "Seconds between losses of workers that the automatic cadence assumes before it has seen any.",
     ),
     ("checkpoint.max_failures", "Checkpoints in a row that could not be stored, after which the run fails."),
-    ("coordinator.workers", "Workers to start with; `train` starts so many processes."),
+    (
+        "coordinator.workers",
+        "Workers to start with; `train` starts so many processes, and one for each card where nobody says how many.",
+    ),
     ("coordinator.min_workers", "Fewest workers to go on with."),
     ("coordinator.max_workers", "Most workers at a time."),
     ("coordinator.heartbeat_ms", "Milliseconds between a worker's heartbeats."),
@@ -211,6 +214,14 @@ const KEYS: &[(&str, &str)] = &[
     (
         "eval.every_steps",
         "Steps between two evaluations on held-out rows while a run trains, which the end of a stage also is; 0: none. Changes no bit of the result.",
+    ),
+    (
+        "launch.share_devices",
+        "Let workers share a card, dealt round robin; else more workers than cards are refused.",
+    ),
+    (
+        "launch.pin_cores",
+        "Keep each worker that has a card to its share of the cores, those near the card where that is known.",
     ),
     ("eval.data", "Parquet files of the held-out rows, as `data.train`."),
     ("eval.rows", "Most of their rows, the first ones."),

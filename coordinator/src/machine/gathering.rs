@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use blip2_proto::v1::Ready;
+
 use super::{Machine, Phase};
 use crate::CoordinatorSettings;
 
@@ -84,12 +86,14 @@ impl Machine {
     }
 
     /// A member can enter an epoch now.
-    pub(super) fn is_ready(&mut self, id: u32) {
+    pub(super) fn is_ready(&mut self, id: u32, ready: Ready) {
         let is_first = self.ready().next().is_none();
         let grace = self.now + self.settings.rejoin_grace();
         let Some(member) = self.members.get_mut(&id).filter(|member| !member.is_ready) else { return };
         member.is_ready = true;
-        tracing::info!(member = id, name = %member.name, "a worker is ready");
+        let device = ready.device.as_ref().map_or("", |device| device.device.as_str());
+        tracing::info!(member = id, name = %member.name, device, "a worker is ready");
+        member.device = ready.device;
         if let Phase::Gathering(wait) = &mut self.phase {
             if is_first && wait.why == Why::Refill {
                 wait.grace = wait.grace.max(grace);

@@ -159,6 +159,10 @@ pub struct CommittedStep {
     pub skipped: bool,
     /// The mean loss over the newest steps has just risen to so many times its smallest.
     pub loss_rise: Option<f64>,
+    /// Bytes of a card's memory held by the member that held most; `None`: all computed on the CPU.
+    pub device_bytes: Option<u64>,
+    /// Kernels that the worker which compiled most compiled for the step; none where no kernel was compiled.
+    pub kernels_compiled: Option<u32>,
 }
 
 /// How a run ended.

@@ -69,6 +69,8 @@ impl Machine {
             accusers: 0,
             part_failures: 0,
             data_wait_share: 0.0,
+            device: None,
+            device_use: None,
         };
         self.members.insert(id, member);
         self.doubt_holders();

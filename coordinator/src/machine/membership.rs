@@ -197,6 +197,7 @@ impl Machine {
             name: self.members.get(id).map_or(String::new(), |member| member.name.clone()),
             first_slot: slots.start,
             slot_count: slots.len() as u32,
+            device: self.members.get(id).and_then(|member| member.device.clone()).unwrap_or_default().device,
         };
         let record = members.iter().map(entry).collect();
         self.world.clear();

@@ -148,6 +148,8 @@ impl Machine {
                 first_slot: slots.start,
                 slot_count: slots.len() as u32,
                 data_wait_share: member.data_wait_share,
+                device: member.device.clone(),
+                device_use: member.device_use,
             }
         });
         StatusReply {

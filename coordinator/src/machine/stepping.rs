@@ -100,6 +100,7 @@ impl Machine {
                 (member.strikes, member.accusers) = (0, 0);
                 let done = reports.get(id);
                 member.data_wait_share = done.map_or(0.0, |done| share(done.data_wait_seconds, done.seconds));
+                member.device_use = done.and_then(|done| done.device_use);
             }
         }
         let (mut committed, rows) = self.summarise(step, stage, reports);
@@ -174,12 +175,19 @@ impl Machine {
             samples_seen: self.schedule.samples(step + 1),
             skipped: false,
             loss_rise: None,
+            device_bytes: None,
+            kernels_compiled: None,
         };
         let mut rows = Vec::new();
         for (_, done) in reports {
             committed.seconds = committed.seconds.max(done.seconds);
             committed.data_wait_seconds = committed.data_wait_seconds.max(done.data_wait_seconds);
             committed.samples += done.samples;
+            let reserved = done.device_use.map(|usage| usage.reserved_bytes);
+            committed.device_bytes = committed.device_bytes.max(reserved);
+            let compiled =
+                done.device_use.map(|usage| usage.kernels_compiled).filter(|compiled| *compiled > 0);
+            committed.kernels_compiled = committed.kernels_compiled.max(compiled);
             committed.values = done.values;
             rows.extend(done.quarantined.into_iter().map(|row| Quarantined { step, ..row }));
         }

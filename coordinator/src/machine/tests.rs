@@ -371,7 +371,7 @@ fn strangers_are_refused_with_the_reason() {
 fn a_restarted_worker_replaces_the_old_one_at_its_address() {
     let mut scene = Scene::running(&[9], 2, 1, 0);
     scene.event(Event::Joined { session: 7, hello: hello(1) });
-    scene.say(7, FromWorker::Ready(Ready {}));
+    scene.say(7, FromWorker::Ready(Ready::default()));
     assert_eq!(scene.stop(1).expect("replaced").0, StopKind::StopFailed);
     assert_eq!(scene.assignments(0).len(), 2);
     scene.done(0);

@@ -164,7 +164,7 @@ impl Worker {
                 ToWorker::Welcome(welcome) => {
                     id = welcome.member_id;
                     (self.hello.run_id, self.hello.epoch) = (welcome.run_id, welcome.epoch);
-                    say(FromWorker::Ready(Ready {})).await.ok()?;
+                    say(FromWorker::Ready(Ready::default())).await.ok()?;
                     continue;
                 }
                 ToWorker::Assignment(assignment) => {

@@ -11,6 +11,7 @@ use super::Compute;
 use crate::batches::{BatchRange, start_loader};
 use crate::error::{Result, WorkerError};
 use crate::held_out::HeldOut;
+use crate::own_device::device_use;
 use crate::step::{Members, NonFinite, StepGradient};
 
 /// How often a wait for data looks whether its epoch is over.
@@ -66,6 +67,7 @@ impl Compute {
         let (stage, stage_step) = self.stage_step();
         let waited = self.prepare_batch(epoch, stage, stage_step)?;
         self.parts.rehearse(DrillPhase::Forward, self.step);
+        self.parts.rehearse_failures(self.step);
         let state = self.next_stage.as_mut().or(self.state.as_mut());
         let state = state.ok_or_else(|| WorkerError::Protocol("a step without state".into()))?;
         let world =
@@ -96,6 +98,7 @@ impl Compute {
             samples: batch.slots.iter().map(|slot| slot.samples.len() as u64).sum(),
             quarantined: batch.slots.iter().flat_map(|slot| &slot.quarantined).map(quarantined).collect(),
             coverage: Some(coverage(stage, batch.coverage())),
+            device_use: device_use(&self.card, &mut self.kernels),
             non_finite: gradient.non_finite.as_ref().map(|odd| non_finite(odd, batch, &self.manifest)),
             ..v1::StepDone::default()
         };

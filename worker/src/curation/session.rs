@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use blip2_collective::Transport;
 use blip2_dataset::{CurationJob, Location};
-use blip2_model::device::DeviceName;
 use blip2_proto::v1::curation_client::CurationClient;
 use blip2_proto::v1::report_request::Outcome;
 use blip2_proto::v1::{DescribeRequest, LeaseRequest, LeasedTask, RenewRequest, ReportRequest, lease_reply};
@@ -18,6 +17,7 @@ use super::config::CurationConfig;
 use super::tasks::TaskRunner;
 use super::{CurationModels, CurationTimes};
 use crate::error::{Result, WorkerError};
+use crate::own_device::{DeviceChoice, OwnDevice, Work};
 use crate::places::remember_credentials_of;
 
 /// For a connection and for each answer.
@@ -36,8 +36,8 @@ pub struct CurationWorkerOptions {
     pub binary: String,
     /// For logs and status.
     pub name: String,
-    /// In the place of the configured one.
-    pub device: Option<DeviceName>,
+    /// Which device to compute on.
+    pub device: DeviceChoice,
     /// How the coordinator is reached.
     pub transport: Transport,
     /// A coordinator that cannot be reached for so long is gone.
@@ -71,14 +71,17 @@ pub async fn run_curation_worker(
     });
     let mut config: CurationConfig = toml::from_str(&described.await?.config_toml)
         .map_err(|error| WorkerError::Configuration(format!("the coordinator's configuration: {error}")))?;
-    if let Some(device) = options.device {
-        config.models.device = device.to_string();
-    }
+    let device = options.device.decide("curation.models.device", &config.models.device)?;
+    config.models.device = device.to_string();
+    let own = OwnDevice::default();
+    own.chosen(device);
     remember_credentials_of(&config);
     let job = CurationJob::open(&Location::parse(&config.output)?).await?;
     let (models, mode) = (config.models.with_models_here().await?, config.selection.mode);
     let opened = tokio::task::spawn_blocking(move || CurationModels::open(&models, mode)).await;
-    let models = opened.map_err(|error| WorkerError::Panicked(error.to_string()))??;
+    let models = opened
+        .map_err(|error| own.panicked(error.to_string(), Work::Curation))?
+        .map_err(|error| own.blamed(error, Work::Curation))?;
     let mut runner = TaskRunner::new(job, models);
     let mut worked = CurationWorked::default();
     loop {
@@ -122,7 +125,8 @@ async fn do_task(desk: &mut Desk, token: &str, runner: &mut TaskRunner, leased: 
             tracing::warn!(task = leased.task, %error, "a task failed");
             let outcome = Outcome::Failed(visible(&error.to_string(), MAX_TEXT));
             // Models that panicked are gone; after anything else the next task may do better.
-            (outcome, if matches!(error, WorkerError::Panicked(_)) { Err(error) } else { Ok(()) })
+            let is_over = matches!(error, WorkerError::Panicked(_) | WorkerError::Device { .. });
+            (outcome, if is_over { Err(error) } else { Ok(()) })
         }
     };
     drop(renewing);

@@ -5,19 +5,25 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CuratedPicture, CurationModels, CurationTimes};
 use crate::error::{Result, WorkerError};
+use crate::own_device::{OwnDevice, Work};
 
 /// Models that tasks are done with, one after the other.
 pub struct TaskRunner {
     job: CurationJob,
     /// Away while they compute.
     models: Option<CurationModels>,
+    device: OwnDevice,
     times: CurationTimes,
 }
 
 impl TaskRunner {
     /// For the tasks of `job`.
     pub fn new(job: CurationJob, models: CurationModels) -> Self {
-        Self { job, models: Some(models), times: CurationTimes::default() }
+        let device = OwnDevice::default();
+        if let Ok(name) = models.device() {
+            device.chosen(name);
+        }
+        Self { job, models: Some(models), device, times: CurationTimes::default() }
     }
 
     /// Where the time of all tasks so far went.
@@ -45,9 +51,10 @@ impl TaskRunner {
             (models, task, texts, times)
         });
         let (models, task, texts, times) =
-            computed.await.map_err(|error| WorkerError::Panicked(error.to_string()))?;
+            computed.await.map_err(|error| self.device.panicked(error.to_string(), Work::Curation))?;
         (self.models, self.times) = (Some(models), times);
-        Ok(self.job.finish_task(&task, texts?).await?)
+        let texts = texts.map_err(|error| self.device.blamed(error, Work::Curation))?;
+        Ok(self.job.finish_task(&task, texts).await?)
     }
 
     /// Does the tasks of a share that are not done, without a coordinator; `progress` is told what is done after each.

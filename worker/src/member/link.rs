@@ -208,7 +208,7 @@ impl MemberMachine {
             self.run = Some(RunIdentity::of(&welcome));
             self.actions.push(MemberAction::Prepare(welcome));
         } else if self.prepared {
-            self.tell(ToCoordinator::Ready(Ready {}));
+            self.tell(ToCoordinator::Ready(Ready::default()));
         }
         if self.leaving {
             self.tell(ToCoordinator::Leaving(Leaving {}));
@@ -278,7 +278,7 @@ impl MemberMachine {
 
     pub(super) fn prepared(&mut self) {
         if !std::mem::replace(&mut self.prepared, true) {
-            self.tell(ToCoordinator::Ready(Ready {}));
+            self.tell(ToCoordinator::Ready(Ready::default()));
         }
     }
 

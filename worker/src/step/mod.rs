@@ -107,6 +107,11 @@ struct Update {
     step: u64,
     clip: f32,
 }
+/// What a panic says when an allocation finds no room on a card, and after a kernel's fault.
+const CARD_IS_FULL: &str =
+    "An IO error happened\nCaused by:\n  out of device memory allocating 1073741824 bytes\n";
+const CARD_FAULTS: &str = "The device is poisoned\nCaused by:\n  cuEventSynchronize failed with status 700\n";
+
 
 impl StepParts {
     /// Loads the frozen parts that `config` names.
@@ -208,6 +213,16 @@ impl StepParts {
         Update { stage, step, clip }: Update,
         parameters: &mut [f32],
         moments: &mut Moments,
+    /// Panics as burn does when a card fails, if a rehearsal asks for it.
+    pub(crate) fn rehearse_failures(&self, step: u64) {
+        for (phase, text) in [(DrillPhase::CardMemory, CARD_IS_FULL), (DrillPhase::CardFault, CARD_FAULTS)] {
+            if let Some(wait) = self.drill.reached(phase, step) {
+                std::thread::sleep(wait);
+                panic!("{text}");
+            }
+        }
+    }
+
         gradients: &mut [f32],
     ) {
         let (settings, steps) = self.optimizer(stage);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use blip2_collective::listening;
 use blip2_coordinator::{CurationEnd, CurationOptions, coordinate_curation};
 use blip2_dataset::{CurationJob, CurationSummary, Location, RunRecord, Share, TaskDone};
+use blip2_model::device::DeviceName;
 use blip2_proto::v1::CurationStatusReply;
 use blip2_worker::curation::{CurationConfig, CurationModels, TaskRunner};
 use clap::Args;
@@ -24,7 +25,9 @@ use crate::config::{ConfigArguments, RunConfig, load};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::identity::binary_identity;
-use crate::launch::{Going, LEAVE_WITHIN, WorkerCommand, WorkerLaunch, Workers, threads_per_worker};
+use crate::launch::{
+    Going, LEAVE_WITHIN, Machine, Place, WorkerCommand, WorkerLaunch, Workers, default_workers, places,
+};
 use crate::secured::{transport, url};
 use crate::signals::Signals;
 use crate::token::{TokenFile, fresh_token, must_have_token, read_token};
@@ -32,12 +35,14 @@ use crate::typed_numbers;
 
 /// Between two lines of progress, at least.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+/// Most worker processes.
+const MOST_WORKERS: u32 = 1024;
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
     #[command(flatten)]
     config: ConfigArguments,
-    /// Worker processes on this machine; 0 leaves all tasks to workers that join (`curate worker`).
+    /// Worker processes on this machine, one for each card where nobody says how many; 0 leaves all tasks to workers that join (`curate worker`).
     #[arg(long, value_name = "N", conflicts_with = "shard", value_parser = clap::value_parser!(u32).range(..=1024))]
     workers: Option<u32>,
     /// Do the I-th of N shares of the tasks, from 0, in this process and without a coordinator.
@@ -69,11 +74,27 @@ struct Summary<'a> {
 /// Curates to the end of the input.
 pub(super) async fn run(arguments: RunArguments) -> Result<Exit, CliError> {
     let signals = Signals::listen()?;
-    let mut config = load(&arguments.config)?.config;
-    if let Some(workers) = arguments.workers {
-        config.curation.workers = workers;
+    let loaded = load(&arguments.config)?;
+    let is_asked_for = loaded.is_asked_for("curation.workers", None);
+    let mut config = loaded.config;
+    let device = device_of(&config)?;
+    let machine = Machine::look(device);
+    match arguments.workers {
+        Some(workers) => config.curation.workers = workers,
+        None if !is_asked_for => {
+            config.curation.workers =
+                default_workers(device, &machine, config.curation.workers, MOST_WORKERS);
+        }
+        None => {}
     }
     config.curation.validate()?;
+    if arguments.threads > 0 {
+        config.launch.threads_per_worker = arguments.threads;
+    }
+    let places = match arguments.shard {
+        Some(_) => Vec::new(),
+        None => places(device, config.curation.workers, &config.launch, &machine)?,
+    };
     if arguments.shard.is_some() || config.curation.workers > 0 {
         config.curation.models.check(config.curation.selection.mode)?;
     }
@@ -86,7 +107,7 @@ pub(super) async fn run(arguments: RunArguments) -> Result<Exit, CliError> {
             Some(share) => {
                 run_share(&arguments, &config.curation, job.clone(), share, signals.graceful()).await
             }
-            None => coordinate(&arguments, &config, &job, &signals).await,
+            None => coordinate(&arguments, &config, &job, &signals, places).await,
         }
     };
     let rows = tokio::select! {
@@ -112,6 +133,11 @@ pub(super) async fn run(arguments: RunArguments) -> Result<Exit, CliError> {
         return Ok(Exit::Interrupted);
     }
     Ok(Exit::Done)
+}
+
+fn device_of(config: &RunConfig) -> Result<DeviceName, CliError> {
+    let wrong = |error| CliError::config(format!("curation.models.device = {error}"));
+    config.curation.models.device.parse().map_err(wrong)
 }
 
 /// The tasks of a share, one after the other; rows that were read.
@@ -146,6 +172,7 @@ async fn coordinate(
     config: &RunConfig,
     job: &CurationJob,
     signals: &Signals,
+    places: Vec<Place>,
 ) -> Result<u64, CliError> {
     let curation = &config.curation;
     let address = arguments.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
@@ -187,15 +214,11 @@ async fn coordinate(
         coordinator: url(&transport, bound),
         token_file: token_file.path().to_path_buf(),
         logs: logs.path().to_path_buf(),
-        threads: match arguments.threads {
-            0 => threads_per_worker(config.launch.threads_per_worker, curation.workers),
-            threads => threads,
-        },
         tls: config.tls.clone(),
         restarts: config.launch.restarts,
     };
     let all_done = job.tasks_done().await?.len() == job.tasks().len();
-    let mut workers = Workers::start(launch, if all_done { 0 } else { curation.workers })?;
+    let mut workers = Workers::start(launch, if all_done { Vec::new() } else { places })?;
     let stop = signals.graceful();
     let progress = AbortOnDrop(tokio::spawn(show_progress(watched.clone(), arguments.json)));
     let mut coordinated = std::pin::pin!(coordinate_curation(listener, stop.cancelled(), options));

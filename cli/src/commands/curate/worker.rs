@@ -7,7 +7,7 @@ use blip2_model::device::DeviceName;
 use blip2_worker::curation::{CurationWorkerOptions, run_curation_worker};
 use clap::Args;
 
-use crate::commands::worker::limit_threads;
+use crate::commands::worker::{device_choice, limit_threads};
 use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -45,13 +45,14 @@ pub(crate) struct WorkerArguments {
 pub(super) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
     let signals = Signals::listen()?;
     limit_threads(arguments.threads)?;
-    let tls = load(&ConfigArguments::default())?.config.tls;
+    let config = load(&ConfigArguments::default())?.config;
+    let tls = config.tls;
     let options = CurationWorkerOptions {
         coordinator: arguments.coordinator,
         token: read_token(arguments.token_file.as_deref())?,
         binary: binary_identity()?,
         name: arguments.name,
-        device: arguments.device,
+        device: device_choice(arguments.device, config.launch.share_devices)?,
         transport: transport(&arguments.tls.over(tls))?,
         patience: Duration::from_secs_f64(arguments.patience),
     };

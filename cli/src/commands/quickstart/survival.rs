@@ -60,17 +60,22 @@ pub(crate) async fn prove(
 impl Survival {
     /// One line for the report.
     pub(crate) fn sentence(&self) -> String {
-        if self.epochs_lost == 0 {
-            return format!("the same after {} steps: {}", self.steps, self.killed);
+        let (steps, digest) = (self.steps, &self.killed);
+        match self.was_disturbed() {
+            true => format!("parameters after {steps} steps are the same, bit for bit: {digest}"),
+            false => format!("the same after {steps} steps: {digest}"),
         }
-        format!("parameters after {} steps are the same, bit for bit: {}", self.steps, self.killed)
+    }
+
+    /// Whether the worker was killed before the run was over.
+    fn was_disturbed(&self) -> bool {
+        self.epochs_lost > 0
     }
 
     fn tell(&self) {
-        let was_killed = if self.epochs_lost == 0 {
-            "the run was over before the worker was killed"
-        } else {
-            "a worker killed on the way"
+        let was_killed = match self.was_disturbed() {
+            true => "a worker killed on the way",
+            false => "the run was over before the worker was killed",
         };
         eprintln!(
             "after {} steps, undisturbed   {}\nafter {} steps, disturbed     {}  ({was_killed})",
@@ -90,6 +95,8 @@ fn shortened(config: &RunConfig) -> RunConfig {
         optimizer.warmup_steps = optimizer.warmup_steps.min(*steps);
     }
     short.coordinator.workers = short.coordinator.workers.max(2);
+    // One card is enough for a few steps of two.
+    short.launch.share_devices = true;
     short
 }
 

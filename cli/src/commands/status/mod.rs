@@ -5,7 +5,7 @@ mod source;
 
 use std::time::Duration;
 
-use blip2_proto::v1::StatusReply;
+use blip2_proto::v1::{MemberStatus, StatusReply};
 use tokio::time::Instant;
 
 use super::{print_json, print_text};
@@ -146,21 +146,39 @@ fn faults(status: &StatusReply) -> String {
 
 /// A table of the members, a line each.
 fn members(status: &StatusReply) -> String {
-    let line = |member: &blip2_proto::v1::MemberStatus| {
+    let line = |member: &MemberStatus| {
         format!(
-            "  {:<16} {:<22} slots {}..{}  data wait {:.0} %\n",
+            "  {:<16} {:<22} slots {}..{}  data wait {:.0} %{}\n",
             member.name,
             member.exchange_address,
             member.first_slot,
             member.first_slot + member.slot_count,
-            member.data_wait_share * 100.0
+            member.data_wait_share * 100.0,
+            device(member)
         )
     };
     status.members.iter().map(line).collect()
 }
 
+/// The end of a member's line: what it computes on, and how much of that is used.
+fn device(member: &MemberStatus) -> String {
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let named = member.device.as_ref().map_or("", |device| device.device.as_str());
+    let mut said = if named.is_empty() { String::new() } else { format!("  {named}") };
+    if let Some(usage) = &member.device_use {
+        said += &format!(": holds {:.1} GiB", gib(usage.reserved_bytes));
+        if usage.used_bytes > 0 {
+            said += &format!(" of {:.1} GiB in use", gib(usage.used_bytes));
+        }
+        said += &usage.busy_percent.map_or(String::new(), |percent| format!(", busy {percent} %"));
+    }
+    said
+}
+
 #[cfg(test)]
 mod tests {
+    use blip2_proto::v1::{DeviceUse, WorkerDevice};
+
     use super::*;
 
     #[test]
@@ -185,6 +203,25 @@ mod tests {
         let failed = StatusReply { not_downloaded: 7, ..StatusReply::default() };
         assert!(details(&failed).contains("7 rows") && not_downloaded(&status).is_empty());
         assert_eq!(checkpoint(&StatusReply::default()) + &faults(&StatusReply::default()), "");
+    }
+
+    #[test]
+    fn members_are_shown_with_their_cards() {
+        let card = WorkerDevice { device: "cuda:3 (NVIDIA H100)".into(), ..WorkerDevice::default() };
+        let usage = DeviceUse {
+            reserved_bytes: 12 << 30,
+            used_bytes: 20 << 30,
+            busy_percent: Some(97),
+            ..DeviceUse::default()
+        };
+        let member = MemberStatus { device: Some(card), device_use: Some(usage), ..MemberStatus::default() };
+        assert_eq!(device(&member), "  cuda:3 (NVIDIA H100): holds 12.0 GiB of 20.0 GiB in use, busy 97 %");
+        let cpu = WorkerDevice { device: "cpu".into(), ..WorkerDevice::default() };
+        let member = MemberStatus { device: Some(cpu), ..MemberStatus::default() };
+        assert!(
+            members(&StatusReply { members: vec![member], ..StatusReply::default() }).ends_with("%  cpu\n")
+        );
+        assert_eq!(device(&MemberStatus::default()), "");
     }
 
     #[test]

@@ -106,7 +106,7 @@ fn rows_of_a_ledger_are_taken_over_and_kept_until_their_steps_are_committed() {
     let mut hello = hello_again(0, &STAGES, 6);
     hello.ledger.as_mut().expect("a ledger").quarantined = vec![row(4 * 64 + 1), row(5 * 64)];
     scene.event(Event::Joined { session: 0, hello });
-    scene.say(0, FromWorker::Ready(Ready {}));
+    scene.say(0, FromWorker::Ready(Ready::default()));
     let rows = |scene: &Scene, at: usize| -> Vec<(u64, u64)> {
         let ledger = scene.assignments(0)[at].ledger.as_ref().expect("a ledger");
         ledger.quarantined.iter().map(|row| (row.sample, row.step)).collect()
@@ -160,7 +160,7 @@ fn a_member_that_comes_back_with_the_state_loses_nothing() {
         hello: Hello { exchange_address: "host-0:1".into(), ..hello_again(1, &STAGES, 3) },
     });
     assert!(scene.assignments(1).is_empty());
-    scene.say(1, FromWorker::Ready(Ready {}));
+    scene.say(1, FromWorker::Ready(Ready::default()));
     let again = scene.assignments(1)[0];
     assert_eq!((again.step, &again.state), (3, &Some(assignment::State::Peer("host-0:1".into()))));
 }
@@ -175,7 +175,7 @@ fn a_member_on_a_new_connection_is_not_told_to_go() {
     });
     assert_eq!(scene.stop(1), None);
     assert!(scene.actions.contains(&Action::Close { session: 1 }));
-    scene.say(5, FromWorker::Ready(Ready {}));
+    scene.say(5, FromWorker::Ready(Ready::default()));
     scene.done(0);
     assert_eq!(scene.assignments(5)[0].members.len(), 2);
 }
@@ -196,7 +196,7 @@ fn ledgers_that_do_not_fit_are_not_believed() {
         let mut hello = hello_again(0, &STAGES, 6);
         break_it(&mut hello);
         scene.event(Event::Joined { session: 0, hello });
-        scene.say(0, FromWorker::Ready(Ready {}));
+        scene.say(0, FromWorker::Ready(Ready::default()));
         scene.pass(Duration::from_secs(3), &[0]);
         assert_eq!(scene.assignments(0)[0].step, 4);
         assert!(scene.machine.status().faults[0].contains("not believed"), "{:?}", scene.machine.status());
@@ -264,12 +264,12 @@ fn only_members_that_are_ready_are_counted_and_those_who_never_are_are_sent_away
     scene.join(0);
     scene.event(Event::Joined { session: 1, hello: hello(1) });
     assert!(scene.assignments(0).is_empty());
-    scene.say(1, FromWorker::Ready(Ready {}));
+    scene.say(1, FromWorker::Ready(Ready::default()));
     assert_eq!(scene.assignments(0)[0].members.len(), 2);
     scene.event(Event::Joined { session: 2, hello: hello(2) });
     scene.all_done(&[0, 1]);
     assert_eq!(scene.assignments(0).len(), 1, "it loads its models while the others go on");
-    scene.say(2, FromWorker::Ready(Ready {}));
+    scene.say(2, FromWorker::Ready(Ready::default()));
     scene.all_done(&[0, 1]);
     assert_eq!(scene.assignments(2)[0].step, 2);
 

@@ -142,13 +142,13 @@ impl Scene {
 
     pub(super) fn join(&mut self, session: SessionId) {
         self.event(Event::Joined { session, hello: hello(session) });
-        self.say(session, FromWorker::Ready(Ready {}));
+        self.say(session, FromWorker::Ready(Ready::default()));
     }
 
     /// A worker comes back with the state after `step` steps.
     pub(super) fn rejoin(&mut self, session: SessionId, stages: &[u64], step: u64) {
         self.event(Event::Joined { session, hello: hello_again(session, stages, step) });
-        self.say(session, FromWorker::Ready(Ready {}));
+        self.say(session, FromWorker::Ready(Ready::default()));
     }
 
     /// A report of the step under way, as a member with the session's slots gives it.

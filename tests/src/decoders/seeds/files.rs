@@ -56,7 +56,13 @@ pub(super) fn commits() -> Vec<Seed> {
 }
 
 pub(super) fn epochs() -> Vec<Seed> {
-    let member = |id: u32| EpochMember { id, name: format!("w{id}"), first_slot: 2 * id, slot_count: 2 };
+    let member = |id: u32| EpochMember {
+        id,
+        name: format!("w{id}"),
+        first_slot: 2 * id,
+        slot_count: 2,
+        device: "cpu".into(),
+    };
     let record = EpochRecord {
         epoch: 2,
         coordinator: "17-1".into(),

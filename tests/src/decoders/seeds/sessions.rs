@@ -106,7 +106,7 @@ impl Workers {
 
     fn told(&mut self, session: u8, message: ToWorker) {
         match message {
-            ToWorker::Welcome(_) => self.say(session, FromWorker::Ready(v1::Ready {})),
+            ToWorker::Welcome(_) => self.say(session, FromWorker::Ready(v1::Ready::default())),
             ToWorker::Assignment(assignment) => {
                 self.epoch = assignment.epoch;
                 self.report(session, assignment.step);

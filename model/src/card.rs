@@ -1,0 +1,155 @@
+//! Cards by what is known of them: name, place in the machine, memory, and how much of it is used.
+
+#[cfg(feature = "cuda-unfused")]
+mod nvidia;
+
+use std::fmt;
+
+use burn::tensor::Device;
+
+use crate::device::DeviceName;
+
+/// A device with all that its driver and the management library say of it; what they do not say is empty or 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Card {
+    /// As it is named for `--device`, for example `cuda:3`.
+    pub device: DeviceName,
+    /// What it calls itself, for example `NVIDIA H100 PCIe`.
+    pub model: String,
+    /// Its place on the bus, for example `0000:3b:00.0`.
+    pub bus_id: String,
+    /// Its identity wherever it is plugged in, for example `GPU-8e1b…`.
+    pub uuid: String,
+    /// Bytes of its memory.
+    pub memory_bytes: u64,
+}
+
+/// How much of a card is used at some moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CardUse {
+    /// Bytes of this process' tensors.
+    pub allocated_bytes: u64,
+    /// Bytes that this process holds of the card's memory: those of tensors, and pages kept for the next ones.
+    pub reserved_bytes: u64,
+    /// Bytes of the card's memory in use, by whatever process; 0: not known.
+    pub used_bytes: u64,
+    /// Share of the last moment, in percent, in which a kernel ran; `None`: not known.
+    pub busy_percent: Option<u32>,
+}
+
+impl Card {
+    /// Nothing but its name.
+    pub fn named(device: DeviceName) -> Self {
+        Self { device, model: String::new(), bus_id: String::new(), uuid: String::new(), memory_bytes: 0 }
+    }
+}
+
+impl fmt::Display for Card {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.device)?;
+        let memory = match self.memory_bytes {
+            0 => String::new(),
+            bytes => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+        };
+        let parts = [self.model.as_str(), self.bus_id.as_str(), memory.as_str()];
+        let known: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        if known.is_empty() { Ok(()) } else { write!(f, " ({})", known.join(", ")) }
+    }
+}
+
+/// What the driver says of the CUDA devices that this process sees, in their order; it opens none of them. Fewer than
+/// there are where the driver does not answer, none in a build without CUDA.
+pub fn cuda_cards(count: usize) -> Vec<Card> {
+    #[cfg(feature = "cuda-unfused")]
+    {
+        nvidia::cards(count)
+    }
+    #[cfg(not(feature = "cuda-unfused"))]
+    {
+        let _ = count;
+        Vec::new()
+    }
+}
+
+/// An open device, to look at while it is used.
+pub struct CardWatch {
+    card: Card,
+    device: Device,
+    #[cfg(feature = "cuda-unfused")]
+    driver: Option<nvidia::Driver>,
+}
+
+impl CardWatch {
+    /// Looks at `device`, which was opened as `name` with its number.
+    pub fn new(name: DeviceName, device: &Device) -> Self {
+        #[cfg(feature = "cuda-unfused")]
+        if let DeviceName::Cuda(number) = name
+            && let Some(driver) = nvidia::Driver::of_open(number.unwrap_or(0))
+        {
+            return Self { card: driver.card(), device: device.clone(), driver: Some(driver) };
+        }
+        Self {
+            card: Card { model: model_of(name, device), ..Card::named(name) },
+            device: device.clone(),
+            #[cfg(feature = "cuda-unfused")]
+            driver: None,
+        }
+    }
+
+    /// What is known of it.
+    pub fn card(&self) -> &Card {
+        &self.card
+    }
+
+    /// How much of it is used now; `None` for the CPU. Operations that wait in a queue are handed on first.
+    pub fn usage(&self) -> Option<CardUse> {
+        let own = self.device.memory_pool_usage()?;
+        let usage = CardUse {
+            allocated_bytes: own.bytes_in_use,
+            reserved_bytes: own.bytes_reserved,
+            ..CardUse::default()
+        };
+        #[cfg(feature = "cuda-unfused")]
+        if let Some(driver) = &self.driver {
+            return Some(driver.usage(usage));
+        }
+        Some(usage)
+    }
+}
+
+/// What a GPU calls itself.
+#[cfg(any(feature = "cuda-unfused", feature = "vulkan-unfused"))]
+fn model_of(name: DeviceName, device: &Device) -> String {
+    match name {
+        DeviceName::Cpu => String::new(),
+        _ => device.identity().map_or(String::new(), |identity| identity.name),
+    }
+}
+
+#[cfg(not(any(feature = "cuda-unfused", feature = "vulkan-unfused")))]
+fn model_of(_: DeviceName, _: &Device) -> String {
+    String::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_is_described_by_what_is_known() {
+        let card = Card {
+            model: "NVIDIA H100 PCIe".into(),
+            bus_id: "0000:3b:00.0".into(),
+            memory_bytes: 80 << 30,
+            ..Card::named(DeviceName::Cuda(Some(3)))
+        };
+        assert_eq!(card.to_string(), "cuda:3 (NVIDIA H100 PCIe, 0000:3b:00.0, 80.0 GiB)");
+        assert_eq!(Card::named(DeviceName::Cpu).to_string(), "cpu");
+    }
+
+    #[test]
+    fn the_cpu_has_no_memory_of_its_own() {
+        let watch = CardWatch::new(DeviceName::Cpu, &Device::flex());
+        assert_eq!((watch.card(), watch.usage()), (&Card::named(DeviceName::Cpu), None));
+    }
+}
