@@ -27,7 +27,7 @@ impl StepParts {
             self.warm_up_stage2((config.stage2.batch / slots) as usize)?;
         }
         let seconds = started.elapsed().as_secs_f64();
-        tracing::info!(seconds, kernels = kernels.count(), "warmed up");
+        tracing::info!(seconds, kernels = kernels.take(), "warmed up");
         Ok(())
     }
 

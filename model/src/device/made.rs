@@ -7,7 +7,7 @@ use std::collections::HashSet;
 #[cfg(any(feature = "cuda-unfused", feature = "vulkan-unfused"))]
 use cubecl::launched::LaunchedKernels;
 
-/// Counts the kernels made since it exists, on all devices of the process.
+/// Counts the kernels that are made while it exists, on all devices of the process.
 #[derive(Debug)]
 pub struct KernelsMade {
     #[cfg(any(feature = "cuda-unfused", feature = "vulkan-unfused"))]
@@ -23,11 +23,12 @@ impl KernelsMade {
         Self { launching: Some(LaunchedKernels::new()), known: HashSet::new() }
     }
 
-    /// How many there are by now.
-    pub fn count(&mut self) -> usize {
+    /// How many were made since the last call, or since the beginning.
+    pub fn take(&mut self) -> usize {
+        let before = self.known.len();
         let launched = self.launching.replace(LaunchedKernels::new()).map(LaunchedKernels::finish);
         self.known.extend(launched.into_iter().flatten());
-        self.known.len()
+        self.known.len() - before
     }
 }
 
@@ -38,8 +39,8 @@ impl KernelsMade {
         Self {}
     }
 
-    /// How many there are by now: none on the CPU.
-    pub fn count(&mut self) -> usize {
+    /// How many were made since the last call: none on the CPU.
+    pub fn take(&mut self) -> usize {
         0
     }
 }
