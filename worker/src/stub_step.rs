@@ -72,7 +72,7 @@ impl StubStep {
     /// # Errors
     /// Sizes that no model can have, a device that is not there.
     pub fn new(sizes: StubSizes, seed: u64, device_name: &str) -> Result<Self> {
-        let device = device(device_name)?;
+        let device = device(device_name, false)?;
         let autodiff = device.clone().autodiff();
         let mut model = Stage1Model::new(&sizes.qformer, sizes.embed_dim, LN_VISION_EPS, &autodiff)?;
         model.initialise(TEMPERATURE, &mut SeededValues::new(seed), None, &autodiff)?;

@@ -17,7 +17,7 @@ use burn::tensor::{Device, Tensor};
 use crate::ModelError;
 use crate::placement::Placement;
 use crate::tensors::{NamedTensors, TensorVisitor};
-use crate::weights::{Fit, check_beside, load_beside};
+use crate::weights::{Fit, check_beside, load_beside, randomise};
 
 /// The name under which LAVIS stores the image encoder.
 pub const EVA_PREFIX: &str = "visual_encoder";
@@ -46,6 +46,16 @@ impl ImageEncoder {
         let source = source::open(path)?;
         let mut encoder = Self::new(&source.sizes, &place)?;
         load_beside(&mut encoder, source.prefix(), &source.weights, place, &source.others())?;
+        Ok(encoder)
+    }
+
+    /// An encoder of these sizes whose weights mean nothing, for measurements.
+    ///
+    /// # Errors
+    /// Sizes that no model can have.
+    pub fn random(sizes: &EncoderSizes, place: &Placement) -> Result<Self, ModelError> {
+        let mut encoder = Self::new(sizes, place)?;
+        randomise(&mut encoder, place)?;
         Ok(encoder)
     }
 

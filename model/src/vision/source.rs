@@ -53,6 +53,14 @@ impl EncoderSizes {
             Self::Clip(sizes) => sizes.image_size,
         }
     }
+
+    /// Feature vectors per picture.
+    pub fn tokens(&self) -> usize {
+        match self {
+            Self::Eva(sizes) => sizes.tokens(),
+            Self::Clip(sizes) => sizes.tokens(),
+        }
+    }
 }
 
 /// An image encoder's files, opened.

@@ -8,6 +8,7 @@ mod gguf;
 mod init;
 mod names;
 mod pytorch;
+mod random;
 mod safetensors;
 mod source;
 mod tables;
@@ -19,6 +20,7 @@ pub use folder::is_weight_file;
 pub use gguf::is_gguf;
 pub(crate) use gguf::{config as gguf_config, tokenizer as gguf_tokenizer};
 pub use init::{InitialValues, initialise};
+pub use random::randomise;
 pub use names::{NameStyle, huggingface_name, lavis_name};
 pub use source::{StoredTensor, WeightSource};
 

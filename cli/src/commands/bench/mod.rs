@@ -33,7 +33,7 @@ enum BenchCommand {
     Dedup(dedup::DedupArguments),
     /// Load batches as training does and say how fast, stage by stage.
     Loader(loader::LoaderArguments),
-    /// Time a stage-1 training step over random image features.
+    /// Time training steps over made-up pictures and texts, part by part.
     Step(step::StepArguments),
     /// One member of `bench allreduce`, which starts it.
     #[command(hide = true)]
