@@ -1,6 +1,6 @@
 //! Reading tensors back to the host.
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Int, Tensor, TensorData, Transaction};
 
 use crate::ModelError;
 
@@ -8,6 +8,22 @@ use crate::ModelError;
 pub fn floats<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ModelError> {
     let data = tensor.try_into_data_as::<f32>().map_err(|e| ModelError::Device(e.to_string()))?;
     data.as_slice::<f32>().map(<[f32]>::to_vec).map_err(|e| ModelError::Device(format!("{e:?}")))
+}
+
+/// The values of several tensors, each in row-major order: the device is waited for once.
+pub fn all_floats<const D: usize>(
+    tensors: impl IntoIterator<Item = Tensor<D>>,
+) -> Result<Vec<Vec<f32>>, ModelError> {
+    let register = |reading: Transaction, tensor| reading.register(tensor);
+    let mut tensors = tensors.into_iter().peekable();
+    if tensors.peek().is_none() {
+        return Ok(Vec::new());
+    }
+    let read = tensors.fold(Transaction::default(), register).try_execute();
+    let values = |data: TensorData| {
+        data.convert::<f32>().try_to_vec::<f32>().map_err(|e| ModelError::Device(format!("{e:?}")))
+    };
+    read.map_err(|e| ModelError::Device(e.to_string()))?.into_iter().map(values).collect()
 }
 
 /// The values in row-major order.

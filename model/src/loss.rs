@@ -8,7 +8,7 @@ use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 
 use crate::ModelError;
 use crate::fused::{self, Targets};
-use crate::host::floats;
+use crate::host;
 
 /// Label of a row that does not count.
 pub const IGNORED: i32 = -100;
@@ -19,7 +19,35 @@ pub struct Loss {
     /// Its gradient is the loss's gradient; its value need not be the loss.
     pub objective: Tensor<1>,
     /// The loss.
-    pub value: f64,
+    pub value: LossValue,
+}
+
+/// The value of a loss, still on the device: whoever wants it waits for the device then, and any thread may.
+#[derive(Debug, Clone)]
+pub struct LossValue {
+    /// Of each row, without autodiff.
+    rows: Tensor<1>,
+}
+
+impl LossValue {
+    /// Reads the value: the rows' losses, added up in their order in f64.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn read(self) -> Result<f64, ModelError> {
+        let [value] = Self::read_all([self])?;
+        Ok(value)
+    }
+
+    /// Reads several values in one go.
+    ///
+    /// # Errors
+    /// As [`LossValue::read`].
+    pub fn read_all<const N: usize>(values: [Self; N]) -> Result<[f64; N], ModelError> {
+        let rows = host::all_floats(values.map(|value| value.rows))?;
+        let sum = |rows: &Vec<f32>| rows.iter().copied().map(f64::from).sum();
+        Ok(std::array::from_fn(|at| rows.get(at).map_or(f64::NAN, sum)))
+    }
 }
 
 /// Rows of `labels` that count.
@@ -47,7 +75,8 @@ pub fn cross_entropy(
     }
     let targets = Targets { labels: labels.to_vec(), smoothing: smoothing as f32, scale: scale as f32 };
     if let Some(losses) = fused::cross_entropy(&logits, targets) {
-        return Ok(Loss { value: read_sum(losses.clone().inner())?, objective: losses.sum() });
+        let value = LossValue { rows: losses.clone().inner() };
+        return Ok(Loss { value, objective: losses.sum() });
     }
     surrogate(logits, labels, smoothing, scale)
 }
@@ -71,16 +100,12 @@ fn surrogate(logits: Tensor<2>, labels: &[i32], smoothing: f64, scale: f64) -> R
     let row_loss = log_normaliser
         - values.clone().gather(1, index.clone()) * (1.0 - smoothing)
         - values.sum_dim(1) * smooth;
-    let value = read_sum((row_loss * weight.clone()).reshape([rows]))?;
+    let value = LossValue { rows: (row_loss * weight.clone()).reshape([rows]) };
 
     let gradient = (exponentials / normaliser - smooth) * weight.clone();
     let gradient = gradient.scatter(1, index, weight * -(1.0 - smoothing), IndexingUpdateOp::Add);
     let objective = (logits * gradient).sum();
     Ok(Loss { objective, value })
-}
-
-fn read_sum(losses: Tensor<1>) -> Result<f64, ModelError> {
-    Ok(floats(losses)?.into_iter().map(f64::from).sum())
 }
 
 #[cfg(test)]
@@ -98,7 +123,8 @@ mod tests {
             for compute in [cross_entropy as Compute, surrogate] {
                 let logits = Tensor::<2>::from_floats(LOGITS, &Device::flex());
                 let loss = compute(logits, &[3, 0, IGNORED], smoothing, 0.5).unwrap();
-                assert!((loss.value - want).abs() < 1e-6, "{} != {want}", loss.value);
+                let value = loss.value.read().unwrap();
+                assert!((value - want).abs() < 1e-6, "{value} != {want}");
             }
         }
     }
@@ -116,14 +142,14 @@ mod tests {
                 let logits = Tensor::<2>::from_data(logits.clone(), &device).require_grad();
                 let loss = compute(logits.clone(), &labels, smoothing, 0.25).unwrap();
                 let mut gradients = (loss.objective * 3.0).backward();
-                (loss.value, logits.grad_remove(&mut gradients).unwrap())
+                (loss.value.read().unwrap(), logits.grad_remove(&mut gradients).unwrap())
             };
             let ((value, gradient), (want, want_gradient)) = (run(cross_entropy), run(surrogate));
             assert!((value - want).abs() < 1e-5 * want, "{value} != {want}");
             let apart = (gradient - want_gradient).abs().max().into_scalar::<f32>();
             assert!(apart < 1e-5 * 0.75, "{apart}");
             let plain = Tensor::<2>::from_data(logits.clone(), &Device::flex());
-            let unseen = cross_entropy(plain, &labels, smoothing, 0.25).unwrap().value;
+            let unseen = cross_entropy(plain, &labels, smoothing, 0.25).unwrap().value.read().unwrap();
             assert!((unseen - value).abs() < 1e-6 * value, "{unseen} without a tape");
         }
     }
@@ -141,7 +167,7 @@ mod tests {
             let mut moved = LOGITS;
             moved[row][column] += delta;
             let logits = Tensor::<2>::from_floats(moved, &Device::flex());
-            cross_entropy(logits, &labels, 0.1, 0.5).unwrap().value
+            cross_entropy(logits, &labels, 0.1, 0.5).unwrap().value.read().unwrap()
         };
         for row in 0..3 {
             for column in 0..4 {

@@ -4,6 +4,8 @@
 //! one pass over four arrays, element by element, which neither the number of threads nor the width of the processor's
 //! vectors can change.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::tensors::{FlatLayout, FlatTensor};
@@ -35,6 +37,17 @@ impl Moments {
     pub fn zeros(len: usize) -> Self {
         Self { first: vec![0.0; len], second: vec![0.0; len] }
     }
+}
+
+/// Which update is made, and how.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWStep {
+    /// 1 for the first.
+    pub update: u64,
+    /// Of this update.
+    pub learning_rate: f64,
+    /// What the gradient is multiplied by first.
+    pub factor: f32,
 }
 
 /// Elements one task updates at a time.
@@ -75,6 +88,44 @@ impl AdamW {
                     );
                 });
         }
+    }
+
+    /// Writes to `next` what update number `update` makes of the state `held`, for one tensor of the layout, with
+    /// `gradients` multiplied by `factor` first. The bits are those of [`scale`] and [`AdamW::apply`]; nothing else is changed.
+    pub fn apply_beside(
+        &self,
+        tensor: &FlatTensor,
+        AdamWStep { update, learning_rate, factor }: AdamWStep,
+        gradients: &[f32],
+        held: (&[f32], &Moments),
+        next: (&mut [f32], &mut Moments),
+    ) {
+        let arch = pulp::Arch::new();
+        let (range, update) = (tensor.range(), self.update_of(tensor, update, learning_rate));
+        let before = held.0[range.clone()]
+            .par_chunks(CHUNK)
+            .zip(held.1.first[range.clone()].par_chunks(CHUNK))
+            .zip(held.1.second[range.clone()].par_chunks(CHUNK));
+        let after = next.0[range.clone()]
+            .par_chunks_mut(CHUNK)
+            .zip(next.1.first[range.clone()].par_chunks_mut(CHUNK))
+            .zip(next.1.second[range.clone()].par_chunks_mut(CHUNK));
+        gradients[range].par_chunks(CHUNK).zip(before).zip(after).for_each(|((gradients, before), after)| {
+            let ((parameters, first), second) = before;
+            let ((next_parameters, next_first), next_second) = after;
+            arch.dispatch(
+                #[inline(always)]
+                || {
+                    next_parameters.copy_from_slice(parameters);
+                    next_first.copy_from_slice(first);
+                    next_second.copy_from_slice(second);
+                    let next = next_parameters.iter_mut().zip(next_first).zip(next_second);
+                    for (((parameter, first), second), gradient) in next.zip(gradients) {
+                        update.apply(parameter, gradient * factor, first, second);
+                    }
+                },
+            );
+        });
     }
 
     fn update_of(&self, tensor: &FlatTensor, update: u64, learning_rate: f64) -> Update {
@@ -208,15 +259,67 @@ impl Update {
 ///
 /// The sum of squares runs in float64 over fixed chunks and lanes in order, so every member gets the same bits.
 pub fn global_norm(gradients: &[f32]) -> f64 {
-    let arch = pulp::Arch::new();
-    let squares = |chunk: &[f32]| {
-        arch.dispatch(
-            #[inline(always)]
-            || sum_of_squares(chunk),
-        )
-    };
-    let partial: Vec<f64> = gradients.par_chunks(CHUNK).map(squares).collect();
-    libm::sqrt(partial.iter().sum())
+    let mut parts = NormParts::new(gradients.len());
+    parts.add(gradients, std::slice::from_ref(&(0..gradients.len())));
+    parts.norm()
+}
+
+/// The global norm of a gradient whose ranges become known in any order: the bits are those of [`global_norm`], whatever the
+/// order.
+#[derive(Debug, Clone)]
+pub struct NormParts {
+    /// Of each chunk, once it is complete.
+    squares: Vec<f64>,
+    /// Elements of each chunk that are not known.
+    missing: Vec<usize>,
+}
+
+impl NormParts {
+    /// For a gradient of `len` elements, none of which is known.
+    pub fn new(len: usize) -> Self {
+        let missing: Vec<usize> =
+            (0..len.div_ceil(CHUNK)).map(|chunk| CHUNK.min(len - chunk * CHUNK)).collect();
+        Self { squares: vec![0.0; missing.len()], missing }
+    }
+
+    /// Takes up that `ranges` of `gradients` have their values; each element belongs to one range once.
+    ///
+    /// # Panics
+    /// More elements than there are.
+    pub fn add(&mut self, gradients: &[f32], ranges: &[Range<usize>]) {
+        let mut complete = Vec::new();
+        for range in ranges.iter().filter(|range| !range.is_empty()) {
+            for chunk in range.start / CHUNK..=(range.end - 1) / CHUNK {
+                let common = range.end.min((chunk + 1) * CHUNK) - range.start.max(chunk * CHUNK);
+                self.missing[chunk] -= common;
+                if self.missing[chunk] == 0 {
+                    complete.push(chunk);
+                }
+            }
+        }
+        let arch = pulp::Arch::new();
+        let squares = |chunk: usize| {
+            let end = gradients.len().min((chunk + 1) * CHUNK);
+            arch.dispatch(
+                #[inline(always)]
+                || sum_of_squares(&gradients[chunk * CHUNK..end]),
+            )
+        };
+        let known: Vec<f64> = complete.par_iter().map(|chunk| squares(*chunk)).collect();
+        for (chunk, squares) in complete.into_iter().zip(known) {
+            self.squares[chunk] = squares;
+        }
+    }
+
+    /// Whether every element is known.
+    pub fn is_complete(&self) -> bool {
+        self.missing.iter().all(|missing| *missing == 0)
+    }
+
+    /// The norm of the chunks that are known.
+    pub fn norm(&self) -> f64 {
+        libm::sqrt(self.squares.iter().sum())
+    }
 }
 
 /// The factor that brings a gradient of the global norm `norm` to at most `limit`; 1 for one that is within.
@@ -229,6 +332,11 @@ pub fn scale(gradients: &mut [f32], factor: f32) {
     if factor != 1.0 {
         gradients.par_chunks_mut(CHUNK).for_each(|chunk| chunk.iter_mut().for_each(|g| *g *= factor));
     }
+}
+
+/// Divides `gradients` by `divisor`.
+pub fn divide(gradients: &mut [f32], divisor: f32) {
+    gradients.par_chunks_mut(CHUNK).for_each(|chunk| chunk.iter_mut().for_each(|g| *g /= divisor));
 }
 
 /// Sums that do not wait for each other.
@@ -314,6 +422,26 @@ mod tests {
         scale(&mut gradients, clip_factor(5.0, 1.0));
         assert!((gradients[0] - 0.6).abs() < 1e-6 && (gradients[1] - 0.8).abs() < 1e-6);
         assert_eq!(clip_factor(5.0, 10.0), 1.0);
+    }
+
+    #[test]
+    fn the_norm_of_parts_in_any_order_has_the_bits_of_the_whole() {
+        let length = 3 * CHUNK + 7;
+        let gradients: Vec<f32> = (0..length).map(|at| (at as f32 * 0.731).sin() * 1e-3).collect();
+        let cuts = [0, 5, CHUNK - 1, CHUNK + 40, 2 * CHUNK, 3 * CHUNK + 2, length];
+        let mut ranges: Vec<Range<usize>> = cuts.windows(2).map(|cut| cut[0]..cut[1]).collect();
+        for _ in 0..ranges.len() {
+            ranges.rotate_left(1);
+            let mut parts = NormParts::new(length);
+            for (at, pair) in ranges.chunks(2).enumerate() {
+                assert!(!parts.is_complete(), "{at}");
+                parts.add(&gradients, pair);
+            }
+            assert!(parts.is_complete());
+            assert_eq!(parts.norm().to_bits(), global_norm(&gradients).to_bits());
+        }
+        let in_order: f64 = gradients.chunks(CHUNK).map(sum_of_squares).sum();
+        assert_eq!(global_norm(&gradients), in_order.sqrt());
     }
 
     #[test]

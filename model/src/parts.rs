@@ -105,6 +105,16 @@ impl GradientParts {
         Self { layout: layout.clone(), parts, part_of, members }
     }
 
+    /// The layout that is cut.
+    pub fn layout(&self) -> &FlatLayout {
+        &self.layout
+    }
+
+    /// The tensors of a part, by their place in the layout, in the order of their elements.
+    pub fn tensors_of(&self, part: usize) -> &[usize] {
+        &self.members[part]
+    }
+
     /// The parts in order of completion.
     pub fn parts(&self) -> &[GradientPart] {
         &self.parts
@@ -137,20 +147,27 @@ pub struct PartBuffers<'a> {
 }
 
 impl PartBuffers<'_> {
-    /// Adds the gradients that `segment` gave the tensors of `model`, and returns the parts that this completes,
-    /// with their numbers; a tensor without a gradient has zeros.
+    /// [`PartBuffers::read`] of the gradients that `segment` gave the tensors of `model`.
     ///
     /// # Errors
-    /// A tensor got a gradient after its part was complete.
+    /// As there.
     pub fn take(
         &mut self,
         model: &mut impl NamedTensors,
         gradients: &mut Gradients,
         segment: Segment,
     ) -> Result<Vec<(usize, Vec<f32>)>, ModelError> {
-        let mut taken = Taken { gradients, names: Vec::new(), reading: Transaction::default() };
-        model.visit_tensors("", &mut taken)?;
-        for (name, gradient) in taken.read()? {
+        self.read(SegmentGradients::take(model, gradients, segment)?)
+    }
+
+    /// Reads a segment's gradients from the device and adds them; returns the parts that this completes, with their
+    /// numbers. A tensor without a gradient has zeros.
+    ///
+    /// # Errors
+    /// A tensor got a gradient after its part was complete; a device that fails.
+    pub fn read(&mut self, gradients: SegmentGradients) -> Result<Vec<(usize, Vec<f32>)>, ModelError> {
+        let segment = gradients.segment;
+        for (name, gradient) in gradients.read()? {
             self.add(&name, segment, gradient)?;
         }
         let mut complete = Vec::new();
@@ -193,24 +210,43 @@ impl PartBuffers<'_> {
     }
 }
 
-/// Gradients taken from a backward pass, to be read in one go: a device is waited for once.
-struct Taken<'a> {
-    gradients: &'a mut Gradients,
+/// What a segment gave a model's tensors, still on the device, to be read in one go: a device is waited for once. Any thread
+/// may read them.
+pub struct SegmentGradients {
+    segment: Segment,
     names: Vec<String>,
     reading: Transaction,
 }
 
-impl TensorVisitor for Taken<'_> {
-    fn visit<const D: usize>(&mut self, name: &str, tensor: &mut Param<Tensor<D>>) -> Result<(), ModelError> {
-        if let Some(gradient) = tensor.val().grad_remove(self.gradients) {
-            self.names.push(name.to_string());
-            self.reading = std::mem::take(&mut self.reading).register(gradient);
+impl SegmentGradients {
+    /// Takes the gradients of the tensors of `model` out of `gradients`; the device is not waited for.
+    ///
+    /// # Errors
+    /// None but those of the model's own visit.
+    pub fn take(
+        model: &mut impl NamedTensors,
+        gradients: &mut Gradients,
+        segment: Segment,
+    ) -> Result<Self, ModelError> {
+        struct Take<'a>(&'a mut Gradients, SegmentGradients);
+        impl TensorVisitor for Take<'_> {
+            fn visit<const D: usize>(
+                &mut self,
+                name: &str,
+                tensor: &mut Param<Tensor<D>>,
+            ) -> Result<(), ModelError> {
+                if let Some(gradient) = tensor.val().grad_remove(self.0) {
+                    self.1.names.push(name.to_string());
+                    self.1.reading = std::mem::take(&mut self.1.reading).register(gradient);
+                }
+                Ok(())
+            }
         }
-        Ok(())
+        let mut take = Take(gradients, Self { segment, names: Vec::new(), reading: Transaction::default() });
+        model.visit_tensors("", &mut take)?;
+        Ok(take.1)
     }
-}
 
-impl Taken<'_> {
     fn read(self) -> Result<Vec<(String, TensorData)>, ModelError> {
         if self.names.is_empty() {
             return Ok(Vec::new());

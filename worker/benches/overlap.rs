@@ -130,9 +130,9 @@ fn main() -> Result<(), Failure> {
         .collect();
     for (config, (mut seconds, times)) in variants.iter().zip(measure(&variants, members, rounds)?) {
         seconds.sort_by(f64::total_cmp);
-        let StepTimes { forward, backward, exchange } = times;
+        let StepTimes { encoder, forward, backward, exchange, .. } = times;
         println!(
-            "{members} members, {}, overlap {:5}: median {:.3} s, best {:.3} s (last: forward {forward:.3}, \
+            "{members} members, {}, overlap {:5}: median {:.3} s, best {:.3} s (last: encoder {encoder:.3}, forward {forward:.3}, \
              backward {backward:.3}, exchange {exchange:.3})",
             config.train.wire,
             config.train.overlap,

@@ -157,7 +157,7 @@ impl Evaluator {
         for (index, captions) in captions.chunks(BATCH).enumerate() {
             let batch = language.held_out_texts(captions)?;
             let prompt = prompts.as_ref().map(|all| all.clone().narrow(0, index * BATCH, captions.len()));
-            sum += language.model.caption_loss(prompt, &batch.texts(), &self.device)?.value;
+            sum += language.model.caption_loss(prompt, &batch.texts(), &self.device)?.value.read()?;
             count += batch.tokens();
         }
         WorkerError::unless_finite(sum / count.max(1) as f64, || format!("the loss of captions {what}"))

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use blip2_dataset::{KeyedRng, SlotBatch, TextEncoder, TextEncoding, Tokens};
+use blip2_model::compute::compute_in;
 use blip2_model::language_model::{LanguageModel, Padded, SpecialTokens, Texts, split_caption};
 use blip2_model::loss::{IGNORED, counted};
 use blip2_model::placement::Placement;
@@ -93,14 +94,16 @@ impl CaptionBatch {
 }
 
 impl Language {
-    /// Loads the model that `config` names to a `place` without autodiff, and its tokenizer.
+    /// Loads the model that `config` names to a `place` without autodiff, and its tokenizer; products are computed as
+    /// `train.compute` says.
     ///
     /// # Errors
     /// A folder that is no model of the families, or a tokenizer that cannot be used.
     pub fn open(config: &WorkerConfig, place: impl Into<Placement>) -> Result<Self> {
         let folder = Path::new(&config.model.language_model);
-        let model =
+        let mut model =
             LanguageModel::open(folder, place).map_err(|error| of_language_model(&config.model, error))?;
+        compute_in(&mut model, config.train.compute)?;
         let encoder_decoder = matches!(model, LanguageModel::T5(_));
         let encoding = encoding(config, &model.special_tokens(), encoder_decoder);
         let encoder = tokenizer(folder, encoding).map_err(|error| of_language_model(&config.model, error))?;
@@ -116,6 +119,15 @@ impl Language {
             }
         };
         Ok(Self { model, encoder: Arc::new(encoder), form, seed: config.train.seed })
+    }
+
+    /// A model with the tokenizer `encoder`, trained on captions without a prompt; draws are keyed by `seed`.
+    pub(crate) fn of(model: LanguageModel, encoder: TextEncoder, seed: u64) -> Self {
+        let form = match model {
+            LanguageModel::T5(_) => Form::Prefix { prompt: None },
+            LanguageModel::Opt(_) | LanguageModel::Llama(_) => Form::Causal { given: 0 },
+        };
+        Self { model, encoder: Arc::new(encoder), form, seed }
     }
 
     /// The tokenizer with the encoding of whole captions, as the loader uses it.

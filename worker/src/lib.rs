@@ -27,6 +27,7 @@ mod rows;
 mod session;
 mod state;
 pub mod step;
+mod step_speed;
 mod stub_step;
 mod upload;
 mod warm_up;
@@ -41,11 +42,13 @@ pub use error::{Result, WorkerError};
 pub use held_out::HeldOut;
 pub use language::Language;
 pub use model_check::{
-    FileReport, ModelCheck, PartReport, TokenizerReport, TrainedReport, check_curation, check_models,
+    FileReport, ModelCheck, PartReport, Precision, TokenizerReport, TrainedReport, check_curation,
+    check_models,
 };
+pub use own_device::DeviceChoice;
 pub use places::{model_here, remember_credentials_of, without_credentials};
 pub use session::{WorkerEnd, WorkerOptions, run};
-pub use own_device::DeviceChoice;
 pub use state::{FrozenSizes, StageModel, TrainState};
+pub use step_speed::{StepLoad, StepSizes, StepSpeed, TimedStep};
 pub use stub_step::{StubSizes, StubStep, StubTimes};
 pub use writing_speed::{WriterSizes, WritingLoad, WritingSpeed, WritingTimes};

@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use blip2_model::compute::compute_in;
 use blip2_model::optimizer::{Magnitudes, Moments};
-use blip2_model::parts::{GradientParts, PART_ELEMENTS, PartBuffers};
+use blip2_model::parts::{GradientParts, PART_ELEMENTS, SegmentGradients};
+use blip2_model::placed::PlacedTensors;
 use blip2_model::qformer::QFormerConfig;
 use blip2_model::stage1::Stage1Model;
 use blip2_model::stage2::Stage2Model;
@@ -69,11 +71,63 @@ pub struct TrainState {
     pub moments: Moments,
     /// The last step's gradient buffer, for the next one: fresh pages cost more time than the values in them.
     pub(crate) spare: Vec<f32>,
+    /// Buffers for the state after the next step.
+    pub(crate) spare_next: NextBuffers,
     /// Bounds of the values, as far as they are known.
     pub(crate) magnitudes: Option<Magnitudes>,
 }
 
+/// Parameters and moments in buffers, of a state to be or of one that was.
+#[derive(Debug, Clone)]
+pub(crate) struct NextBuffers {
+    pub(crate) parameters: Vec<f32>,
+    pub(crate) moments: Moments,
+}
+
+impl Default for NextBuffers {
+    fn default() -> Self {
+        Self { parameters: Vec::new(), moments: Moments::zeros(0) }
+    }
+}
+
+/// What a step makes of a state, computed before the step is committed.
+#[derive(Debug)]
+pub(crate) struct NextState {
+    /// In the state's layout.
+    pub(crate) buffers: NextBuffers,
+    /// The parameters on the device.
+    pub(crate) placed: PlacedTensors,
+}
+
 impl StageModel {
+    /// Takes what `segment` gave the model's tensors out of `gradients`.
+    pub(crate) fn take_gradients(
+        &mut self,
+        gradients: &mut Gradients,
+        segment: Segment,
+    ) -> Result<SegmentGradients> {
+        Ok(match self {
+            Self::Stage1(model) => SegmentGradients::take(model.as_mut(), gradients, segment)?,
+            Self::Stage2(model) => SegmentGradients::take(model.as_mut(), gradients, segment)?,
+        })
+    }
+
+    /// The stage-1 model, in stage 1.
+    pub(crate) fn stage1(&self) -> Result<&Stage1Model> {
+        match self {
+            Self::Stage1(model) => Ok(model),
+            Self::Stage2(_) => Err(WorkerError::Protocol("a stage-1 step with a stage-2 state".into())),
+        }
+    }
+
+    /// The stage-2 model, in stage 2.
+    pub(crate) fn stage2(&self) -> Result<&Stage2Model> {
+        match self {
+            Self::Stage2(model) => Ok(model),
+            Self::Stage1(_) => Err(WorkerError::Protocol("a stage-2 step with a stage-1 state".into())),
+        }
+    }
+
     fn layout(&mut self) -> Result<FlatLayout> {
         Ok(match self {
             Self::Stage1(model) => FlatLayout::of(model.as_mut())?,
@@ -93,24 +147,30 @@ fn qformer(config: &WorkerConfig, sizes: FrozenSizes) -> QFormerConfig {
     config.model.qformer_config(sizes.image_width, sizes.vocab)
 }
 
-/// A stage-1 model of zeros.
+/// A stage-1 model of zeros, whose products are computed as `train.compute` says.
 pub(crate) fn empty_stage1(
     config: &WorkerConfig,
     sizes: FrozenSizes,
     device: &Device,
 ) -> Result<Stage1Model> {
     let embed_dim = config.model.qformer.embed_dim;
-    Stage1Model::new(&qformer(config, sizes), embed_dim, config.model.ln_vision_eps, device).map_err(of_sizes)
+    let eps = config.model.ln_vision_eps;
+    let mut model = Stage1Model::new(&qformer(config, sizes), embed_dim, eps, device).map_err(of_sizes)?;
+    compute_in(&mut model, config.train.compute)?;
+    Ok(model)
 }
 
-/// A stage-2 model of zeros.
+/// A stage-2 model of zeros, whose products are computed as `train.compute` says.
 pub(crate) fn empty_stage2(
     config: &WorkerConfig,
     sizes: FrozenSizes,
     device: &Device,
 ) -> Result<Stage2Model> {
     let eps = config.model.ln_vision_eps;
-    Stage2Model::new(&qformer(config, sizes), eps, sizes.language_width, device).map_err(of_sizes)
+    let mut model =
+        Stage2Model::new(&qformer(config, sizes), eps, sizes.language_width, device).map_err(of_sizes)?;
+    compute_in(&mut model, config.train.compute)?;
+    Ok(model)
 }
 
 /// What is wrong with the Q-Former's sizes.
@@ -214,7 +274,17 @@ impl TrainState {
         let parameters = model.read(&layout)?;
         let moments = Moments::zeros(layout.len());
         let parts = Arc::new(GradientParts::of(&layout, PART_ELEMENTS));
-        Ok(Self { stage, model, layout, parts, parameters, moments, spare: Vec::new(), magnitudes: None })
+        Ok(Self {
+            stage,
+            model,
+            layout,
+            parts,
+            parameters,
+            moments,
+            spare: Vec::new(),
+            spare_next: NextBuffers::default(),
+            magnitudes: None,
+        })
     }
 
     /// Stage 2's state from the end of stage 1.
@@ -254,33 +324,23 @@ impl TrainState {
         Ok(())
     }
 
-    /// Moves the gradients that `segment` gave the model's tensors into `buffers`; the parts that are complete now.
-    pub(crate) fn take_gradients(
-        &mut self,
-        buffers: &mut PartBuffers<'_>,
-        gradients: &mut Gradients,
-        segment: Segment,
-    ) -> Result<Vec<(usize, Vec<f32>)>> {
-        Ok(match &mut self.model {
-            StageModel::Stage1(model) => buffers.take(model.as_mut(), gradients, segment)?,
-            StageModel::Stage2(model) => buffers.take(model.as_mut(), gradients, segment)?,
-        })
+    /// The temperature of the contrastive loss: the master copy's, for which no device is waited for.
+    pub(crate) fn temperature(&self) -> Result<f32> {
+        let place = self.layout.get("temp").and_then(|temp| self.parameters.get(temp.offset));
+        place.copied().ok_or_else(|| WorkerError::Protocol("a stage-1 step without a temperature".into()))
     }
 
-    /// The stage-1 model, in stage 1.
-    pub(crate) fn stage1(&mut self) -> Result<&mut Stage1Model> {
+    /// Takes up the state that a step leads to.
+    pub(crate) fn take_up(&mut self, next: NextState) -> Result<()> {
+        let NextState { mut buffers, placed } = next;
+        std::mem::swap(&mut self.parameters, &mut buffers.parameters);
+        std::mem::swap(&mut self.moments, &mut buffers.moments);
+        self.spare_next = buffers;
         match &mut self.model {
-            StageModel::Stage1(model) => Ok(model),
-            StageModel::Stage2(_) => Err(WorkerError::Protocol("a stage-1 step with a stage-2 state".into())),
+            StageModel::Stage1(model) => placed.install(&self.layout, model.as_mut())?,
+            StageModel::Stage2(model) => placed.install(&self.layout, model.as_mut())?,
         }
-    }
-
-    /// The stage-2 model, in stage 2.
-    pub(crate) fn stage2(&mut self) -> Result<&mut Stage2Model> {
-        match &mut self.model {
-            StageModel::Stage2(model) => Ok(model),
-            StageModel::Stage1(_) => Err(WorkerError::Protocol("a stage-2 step with a stage-1 state".into())),
-        }
+        Ok(())
     }
 }
 

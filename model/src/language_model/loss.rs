@@ -201,13 +201,13 @@ mod tests {
         let device = Device::flex();
         for model in models().iter().filter(|model| !matches!(model, LanguageModel::T5(_))) {
             let all = texts(&[2, 5, 7, 3], &[IGNORED, IGNORED, 7, 3], &[1; 4]);
-            let want = model.caption_loss(Some(wave(8)), &all, &device).unwrap().value;
+            let want = model.caption_loss(Some(wave(8)), &all, &device).unwrap().value.read().unwrap();
             let prefix = Padded { ids: &[0, 2, 5], mask: &[0, 1, 1] };
             let split = Texts { prefix, ..texts(&[7, 3], &[7, 3], &[1; 2]) };
-            let got = model.caption_loss(Some(wave(8)), &split, &device).unwrap().value;
+            let got = model.caption_loss(Some(wave(8)), &split, &device).unwrap().value.read().unwrap();
             assert!((got - want).abs() < 1e-5, "{}: {got} != {want}", model.model_type());
             let ignored = texts(&[2, 5, 7, 3], &[2, 5, 7, 3], &[1; 4]);
-            let whole = model.caption_loss(Some(wave(8)), &ignored, &device).unwrap().value;
+            let whole = model.caption_loss(Some(wave(8)), &ignored, &device).unwrap().value.read().unwrap();
             assert!(whole > want + 0.1, "the prefix costs something when it is predicted");
         }
     }
@@ -229,7 +229,7 @@ mod tests {
                     let mut moved = values.clone();
                     moved[place] += delta;
                     let moved = Tensor::from_data(TensorData::new(moved, [1, 2, 8]), &device);
-                    model.caption_loss(Some(moved), &texts, &device).unwrap().value
+                    model.caption_loss(Some(moved), &texts, &device).unwrap().value.read().unwrap()
                 };
                 let numeric = (at(1e-2) - at(-1e-2)) / 2e-2;
                 let got = f64::from(gradient[place]);
@@ -248,11 +248,11 @@ mod tests {
         for model in [opt, t5] {
             let prompt = || Some(wave(8));
             let loss =
-                |mut dropout| model.training_loss(prompt(), &text, &mut dropout, &device).unwrap().value;
+                |mut dropout| model.training_loss(prompt(), &text, &mut dropout, &device).unwrap().value.read().unwrap();
             let dropped = loss(Dropout::keyed(0.3, 1));
             assert_eq!(dropped, loss(Dropout::keyed(0.3, 1)));
             assert_ne!(dropped, loss(Dropout::keyed(0.3, 2)));
-            assert_eq!(loss(Dropout::off()), model.caption_loss(prompt(), &text, &device).unwrap().value);
+            assert_eq!(loss(Dropout::off()), model.caption_loss(prompt(), &text, &device).unwrap().value.read().unwrap());
         }
     }
 

@@ -8,7 +8,7 @@ use super::global::GlobalBatch;
 use crate::ModelError;
 use crate::dropout::Dropout;
 use crate::layers::Embedding;
-use crate::loss::{IGNORED, Loss, cross_entropy};
+use crate::loss::{IGNORED, Loss, LossValue, cross_entropy};
 use crate::qformer::{ImageKeyValues, KeyValue};
 use crate::tape::{Segment, Tape};
 
@@ -52,9 +52,9 @@ pub struct SlotLoss {
     /// The cuts below `objective`.
     pub tape: Tape,
     /// Share of the matching loss.
-    pub matching: f64,
+    pub matching: LossValue,
     /// Share of the captioning loss.
-    pub captioning: f64,
+    pub captioning: LossValue,
 }
 
 /// What a slot's loss needs besides its own forward pass.

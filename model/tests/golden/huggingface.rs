@@ -2,10 +2,12 @@
 
 use blip2_model::blip2::Blip2;
 use blip2_model::clip::Clip;
+use blip2_model::compute::{Compute, compute_in};
 use blip2_model::dropout::Dropout;
 use blip2_model::generate::GenerateOptions;
 use blip2_model::language_model::{LanguageModel, Padded, Texts};
 use blip2_model::loss::{Loss, counted};
+use blip2_model::placement::Placement;
 use blip2_model::stage2::Stage2Model;
 use blip2_model::tape::Tape;
 use blip2_model::tensors::FlatLayout;
@@ -22,7 +24,7 @@ use crate::fixture::{
 const LOSS_TOLERANCE: f64 = 2e-5;
 
 /// The folders called `name` of all cases.
-fn parts(name: &str) -> Vec<Fixture> {
+pub(crate) fn parts(name: &str) -> Vec<Fixture> {
     let parts: Vec<Fixture> = cases("hf-").iter().filter_map(|case| case.part(name)).collect();
     assert!(!parts.is_empty(), "no case has a folder {name}");
     parts
@@ -109,8 +111,20 @@ impl GoldenTexts {
 }
 
 /// Layout, loss and gradient of a case's stage-2 model.
-fn stage2_gradient(fixture: &Fixture, golden: &Tensors, mut tape: Tape) -> (FlatLayout, f64, Vec<f32>) {
-    let frozen = Blip2::open(fixture.folder(), &device()).unwrap();
+fn stage2_gradient(fixture: &Fixture, golden: &Tensors, tape: Tape) -> (FlatLayout, f64, Vec<f32>) {
+    stage2_gradient_in(fixture, golden, tape, &Placement::from(&device()), Compute::F32)
+}
+
+/// The same with frozen models at `place`, and products in `compute`.
+pub(crate) fn stage2_gradient_in(
+    fixture: &Fixture,
+    golden: &Tensors,
+    mut tape: Tape,
+    place: &Placement,
+    compute: Compute,
+) -> (FlatLayout, f64, Vec<f32>) {
+    let mut frozen = Blip2::open(fixture.folder(), place).unwrap();
+    compute_in(&mut frozen, compute).unwrap();
     let device = device().autodiff();
     let eps = fixture.json("config.json")["vision_config"]["layer_norm_eps"].as_f64().unwrap();
     let model = frozen.language_model();
@@ -118,6 +132,7 @@ fn stage2_gradient(fixture: &Fixture, golden: &Tensors, mut tape: Tape) -> (Flat
     let style = NameStyle::HuggingFace { prefix: String::new() };
     let source = WeightSource::open(fixture.folder(), style).unwrap();
     load(&mut stage2, "", &source, &device).unwrap();
+    compute_in(&mut stage2, compute).unwrap();
 
     let features = frozen.encoder().forward(golden.tensor("pixel_values")).unwrap();
     let prompt = stage2.forward(Tensor::from_inner(features), &mut Dropout::off(), &mut tape).unwrap();
@@ -128,7 +143,7 @@ fn stage2_gradient(fixture: &Fixture, golden: &Tensors, mut tape: Tape) -> (Flat
     let count = counted(&texts.labels) as f64;
     let layout = FlatLayout::of(&mut stage2).unwrap();
     let gradient = flat_gradient(&mut stage2, &layout, tape, loss.objective / count);
-    (layout, loss.value / count, gradient)
+    (layout, loss.value.read().unwrap() / count, gradient)
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Stage 1 against the reference: activations, losses, gradients in both modes, and six AdamW steps.
 
+use blip2_model::compute::{Compute, compute_in};
 use blip2_model::dropout::Dropout;
 use blip2_model::optimizer::{AdamW, Moments};
 use blip2_model::qformer::QFormerConfig;
@@ -17,7 +18,7 @@ use crate::fixture::{
     Fixture, assert_close, assert_relative, assert_same_gradient, cases, device, flat_gradient,
 };
 
-struct Case {
+pub(crate) struct Case {
     fixture: Fixture,
     meta: Value,
     encoder: EvaVit,
@@ -39,7 +40,7 @@ struct Step {
 }
 
 impl Case {
-    fn open(fixture: Fixture) -> Self {
+    pub(crate) fn open(fixture: Fixture) -> Self {
         let meta: Value = fixture.json("meta.json");
         let plain = device();
         let device = plain.clone().autodiff();
@@ -151,12 +152,21 @@ impl Case {
                 decoder_start: self.decoder_start(),
             };
             let loss = self.model.slot_loss(forward, &context, &mut Dropout::off()).unwrap();
-            step.losses[1] += loss.matching;
-            step.losses[2] += loss.captioning;
+            step.losses[1] += loss.matching.read().unwrap();
+            step.losses[2] += loss.captioning.read().unwrap();
             let flat = flat_gradient(&mut self.model, &self.layout, loss.tape, loss.objective);
             step.gradients.iter_mut().zip(flat).for_each(|(sum, g)| *sum += g);
         }
         step
+    }
+
+    /// Losses and the exact gradient of the case's batch as one slot, with products in `compute`.
+    pub(crate) fn step_in(&mut self, compute: Compute) -> ([f64; 3], Vec<f32>) {
+        let golden = self.fixture.tensors("activations.safetensors");
+        let (ids, mask) = (golden.ints("input_ids"), golden.ints("attention_mask"));
+        compute_in(&mut self.model, compute).unwrap();
+        let step = self.step(golden.tensor::<4>("image"), &ids, &mask, 1, GradientMode::Exact);
+        (step.losses, step.gradients)
     }
 
     fn expected_losses(value: &Value) -> [f64; 3] {

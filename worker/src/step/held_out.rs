@@ -4,9 +4,12 @@
 //! Rows go in units of fixed size. A unit is computed by one member; its numbers are gathered and added in the order of
 //! the units. So the result is the same, bit for bit, for any number of members.
 
+use std::borrow::Cow;
+
 use blip2_dataset::KeyedRng;
 use blip2_model::dropout::Dropout;
 use blip2_model::host;
+use blip2_model::loss::LossValue;
 use blip2_model::stage1::{self, Contrast, GlobalBatch, Side, SlotContext, Stage1Model};
 use blip2_model::stage2::Stage2Model;
 use blip2_model::tape::Tape;
@@ -56,7 +59,10 @@ impl StepParts {
         gradient: &StepGradient,
     ) -> Result<StepValues> {
         let rank = members.world.rank;
-        let parameters = self.parameters_after(state, step, gradient);
+        let parameters = match &gradient.next {
+            Some(next) => Cow::Borrowed(&next.buffers.parameters[..]),
+            None => Cow::Owned(self.parameters_after(state, step, gradient)),
+        };
         let model = held_out.and_then(|rows| Ok((rows, self.plain_model(state, &parameters)?)));
         let own = model.as_ref().map_err(ToString::to_string).and_then(|(rows, model)| {
             let members = members.world.members.len();
@@ -175,8 +181,9 @@ impl StepParts {
         };
         let loss = model.slot_loss(forward, &context, &mut Dropout::off())?;
         // Means over the unit's triples and tokens: as sums they add up over units of different sizes.
-        told.extend((loss.matching * (3 * rows.len()) as f64).to_le_bytes());
-        told.extend((loss.captioning * global.caption_tokens() as f64).to_le_bytes());
+        let [matching, captioning] = LossValue::read_all([loss.matching, loss.captioning])?;
+        told.extend((matching * (3 * rows.len()) as f64).to_le_bytes());
+        told.extend((captioning * global.caption_tokens() as f64).to_le_bytes());
         told.extend_from_slice(bytemuck::cast_slice(&global.image_feats));
         told.extend_from_slice(bytemuck::cast_slice(&global.text_feats));
         Ok(told)
@@ -190,7 +197,7 @@ impl StepParts {
         let captions: Vec<String> = rows.iter().map(|row| row.caption.clone()).collect();
         let batch = language.held_out_texts(&captions)?;
         let loss = language.model.caption_loss(Some(prompt), &batch.texts(), &self.device)?;
-        Ok([loss.value.to_le_bytes(), (batch.tokens() as f64).to_le_bytes()].concat())
+        Ok([loss.value.read()?.to_le_bytes(), (batch.tokens() as f64).to_le_bytes()].concat())
     }
 
     /// The numbers of all units, whoever computed them.

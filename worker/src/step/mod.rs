@@ -1,6 +1,7 @@
 //! One step: from a batch of the own slots to the gradient of the global-batch loss, and its application.
 
 mod held_out;
+mod landing;
 mod non_finite;
 mod pixels;
 mod reduction;
@@ -18,7 +19,7 @@ use blip2_collective::{Exchange, SumTree, World};
 use blip2_dataset::{SlotBatch, StepBatch};
 use blip2_model::dropout::Dropout;
 use blip2_model::image_processor::ImageProcessor;
-use blip2_model::optimizer::{Moments, clip_factor, global_norm, scale};
+use blip2_model::optimizer::{Moments, scale};
 use blip2_model::parts::GradientParts;
 use blip2_model::placement::Placement;
 use blip2_model::tensors::FlatLayout;
@@ -28,14 +29,16 @@ use blip2_proto::drill::{Drill, DrillPhase};
 use burn::tensor::{Device, Tensor};
 
 use crate::config::{OptimizerSettings, WorkerConfig};
-use crate::convert::{device, image_encoder, placement, qformer_text, qformer_tokenizer};
+use crate::convert::{compute, device, image_encoder, placement, qformer_text, qformer_tokenizer};
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
 use crate::pictures::{image_processor, statistics};
-use crate::state::{FrozenSizes, TrainState};
+use crate::state::{FrozenSizes, NextState, TrainState};
+use landing::{Beside, Landed, Landing, LandingPlan};
 use non_finite::Planned;
 use pixels::normalised_pixels;
 use reduction::SumPlan;
+use times::Stopwatch;
 
 /// Bounds of the temperature where `stage1.clamp_temperature` is set (BLIP's).
 const TEMPERATURE_BOUNDS: (f32, f32) = (0.001, 0.5);
@@ -58,6 +61,8 @@ pub struct StepParts {
     pub decoder_start: i32,
     /// Where a rehearsal of faults makes a step wait.
     pub(crate) drill: Drill,
+    /// Whether the device is waited for after each part of a step, so that [`StepTimes`] are true and the step slower.
+    pub(crate) measured: bool,
 }
 
 /// The way to the other members during one membership epoch.
@@ -79,8 +84,8 @@ type StepValues = Vec<(&'static str, f64)>;
 
 /// What a stage's computation comes to.
 struct Computed {
-    /// The gradient of the global-batch loss, in the state's layout.
-    gradients: Vec<f32>,
+    /// The gradient of the global-batch loss, and what it leads to.
+    landed: Landed,
     values: StepValues,
     /// Own slots to blame if a value is not finite.
     odd_slots: Vec<u32>,
@@ -96,9 +101,16 @@ pub struct StepGradient {
     pub non_finite: Option<NonFinite>,
     /// Brings the gradient to `clip_norm`.
     clip: f32,
+    /// The state that it leads to, where that is computed already.
+    next: Option<NextState>,
     /// Where this member's time went.
     pub times: StepTimes,
 }
+
+/// What a panic says when an allocation finds no room on a card, and after a kernel's fault.
+const CARD_IS_FULL: &str =
+    "An IO error happened\nCaused by:\n  out of device memory allocating 1073741824 bytes\n";
+const CARD_FAULTS: &str = "The device is poisoned\nCaused by:\n  cuEventSynchronize failed with status 700\n";
 
 /// Which step of which stage is applied, and what its gradient is multiplied by.
 #[derive(Debug, Clone, Copy)]
@@ -107,11 +119,6 @@ struct Update {
     step: u64,
     clip: f32,
 }
-/// What a panic says when an allocation finds no room on a card, and after a kernel's fault.
-const CARD_IS_FULL: &str =
-    "An IO error happened\nCaused by:\n  out of device memory allocating 1073741824 bytes\n";
-const CARD_FAULTS: &str = "The device is poisoned\nCaused by:\n  cuEventSynchronize failed with status 700\n";
-
 
 impl StepParts {
     /// Loads the frozen parts that `config` names.
@@ -124,6 +131,8 @@ impl StepParts {
     /// Loads them to a place.
     pub(crate) fn load_to(config: Arc<WorkerConfig>, place: &Placement) -> Result<Self> {
         let device = place.device.clone();
+        let (compute, frozen) = (compute(&config.train, &device)?, place.matrices);
+        tracing::info!(?compute, ?frozen, "numbers of the trained parts' products and of the frozen models");
         let encoder = image_encoder(&config.model, place)?;
         let processor = image_processor(&config.model, encoder.image_size())?;
         if let Some(id) = qformer_tokenizer(&config.model)?.added {
@@ -141,8 +150,22 @@ impl StepParts {
         };
         let language_width = language.as_ref().map_or(0, |language| language.model.width());
         let sizes = FrozenSizes { image_width: encoder.width(), vocab: text.vocab_size(), language_width };
-        let drill = Drill::default();
-        Ok(Self { sizes, device, encoder, processor, language, decoder_start, config, drill })
+        let (drill, measured) = (Drill::default(), false);
+        Ok(Self { sizes, device, encoder, processor, language, decoder_start, config, drill, measured })
+    }
+
+    /// Parts that were made and not loaded; a caption starts with the Q-Former's last token.
+    pub(crate) fn of(
+        config: Arc<WorkerConfig>,
+        sizes: FrozenSizes,
+        device: Device,
+        encoder: ImageEncoder,
+        language: Option<Language>,
+    ) -> Self {
+        let processor = ImageProcessor::blip2(encoder.image_size());
+        let decoder_start = sizes.vocab.saturating_sub(1) as i32;
+        let (drill, measured) = (Drill::default(), false);
+        Self { sizes, device, encoder, processor, language, decoder_start, config, drill, measured }
     }
 
     /// Computes the gradient of step `step` of the state's stage; changes nothing that a redone step would see.
@@ -154,29 +177,49 @@ impl StepParts {
         batch: &StepBatch,
     ) -> Result<StepGradient> {
         state.check_finite()?;
-        let mut times = StepTimes::default();
-        let Computed { gradients, mut values, odd_slots } = match state.stage {
-            1 => self.stage1_gradient(state, members, step, batch, &mut times)?,
-            _ => self.stage2_gradient(state, members, step, batch, &mut times)?,
+        let mut watch = self.stopwatch();
+        let Computed { landed, mut values, odd_slots } = match state.stage {
+            1 => self.stage1_gradient(state, members, step, batch, &mut watch)?,
+            _ => self.stage2_gradient(state, members, step, batch, &mut watch)?,
         };
         let (settings, steps) = self.optimizer(state.stage);
-        let norm = global_norm(&gradients);
-        let clip = if settings.clip_norm > 0.0 { clip_factor(norm, settings.clip_norm) } else { 1.0 };
+        let Landed { gradients, norm, clip, next, .. } = landed;
         let learning_rate = settings.schedule(steps).learning_rate(step);
         let (adamw, gradients_of) = (settings.adamw(), &gradients[..]);
         let planned = Planned { adamw, update: step + 1, learning_rate, norm, clip, gradients: gradients_of };
         let term = non_finite::term(state, &values, &planned);
         let non_finite = term.map(|term| NonFinite { term, slots: odd_slots });
         values.extend([("gradient_norm", norm), ("learning_rate", learning_rate)]);
-        let StepTimes { forward, backward, exchange } = times;
-        tracing::debug!(step = members.step, forward, backward, exchange, "gradient computed, in seconds");
-        Ok(StepGradient { gradients, values, non_finite, clip, times })
+        let StepTimes { encoder, forward, backward, exchange, .. } = watch.times;
+        tracing::debug!(
+            step = members.step,
+            encoder,
+            forward,
+            backward,
+            exchange,
+            "gradient computed, in seconds"
+        );
+        Ok(StepGradient { gradients, values, non_finite, clip, next, times: watch.times })
+    }
+
+    fn stopwatch(&self) -> Stopwatch {
+        Stopwatch::new(self.measured.then(|| self.device.clone()))
     }
 
     /// Waits here if a rehearsal asks for it.
     pub(crate) fn rehearse(&self, phase: DrillPhase, step: u64) {
         if let Some(wait) = self.drill.reached(phase, step) {
             std::thread::sleep(wait);
+        }
+    }
+
+    /// Panics as burn does when a card fails, if a rehearsal asks for it.
+    pub(crate) fn rehearse_failures(&self, step: u64) {
+        for (phase, text) in [(DrillPhase::CardMemory, CARD_IS_FULL), (DrillPhase::CardFault, CARD_FAULTS)] {
+            if let Some(wait) = self.drill.reached(phase, step) {
+                std::thread::sleep(wait);
+                panic!("{text}");
+            }
         }
     }
 
@@ -188,22 +231,67 @@ impl StepParts {
             parts,
             tree: SumTree::new(train.slots)?.on_wire(train.wire),
             slots: first..first + batch.slots.len() as u32,
-            overlap: train.overlap,
+            overlap: self.overlaps(),
         })
+    }
+
+    /// Whether parts of a step run beside each other.
+    fn overlaps(&self) -> bool {
+        self.config.train.overlap && !self.measured
+    }
+
+    /// Where the gradient of step `step` of a stage lands, which is divided by the value `divisor` where there is one.
+    fn landing<'a>(
+        &self,
+        (stage, step): (u32, u64),
+        parts: &'a GradientParts,
+        buffer: Vec<f32>,
+        beside: Beside<'a>,
+        divisor: Option<usize>,
+    ) -> Landing<'a> {
+        let (settings, steps) = self.optimizer(stage);
+        let plan = LandingPlan {
+            adamw: settings.adamw(),
+            update: step + 1,
+            learning_rate: settings.schedule(steps).learning_rate(step),
+            clip_norm: settings.clip_norm,
+            bounded: self.bounded(parts.layout()),
+            divisor,
+        };
+        Landing::new(plan, parts, buffer, self.overlaps().then_some(beside), self.stopwatch())
+    }
+
+    /// The temperature's place and bounds, where it is kept in bounds.
+    fn bounded(&self, layout: &FlatLayout) -> Option<(std::ops::Range<usize>, (f32, f32))> {
+        let temp = layout.get("temp").filter(|_| self.config.stage1.clamp_temperature)?;
+        Some((temp.range(), TEMPERATURE_BOUNDS))
     }
 
     /// Applies a committed step: clipping, AdamW, temperature bounds; nothing of it where the step is not finite. `step`
     /// counts within the stage; the gradient's buffer is the state's afterwards.
     pub fn apply(&self, state: &mut TrainState, step: u64, gradient: &mut StepGradient) -> Result<()> {
         if gradient.non_finite.is_some() {
+            state.spare_next = gradient.next.take().map_or_else(Default::default, |next| next.buffers);
             state.spare = std::mem::take(&mut gradient.gradients);
             return Ok(());
         }
+        if let Some(next) = gradient.next.take() {
+            state.spare = std::mem::take(&mut gradient.gradients);
+            return state.take_up(next);
+        }
         let TrainState { layout, stage, parameters, moments, .. } = state;
         let update = Update { stage: *stage, step, clip: gradient.clip };
-        self.update(layout, update, parameters, moments, &mut gradient.gradients);
+        let mut watch = self.stopwatch();
+        let gradients = &mut gradient.gradients;
+        watch.time(
+            |times| &mut times.optimizer,
+            || self.update(layout, update, parameters, moments, gradients),
+        );
         state.spare = std::mem::take(&mut gradient.gradients);
-        state.write_model(&self.device.clone().autodiff())
+        let device = self.device.clone().autodiff();
+        let written = watch.time(|times| &mut times.to_device, || state.write_model(&device));
+        gradient.times += watch.times;
+        written
     }
 
     /// The step itself on the host's buffers, which all follow `layout`.
@@ -213,27 +301,14 @@ impl StepParts {
         Update { stage, step, clip }: Update,
         parameters: &mut [f32],
         moments: &mut Moments,
-    /// Panics as burn does when a card fails, if a rehearsal asks for it.
-    pub(crate) fn rehearse_failures(&self, step: u64) {
-        for (phase, text) in [(DrillPhase::CardMemory, CARD_IS_FULL), (DrillPhase::CardFault, CARD_FAULTS)] {
-            if let Some(wait) = self.drill.reached(phase, step) {
-                std::thread::sleep(wait);
-                panic!("{text}");
-            }
-        }
-    }
-
         gradients: &mut [f32],
     ) {
         let (settings, steps) = self.optimizer(stage);
         scale(gradients, clip);
         let learning_rate = settings.schedule(steps).learning_rate(step);
         settings.adamw().apply(layout, step + 1, learning_rate, parameters, gradients, moments);
-        if self.config.stage1.clamp_temperature
-            && let Some(temp) = layout.get("temp")
-        {
-            let (low, high) = TEMPERATURE_BOUNDS;
-            parameters[temp.range()].iter_mut().for_each(|t| *t = t.clamp(low, high));
+        if let Some((temp, (low, high))) = self.bounded(layout) {
+            parameters[temp].iter_mut().for_each(|t| *t = t.clamp(low, high));
         }
     }
 

@@ -1,13 +1,19 @@
-//! The sum of a step's gradient over all slots, part by part.
+//! The sum of a step's gradient over all slots, part by part, on threads beside the one that computes.
 //!
-//! A member adds up its own slots. With the last of them a part is complete as soon as the backward pass has left
-//! the segments the part belongs to; it then travels while the segments below are differentiated. One thread, joined
-//! before the step goes on, drives all parts in flight; the first error ends them all.
+//! The computing thread gives each segment's gradient away as soon as the segment is differentiated, and goes on with the one
+//! below. A *collecting* thread reads it from the device and adds up the member's own slots; with the last of them a part is
+//! complete as soon as the backward pass has left the segments the part belongs to. Where there are other members a *reducing*
+//! thread drives all parts in flight between them. What arrives goes to the *landing* thread ([`Landing`]). All are joined
+//! before the step goes on; the first error ends them all. Without overlap the computing thread does it all itself, but for the
+//! reduction, which begins when the backward pass is over.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc as threads;
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use blip2_collective::{CollectiveError, SumTree, TreeAccumulator, TreePartial};
-use blip2_model::parts::{GradientParts, PartBuffers};
+use blip2_model::parts::{GradientParts, PartBuffers, SegmentGradients};
 use blip2_model::tape::Tape;
 use burn::tensor::Tensor;
 use futures::StreamExt;
@@ -15,9 +21,13 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
 use super::Members;
-use super::times::{StepTimes, timed};
+use super::landing::{Item, Landed, Landing, closed};
+use super::times::Stopwatch;
 use crate::error::{Result, WorkerError};
-use crate::state::TrainState;
+use crate::state::StageModel;
+
+/// Segments whose gradients may wait on the device to be read: the computing thread waits when there are more.
+const SEGMENTS_AHEAD: usize = 4;
 
 /// What is summed, and how.
 pub(super) struct SumPlan<'a> {
@@ -26,39 +36,8 @@ pub(super) struct SumPlan<'a> {
     pub(super) tree: SumTree,
     /// This member's slots.
     pub(super) slots: Range<u32>,
-    /// Whether parts travel before the backward pass is over.
+    /// Whether parts are read, added up and sent, and their updates made, before the backward pass is over.
     pub(super) overlap: bool,
-}
-
-/// Sums over all slots, equal on every member.
-#[derive(Debug, PartialEq)]
-pub(super) struct Summed {
-    /// In the state's layout.
-    pub(super) gradients: Vec<f32>,
-    /// What the slots gave besides, always summed in float32.
-    pub(super) values: Vec<f32>,
-}
-
-impl Summed {
-    /// Takes any buffer for the gradients, all of which the parts will overwrite.
-    fn empty(plan: &SumPlan<'_>, mut buffer: Vec<f32>) -> Self {
-        buffer.resize(plan.parts.len(), 0.0);
-        Self { gradients: buffer, values: Vec::new() }
-    }
-
-    fn place(&mut self, plan: &SumPlan<'_>, what: Item, sum: Vec<f32>) {
-        match what {
-            Item::Part(part) => plan.parts.parts()[part].copy_into(&sum, &mut self.gradients),
-            Item::Values => self.values = sum,
-        }
-    }
-}
-
-/// One thing that is summed by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Item {
-    Part(usize),
-    Values,
 }
 
 impl Item {
@@ -87,10 +66,26 @@ enum Message {
     ThatIsAll,
 }
 
+/// The way to the [`Landing`].
+enum Lander<'a> {
+    Here(Box<Landing<'a>>),
+    /// On its thread, which has room for all there is.
+    There(threads::Sender<(Item, Vec<f32>)>),
+}
+
+impl Lander<'_> {
+    fn land(&mut self, item: Item, sum: Vec<f32>) -> Result<()> {
+        match self {
+            Self::Here(landing) => landing.land(item, sum),
+            Self::There(landing) => landing.send((item, sum)).map_err(|_| closed()),
+        }
+    }
+}
+
 /// Where the own sums go.
 enum Target<'a> {
     /// A member that holds all slots has the sum.
-    Alone(&'a mut Summed),
+    Alone(Lander<'a>),
     Peers(mpsc::Sender<Message>),
 }
 
@@ -104,42 +99,40 @@ struct OpenSum {
 pub(super) struct OwnSums<'a> {
     plan: &'a SumPlan<'a>,
     target: Target<'a>,
+    /// Of the slot that is being differentiated.
+    buffers: PartBuffers<'a>,
     /// One for each part; `None` when it is complete.
     parts: Vec<Option<OpenSum>>,
     values: Option<OpenSum>,
+    /// Of each slot.
+    own_values: Vec<Vec<f32>>,
     /// Complete sums that wait for the end of the backward pass.
     held: Vec<OwnSum>,
+    watch: Stopwatch,
 }
 
 impl<'a> OwnSums<'a> {
-    fn new(plan: &'a SumPlan<'a>, target: Target<'a>) -> Result<Self> {
+    fn new(plan: &'a SumPlan<'a>, target: Target<'a>, watch: Stopwatch) -> Result<Self> {
         let open = |item: Item| -> Result<Option<OpenSum>> {
             let sum = TreeAccumulator::new(&item.tree(plan)?, plan.slots.clone());
             Ok(Some(OpenSum { sum, slots_left: plan.slots.len() }))
         };
         let parts =
             (0..plan.parts.parts().len()).map(|part| open(Item::Part(part))).collect::<Result<_>>()?;
-        Ok(Self { plan, target, parts, values: open(Item::Values)?, held: Vec::new() })
+        let (buffers, values) = (plan.parts.buffers(), open(Item::Values)?);
+        Ok(Self { plan, target, buffers, parts, values, own_values: Vec::new(), held: Vec::new(), watch })
     }
 
-    /// Differentiates the next slot's objective and adds its gradient, segment by segment.
-    pub(super) fn backward(
-        &mut self,
-        state: &mut TrainState,
-        tape: Tape,
-        objective: Tensor<1>,
-    ) -> Result<()> {
-        let mut buffers: PartBuffers<'_> = self.plan.parts.buffers();
-        tape.backward(objective, |segment, gradients| {
-            for (part, values) in state.take_gradients(&mut buffers, gradients, segment)? {
-                self.push_part(part, values)?;
-            }
-            Ok(())
-        })
+    /// Reads what a segment of the slot gave from the device and adds it.
+    fn add_segment(&mut self, gradients: SegmentGradients) -> Result<()> {
+        let buffers = &mut self.buffers;
+        let complete = self.watch.time(|times| &mut times.to_host, || buffers.read(gradients))?;
+        complete.into_iter().try_for_each(|(part, values)| self.push_part(part, values))
     }
 
     /// Adds the next slot's values.
-    pub(super) fn push_values(&mut self, values: Vec<f32>) -> Result<()> {
+    fn push_values(&mut self, values: Vec<f32>) -> Result<()> {
+        self.own_values.push(values.clone());
         match push(&mut self.values, values)? {
             Some(partials) => self.complete((Item::Values, partials)),
             None => Ok(()),
@@ -148,7 +141,8 @@ impl<'a> OwnSums<'a> {
 
     /// Adds the next slot's gradient of one part.
     fn push_part(&mut self, part: usize, gradient: Vec<f32>) -> Result<()> {
-        match push(&mut self.parts[part], gradient)? {
+        let sum = &mut self.parts[part];
+        match self.watch.time(|times| &mut times.adding, || push(sum, gradient))? {
             Some(partials) => self.complete((Item::Part(part), partials)),
             None => Ok(()),
         }
@@ -156,11 +150,8 @@ impl<'a> OwnSums<'a> {
 
     fn complete(&mut self, (item, mut partials): OwnSum) -> Result<()> {
         match &mut self.target {
-            Target::Alone(summed) => match (partials.pop(), partials.is_empty()) {
-                (Some(root), true) => {
-                    summed.place(self.plan, item, root.data);
-                    Ok(())
-                }
+            Target::Alone(lander) => match (partials.pop(), partials.is_empty()) {
+                (Some(root), true) => lander.land(item, root.data),
                 _ => Err(WorkerError::Protocol("a world of one member that does not hold all slots".into())),
             },
             Target::Peers(_) if !self.plan.overlap => {
@@ -172,15 +163,25 @@ impl<'a> OwnSums<'a> {
     }
 
     /// Hands on what was held.
-    fn finish(self) -> Result<()> {
-        match self.target {
-            Target::Alone(_) => Ok(()),
+    fn finish(self) -> Result<Finished<'a>> {
+        let lander = match self.target {
+            Target::Alone(lander) => Some(lander),
             Target::Peers(reducer) => {
                 self.held.into_iter().try_for_each(|sum| send(&reducer, Message::Sum(sum)))?;
-                send(&reducer, Message::ThatIsAll)
+                send(&reducer, Message::ThatIsAll)?;
+                None
             }
-        }
+        };
+        Ok(Finished { lander, own_values: self.own_values, watch: self.watch })
     }
+}
+
+/// What is left of the own sums when all slots are in.
+struct Finished<'a> {
+    /// Of a member that is alone.
+    lander: Option<Lander<'a>>,
+    own_values: Vec<Vec<f32>>,
+    watch: Stopwatch,
 }
 
 /// The sum's partials, after the last slot.
@@ -198,59 +199,229 @@ fn push(open: &mut Option<OpenSum>, values: Vec<f32>) -> Result<Option<Vec<TreeP
 
 /// The channel has room for everything there is to send, so it refuses only when the reductions have failed.
 fn send(reducer: &mpsc::Sender<Message>, message: Message) -> Result<()> {
-    reducer.try_send(message).map_err(|_| WorkerError::Collective(CollectiveError::Closed))
+    reducer.try_send(message).map_err(|_| closed())
+}
+
+/// Something to be done with the own sums.
+pub(super) type Job<'a> = Box<dyn FnOnce(&mut OwnSums<'a>) -> Result<()> + Send + 'a>;
+
+/// What the collecting thread is told; a channel that closes without the last message tells it to give up.
+pub(super) enum Given<'a> {
+    Job(Job<'a>),
+    ThatIsAll,
+}
+
+/// Takes the own slots' gradients from the computing thread, in slot order.
+pub(super) enum Slots<'a> {
+    Here(Box<OwnSums<'a>>),
+    There(threads::SyncSender<Given<'a>>),
+}
+
+impl<'a> Slots<'a> {
+    /// Differentiates the next slot's objective and gives its gradient away, segment by segment.
+    pub(super) fn backward(
+        &mut self,
+        model: &mut StageModel,
+        tape: Tape,
+        objective: Tensor<1>,
+        watch: &mut Stopwatch,
+    ) -> Result<()> {
+        self.give(|sums| {
+            sums.buffers = sums.plan.parts.buffers();
+            Ok(())
+        })?;
+        let started = std::time::Instant::now();
+        let mut given = 0.0;
+        let result = tape.backward(objective, |segment, gradients| {
+            watch.wait();
+            let giving = std::time::Instant::now();
+            let gradients = model.take_gradients(gradients, segment)?;
+            self.give(move |sums| sums.add_segment(gradients))?;
+            given += giving.elapsed().as_secs_f64();
+            Ok(())
+        });
+        watch.times.backward += started.elapsed().as_secs_f64() - given;
+        result
+    }
+
+    /// Adds the next slot's values, which may still have to be read from the device.
+    pub(super) fn push_values(&mut self, read: impl FnOnce() -> Result<Vec<f32>> + Send + 'a) -> Result<()> {
+        self.give(move |sums| {
+            let values = sums.watch.time(|times| &mut times.to_host, read)?;
+            sums.push_values(values)
+        })
+    }
+
+    fn give(&mut self, job: impl FnOnce(&mut OwnSums<'a>) -> Result<()> + Send + 'a) -> Result<()> {
+        match self {
+            Self::Here(sums) => job(sums),
+            Self::There(collector) => collector.send(Given::Job(Box::new(job))).map_err(|_| closed()),
+        }
+    }
+}
+
+/// Follows what the computing thread gives.
+fn collect<'a>(
+    mut sums: OwnSums<'a>,
+    given: &threads::Receiver<Given<'a>>,
+) -> Result<(Vec<Vec<f32>>, Stopwatch)> {
+    loop {
+        match given.recv() {
+            Ok(Given::Job(job)) => job(&mut sums)?,
+            Ok(Given::ThatIsAll) => {
+                let Finished { own_values, watch, .. } = sums.finish()?;
+                return Ok((own_values, watch));
+            }
+            Err(_) => return Err(closed()),
+        }
+    }
+}
+
+/// Takes up all sums.
+fn land(
+    mut landing: Landing<'_>,
+    arriving: &threads::Receiver<(Item, Vec<f32>)>,
+) -> Result<(Landed, Stopwatch)> {
+    while let Ok((item, sum)) = arriving.recv() {
+        landing.land(item, sum)?;
+    }
+    let mut watch = Stopwatch::default();
+    Ok((landing.finish(&mut watch)?, watch))
+}
+
+/// Starts a thread of the sum.
+fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>> {
+    let spawned = Builder::new().name(name.into()).spawn_scoped(scope, work);
+    spawned.map_err(|error| WorkerError::Protocol(format!("the thread \"{name}\": {error}")))
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The error that says most: a channel is closed because something else has failed.
+fn first_error<const N: usize>(errors: [Option<WorkerError>; N]) -> Option<WorkerError> {
+    let is_closed = |error: &WorkerError| matches!(error, WorkerError::Collective(CollectiveError::Closed));
+    let mut errors: Vec<WorkerError> = errors.into_iter().flatten().collect();
+    let telling = errors.iter().position(|error| !is_closed(error));
+    (!errors.is_empty()).then(|| errors.swap_remove(telling.unwrap_or(0)))
 }
 
 impl Members<'_> {
-    /// The sums over all slots of what `fill` adds for the own ones, whose times go to `times`; the gradients are in
-    /// `buffer`, whatever it held.
+    /// The sums over all slots of what `fill` gives for the own ones, taken up by `landing`; `fill`'s times go to `watch`.
     ///
     /// # Errors
     /// That of `fill`, or the first of a reduction; nothing is in flight when this returns.
     pub(super) fn sum(
         &self,
         plan: &SumPlan<'_>,
-        buffer: Vec<f32>,
-        times: &mut StepTimes,
-        fill: impl FnOnce(&mut OwnSums<'_>, &mut StepTimes) -> Result<()>,
-    ) -> Result<Summed> {
-        if self.world.members.len() == 1 {
-            let mut summed = Summed::empty(plan, buffer);
-            let mut sums = OwnSums::new(plan, Target::Alone(&mut summed))?;
-            fill(&mut sums, times)?;
-            sums.finish()?;
-            return Ok(summed);
+        landing: Landing<'_>,
+        watch: &mut Stopwatch,
+        fill: impl FnOnce(&mut Slots<'_>, &mut Stopwatch) -> Result<()>,
+    ) -> Result<Landed> {
+        match plan.overlap {
+            true => self.sum_beside(plan, landing, watch, fill),
+            false => self.sum_after(plan, landing, watch, fill),
         }
-        // Every part, the values, and the end.
-        let (sender, receiver) = mpsc::channel(plan.parts.parts().len() + 2);
-        let mut sums = OwnSums::new(plan, Target::Peers(sender))?;
+    }
+
+    /// Everything in its turn.
+    fn sum_after(
+        &self,
+        plan: &SumPlan<'_>,
+        landing: Landing<'_>,
+        watch: &mut Stopwatch,
+        fill: impl FnOnce(&mut Slots<'_>, &mut Stopwatch) -> Result<()>,
+    ) -> Result<Landed> {
+        let landing = Box::new(landing);
+        let fill = |target, watch: &mut Stopwatch| {
+            let mut slots = Slots::Here(Box::new(OwnSums::new(plan, target, watch.another())?));
+            fill(&mut slots, watch)?;
+            let Slots::Here(sums) = slots else { return Err(closed()) };
+            let finished = sums.finish()?;
+            watch.times += finished.watch.times;
+            Ok((finished.lander, finished.own_values))
+        };
+        let (lander, own_values) = if self.world.members.len() == 1 {
+            fill(Target::Alone(Lander::Here(landing)), watch)?
+        } else {
+            let (sender, receiver) = mpsc::channel(plan.parts.parts().len() + 2);
+            let (_, own_values) = fill(Target::Peers(sender), watch)?;
+            let reduced = self.reduce(plan, Lander::Here(landing), receiver);
+            (Some(watch.time(|times| &mut times.exchange, || self.runtime.block_on(reduced))?), own_values)
+        };
+        match lander {
+            Some(Lander::Here(landing)) => Ok(Landed { own_values, ..landing.finish(watch)? }),
+            _ => Err(closed()),
+        }
+    }
+
+    /// Everything as soon as it can be done.
+    fn sum_beside(
+        &self,
+        plan: &SumPlan<'_>,
+        landing: Landing<'_>,
+        watch: &mut Stopwatch,
+        fill: impl FnOnce(&mut Slots<'_>, &mut Stopwatch) -> Result<()>,
+    ) -> Result<Landed> {
+        let (landings, arriving) = threads::channel();
+        let (giver, given) = threads::sync_channel(SEGMENTS_AHEAD);
+        let updated = landing.updated();
         std::thread::scope(|scope| {
-            let reducer = std::thread::Builder::new()
-                .name("reduce".into())
-                .spawn_scoped(scope, || self.runtime.block_on(self.reduce(plan, buffer, receiver)))
-                .map_err(|error| WorkerError::Protocol(format!("the reducing thread: {error}")))?;
-            // Without an error all sums are on their way after this; with one the channel closes early, which ends
-            // the reductions.
-            let filled = fill(&mut sums, times).and_then(|()| sums.finish());
-            let reduced = timed(&mut times.exchange, || reducer.join());
-            let reduced = reduced.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            match (filled, reduced) {
-                (Ok(()), reduced) => reduced,
-                // The channel was closed by the reductions: their error is the reason.
-                (Err(WorkerError::Collective(CollectiveError::Closed)), Err(error)) => Err(error),
-                (Err(error), _) => Err(error),
+            let lander = spawn(scope, "land", move || land(landing, &arriving))?;
+            let (target, reducer) = if self.world.members.len() == 1 {
+                (Target::Alone(Lander::There(landings)), None)
+            } else {
+                // Every part, the values, and the end.
+                let (sender, receiver) = mpsc::channel(plan.parts.parts().len() + 2);
+                let reduce = move || {
+                    let reduced = self.reduce(plan, Lander::There(landings), receiver);
+                    self.runtime.block_on(reduced).map(drop)
+                };
+                (Target::Peers(sender), Some(spawn(scope, "reduce", reduce)?))
+            };
+            let sums = OwnSums::new(plan, target, watch.another())?;
+            let collector = spawn(scope, "collect", move || collect(sums, &given))?;
+            let mut slots = Slots::There(giver);
+            let filled = fill(&mut slots, watch);
+            let early = updated.load(Ordering::Acquire);
+            // Without an error all sums are on their way after this; with one the channel closes early, which ends all.
+            let filled = match (&slots, filled) {
+                (Slots::There(giver), Ok(())) => giver.send(Given::ThatIsAll).map_err(|_| closed()),
+                (_, filled) => filled,
+            };
+            drop(slots);
+            let (collected, reduced, landed) = watch.time(
+                |times| &mut times.exchange,
+                || (joined(collector), reducer.map_or(Ok(()), joined), joined(lander)),
+            );
+            let parts = plan.parts.parts().len();
+            tracing::debug!(early, parts, "parts were updated before the backward pass was over");
+            match (filled, collected, reduced, landed) {
+                (Ok(()), Ok((own_values, own)), Ok(()), Ok((landed, landing))) => {
+                    watch.times += own.times;
+                    watch.times += landing.times;
+                    Ok(Landed { own_values, ..landed })
+                }
+                (filled, collected, reduced, landed) => {
+                    let errors = [filled.err(), collected.err(), reduced.err(), landed.err()];
+                    Err(first_error(errors).unwrap_or_else(closed))
+                }
             }
         })
     }
 
-    /// Sums over all members what arrives, all of it at a time.
-    async fn reduce(
+    /// Sums over all members what arrives, all of it at a time, and lands it.
+    async fn reduce<'l>(
         &self,
         plan: &SumPlan<'_>,
-        buffer: Vec<f32>,
+        mut lander: Lander<'l>,
         mut arriving: mpsc::Receiver<Message>,
-    ) -> Result<Summed> {
-        let mut summed = Summed::empty(plan, buffer);
+    ) -> Result<Lander<'l>> {
         let mut running = FuturesUnordered::new();
         let mut more = true;
         loop {
@@ -259,13 +430,13 @@ impl Members<'_> {
                 message = arriving.recv(), if more => match message {
                     Some(Message::Sum(own)) => running.push(self.reduce_one(plan, own)),
                     Some(Message::ThatIsAll) => more = false,
-                    None => return Err(CollectiveError::Closed.into()),
+                    None => return Err(closed()),
                 },
                 Some(done) = running.next() => {
                     let (item, sum): (Item, Vec<f32>) = done?;
-                    summed.place(plan, item, sum);
+                    lander.land(item, sum)?;
                 }
-                else => return Ok(summed),
+                else => return Ok(lander),
             }
         }
     }
@@ -282,9 +453,13 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use blip2_collective::{Exchange, Limits, Member, Transport, World, deal_slots};
+    use blip2_model::optimizer::{AdamW, Moments};
     use blip2_model::tensors::FlatLayout;
+    use burn::tensor::Device;
 
+    use super::super::landing::{Beside, LandingPlan};
     use super::*;
+    use crate::state::NextBuffers;
 
     const SLOTS: u32 = 8;
 
@@ -301,16 +476,39 @@ mod tests {
         (hash >> 8) as f32 * 10f32.powi((hash % 7) as i32 - 3)
     }
 
+    /// What slot `slot` gives for part `part`.
+    fn gradient(parts: &GradientParts, part: usize, slot: u32) -> Vec<f32> {
+        let elements = parts.parts()[part].ranges.iter().cloned().flatten();
+        elements.map(|element| value(slot, element)).collect()
+    }
+
+    fn give_values(slots: &mut Slots<'_>, slot: u32) -> Result<()> {
+        slots.push_values(move || Ok(vec![value(slot, 1), slot as f32]))
+    }
+
+    fn give_part(slots: &mut Slots<'_>, part: usize, slot: u32) -> Result<()> {
+        let values = gradient(&parts(), part, slot);
+        slots.give(move |sums| sums.push_part(part, values))
+    }
+
     /// Gives every own slot's gradient and values.
-    fn fill(sums: &mut OwnSums<'_>) -> Result<()> {
-        for slot in sums.plan.slots.clone() {
-            sums.push_values(vec![value(slot, 1), slot as f32])?;
-            for (part, spec) in sums.plan.parts.parts().iter().enumerate() {
-                let elements = spec.ranges.iter().cloned().flatten();
-                sums.push_part(part, elements.map(|element| value(slot, element)).collect())?;
-            }
+    fn fill(slots: &mut Slots<'_>, own: Range<u32>) -> Result<()> {
+        for slot in own {
+            give_values(slots, slot)?;
+            (0..parts().parts().len()).try_for_each(|part| give_part(slots, part, slot))?;
         }
         Ok(())
+    }
+
+    fn unclipped() -> LandingPlan {
+        LandingPlan {
+            adamw: AdamW { beta1: 0.9, beta2: 0.98, epsilon: 1e-8, weight_decay: 0.05 },
+            update: 1,
+            learning_rate: 0.1,
+            clip_norm: 0.0,
+            bounded: None,
+            divisor: None,
+        }
     }
 
     struct Group {
@@ -344,8 +542,21 @@ mod tests {
             &self,
             rank: usize,
             overlap: bool,
-            fill: impl FnOnce(&mut OwnSums<'_>) -> Result<()>,
-        ) -> Result<Summed> {
+            fill: impl FnOnce(&mut Slots<'_>, Range<u32>) -> Result<()>,
+        ) -> Result<(Vec<f32>, Vec<f32>)> {
+            let parts = parts();
+            let landing = Landing::new(unclipped(), &parts, vec![f32::NAN; 7], None, Stopwatch::default());
+            self.land(rank, overlap, landing, &parts, fill)
+        }
+
+        fn land(
+            &self,
+            rank: usize,
+            overlap: bool,
+            landing: Landing<'_>,
+            parts: &GradientParts,
+            fill: impl FnOnce(&mut Slots<'_>, Range<u32>) -> Result<()>,
+        ) -> Result<(Vec<f32>, Vec<f32>)> {
             let world = World { epoch: 1, rank, members: self.world.clone() };
             let members = Members {
                 exchange: &self.exchanges[rank],
@@ -354,18 +565,21 @@ mod tests {
                 step: 0,
                 deadline: Duration::from_secs(60),
             };
-            let parts = parts();
             let tree = SumTree::new(SLOTS).unwrap();
-            let plan = SumPlan { parts: &parts, tree, slots: self.world[rank].slots.clone(), overlap };
-            members.sum(&plan, vec![f32::NAN; 7], &mut StepTimes::default(), |sums, _| fill(sums))
+            let own = self.world[rank].slots.clone();
+            let plan = SumPlan { parts, tree, slots: own.clone(), overlap };
+            let fill = |slots: &mut Slots<'_>, _: &mut Stopwatch| fill(slots, own);
+            let landed = members.sum(&plan, landing, &mut Stopwatch::default(), fill)?;
+            Ok((landed.gradients, landed.values))
         }
     }
 
     #[test]
     fn neither_the_members_nor_the_overlap_change_a_bit() {
         let alone = Group::new(1).sum(0, true, fill).unwrap();
-        assert_eq!(alone.gradients.len(), 2134);
-        assert_eq!(alone.values[1], 28.0);
+        assert_eq!(alone.0.len(), 2134);
+        assert_eq!(alone.1[1], 28.0);
+        assert!(Group::new(1).sum(0, false, fill).unwrap() == alone);
         for members in [2, 4] {
             for overlap in [true, false] {
                 let group = Group::new(members);
@@ -382,20 +596,60 @@ mod tests {
         }
     }
 
+    /// The next part is given when the update of the one before it is made: were one to wait for the other, it would never be.
+    #[test]
+    fn a_part_is_summed_and_updated_before_the_next_is_there() {
+        for members in [1, 2] {
+            let group = Group::new(members);
+            let member = |rank: usize| {
+                let parts = parts();
+                let (parameters, moments) = (vec![1.0; parts.len()], Moments::zeros(parts.len()));
+                let (buffers, device) = (NextBuffers::default(), Device::flex().autodiff());
+                let beside = Some(Beside { parameters: &parameters, moments: &moments, buffers, device });
+                let landing = Landing::new(unclipped(), &parts, Vec::new(), beside, Stopwatch::default());
+                let updated = landing.updated();
+                let fill = |slots: &mut Slots<'_>, mut own: Range<u32>| {
+                    let last = own.next_back().unwrap();
+                    fill(slots, own)?;
+                    give_values(slots, last)?;
+                    for part in 0..parts.parts().len() {
+                        let started = Instant::now();
+                        while updated.load(Ordering::Acquire) < part {
+                            assert!(started.elapsed() < Duration::from_secs(60), "part {part} waits");
+                            std::thread::yield_now();
+                        }
+                        give_part(slots, part, last)?;
+                    }
+                    Ok(())
+                };
+                group.land(rank, true, landing, &parts, fill).unwrap();
+                assert_eq!(updated.load(Ordering::Acquire), parts.parts().len());
+            };
+            std::thread::scope(|scope| {
+                let member = &member;
+                for rank in 0..members {
+                    scope.spawn(move || member(rank));
+                }
+            });
+        }
+    }
+
     #[test]
     fn an_abort_ends_all_parts_and_the_backward_pass() {
         let group = Group::new(2);
         let started = Instant::now();
         // The other member never comes; its absence is not waited for.
-        let result = group.sum(0, true, |sums| {
-            fill(sums)?;
+        let result = group.sum(0, true, |slots, own| {
+            fill(slots, own.clone())?;
             group.exchanges[0].abort(1, "a member is lost");
-            let reducer = match &sums.target {
-                Target::Peers(reducer) => reducer.clone(),
-                Target::Alone(_) => unreachable!("two members"),
-            };
-            group.runtime.block_on(reducer.closed());
-            send(&reducer, Message::ThatIsAll)
+            // Whatever is given from now on is refused before long.
+            while started.elapsed() < Duration::from_secs(60) {
+                slots.give(|sums| match &sums.target {
+                    Target::Peers(reducer) if reducer.is_closed() => Err(closed()),
+                    _ => Ok(()),
+                })?;
+            }
+            Ok(())
         });
         let error = result.unwrap_err().to_string();
         assert!(error.contains("a member is lost"), "{error}");
@@ -406,11 +660,24 @@ mod tests {
     fn an_error_of_the_computation_ends_the_parts_in_flight() {
         let group = Group::new(2);
         let started = Instant::now();
-        let result = group.sum(0, true, |sums| {
-            fill(sums)?;
+        let result = group.sum(0, true, |slots, own| {
+            fill(slots, own)?;
             Err(WorkerError::Protocol("the device is gone".into()))
         });
         assert!(result.unwrap_err().to_string().contains("the device is gone"));
         assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn an_error_while_sums_are_taken_up_is_the_reason_that_is_told() {
+        for overlap in [true, false] {
+            let result = Group::new(1).sum(0, overlap, |slots, own| {
+                fill(slots, own.clone())?;
+                // A slot more than there are.
+                give_values(slots, own.end)
+            });
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains("a slot more"), "{error}");
+        }
     }
 }

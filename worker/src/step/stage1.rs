@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use blip2_dataset::{KeyedRng, SlotBatch, StepBatch};
 use blip2_model::host;
+use blip2_model::loss::LossValue;
 use blip2_model::stage1::{self, Contrast, GlobalBatch, Side, SlotContext, SlotForward};
 use blip2_model::tape::Tape;
 use blip2_proto::drill::DrillPhase;
 use burn::tensor::{Tensor, TensorData};
 use bytes::Bytes;
 
-use super::non_finite::odd_slots;
-use super::times::timed;
-use super::{Computed, Members, StepParts, StepTimes};
+use super::non_finite::{odd_slots, slots_of};
+use super::times::Stopwatch;
+use super::{Beside, Computed, Members, StepParts};
 use crate::error::{Result, WorkerError};
 use crate::rows::{floats, integers, to_bytes};
 use crate::state::TrainState;
@@ -43,29 +44,37 @@ impl StepParts {
         members: &Members<'_>,
         step: u64,
         batch: &StepBatch,
-        times: &mut StepTimes,
+        watch: &mut Stopwatch,
     ) -> Result<Computed> {
         let config = &self.config;
         let mut open = Vec::with_capacity(batch.slots.len());
         for slot in &batch.slots {
-            open.push(timed(&mut times.forward, || self.open_slot(state, step, slot))?);
+            open.push(self.open_slot(state, step, slot, watch)?);
         }
-        if members.world.members.len() > 1 {
-            members.exchange.publish_rows(members.step, self.published_rows(&open)?)?;
+        let others = members.world.members.len() > 1;
+        let (own, rows) = watch.time(|times| &mut times.to_host, || self.own_rows(&open, others))?;
+        if others {
+            members.exchange.publish_rows(members.step, rows)?;
         }
-        let global = timed(&mut times.exchange, || self.gather(members, &open))?;
-        let temperature = state.stage1()?.temperature()?;
-        let contrast = global.contrast(temperature, config.stage1.label_smoothing, &self.device)?;
+        let global = watch.time(|times| &mut times.exchange, || self.gather(members, own))?;
+        let temperature = state.temperature()?;
+        let smoothing = config.stage1.label_smoothing;
+        let contrast = watch
+            .time(|times| &mut times.forward, || global.contrast(temperature, smoothing, &self.device))?;
         let negatives: Vec<SlotNegatives> =
             open.iter().map(|slot| self.negatives(slot.batch, &contrast)).collect();
-        let images = timed(&mut times.exchange, || self.negative_images(members, &open, &negatives))?;
+        let images =
+            watch.time(|times| &mut times.exchange, || self.negative_images(members, &open, &negatives))?;
 
         let parts = state.parts.clone();
         let plan = self.sum_plan(&parts, batch)?;
         self.rehearse(DrillPhase::Reduction, members.step);
         let buffer = std::mem::take(&mut state.spare);
-        let mut odd_losses = Vec::with_capacity(batch.slots.len());
-        let summed = members.sum(&plan, buffer, times, |sums, times| {
+        let buffers = std::mem::take(&mut state.spare_next);
+        let TrainState { model, parameters, moments, .. } = state;
+        let beside = Beside { parameters, moments, buffers, device: self.device.clone().autodiff() };
+        let landing = self.landing((STAGE, step), &parts, buffer, beside, None);
+        let landed = members.sum(&plan, landing, watch, |slots, watch| {
             for ((slot, negatives), negative_images) in open.into_iter().zip(&negatives).zip(images) {
                 let context = SlotContext {
                     global: &global,
@@ -74,28 +83,35 @@ impl StepParts {
                     negative_images,
                     negative_texts: &negatives.texts,
                     mode: config.train.gradients.into(),
-                    smoothing: config.stage1.label_smoothing,
+                    smoothing,
                     decoder_start: self.decoder_start,
                 };
                 let mut dropout = self.dropout(LOSS_DROPOUT, step, slot.batch.slot);
-                let loss = timed(&mut times.forward, || {
-                    Ok::<_, WorkerError>(state.stage1()?.slot_loss(slot.forward, &context, &mut dropout)?)
-                })?;
-                let losses = [loss.matching as f32, loss.captioning as f32];
-                odd_losses.push(losses.iter().any(|loss| !loss.is_finite()));
-                sums.push_values(losses.to_vec())?;
-                timed(&mut times.backward, || sums.backward(state, loss.tape, loss.objective))?;
+                let loss = watch.time(
+                    |times| &mut times.forward,
+                    || {
+                        Ok::<_, WorkerError>(model.stage1()?.slot_loss(
+                            slot.forward,
+                            &context,
+                            &mut dropout,
+                        )?)
+                    },
+                )?;
+                let values = [loss.matching, loss.captioning];
+                slots
+                    .push_values(move || Ok(LossValue::read_all(values)?.map(|loss| loss as f32).to_vec()))?;
+                slots.backward(model, loss.tape, loss.objective, watch)?;
             }
             Ok(())
         })?;
-        let [matching, captioning] = summed.values[..] else {
+        let [matching, captioning] = landed.values[..] else {
             return Err(WorkerError::Protocol("the summed losses have another length".into()));
         };
         let (matching, captioning) = (f64::from(matching), f64::from(captioning));
         let is_finite = contrast.loss.is_finite() && matching.is_finite() && captioning.is_finite();
         let odd_slots = match is_finite {
             true => Vec::new(),
-            false => self.odd_slots(batch, &global, &odd_losses),
+            false => self.odd_slots(batch, &global, &landed.own_values),
         };
         let values = vec![
             ("loss", contrast.loss + matching + captioning),
@@ -104,16 +120,16 @@ impl StepParts {
             ("loss_lm", captioning),
             ("temperature", f64::from(temperature)),
         ];
-        Ok(Computed { gradients: summed.gradients, values, odd_slots })
+        Ok(Computed { landed, values, odd_slots })
     }
 
     /// Own slots to blame for a loss that is not finite: a row whose features are not finite spoils the losses of others.
-    fn odd_slots(&self, batch: &StepBatch, global: &GlobalBatch, odd_losses: &[bool]) -> Vec<u32> {
+    fn odd_slots(&self, batch: &StepBatch, global: &GlobalBatch, own_values: &[Vec<f32>]) -> Vec<u32> {
         let odd_rows = global.odd_rows();
         if odd_rows.is_empty() {
-            return odd_slots(batch, |index| odd_losses[index]);
+            return odd_slots(batch, own_values);
         }
-        odd_slots(batch, |index| {
+        slots_of(batch, |index| {
             let slot = &batch.slots[index];
             let (first, rows) = (self.first_row(slot), slot.samples.len());
             odd_rows.iter().any(|row| (first..first + rows).contains(row))
@@ -125,8 +141,14 @@ impl StepParts {
         slot.slot as usize * slot.samples.len()
     }
 
-    fn open_slot<'a>(&self, state: &mut TrainState, step: u64, slot: &'a SlotBatch) -> Result<OpenSlot<'a>> {
-        let features = self.image_features(slot)?;
+    fn open_slot<'a>(
+        &self,
+        state: &TrainState,
+        step: u64,
+        slot: &'a SlotBatch,
+        watch: &mut Stopwatch,
+    ) -> Result<OpenSlot<'a>> {
+        let features = watch.time(|times| &mut times.encoder, || self.image_features(slot))?;
         let batch = stage1::SlotBatch {
             image_features: features.clone(),
             ids: slot.ids.clone(),
@@ -134,40 +156,43 @@ impl StepParts {
             text_length: self.config.stage1.text_length,
         };
         let mut dropout = self.dropout(FEATURE_DROPOUT, step, slot.slot);
-        let forward = state.stage1()?.features(batch, &mut dropout, Tape::segmented())?;
+        let forward = watch.time(
+            |times| &mut times.forward,
+            || {
+                Ok::<_, WorkerError>(state.model.stage1()?.features(
+                    batch,
+                    &mut dropout,
+                    Tape::segmented(),
+                )?)
+            },
+        )?;
         Ok(OpenSlot { batch: slot, features, forward })
     }
 
-    /// The raw features of all own rows, for members whose rows have them as negatives.
-    fn published_rows(&self, open: &[OpenSlot<'_>]) -> Result<Vec<(u64, Bytes)>> {
+    /// Features, ids and masks of the own slots, as [`StepParts::gather`] takes them; and, if the rows are to be published, the raw
+    /// features of each, for members whose rows have them as negatives. The device is waited for once.
+    fn own_rows(&self, open: &[OpenSlot<'_>], published: bool) -> Result<(Vec<u8>, Vec<(u64, Bytes)>)> {
+        let images = open.iter().map(|slot| slot.forward.image_feats.clone().inner().flatten(0, 2));
+        let texts = open.iter().map(|slot| slot.forward.text_feat.clone().inner().flatten(0, 1));
+        let raw = open.iter().filter(|_| published).map(|slot| slot.features.clone().flatten(0, 2));
+        let read = host::all_floats(images.chain(texts).chain(raw).collect::<Vec<Tensor<1>>>())?;
+        let (features, raw) = read.split_at(2 * open.len());
+        let ids = open.iter().map(|slot| bytemuck::cast_slice(&slot.batch.ids));
+        let mask = open.iter().map(|slot| bytemuck::cast_slice(&slot.batch.mask));
+        let features = features.iter().map(|values| bytemuck::cast_slice(values));
+        let own = features.chain(ids).chain(mask).collect::<Vec<&[u8]>>().concat();
         let mut rows = Vec::new();
-        for slot in open {
-            let values = host::floats(slot.features.clone())?;
+        for (slot, values) in open.iter().zip(raw) {
             let width = values.len() / slot.batch.samples.len();
             let first = self.first_row(slot.batch);
             let chunks = values.chunks(width).enumerate();
             rows.extend(chunks.map(|(row, values)| ((first + row) as u64, to_bytes(values))));
         }
-        Ok(rows)
+        Ok((own, rows))
     }
 
-    /// Features, ids and masks of all slots.
-    fn gather(&self, members: &Members<'_>, open: &[OpenSlot<'_>]) -> Result<GlobalBatch> {
-        let (mut image_feats, mut text_feats) = (Vec::new(), Vec::new());
-        let (mut ids, mut mask) = (Vec::new(), Vec::new());
-        for slot in open {
-            image_feats.extend(host::floats(slot.forward.image_feats.clone().inner())?);
-            text_feats.extend(host::floats(slot.forward.text_feat.clone().inner())?);
-            ids.extend_from_slice(&slot.batch.ids);
-            mask.extend_from_slice(&slot.batch.mask);
-        }
-        let own: Vec<u8> = [
-            bytemuck::cast_slice(&image_feats),
-            bytemuck::cast_slice(&text_feats),
-            bytemuck::cast_slice(&ids),
-            bytemuck::cast_slice(&mask),
-        ]
-        .concat();
+    /// Features, ids and masks of all slots, from those of the own ones.
+    fn gather(&self, members: &Members<'_>, own: Vec<u8>) -> Result<GlobalBatch> {
         let settings = &self.config.model.qformer;
         let text_length = self.config.stage1.text_length;
         let mut global = GlobalBatch {

@@ -9,11 +9,16 @@ use blip2_proto::drill::DrillPhase;
 use burn::tensor::Tensor;
 
 use super::non_finite::odd_slots;
-use super::times::timed;
-use super::{Computed, Members, StepParts, StepTimes};
+use super::times::Stopwatch;
+use super::{Beside, Computed, Members, StepParts};
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
 use crate::state::TrainState;
+
+const STAGE: u32 = 2;
+
+/// The place of the number of tokens among a slot's values.
+const TOKENS: usize = 1;
 
 const DROPOUT: &str = "dropout of stage 2";
 const LANGUAGE_DROPOUT: &str = "dropout of the language model";
@@ -26,37 +31,42 @@ impl StepParts {
         members: &Members<'_>,
         step: u64,
         batch: &StepBatch,
-        times: &mut StepTimes,
+        watch: &mut Stopwatch,
     ) -> Result<Computed> {
         let parts = state.parts.clone();
         let plan = self.sum_plan(&parts, batch)?;
         self.rehearse(DrillPhase::Reduction, members.step);
         let buffer = std::mem::take(&mut state.spare);
-        let mut odd_losses = Vec::with_capacity(batch.slots.len());
-        let summed = members.sum(&plan, buffer, times, |sums, times| {
+        let buffers = std::mem::take(&mut state.spare_next);
+        let TrainState { model, parameters, moments, .. } = state;
+        let beside = Beside { parameters, moments, buffers, device: self.device.clone().autodiff() };
+        let landing = self.landing((STAGE, step), &parts, buffer, beside, Some(TOKENS));
+        let landed = members.sum(&plan, landing, watch, |slots, watch| {
             for slot in &batch.slots {
                 let mut tape = Tape::segmented();
-                let (loss, tokens) = timed(&mut times.forward, || {
-                    let features = self.image_features(slot)?;
-                    let mut dropout =
-                        [self.dropout(DROPOUT, step, slot.slot), self.language_dropout(step, slot.slot)?];
-                    self.caption_loss(state.stage2()?, features, slot, &mut dropout, &mut tape)
-                })?;
-                odd_losses.push(!(loss.value as f32).is_finite());
-                sums.push_values(vec![loss.value as f32, tokens as f32])?;
-                timed(&mut times.backward, || sums.backward(state, tape, loss.objective))?;
+                let features = watch.time(|times| &mut times.encoder, || self.image_features(slot))?;
+                let (loss, tokens) = watch.time(
+                    |times| &mut times.forward,
+                    || {
+                        let mut dropout =
+                            [self.dropout(DROPOUT, step, slot.slot), self.language_dropout(step, slot.slot)?];
+                        self.caption_loss(model.stage2()?, features, slot, &mut dropout, &mut tape)
+                    },
+                )?;
+                let value = loss.value;
+                slots.push_values(move || Ok(vec![value.read()? as f32, tokens as f32]))?;
+                slots.backward(model, tape, loss.objective, watch)?;
             }
             Ok(())
         })?;
-        let [loss, tokens] = summed.values[..] else {
+        let [loss, tokens] = landed.values[..] else {
             return Err(WorkerError::Protocol("the summed losses have another length".into()));
         };
-        // Slots sum over tokens; dividing the sum makes it the mean of the global batch.
+        // Slots sum over tokens; dividing the sum, as the landing does, makes it the mean of the global batch.
         let tokens = tokens.max(1.0);
-        let mut gradients = summed.gradients;
-        gradients.iter_mut().for_each(|gradient| *gradient /= tokens);
         let values = vec![("loss", f64::from(loss / tokens)), ("tokens", f64::from(tokens))];
-        Ok(Computed { gradients, values, odd_slots: odd_slots(batch, |index| odd_losses[index]) })
+        let odd_slots = odd_slots(batch, &landed.own_values);
+        Ok(Computed { landed, values, odd_slots })
     }
 
     /// The dropout of the language model, which `stage2.language_model_dropout` switches on.

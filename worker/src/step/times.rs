@@ -1,22 +1,100 @@
 //! Where the time of a step goes.
 
+use std::ops::AddAssign;
 use std::time::Instant;
 
-/// Seconds a member spent in the parts of a step, for the log.
+use burn::tensor::Device;
+
+/// Seconds a member spent in the parts of a step.
+///
+/// A device is given work and is not waited for, so its seconds fall where its results are read; and parts of a step run
+/// beside each other. [`StepSpeed`](crate::StepSpeed) measures them one after the other.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct StepTimes {
-    /// The frozen encoder, the passes and the losses.
+    /// The frozen encoder, with its pictures' way to the device.
+    pub encoder: f64,
+    /// The trained model's passes and the losses.
     pub forward: f64,
-    /// The backward pass, and adding up the own slots.
+    /// The backward pass.
     pub backward: f64,
+    /// From the device: features, and the gradient.
+    pub to_host: f64,
+    /// Adding up the own slots.
+    pub adding: f64,
     /// Waiting for the other members: features, negatives, and the gradient's sum after the backward pass.
     pub exchange: f64,
+    /// The gradient's norm and AdamW.
+    pub optimizer: f64,
+    /// New parameters on their way to the device.
+    pub to_device: f64,
 }
 
-/// Does `work` and adds the seconds it took to `seconds`.
-pub(super) fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
-    let started = Instant::now();
-    let done = work();
-    *seconds += started.elapsed().as_secs_f64();
-    done
+impl StepTimes {
+    /// All parts, by name.
+    pub fn named(&self) -> [(&'static str, f64); 8] {
+        let Self { encoder, forward, backward, to_host, adding, exchange, optimizer, to_device } = *self;
+        [
+            ("encoder", encoder),
+            ("forward", forward),
+            ("backward", backward),
+            ("to_host", to_host),
+            ("adding", adding),
+            ("exchange", exchange),
+            ("optimizer", optimizer),
+            ("to_device", to_device),
+        ]
+    }
+}
+
+impl AddAssign for StepTimes {
+    fn add_assign(&mut self, other: Self) {
+        self.encoder += other.encoder;
+        self.forward += other.forward;
+        self.backward += other.backward;
+        self.to_host += other.to_host;
+        self.adding += other.adding;
+        self.exchange += other.exchange;
+        self.optimizer += other.optimizer;
+        self.to_device += other.to_device;
+    }
+}
+
+/// A part of a step.
+pub(super) type Part = fn(&mut StepTimes) -> &mut f64;
+
+/// Measures the parts of a step.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stopwatch {
+    pub(super) times: StepTimes,
+    /// Waited for at the end of each part, so that the seconds are that part's alone.
+    device: Option<Device>,
+}
+
+impl Stopwatch {
+    /// One that waits for `device` after each part, if there is one.
+    pub(super) fn new(device: Option<Device>) -> Self {
+        Self { times: StepTimes::default(), device }
+    }
+
+    /// Another that measures in the same way, from nothing.
+    pub(super) fn another(&self) -> Self {
+        Self::new(self.device.clone())
+    }
+
+    /// Does `work` and adds the seconds it took to a part's.
+    pub(super) fn time<T>(&mut self, part: Part, work: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let done = work();
+        self.wait();
+        *part(&mut self.times) += started.elapsed().as_secs_f64();
+        done
+    }
+
+    /// Waits for the device, if parts are told apart: what it was given before belongs to what goes on.
+    pub(super) fn wait(&self) {
+        if let Some(Err(error)) = self.device.as_ref().map(Device::sync) {
+            // What is wrong with the device is found where its results are read.
+            tracing::debug!(%error, "a device that is waited for");
+        }
+    }
 }
