@@ -51,7 +51,9 @@ mod tests {
         assert_eq!((linear.weight.val().dtype(), linear.weight.val().dims()), (DType::BF16, [32, 64]));
         let values = floats(linear.weight.val()).unwrap();
         let mean = values.iter().sum::<f32>() / values.len() as f32;
-        assert!(values.iter().all(|value| value.abs() <= RANGE) && mean.abs() < 0.01, "{mean}");
+        let largest = values.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
+        // bf16 rounds up.
+        assert!(largest < 1.01 * RANGE && mean.abs() < 0.01, "{largest} {mean}");
         assert!(values.iter().any(|value| *value > 0.04) && values.iter().any(|value| *value < -0.04));
     }
 }
