@@ -1,5 +1,7 @@
 //! The numbers in which the products of trained parts are computed.
 
+use std::fmt;
+
 use burn::module::Param;
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,16 @@ pub enum Compute {
     F32,
     /// bf16: inputs are rounded to the nearest, ties to even. No loss scale is needed, bf16 has float32's exponents.
     Bf16,
+}
+
+impl fmt::Display for Compute {
+    /// As a configuration names it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
 }
 
 impl Compute {

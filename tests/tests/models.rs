@@ -266,6 +266,11 @@ fn the_models_of_a_configuration_are_checked_without_reading_weights() {
     assert!(report["parts"][0]["parameters"].as_u64().unwrap() > 100_000, "{report}");
     assert!(!report["parts"][0]["files"].as_array().unwrap().is_empty(), "{report}");
     assert_eq!(report["trained"].as_array().unwrap().len(), 2, "{report}");
+    assert_eq!(report["precision"], serde_json::json!({"compute": "f32", "frozen_dtype": "auto"}));
+    let in_bf16 = check(&["train.compute=bf16", "model.frozen_dtype=bf16"]).expect(0);
+    let named = serde_json::json!({"compute": "bf16", "frozen_dtype": "bf16"});
+    assert_eq!(in_bf16.json_lines()[0]["precision"], named);
+    check(&["train.compute=f16"]).expect(78).says(&["train.compute", "f16", "f32", "bf16"]);
     assert!(!run.root().exists(), "nothing is written");
 
     // All that does not fit is named, not the first alone.

@@ -1,9 +1,11 @@
 //! What a step is a function of: the training configuration, its defaults and its hash.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 pub use blip2_collective::Wire;
 use blip2_dataset::{ColumnNames, CorpusSource, LoaderSettings, is_url};
+pub use blip2_model::compute::Compute;
 use blip2_model::device::DeviceName;
 use blip2_model::language_model::check_family;
 use blip2_model::weights::{is_gguf, is_weight_file};
@@ -45,13 +47,17 @@ pub struct StepSettings {
     pub gradients: GradientMode,
     /// `cpu`, `cuda` or `cuda:N`, `vulkan` or `vulkan:N`, or `auto`: each worker takes the best that is there.
     pub device: String,
+    /// Numbers of the inputs of products in what is trained and on the gradient's way through the language model: `f32`, or
+    /// `bf16` with float32 sums. Parameters, norms, softmax, losses and gradients are float32 either way.
+    pub compute: Compute,
     /// Let products of float32 round their factors to TF32 (10 bits of a number's 23) where a GPU has units for that.
     pub tf32: bool,
     /// Numbers in which gradients travel between members: `f32`, or `bf16` with half the bytes. The sums are float32
     /// either way; with `bf16` every node of the tree over the slots is rounded, so that the number of workers still
     /// changes no bit.
     pub wire: Wire,
-    /// Send parts of the gradient while the rest of it is computed. Changes no bit of the result and is not hashed.
+    /// Read, sum and apply parts of the gradient while the rest of it is computed, at the cost of a second copy of parameters and
+    /// moments on the host and of the parameters on the device. Changes no bit of the result and is not hashed.
     pub overlap: bool,
     /// What becomes of a step whose losses, gradient or update are not finite. Such a step never changes the parameters,
     /// so a run may be continued with the other choice: this, and what follows, is not hashed.
@@ -85,7 +91,7 @@ pub enum GradientMode {
     KeysDetached,
 }
 
-/// Numbers in which the matrices of the frozen models are kept; what is trained is float32 always.
+/// Numbers of the frozen models: of their matrices, and of the activations between them. What is trained is float32 always.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FrozenDtype {
@@ -96,6 +102,17 @@ pub enum FrozenDtype {
     F32,
     /// bf16.
     Bf16,
+}
+
+impl fmt::Display for FrozenDtype {
+    /// As a configuration names it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
 }
 
 /// The corpus and its use.
@@ -183,7 +200,7 @@ pub struct ModelSettings {
     pub image_size: usize,
     /// Folder of the frozen language model (stage 2), or a Llama's GGUF file.
     pub language_model: String,
-    /// Numbers in which the matrices of both are kept: `auto` (bf16 on a GPU that computes in it), `f32` or `bf16`.
+    /// Numbers of both, of their matrices and activations: `auto` (bf16 on a GPU that computes in it), `f32` or `bf16`.
     pub frozen_dtype: FrozenDtype,
     /// Folder of the BERT that initialises the Q-Former, or its file of weights; empty: random.
     pub qformer_init: String,
@@ -291,6 +308,7 @@ impl Default for StepSettings {
             slots: 16,
             gradients: GradientMode::Exact,
             device: "cpu".into(),
+            compute: Compute::F32,
             tf32: false,
             wire: Wire::F32,
             overlap: true,
@@ -529,6 +547,9 @@ struct HashedTrain<'a> {
     wire: Wire,
     overlap: bool,
     /// Younger than the hash: runs from before it have the hashes they had.
+    #[serde(skip_serializing_if = "Compute::is_f32")]
+    compute: Compute,
+    /// So is this.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     tf32: bool,
 }
@@ -541,7 +562,7 @@ pub fn config_hash(config: &WorkerConfig) -> String {
 
 fn hashed_text(config: &WorkerConfig) -> String {
     let config = &without_credentials(config);
-    let StepSettings { seed, slots, gradients, device, tf32, wire, .. } = &config.train;
+    let StepSettings { seed, slots, gradients, device, compute, tf32, wire, .. } = &config.train;
     let train = HashedTrain {
         seed: *seed,
         slots: *slots,
@@ -549,6 +570,7 @@ fn hashed_text(config: &WorkerConfig) -> String {
         device,
         wire: *wire,
         overlap: StepSettings::default().overlap,
+        compute: *compute,
         tf32: *tf32,
     };
     let hashed = Hashed {
@@ -582,6 +604,10 @@ mod tests {
         assert_ne!(config_hash(&config), config_hash(&other));
         other.train = StepSettings { seed: 43, ..StepSettings::default() };
         assert_ne!(config_hash(&config), config_hash(&other));
+        other.train = StepSettings { compute: Compute::Bf16, ..StepSettings::default() };
+        assert_ne!(config_hash(&config), config_hash(&other));
+        other.train = StepSettings { tf32: true, ..StepSettings::default() };
+        assert_ne!(config_hash(&config), config_hash(&other));
         other = config.clone();
         other.model.frozen_dtype = FrozenDtype::Bf16;
         assert_ne!(config_hash(&config), config_hash(&other));
@@ -595,6 +621,7 @@ mod tests {
         let train = whole["train"].as_object_mut().unwrap();
         // Runs from before these keys have the same hashes.
         NOT_HASHED[1..].iter().for_each(|key| drop(train.remove(&key["train.".len()..]).unwrap()));
+        assert_eq!(train.remove("compute").unwrap(), "f32");
         assert_eq!(train.remove("tf32").unwrap(), false);
         let hashed: serde_json::Value = serde_json::from_str(&hashed_text(&WorkerConfig::default())).unwrap();
         assert_eq!(hashed, whole);
@@ -605,9 +632,13 @@ mod tests {
     }
 
     #[test]
-    fn the_wire_is_named_as_it_is_documented() {
-        let settings: StepSettings = toml::from_str("wire = \"bf16\"\noverlap = false").unwrap();
+    fn precisions_are_named_as_they_are_documented() {
+        let settings: StepSettings =
+            toml::from_str("wire = \"bf16\"\noverlap = false\ncompute = \"bf16\"").unwrap();
         assert_eq!((settings.wire, settings.overlap), (Wire::Bf16, false));
+        assert_eq!((settings.compute, StepSettings::default().compute), (Compute::Bf16, Compute::F32));
+        let error = toml::from_str::<StepSettings>("compute = \"f16\"").unwrap_err().to_string();
+        assert!(error.contains("f16") && error.contains("`f32` or `bf16`"), "{error}");
         let error = toml::from_str::<StepSettings>("wire = \"f16\"").unwrap_err().to_string();
         assert!(error.contains("f16") && error.contains("`f32` or `bf16`"), "{error}");
     }

@@ -14,7 +14,7 @@ use blip2_model::vision::ImageEncoder;
 use blip2_model::weights::InitialValues;
 use burn::tensor::Device;
 
-use crate::config::{FrozenDtype, GradientMode, ModelSettings, OptimizerSettings};
+use crate::config::{Compute, FrozenDtype, GradientMode, ModelSettings, OptimizerSettings, StepSettings};
 use crate::error::{Result, WorkerError};
 
 impl From<GradientMode> for stage1::GradientMode {
@@ -86,6 +86,15 @@ pub(crate) fn placement(settings: &ModelSettings, device: &Device) -> Result<Pla
         FrozenDtype::F32 => Ok(Placement::from(device)),
         FrozenDtype::Bf16 => Placement::bf16(device)
             .map_err(|error| WorkerError::Configuration(format!("model.frozen_dtype = \"bf16\": {error}"))),
+    }
+}
+
+/// The numbers of products that `train.compute` names, which the device must have.
+pub(crate) fn compute(train: &StepSettings, device: &Device) -> Result<Compute> {
+    match train.compute {
+        Compute::F32 => Ok(Compute::F32),
+        Compute::Bf16 => Compute::bf16(device)
+            .map_err(|error| WorkerError::Configuration(format!("train.compute = \"bf16\": {error}"))),
     }
 }
 

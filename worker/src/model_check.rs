@@ -14,7 +14,7 @@ use blip2_model::weights::WeightSource;
 use burn::tensor::Device;
 use serde::Serialize;
 
-use crate::config::WorkerConfig;
+use crate::config::{Compute, FrozenDtype, WorkerConfig};
 use crate::convert::{qformer_text, tokenizer};
 use crate::curation::CurationModelSettings;
 use crate::error::{Result, WorkerError};
@@ -31,6 +31,17 @@ pub struct ModelCheck {
     pub parts: Vec<PartReport>,
     /// What each stage trains.
     pub trained: Vec<TrainedReport>,
+    /// The numbers that a training computes in.
+    pub precision: Option<Precision>,
+}
+
+/// The numbers that a training computes in, as its configuration says.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Precision {
+    /// Of the products of what is trained: `train.compute`.
+    pub compute: Compute,
+    /// Of the frozen models: `model.frozen_dtype`.
+    pub frozen_dtype: FrozenDtype,
 }
 
 /// One part: its files and what they hold.
@@ -155,7 +166,8 @@ fn redacted_problem(error: &impl std::fmt::Display) -> String {
 /// Looks at every model of a training configuration. Models at URLs must be here already
 /// ([`WorkerConfig::with_models_here`]); `named` is the configuration with their places as they were written.
 pub fn check_models(config: &WorkerConfig, named: &WorkerConfig) -> ModelCheck {
-    let mut check = ModelCheck::default();
+    let precision = Precision { compute: config.train.compute, frozen_dtype: config.model.frozen_dtype };
+    let mut check = ModelCheck { precision: Some(precision), ..ModelCheck::default() };
     let encoder = check_encoder(config, named, &mut check);
     let vocabulary = check_tokenizer(config, named, &mut check);
     let language = match config.stage2.steps {

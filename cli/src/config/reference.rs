@@ -22,6 +22,10 @@ const KEYS: &[(&str, &str)] = &[
         "`cpu`, `cuda`, `cuda:N`, `vulkan`, `vulkan:N`, or `auto`: each worker takes a CUDA device, a discrete GPU under Vulkan or the CPU, the first that is there.",
     ),
     (
+        "train.compute",
+        "Numbers of the inputs of products in what is trained and on the gradient's way through the language model, backwards too: `f32`, or `bf16` with float32 sums. Parameters, norms, softmax, losses and gradients are float32 either way (docs/devices.md).",
+    ),
+    (
         "train.tf32",
         "Let products of float32 round their factors to TF32 (10 bits of a number's 23, about 1e-3) where a GPU has units for that. Without it they are products of float32 on every device (docs/devices.md).",
     ),
@@ -93,7 +97,7 @@ const KEYS: &[(&str, &str)] = &[
     ),
     (
         "model.frozen_dtype",
-        "Numbers in which the matrices of both are kept: `f32`, `bf16`, or `auto`, which is `bf16` on a GPU that computes in it and `f32` elsewhere. What is trained is float32 always.",
+        "Numbers of both, of their matrices and the activations between them, with norms and softmax in float32: `f32`, `bf16`, or `auto`, which is `bf16` on a GPU that computes in it and `f32` elsewhere. What is trained is float32 always.",
     ),
     ("model.qformer_init", "Folder or URL of the BERT that the Q-Former starts from; empty: random."),
     ("model.qformer_tokenizer", "Folder or URL of the Q-Former's tokenizer."),
@@ -212,16 +216,16 @@ const KEYS: &[(&str, &str)] = &[
     ),
     ("launch.restarts", "How often `train` starts each worker again that was killed; 0: never."),
     (
-        "eval.every_steps",
-        "Steps between two evaluations on held-out rows while a run trains, which the end of a stage also is; 0: none. Changes no bit of the result.",
-    ),
-    (
         "launch.share_devices",
         "Let workers share a card, dealt round robin; else more workers than cards are refused.",
     ),
     (
         "launch.pin_cores",
         "Keep each worker that has a card to its share of the cores, those near the card where that is known.",
+    ),
+    (
+        "eval.every_steps",
+        "Steps between two evaluations on held-out rows while a run trains, which the end of a stage also is; 0: none. Changes no bit of the result.",
     ),
     ("eval.data", "Parquet files of the held-out rows, as `data.train`."),
     ("eval.rows", "Most of their rows, the first ones."),
@@ -300,7 +304,7 @@ pub(super) fn choices(key: &str) -> &'static [&'static str] {
     match key {
         "train.gradients" => &["exact", "keys_detached"],
         "model.frozen_dtype" => &["auto", "f32", "bf16"],
-        "train.wire" => &["f32", "bf16"],
+        "train.compute" | "train.wire" => &["f32", "bf16"],
         "train.non_finite" => &["stop", "skip"],
         "checkpoint.cadence" => &["fixed", "auto"],
         _ => &[],

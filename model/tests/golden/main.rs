@@ -5,5 +5,6 @@
 mod blip;
 mod fixture;
 mod huggingface;
+mod mixed;
 mod operations;
 mod stage1;

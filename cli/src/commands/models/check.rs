@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use blip2_worker::{ModelCheck, PartReport, check_curation, check_models};
+use blip2_worker::{ModelCheck, PartReport, Precision, check_curation, check_models};
 use clap::Args;
 use serde_json::json;
 
@@ -40,7 +40,7 @@ pub(super) async fn run(arguments: CheckArguments) -> Result<Exit, CliError> {
             let listed = problems.iter().map(|Problem { key, text }| json!({ "key": key, "problem": text }));
             print_json(&json!({
                 "ok": problems.is_empty(), "parts": check.parts, "trained": check.trained,
-                "problems": listed.collect::<Vec<_>>(),
+                "precision": check.precision, "problems": listed.collect::<Vec<_>>(),
             }))?;
         }
         false => {
@@ -119,6 +119,13 @@ fn text(check: &ModelCheck) -> String {
             trained.stage,
             thousands(trained.parameters),
             trained.tensors
+        );
+    }
+    if let Some(Precision { compute, frozen_dtype }) = check.precision {
+        let _ = writeln!(
+            text,
+            "computes products of what is trained in {compute} (train.compute), frozen models in {frozen_dtype} \
+             (model.frozen_dtype)"
         );
     }
     text
