@@ -95,6 +95,8 @@ mod store;
 mod survey;
 #[cfg(test)]
 mod test_corpus;
+#[cfg(test)]
+mod test_server;
 mod text;
 mod transform;
 mod verify;

@@ -1,5 +1,6 @@
 //! Locations: a path or URL, resolved to an object store and a path inside it.
 
+mod around;
 mod braces;
 mod connect;
 mod credentials;
@@ -279,7 +280,7 @@ impl StorePool {
         }
         let absolute = absolute_path(path).map_err(|error| refused(location, error))?;
         let path = Path::from_absolute_path(absolute).map_err(|error| refused(location, error))?;
-        let open = || Arc::new(RegularFiles::new()) as Arc<dyn ObjectStore>;
+        let open = || Arc::new(RegularFiles::store()) as Arc<dyn ObjectStore>;
         let store = Arc::clone(self.stores.entry("file://".to_owned()).or_insert_with(open));
         Ok(Location { store, path, base: LOCAL_BASE.to_owned(), query: String::new() })
     }

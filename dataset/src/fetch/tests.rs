@@ -1,138 +1,11 @@
 //! Fetching from a server of this machine that speaks a hub's paths, and breaks off.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
 
 use super::cache::ModelCache;
 use super::*;
 use crate::Location;
-
-/// What a server does.
-#[derive(Debug, Clone, Default)]
-struct Site {
-    /// Content by path.
-    files: BTreeMap<String, Vec<u8>>,
-    /// Whoever does not show it is answered 401.
-    token: Option<&'static str>,
-    /// The same for a user and a password, as HTTP encodes them.
-    user: Option<&'static str>,
-    /// Whoever has another query is answered 403; HEAD is always answered so.
-    signature: Option<&'static str>,
-    /// Answers of large files that end after this many bytes, and how many of them.
-    cut: Option<(usize, usize)>,
-    /// Ranges are not known.
-    whole_only: bool,
-}
-
-struct Server {
-    url: String,
-    /// Bytes of bodies.
-    sent: Arc<AtomicUsize>,
-    task: JoinHandle<()>,
-}
-
-impl Server {
-    async fn start(site: Site) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let (sent, cuts) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let counter = Arc::clone(&sent);
-        let task = tokio::spawn(async move {
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, site.clone(), Arc::clone(&counter), Arc::clone(&cuts)));
-            }
-        });
-        Self { url, sent, task }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn serve(
-    stream: TcpStream,
-    site: Site,
-    sent: Arc<AtomicUsize>,
-    cuts: Arc<AtomicUsize>,
-) -> std::io::Result<()> {
-    let mut stream = BufReader::new(stream);
-    loop {
-        let mut head = Vec::new();
-        loop {
-            let mut line = String::new();
-            if stream.read_line(&mut line).await? == 0 {
-                return Ok(());
-            }
-            if line.trim().is_empty() {
-                break;
-            }
-            head.push(line.trim().to_owned());
-        }
-        let mut words = head[0].split(' ');
-        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let header = |name: &str| head.iter().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        let token = site.token.map(|token| format!("Bearer {token}"));
-        let known = token.or(site.user.map(|user| format!("Basic {user}")));
-        let refused = if known.is_some_and(|known| header("authorization:") != Some(&known)) {
-            Some("401 Unauthorized")
-        } else if site.signature.is_some_and(|signature| method == "HEAD" || query != signature) {
-            Some("403 Forbidden")
-        } else if site.files.contains_key(path) {
-            None
-        } else {
-            Some("404 Not Found")
-        };
-        if let Some(status) = refused {
-            stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await?;
-            continue;
-        }
-        let content = &site.files[path];
-        let range = header("range:").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
-        let range = range.filter(|_| !site.whole_only).map(|(from, to)| {
-            from.parse::<usize>().unwrap()..(to.parse::<usize>().unwrap() + 1).min(content.len())
-        });
-        let body = &content[range.clone().unwrap_or(0..content.len())];
-        let status = match &range {
-            Some(range) => {
-                format!(
-                    "206 Partial\r\ncontent-range: bytes {}-{}/{}",
-                    range.start,
-                    range.end - 1,
-                    content.len()
-                )
-            }
-            None => "200 OK".to_owned(),
-        };
-        let answer = format!(
-            "HTTP/1.1 {status}\r\ncontent-length: {}\r\netag: \"{}\"\r\n\r\n",
-            body.len(),
-            content.len()
-        );
-        stream.write_all(answer.as_bytes()).await?;
-        if method == "HEAD" {
-            continue;
-        }
-        if let Some((after, count)) = site.cut.filter(|(after, _)| body.len() > *after)
-            && cuts.fetch_add(1, Ordering::SeqCst) < count
-        {
-            stream.write_all(&body[..after]).await?;
-            sent.fetch_add(after, Ordering::SeqCst);
-            return Ok(());
-        }
-        stream.write_all(body).await?;
-        sent.fetch_add(body.len(), Ordering::SeqCst);
-    }
-}
+use crate::test_server::{Server, Site};
 
 /// `count` bytes, none like its neighbours.
 fn noise(count: usize) -> Vec<u8> {
@@ -198,7 +71,7 @@ async fn a_connection_that_is_cut_is_taken_up_where_it_was() {
     let files = wanted_of(&Hub::at(&server.url, None)).await;
     download_into(folder.path(), &files, |_| ()).await.unwrap();
     assert_eq!(std::fs::read(folder.path().join("model.safetensors")).unwrap(), weights);
-    assert!(server.sent.load(Ordering::SeqCst) < 2 * weights.len(), "not all of it was sent twice");
+    assert!(server.sent() < 2 * weights.len(), "not all of it was sent twice");
 }
 
 #[tokio::test]

@@ -175,7 +175,7 @@ pub(super) fn connect(url: &Url, access: &Access) -> Result<Arc<dyn ObjectStore>
                     Err(_) => builder,
                 });
             match url.query() {
-                Some(_) => Arc::new(SignedObjects::new(laid.build()?)),
+                Some(_) => Arc::new(SignedObjects::store(laid.build()?)),
                 None => Arc::new(laid.build()?),
             }
         }

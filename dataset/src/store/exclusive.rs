@@ -85,13 +85,10 @@ fn create_by(path: &Path, content: &[u8], persist: Persist) -> io::Result<bool> 
 mod tests {
     use std::sync::Arc;
 
-    use futures::stream::BoxStream;
     use object_store::path::Path as StorePath;
-    use object_store::{
-        CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-        PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult,
-    };
+    use object_store::{ObjectStore as _, PutMode, PutOptions, PutPayload, PutResult, Result as StoreResult};
 
+    use super::super::around::{Around, Otherwise};
     use super::*;
 
     #[test]
@@ -108,15 +105,15 @@ mod tests {
     #[derive(Debug)]
     struct NoLinks(LocalFileSystem);
 
-    impl std::fmt::Display for NoLinks {
-        fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            formatter.write_str("a disk without links")
-        }
-    }
-
     #[async_trait::async_trait]
-    impl ObjectStore for NoLinks {
-        async fn put_opts(
+    impl Otherwise for NoLinks {
+        type Within = LocalFileSystem;
+
+        fn within(&self) -> &LocalFileSystem {
+            &self.0
+        }
+
+        async fn put(
             &self,
             path: &StorePath,
             payload: PutPayload,
@@ -130,44 +127,13 @@ mod tests {
                 _ => self.0.put_opts(path, payload, options).await,
             }
         }
-
-        async fn put_multipart_opts(
-            &self,
-            path: &StorePath,
-            options: PutMultipartOptions,
-        ) -> StoreResult<Box<dyn MultipartUpload>> {
-            self.0.put_multipart_opts(path, options).await
-        }
-
-        async fn get_opts(&self, path: &StorePath, options: GetOptions) -> StoreResult<GetResult> {
-            self.0.get_opts(path, options).await
-        }
-
-        fn delete_stream(
-            &self,
-            paths: BoxStream<'static, StoreResult<StorePath>>,
-        ) -> BoxStream<'static, StoreResult<StorePath>> {
-            self.0.delete_stream(paths)
-        }
-
-        fn list(&self, prefix: Option<&StorePath>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
-            self.0.list(prefix)
-        }
-
-        async fn list_with_delimiter(&self, prefix: Option<&StorePath>) -> StoreResult<ListResult> {
-            self.0.list_with_delimiter(prefix).await
-        }
-
-        async fn copy_opts(&self, from: &StorePath, to: &StorePath, options: CopyOptions) -> StoreResult<()> {
-            self.0.copy_opts(from, to, options).await
-        }
     }
 
     #[tokio::test]
     async fn put_create_works_on_a_disk_without_links() {
         let folder = tempfile::tempdir().unwrap();
         let plain = Location::parse(folder.path().join("a folder/epoch").to_str().unwrap()).unwrap();
-        let location = Location { store: Arc::new(NoLinks(LocalFileSystem::new())), ..plain.clone() };
+        let location = Location { store: Arc::new(Around(NoLinks(LocalFileSystem::new()))), ..plain.clone() };
         assert!(super::super::put_create(&location, Bytes::from_static(b"one")).await.unwrap());
         assert!(!super::super::put_create(&location, Bytes::from_static(b"two")).await.unwrap());
         assert_eq!(plain.read().await.unwrap().unwrap().as_ref(), b"one");

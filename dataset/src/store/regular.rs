@@ -1,19 +1,21 @@
 //! The local disk as a store of files alone: opening a FIFO waits for whoever writes to it, and a device has no end.
 
+use std::collections::BTreeSet;
 use std::error::Error as _;
-use std::fmt;
 use std::fs::FileType;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
-};
+use object_store::{Error, GetOptions, GetResult, ObjectStore as _, Result};
+
+use super::around::{Around, Otherwise};
+
+/// Paths that are remembered to be files, at most.
+const REMEMBERED: usize = 1 << 16;
 
 /// What is at a path and is no file.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -51,72 +53,55 @@ impl NotAFile {
 
 /// The local disk.
 #[derive(Debug)]
-pub(super) struct RegularFiles(LocalFileSystem);
+pub(super) struct RegularFiles {
+    disk: LocalFileSystem,
+    /// Paths that were files: a corpus is read in many pieces, and looked at once.
+    files: Mutex<BTreeSet<Path>>,
+}
 
 impl RegularFiles {
-    pub(super) fn new() -> Self {
-        Self(LocalFileSystem::new().with_fsync(true))
+    pub(super) fn store() -> Around<Self> {
+        Around(Self { disk: LocalFileSystem::new().with_fsync(true), files: Mutex::default() })
     }
 
     /// Refuses what is no file before it is opened.
     async fn check(&self, location: &Path) -> Result<()> {
-        let path = self.0.path_to_filesystem(location)?;
-        let kind = tokio::fs::metadata(path).await.ok().map(|found| found.file_type());
-        match kind.and_then(NotAFile::of) {
-            Some(found) => Err(Error::NotSupported { source: Box::new(found) }),
-            None => Ok(()),
+        let files = || self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if files().contains(location) {
+            return Ok(());
         }
-    }
-}
-
-impl fmt::Display for RegularFiles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        let path = self.disk.path_to_filesystem(location)?;
+        let Ok(found) = tokio::fs::metadata(path).await else { return Ok(()) };
+        if let Some(found) = NotAFile::of(found.file_type()) {
+            return Err(Error::NotSupported { source: Box::new(found) });
+        }
+        if found.is_file() {
+            let mut files = files();
+            if files.len() == REMEMBERED {
+                files.clear();
+            }
+            files.insert(location.clone());
+        }
+        Ok(())
     }
 }
 
 #[async_trait]
-impl ObjectStore for RegularFiles {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        self.0.put_opts(location, payload, options).await
+impl Otherwise for RegularFiles {
+    type Within = LocalFileSystem;
+
+    fn within(&self) -> &LocalFileSystem {
+        &self.disk
     }
 
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.0.put_multipart_opts(location, options).await
+    async fn get(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        self.check(path).await?;
+        self.disk.get_opts(path, options).await
     }
 
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.check(location).await?;
-        self.0.get_opts(location, options).await
-    }
-
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.check(location).await?;
-        self.0.get_ranges(location, ranges).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.0.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.0.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.0.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.0.copy_opts(from, to, options).await
-    }
-
-    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
-        self.0.rename_opts(from, to, options).await
+    async fn ranges(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.check(path).await?;
+        self.disk.get_ranges(path, ranges).await
     }
 }
 
@@ -124,6 +109,10 @@ impl ObjectStore for RegularFiles {
 mod tests {
     use std::time::Duration;
 
+    use object_store::path::Path;
+    use object_store::{ObjectStore as _, ObjectStoreExt as _};
+
+    use super::RegularFiles;
     use crate::store::Location;
 
     #[tokio::test]
@@ -146,5 +135,23 @@ mod tests {
             let read = tokio::time::timeout(within, location.read()).await.unwrap().unwrap_err();
             assert!(read.to_string().contains(path) && read.is_bad_input(), "{read}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_is_looked_at_once_and_read_as_it_is_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        std::fs::write(&path, "one").unwrap();
+        let disk = RegularFiles::store();
+        let inside = Path::from_filesystem_path(&path).unwrap();
+        for content in ["one", "other"] {
+            std::fs::write(&path, content).unwrap();
+            let read = disk.get_ranges(&inside, std::slice::from_ref(&(0..3))).await.unwrap();
+            assert_eq!(read[0], content.as_bytes()[..3]);
+        }
+        assert_eq!(disk.0.files.lock().unwrap().len(), 1);
+        let absent = Path::from_filesystem_path(folder.path()).unwrap().join("absent");
+        assert!(matches!(disk.get(&absent).await, Err(object_store::Error::NotFound { .. })));
+        assert_eq!(disk.0.files.lock().unwrap().len(), 1, "what is not there may be there later");
     }
 }
