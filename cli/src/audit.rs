@@ -101,8 +101,8 @@ pub(crate) async fn audit(root: &Location, threads: usize) -> Result<AuditReport
     let mut stored = read(root, &found.records).await?;
     stored.differences.extend(found.problems);
     let slots = stored.config.train.slots;
-    let checked =
-        epochs::check(&found.records, &stored.listing.valid, &damage::saved(&stored.listing), slots);
+    let saved = damage::saved(&stored.listing);
+    let checked = epochs::check(&found.records, &found.torn, &stored.listing.valid, &saved, slots);
     stored.differences.extend(checked.problems);
     stored.notes.extend(checked.notes);
     let epochs = found.records.len();

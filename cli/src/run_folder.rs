@@ -1,31 +1,28 @@
 //! A run's folder: the pinned configuration and corpus, and what may be continued in it.
 
 mod beginning;
+mod corpus;
+mod local;
+mod stored;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use blip2_dataset::{ArchiveConversion, Converted, Location, Manifest, put_create, redacted, redacted_text};
-use blip2_worker::{Place, check, config_hash, without_credentials};
+use blip2_dataset::{Location, Manifest, put_create, redacted, redacted_text};
+use blip2_worker::{Place, WorkerConfig, check, config_hash, without_credentials};
 
 use crate::again::same_command;
-use crate::config::{RunConfig, differing_keys};
+use crate::config::RunConfig;
 use crate::error::CliError;
 use crate::places::chosen_checkpoint;
+use corpus::{check_held_out, corpus, smaller_than_a_batch};
+pub(crate) use local::{local_path, logs_folder, metrics_folder};
+use stored::{MANIFEST_FILE, compare_configuration, compare_corpus};
+pub(crate) use stored::{RUN_FILE, must_be_run, parse_stored, stored_configuration, stored_manifest};
 
-/// The configuration of a run, itself a configuration file.
-pub(crate) const RUN_FILE: &str = "run.toml";
-/// The pinned corpus.
-const MANIFEST_FILE: &str = "manifest.parquet";
-/// Folder below the root for the Parquet of archives.
-const CONVERTED_FOLDER: &str = "corpus";
-/// Between two words on how far archives are converted.
-const CONVERTING_SAYS_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks for a run that another process starts.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Footers read between two words on how far it has got.
-const FILES_PER_WORD: usize = 1000;
 /// Characters of a hash that name a run.
 const ID_PART: usize = 8;
 
@@ -102,7 +99,7 @@ impl RunFolder {
         config.model.init_checkpoint = started_from(&root, &config, pinned).await?;
         let worker = config.worker();
         worker.validate()?;
-        worker.models_are_there().await?;
+        let models = Models::look(&worker, purpose.place()).await?;
         check_held_out(&config).await?;
         let manifest = Arc::new(corpus(&root, &config, pinned.is_some()).await?);
         if pinned.is_none() {
@@ -118,9 +115,7 @@ impl RunFolder {
             }
         }
         let manifest_hash = manifest.digest();
-        if let Some(place) = purpose.place() {
-            check_start(&config, manifest.clone(), place).await?;
-        }
+        models.check_start(&config, manifest.clone()).await?;
         let stored = match stored {
             Some(_) if !resume => {
                 beginning::clear(&root).await?;
@@ -200,53 +195,6 @@ async fn started_from(
     chosen_checkpoint(&config.model.init_checkpoint, before.as_deref()).await
 }
 
-/// Where the logs of a run are on this machine, and what else is written beside them.
-pub(crate) fn logs_folder(config: &RunConfig) -> PathBuf {
-    match local_path(&config.run.root) {
-        Some(folder) => folder.join("logs"),
-        None => std::env::temp_dir().join(format!("blip2-{}", config.run.id)),
-    }
-}
-
-/// Where the metrics of a run are on this machine: in its folder, or with the logs when the run lives elsewhere.
-pub(crate) fn metrics_folder(config: &RunConfig) -> PathBuf {
-    local_path(&config.run.root).unwrap_or_else(|| logs_folder(config))
-}
-
-/// An error unless there is a run at `root`.
-pub(crate) async fn must_be_run(root: &Location) -> Result<(), CliError> {
-    root.join(RUN_FILE).head().await?.map(drop).ok_or_else(|| not_a_run(root))
-}
-
-fn not_a_run(root: &Location) -> CliError {
-    CliError::failed(format!("{root} is not a run: it has no {RUN_FILE}; name the folder in `run.root`"))
-}
-
-/// The configuration a run was started with.
-pub(crate) async fn stored_configuration(root: &Location) -> Result<RunConfig, CliError> {
-    let bytes = root.join(RUN_FILE).read().await?.ok_or_else(|| not_a_run(root))?;
-    parse_stored(root.join(RUN_FILE), &bytes)
-}
-
-/// The corpus that a run has pinned.
-pub(crate) async fn stored_manifest(root: &Location) -> Result<Manifest, CliError> {
-    let place = root.join(MANIFEST_FILE);
-    let bytes = place
-        .read()
-        .await?
-        .ok_or_else(|| CliError::failed(format!("{place} is missing: the run's pinned corpus is gone")))?;
-    Ok(Manifest::from_parquet(bytes)?)
-}
-
-/// The folder on this machine that a location names, if it is one.
-pub(crate) fn local_path(location: &str) -> Option<PathBuf> {
-    match location.split_once("://") {
-        None => Some(PathBuf::from(location)),
-        Some(("file", _)) => url::Url::parse(location).ok()?.to_file_path().ok(),
-        Some(_) => None,
-    }
-}
-
 fn located(config: &RunConfig) -> Result<Location, CliError> {
     if config.run.root.is_empty() {
         return Err(CliError::config(
@@ -261,94 +209,41 @@ fn located(config: &RunConfig) -> Result<Location, CliError> {
     Ok(Location::parse(&config.run.root)?)
 }
 
-/// What is to be said of a corpus that is smaller than a batch: the batch holds pictures more than once, and the contrastive
-/// loss of stage 1 pushes a picture away from its own caption.
-fn smaller_than_a_batch(config: &RunConfig, rows: u64) -> Vec<String> {
-    let stages =
-        [(1, config.stage1.steps, config.stage1.batch), (2, config.stage2.steps, config.stage2.batch)];
-    let small = stages.into_iter().filter(|(_, steps, batch)| *steps > 0 && rows < u64::from(*batch));
-    let said = small.map(|(stage, _, batch)| {
-        let harm = match stage {
-            1 => ", which the contrastive loss takes for one that does not belong to its own caption",
-            _ => "",
+/// The models of a run, where they were found before anything was written.
+enum Models {
+    /// Nothing is trained yet: that they are there is all.
+    There,
+    /// The workers of this machine find them in its cache, by this configuration.
+    Here(Box<WorkerConfig>),
+    /// Workers elsewhere bring them to their own machines, by this configuration.
+    Elsewhere(Box<WorkerConfig>),
+}
+
+impl Models {
+    /// Asks for every model that is named by a URL, once.
+    async fn look(worker: &WorkerConfig, place: Option<Place>) -> Result<Self, CliError> {
+        if place == Some(Place::Here) {
+            return Ok(Self::Here(Box::new(worker.with_models_here().await?)));
+        }
+        worker.models_are_there().await?;
+        Ok(match place {
+            None => Self::There,
+            Some(_) => Self::Elsewhere(Box::new(worker.clone())),
+        })
+    }
+
+    /// Looks at everything that can be known of the run, on a thread of its own.
+    async fn check_start(self, config: &RunConfig, manifest: Arc<Manifest>) -> Result<(), CliError> {
+        let (worker, place) = match self {
+            Self::There => return Ok(()),
+            Self::Here(worker) => (worker, Place::Here),
+            Self::Elsewhere(worker) => (worker, Place::Elsewhere),
         };
-        format!(
-            "the corpus has {rows} rows, fewer than a batch of stage {stage} has samples ({batch}): a batch holds a picture \
-             more than once{harm}; add data to data.train, or lower stage{stage}.batch and train.slots"
-        )
-    });
-    said.collect()
-}
-
-/// The corpus as it is now, with the Parquet of its archives in their place. Of a run that has pinned such Parquet, what
-/// it has pinned: the archives are needed no more.
-async fn corpus(root: &Location, config: &RunConfig, pinned: bool) -> Result<Manifest, CliError> {
-    let folder = match config.run.converted.as_str() {
-        "" => root.join(CONVERTED_FOLDER),
-        named => Location::parse(named.trim_end_matches('/'))?,
-    };
-    let below = format!("{folder}/");
-    if pinned && root.join(MANIFEST_FILE).head().await?.is_some() {
-        let manifest = stored_manifest(root).await?;
-        if manifest.files.iter().any(|file| file.location.starts_with(&below)) {
-            return Ok(manifest);
-        }
+        let (runtime, within) = (tokio::runtime::Handle::current(), config.coordinator.step_deadline());
+        let looked = tokio::task::spawn_blocking(move || check(&worker, manifest, runtime, place, within));
+        looked.await.map_err(|error| CliError::failed(format!("looking at the run's parts: {error}")))??;
+        Ok(())
     }
-    let conversion = ArchiveConversion {
-        folder: folder.clone(),
-        max_pixels: config.data.max_pixels,
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
-        max_rejected_share: config.data.max_quarantined_share,
-    };
-    let mut said = None::<Instant>;
-    let told = |done: &Converted, total: u64| {
-        if done.archives == 0 {
-            eprintln!("archives are trained on as Parquet: each of {total} is converted once, in {folder}");
-            said = Some(Instant::now());
-        } else if done.archives == total {
-            eprintln!("converted: {done} ({} of them before this start)", done.known);
-        } else if said.is_some_and(|said| said.elapsed() >= CONVERTING_SAYS_EVERY) {
-            eprintln!("converting: {} of {total} archives, {} rows", done.archives, done.rows);
-            said = Some(Instant::now());
-        }
-    };
-    let (sources, _) = conversion.apply(&config.data.corpus(), told).await?;
-    let opened = |done: usize, total: usize| {
-        if done.is_multiple_of(FILES_PER_WORD) || done == total {
-            tracing::info!(done, total, "footers read");
-        }
-    };
-    Ok(Manifest::open_sources(&sources, &config.data.columns, &opened).await?)
-}
-
-/// Whether the held-out rows are there, if the run is evaluated on any.
-async fn check_held_out(config: &RunConfig) -> Result<(), CliError> {
-    if config.eval.every_steps == 0 {
-        return Ok(());
-    }
-    let named =
-        |error: CliError| CliError::Reported { exit: error.exit(), message: format!("eval.data: {error}") };
-    let manifest = Manifest::open(&config.eval.data, &config.data.columns).await;
-    let manifest = manifest.map_err(|error| named(error.into()))?;
-    let rows: u64 =
-        manifest.files.iter().flat_map(|file| &file.row_groups).map(|rows| u64::from(*rows)).sum();
-    match rows {
-        0 | 1 => Err(named(CliError::BadInput(format!("{rows} rows; two are needed to tell them apart")))),
-        _ => Ok(()),
-    }
-}
-
-/// Looks at everything that can be known of the run, on a thread of its own.
-async fn check_start(config: &RunConfig, manifest: Arc<Manifest>, place: Place) -> Result<(), CliError> {
-    let (mut worker, within) = (config.worker(), config.coordinator.step_deadline());
-    if place == Place::Here {
-        // The workers of this machine find the models in its cache.
-        worker = worker.with_models_here().await?;
-    }
-    let runtime = tokio::runtime::Handle::current();
-    let looked = tokio::task::spawn_blocking(move || check(&worker, manifest, runtime, place, within));
-    looked.await.map_err(|error| CliError::failed(format!("looking at the run's parts: {error}")))??;
-    Ok(())
 }
 
 /// The manifest first: a `run.toml` says that the run is complete. `false` when another process was faster.
@@ -366,43 +261,6 @@ async fn pin(
     let text = toml::to_string(&without_credentials(config))
         .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
     Ok(put_create(&root.join(RUN_FILE), redacted_text(&text).into_bytes().into()).await?)
-}
-
-/// The stored run's id, if its configuration is the one asked for.
-fn compare_configuration(
-    root: &Location,
-    stored: &[u8],
-    asked: &RunConfig,
-    asked_hash: &str,
-) -> Result<String, CliError> {
-    let stored = parse_stored(root.join(RUN_FILE), stored)?;
-    let before = stored.worker();
-    if config_hash(&before) != asked_hash {
-        let keys = differing_keys(&before, &asked.worker())?.join(", ");
-        return Err(CliError::refused(format!(
-            "{root} was started with another configuration; different: {keys}. \
-             Set them as they were, or choose another run.root"
-        )));
-    }
-    Ok(stored.run.id)
-}
-
-async fn compare_corpus(root: &Location, manifest_hash: &str) -> Result<(), CliError> {
-    if stored_manifest(root).await?.digest() != manifest_hash {
-        return Err(CliError::refused(format!(
-            "{root} was started on another corpus: files, sizes or row counts of data.train changed, or the sources. \
-             Restore them, or choose another run.root"
-        )));
-    }
-    Ok(())
-}
-
-/// The configuration in the bytes of a stored run's file.
-pub(crate) fn parse_stored(file: impl std::fmt::Display, bytes: &[u8]) -> Result<RunConfig, CliError> {
-    let broken =
-        |error: String| CliError::failed(format!("{file}: not a run configuration of this version: {error}"));
-    let text = std::str::from_utf8(bytes).map_err(|error| broken(error.to_string()))?;
-    toml::from_str(text).map_err(|error| broken(error.to_string()))
 }
 
 #[cfg(test)]
@@ -578,28 +436,5 @@ mod tests {
             RunFolder::open(config.clone(), true, Purpose::Train)
         );
         assert_eq!(a.unwrap().config.run.id, b.unwrap().config.run.id);
-    }
-
-    #[test]
-    fn a_corpus_smaller_than_a_batch_is_said() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut config = config(folder.path());
-        (config.stage1.batch, config.stage2.batch) = (64, 32);
-        assert!(smaller_than_a_batch(&config, 64).is_empty());
-        let said = smaller_than_a_batch(&config, 63);
-        assert!(
-            said.len() == 1 && said[0].contains("63 rows") && said[0].contains("stage1.batch"),
-            "{said:?}"
-        );
-        assert_eq!(smaller_than_a_batch(&config, 31).len(), 2);
-        config.stage1.steps = 0;
-        assert!(smaller_than_a_batch(&config, 31)[0].contains("stage2.batch"));
-    }
-
-    #[test]
-    fn local_places_are_known() {
-        assert_eq!(local_path("runs/a"), Some(PathBuf::from("runs/a")));
-        assert_eq!(local_path("file:///runs/a"), Some(PathBuf::from("/runs/a")));
-        assert_eq!(local_path("s3://bucket/a"), None);
     }
 }

@@ -81,6 +81,18 @@ fn evaluation_changes_no_bit_and_is_the_same_at_any_number_of_workers() {
     }
     finish(blip2(&["report", &root(&plain)])).expect(0);
     assert!(plain.root().join("report.html").is_file());
+
+    // As of a run in an object store, whose metrics are on the coordinator's host.
+    assert!(!html.contains("One point a checkpoint") && html.contains("Faint: every step"));
+    std::fs::remove_file(runs[1].root().join("metrics.jsonl")).unwrap();
+    finish(blip2(&["report", &root(&runs[1]), "--out", out])).expect(0);
+    let html = std::fs::read_to_string(&page).unwrap();
+    for part in
+        ["Stage 1: losses", "Stage 2: losses", "learning rate", "One point a checkpoint", "metrics.jsonl"]
+    {
+        assert!(html.contains(part), "no `{part}`");
+    }
+    assert!(!html.contains("Throughput") && !html.contains("Samples seen"), "nothing is made up");
 }
 
 #[test]

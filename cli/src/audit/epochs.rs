@@ -12,20 +12,28 @@ use crate::error::CliError;
 pub(super) struct Found {
     /// Ascending.
     pub(super) records: Vec<EpochRecord>,
+    /// Epochs that were taken by coordinators who crashed before they said more, and whose place a later one took.
+    pub(super) torn: BTreeSet<u64>,
     pub(super) problems: Vec<String>,
 }
 
 /// Reads all epochs; those that are damaged are named.
 pub(super) async fn read(root: &Location) -> Result<Found, CliError> {
     let epochs = Epochs::new(root, String::new(), String::new());
-    let mut found = Found { records: Vec::new(), problems: Vec::new() };
-    for number in epochs.numbers().await? {
+    let mut found = Found { records: Vec::new(), torn: BTreeSet::new(), problems: Vec::new() };
+    let numbers = epochs.numbers().await?;
+    for number in numbers.iter().copied() {
         match epochs.read(number).await {
             Ok(Some(record)) if record.epoch == number => found.records.push(record),
             Ok(Some(record)) => {
                 found.problems.push(format!("epoch {number}: its object is that of epoch {}", record.epoch));
             }
             Ok(None) => found.problems.push(format!("epoch {number}: its object is gone")),
+            Err(CoordinatorError::Epoch { .. })
+                if numbers.last() != Some(&number) && epochs.breaks_off(number).await? =>
+            {
+                found.torn.insert(number);
+            }
             Err(error @ CoordinatorError::Epoch { .. }) => found.problems.push(error.to_string()),
             Err(error) => return Err(error.into()),
         }
@@ -42,16 +50,18 @@ pub(super) struct Checked {
     pub(super) notes: Vec<String>,
 }
 
-/// Compares the epochs with each other and with the checkpoints; `saved` are step and epoch of all checkpoints, damaged
-/// ones included.
+/// Compares the epochs with each other and with the checkpoints; `torn` are those that nobody wrote to the end, `saved`
+/// step and epoch of all checkpoints, damaged ones included.
 pub(super) fn check(
     epochs: &[EpochRecord],
+    torn: &BTreeSet<u64>,
     checkpoints: &[CheckpointRecord],
     saved: &BTreeSet<(u64, u64)>,
     slots: u32,
 ) -> Checked {
-    let numbers = epochs.iter().zip(1..).find(|(record, wanted)| record.epoch != *wanted);
-    let gap = numbers.map(|(_, wanted)| format!("epoch {wanted}: its object is missing"));
+    let taken: BTreeSet<u64> = epochs.iter().map(|record| record.epoch).chain(torn.iter().copied()).collect();
+    let gap = taken.iter().zip(1..).find(|(epoch, wanted)| *epoch != wanted);
+    let gap = gap.map(|(_, wanted)| format!("epoch {wanted}: its object is missing"));
     let mut problems: Vec<String> = gap.into_iter().collect();
     // Starts that failed before the first step may have been of another configuration.
     let begun = epochs.iter().rposition(|record| record.step == 0 && record.end.is_some());
@@ -59,7 +69,12 @@ pub(super) fn check(
     problems.extend(own.iter().filter_map(|record| check_slots(record, slots)));
     problems.extend(check_leaders(epochs));
     problems.extend(checkpoints.iter().filter_map(|record| check_checkpoint(record, epochs)));
-    let mut checked = Checked { problems, notes: Vec::new() };
+    let broken_off = |epoch: &u64| {
+        format!(
+            "epoch {epoch}: whoever took it crashed; its object breaks off, and a later one took its place"
+        )
+    };
+    let mut checked = Checked { problems, notes: torn.iter().map(broken_off).collect() };
     checked.check_steps(epochs, saved);
     checked
 }
@@ -169,6 +184,7 @@ mod tests {
                 name: format!("w{id}"),
                 first_slot: first_slot - slot_count,
                 slot_count: *slot_count,
+                device: String::new(),
             }
         });
         let members = members.collect();
@@ -184,7 +200,6 @@ mod tests {
     }
 
     #[test]
-                device: String::new(),
     fn a_history_of_faults_fits_and_what_does_not_is_named() {
         // Two workers, one is lost, the coordinator is followed by another, which goes back to a checkpoint.
         let good = [
@@ -195,13 +210,14 @@ mod tests {
             epoch(5, "b", 5, &[1, 3]),
         ];
         let none = BTreeSet::new();
-        let checked = check(&good, &[], &none, 4);
+        let whole = BTreeSet::new();
+        let checked = check(&good, &whole, &[], &none, 4);
         assert_eq!(checked.problems, Vec::<String>::new());
         assert_eq!(checked.notes, ["epoch 4: a coordinator began and went back from step 7 to step 5"]);
         let problem = |change: fn(&mut Vec<EpochRecord>)| {
             let mut epochs = good.to_vec();
             change(&mut epochs);
-            let problems = check(&epochs, &[], &none, 4).problems;
+            let problems = check(&epochs, &whole, &[], &none, 4).problems;
             assert_eq!(problems.len(), 1, "{problems:?}");
             problems.into_iter().next().unwrap()
         };
@@ -227,7 +243,8 @@ mod tests {
                 epoch(5, "b", step, &[2, 2]),
             ]
         };
-        let problems = |step: u64| check(&history(step), &[], &BTreeSet::new(), 4).problems;
+        let none = BTreeSet::new();
+        let problems = |step: u64| check(&history(step), &none, &[], &BTreeSet::new(), 4).problems;
         assert_eq!(problems(0), Vec::<String>::new());
         assert!(problems(7)[0].contains("epoch 2: 8 of 4 slots"), "{:?}", problems(7));
     }
@@ -249,7 +266,8 @@ mod tests {
             epochs
         };
         let outcome = |step, back_from, saved: &BTreeSet<(u64, u64)>| {
-            let Checked { problems, notes } = check(&history(step, back_from), &[], saved, 4);
+            let whole = BTreeSet::new();
+            let Checked { problems, notes } = check(&history(step, back_from), &whole, &[], saved, 4);
             (problems.len(), notes.len())
         };
         let none = BTreeSet::new();

@@ -1,4 +1,4 @@
-use blip2_coordinator::{EpochMember, StageCoverage};
+use blip2_coordinator::{EpochMember, Epochs, StageCoverage};
 use blip2_dataset::{Plan, put_create};
 use bytes::Bytes;
 
@@ -219,4 +219,25 @@ async fn epochs_lists_and_damaged_checkpoints_are_part_of_it() {
     let nothing = tempfile::tempdir().unwrap();
     let root = Location::parse(nothing.path().to_str().unwrap()).unwrap();
     assert!(audit(&root, 1).await.unwrap_err().to_string().contains("is not a run"));
+}
+
+#[tokio::test]
+async fn an_epoch_that_breaks_off_is_a_note_once_a_later_one_took_its_place() {
+    let fixture = Fixture::new().await;
+    let newest = Epochs::new(&fixture.root, String::new(), String::new()).newest().await.unwrap();
+    let object = |number: u64| fixture.root.join(&format!("epochs/{number:010}.json"));
+    object(newest + 1).put(Bytes::from_static(b"")).await.unwrap();
+    let report = audit(&fixture.root, 2).await.unwrap();
+    assert_eq!(report.differences.len(), 1, "nobody has gone on since: {:?}", report.differences);
+
+    object(newest + 2).put(Bytes::from_static(b"{\"epoch\": ")).await.unwrap();
+    Epochs::new(&fixture.root, "b".into(), String::new()).begin(3).await.unwrap();
+    let report = audit(&fixture.root, 2).await.unwrap();
+    assert!(report.exact, "{:?}", report.differences);
+    let torn: Vec<_> = report.notes.iter().filter(|note| note.contains("breaks off")).collect();
+    assert_eq!(torn.len(), 2, "{:?}", report.notes);
+
+    // One whose content is another's is no crash.
+    object(newest + 2).put(Bytes::from_static(b"{\"epoch\": true}")).await.unwrap();
+    assert!(!audit(&fixture.root, 2).await.unwrap().exact);
 }

@@ -41,8 +41,8 @@ pub(crate) struct RunReport {
     pub(crate) state: String,
     pub(crate) tiles: Vec<Tile>,
     pub(crate) charts: Vec<Chart>,
-    /// Said in the place of charts when there is none.
-    pub(crate) no_charts: String,
+    /// Said below the charts, or in their place.
+    pub(crate) about_charts: String,
     pub(crate) tables: Vec<Table>,
 }
 
@@ -65,11 +65,7 @@ pub(crate) fn render_run(report: &RunReport) -> String {
             line_chart(&chart.title, &chart.unit, &chart.series)
         );
     }
-    let note = match report.charts.is_empty() {
-        true => report.no_charts.as_str(),
-        false => "Faint: every step. Strong: running mean, with its last value.",
-    };
-    let _ = writeln!(body, "<p class=\"note\">{}</p></section>", escape(note));
+    let _ = writeln!(body, "<p class=\"note\">{}</p></section>", escape(&report.about_charts));
     report.tables.iter().for_each(|table| body.push_str(&section(table)));
     document(&format!("Run {}", report.run), &body)
 }
@@ -108,7 +104,7 @@ mod tests {
                 unit: "nats".into(),
                 series: vec![Series { name: "loss".into(), points: vec![(0, 2.0), (1, 1.0)] }],
             }],
-            no_charts: "none here".into(),
+            about_charts: "one point a <step>".into(),
             tables: vec![
                 Table {
                     id: "faults",
@@ -127,11 +123,17 @@ mod tests {
             ],
         };
         let html = render_run(&report);
-        for part in ["id=\"curves\"", "id=\"faults\"", "&lt;lost&gt;", "a&lt;b", "nothing to audit", "<svg"] {
+        for part in [
+            "id=\"curves\"",
+            "id=\"faults\"",
+            "&lt;lost&gt;",
+            "a&lt;b",
+            "nothing to audit",
+            "<svg",
+            "a &lt;step&gt;",
+        ] {
             assert!(html.contains(part), "no {part} in {html}");
         }
-        assert!(!html.contains("none here") && !html.contains("<p>none</p>"));
-        let empty = render_run(&RunReport { charts: Vec::new(), ..report });
-        assert!(empty.contains("none here"));
+        assert!(!html.contains("<p>none</p>"));
     }
 }
