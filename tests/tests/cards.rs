@@ -31,7 +31,7 @@ fn a_card_that_fails_ends_its_worker_and_the_others_go_on() {
     let epochs = std::fs::read_dir(run.root().join("epochs")).expect("epochs").flatten();
     let epochs: String =
         epochs.map(|entry| std::fs::read_to_string(entry.path()).expect("an epoch")).collect();
-    assert_eq!(epochs.matches("\"device\":\"cpu\"").count(), 3, "{epochs}");
+    assert_eq!(epochs.matches("\"device\": \"cpu\"").count(), 3, "{epochs}");
     assert!(!read("metrics.jsonl").contains("device_bytes"));
 }
 
