@@ -3,62 +3,24 @@
 //! Resizing is bicubic (a = -0.5) with antialiasing in 8 bits, as PIL's. All results are planar `[3, S, S]`: bytes for
 //! training, which the device normalises, and normalised f32 for evaluation.
 
+mod crop;
+mod pixels;
+mod resize;
+
 use std::time::{Duration, Instant};
 
-use fast_image_resize::images::{CroppedImage, Image, ImageRef};
-use fast_image_resize::{CropBox, FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer, SrcCropping};
+use fast_image_resize::Resizer;
 use image::RgbImage;
 
 use crate::error::{DatasetError, Result};
 use crate::jpeg::{DecodeScratch, decode_reduced};
 use crate::random::KeyedRng;
-
-/// Channel means of CLIP's normalisation.
-pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-
-/// Channel standard deviations of CLIP's normalisation.
-pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
-
-/// How pixels between those of a picture are computed, as Pillow calls it; antialiased, but for the nearest.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Resampling {
-    /// The nearest pixel.
-    Nearest,
-    /// Lanczos' window of three.
-    Lanczos,
-    /// A triangle.
-    Bilinear,
-    /// Cubic, a = -0.5: CLIP's and BLIP-2's.
-    #[default]
-    Bicubic,
-    /// The mean of a box.
-    Box,
-    /// Hamming's window.
-    Hamming,
-}
-
-impl Resampling {
-    fn algorithm(self) -> ResizeAlg {
-        ResizeAlg::Convolution(match self {
-            Self::Nearest => return ResizeAlg::Nearest,
-            Self::Lanczos => FilterType::Lanczos3,
-            Self::Bilinear => FilterType::Bilinear,
-            Self::Bicubic => FilterType::CatmullRom,
-            Self::Box => FilterType::Box,
-            Self::Hamming => FilterType::Hamming,
-        })
-    }
-}
-
-/// Aspect ratios of a random crop.
-const CROP_RATIO: [f64; 2] = [3.0 / 4.0, 4.0 / 3.0];
-
-/// Pixels, each way, that a reduced picture keeps for every pixel of the result: bicubic then still has something to
-/// average, and the difference to the full picture stays small.
-const REDUCED_MARGIN: f64 = 1.5;
-
-/// Draws of a random crop before the central one is taken.
-const CROP_TRIES: u32 = 10;
+use crop::{Rectangle, random_crop, reduction};
+pub use pixels::{CLIP_MEAN, CLIP_STD, normalised};
+use pixels::{normalise, planes_of};
+pub use resize::Resampling;
+pub(crate) use resize::shrink;
+use resize::{Source, resize, resize_by, resize_into};
 
 /// Random resized crop and mirroring.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,15 +61,6 @@ pub struct ShortestEdgeTransform {
     pub std: [f32; 3],
     /// How pixels are computed.
     pub resampling: Resampling,
-}
-
-/// A rectangle of pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Rectangle {
-    left: u32,
-    top: u32,
-    width: u32,
-    height: u32,
 }
 
 impl TrainTransform {
@@ -160,14 +113,6 @@ impl TrainTransform {
         scratch.times.transform += started.elapsed();
         Ok(())
     }
-}
-
-/// Bytes of pictures `[…, 3, plane]` as the model sees them, `(x / 255 - mean) / std` in f32: what a device computes from
-/// a batch.
-pub fn normalised(pixels: &[u8], plane: usize, mean: [f32; 3], std: [f32; 3]) -> Vec<f32> {
-    let levels = levels(mean, std);
-    let planes = pixels.chunks(plane.max(1)).zip(levels.iter().cycle());
-    planes.flat_map(|(plane, level)| plane.iter().map(|byte| level[usize::from(*byte)])).collect()
 }
 
 /// Working memory for the pictures of one thread: after the first few pictures nothing is allocated for pixels.
@@ -254,189 +199,11 @@ impl ShortestEdgeTransform {
     }
 }
 
-impl Rectangle {
-    fn whole(image: &RgbImage) -> Self {
-        Self { left: 0, top: 0, width: image.width(), height: image.height() }
-    }
-
-    /// The same part of a picture that was decoded at one `divisor`-th of its size.
-    fn divided_by(self, divisor: u32) -> CropBox {
-        let part = |side: u32| f64::from(side) / f64::from(divisor);
-        CropBox {
-            left: part(self.left),
-            top: part(self.top),
-            width: part(self.width),
-            height: part(self.height),
-        }
-    }
-}
-
-/// How many times smaller a picture may be decoded so that its crop still has at least [`REDUCED_MARGIN`] times `size`
-/// pixels each way: 1, 2, 4 or 8.
-fn reduction(crop: Rectangle, size: usize) -> u32 {
-    let shorter = f64::from(crop.width.min(crop.height));
-    let wanted = REDUCED_MARGIN * size as f64;
-    [8, 4, 2].into_iter().find(|divisor| shorter >= f64::from(*divisor) * wanted).unwrap_or(1)
-}
-
-/// torchvision's `RandomResizedCrop`: ten draws of area and aspect ratio, then the largest central crop within the
-/// ratios. `libm` keeps the draws equal on every platform.
-fn random_crop(width: u32, height: u32, scale: [f64; 2], rng: &mut KeyedRng) -> Rectangle {
-    let area = f64::from(width) * f64::from(height);
-    let log_ratio = CROP_RATIO.map(libm::log);
-    for _ in 0..CROP_TRIES {
-        let target = area * (scale[0] + (scale[1] - scale[0]) * rng.uniform());
-        let aspect = libm::exp(log_ratio[0] + (log_ratio[1] - log_ratio[0]) * rng.uniform());
-        // Float to integer saturates, so a wild setting cannot overflow.
-        let crop_width = (target * aspect).sqrt().round_ties_even() as u32;
-        let crop_height = (target / aspect).sqrt().round_ties_even() as u32;
-        if (1..=width).contains(&crop_width) && (1..=height).contains(&crop_height) {
-            // Below `width` and `height`, so they fit.
-            let top = rng.below(u64::from(height - crop_height) + 1) as u32;
-            let left = rng.below(u64::from(width - crop_width) + 1) as u32;
-            return Rectangle { left, top, width: crop_width, height: crop_height };
-        }
-    }
-    central_crop(width, height)
-}
-
-/// The largest central rectangle whose aspect ratio is allowed.
-fn central_crop(width: u32, height: u32) -> Rectangle {
-    let ratio = f64::from(width) / f64::from(height);
-    let (crop_width, crop_height) = if ratio < CROP_RATIO[0] {
-        (width, (f64::from(width) / CROP_RATIO[0]).round_ties_even() as u32)
-    } else if ratio > CROP_RATIO[1] {
-        ((f64::from(height) * CROP_RATIO[1]).round_ties_even() as u32, height)
-    } else {
-        (width, height)
-    };
-    let (crop_width, crop_height) = (crop_width.clamp(1, width.max(1)), crop_height.clamp(1, height.max(1)));
-    Rectangle {
-        left: width.saturating_sub(crop_width) / 2,
-        top: height.saturating_sub(crop_height) / 2,
-        width: crop_width,
-        height: crop_height,
-    }
-}
-
-/// Interleaved RGB.
-#[derive(Clone, Copy)]
-struct Source<'a> {
-    pixels: &'a [u8],
-    /// Width, height.
-    size: [u32; 2],
-}
-
-/// The crop resized to `size` (width, height), interleaved RGB. Pixels outside the crop have no influence.
-fn resize(image: &RgbImage, crop: Rectangle, size: [usize; 2]) -> Result<Vec<u8>> {
-    resize_by(Resampling::default(), image, crop, size)
-}
-
-fn resize_by(resampling: Resampling, image: &RgbImage, crop: Rectangle, size: [usize; 2]) -> Result<Vec<u8>> {
-    let mut resized = vec![0; 3 * size[0] * size[1]];
-    let source = Source { pixels: image.as_raw(), size: [image.width(), image.height()] };
-    resize_into(&mut Resizer::new(), source, crop.divided_by(1), size, resampling, &mut resized)?;
-    Ok(resized)
-}
-
-/// Pillow's antialiased resizing of the crop. As in torchvision, which crops before it resizes, pixels outside the crop
-/// have no influence; of a crop between pixels those that it touches have.
-fn resize_into(
-    resizer: &mut Resizer,
-    source: Source<'_>,
-    crop: CropBox,
-    size: [usize; 2],
-    resampling: Resampling,
-    out: &mut [u8],
-) -> Result<()> {
-    let failed =
-        |reason: String| DatasetError::Image { reason: format!("the picture cannot be resized: {reason}") };
-    let side = |side: usize| u32::try_from(side).ok().filter(|side| *side > 0);
-    let (Some(width), Some(height)) = (side(size[0]), side(size[1])) else {
-        return Err(failed(format!("{}x{} is no size", size[0], size[1])));
-    };
-    let image = ImageRef::new(source.size[0], source.size[1], source.pixels, PixelType::U8x3)
-        .map_err(|error| failed(error.to_string()))?;
-    // The whole pixels that the crop touches, and the crop within them.
-    let (left, top) = (crop.left.floor(), crop.top.floor());
-    let right = (crop.left + crop.width).ceil().min(f64::from(source.size[0]));
-    let bottom = (crop.top + crop.height).ceil().min(f64::from(source.size[1]));
-    // Not negative and within the picture.
-    let touched =
-        CroppedImage::new(&image, left as u32, top as u32, (right - left) as u32, (bottom - top) as u32)
-            .map_err(|error| failed(error.to_string()))?;
-    let inner = CropBox {
-        left: crop.left - left,
-        top: crop.top - top,
-        width: crop.width.min(right - crop.left),
-        height: crop.height.min(bottom - crop.top),
-    };
-    let mut resized = Image::from_slice_u8(width, height, out, PixelType::U8x3)
-        .map_err(|error| failed(error.to_string()))?;
-    let mut options = ResizeOptions::new().resize_alg(resampling.algorithm()).use_alpha(false);
-    options.cropping = SrcCropping::Crop(inner);
-    resizer.resize(&touched, &mut resized, &options).map_err(|error| failed(error.to_string()))
-}
-
-/// The picture made smaller, its shorter side `side` pixels long, in the same proportions.
-pub(crate) fn shrink(image: &RgbImage, side: u32) -> Result<RgbImage> {
-    let (width, height) = image.dimensions();
-    let short = width.min(height);
-    let scaled = |length: u32| {
-        // At most `length`, for `side` is below the shorter side.
-        ((u64::from(length) * u64::from(side) + u64::from(short) / 2) / u64::from(short.max(1))) as u32
-    };
-    let (new_width, new_height) = (scaled(width), scaled(height));
-    let whole = Rectangle { left: 0, top: 0, width, height };
-    let pixels = resize(image, whole, [new_width as usize, new_height as usize])?;
-    RgbImage::from_raw(new_width, new_height, pixels).ok_or_else(|| DatasetError::Image {
-        reason: "the picture cannot be resized: its length is not that of its size".to_owned(),
-    })
-}
-
-/// A square of interleaved RGB as three planes, mirrored or not.
-fn planes_of(pixels: &[u8], size: usize, mirror: bool, out: &mut [u8]) {
-    let (red, rest) = out.split_at_mut(size * size);
-    let (green, blue) = rest.split_at_mut(size * size);
-    let planes =
-        red.chunks_exact_mut(size).zip(green.chunks_exact_mut(size)).zip(blue.chunks_exact_mut(size));
-    for (row, ((red, green), blue)) in pixels.chunks_exact(size * 3).zip(planes) {
-        let pixels = row.chunks_exact(3);
-        let outs = red.iter_mut().zip(green).zip(blue);
-        let put = |(pixel, ((red, green), blue)): (&[u8], ((&mut u8, &mut u8), &mut u8))| {
-            (*red, *green, *blue) = (pixel[0], pixel[1], pixel[2]);
-        };
-        match mirror {
-            true => pixels.rev().zip(outs).for_each(put),
-            false => pixels.zip(outs).for_each(put),
-        }
-    }
-}
-
-/// The value of every byte in each channel.
-fn levels(mean: [f32; 3], std: [f32; 3]) -> [[f32; 256]; 3] {
-    std::array::from_fn(|channel| {
-        std::array::from_fn(|byte| (byte as f32 / 255.0 - mean[channel]) / std[channel])
-    })
-}
-
-/// Interleaved bytes to planar floats: `(x / 255 - mean) / std`.
-fn normalise(pixels: &[u8], mean: [f32; 3], std: [f32; 3]) -> Vec<f32> {
-    let plane = pixels.len() / 3;
-    let levels = levels(mean, std);
-    let mut planes = vec![0.0; pixels.len()];
-    for (out, (channel, level)) in planes.chunks_mut(plane.max(1)).zip(levels.iter().enumerate()) {
-        for (value, pixel) in out.iter_mut().zip(pixels.chunks_exact(3)) {
-            *value = level[usize::from(pixel[channel])];
-        }
-    }
-    planes
-}
-
 #[cfg(test)]
 mod tests {
     use image::Rgb;
 
+    use super::crop::central_crop;
     use super::*;
 
     fn rng(sample: u64) -> KeyedRng {
