@@ -23,6 +23,9 @@ const STAGE: u32 = 1;
 const FEATURE_DROPOUT: &str = "dropout of stage 1's features";
 const LOSS_DROPOUT: &str = "dropout of stage 1's losses";
 
+/// A row of the global batch, and its raw features.
+type RawRow = (u64, Bytes);
+
 /// A slot between the two halves of its step.
 struct OpenSlot<'a> {
     batch: &'a SlotBatch,
@@ -171,7 +174,7 @@ impl StepParts {
 
     /// Features, ids and masks of the own slots, as [`StepParts::gather`] takes them; and, if the rows are to be published, the raw
     /// features of each, for members whose rows have them as negatives. The device is waited for once.
-    fn own_rows(&self, open: &[OpenSlot<'_>], published: bool) -> Result<(Vec<u8>, Vec<(u64, Bytes)>)> {
+    fn own_rows(&self, open: &[OpenSlot<'_>], published: bool) -> Result<(Vec<u8>, Vec<RawRow>)> {
         let images = open.iter().map(|slot| slot.forward.image_feats.clone().inner().flatten(0, 2));
         let texts = open.iter().map(|slot| slot.forward.text_feat.clone().inner().flatten(0, 1));
         let raw = open.iter().filter(|_| published).map(|slot| slot.features.clone().flatten(0, 2));
