@@ -5,6 +5,7 @@ use burn::tensor::activation::{gelu_approximate, relu, sigmoid, silu};
 use serde::{Deserialize, Serialize};
 
 use crate::fused::gelu;
+use crate::numbers::through_f32;
 
 /// An element-wise function, under its name in `config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,10 +30,10 @@ impl Activation {
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Gelu => gelu(x),
-            Self::GeluNew => gelu_approximate(x),
-            Self::QuickGelu => x.clone() * sigmoid(x * 1.702),
+            Self::GeluNew => through_f32(x, gelu_approximate),
+            Self::QuickGelu => through_f32(x, |x| x.clone() * sigmoid(x * 1.702)),
             Self::Relu => relu(x),
-            Self::Silu => silu(x),
+            Self::Silu => through_f32(x, silu),
         }
     }
 }

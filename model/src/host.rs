@@ -14,16 +14,27 @@ pub fn floats<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ModelError>
 pub fn all_floats<const D: usize>(
     tensors: impl IntoIterator<Item = Tensor<D>>,
 ) -> Result<Vec<Vec<f32>>, ModelError> {
+    let values = |data: TensorData| {
+        data.convert::<f32>().try_to_vec::<f32>().map_err(|e| ModelError::Device(format!("{e:?}")))
+    };
+    read(tensors)?.into_iter().map(values).collect()
+}
+
+/// The same in the numbers that each tensor has, little-endian.
+pub fn all_bytes<const D: usize>(
+    tensors: impl IntoIterator<Item = Tensor<D>>,
+) -> Result<Vec<Vec<u8>>, ModelError> {
+    Ok(read(tensors)?.iter().map(|data| data.as_bytes().to_vec()).collect())
+}
+
+fn read<const D: usize>(tensors: impl IntoIterator<Item = Tensor<D>>) -> Result<Vec<TensorData>, ModelError> {
     let register = |reading: Transaction, tensor| reading.register(tensor);
     let mut tensors = tensors.into_iter().peekable();
     if tensors.peek().is_none() {
         return Ok(Vec::new());
     }
     let read = tensors.fold(Transaction::default(), register).try_execute();
-    let values = |data: TensorData| {
-        data.convert::<f32>().try_to_vec::<f32>().map_err(|e| ModelError::Device(format!("{e:?}")))
-    };
-    read.map_err(|e| ModelError::Device(e.to_string()))?.into_iter().map(values).collect()
+    read.map_err(|e| ModelError::Device(e.to_string()))
 }
 
 /// The values in row-major order.

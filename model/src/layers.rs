@@ -1,12 +1,14 @@
 //! The layers all models share, with weights in PyTorch's layout.
 
 use burn::module::{Module, Param, ParamId};
+use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, DType, Device, Int, Tensor, module};
 
 use crate::ModelError;
 use crate::compute::Compute;
 use crate::dropout::Dropout;
-use crate::fused;
+use crate::fused::{self, Numbers};
+use crate::numbers::{in_f32, through_f32};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
 /// A parameter of zeros that takes no memory before its values are used.
@@ -38,7 +40,26 @@ impl Linear {
     /// # Shapes
     /// - input `[..., in]`, output `[..., out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        linear(x, self.weight.val(), self.bias.as_ref().map(|bias| bias.val()), self.compute)
+        let output = x.dtype();
+        self.product(x, output)
+    }
+
+    /// The same in float32, whatever `x` is in: for an output map, since bf16 has too few digits for scores.
+    ///
+    /// # Shapes
+    /// - input `[..., in]`, output `[..., out]`
+    pub fn scores<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        self.product(x, DType::F32)
+    }
+
+    fn product<const D: usize>(&self, x: Tensor<D>, output: DType) -> Tensor<D> {
+        let numbers = Numbers { compute: self.compute, output };
+        linear(x, self.weight.val(), self.bias.as_ref().map(|bias| bias.val()), numbers)
+    }
+
+    /// The numbers that the weight is kept in, which are those of a frozen model's residual stream.
+    pub(crate) fn kept_in(&self) -> DType {
+        self.weight.val().dtype()
     }
 }
 
@@ -47,29 +68,19 @@ impl Linear {
 /// # Shapes
 /// - x `[..., in]`, weight `[out, in]`, bias `[out]`, output `[..., out]`
 ///
-/// A frozen weight in bf16 is multiplied in bf16, by `x` rounded to it; the output is in the numbers of `x`.
-pub fn linear<const D: usize>(
+/// A frozen weight in bf16 is multiplied in bf16, by `x` rounded to it.
+fn linear<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
-    compute: Compute,
+    Numbers { compute, output }: Numbers,
 ) -> Tensor<D> {
-    let (own, kept) = (x.dtype(), weight.dtype());
-    if own != kept {
-        let y = linear(x.cast(kept), weight, None, Compute::F32).cast(own);
-        return match bias {
-            Some(bias) => y + bias.unsqueeze(),
-            None => y,
-        };
-    }
-    let [output, input] = weight.dims();
+    let compute = if weight.dtype() == DType::BF16 { Compute::Bf16 } else { compute };
     let mut shape = x.dims();
     if compute == Compute::Bf16 || shape[..D - 1].iter().any(|size| *size != 1) {
-        return match bias {
-            Some(bias) => fused::affine(x, weight, bias, compute),
-            None => fused::linear(x, weight, compute),
-        };
+        return fused::linear(x, weight, bias, Numbers { compute, output });
     }
+    let [output, input] = weight.dims();
     // A single row, as in generation: W·x reads the weight in its own order, many times faster on the CPU.
     shape[D - 1] = output;
     let y = weight.matmul(x.reshape([input, 1])).reshape(shape);
@@ -84,7 +95,7 @@ impl NamedTensors for Linear {
         visitor.visit_compute(&mut self.compute);
         visitor.visit(&join(prefix, "weight"), &mut self.weight)?;
         match &mut self.bias {
-            Some(bias) => visitor.visit(&join(prefix, "bias"), bias),
+            Some(bias) => visitor.visit_bias(&join(prefix, "bias"), bias),
             None => Ok(()),
         }
     }
@@ -149,8 +160,10 @@ impl RmsNorm {
     /// # Shapes
     /// - input and output `[..., width]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let size = (x.clone().square().mean_dim(D - 1) + self.epsilon).sqrt();
-        x / size * self.weight.val().unsqueeze()
+        through_f32(x, |x| {
+            let size = (x.clone().square().mean_dim(D - 1) + self.epsilon).sqrt();
+            x / size * self.weight.val().unsqueeze()
+        })
     }
 }
 
@@ -176,12 +189,12 @@ impl Embedding {
         Self { weight: zeros([rows, width], device), compute: Compute::F32 }
     }
 
-    /// The products of vectors with the rows: the table as an output map.
+    /// The products of vectors with the rows, in float32: the table as an output map.
     ///
     /// # Shapes
     /// - x `[..., width]`, bias `[rows]`, output `[..., rows]`
     pub fn scores<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
-        linear(x, self.weight.val(), bias, self.compute)
+        linear(x, self.weight.val(), bias, Numbers { compute: self.compute, output: DType::F32 })
     }
 
     /// # Shapes
@@ -214,11 +227,6 @@ pub(crate) fn grown(table: &Param<Tensor<2>>, rows: usize) -> Param<Tensor<2>> {
     let mean =
         in_f32(table.clone()).mean_dim(0).cast(table.dtype()).expand([rows.saturating_sub(present), width]);
     Param::from_tensor(Tensor::cat(vec![table, mean], 0))
-}
-
-/// The same values as float32; no operation where they are.
-pub(crate) fn in_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    if x.dtype() == DType::F32 { x } else { x.cast(DType::F32) }
 }
 
 impl NamedTensors for Embedding {
@@ -266,16 +274,20 @@ pub fn attention(
     fused::attention(query, key, value, mask, scale, dropout.next_mask(), compute)
 }
 
-/// [`attention`] whose scores are the products of queries and keys as they are.
-pub fn unscaled_attention(
+/// [`attention`] of a frozen encoder; what is kept in bf16 has its softmax in float32.
+///
+/// # Shapes
+/// - those of [`attention`]
+pub(crate) fn frozen_attention(
     query: Tensor<4>,
     key: Tensor<4>,
     value: Tensor<4>,
     mask: Option<Tensor<4>>,
-    dropout: &mut Dropout,
-    compute: Compute,
 ) -> Tensor<4> {
-    fused::attention(query, key, value, mask, 1.0, dropout.next_mask(), compute)
+    if query.dtype() == DType::BF16 {
+        return attention(query, key, value, mask, &mut Dropout::off(), Compute::Bf16);
+    }
+    module::attention(query, key, value, None, mask, AttentionModuleOptions::default())
 }
 
 #[cfg(test)]
@@ -288,8 +300,9 @@ mod tests {
         let wave = |count: i64| Tensor::<1, Int>::arange(0..count, &device).float().sin();
         let (weight, bias) = (wave(15).reshape([3, 5]), wave(3));
         let rows = (wave(10) * 2.0).reshape([2, 1, 5]);
-        let all = linear(rows.clone(), weight.clone(), Some(bias.clone()), Compute::F32);
-        let one = linear(rows.narrow(0, 1, 1), weight, Some(bias), Compute::F32);
+        let numbers = Numbers { compute: Compute::F32, output: DType::F32 };
+        let all = linear(rows.clone(), weight.clone(), Some(bias.clone()), numbers);
+        let one = linear(rows.narrow(0, 1, 1), weight, Some(bias), numbers);
         let difference = (all.narrow(0, 1, 1) - one).abs().max().into_scalar::<f32>();
         assert!(difference < 1e-6, "{difference}");
     }

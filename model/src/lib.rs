@@ -43,6 +43,7 @@ pub mod layers;
 mod lfs;
 pub mod llama;
 pub mod loss;
+mod numbers;
 pub mod opt;
 pub mod optimizer;
 pub mod parts;

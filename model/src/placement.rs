@@ -4,15 +4,16 @@ use burn::tensor::{DType, Device, FloatDType};
 
 use crate::ModelError;
 
-/// Where a frozen model is put, and the numbers in which its matrices are kept there.
+/// Where a frozen model is put, and the numbers in which it is kept there.
 ///
-/// Matrices (the weights of linear maps and the tables of vectors) are nearly all of a model; what else there is stays
-/// float32, and so do activations, norms, scores and losses: a product alone is computed in the matrices' numbers.
+/// Matrices (the weights of linear maps and the tables of vectors) are nearly all of a model. Their numbers are those of the
+/// residual stream and of what linear maps add, too. Norms, softmax and activations are computed in float32, by parameters that
+/// stay float32, and rounded once; scores and losses are float32.
 #[derive(Debug, Clone)]
 pub struct Placement {
     /// The device, without autodiff for frozen models.
     pub device: Device,
-    /// Numbers of the matrices.
+    /// Numbers of the matrices and of the activations between them.
     pub matrices: FloatDType,
     /// Whether values are read. If not, tensors are compared by name and shape alone and stay zeros without memory.
     pub(crate) reads: bool,

@@ -2,13 +2,14 @@
 
 use burn::module::Module;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Device, Tensor, module};
+use burn::tensor::{DType, Device, Tensor, module};
 
 use crate::ModelError;
 use crate::causal::Visible;
 use crate::compute::Compute;
 use crate::dropout::Dropout;
-use crate::layers::{Linear, merge_heads, split_heads, unscaled_attention};
+use crate::fused;
+use crate::layers::{Linear, merge_heads, split_heads};
 use crate::qformer::KeyValue;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
@@ -62,6 +63,11 @@ impl Projections {
         }
     }
 
+    /// The numbers that the matrices are kept in.
+    pub(crate) fn kept_in(&self) -> DType {
+        self.query.kept_in()
+    }
+
     /// `[b, length, width]` to `[b, heads, length, head width]`.
     pub(crate) fn query(&self, x: Tensor<3>) -> Tensor<4> {
         split_heads(self.query.forward(x), self.heads)
@@ -95,22 +101,30 @@ impl Projections {
         let [batch, heads, rows, width] = query.dims();
         let (positions, KeyValue { key, value }) = (seen.length(), seen);
         let compute = self.query.compute;
-        let is_plain = self.key_heads == heads && dropout.is_off() && compute == Compute::F32;
+        let is_f32 = query.dtype() == DType::F32 && compute == Compute::F32;
+        let is_plain = self.key_heads == heads && dropout.is_off() && is_f32;
         if matches!(visible, Visible::Causal) && is_plain {
             let scale = (!self.scaled).then_some(1.0);
             let options = AttentionModuleOptions { scale, softcap: None, is_causal: true };
             return self.output(module::attention(query, key, value, None, None, options));
         }
-        let query = if self.scaled { query * (1.0 / (width as f64).sqrt()) } else { query };
+        let scale = if self.scaled { 1.0 / (width as f64).sqrt() } else { 1.0 };
+        // The scores are float32 where queries are bf16: scaled there, nothing is rounded.
+        let (query, scale) = match query.dtype() {
+            DType::BF16 => (query, scale),
+            _ if self.scaled => (query * scale, 1.0),
+            _ => (query, 1.0),
+        };
         let mask = visible.mask(rows, positions, &query.device());
         let attended = if self.key_heads == heads {
-            unscaled_attention(query, key, value, mask, dropout, compute)
+            fused::attention(query, key, value, mask, scale, dropout.next_mask(), compute)
         } else {
             // Queries that share a key head are more rows of one product: keys are not repeated.
             let shared = heads / self.key_heads;
             let query = query.reshape([batch, self.key_heads, shared * rows, width]);
             let mask = mask.map(|mask| mask.repeat_dim(2, shared));
-            unscaled_attention(query, key, value, mask, dropout, compute).reshape([batch, heads, rows, width])
+            fused::attention(query, key, value, mask, scale, dropout.next_mask(), compute)
+                .reshape([batch, heads, rows, width])
         };
         self.output(attended)
     }

@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor};
 use crate::ModelError;
 use crate::dropout::Dropout;
 use crate::layers::{LayerNorm, Linear};
+use crate::numbers::in_f32;
 use crate::qformer::{QFormer, QFormerConfig};
 use crate::tape::{Segment, Tape};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
@@ -56,7 +57,7 @@ impl Stage2Model {
             let reason = format!("features of width {width}, the model was made for {expected}");
             return Err(ModelError::input("image features", reason));
         }
-        let image_embeds = tape.cut(Segment::Inputs, self.ln_vision.forward(image_features));
+        let image_embeds = tape.cut(Segment::Inputs, self.ln_vision.forward(in_f32(image_features)));
         let image = self.qformer.image_key_values(image_embeds);
         let [_, queries, hidden] = self.query_tokens.val().dims();
         let queries = self.query_tokens.val().expand([batch, queries, hidden]);

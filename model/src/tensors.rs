@@ -16,6 +16,11 @@ pub trait TensorVisitor {
     /// Called once for each tensor, always in the same order.
     fn visit<const D: usize>(&mut self, name: &str, tensor: &mut Param<Tensor<D>>) -> Result<(), ModelError>;
 
+    /// Called in the place of [`TensorVisitor::visit`] for what a linear map adds to its product.
+    fn visit_bias(&mut self, name: &str, bias: &mut Param<Tensor<1>>) -> Result<(), ModelError> {
+        self.visit(name, bias)
+    }
+
     /// Called for each tensor that is a factor of products, with the numbers these are computed in.
     fn visit_compute(&mut self, _: &mut Compute) {}
 }

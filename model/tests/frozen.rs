@@ -1,4 +1,4 @@
-//! Frozen models whose matrices are kept in bf16.
+//! Frozen models that are kept in bf16: matrices and the activations between them.
 
 use std::path::PathBuf;
 
@@ -8,8 +8,11 @@ use blip2_model::placement::Placement;
 use blip2_model::vision::ImageEncoder;
 use burn::tensor::{DType, Device, Int, Tensor};
 
-/// Largest difference to float32, relative to the size of the values: bf16 keeps 8 bits of a number.
+/// Largest difference of features and losses to float32, relative to the size of the values: bf16 keeps 8 bits of a number.
 const TOLERANCE: f64 = 0.05;
+
+/// The same of gradients, which are rounded behind every layer on the way back: 5.1 % with T5, when this was written.
+const GRADIENT_TOLERANCE: f64 = 0.08;
 
 fn backbone(name: &str) -> PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones").join(name)
@@ -21,13 +24,12 @@ fn wave<const D: usize>(shape: [usize; D]) -> Tensor<D> {
 }
 
 /// The values of both, which must be close and not the same.
-fn assert_close<const D: usize>(what: &str, got: Tensor<D>, want: Tensor<D>) {
-    assert_eq!(got.dtype(), DType::F32, "{what}");
+fn assert_close<const D: usize>(what: &str, got: Tensor<D>, want: Tensor<D>, tolerance: f64) {
     let (got, want) = (floats(got).unwrap(), floats(want).unwrap());
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
     let size = norm(&mut want.iter().map(|value| f64::from(*value)));
     let apart = norm(&mut got.iter().zip(&want).map(|(a, b)| f64::from(*a) - f64::from(*b)));
-    assert!(apart > 0.0 && apart < TOLERANCE * size, "{what}: differs by {apart}, its norm is {size}");
+    assert!(apart > 0.0 && apart < tolerance * size, "{what}: differs by {apart}, its norm is {size}");
 }
 
 fn places() -> [Placement; 2] {
@@ -36,14 +38,15 @@ fn places() -> [Placement; 2] {
 }
 
 #[test]
-fn encoders_in_bf16_give_float32_features_like_those_in_float32() {
+fn encoders_in_bf16_give_bf16_features_like_those_in_float32() {
     for name in ["eva-tiny", "clip-tiny"] {
         let [got, want] = places().map(|place| {
             let encoder = ImageEncoder::open(&backbone(name), &place).unwrap();
             let size = encoder.image_size();
             encoder.forward(wave([2, 3, size, size])).unwrap()
         });
-        assert_close(name, got, want);
+        assert_eq!((got.dtype(), want.dtype()), (DType::BF16, DType::F32), "{name}");
+        assert_close(name, got, want, TOLERANCE);
     }
 }
 
@@ -60,7 +63,8 @@ fn language_models_in_bf16_give_losses_and_gradients_like_those_in_float32() {
             let mut gradients = loss.objective.backward();
             (loss.value.read().unwrap(), prompt.grad_remove(&mut gradients).unwrap())
         });
+        assert_eq!(got.1.dtype(), DType::F32, "{name}: the soft prompt is trained");
         assert!((got.0 / want.0 - 1.0).abs() < TOLERANCE, "{name}: loss {} instead of {}", got.0, want.0);
-        assert_close(name, got.1, want.1);
+        assert_close(name, got.1, want.1, GRADIENT_TOLERANCE);
     }
 }

@@ -1,13 +1,6 @@
-//! float32 buffers as bytes on the wire, little-endian.
-
-use bytes::Bytes;
+//! float32 and int32 values from bytes on the wire, little-endian.
 
 use crate::error::{Result, WorkerError};
-
-/// `values` as bytes.
-pub(crate) fn to_bytes(values: &[f32]) -> Bytes {
-    Bytes::copy_from_slice(bytemuck::cast_slice(values))
-}
 
 /// The float32 values in `bytes`, wherever they lie in memory.
 pub(crate) fn floats(bytes: &[u8]) -> Result<Vec<f32>> {

@@ -9,7 +9,7 @@ use blip2_collective::{Exchange, Limits, Member, Transport, World, deal_slots};
 use blip2_dataset::Manifest;
 use blip2_model::llama::{Llama, LlamaConfig};
 use blip2_model::tensors::FlatLayout;
-use blip2_worker::config::{StepSettings, Wire, WorkerConfig};
+use blip2_worker::config::{Compute, FrozenDtype, StepSettings, Wire, WorkerConfig};
 use blip2_worker::step::{Members, StepParts};
 use blip2_worker::{BatchRange, HeldOut, TrainState, start_loader};
 use burn::tensor::Device;
@@ -149,6 +149,26 @@ fn one_two_and_four_members_train_the_same_bits_over_a_bf16_wire() {
     assert!(alone.1 != exact.1, "rounded gradients train other parameters");
     for members in [2, 4] {
         assert_all_like(&alone, &config, members);
+    }
+}
+
+#[test]
+fn one_two_and_four_members_train_the_same_bits_in_bf16() {
+    let exact = train(&config(4, 8), 1).remove(0);
+    let mut config = config(4, 8);
+    config.train.compute = Compute::Bf16;
+    let computed = train(&config, 1).remove(0);
+    assert!(computed.1 != exact.1, "products in bf16 train other parameters");
+    assert_all_like(&computed, &config, 2);
+    // Features are bf16 too, and travel so.
+    config.model.frozen_dtype = FrozenDtype::Bf16;
+    let kept = train(&config, 1).remove(0);
+    assert!(kept.1 != computed.1, "frozen models in bf16 train other parameters");
+    for members in [2, 4] {
+        assert_all_like(&kept, &config, members);
+    }
+    for (got, want) in kept.0.iter().zip(&exact.0) {
+        assert!((got - want).abs() < 0.05 * want.abs().max(1.0), "{got}, in float32 {want}");
     }
 }
 

@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::ModelError;
 use crate::layers::LayerNorm;
+use crate::numbers::in_f32;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::vision::{EVA_PREFIX, EvaConfig, EvaVit};
 
@@ -27,7 +28,7 @@ impl BlipVision {
     /// # Shapes
     /// - pixels `[b, 3, image_size, image_size]`; output `[b, tokens, width]`
     pub(super) fn forward(&self, pixels: Tensor<4>) -> Result<Tensor<3>, ModelError> {
-        Ok(self.norm.forward(self.layers.forward(pixels)?))
+        Ok(self.norm.forward(in_f32(self.layers.forward(pixels)?)))
     }
 }
 

@@ -1,13 +1,12 @@
 //! A pre-norm transformer layer with separate projections, as both of CLIP's towers have it.
 
 use burn::module::Module;
-use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Device, Tensor, module};
+use burn::tensor::{DType, Device, Tensor};
 
 use crate::ModelError;
 use crate::activation::Activation;
 use crate::feed_forward::FeedForward;
-use crate::layers::LayerNorm;
+use crate::layers::{LayerNorm, frozen_attention};
 use crate::projections::{ProjectionSizes, Projections};
 use crate::qformer::KeyValue;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
@@ -39,14 +38,18 @@ impl ClipLayer {
         }
     }
 
+    /// The numbers that the matrices are kept in.
+    pub(crate) fn kept_in(&self) -> DType {
+        self.attention.kept_in()
+    }
+
     /// # Shapes
     /// - x and output `[b, length, width]`; mask, added to the scores, `[b, 1, length, length]`
     pub(crate) fn forward(&self, x: Tensor<3>, mask: Option<Tensor<4>>) -> Tensor<3> {
         let normed = self.norm1.forward(x.clone());
         let query = self.attention.query(normed.clone());
         let KeyValue { key, value } = self.attention.key_value(normed);
-        let options = AttentionModuleOptions::default();
-        let attended = module::attention(query, key, value, None, mask, options);
+        let attended = frozen_attention(query, key, value, mask);
         let x = x + self.attention.output(attended);
         let inner = self.feed_forward.forward(self.norm2.forward(x.clone()));
         x + inner

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use crate::ModelError;
 use crate::hf_config::FolderConfig;
 use crate::layers::{LayerNorm, Linear};
+use crate::numbers::in_f32;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::vision::{CLIP_VISION_PREFIX, ClipVisionConfig, ClipVit};
 use crate::weights::{WeightSource, load_beside};
@@ -99,7 +100,7 @@ impl Clip {
     /// - pixels `[b, 3, image_size, image_size]`; output `[b, projection]`
     pub fn image_features(&self, pixels: Tensor<4>) -> Result<Tensor<2>, ModelError> {
         let class = self.vision.forward(pixels)?.narrow(1, 0, 1).squeeze_dim::<2>(1);
-        Ok(unit(self.visual_projection.forward(self.post_norm.forward(class))))
+        Ok(unit(self.visual_projection.forward(self.post_norm.forward(in_f32(class)))))
     }
 
     /// Unit vectors of texts.

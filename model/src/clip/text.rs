@@ -1,7 +1,7 @@
 //! CLIP's text tower.
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::layer::ClipLayer;
@@ -10,6 +10,7 @@ use crate::activation::Activation;
 use crate::causal::causal_mask;
 use crate::host::ints;
 use crate::layers::{Embedding, LayerNorm};
+use crate::numbers::{in_f32, in_numbers};
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
 /// Sizes of a [`ClipText`]; the defaults are those of `CLIPTextConfig`.
@@ -107,13 +108,14 @@ impl ClipText {
         self.check(&ids, &mask)?;
         let ends = self.end_rows(&ints(ids.clone())?, length)?;
         let mask = causal_mask(mask, length);
-        let mut x = self.token_embedding.forward(ids) + self.position_embedding.first(length);
+        let x = self.token_embedding.forward(ids) + self.position_embedding.first(length);
+        let mut x = in_numbers(x, self.layers.first().map_or(DType::F32, ClipLayer::kept_in));
         for layer in &self.layers {
             x = layer.forward(x, Some(mask.clone()));
         }
         let rows = x.reshape([batch * length, self.config.width]);
         let ends = Tensor::<1, Int>::from_ints(ends.as_slice(), &rows.device());
-        Ok(self.final_norm.forward(rows.select(0, ends)))
+        Ok(self.final_norm.forward(in_f32(rows.select(0, ends))))
     }
 
     fn check(&self, ids: &Tensor<2, Int>, mask: &Tensor<2, Int>) -> Result<(), ModelError> {

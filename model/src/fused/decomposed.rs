@@ -3,11 +3,12 @@
 use std::f64::consts::FRAC_1_SQRT_2;
 
 use burn::tensor::activation::softmax;
-use burn::tensor::{DType, FloatDType, Int, Tensor, module};
+use burn::tensor::{DType, Int, Tensor, module};
 
 use super::Mask;
 use super::kernels::dropout::MULTIPLIERS;
 use crate::compute::Compute;
+use crate::numbers::in_numbers;
 
 /// `x/2 · (1 + erf(x/√2))`. Not burn's function: on devices that have no derivative of their own it takes that of the
 /// approximation by tanh, which is up to 9e-4 off.
@@ -39,7 +40,13 @@ pub(super) fn attention(
     dropped: Option<Mask>,
     compute: Compute,
 ) -> Tensor<4> {
-    let scores = product(query, key.swap_dims(2, 3), compute);
+    let numbers = query.dtype();
+    // What is kept in bf16 has its scores and probabilities in float32.
+    let (compute, wide) = match numbers {
+        DType::BF16 => (Compute::Bf16, DType::F32),
+        _ => (compute, numbers),
+    };
+    let scores = product(query, key.swap_dims(2, 3), compute, wide);
     let scores = if scale == 1.0 { scores } else { scores * scale };
     let scores = match mask {
         Some(mask) => scores + mask,
@@ -50,15 +57,15 @@ pub(super) fn attention(
         Some(mask) => dropout(weights, mask),
         None => weights,
     };
-    product(weights, value, compute)
+    product(weights, value, compute, numbers)
 }
 
-/// `a·b`; the factors of float32 products are rounded where these are computed in bf16, and so is the result.
-fn product(a: Tensor<4>, b: Tensor<4>, compute: Compute) -> Tensor<4> {
-    if compute == Compute::F32 || a.dtype() != DType::F32 {
+/// `a·b` in these numbers; where it is computed in bf16, the factors are rounded, and the result once more.
+fn product(a: Tensor<4>, b: Tensor<4>, compute: Compute, numbers: DType) -> Tensor<4> {
+    if compute == Compute::F32 || !matches!(a.dtype(), DType::F32 | DType::BF16) {
         return a.matmul(b);
     }
-    a.cast(compute.dtype()).matmul(b.cast(compute.dtype())).cast(FloatDType::F32)
+    in_numbers(in_numbers(a, compute.dtype()).matmul(in_numbers(b, compute.dtype())), numbers)
 }
 
 pub(super) fn dropout<const D: usize>(x: Tensor<D>, mask: Mask) -> Tensor<D> {

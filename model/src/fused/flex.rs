@@ -2,7 +2,7 @@
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::TensorData;
+use burn::tensor::{DType, TensorData};
 
 use super::kernels::{bf16, cross_entropy, dropout, gelu, layer_norm};
 use super::{FusedOps, Mask, Targets};
@@ -27,14 +27,29 @@ pub(super) fn tensor(values: Vec<f32>, shape: impl Into<Vec<usize>>) -> FlexTens
     FlexTensor::from_data(TensorData::new(values, shape.into()))
 }
 
-/// A tensor as an input of products: rounded where these are computed in bf16. What is summed stays float32.
+/// A tensor as a factor of float32 products: widened, or rounded where these are computed in bf16. What is summed stays
+/// float32.
 pub(super) fn factor(x: FlexTensor, compute: Compute) -> FlexTensor {
-    match compute {
-        Compute::F32 => x,
-        Compute::Bf16 => {
-            let shape = x.shape().to_vec();
-            tensor(bf16::rounded(values(&contiguous(x))), shape)
+    let shape = x.shape().to_vec();
+    match (x.dtype(), compute) {
+        // Contiguous bf16: `contiguous` made it so, the match has seen the type.
+        (DType::BF16, _) => {
+            tensor(bf16::widened(contiguous(x).as_slice::<half::bf16>().unwrap_or_default()), shape)
         }
+        (_, Compute::F32) => x,
+        (_, Compute::Bf16) => tensor(bf16::rounded(values(&contiguous(x))), shape),
+    }
+}
+
+/// float32 in these numbers.
+pub(super) fn result(x: FlexTensor, numbers: DType) -> FlexTensor {
+    match numbers {
+        DType::BF16 => {
+            let shape = x.shape().to_vec();
+            let narrowed = bf16::narrowed(values(&contiguous(x)));
+            FlexTensor::from_data(TensorData::new(narrowed, shape))
+        }
+        _ => x,
     }
 }
 

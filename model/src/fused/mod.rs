@@ -14,7 +14,7 @@ mod decomposed;
 mod flex;
 mod kernels;
 
-pub(crate) use affine::{affine, linear};
+pub(crate) use affine::{Numbers, linear};
 pub(crate) use attention::attention;
 pub(crate) use kernels::cross_entropy::Targets;
 pub(crate) use kernels::dropout::{Mask, hash};
@@ -22,6 +22,8 @@ pub(crate) use kernels::dropout::{Mask, hash};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, DispatchDevice, backend_extension};
 use burn::tensor::{DType, Tensor};
+
+use crate::numbers::{in_f32, through_f32};
 
 /// The operations as a backend has them.
 #[backend_extension(Flex, Autodiff)]
@@ -55,22 +57,44 @@ pub(crate) trait FusedOps: Backend {
 
 /// Whether the operations of this module take this tensor.
 fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
-    x.dtype() == DType::F32 && matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_))
+    x.dtype() == DType::F32 && is_on_cpu(x)
 }
 
-/// The exact GELU, `x · Φ(x)`, of every element (Hendrycks & Gimpel, arXiv 1606.08415).
+/// Whether the products of this module take this tensor.
+fn is_factor<const D: usize>(x: &Tensor<D>) -> bool {
+    matches!(x.dtype(), DType::F32 | DType::BF16) && is_on_cpu(x)
+}
+
+fn is_on_cpu<const D: usize>(x: &Tensor<D>) -> bool {
+    matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// The exact GELU, `x · Φ(x)`, of every element (Hendrycks & Gimpel, arXiv 1606.08415); of bf16, computed in float32.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    match is_fused(&x) {
+    through_f32(x, |x| match is_fused(&x) {
         true => Tensor::from_dispatch(Dispatch::fused_gelu(x.into_dispatch())),
         false => decomposed::gelu(x),
-    }
+    })
 }
 
-/// Layer normalisation of `x`, or of `x + residual`, over the last dimension (Ba et al., arXiv 1607.06450).
+/// Layer normalisation of `x`, or of `x + residual`, over the last dimension (Ba et al., arXiv 1607.06450); of bf16, computed
+/// in float32.
 ///
 /// # Shapes
 /// - x, residual and output `[..., width]`; weight and bias `[width]`
 pub fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    residual: Option<Tensor<D>>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    epsilon: f64,
+) -> Tensor<D> {
+    let residual =
+        residual.map(|residual| if x.dtype() == DType::BF16 { in_f32(residual) } else { residual });
+    through_f32(x, |x| layer_norm_in_f32(x, residual, weight, bias, epsilon))
+}
+
+fn layer_norm_in_f32<const D: usize>(
     x: Tensor<D>,
     residual: Option<Tensor<D>>,
     weight: Tensor<1>,
@@ -92,10 +116,10 @@ pub fn layer_norm<const D: usize>(
 
 /// The elements that the mask keeps, multiplied by its factor, and zero for the others.
 pub(crate) fn dropout<const D: usize>(x: Tensor<D>, mask: Mask) -> Tensor<D> {
-    match is_fused(&x) {
+    through_f32(x, |x| match is_fused(&x) {
         true => Tensor::from_dispatch(Dispatch::fused_dropout(x.into_dispatch(), mask)),
         false => decomposed::dropout(x, mask),
-    }
+    })
 }
 
 /// The cross-entropy of each row of logits with its label, `scale · [(1-ε)·nll + ε/V·Σ_v −log p_v]`, and 0 for labels below 0

@@ -1,7 +1,7 @@
 //! One decoder layer of Llama.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use super::LlamaConfig;
 use super::rotary::Rotations;
@@ -40,6 +40,11 @@ impl LlamaLayer {
             feed_forward: FeedForward::gated(config.width, config.intermediate, config.activation, device),
             norm2: norm(),
         }
+    }
+
+    /// The numbers that the matrices are kept in.
+    pub(super) fn kept_in(&self) -> DType {
+        self.attention.kept_in()
     }
 
     /// The layer's output for the positions of `x`, which are added to those of layer `index` in the cache.

@@ -14,7 +14,7 @@ pub use scaling::RopeScaling;
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 use crate::ModelError;
 use crate::cache::KeyValueCache;
@@ -22,6 +22,7 @@ use crate::causal::{Visible, check_sequence, new_positions};
 use crate::hf_config::FolderConfig;
 use crate::language_model::CausalModel;
 use crate::layers::{Embedding, Linear, RmsNorm, grown};
+use crate::numbers::in_numbers;
 use crate::placement::Placement;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::weights::{Fit, WeightSource, check_beside, load};
@@ -148,7 +149,8 @@ impl CausalModel for Llama {
         let positions = new_positions(attention_mask.clone(), past, length, &inputs_embeds.device());
         let rotations = Rotations::new(positions, &self.config);
         let visible = Visible::to_last(length, attention_mask);
-        let mut x = inputs_embeds;
+        let kept_in = self.layers.first().map_or(DType::F32, LlamaLayer::kept_in);
+        let mut x = in_numbers(inputs_embeds, kept_in);
         for (index, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x, (cache, index), &rotations, &visible);
         }
@@ -157,7 +159,7 @@ impl CausalModel for Llama {
 
     fn logits_of(&self, hidden: Tensor<3>) -> Tensor<3> {
         match &self.lm_head {
-            Some(head) => head.forward(hidden),
+            Some(head) => head.scores(hidden),
             None => self.embed_tokens.scores(hidden, None),
         }
     }

@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::LlamaConfig;
+use crate::numbers::through_f32;
 
 /// The rotations of a batch's positions.
 #[derive(Debug, Clone)]
@@ -26,6 +27,10 @@ impl Rotations {
     /// # Shapes
     /// - x and output `[b, heads, n, head width]`
     pub(super) fn apply(&self, x: Tensor<4>) -> Tensor<4> {
+        through_f32(x, |x| self.turned(x))
+    }
+
+    fn turned(&self, x: Tensor<4>) -> Tensor<4> {
         let half = x.dims()[3] / 2;
         let (first, second) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
         let (cos, sin) = (self.cos.clone(), self.sin.clone());

@@ -1,7 +1,7 @@
 //! One decoder layer of OPT.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use super::OptConfig;
 use crate::ModelError;
@@ -38,6 +38,11 @@ impl OptLayer {
             norm2: LayerNorm::new(width, LAYER_NORM_EPS, device),
             pre_norm: config.pre_norm,
         }
+    }
+
+    /// The numbers that the matrices are kept in.
+    pub(super) fn kept_in(&self) -> DType {
+        self.attention.kept_in()
     }
 
     /// The layer's output for the positions of `x`, which are added to those of layer `index` in the cache.

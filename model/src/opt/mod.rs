@@ -8,7 +8,7 @@ pub use config::OptConfig;
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 use crate::ModelError;
 use crate::cache::KeyValueCache;
@@ -17,6 +17,7 @@ use crate::dropout::Dropout;
 use crate::hf_config::FolderConfig;
 use crate::language_model::CausalModel;
 use crate::layers::{Embedding, LayerNorm, Linear, grown};
+use crate::numbers::in_numbers;
 use crate::placement::Placement;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::weights::{Fit, WeightSource, check_beside, load};
@@ -131,7 +132,7 @@ impl Opt {
         Ok(self.logits_of(self.hidden(inputs_embeds, attention_mask, &mut Dropout::off())?))
     }
 
-    /// What [`Opt::logits_of`] maps to scores; `dropout` is the reference's language model left in training
+    /// What [`Opt::logits_of`] maps to scores, in the numbers that the matrices are kept in; `dropout` is the reference's language model left in training
     /// mode ([`Dropout::off`] otherwise).
     ///
     /// # Shapes
@@ -145,13 +146,13 @@ impl Opt {
         self.read(inputs_embeds, Some(attention_mask), &mut KeyValueCache::default(), dropout)
     }
 
-    /// Scores of every next token.
+    /// Scores of every next token, in float32.
     ///
     /// # Shapes
     /// - hidden `[..., embed width]`; output `[..., vocabulary]`
     pub fn logits_of<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
         match &self.lm_head {
-            Some(head) => head.forward(hidden),
+            Some(head) => head.scores(hidden),
             None => self.embed_tokens.scores(hidden, None),
         }
     }
@@ -165,7 +166,8 @@ impl Opt {
         dropout: &mut Dropout,
     ) -> Result<Tensor<3>, ModelError> {
         let [_, length, _] = inputs_embeds.dims();
-        let mut x = self.with_positions(inputs_embeds, attention_mask.clone(), cache.length())?;
+        let x = self.with_positions(inputs_embeds, attention_mask.clone(), cache.length())?;
+        let mut x = in_numbers(x, self.layers.first().map_or(DType::F32, OptLayer::kept_in));
         let visible = Visible::to_last(length, attention_mask);
         for (index, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x, (cache, index), &visible, dropout);

@@ -9,6 +9,7 @@ use crate::ModelError;
 use crate::dropout::Dropout;
 use crate::layers::Embedding;
 use crate::loss::{IGNORED, Loss, LossValue, cross_entropy};
+use crate::numbers::in_f32;
 use crate::qformer::{ImageKeyValues, KeyValue};
 use crate::tape::{Segment, Tape};
 
@@ -113,6 +114,11 @@ impl Stage1Model {
         self.query_tokens.val().expand([rows, queries, hidden])
     }
 
+    /// What the Q-Former sees of features, which may be bf16: float32, as all that is trained.
+    fn image_embeds(&self, image_features: Tensor<3>) -> Tensor<3> {
+        self.ln_vision.forward(in_f32(image_features))
+    }
+
     fn device(&self) -> Device {
         self.temp.val().device()
     }
@@ -128,7 +134,7 @@ impl Stage1Model {
     /// - image_features `[b, P, Dv]`; output `[b, queries, embed_dim]`
     pub fn image_feats(&self, image_features: Tensor<3>) -> Tensor<3> {
         let rows = image_features.dims()[0];
-        let image = self.qformer.image_key_values(self.ln_vision.forward(image_features));
+        let image = self.qformer.image_key_values(self.image_embeds(image_features));
         let queries = self.queries(rows);
         let (output, _) =
             self.qformer.forward_queries(queries, &image, &mut Dropout::off(), &mut Tape::whole());
@@ -154,7 +160,7 @@ impl Stage1Model {
         batch.validate(self.ln_vision.weight.val().dims()[0])?;
         let rows = batch.rows();
         let device = self.device();
-        let image_embeds = tape.cut(Segment::Inputs, self.ln_vision.forward(batch.image_features.clone()));
+        let image_embeds = tape.cut(Segment::Inputs, self.image_embeds(batch.image_features.clone()));
         let image = self.qformer.image_key_values(image_embeds.clone());
         let queries = self.queries(rows);
         let (query_output, cache) = self.qformer.forward_queries(queries, &image, dropout, &mut tape);
@@ -254,7 +260,7 @@ impl Stage1Model {
             ids.extend_from_slice(text_ids);
             mask.extend_from_slice(text_mask);
         }
-        let negative_embeds = self.ln_vision.forward(context.negative_images.clone());
+        let negative_embeds = self.image_embeds(context.negative_images.clone());
         let negative_embeds = tape.cut(Segment::Inputs, negative_embeds);
         let negative = self.qformer.image_key_values(negative_embeds);
         let image = forward.image.iter().zip(&negative).map(|pair| match pair {

@@ -19,6 +19,7 @@ use crate::causal::{Visible, check_sequence};
 use crate::dropout::Dropout;
 use crate::hf_config::FolderConfig;
 use crate::layers::{BLOCKED, Embedding, Linear, grown};
+use crate::numbers::in_f32;
 use crate::placement::Placement;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 use crate::weights::{Fit, WeightSource, check_beside, load};
@@ -186,11 +187,11 @@ impl T5 {
 
     fn logits_of(&self, hidden: Tensor<3>) -> Tensor<3> {
         let hidden = match self.config.scales_outputs() {
-            true => hidden / (self.config.width as f64).sqrt(),
+            true => in_f32(hidden) / (self.config.width as f64).sqrt(),
             false => hidden,
         };
         match &self.lm_head {
-            Some(head) => head.forward(hidden),
+            Some(head) => head.scores(hidden),
             None => self.shared.scores(hidden, None),
         }
     }

@@ -1,7 +1,7 @@
 //! Encoder and decoder of T5: stacks of the same blocks, the decoder's with attention to the encoder.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use super::T5Config;
 use super::relative::RelativeBias;
@@ -12,6 +12,7 @@ use crate::dropout::Dropout;
 use crate::feed_forward::FeedForward;
 use crate::generate::moved_rows;
 use crate::layers::RmsNorm;
+use crate::numbers::in_numbers;
 use crate::projections::{ProjectionSizes, Projections};
 use crate::qformer::KeyValue;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
@@ -143,7 +144,8 @@ impl Stack {
         encoded: Option<&Encoded>,
         dropout: &mut Dropout,
     ) -> Tensor<3> {
-        let mut x = dropout.forward(x);
+        let kept_in = self.blocks.first().map_or(DType::F32, |block| block.attention.maps.kept_in());
+        let mut x = in_numbers(dropout.forward(x), kept_in);
         let rows = x.dims()[1];
         let positions = cache.length() + rows;
         let bias = self.relative.scores(rows, positions);

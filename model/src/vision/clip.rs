@@ -1,7 +1,7 @@
 //! The vision tower in the CLIP layout: a norm before the first layer, separate projections, no patch bias.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::patches::{PatchEmbedding, check_pixels, check_sizes};
@@ -10,6 +10,7 @@ use crate::ModelError;
 use crate::activation::Activation;
 use crate::clip::ClipLayer;
 use crate::layers::{Embedding, LayerNorm, zeros};
+use crate::numbers::in_numbers;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
 /// Sizes of a [`ClipVit`]; the defaults are those of `CLIPVisionConfig`.
@@ -114,7 +115,7 @@ impl ClipVit {
         Ok(self)
     }
 
-    /// The residual stream after the last layer held.
+    /// The residual stream after the last layer held, in the numbers that the matrices are kept in.
     ///
     /// # Shapes
     /// - pixels `[b, 3, image_size, image_size]`; output `[b, tokens, width]`
@@ -124,7 +125,8 @@ impl ClipVit {
         let class = self.class_embedding.val().unsqueeze::<3>().expand([batch, 1, self.config.width]);
         let x = Tensor::cat(vec![class, self.patch_embedding.forward(pixels)], 1)
             + self.position_embedding.first(self.config.tokens());
-        let mut x = self.pre_norm.forward(x);
+        let x = self.pre_norm.forward(x);
+        let mut x = in_numbers(x, self.layers.first().map_or(DType::F32, ClipLayer::kept_in));
         for layer in &self.layers {
             x = layer.forward(x, None);
         }

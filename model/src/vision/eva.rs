@@ -1,15 +1,15 @@
 //! The image encoder in the EVA-CLIP layout: fused query, key and value, no final norm.
 
 use burn::module::{Module, Param};
-use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Device, Tensor, module};
+use burn::tensor::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::patches::{PatchEmbedding, check_pixels, check_sizes};
 use super::positions::{Alignment, resize_positions};
 use crate::ModelError;
 use crate::fused::gelu;
-use crate::layers::{LayerNorm, Linear, merge_heads, split_heads, zeros};
+use crate::layers::{LayerNorm, Linear, frozen_attention, merge_heads, split_heads, zeros};
+use crate::numbers::in_numbers;
 use crate::tensors::{NamedTensors, TensorVisitor, join};
 
 /// Sizes of an [`EvaVit`]; the defaults are those of `Blip2VisionConfig` (ViT-g/14).
@@ -97,8 +97,7 @@ impl EvaBlock {
         let width = x.dims()[2];
         let qkv = self.qkv.forward(self.norm1.forward(x.clone()));
         let third = |index: usize| split_heads(qkv.clone().narrow(2, index * width, width), self.heads);
-        let options = AttentionModuleOptions::default();
-        let attended = module::attention(third(0), third(1), third(2), None, None, options);
+        let attended = frozen_attention(third(0), third(1), third(2), None);
         let x = x + self.proj.forward(merge_heads(attended));
         let inner = self.fc2.forward(gelu(self.fc1.forward(self.norm2.forward(x.clone()))));
         x + inner
@@ -155,7 +154,7 @@ impl EvaVit {
         Ok(self)
     }
 
-    /// The residual stream after the last block, without a norm.
+    /// The residual stream after the last block, without a norm, in the numbers that the matrices are kept in.
     ///
     /// # Shapes
     /// - pixels `[b, 3, image_size, image_size]`; output `[b, tokens, width]`
@@ -163,7 +162,8 @@ impl EvaVit {
         check_pixels(&pixels, self.config.image_size)?;
         let batch = pixels.dims()[0];
         let class = self.cls_token.val().expand([batch, 1, self.config.width]);
-        let mut x = Tensor::cat(vec![class, self.patch_embed.forward(pixels)], 1) + self.pos_embed.val();
+        let x = Tensor::cat(vec![class, self.patch_embed.forward(pixels)], 1) + self.pos_embed.val();
+        let mut x = in_numbers(x, self.blocks.first().map_or(DType::F32, |block| block.qkv.kept_in()));
         for block in &self.blocks {
             x = block.forward(x);
         }

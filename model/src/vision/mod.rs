@@ -127,7 +127,7 @@ impl ImageEncoder {
         })
     }
 
-    /// The features of normalised pictures, before any final norm.
+    /// The features of normalised pictures, before any final norm, in the numbers that the matrices are kept in.
     ///
     /// # Shapes
     /// - pixels `[b, 3, image_size, image_size]`; output `[b, tokens, width]`

@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::ModelError;
 use crate::host::floats;
-use crate::layers::in_f32;
+use crate::numbers::in_f32;
 
 /// Which points of the old and the new grid lie on each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,7 +25,7 @@ pub use names::{NameStyle, huggingface_name, lavis_name};
 pub use source::{StoredTensor, WeightSource};
 
 use burn::module::Param;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::ModelError;
 use crate::placement::Placement;
@@ -68,11 +68,12 @@ pub fn load_beside(
         /// Whether the large ones are loaded now.
         large_now: bool,
     }
-    impl TensorVisitor for Load<'_> {
-        fn visit<const D: usize>(
+    impl Load<'_> {
+        fn read<const D: usize>(
             &mut self,
             name: &str,
             tensor: &mut Param<Tensor<D>>,
+            dtype: DType,
         ) -> Result<(), ModelError> {
             let shape = tensor.lazy_shape();
             let is_large = shape.iter().product::<usize>() > self.small;
@@ -80,8 +81,21 @@ pub fn load_beside(
                 return Ok(());
             }
             let values = self.source.read(name, &shape)?;
-            set_as(tensor, TensorData::new(values, shape), &self.place.device, self.place.dtype(D));
+            set_as(tensor, TensorData::new(values, shape), &self.place.device, dtype);
             Ok(())
+        }
+    }
+    impl TensorVisitor for Load<'_> {
+        fn visit<const D: usize>(
+            &mut self,
+            name: &str,
+            tensor: &mut Param<Tensor<D>>,
+        ) -> Result<(), ModelError> {
+            self.read(name, tensor, self.place.dtype(D))
+        }
+
+        fn visit_bias(&mut self, name: &str, bias: &mut Param<Tensor<1>>) -> Result<(), ModelError> {
+            self.read(name, bias, self.place.matrices.into())
         }
     }
     // Every shape is looked at before the first is allocated.

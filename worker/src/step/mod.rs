@@ -1,5 +1,6 @@
 //! One step: from a batch of the own slots to the gradient of the global-batch loss, and its application.
 
+mod feature_rows;
 mod held_out;
 mod landing;
 mod non_finite;

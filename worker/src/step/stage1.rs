@@ -8,14 +8,15 @@ use blip2_model::loss::LossValue;
 use blip2_model::stage1::{self, Contrast, GlobalBatch, Side, SlotContext, SlotForward};
 use blip2_model::tape::Tape;
 use blip2_proto::drill::DrillPhase;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use bytes::Bytes;
 
+use super::feature_rows::{joined, row_tensor, rows_of};
 use super::non_finite::{odd_slots, slots_of};
 use super::times::Stopwatch;
 use super::{Beside, Computed, Members, StepParts};
 use crate::error::{Result, WorkerError};
-use crate::rows::{floats, integers, to_bytes};
+use crate::rows::{floats, integers};
 use crate::state::TrainState;
 
 const STAGE: u32 = 1;
@@ -178,18 +179,16 @@ impl StepParts {
         let images = open.iter().map(|slot| slot.forward.image_feats.clone().inner().flatten(0, 2));
         let texts = open.iter().map(|slot| slot.forward.text_feat.clone().inner().flatten(0, 1));
         let raw = open.iter().filter(|_| published).map(|slot| slot.features.clone().flatten(0, 2));
-        let read = host::all_floats(images.chain(texts).chain(raw).collect::<Vec<Tensor<1>>>())?;
-        let (features, raw) = read.split_at(2 * open.len());
+        let mut read = host::all_bytes(images.chain(texts).chain(raw).collect::<Vec<Tensor<1>>>())?;
+        let raw = read.split_off(2 * open.len());
         let ids = open.iter().map(|slot| bytemuck::cast_slice(&slot.batch.ids));
         let mask = open.iter().map(|slot| bytemuck::cast_slice(&slot.batch.mask));
-        let features = features.iter().map(|values| bytemuck::cast_slice(values));
+        let features = read.iter().map(Vec::as_slice);
         let own = features.chain(ids).chain(mask).collect::<Vec<&[u8]>>().concat();
         let mut rows = Vec::new();
-        for (slot, values) in open.iter().zip(raw) {
-            let width = values.len() / slot.batch.samples.len();
-            let first = self.first_row(slot.batch);
-            let chunks = values.chunks(width).enumerate();
-            rows.extend(chunks.map(|(row, values)| ((first + row) as u64, to_bytes(values))));
+        for (slot, features) in open.iter().zip(raw) {
+            let first = self.first_row(slot.batch) as u64;
+            rows.extend((first..).zip(rows_of(features, slot.batch.samples.len())));
         }
         Ok((own, rows))
     }
@@ -260,23 +259,21 @@ impl StepParts {
         let own = own_first..own_first + rows * open.len();
         let wanted = negatives.iter().flat_map(|slot| &slot.images).filter(|row| !own.contains(*row));
         let fetched = self.fetch(members, rows, wanted)?;
-        let row_tensor = |row: &usize| -> Result<Tensor<3>> {
+        let tensor_of = |row: &usize| -> Result<Tensor<3>> {
             if own.contains(row) {
                 let slot = &open[(row - own_first) / rows];
                 return Ok(slot.features.clone().narrow(0, (row - own_first) % rows, 1));
             }
-            let values = fetched
+            let bytes = fetched
                 .get(&(*row as u64))
-                .filter(|bytes| bytes.len() == 4 * positions * width)
                 .ok_or_else(|| WorkerError::Protocol(format!("the features of row {row} did not come")))?;
-            let data = TensorData::new(floats(values)?, [1, positions, width]);
-            Ok(Tensor::from_data(data, &self.device))
+            row_tensor(bytes, *row, [positions, width], &self.device)
         };
         negatives
             .iter()
             .map(|slot| {
-                let rows = slot.images.iter().map(row_tensor).collect::<Result<Vec<_>>>()?;
-                Ok(Tensor::cat(rows, 0))
+                let rows = slot.images.iter().map(tensor_of).collect::<Result<Vec<_>>>()?;
+                Ok(joined(rows))
             })
             .collect()
     }

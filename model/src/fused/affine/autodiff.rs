@@ -7,11 +7,12 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex, TensorMetadata};
+use burn::tensor::DType;
 
-use super::AffineOps;
 use super::flex::{as_rows, forward, gradient_of_bias, gradient_of_weight, gradient_of_x, output_shape};
+use super::{AffineOps, Numbers};
 use crate::compute::Compute;
-use crate::fused::flex::{contiguous, factor};
+use crate::fused::flex::{factor, result};
 
 /// What the backward pass needs of the forward pass, with the factors as they were multiplied.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ struct AffineState {
     /// The weight, if a gradient flows on.
     weight: Option<FlexTensor>,
     x_shape: Vec<usize>,
+    /// The numbers of `x` and of the weight, and so of their gradients.
+    dtypes: [DType; 2],
     compute: Compute,
 }
 
@@ -28,8 +31,10 @@ impl AffineState {
     /// The gradients of `x` and the weight, where there are any, from that of the output's rows.
     fn gradients(self, gradient: FlexTensor) -> [Option<FlexTensor>; 2] {
         let gradient = factor(gradient, self.compute);
+        let [x_dtype, weight_dtype] = self.dtypes;
         let of_x = self.weight.map(|weight| gradient_of_x(gradient.clone(), weight, self.x_shape));
-        [of_x, self.x.map(|x| gradient_of_weight(gradient, x))]
+        let of_weight = self.x.map(|x| gradient_of_weight(gradient, x));
+        [of_x.map(|of_x| result(of_x, x_dtype)), of_weight.map(|of_weight| result(of_weight, weight_dtype))]
     }
 }
 
@@ -43,6 +48,7 @@ impl Backward<Flex, 3> for Affine {
         let gradient = as_rows(grads.consume::<Flex>(&ops.node));
         let [x_node, weight_node, bias_node] = ops.parents;
         if let Some(node) = bias_node {
+            let gradient = factor(gradient.clone(), Compute::F32);
             grads.register::<Flex>(node.id, gradient_of_bias(&gradient));
         }
         for (node, gradient) in [x_node, weight_node].into_iter().zip(ops.state.gradients(gradient)) {
@@ -76,11 +82,13 @@ fn factors(
     compute: Compute,
 ) -> (FlexTensor, FlexTensor, AffineState, Vec<usize>) {
     let (x_shape, shape) = (x.shape().to_vec(), output_shape(&x, &weight));
+    let dtypes = [x.dtype(), weight.dtype()];
     let (x, weight) = (factor(as_rows(x), compute), factor(weight, compute));
     let state = AffineState {
         x: weight_tracked.then(|| x.clone()),
         weight: x_tracked.then(|| weight.clone()),
         x_shape,
+        dtypes,
         compute,
     };
     (x, weight, state, shape)
@@ -91,26 +99,26 @@ impl<C: CheckpointStrategy> AffineOps for Autodiff<Flex, C> {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
-        compute: Compute,
+        numbers: Numbers,
     ) -> FloatTensor<Self> {
         let (x_tracked, weight_tracked) = (x.is_tracked(), weight.is_tracked());
         let (x, x_node) = x.into_parts();
         let (weight, weight_node) = weight.into_parts();
         let (bias, bias_node) = bias.into_parts();
-        let (x, weight, state, shape) = factors((x, x_tracked), (weight, weight_tracked), compute);
-        let output = forward(&x, &weight, Some(&contiguous(bias)), shape);
+        let (x, weight, state, shape) = factors((x, x_tracked), (weight, weight_tracked), numbers.compute);
+        let output = forward(&x, &weight, Some(bias), shape, numbers);
         match Affine.prepare::<C>([x_node, weight_node, bias_node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(state, output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }
 
-    fn linear_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, compute: Compute) -> FloatTensor<Self> {
+    fn linear_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, numbers: Numbers) -> FloatTensor<Self> {
         let (x_tracked, weight_tracked) = (x.is_tracked(), weight.is_tracked());
         let (x, x_node) = x.into_parts();
         let (weight, weight_node) = weight.into_parts();
-        let (x, weight, state, shape) = factors((x, x_tracked), (weight, weight_tracked), compute);
-        let output = forward(&x, &weight, None, shape);
+        let (x, weight, state, shape) = factors((x, x_tracked), (weight, weight_tracked), numbers.compute);
+        let output = forward(&x, &weight, None, shape, numbers);
         match LinearMap.prepare::<C>([x_node, weight_node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(state, output),
             OpsKind::UnTracked(prep) => prep.finish(output),

@@ -5,9 +5,9 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Shape;
 
-use super::AffineOps;
+use super::{AffineOps, Numbers};
 use crate::compute::Compute;
-use crate::fused::flex::{contiguous, factor, tensor, values};
+use crate::fused::flex::{contiguous, factor, result, tensor, values};
 use crate::fused::kernels::rows;
 
 /// `[..., width]` as rows in the order of their indices, `[rows, width]`.
@@ -18,18 +18,21 @@ pub(super) fn as_rows(x: FlexTensor) -> FlexTensor {
     contiguous(x).reshape(Shape::from(vec![count, width]))
 }
 
-/// `x·Wᵀ + b` of rows, in the shape `[..., out]`.
+/// `x·Wᵀ + b` of factors as they are multiplied, in the shape `[..., out]`.
 pub(super) fn forward(
     x: &FlexTensor,
     weight: &FlexTensor,
-    bias: Option<&FlexTensor>,
+    bias: Option<FlexTensor>,
     shape: Vec<usize>,
+    numbers: Numbers,
 ) -> FlexTensor {
     let mut output = Flex::float_matmul(x.clone(), weight.transpose(0, 1));
     if let Some(bias) = bias {
-        rows::add_to_each(output.storage_mut::<f32>(), values(bias));
+        // Added to the sums, not a factor: float32 is not rounded.
+        let bias = factor(contiguous(bias), Compute::F32);
+        rows::add_to_each(output.storage_mut::<f32>(), values(&bias));
     }
-    output.reshape(Shape::from(shape))
+    result(output.reshape(Shape::from(shape)), numbers.output)
 }
 
 /// The shape of `x` with the map's output as its last dimension.
@@ -59,14 +62,13 @@ pub(super) fn gradient_of_bias(gradient: &FlexTensor) -> FlexTensor {
 }
 
 impl AffineOps for Flex {
-    fn affine_rows(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, compute: Compute) -> FlexTensor {
-        let shape = output_shape(&x, &weight);
-        let (x, weight) = (factor(as_rows(x), compute), factor(weight, compute));
-        forward(&x, &weight, Some(&contiguous(bias)), shape)
+    fn affine_rows(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, numbers: Numbers) -> FlexTensor {
+        let (shape, compute) = (output_shape(&x, &weight), numbers.compute);
+        forward(&factor(as_rows(x), compute), &factor(weight, compute), Some(bias), shape, numbers)
     }
 
-    fn linear_rows(x: FlexTensor, weight: FlexTensor, compute: Compute) -> FlexTensor {
-        let shape = output_shape(&x, &weight);
-        forward(&factor(as_rows(x), compute), &factor(weight, compute), None, shape)
+    fn linear_rows(x: FlexTensor, weight: FlexTensor, numbers: Numbers) -> FlexTensor {
+        let (shape, compute) = (output_shape(&x, &weight), numbers.compute);
+        forward(&factor(as_rows(x), compute), &factor(weight, compute), None, shape, numbers)
     }
 }

@@ -14,10 +14,20 @@ mod flex;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::{DType, FloatDType, Tensor, module};
+use burn::tensor::{DType, Tensor, module};
 
-use super::is_fused;
+use super::is_factor;
 use crate::compute::Compute;
+use crate::numbers::in_numbers;
+
+/// The numbers of a map.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Numbers {
+    /// Of the products' factors, which may be kept in bf16 as well.
+    pub(crate) compute: Compute,
+    /// Of the output, float32 or bf16.
+    pub(crate) output: DType,
+}
 
 /// The operation as a backend has it.
 #[backend_extension(Flex, Autodiff)]
@@ -27,40 +37,33 @@ pub(crate) trait AffineOps: Backend {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
-        compute: Compute,
+        numbers: Numbers,
     ) -> FloatTensor<Self>;
 
     /// The same without a bias.
-    fn linear_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, compute: Compute) -> FloatTensor<Self>;
+    fn linear_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, numbers: Numbers) -> FloatTensor<Self>;
 }
 
 /// `x·Wᵀ + b`.
 ///
 /// # Shapes
 /// - x `[..., in]`, weight `[out, in]`, bias `[out]`, output `[..., out]`
-pub(crate) fn affine<const D: usize>(
+pub(crate) fn linear<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
-    bias: Tensor<1>,
-    compute: Compute,
+    bias: Option<Tensor<1>>,
+    numbers: Numbers,
 ) -> Tensor<D> {
-    if !has_rows(&x, &weight, Some(&bias)) {
-        return composed(x, weight, Some(bias), compute);
-    }
-    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
-    Tensor::from_dispatch(Dispatch::affine_rows(x, weight, bias, compute))
-}
-
-/// `x·Wᵀ`.
-///
-/// # Shapes
-/// - x `[..., in]`, weight `[out, in]`, output `[..., out]`
-pub(crate) fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, compute: Compute) -> Tensor<D> {
     // In float32 burn's own is as good where no gradient of a weight is asked for, as in all maps without a bias.
-    if compute == Compute::F32 || !has_rows(&x, &weight, None) {
-        return composed(x, weight, None, compute);
+    let is_plain = numbers.compute == Compute::F32 && bias.is_none();
+    if is_plain || !has_rows(&x, &weight, bias.as_ref()) {
+        return composed(x, weight, bias, numbers);
     }
-    Tensor::from_dispatch(Dispatch::linear_rows(x.into_dispatch(), weight.into_dispatch(), compute))
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(match bias {
+        Some(bias) => Dispatch::affine_rows(x, weight, bias.into_dispatch(), numbers),
+        None => Dispatch::linear_rows(x, weight, numbers),
+    })
 }
 
 /// The same of burn's operations.
@@ -68,16 +71,16 @@ fn composed<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
-    compute: Compute,
+    Numbers { compute, output }: Numbers,
 ) -> Tensor<D> {
-    // Other precisions than float32 are computed in as they are.
-    if compute == Compute::F32 || x.dtype() != DType::F32 {
+    // Other precisions than these two are computed in as they are.
+    if compute == Compute::F32 || !matches!(x.dtype(), DType::F32 | DType::BF16) {
         return module::linear(x, weight.transpose(), bias);
     }
-    let product = module::linear(x.cast(compute.dtype()), weight.cast(compute.dtype()).transpose(), None);
-    let product = product.cast(FloatDType::F32);
+    let (x, weight) = (in_numbers(x, compute.dtype()), in_numbers(weight, compute.dtype()));
+    let product = in_numbers(module::linear(x, weight.transpose(), None), output);
     match bias {
-        Some(bias) => product + bias.unsqueeze(),
+        Some(bias) => product + in_numbers(bias, output).unsqueeze(),
         None => product,
     }
 }
@@ -86,20 +89,33 @@ fn composed<const D: usize>(
 fn has_rows<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> bool {
     let [output, input] = weight.dims();
     let fits = x.dims()[D - 1] == input && x.shape().num_elements() * output > 0;
-    let bias_fits = bias.is_none_or(|bias| bias.dims() == [output] && is_fused(bias));
-    fits && bias_fits && is_fused(x) && is_fused(weight)
+    let bias_fits = bias.is_none_or(|bias| bias.dims() == [output] && is_factor(bias));
+    fits && bias_fits && is_factor(x) && is_factor(weight)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::agreement::{close, wave};
     use super::*;
-    use burn::tensor::Device;
+    use burn::tensor::{Device, FloatDType};
 
     type Map = fn(Tensor<3>, Tensor<2>, Tensor<1>, Compute) -> Tensor<3>;
 
+    fn numbers(compute: Compute) -> Numbers {
+        Numbers { compute, output: DType::F32 }
+    }
+
+    fn affine<const D: usize>(
+        x: Tensor<D>,
+        weight: Tensor<2>,
+        bias: Tensor<1>,
+        compute: Compute,
+    ) -> Tensor<D> {
+        linear(x, weight, Some(bias), numbers(compute))
+    }
+
     fn of_burn(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>, compute: Compute) -> Tensor<3> {
-        composed(x, weight, Some(bias), compute)
+        composed(x, weight, Some(bias), numbers(compute))
     }
 
     /// The output of two passes over one weight, and all gradients.
@@ -136,8 +152,11 @@ mod tests {
         let device = Device::flex();
         let bf16 = |x: Tensor<2>| x.cast(FloatDType::BF16).cast(FloatDType::F32);
         let [x, weight] = [wave([9, 64], 0.73, &device), wave([7, 64], 0.31, &device)].map(bf16);
-        let exact = linear(x.clone(), weight.clone(), Compute::F32);
-        assert_eq!(linear(x.clone(), weight.clone(), Compute::Bf16).into_data(), exact.clone().into_data());
+        let exact = linear(x.clone(), weight.clone(), None, numbers(Compute::F32));
+        assert_eq!(
+            linear(x.clone(), weight.clone(), None, numbers(Compute::Bf16)).into_data(),
+            exact.clone().into_data()
+        );
         assert_ne!(bf16(exact.clone()).into_data(), exact.into_data(), "the sums are no bf16");
 
         // Between the factors' rounding and the result's nothing is rounded: dX = bf16(dY)·bf16(W), and so on.
@@ -178,6 +197,30 @@ mod tests {
         for dtype in [composed.0.dtype(), composed.1.dtype(), composed.2.dtype(), composed.3.dtype()] {
             assert_eq!(dtype, DType::F32);
         }
+    }
+
+    #[test]
+    fn what_is_kept_in_bf16_is_summed_in_float32_and_rounded_once() {
+        let device = Device::flex();
+        let narrow = |x: Tensor<2>| x.cast(FloatDType::BF16);
+        let wide = |x: Tensor<2>| x.cast(FloatDType::F32);
+        let [x, weight] = [wave([9, 64], 0.73, &device), wave([7, 64], 0.31, &device)].map(narrow);
+        let bias = wave([7], 0.5, &device);
+        let in_bf16 = |output| {
+            linear(x.clone(), weight.clone(), Some(bias.clone()), Numbers { compute: Compute::Bf16, output })
+        };
+        let exact = affine(wide(x.clone()), wide(weight.clone()), bias.clone(), Compute::F32);
+        assert_eq!(in_bf16(DType::F32).into_data(), exact.clone().into_data());
+        assert_eq!(in_bf16(DType::BF16).into_data(), narrow(exact.clone()).into_data());
+
+        // A gradient that arrives in bf16 leaves in bf16, with the sums of float32.
+        let tracked = Tensor::<2>::from_inner(x).require_grad();
+        let [frozen, towards] = [weight.clone(), narrow(wave([9, 7], 0.37, &device))].map(Tensor::from_inner);
+        let numbers = Numbers { compute: Compute::Bf16, output: DType::BF16 };
+        let output = linear(tracked.clone(), frozen, None, numbers);
+        let mut gradients = (output * towards.clone()).sum().backward();
+        let want = narrow(wide(towards.inner()).matmul(wide(weight)));
+        assert_eq!(tracked.grad_remove(&mut gradients).unwrap().into_data(), want.into_data());
     }
 
     #[test]

@@ -8,10 +8,11 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex, TensorMetadata};
+use burn::tensor::DType;
 
-use super::flex::{dropped, factors, output, probabilities};
+use super::flex::{dropped, factors, output, probabilities, settings_for};
 use super::{AttentionOps, Settings};
-use crate::fused::flex::{contiguous, factor, values};
+use crate::fused::flex::{contiguous, factor, result, values};
 use crate::fused::kernels::softmax;
 
 /// What the backward pass needs of the forward pass; query, key and value as they were multiplied.
@@ -23,6 +24,8 @@ struct AttentionState {
     /// Before any of them is dropped.
     probabilities: FlexTensor,
     settings: Settings,
+    /// The numbers of query, key, value and their gradients.
+    numbers: DType,
 }
 
 #[derive(Debug)]
@@ -33,11 +36,12 @@ impl Backward<Flex, 3> for Attention {
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let [query_node, key_node, value_node] = ops.parents;
-        let AttentionState { query, key, value, probabilities, settings } = ops.state;
+        let AttentionState { query, key, value, probabilities, settings, numbers } = ops.state;
+        let product = |a, b| result(Flex::float_matmul(a, b), numbers);
         let gradient = factor(grads.consume::<Flex>(&ops.node), settings.compute);
         if let Some(node) = value_node {
             let weights = factor(dropped(probabilities.clone(), settings.dropout), settings.compute);
-            grads.register::<Flex>(node.id, Flex::float_matmul(weights.transpose(2, 3), gradient.clone()));
+            grads.register::<Flex>(node.id, product(weights.transpose(2, 3), gradient.clone()));
         }
         if query_node.is_none() && key_node.is_none() {
             return;
@@ -50,10 +54,10 @@ impl Backward<Flex, 3> for Attention {
         softmax::backward_in_place(of_probabilities, values(&probabilities), width, settings.scale);
         let of_scores = factor(of_scores, settings.compute);
         if let Some(node) = query_node {
-            grads.register::<Flex>(node.id, Flex::float_matmul(of_scores.clone(), key));
+            grads.register::<Flex>(node.id, product(of_scores.clone(), key));
         }
         if let Some(node) = key_node {
-            grads.register::<Flex>(node.id, Flex::float_matmul(of_scores.transpose(2, 3), query));
+            grads.register::<Flex>(node.id, product(of_scores.transpose(2, 3), query));
         }
     }
 }
@@ -87,13 +91,15 @@ fn on_tape<C: CheckpointStrategy>(
     let (query, query_node) = query.into_parts();
     let (key, key_node) = key.into_parts();
     let (value, value_node) = value.into_parts();
+    let numbers = query.dtype();
+    let settings = settings_for(numbers, settings);
     let [query, key, value] = factors([query, key, value], settings);
     let probabilities = probabilities(&query, &key, mask, settings.scale);
     match Attention.prepare::<C>([query_node, key_node, value_node]).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
-            let output = output(probabilities.clone(), value.clone(), settings);
-            prep.finish(AttentionState { query, key, value, probabilities, settings }, output)
+            let output = output(probabilities.clone(), value.clone(), settings, numbers);
+            prep.finish(AttentionState { query, key, value, probabilities, settings, numbers }, output)
         }
-        OpsKind::UnTracked(prep) => prep.finish(output(probabilities, value, settings)),
+        OpsKind::UnTracked(prep) => prep.finish(output(probabilities, value, settings, numbers)),
     }
 }

@@ -3,9 +3,11 @@
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::DType;
 
 use super::{AttentionOps, Settings};
-use crate::fused::flex::{contiguous, factor, values};
+use crate::compute::Compute;
+use crate::fused::flex::{contiguous, factor, result, values};
 use crate::fused::kernels::softmax;
 use crate::fused::{FusedOps, Mask};
 
@@ -40,9 +42,23 @@ pub(super) fn factors(inputs: [FlexTensor; 3], settings: Settings) -> [FlexTenso
     inputs.map(|input| factor(input, settings.compute))
 }
 
-/// What is left of the probabilities, times the values.
-pub(super) fn output(probabilities: FlexTensor, value: FlexTensor, settings: Settings) -> FlexTensor {
-    Flex::float_matmul(factor(dropped(probabilities, settings.dropout), settings.compute), value)
+/// What is left of the probabilities, times the values, in these numbers. Those that values in bf16 are weighed with are bf16.
+pub(super) fn output(
+    probabilities: FlexTensor,
+    value: FlexTensor,
+    settings: Settings,
+    numbers: DType,
+) -> FlexTensor {
+    let weights = factor(dropped(probabilities, settings.dropout), settings.compute);
+    result(Flex::float_matmul(weights, value), numbers)
+}
+
+/// The settings for a query in these numbers: products of what is kept in bf16 are computed in bf16.
+pub(super) fn settings_for(numbers: DType, settings: Settings) -> Settings {
+    match numbers {
+        DType::BF16 => Settings { compute: Compute::Bf16, ..settings },
+        _ => settings,
+    }
 }
 
 /// The probabilities, or their gradient, without what the mask drops.
@@ -60,8 +76,10 @@ impl AttentionOps for Flex {
         value: FlexTensor,
         settings: Settings,
     ) -> FlexTensor {
+        let numbers = query.dtype();
+        let settings = settings_for(numbers, settings);
         let [query, key, value] = factors([query, key, value], settings);
-        output(probabilities(&query, &key, None, settings.scale), value, settings)
+        output(probabilities(&query, &key, None, settings.scale), value, settings, numbers)
     }
 
     fn fused_masked_attention(
@@ -71,7 +89,9 @@ impl AttentionOps for Flex {
         mask: FlexTensor,
         settings: Settings,
     ) -> FlexTensor {
+        let numbers = query.dtype();
+        let settings = settings_for(numbers, settings);
         let [query, key, value] = factors([query, key, value], settings);
-        output(probabilities(&query, &key, Some(mask), settings.scale), value, settings)
+        output(probabilities(&query, &key, Some(mask), settings.scale), value, settings, numbers)
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! With [`Compute::Bf16`] the factors of all products are rounded to bf16, in the backward pass the gradients of output and
 //! scores too; here their sums stay float32, composed they are rounded once more. Scores, mask, softmax and its derivative are
-//! float32.
+//! float32. So it is for what is kept in bf16, whose output and gradients are bf16 too.
 
 mod autodiff;
 mod flex;
@@ -16,7 +16,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
-use super::{Mask, decomposed, is_fused};
+use super::{Mask, decomposed, is_factor};
 use crate::compute::Compute;
 
 /// What the scores are multiplied by, which probabilities are dropped, and the numbers of the products' inputs.
@@ -79,7 +79,7 @@ fn takes(query: &Tensor<4>, key: &Tensor<4>, value: &Tensor<4>) -> bool {
     let fits = key.dims() == [batch, heads, positions, width]
         && value.dims()[..3] == [batch, heads, positions]
         && batch * heads * rows * positions > 0;
-    fits && is_fused(query) && is_fused(key) && is_fused(value)
+    fits && is_factor(query) && is_factor(key) && is_factor(value)
 }
 
 #[cfg(test)]

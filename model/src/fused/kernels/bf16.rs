@@ -1,5 +1,6 @@
-//! float32 rounded to bf16: the nearest, ties to even.
+//! float32 rounded to bf16, the nearest with ties to even, and bf16 as float32.
 
+use half::bf16;
 use rayon::prelude::*;
 
 use super::TASK;
@@ -27,10 +28,43 @@ pub(in crate::fused) fn rounded(values: &[f32]) -> Vec<f32> {
     output
 }
 
+/// Every value rounded, in half the memory.
+pub(in crate::fused) fn narrowed(values: &[f32]) -> Vec<bf16> {
+    let arch = pulp::Arch::new();
+    let mut output = vec![bf16::ZERO; values.len()];
+    output.par_chunks_mut(TASK).zip(values.par_chunks(TASK)).for_each(|(output, values)| {
+        arch.dispatch(
+            #[inline(always)]
+            || {
+                for (output, value) in output.iter_mut().zip(values) {
+                    *output = bf16::from_bits((nearest(*value).to_bits() >> 16) as u16);
+                }
+            },
+        );
+    });
+    output
+}
+
+/// The same values, exactly.
+pub(in crate::fused) fn widened(values: &[bf16]) -> Vec<f32> {
+    let arch = pulp::Arch::new();
+    let mut output = vec![0.0; values.len()];
+    output.par_chunks_mut(TASK).zip(values.par_chunks(TASK)).for_each(|(output, values)| {
+        arch.dispatch(
+            #[inline(always)]
+            || {
+                for (output, value) in output.iter_mut().zip(values) {
+                    *output = f32::from_bits(u32::from(value.to_bits()) << 16);
+                }
+            },
+        );
+    });
+    output
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use half::bf16;
 
     #[test]
     fn rounding_is_that_of_the_half_crate() {
@@ -41,5 +75,7 @@ mod tests {
         for (value, got) in values.iter().zip(rounded(&values)) {
             assert_eq!(got.to_bits(), bf16::from_f32(*value).to_f32().to_bits(), "{value}");
         }
+        let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        assert_eq!(bits(widened(&narrowed(&values))), bits(rounded(&values)));
     }
 }
