@@ -96,6 +96,8 @@ const STATUS: &str = " failed with status ";
 
 /// The failure that `text` tells of, if it is one of a card: the text of a panic, or of an error.
 pub fn recognised(text: &str) -> Option<DeviceFailure> {
+    // What was written with its quotes has its ends of lines as two letters.
+    let text = &text.replace("\\n", "\n");
     // A fault is told with the poisoning it is: the driver's own word on it says more.
     by_words(text, |trouble| trouble == Memory)
         .or_else(|| by_name(text))
@@ -121,18 +123,23 @@ fn by_name(text: &str) -> Option<DeviceFailure> {
 }
 
 fn by_status(text: &str) -> Option<DeviceFailure> {
-    let is_the_drivers = |line: &&str| {
-        let called = line.split_once(STATUS).and_then(|(before, _)| before.split_whitespace().next_back());
-        called.is_some_and(|called| called.starts_with("cu") || called.starts_with("mem"))
-    };
-    let line = text.lines().find(is_the_drivers)?.trim();
-    let digits = line.split_once(STATUS)?.1;
-    let digits = digits.split(|letter: char| !letter.is_ascii_digit()).next()?;
-    let number: u32 = digits.parse().ok()?;
+    let (called, number) = text.lines().find_map(status_in)?;
     Some(match STATUSES.iter().find(|(known, ..)| *known == number) {
-        Some((_, name, trouble)) => DeviceFailure { trouble: *trouble, said: format!("{line} ({name})") },
-        None => DeviceFailure { trouble: Other, said: line.to_owned() },
+        Some((_, name, trouble)) => {
+            DeviceFailure { trouble: *trouble, said: format!("{called}{STATUS}{number} ({name})") }
+        }
+        None => DeviceFailure { trouble: Other, said: format!("{called}{STATUS}{number}") },
     })
+}
+
+/// The function of the driver that a line says has failed, and its status.
+fn status_in(line: &str) -> Option<(&str, u32)> {
+    let (before, after) = line.split_once(STATUS)?;
+    let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let called = before.rsplit(|letter| !is_of_name(letter)).next()?;
+    let digits = after.split(|letter: char| !letter.is_ascii_digit()).next()?;
+    let is_the_drivers = called.starts_with("cu") || called.starts_with("mem");
+    Some((called, digits.parse().ok()?)).filter(|_| is_the_drivers)
 }
 
 fn line_with(text: &str, part: &str) -> String {
@@ -234,6 +241,12 @@ mod tests {
                  error happened\nCaused by:\n  can't allocate buffer of size: 99\nAsked at:\n",
                 Memory,
                 "can't allocate buffer of size: 99",
+            ),
+            (
+                "Error while reading data: use `try_into_data` instead to catch the error at runtime: WithContext { \
+                 reason: \"An IO error happened\\nCaused by:\\n  out of device memory allocating 4096 bytes\\n  0: a\" }",
+                Memory,
+                "out of device memory allocating 4096 bytes",
             ),
             (
                 "A launch error happened\nCaused by:\n  The device was poisoned during launch\nCaused by:\n  \
