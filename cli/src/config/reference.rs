@@ -35,7 +35,7 @@ const KEYS: &[(&str, &str)] = &[
     ),
     (
         "train.overlap",
-        "Send parts of the gradient while the rest of it is computed; changes no bit of the result.",
+        "Read, sum and apply parts of the gradient while the rest of it is computed, with a second copy of parameters and moments; changes no bit of the result.",
     ),
     (
         "train.non_finite",
