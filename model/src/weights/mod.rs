@@ -20,8 +20,8 @@ pub use folder::is_weight_file;
 pub use gguf::is_gguf;
 pub(crate) use gguf::{config as gguf_config, tokenizer as gguf_tokenizer};
 pub use init::{InitialValues, initialise};
-pub use random::randomise;
 pub use names::{NameStyle, huggingface_name, lavis_name};
+pub use random::randomise;
 pub use source::{StoredTensor, WeightSource};
 
 use burn::module::Param;
