@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use blip2_collective::{Exchange, Limits, Member, Transport, World};
 use blip2_dataset::{Coverage, KeyedRng, SlotBatch, StepBatch, TextEncoder, TextEncoding};
+use blip2_model::compute::compute_in;
 use blip2_model::flops::{BatchShape, Flops, LanguageSizes, image_encoder, stage1, stage2};
 use blip2_model::language_model::LanguageModel;
 use blip2_model::opt::Opt;
@@ -101,6 +102,7 @@ impl StepSpeed {
                 LanguageSizes::T5(of) => T5::new(of, &device)?.into(),
             };
             randomise(&mut model, &place)?;
+            compute_in(&mut model, config.train.compute)?;
             language = Some(Language::of(model, words(sizes.text_length)?, config.train.seed));
         }
         let frozen = FrozenSizes {
