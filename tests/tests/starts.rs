@@ -84,6 +84,8 @@ fn a_run_that_committed_no_step_gives_way_and_one_that_is_led_does_not() {
     let config = run.config();
     let second = ["coordinator", "--config", config, "--listen", "127.0.0.1:0"];
     let address = first.url.trim_start_matches("http://");
+    // It listens before it leads.
+    poll(|| (run.epoch() > 0).then_some(())).expect("it leads");
     finish(blip2(&second)).expect(4).says(&["already holds a run", address]);
     signal(first.process.id(), "TERM");
     let stopped = first.process.wait().expect(1).says(&["before anything could be saved"]);

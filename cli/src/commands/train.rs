@@ -107,7 +107,8 @@ pub(crate) async fn train_disturbed(
     kill_after: Option<u64>,
 ) -> Result<Finished, CliError> {
     let device = device_of(&config)?;
-    let places = places(device, config.coordinator.workers, &config.launch, &Machine::look(device))?;
+    let places =
+        places("train.device", device, config.coordinator.workers, &config.launch, &Machine::look(device))?;
     let (tls, restarts) = (config.tls.clone(), config.launch.restarts);
     let transport = transport(&tls)?;
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))

@@ -67,11 +67,12 @@ pub(crate) fn default_workers(device: DeviceName, machine: &Machine, configured:
     }
 }
 
-/// What each of `count` workers on `device` is given.
+/// What each of `count` workers on `device`, which `key` names, is given.
 ///
 /// # Errors
 /// A device that is not there, or fewer cards than workers.
 pub(crate) fn places(
+    key: &str,
     device: DeviceName,
     count: u32,
     launch: &LaunchSection,
@@ -85,7 +86,7 @@ pub(crate) fn places(
         return Ok(vec![Place { device: None, cores: Vec::new(), threads: even }; count as usize]);
     }
     let devices = deal(device, count as usize, &machine.present, launch.share_devices)
-        .map_err(|error| CliError::config(error.to_string()))?;
+        .map_err(|error| CliError::config(format!("{key}: {error}")))?;
     let nodes: Vec<Option<u32>> = devices.iter().map(|device| machine.node(*device)).collect();
     let cores = match launch.pin_cores {
         true => machine.cores.deal(&nodes),
@@ -124,6 +125,8 @@ mod tests {
     use super::*;
     use crate::exit::Exit;
 
+    const KEY: &str = "train.device";
+
     /// Four cards at two nodes of four cores.
     fn machine() -> Machine {
         let cores = |first: u32| (first..first + 4).map(|core| vec![core]).collect();
@@ -142,41 +145,45 @@ mod tests {
     #[test]
     fn each_worker_gets_its_card_and_the_cores_near_it() {
         let launch = LaunchSection::default();
-        let dealt = places(DeviceName::Cuda(None), 4, &launch, &machine()).unwrap();
+        let dealt = places(KEY, DeviceName::Cuda(None), 4, &launch, &machine()).unwrap();
         let expected =
             [place(0, &[0, 1], 2), place(1, &[2, 3], 2), place(2, &[4, 5], 2), place(3, &[6, 7], 2)];
         assert_eq!(dealt, expected);
         // Threads that are asked for are those that are started; cores may be left to the kernel.
         let free = LaunchSection { pin_cores: false, threads_per_worker: 3, ..launch.clone() };
         assert_eq!(
-            places(DeviceName::Auto, 2, &free, &machine()).unwrap(),
+            places(KEY, DeviceName::Auto, 2, &free, &machine()).unwrap(),
             [place(0, &[], 3), place(1, &[], 3)]
         );
         let shared = LaunchSection { share_devices: true, ..launch };
-        let dealt = places(DeviceName::Cuda(Some(3)), 2, &shared, &machine()).unwrap();
+        let dealt = places(KEY, DeviceName::Cuda(Some(3)), 2, &shared, &machine()).unwrap();
         assert_eq!(dealt, [place(3, &[4, 5], 2), place(3, &[6, 7], 2)]);
     }
 
     #[test]
     fn more_workers_than_cards_are_a_wrong_configuration() {
         let launch = LaunchSection::default();
-        let error = places(DeviceName::Auto, 8, &launch, &machine()).unwrap_err();
+        let error = places(KEY, DeviceName::Auto, 8, &launch, &machine()).unwrap_err();
         assert_eq!(error.exit(), Exit::BadConfig);
         let said = error.to_string();
-        assert!(said.contains("8 workers") && said.contains("4 CUDA cards were found"), "{said}");
+        assert!(said.starts_with(&format!("configuration: {KEY}: 8 workers")), "{said}");
+        assert!(said.contains("4 CUDA cards were found"), "{said}");
         assert!(said.contains("launch.share_devices"), "{said}");
         let none = Machine { present: Present { cuda: Some(0), ..Present::default() }, ..machine() };
-        assert_eq!(places(DeviceName::Cuda(None), 1, &launch, &none).unwrap_err().exit(), Exit::BadConfig);
+        assert_eq!(
+            places(KEY, DeviceName::Cuda(None), 1, &launch, &none).unwrap_err().exit(),
+            Exit::BadConfig
+        );
     }
 
     #[test]
     fn the_cpu_is_shared_and_nobody_is_kept_from_a_core() {
         let launch = LaunchSection::default();
         let expected = vec![Place { device: None, cores: Vec::new(), threads: 4 }; 2];
-        assert_eq!(places(DeviceName::Cpu, 2, &launch, &machine()).unwrap(), expected);
+        assert_eq!(places(KEY, DeviceName::Cpu, 2, &launch, &machine()).unwrap(), expected);
         let no_cards = Machine { present: Present::default(), ..machine() };
-        assert_eq!(places(DeviceName::Auto, 2, &launch, &no_cards).unwrap(), expected);
-        assert_eq!(places(DeviceName::Cpu, 100, &launch, &machine()).unwrap()[0].threads, 1);
+        assert_eq!(places(KEY, DeviceName::Auto, 2, &launch, &no_cards).unwrap(), expected);
+        assert_eq!(places(KEY, DeviceName::Cpu, 100, &launch, &machine()).unwrap()[0].threads, 1);
         assert_eq!(Machine::look(DeviceName::Cpu).present, Present::default());
     }
 

@@ -93,7 +93,7 @@ pub(super) async fn run(arguments: RunArguments) -> Result<Exit, CliError> {
     }
     let places = match arguments.shard {
         Some(_) => Vec::new(),
-        None => places(device, config.curation.workers, &config.launch, &machine)?,
+        None => places("curation.models.device", device, config.curation.workers, &config.launch, &machine)?,
     };
     if arguments.shard.is_some() || config.curation.workers > 0 {
         config.curation.models.check(config.curation.selection.mode)?;
