@@ -74,7 +74,7 @@ impl Counts {
         })
     }
 
-    /// What grew beyond `before`, by name.
+    /// What grew beyond `before` and the slack, by name.
     fn grown(&self, before: &Self) -> Vec<String> {
         let pairs = [
             ("launches", self.launches, before.launches),
@@ -86,9 +86,14 @@ impl Counts {
             ("copies on the device", self.on_device.copies, before.on_device.copies),
             ("bytes on the device", self.on_device.bytes, before.on_device.bytes),
         ];
-        let grown = pairs.into_iter().filter(|(_, now, before)| now > before);
+        let grown = pairs.into_iter().filter(|(_, now, before)| *now > before + slack(*before));
         grown.map(|(name, now, before)| format!("{name}: {now}, were {before}")).collect()
     }
+}
+
+/// How much more than before is no growth: fusion cuts chains of operations at no fixed place, so that equal runs differ.
+fn slack(before: u64) -> u64 {
+    before / 10 + 16
 }
 
 impl StepCounts {
@@ -156,7 +161,8 @@ mod tests {
 
     #[test]
     fn what_grows_is_named_and_what_shrinks_is_not() {
-        assert_eq!(counts(3, 9).grown(&counts(3, 10)), Vec::<String>::new());
-        assert_eq!(counts(4, 9).grown(&counts(3, 10)), ["launches: 4, were 3"]);
+        let before = counts(1000, 500);
+        assert_eq!(counts(1116, 10).grown(&before), Vec::<String>::new());
+        assert_eq!(counts(1117, 566).grown(&before), ["launches: 1117, were 1000"]);
     }
 }
