@@ -56,6 +56,8 @@ pub(crate) fn build(toolchain: &Toolchain, options: &Options) -> Result<bool, St
     let binary = folder.join("blip2");
     take(&built, &binary)?;
     executable(&binary)?;
+    // Else programs and tests that look there would take it for the CPU's.
+    std::fs::remove_file(&built).map_err(|error| format!("{}: {error}", built.display()))?;
     let beside = toolchain.libdevice();
     let below = beside.strip_prefix(toolchain.toolkit()).map_err(|error| error.to_string())?;
     take(&beside, &folder.join(below))?;
