@@ -11,8 +11,7 @@ pub(crate) struct Losses(Vec<(u64, f64)>);
 impl Losses {
     /// Reads a run's `metrics.jsonl`.
     pub(crate) fn read(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Self::parse(&text).map_err(|reason| format!("{}: {reason}", path.display()))
+        Self::parse(&crate::files::read(path)?).map_err(|reason| format!("{}: {reason}", path.display()))
     }
 
     fn parse(text: &str) -> Result<Self, String> {

@@ -2,7 +2,9 @@
 
 mod cuda;
 mod driver;
+mod files;
 mod losses;
+mod repository;
 mod root;
 mod small_run;
 mod test_vulkan;

@@ -1,6 +1,6 @@
 //! A training run of a few steps on the corpus of the quick start, for checks of devices.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 const SETTINGS: [&str; 9] = [
@@ -25,22 +25,4 @@ pub(crate) fn train(program: &mut Command, device: &str, root: &Path, steps: [us
     for setting in SETTINGS {
         program.args(["--set", setting]);
     }
-}
-
-/// The folder of the repository.
-pub(crate) fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// Cargo, in the repository.
-pub(crate) fn cargo() -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace());
-    cargo
-}
-
-/// Where cargo put this program: the folder of its profile.
-pub(crate) fn profile_folder() -> Result<PathBuf, String> {
-    let program = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
-    Ok(program.parent().unwrap_or(Path::new("/")).to_path_buf())
 }

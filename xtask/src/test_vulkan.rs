@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use crate::driver;
 use crate::losses::Losses;
+use crate::repository::{self, workspace};
 use crate::root::{Root, setting};
-use crate::small_run::{self, workspace};
+use crate::small_run;
 
 /// Steps of each stage.
 const STEPS: usize = 10;
@@ -123,7 +124,7 @@ struct Machine {
 
 impl Machine {
     fn cargo(&self, build: &str, command: &str) -> Command {
-        let mut cargo = small_run::cargo();
+        let mut cargo = repository::cargo();
         if !self.runner.is_empty() {
             cargo.args(["--config", &setting(&self.runner)]);
         }
@@ -156,7 +157,7 @@ impl Machine {
 
     /// `blip2` as [`Machine::build`] left it.
     fn program(&self) -> Result<Command, String> {
-        let program = small_run::profile_folder()?.join("blip2");
+        let program = repository::profile_folder()?.join("blip2");
         let mut words = self.runner.iter().map(OsString::from).chain([program.into()]);
         let mut command = Command::new(words.next().unwrap_or_default());
         command.args(words).current_dir(workspace());
@@ -217,7 +218,7 @@ impl Machine {
 /// The command that runs programs in `root`, where the folders they use are visible.
 fn runner(root: &Root) -> Result<Vec<String>, String> {
     let workspace = workspace().canonicalize().map_err(|error| format!("the workspace: {error}"))?;
-    let profile = small_run::profile_folder()?;
+    let profile = repository::profile_folder()?;
     let target = profile.parent().ok_or("this program lies in no target folder")?;
     Ok(root.runner([&workspace, target, &std::env::temp_dir()]))
 }

@@ -55,7 +55,7 @@ pub(crate) fn assemble(ptxas: &Path, modules: &[PathBuf]) -> Result<Vec<Assemble
 }
 
 fn one(ptxas: &Path, module: &Path) -> Result<Assembled, String> {
-    let text = std::fs::read_to_string(module).map_err(|error| format!("{}: {error}", module.display()))?;
+    let text = crate::files::read(module)?;
     let target = word_after(&text, ".target ").ok_or_else(|| format!("{}: no .target", module.display()))?;
     let name = word_after(&text, ".entry ").unwrap_or_default().to_owned();
     let mut command = Command::new(ptxas);

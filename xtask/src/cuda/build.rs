@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use super::toolchain::{Toolchain, executable, take};
-use crate::small_run::{self, workspace};
+use super::toolchain::Toolchain;
+use crate::files::{executable, take};
+use crate::repository::{self, workspace};
+use crate::small_run;
 
 /// How it is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,12 +39,12 @@ impl Options {
 
 /// The folder that can be carried to a machine with a card: the binary, and what it looks for beside itself.
 pub(crate) fn folder() -> Result<PathBuf, String> {
-    Ok(small_run::profile_folder()?.with_file_name("cuda"))
+    Ok(repository::profile_folder()?.with_file_name("cuda"))
 }
 
 /// Builds, and lays the binary and `libdevice` into [`folder`].
 pub(crate) fn build(toolchain: &Toolchain, options: &Options) -> Result<bool, String> {
-    let mut cargo = small_run::cargo();
+    let mut cargo = repository::cargo();
     cargo.args(["build", "--locked", "--bin", "blip2", "--profile", &options.profile]);
     cargo.args(["--features", &format!("blip2/{}", options.feature)]);
     toolchain.choose(&mut cargo);
@@ -102,11 +104,7 @@ pub(crate) fn try_without_card() -> Result<bool, String> {
 pub(crate) fn program(binary: &Path) -> Command {
     let mut program = Command::new(binary);
     program.current_dir(workspace());
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("BLIP2_") {
-            program.env_remove(name);
-        }
-    }
+    repository::without(&mut program, &["BLIP2_"]);
     program
 }
 

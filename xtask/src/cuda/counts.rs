@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::{ends_with, listed, read, write};
+
 /// Requests to the driver.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counts {
@@ -35,11 +37,9 @@ pub(crate) struct StepCounts {
 impl Counts {
     /// The sum over the processes of a run, by the files that the double left in `folder`.
     pub(crate) fn of_run(folder: &Path) -> Result<Self, String> {
-        let entries = folder.read_dir().map_err(|error| format!("{}: {error}", folder.display()))?;
-        let files = entries.flatten().map(|entry| entry.path());
         let mut sum = Self::default();
-        for file in files.filter(|file| file.extension().is_some_and(|end| end == "json")) {
-            let one = Self::of_process(&file)?;
+        for file in listed(folder)?.iter().filter(|file| ends_with(file, "json")) {
+            let one = Self::of_process(file)?;
             sum = sum.with(&one, |sum, one| Some(sum + one)).ok_or("counts beyond 64 bits")?;
         }
         if sum.launches == 0 {
@@ -50,7 +50,7 @@ impl Counts {
 
     /// Those of one process.
     pub(crate) fn of_process(file: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let text = read(file)?;
         serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))
     }
 
@@ -119,10 +119,10 @@ impl StepCounts {
         line(2, &self.stage2);
         if std::env::var_os("BLIP2_BLESS").is_some() {
             let text = serde_json::to_string_pretty(self).map_err(|error| error.to_string())?;
-            super::wheels::write(file, &(text + "\n"))?;
+            write(file, &(text + "\n"))?;
             return Ok(true);
         }
-        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let text = read(file)?;
         let before: Self =
             serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
         let mut passed = true;

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::build::{self, said};
-use super::toolchain::{Toolchain, create, take};
-use crate::small_run;
+use super::toolchain::Toolchain;
+use crate::files::{create, take};
+use crate::repository;
 
 /// The double in a folder under the driver's names.
 pub(crate) struct Double {
@@ -17,13 +18,13 @@ pub(crate) struct Double {
 impl Double {
     /// Builds it; what it tells and what programs store goes below `folder`.
     pub(crate) fn new(toolchain: &Toolchain, folder: PathBuf) -> Result<Self, String> {
-        let mut cargo = small_run::cargo();
+        let mut cargo = repository::cargo();
         cargo.args(["build", "--release", "--locked", "--package", "blip2-driver-double"]);
         let status = cargo.status().map_err(|error| format!("cargo: {error}"))?;
         if !status.success() {
             return Err(format!("the driver's double: cargo build ended with {status}"));
         }
-        let built = small_run::profile_folder()?.join("libblip2_driver_double.so");
+        let built = repository::profile_folder()?.join("libblip2_driver_double.so");
         let library = folder.join("lib");
         // The names that are looked for first and last.
         for name in ["libcuda.so", "libcuda.so.1"] {

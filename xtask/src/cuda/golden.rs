@@ -7,12 +7,13 @@ use serde_json::Value;
 
 use super::build::{self, said};
 use super::double::Double;
-use super::toolchain::{Toolchain, executable, take};
-use crate::small_run;
+use super::toolchain::Toolchain;
+use crate::files::{executable, take};
+use crate::repository;
 
 /// Builds the tests into the folder of the binary; where they lie.
 pub(crate) fn build(toolchain: &Toolchain) -> Result<PathBuf, String> {
-    let mut cargo = small_run::cargo();
+    let mut cargo = repository::cargo();
     cargo.args([
         "test",
         "--release",
@@ -46,7 +47,7 @@ pub(crate) fn fail_on_double(toolchain: &Toolchain) -> Result<bool, String> {
     let mut tests = double.run(&golden, 90, "golden")?;
     // The comparison's own test needs no device.
     tests.args(["--test-threads=1", "--skip", "fixture::"]).env("BLIP2_TEST_DEVICE", "cuda");
-    tests.env("BLIP2_GOLDEN_DIR", small_run::workspace().join("tests/golden"));
+    tests.env("BLIP2_GOLDEN_DIR", repository::workspace().join("tests/golden"));
     let output = tests.output().map_err(|error| format!("{}: {error}", golden.display()))?;
     let text = said(&output);
     let ended = |how: &str| -> Vec<&str> {

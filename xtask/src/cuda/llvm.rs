@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::toolchain::{create, executable, take};
-use super::wheels::write;
+use crate::files::{create, ends_with, executable, listed, read, take, write};
 
 /// The part of the wheels that is LLVM.
 const INSIDE: &str = "mlc_llvm_static/static";
@@ -78,17 +77,16 @@ pub(crate) fn lay_out(wheels: &[PathBuf], prefix: &Path) -> Result<usize, String
 }
 
 fn copy(from: &Path, to: &Path, below: &Path) -> Result<(), String> {
-    let folder = from.join(below);
-    let entries = folder.read_dir().map_err(|error| format!("{}: {error}", folder.display()))?;
-    for entry in entries.flatten() {
-        let name = below.join(entry.file_name());
-        if entry.path().is_dir() {
+    for path in listed(&from.join(below))? {
+        let file = path.file_name().unwrap_or_default();
+        let name = below.join(file);
+        if path.is_dir() {
             // Programs are not needed.
             if name != Path::new("bin") {
                 copy(from, to, &name)?;
             }
-        } else if !of_other_target(&entry.file_name().to_string_lossy()) {
-            take(&entry.path(), &to.join(&name))?;
+        } else if !of_other_target(&file.to_string_lossy()) {
+            take(&path, &to.join(&name))?;
         }
     }
     Ok(())
@@ -105,11 +103,10 @@ fn of_other_target(file: &str) -> bool {
 
 /// The headers' lists of targets, all of which the bundler's wrappers initialise.
 fn shorten_lists(folder: &Path) -> Result<(), String> {
-    let files = folder.read_dir().map_err(|error| format!("{}: {error}", folder.display()))?;
-    for file in files.flatten().filter(|file| file.path().extension().is_some_and(|end| end == "def")) {
-        let text = read(&file.path())?;
+    for file in listed(folder)?.iter().filter(|file| ends_with(file, "def")) {
+        let text = read(file)?;
         let kept: String = text.split_inclusive('\n').filter(|line| is_kept(line)).collect();
-        write(&file.path(), &kept)?;
+        write(file, &kept)?;
     }
     Ok(())
 }
@@ -190,10 +187,6 @@ done
         files.join(" "),
         flags("system-libs")?,
     ))
-}
-
-fn read(path: &Path) -> Result<String, String> {
-    std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]

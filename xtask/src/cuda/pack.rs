@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::toolchain::{Toolchain, create, take};
+use super::toolchain::Toolchain;
 use super::{build, golden};
+use crate::files::{create, take};
 
 /// Leaves `blip2.xz`, `golden.xz` and `libdevice.10.bc` in `folder`.
 pub(crate) fn pack(toolchain: &Toolchain, folder: &Path) -> Result<bool, String> {

@@ -9,6 +9,7 @@ use super::counts::{Counts, StepCounts};
 use super::double::{Double, finish};
 use super::scan::Numbers;
 use super::toolchain::Toolchain;
+use crate::files::{ends_with, listed};
 use crate::small_run;
 
 /// Compute capabilities of A100, H100 and B200.
@@ -161,8 +162,8 @@ fn run_folder(double: &Double, capability: usize, name: &str) -> PathBuf {
 fn most_shared(double: &Double, capability: usize) -> Result<u64, String> {
     let folder = double.folder().join(capability.to_string());
     let mut most = 0;
-    for told in files(&folder)?.iter().map(|told| files(told)).collect::<Result<Vec<_>, _>>()?.concat() {
-        if told.extension().is_some_and(|end| end == "json") {
+    for told in listed(&folder)?.iter().map(|told| listed(told)).collect::<Result<Vec<_>, _>>()?.concat() {
+        if ends_with(&told, "json") {
             most = most.max(Counts::of_process(&told)?.most_shared_bytes);
         }
     }
@@ -172,17 +173,10 @@ fn most_shared(double: &Double, capability: usize) -> Result<u64, String> {
 /// The modules that programs left below a folder; each once, by the hash that is its name.
 fn modules(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let mut found = BTreeMap::new();
-    for told in files(folder)? {
-        for file in files(&told)?.into_iter().filter(|file| file.extension().is_some_and(|end| end == "ptx"))
-        {
+    for told in listed(folder)? {
+        for file in listed(&told)?.into_iter().filter(|file| ends_with(file, "ptx")) {
             found.insert(file.file_name().map(ToOwned::to_owned), file);
         }
     }
     Ok(found.into_values().collect())
-}
-
-/// What lies in a folder.
-fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
-    let entries = folder.read_dir().map_err(|error| format!("{}: {error}", folder.display()))?;
-    Ok(entries.flatten().map(|entry| entry.path()).collect())
 }

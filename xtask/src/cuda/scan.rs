@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
+use crate::files::read;
+
 /// Numbers that are put into the matrix units in the place of float32.
 const TF32: &str = "tf32";
 
@@ -35,9 +37,7 @@ impl Numbers {
     pub(crate) fn of_files<P: AsRef<Path>>(files: &[P]) -> Result<Self, String> {
         let mut numbers = Self::default();
         for file in files.iter().map(AsRef::as_ref) {
-            let text =
-                std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-            numbers.add(&text);
+            numbers.add(&read(file)?);
         }
         Ok(numbers)
     }

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::llvm;
-use super::wheels::{Error, Wheel, unpacked, write};
+use super::wheels::{Error, Wheel, unpacked};
+use crate::files::{create, executable, take, write};
 
 /// Static archives and headers of LLVM; the second has the back ends beyond the host's.
 const LLVM: [Wheel; 2] = [
@@ -68,21 +69,21 @@ impl Toolchain {
     pub(crate) fn set_up(&self, wheels: Option<&Path>) -> Result<(), Error> {
         let prefix = self.folder.join(PREFIX);
         let installed = prefix.join(INSTALLED);
-        if self.has(&installed) && self.has(&self.libdevice()) && self.has(&self.ptxas()) {
+        if installed.is_file() && self.libdevice().is_file() && self.ptxas().is_file() {
             eprintln!("CUDA build parts: there already, in {}", self.folder.display());
             return Ok(());
         }
         create(&self.folder)?;
         let scratch = tempfile::Builder::new().prefix("part-").tempdir_in(&self.folder);
         let scratch = scratch.map_err(|error| format!("{}: {error}", self.folder.display()))?;
-        if !self.has(&installed) {
+        if !installed.is_file() {
             let parts = unpacked(&LLVM, wheels, scratch.path())?;
             let archives = llvm::lay_out(&parts, &prefix)?;
             // Last: without it, the next call begins anew.
             write(&installed, "")?;
             eprintln!("LLVM {} ({archives} archives): {}", LLVM[0].version, prefix.display());
         }
-        if !self.has(&self.libdevice()) || !self.has(&self.ptxas()) {
+        if !self.libdevice().is_file() || !self.ptxas().is_file() {
             let parts = unpacked(&TOOLKIT, wheels, scratch.path())?;
             for (part, name, target) in
                 [(&parts[0], LIBDEVICE, self.libdevice()), (&parts[1], PTXAS, self.ptxas())]
@@ -114,27 +115,4 @@ impl Toolchain {
     pub(crate) fn choose(&self, cargo: &mut Command) {
         cargo.env("XDG_DATA_HOME", &self.folder).env("CUDARC_CUDA_VERSION", CUDA_VERSION);
     }
-
-    fn has(&self, path: &Path) -> bool {
-        path.is_file()
-    }
-}
-
-/// Makes a folder with those above it.
-pub(crate) fn create(folder: &Path) -> Result<(), String> {
-    std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))
-}
-
-/// Copies a file, making the folders above the target.
-pub(crate) fn take(source: &Path, target: &Path) -> Result<(), String> {
-    create(target.parent().unwrap_or(Path::new("/")))?;
-    let copied = std::fs::copy(source, target);
-    copied.map(|_| ()).map_err(|error| format!("{} to {}: {error}", source.display(), target.display()))
-}
-
-/// Lets everybody run a file.
-pub(crate) fn executable(path: &Path) -> Result<(), String> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let allowed = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(path, allowed).map_err(|error| format!("{}: {error}", path.display()))
 }

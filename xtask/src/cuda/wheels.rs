@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::files::{listed, write};
+
 /// A package: name and version, and the SHA-256 of its file for Linux on x86_64.
 pub(crate) struct Wheel {
     pub(crate) name: &'static str,
@@ -60,14 +62,14 @@ pub(crate) fn unpacked(wheels: &[Wheel], from: Option<&Path>, scratch: &Path) ->
 fn unpack(wheel: &Wheel, scratch: &Path) -> Result<PathBuf, Error> {
     // Files are named with underscores.
     let start = format!("{}-{}-", wheel.name.replace('-', "_"), wheel.version);
-    let files = scratch.read_dir().map_err(|error| format!("{}: {error}", scratch.display()))?;
-    let file = files
-        .flatten()
-        .find(|file| file.file_name().to_string_lossy().starts_with(&start))
+    let is_it = |file: &Path| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&start));
+    let file = listed(scratch)?
+        .into_iter()
+        .find(|file| is_it(file))
         .ok_or_else(|| format!("pip left no {start}*.whl"))?;
     let folder = scratch.join(wheel.name);
     let mut unzip = Command::new("python3");
-    unzip.args(["-m", "zipfile", "-e"]).arg(file.path()).arg(&folder);
+    unzip.args(["-m", "zipfile", "-e"]).arg(file).arg(&folder);
     let status = unzip.status().map_err(|error| format!("python3: {error}"))?;
     if status.success() {
         Ok(folder)
@@ -79,11 +81,6 @@ fn unpack(wheel: &Wheel, scratch: &Path) -> Result<PathBuf, Error> {
 fn requirements(wheels: &[Wheel]) -> String {
     let line = |wheel: &Wheel| format!("{}=={} --hash=sha256:{}\n", wheel.name, wheel.version, wheel.sha256);
     wheels.iter().map(line).collect()
-}
-
-/// Writes a file; the error names it.
-pub(crate) fn write(path: &Path, text: &str) -> Result<(), String> {
-    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]
