@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use blip2_dataset::{Loader, LoaderSpec, Manifest, Plan, PlanKey, TrainTransform};
+use blip2_evaluation::image_transform::resampling;
 
 use crate::convert::qformer_text;
 use crate::error::Result;
-use crate::pictures::resampling;
 use crate::step::StepParts;
 
 /// Which batches a loader reads.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use blip2_collective::{Exchange, World};
 use blip2_dataset::{DatasetError, Location, Manifest};
+use blip2_evaluation::held_out::HeldOut;
 use blip2_model::card::CardWatch;
 use blip2_model::device::KernelsMade;
 use blip2_proto::drill::Drill;
@@ -19,7 +20,6 @@ use self::stepping::{Batches, Pending};
 use crate::check::check_row;
 use crate::config::{WorkerConfig, config_hash};
 use crate::error::{Result, WorkerError};
-use crate::held_out::HeldOut;
 use crate::member::{Failure, MemberEvent};
 use crate::own_device::{DeviceChoice, OwnDevice, Work};
 use crate::places::remember_credentials_of;

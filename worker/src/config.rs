@@ -5,6 +5,7 @@ use std::fmt;
 
 pub use blip2_collective::Wire;
 use blip2_dataset::{ColumnNames, CorpusSource, LoaderSettings, is_url};
+pub use blip2_evaluation::held_out::HeldOutSettings;
 pub use blip2_model::compute::Compute;
 use blip2_model::device::DeviceName;
 use blip2_model::language_model::check_family;
@@ -12,7 +13,6 @@ use blip2_model::weights::{is_gguf, is_weight_file};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, WorkerError};
-pub use crate::held_out::HeldOutSettings;
 use crate::places::without_credentials;
 
 /// Everything a worker is told: the training configuration and how it loads data.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use blip2_dataset::{TextEncoder, TextEncoding, is_weight_file, redacted};
+use blip2_evaluation::tokenizer::open_tokenizer;
 use blip2_model::ModelError;
 use blip2_model::hf_config::FolderConfig;
 use blip2_model::language_model::LanguageModel;
@@ -15,7 +16,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use crate::config::{Compute, FrozenDtype, WorkerConfig};
-use crate::convert::{qformer_text, tokenizer};
+use crate::convert::qformer_text;
 use crate::curation::CurationModelSettings;
 use crate::error::{Result, WorkerError};
 use crate::import::compare_folder;
@@ -373,7 +374,7 @@ fn list_weights(report: &mut PartReport, path: &Path) {
 
 fn note_tokenizer(report: &mut PartReport, path: &Path, length: usize) {
     let encoding = TextEncoding::new(length.max(PROBE_LENGTH), 0);
-    let opened: Result<TextEncoder> = tokenizer(path, encoding);
+    let opened: Result<TextEncoder> = open_tokenizer(path, encoding).map_err(WorkerError::from);
     let kind: std::result::Result<_, ModelError> = TokenizerKind::of(path);
     if let (Some(encoder), Ok((kind, file))) = (report.note(opened), kind) {
         report.tokenizer = Some(TokenizerReport {

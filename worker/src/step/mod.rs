@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use blip2_collective::{Exchange, SumTree, World};
 use blip2_dataset::{SlotBatch, StepBatch};
+use blip2_evaluation::image_transform::statistics;
 use blip2_model::dropout::Dropout;
 use blip2_model::image_processor::ImageProcessor;
 use blip2_model::optimizer::{Moments, scale};
@@ -32,8 +33,8 @@ use burn::tensor::{Device, Tensor};
 use crate::config::{OptimizerSettings, WorkerConfig};
 use crate::convert::{compute, device, image_encoder, placement, qformer_text, qformer_tokenizer};
 use crate::error::{Result, WorkerError};
+use crate::image_processor::image_processor;
 use crate::language::Language;
-use crate::pictures::{image_processor, statistics};
 use crate::state::{FrozenSizes, NextState, TrainState};
 use landing::{Beside, Landed, Landing, LandingPlan};
 use non_finite::Planned;
