@@ -3,13 +3,13 @@
 use burn::tensor::Device;
 
 use crate::clip::{Clip, ClipTextConfig};
-use crate::language_model::published::count;
-use crate::layers::LayerNorm;
-use crate::opt::{Opt, OptConfig};
+use crate::language::opt::{Opt, OptConfig};
+use crate::language::published::count;
+use crate::language::t5::{T5, T5Config};
+use crate::nn::layers::LayerNorm;
+use crate::objectives::contrast::ContrastModel;
+use crate::objectives::generate::GenerateModel;
 use crate::qformer::QFormerConfig;
-use crate::stage1::Stage1Model;
-use crate::stage2::Stage2Model;
-use crate::t5::{T5, T5Config};
 use crate::vision::{ClipVisionConfig, ClipVit, EvaConfig, EvaVit};
 
 /// Rows of the Q-Former's word table: BERT's and `[DEC]`.
@@ -46,11 +46,11 @@ fn qformer(image_width: usize) -> QFormerConfig {
 }
 
 fn stage1(image_width: usize) -> usize {
-    count(Stage1Model::new(&qformer(image_width), EMBED_DIM, 1e-5, &Device::flex()).unwrap())
+    count(ContrastModel::new(&qformer(image_width), EMBED_DIM, 1e-5, &Device::flex()).unwrap())
 }
 
 fn stage2(image_width: usize, language_width: usize) -> usize {
-    count(Stage2Model::new(&qformer(image_width), 1e-5, language_width, &Device::flex()).unwrap())
+    count(GenerateModel::new(&qformer(image_width), 1e-5, language_width, &Device::flex()).unwrap())
 }
 
 fn opt(width: usize) -> usize {

@@ -2,17 +2,18 @@
 
 use blip2_model::blip2::Blip2;
 use blip2_model::clip::Clip;
-use blip2_model::compute::{Compute, compute_in};
-use blip2_model::dropout::Dropout;
-use blip2_model::generate::GenerateOptions;
-use blip2_model::language_model::{LanguageModel, Padded, Texts};
-use blip2_model::loss::{Loss, counted};
-use blip2_model::placement::Placement;
-use blip2_model::stage2::Stage2Model;
-use blip2_model::tape::Tape;
-use blip2_model::tensors::FlatLayout;
+use blip2_model::device::compute::Compute;
+use blip2_model::device::placement::Placement;
+use blip2_model::files::weights::{NameStyle, WeightSource, huggingface_name, load};
+use blip2_model::language::generation::GenerateOptions;
+use blip2_model::language::{LanguageModel, Padded, Texts};
+use blip2_model::nn::dropout::Dropout;
+use blip2_model::nn::tensors::compute_in;
+use blip2_model::objectives::generate::GenerateModel;
+use blip2_model::train::flat::FlatLayout;
+use blip2_model::train::loss::{Loss, counted};
+use blip2_model::train::tape::Tape;
 use blip2_model::vision::ImageEncoder;
-use blip2_model::weights::{NameStyle, WeightSource, huggingface_name, load};
 use burn::tensor::Tensor;
 use serde_json::Value;
 
@@ -128,7 +129,7 @@ pub(crate) fn stage2_gradient_in(
     let device = device().autodiff();
     let eps = fixture.json("config.json")["vision_config"]["layer_norm_eps"].as_f64().unwrap();
     let model = frozen.language_model();
-    let mut stage2 = Stage2Model::new(frozen.qformer_config(), eps, model.width(), &device).unwrap();
+    let mut stage2 = GenerateModel::new(frozen.qformer_config(), eps, model.width(), &device).unwrap();
     let style = NameStyle::HuggingFace { prefix: String::new() };
     let source = WeightSource::open(fixture.folder(), style).unwrap();
     load(&mut stage2, "", &source, &device).unwrap();

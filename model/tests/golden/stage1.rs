@@ -1,16 +1,17 @@
 //! Stage 1 against the reference: activations, losses, gradients in both modes, and six AdamW steps.
 
-use blip2_model::compute::{Compute, compute_in};
-use blip2_model::dropout::Dropout;
-use blip2_model::optimizer::{AdamW, Moments};
-use blip2_model::qformer::QFormerConfig;
-use blip2_model::stage1::{
-    Contrast, GlobalBatch, GradientMode, Side, SlotBatch, SlotContext, SlotForward, Stage1Model,
+use blip2_model::device::compute::Compute;
+use blip2_model::files::weights::{NameStyle, WeightSource, load};
+use blip2_model::nn::dropout::Dropout;
+use blip2_model::nn::tensors::compute_in;
+use blip2_model::objectives::contrast::{
+    Contrast, ContrastModel, GlobalBatch, GradientMode, Side, SlotBatch, SlotContext, SlotForward,
 };
-use blip2_model::tape::Tape;
-use blip2_model::tensors::FlatLayout;
+use blip2_model::qformer::QFormerConfig;
+use blip2_model::train::flat::FlatLayout;
+use blip2_model::train::optimizer::{AdamW, Moments};
+use blip2_model::train::tape::Tape;
 use blip2_model::vision::{EvaConfig, EvaVit};
-use blip2_model::weights::{NameStyle, WeightSource, load};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
 
@@ -22,7 +23,7 @@ pub(crate) struct Case {
     fixture: Fixture,
     meta: Value,
     encoder: EvaVit,
-    model: Stage1Model,
+    model: ContrastModel,
     layout: FlatLayout,
     device: Device,
     tape: fn() -> Tape,
@@ -69,7 +70,8 @@ impl Case {
             .with_layer_norm_eps(meta["qformer"]["layer_norm_eps"].as_f64().unwrap())
             .with_dropout(0.0);
         let eps = meta["vision"]["ln_vision_eps"].as_f64().unwrap();
-        let mut model = Stage1Model::new(&config, size(&meta, "qformer", "embed_dim"), eps, &device).unwrap();
+        let mut model =
+            ContrastModel::new(&config, size(&meta, "qformer", "embed_dim"), eps, &device).unwrap();
         load(&mut model, "", &source, &device).unwrap();
         let layout = FlatLayout::of(&mut model).unwrap();
         Self { fixture, meta, encoder, model, layout, device, tape: Tape::segmented }

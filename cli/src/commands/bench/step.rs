@@ -5,7 +5,7 @@ mod preset;
 
 use std::collections::BTreeMap;
 
-use blip2_model::flops::{BatchShape, stage1};
+use blip2_model::objectives::flops::{BatchShape, stage1};
 use blip2_worker::config::{Compute, FrozenDtype};
 use blip2_worker::step::StepTimes;
 use blip2_worker::{StepLoad, StepSpeed, StubSizes, StubStep, TimedStep};
