@@ -32,7 +32,7 @@ use crate::vision::{EVA_PREFIX, ImageEncoder};
 #[derive(Debug, Clone)]
 pub struct Blip2 {
     encoder: ImageEncoder,
-    stage2: GenerateModel,
+    trained: GenerateModel,
     language_model: LanguageModel,
     qformer: QFormerConfig,
     tokens: PromptTokens,
@@ -46,7 +46,7 @@ impl Blip2 {
     /// Parts whose widths do not fit, or special tokens outside the vocabulary.
     pub fn from_parts(
         encoder: ImageEncoder,
-        stage2: GenerateModel,
+        trained: GenerateModel,
         language_model: impl Into<LanguageModel>,
         qformer: QFormerConfig,
         tokens: PromptTokens,
@@ -57,7 +57,7 @@ impl Blip2 {
             let (wanted, width) = (qformer.image_width, encoder.width());
             return refuse(format!("the Q-Former attends to width {wanted}, the image encoder has {width}"));
         }
-        let (language_width, width) = (stage2.opt_proj.weight.val().dims()[0], language_model.width());
+        let (language_width, width) = (trained.opt_proj.weight.val().dims()[0], language_model.width());
         if language_width != width {
             return refuse(format!(
                 "the projection ends at width {language_width}, the language model has {width}"
@@ -65,7 +65,7 @@ impl Blip2 {
         }
         tokens.validate(language_model.special_tokens().vocab_size)?;
         let processor = ImageProcessor::blip2(encoder.image_size());
-        Ok(Self { encoder, stage2, language_model, qformer, tokens, processor })
+        Ok(Self { encoder, trained, language_model, qformer, tokens, processor })
     }
 
     /// Loads a `Blip2ForConditionalGeneration` folder to a `place` without autodiff; the Q-Former is
@@ -90,14 +90,14 @@ impl Blip2 {
         let mut language_model = LanguageModel::open(folder, &place)?;
         let encoder = ImageEncoder::open(folder, &place)?;
         let (qformer, ln_vision_eps) = read_qformer_config(&config)?;
-        let mut stage2 = GenerateModel::new(&qformer, ln_vision_eps, language_model.width(), device)?;
+        let mut trained = GenerateModel::new(&qformer, ln_vision_eps, language_model.width(), device)?;
         let source = WeightSource::open_huggingface(folder)?;
-        load(&mut stage2, "", &source, device)?;
+        load(&mut trained, "", &source, device)?;
         let tokens = PromptTokens::read(folder, &config, language_model.special_tokens())?;
         // The token's vector is never read: the queries' outputs stand in its places.
         language_model.grow_vocabulary(tokens.image as usize + 1);
         let processor = ImageProcessor::read(folder, ImageProcessor::blip2(encoder.image_size()))?;
-        Ok(Self::from_parts(encoder, stage2, language_model, qformer, tokens)?.with_processor(processor))
+        Ok(Self::from_parts(encoder, trained, language_model, qformer, tokens)?.with_processor(processor))
     }
 
     /// The same model for pictures that are prepared otherwise than BLIP-2's.
@@ -116,8 +116,8 @@ impl Blip2 {
     }
 
     /// The trained part.
-    pub fn stage2(&self) -> &GenerateModel {
-        &self.stage2
+    pub fn trained(&self) -> &GenerateModel {
+        &self.trained
     }
 
     /// The frozen language model.
@@ -165,7 +165,7 @@ impl Blip2 {
     /// - pixels `[b, 3, image_size, image_size]`; output `[b, queries, width]`
     pub fn soft_prompt(&self, pixels: Tensor<4>) -> Result<Tensor<3>, ModelError> {
         let features = self.encoder.forward(pixels)?;
-        self.stage2.forward(features, &mut Dropout::off(), &mut Tape::whole())
+        self.trained.forward(features, &mut Dropout::off(), &mut Tape::whole())
     }
 
     /// Continues each picture's prompt; a text has its end token, if it reached one, as its last token.
@@ -287,7 +287,7 @@ impl NamedTensors for Blip2 {
     fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
         // CLIP's names under the same module, so that they do not collide with the norm after it.
         self.encoder.visit_tensors(&join(prefix, EVA_PREFIX), visitor)?;
-        self.stage2.visit_tensors(prefix, visitor)?;
+        self.trained.visit_tensors(prefix, visitor)?;
         let language_model = join(prefix, self.language_model.prefix());
         self.language_model.visit_tensors(&language_model, visitor)
     }

@@ -1,4 +1,4 @@
-//! The frozen language models of stage 2, behind one interface.
+//! The frozen language models of the generate task, behind one interface.
 
 mod decoder;
 pub mod generation;

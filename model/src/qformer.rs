@@ -87,7 +87,7 @@ impl QFormerConfig {
     }
 
     /// A Q-Former of zeros on `device`; `with_text` adds the word and position tables and the text
-    /// feed-forward parts, which stage 2 drops.
+    /// feed-forward parts, which the generate task drops.
     pub fn init(&self, with_text: bool, device: &Device) -> QFormer {
         QFormer {
             text: with_text.then(|| TextEmbeddings {
@@ -114,7 +114,7 @@ pub struct TextEmbeddings {
 /// The Querying Transformer. Should be created with [`QFormerConfig`].
 #[derive(Module, Debug)]
 pub struct QFormer {
-    /// Absent in stage 2.
+    /// Absent in the generate task.
     pub text: Option<TextEmbeddings>,
     norm: LayerNorm,
     layers: Vec<QFormerLayer>,

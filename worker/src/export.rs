@@ -121,7 +121,7 @@ impl Export<'_> {
         let processor = self.processor()?;
         let model = Retriever {
             encoder: &mut self.encoder,
-            stage1: &mut stage1,
+            contrast: &mut stage1,
             qformer: &qformer,
             processor: &processor,
         };

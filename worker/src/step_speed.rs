@@ -11,7 +11,7 @@ use blip2_model::language::LanguageModel;
 use blip2_model::language::opt::Opt;
 use blip2_model::language::t5::T5;
 use blip2_model::nn::tensors::compute_in;
-use blip2_model::objectives::flops::{BatchShape, Flops, LanguageSizes, image_encoder, stage1, stage2};
+use blip2_model::objectives::flops::{self, BatchShape, Flops, LanguageSizes, image_encoder};
 use blip2_model::vision::{EncoderSizes, ImageEncoder};
 use burn::tensor::MemoryPoolUsage;
 
@@ -141,10 +141,10 @@ impl StepSpeed {
         let pairs = self.load.batch as usize;
         let batch = BatchShape { pairs, positions: encoder.tokens(), text_length: *text_length };
         let trained = match language {
-            None => stage1(&qformer, self.parts.config.model.qformer.embed_dim, batch),
+            None => flops::contrast(&qformer, self.parts.config.model.qformer.embed_dim, batch),
             Some(language) => {
                 let prefix = if matches!(language, LanguageSizes::T5(_)) { *text_length } else { 0 };
-                stage2(&qformer, language, prefix, batch)
+                flops::generate(&qformer, language, prefix, batch)
             }
         };
         let frozen = image_encoder(encoder).forward * pairs as u64;

@@ -71,13 +71,13 @@ pub fn export_blip2(
     staging.publish(folder)
 }
 
-/// What stage 1 trained, and what it was trained on.
+/// What the contrast task trained, and what it was trained on.
 #[derive(Debug)]
 pub struct Retriever<'a> {
     /// The frozen image encoder.
     pub encoder: &'a mut ImageEncoder,
     /// Queries, Q-Former and heads.
-    pub stage1: &'a mut ContrastModel,
+    pub contrast: &'a mut ContrastModel,
     /// The Q-Former's sizes.
     pub qformer: &'a QFormerConfig,
     /// How pictures are prepared.
@@ -87,14 +87,14 @@ pub struct Retriever<'a> {
 impl NamedTensors for Retriever<'_> {
     fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
         self.encoder.visit_tensors(&join(prefix, EVA_PREFIX), visitor)?;
-        self.stage1.visit_tensors(prefix, visitor)
+        self.contrast.visit_tensors(prefix, visitor)
     }
 }
 
 /// How the names begin of what `Blip2ForImageTextRetrieval` has no place for: the captioning head and the temperature.
 pub const NOT_IN_RETRIEVAL: &[&str] = &["Qformer.cls.", "temp"];
 
-/// Writes a stage-1 model to the new folder `folder` as `transformers`' `Blip2ForImageTextRetrieval` with its
+/// Writes a model of the contrast task to the new folder `folder` as `transformers`' `Blip2ForImageTextRetrieval` with its
 /// processor and the Q-Former's tokenizer from the folder `tokenizer`.
 ///
 /// The class has no place for the captioning head and the temperature, which only training uses: LAVIS's layout

@@ -1,4 +1,4 @@
-//! The loss of stage 2: what a frozen language model makes of texts after a soft prompt.
+//! The loss of the generate task: what a frozen language model makes of texts after a soft prompt.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 

@@ -1,4 +1,4 @@
-//! OPT, the frozen decoder-only language model of stage 2.
+//! OPT, the frozen decoder-only language model of the generate task.
 
 mod config;
 mod layer;

@@ -1,4 +1,4 @@
-//! T5 in the form of Flan-T5, the frozen encoder-decoder language model of stage 2.
+//! T5 in the form of Flan-T5, the frozen encoder-decoder language model of the generate task.
 
 mod config;
 mod decoder;

@@ -1,4 +1,4 @@
-//! Stage 1: contrastive, matching and captioning losses of one slot of the global batch.
+//! The contrast task: contrastive, matching and captioning losses of one slot of the global batch.
 //!
 //! A step goes in two halves, with an exchange between them that this crate does not see:
 //!
@@ -57,7 +57,7 @@ impl CaptionHead {
     }
 }
 
-/// What stage 1 trains.
+/// What the contrast task trains.
 #[derive(Module, Debug)]
 pub struct ContrastModel {
     /// Norm of the image features.

@@ -78,7 +78,7 @@ fn vision(tokens: usize, patch: usize, width: usize, depth: usize, inner: usize)
     patches + depth * block
 }
 
-/// One batch of a stage as its formulas take it.
+/// One batch of a task as its formulas take it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchShape {
     /// Pairs in the global batch.
@@ -144,8 +144,8 @@ impl Pieces<'_> {
     }
 }
 
-/// A stage-1 step of all pairs, without the image encoder.
-pub fn stage1(config: &QFormerConfig, embed_dim: usize, batch: BatchShape) -> Flops {
+/// A step of the contrast task of all pairs, without the image encoder.
+pub fn contrast(config: &QFormerConfig, embed_dim: usize, batch: BatchShape) -> Flops {
     let BatchShape { pairs, positions, text_length } = batch;
     let pieces = Pieces { config, positions };
     let (hidden, queries) = (config.hidden, config.queries);
@@ -167,8 +167,8 @@ pub fn stage1(config: &QFormerConfig, embed_dim: usize, batch: BatchShape) -> Fl
     Flops::trained(pair).times(pairs) + contrast
 }
 
-/// A stage-2 step of all pairs, without the image encoder; `prefix` tokens are read before each text.
-pub fn stage2(config: &QFormerConfig, language: &LanguageSizes, prefix: usize, batch: BatchShape) -> Flops {
+/// A step of the generate task of all pairs, without the image encoder; `prefix` tokens are read before each text.
+pub fn generate(config: &QFormerConfig, language: &LanguageSizes, prefix: usize, batch: BatchShape) -> Flops {
     let pieces = Pieces { config, positions: batch.positions };
     let prompt = pieces.image() + pieces.query_pass() + map(config.queries, config.hidden, language.width());
     let read = config.queries + prefix;
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_1_step_counted_by_hand() {
+    fn a_contrast_step_counted_by_hand() {
         // One pair's products at Q 3, T 4, P 7, hidden 4, intermediate 6, width of the picture 5, embeddings of 2.
         let image = 2 * (2 * 7 * 5 * 4);
         let cross = 2 * (2 * 3 * 4 * 4) + 2 * (2 * 3 * 7 * 4);
@@ -279,13 +279,13 @@ mod tests {
         let heads = 2 * 4 * 4 * 2 + 3 * (2 * 4 * 2) + 2 * 3 * 4 * 4 + 2 * 3 * 4 * 11;
         let pair = 2 * image + queries + text + 3 * (first + last + cross) + caption + heads;
         let similarities = 2 * (2 * 3) * 2 * 2;
-        let got = stage1(&config(), 2, BatchShape { pairs: 2, positions: 7, text_length: 4 });
+        let got = contrast(&config(), 2, BatchShape { pairs: 2, positions: 7, text_length: 4 });
         assert_eq!(got.forward, 2 * pair + 3 * similarities);
         assert_eq!(got.backward, 2 * 2 * pair + 2 * similarities);
     }
 
     #[test]
-    fn a_stage_2_step_counted_by_hand() {
+    fn a_generate_step_counted_by_hand() {
         let opt = OptConfig {
             width: 8,
             depth: 1,
@@ -300,7 +300,7 @@ mod tests {
         let prompt = 2 * (2 * 7 * 5 * 4) + queries + 2 * 3 * 4 * 8;
         let maps = 4 * (2 * 7 * 8 * 8) + 2 * (2 * 7 * 8 * 10) + 2 * 4 * 8 * 13;
         let attention = 2 * (2 * 7 * 7 * 8);
-        let got = stage2(&config(), &LanguageSizes::Opt(opt), 0, batch);
+        let got = generate(&config(), &LanguageSizes::Opt(opt), 0, batch);
         assert_eq!(got.forward, 3 * (prompt + maps + attention));
         assert_eq!(got.backward, 3 * (2 * prompt + maps + 2 * attention));
         // An encoder-decoder that reads 3 + 2 positions and writes 4, heads of 3 with an inner width of 6.
@@ -317,7 +317,7 @@ mod tests {
         let own = (4 * (2 * 4 * 8 * 6), 4 * 4 * 4 * 6);
         let cross = (2 * (2 * 4 * 8 * 6) + 2 * (2 * 5 * 8 * 6), 4 * 4 * 5 * 6);
         let rest = 3 * (2 * 4 * 8 * 10) + 2 * 4 * 8 * 13;
-        let got = stage2(&config(), &LanguageSizes::T5(t5), 2, batch);
+        let got = generate(&config(), &LanguageSizes::T5(t5), 2, batch);
         let forward = encoder.0 + encoder.1 + own.0 + own.1 + cross.0 + cross.1 + rest;
         assert_eq!(got.forward, 3 * (prompt + forward));
         // Neither the first layer's own attention nor the queries that it gives cross-attention have a gradient.

@@ -1,4 +1,4 @@
-//! Stage 2: the Q-Former's queries, projected, are a soft prompt of the frozen language model.
+//! The generate task: the Q-Former's queries, projected, are a soft prompt of the frozen language model.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
@@ -11,7 +11,7 @@ use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 use crate::qformer::{QFormer, QFormerConfig};
 use crate::train::tape::{Segment, Tape};
 
-/// What stage 2 trains: vision norm, queries, Q-Former without its text parts, projection.
+/// What the generate task trains: vision norm, queries, Q-Former without its text parts, projection.
 #[derive(Module, Debug)]
 pub struct GenerateModel {
     /// Norm of the image features.

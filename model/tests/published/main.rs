@@ -234,10 +234,10 @@ fn blip2_folder(folder: &Path) -> Blip2 {
     let encoder = ImageEncoder::open(&asset("eva-tiny"), &device).unwrap();
     let language_model = LanguageModel::open(&asset("opt-tiny"), &device).unwrap();
     let qformer = qformer_of(&encoder);
-    let mut stage2 = GenerateModel::new(&qformer, 1e-6, language_model.width(), &device).unwrap();
-    fill(&mut stage2, 0.3);
+    let mut generate = GenerateModel::new(&qformer, 1e-6, language_model.width(), &device).unwrap();
+    fill(&mut generate, 0.3);
     let tokens = PromptTokens::choose(&asset("opt-tiny"), language_model.special_tokens()).unwrap();
-    let mut model = Blip2::from_parts(encoder, stage2, language_model, qformer, tokens).unwrap();
+    let mut model = Blip2::from_parts(encoder, generate, language_model, qformer, tokens).unwrap();
     export_blip2(folder, &mut model, &asset("opt-tiny"), &ExportOptions::default()).unwrap();
     model
 }
@@ -343,12 +343,16 @@ fn salesforce_blip2_itm() {
     let folder = place.path().join("itm");
     let mut encoder = ImageEncoder::open(&asset("eva-tiny"), &Device::flex()).unwrap();
     let qformer = qformer_of(&encoder);
-    let mut stage1 = ContrastModel::new(&qformer, 8, 1e-6, &Device::flex()).unwrap();
-    fill(&mut stage1, 0.3);
+    let mut contrast = ContrastModel::new(&qformer, 8, 1e-6, &Device::flex()).unwrap();
+    fill(&mut contrast, 0.3);
     let processor = ImageProcessor::blip2(encoder.image_size());
     let want = features(&encoder);
-    let model =
-        Retriever { encoder: &mut encoder, stage1: &mut stage1, qformer: &qformer, processor: &processor };
+    let model = Retriever {
+        encoder: &mut encoder,
+        contrast: &mut contrast,
+        qformer: &qformer,
+        processor: &processor,
+    };
     export_retrieval(&folder, model, &asset("qformer-tokenizer"), &ExportOptions::default()).unwrap();
     assert_eq!(features(&open_encoder(&folder)), want);
 }

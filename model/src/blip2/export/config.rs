@@ -44,7 +44,7 @@ pub(super) fn of_retriever(
         "dtype": precision.torch(),
         "num_query_tokens": queries,
         "image_token_index": image,
-        "image_text_hidden_size": model.stage1.embed_dim(),
+        "image_text_hidden_size": model.contrast.embed_dim(),
         "initializer_factor": 1.0,
         "initializer_range": 0.02,
         "vision_config": vision_config(vision)?,

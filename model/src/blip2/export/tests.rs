@@ -46,10 +46,10 @@ fn model_with(encoder: &str, language_model: LanguageModel, tokenizer: &Path) ->
     let device = Device::flex();
     let encoder = ImageEncoder::open(&asset(encoder), &device).unwrap();
     let qformer = small_qformer(&encoder);
-    let mut stage2 = GenerateModel::new(&qformer, 1e-6, language_model.width(), &device).unwrap();
-    fill(&mut stage2, 0.3);
+    let mut generate = GenerateModel::new(&qformer, 1e-6, language_model.width(), &device).unwrap();
+    fill(&mut generate, 0.3);
     let tokens = PromptTokens::choose(tokenizer, language_model.special_tokens()).unwrap();
-    Blip2::from_parts(encoder, stage2, language_model, qformer, tokens).unwrap()
+    Blip2::from_parts(encoder, generate, language_model, qformer, tokens).unwrap()
 }
 
 fn pixels(model: &Blip2) -> Tensor<4> {
@@ -164,11 +164,11 @@ fn a_failed_export_leaves_nothing() {
     assert!(error.contains("exists"), "{error}");
 }
 
-fn stage1_for(encoder: &ImageEncoder) -> (ContrastModel, QFormerConfig) {
+fn contrast_for(encoder: &ImageEncoder) -> (ContrastModel, QFormerConfig) {
     let qformer = small_qformer(encoder);
-    let mut stage1 = ContrastModel::new(&qformer, 8, 1e-6, &Device::flex()).unwrap();
-    fill(&mut stage1, 0.3);
-    (stage1, qformer)
+    let mut contrast = ContrastModel::new(&qformer, 8, 1e-6, &Device::flex()).unwrap();
+    fill(&mut contrast, 0.3);
+    (contrast, qformer)
 }
 
 fn processor_for(encoder: &ImageEncoder) -> ImageProcessor {
@@ -197,15 +197,23 @@ fn values_of(model: &mut impl NamedTensors) -> (FlatLayout, Vec<(String, Vec<u32
 #[test]
 fn a_retrieval_folder_holds_every_tensor_but_those_of_training() {
     let mut encoder = ImageEncoder::open(&asset("eva-tiny"), &Device::flex()).unwrap();
-    let (mut stage1, qformer) = stage1_for(&encoder);
+    let (mut contrast, qformer) = contrast_for(&encoder);
     let processor = processor_for(&encoder);
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("model");
-    let model =
-        Retriever { encoder: &mut encoder, stage1: &mut stage1, qformer: &qformer, processor: &processor };
+    let model = Retriever {
+        encoder: &mut encoder,
+        contrast: &mut contrast,
+        qformer: &qformer,
+        processor: &processor,
+    };
     export_retrieval(&folder, model, &asset("qformer-tokenizer"), &ExportOptions::default()).unwrap();
-    let mut model =
-        Retriever { encoder: &mut encoder, stage1: &mut stage1, qformer: &qformer, processor: &processor };
+    let mut model = Retriever {
+        encoder: &mut encoder,
+        contrast: &mut contrast,
+        qformer: &qformer,
+        processor: &processor,
+    };
     let (layout, mut want) = values_of(&mut model);
     let source = WeightSource::open_published(&folder).unwrap();
     assert!(!source.is_lavis());
@@ -226,10 +234,14 @@ fn lavis_files_read_back_to_the_bit_but_for_the_key_bias() {
     let mut encoder = ImageEncoder::open(&asset("eva-tiny"), &Device::flex()).unwrap();
     let ImageEncoder::Eva(eva) = &mut encoder else { panic!("eva-tiny has another layout") };
     fill(eva, 0.2);
-    let (mut stage1, qformer) = stage1_for(&encoder);
+    let (mut contrast, qformer) = contrast_for(&encoder);
     let processor = processor_for(&encoder);
-    let mut model =
-        Retriever { encoder: &mut encoder, stage1: &mut stage1, qformer: &qformer, processor: &processor };
+    let mut model = Retriever {
+        encoder: &mut encoder,
+        contrast: &mut contrast,
+        qformer: &qformer,
+        processor: &processor,
+    };
     let (layout, mut want) = values_of(&mut model);
     for (_, bias) in want.iter_mut().filter(|(name, _)| name.ends_with("attn.qkv.bias")) {
         let third = bias.len() / 3;
@@ -284,8 +296,8 @@ fn a_tokenizer_without_a_spare_token_gets_one() {
     let encoder = ImageEncoder::open(&asset("eva-tiny"), &device).unwrap();
     let qformer = QFormerConfig::new(encoder.width()).with_hidden(16).with_layers(2).with_heads(2);
     let qformer = qformer.with_intermediate(24).with_vocab(40).with_queries(3);
-    let mut stage2 = GenerateModel::new(&qformer, 1e-6, t5.width(), &device).unwrap();
-    fill(&mut stage2, 0.3);
-    let model = Blip2::from_parts(encoder, stage2, t5, qformer, tokens).unwrap();
+    let mut generate = GenerateModel::new(&qformer, 1e-6, t5.width(), &device).unwrap();
+    fill(&mut generate, 0.3);
+    let model = Blip2::from_parts(encoder, generate, t5, qformer, tokens).unwrap();
     reads_back_to_the_bit(model, &tokenizer);
 }
