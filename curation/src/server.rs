@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use blip2_collective::{Guarded, Transport, authenticate, is_authenticated};
-use blip2_dataset::CurationJob;
 use blip2_proto::v1::curation_server::{Curation, CurationServer};
 use blip2_proto::v1::report_request::Outcome;
 use blip2_proto::v1::{
@@ -17,8 +16,9 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Extensions, Request, Response, Status};
 
-use super::leases::{Leases, Offer};
-use crate::{CoordinatorError, Result};
+use crate::error::{CurationError, Result};
+use crate::job::CurationJob;
+use crate::leases::{Leases, Offer};
 
 /// How long a worker waits before it asks again.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
@@ -103,7 +103,7 @@ pub async fn coordinate_curation(
     let end = tokio::select! {
         end = desk.end() => end,
         () = shutdown => CurationEnd::Stopped,
-        ended = &mut server => return Err(CoordinatorError::server_ended(ended)),
+        ended = &mut server => return Err(CurationError::server_ended(ended)),
     };
     // Workers that ask now hear that it is over.
     desk.stopping.cancel();
