@@ -1,7 +1,7 @@
 //! How a text is written, as it is typed: the options that `generate` and `chat` share.
 
 use blip2_evaluation::captioning::Decoding;
-use blip2_model::generate::{EarlyStopping, GenerateOptions, Sampling};
+use blip2_model::language::generation::{EarlyStopping, GenerateOptions, Sampling};
 use clap::{Args, ValueEnum};
 
 use crate::error::CliError;

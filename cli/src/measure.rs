@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use blip2_dataset::{RgbImage, Sample};
 use blip2_evaluation::captioning::Captioner;
 use blip2_model::device::DeviceError;
-use blip2_model::generate::GenerateOptions;
+use blip2_model::language::generation::GenerateOptions;
 use blip2_worker::export::{ExportOptions, Layout, export as write_layout};
 use blip2_worker::{NamedState, model_here};
 use image::ImageFormat;

@@ -1,9 +1,9 @@
 //! What a caption's image tells a language model about it.
 
 use blip2_dataset::Sample;
-use blip2_model::dropout::Dropout;
-use blip2_model::stage2::Stage2Model;
-use blip2_model::tape::Tape;
+use blip2_model::nn::dropout::Dropout;
+use blip2_model::objectives::generate::GenerateModel;
+use blip2_model::train::tape::Tape;
 use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::captions::{caption, other_rows};
@@ -53,7 +53,7 @@ pub trait CaptionModel {
 /// No samples, an image that cannot be prepared, a loss that is not finite.
 pub fn caption_losses<M: CaptionModel>(
     images: &SampleEncoder,
-    stage2: &Stage2Model,
+    model: &GenerateModel,
     language_model: &M,
     samples: &[&Sample],
     seed: u64,
@@ -62,7 +62,7 @@ pub fn caption_losses<M: CaptionModel>(
         let reason = "no caption that the language model's tokenizer can take";
         return Err(EvaluationError::Configuration(format!("evaluation set: {reason}")).into());
     }
-    let prompts = soft_prompts(images, stage2, samples)?;
+    let prompts = soft_prompts(images, model, samples)?;
     let captions: Vec<String> = samples.iter().map(|sample| caption(sample)).collect();
     let order: Vec<i32> = other_rows(&captions, seed).into_iter().map(|row| row as i32).collect();
     let order = Tensor::<1, Int>::from_data(TensorData::new(order, [samples.len()]), images.device());
@@ -76,10 +76,10 @@ pub fn caption_losses<M: CaptionModel>(
 }
 
 /// `[samples, queries, width]`.
-fn soft_prompts(images: &SampleEncoder, stage2: &Stage2Model, samples: &[&Sample]) -> Result<Tensor<3>> {
+fn soft_prompts(images: &SampleEncoder, model: &GenerateModel, samples: &[&Sample]) -> Result<Tensor<3>> {
     let mut prompts = Vec::new();
     for features in images.image_features(samples) {
-        prompts.push(stage2.forward(features?, &mut Dropout::off(), &mut Tape::whole())?);
+        prompts.push(model.forward(features?, &mut Dropout::off(), &mut Tape::whole())?);
     }
     Ok(Tensor::cat(prompts, 0))
 }

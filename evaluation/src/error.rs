@@ -1,7 +1,7 @@
 //! What keeps a model from being evaluated.
 
 use blip2_dataset::DatasetError;
-use blip2_model::ModelError;
+use blip2_model::error::ModelError;
 
 /// `Result` of this crate.
 pub type Result<T, E = EvaluationError> = std::result::Result<T, E>;

@@ -1,7 +1,7 @@
 //! Images as a model's folder says that they are prepared.
 
 use blip2_dataset::{DatasetError, EvalTransform, Resampling, ShortestEdgeTransform};
-use blip2_model::image_processor::{self, Fitting, ImageProcessor};
+use blip2_model::files::image_processor::{self, Fitting, ImageProcessor};
 use burn::tensor::{Device, Tensor, TensorData};
 use image::RgbImage;
 

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use blip2_dataset::{Sample, TextEncoder, TextEncoding};
 use blip2_model::clip::Clip;
-use blip2_model::host::floats;
-use blip2_model::image_processor::ImageProcessor;
-use blip2_model::stage1::Stage1Model;
+use blip2_model::device::read_back::floats;
+use blip2_model::files::image_processor::ImageProcessor;
+use blip2_model::objectives::contrast::ContrastModel;
 use burn::tensor::{Device, Tensor};
 
 use crate::captions::{distinct, readable, token_tensors};
@@ -32,13 +32,13 @@ pub struct Retrieval {
     pub texts: usize,
 }
 
-/// Retrieval by the contrastive similarity of a stage-1 model (the best of an image's queries).
+/// Retrieval by the contrastive similarity of a model trained by contrast (the best of an image's queries).
 ///
 /// # Errors
 /// Fewer than two distinct captions, an image that cannot be prepared, a feature that is not finite.
 pub fn by_contrast(
     images: &SampleEncoder,
-    stage1: &Stage1Model,
+    model: &ContrastModel,
     encoder: &TextEncoder,
     samples: &[Sample],
 ) -> Result<Retrieval> {
@@ -47,12 +47,12 @@ pub fn by_contrast(
     let mut text_feats = Vec::new();
     for texts in texts.chunks(BATCH) {
         let (ids, mask) = token_tensors(encoder, texts, images.device())?;
-        text_feats.push(stage1.text_feats(ids, mask)?);
+        text_feats.push(model.text_feats(ids, mask)?);
     }
     let text_feats = Tensor::cat(text_feats, 0);
     let mut similarity = Vec::with_capacity(samples.len() * texts.len());
     for features in images.image_features(samples) {
-        let image_feats = stage1.image_feats(features?);
+        let image_feats = model.image_feats(features?);
         // The best of several passes over those that are no number.
         all_finite(floats(image_feats.clone())?, "a feature of a picture")?;
         similarity.extend(floats(best_of_queries(image_feats, text_feats.clone()))?);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use blip2_dataset::{TextEncoder, TextEncoding};
-use blip2_model::tokenizer::{TokenizerKind, tokenizer_content};
+use blip2_model::files::tokenizer::{TokenizerKind, tokenizer_content};
 
 use crate::error::Result;
 

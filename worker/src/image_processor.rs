@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use blip2_model::image_processor::ImageProcessor;
+use blip2_model::files::image_processor::ImageProcessor;
 
 use crate::config::ModelSettings;
 use crate::convert::of_encoder;
@@ -27,7 +27,7 @@ pub(crate) fn image_processor(settings: &ModelSettings, side: usize) -> Result<I
 #[cfg(test)]
 mod tests {
     use blip2_evaluation::image_transform::statistics;
-    use blip2_model::image_processor::Fitting;
+    use blip2_model::files::image_processor::Fitting;
 
     use super::*;
 

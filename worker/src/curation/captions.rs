@@ -7,8 +7,8 @@ use blip2_evaluation::captioning::{Caption, Captioner, Decoding};
 use blip2_evaluation::image_transform::ImageTransform;
 use blip2_evaluation::tokenizer::open_tokenizer;
 use blip2_model::blip::BlipCaptioner;
-use blip2_model::hf_config::FolderConfig;
-use blip2_model::image_processor::ImageProcessor;
+use blip2_model::files::config::FolderConfig;
+use blip2_model::files::image_processor::ImageProcessor;
 use burn::tensor::Device;
 use image::RgbImage;
 
