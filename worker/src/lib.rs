@@ -20,7 +20,6 @@ mod language;
 pub mod member;
 mod model_check;
 mod open;
-mod open;
 mod own_device;
 mod pictures;
 mod places;
