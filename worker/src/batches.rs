@@ -6,9 +6,9 @@ use std::sync::Arc;
 use blip2_dataset::{Loader, LoaderSpec, Manifest, Plan, PlanKey, TrainTransform};
 use blip2_evaluation::image_transform::resampling;
 
-use crate::convert::qformer_text;
 use crate::error::Result;
-use crate::step::StepParts;
+use crate::open::qformer_text;
+use crate::step::FrozenModels;
 
 /// Which batches a loader reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct BatchRange {
 
 /// Starts reading the batches of `range`, to the end of its stage.
 pub fn start_loader(
-    parts: &StepParts,
+    parts: &FrozenModels,
     manifest: Arc<Manifest>,
     runtime: tokio::runtime::Handle,
     range: BatchRange,

@@ -13,10 +13,10 @@ use burn::tensor::{Device, Tensor};
 
 use crate::checkpoint::NamedState;
 use crate::config::{StepSettings, WorkerConfig};
-use crate::convert::{device, image_encoder, placement, qformer_text};
 use crate::error::{Result, WorkerError};
 use crate::image_processor::image_processor;
 use crate::language::Language;
+use crate::open::{device, image_encoder, placement, qformer_text};
 use crate::state::{FrozenSizes, StageModel, TrainState};
 
 /// The models of a run's checkpoints, without autodiff.

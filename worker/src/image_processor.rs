@@ -5,8 +5,8 @@ use std::path::Path;
 use blip2_model::files::image_processor::ImageProcessor;
 
 use crate::config::ModelSettings;
-use crate::convert::of_encoder;
 use crate::error::Result;
+use crate::open::of_encoder;
 
 /// How images of `side` pixels are prepared for the image encoder of `settings`: its folder's numbers, in the squares that
 /// BLIP-2 makes of images for every encoder.
