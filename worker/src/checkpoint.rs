@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_model::optimizer::Moments;
 use blip2_model::tensors::{FlatLayout, FlatTensor};
 use bytes::Bytes;

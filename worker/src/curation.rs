@@ -13,7 +13,7 @@ mod texts;
 
 use std::time::{Duration, Instant};
 
-use blip2_dataset::{CurationMode, ScoredText, TextSource};
+use blip2_dataset::curation::{CurationMode, ScoredText, TextSource};
 use blip2_model::device::DeviceName;
 use burn::tensor::Device;
 use image::RgbImage;

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use blip2_dataset::{KeyedRng, SlotBatch, TextEncoder, TextEncoding, Tokens};
+use blip2_dataset::loader::SlotBatch;
+use blip2_dataset::random::KeyedRng;
+use blip2_dataset::text::{TextEncoder, TextEncoding, Tokens};
 use blip2_model::compute::compute_in;
 use blip2_model::language_model::{LanguageModel, Padded, SpecialTokens, Texts, split_caption};
 use blip2_model::loss::{IGNORED, counted};

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use blip2_dataset::KeyedRng;
+use blip2_dataset::random::KeyedRng;
 use blip2_model::dropout::Dropout;
 use blip2_model::host::floats;
 use blip2_model::optimizer::{AdamW, Moments};

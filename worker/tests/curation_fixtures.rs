@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use blip2_dataset::{ColumnNames, CurationMode, EvalTransform, Sample, ScoredText, read_all};
+use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::corpus::samples::{Sample, read_all};
+use blip2_dataset::curation::{CurationMode, ScoredText};
+use blip2_dataset::image::transform::EvalTransform;
 use blip2_model::blip::BlipRetrieval;
 use blip2_model::host::floats;
 use blip2_worker::curation::{CuratedPicture, CurationModelSettings, CurationModels, CurationTimes};

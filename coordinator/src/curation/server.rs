@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use blip2_collective::{Guarded, Transport, authenticate, is_authenticated};
-use blip2_dataset::CurationJob;
+use blip2_dataset::curation::CurationJob;
 use blip2_proto::v1::curation_server::{Curation, CurationServer};
 use blip2_proto::v1::report_request::Outcome;
 use blip2_proto::v1::{

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use super::finish::RowPlaces;
 use super::job::CurationJob;
+use crate::corpus::parquet_bytes::read_parquet;
 use crate::error::{DatasetError, Result};
-use crate::manifest::read_parquet;
 use sorted_runs::{Records, Sorter};
 use tables::{TABLES, pairs_of_table};
 

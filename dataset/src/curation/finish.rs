@@ -10,12 +10,12 @@ use super::scored_file::{from_parquet, scored_name, to_parquet};
 use super::scored_text::{ScoredRow, ScoredText, TextSource};
 use super::selection::{DropReason, JudgedText, select};
 use super::task::CurationTask;
+use crate::corpus::ingest::PartRecord;
+use crate::corpus::row_group_file::RowGroupFile;
 use crate::error::{DatasetError, Result};
-use crate::ingest::PartRecord;
 use crate::quarantine::QuarantineList;
-use crate::record::{create_same, read_json, to_json};
-use crate::row_group_file::RowGroupFile;
 use crate::store::put_create;
+use crate::store::record::{create_same, read_json, to_json};
 
 /// Row group and row of a row that is left out.
 pub(super) type RowPlaces = BTreeSet<(u32, u32)>;

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::dedup::DedupRule;
 use super::selection::SelectionSettings;
-use crate::columns::ColumnNames;
+use crate::corpus::columns::ColumnNames;
+use crate::corpus::manifest::{Manifest, ManifestFile};
 use crate::error::{DatasetError, Result};
-use crate::manifest::{Manifest, ManifestFile};
-use crate::record::{read_json, to_json};
+use crate::store::record::{read_json, to_json};
 use crate::store::{Location, put_create};
 
 /// Name of the record.

@@ -9,8 +9,8 @@ use super::scored_file::{list_of, text_columns, text_fields};
 use super::scored_text::ScoredText;
 use super::selection::{DropReason, JudgedText};
 use super::task::TaskRow;
+use crate::corpus::row_group_file::Contents;
 use crate::error::{DatasetError, Result};
-use crate::row_group_file::Contents;
 
 /// A row that is written: its texts ordered by score, one of them kept at least.
 pub(super) struct CuratedRow<'a> {

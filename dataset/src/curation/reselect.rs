@@ -6,10 +6,10 @@ use super::dedup::{DedupRule, DuplicateList};
 use super::finish::{CurationSummary, RowPlaces};
 use super::job::CurationJob;
 use super::selection::SelectionSettings;
+use crate::corpus::ingest::Share;
 use crate::error::{DatasetError, Result};
-use crate::ingest::Share;
-use crate::record::create_same;
 use crate::store::Location;
+use crate::store::record::create_same;
 
 /// Where the list of duplicates is.
 const DUPLICATES: &str = "duplicates.parquet";

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::job::CurationJob;
 use crate::error::Result;
-use crate::record::{read_json, to_json};
+use crate::store::record::{read_json, to_json};
 
 /// A run of a job, or a part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ impl CurationJob {
     /// Adds a run to `runs/`.
     ///
     /// # Errors
-    /// [`DatasetError::Store`](crate::DatasetError::Store).
+    /// [`DatasetError::Store`](crate::error::DatasetError::Store).
     pub async fn record_run(&self, run: &RunRecord) -> Result<()> {
         // Only its name comes from the clock.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
@@ -34,7 +34,8 @@ impl CurationJob {
     /// All runs, in the order of their ends.
     ///
     /// # Errors
-    /// [`DatasetError::Store`](crate::DatasetError::Store), [`DatasetError::Malformed`](crate::DatasetError::Malformed).
+    /// [`DatasetError::Store`](crate::error::DatasetError::Store),
+    /// [`DatasetError::Malformed`](crate::error::DatasetError::Malformed).
     pub async fn runs(&self) -> Result<Vec<RunRecord>> {
         let mut runs = Vec::new();
         for object in self.output().join("runs").list().await? {

@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 use super::job::CurationJob;
 use super::scored_text::{ScoredRow, ScoredText, TextSource};
+use crate::corpus::parquet_bytes::{read_parquet, write_parquet};
 use crate::error::{DatasetError, Result};
-use crate::manifest::{read_parquet, write_parquet};
 
 impl CurationJob {
     /// The scores of a task, if they are there.

@@ -6,10 +6,10 @@ use image_hasher::{HashAlg, Hasher, HasherConfig};
 use sha2::Digest;
 
 use super::job::CurationJob;
-use crate::columns::RowGroup;
+use crate::corpus::columns::RowGroup;
+use crate::corpus::ingest::readable;
 use crate::error::{DatasetError, Result};
-use crate::image_decode::decode_image;
-use crate::ingest::readable;
+use crate::image::decode::decode_image;
 use crate::quarantine::QuarantineRecord;
 use crate::store::Location;
 use crate::text::is_visible;
@@ -173,8 +173,9 @@ mod tests {
     use image::imageops::FilterType;
 
     use super::*;
+    use crate::corpus::columns::ColumnNames;
+    use crate::corpus::samples::read_all;
     use crate::test_corpus::emoji_sources;
-    use crate::{ColumnNames, read_all};
 
     #[tokio::test]
     async fn the_hash_of_a_picture_outlives_scaling_and_compression() {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::*;
-use crate::ingest::Share;
-use crate::samples::{Sample, read_all};
+use crate::corpus::columns::ColumnNames;
+use crate::corpus::ingest::Share;
+use crate::corpus::samples::{Sample, read_all};
+use crate::error::{DatasetError, Result};
 use crate::store::Location;
 use crate::test_corpus::Corpus;
-use crate::{ColumnNames, DatasetError, Result};
 
 struct Scene {
     folder: tempfile::TempDir,
@@ -134,7 +135,7 @@ async fn rows_keep_their_best_texts_and_the_loader_reads_those_alone() {
     assert_eq!(row("key-9").captions, ["a first text", "a second text"]);
     assert!(!row("key-12").captions.iter().any(|caption| caption.contains("click")));
     let rejected = scene.written("out")["rejected/000001.parquet"].clone();
-    let rejected = crate::QuarantineList::from_parquet(rejected.into()).unwrap();
+    let rejected = crate::quarantine::QuarantineList::from_parquet(rejected.into()).unwrap();
     let reasons: Vec<_> = rejected.iter().map(|record| (record.sample, record.reason.clone())).collect();
     assert_eq!(reasons, [(20, "its picture does not have the recorded sha256".to_owned())]);
 }
@@ -148,7 +149,7 @@ async fn nothing_is_thrown_away() {
     assert_eq!(scored.len(), 13);
     assert!(scored.iter().filter(|row| row.key != "key-9").all(|row| row.texts.len() == 3));
     let content = scene.written("out")["part-000000.parquet"].clone();
-    let batches = crate::manifest::read_parquet(content.into()).unwrap();
+    let batches = crate::corpus::parquet_bytes::read_parquet(content.into()).unwrap();
     use arrow::array::{Array, AsArray};
     let texts: usize = batches
         .iter()

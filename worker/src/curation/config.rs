@@ -1,6 +1,7 @@
 //! The configuration of a curation.
 
-use blip2_dataset::{ColumnNames, CurationSettings, SelectionSettings};
+use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::curation::{CurationSettings, SelectionSettings};
 use serde::{Deserialize, Serialize};
 
 use super::settings::CurationModelSettings;

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use blip2_dataset::{CurationMode, redacted};
+use blip2_dataset::curation::CurationMode;
+use blip2_dataset::store::secret_url::redacted;
 use blip2_model::device::{DeviceName, Present};
 use blip2_model::generate::{GenerateOptions, Sampling};
 use serde::{Deserialize, Serialize};

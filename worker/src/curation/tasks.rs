@@ -1,6 +1,7 @@
 //! Tasks from reading to their record.
 
-use blip2_dataset::{CurationJob, CurationSummary, CurationTask, ScoredText, Share, TaskDone};
+use blip2_dataset::corpus::ingest::Share;
+use blip2_dataset::curation::{CurationJob, CurationSummary, CurationTask, ScoredText, TaskDone};
 use tokio_util::sync::CancellationToken;
 
 use super::{CuratedPicture, CurationModels, CurationTimes};

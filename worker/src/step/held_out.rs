@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use blip2_dataset::KeyedRng;
+use blip2_dataset::random::KeyedRng;
 use blip2_model::dropout::Dropout;
 use blip2_model::host;
 use blip2_model::loss::LossValue;

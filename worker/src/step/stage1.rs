@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use blip2_dataset::{KeyedRng, SlotBatch, StepBatch};
+use blip2_dataset::loader::{SlotBatch, StepBatch};
+use blip2_dataset::random::KeyedRng;
 use blip2_model::host;
 use blip2_model::loss::LossValue;
 use blip2_model::stage1::{self, Contrast, GlobalBatch, Side, SlotContext, SlotForward};

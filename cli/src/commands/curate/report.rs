@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use blip2_dataset::{CurationJob, DropReason, KEPT, ScoredText, TextSource, select, thumbnail};
+use blip2_dataset::corpus::survey::thumbnail;
+use blip2_dataset::curation::{CurationJob, DropReason, KEPT, ScoredText, TextSource, select};
 use clap::Args;
 use serde::Serialize;
 

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use blip2_dataset::{CurationJob, CurationSummary, DedupRule, MAX_NEAR_BITS, Reselection, Share, reselect};
+use blip2_dataset::corpus::ingest::Share;
+use blip2_dataset::curation::{
+    CurationJob, CurationSummary, DedupRule, MAX_NEAR_BITS, Reselection, reselect,
+};
 use clap::{Args, ValueEnum};
 
 use super::summary::described;

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use blip2_collective::listening;
 use blip2_coordinator::{CurationEnd, CurationOptions, coordinate_curation};
-use blip2_dataset::{CurationJob, CurationSummary, Location, RunRecord, Share, TaskDone};
+use blip2_dataset::corpus::ingest::Share;
+use blip2_dataset::curation::{CurationJob, CurationSummary, RunRecord, TaskDone};
+use blip2_dataset::store::Location;
 use blip2_model::device::DeviceName;
 use blip2_proto::v1::CurationStatusReply;
 use blip2_worker::curation::{CurationConfig, CurationModels, TaskRunner};
