@@ -79,7 +79,6 @@
 
 pub mod corpus;
 pub mod coverage;
-pub mod curation;
 pub mod error;
 pub mod fetch;
 #[cfg(test)]

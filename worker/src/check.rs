@@ -9,9 +9,9 @@ use blip2_dataset::image::transform::TrainTransform;
 use blip2_dataset::loader::{Loader, LoaderSpec};
 use blip2_dataset::plan::{Plan, PlanKey};
 use blip2_dataset::text::TextEncoder;
+use blip2_model::device::placement::Placement;
 use blip2_model::device::{DeviceName, Present};
-use blip2_model::placement::Placement;
-use blip2_model::weights::WeightSource;
+use blip2_model::files::weights::WeightSource;
 
 use crate::config::WorkerConfig;
 use crate::convert::qformer_text;

@@ -8,10 +8,10 @@ use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::manifest::CorpusSource;
 use blip2_dataset::fetch::is_url;
 use blip2_dataset::loader::LoaderSettings;
-pub use blip2_model::compute::Compute;
 use blip2_model::device::DeviceName;
-use blip2_model::language_model::check_family;
-use blip2_model::weights::{is_gguf, is_weight_file};
+pub use blip2_model::device::compute::Compute;
+use blip2_model::files::weights::{is_gguf, is_weight_file};
+use blip2_model::language::check_family;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, WorkerError};

@@ -3,8 +3,8 @@
 use blip2_collective::CollectiveError;
 use blip2_dataset::error::DatasetError;
 use blip2_dataset::store::secret_url::redacted;
-use blip2_model::ModelError;
-use blip2_model::device_failure::{DeviceFailure, DeviceTrouble};
+use blip2_model::device::failure::{DeviceFailure, DeviceTrouble};
+use blip2_model::error::ModelError;
 
 /// `Result` of this crate.
 pub type Result<T, E = WorkerError> = std::result::Result<T, E>;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use arrow::array::AsArray;
+use blip2_curation::scored::{ScoredText, TextSource};
+use blip2_curation::select::CurationMode;
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::samples::read_all;
-use blip2_dataset::curation::{CurationMode, ScoredText, TextSource};
 use blip2_worker::curation::{CuratedPicture, CurationModelSettings, CurationModels, CurationTimes};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 

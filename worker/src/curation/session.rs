@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use blip2_collective::Transport;
-use blip2_dataset::curation::CurationJob;
+use blip2_curation::job::CurationJob;
 use blip2_dataset::store::Location;
 use blip2_proto::v1::curation_client::CurationClient;
 use blip2_proto::v1::report_request::Outcome;

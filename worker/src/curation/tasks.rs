@@ -1,7 +1,10 @@
 //! Tasks from reading to their record.
 
+use blip2_curation::finish::{CurationSummary, TaskDone};
+use blip2_curation::job::CurationJob;
+use blip2_curation::scored::ScoredText;
+use blip2_curation::task::CurationTask;
 use blip2_dataset::corpus::ingest::Share;
-use blip2_dataset::curation::{CurationJob, CurationSummary, CurationTask, ScoredText, TaskDone};
 use tokio_util::sync::CancellationToken;
 
 use super::{CuratedPicture, CurationModels, CurationTimes};

@@ -1,6 +1,6 @@
 //! Texts in batches of similar length.
 
-use blip2_dataset::curation::ScoredText;
+use blip2_curation::scored::ScoredText;
 use blip2_dataset::text::{MAX_CAPTION_WORDS, TextEncoder, clean_caption};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -77,7 +77,7 @@ fn batch(tokens: &[(Vec<u32>, usize, usize)], pad: u32, device: &Device) -> Text
 #[cfg(test)]
 mod tests {
     use super::*;
-    use blip2_dataset::curation::TextSource;
+    use blip2_curation::scored::TextSource;
     use blip2_dataset::text::TextEncoding;
     use std::path::Path;
 

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use blip2_curation::dedup::{DedupRule, MAX_NEAR_BITS};
+use blip2_curation::finish::CurationSummary;
+use blip2_curation::job::CurationJob;
+use blip2_curation::reselect::{Reselection, reselect};
 use blip2_dataset::corpus::ingest::Share;
-use blip2_dataset::curation::{
-    CurationJob, CurationSummary, DedupRule, MAX_NEAR_BITS, Reselection, reselect,
-};
 use clap::{Args, ValueEnum};
 
 use super::summary::described;

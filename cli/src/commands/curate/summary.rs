@@ -1,6 +1,6 @@
 //! What a curation has done, for people.
 
-use blip2_dataset::curation::{CurationSummary, KEPT, TextCounts};
+use blip2_curation::finish::{CurationSummary, KEPT, TextCounts};
 use blip2_dataset::store::Location;
 
 /// A few lines.

@@ -100,7 +100,10 @@ impl RowGroup {
         self.url.as_ref().and_then(|urls| text(urls, row))
     }
 
-    /// The picture's bytes after the checks that need no decoding, or why the row cannot be used.
+    /// The picture's bytes after the checks that need no decoding.
+    ///
+    /// # Errors
+    /// Why the row cannot be used.
     pub fn image(&self, row: usize) -> Result<&[u8], String> {
         self.checked_image(row).map_err(|fault| fault.to_string())
     }
