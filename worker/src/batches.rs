@@ -8,10 +8,10 @@ use blip2_dataset::image::transform::TrainTransform;
 use blip2_dataset::loader::{Loader, LoaderSpec};
 use blip2_dataset::plan::{Plan, PlanKey};
 
-use crate::convert::qformer_text;
 use crate::error::Result;
+use crate::open::qformer_text;
 use crate::pictures::resampling;
-use crate::step::StepParts;
+use crate::step::FrozenModels;
 
 /// Which batches a loader reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct BatchRange {
 
 /// Starts reading the batches of `range`, to the end of its stage.
 pub fn start_loader(
-    parts: &StepParts,
+    parts: &FrozenModels,
     manifest: Arc<Manifest>,
     runtime: tokio::runtime::Handle,
     range: BatchRange,

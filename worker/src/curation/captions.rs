@@ -12,8 +12,8 @@ use image::RgbImage;
 use super::settings::CurationModelSettings;
 use super::{CuratedPicture, CurationTimes, timed};
 use crate::captioner::{Captioner, Writing};
-use crate::convert::tokenizer;
 use crate::error::{Result, WorkerError};
+use crate::open::tokenizer;
 use crate::pictures::PictureTransform;
 
 /// A captioner and how it is asked.

@@ -13,8 +13,8 @@ use burn::tensor::activation::softmax;
 
 use super::texts::batches;
 use super::{CuratedPicture, CurationTimes, timed};
-use crate::convert::tokenizer;
 use crate::error::{Result, WorkerError};
+use crate::open::tokenizer;
 use crate::pictures::PictureTransform;
 
 /// Tokens of a text that the filter reads.
