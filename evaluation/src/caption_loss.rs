@@ -1,6 +1,6 @@
 //! What a caption's image tells a language model about it.
 
-use blip2_dataset::Sample;
+use blip2_dataset::corpus::samples::Sample;
 use blip2_model::nn::dropout::Dropout;
 use blip2_model::objectives::generate::GenerateModel;
 use blip2_model::train::tape::Tape;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use blip2_dataset::{KeyedPermutation, Sample, TextEncoder, Tokens, clean_caption};
+use blip2_dataset::corpus::samples::Sample;
+use blip2_dataset::random::KeyedPermutation;
+use blip2_dataset::text::{TextEncoder, Tokens, clean_caption};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::error::{EvaluationError, Result};
@@ -86,7 +88,7 @@ pub(crate) fn token_tensors(
 mod tests {
     use std::path::Path;
 
-    use blip2_dataset::TextEncoding;
+    use blip2_dataset::text::TextEncoding;
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! What keeps a model from being evaluated.
 
-use blip2_dataset::DatasetError;
+use blip2_dataset::error::DatasetError;
 use blip2_model::error::ModelError;
 
 /// `Result` of this crate.

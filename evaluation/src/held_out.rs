@@ -4,7 +4,10 @@ mod settings;
 
 use std::sync::Arc;
 
-use blip2_dataset::{ColumnNames, EvalTransform, Sample, TextEncoder, Tokens, read_first};
+use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::corpus::samples::{Sample, read_first};
+use blip2_dataset::image::transform::EvalTransform;
+use blip2_dataset::text::{TextEncoder, Tokens};
 
 pub use self::settings::HeldOutSettings;
 use crate::captions::caption;

@@ -1,6 +1,7 @@
 //! Images as a model's folder says that they are prepared.
 
-use blip2_dataset::{DatasetError, EvalTransform, Resampling, ShortestEdgeTransform};
+use blip2_dataset::error::DatasetError;
+use blip2_dataset::image::transform::{EvalTransform, Resampling, ShortestEdgeTransform};
 use blip2_model::files::image_processor::{self, Fitting, ImageProcessor};
 use burn::tensor::{Device, Tensor, TensorData};
 use image::RgbImage;
@@ -81,7 +82,7 @@ pub fn resampling(processor: &ImageProcessor) -> Resampling {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use blip2_dataset::{CLIP_MEAN, CLIP_STD};
+    use blip2_dataset::image::transform::{CLIP_MEAN, CLIP_STD};
 
     #[test]
     fn published_numbers_are_those_of_training_to_the_bit() {

@@ -1,6 +1,6 @@
 //! The frozen image encoder over samples.
 
-use blip2_dataset::Sample;
+use blip2_dataset::corpus::samples::Sample;
 use blip2_model::vision::ImageEncoder;
 use burn::tensor::{Device, Tensor};
 

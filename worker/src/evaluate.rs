@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use blip2_dataset::Sample;
+use blip2_dataset::corpus::samples::Sample;
 use blip2_evaluation::caption_loss::{self, CaptionLosses, CaptionModel, SummedLoss};
 use blip2_evaluation::captions::readable;
 use blip2_evaluation::image_transform::ImageTransform;

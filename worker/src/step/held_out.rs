@@ -6,7 +6,8 @@
 
 use std::borrow::Cow;
 
-use blip2_dataset::{EvalTransform, KeyedRng};
+use blip2_dataset::image::transform::EvalTransform;
+use blip2_dataset::random::KeyedRng;
 use blip2_evaluation::held_out::{HeldOut, HeldOutRow, Readers};
 use blip2_evaluation::image_transform::{resampling, statistics};
 use blip2_evaluation::metrics::retrieval::recalls_of_captions;
