@@ -1,18 +1,21 @@
-//! The worker: the step loop of both stages, checkpoints, evaluation and export.
+//! The worker: the step loop of all stages, checkpoints, evaluation and export.
 //!
 //! A worker joins a run by asking its coordinator, takes the run's configuration from it, and does steps on a
-//! thread of its own: [`run()`] is the whole life. What a step computes is in [`step`]; it is a function of the
-//! configuration, the corpus manifest, the parameters and the step's index, and of nothing else.
+//! thread of its own: [`run()`] is the whole life. What a stage does is its [`task`]; what its steps share is in [`step`].
+//! What a step computes is a function of the configuration, the corpus manifest, the parameters and the step's index, and
+//! of nothing else.
 
 mod batches;
 mod check;
 mod checkpoint;
 mod compute;
 pub mod config;
+mod credentials;
 pub mod curation;
 mod error;
 pub mod evaluate;
 pub mod export;
+pub mod frozen_models;
 mod image_processor;
 pub mod import;
 mod language;
@@ -21,12 +24,13 @@ mod model_check;
 mod open;
 mod own_device;
 mod places;
+mod published_sizes;
 mod session;
 mod state;
 pub mod step;
 mod step_speed;
 mod stub_step;
-mod task;
+pub mod task;
 mod upload;
 mod warm_up;
 mod wire_values;
@@ -35,17 +39,18 @@ mod writing_speed;
 pub use batches::{BatchRange, start_loader};
 pub use check::{Place, check};
 pub use checkpoint::{CheckpointParts, NamedState, PartRecord, part_name, read_checkpoint};
-pub use config::{WorkerConfig, config_hash};
+pub use config::WorkerConfig;
+pub use config::hash::config_hash;
+pub use credentials::{remember_credentials_of, without_credentials};
 pub use error::{Result, WorkerError};
-pub use language::Language;
 pub use model_check::{
     FileReport, ModelCheck, PartReport, Precision, TokenizerReport, TrainedReport, check_curation,
     check_models,
 };
 pub use own_device::DeviceChoice;
-pub use places::{model_here, remember_credentials_of, without_credentials};
+pub use places::model_here;
 pub use session::{WorkerEnd, WorkerOptions, run};
-pub use state::{FrozenSizes, StageModel, TrainState};
+pub use state::TrainState;
 pub use step_speed::{StepLoad, StepSizes, StepSpeed, TimedStep};
 pub use stub_step::{StubSizes, StubStep, StubTimes};
 pub use writing_speed::{WriterSizes, WritingLoad, WritingSpeed, WritingTimes};

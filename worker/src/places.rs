@@ -3,10 +3,6 @@
 use blip2_dataset::error::DatasetError;
 use blip2_dataset::fetch::{fetch_folder, fetch_model, is_url, is_weight_file, model_exists};
 use blip2_dataset::store::Location;
-use blip2_dataset::store::secret_url::{has_credentials, redacted, remember_credentials};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::config::WorkerConfig;
 use crate::curation::CurationModelSettings;
@@ -19,12 +15,12 @@ impl WorkerConfig {
     /// The models that this configuration needs, by key.
     fn models(&self) -> Vec<(&'static str, &str)> {
         let model = &self.model;
-        let (stage1, stage2) = (self.stage1.steps > 0, self.stage2.steps > 0);
+        let needs = self.needs();
         let all = [
             ("model.image_encoder", &model.image_encoder, true),
-            ("model.qformer_init", &model.qformer_init, stage1),
+            ("model.qformer_init", &model.qformer_init, needs.bert),
             ("model.qformer_tokenizer", &model.qformer_tokenizer, true),
-            ("model.language_model", &model.language_model, stage2),
+            ("model.language_model", &model.language_model, needs.language_model),
             ("model.init_checkpoint", &model.init_checkpoint, true),
         ];
         let needed = all.into_iter().filter(|(_, place, needed)| *needed && !place.is_empty());
@@ -129,44 +125,11 @@ async fn checkpoint_at(key: &str, place: &str) -> Result<Option<Location>, Datas
     Ok(is_checkpoint.then_some(folder))
 }
 
-/// A configuration as it is stored and hashed: without the credentials of its URLs. One without any is returned as it is.
-pub fn without_credentials<T: Serialize + DeserializeOwned + Clone>(config: &T) -> T {
-    let Ok(mut value) = serde_json::to_value(config) else { return config.clone() };
-    let mut found = false;
-    each_text(&mut value, &mut |text| {
-        if has_credentials(text) {
-            found = true;
-            *text = redacted(text);
-        }
-    });
-    match found {
-        // What was serialised reads back.
-        true => serde_json::from_value(value).unwrap_or_else(|_| config.clone()),
-        false => config.clone(),
-    }
-}
-
-/// Remembers the credentials of all URLs of a configuration in this process, so that what is stored without them can be
-/// opened here.
-pub fn remember_credentials_of(config: &impl Serialize) {
-    if let Ok(mut value) = serde_json::to_value(config) {
-        each_text(&mut value, &mut |text| remember_credentials(text));
-    }
-}
-
-fn each_text(value: &mut Value, visit: &mut impl FnMut(&mut String)) {
-    match value {
-        Value::String(text) => visit(text),
-        Value::Array(items) => items.iter_mut().for_each(|item| each_text(item, visit)),
-        Value::Object(fields) => fields.values_mut().for_each(|field| each_text(field, visit)),
-        _ => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::config_hash;
+    use crate::config::hash::config_hash;
+    use crate::credentials::without_credentials;
 
     #[test]
     fn a_signature_is_no_part_of_a_run() {
