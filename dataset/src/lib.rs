@@ -85,6 +85,7 @@ pub mod fetch;
 mod hostile;
 pub mod image;
 pub mod loader;
+pub mod parquet_bytes;
 pub mod plan;
 #[cfg(test)]
 mod published;

@@ -13,8 +13,8 @@ use parquet::file::metadata::{
     RowGroupMetaData,
 };
 
-use crate::corpus::parquet_bytes::write_parquet;
 use crate::error::{DatasetError, Result};
+use crate::parquet_bytes::write_parquet;
 
 /// The size of a corpus of which only the footers are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

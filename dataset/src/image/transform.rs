@@ -13,7 +13,7 @@ use fast_image_resize::Resizer;
 use image::RgbImage;
 
 use crate::error::{DatasetError, Result};
-use crate::image::jpeg::{DecodeScratch, decode_reduced};
+use crate::image::reduced::{DecodeScratch, decode_reduced};
 use crate::random::KeyedRng;
 use crop::{Rectangle, random_crop, reduction};
 pub use pixels::{CLIP_MEAN, CLIP_STD, normalised};

@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::cache::RowGroupCache;
+use super::spec::LoaderSpec;
+use super::statistics::Counters;
 use crate::error::{DatasetError, Result};
 use crate::image::transform::PictureScratch;
-use crate::loader::LoaderSpec;
-use crate::loader::cache::RowGroupCache;
-use crate::loader::statistics::Counters;
 use crate::plan::{PartId, RowAddress, RowGroupId, SUBSTITUTE_TRIES};
 use crate::quarantine::QuarantineRecord;
 use crate::random::KeyedRng;

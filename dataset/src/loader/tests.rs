@@ -5,6 +5,14 @@ use std::collections::BTreeMap;
 use tokio::runtime::Runtime;
 
 use super::*;
+use crate::corpus::columns::ColumnNames;
+use crate::coverage::Coverage;
+use crate::error::DatasetError;
+use crate::corpus::manifest::Manifest;
+use crate::plan::Plan;
+use crate::plan::PlanKey;
+use crate::text::TextEncoder;
+use crate::image::transform::TrainTransform;
 use crate::test_corpus::{Corpus, backbone, emoji_sources};
 use crate::text::TextEncoding;
 

@@ -5,7 +5,8 @@ use std::sync::Mutex;
 
 use arrow::datatypes::Schema;
 
-use super::{ColumnNames, is_caption, is_nothing, is_picture, is_text};
+use super::kinds::{is_caption, is_image, is_nothing, is_text};
+use super::names::ColumnNames;
 use crate::error::{DatasetError, Result};
 
 /// Columns of pictures, by preference.
@@ -111,7 +112,7 @@ impl Roles<'_> {
                 None => self.place(|found| found.eq_ignore_ascii_case(name))?,
                 found => found,
             };
-            if let Some(place) = found.filter(|place| is_picture(self.schema.field(*place).data_type())) {
+            if let Some(place) = found.filter(|place| is_image(self.schema.field(*place).data_type())) {
                 return Ok(place);
             }
         }
@@ -122,7 +123,7 @@ impl Roles<'_> {
             }
         }
         let wanted = format!("image (`{}`)", self.names.image);
-        Err(self.missing(wanted, "image", &self.names.image, is_picture))
+        Err(self.missing(wanted, "image", &self.names.image, is_image))
     }
 
     /// The captions' columns: both are kept, since a row whose list is empty falls back to its single caption.

@@ -3,10 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::done::IngestSummary;
+use super::execute::ingest;
+use super::kind::SourceKind;
+use super::row::RejectReason;
+use super::settings::{IngestSettings, Share};
 use crate::corpus::archive_name::{ARCHIVE_ENDINGS, is_archive, stem_of_archive};
 use crate::corpus::columns::ColumnNames;
 use crate::corpus::ingest::done::{DoneRecord, done_name};
-use crate::corpus::ingest::{IngestSettings, IngestSummary, RejectReason, Share, SourceKind, ingest};
 use crate::corpus::manifest::CorpusSource;
 use crate::error::{DatasetError, Result};
 use crate::store::record::read_json;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use object_store::{Error as StoreError, ObjectStoreExt};
 use unicode_normalization::UnicodeNormalization;
 
-use crate::corpus::ingest::prepare::too_many_bytes;
+use crate::corpus::ingest::row::too_many_bytes;
 use crate::corpus::ingest::row::{Refusal, RejectReason};
 use crate::error::{DatasetError, Result};
 use crate::store::Location;
@@ -18,9 +18,9 @@ const SHOWN: usize = 100;
 
 /// A folder or prefix with pictures.
 #[derive(Debug, Clone)]
-pub(super) struct PictureFolder(Location);
+pub(super) struct ImageFolder(Location);
 
-impl PictureFolder {
+impl ImageFolder {
     pub(super) fn open(location: &str) -> Result<Self> {
         Location::parse(if location == "/" { location } else { location.trim_end_matches('/') }).map(Self)
     }
@@ -198,7 +198,7 @@ mod tests {
     #[tokio::test]
     async fn names_are_found_as_they_are() {
         let outer = tempfile::tempdir().unwrap();
-        let folder = PictureFolder::open(outer.path().to_str().unwrap()).unwrap();
+        let folder = ImageFolder::open(outer.path().to_str().unwrap()).unwrap();
         let read = async |name: &str| folder.read(&[name.to_owned()], 10).await.unwrap().is_ok();
         for name in [
             "plain.jpg",
@@ -252,7 +252,7 @@ mod tests {
         std::fs::create_dir(outer.path().join("in")).unwrap();
         std::fs::write(outer.path().join("secret"), "x").unwrap();
         std::fs::write(outer.path().join("in/a"), "12345").unwrap();
-        let folder = PictureFolder::open(outer.path().join("in").to_str().unwrap()).unwrap();
+        let folder = ImageFolder::open(outer.path().join("in").to_str().unwrap()).unwrap();
         let read = async |names: &[&str], limit| {
             folder
                 .read(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), limit)

@@ -4,9 +4,9 @@ use std::mem;
 
 use bytes::Bytes;
 
-use crate::corpus::ingest::IngestSettings;
 use crate::corpus::ingest::layout::{batch, schema};
 use crate::corpus::ingest::row::ReadyRow;
+use crate::corpus::ingest::settings::IngestSettings;
 use crate::corpus::row_group_file::{Contents, RowGroupFile};
 use crate::error::Result;
 

@@ -7,9 +7,11 @@ use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 use sha2::Digest;
 
-use crate::corpus::ingest::IngestSettings;
-use crate::corpus::ingest::folder::PictureFolder;
-use crate::corpus::ingest::row::{Outcome, Picture, ReadyRow, Refusal, RejectReason, SourceRow};
+use crate::corpus::ingest::folder::ImageFolder;
+use crate::corpus::ingest::row::{
+    Outcome, Picture, ReadyRow, Refusal, RejectReason, SourceRow, too_many_bytes,
+};
+use crate::corpus::ingest::settings::IngestSettings;
 use crate::error::{DatasetError, Result};
 use crate::image::decode::{decode_image, image_dimensions};
 use crate::image::transform::shrink;
@@ -46,7 +48,7 @@ impl Preparer {
     pub(super) async fn prepare(
         self: Arc<Self>,
         row: SourceRow,
-        folder: Option<PictureFolder>,
+        folder: Option<ImageFolder>,
     ) -> Result<Outcome> {
         let SourceRow { row, key, captions, url, picture } = row;
         let picture = match (picture, folder) {
@@ -122,11 +124,6 @@ impl Preparer {
         let jpeg = to_jpeg(&resized, quality).map_err(|reason| (RejectReason::Undecodable, reason))?;
         Ok((jpeg, resized.width(), resized.height()))
     }
-}
-
-/// The refusal of a picture that is too long.
-pub(super) fn too_many_bytes(bytes: u64, limit: u64) -> Refusal {
-    (RejectReason::TooManyBytes, format!("{bytes} bytes are more than {limit}"))
 }
 
 /// A caption with control characters replaced by spaces, without space at its ends.

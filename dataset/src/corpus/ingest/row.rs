@@ -54,6 +54,11 @@ impl RejectReason {
 /// A reason with what is known besides.
 pub(super) type Refusal = (RejectReason, String);
 
+/// The refusal of a picture that is too long.
+pub(super) fn too_many_bytes(bytes: u64, limit: u64) -> Refusal {
+    (RejectReason::TooManyBytes, format!("{bytes} bytes are more than {limit}"))
+}
+
 /// Where a row's picture is.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Picture {

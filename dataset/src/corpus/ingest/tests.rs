@@ -12,6 +12,11 @@ use std::path::Path;
 use image::{ImageFormat, Rgb, RgbImage};
 
 use super::*;
+use std::sync::Arc;
+use crate::corpus::columns::ColumnNames;
+use crate::error::{DatasetError, Result};
+use crate::store::Location;
+use crate::quarantine::QuarantineList;
 use crate::corpus::manifest::Manifest;
 use crate::corpus::samples::{EvaluationSet, read_all};
 

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Finding, FindingKind};
+use super::finding::{Finding, FindingKind};
 use crate::corpus::columns::{RowFault, RowGroup};
 use crate::corpus::ingest::MAX_CAPTION_BYTES;
 use crate::error::{DatasetError, Result};

@@ -5,13 +5,15 @@ use std::io::Cursor;
 use gif::{ColorOutput, DecodeOptions, Decoder};
 use image::RgbImage;
 
+use super::super::guard::check_pixels;
+
 /// The canvas with the first frame on it. Where the frame has no pixels the canvas is of the transparent colour, or of the
 /// palette's first; a frame that reaches beyond it makes it larger.
 pub(super) fn decode(encoded: &[u8], max_pixels: u64) -> Result<RgbImage, String> {
     let mut decoder = open(encoded)?;
     let global = decoder.global_palette().map(<[u8]>::to_vec);
     let (width, height) = canvas(&mut decoder)?;
-    super::check_pixels(width, height, max_pixels)?;
+    check_pixels(width, height, max_pixels)?;
     let Some(frame) = decoder.current_frame_info() else { return Err("it has no frame".to_owned()) };
     let place = [frame.left, frame.top, frame.width, frame.height].map(u32::from);
     let background = frame.transparent.unwrap_or(0);

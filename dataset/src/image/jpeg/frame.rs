@@ -1,6 +1,6 @@
 //! What a JPEG's segments say of its colours and its coding, judged as libjpeg does.
 
-use crate::image::decode::next_marker;
+use super::markers::next_marker;
 
 /// Segments.
 const START_OF_SCAN: u8 = 0xda;

@@ -10,12 +10,12 @@ use serde::de::{DeserializeOwned, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use super::entry::{Entry, ListError, gather};
 use super::line_reader;
-use super::list::{Entry, ListError, gather};
 use crate::corpus::columns::{ColumnNames, TextRole};
-use crate::corpus::ingest::IngestSettings;
 use crate::corpus::ingest::json::{TolerantJson, from_slice};
-use crate::corpus::ingest::sources::SourceKind;
+use crate::corpus::ingest::kind::SourceKind;
+use crate::corpus::ingest::settings::IngestSettings;
 
 /// The items of a list, each as what it should be or with what is wrong with it.
 struct Items<T>(Vec<Result<T, String>>);

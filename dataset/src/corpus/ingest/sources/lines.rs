@@ -4,11 +4,11 @@ use std::io::{BufRead, BufReader};
 
 use super::json_list::is_url;
 use super::line_reader;
+use super::rows::{Rows, from_thread};
 use crate::corpus::ingest::fetch::ObjectReader;
 use crate::corpus::ingest::folder::{NameTemplate, key_of};
-use crate::corpus::ingest::job::Unit;
 use crate::corpus::ingest::row::{Picture, RejectReason, SourceRow};
-use crate::corpus::ingest::sources::{Rows, from_thread};
+use crate::corpus::ingest::unit::Unit;
 use crate::error::{DatasetError, Result};
 use crate::store::Location;
 

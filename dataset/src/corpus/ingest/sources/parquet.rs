@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt;
 
+use super::rows::{RowSender, Rows, from_thread};
 use crate::corpus::columns::{RowFault, RowGroup};
-use crate::corpus::ingest::IngestSettings;
 use crate::corpus::ingest::folder::key_of;
 use crate::corpus::ingest::row::{Picture, RejectReason, SourceRow};
-use crate::corpus::ingest::sources::{RowSender, Rows, from_thread};
+use crate::corpus::ingest::settings::IngestSettings;
 use crate::corpus::parquet_file::{EncodedRowGroup, ParquetFile};
 use crate::error::{DatasetError, Result};
 use crate::store::{Location, PinnedObject};

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use futures::StreamExt;
 
 use super::json_list::captions_of;
-use super::{PICTURES, Rows};
+use super::rows::Rows;
 use crate::corpus::ingest::json::from_slice;
+use crate::corpus::ingest::kind::IMAGE_ENDINGS;
 use crate::corpus::ingest::row::{Picture, Refusal, RejectReason, SourceRow};
 use crate::error::{DatasetError, Result};
 use crate::store::{Location, StorePool, StoredObject};
@@ -35,7 +36,7 @@ pub(super) async fn pairs(pool: &mut StorePool, folder: &Location) -> Result<(Ve
     let bytes = files.iter().map(|file| file.bytes).sum();
     let pairs = pair(files.iter().map(|file| (below(file, depth), file.bytes)));
     if !pairs.iter().any(|pair| !pair.pictures.is_empty()) {
-        let wanted = format!("pictures ({})", PICTURES.join(", "));
+        let wanted = format!("pictures ({})", IMAGE_ENDINGS.join(", "));
         return Err(DatasetError::EmptyFolder { folder: folder.to_string(), wanted });
     }
     Ok((pairs, bytes))
@@ -54,7 +55,7 @@ fn pair(files: impl Iterator<Item = (String, u64)>) -> Vec<Pair> {
         let name_at = path.rfind('/').map_or(0, |slash| slash + 1);
         let Some((stem, ending)) = path[name_at..].rsplit_once('.') else { continue };
         let (stem, ending) = (format!("{}{stem}", &path[..name_at]), ending.to_ascii_lowercase());
-        if PICTURES.contains(&ending.as_str()) {
+        if IMAGE_ENDINGS.contains(&ending.as_str()) {
             let pair = pairs.entry(path.clone()).or_default();
             pair.key.clone_from(&stem);
             pair.pictures.push(path);

@@ -5,12 +5,12 @@ use std::io::{BufRead, Read};
 use arrow::datatypes::{DataType, Field, Schema};
 use csv::{ByteRecord, ReaderBuilder};
 
-use super::PICTURES;
+use super::entry::{Entry, ListError, gather};
 use super::json_list::{captions_of, is_url};
-use super::list::{Entry, ListError, gather};
 use crate::corpus::columns::{Roles, TextRole};
-use crate::corpus::ingest::IngestSettings;
 use crate::corpus::ingest::json::from_slice;
+use crate::corpus::ingest::kind::IMAGE_ENDINGS;
+use crate::corpus::ingest::settings::IngestSettings;
 use crate::error::DatasetError;
 
 /// What separates columns, if not what the kind says.
@@ -97,7 +97,7 @@ fn data_in(header: &ByteRecord) -> Option<String> {
     let cells = header.iter().filter_map(|cell| std::str::from_utf8(cell).ok());
     let is_picture = |cell: &&str| {
         let ending = cell.trim().rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
-        ending.is_some_and(|ending| PICTURES.contains(&ending.as_str()))
+        ending.is_some_and(|ending| IMAGE_ENDINGS.contains(&ending.as_str()))
     };
     cells.filter(is_picture).map(str::to_owned).next()
 }
@@ -152,7 +152,7 @@ fn captions_in(cell: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::corpus::ingest::sources::SourceKind;
+    use crate::corpus::ingest::kind::SourceKind;
 
     fn table(text: impl AsRef<[u8]>, separator: u8) -> Result<Vec<Entry>, ListError> {
         read(text.as_ref(), separator, &IngestSettings::new(SourceKind::Csv), "list.csv")

@@ -11,19 +11,19 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
+use super::rows::{RowSender, Rows, from_thread};
 use crate::corpus::ingest::fetch::{ObjectReader, StoreFailure};
 use crate::corpus::ingest::folder::key_of;
 use crate::corpus::ingest::json;
-use crate::corpus::ingest::prepare::too_many_bytes;
+use crate::corpus::ingest::row::too_many_bytes;
 use crate::corpus::ingest::row::{Refusal, RejectReason, SourceRow};
-use crate::corpus::ingest::sources::{RowSender, Rows, from_thread};
 use crate::store::Location;
 use group::{Content, Draft, Group, is_passed_over, shown, split_name};
 use links::Links;
 use unpack::{Counted, Packing, unpack};
 
 /// Names of picture members, by preference.
-const PICTURES: [&str; 10] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff"];
+const IMAGE_ENDINGS: [&str; 10] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff"];
 /// Names of members that are text.
 const TEXTS: [&str; 3] = ["txt", "text", "caption"];
 /// Longest member that is text, bytes.
@@ -252,7 +252,7 @@ impl Archive {
             }
         }
         let extension = extension.to_ascii_lowercase();
-        let picture = PICTURES.iter().position(|known| *known == extension);
+        let picture = IMAGE_ENDINGS.iter().position(|known| *known == extension);
         let text = TEXTS.contains(&extension.as_str()) || extension == "json";
         let content = if picture.is_none() && !text {
             Content::Other
