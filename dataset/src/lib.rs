@@ -1,4 +1,4 @@
-//! From Parquet in an object store to batches of normalised pictures and tokens.
+//! From Parquet in an object store to batches of normalised images and tokens.
 //!
 //! The corpus of a run is pinned once by its [`Manifest`](corpus::manifest::Manifest): the files, their lengths and the
 //! rows of their row groups. From then on, everything is *computed*: the [`Plan`](plan::Plan) says which row every

@@ -29,7 +29,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-use crate::error::DatasetError;
+    use crate::error::DatasetError;
     use crate::test_corpus::manifest;
 
     fn plan(files: &[&[u32]], slots: u32, window: u32) -> Plan {

@@ -24,8 +24,8 @@ mod tests {
     use super::*;
     use crate::error::{DatasetError, Result};
     use arrow::array::{
-        ArrayRef, BinaryArray, BinaryViewArray, Int64Array, LargeBinaryArray,
-        LargeStringArray, ListBuilder, RecordBatch, StringArray, StringBuilder, StringViewArray,
+        ArrayRef, BinaryArray, BinaryViewArray, Int64Array, LargeBinaryArray, LargeStringArray, ListBuilder,
+        RecordBatch, StringArray, StringBuilder, StringViewArray,
     };
 
     fn group(columns: Vec<(&str, ArrayRef)>) -> Result<RowGroup> {

@@ -168,7 +168,7 @@ impl ParquetFile {
         counted.map_err(|error| damaged(&file, row_group, &error))
     }
 
-    /// With the pictures' sources, which training does not read.
+    /// With the images' sources, which training does not read.
     pub fn with_urls(self, names: &ColumnNames) -> Self {
         let columns = self.columns.with_url(self.footer.schema(), names);
         Self { columns, ..self }

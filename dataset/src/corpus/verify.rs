@@ -26,7 +26,7 @@ pub struct VerifySpec {
     pub sources: Vec<String>,
     /// Names of the columns.
     pub columns: ColumnNames,
-    /// Pictures of more pixels are a finding.
+    /// Images of more pixels are a finding.
     pub max_pixels: u64,
     /// Footers, lengths and records alone: no row is read.
     pub quick: bool,
@@ -154,8 +154,8 @@ async fn check_row_group(
 impl Totals {
     /// How the rows differ from what the footer records of them.
     fn difference(&self, record: &IngestedRowGroup) -> Option<String> {
-        let (captions, picture_bytes) = (record.captions, record.picture_bytes);
-        let recorded = Totals { captions, picture_bytes, ..*self };
+        let (captions, image_bytes) = (record.captions, record.image_bytes);
+        let recorded = Totals { captions, image_bytes, ..*self };
         (*self != recorded).then(|| format!("recorded are {recorded:?}, its rows have {self:?}"))
     }
 }

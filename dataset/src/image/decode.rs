@@ -1,4 +1,4 @@
-//! Encoded pictures to RGB, with limits that hold before anything is decoded.
+//! Encoded images to RGB, with limits that hold before anything is decoded.
 
 mod gif;
 mod unread;
@@ -35,7 +35,7 @@ pub fn decode_image(encoded: &[u8], max_pixels: u64) -> Result<RgbImage> {
     guarded(|| decode(encoded, max_pixels))
 }
 
-/// Width and height from a picture's header; no pixel is decoded.
+/// Width and height from an image's header; no pixel is decoded.
 ///
 /// # Errors
 /// [`DatasetError::Image`]: unknown format, damaged header.
@@ -179,13 +179,13 @@ mod tests {
     }
 
     #[test]
-    fn one_pixel_is_a_picture() {
+    fn one_pixel_is_an_image() {
         let encoded = encode(RgbImage::from_pixel(1, 1, Rgb([9, 9, 9])), ImageFormat::Jpeg);
         assert_eq!(decode_image(&encoded, LIMIT).unwrap().dimensions(), (1, 1));
     }
 
     #[test]
-    fn huge_pictures_are_refused_from_their_header() {
+    fn huge_images_are_refused_from_their_header() {
         let mut png = encode(RgbImage::new(1, 1), ImageFormat::Png);
         png[16..20].copy_from_slice(&20_000u32.to_be_bytes());
         png[20..24].copy_from_slice(&20_000u32.to_be_bytes());
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_larger_than_the_overhead_are_decoded() {
+    fn images_larger_than_the_overhead_are_decoded() {
         let side = 5000;
         let grey = ImageBuffer::from_pixel(side, side, Rgb([7u8; 3]));
         assert!(3 * u64::from(side) * u64::from(side) > DECODER_OVERHEAD);

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{DatasetError, Result};
 
-/// Decoders meet hostile bytes: a panic in one is a bad picture, not the end of the run. A reason is one line.
+/// Decoders meet hostile bytes: a panic in one is a bad image, not the end of the run. A reason is one line.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err("its decoder failed on damaged data".to_owned()))

@@ -1,8 +1,8 @@
-//! Pictures for training: JPEG decoded into memory that is used again, and smaller where the crop allows.
+//! Images for training: JPEG decoded into memory that is used again, and smaller where the crop allows.
 //!
 //! A JPEG's blocks can be turned into 4×4, 2×2 or 1×1 pixels in place of 8×8, which costs a fraction and is the block's
-//! average: a picture of several thousand pixels is read at the size the crop needs. Colours that are stored at half the
-//! size are not reduced below that size, so the picture is reduced by so much less. Which size is decided by the crop
+//! average: an image of several thousand pixels is read at the size the crop needs. Colours that are stored at half the
+//! size are not reduced below that size, so the image is reduced by so much less. Which size is decided by the crop
 //! and the header alone, so that every machine decodes the same pixels. Everything else (other formats, CMYK) takes the
 //! one path that [`decode_image`] has.
 
@@ -16,13 +16,13 @@ use super::guard::{check_pixels, guarded};
 use super::jpeg::{JpegColours, JpegFrame, jpeg_is_complete};
 use crate::error::Result;
 
-/// Memory for the pixels of a picture, used again for the next.
+/// Memory for the pixels of an image, used again for the next.
 #[derive(Debug, Default)]
 pub(crate) struct DecodeScratch {
     pixels: Vec<u8>,
 }
 
-/// A picture of interleaved RGB, at one `divisor`-th of its size (rounded up).
+/// An image of interleaved RGB, at one `divisor`-th of its size (rounded up).
 pub(crate) struct Decoded<'a> {
     pub(crate) pixels: &'a [u8],
     pub(crate) width: u32,
@@ -37,7 +37,7 @@ struct Header {
     frame: JpegFrame,
 }
 
-/// Decodes a picture; `choose` hears its width and height and says by how much it may be reduced: 1, 2, 4 or 8. A format
+/// Decodes an image; `choose` hears its width and height and says by how much it may be reduced: 1, 2, 4 or 8. A format
 /// that knows no reduction is decoded whole, and colours that are stored smaller are reduced by less.
 ///
 /// # Errors
@@ -50,10 +50,10 @@ pub(crate) fn decode_reduced<'a>(
 ) -> Result<Decoded<'a>> {
     let header = guarded(|| header(encoded, max_pixels))?;
     let Some(header) = header else {
-        let picture = decode_image(encoded, max_pixels)?;
-        let (width, height) = picture.dimensions();
+        let image = decode_image(encoded, max_pixels)?;
+        let (width, height) = image.dimensions();
         let _ = choose(width, height);
-        scratch.pixels = picture.into_raw();
+        scratch.pixels = image.into_raw();
         return Ok(Decoded { pixels: &scratch.pixels, width, height, divisor: 1 });
     };
     let Header { width, height, .. } = header;
@@ -99,7 +99,7 @@ fn header(encoded: &[u8], max_pixels: u64) -> Result<Option<Header>, String> {
     Ok(frame.map(|frame| Header { width, height, frame }))
 }
 
-/// The whole picture into `pixels`.
+/// The whole image into `pixels`.
 fn whole(encoded: &[u8], header: &Header, pixels: &mut Vec<u8>) -> Result<(), String> {
     let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(encoded), options());
     decoder.decode_headers().map_err(|error| error.to_string())?;
@@ -112,7 +112,7 @@ fn whole(encoded: &[u8], header: &Header, pixels: &mut Vec<u8>) -> Result<(), St
     decoder.decode_into(pixels).map_err(|error| error.to_string())
 }
 
-/// The picture at one `divisor`-th of its size, and that size.
+/// The image at one `divisor`-th of its size, and that size.
 fn reduced(encoded: &[u8], header: &Header, divisor: u32) -> Result<(Vec<u8>, [u32; 2]), String> {
     let side = |side: u32| side.div_ceil(divisor);
     let (width, height) = (side(header.width), side(header.height));
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_pictures_are_those_of_the_general_decoder() {
+    fn whole_images_are_those_of_the_general_decoder() {
         let mut scratch = DecodeScratch::default();
         for (width, height) in [(500, 375), (17, 9), (64, 64), (1, 1), (33, 250)] {
             let encoded = jpeg(&photo(width, height), 85);
@@ -164,7 +164,7 @@ mod tests {
         }
     }
 
-    /// A picture must not depend on which instructions a processor has.
+    /// An image must not depend on which instructions a processor has.
     #[test]
     fn vector_instructions_change_no_bit() {
         for (width, height) in [(500, 375), (37, 61)] {
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn reduced_pictures_are_averages() {
+    fn reduced_images_are_averages() {
         let image = photo(403, 302);
         let encoded = jpeg(&image, 95);
         let mut scratch = DecodeScratch::default();
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn other_pictures_take_the_general_path_and_bad_ones_are_refused() {
+    fn other_images_take_the_general_path_and_bad_ones_are_refused() {
         let mut scratch = DecodeScratch::default();
         let mut png = Cursor::new(Vec::new());
         photo(20, 10).write_to(&mut png, ImageFormat::Png).unwrap();
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_anywhere_is_a_picture_or_an_error() {
+    fn damage_anywhere_is_an_image_or_an_error() {
         let encoded = jpeg(&photo(48, 40), 80);
         let mut scratch = DecodeScratch::default();
         for place in 0..encoded.len() {

@@ -24,12 +24,12 @@ impl StepBatch {
     }
 }
 
-/// One slot's batch of `b` samples, pictures of side `S` and texts of `T` tokens.
+/// One slot's batch of `b` samples, images of side `S` and texts of `T` tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SlotBatch {
     /// The slot.
     pub slot: u32,
-    /// Pictures `[b, 3, S, S]` in bytes; the device normalises them, as
+    /// Images `[b, 3, S, S]` in bytes; the device normalises them, as
     /// [`normalised`](crate::image::transform::normalised) does.
     pub pixels: Vec<u8>,
     /// Token ids `[b, T]`.

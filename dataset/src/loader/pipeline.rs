@@ -11,7 +11,7 @@ use super::prepare::{Prepared, Preparer};
 use super::statistics::LoaderStatistics;
 use crate::coverage::Coverage;
 use crate::error::{DatasetError, Result};
-use crate::image::transform::PictureScratch;
+use crate::image::transform::ImageScratch;
 
 /// How often a waiting thread looks around, in case a notice was missed.
 const WAIT_STEP: Duration = Duration::from_millis(500);
@@ -164,7 +164,7 @@ impl Shared {
 
     /// A decode thread's life.
     fn run(&self) {
-        let mut scratch = PictureScratch::default();
+        let mut scratch = ImageScratch::default();
         while let Some(task) = self.take_task() {
             let prepared = catch_unwind(AssertUnwindSafe(|| {
                 if task.sample == 0 {

@@ -9,7 +9,7 @@ pub struct LoaderSettings {
     /// Bytes held ahead of the training step: half for row groups as stored, half for prepared batches (at least one
     /// batch is always prepared). Row groups of the current window that do not fit are read again and again.
     pub prefetch_bytes: u64,
-    /// Threads that decode and transform pictures.
+    /// Threads that decode and transform images.
     pub decode_threads: usize,
     /// Row groups read at the same time.
     pub read_concurrency: usize,

@@ -38,7 +38,7 @@ pub struct LoaderSpec {
     pub image: TrainTransform,
     /// Tokenizer and text length.
     pub text: Arc<TextEncoder>,
-    /// Pictures with more pixels are not used.
+    /// Images with more pixels are not used.
     pub max_pixels: u64,
     /// Memory and threads.
     pub settings: LoaderSettings,

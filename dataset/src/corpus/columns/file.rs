@@ -41,7 +41,7 @@ impl FileColumns {
         Ok(columns)
     }
 
-    /// With the pictures' sources, if the file has them.
+    /// With the images' sources, if the file has them.
     pub(crate) fn with_url(self, schema: &Schema, names: &ColumnNames) -> Self {
         let url = Roles { schema, names, file: "" }.optional(TextRole::Url).ok().flatten();
         let url = url.filter(|place| is_text(schema.field(*place).data_type()));

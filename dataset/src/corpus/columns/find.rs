@@ -9,7 +9,7 @@ use super::kinds::{is_caption, is_image, is_nothing, is_text};
 use super::names::ColumnNames;
 use crate::error::{DatasetError, Result};
 
-/// Columns of pictures, by preference.
+/// Columns of images, by preference.
 const IMAGES: [&str; 8] = ["jpg", "png", "webp", "image", "jpeg", "img", "picture", "image_bytes"];
 
 /// How many of them are so common that a column of another type is an error.
@@ -21,7 +21,7 @@ pub(crate) enum TextRole {
     Caption,
     Key,
     Url,
-    /// Path of a picture, in a list.
+    /// Path of an image, in a list.
     Path,
 }
 
@@ -101,7 +101,7 @@ impl Roles<'_> {
         self.place(|found| !name.is_empty() && found == name)
     }
 
-    /// The picture's column.
+    /// The image's column.
     pub(super) fn image(&self) -> Result<usize> {
         if let Some(place) = self.named(&self.names.image)? {
             return Ok(place);

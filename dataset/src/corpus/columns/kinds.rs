@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, FieldRef, Fields};
 
 use super::cells::cell_text;
 
-/// The field of a structure that is a picture.
+/// The field of a structure that is an image.
 const IMAGE_BYTES: &str = "bytes";
 /// The fields of a structure that may be a caption, by preference.
 const CAPTION_TEXTS: [&str; 3] = ["text", "raw", "caption"];
@@ -49,7 +49,7 @@ pub(super) fn is_binary(kind: &DataType) -> bool {
     }
 }
 
-/// Binary, or a structure with binary `bytes`, as Hugging Face `datasets` stores pictures.
+/// Binary, or a structure with binary `bytes`, as Hugging Face `datasets` stores images.
 pub(super) fn is_image(kind: &DataType) -> bool {
     match kind {
         DataType::Struct(fields) => {

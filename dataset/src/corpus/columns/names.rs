@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Whose SHA-256 a file records beside its pictures.
+/// Whose SHA-256 a file records beside its images.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HashOf {
@@ -23,7 +23,7 @@ pub enum HashOf {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ColumnNames {
-    /// Encoded picture; if absent, the first of `jpg`, `png`, `webp`, `image`, `jpeg`, `img`, `picture` that exists.
+    /// Encoded image; if absent, the first of `jpg`, `png`, `webp`, `image`, `jpeg`, `img`, `picture` that exists.
     pub image: String,
     /// One caption (text), or several (list of text); if both this and `captions` are absent and neither was named
     /// otherwise, the first of `TEXT`, `alt_text`, `top_caption`, `re_caption` and their like that exists.
@@ -35,11 +35,11 @@ pub struct ColumnNames {
     pub key: String,
     /// Rows with another value than `success` are not used.
     pub status: String,
-    /// SHA-256 of the picture's bytes, as hexadecimal text or 32 bytes.
+    /// SHA-256 of the image's bytes, as hexadecimal text or 32 bytes.
     pub sha256: String,
     /// Whose SHA-256 that is.
     pub sha256_of: HashOf,
-    /// Source of the picture.
+    /// Source of the image.
     pub url: String,
 }
 

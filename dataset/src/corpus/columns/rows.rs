@@ -10,7 +10,7 @@ use super::names::HashOf;
 
 /// What is read of a caption, bytes: far more than the words that are kept, and a bound for what a tokenizer meets.
 const CAPTION_BYTES: usize = 16 << 10;
-/// The status of a row whose picture was downloaded; a null stands for it.
+/// The status of a row whose image was downloaded; a null stands for it.
 pub(crate) const SUCCESS: &str = "success";
 /// Hashes that are looked at to find out whose they are: that many at least, as long as all agree or none, and that many
 /// at most.
@@ -99,12 +99,12 @@ impl RowGroup {
         self.key.as_ref().and_then(shown).unwrap_or_default()
     }
 
-    /// The picture's source, if the file was opened with it.
+    /// The image's source, if the file was opened with it.
     pub fn url(&self, row: usize) -> Option<&str> {
         self.url.as_ref().and_then(|urls| cell_text(urls, row))
     }
 
-    /// The picture's bytes after the checks that need no decoding.
+    /// The image's bytes after the checks that need no decoding.
     ///
     /// # Errors
     /// Why the row cannot be used.
@@ -117,7 +117,7 @@ impl RowGroup {
         if let Some(status) = self.status.as_ref().and_then(|status| failed_status(status, row)) {
             return Err(RowFault::Status(status.to_owned()));
         }
-        let image = binary(&self.image, row).filter(|image| !image.is_empty()).ok_or(RowFault::NoPicture)?;
+        let image = binary(&self.image, row).filter(|image| !image.is_empty()).ok_or(RowFault::NoImage)?;
         if self.sha256.as_ref().is_some_and(|expected| !hash_agrees(expected, row, image)) {
             return Err(RowFault::WrongHash);
         }
@@ -140,7 +140,7 @@ impl RowGroup {
     }
 }
 
-/// Why a row's picture cannot be used, before it is decoded.
+/// Why a row's image cannot be used, before it is decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RowFault {
     /// Its download failed.
@@ -148,7 +148,7 @@ pub(crate) enum RowFault {
     Status(String),
     /// Null, or no bytes.
     #[error("it has no picture")]
-    NoPicture,
+    NoImage,
     /// The bytes are others.
     #[error("its picture does not have the recorded sha256")]
     WrongHash,
@@ -159,7 +159,7 @@ pub(crate) fn failed_status(status: &dyn Array, row: usize) -> Option<&str> {
     cell_text(status, row).filter(|status| *status != SUCCESS)
 }
 
-/// Whether the recorded hashes are those of the stored pictures, by the first rows that have both. A few that differ are
+/// Whether the recorded hashes are those of the stored images, by the first rows that have both. A few that differ are
 /// damage; where nearly all do, the hashes are of something else.
 fn are_of_stored_bytes(recorded: &ArrayRef, images: &ArrayRef) -> bool {
     let hashed = |row: usize| recorded.is_valid(row) && cell_text(recorded, row) != Some("");

@@ -34,7 +34,7 @@ const HASH_DIGITS: usize = 16;
 pub struct ArchiveConversion {
     /// Folder below which each archive gets one of its own.
     pub folder: Location,
-    /// Pictures of more pixels are left out.
+    /// Images of more pixels are left out.
     pub max_pixels: u64,
     /// Decode threads.
     pub threads: usize,
@@ -216,7 +216,7 @@ fn stem_of(object: &StoredObject) -> Option<String> {
     stem_of_archive(&place).map(str::to_owned)
 }
 
-/// Whether a file is the table that img2dataset writes beside an archive, which has the rows without their pictures.
+/// Whether a file is the table that img2dataset writes beside an archive, which has the rows without their images.
 fn is_metadata(object: &StoredObject, archives: &BTreeSet<String>) -> bool {
     let place = object.location.to_string();
     place.strip_suffix(".parquet").is_some_and(|stem| archives.contains(stem))

@@ -11,7 +11,7 @@ use crate::corpus::archive_name::ARCHIVE_ENDINGS;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SourceKind {
-    /// Parquet files with pictures, as img2dataset writes them.
+    /// Parquet files with images, as img2dataset writes them.
     Img2dataset,
     /// Tar archives: `KEY.jpg`, `KEY.txt`, `KEY.json`.
     Webdataset,
@@ -27,9 +27,9 @@ pub enum SourceKind {
     Sbu,
     /// LAION: Parquet of `URL` and `TEXT`; and a folder.
     Laion,
-    /// A folder of pictures with `.txt`, `.caption` or `.json` beside them.
+    /// A folder of images with `.txt`, `.caption` or `.json` beside them.
     Folder,
-    /// Comma-separated values with a header: a picture's path and a caption.
+    /// Comma-separated values with a header: an image's path and a caption.
     Csv,
     /// The same, with tabs.
     Tsv,
@@ -37,7 +37,7 @@ pub enum SourceKind {
     Jsonl,
 }
 
-/// Where the pictures of a kind are.
+/// Where the images of a kind are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ImagePlace {
     /// In the sources.
@@ -48,7 +48,7 @@ pub(super) enum ImagePlace {
     Beside,
 }
 
-/// Endings of pictures, by preference.
+/// Endings of images, by preference.
 pub(super) const IMAGE_ENDINGS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
 
 impl SourceKind {
@@ -100,7 +100,7 @@ impl SourceKind {
         }
     }
 
-    /// Where the pictures are.
+    /// Where the images are.
     pub(super) fn image_place(self) -> ImagePlace {
         match self {
             Self::Img2dataset | Self::Webdataset | Self::Folder => ImagePlace::Inside,
@@ -109,8 +109,8 @@ impl SourceKind {
         }
     }
 
-    /// Whether its sources only name their pictures, so that their folder has to be named.
-    pub fn names_pictures(self) -> bool {
+    /// Whether its sources only name their images, so that their folder has to be named.
+    pub fn names_images(self) -> bool {
         self.image_place() == ImagePlace::Named
     }
 
@@ -119,7 +119,7 @@ impl SourceKind {
         matches!(self, Self::Coco | Self::VisualGenome | Self::Sbu | Self::Csv | Self::Tsv | Self::Jsonl)
     }
 
-    /// How a row's picture is called in the folder; `None` where the source says so itself.
+    /// How a row's image is called in the folder; `None` where the source says so itself.
     pub fn default_image_name(self) -> Option<&'static str> {
         match self {
             Self::Cc3m | Self::Cc12m | Self::Laion => Some("{shard}/{key}.jpg"),
@@ -144,7 +144,7 @@ impl FromStr for SourceKind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // Files of Hugging Face `datasets` are Parquet with pictures, too.
+        // Files of Hugging Face `datasets` are Parquet with images, too.
         let text = if matches!(text, "parquet" | "huggingface") { "img2dataset" } else { text };
         Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
             let names: Vec<_> = Self::ALL.iter().map(|kind| kind.name()).collect();

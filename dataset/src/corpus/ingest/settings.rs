@@ -11,27 +11,28 @@ use crate::error::{DatasetError, Result};
 pub struct IngestSettings {
     /// What the sources are.
     pub kind: SourceKind,
-    /// Folder or prefix of the pictures, for the kinds whose sources only name them.
+    /// Folder or prefix of the images, for the kinds whose sources only name them.
     pub images: Option<String>,
-    /// How a picture is named below `images`; `None` is the kind's own. See [`SourceKind::default_image_name`].
+    /// How an image is named below `images`; `None` is the kind's own. See [`SourceKind::default_image_name`].
     pub image_name: Option<String>,
     /// Splits that are used, of lists that have some.
     pub splits: Vec<String>,
     /// Names of the columns of Parquet sources.
     pub columns: ColumnNames,
-    /// Pictures whose shorter side is longer are made smaller and encoded as JPEG.
+    /// Images whose shorter side is longer are made smaller and encoded as JPEG.
     pub short_side: Option<u32>,
-    /// Encode every picture as JPEG of this quality, 1 to 100.
+    /// Encode every image as JPEG of this quality, 1 to 100.
     pub jpeg_quality: Option<u8>,
-    /// Pictures whose shorter side is shorter are not used.
+    /// Images whose shorter side is shorter are not used.
     pub min_side: u32,
-    /// Pictures of more pixels are not used.
+    /// Images of more pixels are not used.
     pub max_pixels: u64,
-    /// Pictures of more bytes are not used.
-    pub max_picture_bytes: u64,
+    /// Images of more bytes are not used.
+    #[serde(rename = "max_picture_bytes")]
+    pub max_image_bytes: u64,
     /// Captions of a row that are kept, the first ones.
     pub max_captions: usize,
-    /// Length of a file, bytes of pictures and text.
+    /// Length of a file, bytes of images and text.
     pub file_bytes: u64,
     /// Row groups of a file.
     pub row_groups: u32,
@@ -47,7 +48,7 @@ fn one_thread() -> usize {
 }
 
 impl IngestSettings {
-    /// The defaults for a kind: files of 64 MiB in 8 row groups, pictures as they are.
+    /// The defaults for a kind: files of 64 MiB in 8 row groups, images as they are.
     pub fn new(kind: SourceKind) -> Self {
         Self {
             kind,
@@ -59,7 +60,7 @@ impl IngestSettings {
             jpeg_quality: None,
             min_side: 1,
             max_pixels: 200_000_000,
-            max_picture_bytes: 32 << 20,
+            max_image_bytes: 32 << 20,
             max_captions: kind.default_max_captions(),
             file_bytes: 64 << 20,
             row_groups: 8,
@@ -89,7 +90,7 @@ impl IngestSettings {
         if self.short_side == Some(0) {
             return bad("short side: at least 1 pixel");
         }
-        if self.max_picture_bytes == 0 || self.max_picture_bytes > 1 << 30 {
+        if self.max_image_bytes == 0 || self.max_image_bytes > 1 << 30 {
             return bad("bytes of a picture: between 1 and 1 GiB");
         }
         match (self.kind.image_place(), &self.images) {

@@ -1,13 +1,13 @@
 //! The opened sources of a job: how they are cut into units, and their rows in order.
 
 mod entry;
+mod images;
 mod json_list;
 mod laion;
 mod line_reader;
 mod lines;
 mod list;
 mod parquet;
-mod pictures;
 mod rows;
 mod table;
 mod tar;
@@ -23,7 +23,7 @@ use super::unit::{PinnedSource, Unit};
 use crate::error::{DatasetError, Result};
 use crate::store::{Location, StorePool};
 use entry::Entry;
-use pictures::Pair;
+use images::Pair;
 use rows::Rows;
 
 /// The opened sources of a job.
@@ -32,7 +32,7 @@ pub(super) struct Sources {
     kind: SourceKind,
     locations: Vec<Location>,
     pinned: Vec<PinnedSource>,
-    /// Each source's folder of pictures.
+    /// Each source's folder of images.
     folders: Vec<Option<ImageFolder>>,
     template: Option<NameTemplate>,
     /// Of the kinds that are lists held in memory: each source's rows.
@@ -92,14 +92,14 @@ impl Sources {
         Ok(opened)
     }
 
-    /// Folders of pictures: one, or several in braces.
+    /// Folders of images: one, or several in braces.
     async fn add_folders(&mut self, pool: &mut StorePool, source: &str) -> Result<()> {
         for folder in pool.folders(source).await? {
-            let (pairs, bytes) = pictures::pairs(pool, &folder).await?;
+            let (pairs, bytes) = images::pairs(pool, &folder).await?;
             self.pinned.push(PinnedSource {
                 location: folder.to_string(),
                 bytes,
-                etag: Some(pictures::fingerprint(&pairs)),
+                etag: Some(images::fingerprint(&pairs)),
             });
             self.folders.push(Some(ImageFolder::of(folder.clone())));
             self.locations.push(folder);
@@ -151,14 +151,14 @@ impl Sources {
         let template = self.template.clone();
         match self.kind {
             SourceKind::Img2dataset => parquet::rows(location, bytes, settings).await,
-            SourceKind::Webdataset => Ok(tar::rows(&location, bytes, settings.max_picture_bytes)),
+            SourceKind::Webdataset => Ok(tar::rows(&location, bytes, settings.max_image_bytes)),
             SourceKind::Laion => laion::rows(location, bytes, unit, settings, template).await,
             SourceKind::Cc3m => Ok(lines::rows(&location, unit, lines::Order::CaptionUrl, template)),
             SourceKind::Cc12m => Ok(lines::rows(&location, unit, lines::Order::UrlCaption, template)),
             SourceKind::Folder => {
                 let first = unit.first_row as usize;
                 let pairs = &self.pairs[unit.source][first..first + unit.rows.unwrap_or_default() as usize];
-                Ok(pictures::rows(location, pairs.to_vec(), unit.first_row))
+                Ok(images::rows(location, pairs.to_vec(), unit.first_row))
             }
             _ => {
                 let entries = Arc::clone(&self.lists[unit.source]);

@@ -26,11 +26,12 @@ pub enum FindingKind {
     DamagedRowGroup,
     /// A row group's recorded numbers are not those of its rows.
     WrongStatistics,
-    /// A row has no picture.
-    NoPicture,
-    /// A picture does not have its recorded hash.
+    /// A row has no image.
+    #[serde(rename = "no-picture")]
+    NoImage,
+    /// An image does not have its recorded hash.
     WrongHash,
-    /// A picture does not decode or is too large.
+    /// An image does not decode or is too large.
     Undecodable,
     /// A row has no caption with a visible character.
     NoCaption,
@@ -54,7 +55,7 @@ impl FindingKind {
             Self::ColumnType => "column-type",
             Self::DamagedRowGroup => "damaged-row-group",
             Self::WrongStatistics => "wrong-statistics",
-            Self::NoPicture => "no-picture",
+            Self::NoImage => "no-picture",
             Self::WrongHash => "wrong-hash",
             Self::Undecodable => "undecodable",
             Self::NoCaption => "no-caption",

@@ -26,16 +26,16 @@ pub(super) fn decode(encoded: &[u8], max_pixels: u64) -> Result<RgbImage, String
         Some(rgb) => image::Rgb([rgb[0], rgb[1], rgb[2]]),
         None => image::Rgb([if is_ramp { index } else { 0 }; 3]),
     };
-    let mut picture = RgbImage::from_pixel(width, height, colour(background));
+    let mut image = RgbImage::from_pixel(width, height, colour(background));
     let [left, top, frame_width, frame_height] = place;
     if indices.len() as u64 != u64::from(frame_width) * u64::from(frame_height) {
         return Err("its first frame is not whole".to_owned());
     }
     for (place, index) in indices.into_iter().enumerate() {
         let (x, y) = (place as u32 % frame_width, place as u32 / frame_width);
-        picture.put_pixel(left + x, top + y, colour(index));
+        image.put_pixel(left + x, top + y, colour(index));
     }
-    Ok(picture)
+    Ok(image)
 }
 
 /// Width and height of the canvas; no pixel is decoded.

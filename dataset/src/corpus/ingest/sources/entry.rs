@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use crate::corpus::ingest::folder::{NameTemplate, key_of};
-use crate::corpus::ingest::row::{Picture, RejectReason, SourceRow};
+use crate::corpus::ingest::row::{RejectReason, RowImage, SourceRow};
 use crate::error::DatasetError;
 
-/// A picture with its captions.
+/// An image with its captions.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Entry {
     pub(super) key: Option<String>,
@@ -30,19 +30,19 @@ impl Entry {
             _ => self.names.clone(),
         };
         let malformed = |reason: &str| Err((RejectReason::MalformedRow, reason.to_owned()));
-        let picture = match &self.fault {
+        let image = match &self.fault {
             Some(reason) => malformed(reason),
             None if names.iter().all(String::is_empty) => {
                 malformed("it does not say what its picture is called")
             }
-            None => Ok(Picture::Named(names)),
+            None => Ok(RowImage::Named(names)),
         };
         SourceRow {
             row,
             key: self.key.clone().unwrap_or_else(|| key_of(row)),
             captions: self.captions.clone(),
             url: self.url.clone(),
-            picture,
+            image,
         }
     }
 }
@@ -56,7 +56,7 @@ pub(super) enum ListError {
     Columns(DatasetError),
 }
 
-/// Items of one picture become one entry, where the first of them stands.
+/// Items of one image become one entry, where the first of them stands.
 pub(super) fn gather(items: impl IntoIterator<Item = Entry>) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();

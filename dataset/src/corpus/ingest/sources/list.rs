@@ -1,4 +1,4 @@
-//! Lists that name their pictures and are held in memory while the job runs.
+//! Lists that name their images and are held in memory while the job runs.
 
 use std::io::BufReader;
 
