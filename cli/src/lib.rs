@@ -10,9 +10,11 @@ mod unbreakable;
 mod again;
 mod arguments;
 mod audit;
+mod bench;
 mod command_line;
 mod commands;
 mod config;
+mod decoding;
 mod error;
 mod examples;
 mod exit;
@@ -37,7 +39,6 @@ mod stored_status;
 mod token;
 mod toolkit;
 mod typed_numbers;
-mod writing;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -45,7 +46,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use arguments::Command;
-use blip2_model::device_failure;
+use blip2_model::device::failure;
 use error::CliError;
 use exit::Exit;
 
@@ -66,13 +67,13 @@ pub fn run() -> ExitCode {
     }
     // Fails only when a provider is already there, which serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    device_failure::watch_panics();
+    failure::watch_panics();
     match unless_the_card_fails(arguments.command) {
         Ok(exit) => exit.into(),
         // Who reads the output has seen enough.
         Err(CliError::OutputClosed) => Exit::Done.into(),
         Err(error) => {
-            eprintln!("error: {}", blip2_dataset::redacted_text(&error.to_string()));
+            eprintln!("error: {}", blip2_dataset::store::secret_url::redacted_text(&error.to_string()));
             error.exit().into()
         }
     }
@@ -83,7 +84,7 @@ fn unless_the_card_fails(command: Command) -> Result<Exit, CliError> {
     catch_unwind(AssertUnwindSafe(|| dispatch(command))).unwrap_or_else(|panic| {
         let said =
             panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        match device_failure::behind(said.unwrap_or_default()) {
+        match failure::behind(said.unwrap_or_default()) {
             Some(failure) => {
                 let message = format!("the device: {failure}; {}", failure.trouble.remedy());
                 Err(CliError::Reported { exit: Exit::CardFailed, message })
@@ -142,7 +143,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Devices(arguments) => commands::devices::run(&arguments),
         Command::Models(arguments) => on_runtime(commands::models::run(arguments)),
         Command::Chat(arguments) => on_runtime(commands::chat::run(arguments)),
-        Command::Bench(arguments) => on_runtime(commands::bench::run(arguments)),
+        Command::Bench(arguments) => on_runtime(bench::run(arguments)),
         Command::Config(arguments) => commands::config::run(arguments),
         Command::Completions(arguments) => commands::completions::complete(&arguments),
         Command::Man(arguments) => commands::completions::write_pages(&arguments),
