@@ -13,7 +13,7 @@ use std::sync::mpsc as threads;
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use blip2_collective::{CollectiveError, SumTree, TreeAccumulator, TreePartial};
-use blip2_model::ModelError;
+use blip2_model::error::ModelError;
 use blip2_model::train::buckets::{BucketBuffers, GradientBuckets, SegmentGradients};
 use blip2_model::train::tape::Tape;
 use burn::tensor::{Device, Tensor};
