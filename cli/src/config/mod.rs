@@ -17,7 +17,7 @@ use blip2_dataset::LoaderSettings;
 use blip2_worker::config::{
     DataSettings, HeldOutSettings, ModelSettings, NOT_HASHED, Stage1Settings, Stage2Settings, StepSettings,
 };
-use blip2_worker::curation::CurationConfig;
+use blip2_curation::config::CurationConfig;
 use blip2_worker::{WorkerConfig, without_credentials};
 use serde::{Deserialize, Serialize};
 
