@@ -2,7 +2,7 @@
 
 use blip2_dataset::{DatasetError, redacted};
 use blip2_evaluation::EvaluationError;
-use blip2_model::ModelError;
+use blip2_model::error::ModelError;
 use blip2_model::device::DeviceName;
 use blip2_model::device::failure::{DeviceFailure, behind, recognised};
 

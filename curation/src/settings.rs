@@ -4,7 +4,7 @@ use std::path::Path;
 
 use blip2_dataset::{fetch_model, is_url, redacted};
 use blip2_model::device::{DeviceName, Present};
-use blip2_model::generate::{GenerateOptions, Sampling};
+use blip2_model::language::generation::{GenerateOptions, Sampling};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CurationError, Result};
