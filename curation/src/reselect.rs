@@ -6,7 +6,7 @@ use blip2_dataset::record::create_same;
 use blip2_dataset::{DatasetError, Location, Result, Share};
 use bytes::Bytes;
 
-use crate::dedup::{DedupRule, DuplicateFinder, DuplicateList, PictureHash, RowPlaces};
+use crate::dedup::{DedupRule, DuplicateFinder, DuplicateList, ImageHash, RowPlaces};
 use crate::finish::CurationSummary;
 use crate::job::CurationJob;
 use crate::select::SelectionSettings;
@@ -19,7 +19,7 @@ const DUPLICATES: &str = "duplicates.parquet";
 pub struct Reselection {
     /// Which texts are kept.
     pub selection: SelectionSettings,
-    /// Leave out rows whose picture is another row's.
+    /// Leave out rows whose image is another row's.
     pub dedup: Option<DedupRule>,
     /// Tasks to do.
     pub share: Share,
@@ -87,7 +87,7 @@ async fn duplicates(
 }
 
 impl CurationJob {
-    /// The pictures of all scored tasks, in their order; `scratch` is a folder on this machine for about 24 bytes a row.
+    /// The images of all scored tasks, in their order; `scratch` is a folder on this machine for about 24 bytes a row.
     ///
     /// # Errors
     /// [`DatasetError::Setting`] if a task has no scores yet; [`DatasetError::Store`], [`DatasetError::Malformed`].
@@ -104,7 +104,7 @@ impl CurationJob {
             for row in rows {
                 let place = [number, row.row_group, row.row];
                 let (sha256, perceptual_hash) = (row.sha256, row.perceptual_hash);
-                finder.push(PictureHash { place, sha256, perceptual_hash })?;
+                finder.push(ImageHash { place, sha256, perceptual_hash })?;
             }
         }
         let found = tokio::task::spawn_blocking(move || finder.finish()).await;

@@ -1,4 +1,4 @@
-//! Which texts of a picture are kept: a function of their scores and the settings alone.
+//! Which texts of an image are kept: a function of their scores and the settings alone.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use crate::scored::ScoredText;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CurationMode {
-    /// BLIP-2's: by CLIP's similarity, the best of each picture.
+    /// BLIP-2's: by CLIP's similarity, the best of each image.
     #[default]
     Rank,
     /// BLIP's CapFilt: each text by itself, by the probability that it matches.
@@ -24,9 +24,9 @@ pub enum CurationMode {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SelectionSettings {
-    /// `rank`: the texts most similar to the picture, by CLIP; `filter`: all texts that match it, by the ITM head.
+    /// `rank`: the texts most similar to the image, by CLIP; `filter`: all texts that match it, by the ITM head.
     pub mode: CurationMode,
-    /// Texts of a picture that `rank` keeps.
+    /// Texts of an image that `rank` keeps.
     pub top: usize,
     /// `rank` keeps no text of a smaller cosine.
     pub min_clip_score: f32,
@@ -120,7 +120,7 @@ pub struct JudgedText {
     pub dropped: Option<DropReason>,
 }
 
-/// Judges the texts of one picture; the result is ordered by the score that decides, best first. Of equal scores a text
+/// Judges the texts of one image; the result is ordered by the score that decides, best first. Of equal scores a text
 /// of the web comes first, then the one that was written first. What is kept need not come before what is dropped: a rule
 /// may drop the best.
 pub fn select(texts: &[ScoredText], settings: &SelectionSettings) -> Vec<JudgedText> {

@@ -122,7 +122,10 @@ pub use quarantine::{QuarantineList, QuarantineRecord};
 pub use random::{KeyedPermutation, KeyedRng};
 pub use row_group_file::IngestedRowGroup;
 pub use samples::{EvaluationSet, Sample, read_all, read_first};
-pub use secret_url::{has_credentials, redacted, redacted_text, remember_credentials};
+pub use secret_url::{
+    has_credentials, redacted, redacted_text, remember_credentials, remember_credentials_of,
+    without_credentials,
+};
 pub use simulated_corpus::SimulatedCorpus;
 pub use store::{Location, StoredObject, put_create};
 pub use survey::{Survey, SurveySpec, SurveyedPicture, UnusableRow, survey, thumbnail};

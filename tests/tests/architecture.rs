@@ -12,7 +12,10 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("blip2-model", &[]),
     ("blip2-collective", &["blip2-proto"]),
     ("blip2-coordinator", &["blip2-collective", "blip2-dataset", "blip2-proto"]),
-    ("blip2-curation", &["blip2-collective", "blip2-dataset", "blip2-proto"]),
+    (
+        "blip2-curation",
+        &["blip2-collective", "blip2-dataset", "blip2-evaluation", "blip2-model", "blip2-proto"],
+    ),
     ("blip2-worker", &["blip2-collective", "blip2-curation", "blip2-dataset", "blip2-model", "blip2-proto"]),
     (
         "blip2",

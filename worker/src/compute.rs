@@ -21,8 +21,7 @@ use crate::config::{WorkerConfig, config_hash};
 use crate::error::{Result, WorkerError};
 use crate::held_out::HeldOut;
 use crate::member::{Failure, MemberEvent};
-use crate::own_device::{DeviceChoice, OwnDevice, Work};
-use crate::places::remember_credentials_of;
+use crate::own_device::OwnDevice;
 use crate::state::TrainState;
 use crate::step::StepParts;
 use crate::upload::Part;
@@ -87,7 +86,7 @@ impl ComputeThread {
             let prepared = Compute::prepare(spec, &own, report_sender.clone(), abort_watch);
             if let Err(error) = prepared.and_then(|compute| compute.run(&mut orders)) {
                 // A session that is gone needs no report.
-                let _ = report_sender.blocking_send(Report::Failed(own.blamed(error, Work::Training)));
+                let _ = report_sender.blocking_send(Report::Failed(own.blamed(error)));
             }
             // The session takes the end of the reports for a panic: wait until it wants no more.
             while orders.blocking_recv().is_some() {}
@@ -143,7 +142,7 @@ impl ComputeThread {
 }
 
 fn joined(thread: std::thread::JoinHandle<()>, device: &OwnDevice) -> Result<()> {
-    thread.join().map_err(|panic| device.panicked(panic_text(panic.as_ref()), Work::Training))
+    thread.join().map_err(|panic| device.panicked(panic_text(panic.as_ref())))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

@@ -2,7 +2,7 @@
 
 use blip2_collective::CollectiveError;
 use blip2_dataset::{DatasetError, redacted};
-use blip2_model::device::failure::{DeviceFailure, DeviceTrouble};
+use blip2_model::device::failure::DeviceFailure;
 use blip2_model::error::ModelError;
 
 /// `Result` of this crate.
@@ -135,11 +135,7 @@ impl WorkerError {
 
     /// A failure of `device`; `less` says how to compute less at a time.
     pub(crate) fn device(device: String, failure: DeviceFailure, less: &str) -> Self {
-        let remedy = failure.trouble.remedy();
-        let advice = match failure.trouble {
-            DeviceTrouble::Memory => format!("{less}; {remedy}"),
-            _ => remedy.to_owned(),
-        };
+        let advice = failure.advice(less);
         Self::Device { device, failure, advice }
     }
 
