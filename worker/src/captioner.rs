@@ -10,8 +10,8 @@ use blip2_model::language::generation::GenerateOptions;
 use burn::tensor::{Device, Int, Tensor};
 use image::RgbImage;
 
-use crate::convert::tokenizer;
 use crate::error::{Result, WorkerError};
+use crate::open::tokenizer;
 use crate::pictures::PictureTransform;
 
 /// Pictures looked at, and texts written, at a time.

@@ -23,7 +23,7 @@ use crate::held_out::HeldOut;
 use crate::member::{Failure, MemberEvent};
 use crate::own_device::OwnDevice;
 use crate::state::TrainState;
-use crate::step::StepParts;
+use crate::step::FrozenModels;
 use crate::upload::Part;
 
 /// Orders that may wait; the member gives one at a time.
@@ -158,7 +158,7 @@ struct Compute {
     deadline: Duration,
     exchange: Arc<Exchange>,
     runtime: tokio::runtime::Handle,
-    parts: StepParts,
+    parts: FrozenModels,
     card: CardWatch,
     kernels: KernelsMade,
     world: Option<World>,
@@ -202,7 +202,7 @@ impl Compute {
         let config = Arc::new(config);
         let manifest = spec.runtime.block_on(read_manifest(&spec.run_root, &spec.manifest_hash))?;
         let kernels = KernelsMade::from_now_on();
-        let mut parts = StepParts::load(config.clone())?;
+        let mut parts = FrozenModels::load(config.clone())?;
         let card = CardWatch::new(device, &parts.device);
         own.opened(&card);
         parts.drill = spec.drill;

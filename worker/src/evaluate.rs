@@ -14,9 +14,9 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::checkpoint::NamedState;
 use crate::config::{StepSettings, WorkerConfig};
-use crate::convert::{device, image_encoder, placement, qformer_text, tokenizer};
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
+use crate::open::{device, image_encoder, placement, qformer_text, tokenizer};
 use crate::pictures::{PictureTransform, image_processor};
 use crate::state::{FrozenSizes, StageModel, TrainState};
 

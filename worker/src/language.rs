@@ -10,8 +10,8 @@ use blip2_model::nn::tensors::compute_in;
 use blip2_model::train::loss::{IGNORED, counted};
 
 use crate::config::WorkerConfig;
-use crate::convert::{of_language_model, tokenizer};
 use crate::error::{Result, WorkerError};
+use crate::open::{of_language_model, tokenizer};
 
 /// What the random cut of a caption into a read and a written part is drawn for.
 const CUT: &str = "prefix of a caption";

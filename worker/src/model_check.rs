@@ -15,10 +15,10 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use crate::config::{Compute, FrozenDtype, WorkerConfig};
-use crate::convert::{qformer_text, tokenizer};
 use crate::curation::CurationModelSettings;
 use crate::error::{Result, WorkerError};
 use crate::import::compare_folder;
+use crate::open::{qformer_text, tokenizer};
 use crate::state::{FrozenSizes, empty_stage1, empty_stage2, is_projection};
 
 /// Room for any probe of a tokenizer.

@@ -8,9 +8,9 @@ use burn::tensor::{Device, Tensor};
 use image::RgbImage;
 
 use crate::config::ModelSettings;
-use crate::convert::of_encoder;
 use crate::error::Result;
 use crate::evaluate::pixels;
+use crate::open::of_encoder;
 
 /// How pictures are prepared in evaluation.
 #[derive(Debug, Clone, PartialEq)]

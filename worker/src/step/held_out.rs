@@ -17,13 +17,13 @@ use burn::tensor::{Int, Tensor, TensorData};
 use bytes::Bytes;
 
 use super::pixels::normalised_pixels;
-use super::{Members, StepGradient, StepParts, StepValues, Update};
+use super::{FrozenModels, Peers, StepGradient, StepValues, Update};
 use crate::error::{Result, WorkerError};
 use crate::evaluate::{RANKS, recall};
 use crate::held_out::{HeldOut, HeldOutRow};
 use crate::pictures::statistics;
-use crate::rows::floats;
 use crate::state::{StageModel, TrainState, empty_stage1, empty_stage2};
+use crate::wire_values::floats;
 
 /// What a draw of a held-out row's negatives is for.
 const NEGATIVE_IMAGE: &str = "negative image of a held-out row";
@@ -44,7 +44,7 @@ struct Gathered {
     captioning: f64,
 }
 
-impl StepParts {
+impl FrozenModels {
     /// Measures the state after `gradient` on the held-out rows; `step` counts within the stage. A member that cannot
     /// evaluate says so to the others, and all go on without numbers but how many could not.
     ///
@@ -54,7 +54,7 @@ impl StepParts {
         &self,
         held_out: Result<&HeldOut>,
         state: &TrainState,
-        members: &Members<'_>,
+        members: &Peers<'_>,
         step: u64,
         gradient: &StepGradient,
     ) -> Result<StepValues> {
@@ -297,7 +297,7 @@ impl StepParts {
     }
 
     /// The numbers as the first member has them: what is reported must be equal, whatever devices the members have.
-    fn as_the_first_says(&self, members: &Members<'_>, values: StepValues) -> Result<StepValues> {
+    fn as_the_first_says(&self, members: &Peers<'_>, values: StepValues) -> Result<StepValues> {
         let own: Vec<u8> = values.iter().flat_map(|(_, value)| value.to_le_bytes()).collect();
         let all = members.all_gather("held-out values", own.into())?;
         let mut first = Buffers { all: &all, next: vec![0; all.len()] };

@@ -1,14 +1,12 @@
 //! One step: from a batch of the own slots to the gradient of the global-batch loss, and its application.
 
-mod feature_rows;
+pub(crate) mod feature_rows;
 mod held_out;
-mod landing;
-mod non_finite;
+pub(crate) mod landing;
+pub(crate) mod non_finite;
 mod pixels;
-mod reduction;
-mod stage1;
-mod stage2;
-mod times;
+pub(crate) mod reduction;
+pub(crate) mod times;
 
 pub use non_finite::NonFinite;
 pub use times::StepTimes;
@@ -30,9 +28,9 @@ use blip2_proto::drill::{Drill, DrillPhase};
 use burn::tensor::{Device, Tensor};
 
 use crate::config::{OptimizerSettings, WorkerConfig};
-use crate::convert::{compute, device, image_encoder, placement, qformer_text, qformer_tokenizer};
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
+use crate::open::{compute, device, image_encoder, placement, qformer_text, qformer_tokenizer};
 use crate::pictures::{image_processor, statistics};
 use crate::state::{FrozenSizes, NextState, TrainState};
 use landing::{Beside, Landed, Landing, LandingPlan};
@@ -45,7 +43,7 @@ use times::Stopwatch;
 const TEMPERATURE_BOUNDS: (f32, f32) = (0.001, 0.5);
 
 /// What stays the same over the steps of a run.
-pub struct StepParts {
+pub struct FrozenModels {
     /// The training configuration.
     pub config: Arc<WorkerConfig>,
     /// Sizes that come from the frozen parts.
@@ -67,7 +65,7 @@ pub struct StepParts {
 }
 
 /// The way to the other members during one membership epoch.
-pub struct Members<'a> {
+pub struct Peers<'a> {
     /// This member's end.
     pub exchange: &'a Exchange,
     /// Runs the exchange's I/O.
@@ -81,15 +79,15 @@ pub struct Members<'a> {
 }
 
 /// Losses of the global batch, by name.
-type StepValues = Vec<(&'static str, f64)>;
+pub(crate) type StepValues = Vec<(&'static str, f64)>;
 
 /// What a stage's computation comes to.
-struct Computed {
+pub(crate) struct Computed {
     /// The gradient of the global-batch loss, and what it leads to.
-    landed: Landed,
-    values: StepValues,
+    pub(crate) landed: Landed,
+    pub(crate) values: StepValues,
     /// Own slots to blame if a value is not finite.
-    odd_slots: Vec<u32>,
+    pub(crate) odd_slots: Vec<u32>,
 }
 
 /// The gradient of the global-batch loss, equal on every member.
@@ -121,7 +119,7 @@ struct Update {
     clip: f32,
 }
 
-impl StepParts {
+impl FrozenModels {
     /// Loads the frozen parts that `config` names.
     pub fn load(config: Arc<WorkerConfig>) -> Result<Self> {
         let device = device(&config.train.device, config.train.tf32)?;
@@ -173,15 +171,15 @@ impl StepParts {
     pub fn gradient(
         &self,
         state: &mut TrainState,
-        members: &Members<'_>,
+        members: &Peers<'_>,
         step: u64,
         batch: &StepBatch,
     ) -> Result<StepGradient> {
         state.check_finite()?;
         let mut watch = self.stopwatch();
         let Computed { landed, mut values, odd_slots } = match state.stage {
-            1 => self.stage1_gradient(state, members, step, batch, &mut watch)?,
-            _ => self.stage2_gradient(state, members, step, batch, &mut watch)?,
+            1 => self.contrast_gradient(state, members, step, batch, &mut watch)?,
+            _ => self.generate_gradient(state, members, step, batch, &mut watch)?,
         };
         let (settings, steps) = self.optimizer(state.stage);
         let Landed { gradients, norm, clip, next, .. } = landed;
@@ -225,7 +223,7 @@ impl StepParts {
     }
 
     /// How the gradients of the slots of `batch` are summed with those of all members.
-    fn sum_plan<'a>(&self, parts: &'a GradientBuckets, batch: &StepBatch) -> Result<SumPlan<'a>> {
+    pub(crate) fn sum_plan<'a>(&self, parts: &'a GradientBuckets, batch: &StepBatch) -> Result<SumPlan<'a>> {
         let train = &self.config.train;
         let first = batch.slots.first().map_or(0, |slot| slot.slot);
         Ok(SumPlan {
@@ -242,7 +240,7 @@ impl StepParts {
     }
 
     /// Where the gradient of step `step` of a stage lands, which is divided by the value `divisor` where there is one.
-    fn landing<'a>(
+    pub(crate) fn landing<'a>(
         &self,
         (stage, step): (u32, u64),
         parts: &'a GradientBuckets,
@@ -322,7 +320,7 @@ impl StepParts {
     }
 
     /// The frozen encoder's features of a slot, `[b, P, Dv]`.
-    fn image_features(&self, slot: &SlotBatch) -> Result<Tensor<3>> {
+    pub(crate) fn image_features(&self, slot: &SlotBatch) -> Result<Tensor<3>> {
         let size = self.encoder.image_size();
         let rows = slot.samples.len();
         if slot.pixels.len() != rows * 3 * size * size {
@@ -338,11 +336,11 @@ impl StepParts {
     }
 
     /// The dropout masks of one slot in the part of a step that `purpose` names.
-    fn dropout(&self, purpose: &str, step: u64, slot: u32) -> Dropout {
+    pub(crate) fn dropout(&self, purpose: &str, step: u64, slot: u32) -> Dropout {
         self.dropout_of(self.config.model.qformer.dropout, purpose, step, slot)
     }
 
-    fn dropout_of(&self, probability: f64, purpose: &str, step: u64, slot: u32) -> Dropout {
+    pub(crate) fn dropout_of(&self, probability: f64, purpose: &str, step: u64, slot: u32) -> Dropout {
         if probability <= 0.0 {
             return Dropout::off();
         }
@@ -352,9 +350,9 @@ impl StepParts {
     }
 }
 
-impl Members<'_> {
+impl Peers<'_> {
     /// This member's buffer given to all; the buffers of all, in slot order.
-    fn all_gather(&self, tag: &str, own: bytes::Bytes) -> Result<Vec<bytes::Bytes>> {
+    pub(crate) fn all_gather(&self, tag: &str, own: bytes::Bytes) -> Result<Vec<bytes::Bytes>> {
         Ok(self.runtime.block_on(self.exchange.all_gather(self.step, tag, own, self.deadline))?)
     }
 }

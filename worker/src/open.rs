@@ -1,4 +1,4 @@
-//! From settings to what the other crates take.
+//! Opens what the settings name: devices, frozen models, tokenizers.
 
 use std::path::Path;
 use std::sync::Arc;

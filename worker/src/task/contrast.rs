@@ -11,13 +11,14 @@ use blip2_proto::drill::DrillPhase;
 use burn::tensor::Tensor;
 use bytes::Bytes;
 
-use super::feature_rows::{joined, row_tensor, rows_of};
-use super::non_finite::{odd_slots, slots_of};
-use super::times::Stopwatch;
-use super::{Beside, Computed, Members, StepParts};
 use crate::error::{Result, WorkerError};
-use crate::rows::{floats, integers};
 use crate::state::TrainState;
+use crate::step::feature_rows::{joined, row_tensor, rows_of};
+use crate::step::landing::Beside;
+use crate::step::non_finite::{odd_slots, slots_of};
+use crate::step::times::Stopwatch;
+use crate::step::{Computed, FrozenModels, Peers};
+use crate::wire_values::{floats, integers};
 
 const STAGE: u32 = 1;
 
@@ -40,12 +41,12 @@ struct SlotNegatives {
     texts: Vec<usize>,
 }
 
-impl StepParts {
+impl FrozenModels {
     /// The gradient of the global batch's loss, and the values to report.
-    pub(super) fn stage1_gradient(
+    pub(crate) fn contrast_gradient(
         &self,
         state: &mut TrainState,
-        members: &Members<'_>,
+        members: &Peers<'_>,
         step: u64,
         batch: &StepBatch,
         watch: &mut Stopwatch,
@@ -173,7 +174,7 @@ impl StepParts {
         Ok(OpenSlot { batch: slot, features, forward })
     }
 
-    /// Features, ids and masks of the own slots, as [`StepParts::gather`] takes them; and, if the rows are to be published, the raw
+    /// Features, ids and masks of the own slots, as [`FrozenModels::gather`] takes them; and, if the rows are to be published, the raw
     /// features of each, for members whose rows have them as negatives. The device is waited for once.
     fn own_rows(&self, open: &[OpenSlot<'_>], published: bool) -> Result<(Vec<u8>, Vec<RawRow>)> {
         let images = open.iter().map(|slot| slot.forward.image_feats.clone().inner().flatten(0, 2));
@@ -194,7 +195,7 @@ impl StepParts {
     }
 
     /// Features, ids and masks of all slots, from those of the own ones.
-    fn gather(&self, members: &Members<'_>, own: Vec<u8>) -> Result<GlobalBatch> {
+    fn gather(&self, members: &Peers<'_>, own: Vec<u8>) -> Result<GlobalBatch> {
         let settings = &self.config.model.qformer;
         let text_length = self.config.stage1.text_length;
         let mut global = GlobalBatch {
@@ -249,7 +250,7 @@ impl StepParts {
     /// For each own slot, the raw features of its rows' negative images, `[b, P, Dv]`.
     fn negative_images(
         &self,
-        members: &Members<'_>,
+        members: &Peers<'_>,
         open: &[OpenSlot<'_>],
         negatives: &[SlotNegatives],
     ) -> Result<Vec<Tensor<3>>> {
@@ -281,7 +282,7 @@ impl StepParts {
     /// Rows of other members, each once.
     fn fetch<'r>(
         &self,
-        members: &Members<'_>,
+        members: &Peers<'_>,
         rows_per_slot: usize,
         wanted: impl Iterator<Item = &'r usize>,
     ) -> Result<BTreeMap<u64, Bytes>> {

@@ -8,12 +8,13 @@ use blip2_model::train::tape::Tape;
 use blip2_proto::drill::DrillPhase;
 use burn::tensor::Tensor;
 
-use super::non_finite::odd_slots;
-use super::times::Stopwatch;
-use super::{Beside, Computed, Members, StepParts};
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
 use crate::state::TrainState;
+use crate::step::landing::Beside;
+use crate::step::non_finite::odd_slots;
+use crate::step::times::Stopwatch;
+use crate::step::{Computed, FrozenModels, Peers};
 
 const STAGE: u32 = 2;
 
@@ -23,12 +24,12 @@ const TOKENS: usize = 1;
 const DROPOUT: &str = "dropout of stage 2";
 const LANGUAGE_DROPOUT: &str = "dropout of the language model";
 
-impl StepParts {
+impl FrozenModels {
     /// The gradient of the global batch's loss, and the values to report.
-    pub(super) fn stage2_gradient(
+    pub(crate) fn generate_gradient(
         &self,
         state: &mut TrainState,
-        members: &Members<'_>,
+        members: &Peers<'_>,
         step: u64,
         batch: &StepBatch,
         watch: &mut Stopwatch,
