@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_dataset::{Location, Manifest, put_create, redacted, redacted_text};
-use blip2_worker::{Place, WorkerConfig, check, config_hash, without_credentials};
+use blip2_dataset::{Location, Manifest, put_create, redacted, redacted_text, without_credentials};
+use blip2_worker::{Place, WorkerConfig, check, config_hash};
 
 use crate::again::same_command;
 use crate::config::RunConfig;

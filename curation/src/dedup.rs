@@ -237,8 +237,17 @@ fn malformed(reason: impl std::fmt::Display) -> DatasetError {
 #[cfg(test)]
 mod tests {
     use blip2_dataset::KeyedRng;
+    use proptest::prelude::*;
 
     use super::*;
+
+    /// The file that a finder writes.
+    fn list(rule: DedupRule, memory: usize, images: &[ImageHash]) -> Bytes {
+        let folder = tempfile::tempdir().unwrap();
+        let mut finder = DuplicateFinder::new(rule, folder.path(), memory).unwrap();
+        images.iter().for_each(|image| finder.push(*image).unwrap());
+        finder.finish().unwrap()
+    }
 
     fn find(rule: DedupRule, memory: usize, images: &[ImageHash]) -> Vec<[u32; 3]> {
         let folder = tempfile::tempdir().unwrap();
@@ -293,6 +302,36 @@ mod tests {
                     assert_eq!(find(rule, memory, &images), expected, "{seed} {near_bits:?} {memory}");
                 }
             }
+        }
+    }
+
+    /// Images of few hashes and few bytes, so that there are many duplicates, in any order.
+    fn some_images() -> impl Strategy<Value = Vec<ImageHash>> {
+        let image = (0..6_u8, prop::collection::vec(0..64_u32, 0..5));
+        let images = prop::collection::vec(image, 0..60).prop_map(|images| {
+            let numbered = (0..).zip(images).map(|(row, (bytes, flips)): (u32, _)| ImageHash {
+                place: [row / 20, row / 5 % 4, row % 5],
+                sha256: [bytes; 32],
+                perceptual_hash: flips.iter().fold(0x0f0f_3355_aa00_ff11, |hash, bit| hash ^ (1 << bit)),
+            });
+            numbered.collect::<Vec<_>>()
+        });
+        images.prop_shuffle()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        /// The list is a function of the images, to the byte: neither their order nor memory shows in it.
+        #[test]
+        fn the_order_of_images_does_not_matter(images in some_images(), near_bits in prop::option::of(0..=3_u32)) {
+            let rule = DedupRule { near_bits };
+            let mut in_order = images.clone();
+            in_order.sort_by_key(|image| image.place);
+            let found = list(rule, 1 << 10, &images);
+            prop_assert_eq!(&found, &list(rule, 1 << 20, &in_order));
+            let rows = DuplicateList::from_parquet(found).unwrap().rows;
+            prop_assert_eq!(rows, expected(rule, &images));
         }
     }
 

@@ -1,6 +1,8 @@
 //! Jobs from begin to end, with made-up scores.
 
+mod fakes;
 mod pool;
+mod serving;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_collective::{Exchange, World};
-use blip2_dataset::{DatasetError, Location, Manifest};
+use blip2_dataset::{DatasetError, Location, Manifest, remember_credentials_of};
 use blip2_model::device::KernelsMade;
 use blip2_model::device::card::CardWatch;
+use blip2_model::device::seat::DeviceChoice;
 use blip2_proto::drill::Drill;
 use blip2_proto::v1;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -193,7 +194,8 @@ impl Compute {
             let reason = "the configuration does not have the hash it is said to have".into();
             return Err(WorkerError::Protocol(reason));
         }
-        let device = spec.device.decide("train.device", &config.train.device)?;
+        let device = spec.device.decide("train.device", &config.train.device);
+        let device = device.map_err(|error| WorkerError::Configuration(error.to_string()))?;
         config.train.device = device.to_string();
         own.chosen(device);
         remember_credentials_of(&config);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 pub use blip2_collective::Wire;
-use blip2_dataset::{ColumnNames, CorpusSource, LoaderSettings, is_url};
+use blip2_dataset::{ColumnNames, CorpusSource, LoaderSettings, is_url, without_credentials};
 use blip2_model::device::DeviceName;
 pub use blip2_model::device::compute::Compute;
 use blip2_model::files::weights::{is_gguf, is_weight_file};
@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, WorkerError};
 pub use crate::held_out::HeldOutSettings;
-use crate::places::without_credentials;
 
 /// Everything a worker is told: the training configuration and how it loads data.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use blip2_model::device::{DeviceName, KernelsMade};
 use blip2_model::error::ModelError;
 use blip2_proto::v1;
 
-use crate::error::{Result, WorkerError};
+use crate::error::WorkerError;
 
 /// What a worker that trains can do about a full card.
 const TRAIN_LESS: &str = "compute fewer rows at a time (a slot has the batch divided by train.slots: raise the one or lower the \
