@@ -1,6 +1,6 @@
 //! The configuration of a curation.
 
-use blip2_dataset::ColumnNames;
+use blip2_dataset::corpus::columns::ColumnNames;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CurationError, Result};

@@ -1,6 +1,7 @@
 //! What ends a curation.
 
-use blip2_dataset::{DatasetError, redacted};
+use blip2_dataset::error::DatasetError;
+use blip2_dataset::store::secret_url::redacted;
 use blip2_evaluation::EvaluationError;
 use blip2_model::error::ModelError;
 use blip2_model::device::DeviceName;

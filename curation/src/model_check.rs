@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use blip2_dataset::redacted;
+use blip2_dataset::store::secret_url::redacted;
 use blip2_evaluation::model_folder::{PROBE_LENGTH, PartReport};
 use blip2_model::files::config::FolderConfig;
 use blip2_model::files::weights::WeightSource;

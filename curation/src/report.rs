@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use blip2_dataset::{Result, thumbnail};
+use blip2_dataset::corpus::survey::thumbnail;
+use blip2_dataset::error::Result;
 use serde::Serialize;
 
 use crate::finish::KEPT;
@@ -67,8 +68,8 @@ impl CurationFigures {
     /// Reads all scores of `job`, and the images of at most `examples` rows; `price_per_hour` is that of all machines.
     ///
     /// # Errors
-    /// [`DatasetError::Store`](blip2_dataset::DatasetError::Store),
-    /// [`DatasetError::Malformed`](blip2_dataset::DatasetError::Malformed), an input that changed.
+    /// [`DatasetError::Store`](blip2_dataset::error::DatasetError::Store),
+    /// [`DatasetError::Malformed`](blip2_dataset::error::DatasetError::Malformed), an input that changed.
     pub async fn read(job: &CurationJob, examples: usize, price_per_hour: Option<f64>) -> Result<Self> {
         let mut figures = Self { rows: job.rows(), ..Self::default() };
         let mut scored_tasks = Vec::new();

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use blip2_dataset::{fetch_model, is_url, redacted};
+use blip2_dataset::fetch::{fetch_model, is_url};
+use blip2_dataset::store::secret_url::redacted;
 use blip2_model::device::{DeviceName, Present};
 use blip2_model::language::generation::{GenerateOptions, Sampling};
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
 //! Tasks from reading to their record.
 
-use blip2_dataset::Share;
+use blip2_dataset::corpus::ingest::Share;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{CurationError, Result};

@@ -5,7 +5,8 @@ mod lease_client;
 use std::time::Duration;
 
 use blip2_collective::Transport;
-use blip2_dataset::{Location, remember_credentials_of};
+use blip2_dataset::store::Location;
+use blip2_dataset::store::secret_url::remember_credentials_of;
 use blip2_model::device::seat::DeviceChoice;
 use blip2_proto::v1::report_request::Outcome;
 use blip2_proto::v1::{LeasedTask, lease_reply};

@@ -9,7 +9,8 @@ use blip2_curation::scored::{ScoredText, TextSource};
 use blip2_curation::scoring::{CuratedImage, CurationTimes};
 use blip2_curation::select::CurationMode;
 use blip2_curation::settings::CurationModelSettings;
-use blip2_dataset::{ColumnNames, read_all};
+use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::corpus::samples::read_all;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 fn assets(path: &str) -> String {
@@ -31,7 +32,7 @@ fn pool(most: usize) -> (Vec<String>, Vec<CuratedImage>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let files = [assets("corpus/web-00000.parquet")];
     let set = runtime.block_on(read_all(&files, &ColumnNames::default(), 1 << 20)).unwrap();
-    let image = |(draw, sample): (u64, blip2_dataset::Sample)| {
+    let image = |(draw, sample): (u64, blip2_dataset::corpus::samples::Sample)| {
         (sample.key, CuratedImage { image: sample.image, web: sample.captions, draw })
     };
     (0..).zip(set.samples).take(most).map(image).unzip()

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_collective::{Exchange, World};
-use blip2_dataset::{DatasetError, Location, Manifest, remember_credentials_of};
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::error::DatasetError;
+use blip2_dataset::store::Location;
+use blip2_dataset::store::secret_url::remember_credentials_of;
 use blip2_model::device::KernelsMade;
 use blip2_model::device::card::CardWatch;
 use blip2_model::device::seat::DeviceChoice;

@@ -1,8 +1,8 @@
 //! The places that a configuration names: models that may be URLs.
 
-use blip2_dataset::{
-    DatasetError, Location, fetch_folder, fetch_model, is_url, is_weight_file, model_exists,
-};
+use blip2_dataset::error::DatasetError;
+use blip2_dataset::fetch::{fetch_folder, fetch_model, is_url, is_weight_file, model_exists};
+use blip2_dataset::store::Location;
 
 use crate::config::WorkerConfig;
 use crate::error::{Result, WorkerError};
@@ -112,7 +112,7 @@ async fn checkpoint_at(key: &str, place: &str) -> Result<Option<Location>, Datas
 
 #[cfg(test)]
 mod tests {
-    use blip2_dataset::without_credentials;
+    use blip2_dataset::store::secret_url::without_credentials;
 
     use super::*;
     use crate::config::config_hash;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_collective::{ConnectError, Exchange, Limits, Transport};
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_model::device::seat::DeviceChoice;
 use blip2_proto::drill::Drill;
 use blip2_proto::v1;

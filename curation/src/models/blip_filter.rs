@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use blip2_dataset::{TextEncoder, TextEncoding};
+use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_evaluation::image_transform::ImageTransform;
 use blip2_evaluation::tokenizer::open_tokenizer;
 use blip2_model::blip::BlipRetrieval;

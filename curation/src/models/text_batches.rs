@@ -1,6 +1,6 @@
 //! Texts in batches of similar length.
 
-use blip2_dataset::{MAX_CAPTION_WORDS, TextEncoder, clean_caption};
+use blip2_dataset::text::{MAX_CAPTION_WORDS, TextEncoder, clean_caption};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::scored::ScoredText;
@@ -84,7 +84,7 @@ pub(super) fn put(scores: &mut [Option<f32>], texts: &[usize], found: &[f32]) {
 mod tests {
     use std::path::Path;
 
-    use blip2_dataset::TextEncoding;
+    use blip2_dataset::text::TextEncoding;
 
     use super::*;
     use crate::scored::TextSource;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use blip2_collective::Transport;
-use blip2_dataset::Share;
+use blip2_dataset::corpus::ingest::Share;
 use blip2_model::device::seat::DeviceChoice;
 use blip2_proto::v1::CurationStatusReply;
 use tokio::net::TcpListener;

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blip2_dataset::{Coverage, DatasetError, Loader, Manifest, QuarantineRecord, SlotBatch, StepBatch};
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::coverage::Coverage;
+use blip2_dataset::error::DatasetError;
+use blip2_dataset::loader::{Loader, SlotBatch, StepBatch};
+use blip2_dataset::quarantine::QuarantineRecord;
 use blip2_proto::drill::DrillPhase;
 use blip2_proto::v1;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use blip2_curation::models;
 use blip2_curation::scoring::{CuratedImage, CurationTimes};
-use blip2_dataset::read_all;
+use blip2_dataset::corpus::samples::read_all;
 use clap::Args;
 use serde::Serialize;
 
