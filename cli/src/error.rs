@@ -86,6 +86,12 @@ impl From<blip2_dataset::error::DatasetError> for CliError {
     }
 }
 
+impl From<blip2_evaluation::EvaluationError> for CliError {
+    fn from(error: blip2_evaluation::EvaluationError) -> Self {
+        blip2_worker::WorkerError::from(error).into()
+    }
+}
+
 impl From<blip2_worker::WorkerError> for CliError {
     fn from(error: blip2_worker::WorkerError) -> Self {
         CliError::Reported { exit: Exit::from_code(error.exit_code() as i32), message: error.to_string() }

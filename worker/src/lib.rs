@@ -5,7 +5,6 @@
 //! configuration, the corpus manifest, the parameters and the step's index, and of nothing else.
 
 mod batches;
-mod captioner;
 mod check;
 mod checkpoint;
 mod compute;
@@ -13,14 +12,13 @@ pub mod config;
 mod error;
 pub mod evaluate;
 pub mod export;
-mod held_out;
+mod image_processor;
 pub mod import;
 mod language;
 pub mod member;
 mod model_check;
 mod open;
 mod own_device;
-mod pictures;
 mod places;
 mod session;
 mod state;
@@ -34,12 +32,10 @@ mod wire_values;
 mod writing_speed;
 
 pub use batches::{BatchRange, start_loader};
-pub use captioner::{Caption, Captioner, SeenPictures, Writing};
 pub use check::{Place, check};
 pub use checkpoint::{CheckpointParts, NamedState, PartRecord, part_name, read_checkpoint};
 pub use config::{WorkerConfig, config_hash};
 pub use error::{Result, WorkerError};
-pub use held_out::HeldOut;
 pub use language::Language;
 pub use model_check::{ModelCheck, Precision, TrainedReport, check_models};
 pub use places::model_here;

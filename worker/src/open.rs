@@ -7,7 +7,7 @@ use blip2_dataset::random::KeyedRng;
 use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_model::device::DeviceName;
 use blip2_model::device::placement::Placement;
-use blip2_model::files::tokenizer::{DECODER_START, QFormerTokenizer, TokenizerKind, tokenizer_content};
+use blip2_model::files::tokenizer::{DECODER_START, QFormerTokenizer};
 use blip2_model::files::weights::InitialValues;
 use blip2_model::objectives::contrast;
 use blip2_model::qformer::QFormerConfig;
@@ -154,12 +154,6 @@ pub(crate) fn qformer_tokenizer(settings: &ModelSettings) -> Result<QFormerToken
         .map_err(|error| of_tokenizer(settings, error))
 }
 
-/// The tokenizer of a model's folder, whatever files it is in, or the one inside a GGUF file.
-pub(crate) fn tokenizer(model: &Path, encoding: TextEncoding) -> Result<TextEncoder> {
-    let (_, origin) = TokenizerKind::of(model)?;
-    Ok(TextEncoder::from_json(&tokenizer_content(model)?, &origin, encoding)?)
-}
-
 /// Initial values drawn by the run's seed and the tensor's name.
 pub(crate) struct SeededValues {
     seed: u64,
@@ -192,20 +186,6 @@ mod tests {
     use super::*;
     use blip2_model::vision::ImageEncoder;
     use burn::tensor::FloatDType;
-
-    #[test]
-    fn a_folder_of_sentence_pieces_has_a_tokenizer() {
-        let folder = tempfile::tempdir().unwrap();
-        let missing = tokenizer(folder.path(), TextEncoding::new(16, 0)).unwrap_err().to_string();
-        assert!(missing.contains("tokenizer.json"), "{missing}");
-        let pieces =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/sentencepiece/tokenizer.model");
-        std::fs::copy(pieces, folder.path().join("tokenizer.model")).unwrap();
-        let encoder = tokenizer(folder.path(), TextEncoding::new(16, 0)).unwrap();
-        let ids = encoder.encode("a photo").unwrap().ids;
-        // The start token, and the two pieces that SentencePiece finds.
-        assert_eq!(ids[..3], [1, 391, 275]);
-    }
 
     #[test]
     fn devices_are_named_by_the_configuration() {

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use blip2_collective::{Exchange, SumTree, World};
 use blip2_dataset::loader::{SlotBatch, StepBatch};
+use blip2_evaluation::image_transform::statistics;
 use blip2_model::device::placement::Placement;
 use blip2_model::files::image_processor::ImageProcessor;
 use blip2_model::files::tokenizer::DECODER_START;
@@ -29,9 +30,9 @@ use burn::tensor::{Device, Tensor};
 
 use crate::config::{OptimizerSettings, WorkerConfig};
 use crate::error::{Result, WorkerError};
+use crate::image_processor::image_processor;
 use crate::language::Language;
 use crate::open::{compute, device, image_encoder, placement, qformer_text, qformer_tokenizer};
-use crate::pictures::{image_processor, statistics};
 use crate::state::{FrozenSizes, NextState, TrainState};
 use landing::{Beside, Landed, Landing, LandingPlan};
 use non_finite::Planned;

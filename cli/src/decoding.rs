@@ -1,7 +1,7 @@
 //! How a text is written, as it is typed: the options that `generate` and `chat` share.
 
+use blip2_evaluation::captioning::Decoding;
 use blip2_model::language::generation::{EarlyStopping, GenerateOptions, Sampling};
-use blip2_worker::Writing;
 use clap::{Args, ValueEnum};
 
 use crate::error::CliError;
@@ -10,7 +10,7 @@ use crate::typed_numbers::{count, length_penalty, repetition_penalty, some, temp
 /// The options of the search, under the names of `transformers`' `generate` where it has them.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Writing")]
-pub(crate) struct WritingArguments {
+pub(crate) struct DecodingArguments {
     /// Beams of the search; 1 is greedy.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64), value_name = "N")]
     beams: u64,
@@ -64,7 +64,7 @@ enum Early {
     Never,
 }
 
-impl WritingArguments {
+impl DecodingArguments {
     /// Tokens that the longest text has.
     pub(crate) fn max_new_tokens(&self) -> usize {
         self.max_new_tokens
@@ -79,7 +79,7 @@ impl WritingArguments {
     ///
     /// # Errors
     /// Usage: the shortest text is longer than the longest.
-    pub(crate) fn writing(&self, samples: usize) -> Result<Writing, CliError> {
+    pub(crate) fn decoding(&self, samples: usize) -> Result<Decoding, CliError> {
         let (least, most) = (self.min_new_tokens, self.max_new_tokens);
         if least > most {
             return Err(CliError::usage(format!(
@@ -108,7 +108,7 @@ impl WritingArguments {
             no_repeat_ngram: self.no_repeat_ngram_size,
             eos: Vec::new(),
         };
-        Ok(Writing { options, stop: self.stop.clone(), samples })
+        Ok(Decoding { options, stop: self.stop.clone(), samples })
     }
 }
 
@@ -120,18 +120,18 @@ mod tests {
     #[derive(Debug, Parser)]
     struct Typed {
         #[command(flatten)]
-        writing: WritingArguments,
+        writing: DecodingArguments,
     }
 
-    fn typed(arguments: &[&str]) -> Result<Writing, String> {
+    fn typed(arguments: &[&str]) -> Result<Decoding, String> {
         let typed = Typed::try_parse_from([&["test"], arguments].concat());
-        typed.map_err(|error| error.to_string())?.writing.writing(2).map_err(|error| error.to_string())
+        typed.map_err(|error| error.to_string())?.writing.decoding(2).map_err(|error| error.to_string())
     }
 
     #[test]
     fn what_is_typed_reaches_the_search() {
         let plain = typed(&[]).unwrap();
-        assert_eq!(plain, Writing { samples: 2, ..GenerateOptions::default().into() });
+        assert_eq!(plain, Decoding { samples: 2, ..GenerateOptions::default().into() });
         let beams =
             typed(&["--beams", "5", "--length-penalty", "-1", "--early-stopping", "never", "--stop", "."]);
         let beams = beams.unwrap();

@@ -1,4 +1,4 @@
-//! Text for pictures, from an exported folder.
+//! Text for images, from an exported folder.
 
 use std::path::Path;
 
@@ -10,11 +10,11 @@ use blip2_model::language::generation::GenerateOptions;
 use burn::tensor::{Device, Int, Tensor};
 use image::RgbImage;
 
-use crate::error::{Result, WorkerError};
-use crate::open::tokenizer;
-use crate::pictures::PictureTransform;
+use crate::error::{EvaluationError, Result};
+use crate::image_transform::ImageTransform;
+use crate::tokenizer::open_tokenizer;
 
-/// Pictures looked at, and texts written, at a time.
+/// Images encoded, and texts written, at a time.
 const BATCH: usize = 16;
 
 /// A model folder and its tokenizer.
@@ -25,7 +25,7 @@ pub struct Captioner {
     batch: usize,
 }
 
-/// What was written for a picture.
+/// What was written for an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caption {
     /// Without special tokens and what a stop string cut off, trimmed.
@@ -36,7 +36,7 @@ pub struct Caption {
 
 /// How texts are written.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Writing {
+pub struct Decoding {
     /// The search; `eos` empty means the model's own end tokens.
     pub options: GenerateOptions,
     /// A text ends before the first of these that it comes to.
@@ -45,15 +45,15 @@ pub struct Writing {
     pub samples: usize,
 }
 
-impl From<GenerateOptions> for Writing {
+impl From<GenerateOptions> for Decoding {
     fn from(options: GenerateOptions) -> Self {
         Self { options, stop: Vec::new(), samples: 1 }
     }
 }
 
-/// Pictures as the language model reads them.
+/// Images as the language model reads them, `[images, queries, width]`.
 #[derive(Debug, Clone)]
-pub struct SeenPictures(Tensor<3>);
+pub struct SoftPrompts(Tensor<3>);
 
 impl Captioner {
     /// Opens a `Blip2ForConditionalGeneration` folder with its tokenizer.
@@ -61,24 +61,24 @@ impl Captioner {
     /// # Errors
     /// A device that is not there, another model, or weights that do not fit its configuration.
     pub fn open(folder: &Path, device: DeviceName) -> Result<Self> {
-        let device = device.open().map_err(|error| WorkerError::Configuration(error.to_string()))?;
+        let device = device.open().map_err(|error| EvaluationError::Configuration(error.to_string()))?;
         Self::open_on(folder, device)
     }
 
     /// [`Captioner::open`] on a device that is open.
-    pub(crate) fn open_on(folder: &Path, device: Device) -> Result<Self> {
+    pub fn open_on(folder: &Path, device: Device) -> Result<Self> {
         let model = Blip2::open(folder, &device)?;
         // A prompt may fill what the language model reads, behind the queries.
         let room = model.language_model().max_positions().saturating_sub(model.qformer_config().queries);
         // Llama's tokenizers do not all put the start token in front, where training put it.
         let start = matches!(model.language_model(), LanguageModel::Llama(_)).then_some(model.tokens().bos);
         let encoding = TextEncoding { start, ..TextEncoding::new(room, model.tokens().pad) };
-        let text = tokenizer(folder, encoding)?;
+        let text = open_tokenizer(folder, encoding)?;
         Ok(Self { model, text, device, batch: BATCH })
     }
 
-    /// Looks at so many pictures, and writes so many texts, at a time.
-    pub(crate) fn with_batch(self, batch: usize) -> Self {
+    /// Encodes so many images, and writes so many texts, at a time.
+    pub fn with_batch(self, batch: usize) -> Self {
         Self { batch: batch.max(1), ..self }
     }
 
@@ -95,50 +95,50 @@ impl Captioner {
         Ok(self.text.encode_plain(prompt)?.len())
     }
 
-    /// Looks at pictures once, to write about them as often as wanted.
+    /// Encodes images once, to write about them as often as wanted.
     ///
     /// # Errors
-    /// A picture that cannot be resized.
-    pub fn look(&self, images: &[RgbImage]) -> Result<SeenPictures> {
-        let transform = PictureTransform::new(self.model.processor());
-        let mut seen = Vec::new();
+    /// An image that cannot be resized.
+    pub fn encode(&self, images: &[RgbImage]) -> Result<SoftPrompts> {
+        let transform = ImageTransform::new(self.model.processor());
+        let mut soft_prompts = Vec::new();
         for images in images.chunks(self.batch) {
             let pixels = transform.tensor(images.iter(), &self.device)?;
-            seen.push(self.model.soft_prompt(pixels)?);
+            soft_prompts.push(self.model.soft_prompt(pixels)?);
         }
-        Ok(SeenPictures(Tensor::cat(seen, 0)))
+        Ok(SoftPrompts(Tensor::cat(soft_prompts, 0)))
     }
 
-    /// Continues each picture's prompt; for each prompt as many texts as `writing.samples`.
+    /// Continues each image's prompt; for each prompt as many texts as `decoding.samples`.
     ///
     /// # Errors
     /// A prompt that leaves no room for the longest text, options that contradict each other, numbers of draws that are
     /// not one for each text.
-    pub fn write(
+    pub fn generate(
         &self,
-        seen: &SeenPictures,
+        soft_prompts: &SoftPrompts,
         prompts: &[String],
-        writing: &Writing,
+        decoding: &Decoding,
     ) -> Result<Vec<Vec<Caption>>> {
-        let mut options = writing.options.clone();
+        let mut options = decoding.options.clone();
         if options.eos.is_empty() {
             options.eos = self.model.tokens().eos.clone();
         }
-        let samples = writing.samples.max(1);
+        let samples = decoding.samples.max(1);
         let mut rows = Vec::with_capacity(prompts.len() * samples);
         for (index, prompt) in prompts.iter().enumerate() {
             // The tokenizer puts the start token in front.
             let ids = self.text.encode_plain(prompt)?;
             if ids.len() + options.max_new_tokens > self.room() {
                 let (prompt, new, room) = (ids.len(), options.max_new_tokens, self.room());
-                return Err(WorkerError::Configuration(format!(
+                return Err(EvaluationError::Configuration(format!(
                     "a prompt of {prompt} tokens and {new} new ones are more than the {room} that the language model \
                      reads behind a picture: shorten the prompt or lower max_new_tokens"
                 )));
             }
             rows.extend((0..samples).map(|_| (index, ids.clone())));
         }
-        let stop = |tokens: &[u32]| self.stops(tokens, &writing.stop);
+        let stop = |tokens: &[u32]| self.stops(tokens, &decoding.stop);
         let mut captions = vec![Vec::with_capacity(samples); prompts.len()];
         let mut numbers = options.sampling.as_ref().map_or(Vec::new(), |sampling| sampling.numbers.clone());
         if numbers.is_empty() {
@@ -146,33 +146,33 @@ impl Captioner {
         }
         if numbers.len() != rows.len() {
             let (numbers, texts) = (numbers.len(), rows.len());
-            return Err(WorkerError::Configuration(format!(
+            return Err(EvaluationError::Configuration(format!(
                 "{numbers} numbers for the draws of {texts} texts"
             )));
         }
         for (rows, numbers) in rows.chunks(self.batch).zip(numbers.chunks(self.batch)) {
-            let pictures: Vec<i32> = rows.iter().map(|(index, _)| *index as i32).collect();
-            let pictures = Tensor::<1, Int>::from_ints(pictures.as_slice(), &self.device);
+            let images: Vec<i32> = rows.iter().map(|(index, _)| *index as i32).collect();
+            let images = Tensor::<1, Int>::from_ints(images.as_slice(), &self.device);
             let ids: Vec<Vec<u32>> = rows.iter().map(|(_, ids)| ids.clone()).collect();
             let mut options = options.clone();
             if let Some(sampling) = &mut options.sampling {
                 sampling.numbers = numbers.to_vec();
             }
-            let seen = seen.0.clone().select(0, pictures);
+            let soft_prompts = soft_prompts.0.clone().select(0, images);
             for ((index, _), tokens) in
-                rows.iter().zip(self.model.generate_from(seen, &ids, &options, &stop)?)
+                rows.iter().zip(self.model.generate_from(soft_prompts, &ids, &options, &stop)?)
             {
-                let text = until_stop(&self.text.decode(&tokens, true)?, &writing.stop).trim().to_string();
+                let text = until_stop(&self.text.decode(&tokens, true)?, &decoding.stop).trim().to_string();
                 captions[*index].push(Caption { text, tokens });
             }
         }
         Ok(captions)
     }
 
-    /// Continues `prompt` for each picture; `options.eos` empty means the model's own end tokens.
+    /// Continues `prompt` for each image; `options.eos` empty means the model's own end tokens.
     ///
     /// # Errors
-    /// As of [`Captioner::look`] and [`Captioner::write`].
+    /// As of [`Captioner::encode`] and [`Captioner::generate`].
     pub fn captions(
         &self,
         images: &[RgbImage],
@@ -183,7 +183,7 @@ impl Captioner {
             return Ok(Vec::new());
         }
         let prompts = vec![prompt.to_owned(); images.len()];
-        let texts = self.write(&self.look(images)?, &prompts, &options.clone().into())?;
+        let texts = self.generate(&self.encode(images)?, &prompts, &options.clone().into())?;
         Ok(texts.into_iter().flatten().collect())
     }
 
