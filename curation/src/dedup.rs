@@ -266,8 +266,7 @@ mod tests {
             a.sha256 == b.sha256 || rule.near_bits.is_some_and(|most| bits <= most)
         };
         let is_left_out = |b: &ImageHash| images.iter().any(|a| a.place < b.place && same(a, b));
-        let mut rows: Vec<_> =
-            images.iter().filter(|b| is_left_out(b)).map(|image| image.place).collect();
+        let mut rows: Vec<_> = images.iter().filter(|b| is_left_out(b)).map(|image| image.place).collect();
         rows.sort_unstable();
         rows
     }

@@ -3,9 +3,9 @@
 use blip2_dataset::error::DatasetError;
 use blip2_dataset::store::secret_url::redacted;
 use blip2_evaluation::EvaluationError;
-use blip2_model::error::ModelError;
 use blip2_model::device::DeviceName;
 use blip2_model::device::failure::{DeviceFailure, behind, recognised};
+use blip2_model::error::ModelError;
 
 /// `Result` of this crate.
 pub type Result<T, E = CurationError> = std::result::Result<T, E>;
@@ -27,7 +27,7 @@ pub enum CurationError {
     Model(#[from] ModelError),
     /// Another failure of a captioner.
     #[error(transparent)]
-    Evaluation(EvaluationError),
+    Evaluation(Box<EvaluationError>),
     /// The coordinator did not take this worker.
     #[error("the coordinator refused this worker: {reason}")]
     Refused {
@@ -131,7 +131,7 @@ impl From<EvaluationError> for CurationError {
             EvaluationError::Configuration(reason) => Self::Configuration(reason),
             EvaluationError::Data(error) => Self::Data(error),
             EvaluationError::Model(error) => Self::Model(error),
-            other => Self::Evaluation(other),
+            other => Self::Evaluation(Box::new(other)),
         }
     }
 }
@@ -143,11 +143,14 @@ mod tests {
     #[test]
     fn a_cards_failure_has_its_name_its_remedy_and_its_exit_code() {
         let card = DeviceName::Cuda(Some(3));
-        let text = "An IO error happened\nCaused by:\n  out of device memory allocating 4096 bytes\n  0: frame";
+        let text =
+            "An IO error happened\nCaused by:\n  out of device memory allocating 4096 bytes\n  0: frame";
         let error = CurationError::panicked(text.into(), card);
         assert_eq!(error.exit_code(), 6);
         let said = error.to_string();
-        for part in ["cuda:3: out of memory", "allocating 4096 bytes", "curation.models.text_batch", "nvidia-smi"] {
+        for part in
+            ["cuda:3: out of memory", "allocating 4096 bytes", "curation.models.text_batch", "nvidia-smi"]
+        {
             assert!(said.contains(part), "no {part} in {said}");
         }
         let read = ModelError::Device("cuStreamSynchronize failed with status 719".into());

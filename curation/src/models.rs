@@ -24,8 +24,11 @@ type OpenCaptioner = fn(&Path, &CurationModelSettings, &Device) -> Result<Box<dy
 type OpenScorer = fn(&Path, usize, &Device) -> Result<Box<dyn Scorer>>;
 
 /// What writes captions, by the `model_type` of its folder.
-pub(crate) const CAPTIONERS: [(&str, OpenCaptioner); 3] =
-    [("blip", blip_captioner::open), ("blip-2", blip2_captioner::open), ("instructblip", blip2_captioner::open)];
+pub(crate) const CAPTIONERS: [(&str, OpenCaptioner); 3] = [
+    ("blip", blip_captioner::open),
+    ("blip-2", blip2_captioner::open),
+    ("instructblip", blip2_captioner::open),
+];
 /// What gives cosines.
 pub(crate) const RANKERS: [(&str, OpenScorer); 1] = [("clip", clip_ranker::open)];
 /// What gives probabilities of a match.
@@ -51,8 +54,7 @@ pub fn open(settings: &CurationModelSettings, mode: CurationMode) -> Result<Cura
     };
     let scorer = |known: &[(&str, OpenScorer)], key, place: &str| {
         let opened = settings.folder(place).map(|folder| {
-            let opened =
-                opener(known, folder).and_then(|open| open(folder, settings.text_batch, &device));
+            let opened = opener(known, folder).and_then(|open| open(folder, settings.text_batch, &device));
             opened.map_err(of_model(key, place))
         });
         opened.transpose()

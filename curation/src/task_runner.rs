@@ -85,8 +85,9 @@ fn score(
 ) -> Result<Vec<Vec<ScoredText>>> {
     let mut all = Vec::with_capacity(task.rows.len());
     for rows in task.rows.chunks(models.batch.max(1)) {
-        let images =
-            rows.iter().map(|row| Ok(CuratedImage { image: row.decode()?, web: row.web.clone(), draw: row.draw }));
+        let images = rows
+            .iter()
+            .map(|row| Ok(CuratedImage { image: row.decode()?, web: row.web.clone(), draw: row.draw }));
         all.extend(models.score(&images.collect::<Result<Vec<_>>>()?, times)?);
     }
     Ok(all)

@@ -71,10 +71,8 @@ pub(crate) async fn work(
     open: impl FnOnce(&CurationModelSettings, CurationMode) -> Result<CurationModels> + Send + 'static,
 ) -> Result<CurationWorked> {
     let coordinator = LeaseClient::connect(&options).await?;
-    let mut config: CurationConfig =
-        toml::from_str(&coordinator.describe().await?.config_toml).map_err(|error| {
-            CurationError::Configuration(format!("the coordinator's configuration: {error}"))
-        })?;
+    let mut config: CurationConfig = toml::from_str(&coordinator.describe().await?.config_toml)
+        .map_err(|error| CurationError::Configuration(format!("the coordinator's configuration: {error}")))?;
     let device = options.device.decide("curation.models.device", &config.models.device);
     let device = device.map_err(|error| CurationError::Configuration(error.to_string()))?;
     config.models.device = device.to_string();

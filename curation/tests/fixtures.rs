@@ -124,11 +124,7 @@ fn matching_is_the_filters_probability_behind_its_own_start_token() {
     let found = score(&settings, CurationMode::Filter, &images);
     assert_same(
         &found,
-        &score(
-            &CurationModelSettings { batch: 1, text_batch: 1, ..settings },
-            CurationMode::Filter,
-            &images,
-        ),
+        &score(&CurationModelSettings { batch: 1, text_batch: 1, ..settings }, CurationMode::Filter, &images),
     );
     let device = Device::flex();
     let model = BlipRetrieval::open(folder.path(), &device).unwrap();

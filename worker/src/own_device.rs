@@ -108,10 +108,7 @@ mod tests {
             WorkerError::Model(ModelError::Device("cuStreamSynchronize failed with status 719".into()));
         let said = own.blamed(read).to_string();
         assert!(said.contains("CUDA_ERROR_LAUNCH_FAILED") && !said.contains("train.slots"), "{said}");
-        assert!(matches!(
-            own.panicked("index out of bounds".into()),
-            WorkerError::Panicked(_)
-        ));
+        assert!(matches!(own.panicked("index out of bounds".into()), WorkerError::Panicked(_)));
         let other = own.blamed(WorkerError::Model(ModelError::Device("no bf16".into())));
         assert_eq!(other.exit_code(), 1);
     }

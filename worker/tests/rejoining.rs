@@ -16,9 +16,7 @@ use blip2_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_worker::config::WorkerConfig;
 use blip2_worker::step::{FrozenModels, Peers};
-use blip2_worker::{
-    BatchRange, NamedState, TrainState, WorkerEnd, WorkerOptions, config_hash, start_loader,
-};
+use blip2_worker::{BatchRange, NamedState, TrainState, WorkerEnd, WorkerOptions, config_hash, start_loader};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;

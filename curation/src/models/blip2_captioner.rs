@@ -35,8 +35,10 @@ impl Captioner for Blip2 {
         let decoding = Decoding { options, stop: Vec::new(), samples: self.settings.captions };
         let images: Vec<RgbImage> = images.iter().map(|image| image.image.clone()).collect();
         let soft_prompts = timed(&mut times.images, || Ok(self.model.encode(&images)?))?;
-        let written = timed(&mut times.texts, || Ok(self.model.generate(&soft_prompts, &prompts, &decoding)?))?;
-        let texts = written.into_iter().map(|captions| captions.into_iter().map(|caption| caption.text).collect());
+        let written =
+            timed(&mut times.texts, || Ok(self.model.generate(&soft_prompts, &prompts, &decoding)?))?;
+        let texts =
+            written.into_iter().map(|captions| captions.into_iter().map(|caption| caption.text).collect());
         Ok(texts.collect())
     }
 }

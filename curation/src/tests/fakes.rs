@@ -33,7 +33,8 @@ impl Scorer for FakeScorer {
     ) -> Result<Vec<Option<f32>>> {
         assert_eq!(images.len(), texts.len());
         let score = |scored: &ScoredText| {
-            let sum = scored.text.bytes().fold(self.likes, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
+            let sum =
+                scored.text.bytes().fold(self.likes, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
             scored.text.chars().any(char::is_alphabetic).then(|| f32::from(sum) / 256.0)
         };
         Ok(texts.iter().flatten().map(score).collect())

@@ -11,7 +11,7 @@ use blip2_model::device::seat::DeviceChoice;
 use blip2_proto::v1::CurationStatusReply;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio_util::sync::CancellationToken;
 
 use super::fakes::fake_models;
@@ -70,9 +70,7 @@ impl Coordinator {
             transport: Transport::default(),
             patience: Duration::from_secs(20),
         };
-        tokio::spawn(async move {
-            work(options, &CancellationToken::new(), move |_, _| Ok(models())).await
-        })
+        spawn_local(async move { work(options, &CancellationToken::new(), move |_, _| Ok(models())).await })
     }
 }
 
@@ -85,52 +83,56 @@ async fn alone(scene: &Scene) -> std::collections::BTreeMap<String, Vec<u8>> {
     scene.written("alone")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[tokio::test]
 async fn workers_that_come_and_die_write_what_one_writes_alone() {
-    let scene = Scene::new();
-    let whole = alone(&scene).await;
-    let job = scene.begin("shared").await;
-    let coordinator = Coordinator::start(&job, 3).await;
-    // One that takes a task and is gone before it has done it.
-    let (taken, mut is_taken) = tokio::sync::mpsc::unbounded_channel();
-    let dies = coordinator.worker("dies", move || CurationModels {
-        clip: Some(Box::new(Stuck(taken))),
-        ..fake_models()
-    });
-    is_taken.recv().await.unwrap();
-    dies.abort();
-    let others = ["a", "b"].map(|name| coordinator.worker(name, fake_models));
-    for worker in others {
-        worker.await.unwrap().unwrap();
-    }
-    assert_eq!(coordinator.ended.await.unwrap().unwrap(), CurationEnd::Done);
-    let status = coordinator.status.borrow().clone();
-    assert_eq!((status.tasks, status.done, status.leased), (3, 3, 0));
-    assert_eq!(status.rows, 40, "every row counts once, however often its task was done");
-    job.summary().await.unwrap();
-    assert_eq!(scene.written("shared"), whole);
+    let here = LocalSet::new();
+    here.run_until(async {
+        let scene = Scene::new();
+        let whole = alone(&scene).await;
+        let job = scene.begin("shared").await;
+        let coordinator = Coordinator::start(&job, 3).await;
+        // One that takes a task and is gone before it has done it.
+        let (taken, mut is_taken) = tokio::sync::mpsc::unbounded_channel();
+        let dies = coordinator
+            .worker("dies", move || CurationModels { clip: Some(Box::new(Stuck(taken))), ..fake_models() });
+        is_taken.recv().await.unwrap();
+        dies.abort();
+        let others = ["a", "b"].map(|name| coordinator.worker(name, fake_models));
+        for worker in others {
+            worker.await.unwrap().unwrap();
+        }
+        assert_eq!(coordinator.ended.await.unwrap().unwrap(), CurationEnd::Done);
+        let status = coordinator.status.borrow().clone();
+        assert_eq!((status.tasks, status.done, status.leased), (3, 3, 0));
+        assert_eq!(status.rows, 40, "every row counts once, however often its task was done");
+        job.summary().await.unwrap();
+        assert_eq!(scene.written("shared"), whole);
+    })
+    .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[tokio::test]
 async fn a_task_that_fails_again_and_again_ends_the_curation_and_is_named() {
-    let scene = Scene::new();
-    let job = scene.begin("failing").await;
-    let coordinator = Coordinator::start(&job, 2).await;
-    let asked = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&asked);
-    let worker = coordinator.worker("w", move || CurationModels {
-        clip: Some(Box::new(Failing(counted))),
-        ..fake_models()
-    });
-    let CurationEnd::Failed { task, reason } = coordinator.ended.await.unwrap().unwrap() else {
-        panic!("the task failed")
-    };
-    assert!(task == 0 && reason.contains("failed 2 times") && reason.contains("no score"), "{reason}");
-    assert_eq!(asked.load(Ordering::Relaxed), 2);
-    worker.await.unwrap().unwrap();
+    let here = LocalSet::new();
+    here.run_until(async {
+        let scene = Scene::new();
+        let job = scene.begin("failing").await;
+        let coordinator = Coordinator::start(&job, 2).await;
+        let asked = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&asked);
+        let worker = coordinator
+            .worker("w", move || CurationModels { clip: Some(Box::new(Failing(counted))), ..fake_models() });
+        let CurationEnd::Failed { task, reason } = coordinator.ended.await.unwrap().unwrap() else {
+            panic!("the task failed")
+        };
+        assert!(task == 0 && reason.contains("failed 2 times") && reason.contains("no score"), "{reason}");
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+        worker.await.unwrap().unwrap();
+    })
+    .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn another_program_is_refused() {
     let scene = Scene::new();
     let job = scene.begin("refused").await;

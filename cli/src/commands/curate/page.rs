@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn everything_is_on_the_page_and_nothing_escapes() {
-        let text = |text: &str, source, score, dropped| ExampleText { text: text.into(), source, score, dropped };
+        let text =
+            |text: &str, source, score, dropped| ExampleText { text: text.into(), source, score, dropped };
         let texts = vec![
             text("a <b> cat", "web", Some(0.5), None),
             text("click & buy", "synthetic", None, Some("boilerplate")),

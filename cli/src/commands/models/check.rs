@@ -100,7 +100,9 @@ async fn look(mut config: RunConfig, problems: &mut Vec<Problem>) -> Result<Mode
     Ok(check)
 }
 
-async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, CliError> {
+async fn off_the_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, CliError> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| CliError::failed(format!("looking at the models: {error}")))
