@@ -6,13 +6,15 @@ mod simulation;
 
 use std::collections::BTreeMap;
 
-use blip2_coordinator::{
-    Catalogue, CheckpointRecord, CoordinatorError, Damaged, EpochRecord, Listing, Schedule,
-};
 use blip2_dataset::{
     AuditSpec, Coverage, Location, Manifest, PlanKey, QuarantineList, QuarantineRecord, RowAddress,
     StageAudit, Substitution, audit_stage,
 };
+use blip2_run::RunError;
+use blip2_run::catalogue::{Catalogue, Damaged, Listing};
+use blip2_run::commit::CheckpointRecord;
+use blip2_run::epoch::EpochRecord;
+use blip2_run::schedule::Schedule;
 use blip2_worker::config_hash;
 use serde::Serialize;
 
@@ -132,7 +134,7 @@ async fn read(root: &Location, epochs: &[EpochRecord]) -> Result<Stored, CliErro
         match catalogue.read_quarantine(record).await {
             Ok(list) if record.name == newest.name => quarantine = list,
             Ok(list) => differences.extend(compare_lists(record, &list, &quarantine, &schedule)),
-            Err(CoordinatorError::Checkpoint { name, reason }) => found.push(Damaged { name, reason }),
+            Err(RunError::Checkpoint { name, reason }) => found.push(Damaged { name, reason }),
             Err(error) => return Err(error.into()),
         }
     }

@@ -2,14 +2,11 @@
 
 use std::path::PathBuf;
 
-use blip2_coordinator::Catalogue;
 use blip2_dataset::{DatasetError, Location, fetch_model, is_weight_file, redacted};
+use blip2_run::catalogue::Catalogue;
+use blip2_run::layout::{CHECKPOINTS, CONFIGURATION};
 
 use crate::error::CliError;
-use crate::run_folder::RUN_FILE;
-
-/// The folder with a run's checkpoints.
-pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 /// A location that was typed; one that cannot be understood is a wrong command line.
 pub(crate) fn typed_location(text: &str) -> Result<Location, CliError> {
@@ -39,7 +36,7 @@ pub(crate) async fn chosen_checkpoint(named: &str, before: Option<&str>) -> Resu
         return Ok(named.to_owned());
     }
     let root = Location::parse(named.trim_end_matches('/'))?;
-    if root.join(RUN_FILE).head().await?.is_none() {
+    if root.join(CONFIGURATION).head().await?.is_none() {
         return Ok(named.to_owned());
     }
     let checkpoint = |name: &str| match named.split_once('?').filter(|_| named.contains("://")) {

@@ -6,13 +6,14 @@ use std::process::Command;
 use blip2_tests::process::repository;
 
 /// Each crate with the crates it may use, tests included; `blip2-tests` drives everything.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("blip2-proto", &[]),
     ("blip2-dataset", &[]),
     ("blip2-model", &[]),
+    ("blip2-run", &["blip2-dataset", "blip2-proto"]),
     ("blip2-collective", &["blip2-proto"]),
-    ("blip2-coordinator", &["blip2-collective", "blip2-dataset", "blip2-proto"]),
-    ("blip2-worker", &["blip2-collective", "blip2-dataset", "blip2-model", "blip2-proto"]),
+    ("blip2-coordinator", &["blip2-collective", "blip2-dataset", "blip2-proto", "blip2-run"]),
+    ("blip2-worker", &["blip2-collective", "blip2-dataset", "blip2-model", "blip2-proto", "blip2-run"]),
     (
         "blip2",
         &[
@@ -21,6 +22,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
             "blip2-dataset",
             "blip2-model",
             "blip2-proto",
+            "blip2-run",
             "blip2-worker",
         ],
     ),
@@ -33,10 +35,11 @@ const ARROWS: [(&str, &[&str]); 10] = [
 ];
 
 /// Crates that some rooms never know.
-const NEVER: [(&str, &[&str]); 5] = [
+const NEVER: [(&str, &[&str]); 6] = [
     ("blip2-decoders", &["burn", "tonic"]),
     ("blip2-dataset", &["burn", "tonic"]),
     ("blip2-model", &["object_store", "parquet", "tokio", "tonic"]),
+    ("blip2-run", &["burn", "tokio", "tonic"]),
     ("blip2-collective", &["burn", "parquet", "object_store"]),
     ("blip2-coordinator", &["burn", "image"]),
 ];

@@ -13,6 +13,7 @@ use blip2_model::card::CardWatch;
 use blip2_model::device::KernelsMade;
 use blip2_proto::drill::Drill;
 use blip2_proto::v1;
+use blip2_run::layout::MANIFEST;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::stepping::{Batches, Pending};
@@ -298,7 +299,7 @@ fn lacks_descriptors() -> bool {
 }
 
 async fn read_manifest(run_root: &Location, expected: &str) -> Result<Manifest> {
-    let location = run_root.join("manifest.parquet");
+    let location = run_root.join(MANIFEST);
     let content = location.read().await?.ok_or_else(|| {
         WorkerError::Protocol(format!("{location} is missing: can this worker reach the run's store?"))
     })?;

@@ -119,6 +119,8 @@ impl HeldOut {
 
 #[cfg(test)]
 mod tests {
+    use blip2_run::exit::ExitClass as _;
+
     use super::*;
 
     #[test]
@@ -138,7 +140,7 @@ mod tests {
         assert!(nothing.validate().unwrap_err().to_string().contains("eval.data"));
         for rows in [0, 1, MOST_ROWS + 1] {
             let error = HeldOutSettings { rows, ..good.clone() }.validate().unwrap_err();
-            assert!(error.to_string().contains("eval.rows") && error.exit_code() == 78, "{error}");
+            assert!(error.to_string().contains("eval.rows") && error.exit().code() == 78, "{error}");
         }
     }
 }

@@ -36,7 +36,7 @@ mod writing_speed;
 pub use batches::{BatchRange, start_loader};
 pub use captioner::{Caption, Captioner, SeenPictures, Writing};
 pub use check::{Place, check};
-pub use checkpoint::{CheckpointParts, NamedState, PartRecord, part_name, read_checkpoint};
+pub use checkpoint::{NamedState, read_checkpoint};
 pub use config::{WorkerConfig, config_hash};
 pub use error::{Result, WorkerError};
 pub use held_out::HeldOut;

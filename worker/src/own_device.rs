@@ -131,6 +131,8 @@ pub(crate) fn device_use(watch: &CardWatch, kernels: &mut KernelsMade) -> Option
 
 #[cfg(test)]
 mod tests {
+    use blip2_run::exit::ExitClass as _;
+
     use super::*;
 
     #[test]
@@ -140,7 +142,7 @@ mod tests {
         let text =
             "An IO error happened\nCaused by:\n  out of device memory allocating 4096 bytes\n  0: frame";
         let error = own.panicked(text.into(), Work::Training);
-        assert_eq!(error.exit_code(), 6);
+        assert_eq!(error.exit().code(), 6);
         let said = error.to_string();
         for part in [
             "cuda:3: out of memory",
@@ -160,7 +162,7 @@ mod tests {
             WorkerError::Panicked(_)
         ));
         let other = own.blamed(WorkerError::Model(ModelError::Device("no bf16".into())), Work::Training);
-        assert_eq!(other.exit_code(), 1);
+        assert_eq!(other.exit().code(), 1);
     }
 
     #[test]
@@ -170,6 +172,6 @@ mod tests {
         let told = DeviceChoice { device: Some(DeviceName::Cpu), ..choice };
         assert_eq!(told.decide("train.device", "cuda:7").unwrap(), DeviceName::Cpu);
         let error = choice.decide("train.device", "gpu").unwrap_err();
-        assert!(error.exit_code() == 78 && error.to_string().contains("train.device = \"gpu\""), "{error}");
+        assert!(error.exit().code() == 78 && error.to_string().contains("train.device = \"gpu\""), "{error}");
     }
 }

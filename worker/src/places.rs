@@ -4,6 +4,7 @@ use blip2_dataset::{
     DatasetError, Location, fetch_folder, fetch_model, has_credentials, is_url, is_weight_file, model_exists,
     redacted, remember_credentials,
 };
+use blip2_run::layout::COMMIT;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -11,9 +12,6 @@ use serde_json::Value;
 use crate::config::WorkerConfig;
 use crate::curation::CurationModelSettings;
 use crate::error::{Result, WorkerError};
-
-/// What makes a folder a checkpoint.
-const COMMIT: &str = "COMMIT";
 
 impl WorkerConfig {
     /// The models that this configuration needs, by key.
@@ -165,6 +163,8 @@ fn each_text(value: &mut Value, visit: &mut impl FnMut(&mut String)) {
 
 #[cfg(test)]
 mod tests {
+    use blip2_run::exit::ExitClass as _;
+
     use super::*;
     use crate::config::config_hash;
 
@@ -192,6 +192,6 @@ mod tests {
         config.model.image_encoder = "ftp://host/eva".into();
         let error = config.with_models_here().await.unwrap_err();
         assert!(error.to_string().contains("model.image_encoder = \"ftp://host/eva\""), "{error}");
-        assert_eq!(error.exit_code(), 78);
+        assert_eq!(error.exit().code(), 78);
     }
 }

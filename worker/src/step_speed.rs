@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blip2_collective::{Exchange, Limits, Member, Transport, World};
+use blip2_collective::{Exchange, Limits, Member, World};
 use blip2_dataset::{Coverage, KeyedRng, SlotBatch, StepBatch, TextEncoder, TextEncoding};
 use blip2_model::compute::compute_in;
 use blip2_model::flops::{BatchShape, Flops, LanguageSizes, image_encoder, stage1, stage2};
@@ -13,6 +13,7 @@ use blip2_model::opt::Opt;
 use blip2_model::t5::T5;
 use blip2_model::vision::{EncoderSizes, ImageEncoder};
 use blip2_model::weights::randomise;
+use blip2_proto::transport::Transport;
 use burn::tensor::MemoryPoolUsage;
 
 use crate::config::{Compute, FrozenDtype, QFormerSettings, WorkerConfig};

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use blip2_coordinator::Schedule;
 use blip2_dataset::{Coverage, Manifest, ManifestFile, Plan, PlanKey, QuarantineList, QuarantineRecord};
 use blip2_dataset::{PartId, RowAddress};
+use blip2_run::schedule::Schedule;
 
 use crate::random::mix;
 

@@ -3,12 +3,13 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use blip2_collective::Transport;
 use blip2_dataset::{CurationJob, Location};
+use blip2_proto::text::{MAX_TEXT, visible};
+use blip2_proto::token::with_token;
+use blip2_proto::transport::Transport;
 use blip2_proto::v1::curation_client::CurationClient;
 use blip2_proto::v1::report_request::Outcome;
 use blip2_proto::v1::{DescribeRequest, LeaseRequest, LeasedTask, RenewRequest, ReportRequest, lease_reply};
-use blip2_proto::{MAX_TEXT, visible, with_token};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};

@@ -452,9 +452,10 @@ impl Members<'_> {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use blip2_collective::{Exchange, Limits, Member, Transport, World, deal_slots};
+    use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
     use blip2_model::optimizer::{AdamW, Moments};
     use blip2_model::tensors::FlatLayout;
+    use blip2_proto::transport::Transport;
     use burn::tensor::Device;
 
     use super::super::landing::{Beside, LandingPlan};

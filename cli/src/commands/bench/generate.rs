@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::median;
 use crate::error::CliError;
-use crate::exit::Exit;
+use blip2_run::exit::Exit;
 
 /// What writes, and how much.
 #[derive(Debug, Clone, Args)]

@@ -15,8 +15,8 @@ use serde::Serialize;
 use self::preset::{Preset, Sizes};
 use super::median;
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::process_memory::peak_bytes;
+use blip2_run::exit::Exit;
 
 /// Steps that are measured part by part.
 const MEASURED: u32 = 3;

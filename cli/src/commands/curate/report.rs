@@ -10,10 +10,10 @@ use serde::Serialize;
 use super::page::render;
 use crate::commands::print_json;
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::places::typed_location;
 use crate::report::write_page;
 use crate::typed_numbers;
+use blip2_run::exit::Exit;
 
 /// Tasks whose pictures are looked at for examples.
 const EXAMPLE_TASKS: usize = 4;

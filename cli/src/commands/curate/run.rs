@@ -4,10 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use blip2_collective::listening;
 use blip2_coordinator::{CurationEnd, CurationOptions, coordinate_curation};
 use blip2_dataset::{CurationJob, CurationSummary, Location, RunRecord, Share, TaskDone};
 use blip2_model::device::DeviceName;
+use blip2_proto::transport::listening;
 use blip2_proto::v1::CurationStatusReply;
 use blip2_worker::curation::{CurationConfig, CurationModels, TaskRunner};
 use clap::Args;
@@ -23,7 +23,6 @@ use crate::commands::share::share;
 use crate::commands::{even_unread, print_json, worker::limit_threads};
 use crate::config::{ConfigArguments, RunConfig, load};
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::identity::binary_identity;
 use crate::launch::{
     Going, LEAVE_WITHIN, Machine, Place, WorkerCommand, WorkerLaunch, Workers, default_workers, places,
@@ -32,6 +31,7 @@ use crate::secured::{transport, url};
 use crate::signals::Signals;
 use crate::token::{TokenFile, fresh_token, must_have_token, read_token};
 use crate::typed_numbers;
+use blip2_run::exit::Exit;
 
 /// Between two lines of progress, at least.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use blip2_coordinator::{EpochMember, EpochRecord};
 use blip2_dataset::{Manifest, ManifestFile, QuarantineList, QuarantineRecord};
+use blip2_run::epoch::{EpochMember, EpochRecord};
 use image::{DynamicImage, ImageFormat, RgbImage};
 use safetensors::{Dtype, tensor::TensorView};
 

@@ -6,8 +6,9 @@ use blip2_dataset::{Location, QuarantineList, put_create};
 use bytes::Bytes;
 use futures::StreamExt;
 
-use crate::checkpoint::{COMMIT, QUARANTINE, parse_name};
-use crate::{CheckpointRecord, CoordinatorError, PartRecord, Result};
+use crate::commit::{CheckpointRecord, ShardRecord};
+use crate::layout::{CHECKPOINTS, COMMIT, QUARANTINE, parse_checkpoint_name};
+use crate::{Result, RunError};
 
 /// A checkpoint that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub struct Catalogue {
 impl Catalogue {
     /// The catalogue of the run in `run_root`.
     pub fn new(run_root: &Location) -> Self {
-        Self { folder: run_root.join("checkpoints") }
+        Self { folder: run_root.join(CHECKPOINTS) }
     }
 
     /// The folder of a checkpoint.
@@ -56,7 +57,7 @@ impl Catalogue {
             let path = object.location.to_string();
             let mut segments = path.rsplitn(3, '/');
             let (Some(file), Some(name)) = (segments.next(), segments.next()) else { continue };
-            if let Some((step, epoch)) = parse_name(name) {
+            if let Some((step, epoch)) = parse_checkpoint_name(name) {
                 folders
                     .entry((step, epoch, name.to_owned()))
                     .or_default()
@@ -74,9 +75,7 @@ impl Catalogue {
                     None => listing.valid.push(record),
                     Some(reason) => listing.damaged.push(Damaged { name, reason }),
                 },
-                Err(CoordinatorError::Checkpoint { reason, .. }) => {
-                    listing.damaged.push(Damaged { name, reason })
-                }
+                Err(RunError::Checkpoint { reason, .. }) => listing.damaged.push(Damaged { name, reason }),
                 Err(error) => return Err(error),
             }
         }
@@ -103,7 +102,7 @@ impl Catalogue {
         for record in valid.into_iter().rev() {
             match self.verify(&record.name).await {
                 Ok(record) => return newest_and_passed_over(Some(record), damaged),
-                Err(CoordinatorError::Checkpoint { name, reason }) => damaged.push(Damaged { name, reason }),
+                Err(RunError::Checkpoint { name, reason }) => damaged.push(Damaged { name, reason }),
                 Err(error) => return Err(error),
             }
         }
@@ -115,7 +114,7 @@ impl Catalogue {
     /// # Errors
     /// There is none, it is damaged or of an unknown format, or the store fails.
     pub async fn read_commit(&self, name: &str) -> Result<CheckpointRecord> {
-        let wrong = |reason: String| CoordinatorError::Checkpoint { name: name.to_owned(), reason };
+        let wrong = |reason: String| RunError::Checkpoint { name: name.to_owned(), reason };
         let content = self.folder.join(name).join(COMMIT).read().await?;
         let content = content.ok_or_else(|| wrong("there is no such checkpoint: it has no COMMIT".into()))?;
         CheckpointRecord::parse(name, &content)
@@ -128,7 +127,7 @@ impl Catalogue {
     pub async fn verify(&self, name: &str) -> Result<CheckpointRecord> {
         let record = self.read_commit(name).await?;
         for part in record.objects() {
-            let wrong = |reason: String| CoordinatorError::Checkpoint {
+            let wrong = |reason: String| RunError::Checkpoint {
                 name: name.to_owned(),
                 reason: format!("part {} {reason}", part.name),
             };
@@ -153,7 +152,7 @@ impl Catalogue {
         record: &CheckpointRecord,
         quarantine: &QuarantineList,
     ) -> Result<CheckpointRecord> {
-        let wrong = |reason: String| CoordinatorError::Checkpoint { name: record.name.clone(), reason };
+        let wrong = |reason: String| RunError::Checkpoint { name: record.name.clone(), reason };
         let folder = self.folder.join(&record.name);
         for part in &record.parts {
             let length = folder.join(&part.name).head().await?.map(|(length, _)| length);
@@ -180,11 +179,11 @@ impl Catalogue {
         Ok(record)
     }
 
-    async fn write_quarantine(&self, folder: &Location, list: &QuarantineList) -> Result<PartRecord> {
+    async fn write_quarantine(&self, folder: &Location, list: &QuarantineList) -> Result<ShardRecord> {
         let content = list.to_parquet()?;
         let (length, blake3) = (content.len() as u64, blake3::hash(&content).to_hex().to_string());
         folder.join(QUARANTINE).put(content).await?;
-        Ok(PartRecord { name: QUARANTINE.into(), length, blake3 })
+        Ok(ShardRecord { name: QUARANTINE.into(), length, blake3 })
     }
 
     /// The rows that the steps of a checkpoint could not use.
@@ -192,7 +191,7 @@ impl Catalogue {
     /// # Errors
     /// The list is not what the COMMIT says, or the store fails.
     pub async fn read_quarantine(&self, record: &CheckpointRecord) -> Result<QuarantineList> {
-        let wrong = |reason: &str| CoordinatorError::Checkpoint {
+        let wrong = |reason: &str| RunError::Checkpoint {
             name: record.name.clone(),
             reason: format!("its {QUARANTINE} {reason}"),
         };
@@ -233,7 +232,7 @@ impl Catalogue {
     ) -> Result<Vec<String>> {
         let listing = self.list().await?;
         let Some(place) = listing.valid.iter().position(|record| record.name == newest) else {
-            return Err(CoordinatorError::Checkpoint {
+            return Err(RunError::Checkpoint {
                 name: newest.to_owned(),
                 reason: "it does not read back".into(),
             });
@@ -243,7 +242,8 @@ impl Catalogue {
         let superfluous =
             older.filter(|record| keep > 0 && !is_kept(record.step)).map(|record| record.name.clone());
         let abandoned = listing.unfinished.into_iter().filter(|name| {
-            let is_older = parse_name(name).is_some_and(|(before, by)| before < step && by <= epoch);
+            let is_older =
+                parse_checkpoint_name(name).is_some_and(|(before, by)| before < step && by <= epoch);
             is_older && !in_progress.contains(name)
         });
         let names: Vec<String> = superfluous.chain(abandoned).collect();
@@ -262,18 +262,18 @@ fn newest_and_passed_over(
     newest: Option<CheckpointRecord>,
     mut damaged: Vec<Damaged>,
 ) -> Result<(Option<CheckpointRecord>, Vec<Damaged>)> {
-    damaged.sort_by_key(|damaged| parse_name(&damaged.name));
+    damaged.sort_by_key(|damaged| parse_checkpoint_name(&damaged.name));
     let Some(record) = &newest else {
         return match damaged.pop() {
             None => Ok((None, Vec::new())),
             Some(Damaged { name, reason }) => {
                 let reason =
                     format!("{reason}; no checkpoint of this run is valid: restore one or start a new run");
-                Err(CoordinatorError::Checkpoint { name, reason })
+                Err(RunError::Checkpoint { name, reason })
             }
         };
     };
-    damaged.retain(|other| parse_name(&other.name) > Some((record.step, record.epoch)));
+    damaged.retain(|other| parse_checkpoint_name(&other.name) > Some((record.step, record.epoch)));
     Ok((newest, damaged))
 }
 
@@ -291,7 +291,7 @@ fn missing_part(record: &CheckpointRecord, objects: &BTreeMap<String, u64>) -> O
 async fn digest(location: &Location) -> Result<Option<(u64, String)>> {
     use object_store::{Error, ObjectStoreExt};
     let failed = |error: Error| {
-        CoordinatorError::Store(blip2_dataset::DatasetError::Store {
+        RunError::Store(blip2_dataset::DatasetError::Store {
             location: location.to_string(),
             action: "read",
             reason: error.to_string(),
