@@ -93,6 +93,12 @@ impl From<blip2_run::RunError> for CliError {
     }
 }
 
+impl From<blip2_curation::CurationError> for CliError {
+    fn from(error: blip2_curation::CurationError) -> Self {
+        CliError::Reported { exit: error.exit(), message: error.to_string() }
+    }
+}
+
 impl From<blip2_coordinator::CoordinatorError> for CliError {
     fn from(error: blip2_coordinator::CoordinatorError) -> Self {
         CliError::Reported { exit: error.exit(), message: error.to_string() }

@@ -11,7 +11,6 @@
 //! restarted coordinator gathers again.
 
 mod actor;
-mod curation;
 mod error;
 mod machine;
 mod server;
@@ -19,7 +18,6 @@ mod settings;
 mod spec;
 mod standby;
 
-pub use curation::{CurationEnd, CurationOptions, Leases, Offer, coordinate_curation};
 pub use error::{CoordinatorError, Result};
 #[cfg(feature = "planted-bugs")]
 pub use machine::PlantedBug;

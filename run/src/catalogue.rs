@@ -181,9 +181,9 @@ impl Catalogue {
 
     async fn write_quarantine(&self, folder: &Location, list: &QuarantineList) -> Result<ShardRecord> {
         let content = list.to_parquet()?;
-        let (length, blake3) = (content.len() as u64, blake3::hash(&content).to_hex().to_string());
+        let record = ShardRecord::of(QUARANTINE, &content);
         folder.join(QUARANTINE).put(content).await?;
-        Ok(ShardRecord { name: QUARANTINE.into(), length, blake3 })
+        Ok(record)
     }
 
     /// The rows that the steps of a checkpoint could not use.
@@ -198,7 +198,7 @@ impl Catalogue {
         let part = record.quarantine.as_ref().ok_or_else(|| wrong("is not named by its COMMIT"))?;
         let content = self.folder.join(&record.name).join(&part.name).read().await?;
         let content = content.ok_or_else(|| wrong("is missing"))?;
-        if content.len() as u64 != part.length || blake3::hash(&content).to_hex().to_string() != part.blake3 {
+        if !part.is_of(&content) {
             return Err(wrong("is not what its COMMIT says (length or BLAKE3)"));
         }
         Ok(QuarantineList::from_parquet(content)?)

@@ -56,6 +56,19 @@ pub struct ShardRecord {
     pub blake3: String,
 }
 
+impl ShardRecord {
+    /// What a COMMIT says of an object with this content.
+    pub fn of(name: &str, content: &[u8]) -> Self {
+        let blake3 = blake3::hash(content).to_hex().to_string();
+        Self { name: name.to_owned(), length: content.len() as u64, blake3 }
+    }
+
+    /// Whether this is the content that the COMMIT speaks of.
+    pub fn is_of(&self, content: &[u8]) -> bool {
+        *self == Self::of(&self.name, content)
+    }
+}
+
 impl CheckpointRecord {
     /// A record of the current format of the state after `step` steps, the last of `stage`, without parts.
     pub fn new(step: u64, stage: u32, epoch: u64) -> Self {
@@ -138,9 +151,7 @@ pub async fn read_verified(folder: &Location) -> Result<(CheckpointRecord, Vec<B
     for shard in &record.parts {
         let content = folder.join(&shard.name).read().await?;
         let content = content.ok_or_else(|| wrong(format!("part `{}` is missing", shard.name)))?;
-        let is_whole = content.len() as u64 == shard.length
-            && blake3::hash(&content).to_hex().as_str() == shard.blake3.as_str();
-        if !is_whole {
+        if !shard.is_of(&content) {
             return Err(wrong(format!("part `{}` is not what COMMIT says (length or BLAKE3)", shard.name)));
         }
         shards.push(content);

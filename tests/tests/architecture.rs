@@ -6,19 +6,24 @@ use std::process::Command;
 use blip2_tests::process::repository;
 
 /// Each crate with the crates it may use, tests included; `blip2-tests` drives everything.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("blip2-proto", &[]),
     ("blip2-dataset", &[]),
     ("blip2-model", &[]),
     ("blip2-run", &["blip2-dataset", "blip2-proto"]),
     ("blip2-collective", &["blip2-proto"]),
     ("blip2-coordinator", &["blip2-collective", "blip2-dataset", "blip2-proto", "blip2-run"]),
-    ("blip2-worker", &["blip2-collective", "blip2-dataset", "blip2-model", "blip2-proto", "blip2-run"]),
+    ("blip2-curation", &["blip2-dataset", "blip2-proto", "blip2-run"]),
+    (
+        "blip2-worker",
+        &["blip2-collective", "blip2-curation", "blip2-dataset", "blip2-model", "blip2-proto", "blip2-run"],
+    ),
     (
         "blip2",
         &[
             "blip2-collective",
             "blip2-coordinator",
+            "blip2-curation",
             "blip2-dataset",
             "blip2-model",
             "blip2-proto",

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use blip2_dataset::{ColumnNames, CurationMode, EvalTransform, Sample, ScoredText, read_all};
+use blip2_curation::scored::ScoredText;
+use blip2_curation::select::CurationMode;
+use blip2_dataset::{ColumnNames, EvalTransform, Sample, read_all};
 use blip2_model::blip::BlipRetrieval;
 use blip2_model::host::floats;
 use blip2_worker::curation::{CuratedPicture, CurationModelSettings, CurationModels, CurationTimes};

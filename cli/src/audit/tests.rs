@@ -1,4 +1,5 @@
 use blip2_dataset::{Plan, put_create};
+use blip2_run::commit::ShardRecord;
 use blip2_run::coverage::StageCoverage;
 use blip2_run::epoch::{EpochMember, Epochs};
 use blip2_run::layout;
@@ -76,11 +77,7 @@ impl Fixture {
     /// Writes a checkpoint, over one that is there.
     async fn checkpoint(&self, step: u64, coverage: StageCoverage) {
         let part = Bytes::from_static(b"state");
-        let part_record = blip2_run::commit::ShardRecord {
-            name: "part-0.safetensors".into(),
-            length: part.len() as u64,
-            blake3: blake3::hash(&part).to_hex().to_string(),
-        };
+        let part_record = ShardRecord::of("part-0.safetensors", &part);
         let record = CheckpointRecord {
             format: 2,
             name: format!("{step:08}-000002"),

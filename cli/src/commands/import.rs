@@ -39,8 +39,7 @@ pub(crate) async fn run(arguments: &ImportArguments) -> Result<Exit, CliError> {
         .map_err(|error| CliError::failed(format!("the import thread failed: {error}")))??;
     // Only now: weights that do not fit leave no run behind.
     let folder = RunFolder::open(config, false, Purpose::Import).await?;
-    let blake3 = blake3::hash(&imported.content).to_hex().to_string();
-    let part = ShardRecord { name: imported.part, length: imported.content.len() as u64, blake3 };
+    let part = ShardRecord::of(&imported.part, &imported.content);
     let record = CheckpointRecord {
         run_id: folder.config.run.id.clone(),
         config_hash: folder.config_hash.clone(),

@@ -16,6 +16,7 @@ use blip2_proto::v1::{
     Assignment, Coverage, Hello, Ledger, NamedValue, PartWritten, Quarantined, Ready, RefusalCode,
     StatusReply, StepDone, StopKind, WorkerMessage,
 };
+use blip2_run::commit::ShardRecord;
 use blip2_run::layout::checkpoint_folder;
 use bytes::Bytes;
 use tokio::net::TcpListener;
@@ -203,7 +204,7 @@ impl Worker {
         let part = format!("part-{}", commit.part_index);
         let content = Bytes::from(format!("state {}", commit.step + 1));
         let object = checkpoint_folder(&self.root, &commit.save_checkpoint).join(&part);
-        let (length, blake3) = (content.len() as u64, blake3::hash(&content).to_hex().to_string());
+        let ShardRecord { length, blake3, .. } = ShardRecord::of(&part, &content);
         object.put(content).await.expect("a store that works");
         let checkpoint = commit.save_checkpoint.clone();
         PartWritten { checkpoint, part, length, blake3, ..PartWritten::default() }

@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use blip2_dataset::{CurationJob, Location};
+use blip2_curation::job::CurationJob;
+use blip2_dataset::Location;
 use blip2_proto::text::{MAX_TEXT, visible};
 use blip2_proto::token::with_token;
 use blip2_proto::transport::Transport;

@@ -8,31 +8,18 @@ use arrow::array::{
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Float32Type, UInt32Type, UInt64Type};
+use blip2_dataset::{DatasetError, Result, read_parquet, write_parquet};
 use bytes::Bytes;
 
-use super::job::CurationJob;
-use super::scored_text::{ScoredRow, ScoredText, TextSource};
-use crate::error::{DatasetError, Result};
-use crate::manifest::{read_parquet, write_parquet};
-
-impl CurationJob {
-    /// The scores of a task, if they are there.
-    ///
-    /// # Errors
-    /// [`DatasetError::Store`], [`DatasetError::Malformed`].
-    pub async fn read_scored(&self, task: u64) -> Result<Option<Vec<ScoredRow>>> {
-        let content = self.scores_root()?.join(&scored_name(task)).read().await?;
-        content.map(from_parquet).transpose()
-    }
-}
+use super::{ScoredRow, ScoredText, TextSource};
 
 /// Where the scores of a task are.
-pub(super) fn scored_name(task: u64) -> String {
+pub(crate) fn scored_name(task: u64) -> String {
     format!("scored/{task:06}.parquet")
 }
 
 /// The fields of a text; `dropped` where it is known.
-pub(super) fn text_fields(dropped: bool) -> Fields {
+pub(crate) fn text_fields(dropped: bool) -> Fields {
     let mut fields = vec![
         Field::new("text", DataType::Utf8, false),
         Field::new("source", DataType::Utf8, false),
@@ -46,7 +33,7 @@ pub(super) fn text_fields(dropped: bool) -> Fields {
 }
 
 /// The columns of some texts, in the order of [`text_fields`] without `dropped`.
-pub(super) fn text_columns(texts: &[&ScoredText]) -> Vec<ArrayRef> {
+pub(crate) fn text_columns(texts: &[&ScoredText]) -> Vec<ArrayRef> {
     vec![
         Arc::new(StringArray::from_iter_values(texts.iter().map(|text| &text.text))),
         Arc::new(StringArray::from_iter_values(texts.iter().map(|text| text.source.name()))),
@@ -56,7 +43,7 @@ pub(super) fn text_columns(texts: &[&ScoredText]) -> Vec<ArrayRef> {
 }
 
 /// Structures as lists of the given lengths.
-pub(super) fn list_of(
+pub(crate) fn list_of(
     fields: Fields,
     columns: Vec<ArrayRef>,
     lengths: impl Iterator<Item = usize>,
@@ -67,7 +54,7 @@ pub(super) fn list_of(
     Ok(Arc::new(list.map_err(malformed)?))
 }
 
-pub(super) fn to_parquet(rows: &[ScoredRow]) -> Result<Bytes> {
+pub(crate) fn to_parquet(rows: &[ScoredRow]) -> Result<Bytes> {
     let small = |field: fn(&ScoredRow) -> u32| {
         Arc::new(UInt32Array::from_iter_values(rows.iter().map(field))) as ArrayRef
     };
@@ -89,7 +76,7 @@ pub(super) fn to_parquet(rows: &[ScoredRow]) -> Result<Bytes> {
 }
 
 /// Reads what [`to_parquet`] wrote.
-pub(super) fn from_parquet(content: Bytes) -> Result<Vec<ScoredRow>> {
+pub(crate) fn from_parquet(content: Bytes) -> Result<Vec<ScoredRow>> {
     let mut rows = Vec::new();
     for batch in read_parquet(content).map_err(malformed)? {
         rows.extend(rows_of(&batch).ok_or_else(|| malformed("unexpected columns"))?);

@@ -1,15 +1,15 @@
 //! Another selection from scores that are there: no model is asked.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::dedup::{DedupRule, DuplicateList};
-use super::finish::{CurationSummary, RowPlaces};
-use super::job::CurationJob;
-use super::selection::SelectionSettings;
-use crate::error::{DatasetError, Result};
-use crate::ingest::Share;
-use crate::record::create_same;
-use crate::store::Location;
+use blip2_dataset::record::create_same;
+use blip2_dataset::{DatasetError, Location, Result, Share};
+use bytes::Bytes;
+
+use crate::dedup::{DedupRule, DuplicateFinder, DuplicateList, PictureHash, RowPlaces};
+use crate::finish::CurationSummary;
+use crate::job::CurationJob;
+use crate::select::SelectionSettings;
 
 /// Where the list of duplicates is.
 const DUPLICATES: &str = "duplicates.parquet";
@@ -84,4 +84,30 @@ async fn duplicates(
     let content = from.duplicates(rule, &wanted.scratch, wanted.memory_bytes).await?;
     create_same(&place, content.clone()).await?;
     DuplicateList::from_parquet(content)
+}
+
+impl CurationJob {
+    /// The pictures of all scored tasks, in their order; `scratch` is a folder on this machine for about 24 bytes a row.
+    ///
+    /// # Errors
+    /// [`DatasetError::Setting`] if a task has no scores yet; [`DatasetError::Store`], [`DatasetError::Malformed`].
+    pub async fn duplicates(&self, rule: DedupRule, scratch: &Path, memory_bytes: usize) -> Result<Bytes> {
+        let mut finder = DuplicateFinder::new(rule, scratch, memory_bytes)?;
+        for task in 0..self.tasks().len() as u64 {
+            let Some(rows) = self.read_scored(task).await? else {
+                let text = format!("task {task} of {} has no scores yet; finish it first", self.output());
+                return Err(DatasetError::Setting(text));
+            };
+            // Tasks are runs of row groups, which are counted in 32 bits for a file.
+            let number = u32::try_from(task)
+                .map_err(|error| DatasetError::Setting(format!("task {task}: {error}")))?;
+            for row in rows {
+                let place = [number, row.row_group, row.row];
+                let (sha256, perceptual_hash) = (row.sha256, row.perceptual_hash);
+                finder.push(PictureHash { place, sha256, perceptual_hash })?;
+            }
+        }
+        let found = tokio::task::spawn_blocking(move || finder.finish()).await;
+        found.map_err(|error| DatasetError::Thread { reason: error.to_string() })?
+    }
 }

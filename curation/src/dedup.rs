@@ -9,19 +9,17 @@
 mod sorted_runs;
 mod tables;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::datatypes::{UInt8Type, UInt32Type};
+use blip2_dataset::{DatasetError, Result, read_parquet};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use serde::{Deserialize, Serialize};
 
-use super::finish::RowPlaces;
-use super::job::CurationJob;
-use crate::error::{DatasetError, Result};
-use crate::manifest::read_parquet;
 use sorted_runs::{Records, Sorter};
 use tables::{TABLES, pairs_of_table};
 
@@ -48,6 +46,9 @@ pub struct PictureHash {
     pub perceptual_hash: u64,
 }
 
+/// Row group and row of rows of a task that are left out.
+pub(crate) type RowPlaces = BTreeSet<(u32, u32)>;
+
 /// Rows that are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DuplicateList {
@@ -67,13 +68,13 @@ impl DuplicateList {
     }
 
     /// Those of a task.
-    pub(super) fn of_task(&self, task: u64) -> RowPlaces {
+    pub(crate) fn of_task(&self, task: u64) -> RowPlaces {
         let first = self.rows.partition_point(|[of, ..]| u64::from(*of) < task);
         let rows = self.rows[first..].iter().take_while(|[of, ..]| u64::from(*of) == task);
         rows.map(|[_, row_group, row]| (*row_group, *row)).collect()
     }
 
-    /// Reads what [`find_duplicates`] wrote.
+    /// Reads what [`DuplicateFinder::finish`] wrote.
     ///
     /// # Errors
     /// [`DatasetError::Malformed`].
@@ -92,31 +93,6 @@ impl DuplicateList {
             true => Ok(list),
             false => Err(malformed("its rows are out of order")),
         }
-    }
-}
-
-impl CurationJob {
-    /// The pictures of all scored tasks, in their order; `scratch` is a folder on this machine for about 24 bytes a row.
-    ///
-    /// # Errors
-    /// [`DatasetError::Setting`] if a task has no scores yet; [`DatasetError::Store`], [`DatasetError::Malformed`].
-    pub async fn duplicates(&self, rule: DedupRule, scratch: &Path, memory_bytes: usize) -> Result<Bytes> {
-        let mut finder = DuplicateFinder::new(rule, scratch, memory_bytes)?;
-        for task in 0..self.tasks().len() as u64 {
-            let Some(rows) = self.read_scored(task).await? else {
-                let text = format!("task {task} of {} has no scores yet; finish it first", self.output());
-                return Err(DatasetError::Setting(text));
-            };
-            // Tasks are runs of row groups, which are counted in 32 bits for a file.
-            let number = u32::try_from(task).map_err(malformed)?;
-            for row in rows {
-                let place = [number, row.row_group, row.row];
-                let (sha256, perceptual_hash) = (row.sha256, row.perceptual_hash);
-                finder.push(PictureHash { place, sha256, perceptual_hash })?;
-            }
-        }
-        let found = tokio::task::spawn_blocking(move || finder.finish()).await;
-        found.map_err(|error| DatasetError::Thread { reason: error.to_string() })?
     }
 }
 
@@ -260,8 +236,9 @@ fn malformed(reason: impl std::fmt::Display) -> DatasetError {
 
 #[cfg(test)]
 mod tests {
+    use blip2_dataset::KeyedRng;
+
     use super::*;
-    use crate::random::KeyedRng;
 
     fn find(rule: DedupRule, memory: usize, pictures: &[PictureHash]) -> Vec<[u32; 3]> {
         let folder = tempfile::tempdir().unwrap();

@@ -1,14 +1,22 @@
 //! Jobs from begin to end, with made-up scores.
 
+mod pool;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::*;
-use crate::ingest::Share;
-use crate::samples::{Sample, read_all};
-use crate::store::Location;
-use crate::test_corpus::Corpus;
-use crate::{ColumnNames, DatasetError, Result};
+use blip2_dataset::{
+    ColumnNames, DatasetError, Location, QuarantineList, Result, Sample, Share, read_all, read_parquet,
+};
+
+use crate::dedup::DedupRule;
+use crate::finish::{KEPT, TaskDone};
+use crate::job::{CurationJob, CurationSettings};
+use crate::reselect::{Reselection, reselect};
+use crate::scored::{ScoredText, TextSource};
+use crate::select::SelectionSettings;
+use crate::task::{CurationTask, TaskRow};
+use pool::Pool;
 
 struct Scene {
     folder: tempfile::TempDir,
@@ -18,8 +26,8 @@ impl Scene {
     /// 40 rows in row groups of 7; some of them cannot be used, one has no text.
     fn new() -> Self {
         let scene = Self { folder: tempfile::tempdir().unwrap() };
-        let corpus = Corpus::with_rows(40).row_group(7).truncated(5).wrong_hash(20).captionless(9);
-        corpus.caption(12, "click to enlarge").write(&scene.path("in.parquet"));
+        let pool = Pool::with_rows(40).row_group(7).truncated(5).wrong_hash(20).captionless(9);
+        pool.caption(12, "click to enlarge").write(&scene.path("in.parquet"));
         scene
     }
 
@@ -134,7 +142,7 @@ async fn rows_keep_their_best_texts_and_the_loader_reads_those_alone() {
     assert_eq!(row("key-9").captions, ["a first text", "a second text"]);
     assert!(!row("key-12").captions.iter().any(|caption| caption.contains("click")));
     let rejected = scene.written("out")["rejected/000001.parquet"].clone();
-    let rejected = crate::QuarantineList::from_parquet(rejected.into()).unwrap();
+    let rejected = QuarantineList::from_parquet(rejected.into()).unwrap();
     let reasons: Vec<_> = rejected.iter().map(|record| (record.sample, record.reason.clone())).collect();
     assert_eq!(reasons, [(20, "its picture does not have the recorded sha256".to_owned())]);
 }
@@ -148,7 +156,7 @@ async fn nothing_is_thrown_away() {
     assert_eq!(scored.len(), 13);
     assert!(scored.iter().filter(|row| row.key != "key-9").all(|row| row.texts.len() == 3));
     let content = scene.written("out")["part-000000.parquet"].clone();
-    let batches = crate::manifest::read_parquet(content.into()).unwrap();
+    let batches = read_parquet(content.into()).unwrap();
     use arrow::array::{Array, AsArray};
     let texts: usize = batches
         .iter()
@@ -277,7 +285,7 @@ async fn another_job_or_input_is_refused() {
     let error = job.finish_task(&task, Vec::new()).await.unwrap_err();
     assert!(error.to_string().contains("0 lists of texts"), "{error}");
     assert!(job.read_task(3).await.unwrap_err().to_string().contains("has 3"));
-    Corpus::with_rows(41).row_group(7).write(&scene.path("in.parquet"));
+    Pool::with_rows(41).row_group(7).write(&scene.path("in.parquet"));
     assert!(matches!(job.read_task(0).await, Err(DatasetError::Changed { .. })));
     let error = scene.try_begin("out", &settings()).await.unwrap_err();
     assert!(matches!(error, DatasetError::Changed { .. }), "{error}");

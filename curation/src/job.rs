@@ -2,18 +2,15 @@
 
 use std::ops::Range;
 
+use blip2_dataset::record::{read_json, to_json};
+use blip2_dataset::{ColumnNames, DatasetError, Location, Manifest, ManifestFile, Result, put_create};
 use serde::{Deserialize, Serialize};
 
-use super::dedup::DedupRule;
-use super::selection::SelectionSettings;
-use crate::columns::ColumnNames;
-use crate::error::{DatasetError, Result};
-use crate::manifest::{Manifest, ManifestFile};
-use crate::record::{read_json, to_json};
-use crate::store::{Location, put_create};
+use crate::dedup::DedupRule;
+use crate::select::SelectionSettings;
 
 /// Name of the record.
-pub(super) const JOB_FILE: &str = "curate.json";
+pub(crate) const JOB_FILE: &str = "curate.json";
 
 /// Version of the layout and of the record.
 const FORMAT: u32 = 1;
@@ -44,14 +41,14 @@ impl CurationSettings {
 
 /// The record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct JobRecord {
+pub(crate) struct JobRecord {
     format: u32,
-    pub(super) settings: CurationSettings,
+    pub(crate) settings: CurationSettings,
     /// Where the scores are, if another job wrote them.
-    pub(super) scores: Option<String>,
+    pub(crate) scores: Option<String>,
     /// Which rows are left out because their picture is another row's.
-    pub(super) dedup: Option<DedupRule>,
-    pub(super) files: Vec<ManifestFile>,
+    pub(crate) dedup: Option<DedupRule>,
+    pub(crate) files: Vec<ManifestFile>,
 }
 
 /// Row groups that are curated as a whole.
@@ -66,8 +63,8 @@ pub struct TaskPlace {
 /// A job that was begun, in this process or in another.
 #[derive(Debug, Clone)]
 pub struct CurationJob {
-    pub(super) out: Location,
-    pub(super) record: JobRecord,
+    pub(crate) out: Location,
+    pub(crate) record: JobRecord,
     tasks: Vec<TaskPlace>,
 }
 
@@ -98,7 +95,7 @@ impl CurationJob {
     ///
     /// # Errors
     /// As [`CurationJob::begin`].
-    pub(super) async fn begin_again(
+    pub(crate) async fn begin_again(
         &self,
         out: &Location,
         selection: &SelectionSettings,
@@ -202,7 +199,7 @@ impl CurationJob {
     ///
     /// # Errors
     /// [`DatasetError::Setting`] if the job has no such task.
-    pub(super) fn place(&self, task: u64) -> Result<&TaskPlace> {
+    pub(crate) fn place(&self, task: u64) -> Result<&TaskPlace> {
         let known = usize::try_from(task).ok().and_then(|task| self.tasks.get(task));
         known.ok_or_else(|| {
             DatasetError::Setting(format!(
@@ -214,7 +211,7 @@ impl CurationJob {
     }
 
     /// Where the scores are.
-    pub(super) fn scores_root(&self) -> Result<Location> {
+    pub(crate) fn scores_root(&self) -> Result<Location> {
         self.record.scores.as_ref().map_or_else(|| Ok(self.out.clone()), |root| Location::parse(root))
     }
 }

@@ -4,18 +4,18 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use blip2_dataset::row_group_file::Contents;
+use blip2_dataset::{DatasetError, Result};
 
-use super::scored_file::{list_of, text_columns, text_fields};
-use super::scored_text::ScoredText;
-use super::selection::{DropReason, JudgedText};
-use super::task::TaskRow;
-use crate::error::{DatasetError, Result};
-use crate::row_group_file::Contents;
+use crate::scored::ScoredText;
+use crate::scored::file::{list_of, text_columns, text_fields};
+use crate::select::{DropReason, JudgedText};
+use crate::task::TaskRow;
 
 /// A row that is written: its texts ordered by score, one of them kept at least.
-pub(super) struct CuratedRow<'a> {
-    pub(super) row: &'a TaskRow,
-    pub(super) texts: Vec<JudgedText>,
+pub(crate) struct CuratedRow<'a> {
+    pub(crate) row: &'a TaskRow,
+    pub(crate) texts: Vec<JudgedText>,
 }
 
 impl CuratedRow<'_> {
@@ -40,12 +40,12 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
-pub(super) fn schema() -> SchemaRef {
+pub(crate) fn schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
 }
 
 /// The rows as one batch.
-pub(super) fn batch(rows: &[CuratedRow<'_>]) -> Result<RecordBatch> {
+pub(crate) fn batch(rows: &[CuratedRow<'_>]) -> Result<RecordBatch> {
     let text = |value: fn(&TaskRow) -> &str| {
         Arc::new(StringArray::from_iter_values(rows.iter().map(|curated| value(curated.row)))) as ArrayRef
     };
@@ -72,7 +72,7 @@ pub(super) fn batch(rows: &[CuratedRow<'_>]) -> Result<RecordBatch> {
 }
 
 /// What the footer says of these rows.
-pub(super) fn contents(rows: &[CuratedRow<'_>]) -> Contents {
+pub(crate) fn contents(rows: &[CuratedRow<'_>]) -> Contents {
     let sides = || rows.iter().flat_map(|curated| curated.row.size);
     let kept =
         |curated: &CuratedRow<'_>| curated.texts.iter().filter(|judged| judged.dropped.is_none()).count();

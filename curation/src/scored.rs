@@ -1,5 +1,7 @@
 //! Texts about a picture, with what the models think of them.
 
+pub(crate) mod file;
+
 use serde::{Deserialize, Serialize};
 
 /// Where a text comes from.

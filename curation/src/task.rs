@@ -1,18 +1,14 @@
 //! The pictures of a task, read and checked.
 
+use blip2_dataset::{
+    DatasetError, Location, QuarantineRecord, Result, RowGroup, decode_image, is_visible, readable,
+};
 use bytes::Bytes;
 use image::RgbImage;
 use image_hasher::{HashAlg, Hasher, HasherConfig};
 use sha2::Digest;
 
-use super::job::CurationJob;
-use crate::columns::RowGroup;
-use crate::error::{DatasetError, Result};
-use crate::image_decode::decode_image;
-use crate::ingest::readable;
-use crate::quarantine::QuarantineRecord;
-use crate::store::Location;
-use crate::text::is_visible;
+use crate::job::CurationJob;
 
 /// A row that can be captioned and scored.
 #[derive(Debug, Clone)]
@@ -170,15 +166,15 @@ fn perceptual_hash(hasher: &Hasher<[u8; 8]>, image: &RgbImage) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use blip2_dataset::{ColumnNames, read_all};
     use image::imageops::FilterType;
 
     use super::*;
-    use crate::test_corpus::emoji_sources;
-    use crate::{ColumnNames, read_all};
 
     #[tokio::test]
     async fn the_hash_of_a_picture_outlives_scaling_and_compression() {
-        let set = read_all(&emoji_sources("test-*.parquet"), &ColumnNames::default(), 1 << 20).await.unwrap();
+        let emoji = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/corpus/test-*.parquet").to_owned();
+        let set = read_all(&[emoji], &ColumnNames::default(), 1 << 20).await.unwrap();
         let hasher = hasher();
         let hashes: Vec<u64> =
             set.samples[..60].iter().map(|sample| perceptual_hash(&hasher, &sample.image)).collect();

@@ -3,12 +3,11 @@
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
+use blip2_dataset::{DatasetError, MAX_CAPTION_WORDS, Result, clean_caption};
 use serde::{Deserialize, Serialize};
 
-use super::rules::{BrokenRule, RuleSettings};
-use super::scored_text::ScoredText;
-use crate::error::{DatasetError, Result};
-use crate::text::{MAX_CAPTION_WORDS, clean_caption};
+use crate::rules::{BrokenRule, RuleSettings};
+use crate::scored::ScoredText;
 
 /// How texts are judged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,7 +167,7 @@ pub fn select(texts: &[ScoredText], settings: &SelectionSettings) -> Vec<JudgedT
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::curation::TextSource;
+    use crate::scored::TextSource;
 
     fn text(text: &str, source: TextSource, clip: f32, itm: f32) -> ScoredText {
         ScoredText { text: text.into(), source, clip_score: Some(clip), itm_score: Some(itm) }

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use blip2_dataset::CurationJob;
 use blip2_proto::bounds::{MAX_IDENTIFIER, MAX_STRANGER_MESSAGE};
 use blip2_proto::text::{MAX_TEXT, visible};
 use blip2_proto::token::same_token;
@@ -19,8 +18,9 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Extensions, Request, Response, Status};
 
-use super::leases::{Leases, Offer};
-use crate::{CoordinatorError, Result};
+use crate::error::{CurationError, Result};
+use crate::job::CurationJob;
+use crate::leases::{Leases, Offer};
 
 /// How long a worker waits before it asks again.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
@@ -105,7 +105,7 @@ pub async fn coordinate_curation(
     let end = tokio::select! {
         end = desk.end() => end,
         () = shutdown => CurationEnd::Stopped,
-        ended = &mut server => return Err(CoordinatorError::server_ended(ended)),
+        ended = &mut server => return Err(CurationError::server_ended(ended)),
     };
     // Workers that ask now hear that it is over.
     desk.stopping.cancel();

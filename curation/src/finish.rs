@@ -2,23 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use blip2_dataset::record::{create_same, read_json, to_json};
+use blip2_dataset::row_group_file::RowGroupFile;
+use blip2_dataset::{DatasetError, PartRecord, QuarantineList, Result, put_create};
 use serde::{Deserialize, Serialize};
 
-use super::job::CurationJob;
-use super::part::{CuratedRow, batch, contents, schema};
-use super::scored_file::{from_parquet, scored_name, to_parquet};
-use super::scored_text::{ScoredRow, ScoredText, TextSource};
-use super::selection::{DropReason, JudgedText, select};
-use super::task::CurationTask;
-use crate::error::{DatasetError, Result};
-use crate::ingest::PartRecord;
-use crate::quarantine::QuarantineList;
-use crate::record::{create_same, read_json, to_json};
-use crate::row_group_file::RowGroupFile;
-use crate::store::put_create;
-
-/// Row group and row of a row that is left out.
-pub(super) type RowPlaces = BTreeSet<(u32, u32)>;
+use crate::dedup::RowPlaces;
+use crate::job::CurationJob;
+use crate::part::{CuratedRow, batch, contents, schema};
+use crate::scored::file::{from_parquet, scored_name, to_parquet};
+use crate::scored::{ScoredRow, ScoredText, TextSource};
+use crate::select::{DropReason, JudgedText, select};
+use crate::task::CurationTask;
 
 /// Counts of texts by what became of them; `kept` is one of the names.
 pub type TextCounts = BTreeMap<String, u64>;
@@ -114,6 +109,15 @@ impl CurationJob {
         Ok(found.iter().filter_map(|object| number(object.location.file_name())).collect())
     }
 
+    /// The scores of a task, if they are there.
+    ///
+    /// # Errors
+    /// [`DatasetError::Store`], [`DatasetError::Malformed`].
+    pub async fn read_scored(&self, task: u64) -> Result<Option<Vec<ScoredRow>>> {
+        let content = self.scores_root()?.join(&scored_name(task)).read().await?;
+        content.map(from_parquet).transpose()
+    }
+
     /// Stores the scores of a task's rows, one list for each, unless some are there; then what follows from those that
     /// are there now. Whoever calls this for a task, and however often: the same objects are there afterwards.
     ///
@@ -152,7 +156,7 @@ impl CurationJob {
     }
 
     /// Writes what follows from the scores.
-    pub(super) async fn write_task(
+    pub(crate) async fn write_task(
         &self,
         task: &CurationTask,
         scored: &[ScoredRow],
