@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use blip2_dataset::{Loader, LoaderSpec, Manifest, Plan, PlanKey, TrainTransform};
 
-use crate::convert::qformer_text;
 use crate::error::Result;
+use crate::open::qformer_text;
 use crate::pictures::resampling;
-use crate::step::StepParts;
+use crate::step::FrozenModels;
 
 /// Which batches a loader reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct BatchRange {
 
 /// Starts reading the batches of `range`, to the end of its stage.
 pub fn start_loader(
-    parts: &StepParts,
+    parts: &FrozenModels,
     manifest: Arc<Manifest>,
     runtime: tokio::runtime::Handle,
     range: BatchRange,

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use blip2_collective::{Exchange, World};
 use blip2_dataset::{DatasetError, Location, Manifest};
-use blip2_model::card::CardWatch;
 use blip2_model::device::KernelsMade;
+use blip2_model::device::card::CardWatch;
 use blip2_proto::drill::Drill;
 use blip2_proto::v1;
 use blip2_run::layout::MANIFEST;
@@ -25,7 +25,7 @@ use crate::member::{Failure, MemberEvent};
 use crate::own_device::{DeviceChoice, OwnDevice, Work};
 use crate::places::remember_credentials_of;
 use crate::state::TrainState;
-use crate::step::StepParts;
+use crate::step::FrozenModels;
 use crate::upload::Part;
 
 /// Orders that may wait; the member gives one at a time.
@@ -160,7 +160,7 @@ struct Compute {
     deadline: Duration,
     exchange: Arc<Exchange>,
     runtime: tokio::runtime::Handle,
-    parts: StepParts,
+    parts: FrozenModels,
     card: CardWatch,
     kernels: KernelsMade,
     world: Option<World>,
@@ -204,7 +204,7 @@ impl Compute {
         let config = Arc::new(config);
         let manifest = spec.runtime.block_on(read_manifest(&spec.run_root, &spec.manifest_hash))?;
         let kernels = KernelsMade::from_now_on();
-        let mut parts = StepParts::load(config.clone())?;
+        let mut parts = FrozenModels::load(config.clone())?;
         let card = CardWatch::new(device, &parts.device);
         own.opened(&card);
         parts.drill = spec.drill;

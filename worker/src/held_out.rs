@@ -4,11 +4,11 @@ use blip2_dataset::{EvalTransform, Sample, TextEncoder, Tokens, read_first};
 use serde::{Deserialize, Serialize};
 
 use crate::config::WorkerConfig;
-use crate::convert::qformer_text;
 use crate::error::{Result, WorkerError};
 use crate::evaluate::caption;
+use crate::open::qformer_text;
 use crate::pictures::resampling;
-use crate::step::StepParts;
+use crate::step::FrozenModels;
 
 /// Rows that are computed together, whoever computes them: what a row contributes does not depend on the members.
 pub(crate) const UNIT: usize = 16;
@@ -77,7 +77,7 @@ impl HeldOut {
     ///
     /// # Errors
     /// A file cannot be read, or fewer than two rows can be used.
-    pub async fn read(config: &WorkerConfig, parts: &StepParts) -> Result<Self> {
+    pub async fn read(config: &WorkerConfig, parts: &FrozenModels) -> Result<Self> {
         let resampling = resampling(&parts.processor);
         let transform = EvalTransform { resampling, ..EvalTransform::new(parts.encoder.image_size()) };
         let (text, _) = qformer_text(&config.model, config.stage1.text_length)?;

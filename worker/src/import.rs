@@ -3,18 +3,18 @@
 use std::path::Path;
 
 use blip2_model::blip2::PublishedQFormer;
-use blip2_model::export::NOT_IN_RETRIEVAL;
-use blip2_model::language_model::LanguageModel;
-use blip2_model::tensors::FlatTensor;
-use blip2_model::weights::WeightSource;
+use blip2_model::blip2::export::NOT_IN_RETRIEVAL;
+use blip2_model::files::weights::WeightSource;
+use blip2_model::language::LanguageModel;
+use blip2_model::train::flat::FlatTensor;
 use blip2_run::layout::shard_name;
 use burn::tensor::Device;
 use bytes::Bytes;
 
 use crate::checkpoint::{NamedState, encode_part};
 use crate::config::WorkerConfig;
-use crate::convert::{image_width, of_language_model, qformer_text};
 use crate::error::{Result, WorkerError};
+use crate::open::{image_width, of_language_model, qformer_text};
 use crate::state::{FrozenSizes, TrainState};
 
 /// A tensor that only weights of stage 1, or of stage 2, have.

@@ -4,14 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use blip2_dataset::{KeyedRng, SlotBatch, TextEncoder, TextEncoding, Tokens};
-use blip2_model::compute::compute_in;
-use blip2_model::language_model::{LanguageModel, Padded, SpecialTokens, Texts, split_caption};
-use blip2_model::loss::{IGNORED, counted};
-use blip2_model::placement::Placement;
+use blip2_model::device::placement::Placement;
+use blip2_model::language::{LanguageModel, Padded, SpecialTokens, Texts, split_caption};
+use blip2_model::nn::tensors::compute_in;
+use blip2_model::train::loss::{IGNORED, counted};
 
 use crate::config::WorkerConfig;
-use crate::convert::{of_language_model, tokenizer};
 use crate::error::{Result, WorkerError};
+use crate::open::{of_language_model, tokenizer};
 
 /// What the random cut of a caption into a read and a written part is drawn for.
 const CUT: &str = "prefix of a caption";

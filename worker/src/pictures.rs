@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use blip2_dataset::{DatasetError, EvalTransform, Resampling, ShortestEdgeTransform};
-use blip2_model::image_processor::{self, Fitting, ImageProcessor};
+use blip2_model::files::image_processor::{self, Fitting, ImageProcessor};
 use burn::tensor::{Device, Tensor};
 use image::RgbImage;
 
 use crate::config::ModelSettings;
-use crate::convert::of_encoder;
 use crate::error::Result;
 use crate::evaluate::pixels;
+use crate::open::of_encoder;
 
 /// How pictures are prepared in evaluation.
 #[derive(Debug, Clone, PartialEq)]

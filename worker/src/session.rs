@@ -90,13 +90,13 @@ pub async fn run(options: WorkerOptions, shutdown: impl Future<Output = ()>) -> 
         tell(exchange.local_addr());
     }
     let exchange = Arc::new(exchange);
-    let ended = Shell::new(options, exchange.clone(), drill).work(shutdown).await;
+    let ended = MemberDriver::new(options, exchange.clone(), drill).work(shutdown).await;
     exchange.shutdown().await;
     ended
 }
 
 /// Everything a member has while it works.
-struct Shell {
+struct MemberDriver {
     coordinators: String,
     machine: MemberMachine,
     started: Instant,
@@ -118,7 +118,7 @@ struct Shell {
     end: Option<MemberEnd>,
 }
 
-impl Shell {
+impl MemberDriver {
     fn new(options: WorkerOptions, exchange: Arc<Exchange>, drill: Drill) -> Self {
         let address = options.advertise.unwrap_or_else(|| exchange.local_addr().to_string());
         let identity = MemberIdentity {

@@ -6,22 +6,22 @@ use std::time::{Duration, Instant};
 
 use blip2_collective::{Exchange, Limits, Member, World};
 use blip2_dataset::{Coverage, KeyedRng, SlotBatch, StepBatch, TextEncoder, TextEncoding};
-use blip2_model::compute::compute_in;
-use blip2_model::flops::{BatchShape, Flops, LanguageSizes, image_encoder, stage1, stage2};
-use blip2_model::language_model::LanguageModel;
-use blip2_model::opt::Opt;
-use blip2_model::t5::T5;
+use blip2_model::files::weights::randomise;
+use blip2_model::language::LanguageModel;
+use blip2_model::language::opt::Opt;
+use blip2_model::language::t5::T5;
+use blip2_model::nn::tensors::compute_in;
+use blip2_model::objectives::flops::{self, BatchShape, Flops, LanguageSizes, image_encoder};
 use blip2_model::vision::{EncoderSizes, ImageEncoder};
-use blip2_model::weights::randomise;
 use blip2_proto::transport::Transport;
 use burn::tensor::MemoryPoolUsage;
 
 use crate::config::{Compute, FrozenDtype, QFormerSettings, WorkerConfig};
-use crate::convert::{compute, device, placement};
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
+use crate::open::{compute, device, placement};
 use crate::state::{FrozenSizes, TrainState};
-use crate::step::{Members, StepParts, StepTimes};
+use crate::step::{FrozenModels, Peers, StepTimes};
 
 /// How long a collective of one member may take.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -75,7 +75,7 @@ pub struct TimedStep {
 
 /// A run of one member that steps over made-up batches.
 pub struct StepSpeed {
-    parts: StepParts,
+    parts: FrozenModels,
     state: TrainState,
     sizes: StepSizes,
     load: StepLoad,
@@ -112,7 +112,7 @@ impl StepSpeed {
             language_width: sizes.language.as_ref().map_or(0, LanguageSizes::width),
         };
         let state = TrainState::fresh(&config, frozen, &device.clone().autodiff())?;
-        let parts = StepParts::of(Arc::new(config), frozen, device, encoder, language);
+        let parts = FrozenModels::of(Arc::new(config), frozen, device, encoder, language);
         let bind = Exchange::bind(
             "127.0.0.1:0".parse().map_err(|error| WorkerError::Protocol(format!("an address: {error}")))?,
             "bench".into(),
@@ -142,10 +142,10 @@ impl StepSpeed {
         let pairs = self.load.batch as usize;
         let batch = BatchShape { pairs, positions: encoder.tokens(), text_length: *text_length };
         let trained = match language {
-            None => stage1(&qformer, self.parts.config.model.qformer.embed_dim, batch),
+            None => flops::contrast(&qformer, self.parts.config.model.qformer.embed_dim, batch),
             Some(language) => {
                 let prefix = if matches!(language, LanguageSizes::T5(_)) { *text_length } else { 0 };
-                stage2(&qformer, language, prefix, batch)
+                flops::generate(&qformer, language, prefix, batch)
             }
         };
         let frozen = image_encoder(encoder).forward * pairs as u64;
@@ -163,7 +163,7 @@ impl StepSpeed {
     /// A device that fails, losses that are no numbers.
     pub fn step(&mut self, measured: bool) -> Result<TimedStep> {
         let batch = self.batch();
-        let members = Members {
+        let members = Peers {
             exchange: &self.exchange,
             runtime: &self.runtime,
             world: &self.world,
@@ -269,8 +269,8 @@ fn words(length: usize) -> Result<TextEncoder> {
 
 #[cfg(test)]
 mod tests {
-    use blip2_model::opt::OptConfig;
-    use blip2_model::t5::T5Config;
+    use blip2_model::language::opt::OptConfig;
+    use blip2_model::language::t5::T5Config;
     use blip2_model::vision::EvaConfig;
 
     use super::*;

@@ -16,7 +16,7 @@ use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_run::exit::ExitClass as _;
 use blip2_run::layout::{MANIFEST, checkpoint_folder, epoch_object};
 use blip2_worker::config::WorkerConfig;
-use blip2_worker::step::{Members, StepParts};
+use blip2_worker::step::{FrozenModels, Peers};
 use blip2_worker::{
     BatchRange, DeviceChoice, NamedState, TrainState, WorkerEnd, WorkerOptions, config_hash, start_loader,
 };
@@ -200,7 +200,7 @@ impl Run {
         let member = Member { id: 0, address: exchange.local_addr().to_string(), slots: slots.clone() };
         let world = World { epoch: 1, rank: 0, members: vec![member] };
         exchange.set_world(world.clone());
-        let parts = StepParts::load(Arc::new(config.clone())).expect("the tiny models");
+        let parts = FrozenModels::load(Arc::new(config.clone())).expect("the tiny models");
         let device = parts.device.clone().autodiff();
         let mut state = TrainState::fresh(config, parts.sizes, &device).expect("initialised");
         let (mut digests, mut coverage, mut step) = (Vec::new(), Vec::new(), 0);
@@ -213,13 +213,8 @@ impl Run {
             let loader = start_loader(&parts, manifest, runtime.clone(), range).expect("starts");
             for stage_step in 0..steps {
                 let batch = loader.next(PATIENCE).expect("a batch");
-                let members = Members {
-                    exchange: &exchange,
-                    runtime: &runtime,
-                    world: &world,
-                    step,
-                    deadline: PATIENCE,
-                };
+                let members =
+                    Peers { exchange: &exchange, runtime: &runtime, world: &world, step, deadline: PATIENCE };
                 let mut gradient =
                     parts.gradient(&mut state, &members, stage_step, &batch).expect("a gradient");
                 parts.apply(&mut state, stage_step, &mut gradient).expect("applied");

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
 use blip2_dataset::Manifest;
-use blip2_model::llama::{Llama, LlamaConfig};
-use blip2_model::tensors::FlatLayout;
+use blip2_model::language::llama::{Llama, LlamaConfig};
+use blip2_model::train::flat::FlatLayout;
 use blip2_proto::transport::Transport;
 use blip2_worker::config::{Compute, FrozenDtype, StepSettings, Wire, WorkerConfig};
-use blip2_worker::step::{Members, StepParts};
+use blip2_worker::step::{FrozenModels, Peers};
 use blip2_worker::{BatchRange, HeldOut, TrainState, start_loader};
 use burn::tensor::Device;
 use safetensors::Dtype;
@@ -70,7 +70,7 @@ fn member(
     manifest: Arc<Manifest>,
     runtime: &tokio::runtime::Handle,
 ) -> (Vec<f64>, Vec<f32>) {
-    let parts = StepParts::load(Arc::new(config.clone())).unwrap();
+    let parts = FrozenModels::load(Arc::new(config.clone())).unwrap();
     let device = parts.device.clone().autodiff();
     let mut state = TrainState::fresh(config, parts.sizes, &device).unwrap();
     let evaluates = config.eval.every_steps > 0;
@@ -86,7 +86,7 @@ fn member(
         let loader = start_loader(&parts, manifest.clone(), runtime.clone(), range).unwrap();
         for stage_step in 0..steps {
             let batch = loader.next(DEADLINE).unwrap();
-            let members = Members { exchange, runtime, world: &world, step, deadline: DEADLINE };
+            let members = Peers { exchange, runtime, world: &world, step, deadline: DEADLINE };
             let mut gradient = parts.gradient(&mut state, &members, stage_step, &batch).unwrap();
             losses.extend(gradient.values.iter().map(|(_, value)| *value));
             if let Some(rows) = &held_out {

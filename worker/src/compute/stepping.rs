@@ -14,7 +14,7 @@ use crate::batches::{BatchRange, start_loader};
 use crate::error::{Result, WorkerError};
 use crate::held_out::HeldOut;
 use crate::own_device::device_use;
-use crate::step::{Members, NonFinite, StepGradient};
+use crate::step::{NonFinite, Peers, StepGradient};
 
 /// How often a wait for data looks whether its epoch is over.
 const DATA_WAIT: Duration = Duration::from_millis(100);
@@ -76,7 +76,7 @@ impl Compute {
             self.world.as_ref().ok_or_else(|| WorkerError::Protocol("a step without world".into()))?;
         let batch = self.batches.as_ref().and_then(|batches| batches.current.as_ref());
         let batch = batch.ok_or_else(|| WorkerError::Protocol("a step without batch".into()))?;
-        let members = Members {
+        let members = Peers {
             exchange: &self.exchange,
             runtime: &self.runtime,
             world,

@@ -4,16 +4,16 @@ use std::path::Path;
 
 use blip2_dataset::{TextEncoder, TextEncoding};
 use blip2_model::blip::BlipCaptioner;
-use blip2_model::hf_config::FolderConfig;
-use blip2_model::image_processor::ImageProcessor;
+use blip2_model::files::config::FolderConfig;
+use blip2_model::files::image_processor::ImageProcessor;
 use burn::tensor::Device;
 use image::RgbImage;
 
 use super::settings::CurationModelSettings;
 use super::{CuratedPicture, CurationTimes, timed};
 use crate::captioner::{Captioner, Writing};
-use crate::convert::tokenizer;
 use crate::error::{Result, WorkerError};
+use crate::open::tokenizer;
 use crate::pictures::PictureTransform;
 
 /// A captioner and how it is asked.

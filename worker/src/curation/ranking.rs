@@ -6,15 +6,15 @@ use blip2_curation::scored::ScoredText;
 use blip2_dataset::{TextEncoder, TextEncoding};
 use blip2_model::blip::BlipRetrieval;
 use blip2_model::clip::Clip;
-use blip2_model::host::floats;
-use blip2_model::image_processor::ImageProcessor;
+use blip2_model::device::read_back::floats;
+use blip2_model::files::image_processor::ImageProcessor;
 use burn::tensor::Device;
 use burn::tensor::activation::softmax;
 
 use super::texts::batches;
 use super::{CuratedPicture, CurationTimes, timed};
-use crate::convert::tokenizer;
 use crate::error::{Result, WorkerError};
+use crate::open::tokenizer;
 use crate::pictures::PictureTransform;
 
 /// Tokens of a text that the filter reads.

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use blip2_collective::CollectiveError;
-use blip2_model::optimizer::{AdamW, AdamWStep, Moments, NormParts, clip_factor, divide};
-use blip2_model::parts::GradientParts;
-use blip2_model::placed::PlacedTensors;
+use blip2_model::train::buckets::GradientBuckets;
+use blip2_model::train::optimizer::{AdamW, AdamWStep, Moments, NormParts, clip_factor, divide};
+use blip2_model::train::placed::PlacedTensors;
 use burn::tensor::Device;
 
 use super::times::Stopwatch;
@@ -21,55 +21,55 @@ use crate::state::{NextBuffers, NextState};
 
 /// One thing that is summed by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Item {
+pub(crate) enum Item {
     Part(usize),
     Values,
 }
 
 /// What is made of the gradient.
 #[derive(Debug, Clone)]
-pub(super) struct LandingPlan {
-    pub(super) adamw: AdamW,
+pub(crate) struct LandingPlan {
+    pub(crate) adamw: AdamW,
     /// 1 for the first of the stage.
-    pub(super) update: u64,
-    pub(super) learning_rate: f64,
+    pub(crate) update: u64,
+    pub(crate) learning_rate: f64,
     /// 0: off.
-    pub(super) clip_norm: f64,
+    pub(crate) clip_norm: f64,
     /// Where a parameter is kept, and within which bounds.
-    pub(super) bounded: Option<(Range<usize>, (f32, f32))>,
+    pub(crate) bounded: Option<(Range<usize>, (f32, f32))>,
     /// The value by which the summed gradient is divided, at least by 1.
-    pub(super) divisor: Option<usize>,
+    pub(crate) divisor: Option<usize>,
 }
 
 /// The state from which the next one follows, and its buffers.
-pub(super) struct Beside<'a> {
-    pub(super) parameters: &'a [f32],
-    pub(super) moments: &'a Moments,
+pub(crate) struct Beside<'a> {
+    pub(crate) parameters: &'a [f32],
+    pub(crate) moments: &'a Moments,
     /// Whatever they hold.
-    pub(super) buffers: NextBuffers,
+    pub(crate) buffers: NextBuffers,
     /// The model's, with autodiff.
-    pub(super) device: Device,
+    pub(crate) device: Device,
 }
 
 /// The gradient of the global batch and what it leads to, equal on every member.
-pub(super) struct Landed {
+pub(crate) struct Landed {
     /// In the state's layout.
-    pub(super) gradients: Vec<f32>,
+    pub(crate) gradients: Vec<f32>,
     /// What the slots gave besides, always summed in float32.
-    pub(super) values: Vec<f32>,
+    pub(crate) values: Vec<f32>,
     /// What each of the own slots gave besides.
-    pub(super) own_values: Vec<Vec<f32>>,
+    pub(crate) own_values: Vec<Vec<f32>>,
     /// The gradient's global norm, and the factor that clips it.
-    pub(super) norm: f64,
-    pub(super) clip: f32,
+    pub(crate) norm: f64,
+    pub(crate) clip: f32,
     /// The state after the step, if it is computed beside the held one.
-    pub(super) next: Option<NextState>,
+    pub(crate) next: Option<NextState>,
 }
 
 /// A gradient on its way.
-pub(super) struct Landing<'a> {
+pub(crate) struct Landing<'a> {
     plan: LandingPlan,
-    parts: &'a GradientParts,
+    parts: &'a GradientBuckets,
     gradients: Vec<f32>,
     values: Vec<f32>,
     norm: NormParts,
@@ -83,9 +83,9 @@ pub(super) struct Landing<'a> {
 
 impl<'a> Landing<'a> {
     /// Into `buffer`, whatever it holds; `beside`: where the state after the step is computed, if it is.
-    pub(super) fn new(
+    pub(crate) fn new(
         plan: LandingPlan,
-        parts: &'a GradientParts,
+        parts: &'a GradientBuckets,
         mut buffer: Vec<f32>,
         beside: Option<Beside<'a>>,
         watch: Stopwatch,
@@ -109,19 +109,19 @@ impl<'a> Landing<'a> {
     }
 
     /// How many parts' updates are made.
-    pub(super) fn updated(&self) -> Arc<AtomicUsize> {
+    pub(crate) fn updated(&self) -> Arc<AtomicUsize> {
         self.updated.clone()
     }
 
     /// Takes up a sum over all slots.
-    pub(super) fn land(&mut self, item: Item, sum: Vec<f32>) -> Result<()> {
+    pub(crate) fn land(&mut self, item: Item, sum: Vec<f32>) -> Result<()> {
         match item {
             Item::Values => {
                 self.values = sum;
                 std::mem::take(&mut self.waiting).into_iter().try_for_each(|part| self.settle(part))
             }
             Item::Part(part) => {
-                self.parts.parts()[part].copy_into(&sum, &mut self.gradients);
+                self.parts.buckets()[part].copy_into(&sum, &mut self.gradients);
                 match self.plan.divisor.is_some() && self.values.is_empty() {
                     true => {
                         self.waiting.push(part);
@@ -135,7 +135,7 @@ impl<'a> Landing<'a> {
 
     /// What can be done with a part whose sum is there.
     fn settle(&mut self, part: usize) -> Result<()> {
-        let ranges = &self.parts.parts()[part].ranges;
+        let ranges = &self.parts.buckets()[part].ranges;
         let Self { plan, gradients, values, norm, watch, .. } = self;
         watch.time(
             |times| &mut times.optimizer,
@@ -189,7 +189,7 @@ impl<'a> Landing<'a> {
     ///
     /// # Errors
     /// [`CollectiveError::Closed`] if one is missing: whoever was to give it has ended.
-    pub(super) fn finish(mut self, watch: &mut Stopwatch) -> Result<Landed> {
+    pub(crate) fn finish(mut self, watch: &mut Stopwatch) -> Result<Landed> {
         if !self.norm.is_complete() || self.values.is_empty() {
             return Err(CollectiveError::Closed.into());
         }
@@ -197,7 +197,7 @@ impl<'a> Landing<'a> {
         let clip = if limit > 0.0 { clip_factor(norm, limit) } else { 1.0 };
         // A gradient that is not finite leads nowhere.
         if limit > 0.0 && norm.is_finite() {
-            (0..self.parts.parts().len()).try_for_each(|part| self.update(part, clip))?;
+            (0..self.parts.buckets().len()).try_for_each(|part| self.update(part, clip))?;
         }
         watch.times += self.watch.times;
         let next = self.beside.map(|(beside, placed)| NextState { buffers: beside.buffers, placed });
@@ -221,25 +221,28 @@ impl NextBuffers {
 }
 
 /// What is told where nothing more arrives and something is missing.
-pub(super) fn closed() -> WorkerError {
+pub(crate) fn closed() -> WorkerError {
     CollectiveError::Closed.into()
 }
 
 #[cfg(test)]
 mod tests {
-    use blip2_model::optimizer::{global_norm, scale};
-    use blip2_model::tensors::FlatLayout;
+    use blip2_model::train::flat::FlatLayout;
+    use blip2_model::train::optimizer::{global_norm, scale};
 
     use super::*;
 
     /// Three parts: a head with the temperature, a layer, and the inputs.
-    fn parts() -> GradientParts {
+    fn parts() -> GradientBuckets {
         let shapes = [
             ("Qformer.bert.encoder.layer.0.weight", vec![30, 20]),
             ("query_tokens", vec![1, 3, 11]),
             ("temp", vec![1]),
         ];
-        GradientParts::of(&FlatLayout::new(shapes.map(|(name, shape)| (name.to_owned(), shape)).to_vec()), 1)
+        GradientBuckets::of(
+            &FlatLayout::new(shapes.map(|(name, shape)| (name.to_owned(), shape)).to_vec()),
+            1,
+        )
     }
 
     fn plan(clip_norm: f64, divisor: Option<usize>) -> LandingPlan {
@@ -262,8 +265,8 @@ mod tests {
         (values(0.9), Moments { first: values(0.2), second })
     }
 
-    fn part(parts: &GradientParts, number: usize, of: &[f32]) -> Vec<f32> {
-        parts.parts()[number].ranges.iter().cloned().flat_map(|range| of[range].to_vec()).collect()
+    fn part(parts: &GradientBuckets, number: usize, of: &[f32]) -> Vec<f32> {
+        parts.buckets()[number].ranges.iter().cloned().flat_map(|range| of[range].to_vec()).collect()
     }
 
     fn beside<'a>(parameters: &'a [f32], moments: &'a Moments) -> Option<Beside<'a>> {
@@ -272,7 +275,7 @@ mod tests {
     }
 
     /// What one pass over everything makes of a state.
-    fn whole(plan: &LandingPlan, parts: &GradientParts, gradients: &[f32]) -> (f64, Vec<f32>, Moments) {
+    fn whole(plan: &LandingPlan, parts: &GradientBuckets, gradients: &[f32]) -> (f64, Vec<f32>, Moments) {
         let (mut parameters, mut moments) = held();
         let mut gradients = gradients.to_vec();
         let norm = global_norm(&gradients);

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 /// Bytes of `[rows, 3, size, size]` as `(x / 255 - mean) / std`.
-pub(super) fn normalised_pixels(
+pub(crate) fn normalised_pixels(
     pixels: Vec<u8>,
     [rows, size]: [usize; 2],
     (mean, std): ([f32; 3], [f32; 3]),
