@@ -54,9 +54,9 @@ impl CliError {
 
     /// What went wrong with files that were named on the command line: one whose place cannot be understood is wrong
     /// usage.
-    pub(crate) fn of_typed(error: blip2_dataset::DatasetError) -> Self {
+    pub(crate) fn of_typed(error: blip2_dataset::error::DatasetError) -> Self {
         match error {
-            blip2_dataset::DatasetError::Location { .. } => CliError::Usage(error.to_string()),
+            blip2_dataset::error::DatasetError::Location { .. } => CliError::Usage(error.to_string()),
             error => error.into(),
         }
     }
@@ -76,8 +76,8 @@ impl CliError {
     }
 }
 
-impl From<blip2_dataset::DatasetError> for CliError {
-    fn from(error: blip2_dataset::DatasetError) -> Self {
+impl From<blip2_dataset::error::DatasetError> for CliError {
+    fn from(error: blip2_dataset::error::DatasetError) -> Self {
         let message = error.to_string();
         match error.exit() {
             Exit::BadConfig => CliError::Config(message),

@@ -3,7 +3,8 @@
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use blip2_dataset::{RgbImage, Sample};
+use blip2_dataset::corpus::samples::Sample;
+use blip2_dataset::image::RgbImage;
 use blip2_model::device::DeviceError;
 use blip2_model::language::generation::GenerateOptions;
 use blip2_worker::export::{ExportOptions, Layout, export as write_layout};

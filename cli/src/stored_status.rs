@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_proto::v1::{NamedValue, StatusReply};
 use blip2_run::catalogue::Catalogue;
 use blip2_run::commit::CheckpointRecord;

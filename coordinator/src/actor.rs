@@ -5,7 +5,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_dataset::{Location, QuarantineList};
+use blip2_dataset::quarantine::QuarantineList;
+use blip2_dataset::store::Location;
 use blip2_proto::bounds::bounded_from_worker;
 use blip2_proto::drill::{Drill, DrillPhase};
 use blip2_proto::token::same_token;

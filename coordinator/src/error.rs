@@ -1,6 +1,6 @@
 //! What the coordinator can fail with.
 
-use blip2_dataset::DatasetError;
+use blip2_dataset::error::DatasetError;
 use blip2_proto::drill::DrillError;
 use blip2_run::RunError;
 use blip2_run::exit::{Exit, ExitClass};

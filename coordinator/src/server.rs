@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use blip2_dataset::QuarantineList;
+use blip2_dataset::quarantine::QuarantineList;
 use blip2_proto::bounds::{MAX_CONTROL_MESSAGE, MAX_STRANGER_MESSAGE};
 use blip2_proto::drill::Drill;
 use blip2_proto::token::same_token;

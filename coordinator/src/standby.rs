@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_proto::text::{MAX_TEXT, visible};
 use blip2_proto::token::{same_token, with_token};
 use blip2_proto::transport::{Connection, Transport};

@@ -1,6 +1,6 @@
 //! What ends a curation.
 
-use blip2_dataset::DatasetError;
+use blip2_dataset::error::DatasetError;
 use blip2_run::exit::{Exit, ExitClass};
 
 /// `Result` of this crate.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use blip2_dataset::DatasetError;
+use blip2_dataset::error::DatasetError;
 
 use crate::RunError;
 

@@ -3,7 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use blip2_dataset::{Loader, LoaderSpec, Manifest, Plan, PlanKey, TrainTransform};
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::image::transform::TrainTransform;
+use blip2_dataset::loader::{Loader, LoaderSpec};
+use blip2_dataset::plan::{Plan, PlanKey};
 
 use crate::error::Result;
 use crate::open::qformer_text;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use blip2_dataset::{TextEncoder, TextEncoding};
+use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_model::blip2::Blip2;
 use blip2_model::device::DeviceName;
 use blip2_model::language::LanguageModel;

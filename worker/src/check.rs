@@ -4,7 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_dataset::{Loader, LoaderSpec, Manifest, Plan, PlanKey, TextEncoder, TrainTransform};
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::image::transform::TrainTransform;
+use blip2_dataset::loader::{Loader, LoaderSpec};
+use blip2_dataset::plan::{Plan, PlanKey};
+use blip2_dataset::text::TextEncoder;
 use blip2_model::device::placement::Placement;
 use blip2_model::device::{DeviceName, Present};
 use blip2_model::files::weights::WeightSource;

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_collective::{Exchange, World};
-use blip2_dataset::{DatasetError, Location, Manifest};
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::error::DatasetError;
+use blip2_dataset::store::Location;
 use blip2_model::device::KernelsMade;
 use blip2_model::device::card::CardWatch;
 use blip2_proto::drill::Drill;

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 pub use blip2_collective::Wire;
-use blip2_dataset::{ColumnNames, CorpusSource, LoaderSettings, is_url};
+use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::corpus::manifest::CorpusSource;
+use blip2_dataset::fetch::is_url;
+use blip2_dataset::loader::LoaderSettings;
 use blip2_model::device::DeviceName;
 pub use blip2_model::device::compute::Compute;
 use blip2_model::files::weights::{is_gguf, is_weight_file};

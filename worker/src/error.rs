@@ -1,7 +1,8 @@
 //! What ends a worker.
 
 use blip2_collective::CollectiveError;
-use blip2_dataset::{DatasetError, redacted};
+use blip2_dataset::error::DatasetError;
+use blip2_dataset::store::secret_url::redacted;
 use blip2_model::device::failure::{DeviceFailure, DeviceTrouble};
 use blip2_model::error::ModelError;
 use blip2_run::RunError;

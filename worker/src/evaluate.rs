@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use blip2_dataset::{KeyedPermutation, Sample, TextEncoder, TextEncoding, Tokens, clean_caption};
+use blip2_dataset::corpus::samples::Sample;
+use blip2_dataset::random::KeyedPermutation;
+use blip2_dataset::text::{TextEncoder, TextEncoding, Tokens, clean_caption};
 use blip2_model::clip::Clip;
 use blip2_model::device::read_back::floats;
 use blip2_model::files::image_processor::ImageProcessor;
@@ -199,7 +201,7 @@ pub fn clip_retrieval(folder: &Path, train: &StepSettings, samples: &[Sample]) -
 }
 
 pub(crate) fn pixels(
-    images: impl Iterator<Item = std::result::Result<Vec<f32>, blip2_dataset::DatasetError>>,
+    images: impl Iterator<Item = std::result::Result<Vec<f32>, blip2_dataset::error::DatasetError>>,
     size: usize,
     device: &Device,
 ) -> Result<Tensor<4>> {

@@ -1,6 +1,8 @@
 //! Rows held out of training: which they are, and how they are kept between evaluations.
 
-use blip2_dataset::{EvalTransform, Sample, TextEncoder, Tokens, read_first};
+use blip2_dataset::corpus::samples::{Sample, read_first};
+use blip2_dataset::image::transform::EvalTransform;
+use blip2_dataset::text::{TextEncoder, Tokens};
 use serde::{Deserialize, Serialize};
 
 use crate::config::WorkerConfig;

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use blip2_dataset::{KeyedRng, SlotBatch, TextEncoder, TextEncoding, Tokens};
+use blip2_dataset::loader::SlotBatch;
+use blip2_dataset::random::KeyedRng;
+use blip2_dataset::text::{TextEncoder, TextEncoding, Tokens};
 use blip2_model::device::placement::Placement;
 use blip2_model::language::{LanguageModel, Padded, SpecialTokens, Texts, split_caption};
 use blip2_model::nn::tensors::compute_in;

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use blip2_dataset::{TextEncoder, TextEncoding, is_weight_file, redacted};
+use blip2_dataset::fetch::is_weight_file;
+use blip2_dataset::store::secret_url::redacted;
+use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_model::error::ModelError;
 use blip2_model::files::config::FolderConfig;
 use blip2_model::files::tokenizer::{QFormerTokenizer, TokenizerKind};
@@ -159,7 +161,7 @@ impl PartReport {
 
 /// The error's text without what the report says beside it.
 fn redacted_problem(error: &impl std::fmt::Display) -> String {
-    let text = blip2_dataset::redacted_text(&error.to_string());
+    let text = blip2_dataset::store::secret_url::redacted_text(&error.to_string());
     text.strip_prefix("configuration: ").map(str::to_owned).unwrap_or(text)
 }
 

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use blip2_dataset::{KeyedRng, TextEncoder, TextEncoding};
+use blip2_dataset::random::KeyedRng;
+use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_model::device::DeviceName;
 use blip2_model::device::placement::Placement;
 use blip2_model::files::tokenizer::{DECODER_START, QFormerTokenizer, TokenizerKind, tokenizer_content};

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use blip2_dataset::{DatasetError, EvalTransform, Resampling, ShortestEdgeTransform};
+use blip2_dataset::error::DatasetError;
+use blip2_dataset::image::transform::{EvalTransform, Resampling, ShortestEdgeTransform};
 use blip2_model::files::image_processor::{self, Fitting, ImageProcessor};
 use burn::tensor::{Device, Tensor};
 use image::RgbImage;
@@ -98,7 +99,7 @@ mod tests {
     use blip2_run::exit::ExitClass as _;
 
     use super::*;
-    use blip2_dataset::{CLIP_MEAN, CLIP_STD};
+    use blip2_dataset::image::transform::{CLIP_MEAN, CLIP_STD};
 
     #[test]
     fn published_numbers_are_those_of_training_to_the_bit() {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_collective::{Exchange, Limits};
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_proto::drill::Drill;
 use blip2_proto::transport::{ConnectError, Transport};
 use blip2_proto::v1;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_collective::{Exchange, SumTree, World};
-use blip2_dataset::{SlotBatch, StepBatch};
+use blip2_dataset::loader::{SlotBatch, StepBatch};
 use blip2_model::device::placement::Placement;
 use blip2_model::files::image_processor::ImageProcessor;
 use blip2_model::files::tokenizer::DECODER_START;
@@ -345,7 +345,7 @@ impl FrozenModels {
             return Dropout::off();
         }
         let parts = [step, u64::from(slot)];
-        let key = blip2_dataset::KeyedRng::new(self.config.train.seed, purpose, &parts).next_u64();
+        let key = blip2_dataset::random::KeyedRng::new(self.config.train.seed, purpose, &parts).next_u64();
         Dropout::keyed(probability, key as u32)
     }
 }

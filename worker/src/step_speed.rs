@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blip2_collective::{Exchange, Limits, Member, World};
-use blip2_dataset::{Coverage, KeyedRng, SlotBatch, StepBatch, TextEncoder, TextEncoding};
+use blip2_dataset::coverage::Coverage;
+use blip2_dataset::loader::{SlotBatch, StepBatch};
+use blip2_dataset::random::KeyedRng;
+use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_model::files::weights::randomise;
 use blip2_model::language::LanguageModel;
 use blip2_model::language::opt::Opt;

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use blip2_dataset::KeyedRng;
+use blip2_dataset::random::KeyedRng;
 use blip2_model::device::read_back::floats;
 use blip2_model::nn::dropout::Dropout;
 use blip2_model::objectives::contrast::{

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
-use blip2_dataset::Manifest;
+use blip2_dataset::corpus::manifest::Manifest;
 use blip2_model::language::llama::{Llama, LlamaConfig};
 use blip2_model::train::flat::FlatLayout;
 use blip2_proto::transport::Transport;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_run::RunError;
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::{EpochRecord, Epochs};

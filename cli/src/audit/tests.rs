@@ -1,4 +1,5 @@
-use blip2_dataset::{Plan, put_create};
+use blip2_dataset::plan::Plan;
+use blip2_dataset::store::put_create;
 use blip2_run::commit::ShardRecord;
 use blip2_run::coverage::StageCoverage;
 use blip2_run::epoch::{EpochMember, Epochs};
@@ -20,7 +21,7 @@ struct Fixture {
 const STEPS: [u64; 3] = [2, 3, 5];
 
 fn manifest(row_groups: &[u32]) -> Manifest {
-    let file = blip2_dataset::ManifestFile {
+    let file = blip2_dataset::corpus::manifest::ManifestFile {
         location: "/c/a.parquet".into(),
         bytes: 1,
         etag: None,

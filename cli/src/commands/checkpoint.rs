@@ -1,6 +1,7 @@
 //! `checkpoint`: what a run has saved.
 
-use blip2_dataset::{Location, is_url};
+use blip2_dataset::fetch::is_url;
+use blip2_dataset::store::Location;
 use blip2_run::RunError;
 use blip2_run::catalogue::{Catalogue, Damaged};
 use blip2_run::commit::CheckpointRecord;

@@ -1,6 +1,8 @@
 //! `eval`: how good a run is on pictures it was not trained on.
 
-use blip2_dataset::{ColumnNames, Sample, read_all, redacted};
+use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::corpus::samples::{Sample, read_all};
+use blip2_dataset::store::secret_url::redacted;
 use blip2_worker::config::StepSettings;
 use blip2_worker::evaluate::{self, Evaluator};
 use blip2_worker::{NamedState, WorkerConfig};

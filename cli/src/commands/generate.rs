@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use blip2_dataset::{RgbImage, decode_image};
+use blip2_dataset::image::RgbImage;
+use blip2_dataset::image::decode::decode_image;
 use blip2_worker::Captioner;
 use serde::Serialize;
 

@@ -5,7 +5,7 @@ mod survival;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use blip2_dataset::is_url;
+use blip2_dataset::fetch::is_url;
 use blip2_run::layout;
 use blip2_worker::config::is_model_file;
 use serde::Serialize;

@@ -12,7 +12,7 @@ mod sources;
 use std::path::PathBuf;
 
 use blip2_coordinator::{CheckpointSettings, CoordinatorSettings};
-use blip2_dataset::LoaderSettings;
+use blip2_dataset::loader::LoaderSettings;
 use blip2_proto::transport::TlsFiles;
 use blip2_worker::config::{
     DataSettings, HeldOutSettings, ModelSettings, NOT_HASHED, Stage1Settings, Stage2Settings, StepSettings,

@@ -1,7 +1,7 @@
 //! A run's folder in which no step was ever committed: a start that failed does not block the next.
 
 use blip2_coordinator::is_led;
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_run::catalogue::Catalogue;
 use blip2_run::epoch::{EpochRecord, Epochs};
 use blip2_run::layout;

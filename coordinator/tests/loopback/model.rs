@@ -6,7 +6,7 @@ use blip2_coordinator::{
     CheckpointSettings, CommittedStep, CoordinatorOptions, CoordinatorSettings, LossRise, NonFinitePolicy,
     Outcome, RunSpec, run,
 };
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_proto::token::with_token;
 use blip2_proto::transport::Transport;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;

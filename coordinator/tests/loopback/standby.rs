@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use blip2_coordinator::{CoordinatorError, Outcome, RunSpec, StandByEnd, StandByOptions, stand_by};
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_proto::transport::Transport;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;

@@ -1,6 +1,6 @@
 //! What a simulated process takes in and gives out: the shells around the machines of production.
 
-use blip2_dataset::QuarantineList;
+use blip2_dataset::quarantine::QuarantineList;
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::EpochRecord;
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use blip2_dataset::QuarantineList;
+use blip2_dataset::quarantine::QuarantineList;
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::EpochRecord;
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blip2_dataset::{DatasetError, Loader, Manifest, SlotBatch, StepBatch};
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::error::DatasetError;
+use blip2_dataset::loader::{Loader, SlotBatch, StepBatch};
 use blip2_proto::drill::DrillPhase;
 use blip2_proto::v1;
 use blip2_run::coverage::coverage_message;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use blip2_dataset::{TextEncoder, TextEncoding};
+use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_model::blip::BlipCaptioner;
 use blip2_model::files::config::FolderConfig;
 use blip2_model::files::image_processor::ImageProcessor;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use blip2_curation::scored::ScoredText;
-use blip2_dataset::{TextEncoder, TextEncoding};
+use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_model::blip::BlipRetrieval;
 use blip2_model::clip::Clip;
 use blip2_model::device::read_back::floats;

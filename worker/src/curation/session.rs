@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use blip2_curation::job::CurationJob;
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_proto::text::{MAX_TEXT, visible};
 use blip2_proto::token::with_token;
 use blip2_proto::transport::Transport;

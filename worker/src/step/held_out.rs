@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use blip2_dataset::KeyedRng;
+use blip2_dataset::random::KeyedRng;
 use blip2_model::device::read_back;
 use blip2_model::nn::dropout::Dropout;
 use blip2_model::objectives::contrast::{self, Contrast, ContrastModel, GlobalBatch, Side, SlotContext};

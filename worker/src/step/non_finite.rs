@@ -2,7 +2,7 @@
 //!
 //! Losses, the summed gradient and the state are equal on every member, so every member finds the same.
 
-use blip2_dataset::StepBatch;
+use blip2_dataset::loader::StepBatch;
 use blip2_model::train::optimizer::{AdamW, Magnitudes};
 
 use super::StepValues;

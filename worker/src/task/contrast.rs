@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use blip2_dataset::{KeyedRng, SlotBatch, StepBatch};
+use blip2_dataset::loader::{SlotBatch, StepBatch};
+use blip2_dataset::random::KeyedRng;
 use blip2_model::device::read_back;
 use blip2_model::objectives::contrast::{self, Contrast, GlobalBatch, Side, SlotContext, SlotForward};
 use blip2_model::train::loss::LossValue;

@@ -1,6 +1,6 @@
 //! A stage-2 step: captioning through the frozen language model, with the token mean of the global batch.
 
-use blip2_dataset::{SlotBatch, StepBatch};
+use blip2_dataset::loader::{SlotBatch, StepBatch};
 use blip2_model::nn::dropout::Dropout;
 use blip2_model::objectives::generate::GenerateModel;
 use blip2_model::train::loss::Loss;

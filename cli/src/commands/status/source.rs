@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_proto::bounds::bounded_status;
 use blip2_proto::text::{MAX_TEXT, visible};
 use blip2_proto::token::with_token;
