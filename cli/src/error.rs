@@ -93,6 +93,12 @@ impl From<blip2_run::RunError> for CliError {
     }
 }
 
+impl From<blip2_evaluation::EvaluationError> for CliError {
+    fn from(error: blip2_evaluation::EvaluationError) -> Self {
+        blip2_worker::WorkerError::from(error).into()
+    }
+}
+
 impl From<blip2_curation::CurationError> for CliError {
     fn from(error: blip2_curation::CurationError) -> Self {
         CliError::Reported { exit: error.exit(), message: error.to_string() }

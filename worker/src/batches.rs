@@ -7,10 +7,10 @@ use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::image::transform::TrainTransform;
 use blip2_dataset::loader::{Loader, LoaderSpec};
 use blip2_dataset::plan::{Plan, PlanKey};
+use blip2_evaluation::image_transform::resampling;
 
 use crate::error::Result;
 use crate::open::qformer_text;
-use crate::pictures::resampling;
 use crate::step::FrozenModels;
 
 /// Which batches a loader reads.

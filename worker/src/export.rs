@@ -17,8 +17,8 @@ use burn::tensor::Device;
 use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
 use crate::error::{Result, WorkerError};
+use crate::image_processor::image_processor;
 use crate::open::{image_encoder, of_language_model, qformer_text};
-use crate::pictures::image_processor;
 use crate::state::{FrozenSizes, StageModel, TrainState};
 
 /// A published layout.

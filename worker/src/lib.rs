@@ -5,7 +5,6 @@
 //! configuration, the corpus manifest, the parameters and the step's index, and of nothing else.
 
 mod batches;
-mod captioner;
 mod check;
 mod checkpoint;
 mod compute;
@@ -14,33 +13,27 @@ pub mod curation;
 mod error;
 pub mod evaluate;
 pub mod export;
-mod held_out;
+mod image_processor;
 pub mod import;
 mod language;
 pub mod member;
 mod model_check;
-mod open;
+pub mod open;
 mod own_device;
-mod pictures;
 mod places;
 mod session;
 mod state;
 pub mod step;
-mod step_speed;
-mod stub_step;
 mod task;
 mod upload;
 mod warm_up;
 mod wire_values;
-mod writing_speed;
 
 pub use batches::{BatchRange, start_loader};
-pub use captioner::{Caption, Captioner, SeenPictures, Writing};
 pub use check::{Place, check};
 pub use checkpoint::{NamedState, read_checkpoint};
 pub use config::{WorkerConfig, config_hash};
 pub use error::{Result, WorkerError};
-pub use held_out::HeldOut;
 pub use language::Language;
 pub use model_check::{
     FileReport, ModelCheck, PartReport, Precision, TokenizerReport, TrainedReport, check_curation,
@@ -50,6 +43,3 @@ pub use own_device::DeviceChoice;
 pub use places::{model_here, remember_credentials_of, without_credentials};
 pub use session::{WorkerEnd, WorkerOptions, run};
 pub use state::{FrozenSizes, StageModel, TrainState};
-pub use step_speed::{StepLoad, StepSizes, StepSpeed, TimedStep};
-pub use stub_step::{StubSizes, StubStep, StubTimes};
-pub use writing_speed::{WriterSizes, WritingLoad, WritingSpeed, WritingTimes};

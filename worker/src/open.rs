@@ -7,7 +7,7 @@ use blip2_dataset::random::KeyedRng;
 use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_model::device::DeviceName;
 use blip2_model::device::placement::Placement;
-use blip2_model::files::tokenizer::{DECODER_START, QFormerTokenizer, TokenizerKind, tokenizer_content};
+use blip2_model::files::tokenizer::{DECODER_START, QFormerTokenizer};
 use blip2_model::files::weights::InitialValues;
 use blip2_model::objectives::contrast;
 use blip2_model::qformer::QFormerConfig;
@@ -75,13 +75,19 @@ impl ModelSettings {
 }
 
 /// The device that `train.device` names, without autodiff; `tf32` is `train.tf32`.
-pub(crate) fn device(name: &str, tf32: bool) -> Result<Device> {
+///
+/// # Errors
+/// A name of no device, or a device that is not there.
+pub fn device(name: &str, tf32: bool) -> Result<Device> {
     let refused = |error| WorkerError::Configuration(format!("train.device = {error}"));
     name.parse::<DeviceName>().and_then(|name| name.open_with(tf32)).map_err(refused)
 }
 
 /// Where the frozen models go: `device`, with matrices in the numbers that `model.frozen_dtype` names.
-pub(crate) fn placement(settings: &ModelSettings, device: &Device) -> Result<Placement> {
+///
+/// # Errors
+/// bf16 on a device that has no such numbers.
+pub fn placement(settings: &ModelSettings, device: &Device) -> Result<Placement> {
     match settings.frozen_dtype {
         FrozenDtype::Auto => Ok(Placement::auto(device)),
         FrozenDtype::F32 => Ok(Placement::from(device)),
@@ -91,7 +97,10 @@ pub(crate) fn placement(settings: &ModelSettings, device: &Device) -> Result<Pla
 }
 
 /// The numbers of products that `train.compute` names, which the device must have.
-pub(crate) fn compute(train: &StepSettings, device: &Device) -> Result<Compute> {
+///
+/// # Errors
+/// bf16 on a device that does not compute in it.
+pub fn compute(train: &StepSettings, device: &Device) -> Result<Compute> {
     match train.compute {
         Compute::F32 => Ok(Compute::F32),
         Compute::Bf16 => Compute::bf16(device)
@@ -154,19 +163,14 @@ pub(crate) fn qformer_tokenizer(settings: &ModelSettings) -> Result<QFormerToken
         .map_err(|error| of_tokenizer(settings, error))
 }
 
-/// The tokenizer of a model's folder, whatever files it is in, or the one inside a GGUF file.
-pub(crate) fn tokenizer(model: &Path, encoding: TextEncoding) -> Result<TextEncoder> {
-    let (_, origin) = TokenizerKind::of(model)?;
-    Ok(TextEncoder::from_json(&tokenizer_content(model)?, &origin, encoding)?)
-}
-
 /// Initial values drawn by the run's seed and the tensor's name.
-pub(crate) struct SeededValues {
+pub struct SeededValues {
     seed: u64,
 }
 
 impl SeededValues {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// Values of the run with this seed.
+    pub fn new(seed: u64) -> Self {
         Self { seed }
     }
 
@@ -194,20 +198,6 @@ mod tests {
     use super::*;
     use blip2_model::vision::ImageEncoder;
     use burn::tensor::FloatDType;
-
-    #[test]
-    fn a_folder_of_sentence_pieces_has_a_tokenizer() {
-        let folder = tempfile::tempdir().unwrap();
-        let missing = tokenizer(folder.path(), TextEncoding::new(16, 0)).unwrap_err().to_string();
-        assert!(missing.contains("tokenizer.json"), "{missing}");
-        let pieces =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/sentencepiece/tokenizer.model");
-        std::fs::copy(pieces, folder.path().join("tokenizer.model")).unwrap();
-        let encoder = tokenizer(folder.path(), TextEncoding::new(16, 0)).unwrap();
-        let ids = encoder.encode("a photo").unwrap().ids;
-        // The start token, and the two pieces that SentencePiece finds.
-        assert_eq!(ids[..3], [1, 391, 275]);
-    }
 
     #[test]
     fn devices_are_named_by_the_configuration() {

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use blip2_collective::{Exchange, SumTree, World};
 use blip2_dataset::loader::{SlotBatch, StepBatch};
+use blip2_evaluation::image_transform::statistics;
 use blip2_model::device::placement::Placement;
 use blip2_model::files::image_processor::ImageProcessor;
 use blip2_model::files::tokenizer::DECODER_START;
@@ -29,9 +30,9 @@ use burn::tensor::{Device, Tensor};
 
 use crate::config::{OptimizerSettings, WorkerConfig};
 use crate::error::{Result, WorkerError};
+use crate::image_processor::image_processor;
 use crate::language::Language;
 use crate::open::{compute, device, image_encoder, placement, qformer_text, qformer_tokenizer};
-use crate::pictures::{image_processor, statistics};
 use crate::state::{FrozenSizes, NextState, TrainState};
 use landing::{Beside, Landed, Landing, LandingPlan};
 use non_finite::Planned;
@@ -61,7 +62,7 @@ pub struct FrozenModels {
     /// Where a rehearsal of faults makes a step wait.
     pub(crate) drill: Drill,
     /// Whether the device is waited for after each part of a step, so that [`StepTimes`] are true and the step slower.
-    pub(crate) measured: bool,
+    pub measured: bool,
 }
 
 /// The way to the other members during one membership epoch.
@@ -154,7 +155,7 @@ impl FrozenModels {
     }
 
     /// Parts that were made and not loaded; a caption starts with the Q-Former's last token.
-    pub(crate) fn of(
+    pub fn of(
         config: Arc<WorkerConfig>,
         sizes: FrozenSizes,
         device: Device,

@@ -12,7 +12,7 @@ use blip2_model::train::flat::FlatLayout;
 use blip2_proto::transport::Transport;
 use blip2_worker::config::{Compute, FrozenDtype, StepSettings, Wire, WorkerConfig};
 use blip2_worker::step::{FrozenModels, Peers};
-use blip2_worker::{BatchRange, HeldOut, TrainState, start_loader};
+use blip2_worker::{BatchRange, TrainState, start_loader};
 use burn::tensor::Device;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -74,7 +74,7 @@ fn member(
     let device = parts.device.clone().autodiff();
     let mut state = TrainState::fresh(config, parts.sizes, &device).unwrap();
     let evaluates = config.eval.every_steps > 0;
-    let held_out = evaluates.then(|| runtime.block_on(HeldOut::read(config, &parts)).unwrap());
+    let held_out = evaluates.then(|| runtime.block_on(parts.read_held_out()).unwrap());
     exchange.set_world(world.clone());
     let mut losses = Vec::new();
     let mut step = 0;

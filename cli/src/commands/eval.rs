@@ -77,7 +77,7 @@ async fn caption(arguments: &EvalTarget) -> Result<Exit, CliError> {
     let losses = subject.measure(caption_losses).await?;
     if arguments.json {
         print_json(&CaptionLine {
-            loss: losses.with_pictures,
+            loss: losses.with_images,
             loss_shuffled: losses.shuffled,
             language_model_loss: losses.language_model,
             images,
@@ -85,7 +85,7 @@ async fn caption(arguments: &EvalTarget) -> Result<Exit, CliError> {
     } else {
         eprintln!(
             "nats a token: {:.3} with its picture, {:.3} with another, {:.3} with none",
-            losses.with_pictures, losses.shuffled, losses.language_model
+            losses.with_images, losses.shuffled, losses.language_model
         );
     }
     Ok(Exit::Done)
@@ -184,7 +184,7 @@ pub(crate) fn caption_losses(
 ) -> Result<CaptionLosses, CliError> {
     let measured = Evaluator::open(config)?.caption_losses(state, samples)?;
     Ok(CaptionLosses {
-        with_pictures: measured.with_pictures,
+        with_images: measured.with_images,
         shuffled: measured.shuffled,
         language_model: measured.language_model,
     })

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::error::DatasetError;
 use blip2_dataset::loader::{Loader, SlotBatch, StepBatch};
+use blip2_evaluation::held_out::HeldOut;
 use blip2_proto::drill::DrillPhase;
 use blip2_proto::v1;
 use blip2_run::coverage::coverage_message;
@@ -14,7 +15,6 @@ use blip2_run::quarantine::to_message;
 use super::Compute;
 use crate::batches::{BatchRange, start_loader};
 use crate::error::{Result, WorkerError};
-use crate::held_out::HeldOut;
 use crate::own_device::device_use;
 use crate::step::{NonFinite, Peers, StepGradient};
 
@@ -126,8 +126,7 @@ impl Compute {
             return Ok(Some(Ok(rows.clone())));
         }
         // The clock is the runtime's, and this thread enters the runtime only to wait.
-        let reading =
-            async { tokio::time::timeout(self.deadline, HeldOut::read(&self.config, &self.parts)).await };
+        let reading = async { tokio::time::timeout(self.deadline, self.parts.read_held_out()).await };
         let read = match self.unless_aborted(epoch, reading)? {
             Ok(read) => read.map(Arc::new).map_err(|error| error.to_string()),
             Err(_) => Err(format!("they are not read after {:.0} s", self.deadline.as_secs_f64())),
