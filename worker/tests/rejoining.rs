@@ -9,6 +9,7 @@ use std::time::Duration;
 use blip2_collective::{Exchange, Limits, Member, World};
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::store::Location;
+use blip2_model::device::seat::DeviceChoice;
 use blip2_proto::transport::Transport;
 use blip2_proto::v1;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
@@ -18,9 +19,7 @@ use blip2_run::exit::ExitClass as _;
 use blip2_run::layout::{MANIFEST, checkpoint_folder, epoch_object};
 use blip2_worker::config::WorkerConfig;
 use blip2_worker::step::{FrozenModels, Peers};
-use blip2_worker::{
-    BatchRange, DeviceChoice, NamedState, TrainState, WorkerEnd, WorkerOptions, config_hash, start_loader,
-};
+use blip2_worker::{BatchRange, NamedState, TrainState, WorkerEnd, WorkerOptions, config_hash, start_loader};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
