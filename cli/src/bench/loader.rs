@@ -15,8 +15,8 @@ use serde::Serialize;
 
 use crate::commands::{print_json, print_text};
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::process_memory::peak_bytes;
+use blip2_run::exit::Exit;
 
 /// For one batch.
 const WITHIN: Duration = Duration::from_secs(300);

@@ -473,9 +473,10 @@ impl Peers<'_> {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use blip2_collective::{Exchange, Limits, Member, Transport, World, deal_slots};
+    use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
     use blip2_model::train::flat::FlatLayout;
     use blip2_model::train::optimizer::{AdamW, Moments};
+    use blip2_proto::transport::Transport;
     use burn::tensor::Device;
 
     use super::super::landing::{Beside, LandingPlan};

@@ -10,10 +10,10 @@ use super::columns::ColumnArguments;
 use super::sheet::{histograms, render};
 use crate::commands::print_json;
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::report;
 use crate::report::Histogram;
 use crate::typed_numbers;
+use blip2_run::exit::Exit;
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArguments {
