@@ -261,6 +261,8 @@ impl WorkerConfig {
 
 #[cfg(test)]
 mod tests {
+    use blip2_run::exit::ExitClass as _;
+
     use super::*;
     use crate::task::TaskSettings;
     use crate::task::contrast::ContrastSettings;
@@ -326,6 +328,6 @@ mod tests {
         config.model.image_encoder = "/nonexistent".into();
         let error = config.validate().unwrap_err();
         assert!(error.to_string().contains("model.image_encoder"));
-        assert_eq!(error.exit_code(), 78);
+        assert_eq!(error.exit().code(), 78);
     }
 }

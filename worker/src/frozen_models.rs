@@ -57,7 +57,7 @@ pub struct FrozenModels {
     pub(crate) drill: Drill,
     /// Whether the device is waited for after each part of a step, so that
     /// [`StepTimes`](crate::step::StepTimes) are true and the step slower.
-    pub(crate) measured: bool,
+    pub measured: bool,
 }
 
 impl FrozenModels {
@@ -93,7 +93,7 @@ impl FrozenModels {
     }
 
     /// Models that were made and not loaded; a caption starts with the Q-Former's last token.
-    pub(crate) fn of(
+    pub fn of(
         train: &StepSettings,
         model: &ModelSettings,
         sizes: FrozenSizes,

@@ -5,10 +5,11 @@ use std::path::Path;
 use blip2_model::files::weights::WeightSource;
 use blip2_model::language::LanguageModel;
 use blip2_model::train::flat::FlatTensor;
+use blip2_run::layout::shard_name;
 use burn::tensor::Device;
 use bytes::Bytes;
 
-use crate::checkpoint::{NamedState, part_name};
+use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
 use crate::config::stage::Stage;
 use crate::error::{Result, WorkerError};
@@ -65,7 +66,7 @@ pub fn import(config: &WorkerConfig, from: &Path) -> Result<Imported> {
             tensor: tensor.name.clone(),
         });
     }
-    let part = part_name(0, 1);
+    let part = shard_name(0, 1);
     let content = state.encode_part(0, 1)?;
     let digest = NamedState::decode(&part, std::slice::from_ref(&content))?.digest();
     Ok(Imported { stage, part, content, digest, begun_anew })

@@ -145,7 +145,7 @@ impl Language {
     }
 
     /// A model with the tokenizer `encoder`, trained in `stage` on captions without a prompt; draws are keyed by `seed`.
-    pub(crate) fn of(model: LanguageModel, encoder: TextEncoder, seed: u64, stage: u32) -> Self {
+    pub fn of(model: LanguageModel, encoder: TextEncoder, seed: u64, stage: u32) -> Self {
         let form = match is_encoder_decoder(&model) {
             true => Form::Prefix { prompt: None },
             false => Form::Causal { given: 0 },

@@ -1,15 +1,12 @@
-//! The places that a configuration names: models that may be URLs, and what of a URL may be stored.
+//! The places that a configuration names: models that may be URLs.
 
 use blip2_dataset::error::DatasetError;
 use blip2_dataset::fetch::{fetch_folder, fetch_model, is_url, is_weight_file, model_exists};
 use blip2_dataset::store::Location;
+use blip2_run::layout::COMMIT;
 
 use crate::config::WorkerConfig;
-use crate::curation::CurationModelSettings;
 use crate::error::{Result, WorkerError};
-
-/// What makes a folder a checkpoint.
-const COMMIT: &str = "COMMIT";
 
 impl WorkerConfig {
     /// The models that this configuration needs, by key.
@@ -81,20 +78,6 @@ impl WorkerConfig {
     }
 }
 
-impl CurationModelSettings {
-    /// The same with every model that is named by a URL brought to this machine.
-    ///
-    /// # Errors
-    /// As [`WorkerConfig::with_models_here`].
-    pub async fn with_models_here(&self) -> Result<Self> {
-        let mut here = self.clone();
-        here.captioner = model_here("curation.models.captioner", &self.captioner).await?;
-        here.clip = model_here("curation.models.clip", &self.clip).await?;
-        here.itm = model_here("curation.models.itm", &self.itm).await?;
-        Ok(here)
-    }
-}
-
 /// The path on this machine of the model that `key` names.
 ///
 /// # Errors
@@ -127,9 +110,11 @@ async fn checkpoint_at(key: &str, place: &str) -> Result<Option<Location>, Datas
 
 #[cfg(test)]
 mod tests {
+    use blip2_dataset::store::secret_url::without_credentials;
+    use blip2_run::exit::ExitClass as _;
+
     use super::*;
     use crate::config::hash::config_hash;
-    use crate::credentials::without_credentials;
 
     #[test]
     fn a_signature_is_no_part_of_a_run() {
@@ -155,6 +140,6 @@ mod tests {
         config.model.image_encoder = "ftp://host/eva".into();
         let error = config.with_models_here().await.unwrap_err();
         assert!(error.to_string().contains("model.image_encoder = \"ftp://host/eva\""), "{error}");
-        assert_eq!(error.exit_code(), 78);
+        assert_eq!(error.exit().code(), 78);
     }
 }

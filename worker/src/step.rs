@@ -105,6 +105,7 @@ impl FrozenModels {
     fn sum_plan<'a>(&self, parts: &'a GradientBuckets, batch: &StepBatch) -> Result<SumPlan<'a>> {
         let first = batch.slots.first().map_or(0, |slot| slot.slot);
         Ok(SumPlan {
+            device: self.device.clone(),
             parts,
             tree: SumTree::new(self.train.slots)?.on_wire(self.train.wire),
             slots: first..first + batch.slots.len() as u32,

@@ -1,5 +1,6 @@
 //! The hash of what a step is a function of.
 
+use blip2_dataset::store::secret_url::without_credentials;
 use serde::Serialize;
 
 use super::data::DataSettings;
@@ -7,7 +8,6 @@ use super::model::ModelSettings;
 use super::pretraining::StoredStages;
 use super::train::{Compute, GradientMode, StepSettings, Wire};
 use super::{LoaderSettings, WorkerConfig};
-use crate::credentials::without_credentials;
 
 /// Keys that change no bit of the parameters after a number of steps.
 pub const NOT_HASHED: [&str; 5] = [

@@ -13,7 +13,7 @@ use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 
 /// Losses of the global batch, by name.
-pub(crate) type StepValues = Vec<(&'static str, f64)>;
+pub type StepValues = Vec<(&'static str, f64)>;
 
 /// A step of a stage.
 pub(crate) struct Step<'a> {

@@ -1,0 +1,120 @@
+//! Layer normalisation over rows, and its gradients.
+
+use rayon::prelude::*;
+
+use crate::fused::kernels::lanes::{sum as sum_of, sum_pairs};
+use crate::fused::kernels::{PARTIAL_ROWS, TASK, task_rows};
+
+/// What a row was normalised with.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Moments {
+    mean: f32,
+    /// `1 / √(variance + ε)`.
+    reciprocal: f32,
+}
+
+/// Gradients of the normalised rows, the weight and the bias.
+pub(super) struct Gradients {
+    pub(super) input: Vec<f32>,
+    pub(super) weight: Vec<f32>,
+    pub(super) bias: Vec<f32>,
+}
+
+/// `a + b`.
+pub(super) fn sum(a: &[f32], b: &[f32]) -> Vec<f32> {
+    let mut output = vec![0.0; a.len()];
+    let inputs = a.par_chunks(TASK).zip(b.par_chunks(TASK));
+    output.par_chunks_mut(TASK).zip(inputs).for_each(|(output, (a, b))| {
+        output.iter_mut().zip(a).zip(b).for_each(|((output, a), b)| *output = a + b);
+    });
+    output
+}
+
+/// Rows as wide as `weight`, normalised, scaled and shifted; and what they were normalised with.
+pub(super) fn forward(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32) -> (Vec<f32>, Vec<Moments>) {
+    let width = weight.len();
+    let arch = pulp::Arch::new();
+    let mut output = vec![0.0; x.len()];
+    let mut moments = vec![Moments::default(); x.len() / width.max(1)];
+    let rows = task_rows(width);
+    let tasks = output.par_chunks_mut(rows * width).zip(x.par_chunks(rows * width));
+    tasks.zip(moments.par_chunks_mut(rows)).for_each(|((output, x), moments)| {
+        arch.dispatch(
+            #[inline(always)]
+            || {
+                let rows = output.chunks_exact_mut(width).zip(x.chunks_exact(width));
+                for ((output, x), moments) in rows.zip(moments) {
+                    let mean = sum_of(x, |x| x) / width as f32;
+                    let variance = sum_of(x, |x| (x - mean) * (x - mean)) / width as f32;
+                    let reciprocal = 1.0 / (variance + epsilon).sqrt();
+                    *moments = Moments { mean, reciprocal };
+                    for (((output, x), weight), bias) in output.iter_mut().zip(x).zip(weight).zip(bias) {
+                        *output = (x - mean) * reciprocal * weight + bias;
+                    }
+                }
+            },
+        );
+    });
+    (output, moments)
+}
+
+/// The gradients, given that of the output.
+pub(super) fn backward(x: &[f32], moments: &[Moments], weight: &[f32], gradient: &[f32]) -> Gradients {
+    let width = weight.len();
+    let arch = pulp::Arch::new();
+    let mut input = vec![0.0; x.len()];
+    let chunk = PARTIAL_ROWS * width;
+    let tasks = input.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).zip(gradient.par_chunks(chunk));
+    let partial: Vec<[Vec<f32>; 2]> = tasks
+        .zip(moments.par_chunks(PARTIAL_ROWS))
+        .map(|(((input, x), gradient), moments)| {
+            let mut sums = [vec![0.0; width], vec![0.0; width]];
+            arch.dispatch(
+                #[inline(always)]
+                || {
+                    let rows = input.chunks_exact_mut(width).zip(x.chunks_exact(width));
+                    for (((input, x), gradient), moments) in
+                        rows.zip(gradient.chunks_exact(width)).zip(moments)
+                    {
+                        add_row(&mut sums, x, gradient, *moments);
+                        row_gradient(input, x, weight, gradient, *moments);
+                    }
+                },
+            );
+            sums
+        })
+        .collect();
+    let mut sums = [vec![0.0; width], vec![0.0; width]];
+    for part in &partial {
+        for (sum, part) in sums.iter_mut().zip(part) {
+            sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+        }
+    }
+    let [weight, bias] = sums;
+    Gradients { input, weight, bias }
+}
+
+/// Adds a row's share of the gradients of weight and bias.
+#[inline(always)]
+fn add_row([weight, bias]: &mut [Vec<f32>; 2], x: &[f32], gradient: &[f32], moments: Moments) {
+    for (((weight, bias), x), gradient) in weight.iter_mut().zip(bias).zip(x).zip(gradient) {
+        *weight += gradient * (x - moments.mean) * moments.reciprocal;
+        *bias += gradient;
+    }
+}
+
+/// `r · (g w - mean(g w) - x̂ mean(g w x̂))` with the normalised row `x̂` and its reciprocal deviation `r`.
+#[inline(always)]
+fn row_gradient(input: &mut [f32], x: &[f32], weight: &[f32], gradient: &[f32], moments: Moments) {
+    let Moments { mean, reciprocal } = moments;
+    let width = x.len() as f32;
+    for ((input, gradient), weight) in input.iter_mut().zip(gradient).zip(weight) {
+        *input = gradient * weight;
+    }
+    let mean_gradient = sum_of(input, |g| g) / width;
+    let projection = sum_pairs(input, x, |g, x| g * (x - mean)) * reciprocal / width;
+    for (input, x) in input.iter_mut().zip(x) {
+        let normalised = (x - mean) * reciprocal;
+        *input = reciprocal * (*input - mean_gradient - normalised * projection);
+    }
+}
