@@ -88,13 +88,13 @@ fn stage_of(config: &WorkerConfig, source: &WeightSource) -> Result<Stage> {
             marks.join(", ")
         ));
     };
-    if first.settings.task.trained().weight_names().mark == found.weight_names().mark {
+    if first.settings.task.trained().weight_names().mark == found.trained().weight_names().mark {
         return Ok(first);
     }
     let own = config
         .stages
         .iter()
-        .find(|stage| stage.task.trained().weight_names().mark == found.weight_names().mark);
+        .find(|stage| stage.task.trained().weight_names().mark == found.trained().weight_names().mark);
     let own = own.map_or("one of that task", |stage| stage.name.as_str());
     refuse(format!(
         "these are weights of the task {}, and the run begins with stage `{}` ({}): let it begin with stage `{own}` (steps = 0 \
@@ -122,8 +122,8 @@ mod tests {
         let sizes = &mut config.model.qformer;
         (sizes.hidden, sizes.heads, sizes.layers, sizes.intermediate) = (16, 2, 2, 24);
         (sizes.queries, sizes.embed_dim, sizes.max_positions) = (3, 8, 32);
-        config.stage1.steps = u64::from(stage == 1);
-        config.stage2.steps = 1;
+        config.stages[0].steps = u64::from(stage == 1);
+        config.stages[1].steps = 1;
         config
     }
 
@@ -131,12 +131,12 @@ mod tests {
     fn fresh(config: &WorkerConfig) -> NamedState {
         let sizes = FrozenSizes {
             image_width: ImageEncoder::width_of(config.model.image_encoder.as_ref()).unwrap(),
-            vocab: qformer_text(&config.model, 32).unwrap().0.vocab_size(),
+            vocab: qformer_vocabulary(&config.model).unwrap().0,
             language_width: LanguageModel::width_of(config.model.language_model.as_ref()).unwrap(),
         };
         let device = Device::flex();
         let state = TrainState::fresh(config, sizes, &device).unwrap();
-        NamedState::decode("test", &[encode_part(&state, 0, 1).unwrap()]).unwrap()
+        NamedState::decode("test", &[state.encode_part(0, 1).unwrap()]).unwrap()
     }
 
     fn decoded(imported: &Imported) -> NamedState {
@@ -152,10 +152,11 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let (first, second) = (place.path().join("first").join(name), place.path().join("second").join(name));
         let options = ExportOptions::default();
-        export(&config, &state, layout, &options, &first).unwrap();
+        let begins = config.first_stage().unwrap();
+        export(&config, &begins, &state, layout, &options, &first).unwrap();
         let imported = import(&config, &first).unwrap();
-        assert_eq!(imported.stage, stage);
-        export(&config, &decoded(&imported), layout, &options, &second).unwrap();
+        assert_eq!(imported.stage, begins);
+        export(&config, &begins, &decoded(&imported), layout, &options, &second).unwrap();
         let read = |path: &Path| std::fs::read(path.join(weights)).or_else(|_| std::fs::read(path)).unwrap();
         assert!(read(&first) == read(&second), "{name} differs");
         (state, imported)
@@ -187,11 +188,12 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("stage1.pth");
         let options = ExportOptions::default();
-        export(&config(1), &fresh(&config(1)), Layout::Lavis, &options, &file).unwrap();
+        let first = config(1).first_stage().unwrap();
+        export(&config(1), &first, &fresh(&config(1)), Layout::Lavis, &options, &file).unwrap();
         let error = |config: &WorkerConfig, from: &Path| import(config, from).unwrap_err().to_string();
         let other_stage = error(&config(2), &file);
         assert!(
-            other_stage.contains("weights of stage 1") && other_stage.contains("stage1.steps"),
+            other_stage.contains("weights of the task contrast") && other_stage.contains("stage `represent`"),
             "{other_stage}"
         );
         let mut wider = config(1);
@@ -199,7 +201,7 @@ mod tests {
         let shape = error(&wider, &file);
         assert!(shape.contains("has shape [16"), "{shape}");
         let folder = place.path().join("retriever");
-        export(&config(1), &fresh(&config(1)), Layout::Retrieval, &options, &folder).unwrap();
+        export(&config(1), &first, &fresh(&config(1)), Layout::Retrieval, &options, &folder).unwrap();
         let mut other = config(1);
         (other.model.qformer.heads, other.model.ln_vision_eps) = (4, 1e-5);
         let differing = error(&other, &folder);
@@ -209,7 +211,9 @@ mod tests {
             error(&config(1), config(1).model.image_encoder.as_ref())
                 .contains("no weights of a trained stage")
         );
-        let wrong = export(&config(1), &fresh(&config(1)), Layout::HuggingFace, &options, place.path());
-        assert!(wrong.unwrap_err().to_string().contains("stage-2 checkpoint"));
+        let wrong =
+            export(&config(1), &first, &fresh(&config(1)), Layout::HuggingFace, &options, place.path());
+        let wrong = wrong.unwrap_err().to_string();
+        assert!(wrong.contains("contrast") && wrong.contains("Retrieval"), "{wrong}");
     }
 }

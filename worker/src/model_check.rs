@@ -200,7 +200,7 @@ fn check_qformer(
     check.parts.push(own);
     if config.needs().bert && !config.model.qformer_init.is_empty() {
         let takes = models.iter_mut().find(|(stage, _)| stage.settings.task.needs().bert).filter(|_| fits);
-        check.parts.push(check_bert(config, named, takes.map(|(_, model)| model.as_mut())));
+        check.parts.push(check_bert(config, named, takes.map(|(_, model)| model)));
     }
     if let (false, Ok(first)) = (config.model.init_checkpoint.is_empty(), config.first_stage()) {
         let model = models.into_iter().next().filter(|_| fits).map(|(_, model)| model);
@@ -209,7 +209,11 @@ fn check_qformer(
 }
 
 /// The BERT that `model` begins from.
-fn check_bert(config: &WorkerConfig, named: &WorkerConfig, model: Option<&mut dyn TaskModel>) -> PartReport {
+fn check_bert(
+    config: &WorkerConfig,
+    named: &WorkerConfig,
+    model: Option<&mut Box<dyn TaskModel>>,
+) -> PartReport {
     let place = config.model.qformer_init.as_str();
     let mut report = PartReport::open("Q-Former's beginning", "model.qformer_init", place);
     report.place = redacted(&named.model.qformer_init);

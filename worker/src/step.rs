@@ -15,6 +15,7 @@ pub(crate) mod reduction;
 pub(crate) mod times;
 pub(crate) mod unit_buffers;
 
+pub use context::StepValues;
 pub use non_finite::NonFinite;
 pub use peers::Peers;
 pub use times::StepTimes;
@@ -26,7 +27,7 @@ use blip2_model::train::buckets::GradientBuckets;
 use crate::error::Result;
 use crate::frozen_models::FrozenModels;
 use crate::state::TrainState;
-use context::{Computed, Step, StepSum, StepValues};
+use context::{Computed, Step, StepSum};
 use landing::{Beside, Landed, Landing, LandingPlan};
 use next::NextState;
 use non_finite::Planned;

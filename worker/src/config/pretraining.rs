@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::optimizer::OptimizerSettings;
 use super::stage::StageSettings;
+use crate::error::{Result, WorkerError};
 use crate::task::TaskSettings;
 use crate::task::contrast::ContrastSettings;
 use crate::task::generate::GenerateSettings;
@@ -22,7 +23,7 @@ pub fn pretraining() -> Vec<StageSettings> {
 /// The keys of a stage of pre-training in their table.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Table<T: Named> {
+pub struct Table<T: Named> {
     steps: u64,
     batch: u32,
     #[serde(flatten)]
@@ -31,10 +32,11 @@ pub(super) struct Table<T: Named> {
 }
 
 /// The task of a stage of pre-training.
-pub(super) trait Named: Clone + Default {
+pub trait Named: Clone + Default {
     /// The stage's name.
     const NAME: &'static str;
 
+    /// As a configuration has it.
     fn task(self) -> TaskSettings;
 }
 
@@ -67,25 +69,34 @@ impl<T: Named> Table<T> {
         Self { steps: *steps, batch: *batch, task: task.clone(), optimizer: optimizer.clone() }
     }
 
-    pub(super) fn stage(self) -> StageSettings {
+    fn stage(self) -> StageSettings {
         let Self { steps, batch, task, optimizer } = self;
         StageSettings { name: T::NAME.into(), task: task.task(), steps, batch, optimizer }
     }
 }
 
+/// The table of the first stage of pre-training.
+pub type RepresentTable = Table<ContrastSettings>;
+/// The table of the second.
+pub type GenerateTable = Table<GenerateSettings>;
+
 /// The stages as they are stored.
 #[derive(Debug, Clone, Default, Serialize)]
-pub(super) struct StoredStages {
+pub struct StoredStages {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) stage1: Option<Table<ContrastSettings>>,
+    /// The first.
+    pub stage1: Option<RepresentTable>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) stage2: Option<Table<GenerateSettings>>,
+    /// The second.
+    pub stage2: Option<GenerateTable>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) stages: Vec<StageSettings>,
+    /// All of any other list.
+    pub stages: Vec<StageSettings>,
 }
 
 impl StoredStages {
-    pub(super) fn of(stages: &[StageSettings]) -> Self {
+    /// The form in which a list is stored.
+    pub fn of(stages: &[StageSettings]) -> Self {
         match stages {
             [
                 first @ StageSettings { task: TaskSettings::Contrast(contrast), .. },
@@ -95,6 +106,21 @@ impl StoredStages {
                 Self { stage1: Some(stage1), stage2: Some(stage2), stages: Vec::new() }
             }
             stages => Self { stages: stages.to_vec(), ..Self::default() },
+        }
+    }
+
+    /// The list, which is that of pre-training where nothing is stored.
+    ///
+    /// # Errors
+    /// Both the list and a table of a stage of pre-training.
+    pub fn read(self) -> Result<Vec<StageSettings>> {
+        let Self { stage1, stage2, stages } = self;
+        match (stages.is_empty(), stage1.is_some() || stage2.is_some()) {
+            (true, _) => Ok(vec![stage1.unwrap_or_default().stage(), stage2.unwrap_or_default().stage()]),
+            (false, false) => Ok(stages),
+            (false, true) => Err(WorkerError::Configuration(
+                "the stages are given twice: as `stages` and as `stage1` or `stage2`; use one of them".into(),
+            )),
         }
     }
 }

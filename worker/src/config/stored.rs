@@ -4,13 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::data::DataSettings;
 use super::model::ModelSettings;
-use super::pretraining::{StoredStages, Table};
+use super::pretraining::{GenerateTable, RepresentTable, StoredStages};
 use super::stage::StageSettings;
 use super::train::StepSettings;
 use super::{HeldOutSettings, LoaderSettings, WorkerConfig};
 use crate::error::WorkerError;
-use crate::task::contrast::ContrastSettings;
-use crate::task::generate::GenerateSettings;
 
 /// A configuration as it is stored.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -20,9 +18,9 @@ pub(super) struct StoredConfig {
     data: DataSettings,
     model: ModelSettings,
     #[serde(skip_serializing_if = "Option::is_none")]
-    stage1: Option<Table<ContrastSettings>>,
+    stage1: Option<RepresentTable>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    stage2: Option<Table<GenerateSettings>>,
+    stage2: Option<GenerateTable>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     stages: Vec<StageSettings>,
     loader: LoaderSettings,
@@ -42,16 +40,7 @@ impl TryFrom<StoredConfig> for WorkerConfig {
 
     fn try_from(stored: StoredConfig) -> Result<Self, WorkerError> {
         let StoredConfig { train, data, model, stage1, stage2, stages, loader, eval } = stored;
-        let tables = stage1.is_some() || stage2.is_some();
-        if tables && !stages.is_empty() {
-            let reason =
-                "the stages are given twice: as `stages` and as `stage1` or `stage2`; use one of them";
-            return Err(WorkerError::Configuration(reason.into()));
-        }
-        let stages = match stages.is_empty() {
-            true => vec![stage1.unwrap_or_default().stage(), stage2.unwrap_or_default().stage()],
-            false => stages,
-        };
+        let stages = StoredStages { stage1, stage2, stages }.read()?;
         Ok(Self { train, data, model, stages, loader, eval })
     }
 }
@@ -60,6 +49,7 @@ impl TryFrom<StoredConfig> for WorkerConfig {
 mod tests {
     use super::*;
     use crate::task::TaskSettings;
+    use crate::task::generate::GenerateSettings;
 
     #[test]
     fn the_stages_of_pre_training_are_stored_as_their_tables_and_read_back() {
