@@ -45,7 +45,7 @@ pub(crate) async fn run(arguments: InspectArguments) -> Result<Exit, CliError> {
         sources: arguments.corpus,
         columns: arguments.columns.names()?,
         row_groups: arguments.row_groups,
-        pictures: arguments.pictures,
+        images: arguments.pictures,
         max_pixels: arguments.max_pixels,
     };
     let seen = survey(&spec).await.map_err(CliError::of_typed)?;
