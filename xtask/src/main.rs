@@ -1,5 +1,6 @@
 //! Checks that take longer than those of every change: `cargo xtask test-vulkan`, `cargo xtask cuda`.
 
+mod arrows_page;
 mod cuda;
 mod driver;
 mod files;
@@ -17,8 +18,13 @@ use cuda::Error;
 const UNAVAILABLE: u8 = 69;
 
 const USAGE: &str = "\
-usage: cargo xtask test-vulkan [--build fused|unfused] [--only golden|train] [--system-driver] [--root DIR]
+usage: cargo xtask arrows [--check | --circles]
+       cargo xtask test-vulkan [--build fused|unfused] [--only golden|train] [--system-driver] [--root DIR]
        cargo xtask cuda setup|build|try|ptx|golden|pack [--folder DIR] [--wheels DIR] [further arguments]
+
+  arrows            write docs/arrows.md: which crate and which module uses which
+  --check           fail where the page is stale, and write nothing
+  --circles         name the files of each crate that use each other in a circle
 
   test-vulkan       golden tests, and ten training steps of each stage, on a Vulkan device, compared with the CPU
   --build B         with kernel fusion (`fused`) or without (`unfused`); without it, both
@@ -48,18 +54,20 @@ Environment: CARGO_TARGET_DIR, and CARGO_NET_OFFLINE=true to use no network.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let done = match arguments.split_first() {
-        Some((command, rest)) if command == "test-vulkan" => {
-            test_vulkan::Options::parse(rest).map(|options| test_vulkan::run(options).map_err(Error::from))
-        }
-        Some((command, rest)) if command == "cuda" => cuda::Options::parse(rest).map(cuda::run),
-        Some((command, _)) if command == "--help" || command == "-h" => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        Some((command, _)) => Err(format!("unknown command `{command}`")),
-        None => Err("no command".into()),
-    };
+    let done =
+        match arguments.split_first() {
+            Some((command, rest)) if command == "test-vulkan" => test_vulkan::Options::parse(rest)
+                .map(|options| test_vulkan::run(options).map_err(Error::from)),
+            Some((command, rest)) if command == "arrows" => arrows_page::Options::parse(rest)
+                .map(|options| arrows_page::run(options).map_err(Error::from)),
+            Some((command, rest)) if command == "cuda" => cuda::Options::parse(rest).map(cuda::run),
+            Some((command, _)) if command == "--help" || command == "-h" => {
+                println!("{USAGE}");
+                return ExitCode::SUCCESS;
+            }
+            Some((command, _)) => Err(format!("unknown command `{command}`")),
+            None => Err("no command".into()),
+        };
     match done {
         Ok(Ok(true)) => ExitCode::SUCCESS,
         Ok(Ok(false)) => ExitCode::FAILURE,
