@@ -92,6 +92,12 @@ impl From<blip2_worker::WorkerError> for CliError {
     }
 }
 
+impl From<blip2_curation::CurationError> for CliError {
+    fn from(error: blip2_curation::CurationError) -> Self {
+        CliError::Reported { exit: Exit::from_code(error.exit_code() as i32), message: error.to_string() }
+    }
+}
+
 impl From<blip2_coordinator::CoordinatorError> for CliError {
     fn from(error: blip2_coordinator::CoordinatorError) -> Self {
         CliError::Reported { exit: Exit::from_code(error.exit_code() as i32), message: error.to_string() }

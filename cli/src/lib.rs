@@ -45,7 +45,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use arguments::Command;
-use blip2_model::device_failure;
+use blip2_model::device::failure;
 use error::CliError;
 use exit::Exit;
 
@@ -66,7 +66,7 @@ pub fn run() -> ExitCode {
     }
     // Fails only when a provider is already there, which serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    device_failure::watch_panics();
+    failure::watch_panics();
     match unless_the_card_fails(arguments.command) {
         Ok(exit) => exit.into(),
         // Who reads the output has seen enough.
@@ -83,7 +83,7 @@ fn unless_the_card_fails(command: Command) -> Result<Exit, CliError> {
     catch_unwind(AssertUnwindSafe(|| dispatch(command))).unwrap_or_else(|panic| {
         let said =
             panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        match device_failure::behind(said.unwrap_or_default()) {
+        match failure::behind(said.unwrap_or_default()) {
             Some(failure) => {
                 let message = format!("the device: {failure}; {}", failure.trouble.remedy());
                 Err(CliError::Reported { exit: Exit::CardFailed, message })

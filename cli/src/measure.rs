@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use blip2_dataset::{RgbImage, Sample};
 use blip2_model::device::DeviceError;
-use blip2_model::generate::GenerateOptions;
+use blip2_model::language::generation::GenerateOptions;
 use blip2_worker::export::{ExportOptions, Layout, export as write_layout};
 use blip2_worker::{Captioner, NamedState, model_here};
 use image::ImageFormat;

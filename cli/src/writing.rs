@@ -1,6 +1,6 @@
 //! How a text is written, as it is typed: the options that `generate` and `chat` share.
 
-use blip2_model::generate::{EarlyStopping, GenerateOptions, Sampling};
+use blip2_model::language::generation::{EarlyStopping, GenerateOptions, Sampling};
 use blip2_worker::Writing;
 use clap::{Args, ValueEnum};
 

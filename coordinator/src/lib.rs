@@ -13,7 +13,6 @@ mod actor;
 mod catalogue;
 mod checkpoint;
 mod coverage;
-mod curation;
 mod epochs;
 mod error;
 mod machine;
@@ -25,7 +24,6 @@ mod standby;
 pub use catalogue::{Catalogue, Damaged, Listing};
 pub use checkpoint::{CheckpointRecord, PartRecord};
 pub use coverage::StageCoverage;
-pub use curation::{CurationEnd, CurationOptions, Leases, Offer, coordinate_curation};
 pub use epochs::{EpochMember, EpochRecord, Epochs};
 pub use error::{CoordinatorError, Result};
 #[cfg(feature = "planted-bugs")]

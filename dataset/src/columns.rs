@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{DatasetError, Result};
 pub(crate) use find::{Roles, TextRole};
-pub(crate) use rows::{RowFault, RowGroup, SUCCESS, cell_text, cell_texts, failed_status};
+pub use rows::RowGroup;
+pub(crate) use rows::{RowFault, SUCCESS, cell_text, cell_texts, failed_status};
 
 /// The field of a structure that is a picture.
 const PICTURE_BYTES: &str = "bytes";

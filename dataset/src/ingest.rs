@@ -34,11 +34,12 @@ use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
 pub use archives::{ArchiveConversion, Converted, is_archive};
+pub use done::PartRecord;
 pub use done::{DamagedSource, IngestSummary};
-pub(crate) use done::{DoneRecord, PartRecord, done_name};
+pub(crate) use done::{DoneRecord, done_name};
 pub(crate) use job::{JOB_FILE, Job};
 pub use prepare::MAX_CAPTION_BYTES;
-pub(crate) use prepare::readable;
+pub use prepare::readable;
 pub use row::RejectReason;
 pub use sources::SourceKind;
 

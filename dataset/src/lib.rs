@@ -67,7 +67,6 @@
 mod audit;
 mod columns;
 mod coverage;
-mod curation;
 mod error;
 mod fetch;
 #[cfg(test)]
@@ -77,16 +76,16 @@ mod ingest;
 mod jpeg;
 mod loader;
 mod manifest;
-mod parquet_file;
+pub mod parquet_file;
 mod plan;
 #[cfg(test)]
 mod published;
 mod quarantine;
 mod random;
 mod reads;
-mod record;
+pub mod record;
 mod retry;
-mod row_group_file;
+pub mod row_group_file;
 mod row_group_hash;
 mod samples;
 mod secret_url;
@@ -102,14 +101,8 @@ mod transform;
 mod verify;
 
 pub use audit::{AuditSpec, RowUses, StageAudit, Substitution, audit_stage};
-pub use columns::{ColumnNames, HashOf};
+pub use columns::{ColumnNames, HashOf, RowGroup};
 pub use coverage::Coverage;
-pub use curation::{
-    BrokenRule, CurationJob, CurationMode, CurationSettings, CurationSummary, CurationTask, DedupRule,
-    DropReason, DuplicateFinder, DuplicateList, JudgedText, KEPT, MAX_NEAR_BITS, PictureHash, Reselection,
-    RuleSettings, RunRecord, ScoredRow, ScoredText, SelectionSettings, TaskDone, TaskPlace, TaskRow,
-    TextCounts, TextSource, reselect, select,
-};
 pub use error::{DatasetError, Result};
 pub use fetch::{
     CACHE_BYTES_VARIABLE, CACHE_VARIABLE, Fetched, FileDone, Hub, HubError, HubFile, HubModel, download_into,
@@ -119,10 +112,10 @@ pub use image::RgbImage;
 pub use image_decode::{decode_image, image_dimensions};
 pub use ingest::{
     ArchiveConversion, Converted, DamagedSource, IngestSettings, IngestSummary, MAX_CAPTION_BYTES,
-    RejectReason, Share, SourceKind, ingest, is_archive,
+    PartRecord, RejectReason, Share, SourceKind, ingest, is_archive, readable,
 };
 pub use loader::{Loader, LoaderSettings, LoaderSpec, LoaderStatistics, SlotBatch, StepBatch};
-pub use manifest::{CorpusSource, Manifest, ManifestFile, ManifestSource};
+pub use manifest::{CorpusSource, Manifest, ManifestFile, ManifestSource, read_parquet, write_parquet};
 pub use plan::quality::{PlanQuality, QualitySpec, plan_quality};
 pub use plan::{PartId, Plan, PlanKey, RowAddress, RowGroupId};
 pub use quarantine::{QuarantineList, QuarantineRecord};
@@ -133,7 +126,7 @@ pub use secret_url::{has_credentials, redacted, redacted_text, remember_credenti
 pub use simulated_corpus::SimulatedCorpus;
 pub use store::{Location, StoredObject, put_create};
 pub use survey::{Survey, SurveySpec, SurveyedPicture, UnusableRow, survey, thumbnail};
-pub use text::{MAX_CAPTION_WORDS, TextEncoder, TextEncoding, Tokens, clean_caption};
+pub use text::{MAX_CAPTION_WORDS, TextEncoder, TextEncoding, Tokens, clean_caption, is_visible};
 pub use transform::{
     CLIP_MEAN, CLIP_STD, EvalTransform, PictureScratch, PictureTimes, Resampling, ShortestEdgeTransform,
     TrainTransform, normalised,

@@ -11,7 +11,7 @@ use crate::error::{DatasetError, Result};
 use crate::parquet_file::ParquetFile;
 use crate::store::{Location, PinnedObject};
 pub use source::{CorpusSource, ManifestSource};
-pub(crate) use table::{read_parquet, write_parquet};
+pub use table::{read_parquet, write_parquet};
 
 /// One Parquet file of a corpus.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ impl ManifestFile {
     ///
     /// # Errors
     /// [`DatasetError::Changed`], [`DatasetError::NotFound`], [`DatasetError::NotParquet`], [`DatasetError::Store`].
-    pub(crate) async fn open(&self, location: Location, columns: &ColumnNames) -> Result<ParquetFile> {
+    pub async fn open(&self, location: Location, columns: &ColumnNames) -> Result<ParquetFile> {
         let object = PinnedObject::look_up(location, self.bytes, self.etag.as_deref()).await?;
         let opened = ParquetFile::open(object, columns).await?.without_failed(&self.failed);
         match opened.row_groups() == self.row_groups {

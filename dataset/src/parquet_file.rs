@@ -46,7 +46,7 @@ const MAX_DECODED: i64 = 2 << 30;
 
 /// An open file.
 #[derive(Debug)]
-pub(crate) struct ParquetFile {
+pub struct ParquetFile {
     object: PinnedObject,
     footer: ArrowReaderMetadata,
     columns: FileColumns,
@@ -57,7 +57,7 @@ pub(crate) struct ParquetFile {
 }
 
 /// A row group whose bytes have been read and not yet decoded.
-pub(crate) struct EncodedRowGroup {
+pub struct EncodedRowGroup {
     /// `None` if the file has no such row group.
     reader: Option<ParquetRecordBatchReader>,
     columns: FileColumns,
@@ -141,7 +141,7 @@ impl ParquetFile {
     }
 
     /// With the pictures' sources, which training does not read.
-    pub(crate) fn with_urls(self, names: &ColumnNames) -> Self {
+    pub fn with_urls(self, names: &ColumnNames) -> Self {
         let columns = self.columns.with_url(self.footer.schema(), names);
         Self { columns, ..self }
     }
@@ -168,7 +168,7 @@ impl ParquetFile {
     /// # Errors
     /// [`DatasetError::ReadRowGroup`] from the store, [`DatasetError::Changed`], [`DatasetError::DamagedRowGroup`] from
     /// the decoder.
-    pub(crate) async fn fetch(&self, row_group: u32) -> Result<EncodedRowGroup> {
+    pub async fn fetch(&self, row_group: u32) -> Result<EncodedRowGroup> {
         self.fetch_by(row_group, u32::MAX as usize, None).await
     }
 
@@ -345,7 +345,7 @@ impl EncodedRowGroup {
     ///
     /// # Errors
     /// [`DatasetError::DamagedRowGroup`].
-    pub(crate) fn decode(mut self) -> Result<RowGroup> {
+    pub fn decode(mut self) -> Result<RowGroup> {
         let batch = self.reader.take().and_then(|mut reader| {
             guarded(|| reader.next().transpose().map_err(ParquetError::from)).transpose()
         });

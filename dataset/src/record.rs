@@ -8,17 +8,20 @@ use crate::error::{DatasetError, Result};
 use crate::store::{Location, put_create};
 
 /// A record as indented JSON with a final newline.
-pub(crate) fn to_json(record: &impl Serialize) -> Result<Bytes> {
+///
+/// # Errors
+/// [`DatasetError::Malformed`]: what no JSON can hold.
+pub fn to_json(record: &impl Serialize) -> Result<Bytes> {
     let text = serde_json::to_string_pretty(record)
         .map_err(|error| DatasetError::Malformed { what: "record", reason: error.to_string() })?;
     Ok(Bytes::from(text + "\n"))
 }
 
 /// A record, or `None` if it is not there.
-pub(crate) async fn read_json<T: DeserializeOwned>(
-    location: &Location,
-    what: &'static str,
-) -> Result<Option<T>> {
+///
+/// # Errors
+/// [`DatasetError::Store`], [`DatasetError::Malformed`].
+pub async fn read_json<T: DeserializeOwned>(location: &Location, what: &'static str) -> Result<Option<T>> {
     let Some(content) = location.read().await? else { return Ok(None) };
     serde_json::from_slice(&content)
         .map(Some)
@@ -26,7 +29,10 @@ pub(crate) async fn read_json<T: DeserializeOwned>(
 }
 
 /// Creates an object; one that is there already, from a run that was killed, has to be the same.
-pub(crate) async fn create_same(location: &Location, content: Bytes) -> Result<()> {
+///
+/// # Errors
+/// [`DatasetError::Store`], [`DatasetError::Changed`].
+pub async fn create_same(location: &Location, content: Bytes) -> Result<()> {
     if put_create(location, content.clone()).await? || location.read().await?.as_ref() == Some(&content) {
         return Ok(());
     }

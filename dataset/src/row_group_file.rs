@@ -44,23 +44,31 @@ pub struct IngestedRowGroup {
 
 /// What is told of a row group's rows.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Contents {
-    pub(crate) captions: u64,
-    pub(crate) picture_bytes: u64,
-    pub(crate) pixels: u64,
-    pub(crate) min_side: u32,
-    pub(crate) max_side: u32,
+pub struct Contents {
+    /// Captions of all rows.
+    pub captions: u64,
+    /// Bytes of the encoded pictures.
+    pub picture_bytes: u64,
+    /// Pixels of all pictures.
+    pub pixels: u64,
+    /// Shortest of the pictures' sides.
+    pub min_side: u32,
+    /// Longest of the pictures' sides.
+    pub max_side: u32,
 }
 
 /// A file that is being written, in memory.
-pub(crate) struct RowGroupFile {
+pub struct RowGroupFile {
     writer: ArrowWriter<Vec<u8>>,
     groups: Vec<IngestedRowGroup>,
 }
 
 impl RowGroupFile {
     /// A file of no row groups. The picture is the column `jpg`.
-    pub(crate) fn new(schema: SchemaRef) -> Result<Self> {
+    ///
+    /// # Errors
+    /// A schema that Parquet has no types for.
+    pub fn new(schema: SchemaRef) -> Result<Self> {
         let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties())).map_err(failed)?;
         Ok(Self { writer, groups: Vec::new() })
     }
@@ -71,12 +79,15 @@ impl RowGroupFile {
     }
 
     /// Rows so far.
-    pub(crate) fn rows(&self) -> u64 {
+    pub fn rows(&self) -> u64 {
         self.groups.iter().map(|group| group.rows).sum()
     }
 
     /// Writes a row group.
-    pub(crate) fn push(&mut self, batch: &RecordBatch, contents: Contents) -> Result<()> {
+    ///
+    /// # Errors
+    /// Of the writer.
+    pub fn push(&mut self, batch: &RecordBatch, contents: Contents) -> Result<()> {
         let start = self.flushed()?;
         self.writer.write(batch).map_err(failed)?;
         self.writer.flush().map_err(failed)?;
@@ -97,7 +108,10 @@ impl RowGroupFile {
     }
 
     /// The file.
-    pub(crate) fn finish(mut self) -> Result<Bytes> {
+    ///
+    /// # Errors
+    /// Of the writer.
+    pub fn finish(mut self) -> Result<Bytes> {
         let record = serde_json::to_string(&self.groups)
             .map_err(|error| DatasetError::Malformed { what: "row group", reason: error.to_string() })?;
         self.writer.append_key_value_metadata(KeyValue::new(ROW_GROUPS.to_owned(), record));

@@ -50,7 +50,7 @@ const INVISIBLE: &[RangeInclusive<char>] = &[
 ];
 
 /// Whether a text has a character that is seen. One of spaces, control characters and zero-width ones alone is no caption.
-pub(crate) fn is_visible(text: &str) -> bool {
+pub fn is_visible(text: &str) -> bool {
     let is_seen = |character: char| {
         let unseen = character.is_whitespace() || character.is_control();
         !unseen && !INVISIBLE.iter().any(|range| range.contains(&character))

@@ -1,19 +1,19 @@
-//! What the cuts of the tape cost: seconds and peak memory of a stage-1 slot, forward and backward.
+//! What the cuts of the tape cost: seconds and peak memory of a slot of the contrast task, forward and backward.
 //!
 //! `cargo bench -p blip2-model --bench backward -- whole|segmented [LAYERS] [HIDDEN] [ROWS] [STEPS]`, one process
 //! each, since a process has one peak of memory.
 
 use std::time::Instant;
 
-use blip2_model::ModelError;
-use blip2_model::dropout::Dropout;
-use blip2_model::host::floats;
-use blip2_model::parts::{GradientParts, PART_ELEMENTS};
+use blip2_model::device::read_back::floats;
+use blip2_model::error::ModelError;
+use blip2_model::files::weights::InitialValues;
+use blip2_model::nn::dropout::Dropout;
+use blip2_model::objectives::contrast::{ContrastModel, GlobalBatch, GradientMode, SlotBatch, SlotContext};
 use blip2_model::qformer::QFormerConfig;
-use blip2_model::stage1::{GlobalBatch, GradientMode, SlotBatch, SlotContext, Stage1Model};
-use blip2_model::tape::Tape;
-use blip2_model::tensors::FlatLayout;
-use blip2_model::weights::InitialValues;
+use blip2_model::train::buckets::{BUCKET_ELEMENTS, GradientBuckets};
+use blip2_model::train::flat::FlatLayout;
+use blip2_model::train::tape::Tape;
 use burn::tensor::{Device, Int, Tensor};
 
 /// Widths of the image features and of the contrastive space, patches, tokens.
@@ -49,10 +49,10 @@ fn main() -> Result<(), ModelError> {
         .with_hidden(hidden)
         .with_heads(hidden / 64)
         .with_intermediate(4 * hidden);
-    let mut model = Stage1Model::new(&config, embed_dim, 1e-5, &device)?;
+    let mut model = ContrastModel::new(&config, embed_dim, 1e-5, &device)?;
     model.initialise(0.07, &mut Wave, None, &device)?;
     let layout = FlatLayout::of(&mut model)?;
-    let parts = GradientParts::of(&layout, PART_ELEMENTS);
+    let parts = GradientBuckets::of(&layout, BUCKET_ELEMENTS);
     let features = Tensor::<1, Int>::arange(0..(rows * patches * width) as i64, &Device::flex());
     let features = (features.float() * 0.61).sin().reshape([rows, patches, width]);
     let ids: Vec<i32> = (0..rows * length).map(|at| 1000 + at as i32).collect();
@@ -99,7 +99,7 @@ fn main() -> Result<(), ModelError> {
     seconds.sort_by(f64::total_cmp);
     let (median, best) = (seconds[seconds.len() / 2], seconds[0]);
     let parameters = layout.len() as f64 / 1e6;
-    let count = parts.parts().len();
+    let count = parts.buckets().len();
     let mode = if segmented { "segmented" } else { "whole" };
     println!(
         "{mode}: {parameters:.0}M parameters, {count} parts: median {median:.3} s, best {best:.3} s{}",

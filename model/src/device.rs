@@ -3,10 +3,17 @@
 //! Every tensor of a process is put on a device that was chosen here; nothing asks for a default device, which would
 //! be a GPU wherever one is compiled in, present or not.
 
+pub mod card;
+pub(crate) mod cast;
+pub mod compute;
+pub mod failure;
 mod libdevice;
 mod made;
 #[cfg(any(feature = "cuda-unfused", feature = "vulkan-unfused"))]
 mod narrowing;
+pub mod placement;
+pub mod read_back;
+pub mod seat;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,7 +34,7 @@ pub enum DeviceName {
     Auto,
     /// The CPU.
     Cpu,
-    /// A CUDA device by its number; `None`: any, of which a worker takes the one of its [seat](crate::seat::Seat).
+    /// A CUDA device by its number; `None`: any, of which a worker takes the one of its [seat](crate::device::seat::Seat).
     Cuda(Option<usize>),
     /// A Vulkan device by its number, or any: discrete GPUs first, then integrated and virtual ones, then software.
     Vulkan(Option<usize>),

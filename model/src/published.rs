@@ -3,13 +3,13 @@
 use burn::tensor::Device;
 
 use crate::clip::{Clip, ClipTextConfig};
-use crate::language_model::published::count;
-use crate::layers::LayerNorm;
-use crate::opt::{Opt, OptConfig};
+use crate::language::opt::{Opt, OptConfig};
+use crate::language::published::count;
+use crate::language::t5::{T5, T5Config};
+use crate::nn::layers::LayerNorm;
+use crate::objectives::contrast::ContrastModel;
+use crate::objectives::generate::GenerateModel;
 use crate::qformer::QFormerConfig;
-use crate::stage1::Stage1Model;
-use crate::stage2::Stage2Model;
-use crate::t5::{T5, T5Config};
 use crate::vision::{ClipVisionConfig, ClipVit, EvaConfig, EvaVit};
 
 /// Rows of the Q-Former's word table: BERT's and `[DEC]`.
@@ -45,12 +45,12 @@ fn qformer(image_width: usize) -> QFormerConfig {
     QFormerConfig::new(image_width).with_vocab(VOCABULARY)
 }
 
-fn stage1(image_width: usize) -> usize {
-    count(Stage1Model::new(&qformer(image_width), EMBED_DIM, 1e-5, &Device::flex()).unwrap())
+fn contrast(image_width: usize) -> usize {
+    count(ContrastModel::new(&qformer(image_width), EMBED_DIM, 1e-5, &Device::flex()).unwrap())
 }
 
-fn stage2(image_width: usize, language_width: usize) -> usize {
-    count(Stage2Model::new(&qformer(image_width), 1e-5, language_width, &Device::flex()).unwrap())
+fn generate(image_width: usize, language_width: usize) -> usize {
+    count(GenerateModel::new(&qformer(image_width), 1e-5, language_width, &Device::flex()).unwrap())
 }
 
 fn opt(width: usize) -> usize {
@@ -88,9 +88,9 @@ fn qformers() {
 
 #[test]
 fn what_the_stages_train() {
-    assert_eq!(stage1(1408), 186_705_470);
-    assert_eq!(stage1(1024), 183_165_758);
-    assert_eq!(stage2(1408, 2560), 107_133_696);
+    assert_eq!(contrast(1408), 186_705_470);
+    assert_eq!(contrast(1024), 183_165_758);
+    assert_eq!(generate(1408, 2560), 107_133_696);
 }
 
 #[test]
@@ -101,14 +101,14 @@ fn blip2() {
         ("Flan-T5-XL", 2048, flan_t5(2048, 5120, 32), 3_942_446_592),
         ("Flan-T5-XXL", 4096, flan_t5(4096, 10240, 64), 12_229_596_672),
     ] {
-        assert_eq!(eva() + stage2(1408, width) + language, want, "{name}");
+        assert_eq!(eva() + generate(1408, width) + language, want, "{name}");
     }
 }
 
 #[test]
 fn blip2_for_retrieval() {
     let temperature = 1;
-    assert_eq!(eva() + stage1(1408) - CAPTION_HEAD - temperature, 1_172_032_258);
+    assert_eq!(eva() + contrast(1408) - CAPTION_HEAD - temperature, 1_172_032_258);
 }
 
 #[test]

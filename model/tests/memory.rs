@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use blip2_model::ModelError;
-use blip2_model::export::{Precision, export_lavis};
-use blip2_model::layers::Linear;
-use blip2_model::tensors::{FlatLayout, NamedTensors, TensorVisitor, join};
-use blip2_model::weights::{NameStyle, WeightSource, load};
+use blip2_model::blip2::export::{Precision, export_lavis};
+use blip2_model::error::ModelError;
+use blip2_model::files::weights::{NameStyle, WeightSource, load};
+use blip2_model::nn::layers::Linear;
+use blip2_model::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_model::train::flat::FlatLayout;
 use burn::tensor::Device;
 use peak_alloc::PeakAlloc;
 

@@ -6,18 +6,20 @@ use std::process::Command;
 use blip2_tests::process::repository;
 
 /// Each crate with the crates it may use, tests included; `blip2-tests` drives everything.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("blip2-proto", &[]),
     ("blip2-dataset", &[]),
     ("blip2-model", &[]),
     ("blip2-collective", &["blip2-proto"]),
     ("blip2-coordinator", &["blip2-collective", "blip2-dataset", "blip2-proto"]),
-    ("blip2-worker", &["blip2-collective", "blip2-dataset", "blip2-model", "blip2-proto"]),
+    ("blip2-curation", &["blip2-collective", "blip2-dataset", "blip2-proto"]),
+    ("blip2-worker", &["blip2-collective", "blip2-curation", "blip2-dataset", "blip2-model", "blip2-proto"]),
     (
         "blip2",
         &[
             "blip2-collective",
             "blip2-coordinator",
+            "blip2-curation",
             "blip2-dataset",
             "blip2-model",
             "blip2-proto",

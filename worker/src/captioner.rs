@@ -5,8 +5,8 @@ use std::path::Path;
 use blip2_dataset::{TextEncoder, TextEncoding};
 use blip2_model::blip2::Blip2;
 use blip2_model::device::DeviceName;
-use blip2_model::generate::GenerateOptions;
-use blip2_model::language_model::LanguageModel;
+use blip2_model::language::LanguageModel;
+use blip2_model::language::generation::GenerateOptions;
 use burn::tensor::{Device, Int, Tensor};
 use image::RgbImage;
 

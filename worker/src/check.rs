@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_dataset::{Loader, LoaderSpec, Manifest, Plan, PlanKey, TextEncoder, TrainTransform};
+use blip2_model::device::placement::Placement;
 use blip2_model::device::{DeviceName, Present};
-use blip2_model::placement::Placement;
-use blip2_model::weights::WeightSource;
+use blip2_model::files::weights::WeightSource;
 
 use crate::config::WorkerConfig;
 use crate::convert::qformer_text;

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use blip2_dataset::Location;
-use blip2_model::optimizer::Moments;
-use blip2_model::tensors::{FlatLayout, FlatTensor};
+use blip2_model::train::flat::{FlatLayout, FlatTensor};
+use blip2_model::train::optimizer::Moments;
 use bytes::Bytes;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::Deserialize;

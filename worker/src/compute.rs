@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use blip2_collective::{Exchange, World};
 use blip2_dataset::{DatasetError, Location, Manifest};
-use blip2_model::card::CardWatch;
 use blip2_model::device::KernelsMade;
+use blip2_model::device::card::CardWatch;
 use blip2_proto::drill::Drill;
 use blip2_proto::v1;
 use tokio::sync::{Semaphore, mpsc, watch};

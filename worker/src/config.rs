@@ -5,10 +5,10 @@ use std::fmt;
 
 pub use blip2_collective::Wire;
 use blip2_dataset::{ColumnNames, CorpusSource, LoaderSettings, is_url};
-pub use blip2_model::compute::Compute;
 use blip2_model::device::DeviceName;
-use blip2_model::language_model::check_family;
-use blip2_model::weights::{is_gguf, is_weight_file};
+pub use blip2_model::device::compute::Compute;
+use blip2_model::files::weights::{is_gguf, is_weight_file};
+use blip2_model::language::check_family;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, WorkerError};

@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use blip2_dataset::{KeyedRng, TextEncoder, TextEncoding};
 use blip2_model::device::DeviceName;
-use blip2_model::optimizer::{AdamW, Schedule};
-use blip2_model::placement::Placement;
+use blip2_model::device::placement::Placement;
+use blip2_model::files::tokenizer::{DECODER_START, QFormerTokenizer, TokenizerKind, tokenizer_content};
+use blip2_model::files::weights::InitialValues;
+use blip2_model::objectives::contrast;
 use blip2_model::qformer::QFormerConfig;
-use blip2_model::stage1;
-use blip2_model::tokenizer::{DECODER_START, QFormerTokenizer, TokenizerKind, tokenizer_content};
+use blip2_model::train::optimizer::{AdamW, Schedule};
 use blip2_model::vision::ImageEncoder;
-use blip2_model::weights::InitialValues;
 use burn::tensor::Device;
 
 use crate::config::{Compute, FrozenDtype, GradientMode, ModelSettings, OptimizerSettings, StepSettings};
 use crate::error::{Result, WorkerError};
 
-impl From<GradientMode> for stage1::GradientMode {
+impl From<GradientMode> for contrast::GradientMode {
     fn from(mode: GradientMode) -> Self {
         match mode {
             GradientMode::Exact => Self::Exact,

@@ -13,7 +13,8 @@ mod texts;
 
 use std::time::{Duration, Instant};
 
-use blip2_dataset::{CurationMode, ScoredText, TextSource};
+use blip2_curation::scored::{ScoredText, TextSource};
+use blip2_curation::select::CurationMode;
 use blip2_model::device::DeviceName;
 use burn::tensor::Device;
 use image::RgbImage;

@@ -2,8 +2,8 @@
 
 use blip2_collective::CollectiveError;
 use blip2_dataset::{DatasetError, redacted};
-use blip2_model::ModelError;
-use blip2_model::device_failure::{DeviceFailure, DeviceTrouble};
+use blip2_model::device::failure::{DeviceFailure, DeviceTrouble};
+use blip2_model::error::ModelError;
 
 /// `Result` of this crate.
 pub type Result<T, E = WorkerError> = std::result::Result<T, E>;

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use blip2_dataset::{KeyedPermutation, Sample, TextEncoder, TextEncoding, Tokens, clean_caption};
 use blip2_model::clip::Clip;
-use blip2_model::dropout::Dropout;
-use blip2_model::host::floats;
-use blip2_model::image_processor::ImageProcessor;
-use blip2_model::tape::Tape;
+use blip2_model::device::read_back::floats;
+use blip2_model::files::image_processor::ImageProcessor;
+use blip2_model::nn::dropout::Dropout;
+use blip2_model::train::tape::Tape;
 use blip2_model::vision::ImageEncoder;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
+pub use blip2_model::blip2::export::{ExportOptions, Precision};
+use blip2_model::blip2::export::{Retriever, export_blip2, export_lavis, export_retrieval};
 use blip2_model::blip2::{Blip2, PromptTokens};
-pub use blip2_model::export::{ExportOptions, Precision};
-use blip2_model::export::{Retriever, export_blip2, export_lavis, export_retrieval};
-use blip2_model::image_processor::ImageProcessor;
-use blip2_model::language_model::LanguageModel;
-use blip2_model::opt::OPT_PREFIX;
+use blip2_model::files::image_processor::ImageProcessor;
+use blip2_model::language::LanguageModel;
+use blip2_model::language::opt::OPT_PREFIX;
+use blip2_model::objectives::contrast::ContrastModel;
+use blip2_model::objectives::generate::GenerateModel;
 use blip2_model::qformer::QFormerConfig;
-use blip2_model::stage1::Stage1Model;
-use blip2_model::stage2::Stage2Model;
 use blip2_model::vision::ImageEncoder;
 use burn::tensor::Device;
 
@@ -100,14 +100,14 @@ impl Export<'_> {
         self.config.model.qformer_config(self.encoder.width(), self.vocab)
     }
 
-    fn stage1(&self, state: &NamedState) -> Result<Stage1Model> {
+    fn stage1(&self, state: &NamedState) -> Result<ContrastModel> {
         match TrainState::restore(self.config, self.sizes(0), state, &self.device)?.model {
             StageModel::Stage1(model) => Ok(*model),
             StageModel::Stage2(_) => Err(WorkerError::Protocol("a stage-1 state holds another model".into())),
         }
     }
 
-    fn stage2(&self, state: &NamedState, language_width: usize) -> Result<Stage2Model> {
+    fn stage2(&self, state: &NamedState, language_width: usize) -> Result<GenerateModel> {
         match TrainState::restore(self.config, self.sizes(language_width), state, &self.device)?.model {
             StageModel::Stage2(model) => Ok(*model),
             StageModel::Stage1(_) => Err(WorkerError::Protocol("a stage-2 state holds another model".into())),
@@ -121,7 +121,7 @@ impl Export<'_> {
         let processor = self.processor()?;
         let model = Retriever {
             encoder: &mut self.encoder,
-            stage1: &mut stage1,
+            contrast: &mut stage1,
             qformer: &qformer,
             processor: &processor,
         };

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use blip2_model::blip2::PublishedQFormer;
-use blip2_model::export::NOT_IN_RETRIEVAL;
-use blip2_model::language_model::LanguageModel;
-use blip2_model::tensors::FlatTensor;
-use blip2_model::weights::WeightSource;
+use blip2_model::blip2::export::NOT_IN_RETRIEVAL;
+use blip2_model::files::weights::WeightSource;
+use blip2_model::language::LanguageModel;
+use blip2_model::train::flat::FlatTensor;
 use burn::tensor::Device;
 use bytes::Bytes;
 

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use blip2_dataset::{KeyedRng, SlotBatch, TextEncoder, TextEncoding, Tokens};
-use blip2_model::compute::compute_in;
-use blip2_model::language_model::{LanguageModel, Padded, SpecialTokens, Texts, split_caption};
-use blip2_model::loss::{IGNORED, counted};
-use blip2_model::placement::Placement;
+use blip2_model::device::placement::Placement;
+use blip2_model::language::{LanguageModel, Padded, SpecialTokens, Texts, split_caption};
+use blip2_model::nn::tensors::compute_in;
+use blip2_model::train::loss::{IGNORED, counted};
 
 use crate::config::WorkerConfig;
 use crate::convert::{of_language_model, tokenizer};

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use blip2_dataset::{TextEncoder, TextEncoding, is_weight_file, redacted};
-use blip2_model::ModelError;
-use blip2_model::hf_config::FolderConfig;
-use blip2_model::language_model::LanguageModel;
-use blip2_model::tensors::FlatLayout;
-use blip2_model::tokenizer::{QFormerTokenizer, TokenizerKind};
+use blip2_model::error::ModelError;
+use blip2_model::files::config::FolderConfig;
+use blip2_model::files::tokenizer::{QFormerTokenizer, TokenizerKind};
+use blip2_model::files::weights::WeightSource;
+use blip2_model::language::LanguageModel;
+use blip2_model::train::flat::FlatLayout;
 use blip2_model::vision::{EncoderSizes, ImageEncoder};
-use blip2_model::weights::WeightSource;
 use burn::tensor::Device;
 use serde::Serialize;
 

@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use blip2_model::ModelError;
-use blip2_model::card::{Card, CardWatch};
+use blip2_model::device::card::{Card, CardWatch};
+use blip2_model::device::failure::{behind, recognised};
+use blip2_model::device::seat::Seat;
 use blip2_model::device::{DeviceName, KernelsMade, Present};
-use blip2_model::device_failure::{behind, recognised};
-use blip2_model::seat::Seat;
+use blip2_model::error::ModelError;
 use blip2_proto::v1;
 
 use crate::error::{Result, WorkerError};

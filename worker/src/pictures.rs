@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use blip2_dataset::{DatasetError, EvalTransform, Resampling, ShortestEdgeTransform};
-use blip2_model::image_processor::{self, Fitting, ImageProcessor};
+use blip2_model::files::image_processor::{self, Fitting, ImageProcessor};
 use burn::tensor::{Device, Tensor};
 use image::RgbImage;
 

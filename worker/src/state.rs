@@ -3,16 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use blip2_model::compute::compute_in;
-use blip2_model::optimizer::{Magnitudes, Moments};
-use blip2_model::parts::{GradientParts, PART_ELEMENTS, SegmentGradients};
-use blip2_model::placed::PlacedTensors;
+use blip2_model::files::weights::{WeightSource, initialise};
+use blip2_model::nn::tensors::compute_in;
+use blip2_model::objectives::contrast::ContrastModel;
+use blip2_model::objectives::generate::GenerateModel;
 use blip2_model::qformer::QFormerConfig;
-use blip2_model::stage1::Stage1Model;
-use blip2_model::stage2::Stage2Model;
-use blip2_model::tape::Segment;
-use blip2_model::tensors::FlatLayout;
-use blip2_model::weights::{WeightSource, initialise};
+use blip2_model::train::buckets::{BUCKET_ELEMENTS, GradientBuckets, SegmentGradients};
+use blip2_model::train::flat::FlatLayout;
+use blip2_model::train::optimizer::{Magnitudes, Moments};
+use blip2_model::train::placed::PlacedTensors;
+use blip2_model::train::tape::Segment;
 use burn::tensor::{Device, Gradients};
 
 use crate::checkpoint::NamedState;
@@ -47,9 +47,9 @@ pub struct FrozenSizes {
 #[derive(Debug)]
 pub enum StageModel {
     /// Representation learning.
-    Stage1(Box<Stage1Model>),
+    Stage1(Box<ContrastModel>),
     /// Generative learning.
-    Stage2(Box<Stage2Model>),
+    Stage2(Box<GenerateModel>),
 }
 
 /// Parameters and optimizer state after a number of committed steps.
@@ -64,7 +64,7 @@ pub struct TrainState {
     /// Places of the trainable tensors in the buffers.
     pub layout: FlatLayout,
     /// The layout's parts in the order in which a backward pass completes them.
-    pub parts: Arc<GradientParts>,
+    pub parts: Arc<GradientBuckets>,
     /// Master copy.
     pub parameters: Vec<f32>,
     /// AdamW's moments.
@@ -113,7 +113,7 @@ impl StageModel {
     }
 
     /// The stage-1 model, in stage 1.
-    pub(crate) fn stage1(&self) -> Result<&Stage1Model> {
+    pub(crate) fn stage1(&self) -> Result<&ContrastModel> {
         match self {
             Self::Stage1(model) => Ok(model),
             Self::Stage2(_) => Err(WorkerError::Protocol("a stage-1 step with a stage-2 state".into())),
@@ -121,7 +121,7 @@ impl StageModel {
     }
 
     /// The stage-2 model, in stage 2.
-    pub(crate) fn stage2(&self) -> Result<&Stage2Model> {
+    pub(crate) fn stage2(&self) -> Result<&GenerateModel> {
         match self {
             Self::Stage2(model) => Ok(model),
             Self::Stage1(_) => Err(WorkerError::Protocol("a stage-2 step with a stage-1 state".into())),
@@ -152,10 +152,10 @@ pub(crate) fn empty_stage1(
     config: &WorkerConfig,
     sizes: FrozenSizes,
     device: &Device,
-) -> Result<Stage1Model> {
+) -> Result<ContrastModel> {
     let embed_dim = config.model.qformer.embed_dim;
     let eps = config.model.ln_vision_eps;
-    let mut model = Stage1Model::new(&qformer(config, sizes), embed_dim, eps, device).map_err(of_sizes)?;
+    let mut model = ContrastModel::new(&qformer(config, sizes), embed_dim, eps, device).map_err(of_sizes)?;
     compute_in(&mut model, config.train.compute)?;
     Ok(model)
 }
@@ -165,16 +165,16 @@ pub(crate) fn empty_stage2(
     config: &WorkerConfig,
     sizes: FrozenSizes,
     device: &Device,
-) -> Result<Stage2Model> {
+) -> Result<GenerateModel> {
     let eps = config.model.ln_vision_eps;
     let mut model =
-        Stage2Model::new(&qformer(config, sizes), eps, sizes.language_width, device).map_err(of_sizes)?;
+        GenerateModel::new(&qformer(config, sizes), eps, sizes.language_width, device).map_err(of_sizes)?;
     compute_in(&mut model, config.train.compute)?;
     Ok(model)
 }
 
 /// What is wrong with the Q-Former's sizes.
-fn of_sizes(error: blip2_model::ModelError) -> WorkerError {
+fn of_sizes(error: blip2_model::error::ModelError) -> WorkerError {
     WorkerError::Configuration(format!("model.qformer: {error}"))
 }
 
@@ -273,7 +273,7 @@ impl TrainState {
         let layout = model.layout()?;
         let parameters = model.read(&layout)?;
         let moments = Moments::zeros(layout.len());
-        let parts = Arc::new(GradientParts::of(&layout, PART_ELEMENTS));
+        let parts = Arc::new(GradientBuckets::of(&layout, BUCKET_ELEMENTS));
         Ok(Self {
             stage,
             model,

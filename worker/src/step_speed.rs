@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use blip2_collective::{Exchange, Limits, Member, Transport, World};
 use blip2_dataset::{Coverage, KeyedRng, SlotBatch, StepBatch, TextEncoder, TextEncoding};
-use blip2_model::compute::compute_in;
-use blip2_model::flops::{BatchShape, Flops, LanguageSizes, image_encoder, stage1, stage2};
-use blip2_model::language_model::LanguageModel;
-use blip2_model::opt::Opt;
-use blip2_model::t5::T5;
+use blip2_model::files::weights::randomise;
+use blip2_model::language::LanguageModel;
+use blip2_model::language::opt::Opt;
+use blip2_model::language::t5::T5;
+use blip2_model::nn::tensors::compute_in;
+use blip2_model::objectives::flops::{self, BatchShape, Flops, LanguageSizes, image_encoder};
 use blip2_model::vision::{EncoderSizes, ImageEncoder};
-use blip2_model::weights::randomise;
 use burn::tensor::MemoryPoolUsage;
 
 use crate::config::{Compute, FrozenDtype, QFormerSettings, WorkerConfig};
@@ -141,10 +141,10 @@ impl StepSpeed {
         let pairs = self.load.batch as usize;
         let batch = BatchShape { pairs, positions: encoder.tokens(), text_length: *text_length };
         let trained = match language {
-            None => stage1(&qformer, self.parts.config.model.qformer.embed_dim, batch),
+            None => flops::contrast(&qformer, self.parts.config.model.qformer.embed_dim, batch),
             Some(language) => {
                 let prefix = if matches!(language, LanguageSizes::T5(_)) { *text_length } else { 0 };
-                stage2(&qformer, language, prefix, batch)
+                flops::generate(&qformer, language, prefix, batch)
             }
         };
         let frozen = image_encoder(encoder).forward * pairs as u64;
@@ -268,8 +268,8 @@ fn words(length: usize) -> Result<TextEncoder> {
 
 #[cfg(test)]
 mod tests {
-    use blip2_model::opt::OptConfig;
-    use blip2_model::t5::T5Config;
+    use blip2_model::language::opt::OptConfig;
+    use blip2_model::language::t5::T5Config;
     use blip2_model::vision::EvaConfig;
 
     use super::*;

@@ -4,14 +4,16 @@
 use std::time::{Duration, Instant};
 
 use blip2_dataset::KeyedRng;
-use blip2_model::dropout::Dropout;
-use blip2_model::host::floats;
-use blip2_model::optimizer::{AdamW, Moments};
-use blip2_model::parts::{GradientParts, PART_ELEMENTS};
+use blip2_model::device::read_back::floats;
+use blip2_model::nn::dropout::Dropout;
+use blip2_model::objectives::contrast::{
+    Contrast, ContrastModel, GlobalBatch, GradientMode, Side, SlotBatch, SlotContext,
+};
 use blip2_model::qformer::QFormerConfig;
-use blip2_model::stage1::{Contrast, GlobalBatch, GradientMode, Side, SlotBatch, SlotContext, Stage1Model};
-use blip2_model::tape::Tape;
-use blip2_model::tensors::FlatLayout;
+use blip2_model::train::buckets::{BUCKET_ELEMENTS, GradientBuckets};
+use blip2_model::train::flat::FlatLayout;
+use blip2_model::train::optimizer::{AdamW, Moments};
+use blip2_model::train::tape::Tape;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::convert::{SeededValues, device};
@@ -56,9 +58,9 @@ pub struct StubStep {
     sizes: StubSizes,
     seed: u64,
     device: Device,
-    model: Stage1Model,
+    model: ContrastModel,
     layout: FlatLayout,
-    parts: GradientParts,
+    parts: GradientBuckets,
     parameters: Vec<f32>,
     moments: Moments,
     /// One buffer for all steps, as in training.
@@ -74,10 +76,10 @@ impl StubStep {
     pub fn new(sizes: StubSizes, seed: u64, device_name: &str) -> Result<Self> {
         let device = device(device_name, false)?;
         let autodiff = device.clone().autodiff();
-        let mut model = Stage1Model::new(&sizes.qformer, sizes.embed_dim, LN_VISION_EPS, &autodiff)?;
+        let mut model = ContrastModel::new(&sizes.qformer, sizes.embed_dim, LN_VISION_EPS, &autodiff)?;
         model.initialise(TEMPERATURE, &mut SeededValues::new(seed), None, &autodiff)?;
         let layout = FlatLayout::of(&mut model)?;
-        let parts = GradientParts::of(&layout, PART_ELEMENTS);
+        let parts = GradientBuckets::of(&layout, BUCKET_ELEMENTS);
         let parameters = layout.read(&mut model)?;
         let moments = Moments::zeros(layout.len());
         let gradients = vec![0.0; layout.len()];
@@ -128,12 +130,12 @@ impl StubStep {
         let started = Instant::now();
         let gradients = &mut self.gradients;
         let mut buffers = self.parts.buffers();
-        let (model, parts) = (&mut self.model, self.parts.parts());
+        let (model, parts) = (&mut self.model, self.parts.buckets());
         loss.tape.backward(loss.objective, |segment, tape| {
             for (part, values) in buffers.take(model, tape, segment)? {
                 parts[part].copy_into(&values, gradients);
             }
-            Ok::<_, blip2_model::ModelError>(())
+            Ok::<_, blip2_model::error::ModelError>(())
         })?;
         times.backward = started.elapsed();
 

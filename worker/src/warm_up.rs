@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use blip2_model::device::KernelsMade;
-use blip2_model::dropout::Dropout;
-use blip2_model::stage1::SlotBatch;
-use blip2_model::tape::Tape;
+use blip2_model::nn::dropout::Dropout;
+use blip2_model::objectives::contrast::SlotBatch;
+use blip2_model::train::tape::Tape;
 use burn::tensor::Tensor;
 
 use crate::error::Result;

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use blip2_model::generate::GenerateOptions;
-use blip2_model::language_model::LanguageModel;
-use blip2_model::llama::{Llama, LlamaConfig};
-use blip2_model::opt::{Opt, OptConfig};
-use blip2_model::t5::{T5, T5Config};
-use blip2_model::tensors::FlatLayout;
+use blip2_model::language::LanguageModel;
+use blip2_model::language::generation::GenerateOptions;
+use blip2_model::language::llama::{Llama, LlamaConfig};
+use blip2_model::language::opt::{Opt, OptConfig};
+use blip2_model::language::t5::{T5, T5Config};
+use blip2_model::train::flat::FlatLayout;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::error::Result;

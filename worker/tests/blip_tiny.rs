@@ -4,7 +4,7 @@ use std::path::Path;
 
 use blip2_dataset::{ColumnNames, EvalTransform, TextEncoder, TextEncoding, clean_caption, read_all};
 use blip2_model::blip::BlipCaptioner;
-use blip2_model::generate::GenerateOptions;
+use blip2_model::language::generation::GenerateOptions;
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// Rows of the corpus' first file that the captioner knows.

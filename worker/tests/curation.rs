@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use arrow::array::AsArray;
-use blip2_dataset::{ColumnNames, CurationMode, ScoredText, TextSource, read_all};
+use blip2_curation::scored::{ScoredText, TextSource};
+use blip2_curation::select::CurationMode;
+use blip2_dataset::{ColumnNames, read_all};
 use blip2_worker::curation::{CuratedPicture, CurationModelSettings, CurationModels, CurationTimes};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 

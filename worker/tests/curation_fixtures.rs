@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use blip2_dataset::{ColumnNames, CurationMode, EvalTransform, Sample, ScoredText, read_all};
+use blip2_curation::scored::ScoredText;
+use blip2_curation::select::CurationMode;
+use blip2_dataset::{ColumnNames, EvalTransform, Sample, read_all};
 use blip2_model::blip::BlipRetrieval;
-use blip2_model::host::floats;
+use blip2_model::device::read_back::floats;
 use blip2_worker::curation::{CuratedPicture, CurationModelSettings, CurationModels, CurationTimes};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::{Value, json};

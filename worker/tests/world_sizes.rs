@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use blip2_collective::{Exchange, Limits, Member, Transport, World, deal_slots};
 use blip2_dataset::Manifest;
-use blip2_model::llama::{Llama, LlamaConfig};
-use blip2_model::tensors::FlatLayout;
+use blip2_model::language::llama::{Llama, LlamaConfig};
+use blip2_model::train::flat::FlatLayout;
 use blip2_worker::config::{Compute, FrozenDtype, StepSettings, Wire, WorkerConfig};
 use blip2_worker::step::{Members, StepParts};
 use blip2_worker::{BatchRange, HeldOut, TrainState, start_loader};

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use blip2_model::card::{Card, cuda_cards};
+use blip2_model::device::card::{Card, cuda_cards};
+use blip2_model::device::seat::Seat;
 use blip2_model::device::{DeviceName, Present, VulkanKind};
-use blip2_model::seat::Seat;
 use clap::Args;
 use serde::Serialize;
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use blip2_model::device::DeviceName;
-use blip2_model::seat::Seat;
+use blip2_model::device::seat::Seat;
 use blip2_worker::{DeviceChoice, WorkerEnd, WorkerOptions, config_hash};
 use serde_json::json;
 

@@ -14,7 +14,7 @@ const HASHES_LOOKED_AT: std::ops::RangeInclusive<usize> = 4..=32;
 
 /// The needed columns of one row group, in memory.
 #[derive(Debug)]
-pub(crate) struct RowGroup {
+pub struct RowGroup {
     image: ArrayRef,
     captions: Vec<ArrayRef>,
     key: Option<ArrayRef>,
@@ -55,7 +55,7 @@ impl RowGroup {
     }
 
     /// Rows.
-    pub(crate) fn rows(&self) -> usize {
+    pub fn rows(&self) -> usize {
         self.rows
     }
 
@@ -90,18 +90,21 @@ impl RowGroup {
     }
 
     /// The row's key, or empty text.
-    pub(crate) fn key(&self, row: usize) -> String {
+    pub fn key(&self, row: usize) -> String {
         let shown = |keys: &ArrayRef| arrow::util::display::array_value_to_string(keys, row).ok();
         self.key.as_ref().and_then(shown).unwrap_or_default()
     }
 
     /// The picture's source, if the file was opened with it.
-    pub(crate) fn url(&self, row: usize) -> Option<&str> {
+    pub fn url(&self, row: usize) -> Option<&str> {
         self.url.as_ref().and_then(|urls| text(urls, row))
     }
 
-    /// The picture's bytes after the checks that need no decoding, or why the row cannot be used.
-    pub(crate) fn image(&self, row: usize) -> Result<&[u8], String> {
+    /// The picture's bytes after the checks that need no decoding.
+    ///
+    /// # Errors
+    /// Why the row cannot be used.
+    pub fn image(&self, row: usize) -> Result<&[u8], String> {
         self.checked_image(row).map_err(|fault| fault.to_string())
     }
 
@@ -118,7 +121,7 @@ impl RowGroup {
     }
 
     /// The row's captions, those of the list or the single one, each cut to 16 KiB.
-    pub(crate) fn captions(&self, row: usize) -> Vec<&str> {
+    pub fn captions(&self, row: usize) -> Vec<&str> {
         let cut = |caption: &'_ str| caption.floor_char_boundary(CAPTION_BYTES);
         self.written_captions(row).into_iter().map(|caption| &caption[..cut(caption)]).collect()
     }

@@ -9,14 +9,17 @@ use crate::error::Result;
 use crate::record::to_json;
 use crate::store::Location;
 
-/// One file of a unit.
+/// A file of a corpus, as the record of what wrote it names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct PartRecord {
-    pub(crate) name: String,
-    pub(crate) bytes: u64,
-    pub(crate) rows: u64,
+pub struct PartRecord {
+    /// Name within the output.
+    pub name: String,
+    /// Length.
+    pub bytes: u64,
+    /// Rows.
+    pub rows: u64,
     /// Of the whole file, hexadecimal.
-    pub(crate) blake3: String,
+    pub blake3: String,
 }
 
 /// A unit that is done.

@@ -130,7 +130,7 @@ pub(super) fn too_many_bytes(bytes: u64, limit: u64) -> Refusal {
 }
 
 /// A caption with control characters replaced by spaces, without space at its ends.
-pub(crate) fn readable(caption: &str) -> String {
+pub fn readable(caption: &str) -> String {
     let spaced: String =
         caption.chars().map(|character| if character.is_control() { ' ' } else { character }).collect();
     spaced.trim().to_owned()

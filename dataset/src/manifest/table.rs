@@ -123,7 +123,10 @@ fn malformed(reason: impl std::fmt::Display) -> DatasetError {
 }
 
 /// One batch as a Parquet file.
-pub(crate) fn write_parquet(batch: &RecordBatch) -> parquet::errors::Result<Bytes> {
+///
+/// # Errors
+/// Of the writer.
+pub fn write_parquet(batch: &RecordBatch) -> parquet::errors::Result<Bytes> {
     let mut content = Vec::new();
     let mut writer = ArrowWriter::try_new(&mut content, batch.schema(), None)?;
     writer.write(batch)?;
@@ -132,7 +135,10 @@ pub(crate) fn write_parquet(batch: &RecordBatch) -> parquet::errors::Result<Byte
 }
 
 /// All batches of a Parquet file held in memory.
-pub(crate) fn read_parquet(content: Bytes) -> parquet::errors::Result<Vec<RecordBatch>> {
+///
+/// # Errors
+/// A file that is damaged.
+pub fn read_parquet(content: Bytes) -> parquet::errors::Result<Vec<RecordBatch>> {
     guarded(|| {
         let reader = ParquetRecordBatchReaderBuilder::try_new(content)?.build()?;
         Ok(reader.collect::<Result<_, _>>()?)

@@ -11,14 +11,15 @@ use super::BlipConfig;
 use super::seats::Seats;
 use super::text::BlipText;
 use super::vision::BlipVision;
-use crate::ModelError;
-use crate::cache::{KeyValueCache, follow};
-use crate::causal::{Visible, causal_mask};
-use crate::generate::{Decoder, GenerateOptions, generate, next_column};
-use crate::host::floats;
-use crate::layers::{LayerNorm, Linear};
-use crate::qformer::KeyValue;
-use crate::tensors::{NamedTensors, TensorVisitor, join};
+use crate::device::read_back::floats;
+use crate::error::ModelError;
+use crate::language::generation::{Decoder, GenerateOptions, generate};
+use crate::nn::attention::KeyValue;
+use crate::nn::cache::{KeyValueCache, follow};
+use crate::nn::causal::{Visible, causal_mask};
+use crate::nn::layers::{LayerNorm, Linear};
+use crate::nn::rows::next_column;
+use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// The text decoder's name.
 const DECODER: &str = "text_decoder";

@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use crate::ModelError;
-use crate::hf_config::FolderConfig;
+use crate::error::ModelError;
+use crate::files::config::FolderConfig;
 use crate::qformer::QFormerConfig;
 use crate::vision::EvaConfig;
 

@@ -9,11 +9,12 @@ use super::BlipConfig;
 use super::seats::Seats;
 use super::text::BlipText;
 use super::vision::BlipVision;
-use crate::ModelError;
-use crate::cache::KeyValueCache;
-use crate::layers::Linear;
-use crate::qformer::{KeyValue, key_mask};
-use crate::tensors::{NamedTensors, TensorVisitor, join};
+use crate::error::ModelError;
+use crate::nn::attention::KeyValue;
+use crate::nn::cache::KeyValueCache;
+use crate::nn::layers::Linear;
+use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+use crate::qformer::key_mask;
 
 /// The matching head's classes: no match, match.
 const CLASSES: usize = 2;

@@ -74,7 +74,7 @@ impl Seats {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::floats;
+    use crate::device::read_back::floats;
 
     fn rows(count: usize) -> Tensor<3> {
         Tensor::<1, Int>::arange(0..2 * count as i64, &Device::flex()).float().reshape([count, 2, 1])

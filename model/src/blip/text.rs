@@ -4,13 +4,14 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::seats::Seats;
-use crate::ModelError;
-use crate::cache::KeyValueCache;
-use crate::dropout::Dropout;
-use crate::host::ints;
-use crate::layers::{Embedding, LayerNorm};
-use crate::qformer::{AttentionBlock, FeedForward, KeyValue, QFormerConfig};
-use crate::tensors::{NamedTensors, TensorVisitor, join};
+use crate::device::read_back::ints;
+use crate::error::ModelError;
+use crate::nn::attention::KeyValue;
+use crate::nn::cache::KeyValueCache;
+use crate::nn::dropout::Dropout;
+use crate::nn::layers::{Embedding, LayerNorm};
+use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+use crate::qformer::{AttentionBlock, FeedForward, QFormerConfig};
 
 /// Self-attention, attention to the image, feed-forward part; each with residual and norm behind it.
 #[derive(Module, Debug)]

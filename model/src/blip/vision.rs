@@ -3,10 +3,10 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use crate::ModelError;
-use crate::layers::LayerNorm;
-use crate::numbers::in_f32;
-use crate::tensors::{NamedTensors, TensorVisitor, join};
+use crate::device::cast::in_f32;
+use crate::error::ModelError;
+use crate::nn::layers::LayerNorm;
+use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 use crate::vision::{EVA_PREFIX, EvaConfig, EvaVit};
 
 /// The encoder of BLIP's models; its names are those of BLIP-2's, where `ln_vision` stands for the last norm.

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ModelError;
-use crate::hf_config::FolderConfig;
+use crate::error::ModelError;
+use crate::files::config::FolderConfig;
 use crate::qformer::QFormerConfig;
 use crate::vision::EvaConfig;
 

@@ -6,11 +6,11 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::ModelError;
-use crate::export::{first_free, id_of_image};
-use crate::hf_config::FolderConfig;
-use crate::language_model::SpecialTokens;
-use crate::tokenizer::{TokenizerKind, named_token, settings, tokenizer_json};
+use crate::blip2::export::{first_free, id_of_image};
+use crate::error::ModelError;
+use crate::files::config::FolderConfig;
+use crate::files::tokenizer::{TokenizerKind, named_token, settings, tokenizer_json};
+use crate::language::SpecialTokens;
 
 /// Token ids that prompts are made of and texts end with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl PromptTokens {
 
     /// As [`PromptTokens::choose`]; where no special token is to spare, pictures are marked by one that the
     /// tokenizer does not have yet, with the next id. The vocabulary may have to be raised for it
-    /// ([`LanguageModel::grow_vocabulary`](crate::language_model::LanguageModel::grow_vocabulary)).
+    /// ([`LanguageModel::grow_vocabulary`](crate::language::LanguageModel::grow_vocabulary)).
     ///
     /// # Errors
     /// A tokenizer without a line feed where one is needed.
@@ -139,8 +139,8 @@ fn image_token(value: &Value, tokenizer: &Path, language: &SpecialTokens) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::opt::OptConfig;
-    use crate::t5::T5Config;
+    use crate::language::opt::OptConfig;
+    use crate::language::t5::T5Config;
     use serde_json::json;
 
     fn choose(tokens: &[(u32, &str)], newline: &str) -> Result<PromptTokens, ModelError> {

@@ -4,14 +4,14 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::layer::ClipLayer;
-use crate::ModelError;
-use crate::activation::Activation;
-use crate::causal::causal_mask;
-use crate::host::ints;
-use crate::layers::{Embedding, LayerNorm};
-use crate::numbers::{in_f32, in_numbers};
-use crate::tensors::{NamedTensors, TensorVisitor, join};
+use crate::device::cast::{in_f32, in_numbers};
+use crate::device::read_back::ints;
+use crate::error::ModelError;
+use crate::nn::activation::Activation;
+use crate::nn::causal::causal_mask;
+use crate::nn::layers::{Embedding, LayerNorm};
+use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+use crate::vision::ClipLayer;
 
 /// Sizes of a [`ClipText`]; the defaults are those of `CLIPTextConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -7,8 +7,8 @@ use burn::tensor::{DType, Int, Tensor, module};
 
 use super::Mask;
 use super::kernels::dropout::MULTIPLIERS;
-use crate::compute::Compute;
-use crate::numbers::in_numbers;
+use crate::device::cast::in_numbers;
+use crate::device::compute::Compute;
 
 /// `x/2 · (1 + erf(x/√2))`. Not burn's function: on devices that have no derivative of their own it takes that of the
 /// approximation by tanh, which is up to 9e-4 off.

@@ -6,7 +6,7 @@ use burn::tensor::{DType, TensorData};
 
 use super::kernels::{bf16, cross_entropy, dropout, gelu, layer_norm};
 use super::{FusedOps, Mask, Targets};
-use crate::compute::Compute;
+use crate::device::compute::Compute;
 
 /// The values of a tensor that [`super::is_fused`] has let through.
 pub(super) fn values(tensor: &FlexTensor) -> &[f32] {

@@ -4,42 +4,11 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::QFormerConfig;
-use crate::ModelError;
-use crate::dropout::Dropout;
-use crate::layers::{LayerNorm, Linear, attention, merge_heads, split_heads};
-use crate::tensors::{NamedTensors, TensorVisitor, join};
-
-/// Keys and values of one layer, each `[b, heads, length, head width]`.
-#[derive(Debug, Clone)]
-pub struct KeyValue {
-    /// Keys.
-    pub key: Tensor<4>,
-    /// Values.
-    pub value: Tensor<4>,
-}
-
-impl KeyValue {
-    /// Number of positions.
-    pub fn length(&self) -> usize {
-        self.key.dims()[2]
-    }
-
-    /// The positions of `self` followed by those of `other`.
-    pub fn followed_by(&self, other: &Self) -> Self {
-        Self {
-            key: Tensor::cat(vec![self.key.clone(), other.key.clone()], 2),
-            value: Tensor::cat(vec![self.value.clone(), other.value.clone()], 2),
-        }
-    }
-
-    /// Batches one after the other.
-    pub fn stack_batches(parts: &[&Self]) -> Self {
-        Self {
-            key: Tensor::cat(parts.iter().map(|part| part.key.clone()).collect(), 0),
-            value: Tensor::cat(parts.iter().map(|part| part.value.clone()).collect(), 0),
-        }
-    }
-}
+use crate::error::ModelError;
+use crate::nn::attention::{KeyValue, attention, merge_heads, split_heads};
+use crate::nn::dropout::Dropout;
+use crate::nn::layers::{LayerNorm, Linear};
+use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// Attention with its residual and norm.
 #[derive(Module, Debug)]

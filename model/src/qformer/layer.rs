@@ -4,12 +4,13 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::QFormerConfig;
-use super::attention::{AttentionBlock, KeyValue};
-use crate::ModelError;
-use crate::dropout::Dropout;
+use super::attention::AttentionBlock;
+use crate::error::ModelError;
 use crate::fused::gelu;
-use crate::layers::{LayerNorm, Linear};
-use crate::tensors::{NamedTensors, TensorVisitor, join};
+use crate::nn::attention::KeyValue;
+use crate::nn::dropout::Dropout;
+use crate::nn::layers::{LayerNorm, Linear};
+use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// `norm(x + dropout(down(gelu(up(x)))))`.
 #[derive(Module, Debug)]

@@ -1,17 +1,20 @@
 //! The vision tower in the CLIP layout: a norm before the first layer, separate projections, no patch bias.
 
+mod layer;
+
+pub use layer::ClipLayer;
+
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::patches::{PatchEmbedding, check_pixels, check_sizes};
 use super::positions::{Alignment, resize_positions};
-use crate::ModelError;
-use crate::activation::Activation;
-use crate::clip::ClipLayer;
-use crate::layers::{Embedding, LayerNorm, zeros};
-use crate::numbers::in_numbers;
-use crate::tensors::{NamedTensors, TensorVisitor, join};
+use crate::device::cast::in_numbers;
+use crate::error::ModelError;
+use crate::nn::activation::Activation;
+use crate::nn::layers::{Embedding, LayerNorm, zeros};
+use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// Sizes of a [`ClipVit`]; the defaults are those of `CLIPVisionConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

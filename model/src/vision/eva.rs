@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::patches::{PatchEmbedding, check_pixels, check_sizes};
 use super::positions::{Alignment, resize_positions};
-use crate::ModelError;
+use crate::device::cast::in_numbers;
+use crate::error::ModelError;
 use crate::fused::gelu;
-use crate::layers::{LayerNorm, Linear, frozen_attention, merge_heads, split_heads, zeros};
-use crate::numbers::in_numbers;
-use crate::tensors::{NamedTensors, TensorVisitor, join};
+use crate::nn::attention::{frozen_attention, merge_heads, split_heads};
+use crate::nn::layers::{LayerNorm, Linear, zeros};
+use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// Sizes of an [`EvaVit`]; the defaults are those of `Blip2VisionConfig` (ViT-g/14).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

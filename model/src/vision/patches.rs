@@ -3,10 +3,10 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
-use crate::ModelError;
-use crate::hf_config::SIDE;
-use crate::layers::zeros;
-use crate::tensors::{NamedTensors, TensorVisitor, join};
+use crate::error::ModelError;
+use crate::files::config::SIDE;
+use crate::nn::layers::zeros;
+use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// A convolution whose stride is its kernel's size, computed as one product over unfolded patches.
 #[derive(Module, Debug)]

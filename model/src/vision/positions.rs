@@ -2,9 +2,9 @@
 
 use burn::tensor::{Tensor, TensorData};
 
-use crate::ModelError;
-use crate::host::floats;
-use crate::numbers::in_f32;
+use crate::device::cast::in_f32;
+use crate::device::read_back::floats;
+use crate::error::ModelError;
 
 /// Which points of the old and the new grid lie on each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{CLIP_VISION_PREFIX, ClipVisionConfig, EVA_PREFIX, EvaConfig};
-use crate::ModelError;
-use crate::hf_config::FolderConfig;
-use crate::weights::{NameStyle, WeightSource, is_weight_file};
+use crate::error::ModelError;
+use crate::files::config::FolderConfig;
+use crate::files::weights::{NameStyle, WeightSource, is_weight_file};
 
 /// LAVIS's files of an image encoder alone.
 const PUBLISHED: &[&str] = &["eva_vit_g.pth", "clip_vit_L.pth"];

@@ -1,7 +1,7 @@
 //! BLIP's captioner and filter against `transformers`, and the small captioner on pictures it was trained on.
 
 use blip2_model::blip::{BlipCaptioner, BlipRetrieval};
-use blip2_model::generate::GenerateOptions;
+use blip2_model::language::generation::GenerateOptions;
 use burn::tensor::Tensor;
 use serde_json::Value;
 

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use blip2_model::ModelError;
 use blip2_model::device::DeviceName;
-use blip2_model::host::floats;
-use blip2_model::parts::GradientParts;
-use blip2_model::tape::Tape;
-use blip2_model::tensors::{FlatLayout, NamedTensors};
+use blip2_model::device::read_back::floats;
+use blip2_model::error::ModelError;
+use blip2_model::nn::tensors::NamedTensors;
+use blip2_model::train::buckets::GradientBuckets;
+use blip2_model::train::flat::FlatLayout;
+use blip2_model::train::tape::Tape;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -211,19 +212,19 @@ pub(crate) fn flat_gradient(
     tape: Tape,
     objective: Tensor<1>,
 ) -> Vec<f32> {
-    let parts = GradientParts::of(layout, 1);
+    let parts = GradientBuckets::of(layout, 1);
     let mut buffers = parts.buffers();
     let mut flat = vec![0.0; layout.len()];
     let mut complete = 0;
     let collect = |segment, gradients: &mut _| -> Result<(), ModelError> {
         for (part, values) in buffers.take(model, gradients, segment)? {
-            parts.parts()[part].copy_into(&values, &mut flat);
+            parts.buckets()[part].copy_into(&values, &mut flat);
             complete += 1;
         }
         Ok(())
     };
     tape.backward(objective, collect).unwrap();
-    assert_eq!(complete, parts.parts().len());
+    assert_eq!(complete, parts.buckets().len());
     flat
 }
 

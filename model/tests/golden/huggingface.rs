@@ -2,17 +2,18 @@
 
 use blip2_model::blip2::Blip2;
 use blip2_model::clip::Clip;
-use blip2_model::compute::{Compute, compute_in};
-use blip2_model::dropout::Dropout;
-use blip2_model::generate::GenerateOptions;
-use blip2_model::language_model::{LanguageModel, Padded, Texts};
-use blip2_model::loss::{Loss, counted};
-use blip2_model::placement::Placement;
-use blip2_model::stage2::Stage2Model;
-use blip2_model::tape::Tape;
-use blip2_model::tensors::FlatLayout;
+use blip2_model::device::compute::Compute;
+use blip2_model::device::placement::Placement;
+use blip2_model::files::weights::{NameStyle, WeightSource, huggingface_name, load};
+use blip2_model::language::generation::GenerateOptions;
+use blip2_model::language::{LanguageModel, Padded, Texts};
+use blip2_model::nn::dropout::Dropout;
+use blip2_model::nn::tensors::compute_in;
+use blip2_model::objectives::generate::GenerateModel;
+use blip2_model::train::flat::FlatLayout;
+use blip2_model::train::loss::{Loss, counted};
+use blip2_model::train::tape::Tape;
 use blip2_model::vision::ImageEncoder;
-use blip2_model::weights::{NameStyle, WeightSource, huggingface_name, load};
 use burn::tensor::Tensor;
 use serde_json::Value;
 
@@ -33,9 +34,9 @@ pub(crate) fn parts(name: &str) -> Vec<Fixture> {
 /// Image encoder and Q-Former, which do not depend on the language model.
 fn check_queries(fixture: &Fixture, golden: &Tensors, model: &Blip2) {
     let features = model.encoder().forward(golden.tensor("pixel_values")).unwrap();
-    let normed = model.stage2().ln_vision.forward(features.clone());
+    let normed = model.trained().ln_vision.forward(features.clone());
     assert_close(fixture, "vision", normed, golden.values("vision"));
-    let queries = model.stage2().query_output(features, &mut Dropout::off(), &mut Tape::whole()).unwrap();
+    let queries = model.trained().query_output(features, &mut Dropout::off(), &mut Tape::whole()).unwrap();
     assert_close(fixture, "qformer", queries, golden.values("qformer"));
 }
 
@@ -110,13 +111,13 @@ impl GoldenTexts {
     }
 }
 
-/// Layout, loss and gradient of a case's stage-2 model.
-fn stage2_gradient(fixture: &Fixture, golden: &Tensors, tape: Tape) -> (FlatLayout, f64, Vec<f32>) {
-    stage2_gradient_in(fixture, golden, tape, &Placement::from(&device()), Compute::F32)
+/// Layout, loss and gradient of a case's generate task.
+fn generate_gradient(fixture: &Fixture, golden: &Tensors, tape: Tape) -> (FlatLayout, f64, Vec<f32>) {
+    generate_gradient_in(fixture, golden, tape, &Placement::from(&device()), Compute::F32)
 }
 
 /// The same with frozen models at `place`, and products in `compute`.
-pub(crate) fn stage2_gradient_in(
+pub(crate) fn generate_gradient_in(
     fixture: &Fixture,
     golden: &Tensors,
     mut tape: Tape,
@@ -128,21 +129,21 @@ pub(crate) fn stage2_gradient_in(
     let device = device().autodiff();
     let eps = fixture.json("config.json")["vision_config"]["layer_norm_eps"].as_f64().unwrap();
     let model = frozen.language_model();
-    let mut stage2 = Stage2Model::new(frozen.qformer_config(), eps, model.width(), &device).unwrap();
+    let mut generate = GenerateModel::new(frozen.qformer_config(), eps, model.width(), &device).unwrap();
     let style = NameStyle::HuggingFace { prefix: String::new() };
     let source = WeightSource::open(fixture.folder(), style).unwrap();
-    load(&mut stage2, "", &source, &device).unwrap();
-    compute_in(&mut stage2, compute).unwrap();
+    load(&mut generate, "", &source, &device).unwrap();
+    compute_in(&mut generate, compute).unwrap();
 
     let features = frozen.encoder().forward(golden.tensor("pixel_values")).unwrap();
-    let prompt = stage2.forward(Tensor::from_inner(features), &mut Dropout::off(), &mut tape).unwrap();
+    let prompt = generate.forward(Tensor::from_inner(features), &mut Dropout::off(), &mut tape).unwrap();
     let encoder_decoder = matches!(model, LanguageModel::T5(_));
     let (queries, image) = (frozen.qformer_config().queries, frozen.tokens().image);
     let texts = GoldenTexts::read(golden, queries, image, encoder_decoder);
     let loss = texts.loss(model, prompt);
     let count = counted(&texts.labels) as f64;
-    let layout = FlatLayout::of(&mut stage2).unwrap();
-    let gradient = flat_gradient(&mut stage2, &layout, tape, loss.objective / count);
+    let layout = FlatLayout::of(&mut generate).unwrap();
+    let gradient = flat_gradient(&mut generate, &layout, tape, loss.objective / count);
     (layout, loss.value.read().unwrap() / count, gradient)
 }
 
@@ -151,7 +152,7 @@ fn blip2_loss_and_gradients() {
     for fixture in parts("blip2-opt").into_iter().chain(parts("blip2-t5")) {
         let golden = fixture.tensors("golden.safetensors");
         let what = fixture.folder().display().to_string();
-        let (layout, value, whole) = stage2_gradient(&fixture, &golden, Tape::whole());
+        let (layout, value, whole) = generate_gradient(&fixture, &golden, Tape::whole());
         let want = fixture.json("golden.json")["loss"].as_f64().unwrap();
         assert!((value - want).abs() < LOSS_TOLERANCE, "{what}: loss {value}, reference {want}");
         let mut compared = 0;
@@ -164,9 +165,9 @@ fn blip2_loss_and_gradients() {
         let given = golden.names().iter().filter(|name| name.starts_with("grad.")).count();
         assert_eq!(compared, given, "{what}: every gradient of the reference has a tensor");
 
-        let (_, _, segmented) = stage2_gradient(&fixture, &golden, Tape::segmented());
+        let (_, _, segmented) = generate_gradient(&fixture, &golden, Tape::segmented());
         assert_same_gradient(&what, &layout, &segmented, &whole);
-        let (_, _, again) = stage2_gradient(&fixture, &golden, Tape::segmented());
+        let (_, _, again) = generate_gradient(&fixture, &golden, Tape::segmented());
         assert!(segmented == again, "{what}: the same bits every time");
     }
 }

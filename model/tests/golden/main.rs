@@ -3,8 +3,8 @@
 //! `BLIP2_GOLDEN_DIR` names the folder of cases; without it, the repository's own `tests/golden` is used.
 
 mod blip;
+mod contrast;
 mod fixture;
 mod huggingface;
 mod mixed;
 mod operations;
-mod stage1;

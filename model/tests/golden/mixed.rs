@@ -1,12 +1,12 @@
 //! Products in bf16 against those in float32: the losses of all cases, and where their gradients point.
 
-use blip2_model::compute::Compute;
-use blip2_model::placement::Placement;
-use blip2_model::tape::Tape;
+use blip2_model::device::compute::Compute;
+use blip2_model::device::placement::Placement;
+use blip2_model::train::tape::Tape;
 
+use crate::contrast::Case;
 use crate::fixture::{cases, device};
-use crate::huggingface::{parts, stage2_gradient_in};
-use crate::stage1::Case;
+use crate::huggingface::{generate_gradient_in, parts};
 
 /// Largest difference of a loss, relative to that in float32.
 const LOSS: f64 = 0.02;
@@ -34,7 +34,7 @@ fn assert_near(what: &str, losses: (&[f64], &[f64]), gradients: (&[f32], &[f32])
 }
 
 #[test]
-fn stage_1_in_bf16_is_near_float32() {
+fn contrast_in_bf16_is_near_float32() {
     for fixture in cases("stage1-") {
         let what = fixture.name();
         let mut case = Case::open(fixture);
@@ -46,14 +46,14 @@ fn stage_1_in_bf16_is_near_float32() {
 }
 
 #[test]
-fn stage_2_in_bf16_is_near_float32_whatever_the_frozen_models_are_in() {
+fn generate_in_bf16_is_near_float32_whatever_the_frozen_models_are_in() {
     let plain = device();
     let places = [Placement::from(&plain), Placement::bf16(&plain).unwrap()];
     for fixture in parts("blip2-opt").into_iter().chain(parts("blip2-t5")) {
         let golden = fixture.tensors("golden.safetensors");
         let of = |place: &Placement, compute| {
             let (_, loss, gradient) =
-                stage2_gradient_in(&fixture, &golden, Tape::segmented(), place, compute);
+                generate_gradient_in(&fixture, &golden, Tape::segmented(), place, compute);
             (loss, gradient)
         };
         let (want, exact) = of(&places[0], Compute::F32);

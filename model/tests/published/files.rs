@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use blip2_model::ModelError;
-use blip2_model::export::{Precision, export_lavis};
-use blip2_model::tensors::{FlatLayout, NamedTensors, TensorVisitor};
+use blip2_model::blip2::export::{Precision, export_lavis};
+use blip2_model::error::ModelError;
+use blip2_model::nn::tensors::{NamedTensors, TensorVisitor};
+use blip2_model::train::flat::FlatLayout;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::Dtype;
@@ -28,7 +29,7 @@ pub(crate) fn fill(model: &mut impl NamedTensors, scale: f32) {
 pub(crate) fn tensors_of(model: &mut impl NamedTensors) -> Tensors {
     let layout = FlatLayout::of(model).unwrap();
     let flat = layout.read(model).unwrap();
-    let of = |tensor: &blip2_model::tensors::FlatTensor| {
+    let of = |tensor: &blip2_model::train::flat::FlatTensor| {
         (tensor.name.clone(), (tensor.shape.clone(), flat[tensor.range()].to_vec()))
     };
     layout.tensors().iter().map(of).collect()

@@ -4,19 +4,19 @@ mod files;
 
 use std::path::Path;
 
+use blip2_model::blip2::export::{ExportOptions, Precision, Retriever, export_blip2, export_retrieval};
 use blip2_model::blip2::{Blip2, PromptTokens, PublishedQFormer};
 use blip2_model::clip::Clip;
-use blip2_model::export::{ExportOptions, Precision, Retriever, export_blip2, export_retrieval};
-use blip2_model::host::floats;
-use blip2_model::image_processor::ImageProcessor;
-use blip2_model::language_model::LanguageModel;
+use blip2_model::device::read_back::floats;
+use blip2_model::files::image_processor::ImageProcessor;
+use blip2_model::files::tokenizer::{TokenizerKind, tokenizer_json};
+use blip2_model::files::weights::{InitialValues, WeightSource};
+use blip2_model::language::LanguageModel;
+use blip2_model::objectives::contrast::ContrastModel;
+use blip2_model::objectives::generate::GenerateModel;
 use blip2_model::qformer::QFormerConfig;
-use blip2_model::stage1::Stage1Model;
-use blip2_model::stage2::Stage2Model;
-use blip2_model::tensors::FlatLayout;
-use blip2_model::tokenizer::{TokenizerKind, tokenizer_json};
+use blip2_model::train::flat::FlatLayout;
 use blip2_model::vision::{ClipVisionConfig, ClipVit, EncoderSizes, EvaConfig, EvaVit, ImageEncoder};
-use blip2_model::weights::{InitialValues, WeightSource};
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::{Value, json};
 
@@ -234,10 +234,10 @@ fn blip2_folder(folder: &Path) -> Blip2 {
     let encoder = ImageEncoder::open(&asset("eva-tiny"), &device).unwrap();
     let language_model = LanguageModel::open(&asset("opt-tiny"), &device).unwrap();
     let qformer = qformer_of(&encoder);
-    let mut stage2 = Stage2Model::new(&qformer, 1e-6, language_model.width(), &device).unwrap();
-    fill(&mut stage2, 0.3);
+    let mut generate = GenerateModel::new(&qformer, 1e-6, language_model.width(), &device).unwrap();
+    fill(&mut generate, 0.3);
     let tokens = PromptTokens::choose(&asset("opt-tiny"), language_model.special_tokens()).unwrap();
-    let mut model = Blip2::from_parts(encoder, stage2, language_model, qformer, tokens).unwrap();
+    let mut model = Blip2::from_parts(encoder, generate, language_model, qformer, tokens).unwrap();
     export_blip2(folder, &mut model, &asset("opt-tiny"), &ExportOptions::default()).unwrap();
     model
 }
@@ -343,12 +343,16 @@ fn salesforce_blip2_itm() {
     let folder = place.path().join("itm");
     let mut encoder = ImageEncoder::open(&asset("eva-tiny"), &Device::flex()).unwrap();
     let qformer = qformer_of(&encoder);
-    let mut stage1 = Stage1Model::new(&qformer, 8, 1e-6, &Device::flex()).unwrap();
-    fill(&mut stage1, 0.3);
+    let mut contrast = ContrastModel::new(&qformer, 8, 1e-6, &Device::flex()).unwrap();
+    fill(&mut contrast, 0.3);
     let processor = ImageProcessor::blip2(encoder.image_size());
     let want = features(&encoder);
-    let model =
-        Retriever { encoder: &mut encoder, stage1: &mut stage1, qformer: &qformer, processor: &processor };
+    let model = Retriever {
+        encoder: &mut encoder,
+        contrast: &mut contrast,
+        qformer: &qformer,
+        processor: &processor,
+    };
     export_retrieval(&folder, model, &asset("qformer-tokenizer"), &ExportOptions::default()).unwrap();
     assert_eq!(features(&open_encoder(&folder)), want);
 }
@@ -393,7 +397,7 @@ fn bert_base_uncased() {
         .with_max_positions(64);
     let started = |path: &Path| {
         let bert = WeightSource::open_bert(path).unwrap();
-        let mut model = Stage1Model::new(&qformer, 8, 1e-5, &Device::flex()).unwrap();
+        let mut model = ContrastModel::new(&qformer, 8, 1e-5, &Device::flex()).unwrap();
         model.initialise(0.07, &mut Zeros, Some(&bert), &Device::flex()).unwrap();
         tensors_of(&mut model)
     };

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use blip2_dataset::{TextEncoder, TextEncoding};
 use blip2_model::blip::BlipCaptioner;
-use blip2_model::hf_config::FolderConfig;
-use blip2_model::image_processor::ImageProcessor;
+use blip2_model::files::config::FolderConfig;
+use blip2_model::files::image_processor::ImageProcessor;
 use burn::tensor::Device;
 use image::RgbImage;
 

@@ -1,6 +1,8 @@
 //! The configuration of a curation.
 
-use blip2_dataset::{ColumnNames, CurationSettings, SelectionSettings};
+use blip2_curation::job::CurationSettings;
+use blip2_curation::select::SelectionSettings;
+use blip2_dataset::ColumnNames;
 use serde::{Deserialize, Serialize};
 
 use super::settings::CurationModelSettings;

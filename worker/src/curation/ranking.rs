@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use blip2_dataset::{ScoredText, TextEncoder, TextEncoding};
+use blip2_curation::scored::ScoredText;
+use blip2_dataset::{TextEncoder, TextEncoding};
 use blip2_model::blip::BlipRetrieval;
 use blip2_model::clip::Clip;
-use blip2_model::host::floats;
-use blip2_model::image_processor::ImageProcessor;
+use blip2_model::device::read_back::floats;
+use blip2_model::files::image_processor::ImageProcessor;
 use burn::tensor::Device;
 use burn::tensor::activation::softmax;
 

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use blip2_dataset::{CurationMode, redacted};
+use blip2_curation::select::CurationMode;
+use blip2_dataset::redacted;
 use blip2_model::device::{DeviceName, Present};
-use blip2_model::generate::{GenerateOptions, Sampling};
+use blip2_model::language::generation::{GenerateOptions, Sampling};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, WorkerError};

@@ -1,6 +1,10 @@
 //! Tasks from reading to their record.
 
-use blip2_dataset::{CurationJob, CurationSummary, CurationTask, ScoredText, Share, TaskDone};
+use blip2_curation::finish::{CurationSummary, TaskDone};
+use blip2_curation::job::CurationJob;
+use blip2_curation::scored::ScoredText;
+use blip2_curation::task::CurationTask;
+use blip2_dataset::Share;
 use tokio_util::sync::CancellationToken;
 
 use super::{CuratedPicture, CurationModels, CurationTimes};

@@ -50,7 +50,7 @@ pub(super) fn joined(rows: Vec<Tensor<3>>) -> Tensor<3> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use blip2_model::host::all_bytes;
+    use blip2_model::device::read_back::all_bytes;
     use burn::tensor::Int;
 
     fn features(dtype: DType) -> Tensor<3> {

@@ -7,12 +7,12 @@
 use std::borrow::Cow;
 
 use blip2_dataset::KeyedRng;
-use blip2_model::dropout::Dropout;
-use blip2_model::host;
-use blip2_model::loss::LossValue;
-use blip2_model::stage1::{self, Contrast, GlobalBatch, Side, SlotContext, Stage1Model};
-use blip2_model::stage2::Stage2Model;
-use blip2_model::tape::Tape;
+use blip2_model::device::read_back;
+use blip2_model::nn::dropout::Dropout;
+use blip2_model::objectives::contrast::{self, Contrast, ContrastModel, GlobalBatch, Side, SlotContext};
+use blip2_model::objectives::generate::GenerateModel;
+use blip2_model::train::loss::LossValue;
+use blip2_model::train::tape::Tape;
 use burn::tensor::{Int, Tensor, TensorData};
 use bytes::Bytes;
 
@@ -143,9 +143,9 @@ impl StepParts {
 
     /// Matching and captioning losses, summed, then the features: float64 and float32 values, little-endian. Negatives
     /// are drawn within the unit, by a key that does not depend on the step.
-    fn stage1_unit(&self, model: &Stage1Model, unit: usize, rows: &[HeldOutRow]) -> Result<Vec<u8>> {
+    fn stage1_unit(&self, model: &ContrastModel, unit: usize, rows: &[HeldOutRow]) -> Result<Vec<u8>> {
         let (features, text_length) = (self.held_out_features(rows)?, self.config.stage1.text_length);
-        let batch = stage1::SlotBatch {
+        let batch = contrast::SlotBatch {
             image_features: features.clone(),
             ids: rows.iter().flat_map(|row| row.tokens.ids.iter().copied()).collect(),
             mask: rows.iter().flat_map(|row| row.tokens.mask.iter().copied()).collect(),
@@ -153,8 +153,8 @@ impl StepParts {
         };
         let (ids, mask) = (batch.ids.clone(), batch.mask.clone());
         let forward = model.features(batch, &mut Dropout::off(), Tape::whole())?;
-        let image_feats = host::floats(forward.image_feats.clone())?;
-        let text_feats = host::floats(forward.text_feat.clone())?;
+        let image_feats = read_back::floats(forward.image_feats.clone())?;
+        let text_feats = read_back::floats(forward.text_feat.clone())?;
         let mut told = Vec::new();
         let global = GlobalBatch { ids, mask, image_feats, text_feats, ..self.no_rows() };
         let smoothing = self.config.stage1.label_smoothing;
@@ -190,7 +190,7 @@ impl StepParts {
     }
 
     /// The loss summed over the predicted tokens, and their number.
-    fn stage2_unit(&self, model: &Stage2Model, rows: &[HeldOutRow]) -> Result<Vec<u8>> {
+    fn stage2_unit(&self, model: &GenerateModel, rows: &[HeldOutRow]) -> Result<Vec<u8>> {
         let language = self.language()?;
         let features = self.held_out_features(rows)?;
         let prompt = model.forward(features, &mut Dropout::off(), &mut Tape::whole())?;
@@ -239,7 +239,7 @@ impl StepParts {
         Ok(gathered)
     }
 
-    fn stage1_values(&self, held_out: &HeldOut, model: &Stage1Model, all: &Gathered) -> Result<StepValues> {
+    fn stage1_values(&self, held_out: &HeldOut, model: &ContrastModel, all: &Gathered) -> Result<StepValues> {
         let (global, rows) = (&all.global, held_out.rows.len());
         let similarity = self.similarities(global)?;
         let temperature = model.temperature()?;
@@ -280,7 +280,7 @@ impl StepParts {
             let images = TensorData::new(images.to_vec(), [count * queries, width]);
             let all = Tensor::<2>::from_data(images, &self.device).matmul(texts.clone());
             let best = all.reshape([count, queries, rows]).max_dim(1).reshape([count, rows]);
-            similarity.extend(host::floats(best)?);
+            similarity.extend(read_back::floats(best)?);
         }
         Ok(similarity)
     }

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use blip2_collective::CollectiveError;
-use blip2_model::optimizer::{AdamW, AdamWStep, Moments, NormParts, clip_factor, divide};
-use blip2_model::parts::GradientParts;
-use blip2_model::placed::PlacedTensors;
+use blip2_model::train::buckets::GradientBuckets;
+use blip2_model::train::optimizer::{AdamW, AdamWStep, Moments, NormParts, clip_factor, divide};
+use blip2_model::train::placed::PlacedTensors;
 use burn::tensor::Device;
 
 use super::times::Stopwatch;
@@ -69,7 +69,7 @@ pub(super) struct Landed {
 /// A gradient on its way.
 pub(super) struct Landing<'a> {
     plan: LandingPlan,
-    parts: &'a GradientParts,
+    parts: &'a GradientBuckets,
     gradients: Vec<f32>,
     values: Vec<f32>,
     norm: NormParts,
@@ -85,7 +85,7 @@ impl<'a> Landing<'a> {
     /// Into `buffer`, whatever it holds; `beside`: where the state after the step is computed, if it is.
     pub(super) fn new(
         plan: LandingPlan,
-        parts: &'a GradientParts,
+        parts: &'a GradientBuckets,
         mut buffer: Vec<f32>,
         beside: Option<Beside<'a>>,
         watch: Stopwatch,
@@ -121,7 +121,7 @@ impl<'a> Landing<'a> {
                 std::mem::take(&mut self.waiting).into_iter().try_for_each(|part| self.settle(part))
             }
             Item::Part(part) => {
-                self.parts.parts()[part].copy_into(&sum, &mut self.gradients);
+                self.parts.buckets()[part].copy_into(&sum, &mut self.gradients);
                 match self.plan.divisor.is_some() && self.values.is_empty() {
                     true => {
                         self.waiting.push(part);
@@ -135,7 +135,7 @@ impl<'a> Landing<'a> {
 
     /// What can be done with a part whose sum is there.
     fn settle(&mut self, part: usize) -> Result<()> {
-        let ranges = &self.parts.parts()[part].ranges;
+        let ranges = &self.parts.buckets()[part].ranges;
         let Self { plan, gradients, values, norm, watch, .. } = self;
         watch.time(
             |times| &mut times.optimizer,
@@ -197,7 +197,7 @@ impl<'a> Landing<'a> {
         let clip = if limit > 0.0 { clip_factor(norm, limit) } else { 1.0 };
         // A gradient that is not finite leads nowhere.
         if limit > 0.0 && norm.is_finite() {
-            (0..self.parts.parts().len()).try_for_each(|part| self.update(part, clip))?;
+            (0..self.parts.buckets().len()).try_for_each(|part| self.update(part, clip))?;
         }
         watch.times += self.watch.times;
         let next = self.beside.map(|(beside, placed)| NextState { buffers: beside.buffers, placed });
@@ -227,19 +227,22 @@ pub(super) fn closed() -> WorkerError {
 
 #[cfg(test)]
 mod tests {
-    use blip2_model::optimizer::{global_norm, scale};
-    use blip2_model::tensors::FlatLayout;
+    use blip2_model::train::flat::FlatLayout;
+    use blip2_model::train::optimizer::{global_norm, scale};
 
     use super::*;
 
     /// Three parts: a head with the temperature, a layer, and the inputs.
-    fn parts() -> GradientParts {
+    fn parts() -> GradientBuckets {
         let shapes = [
             ("Qformer.bert.encoder.layer.0.weight", vec![30, 20]),
             ("query_tokens", vec![1, 3, 11]),
             ("temp", vec![1]),
         ];
-        GradientParts::of(&FlatLayout::new(shapes.map(|(name, shape)| (name.to_owned(), shape)).to_vec()), 1)
+        GradientBuckets::of(
+            &FlatLayout::new(shapes.map(|(name, shape)| (name.to_owned(), shape)).to_vec()),
+            1,
+        )
     }
 
     fn plan(clip_norm: f64, divisor: Option<usize>) -> LandingPlan {
@@ -262,8 +265,8 @@ mod tests {
         (values(0.9), Moments { first: values(0.2), second })
     }
 
-    fn part(parts: &GradientParts, number: usize, of: &[f32]) -> Vec<f32> {
-        parts.parts()[number].ranges.iter().cloned().flat_map(|range| of[range].to_vec()).collect()
+    fn part(parts: &GradientBuckets, number: usize, of: &[f32]) -> Vec<f32> {
+        parts.buckets()[number].ranges.iter().cloned().flat_map(|range| of[range].to_vec()).collect()
     }
 
     fn beside<'a>(parameters: &'a [f32], moments: &'a Moments) -> Option<Beside<'a>> {
@@ -272,7 +275,7 @@ mod tests {
     }
 
     /// What one pass over everything makes of a state.
-    fn whole(plan: &LandingPlan, parts: &GradientParts, gradients: &[f32]) -> (f64, Vec<f32>, Moments) {
+    fn whole(plan: &LandingPlan, parts: &GradientBuckets, gradients: &[f32]) -> (f64, Vec<f32>, Moments) {
         let (mut parameters, mut moments) = held();
         let mut gradients = gradients.to_vec();
         let norm = global_norm(&gradients);

@@ -18,13 +18,13 @@ use std::time::Duration;
 
 use blip2_collective::{Exchange, SumTree, World};
 use blip2_dataset::{SlotBatch, StepBatch};
-use blip2_model::dropout::Dropout;
-use blip2_model::image_processor::ImageProcessor;
-use blip2_model::optimizer::{Moments, scale};
-use blip2_model::parts::GradientParts;
-use blip2_model::placement::Placement;
-use blip2_model::tensors::FlatLayout;
-use blip2_model::tokenizer::DECODER_START;
+use blip2_model::device::placement::Placement;
+use blip2_model::files::image_processor::ImageProcessor;
+use blip2_model::files::tokenizer::DECODER_START;
+use blip2_model::nn::dropout::Dropout;
+use blip2_model::train::buckets::GradientBuckets;
+use blip2_model::train::flat::FlatLayout;
+use blip2_model::train::optimizer::{Moments, scale};
 use blip2_model::vision::ImageEncoder;
 use blip2_proto::drill::{Drill, DrillPhase};
 use burn::tensor::{Device, Tensor};
@@ -225,7 +225,7 @@ impl StepParts {
     }
 
     /// How the gradients of the slots of `batch` are summed with those of all members.
-    fn sum_plan<'a>(&self, parts: &'a GradientParts, batch: &StepBatch) -> Result<SumPlan<'a>> {
+    fn sum_plan<'a>(&self, parts: &'a GradientBuckets, batch: &StepBatch) -> Result<SumPlan<'a>> {
         let train = &self.config.train;
         let first = batch.slots.first().map_or(0, |slot| slot.slot);
         Ok(SumPlan {
@@ -245,7 +245,7 @@ impl StepParts {
     fn landing<'a>(
         &self,
         (stage, step): (u32, u64),
-        parts: &'a GradientParts,
+        parts: &'a GradientBuckets,
         buffer: Vec<f32>,
         beside: Beside<'a>,
         divisor: Option<usize>,

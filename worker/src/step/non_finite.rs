@@ -3,7 +3,7 @@
 //! Losses, the summed gradient and the state are equal on every member, so every member finds the same.
 
 use blip2_dataset::StepBatch;
-use blip2_model::optimizer::{AdamW, Magnitudes};
+use blip2_model::train::optimizer::{AdamW, Magnitudes};
 
 use super::StepValues;
 use crate::error::{Result, WorkerError};

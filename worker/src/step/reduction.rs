@@ -13,8 +13,8 @@ use std::sync::mpsc as threads;
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use blip2_collective::{CollectiveError, SumTree, TreeAccumulator, TreePartial};
-use blip2_model::parts::{GradientParts, PartBuffers, SegmentGradients};
-use blip2_model::tape::Tape;
+use blip2_model::train::buckets::{BucketBuffers, GradientBuckets, SegmentGradients};
+use blip2_model::train::tape::Tape;
 use burn::tensor::Tensor;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -31,7 +31,7 @@ const SEGMENTS_AHEAD: usize = 4;
 
 /// What is summed, and how.
 pub(super) struct SumPlan<'a> {
-    pub(super) parts: &'a GradientParts,
+    pub(super) parts: &'a GradientBuckets,
     /// For the gradient.
     pub(super) tree: SumTree,
     /// This member's slots.
@@ -100,7 +100,7 @@ pub(super) struct OwnSums<'a> {
     plan: &'a SumPlan<'a>,
     target: Target<'a>,
     /// Of the slot that is being differentiated.
-    buffers: PartBuffers<'a>,
+    buffers: BucketBuffers<'a>,
     /// One for each part; `None` when it is complete.
     parts: Vec<Option<OpenSum>>,
     values: Option<OpenSum>,
@@ -118,7 +118,7 @@ impl<'a> OwnSums<'a> {
             Ok(Some(OpenSum { sum, slots_left: plan.slots.len() }))
         };
         let parts =
-            (0..plan.parts.parts().len()).map(|part| open(Item::Part(part))).collect::<Result<_>>()?;
+            (0..plan.parts.buckets().len()).map(|part| open(Item::Part(part))).collect::<Result<_>>()?;
         let (buffers, values) = (plan.parts.buffers(), open(Item::Values)?);
         Ok(Self { plan, target, buffers, parts, values, own_values: Vec::new(), held: Vec::new(), watch })
     }
@@ -349,7 +349,7 @@ impl Members<'_> {
         let (lander, own_values) = if self.world.members.len() == 1 {
             fill(Target::Alone(Lander::Here(landing)), watch)?
         } else {
-            let (sender, receiver) = mpsc::channel(plan.parts.parts().len() + 2);
+            let (sender, receiver) = mpsc::channel(plan.parts.buckets().len() + 2);
             let (_, own_values) = fill(Target::Peers(sender), watch)?;
             let reduced = self.reduce(plan, Lander::Here(landing), receiver);
             (Some(watch.time(|times| &mut times.exchange, || self.runtime.block_on(reduced))?), own_values)
@@ -377,7 +377,7 @@ impl Members<'_> {
                 (Target::Alone(Lander::There(landings)), None)
             } else {
                 // Every part, the values, and the end.
-                let (sender, receiver) = mpsc::channel(plan.parts.parts().len() + 2);
+                let (sender, receiver) = mpsc::channel(plan.parts.buckets().len() + 2);
                 let reduce = move || {
                     let reduced = self.reduce(plan, Lander::There(landings), receiver);
                     self.runtime.block_on(reduced).map(drop)
@@ -399,7 +399,7 @@ impl Members<'_> {
                 |times| &mut times.exchange,
                 || (joined(collector), reducer.map_or(Ok(()), joined), joined(lander)),
             );
-            let parts = plan.parts.parts().len();
+            let parts = plan.parts.buckets().len();
             tracing::debug!(early, parts, "parts were updated before the backward pass was over");
             match (filled, collected, reduced, landed) {
                 (Ok(()), Ok((own_values, own)), Ok(()), Ok((landed, landing))) => {
@@ -453,8 +453,8 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use blip2_collective::{Exchange, Limits, Member, Transport, World, deal_slots};
-    use blip2_model::optimizer::{AdamW, Moments};
-    use blip2_model::tensors::FlatLayout;
+    use blip2_model::train::flat::FlatLayout;
+    use blip2_model::train::optimizer::{AdamW, Moments};
     use burn::tensor::Device;
 
     use super::super::landing::{Beside, LandingPlan};
@@ -463,12 +463,12 @@ mod tests {
 
     const SLOTS: u32 = 8;
 
-    fn parts() -> GradientParts {
+    fn parts() -> GradientBuckets {
         let layer = |index: usize| format!("Qformer.bert.encoder.layer.{index}.weight");
         let mut shapes: Vec<(String, Vec<usize>)> = (0..3).map(|index| (layer(index), vec![700])).collect();
         shapes.push(("query_tokens".into(), vec![33]));
         shapes.push(("temp".into(), vec![1]));
-        GradientParts::of(&FlatLayout::new(shapes), 1)
+        GradientBuckets::of(&FlatLayout::new(shapes), 1)
     }
 
     fn value(slot: u32, element: usize) -> f32 {
@@ -477,8 +477,8 @@ mod tests {
     }
 
     /// What slot `slot` gives for part `part`.
-    fn gradient(parts: &GradientParts, part: usize, slot: u32) -> Vec<f32> {
-        let elements = parts.parts()[part].ranges.iter().cloned().flatten();
+    fn gradient(parts: &GradientBuckets, part: usize, slot: u32) -> Vec<f32> {
+        let elements = parts.buckets()[part].ranges.iter().cloned().flatten();
         elements.map(|element| value(slot, element)).collect()
     }
 
@@ -495,7 +495,7 @@ mod tests {
     fn fill(slots: &mut Slots<'_>, own: Range<u32>) -> Result<()> {
         for slot in own {
             give_values(slots, slot)?;
-            (0..parts().parts().len()).try_for_each(|part| give_part(slots, part, slot))?;
+            (0..parts().buckets().len()).try_for_each(|part| give_part(slots, part, slot))?;
         }
         Ok(())
     }
@@ -554,7 +554,7 @@ mod tests {
             rank: usize,
             overlap: bool,
             landing: Landing<'_>,
-            parts: &GradientParts,
+            parts: &GradientBuckets,
             fill: impl FnOnce(&mut Slots<'_>, Range<u32>) -> Result<()>,
         ) -> Result<(Vec<f32>, Vec<f32>)> {
             let world = World { epoch: 1, rank, members: self.world.clone() };
@@ -612,7 +612,7 @@ mod tests {
                     let last = own.next_back().unwrap();
                     fill(slots, own)?;
                     give_values(slots, last)?;
-                    for part in 0..parts.parts().len() {
+                    for part in 0..parts.buckets().len() {
                         let started = Instant::now();
                         while updated.load(Ordering::Acquire) < part {
                             assert!(started.elapsed() < Duration::from_secs(60), "part {part} waits");
@@ -623,7 +623,7 @@ mod tests {
                     Ok(())
                 };
                 group.land(rank, true, landing, &parts, fill).unwrap();
-                assert_eq!(updated.load(Ordering::Acquire), parts.parts().len());
+                assert_eq!(updated.load(Ordering::Acquire), parts.buckets().len());
             };
             std::thread::scope(|scope| {
                 let member = &member;

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use blip2_dataset::{KeyedRng, SlotBatch, StepBatch};
-use blip2_model::host;
-use blip2_model::loss::LossValue;
-use blip2_model::stage1::{self, Contrast, GlobalBatch, Side, SlotContext, SlotForward};
-use blip2_model::tape::Tape;
+use blip2_model::device::read_back;
+use blip2_model::objectives::contrast::{self, Contrast, GlobalBatch, Side, SlotContext, SlotForward};
+use blip2_model::train::loss::LossValue;
+use blip2_model::train::tape::Tape;
 use blip2_proto::drill::DrillPhase;
 use burn::tensor::Tensor;
 use bytes::Bytes;
@@ -153,7 +153,7 @@ impl StepParts {
         watch: &mut Stopwatch,
     ) -> Result<OpenSlot<'a>> {
         let features = watch.time(|times| &mut times.encoder, || self.image_features(slot))?;
-        let batch = stage1::SlotBatch {
+        let batch = contrast::SlotBatch {
             image_features: features.clone(),
             ids: slot.ids.clone(),
             mask: slot.mask.clone(),
@@ -179,7 +179,7 @@ impl StepParts {
         let images = open.iter().map(|slot| slot.forward.image_feats.clone().inner().flatten(0, 2));
         let texts = open.iter().map(|slot| slot.forward.text_feat.clone().inner().flatten(0, 1));
         let raw = open.iter().filter(|_| published).map(|slot| slot.features.clone().flatten(0, 2));
-        let mut read = host::all_bytes(images.chain(texts).chain(raw).collect::<Vec<Tensor<1>>>())?;
+        let mut read = read_back::all_bytes(images.chain(texts).chain(raw).collect::<Vec<Tensor<1>>>())?;
         let raw = read.split_off(2 * open.len());
         let ids = open.iter().map(|slot| bytemuck::cast_slice(&slot.batch.ids));
         let mask = open.iter().map(|slot| bytemuck::cast_slice(&slot.batch.mask));

@@ -1,10 +1,10 @@
 //! A stage-2 step: captioning through the frozen language model, with the token mean of the global batch.
 
 use blip2_dataset::{SlotBatch, StepBatch};
-use blip2_model::dropout::Dropout;
-use blip2_model::loss::Loss;
-use blip2_model::stage2::Stage2Model;
-use blip2_model::tape::Tape;
+use blip2_model::nn::dropout::Dropout;
+use blip2_model::objectives::generate::GenerateModel;
+use blip2_model::train::loss::Loss;
+use blip2_model::train::tape::Tape;
 use blip2_proto::drill::DrillPhase;
 use burn::tensor::Tensor;
 
@@ -81,7 +81,7 @@ impl StepParts {
     /// The slot's loss summed over its tokens, and their number.
     fn caption_loss(
         &self,
-        model: &Stage2Model,
+        model: &GenerateModel,
         features: Tensor<3>,
         slot: &SlotBatch,
         [dropout, language_dropout]: &mut [Dropout; 2],

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use blip2_dataset::{DedupRule, DuplicateFinder, DuplicateList, KeyedRng, PictureHash};
+use blip2_curation::dedup::{DedupRule, DuplicateFinder, DuplicateList, PictureHash};
+use blip2_dataset::KeyedRng;
 use clap::Args;
 use serde::Serialize;
 

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use blip2_model::llama::LlamaConfig;
-use blip2_model::opt::OptConfig;
-use blip2_model::t5::T5Config;
+use blip2_model::language::llama::LlamaConfig;
+use blip2_model::language::opt::OptConfig;
+use blip2_model::language::t5::T5Config;
 use blip2_worker::{WriterSizes, WritingLoad, WritingSpeed, WritingTimes};
 use clap::{Args, ValueEnum};
 use serde::Serialize;

@@ -5,7 +5,7 @@ mod preset;
 
 use std::collections::BTreeMap;
 
-use blip2_model::flops::{BatchShape, stage1};
+use blip2_model::objectives::flops::{self, BatchShape};
 use blip2_worker::config::{Compute, FrozenDtype};
 use blip2_worker::step::StepTimes;
 use blip2_worker::{StepLoad, StepSpeed, StubSizes, StubStep, TimedStep};
@@ -206,7 +206,7 @@ fn measure_stub(arguments: &StepArguments, sizes: StubSizes) -> Result<Measured,
         return Err(CliError::usage(format!("--preset {name} has one slot: leave --micro-batch out")));
     }
     let batch = BatchShape { pairs: sizes.batch, positions: sizes.positions, text_length: sizes.text_length };
-    let flops = stage1(&sizes.qformer, sizes.embed_dim, batch).total();
+    let flops = flops::contrast(&sizes.qformer, sizes.embed_dim, batch).total();
     let mut stub = StubStep::new(sizes, 0, &arguments.device)?;
     stub.step()?;
     let steps = (0..arguments.steps).map(|_| stub.step()).collect::<Result<Vec<_>, _>>()?;

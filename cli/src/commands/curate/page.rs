@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use blip2_dataset::KEPT;
+use blip2_curation::finish::KEPT;
 
 use super::report::{Example, Figures};
 use crate::report::{Bar, Histogram, bar_group, document, escape};

@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use blip2_dataset::{CurationJob, DropReason, KEPT, ScoredText, TextSource, select, thumbnail};
+use blip2_curation::finish::KEPT;
+use blip2_curation::job::CurationJob;
+use blip2_curation::scored::{ScoredText, TextSource};
+use blip2_curation::select::{DropReason, select};
+use blip2_dataset::thumbnail;
 use clap::Args;
 use serde::Serialize;
 

@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use blip2_dataset::{CurationJob, CurationSummary, DedupRule, MAX_NEAR_BITS, Reselection, Share, reselect};
+use blip2_curation::dedup::{DedupRule, MAX_NEAR_BITS};
+use blip2_curation::finish::CurationSummary;
+use blip2_curation::job::CurationJob;
+use blip2_curation::reselect::{Reselection, reselect};
+use blip2_dataset::Share;
 use clap::{Args, ValueEnum};
 
 use super::summary::described;

@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use blip2_collective::listening;
-use blip2_coordinator::{CurationEnd, CurationOptions, coordinate_curation};
-use blip2_dataset::{CurationJob, CurationSummary, Location, RunRecord, Share, TaskDone};
+use blip2_curation::finish::{CurationSummary, TaskDone};
+use blip2_curation::job::CurationJob;
+use blip2_curation::runs::RunRecord;
+use blip2_curation::server::{CurationEnd, CurationOptions, coordinate_curation};
+use blip2_dataset::{Location, Share};
 use blip2_model::device::DeviceName;
 use blip2_proto::v1::CurationStatusReply;
 use blip2_worker::curation::{CurationConfig, CurationModels, TaskRunner};

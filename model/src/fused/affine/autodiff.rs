@@ -11,7 +11,7 @@ use burn::tensor::DType;
 
 use super::flex::{as_rows, forward, gradient_of_bias, gradient_of_weight, gradient_of_x, output_shape};
 use super::{AffineOps, Numbers};
-use crate::compute::Compute;
+use crate::device::compute::Compute;
 use crate::fused::flex::{factor, result};
 
 /// What the backward pass needs of the forward pass, with the factors as they were multiplied.

@@ -6,7 +6,7 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Shape;
 
 use super::{AffineOps, Numbers};
-use crate::compute::Compute;
+use crate::device::compute::Compute;
 use crate::fused::flex::{contiguous, factor, result, tensor, values};
 use crate::fused::kernels::rows;
 

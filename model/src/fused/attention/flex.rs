@@ -6,7 +6,7 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::DType;
 
 use super::{AttentionOps, Settings};
-use crate::compute::Compute;
+use crate::device::compute::Compute;
 use crate::fused::flex::{contiguous, factor, result, values};
 use crate::fused::kernels::softmax;
 use crate::fused::{FusedOps, Mask};

@@ -1,9 +1,9 @@
 //! Sizes of published models and of the quick start's.
 
-use blip2_model::flops::LanguageSizes;
-use blip2_model::opt::OptConfig;
+use blip2_model::language::opt::OptConfig;
+use blip2_model::language::t5::T5Config;
+use blip2_model::objectives::flops::LanguageSizes;
 use blip2_model::qformer::QFormerConfig;
-use blip2_model::t5::T5Config;
 use blip2_model::vision::{ClipVisionConfig, EncoderSizes, EvaConfig};
 use blip2_worker::config::QFormerSettings;
 use blip2_worker::{StepSizes, StubSizes};

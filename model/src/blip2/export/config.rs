@@ -1,0 +1,167 @@
+//! The JSON files of an exported folder.
+
+use serde_json::{Value, json};
+
+use super::Retriever;
+use super::precision::Precision;
+use crate::blip2::{Blip2, QFormerSection};
+use crate::error::ModelError;
+use crate::files::config::TokenIds;
+use crate::language::LanguageModel;
+use crate::language::llama::LlamaConfig;
+use crate::language::opt::OptConfig;
+use crate::language::t5::T5Config;
+use crate::vision::EvaConfig;
+
+/// File names and contents.
+type Files = Vec<(&'static str, Value)>;
+
+/// The files of `Blip2ForConditionalGeneration`.
+pub(super) fn of_blip2(model: &Blip2, vision: &EvaConfig, precision: Precision) -> Result<Files, ModelError> {
+    let mut config = model_config(model, vision)?;
+    config["dtype"] = precision.torch().into();
+    Ok(vec![
+        ("config.json", config),
+        ("generation_config.json", generation_config(model)),
+        ("preprocessor_config.json", model.processor().to_json()),
+        ("processor_config.json", processor_config(model.qformer_config().queries)),
+    ])
+}
+
+/// The files of `Blip2ForImageTextRetrieval`, whose processor marks pictures by the token `image`.
+pub(super) fn of_retriever(
+    model: &Retriever<'_>,
+    vision: &EvaConfig,
+    image: u32,
+    precision: Precision,
+) -> Result<Files, ModelError> {
+    let queries = model.qformer.queries;
+    let mut qformer = to_value(&QFormerSection::from(model.qformer))?;
+    qformer["use_qformer_text_input"] = true.into();
+    let config = json!({
+        "architectures": ["Blip2ForImageTextRetrieval"],
+        "model_type": "blip-2",
+        "dtype": precision.torch(),
+        "num_query_tokens": queries,
+        "image_token_index": image,
+        "image_text_hidden_size": model.contrast.embed_dim(),
+        "initializer_factor": 1.0,
+        "initializer_range": 0.02,
+        "vision_config": vision_config(vision)?,
+        "qformer_config": qformer,
+        "text_config": {"model_type": "opt"},
+    });
+    Ok(vec![
+        ("config.json", config),
+        ("preprocessor_config.json", model.processor.to_json()),
+        ("processor_config.json", processor_config(queries)),
+    ])
+}
+
+fn model_config(model: &Blip2, vision: &EvaConfig) -> Result<Value, ModelError> {
+    let qformer = to_value(&QFormerSection::from(model.qformer_config()))?;
+    let text = text_config(model)?;
+    let decoder_only = !matches!(model.language_model(), LanguageModel::T5(_));
+    Ok(json!({
+        "architectures": ["Blip2ForConditionalGeneration"],
+        "model_type": "blip-2",
+        "num_query_tokens": model.qformer_config().queries,
+        "image_token_index": model.tokens().image,
+        "image_text_hidden_size": 256,
+        "initializer_factor": 1.0,
+        "initializer_range": 0.02,
+        "use_decoder_only_language_model": decoder_only,
+        "is_encoder_decoder": !decoder_only,
+        "tie_word_embeddings": text["tie_word_embeddings"],
+        "vision_config": vision_config(vision)?,
+        "qformer_config": qformer,
+        "text_config": text,
+    }))
+}
+
+fn vision_config(vision: &EvaConfig) -> Result<Value, ModelError> {
+    let mut section = to_value(vision)?;
+    section["model_type"] = "blip_2_vision_model".into();
+    section["hidden_act"] = "gelu".into();
+    section["qkv_bias"] = true.into();
+    section["attention_dropout"] = 0.0.into();
+    section["initializer_range"] = 1e-10.into();
+    Ok(section)
+}
+
+fn text_config(model: &Blip2) -> Result<Value, ModelError> {
+    let mut section = match model.language_model() {
+        LanguageModel::Opt(opt) => opt_config(opt.config())?,
+        LanguageModel::T5(t5) => t5_config(t5.config())?,
+        LanguageModel::Llama(llama) => llama_config(llama.config())?,
+    };
+    section["model_type"] = model.language_model().model_type().into();
+    section["use_cache"] = true.into();
+    // `generate` takes the language model's own end token, so it must be the one that ends captions.
+    section["eos_token_id"] = to_value(&end_tokens(model))?;
+    Ok(section)
+}
+
+fn opt_config(config: &OptConfig) -> Result<Value, ModelError> {
+    let mut section = to_value(config)?;
+    section["activation_function"] = "relu".into();
+    section["enable_bias"] = true.into();
+    section["layer_norm_elementwise_affine"] = true.into();
+    section["word_embed_proj_dim"] = config.embed_width().into();
+    section["attention_dropout"] = 0.0.into();
+    section["layerdrop"] = 0.0.into();
+    section["init_std"] = 0.02.into();
+    Ok(section)
+}
+
+fn t5_config(config: &T5Config) -> Result<Value, ModelError> {
+    let mut section = to_value(config)?;
+    section["num_decoder_layers"] = config.decoder_depth().into();
+    section["dense_act_fn"] = to_value(&config.activation())?;
+    section["scale_decoder_outputs"] = config.scales_outputs().into();
+    section["is_gated_act"] = true.into();
+    section["classifier_dropout"] = 0.0.into();
+    section["initializer_factor"] = 1.0.into();
+    section["is_encoder_decoder"] = true.into();
+    Ok(section)
+}
+
+fn llama_config(config: &LlamaConfig) -> Result<Value, ModelError> {
+    let mut section = to_value(config)?;
+    section["num_key_value_heads"] = config.key_heads().into();
+    section["head_dim"] = config.head_width().into();
+    section["pad_token_id"] = config.padding().into();
+    section["attention_bias"] = false.into();
+    section["mlp_bias"] = false.into();
+    section["attention_dropout"] = 0.0.into();
+    section["initializer_range"] = 0.02.into();
+    Ok(section)
+}
+
+fn generation_config(model: &Blip2) -> Value {
+    let tokens = model.tokens();
+    let mut config = json!({
+        "bos_token_id": tokens.bos,
+        "pad_token_id": tokens.pad,
+        "eos_token_id": end_tokens(model),
+    });
+    if let LanguageModel::T5(t5) = model.language_model() {
+        config["decoder_start_token_id"] = t5.config().decoder_start_token_id.into();
+    }
+    config
+}
+
+fn processor_config(queries: usize) -> Value {
+    json!({"processor_class": "Blip2Processor", "num_query_tokens": queries})
+}
+
+fn end_tokens(model: &Blip2) -> TokenIds {
+    match model.tokens().eos.as_slice() {
+        [one] => TokenIds::One(*one),
+        several => TokenIds::Many(several.to_vec()),
+    }
+}
+
+fn to_value(section: &impl serde::Serialize) -> Result<Value, ModelError> {
+    serde_json::to_value(section).map_err(|e| ModelError::input("configuration", e.to_string()))
+}

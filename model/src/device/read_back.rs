@@ -1,0 +1,44 @@
+//! Reading tensors back to the host.
+
+use burn::tensor::{Int, Tensor, TensorData, Transaction};
+
+use crate::error::ModelError;
+
+/// The values in row-major order.
+pub fn floats<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ModelError> {
+    let data = tensor.try_into_data_as::<f32>().map_err(|e| ModelError::Device(e.to_string()))?;
+    data.as_slice::<f32>().map(<[f32]>::to_vec).map_err(|e| ModelError::Device(format!("{e:?}")))
+}
+
+/// The values of several tensors, each in row-major order: the device is waited for once.
+pub fn all_floats<const D: usize>(
+    tensors: impl IntoIterator<Item = Tensor<D>>,
+) -> Result<Vec<Vec<f32>>, ModelError> {
+    let values = |data: TensorData| {
+        data.convert::<f32>().try_to_vec::<f32>().map_err(|e| ModelError::Device(format!("{e:?}")))
+    };
+    read(tensors)?.into_iter().map(values).collect()
+}
+
+/// The same in the numbers that each tensor has, little-endian.
+pub fn all_bytes<const D: usize>(
+    tensors: impl IntoIterator<Item = Tensor<D>>,
+) -> Result<Vec<Vec<u8>>, ModelError> {
+    Ok(read(tensors)?.iter().map(|data| data.as_bytes().to_vec()).collect())
+}
+
+fn read<const D: usize>(tensors: impl IntoIterator<Item = Tensor<D>>) -> Result<Vec<TensorData>, ModelError> {
+    let register = |reading: Transaction, tensor| reading.register(tensor);
+    let mut tensors = tensors.into_iter().peekable();
+    if tensors.peek().is_none() {
+        return Ok(Vec::new());
+    }
+    let read = tensors.fold(Transaction::default(), register).try_execute();
+    read.map_err(|e| ModelError::Device(e.to_string()))
+}
+
+/// The values in row-major order.
+pub(crate) fn ints<const D: usize>(tensor: Tensor<D, Int>) -> Result<Vec<i64>, ModelError> {
+    let data = tensor.try_into_data_as::<i64>().map_err(|e| ModelError::Device(e.to_string()))?;
+    data.as_slice::<i64>().map(<[i64]>::to_vec).map_err(|e| ModelError::Device(format!("{e:?}")))
+}

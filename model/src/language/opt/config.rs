@@ -1,0 +1,159 @@
+//! Sizes of an OPT language model.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ModelError;
+use crate::files::config::{FolderConfig, TokenIds};
+use crate::language::SpecialTokens;
+
+/// Sizes and special tokens of an [`Opt`](super::Opt); the defaults are those of `OPTConfig`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OptConfig {
+    /// Width.
+    #[serde(rename = "hidden_size")]
+    pub width: usize,
+    /// Width of the tokens' vectors, of what is read and of what the output map takes; `width` where it is absent. Only
+    /// OPT-350M has another, with maps between the two.
+    #[serde(rename = "word_embed_proj_dim")]
+    pub embed_width: Option<usize>,
+    /// Layers.
+    #[serde(rename = "num_hidden_layers")]
+    pub depth: usize,
+    /// Attention heads; a divisor of `width`.
+    #[serde(rename = "num_attention_heads")]
+    pub heads: usize,
+    /// Inner width of the feed-forward parts.
+    #[serde(rename = "ffn_dim")]
+    pub intermediate: usize,
+    /// Rows of the token table.
+    pub vocab_size: usize,
+    /// Longest sequence in tokens.
+    pub max_position_embeddings: usize,
+    /// Whether norms precede the parts of a layer, with one more at the end; in OPT-350M they follow, without it.
+    #[serde(rename = "do_layer_norm_before")]
+    pub pre_norm: bool,
+    /// Whether the norm at the end is left out, as in checkpoints of `transformers` before 4.20.
+    #[serde(rename = "_remove_final_layer_norm")]
+    pub no_final_norm: bool,
+    /// Dropout probability of the model's own training.
+    pub dropout: f64,
+    /// Whether the output map is the token table.
+    pub tie_word_embeddings: bool,
+    /// Starts every text.
+    pub bos_token_id: u32,
+    /// Ends a text.
+    pub eos_token_id: TokenIds,
+    /// Fills a batch.
+    pub pad_token_id: u32,
+}
+
+impl Default for OptConfig {
+    fn default() -> Self {
+        Self {
+            width: 768,
+            embed_width: None,
+            depth: 12,
+            heads: 12,
+            intermediate: 3072,
+            vocab_size: 50272,
+            max_position_embeddings: 2048,
+            pre_norm: true,
+            no_final_norm: false,
+            dropout: 0.1,
+            tie_word_embeddings: true,
+            bos_token_id: 2,
+            eos_token_id: TokenIds::One(2),
+            pad_token_id: 1,
+        }
+    }
+}
+
+impl OptConfig {
+    /// Reads `config.json` of an OPT folder, or the `text_config` of a BLIP-2 folder.
+    ///
+    /// # Errors
+    /// Another language model, or a variant of OPT that is not supported, named with its field.
+    pub fn read(config: &FolderConfig) -> Result<Self, ModelError> {
+        let section = config.expect_language_model("opt")?;
+        for (field, supported) in [
+            ("activation_function", "relu".into()),
+            ("enable_bias", true.into()),
+            ("layer_norm_elementwise_affine", true.into()),
+        ] {
+            config.require(section, field, &supported)?;
+        }
+        let sizes: Self = config.parse_part(section)?;
+        let tokens = [("bos_token_id", sizes.bos_token_id), ("pad_token_id", sizes.pad_token_id)];
+        let checked = sizes.validate().and_then(|()| SpecialTokens::from(&sizes).validate(&tokens));
+        checked.map_err(|error| config.error(error.to_string()))?;
+        Ok(sizes)
+    }
+
+    /// OPT of 350 million weights, the one published model whose layers end with their norms.
+    pub fn opt_350m() -> Self {
+        Self {
+            width: 1024,
+            embed_width: Some(512),
+            depth: 24,
+            heads: 16,
+            intermediate: 4096,
+            pre_norm: false,
+            ..Self::default()
+        }
+    }
+
+    /// Width of the tokens' vectors.
+    pub fn embed_width(&self) -> usize {
+        self.embed_width.unwrap_or(self.width)
+    }
+
+    /// Whether a norm follows the last layer.
+    pub(super) fn has_final_norm(&self) -> bool {
+        self.pre_norm && !self.no_final_norm
+    }
+
+    /// Refuses sizes that no model can have.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        if self.heads == 0 || !self.width.is_multiple_of(self.heads) {
+            let reason = format!(
+                "width {} is not a multiple of {} heads (hidden_size, num_attention_heads)",
+                self.width, self.heads
+            );
+            return Err(ModelError::input("language model configuration", reason));
+        }
+        if self.embed_width == Some(0) {
+            return Err(ModelError::input("language model configuration", "word_embed_proj_dim is 0"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<OptConfig, ModelError> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.json"), text).unwrap();
+        OptConfig::read(&FolderConfig::open(folder.path())?)
+    }
+
+    #[test]
+    fn absent_fields_have_the_published_defaults() {
+        let config = read(r#"{"model_type": "opt", "hidden_size": 24, "eos_token_id": [2, 5]}"#).unwrap();
+        assert_eq!((config.width, config.vocab_size, config.pad_token_id), (24, 50272, 1));
+        assert_eq!(config.eos_token_id.to_vec(), [2, 5]);
+    }
+
+    #[test]
+    fn unsupported_models_are_named() {
+        let error = |text| read(text).unwrap_err().to_string();
+        assert!(error(r#"{"model_type": "llama"}"#).contains("`llama`"));
+        assert!(error(r#"{"model_type": "blip-2", "text_config": {"model_type": "t5"}}"#).contains("`t5`"));
+        let without = error(r#"{"model_type": "opt", "enable_bias": false}"#);
+        assert!(without.contains("enable_bias = false"), "{without}");
+        let none = error(r#"{"model_type": "opt", "word_embed_proj_dim": 0}"#);
+        assert!(none.contains("word_embed_proj_dim"), "{none}");
+    }
+}

@@ -1,0 +1,80 @@
+//! One decoder layer of OPT.
+
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor};
+
+use super::OptConfig;
+use crate::error::ModelError;
+use crate::nn::activation::Activation;
+use crate::nn::cache::KeyValueCache;
+use crate::nn::causal::Visible;
+use crate::nn::dropout::Dropout;
+use crate::nn::feed_forward::FeedForward;
+use crate::nn::layers::LayerNorm;
+use crate::nn::projections::{ProjectionSizes, Projections};
+use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+
+/// Epsilon of OPT's layer norms; no configuration names it.
+pub(super) const LAYER_NORM_EPS: f64 = 1e-5;
+
+/// `x += out(attention(norm1 x)); x += fc2(relu(fc1(norm2 x)))`, or, with the norms behind, `x = norm1(x + out(attention
+/// x)); x = norm2(x + fc2(relu(fc1 x)))`.
+#[derive(Module, Debug)]
+pub(super) struct OptLayer {
+    attention: Projections,
+    norm1: LayerNorm,
+    feed_forward: FeedForward,
+    norm2: LayerNorm,
+    pre_norm: bool,
+}
+
+impl OptLayer {
+    pub(super) fn new(config: &OptConfig, device: &Device) -> Self {
+        let width = config.width;
+        Self {
+            attention: Projections::new(ProjectionSizes::square(width, config.heads), device),
+            norm1: LayerNorm::new(width, LAYER_NORM_EPS, device),
+            feed_forward: FeedForward::plain(width, config.intermediate, Activation::Relu, device),
+            norm2: LayerNorm::new(width, LAYER_NORM_EPS, device),
+            pre_norm: config.pre_norm,
+        }
+    }
+
+    /// The numbers that the matrices are kept in.
+    pub(super) fn kept_in(&self) -> DType {
+        self.attention.kept_in()
+    }
+
+    /// The layer's output for the positions of `x`, which are added to those of layer `index` in the cache.
+    pub(super) fn forward(
+        &self,
+        x: Tensor<3>,
+        (cache, index): (&mut KeyValueCache, usize),
+        visible: &Visible,
+        dropout: &mut Dropout,
+    ) -> Tensor<3> {
+        let mut attend = |x: Tensor<3>, dropout: &mut Dropout| {
+            let query = self.attention.query(x.clone());
+            let seen = cache.read(index, self.attention.key_value(x));
+            dropout.forward(self.attention.attend(query, seen, visible))
+        };
+        if self.pre_norm {
+            let x = x.clone() + attend(self.norm1.forward(x), dropout);
+            let inner = self.feed_forward.forward(self.norm2.forward(x.clone()));
+            return x + dropout.forward(inner);
+        }
+        let x = self.norm1.forward_sum(attend(x.clone(), dropout), x);
+        let inner = self.feed_forward.forward(x.clone());
+        self.norm2.forward_sum(dropout.forward(inner), x)
+    }
+}
+
+impl NamedTensors for OptLayer {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+        let maps = ["q_proj", "k_proj", "v_proj", "out_proj"];
+        self.attention.visit_named(&join(prefix, "self_attn"), maps, visitor)?;
+        self.norm1.visit_tensors(&join(prefix, "self_attn_layer_norm"), visitor)?;
+        self.feed_forward.visit_named(prefix, &["fc1", "fc2"], visitor)?;
+        self.norm2.visit_tensors(&join(prefix, "final_layer_norm"), visitor)
+    }
+}

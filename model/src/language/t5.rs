@@ -1,0 +1,384 @@
+//! T5 in the form of Flan-T5, the frozen encoder-decoder language model of the generate task.
+
+mod config;
+mod decoder;
+mod relative;
+mod stack;
+
+pub use config::T5Config;
+pub(crate) use decoder::T5Decoder;
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor};
+
+use crate::device::cast::in_f32;
+use crate::device::placement::Placement;
+use crate::error::ModelError;
+use crate::files::config::FolderConfig;
+use crate::files::weights::{Fit, WeightSource, check_beside, load};
+use crate::nn::attention::BLOCKED;
+use crate::nn::cache::KeyValueCache;
+use crate::nn::causal::{Visible, check_sequence};
+use crate::nn::dropout::Dropout;
+use crate::nn::layers::{Embedding, Linear, grown};
+use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+use stack::{Encoded, Stack};
+
+/// The name under which LAVIS stores the language model.
+pub const T5_PREFIX: &str = "t5_model";
+
+/// The output map's name below the model's.
+const HEAD: &str = "lm_head";
+
+/// A T5 language model; its names start with `t5_model`.
+///
+/// Its tensors are plain, so that no gradient of a weight is ever computed; the gradient flows through to
+/// the inputs where these are on an autodiff device.
+#[derive(Module, Debug)]
+pub struct T5 {
+    shared: Embedding,
+    encoder: Stack,
+    decoder: Stack,
+    /// Absent where the token table is the output map.
+    lm_head: Option<Linear>,
+    #[module(skip)]
+    config: T5Config,
+}
+
+impl T5 {
+    /// A model of zeros, to be loaded.
+    pub fn new(config: &T5Config, device: &Device) -> Result<Self, ModelError> {
+        config.validate()?;
+        let (width, vocabulary) = (config.width, config.vocab_size);
+        Ok(Self {
+            shared: Embedding::new(vocabulary, width, device),
+            encoder: Stack::encoder(config, device),
+            decoder: Stack::decoder(config, device),
+            lm_head: (!config.tie_word_embeddings).then(|| Linear::new(width, vocabulary, false, device)),
+            config: config.clone(),
+        })
+    }
+
+    /// Loads a `T5ForConditionalGeneration` folder, or the language model of a BLIP-2 folder, onto a plain
+    /// `device`. As in `transformers`, the output map is the token table unless the weights hold another.
+    ///
+    /// # Errors
+    /// Another model, an unsupported setting, or weights that do not fit the configuration.
+    pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
+        let place = place.into();
+        let (mut model, source) = Self::prepare(folder, &place.device)?;
+        load(&mut model, T5_PREFIX, &source, &place)?;
+        Ok(model)
+    }
+
+    /// A model of zeros and the weights that are to be loaded into it.
+    fn prepare(folder: &Path, device: &Device) -> Result<(Self, WeightSource), ModelError> {
+        let mut config = T5Config::read(&FolderConfig::open(folder)?)?;
+        let source = WeightSource::open_huggingface(folder)?
+            .with_alias("t5_model.shared.weight", "t5_model.encoder.embed_tokens.weight")
+            .with_alias("t5_model.shared.weight", "t5_model.decoder.embed_tokens.weight");
+        config.scale_decoder_outputs = Some(config.scales_outputs());
+        config.tie_word_embeddings = !source.contains(&join(T5_PREFIX, &format!("{HEAD}.weight")));
+        Ok((Self::new(&config, device)?, source))
+    }
+
+    /// Requires that `open` would find every tensor in its shape; no values are read.
+    pub(crate) fn check(folder: &Path) -> Result<Fit, ModelError> {
+        let (mut model, source) = Self::prepare(folder, &Device::flex())?;
+        check_beside(&mut model, T5_PREFIX, &source, &[])
+    }
+
+    /// Raises the vocabulary to `rows` tokens that no text has.
+    pub(crate) fn grow_vocabulary(&mut self, rows: usize) {
+        self.shared = self.shared.grown(rows);
+        if let Some(head) = &mut self.lm_head {
+            head.weight = grown(&head.weight, rows);
+        }
+        self.config.vocab_size = rows;
+    }
+
+    /// The sizes and special tokens.
+    pub fn config(&self) -> &T5Config {
+        &self.config
+    }
+
+    /// The tokens' vectors.
+    ///
+    /// # Shapes
+    /// - ids `[b, T]`, each below the vocabulary's size; output `[b, T, width]`
+    pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.shared.forward(ids)
+    }
+
+    /// Scores of every next token at every position of the text that the decoder has written.
+    ///
+    /// # Shapes
+    /// - inputs_embeds `[b, S, width]` and attention_mask `[b, S]` (1: a token, 0: padding) of the encoder's
+    ///   input; written `[b, T]`, starting with the start token; output `[b, T, vocabulary]`
+    pub fn forward(
+        &self,
+        inputs_embeds: Tensor<3>,
+        attention_mask: Tensor<2, Int>,
+        written: Tensor<2, Int>,
+    ) -> Result<Tensor<3>, ModelError> {
+        self.training_scores(inputs_embeds, attention_mask, written, &mut Dropout::off())
+    }
+
+    /// [`T5::forward`] with `dropout` inside encoder and decoder, as the reference trains, which leaves the frozen model
+    /// in training mode.
+    ///
+    /// # Shapes
+    /// - those of [`T5::forward`]
+    pub fn training_scores(
+        &self,
+        inputs_embeds: Tensor<3>,
+        attention_mask: Tensor<2, Int>,
+        written: Tensor<2, Int>,
+        dropout: &mut Dropout,
+    ) -> Result<Tensor<3>, ModelError> {
+        let encoded = self.encode(inputs_embeds, Some(attention_mask), dropout)?;
+        Ok(self.logits_of(self.decode(written, &encoded, &mut KeyValueCache::default(), dropout)))
+    }
+
+    /// What the decoder has written when it is to write each of `ids`: the start token and all but the last.
+    ///
+    /// # Shapes
+    /// - ids and output `[b, T]`
+    pub fn shifted_right(&self, ids: Tensor<2, Int>) -> Tensor<2, Int> {
+        let [rows, length] = ids.dims();
+        let start = Tensor::full([rows, 1], self.config.decoder_start_token_id as i32, &ids.device());
+        Tensor::cat(vec![start, ids], 1).narrow(1, 0, length)
+    }
+
+    /// What the decoder sees of an input; without a mask, all positions are tokens.
+    fn encode(
+        &self,
+        inputs_embeds: Tensor<3>,
+        mask: Option<Tensor<2, Int>>,
+        dropout: &mut Dropout,
+    ) -> Result<Encoded, ModelError> {
+        check_sequence(&inputs_embeds, mask.as_ref(), 0, self.config.width, usize::MAX)?;
+        let visible = match mask {
+            Some(mask) => {
+                Visible::Masked((mask.float().unsqueeze_dims::<4>(&[1, 2]) - 1.0) * -f64::from(BLOCKED))
+            }
+            None => Visible::All,
+        };
+        let output =
+            self.encoder.forward(inputs_embeds, &visible, &mut KeyValueCache::default(), None, dropout);
+        Ok(Encoded { layers: self.decoder.key_values(&output), visible })
+    }
+
+    /// The decoder's output for tokens that follow those in `cache`, to which they are added.
+    ///
+    /// # Shapes
+    /// - ids `[b, n]`; output `[b, n, width]`
+    fn decode(
+        &self,
+        ids: Tensor<2, Int>,
+        encoded: &Encoded,
+        cache: &mut KeyValueCache,
+        dropout: &mut Dropout,
+    ) -> Tensor<3> {
+        let [_, rows] = ids.dims();
+        self.decoder.forward(self.embed(ids), &Visible::to_last(rows, None), cache, Some(encoded), dropout)
+    }
+
+    fn logits_of(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let hidden = match self.config.scales_outputs() {
+            true => in_f32(hidden) / (self.config.width as f64).sqrt(),
+            false => hidden,
+        };
+        match &self.lm_head {
+            Some(head) => head.scores(hidden),
+            None => self.shared.scores(hidden, None),
+        }
+    }
+}
+
+impl NamedTensors for T5 {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+        self.shared.visit_tensors(&join(prefix, "shared"), visitor)?;
+        self.encoder.visit_tensors(&join(prefix, "encoder"), visitor)?;
+        self.decoder.visit_tensors(&join(prefix, "decoder"), visitor)?;
+        match &mut self.lm_head {
+            Some(head) => head.visit_tensors(&join(prefix, HEAD), visitor),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::device::read_back::floats;
+    use crate::language::generation::{GenerateOptions, generate};
+    use crate::train::flat::FlatLayout;
+    use crate::train::flat::tests::filled;
+    use safetensors::Dtype;
+    use safetensors::tensor::TensorView;
+
+    fn config() -> T5Config {
+        T5Config {
+            width: 8,
+            head_width: 3,
+            intermediate: 12,
+            depth: 2,
+            decoder_depth: Some(3),
+            heads: 2,
+            vocab_size: 11,
+            buckets: 8,
+            max_distance: 20,
+            feed_forward_proj: "gated-gelu".into(),
+            ..T5Config::default()
+        }
+    }
+
+    fn model(config: &T5Config) -> T5 {
+        filled(T5::new(config, &Device::flex()).unwrap())
+    }
+
+    pub(crate) fn small() -> T5 {
+        model(&config())
+    }
+
+    fn close<const D: usize>(got: Tensor<D>, want: Tensor<D>) {
+        let difference = (got - want).abs().max().into_scalar::<f32>();
+        assert!(difference < 1e-5, "{difference}");
+    }
+
+    fn ids<const N: usize>(row: [i32; N]) -> Tensor<2, Int> {
+        Tensor::from_ints([row], &Device::flex())
+    }
+
+    /// Inputs of one row, where 0 is padding.
+    fn inputs<const N: usize>(model: &T5, row: [i32; N]) -> (Tensor<3>, Tensor<2, Int>) {
+        let ids = ids(row);
+        (model.embed(ids.clone()), ids.not_equal_scalar(0).int())
+    }
+
+    #[test]
+    fn writing_in_pieces_equals_writing_at_once() {
+        let model = small();
+        let (embeds, mask) = inputs(&model, [4, 7, 2, 9]);
+        let written = ids([0, 3, 8, 8, 5]);
+        let whole = model.forward(embeds.clone(), mask.clone(), written.clone()).unwrap();
+        let encoded = model.encode(embeds, Some(mask), &mut Dropout::off()).unwrap();
+        let mut cache = KeyValueCache::default();
+        for (start, length) in [(0, 2), (2, 1), (3, 2)] {
+            let hidden = model.decode(
+                written.clone().narrow(1, start, length),
+                &encoded,
+                &mut cache,
+                &mut Dropout::off(),
+            );
+            close(model.logits_of(hidden), whole.clone().narrow(1, start, length));
+        }
+    }
+
+    #[test]
+    fn padding_changes_nothing_on_either_side() {
+        let model = small();
+        let scores = |(embeds, mask)| model.forward(embeds, mask, ids([0, 3, 8])).unwrap();
+        let alone = scores(inputs(&model, [4, 7, 2]));
+        close(scores(inputs(&model, [4, 7, 2, 0, 0])), alone.clone());
+        close(scores(inputs(&model, [0, 4, 7, 2])), alone.clone());
+        let moved = (scores(inputs(&model, [7, 4, 2])) - alone).abs().max().into_scalar::<f32>();
+        assert!(moved > 1e-3, "positions count");
+    }
+
+    #[test]
+    fn a_padded_batch_continues_like_each_input_alone() {
+        let model = small();
+        let rows = Tensor::<2, Int>::from_ints([[0, 0, 4, 7, 2], [3, 3, 9, 1, 6]], &Device::flex());
+        let (embeds, mask) = (model.embed(rows.clone()), rows.not_equal_scalar(0).int());
+        for beams in [1, 3] {
+            let options = GenerateOptions { max_new_tokens: 6, beams, eos: vec![1], ..Default::default() };
+            let run = |embeds, mask, rows| {
+                let mut decoder = T5Decoder::new(&model, embeds, mask).unwrap();
+                generate(&mut decoder, &vec![vec![0]; rows], &options).unwrap()
+            };
+            let (first, first_mask) = inputs(&model, [4, 7, 2]);
+            let (second, second_mask) = inputs(&model, [3, 3, 9, 1, 6]);
+            let alone = [run(first, first_mask, 1).remove(0), run(second, second_mask, 1).remove(0)];
+            assert_eq!(run(embeds.clone(), mask.clone(), 2), alone, "{beams} beams");
+        }
+    }
+
+    #[test]
+    fn the_first_token_follows_from_the_whole_scores() {
+        let model = small();
+        let (embeds, mask) = inputs(&model, [4, 7, 2]);
+        let scores = floats(model.forward(embeds.clone(), mask.clone(), ids([0])).unwrap()).unwrap();
+        let best = scores.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
+        let options = GenerateOptions { max_new_tokens: 1, ..Default::default() };
+        let mut decoder = T5Decoder::new(&model, embeds, mask).unwrap();
+        let got = generate(&mut decoder, &[vec![0]], &options).unwrap();
+        assert_eq!(got, [vec![best as u32]]);
+    }
+
+    #[test]
+    fn dropout_is_where_the_reference_has_it() {
+        let model = small();
+        let (embeds, mask) = inputs(&model, [4, 7, 2]);
+        let mut dropout = Dropout::keyed(0.1, 1);
+        model.training_scores(embeds, mask, ids([0, 3]), &mut dropout).unwrap();
+        // Before and behind the blocks; in a block: probabilities, output (twice in the decoder), the inner and the
+        // outer of the feed-forward part.
+        let (encoder, decoder) = (2 + 2 * 4, 2 + 3 * 6);
+        assert_eq!(dropout.calls(), encoder + decoder);
+    }
+
+    #[test]
+    fn outputs_are_scaled_where_the_configuration_says_so() {
+        let scores = |scale| {
+            let model = model(&T5Config { scale_decoder_outputs: scale, ..config() });
+            let (embeds, mask) = inputs(&model, [4, 7, 2]);
+            model.forward(embeds, mask, ids([0, 3])).unwrap()
+        };
+        close(scores(Some(false)) / 8f64.sqrt(), scores(Some(true)));
+        close(scores(None), scores(Some(true)));
+    }
+
+    #[test]
+    fn a_head_in_the_weights_is_used_whatever_the_configuration_says() {
+        for untied in [false, true] {
+            let mut model = model(&T5Config { tie_word_embeddings: !untied, ..config() });
+            let folder = tempfile::tempdir().unwrap();
+            let mut section = serde_json::to_value(config()).unwrap();
+            section["model_type"] = "t5".into();
+            std::fs::write(folder.path().join("config.json"), section.to_string()).unwrap();
+            write(&mut model, &folder.path().join("model.safetensors"));
+            let read = T5::open(folder.path(), &Device::flex()).unwrap();
+            assert_eq!(read.lm_head.is_some(), untied);
+            assert!(read.config().scales_outputs());
+            let (embeds, mask) = inputs(&model, [4, 7, 2]);
+            let want = model.logits_of(model.decode(
+                ids([0, 3]),
+                &model.encode(embeds.clone(), Some(mask.clone()), &mut Dropout::off()).unwrap(),
+                &mut KeyValueCache::default(),
+                &mut Dropout::off(),
+            ));
+            // The model in memory takes its scale from `tie_word_embeddings`.
+            let want = if untied { want / 8f64.sqrt() } else { want };
+            close(read.forward(embeds, mask, ids([0, 3])).unwrap(), want);
+        }
+    }
+
+    fn write(model: &mut T5, path: &Path) {
+        let layout = FlatLayout::of(model).unwrap();
+        let flat = layout.read(model).unwrap();
+        let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = (layout.tensors().iter())
+            .map(|tensor| {
+                let bytes = flat[tensor.range()].iter().flat_map(|value| value.to_le_bytes()).collect();
+                (tensor.name.clone(), tensor.shape.clone(), bytes)
+            })
+            .collect();
+        let views = tensors.iter().map(|(name, shape, bytes)| {
+            (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+        });
+        safetensors::serialize_to_file(views, None, path).unwrap();
+    }
+}

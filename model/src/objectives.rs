@@ -1,0 +1,9 @@
+//! What the Q-Former is trained for, and what a step of it costs.
+//!
+//! - [`contrast`]: contrastive, matching and captioning losses against the texts of all slots.
+//! - [`generate`]: its queries are a soft prompt of a frozen language model.
+//! - [`flops`]: operations of a step, counted from shapes.
+
+pub mod contrast;
+pub mod flops;
+pub mod generate;

@@ -1,0 +1,216 @@
+//! The contrastive loss of the global batch, its gradient with respect to the similarities, and the weights
+//! of hard negatives (BLIP-2, arXiv 2301.12597, section 3.2; ALBEF, arXiv 2107.07651, section 3.2).
+//!
+//! Everything here is plain float64 arithmetic over an `N × N` matrix in a fixed order, so that every member
+//! of a run computes the same bits.
+
+use crate::nn::attention::BLOCKED;
+
+/// How the contrastive loss is differentiated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GradientMode {
+    /// The gradient of the global-batch loss.
+    Exact,
+    /// A feature has a gradient as a query only, not as a key for others: the reference's gradient.
+    KeysDetached,
+}
+
+/// Which side of a pair is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// An image for a text.
+    Image,
+    /// A text for an image.
+    Text,
+}
+
+/// The contrastive loss of `N` pairs.
+#[derive(Debug, Clone)]
+pub struct Contrast {
+    rows: usize,
+    /// Similarity of image `i` and text `t`, over the temperature, at `i·N + t`.
+    similarity: Vec<f32>,
+    /// Gradient of the image-to-text half, laid out as `similarity`.
+    image_to_text: Vec<f32>,
+    /// Gradient of the text-to-image half, laid out as `similarity`.
+    text_to_image: Vec<f32>,
+    /// The loss: the mean of both directions' cross-entropies.
+    pub loss: f64,
+}
+
+impl Contrast {
+    /// Of similarities (image-major, already divided by the temperature) whose diagonal holds the pairs.
+    ///
+    /// # Panics
+    /// When `similarity` is not `rows × rows`.
+    pub fn new(similarity: Vec<f32>, rows: usize, smoothing: f64) -> Self {
+        assert_eq!(similarity.len(), rows * rows, "similarities of {rows} pairs");
+        let (image_loss, image_to_text) = half(rows, smoothing, |i, t| similarity[i * rows + t]);
+        let (text_loss, transposed) = half(rows, smoothing, |t, i| similarity[i * rows + t]);
+        let mut text_to_image = vec![0.0; rows * rows];
+        for text in 0..rows {
+            for image in 0..rows {
+                text_to_image[image * rows + text] = transposed[text * rows + image];
+            }
+        }
+        Self { rows, similarity, image_to_text, text_to_image, loss: image_loss + text_loss }
+    }
+
+    /// Number of pairs.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// `∂loss/∂similarity` of image rows `own` against all texts, `[own, N]`, for the images' features.
+    pub fn image_gradient(&self, own: std::ops::Range<usize>, mode: GradientMode) -> Vec<f32> {
+        let range = own.start * self.rows..own.end * self.rows;
+        match mode {
+            GradientMode::KeysDetached => self.image_to_text[range].to_vec(),
+            GradientMode::Exact => range.map(|i| self.image_to_text[i] + self.text_to_image[i]).collect(),
+        }
+    }
+
+    /// `∂loss/∂similarity` of all images against texts `own`, `[N, own]`, for the texts' features.
+    pub fn text_gradient(&self, own: std::ops::Range<usize>, mode: GradientMode) -> Vec<f32> {
+        (0..self.rows)
+            .flat_map(|image| own.clone().map(move |text| image * self.rows + text))
+            .map(|at| match mode {
+                GradientMode::KeysDetached => self.text_to_image[at],
+                GradientMode::Exact => self.image_to_text[at] + self.text_to_image[at],
+            })
+            .collect()
+    }
+
+    /// Weights with which a negative for `row` is drawn: the softmax of its similarities with its own pair
+    /// blocked. [`Side::Image`]: of the images, for text `row`; [`Side::Text`]: of the texts, for image `row`.
+    pub fn negative_weights(&self, side: Side, row: usize) -> Vec<f64> {
+        let logits: Vec<f64> = (0..self.rows)
+            .map(|other| match side {
+                _ if other == row => f64::from(BLOCKED),
+                Side::Image => f64::from(self.similarity[other * self.rows + row]),
+                Side::Text => f64::from(self.similarity[row * self.rows + other]),
+            })
+            .collect();
+        let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let exponentials: Vec<f64> = logits.iter().map(|logit| libm::exp(logit - max)).collect();
+        let sum: f64 = exponentials.iter().sum();
+        exponentials.into_iter().map(|e| e / sum).collect()
+    }
+
+    /// The index that `uniform` in `[0, 1)` draws from `weights`, never `row` itself.
+    pub fn draw(weights: &[f64], row: usize, uniform: f64) -> usize {
+        let mut below = 0.0;
+        let mut last = usize::from(row == 0);
+        for (index, weight) in weights.iter().enumerate() {
+            if index == row {
+                continue;
+            }
+            last = index;
+            below += weight;
+            if uniform < below {
+                return index;
+            }
+        }
+        // The weights sum to just under one: the rounding belongs to the last.
+        last
+    }
+}
+
+/// Half the mean cross-entropy of rows whose target is the diagonal, and its gradient.
+fn half(rows: usize, smoothing: f64, at: impl Fn(usize, usize) -> f32) -> (f64, Vec<f32>) {
+    let scale = 0.5 / rows as f64;
+    let smooth = smoothing / rows as f64;
+    let mut loss = 0.0;
+    let mut gradient = Vec::with_capacity(rows * rows);
+    let mut exponentials = vec![0.0; rows];
+    for row in 0..rows {
+        let max = (0..rows).map(|column| f64::from(at(row, column))).fold(f64::NEG_INFINITY, f64::max);
+        let (mut normaliser, mut sum) = (0.0, 0.0);
+        for (column, exponential) in exponentials.iter_mut().enumerate() {
+            let logit = f64::from(at(row, column));
+            *exponential = libm::exp(logit - max);
+            normaliser += *exponential;
+            sum += logit;
+        }
+        let log_normaliser = max + libm::log(normaliser);
+        loss += log_normaliser - (1.0 - smoothing) * f64::from(at(row, row)) - smooth * sum;
+        gradient.extend(exponentials.iter().enumerate().map(|(column, exponential)| {
+            let target = smooth + if column == row { 1.0 - smoothing } else { 0.0 };
+            ((exponential / normaliser - target) * scale) as f32
+        }));
+    }
+    (loss * scale, gradient)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two pairs of the specification's section 10.2.
+    fn toy() -> Contrast {
+        Contrast::new(vec![13.714_286, 11.428_572, 8.571_429, 14.285_714], 2, 0.1)
+    }
+
+    #[test]
+    fn loss_of_the_toy() {
+        assert!((toy().loss - 0.240_454_2).abs() < 1e-6, "{}", toy().loss);
+    }
+
+    /// `Σ gradient · feature / temperature`, the chain rule through the arg-max queries.
+    fn through(gradient: &[f32], features: [[f64; 2]; 2]) -> [f64; 2] {
+        [0, 1].map(|axis| {
+            gradient.iter().zip(features).map(|(g, feature)| f64::from(*g) * feature[axis] / 0.07).sum()
+        })
+    }
+
+    #[test]
+    fn gradients_of_the_toy() {
+        let near = |got: [f64; 2], want: [f64; 2]| {
+            let far = (got[0] - want[0]).abs().max((got[1] - want[1]).abs());
+            assert!(far < 2e-6, "{got:?} != {want:?}");
+        };
+        // Text 1 sees image 0 through its second query and image 1 through its first.
+        let seen = [[0.6, 0.8], [0.0, 1.0]];
+        near(through(&toy().text_gradient(1..2, GradientMode::KeysDetached), seen), [0.009_243, -0.003_081]);
+        near(through(&toy().text_gradient(1..2, GradientMode::Exact), seen), [0.099_914, 0.284_643]);
+        // Both texts see image 1 through its first query.
+        let texts = [[0.8, 0.6], [0.0, 1.0]];
+        near(
+            through(&toy().image_gradient(1..2, GradientMode::KeysDetached), texts),
+            [-0.133_464, 0.066_732],
+        );
+        near(through(&toy().image_gradient(1..2, GradientMode::Exact), texts), [-0.259_729, -0.043_372]);
+    }
+
+    #[test]
+    fn gradient_is_the_derivative_of_the_loss() {
+        let similarity = vec![1.0, 0.3, -0.2, 0.5, 2.0, 0.1, -1.0, 0.7, 0.4];
+        let contrast = Contrast::new(similarity.clone(), 3, 0.1);
+        let gradient = contrast.image_gradient(0..3, GradientMode::Exact);
+        for at in 0..9 {
+            let loss = |delta: f32| {
+                let mut moved = similarity.clone();
+                moved[at] += delta;
+                Contrast::new(moved, 3, 0.1).loss
+            };
+            let numeric = (loss(1e-2) - loss(-1e-2)) / 2e-2;
+            assert!((f64::from(gradient[at]) - numeric).abs() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn a_negative_is_never_the_pair() {
+        let contrast = Contrast::new(vec![50.0, 1.0, 2.0, 3.0, 50.0, 1.0, 0.0, 0.0, 50.0], 3, 0.1);
+        for row in 0..3 {
+            for side in [Side::Image, Side::Text] {
+                let weights = contrast.negative_weights(side, row);
+                assert!(weights[row] < 1e-9);
+                for uniform in [0.0, 0.3, 0.999_999_999_999] {
+                    assert_ne!(Contrast::draw(&weights, row, uniform), row);
+                }
+            }
+        }
+        assert_eq!(Contrast::draw(&[0.0, 0.25, 0.75], 0, 0.2), 1);
+        assert_eq!(Contrast::draw(&[0.0, 0.25, 0.75], 0, 0.3), 2);
+    }
+}

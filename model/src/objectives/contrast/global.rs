@@ -1,0 +1,105 @@
+//! The values of all slots that every slot's loss refers to.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::contrastive::Contrast;
+use crate::device::read_back::floats;
+use crate::error::ModelError;
+
+/// Features, token ids and masks of the global batch, in the order of its rows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GlobalBatch {
+    /// Queries of an image.
+    pub queries: usize,
+    /// Width of the contrastive space.
+    pub embed_dim: usize,
+    /// Tokens of a text.
+    pub text_length: usize,
+    /// `[N, queries, embed_dim]`, normalised.
+    pub image_feats: Vec<f32>,
+    /// `[N, embed_dim]`, normalised.
+    pub text_feats: Vec<f32>,
+    /// `[N, text_length]`.
+    pub ids: Vec<i32>,
+    /// `[N, text_length]`.
+    pub mask: Vec<i32>,
+}
+
+impl GlobalBatch {
+    /// Number of pairs.
+    pub fn rows(&self) -> usize {
+        self.ids.len().checked_div(self.text_length).unwrap_or(0)
+    }
+
+    /// Number of tokens the captioning loss predicts: every real token but the first of each text.
+    pub fn caption_tokens(&self) -> usize {
+        if self.text_length == 0 {
+            return 0;
+        }
+        self.mask.chunks(self.text_length).map(|row| row[1..].iter().filter(|m| **m != 0).count()).sum()
+    }
+
+    /// Rows with a feature that is not finite.
+    pub fn odd_rows(&self) -> Vec<usize> {
+        let odd = |values: &[f32], width: usize, row: usize| {
+            values.get(row * width..(row + 1) * width).is_some_and(|of| of.iter().any(|v| !v.is_finite()))
+        };
+        let (images, texts) = (self.queries * self.embed_dim, self.embed_dim);
+        let is_odd = |row: &usize| odd(&self.image_feats, images, *row) || odd(&self.text_feats, texts, *row);
+        (0..self.rows()).filter(is_odd).collect()
+    }
+
+    /// Checks that the parts fit together.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        let rows = self.rows();
+        let fits = self.mask.len() == self.ids.len()
+            && rows * self.text_length == self.ids.len()
+            && self.image_feats.len() == rows * self.queries * self.embed_dim
+            && self.text_feats.len() == rows * self.embed_dim;
+        if rows < 2 {
+            let reason = format!("{rows} pairs; contrast and negatives need two or more");
+            return Err(ModelError::input("global batch", reason));
+        }
+        if !fits {
+            return Err(ModelError::input("global batch", "features and texts of different numbers of rows"));
+        }
+        Ok(())
+    }
+
+    /// The contrastive loss and all that follows from the similarities.
+    pub fn contrast(
+        &self,
+        temperature: f32,
+        smoothing: f64,
+        device: &Device,
+    ) -> Result<Contrast, ModelError> {
+        self.validate()?;
+        let rows = self.rows();
+        let images = self.image_tensor(device).reshape([rows * self.queries, self.embed_dim]);
+        let texts = self.text_tensor(device);
+        let similarity = images
+            .matmul(texts.transpose())
+            .reshape([rows, self.queries, rows])
+            .max_dim(1)
+            .reshape([rows, rows])
+            / temperature;
+        Ok(Contrast::new(floats(similarity)?, rows, smoothing))
+    }
+
+    /// `[N, queries, embed_dim]`.
+    pub(super) fn image_tensor(&self, device: &Device) -> Tensor<3> {
+        let shape = [self.rows(), self.queries, self.embed_dim];
+        Tensor::from_data(TensorData::new(self.image_feats.clone(), shape), device)
+    }
+
+    /// `[N, embed_dim]`.
+    pub(super) fn text_tensor(&self, device: &Device) -> Tensor<2> {
+        Tensor::from_data(TensorData::new(self.text_feats.clone(), [self.rows(), self.embed_dim]), device)
+    }
+
+    /// Ids and mask of text `row`.
+    pub(super) fn text(&self, row: usize) -> (&[i32], &[i32]) {
+        let range = row * self.text_length..(row + 1) * self.text_length;
+        (&self.ids[range.clone()], &self.mask[range])
+    }
+}

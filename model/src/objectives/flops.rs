@@ -1,0 +1,334 @@
+//! Floating-point operations of a training step, by formula: what a rate of computation is measured in.
+//!
+//! Counted are the matrix products that the step needs, a product of `[m, k]` and `[k, n]` as `2·m·n·k`; norms, softmax,
+//! GELU, losses and the optimizer, far below 1 % at published sizes, are not. A trained map costs twice its forward pass
+//! going back (the gradients of its input and of its weight), a frozen one as much as its forward pass (its input's alone),
+//! and the frozen image encoder nothing. The products of attention have two gradients everywhere. Nothing is counted twice
+//! that a program chooses to compute twice, and the keys and values of a picture count once for all passes.
+
+use crate::language::opt::OptConfig;
+use crate::language::t5::T5Config;
+use crate::qformer::QFormerConfig;
+use crate::vision::{ClipVisionConfig, EncoderSizes, EvaConfig};
+
+/// Operations forward and back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flops {
+    /// Of the forward pass.
+    pub forward: u64,
+    /// Of the backward pass.
+    pub backward: u64,
+}
+
+impl Flops {
+    /// Both passes together.
+    pub fn total(self) -> u64 {
+        self.forward + self.backward
+    }
+
+    fn trained(forward: usize) -> Self {
+        Self { forward: forward as u64, backward: 2 * forward as u64 }
+    }
+
+    /// Maps whose weights are frozen, and products of which both factors have a gradient.
+    fn frozen(maps: usize, attention: usize) -> Self {
+        Self { forward: (maps + attention) as u64, backward: (maps + 2 * attention) as u64 }
+    }
+
+    fn times(self, count: usize) -> Self {
+        Self { forward: self.forward * count as u64, backward: self.backward * count as u64 }
+    }
+}
+
+impl std::ops::Add for Flops {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { forward: self.forward + other.forward, backward: self.backward + other.backward }
+    }
+}
+
+/// A linear map of `rows` vectors.
+fn map(rows: usize, from: usize, to: usize) -> usize {
+    2 * rows * from * to
+}
+
+/// Scores of `rows` queries with `keys`, and the mean of the values, over all heads of `width` together.
+fn attend(rows: usize, keys: usize, width: usize) -> usize {
+    4 * rows * keys * width
+}
+
+/// The frozen encoder's forward pass of one picture.
+pub fn image_encoder(sizes: &EncoderSizes) -> Flops {
+    let forward = match sizes {
+        EncoderSizes::Eva(EvaConfig { width, depth, intermediate, patch_size, .. }) => {
+            let tokens = sizes.tokens();
+            vision(tokens, *patch_size, *width, *depth, *intermediate)
+        }
+        EncoderSizes::Clip(ClipVisionConfig { width, depth, intermediate, patch_size, .. }) => {
+            vision(sizes.tokens(), *patch_size, *width, depth.saturating_sub(1), *intermediate)
+        }
+    };
+    Flops { forward: forward as u64, backward: 0 }
+}
+
+fn vision(tokens: usize, patch: usize, width: usize, depth: usize, inner: usize) -> usize {
+    let patches = map(tokens - 1, 3 * patch * patch, width);
+    let block = 4 * map(tokens, width, width) + attend(tokens, tokens, width) + 2 * map(tokens, width, inner);
+    patches + depth * block
+}
+
+/// One batch of a task as its formulas take it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchShape {
+    /// Pairs in the global batch.
+    pub pairs: usize,
+    /// Feature vectors a picture.
+    pub positions: usize,
+    /// Tokens a text.
+    pub text_length: usize,
+}
+
+/// The Q-Former's pieces for one sample.
+struct Pieces<'a> {
+    config: &'a QFormerConfig,
+    positions: usize,
+}
+
+impl Pieces<'_> {
+    fn cross_layers(&self) -> usize {
+        self.config.layers.div_ceil(self.config.cross_attention_frequency)
+    }
+
+    /// Keys and values of one picture.
+    fn image(&self) -> usize {
+        self.cross_layers() * 2 * map(self.positions, self.config.image_width, self.config.hidden)
+    }
+
+    /// Self-attention of one layer: keys and values of `own` rows, queries of `rows`, `keys` seen.
+    fn attention(&self, own: usize, rows: usize, keys: usize) -> usize {
+        let hidden = self.config.hidden;
+        2 * map(own, hidden, hidden) + 2 * map(rows, hidden, hidden) + attend(rows, keys, hidden)
+    }
+
+    /// Cross-attention of the queries in all layers that have it.
+    fn cross(&self) -> usize {
+        let (hidden, queries) = (self.config.hidden, self.config.queries);
+        self.cross_layers() * (2 * map(queries, hidden, hidden) + attend(queries, self.positions, hidden))
+    }
+
+    fn feed_forward(&self, rows: usize) -> usize {
+        2 * map(rows, self.config.hidden, self.config.intermediate)
+    }
+
+    fn query_pass(&self) -> usize {
+        let queries = self.config.queries;
+        let layer = self.attention(queries, queries, queries) + self.feed_forward(queries);
+        self.config.layers * layer + self.cross()
+    }
+
+    /// Text after `past` positions whose keys and values are there.
+    fn text_pass(&self, length: usize, past: usize) -> usize {
+        self.config.layers * (self.attention(length, length, past + length) + self.feed_forward(length))
+    }
+
+    /// Queries and text together; the last layer's text rows are not computed.
+    fn joint_pass(&self, length: usize) -> usize {
+        let queries = self.config.queries;
+        let both = queries + length;
+        let layers = self.config.layers;
+        (layers - 1) * (self.attention(both, both, both) + self.feed_forward(length))
+            + self.attention(both, queries, both)
+            + layers * self.feed_forward(queries)
+            + self.cross()
+    }
+}
+
+/// A step of the contrast task of all pairs, without the image encoder.
+pub fn contrast(config: &QFormerConfig, embed_dim: usize, batch: BatchShape) -> Flops {
+    let BatchShape { pairs, positions, text_length } = batch;
+    let pieces = Pieces { config, positions };
+    let (hidden, queries) = (config.hidden, config.queries);
+    let predicted = text_length - 1;
+    let heads = map(queries + 1, hidden, embed_dim)
+        + 3 * map(1, hidden, 2)
+        + map(predicted, hidden, hidden)
+        + map(predicted, hidden, config.vocab);
+    // Own and negative picture; own pairs, negative pictures, negative texts.
+    let pair = 2 * pieces.image()
+        + pieces.query_pass()
+        + pieces.text_pass(text_length, 0)
+        + 3 * pieces.joint_pass(text_length)
+        + pieces.text_pass(text_length, queries)
+        + heads;
+    // All with all: once as values, and with either side's own rows live, whose gradient is the only one.
+    let similarities = map(pairs * queries, embed_dim, pairs);
+    let contrast = Flops { forward: 3 * similarities as u64, backward: 2 * similarities as u64 };
+    Flops::trained(pair).times(pairs) + contrast
+}
+
+/// A step of the generate task of all pairs, without the image encoder; `prefix` tokens are read before each text.
+pub fn generate(config: &QFormerConfig, language: &LanguageSizes, prefix: usize, batch: BatchShape) -> Flops {
+    let pieces = Pieces { config, positions: batch.positions };
+    let prompt = pieces.image() + pieces.query_pass() + map(config.queries, config.hidden, language.width());
+    let read = config.queries + prefix;
+    let pair = Flops::trained(prompt) + language.flops(read, batch.text_length);
+    pair.times(batch.pairs)
+}
+
+/// Sizes of a frozen language model, by its family.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LanguageSizes {
+    /// Decoder-only.
+    Opt(OptConfig),
+    /// Encoder-decoder.
+    T5(T5Config),
+}
+
+impl LanguageSizes {
+    /// Width of the embeddings.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Opt(sizes) => sizes.embed_width(),
+            Self::T5(sizes) => sizes.width,
+        }
+    }
+
+    /// One text of `length` tokens after `read` positions.
+    fn flops(&self, read: usize, length: usize) -> Flops {
+        match self {
+            Self::Opt(sizes) => opt(sizes, read, length),
+            Self::T5(sizes) => t5(sizes, read, length),
+        }
+    }
+}
+
+fn opt(sizes: &OptConfig, read: usize, length: usize) -> Flops {
+    let (width, embed, rows) = (sizes.width, sizes.embed_width(), read + length);
+    let layer = 4 * map(rows, width, width) + 2 * map(rows, width, sizes.intermediate);
+    let between = if embed == width { 0 } else { map(rows, embed, width) + map(length, width, embed) };
+    let scores = map(length, embed, sizes.vocab_size);
+    Flops::frozen(layer, attend(rows, rows, width)).times(sizes.depth) + Flops::frozen(between + scores, 0)
+}
+
+fn t5(sizes: &T5Config, read: usize, length: usize) -> Flops {
+    let (width, inner) = (sizes.width, sizes.heads * sizes.head_width);
+    let own = |rows: usize| Flops::frozen(4 * map(rows, width, inner), attend(rows, rows, inner));
+    let feed_forward = |rows: usize| Flops::frozen(3 * map(rows, width, sizes.intermediate), 0);
+    let crossing = 2 * map(length, width, inner) + 2 * map(read, width, inner);
+    let cross = Flops::frozen(crossing, attend(length, read, inner));
+    let encoder = (own(read) + feed_forward(read)).times(sizes.depth);
+    let decoder = (own(length) + cross + feed_forward(length)).times(sizes.decoder_depth());
+    let scores = Flops::frozen(map(length, width, sizes.vocab_size), 0);
+    // What the decoder's first layer makes of the text alone has no gradient.
+    let text_alone = own(length).backward + map(length, width, inner) as u64;
+    let both = encoder + decoder + scores;
+    Flops { backward: both.backward - text_alone, ..both }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> QFormerConfig {
+        QFormerConfig::new(5)
+            .with_hidden(4)
+            .with_layers(2)
+            .with_heads(2)
+            .with_intermediate(6)
+            .with_vocab(11)
+            .with_max_positions(8)
+            .with_queries(3)
+            .with_cross_attention_frequency(2)
+    }
+
+    #[test]
+    fn a_product_is_two_operations_a_factor() {
+        assert_eq!((map(3, 5, 7), attend(2, 3, 4)), (210, 96));
+    }
+
+    #[test]
+    fn an_encoder_counted_by_hand() {
+        // Four patches of 2×2 and the class token, width 4, one block with an inner width of 8.
+        let eva = EvaConfig {
+            width: 4,
+            depth: 1,
+            heads: 2,
+            intermediate: 8,
+            image_size: 4,
+            patch_size: 2,
+            ..EvaConfig::default()
+        };
+        let patches = 2 * 4 * 12 * 4;
+        let attention = 2 * 5 * 4 * 12 + 2 * (2 * 5 * 5 * 4) + 2 * 5 * 4 * 4;
+        let feed_forward = 2 * 5 * 4 * 8 + 2 * 5 * 8 * 4;
+        let want = Flops { forward: patches + attention + feed_forward, backward: 0 };
+        assert_eq!(image_encoder(&EncoderSizes::Eva(eva)), want);
+    }
+
+    #[test]
+    fn a_contrast_step_counted_by_hand() {
+        // One pair's products at Q 3, T 4, P 7, hidden 4, intermediate 6, width of the picture 5, embeddings of 2.
+        let image = 2 * (2 * 7 * 5 * 4);
+        let cross = 2 * (2 * 3 * 4 * 4) + 2 * (2 * 3 * 7 * 4);
+        let queries = 2 * (4 * (2 * 3 * 4 * 4) + 2 * (2 * 3 * 3 * 4) + 2 * (2 * 3 * 4 * 6)) + cross;
+        let text = 2 * (4 * (2 * 4 * 4 * 4) + 2 * (2 * 4 * 4 * 4) + 2 * (2 * 4 * 4 * 6));
+        let caption = 2 * (4 * (2 * 4 * 4 * 4) + 2 * (2 * 4 * 7 * 4) + 2 * (2 * 4 * 4 * 6));
+        let first = 4 * (2 * 7 * 4 * 4) + 2 * (2 * 7 * 7 * 4) + 2 * (2 * 3 * 4 * 6) + 2 * (2 * 4 * 4 * 6);
+        let last = 2 * (2 * 7 * 4 * 4) + 2 * (2 * 3 * 4 * 4) + 2 * (2 * 3 * 7 * 4) + 2 * (2 * 3 * 4 * 6);
+        let heads = 2 * 4 * 4 * 2 + 3 * (2 * 4 * 2) + 2 * 3 * 4 * 4 + 2 * 3 * 4 * 11;
+        let pair = 2 * image + queries + text + 3 * (first + last + cross) + caption + heads;
+        let similarities = 2 * (2 * 3) * 2 * 2;
+        let got = contrast(&config(), 2, BatchShape { pairs: 2, positions: 7, text_length: 4 });
+        assert_eq!(got.forward, 2 * pair + 3 * similarities);
+        assert_eq!(got.backward, 2 * 2 * pair + 2 * similarities);
+    }
+
+    #[test]
+    fn a_generate_step_counted_by_hand() {
+        let opt = OptConfig {
+            width: 8,
+            depth: 1,
+            heads: 2,
+            intermediate: 10,
+            vocab_size: 13,
+            ..OptConfig::default()
+        };
+        let batch = BatchShape { pairs: 3, positions: 7, text_length: 4 };
+        let cross = 2 * (2 * 3 * 4 * 4) + 2 * (2 * 3 * 7 * 4);
+        let queries = 2 * (4 * (2 * 3 * 4 * 4) + 2 * (2 * 3 * 3 * 4) + 2 * (2 * 3 * 4 * 6)) + cross;
+        let prompt = 2 * (2 * 7 * 5 * 4) + queries + 2 * 3 * 4 * 8;
+        let maps = 4 * (2 * 7 * 8 * 8) + 2 * (2 * 7 * 8 * 10) + 2 * 4 * 8 * 13;
+        let attention = 2 * (2 * 7 * 7 * 8);
+        let got = generate(&config(), &LanguageSizes::Opt(opt), 0, batch);
+        assert_eq!(got.forward, 3 * (prompt + maps + attention));
+        assert_eq!(got.backward, 3 * (2 * prompt + maps + 2 * attention));
+        // An encoder-decoder that reads 3 + 2 positions and writes 4, heads of 3 with an inner width of 6.
+        let t5 = T5Config {
+            width: 8,
+            head_width: 3,
+            heads: 2,
+            intermediate: 10,
+            depth: 1,
+            vocab_size: 13,
+            ..T5Config::default()
+        };
+        let encoder = (4 * (2 * 5 * 8 * 6) + 3 * (2 * 5 * 8 * 10), 4 * 5 * 5 * 6);
+        let own = (4 * (2 * 4 * 8 * 6), 4 * 4 * 4 * 6);
+        let cross = (2 * (2 * 4 * 8 * 6) + 2 * (2 * 5 * 8 * 6), 4 * 4 * 5 * 6);
+        let rest = 3 * (2 * 4 * 8 * 10) + 2 * 4 * 8 * 13;
+        let got = generate(&config(), &LanguageSizes::T5(t5), 2, batch);
+        let forward = encoder.0 + encoder.1 + own.0 + own.1 + cross.0 + cross.1 + rest;
+        assert_eq!(got.forward, 3 * (prompt + forward));
+        // Neither the first layer's own attention nor the queries that it gives cross-attention have a gradient.
+        let back = encoder.0 + 2 * encoder.1 + cross.0 - 2 * 4 * 8 * 6 + 2 * cross.1 + rest;
+        assert_eq!(got.backward, 3 * (2 * prompt + back));
+    }
+
+    #[test]
+    fn the_published_encoder_is_close_to_two_operations_a_weight_and_token() {
+        let flops = image_encoder(&EncoderSizes::Eva(EvaConfig::default())).forward as f64;
+        let weights = 2.0 * 985_000_000.0 * 257.0;
+        assert!((flops / weights - 1.0).abs() < 0.05, "{}", flops / weights);
+    }
+}

@@ -1,0 +1,88 @@
+//! The generate task: the Q-Former's queries, projected, are a soft prompt of the frozen language model.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+
+use crate::device::cast::in_f32;
+use crate::error::ModelError;
+use crate::nn::dropout::Dropout;
+use crate::nn::layers::{LayerNorm, Linear};
+use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+use crate::qformer::{QFormer, QFormerConfig};
+use crate::train::tape::{Segment, Tape};
+
+/// What the generate task trains: vision norm, queries, Q-Former without its text parts, projection.
+#[derive(Module, Debug)]
+pub struct GenerateModel {
+    /// Norm of the image features.
+    pub ln_vision: LayerNorm,
+    /// `[1, queries, hidden]`.
+    pub query_tokens: Param<Tensor<3>>,
+    /// Without text parts.
+    pub qformer: QFormer,
+    /// Hidden width to the language model's.
+    pub opt_proj: Linear,
+}
+
+impl GenerateModel {
+    /// A model of zeros; `language_width` is the width of the language model's embeddings.
+    pub fn new(
+        config: &QFormerConfig,
+        ln_vision_eps: f64,
+        language_width: usize,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        config.validate()?;
+        Ok(Self {
+            ln_vision: LayerNorm::new(config.image_width, ln_vision_eps, device),
+            query_tokens: Param::from_tensor(Tensor::zeros([1, config.queries, config.hidden], device)),
+            qformer: config.init(false, device),
+            opt_proj: Linear::new(config.hidden, language_width, true, device),
+        })
+    }
+
+    /// The queries' outputs, before the projection. `tape` is cut behind the inputs and behind each layer.
+    ///
+    /// # Shapes
+    /// - image_features `[b, P, Dv]`, before `ln_vision`; output `[b, queries, hidden]`
+    pub fn query_output(
+        &self,
+        image_features: Tensor<3>,
+        dropout: &mut Dropout,
+        tape: &mut Tape,
+    ) -> Result<Tensor<3>, ModelError> {
+        let [batch, _, width] = image_features.dims();
+        let expected = self.ln_vision.weight.val().dims()[0];
+        if width != expected {
+            let reason = format!("features of width {width}, the model was made for {expected}");
+            return Err(ModelError::input("image features", reason));
+        }
+        let image_embeds = tape.cut(Segment::Inputs, self.ln_vision.forward(in_f32(image_features)));
+        let image = self.qformer.image_key_values(image_embeds);
+        let [_, queries, hidden] = self.query_tokens.val().dims();
+        let queries = self.query_tokens.val().expand([batch, queries, hidden]);
+        Ok(self.qformer.forward_queries(queries, &image, dropout, tape).0)
+    }
+
+    /// The soft prompt.
+    ///
+    /// # Shapes
+    /// - image_features `[b, P, Dv]`, before `ln_vision`; output `[b, queries, language width]`
+    pub fn forward(
+        &self,
+        image_features: Tensor<3>,
+        dropout: &mut Dropout,
+        tape: &mut Tape,
+    ) -> Result<Tensor<3>, ModelError> {
+        Ok(self.opt_proj.forward(self.query_output(image_features, dropout, tape)?))
+    }
+}
+
+impl NamedTensors for GenerateModel {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+        self.ln_vision.visit_tensors(&join(prefix, "ln_vision"), visitor)?;
+        visitor.visit(&join(prefix, "query_tokens"), &mut self.query_tokens)?;
+        self.qformer.visit_tensors(&join(prefix, "Qformer"), visitor)?;
+        self.opt_proj.visit_tensors(&join(prefix, "opt_proj"), visitor)
+    }
+}
