@@ -15,9 +15,9 @@ use crate::commands::curate::CurateArguments;
 use crate::commands::devices::DevicesArguments;
 use crate::commands::models::ModelsArguments;
 use crate::config::ConfigArguments;
+use crate::decoding::DecodingArguments;
 use crate::secured::TlsArguments;
 use crate::typed_numbers::{seconds, seconds_or_none, threads};
-use crate::writing::WritingArguments;
 
 /// Pre-trains, evaluates and exports BLIP-2.
 #[derive(Debug, Parser)]
@@ -391,7 +391,7 @@ pub(crate) struct WriterArguments {
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub(crate) device: DeviceName,
     #[command(flatten)]
-    pub(crate) writing: WritingArguments,
+    pub(crate) decoding: DecodingArguments,
 }
 
 #[derive(Debug, Args)]

@@ -9,10 +9,12 @@ use std::collections::BTreeMap;
 use blip2_coordinator::{
     Catalogue, CheckpointRecord, CoordinatorError, Damaged, EpochRecord, Listing, Schedule,
 };
-use blip2_dataset::{
-    AuditSpec, Coverage, Location, Manifest, PlanKey, QuarantineList, QuarantineRecord, RowAddress,
-    StageAudit, Substitution, audit_stage,
-};
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::coverage::Coverage;
+use blip2_dataset::plan::audit::{AuditSpec, StageAudit, Substitution, audit_stage};
+use blip2_dataset::plan::{PlanKey, RowAddress};
+use blip2_dataset::quarantine::{QuarantineList, QuarantineRecord};
+use blip2_dataset::store::Location;
 use blip2_worker::config_hash;
 use serde::Serialize;
 

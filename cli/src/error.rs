@@ -54,9 +54,9 @@ impl CliError {
 
     /// What went wrong with files that were named on the command line: one whose place cannot be understood is wrong
     /// usage.
-    pub(crate) fn of_typed(error: blip2_dataset::DatasetError) -> Self {
+    pub(crate) fn of_typed(error: blip2_dataset::error::DatasetError) -> Self {
         match error {
-            blip2_dataset::DatasetError::Location { .. } => CliError::Usage(error.to_string()),
+            blip2_dataset::error::DatasetError::Location { .. } => CliError::Usage(error.to_string()),
             error => error.into(),
         }
     }
@@ -76,13 +76,19 @@ impl CliError {
     }
 }
 
-impl From<blip2_dataset::DatasetError> for CliError {
-    fn from(error: blip2_dataset::DatasetError) -> Self {
+impl From<blip2_dataset::error::DatasetError> for CliError {
+    fn from(error: blip2_dataset::error::DatasetError) -> Self {
         let message = error.to_string();
-        if matches!(error, blip2_dataset::DatasetError::Location { .. }) {
+        if matches!(error, blip2_dataset::error::DatasetError::Location { .. }) {
             return CliError::Config(message);
         }
         if error.is_bad_input() { CliError::BadInput(message) } else { CliError::Failed(message) }
+    }
+}
+
+impl From<blip2_evaluation::EvaluationError> for CliError {
+    fn from(error: blip2_evaluation::EvaluationError) -> Self {
+        blip2_worker::WorkerError::from(error).into()
     }
 }
 

@@ -13,6 +13,7 @@ mod audit;
 mod command_line;
 mod commands;
 mod config;
+mod decoding;
 mod error;
 mod examples;
 mod exit;
@@ -37,7 +38,6 @@ mod stored_status;
 mod token;
 mod toolkit;
 mod typed_numbers;
-mod writing;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -72,7 +72,7 @@ pub fn run() -> ExitCode {
         // Who reads the output has seen enough.
         Err(CliError::OutputClosed) => Exit::Done.into(),
         Err(error) => {
-            eprintln!("error: {}", blip2_dataset::redacted_text(&error.to_string()));
+            eprintln!("error: {}", blip2_dataset::store::secret_url::redacted_text(&error.to_string()));
             error.exit().into()
         }
     }

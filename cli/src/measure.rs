@@ -3,11 +3,13 @@
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use blip2_dataset::{RgbImage, Sample};
+use blip2_dataset::corpus::samples::Sample;
+use blip2_dataset::image::RgbImage;
+use blip2_evaluation::captioning::Captioner;
 use blip2_model::device::DeviceError;
 use blip2_model::language::generation::GenerateOptions;
 use blip2_worker::export::{ExportOptions, Layout, export as write_layout};
-use blip2_worker::{Captioner, NamedState, model_here};
+use blip2_worker::{NamedState, model_here};
 use image::ImageFormat;
 
 use crate::commands::checkpoint::{Target, read_state};

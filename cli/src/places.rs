@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use blip2_coordinator::Catalogue;
-use blip2_dataset::{DatasetError, Location, fetch_model, is_weight_file, redacted};
+use blip2_dataset::error::DatasetError;
+use blip2_dataset::fetch::{fetch_model, is_weight_file};
+use blip2_dataset::store::Location;
+use blip2_dataset::store::secret_url::redacted;
 
 use crate::error::CliError;
 use crate::run_folder::RUN_FILE;

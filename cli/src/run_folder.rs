@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_dataset::{Location, Manifest, put_create, redacted, redacted_text};
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::store::secret_url::{redacted, redacted_text};
+use blip2_dataset::store::{Location, put_create};
 use blip2_worker::{Place, WorkerConfig, check, config_hash, without_credentials};
 
 use crate::again::same_command;

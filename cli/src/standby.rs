@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use blip2_coordinator::{Catalogue, Epochs, StandByEnd, StandByOptions};
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_proto::v1::StatusReply;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use blip2_coordinator::{Catalogue, CheckpointRecord, EpochRecord, Epochs, Schedule};
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_proto::v1::{NamedValue, StatusReply};
 use serde::Serialize;
 

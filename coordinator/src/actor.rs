@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_collective::Connection;
-use blip2_dataset::{Location, QuarantineList};
+use blip2_dataset::quarantine::QuarantineList;
+use blip2_dataset::store::Location;
 use blip2_proto::drill::{Drill, DrillPhase};
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use blip2_dataset::{Location, QuarantineList, put_create};
+use blip2_dataset::quarantine::QuarantineList;
+use blip2_dataset::store::{Location, put_create};
 use bytes::Bytes;
 use futures::StreamExt;
 
@@ -291,7 +292,7 @@ fn missing_part(record: &CheckpointRecord, objects: &BTreeMap<String, u64>) -> O
 async fn digest(location: &Location) -> Result<Option<(u64, String)>> {
     use object_store::{Error, ObjectStoreExt};
     let failed = |error: Error| {
-        CoordinatorError::Store(blip2_dataset::DatasetError::Store {
+        CoordinatorError::Store(blip2_dataset::error::DatasetError::Store {
             location: location.to_string(),
             action: "read",
             reason: error.to_string(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use blip2_dataset::Coverage;
+use blip2_dataset::coverage::Coverage;
 use blip2_proto::v1;
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! Membership epochs as create-if-absent objects: whoever creates the next one leads, all others are fenced off.
 
-use blip2_dataset::{Location, put_create};
+use blip2_dataset::store::{Location, put_create};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! What the coordinator and the catalogue can fail with.
 
-use blip2_dataset::DatasetError;
+use blip2_dataset::error::DatasetError;
 use blip2_proto::drill::DrillError;
 
 /// Result of this crate.

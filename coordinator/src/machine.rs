@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use blip2_dataset::QuarantineList;
+use blip2_dataset::quarantine::QuarantineList;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{DeviceUse, NamedValue, StepDone, WorkerDevice};

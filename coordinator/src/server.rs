@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use blip2_collective::{Connection, Guarded, Transport, authenticate, is_authenticated};
-use blip2_dataset::{Location, QuarantineList};
+use blip2_dataset::quarantine::QuarantineList;
+use blip2_dataset::store::Location;
 use blip2_proto::drill::Drill;
 use blip2_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use blip2_proto::v1::{CoordinatorMessage, StatusReply, StatusRequest, WorkerMessage};

@@ -1,6 +1,6 @@
 //! What a run is: pinned inputs and the schedule of its steps.
 
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 
 use crate::{CheckpointRecord, CoordinatorError, Result};
 

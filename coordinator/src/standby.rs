@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_collective::{Connection, Transport};
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::coordinator_server::Coordinator;

@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::datatypes::{UInt8Type, UInt32Type};
-use blip2_dataset::{DatasetError, Result, read_parquet};
+use blip2_dataset::corpus::parquet_bytes::read_parquet;
+use blip2_dataset::error::{DatasetError, Result};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use serde::{Deserialize, Serialize};
@@ -236,7 +237,7 @@ fn malformed(reason: impl std::fmt::Display) -> DatasetError {
 
 #[cfg(test)]
 mod tests {
-    use blip2_dataset::KeyedRng;
+    use blip2_dataset::random::KeyedRng;
 
     use super::*;
 

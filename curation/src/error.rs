@@ -1,6 +1,6 @@
 //! What ends a curation.
 
-use blip2_dataset::DatasetError;
+use blip2_dataset::error::DatasetError;
 
 /// `Result` of this crate.
 pub type Result<T, E = CurationError> = std::result::Result<T, E>;

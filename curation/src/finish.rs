@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use blip2_dataset::record::{create_same, read_json, to_json};
-use blip2_dataset::row_group_file::RowGroupFile;
-use blip2_dataset::{DatasetError, PartRecord, QuarantineList, Result, put_create};
+use blip2_dataset::corpus::ingest::PartRecord;
+use blip2_dataset::corpus::row_group_file::RowGroupFile;
+use blip2_dataset::error::{DatasetError, Result};
+use blip2_dataset::quarantine::QuarantineList;
+use blip2_dataset::store::put_create;
+use blip2_dataset::store::record::{create_same, read_json, to_json};
 use serde::{Deserialize, Serialize};
 
 use crate::dedup::RowPlaces;

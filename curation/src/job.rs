@@ -2,8 +2,11 @@
 
 use std::ops::Range;
 
-use blip2_dataset::record::{read_json, to_json};
-use blip2_dataset::{ColumnNames, DatasetError, Location, Manifest, ManifestFile, Result, put_create};
+use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::corpus::manifest::{Manifest, ManifestFile};
+use blip2_dataset::error::{DatasetError, Result};
+use blip2_dataset::store::record::{read_json, to_json};
+use blip2_dataset::store::{Location, put_create};
 use serde::{Deserialize, Serialize};
 
 use crate::dedup::DedupRule;

@@ -185,7 +185,7 @@ impl Leases {
 
 #[cfg(test)]
 mod tests {
-    use blip2_dataset::KeyedRng;
+    use blip2_dataset::random::KeyedRng;
 
     use super::*;
 

@@ -4,8 +4,8 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use blip2_dataset::row_group_file::Contents;
-use blip2_dataset::{DatasetError, Result};
+use blip2_dataset::corpus::row_group_file::Contents;
+use blip2_dataset::error::{DatasetError, Result};
 
 use crate::scored::ScoredText;
 use crate::scored::file::{list_of, text_columns, text_fields};

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use blip2_dataset::record::create_same;
-use blip2_dataset::{DatasetError, Location, Result, Share};
+use blip2_dataset::corpus::ingest::Share;
+use blip2_dataset::error::{DatasetError, Result};
+use blip2_dataset::store::Location;
+use blip2_dataset::store::record::create_same;
 use bytes::Bytes;
 
 use crate::dedup::{DedupRule, DuplicateFinder, DuplicateList, PictureHash, RowPlaces};

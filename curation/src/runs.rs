@@ -2,8 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use blip2_dataset::Result;
-use blip2_dataset::record::{read_json, to_json};
+use blip2_dataset::error::Result;
+use blip2_dataset::store::record::{read_json, to_json};
 use serde::{Deserialize, Serialize};
 
 use crate::job::CurationJob;
@@ -23,7 +23,7 @@ impl CurationJob {
     /// Adds a run to `runs/`.
     ///
     /// # Errors
-    /// [`DatasetError::Store`](blip2_dataset::DatasetError::Store).
+    /// [`DatasetError::Store`](blip2_dataset::error::DatasetError::Store).
     pub async fn record_run(&self, run: &RunRecord) -> Result<()> {
         // Only its name comes from the clock.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
@@ -34,7 +34,7 @@ impl CurationJob {
     /// All runs, in the order of their ends.
     ///
     /// # Errors
-    /// [`DatasetError::Store`](blip2_dataset::DatasetError::Store), [`DatasetError::Malformed`](blip2_dataset::DatasetError::Malformed).
+    /// [`DatasetError::Store`](blip2_dataset::error::DatasetError::Store), [`DatasetError::Malformed`](blip2_dataset::error::DatasetError::Malformed).
     pub async fn runs(&self) -> Result<Vec<RunRecord>> {
         let mut runs = Vec::new();
         for object in self.output().join("runs").list().await? {

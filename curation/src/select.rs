@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
-use blip2_dataset::{DatasetError, MAX_CAPTION_WORDS, Result, clean_caption};
+use blip2_dataset::error::{DatasetError, Result};
+use blip2_dataset::text::{MAX_CAPTION_WORDS, clean_caption};
 use serde::{Deserialize, Serialize};
 
 use crate::rules::{BrokenRule, RuleSettings};

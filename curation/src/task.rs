@@ -1,8 +1,12 @@
 //! The pictures of a task, read and checked.
 
-use blip2_dataset::{
-    DatasetError, Location, QuarantineRecord, Result, RowGroup, decode_image, is_visible, readable,
-};
+use blip2_dataset::corpus::columns::RowGroup;
+use blip2_dataset::corpus::ingest::readable;
+use blip2_dataset::error::{DatasetError, Result};
+use blip2_dataset::image::decode::decode_image;
+use blip2_dataset::quarantine::QuarantineRecord;
+use blip2_dataset::store::Location;
+use blip2_dataset::text::is_visible;
 use bytes::Bytes;
 use image::RgbImage;
 use image_hasher::{HashAlg, Hasher, HasherConfig};
@@ -166,7 +170,8 @@ fn perceptual_hash(hasher: &Hasher<[u8; 8]>, image: &RgbImage) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use blip2_dataset::{ColumnNames, read_all};
+    use blip2_dataset::corpus::columns::ColumnNames;
+    use blip2_dataset::corpus::samples::read_all;
     use image::imageops::FilterType;
 
     use super::*;

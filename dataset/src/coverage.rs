@@ -12,7 +12,7 @@ const CONTEXT: &[u8; 17] = b"blip2 coverage v1";
 /// or was used with another row changes the digest.
 ///
 /// ```
-/// use blip2_dataset::Coverage;
+/// use blip2_dataset::coverage::Coverage;
 /// let (a, b) = (Coverage::of(1, 7, (0, 2, 31)), Coverage::of(1, 8, (3, 0, 5)));
 /// assert_eq!(a + b, b + a);
 /// assert_eq!((a + b).samples, 2);

@@ -18,7 +18,7 @@ pub use hub::{Hub, HubError, HubFile, HubModel};
 pub use wanted::{is_weight_file, wanted_files};
 
 use crate::error::{DatasetError, Result};
-use crate::secret_url::{redacted, with_credentials};
+use crate::store::secret_url::{redacted, with_credentials};
 use cache::ModelCache;
 use download::{Download, Target};
 use listing::{RemoteFile, files_at};
@@ -97,10 +97,10 @@ pub async fn model_exists(url: &str) -> Result<()> {
 ///
 /// # Errors
 /// As [`fetch_model`].
-pub async fn fetch_folder(root: &crate::Location) -> Result<Fetched> {
+pub async fn fetch_folder(root: &crate::store::Location) -> Result<Fetched> {
     let listed = root.list().await?;
     let prefix = root.path().as_ref().len() + 1;
-    let file = |object: crate::StoredObject| {
+    let file = |object: crate::store::StoredObject| {
         let name = object.location.path().as_ref().get(prefix..)?.to_owned();
         Some(RemoteFile { name, bytes: object.bytes, etag: object.etag, location: object.location })
     };
@@ -179,7 +179,10 @@ fn other_content(url: &str, expected: &str, found: &str) -> DatasetError {
 }
 
 fn fetch_error(url: &str, reason: impl std::fmt::Display) -> DatasetError {
-    DatasetError::Fetch { location: redacted(url), reason: crate::redacted_text(&reason.to_string()) }
+    DatasetError::Fetch {
+        location: redacted(url),
+        reason: crate::store::secret_url::redacted_text(&reason.to_string()),
+    }
 }
 
 /// Files of a hub's model, or of any URLs, into a folder of the user's: what is there whole is kept, what is there in part

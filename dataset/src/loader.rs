@@ -3,6 +3,7 @@
 mod cache;
 mod pipeline;
 mod prepare;
+mod reads;
 mod statistics;
 
 use std::ops::Range;
@@ -12,20 +13,20 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
-use crate::columns::ColumnNames;
+use crate::corpus::columns::ColumnNames;
+use crate::corpus::manifest::Manifest;
 use crate::coverage::Coverage;
 use crate::error::{DatasetError, Result};
-use crate::manifest::Manifest;
+use crate::image::transform::TrainTransform;
 use crate::plan::{Plan, PlanKey, RowAddress};
 use crate::quarantine::QuarantineRecord;
-use crate::reads::{NextUses, Reads};
 use crate::text::TextEncoder;
-use crate::transform::TrainTransform;
 
 use cache::RowGroupCache;
 use pipeline::Pipeline;
 use prepare::Preparer;
-pub(crate) use statistics::Counters;
+use reads::{NextUses, Reads};
+use statistics::Counters;
 pub use statistics::LoaderStatistics;
 
 /// Memory, threads and reads of a loader. They change no bit of its batches.
@@ -121,7 +122,8 @@ impl StepBatch {
 pub struct SlotBatch {
     /// The slot.
     pub slot: u32,
-    /// Pictures `[b, 3, S, S]` in bytes; the device normalises them, as [`normalised`](crate::normalised) does.
+    /// Pictures `[b, 3, S, S]` in bytes; the device normalises them, as
+    /// [`normalised`](crate::image::transform::normalised) does.
     pub pixels: Vec<u8>,
     /// Token ids `[b, T]`.
     pub ids: Vec<i32>,

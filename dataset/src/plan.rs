@@ -7,15 +7,16 @@
 //! permutation of its own. So every row is used exactly once in an epoch of its source, epochs join without a short
 //! batch, a slot touches few row groups at a time, and any worker can compute any slot at any step.
 
+pub mod audit;
 mod candidates;
 mod mixture;
 mod part;
-pub(crate) mod quality;
+pub mod quality;
 mod source_order;
 mod view;
 
+use crate::corpus::manifest::Manifest;
 use crate::error::{DatasetError, Result};
-use crate::manifest::Manifest;
 use crate::random::KeyedPermutation;
 
 pub(crate) use candidates::SUBSTITUTE_TRIES;

@@ -12,14 +12,14 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
-use crate::columns::{ColumnNames, HashOf};
+use crate::corpus::columns::{ColumnNames, HashOf};
+use crate::corpus::ingest::{IngestSettings, Share, SourceKind, ingest};
+use crate::corpus::manifest::Manifest;
+use crate::corpus::samples::{EvaluationSet, read_all};
+use crate::corpus::verify::{FindingKind, VerifySpec, VerifySummary, verify_corpus};
 use crate::error::DatasetError;
-use crate::ingest::{IngestSettings, Share, SourceKind, ingest};
-use crate::manifest::Manifest;
 use crate::plan::{Plan, PlanKey};
-use crate::samples::{EvaluationSet, read_all};
 use crate::store::Location;
-use crate::verify::{FindingKind, VerifySpec, VerifySummary, verify_corpus};
 
 const LIMIT: u64 = 1 << 20;
 
@@ -67,7 +67,7 @@ impl Scene {
         path
     }
 
-    async fn ingest(&self, source: &str, columns: ColumnNames) -> crate::IngestSummary {
+    async fn ingest(&self, source: &str, columns: ColumnNames) -> crate::corpus::ingest::IngestSummary {
         let settings = IngestSettings { columns, ..IngestSettings::new(SourceKind::Img2dataset) };
         let out = Location::parse(&self.path("out")).unwrap();
         ingest(&[source.to_owned()], &out, settings, Share::WHOLE, |_| ()).await.unwrap()

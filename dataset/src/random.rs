@@ -24,7 +24,7 @@ fn keyed_hasher(seed: u64, purpose: &str, parts: &[u64]) -> blake3::Hasher {
 /// A stream of random numbers that depends on its key alone: BLAKE3's extendable output.
 ///
 /// ```
-/// use blip2_dataset::KeyedRng;
+/// use blip2_dataset::random::KeyedRng;
 /// let mut a = KeyedRng::new(42, "crop", &[1, 7]);
 /// let mut b = KeyedRng::new(42, "crop", &[1, 7]);
 /// assert_eq!(a.next_u64(), b.next_u64());
@@ -86,7 +86,7 @@ impl std::fmt::Debug for KeyedRng {
 /// A bijection on `0..len` drawn by a key, in constant memory: a balanced Feistel network with cycle walking.
 ///
 /// ```
-/// use blip2_dataset::KeyedPermutation;
+/// use blip2_dataset::random::KeyedPermutation;
 /// let shuffle = KeyedPermutation::new(7, 1000);
 /// assert_eq!(shuffle.invert(shuffle.apply(123)), 123);
 /// ```

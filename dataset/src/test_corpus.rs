@@ -10,7 +10,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use sha2::Digest;
 
-use crate::manifest::{Manifest, ManifestFile};
+use crate::corpus::manifest::{Manifest, ManifestFile};
 
 /// A pattern among the emoji corpus.
 pub(crate) fn emoji_sources(pattern: &str) -> Vec<String> {

@@ -17,7 +17,8 @@ const REPLACED: &[char] = &['.', '!', '"', '(', ')', '*', '#', ':', ';', '~'];
 /// apostrophes, question marks and hyphens stay. Control characters, NUL among them, are spaces too.
 ///
 /// ```
-/// assert_eq!(blip2_dataset::clean_caption("A well-fed dog (running)!  Isn't it?", 50), "a well-fed dog running isn't it?");
+/// use blip2_dataset::text::clean_caption;
+/// assert_eq!(clean_caption("A well-fed dog (running)!  Isn't it?", 50), "a well-fed dog running isn't it?");
 /// ```
 pub fn clean_caption(caption: &str, max_words: usize) -> String {
     let replaced = |character: char| character.is_control() || REPLACED.contains(&character);

@@ -4,7 +4,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::Cursor;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use blip2_dataset::{KeyedRng, PictureScratch, RgbImage, TrainTransform};
+use blip2_dataset::image::RgbImage;
+use blip2_dataset::image::transform::{PictureScratch, TrainTransform};
+use blip2_dataset::random::KeyedRng;
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 static BYTES: AtomicUsize = AtomicUsize::new(0);

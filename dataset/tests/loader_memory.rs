@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
-use blip2_dataset::{
-    ColumnNames, KeyedRng, Loader, LoaderSettings, LoaderSpec, Manifest, Plan, PlanKey, RgbImage,
-    TextEncoder, TextEncoding, TrainTransform,
-};
+use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::image::RgbImage;
+use blip2_dataset::image::transform::TrainTransform;
+use blip2_dataset::loader::{Loader, LoaderSettings, LoaderSpec};
+use blip2_dataset::plan::{Plan, PlanKey};
+use blip2_dataset::random::KeyedRng;
+use blip2_dataset::text::{TextEncoder, TextEncoding};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use peak_alloc::PeakAlloc;

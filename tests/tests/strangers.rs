@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use blip2_dataset::KeyedRng;
+use blip2_dataset::random::KeyedRng;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as Answer;
 use blip2_proto::v1::curation_client::CurationClient;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blip2_collective::{Exchange, Limits, Member, Transport, World, deal_slots};
-use blip2_dataset::Manifest;
+use blip2_dataset::corpus::manifest::Manifest;
 use blip2_worker::config::{Wire, WorkerConfig};
-use blip2_worker::step::{Members, StepParts, StepTimes};
+use blip2_worker::step::{FrozenModels, Peers, StepTimes};
 use blip2_worker::{BatchRange, TrainState, start_loader};
 
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -86,8 +86,10 @@ fn member(
     barrier: &std::sync::Barrier,
     rounds: usize,
 ) -> Result<Vec<(Vec<f64>, StepTimes)>, Failure> {
-    let parts: Vec<StepParts> =
-        variants.iter().map(|config| StepParts::load(Arc::new(config.clone()))).collect::<Result<_, _>>()?;
+    let parts: Vec<FrozenModels> = variants
+        .iter()
+        .map(|config| FrozenModels::load(Arc::new(config.clone())))
+        .collect::<Result<_, _>>()?;
     let mut state = TrainState::fresh(&variants[0], parts[0].sizes, &parts[0].device.clone().autodiff())?;
     exchange.set_world(world.clone());
     let range = BatchRange { stage: 1, first_step: 0, slots: world.own()?.slots.clone() };
@@ -97,7 +99,7 @@ fn member(
     let mut step = 0;
     for round in 0..=rounds {
         for (parts, (seconds, times)) in parts.iter().zip(&mut results) {
-            let members = Members { exchange, runtime, world: &world, step, deadline: DEADLINE };
+            let members = Peers { exchange, runtime, world: &world, step, deadline: DEADLINE };
             barrier.wait();
             let started = Instant::now();
             let gradient = parts.gradient(&mut state, &members, 0, &batch)?;

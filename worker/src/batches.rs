@@ -3,12 +3,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use blip2_dataset::{Loader, LoaderSpec, Manifest, Plan, PlanKey, TrainTransform};
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::image::transform::TrainTransform;
+use blip2_dataset::loader::{Loader, LoaderSpec};
+use blip2_dataset::plan::{Plan, PlanKey};
+use blip2_evaluation::image_transform::resampling;
 
-use crate::convert::qformer_text;
 use crate::error::Result;
-use crate::pictures::resampling;
-use crate::step::StepParts;
+use crate::open::qformer_text;
+use crate::step::FrozenModels;
 
 /// Which batches a loader reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +26,7 @@ pub struct BatchRange {
 
 /// Starts reading the batches of `range`, to the end of its stage.
 pub fn start_loader(
-    parts: &StepParts,
+    parts: &FrozenModels,
     manifest: Arc<Manifest>,
     runtime: tokio::runtime::Handle,
     range: BatchRange,

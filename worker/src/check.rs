@@ -4,16 +4,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_dataset::{Loader, LoaderSpec, Manifest, Plan, PlanKey, TextEncoder, TrainTransform};
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::image::transform::TrainTransform;
+use blip2_dataset::loader::{Loader, LoaderSpec};
+use blip2_dataset::plan::{Plan, PlanKey};
+use blip2_dataset::text::TextEncoder;
 use blip2_model::device::placement::Placement;
 use blip2_model::device::{DeviceName, Present};
 use blip2_model::files::weights::WeightSource;
 
 use crate::config::WorkerConfig;
-use crate::convert::qformer_text;
 use crate::error::{Result, WorkerError};
+use crate::open::qformer_text;
 use crate::state::{empty_stage1, empty_stage2};
-use crate::step::StepParts;
+use crate::step::FrozenModels;
 
 /// Side of the pictures that are read to see whether they can be.
 const TRIAL_PIXELS: usize = 32;
@@ -62,8 +66,8 @@ fn check_device(name: &str) -> Result<()> {
 }
 
 /// Whether the model folders hold what the configuration makes of them.
-fn check_parts(config: &WorkerConfig) -> Result<StepParts> {
-    let parts = StepParts::load_to(Arc::new(config.clone()), &Placement::nowhere())?;
+fn check_parts(config: &WorkerConfig) -> Result<FrozenModels> {
+    let parts = FrozenModels::load_to(Arc::new(config.clone()), &Placement::nowhere())?;
     let device = parts.device.clone().autodiff();
     if config.stage1.steps > 0 {
         empty_stage1(config, parts.sizes, &device)?;
@@ -86,7 +90,7 @@ fn check_parts(config: &WorkerConfig) -> Result<StepParts> {
 /// Whether a row of the corpus can be read, decoded and cut into tokens, by the very code that reads it in training:
 /// one that cannot be used is replaced like any other.
 pub(crate) fn check_row(
-    parts: &StepParts,
+    parts: &FrozenModels,
     manifest: Arc<Manifest>,
     runtime: tokio::runtime::Handle,
     within: Duration,
@@ -116,7 +120,7 @@ pub(crate) fn check_row(
     Ok(())
 }
 
-fn trial_text(parts: &StepParts, stage: u32) -> Result<Arc<TextEncoder>> {
+fn trial_text(parts: &FrozenModels, stage: u32) -> Result<Arc<TextEncoder>> {
     match stage {
         1 => Ok(qformer_text(&parts.config.model, parts.config.stage1.text_length)?.0),
         _ => Ok(parts.language()?.encoder()),

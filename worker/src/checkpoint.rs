@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_model::train::flat::{FlatLayout, FlatTensor};
 use blip2_model::train::optimizer::Moments;
 use bytes::Bytes;

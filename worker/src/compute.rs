@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_collective::{Exchange, World};
-use blip2_dataset::{DatasetError, Location, Manifest};
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::error::DatasetError;
+use blip2_dataset::store::Location;
+use blip2_evaluation::held_out::HeldOut;
 use blip2_model::device::KernelsMade;
 use blip2_model::device::card::CardWatch;
 use blip2_proto::drill::Drill;
@@ -19,12 +22,11 @@ use self::stepping::{Batches, Pending};
 use crate::check::check_row;
 use crate::config::{WorkerConfig, config_hash};
 use crate::error::{Result, WorkerError};
-use crate::held_out::HeldOut;
 use crate::member::{Failure, MemberEvent};
 use crate::own_device::{DeviceChoice, OwnDevice, Work};
 use crate::places::remember_credentials_of;
 use crate::state::TrainState;
-use crate::step::StepParts;
+use crate::step::FrozenModels;
 use crate::upload::Part;
 
 /// Orders that may wait; the member gives one at a time.
@@ -159,7 +161,7 @@ struct Compute {
     deadline: Duration,
     exchange: Arc<Exchange>,
     runtime: tokio::runtime::Handle,
-    parts: StepParts,
+    parts: FrozenModels,
     card: CardWatch,
     kernels: KernelsMade,
     world: Option<World>,
@@ -203,7 +205,7 @@ impl Compute {
         let config = Arc::new(config);
         let manifest = spec.runtime.block_on(read_manifest(&spec.run_root, &spec.manifest_hash))?;
         let kernels = KernelsMade::from_now_on();
-        let mut parts = StepParts::load(config.clone())?;
+        let mut parts = FrozenModels::load(config.clone())?;
         let card = CardWatch::new(device, &parts.device);
         own.opened(&card);
         parts.drill = spec.drill;

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 pub use blip2_collective::Wire;
-use blip2_dataset::{ColumnNames, CorpusSource, LoaderSettings, is_url};
+use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::corpus::manifest::CorpusSource;
+use blip2_dataset::fetch::is_url;
+use blip2_dataset::loader::LoaderSettings;
+pub use blip2_evaluation::held_out::HeldOutSettings;
 use blip2_model::device::DeviceName;
 pub use blip2_model::device::compute::Compute;
 use blip2_model::files::weights::{is_gguf, is_weight_file};
@@ -12,7 +16,6 @@ use blip2_model::language::check_family;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, WorkerError};
-pub use crate::held_out::HeldOutSettings;
 use crate::places::without_credentials;
 
 /// Everything a worker is told: the training configuration and how it loads data.

@@ -1,7 +1,9 @@
 //! What ends a worker.
 
 use blip2_collective::CollectiveError;
-use blip2_dataset::{DatasetError, redacted};
+use blip2_dataset::error::DatasetError;
+use blip2_dataset::store::secret_url::redacted;
+use blip2_evaluation::EvaluationError;
 use blip2_model::device::failure::{DeviceFailure, DeviceTrouble};
 use blip2_model::error::ModelError;
 
@@ -125,14 +127,6 @@ impl WorkerError {
         }
     }
 
-    /// The value, if it is finite.
-    ///
-    /// # Errors
-    /// [`WorkerError::Measured`] under the name that `what` gives it.
-    pub(crate) fn unless_finite(value: f64, what: impl FnOnce() -> String) -> Result<f64> {
-        if value.is_finite() { Ok(value) } else { Err(Self::Measured { what: what(), value }) }
-    }
-
     /// A failure of `device`; `less` says how to compute less at a time.
     pub(crate) fn device(device: String, failure: DeviceFailure, less: &str) -> Self {
         let remedy = failure.trouble.remedy();
@@ -146,5 +140,16 @@ impl WorkerError {
     /// A checkpoint that cannot be used.
     pub(crate) fn checkpoint(name: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Checkpoint { name: name.into(), reason: reason.into() }
+    }
+}
+
+impl From<EvaluationError> for WorkerError {
+    fn from(error: EvaluationError) -> Self {
+        match error {
+            EvaluationError::Configuration(reason) => Self::Configuration(reason),
+            EvaluationError::Data(error) => Self::Data(error),
+            EvaluationError::Model(error) => Self::Model(error),
+            EvaluationError::Measured { what, value } => Self::Measured { what, value },
+        }
     }
 }

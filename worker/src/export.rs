@@ -16,9 +16,9 @@ use burn::tensor::Device;
 
 use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
-use crate::convert::{image_encoder, of_language_model, qformer_text};
 use crate::error::{Result, WorkerError};
-use crate::pictures::image_processor;
+use crate::image_processor::image_processor;
+use crate::open::{image_encoder, of_language_model, qformer_text};
 use crate::state::{FrozenSizes, StageModel, TrainState};
 
 /// A published layout.

@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 use crate::checkpoint::{NamedState, encode_part, part_name};
 use crate::config::WorkerConfig;
-use crate::convert::{image_width, of_language_model, qformer_text};
 use crate::error::{Result, WorkerError};
+use crate::open::{image_width, of_language_model, qformer_text};
 use crate::state::{FrozenSizes, TrainState};
 
 /// A tensor that only weights of stage 1, or of stage 2, have.

@@ -3,15 +3,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use blip2_dataset::{KeyedRng, SlotBatch, TextEncoder, TextEncoding, Tokens};
+use blip2_dataset::loader::SlotBatch;
+use blip2_dataset::random::KeyedRng;
+use blip2_dataset::text::{TextEncoder, TextEncoding, Tokens};
+use blip2_evaluation::tokenizer::open_tokenizer;
 use blip2_model::device::placement::Placement;
 use blip2_model::language::{LanguageModel, Padded, SpecialTokens, Texts, split_caption};
 use blip2_model::nn::tensors::compute_in;
 use blip2_model::train::loss::{IGNORED, counted};
 
 use crate::config::WorkerConfig;
-use crate::convert::{of_language_model, tokenizer};
 use crate::error::{Result, WorkerError};
+use crate::open::of_language_model;
 
 /// What the random cut of a caption into a read and a written part is drawn for.
 const CUT: &str = "prefix of a caption";
@@ -106,7 +109,8 @@ impl Language {
         compute_in(&mut model, config.train.compute)?;
         let encoder_decoder = matches!(model, LanguageModel::T5(_));
         let encoding = encoding(config, &model.special_tokens(), encoder_decoder);
-        let encoder = tokenizer(folder, encoding).map_err(|error| of_language_model(&config.model, error))?;
+        let encoder =
+            open_tokenizer(folder, encoding).map_err(|error| of_language_model(&config.model, error))?;
         let prompt = config.stage2.prompt.as_str();
         let form = match (encoder_decoder, prompt) {
             (true, "") => Form::Prefix { prompt: None },

@@ -5,41 +5,38 @@
 //! configuration, the corpus manifest, the parameters and the step's index, and of nothing else.
 
 mod batches;
-mod captioner;
 mod check;
 mod checkpoint;
 mod compute;
 pub mod config;
-mod convert;
 pub mod curation;
 mod error;
 pub mod evaluate;
 pub mod export;
-mod held_out;
+mod image_processor;
 pub mod import;
 mod language;
 pub mod member;
 mod model_check;
+mod open;
 mod own_device;
-mod pictures;
 mod places;
-mod rows;
 mod session;
 mod state;
 pub mod step;
 mod step_speed;
 mod stub_step;
+mod task;
 mod upload;
 mod warm_up;
+mod wire_values;
 mod writing_speed;
 
 pub use batches::{BatchRange, start_loader};
-pub use captioner::{Caption, Captioner, SeenPictures, Writing};
 pub use check::{Place, check};
 pub use checkpoint::{CheckpointParts, NamedState, PartRecord, part_name, read_checkpoint};
 pub use config::{WorkerConfig, config_hash};
 pub use error::{Result, WorkerError};
-pub use held_out::HeldOut;
 pub use language::Language;
 pub use model_check::{
     FileReport, ModelCheck, PartReport, Precision, TokenizerReport, TrainedReport, check_curation,

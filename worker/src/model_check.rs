@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use blip2_dataset::{TextEncoder, TextEncoding, is_weight_file, redacted};
+use blip2_dataset::fetch::is_weight_file;
+use blip2_dataset::store::secret_url::redacted;
+use blip2_dataset::text::{TextEncoder, TextEncoding};
+use blip2_evaluation::tokenizer::open_tokenizer;
 use blip2_model::error::ModelError;
 use blip2_model::files::config::FolderConfig;
 use blip2_model::files::tokenizer::{QFormerTokenizer, TokenizerKind};
@@ -15,10 +18,10 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use crate::config::{Compute, FrozenDtype, WorkerConfig};
-use crate::convert::{qformer_text, tokenizer};
 use crate::curation::CurationModelSettings;
 use crate::error::{Result, WorkerError};
 use crate::import::compare_folder;
+use crate::open::qformer_text;
 use crate::state::{FrozenSizes, empty_stage1, empty_stage2, is_projection};
 
 /// Room for any probe of a tokenizer.
@@ -159,7 +162,7 @@ impl PartReport {
 
 /// The error's text without what the report says beside it.
 fn redacted_problem(error: &impl std::fmt::Display) -> String {
-    let text = blip2_dataset::redacted_text(&error.to_string());
+    let text = blip2_dataset::store::secret_url::redacted_text(&error.to_string());
     text.strip_prefix("configuration: ").map(str::to_owned).unwrap_or(text)
 }
 
@@ -373,7 +376,7 @@ fn list_weights(report: &mut PartReport, path: &Path) {
 
 fn note_tokenizer(report: &mut PartReport, path: &Path, length: usize) {
     let encoding = TextEncoding::new(length.max(PROBE_LENGTH), 0);
-    let opened: Result<TextEncoder> = tokenizer(path, encoding);
+    let opened: Result<TextEncoder> = open_tokenizer(path, encoding).map_err(WorkerError::from);
     let kind: std::result::Result<_, ModelError> = TokenizerKind::of(path);
     if let (Some(encoder), Ok((kind, file))) = (report.note(opened), kind) {
         report.tokenizer = Some(TokenizerReport {

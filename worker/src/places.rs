@@ -1,9 +1,9 @@
 //! The places that a configuration names: models that may be URLs, and what of a URL may be stored.
 
-use blip2_dataset::{
-    DatasetError, Location, fetch_folder, fetch_model, has_credentials, is_url, is_weight_file, model_exists,
-    redacted, remember_credentials,
-};
+use blip2_dataset::error::DatasetError;
+use blip2_dataset::fetch::{fetch_folder, fetch_model, is_url, is_weight_file, model_exists};
+use blip2_dataset::store::Location;
+use blip2_dataset::store::secret_url::{has_credentials, redacted, remember_credentials};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;

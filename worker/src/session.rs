@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_collective::{ConnectError, Exchange, Limits, Transport};
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_proto::drill::Drill;
 use blip2_proto::v1;
 use blip2_proto::v1::coordinator_message::Kind as FromCoordinator;
@@ -86,13 +86,13 @@ pub async fn run(options: WorkerOptions, shutdown: impl Future<Output = ()>) -> 
         tell(exchange.local_addr());
     }
     let exchange = Arc::new(exchange);
-    let ended = Shell::new(options, exchange.clone(), drill).work(shutdown).await;
+    let ended = MemberDriver::new(options, exchange.clone(), drill).work(shutdown).await;
     exchange.shutdown().await;
     ended
 }
 
 /// Everything a member has while it works.
-struct Shell {
+struct MemberDriver {
     coordinators: String,
     machine: MemberMachine,
     started: Instant,
@@ -114,7 +114,7 @@ struct Shell {
     end: Option<MemberEnd>,
 }
 
-impl Shell {
+impl MemberDriver {
     fn new(options: WorkerOptions, exchange: Arc<Exchange>, drill: Drill) -> Self {
         let address = options.advertise.unwrap_or_else(|| exchange.local_addr().to_string());
         let identity = MemberIdentity {

@@ -17,9 +17,9 @@ use burn::tensor::{Device, Gradients};
 
 use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
-use crate::convert::SeededValues;
 use crate::error::{Result, WorkerError};
 use crate::import::{compare_folder, overlay};
+use crate::open::SeededValues;
 
 /// How the projection's tensors begin, which only stage 2 has.
 const PROJECTION: &str = "opt_proj.";

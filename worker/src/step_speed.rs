@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blip2_collective::{Exchange, Limits, Member, Transport, World};
-use blip2_dataset::{Coverage, KeyedRng, SlotBatch, StepBatch, TextEncoder, TextEncoding};
+use blip2_dataset::coverage::Coverage;
+use blip2_dataset::loader::{SlotBatch, StepBatch};
+use blip2_dataset::random::KeyedRng;
+use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_model::files::weights::randomise;
 use blip2_model::language::LanguageModel;
 use blip2_model::language::opt::Opt;
@@ -16,11 +19,11 @@ use blip2_model::vision::{EncoderSizes, ImageEncoder};
 use burn::tensor::MemoryPoolUsage;
 
 use crate::config::{Compute, FrozenDtype, QFormerSettings, WorkerConfig};
-use crate::convert::{compute, device, placement};
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
+use crate::open::{compute, device, placement};
 use crate::state::{FrozenSizes, TrainState};
-use crate::step::{Members, StepParts, StepTimes};
+use crate::step::{FrozenModels, Peers, StepTimes};
 
 /// How long a collective of one member may take.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -74,7 +77,7 @@ pub struct TimedStep {
 
 /// A run of one member that steps over made-up batches.
 pub struct StepSpeed {
-    parts: StepParts,
+    parts: FrozenModels,
     state: TrainState,
     sizes: StepSizes,
     load: StepLoad,
@@ -111,7 +114,7 @@ impl StepSpeed {
             language_width: sizes.language.as_ref().map_or(0, LanguageSizes::width),
         };
         let state = TrainState::fresh(&config, frozen, &device.clone().autodiff())?;
-        let parts = StepParts::of(Arc::new(config), frozen, device, encoder, language);
+        let parts = FrozenModels::of(Arc::new(config), frozen, device, encoder, language);
         let bind = Exchange::bind(
             "127.0.0.1:0".parse().map_err(|error| WorkerError::Protocol(format!("an address: {error}")))?,
             "bench".into(),
@@ -162,7 +165,7 @@ impl StepSpeed {
     /// A device that fails, losses that are no numbers.
     pub fn step(&mut self, measured: bool) -> Result<TimedStep> {
         let batch = self.batch();
-        let members = Members {
+        let members = Peers {
             exchange: &self.exchange,
             runtime: &self.runtime,
             world: &self.world,

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use blip2_dataset::KeyedRng;
+use blip2_dataset::random::KeyedRng;
 use blip2_model::device::read_back::floats;
 use blip2_model::nn::dropout::Dropout;
 use blip2_model::objectives::contrast::{
@@ -16,8 +16,8 @@ use blip2_model::train::optimizer::{AdamW, Moments};
 use blip2_model::train::tape::Tape;
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::convert::{SeededValues, device};
 use crate::error::Result;
+use crate::open::{SeededValues, device};
 
 /// AdamW and the loss as in the paper's first stage.
 const ADAMW: AdamW = AdamW { beta1: 0.9, beta2: 0.98, epsilon: 1e-8, weight_decay: 0.05 };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_proto::drill::{Drill, DrillPhase};
 use blip2_proto::v1::{PartFailed, PartWritten};
 use bytes::Bytes;

@@ -10,12 +10,12 @@ use burn::tensor::Tensor;
 
 use crate::error::Result;
 use crate::state::{empty_stage1, empty_stage2};
-use crate::step::StepParts;
+use crate::step::FrozenModels;
 
 /// Two words, so that a caption can be cut.
 const WARM_UP_CAPTION: &str = "a picture";
 
-impl StepParts {
+impl FrozenModels {
     /// Passes one slot of zeros forward through every model of the run: weights are read into memory, kernels chosen.
     pub(crate) fn warm_up(&self) -> Result<()> {
         let (started, mut kernels) = (Instant::now(), KernelsMade::from_now_on());

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use blip2_worker::step::StepParts;
+use blip2_worker::step::FrozenModels;
 use blip2_worker::{Result, TrainState, WorkerConfig};
 use serde_json::{Value, json};
 
@@ -145,7 +145,7 @@ fn config(part: &Part, folder: &Path) -> WorkerConfig {
 
 /// What a worker does before its first step.
 fn begin(config: WorkerConfig) -> Result<TrainState> {
-    let parts = StepParts::load(Arc::new(config))?;
+    let parts = FrozenModels::load(Arc::new(config))?;
     TrainState::fresh(&parts.config, parts.sizes, &parts.device.clone().autodiff())
 }
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use arrow::array::AsArray;
 use blip2_curation::scored::{ScoredText, TextSource};
 use blip2_curation::select::CurationMode;
-use blip2_dataset::{ColumnNames, read_all};
+use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::corpus::samples::read_all;
 use blip2_worker::curation::{CuratedPicture, CurationModelSettings, CurationModels, CurationTimes};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -29,7 +30,7 @@ fn pool(most: usize) -> (Vec<String>, Vec<CuratedPicture>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let files = [assets("corpus/web-00000.parquet")];
     let set = runtime.block_on(read_all(&files, &ColumnNames::default(), 1 << 20)).unwrap();
-    let picture = |(draw, sample): (u64, blip2_dataset::Sample)| {
+    let picture = |(draw, sample): (u64, blip2_dataset::corpus::samples::Sample)| {
         (sample.key, CuratedPicture { image: sample.image, web: sample.captions, draw })
     };
     (0..).zip(set.samples).take(most).map(picture).unzip()

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use blip2_curation::scored::ScoredText;
 use blip2_curation::select::CurationMode;
-use blip2_dataset::{ColumnNames, EvalTransform, Sample, read_all};
+use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::corpus::samples::{Sample, read_all};
+use blip2_dataset::image::transform::EvalTransform;
 use blip2_model::blip::BlipRetrieval;
 use blip2_model::device::read_back::floats;
 use blip2_worker::curation::{CuratedPicture, CurationModelSettings, CurationModels, CurationTimes};

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_collective::{Exchange, Limits, Member, Transport, World};
-use blip2_dataset::{Location, Manifest};
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::store::Location;
 use blip2_proto::v1;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_worker::config::WorkerConfig;
-use blip2_worker::step::{Members, StepParts};
+use blip2_worker::step::{FrozenModels, Peers};
 use blip2_worker::{
     BatchRange, DeviceChoice, NamedState, TrainState, WorkerEnd, WorkerOptions, config_hash, start_loader,
 };
@@ -197,7 +198,7 @@ impl Run {
         let member = Member { id: 0, address: exchange.local_addr().to_string(), slots: slots.clone() };
         let world = World { epoch: 1, rank: 0, members: vec![member] };
         exchange.set_world(world.clone());
-        let parts = StepParts::load(Arc::new(config.clone())).expect("the tiny models");
+        let parts = FrozenModels::load(Arc::new(config.clone())).expect("the tiny models");
         let device = parts.device.clone().autodiff();
         let mut state = TrainState::fresh(config, parts.sizes, &device).expect("initialised");
         let (mut digests, mut coverage, mut step) = (Vec::new(), Vec::new(), 0);
@@ -210,13 +211,8 @@ impl Run {
             let loader = start_loader(&parts, manifest, runtime.clone(), range).expect("starts");
             for stage_step in 0..steps {
                 let batch = loader.next(PATIENCE).expect("a batch");
-                let members = Members {
-                    exchange: &exchange,
-                    runtime: &runtime,
-                    world: &world,
-                    step,
-                    deadline: PATIENCE,
-                };
+                let members =
+                    Peers { exchange: &exchange, runtime: &runtime, world: &world, step, deadline: PATIENCE };
                 let mut gradient =
                     parts.gradient(&mut state, &members, stage_step, &batch).expect("a gradient");
                 parts.apply(&mut state, stage_step, &mut gradient).expect("applied");

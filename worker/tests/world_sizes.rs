@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_collective::{Exchange, Limits, Member, Transport, World, deal_slots};
-use blip2_dataset::Manifest;
+use blip2_dataset::corpus::manifest::Manifest;
 use blip2_model::language::llama::{Llama, LlamaConfig};
 use blip2_model::train::flat::FlatLayout;
 use blip2_worker::config::{Compute, FrozenDtype, StepSettings, Wire, WorkerConfig};
-use blip2_worker::step::{Members, StepParts};
-use blip2_worker::{BatchRange, HeldOut, TrainState, start_loader};
+use blip2_worker::step::{FrozenModels, Peers};
+use blip2_worker::{BatchRange, TrainState, start_loader};
 use burn::tensor::Device;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -69,11 +69,11 @@ fn member(
     manifest: Arc<Manifest>,
     runtime: &tokio::runtime::Handle,
 ) -> (Vec<f64>, Vec<f32>) {
-    let parts = StepParts::load(Arc::new(config.clone())).unwrap();
+    let parts = FrozenModels::load(Arc::new(config.clone())).unwrap();
     let device = parts.device.clone().autodiff();
     let mut state = TrainState::fresh(config, parts.sizes, &device).unwrap();
     let evaluates = config.eval.every_steps > 0;
-    let held_out = evaluates.then(|| runtime.block_on(HeldOut::read(config, &parts)).unwrap());
+    let held_out = evaluates.then(|| runtime.block_on(parts.read_held_out()).unwrap());
     exchange.set_world(world.clone());
     let mut losses = Vec::new();
     let mut step = 0;
@@ -85,7 +85,7 @@ fn member(
         let loader = start_loader(&parts, manifest.clone(), runtime.clone(), range).unwrap();
         for stage_step in 0..steps {
             let batch = loader.next(DEADLINE).unwrap();
-            let members = Members { exchange, runtime, world: &world, step, deadline: DEADLINE };
+            let members = Peers { exchange, runtime, world: &world, step, deadline: DEADLINE };
             let mut gradient = parts.gradient(&mut state, &members, stage_step, &batch).unwrap();
             losses.extend(gradient.values.iter().map(|(_, value)| *value));
             if let Some(rows) = &held_out {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use blip2_coordinator::{CheckpointRecord, CoordinatorError, EpochRecord, Epochs};
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 
 use crate::error::CliError;
 

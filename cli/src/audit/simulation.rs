@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use blip2_dataset::{AuditSpec, Manifest, ManifestFile, PlanKey, audit_stage};
+use blip2_dataset::corpus::manifest::{Manifest, ManifestFile};
+use blip2_dataset::plan::PlanKey;
+use blip2_dataset::plan::audit::{AuditSpec, audit_stage};
 use serde::Serialize;
 
 use crate::error::CliError;

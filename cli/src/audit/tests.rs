@@ -1,5 +1,6 @@
 use blip2_coordinator::{EpochMember, Epochs, StageCoverage};
-use blip2_dataset::{Plan, put_create};
+use blip2_dataset::plan::Plan;
+use blip2_dataset::store::put_create;
 use bytes::Bytes;
 
 use super::*;
@@ -17,7 +18,7 @@ struct Fixture {
 const STEPS: [u64; 3] = [2, 3, 5];
 
 fn manifest(row_groups: &[u32]) -> Manifest {
-    let file = blip2_dataset::ManifestFile {
+    let file = blip2_dataset::corpus::manifest::ManifestFile {
         location: "/c/a.parquet".into(),
         bytes: 1,
         etag: None,

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
-use blip2_worker::{Captioner, SeenPictures};
+use blip2_evaluation::captioning::{Captioner, SoftPrompts};
 use serde::Serialize;
 
 use super::generate::read_image;
@@ -106,18 +106,18 @@ struct Chat {
     arguments: ChatArguments,
     captioner: Captioner,
     image: PathBuf,
-    seen: SeenPictures,
+    soft_prompts: SoftPrompts,
     dialogue: Dialogue,
 }
 
 impl Chat {
     fn open(mut arguments: ChatArguments, model: &Path) -> Result<Self, CliError> {
-        arguments.writer.writing.also_stop_at(NEXT_TURN);
+        arguments.writer.decoding.also_stop_at(NEXT_TURN);
         let image = arguments.image.clone();
         let picture = read_image(&image)?;
         let captioner = Captioner::open(model, arguments.writer.device)?;
-        let seen = captioner.look(&[picture])?;
-        Ok(Self { arguments, captioner, image, seen, dialogue: Dialogue::default() })
+        let soft_prompts = captioner.encode(&[picture])?;
+        Ok(Self { arguments, captioner, image, soft_prompts, dialogue: Dialogue::default() })
     }
 
     fn run(mut self) -> Result<Exit, CliError> {
@@ -150,7 +150,7 @@ impl Chat {
     fn look_at(&mut self, path: &Path) -> Result<(), CliError> {
         match read_image(path) {
             Ok(picture) => {
-                self.seen = self.captioner.look(&[picture])?;
+                self.soft_prompts = self.captioner.encode(&[picture])?;
                 self.image = path.to_owned();
                 self.dialogue = Dialogue::default();
             }
@@ -160,7 +160,7 @@ impl Chat {
     }
 
     fn answer(&mut self, question: &str) -> Result<(), CliError> {
-        let room = self.captioner.room().saturating_sub(self.arguments.writer.writing.max_new_tokens());
+        let room = self.captioner.room().saturating_sub(self.arguments.writer.decoding.max_new_tokens());
         let captioner = &self.captioner;
         let dropped =
             self.dialogue.make_room(question, |prompt| Ok(captioner.prompt_tokens(prompt)? <= room))?;
@@ -176,10 +176,10 @@ impl Chat {
             );
         }
         let prompt = self.dialogue.prompt(question);
-        let texts = self.captioner.write(
-            &self.seen,
+        let texts = self.captioner.generate(
+            &self.soft_prompts,
             std::slice::from_ref(&prompt),
-            &self.arguments.writer.writing.writing(1)?,
+            &self.arguments.writer.decoding.decoding(1)?,
         )?;
         let Some(answer) = texts.into_iter().flatten().next() else {
             return Err(CliError::failed("the model wrote nothing"));

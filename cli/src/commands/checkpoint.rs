@@ -1,7 +1,8 @@
 //! `checkpoint`: what a run has saved.
 
 use blip2_coordinator::{Catalogue, CheckpointRecord, CoordinatorError, Damaged};
-use blip2_dataset::{Location, is_url};
+use blip2_dataset::fetch::is_url;
+use blip2_dataset::store::Location;
 use blip2_worker::export::{ExportOptions, Layout, Precision, export as write_layout};
 use blip2_worker::{NamedState, WorkerError, read_checkpoint};
 use serde_json::json;

@@ -1,6 +1,8 @@
 //! `eval`: how good a run is on pictures it was not trained on.
 
-use blip2_dataset::{ColumnNames, Sample, read_all, redacted};
+use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::corpus::samples::{Sample, read_all};
+use blip2_dataset::store::secret_url::redacted;
 use blip2_worker::config::StepSettings;
 use blip2_worker::evaluate::{self, Evaluator};
 use blip2_worker::{NamedState, WorkerConfig};
@@ -75,7 +77,7 @@ async fn caption(arguments: &EvalTarget) -> Result<Exit, CliError> {
     let losses = subject.measure(caption_losses).await?;
     if arguments.json {
         print_json(&CaptionLine {
-            loss: losses.with_pictures,
+            loss: losses.with_images,
             loss_shuffled: losses.shuffled,
             language_model_loss: losses.language_model,
             images,
@@ -83,7 +85,7 @@ async fn caption(arguments: &EvalTarget) -> Result<Exit, CliError> {
     } else {
         eprintln!(
             "nats a token: {:.3} with its picture, {:.3} with another, {:.3} with none",
-            losses.with_pictures, losses.shuffled, losses.language_model
+            losses.with_images, losses.shuffled, losses.language_model
         );
     }
     Ok(Exit::Done)
@@ -182,7 +184,7 @@ pub(crate) fn caption_losses(
 ) -> Result<CaptionLosses, CliError> {
     let measured = Evaluator::open(config)?.caption_losses(state, samples)?;
     Ok(CaptionLosses {
-        with_pictures: measured.with_pictures,
+        with_images: measured.with_images,
         shuffled: measured.shuffled,
         language_model: measured.language_model,
     })

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use blip2_dataset::{RgbImage, decode_image};
-use blip2_worker::Captioner;
+use blip2_dataset::image::RgbImage;
+use blip2_dataset::image::decode::decode_image;
+use blip2_evaluation::captioning::Captioner;
 use serde::Serialize;
 
 use super::{print_json, print_text};
@@ -41,8 +42,8 @@ pub(crate) async fn run(arguments: GenerateArguments) -> Result<Exit, CliError> 
 
 fn generate(arguments: &GenerateArguments, model: &Path) -> Result<Exit, CliError> {
     let samples = arguments.samples as usize;
-    let writing = arguments.writer.writing.writing(samples)?;
-    if samples > 1 && writing.options.sampling.is_none() {
+    let decoding = arguments.writer.decoding.decoding(samples)?;
+    if samples > 1 && decoding.options.sampling.is_none() {
         return Err(CliError::usage("--samples: several texts for an image differ only with --sample"));
     }
     let captioner = Captioner::open(model, arguments.writer.device)?;
@@ -53,7 +54,7 @@ fn generate(arguments: &GenerateArguments, model: &Path) -> Result<Exit, CliErro
             continue;
         }
         let prompts = vec![arguments.prompt.clone(); images.len()];
-        let captions = captioner.write(&captioner.look(&images)?, &prompts, &writing)?;
+        let captions = captioner.generate(&captioner.encode(&images)?, &prompts, &decoding)?;
         for (path, captions) in paths.iter().zip(captions) {
             let image = path.to_string_lossy();
             for (index, caption) in captions.iter().enumerate() {

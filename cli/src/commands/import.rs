@@ -1,7 +1,8 @@
 //! `checkpoint import`: published weights become the first checkpoint of a new run.
 
 use blip2_coordinator::{Catalogue, CheckpointRecord, PartRecord};
-use blip2_dataset::{QuarantineList, redacted};
+use blip2_dataset::quarantine::QuarantineList;
+use blip2_dataset::store::secret_url::redacted;
 use blip2_worker::import::import;
 use serde_json::json;
 

@@ -5,7 +5,7 @@ mod survival;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use blip2_dataset::is_url;
+use blip2_dataset::fetch::is_url;
 use blip2_worker::config::is_model_file;
 use serde::Serialize;
 
@@ -178,7 +178,7 @@ fn tell(scores: &RetrievalScores, losses: Option<CaptionLosses>, seconds: f64, p
     if let Some(losses) = losses {
         eprintln!(
             "held-out captions   {:.3} nats a token with their pictures, {:.3} with others', {:.3} with none",
-            losses.with_pictures, losses.shuffled, losses.language_model
+            losses.with_images, losses.shuffled, losses.language_model
         );
     }
     eprintln!("done in {}; open {}", duration(seconds), path.display());
@@ -187,14 +187,14 @@ fn tell(scores: &RetrievalScores, losses: Option<CaptionLosses>, seconds: f64, p
 fn summary(report: &Report, survival: Survival, seconds: f64, path: &Path) -> Summary {
     let [r1, r5, r10] = report.retrieval.ours;
     // Without stage 2 there is no such loss; JSON shows it as null.
-    let none = CaptionLosses { with_pictures: f64::NAN, shuffled: f64::NAN, language_model: f64::NAN };
+    let none = CaptionLosses { with_images: f64::NAN, shuffled: f64::NAN, language_model: f64::NAN };
     let losses = report.caption_losses.unwrap_or(none);
     Summary {
         seconds,
         r1,
         r5,
         r10,
-        stage2_loss: losses.with_pictures,
+        stage2_loss: losses.with_images,
         stage2_loss_shuffled: losses.shuffled,
         language_model_loss: losses.language_model,
         survival,
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn the_summary_has_the_promised_keys() {
         let report = Report {
-            caption_losses: Some(CaptionLosses { with_pictures: 1.0, shuffled: 2.0, language_model: 3.0 }),
+            caption_losses: Some(CaptionLosses { with_images: 1.0, shuffled: 2.0, language_model: 3.0 }),
             ..Report::default()
         };
         let survival =

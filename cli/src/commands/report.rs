@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use blip2_coordinator::{Catalogue, CheckpointRecord, EpochMember, EpochRecord, Epochs, Listing};
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use serde_json::json;
 
 use super::print_json;

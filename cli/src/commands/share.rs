@@ -1,6 +1,6 @@
 //! `--shard I/N`.
 
-use blip2_dataset::Share;
+use blip2_dataset::corpus::ingest::Share;
 
 /// Parses `I/N`, from 0.
 pub(crate) fn share(text: &str) -> Result<Share, String> {

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use blip2_dataset::redacted;
+use blip2_dataset::store::secret_url::redacted;
 use blip2_model::device::DeviceName;
 use blip2_proto::v1::StatusReply;
 use serde::Serialize;

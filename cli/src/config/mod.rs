@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use blip2_collective::TlsFiles;
 use blip2_coordinator::{CheckpointSettings, CoordinatorSettings};
-use blip2_dataset::LoaderSettings;
+use blip2_dataset::loader::LoaderSettings;
 use blip2_worker::config::{
     DataSettings, HeldOutSettings, ModelSettings, NOT_HASHED, Stage1Settings, Stage2Settings, StepSettings,
 };

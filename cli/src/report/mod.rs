@@ -46,7 +46,7 @@ pub(crate) struct RetrievalScores {
 /// Mean loss of held-out captions, in nats per token.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CaptionLosses {
-    pub(crate) with_pictures: f64,
+    pub(crate) with_images: f64,
     /// The same captions, each with another caption's picture.
     pub(crate) shuffled: f64,
     /// The language model without any picture.

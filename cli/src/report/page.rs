@@ -46,7 +46,7 @@ fn headline(report: &Report) -> String {
     if let Some(losses) = &report.caption_losses {
         tiles.push_str(&tile(
             "Loss of a held-out caption",
-            &format!("{:.2}", losses.with_pictures),
+            &format!("{:.2}", losses.with_images),
             &format!("{:.2} for the language model without pictures, nats a token", losses.language_model),
         ));
     }
@@ -118,7 +118,7 @@ fn curves(report: &Report) -> String {
 
 fn caption_losses(losses: &CaptionLosses) -> String {
     let bars = [
-        Bar { label: "with its picture", value: losses.with_pictures, kind: "ours" },
+        Bar { label: "with its picture", value: losses.with_images, kind: "ours" },
         Bar { label: "with another picture", value: losses.shuffled, kind: "other" },
         Bar { label: "language model alone", value: losses.language_model, kind: "floor" },
     ];
@@ -184,7 +184,7 @@ mod tests {
             },
             stage1: vec![line("itc"), line("itm")],
             stage2: vec![line("loss")],
-            caption_losses: Some(CaptionLosses { with_pictures: 2.1, shuffled: 2.9, language_model: 3.4 }),
+            caption_losses: Some(CaptionLosses { with_images: 2.1, shuffled: 2.9, language_model: 3.4 }),
             pictures: vec![CaptionedPicture {
                 bytes: vec![0xff, 0xd8, 0xff],
                 media_type: "image/jpeg",

@@ -1,7 +1,7 @@
 //! A run's folder in which no step was ever committed: a start that failed does not block the next.
 
 use blip2_coordinator::{Catalogue, EpochRecord, Epochs, is_led};
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 
 use super::{MANIFEST_FILE, RUN_FILE, local_path, metrics_folder, parse_stored};
 use crate::config::RunConfig;

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use blip2_dataset::{ArchiveConversion, Converted, Location, Manifest};
+use blip2_dataset::corpus::ingest::{ArchiveConversion, Converted};
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::store::Location;
 
 use super::stored::{MANIFEST_FILE, stored_manifest};
 use crate::config::RunConfig;

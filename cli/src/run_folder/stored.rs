@@ -1,6 +1,7 @@
 //! What a run's folder holds: its configuration and its corpus, and whether they are those that are asked for.
 
-use blip2_dataset::{Location, Manifest};
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::store::Location;
 use blip2_worker::config_hash;
 
 use crate::config::{RunConfig, differing_keys};

@@ -178,7 +178,8 @@ async fn what_another_coordinator_is_writing_is_left_alone() {
 
 #[tokio::test]
 async fn a_record_keeps_its_coverage_and_its_rows() {
-    use blip2_dataset::{Coverage, QuarantineRecord};
+    use blip2_dataset::coverage::Coverage;
+    use blip2_dataset::quarantine::QuarantineRecord;
     let (_folder, catalogue) = temporary();
     let mut record = checkpoint(&catalogue, 5, 1).await;
     record.coverage.add(2, Coverage { samples: 7, digest: u128::MAX - 3 });

@@ -4,7 +4,7 @@
 //! same bits. The committed steps may therefore follow what the members hold, forwards (a coordinator that takes over)
 //! and, when all who held the newest state are gone for good, backwards; coverage and rows follow them.
 
-use blip2_dataset::{QuarantineList, QuarantineRecord};
+use blip2_dataset::quarantine::{QuarantineList, QuarantineRecord};
 use blip2_proto::v1::{Hello, Ledger, Quarantined};
 
 use super::Machine;

@@ -1,6 +1,6 @@
 //! What the machine takes in and what it asks for.
 
-use blip2_dataset::QuarantineList;
+use blip2_dataset::quarantine::QuarantineList;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{Hello, NamedValue};

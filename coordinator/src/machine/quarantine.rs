@@ -1,6 +1,6 @@
 //! The share of rows that could not be used.
 
-use blip2_dataset::QuarantineRecord;
+use blip2_dataset::quarantine::QuarantineRecord;
 
 use super::Machine;
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use blip2_dataset::Coverage;
+use blip2_dataset::coverage::Coverage;
 use blip2_proto::v1::{NamedValue, Quarantined, StepDone, StepFailed};
 
 use super::holding::{Held, record};

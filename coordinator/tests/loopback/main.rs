@@ -7,7 +7,7 @@ mod strangers;
 use std::time::Duration;
 
 use blip2_coordinator::{Catalogue, Epochs, Outcome, RunSpec};
-use blip2_dataset::QuarantineList;
+use blip2_dataset::quarantine::QuarantineList;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::{Hello, RefusalCode, StatusRequest, StopKind};

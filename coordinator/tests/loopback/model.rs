@@ -7,7 +7,7 @@ use blip2_coordinator::{
     CheckpointSettings, CommittedStep, CoordinatorOptions, CoordinatorSettings, LossRise, NonFinitePolicy,
     Outcome, RunSpec, run,
 };
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;

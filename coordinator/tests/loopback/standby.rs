@@ -6,7 +6,7 @@ use blip2_collective::Transport;
 use blip2_coordinator::{
     Catalogue, CoordinatorError, Epochs, Outcome, RunSpec, StandByEnd, StandByOptions, stand_by,
 };
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::{Hello, RefusalCode, StatusReply, StatusRequest, StopKind};

@@ -21,7 +21,7 @@ use super::download::{Download, Target, hash_file};
 use super::listing::RemoteModel;
 use super::{Fetched, fetch_error, hash_of_files, other_content};
 use crate::error::Result;
-use crate::secret_url::redacted;
+use crate::store::secret_url::redacted;
 
 /// Environment variable with the cache's folder.
 pub const CACHE_VARIABLE: &str = "BLIP2_CACHE";

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::listing::RemoteFile;
 use super::{fetch_error, other_content};
 use crate::error::{DatasetError, Result};
-use crate::retry::{Retries, is_transient};
+use crate::store::retry::{Retries, is_transient};
 
 /// Bytes asked for in one request, and how many such requests are under way.
 const PIECE: u64 = 16 << 20;
@@ -195,7 +195,7 @@ impl<'a> Download<'a> {
     /// The whole file by one request, from its beginning.
     async fn fill_at_once(&self, with_sha256: bool, part: &Path) -> Result<Written> {
         let filling = |error: &Filling| {
-            let error = crate::redacted_text(&error.to_string());
+            let error = crate::store::secret_url::redacted_text(&error.to_string());
             tracing::info!(file = %self.file.location, error, "begun anew");
         };
         let whole = RETRIES.run(|| self.stream_into(part, with_sha256), Filling::is_transient, filling).await;

@@ -162,7 +162,7 @@ impl Hub {
 
     /// Where it is.
     pub fn endpoint(&self) -> String {
-        crate::redacted(&self.endpoint)
+        crate::store::secret_url::redacted(&self.endpoint)
     }
 
     /// What the hub has of a model.

@@ -4,7 +4,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::wanted::{BESIDE, WEIGHTS, is_weight_file, wanted_files};
 use crate::error::{DatasetError, Result};
-use crate::secret_url::redacted;
+use crate::store::secret_url::redacted;
 use crate::store::{Access, Location, StorePool};
 
 /// Names asked for at the same time where a server has no listings.

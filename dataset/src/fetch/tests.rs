@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::cache::ModelCache;
 use super::*;
-use crate::Location;
+use crate::store::Location;
 use crate::test_server::{Server, Site};
 
 /// `count` bytes, none like its neighbours.

@@ -1,8 +1,8 @@
 use std::time::{Duration, Instant};
 
 use super::is_clear;
-use crate::columns::ColumnNames;
-use crate::samples::read_all;
+use crate::corpus::columns::ColumnNames;
+use crate::corpus::samples::read_all;
 use crate::test_corpus::{Corpus, backbone};
 use crate::text::{MAX_CAPTION_WORDS, TextEncoder, TextEncoding, clean_caption};
 

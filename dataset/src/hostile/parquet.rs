@@ -13,11 +13,11 @@ use parquet::file::metadata::{
 use parquet::file::statistics::Statistics;
 
 use super::is_clear;
-use crate::columns::ColumnNames;
+use crate::corpus::columns::ColumnNames;
+use crate::corpus::samples::{EvaluationSet, read_all};
+use crate::corpus::verify::{VerifySpec, verify_corpus};
 use crate::error::{DatasetError, Result};
-use crate::samples::{EvaluationSet, read_all};
 use crate::test_corpus::one_picture;
-use crate::verify::{VerifySpec, verify_corpus};
 
 const ROWS: usize = 3;
 

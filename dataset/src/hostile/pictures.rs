@@ -6,7 +6,7 @@ use image::codecs::png::PngEncoder;
 use image::{DynamicImage, ImageEncoder as _, ImageFormat, Rgb, RgbImage};
 
 use super::is_clear;
-use crate::image_decode::{decode_image, image_dimensions};
+use crate::image::decode::{decode_image, image_dimensions};
 
 const LIMIT: u64 = 1 << 20;
 

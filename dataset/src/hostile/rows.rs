@@ -2,10 +2,10 @@ use std::collections::BTreeMap;
 
 use super::is_clear;
 use super::pictures::{bombs, unreadable};
-use crate::columns::ColumnNames;
-use crate::ingest::{IngestSettings, Share, SourceKind, ingest};
+use crate::corpus::columns::ColumnNames;
+use crate::corpus::ingest::{IngestSettings, Share, SourceKind, ingest};
+use crate::corpus::samples::read_all;
 use crate::quarantine::QuarantineList;
-use crate::samples::read_all;
 use crate::store::Location;
 use crate::test_corpus::Corpus;
 

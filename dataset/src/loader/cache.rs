@@ -11,13 +11,13 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 
 use super::statistics::Counters;
-use crate::columns::{ColumnNames, RowGroup};
+use crate::corpus::columns::{ColumnNames, RowGroup};
+use crate::corpus::manifest::Manifest;
+use crate::corpus::parquet_file::{EncodedRowGroup, ParquetFile};
 use crate::error::{DatasetError, Result};
 use crate::loader::LoaderSettings;
-use crate::manifest::Manifest;
-use crate::parquet_file::{EncodedRowGroup, ParquetFile};
+use crate::loader::reads::{ReadFor, Reads, ReadsFor};
 use crate::plan::RowGroupId;
-use crate::reads::{ReadFor, Reads};
 use crate::store::StorePool;
 
 /// Footers kept open.
@@ -233,7 +233,7 @@ impl Shared {
         let number = wanted.row_group.file;
         let cell = self.files.cell(number);
         let file = cell.get_or_try_init(|| self.files.open(&self.manifest, number)).await?;
-        file.fetch_through(&self.reads, wanted).await
+        file.fetch_through(wanted.row_group.row_group, &ReadsFor { reads: &self.reads, wanted }).await
     }
 
     fn store(&self, id: RowGroupId, content: Content) {

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::coverage::Coverage;
 use crate::error::{DatasetError, Result};
+use crate::image::transform::PictureScratch;
 use crate::loader::prepare::{Prepared, Preparer};
 use crate::loader::{LoaderStatistics, SlotBatch};
-use crate::transform::PictureScratch;
 
 /// How often a waiting thread looks around, in case a notice was missed.
 const WAIT_STEP: Duration = Duration::from_millis(500);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::{DatasetError, Result};
+use crate::image::transform::PictureScratch;
 use crate::loader::LoaderSpec;
 use crate::loader::cache::RowGroupCache;
 use crate::loader::statistics::Counters;
@@ -12,7 +13,6 @@ use crate::plan::{PartId, RowAddress, RowGroupId, SUBSTITUTE_TRIES};
 use crate::quarantine::QuarantineRecord;
 use crate::random::KeyedRng;
 use crate::text::{MAX_CAPTION_WORDS, Tokens, clean_caption, is_visible};
-use crate::transform::PictureScratch;
 
 /// A sample ready to be put into a batch.
 #[derive(Debug)]

@@ -131,7 +131,7 @@ fn no_setting_changes_a_batch() {
     let base = fixture.load(|spec| spec.last_step = 20);
     let cache = tempfile::tempdir().unwrap();
     for draw in 0..12 {
-        let mut rng = crate::KeyedRng::new(5, "settings", &[draw]);
+        let mut rng = crate::random::KeyedRng::new(5, "settings", &[draw]);
         let settings = LoaderSettings {
             prefetch_bytes: rng.below(200_000),
             decode_threads: 1 + rng.below(4) as usize,
@@ -231,8 +231,8 @@ fn an_audit_finds_what_was_loaded_from_the_list_of_bad_rows_alone() {
     let fixture = fixture(&sources);
     let steps = fixture.load(|spec| spec.last_step = 15);
     let records = steps.iter().flat_map(|step| &step.slots).flat_map(|slot| slot.quarantined.clone());
-    let quarantined: Vec<_> = crate::QuarantineList::from_iter(records).iter().cloned().collect();
-    let audit = crate::audit_stage(&crate::AuditSpec {
+    let quarantined: Vec<_> = crate::quarantine::QuarantineList::from_iter(records).iter().cloned().collect();
+    let audit = crate::plan::audit::audit_stage(&crate::plan::audit::AuditSpec {
         manifest: &fixture.spec.manifest,
         key: fixture.spec.plan.key(),
         slots: 4,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::manifest::ManifestSource;
+use crate::corpus::manifest::ManifestSource;
 
 /// Rows walked through in a case, at least one epoch of the whole and two windows.
 const ROWS_WALKED: u128 = 600;

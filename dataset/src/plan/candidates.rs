@@ -48,7 +48,7 @@ impl Iterator for Candidates<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{Manifest, ManifestFile};
+    use crate::corpus::manifest::{Manifest, ManifestFile};
     use crate::plan::PlanKey;
 
     #[test]

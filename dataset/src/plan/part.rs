@@ -48,7 +48,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{Manifest, ManifestFile};
+    use crate::corpus::manifest::{Manifest, ManifestFile};
     use crate::plan::PlanKey;
 
     #[test]

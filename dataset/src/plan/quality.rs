@@ -6,8 +6,8 @@ use std::ops::Range;
 use serde::Serialize;
 
 use super::{PartId, Plan, RowAddress, RowGroupId};
+use crate::corpus::manifest::Manifest;
 use crate::error::{DatasetError, Result};
-use crate::manifest::Manifest;
 
 /// What a plan is measured for.
 #[derive(Debug, Clone, Copy)]

@@ -13,7 +13,7 @@ use object_store::Error as StoreError;
 use object_store::local::LocalFileSystem;
 use tempfile::NamedTempFile;
 
-use super::Location;
+use super::location::Location;
 use crate::error::{DatasetError, Result};
 
 /// What Linux answers to a link where there are none: EPERM, EXDEV, ENOSYS, EOPNOTSUPP; elsewhere EMLINK, ENOTSUP.
@@ -89,6 +89,7 @@ mod tests {
     use object_store::{ObjectStore as _, PutMode, PutOptions, PutPayload, PutResult, Result as StoreResult};
 
     use super::super::around::{Around, Otherwise};
+    use super::super::put_create::put_create;
     use super::*;
 
     #[test]
@@ -134,8 +135,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let plain = Location::parse(folder.path().join("a folder/epoch").to_str().unwrap()).unwrap();
         let location = Location { store: Arc::new(Around(NoLinks(LocalFileSystem::new()))), ..plain.clone() };
-        assert!(super::super::put_create(&location, Bytes::from_static(b"one")).await.unwrap());
-        assert!(!super::super::put_create(&location, Bytes::from_static(b"two")).await.unwrap());
+        assert!(put_create(&location, Bytes::from_static(b"one")).await.unwrap());
+        assert!(!put_create(&location, Bytes::from_static(b"two")).await.unwrap());
         assert_eq!(plain.read().await.unwrap().unwrap().as_ref(), b"one");
     }
 

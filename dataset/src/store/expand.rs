@@ -7,21 +7,20 @@
 use std::path::{Path as FilePath, PathBuf};
 
 use futures::{StreamExt, TryStreamExt};
-use glob::{MatchOptions, Pattern};
 use object_store::{ListResult, ObjectMeta};
 
 use super::braces;
 use super::local_walk::{self, Walked};
-use super::{Location, StorePool, StoredObject, refused};
+use super::location::{Location, StoredObject, is_web_address, refused};
+use super::pattern::{
+    MATCHING, compile, empty_folder, has_ending, is_data_folder, is_reject_list, is_remote_pattern,
+};
+use super::pool::StorePool;
+use super::secret_url::redacted;
 use crate::error::{DatasetError, Result};
-use crate::secret_url::redacted;
 
 /// Objects asked for at the same time.
 const ASKED_FOR: usize = 64;
-
-/// How names are compared with patterns: a `*` matches neither a `/` nor a dot at the beginning.
-pub(super) const MATCHING: MatchOptions =
-    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
 
 /// What a source names, in part: a place that is meant literally, and a pattern below it.
 struct Split<'a> {
@@ -117,7 +116,7 @@ impl StorePool {
         let whole = self.parse(source)?;
         let (base, path) = split_base(source);
         // A URL's query is no part of a pattern.
-        let query_at = path.find('?').filter(|_| super::is_web_address(base));
+        let query_at = path.find('?').filter(|_| is_web_address(base));
         let (path, query) = path.split_at(query_at.unwrap_or(path.len()));
         match whole.head().await {
             Ok(Some((bytes, etag))) => return Ok(vec![StoredObject { location: whole, bytes, etag }]),
@@ -182,7 +181,7 @@ impl StorePool {
 
     /// The objects of a folder with one of these endings.
     async fn in_remote_folder(&mut self, folder: &Location, endings: &[&str]) -> Result<Vec<StoredObject>> {
-        if super::is_web_address(&folder.base) {
+        if is_web_address(&folder.base) {
             return Err(DatasetError::NotFound { location: folder.to_string() });
         }
         let listing = folder.listed_directly().await?;
@@ -290,19 +289,6 @@ fn split_base(source: &str) -> (&str, &str) {
     source.split_at(path)
 }
 
-/// In web addresses only `*` and braces are patterns: `?` begins the query.
-fn is_remote_pattern(base: &str, text: &str) -> bool {
-    match base.starts_with("http") {
-        true => text.contains('*') || braces::has_braces(text),
-        false => is_pattern(text),
-    }
-}
-
-/// Whether a path segment has characters of patterns.
-pub(super) fn is_pattern(segment: &str) -> bool {
-    segment.contains(['*', '?', '[']) || braces::has_braces(segment)
-}
-
 /// Takes segments off a path as long as `is_literal`, which is told what precedes a segment and what begins with it.
 async fn split<'a, F: Future<Output = bool>>(
     path: &'a str,
@@ -317,37 +303,4 @@ async fn split<'a, F: Future<Output = bool>>(
         at = (end + 1).min(path.len());
     }
     Split { literal: path, pattern: "" }
-}
-
-/// A pattern; brackets that are not closed are characters like any other.
-pub(super) fn compile(pattern: &str) -> Result<Pattern> {
-    Pattern::new(pattern)
-        .or_else(|_| Pattern::new(&pattern.replace('[', "[[]")))
-        .map_err(|error| refused(pattern, format!("not a pattern: {}", error.msg)))
-}
-
-/// Whether a file is one of those that a folder stands for; hidden ones are not.
-pub(super) fn has_ending(name: &str, endings: &[&str]) -> bool {
-    let lower = name.to_ascii_lowercase();
-    let ends = |ending: &&str| lower.strip_suffix(*ending).is_some_and(|rest| rest.ends_with('.'));
-    !name.starts_with(['.', '_']) && endings.iter().any(ends)
-}
-
-/// Whether data is looked for in a folder of that name: not in hidden ones, nor in an ingestion's lists of rejected rows.
-pub(super) fn is_data_folder(name: &str) -> bool {
-    !name.starts_with(['.', '_']) && name != "rejected"
-}
-
-/// Whether a path is that of an ingestion's list of rejected rows, which `**` does not mean.
-pub(super) fn is_reject_list(path: &str) -> bool {
-    let mut parts = path.rsplit('/');
-    let number = parts.next().and_then(|name| name.strip_suffix(".parquet"));
-    number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
-        && parts.next() == Some("rejected")
-}
-
-/// The error of a folder without such files.
-pub(super) fn empty_folder(folder: String, endings: &[&str]) -> DatasetError {
-    let endings: Vec<_> = endings.iter().map(|ending| format!("*.{ending}")).collect();
-    DatasetError::EmptyFolder { folder, wanted: endings.join(", ") }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::braces;
-use super::expand::{
+use super::pattern::{
     MATCHING, compile, empty_folder, has_ending, is_data_folder, is_pattern, is_reject_list,
 };
 use crate::error::{DatasetError, Result};

@@ -1,6 +1,10 @@
 //! Names and patterns of files as people write them.
 
-use super::*;
+use bytes::Bytes;
+
+use super::location::Location;
+use super::pool::StorePool;
+use crate::error::{DatasetError, Result};
 
 /// A folder with these files, and what sources find in it.
 struct Scene(tempfile::TempDir);
@@ -217,4 +221,22 @@ async fn patterns_in_a_bucket() {
             pool.expand(&format!("{base}{source}"), &["parquet"]).await.expect_err(source).to_string();
         assert!(error.contains(wanted), "{source}: {error}");
     }
+}
+
+#[tokio::test]
+async fn patterns_expand_sorted() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["b.parquet", "a.parquet", "c.txt"] {
+        std::fs::write(folder.path().join(name), b"x").unwrap();
+    }
+    std::fs::create_dir(folder.path().join("sub")).unwrap();
+    let root = folder.path().to_str().unwrap();
+    let mut pool = StorePool::default();
+    let found = pool.expand(&format!("{root}/*.parquet"), &[]).await.unwrap();
+    let names: Vec<_> = found.iter().map(|object| object.location.file_name()).collect();
+    assert_eq!(names, ["a.parquet", "b.parquet"]);
+    let through_url = pool.expand(&format!("file://{root}/sub/../*.parquet"), &[]).await.unwrap();
+    assert_eq!(through_url.len(), 2);
+    let upwards = pool.expand(&format!("{root}/sub/../a.parquet"), &[]).await.unwrap();
+    assert_eq!(upwards[0].bytes, 1);
 }

@@ -7,7 +7,7 @@ use object_store::{
     Error as StoreError, GetOptions, GetRange, OBJECT_STORE_COALESCE_DEFAULT, ObjectStore, coalesce_ranges,
 };
 
-use super::Location;
+use super::location::Location;
 use crate::error::{DatasetError, Result};
 
 /// An object by its length and entity tag: a read of another object in its place is an error that names it.

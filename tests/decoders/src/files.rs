@@ -3,9 +3,13 @@
 use std::cell::OnceCell;
 use std::future::Future;
 
-use blip2_dataset::{
-    ColumnNames, DatasetError, Manifest, Plan, PlanKey, QuarantineList, VerifySpec, read_all, verify_corpus,
-};
+use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::corpus::samples::read_all;
+use blip2_dataset::corpus::verify::{VerifySpec, verify_corpus};
+use blip2_dataset::error::DatasetError;
+use blip2_dataset::plan::{Plan, PlanKey};
+use blip2_dataset::quarantine::QuarantineList;
 use bytes::Bytes;
 
 use crate::MAX_PIXELS;

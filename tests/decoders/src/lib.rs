@@ -12,10 +12,10 @@ pub use sources::{archive, caption_lines, caption_list};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use blip2_dataset::{
-    EvalTransform, KeyedRng, PictureScratch, TextEncoder, TextEncoding, TrainTransform, clean_caption,
-    decode_image, image_dimensions,
-};
+use blip2_dataset::image::decode::{decode_image, image_dimensions};
+use blip2_dataset::image::transform::{EvalTransform, PictureScratch, TrainTransform};
+use blip2_dataset::random::KeyedRng;
+use blip2_dataset::text::{TextEncoder, TextEncoding, clean_caption};
 
 /// Larger pictures are not what a decoder is tested with.
 const MAX_PIXELS: u64 = 1 << 16;

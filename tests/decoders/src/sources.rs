@@ -1,6 +1,7 @@
 //! What ingestion reads: archives, JSON lists and lines of captions.
 
-use blip2_dataset::{IngestSettings, IngestSummary, Location, Share, SourceKind, ingest};
+use blip2_dataset::corpus::ingest::{IngestSettings, IngestSummary, Share, SourceKind, ingest};
+use blip2_dataset::store::Location;
 
 use crate::MAX_PIXELS;
 use crate::files::{path_of, taken, wait_for};

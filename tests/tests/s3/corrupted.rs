@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
-use blip2_dataset::{ColumnNames, DatasetError, read_all};
+use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::corpus::samples::read_all;
+use blip2_dataset::error::DatasetError;
 use blip2_tests::corpus::{Row, good_rows};
 use blip2_tests::faulty_proxy::Fault;
 use parquet::arrow::ArrowWriter;

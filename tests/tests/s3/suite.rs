@@ -6,10 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_coordinator::{CoordinatorError, Epochs};
-use blip2_dataset::{
-    ColumnNames, DatasetError, EvaluationSet, Loader, LoaderSettings, LoaderSpec, Location, Manifest, Plan,
-    PlanKey, SlotBatch, TextEncoder, TextEncoding, TrainTransform, put_create, read_all,
-};
+use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::corpus::samples::{EvaluationSet, read_all};
+use blip2_dataset::error::DatasetError;
+use blip2_dataset::image::transform::TrainTransform;
+use blip2_dataset::loader::{Loader, LoaderSettings, LoaderSpec, SlotBatch};
+use blip2_dataset::plan::{Plan, PlanKey};
+use blip2_dataset::store::{Location, put_create};
+use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_tests::faulty_proxy::{Fault, FaultyProxy};
 use blip2_tests::process::repository;
 use bytes::Bytes;
@@ -60,7 +65,7 @@ async fn samples(source: &str) -> EvaluationSet {
 
 /// What a model sees of samples.
 pub(crate) fn seen(set: &EvaluationSet) -> Vec<(String, Vec<String>, Vec<u8>)> {
-    let row = |sample: &blip2_dataset::Sample| {
+    let row = |sample: &blip2_dataset::corpus::samples::Sample| {
         (sample.key.clone(), sample.captions.clone(), sample.image.as_raw().clone())
     };
     set.samples.iter().map(row).collect()

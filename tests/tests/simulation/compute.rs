@@ -441,7 +441,7 @@ impl Compute {
     }
 
     fn report(&self, epoch: u64, step: u64, gradient: u64) -> StepDone {
-        let mut used = blip2_dataset::Coverage::default();
+        let mut used = blip2_dataset::coverage::Coverage::default();
         let mut done = StepDone { epoch, step, seconds: 0.05, ..StepDone::default() };
         for slot in self.world.iter().flat_map(own_slots) {
             let share = CORPUS.share(step, slot);

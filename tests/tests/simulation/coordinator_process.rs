@@ -7,7 +7,8 @@ use blip2_coordinator::{
     Action, Cadence, CheckpointRecord, CheckpointSettings, CoordinatorSettings, EpochMember, EpochRecord,
     Event, LossRise, Machine, NonFinitePolicy, Outcome, RunSpec, Start, StoreFailure, Stranded,
 };
-use blip2_dataset::{Location, QuarantineList};
+use blip2_dataset::quarantine::QuarantineList;
+use blip2_dataset::store::Location;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{RefusalCode, Refused};

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use blip2_coordinator::Schedule;
-use blip2_dataset::{Coverage, Manifest, ManifestFile, Plan, PlanKey, QuarantineList, QuarantineRecord};
-use blip2_dataset::{PartId, RowAddress};
+use blip2_dataset::corpus::manifest::{Manifest, ManifestFile};
+use blip2_dataset::coverage::Coverage;
+use blip2_dataset::plan::{PartId, RowAddress};
+use blip2_dataset::plan::{Plan, PlanKey};
+use blip2_dataset::quarantine::{QuarantineList, QuarantineRecord};
 
 use crate::random::mix;
 

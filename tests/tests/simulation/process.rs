@@ -1,7 +1,7 @@
 //! What a simulated process takes in and gives out: the shells around the machines of production.
 
 use blip2_coordinator::{CheckpointRecord, EpochRecord};
-use blip2_dataset::QuarantineList;
+use blip2_dataset::quarantine::QuarantineList;
 
 use crate::compute::{Held, Push};
 use crate::invariants::Fact;

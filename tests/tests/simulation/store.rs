@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use blip2_coordinator::{CheckpointRecord, EpochRecord};
-use blip2_dataset::QuarantineList;
+use blip2_dataset::quarantine::QuarantineList;
 
 use crate::corpus::STEPS;
 use crate::schedule::{Node, StoreFault};

@@ -3,16 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blip2_dataset::{Coverage, DatasetError, Loader, Manifest, QuarantineRecord, SlotBatch, StepBatch};
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::coverage::Coverage;
+use blip2_dataset::error::DatasetError;
+use blip2_dataset::loader::{Loader, SlotBatch, StepBatch};
+use blip2_dataset::quarantine::QuarantineRecord;
+use blip2_evaluation::held_out::HeldOut;
 use blip2_proto::drill::DrillPhase;
 use blip2_proto::v1;
 
 use super::Compute;
 use crate::batches::{BatchRange, start_loader};
 use crate::error::{Result, WorkerError};
-use crate::held_out::HeldOut;
 use crate::own_device::device_use;
-use crate::step::{Members, NonFinite, StepGradient};
+use crate::step::{NonFinite, Peers, StepGradient};
 
 /// How often a wait for data looks whether its epoch is over.
 const DATA_WAIT: Duration = Duration::from_millis(100);
@@ -74,7 +78,7 @@ impl Compute {
             self.world.as_ref().ok_or_else(|| WorkerError::Protocol("a step without world".into()))?;
         let batch = self.batches.as_ref().and_then(|batches| batches.current.as_ref());
         let batch = batch.ok_or_else(|| WorkerError::Protocol("a step without batch".into()))?;
-        let members = Members {
+        let members = Peers {
             exchange: &self.exchange,
             runtime: &self.runtime,
             world,
@@ -116,8 +120,7 @@ impl Compute {
             return Ok(Some(Ok(rows.clone())));
         }
         // The clock is the runtime's, and this thread enters the runtime only to wait.
-        let reading =
-            async { tokio::time::timeout(self.deadline, HeldOut::read(&self.config, &self.parts)).await };
+        let reading = async { tokio::time::timeout(self.deadline, self.parts.read_held_out()).await };
         let read = match self.unless_aborted(epoch, reading)? {
             Ok(read) => read.map(Arc::new).map_err(|error| error.to_string()),
             Err(_) => Err(format!("they are not read after {:.0} s", self.deadline.as_secs_f64())),

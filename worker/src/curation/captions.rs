@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use blip2_dataset::{TextEncoder, TextEncoding};
+use blip2_dataset::text::{TextEncoder, TextEncoding};
+use blip2_evaluation::captioning::{Caption, Captioner, Decoding};
+use blip2_evaluation::image_transform::ImageTransform;
+use blip2_evaluation::tokenizer::open_tokenizer;
 use blip2_model::blip::BlipCaptioner;
 use blip2_model::files::config::FolderConfig;
 use blip2_model::files::image_processor::ImageProcessor;
@@ -11,10 +14,7 @@ use image::RgbImage;
 
 use super::settings::CurationModelSettings;
 use super::{CuratedPicture, CurationTimes, timed};
-use crate::captioner::{Captioner, Writing};
-use crate::convert::tokenizer;
 use crate::error::{Result, WorkerError};
-use crate::pictures::PictureTransform;
 
 /// A captioner and how it is asked.
 pub(super) struct CaptionWriter {
@@ -32,7 +32,7 @@ struct Blip {
     text: TextEncoder,
     /// Without its special tokens.
     prompt: Vec<u32>,
-    pictures: PictureTransform,
+    pictures: ImageTransform,
     device: Device,
 }
 
@@ -84,11 +84,12 @@ impl CaptionWriter {
             }
             Model::Blip2(captioner) => {
                 let images: Vec<RgbImage> = pictures.iter().map(|picture| picture.image.clone()).collect();
-                let seen = timed(&mut times.caption_images, || captioner.look(&images))?;
+                let seen = timed(&mut times.caption_images, || Ok(captioner.encode(&images)?))?;
                 let prompts = vec![self.settings.prompt.clone(); pictures.len()];
-                let writing = Writing { options, stop: Vec::new(), samples };
-                let written = timed(&mut times.caption_texts, || captioner.write(&seen, &prompts, &writing))?;
-                let texts = |captions: Vec<crate::Caption>| captions.into_iter().map(|caption| caption.text);
+                let decoding = Decoding { options, stop: Vec::new(), samples };
+                let written =
+                    timed(&mut times.caption_texts, || Ok(captioner.generate(&seen, &prompts, &decoding)?))?;
+                let texts = |captions: Vec<Caption>| captions.into_iter().map(|caption| caption.text);
                 Ok(written.into_iter().map(|captions| texts(captions).collect()).collect())
             }
         }
@@ -99,7 +100,7 @@ impl Blip {
     fn open(folder: &Path, prompt: &str, device: &Device) -> Result<Self> {
         let model = BlipCaptioner::open(folder, device)?;
         let room = model.config().text.max_positions;
-        let text = tokenizer(folder, TextEncoding::new(room, model.config().pad_token))?;
+        let text = open_tokenizer(folder, TextEncoding::new(room, model.config().pad_token))?;
         // The tokenizer frames a text by a class and an end token, which belong to whole texts.
         let framed = text.encode_plain(prompt)?;
         let frame = text.encode_plain("")?;
@@ -108,7 +109,7 @@ impl Blip {
         let prompt = framed.into_iter().skip(before).take(body).collect();
         let size = model.config().vision.image_size;
         let processor = ImageProcessor::read(folder, ImageProcessor::blip2(size))?;
-        let pictures = PictureTransform::new(&processor);
+        let pictures = ImageTransform::new(&processor);
         Ok(Self { model, text, prompt, pictures, device: device.clone() })
     }
 

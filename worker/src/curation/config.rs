@@ -2,7 +2,7 @@
 
 use blip2_curation::job::CurationSettings;
 use blip2_curation::select::SelectionSettings;
-use blip2_dataset::ColumnNames;
+use blip2_dataset::corpus::columns::ColumnNames;
 use serde::{Deserialize, Serialize};
 
 use super::settings::CurationModelSettings;

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use blip2_curation::scored::ScoredText;
-use blip2_dataset::{TextEncoder, TextEncoding};
+use blip2_dataset::text::{TextEncoder, TextEncoding};
+use blip2_evaluation::image_transform::ImageTransform;
+use blip2_evaluation::tokenizer::open_tokenizer;
 use blip2_model::blip::BlipRetrieval;
 use blip2_model::clip::Clip;
 use blip2_model::device::read_back::floats;
@@ -13,9 +15,7 @@ use burn::tensor::activation::softmax;
 
 use super::texts::batches;
 use super::{CuratedPicture, CurationTimes, timed};
-use crate::convert::tokenizer;
 use crate::error::{Result, WorkerError};
-use crate::pictures::PictureTransform;
 
 /// Tokens of a text that the filter reads.
 const FILTER_LENGTH: usize = 35;
@@ -25,7 +25,7 @@ const FILTER_START: &str = "[ENC]";
 /// CLIP.
 pub(super) struct Ranker {
     clip: Clip,
-    pictures: PictureTransform,
+    pictures: ImageTransform,
     text: TextEncoder,
     text_batch: usize,
     device: Device,
@@ -34,9 +34,9 @@ pub(super) struct Ranker {
 impl Ranker {
     pub(super) fn open(folder: &Path, text_batch: usize, device: &Device) -> Result<Self> {
         let clip = Clip::open(folder, device)?;
-        let text = tokenizer(folder, TextEncoding::new(clip.text_length(), 0))?;
+        let text = open_tokenizer(folder, TextEncoding::new(clip.text_length(), 0))?;
         let processor = ImageProcessor::read(folder, ImageProcessor::clip(clip.image_size()))?;
-        let pictures = PictureTransform::new(&processor);
+        let pictures = ImageTransform::new(&processor);
         Ok(Self { clip, pictures, text, text_batch, device: device.clone() })
     }
 
@@ -66,7 +66,7 @@ impl Ranker {
 /// BLIP's filter.
 pub(super) struct Filter {
     model: BlipRetrieval,
-    pictures: PictureTransform,
+    pictures: ImageTransform,
     text: TextEncoder,
     start: u32,
     text_batch: usize,
@@ -77,7 +77,7 @@ impl Filter {
     pub(super) fn open(folder: &Path, text_batch: usize, device: &Device) -> Result<Self> {
         let model = BlipRetrieval::open(folder, device)?;
         let length = FILTER_LENGTH.min(model.config().text.max_positions);
-        let text = tokenizer(folder, TextEncoding::new(length, model.config().pad_token))?;
+        let text = open_tokenizer(folder, TextEncoding::new(length, model.config().pad_token))?;
         // BERT's vocabulary is followed by the start tokens of decoder and encoder.
         let start =
             text.id_of(FILTER_START).or_else(|| text.vocab_size().try_into().ok().map(|size: u32| size + 1));
@@ -87,7 +87,7 @@ impl Filter {
         })?;
         let size = model.config().vision.image_size;
         let processor = ImageProcessor::read(folder, ImageProcessor::blip2(size))?;
-        let pictures = PictureTransform::new(&processor);
+        let pictures = ImageTransform::new(&processor);
         Ok(Self { model, pictures, text, start, text_batch, device: device.clone() })
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use blip2_collective::Transport;
 use blip2_curation::job::CurationJob;
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_proto::v1::curation_client::CurationClient;
 use blip2_proto::v1::report_request::Outcome;
 use blip2_proto::v1::{DescribeRequest, LeaseRequest, LeasedTask, RenewRequest, ReportRequest, lease_reply};

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use blip2_curation::select::CurationMode;
-use blip2_dataset::redacted;
+use blip2_dataset::store::secret_url::redacted;
 use blip2_model::device::{DeviceName, Present};
 use blip2_model::language::generation::{GenerateOptions, Sampling};
 use serde::{Deserialize, Serialize};

@@ -4,7 +4,7 @@ use blip2_curation::finish::{CurationSummary, TaskDone};
 use blip2_curation::job::CurationJob;
 use blip2_curation::scored::ScoredText;
 use blip2_curation::task::CurationTask;
-use blip2_dataset::Share;
+use blip2_dataset::corpus::ingest::Share;
 use tokio_util::sync::CancellationToken;
 
 use super::{CuratedPicture, CurationModels, CurationTimes};

@@ -1,7 +1,7 @@
 //! Texts in batches of similar length.
 
 use blip2_curation::scored::ScoredText;
-use blip2_dataset::{MAX_CAPTION_WORDS, TextEncoder, clean_caption};
+use blip2_dataset::text::{MAX_CAPTION_WORDS, TextEncoder, clean_caption};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// Some texts as one batch, without padding behind the longest.
@@ -78,7 +78,7 @@ fn batch(tokens: &[(Vec<u32>, usize, usize)], pad: u32, device: &Device) -> Text
 mod tests {
     use super::*;
     use blip2_curation::scored::TextSource;
-    use blip2_dataset::TextEncoding;
+    use blip2_dataset::text::TextEncoding;
     use std::path::Path;
 
     /// A tokenizer whose token for what it does not know is not in its vocabulary, as some are published.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use blip2_collective::{ConnectError, Transport};
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use serde::Deserialize;
 
 use super::stream::Stream;

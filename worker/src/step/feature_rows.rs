@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::error::{Result, WorkerError};
 
 /// Each of as many rows of features, from the bytes of all.
-pub(super) fn rows_of(features: Vec<u8>, rows: usize) -> impl Iterator<Item = Bytes> {
+pub(crate) fn rows_of(features: Vec<u8>, rows: usize) -> impl Iterator<Item = Bytes> {
     let all = Bytes::from(features);
     let length = all.len() / rows.max(1);
     (0..rows).map(move |row| all.slice(row * length..(row + 1) * length))
@@ -20,7 +20,7 @@ pub(super) fn rows_of(features: Vec<u8>, rows: usize) -> impl Iterator<Item = By
 ///
 /// # Errors
 /// A row of another length, of which `row` is the number in the global batch.
-pub(super) fn row_tensor(
+pub(crate) fn row_tensor(
     bytes: &Bytes,
     row: usize,
     [positions, width]: [usize; 2],
@@ -39,7 +39,7 @@ pub(super) fn row_tensor(
 }
 
 /// Rows one after the other: in their numbers, or in float32 where members have computed them in different ones.
-pub(super) fn joined(rows: Vec<Tensor<3>>) -> Tensor<3> {
+pub(crate) fn joined(rows: Vec<Tensor<3>>) -> Tensor<3> {
     let numbers = rows.first().map_or(DType::F32, Tensor::dtype);
     if rows.iter().all(|row| row.dtype() == numbers) {
         return Tensor::cat(rows, 0);

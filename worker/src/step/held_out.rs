@@ -6,7 +6,12 @@
 
 use std::borrow::Cow;
 
-use blip2_dataset::KeyedRng;
+use blip2_dataset::image::transform::EvalTransform;
+use blip2_dataset::random::KeyedRng;
+use blip2_evaluation::held_out::{HeldOut, HeldOutRow, Readers};
+use blip2_evaluation::image_transform::{resampling, statistics};
+use blip2_evaluation::metrics::retrieval::recalls_of_captions;
+use blip2_evaluation::retrieval::best_of_queries;
 use blip2_model::device::read_back;
 use blip2_model::nn::dropout::Dropout;
 use blip2_model::objectives::contrast::{self, Contrast, ContrastModel, GlobalBatch, Side, SlotContext};
@@ -17,13 +22,12 @@ use burn::tensor::{Int, Tensor, TensorData};
 use bytes::Bytes;
 
 use super::pixels::normalised_pixels;
-use super::{Members, StepGradient, StepParts, StepValues, Update};
+use super::{FrozenModels, Peers, StepGradient, StepValues, Update};
 use crate::error::{Result, WorkerError};
-use crate::evaluate::{RANKS, recall};
-use crate::held_out::{HeldOut, HeldOutRow};
-use crate::pictures::statistics;
-use crate::rows::floats;
+use crate::language::Language;
+use crate::open::qformer_text;
 use crate::state::{StageModel, TrainState, empty_stage1, empty_stage2};
+use crate::wire_values::floats;
 
 /// What a draw of a held-out row's negatives is for.
 const NEGATIVE_IMAGE: &str = "negative image of a held-out row";
@@ -44,7 +48,23 @@ struct Gathered {
     captioning: f64,
 }
 
-impl StepParts {
+impl FrozenModels {
+    /// Reads the held-out rows that the configuration names.
+    ///
+    /// # Errors
+    /// A file cannot be read, or fewer than two rows can be used.
+    pub async fn read_held_out(&self) -> Result<HeldOut> {
+        let config = &self.config;
+        let resampling = resampling(&self.processor);
+        let (qformer, _) = qformer_text(&config.model, config.stage1.text_length)?;
+        let readers = Readers {
+            transform: EvalTransform { resampling, ..EvalTransform::new(self.encoder.image_size()) },
+            qformer,
+            language_model: self.language.as_ref().map(Language::encoder),
+        };
+        Ok(HeldOut::read(&config.eval, &config.data.columns, config.data.max_pixels, readers).await?)
+    }
+
     /// Measures the state after `gradient` on the held-out rows; `step` counts within the stage. A member that cannot
     /// evaluate says so to the others, and all go on without numbers but how many could not.
     ///
@@ -54,7 +74,7 @@ impl StepParts {
         &self,
         held_out: Result<&HeldOut>,
         state: &TrainState,
-        members: &Members<'_>,
+        members: &Peers<'_>,
         step: u64,
         gradient: &StepGradient,
     ) -> Result<StepValues> {
@@ -254,16 +274,16 @@ impl StepParts {
             ("eval_loss_lm", captioning),
         ];
         let captions: Vec<&str> = held_out.rows.iter().map(|row| row.caption.as_str()).collect();
-        if let Some([texts, images]) = recalls(&similarity, &captions)? {
+        if let Some(recalls) = recalls_of_captions(&similarity, &captions)? {
             values.extend(
                 ["eval_image_to_text_r@1", "eval_image_to_text_r@5", "eval_image_to_text_r@10"]
                     .into_iter()
-                    .zip(texts),
+                    .zip(recalls.image_to_text.shares()),
             );
             values.extend(
                 ["eval_text_to_image_r@1", "eval_text_to_image_r@5", "eval_text_to_image_r@10"]
                     .into_iter()
-                    .zip(images),
+                    .zip(recalls.text_to_image.shares()),
             );
         }
         Ok(values)
@@ -273,14 +293,13 @@ impl StepParts {
     fn similarities(&self, global: &GlobalBatch) -> Result<Vec<f32>> {
         let (rows, queries, width) = (global.rows(), global.queries, global.embed_dim);
         let texts = TensorData::new(global.text_feats.clone(), [rows, width]);
-        let texts = Tensor::<2>::from_data(texts, &self.device).transpose();
+        let texts = Tensor::<2>::from_data(texts, &self.device);
         let mut similarity = Vec::with_capacity(rows * rows);
         for images in global.image_feats.chunks(IMAGES * queries * width) {
             let count = images.len() / (queries * width);
-            let images = TensorData::new(images.to_vec(), [count * queries, width]);
-            let all = Tensor::<2>::from_data(images, &self.device).matmul(texts.clone());
-            let best = all.reshape([count, queries, rows]).max_dim(1).reshape([count, rows]);
-            similarity.extend(read_back::floats(best)?);
+            let images = TensorData::new(images.to_vec(), [count, queries, width]);
+            let images = Tensor::<3>::from_data(images, &self.device);
+            similarity.extend(read_back::floats(best_of_queries(images, texts.clone()))?);
         }
         Ok(similarity)
     }
@@ -297,7 +316,7 @@ impl StepParts {
     }
 
     /// The numbers as the first member has them: what is reported must be equal, whatever devices the members have.
-    fn as_the_first_says(&self, members: &Members<'_>, values: StepValues) -> Result<StepValues> {
+    fn as_the_first_says(&self, members: &Peers<'_>, values: StepValues) -> Result<StepValues> {
         let own: Vec<u8> = values.iter().flat_map(|(_, value)| value.to_le_bytes()).collect();
         let all = members.all_gather("held-out values", own.into())?;
         let mut first = Buffers { all: &all, next: vec![0; all.len()] };
@@ -334,63 +353,5 @@ impl<'a> Buffers<'a> {
 
     fn floats(&mut self, unit: usize, count: usize) -> Result<Vec<f32>> {
         floats(self.take(unit, 4 * count)?)
-    }
-}
-
-/// R@1, R@5 and R@10 of the distinct texts for each picture, and of the pictures for each distinct text: a picture with
-/// the text is right. `None` without two texts that differ. `similarity` is `[N, N]`, image-major.
-///
-/// # Errors
-/// A similarity that is not finite.
-fn recalls(similarity: &[f32], captions: &[&str]) -> Result<Option<[[f64; 3]; 2]>> {
-    let rows = captions.len();
-    let mut first = std::collections::BTreeMap::new();
-    for (row, caption) in captions.iter().enumerate() {
-        first.entry(*caption).or_insert(row);
-    }
-    let distinct: Vec<(&str, usize)> = first.into_iter().collect();
-    if distinct.len() < 2 {
-        return Ok(None);
-    }
-    // Every caption is among the distinct ones.
-    let truth: Vec<usize> = captions
-        .iter()
-        .map(|caption| distinct.binary_search_by_key(caption, |(text, _)| *text).unwrap_or(0))
-        .collect();
-    let of_texts: Vec<f32> =
-        similarity.chunks(rows).flat_map(|row| distinct.iter().map(|(_, text)| row[*text])).collect();
-    let texts = recall(&of_texts, &truth, distinct.len())?.recall;
-    let mut found = [0usize; 3];
-    for (text, (_, column)) in distinct.iter().enumerate() {
-        let at = |image: usize| similarity[image * rows + column];
-        let own = (0..rows).filter(|image| truth[*image] == text).map(at).fold(f32::NEG_INFINITY, f32::max);
-        // As for texts, a tie counts against.
-        let better = (0..rows).filter(|image| truth[*image] != text && at(*image) >= own).count();
-        for (found, rank) in found.iter_mut().zip(RANKS) {
-            *found += usize::from(better < rank);
-        }
-    }
-    Ok(Some([texts, found.map(|found| found as f64 / distinct.len() as f64)]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn recall_both_ways_counts_equal_captions_as_one() {
-        // Two pictures of a cat, one of a dog; the second cat looks more like the dog's text.
-        let captions = ["cat", "cat", "dog"];
-        let similarity = [0.9, 0.9, 0.1, 0.2, 0.2, 0.6, 0.1, 0.1, 0.5];
-        let [texts, images] = recalls(&similarity, &captions).unwrap().unwrap();
-        assert_eq!(texts, [2.0 / 3.0, 1.0, 1.0]);
-        // A cat's picture is first for `cat`; for `dog` the second cat's is before the dog's.
-        assert_eq!(images, [0.5, 1.0, 1.0]);
-        assert_eq!(recalls(&similarity, &["cat"; 3]).unwrap(), None);
-    }
-
-    #[test]
-    fn what_is_not_a_number_is_no_rank() {
-        assert!(recalls(&[f32::NAN; 9], &["a", "b", "c"]).is_err());
     }
 }

@@ -21,53 +21,53 @@ use crate::state::{NextBuffers, NextState};
 
 /// One thing that is summed by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Item {
+pub(crate) enum Item {
     Part(usize),
     Values,
 }
 
 /// What is made of the gradient.
 #[derive(Debug, Clone)]
-pub(super) struct LandingPlan {
-    pub(super) adamw: AdamW,
+pub(crate) struct LandingPlan {
+    pub(crate) adamw: AdamW,
     /// 1 for the first of the stage.
-    pub(super) update: u64,
-    pub(super) learning_rate: f64,
+    pub(crate) update: u64,
+    pub(crate) learning_rate: f64,
     /// 0: off.
-    pub(super) clip_norm: f64,
+    pub(crate) clip_norm: f64,
     /// Where a parameter is kept, and within which bounds.
-    pub(super) bounded: Option<(Range<usize>, (f32, f32))>,
+    pub(crate) bounded: Option<(Range<usize>, (f32, f32))>,
     /// The value by which the summed gradient is divided, at least by 1.
-    pub(super) divisor: Option<usize>,
+    pub(crate) divisor: Option<usize>,
 }
 
 /// The state from which the next one follows, and its buffers.
-pub(super) struct Beside<'a> {
-    pub(super) parameters: &'a [f32],
-    pub(super) moments: &'a Moments,
+pub(crate) struct Beside<'a> {
+    pub(crate) parameters: &'a [f32],
+    pub(crate) moments: &'a Moments,
     /// Whatever they hold.
-    pub(super) buffers: NextBuffers,
+    pub(crate) buffers: NextBuffers,
     /// The model's, with autodiff.
-    pub(super) device: Device,
+    pub(crate) device: Device,
 }
 
 /// The gradient of the global batch and what it leads to, equal on every member.
-pub(super) struct Landed {
+pub(crate) struct Landed {
     /// In the state's layout.
-    pub(super) gradients: Vec<f32>,
+    pub(crate) gradients: Vec<f32>,
     /// What the slots gave besides, always summed in float32.
-    pub(super) values: Vec<f32>,
+    pub(crate) values: Vec<f32>,
     /// What each of the own slots gave besides.
-    pub(super) own_values: Vec<Vec<f32>>,
+    pub(crate) own_values: Vec<Vec<f32>>,
     /// The gradient's global norm, and the factor that clips it.
-    pub(super) norm: f64,
-    pub(super) clip: f32,
+    pub(crate) norm: f64,
+    pub(crate) clip: f32,
     /// The state after the step, if it is computed beside the held one.
-    pub(super) next: Option<NextState>,
+    pub(crate) next: Option<NextState>,
 }
 
 /// A gradient on its way.
-pub(super) struct Landing<'a> {
+pub(crate) struct Landing<'a> {
     plan: LandingPlan,
     parts: &'a GradientBuckets,
     gradients: Vec<f32>,
@@ -83,7 +83,7 @@ pub(super) struct Landing<'a> {
 
 impl<'a> Landing<'a> {
     /// Into `buffer`, whatever it holds; `beside`: where the state after the step is computed, if it is.
-    pub(super) fn new(
+    pub(crate) fn new(
         plan: LandingPlan,
         parts: &'a GradientBuckets,
         mut buffer: Vec<f32>,
@@ -109,12 +109,12 @@ impl<'a> Landing<'a> {
     }
 
     /// How many parts' updates are made.
-    pub(super) fn updated(&self) -> Arc<AtomicUsize> {
+    pub(crate) fn updated(&self) -> Arc<AtomicUsize> {
         self.updated.clone()
     }
 
     /// Takes up a sum over all slots.
-    pub(super) fn land(&mut self, item: Item, sum: Vec<f32>) -> Result<()> {
+    pub(crate) fn land(&mut self, item: Item, sum: Vec<f32>) -> Result<()> {
         match item {
             Item::Values => {
                 self.values = sum;
@@ -189,7 +189,7 @@ impl<'a> Landing<'a> {
     ///
     /// # Errors
     /// [`CollectiveError::Closed`] if one is missing: whoever was to give it has ended.
-    pub(super) fn finish(mut self, watch: &mut Stopwatch) -> Result<Landed> {
+    pub(crate) fn finish(mut self, watch: &mut Stopwatch) -> Result<Landed> {
         if !self.norm.is_complete() || self.values.is_empty() {
             return Err(CollectiveError::Closed.into());
         }
@@ -221,7 +221,7 @@ impl NextBuffers {
 }
 
 /// What is told where nothing more arrives and something is missing.
-pub(super) fn closed() -> WorkerError {
+pub(crate) fn closed() -> WorkerError {
     CollectiveError::Closed.into()
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Losses, the summed gradient and the state are equal on every member, so every member finds the same.
 
-use blip2_dataset::StepBatch;
+use blip2_dataset::loader::StepBatch;
 use blip2_model::train::optimizer::{AdamW, Magnitudes};
 
 use super::StepValues;
@@ -19,19 +19,19 @@ pub struct NonFinite {
 }
 
 /// The update that a gradient would make.
-pub(super) struct Planned<'a> {
-    pub(super) adamw: AdamW,
+pub(crate) struct Planned<'a> {
+    pub(crate) adamw: AdamW,
     /// 1 for the first of the stage.
-    pub(super) update: u64,
-    pub(super) learning_rate: f64,
+    pub(crate) update: u64,
+    pub(crate) learning_rate: f64,
     /// The gradient's norm, and the factor that clips it.
-    pub(super) norm: f64,
-    pub(super) clip: f32,
-    pub(super) gradients: &'a [f32],
+    pub(crate) norm: f64,
+    pub(crate) clip: f32,
+    pub(crate) gradients: &'a [f32],
 }
 
 /// What is not finite in a step, if anything: a loss, the gradient, or the state with its update.
-pub(super) fn term(state: &mut TrainState, values: &StepValues, planned: &Planned<'_>) -> Option<String> {
+pub(crate) fn term(state: &mut TrainState, values: &StepValues, planned: &Planned<'_>) -> Option<String> {
     let odd = |(_, value): &&(&str, f64)| !value.is_finite();
     let odd: Vec<&str> = values.iter().filter(odd).map(|(name, _)| *name).collect();
     // The sum of losses says no more than its terms.
@@ -67,7 +67,7 @@ fn overflow(state: &mut TrainState, planned: &Planned<'_>) -> Option<String> {
 
 impl TrainState {
     /// Refuses a state that no step can go on from.
-    pub(super) fn check_finite(&mut self) -> Result<()> {
+    pub(crate) fn check_finite(&mut self) -> Result<()> {
         let known = self.magnitudes.get_or_insert_with(|| Magnitudes::of(&self.parameters, &self.moments));
         if known.are_finite() {
             return Ok(());
@@ -85,13 +85,13 @@ impl TrainState {
 }
 
 /// The slots of a batch with a value that is not finite among their own.
-pub(super) fn odd_slots(batch: &StepBatch, own_values: &[Vec<f32>]) -> Vec<u32> {
+pub(crate) fn odd_slots(batch: &StepBatch, own_values: &[Vec<f32>]) -> Vec<u32> {
     let is_odd = |values: &Vec<f32>| values.iter().any(|value| !value.is_finite());
     slots_of(batch, |index| own_values.get(index).is_some_and(is_odd))
 }
 
 /// The slots of a batch for which `is_odd` holds.
-pub(super) fn slots_of(batch: &StepBatch, is_odd: impl Fn(usize) -> bool) -> Vec<u32> {
+pub(crate) fn slots_of(batch: &StepBatch, is_odd: impl Fn(usize) -> bool) -> Vec<u32> {
     let slots = batch.slots.iter().enumerate();
     slots.filter(|(index, _)| is_odd(*index)).map(|(_, slot)| slot.slot).collect()
 }

@@ -20,7 +20,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
-use super::Members;
+use super::Peers;
 use super::landing::{Item, Landed, Landing, closed};
 use super::times::Stopwatch;
 use crate::error::{Result, WorkerError};
@@ -30,14 +30,14 @@ use crate::state::StageModel;
 const SEGMENTS_AHEAD: usize = 4;
 
 /// What is summed, and how.
-pub(super) struct SumPlan<'a> {
-    pub(super) parts: &'a GradientBuckets,
+pub(crate) struct SumPlan<'a> {
+    pub(crate) parts: &'a GradientBuckets,
     /// For the gradient.
-    pub(super) tree: SumTree,
+    pub(crate) tree: SumTree,
     /// This member's slots.
-    pub(super) slots: Range<u32>,
+    pub(crate) slots: Range<u32>,
     /// Whether parts are read, added up and sent, and their updates made, before the backward pass is over.
-    pub(super) overlap: bool,
+    pub(crate) overlap: bool,
 }
 
 impl Item {
@@ -96,7 +96,7 @@ struct OpenSum {
 }
 
 /// Adds up a member's own slots, in slot order.
-pub(super) struct OwnSums<'a> {
+pub(crate) struct OwnSums<'a> {
     plan: &'a SumPlan<'a>,
     target: Target<'a>,
     /// Of the slot that is being differentiated.
@@ -203,23 +203,23 @@ fn send(reducer: &mpsc::Sender<Message>, message: Message) -> Result<()> {
 }
 
 /// Something to be done with the own sums.
-pub(super) type Job<'a> = Box<dyn FnOnce(&mut OwnSums<'a>) -> Result<()> + Send + 'a>;
+pub(crate) type Job<'a> = Box<dyn FnOnce(&mut OwnSums<'a>) -> Result<()> + Send + 'a>;
 
 /// What the collecting thread is told; a channel that closes without the last message tells it to give up.
-pub(super) enum Given<'a> {
+pub(crate) enum Given<'a> {
     Job(Job<'a>),
     ThatIsAll,
 }
 
 /// Takes the own slots' gradients from the computing thread, in slot order.
-pub(super) enum Slots<'a> {
+pub(crate) enum Slots<'a> {
     Here(Box<OwnSums<'a>>),
     There(threads::SyncSender<Given<'a>>),
 }
 
 impl<'a> Slots<'a> {
     /// Differentiates the next slot's objective and gives its gradient away, segment by segment.
-    pub(super) fn backward(
+    pub(crate) fn backward(
         &mut self,
         model: &mut StageModel,
         tape: Tape,
@@ -245,7 +245,7 @@ impl<'a> Slots<'a> {
     }
 
     /// Adds the next slot's values, which may still have to be read from the device.
-    pub(super) fn push_values(&mut self, read: impl FnOnce() -> Result<Vec<f32>> + Send + 'a) -> Result<()> {
+    pub(crate) fn push_values(&mut self, read: impl FnOnce() -> Result<Vec<f32>> + Send + 'a) -> Result<()> {
         self.give(move |sums| {
             let values = sums.watch.time(|times| &mut times.to_host, read)?;
             sums.push_values(values)
@@ -311,12 +311,12 @@ fn first_error<const N: usize>(errors: [Option<WorkerError>; N]) -> Option<Worke
     (!errors.is_empty()).then(|| errors.swap_remove(telling.unwrap_or(0)))
 }
 
-impl Members<'_> {
+impl Peers<'_> {
     /// The sums over all slots of what `fill` gives for the own ones, taken up by `landing`; `fill`'s times go to `watch`.
     ///
     /// # Errors
     /// That of `fill`, or the first of a reduction; nothing is in flight when this returns.
-    pub(super) fn sum(
+    pub(crate) fn sum(
         &self,
         plan: &SumPlan<'_>,
         landing: Landing<'_>,
@@ -558,7 +558,7 @@ mod tests {
             fill: impl FnOnce(&mut Slots<'_>, Range<u32>) -> Result<()>,
         ) -> Result<(Vec<f32>, Vec<f32>)> {
             let world = World { epoch: 1, rank, members: self.world.clone() };
-            let members = Members {
+            let members = Peers {
                 exchange: &self.exchanges[rank],
                 runtime: self.runtime.handle(),
                 world: &world,

@@ -60,29 +60,29 @@ impl AddAssign for StepTimes {
 }
 
 /// A part of a step.
-pub(super) type Part = fn(&mut StepTimes) -> &mut f64;
+pub(crate) type Part = fn(&mut StepTimes) -> &mut f64;
 
 /// Measures the parts of a step.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Stopwatch {
-    pub(super) times: StepTimes,
+pub(crate) struct Stopwatch {
+    pub(crate) times: StepTimes,
     /// Waited for at the end of each part, so that the seconds are that part's alone.
     device: Option<Device>,
 }
 
 impl Stopwatch {
     /// One that waits for `device` after each part, if there is one.
-    pub(super) fn new(device: Option<Device>) -> Self {
+    pub(crate) fn new(device: Option<Device>) -> Self {
         Self { times: StepTimes::default(), device }
     }
 
     /// Another that measures in the same way, from nothing.
-    pub(super) fn another(&self) -> Self {
+    pub(crate) fn another(&self) -> Self {
         Self::new(self.device.clone())
     }
 
     /// Does `work` and adds the seconds it took to a part's.
-    pub(super) fn time<T>(&mut self, part: Part, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn time<T>(&mut self, part: Part, work: impl FnOnce() -> T) -> T {
         let started = Instant::now();
         let done = work();
         self.wait();
@@ -91,7 +91,7 @@ impl Stopwatch {
     }
 
     /// Waits for the device, if parts are told apart: what it was given before belongs to what goes on.
-    pub(super) fn wait(&self) {
+    pub(crate) fn wait(&self) {
         if let Some(Err(error)) = self.device.as_ref().map(Device::sync) {
             // What is wrong with the device is found where its results are read.
             tracing::debug!(%error, "a device that is waited for");

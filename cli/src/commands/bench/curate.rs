@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use blip2_dataset::read_all;
+use blip2_dataset::corpus::samples::read_all;
 use blip2_worker::curation::{CuratedPicture, CurationModels, CurationTimes};
 use clap::Args;
 use serde::Serialize;

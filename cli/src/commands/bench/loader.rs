@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blip2_dataset::{
-    ColumnNames, Loader, LoaderSettings, LoaderSpec, LoaderStatistics, Manifest, Plan, PlanKey, TextEncoder,
-    TextEncoding, TrainTransform,
-};
+use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::image::transform::TrainTransform;
+use blip2_dataset::loader::{Loader, LoaderSettings, LoaderSpec, LoaderStatistics};
+use blip2_dataset::plan::{Plan, PlanKey};
+use blip2_dataset::text::{TextEncoder, TextEncoding};
 use clap::Args;
 use serde::Serialize;
 

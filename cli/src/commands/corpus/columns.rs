@@ -1,6 +1,6 @@
 //! Names of columns on the command line.
 
-use blip2_dataset::{ColumnNames, HashOf};
+use blip2_dataset::corpus::columns::{ColumnNames, HashOf};
 use clap::Args;
 
 use crate::error::CliError;

@@ -1,6 +1,7 @@
 //! `corpus ingest`: published data sets to the layout that training reads.
 
-use blip2_dataset::{IngestSettings, IngestSummary, Location, Share, SourceKind, ingest};
+use blip2_dataset::corpus::ingest::{IngestSettings, IngestSummary, Share, SourceKind, ingest};
+use blip2_dataset::store::Location;
 use clap::Args;
 
 use super::columns::ColumnArguments;

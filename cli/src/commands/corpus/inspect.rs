@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use blip2_dataset::{Survey, SurveySpec, survey};
+use blip2_dataset::corpus::survey::{Survey, SurveySpec, survey};
 use clap::Args;
 use serde_json::json;
 

@@ -3,7 +3,10 @@
 use std::io::Write as _;
 use std::time::Instant;
 
-use blip2_dataset::{Manifest, Plan, PlanKey, PlanQuality, QualitySpec, SimulatedCorpus, plan_quality};
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::corpus::simulated::SimulatedCorpus;
+use blip2_dataset::plan::quality::{PlanQuality, QualitySpec, plan_quality};
+use blip2_dataset::plan::{Plan, PlanKey};
 use clap::Args;
 use serde::Serialize;
 

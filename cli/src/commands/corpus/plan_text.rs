@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use blip2_dataset::{Manifest, ManifestSource};
+use blip2_dataset::corpus::manifest::{Manifest, ManifestSource};
 
 use super::plan::{PlanReport, SourceReport};
 use crate::error::CliError;
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn sources_are_shown_with_their_shares() {
-        let file = blip2_dataset::ManifestFile {
+        let file = blip2_dataset::corpus::manifest::ManifestFile {
             location: "/c/a.parquet".into(),
             bytes: 1,
             etag: None,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use blip2_dataset::{Survey, SurveyedPicture};
+use blip2_dataset::corpus::survey::{Survey, SurveyedPicture};
 
 use crate::report::{Histogram, document, escape};
 
@@ -93,7 +93,7 @@ fn figure(picture: &SurveyedPicture) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use blip2_dataset::UnusableRow;
+    use blip2_dataset::corpus::survey::UnusableRow;
 
     fn sample() -> Survey {
         Survey {

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use blip2_dataset::{KeyedRng, Manifest, Plan, PlanKey};
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::plan::{Plan, PlanKey};
+use blip2_dataset::random::KeyedRng;
 use serde::Serialize;
 
 use crate::error::CliError;
@@ -80,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_small_plan_is_measured() {
-        let file = blip2_dataset::ManifestFile {
+        let file = blip2_dataset::corpus::manifest::ManifestFile {
             location: "/c/a.parquet".into(),
             bytes: 1,
             etag: None,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use blip2_dataset::{Finding, VerifySpec, VerifySummary, verify_corpus};
+use blip2_dataset::corpus::verify::{Finding, VerifySpec, VerifySummary, verify_corpus};
 use clap::Args;
 use serde_json::json;
 

@@ -7,7 +7,7 @@ use blip2_curation::finish::KEPT;
 use blip2_curation::job::CurationJob;
 use blip2_curation::scored::{ScoredText, TextSource};
 use blip2_curation::select::{DropReason, select};
-use blip2_dataset::thumbnail;
+use blip2_dataset::corpus::survey::thumbnail;
 use clap::Args;
 use serde::Serialize;
 

@@ -6,7 +6,7 @@ use blip2_curation::dedup::{DedupRule, MAX_NEAR_BITS};
 use blip2_curation::finish::CurationSummary;
 use blip2_curation::job::CurationJob;
 use blip2_curation::reselect::{Reselection, reselect};
-use blip2_dataset::Share;
+use blip2_dataset::corpus::ingest::Share;
 use clap::{Args, ValueEnum};
 
 use super::summary::described;

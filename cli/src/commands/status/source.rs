@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use blip2_collective::{TlsFiles, Transport};
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::{StatusReply, StatusRequest};
 use blip2_proto::{MAX_TEXT, bounded_status, visible, with_token};

@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use blip2_dataset::{Coverage, Location};
+use blip2_dataset::coverage::Coverage;
+use blip2_dataset::store::Location;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{

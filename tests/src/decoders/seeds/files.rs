@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use blip2_coordinator::{EpochMember, EpochRecord};
-use blip2_dataset::{Manifest, ManifestFile, QuarantineList, QuarantineRecord};
+use blip2_dataset::corpus::manifest::{Manifest, ManifestFile};
+use blip2_dataset::quarantine::{QuarantineList, QuarantineRecord};
 use image::{DynamicImage, ImageFormat, RgbImage};
 use safetensors::{Dtype, tensor::TensorView};
 

@@ -7,7 +7,7 @@ use blip2_coordinator::{
     Action, CheckpointSettings, CoordinatorSettings, Event, LossRise, Machine, NonFinitePolicy, RunSpec,
     Start, StoreFailure, check,
 };
-use blip2_dataset::Location;
+use blip2_dataset::store::Location;
 use blip2_proto::v1::WorkerMessage;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use prost::Message;

@@ -1,0 +1,225 @@
+//! Text for images, from an exported folder.
+
+use std::path::Path;
+
+use blip2_dataset::text::{TextEncoder, TextEncoding};
+use blip2_model::blip2::Blip2;
+use blip2_model::device::DeviceName;
+use blip2_model::language::LanguageModel;
+use blip2_model::language::generation::GenerateOptions;
+use burn::tensor::{Device, Int, Tensor};
+use image::RgbImage;
+
+use crate::error::{EvaluationError, Result};
+use crate::image_transform::ImageTransform;
+use crate::tokenizer::open_tokenizer;
+
+/// Images encoded, and texts written, at a time.
+const BATCH: usize = 16;
+
+/// A model folder and its tokenizer.
+pub struct Captioner {
+    model: Blip2,
+    text: TextEncoder,
+    device: Device,
+    batch: usize,
+}
+
+/// What was written for an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caption {
+    /// Without special tokens and what a stop string cut off, trimmed.
+    pub text: String,
+    /// Every generated token, the end token included.
+    pub tokens: Vec<u32>,
+}
+
+/// How texts are written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoding {
+    /// The search; `eos` empty means the model's own end tokens.
+    pub options: GenerateOptions,
+    /// A text ends before the first of these that it comes to.
+    pub stop: Vec<String>,
+    /// Texts for each prompt; more than one is for sampling.
+    pub samples: usize,
+}
+
+impl From<GenerateOptions> for Decoding {
+    fn from(options: GenerateOptions) -> Self {
+        Self { options, stop: Vec::new(), samples: 1 }
+    }
+}
+
+/// Images as the language model reads them, `[images, queries, width]`.
+#[derive(Debug, Clone)]
+pub struct SoftPrompts(Tensor<3>);
+
+impl Captioner {
+    /// Opens a `Blip2ForConditionalGeneration` folder with its tokenizer.
+    ///
+    /// # Errors
+    /// A device that is not there, another model, or weights that do not fit its configuration.
+    pub fn open(folder: &Path, device: DeviceName) -> Result<Self> {
+        let device = device.open().map_err(|error| EvaluationError::Configuration(error.to_string()))?;
+        Self::open_on(folder, device)
+    }
+
+    /// [`Captioner::open`] on a device that is open.
+    pub fn open_on(folder: &Path, device: Device) -> Result<Self> {
+        let model = Blip2::open(folder, &device)?;
+        // A prompt may fill what the language model reads, behind the queries.
+        let room = model.language_model().max_positions().saturating_sub(model.qformer_config().queries);
+        // Llama's tokenizers do not all put the start token in front, where training put it.
+        let start = matches!(model.language_model(), LanguageModel::Llama(_)).then_some(model.tokens().bos);
+        let encoding = TextEncoding { start, ..TextEncoding::new(room, model.tokens().pad) };
+        let text = open_tokenizer(folder, encoding)?;
+        Ok(Self { model, text, device, batch: BATCH })
+    }
+
+    /// Encodes so many images, and writes so many texts, at a time.
+    pub fn with_batch(self, batch: usize) -> Self {
+        Self { batch: batch.max(1), ..self }
+    }
+
+    /// Tokens that a prompt and its continuation may have together.
+    pub fn room(&self) -> usize {
+        self.text.encoding().length
+    }
+
+    /// Tokens of a prompt.
+    ///
+    /// # Errors
+    /// A text that the tokenizer refuses.
+    pub fn prompt_tokens(&self, prompt: &str) -> Result<usize> {
+        Ok(self.text.encode_plain(prompt)?.len())
+    }
+
+    /// Encodes images once, to write about them as often as wanted.
+    ///
+    /// # Errors
+    /// An image that cannot be resized.
+    pub fn encode(&self, images: &[RgbImage]) -> Result<SoftPrompts> {
+        let transform = ImageTransform::new(self.model.processor());
+        let mut soft_prompts = Vec::new();
+        for images in images.chunks(self.batch) {
+            let pixels = transform.tensor(images.iter(), &self.device)?;
+            soft_prompts.push(self.model.soft_prompt(pixels)?);
+        }
+        Ok(SoftPrompts(Tensor::cat(soft_prompts, 0)))
+    }
+
+    /// Continues each image's prompt; for each prompt as many texts as `decoding.samples`.
+    ///
+    /// # Errors
+    /// A prompt that leaves no room for the longest text, options that contradict each other, numbers of draws that are
+    /// not one for each text.
+    pub fn generate(
+        &self,
+        soft_prompts: &SoftPrompts,
+        prompts: &[String],
+        decoding: &Decoding,
+    ) -> Result<Vec<Vec<Caption>>> {
+        let mut options = decoding.options.clone();
+        if options.eos.is_empty() {
+            options.eos = self.model.tokens().eos.clone();
+        }
+        let samples = decoding.samples.max(1);
+        let mut rows = Vec::with_capacity(prompts.len() * samples);
+        for (index, prompt) in prompts.iter().enumerate() {
+            // The tokenizer puts the start token in front.
+            let ids = self.text.encode_plain(prompt)?;
+            if ids.len() + options.max_new_tokens > self.room() {
+                let (prompt, new, room) = (ids.len(), options.max_new_tokens, self.room());
+                return Err(EvaluationError::Configuration(format!(
+                    "a prompt of {prompt} tokens and {new} new ones are more than the {room} that the language model \
+                     reads behind a picture: shorten the prompt or lower max_new_tokens"
+                )));
+            }
+            rows.extend((0..samples).map(|_| (index, ids.clone())));
+        }
+        let stop = |tokens: &[u32]| self.stops(tokens, &decoding.stop);
+        let mut captions = vec![Vec::with_capacity(samples); prompts.len()];
+        let mut numbers = options.sampling.as_ref().map_or(Vec::new(), |sampling| sampling.numbers.clone());
+        if numbers.is_empty() {
+            numbers = (0..rows.len() as u64).collect();
+        }
+        if numbers.len() != rows.len() {
+            let (numbers, texts) = (numbers.len(), rows.len());
+            return Err(EvaluationError::Configuration(format!(
+                "{numbers} numbers for the draws of {texts} texts"
+            )));
+        }
+        for (rows, numbers) in rows.chunks(self.batch).zip(numbers.chunks(self.batch)) {
+            let images: Vec<i32> = rows.iter().map(|(index, _)| *index as i32).collect();
+            let images = Tensor::<1, Int>::from_ints(images.as_slice(), &self.device);
+            let ids: Vec<Vec<u32>> = rows.iter().map(|(_, ids)| ids.clone()).collect();
+            let mut options = options.clone();
+            if let Some(sampling) = &mut options.sampling {
+                sampling.numbers = numbers.to_vec();
+            }
+            let soft_prompts = soft_prompts.0.clone().select(0, images);
+            for ((index, _), tokens) in
+                rows.iter().zip(self.model.generate_from(soft_prompts, &ids, &options, &stop)?)
+            {
+                let text = until_stop(&self.text.decode(&tokens, true)?, &decoding.stop).trim().to_string();
+                captions[*index].push(Caption { text, tokens });
+            }
+        }
+        Ok(captions)
+    }
+
+    /// Continues `prompt` for each image; `options.eos` empty means the model's own end tokens.
+    ///
+    /// # Errors
+    /// As of [`Captioner::encode`] and [`Captioner::generate`].
+    pub fn captions(
+        &self,
+        images: &[RgbImage],
+        prompt: &str,
+        options: &GenerateOptions,
+    ) -> Result<Vec<Caption>> {
+        if images.is_empty() {
+            return Ok(Vec::new());
+        }
+        let prompts = vec![prompt.to_owned(); images.len()];
+        let texts = self.generate(&self.encode(images)?, &prompts, &options.clone().into())?;
+        Ok(texts.into_iter().flatten().collect())
+    }
+
+    /// Whether the text of these tokens has come to one of the stop strings.
+    fn stops(&self, tokens: &[u32], stop: &[String]) -> bool {
+        // Ids that were generated are in the vocabulary, so they decode.
+        !stop.is_empty() && self.text.decode(tokens, true).is_ok_and(|text| until_stop(&text, stop) != text)
+    }
+}
+
+/// The text before the first stop string.
+fn until_stop<'a>(text: &'a str, stop: &[String]) -> &'a str {
+    let end = stop.iter().filter_map(|stop| text.find(stop.as_str())).min();
+    &text[..end.unwrap_or(text.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_starts_once() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones/opt-tiny");
+        let text = TextEncoder::open(&folder, TextEncoding::new(16, 1)).unwrap();
+        let start = text.id_of("</s>").unwrap();
+        assert_eq!(text.encode_plain("").unwrap(), [start]);
+        let prompt = text.encode_plain("a photo of").unwrap();
+        assert_eq!(prompt.iter().filter(|token| **token == start).count(), 1, "{prompt:?}");
+    }
+
+    #[test]
+    fn a_text_ends_before_its_first_stop_string() {
+        let stop = ["Question:".to_owned(), "\n".to_owned()];
+        assert_eq!(until_stop("red. Question: why\n", &stop), "red. ");
+        assert_eq!(until_stop("red\nQuestion:", &stop), "red");
+        assert_eq!(until_stop("red", &stop), "red");
+        assert_eq!(until_stop("red", &[]), "red");
+    }
+}

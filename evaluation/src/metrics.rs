@@ -1,0 +1,3 @@
+//! Numbers from scores alone, whoever computed them.
+
+pub mod retrieval;

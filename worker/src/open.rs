@@ -1,0 +1,213 @@
+//! Opens what the settings name: devices, frozen models, tokenizers.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use blip2_dataset::random::KeyedRng;
+use blip2_dataset::text::{TextEncoder, TextEncoding};
+use blip2_model::device::DeviceName;
+use blip2_model::device::placement::Placement;
+use blip2_model::files::tokenizer::{DECODER_START, QFormerTokenizer};
+use blip2_model::files::weights::InitialValues;
+use blip2_model::objectives::contrast;
+use blip2_model::qformer::QFormerConfig;
+use blip2_model::train::optimizer::{AdamW, Schedule};
+use blip2_model::vision::ImageEncoder;
+use burn::tensor::Device;
+
+use crate::config::{Compute, FrozenDtype, GradientMode, ModelSettings, OptimizerSettings, StepSettings};
+use crate::error::{Result, WorkerError};
+
+impl From<GradientMode> for contrast::GradientMode {
+    fn from(mode: GradientMode) -> Self {
+        match mode {
+            GradientMode::Exact => Self::Exact,
+            GradientMode::KeysDetached => Self::KeysDetached,
+        }
+    }
+}
+
+impl OptimizerSettings {
+    /// AdamW's constants.
+    pub fn adamw(&self) -> AdamW {
+        AdamW { beta1: self.beta1, beta2: self.beta2, epsilon: self.epsilon, weight_decay: self.weight_decay }
+    }
+
+    /// The learning-rate schedule over `steps`.
+    pub fn schedule(&self, steps: u64) -> Schedule {
+        Schedule {
+            peak: self.learning_rate,
+            minimum: self.min_learning_rate,
+            warmup_start: self.warmup_learning_rate,
+            warmup_steps: self.warmup_steps,
+            steps,
+        }
+    }
+}
+
+impl ModelSettings {
+    /// The folders and files named.
+    pub(crate) fn folders(&self) -> impl Iterator<Item = &str> {
+        let named = [
+            &self.image_encoder,
+            &self.language_model,
+            &self.qformer_init,
+            &self.qformer_tokenizer,
+            &self.init_checkpoint,
+        ];
+        named.into_iter().map(String::as_str)
+    }
+
+    /// The Q-Former's sizes for an encoder of width `image_width` and a vocabulary of `vocab`.
+    pub fn qformer_config(&self, image_width: usize, vocab: usize) -> QFormerConfig {
+        let sizes = &self.qformer;
+        QFormerConfig::new(image_width)
+            .with_hidden(sizes.hidden)
+            .with_layers(sizes.layers)
+            .with_heads(sizes.heads)
+            .with_intermediate(sizes.intermediate)
+            .with_vocab(vocab)
+            .with_max_positions(sizes.max_positions)
+            .with_queries(sizes.queries)
+            .with_cross_attention_frequency(sizes.cross_attention_frequency)
+            .with_dropout(sizes.dropout)
+    }
+}
+
+/// The device that `train.device` names, without autodiff; `tf32` is `train.tf32`.
+pub(crate) fn device(name: &str, tf32: bool) -> Result<Device> {
+    let refused = |error| WorkerError::Configuration(format!("train.device = {error}"));
+    name.parse::<DeviceName>().and_then(|name| name.open_with(tf32)).map_err(refused)
+}
+
+/// Where the frozen models go: `device`, with matrices in the numbers that `model.frozen_dtype` names.
+pub(crate) fn placement(settings: &ModelSettings, device: &Device) -> Result<Placement> {
+    match settings.frozen_dtype {
+        FrozenDtype::Auto => Ok(Placement::auto(device)),
+        FrozenDtype::F32 => Ok(Placement::from(device)),
+        FrozenDtype::Bf16 => Placement::bf16(device)
+            .map_err(|error| WorkerError::Configuration(format!("model.frozen_dtype = \"bf16\": {error}"))),
+    }
+}
+
+/// The numbers of products that `train.compute` names, which the device must have.
+pub(crate) fn compute(train: &StepSettings, device: &Device) -> Result<Compute> {
+    match train.compute {
+        Compute::F32 => Ok(Compute::F32),
+        Compute::Bf16 => Compute::bf16(device)
+            .map_err(|error| WorkerError::Configuration(format!("train.compute = \"bf16\": {error}"))),
+    }
+}
+
+/// The frozen image encoder, for pictures of `model.image_size`.
+pub(crate) fn image_encoder(settings: &ModelSettings, place: impl Into<Placement>) -> Result<ImageEncoder> {
+    let encoder = ImageEncoder::open(settings.image_encoder.as_ref(), place)
+        .map_err(|error| of_encoder(settings, error))?;
+    if settings.image_size == 0 {
+        return Ok(encoder);
+    }
+    encoder.resized(settings.image_size).map_err(|error| {
+        WorkerError::Configuration(format!("model.image_size = {}: {error}", settings.image_size))
+    })
+}
+
+/// The width of the image encoder's features, from its configuration alone.
+pub(crate) fn image_width(settings: &ModelSettings) -> Result<usize> {
+    ImageEncoder::width_of(settings.image_encoder.as_ref()).map_err(|error| of_encoder(settings, error))
+}
+
+/// What is wrong with the folder of the image encoder.
+pub(crate) fn of_encoder(settings: &ModelSettings, error: impl Into<WorkerError>) -> WorkerError {
+    WorkerError::of_model("model.image_encoder", &settings.image_encoder, error)
+}
+
+/// What is wrong with the folder of the language model.
+pub(crate) fn of_language_model(settings: &ModelSettings, error: impl Into<WorkerError>) -> WorkerError {
+    WorkerError::of_model("model.language_model", &settings.language_model, error)
+}
+
+/// What is wrong with the folder of the Q-Former's tokenizer.
+fn of_tokenizer(settings: &ModelSettings, error: impl Into<WorkerError>) -> WorkerError {
+    WorkerError::of_model("model.qformer_tokenizer", &settings.qformer_tokenizer, error)
+}
+
+/// The Q-Former's tokenizer, cutting to `length` tokens, and the id of `[DEC]`.
+pub(crate) fn qformer_text(settings: &ModelSettings, length: usize) -> Result<(Arc<TextEncoder>, i32)> {
+    let QFormerTokenizer { origin, content, .. } = qformer_tokenizer(settings)?;
+    let with_pad = |pad| {
+        TextEncoder::from_json(&content, &origin, TextEncoding::new(length, pad))
+            .map_err(|error| of_tokenizer(settings, error))
+    };
+    let encoder = with_pad(with_pad(0)?.id_of("[PAD]").unwrap_or(0))?;
+    let start = encoder.id_of(DECODER_START).ok_or_else(|| {
+        let path = &settings.qformer_tokenizer;
+        WorkerError::Configuration(format!(
+            "model.qformer_tokenizer = \"{path}\" has no {DECODER_START} token"
+        ))
+    })?;
+    Ok((Arc::new(encoder), start as i32))
+}
+
+/// The files of the Q-Former's tokenizer.
+pub(crate) fn qformer_tokenizer(settings: &ModelSettings) -> Result<QFormerTokenizer> {
+    QFormerTokenizer::open(Path::new(&settings.qformer_tokenizer))
+        .map_err(|error| of_tokenizer(settings, error))
+}
+
+/// Initial values drawn by the run's seed and the tensor's name.
+pub(crate) struct SeededValues {
+    seed: u64,
+}
+
+impl SeededValues {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { seed }
+    }
+
+    fn generator(&self, name: &str) -> KeyedRng {
+        KeyedRng::new(self.seed, &format!("initial value of {name}"), &[])
+    }
+}
+
+impl InitialValues for SeededValues {
+    fn normal(&mut self, name: &str, count: usize) -> Vec<f32> {
+        let mut generator = self.generator(name);
+        (0..count).map(|_| generator.normal() as f32).collect()
+    }
+
+    fn uniform(&mut self, name: &str, count: usize) -> Vec<f32> {
+        let mut generator = self.generator(name);
+        (0..count).map(|_| (2.0 * generator.uniform() - 1.0) as f32).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use blip2_model::vision::ImageEncoder;
+    use burn::tensor::FloatDType;
+
+    #[test]
+    fn devices_are_named_by_the_configuration() {
+        assert!(device("cpu", false).is_ok() && device("auto", true).is_ok());
+        let error = device("tpu", false).unwrap_err();
+        assert!(error.to_string().contains("train.device = \"tpu\" is not a device"), "{error}");
+        assert_eq!(error.exit_code(), 78);
+    }
+
+    #[test]
+    fn frozen_numbers_are_those_of_the_configuration() {
+        let device = Device::flex();
+        let of = |frozen_dtype| {
+            let settings = ModelSettings { frozen_dtype, ..ModelSettings::default() };
+            placement(&settings, &device).unwrap().matrices
+        };
+        assert_eq!(of(FrozenDtype::Auto), FloatDType::F32);
+        assert_eq!(of(FrozenDtype::F32), FloatDType::F32);
+        assert_eq!(of(FrozenDtype::Bf16), FloatDType::BF16);
+        let settings = ModelSettings { frozen_dtype: FrozenDtype::Bf16, ..ModelSettings::default() };
+        let place = placement(&settings, &device).unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones/eva-tiny");
+        ImageEncoder::open(&folder, &place).unwrap();
+    }
+}

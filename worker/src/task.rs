@@ -1,0 +1,4 @@
+//! What a stage of a run does, one file a task.
+
+mod contrast;
+mod generate;
