@@ -9,7 +9,6 @@ mod staging;
 mod tokenizer;
 
 pub use precision::Precision;
-pub(crate) use tokenizer::{first_free, id_of_image};
 
 use std::path::Path;
 

@@ -6,9 +6,9 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::blip2::export::{first_free, id_of_image};
 use crate::error::ModelError;
 use crate::files::config::FolderConfig;
+use crate::files::tokenizer::ids::{IMAGE, first_free, id_of_image};
 use crate::files::tokenizer::{TokenizerKind, named_token, settings, tokenizer_json};
 use crate::language::SpecialTokens;
 
@@ -27,9 +27,6 @@ pub struct PromptTokens {
 
 /// A line feed in a byte-level vocabulary.
 const NEWLINE: &str = "Ċ";
-
-/// The published image token.
-const IMAGE: &str = "<image>";
 
 impl PromptTokens {
     /// The tokens of a BLIP-2 folder: its `config.json` names the one that marks pictures, or, in folders of before there

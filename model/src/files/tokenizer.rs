@@ -1,6 +1,7 @@
 //! The tokenizers of published folders, whatever files they are in, as the content of a `tokenizer.json`.
 
 mod byte_pairs;
+pub(crate) mod ids;
 mod pairs;
 mod qformer;
 mod sentencepiece;

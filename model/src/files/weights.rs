@@ -7,6 +7,7 @@ mod folder;
 mod gguf;
 mod init;
 mod names;
+mod open;
 mod pytorch;
 mod random;
 mod safetensors;

@@ -16,7 +16,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{DType, Tensor, module};
 
-use super::is_factor;
+use super::flex::is_factor;
 use crate::device::cast::in_numbers;
 use crate::device::compute::Compute;
 
@@ -95,8 +95,8 @@ fn has_rows<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>, bias: Option<&Ten
 
 #[cfg(test)]
 mod tests {
-    use super::super::agreement::{close, wave};
     use super::*;
+    use crate::fused::agreement::{close, wave};
     use burn::tensor::{Device, FloatDType};
 
     type Map = fn(Tensor<3>, Tensor<2>, Tensor<1>, Compute) -> Tensor<3>;

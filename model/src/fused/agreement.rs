@@ -17,3 +17,33 @@ pub(super) fn close<const D: usize>(what: &str, got: Tensor<D>, want: Tensor<D>)
     let difference = (got - want).abs().max().into_scalar::<f32>();
     assert!(difference <= 1e-5 * largest, "{what}: {difference} of {largest}");
 }
+
+/// Output and the gradients of `inputs` of a sum of the output, weighted so that no two elements weigh the same.
+fn with_gradients<const N: usize, const D: usize>(
+    inputs: [Tensor<D>; N],
+    compute: impl Fn([Tensor<D>; N]) -> Tensor<D>,
+) -> (Tensor<D>, [Tensor<D>; N]) {
+    let inputs = inputs.map(|input| input.require_grad());
+    let output = compute(inputs.clone());
+    let weights = wave(output.dims(), 0.37, &output.device());
+    let mut gradients = (output.clone() * weights).sum().backward();
+    (output.inner(), inputs.map(|input| input.grad_remove(&mut gradients).unwrap()))
+}
+
+/// # Panics
+/// Output or gradients apart from those of the composition, or an output that a tape changes.
+pub(super) fn agree<const N: usize, const D: usize>(
+    what: &str,
+    inputs: [Tensor<D>; N],
+    fused: impl Fn([Tensor<D>; N]) -> Tensor<D>,
+    decomposed: impl Fn([Tensor<D>; N]) -> Tensor<D>,
+) {
+    let (got, got_gradients) = with_gradients(inputs.clone(), &fused);
+    let (want, want_gradients) = with_gradients(inputs.clone(), decomposed);
+    close(what, got.clone(), want);
+    for (index, (got, want)) in got_gradients.into_iter().zip(want_gradients).enumerate() {
+        close(&format!("{what}, gradient {index}"), got, want);
+    }
+    let plain = fused(inputs.map(|input| input.inner()));
+    assert_eq!(plain.into_data(), got.into_data(), "{what} without autodiff");
+}

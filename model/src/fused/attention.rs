@@ -10,13 +10,16 @@
 //! float32. So it is for what is kept in bf16, whose output and gradients are bf16 too.
 
 mod autodiff;
+mod composed;
 mod flex;
+mod softmax;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
-use super::{Mask, decomposed, is_factor};
+use super::dropout::Mask;
+use super::flex::is_factor;
 use crate::device::compute::Compute;
 
 /// What the scores are multiplied by, which probabilities are dropped, and the numbers of the products' inputs.
@@ -63,7 +66,7 @@ pub(crate) fn attention(
     compute: Compute,
 ) -> Tensor<4> {
     if !takes(&query, &key, &value) {
-        return decomposed::attention(query, key, value, mask, scale, dropout, compute);
+        return composed::attention(query, key, value, mask, scale, dropout, compute);
     }
     let settings = Settings { scale: scale as f32, dropout, compute };
     let (query, key, value) = (query.into_dispatch(), key.into_dispatch(), value.into_dispatch());
@@ -84,8 +87,8 @@ fn takes(query: &Tensor<4>, key: &Tensor<4>, value: &Tensor<4>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::agreement::{close, wave};
     use super::*;
+    use crate::fused::agreement::{close, wave};
     use burn::tensor::{DType, Device, FloatDType, TensorData};
 
     type Attention =
@@ -119,7 +122,7 @@ mod tests {
         for mask in masks {
             for dropout in [None, Some(dropped)] {
                 let got = run(attention, mask.clone(), dropout, Compute::F32);
-                let want = run(decomposed::attention, mask.clone(), dropout, Compute::F32);
+                let want = run(composed::attention, mask.clone(), dropout, Compute::F32);
                 let parts = ["output", "gradient of queries", "gradient of keys", "gradient of values"];
                 for ((part, got), want) in parts.into_iter().zip(got).zip(want) {
                     close(&format!("{part}, mask {mask:?}, dropout {dropout:?}"), got, want);
@@ -132,7 +135,7 @@ mod tests {
     fn in_bf16_it_is_near_its_composition_and_that_near_float32() {
         let dropped = Mask { key: 7, threshold: 1 << 22, factor: 4.0 / 3.0 };
         let of = |attention: Attention, compute| run(attention, None, Some(dropped), compute);
-        let (got, composed) = (of(attention, Compute::Bf16), of(decomposed::attention, Compute::Bf16));
+        let (got, composed) = (of(attention, Compute::Bf16), of(composed::attention, Compute::Bf16));
         let exact = of(attention, Compute::F32);
         let parts = ["output", "gradient of queries", "gradient of keys", "gradient of values"];
         for (((part, got), composed), exact) in parts.into_iter().zip(got).zip(composed).zip(exact) {
@@ -152,7 +155,7 @@ mod tests {
         let [query, key, value] = [kept(5, 0.73), kept(33, 0.21), kept(33, 0.31)];
         let of =
             |with: Attention| with(query.clone(), key.clone(), value.clone(), None, 0.3, None, Compute::F32);
-        let (got, want) = (of(attention), of(decomposed::attention));
+        let (got, want) = (of(attention), of(composed::attention));
         assert_eq!((got.dtype(), want.dtype()), (DType::BF16, DType::BF16));
         let wide = |x: Tensor<4>| x.cast(FloatDType::F32);
         let largest = wide(want.clone()).abs().max().into_scalar::<f32>();

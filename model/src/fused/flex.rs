@@ -1,14 +1,27 @@
-//! The fused operations on the CPU backend's tensors.
+//! The CPU backend's tensors, as the operations take and give them.
 
 use burn::backend::flex::FlexTensor;
-use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::{DType, TensorData};
+use burn::backend::{DispatchDevice, TensorMetadata};
+use burn::tensor::{DType, Tensor, TensorData};
 
-use super::kernels::{bf16, cross_entropy, dropout, gelu, layer_norm};
-use super::{FusedOps, Mask, Targets};
+use super::kernels::bf16;
 use crate::device::compute::Compute;
 
-/// The values of a tensor that [`super::is_fused`] has let through.
+/// Whether the operations take this tensor.
+pub(super) fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
+    x.dtype() == DType::F32 && is_on_cpu(x)
+}
+
+/// Whether the products take this tensor.
+pub(super) fn is_factor<const D: usize>(x: &Tensor<D>) -> bool {
+    matches!(x.dtype(), DType::F32 | DType::BF16) && is_on_cpu(x)
+}
+
+fn is_on_cpu<const D: usize>(x: &Tensor<D>) -> bool {
+    matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// The values of a tensor that [`is_fused`] has let through.
 pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
     // Contiguous float32: `contiguous` made it so, `is_fused` has seen the type.
     tensor.as_slice::<f32>().unwrap_or_default()
@@ -50,63 +63,5 @@ pub(super) fn result(x: FlexTensor, numbers: DType) -> FlexTensor {
             FlexTensor::from_data(TensorData::new(narrowed, shape))
         }
         _ => x,
-    }
-}
-
-/// Output, `x + residual` and each row's mean and reciprocal deviation.
-pub(super) struct Normalised {
-    pub(super) output: FlexTensor,
-    pub(super) sum: FlexTensor,
-    pub(super) moments: Vec<layer_norm::Moments>,
-}
-
-pub(super) fn normalise(
-    x: FlexTensor,
-    residual: Option<FlexTensor>,
-    weight: &FlexTensor,
-    bias: &FlexTensor,
-    epsilon: f32,
-) -> Normalised {
-    let shape = x.shape().to_vec();
-    let x = contiguous(x);
-    let residual = residual.map(contiguous);
-    let sum = match &residual {
-        Some(residual) => tensor(layer_norm::sum(values(&x), values(residual)), shape.clone()),
-        None => x,
-    };
-    let (output, moments) = layer_norm::forward(values(&sum), values(weight), values(bias), epsilon);
-    Normalised { output: tensor(output, shape), sum, moments }
-}
-
-impl FusedOps for Flex {
-    fn fused_gelu(x: FlexTensor) -> FlexTensor {
-        let shape = x.shape().to_vec();
-        tensor(gelu::forward(values(&contiguous(x))), shape)
-    }
-
-    fn fused_layer_norm(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, epsilon: f32) -> FlexTensor {
-        normalise(x, None, &contiguous(weight), &contiguous(bias), epsilon).output
-    }
-
-    fn fused_layer_norm_of_sum(
-        x: FlexTensor,
-        residual: FlexTensor,
-        weight: FlexTensor,
-        bias: FlexTensor,
-        epsilon: f32,
-    ) -> FlexTensor {
-        normalise(x, Some(residual), &contiguous(weight), &contiguous(bias), epsilon).output
-    }
-
-    fn fused_dropout(x: FlexTensor, mask: Mask) -> FlexTensor {
-        let shape = x.shape().to_vec();
-        tensor(dropout::apply(values(&contiguous(x)), mask), shape)
-    }
-
-    fn fused_cross_entropy(logits: FlexTensor, targets: Targets) -> FlexTensor {
-        // The last of the two dimensions.
-        let width = logits.shape().to_vec()[1];
-        let losses = cross_entropy::losses(values(&contiguous(logits)), width, &targets);
-        tensor(losses, vec![targets.labels.len()])
     }
 }

@@ -7,15 +7,13 @@ use serde_json::{Map, Value, json};
 
 use super::staging::write_json;
 use crate::error::ModelError;
+use crate::files::tokenizer::ids::{IMAGE, content_of, first_free, id_of_image};
 use crate::files::tokenizer::{QFormerTokenizer, has_tokenizer_json, settings, tokenizer_json};
 use crate::files::weights::is_gguf;
 
 /// Files that a tokenizer may have besides `tokenizer.json` and `tokenizer_config.json`. They name the tokens as
 /// they were, so a tokenizer that gets another one goes without.
 const OPTIONAL: &[&str] = &["vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"];
-
-/// The published image token.
-const IMAGE: &str = "<image>";
 
 /// Copies the tokenizer `from`, in which the token `image_token` is called `<image>`: `Blip2Processor` looks for it
 /// by that name. Where no token has the id, one is added. A GGUF file's tokenizer is given the tokens `named`, by
@@ -68,37 +66,6 @@ fn folder_settings(folder: &Path) -> Result<Value, ModelError> {
         settings["tokenizer_class"] = "PreTrainedTokenizerFast".into();
     }
     Ok(settings)
-}
-
-/// The id of `<image>`, where the tokenizer has it.
-pub(crate) fn id_of_image(tokenizer: &Value) -> Option<u32> {
-    tokens(tokenizer).find(|(content, _)| *content == IMAGE).map(|(_, id)| id)
-}
-
-/// The smallest id above those of all tokens.
-pub(crate) fn first_free(tokenizer: &Value) -> u32 {
-    tokens(tokenizer).map(|(_, id)| id + 1).max().unwrap_or(0)
-}
-
-/// All tokens: those of the model and those added to it.
-fn tokens(tokenizer: &Value) -> impl Iterator<Item = (&str, u32)> {
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    // A table of ids, or in a unigram model a list of pieces with their scores.
-    let table = tokenizer.pointer("/model/vocab").and_then(Value::as_object);
-    let list = tokenizer.pointer("/model/vocab").and_then(Value::as_array);
-    let table =
-        table.into_iter().flatten().filter_map(move |(content, at)| Some((content.as_str(), id(at)?)));
-    let list = list.into_iter().flatten().enumerate();
-    let list = list.filter_map(|(at, piece)| Some((piece[0].as_str()?, u32::try_from(at).ok()?)));
-    let added = tokenizer["added_tokens"].as_array().into_iter().flatten();
-    table
-        .chain(list)
-        .chain(added.filter_map(move |token| Some((token["content"].as_str()?, id(&token["id"])?))))
-}
-
-fn content_of(tokenizer: &Value, id: u32) -> Option<String> {
-    // An added token's name stands before the one that the model's table gives the same id.
-    tokens(tokenizer).filter(|(_, of)| *of == id).last().map(|(content, _)| content.to_string())
 }
 
 /// Adds `<image>` as the token `id`.

@@ -4,15 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::ids::{IMAGE, first_free};
 use super::{TokenizerKind, tokenizer_content, tokenizer_json};
-use crate::blip2::export::first_free;
 use crate::error::ModelError;
 
 /// The token that starts a caption in the captioning loss.
 pub const DECODER_START: &str = "[DEC]";
-
-/// The token that marks pictures, which no text of the Q-Former has.
-const IMAGE: &str = "<image>";
 
 /// Tokens without which a vocabulary is not BERT's.
 const FRAME: [&str; 2] = ["[CLS]", "[SEP]"];

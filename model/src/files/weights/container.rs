@@ -6,10 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::encoding::Encoding;
-use super::{folder, gguf, pytorch, safetensors};
+use super::encoding::{Encoding, separate_halves};
 use crate::error::ModelError;
-use crate::files::lfs::{LFS_POINTER, is_lfs_pointer, lfs_reason};
 
 /// Bytes that are converted at a time.
 const CHUNK: usize = 1 << 20;
@@ -78,28 +76,6 @@ impl OpenFile {
 }
 
 impl Container {
-    /// Opens a file by what its beginning says it is, or a folder by the weight files that it has.
-    pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
-        if path.is_dir() { folder::open(path) } else { Self::open_file(path) }
-    }
-
-    /// Opens a single file.
-    pub(super) fn open_file(path: &Path) -> Result<Self, ModelError> {
-        let file = OpenFile::open(path)?;
-        let beginning = file.bytes(0, LFS_POINTER.len().min(file.size as usize))?;
-        if is_lfs_pointer(&beginning) {
-            return Err(file.error(lfs_reason()));
-        }
-        let magic = &beginning[..4.min(beginning.len())];
-        if magic == gguf::MAGIC {
-            return gguf::tensors(path);
-        }
-        if pytorch::is_pytorch(path, magic) {
-            return pytorch::open(path);
-        }
-        safetensors::open(file)
-    }
-
     /// Adds a tensor; one that is there already comes from another shard.
     pub(super) fn add(&mut self, name: String, tensor: Stored) {
         self.tensors.insert(name, tensor);
@@ -214,7 +190,7 @@ impl Stored {
             Place::File { file, start } => self.read_from(file, *start),
             Place::Interleaved { file, start, heads } => {
                 let mut values = self.read_from(file, *start)?;
-                gguf::separate_halves(&mut values, &self.shape, *heads);
+                separate_halves(&mut values, &self.shape, *heads);
                 Ok(values)
             }
             Place::Pytorch { path, tensor } => {

@@ -86,6 +86,22 @@ fn q4_1(block: &[u8; 20], values: &mut [f32]) {
     }
 }
 
+/// Undoes llama.cpp's order of a query's or key's rows, in which the two halves of each head alternate.
+///
+/// `shape` is `[heads · width, columns]`, with an even width.
+pub(super) fn separate_halves(values: &mut [f32], shape: &[usize], heads: usize) {
+    let [rows, columns] = shape[..] else { return };
+    let half = rows / heads / 2;
+    let mut rotated = vec![0.0; rows / heads * columns];
+    for head in values.chunks_exact_mut(rotated.len()) {
+        for (row, pair) in head.chunks_exact(columns).enumerate() {
+            let to = (row % 2) * half + row / 2;
+            rotated[to * columns..][..columns].copy_from_slice(pair);
+        }
+        head.copy_from_slice(&rotated);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

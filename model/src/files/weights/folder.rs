@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::container::Container;
+use super::open::open_file;
 use crate::error::ModelError;
 use crate::files::read::read_json;
 
@@ -29,7 +30,7 @@ pub(super) fn open(folder: &Path) -> Result<Container, ModelError> {
         }
         let single = folder.join(single);
         if single.is_file() {
-            return Container::open_file(&single);
+            return open_file(&single);
         }
     }
     unnamed(folder)
@@ -52,7 +53,7 @@ fn indexed(folder: &Path, path: &Path) -> Result<Container, ModelError> {
             let reason = format!("shard `{name}`, which holds {count} tensors, is missing in the folder");
             return Err(refuse(reason));
         }
-        let mut tensors = Container::open_file(&shard)?.into_tensors();
+        let mut tensors = open_file(&shard)?.into_tensors();
         for (tensor, _) in weight_map.iter().filter(|(_, of)| *of == name) {
             let stored = tensors.remove(tensor);
             let stored =
@@ -104,7 +105,7 @@ fn unnamed(folder: &Path) -> Result<Container, ModelError> {
     }
     let mut container = Container::default();
     for path in paths {
-        for (name, tensor) in Container::open_file(&path)?.into_tensors() {
+        for (name, tensor) in open_file(&path)?.into_tensors() {
             container.add(name, tensor);
         }
     }

@@ -4,7 +4,7 @@ mod llama;
 mod metadata;
 mod tokenizer;
 
-pub(crate) use llama::{config, separate_halves, tensors};
+pub(crate) use llama::{config, tensors};
 pub(crate) use metadata::MAGIC;
 pub(crate) use tokenizer::tokenizer;
 

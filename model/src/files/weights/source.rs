@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::container::{Container, Stored};
+use super::folder;
 use super::names::{NameStyle, first_part, is_ignored, matches};
+use super::open::open_file;
 use super::wrapping::unwrapped;
 use crate::error::ModelError;
 
@@ -63,7 +65,8 @@ impl WeightSource {
     /// # Errors
     /// No weights, a file that is damaged, or an index that does not fit its shards.
     pub fn open(path: &Path, style: NameStyle) -> Result<Self, ModelError> {
-        let container = Container::open(path)?.renamed(unwrapped);
+        let container = if path.is_dir() { folder::open(path) } else { open_file(path) };
+        let container = container?.renamed(unwrapped);
         Ok(Self { origin: path.to_path_buf(), container, style, aliases: Vec::new() })
     }
 

@@ -11,9 +11,8 @@ use burn::backend::{Autodiff, Flex, TensorMetadata};
 use burn::tensor::DType;
 
 use super::flex::{dropped, factors, output, probabilities, settings_for};
-use super::{AttentionOps, Settings};
+use super::{AttentionOps, Settings, softmax};
 use crate::fused::flex::{contiguous, factor, result, values};
-use crate::fused::kernels::softmax;
 
 /// What the backward pass needs of the forward pass; query, key and value as they were multiplied.
 #[derive(Debug, Clone)]

@@ -5,11 +5,10 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::DType;
 
-use super::{AttentionOps, Settings};
+use super::{AttentionOps, Settings, softmax};
 use crate::device::compute::Compute;
+use crate::fused::dropout::{DropoutOps, Mask};
 use crate::fused::flex::{contiguous, factor, result, values};
-use crate::fused::kernels::softmax;
-use crate::fused::{FusedOps, Mask};
 
 /// `softmax(scale · query·keyᵀ + mask)`.
 pub(super) fn probabilities(

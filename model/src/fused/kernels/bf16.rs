@@ -15,51 +15,41 @@ fn nearest(value: f32) -> f32 {
     f32::from_bits(bits & 0xFFFF_0000)
 }
 
-/// Every value rounded.
-pub(in crate::fused) fn rounded(values: &[f32]) -> Vec<f32> {
+/// `function` of each value; many at a time, by all threads.
+#[inline(always)]
+fn each<A: Copy + Sync, B: Copy + Default + Send>(values: &[A], function: impl Fn(A) -> B + Sync) -> Vec<B> {
     let arch = pulp::Arch::new();
-    let mut output = vec![0.0; values.len()];
+    let mut output = vec![B::default(); values.len()];
     output.par_chunks_mut(TASK).zip(values.par_chunks(TASK)).for_each(|(output, values)| {
         arch.dispatch(
             #[inline(always)]
-            || output.iter_mut().zip(values).for_each(|(output, value)| *output = nearest(*value)),
+            || output.iter_mut().zip(values).for_each(|(output, value)| *output = function(*value)),
         );
     });
     output
+}
+
+/// Every value rounded.
+pub(in crate::fused) fn rounded(values: &[f32]) -> Vec<f32> {
+    each(values, nearest)
 }
 
 /// Every value rounded, in half the memory.
 pub(in crate::fused) fn narrowed(values: &[f32]) -> Vec<bf16> {
-    let arch = pulp::Arch::new();
-    let mut output = vec![bf16::ZERO; values.len()];
-    output.par_chunks_mut(TASK).zip(values.par_chunks(TASK)).for_each(|(output, values)| {
-        arch.dispatch(
-            #[inline(always)]
-            || {
-                for (output, value) in output.iter_mut().zip(values) {
-                    *output = bf16::from_bits((nearest(*value).to_bits() >> 16) as u16);
-                }
-            },
-        );
-    });
-    output
+    each(
+        values,
+        #[inline(always)]
+        |value| bf16::from_bits((nearest(value).to_bits() >> 16) as u16),
+    )
 }
 
 /// The same values, exactly.
 pub(in crate::fused) fn widened(values: &[bf16]) -> Vec<f32> {
-    let arch = pulp::Arch::new();
-    let mut output = vec![0.0; values.len()];
-    output.par_chunks_mut(TASK).zip(values.par_chunks(TASK)).for_each(|(output, values)| {
-        arch.dispatch(
-            #[inline(always)]
-            || {
-                for (output, value) in output.iter_mut().zip(values) {
-                    *output = f32::from_bits(u32::from(value.to_bits()) << 16);
-                }
-            },
-        );
-    });
-    output
+    each(
+        values,
+        #[inline(always)]
+        |value| f32::from_bits(u32::from(value.to_bits()) << 16),
+    )
 }
 
 #[cfg(test)]

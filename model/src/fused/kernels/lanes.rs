@@ -4,7 +4,7 @@ const LANES: usize = 16;
 
 /// `Σ term(a, b)` over two slices of one length.
 #[inline(always)]
-pub(super) fn sum_pairs(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
+pub(in crate::fused) fn sum_pairs(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let (a_rest, b_rest) = (a_chunks.remainder(), b_chunks.remainder());
@@ -21,13 +21,13 @@ pub(super) fn sum_pairs(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) ->
 
 /// `Σ term(a)`.
 #[inline(always)]
-pub(super) fn sum(a: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+pub(in crate::fused) fn sum(a: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     sum_pairs(a, a, |a, _| term(a))
 }
 
 /// The largest value; negative infinity of none.
 #[inline(always)]
-pub(super) fn largest(a: &[f32]) -> f32 {
+pub(in crate::fused) fn largest(a: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let chunks = a.chunks_exact(LANES);

@@ -2,26 +2,26 @@
 
 use rayon::prelude::*;
 
-use super::lanes::{sum as sum_of, sum_pairs};
-use super::{PARTIAL_ROWS, TASK, task_rows};
+use crate::fused::kernels::lanes::{sum as sum_of, sum_pairs};
+use crate::fused::kernels::{PARTIAL_ROWS, TASK, task_rows};
 
 /// What a row was normalised with.
 #[derive(Debug, Clone, Copy, Default)]
-pub(in crate::fused) struct Moments {
+pub(super) struct Moments {
     mean: f32,
     /// `1 / √(variance + ε)`.
     reciprocal: f32,
 }
 
 /// Gradients of the normalised rows, the weight and the bias.
-pub(in crate::fused) struct Gradients {
-    pub(in crate::fused) input: Vec<f32>,
-    pub(in crate::fused) weight: Vec<f32>,
-    pub(in crate::fused) bias: Vec<f32>,
+pub(super) struct Gradients {
+    pub(super) input: Vec<f32>,
+    pub(super) weight: Vec<f32>,
+    pub(super) bias: Vec<f32>,
 }
 
 /// `a + b`.
-pub(in crate::fused) fn sum(a: &[f32], b: &[f32]) -> Vec<f32> {
+pub(super) fn sum(a: &[f32], b: &[f32]) -> Vec<f32> {
     let mut output = vec![0.0; a.len()];
     let inputs = a.par_chunks(TASK).zip(b.par_chunks(TASK));
     output.par_chunks_mut(TASK).zip(inputs).for_each(|(output, (a, b))| {
@@ -31,12 +31,7 @@ pub(in crate::fused) fn sum(a: &[f32], b: &[f32]) -> Vec<f32> {
 }
 
 /// Rows as wide as `weight`, normalised, scaled and shifted; and what they were normalised with.
-pub(in crate::fused) fn forward(
-    x: &[f32],
-    weight: &[f32],
-    bias: &[f32],
-    epsilon: f32,
-) -> (Vec<f32>, Vec<Moments>) {
+pub(super) fn forward(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32) -> (Vec<f32>, Vec<Moments>) {
     let width = weight.len();
     let arch = pulp::Arch::new();
     let mut output = vec![0.0; x.len()];
@@ -64,12 +59,7 @@ pub(in crate::fused) fn forward(
 }
 
 /// The gradients, given that of the output.
-pub(in crate::fused) fn backward(
-    x: &[f32],
-    moments: &[Moments],
-    weight: &[f32],
-    gradient: &[f32],
-) -> Gradients {
+pub(super) fn backward(x: &[f32], moments: &[Moments], weight: &[f32], gradient: &[f32]) -> Gradients {
     let width = weight.len();
     let arch = pulp::Arch::new();
     let mut input = vec![0.0; x.len()];

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::TASK;
+use crate::fused::kernels::TASK;
 
 /// Which elements are dropped, and what the others are multiplied by.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +23,7 @@ impl Mask {
 }
 
 /// The multipliers of [`hash`].
-pub(in crate::fused) const MULTIPLIERS: [u32; 2] = [0x7FEB_352D, 0x846C_A68B];
+pub(super) const MULTIPLIERS: [u32; 2] = [0x7FEB_352D, 0x846C_A68B];
 
 /// The `lowbias32` integer hash (Wellons, "Prospecting for Hash Functions").
 #[inline(always)]
@@ -36,7 +36,7 @@ pub(crate) fn hash(mut x: u32) -> u32 {
 }
 
 /// The elements that are kept, multiplied; zero in the others' places.
-pub(in crate::fused) fn apply(x: &[f32], mask: Mask) -> Vec<f32> {
+pub(super) fn apply(x: &[f32], mask: Mask) -> Vec<f32> {
     let arch = pulp::Arch::new();
     let mut output = vec![0.0; x.len()];
     let tasks = output.par_chunks_mut(TASK).zip(x.par_chunks(TASK));

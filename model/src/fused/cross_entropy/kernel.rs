@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::exponential::exp;
-use super::lanes::{largest, sum};
+use crate::fused::kernels::exponential::exp;
+use crate::fused::kernels::lanes::{largest, sum};
 
 /// What rows of logits are compared with.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ fn class_of(label: i32) -> Option<usize> {
 }
 
 /// The loss of each row of `classes` logits.
-pub(in crate::fused) fn losses(logits: &[f32], classes: usize, targets: &Targets) -> Vec<f32> {
+pub(super) fn losses(logits: &[f32], classes: usize, targets: &Targets) -> Vec<f32> {
     let arch = pulp::Arch::new();
     let rows = logits.par_chunks_exact(classes).zip(&targets.labels);
     rows.map(|(logits, label)| {
@@ -58,11 +58,7 @@ pub(in crate::fused) fn losses(logits: &[f32], classes: usize, targets: &Targets
 }
 
 /// The loss of each row, and its gradient.
-pub(in crate::fused) fn with_gradient(
-    logits: &[f32],
-    classes: usize,
-    targets: &Targets,
-) -> (Vec<f32>, Vec<f32>) {
+pub(super) fn with_gradient(logits: &[f32], classes: usize, targets: &Targets) -> (Vec<f32>, Vec<f32>) {
     let arch = pulp::Arch::new();
     let (mut losses, mut gradient) = (vec![0.0; targets.labels.len()], vec![0.0; logits.len()]);
     let rows = gradient.par_chunks_exact_mut(classes).zip(&mut losses);
@@ -88,7 +84,7 @@ pub(in crate::fused) fn with_gradient(
 }
 
 /// Multiplies each row of `gradient` by the row's factor.
-pub(in crate::fused) fn scale_rows(gradient: &mut [f32], classes: usize, factors: &[f32]) {
+pub(super) fn scale_rows(gradient: &mut [f32], classes: usize, factors: &[f32]) {
     let arch = pulp::Arch::new();
     gradient.par_chunks_exact_mut(classes).zip(factors).filter(|(_, factor)| **factor != 1.0).for_each(
         |(row, factor)| {

@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::TASK;
-use super::exponential::exp;
+use crate::fused::kernels::TASK;
+use crate::fused::kernels::exponential::exp;
 
 /// `1 / √(2π)`.
 const DENSITY_AT_ZERO: f32 = 0.398_942_3;
@@ -28,7 +28,7 @@ fn normal(x: f32) -> (f32, f32) {
 }
 
 /// `x · Φ(x)`.
-pub(in crate::fused) fn forward(x: &[f32]) -> Vec<f32> {
+pub(super) fn forward(x: &[f32]) -> Vec<f32> {
     let arch = pulp::Arch::new();
     let mut output = vec![0.0; x.len()];
     output.par_chunks_mut(TASK).zip(x.par_chunks(TASK)).for_each(|(output, x)| {
@@ -45,7 +45,7 @@ pub(in crate::fused) fn forward(x: &[f32]) -> Vec<f32> {
 }
 
 /// `gradient · (Φ(x) + x φ(x))`.
-pub(in crate::fused) fn backward(x: &[f32], gradient: &[f32]) -> Vec<f32> {
+pub(super) fn backward(x: &[f32], gradient: &[f32]) -> Vec<f32> {
     let arch = pulp::Arch::new();
     let mut output = vec![0.0; x.len()];
     let inputs = x.par_chunks(TASK).zip(gradient.par_chunks(TASK));

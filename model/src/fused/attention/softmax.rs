@@ -2,17 +2,17 @@
 
 use rayon::prelude::*;
 
-use super::exponential::exp;
-use super::lanes::{largest, sum, sum_pairs};
-use super::task_rows;
+use crate::fused::kernels::exponential::exp;
+use crate::fused::kernels::lanes::{largest, sum, sum_pairs};
+use crate::fused::kernels::task_rows;
 
 /// Which row of a mask is added to a row of the scores `[batch, heads, queries, keys]`.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::fused) struct MaskRows {
-    pub(in crate::fused) heads: usize,
-    pub(in crate::fused) queries: usize,
+pub(super) struct MaskRows {
+    pub(super) heads: usize,
+    pub(super) queries: usize,
     /// Rows of the mask from one batch entry, head and query to the next; 0 where all share a row.
-    pub(in crate::fused) strides: [usize; 3],
+    pub(super) strides: [usize; 3],
 }
 
 impl MaskRows {
@@ -24,12 +24,7 @@ impl MaskRows {
 }
 
 /// Makes each row of `width` scores `softmax(scale · scores + mask)`.
-pub(in crate::fused) fn in_place(
-    scores: &mut [f32],
-    width: usize,
-    mask: Option<(&[f32], MaskRows)>,
-    scale: f32,
-) {
+pub(super) fn in_place(scores: &mut [f32], width: usize, mask: Option<(&[f32], MaskRows)>, scale: f32) {
     let arch = pulp::Arch::new();
     let rows = task_rows(width);
     scores.par_chunks_mut(rows * width).enumerate().for_each(|(task, scores)| {
@@ -64,12 +59,7 @@ fn normalise(row: &mut [f32]) {
 }
 
 /// Makes the gradient `g` of each row of probabilities `p` that of the scores, `scale · p · (g - Σ g p)`.
-pub(in crate::fused) fn backward_in_place(
-    gradient: &mut [f32],
-    probabilities: &[f32],
-    width: usize,
-    scale: f32,
-) {
+pub(super) fn backward_in_place(gradient: &mut [f32], probabilities: &[f32], width: usize, scale: f32) {
     let arch = pulp::Arch::new();
     let chunk = task_rows(width) * width;
     gradient.par_chunks_mut(chunk).zip(probabilities.par_chunks(chunk)).for_each(
