@@ -67,7 +67,7 @@ impl Need {
     ///
     /// # Panics
     ///
-    /// Where [`NO_SKIP`] is set and the machine could have it.
+    /// Where `BLIP2_NO_SKIP=1` and the machine could have it.
     pub fn skip(self) {
         let asked = std::env::var(NO_SKIP).is_ok_and(|value| value == "1");
         let excuse = self.excused();

@@ -101,7 +101,7 @@ impl Tree {
                 Item::Use(import) => self.modules[own].import(&mut Vec::new(), import.tree),
                 other => {
                     if let Some(name) = defined(&other) {
-                        self.modules[own].names.insert(name, Name::Here);
+                        self.modules[own].add(name, Name::Here);
                     }
                     self.modules[own].code.extend(other.into_token_stream());
                 }
@@ -127,7 +127,7 @@ impl Module {
             UseTree::Name(name) => {
                 let path = with(before, name.ident.to_string());
                 if let Some(last) = path.last().cloned() {
-                    self.add(last, path);
+                    self.add(last, Name::Import(path));
                 }
             }
             UseTree::Rename(rename) => {
@@ -137,16 +137,16 @@ impl Module {
                     "_" => format!("_{}", self.names.len()),
                     name => name.to_owned(),
                 };
-                self.add(name, path);
+                self.add(name, Name::Import(path));
             }
             UseTree::Glob(_) => self.globs.push(before.clone()),
             UseTree::Group(group) => group.items.into_iter().for_each(|tree| self.import(before, tree)),
         }
     }
 
-    /// A type and a module may have the same name; the module leads on.
-    fn add(&mut self, name: String, path: Vec<String>) {
-        self.names.entry(name).or_insert(Name::Import(path));
+    /// A function or type and a module may have the same name; the module leads on.
+    fn add(&mut self, name: String, what: Name) {
+        self.names.entry(name).or_insert(what);
     }
 }
 
