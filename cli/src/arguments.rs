@@ -8,7 +8,7 @@ use blip2_model::device::DeviceName;
 use blip2_proto::{MAX_IDENTIFIER, is_identifier};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::commands::bench::BenchArguments;
+use crate::bench::BenchArguments;
 use crate::commands::completions::{CompletionsArguments, ManArguments};
 use crate::commands::corpus::CorpusArguments;
 use crate::commands::curate::CurateArguments;

@@ -10,6 +10,7 @@ mod unbreakable;
 mod again;
 mod arguments;
 mod audit;
+mod bench;
 mod command_line;
 mod commands;
 mod config;
@@ -142,7 +143,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Devices(arguments) => commands::devices::run(&arguments),
         Command::Models(arguments) => on_runtime(commands::models::run(arguments)),
         Command::Chat(arguments) => on_runtime(commands::chat::run(arguments)),
-        Command::Bench(arguments) => on_runtime(commands::bench::run(arguments)),
+        Command::Bench(arguments) => on_runtime(bench::run(arguments)),
         Command::Config(arguments) => commands::config::run(arguments),
         Command::Completions(arguments) => commands::completions::complete(&arguments),
         Command::Man(arguments) => commands::completions::write_pages(&arguments),

@@ -14,10 +14,9 @@ use blip2_model::train::buckets::{BUCKET_ELEMENTS, GradientBuckets};
 use blip2_model::train::flat::FlatLayout;
 use blip2_model::train::optimizer::{AdamW, Moments};
 use blip2_model::train::tape::Tape;
+use blip2_worker::Result;
+use blip2_worker::open::{SeededValues, device};
 use burn::tensor::{Device, Tensor, TensorData};
-
-use crate::error::Result;
-use crate::open::{SeededValues, device};
 
 /// AdamW and the loss as in the paper's first stage.
 const ADAMW: AdamW = AdamW { beta1: 0.9, beta2: 0.98, epsilon: 1e-8, weight_decay: 0.05 };
@@ -28,33 +27,33 @@ const LN_VISION_EPS: f64 = 1e-5;
 
 /// Sizes of the model and of its batch.
 #[derive(Debug, Clone, PartialEq)]
-pub struct StubSizes {
+pub(super) struct StubSizes {
     /// Of the Q-Former; its `image_width` is that of the random features.
-    pub qformer: QFormerConfig,
+    pub(super) qformer: QFormerConfig,
     /// Width of the contrastive space.
-    pub embed_dim: usize,
+    pub(super) embed_dim: usize,
     /// Positions of an image's features.
-    pub positions: usize,
+    pub(super) positions: usize,
     /// Tokens of a text, of which the second half is padding.
-    pub text_length: usize,
+    pub(super) text_length: usize,
     /// Pairs in a step; two or more.
-    pub batch: usize,
+    pub(super) batch: usize,
 }
 
 /// Where a step's time went.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct StubTimes {
+pub(super) struct StubTimes {
     /// Both passes of features, the contrast and the losses.
-    pub forward: Duration,
+    pub(super) forward: Duration,
     /// The backward pass with the collection of the gradient.
-    pub backward: Duration,
+    pub(super) backward: Duration,
     /// AdamW, and the parameters' way back into the model.
-    pub optimizer: Duration,
+    pub(super) optimizer: Duration,
 }
 
 /// A model that steps over random batches.
 #[derive(Debug)]
-pub struct StubStep {
+pub(super) struct StubStep {
     sizes: StubSizes,
     seed: u64,
     device: Device,
@@ -73,7 +72,7 @@ impl StubStep {
     ///
     /// # Errors
     /// Sizes that no model can have, a device that is not there.
-    pub fn new(sizes: StubSizes, seed: u64, device_name: &str) -> Result<Self> {
+    pub(super) fn new(sizes: StubSizes, seed: u64, device_name: &str) -> Result<Self> {
         let device = device(device_name, false)?;
         let autodiff = device.clone().autodiff();
         let mut model = ContrastModel::new(&sizes.qformer, sizes.embed_dim, LN_VISION_EPS, &autodiff)?;
@@ -87,7 +86,7 @@ impl StubStep {
     }
 
     /// Elements that are trained.
-    pub fn parameters(&self) -> usize {
+    pub(super) fn parameters(&self) -> usize {
         self.layout.len()
     }
 
@@ -95,7 +94,7 @@ impl StubStep {
     ///
     /// # Errors
     /// A batch of fewer than two pairs, a device that fails.
-    pub fn step(&mut self) -> Result<StubTimes> {
+    pub(super) fn step(&mut self) -> Result<StubTimes> {
         let batch = self.batch();
         let mut times = StubTimes::default();
         let started = Instant::now();

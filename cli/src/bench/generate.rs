@@ -1,15 +1,17 @@
 //! `bench generate`: tokens a second of a language model.
 
+mod speed;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use blip2_model::language::llama::LlamaConfig;
 use blip2_model::language::opt::OptConfig;
 use blip2_model::language::t5::T5Config;
-use blip2_worker::{WriterSizes, WritingLoad, WritingSpeed, WritingTimes};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use self::speed::{WriterSizes, WritingLoad, WritingSpeed, WritingTimes};
 use super::median;
 use crate::error::CliError;
 use crate::exit::Exit;

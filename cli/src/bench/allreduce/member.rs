@@ -7,8 +7,8 @@ use blip2_collective::{Exchange, Limits, Member, SumTree, Transport, TreePartial
 use bytes::Bytes;
 use clap::Args;
 
-use super::allreduce::{Addresses, AllreduceArguments, Times, sent_bytes};
 use super::tcp::Neighbours;
+use super::{Addresses, AllreduceArguments, Times, sent_bytes};
 use crate::commands::print_json;
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -31,7 +31,7 @@ pub(crate) struct MemberArguments {
     rank: u32,
 }
 
-pub(super) async fn run(arguments: MemberArguments) -> Result<Exit, CliError> {
+pub(in crate::bench) async fn run(arguments: MemberArguments) -> Result<Exit, CliError> {
     let MemberArguments { run, rank } = arguments;
     let rank = rank as usize;
     let bytes = 4 * run.elements as u64;

@@ -5,14 +5,12 @@ mod curate;
 mod dedup;
 mod generate;
 mod loader;
-mod member;
 mod step;
-mod tcp;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{print_json, print_text};
+use crate::commands::{print_json, print_text};
 use crate::error::CliError;
 use crate::exit::Exit;
 
@@ -37,7 +35,7 @@ enum BenchCommand {
     Step(step::StepArguments),
     /// One member of `bench allreduce`, which starts it.
     #[command(hide = true)]
-    AllreduceMember(member::MemberArguments),
+    AllreduceMember(allreduce::member::MemberArguments),
     /// Time how a language model reads prompts and writes texts.
     Generate(generate::GenerateArguments),
 }
@@ -57,7 +55,7 @@ pub(crate) async fn run(arguments: BenchArguments) -> Result<Exit, CliError> {
         BenchCommand::Dedup(arguments) => dedup::run(arguments).await,
         BenchCommand::Loader(arguments) => loader::run(arguments).await,
         BenchCommand::Step(arguments) => step::run(arguments).await,
-        BenchCommand::AllreduceMember(arguments) => member::run(arguments).await,
+        BenchCommand::AllreduceMember(arguments) => allreduce::member::run(arguments).await,
         BenchCommand::Generate(arguments) => generate::run(arguments).await,
     }
 }

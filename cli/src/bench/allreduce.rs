@@ -1,5 +1,8 @@
 //! `bench allreduce`: starts the members, introduces them to each other and reports what they measured.
 
+pub(super) mod member;
+mod tcp;
+
 use std::process::Stdio;
 use std::time::Duration;
 

@@ -6,8 +6,10 @@ use blip2_model::objectives::flops::LanguageSizes;
 use blip2_model::qformer::QFormerConfig;
 use blip2_model::vision::{ClipVisionConfig, EncoderSizes, EvaConfig};
 use blip2_worker::config::QFormerSettings;
-use blip2_worker::{StepSizes, StubSizes};
 use clap::ValueEnum;
+
+use super::speed::StepSizes;
+use super::stub::StubSizes;
 
 /// Rows of the word table: BERT's and `[DEC]`.
 const VOCABULARY: usize = 30_523;

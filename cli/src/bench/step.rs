@@ -2,17 +2,20 @@
 
 mod peak;
 mod preset;
+mod speed;
+mod stub;
 
 use std::collections::BTreeMap;
 
 use blip2_model::objectives::flops::{self, BatchShape};
 use blip2_worker::config::{Compute, FrozenDtype};
 use blip2_worker::step::StepTimes;
-use blip2_worker::{StepLoad, StepSpeed, StubSizes, StubStep, TimedStep};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use self::preset::{Preset, Sizes};
+use self::speed::{StepLoad, StepSpeed, TimedStep};
+use self::stub::{StubSizes, StubStep, StubTimes};
 use super::median;
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -215,7 +218,7 @@ fn measure_stub(arguments: &StepArguments, sizes: StubSizes) -> Result<Measured,
         ("backward", median(steps.iter().map(|times| times.backward.as_secs_f64()).collect())),
         ("optimizer", median(steps.iter().map(|times| times.optimizer.as_secs_f64()).collect())),
     ];
-    let total = |times: &blip2_worker::StubTimes| times.forward + times.backward + times.optimizer;
+    let total = |times: &StubTimes| times.forward + times.backward + times.optimizer;
     let totals = steps.iter().map(|times| total(times).as_secs_f64()).collect();
     Ok(Measured { parameters: stub.parameters(), flops, totals, parts: parts.to_vec(), device_bytes: None })
 }

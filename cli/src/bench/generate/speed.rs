@@ -9,13 +9,12 @@ use blip2_model::language::llama::{Llama, LlamaConfig};
 use blip2_model::language::opt::{Opt, OptConfig};
 use blip2_model::language::t5::{T5, T5Config};
 use blip2_model::train::flat::FlatLayout;
+use blip2_worker::Result;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-
-use crate::error::Result;
 
 /// Sizes of a language model of random weights.
 #[derive(Debug, Clone, PartialEq)]
-pub enum WriterSizes {
+pub(super) enum WriterSizes {
     /// Decoder-only, learned positions.
     Opt(OptConfig),
     /// Decoder-only, rotary positions.
@@ -26,28 +25,28 @@ pub enum WriterSizes {
 
 /// What is written at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WritingLoad {
+pub(super) struct WritingLoad {
     /// Texts.
-    pub batch: usize,
+    pub(super) batch: usize,
     /// Beams of each.
-    pub beams: usize,
+    pub(super) beams: usize,
     /// Positions that are read before each text.
-    pub prompt: usize,
+    pub(super) prompt: usize,
     /// Tokens of each text, at least two.
-    pub tokens: usize,
+    pub(super) tokens: usize,
 }
 
 /// How long it took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WritingTimes {
+pub(super) struct WritingTimes {
     /// To read the prompts and write the first token of each text.
-    pub prefill: Duration,
+    pub(super) prefill: Duration,
     /// To write the other tokens.
-    pub writing: Duration,
+    pub(super) writing: Duration,
 }
 
 /// A language model whose writing is timed.
-pub struct WritingSpeed {
+pub(super) struct WritingSpeed {
     model: LanguageModel,
     device: Device,
     parameters: usize,
@@ -58,7 +57,7 @@ impl WritingSpeed {
     ///
     /// # Errors
     /// Another model, or weights that do not fit its configuration.
-    pub fn open(folder: &Path) -> Result<Self> {
+    pub(super) fn open(folder: &Path) -> Result<Self> {
         let device = Device::flex();
         Self::of(LanguageModel::open(folder, &device)?, device)
     }
@@ -67,7 +66,7 @@ impl WritingSpeed {
     ///
     /// # Errors
     /// Sizes that no model can have.
-    pub fn random(sizes: &WriterSizes) -> Result<Self> {
+    pub(super) fn random(sizes: &WriterSizes) -> Result<Self> {
         let device = Device::flex();
         let mut model = match sizes {
             WriterSizes::Opt(sizes) => LanguageModel::from(Opt::new(sizes, &device)?),
@@ -88,7 +87,7 @@ impl WritingSpeed {
     }
 
     /// Number of weights.
-    pub fn parameters(&self) -> usize {
+    pub(super) fn parameters(&self) -> usize {
         self.parameters
     }
 
@@ -96,7 +95,7 @@ impl WritingSpeed {
     ///
     /// # Errors
     /// More positions than the model has.
-    pub fn measure(&self, load: WritingLoad) -> Result<WritingTimes> {
+    pub(super) fn measure(&self, load: WritingLoad) -> Result<WritingTimes> {
         let prefill = self.write(load, 1)?;
         let all = self.write(load, load.tokens)?;
         Ok(WritingTimes { prefill, writing: all.saturating_sub(prefill) })

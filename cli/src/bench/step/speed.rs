@@ -16,14 +16,11 @@ use blip2_model::language::t5::T5;
 use blip2_model::nn::tensors::compute_in;
 use blip2_model::objectives::flops::{self, BatchShape, Flops, LanguageSizes, image_encoder};
 use blip2_model::vision::{EncoderSizes, ImageEncoder};
+use blip2_worker::config::{Compute, FrozenDtype, QFormerSettings, WorkerConfig};
+use blip2_worker::open::{compute, device, placement};
+use blip2_worker::step::{FrozenModels, Peers, StepTimes};
+use blip2_worker::{FrozenSizes, Language, Result, TrainState, WorkerError};
 use burn::tensor::MemoryPoolUsage;
-
-use crate::config::{Compute, FrozenDtype, QFormerSettings, WorkerConfig};
-use crate::error::{Result, WorkerError};
-use crate::language::Language;
-use crate::open::{compute, device, placement};
-use crate::state::{FrozenSizes, TrainState};
-use crate::step::{FrozenModels, Peers, StepTimes};
 
 /// How long a collective of one member may take.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -32,51 +29,51 @@ const WORDS: usize = 997;
 
 /// Sizes of the models of a run; a run with a language model is in stage 2.
 #[derive(Debug, Clone, PartialEq)]
-pub struct StepSizes {
+pub(super) struct StepSizes {
     /// Frozen.
-    pub encoder: EncoderSizes,
+    pub(super) encoder: EncoderSizes,
     /// Trained.
-    pub qformer: QFormerSettings,
+    pub(super) qformer: QFormerSettings,
     /// Rows of the Q-Former's word table.
-    pub vocab: usize,
+    pub(super) vocab: usize,
     /// Frozen.
-    pub language: Option<LanguageSizes>,
+    pub(super) language: Option<LanguageSizes>,
     /// Tokens of a text.
-    pub text_length: usize,
+    pub(super) text_length: usize,
 }
 
 /// What is done at a time, and where.
 #[derive(Debug, Clone, PartialEq)]
-pub struct StepLoad {
+pub(super) struct StepLoad {
     /// Pairs of a step.
-    pub batch: u32,
+    pub(super) batch: u32,
     /// Pairs of a slot; the number of slots is a power of two.
-    pub micro_batch: u32,
+    pub(super) micro_batch: u32,
     /// As `train.device` names it.
-    pub device: String,
+    pub(super) device: String,
     /// Numbers of the frozen models' matrices.
-    pub frozen_dtype: FrozenDtype,
+    pub(super) frozen_dtype: FrozenDtype,
     /// Numbers of the products in what is trained.
-    pub compute: Compute,
+    pub(super) compute: Compute,
     /// `train.tf32`.
-    pub tf32: bool,
+    pub(super) tf32: bool,
     /// `train.overlap`.
-    pub overlap: bool,
+    pub(super) overlap: bool,
 }
 
 /// One step.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TimedStep {
+pub(super) struct TimedStep {
     /// Seconds from the batch to the new parameters on the device.
-    pub total: f64,
+    pub(super) total: f64,
     /// Where they went.
-    pub times: StepTimes,
+    pub(super) times: StepTimes,
     /// The loss of the batch.
-    pub loss: f64,
+    pub(super) loss: f64,
 }
 
 /// A run of one member that steps over made-up batches.
-pub struct StepSpeed {
+pub(super) struct StepSpeed {
     parts: FrozenModels,
     state: TrainState,
     sizes: StepSizes,
@@ -92,7 +89,7 @@ impl StepSpeed {
     ///
     /// # Errors
     /// A device that is not there, sizes that no model can have, a batch that cannot be cut.
-    pub fn new(sizes: StepSizes, load: StepLoad, runtime: tokio::runtime::Handle) -> Result<Self> {
+    pub(super) fn new(sizes: StepSizes, load: StepLoad, runtime: tokio::runtime::Handle) -> Result<Self> {
         let config = config(&sizes, &load)?;
         let device = device(&load.device, load.tf32)?;
         compute(&config.train, &device)?;
@@ -133,12 +130,12 @@ impl StepSpeed {
     }
 
     /// Elements that are trained.
-    pub fn parameters(&self) -> usize {
+    pub(super) fn parameters(&self) -> usize {
         self.state.layout.len()
     }
 
     /// Operations of a step, by formula.
-    pub fn flops(&self) -> Flops {
+    pub(super) fn flops(&self) -> Flops {
         let StepSizes { encoder, language, text_length, .. } = &self.sizes;
         let qformer = self.parts.config.model.qformer_config(encoder.width(), self.sizes.vocab);
         let pairs = self.load.batch as usize;
@@ -155,7 +152,7 @@ impl StepSpeed {
     }
 
     /// What the device's memory holds, where it says so.
-    pub fn memory(&self) -> Option<MemoryPoolUsage> {
+    pub(super) fn memory(&self) -> Option<MemoryPoolUsage> {
         self.parts.device.memory_pool_usage()
     }
 
@@ -163,7 +160,7 @@ impl StepSpeed {
     ///
     /// # Errors
     /// A device that fails, losses that are no numbers.
-    pub fn step(&mut self, measured: bool) -> Result<TimedStep> {
+    pub(super) fn step(&mut self, measured: bool) -> Result<TimedStep> {
         let batch = self.batch();
         let members = Peers {
             exchange: &self.exchange,
