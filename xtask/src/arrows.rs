@@ -12,7 +12,7 @@ mod source;
 mod workspace;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use room::{File, Room};
@@ -36,15 +36,18 @@ pub fn read(root: &Path) -> Result<Vec<Room>, String> {
 }
 
 fn room(root: &Path, about: Crate) -> Result<Room, String> {
-    let mut files: Vec<File> = Vec::new();
-    let mut uses: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
-    for target in &about.targets {
+    let mut room = Room { about, files: Vec::new(), uses: BTreeMap::new(), outside: BTreeMap::new() };
+    for target in &room.about.targets {
         let tree = source::read(root, target)?;
-        let begin = files.len();
-        for (from, to) in names::arrows(&tree) {
-            uses.entry(begin + from).or_default().insert(begin + to);
+        let begin = room.files.len();
+        let named = names::named(&tree);
+        for (from, to) in named.arrows {
+            room.uses.entry(begin + from).or_default().insert(begin + to);
         }
-        files.extend(tree.files);
+        for (from, path) in named.outside {
+            room.outside.entry(begin + from).or_default().insert(path);
+        }
+        room.files.extend(tree.files);
     }
-    Ok(Room { about, files, uses })
+    Ok(room)
 }

@@ -143,6 +143,7 @@ mod tests {
             about: Crate::default(),
             files: files.to_vec(),
             uses: uses(arrows),
+            outside: BTreeMap::new(),
         };
         let modules = |arrows: &[(usize, usize)]| -> Vec<Vec<String>> {
             of(&room(arrows)).into_iter().map(|circle| circle.modules).collect()

@@ -16,21 +16,31 @@ enum Place {
     Item(usize),
 }
 
-/// Every pair of files of which the first uses the second.
-pub(super) fn arrows(tree: &Tree) -> BTreeSet<(usize, usize)> {
-    let mut found = BTreeSet::new();
+/// What the files of a target name.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    /// Every pair of files of which the first uses the second.
+    pub(super) arrows: BTreeSet<(usize, usize)>,
+    /// Every pair of a file and a path in it that leads to no file of this target.
+    pub(super) outside: BTreeSet<(usize, String)>,
+}
+
+pub(super) fn named(tree: &Tree) -> Named {
+    let mut found = Named::default();
     for (number, module) in tree.modules.iter().enumerate() {
         let imports = module.names.values().filter_map(|name| match name {
             Name::Import(path) => Some(path.clone()),
             _ => None,
         });
-        let all = imports.chain(module.globs.clone()).chain(paths(module.code.clone()));
-        for path in all {
-            let Some(place) = resolve(tree, number, &path, DEPTH) else { continue };
+        for path in imports.chain(module.globs.clone()).chain(paths(module.code.clone())) {
+            let Some(place) = resolve(tree, number, &path, DEPTH) else {
+                found.outside.insert((module.file, path.join("::")));
+                continue;
+            };
             let (Place::Module(to) | Place::Item(to)) = place;
             let to = tree.modules[to].file;
             if to != module.file {
-                found.insert((module.file, to));
+                found.arrows.insert((module.file, to));
             }
         }
     }
