@@ -19,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
 use crate::checkpoint::QUARANTINE;
-use crate::server::{HELLO_DEADLINE, WRONG_TOKEN};
+use crate::introduction::{HELLO_DEADLINE, WRONG_TOKEN};
 use crate::{
     Action, Catalogue, CheckpointRecord, CommittedStep, CoordinatorError, Epochs, Event, Machine, Outcome,
     Result, Schedule, SessionId, StoreFailure,

@@ -15,6 +15,7 @@ mod checkpoint;
 mod coverage;
 mod epochs;
 mod error;
+mod introduction;
 mod machine;
 mod server;
 mod settings;

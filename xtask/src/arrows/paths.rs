@@ -22,6 +22,10 @@ fn collect(code: TokenStream, found: &mut Vec<Vec<String>>) {
                 collect(group.stream(), found);
                 at += 1;
             }
+            // `pub(in a::b)` says who may see something and uses nothing.
+            TokenTree::Ident(word) if word == "pub" => {
+                at += 1 + usize::from(is_parenthesised(tokens.get(at + 1)));
+            }
             TokenTree::Ident(first) => {
                 let mut path = vec![first.to_string()];
                 at += 1;
@@ -41,6 +45,10 @@ fn collect(code: TokenStream, found: &mut Vec<Vec<String>>) {
 
 fn is_punct(token: Option<&TokenTree>, wanted: char) -> bool {
     matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == wanted)
+}
+
+fn is_parenthesised(token: Option<&TokenTree>) -> bool {
+    matches!(token, Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis)
 }
 
 fn colons(tokens: &[TokenTree], at: usize) -> bool {
@@ -69,7 +77,7 @@ mod tests {
     #[test]
     fn paths_in_code_and_macros_but_not_in_tests() {
         let code = "fn f() { a::b::c(); x.y; log!(\"{}\", crate::d::E); use super::g::{H, I}; single; }
-            #[cfg(test)] fn g() { t::u(); } struct S { #[cfg(test)] x: v::W, z: y::Z }";
+            #[cfg(test)] fn g() { t::u(); } struct S { #[cfg(test)] x: v::W, pub(in a::b) z: y::Z }";
         let found: Vec<String> =
             paths(code.parse().unwrap()).into_iter().map(|path| path.join("::")).collect();
         assert_eq!(found, ["a::b::c", "crate::d::E", "super::g", "y::Z"]);

@@ -1,8 +1,4 @@
-//! The calls of the `Bulk` service, on the wire the gRPC that its `.proto` says, in memory without its copies.
-
-mod call;
-mod frame;
-mod service;
+//! The messages of a call's body, as they arrive.
 
 use std::time::Duration;
 
@@ -11,35 +7,29 @@ use http_body_util::BodyExt;
 use tonic::Status;
 use tonic::body::Body;
 
-pub(crate) use call::{Call, open, state};
-#[doc(hidden)]
-pub use frame::read_bulk_messages;
-pub(crate) use frame::{MAX_HEAD, Piece, put_head};
-pub(crate) use service::{BulkService, check_token, within};
-
-use frame::{Deframer, Fault};
+use super::frame::{Deframer, Fault, Piece};
 
 /// The service's paths.
-const PUSH: &str = "/blip2.v1.Bulk/Push";
-const FETCH_STATE: &str = "/blip2.v1.Bulk/FetchState";
+pub(super) const PUSH: &str = "/blip2.v1.Bulk/Push";
+pub(super) const FETCH_STATE: &str = "/blip2.v1.Bulk/FetchState";
 
 /// The messages of a body, piece by piece.
-struct Messages {
+pub(super) struct Messages {
     body: Body,
     deframer: Deframer,
     input: Bytes,
     /// Silence after which the sender is given up.
     idle: Duration,
     /// What the peer says of its call at its end.
-    end: Option<Status>,
+    pub(super) end: Option<Status>,
 }
 
 impl Messages {
-    fn new(body: Body, largest: usize, idle: Duration) -> Self {
+    pub(super) fn new(body: Body, largest: usize, idle: Duration) -> Self {
         Self { body, deframer: Deframer::new(largest), input: Bytes::new(), idle, end: None }
     }
 
-    async fn next(&mut self) -> Result<Option<Piece>, Status> {
+    pub(super) async fn next(&mut self) -> Result<Option<Piece>, Status> {
         loop {
             if let Some(piece) = self.deframer.next(&mut self.input).map_err(status)? {
                 return Ok(Some(piece));
