@@ -8,5 +8,5 @@ mod service;
 pub(crate) use call::{Call, open, state};
 #[doc(hidden)]
 pub use frame::read_bulk_messages;
-pub(crate) use frame::{MAX_HEAD, Piece, put_head};
+pub(crate) use frame::{MAX_HEAD, put_head};
 pub(crate) use service::{BulkService, check_token, within};
