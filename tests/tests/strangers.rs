@@ -133,7 +133,7 @@ fn left_open(idle: &mut [TcpStream]) -> usize {
 
 /// A run of processes with few descriptors, beset by idle connections, goes to its end.
 fn outlasts_idle_connections(run: &SmallRun, cluster: &Cluster<'_>) {
-    blip2_collective::raise_descriptor_limit().unwrap();
+    blip2_proto::transport::raise_descriptor_limit().unwrap();
     let leader = cluster.coordinator(&[], None);
     let coordinator = leader.url.split_once("://").unwrap().1.to_owned();
     let first = cluster.worker("first", &[&leader.url], &[], None);

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use blip2_proto::token_header;
+use blip2_proto::token::token_header;
 use blip2_proto::v1::{FetchStateRequest, PushHeader, StateHeader};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use blip2_dataset::image::decode::{decode_image, image_dimensions};
-use blip2_dataset::image::transform::{EvalTransform, PictureScratch, TrainTransform};
+use blip2_dataset::image::transform::{EvalTransform, ImageScratch, TrainTransform};
 use blip2_dataset::random::KeyedRng;
 use blip2_dataset::text::{TextEncoder, TextEncoding, clean_caption};
 
@@ -29,16 +29,16 @@ pub fn image(bytes: &[u8]) -> bool {
 /// # Panics
 /// Memory that is used again has an influence on the result.
 pub fn training_image(bytes: &[u8]) -> bool {
-    let mut used = PictureScratch::default();
+    let mut used = ImageScratch::default();
     SIDES.into_iter().fold(false, |taken, side| {
         let transform = TrainTransform::new(side, [0.5, 1.0], true);
-        let apply = |scratch: &mut PictureScratch, fill: u8| {
+        let apply = |scratch: &mut ImageScratch, fill: u8| {
             let mut out = vec![fill; 3 * side * side];
             let mut random = KeyedRng::new(1, "decoder", &[]);
             transform.apply(bytes, MAX_PIXELS, &mut random, scratch, &mut out).ok().map(|()| out)
         };
         let again = apply(&mut used, 0xaa);
-        assert!(again == apply(&mut PictureScratch::default(), 0x55), "the result is the bytes' alone");
+        assert!(again == apply(&mut ImageScratch::default(), 0x55), "the result is the bytes' alone");
         taken | again.is_some()
     })
 }

@@ -14,7 +14,7 @@ use super::simulation;
 use crate::commands::{print_json, print_text};
 use crate::config::{ConfigArguments, RunConfig, load};
 use crate::error::CliError;
-use crate::exit::Exit;
+use blip2_run::exit::Exit;
 
 /// Footers read between two words on how far it has got.
 const FILES_PER_WORD: usize = 500;

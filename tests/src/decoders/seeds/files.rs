@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use blip2_coordinator::{EpochMember, EpochRecord};
 use blip2_dataset::corpus::manifest::{Manifest, ManifestFile};
 use blip2_dataset::quarantine::{QuarantineList, QuarantineRecord};
+use blip2_run::epoch::{EpochMember, EpochRecord};
 use image::{DynamicImage, ImageFormat, RgbImage};
 use safetensors::{Dtype, tensor::TensorView};
 

@@ -5,7 +5,6 @@ use std::future::Ready;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use blip2_proto::{same_token, shown_token};
 use futures::future::Either;
 use http::{Request, Response};
 use tonic::Status;
@@ -13,6 +12,7 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 
 use super::gate::Connection;
+use crate::token::{same_token, shown_token};
 
 /// A service in two editions: for calls that show the run's token in their headers, or come over a connection over
 /// which it was shown, and for all others, which may take small messages only.

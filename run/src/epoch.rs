@@ -4,7 +4,8 @@ use blip2_dataset::store::{Location, put_create};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{CoordinatorError, Result};
+use crate::layout::{EPOCHS, epoch_name, parse_epoch_name};
+use crate::{Result, RunError};
 
 /// The content of an epoch's object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,10 +49,10 @@ impl EpochRecord {
     /// Reads the content of an epoch's object.
     ///
     /// # Errors
-    /// [`CoordinatorError::Epoch`] names the object.
+    /// [`RunError::Epoch`] names the object.
     pub fn parse(object: &str, content: &[u8]) -> Result<Self> {
         serde_json::from_slice(content)
-            .map_err(|error| CoordinatorError::Epoch { object: object.to_owned(), reason: error.to_string() })
+            .map_err(|error| RunError::Epoch { object: object.to_owned(), reason: error.to_string() })
     }
 }
 
@@ -66,7 +67,7 @@ pub struct Epochs {
 impl Epochs {
     /// The epochs of the run in `run_root`, for the coordinator of this (unique) name that is reached at `address`.
     pub fn new(run_root: &Location, coordinator: String, address: String) -> Self {
-        Self { folder: run_root.join("epochs"), coordinator, address }
+        Self { folder: run_root.join(EPOCHS), coordinator, address }
     }
 
     /// Takes the next free epoch, which fences off every coordinator before, and returns its number.
@@ -84,7 +85,7 @@ impl Epochs {
     /// Takes `epoch` for these members.
     ///
     /// # Errors
-    /// [`CoordinatorError::Fenced`] when another coordinator took it or a later one; or the store fails.
+    /// [`RunError::Fenced`] when another coordinator took it or a later one; or the store fails.
     pub async fn take(&self, epoch: u64, step: u64, members: Vec<EpochMember>) -> Result<()> {
         self.take_back(epoch, step, members, None).await
     }
@@ -101,7 +102,7 @@ impl Epochs {
         back_from: Option<u64>,
     ) -> Result<()> {
         let record = EpochRecord { back_from, ..self.record(epoch, step, members) };
-        if self.create(&record).await? { Ok(()) } else { Err(CoordinatorError::Fenced { epoch }) }
+        if self.create(&record).await? { Ok(()) } else { Err(RunError::Fenced { epoch }) }
     }
 
     /// Closes the coordination of the run with one more epoch, which says how it ended: nobody need take over.
@@ -110,13 +111,13 @@ impl Epochs {
     /// As [`Epochs::take`].
     pub async fn end(&self, epoch: u64, step: u64, how: &str) -> Result<()> {
         let record = EpochRecord { end: Some(how.to_owned()), ..self.record(epoch, step, Vec::new()) };
-        if self.create(&record).await? { Ok(()) } else { Err(CoordinatorError::Fenced { epoch }) }
+        if self.create(&record).await? { Ok(()) } else { Err(RunError::Fenced { epoch }) }
     }
 
     /// Whether this coordinator, whose newest epoch is `epoch` or one it is taking, still leads.
     ///
     /// # Errors
-    /// [`CoordinatorError::Fenced`] when the newest epoch is another's; or the store fails.
+    /// [`RunError::Fenced`] when the newest epoch is another's; or the store fails.
     pub async fn confirm(&self, epoch: u64) -> Result<()> {
         let newest = self.newest().await?;
         if newest <= epoch {
@@ -125,7 +126,7 @@ impl Epochs {
         // An epoch that was taken since the question was put may be our own.
         match self.read_whole(newest).await? {
             Some(record) if record.coordinator == self.coordinator => Ok(()),
-            _ => Err(CoordinatorError::Fenced { epoch: newest }),
+            _ => Err(RunError::Fenced { epoch: newest }),
         }
     }
 
@@ -181,7 +182,7 @@ impl Epochs {
     /// The store fails.
     pub async fn numbers(&self) -> Result<Vec<u64>> {
         let objects = self.folder.list().await?;
-        let number = |location: &Location| location.file_name().strip_suffix(".json")?.parse().ok();
+        let number = |location: &Location| parse_epoch_name(location.file_name());
         let mut numbers: Vec<u64> = objects.iter().filter_map(|object| number(&object.location)).collect();
         numbers.sort_unstable();
         Ok(numbers)
@@ -193,7 +194,7 @@ impl Epochs {
     }
 
     fn object(&self, epoch: u64) -> Location {
-        self.folder.join(&format!("{epoch:010}.json"))
+        self.folder.join(&epoch_name(epoch))
     }
 
     /// An epoch's record; `None` when there is none.
@@ -218,7 +219,7 @@ impl Epochs {
     /// The same; one that is damaged is as good as none, and said.
     async fn read_whole(&self, epoch: u64) -> Result<Option<EpochRecord>> {
         match self.read(epoch).await {
-            Err(CoordinatorError::Epoch { object, reason }) => {
+            Err(RunError::Epoch { object, reason }) => {
                 tracing::warn!(object, reason, "an epoch's object cannot be read and is passed over");
                 Ok(None)
             }
@@ -238,7 +239,7 @@ impl Epochs {
     /// Creates an epoch's object: `false` when it is another coordinator's.
     async fn create(&self, record: &EpochRecord) -> Result<bool> {
         let object = self.object(record.epoch);
-        let damaged = |reason: String| CoordinatorError::Epoch { object: object.to_string(), reason };
+        let damaged = |reason: String| RunError::Epoch { object: object.to_string(), reason };
         let content = serde_json::to_vec_pretty(record).map_err(|error| damaged(error.to_string()))?;
         if put_create(&object, Bytes::from(content)).await? {
             return Ok(true);
@@ -266,8 +267,8 @@ mod tests {
 
         let second = Epochs::new(&root, "second".into(), "http://b:1".into());
         assert_eq!(second.begin(7).await.expect("free"), 3);
-        assert!(matches!(first.take(3, 1, Vec::new()).await, Err(CoordinatorError::Fenced { epoch: 3 })));
-        assert!(matches!(first.confirm(2).await, Err(CoordinatorError::Fenced { epoch: 3 })));
+        assert!(matches!(first.take(3, 1, Vec::new()).await, Err(RunError::Fenced { epoch: 3 })));
+        assert!(matches!(first.confirm(2).await, Err(RunError::Fenced { epoch: 3 })));
         second.take(4, 7, Vec::new()).await.expect("free");
         second.confirm(3).await.expect("the newer one is its own");
         let newest = first.newest_record().await.expect("read").expect("there");
@@ -296,7 +297,7 @@ mod tests {
             epochs.newest_record().await.expect("read").expect("there").end.as_deref(),
             Some("interrupted")
         );
-        assert!(matches!(epochs.end(4, 9, "done").await, Err(CoordinatorError::Fenced { epoch: 4 })));
+        assert!(matches!(epochs.end(4, 9, "done").await, Err(RunError::Fenced { epoch: 4 })));
     }
 
     #[tokio::test]
@@ -308,7 +309,7 @@ mod tests {
         let member =
             EpochMember { id: 0, name: "w".into(), first_slot: 0, slot_count: 4, device: "cpu".into() };
         epochs.take(2, 0, vec![member]).await.expect("free");
-        let torn = |number: u64| std::fs::write(folder.path().join(format!("epochs/{number:010}.json")), "");
+        let torn = |number: u64| std::fs::write(folder.path().join(EPOCHS).join(epoch_name(number)), "");
         torn(3).expect("written");
 
         let newest = epochs.newest_record().await.expect("readable").expect("there");
@@ -318,8 +319,8 @@ mod tests {
             epochs.breaks_off(3).await.expect("readable") && !epochs.breaks_off(2).await.expect("readable")
         );
         // Whoever created it has fenced off this coordinator.
-        assert!(matches!(epochs.confirm(2).await, Err(CoordinatorError::Fenced { epoch: 3 })));
-        assert!(matches!(epochs.take(3, 5, Vec::new()).await, Err(CoordinatorError::Fenced { epoch: 3 })));
+        assert!(matches!(epochs.confirm(2).await, Err(RunError::Fenced { epoch: 3 })));
+        assert!(matches!(epochs.take(3, 5, Vec::new()).await, Err(RunError::Fenced { epoch: 3 })));
 
         // The next one goes on, and so does a run whose end cannot be read.
         let next = Epochs::new(&root, "b".into(), "http://b:1".into());

@@ -1,10 +1,20 @@
-//! The exit codes of the command line, which scripts and schedulers rely on.
+//! The exit codes of the command line, which scripts and schedulers rely on, and which of them an error is.
 
 use std::process::ExitCode;
 
+use blip2_dataset::error::DatasetError;
+
+use crate::RunError;
+
+/// An error that says once which exit code is its own.
+pub trait ExitClass {
+    /// The exit code of a process that ends with this error.
+    fn exit(&self) -> Exit;
+}
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Exit {
+pub enum Exit {
     /// Everything asked for was done.
     Done = 0,
     /// Something failed that is none of the classes below.
@@ -24,7 +34,7 @@ pub(crate) enum Exit {
 }
 
 /// Every code with its meaning, as the documents begin with it, and what belongs to it.
-pub(crate) const TABLE: [(Exit, &str, &str); 8] = [
+pub const TABLE: [(Exit, &str, &str); 8] = [
     (Exit::Done, "done", ""),
     (Exit::Failed, "failed", ": what is named is not there, does not answer, or broke"),
     (Exit::Usage, "wrong usage", ": the command line"),
@@ -36,14 +46,19 @@ pub(crate) const TABLE: [(Exit, &str, &str); 8] = [
 ];
 
 /// The exit codes, one a line.
-pub(crate) fn listed() -> String {
+pub fn listed() -> String {
     let line = |(exit, meaning, more): &(Exit, &str, &str)| format!("\n  {:<3} {meaning}{more}", *exit as u8);
     format!("Exit codes:{}", TABLE.iter().map(line).collect::<String>())
 }
 
 impl Exit {
+    /// The code, as processes and messages carry it.
+    pub const fn code(self) -> u32 {
+        self as u32
+    }
+
     /// The class that belongs to a code which another process or crate reported.
-    pub(crate) fn from_code(code: i32) -> Self {
+    pub fn from_code(code: i32) -> Self {
         let known = TABLE.iter().find(|(exit, ..)| *exit as i32 == code);
         known.map_or(Exit::Failed, |(exit, ..)| *exit)
     }
@@ -52,6 +67,27 @@ impl Exit {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         ExitCode::from(exit as u8)
+    }
+}
+
+impl ExitClass for DatasetError {
+    /// A place that cannot be understood is the configuration's.
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Location { .. } => Exit::BadConfig,
+            error if error.is_bad_input() => Exit::BadInput,
+            _ => Exit::Failed,
+        }
+    }
+}
+
+impl ExitClass for RunError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Fenced { .. } => Exit::Refused,
+            // The run's own objects are no input of anybody: whoever takes a checkpoint as one says so.
+            Self::Store(_) | Self::Checkpoint { .. } | Self::Epoch { .. } => Exit::Failed,
+        }
     }
 }
 

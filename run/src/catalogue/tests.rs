@@ -1,12 +1,12 @@
 //! Checkpoints that are whole, damaged, unfinished and superfluous.
 
 use super::*;
-use crate::checkpoint::checkpoint_name;
+use crate::layout::checkpoint_name;
 
 async fn checkpoint(catalogue: &Catalogue, step: u64, epoch: u64) -> CheckpointRecord {
     let mut record = CheckpointRecord::new(step, 1, epoch);
     for (place, content) in [format!("first {step}"), "second".to_owned()].into_iter().enumerate() {
-        let part = PartRecord {
+        let part = ShardRecord {
             name: format!("part-{place:05}.safetensors"),
             length: content.len() as u64,
             blake3: blake3::hash(content.as_bytes()).to_hex().to_string(),

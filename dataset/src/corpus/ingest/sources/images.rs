@@ -1,13 +1,14 @@
-//! A folder of pictures with their captions beside them: `cat.jpg` and `cat.txt`, `cat.caption` or `cat.json`.
+//! A folder of images with their captions beside them: `cat.jpg` and `cat.txt`, `cat.caption` or `cat.json`.
 
 use std::collections::BTreeMap;
 
 use futures::StreamExt;
 
 use super::json_list::captions_of;
-use super::{PICTURES, Rows};
+use super::rows::Rows;
 use crate::corpus::ingest::json::from_slice;
-use crate::corpus::ingest::row::{Picture, Refusal, RejectReason, SourceRow};
+use crate::corpus::ingest::kind::IMAGE_ENDINGS;
+use crate::corpus::ingest::row::{Refusal, RejectReason, RowImage, SourceRow};
 use crate::error::{DatasetError, Result};
 use crate::store::{Location, StorePool, StoredObject};
 
@@ -18,12 +19,12 @@ const MAX_TEXT: u64 = 4 << 20;
 /// Captions read at the same time.
 const READ_AHEAD: usize = 16;
 
-/// A picture, or captions without one.
+/// An image, or captions without one.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Pair {
     /// Path below the folder, without its ending.
     key: String,
-    pictures: Vec<String>,
+    images: Vec<String>,
     /// Files with captions, by preference.
     captions: Vec<(String, u64)>,
 }
@@ -34,8 +35,8 @@ pub(super) async fn pairs(pool: &mut StorePool, folder: &Location) -> Result<(Ve
     let depth = folder.path().parts().count();
     let bytes = files.iter().map(|file| file.bytes).sum();
     let pairs = pair(files.iter().map(|file| (below(file, depth), file.bytes)));
-    if !pairs.iter().any(|pair| !pair.pictures.is_empty()) {
-        let wanted = format!("pictures ({})", PICTURES.join(", "));
+    if !pairs.iter().any(|pair| !pair.images.is_empty()) {
+        let wanted = format!("pictures ({})", IMAGE_ENDINGS.join(", "));
         return Err(DatasetError::EmptyFolder { folder: folder.to_string(), wanted });
     }
     Ok((pairs, bytes))
@@ -46,7 +47,7 @@ fn below(file: &StoredObject, depth: usize) -> String {
     parts.iter().map(AsRef::as_ref).collect::<Vec<_>>().join("/")
 }
 
-/// Pictures with the captions that are called like them, `cat.txt` or `cat.jpg.txt`; sorted.
+/// Images with the captions that are called like them, `cat.txt` or `cat.jpg.txt`; sorted.
 fn pair(files: impl Iterator<Item = (String, u64)>) -> Vec<Pair> {
     let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
     let mut captions: Vec<(usize, String, String, u64)> = Vec::new();
@@ -54,10 +55,10 @@ fn pair(files: impl Iterator<Item = (String, u64)>) -> Vec<Pair> {
         let name_at = path.rfind('/').map_or(0, |slash| slash + 1);
         let Some((stem, ending)) = path[name_at..].rsplit_once('.') else { continue };
         let (stem, ending) = (format!("{}{stem}", &path[..name_at]), ending.to_ascii_lowercase());
-        if PICTURES.contains(&ending.as_str()) {
+        if IMAGE_ENDINGS.contains(&ending.as_str()) {
             let pair = pairs.entry(path.clone()).or_default();
             pair.key.clone_from(&stem);
-            pair.pictures.push(path);
+            pair.images.push(path);
         } else if let Some(place) = CAPTIONS.iter().position(|known| *known == ending) {
             captions.push((place, stem, path, bytes));
         }
@@ -78,7 +79,7 @@ fn pair(files: impl Iterator<Item = (String, u64)>) -> Vec<Pair> {
             pair.captions.push((path.clone(), bytes));
         }
     }
-    // A picture in two forms is two rows; captions alone, such as a licence or a list, are rows without a picture.
+    // An image in two forms is two rows; captions alone, such as a licence or a list, are rows without an image.
     pairs.into_values().collect()
 }
 
@@ -104,12 +105,12 @@ async fn source_row(folder: &Location, row: u64, pair: Pair) -> Result<SourceRow
             break;
         }
     }
-    let picture = match (fault, pair.pictures.is_empty()) {
+    let image = match (fault, pair.images.is_empty()) {
         (Some(fault), _) if captions.is_empty() => Err(fault),
-        (_, true) => Err((RejectReason::NoPicture, "no picture beside it is called like it".to_owned())),
-        (_, false) => Ok(Picture::Named(pair.pictures)),
+        (_, true) => Err((RejectReason::NoImage, "no picture beside it is called like it".to_owned())),
+        (_, false) => Ok(RowImage::Named(pair.images)),
     };
-    Ok(SourceRow { row, key: pair.key, captions, url: None, picture })
+    Ok(SourceRow { row, key: pair.key, captions, url: None, image })
 }
 
 /// The captions in a file: its whole text is one; of JSON what is a caption there.
@@ -136,7 +137,7 @@ pub(super) fn fingerprint(pairs: &[Pair]) -> String {
     let mut hasher = blake3::Hasher::new();
     for pair in pairs {
         let captions = pair.captions.iter().map(|(name, _)| name);
-        for name in pair.pictures.iter().chain(captions) {
+        for name in pair.images.iter().chain(captions) {
             hasher.update(name.as_bytes()).update(&[0]);
         }
     }
@@ -156,7 +157,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn pictures_meet_their_captions() {
+    async fn images_meet_their_captions() {
         let folder = tempfile::tempdir().unwrap();
         for (name, content) in [
             ("a.jpg", "x"),
@@ -180,7 +181,7 @@ mod tests {
         }
         let rows = all(&Location::parse(folder.path().to_str().unwrap()).unwrap()).await;
         let shown: Vec<_> =
-            rows.iter().map(|row| (row.key.as_str(), row.captions.join("|"), row.picture.is_ok())).collect();
+            rows.iter().map(|row| (row.key.as_str(), row.captions.join("|"), row.image.is_ok())).collect();
         let row = |key, caption: &str, usable| (key, caption.to_owned(), usable);
         assert_eq!(
             shown,
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_folder_without_pictures_is_said() {
+    async fn a_folder_without_images_is_said() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.txt"), "x").unwrap();
         let location = Location::parse(folder.path().to_str().unwrap()).unwrap();

@@ -6,7 +6,7 @@ use blip2_dataset::coverage::Coverage;
 use blip2_proto::v1;
 use serde::{Deserialize, Serialize};
 
-use crate::Schedule;
+use crate::schedule::Schedule;
 
 /// Coverage of every stage begun, in the order of the stages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,12 +58,7 @@ impl StageCoverage {
 
     /// As messages carry it.
     pub fn to_messages(&self) -> Vec<v1::Coverage> {
-        let message = |(stage, used): (u32, Coverage)| v1::Coverage {
-            stage,
-            samples: used.samples,
-            digest: used.digest.to_le_bytes().to_vec(),
-        };
-        self.iter().map(message).collect()
+        self.iter().map(|(stage, used)| coverage_message(stage, used)).collect()
     }
 
     /// From messages; `None` when a digest has not 16 bytes or a stage is named twice.
@@ -78,8 +73,13 @@ impl StageCoverage {
     }
 }
 
+/// What a stage has used, as messages carry it.
+pub fn coverage_message(stage: u32, used: Coverage) -> v1::Coverage {
+    v1::Coverage { stage, samples: used.samples, digest: used.digest.to_le_bytes().to_vec() }
+}
+
 /// The coverage in a message; `None` when its digest has not 16 bytes.
-pub(crate) fn coverage_of(message: &v1::Coverage) -> Option<Coverage> {
+pub fn coverage_of(message: &v1::Coverage) -> Option<Coverage> {
     let digest = u128::from_le_bytes(message.digest.as_slice().try_into().ok()?);
     Some(Coverage { samples: message.samples, digest })
 }

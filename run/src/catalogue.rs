@@ -7,8 +7,9 @@ use blip2_dataset::store::{Location, put_create};
 use bytes::Bytes;
 use futures::StreamExt;
 
-use crate::checkpoint::{COMMIT, QUARANTINE, parse_name};
-use crate::{CheckpointRecord, CoordinatorError, PartRecord, Result};
+use crate::commit::{CheckpointRecord, ShardRecord};
+use crate::layout::{CHECKPOINTS, COMMIT, QUARANTINE, parse_checkpoint_name};
+use crate::{Result, RunError};
 
 /// A checkpoint that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub struct Catalogue {
 impl Catalogue {
     /// The catalogue of the run in `run_root`.
     pub fn new(run_root: &Location) -> Self {
-        Self { folder: run_root.join("checkpoints") }
+        Self { folder: run_root.join(CHECKPOINTS) }
     }
 
     /// The folder of a checkpoint.
@@ -57,7 +58,7 @@ impl Catalogue {
             let path = object.location.to_string();
             let mut segments = path.rsplitn(3, '/');
             let (Some(file), Some(name)) = (segments.next(), segments.next()) else { continue };
-            if let Some((step, epoch)) = parse_name(name) {
+            if let Some((step, epoch)) = parse_checkpoint_name(name) {
                 folders
                     .entry((step, epoch, name.to_owned()))
                     .or_default()
@@ -75,9 +76,7 @@ impl Catalogue {
                     None => listing.valid.push(record),
                     Some(reason) => listing.damaged.push(Damaged { name, reason }),
                 },
-                Err(CoordinatorError::Checkpoint { reason, .. }) => {
-                    listing.damaged.push(Damaged { name, reason })
-                }
+                Err(RunError::Checkpoint { reason, .. }) => listing.damaged.push(Damaged { name, reason }),
                 Err(error) => return Err(error),
             }
         }
@@ -104,7 +103,7 @@ impl Catalogue {
         for record in valid.into_iter().rev() {
             match self.verify(&record.name).await {
                 Ok(record) => return newest_and_passed_over(Some(record), damaged),
-                Err(CoordinatorError::Checkpoint { name, reason }) => damaged.push(Damaged { name, reason }),
+                Err(RunError::Checkpoint { name, reason }) => damaged.push(Damaged { name, reason }),
                 Err(error) => return Err(error),
             }
         }
@@ -116,7 +115,7 @@ impl Catalogue {
     /// # Errors
     /// There is none, it is damaged or of an unknown format, or the store fails.
     pub async fn read_commit(&self, name: &str) -> Result<CheckpointRecord> {
-        let wrong = |reason: String| CoordinatorError::Checkpoint { name: name.to_owned(), reason };
+        let wrong = |reason: String| RunError::Checkpoint { name: name.to_owned(), reason };
         let content = self.folder.join(name).join(COMMIT).read().await?;
         let content = content.ok_or_else(|| wrong("there is no such checkpoint: it has no COMMIT".into()))?;
         CheckpointRecord::parse(name, &content)
@@ -129,7 +128,7 @@ impl Catalogue {
     pub async fn verify(&self, name: &str) -> Result<CheckpointRecord> {
         let record = self.read_commit(name).await?;
         for part in record.objects() {
-            let wrong = |reason: String| CoordinatorError::Checkpoint {
+            let wrong = |reason: String| RunError::Checkpoint {
                 name: name.to_owned(),
                 reason: format!("part {} {reason}", part.name),
             };
@@ -154,7 +153,7 @@ impl Catalogue {
         record: &CheckpointRecord,
         quarantine: &QuarantineList,
     ) -> Result<CheckpointRecord> {
-        let wrong = |reason: String| CoordinatorError::Checkpoint { name: record.name.clone(), reason };
+        let wrong = |reason: String| RunError::Checkpoint { name: record.name.clone(), reason };
         let folder = self.folder.join(&record.name);
         for part in &record.parts {
             let length = folder.join(&part.name).head().await?.map(|(length, _)| length);
@@ -181,11 +180,11 @@ impl Catalogue {
         Ok(record)
     }
 
-    async fn write_quarantine(&self, folder: &Location, list: &QuarantineList) -> Result<PartRecord> {
+    async fn write_quarantine(&self, folder: &Location, list: &QuarantineList) -> Result<ShardRecord> {
         let content = list.to_parquet()?;
-        let (length, blake3) = (content.len() as u64, blake3::hash(&content).to_hex().to_string());
+        let record = ShardRecord::of(QUARANTINE, &content);
         folder.join(QUARANTINE).put(content).await?;
-        Ok(PartRecord { name: QUARANTINE.into(), length, blake3 })
+        Ok(record)
     }
 
     /// The rows that the steps of a checkpoint could not use.
@@ -193,14 +192,14 @@ impl Catalogue {
     /// # Errors
     /// The list is not what the COMMIT says, or the store fails.
     pub async fn read_quarantine(&self, record: &CheckpointRecord) -> Result<QuarantineList> {
-        let wrong = |reason: &str| CoordinatorError::Checkpoint {
+        let wrong = |reason: &str| RunError::Checkpoint {
             name: record.name.clone(),
             reason: format!("its {QUARANTINE} {reason}"),
         };
         let part = record.quarantine.as_ref().ok_or_else(|| wrong("is not named by its COMMIT"))?;
         let content = self.folder.join(&record.name).join(&part.name).read().await?;
         let content = content.ok_or_else(|| wrong("is missing"))?;
-        if content.len() as u64 != part.length || blake3::hash(&content).to_hex().to_string() != part.blake3 {
+        if !part.is_of(&content) {
             return Err(wrong("is not what its COMMIT says (length or BLAKE3)"));
         }
         Ok(QuarantineList::from_parquet(content)?)
@@ -234,7 +233,7 @@ impl Catalogue {
     ) -> Result<Vec<String>> {
         let listing = self.list().await?;
         let Some(place) = listing.valid.iter().position(|record| record.name == newest) else {
-            return Err(CoordinatorError::Checkpoint {
+            return Err(RunError::Checkpoint {
                 name: newest.to_owned(),
                 reason: "it does not read back".into(),
             });
@@ -244,7 +243,8 @@ impl Catalogue {
         let superfluous =
             older.filter(|record| keep > 0 && !is_kept(record.step)).map(|record| record.name.clone());
         let abandoned = listing.unfinished.into_iter().filter(|name| {
-            let is_older = parse_name(name).is_some_and(|(before, by)| before < step && by <= epoch);
+            let is_older =
+                parse_checkpoint_name(name).is_some_and(|(before, by)| before < step && by <= epoch);
             is_older && !in_progress.contains(name)
         });
         let names: Vec<String> = superfluous.chain(abandoned).collect();
@@ -263,18 +263,18 @@ fn newest_and_passed_over(
     newest: Option<CheckpointRecord>,
     mut damaged: Vec<Damaged>,
 ) -> Result<(Option<CheckpointRecord>, Vec<Damaged>)> {
-    damaged.sort_by_key(|damaged| parse_name(&damaged.name));
+    damaged.sort_by_key(|damaged| parse_checkpoint_name(&damaged.name));
     let Some(record) = &newest else {
         return match damaged.pop() {
             None => Ok((None, Vec::new())),
             Some(Damaged { name, reason }) => {
                 let reason =
                     format!("{reason}; no checkpoint of this run is valid: restore one or start a new run");
-                Err(CoordinatorError::Checkpoint { name, reason })
+                Err(RunError::Checkpoint { name, reason })
             }
         };
     };
-    damaged.retain(|other| parse_name(&other.name) > Some((record.step, record.epoch)));
+    damaged.retain(|other| parse_checkpoint_name(&other.name) > Some((record.step, record.epoch)));
     Ok((newest, damaged))
 }
 
@@ -292,7 +292,7 @@ fn missing_part(record: &CheckpointRecord, objects: &BTreeMap<String, u64>) -> O
 async fn digest(location: &Location) -> Result<Option<(u64, String)>> {
     use object_store::{Error, ObjectStoreExt};
     let failed = |error: Error| {
-        CoordinatorError::Store(blip2_dataset::error::DatasetError::Store {
+        RunError::Store(blip2_dataset::error::DatasetError::Store {
             location: location.to_string(),
             action: "read",
             reason: error.to_string(),

@@ -14,9 +14,9 @@ fn photo() -> RgbImage {
     RgbImage::from_fn(48, 32, |x, y| Rgb([(x * 5) as u8, (y * 7) as u8, (x * y) as u8]))
 }
 
-fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     let mut out = Cursor::new(Vec::new());
-    picture.into().write_to(&mut out, format).unwrap();
+    image.into().write_to(&mut out, format).unwrap();
     out.into_inner()
 }
 
@@ -81,7 +81,7 @@ fn turned(jpeg: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn odd_pictures_are_read_as_the_field_reads_them() {
+fn odd_images_are_read_as_the_field_reads_them() {
     let whole = decode_image(&jpeg(), LIMIT).unwrap();
     let palette = [chunk(b"PLTE", &[10, 20, 30, 200, 100, 50]), chunk(b"tRNS", &[0, 0])].concat();
     let cases: [(&str, Vec<u8>, RgbImage); 6] = [
@@ -142,10 +142,10 @@ fn text_that_unpacks_to_much_is_not_unpacked() {
     let extra = [chunk(b"iCCP", &profile), chunk(b"zTXt", &text)].concat();
     let decoded = decode_image(&png(1, 1, 8, 0, &extra, &[0, 9]), LIMIT);
     // Either is right; what is held meanwhile is measured where decoders are tested one process each.
-    assert!(decoded.as_ref().is_ok_and(|picture| picture.get_pixel(0, 0).0 == [9; 3]) || decoded.is_err());
+    assert!(decoded.as_ref().is_ok_and(|image| image.get_pixel(0, 0).0 == [9; 3]) || decoded.is_err());
 }
 
-/// What is no picture, or not a whole one.
+/// What is no image, or not a whole one.
 pub(super) fn unreadable() -> Vec<(&'static str, Vec<u8>)> {
     let half = |format| {
         let whole = encoded(photo(), format);
@@ -179,7 +179,7 @@ fn what_cannot_be_read_has_one_clear_reason() {
 }
 
 #[test]
-fn a_flipped_bit_gives_a_picture_of_the_right_size_or_a_reason() {
+fn a_flipped_bit_gives_an_image_of_the_right_size_or_a_reason() {
     let mut progressive = Vec::new();
     JpegEncoder::new_with_quality(&mut progressive, 60).encode_image(&photo()).unwrap();
     let mut deep = Vec::new();
@@ -191,8 +191,8 @@ fn a_flipped_bit_gives_a_picture_of_the_right_size_or_a_reason() {
             let mut flipped = whole.clone();
             flipped[place] ^= 1 << (place % 8);
             match decode_image(&flipped, LIMIT) {
-                Ok(picture) => {
-                    assert_eq!(picture.dimensions(), image_dimensions(&flipped).unwrap(), "byte {place}");
+                Ok(image) => {
+                    assert_eq!(image.dimensions(), image_dimensions(&flipped).unwrap(), "byte {place}");
                 }
                 Err(error) => assert!(is_clear(&error.to_string()), "byte {place}: {error}"),
             }
@@ -202,19 +202,18 @@ fn a_flipped_bit_gives_a_picture_of_the_right_size_or_a_reason() {
 
 /// Mean red, green and blue.
 fn means(encoded: &[u8]) -> ([u64; 3], (u32, u32)) {
-    let picture = decode_image(encoded, LIMIT).unwrap();
-    assert_eq!(image_dimensions(encoded).unwrap(), picture.dimensions());
-    let count = u64::from(picture.width() * picture.height());
-    let mean = |channel| {
-        (picture.pixels().map(|pixel| u64::from(pixel.0[channel])).sum::<u64>() + count / 2) / count
-    };
-    ([mean(0), mean(1), mean(2)], picture.dimensions())
+    let image = decode_image(encoded, LIMIT).unwrap();
+    assert_eq!(image_dimensions(encoded).unwrap(), image.dimensions());
+    let count = u64::from(image.width() * image.height());
+    let mean =
+        |channel| (image.pixels().map(|pixel| u64::from(pixel.0[channel])).sum::<u64>() + count / 2) / count;
+    ([mean(0), mean(1), mean(2)], image.dimensions())
 }
 
-/// A picture, its mean colour and, where it is not obvious, its sides.
+/// An image, its mean colour and, where it is not obvious, its sides.
 type Case = (&'static str, &'static [u8], [u64; 3], Option<(u32, u32)>);
 
-/// Pictures with the mean colours that Pillow finds.
+/// Images with the mean colours that Pillow finds.
 #[test]
 fn colours_and_canvases_are_those_of_the_reference() {
     let cases: [Case; 5] = [
