@@ -10,7 +10,7 @@ use blip2_dataset::plan::{Plan, PlanKey};
 use blip2_evaluation::image_transform::resampling;
 
 use crate::config::WorkerConfig;
-use crate::config::stage::Stage;
+use crate::config::stage::NumberedStage;
 use crate::error::Result;
 use crate::frozen_models::FrozenModels;
 
@@ -18,7 +18,7 @@ use crate::frozen_models::FrozenModels;
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchRange {
     /// Of this stage.
-    pub stage: Stage,
+    pub stage: NumberedStage,
     /// First step within the stage.
     pub first_step: u64,
     /// The own slots.

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use self::data::DataSettings;
 use self::model::{ModelSettings, is_model_file};
 use self::pretraining::pretraining;
-use self::stage::{Stage, StageSettings};
+use self::stage::{NumberedStage, StageSettings};
 use self::train::StepSettings;
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
@@ -62,13 +62,13 @@ impl Default for WorkerConfig {
 }
 
 /// The stages of a list with their numbers.
-pub fn numbered(stages: &[StageSettings]) -> impl Iterator<Item = Stage> {
-    (1..).zip(stages).map(|(number, settings)| Stage { number, settings: settings.clone() })
+pub fn numbered(stages: &[StageSettings]) -> impl Iterator<Item = NumberedStage> {
+    (1..).zip(stages).map(|(number, settings)| NumberedStage { number, settings: settings.clone() })
 }
 
 impl WorkerConfig {
     /// The stages that have steps, in their order.
-    pub fn trained_stages(&self) -> impl Iterator<Item = Stage> {
+    pub fn trained_stages(&self) -> impl Iterator<Item = NumberedStage> {
         numbered(&self.stages).filter(|stage| stage.settings.steps > 0)
     }
 
@@ -76,7 +76,7 @@ impl WorkerConfig {
     ///
     /// # Errors
     /// No stage has steps.
-    pub fn first_stage(&self) -> Result<Stage> {
+    pub fn first_stage(&self) -> Result<NumberedStage> {
         self.trained_stages().next().ok_or_else(|| {
             let keys = self.stages.iter().map(|stage| format!("stages.{}.steps", stage.name));
             let keys = keys.collect::<Vec<_>>().join(" or ");
@@ -85,12 +85,12 @@ impl WorkerConfig {
     }
 
     /// The stage of this name.
-    pub fn stage(&self, name: &str) -> Option<Stage> {
+    pub fn stage(&self, name: &str) -> Option<NumberedStage> {
         numbered(&self.stages).find(|stage| stage.name() == name)
     }
 
     /// The stage of this number.
-    pub fn stage_of_number(&self, number: u32) -> Option<Stage> {
+    pub fn stage_of_number(&self, number: u32) -> Option<NumberedStage> {
         numbered(&self.stages).find(|stage| stage.number == number)
     }
 
@@ -98,7 +98,7 @@ impl WorkerConfig {
     ///
     /// # Errors
     /// No stage has steps.
-    pub fn stage_of_step(&self, step: u64) -> Result<(Stage, u64)> {
+    pub fn stage_of_step(&self, step: u64) -> Result<(NumberedStage, u64)> {
         let mut within = (self.first_stage()?, step);
         let mut begins = 0;
         for stage in self.trained_stages() {
@@ -116,7 +116,7 @@ impl WorkerConfig {
     ///
     /// # Errors
     /// No stage has steps.
-    pub fn stage_after(&self, committed: u64) -> Result<Stage> {
+    pub fn stage_after(&self, committed: u64) -> Result<NumberedStage> {
         Ok(self.stage_of_step(committed.saturating_sub(1))?.0)
     }
 

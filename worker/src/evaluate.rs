@@ -11,7 +11,7 @@ use burn::tensor::Device;
 
 use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
-use crate::config::stage::Stage;
+use crate::config::stage::NumberedStage;
 use crate::config::train::StepSettings;
 use crate::error::Result;
 use crate::frozen_models::FrozenSizes;
@@ -40,7 +40,7 @@ impl Evaluator {
     }
 
     /// What `stage`'s task measures of a state of it.
-    pub fn scores(&self, stage: &Stage, state: &NamedState, samples: &[Sample]) -> Result<Scores> {
+    pub fn scores(&self, stage: &NumberedStage, state: &NamedState, samples: &[Sample]) -> Result<Scores> {
         let WorkerConfig { train, model, .. } = &self.config;
         let language = match stage.settings.task.trained().language_texts(stage.number, stage.name()) {
             Some(texts) => Some(Language::open(train, model, &[texts], &placement(model, &self.device)?)?),

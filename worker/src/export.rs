@@ -7,7 +7,7 @@ use burn::tensor::Device;
 
 use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
-use crate::config::stage::Stage;
+use crate::config::stage::NumberedStage;
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenSizes;
 use crate::open::{image_encoder, of_language_model, qformer_vocabulary};
@@ -22,7 +22,7 @@ pub use crate::task::export::{ExportOptions, Layout, Precision};
 /// A layout that the stage's task has not, an image encoder in CLIP's layout, or an `out` that exists.
 pub fn export(
     config: &WorkerConfig,
-    stage: &Stage,
+    stage: &NumberedStage,
     state: &NamedState,
     layout: Layout,
     options: &ExportOptions,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
-use crate::config::stage::Stage;
+use crate::config::stage::NumberedStage;
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenSizes;
 use crate::open::{image_width, of_language_model, qformer_vocabulary};
@@ -23,7 +23,7 @@ use crate::task::TaskSettings;
 #[derive(Debug)]
 pub struct Imported {
     /// The stage that continues from it.
-    pub stage: Stage,
+    pub stage: NumberedStage,
     /// Name of the only part.
     pub part: String,
     /// The part's bytes.
@@ -73,7 +73,7 @@ pub fn import(config: &WorkerConfig, from: &Path) -> Result<Imported> {
 }
 
 /// The run's first stage, whose task the weights must be of.
-fn stage_of(config: &WorkerConfig, source: &WeightSource) -> Result<Stage> {
+fn stage_of(config: &WorkerConfig, source: &WeightSource) -> Result<NumberedStage> {
     let refuse =
         |reason: String| Err(WorkerError::Configuration(format!("{}: {reason}", source.origin().display())));
     let first = config.first_stage()?;

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::config::WorkerConfig;
 use crate::config::model::FrozenDtype;
-use crate::config::stage::Stage;
+use crate::config::stage::NumberedStage;
 use crate::config::train::Compute;
 use crate::frozen_models::FrozenSizes;
 use crate::open::qformer_vocabulary;
@@ -233,7 +233,7 @@ fn check_bert(
 fn check_init(
     config: &WorkerConfig,
     named: &WorkerConfig,
-    first: &Stage,
+    first: &NumberedStage,
     model: Option<Box<dyn TaskModel>>,
 ) -> PartReport {
     let place = config.model.init_checkpoint.as_str();
@@ -253,7 +253,12 @@ fn check_init(
 }
 
 /// The tensors of a stage that a checkpoint must have; those that only this stage has may begin anew.
-fn note_beginning(report: &mut PartReport, stage: &Stage, layout: &FlatLayout, source: &WeightSource) {
+fn note_beginning(
+    report: &mut PartReport,
+    stage: &NumberedStage,
+    layout: &FlatLayout,
+    source: &WeightSource,
+) {
     let names = stage.settings.task.trained().weight_names();
     let mut missing = Vec::new();
     for tensor in layout.tensors() {

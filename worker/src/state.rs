@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::checkpoint::{NamedState, encode_part};
 use crate::config::WorkerConfig;
-use crate::config::stage::Stage;
+use crate::config::stage::NumberedStage;
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenSizes;
 use crate::published_sizes::compare_folder;
@@ -28,7 +28,7 @@ type Previous = Result<Option<Vec<f32>>>;
 #[derive(Debug)]
 pub struct TrainState {
     /// The stage that the parameters are of.
-    pub stage: Stage,
+    pub stage: NumberedStage,
     /// Its task, with the model on the autodiff device.
     pub(crate) task: Box<dyn TaskModel>,
     /// Places of the trainable tensors in the buffers.
@@ -52,7 +52,7 @@ pub struct TrainState {
 /// # Errors
 /// [`WorkerError::Configuration`] where the Q-Former cannot have these sizes.
 pub(crate) fn empty_model(
-    stage: &Stage,
+    stage: &NumberedStage,
     config: &WorkerConfig,
     sizes: FrozenSizes,
     device: &Device,
@@ -99,7 +99,12 @@ impl TrainState {
     }
 
     /// The state of `stage` with its initial values.
-    fn begun(stage: Stage, config: &WorkerConfig, sizes: FrozenSizes, device: &Device) -> Result<Self> {
+    fn begun(
+        stage: NumberedStage,
+        config: &WorkerConfig,
+        sizes: FrozenSizes,
+        device: &Device,
+    ) -> Result<Self> {
         let mut model = empty_model(&stage, config, sizes, device)?;
         let folder = config.model.qformer_init.as_str();
         let of_bert = |error| WorkerError::of_model("model.qformer_init", folder, error);
@@ -112,7 +117,7 @@ impl TrainState {
         Self::of(stage, model)
     }
 
-    fn of(stage: Stage, mut task: Box<dyn TaskModel>) -> Result<Self> {
+    fn of(stage: NumberedStage, mut task: Box<dyn TaskModel>) -> Result<Self> {
         let layout = task.tensors().layout()?;
         let parameters = task.tensors().read(&layout)?;
         let moments = Moments::zeros(layout.len());
@@ -174,7 +179,7 @@ impl TrainState {
     /// The state that `stage` begins with, from the end of this one.
     pub fn enter(
         &self,
-        stage: Stage,
+        stage: NumberedStage,
         config: &WorkerConfig,
         sizes: FrozenSizes,
         device: &Device,
@@ -194,7 +199,7 @@ impl TrainState {
     /// # Errors
     /// Tensors of another task or another model, or values that are not finite.
     pub fn restore(
-        stage: Stage,
+        stage: NumberedStage,
         config: &WorkerConfig,
         sizes: FrozenSizes,
         stored: &NamedState,

@@ -18,12 +18,13 @@ use blip2_curation::config::CurationConfig;
 use blip2_dataset::loader::LoaderSettings;
 use blip2_dataset::store::secret_url::without_credentials;
 use blip2_proto::transport::TlsFiles;
+use blip2_run::schedule::{Schedule, Stage};
 use blip2_worker::WorkerConfig;
 use blip2_worker::config::data::DataSettings;
 use blip2_worker::config::hash::NOT_HASHED;
 use blip2_worker::config::model::ModelSettings;
 use blip2_worker::config::pretraining::pretraining;
-use blip2_worker::config::stage::{Stage, StageSettings};
+use blip2_worker::config::stage::{NumberedStage, StageSettings};
 use blip2_worker::config::train::StepSettings;
 use blip2_worker::config::{HeldOutSettings, numbered};
 use serde::{Deserialize, Serialize};
@@ -144,8 +145,19 @@ impl Default for EvalSection {
 
 impl RunConfig {
     /// The stages that have steps, with their numbers.
-    pub(crate) fn trained_stages(&self) -> impl Iterator<Item = Stage> {
+    pub(crate) fn trained_stages(&self) -> impl Iterator<Item = NumberedStage> {
         numbered(&self.stages).filter(|stage| stage.settings.steps > 0)
+    }
+
+    /// The stages of the run.
+    pub(crate) fn schedule(&self) -> Schedule {
+        let stages = self.stages.iter().map(|stage| Stage {
+            name: stage.name.clone(),
+            task: stage.task.name().into(),
+            steps: stage.steps,
+            batch: stage.batch,
+        });
+        Schedule::new(stages.collect())
     }
 
     /// The part that workers get: all that a step depends on, and how data is loaded.

@@ -14,7 +14,7 @@ use blip2_run::quarantine::to_message;
 
 use super::Compute;
 use crate::batches::{BatchRange, start_loader};
-use crate::config::stage::Stage;
+use crate::config::stage::NumberedStage;
 use crate::error::{Result, WorkerError};
 use crate::own_device::device_use;
 use crate::step::{NonFinite, Peers, StepGradient};
@@ -151,7 +151,7 @@ impl Compute {
     }
 
     /// Makes `batches.current` the batch of the step, and says how long that took: nothing for a batch that is there.
-    fn prepare_batch(&mut self, epoch: u64, stage: &Stage, stage_step: u64) -> Result<Duration> {
+    fn prepare_batch(&mut self, epoch: u64, stage: &NumberedStage, stage_step: u64) -> Result<Duration> {
         let slots = match &self.world {
             Some(world) => world.own()?.slots.clone(),
             None => return Err(WorkerError::Protocol("a batch without world".into())),

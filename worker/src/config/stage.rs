@@ -57,14 +57,14 @@ impl StageSettings {
 
 /// A stage with its place in the list.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Stage {
+pub struct NumberedStage {
     /// From 1, stages without steps counted: it is part of the keys of random draws and of the plan.
     pub number: u32,
     /// Its settings.
     pub settings: StageSettings,
 }
 
-impl Stage {
+impl NumberedStage {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.settings.name

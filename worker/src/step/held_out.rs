@@ -16,7 +16,7 @@ use super::context::StepValues;
 use super::peers::Peers;
 use super::unit_buffers::UnitBuffers;
 use crate::config::WorkerConfig;
-use crate::config::stage::Stage;
+use crate::config::stage::NumberedStage;
 use crate::error::Result;
 use crate::frozen_models::FrozenModels;
 use crate::language::Language;
@@ -37,7 +37,7 @@ impl FrozenModels {
     ///
     /// # Errors
     /// A file cannot be read, or fewer than two rows can be used.
-    pub async fn read_held_out(&self, config: &WorkerConfig, stage: &Stage) -> Result<HeldOut> {
+    pub async fn read_held_out(&self, config: &WorkerConfig, stage: &NumberedStage) -> Result<HeldOut> {
         let resampling = resampling(&self.processor);
         let text_length = stage.settings.task.text_length().max(SHORTEST_TEXT);
         let readers = Readers {
