@@ -17,6 +17,7 @@ pub use blip2_evaluation::held_out::HeldOutSettings;
 use blip2_model::device::DeviceName;
 use blip2_model::device::placement::Placement;
 use blip2_model::language::check_family;
+use blip2_run::commit::CheckpointRecord;
 use serde::{Deserialize, Serialize};
 
 use self::data::DataSettings;
@@ -118,6 +119,29 @@ impl WorkerConfig {
     /// No stage has steps.
     pub fn stage_after(&self, committed: u64) -> Result<NumberedStage> {
         Ok(self.stage_of_step(committed.saturating_sub(1))?.0)
+    }
+
+    /// The stage that a checkpoint is of, as its COMMIT says.
+    ///
+    /// # Errors
+    /// [`WorkerError::Checkpoint`]: the configuration has no such stage, or one of another name or task.
+    pub fn stage_of_checkpoint(&self, record: &CheckpointRecord) -> Result<NumberedStage> {
+        let CheckpointRecord { stage: number, stage_name: name, task, .. } = record;
+        let refuse = |reason: String| Err(WorkerError::checkpoint(&record.name, reason));
+        let Some(stage) = self.stage_of_number(*number) else {
+            let reason =
+                format!("it is of stage {number}, the configuration has {} stages", self.stages.len());
+            return refuse(reason);
+        };
+        let (own_name, own_task) = (stage.name(), stage.settings.task.name());
+        // COMMITs from before stages had names say neither.
+        let is_own = (name.is_empty() || name == own_name) && (task.is_empty() || task == own_task);
+        if !is_own {
+            return refuse(format!(
+                "it is of stage `{name}` (task {task}), the configuration's stage {number} is `{own_name}` (task {own_task})"
+            ));
+        }
+        Ok(stage)
     }
 
     /// Whether a stage ends when so many steps are committed.
@@ -286,6 +310,28 @@ mod tests {
         config.stages[0].steps = 0;
         assert_eq!(config.first_stage().unwrap().name(), "more");
         assert!(WorkerConfig::default().first_stage().is_err());
+    }
+
+    #[test]
+    fn a_checkpoint_of_another_stage_or_task_is_refused_by_name() {
+        let config = WorkerConfig::default();
+        let record = |stage: u32, name: &str, task: &str| CheckpointRecord {
+            stage,
+            stage_name: name.into(),
+            task: task.into(),
+            ..CheckpointRecord::new(&blip2_run::schedule::Schedule::new(Vec::new()), 0, 0)
+        };
+        for own in [record(2, "generate", "generate"), record(2, "", "")] {
+            assert_eq!(config.stage_of_checkpoint(&own).unwrap().name(), "generate");
+        }
+        for (other, word) in [
+            (record(2, "generate", "caption"), "task caption"),
+            (record(1, "first", "contrast"), "`first`"),
+            (record(3, "more", "generate"), "stage 3"),
+        ] {
+            let error = config.stage_of_checkpoint(&other).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
     }
 
     #[test]

@@ -215,6 +215,12 @@ pub trait Task: fmt::Debug + Send + Sync {
     /// Tokens of a text.
     fn text_length(&self) -> usize;
 
+    /// Text before every caption where the task writes some; empty otherwise.
+    fn prompt(&self) -> &str;
+
+    /// Whether the other pairs of a batch are its counter-examples, so that an image should be in it once.
+    fn contrasts(&self) -> bool;
+
     /// How an end of the stage is measured on held-out images.
     fn measure(&self) -> Measure;
 

@@ -149,6 +149,11 @@ impl RunConfig {
         numbered(&self.stages).filter(|stage| stage.settings.steps > 0)
     }
 
+    /// The key of a stage, before its own keys.
+    pub(crate) fn key_of_stage(name: &str) -> String {
+        stages::prefix(name)
+    }
+
     /// The stages of the run.
     pub(crate) fn schedule(&self) -> Schedule {
         let stages = self.stages.iter().map(|stage| Stage {

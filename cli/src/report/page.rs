@@ -52,7 +52,7 @@ fn headline(report: &Report) -> String {
     }
     for name in ["Time", "Throughput"] {
         if let Some((_, value)) = report.facts.iter().find(|(fact, _)| fact == name) {
-            tiles.push_str(&tile(name, value, "training, both stages"));
+            tiles.push_str(&tile(name, value, "training, all stages"));
         }
     }
     format!(
@@ -102,11 +102,10 @@ fn full_scale(scores: &RetrievalScores) -> f64 {
 
 fn curves(report: &Report) -> String {
     let mut html = String::from("<section id=\"curves\"><h2>Loss curves</h2>");
-    let stages = [
-        ("Stage 1: contrastive, matching and captioning losses", &report.stage1),
-        ("Stage 2: loss of the frozen language model's captions", &report.stage2),
-    ];
-    for (title, series) in stages {
+    if report.stages.is_empty() {
+        html.push_str("<p>no step was recorded</p>");
+    }
+    for (title, series) in &report.stages {
         // Writing to a String cannot fail.
         let _ = write!(html, "<h3>{}</h3>{}", escape(title), line_chart(title, "loss, nats", series));
     }
@@ -182,8 +181,10 @@ mod tests {
                 names: 181,
                 pictures: 540,
             },
-            stage1: vec![line("itc"), line("itm")],
-            stage2: vec![line("loss")],
+            stages: vec![
+                ("Stage 1".into(), vec![line("itc"), line("itm")]),
+                ("Stage 2".into(), vec![line("loss")]),
+            ],
             caption_losses: Some(CaptionLosses { with_images: 2.1, shuffled: 2.9, language_model: 3.4 }),
             pictures: vec![CaptionedPicture {
                 bytes: vec![0xff, 0xd8, 0xff],

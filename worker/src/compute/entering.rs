@@ -42,7 +42,6 @@ impl Compute {
     fn take_state(&mut self, assignment: &v1::Assignment) -> Result<()> {
         let started = Instant::now();
         let device = self.frozen.device.clone().autodiff();
-        let stage = || self.config.stage_after(assignment.step);
         let sizes = self.frozen.sizes;
         let state = match &assignment.state {
             Some(State::Fresh(_)) => TrainState::fresh(&self.config, sizes, &device)?,
@@ -55,7 +54,8 @@ impl Compute {
                     let reason = format!("it holds step {step}, the run continues from {}", assignment.step);
                     return Err(WorkerError::checkpoint(name, reason));
                 }
-                TrainState::restore(stage()?, &self.config, sizes, &stored, &device)?
+                let stage = self.config.stage_of_checkpoint(&record)?;
+                TrainState::restore(stage, &self.config, sizes, &stored, &device)?
             }
             Some(State::Peer(address)) => {
                 if self.own_address() == Some(address) {
@@ -65,7 +65,8 @@ impl Compute {
                 let fetch = self.exchange.fetch_state(address, assignment.step, self.deadline);
                 let bytes = self.unless_aborted(assignment.epoch, fetch)??;
                 let stored = NamedState::decode(address, &[bytes])?;
-                TrainState::restore(stage()?, &self.config, sizes, &stored, &device)?
+                let stage = self.config.stage_after(assignment.step)?;
+                TrainState::restore(stage, &self.config, sizes, &stored, &device)?
             }
             None => return Err(WorkerError::Protocol("an assignment without a state".into())),
         };

@@ -100,6 +100,14 @@ impl Task for ContrastSettings {
         self.text_length
     }
 
+    fn prompt(&self) -> &str {
+        ""
+    }
+
+    fn contrasts(&self) -> bool {
+        true
+    }
+
     fn measure(&self) -> Measure {
         Measure::Retrieval
     }

@@ -100,6 +100,14 @@ impl Task for GenerateSettings {
         self.text_length
     }
 
+    fn prompt(&self) -> &str {
+        &self.prompt
+    }
+
+    fn contrasts(&self) -> bool {
+        false
+    }
+
     fn measure(&self) -> Measure {
         Measure::Captions
     }
