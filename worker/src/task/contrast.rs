@@ -1,5 +1,5 @@
 //! Contrast: the Q-Former learns which text belongs to which image (contrastive and matching losses) and to write it
-//! (captioning loss). The gradient is that of the global batch's loss (`docs/architecture.md`, "The contrast step").
+//! (captioning loss). The gradient is that of the global batch's loss (`docs/step.md`).
 
 mod gathered;
 mod held_out;
