@@ -76,7 +76,7 @@ pub async fn coordinate_curation(
     let CurationOptions { job, config_toml, token, binary, lease, most_failures, transport, status } =
         options;
     let (tasks, done) = (job.tasks().len() as u64, job.tasks_done().await?);
-    let desk = Arc::new(Desk {
+    let leasing = Arc::new(LeaseServer {
         started: Instant::now(),
         job,
         lease,
@@ -89,24 +89,24 @@ pub async fn coordinate_curation(
         binary,
         status,
     });
-    desk.publish();
+    leasing.publish();
     let stop = CancellationToken::new();
     // The server ends with this function, however it is left.
     let _stops = stop.clone().drop_guard();
     let taking =
-        |largest: usize| CurationServer::from_arc(Arc::clone(&desk)).max_decoding_message_size(largest);
-    let guarded = Guarded::new(&desk.token, taking(MAX_MESSAGE), taking(MAX_STRANGER_MESSAGE));
+        |largest: usize| CurationServer::from_arc(Arc::clone(&leasing)).max_decoding_message_size(largest);
+    let guarded = Guarded::new(&leasing.token, taking(MAX_MESSAGE), taking(MAX_STRANGER_MESSAGE));
     let router = transport.control_server().add_service(guarded);
     let connections = transport.listen(listener);
     let mut server =
         tokio::spawn(router.serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned()));
     let end = tokio::select! {
-        end = desk.end() => end,
+        end = leasing.end() => end,
         () = shutdown => CurationEnd::Stopped,
         ended = &mut server => return Err(CurationError::server_ended(ended)),
     };
     // Workers that ask now hear that it is over.
-    desk.stopping.cancel();
+    leasing.stopping.cancel();
     tokio::time::sleep(LAST_WORD.min(2 * ASK_AGAIN)).await;
     stop.cancel();
     if tokio::time::timeout(LAST_WORD, &mut server).await.is_err() {
@@ -117,9 +117,9 @@ pub async fn coordinate_curation(
     Ok(end)
 }
 
-/// Where workers ask.
+/// What workers ask: leases in memory, and what is done in the store.
 #[derive(Debug)]
-struct Desk {
+struct LeaseServer {
     started: Instant,
     job: CurationJob,
     lease: Duration,
@@ -133,7 +133,7 @@ struct Desk {
     status: watch::Sender<CurationStatusReply>,
 }
 
-impl Desk {
+impl LeaseServer {
     fn leases(&self) -> MutexGuard<'_, Leases> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -216,7 +216,7 @@ impl Desk {
 }
 
 #[tonic::async_trait]
-impl Curation for Desk {
+impl Curation for LeaseServer {
     async fn describe(
         &self,
         request: Request<DescribeRequest>,

@@ -13,17 +13,13 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("blip2-collective", &["blip2-proto"]),
     ("blip2-evaluation", &["blip2-dataset", "blip2-model"]),
     ("blip2-coordinator", &["blip2-collective", "blip2-dataset", "blip2-proto"]),
-    ("blip2-curation", &["blip2-collective", "blip2-dataset", "blip2-proto"]),
+    (
+        "blip2-curation",
+        &["blip2-collective", "blip2-dataset", "blip2-evaluation", "blip2-model", "blip2-proto"],
+    ),
     (
         "blip2-worker",
-        &[
-            "blip2-collective",
-            "blip2-curation",
-            "blip2-dataset",
-            "blip2-evaluation",
-            "blip2-model",
-            "blip2-proto",
-        ],
+        &["blip2-collective", "blip2-dataset", "blip2-evaluation", "blip2-model", "blip2-proto"],
     ),
     (
         "blip2",

@@ -4,7 +4,7 @@ use blip2_collective::CollectiveError;
 use blip2_dataset::error::DatasetError;
 use blip2_dataset::store::secret_url::redacted;
 use blip2_evaluation::EvaluationError;
-use blip2_model::device::failure::{DeviceFailure, DeviceTrouble};
+use blip2_model::device::failure::DeviceFailure;
 use blip2_model::error::ModelError;
 
 /// `Result` of this crate.
@@ -129,11 +129,7 @@ impl WorkerError {
 
     /// A failure of `device`; `less` says how to compute less at a time.
     pub(crate) fn device(device: String, failure: DeviceFailure, less: &str) -> Self {
-        let remedy = failure.trouble.remedy();
-        let advice = match failure.trouble {
-            DeviceTrouble::Memory => format!("{less}; {remedy}"),
-            _ => remedy.to_owned(),
-        };
+        let advice = failure.advice(less);
         Self::Device { device, failure, advice }
     }
 

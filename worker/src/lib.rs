@@ -9,7 +9,6 @@ mod check;
 mod checkpoint;
 mod compute;
 pub mod config;
-pub mod curation;
 mod error;
 pub mod evaluate;
 pub mod export;
@@ -35,11 +34,7 @@ pub use checkpoint::{CheckpointParts, NamedState, PartRecord, part_name, read_ch
 pub use config::{WorkerConfig, config_hash};
 pub use error::{Result, WorkerError};
 pub use language::Language;
-pub use model_check::{
-    FileReport, ModelCheck, PartReport, Precision, TokenizerReport, TrainedReport, check_curation,
-    check_models,
-};
-pub use own_device::DeviceChoice;
-pub use places::{model_here, remember_credentials_of, without_credentials};
+pub use model_check::{ModelCheck, Precision, TrainedReport, check_models};
+pub use places::model_here;
 pub use session::{WorkerEnd, WorkerOptions, run};
 pub use state::{FrozenSizes, StageModel, TrainState};

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use blip2_collective::{ConnectError, Exchange, Limits, Transport};
 use blip2_dataset::store::Location;
+use blip2_model::device::seat::DeviceChoice;
 use blip2_proto::drill::Drill;
 use blip2_proto::v1;
 use blip2_proto::v1::coordinator_message::Kind as FromCoordinator;
@@ -23,7 +24,6 @@ use self::stream::Stream;
 use crate::compute::{ComputeSpec, ComputeThread, Order, Report};
 use crate::error::{Result, WorkerError};
 use crate::member::{MemberAction, MemberEnd, MemberEvent, MemberIdentity, MemberMachine, MemberSettings};
-use crate::own_device::DeviceChoice;
 use crate::upload::{Upload, store_part};
 
 /// How a worker is started.

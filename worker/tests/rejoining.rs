@@ -9,15 +9,14 @@ use std::time::Duration;
 use blip2_collective::{Exchange, Limits, Member, Transport, World};
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::store::Location;
+use blip2_model::device::seat::DeviceChoice;
 use blip2_proto::v1;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_worker::config::WorkerConfig;
 use blip2_worker::step::{FrozenModels, Peers};
-use blip2_worker::{
-    BatchRange, DeviceChoice, NamedState, TrainState, WorkerEnd, WorkerOptions, config_hash, start_loader,
-};
+use blip2_worker::{BatchRange, NamedState, TrainState, WorkerEnd, WorkerOptions, config_hash, start_loader};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;

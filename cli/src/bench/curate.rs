@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use blip2_curation::models;
+use blip2_curation::scoring::{CuratedImage, CurationTimes};
 use blip2_dataset::corpus::samples::read_all;
-use blip2_worker::curation::{CuratedPicture, CurationModels, CurationTimes};
 use clap::Args;
 use serde::Serialize;
 
@@ -61,40 +62,40 @@ pub(super) async fn run(arguments: CurateArguments) -> Result<Exit, CliError> {
         return Err(CliError::BadInput("curation.input: no row can be used".into()));
     }
     let all = set.samples.into_iter().cycle().take(arguments.pictures as usize);
-    let pictures: Vec<_> = (0..)
+    let images: Vec<_> = (0..)
         .zip(all)
-        .map(|(draw, sample)| CuratedPicture { image: sample.image, web: sample.captions, draw })
+        .map(|(draw, sample)| CuratedImage { image: sample.image, web: sample.captions, draw })
         .collect();
     let measure = move || {
-        let models = CurationModels::open(&config.models, mode)?;
-        let warm = pictures.len().min(config.models.batch);
-        models.score(&pictures[..warm], &mut CurationTimes::default())?;
+        let models = models::open(&config.models, mode)?;
+        let warm = images.len().min(config.models.batch);
+        models.score(&images[..warm], &mut CurationTimes::default())?;
         let mut times = CurationTimes::default();
-        models.score(&pictures, &mut times)?;
+        models.score(&images, &mut times)?;
         Ok(summarised(&times, config.models.batch, config.models.text_batch))
     };
     report(arguments.json, measure, described).await
 }
 
 fn summarised(times: &CurationTimes, batch: usize, text_batch: usize) -> Report {
-    let rate = |seconds: f64| if seconds > 0.0 { times.pictures as f64 / seconds } else { 0.0 };
+    let rate = |seconds: f64| if seconds > 0.0 { times.images as f64 / seconds } else { 0.0 };
     let phase = |phase, time: Duration| Phase {
         phase,
         seconds: time.as_secs_f64(),
         pictures_per_s: rate(time.as_secs_f64()),
     };
     let phases = vec![
-        phase("captioner, pictures", times.caption_images),
-        phase("captioner, texts", times.caption_texts),
-        phase("CLIP, pictures", times.clip_images),
-        phase("CLIP, texts", times.clip_texts),
-        phase("filter, pictures", times.itm_images),
-        phase("filter, texts", times.itm_texts),
+        phase("captioner, pictures", times.captioner.images),
+        phase("captioner, texts", times.captioner.texts),
+        phase("CLIP, pictures", times.clip.images),
+        phase("CLIP, texts", times.clip.texts),
+        phase("filter, pictures", times.itm.images),
+        phase("filter, texts", times.itm.texts),
     ];
     let phases: Vec<Phase> = phases.into_iter().filter(|phase| phase.seconds > 0.0).collect();
     let seconds: f64 = phases.iter().map(|phase| phase.seconds).sum();
     Report {
-        pictures: times.pictures,
+        pictures: times.images,
         texts: times.texts,
         batch,
         text_batch,
@@ -117,15 +118,17 @@ fn described(report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
+    use blip2_curation::scoring::ModelTimes;
+
     use super::*;
 
     #[test]
     fn phases_that_took_no_time_are_left_out() {
         let times = CurationTimes {
-            pictures: 10,
+            images: 10,
             texts: 30,
-            caption_texts: Duration::from_secs(4),
-            clip_texts: Duration::from_secs(1),
+            captioner: ModelTimes { texts: Duration::from_secs(4), ..ModelTimes::default() },
+            clip: ModelTimes { texts: Duration::from_secs(1), ..ModelTimes::default() },
             ..CurationTimes::default()
         };
         let report = summarised(&times, 16, 64);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use blip2_curation::dedup::{DedupRule, DuplicateFinder, DuplicateList, PictureHash};
+use blip2_curation::dedup::{DedupRule, DuplicateFinder, DuplicateList, ImageHash};
 use blip2_dataset::random::KeyedRng;
 use clap::Args;
 use serde::Serialize;
@@ -79,7 +79,7 @@ fn draws(row: u64) -> (u64, KeyedRng) {
 }
 
 /// The picture of a row, and whether an earlier one is the same under the rule.
-fn made_up(row: u64, near_bits: Option<u32>) -> (PictureHash, bool) {
+fn made_up(row: u64, near_bits: Option<u32>) -> (ImageHash, bool) {
     let (mut kind, mut draws_of_row) = draws(row);
     let of = if kind < 2 && row > 0 { draws_of_row.below(row) } else { row };
     // The first row has nothing to copy, and copies are not copied.
@@ -96,7 +96,7 @@ fn made_up(row: u64, near_bits: Option<u32>) -> (PictureHash, bool) {
     // What is nearly a copy has bytes of its own.
     sha256[8..16].copy_from_slice(&if kind == 1 { row } else { 0 }.to_be_bytes());
     let place = [(row / TASK_ROWS) as u32, 0, (row % TASK_ROWS) as u32];
-    (PictureHash { place, sha256, perceptual_hash: hash }, kind == 0 || (kind == 1 && near_bits.is_some()))
+    (ImageHash { place, sha256, perceptual_hash: hash }, kind == 0 || (kind == 1 && near_bits.is_some()))
 }
 
 fn described(report: &Report) -> String {

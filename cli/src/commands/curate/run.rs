@@ -5,15 +5,17 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use blip2_collective::listening;
+use blip2_curation::config::CurationConfig;
 use blip2_curation::finish::{CurationSummary, TaskDone};
 use blip2_curation::job::CurationJob;
+use blip2_curation::models;
 use blip2_curation::runs::RunRecord;
 use blip2_curation::server::{CurationEnd, CurationOptions, coordinate_curation};
+use blip2_curation::task_runner::TaskRunner;
 use blip2_dataset::corpus::ingest::Share;
 use blip2_dataset::store::Location;
 use blip2_model::device::DeviceName;
 use blip2_proto::v1::CurationStatusReply;
-use blip2_worker::curation::{CurationConfig, CurationModels, TaskRunner};
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
@@ -153,8 +155,8 @@ async fn run_share(
     stop: CancellationToken,
 ) -> Result<u64, CliError> {
     limit_threads(arguments.threads)?;
-    let (models, mode) = (config.models.with_models_here().await?, config.selection.mode);
-    let opened = tokio::task::spawn_blocking(move || CurationModels::open(&models, mode)).await;
+    let (settings, mode) = (config.models.with_models_here().await?, config.selection.mode);
+    let opened = tokio::task::spawn_blocking(move || models::open(&settings, mode)).await;
     let models = opened.map_err(|error| CliError::failed(format!("opening the models: {error}")))??;
     let tasks = job.tasks().len() as u64;
     let mut rows = 0;

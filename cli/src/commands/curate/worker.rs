@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use blip2_curation::worker::{CurationWorkerOptions, run_curation_worker};
 use blip2_model::device::DeviceName;
-use blip2_worker::curation::{CurationWorkerOptions, run_curation_worker};
 use clap::Args;
 
 use crate::commands::worker::{device_choice, limit_threads};

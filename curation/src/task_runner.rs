@@ -1,33 +1,27 @@
 //! Tasks from reading to their record.
 
-use blip2_curation::finish::{CurationSummary, TaskDone};
-use blip2_curation::job::CurationJob;
-use blip2_curation::scored::ScoredText;
-use blip2_curation::task::CurationTask;
 use blip2_dataset::corpus::ingest::Share;
 use tokio_util::sync::CancellationToken;
 
-use super::{CuratedPicture, CurationModels, CurationTimes};
-use crate::error::{Result, WorkerError};
-use crate::own_device::{OwnDevice, Work};
+use crate::error::{CurationError, Result};
+use crate::finish::{CurationSummary, TaskDone};
+use crate::job::CurationJob;
+use crate::scored::ScoredText;
+use crate::scoring::{CuratedImage, CurationModels, CurationTimes};
+use crate::task::CurationTask;
 
 /// Models that tasks are done with, one after the other.
 pub struct TaskRunner {
     job: CurationJob,
     /// Away while they compute.
     models: Option<CurationModels>,
-    device: OwnDevice,
     times: CurationTimes,
 }
 
 impl TaskRunner {
     /// For the tasks of `job`.
     pub fn new(job: CurationJob, models: CurationModels) -> Self {
-        let device = OwnDevice::default();
-        if let Ok(name) = models.device() {
-            device.chosen(name);
-        }
-        Self { job, models: Some(models), device, times: CurationTimes::default() }
+        Self { job, models: Some(models), times: CurationTimes::default() }
     }
 
     /// Where the time of all tasks so far went.
@@ -47,17 +41,18 @@ impl TaskRunner {
         if let Some(scored) = self.job.read_scored(number).await? {
             return Ok(self.job.finish_scored_task(&task, &scored).await?);
         }
-        let lost = || WorkerError::Panicked("in a task before".into());
+        let lost = || CurationError::Panicked("in a task before".into());
         let models = self.models.take().ok_or_else(lost)?;
+        let device = models.device;
         let mut times = self.times;
         let computed = tokio::task::spawn_blocking(move || {
             let texts = score(&models, &task, &mut times);
             (models, task, texts, times)
         });
         let (models, task, texts, times) =
-            computed.await.map_err(|error| self.device.panicked(error.to_string(), Work::Curation))?;
+            computed.await.map_err(|error| CurationError::panicked(error.to_string(), device))?;
         (self.models, self.times) = (Some(models), times);
-        let texts = texts.map_err(|error| self.device.blamed(error, Work::Curation))?;
+        let texts = texts.map_err(|error| error.blamed_on(device))?;
         Ok(self.job.finish_task(&task, texts).await?)
     }
 
@@ -82,18 +77,18 @@ impl TaskRunner {
     }
 }
 
-/// The texts of a task's pictures, decoded a batch at a time.
+/// The texts of a task's images, decoded a batch at a time.
 fn score(
     models: &CurationModels,
     task: &CurationTask,
     times: &mut CurationTimes,
 ) -> Result<Vec<Vec<ScoredText>>> {
     let mut all = Vec::with_capacity(task.rows.len());
-    for rows in task.rows.chunks(models.batch()) {
-        let pictures = rows
+    for rows in task.rows.chunks(models.batch.max(1)) {
+        let images = rows
             .iter()
-            .map(|row| Ok(CuratedPicture { image: row.decode()?, web: row.web.clone(), draw: row.draw }));
-        all.extend(models.score(&pictures.collect::<Result<Vec<_>>>()?, times)?);
+            .map(|row| Ok(CuratedImage { image: row.decode()?, web: row.web.clone(), draw: row.draw }));
+        all.extend(models.score(&images.collect::<Result<Vec<_>>>()?, times)?);
     }
     Ok(all)
 }

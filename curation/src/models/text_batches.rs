@@ -1,15 +1,16 @@
 //! Texts in batches of similar length.
 
-use blip2_curation::scored::ScoredText;
 use blip2_dataset::text::{MAX_CAPTION_WORDS, TextEncoder, clean_caption};
 use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::scored::ScoredText;
 
 /// Some texts as one batch, without padding behind the longest.
 pub(super) struct TextBatch {
     /// Of the texts, among all.
     pub(super) texts: Vec<usize>,
-    /// The picture that each is about.
-    pub(super) pictures: Vec<usize>,
+    /// The image that each is about.
+    pub(super) images: Vec<usize>,
     /// `[texts, T]`.
     pub(super) ids: Tensor<2, Int>,
     /// 1: a token, 0: padding.
@@ -17,10 +18,10 @@ pub(super) struct TextBatch {
 }
 
 impl TextBatch {
-    /// The rows of a picture tensor that the texts are about.
-    pub(super) fn picture_rows(&self, device: &Device) -> Tensor<1, Int> {
-        let rows: Vec<i32> = self.pictures.iter().map(|picture| *picture as i32).collect();
-        Tensor::from_data(TensorData::new(rows, [self.pictures.len()]), device)
+    /// The rows of a tensor of images that the texts are about.
+    pub(super) fn image_rows(&self, device: &Device) -> Tensor<1, Int> {
+        let rows: Vec<i32> = self.images.iter().map(|image| *image as i32).collect();
+        Tensor::from_data(TensorData::new(rows, [self.images.len()]), device)
     }
 }
 
@@ -34,10 +35,10 @@ pub(super) fn batches(
     device: &Device,
 ) -> Vec<TextBatch> {
     let mut tokens = Vec::new();
-    let of_picture = |(picture, texts): (usize, &Vec<ScoredText>)| -> Vec<(usize, String)> {
-        texts.iter().map(|scored| (picture, clean_caption(&scored.text, MAX_CAPTION_WORDS))).collect()
+    let of_image = |(image, texts): (usize, &Vec<ScoredText>)| -> Vec<(usize, String)> {
+        texts.iter().map(|scored| (image, clean_caption(&scored.text, MAX_CAPTION_WORDS))).collect()
     };
-    for (index, (picture, cleaned)) in all.iter().enumerate().flat_map(of_picture).enumerate() {
+    for (index, (image, cleaned)) in all.iter().enumerate().flat_map(of_image).enumerate() {
         let mut ids = match text.encode_plain(&cleaned) {
             Ok(ids) => ids,
             Err(error) => {
@@ -48,7 +49,7 @@ pub(super) fn batches(
         if let (Some(first), Some(place)) = (first, ids.first_mut()) {
             *place = first;
         }
-        tokens.push((ids, picture, index));
+        tokens.push((ids, image, index));
     }
     // Equal lengths stay in their order, so that a batch is a function of the texts.
     tokens.sort_by_key(|(ids, ..)| ids.len());
@@ -68,18 +69,25 @@ fn batch(tokens: &[(Vec<u32>, usize, usize)], pad: u32, device: &Device) -> Text
         |values: Vec<i32>| Tensor::from_data(TensorData::new(values, [tokens.len(), longest]), device);
     TextBatch {
         texts: tokens.iter().map(|(_, _, index)| *index).collect(),
-        pictures: tokens.iter().map(|(_, picture, _)| *picture).collect(),
+        images: tokens.iter().map(|(_, image, _)| *image).collect(),
         ids: tensor(all_ids),
         mask: tensor(all_mask),
     }
 }
 
+/// Scores of some of the texts in their places.
+pub(super) fn put(scores: &mut [Option<f32>], texts: &[usize], found: &[f32]) {
+    texts.iter().zip(found).for_each(|(text, score)| scores[*text] = Some(*score));
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use blip2_curation::scored::TextSource;
-    use blip2_dataset::text::TextEncoding;
     use std::path::Path;
+
+    use blip2_dataset::text::TextEncoding;
+
+    use super::*;
+    use crate::scored::TextSource;
 
     /// A tokenizer whose token for what it does not know is not in its vocabulary, as some are published.
     fn broken_tokenizer() -> TextEncoder {

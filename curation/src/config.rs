@@ -1,12 +1,12 @@
 //! The configuration of a curation.
 
-use blip2_curation::job::CurationSettings;
-use blip2_curation::select::SelectionSettings;
 use blip2_dataset::corpus::columns::ColumnNames;
 use serde::{Deserialize, Serialize};
 
-use super::settings::CurationModelSettings;
-use crate::error::{Result, WorkerError};
+use crate::error::{CurationError, Result};
+use crate::job::CurationSettings;
+use crate::select::SelectionSettings;
+use crate::settings::CurationModelSettings;
 
 /// What is curated and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,7 +20,7 @@ pub struct CurationConfig {
     pub columns: ColumnNames,
     /// Row groups of a task, which is done, and done again after a stop, as a whole. Becomes one file.
     pub task_row_groups: u32,
-    /// Pictures with more pixels are not used.
+    /// Images with more pixels are not used.
     pub max_pixels: u64,
     /// Worker processes that `curate` starts on this machine.
     pub workers: u32,
@@ -53,9 +53,9 @@ impl Default for CurationConfig {
 
 impl CurationConfig {
     /// # Errors
-    /// [`WorkerError::Configuration`] that names the key.
+    /// [`CurationError::Configuration`] that names the key.
     pub fn validate(&self) -> Result<()> {
-        let refuse = |text: &str| Err(WorkerError::Configuration(format!("curation.{text}")));
+        let refuse = |text: &str| Err(CurationError::Configuration(format!("curation.{text}")));
         if self.input.is_empty() {
             return refuse("input: name the Parquet files to curate");
         }

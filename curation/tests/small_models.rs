@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use arrow::array::AsArray;
+use blip2_curation::models;
 use blip2_curation::scored::{ScoredText, TextSource};
+use blip2_curation::scoring::{CuratedImage, CurationTimes};
 use blip2_curation::select::CurationMode;
+use blip2_curation::settings::CurationModelSettings;
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::samples::read_all;
-use blip2_worker::curation::{CuratedPicture, CurationModelSettings, CurationModels, CurationTimes};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 fn assets(path: &str) -> String {
@@ -25,23 +27,23 @@ fn settings() -> CurationModelSettings {
     }
 }
 
-/// Pictures of the pool, with key and the text they came with.
-fn pool(most: usize) -> (Vec<String>, Vec<CuratedPicture>) {
+/// Images of the pool, with key and the text they came with.
+fn pool(most: usize) -> (Vec<String>, Vec<CuratedImage>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let files = [assets("corpus/web-00000.parquet")];
     let set = runtime.block_on(read_all(&files, &ColumnNames::default(), 1 << 20)).unwrap();
-    let picture = |(draw, sample): (u64, blip2_dataset::corpus::samples::Sample)| {
-        (sample.key, CuratedPicture { image: sample.image, web: sample.captions, draw })
+    let image = |(draw, sample): (u64, blip2_dataset::corpus::samples::Sample)| {
+        (sample.key, CuratedImage { image: sample.image, web: sample.captions, draw })
     };
-    (0..).zip(set.samples).take(most).map(picture).unzip()
+    (0..).zip(set.samples).take(most).map(image).unzip()
 }
 
-fn score(settings: &CurationModelSettings, pictures: &[CuratedPicture]) -> Vec<Vec<ScoredText>> {
-    let models = CurationModels::open(settings, CurationMode::Rank).unwrap();
-    models.score(pictures, &mut CurationTimes::default()).unwrap()
+fn score(settings: &CurationModelSettings, images: &[CuratedImage]) -> Vec<Vec<ScoredText>> {
+    let opened = models::open(settings, CurationMode::Rank).unwrap();
+    opened.score(images, &mut CurationTimes::default()).unwrap()
 }
 
-/// Which texts of the pool are about another picture, or about none.
+/// Which texts of the pool are about another image, or about none.
 fn truth() -> BTreeMap<String, bool> {
     let file = std::fs::File::open(assets("corpus/web-truth.parquet")).unwrap();
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
@@ -56,8 +58,8 @@ fn truth() -> BTreeMap<String, bool> {
 
 #[test]
 fn the_ranker_tells_wrong_texts_from_right_ones() {
-    let (keys, pictures) = pool(usize::MAX);
-    let texts = score(&CurationModelSettings { captions: 0, ..settings() }, &pictures);
+    let (keys, images) = pool(usize::MAX);
+    let texts = score(&CurationModelSettings { captions: 0, ..settings() }, &images);
     let truth = truth();
     let (mut right, mut wrong) = (Vec::new(), Vec::new());
     for (key, texts) in keys.iter().zip(&texts) {
@@ -82,13 +84,13 @@ fn the_ranker_tells_wrong_texts_from_right_ones() {
     assert!(dropped >= 0.95, "{dropped}");
 }
 
-/// Neither texts nor scores depend on which pictures are computed together.
+/// Neither texts nor scores depend on which images are computed together.
 #[test]
-fn a_picture_is_judged_by_itself() {
-    let (_, pictures) = pool(7);
-    let together = score(&settings(), &pictures);
+fn an_image_is_judged_by_itself() {
+    let (_, images) = pool(7);
+    let together = score(&settings(), &images);
     let alone = CurationModelSettings { batch: 1, text_batch: 1, ..settings() };
-    let alone = score(&alone, &pictures);
+    let alone = score(&alone, &images);
     let mut distinct = 0;
     for (a, b) in together.iter().zip(&alone) {
         assert_eq!((a.len(), b.len()), (4, 4));
@@ -102,13 +104,13 @@ fn a_picture_is_judged_by_itself() {
     }
     assert!(distinct >= 3, "captions are drawn, not repeated: {together:?}");
     let other = CurationModelSettings { seed: 7, ..settings() };
-    assert_ne!(score(&other, &pictures), together);
+    assert_ne!(score(&other, &images), together);
 }
 
 #[test]
 fn settings_say_what_is_missing() {
     let open = |settings: CurationModelSettings, mode| {
-        CurationModels::open(&settings, mode).err().expect("it is refused").to_string()
+        models::open(&settings, mode).err().expect("it is refused").to_string()
     };
     let bare = CurationModelSettings::default();
     assert!(open(bare, CurationMode::Rank).contains("curation.models.captioner"));

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use blip2_curation::select::CurationMode;
+use blip2_dataset::fetch::{fetch_model, is_url};
 use blip2_dataset::store::secret_url::redacted;
 use blip2_model::device::{DeviceName, Present};
 use blip2_model::language::generation::{GenerateOptions, Sampling};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Result, WorkerError};
+use crate::error::{CurationError, Result};
+use crate::select::CurationMode;
 
 /// The models of a curation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,7 +22,7 @@ pub struct CurationModelSettings {
     pub clip: String,
     /// Folder of BLIP's filter (`BlipForImageTextRetrieval`); empty: no probabilities of a match.
     pub itm: String,
-    /// Captions written about a picture; 0: none.
+    /// Captions written about an image; 0: none.
     pub captions: usize,
     /// What captions continue. It is no part of them.
     pub prompt: String,
@@ -37,7 +38,7 @@ pub struct CurationModelSettings {
     pub max_new_tokens: usize,
     /// Key of all draws.
     pub seed: u64,
-    /// Pictures computed at a time. Changes scores in their last bits alone, and not the job.
+    /// Images computed at a time. Changes scores in their last bits alone, and not the job.
     pub batch: usize,
     /// Texts computed at a time, by the models that score.
     pub text_batch: usize,
@@ -68,9 +69,9 @@ impl Default for CurationModelSettings {
 
 impl CurationModelSettings {
     /// # Errors
-    /// [`WorkerError::Configuration`] that names the key.
+    /// [`CurationError::Configuration`] that names the key.
     pub fn validate(&self, mode: CurationMode) -> Result<()> {
-        let refuse = |text: &str| Err(WorkerError::Configuration(format!("curation.models.{text}")));
+        let refuse = |text: &str| Err(CurationError::Configuration(format!("curation.models.{text}")));
         if self.captions > 0 && self.captioner.is_empty() {
             return refuse("captioner: a folder is needed to write captions (or captions = 0)");
         }
@@ -110,7 +111,7 @@ impl CurationModelSettings {
     /// As [`CurationModelSettings::validate`].
     pub fn check(&self, mode: CurationMode) -> Result<()> {
         self.validate(mode)?;
-        let refuse = |text: String| Err(WorkerError::Configuration(format!("curation.models.{text}")));
+        let refuse = |text: String| Err(CurationError::Configuration(format!("curation.models.{text}")));
         let device = self.device_name()?;
         if device != DeviceName::Cpu
             && let Err(error) = device.decide(&Present::probe())
@@ -129,19 +130,19 @@ impl CurationModelSettings {
     }
 
     /// The device.
-    pub(super) fn device_name(&self) -> Result<DeviceName> {
+    pub(crate) fn device_name(&self) -> Result<DeviceName> {
         self.device
             .parse()
-            .map_err(|error| WorkerError::Configuration(format!("curation.models.device = {error}")))
+            .map_err(|error| CurationError::Configuration(format!("curation.models.device = {error}")))
     }
 
-    pub(super) fn folder<'a>(&self, folder: &'a str) -> Option<&'a Path> {
+    pub(crate) fn folder<'a>(&self, folder: &'a str) -> Option<&'a Path> {
         (!folder.is_empty()).then(|| Path::new(folder))
     }
 
-    /// How the captions of pictures with these numbers are drawn, `captions` after each other for each.
-    pub(super) fn options(&self, draws: impl Iterator<Item = u64>) -> GenerateOptions {
-        // A picture's numbers are apart from the next one's by more than it has captions.
+    /// How the captions of images with these numbers are drawn, `captions` after each other for each.
+    pub(crate) fn options(&self, draws: impl Iterator<Item = u64>) -> GenerateOptions {
+        // An image's numbers are apart from the next one's by more than it has captions.
         let numbers =
             draws.flat_map(|draw| (0..self.captions as u64).map(move |sample| (draw << 10) | sample));
         let sampling = Sampling {
@@ -160,6 +161,19 @@ impl CurationModelSettings {
         }
     }
 
+    /// The same with every model that is named by a URL brought to this machine.
+    ///
+    /// # Errors
+    /// [`CurationError::Configuration`] with the key of a model that is not there or cannot be had; the store's error where
+    /// it fails.
+    pub async fn with_models_here(&self) -> Result<Self> {
+        let mut here = self.clone();
+        here.captioner = model_here("curation.models.captioner", &self.captioner).await?;
+        here.clip = model_here("curation.models.clip", &self.clip).await?;
+        here.itm = model_here("curation.models.itm", &self.itm).await?;
+        Ok(here)
+    }
+
     /// What decides captions and scores: a job goes on with the same alone.
     pub fn identity(&self) -> serde_json::Value {
         serde_json::json!({
@@ -169,4 +183,13 @@ impl CurationModelSettings {
             "max_new_tokens": self.max_new_tokens, "seed": self.seed,
         })
     }
+}
+
+/// The path on this machine of the model that `key` names.
+async fn model_here(key: &str, place: &str) -> Result<String> {
+    if !is_url(place) {
+        return Ok(place.to_owned());
+    }
+    let fetched = fetch_model(place).await.map_err(|error| CurationError::of_model(key, place, error))?;
+    Ok(fetched.path.display().to_string())
 }

@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
+use blip2_curation::models;
 use blip2_curation::scored::ScoredText;
+use blip2_curation::scoring::{CuratedImage, CurationTimes};
 use blip2_curation::select::CurationMode;
+use blip2_curation::settings::CurationModelSettings;
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::samples::{Sample, read_all};
 use blip2_dataset::image::transform::EvalTransform;
 use blip2_model::blip::BlipRetrieval;
 use blip2_model::device::read_back::floats;
-use blip2_worker::curation::{CuratedPicture, CurationModelSettings, CurationModels, CurationTimes};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::{Value, json};
 
@@ -28,22 +30,22 @@ fn web(count: usize) -> Vec<Sample> {
     samples
 }
 
-fn pictures(samples: &[Sample]) -> Vec<CuratedPicture> {
-    let picture = |(draw, sample): (u64, &Sample)| CuratedPicture {
+fn images(samples: &[Sample]) -> Vec<CuratedImage> {
+    let image = |(draw, sample): (u64, &Sample)| CuratedImage {
         image: sample.image.clone(),
         web: sample.captions.clone(),
         draw,
     };
-    (0..).zip(samples).map(picture).collect()
+    (0..).zip(samples).map(image).collect()
 }
 
 fn score(
     settings: &CurationModelSettings,
     mode: CurationMode,
-    pictures: &[CuratedPicture],
+    images: &[CuratedImage],
 ) -> Vec<Vec<ScoredText>> {
-    let models = CurationModels::open(settings, mode).unwrap();
-    models.score(pictures, &mut CurationTimes::default()).unwrap()
+    let opened = models::open(settings, mode).unwrap();
+    opened.score(images, &mut CurationTimes::default()).unwrap()
 }
 
 fn assert_same(a: &[Vec<ScoredText>], b: &[Vec<ScoredText>]) {
@@ -113,28 +115,24 @@ fn matching_is_the_filters_probability_behind_its_own_start_token() {
     };
     let samples = web(5);
     let texts = ["w10 w20 w30 w40", "W7.", "w50 w8"];
-    let curated = |(draw, sample): (u64, &Sample)| CuratedPicture {
+    let curated = |(draw, sample): (u64, &Sample)| CuratedImage {
         image: sample.image.clone(),
         web: texts[..1 + draw as usize % 3].iter().map(|text| (*text).to_owned()).collect(),
         draw,
     };
-    let pictures: Vec<_> = (0..).zip(&samples).map(curated).collect();
-    let found = score(&settings, CurationMode::Filter, &pictures);
+    let images: Vec<_> = (0..).zip(&samples).map(curated).collect();
+    let found = score(&settings, CurationMode::Filter, &images);
     assert_same(
         &found,
-        &score(
-            &CurationModelSettings { batch: 1, text_batch: 1, ..settings },
-            CurationMode::Filter,
-            &pictures,
-        ),
+        &score(&CurationModelSettings { batch: 1, text_batch: 1, ..settings }, CurationMode::Filter, &images),
     );
     let device = Device::flex();
     let model = BlipRetrieval::open(folder.path(), &device).unwrap();
     let size = model.config().vision.image_size;
     let tokens = [[ENC, 10, 20, 30, 40, 3], [ENC, 7, 3, 0, 0, 0], [ENC, 50, 8, 3, 0, 0]];
     let mut seen = 0;
-    for (picture, scored) in pictures.iter().zip(&found) {
-        let pixels = EvalTransform::new(size).apply(&picture.image).unwrap();
+    for (image, scored) in images.iter().zip(&found) {
+        let pixels = EvalTransform::new(size).apply(&image.image).unwrap();
         let pixels = Tensor::from_data(TensorData::new(pixels, [1, 3, size, size]), &device);
         let features = model.image_features(pixels).unwrap();
         for (scored, ids) in scored.iter().zip(tokens) {
@@ -163,11 +161,11 @@ fn an_exported_blip2_writes_captions_too() {
         min_new_tokens: 2,
         ..CurationModelSettings::default()
     };
-    let pictures = pictures(&web(4));
-    let together = score(&settings, CurationMode::Rank, &pictures);
+    let images = images(&web(4));
+    let together = score(&settings, CurationMode::Rank, &images);
     assert_same(
         &together,
-        &score(&CurationModelSettings { batch: 1, ..settings.clone() }, CurationMode::Rank, &pictures),
+        &score(&CurationModelSettings { batch: 1, ..settings.clone() }, CurationMode::Rank, &images),
     );
     for texts in &together {
         assert_eq!(texts.len(), 4);
