@@ -1,5 +1,6 @@
 //! `quickstart`: both stages on the emoji corpus, then export, evaluation and the report.
 
+mod evaluation;
 mod survival;
 
 use std::path::{Path, PathBuf};
@@ -16,7 +17,6 @@ use crate::arguments::QuickstartArguments;
 use crate::config::{RunConfig, load_preset};
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::measure::measure;
 use crate::metrics::{METRICS_FILE, StepRecord, read, series};
 use crate::progress::{Audience, duration};
 use crate::report::{CaptionLosses, Report, RetrievalScores, write};
@@ -24,6 +24,7 @@ use crate::run_folder::Purpose;
 use crate::session::Finished;
 use crate::signals::Signals;
 
+use self::evaluation::{RunEvaluation, evaluate};
 use self::survival::{Survival, prove};
 
 const PRESET_NAME: &str = "configs/quickstart.toml";
@@ -75,8 +76,8 @@ pub(crate) async fn run(arguments: QuickstartArguments) -> Result<Exit, CliError
     if resume {
         remove_earlier(&export)?;
     }
-    let measured = tokio::select! {
-        measured = measure(&config, export) => measured?,
+    let RunEvaluation { retrieval, caption_losses, images, digest } = tokio::select! {
+        evaluation = evaluate(&config, export) => evaluation?,
         () = signals.graceful().cancelled_owned() => {
             return Err(CliError::Interrupted(format!(
                 "stopped after training, which is saved; continue with {}",
@@ -87,12 +88,12 @@ pub(crate) async fn run(arguments: QuickstartArguments) -> Result<Exit, CliError
     let records = read(&run_root.join(METRICS_FILE))?;
     let path = out.join("report.html");
     let report = Report {
-        retrieval: measured.retrieval,
+        retrieval,
         stage1: series(&records, 1, &STAGE1_LOSSES),
         stage2: series(&records, 2, &STAGE2_LOSSES),
-        caption_losses: measured.caption_losses,
-        pictures: measured.pictures,
-        facts: facts(&config, &finished, &records, &measured.digest, &survival),
+        caption_losses,
+        pictures: images,
+        facts: facts(&config, &finished, &records, &digest, &survival),
     };
     write(&report, &path)?;
     let seconds = started.elapsed().as_secs_f64();

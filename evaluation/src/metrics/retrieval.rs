@@ -139,9 +139,12 @@ impl<'a> Similarities<'a> {
 pub fn recalls_of_captions(similarity: &[f32], captions: &[&str]) -> Result<Option<BothRecalls>> {
     let rows = captions.len();
     let mut first_rows = BTreeMap::new();
-    for (row, caption) in captions.iter().enumerate() {
-        first_rows.entry(*caption).or_insert(row);
-    }
+    // The first row with a caption stands for its text.
+    let text_of: Vec<usize> = captions
+        .iter()
+        .enumerate()
+        .map(|(row, caption)| *first_rows.entry(*caption).or_insert(row))
+        .collect();
     if first_rows.len() < 2 {
         return Ok(None);
     }
@@ -149,7 +152,7 @@ pub fn recalls_of_captions(similarity: &[f32], captions: &[&str]) -> Result<Opti
     let of_texts: Vec<f32> =
         similarity.chunks(rows).flat_map(|row| columns.iter().map(|column| row[*column])).collect();
     let similarities = Similarities::new(&of_texts, rows, columns.len())?;
-    Ok(Some(similarities.recalls(|image, text| captions[image] == captions[columns[text]])))
+    Ok(Some(similarities.recalls(|image, text| text_of[image] == columns[text])))
 }
 
 #[cfg(test)]
