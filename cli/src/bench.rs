@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::commands::{print_json, print_text};
 use crate::error::CliError;
-use crate::exit::Exit;
+use blip2_run::exit::Exit;
 
 /// What to measure.
 #[derive(Debug, Args)]

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::datatypes::{UInt8Type, UInt32Type};
-use blip2_dataset::corpus::parquet_bytes::read_parquet;
 use blip2_dataset::error::{DatasetError, Result};
+use blip2_dataset::parquet_bytes::read_parquet;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use serde::{Deserialize, Serialize};

@@ -6,6 +6,7 @@ use blip2_evaluation::EvaluationError;
 use blip2_model::device::DeviceName;
 use blip2_model::device::failure::{DeviceFailure, behind, recognised};
 use blip2_model::error::ModelError;
+use blip2_run::exit::{Exit, ExitClass};
 
 /// `Result` of this crate.
 pub type Result<T, E = CurationError> = std::result::Result<T, E>;
@@ -111,16 +112,16 @@ impl CurationError {
         let advice = failure.advice(CURATE_LESS);
         Self::Device { device, failure, advice }
     }
+}
 
-    /// The command line's exit code for this error.
-    pub fn exit_code(&self) -> u32 {
+impl ExitClass for CurationError {
+    fn exit(&self) -> Exit {
         match self {
-            Self::Configuration(_) => 78,
-            Self::Data(DatasetError::Location { .. }) => 78,
-            Self::Data(error) if error.is_bad_input() => 3,
-            Self::Refused { .. } => 4,
-            Self::Device { .. } => 6,
-            _ => 1,
+            Self::Configuration(_) => Exit::BadConfig,
+            Self::Data(error) => error.exit(),
+            Self::Refused { .. } => Exit::Refused,
+            Self::Device { .. } => Exit::CardFailed,
+            _ => Exit::Failed,
         }
     }
 }
@@ -146,7 +147,7 @@ mod tests {
         let text =
             "An IO error happened\nCaused by:\n  out of device memory allocating 4096 bytes\n  0: frame";
         let error = CurationError::panicked(text.into(), card);
-        assert_eq!(error.exit_code(), 6);
+        assert_eq!(error.exit().code(), 6);
         let said = error.to_string();
         for part in
             ["cuda:3: out of memory", "allocating 4096 bytes", "curation.models.text_batch", "nvidia-smi"]
@@ -159,17 +160,17 @@ mod tests {
         let bug = CurationError::panicked("index out of bounds".into(), card);
         assert!(matches!(bug, CurationError::Panicked(_)));
         let other = CurationError::from(ModelError::Device("no bf16".into())).blamed_on(card);
-        assert_eq!(other.exit_code(), 1);
+        assert_eq!(other.exit().code(), 1);
     }
 
     #[test]
     fn a_model_that_is_not_there_names_its_key() {
         let missing = DatasetError::NotFound { location: "x".into() };
         let error = CurationError::of_model("curation.models.clip", "https://u:p@host/clip", missing);
-        assert_eq!(error.exit_code(), 78);
+        assert_eq!(error.exit().code(), 78);
         let said = error.to_string();
         assert!(said.contains("curation.models.clip = \"https://REDACTED@host/clip\""), "{said}");
         let store = DatasetError::Store { location: "x".into(), action: "read", reason: "timeout".into() };
-        assert_eq!(CurationError::of_model("curation.models.clip", "x", store).exit_code(), 1);
+        assert_eq!(CurationError::of_model("curation.models.clip", "x", store).exit().code(), 1);
     }
 }

@@ -78,7 +78,7 @@ pub(crate) fn contents(rows: &[CuratedRow<'_>]) -> Contents {
         |curated: &CuratedRow<'_>| curated.texts.iter().filter(|judged| judged.dropped.is_none()).count();
     Contents {
         captions: rows.iter().map(|curated| kept(curated) as u64).sum(),
-        picture_bytes: rows.iter().map(|curated| curated.row.image.len() as u64).sum(),
+        image_bytes: rows.iter().map(|curated| curated.row.image.len() as u64).sum(),
         pixels: rows.iter().map(|curated| curated.row.size.map(u64::from).iter().product::<u64>()).sum(),
         min_side: sides().min().unwrap_or_default(),
         max_side: sides().max().unwrap_or_default(),

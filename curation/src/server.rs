@@ -3,14 +3,16 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use blip2_collective::{Guarded, Transport, authenticate, is_authenticated};
+use blip2_proto::bounds::{MAX_IDENTIFIER, MAX_STRANGER_MESSAGE};
+use blip2_proto::text::{MAX_TEXT, visible};
+use blip2_proto::token::same_token;
+use blip2_proto::transport::{Guarded, Transport, authenticate, is_authenticated};
 use blip2_proto::v1::curation_server::{Curation, CurationServer};
 use blip2_proto::v1::report_request::Outcome;
 use blip2_proto::v1::{
     CurationStatusReply, CurationStatusRequest, DescribeReply, DescribeRequest, LeaseReply, LeaseRequest,
     LeasedTask, RenewReply, RenewRequest, ReportReply, ReportRequest, lease_reply,
 };
-use blip2_proto::{MAX_IDENTIFIER, MAX_STRANGER_MESSAGE, MAX_TEXT, same_token, visible};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;

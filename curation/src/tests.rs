@@ -9,9 +9,9 @@ use std::path::Path;
 
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::ingest::Share;
-use blip2_dataset::corpus::parquet_bytes::read_parquet;
 use blip2_dataset::corpus::samples::{Sample, read_all};
 use blip2_dataset::error::{DatasetError, Result};
+use blip2_dataset::parquet_bytes::read_parquet;
 use blip2_dataset::quarantine::QuarantineList;
 use blip2_dataset::store::Location;
 

@@ -4,13 +4,13 @@ mod lease_client;
 
 use std::time::Duration;
 
-use blip2_collective::Transport;
 use blip2_dataset::store::Location;
 use blip2_dataset::store::secret_url::remember_credentials_of;
 use blip2_model::device::seat::DeviceChoice;
+use blip2_proto::text::{MAX_TEXT, visible};
+use blip2_proto::transport::Transport;
 use blip2_proto::v1::report_request::Outcome;
 use blip2_proto::v1::{LeasedTask, lease_reply};
-use blip2_proto::{MAX_TEXT, visible};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::CurationConfig;

@@ -18,6 +18,7 @@ use blip2_model::device::card::CardWatch;
 use blip2_model::device::seat::DeviceChoice;
 use blip2_proto::drill::Drill;
 use blip2_proto::v1;
+use blip2_run::layout::MANIFEST;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::stepping::{Batches, Pending};
@@ -302,7 +303,7 @@ fn lacks_descriptors() -> bool {
 }
 
 async fn read_manifest(run_root: &Location, expected: &str) -> Result<Manifest> {
-    let location = run_root.join("manifest.parquet");
+    let location = run_root.join(MANIFEST);
     let content = location.read().await?.ok_or_else(|| {
         WorkerError::Protocol(format!("{location} is missing: can this worker reach the run's store?"))
     })?;

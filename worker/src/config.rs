@@ -590,6 +590,8 @@ fn hashed_text(config: &WorkerConfig) -> String {
 
 #[cfg(test)]
 mod tests {
+    use blip2_run::exit::ExitClass as _;
+
     use super::*;
 
     #[test]
@@ -675,6 +677,6 @@ mod tests {
         config.model.image_encoder = "/nonexistent".into();
         let error = config.validate().unwrap_err();
         assert!(error.to_string().contains("model.image_encoder"));
-        assert_eq!(error.exit_code(), 78);
+        assert_eq!(error.exit().code(), 78);
     }
 }

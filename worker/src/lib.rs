@@ -30,7 +30,7 @@ mod wire_values;
 
 pub use batches::{BatchRange, start_loader};
 pub use check::{Place, check};
-pub use checkpoint::{CheckpointParts, NamedState, PartRecord, part_name, read_checkpoint};
+pub use checkpoint::{NamedState, read_checkpoint};
 pub use config::{WorkerConfig, config_hash};
 pub use error::{Result, WorkerError};
 pub use language::Language;

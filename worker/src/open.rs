@@ -193,6 +193,8 @@ impl InitialValues for SeededValues {
 
 #[cfg(test)]
 mod tests {
+    use blip2_run::exit::ExitClass as _;
+
     use super::*;
     use blip2_model::vision::ImageEncoder;
     use burn::tensor::FloatDType;
@@ -202,7 +204,7 @@ mod tests {
         assert!(device("cpu", false).is_ok() && device("auto", true).is_ok());
         let error = device("tpu", false).unwrap_err();
         assert!(error.to_string().contains("train.device = \"tpu\" is not a device"), "{error}");
-        assert_eq!(error.exit_code(), 78);
+        assert_eq!(error.exit().code(), 78);
     }
 
     #[test]

@@ -84,6 +84,8 @@ pub(crate) fn device_use(watch: &CardWatch, kernels: &mut KernelsMade) -> Option
 
 #[cfg(test)]
 mod tests {
+    use blip2_run::exit::ExitClass as _;
+
     use super::*;
 
     #[test]
@@ -93,7 +95,7 @@ mod tests {
         let text =
             "An IO error happened\nCaused by:\n  out of device memory allocating 4096 bytes\n  0: frame";
         let error = own.panicked(text.into());
-        assert_eq!(error.exit_code(), 6);
+        assert_eq!(error.exit().code(), 6);
         let said = error.to_string();
         for part in [
             "cuda:3: out of memory",
@@ -110,6 +112,6 @@ mod tests {
         assert!(said.contains("CUDA_ERROR_LAUNCH_FAILED") && !said.contains("train.slots"), "{said}");
         assert!(matches!(own.panicked("index out of bounds".into()), WorkerError::Panicked(_)));
         let other = own.blamed(WorkerError::Model(ModelError::Device("no bf16".into())));
-        assert_eq!(other.exit_code(), 1);
+        assert_eq!(other.exit().code(), 1);
     }
 }

@@ -3,12 +3,10 @@
 use blip2_dataset::error::DatasetError;
 use blip2_dataset::fetch::{fetch_folder, fetch_model, is_url, is_weight_file, model_exists};
 use blip2_dataset::store::Location;
+use blip2_run::layout::COMMIT;
 
 use crate::config::WorkerConfig;
 use crate::error::{Result, WorkerError};
-
-/// What makes a folder a checkpoint.
-const COMMIT: &str = "COMMIT";
 
 impl WorkerConfig {
     /// The models that this configuration needs, by key.
@@ -113,6 +111,7 @@ async fn checkpoint_at(key: &str, place: &str) -> Result<Option<Location>, Datas
 #[cfg(test)]
 mod tests {
     use blip2_dataset::store::secret_url::without_credentials;
+    use blip2_run::exit::ExitClass as _;
 
     use super::*;
     use crate::config::config_hash;
@@ -141,6 +140,6 @@ mod tests {
         config.model.image_encoder = "ftp://host/eva".into();
         let error = config.with_models_here().await.unwrap_err();
         assert!(error.to_string().contains("model.image_encoder = \"ftp://host/eva\""), "{error}");
-        assert_eq!(error.exit_code(), 78);
+        assert_eq!(error.exit().code(), 78);
     }
 }

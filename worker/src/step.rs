@@ -232,6 +232,7 @@ impl FrozenModels {
             tree: SumTree::new(train.slots)?.on_wire(train.wire),
             slots: first..first + batch.slots.len() as u32,
             overlap: self.overlaps(),
+            device: self.device.clone(),
         })
     }
 

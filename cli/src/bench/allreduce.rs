@@ -14,7 +14,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::{median, print_report};
 use crate::error::CliError;
-use crate::exit::Exit;
+use blip2_run::exit::Exit;
 
 /// For a member to start, and for a round.
 const WITHIN: Duration = Duration::from_secs(120);

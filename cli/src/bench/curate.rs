@@ -12,9 +12,9 @@ use super::report;
 use crate::commands::worker::limit_threads;
 use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::process_memory::peak_bytes;
 use crate::typed_numbers;
+use blip2_run::exit::Exit;
 
 /// What is curated, and how much of it.
 #[derive(Debug, Clone, Args)]

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::report;
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::process_memory::peak_bytes;
+use blip2_run::exit::Exit;
 
 /// One picture in so many is a copy of an earlier one, and one in so many nearly one.
 const ONE_IN: u64 = 20;

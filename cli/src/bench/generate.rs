@@ -14,7 +14,7 @@ use serde::Serialize;
 use self::speed::{WriterSizes, WritingLoad, WritingSpeed, WritingTimes};
 use super::median;
 use crate::error::CliError;
-use crate::exit::Exit;
+use blip2_run::exit::Exit;
 
 /// What writes, and how much.
 #[derive(Debug, Clone, Args)]

@@ -15,8 +15,8 @@ use serde::Serialize;
 
 use crate::commands::{print_json, print_text};
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::process_memory::peak_bytes;
+use blip2_run::exit::Exit;
 
 /// For one batch.
 const WITHIN: Duration = Duration::from_secs(300);
@@ -207,7 +207,7 @@ fn report(
     let prepared = (after.samples - before.samples).max(1) as f64;
     let per_sample =
         |of: fn(&LoaderStatistics) -> Duration| (of(&after) - of(&before)).as_secs_f64() * 1e3 / prepared;
-    let pictures = (after.picture_bytes - before.picture_bytes) as f64;
+    let pictures = (after.image_bytes - before.image_bytes) as f64;
     // From the start: what was read before the first batch is used after it.
     let read = (after.read_bytes + after.disk_bytes) as f64;
     Report {
@@ -226,7 +226,7 @@ fn report(
             tokenise_ms: per_sample(|of| of.tokenise),
             assemble_ms: per_sample(|of| of.assemble),
         },
-        read_amplification: read / (after.picture_bytes.max(1) as f64),
+        read_amplification: read / (after.image_bytes.max(1) as f64),
         reads: after.reads,
         hedged_reads: after.hedged,
         retried_reads: after.retried,
@@ -296,7 +296,7 @@ mod tests {
     fn totals_become_figures_of_a_sample() {
         let total = |n: u64| LoaderStatistics {
             samples: 10 * n,
-            picture_bytes: 1000 * n,
+            image_bytes: 1000 * n,
             read_bytes: 1500 * n,
             decode: Duration::from_millis(20 * n),
             ..LoaderStatistics::default()

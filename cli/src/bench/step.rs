@@ -18,8 +18,8 @@ use self::speed::{StepLoad, StepSpeed, TimedStep};
 use self::stub::{StubSizes, StubStep, StubTimes};
 use super::median;
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::process_memory::peak_bytes;
+use blip2_run::exit::Exit;
 
 /// Steps that are measured part by part.
 const MEASURED: u32 = 3;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use blip2_dataset::fetch::is_url;
+use blip2_run::layout;
 use blip2_worker::config::is_model_file;
 use serde::Serialize;
 
@@ -16,13 +17,13 @@ use crate::again::same_command;
 use crate::arguments::QuickstartArguments;
 use crate::config::{RunConfig, load_preset};
 use crate::error::CliError;
-use crate::exit::Exit;
-use crate::metrics::{METRICS_FILE, StepRecord, read, series};
+use crate::metrics::{StepRecord, read, series};
 use crate::progress::{Audience, duration};
 use crate::report::{CaptionLosses, Report, RetrievalScores, write};
 use crate::run_folder::Purpose;
 use crate::session::Finished;
 use crate::signals::Signals;
+use blip2_run::exit::Exit;
 
 use self::evaluation::{RunEvaluation, evaluate};
 use self::survival::{Survival, prove};
@@ -85,8 +86,8 @@ pub(crate) async fn run(arguments: QuickstartArguments) -> Result<Exit, CliError
             )));
         }
     };
-    let records = read(&run_root.join(METRICS_FILE))?;
-    let path = out.join("report.html");
+    let records = read(&run_root.join(layout::METRICS))?;
+    let path = out.join(layout::REPORT);
     let report = Report {
         retrieval,
         stage1: series(&records, 1, &STAGE1_LOSSES),

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use blip2_collective::Transport;
 use blip2_coordinator::{
     CheckpointSettings, CommittedStep, CoordinatorOptions, CoordinatorSettings, LossRise, NonFinitePolicy,
     Outcome, RunSpec, run,
 };
 use blip2_dataset::store::Location;
+use blip2_proto::token::with_token;
+use blip2_proto::transport::Transport;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
@@ -15,7 +16,9 @@ use blip2_proto::v1::{
     Assignment, Coverage, Hello, Ledger, NamedValue, PartWritten, Quarantined, Ready, RefusalCode,
     StatusReply, StepDone, StopKind, WorkerMessage,
 };
-use blip2_proto::with_token;
+use blip2_run::commit::ShardRecord;
+use blip2_run::layout::checkpoint_folder;
+use blip2_run::schedule::{Schedule, Stage};
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -35,6 +38,13 @@ pub(crate) struct Run {
     pub(crate) commits: mpsc::Receiver<CommittedStep>,
 }
 
+/// Two stages of these steps, with a batch of 64.
+pub(crate) fn stages(steps: [u64; 2]) -> Schedule {
+    let stage =
+        |(name, steps): (&str, u64)| Stage { name: name.into(), task: "contrast".into(), steps, batch: 64 };
+    ["first", "second"].into_iter().zip(steps).map(stage).collect()
+}
+
 pub(crate) fn spec(root: &Location) -> RunSpec {
     RunSpec {
         run_id: "run".into(),
@@ -45,8 +55,7 @@ pub(crate) fn spec(root: &Location) -> RunSpec {
         binary: "0.1.0 abc".into(),
         token: "secret".into(),
         slots: SLOTS,
-        stage_steps: vec![4, 2],
-        stage_batch: vec![64, 64],
+        schedule: stages([4, 2]),
         resume: None,
         max_quarantined_share: 0.5,
         not_downloaded: 0,
@@ -201,8 +210,8 @@ impl Worker {
     async fn store(&self, commit: &blip2_proto::v1::Commit) -> PartWritten {
         let part = format!("part-{}", commit.part_index);
         let content = Bytes::from(format!("state {}", commit.step + 1));
-        let object = self.root.join("checkpoints").join(&commit.save_checkpoint).join(&part);
-        let (length, blake3) = (content.len() as u64, blake3::hash(&content).to_hex().to_string());
+        let object = checkpoint_folder(&self.root, &commit.save_checkpoint).join(&part);
+        let ShardRecord { length, blake3, .. } = ShardRecord::of(&part, &content);
         object.put(content).await.expect("a store that works");
         let checkpoint = commit.save_checkpoint.clone();
         PartWritten { checkpoint, part, length, blake3, ..PartWritten::default() }

@@ -2,19 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use blip2_collective::Transport;
-use blip2_coordinator::{
-    Catalogue, CoordinatorError, Epochs, Outcome, RunSpec, StandByEnd, StandByOptions, stand_by,
-};
+use blip2_coordinator::{CoordinatorError, Outcome, RunSpec, StandByEnd, StandByOptions, stand_by};
 use blip2_dataset::store::Location;
+use blip2_proto::transport::Transport;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::{Hello, RefusalCode, StatusReply, StatusRequest, StopKind};
+use blip2_run::RunError;
+use blip2_run::catalogue::Catalogue;
+use blip2_run::epoch::Epochs;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::model::{Habit, folder, hello, settings, spec, start, start_on, stop_kind, work, work_on};
+use crate::model::{Habit, folder, hello, settings, spec, stages, start, start_on, stop_kind, work, work_on};
 
 /// Steps of the second stage of a run that is long enough to be taken over.
 const MANY: u64 = 60;
@@ -49,7 +50,7 @@ impl StandBy {
 }
 
 fn long(root: &Location) -> RunSpec {
-    RunSpec { stage_steps: vec![4, MANY], ..spec(root) }
+    RunSpec { schedule: stages([4, MANY]), ..spec(root) }
 }
 
 async fn a_replacement_goes_on(root: Location) {
@@ -182,6 +183,6 @@ async fn of_two_that_stand_by_one_leads() {
     let worker = work(leads.address.clone(), root.clone(), hello("w"), Habit::None).await;
     assert_eq!(stop_kind(worker), Some(StopKind::StopDone));
     let late = start_on(second, spec(&root), 1, Some(1)).coordinator.await.expect("no panic");
-    assert!(matches!(late, Err(CoordinatorError::Fenced { epoch: 2 })), "{late:?}");
+    assert!(matches!(late, Err(CoordinatorError::Run(RunError::Fenced { epoch: 2 }))), "{late:?}");
     assert!(matches!(leads.coordinator.await.expect("no panic"), Ok(Outcome::Done { .. })));
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use blip2_collective::Transport;
 use blip2_dataset::corpus::ingest::Share;
 use blip2_model::device::seat::DeviceChoice;
+use blip2_proto::transport::Transport;
 use blip2_proto::v1::CurationStatusReply;
+use blip2_run::exit::ExitClass as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
@@ -149,7 +150,7 @@ async fn another_program_is_refused() {
     };
     let refused = work(options.clone(), &CancellationToken::new(), |_, _| Ok(fake_models())).await;
     let error = refused.unwrap_err();
-    assert!(error.exit_code() == 4 && error.to_string().contains("start the same program"), "{error}");
+    assert!(error.exit().code() == 4 && error.to_string().contains("start the same program"), "{error}");
     let stranger = CurationWorkerOptions { token: "guessed".into(), ..options };
     let refused = work(stranger, &CancellationToken::new(), |_, _| Ok(fake_models())).await;
     assert!(matches!(refused, Err(CurationError::Refused { .. })), "{refused:?}");

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use blip2_proto::text::{MAX_TEXT, visible};
+use blip2_proto::token::with_token;
 use blip2_proto::v1::curation_client::CurationClient;
 use blip2_proto::v1::{
     DescribeReply, DescribeRequest, LeaseRequest, LeasedTask, RenewRequest, ReportRequest, lease_reply,
     report_request,
 };
-use blip2_proto::{MAX_TEXT, visible, with_token};
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use blip2_coordinator::{
-    Action, Cadence, CheckpointRecord, CheckpointSettings, CoordinatorSettings, EpochMember, EpochRecord,
-    Event, LossRise, Machine, NonFinitePolicy, Outcome, RunSpec, Start, StoreFailure, Stranded,
+    Action, Cadence, CheckpointSettings, CoordinatorSettings, Event, LossRise, Machine, NonFinitePolicy,
+    Outcome, RunSpec, Start, StoreFailure, Stranded,
 };
 use blip2_dataset::quarantine::QuarantineList;
 use blip2_dataset::store::Location;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{RefusalCode, Refused};
+use blip2_run::commit::CheckpointRecord;
+use blip2_run::epoch::{EpochMember, EpochRecord};
 
 use crate::compute::STEP_DEADLINE;
-use crate::corpus::{BATCH, SLOTS, STEPS, TOTAL};
+use crate::corpus::{SLOTS, STEPS, TOTAL, schedule};
 use crate::invariants::{Fact, MACHINE};
 use crate::network::{Content, SessionId};
 use crate::process::{Conclusion, Effect, Input, PendingCommit, Ticket, Wake, newest};
@@ -526,8 +528,7 @@ fn spec(resume: Option<CheckpointRecord>) -> RunSpec {
         binary: BINARY.into(),
         token: TOKEN.into(),
         slots: SLOTS,
-        stage_steps: STEPS.to_vec(),
-        stage_batch: BATCH.to_vec(),
+        schedule: schedule(),
         resume,
         max_quarantined_share: 1.0,
         not_downloaded: 0,

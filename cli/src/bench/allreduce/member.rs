@@ -3,7 +3,8 @@
 use std::io::Read as _;
 use std::time::{Duration, Instant};
 
-use blip2_collective::{Exchange, Limits, Member, SumTree, Transport, TreePartial, World, deal_slots};
+use blip2_collective::{Exchange, Limits, Member, SumTree, TreePartial, World, deal_slots};
+use blip2_proto::transport::Transport;
 use bytes::Bytes;
 use clap::Args;
 
@@ -11,7 +12,7 @@ use super::tcp::Neighbours;
 use super::{Addresses, AllreduceArguments, Times, sent_bytes};
 use crate::commands::print_json;
 use crate::error::CliError;
-use crate::exit::Exit;
+use blip2_run::exit::Exit;
 
 /// For a round.
 const DEADLINE: Duration = Duration::from_secs(120);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blip2_collective::{Exchange, Limits, Member, Transport, World};
+use blip2_collective::{Exchange, Limits, Member, World};
 use blip2_dataset::coverage::Coverage;
 use blip2_dataset::loader::{SlotBatch, StepBatch};
 use blip2_dataset::random::KeyedRng;
@@ -16,6 +16,7 @@ use blip2_model::language::t5::T5;
 use blip2_model::nn::tensors::compute_in;
 use blip2_model::objectives::flops::{self, BatchShape, Flops, LanguageSizes, image_encoder};
 use blip2_model::vision::{EncoderSizes, ImageEncoder};
+use blip2_proto::transport::Transport;
 use blip2_worker::config::{Compute, FrozenDtype, QFormerSettings, WorkerConfig};
 use blip2_worker::open::{compute, device, placement};
 use blip2_worker::step::{FrozenModels, Peers, StepTimes};

@@ -9,10 +9,10 @@ use clap::Args;
 use super::page::render;
 use crate::commands::print_json;
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::places::typed_location;
 use crate::report::write_page;
 use crate::typed_numbers;
+use blip2_run::exit::Exit;
 
 #[derive(Debug, Args)]
 pub(crate) struct ReportArguments {

@@ -10,12 +10,12 @@ use clap::Args;
 use crate::commands::worker::{device_choice, limit_threads};
 use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::identity::binary_identity;
 use crate::secured::{TlsArguments, transport};
 use crate::signals::Signals;
 use crate::token::read_token;
 use crate::typed_numbers::{seconds, threads};
+use blip2_run::exit::Exit;
 
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArguments {

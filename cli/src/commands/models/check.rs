@@ -12,8 +12,8 @@ use super::get::megabytes;
 use crate::commands::{print_json, print_text};
 use crate::config::{ConfigArguments, RunConfig, load};
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::places::chosen_checkpoint;
+use blip2_run::exit::Exit;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArguments {
