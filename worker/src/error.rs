@@ -161,16 +161,3 @@ impl From<EvaluationError> for WorkerError {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_cannot_be_evaluated_is_the_configurations_error() {
-        let error = EvaluationError::Configuration("eval.rows = 1: use 2 to 10000".into());
-        let said = error.to_string();
-        let error = WorkerError::from(error);
-        assert_eq!((error.exit_code(), error.to_string()), (78, said));
-    }
-}
