@@ -1,11 +1,11 @@
-//! What the quick start measures of its finished run, and exports on the way.
+//! The quick start's finished run on held-out images; what is exported on the way writes the captions.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use blip2_dataset::corpus::samples::Sample;
 use blip2_dataset::image::RgbImage;
-use blip2_evaluation::caption_loss as evaluation;
+use blip2_evaluation::caption_loss;
 use blip2_evaluation::captioning::Captioner;
 use blip2_model::device::DeviceError;
 use blip2_model::language::generation::GenerateOptions;
@@ -21,21 +21,21 @@ use crate::config::RunConfig;
 use crate::error::CliError;
 use crate::report::{CaptionLosses, CaptionedPicture, RetrievalScores};
 
-/// Numbers and pictures for the report.
+/// What the report shows of it.
 #[derive(Debug, Default)]
-pub(crate) struct Measured {
-    pub(crate) retrieval: RetrievalScores,
-    pub(crate) caption_losses: Option<CaptionLosses>,
-    pub(crate) pictures: Vec<CaptionedPicture>,
+pub(super) struct RunEvaluation {
+    pub(super) retrieval: RetrievalScores,
+    pub(super) caption_losses: Option<CaptionLosses>,
+    pub(super) images: Vec<CaptionedPicture>,
     /// BLAKE3 of the newest checkpoint's parameters.
-    pub(crate) digest: String,
+    pub(super) digest: String,
 }
 
 /// A stage that was trained, and its end.
 type StageEnd = (NumberedStage, NamedState);
 
 /// Exports the run's end to `export` and measures all stages on the held-out files of the configuration.
-pub(crate) async fn measure(config: &RunConfig, export: PathBuf) -> Result<Measured, CliError> {
+pub(super) async fn evaluate(config: &RunConfig, export: PathBuf) -> Result<RunEvaluation, CliError> {
     let samples = held_out(&config.eval.test, &config.data.columns, config.data.max_pixels).await?;
     let mut ends = Vec::new();
     for stage in config.trained_stages() {
@@ -62,31 +62,31 @@ fn compute(
     ends: &[StageEnd],
     samples: &[Sample],
     export: &Path,
-) -> Result<Measured, CliError> {
+) -> Result<RunEvaluation, CliError> {
     let worker = config.worker();
-    let mut measured = Measured::default();
+    let mut evaluation = RunEvaluation::default();
     for (stage, state) in ends {
         match Evaluator::open(&worker)?.scores(stage, state, samples)? {
             Scores::Retrieval(scores) => {
-                measured.retrieval = retrieval_scores(scores);
+                evaluation.retrieval = retrieval_scores(scores);
                 if !config.eval.clip.is_empty() {
-                    measured.retrieval.clip = Some(clip_recall(&config.eval.clip, &config.train, samples)?);
+                    evaluation.retrieval.clip = Some(clip_recall(&config.eval.clip, &config.train, samples)?);
                 }
             }
-            Scores::Captions(losses) => measured.caption_losses = Some(caption_losses(losses)),
+            Scores::Captions(losses) => evaluation.caption_losses = Some(caption_losses(losses)),
         }
     }
     // What writes captions is what others load.
     let writes = |(stage, _): &&StageEnd| stage.settings.task.layouts().contains(&Layout::HuggingFace);
     if let Some((stage, state)) = ends.iter().rev().find(writes) {
         write_layout(&worker, stage, state, Layout::HuggingFace, &ExportOptions::default(), export)?;
-        measured.pictures = captioned(config, stage.settings.task.prompt(), samples, export)?;
+        evaluation.images = captioned(config, stage.settings.task.prompt(), samples, export)?;
     }
-    measured.digest = ends.last().map(|(_, state)| state.digest()).unwrap_or_default();
-    Ok(measured)
+    evaluation.digest = ends.last().map(|(_, state)| state.digest()).unwrap_or_default();
+    Ok(evaluation)
 }
 
-fn caption_losses(losses: evaluation::CaptionLosses) -> CaptionLosses {
+fn caption_losses(losses: caption_loss::CaptionLosses) -> CaptionLosses {
     CaptionLosses {
         with_images: losses.with_images,
         shuffled: losses.shuffled,
@@ -131,9 +131,9 @@ fn evenly<T>(items: &[T], count: usize) -> Vec<&T> {
     (0..count).map(|index| &items[index * items.len() / count]).collect()
 }
 
-fn png(picture: &RgbImage) -> Result<Vec<u8>, CliError> {
+fn png(image: &RgbImage) -> Result<Vec<u8>, CliError> {
     let mut bytes = Cursor::new(Vec::new());
-    picture
+    image
         .write_to(&mut bytes, ImageFormat::Png)
         .map_err(|error| CliError::failed(format!("a picture of the report cannot be encoded: {error}")))?;
     Ok(bytes.into_inner())
@@ -153,8 +153,8 @@ mod tests {
     }
 
     #[test]
-    fn pictures_become_png() {
-        let picture = RgbImage::from_pixel(4, 4, image::Rgb([1, 2, 3]));
-        assert_eq!(&png(&picture).unwrap()[1..4], b"PNG");
+    fn images_become_png() {
+        let image = RgbImage::from_pixel(4, 4, image::Rgb([1, 2, 3]));
+        assert_eq!(&png(&image).unwrap()[1..4], b"PNG");
     }
 }
