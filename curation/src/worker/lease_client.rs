@@ -12,7 +12,7 @@ use blip2_proto::v1::{
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
-use super::CurationWorkerOptions;
+use super::options::CurationWorkerOptions;
 use crate::error::{CurationError, Result};
 
 /// For a connection and for each answer.
