@@ -212,7 +212,7 @@ impl Exchange {
         let world = self.mailbox.world()?;
         world.own()?;
         self.mailbox.enter_step(&world, step);
-        Ok(Round::new(self, world, step, tag))
+        Ok(Round::new(&self.mailbox, &self.peers, world, step, tag))
     }
 }
 
