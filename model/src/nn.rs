@@ -5,6 +5,7 @@ pub mod attention;
 pub(crate) mod cache;
 pub(crate) mod causal;
 pub mod dropout;
+pub(crate) mod erased;
 pub(crate) mod feed_forward;
 pub mod layers;
 pub(crate) mod projections;

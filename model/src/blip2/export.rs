@@ -173,17 +173,15 @@ fn lavis_targets(name: &str, shape: &[usize]) -> Vec<Target> {
 
 /// `transformers` projects the queries to the width of the language model's layers, whatever its embeddings have.
 fn check_prompt_width(model: &LanguageModel) -> Result<(), ModelError> {
-    match model {
-        LanguageModel::Opt(opt) if opt.config().embed_width() != opt.config().width => {
-            let (narrow, wide) = (opt.config().embed_width(), opt.config().width);
-            let reason = format!(
-                "its embeddings are {narrow} wide and its layers {wide} (OPT-350M), which `transformers`' BLIP-2 cannot \
-                 express; export with `--layout lavis`, or train with another OPT"
-            );
-            Err(ModelError::input("language model", reason))
-        }
-        _ => Ok(()),
+    let (narrow, wide) = (model.width(), model.layer_width());
+    if narrow == wide {
+        return Ok(());
     }
+    let reason = format!(
+        "its embeddings are {narrow} wide and its layers {wide} (OPT-350M), which `transformers`' BLIP-2 cannot \
+         express; export with `--layout lavis`, or train with another OPT"
+    );
+    Err(ModelError::input("language model", reason))
 }
 
 fn eva(encoder: &ImageEncoder) -> Result<&EvaVit, ModelError> {

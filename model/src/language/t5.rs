@@ -6,28 +6,29 @@ mod relative;
 mod stack;
 
 pub use config::T5Config;
-pub(crate) use decoder::T5Decoder;
 
 use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
+use super::family::{self, FamilyConfig, FamilyModel, Published, Sizes};
+use super::generation::{GenerateOptions, Stop, generate_until};
+use super::texts::{Context, Texts, sum_over_labels};
 use crate::device::cast::in_f32;
 use crate::device::placement::Placement;
 use crate::error::ModelError;
-use crate::files::config::FolderConfig;
-use crate::files::weights::{Fit, WeightSource, check_beside, load};
+use crate::files::weights::WeightSource;
 use crate::nn::attention::BLOCKED;
 use crate::nn::cache::KeyValueCache;
 use crate::nn::causal::{Visible, check_sequence};
 use crate::nn::dropout::Dropout;
+use crate::nn::erased::{Behind, ErasedVisitor};
 use crate::nn::layers::{Embedding, Linear, grown};
 use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+use crate::train::loss::Loss;
+use decoder::T5Decoder;
 use stack::{Encoded, Stack};
-
-/// The name under which LAVIS stores the language model.
-pub const T5_PREFIX: &str = "t5_model";
 
 /// The output map's name below the model's.
 const HEAD: &str = "lm_head";
@@ -67,36 +68,7 @@ impl T5 {
     /// # Errors
     /// Another model, an unsupported setting, or weights that do not fit the configuration.
     pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
-        let place = place.into();
-        let (mut model, source) = Self::prepare(folder, &place.device)?;
-        load(&mut model, T5_PREFIX, &source, &place)?;
-        Ok(model)
-    }
-
-    /// A model of zeros and the weights that are to be loaded into it.
-    fn prepare(folder: &Path, device: &Device) -> Result<(Self, WeightSource), ModelError> {
-        let mut config = T5Config::read(&FolderConfig::open(folder)?)?;
-        let source = WeightSource::open_huggingface(folder)?
-            .with_alias("t5_model.shared.weight", "t5_model.encoder.embed_tokens.weight")
-            .with_alias("t5_model.shared.weight", "t5_model.decoder.embed_tokens.weight");
-        config.scale_decoder_outputs = Some(config.scales_outputs());
-        config.tie_word_embeddings = !source.contains(&join(T5_PREFIX, &format!("{HEAD}.weight")));
-        Ok((Self::new(&config, device)?, source))
-    }
-
-    /// Requires that `open` would find every tensor in its shape; no values are read.
-    pub(crate) fn check(folder: &Path) -> Result<Fit, ModelError> {
-        let (mut model, source) = Self::prepare(folder, &Device::flex())?;
-        check_beside(&mut model, T5_PREFIX, &source, &[])
-    }
-
-    /// Raises the vocabulary to `rows` tokens that no text has.
-    pub(crate) fn grow_vocabulary(&mut self, rows: usize) {
-        self.shared = self.shared.grown(rows);
-        if let Some(head) = &mut self.lm_head {
-            head.weight = grown(&head.weight, rows);
-        }
-        self.config.vocab_size = rows;
+        family::open(folder, place)
     }
 
     /// The sizes and special tokens.
@@ -207,6 +179,102 @@ impl NamedTensors for T5 {
             Some(head) => head.visit_tensors(&join(prefix, HEAD), visitor),
             None => Ok(()),
         }
+    }
+}
+
+impl Published for T5 {
+    type Config = T5Config;
+
+    fn init(config: &T5Config, device: &Device) -> Result<Self, ModelError> {
+        Self::new(config, device)
+    }
+
+    fn fitted(config: &mut T5Config, weights: WeightSource) -> WeightSource {
+        let prefixed = |name: &str| join(T5Config::PREFIX, &join(name, "weight"));
+        let table = prefixed("shared");
+        let weights = weights
+            .with_alias(&table, &prefixed("encoder.embed_tokens"))
+            .with_alias(&table, &prefixed("decoder.embed_tokens"));
+        config.scale_decoder_outputs = Some(config.scales_outputs());
+        config.tie_word_embeddings = !weights.contains(&prefixed(HEAD));
+        weights
+    }
+}
+
+impl FamilyModel for T5 {
+    fn model_type(&self) -> &'static str {
+        T5Config::MODEL_TYPE
+    }
+
+    fn prefix(&self) -> &'static str {
+        T5Config::PREFIX
+    }
+
+    fn sizes(&self) -> &dyn Sizes {
+        &self.config
+    }
+
+    fn boxed(&self) -> Box<dyn FamilyModel> {
+        Box::new(self.clone())
+    }
+
+    fn grow_vocabulary(&mut self, rows: usize) {
+        self.shared = self.shared.grown(rows);
+        if let Some(head) = &mut self.lm_head {
+            head.weight = grown(&head.weight, rows);
+        }
+        self.config.set_vocabulary(rows);
+    }
+
+    fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.embed(ids)
+    }
+
+    fn scores(
+        &self,
+        inputs_embeds: Tensor<3>,
+        attention_mask: Tensor<2, Int>,
+        written: Option<Tensor<2, Int>>,
+    ) -> Result<Tensor<3>, ModelError> {
+        let written = written.ok_or_else(|| {
+            let reason = "an encoder-decoder scores a text that follows the input: `T5::forward` takes both";
+            ModelError::input("language model", reason)
+        })?;
+        self.forward(inputs_embeds, attention_mask, written)
+    }
+
+    fn loss(
+        &self,
+        context: Context,
+        texts: &Texts<'_>,
+        dropout: &mut Dropout,
+        device: &Device,
+    ) -> Result<Loss, ModelError> {
+        let (embeds, mask) = context.ok_or_else(|| {
+            ModelError::input("texts", "an encoder-decoder needs a soft prompt or a prefix to read")
+        })?;
+        let (ids, _) = texts.tensors(texts.text, device);
+        let [rows, length] = ids.dims();
+        // Padding on the right is never seen by the tokens before it.
+        let logits = self.training_scores(embeds, mask, self.shifted_right(ids), dropout)?;
+        sum_over_labels(logits, rows * length, texts.labels)
+    }
+
+    fn generate(
+        &self,
+        inputs_embeds: Tensor<3>,
+        attention_mask: Tensor<2, Int>,
+        prompts: &[Vec<u32>],
+        options: &GenerateOptions,
+        stop: Stop<'_>,
+    ) -> Result<Vec<Vec<u32>>, ModelError> {
+        let start = vec![vec![self.config.decoder_start_token_id]; prompts.len()];
+        let mut decoder = T5Decoder::new(self, inputs_embeds, attention_mask)?;
+        generate_until(&mut decoder, &start, options, stop)
+    }
+
+    fn visit_erased(&mut self, prefix: &str, visitor: &mut dyn ErasedVisitor) -> Result<(), ModelError> {
+        self.visit_tensors(prefix, &mut Behind(visitor))
     }
 }
 
