@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use blip2_collective::{advertised, listening};
 use blip2_model::device::DeviceName;
-use blip2_proto::{MAX_IDENTIFIER, is_identifier};
+use blip2_proto::bounds::{MAX_IDENTIFIER, is_identifier};
+use blip2_proto::transport::{advertised, listening};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::commands::bench::BenchArguments;
+use crate::bench::BenchArguments;
 use crate::commands::completions::{CompletionsArguments, ManArguments};
 use crate::commands::corpus::CorpusArguments;
 use crate::commands::curate::CurateArguments;

@@ -6,15 +6,17 @@ mod simulation;
 
 use std::collections::BTreeMap;
 
-use blip2_coordinator::{
-    Catalogue, CheckpointRecord, CoordinatorError, Damaged, EpochRecord, Listing, Schedule,
-};
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::coverage::Coverage;
 use blip2_dataset::plan::audit::{AuditSpec, StageAudit, Substitution, audit_stage};
 use blip2_dataset::plan::{PlanKey, RowAddress};
 use blip2_dataset::quarantine::{QuarantineList, QuarantineRecord};
 use blip2_dataset::store::Location;
+use blip2_run::RunError;
+use blip2_run::catalogue::{Catalogue, Damaged, Listing};
+use blip2_run::commit::CheckpointRecord;
+use blip2_run::epoch::EpochRecord;
+use blip2_run::schedule::Schedule;
 use blip2_worker::config_hash;
 use serde::Serialize;
 
@@ -134,7 +136,7 @@ async fn read(root: &Location, epochs: &[EpochRecord]) -> Result<Stored, CliErro
         match catalogue.read_quarantine(record).await {
             Ok(list) if record.name == newest.name => quarantine = list,
             Ok(list) => differences.extend(compare_lists(record, &list, &quarantine, &schedule)),
-            Err(CoordinatorError::Checkpoint { name, reason }) => found.push(Damaged { name, reason }),
+            Err(RunError::Checkpoint { name, reason }) => found.push(Damaged { name, reason }),
             Err(error) => return Err(error.into()),
         }
     }

@@ -4,7 +4,9 @@
 use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
 
 use crate::arguments::Arguments;
-use crate::{examples, exit};
+use blip2_run::exit;
+
+use crate::examples;
 
 /// What was typed; ends the process when it cannot be understood, or when help was asked for.
 pub(crate) fn typed() -> Arguments {

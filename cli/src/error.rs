@@ -1,6 +1,6 @@
 //! The one error of the command line: what, where, what to do, and the exit code that goes with it.
 
-use crate::exit::Exit;
+use blip2_run::exit::{Exit, ExitClass as _};
 
 /// An error that ends a command.
 #[derive(Debug, thiserror::Error)]
@@ -79,10 +79,17 @@ impl CliError {
 impl From<blip2_dataset::error::DatasetError> for CliError {
     fn from(error: blip2_dataset::error::DatasetError) -> Self {
         let message = error.to_string();
-        if matches!(error, blip2_dataset::error::DatasetError::Location { .. }) {
-            return CliError::Config(message);
+        match error.exit() {
+            Exit::BadConfig => CliError::Config(message),
+            Exit::BadInput => CliError::BadInput(message),
+            _ => CliError::Failed(message),
         }
-        if error.is_bad_input() { CliError::BadInput(message) } else { CliError::Failed(message) }
+    }
+}
+
+impl From<blip2_run::RunError> for CliError {
+    fn from(error: blip2_run::RunError) -> Self {
+        CliError::Reported { exit: error.exit(), message: error.to_string() }
     }
 }
 
@@ -92,20 +99,20 @@ impl From<blip2_evaluation::EvaluationError> for CliError {
     }
 }
 
-impl From<blip2_worker::WorkerError> for CliError {
-    fn from(error: blip2_worker::WorkerError) -> Self {
-        CliError::Reported { exit: Exit::from_code(error.exit_code() as i32), message: error.to_string() }
-    }
-}
-
 impl From<blip2_curation::CurationError> for CliError {
     fn from(error: blip2_curation::CurationError) -> Self {
-        CliError::Reported { exit: Exit::from_code(error.exit_code() as i32), message: error.to_string() }
+        CliError::Reported { exit: error.exit(), message: error.to_string() }
     }
 }
 
 impl From<blip2_coordinator::CoordinatorError> for CliError {
     fn from(error: blip2_coordinator::CoordinatorError) -> Self {
-        CliError::Reported { exit: Exit::from_code(error.exit_code() as i32), message: error.to_string() }
+        CliError::Reported { exit: error.exit(), message: error.to_string() }
+    }
+}
+
+impl From<blip2_worker::WorkerError> for CliError {
+    fn from(error: blip2_worker::WorkerError) -> Self {
+        CliError::Reported { exit: error.exit(), message: error.to_string() }
     }
 }

@@ -9,9 +9,6 @@ use blip2_proto::v1::StatusReply;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-/// Name of the file, beside the metrics.
-pub(crate) const FAULTS_FILE: &str = "faults.jsonl";
-
 /// A fault as it was noticed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct FaultRecord {
@@ -80,6 +77,8 @@ pub(crate) fn read_faults(path: &Path) -> Vec<FaultRecord> {
 
 #[cfg(test)]
 mod tests {
+    use blip2_run::layout;
+
     use super::*;
 
     fn status(count: u64, newest: &[&str]) -> StatusReply {
@@ -94,7 +93,7 @@ mod tests {
     #[tokio::test]
     async fn every_fault_is_recorded_once_and_survives() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(FAULTS_FILE);
+        let path = folder.path().join(layout::FAULTS);
         for round in ["a", "b"] {
             let (sender, receiver) = watch::channel(status(0, &[]));
             let recorded = tokio::spawn(record_faults(receiver, path.clone()));

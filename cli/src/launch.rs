@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use blip2_collective::TlsFiles;
+use blip2_proto::transport::TlsFiles;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -18,8 +18,8 @@ pub(crate) use self::cores::node_of;
 pub(crate) use self::places::{Machine, Place, default_workers, places};
 use self::places::{TASKSET, as_far_as_possible};
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::freed_pages::{NEVER, PURGE_DELAY};
+use blip2_run::exit::Exit;
 
 /// Lines of a failed worker's log that are shown.
 const TAIL_LINES: usize = 20;

@@ -10,13 +10,14 @@ mod unbreakable;
 mod again;
 mod arguments;
 mod audit;
+mod bench;
 mod command_line;
 mod commands;
 mod config;
 mod decoding;
 mod error;
 mod examples;
-mod exit;
+
 mod faults;
 mod figures;
 mod freed_pages;
@@ -46,8 +47,9 @@ use std::time::Duration;
 
 use arguments::Command;
 use blip2_model::device::failure;
+use blip2_run::exit::Exit;
+use blip2_run::layout;
 use error::CliError;
-use exit::Exit;
 
 /// How long calls that block may take to end when the command has.
 const WIND_DOWN: Duration = Duration::from_secs(1);
@@ -58,7 +60,7 @@ pub fn run() -> ExitCode {
     let arguments = command_line::typed();
     logging::start(arguments.log);
     // One that cannot be raised is as high as it was.
-    if let Err(error) = blip2_collective::raise_descriptor_limit() {
+    if let Err(error) = blip2_proto::transport::raise_descriptor_limit() {
         tracing::debug!(%error, "the limit of open files is not raised");
     }
     if arguments.command.trains() {
@@ -99,7 +101,7 @@ fn unless_the_card_fails(command: Command) -> Result<Exit, CliError> {
 /// The message for the user, which names key and line.
 pub fn check_configuration(text: &str) -> Result<(), String> {
     let mut layers = config::Layers::new().map_err(|error| error.to_string())?;
-    layers.apply_text(Path::new("run.toml"), text).map_err(|error| error.to_string())?;
+    layers.apply_text(Path::new(layout::CONFIGURATION), text).map_err(|error| error.to_string())?;
     let loaded = layers.finish().map_err(|error| error.to_string())?;
     check(&loaded.config)
 }
@@ -109,7 +111,7 @@ pub fn check_configuration(text: &str) -> Result<(), String> {
 /// # Errors
 /// The message for the user.
 pub fn check_run_file(bytes: &[u8]) -> Result<(), String> {
-    check(&run_folder::parse_stored("run.toml", bytes).map_err(|error| error.to_string())?)
+    check(&run_folder::parse_stored(layout::CONFIGURATION, bytes).map_err(|error| error.to_string())?)
 }
 
 /// Whether these are the bytes of a token file.
@@ -142,7 +144,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Devices(arguments) => commands::devices::run(&arguments),
         Command::Models(arguments) => on_runtime(commands::models::run(arguments)),
         Command::Chat(arguments) => on_runtime(commands::chat::run(arguments)),
-        Command::Bench(arguments) => on_runtime(commands::bench::run(arguments)),
+        Command::Bench(arguments) => on_runtime(bench::run(arguments)),
         Command::Config(arguments) => commands::config::run(arguments),
         Command::Completions(arguments) => commands::completions::complete(&arguments),
         Command::Man(arguments) => commands::completions::write_pages(&arguments),

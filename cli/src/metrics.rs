@@ -15,8 +15,6 @@ use crate::report::Series;
 
 /// Bytes of lines that may wait for a disk that is full.
 const MOST_WAITING: usize = 64 << 20;
-/// Name of the file inside the run's folder.
-pub(crate) const METRICS_FILE: &str = "metrics.jsonl";
 
 /// One committed step.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -212,6 +210,8 @@ fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
 
 #[cfg(test)]
 mod tests {
+    use blip2_run::layout;
+
     use super::*;
 
     fn record(step: u64, loss: f64) -> StepRecord {
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn a_resumed_log_holds_every_step_once() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(METRICS_FILE);
+        let path = folder.path().join(layout::METRICS);
         let mut log = MetricsLog::open(path.clone()).unwrap();
         for step in 0..4 {
             log.record(&record(step, 1.0)).unwrap();
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn lines_wait_for_a_disk_that_cannot_be_written() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(METRICS_FILE);
+        let path = folder.path().join(layout::METRICS);
         std::fs::write(&path, line_of(&record(0, 1.0)).unwrap()).unwrap();
         let mut log = MetricsLog::open(path.clone()).unwrap();
         // Every write to this device fails as on a full disk.
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn a_broken_line_in_the_middle_is_an_error_and_nan_a_gap() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(METRICS_FILE);
+        let path = folder.path().join(layout::METRICS);
         let mut log = MetricsLog::open(path.clone()).unwrap();
         log.record(&record(0, f64::NAN)).unwrap();
         assert!(series(&read(&path).unwrap(), 1, &[("loss", "total")])[0].points[0].1.is_nan());

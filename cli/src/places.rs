@@ -2,17 +2,14 @@
 
 use std::path::PathBuf;
 
-use blip2_coordinator::Catalogue;
 use blip2_dataset::error::DatasetError;
 use blip2_dataset::fetch::{fetch_model, is_weight_file};
 use blip2_dataset::store::Location;
 use blip2_dataset::store::secret_url::redacted;
+use blip2_run::catalogue::Catalogue;
+use blip2_run::layout::{CHECKPOINTS, CONFIGURATION};
 
 use crate::error::CliError;
-use crate::run_folder::RUN_FILE;
-
-/// The folder with a run's checkpoints.
-pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 /// A location that was typed; one that cannot be understood is a wrong command line.
 pub(crate) fn typed_location(text: &str) -> Result<Location, CliError> {
@@ -42,7 +39,7 @@ pub(crate) async fn chosen_checkpoint(named: &str, before: Option<&str>) -> Resu
         return Ok(named.to_owned());
     }
     let root = Location::parse(named.trim_end_matches('/'))?;
-    if root.join(RUN_FILE).head().await?.is_none() {
+    if root.join(CONFIGURATION).head().await?.is_none() {
         return Ok(named.to_owned());
     }
     let checkpoint = |name: &str| match named.split_once('?').filter(|_| named.contains("://")) {

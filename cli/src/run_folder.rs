@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_dataset::corpus::manifest::Manifest;
-use blip2_dataset::store::secret_url::{redacted, redacted_text};
+use blip2_dataset::store::secret_url::{redacted, redacted_text, without_credentials};
 use blip2_dataset::store::{Location, put_create};
-use blip2_worker::{Place, WorkerConfig, check, config_hash, without_credentials};
+use blip2_run::layout;
+use blip2_worker::{Place, WorkerConfig, check, config_hash};
 
 use crate::again::same_command;
 use crate::config::RunConfig;
@@ -20,8 +21,8 @@ use crate::error::CliError;
 use crate::places::chosen_checkpoint;
 use corpus::{check_held_out, corpus, smaller_than_a_batch};
 pub(crate) use local::{local_path, logs_folder, metrics_folder};
-use stored::{MANIFEST_FILE, compare_configuration, compare_corpus};
-pub(crate) use stored::{RUN_FILE, must_be_run, parse_stored, stored_configuration, stored_manifest};
+use stored::{compare_configuration, compare_corpus};
+pub(crate) use stored::{must_be_run, parse_stored, stored_configuration, stored_manifest};
 
 /// Between two looks for a run that another process starts.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -91,7 +92,7 @@ impl RunFolder {
     ) -> Result<Self, CliError> {
         let root = located(&config)?;
         config.coordinator.validate(config.train.slots)?;
-        let stored = root.join(RUN_FILE).read().await?;
+        let stored = root.join(layout::CONFIGURATION).read().await?;
         if let Some(stored) = stored.as_ref().filter(|_| !resume) {
             beginning::is_free(&root, stored, &config).await.map_err(|reason| {
                 CliError::refused(format!("{root} already holds a run{reason}; {}", purpose.way_out()))
@@ -136,7 +137,7 @@ impl RunFolder {
                 if pin(&root, &config, &manifest, &manifest_hash).await? {
                     None
                 } else {
-                    root.join(RUN_FILE).read().await?
+                    root.join(layout::CONFIGURATION).read().await?
                 }
             }
         };
@@ -158,7 +159,7 @@ impl RunFolder {
     /// # Errors
     /// It does not appear in time; or as [`RunFolder::open`].
     pub(crate) async fn await_run(config: RunConfig) -> Result<Self, CliError> {
-        let file = located(&config)?.join(RUN_FILE);
+        let file = located(&config)?.join(layout::CONFIGURATION);
         let there = async {
             while file.head().await?.is_none() {
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -192,7 +193,7 @@ async fn started_from(
     config: &RunConfig,
     stored: Option<&[u8]>,
 ) -> Result<String, CliError> {
-    let before = stored.and_then(|bytes| parse_stored(root.join(RUN_FILE), bytes).ok());
+    let before = stored.and_then(|bytes| parse_stored(root.join(layout::CONFIGURATION), bytes).ok());
     let before = before.map(|before| before.model.init_checkpoint);
     chosen_checkpoint(&config.model.init_checkpoint, before.as_deref()).await
 }
@@ -255,23 +256,23 @@ async fn pin(
     manifest: &Manifest,
     manifest_hash: &str,
 ) -> Result<bool, CliError> {
-    let (place, content) = (root.join(MANIFEST_FILE), manifest.to_parquet()?);
+    let (place, content) = (root.join(layout::MANIFEST), manifest.to_parquet()?);
     // One that is there without a `run.toml` is what a start left that failed.
     if !put_create(&place, content.clone()).await? && compare_corpus(root, manifest_hash).await.is_err() {
         place.put(content).await?;
     }
     let text = toml::to_string(&without_credentials(config))
         .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
-    Ok(put_create(&root.join(RUN_FILE), redacted_text(&text).into_bytes().into()).await?)
+    Ok(put_create(&root.join(layout::CONFIGURATION), redacted_text(&text).into_bytes().into()).await?)
 }
 
 #[cfg(test)]
 mod tests {
-    use blip2_coordinator::Epochs;
+    use blip2_run::epoch::Epochs;
     use blip2_worker::config::StepSettings;
 
     use super::*;
-    use crate::exit::Exit;
+    use blip2_run::exit::Exit;
 
     fn config(folder: &std::path::Path) -> RunConfig {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -340,7 +341,7 @@ mod tests {
         );
         assert_eq!(stored_manifest(&second.root).await.unwrap().digest(), second.manifest_hash);
         // What a start left that was killed between its two files.
-        std::fs::remove_file(root.join(RUN_FILE)).unwrap();
+        std::fs::remove_file(root.join(layout::CONFIGURATION)).unwrap();
         let third = open(&config).await.unwrap();
         assert_eq!(stored_manifest(&third.root).await.unwrap().digest(), third.manifest_hash);
 
@@ -407,7 +408,7 @@ mod tests {
         missing.data.train = vec![folder.path().join("none.parquet").display().to_string()];
         let error = RunFolder::open(missing, false, Purpose::Train).await.unwrap_err();
         assert_eq!(error.exit(), Exit::BadInput, "{error}");
-        assert!(!folder.path().join("run").join(RUN_FILE).is_file(), "nothing half-written");
+        assert!(!folder.path().join("run").join(layout::CONFIGURATION).is_file(), "nothing half-written");
     }
 
     #[tokio::test]

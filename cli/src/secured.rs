@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use blip2_collective::{TlsFiles, Transport};
+use blip2_proto::transport::{TlsFiles, Transport};
 
 use crate::error::CliError;
 
@@ -50,7 +50,7 @@ pub(crate) fn url(transport: &Transport, address: impl std::fmt::Display) -> Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exit::Exit;
+    use blip2_run::exit::Exit;
 
     #[test]
     fn arguments_come_before_the_configuration_and_halves_are_refused() {

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use blip2_collective::Transport;
-use blip2_coordinator::{
-    Catalogue, CheckpointRecord, CoordinatorError, CoordinatorOptions, Epochs, LossRise, NonFinitePolicy,
-    Outcome, RunSpec,
-};
+use blip2_coordinator::{CoordinatorError, CoordinatorOptions, LossRise, NonFinitePolicy, Outcome, RunSpec};
+use blip2_proto::transport::Transport;
 use blip2_proto::v1::StatusReply;
+use blip2_run::catalogue::Catalogue;
+use blip2_run::commit::CheckpointRecord;
+use blip2_run::epoch::Epochs;
+use blip2_run::{RunError, layout};
 use blip2_worker::config::NonFiniteSteps;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -16,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::again::same_command;
 use crate::error::CliError;
-use crate::exit::Exit;
-use crate::faults::{FAULTS_FILE, record_faults};
+use crate::faults::record_faults;
 use crate::identity::binary_identity;
-use crate::metrics::{METRICS_FILE, MetricsLog, write_all};
+use crate::metrics::{MetricsLog, write_all};
 use crate::progress::{Audience, duration, show};
 use crate::run_folder::{RunFolder, metrics_folder};
+use blip2_run::exit::Exit;
 
 /// Committed steps that may wait for the disk.
 const METRICS_QUEUE: usize = 1024;
@@ -91,7 +92,7 @@ impl Session {
         // The logs' folder, which may be the metrics' too, is made here.
         folder.logs()?;
         let records = metrics_folder(config);
-        let metrics = MetricsLog::open(records.join(METRICS_FILE))?;
+        let metrics = MetricsLog::open(records.join(layout::METRICS))?;
         let worker_toml = toml::to_string(&config.worker())
             .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
         let spec = RunSpec {
@@ -118,7 +119,7 @@ impl Session {
             },
         };
         let status = watch::Sender::new(StatusReply::default());
-        Ok(Self { spec, metrics, faults: records.join(FAULTS_FILE), folder, lead, status })
+        Ok(Self { spec, metrics, faults: records.join(layout::FAULTS), folder, lead, status })
     }
 
     /// Follows the run from beside it.
@@ -184,7 +185,9 @@ impl Session {
         written?;
         let status = last_status.borrow().clone();
         let outcome = match outcome {
-            Err(CoordinatorError::Fenced { .. }) if self.lead.after.is_some() => return Ok(None),
+            Err(CoordinatorError::Run(RunError::Fenced { .. })) if self.lead.after.is_some() => {
+                return Ok(None);
+            }
             outcome => outcome?,
         };
         match outcome {

@@ -3,9 +3,11 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use blip2_coordinator::{Catalogue, Epochs, StandByEnd, StandByOptions};
+use blip2_coordinator::{StandByEnd, StandByOptions};
 use blip2_dataset::store::Location;
 use blip2_proto::v1::StatusReply;
+use blip2_run::catalogue::Catalogue;
+use blip2_run::epoch::Epochs;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -158,7 +160,7 @@ fn over(how: &str) -> Result<Turn, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exit::Exit;
+    use blip2_run::exit::Exit;
 
     #[test]
     fn the_end_of_the_run_is_that_of_those_who_stand_by() {

@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use blip2_coordinator::{Catalogue, CheckpointRecord, EpochRecord, Epochs, Schedule};
 use blip2_dataset::store::Location;
 use blip2_proto::v1::{NamedValue, StatusReply};
+use blip2_run::catalogue::Catalogue;
+use blip2_run::commit::CheckpointRecord;
+use blip2_run::epoch::{EpochRecord, Epochs};
+use blip2_run::layout;
+use blip2_run::schedule::Schedule;
 use serde::Serialize;
 
 use crate::config::RunConfig;
 use crate::error::CliError;
-use crate::faults::{FAULTS_FILE, read_faults};
+use crate::faults::read_faults;
 use crate::figures::{HELD_OUT, held_out, serialize_values};
-use crate::metrics::{METRICS_FILE, StepRecord, read};
+use crate::metrics::{StepRecord, read};
 use crate::run_folder::{metrics_folder, stored_configuration};
 
 /// A run that lies in a store.
@@ -84,7 +88,7 @@ impl StoredRun {
         let checkpoint = Catalogue::new(&self.root).list().await?.valid.pop();
         let (one, two) = (&self.config.stage1, &self.config.stage2);
         let schedule = Schedule::new(&[one.steps, two.steps], &[one.batch, two.batch]);
-        let records = read(&metrics_folder(&self.config).join(METRICS_FILE)).unwrap_or_default();
+        let records = read(&metrics_folder(&self.config).join(layout::METRICS)).unwrap_or_default();
         let step = committed(newest.as_ref(), checkpoint.as_ref(), &records);
         let measured = |record: &&StepRecord| record.values.keys().any(|name| name.starts_with(HELD_OUT));
         let measured = records.iter().rev().find(measured);
@@ -106,7 +110,7 @@ impl StoredRun {
             values: records.last().map(|record| values(record, false)).unwrap_or_default(),
             held_out: measured.map(|record| values(record, true)).unwrap_or_default(),
             held_out_step: measured.map_or(0, |record| record.step + 1),
-            last_fault: read_faults(&folder.join(FAULTS_FILE)).pop().map(|record| record.fault),
+            last_fault: read_faults(&folder.join(layout::FAULTS)).pop().map(|record| record.fault),
         })
     }
 }
@@ -244,7 +248,7 @@ mod tests {
         let epochs = Epochs::new(&root, "c".into(), "http://127.0.0.1:9".into());
         epochs.take(1, 0, Vec::new()).await.unwrap();
         epochs.take(2, 3, Vec::new()).await.unwrap();
-        root.join("epochs/0000000003.json").put(bytes::Bytes::new()).await.unwrap();
+        layout::epoch_object(&root, 3).put(bytes::Bytes::new()).await.unwrap();
         let mut config = RunConfig::default();
         config.run.root = folder.path().display().to_string();
         (config.stage1.steps, config.stage1.batch) = (9, 4);

@@ -5,11 +5,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::error::CliError;
+use blip2_run::layout;
 
 /// The token of runs that only this machine's processes can reach.
 const LOOPBACK_TOKEN: &str = "this machine only";
-/// Name of the token's file among the logs of a run that `train` leads.
-const TOKEN_FILE: &str = "token";
 /// Bytes of a fresh token.
 const TOKEN_BYTES: usize = 32;
 /// Longer files are something else.
@@ -34,7 +33,7 @@ impl TokenFile {
     /// Writes the token to its file among a run's logs, where `status` finds it; one that a killed process left there is
     /// replaced.
     pub(crate) fn create_in(logs: &Path, token: &str) -> Result<Self, CliError> {
-        let path = logs.join(TOKEN_FILE);
+        let path = logs.join(layout::TOKEN);
         // If it cannot be removed, writing says why.
         let _ = std::fs::remove_file(&path);
         Self::write(path, token)
@@ -78,7 +77,7 @@ pub(crate) fn fresh_token() -> Result<String, CliError> {
 
 /// The token of a run that `train` leads on this machine, if its file is among these logs.
 pub(crate) fn token_in(logs: &Path) -> Option<String> {
-    read_token(Some(&logs.join(TOKEN_FILE))).ok()
+    read_token(Some(&logs.join(layout::TOKEN))).ok()
 }
 
 /// The token in a file; without a file, the one that is no secret and only serves on the loopback address.

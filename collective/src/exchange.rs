@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use blip2_proto::MAX_STRANGER_MESSAGE;
+use blip2_proto::bounds::MAX_STRANGER_MESSAGE;
 use blip2_proto::v1::exchange_server::ExchangeServer;
 use bytes::Bytes;
 use futures::FutureExt;
@@ -18,7 +18,8 @@ use crate::mailbox::Mailbox;
 use crate::peers::Peers;
 use crate::round::Round;
 use crate::service::ExchangeService;
-use crate::{CollectiveError, Guarded, Limits, Result, SumTree, Transport, TreePartial, World};
+use crate::{CollectiveError, Limits, Result, SumTree, TreePartial, World};
+use blip2_proto::transport::{Guarded, Transport};
 
 /// How long calls in progress may take to end at a shutdown.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(2);
@@ -211,7 +212,7 @@ impl Exchange {
         let world = self.mailbox.world()?;
         world.own()?;
         self.mailbox.enter_step(&world, step);
-        Ok(Round::new(self, world, step, tag))
+        Ok(Round::new(&self.mailbox, &self.peers, world, step, tag))
     }
 }
 

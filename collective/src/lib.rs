@@ -21,7 +21,6 @@ mod peers;
 mod reduce;
 mod round;
 mod service;
-mod transport;
 mod tree;
 mod wire;
 mod world;
@@ -31,10 +30,6 @@ pub use bulk::read_bulk_messages;
 pub use error::{CollectiveError, Result};
 pub use exchange::Exchange;
 pub use limits::Limits;
-pub use transport::{
-    AddressError, ConnectError, Connection, Gated, Guarded, TlsError, TlsFiles, Transport, advertised,
-    authenticate, is_authenticated, listening, raise_descriptor_limit,
-};
 pub use tree::{SumTree, TreeAccumulator, TreeNode, TreePartial};
 pub use wire::Wire;
 pub use world::{Member, World, deal_slots};

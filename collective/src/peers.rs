@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use blip2_proto::text::{MAX_TEXT, visible};
+use blip2_proto::token::with_token;
 use blip2_proto::v1::exchange_client::ExchangeClient;
 use blip2_proto::v1::{FetchRowsRequest, FetchStateRequest, PushHeader};
-use blip2_proto::{MAX_TEXT, visible, with_token};
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::{BoxFuture, try_join_all};
@@ -16,7 +17,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::bulk::{self, Call};
-use crate::{CollectiveError, Limits, Member, Result, Transport, World};
+use crate::{CollectiveError, Limits, Member, Result, World};
+use blip2_proto::transport::Transport;
 
 /// Pause between two attempts to reach a peer.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blip2_collective::{
-    CollectiveError, Exchange, Limits, Member, SumTree, Transport, TreeAccumulator, TreePartial, Wire, World,
-    deal_slots,
+    CollectiveError, Exchange, Limits, Member, SumTree, TreeAccumulator, TreePartial, Wire, World, deal_slots,
 };
+use blip2_proto::transport::Transport;
 use blip2_proto::v1::bulk_client::BulkClient;
 use blip2_proto::v1::exchange_client::ExchangeClient;
 use blip2_proto::v1::{Chunk, FetchRowsRequest, PushHeader};

@@ -5,25 +5,27 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_collective::Connection;
 use blip2_dataset::quarantine::QuarantineList;
 use blip2_dataset::store::Location;
+use blip2_proto::bounds::bounded_from_worker;
 use blip2_proto::drill::{Drill, DrillPhase};
+use blip2_proto::token::same_token;
+use blip2_proto::transport::Connection;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{CoordinatorMessage, Hello, RefusalCode, Refused, StatusReply, WorkerMessage};
-use blip2_proto::{bounded_from_worker, same_token};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
-use crate::checkpoint::QUARANTINE;
-use crate::server::{HELLO_DEADLINE, WRONG_TOKEN};
-use crate::{
-    Action, Catalogue, CheckpointRecord, CommittedStep, CoordinatorError, Epochs, Event, Machine, Outcome,
-    Result, Schedule, SessionId, StoreFailure,
-};
+use crate::introduction::{HELLO_DEADLINE, WRONG_TOKEN};
+use crate::{Action, CommittedStep, Event, Machine, Outcome, SessionId, StoreFailure};
+use blip2_run::catalogue::Catalogue;
+use blip2_run::commit::CheckpointRecord;
+use blip2_run::epoch::Epochs;
+use blip2_run::schedule::Schedule;
+use blip2_run::{RunError, quarantine};
 
 /// Time between two ticks of the machine.
 const TICK: Duration = Duration::from_millis(100);
@@ -276,7 +278,7 @@ impl Actor {
     }
 
     fn store_quarantine(&mut self, list: QuarantineList) {
-        let location = self.around.root.join(QUARANTINE);
+        let root = self.around.root.clone();
         self.quarantine_lists += 1;
         let (number, newest) = (self.quarantine_lists, self.quarantine_written.clone());
         self.store.spawn(async move {
@@ -284,7 +286,7 @@ impl Actor {
             if number < *newest {
                 return None;
             }
-            match write_quarantine(&location, &list).await {
+            match quarantine::write(&root, &list).await {
                 Ok(()) => *newest = number,
                 Err(error) => tracing::warn!(%error, "the list of quarantined rows was not written"),
             }
@@ -321,13 +323,9 @@ impl Actor {
     }
 }
 
-async fn write_quarantine(location: &Location, list: &QuarantineList) -> Result<()> {
-    Ok(location.put(list.to_parquet()?).await?)
-}
-
-fn failure(error: CoordinatorError) -> StoreFailure {
+fn failure(error: RunError) -> StoreFailure {
     match error {
-        CoordinatorError::Fenced { .. } => StoreFailure::Fenced(error.to_string()),
+        RunError::Fenced { .. } => StoreFailure::Fenced(error.to_string()),
         error => StoreFailure::Failed(error.to_string()),
     }
 }

@@ -1,7 +1,9 @@
-//! What the coordinator and the catalogue can fail with.
+//! What the coordinator can fail with.
 
 use blip2_dataset::error::DatasetError;
 use blip2_proto::drill::DrillError;
+use blip2_run::RunError;
+use blip2_run::exit::{Exit, ExitClass};
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, CoordinatorError>;
@@ -9,39 +11,15 @@ pub type Result<T> = std::result::Result<T, CoordinatorError>;
 /// What went wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum CoordinatorError {
-    /// The object store failed.
+    /// The run's store, or an object in it.
     #[error(transparent)]
-    Store(#[from] DatasetError),
+    Run(#[from] RunError),
     /// A setting does not fit the others.
     #[error("{key}: {reason}")]
     Setting {
         /// Name of the setting.
         key: &'static str,
         /// What is wrong and what would be right.
-        reason: String,
-    },
-    /// Another coordinator took over this run.
-    #[error(
-        "epoch {epoch} of this run was taken by another coordinator; this one is fenced off and must end"
-    )]
-    Fenced {
-        /// The first epoch that is not ours.
-        epoch: u64,
-    },
-    /// A checkpoint is not what its COMMIT says.
-    #[error("checkpoint {name}: {reason}")]
-    Checkpoint {
-        /// Name of the checkpoint.
-        name: String,
-        /// What differs.
-        reason: String,
-    },
-    /// A membership epoch's object cannot be read.
-    #[error("{object}: {reason}; it is not written by this program, or damaged")]
-    Epoch {
-        /// The object.
-        object: String,
-        /// What is wrong.
         reason: String,
     },
     /// A drill cannot be understood.
@@ -63,13 +41,20 @@ impl CoordinatorError {
             Err(error) => error.to_string(),
         })
     }
+}
 
-    /// The exit code of the command line for this class of error.
-    pub fn exit_code(&self) -> u32 {
+impl From<DatasetError> for CoordinatorError {
+    fn from(error: DatasetError) -> Self {
+        Self::Run(error.into())
+    }
+}
+
+impl ExitClass for CoordinatorError {
+    fn exit(&self) -> Exit {
         match self {
-            Self::Fenced { .. } => 4,
-            Self::Setting { .. } | Self::Drill(_) => 78,
-            _ => 1,
+            Self::Run(error) => error.exit(),
+            Self::Setting { .. } | Self::Drill(_) => Exit::BadConfig,
+            Self::Server(_) => Exit::Failed,
         }
     }
 }

@@ -1,30 +1,24 @@
-//! Membership, slot map, step commit and the checkpoint catalogue of one run.
+//! Membership, slot map, step commit and checkpoints of one run.
 //!
 //! The heart is [`Machine`]: a pure state machine that turns events (a worker joined, reported, vanished; time passed;
 //! an object was stored) into actions (send, store, finish). It knows no clock, no network and no store, so that a
 //! simulation drives the very code that runs in production. [`run`] is its shell: a gRPC server, a ticking clock and
 //! the run's folder in the object store.
 //!
-//! What is decided is decided by create-if-absent writes alone: a membership epoch ([`Epochs`]), which fences an older
-//! coordinator of the same run, and a checkpoint's `COMMIT` ([`Catalogue`]). Everything else is soft state that a
+//! What is decided is decided by create-if-absent writes alone: a membership epoch ([`Epochs`](blip2_run::epoch::Epochs)),
+//! which fences an older coordinator of the same run, and a checkpoint's `COMMIT`
+//! ([`Catalogue`](blip2_run::catalogue::Catalogue)). Everything else is soft state that a
 //! restarted coordinator gathers again.
 
 mod actor;
-mod catalogue;
-mod checkpoint;
-mod coverage;
-mod epochs;
 mod error;
+mod introduction;
 mod machine;
 mod server;
 mod settings;
 mod spec;
 mod standby;
 
-pub use catalogue::{Catalogue, Damaged, Listing};
-pub use checkpoint::{CheckpointRecord, PartRecord};
-pub use coverage::StageCoverage;
-pub use epochs::{EpochMember, EpochRecord, Epochs};
 pub use error::{CoordinatorError, Result};
 #[cfg(feature = "planted-bugs")]
 pub use machine::PlantedBug;
@@ -32,5 +26,5 @@ pub use machine::invariants::check;
 pub use machine::{Action, CommittedStep, Event, Machine, Outcome, SessionId, Start, StoreFailure};
 pub use server::{CoordinatorOptions, run};
 pub use settings::{Cadence, CheckpointSettings, CoordinatorSettings};
-pub use spec::{LossRise, NonFinitePolicy, RunSpec, Schedule};
+pub use spec::{LossRise, NonFinitePolicy, RunSpec};
 pub use standby::{StandByEnd, StandByOptions, Stranded, is_led, stand_by};

@@ -47,7 +47,9 @@ use self::loss_rise::LossWatch;
 use self::membership::Election;
 use self::progress::Progress;
 use self::saving::Save;
-use crate::{CheckpointSettings, CoordinatorSettings, RunSpec, Schedule, StageCoverage};
+use crate::{CheckpointSettings, CoordinatorSettings, RunSpec};
+use blip2_run::coverage::StageCoverage;
+use blip2_run::schedule::Schedule;
 
 /// Time without a tick after which this process is taken to have been paused.
 const STANDSTILL: Duration = Duration::from_secs(2);

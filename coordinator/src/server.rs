@@ -4,13 +4,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use blip2_collective::{Connection, Guarded, Transport, authenticate, is_authenticated};
 use blip2_dataset::quarantine::QuarantineList;
-use blip2_dataset::store::Location;
+use blip2_proto::bounds::{MAX_CONTROL_MESSAGE, MAX_STRANGER_MESSAGE};
 use blip2_proto::drill::Drill;
+use blip2_proto::token::same_token;
+use blip2_proto::transport::{Connection, Guarded, Transport, authenticate, is_authenticated};
 use blip2_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use blip2_proto::v1::{CoordinatorMessage, StatusReply, StatusRequest, WorkerMessage};
-use blip2_proto::{MAX_CONTROL_MESSAGE, MAX_STRANGER_MESSAGE, same_token};
+use blip2_run::quarantine;
 use futures::Stream;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -20,11 +21,15 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::actor::{Actor, Opened};
-use crate::checkpoint::QUARANTINE;
+use crate::introduction::WRONG_TOKEN;
 use crate::{
-    Catalogue, CheckpointRecord, CheckpointSettings, CommittedStep, CoordinatorError, CoordinatorSettings,
-    Epochs, Machine, Outcome, Result, RunSpec, Start,
+    CheckpointSettings, CommittedStep, CoordinatorError, CoordinatorSettings, Machine, Outcome, Result,
+    RunSpec, Start,
 };
+use blip2_run::catalogue::Catalogue;
+use blip2_run::commit::CheckpointRecord;
+use blip2_run::epoch::Epochs;
+use blip2_run::layout::QUARANTINE;
 
 /// Connections that wait to be taken in.
 const WAITING_CONNECTIONS: usize = 64;
@@ -32,8 +37,6 @@ const WAITING_CONNECTIONS: usize = 64;
 const MOST_SESSIONS: usize = 1024;
 /// Sessions that were opened without showing the token: workers never need these.
 const MOST_STRANGERS: usize = 128;
-/// How long a connection may take to introduce itself.
-pub(crate) const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 /// Messages of one worker that may wait to be sent; one that lets more pile up is lost.
 const WAITING_MESSAGES: usize = 256;
 /// How long open calls may take to end when the run is over.
@@ -69,7 +72,7 @@ pub struct CoordinatorOptions {
 ///
 /// # Errors
 /// The settings do not fit, the store fails before the first step, another coordinator takes over first
-/// ([`CoordinatorError::Fenced`]), or the server cannot run. How the run itself ended, failures of workers included,
+/// ([`RunError::Fenced`](blip2_run::RunError::Fenced)), or the server cannot run. How the run itself ended, failures of workers included,
 /// is its [`Outcome`].
 pub async fn run(
     listener: TcpListener,
@@ -167,19 +170,12 @@ async fn known_rows(spec: &RunSpec, catalogue: &Catalogue) -> Result<QuarantineL
         Some(record) => catalogue.read_quarantine(record).await?,
         None => QuarantineList::default(),
     };
-    match run_copy(&spec.run_root).await {
+    match quarantine::read(&spec.run_root).await {
         Ok(copy) => rows.extend(copy.iter().cloned()),
         // It is a convenience: the checkpoint's list is the one that counts.
         Err(error) => tracing::warn!(%error, "the run's {QUARANTINE} is not read"),
     }
     Ok(rows)
-}
-
-async fn run_copy(root: &Location) -> Result<QuarantineList> {
-    match root.join(QUARANTINE).read().await? {
-        Some(content) => Ok(QuarantineList::from_parquet(content)?),
-        None => Ok(QuarantineList::default()),
-    }
 }
 
 /// Tells those who stand by that there is nothing to take over. One that is fenced off has nothing to say.
@@ -252,9 +248,6 @@ pub(crate) fn check_token(request: &Request<StatusRequest>, token: &str) -> std:
     authenticate(request.extensions());
     Ok(())
 }
-
-/// What everyone is told who does not show the run's token.
-pub(crate) const WRONG_TOKEN: &str = "the token is not this run's; start it with the run's token file";
 
 /// Ends a server; calls that are open may end by themselves for a while.
 pub(crate) async fn end_server(server: &mut Server, stop: &CancellationToken) {

@@ -8,14 +8,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_collective::{Connection, Transport};
 use blip2_dataset::store::Location;
+use blip2_proto::text::{MAX_TEXT, visible};
+use blip2_proto::token::{same_token, with_token};
+use blip2_proto::transport::{Connection, Transport};
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::coordinator_server::Coordinator;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{CoordinatorMessage, RefusalCode, Refused, StatusReply, StatusRequest, WorkerMessage};
-use blip2_proto::{MAX_TEXT, same_token, visible, with_token};
 use futures::Stream;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -24,8 +25,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::server::{HELLO_DEADLINE, Rooms, WRONG_TOKEN, check_token, end_server, serve};
-use crate::{CoordinatorError, CoordinatorSettings, EpochRecord, Epochs, Result};
+use crate::introduction::{HELLO_DEADLINE, WRONG_TOKEN};
+use crate::server::{Rooms, check_token, end_server, serve};
+use crate::{CoordinatorError, CoordinatorSettings, Result};
+use blip2_run::epoch::{EpochRecord, Epochs};
 
 /// Time between two questions to the coordinator that leads.
 const PROBE_EVERY: Duration = Duration::from_millis(500);

@@ -1,4 +1,4 @@
-//! Rows whose picture is another row's: the same bytes, or nearly the same look.
+//! Rows whose image is another row's: the same bytes, or nearly the same look.
 //!
 //! Of two such rows the later one is left out, whether or not the earlier one is left out as well. Exact duplicates have
 //! one SHA-256. Near ones have perceptual hashes that differ in at most 3 of 64 bits; they are found by the tables of
@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::datatypes::{UInt8Type, UInt32Type};
-use blip2_dataset::corpus::parquet_bytes::read_parquet;
 use blip2_dataset::error::{DatasetError, Result};
+use blip2_dataset::parquet_bytes::read_parquet;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use serde::{Deserialize, Serialize};
@@ -36,9 +36,9 @@ pub struct DedupRule {
     pub near_bits: Option<u32>,
 }
 
-/// A row's picture.
+/// A row's image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PictureHash {
+pub struct ImageHash {
     /// Task, row group and row.
     pub place: [u32; 3],
     /// SHA-256 of its bytes.
@@ -97,7 +97,7 @@ impl DuplicateList {
     }
 }
 
-/// Takes pictures in any order and finds those that are left out.
+/// Takes images in any order and finds those that are left out.
 pub struct DuplicateFinder {
     rule: DedupRule,
     exact: Sorter<6>,
@@ -128,20 +128,20 @@ impl DuplicateFinder {
         })
     }
 
-    /// Takes a picture.
+    /// Takes an image.
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn push(&mut self, picture: PictureHash) -> Result<()> {
-        let [high, low] = packed(picture.place);
+    pub fn push(&mut self, image: ImageHash) -> Result<()> {
+        let [high, low] = packed(image.place);
         let word = |index: usize| {
-            let bytes = picture.sha256[8 * index..8 * index + 8].try_into();
+            let bytes = image.sha256[8 * index..8 * index + 8].try_into();
             // Eight bytes are eight bytes.
             bytes.map_or(0, u64::from_be_bytes)
         };
         self.exact.push([word(0), word(1), word(2), word(3), high, low]).map_err(failed)?;
         if self.rule.near_bits.is_some() {
-            self.hashes.push([picture.perceptual_hash, high, low]).map_err(failed)?;
+            self.hashes.push([image.perceptual_hash, high, low]).map_err(failed)?;
         }
         Ok(())
     }
@@ -238,34 +238,42 @@ fn malformed(reason: impl std::fmt::Display) -> DatasetError {
 #[cfg(test)]
 mod tests {
     use blip2_dataset::random::KeyedRng;
+    use proptest::prelude::*;
 
     use super::*;
 
-    fn find(rule: DedupRule, memory: usize, pictures: &[PictureHash]) -> Vec<[u32; 3]> {
+    /// The file that a finder writes.
+    fn list(rule: DedupRule, memory: usize, images: &[ImageHash]) -> Bytes {
         let folder = tempfile::tempdir().unwrap();
         let mut finder = DuplicateFinder::new(rule, folder.path(), memory).unwrap();
-        pictures.iter().for_each(|picture| finder.push(*picture).unwrap());
+        images.iter().for_each(|image| finder.push(*image).unwrap());
+        finder.finish().unwrap()
+    }
+
+    fn find(rule: DedupRule, memory: usize, images: &[ImageHash]) -> Vec<[u32; 3]> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut finder = DuplicateFinder::new(rule, folder.path(), memory).unwrap();
+        images.iter().for_each(|image| finder.push(*image).unwrap());
         let content = finder.finish().unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
         DuplicateList::from_parquet(content).unwrap().rows
     }
 
     /// Every pair compared.
-    fn expected(rule: DedupRule, pictures: &[PictureHash]) -> Vec<[u32; 3]> {
-        let same = |a: &PictureHash, b: &PictureHash| {
+    fn expected(rule: DedupRule, images: &[ImageHash]) -> Vec<[u32; 3]> {
+        let same = |a: &ImageHash, b: &ImageHash| {
             let bits = (a.perceptual_hash ^ b.perceptual_hash).count_ones();
             a.sha256 == b.sha256 || rule.near_bits.is_some_and(|most| bits <= most)
         };
-        let is_left_out = |b: &PictureHash| pictures.iter().any(|a| a.place < b.place && same(a, b));
-        let mut rows: Vec<_> =
-            pictures.iter().filter(|b| is_left_out(b)).map(|picture| picture.place).collect();
+        let is_left_out = |b: &ImageHash| images.iter().any(|a| a.place < b.place && same(a, b));
+        let mut rows: Vec<_> = images.iter().filter(|b| is_left_out(b)).map(|image| image.place).collect();
         rows.sort_unstable();
         rows
     }
 
-    /// Pictures in families: copies, and copies with some bits changed.
-    fn pictures(seed: u64, count: u32) -> Vec<PictureHash> {
-        let mut draws = KeyedRng::new(seed, "pictures", &[]);
+    /// Images in families: copies, and copies with some bits changed.
+    fn images(seed: u64, count: u32) -> Vec<ImageHash> {
+        let mut draws = KeyedRng::new(seed, "images", &[]);
         let families: Vec<u64> = (0..count / 4).map(|_| draws.below(u64::MAX)).collect();
         (0..count)
             .map(|number| {
@@ -277,7 +285,7 @@ mod tests {
                 sha256[31] = draws.below(3) as u8;
                 // Not pushed in their order.
                 let place = number.wrapping_mul(7919) % count;
-                PictureHash { place: [place / 50, place / 10 % 5, place % 10], sha256, perceptual_hash: hash }
+                ImageHash { place: [place / 50, place / 10 % 5, place % 10], sha256, perceptual_hash: hash }
             })
             .collect()
     }
@@ -285,15 +293,45 @@ mod tests {
     #[test]
     fn all_pairs_are_found_with_any_memory() {
         for seed in 0..6 {
-            let pictures = pictures(seed, 400);
+            let images = images(seed, 400);
             for near_bits in [None, Some(0), Some(1), Some(3)] {
                 let rule = DedupRule { near_bits };
-                let expected = expected(rule, &pictures);
+                let expected = expected(rule, &images);
                 assert!(!expected.is_empty());
                 for memory in [1 << 10, 1 << 20] {
-                    assert_eq!(find(rule, memory, &pictures), expected, "{seed} {near_bits:?} {memory}");
+                    assert_eq!(find(rule, memory, &images), expected, "{seed} {near_bits:?} {memory}");
                 }
             }
+        }
+    }
+
+    /// Images of few hashes and few bytes, so that there are many duplicates, in any order.
+    fn some_images() -> impl Strategy<Value = Vec<ImageHash>> {
+        let image = (0..6_u8, prop::collection::vec(0..64_u32, 0..5));
+        let images = prop::collection::vec(image, 0..60).prop_map(|images| {
+            let numbered = (0..).zip(images).map(|(row, (bytes, flips)): (u32, _)| ImageHash {
+                place: [row / 20, row / 5 % 4, row % 5],
+                sha256: [bytes; 32],
+                perceptual_hash: flips.iter().fold(0x0f0f_3355_aa00_ff11, |hash, bit| hash ^ (1 << bit)),
+            });
+            numbered.collect::<Vec<_>>()
+        });
+        images.prop_shuffle()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        /// The list is a function of the images, to the byte: neither their order nor memory shows in it.
+        #[test]
+        fn the_order_of_images_does_not_matter(images in some_images(), near_bits in prop::option::of(0..=3_u32)) {
+            let rule = DedupRule { near_bits };
+            let mut in_order = images.clone();
+            in_order.sort_by_key(|image| image.place);
+            let found = list(rule, 1 << 10, &images);
+            prop_assert_eq!(&found, &list(rule, 1 << 20, &in_order));
+            let rows = DuplicateList::from_parquet(found).unwrap().rows;
+            prop_assert_eq!(rows, expected(rule, &images));
         }
     }
 

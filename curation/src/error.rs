@@ -1,19 +1,64 @@
 //! What ends a curation.
 
 use blip2_dataset::error::DatasetError;
+use blip2_dataset::store::secret_url::redacted;
+use blip2_evaluation::EvaluationError;
+use blip2_model::device::DeviceName;
+use blip2_model::device::failure::{DeviceFailure, behind, recognised};
+use blip2_model::error::ModelError;
+use blip2_run::exit::{Exit, ExitClass};
 
 /// `Result` of this crate.
 pub type Result<T, E = CurationError> = std::result::Result<T, E>;
 
+/// What to do about a full card.
+const CURATE_LESS: &str = "lower curation.models.batch and curation.models.text_batch";
+
 /// An error of a curation: what, where, and what to do. Jobs and their files fail as data does, with [`DatasetError`].
 #[derive(Debug, thiserror::Error)]
 pub enum CurationError {
+    /// The configuration cannot be used.
+    #[error("configuration: {0}")]
+    Configuration(String),
     /// The pool or a store.
     #[error(transparent)]
     Data(#[from] DatasetError),
+    /// A model or its weights.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Another failure of a captioner.
+    #[error(transparent)]
+    Evaluation(Box<EvaluationError>),
+    /// The coordinator did not take this worker.
+    #[error("the coordinator refused this worker: {reason}")]
+    Refused {
+        /// What differs and what to do.
+        reason: String,
+    },
+    /// The coordinator cannot be reached or went away.
+    #[error("coordinator {address}: {reason}")]
+    Coordinator {
+        /// Its URL.
+        address: String,
+        /// What happened.
+        reason: String,
+    },
     /// The gRPC server ended.
     #[error("the coordinator's server ended: {0}")]
     Server(String),
+    /// The card, or its driver, failed: nothing that others could mend.
+    #[error("{device}: {failure}; {advice}")]
+    Device {
+        /// The device.
+        device: DeviceName,
+        /// What its driver said.
+        failure: DeviceFailure,
+        /// What to do.
+        advice: String,
+    },
+    /// The thread that computes panicked.
+    #[error("the compute thread panicked: {0}")]
+    Panicked(String),
 }
 
 impl CurationError {
@@ -28,12 +73,104 @@ impl CurationError {
         })
     }
 
-    /// The command line's exit code for this error.
-    pub fn exit_code(&self) -> u32 {
-        match self {
-            Self::Data(DatasetError::Location { .. }) => 78,
-            Self::Data(error) if error.is_bad_input() => 3,
-            _ => 1,
+    /// What is wrong with the model that `key` names: files that are missing, damaged or another model's are the
+    /// configuration's error. A device that fails and a store that does not answer stay what they are.
+    pub(crate) fn of_model(key: &str, place: &str, error: impl Into<Self>) -> Self {
+        let error = error.into();
+        let is_of_the_files = match &error {
+            Self::Model(error) => !matches!(error, ModelError::Device(_)),
+            Self::Data(error) => error.is_bad_input(),
+            _ => false,
+        };
+        match is_of_the_files {
+            true => Self::Configuration(format!("{key} = \"{}\": {error}", redacted(place))),
+            false => error,
         }
+    }
+
+    /// A panic of what computes on `device`.
+    pub(crate) fn panicked(text: String, device: DeviceName) -> Self {
+        match behind(&text) {
+            Some(failure) => Self::device(device, failure),
+            None => Self::Panicked(text),
+        }
+    }
+
+    /// An error that a read of `device` returned, by its right name.
+    pub(crate) fn blamed_on(self, device: DeviceName) -> Self {
+        let failure = match &self {
+            Self::Model(ModelError::Device(text)) => recognised(text),
+            _ => None,
+        };
+        match failure {
+            Some(failure) => Self::device(device, failure),
+            None => self,
+        }
+    }
+
+    fn device(device: DeviceName, failure: DeviceFailure) -> Self {
+        let advice = failure.advice(CURATE_LESS);
+        Self::Device { device, failure, advice }
+    }
+}
+
+impl ExitClass for CurationError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Configuration(_) => Exit::BadConfig,
+            Self::Data(error) => error.exit(),
+            Self::Refused { .. } => Exit::Refused,
+            Self::Device { .. } => Exit::CardFailed,
+            _ => Exit::Failed,
+        }
+    }
+}
+
+impl From<EvaluationError> for CurationError {
+    fn from(error: EvaluationError) -> Self {
+        match error {
+            EvaluationError::Configuration(reason) => Self::Configuration(reason),
+            EvaluationError::Data(error) => Self::Data(error),
+            EvaluationError::Model(error) => Self::Model(error),
+            other => Self::Evaluation(Box::new(other)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cards_failure_has_its_name_its_remedy_and_its_exit_code() {
+        let card = DeviceName::Cuda(Some(3));
+        let text =
+            "An IO error happened\nCaused by:\n  out of device memory allocating 4096 bytes\n  0: frame";
+        let error = CurationError::panicked(text.into(), card);
+        assert_eq!(error.exit().code(), 6);
+        let said = error.to_string();
+        for part in
+            ["cuda:3: out of memory", "allocating 4096 bytes", "curation.models.text_batch", "nvidia-smi"]
+        {
+            assert!(said.contains(part), "no {part} in {said}");
+        }
+        let read = ModelError::Device("cuStreamSynchronize failed with status 719".into());
+        let said = CurationError::from(read).blamed_on(card).to_string();
+        assert!(said.contains("CUDA_ERROR_LAUNCH_FAILED") && !said.contains("curation"), "{said}");
+        let bug = CurationError::panicked("index out of bounds".into(), card);
+        assert!(matches!(bug, CurationError::Panicked(_)));
+        let other = CurationError::from(ModelError::Device("no bf16".into())).blamed_on(card);
+        assert_eq!(other.exit().code(), 1);
+    }
+
+    #[test]
+    fn a_model_that_is_not_there_names_its_key() {
+        let missing = DatasetError::NotFound { location: "x".into() };
+        let error = CurationError::of_model("curation.models.clip", "https://u:p@host/clip", missing);
+        assert_eq!(error.exit().code(), 78);
+        let said = error.to_string();
+        assert!(said.contains("curation.models.clip = \"https://REDACTED@host/clip\""), "{said}");
+        let store = DatasetError::Store { location: "x".into(), action: "read", reason: "timeout".into() };
+        assert_eq!(CurationError::of_model("curation.models.clip", "x", store).exit().code(), 1);
     }
 }

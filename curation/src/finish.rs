@@ -30,7 +30,7 @@ pub struct TaskDone {
     pub rows_read: u64,
     /// Rows that were written.
     pub rows: u64,
-    /// Rows whose picture is another row's.
+    /// Rows whose image is another row's.
     pub duplicates: u64,
     /// Rows that keep no text.
     pub without_text: u64,
@@ -55,7 +55,7 @@ pub struct CurationSummary {
     pub rows_read: u64,
     /// Rows that were written.
     pub rows: u64,
-    /// Rows whose picture is another row's.
+    /// Rows whose image is another row's.
     pub duplicates: u64,
     /// Rows that keep no text.
     pub without_text: u64,

@@ -25,7 +25,7 @@ pub struct CurationSettings {
     pub columns: ColumnNames,
     /// Row groups of a task.
     pub task_row_groups: u32,
-    /// Pictures of more pixels are not used.
+    /// Images of more pixels are not used.
     pub max_pixels: u64,
     /// Which texts are kept.
     pub selection: SelectionSettings,
@@ -49,7 +49,7 @@ pub(crate) struct JobRecord {
     pub(crate) settings: CurationSettings,
     /// Where the scores are, if another job wrote them.
     pub(crate) scores: Option<String>,
-    /// Which rows are left out because their picture is another row's.
+    /// Which rows are left out because their image is another row's.
     pub(crate) dedup: Option<DedupRule>,
     pub(crate) files: Vec<ManifestFile>,
 }

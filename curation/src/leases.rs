@@ -186,6 +186,7 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use blip2_dataset::random::KeyedRng;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -265,6 +266,88 @@ mod tests {
         leases.give_back(lease, task);
         assert_eq!((leases.given_up(), leases.counts()), (None, [3, 1, 1]));
         assert!(leases.renew(at(1), same, other));
+    }
+
+    /// What may happen: to the clock, to a lease that was given, to a task.
+    #[derive(Debug, Clone, Copy)]
+    enum Happening {
+        Waits(u64),
+        Asks,
+        Renews(usize),
+        Does(usize),
+        Fails(usize),
+        Leaves(usize),
+        ReportsAgain(u64),
+    }
+
+    fn happenings() -> impl Strategy<Value = Vec<Happening>> {
+        use Happening::{Asks, Does, Fails, Leaves, Renews, ReportsAgain, Waits};
+        let one = prop_oneof![
+            (0..15_u64).prop_map(Waits),
+            Just(Asks),
+            Just(Asks),
+            (0..8_usize).prop_map(Renews),
+            (0..8_usize).prop_map(Does),
+            (0..8_usize).prop_map(Fails),
+            (0..8_usize).prop_map(Leaves),
+            (0..8_u64).prop_map(ReportsAgain),
+        ];
+        prop::collection::vec(one, 0..80)
+    }
+
+    proptest! {
+        /// Whatever happens, a task is open, leased once or done; what is done stays done and is news once; and once one
+        /// patient worker is left, every task gets done.
+        #[test]
+        fn every_task_is_done_once_whatever_is_lost(tasks in 1..7_u64, happenings in happenings()) {
+            let mut leases = Leases::new(tasks, BTreeSet::new(), LEASE, 1000);
+            let (mut now, mut given, mut news) = (0, Vec::new(), BTreeMap::new());
+            for happening in happenings {
+                let of = |index: usize| given.get(index % given.len().max(1)).copied();
+                match happening {
+                    Happening::Waits(seconds) => now += seconds,
+                    Happening::Asks => {
+                        if let Offer::Task { task, lease } = leases.lease(at(now), "w") {
+                            prop_assert!(!news.contains_key(&task), "a task that is done is given out");
+                            given.push((task, lease));
+                        }
+                    }
+                    Happening::Renews(index) => {
+                        if let Some((task, lease)) = of(index) {
+                            let goes_on = leases.renew(at(now), lease, task);
+                            prop_assert!(!goes_on || !news.contains_key(&task));
+                        }
+                    }
+                    Happening::Does(index) => {
+                        if let Some((task, _)) = of(index) {
+                            *news.entry(task).or_insert(0) += u32::from(leases.done(task));
+                        }
+                    }
+                    Happening::Fails(index) => {
+                        if let Some((task, lease)) = of(index) {
+                            leases.failed(at(now), lease, task, "a reason");
+                        }
+                    }
+                    Happening::Leaves(index) => {
+                        if let Some((task, lease)) = of(index) {
+                            leases.give_back(lease, task);
+                        }
+                    }
+                    Happening::ReportsAgain(task) if news.contains_key(&task) => prop_assert!(!leases.done(task)),
+                    Happening::ReportsAgain(_) => {}
+                }
+                let held: Vec<u64> = leases.held.values().map(|held| held.task).collect();
+                prop_assert_eq!(held.iter().collect::<BTreeSet<_>>().len(), held.len());
+                prop_assert_eq!(leases.counts()[..2].to_vec(), [tasks, news.len() as u64].to_vec());
+            }
+            while !leases.is_finished() {
+                now += LEASE.as_secs();
+                if let Offer::Task { task, .. } = leases.lease(at(now), "patient") {
+                    *news.entry(task).or_insert(0) += u32::from(leases.done(task));
+                }
+            }
+            prop_assert_eq!(news, (0..tasks).map(|task| (task, 1)).collect::<BTreeMap<_, _>>());
+        }
     }
 
     /// Workers that come, die silently, are slow, report twice or late: every task is done in the end, and none is in two

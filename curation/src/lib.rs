@@ -21,27 +21,38 @@
 //! # The parts
 //! - [`job`] is the record that pins a job and its tasks; [`task`] reads a task's rows; [`finish`] writes what follows
 //!   from scores, [`runs`] what it cost.
+//! - [`scoring`] has the traits of what captions and scores; [`models`] opens published folders behind them, as
+//!   [`settings`] name them, and [`model_check`] looks at those folders. [`task_runner`] does tasks with models.
 //! - [`rules`], [`select`] and [`dedup`] decide: functions of texts, scores and hashes, without a store or a model.
 //! - [`leases`] says whose a task is, a state machine without a clock; [`server`] hands leases out over gRPC. All of that
 //!   is soft state: a task is done when its done-record is in the store, and a coordinator that is started again begins
-//!   with those. A lease that is lost costs time and nothing else.
+//!   with those. A lease that is lost costs time and nothing else. [`worker`] asks for tasks until there are none.
+//! - [`config`] is the section `curation` of a configuration, [`report`] what became of a pool.
 //!
 //! The room knows stores, corpora and models. It knows nothing of training: no run, no step, no membership.
 
+pub mod config;
 pub mod dedup;
 mod error;
 pub mod finish;
 pub mod job;
 pub mod leases;
+pub mod model_check;
+pub mod models;
 mod part;
+pub mod report;
 pub mod reselect;
 pub mod rules;
 pub mod runs;
 pub mod scored;
+pub mod scoring;
 pub mod select;
 pub mod server;
+pub mod settings;
 pub mod task;
+pub mod task_runner;
 #[cfg(test)]
 mod tests;
+pub mod worker;
 
 pub use error::{CurationError, Result};

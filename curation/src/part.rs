@@ -25,7 +25,7 @@ impl CuratedRow<'_> {
     }
 }
 
-/// The columns: those of ingestion, with structures for texts. The picture is the last.
+/// The columns: those of ingestion, with structures for texts. The image is the last.
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let item = Arc::new(Field::new_list_field(DataType::Struct(text_fields(true)), false));
     Arc::new(Schema::new(vec![
@@ -65,7 +65,7 @@ pub(crate) fn batch(rows: &[CuratedRow<'_>]) -> Result<RecordBatch> {
         side(0),
         side(1),
         Arc::new(StringArray::from_iter_values(rows.iter().map(|curated| hex(&curated.row.sha256)))),
-        Arc::new(BinaryArray::from_iter_values(rows.iter().map(|curated| &curated.row.picture))),
+        Arc::new(BinaryArray::from_iter_values(rows.iter().map(|curated| &curated.row.image))),
     ];
     RecordBatch::try_new(schema(), columns)
         .map_err(|error| DatasetError::Malformed { what: "row group", reason: error.to_string() })
@@ -78,7 +78,7 @@ pub(crate) fn contents(rows: &[CuratedRow<'_>]) -> Contents {
         |curated: &CuratedRow<'_>| curated.texts.iter().filter(|judged| judged.dropped.is_none()).count();
     Contents {
         captions: rows.iter().map(|curated| kept(curated) as u64).sum(),
-        picture_bytes: rows.iter().map(|curated| curated.row.picture.len() as u64).sum(),
+        image_bytes: rows.iter().map(|curated| curated.row.image.len() as u64).sum(),
         pixels: rows.iter().map(|curated| curated.row.size.map(u64::from).iter().product::<u64>()).sum(),
         min_side: sides().min().unwrap_or_default(),
         max_side: sides().max().unwrap_or_default(),

@@ -8,7 +8,7 @@ use blip2_dataset::store::Location;
 use blip2_dataset::store::record::create_same;
 use bytes::Bytes;
 
-use crate::dedup::{DedupRule, DuplicateFinder, DuplicateList, PictureHash, RowPlaces};
+use crate::dedup::{DedupRule, DuplicateFinder, DuplicateList, ImageHash, RowPlaces};
 use crate::finish::CurationSummary;
 use crate::job::CurationJob;
 use crate::select::SelectionSettings;
@@ -21,7 +21,7 @@ const DUPLICATES: &str = "duplicates.parquet";
 pub struct Reselection {
     /// Which texts are kept.
     pub selection: SelectionSettings,
-    /// Leave out rows whose picture is another row's.
+    /// Leave out rows whose image is another row's.
     pub dedup: Option<DedupRule>,
     /// Tasks to do.
     pub share: Share,
@@ -89,7 +89,7 @@ async fn duplicates(
 }
 
 impl CurationJob {
-    /// The pictures of all scored tasks, in their order; `scratch` is a folder on this machine for about 24 bytes a row.
+    /// The images of all scored tasks, in their order; `scratch` is a folder on this machine for about 24 bytes a row.
     ///
     /// # Errors
     /// [`DatasetError::Setting`] if a task has no scores yet; [`DatasetError::Store`], [`DatasetError::Malformed`].
@@ -106,7 +106,7 @@ impl CurationJob {
             for row in rows {
                 let place = [number, row.row_group, row.row];
                 let (sha256, perceptual_hash) = (row.sha256, row.perceptual_hash);
-                finder.push(PictureHash { place, sha256, perceptual_hash })?;
+                finder.push(ImageHash { place, sha256, perceptual_hash })?;
             }
         }
         let found = tokio::task::spawn_blocking(move || finder.finish()).await;

@@ -195,7 +195,57 @@ fn is_file_name(raw: &[&str], words: &[String]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Words with what rules look for among them, between spaces and punctuation.
+    fn some_text() -> impl Strategy<Value = String> {
+        let words =
+            ["cat", "red", "img", "2034", "a", "stock", "photo", "of", "x.jpg", "www.a.org", "it's", "日本"];
+        let word = prop::sample::select(words.to_vec());
+        let between = prop::sample::select(vec![" ", "  ", ", ", " - ", "! "]);
+        prop::collection::vec((word, between), 0..12)
+            .prop_map(|parts| parts.into_iter().flat_map(|(word, between)| [word, between]).collect())
+    }
+
+    proptest! {
+        /// Neither case nor space around a text changes what it breaks.
+        #[test]
+        fn case_and_space_do_not_matter(text in some_text()) {
+            let rules = RuleSettings::default();
+            let broken = rules.broken_by(&text);
+            prop_assert_eq!(rules.broken_by(&text.to_uppercase()), broken);
+            prop_assert_eq!(rules.broken_by(&format!(" \t{text}\n ")), broken);
+        }
+
+        /// Wider limits never drop what narrower ones keep.
+        #[test]
+        fn wider_limits_keep_more(
+            text in some_text(), words in 0..6_usize, most in 1..12_usize, letters in 0..8_usize, share in 0.1..1.0,
+            wider in 0..4_usize,
+        ) {
+            let narrow = RuleSettings {
+                min_words: words, max_words: words + most, min_letters: letters, max_word_share: share,
+                ..RuleSettings::default()
+            };
+            let wide = RuleSettings {
+                min_words: words.saturating_sub(wider), max_words: words + most + wider,
+                min_letters: letters.saturating_sub(wider), max_word_share: (share + 0.1 * wider as f64).min(1.0),
+                ..narrow.clone()
+            };
+            prop_assert!(narrow.broken_by(&text).is_some() || wide.broken_by(&text).is_none(), "{:?}", text);
+        }
+
+        /// An address or a phrase drops a text wherever it stands, if nothing else does.
+        #[test]
+        fn what_is_looked_for_is_found_anywhere(before in some_text(), after in some_text()) {
+            let rules = RuleSettings { boilerplate: vec!["Acme Outlet".into()], ..RuleSettings::default() };
+            let (address, phrase) =
+                (format!("{before} https://a.b/c {after}"), format!("{before} ACME, outlet {after}"));
+            prop_assert!(rules.broken_by(&address).is_some() && rules.broken_by(&phrase).is_some());
+        }
+    }
 
     #[test]
     fn each_rule_has_its_texts_and_leaves_captions_alone() {

@@ -1,4 +1,4 @@
-//! Texts about a picture, with what the models think of them.
+//! Texts about an image, with what the models think of them.
 
 pub(crate) mod file;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TextSource {
-    /// It came with the picture.
+    /// It came with the image.
     Web,
     /// A captioner wrote it.
     Synthetic,
@@ -31,9 +31,9 @@ pub struct ScoredText {
     pub text: String,
     /// Where it comes from.
     pub source: TextSource,
-    /// Cosine of CLIP's vectors of picture and text, -1 to 1.
+    /// Cosine of CLIP's vectors of image and text, -1 to 1.
     pub clip_score: Option<f32>,
-    /// Probability that picture and text match, of the ITM head, 0 to 1.
+    /// Probability that image and text match, of the ITM head, 0 to 1.
     pub itm_score: Option<f32>,
 }
 
@@ -46,9 +46,9 @@ pub struct ScoredRow {
     pub row: u32,
     /// Name in reports.
     pub key: String,
-    /// SHA-256 of the picture's bytes.
+    /// SHA-256 of the image's bytes.
     pub sha256: [u8; 32],
-    /// Perceptual hash of the picture.
+    /// Perceptual hash of the image.
     pub perceptual_hash: u64,
     /// Its texts.
     pub texts: Vec<ScoredText>,

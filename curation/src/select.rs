@@ -1,4 +1,4 @@
-//! Which texts of a picture are kept: a function of their scores and the settings alone.
+//! Which texts of an image are kept: a function of their scores and the settings alone.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use crate::scored::ScoredText;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CurationMode {
-    /// BLIP-2's: by CLIP's similarity, the best of each picture.
+    /// BLIP-2's: by CLIP's similarity, the best of each image.
     #[default]
     Rank,
     /// BLIP's CapFilt: each text by itself, by the probability that it matches.
@@ -25,9 +25,9 @@ pub enum CurationMode {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SelectionSettings {
-    /// `rank`: the texts most similar to the picture, by CLIP; `filter`: all texts that match it, by the ITM head.
+    /// `rank`: the texts most similar to the image, by CLIP; `filter`: all texts that match it, by the ITM head.
     pub mode: CurationMode,
-    /// Texts of a picture that `rank` keeps.
+    /// Texts of an image that `rank` keeps.
     pub top: usize,
     /// `rank` keeps no text of a smaller cosine.
     pub min_clip_score: f32,
@@ -121,7 +121,7 @@ pub struct JudgedText {
     pub dropped: Option<DropReason>,
 }
 
-/// Judges the texts of one picture; the result is ordered by the score that decides, best first. Of equal scores a text
+/// Judges the texts of one image; the result is ordered by the score that decides, best first. Of equal scores a text
 /// of the web comes first, then the one that was written first. What is kept need not come before what is dropped: a rule
 /// may drop the best.
 pub fn select(texts: &[ScoredText], settings: &SelectionSettings) -> Vec<JudgedText> {
@@ -167,6 +167,8 @@ pub fn select(texts: &[ScoredText], settings: &SelectionSettings) -> Vec<JudgedT
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::scored::TextSource;
 
@@ -236,6 +238,56 @@ mod tests {
             for mode in [CurationMode::Rank, CurationMode::Filter] {
                 let found = select(&texts, &SelectionSettings { mode, ..SelectionSettings::default() });
                 assert_eq!(judged(&found), [("found", None), ("odd", Some("no-number"))], "{score}");
+            }
+        }
+    }
+
+    /// Texts of few words, so that some repeat each other, with scores of all kinds.
+    fn some_texts() -> impl Strategy<Value = Vec<ScoredText>> {
+        let score = prop::option::of(prop_oneof![9 => -1.0..1.0_f32, 1 => Just(f32::NAN)]);
+        let words = prop::sample::select(vec!["a cat", "A cat.", "a dog", "two dogs", "click here", "a"]);
+        let source = prop::sample::select(vec![TextSource::Web, TextSource::Synthetic]);
+        let one = (words, source, score.clone(), score).prop_map(|(text, source, clip_score, itm_score)| {
+            ScoredText { text: text.to_owned(), source, clip_score, itm_score }
+        });
+        prop::collection::vec(one, 0..12)
+    }
+
+    proptest! {
+        /// Nothing is lost; what is kept is distinct, good enough and no more than asked for, and nothing better that is
+        /// sound was left behind.
+        #[test]
+        fn the_best_sound_texts_are_kept(
+            texts in some_texts(), top in 1..5_usize, least in -0.5..0.5_f32,
+            mode in prop::sample::select(vec![CurationMode::Rank, CurationMode::Filter]),
+        ) {
+            let least_match = least.abs();
+            let settings = SelectionSettings {
+                mode, top, min_clip_score: least, min_itm_score: least_match, ..SelectionSettings::default()
+            };
+            let judged = select(&texts, &settings);
+            let shown = |text: &ScoredText| format!("{text:?}");
+            let (mut before, mut after): (Vec<_>, Vec<_>) =
+                (texts.iter().map(shown).collect(), judged.iter().map(|judged| shown(&judged.text)).collect());
+            before.sort();
+            after.sort();
+            prop_assert_eq!(before, after);
+
+            let kept: Vec<&ScoredText> =
+                judged.iter().filter(|judged| judged.dropped.is_none()).map(|judged| &judged.text).collect();
+            let cleaned: BTreeSet<String> =
+                kept.iter().map(|text| clean_caption(&text.text, MAX_CAPTION_WORDS)).collect();
+            prop_assert_eq!(cleaned.len(), kept.len());
+            let scores: Vec<f32> = kept.iter().filter_map(|text| settings.score(text)).collect();
+            prop_assert_eq!(scores.len(), kept.len());
+            prop_assert!(scores.is_sorted_by(|a, b| a >= b));
+            match mode {
+                CurationMode::Rank => prop_assert!(kept.len() <= top && scores.iter().all(|score| *score >= least)),
+                CurationMode::Filter => prop_assert!(scores.iter().all(|score| *score > least_match)),
+            }
+            let worst = scores.last().copied().unwrap_or(f32::INFINITY);
+            for left in judged.iter().filter(|judged| judged.dropped == Some(DropReason::Rank)) {
+                prop_assert!(kept.len() == top && settings.score(&left.text).is_some_and(|score| score <= worst));
             }
         }
     }

@@ -3,14 +3,16 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use blip2_collective::{Guarded, Transport, authenticate, is_authenticated};
+use blip2_proto::bounds::{MAX_IDENTIFIER, MAX_STRANGER_MESSAGE};
+use blip2_proto::text::{MAX_TEXT, visible};
+use blip2_proto::token::same_token;
+use blip2_proto::transport::{Guarded, Transport, authenticate, is_authenticated};
 use blip2_proto::v1::curation_server::{Curation, CurationServer};
 use blip2_proto::v1::report_request::Outcome;
 use blip2_proto::v1::{
     CurationStatusReply, CurationStatusRequest, DescribeReply, DescribeRequest, LeaseReply, LeaseRequest,
     LeasedTask, RenewReply, RenewRequest, ReportReply, ReportRequest, lease_reply,
 };
-use blip2_proto::{MAX_IDENTIFIER, MAX_STRANGER_MESSAGE, MAX_TEXT, same_token, visible};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -76,7 +78,7 @@ pub async fn coordinate_curation(
     let CurationOptions { job, config_toml, token, binary, lease, most_failures, transport, status } =
         options;
     let (tasks, done) = (job.tasks().len() as u64, job.tasks_done().await?);
-    let desk = Arc::new(Desk {
+    let leasing = Arc::new(LeaseServer {
         started: Instant::now(),
         job,
         lease,
@@ -89,24 +91,24 @@ pub async fn coordinate_curation(
         binary,
         status,
     });
-    desk.publish();
+    leasing.publish();
     let stop = CancellationToken::new();
     // The server ends with this function, however it is left.
     let _stops = stop.clone().drop_guard();
     let taking =
-        |largest: usize| CurationServer::from_arc(Arc::clone(&desk)).max_decoding_message_size(largest);
-    let guarded = Guarded::new(&desk.token, taking(MAX_MESSAGE), taking(MAX_STRANGER_MESSAGE));
+        |largest: usize| CurationServer::from_arc(Arc::clone(&leasing)).max_decoding_message_size(largest);
+    let guarded = Guarded::new(&leasing.token, taking(MAX_MESSAGE), taking(MAX_STRANGER_MESSAGE));
     let router = transport.control_server().add_service(guarded);
     let connections = transport.listen(listener);
     let mut server =
         tokio::spawn(router.serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned()));
     let end = tokio::select! {
-        end = desk.end() => end,
+        end = leasing.end() => end,
         () = shutdown => CurationEnd::Stopped,
         ended = &mut server => return Err(CurationError::server_ended(ended)),
     };
     // Workers that ask now hear that it is over.
-    desk.stopping.cancel();
+    leasing.stopping.cancel();
     tokio::time::sleep(LAST_WORD.min(2 * ASK_AGAIN)).await;
     stop.cancel();
     if tokio::time::timeout(LAST_WORD, &mut server).await.is_err() {
@@ -117,9 +119,9 @@ pub async fn coordinate_curation(
     Ok(end)
 }
 
-/// Where workers ask.
+/// What workers ask: leases in memory, and what is done in the store.
 #[derive(Debug)]
-struct Desk {
+struct LeaseServer {
     started: Instant,
     job: CurationJob,
     lease: Duration,
@@ -133,7 +135,7 @@ struct Desk {
     status: watch::Sender<CurationStatusReply>,
 }
 
-impl Desk {
+impl LeaseServer {
     fn leases(&self) -> MutexGuard<'_, Leases> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -216,7 +218,7 @@ impl Desk {
 }
 
 #[tonic::async_trait]
-impl Curation for Desk {
+impl Curation for LeaseServer {
     async fn describe(
         &self,
         request: Request<DescribeRequest>,

@@ -1,4 +1,4 @@
-//! The pictures of a task, read and checked.
+//! The images of a task, read and checked.
 
 use blip2_dataset::corpus::columns::RowGroup;
 use blip2_dataset::corpus::ingest::readable;
@@ -23,13 +23,13 @@ pub struct TaskRow {
     pub row: u32,
     /// Name in reports.
     pub key: String,
-    /// Source of the picture.
+    /// Source of the image.
     pub url: Option<String>,
     /// The texts that came with it, as found; may be none.
     pub web: Vec<String>,
-    /// The encoded picture, which decodes.
-    pub picture: Bytes,
-    /// Of the picture's bytes.
+    /// The encoded image, which decodes.
+    pub image: Bytes,
+    /// Of the image's bytes.
     pub sha256: [u8; 32],
     /// See [`perceptual_hash`].
     pub perceptual_hash: u64,
@@ -41,12 +41,12 @@ pub struct TaskRow {
 }
 
 impl TaskRow {
-    /// The decoded picture.
+    /// The decoded image.
     ///
     /// # Errors
     /// [`DatasetError::Image`]; none for a row of a task that was read.
     pub fn decode(&self) -> Result<RgbImage> {
-        decode_image(&self.picture, self.max_pixels)
+        decode_image(&self.image, self.max_pixels)
     }
 }
 
@@ -62,7 +62,7 @@ pub struct CurationTask {
 }
 
 impl CurationJob {
-    /// Reads a task's row groups, and decodes every picture once.
+    /// Reads a task's row groups, and decodes every image once.
     ///
     /// # Errors
     /// [`DatasetError::Changed`], [`DatasetError::ReadRowGroup`], [`DatasetError::DamagedRowGroup`],
@@ -115,12 +115,12 @@ fn look(group: &RowGroup, place: &RowGroupPlace, max_pixels: u64) -> (Vec<TaskRo
     // A row group's length is 32-bit.
     for row in 0..group.rows() as u32 {
         let index = row as usize;
-        let usable = group.image(index).and_then(|picture| {
-            let image = decode_image(picture, max_pixels).map_err(|error| error.to_string())?;
-            Ok((picture, image))
+        let usable = group.image(index).and_then(|encoded| {
+            let image = decode_image(encoded, max_pixels).map_err(|error| error.to_string())?;
+            Ok((encoded, image))
         });
         match usable {
-            Ok((picture, image)) => rows.push(TaskRow {
+            Ok((encoded, image)) => rows.push(TaskRow {
                 row_group: place.row_group,
                 row,
                 key: group.key(index),
@@ -131,8 +131,8 @@ fn look(group: &RowGroup, place: &RowGroupPlace, max_pixels: u64) -> (Vec<TaskRo
                     .map(readable)
                     .filter(|text| is_visible(text))
                     .collect(),
-                picture: Bytes::copy_from_slice(picture),
-                sha256: sha2::Sha256::digest(picture).into(),
+                image: Bytes::copy_from_slice(encoded),
+                sha256: sha2::Sha256::digest(encoded).into(),
                 perceptual_hash: perceptual_hash(&hasher, &image),
                 size: image.dimensions().into(),
                 // Room for 2^22 files of 2^12 row groups of 2^20 rows; beyond it some rows share their draws.
@@ -161,7 +161,7 @@ fn hasher() -> Hasher<[u8; 8]> {
         .to_hasher()
 }
 
-/// 64 bits that hardly change when a picture is scaled, compressed or recoloured a little: which of the 64 lowest
+/// 64 bits that hardly change when an image is scaled, compressed or recoloured a little: which of the 64 lowest
 /// frequencies of its brightness are above their median (pHash).
 fn perceptual_hash(hasher: &Hasher<[u8; 8]>, image: &RgbImage) -> u64 {
     // The hash is as long as was asked for.
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_hash_of_a_picture_outlives_scaling_and_compression() {
+    async fn the_hash_of_an_image_outlives_scaling_and_compression() {
         let emoji = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/corpus/test-*.parquet").to_owned();
         let set = read_all(&[emoji], &ColumnNames::default(), 1 << 20).await.unwrap();
         let hasher = hasher();

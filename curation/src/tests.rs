@@ -1,15 +1,17 @@
 //! Jobs from begin to end, with made-up scores.
 
+mod fakes;
 mod pool;
+mod serving;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::ingest::Share;
-use blip2_dataset::corpus::parquet_bytes::read_parquet;
 use blip2_dataset::corpus::samples::{Sample, read_all};
 use blip2_dataset::error::{DatasetError, Result};
+use blip2_dataset::parquet_bytes::read_parquet;
 use blip2_dataset::quarantine::QuarantineList;
 use blip2_dataset::store::Location;
 
@@ -148,7 +150,7 @@ async fn rows_keep_their_best_texts_and_the_loader_reads_those_alone() {
     let rejected = scene.written("out")["rejected/000001.parquet"].clone();
     let rejected = QuarantineList::from_parquet(rejected.into()).unwrap();
     let reasons: Vec<_> = rejected.iter().map(|record| (record.sample, record.reason.clone())).collect();
-    assert_eq!(reasons, [(20, "its picture does not have the recorded sha256".to_owned())]);
+    assert_eq!(reasons, [(20, "its image does not have the recorded sha256".to_owned())]);
 }
 
 /// Every text is in the files, with scores, in their order.
@@ -245,7 +247,7 @@ async fn a_selection_moves_without_a_model() {
     assert!(error.to_string().contains("no scores yet"), "{error}");
 }
 
-/// The corpus' pictures are of one colour each, so that all of them look alike.
+/// The corpus' images are of one colour each, so that all of them look alike.
 #[tokio::test]
 async fn duplicates_are_left_out() {
     let scene = Scene::new();

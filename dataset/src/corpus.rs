@@ -8,7 +8,6 @@ pub mod archive_name;
 pub mod columns;
 pub mod ingest;
 pub mod manifest;
-pub mod parquet_bytes;
 pub mod parquet_file;
 pub mod row_group_file;
 mod row_group_hash;

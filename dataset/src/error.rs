@@ -219,7 +219,7 @@ pub enum DatasetError {
         /// What is wrong.
         reason: String,
     },
-    /// A picture cannot be used.
+    /// An image cannot be used.
     #[error("{reason}")]
     Image {
         /// Why not.

@@ -2,6 +2,8 @@
 
 mod cache;
 mod download;
+mod failure;
+mod hash;
 mod hub;
 mod listing;
 #[cfg(test)]
@@ -12,33 +14,22 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-pub use cache::{CACHE_BYTES_VARIABLE, CACHE_VARIABLE};
+pub use cache::{CACHE_BYTES_VARIABLE, CACHE_VARIABLE, Fetched};
 pub use download::FileDone;
 pub use hub::{Hub, HubError, HubFile, HubModel};
 pub use wanted::{is_weight_file, wanted_files};
 
 use crate::error::{DatasetError, Result};
 use crate::store::secret_url::{redacted, with_credentials};
+use crate::store::{Location, StoredObject};
 use cache::ModelCache;
 use download::{Download, Target};
+use failure::{fetch_error, other_content};
+use hash::hash_of;
 use listing::{RemoteFile, files_at};
 
 /// What follows `#` in a URL whose content must have this BLAKE3.
 const HASH_FRAGMENT: &str = "blake3=";
-
-/// What was fetched.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fetched {
-    /// The file, or the folder with the files.
-    pub path: PathBuf,
-    /// BLAKE3 (hex) of the file; of a folder that of the lines `HASH  NAME` in the order of the names, as `b3sum` writes
-    /// them. Empty for a path of this machine that was taken as it is.
-    pub blake3: String,
-    /// Bytes of all files.
-    pub bytes: u64,
-    /// Bytes that came over the network now.
-    pub downloaded: u64,
-}
 
 /// Whether a model's place is a URL, and not a path of this machine.
 pub fn is_url(place: &str) -> bool {
@@ -97,10 +88,10 @@ pub async fn model_exists(url: &str) -> Result<()> {
 ///
 /// # Errors
 /// As [`fetch_model`].
-pub async fn fetch_folder(root: &crate::store::Location) -> Result<Fetched> {
+pub async fn fetch_folder(root: &Location) -> Result<Fetched> {
     let listed = root.list().await?;
     let prefix = root.path().as_ref().len() + 1;
-    let file = |object: crate::store::StoredObject| {
+    let file = |object: StoredObject| {
         let name = object.location.path().as_ref().get(prefix..)?.to_owned();
         Some(RemoteFile { name, bytes: object.bytes, etag: object.etag, location: object.location })
     };
@@ -139,50 +130,6 @@ async fn verified(url: &str, path: PathBuf, expected: &str) -> Result<Fetched> {
         return Err(other_content(url, expected, &found));
     }
     Ok(Fetched { blake3: found, ..as_it_is(path) })
-}
-
-/// The hash of a file, or of a folder's files.
-fn hash_of(path: &Path) -> std::io::Result<String> {
-    if !path.is_dir() {
-        return download::hash_file(path);
-    }
-    let mut files = Vec::new();
-    hash_each(path, "", &mut files)?;
-    Ok(hash_of_files(files))
-}
-
-fn hash_each(folder: &Path, prefix: &str, files: &mut Vec<(String, String)>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = format!("{prefix}{}", path.file_name().unwrap_or_default().to_string_lossy());
-        match path.is_dir() {
-            true => hash_each(&path, &format!("{name}/"), files)?,
-            false => files.push((name, download::hash_file(&path)?)),
-        }
-    }
-    Ok(())
-}
-
-/// One hash of many: of the lines `HASH  NAME` in the order of the names.
-fn hash_of_files(mut files: Vec<(String, String)>) -> String {
-    files.sort();
-    let lines: String = files.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();
-    blake3::hash(lines.as_bytes()).to_hex().to_string()
-}
-
-fn other_content(url: &str, expected: &str, found: &str) -> DatasetError {
-    DatasetError::OtherContent {
-        location: redacted(url),
-        expected: expected.to_owned(),
-        found: found.to_owned(),
-    }
-}
-
-fn fetch_error(url: &str, reason: impl std::fmt::Display) -> DatasetError {
-    DatasetError::Fetch {
-        location: redacted(url),
-        reason: crate::store::secret_url::redacted_text(&reason.to_string()),
-    }
 }
 
 /// Files of a hub's model, or of any URLs, into a folder of the user's: what is there whole is kept, what is there in part

@@ -1,8 +1,8 @@
 //! Data made to harm or merely odd, case by case: it is read as documented or refused with one clear reason.
 
 mod captions;
+mod images;
 mod parquet;
-mod pictures;
 mod rows;
 
 /// A reason is one line that a person can read.

@@ -1,4 +1,4 @@
-//! From Parquet in an object store to batches of normalised pictures and tokens.
+//! From Parquet in an object store to batches of normalised images and tokens.
 //!
 //! The corpus of a run is pinned once by its [`Manifest`](corpus::manifest::Manifest): the files, their lengths and the
 //! rows of their row groups. From then on, everything is *computed*: the [`Plan`](plan::Plan) says which row every
@@ -85,6 +85,7 @@ pub mod fetch;
 mod hostile;
 pub mod image;
 pub mod loader;
+pub mod parquet_bytes;
 pub mod plan;
 #[cfg(test)]
 mod published;

@@ -23,7 +23,7 @@ use crate::store::Location;
 
 const LIMIT: u64 = 1 << 20;
 
-fn picture(shade: u8) -> Vec<u8> {
+fn image(shade: u8) -> Vec<u8> {
     let mut encoded = std::io::Cursor::new(Vec::new());
     RgbImage::from_pixel(8, 8, Rgb([shade, 90, 200])).write_to(&mut encoded, ImageFormat::Png).unwrap();
     encoded.into_inner()
@@ -37,8 +37,8 @@ fn texts(rows: u8, prefix: &str) -> ArrayRef {
     text((0..rows).map(|row| Some(format!("{prefix} {row}"))))
 }
 
-fn pictures(rows: u8) -> ArrayRef {
-    Arc::new(BinaryArray::from_iter_values((0..rows).map(picture)))
+fn images(rows: u8) -> ArrayRef {
+    Arc::new(BinaryArray::from_iter_values((0..rows).map(image)))
 }
 
 /// A folder, and files in it.
@@ -114,18 +114,18 @@ async fn every_codec_is_read() {
     for codec in codecs {
         let properties = WriterProperties::builder().set_compression(codec).build();
         let path =
-            scene.write("a.parquet", vec![("caption", texts(5, "a cat")), ("jpg", pictures(5))], properties);
+            scene.write("a.parquet", vec![("caption", texts(5, "a cat")), ("jpg", images(5))], properties);
         let set = read(&path).await;
         assert_eq!((set.samples.len(), set.samples[4].captions[0].as_str()), (5, "a cat 4"), "{codec}");
         assert_eq!(set.samples[3].image.get_pixel(0, 0).0, [3, 90, 200], "{codec}");
     }
 }
 
-/// A shard of img2dataset: every third download failed, and has neither a picture nor sizes.
+/// A shard of img2dataset: every third download failed, and has neither an image nor sizes.
 fn downloads(scene: &Scene, rows: u8, properties: WriterProperties) -> String {
     let failed = |row: u8| row % 3 == 1;
     let status = |row| if failed(row) { "failed_to_download" } else { "success" };
-    let images: BinaryArray = (0..rows).map(|row| (!failed(row)).then(|| picture(row))).collect();
+    let images: BinaryArray = (0..rows).map(|row| (!failed(row)).then(|| image(row))).collect();
     let columns = vec![
         ("caption", texts(rows, "number")),
         ("key", text((0..rows).map(|row| Some(format!("{row:03}"))))),
@@ -176,7 +176,7 @@ async fn failed_downloads_are_passed_over_and_counted() {
 async fn the_plan_of_a_corpus_without_failures_knows_nothing_of_them() {
     let scene = Scene::new();
     let status = text((0..6).map(|_| Some("success".to_owned())));
-    let columns = || vec![("caption", texts(6, "x")), ("jpg", pictures(6))];
+    let columns = || vec![("caption", texts(6, "x")), ("jpg", images(6))];
     let plain = scene.write("a.parquet", columns(), row_groups(4));
     let (file, stored) = {
         let manifest = Manifest::open(&[plain], &ColumnNames::default()).await.unwrap();
@@ -193,7 +193,7 @@ async fn the_plan_of_a_corpus_without_failures_knows_nothing_of_them() {
 async fn a_corpus_of_failures_alone_has_no_rows() {
     let scene = Scene::new();
     let status = text((0..3).map(|_| Some("failed_to_download".to_owned())));
-    let columns = vec![("caption", texts(3, "x")), ("status", status), ("jpg", pictures(3))];
+    let columns = vec![("caption", texts(3, "x")), ("status", status), ("jpg", images(3))];
     let path = scene.write("a.parquet", columns, row_groups(10));
     let error = Manifest::open(&[path], &ColumnNames::default()).await.unwrap_err();
     assert!(
@@ -218,12 +218,12 @@ async fn a_hash_of_the_stored_bytes_is_compared() {
     use sha2::Digest;
     let scene = Scene::new();
     let hash = |row: u8| {
-        let digest = sha2::Sha256::digest(picture(row));
+        let digest = sha2::Sha256::digest(image(row));
         digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
     };
     // One in ten is damaged, the very first among them.
     let hashes = text((0..40).map(|row| Some(if row % 10 == 0 { "0".repeat(64) } else { hash(row) })));
-    let columns = vec![("caption", texts(40, "x")), ("sha256", hashes), ("jpg", pictures(40))];
+    let columns = vec![("caption", texts(40, "x")), ("sha256", hashes), ("jpg", images(40))];
     let path = scene.write("a.parquet", columns, row_groups(100));
     let rows = |set: &EvaluationSet| set.quarantined.iter().map(|record| record.row).collect::<Vec<_>>();
     assert_eq!(rows(&read(&path).await), [0, 10, 20, 30]);
@@ -240,7 +240,7 @@ async fn files_of_hugging_face() {
             (Arc::new(Field::new("path", DataType::Utf8, true)), paths),
         ]))
     };
-    let image = structure(pictures(3), texts(3, "path"));
+    let image = structure(images(3), texts(3, "path"));
     let path =
         scene.write("a.parquet", vec![("image", Arc::clone(&image)), ("text", texts(3, "a"))], row_groups(9));
     assert_eq!(read(&path).await.samples[2].captions, ["a 2"]);
@@ -269,7 +269,7 @@ async fn columns_of_nothing_are_absent() {
     let scene = Scene::new();
     let nulls = || Arc::new(NullArray::new(3)) as ArrayRef;
     for name in ["sha256", "status", "captions", "key", "url"] {
-        let columns = vec![("caption", texts(3, "x")), (name, nulls()), ("jpg", pictures(3))];
+        let columns = vec![("caption", texts(3, "x")), (name, nulls()), ("jpg", images(3))];
         let path = scene.write("a.parquet", columns, row_groups(9));
         assert_eq!(read(&path).await.samples.len(), 3, "{name}");
         assert_eq!(verified(&path).await.0.findings, 0, "{name}");
@@ -282,7 +282,7 @@ async fn columns_of_nothing_are_absent() {
 #[tokio::test]
 async fn a_column_named_twice_is_refused() {
     let scene = Scene::new();
-    let columns = vec![("caption", texts(3, "x")), ("caption", texts(3, "y")), ("jpg", pictures(3))];
+    let columns = vec![("caption", texts(3, "x")), ("caption", texts(3, "y")), ("jpg", images(3))];
     let path = scene.write("a.parquet", columns, row_groups(9));
     let error = Manifest::open(std::slice::from_ref(&path), &ColumnNames::default()).await.unwrap_err();
     assert!(error.to_string().contains("two columns named `caption`"), "{error}");

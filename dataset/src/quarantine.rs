@@ -7,8 +7,8 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array, UIn
 use arrow::datatypes::{UInt32Type, UInt64Type};
 use bytes::Bytes;
 
-use crate::corpus::parquet_bytes::{read_parquet, write_parquet};
 use crate::error::{DatasetError, Result};
+use crate::parquet_bytes::{read_parquet, write_parquet};
 
 /// A row that was not used, and the sample in whose place a substitute was drawn.
 #[derive(Debug, Clone, PartialEq, Eq)]

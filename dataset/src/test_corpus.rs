@@ -23,7 +23,7 @@ pub(crate) fn backbone(name: &str) -> PathBuf {
 }
 
 /// A small JPEG.
-pub(crate) fn one_picture() -> Vec<u8> {
+pub(crate) fn one_image() -> Vec<u8> {
     Row::good(1).image
 }
 
@@ -39,7 +39,7 @@ pub(crate) fn manifest(files: &[&[u32]]) -> Manifest {
     Manifest::of(files.iter().enumerate().map(file).collect())
 }
 
-/// Rows of a file to write: pictures of one colour each, captions of known words.
+/// Rows of a file to write: images of one colour each, captions of known words.
 #[derive(Debug, Clone)]
 pub(crate) struct Corpus {
     rows: Vec<Row>,
@@ -83,7 +83,7 @@ impl Corpus {
         Self { caption_column: name.to_owned(), ..self }
     }
 
-    /// Cuts a row's picture in half, with a hash to match.
+    /// Cuts a row's image in half, with a hash to match.
     pub(crate) fn truncated(mut self, row: usize) -> Self {
         let half = self.rows[row].image.len() / 2;
         self.rows[row].image.truncate(half);
@@ -91,8 +91,8 @@ impl Corpus {
         self
     }
 
-    /// Sets a row's picture, with a hash to match.
-    pub(crate) fn picture(mut self, row: usize, encoded: &[u8]) -> Self {
+    /// Sets a row's image, with a hash to match.
+    pub(crate) fn image(mut self, row: usize, encoded: &[u8]) -> Self {
         self.rows[row].image = encoded.to_vec();
         self.rows[row].sha256 = hex_sha256(encoded);
         self

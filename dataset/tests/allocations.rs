@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use blip2_dataset::image::RgbImage;
-use blip2_dataset::image::transform::{PictureScratch, TrainTransform};
+use blip2_dataset::image::transform::{ImageScratch, TrainTransform};
 use blip2_dataset::random::KeyedRng;
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -31,14 +31,14 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 #[test]
-fn a_picture_takes_few_allocations_once_memory_is_there() {
+fn an_image_takes_few_allocations_once_memory_is_there() {
     let image = RgbImage::from_fn(500, 375, |x, y| {
         image::Rgb([(x * 3 % 256) as u8, (y * 5 % 256) as u8, ((x ^ y) % 256) as u8])
     });
     let mut encoded = Cursor::new(Vec::new());
     image.write_to(&mut encoded, image::ImageFormat::Jpeg).unwrap();
     let transform = TrainTransform::new(224, [0.5, 1.0], true);
-    let mut scratch = PictureScratch::default();
+    let mut scratch = ImageScratch::default();
     let mut out = vec![0; 3 * 224 * 224];
     let mut apply = |sample: u64| {
         let mut rng = KeyedRng::new(1, "augment", &[1, sample]);
@@ -46,12 +46,12 @@ fn a_picture_takes_few_allocations_once_memory_is_there() {
     };
     (0..8).for_each(&mut apply);
     let before = (COUNT.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed));
-    let pictures = 32;
-    (8..8 + pictures as u64).for_each(&mut apply);
-    let count = (COUNT.load(Ordering::Relaxed) - before.0) / pictures;
-    let bytes = (BYTES.load(Ordering::Relaxed) - before.1) / pictures;
+    let images = 32;
+    (8..8 + images as u64).for_each(&mut apply);
+    let count = (COUNT.load(Ordering::Relaxed) - before.0) / images;
+    let bytes = (BYTES.load(Ordering::Relaxed) - before.1) / images;
     // Two for every row and column of the result are the resampler's coefficients, of a few bytes each.
     assert!(count <= 2 * 224 + 120, "{count} allocations a picture");
-    // Tables and rows of the decoder; the picture itself has 562,500 bytes.
+    // Tables and rows of the decoder; the image itself has 562,500 bytes.
     assert!(bytes < 400_000, "{bytes} bytes a picture");
 }

@@ -29,7 +29,7 @@ const PREFETCH: usize = 16 * MIB;
 const IN_USE: usize = 16 * MIB;
 
 /// A JPEG with bytes behind its end, which decoders pass over and readers carry.
-fn heavy_picture(row: u64) -> Vec<u8> {
+fn heavy_image(row: u64) -> Vec<u8> {
     let mut encoded = std::io::Cursor::new(Vec::new());
     let shade = image::Rgb([row as u8, 90, 200]);
     RgbImage::from_pixel(16, 16, shade).write_to(&mut encoded, image::ImageFormat::Jpeg).unwrap();
@@ -44,10 +44,10 @@ fn write_corpus(path: &Path) {
     let mut writer = None;
     for group in 0..ROW_GROUPS {
         let rows = (group * ROWS_PER_GROUP) as u64..((group + 1) * ROWS_PER_GROUP) as u64;
-        let pictures: Vec<_> = rows.map(heavy_picture).collect();
+        let images: Vec<_> = rows.map(heavy_image).collect();
         let batch = RecordBatch::try_from_iter([
             ("caption", Arc::new(StringArray::from(vec!["a red apple"; ROWS_PER_GROUP])) as ArrayRef),
-            ("jpg", Arc::new(BinaryArray::from_iter_values(&pictures))),
+            ("jpg", Arc::new(BinaryArray::from_iter_values(&images))),
         ])
         .unwrap();
         let writer = writer.get_or_insert_with(|| {

@@ -8,6 +8,10 @@ use crate::v1::coordinator_message::Kind as FromCoordinator;
 use crate::v1::worker_message::Kind as FromWorker;
 use crate::v1::{Assignment, Commit, Hello, Ledger, Quarantined, StatusReply, StepDone, Welcome, assignment};
 
+/// Longest message between a worker and a coordinator, in bytes: a ledger names every row quarantined since a checkpoint.
+pub const MAX_CONTROL_MESSAGE: usize = 32 << 20;
+/// Longest message of one that has not shown the run's token, in bytes: a Hello without a ledger.
+pub const MAX_STRANGER_MESSAGE: usize = 8 << 10;
 /// Longest name, address or hash, in bytes.
 pub const MAX_IDENTIFIER: usize = 256;
 /// Longest token, as in token files.

@@ -1,25 +1,20 @@
-//! The gRPC contract between the coordinator and the workers, and among the workers.
+//! The gRPC contract between the coordinator and the workers, and among the workers; and how their processes connect.
 //!
-//! `coordinator.proto` is a worker's life in a run: one bidirectional stream, ordered both ways. `exchange.proto` is
-//! what members send each other inside a step. `curation.proto` hands out the tasks of a curation. Bulk fields (`Chunk`, `RowChunk`, `StateChunk`) are [`bytes::Bytes`]:
-//! a received chunk is a view of the frame it came in.
+//! - [`v1`] is the contract as generated. `coordinator.proto` is a worker's life in a run: one bidirectional stream,
+//!   ordered both ways. `exchange.proto` is what members send each other inside a step. `curation.proto` hands out the
+//!   tasks of a curation. Bulk fields (`Chunk`, `RowChunk`, `StateChunk`) are [`bytes::Bytes`]: a received chunk is a view
+//!   of the frame it came in.
+//! - [`bounds`] says how long messages and their fields may be, [`text`] makes the text of others fit to be shown.
+//! - [`transport`] decides about sockets, HTTP/2 and TLS, [`token`] about who is let in.
+//! - [`drill`] rehearses faults at named places.
+//!
+//! It knows no run, no corpus and no model: what messages mean is the business of those who send them.
 
-mod bounds;
+pub mod bounds;
 pub mod drill;
-mod text;
-mod token;
-
-pub use bounds::{
-    MAX_IDENTIFIER, TooLong, bounded_from_coordinator, bounded_from_worker, bounded_status, is_identifier,
-};
-pub use text::{MAX_TEXT, visible};
-pub use token::{TOKEN_HEADER, same_token, shown_token, token_header, with_token};
-
-/// Longest message between a worker and a coordinator, in bytes: a ledger names every row quarantined since a checkpoint.
-pub const MAX_CONTROL_MESSAGE: usize = 32 << 20;
-
-/// Longest message of one that has not shown the run's token, in bytes: a Hello without a ledger.
-pub const MAX_STRANGER_MESSAGE: usize = 8 << 10;
+pub mod text;
+pub mod token;
+pub mod transport;
 
 /// Version 1 of the contract, as generated.
 pub mod v1 {

@@ -6,24 +6,18 @@ use std::process::Command;
 use blip2_tests::process::repository;
 
 /// Each crate with the crates it may use, tests included; `blip2-tests` drives everything.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("blip2-proto", &[]),
     ("blip2-dataset", &[]),
     ("blip2-model", &[]),
+    ("blip2-run", &["blip2-dataset", "blip2-proto"]),
     ("blip2-collective", &["blip2-proto"]),
     ("blip2-evaluation", &["blip2-dataset", "blip2-model"]),
-    ("blip2-coordinator", &["blip2-collective", "blip2-dataset", "blip2-proto"]),
-    ("blip2-curation", &["blip2-collective", "blip2-dataset", "blip2-proto"]),
+    ("blip2-coordinator", &["blip2-collective", "blip2-dataset", "blip2-proto", "blip2-run"]),
+    ("blip2-curation", &["blip2-dataset", "blip2-evaluation", "blip2-model", "blip2-proto", "blip2-run"]),
     (
         "blip2-worker",
-        &[
-            "blip2-collective",
-            "blip2-curation",
-            "blip2-dataset",
-            "blip2-evaluation",
-            "blip2-model",
-            "blip2-proto",
-        ],
+        &["blip2-collective", "blip2-dataset", "blip2-evaluation", "blip2-model", "blip2-proto", "blip2-run"],
     ),
     (
         "blip2",
@@ -35,6 +29,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
             "blip2-evaluation",
             "blip2-model",
             "blip2-proto",
+            "blip2-run",
             "blip2-worker",
         ],
     ),
@@ -47,10 +42,11 @@ const ARROWS: [(&str, &[&str]); 12] = [
 ];
 
 /// Crates that some rooms never know.
-const NEVER: [(&str, &[&str]); 6] = [
+const NEVER: [(&str, &[&str]); 7] = [
     ("blip2-decoders", &["burn", "tonic"]),
     ("blip2-dataset", &["burn", "tonic"]),
     ("blip2-model", &["object_store", "parquet", "tokio", "tonic"]),
+    ("blip2-run", &["burn", "tonic"]),
     // Only a run knows members, coordinators and stores.
     ("blip2-evaluation", &["object_store", "parquet", "tokio", "tonic"]),
     ("blip2-collective", &["burn", "parquet", "object_store"]),

@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blip2_collective::{Exchange, Limits, Member, Transport, World, deal_slots};
+use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
 use blip2_dataset::corpus::manifest::Manifest;
+use blip2_proto::transport::Transport;
 use blip2_worker::config::{Wire, WorkerConfig};
 use blip2_worker::step::{FrozenModels, Peers, StepTimes};
 use blip2_worker::{BatchRange, TrainState, start_loader};

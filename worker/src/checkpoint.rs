@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use blip2_dataset::store::Location;
 use blip2_model::train::flat::{FlatLayout, FlatTensor};
 use blip2_model::train::optimizer::Moments;
+use blip2_run::commit::{CheckpointRecord, read_verified};
+use blip2_run::layout::shard_name;
 use bytes::Bytes;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use serde::Deserialize;
 
 use crate::error::{Result, WorkerError};
 use crate::state::TrainState;
@@ -19,31 +20,6 @@ const KINDS: [&str; 3] = ["parameters", "first_moments", "second_moments"];
 
 /// A name that only stage 2 has.
 const STAGE2_MARK: &str = "opt_proj.weight";
-
-/// File name of part `index` of `count`.
-pub fn part_name(index: u32, count: u32) -> String {
-    format!("part-{index:05}-of-{count:05}.safetensors")
-}
-
-/// What a COMMIT object says of a checkpoint's parts.
-#[derive(Debug, Clone, Deserialize)]
-pub struct CheckpointParts {
-    /// Committed steps.
-    pub step: u64,
-    /// The parts in order.
-    pub parts: Vec<PartRecord>,
-}
-
-/// One part.
-#[derive(Debug, Clone, Deserialize)]
-pub struct PartRecord {
-    /// File name.
-    pub name: String,
-    /// Bytes.
-    pub length: u64,
-    /// BLAKE3, hex.
-    pub blake3: String,
-}
 
 /// Tensors of a state by kind and name.
 #[derive(Debug, Default)]
@@ -64,7 +40,7 @@ fn tensors_of_part(layout: &FlatLayout, index: u32, count: u32) -> Vec<&FlatTens
 /// Part `index` of `count` of the state, as a safetensors file.
 pub(crate) fn encode_part(state: &TrainState, index: u32, count: u32) -> Result<Bytes> {
     let failed = |error: safetensors::SafeTensorError| {
-        WorkerError::checkpoint(part_name(index, count), format!("cannot be encoded: {error}"))
+        WorkerError::checkpoint(shard_name(index, count), format!("cannot be encoded: {error}"))
     };
     let buffers = [&state.parameters, &state.moments.first, &state.moments.second];
     let mut views = Vec::new();
@@ -169,30 +145,11 @@ impl NamedState {
     }
 }
 
-/// Reads and verifies the checkpoint in `folder`, a location below `checkpoints/`.
+/// Reads and verifies the checkpoint in `folder`, a location below `checkpoints/`: what its COMMIT says, and the state.
 ///
 /// # Errors
-/// No COMMIT, a missing part, or a part of another length or BLAKE3 than COMMIT says.
-pub async fn read_checkpoint(folder: &Location) -> Result<(u64, NamedState)> {
-    let origin = folder.to_string();
-    let commit = folder.join("COMMIT").read().await?;
-    let commit = commit.ok_or_else(|| {
-        WorkerError::checkpoint(&origin, "it has no COMMIT object: it was never finished, or is none")
-    })?;
-    let commit: CheckpointParts = serde_json::from_slice(&commit)
-        .map_err(|error| WorkerError::checkpoint(&origin, format!("COMMIT is unreadable: {error}")))?;
-    let mut parts = Vec::with_capacity(commit.parts.len());
-    for part in &commit.parts {
-        let content = folder.join(&part.name).read().await?;
-        let content = content
-            .ok_or_else(|| WorkerError::checkpoint(&origin, format!("part `{}` is missing", part.name)))?;
-        let whole = content.len() as u64 == part.length
-            && blake3::hash(&content).to_hex().as_str() == part.blake3.as_str();
-        if !whole {
-            let reason = format!("part `{}` is not what COMMIT says (length or BLAKE3)", part.name);
-            return Err(WorkerError::checkpoint(&origin, reason));
-        }
-        parts.push(content);
-    }
-    Ok((commit.step, NamedState::decode(&origin, &parts)?))
+/// No COMMIT, a missing shard, or a shard of another length or BLAKE3 than COMMIT says.
+pub async fn read_checkpoint(folder: &Location) -> Result<(CheckpointRecord, NamedState)> {
+    let (record, shards) = read_verified(folder).await?;
+    Ok((record, NamedState::decode(&folder.to_string(), &shards)?))
 }

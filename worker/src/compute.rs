@@ -11,11 +11,14 @@ use blip2_collective::{Exchange, World};
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::error::DatasetError;
 use blip2_dataset::store::Location;
+use blip2_dataset::store::secret_url::remember_credentials_of;
 use blip2_evaluation::held_out::HeldOut;
 use blip2_model::device::KernelsMade;
 use blip2_model::device::card::CardWatch;
+use blip2_model::device::seat::DeviceChoice;
 use blip2_proto::drill::Drill;
 use blip2_proto::v1;
+use blip2_run::layout::MANIFEST;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::stepping::{Batches, Pending};
@@ -23,8 +26,7 @@ use crate::check::check_row;
 use crate::config::{WorkerConfig, config_hash};
 use crate::error::{Result, WorkerError};
 use crate::member::{Failure, MemberEvent};
-use crate::own_device::{DeviceChoice, OwnDevice, Work};
-use crate::places::remember_credentials_of;
+use crate::own_device::OwnDevice;
 use crate::state::TrainState;
 use crate::step::FrozenModels;
 use crate::upload::Part;
@@ -89,7 +91,7 @@ impl ComputeThread {
             let prepared = Compute::prepare(spec, &own, report_sender.clone(), abort_watch);
             if let Err(error) = prepared.and_then(|compute| compute.run(&mut orders)) {
                 // A session that is gone needs no report.
-                let _ = report_sender.blocking_send(Report::Failed(own.blamed(error, Work::Training)));
+                let _ = report_sender.blocking_send(Report::Failed(own.blamed(error)));
             }
             // The session takes the end of the reports for a panic: wait until it wants no more.
             while orders.blocking_recv().is_some() {}
@@ -145,7 +147,7 @@ impl ComputeThread {
 }
 
 fn joined(thread: std::thread::JoinHandle<()>, device: &OwnDevice) -> Result<()> {
-    thread.join().map_err(|panic| device.panicked(panic_text(panic.as_ref()), Work::Training))
+    thread.join().map_err(|panic| device.panicked(panic_text(panic.as_ref())))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
@@ -196,7 +198,8 @@ impl Compute {
             let reason = "the configuration does not have the hash it is said to have".into();
             return Err(WorkerError::Protocol(reason));
         }
-        let device = spec.device.decide("train.device", &config.train.device)?;
+        let device = spec.device.decide("train.device", &config.train.device);
+        let device = device.map_err(|error| WorkerError::Configuration(error.to_string()))?;
         config.train.device = device.to_string();
         own.chosen(device);
         remember_credentials_of(&config);
@@ -300,7 +303,7 @@ fn lacks_descriptors() -> bool {
 }
 
 async fn read_manifest(run_root: &Location, expected: &str) -> Result<Manifest> {
-    let location = run_root.join("manifest.parquet");
+    let location = run_root.join(MANIFEST);
     let content = location.read().await?.ok_or_else(|| {
         WorkerError::Protocol(format!("{location} is missing: can this worker reach the run's store?"))
     })?;

@@ -8,6 +8,7 @@ use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::manifest::CorpusSource;
 use blip2_dataset::fetch::is_url;
 use blip2_dataset::loader::LoaderSettings;
+use blip2_dataset::store::secret_url::without_credentials;
 pub use blip2_evaluation::held_out::HeldOutSettings;
 use blip2_model::device::DeviceName;
 pub use blip2_model::device::compute::Compute;
@@ -16,7 +17,6 @@ use blip2_model::language::check_family;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, WorkerError};
-use crate::places::without_credentials;
 
 /// Everything a worker is told: the training configuration and how it loads data.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -590,6 +590,8 @@ fn hashed_text(config: &WorkerConfig) -> String {
 
 #[cfg(test)]
 mod tests {
+    use blip2_run::exit::ExitClass as _;
+
     use super::*;
 
     #[test]
@@ -675,6 +677,6 @@ mod tests {
         config.model.image_encoder = "/nonexistent".into();
         let error = config.validate().unwrap_err();
         assert!(error.to_string().contains("model.image_encoder"));
-        assert_eq!(error.exit_code(), 78);
+        assert_eq!(error.exit().code(), 78);
     }
 }

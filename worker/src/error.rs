@@ -4,8 +4,10 @@ use blip2_collective::CollectiveError;
 use blip2_dataset::error::DatasetError;
 use blip2_dataset::store::secret_url::redacted;
 use blip2_evaluation::EvaluationError;
-use blip2_model::device::failure::{DeviceFailure, DeviceTrouble};
+use blip2_model::device::failure::DeviceFailure;
 use blip2_model::error::ModelError;
+use blip2_run::RunError;
+use blip2_run::exit::{Exit, ExitClass};
 
 /// `Result` of this crate.
 pub type Result<T, E = WorkerError> = std::result::Result<T, E>;
@@ -98,19 +100,6 @@ pub enum WorkerError {
 }
 
 impl WorkerError {
-    /// The command line's exit code for this error.
-    pub fn exit_code(&self) -> u32 {
-        match self {
-            Self::Configuration(_) => 78,
-            Self::Data(DatasetError::Location { .. }) => 78,
-            Self::Data(error) if error.is_bad_input() => 3,
-            Self::Refused { .. } => 4,
-            Self::Device { .. } => 6,
-            Self::RunFailed { exit_code, .. } => *exit_code,
-            _ => 1,
-        }
-    }
-
     /// What is wrong with the model that `key` names. A file that a key names is part of the configuration: that it is missing,
     /// damaged or another model's is the configuration's error, whichever part it is of. A device that fails and a store that
     /// does not answer stay what they are.
@@ -129,17 +118,36 @@ impl WorkerError {
 
     /// A failure of `device`; `less` says how to compute less at a time.
     pub(crate) fn device(device: String, failure: DeviceFailure, less: &str) -> Self {
-        let remedy = failure.trouble.remedy();
-        let advice = match failure.trouble {
-            DeviceTrouble::Memory => format!("{less}; {remedy}"),
-            _ => remedy.to_owned(),
-        };
+        let advice = failure.advice(less);
         Self::Device { device, failure, advice }
     }
 
     /// A checkpoint that cannot be used.
     pub(crate) fn checkpoint(name: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Checkpoint { name: name.into(), reason: reason.into() }
+    }
+}
+
+impl From<RunError> for WorkerError {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Store(error) => Self::Data(error),
+            RunError::Checkpoint { name, reason } => Self::Checkpoint { name, reason },
+            error => Self::Protocol(error.to_string()),
+        }
+    }
+}
+
+impl ExitClass for WorkerError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Configuration(_) => Exit::BadConfig,
+            Self::Data(error) => error.exit(),
+            Self::Refused { .. } => Exit::Refused,
+            Self::Device { .. } => Exit::CardFailed,
+            Self::RunFailed { exit_code, .. } => Exit::from_code(*exit_code as i32),
+            _ => Exit::Failed,
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) fn image_processor(settings: &ModelSettings, side: usize) -> Result<I
 
 #[cfg(test)]
 mod tests {
+    use blip2_run::exit::ExitClass as _;
+
     use blip2_evaluation::image_transform::statistics;
     use blip2_model::files::image_processor::Fitting;
 
@@ -50,6 +52,9 @@ mod tests {
         assert_eq!(read.fitting, Fitting::Squeeze { side: 8 });
         assert_eq!(image_processor(&settings(16), 16).unwrap().fitting.side(), 16);
         let error = image_processor(&settings(0), 16).unwrap_err();
-        assert!(error.to_string().contains("preprocessor_config.json") && error.exit_code() == 78, "{error}");
+        assert!(
+            error.to_string().contains("preprocessor_config.json") && error.exit().code() == 78,
+            "{error}"
+        );
     }
 }

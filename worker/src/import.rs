@@ -7,10 +7,11 @@ use blip2_model::blip2::export::NOT_IN_RETRIEVAL;
 use blip2_model::files::weights::WeightSource;
 use blip2_model::language::LanguageModel;
 use blip2_model::train::flat::FlatTensor;
+use blip2_run::layout::shard_name;
 use burn::tensor::Device;
 use bytes::Bytes;
 
-use crate::checkpoint::{NamedState, encode_part, part_name};
+use crate::checkpoint::{NamedState, encode_part};
 use crate::config::WorkerConfig;
 use crate::error::{Result, WorkerError};
 use crate::open::{image_width, of_language_model, qformer_text};
@@ -79,7 +80,7 @@ pub fn import(config: &WorkerConfig, from: &Path) -> Result<Imported> {
             tensor: tensor.name.clone(),
         });
     }
-    let part = part_name(0, 1);
+    let part = shard_name(0, 1);
     let content = encode_part(&state, 0, 1)?;
     let digest = NamedState::decode(&part, std::slice::from_ref(&content))?.digest();
     Ok(Imported { stage, part, content, digest, begun_anew })

@@ -126,7 +126,7 @@ impl Language {
     }
 
     /// A model with the tokenizer `encoder`, trained on captions without a prompt; draws are keyed by `seed`.
-    pub(crate) fn of(model: LanguageModel, encoder: TextEncoder, seed: u64) -> Self {
+    pub fn of(model: LanguageModel, encoder: TextEncoder, seed: u64) -> Self {
         let form = match model {
             LanguageModel::T5(_) => Form::Prefix { prompt: None },
             LanguageModel::Opt(_) | LanguageModel::Llama(_) => Form::Causal { given: 0 },

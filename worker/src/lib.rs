@@ -9,7 +9,6 @@ mod check;
 mod checkpoint;
 mod compute;
 pub mod config;
-pub mod curation;
 mod error;
 pub mod evaluate;
 pub mod export;
@@ -18,34 +17,24 @@ pub mod import;
 mod language;
 pub mod member;
 mod model_check;
-mod open;
+pub mod open;
 mod own_device;
 mod places;
 mod session;
 mod state;
 pub mod step;
-mod step_speed;
-mod stub_step;
 mod task;
 mod upload;
 mod warm_up;
 mod wire_values;
-mod writing_speed;
 
 pub use batches::{BatchRange, start_loader};
 pub use check::{Place, check};
-pub use checkpoint::{CheckpointParts, NamedState, PartRecord, part_name, read_checkpoint};
+pub use checkpoint::{NamedState, read_checkpoint};
 pub use config::{WorkerConfig, config_hash};
 pub use error::{Result, WorkerError};
 pub use language::Language;
-pub use model_check::{
-    FileReport, ModelCheck, PartReport, Precision, TokenizerReport, TrainedReport, check_curation,
-    check_models,
-};
-pub use own_device::DeviceChoice;
-pub use places::{model_here, remember_credentials_of, without_credentials};
+pub use model_check::{ModelCheck, Precision, TrainedReport, check_models};
+pub use places::model_here;
 pub use session::{WorkerEnd, WorkerOptions, run};
 pub use state::{FrozenSizes, StageModel, TrainState};
-pub use step_speed::{StepLoad, StepSizes, StepSpeed, TimedStep};
-pub use stub_step::{StubSizes, StubStep, StubTimes};
-pub use writing_speed::{WriterSizes, WritingLoad, WritingSpeed, WritingTimes};

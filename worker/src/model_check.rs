@@ -1,13 +1,9 @@
 //! What the models of a configuration are, and whether they fit: from names, sizes and headers; no weights are read.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use blip2_dataset::fetch::is_weight_file;
 use blip2_dataset::store::secret_url::redacted;
-use blip2_dataset::text::{TextEncoder, TextEncoding};
-use blip2_evaluation::tokenizer::open_tokenizer;
-use blip2_model::error::ModelError;
+use blip2_evaluation::model_folder::{PartReport, TokenizerReport};
 use blip2_model::files::config::FolderConfig;
 use blip2_model::files::tokenizer::{QFormerTokenizer, TokenizerKind};
 use blip2_model::files::weights::WeightSource;
@@ -18,14 +14,9 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use crate::config::{Compute, FrozenDtype, WorkerConfig};
-use crate::curation::CurationModelSettings;
-use crate::error::{Result, WorkerError};
 use crate::import::compare_folder;
 use crate::open::qformer_text;
 use crate::state::{FrozenSizes, empty_stage1, empty_stage2, is_projection};
-
-/// Room for any probe of a tokenizer.
-const PROBE_LENGTH: usize = 32;
 
 /// All models of a configuration.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -47,55 +38,6 @@ pub struct Precision {
     pub frozen_dtype: FrozenDtype,
 }
 
-/// One part: its files and what they hold.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct PartReport {
-    /// Which part.
-    pub part: &'static str,
-    /// The key that names it.
-    pub key: &'static str,
-    /// Its place as configured, without credentials.
-    pub place: String,
-    /// What it is, in words.
-    pub kind: String,
-    /// Files with weights.
-    pub files: Vec<FileReport>,
-    /// Tensors in them.
-    pub tensors: usize,
-    /// Their elements.
-    pub elements: usize,
-    /// Elements that this part is made of, where that was compared tensor by tensor.
-    pub parameters: Option<usize>,
-    /// Numbers of the tensors.
-    pub dtypes: Vec<String>,
-    /// Its tokenizer, if it is asked for one.
-    pub tokenizer: Option<TokenizerReport>,
-    /// What does not fit.
-    pub problems: Vec<String>,
-}
-
-/// A file.
-#[derive(Debug, Clone, Serialize)]
-pub struct FileReport {
-    /// Where.
-    pub path: PathBuf,
-    /// Its length.
-    pub bytes: u64,
-}
-
-/// A tokenizer.
-#[derive(Debug, Clone, Serialize)]
-pub struct TokenizerReport {
-    /// The file that is read.
-    pub file: PathBuf,
-    /// `Json`, `SentencePiece`, `BytePairs`, `WordPieces` or `Gguf`.
-    pub kind: String,
-    /// Tokens.
-    pub tokens: usize,
-    /// What is added to it.
-    pub added: Option<String>,
-}
-
 /// What a stage trains.
 #[derive(Debug, Clone, Serialize)]
 pub struct TrainedReport {
@@ -112,58 +54,6 @@ impl ModelCheck {
     pub fn problems(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.parts.iter().flat_map(|part| part.problems.iter().map(|problem| (part.key, problem.as_str())))
     }
-}
-
-impl PartReport {
-    /// The part that `key` names, with what its files say.
-    fn open(part: &'static str, key: &'static str, place: &str) -> Self {
-        let mut report = Self { part, key, place: redacted(place), ..Self::default() };
-        if place.is_empty() {
-            report.problems.push("is not set".into());
-        } else if !Path::new(place).exists() {
-            report
-                .problems
-                .push("there is no such folder or file (paths are relative to the current directory)".into());
-        }
-        report
-    }
-
-    fn is_there(&self) -> bool {
-        self.problems.is_empty()
-    }
-
-    fn list(&mut self, source: &WeightSource) {
-        let (mut dtypes, mut files) = (BTreeSet::new(), BTreeSet::new());
-        for tensor in source.tensors() {
-            self.tensors += 1;
-            self.elements += tensor.shape.iter().product::<usize>();
-            dtypes.insert(tensor.dtype);
-            files.insert(tensor.file);
-        }
-        let length = |path: &PathBuf| std::fs::metadata(path).map_or(0, |found| found.len());
-        self.files = files.into_iter().map(|path| FileReport { bytes: length(&path), path }).collect();
-        self.dtypes = dtypes.into_iter().collect();
-    }
-
-    /// The value, or one more problem.
-    fn note<T, E: std::fmt::Display>(&mut self, result: std::result::Result<T, E>) -> Option<T> {
-        match result {
-            Ok(value) => Some(value),
-            Err(error) => {
-                let text = redacted_problem(&error);
-                if !self.problems.contains(&text) {
-                    self.problems.push(text);
-                }
-                None
-            }
-        }
-    }
-}
-
-/// The error's text without what the report says beside it.
-fn redacted_problem(error: &impl std::fmt::Display) -> String {
-    let text = blip2_dataset::store::secret_url::redacted_text(&error.to_string());
-    text.strip_prefix("configuration: ").map(str::to_owned).unwrap_or(text)
 }
 
 /// Looks at every model of a training configuration. Models at URLs must be here already
@@ -214,7 +104,7 @@ fn check_encoder(config: &WorkerConfig, named: &WorkerConfig, check: &mut ModelC
             }
         }
         report.parameters = report.note(ImageEncoder::check(path)).map(|fit| fit.parameters);
-        list_weights(&mut report, path);
+        report.list_weights(path);
     }
     check.parts.push(report);
     width
@@ -261,8 +151,8 @@ fn check_language_model(
             report.kind = width.map_or(family.clone(), |width| format!("{family}, width {width}"));
         }
         report.parameters = report.note(LanguageModel::check(path)).map(|fit| fit.parameters);
-        list_weights(&mut report, path);
-        note_tokenizer(&mut report, path, config.stage2.text_length);
+        report.list_weights(path);
+        report.note_tokenizer(path, config.stage2.text_length);
     }
     check.parts.push(report);
     width
@@ -359,72 +249,4 @@ fn note_beginning(report: &mut PartReport, layout: &FlatLayout, source: &WeightS
             layout.tensors().len()
         ));
     }
-}
-
-/// Lists the files with weights in a folder, or the file. Whoever compares them has said what is wrong with them.
-fn list_weights(report: &mut PartReport, path: &Path) {
-    let alone = || {
-        let entries = std::fs::read_dir(path).ok()?.flatten().map(|entry| entry.path());
-        entries.filter(|file| is_weight_file(&file.to_string_lossy())).min()
-    };
-    let source = WeightSource::open_published(path).ok();
-    let source = source.or_else(|| WeightSource::open_published(&alone()?).ok());
-    if let Some(source) = source {
-        report.list(&source);
-    }
-}
-
-fn note_tokenizer(report: &mut PartReport, path: &Path, length: usize) {
-    let encoding = TextEncoding::new(length.max(PROBE_LENGTH), 0);
-    let opened: Result<TextEncoder> = open_tokenizer(path, encoding).map_err(WorkerError::from);
-    let kind: std::result::Result<_, ModelError> = TokenizerKind::of(path);
-    if let (Some(encoder), Ok((kind, file))) = (report.note(opened), kind) {
-        report.tokenizer = Some(TokenizerReport {
-            file,
-            kind: format!("{kind:?}"),
-            tokens: encoder.vocab_size(),
-            added: None,
-        });
-    }
-}
-
-/// Looks at the models of a curation.
-pub fn check_curation(models: &CurationModelSettings, named: &CurationModelSettings) -> ModelCheck {
-    let mut check = ModelCheck::default();
-    type Part<'a> = (&'static str, &'static str, &'a str, &'a str, &'static [&'static str]);
-    let parts: [Part<'_>; 3] = [
-        (
-            "captioner",
-            "curation.models.captioner",
-            &models.captioner,
-            &named.captioner,
-            &["blip", "blip-2", "instructblip"],
-        ),
-        ("ranker", "curation.models.clip", &models.clip, &named.clip, &["clip"]),
-        ("filter", "curation.models.itm", &models.itm, &named.itm, &["blip"]),
-    ];
-    for (part, key, place, written, types) in parts.into_iter().filter(|(_, _, place, ..)| !place.is_empty())
-    {
-        let mut report = PartReport::open(part, key, place);
-        report.place = redacted(written);
-        if report.is_there() {
-            let path = Path::new(place);
-            if let Some(folder) = report.note(FolderConfig::open(path)) {
-                report.kind = folder.model_type().to_owned();
-                if !types.contains(&folder.model_type()) {
-                    report.note::<(), _>(Err(WorkerError::Configuration(format!(
-                        "its model_type is `{}`, expected {}",
-                        folder.model_type(),
-                        types.join(" or ")
-                    ))));
-                }
-            }
-            if let Some(source) = report.note(WeightSource::open_published(path)) {
-                report.list(&source);
-            }
-            note_tokenizer(&mut report, path, PROBE_LENGTH);
-        }
-        check.parts.push(report);
-    }
-    check
 }

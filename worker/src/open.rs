@@ -75,13 +75,19 @@ impl ModelSettings {
 }
 
 /// The device that `train.device` names, without autodiff; `tf32` is `train.tf32`.
-pub(crate) fn device(name: &str, tf32: bool) -> Result<Device> {
+///
+/// # Errors
+/// A name of no device, or a device that is not there.
+pub fn device(name: &str, tf32: bool) -> Result<Device> {
     let refused = |error| WorkerError::Configuration(format!("train.device = {error}"));
     name.parse::<DeviceName>().and_then(|name| name.open_with(tf32)).map_err(refused)
 }
 
 /// Where the frozen models go: `device`, with matrices in the numbers that `model.frozen_dtype` names.
-pub(crate) fn placement(settings: &ModelSettings, device: &Device) -> Result<Placement> {
+///
+/// # Errors
+/// bf16 on a device that has no such numbers.
+pub fn placement(settings: &ModelSettings, device: &Device) -> Result<Placement> {
     match settings.frozen_dtype {
         FrozenDtype::Auto => Ok(Placement::auto(device)),
         FrozenDtype::F32 => Ok(Placement::from(device)),
@@ -91,7 +97,10 @@ pub(crate) fn placement(settings: &ModelSettings, device: &Device) -> Result<Pla
 }
 
 /// The numbers of products that `train.compute` names, which the device must have.
-pub(crate) fn compute(train: &StepSettings, device: &Device) -> Result<Compute> {
+///
+/// # Errors
+/// bf16 on a device that does not compute in it.
+pub fn compute(train: &StepSettings, device: &Device) -> Result<Compute> {
     match train.compute {
         Compute::F32 => Ok(Compute::F32),
         Compute::Bf16 => Compute::bf16(device)
@@ -155,12 +164,13 @@ pub(crate) fn qformer_tokenizer(settings: &ModelSettings) -> Result<QFormerToken
 }
 
 /// Initial values drawn by the run's seed and the tensor's name.
-pub(crate) struct SeededValues {
+pub struct SeededValues {
     seed: u64,
 }
 
 impl SeededValues {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// Values of the run with this seed.
+    pub fn new(seed: u64) -> Self {
         Self { seed }
     }
 
@@ -183,6 +193,8 @@ impl InitialValues for SeededValues {
 
 #[cfg(test)]
 mod tests {
+    use blip2_run::exit::ExitClass as _;
+
     use super::*;
     use blip2_model::vision::ImageEncoder;
     use burn::tensor::FloatDType;
@@ -192,7 +204,7 @@ mod tests {
         assert!(device("cpu", false).is_ok() && device("auto", true).is_ok());
         let error = device("tpu", false).unwrap_err();
         assert!(error.to_string().contains("train.device = \"tpu\" is not a device"), "{error}");
-        assert_eq!(error.exit_code(), 78);
+        assert_eq!(error.exit().code(), 78);
     }
 
     #[test]

@@ -1,19 +1,12 @@
-//! The places that a configuration names: models that may be URLs, and what of a URL may be stored.
+//! The places that a configuration names: models that may be URLs.
 
 use blip2_dataset::error::DatasetError;
 use blip2_dataset::fetch::{fetch_folder, fetch_model, is_url, is_weight_file, model_exists};
 use blip2_dataset::store::Location;
-use blip2_dataset::store::secret_url::{has_credentials, redacted, remember_credentials};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use blip2_run::layout::COMMIT;
 
 use crate::config::WorkerConfig;
-use crate::curation::CurationModelSettings;
 use crate::error::{Result, WorkerError};
-
-/// What makes a folder a checkpoint.
-const COMMIT: &str = "COMMIT";
 
 impl WorkerConfig {
     /// The models that this configuration needs, by key.
@@ -85,20 +78,6 @@ impl WorkerConfig {
     }
 }
 
-impl CurationModelSettings {
-    /// The same with every model that is named by a URL brought to this machine.
-    ///
-    /// # Errors
-    /// As [`WorkerConfig::with_models_here`].
-    pub async fn with_models_here(&self) -> Result<Self> {
-        let mut here = self.clone();
-        here.captioner = model_here("curation.models.captioner", &self.captioner).await?;
-        here.clip = model_here("curation.models.clip", &self.clip).await?;
-        here.itm = model_here("curation.models.itm", &self.itm).await?;
-        Ok(here)
-    }
-}
-
 /// The path on this machine of the model that `key` names.
 ///
 /// # Errors
@@ -129,42 +108,11 @@ async fn checkpoint_at(key: &str, place: &str) -> Result<Option<Location>, Datas
     Ok(is_checkpoint.then_some(folder))
 }
 
-/// A configuration as it is stored and hashed: without the credentials of its URLs. One without any is returned as it is.
-pub fn without_credentials<T: Serialize + DeserializeOwned + Clone>(config: &T) -> T {
-    let Ok(mut value) = serde_json::to_value(config) else { return config.clone() };
-    let mut found = false;
-    each_text(&mut value, &mut |text| {
-        if has_credentials(text) {
-            found = true;
-            *text = redacted(text);
-        }
-    });
-    match found {
-        // What was serialised reads back.
-        true => serde_json::from_value(value).unwrap_or_else(|_| config.clone()),
-        false => config.clone(),
-    }
-}
-
-/// Remembers the credentials of all URLs of a configuration in this process, so that what is stored without them can be
-/// opened here.
-pub fn remember_credentials_of(config: &impl Serialize) {
-    if let Ok(mut value) = serde_json::to_value(config) {
-        each_text(&mut value, &mut |text| remember_credentials(text));
-    }
-}
-
-fn each_text(value: &mut Value, visit: &mut impl FnMut(&mut String)) {
-    match value {
-        Value::String(text) => visit(text),
-        Value::Array(items) => items.iter_mut().for_each(|item| each_text(item, visit)),
-        Value::Object(fields) => fields.values_mut().for_each(|field| each_text(field, visit)),
-        _ => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use blip2_dataset::store::secret_url::without_credentials;
+    use blip2_run::exit::ExitClass as _;
+
     use super::*;
     use crate::config::config_hash;
 
@@ -192,6 +140,6 @@ mod tests {
         config.model.image_encoder = "ftp://host/eva".into();
         let error = config.with_models_here().await.unwrap_err();
         assert!(error.to_string().contains("model.image_encoder = \"ftp://host/eva\""), "{error}");
-        assert_eq!(error.exit_code(), 78);
+        assert_eq!(error.exit().code(), 78);
     }
 }

@@ -8,22 +8,26 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_collective::{ConnectError, Exchange, Limits, Transport};
+use blip2_collective::{Exchange, Limits};
 use blip2_dataset::store::Location;
+use blip2_model::device::seat::DeviceChoice;
 use blip2_proto::drill::Drill;
+use blip2_proto::transport::{ConnectError, Transport};
 use blip2_proto::v1;
 use blip2_proto::v1::coordinator_message::Kind as FromCoordinator;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
+use blip2_run::epoch::EpochRecord;
+use blip2_run::exit::ExitClass as _;
+use blip2_run::layout::checkpoint_folder;
 use futures::future::{BoxFuture, FutureExt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use self::candidates::{Candidates, EpochObject, Opening, other_leader};
+use self::candidates::{Candidates, Opening, other_leader};
 use self::stream::Stream;
 use crate::compute::{ComputeSpec, ComputeThread, Order, Report};
 use crate::error::{Result, WorkerError};
 use crate::member::{MemberAction, MemberEnd, MemberEvent, MemberIdentity, MemberMachine, MemberSettings};
-use crate::own_device::DeviceChoice;
 use crate::upload::{Upload, store_part};
 
 /// How a worker is started.
@@ -105,7 +109,7 @@ struct MemberDriver {
     untrusted: bool,
     stream: Option<Stream>,
     /// Ends when another coordinator leads than the one of the open session.
-    watch: Option<BoxFuture<'static, EpochObject>>,
+    watch: Option<BoxFuture<'static, EpochRecord>>,
     run_root: Option<Location>,
     compute: Option<ComputeThread>,
     uploads: JoinSet<Upload>,
@@ -278,7 +282,7 @@ impl MemberDriver {
     }
 
     /// Leaves a coordinator that hangs or is cut off while another one leads.
-    fn superseded(&mut self, leader: EpochObject) -> MemberEvent {
+    fn superseded(&mut self, leader: EpochRecord) -> MemberEvent {
         let reason = format!("another coordinator leads since epoch {}: {}", leader.epoch, leader.address);
         self.candidates.found(Some(leader));
         self.session_ended(reason)
@@ -317,7 +321,7 @@ impl MemberDriver {
         Some(match report {
             Some(Report::Event(event)) => event,
             Some(Report::Part(part)) => {
-                let folder = self.run_root.as_ref()?.join("checkpoints").join(&part.checkpoint);
+                let folder = checkpoint_folder(self.run_root.as_ref()?, &part.checkpoint);
                 self.uploads.spawn(store_part(folder, part, self.drill.clone()));
                 return None;
             }
@@ -332,7 +336,7 @@ impl MemberDriver {
     }
 
     fn cannot_go_on(&mut self, error: WorkerError) -> MemberEvent {
-        let event = MemberEvent::Failed { exit_code: error.exit_code(), message: error.to_string() };
+        let event = MemberEvent::Failed { exit_code: error.exit().code(), message: error.to_string() };
         self.fault.get_or_insert(error);
         event
     }

@@ -62,7 +62,7 @@ pub struct FrozenModels {
     /// Where a rehearsal of faults makes a step wait.
     pub(crate) drill: Drill,
     /// Whether the device is waited for after each part of a step, so that [`StepTimes`] are true and the step slower.
-    pub(crate) measured: bool,
+    pub measured: bool,
 }
 
 /// The way to the other members during one membership epoch.
@@ -155,7 +155,7 @@ impl FrozenModels {
     }
 
     /// Parts that were made and not loaded; a caption starts with the Q-Former's last token.
-    pub(crate) fn of(
+    pub fn of(
         config: Arc<WorkerConfig>,
         sizes: FrozenSizes,
         device: Device,
@@ -232,6 +232,7 @@ impl FrozenModels {
             tree: SumTree::new(train.slots)?.on_wire(train.wire),
             slots: first..first + batch.slots.len() as u32,
             overlap: self.overlaps(),
+            device: self.device.clone(),
         })
     }
 

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use blip2_run::exit::ExitClass as _;
 use blip2_worker::step::FrozenModels;
 use blip2_worker::{Result, TrainState, WorkerConfig};
 use serde_json::{Value, json};
@@ -175,9 +176,9 @@ fn every_part_that_cannot_be_used_is_bad_configuration() {
             tried += 1;
             match begin(config(part, &folder)) {
                 Err(error)
-                    if error.exit_code() == BAD_CONFIGURATION
+                    if error.exit().code() == BAD_CONFIGURATION
                         && error.to_string().contains(&format!("{} = ", part.key)) => {}
-                Err(error) => wrong.push(format!("{}, {kind}: {} {error}", part.key, error.exit_code())),
+                Err(error) => wrong.push(format!("{}, {kind}: {} {error}", part.key, error.exit().code())),
                 Ok(_) => wrong.push(format!("{}, {kind}: it is taken", part.key)),
             }
         }

@@ -6,18 +6,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_collective::{Exchange, Limits, Member, Transport, World};
+use blip2_collective::{Exchange, Limits, Member, World};
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::store::Location;
+use blip2_model::device::seat::DeviceChoice;
+use blip2_proto::transport::Transport;
 use blip2_proto::v1;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use blip2_proto::v1::worker_message::Kind as FromWorker;
+use blip2_run::exit::ExitClass as _;
+use blip2_run::layout::{MANIFEST, checkpoint_folder, epoch_object};
 use blip2_worker::config::WorkerConfig;
 use blip2_worker::step::{FrozenModels, Peers};
-use blip2_worker::{
-    BatchRange, DeviceChoice, NamedState, TrainState, WorkerEnd, WorkerOptions, config_hash, start_loader,
-};
+use blip2_worker::{BatchRange, NamedState, TrainState, WorkerEnd, WorkerOptions, config_hash, start_loader};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -140,7 +142,7 @@ impl Run {
         let manifest = Manifest::open(&config.data.train, &config.data.columns).await.expect("the corpus");
         let run = Self { folder, config, manifest };
         let stored = run.manifest.to_parquet().expect("encodes");
-        run.root().join("manifest.parquet").put(stored).await.expect("written");
+        run.root().join(MANIFEST).put(stored).await.expect("written");
         run
     }
 
@@ -179,11 +181,11 @@ impl Run {
         let content = format!(
             r#"{{"epoch": {epoch}, "coordinator": "{coordinator}", "address": "{address}", "step": 0, "members": []}}"#
         );
-        self.root().join(&format!("epochs/{epoch:010}.json")).put(content.into()).await.expect("written");
+        epoch_object(&self.root(), epoch).put(content.into()).await.expect("written");
     }
 
     async fn part(&self, written: &v1::PartWritten) -> NamedState {
-        let object = self.root().join("checkpoints").join(&written.checkpoint).join(&written.part);
+        let object = checkpoint_folder(&self.root(), &written.checkpoint).join(&written.part);
         let content = object.read().await.expect("readable").expect("there");
         assert_eq!(content.len() as u64, written.length);
         assert_eq!(blake3::hash(&content).to_hex().as_str(), written.blake3);
@@ -385,7 +387,7 @@ async fn a_worker_that_is_refused_for_good_says_why() {
     };
     session.say(ToWorker::Refused(refused)).await;
     let error = worker.await.expect("no panic").expect_err("refused");
-    assert_eq!(error.exit_code(), 4);
+    assert_eq!(error.exit().code(), 4);
     assert!(error.to_string().contains("its executable is another"), "{error}");
     coordinator.stop().await;
 }

@@ -5,10 +5,11 @@ mod small;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_collective::{Exchange, Limits, Member, Transport, World, deal_slots};
+use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_model::language::llama::{Llama, LlamaConfig};
 use blip2_model::train::flat::FlatLayout;
+use blip2_proto::transport::Transport;
 use blip2_worker::config::{Compute, FrozenDtype, StepSettings, Wire, WorkerConfig};
 use blip2_worker::step::{FrozenModels, Peers};
 use blip2_worker::{BatchRange, TrainState, start_loader};

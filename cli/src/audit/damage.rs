@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use blip2_coordinator::{CheckpointRecord, Damaged, EpochRecord, Listing};
+use blip2_run::catalogue::{Damaged, Listing};
+use blip2_run::commit::CheckpointRecord;
+use blip2_run::epoch::EpochRecord;
 
 /// What is wrong with a checkpoint.
 pub(super) fn words(damaged: &Damaged) -> String {

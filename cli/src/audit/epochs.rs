@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use blip2_coordinator::{CheckpointRecord, CoordinatorError, EpochRecord, Epochs};
 use blip2_dataset::store::Location;
+use blip2_run::RunError;
+use blip2_run::commit::CheckpointRecord;
+use blip2_run::epoch::{EpochRecord, Epochs};
 
 use crate::error::CliError;
 
@@ -29,12 +31,12 @@ pub(super) async fn read(root: &Location) -> Result<Found, CliError> {
                 found.problems.push(format!("epoch {number}: its object is that of epoch {}", record.epoch));
             }
             Ok(None) => found.problems.push(format!("epoch {number}: its object is gone")),
-            Err(CoordinatorError::Epoch { .. })
+            Err(RunError::Epoch { .. })
                 if numbers.last() != Some(&number) && epochs.breaks_off(number).await? =>
             {
                 found.torn.insert(number);
             }
-            Err(error @ CoordinatorError::Epoch { .. }) => found.problems.push(error.to_string()),
+            Err(error @ RunError::Epoch { .. }) => found.problems.push(error.to_string()),
             Err(error) => return Err(error.into()),
         }
     }
@@ -171,7 +173,7 @@ fn check_checkpoint(record: &CheckpointRecord, epochs: &[EpochRecord]) -> Option
 
 #[cfg(test)]
 mod tests {
-    use blip2_coordinator::EpochMember;
+    use blip2_run::epoch::EpochMember;
 
     use super::*;
 

@@ -1,6 +1,9 @@
-use blip2_coordinator::{EpochMember, Epochs, StageCoverage};
 use blip2_dataset::plan::Plan;
 use blip2_dataset::store::put_create;
+use blip2_run::commit::ShardRecord;
+use blip2_run::coverage::StageCoverage;
+use blip2_run::epoch::{EpochMember, Epochs};
+use blip2_run::layout;
 use bytes::Bytes;
 
 use super::*;
@@ -55,12 +58,12 @@ impl Fixture {
         (config.stage1.steps, config.stage1.batch) = (3, 8);
         (config.stage2.steps, config.stage2.batch) = (3, 8);
         let manifest = manifest(&[10; 5]);
-        put_create(&root.join("run.toml"), toml::to_string(&config).unwrap().into_bytes().into())
+        put_create(&root.join(layout::CONFIGURATION), toml::to_string(&config).unwrap().into_bytes().into())
             .await
             .unwrap();
-        put_create(&root.join("manifest.parquet"), manifest.to_parquet().unwrap()).await.unwrap();
+        put_create(&root.join(layout::MANIFEST), manifest.to_parquet().unwrap()).await.unwrap();
         let fixture = Self { _folder: folder, root, config, manifest, skipped: vec![1, 4] };
-        let epochs = blip2_coordinator::Epochs::new(&fixture.root, "c".into(), String::new());
+        let epochs = blip2_run::epoch::Epochs::new(&fixture.root, "c".into(), String::new());
         let member =
             EpochMember { id: 1, name: "w".into(), first_slot: 0, slot_count: 4, device: "cpu".into() };
         epochs.take(1, 0, Vec::new()).await.unwrap();
@@ -75,11 +78,7 @@ impl Fixture {
     /// Writes a checkpoint, over one that is there.
     async fn checkpoint(&self, step: u64, coverage: StageCoverage) {
         let part = Bytes::from_static(b"state");
-        let part_record = blip2_coordinator::PartRecord {
-            name: "part-0.safetensors".into(),
-            length: part.len() as u64,
-            blake3: blake3::hash(&part).to_hex().to_string(),
-        };
+        let part_record = ShardRecord::of("part-0.safetensors", &part);
         let record = CheckpointRecord {
             format: 2,
             name: format!("{step:08}-000002"),
@@ -96,8 +95,8 @@ impl Fixture {
             skipped_steps: self.skipped.iter().copied().filter(|skipped| *skipped < step).collect(),
         };
         let folder = Catalogue::new(&self.root).folder(&record.name);
-        if folder.join("COMMIT").head().await.unwrap().is_some() {
-            folder.join("COMMIT").delete().await.unwrap();
+        if folder.join(layout::COMMIT).head().await.unwrap().is_some() {
+            folder.join(layout::COMMIT).delete().await.unwrap();
         }
         folder.join("part-0.safetensors").put(part).await.unwrap();
         Catalogue::new(&self.root).write_commit(&record, &QuarantineList::default()).await.unwrap();
@@ -158,7 +157,7 @@ async fn checkpoints_that_disagree_on_what_was_skipped_are_named() {
 async fn damage_that_was_passed_over_is_a_note_and_a_damaged_end_is_not() {
     let fixture = Fixture::new().await;
     let damage = |name: &str| {
-        let commit = Catalogue::new(&fixture.root).folder(name).join("COMMIT");
+        let commit = Catalogue::new(&fixture.root).folder(name).join(layout::COMMIT);
         async move { commit.put(Bytes::from_static(b"{")).await.unwrap() }
     };
     damage("00000003-000002").await;
@@ -170,7 +169,7 @@ async fn damage_that_was_passed_over_is_a_note_and_a_damaged_end_is_not() {
     damage("00000005-000002").await;
     let differences = fixture.differences().await;
     assert!(differences.len() == 2 && differences[1].contains("00000005-000002"), "{differences:?}");
-    let epochs = blip2_coordinator::Epochs::new(&fixture.root, "d".into(), String::new());
+    let epochs = blip2_run::epoch::Epochs::new(&fixture.root, "d".into(), String::new());
     epochs.take(3, 2, Vec::new()).await.unwrap();
     let report = audit(&fixture.root, 2).await.unwrap();
     assert!(report.exact && report.notes.len() == 2, "{:?} {:?}", report.differences, report.notes);
@@ -181,7 +180,7 @@ async fn another_corpus_or_configuration_is_named() {
     let fixture = Fixture::new().await;
     fixture
         .root
-        .join("manifest.parquet")
+        .join(layout::MANIFEST)
         .put(manifest(&[9, 11, 10, 10, 10]).to_parquet().unwrap())
         .await
         .unwrap();
@@ -192,7 +191,12 @@ async fn another_corpus_or_configuration_is_named() {
     let fixture = Fixture::new().await;
     let mut config = fixture.config.clone();
     config.train.seed += 1;
-    fixture.root.join("run.toml").put(toml::to_string(&config).unwrap().into_bytes().into()).await.unwrap();
+    fixture
+        .root
+        .join(layout::CONFIGURATION)
+        .put(toml::to_string(&config).unwrap().into_bytes().into())
+        .await
+        .unwrap();
     let differences = fixture.differences().await;
     assert!(differences.iter().any(|line| line.contains("another configuration")), "{differences:?}");
 }
@@ -200,12 +204,12 @@ async fn another_corpus_or_configuration_is_named() {
 #[tokio::test]
 async fn epochs_lists_and_damaged_checkpoints_are_part_of_it() {
     let fixture = Fixture::new().await;
-    fixture.root.join("epochs/0000000002.json").delete().await.unwrap();
+    layout::epoch_object(&fixture.root, 2).delete().await.unwrap();
     let folder = Catalogue::new(&fixture.root).folder("00000002-000002");
-    folder.join("quarantine.parquet").put(Bytes::from_static(b"?")).await.unwrap();
+    folder.join(layout::QUARANTINE).put(Bytes::from_static(b"?")).await.unwrap();
     Catalogue::new(&fixture.root)
         .folder("00000003-000002")
-        .join("COMMIT")
+        .join(layout::COMMIT)
         .put(Bytes::from_static(b"{"))
         .await
         .unwrap();
@@ -226,7 +230,7 @@ async fn epochs_lists_and_damaged_checkpoints_are_part_of_it() {
 async fn an_epoch_that_breaks_off_is_a_note_once_a_later_one_took_its_place() {
     let fixture = Fixture::new().await;
     let newest = Epochs::new(&fixture.root, String::new(), String::new()).newest().await.unwrap();
-    let object = |number: u64| fixture.root.join(&format!("epochs/{number:010}.json"));
+    let object = |number: u64| layout::epoch_object(&fixture.root, number);
     object(newest + 1).put(Bytes::from_static(b"")).await.unwrap();
     let report = audit(&fixture.root, 2).await.unwrap();
     assert_eq!(report.differences.len(), 1, "nobody has gone on since: {:?}", report.differences);

@@ -4,9 +4,9 @@ use super::{print_json, print_text};
 use crate::arguments::AuditArguments;
 use crate::audit::{AuditReport, Corpus, Place, Replaced, StageReport, audit, simulate};
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::places::typed_location;
 use crate::progress::count;
+use blip2_run::exit::Exit;
 
 /// Audits a run; differences are named on standard error and are exit code 1.
 pub(crate) async fn run(arguments: AuditArguments) -> Result<Exit, CliError> {

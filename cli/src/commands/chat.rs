@@ -10,8 +10,8 @@ use super::generate::read_image;
 use super::{print_json, print_text};
 use crate::arguments::ChatArguments;
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::places::typed_model;
+use blip2_run::exit::Exit;
 
 /// What the user says next would start like this.
 const NEXT_TURN: &str = "Question:";

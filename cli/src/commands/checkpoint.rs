@@ -1,8 +1,11 @@
 //! `checkpoint`: what a run has saved.
 
-use blip2_coordinator::{Catalogue, CheckpointRecord, CoordinatorError, Damaged};
 use blip2_dataset::fetch::is_url;
 use blip2_dataset::store::Location;
+use blip2_run::RunError;
+use blip2_run::catalogue::{Catalogue, Damaged};
+use blip2_run::commit::CheckpointRecord;
+use blip2_run::layout::{CHECKPOINTS, COMMIT};
 use blip2_worker::export::{ExportOptions, Layout, Precision, export as write_layout};
 use blip2_worker::{NamedState, WorkerError, read_checkpoint};
 use serde_json::json;
@@ -13,12 +16,9 @@ use crate::arguments::{
     PrecisionArgument,
 };
 use crate::error::CliError;
-use crate::exit::Exit;
-use crate::places::{CHECKPOINTS, typed_location};
+use crate::places::typed_location;
 use crate::run_folder::{must_be_run, stored_configuration};
-
-/// The object that makes a checkpoint one.
-const COMMIT: &str = "COMMIT";
+use blip2_run::exit::Exit;
 
 /// A run, and the checkpoint of it that was named.
 #[derive(Debug)]
@@ -137,9 +137,9 @@ fn warn_of(passed_over: &[Damaged], taken: &CheckpointRecord) {
 }
 
 /// A checkpoint that is not what its COMMIT says is bad input; a store that fails is a failure.
-fn damaged(error: CoordinatorError) -> CliError {
+fn damaged(error: RunError) -> CliError {
     match error {
-        CoordinatorError::Checkpoint { .. } => CliError::BadInput(error.to_string()),
+        RunError::Checkpoint { .. } => CliError::BadInput(error.to_string()),
         error => error.into(),
     }
 }

@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use super::print_text;
 use crate::command_line::whole;
 use crate::error::CliError;
-use crate::exit::Exit;
+use blip2_run::exit::Exit;
 
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArguments {

@@ -4,7 +4,7 @@ use super::print_text;
 use crate::arguments::{ConfigCommand, ConfigCommandArguments};
 use crate::config::{json_schema, load, settings_as_json, settings_as_text};
 use crate::error::CliError;
-use crate::exit::Exit;
+use blip2_run::exit::Exit;
 
 /// Prints the configuration or its schema.
 pub(crate) fn run(arguments: ConfigCommandArguments) -> Result<Exit, CliError> {

@@ -9,7 +9,6 @@ use super::{even_unread, print_json};
 use crate::arguments::CoordinatorArguments;
 use crate::config::{RunConfig, load};
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::progress::Audience;
 use crate::run_folder::{Purpose, RunFolder};
 use crate::secured::{transport, url};
@@ -17,6 +16,7 @@ use crate::session::{Finished, Lead, Session};
 use crate::signals::Signals;
 use crate::standby::{Turn, Watch};
 use crate::token::{must_have_token, read_token};
+use blip2_run::exit::Exit;
 
 /// Coordinates a run whose workers are started elsewhere.
 pub(crate) async fn run(arguments: CoordinatorArguments) -> Result<Exit, CliError> {

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::{print_json, print_text};
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::launch::node_of;
+use blip2_run::exit::Exit;
 
 #[derive(Debug, Args)]
 pub(crate) struct DevicesArguments {

@@ -12,9 +12,9 @@ use super::checkpoint::{Target, read_state};
 use super::print_json;
 use crate::arguments::{EvalArguments, EvalCommand, EvalTarget};
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::report::{CaptionLosses, RetrievalScores};
 use crate::run_folder::stored_configuration;
+use blip2_run::exit::Exit;
 
 /// What tells an exported model from a run.
 const EXPORT_FILE: &str = "config.json";

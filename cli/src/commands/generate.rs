@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::{print_json, print_text};
 use crate::arguments::GenerateArguments;
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::places::typed_model;
+use blip2_run::exit::Exit;
 
 /// Pictures held in memory at a time.
 const BATCH: usize = 16;

@@ -1,8 +1,9 @@
 //! `checkpoint import`: published weights become the first checkpoint of a new run.
 
-use blip2_coordinator::{Catalogue, CheckpointRecord, PartRecord};
 use blip2_dataset::quarantine::QuarantineList;
 use blip2_dataset::store::secret_url::redacted;
+use blip2_run::catalogue::Catalogue;
+use blip2_run::commit::{CheckpointRecord, ShardRecord};
 use blip2_worker::import::import;
 use serde_json::json;
 
@@ -11,9 +12,9 @@ use crate::again::of_this_program;
 use crate::arguments::ImportArguments;
 use crate::config::load;
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::places::typed_model;
 use crate::run_folder::{Purpose, RunFolder};
+use blip2_run::exit::Exit;
 
 /// The command that trains the run from its imported weights.
 fn train_command(arguments: &ImportArguments) -> String {
@@ -39,8 +40,7 @@ pub(crate) async fn run(arguments: &ImportArguments) -> Result<Exit, CliError> {
         .map_err(|error| CliError::failed(format!("the import thread failed: {error}")))??;
     // Only now: weights that do not fit leave no run behind.
     let folder = RunFolder::open(config, false, Purpose::Import).await?;
-    let blake3 = blake3::hash(&imported.content).to_hex().to_string();
-    let part = PartRecord { name: imported.part, length: imported.content.len() as u64, blake3 };
+    let part = ShardRecord::of(&imported.part, &imported.content);
     let record = CheckpointRecord {
         run_id: folder.config.run.id.clone(),
         config_hash: folder.config_hash.clone(),

@@ -1,7 +1,6 @@
 //! One module a command.
 
 pub(crate) mod audit;
-pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod checkpoint;
 pub(crate) mod completions;
@@ -30,14 +29,14 @@ use crate::error::CliError;
 /// # Errors
 /// [`CliError::OutputClosed`] when the reader went away: the end of a command that only shows something, and of no
 /// interest to one that does something ([`even_unread`]).
-fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
+pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
     let line = serde_json::to_string(value)
         .map_err(|error| CliError::failed(format!("the result does not serialise: {error}")))?;
     print_text(&format!("{line}\n"))
 }
 
 /// Prints text on standard output.
-fn print_text(text: &str) -> Result<(), CliError> {
+pub(crate) fn print_text(text: &str) -> Result<(), CliError> {
     let mut output = std::io::stdout().lock();
     output.write_all(text.as_bytes()).and_then(|()| output.flush()).map_err(|error| match error.kind() {
         std::io::ErrorKind::BrokenPipe => CliError::OutputClosed,

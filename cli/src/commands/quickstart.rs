@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use blip2_dataset::fetch::is_url;
+use blip2_run::layout;
 use blip2_worker::config::is_model_file;
 use serde::Serialize;
 
@@ -15,14 +16,14 @@ use crate::again::same_command;
 use crate::arguments::QuickstartArguments;
 use crate::config::{RunConfig, load_preset};
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::measure::measure;
-use crate::metrics::{METRICS_FILE, StepRecord, read, series};
+use crate::metrics::{StepRecord, read, series};
 use crate::progress::{Audience, duration};
 use crate::report::{CaptionLosses, Report, RetrievalScores, write};
 use crate::run_folder::Purpose;
 use crate::session::Finished;
 use crate::signals::Signals;
+use blip2_run::exit::Exit;
 
 use self::survival::{Survival, prove};
 
@@ -84,8 +85,8 @@ pub(crate) async fn run(arguments: QuickstartArguments) -> Result<Exit, CliError
             )));
         }
     };
-    let records = read(&run_root.join(METRICS_FILE))?;
-    let path = out.join("report.html");
+    let records = read(&run_root.join(layout::METRICS))?;
+    let path = out.join(layout::REPORT);
     let report = Report {
         retrieval: measured.retrieval,
         stage1: series(&records, 1, &STAGE1_LOSSES),

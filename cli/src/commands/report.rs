@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use blip2_coordinator::{Catalogue, CheckpointRecord, EpochMember, EpochRecord, Epochs, Listing};
 use blip2_dataset::store::Location;
+use blip2_run::catalogue::{Catalogue, Listing};
+use blip2_run::commit::CheckpointRecord;
+use blip2_run::epoch::{EpochMember, EpochRecord, Epochs};
+use blip2_run::layout;
 use serde_json::json;
 
 use super::print_json;
@@ -12,17 +15,15 @@ use crate::arguments::ReportArguments;
 use crate::audit::{AuditReport, audit};
 use crate::config::changed_values;
 use crate::error::CliError;
-use crate::exit::Exit;
-use crate::faults::{FAULTS_FILE, FaultRecord, read_faults};
-use crate::metrics::{METRICS_FILE, StepRecord, read, series};
+use crate::faults::{FaultRecord, read_faults};
+use crate::metrics::{StepRecord, read, series};
 use crate::places::typed_location;
 use crate::progress::{count, duration};
 use crate::report::{Chart, RunReport, Series, Table, Tile, render_run, write_page};
 use crate::run_folder::{local_path, metrics_folder};
 use crate::stored_status::{StoredRun, StoredStatus};
+use blip2_run::exit::Exit;
 
-/// The page of a run that lies in a folder of this machine.
-const PAGE: &str = "report.html";
 /// Rows of a table that may grow with the run; the newest are shown.
 const MOST_ROWS: usize = 200;
 /// Losses of a stage on the rows it trains on.
@@ -74,8 +75,8 @@ struct Material {
 pub(crate) async fn run(arguments: ReportArguments) -> Result<Exit, CliError> {
     let material = Material::read(typed_location(&arguments.run)?).await?;
     let out = arguments.out.unwrap_or_else(|| match local_path(&arguments.run) {
-        Some(folder) => folder.join(PAGE),
-        None => PathBuf::from(PAGE),
+        Some(folder) => folder.join(layout::REPORT),
+        None => PathBuf::from(layout::REPORT),
     });
     write_page(&render_run(&material.report()?), &out)?;
     if arguments.json {
@@ -97,7 +98,7 @@ impl Material {
         let run = StoredRun::open(root).await?;
         let status = run.status(run.newest_epoch().await?).await?;
         let folder = metrics_folder(&run.config);
-        let metrics = folder.join(METRICS_FILE);
+        let metrics = folder.join(layout::METRICS);
         let listing = Catalogue::new(&run.root).list().await?;
         let (records, from) = match metrics.is_file() {
             true => (read(&metrics)?, Curves::Metrics),
@@ -105,7 +106,7 @@ impl Material {
         };
         let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         Ok(Self {
-            faults: read_faults(&folder.join(FAULTS_FILE)),
+            faults: read_faults(&folder.join(layout::FAULTS)),
             epochs: epochs(&run.root).await?,
             listing,
             audit: audit(&run.root, threads).await,

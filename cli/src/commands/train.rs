@@ -16,7 +16,6 @@ use super::print_json;
 use crate::arguments::TrainArguments;
 use crate::config::{ConfigArguments, Loaded, RunConfig, load};
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::launch::{
     GIVE_UP_WITHIN, Going, LEAVE_WITHIN, Machine, WorkerCommand, WorkerLaunch, Workers, default_workers,
     places,
@@ -28,6 +27,7 @@ use crate::session::{Finished, Lead, Session};
 use crate::signals::Signals;
 use crate::stored_status::has_ended;
 use crate::token::{TokenFile, fresh_token};
+use blip2_run::exit::Exit;
 
 /// How long the coordinator may take to notice that all its workers are gone.
 const NOTICE_WITHIN: Duration = Duration::from_secs(2);

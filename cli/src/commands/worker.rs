@@ -4,20 +4,20 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use blip2_model::device::DeviceName;
-use blip2_model::device::seat::Seat;
-use blip2_worker::{DeviceChoice, WorkerEnd, WorkerOptions, config_hash};
+use blip2_model::device::seat::{DeviceChoice, Seat};
+use blip2_worker::{WorkerEnd, WorkerOptions, config_hash};
 use serde_json::json;
 
 use super::print_json;
 use crate::arguments::WorkerArguments;
 use crate::config::load;
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::identity::binary_identity;
 use crate::places::chosen_checkpoint;
 use crate::secured::transport;
 use crate::signals::Signals;
 use crate::token::{must_have_token, read_token};
+use blip2_run::exit::Exit;
 
 /// Works until the coordinator ends the run or lets this worker go.
 pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {

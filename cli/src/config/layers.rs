@@ -356,7 +356,7 @@ mod tests {
 
     fn message(result: Result<impl fmt::Debug, CliError>) -> String {
         let error = result.expect_err("this must be refused");
-        assert_eq!(error.exit(), crate::exit::Exit::BadConfig, "{error}");
+        assert_eq!(error.exit(), blip2_run::exit::Exit::BadConfig, "{error}");
         error.to_string()
     }
 

@@ -11,14 +11,15 @@ mod sources;
 
 use std::path::PathBuf;
 
-use blip2_collective::TlsFiles;
 use blip2_coordinator::{CheckpointSettings, CoordinatorSettings};
+use blip2_curation::config::CurationConfig;
 use blip2_dataset::loader::LoaderSettings;
+use blip2_dataset::store::secret_url::without_credentials;
+use blip2_proto::transport::TlsFiles;
+use blip2_worker::WorkerConfig;
 use blip2_worker::config::{
     DataSettings, HeldOutSettings, ModelSettings, NOT_HASHED, Stage1Settings, Stage2Settings, StepSettings,
 };
-use blip2_worker::curation::CurationConfig;
-use blip2_worker::{WorkerConfig, without_credentials};
 use serde::{Deserialize, Serialize};
 
 use layers::Origin;

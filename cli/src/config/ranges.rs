@@ -227,7 +227,7 @@ impl fmt::Display for Short {
 mod tests {
     use super::super::Layers;
     use super::*;
-    use crate::exit::Exit;
+    use blip2_run::exit::Exit;
 
     /// What is tried for every number.
     const ODD: [&str; 16] = [

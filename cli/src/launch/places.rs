@@ -123,7 +123,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::exit::Exit;
+    use blip2_run::exit::Exit;
 
     const KEY: &str = "train.device";
 

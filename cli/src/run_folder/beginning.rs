@@ -1,12 +1,14 @@
 //! A run's folder in which no step was ever committed: a start that failed does not block the next.
 
-use blip2_coordinator::{Catalogue, EpochRecord, Epochs, is_led};
+use blip2_coordinator::is_led;
 use blip2_dataset::store::Location;
+use blip2_run::catalogue::Catalogue;
+use blip2_run::epoch::{EpochRecord, Epochs};
+use blip2_run::layout;
 
-use super::{MANIFEST_FILE, RUN_FILE, local_path, metrics_folder, parse_stored};
+use super::{local_path, metrics_folder, parse_stored};
 use crate::config::RunConfig;
 use crate::error::CliError;
-use crate::metrics::METRICS_FILE;
 use crate::secured::transport;
 
 /// Whether the run whose `run.toml` is `stored` may give way to another: it has committed no step, and nobody leads it.
@@ -21,7 +23,7 @@ pub(super) async fn is_free(root: &Location, stored: &[u8], config: &RunConfig) 
     let Some(EpochRecord { end: None, address, .. }) = newest else { return Ok(()) };
     let transport = transport(&config.tls).map_err(unknown)?;
     // One that cannot be read is of a start that failed.
-    let run_id = parse_stored(RUN_FILE, stored).map(|stored| stored.run.id).unwrap_or_default();
+    let run_id = parse_stored(layout::CONFIGURATION, stored).map(|stored| stored.run.id).unwrap_or_default();
     match is_led(&address, &run_id, &transport).await {
         true => Err(format!(", which the coordinator at {address} leads")),
         false => Ok(()),
@@ -50,12 +52,12 @@ async fn trace_of_steps(
 fn has_metrics(stored: &[u8], config: &RunConfig) -> bool {
     let folder = match local_path(&config.run.root) {
         Some(folder) => folder,
-        None => match parse_stored(RUN_FILE, stored) {
+        None => match parse_stored(layout::CONFIGURATION, stored) {
             Ok(stored) => metrics_folder(&stored),
             Err(_) => return false,
         },
     };
-    std::fs::metadata(folder.join(METRICS_FILE)).is_ok_and(|file| file.len() > 0)
+    std::fs::metadata(folder.join(layout::METRICS)).is_ok_and(|file| file.len() > 0)
 }
 
 /// Makes room for a new run: the old one's pinned files go, its epochs are closed, so that whoever led it is fenced off.
@@ -65,7 +67,7 @@ pub(super) async fn clear(root: &Location) -> Result<(), CliError> {
         epochs.end(newest.epoch + 1, 0, "failed").await?;
     }
     // The one that says that there is a run goes first.
-    root.join(RUN_FILE).delete().await?;
-    root.join(MANIFEST_FILE).delete().await?;
+    root.join(layout::CONFIGURATION).delete().await?;
+    root.join(layout::MANIFEST).delete().await?;
     Ok(())
 }

@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 use blip2_dataset::corpus::ingest::{ArchiveConversion, Converted};
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::store::Location;
+use blip2_run::layout;
 
-use super::stored::{MANIFEST_FILE, stored_manifest};
+use super::stored::stored_manifest;
 use crate::config::RunConfig;
 use crate::error::CliError;
 
-/// Folder below the root for the Parquet of archives.
-const CONVERTED_FOLDER: &str = "corpus";
 /// Between two words on how far archives are converted.
 const CONVERTING_SAYS_EVERY: Duration = Duration::from_secs(5);
 /// Footers read between two words on how far it has got.
@@ -21,11 +20,11 @@ const FILES_PER_WORD: usize = 1000;
 /// it has pinned: the archives are needed no more.
 pub(super) async fn corpus(root: &Location, config: &RunConfig, pinned: bool) -> Result<Manifest, CliError> {
     let folder = match config.run.converted.as_str() {
-        "" => root.join(CONVERTED_FOLDER),
+        "" => root.join(layout::CONVERTED),
         named => Location::parse(named.trim_end_matches('/'))?,
     };
     let below = format!("{folder}/");
-    if pinned && root.join(MANIFEST_FILE).head().await?.is_some() {
+    if pinned && root.join(layout::MANIFEST).head().await?.is_some() {
         let manifest = stored_manifest(root).await?;
         if manifest.files.iter().any(|file| file.location.starts_with(&below)) {
             return Ok(manifest);

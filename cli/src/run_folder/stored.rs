@@ -2,34 +2,33 @@
 
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::store::Location;
+use blip2_run::layout;
 use blip2_worker::config_hash;
 
 use crate::config::{RunConfig, differing_keys};
 use crate::error::CliError;
 
-/// The configuration of a run, itself a configuration file.
-pub(crate) const RUN_FILE: &str = "run.toml";
-/// The pinned corpus.
-pub(super) const MANIFEST_FILE: &str = "manifest.parquet";
-
 /// An error unless there is a run at `root`.
 pub(crate) async fn must_be_run(root: &Location) -> Result<(), CliError> {
-    root.join(RUN_FILE).head().await?.map(drop).ok_or_else(|| not_a_run(root))
+    root.join(layout::CONFIGURATION).head().await?.map(drop).ok_or_else(|| not_a_run(root))
 }
 
 fn not_a_run(root: &Location) -> CliError {
-    CliError::failed(format!("{root} is not a run: it has no {RUN_FILE}; name the folder in `run.root`"))
+    CliError::failed(format!(
+        "{root} is not a run: it has no {}; name the folder in `run.root`",
+        layout::CONFIGURATION
+    ))
 }
 
 /// The configuration a run was started with.
 pub(crate) async fn stored_configuration(root: &Location) -> Result<RunConfig, CliError> {
-    let bytes = root.join(RUN_FILE).read().await?.ok_or_else(|| not_a_run(root))?;
-    parse_stored(root.join(RUN_FILE), &bytes)
+    let bytes = root.join(layout::CONFIGURATION).read().await?.ok_or_else(|| not_a_run(root))?;
+    parse_stored(root.join(layout::CONFIGURATION), &bytes)
 }
 
 /// The corpus that a run has pinned.
 pub(crate) async fn stored_manifest(root: &Location) -> Result<Manifest, CliError> {
-    let place = root.join(MANIFEST_FILE);
+    let place = root.join(layout::MANIFEST);
     let bytes = place
         .read()
         .await?
@@ -44,7 +43,7 @@ pub(super) fn compare_configuration(
     asked: &RunConfig,
     asked_hash: &str,
 ) -> Result<String, CliError> {
-    let stored = parse_stored(root.join(RUN_FILE), stored)?;
+    let stored = parse_stored(root.join(layout::CONFIGURATION), stored)?;
     let before = stored.worker();
     if config_hash(&before) != asked_hash {
         let keys = differing_keys(&before, &asked.worker())?.join(", ");

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use blip2_proto::token_header;
+use blip2_proto::token::token_header;
 use blip2_proto::v1::{FetchStateRequest, PushHeader, StateHeader};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
@@ -18,7 +18,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
-use super::{FETCH_STATE, Messages, PUSH, Piece, put_head};
+use super::frame::{Piece, put_head};
+use super::messages::{FETCH_STATE, Messages, PUSH};
 
 /// Messages that wait for the connection: enough to keep it busy, few enough to stay in the cache.
 const AHEAD: usize = 2;

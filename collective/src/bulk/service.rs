@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use blip2_proto::same_token;
+use blip2_proto::token::same_token;
 use blip2_proto::v1::{FetchStateRequest, PushHeader, StateHeader};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, stream};
@@ -19,9 +19,10 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 
-use super::{FETCH_STATE, MAX_HEAD, Messages, PUSH, Piece, put_head};
-use crate::authenticate;
+use super::frame::{MAX_HEAD, Piece, put_head};
+use super::messages::{FETCH_STATE, Messages, PUSH};
 use crate::mailbox::{Admission, MailKey, Mailbox, State};
+use blip2_proto::transport::authenticate;
 
 /// Largest request of a fetch.
 const MAX_REQUEST: usize = 4096;

@@ -5,10 +5,11 @@
 //! and, when all who held the newest state are gone for good, backwards; coverage and rows follow them.
 
 use blip2_dataset::quarantine::{QuarantineList, QuarantineRecord};
-use blip2_proto::v1::{Hello, Ledger, Quarantined};
+use blip2_proto::v1::{Hello, Ledger};
+use blip2_run::quarantine;
 
 use super::Machine;
-use crate::StageCoverage;
+use blip2_run::coverage::StageCoverage;
 
 /// A state that a member holds.
 #[derive(Debug, Clone)]
@@ -72,7 +73,7 @@ impl Machine {
         if self.has(super::PlantedBug::LosesQuarantine) {
             return Ok(coverage);
         }
-        self.rows_ahead.extend(ledger.quarantined.iter().cloned().map(record));
+        self.rows_ahead.extend(ledger.quarantined.iter().cloned().map(quarantine::from_message));
         self.sort_rows();
         Ok(coverage)
     }
@@ -174,7 +175,7 @@ impl Machine {
         let durable = self.saved_step();
         let rows = self.quarantine.iter().filter_map(|row| {
             let step = self.schedule.step_of(row.stage, row.sample).filter(|step| *step >= durable)?;
-            Some(message(row, step))
+            Some(quarantine::to_message(row, step))
         });
         Ledger {
             step: self.committed,
@@ -183,30 +184,5 @@ impl Machine {
             // All of them: the checkpoint that has them may turn out damaged.
             skipped_steps: self.skipped.range(..self.committed).copied().collect(),
         }
-    }
-}
-
-pub(super) fn record(row: Quarantined) -> QuarantineRecord {
-    QuarantineRecord {
-        key: row.key,
-        file: row.file,
-        row_group: row.row_group,
-        row: row.row,
-        reason: row.reason,
-        sample: row.sample,
-        stage: row.stage,
-    }
-}
-
-fn message(row: &QuarantineRecord, step: u64) -> Quarantined {
-    Quarantined {
-        key: row.key.clone(),
-        file: row.file.clone(),
-        row_group: row.row_group,
-        row: row.row,
-        reason: row.reason.clone(),
-        sample: row.sample,
-        stage: row.stage,
-        step,
     }
 }

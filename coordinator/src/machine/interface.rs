@@ -5,7 +5,8 @@ use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{Hello, NamedValue};
 
-use crate::{CheckpointRecord, EpochMember};
+use blip2_run::commit::CheckpointRecord;
+use blip2_run::epoch::EpochMember;
 
 /// One connection of a worker, numbered by the shell.
 pub type SessionId = u64;

@@ -1,7 +1,7 @@
 //! What holds after every event, whatever happened.
 
 use super::{Machine, Phase};
-use crate::StageCoverage;
+use blip2_run::coverage::StageCoverage;
 
 /// Whether everything that must always hold does, or what does not.
 ///

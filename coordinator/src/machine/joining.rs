@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use blip2_proto::bounds::{MAX_IDENTIFIER, is_identifier};
+use blip2_proto::text::visible;
+use blip2_proto::token::same_token;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::{Hello, RefusalCode, Refused, Welcome};
-use blip2_proto::{MAX_IDENTIFIER, is_identifier, same_token, visible};
 
 use super::complaints::place;
 use super::{Action, Machine, Member, Phase, SessionId};

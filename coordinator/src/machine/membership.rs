@@ -9,7 +9,7 @@ use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::{Abort, Assignment, Fresh, MemberSlots, Stop, StopKind, assignment};
 
 use super::{Action, Machine, Phase, StoreFailure};
-use crate::EpochMember;
+use blip2_run::epoch::EpochMember;
 
 /// How long an epoch's object may take to be written.
 const ELECTION_DEADLINE: Duration = Duration::from_secs(120);

@@ -7,8 +7,8 @@ use blip2_proto::v1::{Commit, PartFailed, PartWritten, Quarantined};
 
 use super::membership::AfterElection;
 use super::{Action, Checkpoint, Machine, Phase, StoreFailure};
-use crate::checkpoint::is_part_name;
-use crate::{CheckpointRecord, PartRecord};
+use blip2_run::commit::{CheckpointRecord, ShardRecord};
+use blip2_run::layout::is_shard_name;
 
 /// Checkpoints being written at a time; more are not begun for the cadence's sake.
 const MOST_SAVES: usize = 2;
@@ -31,7 +31,7 @@ pub(super) struct Save {
 #[derive(Debug, Clone)]
 enum Part {
     Awaited,
-    Written(PartRecord),
+    Written(ShardRecord),
     /// It could not be stored, for this reason.
     Failed(String),
 }
@@ -127,10 +127,10 @@ impl Machine {
         let name = part.checkpoint;
         let Some(save) = self.saves.get_mut(&name) else { return };
         let Some(place) = save.awaited_of(id) else { return };
-        if !is_part_name(&part.part) {
+        if !is_shard_name(&part.part) {
             return self.expel(id, "it named a checkpoint part in a way that is no object name");
         }
-        *place = Part::Written(PartRecord { name: part.part, length: part.length, blake3: part.blake3 });
+        *place = Part::Written(ShardRecord { name: part.part, length: part.length, blake3: part.blake3 });
         save.stall = save.stall.max(part.stall_seconds);
         save.seconds = save.seconds.max(part.seconds);
         if let Some(member) = self.members.get_mut(&id) {

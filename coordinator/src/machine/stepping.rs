@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use blip2_dataset::coverage::Coverage;
 use blip2_proto::v1::{NamedValue, Quarantined, StepDone, StepFailed};
 
-use super::holding::{Held, record};
+use super::holding::Held;
 use super::non_finite::Verdict;
 use super::{Action, CommittedStep, Machine, Member, Phase, Report};
-use crate::coverage::coverage_of;
+use blip2_run::coverage::coverage_of;
+use blip2_run::quarantine;
 
 impl Machine {
     pub(super) fn step_done(&mut self, id: u32, done: StepDone) {
@@ -191,7 +192,7 @@ impl Machine {
             committed.values = done.values;
             rows.extend(done.quarantined.into_iter().map(|row| Quarantined { step, ..row }));
         }
-        self.quarantine.extend(rows.iter().cloned().map(record));
+        self.quarantine.extend(rows.iter().cloned().map(quarantine::from_message));
         (committed, rows)
     }
 

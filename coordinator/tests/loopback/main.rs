@@ -6,11 +6,14 @@ mod strangers;
 
 use std::time::Duration;
 
-use blip2_coordinator::{Catalogue, Epochs, Outcome, RunSpec};
+use blip2_coordinator::{Outcome, RunSpec};
 use blip2_dataset::quarantine::QuarantineList;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::{Hello, RefusalCode, StatusRequest, StopKind};
+use blip2_run::catalogue::Catalogue;
+use blip2_run::epoch::Epochs;
+use blip2_run::layout::QUARANTINE;
 
 use self::model::{Habit, folder, hello, spec, start, stop_kind, work};
 
@@ -47,7 +50,7 @@ async fn a_run_survives_the_loss_of_a_worker_and_ends_with_its_checkpoints() {
     let listed = catalogue.list().await.expect("listed");
     let kept: Vec<u64> = listed.valid.iter().map(|record| record.step).collect();
     assert_eq!(kept, [4, 6], "the end of stage 1 is kept, step 3 is retired");
-    let rows = root.join("quarantine.parquet").read().await.expect("read").expect("written");
+    let rows = root.join(QUARANTINE).read().await.expect("read").expect("written");
     assert_eq!(QuarantineList::from_parquet(rows).expect("a list").len(), 1);
     let epochs = Epochs::new(&root, "test".into(), String::new());
     let last = epochs.newest_record().await.expect("read").expect("there");

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use blip2_collective::Transport;
 use blip2_coordinator::{
     CheckpointSettings, CommittedStep, CoordinatorOptions, CoordinatorSettings, LossRise, NonFinitePolicy,
     Outcome, RunSpec, run,
 };
 use blip2_dataset::store::Location;
+use blip2_proto::token::with_token;
+use blip2_proto::transport::Transport;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
@@ -15,7 +16,8 @@ use blip2_proto::v1::{
     Assignment, Coverage, Hello, Ledger, NamedValue, PartWritten, Quarantined, Ready, RefusalCode,
     StatusReply, StepDone, StopKind, WorkerMessage,
 };
-use blip2_proto::with_token;
+use blip2_run::commit::ShardRecord;
+use blip2_run::layout::checkpoint_folder;
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -201,8 +203,8 @@ impl Worker {
     async fn store(&self, commit: &blip2_proto::v1::Commit) -> PartWritten {
         let part = format!("part-{}", commit.part_index);
         let content = Bytes::from(format!("state {}", commit.step + 1));
-        let object = self.root.join("checkpoints").join(&commit.save_checkpoint).join(&part);
-        let (length, blake3) = (content.len() as u64, blake3::hash(&content).to_hex().to_string());
+        let object = checkpoint_folder(&self.root, &commit.save_checkpoint).join(&part);
+        let ShardRecord { length, blake3, .. } = ShardRecord::of(&part, &content);
         object.put(content).await.expect("a store that works");
         let checkpoint = commit.save_checkpoint.clone();
         PartWritten { checkpoint, part, length, blake3, ..PartWritten::default() }

@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use blip2_collective::Transport;
-use blip2_coordinator::{
-    Catalogue, CoordinatorError, Epochs, Outcome, RunSpec, StandByEnd, StandByOptions, stand_by,
-};
+use blip2_coordinator::{CoordinatorError, Outcome, RunSpec, StandByEnd, StandByOptions, stand_by};
 use blip2_dataset::store::Location;
+use blip2_proto::transport::Transport;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::{Hello, RefusalCode, StatusReply, StatusRequest, StopKind};
+use blip2_run::RunError;
+use blip2_run::catalogue::Catalogue;
+use blip2_run::epoch::Epochs;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -182,6 +183,6 @@ async fn of_two_that_stand_by_one_leads() {
     let worker = work(leads.address.clone(), root.clone(), hello("w"), Habit::None).await;
     assert_eq!(stop_kind(worker), Some(StopKind::StopDone));
     let late = start_on(second, spec(&root), 1, Some(1)).coordinator.await.expect("no panic");
-    assert!(matches!(late, Err(CoordinatorError::Fenced { epoch: 2 })), "{late:?}");
+    assert!(matches!(late, Err(CoordinatorError::Run(RunError::Fenced { epoch: 2 }))), "{late:?}");
     assert!(matches!(leads.coordinator.await.expect("no panic"), Ok(Outcome::Done { .. })));
 }

@@ -8,8 +8,8 @@ use arrow::array::{
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Float32Type, UInt32Type, UInt64Type};
-use blip2_dataset::corpus::parquet_bytes::{read_parquet, write_parquet};
 use blip2_dataset::error::{DatasetError, Result};
+use blip2_dataset::parquet_bytes::{read_parquet, write_parquet};
 use bytes::Bytes;
 
 use super::{ScoredRow, ScoredText, TextSource};

@@ -21,9 +21,9 @@ use parquet::file::metadata::{
 
 use crate::corpus::archive_name::is_archive;
 use crate::corpus::columns::{ColumnNames, FileColumns, RowGroup, SUCCESS, failed_status, plain};
-use crate::corpus::parquet_bytes::{decoder_failed, guarded};
 use crate::corpus::row_group_hash::RecordedRowGroup;
 use crate::error::{DatasetError, Result};
+use crate::parquet_bytes::{decoder_failed, guarded};
 use crate::store::PinnedObject;
 
 /// Bytes read from the end of a file at first: holds most footers, so that opening a file is one request.
@@ -168,7 +168,7 @@ impl ParquetFile {
         counted.map_err(|error| damaged(&file, row_group, &error))
     }
 
-    /// With the pictures' sources, which training does not read.
+    /// With the images' sources, which training does not read.
     pub fn with_urls(self, names: &ColumnNames) -> Self {
         let columns = self.columns.with_url(self.footer.schema(), names);
         Self { columns, ..self }

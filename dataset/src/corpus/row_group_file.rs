@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::corpus::row_group_hash::ROW_GROUPS;
 use crate::error::{DatasetError, Result};
 
-/// Length of a page, bytes: a page of pictures is closed when it is longer.
+/// Length of a page, bytes: a page of images is closed when it is longer.
 const PAGE_BYTES: usize = 1 << 20;
 /// Values after which a page's length is looked at.
 const LOOK_EVERY: usize = 16;
@@ -32,13 +32,14 @@ pub struct IngestedRowGroup {
     pub rows: u64,
     /// Captions of all rows.
     pub captions: u64,
-    /// Bytes of the encoded pictures.
-    pub picture_bytes: u64,
-    /// Pixels of all pictures.
+    /// Bytes of the encoded images.
+    #[serde(rename = "picture_bytes")]
+    pub image_bytes: u64,
+    /// Pixels of all images.
     pub pixels: u64,
-    /// Shortest of the pictures' sides.
+    /// Shortest of the images' sides.
     pub min_side: u32,
-    /// Longest of the pictures' sides.
+    /// Longest of the images' sides.
     pub max_side: u32,
 }
 
@@ -47,13 +48,13 @@ pub struct IngestedRowGroup {
 pub struct Contents {
     /// Captions of all rows.
     pub captions: u64,
-    /// Bytes of the encoded pictures.
-    pub picture_bytes: u64,
-    /// Pixels of all pictures.
+    /// Bytes of the encoded images.
+    pub image_bytes: u64,
+    /// Pixels of all images.
     pub pixels: u64,
-    /// Shortest of the pictures' sides.
+    /// Shortest of the images' sides.
     pub min_side: u32,
-    /// Longest of the pictures' sides.
+    /// Longest of the images' sides.
     pub max_side: u32,
 }
 
@@ -64,7 +65,7 @@ pub struct RowGroupFile {
 }
 
 impl RowGroupFile {
-    /// A file of no row groups. The picture is the column `jpg`.
+    /// A file of no row groups. The image is the column `jpg`.
     ///
     /// # Errors
     /// [`DatasetError::Malformed`] for a schema that Parquet does not know.
@@ -92,14 +93,14 @@ impl RowGroupFile {
         self.writer.write(batch).map_err(failed)?;
         self.writer.flush().map_err(failed)?;
         let end = self.flushed()?;
-        let Contents { captions, picture_bytes, pixels, min_side, max_side } = contents;
+        let Contents { captions, image_bytes, pixels, min_side, max_side } = contents;
         self.groups.push(IngestedRowGroup {
             offset: start as u64,
             bytes: (end - start) as u64,
             blake3: blake3::hash(&self.writer.inner()[start..end]).to_hex().to_string(),
             rows: batch.num_rows() as u64,
             captions,
-            picture_bytes,
+            image_bytes,
             pixels,
             min_side,
             max_side,
@@ -125,10 +126,10 @@ impl RowGroupFile {
     }
 }
 
-/// Pictures as they are, without statistics or dictionary; text compressed.
+/// Images as they are, without statistics or dictionary; text compressed.
 fn properties() -> WriterProperties {
     let column = |name: &str| ColumnPath::from(name);
-    let picture = column("jpg");
+    let image = column("jpg");
     WriterProperties::builder()
         .set_created_by("blip2".to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
@@ -138,9 +139,9 @@ fn properties() -> WriterProperties {
         .set_statistics_enabled(EnabledStatistics::None)
         .set_column_statistics_enabled(column("width"), EnabledStatistics::Chunk)
         .set_column_statistics_enabled(column("height"), EnabledStatistics::Chunk)
-        .set_column_dictionary_enabled(picture.clone(), false)
-        .set_column_encoding(picture.clone(), Encoding::PLAIN)
-        .set_column_compression(picture, Compression::UNCOMPRESSED)
+        .set_column_dictionary_enabled(image.clone(), false)
+        .set_column_encoding(image.clone(), Encoding::PLAIN)
+        .set_column_compression(image, Compression::UNCOMPRESSED)
         .set_column_dictionary_enabled(column("sha256"), false)
         .set_column_dictionary_enabled(column("key"), false)
         .build()

@@ -17,14 +17,14 @@ use crate::text::is_visible;
 /// Row groups read at the same time.
 const READ_CONCURRENCY: usize = 4;
 
-/// A picture and its captions.
+/// An image and its captions.
 #[derive(Debug, Clone)]
 pub struct Sample {
     /// The row's key; empty if the file has none.
     pub key: String,
     /// All captions as written, at least one.
     pub captions: Vec<String>,
-    /// The picture as stored.
+    /// The image as stored.
     pub image: RgbImage,
 }
 
@@ -71,7 +71,7 @@ pub async fn read_all(sources: &[String], columns: &ColumnNames, max_pixels: u64
 }
 
 /// The first `most` usable rows that `sources` name, each as `keep` makes it, and how many rows before the last of them
-/// are not usable. A row that `keep` refuses is not usable. Pictures are decoded one at a time.
+/// are not usable. A row that `keep` refuses is not usable. Images are decoded one at a time.
 ///
 /// # Errors
 /// As [`read_all`].

@@ -13,8 +13,8 @@ use parquet::file::metadata::{
     RowGroupMetaData,
 };
 
-use crate::corpus::parquet_bytes::write_parquet;
 use crate::error::{DatasetError, Result};
+use crate::parquet_bytes::write_parquet;
 
 /// The size of a corpus of which only the footers are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl SimulatedCorpus {
         Ok(footer)
     }
 
-    /// The example's row group with other numbers; the pictures take all the bytes but one for each other column.
+    /// The example's row group with other numbers; the images take all the bytes but one for each other column.
     fn row_group(&self, example: &ParquetMetaData, number: u32) -> Result<RowGroupMetaData, ParquetError> {
         let group = example.row_group(0);
         let bytes = i64::try_from(u64::from(self.rows_per_group).saturating_mul(self.bytes_per_row));
@@ -76,8 +76,8 @@ impl SimulatedCorpus {
         let columns = i64::try_from(group.columns().len()).unwrap_or(i64::MAX);
         let mut offset = 4 + i64::from(number).saturating_mul(bytes);
         let chunks = group.columns().iter().map(|chunk| {
-            let is_picture = chunk.column_path().string() == "jpg";
-            let length = if is_picture { (bytes - (columns - 1)).max(1) } else { 1 };
+            let is_image = chunk.column_path().string() == "jpg";
+            let length = if is_image { (bytes - (columns - 1)).max(1) } else { 1 };
             let chunk = chunk.clone().into_builder().set_num_values(i64::from(self.rows_per_group));
             let chunk = chunk.set_total_compressed_size(length).set_total_uncompressed_size(length);
             let chunk = chunk.set_data_page_offset(offset).set_dictionary_page_offset(None);

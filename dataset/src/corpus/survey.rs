@@ -1,4 +1,4 @@
-//! A look at a corpus: a few of its row groups, evenly spaced, as pictures and distributions.
+//! A look at a corpus: a few of its row groups, evenly spaced, as images and distributions.
 
 use bytes::Bytes;
 use image::RgbImage;
@@ -12,9 +12,9 @@ use crate::image::transform::shrink;
 use crate::store::Location;
 use crate::text::is_visible;
 
-/// Shorter side of a picture on a contact sheet, pixels.
+/// Shorter side of an image on a contact sheet, pixels.
 const THUMBNAIL: u32 = 160;
-/// Pictures longer than this many times their width, or wider, have no thumbnail.
+/// Images longer than this many times their width, or wider, have no thumbnail.
 const LONGEST: u32 = 8;
 
 /// What to look at.
@@ -26,9 +26,9 @@ pub struct SurveySpec {
     pub columns: ColumnNames,
     /// Row groups to read, at most.
     pub row_groups: usize,
-    /// Pictures to show, at most.
-    pub pictures: usize,
-    /// Pictures of more pixels are not shown.
+    /// Images to show, at most.
+    pub images: usize,
+    /// Images of more pixels are not shown.
     pub max_pixels: u64,
 }
 
@@ -43,9 +43,9 @@ pub struct Survey {
     pub rows: u64,
     /// Rows whose download failed.
     pub not_downloaded: u64,
-    /// Of the rows that were read, width and height from the picture's header.
+    /// Of the rows that were read, width and height from the image's header.
     pub sizes: Vec<(u32, u32)>,
-    /// Of the rows that were read, bytes of the picture.
+    /// Of the rows that were read, bytes of the image.
     pub bytes: Vec<u64>,
     /// Words of every caption that was read.
     pub caption_words: Vec<u64>,
@@ -53,8 +53,8 @@ pub struct Survey {
     pub captions_a_row: Vec<u64>,
     /// Rows that were read and cannot be used.
     pub unusable: Vec<UnusableRow>,
-    /// Pictures with their captions.
-    pub pictures: Vec<SurveyedPicture>,
+    /// Images with their captions.
+    pub images: Vec<SurveyedImage>,
 }
 
 /// A row that cannot be used.
@@ -70,14 +70,14 @@ pub struct UnusableRow {
 
 /// A row as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SurveyedPicture {
+pub struct SurveyedImage {
     /// Its key.
     pub key: String,
     /// Its captions.
     pub captions: Vec<String>,
-    /// Width of the stored picture.
+    /// Width of the stored image.
     pub width: u32,
-    /// Height of the stored picture.
+    /// Height of the stored image.
     pub height: u32,
     /// Made smaller and encoded anew as JPEG, so that nothing but pixels gets onto the sheet.
     pub thumbnail: Bytes,
@@ -107,15 +107,15 @@ pub async fn survey(spec: &SurveySpec) -> Result<Survey> {
         ..Survey::default()
     };
     let chosen = evenly(places.len(), spec.row_groups);
-    let share = spec.pictures.div_ceil(chosen.len().max(1));
+    let share = spec.images.div_ceil(chosen.len().max(1));
     for (file, row_group) in chosen.into_iter().map(|place| places[place]) {
         let entry = &manifest.files[file];
         let location = Location::parse(&entry.location)?;
         let encoded = entry.open(location, &spec.columns).await?.fetch(row_group).await?;
         let (name, max_pixels) = (entry.location.clone(), spec.max_pixels);
-        let pictures = share.min(spec.pictures - result.pictures.len());
+        let images = share.min(spec.images - result.images.len());
         let seen = tokio::task::spawn_blocking(move || {
-            encoded.decode().map(|group| look(&group, &name, pictures, max_pixels))
+            encoded.decode().map(|group| look(&group, &name, images, max_pixels))
         });
         let seen = seen.await.map_err(|error| DatasetError::Thread { reason: error.to_string() })??;
         result.sizes.extend(seen.sizes);
@@ -123,7 +123,7 @@ pub async fn survey(spec: &SurveySpec) -> Result<Survey> {
         result.caption_words.extend(seen.caption_words);
         result.captions_a_row.extend(seen.captions_a_row);
         result.unusable.extend(seen.unusable);
-        result.pictures.extend(seen.pictures);
+        result.images.extend(seen.images);
     }
     Ok(result)
 }
@@ -134,9 +134,9 @@ fn evenly(total: usize, count: usize) -> Vec<usize> {
     (0..count).map(|index| (2 * index + 1) * total / (2 * count)).collect()
 }
 
-fn look(group: &RowGroup, file: &str, pictures: usize, max_pixels: u64) -> Survey {
+fn look(group: &RowGroup, file: &str, images: usize, max_pixels: u64) -> Survey {
     let mut seen = Survey::default();
-    let shown = evenly(group.rows(), pictures);
+    let shown = evenly(group.rows(), images);
     for row in 0..group.rows() {
         let captions = group.captions(row);
         let key = group.key(row);
@@ -153,13 +153,13 @@ fn look(group: &RowGroup, file: &str, pictures: usize, max_pixels: u64) -> Surve
             let words = |caption: &&str| caption.split_whitespace().count() as u64;
             seen.caption_words.extend(captions.iter().map(words));
             if shown.binary_search(&row).is_ok() {
-                let picture = decode_image(encoded, max_pixels).map_err(|error| error.to_string())?;
-                seen.pictures.push(SurveyedPicture {
+                let image = decode_image(encoded, max_pixels).map_err(|error| error.to_string())?;
+                seen.images.push(SurveyedImage {
                     key: key.clone(),
                     captions: captions.iter().map(|caption| (*caption).to_owned()).collect(),
                     width: size.0,
                     height: size.1,
-                    thumbnail: thumbnail(picture)?,
+                    thumbnail: thumbnail(image)?,
                 });
             }
             Ok(())
@@ -174,16 +174,16 @@ fn look(group: &RowGroup, file: &str, pictures: usize, max_pixels: u64) -> Surve
 /// A small JPEG for a page.
 ///
 /// # Errors
-/// In words, for a picture that is too long to be shown.
-pub fn thumbnail(picture: RgbImage) -> Result<Bytes, String> {
-    let (width, height) = picture.dimensions();
+/// In words, for an image that is too long to be shown.
+pub fn thumbnail(image: RgbImage) -> Result<Bytes, String> {
+    let (width, height) = image.dimensions();
     let (short, long) = (width.min(height), width.max(height));
     if long / LONGEST > short {
         return Err(format!("{width}x{height} is too long to be shown"));
     }
     let small = match short > THUMBNAIL {
-        true => shrink(&picture, THUMBNAIL).map_err(|error| error.to_string())?,
-        false => picture,
+        true => shrink(&image, THUMBNAIL).map_err(|error| error.to_string())?,
+        false => image,
     };
     let mut encoded = Vec::new();
     let encoder = JpegEncoder::new_with_quality(&mut encoded, 80);
@@ -212,16 +212,16 @@ mod tests {
             sources: vec![path],
             columns: ColumnNames::default(),
             row_groups: 4,
-            pictures: 9,
+            images: 9,
             max_pixels: 1 << 20,
         };
         let survey = survey(&spec).await.unwrap();
         assert_eq!((survey.files, survey.row_groups, survey.rows), (1, 8, 40));
         assert_eq!(survey.sizes.len() + survey.unusable.len(), 20);
-        assert!(survey.pictures.len() >= 7 && survey.pictures.len() <= 9);
+        assert!(survey.images.len() >= 7 && survey.images.len() <= 9);
         assert!(survey.sizes.iter().all(|size| *size == (12, 10)));
         assert!(survey.captions_a_row.iter().all(|captions| *captions == 2));
         assert_eq!(survey.unusable[0].key, "key-6");
-        assert_eq!(image_dimensions(&survey.pictures[0].thumbnail).unwrap(), (12, 10));
+        assert_eq!(image_dimensions(&survey.images[0].thumbnail).unwrap(), (12, 10));
     }
 }

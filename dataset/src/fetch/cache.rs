@@ -17,9 +17,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::download::{Download, Target, hash_file};
+use super::download::{Download, Target};
+use super::failure::{fetch_error, other_content};
+use super::hash::{hash_file, hash_of_files};
 use super::listing::RemoteModel;
-use super::{Fetched, fetch_error, hash_of_files, other_content};
 use crate::error::Result;
 use crate::store::secret_url::redacted;
 
@@ -39,6 +40,20 @@ const KEY_DIGITS: usize = 32;
 
 /// The entries that this process uses: their locks are held as long as it lives.
 static IN_USE: Mutex<Vec<File>> = Mutex::new(Vec::new());
+
+/// What was fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// The file, or the folder with the files.
+    pub path: PathBuf,
+    /// BLAKE3 (hex) of the file; of a folder that of the lines `HASH  NAME` in the order of the names, as `b3sum` writes
+    /// them. Empty for a path of this machine that was taken as it is.
+    pub blake3: String,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Bytes that came over the network now.
+    pub downloaded: u64,
+}
 
 /// The cache.
 #[derive(Debug, Clone)]

@@ -11,8 +11,8 @@ use futures::StreamExt;
 use object_store::{Error as StoreError, GetOptions, GetRange, ObjectStore as _};
 use sha2::{Digest as _, Sha256};
 
+use super::failure::{fetch_error, other_content};
 use super::listing::RemoteFile;
-use super::{fetch_error, other_content};
 use crate::error::{DatasetError, Result};
 use crate::store::retry::{Retries, is_transient};
 
@@ -272,13 +272,6 @@ impl Filling {
     fn is_transient(&self) -> bool {
         matches!(self, Self::Store(error) if is_transient(error))
     }
-}
-
-/// BLAKE3 (hex) of a file.
-pub(super) fn hash_file(path: &Path) -> std::io::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path)?)?;
-    Ok(hasher.finalize().to_hex().to_string())
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -17,7 +17,7 @@ use crate::corpus::columns::ColumnNames;
 use crate::corpus::samples::{EvaluationSet, read_all};
 use crate::corpus::verify::{VerifySpec, verify_corpus};
 use crate::error::{DatasetError, Result};
-use crate::test_corpus::one_picture;
+use crate::test_corpus::one_image;
 
 const ROWS: usize = 3;
 
@@ -31,8 +31,8 @@ fn written(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-fn pictures() -> ArrayRef {
-    Arc::new(BinaryArray::from_vec(vec![one_picture().as_slice(); ROWS]))
+fn images() -> ArrayRef {
+    Arc::new(BinaryArray::from_vec(vec![one_image().as_slice(); ROWS]))
 }
 
 fn captions() -> ArrayRef {
@@ -63,8 +63,8 @@ async fn findings(content: &[u8]) -> u64 {
 
 #[tokio::test]
 async fn other_column_types_are_read_or_refused_by_name() {
-    let picture = one_picture();
-    let bytes: ArrayRef = Arc::new(BinaryArray::from_vec(vec![picture.as_slice(); ROWS]));
+    let image = one_image();
+    let bytes: ArrayRef = Arc::new(BinaryArray::from_vec(vec![image.as_slice(); ROWS]));
     let field = Arc::new(Field::new("bytes", DataType::Binary, true));
     let path = Arc::new(Field::new("path", DataType::Utf8, true));
     let structure: ArrayRef = Arc::new(StructArray::from(vec![(field, bytes), (path, captions())]));
@@ -84,23 +84,23 @@ async fn other_column_types_are_read_or_refused_by_name() {
     };
     let numbers: ArrayRef = Arc::new(Int32Array::from(vec![1; ROWS]));
     let unmarked: ArrayRef = Arc::new(BinaryArray::from_vec(vec![b"a"; ROWS]));
-    let large: ArrayRef = Arc::new(LargeBinaryArray::from_vec(vec![picture.as_slice(); ROWS]));
+    let large: ArrayRef = Arc::new(LargeBinaryArray::from_vec(vec![image.as_slice(); ROWS]));
     for (name, caption, image) in [
-        ("large text", Arc::new(LargeStringArray::from(vec!["a", "b", "c"])) as ArrayRef, pictures()),
-        ("views", Arc::new(StringViewArray::from(vec!["a", "b", "c"])) as ArrayRef, pictures()),
-        ("a dictionary", Arc::new(dictionary) as ArrayRef, pictures()),
+        ("large text", Arc::new(LargeStringArray::from(vec!["a", "b", "c"])) as ArrayRef, images()),
+        ("views", Arc::new(StringViewArray::from(vec!["a", "b", "c"])) as ArrayRef, images()),
+        ("a dictionary", Arc::new(dictionary) as ArrayRef, images()),
         ("large binary", captions(), large),
         ("a structure of bytes and path", captions(), structure),
-        ("a list of text", lists(), pictures()),
+        ("a list of text", lists(), images()),
     ] {
         let set = read(&written(vec![("caption", caption), ("image", image)])).await.unwrap();
         assert_eq!((set.samples.len(), set.quarantined.len()), (ROWS, 0), "{name}");
         assert_eq!(set.samples[0].captions[0], "a", "{name}");
     }
     for (name, caption, image, column) in [
-        ("numbers for text", numbers.clone(), pictures(), "caption"),
-        ("bytes without a text mark", unmarked, pictures(), "caption"),
-        ("lists of lists", nested, pictures(), "caption"),
+        ("numbers for text", numbers.clone(), images(), "caption"),
+        ("bytes without a text mark", unmarked, images(), "caption"),
+        ("lists of lists", nested, images(), "caption"),
         ("numbers for pictures", captions(), numbers, "image"),
         ("lists for pictures", captions(), lists(), "image"),
     ] {
@@ -139,7 +139,7 @@ fn with_columns(content: &[u8], change: impl Fn(ColumnChunkMetaData) -> ColumnCh
 
 #[tokio::test]
 async fn footers_that_lie_are_found_out() {
-    let content = written(vec![("caption", captions()), ("jpg", pictures())]);
+    let content = written(vec![("caption", captions()), ("jpg", images())]);
     let rows =
         |rows: i64| with_groups(&content, |group| group.into_builder().set_num_rows(rows).build().unwrap());
     let mut encrypted = content.clone();
@@ -197,7 +197,7 @@ async fn footers_that_lie_are_found_out() {
 
 #[tokio::test]
 async fn wrong_statistics_change_nothing() {
-    let content = written(vec![("caption", captions()), ("jpg", pictures())]);
+    let content = written(vec![("caption", captions()), ("jpg", images())]);
     let wrong = with_columns(&content, |column| {
         let statistics =
             Statistics::byte_array(Some("zz".into()), Some("aa".into()), Some(77), Some(99), false);

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
+use super::images::{bombs, unreadable};
 use super::is_clear;
-use super::pictures::{bombs, unreadable};
 use crate::corpus::columns::ColumnNames;
 use crate::corpus::ingest::{IngestSettings, Share, SourceKind, ingest};
 use crate::corpus::samples::read_all;
@@ -24,14 +24,14 @@ fn reasons<'a>(records: impl Iterator<Item = (&'a str, &'a str)>) -> BTreeMap<St
 /// Every bad row stands in the list once, with a reason; the good ones beside it are used.
 #[tokio::test]
 async fn each_bad_row_is_listed_once_with_its_reason() {
-    let pictures: Vec<_> = bombs().into_iter().chain(unreadable()).collect();
+    let images: Vec<_> = bombs().into_iter().chain(unreadable()).collect();
     let captions = ["", "\0\0\0", " \t\n ", "\u{7f}\u{1}"];
-    let bad = pictures.len() + captions.len();
+    let bad = images.len() + captions.len();
     let mut corpus = Corpus::with_rows(bad + 7).row_group(5);
-    for (row, (_, encoded)) in pictures.iter().enumerate() {
-        corpus = corpus.picture(row, encoded);
+    for (row, (_, encoded)) in images.iter().enumerate() {
+        corpus = corpus.image(row, encoded);
     }
-    for (row, caption) in (pictures.len()..).zip(captions) {
+    for (row, caption) in (images.len()..).zip(captions) {
         corpus = corpus.caption(row, caption);
     }
     let folder = tempfile::tempdir().unwrap();
@@ -50,11 +50,11 @@ async fn each_bad_row_is_listed_once_with_its_reason() {
     assert_eq!((set.samples.len(), summary.rows), (7, 7));
     for found in [reasons(read), reasons(rejected)] {
         assert_eq!(found.len(), bad, "{found:?}");
-        for (row, (name, _)) in pictures.iter().enumerate() {
+        for (row, (name, _)) in images.iter().enumerate() {
             let reason = &found[&format!("key-{row}")];
             assert!(is_clear(reason), "{name}: {reason}");
         }
-        for row in pictures.len()..bad {
+        for row in images.len()..bad {
             assert!(is_clear(&found[&format!("key-{row}")]), "caption of row {row}");
         }
     }

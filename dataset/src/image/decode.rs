@@ -1,15 +1,15 @@
-//! Encoded pictures to RGB, with limits that hold before anything is decoded.
+//! Encoded images to RGB, with limits that hold before anything is decoded.
 
 mod gif;
 mod unread;
 
 use std::io::Cursor;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
-use crate::error::{DatasetError, Result};
-use crate::image::jpeg::{JpegFrame, decode_unusual};
+use super::guard::{check_pixels, guarded};
+use super::jpeg::{JpegFrame, decode_unusual, jpeg_is_complete};
+use crate::error::Result;
 
 /// Formats accepted, whatever the column is called.
 const FORMATS: [ImageFormat; 6] = [
@@ -35,7 +35,7 @@ pub fn decode_image(encoded: &[u8], max_pixels: u64) -> Result<RgbImage> {
     guarded(|| decode(encoded, max_pixels))
 }
 
-/// Width and height from a picture's header; no pixel is decoded.
+/// Width and height from an image's header; no pixel is decoded.
 ///
 /// # Errors
 /// [`DatasetError::Image`]: unknown format, damaged header.
@@ -53,14 +53,6 @@ pub fn image_dimensions(encoded: &[u8]) -> Result<(u32, u32)> {
         }
     };
     guarded(read)
-}
-
-/// Decoders meet hostile bytes: a panic in one is a bad picture, not the end of the run. A reason is one line.
-pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err("its decoder failed on damaged data".to_owned()))
-        .map_err(|reason| reason.split_whitespace().collect::<Vec<_>>().join(" "))
-        .map_err(|reason| DatasetError::Image { reason: format!("the picture cannot be used: {reason}") })
 }
 
 fn known_format(encoded: &[u8]) -> Result<ImageFormat, String> {
@@ -108,53 +100,10 @@ fn decode(encoded: &[u8], max_pixels: u64) -> Result<RgbImage, String> {
     DynamicImage::from_decoder(decoder).map(DynamicImage::into_rgb8).map_err(|error| error.to_string())
 }
 
-/// Refuses sizes before there is memory for them.
-pub(crate) fn check_pixels(width: u32, height: u32, max_pixels: u64) -> Result<(), String> {
-    match u64::from(width) * u64::from(height) {
-        0 => Err("it has no pixels".to_owned()),
-        pixels if pixels > max_pixels => Err(format!("{width}x{height} is more than {max_pixels} pixels")),
-        _ => Ok(()),
-    }
-}
-
 fn limits(bytes: u64) -> Limits {
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(bytes);
     limits
-}
-
-/// Whether a JPEG's segments are followed to its end marker. The decoder fills what is missing with grey, so a
-/// truncated file must be found by its structure.
-pub(crate) fn jpeg_is_complete(encoded: &[u8]) -> bool {
-    let mut at = 2;
-    while let Some(marker) = next_marker(encoded, at) {
-        let (kind, after) = marker;
-        match kind {
-            END_OF_IMAGE => return true,
-            // Markers without a length: restarts inside the entropy-coded data, and temporary ones.
-            0x01 | 0xd0..=0xd8 => at = after,
-            _ => match encoded.get(after..after + 2) {
-                Some(length) => at = after + usize::from(u16::from_be_bytes([length[0], length[1]])),
-                None => return false,
-            },
-        }
-    }
-    false
-}
-
-/// JPEG's EOI.
-const END_OF_IMAGE: u8 = 0xd9;
-
-/// The next marker at or after `at` and the position behind it; entropy-coded bytes (`ff 00`) and fill are passed over.
-pub(crate) fn next_marker(encoded: &[u8], mut at: usize) -> Option<(u8, usize)> {
-    loop {
-        at += encoded.get(at..)?.iter().position(|byte| *byte == 0xff)?;
-        match encoded.get(at + 1)? {
-            0x00 => at += 2,
-            0xff => at += 1,
-            kind => return Some((*kind, at + 2)),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -230,13 +179,13 @@ mod tests {
     }
 
     #[test]
-    fn one_pixel_is_a_picture() {
+    fn one_pixel_is_an_image() {
         let encoded = encode(RgbImage::from_pixel(1, 1, Rgb([9, 9, 9])), ImageFormat::Jpeg);
         assert_eq!(decode_image(&encoded, LIMIT).unwrap().dimensions(), (1, 1));
     }
 
     #[test]
-    fn huge_pictures_are_refused_from_their_header() {
+    fn huge_images_are_refused_from_their_header() {
         let mut png = encode(RgbImage::new(1, 1), ImageFormat::Png);
         png[16..20].copy_from_slice(&20_000u32.to_be_bytes());
         png[20..24].copy_from_slice(&20_000u32.to_be_bytes());
@@ -254,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_larger_than_the_overhead_are_decoded() {
+    fn images_larger_than_the_overhead_are_decoded() {
         let side = 5000;
         let grey = ImageBuffer::from_pixel(side, side, Rgb([7u8; 3]));
         assert!(3 * u64::from(side) * u64::from(side) > DECODER_OVERHEAD);

@@ -1,4 +1,4 @@
-//! Pictures to tensors: the training crop and the two evaluation transforms.
+//! Images to tensors: the training crop and the two evaluation transforms.
 //!
 //! Resizing is bicubic (a = -0.5) with antialiasing in 8 bits, as PIL's. All results are planar `[3, S, S]`: bytes for
 //! training, which the device normalises, and normalised f32 for evaluation.
@@ -13,7 +13,7 @@ use fast_image_resize::Resizer;
 use image::RgbImage;
 
 use crate::error::{DatasetError, Result};
-use crate::image::jpeg::{DecodeScratch, decode_reduced};
+use crate::image::reduced::{DecodeScratch, decode_reduced};
 use crate::random::KeyedRng;
 use crop::{Rectangle, random_crop, reduction};
 pub use pixels::{CLIP_MEAN, CLIP_STD, normalised};
@@ -27,15 +27,15 @@ use resize::{Source, resize, resize_by, resize_into};
 pub struct TrainTransform {
     /// Side of the result, pixels.
     pub size: usize,
-    /// Smallest and largest share of the picture's area that a crop keeps.
+    /// Smallest and largest share of the image's area that a crop keeps.
     pub crop_scale: [f64; 2],
-    /// Mirror half of the pictures.
+    /// Mirror half of the images.
     pub flip: bool,
     /// How pixels are computed.
     pub resampling: Resampling,
 }
 
-/// The whole picture squeezed into a square, as BLIP-2 evaluates.
+/// The whole image squeezed into a square, as BLIP-2 evaluates.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvalTransform {
     /// Side of the result, pixels.
@@ -69,17 +69,17 @@ impl TrainTransform {
         Self { size, crop_scale, flip, resampling: Resampling::default() }
     }
 
-    /// Writes the picture as `[3, size, size]` bytes; crop and mirroring are drawn from `rng`. Of an encoded picture that
+    /// Writes the image as `[3, size, size]` bytes; crop and mirroring are drawn from `rng`. Of an encoded image that
     /// is much larger than needed, only as much is decoded as the crop asks for. Not normalised: see [`normalised`].
     ///
     /// # Errors
-    /// [`DatasetError::Image`] if the picture cannot be decoded, has more than `max_pixels`, or `out` has another length.
+    /// [`DatasetError::Image`] if the image cannot be decoded, has more than `max_pixels`, or `out` has another length.
     pub fn apply(
         &self,
         encoded: &[u8],
         max_pixels: u64,
         rng: &mut KeyedRng,
-        scratch: &mut PictureScratch,
+        scratch: &mut ImageScratch,
         out: &mut [u8],
     ) -> Result<()> {
         if self.size == 0 || out.len() != 3 * self.size * self.size {
@@ -115,28 +115,28 @@ impl TrainTransform {
     }
 }
 
-/// Working memory for the pictures of one thread: after the first few pictures nothing is allocated for pixels.
+/// Working memory for the images of one thread: after the first few images nothing is allocated for pixels.
 #[derive(Debug, Default)]
-pub struct PictureScratch {
+pub struct ImageScratch {
     decoder: DecodeScratch,
     resizer: Resizer,
     resized: Vec<u8>,
     /// Time spent, since the scratch was made or last asked.
-    times: PictureTimes,
+    times: ImageTimes,
 }
 
-/// Where the time of pictures goes.
+/// Where the time of images goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PictureTimes {
+pub struct ImageTimes {
     /// Decoding.
     pub decode: Duration,
     /// Cropping, resizing, mirroring, ordering by channel.
     pub transform: Duration,
 }
 
-impl PictureScratch {
+impl ImageScratch {
     /// Time spent since this was last asked.
-    pub fn take_times(&mut self) -> PictureTimes {
+    pub fn take_times(&mut self) -> ImageTimes {
         std::mem::take(&mut self.times)
     }
 }
@@ -147,10 +147,10 @@ impl EvalTransform {
         Self { size, mean: CLIP_MEAN, std: CLIP_STD, resampling: Resampling::default() }
     }
 
-    /// The picture as `[3, size, size]`.
+    /// The image as `[3, size, size]`.
     ///
     /// # Errors
-    /// [`DatasetError::Image`] if the picture or the result has no pixels.
+    /// [`DatasetError::Image`] if the image or the result has no pixels.
     pub fn apply(&self, image: &RgbImage) -> Result<Vec<f32>> {
         let pixels = resize_by(self.resampling, image, Rectangle::whole(image), [self.size; 2])?;
         Ok(normalise(&pixels, self.mean, self.std))
@@ -173,10 +173,10 @@ impl ShortestEdgeTransform {
         Self { size, shortest_edge: size, mean, std, resampling: Resampling::default() }
     }
 
-    /// The picture as `[3, size, size]`.
+    /// The image as `[3, size, size]`.
     ///
     /// # Errors
-    /// [`DatasetError::Image`] if the picture or the result has no pixels.
+    /// [`DatasetError::Image`] if the image or the result has no pixels.
     pub fn apply(&self, image: &RgbImage) -> Result<Vec<f32>> {
         let (width, height) = (image.width() as usize, image.height() as usize);
         // The longer edge is rounded down, as `transformers` and torchvision do.
@@ -263,7 +263,7 @@ mod tests {
         })
     }
 
-    /// Pixels (1, 1), (3, 2) and (0, 3) of a picture that Pillow resized by each of its filters.
+    /// Pixels (1, 1), (3, 2) and (0, 3) of an image that Pillow resized by each of its filters.
     #[test]
     fn every_filter_is_pillows() {
         let level = |value: u32| (value % 256) as u8;
@@ -316,7 +316,7 @@ mod tests {
         }
     }
 
-    /// The picture without loss, as a training file may hold it.
+    /// The image without loss, as a training file may hold it.
     fn png(image: &RgbImage) -> Vec<u8> {
         let mut encoded = std::io::Cursor::new(Vec::new());
         image.write_to(&mut encoded, image::ImageFormat::Png).unwrap();
@@ -325,13 +325,13 @@ mod tests {
 
     fn train(transform: &TrainTransform, encoded: &[u8], sample: u64) -> Vec<u8> {
         let mut out = vec![0; 3 * transform.size * transform.size];
-        let mut scratch = PictureScratch::default();
+        let mut scratch = ImageScratch::default();
         transform.apply(encoded, 1 << 26, &mut rng(sample), &mut scratch, &mut out).unwrap();
         out
     }
 
     #[test]
-    fn a_reduced_picture_is_close_to_the_whole_one() {
+    fn a_reduced_image_is_close_to_the_whole_one() {
         let image =
             image::imageops::resize(&photo(500, 400), 2000, 1600, image::imageops::FilterType::CatmullRom);
         let mut jpeg = Vec::new();

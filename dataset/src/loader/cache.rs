@@ -10,13 +10,13 @@ use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 
+use super::reads::{ReadFor, Reads, ReadsFor};
+use super::settings::LoaderSettings;
 use super::statistics::Counters;
 use crate::corpus::columns::{ColumnNames, RowGroup};
 use crate::corpus::manifest::Manifest;
 use crate::corpus::parquet_file::{EncodedRowGroup, ParquetFile};
 use crate::error::{DatasetError, Result};
-use crate::loader::LoaderSettings;
-use crate::loader::reads::{ReadFor, Reads, ReadsFor};
 use crate::plan::RowGroupId;
 use crate::store::StorePool;
 

@@ -6,11 +6,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::batch::SlotBatch;
+use super::prepare::{Prepared, Preparer};
+use super::statistics::LoaderStatistics;
 use crate::coverage::Coverage;
 use crate::error::{DatasetError, Result};
-use crate::image::transform::PictureScratch;
-use crate::loader::prepare::{Prepared, Preparer};
-use crate::loader::{LoaderStatistics, SlotBatch};
+use crate::image::transform::ImageScratch;
 
 /// How often a waiting thread looks around, in case a notice was missed.
 const WAIT_STEP: Duration = Duration::from_millis(500);
@@ -163,7 +164,7 @@ impl Shared {
 
     /// A decode thread's life.
     fn run(&self) {
-        let mut scratch = PictureScratch::default();
+        let mut scratch = ImageScratch::default();
         while let Some(task) = self.take_task() {
             let prepared = catch_unwind(AssertUnwindSafe(|| {
                 if task.sample == 0 {

@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::cache::RowGroupCache;
+use super::spec::LoaderSpec;
+use super::statistics::Counters;
 use crate::error::{DatasetError, Result};
-use crate::image::transform::PictureScratch;
-use crate::loader::LoaderSpec;
-use crate::loader::cache::RowGroupCache;
-use crate::loader::statistics::Counters;
+use crate::image::transform::ImageScratch;
 use crate::plan::{PartId, RowAddress, RowGroupId, SUBSTITUTE_TRIES};
 use crate::quarantine::QuarantineRecord;
 use crate::random::KeyedRng;
@@ -33,7 +33,7 @@ pub(super) struct SampleContent {
     pub(super) key: String,
 }
 
-/// What is used of a row besides its picture.
+/// What is used of a row besides its image.
 struct Used {
     key: String,
     caption: String,
@@ -128,7 +128,7 @@ impl Preparer {
     pub(super) fn prepare(
         &self,
         (step, slot, index): (u64, u32, u32),
-        scratch: &mut PictureScratch,
+        scratch: &mut ImageScratch,
         mut pixels: Vec<u8>,
     ) -> Result<Prepared> {
         pixels.resize(self.pixel_bytes(), 0);
@@ -188,13 +188,13 @@ impl Preparer {
         }
     }
 
-    /// The row's caption and, in `pixels`, its picture; or why it cannot be used.
+    /// The row's caption and, in `pixels`, its image; or why it cannot be used.
     fn content(
         &self,
         address: RowAddress,
         part: PartId,
         sample: u64,
-        scratch: &mut PictureScratch,
+        scratch: &mut ImageScratch,
         pixels: &mut [u8],
     ) -> Result<Result<Used, Unusable>> {
         let id = RowGroupId { file: address.file, row_group: address.row_group };
@@ -211,7 +211,7 @@ impl Preparer {
             self.counters.decode.add_time(times.decode);
             self.counters.transform.add_time(times.transform);
             self.counters.samples.add(1);
-            self.counters.picture_bytes.add(image.len() as u64);
+            self.counters.image_bytes.add(image.len() as u64);
             Ok(caption)
         });
         let key = group.key(row);

@@ -3,6 +3,7 @@
 mod disk;
 mod latency;
 mod next_use;
+mod read_for;
 
 use std::future::Future;
 use std::ops::Range;
@@ -13,11 +14,10 @@ use bytes::Bytes;
 use futures::future::{Either, select};
 use object_store::Error as StoreError;
 
+use super::settings::LoaderSettings;
+use super::statistics::Counters;
 use crate::corpus::parquet_file::RangeReads;
 use crate::error::Result;
-use crate::loader::LoaderSettings;
-use crate::loader::statistics::Counters;
-use crate::plan::RowGroupId;
 use crate::store::PinnedObject;
 use crate::store::retry::{Retries, is_transient};
 
@@ -25,6 +25,7 @@ use disk::DiskCache;
 pub(crate) use disk::DiskKey;
 use latency::Latency;
 pub(crate) use next_use::NextUses;
+pub(crate) use read_for::ReadFor;
 
 /// Before the second try of a read.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -36,14 +37,6 @@ pub(crate) struct Reads {
     latency: Mutex<Latency>,
     disk: Option<Arc<DiskCache>>,
     counters: Arc<Counters>,
-}
-
-/// The row group that a read is for.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ReadFor {
-    pub(crate) row_group: RowGroupId,
-    /// The window of the plan that needs it.
-    pub(crate) window: u64,
 }
 
 /// The reads for one row group.

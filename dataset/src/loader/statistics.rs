@@ -8,8 +8,8 @@ use std::time::Duration;
 pub struct LoaderStatistics {
     /// Samples prepared.
     pub samples: u64,
-    /// Bytes of their pictures as stored.
-    pub picture_bytes: u64,
+    /// Bytes of their images as stored.
+    pub image_bytes: u64,
     /// Bytes that the store sent and that were used, footers left out.
     pub read_bytes: u64,
     /// Row groups read from the store.
@@ -26,7 +26,7 @@ pub struct LoaderStatistics {
     pub read: Duration,
     /// Decompressing and decoding Parquet.
     pub parquet: Duration,
-    /// Decoding pictures.
+    /// Decoding images.
     pub decode: Duration,
     /// Cropping and resizing them.
     pub transform: Duration,
@@ -63,7 +63,7 @@ impl Counter {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) samples: Counter,
-    pub(crate) picture_bytes: Counter,
+    pub(crate) image_bytes: Counter,
     pub(crate) read_bytes: Counter,
     pub(crate) reads: Counter,
     pub(crate) hedged: Counter,
@@ -82,7 +82,7 @@ impl Counters {
     pub(crate) fn totals(&self) -> LoaderStatistics {
         LoaderStatistics {
             samples: self.samples.count(),
-            picture_bytes: self.picture_bytes.count(),
+            image_bytes: self.image_bytes.count(),
             read_bytes: self.read_bytes.count(),
             reads: self.reads.count(),
             hedged: self.hedged.count(),

@@ -5,7 +5,15 @@ use std::collections::BTreeMap;
 use tokio::runtime::Runtime;
 
 use super::*;
+use crate::corpus::columns::ColumnNames;
+use crate::corpus::manifest::Manifest;
+use crate::coverage::Coverage;
+use crate::error::DatasetError;
+use crate::image::transform::TrainTransform;
+use crate::plan::Plan;
+use crate::plan::PlanKey;
 use crate::test_corpus::{Corpus, backbone, emoji_sources};
+use crate::text::TextEncoder;
 use crate::text::TextEncoding;
 
 const WAIT: Duration = Duration::from_secs(30);
@@ -15,7 +23,7 @@ struct Fixture {
     spec: LoaderSpec,
 }
 
-/// A loader's specification over `sources`: 4 slots of 3, small pictures.
+/// A loader's specification over `sources`: 4 slots of 3, small images.
 fn fixture(sources: &[String]) -> Fixture {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let columns = ColumnNames::default();
@@ -210,7 +218,7 @@ fn failed_downloads_are_no_part_of_the_plan() {
     let mut used = BTreeMap::new();
     for slot in steps.iter().flat_map(|step| &step.slots) {
         assert!(slot.quarantined.is_empty(), "{:?}", slot.quarantined);
-        // The pictures and captions are those of the rows that were downloaded.
+        // The images and captions are those of the rows that were downloaded.
         for (address, caption) in slot.addresses.iter().zip(&slot.captions) {
             *used.entry((address.epoch, address.row_group, address.row)).or_insert(0) += 1;
             let row = (0..10).filter(|row| ![3, 4, 36].contains(&(10 * address.row_group + row)));

@@ -1,6 +1,7 @@
-//! The audit of a stage: one pass over its plan, without the pictures, that says which rows the committed steps use.
+//! The audit of a stage: one pass over its plan, without the images, that says which rows the committed steps use.
 
 mod counters;
+mod spec;
 mod substitutes;
 
 use std::ops::Range;
@@ -8,39 +9,17 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use crate::corpus::manifest::Manifest;
 use crate::coverage::Coverage;
 use crate::error::{DatasetError, Result};
-use crate::plan::{PartId, Plan, PlanKey, RowGroupId};
-use crate::quarantine::QuarantineRecord;
+use crate::plan::place::{PartId, RowGroupId};
+use crate::plan::sample_plan::Plan;
 
 use counters::RowCounters;
 use substitutes::Substitutes;
 
 pub use counters::RowUses;
+pub use spec::AuditSpec;
 pub use substitutes::Substitution;
-
-/// What a stage's steps are audited against.
-#[derive(Debug, Clone, Copy)]
-pub struct AuditSpec<'a> {
-    /// The pinned corpus.
-    pub manifest: &'a Manifest,
-    /// Seed of the run and the stage.
-    pub key: PlanKey,
-    /// Slots of the run.
-    pub slots: u32,
-    /// Row groups a slot draws from at a time.
-    pub window_row_groups: u32,
-    /// Samples of a slot in a step.
-    pub batch_per_slot: u32,
-    /// Numbers of committed steps of the stage, ascending, after each of which the coverage is wanted. The last is
-    /// where the audit ends.
-    pub marks: &'a [u64],
-    /// The rows that were met and not used, of all stages.
-    pub quarantined: &'a [QuarantineRecord],
-    /// Threads that share the work.
-    pub threads: usize,
-}
 
 /// What the committed steps of a stage must have used.
 #[derive(Debug, Clone, PartialEq)]
@@ -159,12 +138,12 @@ impl Pass<'_> {
 
     /// Counts the rows of a part, in the order in which they lie, and adds up their digests.
     fn part(&self, part: PartId, stretches: &[Stretch], between: &mut [Coverage]) {
-        let order = self.plan.order_of_part(part);
+        let order = self.plan.sequence().order_of_part(part);
         let first = part.window * self.plan.part_rows();
         let used = stretches.last().map_or(0, |stretch| stretch.positions.end);
         let mut offset = 0;
-        for segment in self.plan.segments(part) {
-            let RowGroupId { file, row_group } = self.plan.group(segment.group);
+        for segment in self.plan.sequence().segments(part) {
+            let RowGroupId { file, row_group } = self.plan.sequence().group(segment.group);
             let counters = self.counters.of(segment.group, segment.rows.clone());
             for (row, counter) in segment.rows.zip(counters) {
                 let position = order.invert(offset);

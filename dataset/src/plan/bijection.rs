@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::corpus::manifest::ManifestSource;
+use crate::corpus::manifest::{Manifest, ManifestSource};
+use crate::random::KeyedPermutation;
 
 /// Rows walked through in a case, at least one epoch of the whole and two windows.
 const ROWS_WALKED: u128 = 600;
@@ -51,10 +52,10 @@ type Uses = BTreeMap<(usize, u64), BTreeMap<(u32, u32, u32), u32>>;
 
 /// Uses of rows by source and epoch, over some whole windows of all slots.
 fn walk(plan: &Plan, windows: u64) -> Uses {
-    let ranges: Vec<_> = plan.source_uses(0).into_iter().map(|source| source.groups).collect();
+    let ranges: Vec<_> = plan.sequence().source_uses(0).into_iter().map(|source| source.groups).collect();
     let source_of: BTreeMap<RowGroupId, usize> = (0..)
         .zip(&ranges)
-        .flat_map(|(number, range)| range.clone().map(move |group| (plan.groups[group].0, number)))
+        .flat_map(|(number, range)| range.clone().map(move |group| (plan.sequence().groups[group].0, number)))
         .collect();
     let mut uses = Uses::new();
     for slot in 0..plan.slots() {
@@ -77,7 +78,7 @@ proptest! {
         let window = u128::from(plan.slots()) * u128::from(plan.part_rows());
         let windows = ROWS_WALKED.max(u128::from(plan.rows())).div_ceil(window).max(2) as u64;
         let uses = walk(&plan, windows);
-        for (number, source) in plan.source_uses(u128::from(windows) * window).into_iter().enumerate() {
+        for (number, source) in plan.sequence().source_uses(u128::from(windows) * window).into_iter().enumerate() {
             let rows = u128::from(source.rows);
             for epoch in 0..source.used.div_ceil(rows) as u64 {
                 let of_epoch = uses.get(&(number, epoch)).cloned().unwrap_or_default();
@@ -95,14 +96,14 @@ proptest! {
     fn sources_have_their_shares(shape in shapes(), windows in 1u64..100_000) {
         let Some(plan) = shape.plan() else { return Ok(()) };
         let rows = u128::from(windows) * u128::from(plan.slots()) * u128::from(plan.part_rows());
-        let uses = plan.source_uses(rows);
+        let uses = plan.sequence().source_uses(rows);
         let manifest = shape.manifest();
         let weights: Vec<f64> = match uses.len() {
             1 => vec![1.0],
             _ => manifest.sources.iter().zip(&uses).map(|(s, used)| s.weight_of(used.rows).unwrap()).collect(),
         };
         let total: f64 = weights.iter().sum();
-        let block = plan.rows().div_ceil(plan.groups.len() as u64) as f64;
+        let block = plan.rows().div_ceil(plan.sequence().groups.len() as u64) as f64;
         prop_assert_eq!(uses.iter().map(|source| source.used).sum::<u128>(), rows);
         for (source, weight) in uses.iter().zip(weights) {
             let exact = rows as f64 * weight / total;

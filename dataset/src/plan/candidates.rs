@@ -1,6 +1,7 @@
 //! Which row a sample uses: the planned one, or the first of the keyed draws that is usable.
 
-use crate::plan::{PartId, Plan, RowAddress};
+use super::place::{PartId, RowAddress};
+use super::sample_plan::Plan;
 use crate::random::KeyedRng;
 
 /// Substitutes tried in place of an unusable row.

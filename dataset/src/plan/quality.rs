@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use super::{PartId, Plan, RowAddress, RowGroupId};
+use super::place::{PartId, RowAddress, RowGroupId};
+use super::sample_plan::Plan;
 use crate::corpus::manifest::Manifest;
 use crate::error::{DatasetError, Result};
 
@@ -83,7 +84,8 @@ pub fn plan_quality(spec: &QualitySpec<'_>) -> Result<PlanQuality> {
     let batches = walk.batches();
     let reads = walk.reads();
     let rows = spec.plan.rows() as f64;
-    let random = spec.plan.groups.iter().map(|(_, rows_of)| (f64::from(*rows_of) / rows).powi(2)).sum();
+    let random =
+        spec.plan.sequence().groups.iter().map(|(_, rows_of)| (f64::from(*rows_of) / rows).powi(2)).sum();
     Ok(PlanQuality {
         samples: walk.samples(),
         neighbour_distance_median: neighbours.median,
@@ -129,7 +131,7 @@ struct Reads {
 impl<'a> Walk<'a> {
     fn new(spec: &'a QualitySpec<'a>) -> Self {
         let mut before = 0;
-        let first_rows = spec.plan.group_rows().map(|rows| {
+        let first_rows = spec.plan.sequence().group_rows().map(|rows| {
             before += u64::from(rows);
             before - u64::from(rows)
         });
@@ -152,7 +154,7 @@ impl<'a> Walk<'a> {
     /// Index of the row's row group in the plan.
     fn group(&self, row: RowAddress) -> usize {
         let id = RowGroupId { file: row.file, row_group: row.row_group };
-        self.spec.plan.groups.partition_point(|(other, _)| *other < id)
+        self.spec.plan.sequence().groups.partition_point(|(other, _)| *other < id)
     }
 
     /// The slots of each worker, as they are dealt.
@@ -215,7 +217,7 @@ impl<'a> Walk<'a> {
             for window in 0..self.spec.windows {
                 let mut now = BTreeSet::new();
                 for slot in share.clone() {
-                    let segments = plan.segments(PartId { window, slot });
+                    let segments = plan.sequence().segments(PartId { window, slot });
                     used += segments.iter().map(|part| self.bytes(part.group, part.rows.len())).sum::<f64>();
                     let of_part: BTreeSet<u32> = segments.iter().map(|segment| segment.group).collect();
                     groups += of_part.len() as f64;
@@ -233,11 +235,11 @@ impl<'a> Walk<'a> {
 
     /// Bytes of some rows of a row group.
     fn bytes(&self, group: u32, rows: usize) -> f64 {
-        self.row_bytes[self.spec.plan.group(group).file as usize] * rows as f64
+        self.row_bytes[self.spec.plan.sequence().group(group).file as usize] * rows as f64
     }
 
     fn whole(&self, group: u32) -> f64 {
-        self.bytes(group, self.spec.plan.groups[group as usize].1 as usize)
+        self.bytes(group, self.spec.plan.sequence().groups[group as usize].1 as usize)
     }
 
     /// Each file costs a look-up and its footer, each row group a request; as many at a time as are allowed.
@@ -249,7 +251,8 @@ impl<'a> Walk<'a> {
             });
             // Row groups are counted in 32 bits.
             let groups: BTreeSet<u32> = rows.map(|row| self.group(row) as u32).collect();
-            let files: BTreeSet<u32> = groups.iter().map(|group| spec.plan.group(*group).file).collect();
+            let files: BTreeSet<u32> =
+                groups.iter().map(|group| spec.plan.sequence().group(*group).file).collect();
             let turns = |requests: usize| requests.div_ceil(spec.read_concurrency as usize) as f64;
             let bytes: f64 = groups.iter().map(|group| self.whole(*group)).sum();
             spec.latency_s * (2.0 * turns(files.len()) + turns(groups.len())) + bytes / spec.bandwidth

@@ -1,9 +1,9 @@
 //! The order of one source: its row groups permuted anew in each of its epochs, one epoch after the other.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{PlanKey, RowGroupId};
-use crate::plan::part::Segment;
+use super::place::{PlanKey, RowGroupId};
 use crate::random::KeyedPermutation;
 
 /// Epoch orders kept: a window may span the end of one, and prefetch runs ahead.
@@ -11,6 +11,17 @@ const EPOCHS_KEPT: usize = 4;
 
 /// A row group of the corpus that has rows: where it is, and how many.
 pub(super) type Group = (RowGroupId, u32);
+
+/// Consecutive rows of one row group in a part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// Index of the row group among those that have rows, in the manifest's order.
+    pub(crate) group: u32,
+    /// The rows within the row group.
+    pub(crate) rows: Range<u32>,
+    /// The epoch that uses them.
+    pub(crate) epoch: u64,
+}
 
 /// A source as an endless sequence of rows.
 #[derive(Debug)]
@@ -52,7 +63,7 @@ impl SourceOrder {
     }
 
     /// The source's row groups among those of the corpus.
-    pub(super) fn groups(&self) -> std::ops::Range<usize> {
+    pub(super) fn groups(&self) -> Range<usize> {
         let first = self.first_group as usize;
         first..first + self.groups as usize
     }

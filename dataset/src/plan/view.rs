@@ -2,8 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::part::Segment;
-use super::{PartId, Plan, RowAddress};
+use super::place::{PartId, RowAddress};
+use super::sequence::Sequence;
+use super::source_order::Segment;
 use crate::random::KeyedPermutation;
 
 /// Places for parts: two windows of this many slots. More slots than that share them.
@@ -32,38 +33,38 @@ impl PartViews {
     }
 
     /// What `look` finds in a part.
-    pub(super) fn with<T>(&self, plan: &Plan, part: PartId, look: impl FnOnce(&PartView) -> T) -> T {
+    pub(super) fn with<T>(&self, sequence: &Sequence, part: PartId, look: impl FnOnce(&PartView) -> T) -> T {
         let place = (2 * part.slot as usize + (part.window & 1) as usize) % self.places.len();
         let mut kept = self.places[place].lock().unwrap_or_else(PoisonError::into_inner);
         match &*kept {
             Some(view) if view.part == part => look(view),
-            _ => look(kept.insert(PartView::new(plan, part))),
+            _ => look(kept.insert(PartView::new(sequence, part))),
         }
     }
 }
 
 impl PartView {
-    fn new(plan: &Plan, part: PartId) -> Self {
-        let segments = plan.segments(part);
+    fn new(sequence: &Sequence, part: PartId) -> Self {
+        let segments = sequence.segments(part);
         let mut before = 0;
         let starts = segments.iter().map(|segment| {
             let start = before;
             before += u64::from(segment.rows.end - segment.rows.start);
             start
         });
-        Self { part, shuffle: plan.order_of_part(part), starts: starts.collect(), segments }
+        Self { part, shuffle: sequence.order_of_part(part), starts: starts.collect(), segments }
     }
 
     /// The row at a position of the part in the order of use.
-    pub(super) fn used(&self, plan: &Plan, position: u64) -> RowAddress {
-        self.row(plan, self.shuffle.apply(position))
+    pub(super) fn used(&self, sequence: &Sequence, position: u64) -> RowAddress {
+        self.row(sequence, self.shuffle.apply(position))
     }
 
     /// The row at an offset of the part as it lies.
-    pub(super) fn row(&self, plan: &Plan, offset: u64) -> RowAddress {
+    pub(super) fn row(&self, sequence: &Sequence, offset: u64) -> RowAddress {
         let index = self.starts.partition_point(|start| *start <= offset) - 1;
         let Segment { group, rows, epoch } = &self.segments[index];
-        let id = plan.group(*group);
+        let id = sequence.group(*group);
         // An offset within the segment, whose rows are counted in 32 bits.
         let row = rows.start + (offset - self.starts[index]) as u32;
         RowAddress { file: id.file, row_group: id.row_group, row, epoch: *epoch }

@@ -105,7 +105,8 @@ impl Otherwise for RegularFiles {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
 

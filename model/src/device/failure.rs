@@ -148,6 +148,17 @@ fn line_with(text: &str, part: &str) -> String {
     line.rsplit_once("on an `Err` value: ").map_or(line, |(_, said)| said).to_owned()
 }
 
+impl DeviceFailure {
+    /// What to do about it; `less` says how to compute less at a time.
+    pub fn advice(&self, less: &str) -> String {
+        let remedy = self.trouble.remedy();
+        match self.trouble {
+            Memory => format!("{less}; {remedy}"),
+            _ => remedy.to_owned(),
+        }
+    }
+}
+
 impl DeviceTrouble {
     /// What to do about it, beside computing less at a time.
     pub fn remedy(self) -> &'static str {

@@ -72,6 +72,51 @@ impl Seat {
     }
 }
 
+/// Which device a worker is to take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeviceChoice {
+    /// Instead of the one that is configured.
+    pub device: Option<DeviceName>,
+    /// Its place among the workers of this machine.
+    pub seat: Seat,
+    /// Whether workers may share a card.
+    pub share: bool,
+}
+
+/// Why a worker has no device.
+#[derive(Debug, thiserror::Error)]
+pub enum NoDevice {
+    /// What is configured names none.
+    #[error("{key} = {error}")]
+    Named {
+        /// The configuration's key.
+        key: String,
+        /// What is wrong.
+        error: DeviceError,
+    },
+    /// It is not there, or has no card left for this worker.
+    #[error("the device of this worker: {0}")]
+    Taken(DeviceError),
+}
+
+impl DeviceChoice {
+    /// The device, with its number, where the configuration's `key` names `configured`.
+    ///
+    /// # Errors
+    /// [`NoDevice`].
+    pub fn decide(&self, key: &str, configured: &str) -> Result<DeviceName, NoDevice> {
+        let unknown = |error| NoDevice::Named { key: key.to_owned(), error };
+        let name = self.device.map_or_else(|| configured.parse(), Ok).map_err(unknown)?;
+        // The CPU is there without looking, and looking loads drivers.
+        let present = if name == DeviceName::Cpu { Present::default() } else { Present::probe() };
+        let decided = self.seat.take(name, &present, self.share).map_err(NoDevice::Taken)?;
+        if decided != name {
+            tracing::info!(asked = %name, found = %present, seat = ?self.seat, "takes {decided}");
+        }
+        Ok(decided)
+    }
+}
+
 /// The device of each of `count` workers that one command starts on this machine.
 ///
 /// # Errors
@@ -132,6 +177,16 @@ mod tests {
         ] {
             assert_eq!(dealt(name, count, present, share).as_deref(), Ok(expected), "{name} for {count}");
         }
+    }
+
+    #[test]
+    fn a_worker_takes_the_device_it_is_told_or_the_configured_one() {
+        let choice = DeviceChoice { device: None, seat: Seat::Task(5), share: false };
+        assert_eq!(choice.decide("train.device", "cpu").unwrap(), DeviceName::Cpu);
+        let told = DeviceChoice { device: Some(DeviceName::Cpu), ..choice };
+        assert_eq!(told.decide("train.device", "cuda:7").unwrap(), DeviceName::Cpu);
+        let error = choice.decide("train.device", "gpu").unwrap_err();
+        assert!(error.to_string().contains("train.device = \"gpu\""), "{error}");
     }
 
     #[test]

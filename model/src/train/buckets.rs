@@ -6,6 +6,7 @@ use burn::module::Param;
 use burn::tensor::{Gradients, Tensor, TensorData, Transaction};
 use rayon::prelude::*;
 
+use crate::device::read_back::of_this_thread;
 use crate::error::ModelError;
 use crate::nn::tensors::{NamedTensors, TensorVisitor};
 use crate::train::flat::FlatLayout;
@@ -217,9 +218,11 @@ impl BucketBuffers<'_> {
 /// may read them.
 pub struct SegmentGradients {
     segment: Segment,
-    names: Vec<String>,
-    reading: Transaction,
+    tensors: Vec<(String, Reading)>,
 }
+
+/// Adds a tensor to what is read at once.
+type Reading = Box<dyn FnOnce(Transaction) -> Transaction + Send>;
 
 impl SegmentGradients {
     /// Takes the gradients of the tensors of `model` out of `gradients`; the device is not waited for.
@@ -239,23 +242,25 @@ impl SegmentGradients {
                 tensor: &mut Param<Tensor<D>>,
             ) -> Result<(), ModelError> {
                 if let Some(gradient) = tensor.val().grad_remove(self.0) {
-                    self.1.names.push(name.to_string());
-                    self.1.reading = std::mem::take(&mut self.1.reading).register(gradient);
+                    let reading = move |all: Transaction| all.register(of_this_thread(gradient));
+                    self.1.tensors.push((name.to_string(), Box::new(reading)));
                 }
                 Ok(())
             }
         }
-        let mut take = Take(gradients, Self { segment, names: Vec::new(), reading: Transaction::default() });
+        let mut take = Take(gradients, Self { segment, tensors: Vec::new() });
         model.visit_tensors("", &mut take)?;
         Ok(take.1)
     }
 
     fn read(self) -> Result<Vec<(String, TensorData)>, ModelError> {
-        if self.names.is_empty() {
+        if self.tensors.is_empty() {
             return Ok(Vec::new());
         }
-        let values = self.reading.try_execute().map_err(|e| ModelError::Device(e.to_string()))?;
-        Ok(self.names.into_iter().zip(values).collect())
+        let (names, readings): (Vec<String>, Vec<Reading>) = self.tensors.into_iter().unzip();
+        let all = readings.into_iter().fold(Transaction::default(), |all, reading| reading(all));
+        let values = all.try_execute().map_err(|e| ModelError::Device(e.to_string()))?;
+        Ok(names.into_iter().zip(values).collect())
     }
 }
 

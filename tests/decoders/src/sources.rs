@@ -3,8 +3,8 @@
 use blip2_dataset::corpus::ingest::{IngestSettings, IngestSummary, Share, SourceKind, ingest};
 use blip2_dataset::store::Location;
 
-use crate::MAX_PIXELS;
 use crate::files::{path_of, taken, wait_for};
+use crate::samples::MAX_PIXELS;
 
 /// A tar archive of pictures and captions: whether a row was used.
 pub fn archive(bytes: &[u8]) -> bool {
@@ -35,9 +35,9 @@ fn ingested(kind: SourceKind, name: &str, bytes: &[u8]) -> Option<IngestSummary>
     let place = |name: &str| folder.path().join(name).to_str().map(str::to_owned);
     let out = Location::parse(&place("out")?).ok()?;
     let settings = IngestSettings {
-        images: if kind.names_pictures() { place("pictures") } else { None },
+        images: if kind.names_images() { place("pictures") } else { None },
         max_pixels: MAX_PIXELS,
-        max_picture_bytes: 1 << 16,
+        max_image_bytes: 1 << 16,
         file_bytes: 1 << 20,
         unit_rows: 100,
         ..IngestSettings::new(kind)

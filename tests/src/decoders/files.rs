@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use blip2_coordinator::{CheckpointRecord, EpochRecord};
+use blip2_run::commit::CheckpointRecord;
+use blip2_run::epoch::EpochRecord;
 use blip2_worker::{NamedState, WorkerConfig, config_hash};
 use bytes::Bytes;
 

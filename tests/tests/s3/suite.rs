@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_coordinator::{CoordinatorError, Epochs};
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::corpus::samples::{EvaluationSet, read_all};
@@ -15,6 +14,8 @@ use blip2_dataset::loader::{Loader, LoaderSettings, LoaderSpec, SlotBatch};
 use blip2_dataset::plan::{Plan, PlanKey};
 use blip2_dataset::store::{Location, put_create};
 use blip2_dataset::text::{TextEncoder, TextEncoding};
+use blip2_run::RunError;
+use blip2_run::epoch::Epochs;
 use blip2_tests::faulty_proxy::{Fault, FaultyProxy};
 use blip2_tests::process::repository;
 use bytes::Bytes;
@@ -187,8 +188,8 @@ async fn epochs_fence_off_in_spite_of_lost_answers() {
     assert_ne!(a, b);
     let (first, last) = if a < b { ((&old, a), (&new, b)) } else { ((&new, b), (&old, a)) };
     last.0.confirm(last.1).await.unwrap();
-    assert!(matches!(first.0.confirm(first.1).await, Err(CoordinatorError::Fenced { .. })));
-    assert!(matches!(first.0.take(last.1, 11, Vec::new()).await, Err(CoordinatorError::Fenced { .. })));
+    assert!(matches!(first.0.confirm(first.1).await, Err(RunError::Fenced { .. })));
+    assert!(matches!(first.0.take(last.1, 11, Vec::new()).await, Err(RunError::Fenced { .. })));
 }
 
 #[tokio::test]

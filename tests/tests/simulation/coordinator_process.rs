@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use blip2_coordinator::{
-    Action, Cadence, CheckpointRecord, CheckpointSettings, CoordinatorSettings, EpochMember, EpochRecord,
-    Event, LossRise, Machine, NonFinitePolicy, Outcome, RunSpec, Start, StoreFailure, Stranded,
+    Action, Cadence, CheckpointSettings, CoordinatorSettings, Event, LossRise, Machine, NonFinitePolicy,
+    Outcome, RunSpec, Start, StoreFailure, Stranded,
 };
 use blip2_dataset::quarantine::QuarantineList;
 use blip2_dataset::store::Location;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{RefusalCode, Refused};
+use blip2_run::commit::CheckpointRecord;
+use blip2_run::epoch::{EpochMember, EpochRecord};
 
 use crate::compute::STEP_DEADLINE;
 use crate::corpus::{BATCH, SLOTS, STEPS, TOTAL};

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use blip2_coordinator::Schedule;
 use blip2_dataset::corpus::manifest::{Manifest, ManifestFile};
 use blip2_dataset::coverage::Coverage;
 use blip2_dataset::plan::{PartId, RowAddress};
 use blip2_dataset::plan::{Plan, PlanKey};
 use blip2_dataset::quarantine::{QuarantineList, QuarantineRecord};
+use blip2_run::schedule::Schedule;
 
 use crate::random::mix;
 

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use blip2_coordinator::{CheckpointRecord, CommittedStep, EpochRecord};
+use blip2_coordinator::CommittedStep;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::{Assignment, Commit, Coverage, Ledger, Quarantined, assignment};
+use blip2_run::commit::CheckpointRecord;
+use blip2_run::epoch::EpochRecord;
 
 use crate::corpus::{CORPUS, SLOTS, TOTAL, is_skipped};
 use crate::store::{Checkpoint, Store};

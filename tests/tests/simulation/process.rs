@@ -1,7 +1,8 @@
 //! What a simulated process takes in and gives out: the shells around the machines of production.
 
-use blip2_coordinator::{CheckpointRecord, EpochRecord};
 use blip2_dataset::quarantine::QuarantineList;
+use blip2_run::commit::CheckpointRecord;
+use blip2_run::epoch::EpochRecord;
 
 use crate::compute::{Held, Push};
 use crate::invariants::Fact;

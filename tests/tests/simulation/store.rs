@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use blip2_coordinator::{CheckpointRecord, EpochRecord};
 use blip2_dataset::quarantine::QuarantineList;
+use blip2_run::commit::CheckpointRecord;
+use blip2_run::epoch::EpochRecord;
 
 use crate::corpus::STEPS;
 use crate::schedule::{Node, StoreFault};

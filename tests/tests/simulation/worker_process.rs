@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use blip2_coordinator::EpochRecord;
 use blip2_proto::v1::coordinator_message::Kind as FromCoordinator;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
+use blip2_run::epoch::EpochRecord;
 use blip2_worker::member::{
     MemberAction, MemberEnd, MemberEvent, MemberIdentity, MemberMachine, MemberSettings,
 };

@@ -7,6 +7,7 @@ use blip2_collective::{Member, World};
 use blip2_proto::drill::DrillPhase;
 use blip2_proto::v1;
 use blip2_proto::v1::assignment::State;
+use blip2_run::layout::checkpoint_folder;
 
 use super::Compute;
 use crate::checkpoint::{NamedState, encode_part, read_checkpoint};
@@ -45,9 +46,10 @@ impl Compute {
         let state = match &assignment.state {
             Some(State::Fresh(_)) => TrainState::fresh(&self.config, sizes, &device)?,
             Some(State::Checkpoint(name)) => {
-                let folder = self.run_root.join("checkpoints").join(name);
+                let folder = checkpoint_folder(&self.run_root, name);
                 let read = self.unless_aborted(assignment.epoch, read_checkpoint(&folder))?;
-                let (step, stored) = read?;
+                let (record, stored) = read?;
+                let step = record.step;
                 if step != assignment.step {
                     let reason = format!("it holds step {step}, the run continues from {}", assignment.step);
                     return Err(WorkerError::checkpoint(name, reason));

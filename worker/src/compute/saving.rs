@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use blip2_proto::v1::{Commit, PartFailed};
+use blip2_run::layout::shard_name;
 
 use super::{Compute, Report};
-use crate::checkpoint::{encode_part, part_name};
+use crate::checkpoint::encode_part;
 use crate::error::{Result, WorkerError};
 use crate::member::MemberEvent;
 use crate::upload::Part;
@@ -34,7 +35,7 @@ impl Compute {
         self.report(Report::Part(Part {
             checkpoint: commit.save_checkpoint.clone(),
             step: commit.step + 1,
-            name: part_name(commit.part_index, commit.part_count),
+            name: shard_name(commit.part_index, commit.part_count),
             content,
             ordered,
             stall: ordered.elapsed(),

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blip2_dataset::corpus::manifest::Manifest;
-use blip2_dataset::coverage::Coverage;
 use blip2_dataset::error::DatasetError;
 use blip2_dataset::loader::{Loader, SlotBatch, StepBatch};
-use blip2_dataset::quarantine::QuarantineRecord;
 use blip2_evaluation::held_out::HeldOut;
 use blip2_proto::drill::DrillPhase;
 use blip2_proto::v1;
+use blip2_run::coverage::coverage_message;
+use blip2_run::quarantine::to_message;
 
 use super::Compute;
 use crate::batches::{BatchRange, start_loader};
@@ -100,8 +100,14 @@ impl Compute {
                 .collect(),
             data_wait_seconds: waited.as_secs_f64(),
             samples: batch.slots.iter().map(|slot| slot.samples.len() as u64).sum(),
-            quarantined: batch.slots.iter().flat_map(|slot| &slot.quarantined).map(quarantined).collect(),
-            coverage: Some(coverage(stage, batch.coverage())),
+            // The coordinator names the step, once it is committed.
+            quarantined: batch
+                .slots
+                .iter()
+                .flat_map(|slot| &slot.quarantined)
+                .map(|row| to_message(row, 0))
+                .collect(),
+            coverage: Some(coverage_message(stage, batch.coverage())),
             device_use: device_use(&self.card, &mut self.kernels),
             non_finite: gradient.non_finite.as_ref().map(|odd| non_finite(odd, batch, &self.manifest)),
             ..v1::StepDone::default()
@@ -267,21 +273,4 @@ fn name_of(slot: &SlotBatch, row: usize, manifest: &Manifest) -> String {
         Some(format!("{file} row group {} row {}", address.row_group, address.row))
     };
     key.cloned().or_else(place).unwrap_or_default()
-}
-
-fn coverage(stage: u32, used: Coverage) -> v1::Coverage {
-    v1::Coverage { stage, samples: used.samples, digest: used.digest.to_le_bytes().to_vec() }
-}
-
-fn quarantined(record: &QuarantineRecord) -> v1::Quarantined {
-    v1::Quarantined {
-        key: record.key.clone(),
-        file: record.file.clone(),
-        row_group: record.row_group,
-        row: record.row,
-        reason: record.reason.clone(),
-        sample: record.sample,
-        stage: record.stage,
-        ..v1::Quarantined::default()
-    }
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use blip2_collective::{ConnectError, Transport};
 use blip2_dataset::store::Location;
-use serde::Deserialize;
+use blip2_proto::transport::{ConnectError, Transport};
+use blip2_run::epoch::EpochRecord;
+use blip2_run::layout::{EPOCHS, epoch_object, parse_epoch_name};
 
 use super::stream::Stream;
 
@@ -15,25 +16,11 @@ const LOOK_UP: Duration = Duration::from_secs(2);
 /// Candidates tried in one attempt at most, so that it comes to an end in time.
 const MOST_TRIED: usize = 3;
 
-/// What a membership epoch's object says of who leads.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct EpochObject {
-    pub(super) epoch: u64,
-    /// Unique to a coordinator's process.
-    coordinator: String,
-    /// URL of that coordinator; empty: it did not say.
-    #[serde(default)]
-    pub(super) address: String,
-    /// How the run ended: `done`, `interrupted` or `failed`; `None`: it goes on.
-    #[serde(default)]
-    pub(super) end: Option<String>,
-}
-
 /// What an attempt came to.
 pub(super) struct Opening {
     pub(super) session: Result<Stream, ConnectError>,
     /// The newest epoch found.
-    pub(super) leader: Option<EpochObject>,
+    pub(super) leader: Option<EpochRecord>,
 }
 
 /// The candidates, most promising first.
@@ -44,7 +31,7 @@ pub(super) struct Candidates {
     given: Vec<String>,
     /// Named by a coordinator that does not lead.
     hint: String,
-    leader: Option<EpochObject>,
+    leader: Option<EpochRecord>,
     run_root: Option<Location>,
 }
 
@@ -64,7 +51,7 @@ impl Candidates {
     }
 
     /// A newer epoch was found.
-    pub(super) fn found(&mut self, leader: Option<EpochObject>) {
+    pub(super) fn found(&mut self, leader: Option<EpochRecord>) {
         let newest = self.leader.as_ref().map_or(0, |leader| leader.epoch);
         self.leader = leader.filter(|leader| leader.epoch > newest).or(self.leader.take());
     }
@@ -131,38 +118,38 @@ async fn first_open(
 const MOST_UNREADABLE: u64 = 1;
 
 /// The newest epoch's object; `None` when it cannot be read now.
-async fn newest_epoch(run_root: &Location) -> Option<EpochObject> {
-    let objects = run_root.join("epochs").list().await.ok()?;
-    let mut numbered: Vec<&Location> = objects.iter().map(|object| &object.location).collect();
-    numbered.retain(|object| object.file_name().ends_with(".json"));
-    numbered.sort_unstable_by_key(|object| std::cmp::Reverse(object.file_name().to_owned()));
-    for object in numbered {
+async fn newest_epoch(run_root: &Location) -> Option<EpochRecord> {
+    let objects = run_root.join(EPOCHS).list().await.ok()?;
+    let number = |location: &Location| parse_epoch_name(location.file_name());
+    let mut numbers: Vec<u64> = objects.iter().filter_map(|object| number(&object.location)).collect();
+    numbers.sort_unstable();
+    for epoch in numbers.into_iter().rev() {
         // One without content was left by a coordinator that is gone.
-        if let Some(found) = read(object).await {
+        if let Some(found) = read(run_root, epoch).await {
             return Some(found);
         }
     }
     None
 }
 
-async fn read(object: &Location) -> Option<EpochObject> {
+async fn read(run_root: &Location, epoch: u64) -> Option<EpochRecord> {
+    let object = epoch_object(run_root, epoch);
     let content = object.read().await.ok()??;
-    serde_json::from_slice(&content).ok()
+    EpochRecord::parse(&object.to_string(), &content).ok()
 }
 
 /// Waits until an epoch after `epoch` is of another coordinator than `epoch` is. A store that does not answer says nothing.
-pub(super) async fn other_leader(run_root: Location, mut epoch: u64, every: Duration) -> EpochObject {
-    let object = |epoch: u64| run_root.join("epochs").join(&format!("{epoch:010}.json"));
-    let mut current: Option<EpochObject> = None;
+pub(super) async fn other_leader(run_root: Location, mut epoch: u64, every: Duration) -> EpochRecord {
+    let mut current: Option<EpochRecord> = None;
     loop {
         tokio::time::sleep(every).await;
         if current.is_none() {
-            current = read(&object(epoch)).await;
+            current = read(&run_root, epoch).await;
         }
         let Some(followed) = &current else { continue };
         let mut ahead = 1;
         while ahead <= MOST_UNREADABLE + 1 {
-            match read(&object(epoch + ahead)).await {
+            match read(&run_root, epoch + ahead).await {
                 Some(next) if next.coordinator != followed.coordinator => return next,
                 Some(_) => (epoch, ahead) = (epoch + ahead, 1),
                 None => ahead += 1,
@@ -195,7 +182,7 @@ mod tests {
         let content = format!(
             r#"{{"epoch": {epoch}, "coordinator": "{coordinator}", "address": "http://{coordinator}", "step": 0, "members": []}}"#
         );
-        root.join(&format!("epochs/{epoch:010}.json")).put(content.into()).await.expect("written");
+        epoch_object(root, epoch).put(content.into()).await.expect("written");
     }
 
     #[tokio::test]

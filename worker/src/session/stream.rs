@@ -3,12 +3,14 @@
 use std::error::Error;
 use std::time::Duration;
 
-use blip2_collective::{ConnectError, Transport};
+use blip2_proto::bounds::{MAX_CONTROL_MESSAGE, bounded_from_coordinator};
+use blip2_proto::text::{MAX_TEXT, visible};
+use blip2_proto::token::with_token;
+use blip2_proto::transport::{ConnectError, Transport};
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as FromCoordinator;
 use blip2_proto::v1::worker_message::Kind as ToCoordinator;
 use blip2_proto::v1::{CoordinatorMessage, WorkerMessage};
-use blip2_proto::{MAX_CONTROL_MESSAGE, MAX_TEXT, bounded_from_coordinator, visible, with_token};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};

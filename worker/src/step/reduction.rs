@@ -13,9 +13,10 @@ use std::sync::mpsc as threads;
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use blip2_collective::{CollectiveError, SumTree, TreeAccumulator, TreePartial};
+use blip2_model::error::ModelError;
 use blip2_model::train::buckets::{BucketBuffers, GradientBuckets, SegmentGradients};
 use blip2_model::train::tape::Tape;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
@@ -38,6 +39,8 @@ pub(crate) struct SumPlan<'a> {
     pub(crate) slots: Range<u32>,
     /// Whether parts are read, added up and sent, and their updates made, before the backward pass is over.
     pub(crate) overlap: bool,
+    /// Where the slots are computed.
+    pub(crate) device: Device,
 }
 
 impl Item {
@@ -214,7 +217,23 @@ pub(crate) enum Given<'a> {
 /// Takes the own slots' gradients from the computing thread, in slot order.
 pub(crate) enum Slots<'a> {
     Here(Box<OwnSums<'a>>),
-    There(threads::SyncSender<Given<'a>>),
+    There(Collector<'a>),
+}
+
+/// The way to the collecting thread.
+pub(crate) struct Collector<'a> {
+    sender: threads::SyncSender<Given<'a>>,
+    device: Device,
+}
+
+impl<'a> Collector<'a> {
+    /// Gives tensors away to be read. What is to produce them is launched before: a device that joins operations into kernels
+    /// would else end the joining at whatever operation the other thread's read meets, so that kernels, and with them the last
+    /// bits, differed from run to run.
+    fn give(&self, job: Job<'a>) -> Result<()> {
+        self.device.flush().map_err(|error| ModelError::Device(error.to_string()))?;
+        self.sender.send(Given::Job(job)).map_err(|_| closed())
+    }
 }
 
 impl<'a> Slots<'a> {
@@ -255,7 +274,7 @@ impl<'a> Slots<'a> {
     fn give(&mut self, job: impl FnOnce(&mut OwnSums<'a>) -> Result<()> + Send + 'a) -> Result<()> {
         match self {
             Self::Here(sums) => job(sums),
-            Self::There(collector) => collector.send(Given::Job(Box::new(job))).map_err(|_| closed()),
+            Self::There(collector) => collector.give(Box::new(job)),
         }
     }
 }
@@ -386,12 +405,14 @@ impl Peers<'_> {
             };
             let sums = OwnSums::new(plan, target, watch.another())?;
             let collector = spawn(scope, "collect", move || collect(sums, &given))?;
-            let mut slots = Slots::There(giver);
+            let mut slots = Slots::There(Collector { sender: giver, device: plan.device.clone() });
             let filled = fill(&mut slots, watch);
             let early = updated.load(Ordering::Acquire);
             // Without an error all sums are on their way after this; with one the channel closes early, which ends all.
             let filled = match (&slots, filled) {
-                (Slots::There(giver), Ok(())) => giver.send(Given::ThatIsAll).map_err(|_| closed()),
+                (Slots::There(collector), Ok(())) => {
+                    collector.sender.send(Given::ThatIsAll).map_err(|_| closed())
+                }
                 (_, filled) => filled,
             };
             drop(slots);
@@ -452,9 +473,10 @@ impl Peers<'_> {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use blip2_collective::{Exchange, Limits, Member, Transport, World, deal_slots};
+    use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
     use blip2_model::train::flat::FlatLayout;
     use blip2_model::train::optimizer::{AdamW, Moments};
+    use blip2_proto::transport::Transport;
     use burn::tensor::Device;
 
     use super::super::landing::{Beside, LandingPlan};
@@ -567,7 +589,8 @@ mod tests {
             };
             let tree = SumTree::new(SLOTS).unwrap();
             let own = self.world[rank].slots.clone();
-            let plan = SumPlan { parts, tree, slots: own.clone(), overlap };
+            let device = Device::flex();
+            let plan = SumPlan { parts, tree, slots: own.clone(), overlap, device };
             let fill = |slots: &mut Slots<'_>, _: &mut Stopwatch| fill(slots, own);
             let landed = members.sum(&plan, landing, &mut Stopwatch::default(), fill)?;
             Ok((landed.gradients, landed.values))

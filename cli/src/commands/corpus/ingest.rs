@@ -8,9 +8,9 @@ use super::columns::ColumnArguments;
 use crate::commands::print_json;
 use crate::commands::share::share;
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::places::typed_location;
 use crate::typed_numbers;
+use blip2_run::exit::Exit;
 
 #[derive(Debug, Args)]
 pub(crate) struct IngestArguments {

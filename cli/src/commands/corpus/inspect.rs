@@ -10,10 +10,10 @@ use super::columns::ColumnArguments;
 use super::sheet::{histograms, render};
 use crate::commands::print_json;
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::report;
 use crate::report::Histogram;
 use crate::typed_numbers;
+use blip2_run::exit::Exit;
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArguments {
@@ -45,7 +45,7 @@ pub(crate) async fn run(arguments: InspectArguments) -> Result<Exit, CliError> {
         sources: arguments.corpus,
         columns: arguments.columns.names()?,
         row_groups: arguments.row_groups,
-        pictures: arguments.pictures,
+        images: arguments.pictures,
         max_pixels: arguments.max_pixels,
     };
     let seen = survey(&spec).await.map_err(CliError::of_typed)?;

@@ -4,7 +4,7 @@ mod columns;
 mod ingest;
 mod inspect;
 mod plan;
-mod plan_text;
+mod plan_report;
 mod sheet;
 mod simulation;
 mod verify;
@@ -12,7 +12,7 @@ mod verify;
 use clap::{Args, Subcommand};
 
 use crate::error::CliError;
-use crate::exit::Exit;
+use blip2_run::exit::Exit;
 
 /// What to do with a corpus.
 #[derive(Debug, Args)]

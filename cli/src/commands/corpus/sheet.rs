@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use blip2_dataset::corpus::survey::{Survey, SurveyedPicture};
+use blip2_dataset::corpus::survey::{Survey, SurveyedImage};
 
 use crate::report::{Histogram, document, escape};
 
@@ -49,7 +49,7 @@ pub(super) fn render(seen: &Survey, distributions: &[Histogram]) -> String {
     body.push_str("</div></section>\n");
     body.push_str(&unusable(seen));
     body.push_str("<section id=\"pictures\"><h2>Pictures</h2><div class=\"figures\">\n");
-    for picture in &seen.pictures {
+    for picture in &seen.images {
         body.push_str(&figure(picture));
     }
     body.push_str("</div></section>\n");
@@ -70,7 +70,7 @@ fn unusable(seen: &Survey) -> String {
     html + "</section>\n"
 }
 
-fn figure(picture: &SurveyedPicture) -> String {
+fn figure(picture: &SurveyedImage) -> String {
     let mut captions = String::new();
     for caption in picture.captions.iter().take(CAPTIONS) {
         let cut: String = caption.chars().take(CAPTION_CHARACTERS).collect();
@@ -106,7 +106,7 @@ mod tests {
             caption_words: vec![0, 3, 7],
             captions_a_row: vec![1, 2],
             unusable: vec![UnusableRow { file: "a".into(), key: "<k>".into(), reason: "no <text>".into() }],
-            pictures: vec![SurveyedPicture {
+            images: vec![SurveyedImage {
                 key: "k\"1".into(),
                 captions: vec!["\u{202e}<script>".into(); 7],
                 width: 500,

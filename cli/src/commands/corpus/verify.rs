@@ -10,8 +10,8 @@ use super::columns::ColumnArguments;
 use super::ingest::threads;
 use crate::commands::{print_json, print_text};
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::typed_numbers;
+use blip2_run::exit::Exit;
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArguments {

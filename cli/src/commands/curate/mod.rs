@@ -10,7 +10,7 @@ mod worker;
 use clap::{Args, Subcommand};
 
 use crate::error::CliError;
-use crate::exit::Exit;
+use blip2_run::exit::Exit;
 
 /// What to do; without a command, a pool is curated.
 #[derive(Debug, Args)]

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use blip2_curation::finish::KEPT;
+use blip2_curation::report::{CurationFigures, Example, ExampleText};
 
-use super::report::{Example, Figures};
 use crate::report::{Bar, Histogram, bar_group, document, escape};
 
 /// Texts shown of a picture.
@@ -15,7 +15,7 @@ const TEXTS: usize = 12;
 const CHARACTERS: usize = 200;
 
 /// The page.
-pub(super) fn render(figures: &Figures) -> String {
+pub(super) fn render(figures: &CurationFigures) -> String {
     let mut body = format!(
         "<header><h1>Curation</h1><p>{} of {} rows are scored; {} of them keep a text.</p></header>\n",
         figures.scored, figures.rows, figures.kept_rows
@@ -56,7 +56,7 @@ fn hundredths(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
-fn throughput(figures: &Figures) -> String {
+fn throughput(figures: &CurationFigures) -> String {
     let mut facts = Vec::new();
     if let Some(rows) = figures.rows_per_s {
         facts.push(("Rows a second", format!("{rows:.1}")));
@@ -74,7 +74,7 @@ fn throughput(figures: &Figures) -> String {
 
 fn figure(example: &Example) -> String {
     let mut texts = String::new();
-    for (text, source, score, dropped) in example.texts.iter().take(TEXTS) {
+    for ExampleText { text, source, score, dropped } in example.texts.iter().take(TEXTS) {
         let cut: String = text.chars().take(CHARACTERS).collect();
         let score = score.map(|score| format!("{score:.3} ")).unwrap_or_default();
         // A text's own direction marks end with it.
@@ -98,13 +98,15 @@ mod tests {
 
     #[test]
     fn everything_is_on_the_page_and_nothing_escapes() {
+        let text =
+            |text: &str, source, score, dropped| ExampleText { text: text.into(), source, score, dropped };
         let texts = vec![
-            ("a <b> cat".to_owned(), "web", Some(0.5), None),
-            ("click & buy".to_owned(), "synthetic", None, Some("boilerplate")),
+            text("a <b> cat", "web", Some(0.5), None),
+            text("click & buy", "synthetic", None, Some("boilerplate")),
         ];
         let example = Example { key: "k<1>".into(), thumbnail: vec![1, 2], texts };
         let counts = [(KEPT, 3), ("rank", 1)].into();
-        let figures = Figures {
+        let figures = CurationFigures {
             rows: 9,
             scored: 4,
             kept_rows: 3,

@@ -14,8 +14,8 @@ use crate::commands::print_json;
 use crate::commands::share::share;
 use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::places::typed_location;
+use blip2_run::exit::Exit;
 
 #[derive(Debug, Args)]
 pub(crate) struct ReselectArguments {

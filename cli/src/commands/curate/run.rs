@@ -4,16 +4,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use blip2_collective::listening;
+use blip2_curation::config::CurationConfig;
 use blip2_curation::finish::{CurationSummary, TaskDone};
 use blip2_curation::job::CurationJob;
+use blip2_curation::models;
 use blip2_curation::runs::RunRecord;
 use blip2_curation::server::{CurationEnd, CurationOptions, coordinate_curation};
+use blip2_curation::task_runner::TaskRunner;
 use blip2_dataset::corpus::ingest::Share;
 use blip2_dataset::store::Location;
 use blip2_model::device::DeviceName;
+use blip2_proto::transport::listening;
 use blip2_proto::v1::CurationStatusReply;
-use blip2_worker::curation::{CurationConfig, CurationModels, TaskRunner};
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
@@ -27,7 +29,6 @@ use crate::commands::share::share;
 use crate::commands::{even_unread, print_json, worker::limit_threads};
 use crate::config::{ConfigArguments, RunConfig, load};
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::identity::binary_identity;
 use crate::launch::{
     Going, LEAVE_WITHIN, Machine, Place, WorkerCommand, WorkerLaunch, Workers, default_workers, places,
@@ -36,6 +37,7 @@ use crate::secured::{transport, url};
 use crate::signals::Signals;
 use crate::token::{TokenFile, fresh_token, must_have_token, read_token};
 use crate::typed_numbers;
+use blip2_run::exit::Exit;
 
 /// Between two lines of progress, at least.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
@@ -153,8 +155,8 @@ async fn run_share(
     stop: CancellationToken,
 ) -> Result<u64, CliError> {
     limit_threads(arguments.threads)?;
-    let (models, mode) = (config.models.with_models_here().await?, config.selection.mode);
-    let opened = tokio::task::spawn_blocking(move || CurationModels::open(&models, mode)).await;
+    let (settings, mode) = (config.models.with_models_here().await?, config.selection.mode);
+    let opened = tokio::task::spawn_blocking(move || models::open(&settings, mode)).await;
     let models = opened.map_err(|error| CliError::failed(format!("opening the models: {error}")))??;
     let tasks = job.tasks().len() as u64;
     let mut rows = 0;

@@ -3,19 +3,19 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use blip2_curation::worker::{CurationWorkerOptions, run_curation_worker};
 use blip2_model::device::DeviceName;
-use blip2_worker::curation::{CurationWorkerOptions, run_curation_worker};
 use clap::Args;
 
 use crate::commands::worker::{device_choice, limit_threads};
 use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::identity::binary_identity;
 use crate::secured::{TlsArguments, transport};
 use crate::signals::Signals;
 use crate::token::read_token;
 use crate::typed_numbers::{seconds, threads};
+use blip2_run::exit::Exit;
 
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArguments {

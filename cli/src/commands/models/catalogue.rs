@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::commands::{print_json, print_text};
 use crate::error::CliError;
-use crate::exit::Exit;
+use blip2_run::exit::Exit;
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArguments {

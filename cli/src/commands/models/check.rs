@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use blip2_worker::{ModelCheck, PartReport, Precision, check_curation, check_models};
+use blip2_curation::model_check;
+use blip2_evaluation::model_folder::PartReport;
+use blip2_worker::{ModelCheck, Precision, check_models};
 use clap::Args;
 use serde_json::json;
 
@@ -10,8 +12,8 @@ use super::get::megabytes;
 use crate::commands::{print_json, print_text};
 use crate::config::{ConfigArguments, RunConfig, load};
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::places::chosen_checkpoint;
+use blip2_run::exit::Exit;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArguments {
@@ -93,13 +95,14 @@ async fn look(mut config: RunConfig, problems: &mut Vec<Problem>) -> Result<Mode
                 named.clone()
             }
         };
-        let curation = off_the_runtime(move || check_curation(&here, &named)).await?;
-        check.parts.extend(curation.parts);
+        check.parts.extend(off_the_runtime(move || model_check::check_models(&here, &named)).await?);
     }
     Ok(check)
 }
 
-async fn off_the_runtime(work: impl FnOnce() -> ModelCheck + Send + 'static) -> Result<ModelCheck, CliError> {
+async fn off_the_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, CliError> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| CliError::failed(format!("looking at the models: {error}")))

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::catalogue::{Source, named};
 use crate::commands::print_json;
 use crate::error::CliError;
-use crate::exit::Exit;
+use blip2_run::exit::Exit;
 
 /// Names of files that an error lists at most.
 const LISTED: usize = 12;

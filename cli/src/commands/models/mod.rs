@@ -7,7 +7,7 @@ mod get;
 use clap::{Args, Subcommand};
 
 use crate::error::CliError;
-use crate::exit::Exit;
+use blip2_run::exit::Exit;
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelsArguments {

@@ -12,10 +12,10 @@ use super::{print_json, print_text};
 use crate::arguments::StatusArguments;
 use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::figures::{figures, held_out};
 use crate::progress::{count, status_json, status_line};
 use crate::stored_status::{ending_of, has_ended};
+use blip2_run::exit::Exit;
 use screen::Screen;
 use source::{Known, Source};
 

@@ -14,10 +14,10 @@ use blip2_proto::v1::{
 
 use crate::machine::invariants::check;
 use crate::machine::{Action, Event, Machine, Outcome, SessionId, Start};
-use crate::{
-    CheckpointRecord, CheckpointSettings, CoordinatorSettings, LossRise, NonFinitePolicy, RunSpec, Schedule,
-    StageCoverage,
-};
+use crate::{CheckpointSettings, CoordinatorSettings, LossRise, NonFinitePolicy, RunSpec};
+use blip2_run::commit::CheckpointRecord;
+use blip2_run::coverage::StageCoverage;
+use blip2_run::schedule::Schedule;
 
 pub(super) fn spec(steps: &[u64]) -> RunSpec {
     RunSpec {

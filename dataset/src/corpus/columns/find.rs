@@ -5,10 +5,11 @@ use std::sync::Mutex;
 
 use arrow::datatypes::Schema;
 
-use super::{ColumnNames, is_caption, is_nothing, is_picture, is_text};
+use super::kinds::{is_caption, is_image, is_nothing, is_text};
+use super::names::ColumnNames;
 use crate::error::{DatasetError, Result};
 
-/// Columns of pictures, by preference.
+/// Columns of images, by preference.
 const IMAGES: [&str; 8] = ["jpg", "png", "webp", "image", "jpeg", "img", "picture", "image_bytes"];
 
 /// How many of them are so common that a column of another type is an error.
@@ -20,7 +21,7 @@ pub(crate) enum TextRole {
     Caption,
     Key,
     Url,
-    /// Path of a picture, in a list.
+    /// Path of an image, in a list.
     Path,
 }
 
@@ -100,7 +101,7 @@ impl Roles<'_> {
         self.place(|found| !name.is_empty() && found == name)
     }
 
-    /// The picture's column.
+    /// The image's column.
     pub(super) fn image(&self) -> Result<usize> {
         if let Some(place) = self.named(&self.names.image)? {
             return Ok(place);
@@ -111,7 +112,7 @@ impl Roles<'_> {
                 None => self.place(|found| found.eq_ignore_ascii_case(name))?,
                 found => found,
             };
-            if let Some(place) = found.filter(|place| is_picture(self.schema.field(*place).data_type())) {
+            if let Some(place) = found.filter(|place| is_image(self.schema.field(*place).data_type())) {
                 return Ok(place);
             }
         }
@@ -122,7 +123,7 @@ impl Roles<'_> {
             }
         }
         let wanted = format!("image (`{}`)", self.names.image);
-        Err(self.missing(wanted, "image", &self.names.image, is_picture))
+        Err(self.missing(wanted, "image", &self.names.image, is_image))
     }
 
     /// The captions' columns: both are kept, since a row whose list is empty falls back to its single caption.

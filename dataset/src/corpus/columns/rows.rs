@@ -1,12 +1,16 @@
 //! The needed columns of a row group in memory, and what a row of them is.
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
-use arrow::datatypes::DataType;
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use sha2::Digest;
 
-use super::{CAPTION_BYTES, FileColumns, HashOf, caption_texts, plain};
+use super::cells::{binary, cell_text, cell_texts};
+use super::file::FileColumns;
+use super::kinds::{caption_texts, plain};
+use super::names::HashOf;
 
-/// The status of a row whose picture was downloaded; a null stands for it.
+/// What is read of a caption, bytes: far more than the words that are kept, and a bound for what a tokenizer meets.
+const CAPTION_BYTES: usize = 16 << 10;
+/// The status of a row whose image was downloaded; a null stands for it.
 pub(crate) const SUCCESS: &str = "success";
 /// Hashes that are looked at to find out whose they are: that many at least, as long as all agree or none, and that many
 /// at most.
@@ -95,12 +99,12 @@ impl RowGroup {
         self.key.as_ref().and_then(shown).unwrap_or_default()
     }
 
-    /// The picture's source, if the file was opened with it.
+    /// The image's source, if the file was opened with it.
     pub fn url(&self, row: usize) -> Option<&str> {
-        self.url.as_ref().and_then(|urls| text(urls, row))
+        self.url.as_ref().and_then(|urls| cell_text(urls, row))
     }
 
-    /// The picture's bytes after the checks that need no decoding.
+    /// The image's bytes after the checks that need no decoding.
     ///
     /// # Errors
     /// Why the row cannot be used.
@@ -113,7 +117,7 @@ impl RowGroup {
         if let Some(status) = self.status.as_ref().and_then(|status| failed_status(status, row)) {
             return Err(RowFault::Status(status.to_owned()));
         }
-        let image = binary(&self.image, row).filter(|image| !image.is_empty()).ok_or(RowFault::NoPicture)?;
+        let image = binary(&self.image, row).filter(|image| !image.is_empty()).ok_or(RowFault::NoImage)?;
         if self.sha256.as_ref().is_some_and(|expected| !hash_agrees(expected, row, image)) {
             return Err(RowFault::WrongHash);
         }
@@ -136,7 +140,7 @@ impl RowGroup {
     }
 }
 
-/// Why a row's picture cannot be used, before it is decoded.
+/// Why a row's image cannot be used, before it is decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RowFault {
     /// Its download failed.
@@ -144,7 +148,7 @@ pub(crate) enum RowFault {
     Status(String),
     /// Null, or no bytes.
     #[error("it has no picture")]
-    NoPicture,
+    NoImage,
     /// The bytes are others.
     #[error("its picture does not have the recorded sha256")]
     WrongHash,
@@ -152,13 +156,13 @@ pub(crate) enum RowFault {
 
 /// What is said of a row whose download failed.
 pub(crate) fn failed_status(status: &dyn Array, row: usize) -> Option<&str> {
-    text(status, row).filter(|status| *status != SUCCESS)
+    cell_text(status, row).filter(|status| *status != SUCCESS)
 }
 
-/// Whether the recorded hashes are those of the stored pictures, by the first rows that have both. A few that differ are
+/// Whether the recorded hashes are those of the stored images, by the first rows that have both. A few that differ are
 /// damage; where nearly all do, the hashes are of something else.
 fn are_of_stored_bytes(recorded: &ArrayRef, images: &ArrayRef) -> bool {
-    let hashed = |row: usize| recorded.is_valid(row) && text(recorded, row) != Some("");
+    let hashed = |row: usize| recorded.is_valid(row) && cell_text(recorded, row) != Some("");
     let rows = (0..images.len()).filter(|row| hashed(*row));
     let rows = rows.filter_map(|row| Some((row, binary(images, row).filter(|image| !image.is_empty())?)));
     let (mut looked_at, mut agreeing) = (0, 0);
@@ -175,7 +179,7 @@ fn are_of_stored_bytes(recorded: &ArrayRef, images: &ArrayRef) -> bool {
 /// Whether the recorded hash is absent or that of `image`.
 fn hash_agrees(expected: &ArrayRef, row: usize, image: &[u8]) -> bool {
     let actual = sha2::Sha256::digest(image);
-    match (text(expected, row), binary(expected, row)) {
+    match (cell_text(expected, row), binary(expected, row)) {
         (Some(""), _) => true,
         (Some(hex), _) => {
             let written: String = actual.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -184,57 +188,4 @@ fn hash_agrees(expected: &ArrayRef, row: usize, image: &[u8]) -> bool {
         (None, Some(bytes)) => bytes == actual.as_slice(),
         (None, None) => true,
     }
-}
-
-/// A text cell of any column; `None` if null or not text.
-pub(crate) fn cell_text(column: &dyn Array, row: usize) -> Option<&str> {
-    text(column, row)
-}
-
-/// A text cell; `None` if null or not text.
-fn text(column: &dyn Array, row: usize) -> Option<&str> {
-    if column.is_null(row) {
-        return None;
-    }
-    match column.data_type() {
-        DataType::Utf8 => Some(column.as_string::<i32>().value(row)),
-        DataType::LargeUtf8 => Some(column.as_string::<i64>().value(row)),
-        DataType::Utf8View => Some(column.as_string_view().value(row)),
-        _ => None,
-    }
-}
-
-/// A binary cell; `None` if null or not binary.
-fn binary(column: &dyn Array, row: usize) -> Option<&[u8]> {
-    if column.is_null(row) {
-        return None;
-    }
-    match column.data_type() {
-        DataType::Binary => Some(column.as_binary::<i32>().value(row)),
-        DataType::LargeBinary => Some(column.as_binary::<i64>().value(row)),
-        DataType::BinaryView => Some(column.as_binary_view().value(row)),
-        DataType::FixedSizeBinary(_) => Some(column.as_fixed_size_binary().value(row)),
-        _ => None,
-    }
-}
-
-/// The non-null texts of a text or list-of-text cell.
-pub(crate) fn cell_texts(column: &dyn Array, row: usize) -> Vec<&str> {
-    if column.is_null(row) {
-        return Vec::new();
-    }
-    let (items, range) = match column.data_type() {
-        DataType::List(_) => {
-            let list = column.as_list::<i32>();
-            let offsets = list.value_offsets();
-            (list.values(), offsets[row] as usize..offsets[row + 1] as usize)
-        }
-        DataType::LargeList(_) => {
-            let list = column.as_list::<i64>();
-            let offsets = list.value_offsets();
-            (list.values(), offsets[row] as usize..offsets[row + 1] as usize)
-        }
-        _ => return text(column, row).into_iter().collect(),
-    };
-    range.filter_map(|item| text(items, item)).collect()
 }

@@ -3,10 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::done::IngestSummary;
+use super::execute::ingest;
+use super::kind::SourceKind;
+use super::row::RejectReason;
+use super::settings::{IngestSettings, Share};
 use crate::corpus::archive_name::{ARCHIVE_ENDINGS, is_archive, stem_of_archive};
 use crate::corpus::columns::ColumnNames;
 use crate::corpus::ingest::done::{DoneRecord, done_name};
-use crate::corpus::ingest::{IngestSettings, IngestSummary, RejectReason, Share, SourceKind, ingest};
 use crate::corpus::manifest::CorpusSource;
 use crate::error::{DatasetError, Result};
 use crate::store::record::read_json;
@@ -30,7 +34,7 @@ const HASH_DIGITS: usize = 16;
 pub struct ArchiveConversion {
     /// Folder below which each archive gets one of its own.
     pub folder: Location,
-    /// Pictures of more pixels are left out.
+    /// Images of more pixels are left out.
     pub max_pixels: u64,
     /// Decode threads.
     pub threads: usize,
@@ -212,7 +216,7 @@ fn stem_of(object: &StoredObject) -> Option<String> {
     stem_of_archive(&place).map(str::to_owned)
 }
 
-/// Whether a file is the table that img2dataset writes beside an archive, which has the rows without their pictures.
+/// Whether a file is the table that img2dataset writes beside an archive, which has the rows without their images.
 fn is_metadata(object: &StoredObject, archives: &BTreeSet<String>) -> bool {
     let place = object.location.to_string();
     place.strip_suffix(".parquet").is_some_and(|stem| archives.contains(stem))

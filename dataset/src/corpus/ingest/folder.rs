@@ -1,4 +1,4 @@
-//! Pictures that a source only names: where they lie, and how their names are made.
+//! Images that a source only names: where they lie, and how their names are made.
 
 use std::io::ErrorKind;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use object_store::{Error as StoreError, ObjectStoreExt};
 use unicode_normalization::UnicodeNormalization;
 
-use crate::corpus::ingest::prepare::too_many_bytes;
+use crate::corpus::ingest::row::too_many_bytes;
 use crate::corpus::ingest::row::{Refusal, RejectReason};
 use crate::error::{DatasetError, Result};
 use crate::store::Location;
@@ -16,11 +16,11 @@ const LONGEST_NAME: usize = 1024;
 /// Characters of a name in a reason.
 const SHOWN: usize = 100;
 
-/// A folder or prefix with pictures.
+/// A folder or prefix with images.
 #[derive(Debug, Clone)]
-pub(super) struct PictureFolder(Location);
+pub(super) struct ImageFolder(Location);
 
-impl PictureFolder {
+impl ImageFolder {
     pub(super) fn open(location: &str) -> Result<Self> {
         Location::parse(if location == "/" { location } else { location.trim_end_matches('/') }).map(Self)
     }
@@ -52,10 +52,10 @@ impl PictureFolder {
         } else {
             ""
         };
-        Ok(Err((RejectReason::MissingPicture, format!("{} is not in {}{hint}", shown(names), self.0))))
+        Ok(Err((RejectReason::MissingImage, format!("{} is not in {}{hint}", shown(names), self.0))))
     }
 
-    /// A picture of this machine, which may have any name that its file system knows; `None` if there is none.
+    /// An image of this machine, which may have any name that its file system knows; `None` if there is none.
     async fn read_file(&self, name: &str, limit: u64) -> Result<Option<Result<Bytes, Refusal>>> {
         let path = std::path::Path::new(&self.0.to_string()).join(name);
         let shown = path.display().to_string();
@@ -78,7 +78,7 @@ impl PictureFolder {
         })
     }
 
-    /// A picture in a store; `None` if there is none.
+    /// An image in a store; `None` if there is none.
     async fn read_object(&self, name: &str, limit: u64) -> Result<Option<Result<Bytes, Refusal>>> {
         let location = self.0.join(name);
         let found = match location.store().get(location.path()).await {
@@ -92,7 +92,7 @@ impl PictureFolder {
         found.bytes().await.map(|content| Some(Ok(content))).map_err(|error| location.failed("read", &error))
     }
 
-    /// Names below the folder under which a picture may lie: as it is written; with Windows' separators; with accents
+    /// Names below the folder under which an image may lie: as it is written; with Windows' separators; with accents
     /// composed or apart, as other file systems keep them.
     fn spellings(&self, name: &str) -> Vec<String> {
         let name = name.strip_prefix("file://").unwrap_or(name);
@@ -144,7 +144,7 @@ fn is_no_name(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::InvalidInput | ErrorKind::InvalidFilename | ErrorKind::NotADirectory)
 }
 
-/// A picture's name made of parts of its row: `{row}`, `{key}` (the row in nine digits), `{shard}` (its first five),
+/// An image's name made of parts of its row: `{row}`, `{key}` (the row in nine digits), `{shard}` (its first five),
 /// `{url_file}` (what follows the last `/` of the URL).
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct NameTemplate(String);
@@ -198,7 +198,7 @@ mod tests {
     #[tokio::test]
     async fn names_are_found_as_they_are() {
         let outer = tempfile::tempdir().unwrap();
-        let folder = PictureFolder::open(outer.path().to_str().unwrap()).unwrap();
+        let folder = ImageFolder::open(outer.path().to_str().unwrap()).unwrap();
         let read = async |name: &str| folder.read(&[name.to_owned()], 10).await.unwrap().is_ok();
         for name in [
             "plain.jpg",
@@ -252,20 +252,20 @@ mod tests {
         std::fs::create_dir(outer.path().join("in")).unwrap();
         std::fs::write(outer.path().join("secret"), "x").unwrap();
         std::fs::write(outer.path().join("in/a"), "12345").unwrap();
-        let folder = PictureFolder::open(outer.path().join("in").to_str().unwrap()).unwrap();
+        let folder = ImageFolder::open(outer.path().join("in").to_str().unwrap()).unwrap();
         let read = async |names: &[&str], limit| {
             folder
                 .read(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), limit)
                 .await
                 .unwrap()
         };
-        assert_eq!(read(&["../secret"], 10).await.unwrap_err().0, RejectReason::MissingPicture);
+        assert_eq!(read(&["../secret"], 10).await.unwrap_err().0, RejectReason::MissingImage);
         assert_eq!(read(&["../secret", "a"], 10).await.unwrap().as_ref(), b"12345");
         assert_eq!(read(&["a"], 4).await.unwrap_err().0, RejectReason::TooManyBytes);
         let long = ["x".repeat(300), "x/".repeat(3000)];
         for name in ["", "a/below-a-file", "a\0b", "\0", "\u{202e}", "..", "/", "in", &long[0], &long[1]] {
             let refused = read(&[name], 10).await.expect_err(name);
-            assert_eq!(refused.0, RejectReason::MissingPicture, "{name:?}: {}", refused.1);
+            assert_eq!(refused.0, RejectReason::MissingImage, "{name:?}: {}", refused.1);
         }
     }
 }

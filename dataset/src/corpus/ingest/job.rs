@@ -1,11 +1,10 @@
 //! The record that pins a job: what is ingested, how, and how it is cut into units.
 
-use std::ops::Range;
-
 use serde::{Deserialize, Serialize};
 
-use crate::corpus::ingest::IngestSettings;
-use crate::corpus::ingest::sources::Sources;
+use super::settings::IngestSettings;
+use super::sources::Sources;
+use super::unit::{PinnedSource, Unit};
 use crate::error::{DatasetError, Result};
 use crate::store::record::{read_json, to_json};
 use crate::store::{Location, put_create};
@@ -15,28 +14,6 @@ pub(crate) const JOB_FILE: &str = "ingest.json";
 
 /// Version of the layout and of the record.
 const FORMAT: u32 = 1;
-
-/// A source as it was when the job began.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct PinnedSource {
-    pub(super) location: String,
-    pub(super) bytes: u64,
-    /// Of stores other than local disks, whose tags change with a copy.
-    pub(super) etag: Option<String>,
-}
-
-/// A part of a source that is done as a whole.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Unit {
-    /// Index among the sources.
-    pub(super) source: usize,
-    /// Its first row's index within the source.
-    pub(super) first_row: u64,
-    /// Its rows; `None` is all of the source.
-    pub(super) rows: Option<u64>,
-    /// Its bytes, of sources that are lines.
-    pub(super) bytes: Option<Range<u64>>,
-}
 
 /// A job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

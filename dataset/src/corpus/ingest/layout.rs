@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use crate::corpus::ingest::row::ReadyRow;
 use crate::error::{DatasetError, Result};
 
-/// The columns. The picture is the last, so that a row group is small columns and then one run of pictures.
+/// The columns. The image is the last, so that a row group is small columns and then one run of images.
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let item = Arc::new(Field::new_list_field(DataType::Utf8, true));
     Arc::new(Schema::new(vec![
@@ -52,7 +52,7 @@ pub(super) fn batch(rows: &[ReadyRow]) -> Result<RecordBatch> {
         number(|row| row.width),
         number(|row| row.height),
         text(|row| &row.sha256),
-        Arc::new(BinaryArray::from_iter_values(rows.iter().map(|row| &row.picture))),
+        Arc::new(BinaryArray::from_iter_values(rows.iter().map(|row| &row.image))),
     ];
     RecordBatch::try_new(schema(), columns)
         .map_err(|error| DatasetError::Malformed { what: "row group", reason: error.to_string() })

@@ -4,13 +4,13 @@ use std::mem;
 
 use bytes::Bytes;
 
-use crate::corpus::ingest::IngestSettings;
 use crate::corpus::ingest::layout::{batch, schema};
 use crate::corpus::ingest::row::ReadyRow;
+use crate::corpus::ingest::settings::IngestSettings;
 use crate::corpus::row_group_file::{Contents, RowGroupFile};
 use crate::error::Result;
 
-/// Bytes of a row besides picture and text.
+/// Bytes of a row besides image and text.
 const ROW_OVERHEAD: u64 = 128;
 
 /// A file to store.
@@ -48,7 +48,7 @@ impl PartWriter {
     /// Adds a row; returns the file that it completes.
     pub(super) fn push(&mut self, row: ReadyRow) -> Result<Option<PartFile>> {
         let text: usize = row.captions.iter().map(String::len).sum();
-        self.bytes += (row.picture.len() + text) as u64 + ROW_OVERHEAD;
+        self.bytes += (row.image.len() + text) as u64 + ROW_OVERHEAD;
         self.rows.push(row);
         if self.bytes < self.row_group_bytes {
             return Ok(None);
@@ -80,7 +80,7 @@ impl PartWriter {
             &batch(&rows)?,
             Contents {
                 captions: rows.iter().map(|row| row.captions.len() as u64).sum(),
-                picture_bytes: rows.iter().map(|row| row.picture.len() as u64).sum(),
+                image_bytes: rows.iter().map(|row| row.image.len() as u64).sum(),
                 pixels: rows.iter().map(|row| u64::from(row.width) * u64::from(row.height)).sum(),
                 min_side: sides().min().unwrap_or_default(),
                 max_side: sides().max().unwrap_or_default(),

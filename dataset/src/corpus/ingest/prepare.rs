@@ -7,9 +7,11 @@ use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 use sha2::Digest;
 
-use crate::corpus::ingest::IngestSettings;
-use crate::corpus::ingest::folder::PictureFolder;
-use crate::corpus::ingest::row::{Outcome, Picture, ReadyRow, Refusal, RejectReason, SourceRow};
+use crate::corpus::ingest::folder::ImageFolder;
+use crate::corpus::ingest::row::{
+    Outcome, ReadyRow, Refusal, RejectReason, RowImage, SourceRow, too_many_bytes,
+};
+use crate::corpus::ingest::settings::IngestSettings;
 use crate::error::{DatasetError, Result};
 use crate::image::decode::{decode_image, image_dimensions};
 use crate::image::transform::shrink;
@@ -18,7 +20,7 @@ use crate::text::is_visible;
 /// Longer captions are not used, bytes.
 pub const MAX_CAPTION_BYTES: usize = 16 << 10;
 
-/// JPEG quality of pictures that are only made smaller.
+/// JPEG quality of images that are only made smaller.
 const SHRUNK_QUALITY: u8 = 95;
 
 /// Prepares rows; shared by all that are in work.
@@ -39,28 +41,28 @@ impl Preparer {
         &self.settings
     }
 
-    /// Fetches the row's picture if it is in a folder, and prepares the row.
+    /// Fetches the row's image if it is in a folder, and prepares the row.
     ///
     /// # Errors
     /// Of the store alone: whatever is wrong with the row is an outcome.
     pub(super) async fn prepare(
         self: Arc<Self>,
         row: SourceRow,
-        folder: Option<PictureFolder>,
+        folder: Option<ImageFolder>,
     ) -> Result<Outcome> {
-        let SourceRow { row, key, captions, url, picture } = row;
-        let picture = match (picture, folder) {
-            (Ok(Picture::Bytes(bytes)), _) => Ok(bytes),
-            (Ok(Picture::Named(names)), Some(folder)) => {
-                folder.read(&names, self.settings.max_picture_bytes).await?
+        let SourceRow { row, key, captions, url, image } = row;
+        let image = match (image, folder) {
+            (Ok(RowImage::Bytes(bytes)), _) => Ok(bytes),
+            (Ok(RowImage::Named(names)), Some(folder)) => {
+                folder.read(&names, self.settings.max_image_bytes).await?
             }
-            (Ok(Picture::Named(names)), None) => Err((RejectReason::MissingPicture, names.join(", "))),
+            (Ok(RowImage::Named(names)), None) => Err((RejectReason::MissingImage, names.join(", "))),
             (Err(refusal), _) => Err(refusal),
         };
         let (answer, outcome) = tokio::sync::oneshot::channel();
         let this = Arc::clone(&self);
         self.pool.spawn(move || {
-            let ready = this.ready(&key, captions, url, picture);
+            let ready = this.ready(&key, captions, url, image);
             // Nobody waits when the job has failed meanwhile.
             let _ = answer.send(ready.map_or_else(
                 |(reason, detail)| Outcome::Rejected { row, key: key.clone(), reason, detail },
@@ -75,30 +77,22 @@ impl Preparer {
         key: &str,
         captions: Vec<String>,
         url: Option<String>,
-        picture: Result<Bytes, Refusal>,
+        image: Result<Bytes, Refusal>,
     ) -> Result<ReadyRow, Refusal> {
-        let picture = picture?;
+        let image = image?;
         let captions = usable_captions(captions, self.settings.max_captions)?;
-        let (picture, width, height) = self.picture(picture)?;
-        Ok(ReadyRow {
-            key: key.to_owned(),
-            captions,
-            url,
-            width,
-            height,
-            sha256: hex_sha256(&picture),
-            picture,
-        })
+        let (image, width, height) = self.image(image)?;
+        Ok(ReadyRow { key: key.to_owned(), captions, url, width, height, sha256: hex_sha256(&image), image })
     }
 
-    /// The picture as it is to be stored, with its size.
-    fn picture(&self, encoded: Bytes) -> Result<(Bytes, u32, u32), Refusal> {
+    /// The image as it is to be stored, with its size.
+    fn image(&self, encoded: Bytes) -> Result<(Bytes, u32, u32), Refusal> {
         let settings = &self.settings;
         if encoded.is_empty() {
-            return Err((RejectReason::NoPicture, "it has no bytes".to_owned()));
+            return Err((RejectReason::NoImage, "it has no bytes".to_owned()));
         }
-        if encoded.len() as u64 > settings.max_picture_bytes {
-            return Err(too_many_bytes(encoded.len() as u64, settings.max_picture_bytes));
+        if encoded.len() as u64 > settings.max_image_bytes {
+            return Err(too_many_bytes(encoded.len() as u64, settings.max_image_bytes));
         }
         let undecodable = |error: DatasetError| (RejectReason::Undecodable, error.to_string());
         let (width, height) = image_dimensions(&encoded).map_err(undecodable)?;
@@ -122,11 +116,6 @@ impl Preparer {
         let jpeg = to_jpeg(&resized, quality).map_err(|reason| (RejectReason::Undecodable, reason))?;
         Ok((jpeg, resized.width(), resized.height()))
     }
-}
-
-/// The refusal of a picture that is too long.
-pub(super) fn too_many_bytes(bytes: u64, limit: u64) -> Refusal {
-    (RejectReason::TooManyBytes, format!("{bytes} bytes are more than {limit}"))
 }
 
 /// A caption with control characters replaced by spaces, without space at its ends.
@@ -155,10 +144,10 @@ fn usable_captions(captions: Vec<String>, most: usize) -> Result<Vec<String>, Re
     }
 }
 
-fn to_jpeg(picture: &RgbImage, quality: u8) -> Result<Bytes, String> {
+fn to_jpeg(image: &RgbImage, quality: u8) -> Result<Bytes, String> {
     let mut encoded = Vec::new();
     let encoder = JpegEncoder::new_with_quality(&mut encoded, quality);
-    picture.write_with_encoder(encoder).map_err(|error| format!("it cannot be encoded as JPEG: {error}"))?;
+    image.write_with_encoder(encoder).map_err(|error| format!("it cannot be encoded as JPEG: {error}"))?;
     Ok(encoded.into())
 }
 

@@ -5,19 +5,19 @@ use bytes::Bytes;
 /// Why a row cannot be used. The names are stable: reports and scripts may count them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RejectReason {
-    /// The source has no picture for the row, or one of no bytes.
-    NoPicture,
-    /// The source names a picture that is not in the folder.
-    MissingPicture,
-    /// The picture is longer than `max_picture_bytes`.
+    /// The source has no image for the row, or one of no bytes.
+    NoImage,
+    /// The source names an image that is not in the folder.
+    MissingImage,
+    /// The image is longer than `max_image_bytes`.
     TooManyBytes,
-    /// The picture has more than `max_pixels` pixels.
+    /// The image has more than `max_pixels` pixels.
     TooManyPixels,
-    /// The picture's shorter side is below `min_side`.
+    /// The image's shorter side is below `min_side`.
     TooSmall,
-    /// The picture's bytes do not have the hash that the source records.
+    /// The image's bytes do not have the hash that the source records.
     WrongHash,
-    /// The picture does not decode.
+    /// The image does not decode.
     Undecodable,
     /// No caption with a visible character.
     NoCaption,
@@ -35,8 +35,8 @@ impl RejectReason {
     /// The stable name.
     pub fn name(self) -> &'static str {
         match self {
-            Self::NoPicture => "no-picture",
-            Self::MissingPicture => "missing-picture",
+            Self::NoImage => "no-picture",
+            Self::MissingImage => "missing-picture",
             Self::TooManyBytes => "too-many-bytes",
             Self::TooManyPixels => "too-many-pixels",
             Self::TooSmall => "too-small",
@@ -54,9 +54,14 @@ impl RejectReason {
 /// A reason with what is known besides.
 pub(super) type Refusal = (RejectReason, String);
 
-/// Where a row's picture is.
+/// The refusal of an image that is too long.
+pub(super) fn too_many_bytes(bytes: u64, limit: u64) -> Refusal {
+    (RejectReason::TooManyBytes, format!("{bytes} bytes are more than {limit}"))
+}
+
+/// Where a row's image is.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Picture {
+pub(super) enum RowImage {
     /// Here.
     Bytes(Bytes),
     /// In the folder, under the first of these names that exists.
@@ -72,7 +77,7 @@ pub(super) struct SourceRow {
     pub(super) key: String,
     pub(super) captions: Vec<String>,
     pub(super) url: Option<String>,
-    pub(super) picture: Result<Picture, Refusal>,
+    pub(super) image: Result<RowImage, Refusal>,
 }
 
 /// A row that can be written.
@@ -84,7 +89,7 @@ pub(super) struct ReadyRow {
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) sha256: String,
-    pub(super) picture: Bytes,
+    pub(super) image: Bytes,
 }
 
 /// What became of a row.

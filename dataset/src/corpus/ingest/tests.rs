@@ -12,11 +12,16 @@ use std::path::Path;
 use image::{ImageFormat, Rgb, RgbImage};
 
 use super::*;
+use crate::corpus::columns::ColumnNames;
 use crate::corpus::manifest::Manifest;
 use crate::corpus::samples::{EvaluationSet, read_all};
+use crate::error::{DatasetError, Result};
+use crate::quarantine::QuarantineList;
+use crate::store::Location;
+use std::sync::Arc;
 
-/// A picture of one colour.
-fn picture(shade: u8, format: ImageFormat) -> Vec<u8> {
+/// An image of one colour.
+fn image(shade: u8, format: ImageFormat) -> Vec<u8> {
     let mut encoded = Cursor::new(Vec::new());
     RgbImage::from_pixel(24, 16, Rgb([shade, 90, 200])).write_to(&mut encoded, format).unwrap();
     encoded.into_inner()
@@ -97,8 +102,8 @@ fn archive(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
 fn good_archive(rows: u8) -> Vec<u8> {
     let members: Vec<(String, Vec<u8>)> = (0..rows)
         .flat_map(|row| {
-            let picture = picture(row, ImageFormat::Png);
-            [(format!("{row:05}.png"), picture), (format!("{row:05}.txt"), format!("row {row}").into_bytes())]
+            let image = image(row, ImageFormat::Png);
+            [(format!("{row:05}.png"), image), (format!("{row:05}.txt"), format!("row {row}").into_bytes())]
         })
         .collect();
     archive(&members.iter().map(|(name, content)| (name.as_str(), content.clone())).collect::<Vec<_>>())

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::corpus::ingest::done::{DoneRecord, IngestSummary};
-use crate::corpus::ingest::job::{Job, Unit};
+use crate::corpus::ingest::job::Job;
 use crate::corpus::ingest::row::RejectReason;
+use crate::corpus::ingest::unit::Unit;
 use crate::error::{DatasetError, Result};
 
 /// Sources that are named in an error.

@@ -10,8 +10,8 @@ use arrow::datatypes::{Float64Type, UInt32Type, UInt64Type};
 use bytes::Bytes;
 
 use super::{Manifest, ManifestFile, ManifestSource};
-use crate::corpus::parquet_bytes::{read_parquet, write_parquet};
 use crate::error::{DatasetError, Result};
+use crate::parquet_bytes::{read_parquet, write_parquet};
 
 impl Manifest {
     /// The manifest as a Parquet file: one row a file, and with it the number, name and weight of its source where there

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Finding, FindingKind};
+use super::finding::{Finding, FindingKind};
 use crate::corpus::ingest::{DoneRecord, JOB_FILE, Job, PartRecord, done_name};
 use crate::error::Result;
 use crate::store::record::read_json;

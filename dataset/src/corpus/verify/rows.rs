@@ -1,8 +1,8 @@
-//! The rows of a row group: hashes, pictures, captions.
+//! The rows of a row group: hashes, images, captions.
 
 use rayon::prelude::*;
 
-use super::{Finding, FindingKind};
+use super::finding::{Finding, FindingKind};
 use crate::corpus::columns::{RowFault, RowGroup};
 use crate::corpus::ingest::MAX_CAPTION_BYTES;
 use crate::error::{DatasetError, Result};
@@ -20,7 +20,7 @@ pub(super) struct RowChecks {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     pub(super) captions: u64,
-    pub(super) picture_bytes: u64,
+    pub(super) image_bytes: u64,
     /// Rows whose download failed, of which nothing else is asked.
     pub(super) not_downloaded: u64,
 }
@@ -40,7 +40,7 @@ impl RowChecks {
         let mut findings = Vec::new();
         for (row, (found, sums)) in rows.into_iter().enumerate() {
             totals.captions += sums.captions;
-            totals.picture_bytes += sums.picture_bytes;
+            totals.image_bytes += sums.image_bytes;
             totals.not_downloaded += sums.not_downloaded;
             findings.extend(found.into_iter().map(|(kind, detail)| Finding {
                 kind,
@@ -61,13 +61,13 @@ impl RowChecks {
             Err(RowFault::Status(_)) => return (found, Totals { not_downloaded: 1, ..sums }),
             Err(fault) => {
                 let kind = match fault {
-                    RowFault::NoPicture => FindingKind::NoPicture,
+                    RowFault::NoImage => FindingKind::NoImage,
                     _ => FindingKind::WrongHash,
                 };
                 found.push((kind, fault.to_string()));
             }
             Ok(encoded) => {
-                sums.picture_bytes = encoded.len() as u64;
+                sums.image_bytes = encoded.len() as u64;
                 if let Err(error) = decode_image(encoded, self.max_pixels) {
                     found.push((FindingKind::Undecodable, error.to_string()));
                 }

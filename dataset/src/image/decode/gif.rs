@@ -5,13 +5,15 @@ use std::io::Cursor;
 use gif::{ColorOutput, DecodeOptions, Decoder};
 use image::RgbImage;
 
+use super::super::guard::check_pixels;
+
 /// The canvas with the first frame on it. Where the frame has no pixels the canvas is of the transparent colour, or of the
 /// palette's first; a frame that reaches beyond it makes it larger.
 pub(super) fn decode(encoded: &[u8], max_pixels: u64) -> Result<RgbImage, String> {
     let mut decoder = open(encoded)?;
     let global = decoder.global_palette().map(<[u8]>::to_vec);
     let (width, height) = canvas(&mut decoder)?;
-    super::check_pixels(width, height, max_pixels)?;
+    check_pixels(width, height, max_pixels)?;
     let Some(frame) = decoder.current_frame_info() else { return Err("it has no frame".to_owned()) };
     let place = [frame.left, frame.top, frame.width, frame.height].map(u32::from);
     let background = frame.transparent.unwrap_or(0);
@@ -24,16 +26,16 @@ pub(super) fn decode(encoded: &[u8], max_pixels: u64) -> Result<RgbImage, String
         Some(rgb) => image::Rgb([rgb[0], rgb[1], rgb[2]]),
         None => image::Rgb([if is_ramp { index } else { 0 }; 3]),
     };
-    let mut picture = RgbImage::from_pixel(width, height, colour(background));
+    let mut image = RgbImage::from_pixel(width, height, colour(background));
     let [left, top, frame_width, frame_height] = place;
     if indices.len() as u64 != u64::from(frame_width) * u64::from(frame_height) {
         return Err("its first frame is not whole".to_owned());
     }
     for (place, index) in indices.into_iter().enumerate() {
         let (x, y) = (place as u32 % frame_width, place as u32 / frame_width);
-        picture.put_pixel(left + x, top + y, colour(index));
+        image.put_pixel(left + x, top + y, colour(index));
     }
-    Ok(picture)
+    Ok(image)
 }
 
 /// Width and height of the canvas; no pixel is decoded.

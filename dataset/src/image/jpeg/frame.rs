@@ -1,6 +1,6 @@
 //! What a JPEG's segments say of its colours and its coding, judged as libjpeg does.
 
-use crate::image::decode::next_marker;
+use super::markers::next_marker;
 
 /// Segments.
 const START_OF_SCAN: u8 = 0xda;
@@ -164,7 +164,7 @@ impl JpegFrame {
         })
     }
 
-    /// By how much a picture of this header may be reduced where `divisor` is wanted, so that no component is reduced
+    /// By how much an image of this header may be reduced where `divisor` is wanted, so that no component is reduced
     /// below the size of the result: those that are stored smaller are so much smaller already. 1, 2, 4 or 8.
     pub(crate) fn reduction(&self, divisor: u32) -> u32 {
         let ratio = self.ratios().unwrap_or(divisor).max(1);

@@ -1,4 +1,4 @@
-//! Which part of a picture is taken, and how much of it has to be decoded for that.
+//! Which part of an image is taken, and how much of it has to be decoded for that.
 
 use fast_image_resize::CropBox;
 use image::RgbImage;
@@ -8,8 +8,8 @@ use crate::random::KeyedRng;
 /// Aspect ratios of a random crop.
 const CROP_RATIO: [f64; 2] = [3.0 / 4.0, 4.0 / 3.0];
 
-/// Pixels, each way, that a reduced picture keeps for every pixel of the result: bicubic then still has something to
-/// average, and the difference to the full picture stays small.
+/// Pixels, each way, that a reduced image keeps for every pixel of the result: bicubic then still has something to
+/// average, and the difference to the full image stays small.
 const REDUCED_MARGIN: f64 = 1.5;
 
 /// Draws of a random crop before the central one is taken.
@@ -29,7 +29,7 @@ impl Rectangle {
         Self { left: 0, top: 0, width: image.width(), height: image.height() }
     }
 
-    /// The same part of a picture that was decoded at one `divisor`-th of its size.
+    /// The same part of an image that was decoded at one `divisor`-th of its size.
     pub(super) fn divided_by(self, divisor: u32) -> CropBox {
         let part = |side: u32| f64::from(side) / f64::from(divisor);
         CropBox {
@@ -41,7 +41,7 @@ impl Rectangle {
     }
 }
 
-/// How many times smaller a picture may be decoded so that its crop still has at least [`REDUCED_MARGIN`] times `size`
+/// How many times smaller an image may be decoded so that its crop still has at least [`REDUCED_MARGIN`] times `size`
 /// pixels each way: 1, 2, 4 or 8.
 pub(super) fn reduction(crop: Rectangle, size: usize) -> u32 {
     let shorter = f64::from(crop.width.min(crop.height));

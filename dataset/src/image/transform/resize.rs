@@ -7,7 +7,7 @@ use image::RgbImage;
 use super::crop::Rectangle;
 use crate::error::{DatasetError, Result};
 
-/// How pixels between those of a picture are computed, as Pillow calls it; antialiased, but for the nearest.
+/// How pixels between those of an image are computed, as Pillow calls it; antialiased, but for the nearest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Resampling {
     /// The nearest pixel.
@@ -85,7 +85,7 @@ pub(super) fn resize_into(
     let (left, top) = (crop.left.floor(), crop.top.floor());
     let right = (crop.left + crop.width).ceil().min(f64::from(source.size[0]));
     let bottom = (crop.top + crop.height).ceil().min(f64::from(source.size[1]));
-    // Not negative and within the picture.
+    // Not negative and within the image.
     let touched =
         CroppedImage::new(&image, left as u32, top as u32, (right - left) as u32, (bottom - top) as u32)
             .map_err(|error| failed(error.to_string()))?;
@@ -102,7 +102,7 @@ pub(super) fn resize_into(
     resizer.resize(&touched, &mut resized, &options).map_err(|error| failed(error.to_string()))
 }
 
-/// The picture made smaller, its shorter side `side` pixels long, in the same proportions.
+/// The image made smaller, its shorter side `side` pixels long, in the same proportions.
 pub(crate) fn shrink(image: &RgbImage, side: u32) -> Result<RgbImage> {
     let (width, height) = image.dimensions();
     let short = width.min(height);

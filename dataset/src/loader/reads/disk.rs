@@ -12,7 +12,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{NextUses, ReadFor};
+use super::next_use::NextUses;
+use super::read_for::ReadFor;
 use crate::error::{DatasetError, Result};
 use crate::plan::RowGroupId;
 use crate::store::PinnedObject;

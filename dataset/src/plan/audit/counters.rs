@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::plan::Plan;
+use crate::plan::sample_plan::Plan;
 
 /// How often the plan uses the rows of the corpus in the audited steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(super) struct RowCounters {
 impl RowCounters {
     pub(super) fn new(plan: &Plan) -> Self {
         let mut before = 0;
-        let first_rows = plan.group_rows().map(|rows| {
+        let first_rows = plan.sequence().group_rows().map(|rows| {
             before += u64::from(rows);
             before - u64::from(rows)
         });
@@ -63,8 +63,8 @@ impl RowCounters {
     pub(super) fn uses(&self, plan: &Plan, positions: u64) -> RowUses {
         let window = u128::from(plan.slots()) * u128::from(plan.part_rows());
         // Within a window the slots' parts are used at the same time: whole windows are behind, the last one may be begun.
-        let behind = plan.source_uses(u128::from(positions / plan.part_rows()) * window);
-        let begun = plan.source_uses(u128::from(positions.div_ceil(plan.part_rows())) * window);
+        let behind = plan.sequence().source_uses(u128::from(positions / plan.part_rows()) * window);
+        let begun = plan.sequence().source_uses(u128::from(positions.div_ceil(plan.part_rows())) * window);
         let mut uses = RowUses {
             rows: plan.rows(),
             samples: positions * u64::from(plan.slots()),

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::spec::AuditSpec;
 use crate::corpus::manifest::Manifest;
 use crate::coverage::Coverage;
-use crate::plan::audit::AuditSpec;
-use crate::plan::{Plan, RowAddress};
+use crate::plan::place::RowAddress;
+use crate::plan::sample_plan::Plan;
 use crate::quarantine::QuarantineRecord;
 
 /// A sample that used another row than the planned one.

@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::plan::RowAddress;
+use crate::corpus::manifest::Manifest;
+use crate::plan::{PlanKey, RowAddress};
+use crate::quarantine::QuarantineRecord;
 use crate::test_corpus::manifest;
 
 const KEY: PlanKey = PlanKey { seed: 11, stage: 2 };

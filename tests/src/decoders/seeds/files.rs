@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use blip2_coordinator::{EpochMember, EpochRecord};
 use blip2_dataset::corpus::manifest::{Manifest, ManifestFile};
 use blip2_dataset::quarantine::{QuarantineList, QuarantineRecord};
+use blip2_run::epoch::{EpochMember, EpochRecord};
 use image::{DynamicImage, ImageFormat, RgbImage};
 use safetensors::{Dtype, tensor::TensorView};
 
-use super::{Seed, refused, taken};
+use super::seed::{Seed, refused, taken};
 use crate::corpus::{Row, encoded, enormous_picture, good_rows, odd_pictures, truncated_picture, write};
 use crate::process::repository;
 

@@ -10,12 +10,12 @@ use serde::de::{DeserializeOwned, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use super::entry::{Entry, ListError, gather};
 use super::line_reader;
-use super::list::{Entry, ListError, gather};
 use crate::corpus::columns::{ColumnNames, TextRole};
-use crate::corpus::ingest::IngestSettings;
 use crate::corpus::ingest::json::{TolerantJson, from_slice};
-use crate::corpus::ingest::sources::SourceKind;
+use crate::corpus::ingest::kind::SourceKind;
+use crate::corpus::ingest::settings::IngestSettings;
 
 /// The items of a list, each as what it should be or with what is wrong with it.
 struct Items<T>(Vec<Result<T, String>>);
@@ -207,7 +207,7 @@ fn sbu(file: SbuFile) -> Result<Vec<Entry>, ListError> {
     Ok(urls.into_iter().zip(captions).map(entry).collect())
 }
 
-/// An item of a list: a picture's name with captions, or Visual Genome's regions.
+/// An item of a list: an image's name with captions, or Visual Genome's regions.
 fn entry_of(item: Result<Value, String>, settings: &IngestSettings) -> Entry {
     let fields = match item {
         Ok(Value::Object(fields)) => fields,
@@ -272,7 +272,7 @@ fn field<'a>(
     known.into_iter().find_map(like)
 }
 
-/// A picture's path: a text, or a structure that holds it.
+/// An image's path: a text, or a structure that holds it.
 fn path_of(value: &Value) -> Option<String> {
     match value {
         Value::String(name) => Some(name.clone()),
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_gather_the_captions_of_a_picture() {
+    fn lists_gather_the_captions_of_an_image() {
         let blip = r#"[{"image":"a.jpg","caption":"1","image_id":"coco_1"},{"image":"b.jpg","caption":["2","3"]},
             {"image":"a.jpg","caption":"4"}]"#;
         let entries = read(blip, SourceKind::Coco).unwrap();
@@ -386,7 +386,7 @@ mod tests {
         assert_eq!((entries.len(), faults(&entries)), (8, 4));
         let captions: Vec<_> = entries.iter().map(|entry| entry.captions.join("|")).collect();
         assert_eq!(captions, ["", "", "", "one", "y", "", "three", ""]);
-        assert_eq!(entries[4].row(4, &None).picture.unwrap_err().0, RejectReason::MalformedRow);
+        assert_eq!(entries[4].row(4, &None).image.unwrap_err().0, RejectReason::MalformedRow);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! LAION's metadata: URLs and captions in Parquet, the pictures in a folder.
+//! LAION's metadata: URLs and captions in Parquet, the images in a folder.
 
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
@@ -15,14 +15,14 @@ use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuil
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
+use super::rows::{Rows, flatten};
 use crate::corpus::columns::{Roles, TextRole, caption_texts, cell_text, cell_texts};
-use crate::corpus::ingest::IngestSettings;
 use crate::corpus::ingest::folder::{NameTemplate, key_of};
-use crate::corpus::ingest::job::Unit;
-use crate::corpus::ingest::row::{Picture, SourceRow};
-use crate::corpus::ingest::sources::{Rows, flatten};
-use crate::corpus::parquet_bytes::decoder_failed;
+use crate::corpus::ingest::row::{RowImage, SourceRow};
+use crate::corpus::ingest::settings::IngestSettings;
+use crate::corpus::ingest::unit::Unit;
 use crate::error::{DatasetError, Result};
+use crate::parquet_bytes::decoder_failed;
 use crate::store::Location;
 
 /// Rows decoded at a time.
@@ -137,7 +137,7 @@ fn batch_rows(
             row,
             key: key_of(row),
             captions: captions.into_iter().map(str::to_owned).collect(),
-            picture: Ok(Picture::Named(name.into_iter().collect())),
+            image: Ok(RowImage::Named(name.into_iter().collect())),
             url,
         }
     };

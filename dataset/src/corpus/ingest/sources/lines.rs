@@ -4,11 +4,11 @@ use std::io::{BufRead, BufReader};
 
 use super::json_list::is_url;
 use super::line_reader;
+use super::rows::{Rows, from_thread};
 use crate::corpus::ingest::fetch::ObjectReader;
 use crate::corpus::ingest::folder::{NameTemplate, key_of};
-use crate::corpus::ingest::job::Unit;
-use crate::corpus::ingest::row::{Picture, RejectReason, SourceRow};
-use crate::corpus::ingest::sources::{Rows, from_thread};
+use crate::corpus::ingest::row::{RejectReason, RowImage, SourceRow};
+use crate::corpus::ingest::unit::Unit;
 use crate::error::{DatasetError, Result};
 use crate::store::Location;
 
@@ -90,12 +90,12 @@ fn parse(row: u64, line: Result<String, String>, order: Order, template: Option<
     match fields {
         Ok((caption, url)) => {
             let name = template.map(|template| template.fill(row, Some(&url)));
-            let picture = Ok(Picture::Named(name.into_iter().collect()));
-            SourceRow { row, key, captions: vec![caption], url: Some(url), picture }
+            let image = Ok(RowImage::Named(name.into_iter().collect()));
+            SourceRow { row, key, captions: vec![caption], url: Some(url), image }
         }
         Err(reason) => {
-            let picture = Err((RejectReason::MalformedRow, reason));
-            SourceRow { row, key, captions: Vec::new(), url: None, picture }
+            let image = Err((RejectReason::MalformedRow, reason));
+            SourceRow { row, key, captions: Vec::new(), url: None, image }
         }
     }
 }
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(rows.len(), 6);
         assert_eq!(rows[0].captions, ["a"]);
         assert_eq!(rows[5].url.as_deref(), Some("https://h/2"));
-        let reason = |row: usize| rows[row].picture.clone().unwrap_err().1;
+        let reason = |row: usize| rows[row].image.clone().unwrap_err().1;
         assert!(reason(1).contains("no tab") && reason(2).contains("longer") && reason(3).contains("no URL"));
         assert!(reason(4).contains("no tab"));
         assert!(cut(0, &b""[..], 4).unwrap().is_empty());

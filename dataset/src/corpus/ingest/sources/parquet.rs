@@ -1,15 +1,15 @@
-//! Parquet files that hold their pictures, as img2dataset writes them.
+//! Parquet files that hold their images, as img2dataset writes them.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
 
+use super::rows::{RowSender, Rows, from_thread};
 use crate::corpus::columns::{RowFault, RowGroup};
-use crate::corpus::ingest::IngestSettings;
 use crate::corpus::ingest::folder::key_of;
-use crate::corpus::ingest::row::{Picture, RejectReason, SourceRow};
-use crate::corpus::ingest::sources::{RowSender, Rows, from_thread};
+use crate::corpus::ingest::row::{RejectReason, RowImage, SourceRow};
+use crate::corpus::ingest::settings::IngestSettings;
 use crate::corpus::parquet_file::{EncodedRowGroup, ParquetFile};
 use crate::error::{DatasetError, Result};
 use crate::store::{Location, PinnedObject};
@@ -68,24 +68,24 @@ fn decode(encoded: EncodedRowGroup, first_row: u64, sender: &RowSender) {
 
 /// The row where damage begins.
 fn damaged(row: u64, error: &DatasetError) -> SourceRow {
-    let picture = Err((RejectReason::DamagedSource, error.to_string()));
-    SourceRow { row, key: key_of(row), captions: Vec::new(), url: None, picture }
+    let image = Err((RejectReason::DamagedSource, error.to_string()));
+    SourceRow { row, key: key_of(row), captions: Vec::new(), url: None, image }
 }
 
 fn source_row(batch: &RowGroup, index: usize, row: u64) -> SourceRow {
     let key = Some(batch.key(index)).filter(|key| !key.is_empty()).unwrap_or_else(|| key_of(row));
-    let picture = match batch.checked_image(index) {
-        Ok(bytes) => Ok(Picture::Bytes(Bytes::copy_from_slice(bytes))),
+    let image = match batch.checked_image(index) {
+        Ok(bytes) => Ok(RowImage::Bytes(Bytes::copy_from_slice(bytes))),
         Err(fault) => Err((reason_of(&fault), fault.to_string())),
     };
     let captions = batch.written_captions(index).into_iter().map(str::to_owned).collect();
-    SourceRow { row, key, captions, url: batch.url(index).map(str::to_owned), picture }
+    SourceRow { row, key, captions, url: batch.url(index).map(str::to_owned), image }
 }
 
 fn reason_of(fault: &RowFault) -> RejectReason {
     match fault {
         RowFault::Status(_) => RejectReason::NotDownloaded,
-        RowFault::NoPicture => RejectReason::NoPicture,
+        RowFault::NoImage => RejectReason::NoImage,
         RowFault::WrongHash => RejectReason::WrongHash,
     }
 }

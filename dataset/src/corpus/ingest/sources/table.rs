@@ -1,16 +1,16 @@
-//! Tables of pictures' names and captions: CSV and TSV with a header, as spreadsheets and pandas write them.
+//! Tables of images' names and captions: CSV and TSV with a header, as spreadsheets and pandas write them.
 
 use std::io::{BufRead, Read};
 
 use arrow::datatypes::{DataType, Field, Schema};
 use csv::{ByteRecord, ReaderBuilder};
 
-use super::PICTURES;
+use super::entry::{Entry, ListError, gather};
 use super::json_list::{captions_of, is_url};
-use super::list::{Entry, ListError, gather};
 use crate::corpus::columns::{Roles, TextRole};
-use crate::corpus::ingest::IngestSettings;
 use crate::corpus::ingest::json::from_slice;
+use crate::corpus::ingest::kind::IMAGE_ENDINGS;
+use crate::corpus::ingest::settings::IngestSettings;
 use crate::error::DatasetError;
 
 /// What separates columns, if not what the kind says.
@@ -85,21 +85,21 @@ fn columns_of(header: &ByteRecord, settings: &IngestSettings, file: &str) -> Res
     let roles = Roles { schema: &schema, names: &settings.columns, file };
     let url = roles.optional(TextRole::Url)?;
     let path = match url {
-        // Where the pictures are called by a template, a URL is enough.
+        // Where the images are called by a template, a URL is enough.
         Some(_) if settings.image_name.is_some() => roles.optional(TextRole::Path)?,
         _ => Some(roles.needed(TextRole::Path)?),
     };
     Ok(Columns { path, url, key: roles.named(&settings.columns.key)?, captions: roles.captions()? })
 }
 
-/// A cell of a header that is called like a picture.
+/// A cell of a header that is called like an image.
 fn data_in(header: &ByteRecord) -> Option<String> {
     let cells = header.iter().filter_map(|cell| std::str::from_utf8(cell).ok());
-    let is_picture = |cell: &&str| {
+    let is_image = |cell: &&str| {
         let ending = cell.trim().rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
-        ending.is_some_and(|ending| PICTURES.contains(&ending.as_str()))
+        ending.is_some_and(|ending| IMAGE_ENDINGS.contains(&ending.as_str()))
     };
-    cells.filter(is_picture).map(str::to_owned).next()
+    cells.filter(is_image).map(str::to_owned).next()
 }
 
 fn entry_of(record: &ByteRecord, width: usize, columns: &Columns, separator: u8) -> Entry {
@@ -152,7 +152,7 @@ fn captions_in(cell: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::corpus::ingest::sources::SourceKind;
+    use crate::corpus::ingest::kind::SourceKind;
 
     fn table(text: impl AsRef<[u8]>, separator: u8) -> Result<Vec<Entry>, ListError> {
         read(text.as_ref(), separator, &IngestSettings::new(SourceKind::Csv), "list.csv")

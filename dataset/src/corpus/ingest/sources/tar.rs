@@ -11,19 +11,19 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
+use super::rows::{RowSender, Rows, from_thread};
 use crate::corpus::ingest::fetch::{ObjectReader, StoreFailure};
 use crate::corpus::ingest::folder::key_of;
 use crate::corpus::ingest::json;
-use crate::corpus::ingest::prepare::too_many_bytes;
+use crate::corpus::ingest::row::too_many_bytes;
 use crate::corpus::ingest::row::{Refusal, RejectReason, SourceRow};
-use crate::corpus::ingest::sources::{RowSender, Rows, from_thread};
 use crate::store::Location;
 use group::{Content, Draft, Group, is_passed_over, shown, split_name};
 use links::Links;
 use unpack::{Counted, Packing, unpack};
 
-/// Names of picture members, by preference.
-const PICTURES: [&str; 10] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff"];
+/// Names of image members, by preference.
+const IMAGE_ENDINGS: [&str; 10] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff"];
 /// Names of members that are text.
 const TEXTS: [&str; 3] = ["txt", "text", "caption"];
 /// Longest member that is text, bytes.
@@ -91,7 +91,7 @@ impl<R: Read> Read for Limited<R> {
 
 type Member<'a> = tar::Entry<'a, Limited<Counted<Box<dyn Read>>>>;
 
-pub(super) fn rows(location: &Location, bytes: u64, max_picture_bytes: u64) -> Rows {
+pub(super) fn rows(location: &Location, bytes: u64, max_image_bytes: u64) -> Rows {
     let (reader, failure) = ObjectReader::start(location, 0..bytes);
     let links = Links::new(location);
     from_thread(move |sender| {
@@ -99,7 +99,7 @@ pub(super) fn rows(location: &Location, bytes: u64, max_picture_bytes: u64) -> R
         let gap = Rc::new(Gap { read: Rc::clone(&unpacked), ..Gap::default() });
         let place = Place { bytes, unpacked, gap, ..Place::default() };
         let torn = BTreeSet::new();
-        Archive { sender, failure, row: 0, max_picture_bytes, place, links, torn }.read(reader);
+        Archive { sender, failure, row: 0, max_image_bytes, place, links, torn }.read(reader);
     })
 }
 
@@ -150,10 +150,10 @@ struct Archive {
     sender: RowSender,
     failure: StoreFailure,
     row: u64,
-    max_picture_bytes: u64,
+    max_image_bytes: u64,
     place: Place,
     links: Links,
-    /// Hashes of the keys of rows that lacked a picture or a text.
+    /// Hashes of the keys of rows that lacked an image or a text.
     torn: BTreeSet<[u8; 32]>,
 }
 
@@ -252,17 +252,17 @@ impl Archive {
             }
         }
         let extension = extension.to_ascii_lowercase();
-        let picture = PICTURES.iter().position(|known| *known == extension);
+        let image = IMAGE_ENDINGS.iter().position(|known| *known == extension);
         let text = TEXTS.contains(&extension.as_str()) || extension == "json";
-        let content = if picture.is_none() && !text {
+        let content = if image.is_none() && !text {
             Content::Other
         } else {
-            let limit = if picture.is_some() { self.max_picture_bytes } else { MAX_TEXT };
+            let limit = if image.is_some() { self.max_image_bytes } else { MAX_TEXT };
             let read = match link {
                 true => self.linked(member, &name, limit)?,
                 false => self.bytes(member, &name, limit)?,
             };
-            content_of(&name, &extension, picture, read)
+            content_of(&name, &extension, image, read)
         };
         let rows = group.take(stem, &extension, content);
         Ok(self.send(rows))
@@ -335,8 +335,8 @@ impl Archive {
             self.row += 1;
             let draft = self.with_hint(draft);
             let key = if draft.key.is_empty() { key_of(row) } else { draft.key };
-            let Draft { captions, url, picture, .. } = draft;
-            self.sender.send(Ok(SourceRow { row, key, captions, url, picture }))
+            let Draft { captions, url, image, .. } = draft;
+            self.sender.send(Ok(SourceRow { row, key, captions, url, image }))
         })
     }
 
@@ -349,7 +349,7 @@ impl Archive {
             "members of the key `{}` do not stand together in the archive; write it sorted by name",
             shown(&draft.key)
         );
-        Draft { picture: Err((RejectReason::MalformedRow, detail)), ..draft }
+        Draft { image: Err((RejectReason::MalformedRow, detail)), ..draft }
     }
 }
 
@@ -367,12 +367,12 @@ fn too_long(name: &str, bytes: u64, limit: u64) -> Refusal {
 fn content_of(
     name: &str,
     extension: &str,
-    picture: Option<usize>,
+    image: Option<usize>,
     read: std::result::Result<Vec<u8>, Refusal>,
 ) -> Content {
     let malformed = |what: String| (RejectReason::MalformedRow, format!("`{}` is {what}", shown(name)));
-    match picture {
-        Some(place) => Content::Picture(place, read.map(Bytes::from)),
+    match image {
+        Some(place) => Content::RowImage(place, read.map(Bytes::from)),
         None if extension == "json" => Content::Json(read.and_then(|content| {
             json::from_slice(&content).map_err(|error| malformed(format!("no JSON: {error}")))
         })),

@@ -16,7 +16,7 @@ fn gzip(content: &[u8]) -> Vec<u8> {
 }
 
 fn jpeg(shade: u8) -> Vec<u8> {
-    picture(shade, ImageFormat::Jpeg)
+    image(shade, ImageFormat::Jpeg)
 }
 
 /// Keys with the first caption and the first pixel's red.
@@ -68,7 +68,7 @@ async fn a_cut_or_empty_archive_names_the_byte() {
             }
         }
     };
-    // Within the third picture: two rows are whole.
+    // Within the third image: two rows are whole.
     let (rows, reason) = damage("cut.tar", whole[..2 * 2048 + 600].to_vec()).await;
     assert!(rows == 2 && reason.contains("byte 4696") && reason.contains("`00002.png`"), "{rows} {reason}");
     // Within a header.
@@ -156,22 +156,22 @@ async fn links_and_sparse_members_are_followed_or_named() {
     file(&mut builder, "e/c.txt", b"c");
     link(&mut builder, tar::EntryType::Symlink, "e/f.jpg", "/etc/passwd");
     file(&mut builder, "e/f.txt", b"f");
-    // A sparse member: the picture, and a hole behind it.
-    let picture = jpeg(100);
+    // A sparse member: the image, and a hole behind it.
+    let image = jpeg(100);
     let mut header = tar::Header::new_gnu();
     header.set_path("g.jpg").unwrap();
     header.set_entry_type(tar::EntryType::GNUSparse);
-    header.set_size(picture.len() as u64);
+    header.set_size(image.len() as u64);
     let sparse = header.as_gnu_mut().unwrap();
     let octal =
         |field: &mut [u8], value: usize| field[..12].copy_from_slice(format!("{value:011o}\0").as_bytes());
     octal(&mut sparse.sparse[0].offset, 0);
-    octal(&mut sparse.sparse[0].numbytes, picture.len());
+    octal(&mut sparse.sparse[0].numbytes, image.len());
     octal(&mut sparse.sparse[1].offset, 4096);
     octal(&mut sparse.sparse[1].numbytes, 0);
     octal(&mut sparse.realsize, 4096);
     header.set_cksum();
-    builder.append(&header, picture.as_slice()).unwrap();
+    builder.append(&header, image.as_slice()).unwrap();
     file(&mut builder, "g.txt", b"g");
     let whole = builder.into_inner().unwrap();
 

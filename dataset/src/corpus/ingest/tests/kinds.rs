@@ -15,7 +15,7 @@ fn rejected(summary: &IngestSummary) -> Vec<(&str, u64)> {
     summary.rejected.iter().map(|(reason, count)| (reason.as_str(), *count)).collect()
 }
 
-/// Settings for a kind that names its pictures, which lie in `pictures`.
+/// Settings for a kind that names its images, which lie in `pictures`.
 fn named(scene: &Scene, kind: SourceKind) -> IngestSettings {
     IngestSettings { images: Some(scene.path("pictures")), ..IngestSettings::new(kind) }
 }
@@ -42,17 +42,17 @@ async fn img2dataset_files() {
 #[tokio::test]
 async fn webdataset_archives() {
     let scene = Scene::new();
-    let picture = |shade| picture(shade, ImageFormat::Jpeg);
+    let image = |shade| image(shade, ImageFormat::Jpeg);
     let json = |text: &str| text.as_bytes().to_vec();
     let whole = archive(&[
-        ("a/001.jpg", picture(1)),
+        ("a/001.jpg", image(1)),
         ("a/001.txt", json("one")),
         ("a/002.json", json(r#"["first","second","third"]"#)),
-        ("a/002.jpg", picture(2)),
+        ("a/002.jpg", image(2)),
         ("a/003.txt", json("no picture")),
-        ("a/004.jpg", picture(4)),
+        ("a/004.jpg", image(4)),
         ("a/004.json", json(r#"{"caption":"four","url":"http://h/4.jpg","status":"success"}"#)),
-        ("a/005.jpg", picture(5)),
+        ("a/005.jpg", image(5)),
         ("a/005.json", json("{broken")),
         ("a/006.jpg", vec![0; 300]),
         ("a/006.txt", json("six")),
@@ -60,7 +60,7 @@ async fn webdataset_archives() {
         ("a/007.txt", json("seven")),
     ]);
     let mut settings = IngestSettings::new(SourceKind::Webdataset);
-    settings.max_picture_bytes = 4000;
+    settings.max_image_bytes = 4000;
     let cut = scene.write("b.tar", &good_archive(3)[..4700]);
     let summary = scene.ingest(&[scene.write("a.tar", whole), cut], settings).await.unwrap();
     let set = scene.read().await;
@@ -108,7 +108,7 @@ async fn an_archive_whose_names_have_no_end_is_damaged() {
 #[tokio::test]
 async fn coco_with_a_folder() {
     let scene = Scene::new();
-    scene.write("pictures/a.jpg", picture(1, ImageFormat::Jpeg));
+    scene.write("pictures/a.jpg", image(1, ImageFormat::Jpeg));
     let list = r#"{"images":[{"id":1,"file_name":"a.jpg"},{"id":2,"file_name":"gone.jpg"}],
         "annotations":[{"image_id":1,"caption":"x"},{"image_id":1,"caption":"y"},{"image_id":2,"caption":"z"}]}"#;
     let sources = [scene.write("captions.json", list)];
@@ -120,8 +120,8 @@ async fn coco_with_a_folder() {
 #[tokio::test]
 async fn visual_genome_with_its_two_folders() {
     let scene = Scene::new();
-    scene.write("pictures/VG_100K/1.jpg", picture(1, ImageFormat::Jpeg));
-    scene.write("pictures/VG_100K_2/2.jpg", picture(2, ImageFormat::Jpeg));
+    scene.write("pictures/VG_100K/1.jpg", image(1, ImageFormat::Jpeg));
+    scene.write("pictures/VG_100K_2/2.jpg", image(2, ImageFormat::Jpeg));
     let list = r#"[{"id":1,"regions":[{"phrase":"a"},{"phrase":"b"}]},{"id":2,"regions":[{"phrase":"c"}]}]"#;
     let sources = [scene.write("region_descriptions.json", list)];
     scene.ingest(&sources, named(&scene, SourceKind::VisualGenome)).await.unwrap();
@@ -136,7 +136,7 @@ async fn conceptual_captions_in_either_order() {
     ] {
         let scene = Scene::new();
         for row in [0, 2] {
-            scene.write(&format!("pictures/00000/00000000{row}.jpg"), picture(row, ImageFormat::Jpeg));
+            scene.write(&format!("pictures/00000/00000000{row}.jpg"), image(row, ImageFormat::Jpeg));
         }
         let sources = [scene.write("list.tsv", lines)];
         let mut settings = named(&scene, kind);
@@ -151,7 +151,7 @@ async fn conceptual_captions_in_either_order() {
 #[tokio::test]
 async fn sbu_by_the_names_in_its_urls() {
     let scene = Scene::new();
-    scene.write("pictures/4385058960_b.jpg", picture(1, ImageFormat::Jpeg));
+    scene.write("pictures/4385058960_b.jpg", image(1, ImageFormat::Jpeg));
     let list = r#"{"image_urls":["http://f/1/4385058960_b.jpg"],"captions":["a dog"],"user_ids":["x"]}"#;
     let sources = [scene.write("sbu.json", list)];
     scene.ingest(&sources, named(&scene, SourceKind::Sbu)).await.unwrap();
@@ -170,7 +170,7 @@ async fn laion_metadata_with_a_folder() {
     writer.write(&batch).unwrap();
     let sources = [scene.write("part.parquet", writer.into_inner().unwrap())];
     for row in 0..10 {
-        scene.write(&format!("pictures/{row}.png"), picture(row, ImageFormat::Png));
+        scene.write(&format!("pictures/{row}.png"), image(row, ImageFormat::Png));
     }
     let mut settings = named(&scene, SourceKind::Laion);
     (settings.unit_rows, settings.image_name) = (3, Some("{row}.png".to_owned()));
@@ -183,10 +183,10 @@ async fn laion_metadata_with_a_folder() {
 }
 
 #[tokio::test]
-async fn pictures_are_made_smaller_and_encoded() {
+async fn images_are_made_smaller_and_encoded() {
     let scene = Scene::new();
     let members = [
-        ("1.png", picture(9, ImageFormat::Png)),
+        ("1.png", image(9, ImageFormat::Png)),
         ("1.txt", b"x".to_vec()),
         ("2.png", small()),
         ("2.txt", b"y".to_vec()),

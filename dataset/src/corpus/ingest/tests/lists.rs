@@ -1,4 +1,4 @@
-//! Lists and folders of one's own, names of pictures as they are, and sources that come to nothing.
+//! Lists and folders of one's own, names of images as they are, and sources that come to nothing.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn pair(key: &str, captions: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn tables_and_lines_beside_their_pictures() {
+async fn tables_and_lines_beside_their_images() {
     for (kind, name, list) in [
         (
             SourceKind::Csv,
@@ -33,8 +33,8 @@ async fn tables_and_lines_beside_their_pictures() {
         ),
     ] {
         let scene = Scene::new();
-        scene.write("data/p/a b.jpg", picture(1, ImageFormat::Jpeg));
-        scene.write("data/p/é#1.png", picture(2, ImageFormat::Png));
+        scene.write("data/p/a b.jpg", image(1, ImageFormat::Jpeg));
+        scene.write("data/p/é#1.png", image(2, ImageFormat::Png));
         let source = scene.write(&format!("data/{name}"), list);
         let summary = scene.ingest(std::slice::from_ref(&source), IngestSettings::new(kind)).await.unwrap();
         assert!(summary.rejected.is_empty(), "{kind}: {:?}", summary.rejected);
@@ -44,7 +44,7 @@ async fn tables_and_lines_beside_their_pictures() {
             .flat_map(|(_, text)| text.replace('\n', " ").split('|').map(str::to_owned).collect::<Vec<_>>())
             .collect();
         assert_eq!(captions, ["one, or two", "three", "four"], "{kind}");
-        // The pictures in a folder that is named.
+        // The images in a folder that is named.
         let settings = IngestSettings { images: Some(scene.path("data")), ..IngestSettings::new(kind) };
         let moved = scene.write(&format!("elsewhere/{name}"), list);
         let out = Location::parse(&scene.path("out2")).unwrap();
@@ -60,13 +60,13 @@ async fn tables_and_lines_beside_their_pictures() {
 }
 
 #[tokio::test]
-async fn a_folder_of_pictures_with_texts_is_ingested_in_units_and_again() {
+async fn a_folder_of_images_with_texts_is_ingested_in_units_and_again() {
     let scene = Scene::new();
     for row in 0..7u8 {
-        scene.write(&format!("pictures/{row}/x {row}%.jpg"), picture(row, ImageFormat::Jpeg));
+        scene.write(&format!("pictures/{row}/x {row}%.jpg"), image(row, ImageFormat::Jpeg));
         scene.write(&format!("pictures/{row}/x {row}%.txt"), format!("number {row}\n"));
     }
-    scene.write("pictures/lonely.png", picture(9, ImageFormat::Png));
+    scene.write("pictures/lonely.png", image(9, ImageFormat::Png));
     let settings = IngestSettings { unit_rows: 3, ..IngestSettings::new(SourceKind::Folder) };
     let source = [scene.path("pictures")];
     let summary = scene.ingest(&source, settings.clone()).await.unwrap();
@@ -75,7 +75,7 @@ async fn a_folder_of_pictures_with_texts_is_ingested_in_units_and_again() {
     let before = scene.written();
     assert_eq!(scene.ingest(&source, settings.clone()).await.unwrap(), summary);
     assert_eq!(scene.written(), before);
-    scene.write("pictures/new.png", picture(9, ImageFormat::Png));
+    scene.write("pictures/new.png", image(9, ImageFormat::Png));
     let error = scene.ingest(&source, settings).await.unwrap_err();
     assert!(matches!(error, DatasetError::Changed { .. }), "{error}");
     let images =
@@ -85,7 +85,7 @@ async fn a_folder_of_pictures_with_texts_is_ingested_in_units_and_again() {
 
 /// The names that a list has are those of the files, in every kind.
 #[tokio::test]
-async fn pictures_are_found_by_their_very_names() {
+async fn images_are_found_by_their_very_names() {
     let names = [
         "plain.jpg",
         "a b.jpg",
@@ -104,7 +104,7 @@ async fn pictures_are_found_by_their_very_names() {
     ];
     let scene = Scene::new();
     for (shade, name) in (0u8..).zip(names) {
-        scene.write(&format!("p/{name}"), picture(shade, ImageFormat::Jpeg));
+        scene.write(&format!("p/{name}"), image(shade, ImageFormat::Jpeg));
     }
     let json = |name: &&str| serde_json::json!({ "image": name, "caption": name });
     let list = serde_json::to_string(&names.iter().map(json).collect::<Vec<_>>()).unwrap();
@@ -176,7 +176,7 @@ async fn lines_that_end_with_returns_pair_as_they_should() {
     for end in ["\n", "\r\n", "\r"] {
         let scene = Scene::new();
         for row in 0..5u8 {
-            scene.write(&format!("p/{row}.jpg"), picture(row, ImageFormat::Jpeg));
+            scene.write(&format!("p/{row}.jpg"), image(row, ImageFormat::Jpeg));
         }
         let lines: Vec<_> = (0..5).map(|row| format!("picture {row}\thttp://h/{row}.jpg")).collect();
         let source = scene.write("list.tsv", format!("\u{feff}{}", lines.join(end)));

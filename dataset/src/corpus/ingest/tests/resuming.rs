@@ -108,9 +108,9 @@ async fn files_have_the_layout_that_is_promised() {
         let ranges: Vec<_> = group.columns().iter().map(|column| column.byte_range()).collect();
         assert_eq!(ranges[0].0, recorded.offset);
         assert!(ranges.windows(2).all(|pair| pair[0].0 + pair[0].1 == pair[1].0), "one run: {ranges:?}");
-        let picture = group.columns().last().unwrap();
-        assert_eq!(picture.column_path().string(), "jpg");
-        assert_eq!(picture.compression(), parquet::basic::Compression::UNCOMPRESSED);
+        let image = group.columns().last().unwrap();
+        assert_eq!(image.column_path().string(), "jpg");
+        assert_eq!(image.compression(), parquet::basic::Compression::UNCOMPRESSED);
         let (start, end) = (recorded.offset as usize, (recorded.offset + recorded.bytes) as usize);
         assert_eq!(blake3::hash(&content[start..end]).to_hex().as_str(), recorded.blake3);
         assert_eq!((recorded.rows, recorded.max_side), (group.num_rows() as u64, 24));

@@ -2,12 +2,12 @@
 //!
 //! A key is a name up to its first dot, as WebDataset has it. What follows is a member's extension, of which only the last
 //! part says what it is: `0001.seg.png` belongs to `0001.jpg`. Names that have dots otherwise (`photo.0.jpg`, `2023.01.jpg`)
-//! share a key; there each picture with a text of its own name is a row of its own.
+//! share a key; there each image with a text of its own name is a row of its own.
 
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::corpus::ingest::row::{Picture, Refusal, RejectReason};
+use crate::corpus::ingest::row::{Refusal, RejectReason, RowImage};
 use crate::text::is_visible;
 
 /// Names of a key that are held until the next key comes; with more of them each is a row of its own.
@@ -23,8 +23,8 @@ const OTHER_CAPTIONS: [&str; 4] = ["text", "TEXT", "alt_text", "top_caption"];
 /// What a member holds.
 #[derive(Debug, Clone)]
 pub(super) enum Content {
-    /// Its place among the names of pictures, and its bytes.
-    Picture(usize, Result<Bytes, Refusal>),
+    /// Its place among the names of images, and its bytes.
+    RowImage(usize, Result<Bytes, Refusal>),
     Text(Result<String, Refusal>),
     Json(Result<Value, Refusal>),
     /// Nothing that is used.
@@ -37,8 +37,8 @@ pub(super) struct Draft {
     pub(super) key: String,
     pub(super) captions: Vec<String>,
     pub(super) url: Option<String>,
-    pub(super) picture: Result<Picture, Refusal>,
-    /// Whether it has a picture and a text, whatever these are.
+    pub(super) image: Result<RowImage, Refusal>,
+    /// Whether it has an image and a text, whatever these are.
     pub(super) whole: bool,
 }
 
@@ -68,7 +68,7 @@ struct Named {
 #[derive(Debug, Default)]
 struct Members {
     extensions: Vec<String>,
-    picture: Option<(usize, Result<Bytes, Refusal>)>,
+    image: Option<(usize, Result<Bytes, Refusal>)>,
     text: Option<Result<String, Refusal>>,
     json: Option<Result<Value, Refusal>>,
 }
@@ -148,12 +148,12 @@ impl Group {
 
     fn resolve(&mut self) -> Vec<Draft> {
         let names = std::mem::take(&mut self.names);
-        let pictures = names.iter().filter(|name| name.current.picture.is_some()).count();
+        let images = names.iter().filter(|name| name.current.image.is_some()).count();
         let plain = names.iter().position(|name| name.stem.is_empty());
-        let main = plain.filter(|place| names[*place].current.picture.is_some());
-        // The one picture of a key may have its text under another name.
-        let only = match (pictures, main) {
-            (1, _) => names.iter().position(|name| name.current.picture.is_some()),
+        let main = plain.filter(|place| names[*place].current.image.is_some());
+        // The one image of a key may have its text under another name.
+        let only = match (images, main) {
+            (1, _) => names.iter().position(|name| name.current.image.is_some()),
             (_, main) => main,
         };
         let texts: Vec<usize> = (0..names.len()).filter(|place| names[*place].current.has_text()).collect();
@@ -177,7 +177,7 @@ impl Group {
                 let own = members.has_text() || self.apart;
                 let key = if own { key } else { key_of(&self.base, "") };
                 rows.push(members.draft(&key, text));
-            } else if members.is_whole() || (members.picture.is_some() && main.is_none()) {
+            } else if members.is_whole() || (members.image.is_some() && main.is_none()) {
                 rows.push(members.draft(&key, None));
             }
         }
@@ -187,7 +187,7 @@ impl Group {
             let detail =
                 format!("it has no member that is a picture, but {}", listed.collect::<Vec<_>>().join(", "));
             let stem = if self.apart { names[0].stem.as_str() } else { "" };
-            let refused = Draft::refused(key_of(&self.base, stem), (RejectReason::NoPicture, detail));
+            let refused = Draft::refused(key_of(&self.base, stem), (RejectReason::NoImage, detail));
             rows.push(Draft { whole: false, ..refused });
         }
         rows
@@ -226,9 +226,9 @@ impl Members {
     fn put(&mut self, extension: &str, content: Content) {
         self.extensions.push(extension.to_owned());
         match content {
-            Content::Picture(place, picture) => {
-                if self.picture.as_ref().is_none_or(|(known, _)| place < *known) {
-                    self.picture = Some((place, picture));
+            Content::RowImage(place, image) => {
+                if self.image.as_ref().is_none_or(|(known, _)| place < *known) {
+                    self.image = Some((place, image));
                 }
             }
             // The first of `txt`, `text` and `caption`.
@@ -243,13 +243,13 @@ impl Members {
     }
 
     fn is_whole(&self) -> bool {
-        self.picture.is_some() && self.has_text()
+        self.image.is_some() && self.has_text()
     }
 
     fn bytes(&self) -> usize {
-        let picture = self.picture.as_ref().and_then(|(_, picture)| picture.as_ref().ok());
+        let image = self.image.as_ref().and_then(|(_, image)| image.as_ref().ok());
         let text = self.text.as_ref().and_then(|text| text.as_ref().ok());
-        picture.map_or(0, Bytes::len) + text.map_or(0, String::len)
+        image.map_or(0, Bytes::len) + text.map_or(0, String::len)
     }
 
     /// The row of these members, with the text of others where it is `lent`.
@@ -265,18 +265,18 @@ impl Members {
         };
         let fault = if captions.is_empty() { unread() } else { None };
         let status = field("status").filter(|status| status != "success");
-        let picture = match (status, fault, &self.picture) {
+        let image = match (status, fault, &self.image) {
             (Some(status), ..) => Err((RejectReason::NotDownloaded, format!("status is `{status}`"))),
             (_, Some(fault), _) => Err(fault),
-            (_, _, Some((_, picture))) => picture.clone().map(Picture::Bytes),
-            (_, _, None) => Err((RejectReason::NoPicture, "it has no member that is a picture".to_owned())),
+            (_, _, Some((_, image))) => image.clone().map(RowImage::Bytes),
+            (_, _, None) => Err((RejectReason::NoImage, "it has no member that is a picture".to_owned())),
         };
         Draft {
             key: key.to_owned(),
             captions,
             url: field("url"),
-            picture,
-            whole: self.picture.is_some() && texts.has_text(),
+            image,
+            whole: self.image.is_some() && texts.has_text(),
         }
     }
 
@@ -296,7 +296,7 @@ impl Members {
 
 impl Draft {
     fn refused(key: String, refusal: Refusal) -> Self {
-        Self { key, captions: Vec::new(), url: None, picture: Err(refusal), whole: true }
+        Self { key, captions: Vec::new(), url: None, image: Err(refusal), whole: true }
     }
 }
 
@@ -346,15 +346,15 @@ mod tests {
 
     fn content(name: &str, extension: &str) -> Content {
         match extension {
-            "jpg" => Content::Picture(0, Ok(Bytes::from(name.to_owned()))),
-            "png" => Content::Picture(1, Ok(Bytes::from(name.to_owned()))),
+            "jpg" => Content::RowImage(0, Ok(Bytes::from(name.to_owned()))),
+            "png" => Content::RowImage(1, Ok(Bytes::from(name.to_owned()))),
             "txt" => Content::Text(Ok(format!("text of {name}"))),
             "json" => Content::Json(Ok(serde_json::json!({"caption": format!("json of {name}")}))),
             _ => Content::Other,
         }
     }
 
-    /// Key, picture and captions of each row; a name's part behind `#` tells members of one name apart.
+    /// Key, image and captions of each row; a name's part behind `#` tells members of one name apart.
     fn rows(names: &[&str]) -> Vec<String> {
         let mut group = Group::new("k");
         let mut drafts = Vec::new();
@@ -365,11 +365,11 @@ mod tests {
         drafts.extend(group.finish(None));
         drafts
             .into_iter()
-            .map(|row| match row.picture {
-                Ok(Picture::Bytes(bytes)) => {
+            .map(|row| match row.image {
+                Ok(RowImage::Bytes(bytes)) => {
                     format!("{}: {} + {}", row.key, String::from_utf8_lossy(&bytes), row.captions.join(", "))
                 }
-                Ok(Picture::Named(_)) => unreachable!(),
+                Ok(RowImage::Named(_)) => unreachable!(),
                 Err((reason, _)) => format!("{}: {}", row.key, reason.name()),
             })
             .collect()
@@ -423,7 +423,7 @@ mod tests {
         let many = rows(&many.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(many.len(), 500);
         assert_eq!(many[321], "k.321: k.321.jpg + text of k.321.txt");
-        // Which picture a text belongs to is not guessed.
+        // Which image a text belongs to is not guessed.
         assert_eq!(rows(&["k.a.jpg", "k.b.jpg", "k.txt"]), ["k.a: k.a.jpg + ", "k.b: k.b.jpg + "]);
     }
 
@@ -465,10 +465,10 @@ mod tests {
         let members = |text: &str| Members {
             json: Some(broken.clone()),
             text: Some(Ok(text.to_owned())),
-            picture: Some((0, Ok(Bytes::new()))),
+            image: Some((0, Ok(Bytes::new()))),
             ..Members::default()
         };
         assert_eq!(members("t").draft("k", None).captions, ["t"]);
-        assert_eq!(members("").draft("k", None).picture.unwrap_err().0, RejectReason::MalformedRow);
+        assert_eq!(members("").draft("k", None).image.unwrap_err().0, RejectReason::MalformedRow);
     }
 }

@@ -1,0 +1,340 @@
+//! `bench step`: samples and operations a second of training steps over made-up batches, and where their time goes.
+
+mod peak;
+mod preset;
+mod speed;
+mod stub;
+
+use std::collections::BTreeMap;
+
+use blip2_model::objectives::flops::{self, BatchShape};
+use blip2_worker::config::{Compute, FrozenDtype};
+use blip2_worker::step::StepTimes;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use self::preset::{Preset, Sizes};
+use self::speed::{StepLoad, StepSpeed, TimedStep};
+use self::stub::{StubSizes, StubStep, StubTimes};
+use super::median;
+use crate::error::CliError;
+use crate::process_memory::peak_bytes;
+use blip2_run::exit::Exit;
+
+/// Steps that are measured part by part.
+const MEASURED: u32 = 3;
+
+/// What is stepped.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StepArguments {
+    /// Sizes of the models, whose weights are made up.
+    #[arg(long, value_enum, default_value_t = Preset::Stage1Stub)]
+    preset: Preset,
+    /// Device: cpu, cuda[:N], vulkan[:N] or auto.
+    #[arg(long, default_value = "cpu", value_name = "NAME")]
+    device: String,
+    /// Pairs in a step.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=65536), value_name = "B")]
+    batch: u32,
+    /// Pairs in a slot, of which a step has 1, 2, 4, …; the whole batch if not given.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65536), value_name = "B")]
+    micro_batch: Option<u32>,
+    /// Steps, after one to warm up; the medians are reported. A few more are then measured part by part.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "S")]
+    steps: u32,
+    /// Dropout probability in the Q-Former.
+    #[arg(long, default_value_t = 0.0, value_parser = probability, value_name = "P")]
+    dropout: f64,
+    /// Numbers of the frozen models' matrices.
+    #[arg(long, value_enum, default_value_t = Frozen::Auto)]
+    frozen_dtype: Frozen,
+    /// Numbers of the products in what is trained, as `train.compute`.
+    #[arg(long, value_enum, default_value_t = Numbers::F32)]
+    compute: Numbers,
+    /// Let float32 products round to TF32, as `train.tf32`.
+    #[arg(long)]
+    tf32: bool,
+    /// Let no part of a step run beside another, as `train.overlap = false` does.
+    #[arg(long)]
+    no_overlap: bool,
+    /// What the device computes at most, in TFLOP/s; known for some cards, dense in bf16.
+    #[arg(long, value_parser = positive, value_name = "TFLOPS")]
+    peak_tflops: Option<f64>,
+    /// Print the result as a JSON line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// As `model.frozen_dtype`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Frozen {
+    /// bf16 on a GPU that computes in it.
+    Auto,
+    /// float32.
+    F32,
+    /// bf16.
+    Bf16,
+}
+
+impl From<Frozen> for FrozenDtype {
+    fn from(frozen: Frozen) -> Self {
+        match frozen {
+            Frozen::Auto => Self::Auto,
+            Frozen::F32 => Self::F32,
+            Frozen::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+/// As `train.compute`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Numbers {
+    /// float32.
+    F32,
+    /// bf16.
+    Bf16,
+}
+
+impl From<Numbers> for Compute {
+    fn from(numbers: Numbers) -> Self {
+        match numbers {
+            Numbers::F32 => Self::F32,
+            Numbers::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(probability) if (0.0..1.0).contains(&probability) => Ok(probability),
+        _ => Err("a probability is at least 0 and below 1".to_owned()),
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if number > 0.0 && f64::is_finite(number) => Ok(number),
+        _ => Err("a rate is a number above 0".to_owned()),
+    }
+}
+
+/// Medians over the steps.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Report {
+    preset: String,
+    device: String,
+    batch: u32,
+    micro_batch: u32,
+    steps: u32,
+    parameters: usize,
+    /// Seconds of a step, with its parts beside each other.
+    total_s: f64,
+    samples_per_s: f64,
+    /// Of the step's matrix products, by formula.
+    tflop_per_step: f64,
+    tflops: f64,
+    peak_tflops: Option<f64>,
+    share_of_peak: Option<f64>,
+    /// Most bytes of the process, where the system tells it.
+    peak_bytes: Option<u64>,
+    /// Most bytes that tensors on the device took between steps and parts, and that were held for them.
+    device_bytes: Option<u64>,
+    device_reserved_bytes: Option<u64>,
+    /// Seconds of each part, one after the other.
+    #[serde(flatten)]
+    parts: BTreeMap<String, f64>,
+}
+
+/// What was measured.
+struct Measured {
+    parameters: usize,
+    flops: u64,
+    /// Seconds of each step.
+    totals: Vec<f64>,
+    /// Of each part, in their order.
+    parts: Vec<(&'static str, f64)>,
+    /// In use and reserved.
+    device_bytes: Option<[u64; 2]>,
+}
+
+pub(super) async fn run(arguments: StepArguments) -> Result<Exit, CliError> {
+    let json = arguments.json;
+    super::report(json, move || measure(&arguments), text).await
+}
+
+fn measure(arguments: &StepArguments) -> Result<Report, CliError> {
+    let measured = match arguments.preset.sizes(arguments.batch as usize, arguments.dropout) {
+        Sizes::Stub(sizes) => measure_stub(arguments, sizes)?,
+        Sizes::Run(sizes) => {
+            let load = StepLoad {
+                batch: arguments.batch,
+                micro_batch: arguments.micro_batch.unwrap_or(arguments.batch),
+                device: arguments.device.clone(),
+                frozen_dtype: arguments.frozen_dtype.into(),
+                compute: arguments.compute.into(),
+                tf32: arguments.tf32,
+                overlap: !arguments.no_overlap,
+            };
+            let runtime = tokio::runtime::Handle::current();
+            measure_run(arguments.steps, StepSpeed::new(sizes, load, runtime)?)?
+        }
+    };
+    Ok(report(arguments, measured))
+}
+
+fn measure_run(steps: u32, mut speed: StepSpeed) -> Result<Measured, CliError> {
+    let mut device_bytes: Option<[u64; 2]> = None;
+    let mut step = |apart: bool| -> Result<TimedStep, CliError> {
+        let timed = speed.step(apart)?;
+        if let Some(usage) = speed.memory() {
+            let [in_use, reserved] = device_bytes.unwrap_or_default();
+            device_bytes = Some([in_use.max(usage.bytes_in_use), reserved.max(usage.bytes_reserved)]);
+        }
+        Ok(timed)
+    };
+    step(false)?;
+    let totals = (0..steps).map(|_| Ok(step(false)?.total)).collect::<Result<Vec<_>, CliError>>()?;
+    let apart =
+        (0..steps.min(MEASURED)).map(|_| Ok(step(true)?.times)).collect::<Result<Vec<_>, CliError>>()?;
+    let parts = StepTimes::default().named().into_iter().enumerate();
+    let of = |at: usize| median(apart.iter().map(|times| times.named()[at].1).collect());
+    let parts = parts.map(|(at, (name, _))| (name, of(at))).collect();
+    let (parameters, flops) = (speed.parameters(), speed.flops().total());
+    Ok(Measured { parameters, flops, totals, parts, device_bytes })
+}
+
+fn measure_stub(arguments: &StepArguments, sizes: StubSizes) -> Result<Measured, CliError> {
+    if arguments.micro_batch.is_some_and(|micro_batch| micro_batch != arguments.batch) {
+        let name = arguments.preset.name();
+        return Err(CliError::usage(format!("--preset {name} has one slot: leave --micro-batch out")));
+    }
+    let batch = BatchShape { pairs: sizes.batch, positions: sizes.positions, text_length: sizes.text_length };
+    let flops = flops::contrast(&sizes.qformer, sizes.embed_dim, batch).total();
+    let mut stub = StubStep::new(sizes, 0, &arguments.device)?;
+    stub.step()?;
+    let steps = (0..arguments.steps).map(|_| stub.step()).collect::<Result<Vec<_>, _>>()?;
+    let parts = [
+        ("forward", median(steps.iter().map(|times| times.forward.as_secs_f64()).collect())),
+        ("backward", median(steps.iter().map(|times| times.backward.as_secs_f64()).collect())),
+        ("optimizer", median(steps.iter().map(|times| times.optimizer.as_secs_f64()).collect())),
+    ];
+    let total = |times: &StubTimes| times.forward + times.backward + times.optimizer;
+    let totals = steps.iter().map(|times| total(times).as_secs_f64()).collect();
+    Ok(Measured { parameters: stub.parameters(), flops, totals, parts: parts.to_vec(), device_bytes: None })
+}
+
+fn report(arguments: &StepArguments, measured: Measured) -> Report {
+    let Measured { parameters, flops, totals, parts, device_bytes } = measured;
+    let total_s = median(totals);
+    let tflop_per_step = flops as f64 / 1e12;
+    let tflops = tflop_per_step / total_s;
+    let known = || if arguments.device.starts_with("cuda") { peak::of_this_machine() } else { None };
+    let peak_tflops = arguments.peak_tflops.or_else(known);
+    Report {
+        preset: arguments.preset.name(),
+        device: arguments.device.clone(),
+        batch: arguments.batch,
+        micro_batch: arguments.micro_batch.unwrap_or(arguments.batch),
+        steps: arguments.steps,
+        parameters,
+        total_s,
+        samples_per_s: f64::from(arguments.batch) / total_s,
+        tflop_per_step,
+        tflops,
+        peak_tflops,
+        share_of_peak: peak_tflops.map(|peak| tflops / peak),
+        peak_bytes: peak_bytes(),
+        device_bytes: device_bytes.map(|[in_use, _]| in_use),
+        device_reserved_bytes: device_bytes.map(|[_, reserved]| reserved),
+        parts: parts.into_iter().map(|(name, seconds)| (format!("{name}_s"), seconds)).collect(),
+    }
+}
+
+fn text(report: &Report) -> String {
+    let gigabytes = |what: &str, bytes: Option<u64>| {
+        bytes.map_or_else(String::new, |bytes| format!(", {what} {:.2} GB", bytes as f64 / 1e9))
+    };
+    let share = report.share_of_peak.zip(report.peak_tflops);
+    let share =
+        share.map_or_else(String::new, |(share, peak)| format!(", {:.1} % of {peak} TFLOP/s", 100.0 * share));
+    let parts: Vec<String> = report
+        .parts
+        .iter()
+        .map(|(name, seconds)| format!("{} {seconds:.3} s", name.trim_end_matches("_s").replace('_', " ")))
+        .collect();
+    let apart: f64 = report.parts.values().sum();
+    format!(
+        "{} ({:.1}M trained parameters) on {}, batch {} in slots of {}: {:.3} s a step, {:.2} samples/s\n  {:.2} TFLOP a \
+         step, {:.2} TFLOP/s{share}{}{}{}\n  one after the other {apart:.3} s: {}\n",
+        report.preset,
+        report.parameters as f64 / 1e6,
+        report.device,
+        report.batch,
+        report.micro_batch,
+        report.total_s,
+        report.samples_per_s,
+        report.tflop_per_step,
+        report.tflops,
+        gigabytes("process", report.peak_bytes),
+        gigabytes("device", report.device_bytes),
+        gigabytes("reserved", report.device_reserved_bytes),
+        parts.join(", "),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Typed {
+        #[command(flatten)]
+        bench: StepArguments,
+    }
+
+    fn typed(arguments: &[&str]) -> StepArguments {
+        Typed::try_parse_from(["test"].iter().chain(arguments)).unwrap().bench
+    }
+
+    #[test]
+    fn the_report_has_medians_rates_and_the_share_of_the_peak() {
+        let arguments = typed(&["--preset", "stage1-vit-g", "--peak-tflops", "8", "--batch", "16"]);
+        let measured = Measured {
+            parameters: 10,
+            flops: 8_000_000_000_000,
+            totals: vec![9.0, 2.0, 1.0],
+            parts: vec![("encoder", 1.5), ("to_host", 0.25)],
+            device_bytes: Some([3_000_000_000, 4_000_000_000]),
+        };
+        let report = report(&arguments, measured);
+        assert_eq!((report.total_s, report.samples_per_s, report.tflops), (2.0, 8.0, 4.0));
+        assert_eq!(report.share_of_peak, Some(0.5));
+        let said = text(&report);
+        for part in [
+            "stage1-vit-g",
+            "in slots of 16: 2.000 s a step, 8.00 samples/s",
+            "8.00 TFLOP a step, 4.00 TFLOP/s, 50.0 % of 8 TFLOP/s",
+            "device 3.00 GB, reserved 4.00 GB",
+            "one after the other 1.750 s: encoder 1.500 s, to host 0.250 s",
+        ] {
+            assert!(said.contains(part), "{part:?} in {said}");
+        }
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(
+            (&json["encoder_s"], &json["device_reserved_bytes"]),
+            (&1.5.into(), &4_000_000_000_u64.into())
+        );
+    }
+
+    #[test]
+    fn numbers_that_mean_nothing_are_refused() {
+        assert!(probability("1").is_err() && probability("0.1").is_ok());
+        assert!(positive("0").is_err() && positive("inf").is_err() && positive("989").is_ok());
+        assert!(Typed::try_parse_from(["test", "--batch", "0"]).is_err());
+        let two_slots = typed(&["--preset", "stage1-stub", "--batch", "8", "--micro-batch", "4"]);
+        let error = measure(&two_slots).unwrap_err().to_string();
+        assert!(error.contains("one slot"), "{error}");
+    }
+}

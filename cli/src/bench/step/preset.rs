@@ -1,0 +1,188 @@
+//! Sizes of published models and of the quick start's.
+
+use blip2_model::language::opt::OptConfig;
+use blip2_model::language::t5::T5Config;
+use blip2_model::objectives::flops::LanguageSizes;
+use blip2_model::qformer::QFormerConfig;
+use blip2_model::vision::{ClipVisionConfig, EncoderSizes, EvaConfig};
+use blip2_worker::config::QFormerSettings;
+use clap::ValueEnum;
+
+use super::speed::StepSizes;
+use super::stub::StubSizes;
+
+/// Rows of the word table: BERT's and `[DEC]`.
+const VOCABULARY: usize = 30_523;
+
+/// What is stepped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Preset {
+    /// Stage 1 without image encoder: the paper's Q-Former over random features of 257×1408, as of ViT-g.
+    Stage1Stub,
+    /// Stage 1 of the paper: ViT-g/14 and the Q-Former.
+    Stage1VitG,
+    /// Stage 1 with CLIP's ViT-L/14.
+    Stage1VitL,
+    /// Stage 2 of the paper: ViT-g/14, the Q-Former and OPT-2.7B.
+    #[value(name = "stage2-opt-2.7b")]
+    Stage2Opt27,
+    /// Stage 2 with OPT-6.7B.
+    #[value(name = "stage2-opt-6.7b")]
+    Stage2Opt67,
+    /// Stage 2 with Flan-T5-XL.
+    Stage2FlanT5Xl,
+    /// Stage 2 with Flan-T5-XXL.
+    Stage2FlanT5Xxl,
+    /// The quick start's stage 1.
+    Stage1Quickstart,
+    /// The quick start's stage 2.
+    Stage2Quickstart,
+}
+
+/// What a preset comes to.
+pub(super) enum Sizes {
+    /// The trained model alone.
+    Stub(StubSizes),
+    /// A whole run's models.
+    Run(StepSizes),
+}
+
+impl Preset {
+    /// As it is typed.
+    pub(super) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
+    }
+
+    /// Sizes with a `dropout` in the Q-Former.
+    pub(super) fn sizes(self, batch: usize, dropout: f64) -> Sizes {
+        let vit_g = || EncoderSizes::Eva(EvaConfig::default());
+        let paper = |encoder, language| StepSizes {
+            encoder,
+            qformer: QFormerSettings { dropout, ..QFormerSettings::default() },
+            vocab: VOCABULARY,
+            language,
+            text_length: 32,
+        };
+        Sizes::Run(match self {
+            Self::Stage1Stub => {
+                let qformer = QFormerConfig::new(1408).with_dropout(dropout);
+                return Sizes::Stub(StubSizes {
+                    qformer,
+                    embed_dim: 256,
+                    positions: 257,
+                    text_length: 32,
+                    batch,
+                });
+            }
+            Self::Stage1VitG => paper(vit_g(), None),
+            Self::Stage1VitL => paper(EncoderSizes::Clip(vit_l()), None),
+            Self::Stage2Opt27 => paper(vit_g(), Some(opt(2560))),
+            Self::Stage2Opt67 => paper(vit_g(), Some(opt(4096))),
+            Self::Stage2FlanT5Xl => paper(vit_g(), Some(flan_t5(2048, 5120, 32))),
+            Self::Stage2FlanT5Xxl => paper(vit_g(), Some(flan_t5(4096, 10_240, 64))),
+            Self::Stage1Quickstart => quick_start(dropout, None),
+            Self::Stage2Quickstart => {
+                let small = OptConfig {
+                    width: 192,
+                    depth: 4,
+                    heads: 6,
+                    intermediate: 768,
+                    vocab_size: 4096,
+                    max_position_embeddings: 128,
+                    ..OptConfig::default()
+                };
+                quick_start(dropout, Some(LanguageSizes::Opt(small)))
+            }
+        })
+    }
+}
+
+fn vit_l() -> ClipVisionConfig {
+    ClipVisionConfig {
+        width: 1024,
+        depth: 24,
+        heads: 16,
+        intermediate: 4096,
+        image_size: 224,
+        patch_size: 14,
+        ..ClipVisionConfig::default()
+    }
+}
+
+fn opt(width: usize) -> LanguageSizes {
+    LanguageSizes::Opt(OptConfig {
+        width,
+        depth: 32,
+        heads: 32,
+        intermediate: 4 * width,
+        ..OptConfig::default()
+    })
+}
+
+fn flan_t5(width: usize, intermediate: usize, heads: usize) -> LanguageSizes {
+    LanguageSizes::T5(T5Config {
+        width,
+        intermediate,
+        depth: 24,
+        heads,
+        feed_forward_proj: "gated-gelu".into(),
+        tie_word_embeddings: false,
+        ..T5Config::default()
+    })
+}
+
+fn quick_start(dropout: f64, language: Option<LanguageSizes>) -> StepSizes {
+    let encoder = EvaConfig {
+        width: 128,
+        depth: 6,
+        heads: 4,
+        intermediate: 512,
+        image_size: 64,
+        patch_size: 8,
+        ..EvaConfig::default()
+    };
+    let qformer = QFormerSettings {
+        hidden: 128,
+        layers: 4,
+        heads: 4,
+        intermediate: 512,
+        queries: 8,
+        max_positions: 64,
+        embed_dim: 64,
+        dropout,
+        ..QFormerSettings::default()
+    };
+    StepSizes { encoder: EncoderSizes::Eva(encoder), qformer, vocab: 4096, language, text_length: 16 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_presets_have_the_paper_s_sizes() {
+        let Sizes::Stub(stub) = Preset::Stage1Stub.sizes(8, 0.1) else { panic!("a stub") };
+        let sizes = &stub.qformer;
+        assert_eq!((sizes.hidden, sizes.layers, sizes.vocab), (768, 12, 30_523));
+        let Sizes::Run(run) = Preset::Stage2FlanT5Xl.sizes(8, 0.1) else { panic!("a run") };
+        assert_eq!((run.encoder.tokens(), run.encoder.width(), run.qformer.dropout), (257, 1408, 0.1));
+        assert_eq!(run.language.unwrap().width(), 2048);
+        let Sizes::Run(small) = Preset::Stage1Quickstart.sizes(8, 0.0) else { panic!("a run") };
+        assert_eq!((small.encoder.tokens(), small.language), (65, None));
+    }
+
+    /// The quick start's sizes are those of the folders that come with the program.
+    #[test]
+    fn the_quick_start_s_sizes_are_its_backbones() {
+        let Sizes::Run(small) = Preset::Stage2Quickstart.sizes(8, 0.0) else { panic!("a run") };
+        let assets = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones");
+        let encoder = blip2_model::vision::ImageEncoder::sizes_of(&assets.join("eva-tiny")).unwrap();
+        assert_eq!(small.encoder, encoder);
+        let opt = std::fs::read_to_string(assets.join("opt-tiny/config.json")).unwrap();
+        let opt: serde_json::Value = serde_json::from_str(&opt).unwrap();
+        let Some(LanguageSizes::Opt(sizes)) = small.language else { panic!("an OPT") };
+        let got = [sizes.width, sizes.depth, sizes.heads, sizes.intermediate, sizes.vocab_size];
+        let names = ["hidden_size", "num_hidden_layers", "num_attention_heads", "ffn_dim", "vocab_size"];
+        assert_eq!(names.map(|name| opt[name].as_u64().unwrap() as usize), got);
+    }
+}

@@ -1,0 +1,352 @@
+//! How fast whole training steps are: the run's own code over made-up weights, pictures and texts.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use blip2_collective::{Exchange, Limits, Member, World};
+use blip2_dataset::coverage::Coverage;
+use blip2_dataset::loader::{SlotBatch, StepBatch};
+use blip2_dataset::random::KeyedRng;
+use blip2_dataset::text::{TextEncoder, TextEncoding};
+use blip2_model::files::weights::randomise;
+use blip2_model::language::LanguageModel;
+use blip2_model::language::opt::Opt;
+use blip2_model::language::t5::T5;
+use blip2_model::nn::tensors::compute_in;
+use blip2_model::objectives::flops::{self, BatchShape, Flops, LanguageSizes, image_encoder};
+use blip2_model::vision::{EncoderSizes, ImageEncoder};
+use blip2_proto::transport::Transport;
+use blip2_worker::config::{Compute, FrozenDtype, QFormerSettings, WorkerConfig};
+use blip2_worker::open::{compute, device, placement};
+use blip2_worker::step::{FrozenModels, Peers, StepTimes};
+use blip2_worker::{FrozenSizes, Language, Result, TrainState, WorkerError};
+use burn::tensor::MemoryPoolUsage;
+
+/// How long a collective of one member may take.
+const DEADLINE: Duration = Duration::from_secs(600);
+/// Words that made-up captions have; their second half is padding.
+const WORDS: usize = 997;
+
+/// Sizes of the models of a run; a run with a language model is in stage 2.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct StepSizes {
+    /// Frozen.
+    pub(super) encoder: EncoderSizes,
+    /// Trained.
+    pub(super) qformer: QFormerSettings,
+    /// Rows of the Q-Former's word table.
+    pub(super) vocab: usize,
+    /// Frozen.
+    pub(super) language: Option<LanguageSizes>,
+    /// Tokens of a text.
+    pub(super) text_length: usize,
+}
+
+/// What is done at a time, and where.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct StepLoad {
+    /// Pairs of a step.
+    pub(super) batch: u32,
+    /// Pairs of a slot; the number of slots is a power of two.
+    pub(super) micro_batch: u32,
+    /// As `train.device` names it.
+    pub(super) device: String,
+    /// Numbers of the frozen models' matrices.
+    pub(super) frozen_dtype: FrozenDtype,
+    /// Numbers of the products in what is trained.
+    pub(super) compute: Compute,
+    /// `train.tf32`.
+    pub(super) tf32: bool,
+    /// `train.overlap`.
+    pub(super) overlap: bool,
+}
+
+/// One step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct TimedStep {
+    /// Seconds from the batch to the new parameters on the device.
+    pub(super) total: f64,
+    /// Where they went.
+    pub(super) times: StepTimes,
+    /// The loss of the batch.
+    pub(super) loss: f64,
+}
+
+/// A run of one member that steps over made-up batches.
+pub(super) struct StepSpeed {
+    parts: FrozenModels,
+    state: TrainState,
+    sizes: StepSizes,
+    load: StepLoad,
+    exchange: Exchange,
+    world: World,
+    runtime: tokio::runtime::Handle,
+    step: u64,
+}
+
+impl StepSpeed {
+    /// Makes the models.
+    ///
+    /// # Errors
+    /// A device that is not there, sizes that no model can have, a batch that cannot be cut.
+    pub(super) fn new(sizes: StepSizes, load: StepLoad, runtime: tokio::runtime::Handle) -> Result<Self> {
+        let config = config(&sizes, &load)?;
+        let device = device(&load.device, load.tf32)?;
+        compute(&config.train, &device)?;
+        let place = placement(&config.model, &device)?;
+        let encoder = ImageEncoder::random(&sizes.encoder, &place)?;
+        let mut language = None;
+        if let Some(of) = &sizes.language {
+            let mut model = match of {
+                LanguageSizes::Opt(of) => LanguageModel::from(Opt::new(of, &device)?),
+                LanguageSizes::T5(of) => T5::new(of, &device)?.into(),
+            };
+            randomise(&mut model, &place)?;
+            compute_in(&mut model, config.train.compute)?;
+            language = Some(Language::of(model, words(sizes.text_length)?, config.train.seed));
+        }
+        let frozen = FrozenSizes {
+            image_width: sizes.encoder.width(),
+            vocab: sizes.vocab,
+            language_width: sizes.language.as_ref().map_or(0, LanguageSizes::width),
+        };
+        let state = TrainState::fresh(&config, frozen, &device.clone().autodiff())?;
+        let parts = FrozenModels::of(Arc::new(config), frozen, device, encoder, language);
+        let bind = Exchange::bind(
+            "127.0.0.1:0".parse().map_err(|error| WorkerError::Protocol(format!("an address: {error}")))?,
+            "bench".into(),
+            Limits::default(),
+            Transport::plain(),
+        );
+        let exchange = runtime.block_on(bind)?;
+        let address = exchange.local_addr().to_string();
+        let world = World {
+            epoch: 1,
+            rank: 0,
+            members: vec![Member { id: 0, address, slots: 0..parts.config.train.slots }],
+        };
+        exchange.set_world(world.clone());
+        Ok(Self { parts, state, sizes, load, exchange, world, runtime, step: 0 })
+    }
+
+    /// Elements that are trained.
+    pub(super) fn parameters(&self) -> usize {
+        self.state.layout.len()
+    }
+
+    /// Operations of a step, by formula.
+    pub(super) fn flops(&self) -> Flops {
+        let StepSizes { encoder, language, text_length, .. } = &self.sizes;
+        let qformer = self.parts.config.model.qformer_config(encoder.width(), self.sizes.vocab);
+        let pairs = self.load.batch as usize;
+        let batch = BatchShape { pairs, positions: encoder.tokens(), text_length: *text_length };
+        let trained = match language {
+            None => flops::contrast(&qformer, self.parts.config.model.qformer.embed_dim, batch),
+            Some(language) => {
+                let prefix = if matches!(language, LanguageSizes::T5(_)) { *text_length } else { 0 };
+                flops::generate(&qformer, language, prefix, batch)
+            }
+        };
+        let frozen = image_encoder(encoder).forward * pairs as u64;
+        Flops { forward: trained.forward + frozen, ..trained }
+    }
+
+    /// What the device's memory holds, where it says so.
+    pub(super) fn memory(&self) -> Option<MemoryPoolUsage> {
+        self.parts.device.memory_pool_usage()
+    }
+
+    /// Does the next step; `measured`: the device is waited for after each part, and no part runs beside another.
+    ///
+    /// # Errors
+    /// A device that fails, losses that are no numbers.
+    pub(super) fn step(&mut self, measured: bool) -> Result<TimedStep> {
+        let batch = self.batch();
+        let members = Peers {
+            exchange: &self.exchange,
+            runtime: &self.runtime,
+            world: &self.world,
+            step: self.step,
+            deadline: DEADLINE,
+        };
+        self.parts.measured = measured;
+        let failed =
+            |error: burn::tensor::ExecutionError| WorkerError::Protocol(format!("the device: {error}"));
+        self.parts.device.sync().map_err(failed)?;
+        let started = Instant::now();
+        let mut gradient = self.parts.gradient(&mut self.state, &members, self.step, &batch)?;
+        if let Some(odd) = &gradient.non_finite {
+            let what = odd.term.clone();
+            return Err(WorkerError::NonFinite { place: "a step over random numbers".into(), tensor: what });
+        }
+        self.parts.apply(&mut self.state, self.step, &mut gradient)?;
+        self.parts.device.sync().map_err(failed)?;
+        let total = started.elapsed().as_secs_f64();
+        self.step += 1;
+        let loss = gradient.values.first().map_or(f64::NAN, |(_, loss)| *loss);
+        Ok(TimedStep { total, times: gradient.times, loss })
+    }
+
+    /// Random pictures and words; half of each text is padding.
+    fn batch(&self) -> StepBatch {
+        let (rows, length) = (self.load.micro_batch as usize, self.sizes.text_length);
+        let size = self.sizes.encoder.image_size();
+        let filled = length.div_ceil(2);
+        let vocabulary = match &self.parts.language {
+            Some(language) => language.model.special_tokens().vocab_size,
+            None => self.sizes.vocab - 1,
+        };
+        let slots = (0..self.parts.config.train.slots).map(|slot| {
+            let mut rng = KeyedRng::new(0, "pictures and words", &[self.step, u64::from(slot)]);
+            let pixels = (0..rows * 3 * size * size / 8).flat_map(|_| rng.next_u64().to_le_bytes());
+            let mut pixels: Vec<u8> = pixels.collect();
+            pixels.resize(rows * 3 * size * size, 0);
+            let ids = (0..rows * length).map(|_| rng.below(vocabulary as u64) as i32).collect();
+            let caption =
+                |_| (0..filled).map(|_| format!("w{}", rng.below(WORDS as u64))).collect::<Vec<_>>();
+            let captions = (0..rows).map(caption).map(|words| words.join(" ")).collect();
+            let first = self.step * u64::from(self.load.batch) + u64::from(slot) * rows as u64;
+            SlotBatch {
+                slot,
+                pixels,
+                ids,
+                mask: (0..rows * length).map(|at| i32::from(at % length < filled)).collect(),
+                captions,
+                samples: (first..first + rows as u64).collect(),
+                addresses: Vec::new(),
+                keys: Vec::new(),
+                coverage: Coverage::default(),
+                quarantined: Vec::new(),
+            }
+        });
+        StepBatch { step: self.step, slots: slots.collect(), waited: Duration::ZERO }
+    }
+}
+
+/// The run's configuration.
+fn config(sizes: &StepSizes, load: &StepLoad) -> Result<WorkerConfig> {
+    let refuse = |reason: String| Err(WorkerError::Configuration(reason));
+    let (batch, micro_batch) = (load.batch, load.micro_batch);
+    let slots = batch.checked_div(micro_batch).unwrap_or(0);
+    if slots == 0 || batch % micro_batch != 0 || !slots.is_power_of_two() {
+        return refuse(format!("a batch of {batch} is not 1, 2, 4, … micro-batches of {micro_batch}"));
+    }
+    if sizes.language.is_none() && batch < 2 {
+        return refuse("a batch of 1: contrast needs two pairs or more".into());
+    }
+    let mut config = WorkerConfig::default();
+    config.train.slots = slots;
+    config.train.device = load.device.clone();
+    config.train.compute = load.compute;
+    config.train.tf32 = load.tf32;
+    config.train.overlap = load.overlap;
+    config.model.frozen_dtype = load.frozen_dtype;
+    config.model.qformer = sizes.qformer.clone();
+    let (stage1, stage2) = (&mut config.stage1, &mut config.stage2);
+    // No step is the last, and the schedule is that of a long run.
+    let steps = |stage: bool| if stage { 100_000 } else { 0 };
+    (stage1.steps, stage1.batch, stage1.text_length) =
+        (steps(sizes.language.is_none()), batch, sizes.text_length);
+    (stage2.steps, stage2.batch, stage2.text_length) =
+        (steps(sizes.language.is_some()), batch, sizes.text_length);
+    Ok(config)
+}
+
+/// A tokenizer of the words `w0`, `w1`, … for texts of `length` tokens.
+fn words(length: usize) -> Result<TextEncoder> {
+    let named = (0..WORDS).map(|word| format!("\"w{word}\": {}", word + 3));
+    let vocabulary =
+        ["\"<pad>\": 0", "\"</s>\": 1", "\"<unk>\": 2"].into_iter().map(str::to_owned).chain(named);
+    let vocabulary = vocabulary.collect::<Vec<_>>().join(", ");
+    let json = format!(
+        r#"{{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": {{"type": "WhitespaceSplit"}}, "post_processor": null, "decoder": null,
+            "model": {{"type": "WordLevel", "unk_token": "<unk>", "vocab": {{{vocabulary}}}}}}}"#
+    );
+    Ok(TextEncoder::from_json(json.as_bytes(), Path::new("made-up words"), TextEncoding::new(length, 0))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use blip2_model::language::opt::OptConfig;
+    use blip2_model::language::t5::T5Config;
+    use blip2_model::vision::EvaConfig;
+
+    use super::*;
+
+    fn sizes(language: Option<LanguageSizes>) -> StepSizes {
+        let encoder = EvaConfig {
+            width: 8,
+            depth: 1,
+            heads: 2,
+            intermediate: 8,
+            image_size: 28,
+            ..EvaConfig::default()
+        };
+        let qformer = QFormerSettings {
+            hidden: 8,
+            layers: 2,
+            heads: 2,
+            intermediate: 8,
+            queries: 3,
+            max_positions: 8,
+            embed_dim: 4,
+            ..QFormerSettings::default()
+        };
+        StepSizes { encoder: EncoderSizes::Eva(encoder), qformer, vocab: 50, language, text_length: 6 }
+    }
+
+    fn load(batch: u32, micro_batch: u32) -> StepLoad {
+        let (device, frozen_dtype) = ("cpu".to_owned(), FrozenDtype::F32);
+        let (compute, tf32, overlap) = (Compute::F32, false, true);
+        StepLoad { batch, micro_batch, device, frozen_dtype, compute, tf32, overlap }
+    }
+
+    #[test]
+    fn each_stage_is_stepped_and_each_part_of_it_timed() {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let opt = OptConfig {
+            width: 8,
+            depth: 1,
+            heads: 2,
+            intermediate: 8,
+            vocab_size: 40,
+            ..OptConfig::default()
+        };
+        let t5 = T5Config {
+            width: 8,
+            head_width: 4,
+            heads: 2,
+            intermediate: 8,
+            depth: 1,
+            vocab_size: 1100,
+            feed_forward_proj: "gated-gelu".into(),
+            ..T5Config::default()
+        };
+        for language in [None, Some(LanguageSizes::Opt(opt)), Some(LanguageSizes::T5(t5))] {
+            let mut speed = StepSpeed::new(sizes(language), load(4, 2), runtime.handle().clone()).unwrap();
+            let before = speed.state.parameters.clone();
+            let timed = speed.step(true).unwrap();
+            assert_ne!(before, speed.state.parameters);
+            assert!(timed.loss.is_finite() && speed.flops().backward > 0);
+            for (part, seconds) in timed.times.named() {
+                assert_eq!(seconds > 0.0, part != "exchange" || speed.sizes.language.is_none(), "{part}");
+            }
+            assert!(speed.step(false).unwrap().total > 0.0);
+        }
+    }
+
+    #[test]
+    fn batches_that_cannot_be_cut_are_refused() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for (batch, micro_batch, reason) in
+            [(6, 2, "micro-batches of 2"), (4, 3, "of 3"), (4, 8, "of 8"), (1, 1, "two pairs")]
+        {
+            let error = StepSpeed::new(sizes(None), load(batch, micro_batch), runtime.handle().clone());
+            let error = error.err().unwrap().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+}

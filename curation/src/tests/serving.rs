@@ -1,0 +1,192 @@
+//! A coordinator and its workers over gRPC, with models that compute nothing: whatever is lost, the same objects are
+//! there in the end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use blip2_dataset::corpus::ingest::Share;
+use blip2_model::device::seat::DeviceChoice;
+use blip2_proto::transport::Transport;
+use blip2_proto::v1::CurationStatusReply;
+use blip2_run::exit::ExitClass as _;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio_util::sync::CancellationToken;
+
+use super::fakes::fake_models;
+use super::{Scene, settings};
+use crate::config::CurationConfig;
+use crate::error::{CurationError, Result};
+use crate::job::CurationJob;
+use crate::scored::ScoredText;
+use crate::scoring::{CuratedImage, CurationModels, ModelTimes, Scorer};
+use crate::server::{CurationEnd, CurationOptions, coordinate_curation};
+use crate::task_runner::TaskRunner;
+use crate::worker::{CurationWorked, CurationWorkerOptions, work};
+
+const TOKEN: &str = "of these tests";
+
+/// A coordinator that runs, and where.
+struct Coordinator {
+    url: String,
+    ended: JoinHandle<Result<CurationEnd>>,
+    status: watch::Receiver<CurationStatusReply>,
+}
+
+impl Coordinator {
+    async fn start(job: &CurationJob, most_failures: u32) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let mut config = CurationConfig { output: job.output().to_string(), ..CurationConfig::default() };
+        config.models.captions = 0;
+        let (sender, status) = watch::channel(CurationStatusReply::default());
+        let options = CurationOptions {
+            job: job.clone(),
+            config_toml: toml::to_string(&config).unwrap(),
+            token: TOKEN.into(),
+            binary: "this".into(),
+            lease: Duration::from_millis(400),
+            most_failures,
+            transport: Transport::default(),
+            status: sender,
+        };
+        let ended = tokio::spawn(coordinate_curation(listener, std::future::pending(), options));
+        Self { url, ended, status }
+    }
+
+    /// A worker with these models.
+    fn worker(
+        &self,
+        name: &str,
+        models: impl FnOnce() -> CurationModels + Send + 'static,
+    ) -> JoinHandle<Result<CurationWorked>> {
+        let options = CurationWorkerOptions {
+            coordinator: self.url.clone(),
+            token: TOKEN.into(),
+            binary: "this".into(),
+            name: name.into(),
+            device: DeviceChoice::default(),
+            transport: Transport::default(),
+            patience: Duration::from_secs(20),
+        };
+        spawn_local(async move { work(options, &CancellationToken::new(), move |_, _| Ok(models())).await })
+    }
+}
+
+/// The files of a job that one process does by itself.
+async fn alone(scene: &Scene) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let job = scene.begin("alone").await;
+    let mut runner = TaskRunner::new(job, fake_models());
+    runner.run_share(Share::WHOLE, &CancellationToken::new(), |_| ()).await.unwrap();
+    assert_eq!(runner.times().images, 38);
+    scene.written("alone")
+}
+
+#[tokio::test]
+async fn workers_that_come_and_die_write_what_one_writes_alone() {
+    let here = LocalSet::new();
+    here.run_until(async {
+        let scene = Scene::new();
+        let whole = alone(&scene).await;
+        let job = scene.begin("shared").await;
+        let coordinator = Coordinator::start(&job, 3).await;
+        // One that takes a task and is gone before it has done it.
+        let (taken, mut is_taken) = tokio::sync::mpsc::unbounded_channel();
+        let dies = coordinator
+            .worker("dies", move || CurationModels { clip: Some(Box::new(Stuck(taken))), ..fake_models() });
+        is_taken.recv().await.unwrap();
+        dies.abort();
+        let others = ["a", "b"].map(|name| coordinator.worker(name, fake_models));
+        for worker in others {
+            worker.await.unwrap().unwrap();
+        }
+        assert_eq!(coordinator.ended.await.unwrap().unwrap(), CurationEnd::Done);
+        let status = coordinator.status.borrow().clone();
+        assert_eq!((status.tasks, status.done, status.leased), (3, 3, 0));
+        assert_eq!(status.rows, 40, "every row counts once, however often its task was done");
+        job.summary().await.unwrap();
+        assert_eq!(scene.written("shared"), whole);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_task_that_fails_again_and_again_ends_the_curation_and_is_named() {
+    let here = LocalSet::new();
+    here.run_until(async {
+        let scene = Scene::new();
+        let job = scene.begin("failing").await;
+        let coordinator = Coordinator::start(&job, 2).await;
+        let asked = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&asked);
+        let worker = coordinator
+            .worker("w", move || CurationModels { clip: Some(Box::new(Failing(counted))), ..fake_models() });
+        let CurationEnd::Failed { task, reason } = coordinator.ended.await.unwrap().unwrap() else {
+            panic!("the task failed")
+        };
+        assert!(task == 0 && reason.contains("failed 2 times") && reason.contains("no score"), "{reason}");
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+        worker.await.unwrap().unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_program_is_refused() {
+    let scene = Scene::new();
+    let job = scene.begin("refused").await;
+    assert_eq!(job.settings(), &settings());
+    let coordinator = Coordinator::start(&job, 1).await;
+    let options = CurationWorkerOptions {
+        coordinator: coordinator.url.clone(),
+        token: TOKEN.into(),
+        binary: "another".into(),
+        name: String::new(),
+        device: DeviceChoice::default(),
+        transport: Transport::default(),
+        patience: Duration::ZERO,
+    };
+    let refused = work(options.clone(), &CancellationToken::new(), |_, _| Ok(fake_models())).await;
+    let error = refused.unwrap_err();
+    assert!(error.exit().code() == 4 && error.to_string().contains("start the same program"), "{error}");
+    let stranger = CurationWorkerOptions { token: "guessed".into(), ..options };
+    let refused = work(stranger, &CancellationToken::new(), |_, _| Ok(fake_models())).await;
+    assert!(matches!(refused, Err(CurationError::Refused { .. })), "{refused:?}");
+    coordinator.ended.abort();
+}
+
+/// Says that it was asked, and never answers while anybody listens.
+struct Stuck(tokio::sync::mpsc::UnboundedSender<()>);
+
+impl Scorer for Stuck {
+    fn scores(
+        &self,
+        _: &[CuratedImage],
+        _: &[Vec<ScoredText>],
+        _: &mut ModelTimes,
+    ) -> Result<Vec<Option<f32>>> {
+        self.0.send(()).unwrap();
+        // Its worker is aborted, which the thread of the models does not see: it waits until nobody listens any more.
+        while !self.0.is_closed() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Err(CurationError::Panicked("a worker that died".into()))
+    }
+}
+
+/// Counts how often it fails.
+struct Failing(Arc<AtomicU64>);
+
+impl Scorer for Failing {
+    fn scores(
+        &self,
+        _: &[CuratedImage],
+        _: &[Vec<ScoredText>],
+        _: &mut ModelTimes,
+    ) -> Result<Vec<Option<f32>>> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Err(CurationError::Configuration("no score".into()))
+    }
+}

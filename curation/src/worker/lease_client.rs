@@ -1,0 +1,149 @@
+//! The coordinator of a curation as its workers see it: asked again as long as it may come back.
+
+use std::time::{Duration, Instant};
+
+use blip2_proto::text::{MAX_TEXT, visible};
+use blip2_proto::token::with_token;
+use blip2_proto::v1::curation_client::CurationClient;
+use blip2_proto::v1::{
+    DescribeReply, DescribeRequest, LeaseRequest, LeasedTask, RenewRequest, ReportRequest, lease_reply,
+    report_request,
+};
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
+
+use super::CurationWorkerOptions;
+use crate::error::{CurationError, Result};
+
+/// For a connection and for each answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Between two tries to reach a coordinator.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+
+/// The coordinator, as long as it can be reached.
+pub(super) struct LeaseClient {
+    client: CurationClient<Channel>,
+    options: CurationWorkerOptions,
+}
+
+impl LeaseClient {
+    /// Connects, however often that takes.
+    pub(super) async fn connect(options: &CurationWorkerOptions) -> Result<Self> {
+        let began = Instant::now();
+        loop {
+            match options.transport.connect(&options.coordinator, ANSWER_WITHIN).await {
+                Ok(channel) => {
+                    return Ok(Self { client: CurationClient::new(channel), options: options.clone() });
+                }
+                Err(reason) if began.elapsed() >= options.patience => {
+                    return Err(CurationError::Coordinator { address: options.coordinator.clone(), reason });
+                }
+                Err(_) => tokio::time::sleep(TRY_AGAIN).await,
+            }
+        }
+    }
+
+    /// What is curated.
+    pub(super) async fn describe(&self) -> Result<DescribeReply> {
+        let request =
+            DescribeRequest { token: self.options.token.clone(), binary: self.options.binary.clone() };
+        self.call(|mut client| {
+            let request = with_token(request.clone(), &request.token);
+            async move { client.describe(request).await }
+        })
+        .await
+    }
+
+    /// Asks for a task.
+    pub(super) async fn lease(&self) -> Result<Option<lease_reply::Kind>> {
+        let request = LeaseRequest {
+            token: self.options.token.clone(),
+            binary: self.options.binary.clone(),
+            worker: self.options.name.clone(),
+        };
+        let reply = self.call(|mut client| {
+            let request = with_token(request.clone(), &request.token);
+            async move { client.lease(request).await }
+        });
+        Ok(reply.await?.kind)
+    }
+
+    /// Says how a task ended.
+    pub(super) async fn report(&self, leased: LeasedTask, outcome: report_request::Outcome) -> Result<()> {
+        let report = ReportRequest {
+            token: self.options.token.clone(),
+            lease: leased.lease,
+            task: leased.task,
+            outcome: Some(outcome),
+        };
+        let reported = self.call(|mut client| {
+            let report = with_token(report.clone(), &report.token);
+            async move { client.report(report).await }
+        });
+        reported.await.map(drop)
+    }
+
+    /// Keeps a lease until that is dropped. One that has ended is worked on all the same: whoever is first in the store
+    /// was not in vain.
+    pub(super) fn renewing(&self, leased: LeasedTask) -> AbortOnDrop {
+        AbortOnDrop(tokio::spawn(renew(self.client.clone(), self.options.token.clone(), leased)))
+    }
+
+    /// Calls, again while the coordinator cannot be reached.
+    async fn call<T, F: Future<Output = std::result::Result<Response<T>, Status>>>(
+        &self,
+        request: impl Fn(CurationClient<Channel>) -> F,
+    ) -> Result<T> {
+        let began = Instant::now();
+        loop {
+            let answer = tokio::time::timeout(ANSWER_WITHIN, request(self.client.clone())).await;
+            let status = match answer {
+                Ok(Ok(reply)) => return Ok(reply.into_inner()),
+                Ok(Err(status)) => status,
+                Err(_) => Status::deadline_exceeded(format!("no answer within {ANSWER_WITHIN:?}")),
+            };
+            let reason = visible(status.message(), MAX_TEXT);
+            match status.code() {
+                Code::PermissionDenied | Code::FailedPrecondition => {
+                    return Err(CurationError::Refused { reason });
+                }
+                Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled
+                    if began.elapsed() < self.options.patience =>
+                {
+                    tokio::time::sleep(TRY_AGAIN).await;
+                }
+                _ => {
+                    let address = self.options.coordinator.clone();
+                    return Err(CurationError::Coordinator { address, reason });
+                }
+            }
+        }
+    }
+}
+
+async fn renew(mut client: CurationClient<Channel>, token: String, leased: LeasedTask) {
+    let every = Duration::from_millis(u64::from(leased.lease_ms / 3).max(100));
+    loop {
+        tokio::time::sleep(every).await;
+        let request = RenewRequest { token: token.clone(), lease: leased.lease, task: leased.task };
+        let renewing = client.renew(with_token(request, &token));
+        match tokio::time::timeout(ANSWER_WITHIN, renewing).await {
+            Ok(Ok(reply)) if !reply.get_ref().held => {
+                tracing::warn!(task = leased.task, "the lease of this task has ended");
+                return;
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a lease was not renewed"),
+            Err(_) => tracing::debug!("a lease was not renewed in time"),
+        }
+    }
+}
+
+/// A task of the runtime that ends with its owner.
+pub(super) struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
