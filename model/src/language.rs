@@ -1,10 +1,10 @@
 //! The frozen language models of the generate task, behind one interface.
 //!
 //! A family is its folder ([`opt`], [`llama`], [`t5`]) and a line of the registry. Decoder-only families share one body
-//! ([`decoder_only`]) and give it their layers; [`generation`] searches for the next tokens of any of them.
+//! (`decoder_only`) and give it their layers; [`generation`] searches for the next tokens of any of them.
 
-pub mod decoder_only;
-mod family;
+mod decoder_only;
+pub(crate) mod family;
 pub mod generation;
 pub mod llama;
 pub mod opt;
@@ -16,6 +16,7 @@ pub mod t5;
 mod texts;
 mod tokens;
 
+pub use family::LanguageSizes;
 pub use prefix::split_caption;
 pub use texts::{Padded, Texts};
 pub use tokens::SpecialTokens;
@@ -87,6 +88,14 @@ impl LanguageModel {
         Ok((Family::of_folder(&config)?.sizes)(&config)?.width())
     }
 
+    /// A model of zeros, to be loaded or filled.
+    ///
+    /// # Errors
+    /// Sizes that no model can have.
+    pub fn zeros(sizes: &dyn LanguageSizes, device: &Device) -> Result<Self, ModelError> {
+        Ok(Self { model: Family::zeros(sizes, device)? })
+    }
+
     /// The dropout probability of the model's own training, for [`LanguageModel::training_loss`].
     pub fn dropout(&self) -> f64 {
         self.model.sizes().dropout()
@@ -94,12 +103,12 @@ impl LanguageModel {
 
     /// The `model_type` of the family.
     pub fn model_type(&self) -> &'static str {
-        self.model.model_type()
+        self.model.names().model_type
     }
 
     /// The name under which LAVIS stores the model.
     pub fn prefix(&self) -> &'static str {
-        self.model.prefix()
+        self.model.names().prefix
     }
 
     /// Width of the embeddings.

@@ -7,6 +7,7 @@ pub(crate) mod causal;
 pub mod dropout;
 pub(crate) mod erased;
 pub(crate) mod feed_forward;
+pub mod flops;
 pub mod layers;
 pub(crate) mod projections;
 pub(crate) mod rows;

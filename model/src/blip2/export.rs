@@ -128,17 +128,18 @@ pub fn export_retrieval(
 /// Writes tensors under LAVIS's names to the new file `file`, which ends in `.pth` (as `torch.save` writes it:
 /// `{"model": …}`) or `.safetensors`. LAVIS stores what a stage trains; the frozen parts are its own files.
 ///
-/// `family` is the prefix of the language model, after which the projection is called; `opt_model` without one.
+/// `family` is the prefix of the language model, after which the projection is called, where there is one.
 ///
 /// # Errors
 /// A file that exists or ends otherwise, or a disk that is full.
 pub fn export_lavis(
     file: &Path,
     model: &mut impl NamedTensors,
-    family: &str,
+    family: Option<&str>,
     precision: Precision,
 ) -> Result<(), ModelError> {
-    let layout = |name: &str, shape: &[usize]| lavis_targets(&lavis_name(name, family), shape);
+    let named = |name: &str| family.map_or_else(|| name.to_string(), |family| lavis_name(name, family));
+    let layout = |name: &str, shape: &[usize]| lavis_targets(&named(name), shape);
     let plan = Plan::new(model, &layout, precision)?;
     let staging = Staging::beside(file)?;
     match file.extension().and_then(|extension| extension.to_str()) {

@@ -136,12 +136,13 @@ fn image_token(value: &Value, tokenizer: &Path, language: &SpecialTokens) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::language::LanguageSizes;
     use crate::language::opt::OptConfig;
     use crate::language::t5::T5Config;
     use serde_json::json;
 
     fn choose(tokens: &[(u32, &str)], newline: &str) -> Result<PromptTokens, ModelError> {
-        choose_for(&OptConfig { vocab_size: 20, ..OptConfig::default() }, tokens, newline)
+        choose_for(OptConfig { vocab_size: 20, ..OptConfig::default() }.special_tokens(), tokens, newline)
     }
 
     fn choose_for(
@@ -178,7 +179,7 @@ mod tests {
     fn an_encoders_own_end_token_ends_captions() {
         let config = T5Config { vocab_size: 20, ..T5Config::default() };
         let tokens = [(0, "<pad>"), (1, "</s>"), (2, "<unk>"), (18, "<extra_id_1>"), (19, "<extra_id_0>")];
-        let chosen = choose_for(&config, &tokens, "no line feed").unwrap();
+        let chosen = choose_for(config.special_tokens(), &tokens, "no line feed").unwrap();
         assert_eq!(chosen, PromptTokens { image: 18, bos: 1, pad: 0, eos: vec![1] });
     }
 }

@@ -3,15 +3,13 @@
 mod search;
 
 use std::fmt;
-use std::path::Path;
 
 use burn::tensor::{DType, Device, Int, Tensor};
 
-use super::family::{self, FamilyConfig, FamilyModel, Published, Sizes};
+use super::family::{FamilyConfig, FamilyModel, LanguageSizes, Names, Published};
 use super::generation::{GenerateOptions, Stop, generate_until};
 use super::texts::{Context, Texts, followed_by, sum_over_labels};
 use crate::device::cast::in_numbers;
-use crate::device::placement::Placement;
 use crate::error::ModelError;
 use crate::files::weights::WeightSource;
 use crate::nn::cache::KeyValueCache;
@@ -103,7 +101,7 @@ pub(crate) trait DecoderEnds<L: DecoderLayer>: fmt::Debug + Clone + Send + Sync 
 /// Its tensors are plain, so that no gradient of a weight is ever computed; the gradient flows through to
 /// the inputs where these are on an autodiff device.
 #[derive(Debug, Clone)]
-pub struct DecoderOnly<L: DecoderLayer> {
+pub(crate) struct DecoderOnly<L: DecoderLayer> {
     pub(super) embed_tokens: Embedding,
     ends: L::Ends,
     layers: Vec<L>,
@@ -116,8 +114,8 @@ impl<L: DecoderLayer> DecoderOnly<L> {
     /// A model of zeros, to be loaded.
     ///
     /// # Errors
-    /// Sizes that no model can have.
-    pub fn new(config: &L::Config, device: &Device) -> Result<Self, ModelError> {
+    /// LanguageSizes that no model can have.
+    pub(crate) fn new(config: &L::Config, device: &Device) -> Result<Self, ModelError> {
         L::validate(config)?;
         let (width, vocabulary) = (config.width(), config.special_tokens().vocab_size);
         Ok(Self {
@@ -129,16 +127,8 @@ impl<L: DecoderLayer> DecoderOnly<L> {
         })
     }
 
-    /// Loads a folder of the family, or the language model of a BLIP-2 folder, to a `place` without autodiff.
-    ///
-    /// # Errors
-    /// Another model, an unsupported setting, or weights that do not fit the configuration.
-    pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
-        family::open(folder, place)
-    }
-
     /// The sizes and special tokens.
-    pub fn config(&self) -> &L::Config {
+    pub(crate) fn config(&self) -> &L::Config {
         &self.config
     }
 
@@ -146,7 +136,7 @@ impl<L: DecoderLayer> DecoderOnly<L> {
     ///
     /// # Shapes
     /// - ids `[b, T]`, each below the vocabulary's size; output `[b, T, width]`
-    pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+    pub(crate) fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         self.embed_tokens.forward(ids)
     }
 
@@ -158,7 +148,7 @@ impl<L: DecoderLayer> DecoderOnly<L> {
     ///
     /// # Errors
     /// A sequence that does not fit the model.
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         inputs_embeds: Tensor<3>,
         attention_mask: Tensor<2, Int>,
@@ -174,7 +164,7 @@ impl<L: DecoderLayer> DecoderOnly<L> {
     ///
     /// # Errors
     /// A sequence that does not fit the model.
-    pub fn hidden(
+    pub(crate) fn hidden(
         &self,
         inputs_embeds: Tensor<3>,
         attention_mask: Tensor<2, Int>,
@@ -187,7 +177,7 @@ impl<L: DecoderLayer> DecoderOnly<L> {
     ///
     /// # Shapes
     /// - hidden `[b, n, width]`; output `[b, n, vocabulary]`
-    pub fn logits_of(&self, hidden: Tensor<3>) -> Tensor<3> {
+    pub(crate) fn logits_of(&self, hidden: Tensor<3>) -> Tensor<3> {
         match &self.lm_head {
             Some(head) => head.scores(hidden),
             None => self.embed_tokens.scores(hidden, None),
@@ -257,21 +247,17 @@ impl<L: DecoderLayer> Published for DecoderOnly<L> {
             return weights;
         }
         let [table, head] = [join(L::BODY, TOKENS), HEAD.into()];
-        let weight = |name: &str| join(L::Config::PREFIX, &join(name, "weight"));
+        let weight = |name: &str| join(L::Config::NAMES.prefix, &join(name, "weight"));
         weights.with_alias(&weight(&table), &weight(&head))
     }
 }
 
 impl<L: DecoderLayer> FamilyModel for DecoderOnly<L> {
-    fn model_type(&self) -> &'static str {
-        L::Config::MODEL_TYPE
+    fn names(&self) -> Names {
+        L::Config::NAMES
     }
 
-    fn prefix(&self) -> &'static str {
-        L::Config::PREFIX
-    }
-
-    fn sizes(&self) -> &dyn Sizes {
+    fn sizes(&self) -> &dyn LanguageSizes {
         &self.config
     }
 

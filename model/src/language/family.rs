@@ -1,5 +1,6 @@
 //! What every family of language models gives: sizes read from a folder, and a model of them as an object.
 
+use std::any::Any;
 use std::fmt;
 use std::path::Path;
 
@@ -15,11 +16,22 @@ use crate::files::config::FolderConfig;
 use crate::files::weights::{Fit, WeightSource, check_beside, load};
 use crate::nn::dropout::Dropout;
 use crate::nn::erased::ErasedVisitor;
+use crate::nn::flops::Flops;
 use crate::nn::tensors::NamedTensors;
 use crate::train::loss::Loss;
 
+/// What a family is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Names {
+    /// The `model_type` of its configurations.
+    pub(crate) model_type: &'static str,
+    /// The name under which LAVIS stores the language model; those of all its tensors start with it. Families that LAVIS
+    /// does not have take `llm_model`.
+    pub(crate) prefix: &'static str,
+}
+
 /// What `config.json` says of a model, whatever its family.
-pub(crate) trait Sizes: fmt::Debug + Send + Sync {
+pub trait LanguageSizes: Any + fmt::Debug + Send + Sync {
     /// Width of the tokens' vectors, which is that of a soft prompt.
     fn width(&self) -> usize;
 
@@ -47,15 +59,15 @@ pub(crate) trait Sizes: fmt::Debug + Send + Sync {
     /// # Errors
     /// Numbers that JSON does not have.
     fn section(&self) -> Result<Value, ModelError>;
+
+    /// Operations of one text of `length` tokens after `read` positions, all weights being frozen.
+    fn flops(&self, read: usize, length: usize) -> Flops;
 }
 
 /// The configuration of one family.
-pub(crate) trait FamilyConfig: Sizes + Clone + 'static {
-    /// The family's `model_type`.
-    const MODEL_TYPE: &'static str;
-
-    /// The name under which LAVIS stores the language model; those of all its tensors start with it.
-    const PREFIX: &'static str;
+pub(crate) trait FamilyConfig: LanguageSizes + Clone + 'static {
+    /// What the family is called.
+    const NAMES: Names;
 
     /// Reads a folder's `config.json`, or the `text_config` of a BLIP-2 folder.
     ///
@@ -69,14 +81,11 @@ pub(crate) trait FamilyConfig: Sizes + Clone + 'static {
 
 /// A frozen language model of any family.
 pub(crate) trait FamilyModel: fmt::Debug + Send + Sync {
-    /// The family's `model_type`.
-    fn model_type(&self) -> &'static str;
-
-    /// The name under which LAVIS stores it.
-    fn prefix(&self) -> &'static str;
+    /// What its family is called.
+    fn names(&self) -> Names;
 
     /// Its sizes and special tokens.
-    fn sizes(&self) -> &dyn Sizes;
+    fn sizes(&self) -> &dyn LanguageSizes;
 
     /// A copy that shares the tensors.
     fn boxed(&self) -> Box<dyn FamilyModel>;
@@ -157,7 +166,7 @@ pub(crate) trait Published: FamilyModel + NamedTensors + Sized + 'static {
 pub(crate) fn open<M: Published>(folder: &Path, place: impl Into<Placement>) -> Result<M, ModelError> {
     let place = place.into();
     let (mut model, source) = prepare::<M>(folder, &place.device)?;
-    load(&mut model, M::Config::PREFIX, &source, &place)?;
+    load(&mut model, M::Config::NAMES.prefix, &source, &place)?;
     Ok(model)
 }
 
@@ -167,7 +176,7 @@ pub(crate) fn open<M: Published>(folder: &Path, place: impl Into<Placement>) -> 
 /// As [`open`].
 pub(crate) fn check<M: Published>(folder: &Path) -> Result<Fit, ModelError> {
     let (mut model, source) = prepare::<M>(folder, &Device::flex())?;
-    check_beside(&mut model, M::Config::PREFIX, &source, &[])
+    check_beside(&mut model, M::Config::NAMES.prefix, &source, &[])
 }
 
 /// A model of zeros and the weights that are to be loaded into it.

@@ -16,7 +16,7 @@ use super::decoder_only::DecoderOnly;
 use layer::LlamaLayer;
 
 /// A Llama language model; its names start with `llm_model`.
-pub type Llama = DecoderOnly<LlamaLayer>;
+pub(crate) type Llama = DecoderOnly<LlamaLayer>;
 
 #[cfg(test)]
 pub(crate) mod tests {

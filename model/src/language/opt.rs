@@ -10,7 +10,7 @@ use super::decoder_only::DecoderOnly;
 use layer::OptLayer;
 
 /// An OPT language model; its names start with `opt_model`.
-pub type Opt = DecoderOnly<OptLayer>;
+pub(crate) type Opt = DecoderOnly<OptLayer>;
 
 #[cfg(test)]
 pub(crate) mod tests {

@@ -7,16 +7,13 @@ mod stack;
 
 pub use config::T5Config;
 
-use std::path::Path;
-
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
-use super::family::{self, FamilyConfig, FamilyModel, Published, Sizes};
+use super::family::{FamilyConfig, FamilyModel, LanguageSizes, Names, Published};
 use super::generation::{GenerateOptions, Stop, generate_until};
 use super::texts::{Context, Texts, sum_over_labels};
 use crate::device::cast::in_f32;
-use crate::device::placement::Placement;
 use crate::error::ModelError;
 use crate::files::weights::WeightSource;
 use crate::nn::attention::BLOCKED;
@@ -38,7 +35,7 @@ const HEAD: &str = "lm_head";
 /// Its tensors are plain, so that no gradient of a weight is ever computed; the gradient flows through to
 /// the inputs where these are on an autodiff device.
 #[derive(Module, Debug)]
-pub struct T5 {
+pub(crate) struct T5 {
     shared: Embedding,
     encoder: Stack,
     decoder: Stack,
@@ -50,7 +47,7 @@ pub struct T5 {
 
 impl T5 {
     /// A model of zeros, to be loaded.
-    pub fn new(config: &T5Config, device: &Device) -> Result<Self, ModelError> {
+    pub(crate) fn new(config: &T5Config, device: &Device) -> Result<Self, ModelError> {
         config.validate()?;
         let (width, vocabulary) = (config.width, config.vocab_size);
         Ok(Self {
@@ -62,17 +59,8 @@ impl T5 {
         })
     }
 
-    /// Loads a `T5ForConditionalGeneration` folder, or the language model of a BLIP-2 folder, onto a plain
-    /// `device`. As in `transformers`, the output map is the token table unless the weights hold another.
-    ///
-    /// # Errors
-    /// Another model, an unsupported setting, or weights that do not fit the configuration.
-    pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
-        family::open(folder, place)
-    }
-
     /// The sizes and special tokens.
-    pub fn config(&self) -> &T5Config {
+    pub(crate) fn config(&self) -> &T5Config {
         &self.config
     }
 
@@ -80,7 +68,7 @@ impl T5 {
     ///
     /// # Shapes
     /// - ids `[b, T]`, each below the vocabulary's size; output `[b, T, width]`
-    pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+    pub(crate) fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         self.shared.forward(ids)
     }
 
@@ -89,7 +77,7 @@ impl T5 {
     /// # Shapes
     /// - inputs_embeds `[b, S, width]` and attention_mask `[b, S]` (1: a token, 0: padding) of the encoder's
     ///   input; written `[b, T]`, starting with the start token; output `[b, T, vocabulary]`
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         inputs_embeds: Tensor<3>,
         attention_mask: Tensor<2, Int>,
@@ -103,7 +91,7 @@ impl T5 {
     ///
     /// # Shapes
     /// - those of [`T5::forward`]
-    pub fn training_scores(
+    pub(crate) fn training_scores(
         &self,
         inputs_embeds: Tensor<3>,
         attention_mask: Tensor<2, Int>,
@@ -118,7 +106,7 @@ impl T5 {
     ///
     /// # Shapes
     /// - ids and output `[b, T]`
-    pub fn shifted_right(&self, ids: Tensor<2, Int>) -> Tensor<2, Int> {
+    pub(crate) fn shifted_right(&self, ids: Tensor<2, Int>) -> Tensor<2, Int> {
         let [rows, length] = ids.dims();
         let start = Tensor::full([rows, 1], self.config.decoder_start_token_id as i32, &ids.device());
         Tensor::cat(vec![start, ids], 1).narrow(1, 0, length)
@@ -190,7 +178,7 @@ impl Published for T5 {
     }
 
     fn fitted(config: &mut T5Config, weights: WeightSource) -> WeightSource {
-        let prefixed = |name: &str| join(T5Config::PREFIX, &join(name, "weight"));
+        let prefixed = |name: &str| join(T5Config::NAMES.prefix, &join(name, "weight"));
         let table = prefixed("shared");
         let weights = weights
             .with_alias(&table, &prefixed("encoder.embed_tokens"))
@@ -202,15 +190,11 @@ impl Published for T5 {
 }
 
 impl FamilyModel for T5 {
-    fn model_type(&self) -> &'static str {
-        T5Config::MODEL_TYPE
+    fn names(&self) -> Names {
+        T5Config::NAMES
     }
 
-    fn prefix(&self) -> &'static str {
-        T5Config::PREFIX
-    }
-
-    fn sizes(&self) -> &dyn Sizes {
+    fn sizes(&self) -> &dyn LanguageSizes {
         &self.config
     }
 
@@ -282,11 +266,13 @@ impl FamilyModel for T5 {
 pub(crate) mod tests {
     use super::*;
     use crate::device::read_back::floats;
+    use crate::language::family;
     use crate::language::generation::{GenerateOptions, generate};
     use crate::train::flat::FlatLayout;
     use crate::train::flat::tests::filled;
     use safetensors::Dtype;
     use safetensors::tensor::TensorView;
+    use std::path::Path;
 
     fn config() -> T5Config {
         T5Config {
@@ -419,7 +405,7 @@ pub(crate) mod tests {
             section["model_type"] = "t5".into();
             std::fs::write(folder.path().join("config.json"), section.to_string()).unwrap();
             write(&mut model, &folder.path().join("model.safetensors"));
-            let read = T5::open(folder.path(), &Device::flex()).unwrap();
+            let read = family::open::<T5>(folder.path(), &Device::flex()).unwrap();
             assert_eq!(read.lm_head.is_some(), untied);
             assert!(read.config().scales_outputs());
             let (embeds, mask) = inputs(&model, [4, 7, 2]);

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Int, Tensor};
 use super::{DecoderLayer, DecoderOnly};
 use crate::device::read_back::floats;
 use crate::error::ModelError;
-use crate::language::family::Sizes;
+use crate::language::family::LanguageSizes;
 use crate::language::generation::Decoder;
 use crate::nn::cache::KeyValueCache;
 use crate::nn::causal::padding_of;

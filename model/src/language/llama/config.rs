@@ -6,9 +6,10 @@ use serde_json::Value;
 use super::scaling::RopeScaling;
 use crate::error::ModelError;
 use crate::files::config::{FolderConfig, TokenIds};
-use crate::language::family::{FamilyConfig, Sizes, to_value};
+use crate::language::family::{FamilyConfig, LanguageSizes, Names, to_value};
 use crate::language::tokens::SpecialTokens;
 use crate::nn::activation::Activation;
+use crate::nn::flops::{Flops, attend, map};
 
 /// Sizes and special tokens of a [`Llama`](super::Llama); the defaults are those of `LlamaConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -149,7 +150,7 @@ impl LlamaConfig {
     }
 }
 
-impl Sizes for LlamaConfig {
+impl LanguageSizes for LlamaConfig {
     fn width(&self) -> usize {
         self.width
     }
@@ -184,14 +185,22 @@ impl Sizes for LlamaConfig {
         section["initializer_range"] = 0.02.into();
         Ok(section)
     }
+
+    fn flops(&self, read: usize, length: usize) -> Flops {
+        let (width, inner, rows) = (self.width, self.heads * self.head_width(), read + length);
+        let shared = self.key_heads() * self.head_width();
+        let maps = 2 * map(rows, width, inner) + 2 * map(rows, width, shared);
+        let layer = maps + 3 * map(rows, width, self.intermediate);
+        let scores = map(length, width, self.vocab_size);
+        Flops::frozen(layer, attend(rows, rows, inner)).times(self.depth) + Flops::frozen(scores, 0)
+    }
 }
 
 impl FamilyConfig for LlamaConfig {
-    const MODEL_TYPE: &'static str = "llama";
-    const PREFIX: &'static str = "llm_model";
+    const NAMES: Names = Names { model_type: "llama", prefix: "llm_model" };
 
     fn read(config: &FolderConfig) -> Result<Self, ModelError> {
-        let section = config.expect_language_model(Self::MODEL_TYPE)?;
+        let section = config.expect_language_model(Self::NAMES.model_type)?;
         for field in ["attention_bias", "mlp_bias"] {
             config.require(section, field, &false.into())?;
         }

@@ -13,7 +13,7 @@ use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// The last norm.
 #[derive(Module, Debug)]
-pub struct LlamaEnds {
+pub(crate) struct LlamaEnds {
     norm: RmsNorm,
 }
 

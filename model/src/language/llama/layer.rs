@@ -18,7 +18,7 @@ use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// `x += out(attention(norm1 x)); x += down(act(gate(norm2 x)) · up(norm2 x))`.
 #[derive(Module, Debug)]
-pub struct LlamaLayer {
+pub(crate) struct LlamaLayer {
     attention: Projections,
     norm1: RmsNorm,
     feed_forward: FeedForward,

@@ -5,8 +5,9 @@ use serde_json::Value;
 
 use crate::error::ModelError;
 use crate::files::config::{FolderConfig, TokenIds};
-use crate::language::family::{FamilyConfig, Sizes, to_value};
+use crate::language::family::{FamilyConfig, LanguageSizes, Names, to_value};
 use crate::language::tokens::SpecialTokens;
+use crate::nn::flops::{Flops, attend, map};
 
 /// Sizes and special tokens of an [`Opt`](super::Opt); the defaults are those of `OPTConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -111,7 +112,7 @@ impl OptConfig {
     }
 }
 
-impl Sizes for OptConfig {
+impl LanguageSizes for OptConfig {
     fn width(&self) -> usize {
         self.embed_width()
     }
@@ -150,14 +151,21 @@ impl Sizes for OptConfig {
         section["init_std"] = 0.02.into();
         Ok(section)
     }
+
+    fn flops(&self, read: usize, length: usize) -> Flops {
+        let (width, embed, rows) = (self.width, self.embed_width(), read + length);
+        let layer = 4 * map(rows, width, width) + 2 * map(rows, width, self.intermediate);
+        let between = if embed == width { 0 } else { map(rows, embed, width) + map(length, width, embed) };
+        let scores = map(length, embed, self.vocab_size);
+        Flops::frozen(layer, attend(rows, rows, width)).times(self.depth) + Flops::frozen(between + scores, 0)
+    }
 }
 
 impl FamilyConfig for OptConfig {
-    const MODEL_TYPE: &'static str = "opt";
-    const PREFIX: &'static str = "opt_model";
+    const NAMES: Names = Names { model_type: "opt", prefix: "opt_model" };
 
     fn read(config: &FolderConfig) -> Result<Self, ModelError> {
-        let section = config.expect_language_model(Self::MODEL_TYPE)?;
+        let section = config.expect_language_model(Self::NAMES.model_type)?;
         for (field, supported) in [
             ("activation_function", "relu".into()),
             ("enable_bias", true.into()),

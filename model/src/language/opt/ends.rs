@@ -15,7 +15,7 @@ const POSITION_OFFSET: usize = 2;
 
 /// Learned positions, the last norm, and maps where the tokens' vectors have another width than the layers.
 #[derive(Module, Debug)]
-pub struct OptEnds {
+pub(crate) struct OptEnds {
     embed_positions: Embedding,
     /// To the layers' width; [`OptEnds::project_out`] leads back.
     project_in: Option<Linear>,

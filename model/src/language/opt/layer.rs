@@ -22,7 +22,7 @@ pub(super) const LAYER_NORM_EPS: f64 = 1e-5;
 /// `x += out(attention(norm1 x)); x += fc2(relu(fc1(norm2 x)))`, or, with the norms behind, `x = norm1(x + out(attention
 /// x)); x = norm2(x + fc2(relu(fc1 x)))`.
 #[derive(Module, Debug)]
-pub struct OptLayer {
+pub(crate) struct OptLayer {
     attention: Projections,
     norm1: LayerNorm,
     feed_forward: FeedForward,

@@ -5,9 +5,10 @@ use serde_json::Value;
 
 use crate::error::ModelError;
 use crate::files::config::FolderConfig;
-use crate::language::family::{FamilyConfig, Sizes, to_value};
+use crate::language::family::{FamilyConfig, LanguageSizes, Names, to_value};
 use crate::language::tokens::SpecialTokens;
 use crate::nn::activation::Activation;
+use crate::nn::flops::{Flops, attend, map};
 
 /// The kind of feed-forward part that is supported, as `feed_forward_proj` names it.
 const GATED: &str = "gated-gelu";
@@ -126,7 +127,7 @@ impl T5Config {
     }
 }
 
-impl Sizes for T5Config {
+impl LanguageSizes for T5Config {
     fn width(&self) -> usize {
         self.width
     }
@@ -165,14 +166,28 @@ impl Sizes for T5Config {
         section["is_encoder_decoder"] = true.into();
         Ok(section)
     }
+
+    fn flops(&self, read: usize, length: usize) -> Flops {
+        let (width, inner) = (self.width, self.heads * self.head_width);
+        let own = |rows: usize| Flops::frozen(4 * map(rows, width, inner), attend(rows, rows, inner));
+        let feed_forward = |rows: usize| Flops::frozen(3 * map(rows, width, self.intermediate), 0);
+        let crossing = 2 * map(length, width, inner) + 2 * map(read, width, inner);
+        let cross = Flops::frozen(crossing, attend(length, read, inner));
+        let encoder = (own(read) + feed_forward(read)).times(self.depth);
+        let decoder = (own(length) + cross + feed_forward(length)).times(self.decoder_depth());
+        let scores = Flops::frozen(map(length, width, self.vocab_size), 0);
+        // What the decoder's first layer makes of the text alone has no gradient.
+        let text_alone = own(length).backward + map(length, width, inner) as u64;
+        let both = encoder + decoder + scores;
+        Flops { backward: both.backward - text_alone, ..both }
+    }
 }
 
 impl FamilyConfig for T5Config {
-    const MODEL_TYPE: &'static str = "t5";
-    const PREFIX: &'static str = "t5_model";
+    const NAMES: Names = Names { model_type: "t5", prefix: "t5_model" };
 
     fn read(config: &FolderConfig) -> Result<Self, ModelError> {
-        let section = config.expect_language_model(Self::MODEL_TYPE)?;
+        let section = config.expect_language_model(Self::NAMES.model_type)?;
         let sizes: Self = config.parse_part(section)?;
         let tokens = [
             ("decoder_start_token_id", sizes.decoder_start_token_id),
