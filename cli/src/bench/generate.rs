@@ -101,7 +101,7 @@ fn measure(arguments: &GenerateArguments) -> Result<Report, CliError> {
         Some(folder) => (folder.display().to_string(), WritingSpeed::open(folder)?),
         None => {
             let name = arguments.preset.to_possible_value().map(|value| value.get_name().to_owned());
-            (name.unwrap_or_default(), WritingSpeed::random(&arguments.preset.sizes())?)
+            (name.unwrap_or_default(), WritingSpeed::random(&*arguments.preset.sizes())?)
         }
     };
     let load = WritingLoad {

@@ -136,7 +136,7 @@ mod tests {
         };
         let families: [&dyn LanguageSizes; 3] = [&opt, &llama, &t5];
         for sizes in families {
-            let speed = WritingSpeed::random(&sizes).unwrap();
+            let speed = WritingSpeed::random(sizes).unwrap();
             assert!(speed.parameters() > 100);
             assert!(speed.measure(load).unwrap().prefill > Duration::ZERO, "{sizes:?}");
         }
