@@ -79,7 +79,7 @@ pub struct Retriever<'a> {
     pub contrast: &'a mut ContrastModel,
     /// The Q-Former's sizes.
     pub qformer: &'a QFormerConfig,
-    /// How pictures are prepared.
+    /// How images are prepared.
     pub processor: &'a ImageProcessor,
 }
 

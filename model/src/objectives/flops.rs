@@ -4,14 +4,14 @@
 //! GELU, losses and the optimizer, far below 1 % at published sizes, are not. A trained map costs twice its forward pass
 //! going back (the gradients of its input and of its weight), a frozen one as much as its forward pass (its input's alone),
 //! and the frozen image encoder nothing. The products of attention have two gradients everywhere. Nothing is counted twice
-//! that a program chooses to compute twice, and the keys and values of a picture count once for all passes.
+//! that a program chooses to compute twice, and the keys and values of an image count once for all passes.
 
 use crate::language::LanguageSizes;
 use crate::nn::flops::{Flops, attend, map};
 use crate::qformer::QFormerConfig;
 use crate::vision::{ClipVisionConfig, EncoderSizes, EvaConfig};
 
-/// The frozen encoder's forward pass of one picture.
+/// The frozen encoder's forward pass of one image.
 pub fn image_encoder(sizes: &EncoderSizes) -> Flops {
     let forward = match sizes {
         EncoderSizes::Eva(EvaConfig { width, depth, intermediate, patch_size, .. }) => {
@@ -36,7 +36,7 @@ fn vision(tokens: usize, patch: usize, width: usize, depth: usize, inner: usize)
 pub struct BatchShape {
     /// Pairs in the global batch.
     pub pairs: usize,
-    /// Feature vectors a picture.
+    /// Feature vectors an image.
     pub positions: usize,
     /// Tokens a text.
     pub text_length: usize,
@@ -53,7 +53,7 @@ impl Pieces<'_> {
         self.config.layers.div_ceil(self.config.cross_attention_frequency)
     }
 
-    /// Keys and values of one picture.
+    /// Keys and values of one image.
     fn image(&self) -> usize {
         self.cross_layers() * 2 * map(self.positions, self.config.image_width, self.config.hidden)
     }
@@ -107,7 +107,7 @@ pub fn contrast(config: &QFormerConfig, embed_dim: usize, batch: BatchShape) -> 
         + 3 * map(1, hidden, 2)
         + map(predicted, hidden, hidden)
         + map(predicted, hidden, config.vocab);
-    // Own and negative picture; own pairs, negative pictures, negative texts.
+    // Own and negative image; own pairs, negative images, negative texts.
     let pair = 2 * pieces.image()
         + pieces.query_pass()
         + pieces.text_pass(text_length, 0)
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_contrast_step_counted_by_hand() {
-        // One pair's products at Q 3, T 4, P 7, hidden 4, intermediate 6, width of the picture 5, embeddings of 2.
+        // One pair's products at Q 3, T 4, P 7, hidden 4, intermediate 6, width of the image 5, embeddings of 2.
         let image = 2 * (2 * 7 * 5 * 4);
         let cross = 2 * (2 * 3 * 4 * 4) + 2 * (2 * 3 * 7 * 4);
         let queries = 2 * (4 * (2 * 3 * 4 * 4) + 2 * (2 * 3 * 3 * 4) + 2 * (2 * 3 * 4 * 6)) + cross;

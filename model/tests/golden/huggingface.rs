@@ -200,7 +200,7 @@ fn ids(value: &Value) -> Vec<u32> {
 /// Tokens that every search of the fixtures writes at most.
 const NEW_TOKENS: usize = 8;
 
-/// The prompt of the first picture's searches, without image tokens.
+/// The prompt of the first image's searches, without image tokens.
 fn first_prompt(fixture: &Fixture, model: &Blip2) -> Vec<u32> {
     let queries = model.qformer_config().queries;
     let ids = fixture.tensors("golden.safetensors").ints("input_ids");

@@ -77,7 +77,7 @@ impl Preset {
                 });
             }
             Self::Stage1VitG => paper(vit_g(), None),
-            Self::Stage1VitL => paper(EncoderSizes::Clip(vit_l()), None),
+            Self::Stage1VitL => paper(EncoderSizes::Clip(ClipVisionConfig::vit_l_14()), None),
             Self::Stage2Opt27 => paper(vit_g(), Some(opt(2560))),
             Self::Stage2Opt67 => paper(vit_g(), Some(opt(4096))),
             Self::Stage2FlanT5Xl => paper(vit_g(), Some(flan_t5(2048, 5120, 32))),
@@ -96,18 +96,6 @@ impl Preset {
                 quick_start(dropout, Some(Arc::new(small)))
             }
         })
-    }
-}
-
-fn vit_l() -> ClipVisionConfig {
-    ClipVisionConfig {
-        width: 1024,
-        depth: 24,
-        heads: 16,
-        intermediate: 4096,
-        image_size: 224,
-        patch_size: 14,
-        ..ClipVisionConfig::default()
     }
 }
 

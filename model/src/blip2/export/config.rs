@@ -24,7 +24,7 @@ pub(super) fn of_blip2(model: &Blip2, vision: &EvaConfig, precision: Precision) 
     ])
 }
 
-/// The files of `Blip2ForImageTextRetrieval`, whose processor marks pictures by the token `image`.
+/// The files of `Blip2ForImageTextRetrieval`, whose processor marks images by the token `image`.
 pub(super) fn of_retriever(
     model: &Retriever<'_>,
     vision: &EvaConfig,

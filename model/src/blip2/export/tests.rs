@@ -83,7 +83,7 @@ fn an_exported_model_reads_back_to_the_bit() {
 
 #[test]
 fn an_exported_encoder_decoder_reads_back_to_the_bit() {
-    // The quick start's tokenizer has no token to spare: here its last one marks pictures.
+    // The quick start's tokenizer has no token to spare: here its last one marks images.
     let mut tokenizer = crate::files::read::read_json(&asset("t5-tiny").join("tokenizer.json")).unwrap();
     let marker = serde_json::json!({"id": 4095, "content": "<image>", "special": true});
     tokenizer["added_tokens"].as_array_mut().unwrap().push(marker);
