@@ -226,7 +226,7 @@ impl Actor {
                 });
             }
             Action::StoreCommit { record, quarantine, epoch, in_progress } => {
-                self.store_commit(record, quarantine, epoch, in_progress);
+                self.store_commit(*record, quarantine, epoch, in_progress);
             }
             Action::StoreQuarantine(list) => self.store_quarantine(list),
             Action::Report(step) => {

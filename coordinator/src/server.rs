@@ -111,7 +111,7 @@ pub async fn run(
         on_one_machine,
     };
     let token: Arc<str> = spec.token.as_str().into();
-    let (root, schedule, keep) = (spec.run_root.clone(), spec.schedule(), checkpoints.keep);
+    let (root, schedule, keep) = (spec.run_root.clone(), spec.schedule.clone(), checkpoints.keep);
     let machine = Machine::new(spec, settings, checkpoints, start);
 
     let (opened, connections) = mpsc::channel(WAITING_CONNECTIONS);
