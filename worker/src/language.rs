@@ -134,7 +134,7 @@ impl Language {
         compute_in(&mut model, train.compute)?;
         let mut captions = BTreeMap::new();
         for texts in texts {
-            let encoding = encoding(texts, &model.special_tokens(), is_encoder_decoder(&model));
+            let encoding = encoding(texts, &model.special_tokens(), model.is_encoder_decoder());
             let encoder =
                 open_tokenizer(folder, encoding).map_err(|error| of_language_model(settings, error))?;
             let form = Form::of(&model, &encoder, texts)?;
@@ -146,7 +146,7 @@ impl Language {
 
     /// A model with the tokenizer `encoder`, trained in `stage` on captions without a prompt; draws are keyed by `seed`.
     pub fn of(model: LanguageModel, encoder: TextEncoder, seed: u64, stage: u32) -> Self {
-        let form = match is_encoder_decoder(&model) {
+        let form = match model.is_encoder_decoder() {
             true => Form::Prefix { prompt: None },
             false => Form::Causal { given: 0 },
         };
@@ -170,14 +170,9 @@ impl Language {
     }
 }
 
-/// Whether an encoder reads and a decoder writes.
-fn is_encoder_decoder(model: &LanguageModel) -> bool {
-    matches!(model, LanguageModel::T5(_))
-}
-
 impl Form {
     fn of(model: &LanguageModel, encoder: &TextEncoder, texts: &LanguageTexts<'_>) -> Result<Self> {
-        Ok(match (is_encoder_decoder(model), texts.prompt) {
+        Ok(match (model.is_encoder_decoder(), texts.prompt) {
             (true, "") => Self::Prefix { prompt: None },
             (true, prompt) => Self::Prefix { prompt: Some(prompt.into()) },
             (false, "") => Self::Causal { given: 0 },
@@ -273,7 +268,7 @@ fn encoding(texts: &LanguageTexts<'_>, tokens: &SpecialTokens, encoder_decoder: 
     };
     match tokens.captions_end_with_newline {
         true => TextEncoding { prefix, suffix: "\n".into(), ..plain },
-        false => TextEncoding { prefix, start: Some(tokens.bos), end: tokens.eos.first().copied(), ..plain },
+        false => TextEncoding { prefix, start: tokens.start, end: tokens.eos.first().copied(), ..plain },
     }
 }
 

@@ -17,7 +17,6 @@ use blip2_evaluation::retrieval;
 use blip2_model::blip2::export::{NOT_IN_RETRIEVAL, Retriever, export_lavis, export_retrieval};
 use blip2_model::error::ModelError;
 use blip2_model::files::weights::WeightSource;
-use blip2_model::language::opt::OPT_PREFIX;
 use blip2_model::nn::dropout::Dropout;
 use blip2_model::nn::tensors::compute_in;
 use blip2_model::objectives::contrast::{
@@ -255,7 +254,7 @@ impl TaskModel for ContrastTask {
 
     fn export(&mut self, layout: Layout, mut target: ExportTarget<'_>) -> Result<()> {
         if layout == Layout::Lavis {
-            return Ok(export_lavis(target.out, &mut self.model, OPT_PREFIX, target.options.precision)?);
+            return Ok(export_lavis(target.out, &mut self.model, None, target.options.precision)?);
         }
         let qformer = target.qformer();
         let processor = target.processor()?;

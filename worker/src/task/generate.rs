@@ -248,7 +248,7 @@ impl TaskModel for GenerateTask {
         let mut language_model = target.language_model()?;
         if layout == Layout::Lavis {
             let prefix = language_model.prefix();
-            return Ok(export_lavis(target.out, &mut self.model, prefix, target.options.precision)?);
+            return Ok(export_lavis(target.out, &mut self.model, Some(prefix), target.options.precision)?);
         }
         let tokenizer = target.model.language_model.as_ref();
         let (qformer, processor) = (target.qformer(), target.processor()?);

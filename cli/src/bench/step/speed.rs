@@ -9,11 +9,10 @@ use blip2_dataset::loader::{SlotBatch, StepBatch};
 use blip2_dataset::random::KeyedRng;
 use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_model::files::weights::randomise;
-use blip2_model::language::LanguageModel;
-use blip2_model::language::opt::Opt;
-use blip2_model::language::t5::T5;
+use blip2_model::language::{LanguageModel, LanguageSizes};
+use blip2_model::nn::flops::Flops;
 use blip2_model::nn::tensors::compute_in;
-use blip2_model::objectives::flops::{self, BatchShape, Flops, LanguageSizes, image_encoder};
+use blip2_model::objectives::flops::{self, BatchShape, image_encoder};
 use blip2_model::vision::{EncoderSizes, ImageEncoder};
 use blip2_proto::transport::Transport;
 use blip2_worker::config::model::{FrozenDtype, QFormerSettings};
@@ -37,7 +36,7 @@ const STAGE: u32 = 1;
 const WORDS: usize = 997;
 
 /// Sizes of the models of a run, whose task is `generate` with a language model and `contrast` without.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(super) struct StepSizes {
     /// Frozen.
     pub(super) encoder: EncoderSizes,
@@ -46,7 +45,7 @@ pub(super) struct StepSizes {
     /// Rows of the Q-Former's word table.
     pub(super) vocab: usize,
     /// Frozen.
-    pub(super) language: Option<LanguageSizes>,
+    pub(super) language: Option<Arc<dyn LanguageSizes>>,
     /// Tokens of a text.
     pub(super) text_length: usize,
 }
@@ -106,10 +105,7 @@ impl StepSpeed {
         let encoder = ImageEncoder::random(&sizes.encoder, &place)?;
         let mut language = None;
         if let Some(of) = &sizes.language {
-            let mut model = match of {
-                LanguageSizes::Opt(of) => LanguageModel::from(Opt::new(of, &device)?),
-                LanguageSizes::T5(of) => T5::new(of, &device)?.into(),
-            };
+            let mut model = LanguageModel::zeros(&**of, &device)?;
             randomise(&mut model, &place)?;
             compute_in(&mut model, config.train.compute)?;
             language = Some(Language::of(model, words(sizes.text_length)?, config.train.seed, STAGE));
@@ -117,7 +113,7 @@ impl StepSpeed {
         let frozen = FrozenSizes {
             image_width: sizes.encoder.width(),
             vocab: sizes.vocab,
-            language_width: sizes.language.as_ref().map_or(0, LanguageSizes::width),
+            language_width: sizes.language.as_ref().map_or(0, |of| of.width()),
         };
         let state = TrainState::fresh(&config, frozen, &device.clone().autodiff())?;
         let frozen_models = FrozenModels::of(&config.train, &config.model, frozen, device, encoder, language);
@@ -152,8 +148,8 @@ impl StepSpeed {
         let trained = match language {
             None => flops::contrast(&qformer, self.frozen.model.qformer.embed_dim, batch),
             Some(language) => {
-                let prefix = if matches!(language, LanguageSizes::T5(_)) { *text_length } else { 0 };
-                flops::generate(&qformer, language, prefix, batch)
+                let prefix = if language.decoder_start().is_some() { *text_length } else { 0 };
+                flops::generate(&qformer, &**language, prefix, batch)
             }
         };
         let frozen = image_encoder(encoder).forward * pairs as u64;
@@ -283,7 +279,7 @@ mod tests {
 
     use super::*;
 
-    fn sizes(language: Option<LanguageSizes>) -> StepSizes {
+    fn sizes(language: Option<Arc<dyn LanguageSizes>>) -> StepSizes {
         let encoder = EvaConfig {
             width: 8,
             depth: 1,
@@ -333,7 +329,7 @@ mod tests {
             feed_forward_proj: "gated-gelu".into(),
             ..T5Config::default()
         };
-        for language in [None, Some(LanguageSizes::Opt(opt)), Some(LanguageSizes::T5(t5))] {
+        for language in [None, Some(Arc::new(opt) as Arc<dyn LanguageSizes>), Some(Arc::new(t5))] {
             let mut speed = StepSpeed::new(sizes(language), load(4, 2), runtime.handle().clone()).unwrap();
             let before = speed.state.parameters.clone();
             let timed = speed.step(true).unwrap();
