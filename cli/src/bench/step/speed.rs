@@ -1,6 +1,7 @@
 //! How fast whole training steps are: the run's own code over made-up weights, pictures and texts.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blip2_collective::{Exchange, Limits, Member, World};
