@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::QFormerConfig;
+use super::config::QFormerConfig;
 use crate::error::ModelError;
 use crate::nn::attention::{KeyValue, attention, merge_heads, split_heads};
 use crate::nn::dropout::Dropout;

@@ -2,8 +2,9 @@
 
 use std::cmp::Ordering;
 
+use super::decoder::{Decoder, FORBIDDEN, row};
+use super::options::{EarlyStopping, GenerateOptions, Stop};
 use super::scores::{adjust, check, log_softmax};
-use super::{Decoder, EarlyStopping, FORBIDDEN, GenerateOptions, Stop, row};
 use crate::error::ModelError;
 
 /// A continuation and the sum of its tokens' logarithmic probabilities, or its final score.
