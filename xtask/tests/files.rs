@@ -1,5 +1,5 @@
-//! Gates on the files of the crates: no circle, no room that outgrows the others, and files that are functions of what they
-//! are given.
+//! Gates on the files of the crates: no circle, no room that outgrows the others, and files that are
+//! functions of what they are given.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,8 +12,8 @@ const NEIGHBOURS: &[(&str, &str)] = &[];
 
 /// Files that use their own folder and are used by it: the list may only shrink.
 ///
-/// A state machine whose `impl` blocks fill a folder is of this kind, and the mildest of circles: seen from outside, file and
-/// folder are one module.
+/// A state machine whose `impl` blocks fill a folder is of this kind, and the mildest of circles: seen from
+/// outside, file and folder are one module.
 const WITH_OWN_FOLDER: &[(&str, &str)] = &[];
 
 /// The most that one room holds of the program's lines, in hundredths.
@@ -22,7 +22,8 @@ const SHARE: usize = 20;
 /// Rooms that hold more: with what they may hold, which may only become less.
 const LARGER: &[(&str, usize)] = &[("blip2-dataset", 24), ("blip2-model", 27)];
 
-/// What is a function of what it is given, as far as it is not for tests: files, or modules with all that lies in their folders.
+/// What is a function of what it is given, as far as it is not for tests: files, or modules with all that
+/// lies in their folders.
 const PURE: &[&str] = &[
     "collective/src/additions.rs",
     "collective/src/tree.rs",
@@ -53,7 +54,8 @@ const PURE: &[&str] = &[
     "worker/src/task",
 ];
 
-/// What a pure file never names: clocks, threads, processes, disks, networks, and what has an order of its own.
+/// What a pure file never names: clocks, threads, processes, disks, networks, and what has an order of its
+/// own.
 const IMPURE: &[&str] = &[
     "object_store",
     "std::collections::HashMap",

@@ -1,11 +1,13 @@
-//! Gates on the text of the repository: lengths, one style of modules, and documents that point at what is there.
+//! Gates on the text of the repository: lengths, one style of modules, and documents that point at what is
+//! there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use xtask::{links, text};
 
-/// Lines beyond which a file is two. Those that are longer: with the lines they may have, which may only become fewer.
+/// Lines beyond which a file is two. Those that are longer: with the lines they may have, which may only
+/// become fewer.
 const LINES: usize = 500;
 const LONGER: &[(&str, usize)] = &[];
 

@@ -225,7 +225,8 @@ mod tests {
         assert_eq!(texts, [[2, END]]);
     }
 
-    /// The finished `[1, 3]` scores -1 a token; the running one is worse now and, at twice the length, better.
+    /// The finished `[1, 3]` scores -1 a token; the running one is worse now and, at twice the length,
+    /// better.
     #[test]
     fn early_stopping_decides_when_a_full_beam_is_enough() {
         let done = |early_stopping, length_penalty, running| {
