@@ -1,8 +1,9 @@
-//! Seconds of a step with and without the overlap of reduction and backward pass, with members in this process.
+//! Seconds of a step with and without the overlap of reduction and backward pass, with members in this
+//! process.
 //!
-//! `cargo bench -p blip2-worker --bench overlap -- [HIDDEN] [LAYERS] [MEMBERS] [ROUNDS]`. The variants take turns, so
-//! that a busy machine is as unkind to each. Run it in a network namespace of its own with `tc netem` on `lo` to see
-//! what a slow link costs.
+//! `cargo bench -p blip2-worker --bench overlap -- [HIDDEN] [LAYERS] [MEMBERS] [ROUNDS]`. The variants take
+//! turns, so that a busy machine is as unkind to each. Run it in a network namespace of its own with `tc
+//! netem` on `lo` to see what a slow link costs.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Evaluation of a run's checkpoints on held-out images: the models of a checkpoint are opened here and measured by
-//! [`blip2_evaluation`].
+//! Evaluation of a run's checkpoints on held-out images: the models of a checkpoint are opened here and
+//! measured by [`blip2_evaluation`].
 
 use std::path::Path;
 

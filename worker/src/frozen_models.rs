@@ -61,7 +61,8 @@ pub struct FrozenModels {
 }
 
 impl FrozenModels {
-    /// Loads the models that `model` names to a place; `texts` says which stages are trained through a language model.
+    /// Loads the models that `model` names to a place; `texts` says which stages are trained through a
+    /// language model.
     pub(crate) fn load_to(
         train: &StepSettings,
         model: &ModelSettings,

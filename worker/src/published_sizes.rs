@@ -1,4 +1,5 @@
-//! Whether a published folder has the sizes that a configuration names, which the shapes of tensors do not tell.
+//! Whether a published folder has the sizes that a configuration names, which the shapes of tensors do not
+//! tell.
 
 use std::path::Path;
 

@@ -51,7 +51,8 @@ pub struct StepGradient {
 }
 
 impl FrozenModels {
-    /// Computes the gradient of step `step` of the state's stage; changes nothing that a redone step would see.
+    /// Computes the gradient of step `step` of the state's stage; changes nothing that a redone step would
+    /// see.
     pub fn gradient(
         &self,
         state: &mut TrainState,
@@ -119,8 +120,8 @@ impl FrozenModels {
         self.train.overlap && !self.measured
     }
 
-    /// Applies a committed step: clipping, AdamW, bounds; nothing of it where the step is not finite. `step` counts within
-    /// the stage; the gradient's buffer is the state's afterwards.
+    /// Applies a committed step: clipping, AdamW, bounds; nothing of it where the step is not finite. `step`
+    /// counts within the stage; the gradient's buffer is the state's afterwards.
     pub fn apply(&self, state: &mut TrainState, step: u64, gradient: &mut StepGradient) -> Result<()> {
         if gradient.non_finite.is_some() {
             state.spare_next = gradient.next.take().map_or_else(Default::default, |next| next.buffers);

@@ -201,8 +201,8 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Whether somebody has set this key: in a file, unless `preset` is that of the program, in the environment or on the
-    /// command line.
+    /// Whether somebody has set this key: in a file, unless `preset` is that of the program, in the
+    /// environment or on the command line.
     pub(crate) fn is_asked_for(&self, key: &str, preset: Option<&str>) -> bool {
         let setting = self.settings.iter().find(|setting| setting.key == key);
         setting.is_some_and(|setting| match &setting.origin {

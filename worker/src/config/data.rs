@@ -37,7 +37,8 @@ pub struct DataSettings {
 pub struct SourceSettings {
     /// Parquet files: paths or URLs, `*` matches within one path segment.
     pub files: Vec<String>,
-    /// Samples drawn from the source, relative to the other sources' weights; its number of rows if there is none.
+    /// Samples drawn from the source, relative to the other sources' weights; its number of rows if there is
+    /// none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
 }

@@ -45,8 +45,8 @@ struct HashedTrain<'a> {
     tf32: bool,
 }
 
-/// BLAKE3 (hex) of what a step is a function of: every section but `loader` and `eval`, and all of `train` but [`NOT_HASHED`].
-/// The credentials of URLs are no part of it.
+/// BLAKE3 (hex) of what a step is a function of: every section but `loader` and `eval`, and all of `train`
+/// but [`NOT_HASHED`]. The credentials of URLs are no part of it.
 pub fn config_hash(config: &WorkerConfig) -> String {
     blake3::hash(hashed_text(config).as_bytes()).to_hex().to_string()
 }

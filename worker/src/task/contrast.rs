@@ -1,5 +1,5 @@
-//! Contrast: the Q-Former learns which text belongs to which image (contrastive and matching losses) and to write it
-//! (captioning loss). The gradient is that of the global batch's loss (`docs/step.md`).
+//! Contrast: the Q-Former learns which text belongs to which image (contrastive and matching losses) and to
+//! write it (captioning loss). The gradient is that of the global batch's loss (`docs/step.md`).
 
 mod gathered;
 mod held_out;
@@ -351,7 +351,8 @@ impl ContrastTask {
     }
 }
 
-/// Own slots to blame for a loss that is not finite: a row whose features are not finite spoils the losses of others.
+/// Own slots to blame for a loss that is not finite: a row whose features are not finite spoils the losses of
+/// others.
 fn blamed(step: &Step<'_>, global: &GlobalBatch, own_values: &[Vec<f32>]) -> Vec<u32> {
     let odd_rows = global.odd_rows();
     if odd_rows.is_empty() {

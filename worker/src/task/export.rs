@@ -18,7 +18,8 @@ use crate::open::of_language_model;
 /// A published layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
-    /// A folder of `transformers`' `Blip2ForConditionalGeneration`, from a task that trains through a language model.
+    /// A folder of `transformers`' `Blip2ForConditionalGeneration`, from a task that trains through a
+    /// language model.
     HuggingFace,
     /// A folder of `transformers`' `Blip2ForImageTextRetrieval`, from a task with contrastive heads.
     Retrieval,

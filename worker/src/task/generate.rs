@@ -1,5 +1,5 @@
-//! Generate: the Q-Former's queries are a soft prompt of the frozen language model, which writes the caption behind it.
-//! The loss is the token mean of the global batch.
+//! Generate: the Q-Former's queries are a soft prompt of the frozen language model, which writes the caption
+//! behind it. The loss is the token mean of the global batch.
 
 mod settings;
 

@@ -1,4 +1,5 @@
-//! The features, ids and masks of slots as the bytes that members give each other, and the global batch made of them.
+//! The features, ids and masks of slots as the bytes that members give each other, and the global batch made
+//! of them.
 
 use blip2_model::device::read_back;
 use blip2_model::objectives::contrast::GlobalBatch;
@@ -16,8 +17,8 @@ use crate::wire_values::{floats, integers};
 type RawRow = (u64, Bytes);
 
 impl ContrastTask {
-    /// Gives the others the own slots' features, ids and masks, and gets those of all slots. The rows' raw features are
-    /// left for members whose rows have them as negatives.
+    /// Gives the others the own slots' features, ids and masks, and gets those of all slots. The rows' raw
+    /// features are left for members whose rows have them as negatives.
     pub(super) fn exchange_features(
         &self,
         step: &Step<'_>,
@@ -39,8 +40,8 @@ impl ContrastTask {
     }
 }
 
-/// Features, ids and masks of the own slots, as [`decode`] takes them; and, if they are `published`, the raw features of
-/// each row. The device is waited for once.
+/// Features, ids and masks of the own slots, as [`decode`] takes them; and, if they are `published`, the raw
+/// features of each row. The device is waited for once.
 fn own_rows(slots: &[OpenSlot<'_>], published: bool) -> Result<(Vec<u8>, Vec<RawRow>)> {
     let images = slots.iter().map(|slot| slot.forward.image_feats.clone().inner().flatten(0, 2));
     let texts = slots.iter().map(|slot| slot.forward.text_feat.clone().inner().flatten(0, 1));

@@ -37,8 +37,8 @@ struct Gathered {
 }
 
 impl ContrastTask {
-    /// Matching and captioning losses, summed, then the features: float64 and float32 values, little-endian. Negatives
-    /// are drawn within the unit, by a key that does not depend on the step.
+    /// Matching and captioning losses, summed, then the features: float64 and float32 values, little-endian.
+    /// Negatives are drawn within the unit, by a key that does not depend on the step.
     pub(super) fn unit(&self, frozen: &FrozenModels, unit: usize, rows: &[HeldOutRow]) -> Result<Vec<u8>> {
         let pixels = rows.iter().flat_map(|row| row.pixels.iter().copied()).collect();
         let features = frozen.features_of(pixels, rows.len())?;
