@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_proto::transport::Transport;
-use blip2_worker::config::train::Wire;
 use blip2_worker::frozen_models::FrozenModels;
+use blip2_worker::settings::train::Wire;
 use blip2_worker::step::{Peers, StepTimes};
 use blip2_worker::{BatchRange, TrainState, WorkerConfig, start_loader};
 

@@ -13,10 +13,10 @@ use blip2_model::language::{LanguageModel, Padded, SpecialTokens, Texts, split_c
 use blip2_model::nn::tensors::compute_in;
 use blip2_model::train::loss::{IGNORED, counted};
 
-use crate::config::model::ModelSettings;
-use crate::config::train::StepSettings;
 use crate::error::{Result, WorkerError};
 use crate::open::of_language_model;
+use crate::settings::model::ModelSettings;
+use crate::settings::train::StepSettings;
 
 /// What the random cut of a caption into a read and a written part is drawn for.
 const CUT: &str = "prefix of a caption";

@@ -15,12 +15,12 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use crate::config::WorkerConfig;
-use crate::config::model::FrozenDtype;
 use crate::config::stage::NumberedStage;
-use crate::config::train::Compute;
 use crate::frozen_models::FrozenSizes;
 use crate::open::qformer_vocabulary;
 use crate::published_sizes::compare_folder;
+use crate::settings::model::FrozenDtype;
+use crate::settings::train::Compute;
 use crate::state::empty_model;
 use crate::task::TaskModel;
 

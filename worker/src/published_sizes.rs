@@ -5,8 +5,8 @@ use std::path::Path;
 
 use blip2_model::blip2::PublishedQFormer;
 
-use crate::config::model::ModelSettings;
 use crate::error::{Result, WorkerError};
+use crate::settings::model::ModelSettings;
 
 /// Requires that a folder of `transformers`, if `from` is one, has the sizes of the configuration.
 pub(crate) fn compare_folder(model: &ModelSettings, from: &Path) -> Result<()> {

@@ -16,7 +16,7 @@ use crate::config::stage::NumberedStage;
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenSizes;
 use crate::published_sizes::compare_folder;
-use crate::step::next::{NextBuffers, NextState};
+use crate::sum::next::{NextBuffers, NextState};
 use crate::task::{ModelShape, TaskModel};
 
 /// A tensor that a stage may continue with.

@@ -27,15 +27,15 @@ use self::contrast::ContrastSettings;
 use self::export::{ExportTarget, Layout};
 use self::generate::GenerateSettings;
 use self::scores::{EvaluationSet, Measure, Scores};
-use crate::config::model::ModelSettings;
-use crate::config::optimizer::OptimizerSettings;
-use crate::config::train::StepSettings;
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::{FrozenModels, FrozenSizes};
 use crate::language::LanguageTexts;
-use crate::step::context::{Computed, Step, StepSum, StepValues};
-use crate::step::times::Stopwatch;
-use crate::step::unit_buffers::UnitBuffers;
+use crate::settings::model::ModelSettings;
+use crate::settings::optimizer::OptimizerSettings;
+use crate::settings::train::StepSettings;
+use crate::sum::context::{Computed, Step, StepSum, StepValues};
+use crate::sum::times::Stopwatch;
+use crate::sum::unit_buffers::UnitBuffers;
 
 /// Declares the tasks, a line each: its variant and its settings, whose [`Task::name`] is the variant in
 /// snake case.

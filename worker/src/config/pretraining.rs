@@ -5,9 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::optimizer::OptimizerSettings;
 use super::stage::StageSettings;
 use crate::error::{Result, WorkerError};
+use crate::settings::optimizer::OptimizerSettings;
 use crate::task::TaskSettings;
 use crate::task::contrast::ContrastSettings;
 use crate::task::generate::GenerateSettings;

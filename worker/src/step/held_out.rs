@@ -12,9 +12,6 @@ use blip2_evaluation::image_transform::resampling;
 use bytes::Bytes;
 
 use super::StepGradient;
-use super::context::StepValues;
-use super::peers::Peers;
-use super::unit_buffers::UnitBuffers;
 use crate::config::WorkerConfig;
 use crate::config::stage::NumberedStage;
 use crate::error::Result;
@@ -22,6 +19,9 @@ use crate::frozen_models::FrozenModels;
 use crate::language::Language;
 use crate::open::qformer_text;
 use crate::state::TrainState;
+use crate::sum::context::StepValues;
+use crate::sum::peers::Peers;
+use crate::sum::unit_buffers::UnitBuffers;
 use crate::task::{ModelShape, TaskModel};
 
 /// First byte of what a member gives the others that could evaluate its units, and of one that could not.

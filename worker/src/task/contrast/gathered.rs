@@ -8,9 +8,9 @@ use bytes::Bytes;
 
 use super::{ContrastTask, OpenSlot};
 use crate::error::{Result, WorkerError};
-use crate::step::context::{Step, first_row};
-use crate::step::feature_rows::rows_of;
-use crate::step::times::Stopwatch;
+use crate::sum::context::{Step, first_row};
+use crate::sum::feature_rows::rows_of;
+use crate::sum::times::Stopwatch;
 use crate::wire_values::{floats, integers};
 
 /// A row of the global batch, and its raw features.

@@ -14,8 +14,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use super::{ContrastTask, LOSSES};
 use crate::error::Result;
 use crate::frozen_models::FrozenModels;
-use crate::step::context::StepValues;
-use crate::step::unit_buffers::UnitBuffers;
+use crate::sum::context::StepValues;
+use crate::sum::unit_buffers::UnitBuffers;
 
 /// What a draw of a held-out row's negatives is for.
 const NEGATIVE_IMAGE: &str = "negative image of a held-out row";

@@ -57,7 +57,7 @@ impl DataSettings {
         self.sources.iter().map(named).collect()
     }
 
-    pub(super) fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         let refuse = |reason: String| Err(WorkerError::Configuration(reason));
         match (self.train.is_empty(), self.sources.is_empty()) {
             (true, true) => return refuse("data.train is empty: name the corpus' Parquet files".into()),

@@ -8,7 +8,7 @@ use burn::tensor::Device;
 
 use super::super::landing::{Beside, LandingPlan};
 use super::*;
-use crate::step::next::NextBuffers;
+use crate::sum::next::NextBuffers;
 
 const SLOTS: u32 = 8;
 /// A wait that ends by this alone does not end: what is wrong then is that a test hangs.
