@@ -88,6 +88,8 @@ pub mod loader;
 pub mod parquet_bytes;
 pub mod plan;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod published;
 pub mod quarantine;
 pub mod random;

@@ -6,8 +6,12 @@
 
 mod around;
 mod braces;
+#[cfg(test)]
+mod conformance;
 mod connect;
 mod credentials;
+#[cfg(test)]
+mod every_store;
 mod exclusive;
 mod expand;
 mod listing;

@@ -108,7 +108,7 @@ fn limits(bytes: u64) -> Limits {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use image::codecs::gif::GifEncoder;
     use image::codecs::jpeg::JpegEncoder;
@@ -191,10 +191,8 @@ mod tests {
         png[20..24].copy_from_slice(&20_000u32.to_be_bytes());
         let checksum = crc32(&png[12..29]);
         png[29..33].copy_from_slice(&checksum.to_be_bytes());
-        let started = Instant::now();
         let error = decode_image(&png, 200_000_000).unwrap_err().to_string();
         assert!(error.contains("20000x20000"), "{error}");
-        assert!(started.elapsed() < Duration::from_millis(200));
 
         let mut jpeg = encode(RgbImage::new(8, 8), ImageFormat::Jpeg);
         let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();

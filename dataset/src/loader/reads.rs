@@ -218,14 +218,14 @@ mod tests {
         }
         let before = reads.counters.totals().hedged;
         let tries = AtomicUsize::new(0);
-        let started = Instant::now();
         let answer = reads.hedged(true, async || {
             let number = tries.fetch_add(1, Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_millis(if number == 0 { 20_000 } else { 10 })).await;
+            if number == 0 {
+                std::future::pending::<()>().await;
+            }
             Ok::<_, StoreError>(number)
         });
-        assert_eq!(answer.await.unwrap(), 1);
-        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+        assert_eq!(answer.await.unwrap(), 1, "the first one never answers");
         assert_eq!(reads.counters.totals().hedged, before + 1);
 
         // One of two fails: the other counts.
