@@ -129,7 +129,7 @@ async fn read(root: &Location, epochs: &[EpochRecord]) -> Result<Stored, CliErro
     };
     let (mut notes, mut differences) = (Vec::new(), Vec::new());
     let mut found = listing.damaged.clone();
-    let schedule = schedule(&config);
+    let schedule = config.schedule();
     let mut quarantine = QuarantineList::default();
     // Newest first: its list is what the others are compared with.
     for record in listing.valid.iter().rev() {
@@ -147,11 +147,6 @@ async fn read(root: &Location, epochs: &[EpochRecord]) -> Result<Stored, CliErro
         }
     }
     Ok(Stored { config, manifest, listing, quarantine, notes, differences })
-}
-
-fn schedule(config: &RunConfig) -> Schedule {
-    let (one, two) = (&config.stage1, &config.stage2);
-    Schedule::new(&[one.steps, two.steps], &[one.batch, two.batch])
 }
 
 /// An older checkpoint's list must be the newest one's, up to its own step.
@@ -201,33 +196,31 @@ fn compare(stored: Stored, epochs: usize, threads: usize) -> Result<AuditReport,
         .differences
         .extend(records.iter().filter_map(|record| compare_skipped(record, &report.skipped_steps)));
     let mut first = 0;
-    for (stage, stage_steps, batch) in
-        [(1, config.stage1.steps, config.stage1.batch), (2, config.stage2.steps, config.stage2.batch)]
-    {
-        let within = |step: u64| step.clamp(first, first + stage_steps) - first;
+    for (number, stage) in (1..).zip(config.schedule().stages()) {
+        let within = |step: u64| step.clamp(first, first + stage.steps) - first;
         let mut marks: Vec<u64> = records.iter().map(|record| within(record.step)).collect();
         marks.dedup();
         let mut wanted: BTreeMap<u64, Coverage> = BTreeMap::new();
         if within(steps) > 0 {
             let spec = AuditSpec {
                 manifest: &manifest,
-                key: PlanKey { seed: config.train.seed, stage },
+                key: PlanKey { seed: config.train.seed, stage: number },
                 slots: config.train.slots,
                 window_row_groups: config.data.window_row_groups,
-                batch_per_slot: batch / config.train.slots.max(1),
+                batch_per_slot: stage.batch / config.train.slots.max(1),
                 marks: &marks,
                 quarantined: &quarantined,
                 threads,
             };
             let audit = audit_stage(&spec)?;
             wanted.extend(marks.iter().copied().zip(audit.coverage.iter().copied()));
-            report.add(stage, within(steps), audit, &manifest, first);
+            report.add(number, within(steps), audit, &manifest, first);
         }
         for record in records {
             let wanted = wanted.get(&within(record.step)).copied().unwrap_or_default();
-            report.differences.extend(compare_coverage(record, stage, wanted));
+            report.differences.extend(compare_coverage(record, number, wanted));
         }
-        first += stage_steps;
+        first += stage.steps;
     }
     report.exact = report.differences.is_empty();
     Ok(report)

@@ -104,8 +104,7 @@ impl Session {
             binary: binary_identity()?,
             token: lead.token.clone(),
             slots: config.train.slots,
-            stage_steps: vec![config.stage1.steps, config.stage2.steps],
-            stage_batch: vec![config.stage1.batch, config.stage2.batch],
+            schedule: config.schedule(),
             resume,
             max_quarantined_share: config.data.max_quarantined_share,
             not_downloaded: folder.not_downloaded,
@@ -129,7 +128,7 @@ impl Session {
 
     /// The run's end, if its newest checkpoint is that.
     pub(crate) fn finished(&self) -> Option<Finished> {
-        let (total, record) = (self.spec.schedule().total(), self.spec.resume.as_ref()?);
+        let (total, record) = (self.spec.schedule.total(), self.spec.resume.as_ref()?);
         let status = StatusReply {
             run_id: self.spec.run_id.clone(),
             state: "done".into(),

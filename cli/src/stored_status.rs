@@ -8,7 +8,6 @@ use blip2_run::catalogue::Catalogue;
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::{EpochRecord, Epochs};
 use blip2_run::layout;
-use blip2_run::schedule::Schedule;
 use serde::Serialize;
 
 use crate::config::RunConfig;
@@ -86,8 +85,7 @@ impl StoredRun {
     /// What the store says, beside its newest epoch.
     pub(crate) async fn status(&self, newest: Option<EpochRecord>) -> Result<StoredStatus, CliError> {
         let checkpoint = Catalogue::new(&self.root).list().await?.valid.pop();
-        let (one, two) = (&self.config.stage1, &self.config.stage2);
-        let schedule = Schedule::new(&[one.steps, two.steps], &[one.batch, two.batch]);
+        let schedule = self.config.schedule();
         let records = read(&metrics_folder(&self.config).join(layout::METRICS)).unwrap_or_default();
         let step = committed(newest.as_ref(), checkpoint.as_ref(), &records);
         let measured = |record: &&StepRecord| record.values.keys().any(|name| name.starts_with(HELD_OUT));

@@ -86,7 +86,7 @@ impl Round<'_> {
         ready: Option<watch::Receiver<usize>>,
     ) -> Result<()> {
         let elements = lock(part).len();
-        let size = self.exchange.mailbox.limits.chunk() / wire.bytes();
+        let size = self.mailbox.limits.chunk() / wire.bytes();
         let feed = |messages: mpsc::Sender<Bytes>| {
             let mut ready = ready.clone();
             async move {
@@ -113,7 +113,7 @@ impl Round<'_> {
 
     /// Sends this member's range `data` of a further subtree.
     async fn send_floats(&self, to: &Member, place: usize, data: &[f32], wire: Wire) -> Result<()> {
-        let size = self.exchange.mailbox.limits.chunk() / wire.bytes();
+        let size = self.mailbox.limits.chunk() / wire.bytes();
         let feed = |messages: mpsc::Sender<Bytes>| {
             async move {
                 let mut buffers = Buffers::default();
@@ -188,7 +188,7 @@ impl Round<'_> {
     /// What a member sends, once it is known to have the length due.
     async fn incoming(&self, from: &Member, hop: &str, due: usize) -> Result<Incoming<'_>> {
         let key = self.key(from, hop);
-        let mailbox = &*self.exchange.mailbox;
+        let mailbox = self.mailbox;
         let length = mailbox.length(&key).await;
         if length != due as u64 {
             return Err(self.wrong_length(&key, due, length));

@@ -11,8 +11,9 @@ use futures::future::{BoxFuture, try_join_all};
 use tokio::sync::mpsc;
 
 use crate::bulk::{MAX_HEAD, put_head};
-use crate::mailbox::MailKey;
-use crate::{CollectiveError, Exchange, Member, Result, World};
+use crate::mailbox::{MailKey, Mailbox};
+use crate::peers::Peers;
+use crate::{CollectiveError, Member, Result, World};
 
 /// A stage of a collective. While a member is waited for in the first, what others owe in the second is no wonder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +36,9 @@ impl Hop {
 
 /// A collective of a step: its members, its name, and who is waited for.
 pub(crate) struct Round<'a> {
-    pub(crate) exchange: &'a Exchange,
+    /// What the members have pushed here.
+    pub(crate) mailbox: &'a Mailbox,
+    peers: &'a Peers,
     pub(crate) world: Arc<World>,
     step: u64,
     pub(crate) tag: String,
@@ -44,8 +47,14 @@ pub(crate) struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
-    pub(crate) fn new(exchange: &'a Exchange, world: Arc<World>, step: u64, tag: &str) -> Self {
-        Self { exchange, world, step, tag: tag.to_owned(), pending: Mutex::default() }
+    pub(crate) fn new(
+        mailbox: &'a Mailbox,
+        peers: &'a Peers,
+        world: Arc<World>,
+        step: u64,
+        tag: &str,
+    ) -> Self {
+        Self { mailbox, peers, world, step, tag: tag.to_owned(), pending: Mutex::default() }
     }
 }
 
@@ -58,7 +67,7 @@ impl Round<'_> {
     ) -> Result<T> {
         tokio::select! {
             biased;
-            error = self.exchange.mailbox.ended(self.world.epoch) => Err(error),
+            error = self.mailbox.ended(self.world.epoch) => Err(error),
             done = tokio::time::timeout(deadline, work) => done.unwrap_or_else(|_| {
                 Err(CollectiveError::Timeout {
                     step: self.step,
@@ -116,19 +125,19 @@ impl Round<'_> {
         feed: impl Fn(mpsc::Sender<Bytes>) -> BoxFuture<'a, ()> + Send + Sync,
     ) -> Result<()> {
         let header = PushHeader {
-            token: self.exchange.peers.token().to_owned(),
+            token: self.peers.token().to_owned(),
             epoch: self.world.epoch,
             step: self.step,
             tag: format!("{}{name}", self.tag),
             from_member: self.world.own()?.id,
             length: length as u64,
         };
-        self.pending_with(hop, to.id, self.exchange.peers.push(to, header, feed)).await
+        self.pending_with(hop, to.id, self.peers.push(to, header, feed)).await
     }
 
     /// Pushes a buffer from where it lies.
     pub(crate) async fn send(&self, to: &Member, buffer: Bytes) -> Result<()> {
-        let size = self.exchange.mailbox.limits.chunk();
+        let size = self.mailbox.limits.chunk();
         let feed = |messages: mpsc::Sender<Bytes>| {
             let mut rest = buffer.clone();
             async move {
@@ -158,7 +167,7 @@ impl Round<'_> {
     /// The whole buffer that a member pushes.
     pub(crate) async fn receive(&self, from: &Member) -> Result<Bytes> {
         let key = self.key(from, "");
-        let mailbox = &self.exchange.mailbox;
+        let mailbox = self.mailbox;
         let whole = async {
             let length = mailbox.length(&key).await as usize;
             let first = mailbox.next(&key).await.unwrap_or_default();
@@ -195,12 +204,12 @@ impl Round<'_> {
         let peer = self.world.members.iter().find(|peer| peer.id == member).ok_or_else(|| {
             CollectiveError::Invalid(format!("member {member} is not in epoch {}", self.world.epoch))
         })?;
-        let rows = self.exchange.peers.rows(peer, self.world.epoch, self.step, rows);
+        let rows = self.peers.rows(peer, self.world.epoch, self.step, rows);
         self.pending_with(Hop::Parts, member, rows).await
     }
 
     async fn own_rows(&self, own: u32, rows: &[u64]) -> Result<Vec<(u64, Bytes)>> {
-        let published = self.exchange.mailbox.rows(self.world.epoch, self.step);
+        let published = self.mailbox.rows(self.world.epoch, self.step);
         let published = self.pending_with(Hop::Parts, own, published).await;
         let published =
             published.map_err(|refusal| CollectiveError::Invalid(format!("own rows: {refusal:?}")))?;

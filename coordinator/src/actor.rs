@@ -19,7 +19,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
-use crate::server::{HELLO_DEADLINE, WRONG_TOKEN};
+use crate::introduction::{HELLO_DEADLINE, WRONG_TOKEN};
 use crate::{Action, CommittedStep, Event, Machine, Outcome, SessionId, StoreFailure};
 use blip2_run::catalogue::Catalogue;
 use blip2_run::commit::CheckpointRecord;
@@ -226,7 +226,7 @@ impl Actor {
                 });
             }
             Action::StoreCommit { record, quarantine, epoch, in_progress } => {
-                self.store_commit(record, quarantine, epoch, in_progress);
+                self.store_commit(*record, quarantine, epoch, in_progress);
             }
             Action::StoreQuarantine(list) => self.store_quarantine(list),
             Action::Report(step) => {

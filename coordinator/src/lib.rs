@@ -12,6 +12,7 @@
 
 mod actor;
 mod error;
+mod introduction;
 mod machine;
 mod server;
 mod settings;

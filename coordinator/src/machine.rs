@@ -198,7 +198,7 @@ impl Machine {
         checkpoints: CheckpointSettings,
         start: Start,
     ) -> Self {
-        let schedule = spec.schedule();
+        let schedule = spec.schedule.clone();
         let last_checkpoint = spec.resume.as_ref().map(|record| Checkpoint {
             name: record.name.clone(),
             step: record.step,

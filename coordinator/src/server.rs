@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::actor::{Actor, Opened};
+use crate::introduction::WRONG_TOKEN;
 use crate::{
     CheckpointSettings, CommittedStep, CoordinatorError, CoordinatorSettings, Machine, Outcome, Result,
     RunSpec, Start,
@@ -36,8 +37,6 @@ const WAITING_CONNECTIONS: usize = 64;
 const MOST_SESSIONS: usize = 1024;
 /// Sessions that were opened without showing the token: workers never need these.
 const MOST_STRANGERS: usize = 128;
-/// How long a connection may take to introduce itself.
-pub(crate) const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 /// Messages of one worker that may wait to be sent; one that lets more pile up is lost.
 const WAITING_MESSAGES: usize = 256;
 /// How long open calls may take to end when the run is over.
@@ -112,7 +111,7 @@ pub async fn run(
         on_one_machine,
     };
     let token: Arc<str> = spec.token.as_str().into();
-    let (root, schedule, keep) = (spec.run_root.clone(), spec.schedule(), checkpoints.keep);
+    let (root, schedule, keep) = (spec.run_root.clone(), spec.schedule.clone(), checkpoints.keep);
     let machine = Machine::new(spec, settings, checkpoints, start);
 
     let (opened, connections) = mpsc::channel(WAITING_CONNECTIONS);
@@ -148,6 +147,7 @@ pub async fn run(
 
 /// Unique to this process: no result depends on it, it only tells our own epoch objects from another's.
 fn coordinator_name() -> String {
+    #[expect(clippy::disallowed_methods, reason = "a name that no other coordinator has")]
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     format!("{}-{started}", std::process::id())
 }
@@ -198,6 +198,7 @@ async fn close_epochs(epochs: &Epochs, last: &StatusReply, outcome: &Outcome) {
 pub(crate) type Server = JoinHandle<std::result::Result<(), tonic::transport::Error>>;
 
 /// Serves until `stop`.
+#[expect(clippy::disallowed_methods, reason = "who serves ends the server: `end_server`")]
 pub(crate) fn serve<S: Coordinator>(
     listener: TcpListener,
     transport: &Transport,
@@ -249,9 +250,6 @@ pub(crate) fn check_token(request: &Request<StatusRequest>, token: &str) -> std:
     authenticate(request.extensions());
     Ok(())
 }
-
-/// What everyone is told who does not show the run's token.
-pub(crate) const WRONG_TOKEN: &str = "the token is not this run's; start it with the run's token file";
 
 /// Ends a server; calls that are open may end by themselves for a while.
 pub(crate) async fn end_server(server: &mut Server, stop: &CancellationToken) {

@@ -26,10 +26,8 @@ pub struct RunSpec {
     pub token: String,
     /// Micro-batches of a global batch: a power of two.
     pub slots: u32,
-    /// Steps of each stage; 0 skips a stage.
-    pub stage_steps: Vec<u64>,
-    /// Global batch of each stage.
-    pub stage_batch: Vec<u32>,
+    /// The stages and their steps.
+    pub schedule: Schedule,
     /// The checkpoint to continue from.
     pub resume: Option<CheckpointRecord>,
     /// Share of unusable rows above which the run stops.
@@ -74,7 +72,7 @@ impl RunSpec {
         if !self.slots.is_power_of_two() {
             return wrong("train.slots", "must be a power of two");
         }
-        if self.stage_steps.len() != self.stage_batch.len() || self.schedule().total() == 0 {
+        if self.schedule.total() == 0 {
             return wrong("stage1.steps", "there is no step to do: set stage1.steps or stage2.steps");
         }
         if self.token.is_empty() {
@@ -90,18 +88,13 @@ impl RunSpec {
         if resume.manifest_hash != self.manifest_hash {
             return differs("it was written on another corpus; restore the corpus or start a new run".into());
         }
-        if resume.step > self.schedule().total() {
+        if resume.step > self.schedule.total() {
             return differs(format!(
                 "it is {} steps in, beyond the run's {}",
                 resume.step,
-                self.schedule().total()
+                self.schedule.total()
             ));
         }
-        resume.coverage.fits(&self.schedule(), resume.step).or_else(differs)
-    }
-
-    /// The schedule of the steps.
-    pub fn schedule(&self) -> Schedule {
-        Schedule::new(&self.stage_steps, &self.stage_batch)
+        resume.coverage.fits(&self.schedule, resume.step).or_else(differs)
     }
 }

@@ -25,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::server::{HELLO_DEADLINE, Rooms, WRONG_TOKEN, check_token, end_server, serve};
+use crate::introduction::{HELLO_DEADLINE, WRONG_TOKEN};
+use crate::server::{Rooms, check_token, end_server, serve};
 use crate::{CoordinatorError, CoordinatorSettings, Result};
 use blip2_run::epoch::{EpochRecord, Epochs};
 

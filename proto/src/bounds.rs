@@ -196,8 +196,9 @@ pub fn bounded_status(mut status: StatusReply) -> StatusReply {
     let names = status.values.iter_mut().chain(&mut status.held_out).map(|value| &mut value.name);
     let members =
         status.members.iter_mut().flat_map(|member| [&mut member.name, &mut member.exchange_address]);
+    let stage = [&mut status.stage_name, &mut status.task];
     let own = [&mut status.run_id, &mut status.state, &mut status.last_checkpoint];
-    for text in names.chain(members).chain(own) {
+    for text in names.chain(members).chain(own).chain(stage) {
         say_in_a_line(text, MAX_IDENTIFIER);
     }
     for fault in &mut status.faults {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::coverage::StageCoverage;
 use crate::layout::{COMMIT, QUARANTINE, checkpoint_name, is_shard_name, parse_checkpoint_name};
+use crate::schedule::Schedule;
 use crate::{Result, RunError};
 
 /// Version of the COMMIT object and of the parts' layout.
@@ -24,8 +25,14 @@ pub struct CheckpointRecord {
     pub run_id: String,
     /// Steps committed before it was written, which is the index of the next step.
     pub step: u64,
-    /// Stage of the last of these steps.
+    /// Number of the stage of the last of these steps; before the first step, of the stage that begins.
     pub stage: u32,
+    /// That stage's name; empty in a COMMIT that was written before stages had names.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stage_name: String,
+    /// That stage's task; empty in a COMMIT that was written before it named the task.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub task: String,
     /// The membership epoch that wrote it.
     pub epoch: u64,
     /// BLAKE3 of the training configuration.
@@ -70,14 +77,18 @@ impl ShardRecord {
 }
 
 impl CheckpointRecord {
-    /// A record of the current format of the state after `step` steps, the last of `stage`, without parts.
-    pub fn new(step: u64, stage: u32, epoch: u64) -> Self {
+    /// A record of the current format of the state after `step` steps, written in `epoch`, without shards.
+    pub fn new(schedule: &Schedule, step: u64, epoch: u64) -> Self {
+        let number = schedule.stage_of(step.saturating_sub(1));
+        let stage = schedule.stage(number);
         Self {
             format: FORMAT,
             name: checkpoint_name(step, epoch),
             run_id: String::new(),
             step,
-            stage,
+            stage: number,
+            stage_name: stage.map(|stage| stage.name.clone()).unwrap_or_default(),
+            task: stage.map(|stage| stage.task.clone()).unwrap_or_default(),
             epoch,
             config_hash: String::new(),
             manifest_hash: String::new(),
@@ -87,11 +98,6 @@ impl CheckpointRecord {
             values: BTreeMap::new(),
             skipped_steps: Vec::new(),
         }
-    }
-
-    /// The record of a state before the first step, of a run that begins with `stage`, without parts.
-    pub fn beginning(stage: u32) -> Self {
-        Self::new(0, stage, 0)
     }
 
     /// Everything that lies in the checkpoint's folder beside its COMMIT.
@@ -157,4 +163,39 @@ pub async fn read_verified(folder: &Location) -> Result<(CheckpointRecord, Vec<B
         shards.push(content);
     }
     Ok((record, shards))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::tests::schedule;
+
+    #[test]
+    fn a_record_names_the_stage_of_its_last_step() {
+        let schedule = schedule(&[(0, 1), (2, 1), (3, 1)]);
+        let of = |step| {
+            let record = CheckpointRecord::new(&schedule, step, 7);
+            (record.stage, record.stage_name, record.name)
+        };
+        assert_eq!(of(0), (2, "stage 2".into(), "00000000-000007".into()));
+        assert_eq!(of(2), (2, "stage 2".into(), "00000002-000007".into()));
+        assert_eq!(of(3), (3, "stage 3".into(), "00000003-000007".into()));
+    }
+
+    #[test]
+    fn a_commit_of_before_stages_had_names_is_read_and_written_as_it_was() {
+        let name = "00000002-000007";
+        let before = serde_json::json!({
+            "format": 2, "name": name, "run_id": "r", "step": 2, "stage": 1, "epoch": 7,
+            "config_hash": "c", "manifest_hash": "m",
+            "parts": [{"name": "part-00000-of-00001.safetensors", "length": 3, "blake3": "a"}],
+            "quarantine": {"name": "quarantine.parquet", "length": 9, "blake3": "b"},
+            "coverage": [], "values": {"loss": 1.5},
+        });
+        let record = CheckpointRecord::parse(name, before.to_string().as_bytes()).expect("readable");
+        assert_eq!((record.stage, record.stage_name.as_str(), record.task.as_str()), (1, "", ""));
+        assert_eq!(serde_json::to_value(&record).expect("plain"), before);
+        let named = CheckpointRecord { task: "contrast".into(), ..record };
+        assert_eq!(serde_json::to_value(named).expect("plain")["task"], "contrast");
+    }
 }

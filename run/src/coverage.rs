@@ -45,7 +45,7 @@ impl StageCoverage {
     /// # Errors
     /// The first stage that differs, in words.
     pub fn fits(&self, schedule: &Schedule, committed: u64) -> Result<(), String> {
-        for stage in self.stages.keys().copied().chain(1..=schedule.stages()) {
+        for stage in self.stages.keys().copied().chain(1..=schedule.stages().len() as u32) {
             let (found, wanted) = (self.of(stage).samples, schedule.samples_of(stage, committed));
             if found != wanted {
                 return Err(format!(
@@ -114,6 +114,7 @@ impl From<StageCoverage> for Vec<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schedule::tests::schedule;
 
     #[test]
     fn both_forms_round_trip_and_sums_do_not_depend_on_order() {
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_missing_or_surplus_sample_is_named() {
-        let schedule = Schedule::new(&[2, 3], &[4, 5]);
+        let schedule = schedule(&[(2, 4), (3, 5)]);
         let mut coverage = StageCoverage::default();
         coverage.fits(&schedule, 0).expect("nothing is used yet");
         coverage.add(1, Coverage { samples: 8, digest: 1 });

@@ -6,6 +6,7 @@ pub mod decoders;
 pub mod faulty_proxy;
 pub mod file_server;
 pub mod mutation;
+pub mod need;
 pub mod process;
 pub mod relay;
 pub mod run;

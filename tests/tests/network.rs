@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use blip2_tests::cluster::{Cluster, wait_for_drill};
+use blip2_tests::need::Need;
 use blip2_tests::process::{Running, poll_for};
 use blip2_tests::relay::Relay;
 use blip2_tests::run::SmallRun;
@@ -129,7 +130,7 @@ impl Namespaces {
                     && ip(&["-n", namespace, "link", "set", "lo", "up"])
             });
         if !made {
-            println!("skipped: this machine allows no network namespaces");
+            Need::Namespaces.skip();
         }
         made.then_some(both)
     }
@@ -141,7 +142,7 @@ impl Namespaces {
             ip(&[&before[..], how].concat())
         });
         if !impaired {
-            println!("skipped: this machine's kernel has no netem");
+            Need::Netem.skip();
         }
         impaired
     }

@@ -11,6 +11,7 @@ use blip2_proto::v1::curation_client::CurationClient;
 use blip2_proto::v1::worker_message::Kind;
 use blip2_proto::v1::{CurationStatusRequest, Hello, RefusalCode, StatusRequest, WorkerMessage};
 use blip2_tests::cluster::Cluster;
+use blip2_tests::need::Need;
 use blip2_tests::process::{Running, blip2, poll_for, start};
 use blip2_tests::run::{SHORT_STEPS, SmallRun};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -241,7 +242,7 @@ fn the_limit_of_descriptors_is_raised() {
     let cluster = Cluster::new(&run).inside(&["sh", "-c", "ulimit -S -n 64; exec \"$@\"", "sh"]);
     let leader = cluster.coordinator(&[], None);
     let Ok(limits) = std::fs::read_to_string(format!("/proc/{}/limits", leader.process.id())) else {
-        println!("skipped: this system does not show the limits of a process");
+        Need::Limits.skip();
         return;
     };
     let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
@@ -252,7 +253,7 @@ fn the_limit_of_descriptors_is_raised() {
 #[test]
 fn a_run_over_ipv6_is_a_run() {
     if std::net::TcpListener::bind("[::1]:0").is_err() {
-        println!("skipped: this machine has no IPv6");
+        Need::Ipv6.skip();
         return;
     }
     let run = SmallRun::short("[coordinator]\nworkers = 2\n");

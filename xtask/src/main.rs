@@ -1,5 +1,7 @@
-//! Checks that take longer than those of every change: `cargo xtask test-vulkan`, `cargo xtask cuda`.
+//! The checks of this repository: those of every change, as CI runs them, and those that take longer.
 
+mod arrows_page;
+mod checks;
 mod cuda;
 mod driver;
 mod files;
@@ -7,7 +9,7 @@ mod losses;
 mod repository;
 mod root;
 mod small_run;
-mod test_vulkan;
+mod vulkan;
 
 use std::process::ExitCode;
 
@@ -17,10 +19,23 @@ use cuda::Error;
 const UNAVAILABLE: u8 = 69;
 
 const USAGE: &str = "\
-usage: cargo xtask test-vulkan [--build fused|unfused] [--only golden|train] [--system-driver] [--root DIR]
+usage: cargo xtask fmt|lint|docs|test|sim|bench [further arguments]
+       cargo xtask arrows [--check | --circles]
+       cargo xtask vulkan [--build fused|unfused] [--only golden|train] [--system-driver] [--root DIR]
        cargo xtask cuda setup|build|try|ptx|golden|pack [--folder DIR] [--wheels DIR] [further arguments]
 
-  test-vulkan       golden tests, and ten training steps of each stage, on a Vulkan device, compared with the CPU
+  fmt               format the code; `--check` writes nothing
+  lint              clippy over everything; warnings are errors
+  docs              documentation of all crates, warnings are errors; fails too where docs/arrows.md is stale
+  test              all tests; further arguments are those of `cargo test`
+  sim               plant bugs into the coordinator's and the workers' state machines: the simulation must find each
+  bench             the benchmarks; `-- NAME` for some of them
+
+  arrows            write docs/arrows.md: which crate and which module uses which
+  --check           fail where the page is stale, and write nothing
+  --circles         name the files of each crate that use each other in a circle
+
+  vulkan            golden tests, and ten training steps of each stage, on a Vulkan device, compared with the CPU
   --build B         with kernel fusion (`fused`) or without (`unfused`); without it, both
   --only PART       the golden tests (`golden`) or the training run (`train`); without it, both
   --system-driver   the machine's Vulkan drivers; without it, Mesa's software driver, so that a CPU is enough
@@ -48,19 +63,13 @@ Environment: CARGO_TARGET_DIR, and CARGO_NET_OFFLINE=true to use no network.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let done = match arguments.split_first() {
-        Some((command, rest)) if command == "test-vulkan" => {
-            test_vulkan::Options::parse(rest).map(|options| test_vulkan::run(options).map_err(Error::from))
-        }
-        Some((command, rest)) if command == "cuda" => cuda::Options::parse(rest).map(cuda::run),
-        Some((command, _)) if command == "--help" || command == "-h" => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        Some((command, _)) => Err(format!("unknown command `{command}`")),
-        None => Err("no command".into()),
-    };
-    match done {
+    if let [argument] = &arguments[..]
+        && ["--help", "-h"].contains(&argument.as_str())
+    {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    match arguments.split_first().ok_or("no command".into()).and_then(|(command, rest)| run(command, rest)) {
         Ok(Ok(true)) => ExitCode::SUCCESS,
         Ok(Ok(false)) => ExitCode::FAILURE,
         Ok(Err(error)) => {
@@ -72,4 +81,17 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Whether what the command checks passed; outside, why the arguments are wrong.
+fn run(command: &str, rest: &[String]) -> Result<Result<bool, Error>, String> {
+    if let Some(check) = checks::Check::named(command) {
+        return Ok(checks::run(check, rest).map_err(Error::from));
+    }
+    Ok(match command {
+        "arrows" => arrows_page::run(arrows_page::Options::parse(rest)?).map_err(Error::from),
+        "vulkan" => vulkan::run(vulkan::Options::parse(rest)?).map_err(Error::from),
+        "cuda" => cuda::run(cuda::Options::parse(rest)?),
+        other => return Err(format!("unknown command `{other}`")),
+    })
 }

@@ -80,19 +80,13 @@ impl Fixture {
         let part = Bytes::from_static(b"state");
         let part_record = ShardRecord::of("part-0.safetensors", &part);
         let record = CheckpointRecord {
-            format: 2,
-            name: format!("{step:08}-000002"),
             run_id: self.config.run.id.clone(),
-            step,
-            stage: if step <= 3 { 1 } else { 2 },
-            epoch: 2,
             config_hash: config_hash(&self.config.worker()),
             manifest_hash: self.manifest.digest(),
             parts: vec![part_record],
-            quarantine: None,
             coverage,
-            values: BTreeMap::new(),
             skipped_steps: self.skipped.iter().copied().filter(|skipped| *skipped < step).collect(),
+            ..CheckpointRecord::new(&self.config.schedule(), step, 2)
         };
         let folder = Catalogue::new(&self.root).folder(&record.name);
         if folder.join(layout::COMMIT).head().await.unwrap().is_some() {

@@ -46,7 +46,7 @@ pub(crate) async fn run(arguments: &ImportArguments) -> Result<Exit, CliError> {
         config_hash: folder.config_hash.clone(),
         manifest_hash: folder.manifest_hash.clone(),
         parts: vec![part.clone()],
-        ..CheckpointRecord::beginning(imported.stage)
+        ..CheckpointRecord::new(&folder.config.schedule(), 0, 0)
     };
     let catalogue = Catalogue::new(&folder.root);
     catalogue.folder(&record.name).join(&part.name).put(imported.content).await?;

@@ -16,6 +16,7 @@ use blip2_curation::config::CurationConfig;
 use blip2_dataset::loader::LoaderSettings;
 use blip2_dataset::store::secret_url::without_credentials;
 use blip2_proto::transport::TlsFiles;
+use blip2_run::schedule::{Schedule, Stage};
 use blip2_worker::WorkerConfig;
 use blip2_worker::config::{
     DataSettings, HeldOutSettings, ModelSettings, NOT_HASHED, Stage1Settings, Stage2Settings, StepSettings,
@@ -119,6 +120,20 @@ impl Default for EvalSection {
 }
 
 impl RunConfig {
+    /// The stages of the run.
+    pub(crate) fn schedule(&self) -> Schedule {
+        let stage = |name: &str, task: &str, steps, batch| Stage {
+            name: name.into(),
+            task: task.into(),
+            steps,
+            batch,
+        };
+        Schedule::new(vec![
+            stage("represent", "contrast", self.stage1.steps, self.stage1.batch),
+            stage("generate", "generate", self.stage2.steps, self.stage2.batch),
+        ])
+    }
+
     /// The part that workers get: all that a step depends on, and how data is loaded.
     pub(crate) fn worker(&self) -> WorkerConfig {
         WorkerConfig {

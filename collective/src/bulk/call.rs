@@ -18,7 +18,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
-use super::{FETCH_STATE, Messages, PUSH, Piece, put_head};
+use super::frame::{Piece, put_head};
+use super::messages::{FETCH_STATE, Messages, PUSH};
 
 /// Messages that wait for the connection: enough to keep it busy, few enough to stay in the cache.
 const AHEAD: usize = 2;

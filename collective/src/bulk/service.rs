@@ -19,7 +19,8 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 
-use super::{FETCH_STATE, MAX_HEAD, Messages, PUSH, Piece, put_head};
+use super::frame::{MAX_HEAD, Piece, put_head};
+use super::messages::{FETCH_STATE, Messages, PUSH};
 use crate::mailbox::{Admission, MailKey, Mailbox, State};
 use blip2_proto::transport::authenticate;
 

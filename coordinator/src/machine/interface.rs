@@ -121,7 +121,7 @@ pub enum Action {
     /// the list's length and digest; then retire older checkpoints.
     StoreCommit {
         /// The checkpoint, with all of its parts.
-        record: CheckpointRecord,
+        record: Box<CheckpointRecord>,
         /// The rows quarantined up to its step.
         quarantine: QuarantineList,
         /// The newest epoch of this coordinator.

@@ -152,13 +152,17 @@ impl Machine {
                 device_use: member.device_use,
             }
         });
+        let number = self.schedule.stage_of(self.committed);
+        let stage = self.schedule.stage(number);
         StatusReply {
             run_id: self.spec.run_id.clone(),
             state: self.state().into(),
             epoch: self.epoch,
             step: self.committed,
             total_steps: self.schedule.total(),
-            stage: self.schedule.stage_of(self.committed),
+            stage: number,
+            stage_name: stage.map(|stage| stage.name.clone()).unwrap_or_default(),
+            task: stage.map(|stage| stage.task.clone()).unwrap_or_default(),
             values: progress.values.clone(),
             samples_per_s: ratio(sum(|step| step.samples as f64), seconds),
             data_wait_share: ratio(sum(|step| step.waited), computed),

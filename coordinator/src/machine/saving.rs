@@ -106,7 +106,7 @@ impl Machine {
     }
 
     fn new_save(&self, step: u64) -> Save {
-        let mut record = CheckpointRecord::new(step + 1, self.schedule.stage_of(step), self.epoch);
+        let mut record = CheckpointRecord::new(&self.schedule, step + 1, self.epoch);
         record.run_id.clone_from(&self.spec.run_id);
         record.config_hash.clone_from(&self.spec.config_hash);
         record.manifest_hash.clone_from(&self.spec.manifest_hash);
@@ -166,7 +166,7 @@ impl Machine {
         save.record.parts = save.parts.iter().filter_map(written).collect();
         save.until = self.now + self.settings.step_deadline();
         self.cost.measured(save.stall, save.seconds);
-        let record = save.record.clone();
+        let record = Box::new(save.record.clone());
         let in_progress = self.saves.keys().filter(|other| *other != name).cloned().collect();
         self.store_quarantine();
         let quarantine = self.rows_until(record.step);

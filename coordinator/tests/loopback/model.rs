@@ -18,6 +18,7 @@ use blip2_proto::v1::{
 };
 use blip2_run::commit::ShardRecord;
 use blip2_run::layout::checkpoint_folder;
+use blip2_run::schedule::{Schedule, Stage};
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -37,6 +38,13 @@ pub(crate) struct Run {
     pub(crate) commits: mpsc::Receiver<CommittedStep>,
 }
 
+/// Two stages of these steps, with a batch of 64.
+pub(crate) fn stages(steps: [u64; 2]) -> Schedule {
+    let stage =
+        |(name, steps): (&str, u64)| Stage { name: name.into(), task: "contrast".into(), steps, batch: 64 };
+    ["first", "second"].into_iter().zip(steps).map(stage).collect()
+}
+
 pub(crate) fn spec(root: &Location) -> RunSpec {
     RunSpec {
         run_id: "run".into(),
@@ -47,8 +55,7 @@ pub(crate) fn spec(root: &Location) -> RunSpec {
         binary: "0.1.0 abc".into(),
         token: "secret".into(),
         slots: SLOTS,
-        stage_steps: vec![4, 2],
-        stage_batch: vec![64, 64],
+        schedule: stages([4, 2]),
         resume: None,
         max_quarantined_share: 0.5,
         not_downloaded: 0,

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::model::{Habit, folder, hello, settings, spec, start, start_on, stop_kind, work, work_on};
+use crate::model::{Habit, folder, hello, settings, spec, stages, start, start_on, stop_kind, work, work_on};
 
 /// Steps of the second stage of a run that is long enough to be taken over.
 const MANY: u64 = 60;
@@ -50,7 +50,7 @@ impl StandBy {
 }
 
 fn long(root: &Location) -> RunSpec {
-    RunSpec { stage_steps: vec![4, MANY], ..spec(root) }
+    RunSpec { schedule: stages([4, MANY]), ..spec(root) }
 }
 
 async fn a_replacement_goes_on(root: Location) {

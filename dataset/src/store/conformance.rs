@@ -3,8 +3,8 @@
 //! Each function takes a folder of its own with nothing in it, and panics where the store does otherwise.
 
 use bytes::Bytes;
-use futures::future::join_all;
 use object_store::{Error as StoreError, ObjectStoreExt as _, PutPayload};
+use tokio::task::JoinSet;
 
 use super::{Location, put_create};
 
@@ -92,13 +92,16 @@ async fn an_object_is_created_once(folder: &Location) {
 async fn one_of_many_creators_wins(folder: &Location) {
     for race in 0..RACES {
         let object = folder.join(&format!("epoch-{race}"));
-        let attempts = (0..WRITERS).map(|writer| {
+        let mut attempts = JoinSet::new();
+        for writer in 0..WRITERS {
             let object = object.clone();
-            tokio::spawn(async move { put_create(&object, content(writer, 1000)).await.unwrap() })
-        });
-        let won: Vec<bool> = join_all(attempts).await.into_iter().map(Result::unwrap).collect();
-        let winners: Vec<u8> = (0..WRITERS).filter(|writer| won[usize::from(*writer)]).collect();
-        let [winner] = winners[..] else { panic!("race {race} of {folder}: {won:?}") };
+            attempts.spawn(async move {
+                let won = put_create(&object, content(writer, 1000)).await.unwrap();
+                won.then_some(writer)
+            });
+        }
+        let winners: Vec<u8> = attempts.join_all().await.into_iter().flatten().collect();
+        let [winner] = winners[..] else { panic!("race {race} of {folder}: {winners:?} won") };
         assert_eq!(object.read().await.unwrap().unwrap(), content(winner, 1000), "race {race} of {folder}");
     }
 }
@@ -107,16 +110,18 @@ async fn what_is_created_is_seen_whole(folder: &Location) {
     for number in 0..RACES {
         let object = folder.join(&format!("epoch-{number}"));
         let wanted = content(number, 500_000);
-        let writer = tokio::spawn({
-            let (object, wanted) = (object.clone(), wanted.clone());
-            async move { put_create(&object, wanted).await.unwrap() }
-        });
-        while !writer.is_finished() {
+        let mut writer = JoinSet::new();
+        let (place, whole) = (object.clone(), wanted.clone());
+        writer.spawn(async move { put_create(&place, whole).await.unwrap() });
+        let created = loop {
+            if let Some(created) = writer.try_join_next() {
+                break created.unwrap();
+            }
             if let Some(seen) = object.read().await.unwrap() {
                 assert!(seen == wanted, "{object}: {} bytes are there", seen.len());
             }
-        }
-        assert!(writer.await.unwrap());
+        };
+        assert!(created);
         assert!(object.read().await.unwrap() == Some(wanted));
     }
 }
@@ -135,19 +140,20 @@ async fn what_is_replaced_is_seen_whole(folder: &Location) {
     let object = folder.join("status");
     let contents = [content(1, 300_000), content(2, 200_000)];
     object.put(contents[0].clone()).await.unwrap();
-    let writer = tokio::spawn({
-        let (object, contents) = (object.clone(), contents.clone());
-        async move {
-            for turn in 0..usize::from(RACES) {
-                object.put(contents[turn % 2].clone()).await.unwrap();
-            }
+    let mut writer = JoinSet::new();
+    let (place, turns) = (object.clone(), contents.clone());
+    writer.spawn(async move {
+        for turn in 0..usize::from(RACES) {
+            place.put(turns[turn % 2].clone()).await.unwrap();
         }
     });
-    while !writer.is_finished() {
+    loop {
+        if let Some(written) = writer.try_join_next() {
+            break written.unwrap();
+        }
         let seen = object.read().await.unwrap().expect("it is there all the time");
         assert!(contents.contains(&seen), "{object}: {} bytes are there", seen.len());
     }
-    writer.await.unwrap();
 }
 
 async fn a_listing_is_sorted_whole_and_of_its_folder_alone(folder: &Location) {

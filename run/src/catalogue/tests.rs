@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::layout::checkpoint_name;
+use crate::schedule::tests::schedule;
 
 async fn checkpoint(catalogue: &Catalogue, step: u64, epoch: u64) -> CheckpointRecord {
-    let mut record = CheckpointRecord::new(step, 1, epoch);
+    let mut record = CheckpointRecord::new(&schedule(&[(1000, 1)]), step, epoch);
     for (place, content) in [format!("first {step}"), "second".to_owned()].into_iter().enumerate() {
         let part = ShardRecord {
             name: format!("part-{place:05}.safetensors"),

@@ -12,7 +12,7 @@ use blip2_dataset::plan::{Plan, PlanKey};
 use blip2_dataset::quarantine::QuarantineList;
 use bytes::Bytes;
 
-use crate::MAX_PIXELS;
+use crate::samples::MAX_PIXELS;
 
 /// Row groups up to which a plan is drawn up.
 const PLANNED_GROUPS: usize = 1 << 16;

@@ -3,8 +3,8 @@
 use blip2_dataset::corpus::ingest::{IngestSettings, IngestSummary, Share, SourceKind, ingest};
 use blip2_dataset::store::Location;
 
-use crate::MAX_PIXELS;
 use crate::files::{path_of, taken, wait_for};
+use crate::samples::MAX_PIXELS;
 
 /// A tar archive of pictures and captions: whether a row was used.
 pub fn archive(bytes: &[u8]) -> bool {

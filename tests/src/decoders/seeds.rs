@@ -1,31 +1,15 @@
 //! Inputs as the program's own encoders write them, from which mutations start.
 
 mod files;
+mod seed;
 mod sessions;
 mod sources;
 
 use std::path::PathBuf;
 
 use super::files::corpus_folder;
-
-/// An input to keep.
-#[derive(Debug, Clone)]
-pub struct Seed {
-    /// Name of its file.
-    pub name: String,
-    /// Its bytes.
-    pub bytes: Vec<u8>,
-    /// Whether the decoder takes it.
-    pub taken: bool,
-}
-
-fn taken(name: &str, bytes: impl Into<Vec<u8>>) -> Seed {
-    Seed { name: name.into(), bytes: bytes.into(), taken: true }
-}
-
-fn refused(name: &str, bytes: impl Into<Vec<u8>>) -> Seed {
-    Seed { name: name.into(), bytes: bytes.into(), taken: false }
-}
+pub use seed::Seed;
+use seed::{refused, taken};
 
 /// What the encoders write for the decoder of this name.
 ///

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use blip2_tests::cluster::{Cluster, Coordinator};
+use blip2_tests::need::Need;
 use blip2_tests::process::{Ended, Running, signal};
 use blip2_tests::run::SmallRun;
 
@@ -101,13 +102,13 @@ impl<'a> World<'a> {
             Fault::DrainCoordinator => signal_if_there(self.leader().process.id(), "TERM"),
             Fault::Fill => match &self.disk {
                 Some(disk) => disk.fill(FULL),
-                None => println!("  no file system can be mounted here: the disk is not filled"),
+                None => Need::OwnDisk.skip(),
             },
             Fault::Damage => self.damage(),
             Fault::Clock => {
                 let allowed = std::process::Command::new("unshare").args(OTHER_CLOCK).arg("true").output();
                 if !allowed.is_ok_and(|ended| ended.status.success()) {
-                    return println!("  no time namespace can be made here: all clocks are the same");
+                    return Need::OtherClock.skip();
                 }
                 let other = Cluster::new(self.run).inside(&[&["unshare"][..], OTHER_CLOCK].concat());
                 self.odd = Some(other.worker("odd-clock", &[&self.leader().url], &[], None));

@@ -10,14 +10,13 @@ mod weed;
 
 use std::process::Command;
 
+use blip2_tests::need::Need;
 use weed::Weed;
 
 #[test]
 fn a_real_server_and_its_faults() {
     let Some(server) = Weed::start() else {
-        println!(
-            "skipped: no SeaweedFS here; `tests/s3-server` fetches it, or name its `weed` in BLIP2_WEED"
-        );
+        Need::S3Server.skip();
         return;
     };
     let proxy = weed::free_address();

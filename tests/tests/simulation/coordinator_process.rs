@@ -16,7 +16,7 @@ use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::{EpochMember, EpochRecord};
 
 use crate::compute::STEP_DEADLINE;
-use crate::corpus::{BATCH, SLOTS, STEPS, TOTAL};
+use crate::corpus::{SLOTS, STEPS, TOTAL, schedule};
 use crate::invariants::{Fact, MACHINE};
 use crate::network::{Content, SessionId};
 use crate::process::{Conclusion, Effect, Input, PendingCommit, Ticket, Wake, newest};
@@ -528,8 +528,7 @@ fn spec(resume: Option<CheckpointRecord>) -> RunSpec {
         binary: BINARY.into(),
         token: TOKEN.into(),
         slots: SLOTS,
-        stage_steps: STEPS.to_vec(),
-        stage_batch: BATCH.to_vec(),
+        schedule: schedule(),
         resume,
         max_quarantined_share: 1.0,
         not_downloaded: 0,

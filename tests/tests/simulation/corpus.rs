@@ -8,7 +8,7 @@ use blip2_dataset::coverage::Coverage;
 use blip2_dataset::plan::{PartId, RowAddress};
 use blip2_dataset::plan::{Plan, PlanKey};
 use blip2_dataset::quarantine::{QuarantineList, QuarantineRecord};
-use blip2_run::schedule::Schedule;
+use blip2_run::schedule::{Schedule, Stage};
 
 use crate::random::mix;
 
@@ -67,6 +67,18 @@ pub(crate) fn gradient(contributions: impl IntoIterator<Item = u64>) -> u64 {
     contributions.into_iter().fold(0, |sum, next| mix(sum.rotate_left(9) ^ next))
 }
 
+/// The stages of the run.
+pub(crate) fn schedule() -> Schedule {
+    let named = [("represent", "contrast"), ("generate", "generate")];
+    let stage = |(place, (name, task)): (usize, (&str, &str))| Stage {
+        name: name.into(),
+        task: task.into(),
+        steps: STEPS[place],
+        batch: BATCH[place],
+    };
+    named.into_iter().enumerate().map(stage).collect()
+}
+
 impl Corpus {
     fn new() -> Self {
         let file = |name: &str, rows: &[u32]| ManifestFile {
@@ -78,7 +90,7 @@ impl Corpus {
         };
         let files = vec![file("a", &[17, 9, 21]), file("b", &[30]), file("c", &[5, 5, 40, 12])];
         let manifest = Manifest::of(files);
-        let schedule = Schedule::new(&STEPS, &BATCH);
+        let schedule = schedule();
         let shares: Vec<Vec<Share>> = (0..TOTAL).map(|step| shares_of(&manifest, &schedule, step)).collect();
         let mut corpus = Self {
             schedule,

@@ -97,7 +97,7 @@ pub(crate) enum Ticket {
 /// A COMMIT being written.
 #[derive(Debug, Clone)]
 pub(crate) struct PendingCommit {
-    pub(crate) record: CheckpointRecord,
+    pub(crate) record: Box<CheckpointRecord>,
     pub(crate) quarantine: QuarantineList,
     pub(crate) epoch: u64,
     pub(crate) in_progress: Vec<String>,

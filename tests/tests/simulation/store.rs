@@ -41,7 +41,7 @@ pub(crate) enum Request {
     /// Create an epoch's object.
     CreateEpoch(EpochRecord),
     /// Write the list of rows and the COMMIT.
-    Commit { record: CheckpointRecord, quarantine: QuarantineList },
+    Commit { record: Box<CheckpointRecord>, quarantine: QuarantineList },
     /// Write the run's copy of the list of rows.
     PutRows(QuarantineList),
     /// Read it.
@@ -121,7 +121,7 @@ impl Store {
                 let found = self.epochs.entry(record.epoch).or_insert_with(|| record.clone());
                 Ok(Reply::Created(*found == record))
             }
-            Request::Commit { record, quarantine } => self.commit(record, quarantine),
+            Request::Commit { record, quarantine } => self.commit(*record, quarantine),
             Request::PutRows(rows) => {
                 self.rows = rows;
                 Ok(Reply::Done)

@@ -5,13 +5,12 @@ use std::time::Instant;
 
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::corpus::simulated::SimulatedCorpus;
-use blip2_dataset::plan::quality::{PlanQuality, QualitySpec, plan_quality};
+use blip2_dataset::plan::quality::{QualitySpec, plan_quality};
 use blip2_dataset::plan::{Plan, PlanKey};
 use clap::Args;
-use serde::Serialize;
 
-use super::plan_text::{report, sources_of};
-use super::simulation::{self, Speed};
+use super::plan_report::{PlanReport, report, sources_of};
+use super::simulation;
 use crate::commands::{print_json, print_text};
 use crate::config::{ConfigArguments, RunConfig, load};
 use crate::error::CliError;
@@ -63,39 +62,6 @@ pub(crate) struct PlanArguments {
     /// Print the result as a JSON line.
     #[arg(long)]
     json: bool,
-}
-
-/// What was measured.
-#[derive(Debug, Serialize)]
-pub(super) struct PlanReport {
-    pub(super) files: usize,
-    pub(super) row_groups: usize,
-    pub(super) rows: u64,
-    pub(super) corpus_bytes: u64,
-    pub(super) manifest_digest: String,
-    pub(super) slots: u32,
-    pub(super) window_row_groups: u32,
-    pub(super) workers: u32,
-    pub(super) batch: u32,
-    /// Seconds to list the files and to read all footers.
-    pub(super) open_seconds: f64,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) sources: Vec<SourceReport>,
-    pub(super) quality: PlanQuality,
-    #[serde(flatten)]
-    pub(super) speed: Option<Speed>,
-}
-
-/// A source of the corpus.
-#[derive(Debug, Serialize)]
-pub(super) struct SourceReport {
-    pub(super) name: String,
-    pub(super) files: u32,
-    pub(super) rows: u64,
-    /// Its share of the samples.
-    pub(super) share: f64,
-    /// Samples of the whole corpus until each of its rows has been used once.
-    pub(super) samples_an_epoch: f64,
 }
 
 /// Measures a plan.

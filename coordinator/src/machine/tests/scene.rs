@@ -17,7 +17,18 @@ use crate::machine::{Action, Event, Machine, Outcome, SessionId, Start};
 use crate::{CheckpointSettings, CoordinatorSettings, LossRise, NonFinitePolicy, RunSpec};
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::coverage::StageCoverage;
-use blip2_run::schedule::Schedule;
+use blip2_run::schedule::{Schedule, Stage};
+
+/// Stages of these steps, with a batch of 64.
+fn stages(steps: &[u64]) -> Schedule {
+    let stage = |(number, steps): (u32, &u64)| Stage {
+        name: format!("stage {number}"),
+        task: "contrast".into(),
+        steps: *steps,
+        batch: 64,
+    };
+    (1..).zip(steps).map(stage).collect()
+}
 
 pub(super) fn spec(steps: &[u64]) -> RunSpec {
     RunSpec {
@@ -29,8 +40,7 @@ pub(super) fn spec(steps: &[u64]) -> RunSpec {
         binary: "0.1.0 abc".into(),
         token: "secret".into(),
         slots: 8,
-        stage_steps: steps.to_vec(),
-        stage_batch: vec![64; steps.len()],
+        schedule: stages(steps),
         resume: None,
         max_quarantined_share: 0.05,
         not_downloaded: 0,
@@ -62,7 +72,7 @@ pub(super) fn used(step: u64, slots: Range<u32>) -> Coverage {
 
 /// The coverage of the first steps of a run with stages of these lengths.
 pub(super) fn covered(stages: &[u64], committed: u64) -> StageCoverage {
-    let schedule = Schedule::new(stages, &vec![64; stages.len()]);
+    let schedule = self::stages(stages);
     let mut coverage = StageCoverage::default();
     (0..committed).for_each(|step| coverage.add(schedule.stage_of(step), used(step, 0..8)));
     coverage
@@ -81,8 +91,10 @@ pub(super) fn hello_again(session: SessionId, stages: &[u64], step: u64) -> Hell
 
 /// A checkpoint after `step` steps of a run with stages of these lengths.
 pub(super) fn checkpoint(stages: &[u64], step: u64, epoch: u64) -> CheckpointRecord {
-    let stage = Schedule::new(stages, &vec![64; stages.len()]).stage_of(step - 1);
-    CheckpointRecord { coverage: covered(stages, step), ..CheckpointRecord::new(step, stage, epoch) }
+    CheckpointRecord {
+        coverage: covered(stages, step),
+        ..CheckpointRecord::new(&self::stages(stages), step, epoch)
+    }
 }
 
 /// A machine, the time, and what it did. Session numbers are member ids: workers join in order.
@@ -268,7 +280,7 @@ impl Scene {
         self.actions
             .iter()
             .filter_map(
-                |action| if let Action::StoreCommit { record, .. } = action { Some(record) } else { None },
+                |action| if let Action::StoreCommit { record, .. } = action { Some(&**record) } else { None },
             )
             .collect()
     }

@@ -8,7 +8,7 @@ use blip2_run::epoch::{EpochMember, EpochRecord};
 use image::{DynamicImage, ImageFormat, RgbImage};
 use safetensors::{Dtype, tensor::TensorView};
 
-use super::{Seed, refused, taken};
+use super::seed::{Seed, refused, taken};
 use crate::corpus::{Row, encoded, enormous_picture, good_rows, odd_pictures, truncated_picture, write};
 use crate::process::repository;
 

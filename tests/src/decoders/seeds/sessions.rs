@@ -9,7 +9,7 @@ use blip2_proto::v1::{self, CoordinatorMessage, Coverage, WorkerMessage};
 use blip2_worker::member::MemberAction;
 use prost::Message;
 
-use super::{Seed, refused, taken};
+use super::seed::{Seed, refused, taken};
 use crate::decoders::script::{Record, push};
 use crate::decoders::sessions::with_coordinator::{self as ask, CoordinatorScene};
 use crate::decoders::sessions::with_member::{self as tell, MemberScene};

@@ -4,7 +4,7 @@ use blip2_dataset::corpus::ingest::{IngestSettings, Share, SourceKind, ingest};
 use blip2_dataset::store::Location;
 
 use super::files::{corpora, small_rows};
-use super::{Seed, refused, taken};
+use super::seed::{Seed, refused, taken};
 use crate::corpus::{truncated_picture, write};
 
 /// Corpus files, and one whose footer records its row groups.

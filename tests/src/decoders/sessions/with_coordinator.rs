@@ -10,6 +10,7 @@ use blip2_coordinator::{
 use blip2_dataset::store::Location;
 use blip2_proto::v1::WorkerMessage;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
+use blip2_run::schedule::Stage;
 use prost::Message;
 
 use crate::decoders::script::Record;
@@ -57,8 +58,15 @@ impl CoordinatorScene {
             binary: BINARY.into(),
             token: TOKEN.into(),
             slots: 4,
-            stage_steps: vec![2, 1],
-            stage_batch: vec![8, 4],
+            schedule: [("represent", "contrast", 2, 8), ("generate", "generate", 1, 4)]
+                .map(|(name, task, steps, batch)| Stage {
+                    name: name.into(),
+                    task: task.into(),
+                    steps,
+                    batch,
+                })
+                .into_iter()
+                .collect(),
             resume: None,
             max_quarantined_share: 0.5,
             not_downloaded: 0,

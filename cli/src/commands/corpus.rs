@@ -4,7 +4,7 @@ mod columns;
 mod ingest;
 mod inspect;
 mod plan;
-mod plan_text;
+mod plan_report;
 mod sheet;
 mod simulation;
 mod verify;

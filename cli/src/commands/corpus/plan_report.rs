@@ -1,11 +1,46 @@
-//! What `corpus plan` found, for people.
+//! What `corpus plan` found, for people and for programs.
 
 use std::fmt::Write as _;
 
 use blip2_dataset::corpus::manifest::{Manifest, ManifestSource};
+use blip2_dataset::plan::quality::PlanQuality;
+use serde::Serialize;
 
-use super::plan::{PlanReport, SourceReport};
+use super::simulation::Speed;
 use crate::error::CliError;
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+pub(super) struct PlanReport {
+    pub(super) files: usize,
+    pub(super) row_groups: usize,
+    pub(super) rows: u64,
+    pub(super) corpus_bytes: u64,
+    pub(super) manifest_digest: String,
+    pub(super) slots: u32,
+    pub(super) window_row_groups: u32,
+    pub(super) workers: u32,
+    pub(super) batch: u32,
+    /// Seconds to list the files and to read all footers.
+    pub(super) open_seconds: f64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) sources: Vec<SourceReport>,
+    pub(super) quality: PlanQuality,
+    #[serde(flatten)]
+    pub(super) speed: Option<Speed>,
+}
+
+/// A source of the corpus.
+#[derive(Debug, Serialize)]
+pub(super) struct SourceReport {
+    pub(super) name: String,
+    pub(super) files: u32,
+    pub(super) rows: u64,
+    /// Its share of the samples.
+    pub(super) share: f64,
+    /// Samples of the whole corpus until each of its rows has been used once.
+    pub(super) samples_an_epoch: f64,
+}
 
 /// The sources of a manifest with their shares; none for a corpus of one.
 pub(super) fn sources_of(manifest: &Manifest) -> Result<Vec<SourceReport>, CliError> {
