@@ -24,8 +24,8 @@ const ODD_NAMES: [&str; 13] = [
     "plus+and&semicolon;.bin",
     "q?x=1.bin",
     "quote'\"s.bin",
-    "ünï#1/x.bin",
     "\u{e9}.bin",
+    "ünï#1/x.bin",
     "…/x.bin",
     "😀.bin",
 ];
