@@ -1,4 +1,5 @@
-//! Preparing a sample takes a bounded number of small allocations and none for pixels; refusing one takes next to none.
+//! Preparing a sample takes a bounded number of small allocations and none for pixels; refusing one takes
+//! next to none.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::Cursor;

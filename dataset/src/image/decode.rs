@@ -24,13 +24,13 @@ const FORMATS: [ImageFormat; 6] = [
 /// Memory a decoder may take besides its pixels, bytes.
 const DECODER_OVERHEAD: u64 = 64 << 20;
 
-/// Decodes JPEG, PNG, WebP, GIF, BMP or TIFF to 8-bit RGB as PIL's `convert("RGB")` does: grey is repeated, CMYK
-/// converted, alpha dropped, 16 bits reduced to 8; of an animation the first frame is taken. Colours of a JPEG are those
-/// that libjpeg finds.
+/// Decodes JPEG, PNG, WebP, GIF, BMP or TIFF to 8-bit RGB as PIL's `convert("RGB")` does: grey is repeated,
+/// CMYK converted, alpha dropped, 16 bits reduced to 8; of an animation the first frame is taken. Colours of
+/// a JPEG are those that libjpeg finds.
 ///
 /// # Errors
-/// [`DatasetError::Image`](crate::error::DatasetError::Image): a format that is not read, more than `max_pixels` (found in the header, nothing is decoded),
-/// truncated or damaged data.
+/// [`DatasetError::Image`](crate::error::DatasetError::Image): a format that is not read, more than
+/// `max_pixels` (found in the header, nothing is decoded), truncated or damaged data.
 pub fn decode_image(encoded: &[u8], max_pixels: u64) -> Result<RgbImage> {
     guarded(|| decode(encoded, max_pixels))
 }

@@ -1,7 +1,7 @@
 //! Images to tensors: the training crop and the two evaluation transforms.
 //!
-//! Resizing is bicubic (a = -0.5) with antialiasing in 8 bits, as PIL's. All results are planar `[3, S, S]`: bytes for
-//! training, which the device normalises, and normalised f32 for evaluation.
+//! Resizing is bicubic (a = -0.5) with antialiasing in 8 bits, as PIL's. All results are planar `[3, S, S]`:
+//! bytes for training, which the device normalises, and normalised f32 for evaluation.
 
 mod crop;
 mod evaluate;

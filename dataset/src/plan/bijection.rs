@@ -52,8 +52,8 @@ impl Shape {
 /// How often each row is used, by source and epoch.
 type Uses = BTreeMap<(usize, u64), BTreeMap<(u32, u32, u32), u32>>;
 
-/// Uses of rows by source and epoch, over some whole windows of all slots: `world` members share these, each with a
-/// plan of its own.
+/// Uses of rows by source and epoch, over some whole windows of all slots: `world` members share these, each
+/// with a plan of its own.
 fn walk(shape: &Shape, world: u32, windows: u64) -> Uses {
     let mut uses = Uses::new();
     for member in 0..world {
@@ -82,8 +82,8 @@ fn walk_slots(plan: &Plan, slots: Range<u32>, windows: u64, uses: &mut Uses) {
 proptest! {
     #![proptest_config(cases(400))]
 
-    /// Epochs of a source follow each other: all before the last are whole, and no row comes twice in one, however many
-    /// members share the slots.
+    /// Epochs of a source follow each other: all before the last are whole, and no row comes twice in one,
+    /// however many members share the slots.
     #[test]
     fn every_row_once_in_an_epoch_of_its_source(shape in shapes(), world in 1u32..12) {
         let Some(plan) = shape.plan() else { return Ok(()) };
@@ -123,7 +123,8 @@ proptest! {
         }
     }
 
-    /// A plan that is asked for one position alone, anywhere, gives what one that went through all of them gives.
+    /// A plan that is asked for one position alone, anywhere, gives what one that went through all of them
+    /// gives.
     #[test]
     fn any_position_can_be_computed_alone(shape in shapes(), far in any::<u32>(), slot in any::<u32>()) {
         let (Some(plan), Some(fresh)) = (shape.plan(), shape.plan()) else { return Ok(()) };
@@ -152,7 +153,8 @@ fn shapes_that_no_plan_can_have_are_refused_by_name() {
     assert!(shape(vec![whole, (Some(f64::NAN), vec![vec![2]])]).contains("positive"));
 }
 
-/// The order of runs that are under way, written down a second time: a plan of one source must go on giving it.
+/// The order of runs that are under way, written down a second time: a plan of one source must go on giving
+/// it.
 #[test]
 fn the_order_of_one_source_is_pinned() {
     let files: &[&[u32]] = &[&[10, 7, 3], &[5, 0, 8], &[21]];

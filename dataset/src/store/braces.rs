@@ -176,10 +176,9 @@ mod tests {
     }
 
     fn pieces() -> impl Strategy<Value = Vec<Piece>> {
-        let range = (0u32..130, 0u32..130, 1usize..5).prop_map(|(first, last, width)| Piece::Range {
-            first,
-            last,
-            width,
+        let range = (0u32..120, 0u32..12, any::<bool>(), 1usize..5).prop_map(|(low, span, down, width)| {
+            let (first, last) = if down { (low + span, low) } else { (low, low + span) };
+            Piece::Range { first, last, width }
         });
         let leaf = prop_oneof!["[a-z./_é-]{0,4}".prop_map(Piece::Text), range];
         let piece = leaf.prop_recursive(2, 12, 3, |inner| {
@@ -208,6 +207,10 @@ mod tests {
             Piece::Text(text) => vec![text.clone()],
             Piece::List(items) => items.iter().flat_map(|item| names(item)).collect(),
             Piece::Range { first, last, width } => {
+                // As in a shell: where one end is padded, all are as long as the longer end.
+                let ends = [first, last].map(|end| format!("{end:0width$}"));
+                let padded = ends.iter().any(|end| end.starts_with('0') && end.len() > 1);
+                let width = if padded { ends.iter().map(String::len).max().unwrap_or_default() } else { 0 };
                 let name = |number: u32| format!("{number:0width$}");
                 match first <= last {
                     true => (*first..=*last).map(name).collect(),
@@ -237,7 +240,8 @@ mod tests {
             prop_assert_eq!(expand(&written(&pieces)).unwrap(), names(&pieces));
         }
 
-        /// Whatever is typed stands for one name at least or for too many; without several names it is itself.
+        /// Whatever is typed stands for one name at least or for too many; without several names it is
+        /// itself.
         #[test]
         fn any_text_stands_for_names(text in "[a-c0-3{},.]{0,14}") {
             if let Ok(names) = expand(&text) {

@@ -12,8 +12,8 @@ use super::{Location, put_create};
 const WRITERS: u8 = 8;
 const RACES: u8 = 20;
 
-/// Names as people give them: with spaces, accents composed and apart, and characters that mean something in URLs,
-/// shells and patterns.
+/// Names as people give them: with spaces, accents composed and apart, and characters that mean something in
+/// URLs, shells and patterns.
 const ODD_NAMES: [&str; 13] = [
     ".hidden",
     "100%.bin",

@@ -1,4 +1,5 @@
-//! The stores of this machine, held to what every store does. A server of S3 is held to it in `tests/tests/s3`.
+//! The stores of this machine, held to what every store does. A server of S3 is held to it in
+//! `tests/tests/s3`.
 
 use super::conformance;
 use super::location::Location;

@@ -7,11 +7,12 @@ use super::exclusive;
 use super::location::Location;
 use crate::error::Result;
 
-/// Creates the object unless it exists: `Ok(false)` when it does. At most one of several writers gets `Ok(true)`.
+/// Creates the object unless it exists: `Ok(false)` when it does. At most one of several writers gets
+/// `Ok(true)`.
 ///
-/// Over a network the answer to a write that was done can be lost; the try after it then finds the object, and the writer
-/// gets `Ok(false)` or an error for what is its own. Whoever must know reads the object back, whose content names its
-/// writer.
+/// Over a network the answer to a write that was done can be lost; the try after it then finds the object,
+/// and the writer gets `Ok(false)` or an error for what is its own. Whoever must know reads the object back,
+/// whose content names its writer.
 ///
 /// # Errors
 /// [`DatasetError::Store`](crate::error::DatasetError::Store).

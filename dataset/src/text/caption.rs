@@ -8,8 +8,8 @@ pub const MAX_CAPTION_WORDS: usize = 50;
 /// Characters replaced by a space.
 const REPLACED: &[char] = &['.', '!', '"', '(', ')', '*', '#', ':', ';', '~'];
 
-/// LAVIS's caption cleaning: lower case, punctuation to spaces, single spaces, at most `max_words` words. Commas,
-/// apostrophes, question marks and hyphens stay. Control characters, NUL among them, are spaces too.
+/// LAVIS's caption cleaning: lower case, punctuation to spaces, single spaces, at most `max_words` words.
+/// Commas, apostrophes, question marks and hyphens stay. Control characters, NUL among them, are spaces too.
 ///
 /// ```
 /// use blip2_dataset::text::clean_caption;
@@ -21,9 +21,9 @@ pub fn clean_caption(caption: &str, max_words: usize) -> String {
     spaced.split_whitespace().take(max_words).collect::<Vec<_>>().join(" ")
 }
 
-/// Characters of which nothing is seen, besides white space and control characters: Unicode's default ignorable ones
-/// (zero-width and joining ones, marks of direction, soft hyphens, variation selectors, tags, fillers), annotation marks
-/// and the empty Braille pattern.
+/// Characters of which nothing is seen, besides white space and control characters: Unicode's default
+/// ignorable ones (zero-width and joining ones, marks of direction, soft hyphens, variation selectors, tags,
+/// fillers), annotation marks and the empty Braille pattern.
 const INVISIBLE: &[RangeInclusive<char>] = &[
     '\u{ad}'..='\u{ad}',
     '\u{34f}'..='\u{34f}',
@@ -45,7 +45,8 @@ const INVISIBLE: &[RangeInclusive<char>] = &[
     '\u{e0000}'..='\u{e0fff}',
 ];
 
-/// Whether a text has a character that is seen. One of spaces, control characters and zero-width ones alone is no caption.
+/// Whether a text has a character that is seen. One of spaces, control characters and zero-width ones alone
+/// is no caption.
 pub fn is_visible(text: &str) -> bool {
     let is_seen = |character: char| {
         let unseen = character.is_whitespace() || character.is_control();

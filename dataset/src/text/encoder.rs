@@ -37,7 +37,8 @@ pub struct Tokens {
     pub ids: Vec<i32>,
     /// 1 for a token, 0 for padding.
     pub mask: Vec<i32>,
-    /// Whether the text itself, without prefix, suffix and special tokens (unknown words among them), is there at all.
+    /// Whether the text itself, without prefix, suffix and special tokens (unknown words among them), is
+    /// there at all.
     pub has_text: bool,
 }
 
@@ -118,8 +119,8 @@ impl TextEncoder {
         Ok(Tokens { ids, mask, has_text })
     }
 
-    /// The text's token ids behind the start token, neither padded nor with prefix, suffix and end token, but cut to the
-    /// configured length.
+    /// The text's token ids behind the start token, neither padded nor with prefix, suffix and end token, but
+    /// cut to the configured length.
     ///
     /// # Errors
     /// [`DatasetError::Tokenizer`] if the tokenizer refuses the text.

@@ -9,7 +9,8 @@ use burn::tensor::Device;
 
 use crate::device::DeviceName;
 
-/// A device with all that its driver and the management library say of it; what they do not say is empty or 0.
+/// A device with all that its driver and the management library say of it; what they do not say is empty
+/// or 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Card {
     /// As it is named for `--device`, for example `cuda:3`.
@@ -29,12 +30,18 @@ pub struct Card {
 pub struct CardUse {
     /// Bytes of this process' tensors.
     pub allocated_bytes: u64,
-    /// Bytes that this process holds of the card's memory: those of tensors, and pages kept for the next ones.
+    /// Bytes that this process holds of the card's memory: those of tensors, and pages kept for the next
+    /// ones.
     pub reserved_bytes: u64,
     /// Bytes of the card's memory in use, by whatever process; 0: not known.
     pub used_bytes: u64,
     /// Share of the last moment, in percent, in which a kernel ran; `None`: not known.
     pub busy_percent: Option<u32>,
+}
+
+/// Bytes as the programs write memory, for example `80.0 GiB`.
+pub fn gib(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
 }
 
 impl Card {
@@ -49,7 +56,7 @@ impl fmt::Display for Card {
         write!(f, "{}", self.device)?;
         let memory = match self.memory_bytes {
             0 => String::new(),
-            bytes => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+            bytes => gib(bytes),
         };
         let parts = [self.model.as_str(), self.bus_id.as_str(), memory.as_str()];
         let known: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
@@ -57,8 +64,8 @@ impl fmt::Display for Card {
     }
 }
 
-/// What the driver says of the CUDA devices that this process sees, in their order; it opens none of them. Fewer than
-/// there are where the driver does not answer, none in a build without CUDA.
+/// What the driver says of the CUDA devices that this process sees, in their order; it opens none of them.
+/// Fewer than there are where the driver does not answer, none in a build without CUDA.
 pub fn cuda_cards(count: usize) -> Vec<Card> {
     #[cfg(feature = "cuda-unfused")]
     {

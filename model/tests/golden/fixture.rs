@@ -23,13 +23,15 @@ const GRADIENT_TOLERANCE: f64 = 1e-4;
 /// Largest difference, relative to its norm, of a gradient that is computed in another order.
 const SAME_TOLERANCE: f64 = 1e-6;
 
-/// The same on other devices, where a tape that is cut elsewhere is fused to other kernels, with other roundings.
+/// The same on other devices, where a tape that is cut elsewhere is fused to other kernels, with other
+/// roundings.
 const SAME_ON_DEVICES: f64 = 1e-5;
 
 /// Below this norm a gradient is noise: the reference's own is zero in exact arithmetic.
 const GRADIENT_NOISE: f64 = 1e-7;
 
-/// The device that all tests of this folder compute on, without autodiff: what `BLIP2_TEST_DEVICE` names, or the CPU.
+/// The device that all tests of this folder compute on, without autodiff: what `BLIP2_TEST_DEVICE` names, or
+/// the CPU.
 pub(crate) fn device() -> Device {
     device_name().open().unwrap_or_else(|error| panic!("BLIP2_TEST_DEVICE: {error}"))
 }
@@ -169,14 +171,15 @@ impl Tensors {
         Tensor::from_data(TensorData::new(self.ints(name), shape), &device())
     }
 
-    /// Pictures, token ids and mask of step `index` of a trajectory.
+    /// Images, token ids and mask of step `index` of a trajectory.
     pub(crate) fn batch(&self, index: usize) -> (Tensor<4>, Vec<i32>, Vec<i32>) {
         let name = |part: &str| format!("step{index}.{part}");
         (self.tensor::<4>(&name("image")), self.ints(&name("input_ids")), self.ints(&name("attention_mask")))
     }
 }
 
-/// Compares an activation with the reference's, on the host: a device that computes nothing finds no difference.
+/// Compares an activation with the reference's, on the host: a device that computes nothing finds no
+/// difference.
 pub(crate) fn assert_close<const D: usize>(
     fixture: &Fixture,
     name: &str,

@@ -30,11 +30,13 @@ impl TrainTransform {
         Self { size, crop_scale, flip, resampling: Resampling::default() }
     }
 
-    /// Writes the image as `[3, size, size]` bytes; crop and mirroring are drawn from `rng`. Of an encoded image that
-    /// is much larger than needed, only as much is decoded as the crop asks for. Not normalised: see [`normalised`](super::normalised).
+    /// Writes the image as `[3, size, size]` bytes; crop and mirroring are drawn from `rng`. Of an encoded
+    /// image that is much larger than needed, only as much is decoded as the crop asks for. Not normalised:
+    /// see [`normalised`](super::normalised).
     ///
     /// # Errors
-    /// [`DatasetError::Image`] if the image cannot be decoded, has more than `max_pixels`, or `out` has another length.
+    /// [`DatasetError::Image`] if the image cannot be decoded, has more than `max_pixels`, or `out` has
+    /// another length.
     pub fn apply(
         &self,
         encoded: &[u8],

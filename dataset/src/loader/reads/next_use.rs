@@ -1,4 +1,5 @@
-//! When the plan needs a row group next: computed from the plan, window by window, as far as a cache can profit.
+//! When the plan needs a row group next: computed from the plan, window by window, as far as a cache can
+//! profit.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -63,8 +64,8 @@ impl NextUses {
         }
     }
 
-    /// The first window after `done` (from the current one on, if it was never used) that needs a row group; the end of
-    /// time if none is known.
+    /// The first window after `done` (from the current one on, if it was never used) that needs a row group;
+    /// the end of time if none is known.
     pub(crate) fn next(&self, id: RowGroupId, done: Option<u64>) -> u64 {
         let after = |window: &&u64| done.is_none_or(|done| **window > done);
         self.windows.get(&id).and_then(|windows| windows.iter().find(after)).copied().unwrap_or(u64::MAX)

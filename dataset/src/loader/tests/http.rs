@@ -69,7 +69,8 @@ fn a_far_store_that_fails_now_and_then_is_read_ahead_of_need() {
     let mut batches = Vec::new();
     for window in 0..steps / 8 {
         batches.push(loader.next(WAIT).unwrap());
-        // With the first step of a window its successor's row groups are under way, though nobody needs one yet.
+        // With the first step of a window its successor's row groups are under way, though nobody needs one
+        // yet.
         let wanted = asked_for_in((window + 2).min(steps / 8));
         while loader.statistics().reads < wanted {
             std::thread::sleep(Duration::from_millis(1));

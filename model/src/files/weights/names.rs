@@ -1,8 +1,8 @@
 //! The spellings of a tensor's name: LAVIS's, which are ours, and Hugging Face's.
 
 use super::tables::{
-    ALONE, CHECKPOINT, FUSED_MAPS, IGNORED, LANGUAGE, LAVIS, LAVIS_ALONE, OPENAI_CLIP, PARTS, Pairs, QFORMER,
-    VISION,
+    ALONE, CHECKPOINT, FUSED_MAPS, IGNORED, LANGUAGE, LANGUAGE_MODELS, LAVIS, LAVIS_ALONE, OPENAI_CLIP,
+    PARTS, Pairs, QFORMER, VISION,
 };
 
 /// How the names in a file are written.
@@ -63,8 +63,8 @@ impl NameStyle {
         spellings
     }
 
-    /// The separate query and value biases that LAVIS stores where the model has one fused bias: in a whole model, and in
-    /// a file of the image encoder alone.
+    /// The separate query and value biases that LAVIS stores where the model has one fused bias: in a whole
+    /// model, and in a file of the image encoder alone.
     pub fn fused_bias(&self, name: &str) -> Vec<[String; 2]> {
         let Some(stem) = name.strip_suffix("attn.qkv.bias").filter(|_| *self == Self::Lavis) else {
             return Vec::new();
@@ -73,7 +73,8 @@ impl NameStyle {
         stems.map(|stem| [format!("{stem}attn.q_bias"), format!("{stem}attn.v_bias")]).collect()
     }
 
-    /// The fused map of queries, keys and values that OpenAI stores where the model has three, and which of them `name` is.
+    /// The fused map of queries, keys and values that OpenAI stores where the model has three, and which of
+    /// them `name` is.
     pub(super) fn fused_map(&self, name: &str) -> Vec<(String, usize)> {
         let Self::OpenAiClip { prefix } = self else { return Vec::new() };
         let thirds = FUSED_MAPS.iter().enumerate();
@@ -102,7 +103,12 @@ impl NameStyle {
             let pairs = tables.iter().flat_map(|pairs| pairs.iter());
             names.extend(pairs.filter_map(|(own, published)| translated(published, own, &spelling)));
         }
-        PARTS.iter().copied().filter(|part| names.iter().any(|name| first_part(name) == *part)).collect()
+        PARTS
+            .iter()
+            .chain(LANGUAGE_MODELS)
+            .copied()
+            .filter(|part| names.iter().any(|name| first_part(name) == *part))
+            .collect()
     }
 }
 
