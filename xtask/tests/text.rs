@@ -232,7 +232,7 @@ fn files_that_documents_name_are_there() {
 
 #[test]
 fn tests_are_skipped_by_one_list() {
-    let word = ["\"", "skipped:"].concat();
+    let word = format!("{}skipped:", '"');
     let found = files("rs")
         .into_iter()
         .filter(|(path, text)| text.contains(&word) && path != Path::new("tests/src/need.rs"));
