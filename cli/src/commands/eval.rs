@@ -1,4 +1,4 @@
-//! `eval`: how good a run is on pictures it was not trained on.
+//! `eval`: how good a run is on images it was not trained on.
 
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::samples::{Sample, read_all};
