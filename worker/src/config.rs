@@ -12,7 +12,7 @@ use blip2_dataset::store::secret_url::without_credentials;
 pub use blip2_evaluation::held_out::HeldOutSettings;
 use blip2_model::device::DeviceName;
 pub use blip2_model::device::compute::Compute;
-use blip2_model::files::weights::{is_gguf, is_weight_file};
+use blip2_model::files::formats::{is_gguf, is_weight_file};
 use blip2_model::language::check_family;
 use serde::{Deserialize, Serialize};
 
