@@ -1,6 +1,7 @@
 //! How processes of a run are connected: the one place that decides about sockets, HTTP/2 and TLS.
 
 mod address;
+mod causes;
 mod descriptors;
 mod failure;
 mod gate;
@@ -22,6 +23,8 @@ pub use failure::ConnectError;
 pub use gate::{Connection, Gated};
 pub use guarded::{Guarded, authenticate, is_authenticated};
 pub use tls::{TlsError, TlsFiles};
+
+use causes::with_causes;
 
 /// Flow-control windows of a stream and of a connection that carry control messages.
 const CONTROL_WINDOWS: (u32, u32) = (256 << 10, 1 << 20);
@@ -186,17 +189,6 @@ fn connector(timeout: Duration) -> HttpConnector {
     #[cfg(target_os = "linux")]
     connector.set_tcp_user_timeout(Some(socket::UNACKNOWLEDGED));
     connector
-}
-
-/// An error with its causes: tonic's own message is "transport error".
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

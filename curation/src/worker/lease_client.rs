@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
-use super::CurationWorkerOptions;
+use super::options::CurationWorkerOptions;
 use crate::error::{CurationError, Result};
 
 /// For a connection and for each answer.

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 
-use super::with_causes;
+use super::causes::with_causes;
 
 /// Why a connection was not made or did not last.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
