@@ -19,6 +19,7 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Server};
 pub use address::{AddressError, advertised, listening};
 pub use descriptors::raise_descriptor_limit;
 pub use failure::ConnectError;
+use failure::with_causes;
 pub use gate::{Connection, Gated};
 pub use guarded::{Guarded, authenticate, is_authenticated};
 pub use tls::{TlsError, TlsFiles};
@@ -186,17 +187,6 @@ fn connector(timeout: Duration) -> HttpConnector {
     #[cfg(target_os = "linux")]
     connector.set_tcp_user_timeout(Some(socket::UNACKNOWLEDGED));
     connector
-}
-
-/// An error with its causes: tonic's own message is "transport error".
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
