@@ -95,7 +95,7 @@ impl From<blip2_run::RunError> for CliError {
 
 impl From<blip2_evaluation::EvaluationError> for CliError {
     fn from(error: blip2_evaluation::EvaluationError) -> Self {
-        blip2_worker::WorkerError::from(error).into()
+        CliError::Reported { exit: error.exit(), message: error.to_string() }
     }
 }
 

@@ -24,7 +24,6 @@ mod freed_pages;
 mod identity;
 mod launch;
 mod logging;
-mod measure;
 mod metrics;
 mod places;
 mod process_memory;

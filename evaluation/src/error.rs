@@ -2,6 +2,7 @@
 
 use blip2_dataset::error::DatasetError;
 use blip2_model::error::ModelError;
+use blip2_run::exit::{Exit, ExitClass};
 
 /// `Result` of this crate.
 pub type Result<T, E = EvaluationError> = std::result::Result<T, E>;
@@ -37,5 +38,15 @@ impl EvaluationError {
     /// [`EvaluationError::Measured`] under the name that `what` gives it.
     pub(crate) fn unless_finite(value: f64, what: impl FnOnce() -> String) -> Result<f64> {
         if value.is_finite() { Ok(value) } else { Err(Self::Measured { what: what(), value }) }
+    }
+}
+
+impl ExitClass for EvaluationError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Configuration(_) => Exit::BadConfig,
+            Self::Data(error) => error.exit(),
+            Self::Model(_) | Self::Measured { .. } => Exit::Failed,
+        }
     }
 }

@@ -12,7 +12,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("blip2-model", &[]),
     ("blip2-run", &["blip2-dataset", "blip2-proto"]),
     ("blip2-collective", &["blip2-proto"]),
-    ("blip2-evaluation", &["blip2-dataset", "blip2-model"]),
+    ("blip2-evaluation", &["blip2-dataset", "blip2-model", "blip2-run"]),
     ("blip2-coordinator", &["blip2-collective", "blip2-dataset", "blip2-proto", "blip2-run"]),
     ("blip2-curation", &["blip2-dataset", "blip2-evaluation", "blip2-model", "blip2-proto", "blip2-run"]),
     (

@@ -1,5 +1,6 @@
 //! `quickstart`: both stages on the emoji corpus, then export, evaluation and the report.
 
+mod evaluation;
 mod survival;
 
 use std::path::{Path, PathBuf};
@@ -16,7 +17,6 @@ use crate::again::same_command;
 use crate::arguments::QuickstartArguments;
 use crate::config::{RunConfig, load_preset};
 use crate::error::CliError;
-use crate::measure::measure;
 use crate::metrics::{StepRecord, read, series};
 use crate::progress::{Audience, duration};
 use crate::report::{CaptionLosses, Report, RetrievalScores, write};
@@ -25,6 +25,7 @@ use crate::session::Finished;
 use crate::signals::Signals;
 use blip2_run::exit::Exit;
 
+use self::evaluation::{RunEvaluation, evaluate};
 use self::survival::{Survival, prove};
 
 const PRESET_NAME: &str = "configs/quickstart.toml";
@@ -76,8 +77,8 @@ pub(crate) async fn run(arguments: QuickstartArguments) -> Result<Exit, CliError
     if resume {
         remove_earlier(&export)?;
     }
-    let measured = tokio::select! {
-        measured = measure(&config, export) => measured?,
+    let RunEvaluation { retrieval, caption_losses, images, digest } = tokio::select! {
+        evaluation = evaluate(&config, export) => evaluation?,
         () = signals.graceful().cancelled_owned() => {
             return Err(CliError::Interrupted(format!(
                 "stopped after training, which is saved; continue with {}",
@@ -88,12 +89,12 @@ pub(crate) async fn run(arguments: QuickstartArguments) -> Result<Exit, CliError
     let records = read(&run_root.join(layout::METRICS))?;
     let path = out.join(layout::REPORT);
     let report = Report {
-        retrieval: measured.retrieval,
+        retrieval,
         stage1: series(&records, 1, &STAGE1_LOSSES),
         stage2: series(&records, 2, &STAGE2_LOSSES),
-        caption_losses: measured.caption_losses,
-        pictures: measured.pictures,
-        facts: facts(&config, &finished, &records, &measured.digest, &survival),
+        caption_losses,
+        pictures: images,
+        facts: facts(&config, &finished, &records, &digest, &survival),
     };
     write(&report, &path)?;
     let seconds = started.elapsed().as_secs_f64();

@@ -52,6 +52,8 @@ impl HeldOutSettings {
 
 #[cfg(test)]
 mod tests {
+    use blip2_run::exit::{Exit, ExitClass as _};
+
     use super::*;
 
     #[test]
@@ -71,7 +73,7 @@ mod tests {
         assert!(nothing.validate().unwrap_err().to_string().contains("eval.data"));
         for rows in [0, 1, MOST_ROWS + 1] {
             let error = HeldOutSettings { rows, ..good.clone() }.validate().unwrap_err();
-            assert!(error.to_string().contains("eval.rows"), "{error}");
+            assert!(error.to_string().contains("eval.rows") && error.exit() == Exit::BadConfig, "{error}");
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Recall of retrieval: how often what belongs together is among the first 1, 5 and 10 that are found.
 //!
 //! A query is found at a rank if fewer wrong candidates than that are at least as similar as its best right one: a tie
-//! counts against. A query without a right candidate is never found. LAVIS sorts, so that its ties fall as they may;
-//! without ties its numbers are these.
+//! counts against. A query without a right candidate that was scored is never found. LAVIS sorts, so that its ties fall
+//! as they may; without ties its numbers are these.
 
 use std::collections::BTreeMap;
 
@@ -59,6 +59,7 @@ pub struct Similarities<'a> {
     values: &'a [f32],
     images: usize,
     texts: usize,
+    unscored: Option<f32>,
 }
 
 impl<'a> Similarities<'a> {
@@ -78,7 +79,13 @@ impl<'a> Similarities<'a> {
             let what = format!("the similarity of picture {} and text {}", at / texts, at % texts);
             return Err(EvaluationError::Measured { what, value: f64::from(values[at]) });
         }
-        Ok(Self { values, images, texts })
+        Ok(Self { values, images, texts, unscored: None })
+    }
+
+    /// Pairs of exactly this value were not scored, as where only the first few are ranked anew: a right one among them
+    /// is never found.
+    pub fn with_unscored(self, value: f32) -> Self {
+        Self { unscored: Some(value), ..self }
     }
 
     /// Recall of texts and of images, where `belongs(image, text)` says which belong together.
@@ -91,16 +98,36 @@ impl<'a> Similarities<'a> {
 
     /// Recall of texts, as of [`Similarities::recalls`].
     pub fn image_to_text(&self, belongs: impl Fn(usize, usize) -> bool) -> Recall {
-        recall(self.images, self.texts, |image, text| (self.at(image, text), belongs(image, text)))
+        self.recall(self.images, self.texts, |image, text| (self.at(image, text), belongs(image, text)))
     }
 
     /// Recall of images, as of [`Similarities::recalls`].
     pub fn text_to_image(&self, belongs: impl Fn(usize, usize) -> bool) -> Recall {
-        recall(self.texts, self.images, |text, image| (self.at(image, text), belongs(image, text)))
+        self.recall(self.texts, self.images, |text, image| (self.at(image, text), belongs(image, text)))
     }
 
     fn at(&self, image: usize, text: usize) -> f32 {
         self.values[image * self.texts + text]
+    }
+
+    /// `score` gives a query's similarity with a candidate, and whether that is a right one.
+    fn recall(
+        &self,
+        queries: usize,
+        candidates: usize,
+        score: impl Fn(usize, usize) -> (f32, bool),
+    ) -> Recall {
+        let mut found = [0; 3];
+        for query in 0..queries {
+            let scores = || (0..candidates).map(|candidate| score(query, candidate));
+            let right = scores().filter(|(value, right)| *right && Some(*value) != self.unscored);
+            let Some(best) = right.map(|(value, _)| value).reduce(f32::max) else { continue };
+            let before = scores().filter(|(value, right)| !right && *value >= best).count();
+            for (found, rank) in found.iter_mut().zip(RANKS) {
+                *found += usize::from(before < rank);
+            }
+        }
+        Recall { found, queries }
     }
 }
 
@@ -112,9 +139,12 @@ impl<'a> Similarities<'a> {
 pub fn recalls_of_captions(similarity: &[f32], captions: &[&str]) -> Result<Option<BothRecalls>> {
     let rows = captions.len();
     let mut first_rows = BTreeMap::new();
-    for (row, caption) in captions.iter().enumerate() {
-        first_rows.entry(*caption).or_insert(row);
-    }
+    // The first row with a caption stands for its text.
+    let text_of: Vec<usize> = captions
+        .iter()
+        .enumerate()
+        .map(|(row, caption)| *first_rows.entry(*caption).or_insert(row))
+        .collect();
     if first_rows.len() < 2 {
         return Ok(None);
     }
@@ -122,22 +152,7 @@ pub fn recalls_of_captions(similarity: &[f32], captions: &[&str]) -> Result<Opti
     let of_texts: Vec<f32> =
         similarity.chunks(rows).flat_map(|row| columns.iter().map(|column| row[*column])).collect();
     let similarities = Similarities::new(&of_texts, rows, columns.len())?;
-    Ok(Some(similarities.recalls(|image, text| captions[image] == captions[columns[text]])))
-}
-
-/// `score` gives a query's similarity with a candidate, and whether that is a right one.
-fn recall(queries: usize, candidates: usize, score: impl Fn(usize, usize) -> (f32, bool)) -> Recall {
-    let mut found = [0; 3];
-    for query in 0..queries {
-        let scores = || (0..candidates).map(|candidate| score(query, candidate));
-        let right = scores().filter(|(_, right)| *right).map(|(similarity, _)| similarity);
-        let Some(best) = right.reduce(f32::max) else { continue };
-        let before = scores().filter(|(similarity, right)| !right && *similarity >= best).count();
-        for (found, rank) in found.iter_mut().zip(RANKS) {
-            *found += usize::from(before < rank);
-        }
-    }
-    Recall { found, queries }
+    Ok(Some(similarities.recalls(|image, text| text_of[image] == columns[text])))
 }
 
 #[cfg(test)]
@@ -150,6 +165,16 @@ mod tests {
         let similarities = Similarities::new(&similarity, 2, 3).unwrap();
         assert_eq!(similarities.image_to_text(|image, text| image == text).shares(), [0.5, 1.0, 1.0]);
         assert_eq!(similarities.image_to_text(|_, _| false).found, [0; 3], "nothing is right");
+    }
+
+    #[test]
+    fn what_was_not_scored_is_not_found() {
+        // Of four texts two were ranked anew, and the first image's own is not one of them.
+        let scores = [-100.0, 1.0, 2.0, -100.0, -100.0, 1.0, 2.0, -100.0];
+        let similarities = Similarities::new(&scores, 2, 4).unwrap();
+        let own = |image: usize, text: usize| image == text;
+        assert_eq!(similarities.image_to_text(own).found, [0, 2, 2]);
+        assert_eq!(similarities.with_unscored(-100.0).image_to_text(own).found, [0, 1, 1]);
     }
 
     #[test]

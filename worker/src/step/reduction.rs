@@ -471,7 +471,7 @@ impl Peers<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
     use blip2_model::train::flat::FlatLayout;
@@ -484,6 +484,8 @@ mod tests {
     use crate::state::NextBuffers;
 
     const SLOTS: u32 = 8;
+    /// A wait that ends by this alone does not end: what is wrong then is that a test hangs.
+    const NEVER: Duration = Duration::from_secs(24 * 3600);
 
     fn parts() -> GradientBuckets {
         let layer = |index: usize| format!("Qformer.bert.encoder.layer.{index}.weight");
@@ -585,7 +587,7 @@ mod tests {
                 runtime: self.runtime.handle(),
                 world: &world,
                 step: 0,
-                deadline: Duration::from_secs(60),
+                deadline: NEVER,
             };
             let tree = SumTree::new(SLOTS).unwrap();
             let own = self.world[rank].slots.clone();
@@ -636,9 +638,7 @@ mod tests {
                     fill(slots, own)?;
                     give_values(slots, last)?;
                     for part in 0..parts.buckets().len() {
-                        let started = Instant::now();
                         while updated.load(Ordering::Acquire) < part {
-                            assert!(started.elapsed() < Duration::from_secs(60), "part {part} waits");
                             std::thread::yield_now();
                         }
                         give_part(slots, part, last)?;
@@ -660,35 +660,30 @@ mod tests {
     #[test]
     fn an_abort_ends_all_parts_and_the_backward_pass() {
         let group = Group::new(2);
-        let started = Instant::now();
         // The other member never comes; its absence is not waited for.
         let result = group.sum(0, true, |slots, own| {
             fill(slots, own.clone())?;
             group.exchanges[0].abort(1, "a member is lost");
-            // Whatever is given from now on is refused before long.
-            while started.elapsed() < Duration::from_secs(60) {
+            // Whatever is given after the reducer heard of it is refused.
+            loop {
                 slots.give(|sums| match &sums.target {
                     Target::Peers(reducer) if reducer.is_closed() => Err(closed()),
                     _ => Ok(()),
                 })?;
             }
-            Ok(())
         });
         let error = result.unwrap_err().to_string();
         assert!(error.contains("a member is lost"), "{error}");
-        assert!(started.elapsed() < Duration::from_secs(10));
     }
 
     #[test]
     fn an_error_of_the_computation_ends_the_parts_in_flight() {
         let group = Group::new(2);
-        let started = Instant::now();
         let result = group.sum(0, true, |slots, own| {
             fill(slots, own)?;
             Err(WorkerError::Protocol("the device is gone".into()))
         });
         assert!(result.unwrap_err().to_string().contains("the device is gone"));
-        assert!(started.elapsed() < Duration::from_secs(10));
     }
 
     #[test]

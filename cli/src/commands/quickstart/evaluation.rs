@@ -1,4 +1,4 @@
-//! What the quick start measures of its finished run, and exports on the way.
+//! The quick start's finished run on held-out images; what is exported on the way writes the captions.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -20,14 +20,14 @@ use crate::config::RunConfig;
 use crate::error::CliError;
 use crate::report::{CaptionLosses, CaptionedPicture, RetrievalScores};
 
-/// Numbers and pictures for the report.
+/// What the report shows of it.
 #[derive(Debug, Default)]
-pub(crate) struct Measured {
-    pub(crate) retrieval: RetrievalScores,
-    pub(crate) caption_losses: Option<CaptionLosses>,
-    pub(crate) pictures: Vec<CaptionedPicture>,
+pub(super) struct RunEvaluation {
+    pub(super) retrieval: RetrievalScores,
+    pub(super) caption_losses: Option<CaptionLosses>,
+    pub(super) images: Vec<CaptionedPicture>,
     /// BLAKE3 of the newest checkpoint's parameters.
-    pub(crate) digest: String,
+    pub(super) digest: String,
 }
 
 /// The ends of the stages that were trained.
@@ -37,7 +37,7 @@ struct StageEnds {
 }
 
 /// Exports the run's end to `export` and measures both stages on the held-out files of the configuration.
-pub(crate) async fn measure(config: &RunConfig, export: PathBuf) -> Result<Measured, CliError> {
+pub(super) async fn evaluate(config: &RunConfig, export: PathBuf) -> Result<RunEvaluation, CliError> {
     let samples = held_out(&config.eval.test, &config.data.columns, config.data.max_pixels).await?;
     let ends = StageEnds {
         stage1: end_of(config, RETRIEVAL_STAGE, config.stage1.steps).await?,
@@ -65,23 +65,23 @@ fn compute(
     ends: &StageEnds,
     samples: &[Sample],
     export: &Path,
-) -> Result<Measured, CliError> {
+) -> Result<RunEvaluation, CliError> {
     let worker = config.worker();
-    let mut measured = Measured::default();
+    let mut evaluation = RunEvaluation::default();
     if let Some(state) = &ends.stage1 {
-        measured.retrieval = retrieval_scores(&worker, state, samples)?;
+        evaluation.retrieval = retrieval_scores(&worker, state, samples)?;
         if !config.eval.clip.is_empty() {
-            measured.retrieval.clip = Some(clip_recall(&config.eval.clip, &config.train, samples)?);
+            evaluation.retrieval.clip = Some(clip_recall(&config.eval.clip, &config.train, samples)?);
         }
     }
     if let Some(state) = &ends.stage2 {
-        measured.caption_losses = Some(caption_losses(&worker, state, samples)?);
+        evaluation.caption_losses = Some(caption_losses(&worker, state, samples)?);
         write_layout(&worker, state, Layout::HuggingFace, &ExportOptions::default(), export)?;
-        measured.pictures = captioned(config, samples, export)?;
+        evaluation.images = captioned(config, samples, export)?;
     }
-    measured.digest =
+    evaluation.digest =
         ends.stage2.as_ref().or(ends.stage1.as_ref()).map(NamedState::digest).unwrap_or_default();
-    Ok(measured)
+    Ok(evaluation)
 }
 
 /// Captions by the exported folder, so that the report shows what others will load.
@@ -120,9 +120,9 @@ fn evenly<T>(items: &[T], count: usize) -> Vec<&T> {
     (0..count).map(|index| &items[index * items.len() / count]).collect()
 }
 
-fn png(picture: &RgbImage) -> Result<Vec<u8>, CliError> {
+fn png(image: &RgbImage) -> Result<Vec<u8>, CliError> {
     let mut bytes = Cursor::new(Vec::new());
-    picture
+    image
         .write_to(&mut bytes, ImageFormat::Png)
         .map_err(|error| CliError::failed(format!("a picture of the report cannot be encoded: {error}")))?;
     Ok(bytes.into_inner())
@@ -142,8 +142,8 @@ mod tests {
     }
 
     #[test]
-    fn pictures_become_png() {
-        let picture = RgbImage::from_pixel(4, 4, image::Rgb([1, 2, 3]));
-        assert_eq!(&png(&picture).unwrap()[1..4], b"PNG");
+    fn images_become_png() {
+        let image = RgbImage::from_pixel(4, 4, image::Rgb([1, 2, 3]));
+        assert_eq!(&png(&image).unwrap()[1..4], b"PNG");
     }
 }
