@@ -47,6 +47,7 @@ pub(crate) async fn record_faults(mut status: watch::Receiver<StatusReply>, path
 fn fresh_faults(status: &StatusReply, known: u64) -> Vec<FaultRecord> {
     let fresh = usize::try_from(status.fault_count.saturating_sub(known)).unwrap_or(usize::MAX);
     let skipped = status.faults.len().saturating_sub(fresh);
+    #[expect(clippy::disallowed_methods, reason = "the date of a fault, for people")]
     let unix_seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let record = |fault: &String| FaultRecord {
         unix_seconds,
@@ -96,6 +97,7 @@ mod tests {
         let path = folder.path().join(layout::FAULTS);
         for round in ["a", "b"] {
             let (sender, receiver) = watch::channel(status(0, &[]));
+            #[expect(clippy::disallowed_methods, reason = "joined by the test")]
             let recorded = tokio::spawn(record_faults(receiver, path.clone()));
             sender.send_replace(status(1, &[round]));
             tokio::task::yield_now().await;

@@ -317,6 +317,7 @@ mod tests {
     #[tokio::test]
     async fn showing_ends_when_the_run_is_gone() {
         let (sender, receiver) = watch::channel(status(0));
+        #[expect(clippy::disallowed_methods, reason = "joined by the test")]
         let shown = tokio::spawn(show(receiver, Audience::Lines));
         sender.send(status(1)).unwrap();
         drop(sender);

@@ -38,6 +38,7 @@ impl Signals {
         };
         let (graceful, forced) = (CancellationToken::new(), CancellationToken::new());
         let (first, second) = (graceful.clone(), forced.clone());
+        #[expect(clippy::disallowed_methods, reason = "aborted when the signals are dropped")]
         let listener = tokio::spawn(async move {
             taken.next().await;
             let asked = Instant::now();

@@ -63,6 +63,7 @@ impl Exchange {
         let routes = transport.server().add_service(bulk).add_service(service);
         let serving =
             routes.serve_with_incoming_shutdown(transport.listen(listener), stop.clone().cancelled_owned());
+        #[expect(clippy::disallowed_methods, reason = "joined by `shutdown`")]
         let server = tokio::spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(%address, %error, "the exchange server ended");

@@ -1,5 +1,7 @@
 //! Members of one process exchanging over loopback.
 
+#![expect(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

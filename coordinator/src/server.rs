@@ -151,6 +151,7 @@ pub async fn run(
 
 /// Unique to this process: no result depends on it, it only tells our own epoch objects from another's.
 fn coordinator_name() -> String {
+    #[expect(clippy::disallowed_methods, reason = "a name that no other coordinator has")]
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     format!("{}-{started}", std::process::id())
 }
@@ -201,6 +202,7 @@ async fn close_epochs(epochs: &Epochs, last: &StatusReply, outcome: &Outcome) {
 pub(crate) type Server = JoinHandle<std::result::Result<(), tonic::transport::Error>>;
 
 /// Serves until `stop`.
+#[expect(clippy::disallowed_methods, reason = "who serves ends the server: `end_server`")]
 pub(crate) fn serve<S: Coordinator>(
     listener: TcpListener,
     transport: &Transport,

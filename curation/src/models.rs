@@ -80,14 +80,3 @@ fn opener<T: Copy>(known: &[(&str, T)], folder: &Path) -> Result<T> {
 fn of_model<'a>(key: &'a str, place: &'a str) -> impl Fn(CurationError) -> CurationError + 'a {
     move |error| CurationError::of_model(key, place, error)
 }
-
-/// Requires room for the longest caption behind the prompt.
-fn must_fit(settings: &CurationModelSettings, room: usize) -> Result<()> {
-    if settings.max_new_tokens <= room {
-        return Ok(());
-    }
-    Err(CurationError::Configuration(format!(
-        "curation.models.max_new_tokens: {}, the captioner has room for {room} behind the prompt",
-        settings.max_new_tokens
-    )))
-}

@@ -26,6 +26,7 @@ impl CurationJob {
     /// [`DatasetError::Store`](blip2_dataset::error::DatasetError::Store).
     pub async fn record_run(&self, run: &RunRecord) -> Result<()> {
         // Only its name comes from the clock.
+        #[expect(clippy::disallowed_methods, reason = "a name that no other record has")]
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let name = format!("runs/{now}-{}.json", std::process::id());
         self.output().join(&name).put(to_json(run)?).await

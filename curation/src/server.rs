@@ -100,6 +100,7 @@ pub async fn coordinate_curation(
     let guarded = Guarded::new(&leasing.token, taking(MAX_MESSAGE), taking(MAX_STRANGER_MESSAGE));
     let router = transport.control_server().add_service(guarded);
     let connections = transport.listen(listener);
+    #[expect(clippy::disallowed_methods, reason = "joined below")]
     let mut server =
         tokio::spawn(router.serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned()));
     let end = tokio::select! {

@@ -140,6 +140,20 @@ impl CurationModelSettings {
         (!folder.is_empty()).then(|| Path::new(folder))
     }
 
+    /// Requires room for the longest caption: a captioner has `room` tokens behind the prompt.
+    ///
+    /// # Errors
+    /// [`CurationError::Configuration`].
+    pub(crate) fn must_fit(&self, room: usize) -> Result<()> {
+        if self.max_new_tokens <= room {
+            return Ok(());
+        }
+        Err(CurationError::Configuration(format!(
+            "curation.models.max_new_tokens: {}, the captioner has room for {room} behind the prompt",
+            self.max_new_tokens
+        )))
+    }
+
     /// How the captions of images with these numbers are drawn, `captions` after each other for each.
     pub(crate) fn options(&self, draws: impl Iterator<Item = u64>) -> GenerateOptions {
         // An image's numbers are apart from the next one's by more than it has captions.

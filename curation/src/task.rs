@@ -31,7 +31,7 @@ pub struct TaskRow {
     pub image: Bytes,
     /// Of the image's bytes.
     pub sha256: [u8; 32],
-    /// See [`perceptual_hash`].
+    /// See `perceptual_hash`.
     pub perceptual_hash: u64,
     /// Width and height.
     pub size: [u32; 2],

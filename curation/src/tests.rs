@@ -150,7 +150,7 @@ async fn rows_keep_their_best_texts_and_the_loader_reads_those_alone() {
     let rejected = scene.written("out")["rejected/000001.parquet"].clone();
     let rejected = QuarantineList::from_parquet(rejected.into()).unwrap();
     let reasons: Vec<_> = rejected.iter().map(|record| (record.sample, record.reason.clone())).collect();
-    assert_eq!(reasons, [(20, "its image does not have the recorded sha256".to_owned())]);
+    assert_eq!(reasons, [(20, "its picture does not have the recorded sha256".to_owned())]);
 }
 
 /// Every text is in the files, with scores, in their order.

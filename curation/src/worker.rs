@@ -1,14 +1,13 @@
 //! A curation worker's life: it asks for tasks until there are none.
 
 mod lease_client;
+mod options;
 
 use std::time::Duration;
 
 use blip2_dataset::store::Location;
 use blip2_dataset::store::secret_url::remember_credentials_of;
-use blip2_model::device::seat::DeviceChoice;
 use blip2_proto::text::{MAX_TEXT, visible};
-use blip2_proto::transport::Transport;
 use blip2_proto::v1::report_request::Outcome;
 use blip2_proto::v1::{LeasedTask, lease_reply};
 use tokio_util::sync::CancellationToken;
@@ -22,25 +21,7 @@ use crate::select::CurationMode;
 use crate::settings::CurationModelSettings;
 use crate::task_runner::TaskRunner;
 use lease_client::LeaseClient;
-
-/// What a curation worker is started with.
-#[derive(Debug, Clone)]
-pub struct CurationWorkerOptions {
-    /// URL of the coordinator.
-    pub coordinator: String,
-    /// The curation's token.
-    pub token: String,
-    /// Version and BLAKE3 of this program.
-    pub binary: String,
-    /// For logs and status.
-    pub name: String,
-    /// Which device to compute on.
-    pub device: DeviceChoice,
-    /// How the coordinator is reached.
-    pub transport: Transport,
-    /// A coordinator that cannot be reached for so long is gone.
-    pub patience: Duration,
-}
+pub use options::CurationWorkerOptions;
 
 /// What a worker has done.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

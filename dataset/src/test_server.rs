@@ -71,6 +71,7 @@ impl Server {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let counted = Arc::new(Counted::default());
         let (site, counter) = (Arc::new(site), Arc::clone(&counted));
+        #[expect(clippy::disallowed_methods, reason = "aborted when the server is dropped")]
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {

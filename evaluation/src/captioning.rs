@@ -5,7 +5,6 @@ use std::path::Path;
 use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_model::blip2::Blip2;
 use blip2_model::device::DeviceName;
-use blip2_model::language::LanguageModel;
 use blip2_model::language::generation::GenerateOptions;
 use burn::tensor::{Device, Int, Tensor};
 use image::RgbImage;
@@ -70,8 +69,8 @@ impl Captioner {
         let model = Blip2::open(folder, &device)?;
         // A prompt may fill what the language model reads, behind the queries.
         let room = model.language_model().max_positions().saturating_sub(model.qformer_config().queries);
-        // Llama's tokenizers do not all put the start token in front, where training put it.
-        let start = matches!(model.language_model(), LanguageModel::Llama(_)).then_some(model.tokens().bos);
+        // Some tokenizers do not put the start token in front, where training put it.
+        let start = model.language_model().special_tokens().start;
         let encoding = TextEncoding { start, ..TextEncoding::new(room, model.tokens().pad) };
         let text = open_tokenizer(folder, encoding)?;
         Ok(Self { model, text, device, batch: BATCH })

@@ -1,16 +1,16 @@
 //! BLIP: the captioner that writes synthetic captions and the filter that judges captions (arXiv 2201.12086); both
 //! frozen, for curation.
 
+mod by_image;
 mod captioner;
 mod config;
 mod retrieval;
-mod seats;
 mod text;
 mod vision;
 
 pub use captioner::BlipCaptioner;
 pub use config::BlipConfig;
-pub use retrieval::{BlipRetrieval, MatchedPictures};
+pub use retrieval::{BlipRetrieval, MatchedImages};
 
 use std::path::Path;
 
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_ignores_padding_and_sees_the_picture() {
+    fn a_filter_ignores_padding_and_sees_the_image() {
         let device = Device::flex();
         let model = filled(BlipRetrieval::new(&small(), &device));
         let wave = |phase: f32| (Tensor::<1, Int>::arange(0..192, &device).float() + phase).sin();
@@ -104,30 +104,30 @@ mod tests {
         assert!(difference(base, logits(&other, [2, 7, 3, 0], [1, 1, 1, 0])) > 1e-4);
     }
 
-    /// Two pictures, of which the second is asked about twice, in an order that is not that of the pictures.
+    /// Two images, of which the second is asked about twice, in an order that is not that of the images.
     #[test]
-    fn texts_share_a_picture_as_if_each_had_its_own() {
+    fn texts_share_a_image_as_if_each_had_its_own() {
         let device = Device::flex();
         let model = filled(BlipRetrieval::new(&small(), &device));
         let pixels = Tensor::<1, Int>::arange(0..384, &device).float().sin().reshape([2, 3, 8, 8]);
         let features = model.image_features(pixels).unwrap();
         let ids = Tensor::<2, Int>::from_ints([[2, 7, 3, 0], [2, 8, 9, 3], [2, 4, 3, 0]], &device);
         let mask = ids.clone().not_equal_elem(0).int();
-        let pictures = [1, 0, 1];
-        let shared = model.match_logits_of(&model.look(&features), &pictures, ids.clone(), mask.clone());
-        let own = Tensor::<1, Int>::from_ints(pictures, &device);
+        let images = [1, 0, 1];
+        let shared = model.match_logits_of(&model.look(&features), &images, ids.clone(), mask.clone());
+        let own = Tensor::<1, Int>::from_ints(images, &device);
         let own = model.match_logits(&features.clone().select(0, own), ids.clone(), mask.clone()).unwrap();
         assert!((shared.unwrap() - own).abs().max().into_scalar::<f32>() < 1e-6);
-        for pictures in [&[0, 1][..], &[0, 1, 2]] {
+        for images in [&[0, 1][..], &[0, 1, 2]] {
             let seen = model.look(&features);
-            let error = model.match_logits_of(&seen, pictures, ids.clone(), mask.clone()).unwrap_err();
+            let error = model.match_logits_of(&seen, images, ids.clone(), mask.clone()).unwrap_err();
             assert!(error.to_string().contains("of 2 pictures"), "{error}");
         }
     }
 
-    /// Rows leave while others go on, so that pictures lose some of their texts and then all.
+    /// Rows leave while others go on, so that images lose some of their texts and then all.
     #[test]
-    fn texts_of_a_picture_are_those_that_are_written_one_by_one() {
+    fn texts_of_a_image_are_those_that_are_written_one_by_one() {
         const TEXTS: usize = 3;
         let device = Device::flex();
         let model = filled(BlipCaptioner::new(&small(), &device));
@@ -145,8 +145,8 @@ mod tests {
         let lengths: std::collections::BTreeSet<usize> = together.iter().map(Vec::len).collect();
         assert!(lengths.len() > 1, "all texts end together: {together:?}");
         for row in 0..2 * TEXTS {
-            let picture = features.clone().narrow(0, row / TEXTS, 1);
-            assert_eq!(written(picture, 1, vec![40 + row as u64]), together[row..=row]);
+            let image = features.clone().narrow(0, row / TEXTS, 1);
+            assert_eq!(written(image, 1, vec![40 + row as u64]), together[row..=row]);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The whole of BLIP-2: picture and prompt in, scores or text out.
+//! The whole of BLIP-2: image and prompt in, scores or text out.
 
 mod config;
 pub mod export;
@@ -100,12 +100,12 @@ impl Blip2 {
         Ok(Self::from_parts(encoder, trained, language_model, qformer, tokens)?.with_processor(processor))
     }
 
-    /// The same model for pictures that are prepared otherwise than BLIP-2's.
+    /// The same model for images that are prepared otherwise than BLIP-2's.
     pub fn with_processor(self, processor: ImageProcessor) -> Self {
         Self { processor, ..self }
     }
 
-    /// How its pictures are prepared.
+    /// How its images are prepared.
     pub fn processor(&self) -> &ImageProcessor {
         &self.processor
     }
@@ -159,7 +159,7 @@ impl Blip2 {
         place_soft_prompt(&self.language_model, soft_prompt, ids, self.tokens.image)
     }
 
-    /// What the language model reads in place of a picture: the projected outputs of the queries.
+    /// What the language model reads in place of an image: the projected outputs of the queries.
     ///
     /// # Shapes
     /// - pixels `[b, 3, image_size, image_size]`; output `[b, queries, width]`
@@ -168,7 +168,7 @@ impl Blip2 {
         self.trained.forward(features, &mut Dropout::off(), &mut Tape::whole())
     }
 
-    /// Continues each picture's prompt; a text has its end token, if it reached one, as its last token.
+    /// Continues each image's prompt; a text has its end token, if it reached one, as its last token.
     ///
     /// A prompt is what the tokenizer gives (with its start or end token, without image tokens); an empty one
     /// means that token alone.
@@ -187,7 +187,7 @@ impl Blip2 {
         self.generate_from(self.soft_prompt(pixels)?, prompts, options, &|_| false)
     }
 
-    /// [`Blip2::generate`] for pictures that were looked at before; a text also ends where `stop` holds for its new
+    /// [`Blip2::generate`] for images that were looked at before; a text also ends where `stop` holds for its new
     /// tokens.
     ///
     /// # Shapes

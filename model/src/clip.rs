@@ -77,7 +77,7 @@ impl Clip {
         })
     }
 
-    /// Side of the square picture in pixels.
+    /// Side of the square image in pixels.
     pub fn image_size(&self) -> usize {
         self.vision.config().image_size
     }
@@ -92,7 +92,7 @@ impl Clip {
         self.logit_scale
     }
 
-    /// Unit vectors of pictures.
+    /// Unit vectors of images.
     ///
     /// # Shapes
     /// - pixels `[b, 3, image_size, image_size]`; output `[b, projection]`

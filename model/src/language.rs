@@ -1,73 +1,61 @@
 //! The frozen language models of the generate task, behind one interface.
+//!
+//! A family is its folder ([`opt`], [`llama`], [`t5`]) and a line of the registry. Decoder-only families share one body
+//! (`decoder_only`) and give it their layers; [`generation`] searches for the next tokens of any of them.
 
-mod decoder;
+mod decoder_only;
+pub(crate) mod family;
 pub mod generation;
 pub mod llama;
-mod loss;
 pub mod opt;
 mod prefix;
 #[cfg(test)]
 pub(crate) mod published;
+mod registry;
 pub mod t5;
+mod texts;
 mod tokens;
 
-pub use loss::{Padded, Texts};
+pub use family::LanguageSizes;
 pub use prefix::split_caption;
+pub use texts::{Padded, Texts};
 pub use tokens::SpecialTokens;
-
-pub(crate) use decoder::CausalModel;
 
 use std::path::Path;
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
+use serde_json::Value;
 
 use crate::device::placement::Placement;
 use crate::error::ModelError;
 use crate::files::config::FolderConfig;
 use crate::files::weights::Fit;
-use crate::language::generation::{GenerateOptions, Stop, generate_until};
-use crate::language::llama::{LLAMA_PREFIX, Llama, LlamaConfig};
-use crate::language::opt::{OPT_PREFIX, Opt, OptConfig};
-use crate::language::t5::{T5, T5_PREFIX, T5Config, T5Decoder};
+use crate::nn::dropout::Dropout;
 use crate::nn::tensors::{NamedTensors, TensorVisitor};
-use decoder::CausalDecoder;
-
-/// The longest inputs that T5 was trained on; it has no table of positions that would end.
-const T5_POSITIONS: usize = 512;
-
-fn unknown(config: &FolderConfig, model_type: &str) -> ModelError {
-    config.error(format!("the language model is of type `{model_type}`: opt, t5 and llama are supported"))
-}
+use crate::train::loss::Loss;
+use family::FamilyModel;
+use generation::{GenerateOptions, Stop};
+use registry::Family;
+use texts::{Context, followed_by};
 
 /// Vocabularies are raised to multiples of this.
 const VOCABULARY_STEP: usize = 64;
 
 /// A frozen language model of one of the families.
-#[derive(Debug, Clone)]
-pub enum LanguageModel {
-    /// Decoder-only, learned positions.
-    Opt(Opt),
-    /// Encoder-decoder, relative positions.
-    T5(T5),
-    /// Decoder-only, rotary positions.
-    Llama(Llama),
+#[derive(Debug)]
+pub struct LanguageModel {
+    model: Box<dyn FamilyModel>,
 }
 
-impl From<Opt> for LanguageModel {
-    fn from(model: Opt) -> Self {
-        Self::Opt(model)
+impl Clone for LanguageModel {
+    fn clone(&self) -> Self {
+        Self { model: self.model.boxed() }
     }
 }
 
-impl From<T5> for LanguageModel {
-    fn from(model: T5) -> Self {
-        Self::T5(model)
-    }
-}
-
-impl From<Llama> for LanguageModel {
-    fn from(model: Llama) -> Self {
-        Self::Llama(model)
+impl<M: FamilyModel + 'static> From<M> for LanguageModel {
+    fn from(model: M) -> Self {
+        Self { model: Box::new(model) }
     }
 }
 
@@ -79,13 +67,8 @@ impl LanguageModel {
     /// A kind of model that is not one of the families, an unsupported setting, or weights that do not fit
     /// the configuration.
     pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
-        let config = FolderConfig::open(folder)?;
-        match config.language_model().1 {
-            "opt" => Opt::open(folder, place).map(Self::Opt),
-            "t5" => T5::open(folder, place).map(Self::T5),
-            "llama" => Llama::open(folder, place).map(Self::Llama),
-            other => Err(unknown(&config, other)),
-        }
+        let family = Family::of_folder(&FolderConfig::open(folder)?)?;
+        Ok(Self { model: (family.open)(folder, place.into())? })
     }
 
     /// Requires that [`LanguageModel::open`] would find every tensor in its shape; no values are read.
@@ -93,95 +76,81 @@ impl LanguageModel {
     /// # Errors
     /// As [`LanguageModel::open`].
     pub fn check(folder: &Path) -> Result<Fit, ModelError> {
-        let config = FolderConfig::open(folder)?;
-        match config.language_model().1 {
-            "opt" => Opt::check(folder),
-            "t5" => T5::check(folder),
-            "llama" => Llama::check(folder),
-            other => Err(unknown(&config, other)),
-        }
-    }
-
-    /// The dropout probability of the model's own training, for [`LanguageModel::training_loss`].
-    pub fn dropout(&self) -> f64 {
-        match self {
-            Self::Opt(model) => model.config().dropout,
-            // Published without dropout.
-            Self::Llama(_) => 0.0,
-            Self::T5(model) => model.config().dropout,
-        }
+        (Family::of_folder(&FolderConfig::open(folder)?)?.check)(folder)
     }
 
     /// Width of the embeddings of the language model in a folder or GGUF file; its weights are not read.
     ///
     /// # Errors
-    /// A kind of model that is not one of the families.
+    /// A kind of model that is not one of the families, or a variant that is not supported, named with its field.
     pub fn width_of(folder: &Path) -> Result<usize, ModelError> {
         let config = FolderConfig::open(folder)?;
-        Ok(match config.language_model().1 {
-            "opt" => OptConfig::read(&config)?.embed_width(),
-            "t5" => T5Config::read(&config)?.width,
-            "llama" => LlamaConfig::read(&config)?.width,
-            other => return Err(unknown(&config, other)),
-        })
+        Ok((Family::of_folder(&config)?.sizes)(&config)?.width())
+    }
+
+    /// A model of zeros, to be loaded or filled.
+    ///
+    /// # Errors
+    /// Sizes that no model can have.
+    pub fn zeros(sizes: &dyn LanguageSizes, device: &Device) -> Result<Self, ModelError> {
+        Ok(Self { model: Family::zeros(sizes, device)? })
+    }
+
+    /// The dropout probability of the model's own training, for [`LanguageModel::training_loss`].
+    pub fn dropout(&self) -> f64 {
+        self.model.sizes().dropout()
     }
 
     /// The `model_type` of the family.
     pub fn model_type(&self) -> &'static str {
-        match self {
-            Self::Opt(_) => "opt",
-            Self::T5(_) => "t5",
-            Self::Llama(_) => "llama",
-        }
+        self.model.names().model_type
     }
 
     /// The name under which LAVIS stores the model.
     pub fn prefix(&self) -> &'static str {
-        match self {
-            Self::Opt(_) => OPT_PREFIX,
-            Self::T5(_) => T5_PREFIX,
-            Self::Llama(_) => LLAMA_PREFIX,
-        }
+        self.model.names().prefix
     }
 
     /// Width of the embeddings.
     pub fn width(&self) -> usize {
-        match self {
-            Self::Opt(model) => model.config().embed_width(),
-            Self::T5(model) => model.config().width,
-            Self::Llama(model) => model.config().width,
-        }
+        self.model.sizes().width()
+    }
+
+    /// Width of the layers.
+    pub(crate) fn layer_width(&self) -> usize {
+        self.model.sizes().layer_width()
     }
 
     /// Longest input in tokens.
     pub fn max_positions(&self) -> usize {
-        match self {
-            Self::Opt(model) => model.config().max_position_embeddings,
-            Self::T5(_) => T5_POSITIONS,
-            Self::Llama(model) => model.config().max_position_embeddings,
-        }
+        self.model.sizes().max_positions()
     }
 
     /// The special tokens, and the size of the vocabulary.
     pub fn special_tokens(&self) -> SpecialTokens {
-        match self {
-            Self::Opt(model) => model.config().into(),
-            Self::T5(model) => model.config().into(),
-            Self::Llama(model) => model.config().into(),
-        }
+        self.model.sizes().special_tokens()
+    }
+
+    /// Whether one part reads and another writes.
+    pub fn is_encoder_decoder(&self) -> bool {
+        self.decoder_start().is_some()
+    }
+
+    /// The token that the decoder of an encoder-decoder starts from.
+    pub fn decoder_start(&self) -> Option<u32> {
+        self.model.sizes().decoder_start()
+    }
+
+    /// The family's part of an exported `text_config`.
+    pub(crate) fn section(&self) -> Result<Value, ModelError> {
+        self.model.sizes().section()
     }
 
     /// Raises the vocabulary to at least `tokens`, in steps of 64 as published models do. The new tokens' vectors
     /// are the mean of the others.
     pub fn grow_vocabulary(&mut self, tokens: usize) {
-        if tokens <= self.special_tokens().vocab_size {
-            return;
-        }
-        let rows = tokens.next_multiple_of(VOCABULARY_STEP);
-        match self {
-            Self::Opt(model) => model.grow_vocabulary(rows),
-            Self::T5(model) => model.grow_vocabulary(rows),
-            Self::Llama(model) => model.grow_vocabulary(rows),
+        if tokens > self.special_tokens().vocab_size {
+            self.model.grow_vocabulary(tokens.next_multiple_of(VOCABULARY_STEP));
         }
     }
 
@@ -190,11 +159,7 @@ impl LanguageModel {
     /// # Shapes
     /// - ids `[b, T]`, each below the vocabulary's size; output `[b, T, width]`
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        match self {
-            Self::Opt(model) => model.embed(ids),
-            Self::T5(model) => model.embed(ids),
-            Self::Llama(model) => model.embed(ids),
-        }
+        self.model.embed(ids)
     }
 
     /// Scores of every next token at every position.
@@ -204,21 +169,31 @@ impl LanguageModel {
     ///   `[b, S, vocabulary]`
     ///
     /// # Errors
-    /// An encoder-decoder, which scores what follows its input and not the input: see [`T5::forward`].
+    /// An encoder-decoder, which scores what follows its input and not the input: see
+    /// [`LanguageModel::scores_of_written`].
     pub fn forward(
         &self,
         inputs_embeds: Tensor<3>,
         attention_mask: Tensor<2, Int>,
     ) -> Result<Tensor<3>, ModelError> {
-        match self {
-            Self::Opt(model) => model.forward(inputs_embeds, attention_mask),
-            Self::Llama(model) => model.forward(inputs_embeds, attention_mask),
-            Self::T5(_) => {
-                let reason =
-                    "an encoder-decoder scores a text that follows the input: `T5::forward` takes both";
-                Err(ModelError::input("language model", reason))
-            }
-        }
+        self.model.scores(inputs_embeds, attention_mask, None)
+    }
+
+    /// Scores of every next token at every position of the text that the decoder of an encoder-decoder has written.
+    ///
+    /// # Shapes
+    /// - inputs_embeds `[b, S, width]`; attention_mask `[b, S]` (1: a token, 0: padding); written `[b, T]`, starting with
+    ///   the start token; output `[b, T, vocabulary]`
+    ///
+    /// # Errors
+    /// A decoder-only model.
+    pub fn scores_of_written(
+        &self,
+        inputs_embeds: Tensor<3>,
+        attention_mask: Tensor<2, Int>,
+        written: Tensor<2, Int>,
+    ) -> Result<Tensor<3>, ModelError> {
+        self.model.scores(inputs_embeds, attention_mask, Some(written))
     }
 
     /// Continues prompts of embeddings; a text has its end token, if it reached one, as its last token.
@@ -237,20 +212,58 @@ impl LanguageModel {
         options: &GenerateOptions,
         stop: Stop<'_>,
     ) -> Result<Vec<Vec<u32>>, ModelError> {
-        match self {
-            Self::Opt(model) => {
-                let mut decoder = CausalDecoder::new(model, inputs_embeds, attention_mask);
-                generate_until(&mut decoder, prompts, options, stop)
-            }
-            Self::Llama(model) => {
-                let mut decoder = CausalDecoder::new(model, inputs_embeds, attention_mask);
-                generate_until(&mut decoder, prompts, options, stop)
-            }
-            Self::T5(model) => {
-                let start = vec![vec![model.config().decoder_start_token_id]; prompts.len()];
-                let mut decoder = T5Decoder::new(model, inputs_embeds, attention_mask)?;
-                generate_until(&mut decoder, &start, options, stop)
-            }
+        self.model.generate(inputs_embeds, attention_mask, prompts, options, stop)
+    }
+
+    /// The cross-entropy of texts after an optional soft prompt, summed over the labels.
+    ///
+    /// A decoder-only model reads soft prompt, prefix and text in this order, and the position before a token
+    /// predicts it; without soft prompt and prefix the first token is given. An encoder-decoder reads soft
+    /// prompt and prefix, and writes the text.
+    ///
+    /// # Shapes
+    /// - prompt `[rows, queries, width]`, through which the gradient flows; `device` is the model's
+    ///
+    /// # Errors
+    /// Texts of unequal lengths, or none; an encoder-decoder that has nothing to read.
+    pub fn caption_loss(
+        &self,
+        prompt: Option<Tensor<3>>,
+        texts: &Texts<'_>,
+        device: &Device,
+    ) -> Result<Loss, ModelError> {
+        self.training_loss(prompt, texts, &mut Dropout::off(), device)
+    }
+
+    /// [`LanguageModel::caption_loss`] with dropout inside the language model, as the reference trains, which
+    /// leaves the frozen model in training mode; see [`LanguageModel::dropout`].
+    ///
+    /// # Errors
+    /// Those of [`LanguageModel::caption_loss`].
+    pub fn training_loss(
+        &self,
+        prompt: Option<Tensor<3>>,
+        texts: &Texts<'_>,
+        dropout: &mut Dropout,
+        device: &Device,
+    ) -> Result<Loss, ModelError> {
+        texts.check()?;
+        let context = self.context(prompt, texts, device);
+        self.model.loss(context, texts, dropout, device)
+    }
+
+    fn context(&self, prompt: Option<Tensor<3>>, texts: &Texts<'_>, device: &Device) -> Context {
+        let prefix = (!texts.prefix.ids.is_empty()).then(|| {
+            let (ids, mask) = texts.tensors(texts.prefix, device);
+            (self.embed(ids), mask)
+        });
+        let prompt = prompt.map(|prompt| {
+            let [rows, queries, _] = prompt.dims();
+            (prompt, Tensor::ones([rows, queries], device))
+        });
+        match (prompt, prefix) {
+            (Some(prompt), Some(prefix)) => Some(followed_by(prompt, prefix)),
+            (prompt, prefix) => prompt.or(prefix),
         }
     }
 }
@@ -260,29 +273,20 @@ impl LanguageModel {
 /// # Errors
 /// Another kind of model, or a variant that is not supported, named with its field.
 pub fn check_family(folder: &Path) -> Result<(), ModelError> {
-    let config = FolderConfig::open(folder)?;
-    match config.language_model().1 {
-        "opt" => OptConfig::read(&config).map(drop),
-        "t5" => T5Config::read(&config).map(drop),
-        "llama" => LlamaConfig::read(&config).map(drop),
-        other => Err(unknown(&config, other)),
-    }
+    LanguageModel::width_of(folder).map(drop)
 }
 
 impl NamedTensors for LanguageModel {
     fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
-        match self {
-            Self::Opt(model) => model.visit_tensors(prefix, visitor),
-            Self::T5(model) => model.visit_tensors(prefix, visitor),
-            Self::Llama(model) => model.visit_tensors(prefix, visitor),
-        }
+        self.model.visit_erased(prefix, visitor)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::Device;
+    use crate::train::loss::IGNORED;
+    use burn::tensor::TensorData;
 
     #[test]
     fn the_configuration_chooses_the_family() {
@@ -293,5 +297,99 @@ mod tests {
         }
         let error = LanguageModel::open(&assets.join("bert-tiny"), &Device::flex()).unwrap_err().to_string();
         assert!(error.contains("`bert`") && error.contains("opt, t5 and llama"), "{error}");
+    }
+
+    fn texts<'a>(text: &'a [i32], labels: &'a [i32], ones: &'a [i32]) -> Texts<'a> {
+        let text = Padded { ids: text, mask: &ones[..text.len()] };
+        Texts { rows: 1, prefix: Padded::default(), text, labels }
+    }
+
+    fn models() -> [LanguageModel; 3] {
+        [
+            crate::language::opt::tests::small().into(),
+            crate::language::llama::tests::small().into(),
+            crate::language::t5::tests::small().into(),
+        ]
+    }
+
+    fn wave(width: usize) -> Tensor<3> {
+        Tensor::<1, Int>::arange(0..2 * width as i64, &Device::flex()).float().sin().reshape([1, 2, width])
+    }
+
+    #[test]
+    fn a_prefix_is_read_and_not_predicted() {
+        let device = Device::flex();
+        for model in models().iter().filter(|model| !model.is_encoder_decoder()) {
+            let all = texts(&[2, 5, 7, 3], &[IGNORED, IGNORED, 7, 3], &[1; 4]);
+            let want = model.caption_loss(Some(wave(8)), &all, &device).unwrap().value.read().unwrap();
+            let prefix = Padded { ids: &[0, 2, 5], mask: &[0, 1, 1] };
+            let split = Texts { prefix, ..texts(&[7, 3], &[7, 3], &[1; 2]) };
+            let got = model.caption_loss(Some(wave(8)), &split, &device).unwrap().value.read().unwrap();
+            assert!((got - want).abs() < 1e-5, "{}: {got} != {want}", model.model_type());
+            let ignored = texts(&[2, 5, 7, 3], &[2, 5, 7, 3], &[1; 4]);
+            let whole = model.caption_loss(Some(wave(8)), &ignored, &device).unwrap().value.read().unwrap();
+            assert!(whole > want + 0.1, "the prefix costs something when it is predicted");
+        }
+    }
+
+    #[test]
+    fn the_gradient_is_that_of_the_loss() {
+        let device = Device::flex();
+        let plain = wave(8);
+        for model in models() {
+            let prefix = Padded { ids: &[2, 5], mask: &[1, 1] };
+            let texts = Texts { prefix, ..texts(&[7, 3, 1], &[7, 3, IGNORED], &[1; 3]) };
+            let prompt = Tensor::<3>::from_inner(plain.clone()).require_grad();
+            let loss = model.caption_loss(Some(prompt.clone()), &texts, &device).unwrap();
+            let gradient = prompt.grad_remove(&mut loss.objective.backward()).unwrap();
+            let gradient = crate::device::read_back::floats(gradient).unwrap();
+            let values = crate::device::read_back::floats(plain.clone()).unwrap();
+            for place in [0, 5, 11] {
+                let at = |delta: f32| {
+                    let mut moved = values.clone();
+                    moved[place] += delta;
+                    let moved = Tensor::from_data(TensorData::new(moved, [1, 2, 8]), &device);
+                    model.caption_loss(Some(moved), &texts, &device).unwrap().value.read().unwrap()
+                };
+                let numeric = (at(1e-2) - at(-1e-2)) / 2e-2;
+                let got = f64::from(gradient[place]);
+                let allowed = 2e-3 + 2e-2 * numeric.abs();
+                let family = model.model_type();
+                assert!((got - numeric).abs() < allowed, "{family}, {place}: {got} != {numeric}");
+            }
+        }
+    }
+
+    #[test]
+    fn dropout_changes_the_loss_by_its_key() {
+        let device = Device::flex();
+        let [opt, _, t5] = models();
+        let text = texts(&[2, 5, 7], &[2, 5, 7], &[1; 3]);
+        for model in [opt, t5] {
+            let prompt = || Some(wave(8));
+            let loss = |mut dropout| {
+                model.training_loss(prompt(), &text, &mut dropout, &device).unwrap().value.read().unwrap()
+            };
+            let dropped = loss(Dropout::keyed(0.3, 1));
+            assert_eq!(dropped, loss(Dropout::keyed(0.3, 1)));
+            assert_ne!(dropped, loss(Dropout::keyed(0.3, 2)));
+            assert_eq!(
+                loss(Dropout::off()),
+                model.caption_loss(prompt(), &text, &device).unwrap().value.read().unwrap()
+            );
+        }
+    }
+
+    #[test]
+    fn texts_that_do_not_fit_are_refused() {
+        let device = Device::flex();
+        let [opt, _, t5] = models();
+        let short = texts(&[2, 5], &[2], &[1; 2]);
+        let error = opt.caption_loss(None, &short, &device).unwrap_err().to_string();
+        assert!(error.contains("1 labels for 2 ids"), "{error}");
+        let fits = texts(&[2, 5], &[2, 5], &[1; 2]);
+        assert!(opt.caption_loss(None, &fits, &device).is_ok());
+        let error = t5.caption_loss(None, &fits, &device).unwrap_err().to_string();
+        assert!(error.contains("to read"), "{error}");
     }
 }

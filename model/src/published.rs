@@ -28,19 +28,6 @@ fn eva() -> usize {
     count(EvaVit::new(&EvaConfig::default(), &Device::flex()))
 }
 
-/// CLIP's ViT-L/14.
-pub(crate) fn vit_l() -> ClipVisionConfig {
-    ClipVisionConfig {
-        width: 1024,
-        depth: 24,
-        heads: 16,
-        intermediate: 4096,
-        image_size: 224,
-        patch_size: 14,
-        ..ClipVisionConfig::default()
-    }
-}
-
 fn qformer(image_width: usize) -> QFormerConfig {
     QFormerConfig::new(image_width).with_vocab(VOCABULARY)
 }
@@ -75,7 +62,7 @@ fn flan_t5(width: usize, intermediate: usize, heads: usize) -> usize {
 fn image_encoders() {
     assert_eq!(eva() - KEY_BIASES, 985_894_528);
     assert_eq!(eva() + count(LayerNorm::new(1408, 1e-6, &Device::flex())), 985_952_256);
-    assert_eq!(count(ClipVit::new(&vit_l(), 23, &Device::flex()).unwrap()), 290_581_504);
+    assert_eq!(count(ClipVit::new(&ClipVisionConfig::vit_l_14(), 23, &Device::flex()).unwrap()), 290_581_504);
 }
 
 #[test]
@@ -121,7 +108,7 @@ fn clip_vit_l_14() {
         vocab_size: 49408,
         ..ClipTextConfig::default()
     };
-    let clip = Clip::new(&vit_l(), &text, 768, &Device::flex()).unwrap();
+    let clip = Clip::new(&ClipVisionConfig::vit_l_14(), &text, 768, &Device::flex()).unwrap();
     let scale = 1;
     assert_eq!(count(clip) + scale, 427_616_513);
 }

@@ -1,4 +1,4 @@
-//! Frozen image encoders: pictures to the features that the Q-Former attends to.
+//! Frozen image encoders: images to the features that the Q-Former attends to.
 
 mod clip;
 mod eva;
@@ -103,7 +103,7 @@ impl ImageEncoder {
         }
     }
 
-    /// Side of the square picture in pixels.
+    /// Side of the square image in pixels.
     pub fn image_size(&self) -> usize {
         match self {
             Self::Eva(model) => model.config().image_size,
@@ -111,7 +111,7 @@ impl ImageEncoder {
         }
     }
 
-    /// Feature vectors per picture.
+    /// Feature vectors per image.
     pub fn tokens(&self) -> usize {
         match self {
             Self::Eva(model) => model.config().tokens(),
@@ -119,7 +119,7 @@ impl ImageEncoder {
         }
     }
 
-    /// The same encoder for pictures of another size; its position table is resized bicubically.
+    /// The same encoder for images of another size; its position table is resized bicubically.
     pub fn resized(self, image_size: usize) -> Result<Self, ModelError> {
         Ok(match self {
             Self::Eva(model) => Self::Eva(model.resized(image_size)?),
@@ -127,7 +127,7 @@ impl ImageEncoder {
         })
     }
 
-    /// The features of normalised pictures, before any final norm, in the numbers that the matrices are kept in.
+    /// The features of normalised images, before any final norm, in the numbers that the matrices are kept in.
     ///
     /// # Shapes
     /// - pixels `[b, 3, image_size, image_size]`; output `[b, tokens, width]`
@@ -152,14 +152,13 @@ impl NamedTensors for ImageEncoder {
 mod tests {
     use super::*;
     use crate::nn::layers::LayerNorm;
-    use crate::published::vit_l;
     use crate::train::flat::tests::filled;
 
     #[test]
-    fn pictures_of_the_published_sizes_have_the_published_number_of_tokens() {
+    fn images_of_the_published_sizes_have_the_published_number_of_tokens() {
         for (image_size, tokens) in [(224, 257), (364, 677), (490, 1226)] {
             assert_eq!(EvaConfig { image_size, ..EvaConfig::default() }.tokens(), tokens);
-            assert_eq!(ClipVisionConfig { image_size, ..vit_l() }.tokens(), tokens);
+            assert_eq!(ClipVisionConfig { image_size, ..ClipVisionConfig::vit_l_14() }.tokens(), tokens);
         }
     }
 
@@ -167,7 +166,13 @@ mod tests {
     fn small() -> [ImageEncoder; 2] {
         let device = Device::flex();
         let eva = EvaConfig { width: 8, depth: 1, heads: 2, intermediate: 8, ..EvaConfig::default() };
-        let clip = ClipVisionConfig { width: 8, depth: 1, heads: 2, intermediate: 8, ..vit_l() };
+        let clip = ClipVisionConfig {
+            width: 8,
+            depth: 1,
+            heads: 2,
+            intermediate: 8,
+            ..ClipVisionConfig::vit_l_14()
+        };
         [
             ImageEncoder::Eva(filled(EvaVit::new(&eva, &device))),
             ImageEncoder::Clip(filled(ClipVit::new(&clip, 1, &device).unwrap())),
@@ -175,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn encoders_take_pictures_of_the_published_sizes() {
+    fn encoders_take_images_of_the_published_sizes() {
         let device = Device::flex();
         for encoder in small() {
             for (size, tokens) in [(224, 257), (364, 677), (490, 1226)] {

@@ -44,7 +44,7 @@ fn write(folder: &Path, ending: &str, precision: Precision) -> PathBuf {
     let flat: Vec<f32> = (0..layout.len()).map(|i| (i % 8192) as f32 / 64.0).collect();
     layout.write(&mut maps, &flat, &device).unwrap();
     let file = folder.join(format!("{precision:?}.{ending}"));
-    export_lavis(&file, &mut maps, "opt_model", precision).unwrap();
+    export_lavis(&file, &mut maps, Some("opt_model"), precision).unwrap();
     file
 }
 

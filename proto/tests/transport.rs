@@ -1,5 +1,7 @@
 //! Who may connect to whom, over real sockets and certificates made for the test.
 
+#![expect(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
+
 use std::path::Path;
 use std::time::Duration;
 

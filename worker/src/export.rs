@@ -7,7 +7,6 @@ use blip2_model::blip2::export::{Retriever, export_blip2, export_lavis, export_r
 use blip2_model::blip2::{Blip2, PromptTokens};
 use blip2_model::files::image_processor::ImageProcessor;
 use blip2_model::language::LanguageModel;
-use blip2_model::language::opt::OPT_PREFIX;
 use blip2_model::objectives::contrast::ContrastModel;
 use blip2_model::objectives::generate::GenerateModel;
 use blip2_model::qformer::QFormerConfig;
@@ -59,13 +58,11 @@ pub fn export(
     let (text, _) = qformer_text(&config.model, config.stage1.text_length)?;
     let export = Export { config, encoder, vocab: text.vocab_size(), options, device };
     match (layout, state.stage()) {
-        (Layout::Lavis, 1) => {
-            Ok(export_lavis(out, &mut export.stage1(state)?, OPT_PREFIX, options.precision)?)
-        }
+        (Layout::Lavis, 1) => Ok(export_lavis(out, &mut export.stage1(state)?, None, options.precision)?),
         (Layout::Lavis, _) => {
             let language_model = export.language_model()?;
             let mut stage2 = export.stage2(state, language_model.width())?;
-            Ok(export_lavis(out, &mut stage2, language_model.prefix(), options.precision)?)
+            Ok(export_lavis(out, &mut stage2, Some(language_model.prefix()), options.precision)?)
         }
         (_, 1) => export.retrieval(state, out),
         _ => export.hugging_face(state, out),

@@ -107,7 +107,7 @@ impl Language {
         let mut model =
             LanguageModel::open(folder, place).map_err(|error| of_language_model(&config.model, error))?;
         compute_in(&mut model, config.train.compute)?;
-        let encoder_decoder = matches!(model, LanguageModel::T5(_));
+        let encoder_decoder = model.is_encoder_decoder();
         let encoding = encoding(config, &model.special_tokens(), encoder_decoder);
         let encoder =
             open_tokenizer(folder, encoding).map_err(|error| of_language_model(&config.model, error))?;
@@ -127,9 +127,9 @@ impl Language {
 
     /// A model with the tokenizer `encoder`, trained on captions without a prompt; draws are keyed by `seed`.
     pub fn of(model: LanguageModel, encoder: TextEncoder, seed: u64) -> Self {
-        let form = match model {
-            LanguageModel::T5(_) => Form::Prefix { prompt: None },
-            LanguageModel::Opt(_) | LanguageModel::Llama(_) => Form::Causal { given: 0 },
+        let form = match model.is_encoder_decoder() {
+            true => Form::Prefix { prompt: None },
+            false => Form::Causal { given: 0 },
         };
         Self { model, encoder: Arc::new(encoder), form, seed }
     }
@@ -216,7 +216,7 @@ fn encoding(config: &WorkerConfig, tokens: &SpecialTokens, encoder_decoder: bool
     };
     match tokens.captions_end_with_newline {
         true => TextEncoding { prefix, suffix: "\n".into(), ..plain },
-        false => TextEncoding { prefix, start: Some(tokens.bos), end: tokens.eos.first().copied(), ..plain },
+        false => TextEncoding { prefix, start: tokens.start, end: tokens.eos.first().copied(), ..plain },
     }
 }
 

@@ -1,5 +1,7 @@
 //! A worker and coordinators that come and go: it keeps its state, finds the one that leads, and loses no step.
 
+#![expect(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
+
 mod small;
 
 use std::pin::Pin;

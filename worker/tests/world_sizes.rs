@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
 use blip2_dataset::corpus::manifest::Manifest;
-use blip2_model::language::llama::{Llama, LlamaConfig};
+use blip2_model::language::LanguageModel;
+use blip2_model::language::llama::LlamaConfig;
 use blip2_model::train::flat::FlatLayout;
 use blip2_proto::transport::Transport;
 use blip2_worker::config::{Compute, FrozenDtype, StepSettings, Wire, WorkerConfig};
@@ -255,7 +256,7 @@ fn llama() -> tempfile::TempDir {
     let tokenizer = small::assets("backbones/opt-tiny/tokenizer.json");
     std::fs::copy(tokenizer, folder.path().join("tokenizer.json")).unwrap();
     let config: LlamaConfig = serde_json::from_value(config).unwrap();
-    let layout = FlatLayout::of(&mut Llama::new(&config, &Device::flex()).unwrap()).unwrap();
+    let layout = FlatLayout::of(&mut LanguageModel::zeros(&config, &Device::flex()).unwrap()).unwrap();
     let bytes: Vec<u8> =
         (0..layout.len()).flat_map(|i| ((i as f32 * 0.7311).sin() * 0.2).to_le_bytes()).collect();
     let views = layout.tensors().iter().map(|tensor| {

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use room::{File, Room};
-pub use workspace::Crate;
+pub use workspace::{Crate, crates};
 
 /// The crates of the repository at `root`, the highest floor first: none uses one before it.
 ///

@@ -5,13 +5,14 @@ mod speed;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use blip2_model::language::LanguageSizes;
 use blip2_model::language::llama::LlamaConfig;
 use blip2_model::language::opt::OptConfig;
 use blip2_model::language::t5::T5Config;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use self::speed::{WriterSizes, WritingLoad, WritingSpeed, WritingTimes};
+use self::speed::{WritingLoad, WritingSpeed, WritingTimes};
 use super::median;
 use crate::error::CliError;
 use blip2_run::exit::Exit;
@@ -59,11 +60,11 @@ enum Preset {
 }
 
 impl Preset {
-    fn sizes(self) -> WriterSizes {
+    fn sizes(self) -> Box<dyn LanguageSizes> {
         match self {
-            Self::Opt125m => WriterSizes::Opt(OptConfig::default()),
-            Self::SmolLm2 => WriterSizes::Llama(LlamaConfig::smollm2_135m()),
-            Self::FlanT5Small => WriterSizes::T5(T5Config {
+            Self::Opt125m => Box::new(OptConfig::default()),
+            Self::SmolLm2 => Box::new(LlamaConfig::smollm2_135m()),
+            Self::FlanT5Small => Box::new(T5Config {
                 intermediate: 1024,
                 depth: 8,
                 heads: 6,
@@ -100,7 +101,7 @@ fn measure(arguments: &GenerateArguments) -> Result<Report, CliError> {
         Some(folder) => (folder.display().to_string(), WritingSpeed::open(folder)?),
         None => {
             let name = arguments.preset.to_possible_value().map(|value| value.get_name().to_owned());
-            (name.unwrap_or_default(), WritingSpeed::random(&arguments.preset.sizes())?)
+            (name.unwrap_or_default(), WritingSpeed::random(&*arguments.preset.sizes())?)
         }
     };
     let load = WritingLoad {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use blip2_model::device::card::{Card, cuda_cards};
+use blip2_model::device::card::{Card, cuda_cards, gib};
 use blip2_model::device::seat::Seat;
 use blip2_model::device::{DeviceName, Present, VulkanKind};
 use clap::Args;
@@ -108,7 +108,7 @@ fn shown(found: &Devices) -> String {
                 let node = card.numa_node.map_or(String::new(), |node| format!("node {node}"));
                 let memory = match card.memory_bytes {
                     0 => String::new(),
-                    bytes => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+                    bytes => gib(bytes),
                 };
                 let known = [card.model.as_str(), &memory, &card.bus_id, &card.uuid, &node];
                 let known: Vec<&str> = known.into_iter().filter(|part| !part.is_empty()).collect();

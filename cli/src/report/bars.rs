@@ -1,8 +1,6 @@
 //! Horizontal bars with their numbers, in HTML and CSS alone.
 
-use std::fmt::Write as _;
-
-use super::escape;
+use maud::{Markup, html};
 
 /// One bar.
 #[derive(Debug, Clone)]
@@ -14,21 +12,24 @@ pub(crate) struct Bar<'a> {
 }
 
 /// A titled group of bars on a scale from 0 to `full`, numbers with `decimals` places.
-pub(crate) fn group(title: &str, bars: &[Bar<'_>], full: f64, decimals: usize) -> String {
-    let mut html = format!("<section class=\"bars\"><h3>{}</h3><dl>", escape(title));
-    for bar in bars {
-        let share = if full > 0.0 { (bar.value / full).clamp(0.0, 1.0) * 100.0 } else { 0.0 };
-        // Writing to a String cannot fail.
-        let _ = write!(
-            html,
-            "<div class=\"{kind}\"><dt>{label}</dt><dd><i style=\"width:{share:.2}%\"></i><b>{value:.decimals$}</b></dd></div>",
-            kind = bar.kind,
-            label = escape(bar.label),
-            value = bar.value,
-        );
+pub(crate) fn group(title: &str, bars: &[Bar<'_>], full: f64, decimals: usize) -> Markup {
+    let share = |value: f64| if full > 0.0 { (value / full).clamp(0.0, 1.0) * 100.0 } else { 0.0 };
+    html! {
+        section class="bars" {
+            h3 { (title) }
+            dl {
+                @for Bar { label, value, kind } in bars {
+                    div class=(kind) {
+                        dt { (label) }
+                        dd {
+                            i style=(format!("width:{:.2}%", share(*value))) {}
+                            b { (format!("{value:.decimals$}")) }
+                        }
+                    }
+                }
+            }
+        }
     }
-    html.push_str("</dl></section>");
-    html
 }
 
 #[cfg(test)]
@@ -38,7 +39,7 @@ mod tests {
     #[test]
     fn bars_are_scaled_and_never_leave_their_box() {
         let bar = |value| Bar { label: "a<b", value, kind: "ours" };
-        let html = group("R@5", &[bar(0.25), bar(7.0), bar(f64::NAN)], 0.5, 3);
+        let html = group("R@5", &[bar(0.25), bar(7.0), bar(f64::NAN)], 0.5, 3).into_string();
         assert!(html.contains("width:50.00%") && html.contains("width:100.00%"), "{html}");
         assert!(html.contains("0.250") && html.contains("a&lt;b"), "{html}");
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::escape;
+use maud::{Markup, html};
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 300.0;
@@ -26,12 +26,12 @@ pub(crate) struct Series {
 }
 
 /// The chart, or a sentence where there is nothing to draw.
-pub(super) fn line_chart(title: &str, unit: &str, series: &[Series]) -> String {
+pub(super) fn line_chart(title: &str, unit: &str, series: &[Series]) -> Markup {
     let drawable: Vec<(usize, &Series)> =
         series.iter().enumerate().filter(|(_, s)| s.points.iter().any(|p| p.1.is_finite())).collect();
     let steps = || drawable.iter().flat_map(|(_, s)| s.points.iter().map(|p| p.0));
     let (Some(first), Some(last)) = (steps().min(), steps().max()) else {
-        return format!("<p class=\"note\">{}: no step was recorded.</p>", escape(title));
+        return html! { p class="note" { (title) ": no step was recorded." } };
     };
     let highest = drawable
         .iter()
@@ -40,28 +40,21 @@ pub(super) fn line_chart(title: &str, unit: &str, series: &[Series]) -> String {
         .fold(0.0, f64::max);
     let frame = Frame::new(first, last, highest);
 
-    let mut svg = format!(
-        "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
-        escape(title)
-    );
-    frame.draw(&mut svg, unit);
-    for (colour, line) in &drawable {
-        let mean = running_mean(&line.points);
-        // Writing to a String cannot fail.
-        let _ = write!(
-            svg,
-            "<g class=\"s{c}\"><path class=\"raw\" d=\"{raw}\"/><path class=\"mean\" d=\"{mean}\"/></g>",
-            c = colour % COLOURS,
-            raw = frame.path(&line.points),
-            mean = frame.path(&mean),
-        );
+    html! {
+        svg class="chart" viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(title) {
+            (frame.axes(unit))
+            @for (colour, line) in &drawable {
+                g class={ "s" (colour % COLOURS) } {
+                    path class="raw" d=(frame.path(&line.points)) {}
+                    path class="mean" d=(frame.path(&running_mean(&line.points))) {}
+                }
+            }
+            (names(&frame, &drawable))
+        }
     }
-    draw_names(&mut svg, &frame, &drawable);
-    svg.push_str("</svg>");
-    svg
 }
 
-/// Where steps and values lie on the picture.
+/// Where steps and values lie in the box.
 struct Frame {
     first: f64,
     last: f64,
@@ -84,39 +77,29 @@ impl Frame {
         HEIGHT - BOTTOM - value / self.top_value * (HEIGHT - TOP - BOTTOM)
     }
 
-    fn draw(&self, svg: &mut String, unit: &str) {
+    fn axes(&self, unit: &str) -> Markup {
         let right = WIDTH - RIGHT;
         let rows = (self.top_value / self.tick).round() as usize;
-        for row in 0..=rows {
-            let value = row as f64 * self.tick;
-            let y = self.y(value);
-            let _ = write!(
-                svg,
-                "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{right}\"/>\
-                 <text class=\"tick\" x=\"{x}\" y=\"{text_y:.1}\" text-anchor=\"end\">{value}</text>",
-                value = at_tick(value, self.tick),
-                x = LEFT - 8.0,
-                text_y = y + 4.0,
-            );
-        }
+        let values = (0..=rows).map(|row| row as f64 * self.tick);
         let step = nice_step((self.last - self.first) / 5.0).max(1.0);
-        let mut at = (self.first / step).ceil() * step;
-        while at <= self.last {
-            let _ = write!(
-                svg,
-                "<text class=\"tick\" x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{at:.0}</text>",
-                x = self.x(at),
-                y = HEIGHT - BOTTOM + 18.0,
-            );
-            at += step;
+        let first = (self.first / step).ceil() * step;
+        let steps =
+            std::iter::successors(Some(first), |at| Some(at + step)).take_while(|at| *at <= self.last);
+        html! {
+            @for value in values {
+                path class="grid" d=(format!("M{LEFT} {:.1}H{right}", self.y(value))) {}
+                text class="tick" x=(LEFT - 8.0) y=(format!("{:.1}", self.y(value) + 4.0)) text-anchor="end" {
+                    (at_tick(value, self.tick))
+                }
+            }
+            @for at in steps {
+                text class="tick" x=(format!("{:.1}", self.x(at))) y=(HEIGHT - BOTTOM + 18.0) text-anchor="middle" {
+                    (format!("{at:.0}"))
+                }
+            }
+            text class="unit" x=(LEFT) y="14" text-anchor="start" { (unit) }
+            text class="unit" x=(right) y=(HEIGHT - 6.0) text-anchor="end" { "step" }
         }
-        let _ = write!(
-            svg,
-            "<text class=\"unit\" x=\"{LEFT}\" y=\"14\" text-anchor=\"start\">{unit}</text>\
-             <text class=\"unit\" x=\"{right}\" y=\"{y}\" text-anchor=\"end\">step</text>",
-            unit = escape(unit),
-            y = HEIGHT - 6.0,
-        );
     }
 
     /// The line through the finite points, thinned to what a screen can show.
@@ -129,6 +112,7 @@ impl Frame {
             if !value.is_finite() {
                 pen = 'M';
             } else if kept {
+                // Writing to a String cannot fail.
                 let _ = write!(path, "{pen}{:.1} {:.1}", self.x(*step as f64), self.y(*value));
                 pen = 'L';
             }
@@ -138,7 +122,7 @@ impl Frame {
 }
 
 /// Names and last values at the right, moved apart where lines end close together.
-fn draw_names(svg: &mut String, frame: &Frame, drawable: &[(usize, &Series)]) {
+fn names(frame: &Frame, drawable: &[(usize, &Series)]) -> Markup {
     let mut names: Vec<(f64, usize, String)> = drawable
         .iter()
         .filter_map(|(colour, line)| {
@@ -151,16 +135,15 @@ fn draw_names(svg: &mut String, frame: &Frame, drawable: &[(usize, &Series)]) {
     let lowest = HEIGHT - BOTTOM + 4.0;
     let spare = names.len().saturating_sub(1) as f64 * LABEL_GAP;
     let mut floor = f64::NEG_INFINITY;
-    for (index, (wanted, colour, text)) in names.iter().enumerate() {
+    for (index, (y, ..)) in names.iter_mut().enumerate() {
         let room_below = spare - index as f64 * LABEL_GAP;
-        let y = wanted.min(lowest - room_below).max(floor);
-        floor = y + LABEL_GAP;
-        let _ = write!(
-            svg,
-            "<text class=\"name s{colour}\" x=\"{x}\" y=\"{y:.1}\">{text}</text>",
-            x = WIDTH - RIGHT + 10.0,
-            text = escape(text),
-        );
+        *y = y.min(lowest - room_below).max(floor);
+        floor = *y + LABEL_GAP;
+    }
+    html! {
+        @for (y, colour, text) in &names {
+            text class={ "name s" (colour) } x=(WIDTH - RIGHT + 10.0) y=(format!("{y:.1}")) { (text) }
+        }
     }
 }
 
@@ -218,6 +201,10 @@ mod tests {
         }
     }
 
+    fn chart(title: &str, unit: &str, series: &[Series]) -> String {
+        line_chart(title, unit, series).into_string()
+    }
+
     #[test]
     fn ticks_are_round_numbers() {
         for (raw, nice) in [(0.9, 1.0), (1.1, 2.0), (3.0, 5.0), (7.0, 10.0), (0.013, 0.02), (60.0, 100.0)] {
@@ -229,7 +216,7 @@ mod tests {
     fn small_numbers_are_not_shown_as_nothing() {
         assert_eq!([at_tick(2e-4, 1e-4), at_tick(0.0, 1e-4), at_tick(0.3, 0.1)], ["2e-4", "0", "0.3"]);
         assert_eq!([at_end(2.5e-4), at_end(0.5), at_end(1234.5)], ["2.5e-4", "0.50", "1234"]);
-        let svg = line_chart("t", "rate", &[line("lr", &[1e-4, 2e-4])]);
+        let svg = chart("t", "rate", &[line("lr", &[1e-4, 2e-4])]);
         assert!(svg.contains("lr 1.5e-4") || svg.contains("lr 2.0e-4"), "{svg}");
     }
 
@@ -237,7 +224,7 @@ mod tests {
     fn a_chart_has_axes_lines_and_names_inside_its_box() {
         let series =
             [line("itc", &[4.0, 3.0, 2.5]), line("itm", &[0.7, 0.6, 0.6]), line("lm", &[2.6, 2.5, 2.5])];
-        let svg = line_chart("Stage 1", "nats", &series);
+        let svg = chart("Stage 1", "nats", &series);
         assert_eq!(svg.matches("class=\"mean\"").count(), 3);
         assert!(svg.contains(">nats<") && svg.contains(">step<") && svg.contains("itc 2.50"), "{svg}");
         let ys: Vec<f64> = svg
@@ -251,15 +238,15 @@ mod tests {
 
     #[test]
     fn values_that_are_not_numbers_leave_a_gap() {
-        let svg = line_chart("t", "nats", &[line("a", &[1.0, f64::NAN, 2.0, 1.0])]);
+        let svg = chart("t", "nats", &[line("a", &[1.0, f64::NAN, 2.0, 1.0])]);
         assert!(!svg.contains("NaN"), "{svg}");
-        assert!(line_chart("t", "nats", &[line("a", &[f64::NAN])]).contains("no step"));
-        assert!(line_chart("t", "nats", &[]).contains("no step"));
+        assert!(chart("t", "nats", &[line("a", &[f64::NAN])]).contains("no step"));
+        assert!(chart("t", "nats", &[]).contains("no step"));
     }
 
     #[test]
     fn long_runs_are_thinned() {
         let values: Vec<f64> = (0..100_000).map(|i| 1.0 + f64::from(i % 7)).collect();
-        assert!(line_chart("t", "nats", &[line("a", &values)]).len() < 40_000);
+        assert!(chart("t", "nats", &[line("a", &values)]).len() < 40_000);
     }
 }

@@ -1,5 +1,7 @@
 //! Counts by range, as bars.
 
+use maud::Markup;
+
 use super::bars::{Bar, group};
 
 /// Counts by range of a value.
@@ -34,7 +36,7 @@ impl Histogram {
     }
 
     /// Bars with their counts.
-    pub(crate) fn render(&self) -> String {
+    pub(crate) fn render(&self) -> Markup {
         let full = self.bars.iter().map(|(_, count)| *count).max().unwrap_or_default() as f64;
         let bar = |(label, count): &'_ (String, u64)| (label.clone(), *count as f64);
         let counted: Vec<_> = self.bars.iter().map(bar).collect();

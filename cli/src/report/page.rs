@@ -1,96 +1,125 @@
 //! The page itself: headline numbers, curves, pictures, facts.
 
-use std::fmt::Write as _;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::bars::{Bar, group};
 use super::chart::line_chart;
-use super::{CaptionLosses, CaptionedPicture, Report, RetrievalScores, escape};
+use super::{CaptionLosses, CaptionedPicture, Report, RetrievalScores};
 
 const STYLE: &str = include_str!("style.css");
 
 /// The whole report as one HTML document.
 pub(crate) fn render(report: &Report) -> String {
-    let mut body = String::new();
-    body.push_str(&headline(report));
-    body.push_str(&retrieval(&report.retrieval));
-    body.push_str(&curves(report));
-    if let Some(losses) = &report.caption_losses {
-        body.push_str(&caption_losses(losses));
-    }
-    body.push_str(&pictures(&report.pictures));
-    body.push_str(&facts(&report.facts));
+    let body = html! {
+        (headline(report))
+        (retrieval(&report.retrieval))
+        (curves(report))
+        @if let Some(losses) = &report.caption_losses { (caption_losses(losses)) }
+        (pictures(&report.pictures))
+        section id="facts" {
+            h2 { "The run" }
+            (facts(report.facts.iter().map(|(name, value)| (name.as_str(), value.as_str()))))
+        }
+    };
     document("BLIP-2 run report", &body)
 }
 
 /// A page that needs nothing beside it.
-pub(crate) fn document(title: &str, body: &str) -> String {
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <meta name=\"color-scheme\" content=\"light dark\">\
-         <title>{}</title>\n<style>\n{STYLE}</style></head>\n<body><main>\n{body}</main></body></html>\n",
-        escape(title)
-    )
+pub(crate) fn document(title: &str, body: &Markup) -> String {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body { main { (body) } }
+        }
+    };
+    page.into_string()
 }
 
-fn headline(report: &Report) -> String {
-    let scores = &report.retrieval;
-    let mut tiles = tile(
-        "Right name among the first five",
-        &percent(scores.ours[1]),
-        &format!("{} by chance, of {} names never trained on", percent(scores.chance[1]), scores.names),
-    );
-    if let Some(losses) = &report.caption_losses {
-        tiles.push_str(&tile(
-            "Loss of a held-out caption",
-            &format!("{:.2}", losses.with_images),
-            &format!("{:.2} for the language model without pictures, nats a token", losses.language_model),
-        ));
-    }
-    for name in ["Time", "Throughput"] {
-        if let Some((_, value)) = report.facts.iter().find(|(fact, _)| fact == name) {
-            tiles.push_str(&tile(name, value, "training, both stages"));
+/// Names with their values.
+pub(crate) fn facts<'a>(named: impl Iterator<Item = (&'a str, &'a str)>) -> Markup {
+    html! {
+        dl class="facts" {
+            @for (name, value) in named {
+                div { dt { (name) } dd { (value) } }
+            }
         }
     }
-    format!(
-        "<header><h1>BLIP-2 run report</h1><p>A Q-Former trained between a frozen image encoder and a frozen \
-         language model, measured on pictures of concepts that no training row shows.</p>\
-         <div class=\"tiles\">{tiles}</div></header>\n"
-    )
 }
 
-pub(super) fn tile(label: &str, value: &str, note: &str) -> String {
-    format!(
-        "<div class=\"tile\"><span>{}</span><strong>{}</strong><small>{}</small></div>",
-        escape(label),
-        escape(value),
-        escape(note)
-    )
+fn headline(report: &Report) -> Markup {
+    let scores = &report.retrieval;
+    let by_chance = percent(scores.chance[1]);
+    let measured = ["Time", "Throughput"]
+        .into_iter()
+        .filter_map(|name| report.facts.iter().find(|(fact, _)| fact == name));
+    html! {
+        header {
+            h1 { "BLIP-2 run report" }
+            p {
+                "A Q-Former trained between a frozen image encoder and a frozen language model, measured on pictures of \
+                 concepts that no training row shows."
+            }
+            div class="tiles" {
+                (tile(
+                    "Right name among the first five",
+                    &percent(scores.ours[1]),
+                    &format!("{by_chance} by chance, of {} names never trained on", scores.names),
+                ))
+                @if let Some(losses) = &report.caption_losses {
+                    (tile(
+                        "Loss of a held-out caption",
+                        &format!("{:.2}", losses.with_images),
+                        &format!("{:.2} for the language model without pictures, nats a token", losses.language_model),
+                    ))
+                }
+                @for (name, value) in measured { (tile(name, value, "training, both stages")) }
+            }
+        }
+    }
+}
+
+pub(super) fn tile(label: &str, value: &str, note: &str) -> Markup {
+    html! {
+        div class="tile" { span { (label) } strong { (value) } small { (note) } }
+    }
 }
 
 fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
-fn retrieval(scores: &RetrievalScores) -> String {
-    let mut groups = String::new();
-    for (index, rank) in [1, 5, 10].into_iter().enumerate() {
+fn retrieval(scores: &RetrievalScores) -> Markup {
+    let bars = |index: usize| {
         let mut bars = vec![Bar { label: "this run", value: scores.ours[index], kind: "ours" }];
         if let Some(clip) = scores.clip {
             bars.push(Bar { label: "frozen CLIP", value: clip[index], kind: "other" });
         }
         bars.push(Bar { label: "chance", value: scores.chance[index], kind: "floor" });
-        groups.push_str(&group(&format!("R@{rank}"), &bars, full_scale(scores), 3));
+        bars
+    };
+    html! {
+        section id="retrieval" {
+            h2 { "Retrieval of held-out names" }
+            p {
+                "For each of " (scores.pictures) " held-out pictures the " (scores.names) " held-out names are ranked; R@k is \
+                 the share of pictures whose own name is among the first k."
+            }
+            div class="groups" {
+                @for (index, rank) in [1, 5, 10].into_iter().enumerate() {
+                    (group(&format!("R@{rank}"), &bars(index), full_scale(scores), 3))
+                }
+            }
+        }
     }
-    format!(
-        "<section id=\"retrieval\"><h2>Retrieval of held-out names</h2>\
-         <p>For each of {} held-out pictures the {} held-out names are ranked; R@k is the share of pictures whose \
-         own name is among the first k.</p><div class=\"groups\">{groups}</div></section>\n",
-        scores.pictures, scores.names
-    )
 }
 
 /// One scale for all bars, so that their lengths compare.
@@ -100,71 +129,68 @@ fn full_scale(scores: &RetrievalScores) -> f64 {
     highest.max(1e-9)
 }
 
-fn curves(report: &Report) -> String {
-    let mut html = String::from("<section id=\"curves\"><h2>Loss curves</h2>");
+fn curves(report: &Report) -> Markup {
     let stages = [
         ("Stage 1: contrastive, matching and captioning losses", &report.stage1),
         ("Stage 2: loss of the frozen language model's captions", &report.stage2),
     ];
-    for (title, series) in stages {
-        // Writing to a String cannot fail.
-        let _ = write!(html, "<h3>{}</h3>{}", escape(title), line_chart(title, "loss, nats", series));
+    html! {
+        section id="curves" {
+            h2 { "Loss curves" }
+            @for (title, series) in stages {
+                h3 { (title) }
+                (line_chart(title, "loss, nats", series))
+            }
+            p class="note" { "Faint: every step. Strong: running mean, with its last value." }
+        }
     }
-    html.push_str(
-        "<p class=\"note\">Faint: every step. Strong: running mean, with its last value.</p></section>\n",
-    );
-    html
 }
 
-fn caption_losses(losses: &CaptionLosses) -> String {
+fn caption_losses(losses: &CaptionLosses) -> Markup {
     let bars = [
         Bar { label: "with its picture", value: losses.with_images, kind: "ours" },
         Bar { label: "with another picture", value: losses.shuffled, kind: "other" },
         Bar { label: "language model alone", value: losses.language_model, kind: "floor" },
     ];
     let full = bars.iter().map(|bar| bar.value).fold(0.0, f64::max);
-    format!(
-        "<section id=\"caption-loss\"><h2>Are the pictures used?</h2>\
-         <p>The loss of held-out captions given their picture, given another caption's picture, and given none. \
-         Lower is better; if pictures are used, the first is the lowest.</p>\
-         <div class=\"groups one\">{}</div></section>\n",
-        group("Loss, nats a token", &bars, full, 3)
-    )
+    html! {
+        section id="caption-loss" {
+            h2 { "Are the pictures used?" }
+            p {
+                "The loss of held-out captions given their picture, given another caption's picture, and given none. Lower is \
+                 better; if pictures are used, the first is the lowest."
+            }
+            div class="groups one" { (group("Loss, nats a token", &bars, full, 3)) }
+        }
+    }
 }
 
-fn pictures(pictures: &[CaptionedPicture]) -> String {
-    let mut figures = String::new();
-    for picture in pictures {
-        let right = picture.written.trim().eq_ignore_ascii_case(picture.name.trim());
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            figures,
-            "<figure{class}><img src=\"data:{media};base64,{data}\" alt=\"{name}\" width=\"80\" height=\"80\">\
-             <figcaption><b>{name}</b><span>{written}</span></figcaption></figure>",
-            class = if right { " class=\"right\"" } else { "" },
-            media = picture.media_type,
-            data = STANDARD.encode(&picture.bytes),
-            name = escape(&picture.name),
-            written = if picture.written.trim().is_empty() {
-                "(nothing)".to_owned()
-            } else {
-                escape(picture.written.trim())
-            },
-        );
+fn pictures(pictures: &[CaptionedPicture]) -> Markup {
+    html! {
+        section id="captions" {
+            h2 { "Captions of held-out pictures" }
+            p {
+                "Above, the picture's true name; below, what the model wrote. A green edge marks a caption that is the name \
+                 word for word."
+            }
+            div class="figures" { @for picture in pictures { (figure(picture)) } }
+        }
     }
-    format!(
-        "<section id=\"captions\"><h2>Captions of held-out pictures</h2>\
-         <p>Above, the picture's true name; below, what the model wrote. A green edge marks a caption that is the name \
-         word for word.</p><div class=\"figures\">\n{figures}</div></section>\n"
-    )
 }
 
-fn facts(facts: &[(String, String)]) -> String {
-    let mut rows = String::new();
-    for (name, value) in facts {
-        let _ = write!(rows, "<div><dt>{}</dt><dd>{}</dd></div>", escape(name), escape(value));
+fn figure(picture: &CaptionedPicture) -> Markup {
+    let written = picture.written.trim();
+    let is_right = written.eq_ignore_ascii_case(picture.name.trim());
+    html! {
+        figure class=[is_right.then_some("right")] {
+            img src={ "data:" (picture.media_type) ";base64," (STANDARD.encode(&picture.bytes)) } alt=(picture.name)
+                width="80" height="80";
+            figcaption {
+                b { (picture.name) }
+                span { @if written.is_empty() { "(nothing)" } @else { (written) } }
+            }
+        }
     }
-    format!("<section id=\"facts\"><h2>The run</h2><dl class=\"facts\">{rows}</dl></section>\n")
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
 //! The page of `blip2 report`: what is known of any run, from its store and its metrics.
 
-use std::fmt::Write as _;
+use maud::{Markup, html};
 
 use super::chart::{Series, line_chart};
-use super::escape;
-use super::page::{document, tile};
+use super::page::{document, facts, tile};
 
 /// A headline number.
 #[derive(Debug, Clone)]
@@ -48,45 +47,37 @@ pub(crate) struct RunReport {
 
 /// The whole page as one HTML document.
 pub(crate) fn render_run(report: &RunReport) -> String {
-    let tiles: String =
-        report.tiles.iter().map(|shown| tile(&shown.label, &shown.value, &shown.note)).collect();
-    let mut body = format!(
-        "<header><h1>Run {}</h1><p>{}</p><div class=\"tiles\">{tiles}</div></header>\n",
-        escape(&report.run),
-        escape(&report.state)
-    );
-    body.push_str("<section id=\"curves\"><h2>Curves</h2>");
-    for chart in &report.charts {
-        // Writing to a String cannot fail.
-        let _ = write!(
-            body,
-            "<h3>{}</h3>{}",
-            escape(&chart.title),
-            line_chart(&chart.title, &chart.unit, &chart.series)
-        );
-    }
-    let _ = writeln!(body, "<p class=\"note\">{}</p></section>", escape(&report.about_charts));
-    report.tables.iter().for_each(|table| body.push_str(&section(table)));
+    let body = html! {
+        header {
+            h1 { "Run " (report.run) }
+            p { (report.state) }
+            div class="tiles" {
+                @for shown in &report.tiles { (tile(&shown.label, &shown.value, &shown.note)) }
+            }
+        }
+        section id="curves" {
+            h2 { "Curves" }
+            @for chart in &report.charts {
+                h3 { (chart.title) }
+                (line_chart(&chart.title, &chart.unit, &chart.series))
+            }
+            p class="note" { (report.about_charts) }
+        }
+        @for table in &report.tables { (section(table)) }
+    };
     document(&format!("Run {}", report.run), &body)
 }
 
-fn section(table: &Table) -> String {
-    let mut html = format!("<section id=\"{}\"><h2>{}</h2>", table.id, escape(&table.title));
-    let empty = if table.rows.is_empty() { table.empty.as_str() } else { "" };
-    for sentence in [table.about.as_str(), empty] {
-        if !sentence.is_empty() {
-            let _ = write!(html, "<p>{}</p>", escape(sentence));
+fn section(table: &Table) -> Markup {
+    let is_empty = table.rows.is_empty();
+    html! {
+        section id=(table.id) {
+            h2 { (table.title) }
+            @if !table.about.is_empty() { p { (table.about) } }
+            @if is_empty && !table.empty.is_empty() { p { (table.empty) } }
+            @if !is_empty { (facts(table.rows.iter().map(|(name, value)| (name.as_str(), value.as_str())))) }
         }
     }
-    if !table.rows.is_empty() {
-        html.push_str("<dl class=\"facts\">");
-        for (name, value) in &table.rows {
-            let _ = write!(html, "<div><dt>{}</dt><dd>{}</dd></div>", escape(name), escape(value));
-        }
-        html.push_str("</dl>");
-    }
-    html.push_str("</section>\n");
-    html
 }
 
 #[cfg(test)]

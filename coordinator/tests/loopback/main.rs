@@ -1,5 +1,7 @@
 //! The coordinator's server with model workers over loopback and a run's folder on disk or in memory.
 
+#![expect(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
+
 mod model;
 mod standby;
 mod strangers;

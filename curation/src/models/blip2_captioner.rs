@@ -6,7 +6,6 @@ use blip2_evaluation::captioning::{self, Decoding};
 use burn::tensor::Device;
 use image::RgbImage;
 
-use super::must_fit;
 use crate::error::Result;
 use crate::scoring::{Captioner, CuratedImage, ModelTimes, timed};
 use crate::settings::CurationModelSettings;
@@ -23,7 +22,7 @@ pub(super) fn open(
     device: &Device,
 ) -> Result<Box<dyn Captioner>> {
     let model = captioning::Captioner::open_on(folder, device.clone())?;
-    must_fit(settings, model.room().saturating_sub(model.prompt_tokens(&settings.prompt)?))?;
+    settings.must_fit(model.room().saturating_sub(model.prompt_tokens(&settings.prompt)?))?;
     let model = model.with_batch(settings.batch * settings.captions);
     Ok(Box::new(Blip2 { model, settings: settings.clone() }))
 }

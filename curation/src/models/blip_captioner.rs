@@ -9,7 +9,6 @@ use blip2_model::blip::BlipCaptioner;
 use blip2_model::files::image_processor::ImageProcessor;
 use burn::tensor::Device;
 
-use super::must_fit;
 use crate::error::Result;
 use crate::scoring::{Captioner, CuratedImage, ModelTimes, timed};
 use crate::settings::CurationModelSettings;
@@ -40,7 +39,7 @@ pub(super) fn open(
     let before = frame.len().div_ceil(2);
     let prompt: Vec<u32> = framed.into_iter().skip(before).take(body).collect();
     // Of the longest caption the start token is read too, and the last one that is written is not.
-    must_fit(settings, positions.saturating_sub(prompt.len()))?;
+    settings.must_fit(positions.saturating_sub(prompt.len()))?;
     let size = model.config().vision.image_size;
     let processor = ImageProcessor::read(folder, ImageProcessor::blip2(size))?;
     let transform = ImageTransform::new(&processor);

@@ -52,6 +52,7 @@ impl Coordinator {
             transport: Transport::default(),
             status: sender,
         };
+        #[expect(clippy::disallowed_methods, reason = "joined by the test")]
         let ended = tokio::spawn(coordinate_curation(listener, std::future::pending(), options));
         Self { url, ended, status }
     }

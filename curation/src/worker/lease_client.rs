@@ -9,10 +9,11 @@ use blip2_proto::v1::{
     DescribeReply, DescribeRequest, LeaseRequest, LeasedTask, RenewRequest, ReportRequest, lease_reply,
     report_request,
 };
+use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
-use super::CurationWorkerOptions;
+use super::options::CurationWorkerOptions;
 use crate::error::{CurationError, Result};
 
 /// For a connection and for each answer.
@@ -85,8 +86,10 @@ impl LeaseClient {
 
     /// Keeps a lease until that is dropped. One that has ended is worked on all the same: whoever is first in the store
     /// was not in vain.
-    pub(super) fn renewing(&self, leased: LeasedTask) -> AbortOnDrop {
-        AbortOnDrop(tokio::spawn(renew(self.client.clone(), self.options.token.clone(), leased)))
+    pub(super) fn renewing(&self, leased: LeasedTask) -> JoinSet<()> {
+        let mut renewing = JoinSet::new();
+        renewing.spawn(renew(self.client.clone(), self.options.token.clone(), leased));
+        renewing
     }
 
     /// Calls, again while the coordinator cannot be reached.
@@ -136,14 +139,5 @@ async fn renew(mut client: CurationClient<Channel>, token: String, leased: Lease
             Ok(Err(error)) => tracing::debug!(%error, "a lease was not renewed"),
             Err(_) => tracing::debug!("a lease was not renewed in time"),
         }
-    }
-}
-
-/// A task of the runtime that ends with its owner.
-pub(super) struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

@@ -231,6 +231,7 @@ fn taken_into_use(folder: &Path, entry: Entry, lock: File) -> Fetched {
     IN_USE.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
     // Those used longest ago go first.
     if let Ok(record) = File::options().append(true).open(folder.join(ENTRY)) {
+        #[expect(clippy::disallowed_methods, reason = "which entry of the cache goes first")]
         let _ = record.set_modified(SystemTime::now());
     }
     let content = folder.join(CONTENT);

@@ -29,7 +29,7 @@ const DECODER_OVERHEAD: u64 = 64 << 20;
 /// that libjpeg finds.
 ///
 /// # Errors
-/// [`DatasetError::Image`]: a format that is not read, more than `max_pixels` (found in the header, nothing is decoded),
+/// [`DatasetError::Image`](crate::error::DatasetError::Image): a format that is not read, more than `max_pixels` (found in the header, nothing is decoded),
 /// truncated or damaged data.
 pub fn decode_image(encoded: &[u8], max_pixels: u64) -> Result<RgbImage> {
     guarded(|| decode(encoded, max_pixels))
@@ -38,7 +38,7 @@ pub fn decode_image(encoded: &[u8], max_pixels: u64) -> Result<RgbImage> {
 /// Width and height from an image's header; no pixel is decoded.
 ///
 /// # Errors
-/// [`DatasetError::Image`]: unknown format, damaged header.
+/// [`DatasetError::Image`](crate::error::DatasetError::Image): unknown format, damaged header.
 pub fn image_dimensions(encoded: &[u8]) -> Result<(u32, u32)> {
     let read = || match known_format(encoded)? {
         ImageFormat::Gif => gif::dimensions(encoded),

@@ -17,7 +17,7 @@ impl Location {
     /// All objects below this prefix, sorted by path.
     ///
     /// # Errors
-    /// [`DatasetError::Store`].
+    /// [`DatasetError::Store`](crate::error::DatasetError::Store).
     pub async fn list(&self) -> Result<Vec<StoredObject>> {
         Ok(self.objects(self.listed().await?))
     }
@@ -25,7 +25,7 @@ impl Location {
     /// The objects directly in this folder whose names match `pattern` (`*`: any run of characters), sorted by path.
     ///
     /// # Errors
-    /// [`DatasetError::Store`].
+    /// [`DatasetError::Store`](crate::error::DatasetError::Store).
     pub async fn list_matching(&self, pattern: &str) -> Result<Vec<StoredObject>> {
         let found = self.listed_directly().await?.objects;
         let matching = |meta: &object_store::ObjectMeta| {

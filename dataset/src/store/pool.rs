@@ -23,7 +23,7 @@ impl Location {
     /// Resolves a path or URL; nothing is read.
     ///
     /// # Errors
-    /// [`DatasetError::Location`] for an unknown scheme, a malformed URL or missing store options.
+    /// [`DatasetError::Location`](crate::error::DatasetError::Location) for an unknown scheme, a malformed URL or missing store options.
     pub fn parse(location: &str) -> Result<Self> {
         StorePool::default().parse(location)
     }

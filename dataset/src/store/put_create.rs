@@ -14,7 +14,7 @@ use crate::error::Result;
 /// writer.
 ///
 /// # Errors
-/// [`DatasetError::Store`].
+/// [`DatasetError::Store`](crate::error::DatasetError::Store).
 pub async fn put_create(location: &Location, content: Bytes) -> Result<bool> {
     let options = PutOptions::from(PutMode::Create);
     match location.store.put_opts(&location.path, PutPayload::from_bytes(content.clone()), options).await {

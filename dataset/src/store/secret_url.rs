@@ -1,7 +1,7 @@
 //! Credentials in URLs: what is printed and stored leaves them out, what is fetched has them.
 //!
 //! A URL may carry a user and password (`https://user:pw@host/`) or a signature (`?X-Amz-Signature=…`, `?sig=…`,
-//! `?token=…`). Neither is ever shown: [`redacted`] puts [`REDACTED`] in their place. This process remembers what
+//! `?token=…`). Neither is ever shown: [`redacted`] puts `REDACTED` in their place. This process remembers what
 //! stood there, so that a location which was stored without its credentials can be opened again by whoever was told
 //! them; nobody else can.
 
@@ -168,7 +168,7 @@ struct Remembered {
 /// The credentials that this process was told.
 static REMEMBERED: Mutex<Vec<Remembered>> = Mutex::new(Vec::new());
 
-/// Remembers the credentials of a URL, if it has any, for [`with_credentials`].
+/// Remembers the credentials of a URL, if it has any, for `with_credentials`.
 pub fn remember_credentials(location: &str) {
     let Some(pieces) = Pieces::of(location) else { return };
     if !has_credentials(location) {

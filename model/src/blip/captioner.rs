@@ -1,4 +1,4 @@
-//! BLIP's captioner: a picture in, a text out (`BlipForConditionalGeneration`).
+//! BLIP's captioner: an image in, a text out (`BlipForConditionalGeneration`).
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,7 +8,7 @@ use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::BlipConfig;
-use super::seats::Seats;
+use super::by_image::RowsByImage;
 use super::text::BlipText;
 use super::vision::BlipVision;
 use crate::device::read_back::floats;
@@ -79,7 +79,7 @@ impl BlipCaptioner {
         self.vision.forward(pixels)
     }
 
-    /// Scores of every next token at every position of texts about pictures.
+    /// Scores of every next token at every position of texts about images.
     ///
     /// # Shapes
     /// - features as of [`BlipCaptioner::image_features`], `[b, tokens, width]`; ids and mask (1: a token, 0: padding)
@@ -99,13 +99,13 @@ impl BlipCaptioner {
         let image = self.text.image_key_values(&features);
         let mask = Some(causal_mask(mask, length));
         let rows: Vec<usize> = (0..features.dims()[0]).collect();
-        let seats = Seats::new(&rows, rows.len(), &features.device());
-        let image = Some((image.as_slice(), &seats));
+        let by_image = RowsByImage::new(&rows, rows.len(), &features.device());
+        let image = Some((image.as_slice(), &by_image));
         let hidden = self.text.forward(ids, mask, &mut KeyValueCache::default(), image)?;
         Ok(self.scores(hidden))
     }
 
-    /// Continues the prompt for each picture; what is written has the end token, if it reached it, as its last token.
+    /// Continues the prompt for each image; what is written has the end token, if it reached it, as its last token.
     ///
     /// `prompt` is what the tokenizer gives for e.g. "a picture of", without its special tokens; the start token is put
     /// before it. Empty `options.eos` means the model's own end token.
@@ -124,7 +124,7 @@ impl BlipCaptioner {
         self.generate_several(features, prompt, 1, options)
     }
 
-    /// [`BlipCaptioner::generate`] with `texts` for each picture, those of a picture one after the other; they differ where
+    /// [`BlipCaptioner::generate`] with `texts` for each image, those of an image one after the other; they differ where
     /// they are drawn.
     ///
     /// # Errors
@@ -136,8 +136,8 @@ impl BlipCaptioner {
         texts: usize,
         options: &GenerateOptions,
     ) -> Result<Vec<Vec<u32>>, ModelError> {
-        let pictures = features.dims()[0];
-        if pictures * texts == 0 {
+        let images = features.dims()[0];
+        if images * texts == 0 {
             return Ok(Vec::new());
         }
         let mut options = options.clone();
@@ -154,10 +154,10 @@ impl BlipCaptioner {
             texts,
             started: false,
             rows: Vec::new(),
-            seats: Seats::new(&[], pictures, &features.device()),
+            by_image: RowsByImage::new(&[], images, &features.device()),
             device: features.device(),
         };
-        generate(&mut decoder, &vec![started.clone(); pictures * texts], &options)
+        generate(&mut decoder, &vec![started.clone(); images * texts], &options)
     }
 
     fn scores(&self, hidden: Tensor<3>) -> Tensor<3> {
@@ -166,21 +166,21 @@ impl BlipCaptioner {
     }
 }
 
-/// Pictures and what was written about them; all rows are of one length.
+/// Images and what was written about them; all rows are of one length.
 struct CaptionDecoder<'a> {
     model: &'a BlipCaptioner,
-    /// What each layer attends to in the pictures that are still written about.
+    /// What each layer attends to in the images that are still written about.
     image: Vec<KeyValue>,
-    /// A row for each picture until the first token is chosen: all its texts have the same prompt.
+    /// A row for each image until the first token is chosen: all its texts have the same prompt.
     cache: KeyValueCache,
     prompt: &'a [u32],
-    /// Texts of a picture.
+    /// Texts of an image.
     texts: usize,
     /// Whether a token was chosen.
     started: bool,
-    /// The picture that each row is about, as its place in `image`.
+    /// The image that each row is about, as its place in `image`.
     rows: Vec<usize>,
-    seats: Seats,
+    by_image: RowsByImage,
     device: Device,
 }
 
@@ -188,25 +188,25 @@ impl CaptionDecoder<'_> {
     fn read(&mut self, ids: Tensor<2, Int>) -> Result<Vec<f32>, ModelError> {
         let [_, length] = ids.dims();
         let mask = Visible::to_last(length, None).mask(length, self.cache.length() + length, &self.device);
-        let image = Some((self.image.as_slice(), &self.seats));
+        let image = Some((self.image.as_slice(), &self.by_image));
         let hidden = self.model.text.forward(ids, mask, &mut self.cache, image)?;
         floats(self.model.scores(hidden.narrow(1, length - 1, 1)))
     }
 
-    /// Pictures held.
-    fn pictures(&self) -> usize {
+    /// Images held.
+    fn images(&self) -> usize {
         self.image.first().map_or(0, |layer| layer.key.dims()[0])
     }
 
-    /// From now on `rows` are about these pictures; the others are let go.
-    fn seat(&mut self, rows: Vec<usize>) {
+    /// From now on `rows` are about these images; the others are let go.
+    fn group(&mut self, rows: Vec<usize>) {
         let wanted: Vec<usize> = rows.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
-        if wanted.len() < self.pictures() {
+        if wanted.len() < self.images() {
             follow(self.image.iter_mut(), &wanted);
         }
-        let place = |picture: &usize| wanted.partition_point(|held| held < picture);
+        let place = |image: &usize| wanted.partition_point(|held| held < image);
         self.rows = rows.iter().map(place).collect();
-        self.seats = Seats::new(&self.rows, wanted.len(), &self.device);
+        self.by_image = RowsByImage::new(&self.rows, wanted.len(), &self.device);
     }
 }
 
@@ -218,22 +218,22 @@ impl Decoder for CaptionDecoder<'_> {
     fn start(&mut self) -> Result<Vec<f32>, ModelError> {
         self.cache = KeyValueCache::default();
         self.started = false;
-        let pictures = self.pictures();
+        let images = self.images();
         let prompt: Vec<i32> = self.prompt.iter().map(|id| *id as i32).collect();
         let row = Tensor::<1, Int>::from_ints(prompt.as_slice(), &self.device);
-        self.seat((0..pictures).collect());
-        let scores = self.read(row.unsqueeze::<2>().repeat_dim(0, pictures))?;
-        self.rows = (0..pictures).flat_map(|picture| std::iter::repeat_n(picture, self.texts)).collect();
-        let of_picture = scores.chunks(self.vocabulary());
-        Ok(of_picture.flat_map(|scores| std::iter::repeat_n(scores, self.texts)).flatten().copied().collect())
+        self.group((0..images).collect());
+        let scores = self.read(row.unsqueeze::<2>().repeat_dim(0, images))?;
+        self.rows = (0..images).flat_map(|image| std::iter::repeat_n(image, self.texts)).collect();
+        let of_image = scores.chunks(self.vocabulary());
+        Ok(of_image.flat_map(|scores| std::iter::repeat_n(scores, self.texts)).flatten().copied().collect())
     }
 
     fn advance(&mut self, parents: &[usize], tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
         let rows: Vec<usize> = parents.iter().map(|parent| self.rows[*parent]).collect();
         self.cache.follow(if self.started { parents } else { &rows });
-        // The beams of a picture see the same of it: they may change places.
+        // The beams of an image see the same of it: they may change places.
         if !self.started || rows != self.rows {
-            self.seat(rows);
+            self.group(rows);
         }
         self.started = true;
         self.read(next_column(tokens, &self.device))

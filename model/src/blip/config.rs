@@ -85,7 +85,7 @@ pub struct BlipConfig {
     pub vision: EvaConfig,
     /// Width, layers and tables of the text model; it attends to the image in every layer and has no queries.
     pub text: QFormerConfig,
-    /// Width of the space in which pictures and texts are compared.
+    /// Width of the space in which images and texts are compared.
     pub projection: usize,
     /// Starts every text that is written, `[DEC]`.
     pub start_token: u32,

@@ -1,4 +1,4 @@
-//! BLIP's filter: whether a text belongs to a picture (`BlipForImageTextRetrieval`).
+//! BLIP's filter: whether a text belongs to an image (`BlipForImageTextRetrieval`).
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::BlipConfig;
-use super::seats::Seats;
+use super::by_image::RowsByImage;
 use super::text::BlipText;
 use super::vision::BlipVision;
 use crate::error::ModelError;
@@ -19,7 +19,7 @@ use crate::qformer::key_mask;
 /// The matching head's classes: no match, match.
 const CLASSES: usize = 2;
 
-/// Matching and similarity of pictures and texts; frozen.
+/// Matching and similarity of images and texts; frozen.
 #[derive(Module, Debug)]
 pub struct BlipRetrieval {
     vision: BlipVision,
@@ -31,9 +31,9 @@ pub struct BlipRetrieval {
     config: BlipConfig,
 }
 
-/// What texts are matched with in pictures; see [`BlipRetrieval::look`].
+/// What texts are matched with in images; see [`BlipRetrieval::look`].
 #[derive(Debug, Clone)]
-pub struct MatchedPictures {
+pub struct MatchedImages {
     layers: Vec<KeyValue>,
     count: usize,
 }
@@ -73,7 +73,7 @@ impl BlipRetrieval {
         self.vision.forward(pixels)
     }
 
-    /// Logits of "no match" and "match" of each picture with its text. The reference trains and filters with `[ENC]` in
+    /// Logits of "no match" and "match" of each image with its text. The reference trains and filters with `[ENC]` in
     /// the place of a text's first token, which is the caller's to put there.
     ///
     /// # Shapes
@@ -89,39 +89,39 @@ impl BlipRetrieval {
             let (ids, features) = (ids.dims(), features.dims());
             return Err(ModelError::input("text", format!("ids {ids:?} for features {features:?}")));
         }
-        let pictures: Vec<usize> = (0..features.dims()[0]).collect();
-        self.match_logits_of(&self.look(features), &pictures, ids, mask)
+        let images: Vec<usize> = (0..features.dims()[0]).collect();
+        self.match_logits_of(&self.look(features), &images, ids, mask)
     }
 
-    /// What texts about these pictures attend to, computed once for all of them.
+    /// What texts about these images attend to, computed once for all of them.
     ///
     /// # Shapes
     /// - features as of [`BlipRetrieval::image_features`]
-    pub fn look(&self, features: &Tensor<3>) -> MatchedPictures {
-        MatchedPictures { layers: self.text.image_key_values(features), count: features.dims()[0] }
+    pub fn look(&self, features: &Tensor<3>) -> MatchedImages {
+        MatchedImages { layers: self.text.image_key_values(features), count: features.dims()[0] }
     }
 
-    /// [`BlipRetrieval::match_logits`], where text `i` is matched with picture `pictures[i]` of `seen`.
+    /// [`BlipRetrieval::match_logits`], where text `i` is matched with image `images[i]` of `seen`.
     ///
     /// # Shapes
     /// - ids and mask (1: a token, 0: padding) `[b, T]`; output `[b, 2]`
     pub fn match_logits_of(
         &self,
-        seen: &MatchedPictures,
-        pictures: &[usize],
+        seen: &MatchedImages,
+        images: &[usize],
         ids: Tensor<2, Int>,
         mask: Tensor<2, Int>,
     ) -> Result<Tensor<2>, ModelError> {
-        if ids.dims()[0] != pictures.len() || pictures.iter().any(|picture| *picture >= seen.count) {
-            let reason = format!("ids {:?} for {pictures:?} of {} pictures", ids.dims(), seen.count);
+        if ids.dims()[0] != images.len() || images.iter().any(|image| *image >= seen.count) {
+            let reason = format!("ids {:?} for {images:?} of {} pictures", ids.dims(), seen.count);
             return Err(ModelError::input("text", reason));
         }
-        let seats = Seats::new(pictures, seen.count, &ids.device());
-        let image = Some((seen.layers.as_slice(), &seats));
+        let by_image = RowsByImage::new(images, seen.count, &ids.device());
+        let image = Some((seen.layers.as_slice(), &by_image));
         Ok(self.itm_head.forward(self.first_vector(ids, mask, image)?))
     }
 
-    /// Unit vectors of pictures; their products with those of texts are cosines.
+    /// Unit vectors of images; their products with those of texts are cosines.
     ///
     /// # Shapes
     /// - features as of [`BlipRetrieval::image_features`]; output `[b, projection]`
@@ -129,7 +129,7 @@ impl BlipRetrieval {
         unit(self.vision_proj.forward(features.clone().narrow(1, 0, 1).squeeze_dim::<2>(1)))
     }
 
-    /// Unit vectors of texts, which see no picture.
+    /// Unit vectors of texts, which see no image.
     ///
     /// # Shapes
     /// - ids and mask (1: a token, 0: padding) `[b, T]`; output `[b, projection]`
@@ -142,7 +142,7 @@ impl BlipRetrieval {
         &self,
         ids: Tensor<2, Int>,
         mask: Tensor<2, Int>,
-        image: Option<(&[KeyValue], &Seats)>,
+        image: Option<(&[KeyValue], &RowsByImage)>,
     ) -> Result<Tensor<2>, ModelError> {
         if ids.dims() != mask.dims() {
             let reason = format!("ids have shape {:?}, their mask {:?}", ids.dims(), mask.dims());

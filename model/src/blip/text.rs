@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
-use super::seats::Seats;
+use super::by_image::RowsByImage;
 use crate::device::read_back::ints;
 use crate::error::ModelError;
 use crate::nn::attention::KeyValue;
@@ -53,7 +53,7 @@ impl BlipText {
     }
 
     /// The last layer's output for positions that follow those in `cache`, to which they are added. `image` is what each
-    /// layer attends to in pictures, and which row is about which; without it the attention to it is left out.
+    /// layer attends to in images, and which row is about which; without it the attention to it is left out.
     ///
     /// # Shapes
     /// - ids `[b, n]`; mask, added to the scores where not all is seen, `[b, 1, n or 1, cached + n]`; output `[b, n, hidden]`
@@ -65,15 +65,15 @@ impl BlipText {
         ids: Tensor<2, Int>,
         mask: Option<Tensor<4>>,
         cache: &mut KeyValueCache,
-        image: Option<(&[KeyValue], &Seats)>,
+        image: Option<(&[KeyValue], &RowsByImage)>,
     ) -> Result<Tensor<3>, ModelError> {
         let off = &mut Dropout::off();
         let mut x = self.norm.forward(self.embed(ids, cache.length())?);
         for (index, layer) in self.layers.iter().enumerate() {
             let own = layer.attention.key_value(x.clone());
             x = layer.attention.forward(x, &cache.read(index, own), mask.clone(), off);
-            if let Some((image, seats)) = image {
-                let (arrange, restore) = (|x| seats.take(x), |x| seats.leave(x));
+            if let Some((image, by_image)) = image {
+                let (arrange, restore) = (|x| by_image.group(x), |x| by_image.ungroup(x));
                 x = layer.cross_attention.forward_arranged(x, &image[index], arrange, restore);
             }
             x = layer.feed_forward.forward(x, off);

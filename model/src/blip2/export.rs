@@ -79,7 +79,7 @@ pub struct Retriever<'a> {
     pub contrast: &'a mut ContrastModel,
     /// The Q-Former's sizes.
     pub qformer: &'a QFormerConfig,
-    /// How pictures are prepared.
+    /// How images are prepared.
     pub processor: &'a ImageProcessor,
 }
 
@@ -128,17 +128,18 @@ pub fn export_retrieval(
 /// Writes tensors under LAVIS's names to the new file `file`, which ends in `.pth` (as `torch.save` writes it:
 /// `{"model": …}`) or `.safetensors`. LAVIS stores what a stage trains; the frozen parts are its own files.
 ///
-/// `family` is the prefix of the language model, after which the projection is called; `opt_model` without one.
+/// `family` is the prefix of the language model, after which the projection is called, where there is one.
 ///
 /// # Errors
 /// A file that exists or ends otherwise, or a disk that is full.
 pub fn export_lavis(
     file: &Path,
     model: &mut impl NamedTensors,
-    family: &str,
+    family: Option<&str>,
     precision: Precision,
 ) -> Result<(), ModelError> {
-    let layout = |name: &str, shape: &[usize]| lavis_targets(&lavis_name(name, family), shape);
+    let named = |name: &str| family.map_or_else(|| name.to_string(), |family| lavis_name(name, family));
+    let layout = |name: &str, shape: &[usize]| lavis_targets(&named(name), shape);
     let plan = Plan::new(model, &layout, precision)?;
     let staging = Staging::beside(file)?;
     match file.extension().and_then(|extension| extension.to_str()) {
@@ -173,17 +174,15 @@ fn lavis_targets(name: &str, shape: &[usize]) -> Vec<Target> {
 
 /// `transformers` projects the queries to the width of the language model's layers, whatever its embeddings have.
 fn check_prompt_width(model: &LanguageModel) -> Result<(), ModelError> {
-    match model {
-        LanguageModel::Opt(opt) if opt.config().embed_width() != opt.config().width => {
-            let (narrow, wide) = (opt.config().embed_width(), opt.config().width);
-            let reason = format!(
-                "its embeddings are {narrow} wide and its layers {wide} (OPT-350M), which `transformers`' BLIP-2 cannot \
-                 express; export with `--layout lavis`, or train with another OPT"
-            );
-            Err(ModelError::input("language model", reason))
-        }
-        _ => Ok(()),
+    let (narrow, wide) = (model.width(), model.layer_width());
+    if narrow == wide {
+        return Ok(());
     }
+    let reason = format!(
+        "its embeddings are {narrow} wide and its layers {wide} (OPT-350M), which `transformers`' BLIP-2 cannot \
+         express; export with `--layout lavis`, or train with another OPT"
+    );
+    Err(ModelError::input("language model", reason))
 }
 
 fn eva(encoder: &ImageEncoder) -> Result<&EvaVit, ModelError> {

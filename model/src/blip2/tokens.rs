@@ -29,7 +29,7 @@ pub struct PromptTokens {
 const NEWLINE: &str = "Ċ";
 
 impl PromptTokens {
-    /// The tokens of a BLIP-2 folder: its `config.json` names the one that marks pictures, or, in folders of before there
+    /// The tokens of a BLIP-2 folder: its `config.json` names the one that marks images, or, in folders of before there
     /// was one, it is chosen as [`PromptTokens::choose_or_add`] does.
     pub(crate) fn read(
         folder: &Path,
@@ -50,7 +50,7 @@ impl PromptTokens {
     }
 
     /// The tokens for training and exporting with the language model's own tokenizer: a line feed ends a
-    /// caption of OPT, the model's own end token one of the other families, and pictures are marked by
+    /// caption of OPT, the model's own end token one of the other families, and images are marked by
     /// `<image>` or, where the tokenizer has none, by a special token that no text produces.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl PromptTokens {
         Self::find(tokenizer, language.into(), false)
     }
 
-    /// As [`PromptTokens::choose`]; where no special token is to spare, pictures are marked by one that the
+    /// As [`PromptTokens::choose`]; where no special token is to spare, images are marked by one that the
     /// tokenizer does not have yet, with the next id. The vocabulary may have to be raised for it
     /// ([`LanguageModel::grow_vocabulary`](crate::language::LanguageModel::grow_vocabulary)).
     ///
@@ -136,12 +136,13 @@ fn image_token(value: &Value, tokenizer: &Path, language: &SpecialTokens) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::language::LanguageSizes;
     use crate::language::opt::OptConfig;
     use crate::language::t5::T5Config;
     use serde_json::json;
 
     fn choose(tokens: &[(u32, &str)], newline: &str) -> Result<PromptTokens, ModelError> {
-        choose_for(&OptConfig { vocab_size: 20, ..OptConfig::default() }, tokens, newline)
+        choose_for(OptConfig { vocab_size: 20, ..OptConfig::default() }.special_tokens(), tokens, newline)
     }
 
     fn choose_for(
@@ -178,7 +179,7 @@ mod tests {
     fn an_encoders_own_end_token_ends_captions() {
         let config = T5Config { vocab_size: 20, ..T5Config::default() };
         let tokens = [(0, "<pad>"), (1, "</s>"), (2, "<unk>"), (18, "<extra_id_1>"), (19, "<extra_id_0>")];
-        let chosen = choose_for(&config, &tokens, "no line feed").unwrap();
+        let chosen = choose_for(config.special_tokens(), &tokens, "no line feed").unwrap();
         assert_eq!(chosen, PromptTokens { image: 18, bos: 1, pad: 0, eos: vec![1] });
     }
 }

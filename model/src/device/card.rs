@@ -37,6 +37,11 @@ pub struct CardUse {
     pub busy_percent: Option<u32>,
 }
 
+/// Bytes as the programs write memory, for example `80.0 GiB`.
+pub fn gib(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+}
+
 impl Card {
     /// Nothing but its name.
     pub fn named(device: DeviceName) -> Self {
@@ -49,7 +54,7 @@ impl fmt::Display for Card {
         write!(f, "{}", self.device)?;
         let memory = match self.memory_bytes {
             0 => String::new(),
-            bytes => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+            bytes => gib(bytes),
         };
         let parts = [self.model.as_str(), self.bus_id.as_str(), memory.as_str()];
         let known: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();

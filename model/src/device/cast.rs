@@ -120,9 +120,9 @@ mod tests {
             let mut model = LanguageModel::open(&backbone(name), &place).unwrap();
             let ids = Tensor::<2, Int>::from_ints([[2, 50, 61, 70]], &place.device);
             let embeds = model.embed(ids.clone());
-            let casts = casts::during(|| match &model {
-                LanguageModel::T5(t5) => t5.forward(embeds, ids.ones_like(), ids).unwrap(),
-                other => other.forward(embeds, ids.ones_like()).unwrap(),
+            let casts = casts::during(|| match model.is_encoder_decoder() {
+                true => model.scores_of_written(embeds, ids.ones_like(), ids).unwrap(),
+                false => model.forward(embeds, ids.ones_like()).unwrap(),
             });
             assert_casts(name, &mut model, casts, want);
         }

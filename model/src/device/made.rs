@@ -2,7 +2,7 @@
 //! more, so that a step in which many are made takes long.
 
 #[cfg(any(feature = "cuda-unfused", feature = "vulkan-unfused"))]
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 #[cfg(any(feature = "cuda-unfused", feature = "vulkan-unfused"))]
 use cubecl::launched::LaunchedKernels;
@@ -13,14 +13,14 @@ pub struct KernelsMade {
     #[cfg(any(feature = "cuda-unfused", feature = "vulkan-unfused"))]
     launching: Option<LaunchedKernels>,
     #[cfg(any(feature = "cuda-unfused", feature = "vulkan-unfused"))]
-    known: HashSet<cubecl::hash::StableHash>,
+    known: BTreeSet<cubecl::hash::StableHash>,
 }
 
 #[cfg(any(feature = "cuda-unfused", feature = "vulkan-unfused"))]
 impl KernelsMade {
     /// Counts from now on.
     pub fn from_now_on() -> Self {
-        Self { launching: Some(LaunchedKernels::new()), known: HashSet::new() }
+        Self { launching: Some(LaunchedKernels::new()), known: BTreeSet::new() }
     }
 
     /// How many were made since the last call, or since the beginning.

@@ -1,4 +1,4 @@
-//! How a model's pictures are prepared: `preprocessor_config.json`, or the part of `processor_config.json` that newer
+//! How a model's images are prepared: `preprocessor_config.json`, or the part of `processor_config.json` that newer
 //! `transformers` write.
 
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ const CLIP_DEVIATION: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 /// What eight-bit levels are multiplied with.
 const RESCALE: f64 = 1.0 / 255.0;
 
-/// The files, and the section of the picture's part in the second.
+/// The files, and the section of the image's part in the second.
 const OWN: &str = "preprocessor_config.json";
 const WHOLE: &str = "processor_config.json";
 const SECTION: &str = "image_processor";
 
-/// How pixels between those of a picture are computed; antialiased, as Pillow does.
+/// How pixels between those of an image are computed; antialiased, as Pillow does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resampling {
     /// The nearest pixel.
@@ -48,7 +48,7 @@ const RESAMPLINGS: [Resampling; 6] = [
     Resampling::Hamming,
 ];
 
-/// How a picture becomes one of the model's size.
+/// How an image becomes one of the model's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fitting {
     /// Both sides are resized, whatever their proportions: BLIP-2's.
@@ -73,7 +73,7 @@ impl Fitting {
         }
     }
 
-    /// The same for a model of other pictures.
+    /// The same for a model of other images.
     fn resized(self, side: usize) -> Self {
         match self {
             Self::Squeeze { .. } => Self::Squeeze { side },
@@ -82,21 +82,21 @@ impl Fitting {
     }
 }
 
-/// How pictures are prepared for a model: resized, and each channel as `(level / 255 - mean) / deviation`.
+/// How images are prepared for a model: resized, and each channel as `(level / 255 - mean) / deviation`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageProcessor {
     /// Means of the channels.
     pub mean: [f64; 3],
     /// Standard deviations of the channels.
     pub deviation: [f64; 3],
-    /// How pictures get the model's size.
+    /// How images get the model's size.
     pub fitting: Fitting,
     /// How pixels are computed.
     pub resampling: Resampling,
 }
 
 impl ImageProcessor {
-    /// BLIP-2's, for pictures of `side` pixels.
+    /// BLIP-2's, for images of `side` pixels.
     pub fn blip2(side: usize) -> Self {
         Self {
             mean: CLIP_MEAN,
@@ -106,7 +106,7 @@ impl ImageProcessor {
         }
     }
 
-    /// CLIP's, for pictures of `side` pixels.
+    /// CLIP's, for images of `side` pixels.
     pub fn clip(side: usize) -> Self {
         Self { fitting: Fitting::CentralSquare { shorter: side, side }, ..Self::blip2(side) }
     }
@@ -114,7 +114,7 @@ impl ImageProcessor {
     /// What a folder says; `otherwise` stands for what it does not say, and for a folder or file that says nothing.
     ///
     /// # Errors
-    /// A setting that is not supported, or pictures of another size than those of `otherwise`, which are the model's: the file
+    /// A setting that is not supported, or images of another size than those of `otherwise`, which are the model's: the file
     /// and the field are named.
     pub fn read(path: &Path, otherwise: Self) -> Result<Self, ModelError> {
         let Some((file, section)) = find(path)? else { return Ok(otherwise) };
@@ -129,7 +129,7 @@ impl ImageProcessor {
         Ok(read)
     }
 
-    /// As [`ImageProcessor::read`], for a model whose pictures are resized to those of `otherwise` whatever the folder says.
+    /// As [`ImageProcessor::read`], for a model whose images are resized to those of `otherwise` whatever the folder says.
     ///
     /// # Errors
     /// A setting that is not supported.
@@ -160,7 +160,7 @@ impl ImageProcessor {
     }
 }
 
-/// The file that says how pictures are prepared, and what it says. Of two the newer kind counts, as in `transformers`.
+/// The file that says how images are prepared, and what it says. Of two the newer kind counts, as in `transformers`.
 fn find(path: &Path) -> Result<Option<(PathBuf, Value)>, ModelError> {
     let whole = path.join(WHOLE);
     if whole.is_file()

@@ -6,28 +6,26 @@ mod relative;
 mod stack;
 
 pub use config::T5Config;
-pub(crate) use decoder::T5Decoder;
-
-use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
+use super::family::{FamilyConfig, FamilyModel, LanguageSizes, Names, Published};
+use super::generation::{GenerateOptions, Stop, generate_until};
+use super::texts::{Context, Texts, sum_over_labels};
 use crate::device::cast::in_f32;
-use crate::device::placement::Placement;
 use crate::error::ModelError;
-use crate::files::config::FolderConfig;
-use crate::files::weights::{Fit, WeightSource, check_beside, load};
+use crate::files::weights::WeightSource;
 use crate::nn::attention::BLOCKED;
 use crate::nn::cache::KeyValueCache;
 use crate::nn::causal::{Visible, check_sequence};
 use crate::nn::dropout::Dropout;
+use crate::nn::erased::{Behind, ErasedVisitor};
 use crate::nn::layers::{Embedding, Linear, grown};
 use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+use crate::train::loss::Loss;
+use decoder::T5Decoder;
 use stack::{Encoded, Stack};
-
-/// The name under which LAVIS stores the language model.
-pub const T5_PREFIX: &str = "t5_model";
 
 /// The output map's name below the model's.
 const HEAD: &str = "lm_head";
@@ -37,7 +35,7 @@ const HEAD: &str = "lm_head";
 /// Its tensors are plain, so that no gradient of a weight is ever computed; the gradient flows through to
 /// the inputs where these are on an autodiff device.
 #[derive(Module, Debug)]
-pub struct T5 {
+pub(crate) struct T5 {
     shared: Embedding,
     encoder: Stack,
     decoder: Stack,
@@ -49,7 +47,7 @@ pub struct T5 {
 
 impl T5 {
     /// A model of zeros, to be loaded.
-    pub fn new(config: &T5Config, device: &Device) -> Result<Self, ModelError> {
+    pub(crate) fn new(config: &T5Config, device: &Device) -> Result<Self, ModelError> {
         config.validate()?;
         let (width, vocabulary) = (config.width, config.vocab_size);
         Ok(Self {
@@ -61,46 +59,8 @@ impl T5 {
         })
     }
 
-    /// Loads a `T5ForConditionalGeneration` folder, or the language model of a BLIP-2 folder, onto a plain
-    /// `device`. As in `transformers`, the output map is the token table unless the weights hold another.
-    ///
-    /// # Errors
-    /// Another model, an unsupported setting, or weights that do not fit the configuration.
-    pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
-        let place = place.into();
-        let (mut model, source) = Self::prepare(folder, &place.device)?;
-        load(&mut model, T5_PREFIX, &source, &place)?;
-        Ok(model)
-    }
-
-    /// A model of zeros and the weights that are to be loaded into it.
-    fn prepare(folder: &Path, device: &Device) -> Result<(Self, WeightSource), ModelError> {
-        let mut config = T5Config::read(&FolderConfig::open(folder)?)?;
-        let source = WeightSource::open_huggingface(folder)?
-            .with_alias("t5_model.shared.weight", "t5_model.encoder.embed_tokens.weight")
-            .with_alias("t5_model.shared.weight", "t5_model.decoder.embed_tokens.weight");
-        config.scale_decoder_outputs = Some(config.scales_outputs());
-        config.tie_word_embeddings = !source.contains(&join(T5_PREFIX, &format!("{HEAD}.weight")));
-        Ok((Self::new(&config, device)?, source))
-    }
-
-    /// Requires that `open` would find every tensor in its shape; no values are read.
-    pub(crate) fn check(folder: &Path) -> Result<Fit, ModelError> {
-        let (mut model, source) = Self::prepare(folder, &Device::flex())?;
-        check_beside(&mut model, T5_PREFIX, &source, &[])
-    }
-
-    /// Raises the vocabulary to `rows` tokens that no text has.
-    pub(crate) fn grow_vocabulary(&mut self, rows: usize) {
-        self.shared = self.shared.grown(rows);
-        if let Some(head) = &mut self.lm_head {
-            head.weight = grown(&head.weight, rows);
-        }
-        self.config.vocab_size = rows;
-    }
-
     /// The sizes and special tokens.
-    pub fn config(&self) -> &T5Config {
+    pub(crate) fn config(&self) -> &T5Config {
         &self.config
     }
 
@@ -108,7 +68,7 @@ impl T5 {
     ///
     /// # Shapes
     /// - ids `[b, T]`, each below the vocabulary's size; output `[b, T, width]`
-    pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+    pub(crate) fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         self.shared.forward(ids)
     }
 
@@ -117,7 +77,7 @@ impl T5 {
     /// # Shapes
     /// - inputs_embeds `[b, S, width]` and attention_mask `[b, S]` (1: a token, 0: padding) of the encoder's
     ///   input; written `[b, T]`, starting with the start token; output `[b, T, vocabulary]`
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         inputs_embeds: Tensor<3>,
         attention_mask: Tensor<2, Int>,
@@ -131,7 +91,7 @@ impl T5 {
     ///
     /// # Shapes
     /// - those of [`T5::forward`]
-    pub fn training_scores(
+    pub(crate) fn training_scores(
         &self,
         inputs_embeds: Tensor<3>,
         attention_mask: Tensor<2, Int>,
@@ -146,7 +106,7 @@ impl T5 {
     ///
     /// # Shapes
     /// - ids and output `[b, T]`
-    pub fn shifted_right(&self, ids: Tensor<2, Int>) -> Tensor<2, Int> {
+    pub(crate) fn shifted_right(&self, ids: Tensor<2, Int>) -> Tensor<2, Int> {
         let [rows, length] = ids.dims();
         let start = Tensor::full([rows, 1], self.config.decoder_start_token_id as i32, &ids.device());
         Tensor::cat(vec![start, ids], 1).narrow(1, 0, length)
@@ -210,15 +170,109 @@ impl NamedTensors for T5 {
     }
 }
 
+impl Published for T5 {
+    type Config = T5Config;
+
+    fn init(config: &T5Config, device: &Device) -> Result<Self, ModelError> {
+        Self::new(config, device)
+    }
+
+    fn fitted(config: &mut T5Config, weights: WeightSource) -> WeightSource {
+        let prefixed = |name: &str| join(T5Config::NAMES.prefix, &join(name, "weight"));
+        let table = prefixed("shared");
+        let weights = weights
+            .with_alias(&table, &prefixed("encoder.embed_tokens"))
+            .with_alias(&table, &prefixed("decoder.embed_tokens"));
+        config.scale_decoder_outputs = Some(config.scales_outputs());
+        config.tie_word_embeddings = !weights.contains(&prefixed(HEAD));
+        weights
+    }
+}
+
+impl FamilyModel for T5 {
+    fn names(&self) -> Names {
+        T5Config::NAMES
+    }
+
+    fn sizes(&self) -> &dyn LanguageSizes {
+        &self.config
+    }
+
+    fn boxed(&self) -> Box<dyn FamilyModel> {
+        Box::new(self.clone())
+    }
+
+    fn grow_vocabulary(&mut self, rows: usize) {
+        self.shared = self.shared.grown(rows);
+        if let Some(head) = &mut self.lm_head {
+            head.weight = grown(&head.weight, rows);
+        }
+        self.config.set_vocabulary(rows);
+    }
+
+    fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.embed(ids)
+    }
+
+    fn scores(
+        &self,
+        inputs_embeds: Tensor<3>,
+        attention_mask: Tensor<2, Int>,
+        written: Option<Tensor<2, Int>>,
+    ) -> Result<Tensor<3>, ModelError> {
+        let written = written.ok_or_else(|| {
+            let reason = "an encoder-decoder scores a text that follows the input: `T5::forward` takes both";
+            ModelError::input("language model", reason)
+        })?;
+        self.forward(inputs_embeds, attention_mask, written)
+    }
+
+    fn loss(
+        &self,
+        context: Context,
+        texts: &Texts<'_>,
+        dropout: &mut Dropout,
+        device: &Device,
+    ) -> Result<Loss, ModelError> {
+        let (embeds, mask) = context.ok_or_else(|| {
+            ModelError::input("texts", "an encoder-decoder needs a soft prompt or a prefix to read")
+        })?;
+        let (ids, _) = texts.tensors(texts.text, device);
+        let [rows, length] = ids.dims();
+        // Padding on the right is never seen by the tokens before it.
+        let logits = self.training_scores(embeds, mask, self.shifted_right(ids), dropout)?;
+        sum_over_labels(logits, rows * length, texts.labels)
+    }
+
+    fn generate(
+        &self,
+        inputs_embeds: Tensor<3>,
+        attention_mask: Tensor<2, Int>,
+        prompts: &[Vec<u32>],
+        options: &GenerateOptions,
+        stop: Stop<'_>,
+    ) -> Result<Vec<Vec<u32>>, ModelError> {
+        let start = vec![vec![self.config.decoder_start_token_id]; prompts.len()];
+        let mut decoder = T5Decoder::new(self, inputs_embeds, attention_mask)?;
+        generate_until(&mut decoder, &start, options, stop)
+    }
+
+    fn visit_erased(&mut self, prefix: &str, visitor: &mut dyn ErasedVisitor) -> Result<(), ModelError> {
+        self.visit_tensors(prefix, &mut Behind(visitor))
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use crate::device::read_back::floats;
+    use crate::language::family;
     use crate::language::generation::{GenerateOptions, generate};
     use crate::train::flat::FlatLayout;
     use crate::train::flat::tests::filled;
     use safetensors::Dtype;
     use safetensors::tensor::TensorView;
+    use std::path::Path;
 
     fn config() -> T5Config {
         T5Config {
@@ -351,7 +405,7 @@ pub(crate) mod tests {
             section["model_type"] = "t5".into();
             std::fs::write(folder.path().join("config.json"), section.to_string()).unwrap();
             write(&mut model, &folder.path().join("model.safetensors"));
-            let read = T5::open(folder.path(), &Device::flex()).unwrap();
+            let read = family::open::<T5>(folder.path(), &Device::flex()).unwrap();
             assert_eq!(read.lm_head.is_some(), untied);
             assert!(read.config().scales_outputs());
             let (embeds, mask) = inputs(&model, [4, 7, 2]);

@@ -1,9 +1,6 @@
 //! The special tokens of the families.
 
 use crate::error::ModelError;
-use crate::language::llama::LlamaConfig;
-use crate::language::opt::OptConfig;
-use crate::language::t5::T5Config;
 
 /// The special tokens of a language model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +12,8 @@ pub struct SpecialTokens {
     pub pad: u32,
     /// Any of these ends a text.
     pub eos: Vec<u32>,
+    /// What starts every text of a family whose tokenizer does not put it there.
+    pub start: Option<u32>,
     /// Whether a caption ends with a line feed, as published for OPT, and not with the model's end token.
     pub captions_end_with_newline: bool,
     /// Number of tokens.
@@ -33,42 +32,6 @@ impl SpecialTokens {
                 let reason = format!("{name} = {token}, and vocab_size = {}", self.vocab_size);
                 Err(ModelError::input("language model configuration", reason))
             }
-        }
-    }
-}
-
-impl From<&OptConfig> for SpecialTokens {
-    fn from(config: &OptConfig) -> Self {
-        Self {
-            bos: config.bos_token_id,
-            pad: config.pad_token_id,
-            eos: config.eos_token_id.to_vec(),
-            captions_end_with_newline: true,
-            vocab_size: config.vocab_size,
-        }
-    }
-}
-
-impl From<&T5Config> for SpecialTokens {
-    fn from(config: &T5Config) -> Self {
-        Self {
-            bos: config.eos_token_id,
-            pad: config.pad_token_id,
-            eos: vec![config.eos_token_id],
-            captions_end_with_newline: false,
-            vocab_size: config.vocab_size,
-        }
-    }
-}
-
-impl From<&LlamaConfig> for SpecialTokens {
-    fn from(config: &LlamaConfig) -> Self {
-        Self {
-            bos: config.bos_token_id,
-            pad: config.padding(),
-            eos: config.eos_token_id.to_vec(),
-            captions_end_with_newline: false,
-            vocab_size: config.vocab_size,
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::error::ModelError;
 use crate::fused;
 use crate::nn::attention::KeyValue;
 use crate::nn::attention::{merge_heads, split_heads};
+use crate::nn::cache::KeyValueCache;
 use crate::nn::causal::Visible;
 use crate::nn::dropout::Dropout;
 use crate::nn::layers::Linear;
@@ -89,6 +90,24 @@ impl Projections {
     ///   heads are shared; output `[b, q, width]`
     pub(crate) fn attend(&self, query: Tensor<4>, seen: KeyValue, visible: &Visible) -> Tensor<3> {
         self.attend_dropped(query, seen, visible, &mut Dropout::off())
+    }
+
+    /// Attention of `x` to itself and to the positions of layer `index` in the cache, to which its own are added; `turn`
+    /// gives queries and keys their positions, where these are not in `x`.
+    ///
+    /// # Shapes
+    /// - x and output `[b, n, width]`
+    pub(crate) fn attend_cached(
+        &self,
+        x: Tensor<3>,
+        (cache, index): (&mut KeyValueCache, usize),
+        turn: impl Fn(Tensor<4>) -> Tensor<4>,
+        visible: &Visible,
+    ) -> Tensor<3> {
+        let query = turn(self.query(x.clone()));
+        let KeyValue { key, value } = self.key_value(x);
+        let seen = cache.read(index, KeyValue { key: turn(key), value });
+        self.attend(query, seen, visible)
     }
 
     /// [`Projections::attend`] with dropout on the attention's probabilities.

@@ -4,61 +4,14 @@
 //! GELU, losses and the optimizer, far below 1 % at published sizes, are not. A trained map costs twice its forward pass
 //! going back (the gradients of its input and of its weight), a frozen one as much as its forward pass (its input's alone),
 //! and the frozen image encoder nothing. The products of attention have two gradients everywhere. Nothing is counted twice
-//! that a program chooses to compute twice, and the keys and values of a picture count once for all passes.
+//! that a program chooses to compute twice, and the keys and values of an image count once for all passes.
 
-use crate::language::opt::OptConfig;
-use crate::language::t5::T5Config;
+use crate::language::LanguageSizes;
+use crate::nn::flops::{Flops, attend, map};
 use crate::qformer::QFormerConfig;
 use crate::vision::{ClipVisionConfig, EncoderSizes, EvaConfig};
 
-/// Operations forward and back.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Flops {
-    /// Of the forward pass.
-    pub forward: u64,
-    /// Of the backward pass.
-    pub backward: u64,
-}
-
-impl Flops {
-    /// Both passes together.
-    pub fn total(self) -> u64 {
-        self.forward + self.backward
-    }
-
-    fn trained(forward: usize) -> Self {
-        Self { forward: forward as u64, backward: 2 * forward as u64 }
-    }
-
-    /// Maps whose weights are frozen, and products of which both factors have a gradient.
-    fn frozen(maps: usize, attention: usize) -> Self {
-        Self { forward: (maps + attention) as u64, backward: (maps + 2 * attention) as u64 }
-    }
-
-    fn times(self, count: usize) -> Self {
-        Self { forward: self.forward * count as u64, backward: self.backward * count as u64 }
-    }
-}
-
-impl std::ops::Add for Flops {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self { forward: self.forward + other.forward, backward: self.backward + other.backward }
-    }
-}
-
-/// A linear map of `rows` vectors.
-fn map(rows: usize, from: usize, to: usize) -> usize {
-    2 * rows * from * to
-}
-
-/// Scores of `rows` queries with `keys`, and the mean of the values, over all heads of `width` together.
-fn attend(rows: usize, keys: usize, width: usize) -> usize {
-    4 * rows * keys * width
-}
-
-/// The frozen encoder's forward pass of one picture.
+/// The frozen encoder's forward pass of one image.
 pub fn image_encoder(sizes: &EncoderSizes) -> Flops {
     let forward = match sizes {
         EncoderSizes::Eva(EvaConfig { width, depth, intermediate, patch_size, .. }) => {
@@ -83,7 +36,7 @@ fn vision(tokens: usize, patch: usize, width: usize, depth: usize, inner: usize)
 pub struct BatchShape {
     /// Pairs in the global batch.
     pub pairs: usize,
-    /// Feature vectors a picture.
+    /// Feature vectors an image.
     pub positions: usize,
     /// Tokens a text.
     pub text_length: usize,
@@ -100,7 +53,7 @@ impl Pieces<'_> {
         self.config.layers.div_ceil(self.config.cross_attention_frequency)
     }
 
-    /// Keys and values of one picture.
+    /// Keys and values of one image.
     fn image(&self) -> usize {
         self.cross_layers() * 2 * map(self.positions, self.config.image_width, self.config.hidden)
     }
@@ -154,7 +107,7 @@ pub fn contrast(config: &QFormerConfig, embed_dim: usize, batch: BatchShape) -> 
         + 3 * map(1, hidden, 2)
         + map(predicted, hidden, hidden)
         + map(predicted, hidden, config.vocab);
-    // Own and negative picture; own pairs, negative pictures, negative texts.
+    // Own and negative image; own pairs, negative images, negative texts.
     let pair = 2 * pieces.image()
         + pieces.query_pass()
         + pieces.text_pass(text_length, 0)
@@ -168,7 +121,12 @@ pub fn contrast(config: &QFormerConfig, embed_dim: usize, batch: BatchShape) -> 
 }
 
 /// A step of the generate task of all pairs, without the image encoder; `prefix` tokens are read before each text.
-pub fn generate(config: &QFormerConfig, language: &LanguageSizes, prefix: usize, batch: BatchShape) -> Flops {
+pub fn generate(
+    config: &QFormerConfig,
+    language: &dyn LanguageSizes,
+    prefix: usize,
+    batch: BatchShape,
+) -> Flops {
     let pieces = Pieces { config, positions: batch.positions };
     let prompt = pieces.image() + pieces.query_pass() + map(config.queries, config.hidden, language.width());
     let read = config.queries + prefix;
@@ -176,59 +134,12 @@ pub fn generate(config: &QFormerConfig, language: &LanguageSizes, prefix: usize,
     pair.times(batch.pairs)
 }
 
-/// Sizes of a frozen language model, by its family.
-#[derive(Debug, Clone, PartialEq)]
-pub enum LanguageSizes {
-    /// Decoder-only.
-    Opt(OptConfig),
-    /// Encoder-decoder.
-    T5(T5Config),
-}
-
-impl LanguageSizes {
-    /// Width of the embeddings.
-    pub fn width(&self) -> usize {
-        match self {
-            Self::Opt(sizes) => sizes.embed_width(),
-            Self::T5(sizes) => sizes.width,
-        }
-    }
-
-    /// One text of `length` tokens after `read` positions.
-    fn flops(&self, read: usize, length: usize) -> Flops {
-        match self {
-            Self::Opt(sizes) => opt(sizes, read, length),
-            Self::T5(sizes) => t5(sizes, read, length),
-        }
-    }
-}
-
-fn opt(sizes: &OptConfig, read: usize, length: usize) -> Flops {
-    let (width, embed, rows) = (sizes.width, sizes.embed_width(), read + length);
-    let layer = 4 * map(rows, width, width) + 2 * map(rows, width, sizes.intermediate);
-    let between = if embed == width { 0 } else { map(rows, embed, width) + map(length, width, embed) };
-    let scores = map(length, embed, sizes.vocab_size);
-    Flops::frozen(layer, attend(rows, rows, width)).times(sizes.depth) + Flops::frozen(between + scores, 0)
-}
-
-fn t5(sizes: &T5Config, read: usize, length: usize) -> Flops {
-    let (width, inner) = (sizes.width, sizes.heads * sizes.head_width);
-    let own = |rows: usize| Flops::frozen(4 * map(rows, width, inner), attend(rows, rows, inner));
-    let feed_forward = |rows: usize| Flops::frozen(3 * map(rows, width, sizes.intermediate), 0);
-    let crossing = 2 * map(length, width, inner) + 2 * map(read, width, inner);
-    let cross = Flops::frozen(crossing, attend(length, read, inner));
-    let encoder = (own(read) + feed_forward(read)).times(sizes.depth);
-    let decoder = (own(length) + cross + feed_forward(length)).times(sizes.decoder_depth());
-    let scores = Flops::frozen(map(length, width, sizes.vocab_size), 0);
-    // What the decoder's first layer makes of the text alone has no gradient.
-    let text_alone = own(length).backward + map(length, width, inner) as u64;
-    let both = encoder + decoder + scores;
-    Flops { backward: both.backward - text_alone, ..both }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::language::llama::LlamaConfig;
+    use crate::language::opt::OptConfig;
+    use crate::language::t5::T5Config;
 
     fn config() -> QFormerConfig {
         QFormerConfig::new(5)
@@ -268,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_contrast_step_counted_by_hand() {
-        // One pair's products at Q 3, T 4, P 7, hidden 4, intermediate 6, width of the picture 5, embeddings of 2.
+        // One pair's products at Q 3, T 4, P 7, hidden 4, intermediate 6, width of the image 5, embeddings of 2.
         let image = 2 * (2 * 7 * 5 * 4);
         let cross = 2 * (2 * 3 * 4 * 4) + 2 * (2 * 3 * 7 * 4);
         let queries = 2 * (4 * (2 * 3 * 4 * 4) + 2 * (2 * 3 * 3 * 4) + 2 * (2 * 3 * 4 * 6)) + cross;
@@ -300,7 +211,21 @@ mod tests {
         let prompt = 2 * (2 * 7 * 5 * 4) + queries + 2 * 3 * 4 * 8;
         let maps = 4 * (2 * 7 * 8 * 8) + 2 * (2 * 7 * 8 * 10) + 2 * 4 * 8 * 13;
         let attention = 2 * (2 * 7 * 7 * 8);
-        let got = generate(&config(), &LanguageSizes::Opt(opt), 0, batch);
+        let got = generate(&config(), &opt, 0, batch);
+        assert_eq!(got.forward, 3 * (prompt + maps + attention));
+        assert_eq!(got.backward, 3 * (2 * prompt + maps + 2 * attention));
+        // Two key heads of 2 for four query heads, and gated feed-forward parts.
+        let llama = LlamaConfig {
+            width: 8,
+            depth: 1,
+            heads: 4,
+            key_heads: Some(2),
+            intermediate: 10,
+            vocab_size: 13,
+            ..LlamaConfig::default()
+        };
+        let maps = 2 * (2 * 7 * 8 * 8) + 2 * (2 * 7 * 8 * 4) + 3 * (2 * 7 * 8 * 10) + 2 * 4 * 8 * 13;
+        let got = generate(&config(), &llama, 0, batch);
         assert_eq!(got.forward, 3 * (prompt + maps + attention));
         assert_eq!(got.backward, 3 * (2 * prompt + maps + 2 * attention));
         // An encoder-decoder that reads 3 + 2 positions and writes 4, heads of 3 with an inner width of 6.
@@ -317,7 +242,7 @@ mod tests {
         let own = (4 * (2 * 4 * 8 * 6), 4 * 4 * 4 * 6);
         let cross = (2 * (2 * 4 * 8 * 6) + 2 * (2 * 5 * 8 * 6), 4 * 4 * 5 * 6);
         let rest = 3 * (2 * 4 * 8 * 10) + 2 * 4 * 8 * 13;
-        let got = generate(&config(), &LanguageSizes::T5(t5), 2, batch);
+        let got = generate(&config(), &t5, 2, batch);
         let forward = encoder.0 + encoder.1 + own.0 + own.1 + cross.0 + cross.1 + rest;
         assert_eq!(got.forward, 3 * (prompt + forward));
         // Neither the first layer's own attention nor the queries that it gives cross-attention have a gradient.

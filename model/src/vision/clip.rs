@@ -32,7 +32,7 @@ pub struct ClipVisionConfig {
     /// Inner width of the feed-forward parts.
     #[serde(rename = "intermediate_size")]
     pub intermediate: usize,
-    /// Side of the square picture in pixels.
+    /// Side of the square image in pixels.
     pub image_size: usize,
     /// Side of a patch in pixels; a divisor of `image_size`.
     pub patch_size: usize,
@@ -58,12 +58,25 @@ impl Default for ClipVisionConfig {
 }
 
 impl ClipVisionConfig {
-    /// Patches in a row of the picture.
+    /// CLIP's ViT-L/14 for 224 pixels.
+    pub fn vit_l_14() -> Self {
+        Self {
+            width: 1024,
+            depth: 24,
+            heads: 16,
+            intermediate: 4096,
+            image_size: 224,
+            patch_size: 14,
+            ..Self::default()
+        }
+    }
+
+    /// Patches in a row of the image.
     pub fn grid(&self) -> usize {
         self.image_size / self.patch_size
     }
 
-    /// Vectors per picture: one per patch and the class token.
+    /// Vectors per image: one per patch and the class token.
     pub fn tokens(&self) -> usize {
         self.grid() * self.grid() + 1
     }
@@ -107,7 +120,7 @@ impl ClipVit {
         &self.config
     }
 
-    /// The same encoder for pictures of another size.
+    /// The same encoder for images of another size.
     pub fn resized(mut self, image_size: usize) -> Result<Self, ModelError> {
         let config = ClipVisionConfig { image_size, ..self.config.clone() };
         check_sizes(config.width, config.heads, image_size, config.patch_size)?;

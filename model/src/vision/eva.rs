@@ -29,7 +29,7 @@ pub struct EvaConfig {
     /// Inner width of the feed-forward parts.
     #[serde(rename = "intermediate_size")]
     pub intermediate: usize,
-    /// Side of the square picture in pixels.
+    /// Side of the square image in pixels.
     pub image_size: usize,
     /// Side of a patch in pixels; a divisor of `image_size`.
     pub patch_size: usize,
@@ -52,12 +52,12 @@ impl Default for EvaConfig {
 }
 
 impl EvaConfig {
-    /// Patches in a row of the picture.
+    /// Patches in a row of the image.
     pub fn grid(&self) -> usize {
         self.image_size / self.patch_size
     }
 
-    /// Vectors per picture: one per patch and the class token.
+    /// Vectors per image: one per patch and the class token.
     pub fn tokens(&self) -> usize {
         self.grid() * self.grid() + 1
     }
@@ -144,7 +144,7 @@ impl EvaVit {
         &self.config
     }
 
-    /// The same encoder for pictures of another size.
+    /// The same encoder for images of another size.
     pub fn resized(mut self, image_size: usize) -> Result<Self, ModelError> {
         let config = EvaConfig { image_size, ..self.config.clone() };
         config.validate()?;

@@ -1,4 +1,4 @@
-//! Pictures into patch vectors.
+//! Images into patch vectors.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
@@ -49,7 +49,7 @@ impl NamedTensors for PatchEmbedding {
     }
 }
 
-/// Refuses pictures that are not square RGB of the model's size.
+/// Refuses images that are not square RGB of the model's size.
 pub(crate) fn check_pixels(pixels: &Tensor<4>, image_size: usize) -> Result<(), ModelError> {
     let dims = pixels.dims();
     if dims[1..] != [3, image_size, image_size] {

@@ -1,4 +1,4 @@
-//! Position tables for pictures of another size.
+//! Position tables for images of another size.
 
 use burn::tensor::{Tensor, TensorData};
 

@@ -46,7 +46,7 @@ impl EncoderSizes {
         }
     }
 
-    /// Side of the square picture in pixels.
+    /// Side of the square image in pixels.
     pub fn image_size(&self) -> usize {
         match self {
             Self::Eva(sizes) => sizes.image_size,
@@ -54,7 +54,7 @@ impl EncoderSizes {
         }
     }
 
-    /// Feature vectors per picture.
+    /// Feature vectors per image.
     pub fn tokens(&self) -> usize {
         match self {
             Self::Eva(sizes) => sizes.tokens(),
@@ -223,7 +223,7 @@ fn openai_tower(weights: &WeightSource) -> Option<String> {
     })
 }
 
-/// Width, and the sides of a patch and of the picture in pixels.
+/// Width, and the sides of a patch and of the image in pixels.
 fn sides(file: &Path, patch: &[usize], table: &[usize]) -> Result<(usize, usize, usize), ModelError> {
     let rows = table.iter().rev().nth(1).copied().unwrap_or_default();
     let ([width, 3, side, _], grid) = (patch, rows.saturating_sub(1).isqrt()) else {

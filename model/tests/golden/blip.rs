@@ -1,4 +1,4 @@
-//! BLIP's captioner and filter against `transformers`, and the small captioner on pictures it was trained on.
+//! BLIP's captioner and filter against `transformers`, and the small captioner on images it was trained on.
 
 use blip2_model::blip::{BlipCaptioner, BlipRetrieval};
 use blip2_model::language::generation::GenerateOptions;

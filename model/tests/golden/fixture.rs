@@ -169,7 +169,7 @@ impl Tensors {
         Tensor::from_data(TensorData::new(self.ints(name), shape), &device())
     }
 
-    /// Pictures, token ids and mask of step `index` of a trajectory.
+    /// Images, token ids and mask of step `index` of a trajectory.
     pub(crate) fn batch(&self, index: usize) -> (Tensor<4>, Vec<i32>, Vec<i32>) {
         let name = |part: &str| format!("step{index}.{part}");
         (self.tensor::<4>(&name("image")), self.ints(&name("input_ids")), self.ints(&name("attention_mask")))

@@ -74,7 +74,7 @@ pub(crate) fn write_pytorch(path: &Path, tensors: &Tensors, precision: Precision
         }
     }
     let file = path.with_extension("pth");
-    export_lavis(&file, &mut Listed(tensors), "opt_model", precision).unwrap();
+    export_lavis(&file, &mut Listed(tensors), Some("opt_model"), precision).unwrap();
     std::fs::rename(file, path).unwrap();
 }
 

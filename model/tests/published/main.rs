@@ -289,7 +289,7 @@ fn salesforce_blip2() {
     write_json(&folder.join("processor_config.json"), &processor);
     let mut read = same_prompts(&folder, &model);
     assert_eq!(read.processor().mean, [0.5; 3]);
-    // What is read is written again, with its pictures' numbers.
+    // What is read is written again, with its images' numbers.
     let again = place.path().join("again");
     export_blip2(&again, &mut read, &folder, &ExportOptions::default()).unwrap();
     assert_eq!(read_json(&again.join("preprocessor_config.json"))["image_mean"], json!([0.5, 0.5, 0.5]));

@@ -333,6 +333,7 @@ mod tests {
         let gate = Gate::of(8, SHOW_WITHIN);
         let (mut client, mut gated) = pair(&gate).await;
         let sent = 4 * MOST_BYTES;
+        #[expect(clippy::disallowed_methods, reason = "joined by the test")]
         let sending = tokio::spawn(async move {
             client.write_all(&vec![7; sent]).await.expect("read in the end");
             client

@@ -143,6 +143,7 @@ async fn an_object_in_several_parts_is_one_object() {
 
 #[tokio::test]
 #[ignore = "started by `a_real_server_and_its_faults`"]
+#[expect(clippy::disallowed_methods, reason = "joined by the test")]
 async fn one_of_many_creators_wins() {
     let (_proxy, folder) = scene("races");
     for race in 0..20 {

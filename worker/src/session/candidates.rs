@@ -195,6 +195,7 @@ mod tests {
         }
         assert_eq!(newest_epoch(&root).await.map(|leader| leader.epoch), Some(10));
 
+        #[expect(clippy::disallowed_methods, reason = "joined by the test")]
         let watch = tokio::spawn(other_leader(root.clone(), 10, Duration::from_millis(5)));
         write(&root, 11, "a").await;
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -21,8 +21,12 @@ pub struct Crate {
     pub(super) targets: Vec<PathBuf>,
 }
 
-/// All members.
-pub(super) fn crates(root: &Path) -> Result<Vec<Crate>, String> {
+/// All members of the workspace at `root`.
+///
+/// # Errors
+///
+/// When cargo cannot describe them.
+pub fn crates(root: &Path) -> Result<Vec<Crate>, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])

@@ -10,11 +10,10 @@ use blip2_dataset::loader::{SlotBatch, StepBatch};
 use blip2_dataset::random::KeyedRng;
 use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_model::files::weights::randomise;
-use blip2_model::language::LanguageModel;
-use blip2_model::language::opt::Opt;
-use blip2_model::language::t5::T5;
+use blip2_model::language::{LanguageModel, LanguageSizes};
+use blip2_model::nn::flops::Flops;
 use blip2_model::nn::tensors::compute_in;
-use blip2_model::objectives::flops::{self, BatchShape, Flops, LanguageSizes, image_encoder};
+use blip2_model::objectives::flops::{self, BatchShape, image_encoder};
 use blip2_model::vision::{EncoderSizes, ImageEncoder};
 use blip2_proto::transport::Transport;
 use blip2_worker::config::{Compute, FrozenDtype, QFormerSettings, WorkerConfig};
@@ -29,7 +28,7 @@ const DEADLINE: Duration = Duration::from_secs(600);
 const WORDS: usize = 997;
 
 /// Sizes of the models of a run; a run with a language model is in stage 2.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(super) struct StepSizes {
     /// Frozen.
     pub(super) encoder: EncoderSizes,
@@ -38,7 +37,7 @@ pub(super) struct StepSizes {
     /// Rows of the Q-Former's word table.
     pub(super) vocab: usize,
     /// Frozen.
-    pub(super) language: Option<LanguageSizes>,
+    pub(super) language: Option<Arc<dyn LanguageSizes>>,
     /// Tokens of a text.
     pub(super) text_length: usize,
 }
@@ -98,10 +97,7 @@ impl StepSpeed {
         let encoder = ImageEncoder::random(&sizes.encoder, &place)?;
         let mut language = None;
         if let Some(of) = &sizes.language {
-            let mut model = match of {
-                LanguageSizes::Opt(of) => LanguageModel::from(Opt::new(of, &device)?),
-                LanguageSizes::T5(of) => T5::new(of, &device)?.into(),
-            };
+            let mut model = LanguageModel::zeros(&**of, &device)?;
             randomise(&mut model, &place)?;
             compute_in(&mut model, config.train.compute)?;
             language = Some(Language::of(model, words(sizes.text_length)?, config.train.seed));
@@ -109,7 +105,7 @@ impl StepSpeed {
         let frozen = FrozenSizes {
             image_width: sizes.encoder.width(),
             vocab: sizes.vocab,
-            language_width: sizes.language.as_ref().map_or(0, LanguageSizes::width),
+            language_width: sizes.language.as_ref().map_or(0, |of| of.width()),
         };
         let state = TrainState::fresh(&config, frozen, &device.clone().autodiff())?;
         let parts = FrozenModels::of(Arc::new(config), frozen, device, encoder, language);
@@ -144,8 +140,8 @@ impl StepSpeed {
         let trained = match language {
             None => flops::contrast(&qformer, self.parts.config.model.qformer.embed_dim, batch),
             Some(language) => {
-                let prefix = if matches!(language, LanguageSizes::T5(_)) { *text_length } else { 0 };
-                flops::generate(&qformer, language, prefix, batch)
+                let prefix = if language.decoder_start().is_some() { *text_length } else { 0 };
+                flops::generate(&qformer, &**language, prefix, batch)
             }
         };
         let frozen = image_encoder(encoder).forward * pairs as u64;
@@ -275,7 +271,7 @@ mod tests {
 
     use super::*;
 
-    fn sizes(language: Option<LanguageSizes>) -> StepSizes {
+    fn sizes(language: Option<Arc<dyn LanguageSizes>>) -> StepSizes {
         let encoder = EvaConfig {
             width: 8,
             depth: 1,
@@ -325,7 +321,7 @@ mod tests {
             feed_forward_proj: "gated-gelu".into(),
             ..T5Config::default()
         };
-        for language in [None, Some(LanguageSizes::Opt(opt)), Some(LanguageSizes::T5(t5))] {
+        for language in [None, Some(Arc::new(opt) as Arc<dyn LanguageSizes>), Some(Arc::new(t5))] {
             let mut speed = StepSpeed::new(sizes(language), load(4, 2), runtime.handle().clone()).unwrap();
             let before = speed.state.parameters.clone();
             let timed = speed.step(true).unwrap();

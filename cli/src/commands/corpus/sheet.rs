@@ -1,12 +1,11 @@
 //! The contact sheet's page and its histograms.
 
-use std::fmt::Write as _;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use blip2_dataset::corpus::survey::{Survey, SurveyedImage};
+use maud::{Markup, html};
 
-use crate::report::{Histogram, document, escape};
+use crate::report::{Histogram, document, facts};
 
 /// Captions shown of a picture.
 const CAPTIONS: usize = 5;
@@ -38,56 +37,44 @@ pub(super) fn histograms(seen: &Survey) -> Vec<Histogram> {
 /// The page.
 pub(super) fn render(seen: &Survey, distributions: &[Histogram]) -> String {
     let read = seen.sizes.len() + seen.unusable.len();
-    let mut body = format!(
-        "<header><h1>Corpus</h1><p>{} rows in {} row groups of {} files; {read} rows were read.</p></header>\n",
-        seen.rows, seen.row_groups, seen.files
-    );
-    body.push_str("<section id=\"distributions\"><h2>Distributions</h2><div class=\"groups\">");
-    for histogram in distributions {
-        body.push_str(&histogram.render());
-    }
-    body.push_str("</div></section>\n");
-    body.push_str(&unusable(seen));
-    body.push_str("<section id=\"pictures\"><h2>Pictures</h2><div class=\"figures\">\n");
-    for picture in &seen.images {
-        body.push_str(&figure(picture));
-    }
-    body.push_str("</div></section>\n");
+    let body = html! {
+        header {
+            h1 { "Corpus" }
+            p {
+                (seen.rows) " rows in " (seen.row_groups) " row groups of " (seen.files) " files; " (read) " rows were read."
+            }
+        }
+        section id="distributions" {
+            h2 { "Distributions" }
+            div class="groups" { @for histogram in distributions { (histogram.render()) } }
+        }
+        section id="unusable" {
+            h2 { "Rows that cannot be used: " (seen.unusable.len()) }
+            @if !seen.unusable.is_empty() {
+                (facts(seen.unusable.iter().take(LISTED).map(|row| (row.key.as_str(), row.reason.as_str()))))
+            }
+        }
+        section id="pictures" {
+            h2 { "Pictures" }
+            div class="figures" { @for shown in &seen.images { (figure(shown)) } }
+        }
+    };
     document("Corpus", &body)
 }
 
-fn unusable(seen: &Survey) -> String {
-    let mut html =
-        format!("<section id=\"unusable\"><h2>Rows that cannot be used: {}</h2>", seen.unusable.len());
-    if !seen.unusable.is_empty() {
-        html.push_str("<dl class=\"facts\">");
-        for row in seen.unusable.iter().take(LISTED) {
-            // Writing to a String cannot fail.
-            let _ = write!(html, "<div><dt>{}</dt><dd>{}</dd></div>", escape(&row.key), escape(&row.reason));
+fn figure(shown: &SurveyedImage) -> Markup {
+    let cut = |caption: &str| caption.chars().take(CAPTION_CHARACTERS).collect::<String>();
+    html! {
+        figure {
+            img src={ "data:image/jpeg;base64," (STANDARD.encode(&shown.thumbnail)) } alt="" style="max-width:100%";
+            figcaption {
+                // A caption's own direction marks end with it.
+                @for caption in shown.captions.iter().take(CAPTIONS) { span { bdi { (cut(caption)) } } }
+                @if shown.captions.len() > CAPTIONS { b { "and " (shown.captions.len() - CAPTIONS) " more" } }
+                b { (shown.key) " · " (shown.width) "×" (shown.height) }
+            }
         }
-        html.push_str("</dl>");
     }
-    html + "</section>\n"
-}
-
-fn figure(picture: &SurveyedImage) -> String {
-    let mut captions = String::new();
-    for caption in picture.captions.iter().take(CAPTIONS) {
-        let cut: String = caption.chars().take(CAPTION_CHARACTERS).collect();
-        // A caption's own direction marks end with it.
-        let _ = write!(captions, "<span><bdi>{}</bdi></span>", escape(&cut));
-    }
-    if picture.captions.len() > CAPTIONS {
-        let _ = write!(captions, "<b>and {} more</b>", picture.captions.len() - CAPTIONS);
-    }
-    format!(
-        "<figure><img src=\"data:image/jpeg;base64,{}\" alt=\"\" style=\"max-width:100%\">\
-         <figcaption>{captions}<b>{} · {}×{}</b></figcaption></figure>\n",
-        STANDARD.encode(&picture.thumbnail),
-        escape(&picture.key),
-        picture.width,
-        picture.height
-    )
 }
 
 #[cfg(test)]

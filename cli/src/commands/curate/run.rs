@@ -21,6 +21,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::summary::described;
@@ -226,7 +227,8 @@ async fn coordinate(
     let all_done = job.tasks_done().await?.len() == job.tasks().len();
     let mut workers = Workers::start(launch, if all_done { Vec::new() } else { places })?;
     let stop = signals.graceful();
-    let progress = AbortOnDrop(tokio::spawn(show_progress(watched.clone(), arguments.json)));
+    let mut progress = JoinSet::new();
+    progress.spawn(show_progress(watched.clone(), arguments.json));
     let mut coordinated = std::pin::pin!(coordinate_curation(listener, stop.cancelled(), options));
     let end = tokio::select! {
         end = &mut coordinated => end.map_err(CliError::from),
@@ -250,14 +252,6 @@ async fn coordinate(
         eprint!("{}", workers.last_words());
     }
     end
-}
-
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// A line whenever tasks were done, not too often.

@@ -5,6 +5,7 @@ mod source;
 
 use std::time::Duration;
 
+use blip2_model::device::card::gib;
 use blip2_proto::v1::{MemberStatus, StatusReply};
 use tokio::time::Instant;
 
@@ -162,13 +163,12 @@ fn members(status: &StatusReply) -> String {
 
 /// The end of a member's line: what it computes on, and how much of that is used.
 fn device(member: &MemberStatus) -> String {
-    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     let named = member.device.as_ref().map_or("", |device| device.device.as_str());
     let mut said = if named.is_empty() { String::new() } else { format!("  {named}") };
     if let Some(usage) = &member.device_use {
-        said += &format!(": holds {:.1} GiB", gib(usage.reserved_bytes));
+        said += &format!(": holds {}", gib(usage.reserved_bytes));
         if usage.used_bytes > 0 {
-            said += &format!(" of {:.1} GiB in use", gib(usage.used_bytes));
+            said += &format!(" of {} in use", gib(usage.used_bytes));
         }
         said += &usage.busy_percent.map_or(String::new(), |percent| format!(", busy {percent} %"));
     }

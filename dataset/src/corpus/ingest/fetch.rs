@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes};
 use futures::StreamExt;
 use object_store::ObjectStoreExt;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::error::DatasetError;
 use crate::store::Location;
@@ -22,6 +23,8 @@ pub(super) struct ObjectReader {
     chunks: mpsc::Receiver<Result<Bytes, DatasetError>>,
     current: Bytes,
     failure: StoreFailure,
+    /// Ends with this reader.
+    _reading: JoinSet<()>,
 }
 
 /// The store's error that ended an [`ObjectReader`], if one did; told apart so from damaged content.
@@ -44,7 +47,8 @@ impl ObjectReader {
     pub(super) fn start(location: &Location, range: Range<u64>) -> (Self, StoreFailure) {
         let (sender, chunks) = mpsc::channel(1);
         let location = location.clone();
-        tokio::spawn(async move {
+        let mut reading = JoinSet::new();
+        reading.spawn(async move {
             let starts = range.clone().step_by(READ as usize);
             let reads = starts.map(|start| read(location.clone(), start..(start + READ).min(range.end)));
             let mut reads = futures::stream::iter(reads).buffered(AHEAD);
@@ -55,7 +59,7 @@ impl ObjectReader {
             }
         });
         let failure = StoreFailure::default();
-        (Self { chunks, current: Bytes::new(), failure: failure.clone() }, failure)
+        (Self { chunks, current: Bytes::new(), failure: failure.clone(), _reading: reading }, failure)
     }
 }
 

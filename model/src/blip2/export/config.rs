@@ -7,10 +7,6 @@ use super::precision::Precision;
 use crate::blip2::{Blip2, QFormerSection};
 use crate::error::ModelError;
 use crate::files::config::TokenIds;
-use crate::language::LanguageModel;
-use crate::language::llama::LlamaConfig;
-use crate::language::opt::OptConfig;
-use crate::language::t5::T5Config;
 use crate::vision::EvaConfig;
 
 /// File names and contents.
@@ -28,7 +24,7 @@ pub(super) fn of_blip2(model: &Blip2, vision: &EvaConfig, precision: Precision) 
     ])
 }
 
-/// The files of `Blip2ForImageTextRetrieval`, whose processor marks pictures by the token `image`.
+/// The files of `Blip2ForImageTextRetrieval`, whose processor marks images by the token `image`.
 pub(super) fn of_retriever(
     model: &Retriever<'_>,
     vision: &EvaConfig,
@@ -61,7 +57,7 @@ pub(super) fn of_retriever(
 fn model_config(model: &Blip2, vision: &EvaConfig) -> Result<Value, ModelError> {
     let qformer = to_value(&QFormerSection::from(model.qformer_config()))?;
     let text = text_config(model)?;
-    let decoder_only = !matches!(model.language_model(), LanguageModel::T5(_));
+    let decoder_only = !model.language_model().is_encoder_decoder();
     Ok(json!({
         "architectures": ["Blip2ForConditionalGeneration"],
         "model_type": "blip-2",
@@ -90,51 +86,11 @@ fn vision_config(vision: &EvaConfig) -> Result<Value, ModelError> {
 }
 
 fn text_config(model: &Blip2) -> Result<Value, ModelError> {
-    let mut section = match model.language_model() {
-        LanguageModel::Opt(opt) => opt_config(opt.config())?,
-        LanguageModel::T5(t5) => t5_config(t5.config())?,
-        LanguageModel::Llama(llama) => llama_config(llama.config())?,
-    };
+    let mut section = model.language_model().section()?;
     section["model_type"] = model.language_model().model_type().into();
     section["use_cache"] = true.into();
     // `generate` takes the language model's own end token, so it must be the one that ends captions.
     section["eos_token_id"] = to_value(&end_tokens(model))?;
-    Ok(section)
-}
-
-fn opt_config(config: &OptConfig) -> Result<Value, ModelError> {
-    let mut section = to_value(config)?;
-    section["activation_function"] = "relu".into();
-    section["enable_bias"] = true.into();
-    section["layer_norm_elementwise_affine"] = true.into();
-    section["word_embed_proj_dim"] = config.embed_width().into();
-    section["attention_dropout"] = 0.0.into();
-    section["layerdrop"] = 0.0.into();
-    section["init_std"] = 0.02.into();
-    Ok(section)
-}
-
-fn t5_config(config: &T5Config) -> Result<Value, ModelError> {
-    let mut section = to_value(config)?;
-    section["num_decoder_layers"] = config.decoder_depth().into();
-    section["dense_act_fn"] = to_value(&config.activation())?;
-    section["scale_decoder_outputs"] = config.scales_outputs().into();
-    section["is_gated_act"] = true.into();
-    section["classifier_dropout"] = 0.0.into();
-    section["initializer_factor"] = 1.0.into();
-    section["is_encoder_decoder"] = true.into();
-    Ok(section)
-}
-
-fn llama_config(config: &LlamaConfig) -> Result<Value, ModelError> {
-    let mut section = to_value(config)?;
-    section["num_key_value_heads"] = config.key_heads().into();
-    section["head_dim"] = config.head_width().into();
-    section["pad_token_id"] = config.padding().into();
-    section["attention_bias"] = false.into();
-    section["mlp_bias"] = false.into();
-    section["attention_dropout"] = 0.0.into();
-    section["initializer_range"] = 0.02.into();
     Ok(section)
 }
 
@@ -145,8 +101,8 @@ fn generation_config(model: &Blip2) -> Value {
         "pad_token_id": tokens.pad,
         "eos_token_id": end_tokens(model),
     });
-    if let LanguageModel::T5(t5) = model.language_model() {
-        config["decoder_start_token_id"] = t5.config().decoder_start_token_id.into();
+    if let Some(start) = model.language_model().decoder_start() {
+        config["decoder_start_token_id"] = start.into();
     }
     config
 }

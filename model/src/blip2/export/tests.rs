@@ -83,7 +83,7 @@ fn an_exported_model_reads_back_to_the_bit() {
 
 #[test]
 fn an_exported_encoder_decoder_reads_back_to_the_bit() {
-    // The quick start's tokenizer has no token to spare: here its last one marks pictures.
+    // The quick start's tokenizer has no token to spare: here its last one marks images.
     let mut tokenizer = crate::files::read::read_json(&asset("t5-tiny").join("tokenizer.json")).unwrap();
     let marker = serde_json::json!({"id": 4095, "content": "<image>", "special": true});
     tokenizer["added_tokens"].as_array_mut().unwrap().push(marker);
@@ -250,16 +250,17 @@ fn lavis_files_read_back_to_the_bit_but_for_the_key_bias() {
     let place = tempfile::tempdir().unwrap();
     for name in ["a.pth", "a.safetensors"] {
         let file = place.path().join(name);
-        export_lavis(&file, &mut model, "opt_model", Precision::F32).unwrap();
+        export_lavis(&file, &mut model, Some("opt_model"), Precision::F32).unwrap();
         let source = WeightSource::open_published(&file).unwrap();
         assert!(source.is_lavis());
         assert!(read_as(&layout, &source) == want, "{name}");
         assert_eq!(source.shape("temp"), Some(&[][..]));
         assert!(source.names().any(|name| name == "visual_encoder.blocks.0.attn.q_bias"));
-        let error = export_lavis(&file, &mut model, "opt_model", Precision::F32).unwrap_err().to_string();
+        let error =
+            export_lavis(&file, &mut model, Some("opt_model"), Precision::F32).unwrap_err().to_string();
         assert!(error.contains("exists"), "{error}");
     }
-    let error = export_lavis(&place.path().join("a.bin"), &mut model, "opt_model", Precision::F32);
+    let error = export_lavis(&place.path().join("a.bin"), &mut model, Some("opt_model"), Precision::F32);
     assert!(error.unwrap_err().to_string().contains(".pth or .safetensors"));
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2, "nothing half-written");
 }

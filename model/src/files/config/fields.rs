@@ -19,7 +19,7 @@ const HEADS: u64 = 1 << 12;
 const TOKENS: u64 = 1 << 24;
 /// Most positions.
 const POSITIONS: u64 = 1 << 27;
-/// Largest side of a picture, in pixels.
+/// Largest side of an image, in pixels.
 pub(crate) const SIDE: u64 = 1 << 13;
 
 /// Sizes and the most that each can be; none can be 0.

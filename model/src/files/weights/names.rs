@@ -1,8 +1,8 @@
 //! The spellings of a tensor's name: LAVIS's, which are ours, and Hugging Face's.
 
 use super::tables::{
-    ALONE, CHECKPOINT, FUSED_MAPS, IGNORED, LANGUAGE, LAVIS, LAVIS_ALONE, OPENAI_CLIP, PARTS, Pairs, QFORMER,
-    VISION,
+    ALONE, CHECKPOINT, FUSED_MAPS, IGNORED, LANGUAGE, LANGUAGE_MODELS, LAVIS, LAVIS_ALONE, OPENAI_CLIP,
+    PARTS, Pairs, QFORMER, VISION,
 };
 
 /// How the names in a file are written.
@@ -102,7 +102,12 @@ impl NameStyle {
             let pairs = tables.iter().flat_map(|pairs| pairs.iter());
             names.extend(pairs.filter_map(|(own, published)| translated(published, own, &spelling)));
         }
-        PARTS.iter().copied().filter(|part| names.iter().any(|name| first_part(name) == *part)).collect()
+        PARTS
+            .iter()
+            .chain(LANGUAGE_MODELS)
+            .copied()
+            .filter(|part| names.iter().any(|name| first_part(name) == *part))
+            .collect()
     }
 }
 

@@ -37,16 +37,21 @@ pub(super) const QFORMER: Pairs = &[
     ("Qformer.bert.embeddings.*", "qformer.embeddings.*"),
 ];
 
-/// `transformers`' names of the language model within BLIP-2; its own names follow.
-pub(super) const LANGUAGE: Pairs = &[
-    ("opt_model.*", "language_model.*"),
-    ("t5_model.*", "language_model.*"),
-    ("llm_model.*", "language_model.*"),
-];
+/// The names of language models, by what LAVIS calls them.
+macro_rules! language_models {
+    ($($family:literal),*) => {
+        /// Language models, as this project's names begin.
+        pub(super) const LANGUAGE_MODELS: &[&str] = &[$(concat!($family, "_model")),*];
 
-/// What LAVIS calls the projection into the language model, by family; the first is this project's name.
-pub(super) const LAVIS: Pairs =
-    &[("opt_proj.*", "opt_proj.*"), ("opt_proj.*", "t5_proj.*"), ("opt_proj.*", "llm_proj.*")];
+        /// `transformers`' names of the language model within BLIP-2; its own names follow.
+        pub(super) const LANGUAGE: Pairs = &[$((concat!($family, "_model.*"), "language_model.*")),*];
+
+        /// What LAVIS calls the projection into the language model; the first is this project's name.
+        pub(super) const LAVIS: Pairs = &[$(("opt_proj.*", concat!($family, "_proj.*"))),*];
+    };
+}
+
+language_models!["opt", "t5", "llm"];
 
 /// A run's own checkpoint.
 pub(super) const CHECKPOINT: Pairs = &[("*", "parameters.*")];
@@ -76,8 +81,8 @@ pub(super) const FUSED_MAPS: &[Pairs] = &[
     &[("vision_model.encoder.layers.*.self_attn.v_proj.*", "transformer.resblocks.*.attn.in_proj_*")],
 ];
 
-/// The parts that whole models are made of, as this project's names begin: a file may hold others than those
-/// that a model takes from it.
+/// The parts that whole models are made of besides their language model, as this project's names begin: a file may hold
+/// others than those that a model takes from it.
 pub(super) const PARTS: &[&str] = &[
     "visual_encoder",
     "ln_vision",
@@ -88,9 +93,6 @@ pub(super) const PARTS: &[&str] = &[
     "itm_head",
     "temp",
     "opt_proj",
-    "opt_model",
-    "t5_model",
-    "llm_model",
 ];
 
 /// Published tensors that no model here needs, and why.

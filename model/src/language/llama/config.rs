@@ -6,8 +6,10 @@ use serde_json::Value;
 use super::scaling::RopeScaling;
 use crate::error::ModelError;
 use crate::files::config::{FolderConfig, TokenIds};
-use crate::language::SpecialTokens;
+use crate::language::family::{FamilyConfig, LanguageSizes, Names, to_value};
+use crate::language::tokens::SpecialTokens;
 use crate::nn::activation::Activation;
+use crate::nn::flops::{Flops, attend, map};
 
 /// Sizes and special tokens of a [`Llama`](super::Llama); the defaults are those of `LlamaConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -105,30 +107,6 @@ struct Rotations {
 }
 
 impl LlamaConfig {
-    /// Reads `config.json` of a Llama folder, or the `text_config` of a BLIP-2 folder.
-    ///
-    /// # Errors
-    /// Another language model, or a variant of Llama that is not supported, named with its field.
-    pub fn read(config: &FolderConfig) -> Result<Self, ModelError> {
-        let section = config.expect_language_model("llama")?;
-        for field in ["attention_bias", "mlp_bias"] {
-            config.require(section, field, &false.into())?;
-        }
-        let mut sizes: Self = config.parse_part(section)?;
-        let rotations: Rotations = config.parse_part(section)?;
-        let section = if rotations.rope_parameters.is_null() {
-            rotations.rope_scaling
-        } else {
-            rotations.rope_parameters
-        };
-        sizes.rope_scaling = RopeScaling::read(&section).map_err(|reason| config.error(reason))?;
-        sizes.rope_theta = section["rope_theta"].as_f64().unwrap_or(sizes.rope_theta);
-        let tokens = [("bos_token_id", sizes.bos_token_id), ("pad_token_id", sizes.padding())];
-        let checked = sizes.validate().and_then(|()| SpecialTokens::from(&sizes).validate(&tokens));
-        checked.map_err(|error| config.error(error.to_string()))?;
-        Ok(sizes)
-    }
-
     /// Refuses sizes that no model can have.
     pub fn validate(&self) -> Result<(), ModelError> {
         let refuse = |reason: String| Err(ModelError::input("language model configuration", reason));
@@ -169,6 +147,80 @@ impl LlamaConfig {
     pub fn padding(&self) -> u32 {
         let own = self.pad_token_id.and_then(|id| u32::try_from(id).ok());
         own.or_else(|| self.eos_token_id.to_vec().first().copied()).unwrap_or(self.bos_token_id)
+    }
+}
+
+impl LanguageSizes for LlamaConfig {
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn max_positions(&self) -> usize {
+        self.max_position_embeddings
+    }
+
+    fn dropout(&self) -> f64 {
+        0.0
+    }
+
+    fn special_tokens(&self) -> SpecialTokens {
+        SpecialTokens {
+            bos: self.bos_token_id,
+            pad: self.padding(),
+            eos: self.eos_token_id.to_vec(),
+            start: Some(self.bos_token_id),
+            captions_end_with_newline: false,
+            vocab_size: self.vocab_size,
+        }
+    }
+
+    fn section(&self) -> Result<Value, ModelError> {
+        let mut section = to_value(self)?;
+        section["num_key_value_heads"] = self.key_heads().into();
+        section["head_dim"] = self.head_width().into();
+        section["pad_token_id"] = self.padding().into();
+        section["attention_bias"] = false.into();
+        section["mlp_bias"] = false.into();
+        section["attention_dropout"] = 0.0.into();
+        section["initializer_range"] = 0.02.into();
+        Ok(section)
+    }
+
+    fn flops(&self, read: usize, length: usize) -> Flops {
+        let (width, inner, rows) = (self.width, self.heads * self.head_width(), read + length);
+        let shared = self.key_heads() * self.head_width();
+        let maps = 2 * map(rows, width, inner) + 2 * map(rows, width, shared);
+        let layer = maps + 3 * map(rows, width, self.intermediate);
+        let scores = map(length, width, self.vocab_size);
+        Flops::frozen(layer, attend(rows, rows, inner)).times(self.depth) + Flops::frozen(scores, 0)
+    }
+}
+
+impl FamilyConfig for LlamaConfig {
+    const NAMES: Names = Names { model_type: "llama", prefix: "llm_model" };
+
+    fn read(config: &FolderConfig) -> Result<Self, ModelError> {
+        let section = config.expect_language_model(Self::NAMES.model_type)?;
+        for field in ["attention_bias", "mlp_bias"] {
+            config.require(section, field, &false.into())?;
+        }
+        let mut sizes: Self = config.parse_part(section)?;
+        let rotations: Rotations = config.parse_part(section)?;
+        let section = if rotations.rope_parameters.is_null() {
+            rotations.rope_scaling
+        } else {
+            rotations.rope_parameters
+        };
+        sizes.rope_scaling = RopeScaling::read(&section).map_err(|reason| config.error(reason))?;
+        sizes.rope_theta = section["rope_theta"].as_f64().unwrap_or(sizes.rope_theta);
+        let tokens = [("bos_token_id", sizes.bos_token_id), ("pad_token_id", sizes.padding())];
+        let checked = sizes.validate().and_then(|()| sizes.special_tokens().validate(&tokens));
+        checked.map_err(|error| config.error(error.to_string()))?;
+        Ok(sizes)
+    }
+
+    fn set_vocabulary(&mut self, rows: usize) {
+        self.vocab_size = rows;
     }
 }
 

@@ -4,11 +4,13 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
 
 use super::LlamaConfig;
+use super::ends::LlamaEnds;
 use super::rotary::Rotations;
 use crate::error::ModelError;
-use crate::nn::attention::KeyValue;
+use crate::language::decoder_only::DecoderLayer;
 use crate::nn::cache::KeyValueCache;
 use crate::nn::causal::Visible;
+use crate::nn::dropout::Dropout;
 use crate::nn::feed_forward::FeedForward;
 use crate::nn::layers::RmsNorm;
 use crate::nn::projections::{ProjectionSizes, Projections};
@@ -16,7 +18,7 @@ use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// `x += out(attention(norm1 x)); x += down(act(gate(norm2 x)) · up(norm2 x))`.
 #[derive(Module, Debug)]
-pub(super) struct LlamaLayer {
+pub(crate) struct LlamaLayer {
     attention: Projections,
     norm1: RmsNorm,
     feed_forward: FeedForward,
@@ -24,7 +26,7 @@ pub(super) struct LlamaLayer {
 }
 
 impl LlamaLayer {
-    pub(super) fn new(config: &LlamaConfig, device: &Device) -> Self {
+    fn new(config: &LlamaConfig, device: &Device) -> Self {
         let sizes = ProjectionSizes {
             width: config.width,
             heads: config.heads,
@@ -41,25 +43,41 @@ impl LlamaLayer {
             norm2: norm(),
         }
     }
+}
 
-    /// The numbers that the matrices are kept in.
-    pub(super) fn kept_in(&self) -> DType {
+impl DecoderLayer for LlamaLayer {
+    type Config = LlamaConfig;
+    type Ends = LlamaEnds;
+    type Positions = Rotations;
+    const BODY: &'static str = "model";
+
+    fn stack(config: &LlamaConfig, device: &Device) -> Vec<Self> {
+        (0..config.depth).map(|_| Self::new(config, device)).collect()
+    }
+
+    fn validate(config: &LlamaConfig) -> Result<(), ModelError> {
+        config.validate()
+    }
+
+    fn is_tied(config: &LlamaConfig) -> bool {
+        config.tie_word_embeddings
+    }
+
+    fn kept_in(&self) -> DType {
         self.attention.kept_in()
     }
 
-    /// The layer's output for the positions of `x`, which are added to those of layer `index` in the cache.
-    pub(super) fn forward(
+    /// Llama was published without dropout.
+    fn forward(
         &self,
         x: Tensor<3>,
-        (cache, index): (&mut KeyValueCache, usize),
+        cache: (&mut KeyValueCache, usize),
         rotations: &Rotations,
         visible: &Visible,
+        _: &mut Dropout,
     ) -> Tensor<3> {
         let normed = self.norm1.forward(x.clone());
-        let query = rotations.apply(self.attention.query(normed.clone()));
-        let KeyValue { key, value } = self.attention.key_value(normed);
-        let seen = cache.read(index, KeyValue { key: rotations.apply(key), value });
-        let x = x + self.attention.attend(query, seen, visible);
+        let x = x + self.attention.attend_cached(normed, cache, |x| rotations.apply(x), visible);
         x.clone() + self.feed_forward.forward(self.norm2.forward(x))
     }
 }

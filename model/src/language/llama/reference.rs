@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{Llama, LlamaConfig, RopeScaling};
 use crate::device::read_back::floats;
+use crate::language::family;
 
 /// Published names, shapes and values.
 struct Weights(BTreeMap<String, (Vec<usize>, Vec<f32>)>);
@@ -158,7 +159,7 @@ fn compare(config: &LlamaConfig) {
     let mut section = serde_json::to_value(config).unwrap();
     section["model_type"] = json!("llama");
     std::fs::write(folder.path().join("config.json"), section.to_string()).unwrap();
-    let model = Llama::open(folder.path(), &Device::flex()).unwrap();
+    let model = family::open::<Llama>(folder.path(), &Device::flex()).unwrap();
     assert_eq!(model.config(), config);
 
     let ids = [1, 7, 3, 3, 10, 2, 9];

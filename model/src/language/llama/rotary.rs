@@ -7,7 +7,7 @@ use crate::device::cast::through_f32;
 
 /// The rotations of a batch's positions.
 #[derive(Debug, Clone)]
-pub(super) struct Rotations {
+pub(crate) struct Rotations {
     cos: Tensor<4>,
     sin: Tensor<4>,
 }

@@ -1,10 +1,13 @@
 //! Sizes of an OPT language model.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::error::ModelError;
 use crate::files::config::{FolderConfig, TokenIds};
-use crate::language::SpecialTokens;
+use crate::language::family::{FamilyConfig, LanguageSizes, Names, to_value};
+use crate::language::tokens::SpecialTokens;
+use crate::nn::flops::{Flops, attend, map};
 
 /// Sizes and special tokens of an [`Opt`](super::Opt); the defaults are those of `OPTConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,26 +73,6 @@ impl Default for OptConfig {
 }
 
 impl OptConfig {
-    /// Reads `config.json` of an OPT folder, or the `text_config` of a BLIP-2 folder.
-    ///
-    /// # Errors
-    /// Another language model, or a variant of OPT that is not supported, named with its field.
-    pub fn read(config: &FolderConfig) -> Result<Self, ModelError> {
-        let section = config.expect_language_model("opt")?;
-        for (field, supported) in [
-            ("activation_function", "relu".into()),
-            ("enable_bias", true.into()),
-            ("layer_norm_elementwise_affine", true.into()),
-        ] {
-            config.require(section, field, &supported)?;
-        }
-        let sizes: Self = config.parse_part(section)?;
-        let tokens = [("bos_token_id", sizes.bos_token_id), ("pad_token_id", sizes.pad_token_id)];
-        let checked = sizes.validate().and_then(|()| SpecialTokens::from(&sizes).validate(&tokens));
-        checked.map_err(|error| config.error(error.to_string()))?;
-        Ok(sizes)
-    }
-
     /// OPT of 350 million weights, the one published model whose layers end with their norms.
     pub fn opt_350m() -> Self {
         Self {
@@ -126,6 +109,79 @@ impl OptConfig {
             return Err(ModelError::input("language model configuration", "word_embed_proj_dim is 0"));
         }
         Ok(())
+    }
+}
+
+impl LanguageSizes for OptConfig {
+    fn width(&self) -> usize {
+        self.embed_width()
+    }
+
+    fn layer_width(&self) -> usize {
+        self.width
+    }
+
+    fn max_positions(&self) -> usize {
+        self.max_position_embeddings
+    }
+
+    fn dropout(&self) -> f64 {
+        self.dropout
+    }
+
+    fn special_tokens(&self) -> SpecialTokens {
+        SpecialTokens {
+            bos: self.bos_token_id,
+            pad: self.pad_token_id,
+            eos: self.eos_token_id.to_vec(),
+            start: None,
+            captions_end_with_newline: true,
+            vocab_size: self.vocab_size,
+        }
+    }
+
+    fn section(&self) -> Result<Value, ModelError> {
+        let mut section = to_value(self)?;
+        section["activation_function"] = "relu".into();
+        section["enable_bias"] = true.into();
+        section["layer_norm_elementwise_affine"] = true.into();
+        section["word_embed_proj_dim"] = self.embed_width().into();
+        section["attention_dropout"] = 0.0.into();
+        section["layerdrop"] = 0.0.into();
+        section["init_std"] = 0.02.into();
+        Ok(section)
+    }
+
+    fn flops(&self, read: usize, length: usize) -> Flops {
+        let (width, embed, rows) = (self.width, self.embed_width(), read + length);
+        let layer = 4 * map(rows, width, width) + 2 * map(rows, width, self.intermediate);
+        let between = if embed == width { 0 } else { map(rows, embed, width) + map(length, width, embed) };
+        let scores = map(length, embed, self.vocab_size);
+        Flops::frozen(layer, attend(rows, rows, width)).times(self.depth) + Flops::frozen(between + scores, 0)
+    }
+}
+
+impl FamilyConfig for OptConfig {
+    const NAMES: Names = Names { model_type: "opt", prefix: "opt_model" };
+
+    fn read(config: &FolderConfig) -> Result<Self, ModelError> {
+        let section = config.expect_language_model(Self::NAMES.model_type)?;
+        for (field, supported) in [
+            ("activation_function", "relu".into()),
+            ("enable_bias", true.into()),
+            ("layer_norm_elementwise_affine", true.into()),
+        ] {
+            config.require(section, field, &supported)?;
+        }
+        let sizes: Self = config.parse_part(section)?;
+        let tokens = [("bos_token_id", sizes.bos_token_id), ("pad_token_id", sizes.pad_token_id)];
+        let checked = sizes.validate().and_then(|()| sizes.special_tokens().validate(&tokens));
+        checked.map_err(|error| config.error(error.to_string()))?;
+        Ok(sizes)
+    }
+
+    fn set_vocabulary(&mut self, rows: usize) {
+        self.vocab_size = rows;
     }
 }
 

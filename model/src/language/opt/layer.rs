@@ -4,7 +4,9 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
 
 use super::OptConfig;
+use super::ends::OptEnds;
 use crate::error::ModelError;
+use crate::language::decoder_only::DecoderLayer;
 use crate::nn::activation::Activation;
 use crate::nn::cache::KeyValueCache;
 use crate::nn::causal::Visible;
@@ -20,7 +22,7 @@ pub(super) const LAYER_NORM_EPS: f64 = 1e-5;
 /// `x += out(attention(norm1 x)); x += fc2(relu(fc1(norm2 x)))`, or, with the norms behind, `x = norm1(x + out(attention
 /// x)); x = norm2(x + fc2(relu(fc1 x)))`.
 #[derive(Module, Debug)]
-pub(super) struct OptLayer {
+pub(crate) struct OptLayer {
     attention: Projections,
     norm1: LayerNorm,
     feed_forward: FeedForward,
@@ -29,7 +31,7 @@ pub(super) struct OptLayer {
 }
 
 impl OptLayer {
-    pub(super) fn new(config: &OptConfig, device: &Device) -> Self {
+    fn new(config: &OptConfig, device: &Device) -> Self {
         let width = config.width;
         Self {
             attention: Projections::new(ProjectionSizes::square(width, config.heads), device),
@@ -39,24 +41,41 @@ impl OptLayer {
             pre_norm: config.pre_norm,
         }
     }
+}
 
-    /// The numbers that the matrices are kept in.
-    pub(super) fn kept_in(&self) -> DType {
+impl DecoderLayer for OptLayer {
+    type Config = OptConfig;
+    type Ends = OptEnds;
+    /// The positions are in the vectors that the first layer reads.
+    type Positions = ();
+    const BODY: &'static str = "model.decoder";
+
+    fn stack(config: &OptConfig, device: &Device) -> Vec<Self> {
+        (0..config.depth).map(|_| Self::new(config, device)).collect()
+    }
+
+    fn validate(config: &OptConfig) -> Result<(), ModelError> {
+        config.validate()
+    }
+
+    fn is_tied(config: &OptConfig) -> bool {
+        config.tie_word_embeddings
+    }
+
+    fn kept_in(&self) -> DType {
         self.attention.kept_in()
     }
 
-    /// The layer's output for the positions of `x`, which are added to those of layer `index` in the cache.
-    pub(super) fn forward(
+    fn forward(
         &self,
         x: Tensor<3>,
         (cache, index): (&mut KeyValueCache, usize),
+        (): &(),
         visible: &Visible,
         dropout: &mut Dropout,
     ) -> Tensor<3> {
         let mut attend = |x: Tensor<3>, dropout: &mut Dropout| {
-            let query = self.attention.query(x.clone());
-            let seen = cache.read(index, self.attention.key_value(x));
-            dropout.forward(self.attention.attend(query, seen, visible))
+            dropout.forward(self.attention.attend_cached(x, (&mut *cache, index), |x| x, visible))
         };
         if self.pre_norm {
             let x = x.clone() + attend(self.norm1.forward(x), dropout);

@@ -1,14 +1,20 @@
 //! Sizes of a T5 language model.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::error::ModelError;
 use crate::files::config::FolderConfig;
-use crate::language::SpecialTokens;
+use crate::language::family::{FamilyConfig, LanguageSizes, Names, to_value};
+use crate::language::tokens::SpecialTokens;
 use crate::nn::activation::Activation;
+use crate::nn::flops::{Flops, attend, map};
 
 /// The kind of feed-forward part that is supported, as `feed_forward_proj` names it.
 const GATED: &str = "gated-gelu";
+
+/// The longest inputs that T5 was trained on; it has no table of positions that would end.
+const TRAINED_POSITIONS: usize = 512;
 
 /// Sizes and special tokens of a [`T5`](super::T5); the defaults are those of `T5Config`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -90,23 +96,6 @@ impl Default for T5Config {
 }
 
 impl T5Config {
-    /// Reads `config.json` of a T5 folder, or the `text_config` of a BLIP-2 folder.
-    ///
-    /// # Errors
-    /// Another language model, or a variant of T5 that is not supported, named with its field.
-    pub fn read(config: &FolderConfig) -> Result<Self, ModelError> {
-        let section = config.expect_language_model("t5")?;
-        let sizes: Self = config.parse_part(section)?;
-        let tokens = [
-            ("decoder_start_token_id", sizes.decoder_start_token_id),
-            ("eos_token_id", sizes.eos_token_id),
-            ("pad_token_id", sizes.pad_token_id),
-        ];
-        let checked = sizes.validate().and_then(|()| SpecialTokens::from(&sizes).validate(&tokens));
-        checked.map_err(|error| config.error(error.to_string()))?;
-        Ok(sizes)
-    }
-
     /// Refuses sizes that no model can have, and variants that are not supported.
     pub fn validate(&self) -> Result<(), ModelError> {
         let refuse = |reason: String| Err(ModelError::input("language model configuration", reason));
@@ -135,6 +124,83 @@ impl T5Config {
     /// Whether the decoder's output is divided by the root of the width.
     pub fn scales_outputs(&self) -> bool {
         self.scale_decoder_outputs.unwrap_or(self.tie_word_embeddings)
+    }
+}
+
+impl LanguageSizes for T5Config {
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn max_positions(&self) -> usize {
+        TRAINED_POSITIONS
+    }
+
+    fn dropout(&self) -> f64 {
+        self.dropout
+    }
+
+    fn special_tokens(&self) -> SpecialTokens {
+        SpecialTokens {
+            bos: self.eos_token_id,
+            pad: self.pad_token_id,
+            eos: vec![self.eos_token_id],
+            start: None,
+            captions_end_with_newline: false,
+            vocab_size: self.vocab_size,
+        }
+    }
+
+    fn decoder_start(&self) -> Option<u32> {
+        Some(self.decoder_start_token_id)
+    }
+
+    fn section(&self) -> Result<Value, ModelError> {
+        let mut section = to_value(self)?;
+        section["num_decoder_layers"] = self.decoder_depth().into();
+        section["dense_act_fn"] = to_value(&self.activation())?;
+        section["scale_decoder_outputs"] = self.scales_outputs().into();
+        section["is_gated_act"] = true.into();
+        section["classifier_dropout"] = 0.0.into();
+        section["initializer_factor"] = 1.0.into();
+        section["is_encoder_decoder"] = true.into();
+        Ok(section)
+    }
+
+    fn flops(&self, read: usize, length: usize) -> Flops {
+        let (width, inner) = (self.width, self.heads * self.head_width);
+        let own = |rows: usize| Flops::frozen(4 * map(rows, width, inner), attend(rows, rows, inner));
+        let feed_forward = |rows: usize| Flops::frozen(3 * map(rows, width, self.intermediate), 0);
+        let crossing = 2 * map(length, width, inner) + 2 * map(read, width, inner);
+        let cross = Flops::frozen(crossing, attend(length, read, inner));
+        let encoder = (own(read) + feed_forward(read)).times(self.depth);
+        let decoder = (own(length) + cross + feed_forward(length)).times(self.decoder_depth());
+        let scores = Flops::frozen(map(length, width, self.vocab_size), 0);
+        // What the decoder's first layer makes of the text alone has no gradient.
+        let text_alone = own(length).backward + map(length, width, inner) as u64;
+        let both = encoder + decoder + scores;
+        Flops { backward: both.backward - text_alone, ..both }
+    }
+}
+
+impl FamilyConfig for T5Config {
+    const NAMES: Names = Names { model_type: "t5", prefix: "t5_model" };
+
+    fn read(config: &FolderConfig) -> Result<Self, ModelError> {
+        let section = config.expect_language_model(Self::NAMES.model_type)?;
+        let sizes: Self = config.parse_part(section)?;
+        let tokens = [
+            ("decoder_start_token_id", sizes.decoder_start_token_id),
+            ("eos_token_id", sizes.eos_token_id),
+            ("pad_token_id", sizes.pad_token_id),
+        ];
+        let checked = sizes.validate().and_then(|()| sizes.special_tokens().validate(&tokens));
+        checked.map_err(|error| config.error(error.to_string()))?;
+        Ok(sizes)
+    }
+
+    fn set_vocabulary(&mut self, rows: usize) {
+        self.vocab_size = rows;
     }
 }
 

@@ -1,6 +1,6 @@
 //! An image of a list with its captions.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::corpus::ingest::folder::{NameTemplate, key_of};
 use crate::corpus::ingest::row::{RejectReason, RowImage, SourceRow};
@@ -59,7 +59,7 @@ pub(super) enum ListError {
 /// Items of one image become one entry, where the first of them stands.
 pub(super) fn gather(items: impl IntoIterator<Item = Entry>) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
-    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
     for item in items {
         let name = item.names.first().filter(|_| item.fault.is_none() && item.names.len() == 1).cloned();
         match name.as_ref().and_then(|name| places.get(name).copied()) {

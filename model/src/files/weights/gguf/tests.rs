@@ -11,6 +11,7 @@ use crate::files::config::FolderConfig;
 use crate::files::tokenizer::tokenizer_json;
 use crate::files::weights::WeightSource;
 use crate::language::LanguageModel;
+use crate::language::family::FamilyConfig;
 use crate::language::llama::{Llama, LlamaConfig, RopeScaling};
 use crate::train::flat::FlatLayout;
 

@@ -11,7 +11,7 @@ use std::path::Path;
 pub(crate) use bars::{Bar, group as bar_group};
 pub(crate) use chart::Series;
 pub(crate) use histogram::Histogram;
-pub(crate) use page::{document, render};
+pub(crate) use page::{document, facts, render};
 pub(crate) use run_page::{Chart, RunReport, Table, Tile, render_run};
 
 use crate::error::CliError;
@@ -74,20 +74,4 @@ pub(crate) fn write_page(html: &str, path: &Path) -> Result<(), CliError> {
     std::fs::write(&beside, html)
         .and_then(|()| std::fs::rename(&beside, path))
         .map_err(|error| CliError::failed(format!("{}: cannot write the report: {error}", path.display())))
-}
-
-/// Text that is safe inside HTML elements and attributes.
-pub(crate) fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            other => safe.push(other),
-        }
-    }
-    safe
 }

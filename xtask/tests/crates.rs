@@ -1,9 +1,9 @@
 //! Dependencies between the crates point down only.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
+use std::path::Path;
 
-use blip2_tests::process::repository;
+use xtask::arrows;
 
 /// Each crate with the crates it may use, tests included; `blip2-tests` drives everything.
 const ARROWS: [(&str, &[&str]); 13] = [
@@ -53,25 +53,11 @@ const NEVER: [(&str, &[&str]); 7] = [
     ("blip2-coordinator", &["burn", "image"]),
 ];
 
-/// Direct dependencies of the workspace's members.
+/// Direct dependencies of the workspace's members, those of their tests among them.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
-        .current_dir(repository())
-        .output()
-        .expect("cargo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
-    let packages = metadata["packages"].as_array().expect("a list of packages");
-    let name = |value: &serde_json::Value| value["name"].as_str().expect("a name").to_owned();
-    packages
-        .iter()
-        .map(|package| {
-            let needs = package["dependencies"].as_array().expect("a list of dependencies");
-            (name(package), needs.iter().map(name).collect())
-        })
-        .collect()
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let crates = arrows::crates(&root).expect("cargo describes the workspace");
+    crates.into_iter().map(|own| (own.name, own.needs)).collect()
 }
 
 #[test]

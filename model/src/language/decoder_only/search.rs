@@ -2,47 +2,19 @@
 
 use burn::tensor::{Device, Int, Tensor};
 
+use super::{DecoderLayer, DecoderOnly};
 use crate::device::read_back::floats;
 use crate::error::ModelError;
+use crate::language::family::LanguageSizes;
 use crate::language::generation::Decoder;
 use crate::nn::cache::KeyValueCache;
 use crate::nn::causal::padding_of;
 use crate::nn::rows::{moved_rows, next_column};
 
-/// A model that reads positions one after the other.
-pub(crate) trait CausalModel {
-    /// Number of tokens it knows.
-    fn vocabulary(&self) -> usize;
-
-    /// The tokens' vectors, without positions.
-    ///
-    /// # Shapes
-    /// - ids `[b, T]`; output `[b, T, width]`
-    fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3>;
-
-    /// Reads further positions after those in `cache` and adds them to it.
-    ///
-    /// # Shapes
-    /// - inputs_embeds and output `[b, n, width]`; attention_mask of the cached and the new positions
-    ///   `[b, cache.length() + n]`, or none where all of them are tokens
-    fn extend(
-        &self,
-        inputs_embeds: Tensor<3>,
-        attention_mask: impl Into<Option<Tensor<2, Int>>>,
-        cache: &mut KeyValueCache,
-    ) -> Result<Tensor<3>, ModelError>;
-
-    /// Scores of every next token.
-    ///
-    /// # Shapes
-    /// - hidden `[b, n, width]`; output `[b, n, vocabulary]`
-    fn logits_of(&self, hidden: Tensor<3>) -> Tensor<3>;
-}
-
 /// A batch of prompts and what was generated after them.
 #[derive(Debug)]
-pub(super) struct CausalDecoder<'a, M> {
-    model: &'a M,
+pub(super) struct PromptDecoder<'a, L: DecoderLayer> {
+    model: &'a DecoderOnly<L>,
     cache: KeyValueCache,
     prompt: Tensor<3>,
     /// Of the positions read; none where all of them are tokens.
@@ -52,13 +24,13 @@ pub(super) struct CausalDecoder<'a, M> {
     device: Device,
 }
 
-impl<'a, M: CausalModel> CausalDecoder<'a, M> {
+impl<'a, L: DecoderLayer> PromptDecoder<'a, L> {
     /// Starts from prompts of embeddings.
     ///
     /// # Shapes
     /// - prompt `[b, S, width]`; mask `[b, S]` (1: a token, 0: padding); the last position of every row is a
     ///   token, so shorter prompts are padded on the left
-    pub(super) fn new(model: &'a M, prompt: Tensor<3>, mask: Tensor<2, Int>) -> Self {
+    pub(super) fn new(model: &'a DecoderOnly<L>, prompt: Tensor<3>, mask: Tensor<2, Int>) -> Self {
         let (prompts, device) = ((0..prompt.dims()[0]).collect(), prompt.device());
         Self { model, cache: KeyValueCache::default(), prompt, mask: Some(mask), prompts, device }
     }
@@ -70,9 +42,9 @@ impl<'a, M: CausalModel> CausalDecoder<'a, M> {
     }
 }
 
-impl<M: CausalModel> Decoder for CausalDecoder<'_, M> {
+impl<L: DecoderLayer> Decoder for PromptDecoder<'_, L> {
     fn vocabulary(&self) -> usize {
-        self.model.vocabulary()
+        self.model.config().special_tokens().vocab_size
     }
 
     fn start(&mut self) -> Result<Vec<f32>, ModelError> {
@@ -102,7 +74,7 @@ mod tests {
     use burn::tensor::Device;
 
     /// Continues `prompt` without a search or a batch, and reads everything again for each token.
-    fn by_hand(model: &impl CausalModel, prompt: &[i32], tokens: usize) -> Vec<u32> {
+    fn by_hand(model: &DecoderOnly<impl DecoderLayer>, prompt: &[i32], tokens: usize) -> Vec<u32> {
         let mut ids = prompt.to_vec();
         for _ in 0..tokens {
             let input = Tensor::<1, Int>::from_ints(ids.as_slice(), &Device::flex()).unsqueeze::<2>();
@@ -115,19 +87,19 @@ mod tests {
         ids[prompt.len()..].iter().map(|id| *id as u32).collect()
     }
 
-    fn continues_like_each_prompt_alone(model: &impl CausalModel) {
+    fn continues_like_each_prompt_alone(model: &DecoderOnly<impl DecoderLayer>) {
         let ids = Tensor::<2, Int>::from_ints([[1, 1, 2, 5], [2, 8, 9, 3]], &Device::flex());
         let mask = ids.clone().not_equal_scalar(1).int();
-        let mut decoder = CausalDecoder::new(model, model.embed(ids), mask);
+        let mut decoder = PromptDecoder::new(model, model.embed(ids), mask);
         let options = GenerateOptions { max_new_tokens: 6, ..GenerateOptions::default() };
         let got = generate(&mut decoder, &[vec![2, 5], vec![2, 8, 9, 3]], &options).unwrap();
         assert_eq!(got, [by_hand(model, &[2, 5], 6), by_hand(model, &[2, 8, 9, 3], 6)]);
     }
 
     /// What a search reads is followed by no tape, and its mask is gone where nothing is padding.
-    fn writes_plainly(model: &impl CausalModel) {
+    fn writes_plainly(model: &DecoderOnly<impl DecoderLayer>) {
         let ids = Tensor::<2, Int>::from_ints([[2, 5, 7], [2, 8, 9]], &Device::flex());
-        let mut decoder = CausalDecoder::new(model, model.embed(ids.clone()), ids.ones_like());
+        let mut decoder = PromptDecoder::new(model, model.embed(ids.clone()), ids.ones_like());
         decoder.start().unwrap();
         decoder.advance(&[1, 1, 0], &[3, 4, 5]).unwrap();
         assert!(decoder.mask.is_none() && decoder.prompts == [1, 1, 0]);
@@ -143,12 +115,12 @@ mod tests {
     }
 
     /// Padding needs a mask and its absence needs none: both give the same text, by one row and by several.
-    fn masks_change_nothing(model: &impl CausalModel) {
+    fn masks_change_nothing(model: &DecoderOnly<impl DecoderLayer>) {
         for beams in [1, 3] {
             let options = GenerateOptions { max_new_tokens: 6, beams, ..GenerateOptions::default() };
             let run = |ids: Tensor<2, Int>, prompts: &[Vec<u32>]| {
                 let mask = ids.clone().not_equal_scalar(1).int();
-                generate(&mut CausalDecoder::new(model, model.embed(ids), mask), prompts, &options).unwrap()
+                generate(&mut PromptDecoder::new(model, model.embed(ids), mask), prompts, &options).unwrap()
             };
             let padded = Tensor::from_ints([[1, 1, 2, 5], [2, 8, 9, 3]], &Device::flex());
             let together = run(padded, &[vec![2, 5], vec![2, 8, 9, 3]]);

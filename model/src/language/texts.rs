@@ -1,0 +1,71 @@
+//! Texts as a language model reads and predicts them.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::error::ModelError;
+use crate::train::loss::{Loss, cross_entropy};
+
+/// Token ids and their mask (1: a token, 0: padding), row-major, all rows of one length.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Padded<'a> {
+    /// Token ids.
+    pub ids: &'a [i32],
+    /// As long as `ids`.
+    pub mask: &'a [i32],
+}
+
+/// The texts of a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Texts<'a> {
+    /// Number of texts.
+    pub rows: usize,
+    /// What is read before each text and not predicted, or nothing; padded on the left for decoder-only
+    /// models, on either side for encoders.
+    pub prefix: Padded<'a>,
+    /// What is predicted, padded on the right.
+    pub text: Padded<'a>,
+    /// The token predicted at each place of `text`, or [`IGNORED`](crate::train::loss::IGNORED).
+    pub labels: &'a [i32],
+}
+
+impl Texts<'_> {
+    /// Requires that ids, masks and labels fit.
+    pub(super) fn check(&self) -> Result<(), ModelError> {
+        let refuse = |reason: String| Err(ModelError::input("texts", reason));
+        for (what, part) in [("prefix", self.prefix), ("text", self.text)] {
+            let (ids, mask, rows) = (part.ids.len(), part.mask.len(), self.rows);
+            if ids != mask || rows == 0 || !ids.is_multiple_of(rows) {
+                return refuse(format!("{what}: {ids} ids and {mask} mask values for {rows} rows"));
+            }
+        }
+        let (labels, ids) = (self.labels.len(), self.text.ids.len());
+        if ids == 0 || labels != ids {
+            return refuse(format!("{labels} labels for {ids} ids"));
+        }
+        Ok(())
+    }
+
+    /// Ids and mask of a part.
+    pub(super) fn tensors(&self, part: Padded<'_>, device: &Device) -> (Tensor<2, Int>, Tensor<2, Int>) {
+        let shape = [self.rows, part.ids.len() / self.rows];
+        let tensor = |values: &[i32]| Tensor::from_data(TensorData::new(values.to_vec(), shape), device);
+        (tensor(part.ids), tensor(part.mask))
+    }
+}
+
+/// What is read before a text, with its mask; absent where nothing is.
+pub(crate) type Context = Option<(Tensor<3>, Tensor<2, Int>)>;
+
+/// Inputs and masks, one after the other.
+pub(super) fn followed_by(
+    (first, first_mask): (Tensor<3>, Tensor<2, Int>),
+    (second, second_mask): (Tensor<3>, Tensor<2, Int>),
+) -> (Tensor<3>, Tensor<2, Int>) {
+    (Tensor::cat(vec![first, second], 1), Tensor::cat(vec![first_mask, second_mask], 1))
+}
+
+/// The cross-entropy of `rows` rows of scores, summed over those that have a label.
+pub(super) fn sum_over_labels(logits: Tensor<3>, rows: usize, labels: &[i32]) -> Result<Loss, ModelError> {
+    let classes = logits.dims()[2];
+    cross_entropy(logits.reshape([rows, classes]), labels, 0.0, 1.0)
+}
