@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 
-/// The words that tell how to continue with this very command and `flag` besides; without a flag, with this very command.
+/// The words that tell how to continue with this very command and `flag` besides; without a flag, with this
+/// very command.
 ///
 /// A command line that holds what should not be repeated (URLs with a user or a query) is named, not shown.
 pub(crate) fn same_command(flag: Option<&str>) -> String {

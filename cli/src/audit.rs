@@ -1,4 +1,5 @@
-//! The audit of a run, from its store alone: what the committed steps must have used, beside what every COMMIT says.
+//! The audit of a run, from its store alone: what the committed steps must have used, beside what every
+//! COMMIT says.
 
 mod damage;
 mod epochs;
@@ -56,7 +57,8 @@ pub(crate) struct StageReport {
     pub(crate) steps: u64,
     pub(crate) samples: u64,
     pub(crate) rows: u64,
-    /// Epochs that are wholly behind, and those that have begun: every row must be used at least and at most so often.
+    /// Epochs that are wholly behind, and those that have begun: every row must be used at least and at most
+    /// so often.
     pub(crate) finished_epochs: u64,
     pub(crate) begun_epochs: u64,
     pub(crate) fewest_uses: u64,

@@ -1,5 +1,5 @@
-//! The command line as it is parsed, explained and written as manual pages: what is declared in `arguments`, with
-//! examples and exit codes.
+//! The command line as it is parsed, explained and written as manual pages: what is declared in `arguments`,
+//! with examples and exit codes.
 
 use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
 

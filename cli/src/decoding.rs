@@ -20,8 +20,8 @@ pub(crate) struct DecodingArguments {
     /// No end before this many tokens.
     #[arg(long, default_value_t = 0, value_parser = count, value_name = "N")]
     min_new_tokens: usize,
-    /// Beams compare texts by the sum of their log probabilities over tokens^P: 0 ignores the length, below 0 short
-    /// texts win.
+    /// Beams compare texts by the sum of their log probabilities over tokens^P: 0 ignores the length, below 0
+    /// short texts win.
     #[arg(long, default_value_t = 1.0, value_parser = length_penalty, allow_negative_numbers = true, value_name = "P")]
     length_penalty: f64,
     /// Above 1, tokens that occurred before, in the prompt too, become less likely.

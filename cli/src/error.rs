@@ -52,8 +52,8 @@ impl CliError {
         CliError::Failed(message.into())
     }
 
-    /// What went wrong with files that were named on the command line: one whose place cannot be understood is wrong
-    /// usage.
+    /// What went wrong with files that were named on the command line: one whose place cannot be understood
+    /// is wrong usage.
     pub(crate) fn of_typed(error: blip2_dataset::error::DatasetError) -> Self {
         match error {
             blip2_dataset::error::DatasetError::Location { .. } => CliError::Usage(error.to_string()),

@@ -21,8 +21,8 @@ pub(crate) struct FaultRecord {
     pub(crate) fault: String,
 }
 
-/// Writes every new fault until the sender of the status is gone. A file that cannot be written is said once and ends
-/// nothing: faults are no part of the result.
+/// Writes every new fault until the sender of the status is gone. A file that cannot be written is said once
+/// and ends nothing: faults are no part of the result.
 pub(crate) async fn record_faults(mut status: watch::Receiver<StatusReply>, path: PathBuf) {
     let mut known = 0;
     loop {
@@ -70,7 +70,8 @@ fn append(path: &Path, records: &[FaultRecord]) -> std::io::Result<()> {
     OpenOptions::new().create(true).append(true).open(path)?.write_all(text.as_bytes())
 }
 
-/// All faults of a file, oldest first; none where there is no file. Lines that cannot be read are passed over.
+/// All faults of a file, oldest first; none where there is no file. Lines that cannot be read are passed
+/// over.
 pub(crate) fn read_faults(path: &Path) -> Vec<FaultRecord> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()

@@ -1,14 +1,15 @@
 //! What the allocator does with the pages that a training step frees: they stay for the next step.
 
-/// Milliseconds after which the allocator gives freed pages back to the system; -1 is never. It is read when a process starts.
+/// Milliseconds after which the allocator gives freed pages back to the system; -1 is never. It is read when
+/// a process starts.
 pub(crate) const PURGE_DELAY: &str = "MIMALLOC_PURGE_DELAY";
 
-/// The delay that training has: a layer needs the pages that the one before has freed, and the system would clear every
-/// page it gives anew.
+/// The delay that training has: a layer needs the pages that the one before has freed, and the system would
+/// clear every page it gives anew.
 pub(crate) const NEVER: &str = "-1";
 
-/// Starts this program again, in this process, with an allocator that keeps freed pages; returns where [`PURGE_DELAY`] is set
-/// already, or where that cannot be done.
+/// Starts this program again, in this process, with an allocator that keeps freed pages; returns where
+/// [`PURGE_DELAY`] is set already, or where that cannot be done.
 #[cfg(unix)]
 pub(crate) fn keep() {
     use std::os::unix::process::CommandExt;

@@ -112,8 +112,8 @@ impl Workers {
         Ok(Self { launch, processes })
     }
 
-    /// Starts those again that are killed, until no worker is left, or one failed before anything has begun; says which
-    /// and why. When `strike` ends, the first worker is killed.
+    /// Starts those again that are killed, until no worker is left, or one failed before anything has begun;
+    /// says which and why. When `strike` ends, the first worker is killed.
     pub(crate) async fn watch(
         &mut self,
         going: impl Fn() -> Going,
@@ -299,8 +299,8 @@ fn spawn(launch: &WorkerLaunch, name: &str, log: &Path, place: &Place) -> Result
     command.spawn().map_err(failed)
 }
 
-/// A worker's command line: program and arguments. One that is kept to some cores is started by `taskset`, which it
-/// takes the place of: so all its threads are kept to them.
+/// A worker's command line: program and arguments. One that is kept to some cores is started by `taskset`,
+/// which it takes the place of: so all its threads are kept to them.
 fn command_line(launch: &WorkerLaunch, name: &str, place: &Place, program: PathBuf) -> Vec<OsString> {
     let mut words: Vec<OsString> = Vec::new();
     if !place.cores.is_empty() {

@@ -30,8 +30,9 @@ pub(crate) fn start(format: LogFormat) {
     };
 }
 
-/// The filter that `directives` ask for. A level without a target is that of this project's crates: the others say no more
-/// than warnings unless a directive names them. The kernels' compiler alone writes hundreds of megabytes at `info`.
+/// The filter that `directives` ask for. A level without a target is that of this project's crates: the
+/// others say no more than warnings unless a directive names them. The kernels' compiler alone writes
+/// hundreds of megabytes at `info`.
 fn filter(directives: &str) -> Result<EnvFilter, ParseError> {
     let mut capped = Vec::new();
     for directive in directives.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {

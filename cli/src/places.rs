@@ -29,8 +29,8 @@ pub(crate) async fn typed_model(option: &str, place: &str) -> Result<PathBuf, Cl
     Ok(fetch_model(place).await.map_err(explained)?.path)
 }
 
-/// What `model.init_checkpoint` stands for: a run means its newest whole checkpoint, anything else itself. A checkpoint
-/// of the same run that was chosen `before` stays chosen: a run goes on from where it began.
+/// What `model.init_checkpoint` stands for: a run means its newest whole checkpoint, anything else itself. A
+/// checkpoint of the same run that was chosen `before` stays chosen: a run goes on from where it began.
 ///
 /// # Errors
 /// A run that has no whole checkpoint, or a store that fails.

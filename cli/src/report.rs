@@ -20,11 +20,9 @@ use crate::error::CliError;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Report {
     pub(crate) retrieval: RetrievalScores,
-    /// Losses of every step of stage 1.
-    pub(crate) stage1: Vec<Series>,
-    /// Losses of every step of stage 2.
-    pub(crate) stage2: Vec<Series>,
-    /// Absent when stage 2 was skipped.
+    /// For each stage its title, and the losses of every step.
+    pub(crate) stages: Vec<(String, Vec<Series>)>,
+    /// Absent where no stage writes captions.
     pub(crate) caption_losses: Option<CaptionLosses>,
     pub(crate) pictures: Vec<CaptionedPicture>,
     /// Name and value, in the order shown.

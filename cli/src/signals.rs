@@ -1,8 +1,8 @@
 //! SIGINT, SIGTERM and SIGHUP: the first asks the run to save and stop, a later one ends it at once.
 //!
-//! One wish to stop often comes as several signals: `timeout` sends its own to the process and then to the group, a
-//! terminal's Ctrl-C and a launcher's SIGTERM arrive together, a batch system tells every process of a job. What comes
-//! within [`SAME_SIGNAL`] of the first is therefore the first.
+//! One wish to stop often comes as several signals: `timeout` sends its own to the process and then to the
+//! group, a terminal's Ctrl-C and a launcher's SIGTERM arrive together, a batch system tells every process of
+//! a job. What comes within [`SAME_SIGNAL`] of the first is therefore the first.
 
 use std::time::Duration;
 

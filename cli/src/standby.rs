@@ -66,7 +66,8 @@ impl Watch {
     /// Stands by until it is time to lead.
     ///
     /// # Errors
-    /// The run was interrupted or failed under its leader, with that one's class of exit code; or the server cannot run.
+    /// The run was interrupted or failed under its leader, with that one's class of exit code; or the server
+    /// cannot run.
     pub(crate) async fn turn(
         &mut self,
         listener: &TcpListener,

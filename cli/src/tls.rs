@@ -9,8 +9,8 @@ use crate::error::CliError;
 /// TLS files on the command line; each overrides that of the configuration.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct TlsArguments {
-    /// PEM file with the certificates of the run's authority; with `--tls-cert` and `--tls-key`, connections are mutual
-    /// TLS.
+    /// PEM file with the certificates of the run's authority; with `--tls-cert` and `--tls-key`, connections
+    /// are mutual TLS.
     #[arg(long, value_name = "FILE", help_heading = "TLS")]
     pub(crate) tls_ca: Option<PathBuf>,
     /// PEM file with this process's certificate.

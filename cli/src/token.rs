@@ -30,8 +30,8 @@ impl TokenFile {
         )
     }
 
-    /// Writes the token to its file among a run's logs, where `status` finds it; one that a killed process left there is
-    /// replaced.
+    /// Writes the token to its file among a run's logs, where `status` finds it; one that a killed process
+    /// left there is replaced.
     pub(crate) fn create_in(logs: &Path, token: &str) -> Result<Self, CliError> {
         let path = logs.join(layout::TOKEN);
         // If it cannot be removed, writing says why.

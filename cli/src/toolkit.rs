@@ -3,8 +3,9 @@
 #[cfg(unix)]
 use blip2_model::device::{TOOLKIT_VARIABLE, toolkit_beside};
 
-/// Lets the compiler of CUDA kernels find the library beside this program: it looks where an environment variable says, so
-/// the program is started anew with it. Returns where nothing lies beside it, or another place is named.
+/// Lets the compiler of CUDA kernels find the library beside this program: it looks where an environment
+/// variable says, so the program is started anew with it. Returns where nothing lies beside it, or another
+/// place is named.
 pub(crate) fn beside_the_program() {
     #[cfg(unix)]
     {

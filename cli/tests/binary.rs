@@ -1,5 +1,5 @@
-//! The binary itself. That this test needs it makes cargo build it for every test run: the end-to-end tests of the workspace
-//! start it, and would otherwise start one that was built before.
+//! The binary itself. That this test needs it makes cargo build it for every test run: the end-to-end tests
+//! of the workspace start it, and would otherwise start one that was built before.
 
 use std::process::Command;
 

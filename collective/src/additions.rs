@@ -9,8 +9,8 @@ pub(crate) const BLOCK: usize = 1 << 14;
 
 /// The additions that make the sum over all slots of subtrees that cover them.
 ///
-/// One of the subtrees, the *home*, lies where the sum goes. Its siblings up to the root are added to it; a sum of two
-/// does not depend on which of them is there first, so the bits are those of the tree.
+/// One of the subtrees, the *home*, lies where the sum goes. Its siblings up to the root are added to it; a
+/// sum of two does not depend on which of them is there first, so the bits are those of the tree.
 #[derive(Debug)]
 pub(crate) struct Additions {
     program: Vec<Operation>,

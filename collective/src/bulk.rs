@@ -1,4 +1,5 @@
-//! The calls of the `Bulk` service, on the wire the gRPC that its `.proto` says, in memory without its copies.
+//! The calls of the `Bulk` service, on the wire the gRPC that its `.proto` says, in memory without its
+//! copies.
 
 mod call;
 mod frame;

@@ -26,7 +26,8 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(2);
 
 /// Serves this member's peers and runs the collectives of its world.
 ///
-/// All calls take `&self`; share it in an `Arc`. A tag names one collective of a step and is not used twice in it.
+/// All calls take `&self`; share it in an `Arc`. A tag names one collective of a step and is not used twice
+/// in it.
 #[derive(Debug)]
 pub struct Exchange {
     pub(crate) mailbox: Arc<Mailbox>,
@@ -134,9 +135,10 @@ impl Exchange {
 
     /// Sums over all slots: `partials` are this member's subtrees, as [`crate::TreeAccumulator`] yields them.
     ///
-    /// Returns the sum, equal on every member, bit for bit whatever the number of members, in the memory of the first
-    /// partial. Two hops: every member gets the partials of an equal range of elements and adds them in tree order;
-    /// the ranges are then gathered. What travels is in the tree's [`crate::Wire`] format.
+    /// Returns the sum, equal on every member, bit for bit whatever the number of members, in the memory of
+    /// the first partial. Two hops: every member gets the partials of an equal range of elements and adds
+    /// them in tree order; the ranges are then gathered. What travels is in the tree's [`crate::Wire`]
+    /// format.
     ///
     /// # Errors
     /// See [`CollectiveError`]; after `deadline` the members not heard of are named.
@@ -157,7 +159,8 @@ impl Exchange {
         round.within(deadline, round.reduce(partials, *tree)).await
     }
 
-    /// Makes rows of this member's slots available to its peers for `step`, in place of those published before.
+    /// Makes rows of this member's slots available to its peers for `step`, in place of those published
+    /// before.
     ///
     /// # Errors
     /// There is no world yet, or the exchange is shut down.
@@ -165,8 +168,8 @@ impl Exchange {
         self.mailbox.publish_rows(step, rows.into_iter().collect())
     }
 
-    /// Fetches rows from the members that own them: pairs of a member's id and the rows wanted of it. The result has
-    /// the same order. This member's own rows are answered from what it has published.
+    /// Fetches rows from the members that own them: pairs of a member's id and the rows wanted of it. The
+    /// result has the same order. This member's own rows are answered from what it has published.
     ///
     /// # Errors
     /// See [`CollectiveError`]; after `deadline` the members not heard of are named.

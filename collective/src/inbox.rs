@@ -84,8 +84,8 @@ impl Inbox {
         Ok(())
     }
 
-    /// Ends a sender: whether the whole is here. If not, what has not been taken is dropped, for the next sender
-    /// begins anew.
+    /// Ends a sender: whether the whole is here. If not, what has not been taken is dropped, for the next
+    /// sender begins anew.
     pub(crate) fn end(&mut self, sender: u64) -> bool {
         if sender == self.sender && !self.is_complete() {
             self.forget();

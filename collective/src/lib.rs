@@ -1,14 +1,15 @@
 //! Moving buffers between the members of a run.
 //!
-//! An [`Exchange`] is one member's end: it serves its peers and calls them. Every collective belongs to an epoch (a
-//! fixed [`World`] of members), a step and a tag, has a deadline, and ends at once when its epoch is aborted.
+//! An [`Exchange`] is one member's end: it serves its peers and calls them. Every collective belongs to an
+//! epoch (a fixed [`World`] of members), a step and a tag, has a deadline, and ends at once when its epoch is
+//! aborted.
 //!
-//! Sums are taken over *slots*, not over members: [`SumTree`] fixes one binary tree over the slots, a member adds the
-//! subtrees it owns ([`TreeAccumulator`]), and [`Exchange::tree_all_reduce`] adds the rest in tree order. Which member
-//! owns which slot therefore changes no bit of the result.
+//! Sums are taken over *slots*, not over members: [`SumTree`] fixes one binary tree over the slots, a member
+//! adds the subtrees it owns ([`TreeAccumulator`]), and [`Exchange::tree_all_reduce`] adds the rest in tree
+//! order. Which member owns which slot therefore changes no bit of the result.
 //!
-//! Why not ring all-reduce: its order of additions depends on the ring. Reduce-scatter plus all-gather moves the same
-//! bytes in two hops and leaves the order to the tree.
+//! Why not ring all-reduce: its order of additions depends on the ring. Reduce-scatter plus all-gather moves
+//! the same bytes in two hops and leaves the order to the tree.
 
 mod additions;
 mod bulk;

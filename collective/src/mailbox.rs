@@ -159,7 +159,8 @@ impl Mailbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Every critical section leaves `Inner` consistent at each statement, so a poisoned lock is still good.
+        // Every critical section leaves `Inner` consistent at each statement, so a poisoned lock is still
+        // good.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,10 +1,10 @@
 //! The sum over all slots, in two hops that overlap.
 //!
-//! Every member owns an equal range of the elements. It sends the others' ranges of its subtrees to their owners; adds,
-//! block by block as they arrive, the others' subtrees to its own range, in place; sends each block of the sum as soon
-//! as it is there; and writes the sums of the other ranges over its own subtrees, in place. A range is overwritten only
-//! after its owner has taken and added it, so that a range which must be sent again, because a connection broke, is
-//! read only where the owner still needs it.
+//! Every member owns an equal range of the elements. It sends the others' ranges of its subtrees to their
+//! owners; adds, block by block as they arrive, the others' subtrees to its own range, in place; sends each
+//! block of the sum as soon as it is there; and writes the sums of the other ranges over its own subtrees, in
+//! place. A range is overwritten only after its owner has taken and added it, so that a range which must be
+//! sent again, because a connection broke, is read only where the owner still needs it.
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};

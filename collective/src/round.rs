@@ -15,7 +15,8 @@ use crate::mailbox::{MailKey, Mailbox};
 use crate::peers::Peers;
 use crate::{CollectiveError, Member, Result, World};
 
-/// A stage of a collective. While a member is waited for in the first, what others owe in the second is no wonder.
+/// A stage of a collective. While a member is waited for in the first, what others owe in the second is no
+/// wonder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Hop {
     /// The members' own buffers.
@@ -105,7 +106,8 @@ impl Round<'_> {
         done
     }
 
-    /// The work with every peer, in rank order. Boxed: the compiler cannot prove nested opaque futures `Send`.
+    /// The work with every peer, in rank order. Boxed: the compiler cannot prove nested opaque futures
+    /// `Send`.
     pub(crate) async fn with_peers<'a, T: Send + 'a>(
         &'a self,
         work: impl Fn(usize, &'a Member) -> BoxFuture<'a, Result<T>> + Send,
@@ -115,7 +117,8 @@ impl Round<'_> {
         try_join_all(peers).await
     }
 
-    /// Pushes a buffer of `length` bytes, which `feed` writes as messages, from its beginning each time it is called.
+    /// Pushes a buffer of `length` bytes, which `feed` writes as messages, from its beginning each time it is
+    /// called.
     pub(crate) async fn push<'a>(
         &self,
         to: &Member,

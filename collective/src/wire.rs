@@ -14,8 +14,8 @@ pub enum Wire {
     /// Four bytes a number; nothing is rounded.
     #[default]
     F32,
-    /// Two bytes a number. Every node of the tree, whether it travels or not, is rounded to the nearest bfloat16, ties
-    /// to even; the additions themselves are in f32.
+    /// Two bytes a number. Every node of the tree, whether it travels or not, is rounded to the nearest
+    /// bfloat16, ties to even; the additions themselves are in f32.
     Bf16,
 }
 
@@ -104,8 +104,8 @@ impl Wire {
     }
 }
 
-/// Applies `apply` to each place of `out` and its `N` bytes, of which `pieces` hold no more than `out` has places; a
-/// number may be cut by the end of a piece.
+/// Applies `apply` to each place of `out` and its `N` bytes, of which `pieces` hold no more than `out` has
+/// places; a number may be cut by the end of a piece.
 #[inline(always)]
 fn each<const N: usize>(pieces: &[Bytes], out: &mut [f32], apply: impl Fn(&mut f32, [u8; N])) {
     let mut places = out;

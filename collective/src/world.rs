@@ -46,9 +46,9 @@ impl World {
 
 /// Deals `slots` (a power of two) to `members` in contiguous ranges, in member order.
 ///
-/// No member gets more than `ceil(slots / members)`, which is what a step's time depends on; within that, the ranges
-/// are chosen so that they are made of few aligned subtrees, because every subtree is a buffer to send, and then as
-/// even as can be.
+/// No member gets more than `ceil(slots / members)`, which is what a step's time depends on; within that, the
+/// ranges are chosen so that they are made of few aligned subtrees, because every subtree is a buffer to
+/// send, and then as even as can be.
 ///
 /// # Errors
 /// `slots` is no power of two, or there are no members or more than slots.
@@ -59,7 +59,8 @@ pub fn deal_slots(slots: u32, members: usize) -> Result<Vec<Range<u32>>> {
     }
     let slots = slots as usize;
     let most = slots.div_ceil(members);
-    // best[m][s]: least (subtrees, sum of squared sizes) of dealing the first s slots to m members, and m's size.
+    // best[m][s]: least (subtrees, sum of squared sizes) of dealing the first s slots to m members, and m's
+    // size.
     let mut best: Vec<Vec<Option<Deal>>> = vec![vec![None; slots + 1]; members + 1];
     best[0][0] = Some(Deal { subtrees: 0, squares: 0, size: 0 });
     for member in 1..=members {

@@ -83,7 +83,8 @@ pub(crate) struct Actor {
     readers: JoinSet<()>,
     store: JoinSet<Option<Event>>,
     outcome: Option<Outcome>,
-    /// Lists of quarantined rows handed out, and the newest of them that is written: the writes may overtake each other.
+    /// Lists of quarantined rows handed out, and the newest of them that is written: the writes may overtake
+    /// each other.
     quarantine_lists: u64,
     quarantine_written: Arc<Mutex<u64>>,
 }
@@ -120,7 +121,8 @@ impl Actor {
                     is_shut_down = true;
                     Event::StopRequested { reason: "the coordinator was asked to stop".into() }
                 }
-                // Both ends of `reports` live in this function, and the service holds `connections`' other end.
+                // Both ends of `reports` live in this function, and the service holds `connections`' other
+                // end.
                 Some(event) = reported.recv() => event,
                 Some(opened) = connections.recv() => {
                     let outgoing = opened.outgoing.clone();
@@ -351,7 +353,8 @@ async fn read(session: SessionId, opened: Opened, token: Arc<str>, reports: mpsc
     let _ = reports.send(Event::Disconnected { session }).await;
 }
 
-/// Who it is; those who do not show the token are refused here, and nothing of what they say goes any further.
+/// Who it is; those who do not show the token are refused here, and nothing of what they say goes any
+/// further.
 async fn introduction(
     session: SessionId,
     incoming: &mut Streaming<WorkerMessage>,

@@ -1,14 +1,14 @@
 //! Membership, slot map, step commit and checkpoints of one run.
 //!
-//! The heart is [`Machine`]: a pure state machine that turns events (a worker joined, reported, vanished; time passed;
-//! an object was stored) into actions (send, store, finish). It knows no clock, no network and no store, so that a
-//! simulation drives the very code that runs in production. [`run`] is its shell: a gRPC server, a ticking clock and
-//! the run's folder in the object store.
+//! The heart is [`Machine`]: a pure state machine that turns events (a worker joined, reported, vanished;
+//! time passed; an object was stored) into actions (send, store, finish). It knows no clock, no network and
+//! no store, so that a simulation drives the very code that runs in production. [`run`] is its shell: a gRPC
+//! server, a ticking clock and the run's folder in the object store.
 //!
-//! What is decided is decided by create-if-absent writes alone: a membership epoch ([`Epochs`](blip2_run::epoch::Epochs)),
-//! which fences an older coordinator of the same run, and a checkpoint's `COMMIT`
-//! ([`Catalogue`](blip2_run::catalogue::Catalogue)). Everything else is soft state that a
-//! restarted coordinator gathers again.
+//! What is decided is decided by create-if-absent writes alone: a membership epoch
+//! ([`Epochs`](blip2_run::epoch::Epochs)), which fences an older coordinator of the same run, and a
+//! checkpoint's `COMMIT` ([`Catalogue`](blip2_run::catalogue::Catalogue)). Everything else is soft state that
+//! a restarted coordinator gathers again.
 
 mod actor;
 mod error;

@@ -28,8 +28,8 @@ pub struct CoordinatorSettings {
     pub rejoin_timeout_s: f64,
     /// A step that failed this many times in a row, with all workers alive, ends the run.
     pub max_redo: u32,
-    /// Seconds that a coordinator which takes over, or a run whose state nobody present holds, waits for further
-    /// workers that were in it, after the first.
+    /// Seconds that a coordinator which takes over, or a run whose state nobody present holds, waits for
+    /// further workers that were in it, after the first.
     pub rejoin_grace_s: f64,
     /// Seconds without an answer of the leading coordinator after which one that stands by takes over.
     pub takeover_after_s: f64,
@@ -56,8 +56,8 @@ pub enum Cadence {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointSettings {
-    /// "fixed": every `every_steps`; "auto": by the square-root rule, sqrt(2 x seconds that a checkpoint holds the
-    /// steps up x mean seconds between losses of workers).
+    /// "fixed": every `every_steps`; "auto": by the square-root rule, sqrt(2 x seconds that a checkpoint
+    /// holds the steps up x mean seconds between losses of workers).
     pub cadence: Cadence,
     /// Committed steps between two checkpoints of the fixed cadence; 0: at the end of a stage only.
     pub every_steps: u64,

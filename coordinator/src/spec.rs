@@ -32,7 +32,8 @@ pub struct RunSpec {
     pub resume: Option<CheckpointRecord>,
     /// Share of unusable rows above which the run stops.
     pub max_quarantined_share: f64,
-    /// Rows of the corpus whose download failed and which are passed over: shown, and no part of anything else.
+    /// Rows of the corpus whose download failed and which are passed over: shown, and no part of anything
+    /// else.
     pub not_downloaded: u64,
     /// What becomes of steps whose losses, gradient or update are not finite.
     pub non_finite: NonFinitePolicy,
@@ -40,7 +41,8 @@ pub struct RunSpec {
     pub loss_rise: LossRise,
 }
 
-/// What becomes of a step whose losses, gradient or update are not finite. The parameters stay as they are in any case.
+/// What becomes of a step whose losses, gradient or update are not finite. The parameters stay as they are in
+/// any case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum NonFinitePolicy {
     /// The run ends before the step is committed.
@@ -53,7 +55,8 @@ pub enum NonFinitePolicy {
     },
 }
 
-/// A loss is said to rise when its mean over the newest steps is larger than the smallest such mean of the stage.
+/// A loss is said to rise when its mean over the newest steps is larger than the smallest such mean of the
+/// stage.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct LossRise {
     /// Steps of a mean; 0: nothing is said.

@@ -1,10 +1,11 @@
 //! Rows whose image is another row's: the same bytes, or nearly the same look.
 //!
-//! Of two such rows the later one is left out, whether or not the earlier one is left out as well. Exact duplicates have
-//! one SHA-256. Near ones have perceptual hashes that differ in at most 3 of 64 bits; they are found by the tables of
-//! Manku, Jain and Das Sarma (WWW 2007): of 4 blocks of 16 bits one is free of differences, and of the 48 other bits, in
-//! 4 blocks of 12, another one. So each of 16 sorts by 28 bits brings some of the pairs together, and all of them
-//! together every pair. Everything is sorted on disk: memory does not grow with the number of rows.
+//! Of two such rows the later one is left out, whether or not the earlier one is left out as well. Exact
+//! duplicates have one SHA-256. Near ones have perceptual hashes that differ in at most 3 of 64 bits; they
+//! are found by the tables of Manku, Jain and Das Sarma (WWW 2007): of 4 blocks of 16 bits one is free of
+//! differences, and of the 48 other bits, in 4 blocks of 12, another one. So each of 16 sorts by 28 bits
+//! brings some of the pairs together, and all of them together every pair. Everything is sorted on disk:
+//! memory does not grow with the number of rows.
 
 mod sorted_runs;
 mod tables;
@@ -32,7 +33,8 @@ const BATCH: usize = 1 << 16;
 /// Which rows are duplicates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DedupRule {
-    /// Perceptual hashes that differ in at most so many bits are duplicates too; `None`: the same bytes alone.
+    /// Perceptual hashes that differ in at most so many bits are duplicates too; `None`: the same bytes
+    /// alone.
     pub near_bits: Option<u32>,
 }
 
@@ -146,14 +148,16 @@ impl DuplicateFinder {
         Ok(())
     }
 
-    /// The list as a Parquet file: `task, row_group, row`, of which row each is a duplicate (`of_task, of_row_group,
-    /// of_row`), and in how many bits they differ (`distance`; null: the same bytes).
+    /// The list as a Parquet file: `task, row_group, row`, of which row each is a duplicate
+    /// (`of_task, of_row_group, of_row`), and in how many bits they differ (`distance`; null: the same
+    /// bytes).
     ///
     /// # Errors
     /// The folder cannot be written or read.
     pub fn finish(self) -> Result<Bytes> {
         let Self { rule, exact, hashes, scratch, memory_bytes } = self;
-        // Place, distance plus one (0: the same bytes), place of the other: the first of a row is what counts.
+        // Place, distance plus one (0: the same bytes), place of the other: the first of a row is what
+        // counts.
         let mut found: Sorter<5> = Sorter::new(scratch.path(), memory_bytes);
         let mut first: Option<[u64; 6]> = None;
         for record in exact.finish().map_err(failed)? {

@@ -14,7 +14,8 @@ pub type Result<T, E = CurationError> = std::result::Result<T, E>;
 /// What to do about a full card.
 const CURATE_LESS: &str = "lower curation.models.batch and curation.models.text_batch";
 
-/// An error of a curation: what, where, and what to do. Jobs and their files fail as data does, with [`DatasetError`].
+/// An error of a curation: what, where, and what to do. Jobs and their files fail as data does, with
+/// [`DatasetError`].
 #[derive(Debug, thiserror::Error)]
 pub enum CurationError {
     /// The configuration cannot be used.
@@ -73,8 +74,8 @@ impl CurationError {
         })
     }
 
-    /// What is wrong with the model that `key` names: files that are missing, damaged or another model's are the
-    /// configuration's error. A device that fails and a store that does not answer stay what they are.
+    /// What is wrong with the model that `key` names: files that are missing, damaged or another model's are
+    /// the configuration's error. A device that fails and a store that does not answer stay what they are.
     pub(crate) fn of_model(key: &str, place: &str, error: impl Into<Self>) -> Self {
         let error = error.into();
         let is_of_the_files = match &error {

@@ -121,8 +121,9 @@ impl CurationJob {
         content.map(from_parquet).transpose()
     }
 
-    /// Stores the scores of a task's rows, one list for each, unless some are there; then what follows from those that
-    /// are there now. Whoever calls this for a task, and however often: the same objects are there afterwards.
+    /// Stores the scores of a task's rows, one list for each, unless some are there; then what follows from
+    /// those that are there now. Whoever calls this for a task, and however often: the same objects are there
+    /// afterwards.
     ///
     /// # Errors
     /// [`DatasetError::Store`]; [`DatasetError::Changed`] if objects of another job are in the place;

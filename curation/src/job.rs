@@ -72,12 +72,12 @@ pub struct CurationJob {
 }
 
 impl CurationJob {
-    /// Reads the footers of `input` (paths, URLs, patterns) and writes the record below `out`, or goes on with the job
-    /// that is there.
+    /// Reads the footers of `input` (paths, URLs, patterns) and writes the record below `out`, or goes on
+    /// with the job that is there.
     ///
     /// # Errors
-    /// As [`Manifest::open`]; [`DatasetError::Setting`]; [`DatasetError::Changed`] when `out` holds another job, or the
-    /// input is not what it was.
+    /// As [`Manifest::open`]; [`DatasetError::Setting`]; [`DatasetError::Changed`] when `out` holds another
+    /// job, or the input is not what it was.
     pub async fn begin(out: &Location, input: &[String], settings: &CurationSettings) -> Result<Self> {
         settings.validate()?;
         let manifest = Manifest::open(input, &settings.columns).await?;

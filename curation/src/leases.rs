@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// Leases of a task that may end without a word, for each failure that is allowed: workers are preempted more often than
-/// tasks fail, but one that kills whoever takes it must come to an end.
+/// Leases of a task that may end without a word, for each failure that is allowed: workers are preempted more
+/// often than tasks fail, but one that kills whoever takes it must come to an end.
 const EXPIRATIONS_PER_FAILURE: u32 = 10;
 
 /// A lease.
@@ -48,8 +48,8 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// `tasks` tasks, those of `done` done already; a task that fails `most_failures` times is given up, and so is one
-    /// whose workers vanish ten times as often.
+    /// `tasks` tasks, those of `done` done already; a task that fails `most_failures` times is given up, and
+    /// so is one whose workers vanish ten times as often.
     pub fn new(tasks: u64, done: BTreeSet<u64>, duration: Duration, most_failures: u32) -> Self {
         let done: BTreeSet<u64> = done.into_iter().filter(|task| *task < tasks).collect();
         let open = (0..tasks).filter(|task| !done.contains(task)).collect();
@@ -84,8 +84,8 @@ impl Leases {
 
     /// Whether the lease of a task goes on, for its whole duration from `now`.
     ///
-    /// Leases are numbered from 1 by every coordinator: one that was given by a coordinator before this may have the
-    /// number of another task's.
+    /// Leases are numbered from 1 by every coordinator: one that was given by a coordinator before this may
+    /// have the number of another task's.
     pub fn renew(&mut self, now: Duration, lease: u64, task: u64) -> bool {
         self.expire(now);
         let ends = now + self.duration;
@@ -102,7 +102,8 @@ impl Leases {
         known
     }
 
-    /// The holder of a lease could not do the task. A lease that has ended counts no failure: its task is in other hands.
+    /// The holder of a lease could not do the task. A lease that has ended counts no failure: its task is in
+    /// other hands.
     pub fn failed(&mut self, now: Duration, lease: u64, task: u64, reason: &str) {
         self.expire(now);
         if !self.reopen(lease, task) {
@@ -296,8 +297,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens, a task is open, leased once or done; what is done stays done and is news once; and once one
-        /// patient worker is left, every task gets done.
+        /// Whatever happens, a task is open, leased once or done; what is done stays done and is news once;
+        /// and once one patient worker is left, every task gets done.
         #[test]
         fn every_task_is_done_once_whatever_is_lost(tasks in 1..7_u64, happenings in happenings()) {
             let mut leases = Leases::new(tasks, BTreeSet::new(), LEASE, 1000);
@@ -350,8 +351,8 @@ mod tests {
         }
     }
 
-    /// Workers that come, die silently, are slow, report twice or late: every task is done in the end, and none is in two
-    /// hands whose leases both go on.
+    /// Workers that come, die silently, are slow, report twice or late: every task is done in the end, and
+    /// none is in two hands whose leases both go on.
     #[test]
     fn whatever_workers_do_every_task_is_done() {
         for seed in 0..300 {

@@ -2,11 +2,11 @@
 //!
 //! A job is cut into *tasks*, runs of row groups of its input. A task is done in two steps:
 //!
-//! 1. Its images are captioned, and all texts scored. That is the expensive step, and its result may depend on the
-//!    device; so it becomes one object, created once, that everything after reads.
-//! 2. Texts are kept or dropped, and the rows that keep one are written in the layout of training. That is a function of
-//!    the input, the scores and the selection alone, so that whoever does it writes the same bytes, and a selection may
-//!    be changed later without a model ([`reselect::reselect`]).
+//! 1. Its images are captioned, and all texts scored. That is the expensive step, and its result may depend
+//!    on the device; so it becomes one object, created once, that everything after reads.
+//! 2. Texts are kept or dropped, and the rows that keep one are written in the layout of training. That is a
+//!    function of the input, the scores and the selection alone, so that whoever does it writes the same
+//!    bytes, and a selection may be changed later without a model ([`reselect::reselect`]).
 //!
 //! ```text
 //! OUT/curate.json               what is curated and how: written first, compared by every later run
@@ -19,14 +19,17 @@
 //! ```
 //!
 //! # The parts
-//! - [`job`] is the record that pins a job and its tasks; [`task`] reads a task's rows; [`finish`] writes what follows
-//!   from scores, [`runs`] what it cost.
-//! - [`scoring`] has the traits of what captions and scores; [`models`] opens published folders behind them, as
-//!   [`settings`] name them, and [`model_check`] looks at those folders. [`task_runner`] does tasks with models.
-//! - [`rules`], [`select`] and [`dedup`] decide: functions of texts, scores and hashes, without a store or a model.
-//! - [`leases`] says whose a task is, a state machine without a clock; [`server`] hands leases out over gRPC. All of that
-//!   is soft state: a task is done when its done-record is in the store, and a coordinator that is started again begins
-//!   with those. A lease that is lost costs time and nothing else. [`worker`] asks for tasks until there are none.
+//! - [`job`] is the record that pins a job and its tasks; [`task`] reads a task's rows; [`finish`] writes
+//!   what follows from scores, [`runs`] what it cost.
+//! - [`scoring`] has the traits of what captions and scores; [`models`] opens published folders behind them,
+//!   as [`settings`] name them, and [`model_check`] looks at those folders. [`task_runner`] does tasks with
+//!   models.
+//! - [`rules`], [`select`] and [`dedup`] decide: functions of texts, scores and hashes, without a store or a
+//!   model.
+//! - [`leases`] says whose a task is, a state machine without a clock; [`server`] hands leases out over gRPC.
+//!   All of that is soft state: a task is done when its done-record is in the store, and a coordinator that
+//!   is started again begins with those. A lease that is lost costs time and nothing else. [`worker`] asks
+//!   for tasks until there are none.
 //! - [`config`] is the section `curation` of a configuration, [`report`] what became of a pool.
 //!
 //! The room knows stores, corpora and models. It knows nothing of training: no run, no step, no membership.

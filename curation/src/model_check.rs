@@ -1,4 +1,5 @@
-//! What the models of a curation are, and whether they can be used: from names and headers; no weights are read.
+//! What the models of a curation are, and whether they can be used: from names and headers; no weights are
+//! read.
 
 use std::path::Path;
 

@@ -65,7 +65,8 @@ pub struct ExampleText {
 }
 
 impl CurationFigures {
-    /// Reads all scores of `job`, and the images of at most `examples` rows; `price_per_hour` is that of all machines.
+    /// Reads all scores of `job`, and the images of at most `examples` rows; `price_per_hour` is that of all
+    /// machines.
     ///
     /// # Errors
     /// [`DatasetError::Store`](blip2_dataset::error::DatasetError::Store),

@@ -31,9 +31,9 @@ pub struct Reselection {
     pub memory_bytes: usize,
 }
 
-/// Selects anew from the scores of `from` into `out`, which becomes a job of its own; `progress` is told what is done
-/// after every task. What an earlier run has done is not done again. Duplicates are looked for once, and their list is
-/// kept as `duplicates.parquet`.
+/// Selects anew from the scores of `from` into `out`, which becomes a job of its own; `progress` is told what
+/// is done after every task. What an earlier run has done is not done again. Duplicates are looked for once,
+/// and their list is kept as `duplicates.parquet`.
 ///
 /// # Errors
 /// [`DatasetError::Setting`] if a task of `from` has no scores yet; as [`CurationJob::begin`] and
@@ -89,10 +89,12 @@ async fn duplicates(
 }
 
 impl CurationJob {
-    /// The images of all scored tasks, in their order; `scratch` is a folder on this machine for about 24 bytes a row.
+    /// The images of all scored tasks, in their order; `scratch` is a folder on this machine for about 24
+    /// bytes a row.
     ///
     /// # Errors
-    /// [`DatasetError::Setting`] if a task has no scores yet; [`DatasetError::Store`], [`DatasetError::Malformed`].
+    /// [`DatasetError::Setting`] if a task has no scores yet; [`DatasetError::Store`],
+    /// [`DatasetError::Malformed`].
     pub async fn duplicates(&self, rule: DedupRule, scratch: &Path, memory_bytes: usize) -> Result<Bytes> {
         let mut finder = DuplicateFinder::new(rule, scratch, memory_bytes)?;
         for task in 0..self.tasks().len() as u64 {

@@ -110,8 +110,8 @@ impl BrokenRule {
 }
 
 impl RuleSettings {
-    /// The first rule that a text breaks, if any. The text is as it was found: cleaning takes away the punctuation that
-    /// tells addresses and file names.
+    /// The first rule that a text breaks, if any. The text is as it was found: cleaning takes away the
+    /// punctuation that tells addresses and file names.
     pub fn broken_by(&self, text: &str) -> Option<BrokenRule> {
         if !self.enabled {
             return None;

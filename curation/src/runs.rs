@@ -35,7 +35,8 @@ impl CurationJob {
     /// All runs, in the order of their ends.
     ///
     /// # Errors
-    /// [`DatasetError::Store`](blip2_dataset::error::DatasetError::Store), [`DatasetError::Malformed`](blip2_dataset::error::DatasetError::Malformed).
+    /// [`DatasetError::Store`](blip2_dataset::error::DatasetError::Store),
+    /// [`DatasetError::Malformed`](blip2_dataset::error::DatasetError::Malformed).
     pub async fn runs(&self) -> Result<Vec<RunRecord>> {
         let mut runs = Vec::new();
         for object in self.output().join("runs").list().await? {

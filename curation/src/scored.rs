@@ -27,7 +27,8 @@ impl TextSource {
 /// A text and its scores.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoredText {
-    /// As it was found or written: rules look at its punctuation; models and training clean it when they read it.
+    /// As it was found or written: rules look at its punctuation; models and training clean it when they read
+    /// it.
     pub text: String,
     /// Where it comes from.
     pub source: TextSource,
@@ -37,7 +38,8 @@ pub struct ScoredText {
     pub itm_score: Option<f32>,
 }
 
-/// A row of the input that can be used, with all its texts in the order they were written: those of the web first.
+/// A row of the input that can be used, with all its texts in the order they were written: those of the web
+/// first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoredRow {
     /// Row group of its file.

@@ -1,6 +1,7 @@
 //! What captions and what scores, behind two traits, and how their answers become the texts of images.
 //!
-//! An image goes once through each image tower, however many texts it has; texts are computed together across images.
+//! An image goes once through each image tower, however many texts it has; texts are computed together across
+//! images.
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,8 @@ pub struct CuratedImage {
     pub draw: u64,
 }
 
-/// Where the time of one model goes. A device that computes asynchronously may still be at an image when its phase ends:
-/// the rest is then counted with the texts.
+/// Where the time of one model goes. A device that computes asynchronously may still be at an image when its
+/// phase ends: the rest is then counted with the texts.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct ModelTimes {
     /// Its image tower.
@@ -48,8 +49,8 @@ pub struct CurationTimes {
 
 /// Writes captions.
 pub trait Captioner: Send {
-    /// The captions of each image, as many as its settings say, in the order in which they were drawn. A function of each
-    /// image and its number, whatever it is computed with.
+    /// The captions of each image, as many as its settings say, in the order in which they were drawn. A
+    /// function of each image and its number, whatever it is computed with.
     ///
     /// # Errors
     /// An image that cannot be resized, a device that fails.
@@ -58,7 +59,8 @@ pub trait Captioner: Send {
 
 /// Says how well texts fit their image.
 pub trait Scorer: Send {
-    /// The scores of `texts`, those of one image after those of the other; none for a text that it cannot read.
+    /// The scores of `texts`, those of one image after those of the other; none for a text that it cannot
+    /// read.
     ///
     /// # Errors
     /// An image that cannot be resized, a device that fails.
@@ -85,7 +87,8 @@ pub struct CurationModels {
 }
 
 impl CurationModels {
-    /// The texts of each image with their scores: those of the web, then those that are written now, in that order.
+    /// The texts of each image with their scores: those of the web, then those that are written now, in that
+    /// order.
     ///
     /// # Errors
     /// As [`Captioner::captions`] and [`Scorer::scores`].

@@ -25,7 +25,8 @@ pub enum CurationMode {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SelectionSettings {
-    /// `rank`: the texts most similar to the image, by CLIP; `filter`: all texts that match it, by the ITM head.
+    /// `rank`: the texts most similar to the image, by CLIP; `filter`: all texts that match it, by the ITM
+    /// head.
     pub mode: CurationMode,
     /// Texts of an image that `rank` keeps.
     pub top: usize,
@@ -121,9 +122,9 @@ pub struct JudgedText {
     pub dropped: Option<DropReason>,
 }
 
-/// Judges the texts of one image; the result is ordered by the score that decides, best first. Of equal scores a text
-/// of the web comes first, then the one that was written first. What is kept need not come before what is dropped: a rule
-/// may drop the best.
+/// Judges the texts of one image; the result is ordered by the score that decides, best first. Of equal
+/// scores a text of the web comes first, then the one that was written first. What is kept need not come
+/// before what is dropped: a rule may drop the best.
 pub fn select(texts: &[ScoredText], settings: &SelectionSettings) -> Vec<JudgedText> {
     let mut ordered: Vec<(usize, &ScoredText)> = texts.iter().enumerate().collect();
     ordered.sort_by(|(a_index, a), (b_index, b)| {
@@ -254,8 +255,8 @@ mod tests {
     }
 
     proptest! {
-        /// Nothing is lost; what is kept is distinct, good enough and no more than asked for, and nothing better that is
-        /// sound was left behind.
+        /// Nothing is lost; what is kept is distinct, good enough and no more than asked for, and nothing
+        /// better that is sound was left behind.
         #[test]
         fn the_best_sound_texts_are_kept(
             texts in some_texts(), top in 1..5_usize, least in -0.5..0.5_f32,

@@ -161,8 +161,8 @@ fn hasher() -> Hasher<[u8; 8]> {
         .to_hasher()
 }
 
-/// 64 bits that hardly change when an image is scaled, compressed or recoloured a little: which of the 64 lowest
-/// frequencies of its brightness are above their median (pHash).
+/// 64 bits that hardly change when an image is scaled, compressed or recoloured a little: which of the 64
+/// lowest frequencies of its brightness are above their median (pHash).
 fn perceptual_hash(hasher: &Hasher<[u8; 8]>, image: &RgbImage) -> u64 {
     // The hash is as long as was asked for.
     hasher.hash_image(image).as_bytes().try_into().map_or(0, u64::from_be_bytes)

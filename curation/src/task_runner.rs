@@ -56,8 +56,8 @@ impl TaskRunner {
         Ok(self.job.finish_task(&task, texts).await?)
     }
 
-    /// Does the tasks of a share that are not done, without a coordinator; `progress` is told what is done after each.
-    /// Ends early, between two tasks, when `stop` is cancelled.
+    /// Does the tasks of a share that are not done, without a coordinator; `progress` is told what is done
+    /// after each. Ends early, between two tasks, when `stop` is cancelled.
     ///
     /// # Errors
     /// As [`TaskRunner::run`].

@@ -1,4 +1,5 @@
-//! The other models of a curation, of the golden fixtures: BLIP's filter, and an exported BLIP-2 as the captioner.
+//! The other models of a curation, of the golden fixtures: BLIP's filter, and an exported BLIP-2 as the
+//! captioner.
 
 use std::path::Path;
 

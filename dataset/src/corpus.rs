@@ -1,8 +1,8 @@
 //! A corpus: Parquet files of images and captions, what is in them, and how they are made, shown and checked.
 //!
-//! [`columns`] says which column means what. A [`manifest`] pins the files of a run with the rows of their row groups.
-//! [`ingest`] makes a corpus of what the field publishes, [`survey`] shows one, [`verify`] checks one, [`samples`] reads
-//! a small one whole, and [`simulated`] writes one that has the shape alone.
+//! [`columns`] says which column means what. A [`manifest`] pins the files of a run with the rows of their
+//! row groups. [`ingest`] makes a corpus of what the field publishes, [`survey`] shows one, [`verify`] checks
+//! one, [`samples`] reads a small one whole, and [`simulated`] writes one that has the shape alone.
 
 pub mod archive_name;
 pub mod columns;

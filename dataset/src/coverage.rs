@@ -8,8 +8,8 @@ const CONTEXT: &[u8; 17] = b"blip2 coverage v1";
 
 /// A number of samples and the sum of their digests modulo 2^128.
 ///
-/// Two sets of (stage, sample, row) have the same coverage only if they are the same: a sample that is missing, doubled
-/// or was used with another row changes the digest.
+/// Two sets of (stage, sample, row) have the same coverage only if they are the same: a sample that is
+/// missing, doubled or was used with another row changes the digest.
 ///
 /// ```
 /// use blip2_dataset::coverage::Coverage;
@@ -26,8 +26,8 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// That of one sample (its global index within the stage) and the row it really used: index of the file in the
-    /// manifest, row group, row.
+    /// That of one sample (its global index within the stage) and the row it really used: index of the file
+    /// in the manifest, row group, row.
     pub fn of(stage: u32, sample: u64, (file, row_group, row): (u32, u32, u32)) -> Self {
         let mut fields = [0; CONTEXT.len() + 24];
         fields[..17].copy_from_slice(CONTEXT);

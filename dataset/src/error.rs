@@ -278,7 +278,8 @@ pub enum DatasetError {
 }
 
 impl DatasetError {
-    /// Whether the data or a setting is at fault (the same call fails again) and not storage, time or the machine.
+    /// Whether the data or a setting is at fault (the same call fails again) and not storage, time or the
+    /// machine.
     pub fn is_bad_input(&self) -> bool {
         !matches!(
             self,

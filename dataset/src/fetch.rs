@@ -36,16 +36,17 @@ pub fn is_url(place: &str) -> bool {
     place.contains("://")
 }
 
-/// The path of a model on this machine: of a path itself, of a URL what the cache holds of it, downloaded where it does
-/// not. A file is one that exists under the URL, or that ends in a weight file's extension; else it is a folder, of which
-/// the files that a model is made of are taken.
+/// The path of a model on this machine: of a path itself, of a URL what the cache holds of it, downloaded
+/// where it does not. A file is one that exists under the URL, or that ends in a weight file's extension;
+/// else it is a folder, of which the files that a model is made of are taken.
 ///
-/// A URL may end in `#blake3=HEX`: other content is then refused. Processes of one machine that fetch the same do it
-/// once. The files stay while this process lives.
+/// A URL may end in `#blake3=HEX`: other content is then refused. Processes of one machine that fetch the
+/// same do it once. The files stay while this process lives.
 ///
 /// # Errors
-/// [`DatasetError::Location`], [`DatasetError::NotFound`], [`DatasetError::Store`]; [`DatasetError::OtherContent`] for
-/// another hash; [`DatasetError::Fetch`] for a cache that cannot be written.
+/// [`DatasetError::Location`], [`DatasetError::NotFound`], [`DatasetError::Store`];
+/// [`DatasetError::OtherContent`] for another hash; [`DatasetError::Fetch`] for a cache that cannot be
+/// written.
 pub async fn fetch_model(place: &str) -> Result<Fetched> {
     if !is_url(place) {
         return Ok(as_it_is(PathBuf::from(place)));
@@ -72,7 +73,8 @@ pub async fn fetch_model(place: &str) -> Result<Fetched> {
     cache.get(url, files_at(url).await?, expected.as_deref()).await
 }
 
-/// Requires that a model's URL can be understood and that something lies there; nothing but names is looked at.
+/// Requires that a model's URL can be understood and that something lies there; nothing but names is looked
+/// at.
 ///
 /// # Errors
 /// As [`fetch_model`].
@@ -132,8 +134,8 @@ async fn verified(url: &str, path: PathBuf, expected: &str) -> Result<Fetched> {
     Ok(Fetched { blake3: found, ..as_it_is(path) })
 }
 
-/// Files of a hub's model, or of any URLs, into a folder of the user's: what is there whole is kept, what is there in part
-/// is continued. `done` is told each file.
+/// Files of a hub's model, or of any URLs, into a folder of the user's: what is there whole is kept, what is
+/// there in part is continued. `done` is told each file.
 ///
 /// # Errors
 /// As [`fetch_model`].

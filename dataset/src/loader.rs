@@ -28,8 +28,9 @@ pub use statistics::LoaderStatistics;
 
 /// Prepares batches in the background: reads on a tokio runtime, decoding on threads of its own.
 ///
-/// What [`Loader::next`] returns is a function of the [`LoaderSpec`] without its settings; and the batch of a slot at a
-/// step is the same whichever slots and steps a loader was started for. Dropping the loader ends its threads and reads.
+/// What [`Loader::next`] returns is a function of the [`LoaderSpec`] without its settings; and the batch of a
+/// slot at a step is the same whichever slots and steps a loader was started for. Dropping the loader ends
+/// its threads and reads.
 #[derive(Debug)]
 pub struct Loader {
     pipeline: Pipeline,
@@ -39,8 +40,9 @@ impl Loader {
     /// Starts loading; `runtime` does the reading.
     ///
     /// # Errors
-    /// [`Setting`](crate::error::DatasetError::Setting) if the specification contradicts itself, [`Thread`](crate::error::DatasetError::Thread) if no thread can be
-    /// started or the disk cache's folder cannot be used.
+    /// [`Setting`](crate::error::DatasetError::Setting) if the specification contradicts itself,
+    /// [`Thread`](crate::error::DatasetError::Thread) if no thread can be started or the disk cache's folder
+    /// cannot be used.
     pub fn start(runtime: Handle, spec: LoaderSpec) -> Result<Self> {
         spec.check()?;
         let counters = Arc::<Counters>::default();
@@ -67,9 +69,9 @@ impl Loader {
     /// The next step's batches, in order of steps. Blocks: for compute threads, not for tokio's.
     ///
     /// # Errors
-    /// [`Deadline`](crate::error::DatasetError::Deadline) if they are not ready in time (calling again goes on waiting),
-    /// [`Ended`](crate::error::DatasetError::Ended) after the last step, and whatever stopped the preparation of this step: then every
-    /// further call returns the same error.
+    /// [`Deadline`](crate::error::DatasetError::Deadline) if they are not ready in time (calling again goes
+    /// on waiting), [`Ended`](crate::error::DatasetError::Ended) after the last step, and whatever stopped
+    /// the preparation of this step: then every further call returns the same error.
     pub fn next(&self, deadline: Duration) -> Result<StepBatch> {
         let started = Instant::now();
         let (step, slots) = self.pipeline.next(deadline)?;

@@ -1,4 +1,5 @@
-//! Parquet as the field publishes it: what img2dataset, Hugging Face, LAION and DataComp write trains as it is.
+//! Parquet as the field publishes it: what img2dataset, Hugging Face, LAION and DataComp write trains as it
+//! is.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -50,8 +50,8 @@ impl PartialOrd for QuarantineRecord {
     }
 }
 
-/// Quarantined rows in a fixed order. A record of the same stage, sample and row counts once, so that a step that is
-/// redone changes nothing.
+/// Quarantined rows in a fixed order. A record of the same stage, sample and row counts once, so that a step
+/// that is redone changes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QuarantineList {
     records: BTreeSet<QuarantineRecord>,

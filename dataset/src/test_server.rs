@@ -1,4 +1,5 @@
-//! An HTTP server of this machine for tests: it asks for tokens and signatures, breaks off, is slow and refuses.
+//! An HTTP server of this machine for tests: it asks for tokens and signatures, breaks off, is slow and
+//! refuses.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

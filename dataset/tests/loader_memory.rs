@@ -1,4 +1,5 @@
-//! What a loader holds is bounded by `prefetch_bytes`, however long its batches are not taken and however large the corpus is.
+//! What a loader holds is bounded by `prefetch_bytes`, however long its batches are not taken and however
+//! large the corpus is.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,7 +26,8 @@ const MIB: usize = 1 << 20;
 const ROW_GROUPS: usize = 48;
 const ROWS_PER_GROUP: usize = 16;
 const PREFETCH: usize = 16 * MIB;
-/// Row groups in use are held beyond the bound: those of two parts, and one that is being decoded by each of two threads.
+/// Row groups in use are held beyond the bound: those of two parts, and one that is being decoded by each of
+/// two threads.
 const IN_USE: usize = 16 * MIB;
 
 /// A JPEG with bytes behind its end, which decoders pass over and readers carry.

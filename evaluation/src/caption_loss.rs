@@ -10,8 +10,8 @@ use crate::captions::{caption, other_rows};
 use crate::error::{EvaluationError, Result};
 use crate::sample_encoder::{BATCH, SampleEncoder};
 
-/// Mean loss per caption token of a set, without the token that starts a text. With an encoder-decoder, the first words
-/// of a caption are read in all three cases and the loss is that of the others.
+/// Mean loss per caption token of a set, without the token that starts a text. With an encoder-decoder, the
+/// first words of a caption are read in all three cases and the loss is that of the others.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CaptionLosses {
     /// Each caption behind its own image.

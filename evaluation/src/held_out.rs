@@ -13,7 +13,8 @@ pub use self::settings::HeldOutSettings;
 use crate::captions::caption;
 use crate::error::{EvaluationError, Result};
 
-/// Rows that are computed together, whoever computes them: what a row contributes does not depend on the members.
+/// Rows that are computed together, whoever computes them: what a row contributes does not depend on the
+/// members.
 const UNIT: usize = 16;
 
 /// How a run's models read images and captions.

@@ -4,11 +4,12 @@
 //! - [`held_out`]: rows that are held out of training, as they are kept between evaluations
 //! - [`captioning`]: text for images, by an exported folder
 //! - [`retrieval`] and [`caption_loss`]: an opened model over a set of samples
-//! - [`image_transform`] and [`tokenizer`]: images and texts as a model's folder says that they are prepared; [`model_folder`]:
-//!   what lies there, for whoever asks before it is opened
+//! - [`image_transform`] and [`tokenizer`]: images and texts as a model's folder says that they are prepared;
+//!   [`model_folder`]: what lies there, for whoever asks before it is opened
 //!
-//! This room takes models that are open. It knows no run, no worker and no configuration of theirs: whoever has a
-//! checkpoint makes the model of it and hands it in. What is computed is a function of the model, the samples and a seed.
+//! This room takes models that are open. It knows no run, no worker and no configuration of theirs: whoever
+//! has a checkpoint makes the model of it and hands it in. What is computed is a function of the model, the
+//! samples and a seed.
 
 pub mod caption_loss;
 pub mod captioning;

@@ -1,4 +1,5 @@
-//! What lies in the place of a model: files, tensors, tokenizer, and what is wrong with them; no weights are read.
+//! What lies in the place of a model: files, tensors, tokenizer, and what is wrong with them; no weights are
+//! read.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -97,7 +98,8 @@ impl PartReport {
         self.dtypes = dtypes.into_iter().collect();
     }
 
-    /// Lists the files with weights in a folder, or the file. Whoever compares them has said what is wrong with them.
+    /// Lists the files with weights in a folder, or the file. Whoever compares them has said what is wrong
+    /// with them.
     pub fn list_weights(&mut self, path: &Path) {
         let alone = || {
             let entries = std::fs::read_dir(path).ok()?.flatten().map(|entry| entry.path());

@@ -87,8 +87,8 @@ pub fn by_clip(folder: &Path, device: &Device, samples: &[Sample]) -> Result<Ret
     retrieval(&similarity, &truth, texts.len())
 }
 
-/// The best of each image's queries with each text, `[images, texts]`, of `image_feats` `[images, queries, width]` and
-/// `text_feats` `[texts, width]`.
+/// The best of each image's queries with each text, `[images, texts]`, of `image_feats`
+/// `[images, queries, width]` and `text_feats` `[texts, width]`.
 pub fn best_of_queries(image_feats: Tensor<3>, text_feats: Tensor<2>) -> Tensor<2> {
     let [rows, queries, width] = image_feats.dims();
     let texts = text_feats.dims()[0];

@@ -33,7 +33,8 @@ impl SampleEncoder {
         &self.device
     }
 
-    /// `image_features` of the samples in batches, `[b, tokens, width]` each; the batches come one after the other.
+    /// `image_features` of the samples in batches, `[b, tokens, width]` each; the batches come one after the
+    /// other.
     ///
     /// # Errors
     /// Each is an error where an image cannot be prepared or the device fails.

@@ -1,7 +1,8 @@
-//! What the cuts of the tape cost: seconds and peak memory of a slot of the contrast task, forward and backward.
+//! What the cuts of the tape cost: seconds and peak memory of a slot of the contrast task, forward and
+//! backward.
 //!
-//! `cargo bench -p blip2-model --bench backward -- whole|segmented [LAYERS] [HIDDEN] [ROWS] [STEPS]`, one process
-//! each, since a process has one peak of memory.
+//! `cargo bench -p blip2-model --bench backward -- whole|segmented [LAYERS] [HIDDEN] [ROWS] [STEPS]`, one
+//! process each, since a process has one peak of memory.
 
 use std::time::Instant;
 

@@ -1,5 +1,5 @@
-//! BLIP: the captioner that writes synthetic captions and the filter that judges captions (arXiv 2201.12086); both
-//! frozen, for curation.
+//! BLIP: the captioner that writes synthetic captions and the filter that judges captions (arXiv 2201.12086);
+//! both frozen, for curation.
 
 mod by_image;
 mod captioner;

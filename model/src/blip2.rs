@@ -187,8 +187,8 @@ impl Blip2 {
         self.generate_from(self.soft_prompt(pixels)?, prompts, options, &|_| false)
     }
 
-    /// [`Blip2::generate`] for images that were looked at before; a text also ends where `stop` holds for its new
-    /// tokens.
+    /// [`Blip2::generate`] for images that were looked at before; a text also ends where `stop` holds for its
+    /// new tokens.
     ///
     /// # Shapes
     /// - soft_prompt `[b, queries, width]`; b prompts of any lengths
@@ -242,7 +242,8 @@ impl Blip2 {
 /// - soft_prompt `[b, queries, width]`; ids `[b, T]`; output `[b, T, width]`
 ///
 /// # Errors
-/// A row that does not hold exactly as many image tokens as there are queries, or an id outside the vocabulary.
+/// A row that does not hold exactly as many image tokens as there are queries, or an id outside the
+/// vocabulary.
 fn place_soft_prompt(
     language_model: &LanguageModel,
     soft_prompt: Tensor<3>,

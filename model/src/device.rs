@@ -1,7 +1,7 @@
 //! Devices by name: where tensors live.
 //!
-//! Every tensor of a process is put on a device that was chosen here; nothing asks for a default device, which would
-//! be a GPU wherever one is compiled in, present or not.
+//! Every tensor of a process is put on a device that was chosen here; nothing asks for a default device,
+//! which would be a GPU wherever one is compiled in, present or not.
 
 pub mod card;
 pub(crate) mod cast;
@@ -24,7 +24,8 @@ use burn::tensor::Device;
 
 pub use made::KernelsMade;
 
-/// Environment variable with the folder of a CUDA toolkit, in which the compiler of kernels looks for libraries.
+/// Environment variable with the folder of a CUDA toolkit, in which the compiler of kernels looks for
+/// libraries.
 pub const TOOLKIT_VARIABLE: &str = "CUDA_PATH";
 
 /// What was asked for.
@@ -34,9 +35,11 @@ pub enum DeviceName {
     Auto,
     /// The CPU.
     Cpu,
-    /// A CUDA device by its number; `None`: any, of which a worker takes the one of its [seat](crate::device::seat::Seat).
+    /// A CUDA device by its number; `None`: any, of which a worker takes the one of its
+    /// [seat](crate::device::seat::Seat).
     Cuda(Option<usize>),
-    /// A Vulkan device by its number, or any: discrete GPUs first, then integrated and virtual ones, then software.
+    /// A Vulkan device by its number, or any: discrete GPUs first, then integrated and virtual ones, then
+    /// software.
     Vulkan(Option<usize>),
 }
 
@@ -161,11 +164,11 @@ impl fmt::Display for DeviceName {
 }
 
 impl DeviceName {
-    /// The device that is meant on a machine with `present` devices, with its number and never `Auto`: the first one
-    /// where several are meant.
+    /// The device that is meant on a machine with `present` devices, with its number and never `Auto`: the
+    /// first one where several are meant.
     ///
-    /// `Auto` does not take a Vulkan device without a card of its own: software is slower than this program's CPU
-    /// code. Such a device is used where it is named.
+    /// `Auto` does not take a Vulkan device without a card of its own: software is slower than this program's
+    /// CPU code. Such a device is used where it is named.
     ///
     /// # Errors
     /// A device that is not compiled in or not there.
@@ -207,8 +210,8 @@ impl DeviceName {
         Err(DeviceError::NotPresent { name: self, reason })
     }
 
-    /// Opens the device, without autodiff, and says in the log which one `auto` became. Products of float32 are computed in
-    /// float32, and sums in one order, on every device.
+    /// Opens the device, without autodiff, and says in the log which one `auto` became. Products of float32
+    /// are computed in float32, and sums in one order, on every device.
     ///
     /// # Errors
     /// A device that is not compiled in, not there or not usable.
@@ -216,8 +219,8 @@ impl DeviceName {
         self.open_with(false)
     }
 
-    /// Opens the device as [`open`](Self::open) does; with `tf32`, products of float32 may round their factors to TF32 where
-    /// the device has units for that.
+    /// Opens the device as [`open`](Self::open) does; with `tf32`, products of float32 may round their
+    /// factors to TF32 where the device has units for that.
     ///
     /// # Errors
     /// As `open`, and a device that this process has opened otherwise.
@@ -278,8 +281,8 @@ impl Present {
         Self { cuda: guarded(cuda_count), vulkan, cuda_visible: std::env::var("CUDA_VISIBLE_DEVICES").ok() }
     }
 
-    /// The cards that `name` may mean: each a device of its own, which workers do not share unasked. None for the CPU,
-    /// and for Vulkan devices that are no cards.
+    /// The cards that `name` may mean: each a device of its own, which workers do not share unasked. None for
+    /// the CPU, and for Vulkan devices that are no cards.
     pub fn cards(&self, name: DeviceName) -> Vec<DeviceName> {
         let cuda = || (0..self.cuda.unwrap_or(0)).map(|number| DeviceName::Cuda(Some(number))).collect();
         let discrete = || {
@@ -326,8 +329,8 @@ impl fmt::Display for Present {
     }
 }
 
-/// The folder that the environment variable `CUDA_PATH` should name, because the library of math functions came with the
-/// program, in the folder of `executable`, and the variable is not set. None without CUDA.
+/// The folder that the environment variable `CUDA_PATH` should name, because the library of math functions
+/// came with the program, in the folder of `executable`, and the variable is not set. None without CUDA.
 pub fn toolkit_beside(executable: &Path) -> Option<PathBuf> {
     let toolkit = toolkit();
     libdevice::beside(executable, toolkit.as_deref(), Path::exists).filter(|_| cfg!(feature = "cuda-unfused"))

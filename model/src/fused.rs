@@ -1,10 +1,11 @@
-//! What burn composes of many operations, or computes in another layout, each as one operation with its own backward pass
-//! on the CPU: GELU, layer normalisation (of a sum), dropout, attention, softmax cross-entropy, the affine map.
+//! What burn composes of many operations, or computes in another layout, each as one operation with its own
+//! backward pass on the CPU: GELU, layer normalisation (of a sum), dropout, attention, softmax cross-entropy,
+//! the affine map.
 //!
-//! An operation is a folder: its loops (`kernel`), the nodes of its backward pass (`autodiff`) and, beside it, its
-//! composition of burn's own operations, which it computes on other devices and in other precisions and is tested
-//! against. A result depends on the values alone: sums run over fixed chunks and lanes, whatever the number of threads
-//! and the width of the processor's vectors.
+//! An operation is a folder: its loops (`kernel`), the nodes of its backward pass (`autodiff`) and, beside
+//! it, its composition of burn's own operations, which it computes on other devices and in other precisions
+//! and is tested against. A result depends on the values alone: sums run over fixed chunks and lanes,
+//! whatever the number of threads and the width of the processor's vectors.
 
 mod affine;
 #[cfg(test)]

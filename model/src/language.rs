@@ -1,7 +1,8 @@
 //! The frozen language models of the generate task, behind one interface.
 //!
-//! A family is its folder ([`opt`], [`llama`], [`t5`]) and a line of the registry. Decoder-only families share one body
-//! (`decoder_only`) and give it their layers; [`generation`] searches for the next tokens of any of them.
+//! A family is its folder ([`opt`], [`llama`], [`t5`]) and a line of the registry. Decoder-only families
+//! share one body (`decoder_only`) and give it their layers; [`generation`] searches for the next tokens of
+//! any of them.
 
 mod decoder_only;
 pub(crate) mod family;
@@ -82,7 +83,8 @@ impl LanguageModel {
     /// Width of the embeddings of the language model in a folder or GGUF file; its weights are not read.
     ///
     /// # Errors
-    /// A kind of model that is not one of the families, or a variant that is not supported, named with its field.
+    /// A kind of model that is not one of the families, or a variant that is not supported, named with its
+    /// field.
     pub fn width_of(folder: &Path) -> Result<usize, ModelError> {
         let config = FolderConfig::open(folder)?;
         Ok((Family::of_folder(&config)?.sizes)(&config)?.width())
@@ -146,8 +148,8 @@ impl LanguageModel {
         self.model.sizes().section()
     }
 
-    /// Raises the vocabulary to at least `tokens`, in steps of 64 as published models do. The new tokens' vectors
-    /// are the mean of the others.
+    /// Raises the vocabulary to at least `tokens`, in steps of 64 as published models do. The new tokens'
+    /// vectors are the mean of the others.
     pub fn grow_vocabulary(&mut self, tokens: usize) {
         if tokens > self.special_tokens().vocab_size {
             self.model.grow_vocabulary(tokens.next_multiple_of(VOCABULARY_STEP));
@@ -179,11 +181,12 @@ impl LanguageModel {
         self.model.scores(inputs_embeds, attention_mask, None)
     }
 
-    /// Scores of every next token at every position of the text that the decoder of an encoder-decoder has written.
+    /// Scores of every next token at every position of the text that the decoder of an encoder-decoder has
+    /// written.
     ///
     /// # Shapes
-    /// - inputs_embeds `[b, S, width]`; attention_mask `[b, S]` (1: a token, 0: padding); written `[b, T]`, starting with
-    ///   the start token; output `[b, T, vocabulary]`
+    /// - inputs_embeds `[b, S, width]`; attention_mask `[b, S]` (1: a token, 0: padding); written `[b, T]`,
+    ///   starting with the start token; output `[b, T, vocabulary]`
     ///
     /// # Errors
     /// A decoder-only model.
@@ -198,8 +201,8 @@ impl LanguageModel {
 
     /// Continues prompts of embeddings; a text has its end token, if it reached one, as its last token.
     ///
-    /// `prompts` are the prompts' token ids, which the repetition rules of decoder-only models see; a text also ends
-    /// where `stop` holds for its new tokens.
+    /// `prompts` are the prompts' token ids, which the repetition rules of decoder-only models see; a text
+    /// also ends where `stop` holds for its new tokens.
     ///
     /// # Shapes
     /// - inputs_embeds `[b, S, width]`; attention_mask `[b, S]` (1: a token, 0: padding); the last position

@@ -1,15 +1,16 @@
-//! BLIP-2's models on burn: image encoders, the Q-Former and what it is trained for, frozen language models, and
-//! weights in and out of their published names.
+//! BLIP-2's models on burn: image encoders, the Q-Former and what it is trained for, frozen language models,
+//! and weights in and out of their published names.
 //!
-//! The crate knows nothing of storage, networks or processes: it maps tensors to tensors. Its floors, from the ground
-//! up; each knows those above it in this list, and none below:
+//! The crate knows nothing of storage, networks or processes: it maps tensors to tensors. Its floors, from
+//! the ground up; each knows those above it in this list, and none below:
 //!
 //! - [`error`]: what can go wrong.
 //! - [`device`]: devices by name, cards and seats; placement and numbers, and how tensors are read back.
 //! - [`fused`]: passes over activations that are one operation on the CPU.
-//! - [`nn`]: what all models are built of, and [`nn::tensors`]: every tensor under its published name, the one
-//!   description that loading, saving, optimising and exchanging gradients share.
-//! - [`train`]: a backward pass in segments, the buckets of the gradient it completes one by one, losses, AdamW.
+//! - [`nn`]: what all models are built of, and [`nn::tensors`]: every tensor under its published name, the
+//!   one description that loading, saving, optimising and exchanging gradients share.
+//! - [`train`]: a backward pass in segments, the buckets of the gradient it completes one by one, losses,
+//!   AdamW.
 //! - [`files`]: weights, configurations, tokenizers and image processors of published folders.
 //! - [`vision`]: frozen image encoders in the EVA and the CLIP layout.
 //! - [`qformer`]: the Querying Transformer.

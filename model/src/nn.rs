@@ -1,4 +1,5 @@
-//! What all models are built of: layers, attention and its cache, feed-forward parts, dropout, and the names of tensors.
+//! What all models are built of: layers, attention and its cache, feed-forward parts, dropout, and the names
+//! of tensors.
 
 pub mod activation;
 pub mod attention;

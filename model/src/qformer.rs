@@ -2,13 +2,14 @@
 //! attend to the image (BLIP-2, arXiv 2301.12597, section 3.1).
 
 mod attention;
+mod config;
 mod layer;
 
 pub(crate) use attention::AttentionBlock;
+pub use config::QFormerConfig;
 pub(crate) use layer::FeedForward;
 pub use layer::QFormerLayer;
 
-use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
@@ -20,72 +21,7 @@ use crate::nn::layers::{Embedding, LayerNorm};
 use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 use crate::train::tape::{Segment, Tape};
 
-/// Sizes of a [`QFormer`].
-#[derive(Config, Debug, PartialEq)]
-pub struct QFormerConfig {
-    /// Width.
-    #[config(default = 768)]
-    pub hidden: usize,
-    /// Layers.
-    #[config(default = 12)]
-    pub layers: usize,
-    /// Attention heads; a divisor of `hidden`.
-    #[config(default = 12)]
-    pub heads: usize,
-    /// Inner width of the feed-forward parts.
-    #[config(default = 3072)]
-    pub intermediate: usize,
-    /// Rows of the word table.
-    #[config(default = 30523)]
-    pub vocab: usize,
-    /// Rows of the position table.
-    #[config(default = 512)]
-    pub max_positions: usize,
-    /// Learned queries.
-    #[config(default = 32)]
-    pub queries: usize,
-    /// Layers whose index is a multiple of this attend to the image.
-    #[config(default = 2)]
-    pub cross_attention_frequency: usize,
-    /// Width of the image encoder's features.
-    pub image_width: usize,
-    /// Epsilon of the layer norms.
-    #[config(default = 1e-12)]
-    pub layer_norm_eps: f64,
-    /// Dropout probability in training.
-    #[config(default = 0.1)]
-    pub dropout: f64,
-}
-
 impl QFormerConfig {
-    /// Whether layer `index` attends to the image.
-    pub fn has_cross_attention(&self, index: usize) -> bool {
-        index.is_multiple_of(self.cross_attention_frequency)
-    }
-
-    /// Refuses sizes that no model can have.
-    pub fn validate(&self) -> Result<(), ModelError> {
-        let refuse = |reason: String| Err(ModelError::input("Q-Former configuration", reason));
-        if self.heads == 0 || !self.hidden.is_multiple_of(self.heads) {
-            return refuse(format!(
-                "hidden {} is not a multiple of heads {} (hidden_size, num_attention_heads)",
-                self.hidden, self.heads
-            ));
-        }
-        for (name, value) in [
-            ("layers", self.layers),
-            ("queries", self.queries),
-            ("intermediate", self.intermediate),
-            ("cross_attention_frequency", self.cross_attention_frequency),
-            ("image width", self.image_width),
-        ] {
-            if value == 0 {
-                return refuse(format!("{name} is 0"));
-            }
-        }
-        Ok(())
-    }
-
     /// A Q-Former of zeros on `device`; `with_text` adds the word and position tables and the text
     /// feed-forward parts, which the generate task drops.
     pub fn init(&self, with_text: bool, device: &Device) -> QFormer {

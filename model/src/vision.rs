@@ -35,9 +35,10 @@ pub enum ImageEncoder {
 }
 
 impl ImageEncoder {
-    /// Loads an encoder to a `place` without autodiff: that of a Hugging Face folder (the model type `blip_2_vision_model`,
-    /// `blip-2` or `instructblip` in the EVA layout, `clip` or `clip_vision_model` in CLIP's), or LAVIS's file of one alone,
-    /// `eva_vit_g.pth` or `clip_vit_L.pth`, whose last block is not used.
+    /// Loads an encoder to a `place` without autodiff: that of a Hugging Face folder (the model type
+    /// `blip_2_vision_model`, `blip-2` or `instructblip` in the EVA layout, `clip` or `clip_vision_model` in
+    /// CLIP's), or LAVIS's file of one alone, `eva_vit_g.pth` or `clip_vit_L.pth`, whose last block is not
+    /// used.
     ///
     /// # Errors
     /// Another model type, an unsupported setting, or weights that do not fit the configuration.
@@ -127,7 +128,8 @@ impl ImageEncoder {
         })
     }
 
-    /// The features of normalised images, before any final norm, in the numbers that the matrices are kept in.
+    /// The features of normalised images, before any final norm, in the numbers that the matrices are kept
+    /// in.
     ///
     /// # Shapes
     /// - pixels `[b, 3, image_size, image_size]`; output `[b, tokens, width]`

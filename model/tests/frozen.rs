@@ -8,10 +8,12 @@ use blip2_model::language::{LanguageModel, Padded, Texts};
 use blip2_model::vision::ImageEncoder;
 use burn::tensor::{DType, Device, Int, Tensor};
 
-/// Largest difference of features and losses to float32, relative to the size of the values: bf16 keeps 8 bits of a number.
+/// Largest difference of features and losses to float32, relative to the size of the values: bf16 keeps 8
+/// bits of a number.
 const TOLERANCE: f64 = 0.05;
 
-/// The same of gradients, which are rounded behind every layer on the way back: 5.1 % with T5, when this was written.
+/// The same of gradients, which are rounded behind every layer on the way back: 5.1 % with T5, when this was
+/// written.
 const GRADIENT_TOLERANCE: f64 = 0.08;
 
 fn backbone(name: &str) -> PathBuf {

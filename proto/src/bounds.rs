@@ -1,14 +1,17 @@
-//! How long the texts of messages may be. A process passes on, keeps and logs nothing longer, whoever sent it.
+//! How long the texts of messages may be. A process passes on, keeps and logs nothing longer, whoever sent
+//! it.
 //!
-//! What *names* something (an address, a checkpoint, a hash) is refused when it is too long or no line of text: cut, it
-//! would name something else. What is *said* to people (a reason, a key) is cut and made visible.
+//! What *names* something (an address, a checkpoint, a hash) is refused when it is too long or no line of
+//! text: cut, it would name something else. What is *said* to people (a reason, a key) is cut and made
+//! visible.
 
 use crate::text::{MAX_TEXT, is_invisible, visible};
 use crate::v1::coordinator_message::Kind as FromCoordinator;
 use crate::v1::worker_message::Kind as FromWorker;
 use crate::v1::{Assignment, Commit, Hello, Ledger, Quarantined, StatusReply, StepDone, Welcome, assignment};
 
-/// Longest message between a worker and a coordinator, in bytes: a ledger names every row quarantined since a checkpoint.
+/// Longest message between a worker and a coordinator, in bytes: a ledger names every row quarantined since a
+/// checkpoint.
 pub const MAX_CONTROL_MESSAGE: usize = 32 << 20;
 /// Longest message of one that has not shown the run's token, in bytes: a Hello without a ledger.
 pub const MAX_STRANGER_MESSAGE: usize = 8 << 10;

@@ -1,10 +1,12 @@
-//! The gRPC contract between the coordinator and the workers, and among the workers; and how their processes connect.
+//! The gRPC contract between the coordinator and the workers, and among the workers; and how their processes
+//! connect.
 //!
-//! - [`v1`] is the contract as generated. `coordinator.proto` is a worker's life in a run: one bidirectional stream,
-//!   ordered both ways. `exchange.proto` is what members send each other inside a step. `curation.proto` hands out the
-//!   tasks of a curation. Bulk fields (`Chunk`, `RowChunk`, `StateChunk`) are [`bytes::Bytes`]: a received chunk is a view
-//!   of the frame it came in.
-//! - [`bounds`] says how long messages and their fields may be, [`text`] makes the text of others fit to be shown.
+//! - [`v1`] is the contract as generated. `coordinator.proto` is a worker's life in a run: one bidirectional
+//!   stream, ordered both ways. `exchange.proto` is what members send each other inside a step.
+//!   `curation.proto` hands out the tasks of a curation. Bulk fields (`Chunk`, `RowChunk`, `StateChunk`) are
+//!   [`bytes::Bytes`]: a received chunk is a view of the frame it came in.
+//! - [`bounds`] says how long messages and their fields may be, [`text`] makes the text of others fit to be
+//!   shown.
 //! - [`transport`] decides about sockets, HTTP/2 and TLS, [`token`] about who is let in.
 //! - [`drill`] rehearses faults at named places.
 //!

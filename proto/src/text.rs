@@ -6,8 +6,8 @@ pub const MAX_TEXT: usize = 4096;
 /// Room for what says that a text was cut.
 const CUT: usize = 40;
 
-/// `text` in at most `most` bytes, where whatever a terminal or a log would act on is escaped; line breaks and tabs
-/// stay. What has passed once passes unchanged.
+/// `text` in at most `most` bytes, where whatever a terminal or a log would act on is escaped; line breaks
+/// and tabs stay. What has passed once passes unchanged.
 pub fn visible(text: &str, most: usize) -> String {
     let mut shown = String::new();
     // Where it is cut if it turns out too long: in the shown text and in the original.

@@ -1,6 +1,7 @@
 //! How processes of a run are connected: the one place that decides about sockets, HTTP/2 and TLS.
 
 mod address;
+mod causes;
 mod descriptors;
 mod failure;
 mod gate;
@@ -19,10 +20,11 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Server};
 pub use address::{AddressError, advertised, listening};
 pub use descriptors::raise_descriptor_limit;
 pub use failure::ConnectError;
-use failure::with_causes;
 pub use gate::{Connection, Gated};
 pub use guarded::{Guarded, authenticate, is_authenticated};
 pub use tls::{TlsError, TlsFiles};
+
+use causes::with_causes;
 
 /// Flow-control windows of a stream and of a connection that carry control messages.
 const CONTROL_WINDOWS: (u32, u32) = (256 << 10, 1 << 20);

@@ -83,8 +83,8 @@ impl Catalogue {
         Ok(listing)
     }
 
-    /// The newest checkpoint whose parts are there and have the right length, and the damaged ones that are newer and
-    /// were passed over. No part is read.
+    /// The newest checkpoint whose parts are there and have the right length, and the damaged ones that are
+    /// newer and were passed over. No part is read.
     ///
     /// # Errors
     /// The store fails, or there are checkpoints and none is valid: that is never read as "start afresh".
@@ -93,8 +93,8 @@ impl Catalogue {
         newest_and_passed_over(valid.pop(), damaged)
     }
 
-    /// The newest checkpoint that reads back whole, every byte compared with its COMMIT, and the damaged ones that are
-    /// newer and were passed over.
+    /// The newest checkpoint that reads back whole, every byte compared with its COMMIT, and the damaged ones
+    /// that are newer and were passed over.
     ///
     /// # Errors
     /// The store fails, or there are checkpoints and none is whole: that is never read as "start afresh".
@@ -144,10 +144,12 @@ impl Catalogue {
         Ok(record)
     }
 
-    /// Makes a checkpoint of parts that are in the store and of the rows quarantined so far, and reads it back.
+    /// Makes a checkpoint of parts that are in the store and of the rows quarantined so far, and reads it
+    /// back.
     ///
     /// # Errors
-    /// A part is missing or has another length, the checkpoint exists already with another content, or the store fails.
+    /// A part is missing or has another length, the checkpoint exists already with another content, or the
+    /// store fails.
     pub async fn write_commit(
         &self,
         record: &CheckpointRecord,
@@ -218,9 +220,9 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Deletes what `newest` makes superfluous: checkpoints beyond the `keep` newest (0: none of them) that `is_kept`
-    /// does not protect, and unfinished ones of earlier steps not in `in_progress`. Damaged ones and those of later
-    /// epochs, which another coordinator writes, are left alone. Returns the names.
+    /// Deletes what `newest` makes superfluous: checkpoints beyond the `keep` newest (0: none of them) that
+    /// `is_kept` does not protect, and unfinished ones of earlier steps not in `in_progress`. Damaged ones
+    /// and those of later epochs, which another coordinator writes, are left alone. Returns the names.
     ///
     /// # Errors
     /// `newest` does not read back whole, and nothing was deleted; or the store fails.
@@ -258,7 +260,8 @@ impl Catalogue {
     }
 }
 
-/// Of the damaged checkpoints those that are newer than `newest`, oldest first; without a newest one all are too many.
+/// Of the damaged checkpoints those that are newer than `newest`, oldest first; without a newest one all are
+/// too many.
 fn newest_and_passed_over(
     newest: Option<CheckpointRecord>,
     mut damaged: Vec<Damaged>,

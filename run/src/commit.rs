@@ -138,11 +138,12 @@ impl CheckpointRecord {
     }
 }
 
-/// Reads the checkpoint in `folder`, wherever it was copied to: its COMMIT, and its shards in order, each compared with
-/// what COMMIT says.
+/// Reads the checkpoint in `folder`, wherever it was copied to: its COMMIT, and its shards in order, each
+/// compared with what COMMIT says.
 ///
 /// # Errors
-/// [`RunError::Checkpoint`]: no COMMIT, one of another format, a missing shard, or a shard of another length or BLAKE3.
+/// [`RunError::Checkpoint`]: no COMMIT, one of another format, a missing shard, or a shard of another length
+/// or BLAKE3.
 pub async fn read_verified(folder: &Location) -> Result<(CheckpointRecord, Vec<Bytes>)> {
     let wrong = |reason: String| RunError::Checkpoint { name: folder.to_string(), reason };
     let commit = folder.join(COMMIT).read().await?;

@@ -1,4 +1,5 @@
-//! Membership epochs as create-if-absent objects: whoever creates the next one leads, all others are fenced off.
+//! Membership epochs as create-if-absent objects: whoever creates the next one leads, all others are fenced
+//! off.
 
 use blip2_dataset::store::{Location, put_create};
 use bytes::Bytes;
@@ -21,10 +22,12 @@ pub struct EpochRecord {
     /// URL under which workers and coordinators that stand by reach the coordinator.
     #[serde(default)]
     pub address: String,
-    /// Committed steps whose state was lost with all who held it, where the run goes back from them to `step`.
+    /// Committed steps whose state was lost with all who held it, where the run goes back from them to
+    /// `step`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub back_from: Option<u64>,
-    /// In the epoch that closes a run's coordination: how it ended (done, interrupted, failed). Nobody need take over.
+    /// In the epoch that closes a run's coordination: how it ended (done, interrupted, failed). Nobody need
+    /// take over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<String>,
 }
@@ -65,7 +68,8 @@ pub struct Epochs {
 }
 
 impl Epochs {
-    /// The epochs of the run in `run_root`, for the coordinator of this (unique) name that is reached at `address`.
+    /// The epochs of the run in `run_root`, for the coordinator of this (unique) name that is reached at
+    /// `address`.
     pub fn new(run_root: &Location, coordinator: String, address: String) -> Self {
         Self { folder: run_root.join(EPOCHS), coordinator, address }
     }
@@ -105,7 +109,8 @@ impl Epochs {
         if self.create(&record).await? { Ok(()) } else { Err(RunError::Fenced { epoch }) }
     }
 
-    /// Closes the coordination of the run with one more epoch, which says how it ended: nobody need take over.
+    /// Closes the coordination of the run with one more epoch, which says how it ended: nobody need take
+    /// over.
     ///
     /// # Errors
     /// As [`Epochs::take`].
@@ -132,9 +137,9 @@ impl Epochs {
 
     /// The newest epoch's record, if there is one.
     ///
-    /// Whoever left an object that cannot be read (a crash between its creation and its content) has taken that epoch
-    /// and is gone: the record then has its number and, for the rest, what the newest readable one says, except that
-    /// the run has not ended.
+    /// Whoever left an object that cannot be read (a crash between its creation and its content) has taken
+    /// that epoch and is gone: the record then has its number and, for the rest, what the newest readable one
+    /// says, except that the run has not ended.
     ///
     /// # Errors
     /// The store fails.
@@ -151,7 +156,8 @@ impl Epochs {
         Ok(Some(self.unknown(newest)))
     }
 
-    /// Members of the last epoch up to `epoch` that had any, if the run has not ended since: they may come back.
+    /// Members of the last epoch up to `epoch` that had any, if the run has not ended since: they may come
+    /// back.
     ///
     /// # Errors
     /// The store fails.
@@ -207,7 +213,8 @@ impl Epochs {
         EpochRecord::parse(&object.to_string(), &content).map(Some)
     }
 
-    /// Whether an epoch's object breaks off, as a crash between its creation and the end of its content leaves it.
+    /// Whether an epoch's object breaks off, as a crash between its creation and the end of its content
+    /// leaves it.
     ///
     /// # Errors
     /// The store fails.

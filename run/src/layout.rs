@@ -75,7 +75,8 @@ pub fn shard_name(index: u32, count: u32) -> String {
     format!("part-{index:05}-of-{count:05}.safetensors")
 }
 
-/// Whether a shard's name is that of an object directly in the checkpoint's folder, and of no other object in it.
+/// Whether a shard's name is that of an object directly in the checkpoint's folder, and of no other object in
+/// it.
 pub fn is_shard_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     !name.is_empty()

@@ -15,7 +15,8 @@ pub struct Stage {
     pub batch: u32,
 }
 
-/// Which step belongs to which stage. Steps are numbered through all stages from 0, stages from 1, empty ones included.
+/// Which step belongs to which stage. Steps are numbered through all stages from 0, stages from 1, empty ones
+/// included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
     stages: Vec<Stage>,

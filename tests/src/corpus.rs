@@ -41,8 +41,8 @@ pub fn write(path: &Path, image_column: &str, rows: &[Row]) {
     writer.close().expect("the footer is written");
 }
 
-/// Writes rows as img2dataset does by default: those for which `failed` says so have no picture, and the recorded hashes are
-/// not those of the stored pictures.
+/// Writes rows as img2dataset does by default: those for which `failed` says so have no picture, and the
+/// recorded hashes are not those of the stored pictures.
 ///
 /// # Panics
 /// When the file cannot be written.

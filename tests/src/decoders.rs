@@ -1,7 +1,9 @@
-//! One entry for each decoder that reads bytes from outside: it must not panic, hang or allocate without bound.
+//! One entry for each decoder that reads bytes from outside: it must not panic, hang or allocate without
+//! bound.
 //!
-//! The coverage-guided targets under `fuzz/` and the short deterministic run of `tests/decoders.rs` call the same
-//! entries. An entry says whether the bytes were taken, so that a test can tell that mutations start from real input.
+//! The coverage-guided targets under `fuzz/` and the short deterministic run of `tests/decoders.rs` call the
+//! same entries. An entry says whether the bytes were taken, so that a test can tell that mutations start
+//! from real input.
 
 mod files;
 mod script;

@@ -1,4 +1,5 @@
-//! What the end-to-end tests share: the binary, runs of it with a deadline, small corpora, the decoders of foreign bytes.
+//! What the end-to-end tests share: the binary, runs of it with a deadline, small corpora, the decoders of
+//! foreign bytes.
 
 pub mod cluster;
 pub mod corpus;

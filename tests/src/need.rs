@@ -1,6 +1,7 @@
 //! What a test needs and not every machine has: without it the test is skipped, with a printed word.
 //!
-//! With `BLIP2_NO_SKIP=1`, as in `.ci/run`, a skipped test fails, unless the machine cannot have what is missing.
+//! With `BLIP2_NO_SKIP=1`, as in `.ci/run`, a skipped test fails, unless the machine cannot have what is
+//! missing.
 
 use std::process::Command;
 
@@ -42,8 +43,8 @@ impl Need {
         }
     }
 
-    /// The one list of what may be missing where no test may be skipped: why this machine cannot have it, or where else it is
-    /// tested.
+    /// The one list of what may be missing where no test may be skipped: why this machine cannot have it, or
+    /// where else it is tested.
     fn excused(self) -> Option<&'static str> {
         match self {
             Self::Namespaces => {

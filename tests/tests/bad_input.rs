@@ -48,7 +48,8 @@ fn a_corpus_that_is_not_there_or_not_parquet() {
     trained.says(&["4 rows, fewer than a batch of stage 1", "stage1.batch"]);
 }
 
-/// img2dataset's own output: failed downloads are rows without a picture, and the recorded hash is that of the download.
+/// img2dataset's own output: failed downloads are rows without a picture, and the recorded hash is that of
+/// the download.
 #[test]
 fn failed_downloads_and_foreign_hashes_are_trained_on_and_audited() {
     let rows = good_rows(40);

@@ -1,7 +1,9 @@
-//! Decoders of foreign bytes meet what is nearly right, and neither panic, hang nor hold more memory than they may.
+//! Decoders of foreign bytes meet what is nearly right, and neither panic, hang nor hold more memory than
+//! they may.
 //!
-//! Each decoder runs in a process of its own, so that one that aborts or overflows its stack is seen too. The inputs are
-//! the same in every run; `BLIP2_DECODE_SEED` makes others, `BLIP2_DECODE_SECONDS` lets each decoder go on for longer.
+//! Each decoder runs in a process of its own, so that one that aborts or overflows its stack is seen too. The
+//! inputs are the same in every run; `BLIP2_DECODE_SEED` makes others, `BLIP2_DECODE_SECONDS` lets each
+//! decoder go on for longer.
 
 use std::fmt::Write as _;
 use std::io::Write as _;

@@ -1,8 +1,8 @@
-//! The kill matrix: a worker or the coordinator is killed, stopped or asked to go in each phase of a run. Every run ends
-//! with the parameters of the run that nothing happened to, and with every sample used once.
+//! The kill matrix: a worker or the coordinator is killed, stopped or asked to go in each phase of a run.
+//! Every run ends with the parameters of the run that nothing happened to, and with every sample used once.
 //!
-//! Processes are stopped for a few seconds, with deadlines to match; `BLIP2_FULL_STOPS=1` stops them for 20 s with the
-//! deadlines of the defaults.
+//! Processes are stopped for a few seconds, with deadlines to match; `BLIP2_FULL_STOPS=1` stops them for 20 s
+//! with the deadlines of the defaults.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, OnceLock};

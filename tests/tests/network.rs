@@ -1,5 +1,5 @@
-//! Runs over links that are slow, lossy, or cut: through a relay everywhere, through network namespaces where this
-//! machine allows them.
+//! Runs over links that are slow, lossy, or cut: through a relay everywhere, through network namespaces where
+//! this machine allows them.
 
 use std::net::SocketAddr;
 use std::process::Command;

@@ -86,8 +86,9 @@ impl Clone {
         command
     }
 
-    /// A block whose parts belong to several machines: each begins with a comment, the first leads, the last watches.
-    /// The watch begins before there are workers: what it shows is then a matter of the run, not of the machine's speed.
+    /// A block whose parts belong to several machines: each begins with a comment, the first leads, the last
+    /// watches. The watch begins before there are workers: what it shows is then a matter of the run, not of
+    /// the machine's speed.
     fn run_on_machines(&self, script: &str) {
         let ports = [free_port(), free_port()];
         let mut parts = on_loopback(script, ports);

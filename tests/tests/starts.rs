@@ -1,4 +1,5 @@
-//! Starts that fail, stops that come twice, ends that are asked for again: nothing is lost and nothing blocks the cure.
+//! Starts that fail, stops that come twice, ends that are asked for again: nothing is lost and nothing blocks
+//! the cure.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;

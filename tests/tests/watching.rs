@@ -1,5 +1,5 @@
-//! Watching a run: its address, its status by coordinator and by store, held-out numbers, the report, what is left of
-//! workers that failed.
+//! Watching a run: its address, its status by coordinator and by store, held-out numbers, the report, what is
+//! left of workers that failed.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! A member's life as a state machine: events in, actions out. No clock, no network, no compute.
 //!
-//! The shell ([`crate::run`]) opens sessions, runs the compute thread and stores parts; a simulation puts others in their
-//! place and drives the very code that runs in production.
+//! The shell ([`crate::run`]) opens sessions, runs the compute thread and stores parts; a simulation puts
+//! others in their place and drives the very code that runs in production.
 
 mod ledger;
 mod link;
@@ -61,7 +61,8 @@ pub enum MemberEvent {
     Received(FromCoordinator),
     /// Compute has loaded the run's models and is warm.
     Prepared,
-    /// Compute has done [`MemberAction::Enter`]: it holds the state after `step` steps, in the world of `epoch`.
+    /// Compute has done [`MemberAction::Enter`]: it holds the state after `step` steps, in the world of
+    /// `epoch`.
     Entered {
         /// The assignment's epoch.
         epoch: u64,
@@ -95,8 +96,8 @@ pub enum MemberEvent {
         /// What, where and what to do.
         message: String,
     },
-    /// No coordinator is there, and the newest epoch object says that the run is over: `done`, `interrupted` or
-    /// `failed`.
+    /// No coordinator is there, and the newest epoch object says that the run is over: `done`, `interrupted`
+    /// or `failed`.
     RunOver {
         /// How it ended.
         how: String,
@@ -119,8 +120,8 @@ pub struct Failure {
 /// What to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MemberAction {
-    /// Open a session with a candidate, `attempt` modulo their number, and answer with [`MemberEvent::Opened`] or
-    /// [`MemberEvent::Closed`]. An opening under way is given up.
+    /// Open a session with a candidate, `attempt` modulo their number, and answer with
+    /// [`MemberEvent::Opened`] or [`MemberEvent::Closed`]. An opening under way is given up.
     Open {
         /// Attempts since the last coordinator was followed.
         attempt: u32,
@@ -192,8 +193,8 @@ pub enum MemberEnd {
 
 /// One member of a run.
 ///
-/// Feed it every event with the time since its start, and a [`MemberEvent::Tick`] several times a second, the first to
-/// begin; do the actions in order. Compute gets one order at a time and answers each once.
+/// Feed it every event with the time since its start, and a [`MemberEvent::Tick`] several times a second, the
+/// first to begin; do the actions in order. Compute gets one order at a time and answers each once.
 #[derive(Debug)]
 pub struct MemberMachine {
     identity: MemberIdentity,

@@ -33,8 +33,8 @@ use crate::upload::{Upload, store_part};
 /// How a worker is started.
 #[derive(Debug, Clone)]
 pub struct WorkerOptions {
-    /// URLs of the run's coordinators, the leading one and those that stand by, `http://host:port`. A worker that is
-    /// part of a run also asks the coordinator that the run's newest membership epoch names.
+    /// URLs of the run's coordinators, the leading one and those that stand by, `http://host:port`. A worker
+    /// that is part of a run also asks the coordinator that the run's newest membership epoch names.
     pub coordinators: Vec<String>,
     /// Where this worker's Exchange service listens; port 0 picks one.
     pub listen: SocketAddr,
@@ -52,7 +52,8 @@ pub struct WorkerOptions {
     pub device: DeviceChoice,
     /// How long to try to reach a first coordinator.
     pub join_timeout: Duration,
-    /// How long to look for a coordinator after the session ended without a stop, with the state kept; zero: end at once.
+    /// How long to look for a coordinator after the session ended without a stop, with the state kept; zero:
+    /// end at once.
     pub reconnect_timeout: Duration,
     /// How this worker connects to coordinators and peers, and listens to peers.
     pub transport: Transport,

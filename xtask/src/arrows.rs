@@ -1,7 +1,7 @@
 //! Which crate uses which, and which file uses which inside a crate, as the source says it.
 //!
-//! Knows names and paths, not types: a method called on another file's type is no arrow, the `use` of that type is. What is
-//! compiled for tests alone is left out.
+//! Knows names and paths, not types: a method called on another file's type is no arrow, the `use` of that
+//! type is. What is compiled for tests alone is left out.
 
 pub mod circles;
 mod names;

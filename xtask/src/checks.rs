@@ -27,7 +27,8 @@ impl Check {
         })
     }
 
-    /// Cargo's arguments; what the user adds comes after them. One choice of packages, so that all share a build.
+    /// Cargo's arguments; what the user adds comes after them. One choice of packages, so that all share a
+    /// build.
     fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Format => &["fmt", "--all"],

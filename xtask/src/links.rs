@@ -45,7 +45,8 @@ fn anchor(heading: &str) -> String {
     kept.chars().filter(|sign| sign.is_alphanumeric() || ['-', '_'].contains(sign)).collect()
 }
 
-/// Paths of files that a document names as code: those with a folder and an extension of the repository's own files.
+/// Paths of files that a document names as code: those with a folder and an extension of the repository's own
+/// files.
 pub fn named_files(text: &str) -> BTreeSet<&str> {
     let words = text.split('`').skip(1).step_by(2);
     words

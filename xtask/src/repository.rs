@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What `cargo run` tells the program that it runs of its package. Build scripts that ask for one of them (`ring`'s does) run
-/// again where it changes, and all that stands on them is compiled again.
+/// What `cargo run` tells the program that it runs of its package. Build scripts that ask for one of them
+/// (`ring`'s does) run again where it changes, and all that stands on them is compiled again.
 const OF_THIS_PACKAGE: [&str; 4] = ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_", "CARGO_CRATE_"];
 
 /// The folder of the repository.

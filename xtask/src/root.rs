@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// Run with the root and three folders of this system, then the program: enters a mount namespace's view of the root
-/// in which these folders are where they are outside, so that paths mean the same on both sides.
+/// Run with the root and three folders of this system, then the program: enters a mount namespace's view of
+/// the root in which these folders are where they are outside, so that paths mean the same on both sides.
 const ENTER: &str = r#"root=$1; here=$PWD
 for folder in /proc /dev /sys "$2" "$3" "$4"; do
   mkdir -p "$root$folder"
@@ -31,8 +31,9 @@ impl Root {
         &self.0
     }
 
-    /// The command before a program, which then runs in this root, with `folders` visible: workspace, target and temporary
-    /// folder. Not the loader's variables, so that programs that the program starts run there too.
+    /// The command before a program, which then runs in this root, with `folders` visible: workspace, target
+    /// and temporary folder. Not the loader's variables, so that programs that the program starts run there
+    /// too.
     pub(crate) fn runner(&self, folders: [&Path; 3]) -> Vec<String> {
         let mut words: Vec<String> =
             ["unshare", "--mount", "sh", "-ec", ENTER, "enter"].map(String::from).to_vec();

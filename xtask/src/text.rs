@@ -43,8 +43,8 @@ pub fn long_lines(text: &str) -> Vec<usize> {
     too_long(text.lines().enumerate().map(|(number, line)| (number, line, line.trim_start())), DOCUMENT)
 }
 
-/// Of the lines, with their words, those that are too long: but for tables, for what stands between fences, and for a word
-/// that is too long itself.
+/// Of the lines, with their words, those that are too long: but for tables, for what stands between fences,
+/// and for a word that is too long itself.
 fn too_long<'a>(lines: impl Iterator<Item = (usize, &'a str, &'a str)>, columns: usize) -> Vec<usize> {
     let mut fenced = false;
     let found = lines.filter(|(_, line, words)| {

@@ -14,8 +14,8 @@ use crate::small_run;
 /// Steps of each stage.
 const STEPS: usize = 10;
 
-/// Largest difference of a step's loss to that of the CPU, relative to it; 2e-7 at most when it was written. Adam turns the
-/// noise in gradients near zero into whole steps, so that later steps may agree less.
+/// Largest difference of a step's loss to that of the CPU, relative to it; 2e-7 at most when it was written.
+/// Adam turns the noise in gradients near zero into whole steps, so that later steps may agree less.
 const LOSS_TOLERANCE: f64 = 1e-4;
 
 /// What is checked.

@@ -17,8 +17,8 @@ pub(super) fn saved(listing: &Listing) -> BTreeSet<(u64, u64)> {
     listing.valid.iter().map(|record| (record.step, record.epoch)).chain(damaged).collect()
 }
 
-/// Whether the run did without this checkpoint: a later one is whole, or the run was continued from before it. One that
-/// the run ended with is missed by somebody.
+/// Whether the run did without this checkpoint: a later one is whole, or the run was continued from before
+/// it. One that the run ended with is missed by somebody.
 pub(super) fn is_passed_over(name: &str, newest: &CheckpointRecord, epochs: &[EpochRecord]) -> bool {
     let Some((step, epoch)) = place(name) else { return false };
     let went_back = |record: &EpochRecord| record.epoch > epoch && record.step < step && record.end.is_none();

@@ -1,5 +1,5 @@
-//! The membership epochs of a run: one leader at a time, all slots dealt, steps in order but for roll-backs that are
-//! explained.
+//! The membership epochs of a run: one leader at a time, all slots dealt, steps in order but for roll-backs
+//! that are explained.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,8 @@ use crate::error::CliError;
 pub(super) struct Found {
     /// Ascending.
     pub(super) records: Vec<EpochRecord>,
-    /// Epochs that were taken by coordinators who crashed before they said more, and whose place a later one took.
+    /// Epochs that were taken by coordinators who crashed before they said more, and whose place a later one
+    /// took.
     pub(super) torn: BTreeSet<u64>,
     pub(super) problems: Vec<String>,
 }
@@ -52,8 +53,8 @@ pub(super) struct Checked {
     pub(super) notes: Vec<String>,
 }
 
-/// Compares the epochs with each other and with the checkpoints; `torn` are those that nobody wrote to the end, `saved`
-/// step and epoch of all checkpoints, damaged ones included.
+/// Compares the epochs with each other and with the checkpoints; `torn` are those that nobody wrote to the
+/// end, `saved` step and epoch of all checkpoints, damaged ones included.
 pub(super) fn check(
     epochs: &[EpochRecord],
     torn: &BTreeSet<u64>,
@@ -115,8 +116,8 @@ fn check_leaders(epochs: &[EpochRecord]) -> Option<String> {
 }
 
 impl Checked {
-    /// Steps go on from epoch to epoch, but for roll-backs: a coordinator that begins may go back to a checkpoint; one
-    /// that leads may when all who held the state are lost.
+    /// Steps go on from epoch to epoch, but for roll-backs: a coordinator that begins may go back to a
+    /// checkpoint; one that leads may when all who held the state are lost.
     fn check_steps(&mut self, epochs: &[EpochRecord], saved: &BTreeSet<(u64, u64)>) {
         for pair in epochs.windows(2) {
             let (before, after) = (&pair[0], &pair[1]);
@@ -143,8 +144,8 @@ impl Checked {
     }
 }
 
-/// Whether a run may have gone back under one coordinator: it says so itself, or, in runs of versions that did not, it
-/// went back to a checkpoint that was there.
+/// Whether a run may have gone back under one coordinator: it says so itself, or, in runs of versions that
+/// did not, it went back to a checkpoint that was there.
 fn is_explained(before: &EpochRecord, after: &EpochRecord, saved: &BTreeSet<(u64, u64)>) -> bool {
     if let Some(lost) = after.back_from {
         return lost >= before.step;

@@ -1,4 +1,5 @@
-//! `chat`: a dialogue about pictures, in the turn format that BLIP-2 was shown with (`Question: … Answer: …`).
+//! `chat`: a dialogue about pictures, in the turn format that BLIP-2 was shown with
+//! (`Question: … Answer: …`).
 
 use std::io::{BufRead as _, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -32,8 +33,8 @@ impl Dialogue {
         format!("{}Question: {question} Answer:", turns.collect::<String>())
     }
 
-    /// Forgets the oldest turns until `fits` the prompt of `question`; how many, or `None` if the question alone does
-    /// not fit.
+    /// Forgets the oldest turns until `fits` the prompt of `question`; how many, or `None` if the question
+    /// alone does not fit.
     fn make_room(
         &mut self,
         question: &str,

@@ -1,4 +1,5 @@
-//! `completions` and `man`: what shells and readers want to know of the command line, from its own definitions.
+//! `completions` and `man`: what shells and readers want to know of the command line, from its own
+//! definitions.
 
 use std::path::PathBuf;
 

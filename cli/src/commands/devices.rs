@@ -33,7 +33,8 @@ struct Devices {
     vulkan: Option<Vec<VulkanDevice>>,
     /// What a single worker takes with `--device auto`.
     auto: String,
-    /// Workers that `train --device auto` starts if nobody says how many; `None`: what the configuration says.
+    /// Workers that `train --device auto` starts if nobody says how many; `None`: what the configuration
+    /// says.
     workers: Option<usize>,
 }
 

@@ -17,11 +17,12 @@ pub(crate) struct ModelsArguments {
 
 #[derive(Debug, Subcommand)]
 enum ModelsCommand {
-    /// Download a published model: the needed files of one format, continued where a download was interrupted. HF_TOKEN
-    /// opens private and gated models, HF_ENDPOINT names a mirror, HF_HUB_OFFLINE=1 forbids the network.
+    /// Download a published model: the needed files of one format, continued where a download was
+    /// interrupted. HF_TOKEN opens private and gated models, HF_ENDPOINT names a mirror, HF_HUB_OFFLINE=1
+    /// forbids the network.
     Get(get::GetArguments),
-    /// Show the models of a configuration: files, shapes, tokenizers, what would be trained, and all that does not fit (exit
-    /// code 78). Only headers are read; models at URLs are fetched first.
+    /// Show the models of a configuration: files, shapes, tokenizers, what would be trained, and all that
+    /// does not fit (exit code 78). Only headers are read; models at URLs are fetched first.
     Check(check::CheckArguments),
     /// List the models that have a short name, with their sizes and licences.
     List(catalogue::ListArguments),

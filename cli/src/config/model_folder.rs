@@ -1,6 +1,7 @@
 //! `model.folder`: one BLIP-2 folder in the place of the parts that nothing else is said of.
 //!
-//! The key is no part of a run's configuration: what is pinned, hashed and sent to workers names each part's place.
+//! The key is no part of a run's configuration: what is pinned, hashed and sent to workers names each part's
+//! place.
 
 use serde_json::{Value as Json, json};
 use toml::Value;
@@ -9,7 +10,8 @@ use super::{Setting, reference};
 
 /// The key.
 pub(super) const KEY: &str = "model.folder";
-/// The parts of a whole folder: encoder, language model, the Q-Former's tokenizer where it has one, the Q-Former itself.
+/// The parts of a whole folder: encoder, language model, the Q-Former's tokenizer where it has one, the
+/// Q-Former itself.
 const PARTS: [&str; 4] =
     ["model.image_encoder", "model.language_model", "model.qformer_tokenizer", "model.init_checkpoint"];
 

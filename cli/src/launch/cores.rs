@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// The cores that this process may use, by the node of memory they are at. A core is the numbers of its hardware threads.
+/// The cores that this process may use, by the node of memory they are at. A core is the numbers of its
+/// hardware threads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Cores(pub(crate) BTreeMap<u32, Vec<Vec<u32>>>);
 
@@ -33,9 +34,9 @@ impl Cores {
         Self(nodes)
     }
 
-    /// Hardware threads for each worker, whose card is at the node of the same place in `cards`: workers with cards at a
-    /// node divide its cores, and where a card's node is not known all divide all cores. Nothing for a worker of whom
-    /// there are more than cores.
+    /// Hardware threads for each worker, whose card is at the node of the same place in `cards`: workers with
+    /// cards at a node divide its cores, and where a card's node is not known all divide all cores. Nothing
+    /// for a worker of whom there are more than cores.
     pub(crate) fn deal(&self, cards: &[Option<u32>]) -> Vec<Vec<u32>> {
         let known: Option<Vec<u32>> =
             cards.iter().map(|node| node.filter(|node| self.0.contains_key(node))).collect();
@@ -84,7 +85,8 @@ pub(crate) fn list(threads: &[u32]) -> String {
 mod tests {
     use super::*;
 
-    /// Two nodes of four cores with two threads each, numbered as Linux does: the second threads after all the first.
+    /// Two nodes of four cores with two threads each, numbered as Linux does: the second threads after all
+    /// the first.
     fn two_nodes() -> Cores {
         let cores = |first: u32| (first..first + 4).map(|core| vec![core, core + 8]).collect();
         Cores(BTreeMap::from([(0, cores(0)), (1, cores(4))]))

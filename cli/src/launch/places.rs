@@ -37,8 +37,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Looks at this machine, as far as workers on `device` need it. For the CPU nothing is looked for, which would load
-    /// drivers.
+    /// Looks at this machine, as far as workers on `device` need it. For the CPU nothing is looked for, which
+    /// would load drivers.
     pub(crate) fn look(device: DeviceName) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         if device == DeviceName::Cpu {
@@ -59,7 +59,8 @@ impl Machine {
     }
 }
 
-/// How many workers are started where nobody said: one for each card, `most` at most, or what is `configured`.
+/// How many workers are started where nobody said: one for each card, `most` at most, or what is
+/// `configured`.
 pub(crate) fn default_workers(device: DeviceName, machine: &Machine, configured: u32, most: u32) -> u32 {
     match machine.present.cards(device).len() {
         0 => configured,

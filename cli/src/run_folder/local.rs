@@ -12,7 +12,8 @@ pub(crate) fn logs_folder(config: &RunConfig) -> PathBuf {
     }
 }
 
-/// Where the metrics of a run are on this machine: in its folder, or with the logs when the run lives elsewhere.
+/// Where the metrics of a run are on this machine: in its folder, or with the logs when the run lives
+/// elsewhere.
 pub(crate) fn metrics_folder(config: &RunConfig) -> PathBuf {
     local_path(&config.run.root).unwrap_or_else(|| logs_folder(config))
 }

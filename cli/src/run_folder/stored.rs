@@ -1,4 +1,5 @@
-//! What a run's folder holds: its configuration and its corpus, and whether they are those that are asked for.
+//! What a run's folder holds: its configuration and its corpus, and whether they are those that are asked
+//! for.
 
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::store::Location;

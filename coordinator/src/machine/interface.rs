@@ -16,13 +16,14 @@ pub type SessionId = u64;
 pub struct Start {
     /// The epoch it has taken.
     pub epoch: u64,
-    /// Members of the last epoch that had any, if that coordinator did not end the run: they may come back with a
-    /// newer state than the checkpoint. 0: none are expected.
+    /// Members of the last epoch that had any, if that coordinator did not end the run: they may come back
+    /// with a newer state than the checkpoint. 0: none are expected.
     pub expected_members: usize,
-    /// Rows known to be unusable, of any step: those of later steps than the run's are kept until it gets there.
+    /// Rows known to be unusable, of any step: those of later steps than the run's are kept until it gets
+    /// there.
     pub quarantine: QuarantineList,
-    /// All workers are processes of one machine, started in the same way: before the first step, what one of them cannot
-    /// do none can.
+    /// All workers are processes of one machine, started in the same way: before the first step, what one of
+    /// them cannot do none can.
     pub on_one_machine: bool,
 }
 
@@ -100,8 +101,8 @@ pub enum Action {
         /// The connection.
         session: SessionId,
     },
-    /// Create the object of a membership epoch if it is free. One that this coordinator created before is its own: the
-    /// answer to an earlier attempt was lost.
+    /// Create the object of a membership epoch if it is free. One that this coordinator created before is its
+    /// own: the answer to an earlier attempt was lost.
     TakeEpoch {
         /// Number of the epoch.
         epoch: u64,
@@ -109,7 +110,8 @@ pub enum Action {
         step: u64,
         /// The members with their slots.
         members: Vec<EpochMember>,
-        /// Committed steps that are lost with all who held their state, if the run goes back from there to `step`.
+        /// Committed steps that are lost with all who held their state, if the run goes back from there to
+        /// `step`.
         back_from: Option<u64>,
     },
     /// Look whether the newest epoch's object is this coordinator's.
@@ -117,8 +119,8 @@ pub enum Action {
         /// The newest epoch of this coordinator, taken or being taken.
         epoch: u64,
     },
-    /// If the newest epoch is this coordinator's: write the checkpoint's list of quarantined rows, then its COMMIT with
-    /// the list's length and digest; then retire older checkpoints.
+    /// If the newest epoch is this coordinator's: write the checkpoint's list of quarantined rows, then its
+    /// COMMIT with the list's length and digest; then retire older checkpoints.
     StoreCommit {
         /// The checkpoint, with all of its parts.
         record: Box<CheckpointRecord>,

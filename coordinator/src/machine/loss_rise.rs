@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use crate::LossRise;
 
-/// The losses of the newest steps of a stage. A pure function of the committed losses since this coordinator began.
+/// The losses of the newest steps of a stage. A pure function of the committed losses since this coordinator
+/// began.
 #[derive(Debug, Default)]
 pub(super) struct LossWatch {
     stage: u32,

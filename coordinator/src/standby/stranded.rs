@@ -5,7 +5,8 @@ use std::time::Duration;
 /// A worker looks for its coordinator at least this often.
 const WORKERS_LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Whether the leader is cut off from all workers and those are not cut off from here. Times count from any fixed moment.
+/// Whether the leader is cut off from all workers and those are not cut off from here. Times count from any
+/// fixed moment.
 #[derive(Debug, Clone, Default)]
 pub struct Stranded {
     /// Since when the leader waits and has no worker.

@@ -16,8 +16,9 @@ pub(super) fn key(hash: u64, table: u32) -> u64 {
     (block << 12) | ((others >> inner) & 0xfff)
 }
 
-/// Gives every near pair of one table's records (key, hash, place in two words, ascending) to `found`: the later place,
-/// distance plus one, and the earlier place. Of equal hashes all are paired with their first alone.
+/// Gives every near pair of one table's records (key, hash, place in two words, ascending) to `found`: the
+/// later place, distance plus one, and the earlier place. Of equal hashes all are paired with their first
+/// alone.
 pub(super) fn pairs_of_table(
     sorted: impl Iterator<Item = io::Result<[u64; 4]>>,
     most_bits: u32,

@@ -25,8 +25,8 @@ impl TextBatch {
     }
 }
 
-/// All texts, cleaned as in training, `most` at a time from the shortest to the longest. `first` takes the place of each
-/// text's first token. A text that the tokenizer cannot take is left out: it gets no score.
+/// All texts, cleaned as in training, `most` at a time from the shortest to the longest. `first` takes the
+/// place of each text's first token. A text that the tokenizer cannot take is left out: it gets no score.
 pub(super) fn batches(
     all: &[Vec<ScoredText>],
     text: &TextEncoder,

@@ -1,5 +1,5 @@
-//! A coordinator and its workers over gRPC, with models that compute nothing: whatever is lost, the same objects are
-//! there in the end.
+//! A coordinator and its workers over gRPC, with models that compute nothing: whatever is lost, the same
+//! objects are there in the end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -169,7 +169,8 @@ impl Scorer for Stuck {
         _: &mut ModelTimes,
     ) -> Result<Vec<Option<f32>>> {
         self.0.send(()).unwrap();
-        // Its worker is aborted, which the thread of the models does not see: it waits until nobody listens any more.
+        // Its worker is aborted, which the thread of the models does not see: it waits until nobody listens
+        // any more.
         while !self.0.is_closed() {
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -1,9 +1,9 @@
 //! From the data sets that the field publishes to the layout that training reads.
 //!
-//! A job is cut into *units*: an archive, or so many rows of a list. A unit is read in order, its images are decoded and
-//! checked on one pool of threads, and what can be used is written to files of its own. So the bytes of every file depend
-//! on the sources and the settings alone, a job that was killed is run again and skips what is done, and several machines
-//! may each take a [`Share`] of the units.
+//! A job is cut into *units*: an archive, or so many rows of a list. A unit is read in order, its images are
+//! decoded and checked on one pool of threads, and what can be used is written to files of its own. So the
+//! bytes of every file depend on the sources and the settings alone, a job that was killed is run again and
+//! skips what is done, and several machines may each take a [`Share`] of the units.
 //!
 //! ```text
 //! OUT/ingest.json                  what is ingested and how: written first, compared by every later run

@@ -23,8 +23,8 @@ pub struct ManifestFile {
     pub etag: Option<String>,
     /// Rows of every row group, without those whose download failed.
     pub row_groups: Vec<u32>,
-    /// Rows of every row group whose `status` says that their download failed: they are no data, and passed over. None at
-    /// all if no row of the file has failed.
+    /// Rows of every row group whose `status` says that their download failed: they are no data, and passed
+    /// over. None at all if no row of the file has failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<u32>,
 }
@@ -42,7 +42,8 @@ impl ManifestFile {
     /// Opens the file, which must be the one that was pinned.
     ///
     /// # Errors
-    /// [`DatasetError::Changed`], [`DatasetError::NotFound`], [`DatasetError::NotParquet`], [`DatasetError::Store`].
+    /// [`DatasetError::Changed`], [`DatasetError::NotFound`], [`DatasetError::NotParquet`],
+    /// [`DatasetError::Store`].
     pub async fn open(&self, location: Location, columns: &ColumnNames) -> Result<ParquetFile> {
         let object = PinnedObject::look_up(location, self.bytes, self.etag.as_deref()).await?;
         let opened = ParquetFile::open(object, columns).await?.without_failed(&self.failed);
@@ -77,8 +78,8 @@ impl Manifest {
         self.files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
     }
 
-    /// BLAKE3 (hexadecimal) over the files' names, lengths and row counts, and over the sources where there are several:
-    /// equal for copies of one corpus wherever they are stored.
+    /// BLAKE3 (hexadecimal) over the files' names, lengths and row counts, and over the sources where there
+    /// are several: equal for copies of one corpus wherever they are stored.
     pub fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"blip2 manifest v1");

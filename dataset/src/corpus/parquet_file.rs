@@ -80,7 +80,8 @@ pub struct ParquetFile {
     columns: FileColumns,
     /// One for each row group, or none at all.
     recorded: Vec<RecordedRowGroup>,
-    /// Rows of every row group whose download failed and which are passed over; none at all where all are to be seen.
+    /// Rows of every row group whose download failed and which are passed over; none at all where all are to
+    /// be seen.
     failed: Vec<u32>,
 }
 
@@ -129,13 +130,14 @@ impl ParquetFile {
         Ok(Self { object, footer, columns, recorded, failed: Vec::new() })
     }
 
-    /// With so many rows of every row group passed over, since their download failed; none at all: every row is seen.
+    /// With so many rows of every row group passed over, since their download failed; none at all: every row
+    /// is seen.
     pub(crate) fn without_failed(self, failed: &[u32]) -> Self {
         Self { failed: failed.to_vec(), ..self }
     }
 
-    /// How many rows of every row group have a status other than success; none at all if no row has. Row groups whose
-    /// statistics say that all succeeded are not read.
+    /// How many rows of every row group have a status other than success; none at all if no row has. Row
+    /// groups whose statistics say that all succeeded are not read.
     ///
     /// # Errors
     /// As [`ParquetFile::fetch`].
@@ -194,8 +196,8 @@ impl ParquetFile {
     /// Reads the needed columns of a row group, in concurrent ranged reads.
     ///
     /// # Errors
-    /// [`DatasetError::ReadRowGroup`] from the store, [`DatasetError::Changed`], [`DatasetError::DamagedRowGroup`] from
-    /// the decoder.
+    /// [`DatasetError::ReadRowGroup`] from the store, [`DatasetError::Changed`],
+    /// [`DatasetError::DamagedRowGroup`] from the decoder.
     pub async fn fetch(&self, row_group: u32) -> Result<EncodedRowGroup> {
         self.fetch_by(row_group, u32::MAX as usize, &StoreReads).await
     }
@@ -270,7 +272,8 @@ impl ParquetFile {
 }
 
 impl ParquetFile {
-    /// Refuses a row group whose footer says that it lies outside of the file: asking the store would be its error.
+    /// Refuses a row group whose footer says that it lies outside of the file: asking the store would be its
+    /// error.
     fn check_place(&self, row_group: u32) -> Result<(), ParquetError> {
         let Some(group) = self.footer.metadata().row_groups().get(row_group as usize) else { return Ok(()) };
         let end = self.object.bytes();
@@ -305,8 +308,8 @@ impl ParquetFile {
         )))
     }
 
-    /// Ranges of a row group. Where its hash is recorded, all of it is read and compared, again if need be: what
-    /// changed on the way is right the next time.
+    /// Ranges of a row group. Where its hash is recorded, all of it is read and compared, again if need be:
+    /// what changed on the way is right the next time.
     async fn read(
         &self,
         row_group: u32,

@@ -1,4 +1,5 @@
-//! A file in the layout of training: how its columns are stored, and what its footer records of every row group.
+//! A file in the layout of training: how its columns are stored, and what its footer records of every row
+//! group.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;

@@ -1,7 +1,8 @@
 //! The hashes of row groups that a file's footer records: what is read is compared with them.
 //!
-//! A byte that changes on the way from the store, or on its disk, is silent in a Parquet page without a checksum. Files
-//! written by ingestion record offset, length and BLAKE3 of every row group; of these no changed byte is used.
+//! A byte that changes on the way from the store, or on its disk, is silent in a Parquet page without a
+//! checksum. Files written by ingestion record offset, length and BLAKE3 of every row group; of these no
+//! changed byte is used.
 
 use std::ops::Range;
 

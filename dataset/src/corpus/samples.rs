@@ -70,8 +70,8 @@ pub async fn read_all(sources: &[String], columns: &ColumnNames, max_pixels: u64
     Ok(set)
 }
 
-/// The first `most` usable rows that `sources` name, each as `keep` makes it, and how many rows before the last of them
-/// are not usable. A row that `keep` refuses is not usable. Images are decoded one at a time.
+/// The first `most` usable rows that `sources` name, each as `keep` makes it, and how many rows before the
+/// last of them are not usable. A row that `keep` refuses is not usable. Images are decoded one at a time.
 ///
 /// # Errors
 /// As [`read_all`].

@@ -1,4 +1,5 @@
-//! A corpus that consists of footers: real Parquet files as far as a manifest reads them, with nothing in between.
+//! A corpus that consists of footers: real Parquet files as far as a manifest reads them, with nothing in
+//! between.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -30,8 +31,8 @@ pub struct SimulatedCorpus {
 }
 
 impl SimulatedCorpus {
-    /// Writes the files as `part-00000.parquet` and so on into `folder`. They have the length of a corpus, of which the
-    /// disk keeps the footers alone where it knows sparse files; their rows cannot be read.
+    /// Writes the files as `part-00000.parquet` and so on into `folder`. They have the length of a corpus, of
+    /// which the disk keeps the footers alone where it knows sparse files; their rows cannot be read.
     ///
     /// # Errors
     /// [`DatasetError::Setting`] for a file that is too long, [`DatasetError::Store`] if the disk refuses.
@@ -68,7 +69,8 @@ impl SimulatedCorpus {
         Ok(footer)
     }
 
-    /// The example's row group with other numbers; the images take all the bytes but one for each other column.
+    /// The example's row group with other numbers; the images take all the bytes but one for each other
+    /// column.
     fn row_group(&self, example: &ParquetMetaData, number: u32) -> Result<RowGroupMetaData, ParquetError> {
         let group = example.row_group(0);
         let bytes = i64::try_from(u64::from(self.rows_per_group).saturating_mul(self.bytes_per_row));

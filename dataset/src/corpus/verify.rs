@@ -52,8 +52,8 @@ pub struct VerifySummary {
 /// Checks a corpus; every finding is handed to `found`.
 ///
 /// # Errors
-/// [`DatasetError::NoMatch`], [`DatasetError::NotFound`], [`DatasetError::Location`], [`DatasetError::Store`]: whatever
-/// is wrong with the corpus itself is a finding.
+/// [`DatasetError::NoMatch`], [`DatasetError::NotFound`], [`DatasetError::Location`],
+/// [`DatasetError::Store`]: whatever is wrong with the corpus itself is a finding.
 pub async fn verify_corpus(spec: &VerifySpec, mut found: impl FnMut(&Finding)) -> Result<VerifySummary> {
     let checks = Arc::new(RowChecks::new(spec.max_pixels, spec.threads)?);
     let mut summary = VerifySummary::default();

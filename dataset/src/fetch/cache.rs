@@ -6,8 +6,8 @@
 //! <cache>/models/<key>.lock          exclusive while the entry is written or removed, shared while it is in use
 //! ```
 //!
-//! The key is a hash of the URL (without credentials) and of each file's name, length and entity tag: content that
-//! changes at its place is fetched anew, and what is here stays what it was.
+//! The key is a hash of the URL (without credentials) and of each file's name, length and entity tag: content
+//! that changes at its place is fetched anew, and what is here stays what it was.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -46,8 +46,8 @@ static IN_USE: Mutex<Vec<File>> = Mutex::new(Vec::new());
 pub struct Fetched {
     /// The file, or the folder with the files.
     pub path: PathBuf,
-    /// BLAKE3 (hex) of the file; of a folder that of the lines `HASH  NAME` in the order of the names, as `b3sum` writes
-    /// them. Empty for a path of this machine that was taken as it is.
+    /// BLAKE3 (hex) of the file; of a folder that of the lines `HASH  NAME` in the order of the names, as
+    /// `b3sum` writes them. Empty for a path of this machine that was taken as it is.
     pub blake3: String,
     /// Bytes of all files.
     pub bytes: u64,

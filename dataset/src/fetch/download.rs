@@ -106,7 +106,8 @@ impl<'a> Download<'a> {
         Self { file }
     }
 
-    /// Downloads what is not there yet. A file that is there with the right length (and hash, where one is known) is kept.
+    /// Downloads what is not there yet. A file that is there with the right length (and hash, where one is
+    /// known) is kept.
     pub(super) async fn into_file(self, target: Target) -> Result<FileDone> {
         let path = target.path.clone();
         let with_sha256 = target.sha256.is_some();

@@ -132,7 +132,8 @@ impl HubFile {
 }
 
 impl Hub {
-    /// The hub that `HF_ENDPOINT` names, and the token of `HF_TOKEN` or of the file in which `hf auth login` keeps it.
+    /// The hub that `HF_ENDPOINT` names, and the token of `HF_TOKEN` or of the file in which `hf auth login`
+    /// keeps it.
     pub fn from_environment() -> Self {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
         let home = || variable("HOME").map(|home| PathBuf::from(home).join(".cache/huggingface"));

@@ -47,8 +47,8 @@ pub(super) fn is_wanted_anywhere(name: &str) -> bool {
     BESIDE.contains(&name) || is_weight_file(name) || name.ends_with(".index.json")
 }
 
-/// Those of the `names` in a model's folder that are needed, in their order. A format is never taken twice: safetensors
-/// before PyTorch's, one file before shards. What other frameworks need is left out.
+/// Those of the `names` in a model's folder that are needed, in their order. A format is never taken twice:
+/// safetensors before PyTorch's, one file before shards. What other frameworks need is left out.
 ///
 /// # Errors
 /// Where no weights have the usual names: those that are there, one of which must then be chosen.

@@ -1,4 +1,5 @@
-//! What shields the caller from hostile bytes: a panic becomes an error, and a size is refused before there is memory.
+//! What shields the caller from hostile bytes: a panic becomes an error, and a size is refused before there
+//! is memory.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -1,4 +1,5 @@
-//! JPEG's segments: what the header says, whether the file is whole, and the kinds that the fast decoder gets wrong.
+//! JPEG's segments: what the header says, whether the file is whole, and the kinds that the fast decoder gets
+//! wrong.
 
 mod frame;
 mod markers;

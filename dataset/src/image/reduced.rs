@@ -1,10 +1,10 @@
 //! Images for training: JPEG decoded into memory that is used again, and smaller where the crop allows.
 //!
-//! A JPEG's blocks can be turned into 4×4, 2×2 or 1×1 pixels in place of 8×8, which costs a fraction and is the block's
-//! average: an image of several thousand pixels is read at the size the crop needs. Colours that are stored at half the
-//! size are not reduced below that size, so the image is reduced by so much less. Which size is decided by the crop
-//! and the header alone, so that every machine decodes the same pixels. Everything else (other formats, CMYK) takes the
-//! one path that [`decode_image`] has.
+//! A JPEG's blocks can be turned into 4×4, 2×2 or 1×1 pixels in place of 8×8, which costs a fraction and is
+//! the block's average: an image of several thousand pixels is read at the size the crop needs. Colours that
+//! are stored at half the size are not reduced below that size, so the image is reduced by so much less.
+//! Which size is decided by the crop and the header alone, so that every machine decodes the same pixels.
+//! Everything else (other formats, CMYK) takes the one path that [`decode_image`] has.
 
 use jpeg_decoder::ColorTransform;
 use zune_core::bytestream::ZCursor;
@@ -37,8 +37,9 @@ struct Header {
     frame: JpegFrame,
 }
 
-/// Decodes an image; `choose` hears its width and height and says by how much it may be reduced: 1, 2, 4 or 8. A format
-/// that knows no reduction is decoded whole, and colours that are stored smaller are reduced by less.
+/// Decodes an image; `choose` hears its width and height and says by how much it may be reduced: 1, 2, 4
+/// or 8. A format that knows no reduction is decoded whole, and colours that are stored smaller are reduced by
+/// less.
 ///
 /// # Errors
 /// Those of [`decode_image`].
@@ -202,8 +203,8 @@ mod tests {
         }
     }
 
-    /// Colours that are stored smaller are not reduced below the size that is asked for. Were they reduced like the
-    /// brightness, they would be off by 5 where a half is stored and an eighth asked for.
+    /// Colours that are stored smaller are not reduced below the size that is asked for. Were they reduced
+    /// like the brightness, they would be off by 5 where a half is stored and an eighth asked for.
     #[test]
     fn subsampled_colours_are_reduced_by_what_is_left() {
         use jpeg_encoder::SamplingFactor::{F_1_1, F_1_2, F_2_1, F_2_2, F_4_1};

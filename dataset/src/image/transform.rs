@@ -1,7 +1,7 @@
 //! Images to tensors: the training crop and the two evaluation transforms.
 //!
-//! Resizing is bicubic (a = -0.5) with antialiasing in 8 bits, as PIL's. All results are planar `[3, S, S]`: bytes for
-//! training, which the device normalises, and normalised f32 for evaluation.
+//! Resizing is bicubic (a = -0.5) with antialiasing in 8 bits, as PIL's. All results are planar `[3, S, S]`:
+//! bytes for training, which the device normalises, and normalised f32 for evaluation.
 
 mod crop;
 mod pixels;
@@ -69,11 +69,13 @@ impl TrainTransform {
         Self { size, crop_scale, flip, resampling: Resampling::default() }
     }
 
-    /// Writes the image as `[3, size, size]` bytes; crop and mirroring are drawn from `rng`. Of an encoded image that
-    /// is much larger than needed, only as much is decoded as the crop asks for. Not normalised: see [`normalised`].
+    /// Writes the image as `[3, size, size]` bytes; crop and mirroring are drawn from `rng`. Of an encoded
+    /// image that is much larger than needed, only as much is decoded as the crop asks for. Not normalised:
+    /// see [`normalised`].
     ///
     /// # Errors
-    /// [`DatasetError::Image`] if the image cannot be decoded, has more than `max_pixels`, or `out` has another length.
+    /// [`DatasetError::Image`] if the image cannot be decoded, has more than `max_pixels`, or `out` has
+    /// another length.
     pub fn apply(
         &self,
         encoded: &[u8],

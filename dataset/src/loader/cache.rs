@@ -1,4 +1,5 @@
-//! Row groups in memory: read on the runtime, decoded by whoever needs them first, dropped when room is needed.
+//! Row groups in memory: read on the runtime, decoded by whoever needs them first, dropped when room is
+//! needed.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -113,7 +114,8 @@ impl RowGroupCache {
         Self { runtime, shared: Arc::new(shared) }
     }
 
-    /// Starts reading what fits beside what `current_window` and later ones need; in order, until one does not fit.
+    /// Starts reading what fits beside what `current_window` and later ones need; in order, until one does
+    /// not fit.
     pub(super) fn prefetch(&self, wanted: impl IntoIterator<Item = (RowGroupId, u64)>, current_window: u64) {
         self.shared.reads.advance(current_window);
         let mut state = self.shared.lock();
@@ -269,8 +271,8 @@ impl Shared {
 }
 
 impl State {
-    /// Drops decoded row groups, those of the earliest windows first, until `bytes` fit. With `needed_from`, those
-    /// that this window or a later one needs stay.
+    /// Drops decoded row groups, those of the earliest windows first, until `bytes` fit. With `needed_from`,
+    /// those that this window or a later one needs stay.
     fn make_room(&mut self, bytes: u64, budget: u64, needed_from: Option<u64>) {
         while self.used + bytes > budget {
             let droppable = |(_, entry): &(&RowGroupId, &Entry)| {

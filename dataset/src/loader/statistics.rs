@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Totals since a loader was started. Times are summed over threads, reads that wait at the same time each count.
+/// Totals since a loader was started. Times are summed over threads, reads that wait at the same time each
+/// count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LoaderStatistics {
     /// Samples prepared.

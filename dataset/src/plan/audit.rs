@@ -1,4 +1,5 @@
-//! The audit of a stage: one pass over its plan, without the images, that says which rows the committed steps use.
+//! The audit of a stage: one pass over its plan, without the images, that says which rows the committed steps
+//! use.
 
 mod counters;
 mod spec;

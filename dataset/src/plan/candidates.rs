@@ -7,8 +7,8 @@ use crate::random::KeyedRng;
 /// Substitutes tried in place of an unusable row.
 pub(crate) const SUBSTITUTE_TRIES: u32 = 64;
 
-/// The rows a sample may use, in the order in which they are tried: the planned one, then substitutes drawn by the key
-/// from the same part. A row may come up more than once.
+/// The rows a sample may use, in the order in which they are tried: the planned one, then substitutes drawn
+/// by the key from the same part. A row may come up more than once.
 #[derive(Debug)]
 pub(crate) struct Candidates<'a> {
     plan: &'a Plan,
@@ -19,7 +19,8 @@ pub(crate) struct Candidates<'a> {
 }
 
 impl Plan {
-    /// The rows that the sample at `position` of a slot may use; `sample` is its global index, the draws' key.
+    /// The rows that the sample at `position` of a slot may use; `sample` is its global index, the draws'
+    /// key.
     ///
     /// # Panics
     /// If `slot` is not below [`Plan::slots`].

@@ -1,12 +1,13 @@
 //! How the sources of a corpus take turns: a fixed, exactly proportional schedule in constant memory.
 //!
-//! The mixed sequence is cut into blocks of equally many rows, about a row group long, and each block belongs to one
-//! source. A binary tree over the sources says which. A node deals the blocks that reach it to its two halves: of its
-//! first `j` blocks, `floor(j × share + phase)` go to the left one, `share` being the left half's part of the node's
-//! weight and `phase` a number in `[0, 1)` drawn by the key. That count grows by 0 or 1 with every block, so it deals
-//! each block to exactly one half, and numbers the blocks of either half without a gap: a bijection between the blocks
-//! of the sequence and the pairs of a source and a number. After any number of blocks each half has had its share to
-//! within one block, so a source at depth `d` is never more than `d` blocks from its exact share.
+//! The mixed sequence is cut into blocks of equally many rows, about a row group long, and each block belongs
+//! to one source. A binary tree over the sources says which. A node deals the blocks that reach it to its two
+//! halves: of its first `j` blocks, `floor(j × share + phase)` go to the left one, `share` being the left
+//! half's part of the node's weight and `phase` a number in `[0, 1)` drawn by the key. That count grows by 0
+//! or 1 with every block, so it deals each block to exactly one half, and numbers the blocks of either half
+//! without a gap: a bijection between the blocks of the sequence and the pairs of a source and a number.
+//! After any number of blocks each half has had its share to within one block, so a source at depth `d` is
+//! never more than `d` blocks from its exact share.
 
 use crate::random::KeyedRng;
 
@@ -39,7 +40,8 @@ struct Reached {
 }
 
 impl Mixture {
-    /// Sources of these weights (finite and positive) that take turns in blocks of `block` rows, at least one.
+    /// Sources of these weights (finite and positive) that take turns in blocks of `block` rows, at least
+    /// one.
     pub(super) fn new(weights: &[f64], block: u64, seed: u64, stage: u32) -> Self {
         let root = Node::of(weights, 0, &mut KeyedRng::new(seed, "source schedule", &[u64::from(stage)]));
         Self { block: block.max(1), root, sources: weights.len() }

@@ -64,7 +64,8 @@ pub struct PlanQuality {
 
 /// Walks through the first windows of a plan.
 ///
-/// A worker is taken to keep the row groups of the window it is in and of the one before: what both need is read once.
+/// A worker is taken to keep the row groups of the window it is in and of the one before: what both need is
+/// read once.
 ///
 /// # Errors
 /// [`DatasetError::Setting`] for a number that must not be 0, or more workers than slots.

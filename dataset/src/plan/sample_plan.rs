@@ -14,11 +14,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a corpus for `slots` slots, each drawing from about `window_row_groups` row groups at a time.
+    /// The plan of a corpus for `slots` slots, each drawing from about `window_row_groups` row groups at a
+    /// time.
     ///
     /// # Errors
-    /// [`DatasetError::Setting`](crate::error::DatasetError::Setting) if there is no row, no slot or no row group in a window, too many row groups, or a
-    /// source without rows or too small for its weight.
+    /// [`DatasetError::Setting`](crate::error::DatasetError::Setting) if there is no row, no slot or no row
+    /// group in a window, too many row groups, or a source without rows or too small for its weight.
     pub fn new(manifest: &Manifest, key: PlanKey, slots: u32, window_row_groups: u32) -> Result<Self> {
         let sequence = Sequence::new(manifest, key, slots, window_row_groups)?;
         Ok(Self { sequence, views: PartViews::new(slots) })

@@ -1,4 +1,5 @@
-//! The merged, endless sequence of rows, and the parts into which it is cut: what a plan computes, without memory.
+//! The merged, endless sequence of rows, and the parts into which it is cut: what a plan computes, without
+//! memory.
 
 use std::ops::Range;
 
@@ -9,7 +10,8 @@ use crate::corpus::manifest::Manifest;
 use crate::error::{DatasetError, Result};
 use crate::random::KeyedPermutation;
 
-/// How often a part may use a row: a source that is so small beside its weight would be little but repetition.
+/// How often a part may use a row: a source that is so small beside its weight would be little but
+/// repetition.
 const MOST_USES_IN_A_PART: f64 = 1024.0;
 
 /// The use of a source in a part of the sequence.
@@ -65,7 +67,8 @@ impl Sequence {
         Ok(Self { key, slots, rows, part_rows, groups, sources, mixture })
     }
 
-    /// What a part is made of: of each source that has a share of it, consecutive rows of the source's sequence.
+    /// What a part is made of: of each source that has a share of it, consecutive rows of the source's
+    /// sequence.
     pub(super) fn segments(&self, part: PartId) -> Vec<Segment> {
         let first = self.first_row(part);
         let starts = self.rows_before(first);

@@ -48,8 +48,8 @@ struct EpochOrder {
 }
 
 impl SourceOrder {
-    /// The source whose row groups are `groups`, of which there is one at least, the first being `first_group` of the
-    /// corpus.
+    /// The source whose row groups are `groups`, of which there is one at least, the first being
+    /// `first_group` of the corpus.
     pub(super) fn new(key: PlanKey, number: Option<u64>, first_group: u32, groups: &[Group]) -> Self {
         let rows = groups.iter().map(|(_, rows)| u64::from(*rows)).sum();
         // The number of row groups fits in 32 bits: checked by `Plan::new`.

@@ -66,7 +66,8 @@ impl Access {
         format!("\n{bearer}\n{} {}", self.impatient, self.long_answers)
     }
 
-    /// What is tried again: connections that fail or break, also in the middle of an answer, timeouts, 408, 429 and 5xx.
+    /// What is tried again: connections that fail or break, also in the middle of an answer, timeouts, 408,
+    /// 429 and 5xx.
     fn retries(&self) -> RetryConfig {
         let backoff = BackoffConfig { init_backoff: FIRST_WAIT, max_backoff: LONGEST_WAIT, base: 2.0 };
         match self.impatient {
@@ -95,7 +96,8 @@ impl Access {
     }
 }
 
-/// The kind of store a URL names and the path in it. A signed `http(s)` URL is asked for as it is, whoever serves it.
+/// The kind of store a URL names and the path in it. A signed `http(s)` URL is asked for as it is, whoever
+/// serves it.
 pub(super) fn scheme(url: &Url) -> Result<(ObjectStoreScheme, Path), object_store::Error> {
     let (scheme, path) = ObjectStoreScheme::parse(url)?;
     match scheme {
@@ -198,8 +200,8 @@ fn http_base(url: &Url) -> String {
     format!("{}://{}{query}", url.scheme(), &url[Position::BeforeHost..Position::BeforePath])
 }
 
-/// The deadlines, and after them the environment variables of the URL's store. Only prefixed names count: a stray `TOKEN`
-/// must not become a credential.
+/// The deadlines, and after them the environment variables of the URL's store. Only prefixed names count: a
+/// stray `TOKEN` must not become a credential.
 fn options(url: &Url, access: &Access) -> Vec<(String, String)> {
     let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
     let mut options: Vec<_> =

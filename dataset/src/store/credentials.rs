@@ -1,5 +1,5 @@
-//! Credentials of S3: those of the environment, or those of the machine; where there are neither, an error that says what
-//! to set.
+//! Credentials of S3: those of the environment, or those of the machine; where there are neither, an error
+//! that says what to set.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Create-if-absent on local file systems without hard links.
 //!
-//! A local file is created by linking a finished temporary file to its name, which fails if the name is taken. Some file
-//! systems have no links (vfat, exFAT, many that are mounted over a network or FUSE); there a rename that replaces
-//! nothing does the same.
+//! A local file is created by linking a finished temporary file to its name, which fails if the name is
+//! taken. Some file systems have no links (vfat, exFAT, many that are mounted over a network or FUSE); there
+//! a rename that replaces nothing does the same.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,7 +16,8 @@ use tempfile::NamedTempFile;
 use super::location::Location;
 use crate::error::{DatasetError, Result};
 
-/// What Linux answers to a link where there are none: EPERM, EXDEV, ENOSYS, EOPNOTSUPP; elsewhere EMLINK, ENOTSUP.
+/// What Linux answers to a link where there are none: EPERM, EXDEV, ENOSYS, EOPNOTSUPP; elsewhere EMLINK,
+/// ENOTSUP.
 const NO_LINKS: [i32; 6] = [1, 18, 38, 95, 31, 45];
 
 /// Whether a write failed because the file system has no links.

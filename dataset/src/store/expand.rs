@@ -1,8 +1,9 @@
 //! Which objects a source names: one of that very name, those that a pattern matches, or those in a folder.
 //!
-//! A name that exists is meant as it is written, whatever characters it has. Where there is none, `*`, `?` and `[a-z]`
-//! match within a path segment, `**` any number of segments, and braces are lists: `{a,b}`, `{00000..01243}`. A folder
-//! stands for the files in it whose ending is that of what is looked for, or for those below it if it has none.
+//! A name that exists is meant as it is written, whatever characters it has. Where there is none, `*`, `?`
+//! and `[a-z]` match within a path segment, `**` any number of segments, and braces are lists: `{a,b}`,
+//! `{00000..01243}`. A folder stands for the files in it whose ending is that of what is looked for, or for
+//! those below it if it has none.
 
 use std::path::{Path as FilePath, PathBuf};
 
@@ -31,8 +32,8 @@ struct Split<'a> {
 }
 
 impl StorePool {
-    /// The objects that a source names, each pattern's sorted by path; `endings` (without a dot) are those of the files
-    /// that a folder stands for.
+    /// The objects that a source names, each pattern's sorted by path; `endings` (without a dot) are those of
+    /// the files that a folder stands for.
     ///
     /// # Errors
     /// [`DatasetError::Location`], [`DatasetError::NotFound`], [`DatasetError::NoMatch`],
@@ -289,7 +290,8 @@ fn split_base(source: &str) -> (&str, &str) {
     source.split_at(path)
 }
 
-/// Takes segments off a path as long as `is_literal`, which is told what precedes a segment and what begins with it.
+/// Takes segments off a path as long as `is_literal`, which is told what precedes a segment and what begins
+/// with it.
 async fn split<'a, F: Future<Output = bool>>(
     path: &'a str,
     is_literal: impl Fn(&'a str, &'a str, &'a str) -> F,

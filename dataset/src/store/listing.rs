@@ -22,7 +22,8 @@ impl Location {
         Ok(self.objects(self.listed().await?))
     }
 
-    /// The objects directly in this folder whose names match `pattern` (`*`: any run of characters), sorted by path.
+    /// The objects directly in this folder whose names match `pattern` (`*`: any run of characters), sorted
+    /// by path.
     ///
     /// # Errors
     /// [`DatasetError::Store`](crate::error::DatasetError::Store).

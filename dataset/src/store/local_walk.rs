@@ -1,5 +1,5 @@
-//! Files of this machine's disks by name and pattern, read from the folders themselves: a link that leads nowhere is an
-//! error, where a store's listing leaves it out.
+//! Files of this machine's disks by name and pattern, read from the folders themselves: a link that leads
+//! nowhere is an error, where a store's listing leaves it out.
 
 use std::fs;
 use std::io;
@@ -22,7 +22,8 @@ pub(super) enum Walked {
     NoMatch,
 }
 
-/// A path as the segments that are meant literally (they exist, or have no character of patterns), and the rest.
+/// A path as the segments that are meant literally (they exist, or have no character of patterns), and the
+/// rest.
 pub(super) fn split(path: &str) -> (PathBuf, &str) {
     let root = if path.starts_with('/') { "/" } else { "" };
     split_below(Path::new(root), path.trim_start_matches('/'))
@@ -90,7 +91,8 @@ struct Matches {
     folders: Vec<PathBuf>,
 }
 
-/// Goes down a pattern. `above` are the folders gone through, so that a link to one of them is no endless way.
+/// Goes down a pattern. `above` are the folders gone through, so that a link to one of them is no endless
+/// way.
 fn walk(folder: &Path, pattern: &str, above: &mut Vec<PathBuf>, found: &mut Matches) -> Result<()> {
     let (segment, rest) = pattern.split_once('/').unwrap_or((pattern, ""));
     let entries = entries(folder)?;

@@ -16,10 +16,11 @@ pub(super) const LOCAL_BASE: &str = "/";
 
 /// An object or a prefix in a store.
 ///
-/// Plain paths (relative ones against the current folder), `file://`, `s3://`, `gs://`, `az://` and `http(s)://` are
-/// understood. Credentials and options come from the store's usual environment variables (`AWS_*`, `GOOGLE_*`,
-/// `AZURE_*`), or from a `http(s)://` URL that carries a user or a signature, which is never shown: what is displayed has
-/// `REDACTED` in its place. Folders of local paths are created when something is written.
+/// Plain paths (relative ones against the current folder), `file://`, `s3://`, `gs://`, `az://` and
+/// `http(s)://` are understood. Credentials and options come from the store's usual environment variables
+/// (`AWS_*`, `GOOGLE_*`, `AZURE_*`), or from a `http(s)://` URL that carries a user or a signature, which is
+/// never shown: what is displayed has `REDACTED` in its place. Folders of local paths are created when
+/// something is written.
 #[derive(Clone)]
 pub struct Location {
     pub(super) store: Arc<dyn ObjectStore>,
@@ -45,7 +46,8 @@ impl Location {
     /// The object `relative` below this one; `relative` may hold several segments.
     pub fn join(&self, relative: &str) -> Self {
         let parts = relative.split('/').filter(|part| !part.is_empty());
-        // A name as it is, `%` and `#` included; only what no path can have (`..`, control characters) is escaped.
+        // A name as it is, `%` and `#` included; only what no path can have (`..`, control characters) is
+        // escaped.
         let path = parts.fold(self.path.clone(), |path, part| match PathPart::parse(part) {
             Ok(part) => path.join(part),
             Err(_) => path.join(part),
@@ -60,7 +62,8 @@ impl Location {
         Self { path: parts.into_iter().collect(), ..self.clone() }
     }
 
-    /// The whole location with its credentials, for those who are to read there too; never to be printed or stored.
+    /// The whole location with its credentials, for those who are to read there too; never to be printed or
+    /// stored.
     pub fn exposed(&self) -> String {
         let shown = self.to_string();
         with_credentials(&shown).unwrap_or(shown)

@@ -37,7 +37,8 @@ pub(super) fn has_ending(name: &str, endings: &[&str]) -> bool {
     !name.starts_with(['.', '_']) && endings.iter().any(ends)
 }
 
-/// Whether data is looked for in a folder of that name: not in hidden ones, nor in an ingestion's lists of rejected rows.
+/// Whether data is looked for in a folder of that name: not in hidden ones, nor in an ingestion's lists of
+/// rejected rows.
 pub(super) fn is_data_folder(name: &str) -> bool {
     !name.starts_with(['.', '_']) && name != "rejected"
 }

@@ -12,8 +12,8 @@ use crate::error::{DatasetError, Result};
 
 /// An object by its length and entity tag: a read of another object in its place is an error that names it.
 ///
-/// Stores that know conditional reads are asked to refuse (`If-Match`); of the others the answer's length and tag are
-/// compared.
+/// Stores that know conditional reads are asked to refuse (`If-Match`); of the others the answer's length and
+/// tag are compared.
 #[derive(Debug, Clone)]
 pub(crate) struct PinnedObject {
     location: Location,
@@ -126,9 +126,9 @@ impl PinnedObject {
 #[error("{0}")]
 struct Replaced(String);
 
-/// Whether two entity tags stand for one content. Quotes are no part of a tag. A local file's tag is its inode, its
-/// time of change and its length: copies of a corpus on several machines have inodes of their own, so that local files
-/// are compared without.
+/// Whether two entity tags stand for one content. Quotes are no part of a tag. A local file's tag is its
+/// inode, its time of change and its length: copies of a corpus on several machines have inodes of their own,
+/// so that local files are compared without.
 fn tags_agree(pinned: &str, found: &str, local: bool) -> bool {
     let bare = |tag: &str| tag.trim_start_matches("W/").trim_matches('"').to_owned();
     let (pinned, found) = (bare(pinned), bare(found));

@@ -23,7 +23,8 @@ impl Location {
     /// Resolves a path or URL; nothing is read.
     ///
     /// # Errors
-    /// [`DatasetError::Location`](crate::error::DatasetError::Location) for an unknown scheme, a malformed URL or missing store options.
+    /// [`DatasetError::Location`](crate::error::DatasetError::Location) for an unknown scheme, a malformed
+    /// URL or missing store options.
     pub fn parse(location: &str) -> Result<Self> {
         StorePool::default().parse(location)
     }
@@ -104,7 +105,8 @@ impl Place {
         let url = Url::parse(whole).map_err(|error| refused(whole, error))?;
         connect::check(&url).map_err(|reason| refused(whole, reason))?;
         let (_, path) = connect::scheme(&url).map_err(|error| refused(whole, error))?;
-        // What the store's own parser cut off the front of the path belongs to the base: `https://host/bucket/`.
+        // What the store's own parser cut off the front of the path belongs to the base:
+        // `https://host/bucket/`.
         let segments: Vec<&str> = url.path().split('/').filter(|segment| !segment.is_empty()).collect();
         let cut = segments.len().saturating_sub(path.parts().count());
         let bucket: String = segments[..cut].iter().map(|segment| format!("{segment}/")).collect();
@@ -114,7 +116,8 @@ impl Place {
         Ok(Self { url, path, base, query })
     }
 
-    /// An object of a bucket, whose key is what is written: it is no part of a URL, and `%`, `#` and `?` are characters.
+    /// An object of a bucket, whose key is what is written: it is no part of a URL, and `%`, `#` and `?` are
+    /// characters.
     fn of_bucket(whole: &str) -> Result<Self> {
         let host = whole.find("://").map_or(0, |at| at + 3);
         let (bucket, key) = whole[host..].split_once('/').unwrap_or((&whole[host..], ""));

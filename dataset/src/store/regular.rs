@@ -1,4 +1,5 @@
-//! The local disk as a store of files alone: opening a FIFO waits for whoever writes to it, and a device has no end.
+//! The local disk as a store of files alone: opening a FIFO waits for whoever writes to it, and a device has
+//! no end.
 
 use std::collections::BTreeSet;
 use std::error::Error as _;

@@ -1,4 +1,5 @@
-//! Requests to a store, made again where they break: a store's client tries requests again, not the bodies of their answers.
+//! Requests to a store, made again where they break: a store's client tries requests again, not the bodies of
+//! their answers.
 
 use std::future::Future;
 use std::time::Duration;
@@ -9,8 +10,8 @@ use object_store::Error as StoreError;
 /// The longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// How often a request is tried, and how long is waited in between. The pauses are a function of these numbers alone; whoever
-/// drops the future ends the trying.
+/// How often a request is tried, and how long is waited in between. The pauses are a function of these
+/// numbers alone; whoever drops the future ends the trying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Retries {
     /// Tries in all; at least one is made.
@@ -20,8 +21,8 @@ pub(crate) struct Retries {
 }
 
 impl Retries {
-    /// Asks until there is an answer, an error that is not `transient`, or no try left. `again` is told each error that another
-    /// try follows.
+    /// Asks until there is an answer, an error that is not `transient`, or no try left. `again` is told each
+    /// error that another try follows.
     pub(crate) async fn run<T, E, F: Future<Output = Result<T, E>>>(
         self,
         ask: impl FnMut() -> F,

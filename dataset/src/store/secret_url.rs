@@ -1,9 +1,9 @@
 //! Credentials in URLs: what is printed and stored leaves them out, what is fetched has them.
 //!
-//! A URL may carry a user and password (`https://user:pw@host/`) or a signature (`?X-Amz-Signature=…`, `?sig=…`,
-//! `?token=…`). Neither is ever shown: [`redacted`] puts `REDACTED` in their place. This process remembers what
-//! stood there, so that a location which was stored without its credentials can be opened again by whoever was told
-//! them; nobody else can.
+//! A URL may carry a user and password (`https://user:pw@host/`) or a signature (`?X-Amz-Signature=…`,
+//! `?sig=…`, `?token=…`). Neither is ever shown: [`redacted`] puts `REDACTED` in their place. This process
+//! remembers what stood there, so that a location which was stored without its credentials can be opened
+//! again by whoever was told them; nobody else can.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -191,7 +191,8 @@ pub fn remember_credentials(location: &str) {
     all.push(entry);
 }
 
-/// The URL with the credentials that this process remembers for it: its own, or those of the nearest folder above it.
+/// The URL with the credentials that this process remembers for it: its own, or those of the nearest folder
+/// above it.
 ///
 /// `None` when credentials were left out that nobody told this process.
 pub(crate) fn with_credentials(location: &str) -> Option<String> {
@@ -233,7 +234,8 @@ fn folder_of(place: &str) -> &str {
     place[..end].rfind('/').map_or(place, |slash| &place[..=slash])
 }
 
-/// A configuration as it is stored and hashed: without the credentials of its URLs. One without any is returned as it is.
+/// A configuration as it is stored and hashed: without the credentials of its URLs. One without any is
+/// returned as it is.
 pub fn without_credentials<T: Serialize + DeserializeOwned + Clone>(config: &T) -> T {
     let Ok(mut value) = serde_json::to_value(config) else { return config.clone() };
     let mut found = false;
@@ -250,8 +252,8 @@ pub fn without_credentials<T: Serialize + DeserializeOwned + Clone>(config: &T) 
     }
 }
 
-/// Remembers the credentials of all URLs of a configuration in this process, so that what is stored without them can be
-/// opened here.
+/// Remembers the credentials of all URLs of a configuration in this process, so that what is stored without
+/// them can be opened here.
 pub fn remember_credentials_of(config: &impl Serialize) {
     if let Ok(mut value) = serde_json::to_value(config) {
         each_text(&mut value, &mut |text| remember_credentials(text));

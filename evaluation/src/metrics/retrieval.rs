@@ -1,8 +1,8 @@
 //! Recall of retrieval: how often what belongs together is among the first 1, 5 and 10 that are found.
 //!
-//! A query is found at a rank if fewer wrong candidates than that are at least as similar as its best right one: a tie
-//! counts against. A query without a right candidate that was scored is never found. LAVIS sorts, so that its ties fall
-//! as they may; without ties its numbers are these.
+//! A query is found at a rank if fewer wrong candidates than that are at least as similar as its best right
+//! one: a tie counts against. A query without a right candidate that was scored is never found. LAVIS sorts,
+//! so that its ties fall as they may; without ties its numbers are these.
 
 use std::collections::BTreeMap;
 
@@ -66,8 +66,8 @@ impl<'a> Similarities<'a> {
     /// Of `[images, texts]`, image-major.
     ///
     /// # Errors
-    /// A number of values that is no such table, or one that is not finite: it compares with nothing, which is not the
-    /// first rank.
+    /// A number of values that is no such table, or one that is not finite: it compares with nothing, which
+    /// is not the first rank.
     pub fn new(values: &'a [f32], images: usize, texts: usize) -> Result<Self> {
         if images.checked_mul(texts) != Some(values.len()) {
             return Err(EvaluationError::Configuration(format!(
@@ -82,8 +82,8 @@ impl<'a> Similarities<'a> {
         Ok(Self { values, images, texts, unscored: None })
     }
 
-    /// Pairs of exactly this value were not scored, as where only the first few are ranked anew: a right one among them
-    /// is never found.
+    /// Pairs of exactly this value were not scored, as where only the first few are ranked anew: a right one
+    /// among them is never found.
     pub fn with_unscored(self, value: f32) -> Self {
         Self { unscored: Some(value), ..self }
     }
@@ -131,8 +131,8 @@ impl<'a> Similarities<'a> {
     }
 }
 
-/// Recalls of images and their own captions, of which equal ones are one text; `None` without two that differ.
-/// `similarity` is `[N, N]`, image-major.
+/// Recalls of images and their own captions, of which equal ones are one text; `None` without two that
+/// differ. `similarity` is `[N, N]`, image-major.
 ///
 /// # Errors
 /// As of [`Similarities::new`].

@@ -1,7 +1,7 @@
 //! Texts about images, placed so that all texts of an image look at it at once.
 //!
-//! An image has far more positions than a text has, and what a layer attends to in it is large: texts that each had a
-//! copy of it would spend most of their time reading copies.
+//! An image has far more positions than a text has, and what a layer attends to in it is large: texts that
+//! each had a copy of it would spend most of their time reading copies.
 
 use burn::tensor::{Device, Int, Tensor};
 

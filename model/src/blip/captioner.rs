@@ -82,8 +82,8 @@ impl BlipCaptioner {
     /// Scores of every next token at every position of texts about images.
     ///
     /// # Shapes
-    /// - features as of [`BlipCaptioner::image_features`], `[b, tokens, width]`; ids and mask (1: a token, 0: padding)
-    ///   `[b, T]`; output `[b, T, vocabulary]`
+    /// - features as of [`BlipCaptioner::image_features`], `[b, tokens, width]`; ids and mask (1: a token, 0:
+    ///   padding) `[b, T]`; output `[b, T, vocabulary]`
     pub fn logits(
         &self,
         features: Tensor<3>,
@@ -105,16 +105,18 @@ impl BlipCaptioner {
         Ok(self.scores(hidden))
     }
 
-    /// Continues the prompt for each image; what is written has the end token, if it reached it, as its last token.
+    /// Continues the prompt for each image; what is written has the end token, if it reached it, as its last
+    /// token.
     ///
-    /// `prompt` is what the tokenizer gives for e.g. "a picture of", without its special tokens; the start token is put
-    /// before it. Empty `options.eos` means the model's own end token.
+    /// `prompt` is what the tokenizer gives for e.g. "a picture of", without its special tokens; the start
+    /// token is put before it. Empty `options.eos` means the model's own end token.
     ///
     /// # Shapes
     /// - features as of [`BlipCaptioner::image_features`], so that several searches share them
     ///
     /// # Errors
-    /// A prompt and a text that do not fit the position table, tokens outside the vocabulary, contradictory options.
+    /// A prompt and a text that do not fit the position table, tokens outside the vocabulary, contradictory
+    /// options.
     pub fn generate(
         &self,
         features: Tensor<3>,
@@ -124,8 +126,8 @@ impl BlipCaptioner {
         self.generate_several(features, prompt, 1, options)
     }
 
-    /// [`BlipCaptioner::generate`] with `texts` for each image, those of an image one after the other; they differ where
-    /// they are drawn.
+    /// [`BlipCaptioner::generate`] with `texts` for each image, those of an image one after the other; they
+    /// differ where they are drawn.
     ///
     /// # Errors
     /// As of [`BlipCaptioner::generate`].

@@ -34,7 +34,8 @@ impl Default for VisionSection {
     }
 }
 
-/// `text_config`; the defaults are those of `BlipTextConfig`, the eight heads that no published model has among them.
+/// `text_config`; the defaults are those of `BlipTextConfig`, the eight heads that no published model has
+/// among them.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 struct TextSection {
@@ -111,7 +112,8 @@ impl BlipConfig {
         let text: TextSection = config.parse_section("text_config")?;
         let Projection { image_text_hidden_size } = config.parse()?;
         let read = Self {
-            // `transformers` takes the width attended to from the image encoder, whatever the text section says.
+            // `transformers` takes the width attended to from the image encoder, whatever the text section
+            // says.
             text: text_sizes(&text, vision.hidden_size),
             vision: EvaConfig {
                 width: vision.hidden_size,

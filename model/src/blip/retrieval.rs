@@ -73,12 +73,12 @@ impl BlipRetrieval {
         self.vision.forward(pixels)
     }
 
-    /// Logits of "no match" and "match" of each image with its text. The reference trains and filters with `[ENC]` in
-    /// the place of a text's first token, which is the caller's to put there.
+    /// Logits of "no match" and "match" of each image with its text. The reference trains and filters with
+    /// `[ENC]` in the place of a text's first token, which is the caller's to put there.
     ///
     /// # Shapes
-    /// - features as of [`BlipRetrieval::image_features`], `[b, tokens, width]`; ids and mask (1: a token, 0: padding)
-    ///   `[b, T]`; output `[b, 2]`
+    /// - features as of [`BlipRetrieval::image_features`], `[b, tokens, width]`; ids and mask (1: a token, 0:
+    ///   padding) `[b, T]`; output `[b, 2]`
     pub fn match_logits(
         &self,
         features: &Tensor<3>,

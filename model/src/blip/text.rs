@@ -1,4 +1,5 @@
-//! BLIP's text model: BERT, where every layer may attend to an image; one description for encoder and decoder.
+//! BLIP's text model: BERT, where every layer may attend to an image; one description for encoder and
+//! decoder.
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
@@ -52,11 +53,13 @@ impl BlipText {
         self.layers.iter().map(key_value).collect()
     }
 
-    /// The last layer's output for positions that follow those in `cache`, to which they are added. `image` is what each
-    /// layer attends to in images, and which row is about which; without it the attention to it is left out.
+    /// The last layer's output for positions that follow those in `cache`, to which they are added. `image`
+    /// is what each layer attends to in images, and which row is about which; without it the attention to it
+    /// is left out.
     ///
     /// # Shapes
-    /// - ids `[b, n]`; mask, added to the scores where not all is seen, `[b, 1, n or 1, cached + n]`; output `[b, n, hidden]`
+    /// - ids `[b, n]`; mask, added to the scores where not all is seen, `[b, 1, n or 1, cached + n]`; output
+    ///   `[b, n, hidden]`
     ///
     /// # Errors
     /// More positions than the table has, or an id outside the vocabulary.

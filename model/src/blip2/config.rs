@@ -95,7 +95,8 @@ pub struct PublishedQFormer {
 }
 
 impl PublishedQFormer {
-    /// What a folder's `config.json` says; `None` for a file of weights or a run's checkpoint, which have none.
+    /// What a folder's `config.json` says; `None` for a file of weights or a run's checkpoint, which have
+    /// none.
     ///
     /// # Errors
     /// A folder of another model, or an unsupported setting.
@@ -114,8 +115,8 @@ impl PublishedQFormer {
     }
 }
 
-/// The Q-Former's sizes and the epsilon of the norm before it, from the `config.json` of a BLIP-2 folder whose
-/// Q-Former reads no text.
+/// The Q-Former's sizes and the epsilon of the norm before it, from the `config.json` of a BLIP-2 folder
+/// whose Q-Former reads no text.
 pub(super) fn read_qformer_config(config: &FolderConfig) -> Result<(QFormerConfig, f64), ModelError> {
     config.require(Some(SECTION), "use_qformer_text_input", &false.into())?;
     sizes(config)

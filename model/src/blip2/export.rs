@@ -48,8 +48,8 @@ impl Default for ExportOptions {
 /// model trained with another one differs by that much.
 ///
 /// # Errors
-/// A folder that exists, an image encoder in CLIP's layout or a language model whose embeddings are narrower than its layers
-/// (which the class cannot express), or a disk that is full.
+/// A folder that exists, an image encoder in CLIP's layout or a language model whose embeddings are narrower
+/// than its layers (which the class cannot express), or a disk that is full.
 pub fn export_blip2(
     folder: &Path,
     model: &mut Blip2,
@@ -90,14 +90,15 @@ impl NamedTensors for Retriever<'_> {
     }
 }
 
-/// How the names begin of what `Blip2ForImageTextRetrieval` has no place for: the captioning head and the temperature.
+/// How the names begin of what `Blip2ForImageTextRetrieval` has no place for: the captioning head and the
+/// temperature.
 pub const NOT_IN_RETRIEVAL: &[&str] = &["Qformer.cls.", "temp"];
 
-/// Writes a model of the contrast task to the new folder `folder` as `transformers`' `Blip2ForImageTextRetrieval` with its
-/// processor and the Q-Former's tokenizer from the folder `tokenizer`.
+/// Writes a model of the contrast task to the new folder `folder` as `transformers`'
+/// `Blip2ForImageTextRetrieval` with its processor and the Q-Former's tokenizer from the folder `tokenizer`.
 ///
-/// The class has no place for the captioning head and the temperature, which only training uses: LAVIS's layout
-/// keeps them ([`export_lavis`]).
+/// The class has no place for the captioning head and the temperature, which only training uses: LAVIS's
+/// layout keeps them ([`export_lavis`]).
 ///
 /// # Errors
 /// As [`export_blip2`].
@@ -125,8 +126,9 @@ pub fn export_retrieval(
     staging.publish(folder)
 }
 
-/// Writes tensors under LAVIS's names to the new file `file`, which ends in `.pth` (as `torch.save` writes it:
-/// `{"model": …}`) or `.safetensors`. LAVIS stores what a stage trains; the frozen parts are its own files.
+/// Writes tensors under LAVIS's names to the new file `file`, which ends in `.pth` (as `torch.save` writes
+/// it: `{"model": …}`) or `.safetensors`. LAVIS stores what a stage trains; the frozen parts are its own
+/// files.
 ///
 /// `family` is the prefix of the language model, after which the projection is called, where there is one.
 ///
@@ -172,7 +174,8 @@ fn lavis_targets(name: &str, shape: &[usize]) -> Vec<Target> {
     }
 }
 
-/// `transformers` projects the queries to the width of the language model's layers, whatever its embeddings have.
+/// `transformers` projects the queries to the width of the language model's layers, whatever its embeddings
+/// have.
 fn check_prompt_width(model: &LanguageModel) -> Result<(), ModelError> {
     let (narrow, wide) = (model.width(), model.layer_width());
     if narrow == wide {

@@ -29,8 +29,8 @@ pub struct PromptTokens {
 const NEWLINE: &str = "Ċ";
 
 impl PromptTokens {
-    /// The tokens of a BLIP-2 folder: its `config.json` names the one that marks images, or, in folders of before there
-    /// was one, it is chosen as [`PromptTokens::choose_or_add`] does.
+    /// The tokens of a BLIP-2 folder: its `config.json` names the one that marks images, or, in folders of
+    /// before there was one, it is chosen as [`PromptTokens::choose_or_add`] does.
     pub(crate) fn read(
         folder: &Path,
         config: &FolderConfig,

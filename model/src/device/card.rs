@@ -9,7 +9,8 @@ use burn::tensor::Device;
 
 use crate::device::DeviceName;
 
-/// A device with all that its driver and the management library say of it; what they do not say is empty or 0.
+/// A device with all that its driver and the management library say of it; what they do not say is empty
+/// or 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Card {
     /// As it is named for `--device`, for example `cuda:3`.
@@ -29,7 +30,8 @@ pub struct Card {
 pub struct CardUse {
     /// Bytes of this process' tensors.
     pub allocated_bytes: u64,
-    /// Bytes that this process holds of the card's memory: those of tensors, and pages kept for the next ones.
+    /// Bytes that this process holds of the card's memory: those of tensors, and pages kept for the next
+    /// ones.
     pub reserved_bytes: u64,
     /// Bytes of the card's memory in use, by whatever process; 0: not known.
     pub used_bytes: u64,
@@ -62,8 +64,8 @@ impl fmt::Display for Card {
     }
 }
 
-/// What the driver says of the CUDA devices that this process sees, in their order; it opens none of them. Fewer than
-/// there are where the driver does not answer, none in a build without CUDA.
+/// What the driver says of the CUDA devices that this process sees, in their order; it opens none of them.
+/// Fewer than there are where the driver does not answer, none in a build without CUDA.
 pub fn cuda_cards(count: usize) -> Vec<Card> {
     #[cfg(feature = "cuda-unfused")]
     {

@@ -1,7 +1,7 @@
 //! Casts: the one place where values go from one kind of numbers to another.
 //!
-//! The residual stream of a frozen model that is kept in bf16 is bf16 too. What needs more digits on the way (norms, softmax,
-//! activations, rotations) takes it to float32 and rounds its result back, once.
+//! The residual stream of a frozen model that is kept in bf16 is bf16 too. What needs more digits on the way
+//! (norms, softmax, activations, rotations) takes it to float32 and rounds its result back, once.
 
 use burn::tensor::{DType, Tensor};
 
@@ -107,7 +107,8 @@ mod tests {
     #[test]
     fn activations_stay_in_bf16_from_map_to_map() {
         let place = Placement::bf16(&Device::flex()).unwrap();
-        // One at the entry, and in each layer two for each norm and two for the activation; CLIP's table of positions.
+        // One at the entry, and in each layer two for each norm and two for the activation; CLIP's table of
+        // positions.
         for (name, want) in [("eva-tiny", 1 + 6 * 6), ("clip-tiny", 2 + 5 * 6)] {
             let mut encoder = ImageEncoder::open(&backbone(name), &place).unwrap();
             let size = encoder.image_size();
@@ -115,7 +116,8 @@ mod tests {
             let casts = casts::during(|| encoder.forward(pixels).unwrap());
             assert_casts(name, &mut encoder, casts, want);
         }
-        // OPT has no cast for its activation; T5 has three norms in a layer of its decoder, and casts tables and scores.
+        // OPT has no cast for its activation; T5 has three norms in a layer of its decoder, and casts tables
+        // and scores.
         for (name, want) in [("opt-tiny", 2 + 4 * 4 + 2), ("t5-tiny", 65)] {
             let mut model = LanguageModel::open(&backbone(name), &place).unwrap();
             let ids = Tensor::<2, Int>::from_ints([[2, 50, 61, 70]], &place.device);

@@ -7,15 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
 
-/// Numbers of the inputs of products: of linear maps, of attention's scores and of its probabilities with the values, in
-/// the backward pass too. All else is float32: sums, parameters, norms, softmax, losses, gradients between the products.
+/// Numbers of the inputs of products: of linear maps, of attention's scores and of its probabilities with the
+/// values, in the backward pass too. All else is float32: sums, parameters, norms, softmax, losses, gradients
+/// between the products.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Compute {
     /// float32.
     #[default]
     F32,
-    /// bf16: inputs are rounded to the nearest, ties to even. No loss scale is needed, bf16 has float32's exponents.
+    /// bf16: inputs are rounded to the nearest, ties to even. No loss scale is needed, bf16 has float32's
+    /// exponents.
     Bf16,
 }
 

@@ -1,7 +1,7 @@
 //! What a card's driver says when it fails.
 //!
-//! burn and cubecl hand a driver's error on as text: of a panic, on the thread that asked or on the card's own, or of an
-//! error that a read returns. This tells by the text what happened.
+//! burn and cubecl hand a driver's error on as text: of a panic, on the thread that asked or on the card's
+//! own, or of an error that a read returns. This tells by the text what happened.
 
 use std::fmt;
 use std::panic::PanicHookInfo;
@@ -200,8 +200,8 @@ impl fmt::Display for DeviceFailure {
 /// The first failure of a card that a panic of this process told of.
 static FIRST: Mutex<Option<DeviceFailure>> = Mutex::new(None);
 
-/// Notes the first panic, of whatever thread, that tells of a card's failure: those after it, on other threads, only say
-/// that somebody else has panicked. Call it once, when the process begins.
+/// Notes the first panic, of whatever thread, that tells of a card's failure: those after it, on other
+/// threads, only say that somebody else has panicked. Call it once, when the process begins.
 pub fn watch_panics() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -216,8 +216,8 @@ fn note(panic: &PanicHookInfo<'_>) {
     }
 }
 
-/// The failure that a panic with this text is due to: its own, or, where the text says that another thread has panicked,
-/// the first one that a thread of this process met.
+/// The failure that a panic with this text is due to: its own, or, where the text says that another thread
+/// has panicked, the first one that a thread of this process met.
 pub fn behind(text: &str) -> Option<DeviceFailure> {
     let first = || FIRST.lock().unwrap_or_else(PoisonError::into_inner).clone();
     recognised(text).or_else(|| SECOND_HAND.iter().any(|words| text.contains(words)).then(first).flatten())

@@ -1,5 +1,5 @@
-//! `libdevice`: NVIDIA's library of the math functions that a card has no instruction for. The compiler of CUDA kernels links
-//! it, and looks for it where this does.
+//! `libdevice`: NVIDIA's library of the math functions that a card has no instruction for. The compiler of
+//! CUDA kernels links it, and looks for it where this does.
 
 use std::path::{Path, PathBuf};
 
@@ -9,8 +9,8 @@ const FILE: &str = "nvvm/libdevice/libdevice.10.bc";
 /// Folders of toolkits that are tried where none is named.
 const TOOLKITS: [&str; 4] = ["/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda", "/usr"];
 
-/// The file that kernels are linked with, or where it should have been. `named` is the toolkit that the environment names;
-/// `exists` says whether a file or folder is there.
+/// The file that kernels are linked with, or where it should have been. `named` is the toolkit that the
+/// environment names; `exists` says whether a file or folder is there.
 pub(super) fn find(named: Option<&Path>, exists: impl Fn(&Path) -> bool) -> Result<PathBuf, Vec<PathBuf>> {
     let toolkits: Vec<&Path> = match named {
         Some(toolkit) => vec![toolkit],

@@ -1,5 +1,5 @@
-//! Kernels that this process had to make: each is compiled when it is first launched, which takes a tenth of a second and
-//! more, so that a step in which many are made takes long.
+//! Kernels that this process had to make: each is compiled when it is first launched, which takes a tenth of
+//! a second and more, so that a step in which many are made takes long.
 
 #[cfg(any(feature = "cuda-unfused", feature = "vulkan-unfused"))]
 use std::collections::BTreeSet;

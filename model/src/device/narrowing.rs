@@ -1,9 +1,10 @@
 //! What kernels may do on a GPU.
 //!
-//! burn's kernels ask a device for what it has and take it: products of float32 go to TF32 units (10 bits of a number's 23),
-//! whole-tensor sums and scattered additions to atomics, which add in the order in which threads arrive. There is no other
-//! switch. So a device is made to say that it has neither, before anything is computed on it, and every path (products alone,
-//! fused, of attention, of convolutions) takes the exact one.
+//! burn's kernels ask a device for what it has and take it: products of float32 go to TF32 units (10 bits of
+//! a number's 23), whole-tensor sums and scattered additions to atomics, which add in the order in which
+//! threads arrive. There is no other switch. So a device is made to say that it has neither, before anything
+//! is computed on it, and every path (products alone, fused, of attention, of convolutions) takes the exact
+//! one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,8 +18,8 @@ const TF32: ElemType = ElemType::Float(FloatKind::TF32);
 /// Devices that are open, and whether TF32 was left to each.
 static OPEN: Mutex<Vec<(Device, bool)>> = Mutex::new(Vec::new());
 
-/// Takes from a device what would make results inexact or different from run to run. Later openings find it done; the answer is
-/// whether TF32 was left to the device.
+/// Takes from a device what would make results inexact or different from run to run. Later openings find it
+/// done; the answer is whether TF32 was left to the device.
 ///
 /// # Errors
 /// A device that is busy or gone.
@@ -58,9 +59,10 @@ fn restrict(features: &mut Features, tf32: bool) {
 )]
 fn replace(shared: &Arc<DeviceProperties>, narrowed: DeviceProperties) {
     let place = Arc::as_ptr(shared).cast_mut();
-    // SAFETY: the pointer is that of a live `Arc` and may be written through, as `Arc::get_mut` does. Nobody else has a
-    // reference into it meanwhile: this is the first opening of the device, `OPEN` is held and every other opening waits for
-    // it, no kernel was launched before, and the device's own thread is the one that runs this.
+    // SAFETY: the pointer is that of a live `Arc` and may be written through, as `Arc::get_mut` does. Nobody
+    // else has a reference into it meanwhile: this is the first opening of the device, `OPEN` is held and
+    // every other opening waits for it, no kernel was launched before, and the device's own thread is the one
+    // that runs this.
     unsafe { *place = narrowed };
 }
 

@@ -6,22 +6,23 @@ use crate::error::ModelError;
 
 /// Where a frozen model is put, and the numbers in which it is kept there.
 ///
-/// Matrices (the weights of linear maps and the tables of vectors) are nearly all of a model. Their numbers are those of the
-/// residual stream and of what linear maps add, too. Norms, softmax and activations are computed in float32, by parameters that
-/// stay float32, and rounded once; scores and losses are float32.
+/// Matrices (the weights of linear maps and the tables of vectors) are nearly all of a model. Their numbers
+/// are those of the residual stream and of what linear maps add, too. Norms, softmax and activations are
+/// computed in float32, by parameters that stay float32, and rounded once; scores and losses are float32.
 #[derive(Debug, Clone)]
 pub struct Placement {
     /// The device, without autodiff for frozen models.
     pub device: Device,
     /// Numbers of the matrices and of the activations between them.
     pub matrices: FloatDType,
-    /// Whether values are read. If not, tensors are compared by name and shape alone and stay zeros without memory.
+    /// Whether values are read. If not, tensors are compared by name and shape alone and stay zeros without
+    /// memory.
     pub(crate) reads: bool,
 }
 
 impl Placement {
-    /// bf16 matrices where `device` computes in bf16 and gains by it, float32 elsewhere. The CPU code widens bf16 for
-    /// every product, which costs more than it saves.
+    /// bf16 matrices where `device` computes in bf16 and gains by it, float32 elsewhere. The CPU code widens
+    /// bf16 for every product, which costs more than it saves.
     pub fn auto(device: &Device) -> Self {
         let fast = *device != Device::flex() && device.supports_dtype(FloatDType::BF16);
         let matrices = if fast { FloatDType::BF16 } else { FloatDType::F32 };
@@ -40,8 +41,8 @@ impl Placement {
         Ok(Self { device: device.clone(), matrices: FloatDType::BF16, reads: true })
     }
 
-    /// No place: a model that is loaded here is one whose files fit its configuration, and nothing else. It takes a
-    /// moment and no memory, whatever the size of the model.
+    /// No place: a model that is loaded here is one whose files fit its configuration, and nothing else. It
+    /// takes a moment and no memory, whatever the size of the model.
     pub fn nowhere() -> Self {
         Self { device: Device::flex(), matrices: FloatDType::F32, reads: false }
     }

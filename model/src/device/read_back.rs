@@ -27,9 +27,10 @@ pub fn all_bytes<const D: usize>(
     Ok(read(tensors)?.iter().map(|data| data.as_bytes().to_vec()).collect())
 }
 
-/// The tensor as one of the thread that reads it. A device that joins operations into kernels ends the joining of the thread that
-/// made a tensor when it is read in a transaction, wherever that thread has come to: kernels, and with them the last bits, would
-/// differ from run to run. What made the tensor must have been launched (`Device::flush`) before another thread gets it.
+/// The tensor as one of the thread that reads it. A device that joins operations into kernels ends the
+/// joining of the thread that made a tensor when it is read in a transaction, wherever that thread has come
+/// to: kernels, and with them the last bits, would differ from run to run. What made the tensor must have
+/// been launched (`Device::flush`) before another thread gets it.
 pub(crate) fn of_this_thread<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     // A clone belongs to the thread that makes it.
     tensor.clone()

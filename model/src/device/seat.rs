@@ -1,5 +1,5 @@
-//! Which worker takes which card: one rule for those that a command starts on this machine and for the tasks of a job
-//! scheduler.
+//! Which worker takes which card: one rule for those that a command starts on this machine and for the tasks
+//! of a job scheduler.
 
 use crate::device::{DeviceError, DeviceName, Present};
 
@@ -35,8 +35,8 @@ impl Seat {
         }
     }
 
-    /// The device that a worker of this seat takes where `name` is asked for and `present` is there. Never `Auto`, and
-    /// always with its number. `share` lets workers share a card, dealt round robin.
+    /// The device that a worker of this seat takes where `name` is asked for and `present` is there. Never
+    /// `Auto`, and always with its number. `share` lets workers share a card, dealt round robin.
     ///
     /// # Errors
     /// A device that is not there, or fewer cards than workers.

@@ -1,5 +1,5 @@
-//! How a model's images are prepared: `preprocessor_config.json`, or the part of `processor_config.json` that newer
-//! `transformers` write.
+//! How a model's images are prepared: `preprocessor_config.json`, or the part of `processor_config.json` that
+//! newer `transformers` write.
 
 use std::path::{Path, PathBuf};
 
@@ -111,11 +111,12 @@ impl ImageProcessor {
         Self { fitting: Fitting::CentralSquare { shorter: side, side }, ..Self::blip2(side) }
     }
 
-    /// What a folder says; `otherwise` stands for what it does not say, and for a folder or file that says nothing.
+    /// What a folder says; `otherwise` stands for what it does not say, and for a folder or file that says
+    /// nothing.
     ///
     /// # Errors
-    /// A setting that is not supported, or images of another size than those of `otherwise`, which are the model's: the file
-    /// and the field are named.
+    /// A setting that is not supported, or images of another size than those of `otherwise`, which are the
+    /// model's: the file and the field are named.
     pub fn read(path: &Path, otherwise: Self) -> Result<Self, ModelError> {
         let Some((file, section)) = find(path)? else { return Ok(otherwise) };
         let error = |reason: String| ModelError::Config { path: file.clone(), reason };
@@ -129,7 +130,8 @@ impl ImageProcessor {
         Ok(read)
     }
 
-    /// As [`ImageProcessor::read`], for a model whose images are resized to those of `otherwise` whatever the folder says.
+    /// As [`ImageProcessor::read`], for a model whose images are resized to those of `otherwise` whatever the
+    /// folder says.
     ///
     /// # Errors
     /// A setting that is not supported.
@@ -160,7 +162,8 @@ impl ImageProcessor {
     }
 }
 
-/// The file that says how images are prepared, and what it says. Of two the newer kind counts, as in `transformers`.
+/// The file that says how images are prepared, and what it says. Of two the newer kind counts, as in
+/// `transformers`.
 fn find(path: &Path) -> Result<Option<(PathBuf, Value)>, ModelError> {
     let whole = path.join(WHOLE);
     if whole.is_file()

@@ -1,13 +1,15 @@
 //! The affine map of rows as one operation on the CPU, with its own backward pass.
 //!
-//! burn takes the weight as `[in, out]`, so a weight in PyTorch's layout goes in and its gradient comes out as a
-//! transposed view, and every use of the gradient pays for that: the sum over passes, the copy into the flat buffer. Here
-//! the gradient is computed in the weight's own layout, `dYᵀ·X`; the bias is added in place, by all threads. On other
-//! devices and in other precisions the map is burn's own, which is also what the tests compare with.
+//! burn takes the weight as `[in, out]`, so a weight in PyTorch's layout goes in and its gradient comes out
+//! as a transposed view, and every use of the gradient pays for that: the sum over passes, the copy into the
+//! flat buffer. Here the gradient is computed in the weight's own layout, `dYᵀ·X`; the bias is added in
+//! place, by all threads. On other devices and in other precisions the map is burn's own, which is also what
+//! the tests compare with.
 //!
-//! With [`Compute::Bf16`] both factors of the three products are rounded to bf16: `X` and `W`, `dY` and `W`, `dY` and `X`. Here
-//! their sums stay float32, and so do the gradients that leave the map; the rounding itself has the derivative 1. Composed of
-//! burn's operations, a product's result is rounded to bf16 as well, once. The bias is added, and its gradient summed, in float32.
+//! With [`Compute::Bf16`] both factors of the three products are rounded to bf16: `X` and `W`, `dY` and `W`,
+//! `dY` and `X`. Here their sums stay float32, and so do the gradients that leave the map; the rounding
+//! itself has the derivative 1. Composed of burn's operations, a product's result is rounded to bf16 as well,
+//! once. The bias is added, and its gradient summed, in float32.
 
 mod autodiff;
 mod flex;
@@ -54,7 +56,8 @@ pub(crate) fn linear<const D: usize>(
     bias: Option<Tensor<1>>,
     numbers: Numbers,
 ) -> Tensor<D> {
-    // In float32 burn's own is as good where no gradient of a weight is asked for, as in all maps without a bias.
+    // In float32 burn's own is as good where no gradient of a weight is asked for, as in all maps without a
+    // bias.
     let is_plain = numbers.compute == Compute::F32 && bias.is_none();
     if is_plain || !has_rows(&x, &weight, bias.as_ref()) {
         return composed(x, weight, bias, numbers);
@@ -159,7 +162,8 @@ mod tests {
         );
         assert_ne!(bf16(exact.clone()).into_data(), exact.into_data(), "the sums are no bf16");
 
-        // Between the factors' rounding and the result's nothing is rounded: dX = bf16(dY)·bf16(W), and so on.
+        // Between the factors' rounding and the result's nothing is rounded: dX = bf16(dY)·bf16(W), and so
+        // on.
         let autodiff = device.clone().autodiff();
         let inputs = [wave([9, 64], 0.73, &device), wave([7, 64], 0.31, &device)];
         let [x, weight] = inputs.clone().map(|input| Tensor::<2>::from_inner(input).require_grad());

@@ -18,7 +18,8 @@ pub(super) fn close<const D: usize>(what: &str, got: Tensor<D>, want: Tensor<D>)
     assert!(difference <= 1e-5 * largest, "{what}: {difference} of {largest}");
 }
 
-/// Output and the gradients of `inputs` of a sum of the output, weighted so that no two elements weigh the same.
+/// Output and the gradients of `inputs` of a sum of the output, weighted so that no two elements weigh the
+/// same.
 fn with_gradients<const N: usize, const D: usize>(
     inputs: [Tensor<D>; N],
     compute: impl Fn([Tensor<D>; N]) -> Tensor<D>,

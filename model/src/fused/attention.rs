@@ -1,13 +1,14 @@
 //! Attention as one operation on the CPU, with its own backward pass.
 //!
-//! Composed of burn's operations, scores, probabilities and dropped probabilities are a tensor each, and so are their
-//! gradients. Here the scores become probabilities in place, the backward pass keeps these alone, draws the dropout mask again,
-//! and turns their gradient into that of the scores in place. On other devices and in other precisions it is the composition,
-//! which is also what the tests compare with.
+//! Composed of burn's operations, scores, probabilities and dropped probabilities are a tensor each, and so
+//! are their gradients. Here the scores become probabilities in place, the backward pass keeps these alone,
+//! draws the dropout mask again, and turns their gradient into that of the scores in place. On other devices
+//! and in other precisions it is the composition, which is also what the tests compare with.
 //!
-//! With [`Compute::Bf16`] the factors of all products are rounded to bf16, in the backward pass the gradients of output and
-//! scores too; here their sums stay float32, composed they are rounded once more. Scores, mask, softmax and its derivative are
-//! float32. So it is for what is kept in bf16, whose output and gradients are bf16 too.
+//! With [`Compute::Bf16`] the factors of all products are rounded to bf16, in the backward pass the gradients
+//! of output and scores too; here their sums stay float32, composed they are rounded once more. Scores, mask,
+//! softmax and its derivative are float32. So it is for what is kept in bf16, whose output and gradients are
+//! bf16 too.
 
 mod autodiff;
 mod composed;
@@ -22,7 +23,8 @@ use super::dropout::Mask;
 use super::flex::is_factor;
 use crate::device::compute::Compute;
 
-/// What the scores are multiplied by, which probabilities are dropped, and the numbers of the products' inputs.
+/// What the scores are multiplied by, which probabilities are dropped, and the numbers of the products'
+/// inputs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
     scale: f32,
@@ -51,7 +53,8 @@ pub(crate) trait AttentionOps: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// `dropout(softmax(scale · query·keyᵀ + mask)) · value`; the mask has no gradient (Vaswani et al., arXiv 1706.03762).
+/// `dropout(softmax(scale · query·keyᵀ + mask)) · value`; the mask has no gradient (Vaswani et al., arXiv
+/// 1706.03762).
 ///
 /// # Shapes
 /// - query and output `[batch, heads, q, width]`; key and value `[batch, heads, k, width]`; mask

@@ -19,9 +19,10 @@ pub(crate) trait CrossEntropyOps: Backend {
     fn fused_cross_entropy(logits: FloatTensor<Self>, targets: Targets) -> FloatTensor<Self>;
 }
 
-/// The cross-entropy of each row of logits with its label, `scale · [(1-ε)·nll + ε/V·Σ_v −log p_v]`, and 0 for labels below 0
-/// (PyTorch's `CrossEntropyLoss` with `label_smoothing` and `reduction="none"`). None where this is not fused: the gradient is
-/// known without a tape, so a composition of operations would compute more than the loss needs.
+/// The cross-entropy of each row of logits with its label, `scale · [(1-ε)·nll + ε/V·Σ_v −log p_v]`, and 0
+/// for labels below 0 (PyTorch's `CrossEntropyLoss` with `label_smoothing` and `reduction="none"`). None
+/// where this is not fused: the gradient is known without a tape, so a composition of operations would
+/// compute more than the loss needs.
 ///
 /// # Shapes
 /// - logits `[rows, classes]`; one label a row, below `classes`; output `[rows]`

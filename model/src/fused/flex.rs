@@ -40,8 +40,8 @@ pub(super) fn tensor(values: Vec<f32>, shape: impl Into<Vec<usize>>) -> FlexTens
     FlexTensor::from_data(TensorData::new(values, shape.into()))
 }
 
-/// A tensor as a factor of float32 products: widened, or rounded where these are computed in bf16. What is summed stays
-/// float32.
+/// A tensor as a factor of float32 products: widened, or rounded where these are computed in bf16. What is
+/// summed stays float32.
 pub(super) fn factor(x: FlexTensor, compute: Compute) -> FlexTensor {
     let shape = x.shape().to_vec();
     match (x.dtype(), compute) {

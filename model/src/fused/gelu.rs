@@ -20,7 +20,8 @@ pub(crate) trait GeluOps: Backend {
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-/// The exact GELU, `x · Φ(x)`, of every element (Hendrycks & Gimpel, arXiv 1606.08415); of bf16, computed in float32.
+/// The exact GELU, `x · Φ(x)`, of every element (Hendrycks & Gimpel, arXiv 1606.08415); of bf16, computed in
+/// float32.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     through_f32(x, |x| match is_fused(&x) {
         true => Tensor::from_dispatch(Dispatch::fused_gelu(x.into_dispatch())),
@@ -28,8 +29,8 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     })
 }
 
-/// `x/2 · (1 + erf(x/√2))`. Not burn's function: on devices that have no derivative of their own it takes that of the
-/// approximation by tanh, which is up to 9e-4 off.
+/// `x/2 · (1 + erf(x/√2))`. Not burn's function: on devices that have no derivative of their own it takes
+/// that of the approximation by tanh, which is up to 9e-4 off.
 fn composed<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let twice_the_share = (x.clone() * FRAC_1_SQRT_2).erf() + 1.0;
     x * twice_the_share * 0.5

@@ -1,6 +1,8 @@
-//! What the loops of several operations share: all go over slices of float32, compiled for the processor's widest vectors.
+//! What the loops of several operations share: all go over slices of float32, compiled for the processor's
+//! widest vectors.
 //!
-//! No loop uses fused multiply-add or another order of its sums on a wider processor, so that all compute the same bits.
+//! No loop uses fused multiply-add or another order of its sums on a wider processor, so that all compute the
+//! same bits.
 
 pub(super) mod bf16;
 pub(super) mod exponential;

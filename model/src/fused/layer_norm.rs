@@ -32,8 +32,8 @@ pub(crate) trait LayerNormOps: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// Layer normalisation of `x`, or of `x + residual`, over the last dimension (Ba et al., arXiv 1607.06450); of bf16, computed
-/// in float32.
+/// Layer normalisation of `x`, or of `x + residual`, over the last dimension (Ba et al., arXiv 1607.06450);
+/// of bf16, computed in float32.
 ///
 /// # Shapes
 /// - x, residual and output `[..., width]`; weight and bias `[width]`

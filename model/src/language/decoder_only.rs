@@ -156,8 +156,8 @@ impl<L: DecoderLayer> DecoderOnly<L> {
         Ok(self.logits_of(self.hidden(inputs_embeds, attention_mask, &mut Dropout::off())?))
     }
 
-    /// What [`DecoderOnly::logits_of`] maps to scores, in the numbers that the matrices are kept in; `dropout` is the
-    /// reference's language model left in training mode ([`Dropout::off`] otherwise).
+    /// What [`DecoderOnly::logits_of`] maps to scores, in the numbers that the matrices are kept in;
+    /// `dropout` is the reference's language model left in training mode ([`Dropout::off`] otherwise).
     ///
     /// # Shapes
     /// - inputs_embeds and output `[b, S, width]`; attention_mask `[b, S]` (1: a token, 0: padding)

@@ -25,8 +25,8 @@ use crate::train::loss::Loss;
 pub(crate) struct Names {
     /// The `model_type` of its configurations.
     pub(crate) model_type: &'static str,
-    /// The name under which LAVIS stores the language model; those of all its tensors start with it. Families that LAVIS
-    /// does not have take `llm_model`.
+    /// The name under which LAVIS stores the language model; those of all its tensors start with it. Families
+    /// that LAVIS does not have take `llm_model`.
     pub(crate) prefix: &'static str,
 }
 
@@ -99,12 +99,12 @@ pub(crate) trait FamilyModel: fmt::Debug + Send + Sync {
     /// - ids `[b, T]`, each below the vocabulary's size; output `[b, T, width]`
     fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3>;
 
-    /// Scores of every next token at every position: of the input itself, or, for an encoder-decoder, of the text that was
-    /// `written` for it.
+    /// Scores of every next token at every position: of the input itself, or, for an encoder-decoder, of the
+    /// text that was `written` for it.
     ///
     /// # Shapes
-    /// - inputs_embeds `[b, S, width]`; attention_mask `[b, S]`; written `[b, T]`, starting with the start token; output
-    ///   `[b, S, vocabulary]`, or `[b, T, vocabulary]`
+    /// - inputs_embeds `[b, S, width]`; attention_mask `[b, S]`; written `[b, T]`, starting with the start
+    ///   token; output `[b, S, vocabulary]`, or `[b, T, vocabulary]`
     ///
     /// # Errors
     /// A sequence that does not fit; a text for a decoder-only model, or none for an encoder-decoder.

@@ -2,116 +2,17 @@
 //! `transformers`' `generate`.
 
 mod beam;
+mod decoder;
+mod options;
 mod sampling;
 mod scores;
 mod sequential;
 
+pub use decoder::Decoder;
+pub use options::{EarlyStopping, GenerateOptions, Stop};
 pub use sampling::Sampling;
 
 use crate::error::ModelError;
-
-/// When a full beam of finished hypotheses ends the search of a text.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum EarlyStopping {
-    /// Once the best running one, at its present length, is no better than the worst of them (`False`).
-    #[default]
-    Heuristic,
-    /// At once (`True`).
-    WhenFull,
-    /// Once the best running one can become no better at any length (`"never"`).
-    Never,
-}
-
-/// Whether a text ends with these new tokens, besides end tokens and the limit.
-pub type Stop<'a> = &'a dyn Fn(&[u32]) -> bool;
-
-/// How to search.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GenerateOptions {
-    /// Longest continuation in tokens; the prompt does not count.
-    pub max_new_tokens: usize,
-    /// No end token before this many tokens.
-    pub min_new_tokens: usize,
-    /// Hypotheses followed at a time; 1 is greedy search.
-    pub beams: usize,
-    /// A finished hypothesis scores `Σ log p / tokens^length_penalty`: 0 ignores the length, negative
-    /// values prefer short texts.
-    pub length_penalty: f64,
-    /// Divides positive and multiplies negative scores of tokens that occurred, in the prompt too; 1 is off.
-    pub repetition_penalty: f32,
-    /// When a beam search is over.
-    pub early_stopping: EarlyStopping,
-    /// Draws tokens instead of taking the best; without beams.
-    pub sampling: Option<Sampling>,
-    /// No sequence of this many tokens occurs twice; 0 is off.
-    pub no_repeat_ngram: usize,
-    /// Tokens that end a text.
-    pub eos: Vec<u32>,
-}
-
-impl Default for GenerateOptions {
-    fn default() -> Self {
-        Self {
-            max_new_tokens: 30,
-            min_new_tokens: 0,
-            beams: 1,
-            length_penalty: 1.0,
-            repetition_penalty: 1.0,
-            early_stopping: EarlyStopping::default(),
-            sampling: None,
-            no_repeat_ngram: 0,
-            eos: Vec::new(),
-        }
-    }
-}
-
-impl GenerateOptions {
-    fn ends(&self, token: u32) -> bool {
-        self.eos.contains(&token)
-    }
-
-    fn validate(&self, texts: usize, vocabulary: usize) -> Result<(), ModelError> {
-        let refuse = |reason: String| Err(ModelError::input("generation options", reason));
-        if self.max_new_tokens == 0 || self.beams == 0 {
-            return refuse("max_new_tokens and beams start at 1".into());
-        }
-        if self.min_new_tokens > self.max_new_tokens {
-            let (min, max) = (self.min_new_tokens, self.max_new_tokens);
-            return refuse(format!("min_new_tokens {min} is more than max_new_tokens {max}"));
-        }
-        if !(self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0) {
-            return refuse(format!("repetition_penalty {} is not above 0", self.repetition_penalty));
-        }
-        if let Some(sampling) = &self.sampling {
-            if self.beams > 1 {
-                return refuse(format!("sampling goes with one beam, not with {}", self.beams));
-            }
-            if let Some(complaint) = sampling.complaint(texts) {
-                return refuse(complaint);
-            }
-        }
-        if !self.length_penalty.is_finite() {
-            return refuse(format!("length_penalty {} is not finite", self.length_penalty));
-        }
-        if let Some(token) = self.eos.iter().find(|token| **token as usize >= vocabulary) {
-            return refuse(format!("end token {token} is not in the vocabulary of {vocabulary}"));
-        }
-        Ok(())
-    }
-}
-
-/// A model that reads a batch of texts token by token.
-pub trait Decoder {
-    /// Number of tokens it can write.
-    fn vocabulary(&self) -> usize;
-
-    /// Reads the prompts; returns the scores of every next token, row by row.
-    fn start(&mut self) -> Result<Vec<f32>, ModelError>;
-
-    /// Makes row `i` what row `parents[i]` was, followed by `tokens[i]`; returns the scores of every next
-    /// token, row by row.
-    fn advance(&mut self, parents: &[usize], tokens: &[u32]) -> Result<Vec<f32>, ModelError>;
-}
 
 /// Continues the prompts of `decoder`; each text has its end token, if it reached one, as its last token.
 ///
@@ -143,17 +44,6 @@ pub fn generate_until(
         1 => sequential::search(decoder, prompts, options, stop),
         _ => beam::search(decoder, prompts, options, stop),
     }
-}
-
-/// Why a search cannot go on.
-const FORBIDDEN: &str = "the rules forbid every token: allow a shorter text or more repetition";
-
-/// The scores of one row.
-fn row(scores: &mut [f32], row: usize, vocabulary: usize) -> Result<&mut [f32], ModelError> {
-    let (start, held) = (row * vocabulary, scores.len());
-    scores
-        .get_mut(start..start + vocabulary)
-        .ok_or_else(|| ModelError::input("scores", format!("{held} values, row {row} starts at {start}")))
 }
 
 #[cfg(test)]

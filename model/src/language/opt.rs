@@ -43,8 +43,8 @@ pub(crate) mod tests {
         filled(Opt::new(&config, &Device::flex()).unwrap())
     }
 
-    /// Scores at the second and the last of five positions, computed by `transformers`' `OPTForCausalLM` with the same
-    /// weights.
+    /// Scores at the second and the last of five positions, computed by `transformers`' `OPTForCausalLM` with
+    /// the same weights.
     const REFERENCE_350M: [[f32; 11]; 2] = [
         [
             0.72626, -0.50735, 0.2646, -0.00942, -0.24621, 0.49026, -0.71129, 0.89889, -1.04425, 1.14055,

@@ -1,8 +1,8 @@
 //! Where a caption is cut for prefix language modelling.
 
-/// Cuts a caption into the words that an encoder reads and the words that the decoder writes: of `n` words the
-/// first `k` are read, `k` uniform in `1..=max(1, n/2)` by `draw`, which is uniform over all its values. A
-/// caption of less than two words is written whole.
+/// Cuts a caption into the words that an encoder reads and the words that the decoder writes: of `n` words
+/// the first `k` are read, `k` uniform in `1..=max(1, n/2)` by `draw`, which is uniform over all its values.
+/// A caption of less than two words is written whole.
 pub fn split_caption(caption: &str, draw: u64) -> (&str, &str) {
     let caption = caption.trim();
     let words = caption.split_whitespace().count();

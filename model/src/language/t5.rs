@@ -86,8 +86,8 @@ impl T5 {
         self.training_scores(inputs_embeds, attention_mask, written, &mut Dropout::off())
     }
 
-    /// [`T5::forward`] with `dropout` inside encoder and decoder, as the reference trains, which leaves the frozen model
-    /// in training mode.
+    /// [`T5::forward`] with `dropout` inside encoder and decoder, as the reference trains, which leaves the
+    /// frozen model in training mode.
     ///
     /// # Shapes
     /// - those of [`T5::forward`]
@@ -379,8 +379,8 @@ pub(crate) mod tests {
         let (embeds, mask) = inputs(&model, [4, 7, 2]);
         let mut dropout = Dropout::keyed(0.1, 1);
         model.training_scores(embeds, mask, ids([0, 3]), &mut dropout).unwrap();
-        // Before and behind the blocks; in a block: probabilities, output (twice in the decoder), the inner and the
-        // outer of the feed-forward part.
+        // Before and behind the blocks; in a block: probabilities, output (twice in the decoder), the inner
+        // and the outer of the feed-forward part.
         let (encoder, decoder) = (2 + 2 * 4, 2 + 3 * 6);
         assert_eq!(dropout.calls(), encoder + decoder);
     }

@@ -21,7 +21,8 @@ pub struct SpecialTokens {
 }
 
 impl SpecialTokens {
-    /// Requires that the token table has a row for each of `tokens`, which go with what `config.json` calls them.
+    /// Requires that the token table has a row for each of `tokens`, which go with what `config.json` calls
+    /// them.
     ///
     /// # Errors
     /// A token outside the vocabulary.

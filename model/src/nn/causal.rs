@@ -70,8 +70,8 @@ pub(crate) fn token_positions(mask: Tensor<2, Int>) -> Tensor<2, Int> {
 /// The index of each of the `length` tokens after `past` positions among the tokens of its row.
 ///
 /// # Shapes
-/// - mask of all positions `[b, past + length]`, or none where all are tokens; output `[b, length]` or, without
-///   a mask, `[1, length]`
+/// - mask of all positions `[b, past + length]`, or none where all are tokens; output `[b, length]` or,
+///   without a mask, `[1, length]`
 pub(crate) fn new_positions(
     mask: Option<Tensor<2, Int>>,
     past: usize,

@@ -6,8 +6,9 @@ use crate::fused::{self, Mask, hash};
 
 /// A stream of dropout masks: each call of [`Dropout::forward`] uses the next one.
 ///
-/// The mask is a 32-bit integer hash of (key, call, element index), computed in one pass on the CPU and with tensor operations
-/// on other devices, so that it depends neither on the device's generator nor on who else drew from it.
+/// The mask is a 32-bit integer hash of (key, call, element index), computed in one pass on the CPU and with
+/// tensor operations on other devices, so that it depends neither on the device's generator nor on who else
+/// drew from it.
 #[derive(Debug, Clone)]
 pub struct Dropout {
     probability: f64,

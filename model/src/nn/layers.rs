@@ -211,8 +211,8 @@ impl Embedding {
         in_f32(self.weight.val().narrow(0, start, length)).unsqueeze::<3>()
     }
 
-    /// The table with `rows` rows; the new ones are the mean of the others, so that no new token is ever likelier
-    /// than the likeliest of the old where the table is an output map.
+    /// The table with `rows` rows; the new ones are the mean of the others, so that no new token is ever
+    /// likelier than the likeliest of the old where the table is an output map.
     pub(crate) fn grown(&self, rows: usize) -> Self {
         Self { weight: grown(&self.weight, rows), compute: self.compute }
     }

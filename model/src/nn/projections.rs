@@ -86,14 +86,14 @@ impl Projections {
     /// Attention of queries as [`Projections::query`] gives them, and the output map.
     ///
     /// # Shapes
-    /// - query `[b, heads, q, head width]`, the last of the positions in `seen`; a mask has one head where key
-    ///   heads are shared; output `[b, q, width]`
+    /// - query `[b, heads, q, head width]`, the last of the positions in `seen`; a mask has one head where
+    ///   key heads are shared; output `[b, q, width]`
     pub(crate) fn attend(&self, query: Tensor<4>, seen: KeyValue, visible: &Visible) -> Tensor<3> {
         self.attend_dropped(query, seen, visible, &mut Dropout::off())
     }
 
-    /// Attention of `x` to itself and to the positions of layer `index` in the cache, to which its own are added; `turn`
-    /// gives queries and keys their positions, where these are not in `x`.
+    /// Attention of `x` to itself and to the positions of layer `index` in the cache, to which its own are
+    /// added; `turn` gives queries and keys their positions, where these are not in `x`.
     ///
     /// # Shapes
     /// - x and output `[b, n, width]`

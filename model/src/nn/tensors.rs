@@ -57,7 +57,8 @@ pub(crate) fn set_as<const D: usize>(
     *param = Param::initialized(param.id, tensor);
 }
 
-/// Has all of a model's linear maps and attentions compute their products in `compute`; a new model does so in float32.
+/// Has all of a model's linear maps and attentions compute their products in `compute`; a new model does so
+/// in float32.
 ///
 /// # Errors
 /// None that a model of this crate makes.

@@ -159,8 +159,8 @@ fn is_table(name: &str) -> bool {
     name.contains("_embeddings.") || name == "cls.predictions.bias"
 }
 
-/// Overwrites what BERT has: names below `Qformer.`, except the `_query` parts and cross-attention. A BERT without its
-/// head leaves the captioning head as it is.
+/// Overwrites what BERT has: names below `Qformer.`, except the `_query` parts and cross-attention. A BERT
+/// without its head leaves the captioning head as it is.
 struct FromBert<'a> {
     bert: &'a WeightSource,
     device: &'a Device,

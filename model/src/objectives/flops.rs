@@ -1,10 +1,11 @@
 //! Floating-point operations of a training step, by formula: what a rate of computation is measured in.
 //!
-//! Counted are the matrix products that the step needs, a product of `[m, k]` and `[k, n]` as `2·m·n·k`; norms, softmax,
-//! GELU, losses and the optimizer, far below 1 % at published sizes, are not. A trained map costs twice its forward pass
-//! going back (the gradients of its input and of its weight), a frozen one as much as its forward pass (its input's alone),
-//! and the frozen image encoder nothing. The products of attention have two gradients everywhere. Nothing is counted twice
-//! that a program chooses to compute twice, and the keys and values of an image count once for all passes.
+//! Counted are the matrix products that the step needs, a product of `[m, k]` and `[k, n]` as `2·m·n·k`;
+//! norms, softmax, GELU, losses and the optimizer, far below 1 % at published sizes, are not. A trained map
+//! costs twice its forward pass going back (the gradients of its input and of its weight), a frozen one as
+//! much as its forward pass (its input's alone), and the frozen image encoder nothing. The products of
+//! attention have two gradients everywhere. Nothing is counted twice that a program chooses to compute twice,
+//! and the keys and values of an image count once for all passes.
 
 use crate::language::LanguageSizes;
 use crate::nn::flops::{Flops, attend, map};
@@ -120,7 +121,8 @@ pub fn contrast(config: &QFormerConfig, embed_dim: usize, batch: BatchShape) -> 
     Flops::trained(pair).times(pairs) + contrast
 }
 
-/// A step of the generate task of all pairs, without the image encoder; `prefix` tokens are read before each text.
+/// A step of the generate task of all pairs, without the image encoder; `prefix` tokens are read before each
+/// text.
 pub fn generate(
     config: &QFormerConfig,
     language: &dyn LanguageSizes,
@@ -179,7 +181,8 @@ mod tests {
 
     #[test]
     fn a_contrast_step_counted_by_hand() {
-        // One pair's products at Q 3, T 4, P 7, hidden 4, intermediate 6, width of the image 5, embeddings of 2.
+        // One pair's products at Q 3, T 4, P 7, hidden 4, intermediate 6, width of the image 5, embeddings
+        // of 2.
         let image = 2 * (2 * 7 * 5 * 4);
         let cross = 2 * (2 * 3 * 4 * 4) + 2 * (2 * 3 * 7 * 4);
         let queries = 2 * (4 * (2 * 3 * 4 * 4) + 2 * (2 * 3 * 3 * 4) + 2 * (2 * 3 * 4 * 6)) + cross;
@@ -245,7 +248,8 @@ mod tests {
         let got = generate(&config(), &t5, 2, batch);
         let forward = encoder.0 + encoder.1 + own.0 + own.1 + cross.0 + cross.1 + rest;
         assert_eq!(got.forward, 3 * (prompt + forward));
-        // Neither the first layer's own attention nor the queries that it gives cross-attention have a gradient.
+        // Neither the first layer's own attention nor the queries that it gives cross-attention have a
+        // gradient.
         let back = encoder.0 + 2 * encoder.1 + cross.0 - 2 * 4 * 8 * 6 + 2 * cross.1 + rest;
         assert_eq!(got.backward, 3 * (2 * prompt + back));
     }

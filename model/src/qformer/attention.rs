@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::QFormerConfig;
+use super::config::QFormerConfig;
 use crate::error::ModelError;
 use crate::nn::attention::{KeyValue, attention, merge_heads, split_heads};
 use crate::nn::dropout::Dropout;
@@ -67,8 +67,8 @@ impl AttentionBlock {
         self.norm.forward_sum(dropout.forward(output), x)
     }
 
-    /// [`AttentionBlock::forward`] where queries attend in another batch than that of `x`: `arrange` makes it of theirs,
-    /// `restore` takes what was attended to back.
+    /// [`AttentionBlock::forward`] where queries attend in another batch than that of `x`: `arrange` makes it
+    /// of theirs, `restore` takes what was attended to back.
     pub(crate) fn forward_arranged(
         &self,
         x: Tensor<3>,

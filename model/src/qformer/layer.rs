@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::QFormerConfig;
 use super::attention::AttentionBlock;
+use super::config::QFormerConfig;
 use crate::error::ModelError;
 use crate::fused::gelu;
 use crate::nn::attention::KeyValue;

@@ -12,7 +12,8 @@ use crate::nn::tensors::{NamedTensors, TensorVisitor};
 use crate::train::flat::FlatLayout;
 use crate::train::tape::Segment;
 
-/// Smallest bucket in elements, where there are so many: smaller ones would cost more messages than they hide.
+/// Smallest bucket in elements, where there are so many: smaller ones would cost more messages than they
+/// hide.
 pub const BUCKET_ELEMENTS: usize = 1 << 20;
 
 /// One bucket of the layout.
@@ -162,8 +163,8 @@ impl BucketBuffers<'_> {
         self.read(SegmentGradients::take(model, gradients, segment)?)
     }
 
-    /// Reads a segment's gradients from the device and adds them; returns the buckets that this completes, with their
-    /// numbers. A tensor without a gradient has zeros.
+    /// Reads a segment's gradients from the device and adds them; returns the buckets that this completes,
+    /// with their numbers. A tensor without a gradient has zeros.
     ///
     /// # Errors
     /// A tensor got a gradient after its bucket was complete; a device that fails.
@@ -214,8 +215,8 @@ impl BucketBuffers<'_> {
     }
 }
 
-/// What a segment gave a model's tensors, still on the device, to be read in one go: a device is waited for once. Any thread
-/// may read them.
+/// What a segment gave a model's tensors, still on the device, to be read in one go: a device is waited for
+/// once. Any thread may read them.
 pub struct SegmentGradients {
     segment: Segment,
     tensors: Vec<(String, Reading)>,

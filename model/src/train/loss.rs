@@ -1,4 +1,5 @@
-//! Cross-entropy with label smoothing: one operation on the CPU, elsewhere a surrogate whose gradient is the loss's.
+//! Cross-entropy with label smoothing: one operation on the CPU, elsewhere a surrogate whose gradient is the
+//! loss's.
 //!
 //! The gradient of cross-entropy with respect to the logits is known, `softmax − target`, so it is computed
 //! once outside the graph and the objective is `Σ logits · gradient`: one multiplication in the graph

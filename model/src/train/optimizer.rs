@@ -1,8 +1,8 @@
 //! AdamW on the flat float32 master copy, and its learning-rate schedule.
 //!
-//! Gradients arrive on the host, because they were summed over the network, so the optimizer runs there:
-//! one pass over four arrays, element by element, which neither the number of threads nor the width of the processor's
-//! vectors can change.
+//! Gradients arrive on the host, because they were summed over the network, so the optimizer runs there: one
+//! pass over four arrays, element by element, which neither the number of threads nor the width of the
+//! processor's vectors can change.
 
 use std::ops::Range;
 
@@ -90,8 +90,9 @@ impl AdamW {
         }
     }
 
-    /// Writes to `next` what update number `update` makes of the state `held`, for one tensor of the layout, with
-    /// `gradients` multiplied by `factor` first. The bits are those of [`scale`] and [`AdamW::apply`]; nothing else is changed.
+    /// Writes to `next` what update number `update` makes of the state `held`, for one tensor of the layout,
+    /// with `gradients` multiplied by `factor` first. The bits are those of [`scale`] and [`AdamW::apply`];
+    /// nothing else is changed.
     pub fn apply_beside(
         &self,
         tensor: &FlatTensor,
@@ -140,8 +141,8 @@ impl AdamW {
         }
     }
 
-    /// The first tensor in which [`AdamW::apply`] would leave a value that is not finite, with `gradients` scaled by
-    /// `scale` first; nothing is changed.
+    /// The first tensor in which [`AdamW::apply`] would leave a value that is not finite, with `gradients`
+    /// scaled by `scale` first; nothing is changed.
     pub fn first_overflow<'a>(
         &self,
         layout: &'a FlatLayout,
@@ -169,7 +170,8 @@ impl AdamW {
         layout.tensors().iter().find(overflows).map(|tensor| tensor.name.as_str())
     }
 
-    /// Bounds of a state's values before and after an update with a gradient of this global norm, from those before it.
+    /// Bounds of a state's values before and after an update with a gradient of this global norm, from those
+    /// before it.
     ///
     /// They are far from tight, and cost nothing: while they are finite, so is every value.
     pub fn bounds_after(&self, before: Magnitudes, update: u64, learning_rate: f64, norm: f64) -> Magnitudes {
@@ -257,15 +259,16 @@ impl Update {
 
 /// The global norm of `gradients`; not finite exactly when one of them is not.
 ///
-/// The sum of squares runs in float64 over fixed chunks and lanes in order, so every member gets the same bits.
+/// The sum of squares runs in float64 over fixed chunks and lanes in order, so every member gets the same
+/// bits.
 pub fn global_norm(gradients: &[f32]) -> f64 {
     let mut parts = NormParts::new(gradients.len());
     parts.add(gradients, std::slice::from_ref(&(0..gradients.len())));
     parts.norm()
 }
 
-/// The global norm of a gradient whose ranges become known in any order: the bits are those of [`global_norm`], whatever the
-/// order.
+/// The global norm of a gradient whose ranges become known in any order: the bits are those of
+/// [`global_norm`], whatever the order.
 #[derive(Debug, Clone)]
 pub struct NormParts {
     /// Of each chunk, once it is complete.

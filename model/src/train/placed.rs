@@ -23,8 +23,8 @@ pub struct PlacedTensors {
 }
 
 impl PlacedTensors {
-    /// Sends the values of tensor `index` of `layout` to `device`: as a leaf that requires a gradient on an autodiff device,
-    /// as a plain tensor elsewhere.
+    /// Sends the values of tensor `index` of `layout` to `device`: as a leaf that requires a gradient on an
+    /// autodiff device, as a plain tensor elsewhere.
     ///
     /// # Errors
     /// A tensor of more than four dimensions, or other values than it has.

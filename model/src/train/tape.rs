@@ -1,12 +1,14 @@
-//! A backward pass in segments: the gradients of one layer are there before those of the layer below are computed.
+//! A backward pass in segments: the gradients of one layer are there before those of the layer below are
+//! computed.
 //!
 //! Where the forward pass crosses from one [`Segment`] into the next it calls `Tape::cut`: the tensor is
-//! detached, and what follows hangs on a new leaf. [`Tape::backward`] then differentiates segment after segment,
-//! from the heads down, and hands each leaf's gradient to the tensor it was cut from. The chain rule is the same,
-//! so is the gradient; but after each segment its parameters' gradients are final and can travel.
+//! detached, and what follows hangs on a new leaf. [`Tape::backward`] then differentiates segment after
+//! segment, from the heads down, and hands each leaf's gradient to the tensor it was cut from. The chain rule
+//! is the same, so is the gradient; but after each segment its parameters' gradients are final and can
+//! travel.
 //!
-//! A leaf may be read in several segments (the image's embeddings, in every layer that sees them): its gradient
-//! is added up in the order of the segments, from the top.
+//! A leaf may be read in several segments (the image's embeddings, in every layer that sees them): its
+//! gradient is added up in the order of the segments, from the top.
 
 use burn::tensor::{Gradients, Tensor};
 

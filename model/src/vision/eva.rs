@@ -155,7 +155,8 @@ impl EvaVit {
         Ok(self)
     }
 
-    /// The residual stream after the last block, without a norm, in the numbers that the matrices are kept in.
+    /// The residual stream after the last block, without a norm, in the numbers that the matrices are kept
+    /// in.
     ///
     /// # Shapes
     /// - pixels `[b, 3, image_size, image_size]`; output `[b, tokens, width]`

@@ -23,13 +23,15 @@ const GRADIENT_TOLERANCE: f64 = 1e-4;
 /// Largest difference, relative to its norm, of a gradient that is computed in another order.
 const SAME_TOLERANCE: f64 = 1e-6;
 
-/// The same on other devices, where a tape that is cut elsewhere is fused to other kernels, with other roundings.
+/// The same on other devices, where a tape that is cut elsewhere is fused to other kernels, with other
+/// roundings.
 const SAME_ON_DEVICES: f64 = 1e-5;
 
 /// Below this norm a gradient is noise: the reference's own is zero in exact arithmetic.
 const GRADIENT_NOISE: f64 = 1e-7;
 
-/// The device that all tests of this folder compute on, without autodiff: what `BLIP2_TEST_DEVICE` names, or the CPU.
+/// The device that all tests of this folder compute on, without autodiff: what `BLIP2_TEST_DEVICE` names, or
+/// the CPU.
 pub(crate) fn device() -> Device {
     device_name().open().unwrap_or_else(|error| panic!("BLIP2_TEST_DEVICE: {error}"))
 }
@@ -176,7 +178,8 @@ impl Tensors {
     }
 }
 
-/// Compares an activation with the reference's, on the host: a device that computes nothing finds no difference.
+/// Compares an activation with the reference's, on the host: a device that computes nothing finds no
+/// difference.
 pub(crate) fn assert_close<const D: usize>(
     fixture: &Fixture,
     name: &str,

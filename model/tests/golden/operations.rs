@@ -1,8 +1,8 @@
 //! Operations of a device against computations in f64 that share nothing with burn.
 //!
-//! The shapes are those of the model's narrow outputs and of its attention: burn's reports #5122 (a matrix times a
-//! column, then element-wise operations) and #4366 (a long chain of operations that is read at its end only) say that
-//! fused kernels got such things wrong.
+//! The shapes are those of the model's narrow outputs and of its attention: burn's reports #5122 (a matrix
+//! times a column, then element-wise operations) and #4366 (a long chain of operations that is read at its
+//! end only) say that fused kernels got such things wrong.
 
 use blip2_model::device::read_back::floats;
 use blip2_model::nn::activation::Activation;
@@ -63,8 +63,8 @@ fn gelu_f64(x: f64) -> f64 {
     0.5 * x * (1.0 + libm::erf(x / std::f64::consts::SQRT_2))
 }
 
-/// A function of one number: its name, on the device, in f64, the range that is looked at, and whether the error is
-/// relative to the value (else to 1).
+/// A function of one number: its name, on the device, in f64, the range that is looked at, and whether the
+/// error is relative to the value (else to 1).
 type Function = (&'static str, fn(Tensor<1>) -> Tensor<1>, fn(f64) -> f64, [f64; 2], bool);
 
 const FUNCTIONS: [Function; 9] = [
@@ -81,8 +81,8 @@ const FUNCTIONS: [Function; 9] = [
 
 #[test]
 fn element_wise_functions() {
-    // The CPU rounds once or twice. Vulkan asks for no more of exp and log than some units in the last place, and
-    // of what has no instruction (the error function) for nothing; burn's is good to 1.5e-7.
+    // The CPU rounds once or twice. Vulkan asks for no more of exp and log than some units in the last place,
+    // and of what has no instruction (the error function) for nothing; burn's is good to 1.5e-7.
     let tolerance = if is_cpu() { 1e-6 } else { 5e-6 };
     let mut too_far = Vec::new();
     for (name, on_device, in_f64, [low, high], relative) in FUNCTIONS {

@@ -182,7 +182,8 @@ fn a_file_that_is_no_encoder_is_refused() {
     assert!(absent.contains("config.json"), "{absent}");
 }
 
-/// `facebook/opt-*`: some are published without `model.` in their names; a tied table may be stored by its other name.
+/// `facebook/opt-*`: some are published without `model.` in their names; a tied table may be stored by its
+/// other name.
 #[test]
 fn facebook_opt() {
     let own = asset("opt-tiny");
@@ -298,7 +299,8 @@ fn salesforce_blip2() {
     assert_eq!(LanguageModel::open(&folder, &Device::flex()).unwrap().model_type(), "opt");
 }
 
-/// `Salesforce/instructblip-*`: the Q-Former has tables and text parts, and its tokenizer a folder of its own.
+/// `Salesforce/instructblip-*`: the Q-Former has tables and text parts, and its tokenizer a folder of its
+/// own.
 #[test]
 fn salesforce_instructblip() {
     let place = tempfile::tempdir().unwrap();
@@ -357,7 +359,8 @@ fn salesforce_blip2_itm() {
     assert_eq!(features(&open_encoder(&folder)), want);
 }
 
-/// `openai/clip-vit-large-patch14`: the whole model, as a ranker and as an encoder; newer files leave out `vision_model.`.
+/// `openai/clip-vit-large-patch14`: the whole model, as a ranker and as an encoder; newer files leave out
+/// `vision_model.`.
 #[test]
 fn openai_clip() {
     let own = asset("clip-tiny");
@@ -384,7 +387,8 @@ impl InitialValues for Zeros {
     }
 }
 
-/// `bert-base-uncased`: norms' gamma and beta, in the file of safetensors and in PyTorch's; a body without its head.
+/// `bert-base-uncased`: norms' gamma and beta, in the file of safetensors and in PyTorch's; a body without
+/// its head.
 #[test]
 fn bert_base_uncased() {
     let own = asset("bert-tiny");

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::io;
 
+use super::causes::with_causes;
+
 /// Why a connection was not made or did not last.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
@@ -24,17 +26,6 @@ impl From<String> for ConnectError {
     fn from(reason: String) -> Self {
         Self { reason, untrusted: false }
     }
-}
-
-/// An error with its causes: tonic's own message is "transport error".
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Whether the TLS library's error is among the causes.

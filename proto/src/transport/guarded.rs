@@ -14,8 +14,8 @@ use tonic::server::NamedService;
 use super::gate::Connection;
 use crate::token::{same_token, shown_token};
 
-/// A service in two editions: for calls that show the run's token in their headers, or come over a connection over
-/// which it was shown, and for all others, which may take small messages only.
+/// A service in two editions: for calls that show the run's token in their headers, or come over a connection
+/// over which it was shown, and for all others, which may take small messages only.
 ///
 /// The token in the messages is still the service's to check; it calls [`authenticate`] when it is right.
 #[derive(Debug, Clone)]

@@ -9,7 +9,7 @@ use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
-use super::failure::with_causes;
+use super::causes::with_causes;
 
 /// PEM files of mutual TLS: all of `ca`, `cert` and `key`, or none for connections without encryption.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -24,7 +24,8 @@ pub fn image(bytes: &[u8]) -> bool {
     EvalTransform::new(32).apply(&picture).is_ok()
 }
 
-/// A picture as training reads it: the decoder of JPEG, reduced where the crop allows, and the general one for the rest.
+/// A picture as training reads it: the decoder of JPEG, reduced where the crop allows, and the general one
+/// for the rest.
 ///
 /// # Panics
 /// Memory that is used again has an influence on the result.

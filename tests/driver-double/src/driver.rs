@@ -1,5 +1,5 @@
-//! The driver's functions that burn's CUDA backend calls, under the driver's own names. One that is missing ends the program
-//! with its name.
+//! The driver's functions that burn's CUDA backend calls, under the driver's own names. One that is missing
+//! ends the program with its name.
 #![allow(missing_docs, unreachable_pub, non_snake_case)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};

@@ -1,8 +1,8 @@
-//! A stand-in for `libcuda.so.1` on a machine without a card: memory is the host's, kernels do nothing, and what the driver was
-//! asked for is counted. Every PTX module is kept, once.
+//! A stand-in for `libcuda.so.1` on a machine without a card: memory is the host's, kernels do nothing, and
+//! what the driver was asked for is counted. Every PTX module is kept, once.
 //!
-//! A program gets it when a folder that has this library under the driver's name comes first in `LD_LIBRARY_PATH`. No
-//! value that is read from it was computed, so a check of results must fail on it.
+//! A program gets it when a folder that has this library under the driver's name comes first in
+//! `LD_LIBRARY_PATH`. No value that is read from it was computed, so a check of results must fail on it.
 //!
 //! | variable | meaning | without it |
 //! |---|---|---|

@@ -1,4 +1,5 @@
-//! A session as bytes: what happens, one after the other, so that mutations change messages, order and timing.
+//! A session as bytes: what happens, one after the other, so that mutations change messages, order and
+//! timing.
 
 /// One thing that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

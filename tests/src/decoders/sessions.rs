@@ -35,7 +35,8 @@ pub(super) fn member(bytes: &[u8]) -> bool {
     scene.has_applied()
 }
 
-/// A stream of the peers' bulk messages, or one small message; the first byte says which, and in what pieces it comes.
+/// A stream of the peers' bulk messages, or one small message; the first byte says which, and in what pieces
+/// it comes.
 pub(super) fn exchange(bytes: &[u8]) -> bool {
     let Some((kind, message)) = bytes.split_first() else { return false };
     match kind % 8 {

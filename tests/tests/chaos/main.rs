@@ -1,5 +1,5 @@
-//! Chaos: a run of real processes under a seeded schedule of faults. Whatever happens, and whoever is started again, the
-//! run ends done, with the parameters of the run that nothing happened to, and its audit is exact.
+//! Chaos: a run of real processes under a seeded schedule of faults. Whatever happens, and whoever is started
+//! again, the run ends done, with the parameters of the run that nothing happened to, and its audit is exact.
 //!
 //! `BLIP2_CHAOS_SEED=7` plays one schedule, `BLIP2_CHAOS_SECONDS=600` one after the other for so long,
 //! `BLIP2_CHAOS_EVENTS=40` has more events in each.

@@ -57,7 +57,8 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// So many events, `apart` steps from each other: every kind once in each round, in the order of the seed.
+    /// So many events, `apart` steps from each other: every kind once in each round, in the order of the
+    /// seed.
     pub(crate) fn of(seed: u64, events: usize, apart: u64) -> Self {
         let mut random = Random::new(seed);
         let mut faults = Vec::new();

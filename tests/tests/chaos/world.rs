@@ -15,7 +15,8 @@ use super::tmpfs::Tmpfs;
 const PAUSE: Duration = Duration::from_millis(2200);
 /// How long the disk is full: a checkpoint fails.
 const FULL: Duration = Duration::from_millis(1500);
-/// Seconds for which a worker tries to join: a coordinator that is going takes none, and the next one has another address.
+/// Seconds for which a worker tries to join: a coordinator that is going takes none, and the next one has
+/// another address.
 const JOIN_WITHIN: &str = "8";
 /// How far the odd clock is from the others, in seconds.
 const CLOCK_OFFSET: &str = "1000000";
@@ -139,7 +140,8 @@ impl<'a> World<'a> {
         self.leader.replace(next).expect("one led before").process
     }
 
-    /// All are killed; the newest checkpoint, if there is one before it to fall back on, is damaged; all are back.
+    /// All are killed; the newest checkpoint, if there is one before it to fall back on, is damaged; all are
+    /// back.
     fn damage(&mut self) {
         self.wait(|world| world.checkpoints().len() >= 2);
         if self.done {

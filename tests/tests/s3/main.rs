@@ -1,8 +1,8 @@
 //! A real S3 server, with a proxy before it that fails on purpose.
 //!
-//! The server is SeaweedFS: `tests/s3-server` fetches it and runs this; without `BLIP2_WEED` or `weed` in the path the
-//! test says that it is skipped. What is tested runs in a process of its own, which finds credentials and endpoint in
-//! its environment as a user's would.
+//! The server is SeaweedFS: `tests/s3-server` fetches it and runs this; without `BLIP2_WEED` or `weed` in the
+//! path the test says that it is skipped. What is tested runs in a process of its own, which finds
+//! credentials and endpoint in its environment as a user's would.
 
 mod corrupted;
 mod suite;

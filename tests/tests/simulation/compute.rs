@@ -1,7 +1,8 @@
-//! A member's compute side: the state as one number, the step as a function of it, the exchange with the other members.
+//! A member's compute side: the state as one number, the step as a function of it, the exchange with the
+//! other members.
 //!
-//! A reduction has two hops, as in production: every member sends its contributions to all, and, when it has those of all,
-//! its sum. So a member may complete a step that another cannot.
+//! A reduction has two hops, as in production: every member sends its contributions to all, and, when it has
+//! those of all, its sum. So a member may complete a step that another cannot.
 
 use std::collections::BTreeMap;
 

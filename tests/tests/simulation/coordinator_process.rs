@@ -113,8 +113,8 @@ impl CoordinatorProcess {
         std::mem::take(&mut self.effects)
     }
 
-    /// What it answers a stand-by's question for its status as one that leads: whether it waits for workers, and how many
-    /// it has.
+    /// What it answers a stand-by's question for its status as one that leads: whether it waits for workers,
+    /// and how many it has.
     pub(crate) fn as_leader(&self) -> Option<(bool, usize)> {
         match &self.stage {
             Stage::Leading { machine, .. } => {

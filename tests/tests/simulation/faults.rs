@@ -10,8 +10,8 @@ use crate::schedule::{COORDINATORS, FaultKind, Node, WORKERS};
 use crate::worker_process::WorkerProcess;
 use crate::world::{Due, Role, World};
 
-/// Milliseconds after which HTTP/2 gives up a process that stands still though its kernel answers: a worker its
-/// coordinator, and a coordinator its worker.
+/// Milliseconds after which HTTP/2 gives up a process that stands still though its kernel answers: a worker
+/// its coordinator, and a coordinator its worker.
 const KEEPALIVE: (u64, u64) = (4_000, 25_000);
 
 impl World {
@@ -122,9 +122,8 @@ impl World {
                 self.start_coordinator_later(place, stands_by, 1000, 5000);
             }
             Conclusion::Fenced | Conclusion::AlreadyOver => {}
-            // The checkpoint to which all was set back was damaged under a coordinator that relied on it: the next one
-            // looks for the one before.
-            // What the only member cannot do, nobody can.
+            // The checkpoint to which all was set back was damaged under a coordinator that relied on it: the
+            // next one looks for the one before. What the only member cannot do, nobody can.
             Conclusion::Failed(message) if message.starts_with(ALONE) && message.contains(SICK) => {}
             Conclusion::Failed(message) if self.has_damaged && message.contains("is damaged") => {}
             Conclusion::Failed(message) => {
@@ -349,8 +348,8 @@ impl World {
         }
     }
 
-    /// A copy of a worker's introduction reaches its coordinator on a connection that nobody answers for, as after an
-    /// opening that was given up.
+    /// A copy of a worker's introduction reaches its coordinator on a connection that nobody answers for, as
+    /// after an opening that was given up.
     fn repeat_hello(&mut self, place: u8) {
         let Some(session) = self.newest_session(place) else { return };
         let Some(found) = self.sessions.get(&session) else { return };

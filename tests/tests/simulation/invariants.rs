@@ -90,7 +90,8 @@ pub(crate) struct Observer {
     values: BTreeMap<u64, u64>,
     /// Coordinators that know of a checkpoint.
     know_checkpoints: BTreeSet<String>,
-    /// Epochs that such a coordinator has begun: one that is stored only while an epoch is taken comes too late for it.
+    /// Epochs that such a coordinator has begun: one that is stored only while an epoch is taken comes too
+    /// late for it.
     elected_knowing: BTreeSet<u64>,
     /// The last step that each coordinator reported.
     reported: BTreeMap<String, u64>,

@@ -29,7 +29,8 @@ use crate::world::{Summary, World};
 
 /// Seeds of an ordinary run.
 const SEEDS: u64 = 1200;
-/// Simulated milliseconds within which steps flow once a coordinator has taken over and nothing else is wrong.
+/// Simulated milliseconds within which steps flow once a coordinator has taken over and nothing else is
+/// wrong.
 const TAKEOVER: u64 = 5_000;
 
 /// Runs a plot: what it came to, and what happened if that was asked for.

@@ -1,8 +1,8 @@
 //! Hosts that reach each other, or not; and the connections between workers and coordinators.
 //!
-//! A stream keeps its order and loses nothing while it lives, as TCP does. What is sent while a link is cut waits for
-//! it to heal; if that takes longer than the kernel's time-out, each end notices by itself that the connection is gone,
-//! so that one end may still act on what the other has given up.
+//! A stream keeps its order and loses nothing while it lives, as TCP does. What is sent while a link is cut
+//! waits for it to heal; if that takes longer than the kernel's time-out, each end notices by itself that the
+//! connection is gone, so that one end may still act on what the other has given up.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,8 @@ pub(crate) type ProcessId = usize;
 /// Number of a connection, unique in a simulation.
 pub(crate) type SessionId = u64;
 
-/// The shortest and longest time after which the kernel gives up a connection that answers nothing, in milliseconds.
+/// The shortest and longest time after which the kernel gives up a connection that answers nothing, in
+/// milliseconds.
 pub(crate) const KERNEL_TIMEOUT: (u64, u64) = (2_000, 3_500);
 
 /// What travels on a connection.
@@ -74,7 +75,8 @@ impl End {
         self.last
     }
 
-    /// Whether this message is to arrive twice. Introductions and endings never do: they are the connection's own.
+    /// Whether this message is to arrive twice. Introductions and endings never do: they are the connection's
+    /// own.
     pub(crate) fn takes_repeat(&mut self, content: &Content) -> bool {
         let is_bound = matches!(content, Content::Up(FromWorker::Hello(_)) | Content::End);
         !is_bound && std::mem::take(&mut self.repeat)

@@ -1,7 +1,7 @@
 //! The object store as the run uses it: epochs that are created once, checkpoints that are their COMMIT.
 //!
-//! A request takes effect at one moment and is answered later; a store at fault answers with an error, with or without
-//! having done what it was asked.
+//! A request takes effect at one moment and is answered later; a store at fault answers with an error, with
+//! or without having done what it was asked.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
-//! What goes between processes: connections and messages, the members' exchange, questions to the store and to leaders.
+//! What goes between processes: connections and messages, the members' exchange, questions to the store and
+//! to leaders.
 
 use blip2_proto::v1::Commit;
 

@@ -1,4 +1,5 @@
-//! The simulated world: a queue of what is due, and the ways in which processes, network and store act on each other.
+//! The simulated world: a queue of what is due, and the ways in which processes, network and store act on
+//! each other.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

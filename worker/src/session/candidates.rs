@@ -138,7 +138,8 @@ async fn read(run_root: &Location, epoch: u64) -> Option<EpochRecord> {
     EpochRecord::parse(&object.to_string(), &content).ok()
 }
 
-/// Waits until an epoch after `epoch` is of another coordinator than `epoch` is. A store that does not answer says nothing.
+/// Waits until an epoch after `epoch` is of another coordinator than `epoch` is. A store that does not answer
+/// says nothing.
 pub(super) async fn other_leader(run_root: Location, mut epoch: u64, every: Duration) -> EpochRecord {
     let mut current: Option<EpochRecord> = None;
     loop {

@@ -1,5 +1,5 @@
-//! Rows of image features between members: they travel in the numbers they were computed in, so that bf16 takes half the bytes
-//! and nothing is rounded on the way.
+//! Rows of image features between members: they travel in the numbers they were computed in, so that bf16
+//! takes half the bytes and nothing is rounded on the way.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use bytes::Bytes;
@@ -38,7 +38,8 @@ pub(crate) fn row_tensor(
     Ok(Tensor::from_data(data, (device, dtype)))
 }
 
-/// Rows one after the other: in their numbers, or in float32 where members have computed them in different ones.
+/// Rows one after the other: in their numbers, or in float32 where members have computed them in different
+/// ones.
 pub(crate) fn joined(rows: Vec<Tensor<3>>) -> Tensor<3> {
     let numbers = rows.first().map_or(DType::F32, Tensor::dtype);
     if rows.iter().all(|row| row.dtype() == numbers) {

@@ -7,8 +7,8 @@ use burn::tensor::Device;
 
 /// Seconds a member spent in the parts of a step.
 ///
-/// A device is given work and is not waited for, so its seconds fall where its results are read; and parts of a step run
-/// beside each other. `blip2 bench step` measures them one after the other.
+/// A device is given work and is not waited for, so its seconds fall where its results are read; and parts of
+/// a step run beside each other. `blip2 bench step` measures them one after the other.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct StepTimes {
     /// The frozen encoder, with its pictures' way to the device.

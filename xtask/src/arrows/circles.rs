@@ -1,7 +1,7 @@
 //! Circles: what uses each other, directly or through others.
 //!
-//! Seen from outside a folder and its file (`store.rs` with `store/`) are one module, so a circle of files is one of two: a
-//! circle between neighbours, or a file that uses its own folder and is used by it.
+//! Seen from outside a folder and its file (`store.rs` with `store/`) are one module, so a circle of files is
+//! one of two: a circle between neighbours, or a file that uses its own folder and is used by it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -95,7 +95,8 @@ fn reach(node: usize, uses: &BTreeMap<usize, BTreeSet<usize>>) -> BTreeSet<usize
     reached
 }
 
-/// The floor of each node: one above the highest that it uses, those of a circle on one floor; the lowest is 0.
+/// The floor of each node: one above the highest that it uses, those of a circle on one floor; the lowest
+/// is 0.
 pub(super) fn floors(nodes: usize, uses: &BTreeMap<usize, BTreeSet<usize>>) -> Vec<usize> {
     let circles = components(nodes, uses);
     let circle = |node: usize| circles.iter().position(|circle| circle.contains(&node));

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::paths::paths;
 use super::source::{Name, Tree};
 
-/// Imports of imports that are followed; a re-export through more files than this is not read by people either.
+/// Imports of imports that are followed; a re-export through more files than this is not read by people
+/// either.
 const DEPTH: usize = 16;
 
 /// Where a path leads.

@@ -25,7 +25,8 @@ pub struct Room {
     pub files: Vec<File>,
     /// For each file, the files of the same crate that it uses.
     pub uses: BTreeMap<usize, BTreeSet<usize>>,
-    /// For each file, the paths in it that lead out of the crate, or to nothing that is known: `std::fs::read`.
+    /// For each file, the paths in it that lead out of the crate, or to nothing that is known:
+    /// `std::fs::read`.
     pub outside: BTreeMap<usize, BTreeSet<String>>,
 }
 

@@ -67,7 +67,8 @@ pub(crate) fn build(toolchain: &Toolchain, options: &Options) -> Result<bool, St
     Ok(true)
 }
 
-/// Runs the binary as on a machine without a card: its version, the card that is not there, and the CPU in its place.
+/// Runs the binary as on a machine without a card: its version, the card that is not there, and the CPU in
+/// its place.
 pub(crate) fn try_without_card() -> Result<bool, String> {
     let binary = folder()?.join("blip2");
     if Path::new("/dev/nvidiactl").exists() {

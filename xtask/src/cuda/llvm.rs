@@ -1,4 +1,5 @@
-//! LLVM laid out as `tracel-llvm-bundler` expects what it would download: archives, headers, and an `llvm-config`.
+//! LLVM laid out as `tracel-llvm-bundler` expects what it would download: archives, headers, and an
+//! `llvm-config`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
-//! What the text of a kernel says of its numbers: products in fewer bits than float32 has, and sums in the order in which
-//! threads happen to arrive. And whether it is there to be timed, as where kernels are chosen by a stopwatch.
+//! What the text of a kernel says of its numbers: products in fewer bits than float32 has, and sums in the
+//! order in which threads happen to arrive. And whether it is there to be timed, as where kernels are chosen
+//! by a stopwatch.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -102,8 +103,8 @@ fn is_matrix(parts: &[String]) -> bool {
     mnemonic("mma") || mnemonic("mma_async")
 }
 
-/// An atomic operation whose result depends on who comes first: sums of floating-point numbers, and exchanges, of which such
-/// sums are made where there is no instruction.
+/// An atomic operation whose result depends on who comes first: sums of floating-point numbers, and
+/// exchanges, of which such sums are made where there is no instruction.
 fn is_unordered(parts: &[String]) -> bool {
     let is_atomic = matches!(parts[0].as_str(), "atom" | "red" | "multimem");
     let has = |names: &[&str]| parts.iter().any(|part| names.contains(&part.as_str()));

@@ -38,11 +38,13 @@ const TOOLKIT: [Wheel; 2] = [
 const LIBDEVICE: &str = "nvvm/libdevice/libdevice.10.bc";
 const PTXAS: &str = "bin/ptxas";
 
-/// Where `tracel-llvm-bundler` looks below the user's data folder, and the file by which it knows that all is there.
+/// Where `tracel-llvm-bundler` looks below the user's data folder, and the file by which it knows that all is
+/// there.
 const PREFIX: &str = "tracel/tracel-llvm-23.1.0-4";
 const INSTALLED: &str = ".tracel-llvm-installed";
 
-/// The CUDA version whose functions are bound: the oldest driver that runs the binary is that of this toolkit.
+/// The CUDA version whose functions are bound: the oldest driver that runs the binary is that of this
+/// toolkit.
 const CUDA_VERSION: &str = "13000";
 
 /// A folder that this command alone writes to.

@@ -35,7 +35,8 @@ impl fmt::Display for Error {
     }
 }
 
-/// Downloads the wheels, or takes them from the folder `from`, and unpacks each into a folder of its own below `scratch`.
+/// Downloads the wheels, or takes them from the folder `from`, and unpacks each into a folder of its own
+/// below `scratch`.
 pub(crate) fn unpacked(wheels: &[Wheel], from: Option<&Path>, scratch: &Path) -> Result<Vec<PathBuf>, Error> {
     let list = scratch.join("wheels.txt");
     write(&list, &requirements(wheels))?;

@@ -1,7 +1,7 @@
 //! What a card can compute at most, by its name.
 
-/// Dense bf16 products with float32 sums in TFLOP/s, by a part of the card's name, special names first; from the makers' data
-/// sheets.
+/// Dense bf16 products with float32 sums in TFLOP/s, by a part of the card's name, special names first; from
+/// the makers' data sheets.
 const PEAKS: [(&str, f64); 11] = [
     ("B200", 2250.0),
     ("H200", 989.0),

@@ -1,5 +1,5 @@
-//! A stage-1 step over random image features, to be measured: the computation of a training step without image
-//! encoder, pictures and other members.
+//! A stage-1 step over random image features, to be measured: the computation of a training step without
+//! image encoder, pictures and other members.
 
 use std::time::{Duration, Instant};
 

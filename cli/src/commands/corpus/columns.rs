@@ -7,8 +7,8 @@ use crate::error::CliError;
 
 #[derive(Debug, Args)]
 pub(crate) struct ColumnArguments {
-    /// Name of a column, for example `image=photo`; an empty name switches an optional one off (`sha256=`); `sha256_of=stored`
-    /// or `download` says whose hash is recorded. May be repeated.
+    /// Name of a column, for example `image=photo`; an empty name switches an optional one off (`sha256=`);
+    /// `sha256_of=stored` or `download` says whose hash is recorded. May be repeated.
     #[arg(long = "column", value_name = "ROLE=NAME")]
     column: Vec<String>,
 }

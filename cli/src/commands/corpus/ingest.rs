@@ -24,8 +24,8 @@ pub(crate) struct IngestArguments {
     /// Folder or prefix to write to. A job that was stopped goes on when it is given again.
     #[arg(long, value_name = "DIR_OR_URL")]
     out: String,
-    /// Folder or prefix of the pictures, for the kinds whose sources only name them; of csv, tsv and jsonl, without it, the
-    /// list's own.
+    /// Folder or prefix of the pictures, for the kinds whose sources only name them; of csv, tsv and jsonl,
+    /// without it, the list's own.
     #[arg(long, value_name = "DIR_OR_URL")]
     images: Option<String>,
     /// How a picture is named there, of `{row}`, `{key}`, `{shard}` and `{url_file}`.
@@ -37,7 +37,8 @@ pub(crate) struct IngestArguments {
     /// Make pictures smaller whose shorter side is longer than this, as JPEG.
     #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(1..))]
     short_side: Option<u32>,
-    /// Encode every picture as JPEG of this quality; without it, those made smaller get 95 and others stay as they are.
+    /// Encode every picture as JPEG of this quality; without it, those made smaller get 95 and others stay as
+    /// they are.
     #[arg(long, value_name = "Q", value_parser = clap::value_parser!(u8).range(1..=100))]
     jpeg_quality: Option<u8>,
     /// Leave out pictures whose shorter side is shorter than this.

@@ -31,7 +31,8 @@ pub(crate) struct ReselectArguments {
     /// Do the I-th of N shares, from 0, for several machines.
     #[arg(long, value_name = "I/N", value_parser = share, default_value = "0/1")]
     shard: Share,
-    /// Leave out rows whose picture has the same bytes as an earlier one's (`exact`), or looks like it (`near`).
+    /// Leave out rows whose picture has the same bytes as an earlier one's (`exact`), or looks like it
+    /// (`near`).
     #[arg(long, value_enum)]
     dedup: Option<Dedup>,
     /// Bits of 64 in which the hashes of pictures that look alike may differ.

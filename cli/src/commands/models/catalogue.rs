@@ -53,7 +53,8 @@ impl From<&Published> for Source {
 
 const LAVIS_FILES: &str = "no licence is named with the file; LAVIS is BSD-3-Clause";
 
-/// All of them. Sizes are rounded, of the numbers that the files hold; licences are those of the models' pages.
+/// All of them. Sizes are rounded, of the numbers that the files hold; licences are those of the models'
+/// pages.
 const ALL: &[Published] = &[
     Published {
         name: "eva-vit-g",

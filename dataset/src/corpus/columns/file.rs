@@ -22,7 +22,8 @@ pub(crate) struct FileColumns {
 }
 
 impl FileColumns {
-    /// Finds the columns in a file's schema and checks their types. Columns of Arrow's null type are absent ones.
+    /// Finds the columns in a file's schema and checks their types. Columns of Arrow's null type are absent
+    /// ones.
     ///
     /// # Errors
     /// [`DatasetError::MissingColumn`], [`DatasetError::RepeatedColumn`], [`DatasetError::ColumnType`].
@@ -48,8 +49,8 @@ impl FileColumns {
         Self { url, ..self }
     }
 
-    /// Of a file that records the hash of every row group: it was written by ingestion or curation, which record the
-    /// SHA-256 of what they store.
+    /// Of a file that records the hash of every row group: it was written by ingestion or curation, which
+    /// record the SHA-256 of what they store.
     pub(crate) fn with_stored_hash(self) -> Self {
         let hash_of = if self.hash_of == HashOf::Auto { HashOf::Stored } else { self.hash_of };
         Self { hash_of, ..self }

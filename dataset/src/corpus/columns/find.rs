@@ -26,8 +26,8 @@ pub(crate) enum TextRole {
 }
 
 impl TextRole {
-    /// Names in use, by preference: LAION, DataComp, Conceptual Captions, LAION-COCO, recaptioned sets, COCO and Flickr30k
-    /// as Hugging Face has them.
+    /// Names in use, by preference: LAION, DataComp, Conceptual Captions, LAION-COCO, recaptioned sets, COCO
+    /// and Flickr30k as Hugging Face has them.
     pub(crate) fn known(self) -> &'static [&'static str] {
         match self {
             Self::Caption => &[
@@ -126,7 +126,8 @@ impl Roles<'_> {
         Err(self.missing(wanted, "image", &self.names.image, is_image))
     }
 
-    /// The captions' columns: both are kept, since a row whose list is empty falls back to its single caption.
+    /// The captions' columns: both are kept, since a row whose list is empty falls back to its single
+    /// caption.
     pub(crate) fn captions(&self) -> Result<Vec<usize>> {
         let mut found = Vec::new();
         for name in [&self.names.captions, &self.names.caption] {

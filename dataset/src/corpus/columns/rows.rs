@@ -8,12 +8,13 @@ use super::file::FileColumns;
 use super::kinds::{caption_texts, plain};
 use super::names::HashOf;
 
-/// What is read of a caption, bytes: far more than the words that are kept, and a bound for what a tokenizer meets.
+/// What is read of a caption, bytes: far more than the words that are kept, and a bound for what a tokenizer
+/// meets.
 const CAPTION_BYTES: usize = 16 << 10;
 /// The status of a row whose image was downloaded; a null stands for it.
 pub(crate) const SUCCESS: &str = "success";
-/// Hashes that are looked at to find out whose they are: that many at least, as long as all agree or none, and that many
-/// at most.
+/// Hashes that are looked at to find out whose they are: that many at least, as long as all agree or none,
+/// and that many at most.
 const HASHES_LOOKED_AT: std::ops::RangeInclusive<usize> = 4..=32;
 
 /// The needed columns of one row group, in memory.
@@ -159,8 +160,8 @@ pub(crate) fn failed_status(status: &dyn Array, row: usize) -> Option<&str> {
     cell_text(status, row).filter(|status| *status != SUCCESS)
 }
 
-/// Whether the recorded hashes are those of the stored images, by the first rows that have both. A few that differ are
-/// damage; where nearly all do, the hashes are of something else.
+/// Whether the recorded hashes are those of the stored images, by the first rows that have both. A few that
+/// differ are damage; where nearly all do, the hashes are of something else.
 fn are_of_stored_bytes(recorded: &ArrayRef, images: &ArrayRef) -> bool {
     let hashed = |row: usize| recorded.is_valid(row) && cell_text(recorded, row) != Some("");
     let rows = (0..images.len()).filter(|row| hashed(*row));

@@ -79,8 +79,8 @@ impl fmt::Display for Converted {
 }
 
 impl ArchiveConversion {
-    /// The sources with the Parquet of each archive in its place. `told` hears what is done of how many archives, first
-    /// before the first of them; it hears nothing where no source is an archive.
+    /// The sources with the Parquet of each archive in its place. `told` hears what is done of how many
+    /// archives, first before the first of them; it hears nothing where no source is an archive.
     ///
     /// An archive is converted again only if its place, length or tag is another. What was stopped goes on.
     ///
@@ -216,7 +216,8 @@ fn stem_of(object: &StoredObject) -> Option<String> {
     stem_of_archive(&place).map(str::to_owned)
 }
 
-/// Whether a file is the table that img2dataset writes beside an archive, which has the rows without their images.
+/// Whether a file is the table that img2dataset writes beside an archive, which has the rows without their
+/// images.
 fn is_metadata(object: &StoredObject, archives: &BTreeSet<String>) -> bool {
     let place = object.location.to_string();
     place.strip_suffix(".parquet").is_some_and(|stem| archives.contains(stem))

@@ -23,9 +23,9 @@ use crate::store::record::{create_same, read_json, to_json};
 ///
 /// # Errors
 /// [`DatasetError::Setting`]; of the sources as [`DatasetError::NotFound`], [`DatasetError::NoMatch`],
-/// [`DatasetError::Malformed`], [`DatasetError::MissingColumn`]; [`DatasetError::NothingKept`] when a source was done of
-/// which no row could be used; [`DatasetError::Changed`] when `out` holds another
-/// ingestion or a source is not what it was; [`DatasetError::Store`].
+/// [`DatasetError::Malformed`], [`DatasetError::MissingColumn`]; [`DatasetError::NothingKept`] when a source
+/// was done of which no row could be used; [`DatasetError::Changed`] when `out` holds another ingestion or a
+/// source is not what it was; [`DatasetError::Store`].
 pub async fn ingest(
     sources: &[String],
     out: &Location,

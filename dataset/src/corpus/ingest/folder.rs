@@ -35,7 +35,8 @@ impl ImageFolder {
         Self(list.folder())
     }
 
-    /// The first of these that exists, as it is written or as other systems write it. Nothing above the folder is read.
+    /// The first of these that exists, as it is written or as other systems write it. Nothing above the
+    /// folder is read.
     pub(super) async fn read(&self, names: &[String], limit: u64) -> Result<Result<Bytes, Refusal>> {
         for name in names.iter().flat_map(|name| self.spellings(name)) {
             let found = match self.0.is_local() {
@@ -92,8 +93,8 @@ impl ImageFolder {
         found.bytes().await.map(|content| Some(Ok(content))).map_err(|error| location.failed("read", &error))
     }
 
-    /// Names below the folder under which an image may lie: as it is written; with Windows' separators; with accents
-    /// composed or apart, as other file systems keep them.
+    /// Names below the folder under which an image may lie: as it is written; with Windows' separators; with
+    /// accents composed or apart, as other file systems keep them.
     fn spellings(&self, name: &str) -> Vec<String> {
         let name = name.strip_prefix("file://").unwrap_or(name);
         let mut spellings: Vec<String> = Vec::new();
@@ -115,8 +116,8 @@ impl ImageFolder {
         spellings
     }
 
-    /// A path below the folder, without `.` and `..`; `None` if it leads out of it. An absolute path of this machine that
-    /// is in the folder is meant as such.
+    /// A path below the folder, without `.` and `..`; `None` if it leads out of it. An absolute path of this
+    /// machine that is in the folder is meant as such.
     fn inside(&self, name: &str) -> Option<String> {
         let root = self.0.to_string();
         let root = root.trim_end_matches('/');
@@ -144,8 +145,8 @@ fn is_no_name(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::InvalidInput | ErrorKind::InvalidFilename | ErrorKind::NotADirectory)
 }
 
-/// An image's name made of parts of its row: `{row}`, `{key}` (the row in nine digits), `{shard}` (its first five),
-/// `{url_file}` (what follows the last `/` of the URL).
+/// An image's name made of parts of its row: `{row}`, `{key}` (the row in nine digits), `{shard}` (its first
+/// five), `{url_file}` (what follows the last `/` of the URL).
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct NameTemplate(String);
 

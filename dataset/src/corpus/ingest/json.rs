@@ -1,5 +1,5 @@
-//! JSON as programs write it who do not keep to the letter: a byte order mark, `NaN` and `Infinity`, line breaks within
-//! texts, half of a surrogate pair, bytes that are no UTF-8. None of it is to end a list.
+//! JSON as programs write it who do not keep to the letter: a byte order mark, `NaN` and `Infinity`, line
+//! breaks within texts, half of a surrogate pair, bytes that are no UTF-8. None of it is to end a list.
 
 use std::io::{BufRead, Read};
 

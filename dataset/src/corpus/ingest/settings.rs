@@ -13,7 +13,8 @@ pub struct IngestSettings {
     pub kind: SourceKind,
     /// Folder or prefix of the images, for the kinds whose sources only name them.
     pub images: Option<String>,
-    /// How an image is named below `images`; `None` is the kind's own. See [`SourceKind::default_image_name`].
+    /// How an image is named below `images`; `None` is the kind's own. See
+    /// [`SourceKind::default_image_name`].
     pub image_name: Option<String>,
     /// Splits that are used, of lists that have some.
     pub splits: Vec<String>,

@@ -47,8 +47,8 @@ impl Yields {
         found.first_refusal = found.first_refusal.take().or(first_refusal);
     }
 
-    /// Whether rows are kept of every source that is done; one whose downloads all failed is none that is at fault, as long
-    /// as others have some.
+    /// Whether rows are kept of every source that is done; one whose downloads all failed is none that is at
+    /// fault, as long as others have some.
     ///
     /// # Errors
     /// [`DatasetError::NothingKept`].

@@ -29,11 +29,12 @@ impl Manifest {
         Self::open_sources(&[whole], columns, &|_, _| ()).await
     }
 
-    /// Reads the footers of all files of some sources, 64 at a time, and nothing else of them. `opened` is told how many
-    /// files of how many have been read.
+    /// Reads the footers of all files of some sources, 64 at a time, and nothing else of them. `opened` is
+    /// told how many files of how many have been read.
     ///
     /// # Errors
-    /// As [`Manifest::open`]; [`DatasetError::Setting`] for a weight that is not positive or a source without files.
+    /// As [`Manifest::open`]; [`DatasetError::Setting`] for a weight that is not positive or a source without
+    /// files.
     pub async fn open_sources(
         sources: &[CorpusSource],
         columns: &ColumnNames,

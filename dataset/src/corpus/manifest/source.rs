@@ -9,8 +9,8 @@ pub struct CorpusSource {
     pub name: String,
     /// Paths, URLs, patterns.
     pub files: Vec<String>,
-    /// Samples drawn from it, relative to the other sources' weights; its number of rows if it has none, so that every
-    /// row of the corpus is used equally often where no source has a weight.
+    /// Samples drawn from it, relative to the other sources' weights; its number of rows if it has none, so
+    /// that every row of the corpus is used equally often where no source has a weight.
     pub weight: Option<f64>,
 }
 

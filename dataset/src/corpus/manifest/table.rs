@@ -14,8 +14,8 @@ use crate::error::{DatasetError, Result};
 use crate::parquet_bytes::{read_parquet, write_parquet};
 
 impl Manifest {
-    /// The manifest as a Parquet file: one row a file, and with it the number, name and weight of its source where there
-    /// are several or one with a name.
+    /// The manifest as a Parquet file: one row a file, and with it the number, name and weight of its source
+    /// where there are several or one with a name.
     ///
     /// # Errors
     /// [`DatasetError::Malformed`] if the writer fails.

@@ -8,7 +8,8 @@ use crate::error::Result;
 use crate::store::record::read_json;
 use crate::store::{Location, StoredObject};
 
-/// The folder's Parquet files, and what is missing, changed or foreign. Unless it is to be quick, every file is hashed.
+/// The folder's Parquet files, and what is missing, changed or foreign. Unless it is to be quick, every file
+/// is hashed.
 pub(super) async fn check(folder: &Location, quick: bool) -> Result<(Vec<StoredObject>, Vec<Finding>)> {
     let mut findings = Vec::new();
     let place = folder.join(JOB_FILE).to_string();

@@ -7,8 +7,8 @@ use image::RgbImage;
 
 use super::super::guard::check_pixels;
 
-/// The canvas with the first frame on it. Where the frame has no pixels the canvas is of the transparent colour, or of the
-/// palette's first; a frame that reaches beyond it makes it larger.
+/// The canvas with the first frame on it. Where the frame has no pixels the canvas is of the transparent
+/// colour, or of the palette's first; a frame that reaches beyond it makes it larger.
 pub(super) fn decode(encoded: &[u8], max_pixels: u64) -> Result<RgbImage, String> {
     let mut decoder = open(encoded)?;
     let global = decoder.global_palette().map(<[u8]>::to_vec);

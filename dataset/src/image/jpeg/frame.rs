@@ -112,7 +112,8 @@ impl JpegFrame {
             .then(|| "it is a JPEG of four colours in an order or sampling that is not read".to_owned())
     }
 
-    /// The colours, as libjpeg finds them: JFIF before Adobe's transform, and that before the components' names.
+    /// The colours, as libjpeg finds them: JFIF before Adobe's transform, and that before the components'
+    /// names.
     pub(crate) fn colours(&self) -> Option<JpegColours> {
         let names: Vec<u8> = self.components.iter().map(|part| part.name).collect();
         match (self.components.len(), self.jfif, self.adobe) {
@@ -133,8 +134,8 @@ impl JpegFrame {
         self.adobe_name.filter(|_| !matches!(self.adobe, Some(0..=2)))
     }
 
-    /// Whether the fast decoder finds the same colours and knows the sampling: powers of two, of which the first component's
-    /// is the finest and the coarsest is one.
+    /// Whether the fast decoder finds the same colours and knows the sampling: powers of two, of which the
+    /// first component's is the finest and the coarsest is one.
     pub(crate) fn is_ordinary(&self) -> bool {
         let named_rgb =
             self.components.len() == 3 && self.components.iter().map(|part| part.name).eq(*b"RGB");
@@ -153,8 +154,8 @@ impl JpegFrame {
         colours.is_some() && colours == self.colours() && self.ratios().is_some() && from_one && powers
     }
 
-    /// By how much more finely the first component is sampled than the coarsest one, horizontally or vertically; `None`
-    /// when it is not the finest or no multiple.
+    /// By how much more finely the first component is sampled than the coarsest one, horizontally or
+    /// vertically; `None` when it is not the finest or no multiple.
     fn ratios(&self) -> Option<u32> {
         let first = self.components.first()?.sampling;
         let ratio = |of: u8, part: u8| of.is_multiple_of(part).then(|| u32::from(of / part));
@@ -164,8 +165,9 @@ impl JpegFrame {
         })
     }
 
-    /// By how much an image of this header may be reduced where `divisor` is wanted, so that no component is reduced
-    /// below the size of the result: those that are stored smaller are so much smaller already. 1, 2, 4 or 8.
+    /// By how much an image of this header may be reduced where `divisor` is wanted, so that no component is
+    /// reduced below the size of the result: those that are stored smaller are so much smaller already. 1, 2,
+    /// 4 or 8.
     pub(crate) fn reduction(&self, divisor: u32) -> u32 {
         let ratio = self.ratios().unwrap_or(divisor).max(1);
         let most = (divisor / ratio).max(1);

@@ -1,7 +1,7 @@
 //! Markers, which begin the segments of a JPEG.
 
-/// Whether a JPEG's segments are followed to its end marker. The decoder fills what is missing with grey, so a
-/// truncated file must be found by its structure.
+/// Whether a JPEG's segments are followed to its end marker. The decoder fills what is missing with grey, so
+/// a truncated file must be found by its structure.
 pub(crate) fn jpeg_is_complete(encoded: &[u8]) -> bool {
     let mut at = 2;
     while let Some(marker) = next_marker(encoded, at) {
@@ -22,7 +22,8 @@ pub(crate) fn jpeg_is_complete(encoded: &[u8]) -> bool {
 /// JPEG's EOI.
 const END_OF_IMAGE: u8 = 0xd9;
 
-/// The next marker at or after `at` and the position behind it; entropy-coded bytes (`ff 00`) and fill are passed over.
+/// The next marker at or after `at` and the position behind it; entropy-coded bytes (`ff 00`) and fill are
+/// passed over.
 pub(crate) fn next_marker(encoded: &[u8], mut at: usize) -> Option<(u8, usize)> {
     loop {
         at += encoded.get(at..)?.iter().position(|byte| *byte == 0xff)?;

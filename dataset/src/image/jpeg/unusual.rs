@@ -7,7 +7,8 @@ use jpeg_decoder::{ColorTransform, PixelFormat};
 
 use super::frame::{JpegColours, JpegFrame};
 
-/// A JPEG that the fast decoder takes for something else: of other colours, or of a sampling that it does not know.
+/// A JPEG that the fast decoder takes for something else: of other colours, or of a sampling that it does not
+/// know.
 pub(crate) fn decode_unusual(encoded: &[u8], frame: &JpegFrame) -> Result<RgbImage, String> {
     let mut encoded = Cow::Borrowed(encoded);
     if let Some(name) = frame.undefined_transform() {

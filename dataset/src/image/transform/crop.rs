@@ -8,8 +8,8 @@ use crate::random::KeyedRng;
 /// Aspect ratios of a random crop.
 const CROP_RATIO: [f64; 2] = [3.0 / 4.0, 4.0 / 3.0];
 
-/// Pixels, each way, that a reduced image keeps for every pixel of the result: bicubic then still has something to
-/// average, and the difference to the full image stays small.
+/// Pixels, each way, that a reduced image keeps for every pixel of the result: bicubic then still has
+/// something to average, and the difference to the full image stays small.
 const REDUCED_MARGIN: f64 = 1.5;
 
 /// Draws of a random crop before the central one is taken.
@@ -41,16 +41,16 @@ impl Rectangle {
     }
 }
 
-/// How many times smaller an image may be decoded so that its crop still has at least [`REDUCED_MARGIN`] times `size`
-/// pixels each way: 1, 2, 4 or 8.
+/// How many times smaller an image may be decoded so that its crop still has at least [`REDUCED_MARGIN`]
+/// times `size` pixels each way: 1, 2, 4 or 8.
 pub(super) fn reduction(crop: Rectangle, size: usize) -> u32 {
     let shorter = f64::from(crop.width.min(crop.height));
     let wanted = REDUCED_MARGIN * size as f64;
     [8, 4, 2].into_iter().find(|divisor| shorter >= f64::from(*divisor) * wanted).unwrap_or(1)
 }
 
-/// torchvision's `RandomResizedCrop`: ten draws of area and aspect ratio, then the largest central crop within the
-/// ratios. `libm` keeps the draws equal on every platform.
+/// torchvision's `RandomResizedCrop`: ten draws of area and aspect ratio, then the largest central crop
+/// within the ratios. `libm` keeps the draws equal on every platform.
 pub(super) fn random_crop(width: u32, height: u32, scale: [f64; 2], rng: &mut KeyedRng) -> Rectangle {
     let area = f64::from(width) * f64::from(height);
     let log_ratio = CROP_RATIO.map(libm::log);

@@ -6,8 +6,8 @@ pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// Channel standard deviations of CLIP's normalisation.
 pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
-/// Bytes of images `[…, 3, plane]` as the model sees them, `(x / 255 - mean) / std` in f32: what a device computes from
-/// a batch.
+/// Bytes of images `[…, 3, plane]` as the model sees them, `(x / 255 - mean) / std` in f32: what a device
+/// computes from a batch.
 pub fn normalised(pixels: &[u8], plane: usize, mean: [f32; 3], std: [f32; 3]) -> Vec<f32> {
     let levels = levels(mean, std);
     let planes = pixels.chunks(plane.max(1)).zip(levels.iter().cycle());

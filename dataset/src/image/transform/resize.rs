@@ -63,8 +63,8 @@ pub(super) fn resize_by(
     Ok(resized)
 }
 
-/// Pillow's antialiased resizing of the crop. As in torchvision, which crops before it resizes, pixels outside the crop
-/// have no influence; of a crop between pixels those that it touches have.
+/// Pillow's antialiased resizing of the crop. As in torchvision, which crops before it resizes, pixels
+/// outside the crop have no influence; of a crop between pixels those that it touches have.
 pub(super) fn resize_into(
     resizer: &mut Resizer,
     source: Source<'_>,

@@ -1,7 +1,8 @@
 //! Row groups on a local disk, as read: within a limit of bytes, those the plan needs last given up first.
 //!
-//! A folder is used by one process at a time, which holds its lock; a second one takes the folder beside it. Nothing in
-//! it is trusted: an entry is used only if its hash agrees, so that a crash or a bad disk costs a read from the store.
+//! A folder is used by one process at a time, which holds its lock; a second one takes the folder beside it.
+//! Nothing in it is trusted: an entry is used only if its hash agrees, so that a crash or a bad disk costs a
+//! read from the store.
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -65,7 +66,8 @@ struct State {
 struct Entry {
     /// Of the file.
     bytes: u64,
-    /// The row group, once a read has named it: an entry of an earlier process that no one asks for goes first.
+    /// The row group, once a read has named it: an entry of an earlier process that no one asks for goes
+    /// first.
     row_group: Option<RowGroupId>,
     /// The last window it was read for.
     done: Option<u64>,
@@ -181,8 +183,8 @@ impl Entry {
 }
 
 impl State {
-    /// Gives up entries, those needed last first, until `bytes` more fit; `None`, and nothing given up, if all are needed
-    /// before `next`. The files are the caller's to remove.
+    /// Gives up entries, those needed last first, until `bytes` more fit; `None`, and nothing given up, if
+    /// all are needed before `next`. The files are the caller's to remove.
     fn make_room(&mut self, bytes: u64, next: u64, limit: u64) -> Option<Vec<DiskKey>> {
         if bytes > limit {
             return None;

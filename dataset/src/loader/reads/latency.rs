@@ -39,7 +39,8 @@ impl Latency {
         }
         let mut sorted: Vec<_> = self.times.iter().copied().collect();
         sorted.sort_unstable();
-        // Half as much again, so that a store whose answers all take equally long is not asked twice for one in twenty.
+        // Half as much again, so that a store whose answers all take equally long is not asked twice for one
+        // in twenty.
         (sorted[sorted.len() * 95 / 100] * 3 / 2).max(AT_LEAST)
     }
 

@@ -12,12 +12,12 @@ pub struct RowUses {
     pub rows: u64,
     /// Samples of the audited steps.
     pub samples: u64,
-    /// Epochs that are wholly behind: every row must have been used this often. With several sources, those of the source
-    /// that has the fewest behind it.
+    /// Epochs that are wholly behind: every row must have been used this often. With several sources, those
+    /// of the source that has the fewest behind it.
     pub finished_epochs: u64,
-    /// Epochs that have begun: no row may have been used more often. One more than the finished ones in the middle of
-    /// an epoch; two more while a window spans the end of one. With several sources, those of the source that
-    /// has begun the most.
+    /// Epochs that have begun: no row may have been used more often. One more than the finished ones in the
+    /// middle of an epoch; two more while a window spans the end of one. With several sources, those of the
+    /// source that has begun the most.
     pub begun_epochs: u64,
     /// Uses of the row that is used least.
     pub fewest: u64,
@@ -62,7 +62,8 @@ impl RowCounters {
     /// What was counted, beside what a plan must give after `positions` samples of each slot.
     pub(super) fn uses(&self, plan: &Plan, positions: u64) -> RowUses {
         let window = u128::from(plan.slots()) * u128::from(plan.part_rows());
-        // Within a window the slots' parts are used at the same time: whole windows are behind, the last one may be begun.
+        // Within a window the slots' parts are used at the same time: whole windows are behind, the last one
+        // may be begun.
         let behind = plan.sequence().source_uses(u128::from(positions / plan.part_rows()) * window);
         let begun = plan.sequence().source_uses(u128::from(positions.div_ceil(plan.part_rows())) * window);
         let mut uses = RowUses {

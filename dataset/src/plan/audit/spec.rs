@@ -17,8 +17,8 @@ pub struct AuditSpec<'a> {
     pub window_row_groups: u32,
     /// Samples of a slot in a step.
     pub batch_per_slot: u32,
-    /// Numbers of committed steps of the stage, ascending, after each of which the coverage is wanted. The last is
-    /// where the audit ends.
+    /// Numbers of committed steps of the stage, ascending, after each of which the coverage is wanted. The
+    /// last is where the audit ends.
     pub marks: &'a [u64],
     /// The rows that were met and not used, of all stages.
     pub quarantined: &'a [QuarantineRecord],

@@ -69,7 +69,8 @@ fn the_pass_finds_what_a_loader_uses() {
 
 #[test]
 fn whole_epochs_use_every_row_exactly_as_often() {
-    // 144 rows: parts of 32 in 4 slots, so an epoch is nine eighths of a window; eight epochs are nine windows.
+    // 144 rows: parts of 32 in 4 slots, so an epoch is nine eighths of a window; eight epochs are nine
+    // windows.
     let manifest = manifest(&[&[16; 9]]);
     let audit = audit_stage(&spec(&manifest, &[96])).unwrap();
     let uses = audit.uses;

@@ -15,8 +15,8 @@ use crate::nn::tensors::NamedTensors;
 /// The folder inside the archive; PyTorch takes any name.
 const ROOT: &str = "archive";
 
-/// Writes the tensors of `plan` to `path` as `{"model": state dictionary}`, the layout of LAVIS's checkpoints,
-/// which `torch.load(path, weights_only=True)` takes.
+/// Writes the tensors of `plan` to `path` as `{"model": state dictionary}`, the layout of LAVIS's
+/// checkpoints, which `torch.load(path, weights_only=True)` takes.
 pub(super) fn write(path: &Path, model: &mut impl NamedTensors, plan: &Plan) -> Result<(), ModelError> {
     let file = File::create(path).map_err(|e| ModelError::io(path, e))?;
     let mut writer =

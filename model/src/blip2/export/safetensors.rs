@@ -21,8 +21,8 @@ struct Placed<'a> {
     bytes: u64,
 }
 
-/// Writes the tensors of `plan` to `folder`: one file `model.safetensors`, or numbered shards with an index where
-/// a file would exceed `shard_bytes`.
+/// Writes the tensors of `plan` to `folder`: one file `model.safetensors`, or numbered shards with an index
+/// where a file would exceed `shard_bytes`.
 pub(super) fn write_folder(
     folder: &Path,
     model: &mut impl NamedTensors,

@@ -1,5 +1,5 @@
-//! CUDA devices as the driver and NVML, NVIDIA's management library, know them. NVML is looked for at run time; without
-//! it there are fewer figures.
+//! CUDA devices as the driver and NVML, NVIDIA's management library, know them. NVML is looked for at run
+//! time; without it there are fewer figures.
 
 use std::sync::Arc;
 

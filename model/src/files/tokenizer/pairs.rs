@@ -20,8 +20,8 @@ pub(crate) fn vocabulary<'a>(tokens: &[&'a str]) -> Result<BTreeMap<&'a str, usi
     if ids.len() == tokens.len() { Ok(ids) } else { Err("the tokenizer has the same token twice".into()) }
 }
 
-/// The tokens of some kinds, which a text is cut at before anything else; those that a user added are text, the others are
-/// special.
+/// The tokens of some kinds, which a text is cut at before anything else; those that a user added are text,
+/// the others are special.
 pub(crate) fn added_tokens(tokens: &[&str], kinds: &[i64], of: &[i64]) -> Vec<Value> {
     let all = tokens.iter().zip(kinds).enumerate();
     all.filter(|(_, (_, kind))| of.contains(kind))

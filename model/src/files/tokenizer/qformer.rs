@@ -24,13 +24,15 @@ pub struct QFormerTokenizer {
     pub origin: PathBuf,
     /// The content of a `tokenizer.json`.
     pub content: Vec<u8>,
-    /// The id of `[DEC]`, where it was not among the folder's tokens and was added behind them, as LAVIS does with BERT's.
+    /// The id of `[DEC]`, where it was not among the folder's tokens and was added behind them, as LAVIS does
+    /// with BERT's.
     pub added: Option<u32>,
 }
 
 impl QFormerTokenizer {
-    /// Reads a folder's tokenizer. BERT's has no `[DEC]`: it becomes the token behind the last. `<image>`, which
-    /// exported folders have for `transformers`, is left out where it is the last: the Q-Former's tables have no row for it.
+    /// Reads a folder's tokenizer. BERT's has no `[DEC]`: it becomes the token behind the last. `<image>`,
+    /// which exported folders have for `transformers`, is left out where it is the last: the Q-Former's
+    /// tables have no row for it.
     ///
     /// # Errors
     /// No tokenizer, or one that has no `[DEC]` and is not BERT's.

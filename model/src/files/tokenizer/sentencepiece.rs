@@ -1,4 +1,5 @@
-//! SentencePiece tokenizers in the format of the `tokenizers` library: of pairs (Llama's and Vicuna's), and of unigrams (T5's).
+//! SentencePiece tokenizers in the format of the `tokenizers` library: of pairs (Llama's and Vicuna's), and
+//! of unigrams (T5's).
 
 mod file;
 mod unigram;
@@ -25,7 +26,8 @@ pub(crate) struct Piece<'a> {
 
 /// The tokenizer of `pieces`, which puts the token `start` in front of every text.
 ///
-/// A text gets a space in front, as Llama's does; what no piece covers becomes bytes, where there are pieces for them.
+/// A text gets a space in front, as Llama's does; what no piece covers becomes bytes, where there are pieces
+/// for them.
 ///
 /// # Errors
 /// No pieces, or the same one twice.

@@ -156,7 +156,8 @@ impl Stored {
     /// All values in row-major order.
     ///
     /// # Errors
-    /// Numbers of a kind that is not supported, or that are infinite or no numbers: the model would compute nothing else.
+    /// Numbers of a kind that is not supported, or that are infinite or no numbers: the model would compute
+    /// nothing else.
     pub(super) fn values(&self) -> Result<Vec<f32>, ModelError> {
         if let Encoding::Other(kind) = &self.encoding {
             let reason = format!(

@@ -76,7 +76,8 @@ fn q8_0(block: &[u8; 34], values: &mut [f32]) {
     values.iter_mut().zip(&block[2..]).for_each(|(value, q)| *value = scale * f32::from(*q as i8));
 }
 
-/// `scale · q + minimum`; a byte's lower half is a number of the first sixteen, its upper half one of the last.
+/// `scale · q + minimum`; a byte's lower half is a number of the first sixteen, its upper half one of the
+/// last.
 fn q4_1(block: &[u8; 20], values: &mut [f32]) {
     let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
     let (first, last) = values.split_at_mut(16);

@@ -79,7 +79,8 @@ fn ends_with(path: &Path, endings: &[&str]) -> bool {
     path.extension().and_then(|ending| ending.to_str()).is_some_and(|ending| endings.contains(&ending))
 }
 
-/// All safetensors files of a folder without an index, e.g. the parts of a run's checkpoint, or else its only file of PyTorch's.
+/// All safetensors files of a folder without an index, e.g. the parts of a run's checkpoint, or else its only
+/// file of PyTorch's.
 fn unnamed(folder: &Path) -> Result<Container, ModelError> {
     let entries = std::fs::read_dir(folder).map_err(|e| ModelError::io(folder, e))?;
     let (mut paths, mut pytorch): (Vec<PathBuf>, Vec<PathBuf>) = Default::default();

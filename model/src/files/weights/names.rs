@@ -63,8 +63,8 @@ impl NameStyle {
         spellings
     }
 
-    /// The separate query and value biases that LAVIS stores where the model has one fused bias: in a whole model, and in
-    /// a file of the image encoder alone.
+    /// The separate query and value biases that LAVIS stores where the model has one fused bias: in a whole
+    /// model, and in a file of the image encoder alone.
     pub fn fused_bias(&self, name: &str) -> Vec<[String; 2]> {
         let Some(stem) = name.strip_suffix("attn.qkv.bias").filter(|_| *self == Self::Lavis) else {
             return Vec::new();
@@ -73,7 +73,8 @@ impl NameStyle {
         stems.map(|stem| [format!("{stem}attn.q_bias"), format!("{stem}attn.v_bias")]).collect()
     }
 
-    /// The fused map of queries, keys and values that OpenAI stores where the model has three, and which of them `name` is.
+    /// The fused map of queries, keys and values that OpenAI stores where the model has three, and which of
+    /// them `name` is.
     pub(super) fn fused_map(&self, name: &str) -> Vec<(String, usize)> {
         let Self::OpenAiClip { prefix } = self else { return Vec::new() };
         let thirds = FUSED_MAPS.iter().enumerate();

@@ -8,7 +8,8 @@ use super::container::{Container, Place, Stored};
 use super::encoding::Encoding;
 use crate::error::ModelError;
 
-/// Keys under which a checkpoint keeps its state dictionary beside other things: `model` in LAVIS, `module` in DeepSpeed.
+/// Keys under which a checkpoint keeps its state dictionary beside other things: `model` in LAVIS, `module`
+/// in DeepSpeed.
 const HOLDERS: &[&str] = &["model", "state_dict", "model_state_dict", "module"];
 
 /// Whether a file is PyTorch's: an archive, or one of the names that such files have.

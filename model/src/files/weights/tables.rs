@@ -1,7 +1,8 @@
 //! The published names of every family of models, as data.
 //!
-//! In a pattern `*` stands for any text. A pair is (this project's name, the published one), and the texts that
-//! the stars of one stand for are put in the place of the stars of the other; the first pair that fits is taken.
+//! In a pattern `*` stands for any text. A pair is (this project's name, the published one), and the texts
+//! that the stars of one stand for are put in the place of the stars of the other; the first pair that fits
+//! is taken.
 
 /// Pairs of patterns.
 pub(super) type Pairs = &'static [(&'static str, &'static str)];
@@ -56,8 +57,8 @@ language_models!["opt", "t5", "llm"];
 /// A run's own checkpoint.
 pub(super) const CHECKPOINT: Pairs = &[("*", "parameters.*")];
 
-/// What files of one part alone leave out of `transformers`' names, and of LAVIS's and BERT's. A language model without its head
-/// leaves out `model.` too, as some of OPT's are published.
+/// What files of one part alone leave out of `transformers`' names, and of LAVIS's and BERT's. A language
+/// model without its head leaves out `model.` too, as some of OPT's are published.
 pub(super) const ALONE: &[&str] = &["vision_model.", "language_model.", "language_model.model."];
 pub(super) const LAVIS_ALONE: &[&str] = &["visual_encoder.", "bert."];
 
@@ -81,8 +82,8 @@ pub(super) const FUSED_MAPS: &[Pairs] = &[
     &[("vision_model.encoder.layers.*.self_attn.v_proj.*", "transformer.resblocks.*.attn.in_proj_*")],
 ];
 
-/// The parts that whole models are made of besides their language model, as this project's names begin: a file may hold
-/// others than those that a model takes from it.
+/// The parts that whole models are made of besides their language model, as this project's names begin: a
+/// file may hold others than those that a model takes from it.
 pub(super) const PARTS: &[&str] = &[
     "visual_encoder",
     "ln_vision",

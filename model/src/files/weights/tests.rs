@@ -115,7 +115,8 @@ fn an_index_leads_to_its_shards() {
     assert!(error_of(outside.path()).contains("not the name of a file"));
 }
 
-/// Files that PyTorch 2 wrote: a folder of two shards, and all in one as LAVIS stores it and in the older format.
+/// Files that PyTorch 2 wrote: a folder of two shards, and all in one as LAVIS stores it and in the older
+/// format.
 #[test]
 fn what_torch_saved_is_read() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/torch");

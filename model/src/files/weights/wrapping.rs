@@ -1,6 +1,7 @@
 //! What training loops and old versions put around the published names.
 
-/// Parts of names that wrappers put between the others: data-parallel ones, compiled, sharded and checkpointed modules.
+/// Parts of names that wrappers put between the others: data-parallel ones, compiled, sharded and
+/// checkpointed modules.
 const WRAPPERS: &[&str] = &["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
 
 /// Parts in front of a whole state dictionary.

@@ -41,7 +41,8 @@ pub(super) fn factors(inputs: [FlexTensor; 3], settings: Settings) -> [FlexTenso
     inputs.map(|input| factor(input, settings.compute))
 }
 
-/// What is left of the probabilities, times the values, in these numbers. Those that values in bf16 are weighed with are bf16.
+/// What is left of the probabilities, times the values, in these numbers. Those that values in bf16 are
+/// weighed with are bf16.
 pub(super) fn output(
     probabilities: FlexTensor,
     value: FlexTensor,

@@ -7,8 +7,8 @@ use crate::fused::kernels::exponential::exp;
 
 /// `1 / √(2π)`.
 const DENSITY_AT_ZERO: f32 = 0.398_942_3;
-/// `1 - erf(z) ≈ p(1 / (1 + W z)) · e^(-z²)` for `z ≥ 0`, with an error below 1.5e-7, from the highest power down
-/// (Abramowitz & Stegun, 7.1.26).
+/// `1 - erf(z) ≈ p(1 / (1 + W z)) · e^(-z²)` for `z ≥ 0`, with an error below 1.5e-7, from the highest power
+/// down (Abramowitz & Stegun, 7.1.26).
 const W: f32 = 0.327_591_1;
 const POLYNOMIAL: [f32; 5] = [1.061_405_4, -1.453_152, 1.421_413_7, -0.284_496_72, 0.254_829_6];
 

@@ -2,8 +2,9 @@
 
 use std::cmp::Ordering;
 
+use super::decoder::{Decoder, FORBIDDEN, row};
+use super::options::{EarlyStopping, GenerateOptions, Stop};
 use super::scores::{adjust, check, log_softmax};
-use super::{Decoder, EarlyStopping, FORBIDDEN, GenerateOptions, Stop, row};
 use crate::error::ModelError;
 
 /// A continuation and the sum of its tokens' logarithmic probabilities, or its final score.
@@ -224,7 +225,8 @@ mod tests {
         assert_eq!(texts, [[2, END]]);
     }
 
-    /// The finished `[1, 3]` scores -1 a token; the running one is worse now and, at twice the length, better.
+    /// The finished `[1, 3]` scores -1 a token; the running one is worse now and, at twice the length,
+    /// better.
     #[test]
     fn early_stopping_decides_when_a_full_beam_is_enough() {
         let done = |early_stopping, length_penalty, running| {

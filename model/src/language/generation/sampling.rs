@@ -1,5 +1,5 @@
-//! Drawing the next token: temperature, top-k and nucleus in this order, as `transformers` warps scores, then one draw
-//! that is a function of seed, text and position.
+//! Drawing the next token: temperature, top-k and nucleus in this order, as `transformers` warps scores, then
+//! one draw that is a function of seed, text and position.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -13,13 +13,13 @@ pub struct Sampling {
     pub temperature: f32,
     /// Only this many of the likeliest tokens are drawn from; 0 is all.
     pub top_k: usize,
-    /// Only the likeliest tokens that together have this probability are drawn from; 1 is all (Holtzman et al.,
-    /// arXiv 1904.09751).
+    /// Only the likeliest tokens that together have this probability are drawn from; 1 is all (Holtzman et
+    /// al., arXiv 1904.09751).
     pub top_p: f64,
     /// Chooses the draws.
     pub seed: u64,
-    /// The number under which each text of a call draws: a text that has the same number, seed and prompt in another call
-    /// is the same text. Empty: 0, 1, 2 and so on.
+    /// The number under which each text of a call draws: a text that has the same number, seed and prompt in
+    /// another call is the same text. Empty: 0, 1, 2 and so on.
     pub numbers: Vec<u64>,
 }
 
@@ -94,7 +94,8 @@ fn keep_top_k(scores: &mut [f32], count: usize) {
     scores.iter_mut().filter(|score| **score < least).for_each(|score| *score = f32::NEG_INFINITY);
 }
 
-/// Removes the least likely tokens as long as they have at most `1 - share` together; one stays. Order of tokens.
+/// Removes the least likely tokens as long as they have at most `1 - share` together; one stays. Order of
+/// tokens.
 fn keep_nucleus(weights: &mut Vec<(u32, f64)>, share: f64) {
     let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
     let mut below = 0.0;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::GenerateOptions;
+use super::options::GenerateOptions;
 use crate::error::ModelError;
 
 /// Applies the repetition penalty, the ban on repeated n-grams and the minimum length, in this order.

@@ -2,9 +2,10 @@
 
 use rayon::prelude::*;
 
+use super::decoder::{Decoder, FORBIDDEN, row};
+use super::options::{GenerateOptions, Stop};
 use super::sampling::draw;
 use super::scores::{adjust, check};
-use super::{Decoder, FORBIDDEN, GenerateOptions, Stop, row};
 use crate::error::ModelError;
 
 /// Rows whose text ended leave the batch.

@@ -16,8 +16,8 @@ pub struct OptConfig {
     /// Width.
     #[serde(rename = "hidden_size")]
     pub width: usize,
-    /// Width of the tokens' vectors, of what is read and of what the output map takes; `width` where it is absent. Only
-    /// OPT-350M has another, with maps between the two.
+    /// Width of the tokens' vectors, of what is read and of what the output map takes; `width` where it is
+    /// absent. Only OPT-350M has another, with maps between the two.
     #[serde(rename = "word_embed_proj_dim")]
     pub embed_width: Option<usize>,
     /// Layers.
@@ -33,7 +33,8 @@ pub struct OptConfig {
     pub vocab_size: usize,
     /// Longest sequence in tokens.
     pub max_position_embeddings: usize,
-    /// Whether norms precede the parts of a layer, with one more at the end; in OPT-350M they follow, without it.
+    /// Whether norms precede the parts of a layer, with one more at the end; in OPT-350M they follow, without
+    /// it.
     #[serde(rename = "do_layer_norm_before")]
     pub pre_norm: bool,
     /// Whether the norm at the end is left out, as in checkpoints of `transformers` before 4.20.

@@ -19,8 +19,8 @@ use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 /// Epsilon of OPT's layer norms; no configuration names it.
 pub(super) const LAYER_NORM_EPS: f64 = 1e-5;
 
-/// `x += out(attention(norm1 x)); x += fc2(relu(fc1(norm2 x)))`, or, with the norms behind, `x = norm1(x + out(attention
-/// x)); x = norm2(x + fc2(relu(fc1 x)))`.
+/// `x += out(attention(norm1 x)); x += fc2(relu(fc1(norm2 x)))`, or, with the norms behind, `x = norm1(x +
+/// out(attention x)); x = norm2(x + fc2(relu(fc1 x)))`.
 #[derive(Module, Debug)]
 pub(crate) struct OptLayer {
     attention: Projections,

@@ -131,8 +131,9 @@ impl Stack {
         }
     }
 
-    /// The output for positions that follow those in `cache`, to which they are added. `dropout` is on embeddings,
-    /// attention probabilities, inside and behind every part, and on the output, as in `T5Stack` in training mode.
+    /// The output for positions that follow those in `cache`, to which they are added. `dropout` is on
+    /// embeddings, attention probabilities, inside and behind every part, and on the output, as in `T5Stack`
+    /// in training mode.
     ///
     /// # Shapes
     /// - x and output `[b, n, width]`

@@ -82,7 +82,8 @@ impl Contrast {
     }
 
     /// Weights with which a negative for `row` is drawn: the softmax of its similarities with its own pair
-    /// blocked. [`Side::Image`]: of the images, for text `row`; [`Side::Text`]: of the texts, for image `row`.
+    /// blocked. [`Side::Image`]: of the images, for text `row`; [`Side::Text`]: of the texts, for image
+    /// `row`.
     pub fn negative_weights(&self, side: Side, row: usize) -> Vec<f64> {
         let logits: Vec<f64> = (0..self.rows)
             .map(|other| match side {

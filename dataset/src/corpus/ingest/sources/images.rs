@@ -79,7 +79,8 @@ fn pair(files: impl Iterator<Item = (String, u64)>) -> Vec<Pair> {
             pair.captions.push((path.clone(), bytes));
         }
     }
-    // An image in two forms is two rows; captions alone, such as a licence or a list, are rows without an image.
+    // An image in two forms is two rows; captions alone, such as a licence or a list, are rows without an
+    // image.
     pairs.into_values().collect()
 }
 

@@ -1,5 +1,5 @@
-//! JSON lists: COCO, Visual Genome, SBU, lists of `{image, caption}`, and one object on each line. Every item is read by
-//! itself: an odd one is a row that cannot be used, and the others stay.
+//! JSON lists: COCO, Visual Genome, SBU, lists of `{image, caption}`, and one object on each line. Every item
+//! is read by itself: an odd one is a row that cannot be used, and the others stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

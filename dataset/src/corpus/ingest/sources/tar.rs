@@ -1,4 +1,5 @@
-//! WebDataset archives, packed or not: consecutive members whose names share what precedes the first dot are one row.
+//! WebDataset archives, packed or not: consecutive members whose names share what precedes the first dot are
+//! one row.
 
 mod group;
 mod links;
@@ -29,7 +30,8 @@ const TEXTS: [&str; 3] = ["txt", "text", "caption"];
 /// Longest member that is text, bytes.
 const MAX_TEXT: u64 = 4 << 20;
 
-/// Longest header of a member, its name included, bytes: names are read into memory as long as they say they are.
+/// Longest header of a member, its name included, bytes: names are read into memory as long as they say they
+/// are.
 const MAX_HEADERS: u64 = 1 << 20;
 
 /// Bytes of a tar's block.

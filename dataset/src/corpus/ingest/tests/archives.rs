@@ -1,4 +1,5 @@
-//! Archives as they are found: packed, cut, put one behind the other, with links and holes; and in the place of Parquet.
+//! Archives as they are found: packed, cut, put one behind the other, with links and holes; and in the place
+//! of Parquet.
 
 use std::io::Write;
 

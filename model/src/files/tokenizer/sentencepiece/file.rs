@@ -66,8 +66,8 @@ struct NormalizerSpec {
     escape_whitespaces: Option<bool>,
 }
 
-/// `model_type` of tokenizers that choose the likeliest pieces, which is also that of files that do not say it, and of
-/// those that join pairs.
+/// `model_type` of tokenizers that choose the likeliest pieces, which is also that of files that do not say
+/// it, and of those that join pairs.
 const UNIGRAMS: i32 = 1;
 const PAIRS: i32 = 2;
 

@@ -42,7 +42,8 @@ const SIZES: &[(&str, &str)] = &[
 /// The settings of the file as a `config.json`.
 ///
 /// # Errors
-/// Another architecture than Llama, a size that is missing, or rotations that are slowed otherwise than by one factor.
+/// Another architecture than Llama, a size that is missing, or rotations that are slowed otherwise than by
+/// one factor.
 pub(crate) fn config(path: &Path) -> Result<Value, ModelError> {
     let head = Head::read(path)?;
     check(&head)?;

@@ -110,7 +110,8 @@ fn pre_tokenizer(head: &Head) -> Result<(Value, bool), ModelError> {
     })
 }
 
-/// The start token's id, where the file asks for it in front of every text or, without a word of it, where `otherwise`.
+/// The start token's id, where the file asks for it in front of every text or, without a word of it, where
+/// `otherwise`.
 fn start_id(head: &Head, otherwise: bool) -> Option<usize> {
     let wanted = head.bool("tokenizer.ggml.add_bos_token").unwrap_or(otherwise);
     let id = head.integer("tokenizer.ggml.bos_token_id").filter(|_| wanted)?;

@@ -1,8 +1,9 @@
 //! The rows that the members of one key make.
 //!
-//! A key is a name up to its first dot, as WebDataset has it. What follows is a member's extension, of which only the last
-//! part says what it is: `0001.seg.png` belongs to `0001.jpg`. Names that have dots otherwise (`photo.0.jpg`, `2023.01.jpg`)
-//! share a key; there each image with a text of its own name is a row of its own.
+//! A key is a name up to its first dot, as WebDataset has it. What follows is a member's extension, of which
+//! only the last part says what it is: `0001.seg.png` belongs to `0001.jpg`. Names that have dots otherwise
+//! (`photo.0.jpg`, `2023.01.jpg`) share a key; there each image with a text of its own name is a row of its
+//! own.
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -73,7 +74,8 @@ struct Members {
     json: Option<Result<Value, Refusal>>,
 }
 
-/// Folder and name up to the first dot; what is between that and the last dot; the last part of the extension.
+/// Folder and name up to the first dot; what is between that and the last dot; the last part of the
+/// extension.
 pub(super) fn split_name(path: &str) -> (&str, &str, &str) {
     let name_at = path.rfind('/').map_or(0, |slash| slash + 1);
     let Some(dot) = path[name_at..].find('.') else { return (path, "", "") };
@@ -84,8 +86,8 @@ pub(super) fn split_name(path: &str) -> (&str, &str, &str) {
     }
 }
 
-/// Whether a member belongs to no row: names that begin with a dot (macOS puts `._NAME` before each member), folders and
-/// names in double underscores.
+/// Whether a member belongs to no row: names that begin with a dot (macOS puts `._NAME` before each member),
+/// folders and names in double underscores.
 pub(super) fn is_passed_over(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
     let base = name.split('.').next().unwrap_or_default();
@@ -317,8 +319,8 @@ fn key_of(base: &str, stem: &str) -> String {
     }
 }
 
-/// Captions of a member that is JSON: a text, a list of texts, of objects with one of `fields`, or one such object. The
-/// first field that has a caption counts.
+/// Captions of a member that is JSON: a text, a list of texts, of objects with one of `fields`, or one such
+/// object. The first field that has a caption counts.
 fn captions_of(json: &Value, fields: &[&str]) -> Vec<String> {
     match json {
         Value::String(text) => vec![text.clone()],

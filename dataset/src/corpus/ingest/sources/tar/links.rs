@@ -33,8 +33,8 @@ impl Links {
         }
     }
 
-    /// Place of the member that `link` means by `target`: a name in the archive, or for a symbolic link one seen from the
-    /// link's folder.
+    /// Place of the member that `link` means by `target`: a name in the archive, or for a symbolic link one
+    /// seen from the link's folder.
     pub(super) fn find(&self, link: &str, target: &str, symbolic: bool) -> Option<(u64, u64)> {
         let folder = link.rsplit_once('/').map_or("", |(folder, _)| folder);
         let target = if symbolic { format!("{folder}/{target}") } else { target.to_owned() };

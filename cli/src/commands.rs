@@ -27,8 +27,8 @@ use crate::error::CliError;
 /// Prints one JSON line on standard output.
 ///
 /// # Errors
-/// [`CliError::OutputClosed`] when the reader went away: the end of a command that only shows something, and of no
-/// interest to one that does something ([`even_unread`]).
+/// [`CliError::OutputClosed`] when the reader went away: the end of a command that only shows something, and
+/// of no interest to one that does something ([`even_unread`]).
 pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
     let line = serde_json::to_string(value)
         .map_err(|error| CliError::failed(format!("the result does not serialise: {error}")))?;

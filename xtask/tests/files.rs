@@ -1,0 +1,186 @@
+//! Gates on the files of the crates: no circle, no room that outgrows the others, and files that are
+//! functions of what they are given.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use xtask::arrows::{self, Room, circles};
+
+/// Neighbours that use each other in a circle, by crate and modules: the list may only shrink.
+const NEIGHBOURS: &[(&str, &str)] = &[
+    ("blip2", "arguments bench command_line commands"),
+    ("blip2", "config::layers config::model_folder config::ranges config::show"),
+    ("blip2", "figures progress"),
+    ("blip2-model", "files::config files::tokenizer files::weights"),
+    (
+        "blip2-model",
+        "language::generation::options language::generation::sampling language::generation::scores",
+    ),
+    ("blip2-model", "language::llama::ends language::llama::layer"),
+    ("blip2-model", "language::opt::ends language::opt::layer"),
+    ("blip2-worker", "checkpoint import state"),
+];
+
+/// Files that use their own folder and are used by it: the list may only shrink.
+///
+/// A state machine whose `impl` blocks fill a folder is of this kind, and the mildest of circles: seen from
+/// outside, file and folder are one module.
+const WITH_OWN_FOLDER: &[(&str, &str)] = &[
+    ("blip2", "bench"),
+    ("blip2", "commands::status"),
+    ("blip2", "config"),
+    ("blip2", "report"),
+    ("blip2-coordinator", "machine"),
+    ("blip2-curation", "models"),
+    ("blip2-curation", "worker"),
+    ("blip2-dataset", "corpus::manifest"),
+    ("blip2-model", "blip"),
+    ("blip2-model", "blip2"),
+    ("blip2-model", "blip2::export"),
+    ("blip2-model", "device"),
+    ("blip2-model", "device::card"),
+    ("blip2-model", "files::tokenizer"),
+    ("blip2-model", "files::tokenizer::sentencepiece"),
+    ("blip2-model", "fused::attention"),
+    ("blip2-model", "fused::cross_entropy"),
+    ("blip2-model", "fused::dropout"),
+    ("blip2-model", "fused::gelu"),
+    ("blip2-model", "fused::layer_norm"),
+    ("blip2-model", "language::decoder_only"),
+    ("blip2-model", "language::t5"),
+    ("blip2-model", "objectives::contrast"),
+    ("blip2-model", "vision"),
+    ("blip2-worker", "compute"),
+    ("blip2-worker", "member"),
+    ("blip2-worker", "step"),
+];
+
+/// The most that one room holds of the program's lines, in hundredths.
+const SHARE: usize = 20;
+
+/// Rooms that hold more: with what they may hold, which may only become less.
+const LARGER: &[(&str, usize)] = &[("blip2-dataset", 24), ("blip2-model", 27)];
+
+/// What is a function of what it is given, as far as it is not for tests: files, or modules with all that
+/// lies in their folders.
+const PURE: &[&str] = &[
+    "collective/src/additions.rs",
+    "collective/src/tree.rs",
+    "coordinator/src/machine",
+    "curation/src/leases.rs",
+    "curation/src/rules.rs",
+    "curation/src/select.rs",
+    "dataset/src/image/transform/crop.rs",
+    "dataset/src/image/transform/pixels.rs",
+    "dataset/src/image/transform/resize.rs",
+    "dataset/src/plan.rs",
+    "dataset/src/plan/candidates.rs",
+    "dataset/src/plan/mixture.rs",
+    "dataset/src/plan/place.rs",
+    "dataset/src/plan/sample_plan.rs",
+    "dataset/src/plan/sequence.rs",
+    "dataset/src/plan/source_order.rs",
+    "dataset/src/plan/view.rs",
+    "dataset/src/random.rs",
+    "evaluation/src/metrics",
+    "model/src/fused",
+    "model/src/language/generation",
+    "model/src/nn",
+    "model/src/objectives",
+    "model/src/qformer",
+    "model/src/train",
+    "worker/src/member",
+    "worker/src/task",
+];
+
+/// What a pure file never names: clocks, threads, processes, disks, networks, and what has an order of its
+/// own.
+const IMPURE: &[&str] = &[
+    "object_store",
+    "std::collections::HashMap",
+    "std::collections::HashSet",
+    "std::env",
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "std::time::Instant",
+    "std::time::SystemTime",
+    "tokio",
+    "tonic",
+];
+
+static ROOMS: LazyLock<Vec<Room>> = LazyLock::new(|| {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    arrows::read(&root).expect("the source can be read")
+});
+
+/// Fails with what was found, unless it is nothing.
+fn nothing(what: &str, found: &[String]) {
+    assert!(found.is_empty(), "{what}:\n{}", found.join("\n"));
+}
+
+#[test]
+fn neighbours_use_each_other_in_no_circle() {
+    against(NEIGHBOURS, |modules| modules > 1);
+}
+
+#[test]
+fn files_that_use_their_folder_are_not_used_by_it() {
+    against(WITH_OWN_FOLDER, |modules| modules == 1);
+}
+
+/// Compares the circles of so many modules with those that are known.
+fn against(known: &[(&str, &str)], kind: impl Fn(usize) -> bool) {
+    let circles = ROOMS.iter().flat_map(|room| {
+        let own = circles::of(room).into_iter().filter(|circle| kind(circle.modules.len()));
+        own.map(|circle| (room.about.name.as_str(), circle.modules.join(" ")))
+    });
+    let found: BTreeSet<(&str, String)> = circles.collect();
+    let known: BTreeSet<(&str, String)> =
+        known.iter().map(|(name, modules)| (*name, (*modules).into())).collect();
+    let shown = |circle: &(&str, String)| format!("(\"{}\", \"{}\"),", circle.0, circle.1);
+    let fresh: Vec<String> = found.difference(&known).map(shown).collect();
+    nothing("circles of files; `cargo xtask arrows --circles` names the uses that make them", &fresh);
+    let gone: Vec<String> = known.difference(&found).map(shown).collect();
+    nothing("circles that are no more; take them from the list in this test", &gone);
+}
+
+#[test]
+fn no_room_outgrows_the_others() {
+    let program: Vec<&Room> = ROOMS.iter().filter(|room| room.of_the_program()).collect();
+    let whole: usize = program.iter().map(|room| room.lines()).sum();
+    let allowed =
+        |name: &str| LARGER.iter().find(|(known, _)| *known == name).map_or(SHARE, |(_, most)| *most);
+    let found = program.iter().filter(|room| 100 * room.lines() > allowed(&room.about.name) * whole);
+    let found: Vec<String> = found
+        .map(|room| format!("{} holds {} of {whole} lines, tests left out", room.about.name, room.lines()))
+        .collect();
+    nothing("rooms that hold too much of the program", &found);
+}
+
+#[test]
+fn pure_files_are_functions_of_what_they_are_given() {
+    let within =
+        |path: &Path, pure: &str| path == Path::new(pure) || path.with_extension("").starts_with(pure);
+    let mut unseen: BTreeSet<&str> = PURE.iter().copied().collect();
+    let mut found = Vec::new();
+    for room in ROOMS.iter() {
+        for (number, file) in room.files.iter().enumerate() {
+            let Some(pure) = PURE.iter().find(|pure| within(&file.path, pure)) else { continue };
+            unseen.remove(pure);
+            let outside = room.outside.get(&number).into_iter().flatten();
+            let impure = outside.filter(|path| IMPURE.iter().any(|name| begins(path, name)));
+            found.extend(impure.map(|path| format!("{} names {path}", file.path.display())));
+        }
+    }
+    nothing("what pure files must not know", &found);
+    let unseen: Vec<String> = unseen.into_iter().map(String::from).collect();
+    nothing("pure files that are not there: correct the list in this test", &unseen);
+}
+
+/// Whether a path is `name` or something in it.
+fn begins(path: &str, name: &str) -> bool {
+    path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
