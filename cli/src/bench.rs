@@ -5,12 +5,12 @@ mod curate;
 mod dedup;
 mod generate;
 mod loader;
+mod printing;
+mod rounds;
 mod step;
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 
-use crate::commands::{print_json, print_text};
 use crate::error::CliError;
 use blip2_run::exit::Exit;
 
@@ -58,30 +58,4 @@ pub(crate) async fn run(arguments: BenchArguments) -> Result<Exit, CliError> {
         BenchCommand::AllreduceMember(arguments) => allreduce::member::run(arguments).await,
         BenchCommand::Generate(arguments) => generate::run(arguments).await,
     }
-}
-
-/// Measures on a thread that may be busy for long, and prints what it found: one JSON line, or `text` of it.
-async fn report<R: Serialize + Send + 'static>(
-    json: bool,
-    measure: impl FnOnce() -> Result<R, CliError> + Send + 'static,
-    text: fn(&R) -> String,
-) -> Result<Exit, CliError> {
-    let report = tokio::task::spawn_blocking(measure)
-        .await
-        .map_err(|error| CliError::failed(format!("the measuring thread failed: {error}")))??;
-    print_report(json, &report, text)
-}
-
-fn print_report<R: Serialize>(json: bool, report: &R, text: fn(&R) -> String) -> Result<Exit, CliError> {
-    match json {
-        true => print_json(report)?,
-        false => print_text(&text(report))?,
-    }
-    Ok(Exit::Done)
-}
-
-/// The upper median; a bench has one round at least.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

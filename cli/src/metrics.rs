@@ -19,7 +19,7 @@ const MOST_WAITING: usize = 64 << 20;
 /// One committed step.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StepRecord {
-    /// Index of the step over both stages.
+    /// Index of the step over all stages.
     pub(crate) step: u64,
     pub(crate) stage: u32,
     /// Membership epoch in which it was committed.

@@ -269,7 +269,7 @@ async fn pin(
 #[cfg(test)]
 mod tests {
     use blip2_run::epoch::Epochs;
-    use blip2_worker::config::StepSettings;
+    use blip2_worker::config::train::StepSettings;
 
     use super::*;
     use blip2_run::exit::Exit;
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(again.config.run.id, first.config.run.id);
 
         let mut other = config.clone();
-        other.stage1.optimizer.learning_rate *= 2.0;
+        other.stages[0].optimizer.learning_rate *= 2.0;
         other.loader.decode_threads += 1;
         let refused = RunFolder::open(other, true, Purpose::Train).await.unwrap_err();
         assert_eq!(refused.exit(), Exit::Refused);

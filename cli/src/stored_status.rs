@@ -249,7 +249,7 @@ mod tests {
         layout::epoch_object(&root, 3).put(bytes::Bytes::new()).await.unwrap();
         let mut config = RunConfig::default();
         config.run.root = folder.path().display().to_string();
-        (config.stage1.steps, config.stage1.batch) = (9, 4);
+        (config.stages[0].steps, config.stages[0].batch) = (9, 4);
         let run = StoredRun { root, config };
         let newest = run.newest_epoch().await.unwrap();
         assert_eq!(newest.as_ref().map(|record| record.epoch), Some(2));

@@ -126,29 +126,12 @@ impl Captioner {
         let samples = decoding.samples.max(1);
         let mut rows = Vec::with_capacity(prompts.len() * samples);
         for (index, prompt) in prompts.iter().enumerate() {
-            // The tokenizer puts the start token in front.
-            let ids = self.text.encode_plain(prompt)?;
-            if ids.len() + options.max_new_tokens > self.room() {
-                let (prompt, new, room) = (ids.len(), options.max_new_tokens, self.room());
-                return Err(EvaluationError::Configuration(format!(
-                    "a prompt of {prompt} tokens and {new} new ones are more than the {room} that the language model \
-                     reads behind a picture: shorten the prompt or lower max_new_tokens"
-                )));
-            }
+            let ids = self.prompt_ids(prompt, options.max_new_tokens)?;
             rows.extend((0..samples).map(|_| (index, ids.clone())));
         }
         let stop = |tokens: &[u32]| self.stops(tokens, &decoding.stop);
         let mut captions = vec![Vec::with_capacity(samples); prompts.len()];
-        let mut numbers = options.sampling.as_ref().map_or(Vec::new(), |sampling| sampling.numbers.clone());
-        if numbers.is_empty() {
-            numbers = (0..rows.len() as u64).collect();
-        }
-        if numbers.len() != rows.len() {
-            let (numbers, texts) = (numbers.len(), rows.len());
-            return Err(EvaluationError::Configuration(format!(
-                "{numbers} numbers for the draws of {texts} texts"
-            )));
-        }
+        let numbers = draw_numbers(&options, rows.len())?;
         for (rows, numbers) in rows.chunks(self.batch).zip(numbers.chunks(self.batch)) {
             let images: Vec<i32> = rows.iter().map(|(index, _)| *index as i32).collect();
             let images = Tensor::<1, Int>::from_ints(images.as_slice(), &self.device);
@@ -166,6 +149,20 @@ impl Captioner {
             }
         }
         Ok(captions)
+    }
+
+    /// Tokens of a prompt that leaves room for `new` ones.
+    fn prompt_ids(&self, prompt: &str, new: usize) -> Result<Vec<u32>> {
+        // The tokenizer puts the start token in front.
+        let ids = self.text.encode_plain(prompt)?;
+        if ids.len() + new > self.room() {
+            let (prompt, room) = (ids.len(), self.room());
+            return Err(EvaluationError::Configuration(format!(
+                "a prompt of {prompt} tokens and {new} new ones are more than the {room} that the language model \
+                 reads behind a picture: shorten the prompt or lower max_new_tokens"
+            )));
+        }
+        Ok(ids)
     }
 
     /// Continues `prompt` for each image; `options.eos` empty means the model's own end tokens.
@@ -190,6 +187,18 @@ impl Captioner {
     fn stops(&self, tokens: &[u32], stop: &[String]) -> bool {
         // Ids that were generated are in the vocabulary, so they decode.
         !stop.is_empty() && self.text.decode(tokens, true).is_ok_and(|text| until_stop(&text, stop) != text)
+    }
+}
+
+/// What keys the draws of each of `texts` texts.
+fn draw_numbers(options: &GenerateOptions, texts: usize) -> Result<Vec<u64>> {
+    let given = options.sampling.as_ref().map_or(&[][..], |sampling| &sampling.numbers);
+    match given.len() {
+        0 => Ok((0..texts as u64).collect()),
+        numbers if numbers == texts => Ok(given.to_vec()),
+        numbers => {
+            Err(EvaluationError::Configuration(format!("{numbers} numbers for the draws of {texts} texts")))
+        }
     }
 }
 

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_proto::transport::Transport;
-use blip2_worker::config::{Wire, WorkerConfig};
-use blip2_worker::step::{FrozenModels, Peers, StepTimes};
-use blip2_worker::{BatchRange, TrainState, start_loader};
+use blip2_worker::config::train::Wire;
+use blip2_worker::frozen_models::FrozenModels;
+use blip2_worker::step::{Peers, StepTimes};
+use blip2_worker::{BatchRange, TrainState, WorkerConfig, start_loader};
 
 const DEADLINE: Duration = Duration::from_secs(300);
 
@@ -30,7 +31,7 @@ fn config(hidden: usize, layers: usize, members: usize) -> WorkerConfig {
     config.model.qformer_tokenizer = assets("backbones/qformer-tokenizer");
     let sizes = &mut config.model.qformer;
     (sizes.hidden, sizes.layers, sizes.heads, sizes.intermediate) = (hidden, layers, hidden / 64, 4 * hidden);
-    (config.stage1.steps, config.stage1.batch) = (1_000, 2 * config.train.slots);
+    (config.stages[0].steps, config.stages[0].batch) = (1_000, 2 * config.train.slots);
     config
 }
 
@@ -87,14 +88,13 @@ fn member(
     barrier: &std::sync::Barrier,
     rounds: usize,
 ) -> Result<Vec<(Vec<f64>, StepTimes)>, Failure> {
-    let parts: Vec<FrozenModels> = variants
-        .iter()
-        .map(|config| FrozenModels::load(Arc::new(config.clone())))
-        .collect::<Result<_, _>>()?;
+    let parts: Vec<FrozenModels> =
+        variants.iter().map(|config| config.frozen_models()).collect::<Result<_, _>>()?;
     let mut state = TrainState::fresh(&variants[0], parts[0].sizes, &parts[0].device.clone().autodiff())?;
     exchange.set_world(world.clone());
-    let range = BatchRange { stage: 1, first_step: 0, slots: world.own()?.slots.clone() };
-    let loader = start_loader(&parts[0], manifest, runtime.clone(), range)?;
+    let range =
+        BatchRange { stage: variants[0].first_stage()?, first_step: 0, slots: world.own()?.slots.clone() };
+    let loader = start_loader(&variants[0], &parts[0], manifest, runtime.clone(), range)?;
     let batch = loader.next(DEADLINE)?;
     let mut results = vec![(Vec::new(), StepTimes::default()); variants.len()];
     let mut step = 0;

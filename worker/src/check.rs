@@ -8,16 +8,14 @@ use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::image::transform::TrainTransform;
 use blip2_dataset::loader::{Loader, LoaderSpec};
 use blip2_dataset::plan::{Plan, PlanKey};
-use blip2_dataset::text::TextEncoder;
 use blip2_model::device::placement::Placement;
 use blip2_model::device::{DeviceName, Present};
 use blip2_model::files::weights::WeightSource;
 
 use crate::config::WorkerConfig;
 use crate::error::{Result, WorkerError};
-use crate::open::qformer_text;
-use crate::state::{empty_stage1, empty_stage2};
-use crate::step::FrozenModels;
+use crate::frozen_models::FrozenModels;
+use crate::state::empty_model;
 
 /// Side of the pictures that are read to see whether they can be.
 const TRIAL_PIXELS: usize = 32;
@@ -51,8 +49,8 @@ pub fn check(
     if config.model.folders().any(|folder| folder.contains("://")) {
         return Ok(());
     }
-    let parts = check_parts(config)?;
-    check_row(&parts, manifest, runtime, within)
+    let frozen = check_models(config)?;
+    check_row(config, &frozen, manifest, runtime, within)
 }
 
 /// Whether the device is there; it is not opened.
@@ -66,14 +64,11 @@ fn check_device(name: &str) -> Result<()> {
 }
 
 /// Whether the model folders hold what the configuration makes of them.
-fn check_parts(config: &WorkerConfig) -> Result<FrozenModels> {
-    let parts = FrozenModels::load_to(Arc::new(config.clone()), &Placement::nowhere())?;
-    let device = parts.device.clone().autodiff();
-    if config.stage1.steps > 0 {
-        empty_stage1(config, parts.sizes, &device)?;
-    }
-    if config.stage2.steps > 0 {
-        empty_stage2(config, parts.sizes, &device)?;
+fn check_models(config: &WorkerConfig) -> Result<FrozenModels> {
+    let frozen = config.frozen_models_at(&Placement::nowhere())?;
+    let device = frozen.device.clone().autodiff();
+    for stage in config.trained_stages() {
+        empty_model(&stage, config, frozen.sizes, &device)?;
     }
     let (bert, init) = (config.model.qformer_init.as_str(), config.model.init_checkpoint.as_str());
     if !bert.is_empty() {
@@ -84,21 +79,20 @@ fn check_parts(config: &WorkerConfig) -> Result<FrozenModels> {
         WeightSource::open_published(Path::new(init))
             .map_err(|error| WorkerError::of_model("model.init_checkpoint", init, error))?;
     }
-    Ok(parts)
+    Ok(frozen)
 }
 
 /// Whether a row of the corpus can be read, decoded and cut into tokens, by the very code that reads it in training:
 /// one that cannot be used is replaced like any other.
 pub(crate) fn check_row(
-    parts: &FrozenModels,
+    config: &WorkerConfig,
+    frozen: &FrozenModels,
     manifest: Arc<Manifest>,
     runtime: tokio::runtime::Handle,
     within: Duration,
 ) -> Result<()> {
-    let config = &parts.config;
-    let stage = if config.stage1.steps > 0 { 1 } else { 2 };
-    let text = trial_text(parts, stage)?;
-    let key = PlanKey { seed: config.train.seed, stage };
+    let stage = config.first_stage()?;
+    let key = PlanKey { seed: config.train.seed, stage: stage.number };
     let plan = Plan::new(&manifest, key, config.train.slots, config.data.window_row_groups)?;
     let spec = LoaderSpec {
         manifest,
@@ -110,19 +104,12 @@ pub(crate) fn check_row(
         first_step: 0,
         last_step: 1,
         seed: config.train.seed,
-        stage,
+        stage: stage.number,
         image: TrainTransform::new(TRIAL_PIXELS, config.data.crop_scale, config.data.flip),
-        text,
+        text: stage.settings.task.trained().encoder(frozen, stage.number)?,
         max_pixels: config.data.max_pixels,
         settings: config.loader.clone(),
     };
     Loader::start(runtime, spec)?.next(within)?;
     Ok(())
-}
-
-fn trial_text(parts: &FrozenModels, stage: u32) -> Result<Arc<TextEncoder>> {
-    match stage {
-        1 => Ok(qformer_text(&parts.config.model, parts.config.stage1.text_length)?.0),
-        _ => Ok(parts.language()?.encoder()),
-    }
 }

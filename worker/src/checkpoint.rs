@@ -14,12 +14,8 @@ use bytes::Bytes;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::error::{Result, WorkerError};
-use crate::state::TrainState;
 
 const KINDS: [&str; 3] = ["parameters", "first_moments", "second_moments"];
-
-/// A name that only stage 2 has.
-const STAGE2_MARK: &str = "opt_proj.weight";
 
 /// Tensors of a state by kind and name.
 #[derive(Debug, Default)]
@@ -37,14 +33,19 @@ fn tensors_of_part(layout: &FlatLayout, index: u32, count: u32) -> Vec<&FlatTens
     layout.tensors().iter().filter(|tensor| part_of(tensor) == index).collect()
 }
 
-/// Part `index` of `count` of the state, as a safetensors file.
-pub(crate) fn encode_part(state: &TrainState, index: u32, count: u32) -> Result<Bytes> {
+/// Part `index` of `count` of a state, as a safetensors file; parameters and moments follow `layout`.
+pub(crate) fn encode_part(
+    layout: &FlatLayout,
+    parameters: &[f32],
+    moments: &Moments,
+    (index, count): (u32, u32),
+) -> Result<Bytes> {
     let failed = |error: safetensors::SafeTensorError| {
         WorkerError::checkpoint(shard_name(index, count), format!("cannot be encoded: {error}"))
     };
-    let buffers = [&state.parameters, &state.moments.first, &state.moments.second];
+    let buffers = [parameters, &moments.first, &moments.second];
     let mut views = Vec::new();
-    for tensor in tensors_of_part(&state.layout, index, count.max(1)) {
+    for tensor in tensors_of_part(layout, index, count.max(1)) {
         for (kind, buffer) in KINDS.iter().zip(buffers) {
             let bytes = bytemuck::cast_slice(&buffer[tensor.range()]);
             let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map_err(failed)?;
@@ -74,11 +75,6 @@ impl NamedState {
             }
         }
         Ok(state)
-    }
-
-    /// The stage whose model these tensors are.
-    pub fn stage(&self) -> u32 {
-        if self.tensors.contains_key(&format!("{}.{STAGE2_MARK}", KINDS[0])) { 2 } else { 1 }
     }
 
     /// The parameters by name, with their shapes, in the order of their names.
@@ -119,29 +115,38 @@ impl NamedState {
         hasher.finalize().to_hex().to_string()
     }
 
-    /// Copies the tensors into buffers of `layout`.
+    /// Copies the tensors into buffers of `layout`, which is that of `what`.
+    ///
+    /// # Errors
+    /// A tensor that is missing, has another shape, or is none of the layout's.
     pub(crate) fn fill(
         &self,
+        what: &str,
         layout: &FlatLayout,
         parameters: &mut [f32],
         moments: &mut Moments,
     ) -> Result<()> {
+        let refuse = |reason: String| Err(WorkerError::checkpoint(&self.origin, reason));
         let buffers = [parameters, &mut moments.first, &mut moments.second];
         for (kind, buffer) in KINDS.iter().zip(buffers) {
             for tensor in layout.tensors() {
                 let name = format!("{kind}.{}", tensor.name);
-                let (shape, values) = self.tensors.get(&name).ok_or_else(|| {
-                    WorkerError::checkpoint(&self.origin, format!("tensor `{name}` is missing"))
-                })?;
+                let Some((shape, values)) = self.tensors.get(&name) else {
+                    return refuse(format!("tensor `{name}` of {what} is missing"));
+                };
                 if *shape != tensor.shape {
-                    let reason =
-                        format!("tensor `{name}` has shape {shape:?}, the model has {:?}", tensor.shape);
-                    return Err(WorkerError::checkpoint(&self.origin, reason));
+                    let own = &tensor.shape;
+                    return refuse(format!(
+                        "tensor `{name}` has shape {shape:?}, the model of {what} has {own:?}"
+                    ));
                 }
                 buffer[tensor.range()].copy_from_slice(values);
             }
         }
-        Ok(())
+        match self.parameters().find(|(name, ..)| layout.get(name).is_none()) {
+            Some((name, ..)) => refuse(format!("tensor `{name}` is none of {what}")),
+            None => Ok(()),
+        }
     }
 }
 

@@ -23,13 +23,15 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::stepping::{Batches, Pending};
 use crate::check::check_row;
-use crate::config::{WorkerConfig, config_hash};
+use crate::config::WorkerConfig;
+use crate::config::hash::config_hash;
 use crate::error::{Result, WorkerError};
+use crate::frozen_models::FrozenModels;
 use crate::member::{Failure, MemberEvent};
 use crate::own_device::OwnDevice;
 use crate::state::TrainState;
-use crate::step::FrozenModels;
 use crate::upload::Part;
+use crate::warm_up::warm_up;
 
 /// Orders that may wait; the member gives one at a time.
 const ORDERS: usize = 4;
@@ -163,20 +165,20 @@ struct Compute {
     deadline: Duration,
     exchange: Arc<Exchange>,
     runtime: tokio::runtime::Handle,
-    parts: FrozenModels,
+    frozen: FrozenModels,
     card: CardWatch,
     kernels: KernelsMade,
     world: Option<World>,
     state: Option<TrainState>,
-    /// Stage 2's first state, from the first step of that stage on until it is committed: until then the end of stage 1
-    /// can be saved.
+    /// A stage's first state, from the first step of that stage on until it is committed: until then the end of the stage
+    /// before can be saved.
     next_stage: Option<TrainState>,
     /// Committed steps behind `state`.
     step: u64,
     pending: Option<Pending>,
     batches: Option<Batches>,
-    /// Rows to evaluate on, once they are read.
-    held_out: Option<Arc<HeldOut>>,
+    /// Rows to evaluate on, once they are read for the stage of a number.
+    held_out: Option<(u32, Arc<HeldOut>)>,
     /// Time that the newest reduction spent on them.
     evaluation: Duration,
     /// Places for snapshots of checkpoint parts.
@@ -208,14 +210,14 @@ impl Compute {
         let config = Arc::new(config);
         let manifest = spec.runtime.block_on(read_manifest(&spec.run_root, &spec.manifest_hash))?;
         let kernels = KernelsMade::from_now_on();
-        let mut parts = FrozenModels::load(config.clone())?;
-        let card = CardWatch::new(device, &parts.device);
+        let mut frozen = config.frozen_models()?;
+        let card = CardWatch::new(device, &frozen.device);
         own.opened(&card);
-        parts.drill = spec.drill;
+        frozen.drill = spec.drill;
         let manifest = Arc::new(manifest);
         // A corpus that this member cannot read is found before others wait for it.
-        check_row(&parts, manifest.clone(), spec.runtime.clone(), spec.deadline)?;
-        parts.warm_up()?;
+        check_row(&config, &frozen, manifest.clone(), spec.runtime.clone(), spec.deadline)?;
+        warm_up(&config, &frozen)?;
         let compute = Self {
             config,
             manifest,
@@ -223,7 +225,7 @@ impl Compute {
             deadline: spec.deadline,
             exchange: spec.exchange,
             runtime: spec.runtime,
-            parts,
+            frozen,
             card,
             kernels,
             world: None,

@@ -100,6 +100,11 @@ pub enum WorkerError {
 }
 
 impl WorkerError {
+    /// What is wrong with the Q-Former's sizes.
+    pub(crate) fn of_qformer_sizes(error: ModelError) -> Self {
+        Self::Configuration(format!("model.qformer: {error}"))
+    }
+
     /// What is wrong with the model that `key` names. A file that a key names is part of the configuration: that it is missing,
     /// damaged or another model's is the configuration's error, whichever part it is of. A device that fails and a store that
     /// does not answer stay what they are.

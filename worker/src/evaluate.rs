@@ -4,20 +4,23 @@
 use std::path::Path;
 
 use blip2_dataset::corpus::samples::Sample;
-use blip2_evaluation::caption_loss::{self, CaptionLosses, CaptionModel, SummedLoss};
-use blip2_evaluation::captions::readable;
 use blip2_evaluation::image_transform::ImageTransform;
 use blip2_evaluation::retrieval::{self, Retrieval};
 use blip2_evaluation::sample_encoder::SampleEncoder;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 
 use crate::checkpoint::NamedState;
-use crate::config::{StepSettings, WorkerConfig};
-use crate::error::{Result, WorkerError};
+use crate::config::WorkerConfig;
+use crate::config::stage::NumberedStage;
+use crate::config::train::StepSettings;
+use crate::error::Result;
+use crate::frozen_models::FrozenSizes;
 use crate::image_processor::image_processor;
 use crate::language::Language;
-use crate::open::{device, image_encoder, placement, qformer_text};
-use crate::state::{FrozenSizes, StageModel, TrainState};
+use crate::open::{device, image_encoder, placement, qformer_vocabulary};
+use crate::state::TrainState;
+use crate::task::scores::EvaluationSet;
+pub use crate::task::scores::{Measure, Scores};
 
 /// The models of a run's checkpoints, without autodiff.
 pub struct Evaluator {
@@ -36,54 +39,25 @@ impl Evaluator {
         Ok(Self { config: config.clone(), device, images })
     }
 
-    fn sizes(&self, language_width: usize) -> Result<FrozenSizes> {
-        let (text, _) = qformer_text(&self.config.model, self.config.stage1.text_length)?;
-        let image_width = self.images.encoder().width();
-        Ok(FrozenSizes { image_width, vocab: text.vocab_size(), language_width })
-    }
-
-    /// Retrieval by the contrastive similarity of a stage-1 state.
-    pub fn retrieval(&self, state: &NamedState, samples: &[Sample]) -> Result<Retrieval> {
-        let state = TrainState::restore(&self.config, self.sizes(0)?, state, &self.device)?;
-        let StageModel::Stage1(model) = &state.model else {
-            return Err(WorkerError::checkpoint("stage 2", "retrieval needs the end of stage 1"));
+    /// What `stage`'s task measures of a state of it.
+    pub fn scores(&self, stage: &NumberedStage, state: &NamedState, samples: &[Sample]) -> Result<Scores> {
+        let WorkerConfig { train, model, .. } = &self.config;
+        let language = match stage.settings.task.trained().language_texts(stage.number, stage.name()) {
+            Some(texts) => Some(Language::open(train, model, &[texts], &placement(model, &self.device)?)?),
+            None => None,
         };
-        let (encoder, _) = qformer_text(&self.config.model, self.config.stage1.text_length)?;
-        Ok(retrieval::by_contrast(&self.images, model, &encoder, samples)?)
-    }
-
-    /// Losses of a stage-2 state through the frozen language model.
-    pub fn caption_losses(&self, state: &NamedState, samples: &[Sample]) -> Result<CaptionLosses> {
-        let place = placement(&self.config.model, &self.device)?;
-        let language = Language::open(&self.config, &place)?;
-        let sizes = self.sizes(language.model.width())?;
-        let state = TrainState::restore(&self.config, sizes, state, &self.device)?;
-        let StageModel::Stage2(stage2) = &state.model else {
-            return Err(WorkerError::checkpoint("stage 1", "caption losses need a stage-2 checkpoint"));
+        let sizes = FrozenSizes {
+            image_width: self.images.encoder().width(),
+            vocab: qformer_vocabulary(model)?.0,
+            language_width: language.as_ref().map_or(0, |language| language.model.width()),
         };
-        let samples = &readable(samples, &language.encoder());
-        let language = LanguageOn { language: &language, device: &self.device };
-        caption_loss::caption_losses(&self.images, stage2, &language, samples, self.config.train.seed)
+        let state = TrainState::restore(stage.clone(), &self.config, sizes, state, &self.device)?;
+        let language = language.as_ref();
+        state.task.scores(&EvaluationSet { train, model, images: &self.images, samples, language })
     }
 }
 
 /// Retrieval by a frozen CLIP model on the device that `train.device` names: the yardstick.
 pub fn clip_retrieval(folder: &Path, train: &StepSettings, samples: &[Sample]) -> Result<Retrieval> {
     Ok(retrieval::by_clip(folder, &device(&train.device, train.tf32)?, samples)?)
-}
-
-/// A run's language model where it computes.
-struct LanguageOn<'a> {
-    language: &'a Language,
-    device: &'a Device,
-}
-
-impl CaptionModel for LanguageOn<'_> {
-    type Error = WorkerError;
-
-    fn caption_loss(&self, soft_prompts: Option<Tensor<3>>, captions: &[String]) -> Result<SummedLoss> {
-        let batch = self.language.held_out_texts(captions)?;
-        let loss = self.language.model.caption_loss(soft_prompts, &batch.texts(), self.device)?;
-        Ok(SummedLoss { sum: loss.value.read()?, tokens: batch.tokens() })
-    }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use blip2_model::files::image_processor::ImageProcessor;
 
-use crate::config::ModelSettings;
+use crate::config::model::ModelSettings;
 use crate::error::Result;
 use crate::open::of_encoder;
 

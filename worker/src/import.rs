@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use blip2_model::blip2::PublishedQFormer;
-use blip2_model::blip2::export::NOT_IN_RETRIEVAL;
 use blip2_model::files::weights::WeightSource;
 use blip2_model::language::LanguageModel;
 use blip2_model::train::flat::FlatTensor;
@@ -11,32 +9,21 @@ use blip2_run::layout::shard_name;
 use burn::tensor::Device;
 use bytes::Bytes;
 
-use crate::checkpoint::{NamedState, encode_part};
+use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
+use crate::config::stage::NumberedStage;
 use crate::error::{Result, WorkerError};
-use crate::open::{image_width, of_language_model, qformer_text};
-use crate::state::{FrozenSizes, TrainState};
-
-/// A tensor that only weights of stage 1, or of stage 2, have.
-const STAGE1_MARK: &str = "vision_proj.weight";
-const STAGE2_MARK: &str = "opt_proj.weight";
-
-/// The Q-Former's parts for texts, which InstructBLIP has beside a projection and stage 2 has not.
-const TEXT_PARTS: &[&str] = &[
-    "qformer.embeddings.*",
-    "qformer.encoder.layer.*.intermediate.*",
-    "qformer.encoder.layer.*.output.*",
-    "Qformer.bert.embeddings.*",
-    "Qformer.bert.encoder.layer.*.intermediate.*",
-    "Qformer.bert.encoder.layer.*.output.*",
-    "Qformer.cls.*",
-];
+use crate::frozen_models::FrozenSizes;
+use crate::open::{image_width, of_language_model, qformer_vocabulary};
+use crate::published_sizes::compare_folder;
+use crate::state::TrainState;
+use crate::task::TaskSettings;
 
 /// A state made of published weights, with the optimizer at rest.
 #[derive(Debug)]
 pub struct Imported {
     /// The stage that continues from it.
-    pub stage: u32,
+    pub stage: NumberedStage,
     /// Name of the only part.
     pub part: String,
     /// The part's bytes.
@@ -47,24 +34,23 @@ pub struct Imported {
     pub begun_anew: Vec<String>,
 }
 
-/// Reads the weights `from`: a folder of `Blip2ForConditionalGeneration` (stage 2) or `Blip2ForImageTextRetrieval`
-/// (stage 1), or a file under LAVIS's names of either stage.
+/// Reads the weights `from`: a folder of `Blip2ForConditionalGeneration` or `Blip2ForImageTextRetrieval`, or a file under
+/// LAVIS's names, of the task that the configuration's run begins with.
 ///
 /// # Errors
-/// Weights of a stage that does not begin the configuration's run, sizes that the configuration has otherwise, or
-/// tensors that are missing, have another shape or belong nowhere: each named with what was expected.
+/// Weights of another task, sizes that the configuration has otherwise, or tensors that are missing, have another shape or
+/// belong nowhere: each named with what was expected.
 pub fn import(config: &WorkerConfig, from: &Path) -> Result<Imported> {
     let source = WeightSource::open_published(from)?;
     let stage = stage_of(config, &source)?;
-    compare_folder(config, from)?;
-    let (text, _) = qformer_text(&config.model, config.stage1.text_length)?;
+    compare_folder(&config.model, from)?;
     let sizes = FrozenSizes {
         image_width: image_width(&config.model)?,
-        vocab: text.vocab_size(),
-        language_width: match stage {
-            2 => LanguageModel::width_of(config.model.language_model.as_ref())
+        vocab: qformer_vocabulary(&config.model)?.0,
+        language_width: match stage.settings.task.needs().language_model {
+            true => LanguageModel::width_of(config.model.language_model.as_ref())
                 .map_err(|error| of_language_model(&config.model, error))?,
-            _ => 0,
+            false => 0,
         },
     };
     // Values are copied and nothing is computed: no GPU is needed, whatever the run is trained on.
@@ -72,7 +58,7 @@ pub fn import(config: &WorkerConfig, from: &Path) -> Result<Imported> {
     let mut beginning = config.clone();
     beginning.model.init_checkpoint.clear();
     let mut state = TrainState::fresh(&beginning, sizes, &device)?;
-    let begun_anew = overlay(&mut state, &source)?;
+    let begun_anew = state.overlay(&source)?;
     let odd = |tensor: &&FlatTensor| state.parameters[tensor.range()].iter().any(|value| !value.is_finite());
     if let Some(tensor) = state.layout.tensors().iter().find(odd) {
         return Err(WorkerError::NonFinite {
@@ -81,85 +67,42 @@ pub fn import(config: &WorkerConfig, from: &Path) -> Result<Imported> {
         });
     }
     let part = shard_name(0, 1);
-    let content = encode_part(&state, 0, 1)?;
+    let content = state.encode_part(0, 1)?;
     let digest = NamedState::decode(&part, std::slice::from_ref(&content))?.digest();
     Ok(Imported { stage, part, content, digest, begun_anew })
 }
 
-/// The stage of the weights, which must be the run's first.
-fn stage_of(config: &WorkerConfig, source: &WeightSource) -> Result<u32> {
+/// The run's first stage, whose task the weights must be of.
+fn stage_of(config: &WorkerConfig, source: &WeightSource) -> Result<NumberedStage> {
     let refuse =
         |reason: String| Err(WorkerError::Configuration(format!("{}: {reason}", source.origin().display())));
-    let first = if config.stage1.steps > 0 { 1 } else { 2 };
-    match (source.contains(STAGE1_MARK), source.contains(STAGE2_MARK)) {
-        (_, true) if first == 1 => refuse(
-            "these are weights of stage 2, and the run begins with stage 1: set stage1.steps = 0".into(),
-        ),
-        (_, true) => Ok(2),
-        (true, false) if first == 2 => refuse(
-            "these are weights of stage 1, and the run begins with stage 2: set stage1.steps, or start stage 2 from \
-             a file of them by model.init_checkpoint"
-                .into(),
-        ),
-        (true, false) => Ok(1),
-        (false, false) => refuse(format!(
-            "neither `{STAGE1_MARK}` nor `{STAGE2_MARK}` is there: these are no weights of a trained stage"
-        )),
+    let first = config.first_stage()?;
+    let known = TaskSettings::known();
+    // A later task's weights may have an earlier one's tensors besides.
+    let Some(found) = known.iter().rev().find(|task| source.contains(task.trained().weight_names().mark))
+    else {
+        let marks: Vec<String> =
+            known.iter().map(|task| format!("`{}`", task.trained().weight_names().mark)).collect();
+        return refuse(format!(
+            "none of {} is there: these are no weights of a trained stage",
+            marks.join(", ")
+        ));
+    };
+    if first.settings.task.trained().weight_names().mark == found.trained().weight_names().mark {
+        return Ok(first);
     }
-}
-
-/// Requires that a folder of `transformers`, if `from` is one, has the sizes of the configuration.
-pub(crate) fn compare_folder(config: &WorkerConfig, from: &Path) -> Result<()> {
-    match PublishedQFormer::of_folder(from)? {
-        Some(published) => compare(config, &published),
-        None => Ok(()),
-    }
-}
-
-/// What shapes do not tell.
-fn compare(config: &WorkerConfig, published: &PublishedQFormer) -> Result<()> {
-    let (sizes, theirs) = (&config.model.qformer, &published.config);
-    let fields = [
-        ("heads", sizes.heads, theirs.heads),
-        ("layers", sizes.layers, theirs.layers),
-        ("queries", sizes.queries, theirs.queries),
-        ("hidden", sizes.hidden, theirs.hidden),
-        ("intermediate", sizes.intermediate, theirs.intermediate),
-        ("cross_attention_frequency", sizes.cross_attention_frequency, theirs.cross_attention_frequency),
-    ];
-    let mut differences: Vec<String> = (fields.iter())
-        .filter(|(_, own, theirs)| own != theirs)
-        .map(|(name, own, theirs)| format!("model.qformer.{name} = {own}, the weights have {theirs}"))
-        .collect();
-    if config.model.ln_vision_eps != published.ln_vision_eps {
-        let (own, theirs) = (config.model.ln_vision_eps, published.ln_vision_eps);
-        differences.push(format!("model.ln_vision_eps = {own}, the weights have {theirs}"));
-    }
-    match differences.is_empty() {
-        true => Ok(()),
-        false => Err(WorkerError::Configuration(format!(
-            "{}: set these as the weights have them: {}",
-            published.path.display(),
-            differences.join("; ")
-        ))),
-    }
-}
-
-/// Puts every tensor of the source into the state; the names of those that it may lack and lacks.
-pub(crate) fn overlay(state: &mut TrainState, source: &WeightSource) -> Result<Vec<String>> {
-    let mut begun_anew = Vec::new();
-    for tensor in state.layout.tensors() {
-        let optional = NOT_IN_RETRIEVAL.iter().any(|start| tensor.name.starts_with(start));
-        if optional && !source.is_lavis() && !source.contains(&tensor.name) {
-            begun_anew.push(tensor.name.clone());
-            continue;
-        }
-        let values = source.read(&tensor.name, &tensor.shape)?;
-        state.parameters[tensor.range()].copy_from_slice(&values);
-    }
-    let names: Vec<String> = state.layout.tensors().iter().map(|tensor| tensor.name.clone()).collect();
-    source.check_unused(&names, if state.stage == 2 { TEXT_PARTS } else { &[] })?;
-    Ok(begun_anew)
+    let own = config
+        .stages
+        .iter()
+        .find(|stage| stage.task.trained().weight_names().mark == found.trained().weight_names().mark);
+    let own = own.map_or("one of that task", |stage| stage.name.as_str());
+    refuse(format!(
+        "these are weights of the task {}, and the run begins with stage `{}` ({}): let it begin with stage `{own}` (steps = 0 \
+         skips a stage), or name the file in model.init_checkpoint to start from them",
+        found.name(),
+        first.name(),
+        first.settings.task.name(),
+    ))
 }
 
 #[cfg(test)]
@@ -179,8 +122,8 @@ mod tests {
         let sizes = &mut config.model.qformer;
         (sizes.hidden, sizes.heads, sizes.layers, sizes.intermediate) = (16, 2, 2, 24);
         (sizes.queries, sizes.embed_dim, sizes.max_positions) = (3, 8, 32);
-        config.stage1.steps = u64::from(stage == 1);
-        config.stage2.steps = 1;
+        config.stages[0].steps = u64::from(stage == 1);
+        config.stages[1].steps = 1;
         config
     }
 
@@ -188,12 +131,12 @@ mod tests {
     fn fresh(config: &WorkerConfig) -> NamedState {
         let sizes = FrozenSizes {
             image_width: ImageEncoder::width_of(config.model.image_encoder.as_ref()).unwrap(),
-            vocab: qformer_text(&config.model, 32).unwrap().0.vocab_size(),
+            vocab: qformer_vocabulary(&config.model).unwrap().0,
             language_width: LanguageModel::width_of(config.model.language_model.as_ref()).unwrap(),
         };
         let device = Device::flex();
         let state = TrainState::fresh(config, sizes, &device).unwrap();
-        NamedState::decode("test", &[encode_part(&state, 0, 1).unwrap()]).unwrap()
+        NamedState::decode("test", &[state.encode_part(0, 1).unwrap()]).unwrap()
     }
 
     fn decoded(imported: &Imported) -> NamedState {
@@ -209,10 +152,11 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let (first, second) = (place.path().join("first").join(name), place.path().join("second").join(name));
         let options = ExportOptions::default();
-        export(&config, &state, layout, &options, &first).unwrap();
+        let begins = config.first_stage().unwrap();
+        export(&config, &begins, &state, layout, &options, &first).unwrap();
         let imported = import(&config, &first).unwrap();
-        assert_eq!(imported.stage, stage);
-        export(&config, &decoded(&imported), layout, &options, &second).unwrap();
+        assert_eq!(imported.stage, begins);
+        export(&config, &begins, &decoded(&imported), layout, &options, &second).unwrap();
         let read = |path: &Path| std::fs::read(path.join(weights)).or_else(|_| std::fs::read(path)).unwrap();
         assert!(read(&first) == read(&second), "{name} differs");
         (state, imported)
@@ -244,11 +188,12 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("stage1.pth");
         let options = ExportOptions::default();
-        export(&config(1), &fresh(&config(1)), Layout::Lavis, &options, &file).unwrap();
+        let first = config(1).first_stage().unwrap();
+        export(&config(1), &first, &fresh(&config(1)), Layout::Lavis, &options, &file).unwrap();
         let error = |config: &WorkerConfig, from: &Path| import(config, from).unwrap_err().to_string();
         let other_stage = error(&config(2), &file);
         assert!(
-            other_stage.contains("weights of stage 1") && other_stage.contains("stage1.steps"),
+            other_stage.contains("weights of the task contrast") && other_stage.contains("stage `represent`"),
             "{other_stage}"
         );
         let mut wider = config(1);
@@ -256,7 +201,7 @@ mod tests {
         let shape = error(&wider, &file);
         assert!(shape.contains("has shape [16"), "{shape}");
         let folder = place.path().join("retriever");
-        export(&config(1), &fresh(&config(1)), Layout::Retrieval, &options, &folder).unwrap();
+        export(&config(1), &first, &fresh(&config(1)), Layout::Retrieval, &options, &folder).unwrap();
         let mut other = config(1);
         (other.model.qformer.heads, other.model.ln_vision_eps) = (4, 1e-5);
         let differing = error(&other, &folder);
@@ -266,7 +211,9 @@ mod tests {
             error(&config(1), config(1).model.image_encoder.as_ref())
                 .contains("no weights of a trained stage")
         );
-        let wrong = export(&config(1), &fresh(&config(1)), Layout::HuggingFace, &options, place.path());
-        assert!(wrong.unwrap_err().to_string().contains("stage-2 checkpoint"));
+        let wrong =
+            export(&config(1), &first, &fresh(&config(1)), Layout::HuggingFace, &options, place.path());
+        let wrong = wrong.unwrap_err().to_string();
+        assert!(wrong.contains("contrast") && wrong.contains("Retrieval"), "{wrong}");
     }
 }

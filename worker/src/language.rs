@@ -1,5 +1,6 @@
-//! The frozen language model of stage 2, and how captions become its texts.
+//! The frozen language model, and how captions become its texts in a stage.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,35 +13,54 @@ use blip2_model::language::{LanguageModel, Padded, SpecialTokens, Texts, split_c
 use blip2_model::nn::tensors::compute_in;
 use blip2_model::train::loss::{IGNORED, counted};
 
-use crate::config::WorkerConfig;
+use crate::config::model::ModelSettings;
+use crate::config::train::StepSettings;
 use crate::error::{Result, WorkerError};
 use crate::open::of_language_model;
 
 /// What the random cut of a caption into a read and a written part is drawn for.
 const CUT: &str = "prefix of a caption";
-/// The stage that this module serves.
-const STAGE: u64 = 2;
 
-/// A frozen language model with its tokenizer.
+/// A frozen language model, and the captions of the stages that are trained through it.
 pub struct Language {
     /// The model, without autodiff.
     pub model: LanguageModel,
+    /// By the number of the stage.
+    captions: BTreeMap<u32, Captions>,
+}
+
+/// How a stage's captions become texts of the language model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LanguageTexts<'a> {
+    /// The stage's number in the list, from 1: it is part of the keys of random draws.
+    pub stage: u32,
+    /// Its name.
+    pub name: &'a str,
+    /// Text before every caption, without loss.
+    pub prompt: &'a str,
+    /// Tokens of a text.
+    pub text_length: usize,
+}
+
+/// A stage's captions as texts of the language model.
+pub struct Captions {
     encoder: Arc<TextEncoder>,
     form: Form,
     seed: u64,
+    stage: u32,
 }
 
 /// How a family is trained on captions.
 enum Form {
     /// A decoder writes the caption behind the soft prompt; the first `given` tokens carry no loss.
     Causal {
-        /// Tokens of `stage2.prompt` with the start token; 0 without a prompt.
+        /// Tokens of the prompt with the start token; 0 without a prompt.
         given: usize,
     },
     /// An encoder reads the soft prompt and the first words, or the prompt where there is one; a decoder writes the
     /// rest.
     Prefix {
-        /// `stage2.prompt`.
+        /// Read in place of the first words.
         prompt: Option<String>,
     },
 }
@@ -97,43 +117,75 @@ impl CaptionBatch {
 }
 
 impl Language {
-    /// Loads the model that `config` names to a `place` without autodiff, and its tokenizer; products are computed as
-    /// `train.compute` says.
+    /// Loads the model that `settings` names to a `place` without autodiff, and its tokenizer for each stage of `texts`;
+    /// products are computed as `train.compute` says.
     ///
     /// # Errors
     /// A folder that is no model of the families, or a tokenizer that cannot be used.
-    pub fn open(config: &WorkerConfig, place: impl Into<Placement>) -> Result<Self> {
-        let folder = Path::new(&config.model.language_model);
+    pub(crate) fn open(
+        train: &StepSettings,
+        settings: &ModelSettings,
+        texts: &[LanguageTexts<'_>],
+        place: impl Into<Placement>,
+    ) -> Result<Self> {
+        let folder = Path::new(&settings.language_model);
         let mut model =
-            LanguageModel::open(folder, place).map_err(|error| of_language_model(&config.model, error))?;
-        compute_in(&mut model, config.train.compute)?;
-        let encoder_decoder = model.is_encoder_decoder();
-        let encoding = encoding(config, &model.special_tokens(), encoder_decoder);
-        let encoder =
-            open_tokenizer(folder, encoding).map_err(|error| of_language_model(&config.model, error))?;
-        let prompt = config.stage2.prompt.as_str();
-        let form = match (encoder_decoder, prompt) {
-            (true, "") => Form::Prefix { prompt: None },
-            (true, prompt) => Form::Prefix { prompt: Some(prompt.into()) },
-            (false, "") => Form::Causal { given: 0 },
-            (false, prompt) => {
-                let ids = encoder.encode_plain(prompt);
-                let ids = ids.map_err(|error| WorkerError::of_model("stage2.prompt", prompt, error))?;
-                Form::Causal { given: ids.len() }
-            }
-        };
-        Ok(Self { model, encoder: Arc::new(encoder), form, seed: config.train.seed })
+            LanguageModel::open(folder, place).map_err(|error| of_language_model(settings, error))?;
+        compute_in(&mut model, train.compute)?;
+        let mut captions = BTreeMap::new();
+        for texts in texts {
+            let encoding = encoding(texts, &model.special_tokens(), model.is_encoder_decoder());
+            let encoder =
+                open_tokenizer(folder, encoding).map_err(|error| of_language_model(settings, error))?;
+            let form = Form::of(&model, &encoder, texts)?;
+            let (encoder, seed) = (Arc::new(encoder), train.seed);
+            captions.insert(texts.stage, Captions { encoder, form, seed, stage: texts.stage });
+        }
+        Ok(Self { model, captions })
     }
 
-    /// A model with the tokenizer `encoder`, trained on captions without a prompt; draws are keyed by `seed`.
-    pub fn of(model: LanguageModel, encoder: TextEncoder, seed: u64) -> Self {
+    /// A model with the tokenizer `encoder`, trained in `stage` on captions without a prompt; draws are keyed by `seed`.
+    pub fn of(model: LanguageModel, encoder: TextEncoder, seed: u64, stage: u32) -> Self {
         let form = match model.is_encoder_decoder() {
             true => Form::Prefix { prompt: None },
             false => Form::Causal { given: 0 },
         };
-        Self { model, encoder: Arc::new(encoder), form, seed }
+        let captions = Captions { encoder: Arc::new(encoder), form, seed, stage };
+        Self { model, captions: BTreeMap::from([(stage, captions)]) }
     }
 
+    /// The tokenizer of one of the stages.
+    pub(crate) fn any_encoder(&self) -> Option<Arc<TextEncoder>> {
+        self.captions.values().next().map(Captions::encoder)
+    }
+
+    /// The captions of the stage of this number.
+    ///
+    /// # Errors
+    /// The stage is not trained through the language model.
+    pub(crate) fn captions(&self, stage: u32) -> Result<&Captions> {
+        self.captions.get(&stage).ok_or_else(|| {
+            WorkerError::Protocol(format!("stage {stage} is not trained through the language model"))
+        })
+    }
+}
+
+impl Form {
+    fn of(model: &LanguageModel, encoder: &TextEncoder, texts: &LanguageTexts<'_>) -> Result<Self> {
+        Ok(match (model.is_encoder_decoder(), texts.prompt) {
+            (true, "") => Self::Prefix { prompt: None },
+            (true, prompt) => Self::Prefix { prompt: Some(prompt.into()) },
+            (false, "") => Self::Causal { given: 0 },
+            (false, prompt) => {
+                let key = format!("stages.{}.prompt", texts.name);
+                let ids = encoder.encode_plain(prompt);
+                Self::Causal { given: ids.map_err(|error| WorkerError::of_model(&key, prompt, error))?.len() }
+            }
+        })
+    }
+}
+
+impl Captions {
     /// The tokenizer with the encoding of whole captions, as the loader uses it.
     pub(crate) fn encoder(&self) -> Arc<TextEncoder> {
         Arc::clone(&self.encoder)
@@ -173,7 +225,7 @@ impl Language {
     }
 
     fn draw(&self, sample: u64) -> u64 {
-        KeyedRng::new(self.seed, CUT, &[STAGE, sample]).next_u64()
+        KeyedRng::new(self.seed, CUT, &[u64::from(self.stage), sample]).next_u64()
     }
 
     fn prefixed<'a>(
@@ -205,12 +257,12 @@ impl CaptionBatch {
 
 /// How whole captions become tokens of a family: OPT ends them with a line feed, Llama with its own end token, and T5's
 /// tokenizer ends every text itself.
-fn encoding(config: &WorkerConfig, tokens: &SpecialTokens, encoder_decoder: bool) -> TextEncoding {
-    let plain = TextEncoding::new(config.stage2.text_length, tokens.pad);
+fn encoding(texts: &LanguageTexts<'_>, tokens: &SpecialTokens, encoder_decoder: bool) -> TextEncoding {
+    let plain = TextEncoding::new(texts.text_length, tokens.pad);
     if encoder_decoder {
         return plain;
     }
-    let prefix = match config.stage2.prompt.as_str() {
+    let prefix = match texts.prompt {
         "" => String::new(),
         prompt => format!("{prompt} "),
     };
@@ -225,17 +277,16 @@ mod tests {
     use super::*;
     use burn::tensor::Device;
 
-    fn config(language_model: &str, prompt: &str) -> WorkerConfig {
-        let mut config = WorkerConfig::default();
+    fn open(language_model: &str, prompt: &str) -> Language {
         let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones");
-        config.model.language_model = assets.join(language_model).display().to_string();
-        config.stage2.text_length = 10;
-        config.stage2.prompt = prompt.into();
-        config
+        let language_model = assets.join(language_model).display().to_string();
+        let settings = ModelSettings { language_model, ..ModelSettings::default() };
+        let texts = LanguageTexts { stage: 2, name: "generate", prompt, text_length: 10 };
+        Language::open(&StepSettings::default(), &settings, &[texts], &Device::flex()).unwrap()
     }
 
-    fn open(language_model: &str, prompt: &str) -> Language {
-        Language::open(&config(language_model, prompt), &Device::flex()).unwrap()
+    fn captions_of(language_model: &str, prompt: &str) -> Captions {
+        open(language_model, prompt).captions.remove(&2).unwrap()
     }
 
     fn slot(captions: &[&str], samples: &[u64]) -> SlotBatch {
@@ -253,14 +304,14 @@ mod tests {
         }
     }
 
-    fn words(language: &Language, flat: &Flat, row: usize) -> String {
+    fn words(language: &Captions, flat: &Flat, row: usize) -> String {
         let ids: Vec<u32> = flat.ids[row * 10..][..10].iter().map(|id| *id as u32).collect();
         language.encoder.decode(&ids, true).unwrap().trim().to_string()
     }
 
     #[test]
     fn an_encoder_reads_the_first_words_and_the_rest_is_written() {
-        let language = open("t5-tiny", "");
+        let language = captions_of("t5-tiny", "");
         let caption = "a red car on a street";
         let batch = language.slot_texts(&slot(&[caption; 12], &(0..12).collect::<Vec<_>>())).unwrap();
         let mut cuts = std::collections::BTreeSet::new();
@@ -280,10 +331,10 @@ mod tests {
 
     #[test]
     fn one_word_is_written_whole_and_a_prompt_is_read() {
-        let batch = open("t5-tiny", "").slot_texts(&slot(&["apple"], &[3])).unwrap();
+        let batch = captions_of("t5-tiny", "").slot_texts(&slot(&["apple"], &[3])).unwrap();
         assert_eq!(batch.prefix.mask.iter().sum::<i32>(), 1, "the end token alone");
         assert!(batch.tokens() >= 2);
-        let language = open("t5-tiny", "a photo of");
+        let language = captions_of("t5-tiny", "a photo of");
         let batch = language.slot_texts(&slot(&["a red car"], &[3])).unwrap();
         assert_eq!(words(&language, &batch.prefix, 0), "a photo of");
         assert_eq!(words(&language, &batch.text, 0), "a red car");
@@ -292,10 +343,10 @@ mod tests {
     #[test]
     fn a_decoders_prompt_has_no_loss() {
         let captions = ["red car".to_string()];
-        let all = open("opt-tiny", "").held_out_texts(&captions).unwrap();
+        let all = captions_of("opt-tiny", "").held_out_texts(&captions).unwrap();
         assert_eq!(all.labels[0], IGNORED, "the start token");
-        let prompted = open("opt-tiny", "a picture of").held_out_texts(&captions).unwrap();
-        let language = open("opt-tiny", "a picture of");
+        let prompted = captions_of("opt-tiny", "a picture of").held_out_texts(&captions).unwrap();
+        let language = captions_of("opt-tiny", "a picture of");
         let given = language.encoder.encode_plain("a picture of").unwrap().len();
         assert!(prompted.labels[..given].iter().all(|label| *label == IGNORED));
         assert_ne!(prompted.labels[given], IGNORED);

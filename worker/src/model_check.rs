@@ -13,10 +13,15 @@ use blip2_model::vision::{EncoderSizes, ImageEncoder};
 use burn::tensor::Device;
 use serde::Serialize;
 
-use crate::config::{Compute, FrozenDtype, WorkerConfig};
-use crate::import::compare_folder;
-use crate::open::qformer_text;
-use crate::state::{FrozenSizes, empty_stage1, empty_stage2, is_projection};
+use crate::config::WorkerConfig;
+use crate::config::model::FrozenDtype;
+use crate::config::stage::NumberedStage;
+use crate::config::train::Compute;
+use crate::frozen_models::FrozenSizes;
+use crate::open::qformer_vocabulary;
+use crate::published_sizes::compare_folder;
+use crate::state::empty_model;
+use crate::task::TaskModel;
 
 /// All models of a configuration.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -41,8 +46,12 @@ pub struct Precision {
 /// What a stage trains.
 #[derive(Debug, Clone, Serialize)]
 pub struct TrainedReport {
-    /// 1 or 2.
+    /// The stage's number in the list, from 1.
     pub stage: u32,
+    /// Its name.
+    pub name: String,
+    /// Its task.
+    pub task: &'static str,
     /// Tensors.
     pub tensors: usize,
     /// Their elements.
@@ -63,9 +72,9 @@ pub fn check_models(config: &WorkerConfig, named: &WorkerConfig) -> ModelCheck {
     let mut check = ModelCheck { precision: Some(precision), ..ModelCheck::default() };
     let encoder = check_encoder(config, named, &mut check);
     let vocabulary = check_tokenizer(config, named, &mut check);
-    let language = match config.stage2.steps {
-        0 => Some(0),
-        _ => check_language_model(config, named, &mut check),
+    let language = match config.needs().language_model {
+        true => check_language_model(config, named, &mut check),
+        false => Some(0),
     };
     // Without its frozen parts nothing can be said of the Q-Former; with a width of their own at least its other sizes.
     let sizes = FrozenSizes {
@@ -117,14 +126,14 @@ fn check_tokenizer(config: &WorkerConfig, named: &WorkerConfig, check: &mut Mode
     let mut vocabulary = None;
     if report.is_there() {
         let path = Path::new(place);
-        let text = report.note(qformer_text(&config.model, config.stage1.text_length));
-        if let (Some((text, _)), Ok(files)) = (text, QFormerTokenizer::open(path)) {
-            vocabulary = Some(text.vocab_size());
+        let text = report.note(qformer_vocabulary(&config.model));
+        if let (Some((tokens, _)), Ok(files)) = (text, QFormerTokenizer::open(path)) {
+            vocabulary = Some(tokens);
             let kind =
                 TokenizerKind::of(files.origin.parent().unwrap_or(path)).map(|(kind, _)| format!("{kind:?}"));
             report.tokenizer = Some(TokenizerReport {
                 kind: kind.unwrap_or_default(),
-                tokens: text.vocab_size(),
+                tokens,
                 added: files.added.map(|id| format!("[DEC] as token {id}, as LAVIS does")),
                 file: files.origin,
             });
@@ -152,7 +161,9 @@ fn check_language_model(
         }
         report.parameters = report.note(LanguageModel::check(path)).map(|fit| fit.parameters);
         report.list_weights(path);
-        report.note_tokenizer(path, config.stage2.text_length);
+        let texts = config.language_texts();
+        let longest = texts.iter().map(|texts| texts.text_length).max().unwrap_or_default();
+        report.note_tokenizer(path, longest);
     }
     check.parts.push(report);
     width
@@ -168,7 +179,6 @@ fn check_qformer(
 ) {
     // Its tensors are made when they are first used: here never.
     let device = Device::flex();
-    let first = if config.stage1.steps > 0 { 1 } else { 2 };
     let mut own = PartReport { part: "Q-Former", key: "model.qformer", ..PartReport::default() };
     own.place = "trained".into();
     let sizes_of = &config.model.qformer;
@@ -176,69 +186,85 @@ fn check_qformer(
         "{} layers of width {}, {} queries, {} heads",
         sizes_of.layers, sizes_of.hidden, sizes_of.queries, sizes_of.heads
     );
-    let stage1 = (config.stage1.steps > 0).then(|| own.note(empty_stage1(config, sizes, &device))).flatten();
-    let stage2 = (config.stage2.steps > 0).then(|| own.note(empty_stage2(config, sizes, &device))).flatten();
-    let (mut stage1, mut stage2) = (stage1, stage2);
-    if whole {
-        for (stage, layout) in
-            [(1, stage1.as_mut().map(FlatLayout::of)), (2, stage2.as_mut().map(FlatLayout::of))]
-        {
-            if let Some(layout) = layout.and_then(|layout| own.note(layout)) {
-                let (tensors, parameters) = (layout.tensors().len(), layout.len());
-                check.trained.push(TrainedReport { stage, tensors, parameters });
-            }
+    let mut models = Vec::new();
+    for stage in config.trained_stages() {
+        let Some(mut model) = own.note(empty_model(&stage, config, sizes, &device)) else { continue };
+        if whole && let Some(layout) = own.note(model.tensors().layout()) {
+            let (tensors, parameters) = (layout.tensors().len(), layout.len());
+            let (name, task) = (stage.name().to_owned(), stage.settings.task.name());
+            check.trained.push(TrainedReport { stage: stage.number, name, task, tensors, parameters });
         }
+        models.push((stage, model));
     }
     let fits = own.problems.is_empty() && whole;
     check.parts.push(own);
-
-    if config.stage1.steps > 0 && !config.model.qformer_init.is_empty() {
-        let place = config.model.qformer_init.as_str();
-        let mut report = PartReport::open("Q-Former's beginning", "model.qformer_init", place);
-        report.place = redacted(&named.model.qformer_init);
-        if report.is_there()
-            && let Some(bert) = report.note(WeightSource::open_bert(Path::new(place)))
-        {
-            report.kind = "BERT".into();
-            report.list(&bert);
-            if let Some(model) = stage1.as_mut().filter(|_| fits) {
-                report.note(model.check_beginning(&bert));
-            }
-        }
-        check.parts.push(report);
+    if config.needs().bert && !config.model.qformer_init.is_empty() {
+        let takes = models.iter_mut().find(|(stage, _)| stage.settings.task.needs().bert).filter(|_| fits);
+        check.parts.push(check_bert(config, named, takes.map(|(_, model)| model)));
     }
-    if !config.model.init_checkpoint.is_empty() {
-        let place = config.model.init_checkpoint.as_str();
-        let mut report = PartReport::open("checkpoint to start from", "model.init_checkpoint", place);
-        report.place = redacted(&named.model.init_checkpoint);
-        if report.is_there()
-            && let Some(source) = report.note(WeightSource::open_published(Path::new(place)))
-        {
-            report.kind = format!("beginning of stage {first}");
-            report.list(&source);
-            report.note(compare_folder(config, Path::new(place)));
-            if fits {
-                let fit = match (first, stage1.as_mut(), stage2.as_mut()) {
-                    (1, Some(model), _) => FlatLayout::of(model),
-                    (_, _, Some(model)) => FlatLayout::of(model),
-                    _ => return check.parts.push(report),
-                };
-                if let Some(layout) = report.note(fit) {
-                    note_beginning(&mut report, &layout, &source);
-                }
-            }
-        }
-        check.parts.push(report);
+    if let (false, Ok(first)) = (config.model.init_checkpoint.is_empty(), config.first_stage()) {
+        let model = models.into_iter().next().filter(|_| fits).map(|(_, model)| model);
+        check.parts.push(check_init(config, named, &first, model));
     }
 }
 
+/// The BERT that `model` begins from.
+fn check_bert(
+    config: &WorkerConfig,
+    named: &WorkerConfig,
+    model: Option<&mut Box<dyn TaskModel>>,
+) -> PartReport {
+    let place = config.model.qformer_init.as_str();
+    let mut report = PartReport::open("Q-Former's beginning", "model.qformer_init", place);
+    report.place = redacted(&named.model.qformer_init);
+    if report.is_there()
+        && let Some(bert) = report.note(WeightSource::open_bert(Path::new(place)))
+    {
+        report.kind = "BERT".into();
+        report.list(&bert);
+        if let Some(model) = model {
+            report.note(model.check_bert(&bert));
+        }
+    }
+    report
+}
+
+/// The checkpoint that the run's first stage begins from.
+fn check_init(
+    config: &WorkerConfig,
+    named: &WorkerConfig,
+    first: &NumberedStage,
+    model: Option<Box<dyn TaskModel>>,
+) -> PartReport {
+    let place = config.model.init_checkpoint.as_str();
+    let mut report = PartReport::open("checkpoint to start from", "model.init_checkpoint", place);
+    report.place = redacted(&named.model.init_checkpoint);
+    if report.is_there()
+        && let Some(source) = report.note(WeightSource::open_published(Path::new(place)))
+    {
+        report.kind = format!("beginning of stage {} ({})", first.number, first.name());
+        report.list(&source);
+        report.note(compare_folder(&config.model, Path::new(place)));
+        if let Some(layout) = model.and_then(|mut model| report.note(model.tensors().layout())) {
+            note_beginning(&mut report, first, &layout, &source);
+        }
+    }
+    report
+}
+
 /// The tensors of a stage that a checkpoint must have; those that only this stage has may begin anew.
-fn note_beginning(report: &mut PartReport, layout: &FlatLayout, source: &WeightSource) {
+fn note_beginning(
+    report: &mut PartReport,
+    stage: &NumberedStage,
+    layout: &FlatLayout,
+    source: &WeightSource,
+) {
+    let names = stage.settings.task.trained().weight_names();
     let mut missing = Vec::new();
     for tensor in layout.tensors() {
         if source.contains(&tensor.name) {
             report.note(source.expect(&tensor.name, &tensor.shape));
-        } else if !is_projection(&tensor.name) {
+        } else if !names.may_begin_anew(&tensor.name) {
             missing.push(tensor.name.as_str());
         }
     }

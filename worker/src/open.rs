@@ -9,70 +9,15 @@ use blip2_model::device::DeviceName;
 use blip2_model::device::placement::Placement;
 use blip2_model::files::tokenizer::{DECODER_START, QFormerTokenizer};
 use blip2_model::files::weights::InitialValues;
-use blip2_model::objectives::contrast;
-use blip2_model::qformer::QFormerConfig;
-use blip2_model::train::optimizer::{AdamW, Schedule};
 use blip2_model::vision::ImageEncoder;
 use burn::tensor::Device;
 
-use crate::config::{Compute, FrozenDtype, GradientMode, ModelSettings, OptimizerSettings, StepSettings};
+use crate::config::model::{FrozenDtype, ModelSettings};
+use crate::config::train::{Compute, StepSettings};
 use crate::error::{Result, WorkerError};
 
-impl From<GradientMode> for contrast::GradientMode {
-    fn from(mode: GradientMode) -> Self {
-        match mode {
-            GradientMode::Exact => Self::Exact,
-            GradientMode::KeysDetached => Self::KeysDetached,
-        }
-    }
-}
-
-impl OptimizerSettings {
-    /// AdamW's constants.
-    pub fn adamw(&self) -> AdamW {
-        AdamW { beta1: self.beta1, beta2: self.beta2, epsilon: self.epsilon, weight_decay: self.weight_decay }
-    }
-
-    /// The learning-rate schedule over `steps`.
-    pub fn schedule(&self, steps: u64) -> Schedule {
-        Schedule {
-            peak: self.learning_rate,
-            minimum: self.min_learning_rate,
-            warmup_start: self.warmup_learning_rate,
-            warmup_steps: self.warmup_steps,
-            steps,
-        }
-    }
-}
-
-impl ModelSettings {
-    /// The folders and files named.
-    pub(crate) fn folders(&self) -> impl Iterator<Item = &str> {
-        let named = [
-            &self.image_encoder,
-            &self.language_model,
-            &self.qformer_init,
-            &self.qformer_tokenizer,
-            &self.init_checkpoint,
-        ];
-        named.into_iter().map(String::as_str)
-    }
-
-    /// The Q-Former's sizes for an encoder of width `image_width` and a vocabulary of `vocab`.
-    pub fn qformer_config(&self, image_width: usize, vocab: usize) -> QFormerConfig {
-        let sizes = &self.qformer;
-        QFormerConfig::new(image_width)
-            .with_hidden(sizes.hidden)
-            .with_layers(sizes.layers)
-            .with_heads(sizes.heads)
-            .with_intermediate(sizes.intermediate)
-            .with_vocab(vocab)
-            .with_max_positions(sizes.max_positions)
-            .with_queries(sizes.queries)
-            .with_cross_attention_frequency(sizes.cross_attention_frequency)
-            .with_dropout(sizes.dropout)
-    }
-}
+/// A length of texts where none is cut.
+const ANY_LENGTH: usize = 32;
 
 /// The device that `train.device` names, without autodiff; `tf32` is `train.tf32`.
 ///
@@ -155,6 +100,12 @@ pub(crate) fn qformer_text(settings: &ModelSettings, length: usize) -> Result<(A
         ))
     })?;
     Ok((Arc::new(encoder), start as i32))
+}
+
+/// Rows of the Q-Former's word table, and the id of `[DEC]`.
+pub(crate) fn qformer_vocabulary(settings: &ModelSettings) -> Result<(usize, i32)> {
+    let (text, start) = qformer_text(settings, ANY_LENGTH)?;
+    Ok((text.vocab_size(), start))
 }
 
 /// The files of the Q-Former's tokenizer.

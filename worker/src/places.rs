@@ -12,12 +12,12 @@ impl WorkerConfig {
     /// The models that this configuration needs, by key.
     fn models(&self) -> Vec<(&'static str, &str)> {
         let model = &self.model;
-        let (stage1, stage2) = (self.stage1.steps > 0, self.stage2.steps > 0);
+        let needs = self.needs();
         let all = [
             ("model.image_encoder", &model.image_encoder, true),
-            ("model.qformer_init", &model.qformer_init, stage1),
+            ("model.qformer_init", &model.qformer_init, needs.bert),
             ("model.qformer_tokenizer", &model.qformer_tokenizer, true),
-            ("model.language_model", &model.language_model, stage2),
+            ("model.language_model", &model.language_model, needs.language_model),
             ("model.init_checkpoint", &model.init_checkpoint, true),
         ];
         let needed = all.into_iter().filter(|(_, place, needed)| *needed && !place.is_empty());
@@ -114,7 +114,7 @@ mod tests {
     use blip2_run::exit::ExitClass as _;
 
     use super::*;
-    use crate::config::config_hash;
+    use crate::config::hash::config_hash;
 
     #[test]
     fn a_signature_is_no_part_of_a_run() {

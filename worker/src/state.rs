@@ -3,68 +3,38 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use blip2_model::files::weights::{WeightSource, initialise};
-use blip2_model::nn::tensors::compute_in;
-use blip2_model::objectives::contrast::ContrastModel;
-use blip2_model::objectives::generate::GenerateModel;
-use blip2_model::qformer::QFormerConfig;
-use blip2_model::train::buckets::{BUCKET_ELEMENTS, GradientBuckets, SegmentGradients};
+use blip2_model::files::weights::WeightSource;
+use blip2_model::train::buckets::{BUCKET_ELEMENTS, GradientBuckets};
 use blip2_model::train::flat::FlatLayout;
 use blip2_model::train::optimizer::{Magnitudes, Moments};
-use blip2_model::train::placed::PlacedTensors;
-use blip2_model::train::tape::Segment;
-use burn::tensor::{Device, Gradients};
+use burn::tensor::Device;
+use bytes::Bytes;
 
-use crate::checkpoint::NamedState;
+use crate::checkpoint::{NamedState, encode_part};
 use crate::config::WorkerConfig;
+use crate::config::stage::NumberedStage;
 use crate::error::{Result, WorkerError};
-use crate::import::{compare_folder, overlay};
-use crate::open::SeededValues;
+use crate::frozen_models::FrozenSizes;
+use crate::published_sizes::compare_folder;
+use crate::step::next::{NextBuffers, NextState};
+use crate::task::{ModelShape, TaskModel};
 
-/// How the projection's tensors begin, which only stage 2 has.
-const PROJECTION: &str = "opt_proj.";
-
-/// Whether a tensor is one that only stage 2 has, and that may begin anew there.
-pub(crate) fn is_projection(name: &str) -> bool {
-    name.starts_with(PROJECTION)
-}
-
-/// A tensor that stage 2 may continue with.
+/// A tensor that a stage may continue with.
 type Previous = Result<Option<Vec<f32>>>;
-
-/// Sizes that come from the frozen parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FrozenSizes {
-    /// Width of the image encoder's features.
-    pub image_width: usize,
-    /// Rows of the Q-Former's word table.
-    pub vocab: usize,
-    /// Width of the language model's embeddings; 0 without stage 2.
-    pub language_width: usize,
-}
-
-/// The model of a stage.
-#[derive(Debug)]
-pub enum StageModel {
-    /// Representation learning.
-    Stage1(Box<ContrastModel>),
-    /// Generative learning.
-    Stage2(Box<GenerateModel>),
-}
 
 /// Parameters and optimizer state after a number of committed steps.
 ///
 /// The flat float32 buffers are the truth; the model's tensors are a copy on the device.
 #[derive(Debug)]
 pub struct TrainState {
-    /// 1 or 2.
-    pub stage: u32,
-    /// The model on the autodiff device.
-    pub model: StageModel,
+    /// The stage that the parameters are of.
+    pub stage: NumberedStage,
+    /// Its task, with the model on the autodiff device.
+    pub(crate) task: Box<dyn TaskModel>,
     /// Places of the trainable tensors in the buffers.
     pub layout: FlatLayout,
-    /// The layout's parts in the order in which a backward pass completes them.
-    pub parts: Arc<GradientBuckets>,
+    /// The layout's buckets in the order in which a backward pass completes them.
+    pub buckets: Arc<GradientBuckets>,
     /// Master copy.
     pub parameters: Vec<f32>,
     /// AdamW's moments.
@@ -77,105 +47,18 @@ pub struct TrainState {
     pub(crate) magnitudes: Option<Magnitudes>,
 }
 
-/// Parameters and moments in buffers, of a state to be or of one that was.
-#[derive(Debug, Clone)]
-pub(crate) struct NextBuffers {
-    pub(crate) parameters: Vec<f32>,
-    pub(crate) moments: Moments,
-}
-
-impl Default for NextBuffers {
-    fn default() -> Self {
-        Self { parameters: Vec::new(), moments: Moments::zeros(0) }
-    }
-}
-
-/// What a step makes of a state, computed before the step is committed.
-#[derive(Debug)]
-pub(crate) struct NextState {
-    /// In the state's layout.
-    pub(crate) buffers: NextBuffers,
-    /// The parameters on the device.
-    pub(crate) placed: PlacedTensors,
-}
-
-impl StageModel {
-    /// Takes what `segment` gave the model's tensors out of `gradients`.
-    pub(crate) fn take_gradients(
-        &mut self,
-        gradients: &mut Gradients,
-        segment: Segment,
-    ) -> Result<SegmentGradients> {
-        Ok(match self {
-            Self::Stage1(model) => SegmentGradients::take(model.as_mut(), gradients, segment)?,
-            Self::Stage2(model) => SegmentGradients::take(model.as_mut(), gradients, segment)?,
-        })
-    }
-
-    /// The stage-1 model, in stage 1.
-    pub(crate) fn stage1(&self) -> Result<&ContrastModel> {
-        match self {
-            Self::Stage1(model) => Ok(model),
-            Self::Stage2(_) => Err(WorkerError::Protocol("a stage-1 step with a stage-2 state".into())),
-        }
-    }
-
-    /// The stage-2 model, in stage 2.
-    pub(crate) fn stage2(&self) -> Result<&GenerateModel> {
-        match self {
-            Self::Stage2(model) => Ok(model),
-            Self::Stage1(_) => Err(WorkerError::Protocol("a stage-2 step with a stage-1 state".into())),
-        }
-    }
-
-    fn layout(&mut self) -> Result<FlatLayout> {
-        Ok(match self {
-            Self::Stage1(model) => FlatLayout::of(model.as_mut())?,
-            Self::Stage2(model) => FlatLayout::of(model.as_mut())?,
-        })
-    }
-
-    fn read(&mut self, layout: &FlatLayout) -> Result<Vec<f32>> {
-        Ok(match self {
-            Self::Stage1(model) => layout.read(model.as_mut())?,
-            Self::Stage2(model) => layout.read(model.as_mut())?,
-        })
-    }
-}
-
-fn qformer(config: &WorkerConfig, sizes: FrozenSizes) -> QFormerConfig {
-    config.model.qformer_config(sizes.image_width, sizes.vocab)
-}
-
-/// A stage-1 model of zeros, whose products are computed as `train.compute` says.
-pub(crate) fn empty_stage1(
+/// The model of a stage with zeros in it.
+///
+/// # Errors
+/// [`WorkerError::Configuration`] where the Q-Former cannot have these sizes.
+pub(crate) fn empty_model(
+    stage: &NumberedStage,
     config: &WorkerConfig,
     sizes: FrozenSizes,
     device: &Device,
-) -> Result<ContrastModel> {
-    let embed_dim = config.model.qformer.embed_dim;
-    let eps = config.model.ln_vision_eps;
-    let mut model = ContrastModel::new(&qformer(config, sizes), embed_dim, eps, device).map_err(of_sizes)?;
-    compute_in(&mut model, config.train.compute)?;
-    Ok(model)
-}
-
-/// A stage-2 model of zeros, whose products are computed as `train.compute` says.
-pub(crate) fn empty_stage2(
-    config: &WorkerConfig,
-    sizes: FrozenSizes,
-    device: &Device,
-) -> Result<GenerateModel> {
-    let eps = config.model.ln_vision_eps;
-    let mut model =
-        GenerateModel::new(&qformer(config, sizes), eps, sizes.language_width, device).map_err(of_sizes)?;
-    compute_in(&mut model, config.train.compute)?;
-    Ok(model)
-}
-
-/// What is wrong with the Q-Former's sizes.
-fn of_sizes(error: blip2_model::error::ModelError) -> WorkerError {
-    WorkerError::Configuration(format!("model.qformer: {error}"))
+) -> Result<Box<dyn TaskModel>> {
+    let shape = ModelShape { stage: stage.number, train: &config.train, model: &config.model, sizes };
+    stage.settings.task.trained().model(&shape, device)
 }
 
 /// What is wrong with the weights that a run begins with.
@@ -183,102 +66,67 @@ fn of_init(config: &WorkerConfig, error: impl Into<WorkerError>) -> WorkerError 
     WorkerError::of_model("model.init_checkpoint", &config.model.init_checkpoint, error)
 }
 
+/// The weights that a run begins with, if it names some.
+fn open_init(config: &WorkerConfig) -> Result<Option<WeightSource>> {
+    let init = Path::new(&config.model.init_checkpoint);
+    if init.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let source = compare_folder(&config.model, init).and_then(|()| Ok(WeightSource::open_published(init)?));
+    source.map(Some).map_err(|error| of_init(config, error))
+}
+
 impl TrainState {
     /// The state before the first step: initialised, or from `model.init_checkpoint`.
     pub fn fresh(config: &WorkerConfig, sizes: FrozenSizes, device: &Device) -> Result<Self> {
-        let init = &config.model.init_checkpoint;
-        let init = match init.is_empty() {
-            true => None,
-            false => {
-                let source = compare_folder(config, Path::new(init))
-                    .and_then(|()| Ok(WeightSource::open_published(Path::new(init))?));
-                Some(source.map_err(|error| of_init(config, error))?)
-            }
-        };
-        if config.stage1.steps > 0 {
-            Self::fresh_stage1(config, sizes, init.as_ref(), device)
-        } else {
-            let previous = |name: &str, shape: &[usize]| match &init {
-                Some(init) if init.contains(name) => {
-                    init.read(name, shape).map(Some).map_err(|error| of_init(config, error))
-                }
-                _ => Ok(None),
-            };
-            let origin = init.as_ref().map(|_| "model.init_checkpoint");
-            Self::fresh_stage2(config, sizes, origin, previous, device)
-        }
-    }
-
-    fn fresh_stage1(
-        config: &WorkerConfig,
-        sizes: FrozenSizes,
-        init: Option<&WeightSource>,
-        device: &Device,
-    ) -> Result<Self> {
-        let mut model = empty_stage1(config, sizes, device)?;
-        let folder = config.model.qformer_init.as_str();
-        let of_bert = |error| WorkerError::of_model("model.qformer_init", folder, error);
-        let bert = match folder {
-            "" => None,
-            folder => Some(WeightSource::open_bert(Path::new(folder)).map_err(of_bert)?),
-        };
-        let mut values = SeededValues::new(config.train.seed);
-        let begun = model.initialise(config.stage1.temperature, &mut values, bert.as_ref(), device);
-        begun.map_err(of_bert)?;
-        let mut state = Self::new(1, StageModel::Stage1(Box::new(model)))?;
-        if let Some(init) = init {
-            let begun_anew = overlay(&mut state, init).map_err(|error| of_init(config, error))?;
+        let init = open_init(config)?;
+        let mut state = Self::begun(config.first_stage()?, config, sizes, device)?;
+        let Some(init) = init else { return Ok(state) };
+        if state.stage.settings.task.trained().weight_names().init_is_whole {
+            let begun_anew = state.overlay(&init).map_err(|error| of_init(config, error))?;
             if !begun_anew.is_empty() {
                 let from = init.origin().display();
                 tracing::info!(%from, tensors = begun_anew.join(", "), "not in these weights, so begun anew");
             }
-            state.write_model(device)?;
-        }
-        Ok(state)
-    }
-
-    /// Stage 2 takes from stage 1 what it has in common with it, by name; the projection may be new. `origin` is what an
-    /// error calls the tensors `previous`, of which all but the projection must be there; without it, there are none.
-    fn fresh_stage2(
-        config: &WorkerConfig,
-        sizes: FrozenSizes,
-        origin: Option<&str>,
-        previous: impl Fn(&str, &[usize]) -> Previous,
-        device: &Device,
-    ) -> Result<Self> {
-        let mut model = empty_stage2(config, sizes, device)?;
-        initialise(&mut model, "", &mut SeededValues::new(config.train.seed), device)?;
-        let mut state = Self::new(2, StageModel::Stage2(Box::new(model)))?;
-        let mut missing = Vec::new();
-        for tensor in state.layout.tensors() {
-            match previous(&tensor.name, &tensor.shape)? {
-                Some(values) => state.parameters[tensor.range()].copy_from_slice(&values),
-                None if tensor.name.starts_with(PROJECTION) => {}
-                None => missing.push(tensor.name.as_str()),
-            }
-        }
-        if let (Some(origin), [first, ..]) = (origin, &missing[..]) {
-            return Err(WorkerError::Configuration(format!(
-                "{origin} lacks {} of the {} tensors that stage 2 continues with, `{first}` first: is it a checkpoint of \
-                 this model?",
-                missing.len(),
-                state.layout.tensors().len()
-            )));
+        } else {
+            state.take_over("model.init_checkpoint", |name, shape| match init.contains(name) {
+                true => init.read(name, shape).map(Some).map_err(|error| of_init(config, error)),
+                false => Ok(None),
+            })?;
         }
         state.write_model(device)?;
         Ok(state)
     }
 
-    fn new(stage: u32, mut model: StageModel) -> Result<Self> {
-        let layout = model.layout()?;
-        let parameters = model.read(&layout)?;
+    /// The state of `stage` with its initial values.
+    fn begun(
+        stage: NumberedStage,
+        config: &WorkerConfig,
+        sizes: FrozenSizes,
+        device: &Device,
+    ) -> Result<Self> {
+        let mut model = empty_model(&stage, config, sizes, device)?;
+        let folder = config.model.qformer_init.as_str();
+        let of_bert = |error| WorkerError::of_model("model.qformer_init", folder, error);
+        let bert = match stage.settings.task.needs().bert && !folder.is_empty() {
+            true => Some(WeightSource::open_bert(Path::new(folder)).map_err(of_bert)?),
+            false => None,
+        };
+        let begun = model.initialise(config.train.seed, bert.as_ref(), device);
+        begun.map_err(|error| if bert.is_some() { of_bert(error) } else { error.into() })?;
+        Self::of(stage, model)
+    }
+
+    fn of(stage: NumberedStage, mut task: Box<dyn TaskModel>) -> Result<Self> {
+        let layout = task.tensors().layout()?;
+        let parameters = task.tensors().read(&layout)?;
         let moments = Moments::zeros(layout.len());
-        let parts = Arc::new(GradientBuckets::of(&layout, BUCKET_ELEMENTS));
+        let buckets = Arc::new(GradientBuckets::of(&layout, BUCKET_ELEMENTS));
         Ok(Self {
             stage,
-            model,
+            task,
             layout,
-            parts,
+            buckets,
             parameters,
             moments,
             spare: Vec::new(),
@@ -287,47 +135,105 @@ impl TrainState {
         })
     }
 
-    /// Stage 2's state from the end of stage 1.
-    pub fn enter_stage2(&self, config: &WorkerConfig, sizes: FrozenSizes, device: &Device) -> Result<Self> {
-        let previous = |name: &str, shape: &[usize]| {
-            let stored = self.layout.get(name).filter(|tensor| tensor.shape == shape);
-            Ok(stored.map(|tensor| self.parameters[tensor.range()].to_vec()))
-        };
-        Self::fresh_stage2(config, sizes, Some("stage 1"), previous, device)
+    /// Takes from another stage's tensors what the state has in common with them, by name; what only its task has may be
+    /// new. `origin` is what an error calls them.
+    fn take_over(&mut self, origin: &str, previous: impl Fn(&str, &[usize]) -> Previous) -> Result<()> {
+        let names = self.stage.settings.task.trained().weight_names();
+        let mut missing = Vec::new();
+        for tensor in self.layout.tensors() {
+            match previous(&tensor.name, &tensor.shape)? {
+                Some(values) => self.parameters[tensor.range()].copy_from_slice(&values),
+                None if names.may_begin_anew(&tensor.name) => {}
+                None => missing.push(tensor.name.as_str()),
+            }
+        }
+        let [first, ..] = &missing[..] else { return Ok(()) };
+        Err(WorkerError::Configuration(format!(
+            "{origin} lacks {} of the {} tensors that stage `{}` ({}) continues with, `{first}` first: is it a checkpoint of \
+             this model?",
+            missing.len(),
+            self.layout.tensors().len(),
+            self.stage.name(),
+            self.stage.settings.task.name(),
+        )))
     }
 
-    /// A state read from a checkpoint or a peer; its stage is told by the tensors it has.
+    /// Puts every tensor of published weights of the task into the state; the names of those that they may lack and lack.
+    pub(crate) fn overlay(&mut self, source: &WeightSource) -> Result<Vec<String>> {
+        let published = self.stage.settings.task.trained().weight_names();
+        let mut begun_anew = Vec::new();
+        for tensor in self.layout.tensors() {
+            let optional = published.not_published.iter().any(|start| tensor.name.starts_with(start));
+            if optional && !source.is_lavis() && !source.contains(&tensor.name) {
+                begun_anew.push(tensor.name.clone());
+                continue;
+            }
+            let values = source.read(&tensor.name, &tensor.shape)?;
+            self.parameters[tensor.range()].copy_from_slice(&values);
+        }
+        let names: Vec<String> = self.layout.tensors().iter().map(|tensor| tensor.name.clone()).collect();
+        source.check_unused(&names, published.unused)?;
+        Ok(begun_anew)
+    }
+
+    /// The state that `stage` begins with, from the end of this one.
+    pub fn enter(
+        &self,
+        stage: NumberedStage,
+        config: &WorkerConfig,
+        sizes: FrozenSizes,
+        device: &Device,
+    ) -> Result<Self> {
+        let mut next = Self::begun(stage, config, sizes, device)?;
+        let origin = format!("the end of stage `{}`", self.stage.name());
+        next.take_over(&origin, |name, shape| {
+            let stored = self.layout.get(name).filter(|tensor| tensor.shape == shape);
+            Ok(stored.map(|tensor| self.parameters[tensor.range()].to_vec()))
+        })?;
+        next.write_model(device)?;
+        Ok(next)
+    }
+
+    /// A state of `stage` read from a checkpoint or a peer.
+    ///
+    /// # Errors
+    /// Tensors of another task or another model, or values that are not finite.
     pub fn restore(
+        stage: NumberedStage,
         config: &WorkerConfig,
         sizes: FrozenSizes,
         stored: &NamedState,
         device: &Device,
     ) -> Result<Self> {
         stored.check_finite()?;
-        let stage = stored.stage();
-        let model = match stage {
-            1 => StageModel::Stage1(Box::new(empty_stage1(config, sizes, device)?)),
-            _ => StageModel::Stage2(Box::new(empty_stage2(config, sizes, device)?)),
-        };
-        let mut state = Self::new(stage, model)?;
-        stored.fill(&state.layout, &mut state.parameters, &mut state.moments)?;
+        let model = empty_model(&stage, config, sizes, device)?;
+        let mut state = Self::of(stage, model)?;
+        let what = format!("stage `{}` ({})", state.stage.name(), state.stage.settings.task.name());
+        stored.fill(&what, &state.layout, &mut state.parameters, &mut state.moments)?;
         state.write_model(device)?;
         Ok(state)
     }
 
-    /// Copies the master parameters into the model's tensors.
-    pub fn write_model(&mut self, device: &Device) -> Result<()> {
-        match &mut self.model {
-            StageModel::Stage1(model) => self.layout.write(model.as_mut(), &self.parameters, device)?,
-            StageModel::Stage2(model) => self.layout.write(model.as_mut(), &self.parameters, device)?,
-        }
-        Ok(())
+    /// Part `index` of `count` of the state, as a safetensors file.
+    pub(crate) fn encode_part(&self, index: u32, count: u32) -> Result<Bytes> {
+        encode_part(&self.layout, &self.parameters, &self.moments, (index, count))
     }
 
-    /// The temperature of the contrastive loss: the master copy's, for which no device is waited for.
-    pub(crate) fn temperature(&self) -> Result<f32> {
-        let place = self.layout.get("temp").and_then(|temp| self.parameters.get(temp.offset));
-        place.copied().ok_or_else(|| WorkerError::Protocol("a stage-1 step without a temperature".into()))
+    /// Copies the master parameters into the model's tensors.
+    pub fn write_model(&mut self, device: &Device) -> Result<()> {
+        self.task.tensors().write(&self.layout, &self.parameters, device)
+    }
+
+    /// A model of the state's stage with these parameters, on a device without autodiff.
+    pub(crate) fn model_with(
+        &self,
+        parameters: &[f32],
+        shape: &ModelShape<'_>,
+        device: &Device,
+    ) -> Result<Box<dyn TaskModel>> {
+        let mut model = self.stage.settings.task.trained().model(shape, device)?;
+        model.tensors().write(&self.layout, parameters, device)?;
+        Ok(model)
     }
 
     /// Takes up the state that a step leads to.
@@ -336,11 +242,7 @@ impl TrainState {
         std::mem::swap(&mut self.parameters, &mut buffers.parameters);
         std::mem::swap(&mut self.moments, &mut buffers.moments);
         self.spare_next = buffers;
-        match &mut self.model {
-            StageModel::Stage1(model) => placed.install(&self.layout, model.as_mut())?,
-            StageModel::Stage2(model) => placed.install(&self.layout, model.as_mut())?,
-        }
-        Ok(())
+        self.task.tensors().install(&self.layout, placed)
     }
 }
 
@@ -348,27 +250,51 @@ impl TrainState {
 mod tests {
     use super::*;
 
+    const PROJECTION: &str = "opt_proj.";
+
     #[test]
-    fn stage_2_names_what_its_beginning_lacks() {
+    fn a_stage_names_what_its_beginning_lacks() {
         let mut config = WorkerConfig::default();
         let qformer = &mut config.model.qformer;
         (qformer.hidden, qformer.layers, qformer.heads, qformer.intermediate) = (8, 1, 2, 8);
         let sizes = FrozenSizes { image_width: 4, vocab: 5, language_width: 6 };
+        let device = Device::flex().autodiff();
+        let generate = config.stage("generate").unwrap();
         let start = |origin, lacking: &'static str| {
             let previous = move |name: &str, shape: &[usize]| -> Previous {
                 Ok((!name.starts_with(lacking)).then(|| vec![0.5; shape.iter().product()]))
             };
-            TrainState::fresh_stage2(&config, sizes, origin, previous, &Device::flex().autodiff())
+            let mut state = TrainState::begun(generate.clone(), &config, sizes, &device)?;
+            state.take_over(origin, previous).map(|()| state)
         };
-        let error = start(Some("model.init_checkpoint"), "ln_vision.").unwrap_err().to_string();
+        let error = start("model.init_checkpoint", "ln_vision.").unwrap_err().to_string();
         assert!(error.contains("lacks 2 of") && error.contains("`ln_vision.bias` first"), "{error}");
-        let projected = start(Some("stage 1"), PROJECTION).unwrap();
+        assert!(error.contains("stage `generate` (generate)"), "{error}");
+        let projected = start("the end of stage `represent`", PROJECTION).unwrap();
         let of = |name| {
             let tensor = projected.layout.get(name).unwrap();
             projected.parameters[tensor.range()].to_vec()
         };
         assert!(of("ln_vision.bias").iter().all(|value| *value == 0.5));
         assert!(of("opt_proj.weight").iter().all(|value| *value != 0.5));
-        assert!(start(None, "").is_ok());
+    }
+
+    #[test]
+    fn a_checkpoint_of_another_task_is_refused_by_name() {
+        let mut config = WorkerConfig::default();
+        let qformer = &mut config.model.qformer;
+        (qformer.hidden, qformer.layers, qformer.heads, qformer.intermediate) = (8, 1, 2, 8);
+        let sizes = FrozenSizes { image_width: 4, vocab: 5, language_width: 6 };
+        let device = Device::flex();
+        let [contrast, generate] = ["represent", "generate"].map(|name| config.stage(name).unwrap());
+        for (stored, asked) in [(&contrast, &generate), (&generate, &contrast)] {
+            let state = TrainState::begun(stored.clone(), &config, sizes, &device).unwrap();
+            let part = state.encode_part(0, 1).unwrap();
+            let named = NamedState::decode("a checkpoint", &[part]).unwrap();
+            let restored = TrainState::restore(asked.clone(), &config, sizes, &named, &device);
+            let error = restored.unwrap_err().to_string();
+            let task = asked.settings.task.name();
+            assert!(error.contains(&format!("({task})")) && error.contains("tensor `"), "{error}");
+        }
     }
 }

@@ -2,10 +2,8 @@
 //! whatever is wrong with it.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use blip2_run::exit::ExitClass as _;
-use blip2_worker::step::FrozenModels;
 use blip2_worker::{Result, TrainState, WorkerConfig};
 use serde_json::{Value, json};
 
@@ -140,14 +138,14 @@ fn config(part: &Part, folder: &Path) -> WorkerConfig {
     let sizes = &mut model.qformer;
     (sizes.hidden, sizes.heads, sizes.layers, sizes.intermediate) = (128, 4, 2, 512);
     (sizes.queries, sizes.embed_dim, sizes.max_positions) = (3, 8, 32);
-    (config.stage1.steps, config.stage2.steps) = (1, 1);
+    config.stages.iter_mut().for_each(|stage| stage.steps = 1);
     config
 }
 
 /// What a worker does before its first step.
 fn begin(config: WorkerConfig) -> Result<TrainState> {
-    let parts = FrozenModels::load(Arc::new(config))?;
-    TrainState::fresh(&parts.config, parts.sizes, &parts.device.clone().autodiff())
+    let frozen = config.frozen_models()?;
+    TrainState::fresh(&config, frozen.sizes, &frozen.device.clone().autodiff())
 }
 
 fn copy(from: &Path, to: &Path) {

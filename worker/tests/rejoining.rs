@@ -19,9 +19,10 @@ use blip2_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_run::exit::ExitClass as _;
 use blip2_run::layout::{MANIFEST, checkpoint_folder, epoch_object};
-use blip2_worker::config::WorkerConfig;
-use blip2_worker::step::{FrozenModels, Peers};
-use blip2_worker::{BatchRange, NamedState, TrainState, WorkerEnd, WorkerOptions, config_hash, start_loader};
+use blip2_worker::step::Peers;
+use blip2_worker::{
+    BatchRange, NamedState, TrainState, WorkerConfig, WorkerEnd, WorkerOptions, config_hash, start_loader,
+};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -202,28 +203,29 @@ impl Run {
         let member = Member { id: 0, address: exchange.local_addr().to_string(), slots: slots.clone() };
         let world = World { epoch: 1, rank: 0, members: vec![member] };
         exchange.set_world(world.clone());
-        let parts = FrozenModels::load(Arc::new(config.clone())).expect("the tiny models");
-        let device = parts.device.clone().autodiff();
-        let mut state = TrainState::fresh(config, parts.sizes, &device).expect("initialised");
+        let frozen = config.frozen_models().expect("the tiny models");
+        let device = frozen.device.clone().autodiff();
+        let mut state = TrainState::fresh(config, frozen.sizes, &device).expect("initialised");
         let (mut digests, mut coverage, mut step) = (Vec::new(), Vec::new(), 0);
-        for (stage, steps) in [(1, config.stage1.steps), (2, config.stage2.steps)] {
-            if stage == 2 {
-                state = state.enter_stage2(config, parts.sizes, &device).expect("stage 2");
+        for stage in config.trained_stages() {
+            let (number, steps) = (stage.number, stage.settings.steps);
+            if state.stage.number != number {
+                state = state.enter(stage.clone(), config, frozen.sizes, &device).expect("the next stage");
             }
             let range = BatchRange { stage, first_step: 0, slots: slots.clone() };
             let manifest = Arc::new(self.manifest.clone());
-            let loader = start_loader(&parts, manifest, runtime.clone(), range).expect("starts");
+            let loader = start_loader(config, &frozen, manifest, runtime.clone(), range).expect("starts");
             for stage_step in 0..steps {
                 let batch = loader.next(PATIENCE).expect("a batch");
-                let members =
+                let peers =
                     Peers { exchange: &exchange, runtime: &runtime, world: &world, step, deadline: PATIENCE };
                 let mut gradient =
-                    parts.gradient(&mut state, &members, stage_step, &batch).expect("a gradient");
-                parts.apply(&mut state, stage_step, &mut gradient).expect("applied");
+                    frozen.gradient(&mut state, &peers, stage_step, &batch).expect("a gradient");
+                frozen.apply(&mut state, stage_step, &mut gradient).expect("applied");
                 step += 1;
                 let used = batch.coverage();
                 let digest = used.digest.to_le_bytes().to_vec();
-                coverage.push(v1::Coverage { stage, samples: used.samples, digest });
+                coverage.push(v1::Coverage { stage: number, samples: used.samples, digest });
                 if step >= 2 {
                     digests.push(digest_of(&state));
                 }
@@ -323,11 +325,11 @@ async fn a_worker_follows_its_run_from_coordinator_to_coordinator() {
     // Step 1 was committed: the pending gradient leads to its state.
     session.say(ToWorker::Assignment(run.assignment(7, &address, 4, 2))).await;
     coverage.push(session.done(2).await.coverage.expect("said"));
-    // The end of stage 1 can still be saved though a step of stage 2 is under way.
+    // The end of a stage can still be saved though a step of the next one is under way.
     session.say(commit(4, 1, "00000002-000004")).await;
-    let end_of_stage1 = run.part(&session.written().await).await;
+    let end_of_first = run.part(&session.written().await).await;
     session.say(commit(4, 2, "00000003-000004")).await;
-    let first_of_stage2 = match (session.hear().await, session.hear().await) {
+    let begin_of_second = match (session.hear().await, session.hear().await) {
         (FromWorker::PartWritten(written), FromWorker::StepDone(done))
         | (FromWorker::StepDone(done), FromWorker::PartWritten(written)) => {
             coverage.push(done.coverage.expect("said"));
@@ -361,8 +363,7 @@ async fn a_worker_follows_its_run_from_coordinator_to_coordinator() {
     let (digests, used) = std::thread::scope(|scope| {
         scope.spawn(|| run.reference(handle)).join().expect("the run without a fault")
     });
-    assert_eq!((end_of_stage1.stage(), first_of_stage2.stage()), (1, 2));
-    assert_eq!([end_of_stage1.digest(), first_of_stage2.digest(), last.digest()], digests[..]);
+    assert_eq!([end_of_first.digest(), begin_of_second.digest(), last.digest()], digests[..]);
     assert_eq!(coverage, used);
 }
 

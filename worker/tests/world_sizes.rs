@@ -11,9 +11,11 @@ use blip2_model::language::LanguageModel;
 use blip2_model::language::llama::LlamaConfig;
 use blip2_model::train::flat::FlatLayout;
 use blip2_proto::transport::Transport;
-use blip2_worker::config::{Compute, FrozenDtype, StepSettings, Wire, WorkerConfig};
-use blip2_worker::step::{FrozenModels, Peers};
-use blip2_worker::{BatchRange, TrainState, start_loader};
+use blip2_worker::config::model::FrozenDtype;
+use blip2_worker::config::train::{Compute, StepSettings, Wire};
+use blip2_worker::step::Peers;
+use blip2_worker::task::TaskSettings;
+use blip2_worker::{BatchRange, TrainState, WorkerConfig, start_loader};
 use burn::tensor::Device;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -23,8 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// A few steps of a small Q-Former, with dropout and a clipped gradient.
 fn config(slots: u32, batch: u32) -> WorkerConfig {
     let mut config = small::config(slots, batch);
-    config.stage1.optimizer.clip_norm = 1.0;
-    config.stage2.optimizer.clip_norm = 1.0;
+    config.stages.iter_mut().for_each(|stage| stage.optimizer.clip_norm = 1.0);
     config
 }
 
@@ -71,30 +72,31 @@ fn member(
     manifest: Arc<Manifest>,
     runtime: &tokio::runtime::Handle,
 ) -> (Vec<f64>, Vec<f32>) {
-    let parts = FrozenModels::load(Arc::new(config.clone())).unwrap();
-    let device = parts.device.clone().autodiff();
-    let mut state = TrainState::fresh(config, parts.sizes, &device).unwrap();
+    let frozen = config.frozen_models().unwrap();
+    let device = frozen.device.clone().autodiff();
+    let mut state = TrainState::fresh(config, frozen.sizes, &device).unwrap();
     let evaluates = config.eval.every_steps > 0;
-    let held_out = evaluates.then(|| runtime.block_on(parts.read_held_out()).unwrap());
     exchange.set_world(world.clone());
     let mut losses = Vec::new();
     let mut step = 0;
-    for (stage, steps) in [(1, config.stage1.steps), (2, config.stage2.steps)] {
-        if stage == 2 && steps > 0 && state.stage == 1 {
-            state = state.enter_stage2(config, parts.sizes, &device).unwrap();
+    for stage in config.trained_stages() {
+        let steps = stage.settings.steps;
+        if state.stage.number != stage.number {
+            state = state.enter(stage.clone(), config, frozen.sizes, &device).unwrap();
         }
+        let held_out = evaluates.then(|| runtime.block_on(frozen.read_held_out(config, &stage)).unwrap());
         let range = BatchRange { stage, first_step: 0, slots: world.own().unwrap().slots.clone() };
-        let loader = start_loader(&parts, manifest.clone(), runtime.clone(), range).unwrap();
+        let loader = start_loader(config, &frozen, manifest.clone(), runtime.clone(), range).unwrap();
         for stage_step in 0..steps {
             let batch = loader.next(DEADLINE).unwrap();
-            let members = Peers { exchange, runtime, world: &world, step, deadline: DEADLINE };
-            let mut gradient = parts.gradient(&mut state, &members, stage_step, &batch).unwrap();
+            let peers = Peers { exchange, runtime, world: &world, step, deadline: DEADLINE };
+            let mut gradient = frozen.gradient(&mut state, &peers, stage_step, &batch).unwrap();
             losses.extend(gradient.values.iter().map(|(_, value)| *value));
             if let Some(rows) = &held_out {
-                let values = parts.evaluate(Ok(rows), &state, &members, stage_step, &gradient).unwrap();
+                let values = frozen.evaluate(Ok(rows), &state, &peers, stage_step, &gradient).unwrap();
                 losses.extend(values.iter().map(|(_, value)| *value));
             }
-            parts.apply(&mut state, stage_step, &mut gradient).unwrap();
+            frozen.apply(&mut state, stage_step, &mut gradient).unwrap();
             step += 1;
         }
     }
@@ -143,8 +145,7 @@ fn evaluation_gives_the_same_bits_whatever_the_number_of_members_and_changes_non
 #[test]
 fn one_two_and_four_members_train_the_same_bits_over_a_bf16_wire() {
     let mut config = config(4, 8);
-    config.stage1.steps = 1;
-    config.stage2.steps = 1;
+    config.stages.iter_mut().for_each(|stage| stage.steps = 1);
     let exact = train(&config, 1).remove(0);
     config.train.wire = Wire::Bf16;
     let alone = train(&config, 1).remove(0);
@@ -175,16 +176,16 @@ fn one_two_and_four_members_train_the_same_bits_in_bf16() {
 }
 
 /// Stage 2 alone with another language model than OPT.
-fn stage2_with(language_model: &str) -> WorkerConfig {
+fn generate_with(language_model: &str) -> WorkerConfig {
     let mut config = config(4, 8);
-    config.stage1.steps = 0;
+    config.stages[0].steps = 0;
     config.model.language_model = language_model.into();
     config
 }
 
 #[test]
 fn an_encoder_decoder_trains_the_same_bits_whatever_the_number_of_members() {
-    let config = stage2_with(&small::assets("backbones/t5-tiny"));
+    let config = generate_with(&small::assets("backbones/t5-tiny"));
     let alone = train(&config, 1).remove(0);
     assert!(alone.0.iter().chain([&1.0]).all(|value| value.is_finite()));
     for members in [2, 4] {
@@ -198,7 +199,7 @@ fn an_encoder_decoder_trains_the_same_bits_whatever_the_number_of_members() {
 #[test]
 fn a_llama_trains_the_same_bits_whatever_the_number_of_members() {
     let folder = llama();
-    let config = stage2_with(&folder.path().display().to_string());
+    let config = generate_with(&folder.path().display().to_string());
     let alone = train(&config, 1).remove(0);
     assert!(alone.0.iter().all(|value| value.is_finite()));
     assert_all_like(&alone, &config, 2);
@@ -211,10 +212,11 @@ fn dropout_of_the_language_model_does_not_depend_on_the_number_of_members() {
         ("t5-tiny", "\"dropout_rate\": 0.0", "\"dropout_rate\": 0.1"),
     ] {
         let folder = changed(backbone, off, on);
-        let mut config = stage2_with(&folder.path().display().to_string());
-        config.stage2.steps = 1;
+        let mut config = generate_with(&folder.path().display().to_string());
+        config.stages[1].steps = 1;
         let without = train(&config, 1).remove(0);
-        config.stage2.language_model_dropout = true;
+        let TaskSettings::Generate(generate) = &mut config.stages[1].task else { panic!("the second stage") };
+        generate.language_model_dropout = true;
         let alone = train(&config, 1).remove(0);
         assert_ne!(alone.0, without.0, "{backbone}");
         assert_all_like(&alone, &config, 2);
@@ -233,11 +235,11 @@ fn one_slot_of_n_has_the_loss_of_n_slots_of_one() {
     whole.data.train = vec![rows.path().join("*.parquet").display().to_string()];
     cut.data.train = whole.data.train.clone();
     for config in [&mut whole, &mut cut] {
-        (config.stage1.steps, config.stage2.steps) = (1, 1);
+        config.stages.iter_mut().for_each(|stage| stage.steps = 1);
         (config.data.crop_scale, config.data.flip) = ([1.0, 1.0], false);
     }
     let (whole, cut) = (train(&whole, 1).remove(0), train(&cut, 2).remove(0));
-    // Negatives are drawn by the sample's place, which differs; contrast, captioning and stage 2 do not.
+    // Negatives are drawn by the sample's place, which differs; contrast, captioning and the second stage do not.
     for index in [1, 3, 7] {
         let (whole, cut) = (whole.0[index], cut.0[index]);
         assert!((whole - cut).abs() < 1e-5 * whole.abs().max(1.0), "value {index}: {whole} and {cut}");

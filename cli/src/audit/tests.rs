@@ -55,8 +55,7 @@ impl Fixture {
         let mut config = RunConfig::default();
         config.run.id = "run".into();
         config.train.slots = 4;
-        (config.stage1.steps, config.stage1.batch) = (3, 8);
-        (config.stage2.steps, config.stage2.batch) = (3, 8);
+        config.stages.iter_mut().for_each(|stage| (stage.steps, stage.batch) = (3, 8));
         let manifest = manifest(&[10; 5]);
         put_create(&root.join(layout::CONFIGURATION), toml::to_string(&config).unwrap().into_bytes().into())
             .await

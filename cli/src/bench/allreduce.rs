@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use super::{median, print_report};
+use super::printing::print_report;
+use super::rounds::median;
 use crate::error::CliError;
 use blip2_run::exit::Exit;
 

@@ -8,7 +8,7 @@ use blip2_dataset::corpus::samples::read_all;
 use clap::Args;
 use serde::Serialize;
 
-use super::report;
+use super::printing::measure_and_print;
 use crate::commands::worker::limit_threads;
 use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
@@ -74,7 +74,7 @@ pub(super) async fn run(arguments: CurateArguments) -> Result<Exit, CliError> {
         models.score(&images, &mut times)?;
         Ok(summarised(&times, config.models.batch, config.models.text_batch))
     };
-    report(arguments.json, measure, described).await
+    measure_and_print(arguments.json, measure, described).await
 }
 
 fn summarised(times: &CurationTimes, batch: usize, text_batch: usize) -> Report {

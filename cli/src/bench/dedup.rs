@@ -8,7 +8,7 @@ use blip2_dataset::random::KeyedRng;
 use clap::Args;
 use serde::Serialize;
 
-use super::report;
+use super::printing::measure_and_print;
 use crate::error::CliError;
 use crate::process_memory::peak_bytes;
 use blip2_run::exit::Exit;
@@ -51,7 +51,7 @@ struct Report {
 /// Measures.
 pub(super) async fn run(arguments: DedupArguments) -> Result<Exit, CliError> {
     let json = arguments.json;
-    report(json, move || measure(&arguments), described).await
+    measure_and_print(json, move || measure(&arguments), described).await
 }
 
 fn measure(arguments: &DedupArguments) -> Result<Report, CliError> {
@@ -61,9 +61,9 @@ fn measure(arguments: &DedupArguments) -> Result<Report, CliError> {
     let mut finder = DuplicateFinder::new(rule, &scratch, (arguments.sort_mib as usize) << 20)?;
     let mut planted = 0;
     for row in 0..arguments.rows {
-        let (picture, is_duplicate) = made_up(row, arguments.near_bits);
+        let (hash, is_duplicate) = made_up(row, arguments.near_bits);
         planted += u64::from(is_duplicate);
-        finder.push(picture)?;
+        finder.push(hash)?;
     }
     let found = DuplicateList::from_parquet(finder.finish()?)?.len();
     let seconds = began.elapsed().as_secs_f64();

@@ -13,7 +13,8 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use self::speed::{WritingLoad, WritingSpeed, WritingTimes};
-use super::median;
+use super::printing::measure_and_print;
+use super::rounds::median;
 use crate::error::CliError;
 use blip2_run::exit::Exit;
 
@@ -93,7 +94,7 @@ struct Report {
 
 pub(super) async fn run(arguments: GenerateArguments) -> Result<Exit, CliError> {
     let json = arguments.json;
-    super::report(json, move || measure(&arguments), text).await
+    measure_and_print(json, move || measure(&arguments), text).await
 }
 
 fn measure(arguments: &GenerateArguments) -> Result<Report, CliError> {

@@ -8,7 +8,8 @@ mod stub;
 use std::collections::BTreeMap;
 
 use blip2_model::objectives::flops::{self, BatchShape};
-use blip2_worker::config::{Compute, FrozenDtype};
+use blip2_worker::config::model::FrozenDtype;
+use blip2_worker::config::train::Compute;
 use blip2_worker::step::StepTimes;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -16,7 +17,8 @@ use serde::Serialize;
 use self::preset::{Preset, Sizes};
 use self::speed::{StepLoad, StepSpeed, TimedStep};
 use self::stub::{StubSizes, StubStep, StubTimes};
-use super::median;
+use super::printing::measure_and_print;
+use super::rounds::median;
 use crate::error::CliError;
 use crate::process_memory::peak_bytes;
 use blip2_run::exit::Exit;
@@ -159,7 +161,7 @@ struct Measured {
 
 pub(super) async fn run(arguments: StepArguments) -> Result<Exit, CliError> {
     let json = arguments.json;
-    super::report(json, move || measure(&arguments), text).await
+    measure_and_print(json, move || measure(&arguments), text).await
 }
 
 fn measure(arguments: &StepArguments) -> Result<Report, CliError> {

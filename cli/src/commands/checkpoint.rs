@@ -6,8 +6,10 @@ use blip2_run::RunError;
 use blip2_run::catalogue::{Catalogue, Damaged};
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::layout::{CHECKPOINTS, COMMIT};
+use blip2_worker::config::numbered;
+use blip2_worker::config::stage::NumberedStage;
 use blip2_worker::export::{ExportOptions, Layout, Precision, export as write_layout};
-use blip2_worker::{NamedState, WorkerError, read_checkpoint};
+use blip2_worker::{NamedState, WorkerConfig, WorkerError, read_checkpoint};
 use serde_json::json;
 
 use super::{import, print_json, print_text};
@@ -101,22 +103,32 @@ impl Target {
         Ok(CliError::failed(format!("{} has no checkpoint yet", self.root)))
     }
 
-    /// The named checkpoint, or the newest valid one of a stage; newer ones that are damaged are named on standard error.
-    pub(crate) async fn record_of_stage(&self, stage: u32) -> Result<CheckpointRecord, CliError> {
+    /// The named checkpoint, or the newest valid one of a stage that is `wanted`, with its stage; newer ones that are
+    /// damaged are named on standard error. `what` calls the stage in an error.
+    pub(crate) async fn record_of_stage(
+        &self,
+        config: &WorkerConfig,
+        what: &str,
+        wanted: impl Fn(&NumberedStage) -> bool,
+    ) -> Result<(CheckpointRecord, NumberedStage), CliError> {
         if self.name.is_some() {
-            return self.record().await;
+            let record = self.record().await?;
+            let stage = config.stage_of_checkpoint(&record)?;
+            return Ok((record, stage));
         }
         let listing = Catalogue::new(&self.root).list().await?;
-        let newest = listing.valid.into_iter().rev().find(|record| record.stage == stage);
+        let stages: Vec<u32> = numbered(&config.stages).filter(wanted).map(|stage| stage.number).collect();
+        let newest = listing.valid.into_iter().rev().find(|record| stages.contains(&record.stage));
         let Some(record) = newest else {
             must_be_run(&self.root).await?;
-            return Err(CliError::failed(format!("{} has no checkpoint of stage {stage}", self.root)));
+            return Err(CliError::failed(format!("{} has no checkpoint of {what}", self.root)));
         };
+        let stage = config.stage_of_checkpoint(&record)?;
         // Names begin with the step, in digits of one width.
         let newer: Vec<Damaged> =
             listing.damaged.into_iter().filter(|damaged| damaged.name > record.name).collect();
         warn_of(&newer, &record);
-        Ok(record)
+        Ok((record, stage))
     }
 }
 
@@ -170,7 +182,8 @@ async fn list(arguments: &CheckpointTarget) -> Result<Exit, CliError> {
         let samples: u64 = record.coverage.iter().map(|(_, used)| used.samples).sum();
         if arguments.json {
             print_json(&json!({
-                "name": record.name, "step": record.step, "stage": record.stage, "epoch": record.epoch,
+                "name": record.name, "step": record.step, "stage": record.stage, "stage_name": record.stage_name,
+                "task": record.task, "epoch": record.epoch,
                 "parts": record.parts.len(), "bytes": bytes, "samples": samples, "coverage": record.coverage,
                 "values": record.values,
             }))?;
@@ -236,13 +249,12 @@ async fn digest(arguments: &CheckpointTarget) -> Result<Exit, CliError> {
 async fn export(arguments: &ExportArguments) -> Result<Exit, CliError> {
     let layout = layout(arguments)?;
     let target = Target::resolve(&arguments.checkpoint.target).await?;
-    // The newest of the stage that the layout is made of.
-    let record = match layout {
-        Layout::HuggingFace => target.record_of_stage(2).await?,
-        Layout::Retrieval => target.record_of_stage(1).await?,
-        Layout::Lavis => target.record().await?,
-    };
     let config = stored_configuration(&target.root).await?.worker().with_models_here().await?;
+    // The newest of a stage that the layout is made of.
+    let what = format!("a stage that has the layout {layout:?}");
+    let (record, stage) = target
+        .record_of_stage(&config, &what, |stage| stage.settings.task.layouts().contains(&layout))
+        .await?;
     let state = read_state(&target.root, &record).await?;
     let out = arguments.out.clone();
     let precision = match arguments.dtype {
@@ -251,7 +263,7 @@ async fn export(arguments: &ExportArguments) -> Result<Exit, CliError> {
         PrecisionArgument::Bf16 => Precision::Bf16,
     };
     let options = ExportOptions { precision, shard_bytes: arguments.shard_size };
-    tokio::task::spawn_blocking(move || write_layout(&config, &state, layout, &options, &out))
+    tokio::task::spawn_blocking(move || write_layout(&config, &stage, &state, layout, &options, &out))
         .await
         .map_err(|error| CliError::failed(format!("the export thread failed: {error}")))??;
     if arguments.checkpoint.json {

@@ -1,28 +1,26 @@
-//! `eval`: how good a run is on pictures it was not trained on.
+//! `eval`: how good a run is on images it was not trained on.
 
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::samples::{Sample, read_all};
 use blip2_dataset::store::secret_url::redacted;
-use blip2_worker::config::StepSettings;
-use blip2_worker::evaluate::{self, Evaluator};
-use blip2_worker::{NamedState, WorkerConfig};
+use blip2_evaluation::retrieval::Retrieval;
+use blip2_worker::NamedState;
+use blip2_worker::WorkerConfig;
+use blip2_worker::config::stage::NumberedStage;
+use blip2_worker::config::train::StepSettings;
+use blip2_worker::evaluate::{self, Evaluator, Measure, Scores};
 use serde::Serialize;
 
 use super::checkpoint::{Target, read_state};
 use super::print_json;
 use crate::arguments::{EvalArguments, EvalCommand, EvalTarget};
 use crate::error::CliError;
-use crate::report::{CaptionLosses, RetrievalScores};
+use crate::report::RetrievalScores;
 use crate::run_folder::stored_configuration;
 use blip2_run::exit::Exit;
 
 /// What tells an exported model from a run.
 const EXPORT_FILE: &str = "config.json";
-/// The stage whose heads compare pictures and texts.
-pub(crate) const RETRIEVAL_STAGE: u32 = 1;
-/// The stage that writes captions.
-pub(crate) const CAPTION_STAGE: u32 = 2;
-
 /// The line of `eval retrieval`.
 #[derive(Debug, Serialize)]
 struct RetrievalLine {
@@ -55,8 +53,14 @@ pub(crate) async fn run(arguments: EvalArguments) -> Result<Exit, CliError> {
 }
 
 async fn retrieval(arguments: &EvalTarget) -> Result<Exit, CliError> {
-    let subject = Subject::open(arguments, RETRIEVAL_STAGE).await?;
-    let scores = subject.measure(retrieval_scores).await?;
+    let Scores::Retrieval(measured) = Subject::open(arguments, Measure::Retrieval).await?.measure().await?
+    else {
+        return Err(CliError::failed(format!(
+            "{}: retrieval needs a checkpoint of a stage with contrastive heads",
+            redacted(&arguments.model)
+        )));
+    };
+    let scores = retrieval_scores(measured);
     let [r1, r5, r10] = scores.ours;
     if arguments.json {
         let (chance, images, texts) = (scores.chance, scores.pictures, scores.names);
@@ -72,9 +76,14 @@ async fn retrieval(arguments: &EvalTarget) -> Result<Exit, CliError> {
 }
 
 async fn caption(arguments: &EvalTarget) -> Result<Exit, CliError> {
-    let subject = Subject::open(arguments, CAPTION_STAGE).await?;
+    let subject = Subject::open(arguments, Measure::Captions).await?;
     let images = subject.samples.len();
-    let losses = subject.measure(caption_losses).await?;
+    let Scores::Captions(losses) = subject.measure().await? else {
+        return Err(CliError::failed(format!(
+            "{}: caption losses need a checkpoint of a stage that writes captions",
+            redacted(&arguments.model)
+        )));
+    };
     if arguments.json {
         print_json(&CaptionLine {
             loss: losses.with_images,
@@ -94,16 +103,17 @@ async fn caption(arguments: &EvalTarget) -> Result<Exit, CliError> {
 /// A checkpoint and the pictures it is measured on.
 struct Subject {
     config: WorkerConfig,
+    stage: NumberedStage,
     state: NamedState,
     samples: Vec<Sample>,
 }
 
 impl Subject {
-    async fn open(arguments: &EvalTarget, stage: u32) -> Result<Self, CliError> {
+    async fn open(arguments: &EvalTarget, measure: Measure) -> Result<Self, CliError> {
         let target = Target::resolve(&arguments.model).await?;
         if target.root.join(EXPORT_FILE).head().await?.is_some() {
             return Err(CliError::usage(format!(
-                "--model {}: this is an exported model, which lacks stage 1's heads; name the run it came from",
+                "--model {}: this is an exported model, which lacks what training has besides; name the run it came from",
                 redacted(&arguments.model)
             )));
         }
@@ -111,20 +121,24 @@ impl Subject {
         if let Some(device) = arguments.device {
             config.train.device = device.to_string();
         }
-        let record = target.record_of_stage(stage).await?;
+        let what = match measure {
+            Measure::Retrieval => "a stage with contrastive heads",
+            Measure::Captions => "a stage that writes captions",
+        };
+        let (record, stage) =
+            target.record_of_stage(&config, what, |stage| stage.settings.task.measure() == measure).await?;
         let state = read_state(&target.root, &record).await?;
         let samples = held_out(&arguments.data, &config.data.columns, config.data.max_pixels).await?;
-        Ok(Self { config, state, samples })
+        Ok(Self { config, stage, state, samples })
     }
 
     /// Measures on a thread of its own, away from input and output.
-    async fn measure<T: Send + 'static>(
-        self,
-        how: fn(&WorkerConfig, &NamedState, &[Sample]) -> Result<T, CliError>,
-    ) -> Result<T, CliError> {
-        tokio::task::spawn_blocking(move || how(&self.config, &self.state, &self.samples))
+    async fn measure(self) -> Result<Scores, CliError> {
+        let Self { config, stage, state, samples } = self;
+        tokio::task::spawn_blocking(move || Evaluator::open(&config)?.scores(&stage, &state, &samples))
             .await
             .map_err(|error| CliError::failed(format!("the evaluation thread failed: {error}")))?
+            .map_err(CliError::from)
     }
 }
 
@@ -151,20 +165,15 @@ pub(crate) async fn held_out(
     Ok(set.samples)
 }
 
-/// Retrieval by a stage-1 state; without a CLIP to compare with.
-pub(crate) fn retrieval_scores(
-    config: &WorkerConfig,
-    state: &NamedState,
-    samples: &[Sample],
-) -> Result<RetrievalScores, CliError> {
-    let measured = Evaluator::open(config)?.retrieval(state, samples)?;
-    Ok(RetrievalScores {
+/// Retrieval, without a CLIP to compare with.
+pub(crate) fn retrieval_scores(measured: Retrieval) -> RetrievalScores {
+    RetrievalScores {
         ours: measured.recall,
         clip: None,
         chance: measured.chance,
         names: measured.texts,
         pictures: measured.images,
-    })
+    }
 }
 
 /// Retrieval by the frozen CLIP in a folder.
@@ -174,18 +183,4 @@ pub(crate) fn clip_recall(
     samples: &[Sample],
 ) -> Result<[f64; 3], CliError> {
     Ok(evaluate::clip_retrieval(folder.as_ref(), train, samples)?.recall)
-}
-
-/// Caption losses of a stage-2 state.
-pub(crate) fn caption_losses(
-    config: &WorkerConfig,
-    state: &NamedState,
-    samples: &[Sample],
-) -> Result<CaptionLosses, CliError> {
-    let measured = Evaluator::open(config)?.caption_losses(state, samples)?;
-    Ok(CaptionLosses {
-        with_images: measured.with_images,
-        shuffled: measured.shuffled,
-        language_model: measured.language_model,
-    })
 }

@@ -53,15 +53,16 @@ pub(crate) async fn run(arguments: &ImportArguments) -> Result<Exit, CliError> {
     let record = catalogue.write_commit(&record, &QuarantineList::default()).await?;
     if arguments.json {
         print_json(&json!({
-            "run": redacted(&arguments.run), "name": record.name, "stage": imported.stage, "digest": imported.digest,
+            "run": redacted(&arguments.run), "name": record.name, "stage": imported.stage.number, "digest": imported.digest,
             "begun_anew": imported.begun_anew,
         }))?;
     } else {
         eprintln!(
-            "checkpoint {} of {} holds the weights of stage {}; train from them with {}",
+            "checkpoint {} of {} holds the weights of stage {} ({}); train from them with {}",
             record.name,
             redacted(&arguments.run),
-            imported.stage,
+            imported.stage.number,
+            imported.stage.name(),
             train_command(arguments)
         );
         if !imported.begun_anew.is_empty() {

@@ -1,4 +1,4 @@
-//! `quickstart`: both stages on the emoji corpus, then export, evaluation and the report.
+//! `quickstart`: all stages on the emoji corpus, then export, evaluation and the report.
 
 mod evaluation;
 mod survival;
@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use blip2_dataset::fetch::is_url;
 use blip2_run::layout;
-use blip2_worker::config::is_model_file;
+use blip2_worker::config::model::is_model_file;
+use blip2_worker::config::stage::{NumberedStage, StageSettings};
 use serde::Serialize;
 
 use super::print_json;
@@ -19,7 +20,7 @@ use crate::config::{RunConfig, load_preset};
 use crate::error::CliError;
 use crate::metrics::{StepRecord, read, series};
 use crate::progress::{Audience, duration};
-use crate::report::{CaptionLosses, Report, RetrievalScores, write};
+use crate::report::{CaptionLosses, Report, RetrievalScores, Series, write};
 use crate::run_folder::Purpose;
 use crate::session::Finished;
 use crate::signals::Signals;
@@ -30,10 +31,6 @@ use self::survival::{Survival, prove};
 
 const PRESET_NAME: &str = "configs/quickstart.toml";
 const PRESET: &str = include_str!("../../../configs/quickstart.toml");
-/// What `metrics.jsonl` calls the losses, and what the report does.
-const STAGE1_LOSSES: [(&str, &str); 4] =
-    [("loss_itc", "contrastive"), ("loss_itm", "matching"), ("loss_lm", "captioning"), ("loss", "total")];
-const STAGE2_LOSSES: [(&str, &str); 1] = [("loss", "captioning")];
 
 /// The last line of `--json`.
 #[derive(Debug, Serialize)]
@@ -90,8 +87,7 @@ pub(crate) async fn run(arguments: QuickstartArguments) -> Result<Exit, CliError
     let path = out.join(layout::REPORT);
     let report = Report {
         retrieval,
-        stage1: series(&records, 1, &STAGE1_LOSSES),
-        stage2: series(&records, 2, &STAGE2_LOSSES),
+        stages: config.trained_stages().map(|stage| loss_curves(&records, &stage)).collect(),
         caption_losses,
         pictures: images,
         facts: facts(&config, &finished, &records, &digest, &survival),
@@ -143,6 +139,18 @@ fn remove_earlier(folder: &Path) -> Result<(), CliError> {
     }
 }
 
+/// The losses of a stage as its task names them.
+fn loss_curves(records: &[StepRecord], stage: &NumberedStage) -> (String, Vec<Series>) {
+    let task = &stage.settings.task;
+    let names: Vec<(&str, &str)> = task.losses().iter().map(|loss| (loss.name, loss.title)).collect();
+    (format!("Stage {}: {}", stage.number, task.title()), series(records, stage.number, &names))
+}
+
+/// A fact of every stage.
+fn of_stages(config: &RunConfig, between: &str, of: impl Fn(&StageSettings) -> String) -> String {
+    config.stages.iter().map(of).collect::<Vec<_>>().join(between)
+}
+
 fn facts(
     config: &RunConfig,
     finished: &Finished,
@@ -157,8 +165,8 @@ fn facts(
     let facts = [
         ("Time", duration(if finished.was_done { busy } else { finished.seconds })),
         ("Throughput", format!("{:.0} pictures/s", if busy > 0.0 { samples as f64 / busy } else { 0.0 })),
-        ("Steps", format!("{} + {}", config.stage1.steps, config.stage2.steps)),
-        ("Batch", format!("{} and {}", config.stage1.batch, config.stage2.batch)),
+        ("Steps", of_stages(config, " + ", |stage| stage.steps.to_string())),
+        ("Batch", of_stages(config, " and ", |stage| stage.batch.to_string())),
         ("Pictures seen", samples.to_string()),
         ("Worker processes", config.coordinator.workers.to_string()),
         ("Waiting for data", format!("{:.1} % of the time", share(waiting))),
@@ -188,7 +196,7 @@ fn tell(scores: &RetrievalScores, losses: Option<CaptionLosses>, seconds: f64, p
 
 fn summary(report: &Report, survival: Survival, seconds: f64, path: &Path) -> Summary {
     let [r1, r5, r10] = report.retrieval.ours;
-    // Without stage 2 there is no such loss; JSON shows it as null.
+    // Without a stage that writes captions there is no such loss; JSON shows it as null.
     let none = CaptionLosses { with_images: f64::NAN, shuffled: f64::NAN, language_model: f64::NAN };
     let losses = report.caption_losses.unwrap_or(none);
     Summary {

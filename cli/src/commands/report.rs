@@ -8,6 +8,7 @@ use blip2_run::catalogue::{Catalogue, Listing};
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::{EpochMember, EpochRecord, Epochs};
 use blip2_run::layout;
+use blip2_worker::task::LossName;
 use serde_json::json;
 
 use super::print_json;
@@ -26,16 +27,6 @@ use blip2_run::exit::Exit;
 
 /// Rows of a table that may grow with the run; the newest are shown.
 const MOST_ROWS: usize = 200;
-/// Losses of a stage on the rows it trains on.
-const LOSSES: [(&str, &str); 4] =
-    [("loss", "total"), ("loss_itc", "contrastive"), ("loss_itm", "matching"), ("loss_lm", "captioning")];
-/// The same on held-out rows.
-const HELD_OUT_LOSSES: [(&str, &str); 4] = [
-    ("eval_loss", "total"),
-    ("eval_loss_itc", "contrastive"),
-    ("eval_loss_itm", "matching"),
-    ("eval_loss_lm", "captioning"),
-];
 /// Recall on held-out rows.
 const TEXTS: [(&str, &str); 3] = [
     ("eval_image_to_text_r@1", "R@1"),
@@ -47,6 +38,14 @@ const IMAGES: [(&str, &str); 3] = [
     ("eval_text_to_image_r@5", "R@5"),
     ("eval_text_to_image_r@10", "R@10"),
 ];
+
+/// A stage's losses under one of their names, with their titles.
+fn titled(
+    losses: &[LossName],
+    name: impl Fn(&LossName) -> &'static str,
+) -> Vec<(&'static str, &'static str)> {
+    losses.iter().map(|loss| (name(loss), loss.title)).collect()
+}
 
 /// Where the curves come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +155,8 @@ impl Material {
     /// Steps of a stage before the first one that is recorded.
     fn before(&self, stage: u32) -> u64 {
         let first = self.records.iter().find(|record| record.stage == stage).map_or(0, |record| record.step);
-        let begins = if stage == 1 { 0 } else { self.run.config.stage1.steps };
+        let earlier = self.run.config.stages.iter().take((stage as usize).saturating_sub(1));
+        let begins: u64 = earlier.map(|stage| stage.steps).sum();
         first.saturating_sub(begins)
     }
 
@@ -167,7 +167,7 @@ impl Material {
         let ratio = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
         let tile = |label: &str, value: String, note: String| Tile { label: label.into(), value, note };
         let StoredStatus { step, total_steps, .. } = self.status;
-        let mut tiles = vec![tile("Steps", step.to_string(), format!("of {total_steps}, both stages"))];
+        let mut tiles = vec![tile("Steps", step.to_string(), format!("of {total_steps}, all stages"))];
         if self.from == Curves::Metrics && !self.records.is_empty() {
             let rate = format!("{:.1} samples/s", ratio(samples as f64, busy));
             tiles.push(tile(
@@ -195,15 +195,21 @@ impl Material {
                 charts.push(Chart { title, unit: unit.into(), series });
             }
         };
-        for stage in [1, 2] {
+        for numbered in self.run.config.trained_stages() {
+            let stage = numbered.number;
+            let losses = numbered.settings.task.losses();
             let before = self.before(stage);
             let lines = |names: &[(&str, &str)]| {
                 let mut lines = series(&self.records, stage, names);
                 lines.iter_mut().flat_map(|line| &mut line.points).for_each(|(step, _)| *step += before);
                 lines
             };
-            add(format!("Stage {stage}: losses"), "loss, nats", lines(&LOSSES));
-            add(format!("Stage {stage}: losses on held-out rows"), "loss, nats", lines(&HELD_OUT_LOSSES));
+            add(format!("Stage {stage}: losses"), "loss, nats", lines(&titled(losses, |loss| loss.name)));
+            add(
+                format!("Stage {stage}: losses on held-out rows"),
+                "loss, nats",
+                lines(&titled(losses, |loss| loss.held_out)),
+            );
             add(format!("Stage {stage}: recall of held-out texts for pictures"), "share", lines(&TEXTS));
             add(format!("Stage {stage}: recall of held-out pictures for texts"), "share", lines(&IMAGES));
             let norm = lines(&[("gradient_norm", "norm")]);
@@ -216,7 +222,7 @@ impl Material {
             speed.map(|record| (record.step, record.samples as f64 / record.seconds)).collect();
         if !points.is_empty() {
             let series = vec![Series { name: "speed".into(), points }];
-            add("Throughput, both stages".into(), "samples/s", series);
+            add("Throughput, all stages".into(), "samples/s", series);
         }
         charts
     }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use blip2_worker::task::TaskSettings;
 use serde::Deserialize as _;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::relations::Broken;
 use super::show::shown;
-use super::{Loaded, RunConfig, model_folder, ranges, relations, sources};
+use super::{Loaded, RunConfig, model_folder, ranges, relations, sources, stages};
 use crate::error::CliError;
 
 /// Files may build on each other through `base`, this deep.
@@ -42,8 +43,10 @@ impl fmt::Display for Origin {
 /// One value of the configuration.
 #[derive(Debug, Clone)]
 pub(crate) struct Setting {
-    /// Dotted key.
+    /// Dotted key, as it is kept.
     pub(crate) key: String,
+    /// As it was written: a stage's key has more than one name.
+    pub(crate) written: String,
     pub(crate) value: Value,
     pub(crate) origin: Origin,
 }
@@ -52,7 +55,25 @@ pub(crate) struct Setting {
 #[derive(Debug)]
 pub(crate) struct Layers {
     defaults: BTreeMap<String, Value>,
-    values: BTreeMap<String, (Value, Origin)>,
+    values: BTreeMap<String, Laid>,
+    /// Stages beyond those of pre-training, with their tasks.
+    more_stages: Vec<(String, TaskSettings)>,
+    /// The keys that the layer at hand has laid, as they were written.
+    in_this_layer: BTreeMap<String, String>,
+}
+
+/// A value with the name that its key was written with.
+#[derive(Debug, Clone)]
+struct Laid {
+    value: Value,
+    origin: Origin,
+    written: String,
+}
+
+impl Laid {
+    fn default(key: &str, value: &Value) -> Self {
+        Self { value: value.clone(), origin: Origin::Default, written: key.to_owned() }
+    }
 }
 
 impl Layers {
@@ -62,9 +83,8 @@ impl Layers {
             .map_err(|error| CliError::failed(format!("the defaults do not serialise: {error}")))?;
         let mut defaults = leaves(&table);
         defaults.insert(model_folder::KEY.to_owned(), model_folder::default());
-        let values =
-            defaults.iter().map(|(key, value)| (key.clone(), (value.clone(), Origin::Default))).collect();
-        Ok(Self { defaults, values })
+        let values = defaults.iter().map(|(key, value)| (key.clone(), Laid::default(key, value))).collect();
+        Ok(Self { defaults, values, more_stages: Vec::new(), in_this_layer: BTreeMap::new() })
     }
 
     /// Lays a file, and before it the file that its `base` names (relative to the file's folder).
@@ -93,6 +113,7 @@ impl Layers {
 
     /// Lays the text of a file.
     pub(crate) fn apply_text(&mut self, path: &Path, text: &str) -> Result<(), CliError> {
+        self.in_this_layer.clear();
         let table: Table = text.parse().map_err(|error| syntax_error(path, text, &error))?;
         let spans = DeTable::parse(text).map_err(|error| syntax_error(path, text, &error))?;
         let mut lines = BTreeMap::new();
@@ -112,6 +133,7 @@ impl Layers {
         &mut self,
         variables: impl Iterator<Item = (String, String)>,
     ) -> Result<(), CliError> {
+        self.in_this_layer.clear();
         for (name, text) in variables {
             let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX).filter(|rest| rest.contains("__")) else {
                 continue;
@@ -125,6 +147,7 @@ impl Layers {
 
     /// Lays `key=value` arguments.
     pub(crate) fn apply_arguments(&mut self, arguments: &[String]) -> Result<(), CliError> {
+        self.in_this_layer.clear();
         for argument in arguments {
             let Some((key, text)) = argument.split_once('=') else {
                 return Err(CliError::usage(format!(
@@ -139,21 +162,22 @@ impl Layers {
 
     /// The typed configuration, and each value with its origin.
     pub(crate) fn finish(self) -> Result<Loaded, CliError> {
-        let mut settings: Vec<Setting> =
-            self.values.into_iter().map(|(key, (value, origin))| Setting { key, value, origin }).collect();
+        let setting = |(key, Laid { value, origin, written })| Setting { key, written, value, origin };
+        let mut settings: Vec<Setting> = self.values.into_iter().map(setting).collect();
         model_folder::fill(&mut settings);
         ranges::check(&settings)?;
         let mut table = Table::new();
         for setting in settings.iter().filter(|setting| setting.key != model_folder::KEY) {
             insert(&mut table, &setting.key, setting.value.clone());
         }
+        stages::listed(&mut table, &self.more_stages);
         let config = RunConfig::deserialize(Value::Table(table)).map_err(|error| {
             let text = error.to_string();
             let named = settings.iter().find(|setting| text.contains(&format!("`{}`", setting.key)));
             match named {
                 Some(setting) => CliError::config(format!(
                     "{}: {} is not possible here ({}): {}",
-                    setting.key,
+                    setting.written,
                     shown(&setting.value),
                     setting.origin,
                     error.message()
@@ -168,52 +192,133 @@ impl Layers {
     /// A value as TOML; what is no TOML, or meets a key that holds text, is text.
     fn parse_value(&self, key: &str, text: &str) -> Value {
         let parsed = format!("value = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("value"));
-        let wants_text = matches!(self.defaults.get(key), Some(Value::String(_)));
+        let wants_text = matches!(self.defaults.get(&stages::kept(key)), Some(Value::String(_)));
         match parsed {
             Some(value) if value.is_str() || !wants_text => value,
             _ => Value::String(text.to_owned()),
         }
     }
 
-    fn lay(&mut self, key: &str, value: &Value, origin: &dyn Fn(&str) -> Origin) -> Result<(), CliError> {
+    /// Lays a value under the key `written`.
+    fn lay(&mut self, written: &str, value: &Value, origin: &dyn Fn(&str) -> Origin) -> Result<(), CliError> {
+        let kept = stages::kept(written);
+        let key = kept.as_str();
+        if let (stages::SECTION, Value::Array(list)) = (key, value) {
+            return self.lay_stages(list, origin);
+        }
         let of_source = sources::default_of(key);
         if let Some(default) = self.defaults.get(key).or(of_source.as_ref()) {
             let value = coerce(value, default).ok_or_else(|| {
                 CliError::config(format!(
-                    "{key}: expected {}, found {} {} ({})",
+                    "{written}: expected {}, found {} {} ({})",
                     type_name(default),
                     value.type_str(),
                     shown(value),
-                    origin(key)
+                    origin(written)
                 ))
             })?;
-            self.values.insert(key.to_owned(), (value, origin(key)));
+            self.refuse_two_names(key, written, origin)?;
+            let laid = Laid { value, origin: origin(written), written: written.to_owned() };
+            self.values.insert(key.to_owned(), laid);
             return Ok(());
         }
         let section = format!("{key}.");
-        let is_section =
-            sources::is_section(key) || self.defaults.keys().any(|known| known.starts_with(&section));
+        let is_section = key == stages::SECTION
+            || sources::is_section(key)
+            || self.defaults.keys().any(|known| known.starts_with(&section));
         match value {
             Value::Table(table) if is_section => {
                 for (name, inner) in table {
-                    self.lay(&format!("{key}.{name}"), inner, origin)?;
+                    self.lay(&format!("{written}.{name}"), inner, origin)?;
                 }
                 Ok(())
             }
             _ if is_section => Err(CliError::config(format!(
-                "{key}: expected a section of values, found {} {value} ({})",
+                "{written}: expected a section of values, found {} {value} ({})",
                 value.type_str(),
-                origin(key)
+                origin(written)
             ))),
-            _ => Err(self.unknown(key, &origin(key))),
+            _ => Err(self.unknown(written, &origin(written))),
+        }
+    }
+
+    /// Lays a list of stages: those that are there already are known by their names, the others follow them.
+    fn lay_stages(&mut self, list: &[Value], origin: &dyn Fn(&str) -> Origin) -> Result<(), CliError> {
+        for entry in stages::entries(list, &origin(stages::SECTION).to_string())? {
+            let name = entry.name;
+            let place = format!("{}.{name}", stages::SECTION);
+            let more = self.more_stages.iter().find(|(known, _)| known == name).map(|(_, task)| task.clone());
+            let known = more.or_else(|| stages::pretraining_task(name));
+            match (known, entry.task) {
+                (Some(known), Some(asked)) if known.name() != asked => {
+                    return Err(CliError::config(format!(
+                        "{place}: its task is `{}` and cannot become `{asked}`; give the stage another name ({})",
+                        known.name(),
+                        origin(&place)
+                    )));
+                }
+                (Some(_), _) => {}
+                (None, None) => {
+                    return Err(CliError::config(format!(
+                        "{place}: a new stage needs a `task` ({})",
+                        origin(&place)
+                    )));
+                }
+                (None, Some(task)) => self.add_stage(name, task).map_err(|error| {
+                    CliError::config(format!("{place}.task: {error} ({})", origin(&place)))
+                })?,
+            }
+            for (key, value) in entry.keys {
+                self.lay(&format!("{place}.{key}"), value, origin)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_stage(&mut self, name: &str, task: &str) -> Result<(), CliError> {
+        let task = TaskSettings::named(task)?;
+        let place = format!("{}.{name}", stages::SECTION);
+        for (key, value) in leaves(&stages::defaults_of(name, task.clone())?) {
+            let key = format!("{place}.{key}");
+            self.values.insert(key.clone(), Laid::default(&key, &value));
+            self.defaults.insert(key, value);
+        }
+        self.more_stages.push((name.to_owned(), task));
+        Ok(())
+    }
+
+    /// Refuses a key that its layer has laid already under another of its names.
+    fn refuse_two_names(
+        &mut self,
+        key: &str,
+        written: &str,
+        origin: &dyn Fn(&str) -> Origin,
+    ) -> Result<(), CliError> {
+        match self.in_this_layer.insert(key.to_owned(), written.to_owned()) {
+            Some(before) if before != written => Err(CliError::config(format!(
+                "{before} ({}) and {written} ({}) are two names of one key; use one of them",
+                origin(&before),
+                origin(written)
+            ))),
+            _ => Ok(()),
         }
     }
 
     fn unknown(&self, key: &str, origin: &Origin) -> CliError {
-        let advice = match nearest(key, self.defaults.keys().map(String::as_str)) {
+        let mut advice = None;
+        if let Some((name, _)) = stages::of_another(key).filter(|_| stages::kept(key) == key)
+            && !self.more_stages.iter().any(|(known, _)| known == name)
+        {
+            advice = Some(format!(
+                "there is no stage `{name}`; an entry of [[{}]] with this name and a task adds it",
+                stages::SECTION
+            ));
+        }
+        let known = self.defaults.keys().map(String::as_str);
+        let advice = advice.unwrap_or_else(|| match nearest(&stages::kept(key), known) {
             Some(known) => format!("did you mean `{known}`?"),
             None => "`blip2 config show` lists all keys".to_owned(),
-        };
+        });
         CliError::config(format!("{key}: there is no such key ({origin}); {advice}"))
     }
 }
@@ -225,9 +330,9 @@ fn unrelated(broken: &Broken, settings: &[Setting]) -> CliError {
     let Some((first, others)) = named.split_first() else { return CliError::config(&broken.reason) };
     let mut origins = first.origin.to_string();
     for other in others {
-        origins += &format!("; {}: {}", other.key, other.origin);
+        origins += &format!("; {}: {}", other.written, other.origin);
     }
-    CliError::config(format!("{} = {} ({origins}): {}", first.key, first.value, broken.reason))
+    CliError::config(format!("{} = {} ({origins}): {}", first.written, first.value, broken.reason))
 }
 
 /// The values of a table by dotted key.
@@ -329,8 +434,31 @@ fn collect_lines(table: &DeTable<'_>, prefix: &str, text: &str, lines: &mut BTre
             format!("{prefix}.{}", name.get_ref())
         };
         lines.insert(key.clone(), line_of(text, name.span().start));
-        if let DeValue::Table(inner) = value.get_ref() {
-            collect_lines(inner, &key, text, lines);
+        match value.get_ref() {
+            DeValue::Table(inner) => collect_lines(inner, &key, text, lines),
+            DeValue::Array(items) => {
+                collect_entries(items.iter().map(|item| item.get_ref()), &key, text, lines)
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The lines of the entries of a list that have names.
+fn collect_entries<'a>(
+    items: impl Iterator<Item = &'a DeValue<'a>>,
+    key: &str,
+    text: &str,
+    lines: &mut BTreeMap<String, usize>,
+) {
+    for item in items {
+        let DeValue::Table(entry) = item else { continue };
+        let name = entry.iter().find(|(name, _)| name.get_ref() == "name").map(|(_, value)| value);
+        if let Some(DeValue::String(name)) = name.map(|name| name.get_ref()) {
+            let first = entry.iter().map(|(name, _)| line_of(text, name.span().start)).min();
+            let place = format!("{key}.{name}");
+            lines.insert(place.clone(), first.unwrap_or(1));
+            collect_lines(entry, &place, text, lines);
         }
     }
 }
@@ -376,10 +504,10 @@ mod tests {
         layers.apply_environment(variables.into_iter()).unwrap();
         layers.apply_arguments(&["stage1.steps = 3".to_owned(), "run.root=123".to_owned()]).unwrap();
         let loaded = layers.finish().unwrap();
-        assert_eq!(loaded.config.stage1.steps, 3);
-        assert_eq!(loaded.config.stage1.batch, 64);
-        assert_eq!(loaded.config.stage1.optimizer.learning_rate, 1.0);
-        assert_eq!(loaded.config.stage1.optimizer.warmup_steps, 7);
+        assert_eq!(loaded.config.stages[0].steps, 3);
+        assert_eq!(loaded.config.stages[0].batch, 64);
+        assert_eq!(loaded.config.stages[0].optimizer.learning_rate, 1.0);
+        assert_eq!(loaded.config.stages[0].optimizer.warmup_steps, 7);
         assert_eq!(loaded.config.run.root, "123");
         assert_eq!(origin_of(&loaded, "stage1.steps"), "--set");
         assert_eq!(origin_of(&loaded, "stage1.batch"), "run.toml:3");
@@ -458,6 +586,72 @@ mod tests {
     }
 
     #[test]
+    fn a_stage_has_a_name_and_those_of_pre_training_have_their_tables_as_well() {
+        let mut layers =
+            layers_of("[stage1]\nsteps = 300\n[[stages]]\nname = \"generate\"\nsteps = 200\n").unwrap();
+        layers
+            .apply_arguments(&["stages.represent.steps=8".to_owned(), "stage2.steps=9".to_owned()])
+            .unwrap();
+        let variable = ("BLIP2_STAGES__REPRESENT__BATCH".to_owned(), "64".to_owned());
+        layers.apply_environment([variable].into_iter()).unwrap();
+        let loaded = layers.finish().unwrap();
+        let steps: Vec<(&str, u64)> =
+            loaded.config.stages.iter().map(|stage| (stage.name.as_str(), stage.steps)).collect();
+        assert_eq!(steps, [("represent", 8), ("generate", 9)]);
+        assert_eq!(loaded.config.stages[0].batch, 64);
+        let written = |key: &str| loaded.settings.iter().find(|s| s.key == key).unwrap().written.clone();
+        assert_eq!(
+            [written("stage1.steps"), written("stage2.steps")],
+            ["stages.represent.steps", "stage2.steps"]
+        );
+        assert_eq!(written("stage2.batch"), "stage2.batch");
+    }
+
+    #[test]
+    fn more_stages_follow_with_what_their_tasks_have() {
+        let file = "[[stages]]\nname = \"more\"\ntask = \"generate\"\nsteps = 3\nprompt = \"a\"\n[stages.optimizer]\n\
+                    learning_rate = 1\n";
+        let mut layers = layers_of(file).unwrap();
+        layers.apply_arguments(&["stages.more.batch=32".to_owned()]).unwrap();
+        let loaded = layers.finish().unwrap();
+        let more = &loaded.config.stages[2];
+        assert_eq!(
+            (more.name.as_str(), more.task.name(), more.steps, more.batch),
+            ("more", "generate", 3, 32)
+        );
+        assert_eq!((more.optimizer.learning_rate, more.optimizer.min_learning_rate), (1.0, 5e-5));
+        assert_eq!(origin_of(&loaded, "stages.more.steps"), "run.toml:4");
+        assert_eq!(origin_of(&loaded, "stages.more.optimizer.learning_rate"), "run.toml:7");
+        assert!(loaded.settings.iter().all(|s| !super::super::reference::about(&s.key).is_empty()));
+        let text = toml::to_string(&loaded.config).unwrap();
+        assert_eq!(toml::from_str::<RunConfig>(&text).unwrap(), loaded.config);
+    }
+
+    #[test]
+    fn stages_that_cannot_be_are_refused_with_what_is_wrong() {
+        let both = "[stage1]\nsteps = 1\n[[stages]]\nname = \"represent\"\nsteps = 2\n";
+        let text = message(layers_of(both));
+        for part in ["stage1.steps", "run.toml:2", "stages.represent.steps", "run.toml:5"] {
+            assert!(text.contains(part), "no `{part}` in {text}");
+        }
+        for (file, words) in [
+            ("[[stages]]\nname = \"a\"\ntask = \"segment\"\n", &["segment", "`contrast`, `generate`"][..]),
+            ("[[stages]]\nname = \"a\"\n", &["stages.a", "needs a `task`"]),
+            ("[[stages]]\ntask = \"contrast\"\n", &["no `name`"]),
+            ("[[stages]]\nname = \"a.b\"\ntask = \"contrast\"\n", &["letters"]),
+            ("[[stages]]\nname = \"generate\"\ntask = \"contrast\"\n", &["`generate`", "`contrast`"]),
+            (
+                "[[stages]]\nname = \"represent\"\nprompt = \"a\"\n",
+                &["stages.represent.prompt", "no such key"],
+            ),
+            ("[stages.other]\nsteps = 1\n", &["stages.other", "[[stages]]"]),
+        ] {
+            let text = message(layers_of(file));
+            assert!(words.iter().all(|word| text.contains(word)), "{text}");
+        }
+    }
+
+    #[test]
     fn a_file_builds_on_its_base() {
         let folder = tempfile::tempdir().unwrap();
         let paper = folder.path().join("paper.toml");
@@ -467,7 +661,7 @@ mod tests {
         let mut layers = Layers::new().unwrap();
         layers.apply_file(&own).unwrap();
         let loaded = layers.finish().unwrap();
-        assert_eq!((loaded.config.stage1.steps, loaded.config.stage1.batch), (1, 32));
+        assert_eq!((loaded.config.stages[0].steps, loaded.config.stages[0].batch), (1, 32));
         assert!(origin_of(&loaded, "stage1.batch").ends_with("paper.toml:3"));
 
         std::fs::write(&paper, "base = \"own.toml\"\n").unwrap();

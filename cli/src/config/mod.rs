@@ -8,6 +8,8 @@ mod relations;
 mod schema;
 mod show;
 mod sources;
+mod stages;
+mod stored;
 
 use std::path::PathBuf;
 
@@ -18,9 +20,13 @@ use blip2_dataset::store::secret_url::without_credentials;
 use blip2_proto::transport::TlsFiles;
 use blip2_run::schedule::{Schedule, Stage};
 use blip2_worker::WorkerConfig;
-use blip2_worker::config::{
-    DataSettings, HeldOutSettings, ModelSettings, NOT_HASHED, Stage1Settings, Stage2Settings, StepSettings,
-};
+use blip2_worker::config::data::DataSettings;
+use blip2_worker::config::hash::NOT_HASHED;
+use blip2_worker::config::model::ModelSettings;
+use blip2_worker::config::pretraining::pretraining;
+use blip2_worker::config::stage::{NumberedStage, StageSettings};
+use blip2_worker::config::train::StepSettings;
+use blip2_worker::config::{HeldOutSettings, numbered};
 use serde::{Deserialize, Serialize};
 
 use layers::Origin;
@@ -31,15 +37,14 @@ pub(crate) use show::{settings_as_json, settings_as_text};
 use crate::error::CliError;
 
 /// Everything a run is told.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(into = "stored::StoredRun", try_from = "stored::StoredRun")]
 pub(crate) struct RunConfig {
     pub(crate) run: RunSection,
     pub(crate) train: StepSettings,
     pub(crate) data: DataSettings,
     pub(crate) model: ModelSettings,
-    pub(crate) stage1: Stage1Settings,
-    pub(crate) stage2: Stage2Settings,
+    pub(crate) stages: Vec<StageSettings>,
     pub(crate) loader: LoaderSettings,
     pub(crate) checkpoint: CheckpointSettings,
     pub(crate) coordinator: CoordinatorSettings,
@@ -47,6 +52,25 @@ pub(crate) struct RunConfig {
     pub(crate) launch: LaunchSection,
     pub(crate) eval: EvalSection,
     pub(crate) curation: CurationConfig,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            run: RunSection::default(),
+            train: StepSettings::default(),
+            data: DataSettings::default(),
+            model: ModelSettings::default(),
+            stages: pretraining(),
+            loader: LoaderSettings::default(),
+            checkpoint: CheckpointSettings::default(),
+            coordinator: CoordinatorSettings::default(),
+            tls: TlsFiles::default(),
+            launch: LaunchSection::default(),
+            eval: EvalSection::default(),
+            curation: CurationConfig::default(),
+        }
+    }
 }
 
 /// Where a run lives.
@@ -120,18 +144,25 @@ impl Default for EvalSection {
 }
 
 impl RunConfig {
+    /// The stages that have steps, with their numbers.
+    pub(crate) fn trained_stages(&self) -> impl Iterator<Item = NumberedStage> {
+        numbered(&self.stages).filter(|stage| stage.settings.steps > 0)
+    }
+
+    /// The key of a stage, before its own keys.
+    pub(crate) fn key_of_stage(name: &str) -> String {
+        stages::prefix(name)
+    }
+
     /// The stages of the run.
     pub(crate) fn schedule(&self) -> Schedule {
-        let stage = |name: &str, task: &str, steps, batch| Stage {
-            name: name.into(),
-            task: task.into(),
-            steps,
-            batch,
-        };
-        Schedule::new(vec![
-            stage("represent", "contrast", self.stage1.steps, self.stage1.batch),
-            stage("generate", "generate", self.stage2.steps, self.stage2.batch),
-        ])
+        let stages = self.stages.iter().map(|stage| Stage {
+            name: stage.name.clone(),
+            task: stage.task.name().into(),
+            steps: stage.steps,
+            batch: stage.batch,
+        });
+        Schedule::new(stages.collect())
     }
 
     /// The part that workers get: all that a step depends on, and how data is loaded.
@@ -140,8 +171,7 @@ impl RunConfig {
             train: self.train.clone(),
             data: self.data.clone(),
             model: self.model.clone(),
-            stage1: self.stage1.clone(),
-            stage2: self.stage2.clone(),
+            stages: self.stages.clone(),
             loader: self.loader.clone(),
             eval: HeldOutSettings {
                 every_steps: self.eval.every_steps,

@@ -5,7 +5,8 @@ use std::fmt;
 use serde_json::{Map, Value as Json, json};
 use toml::Value;
 
-use super::{Setting, sources};
+use super::stages::STEPS;
+use super::{Setting, sources, stages};
 use crate::error::CliError;
 
 /// Which numbers a key takes.
@@ -23,11 +24,6 @@ pub(super) enum Range {
 
 use Range::{Above, Below, Closed, Whole};
 
-/// Most steps, so that samples are counted in 64 bits.
-const STEPS: i64 = 1_000_000_000;
-const BATCH: i64 = 1 << 20;
-/// Float32's largest value, rounded down.
-const FLOAT: f64 = 3.4e38;
 const SECONDS: f64 = 1e7;
 const BYTES: i64 = 1 << 50;
 const PIXELS: i64 = 10_000_000_000;
@@ -55,32 +51,6 @@ const RANGES: &[(&str, Range)] = &[
     ("model.qformer.max_positions", Whole(1, 65_536)),
     ("model.qformer.embed_dim", Whole(1, 65_536)),
     ("model.qformer.dropout", Below(0.0, 1.0)),
-    ("stage1.steps", Whole(0, STEPS)),
-    ("stage1.batch", Whole(1, BATCH)),
-    ("stage1.text_length", Whole(3, 65_536)),
-    ("stage1.temperature", Closed(1e-4, 100.0)),
-    ("stage1.label_smoothing", Below(0.0, 1.0)),
-    ("stage1.optimizer.learning_rate", Closed(0.0, FLOAT)),
-    ("stage1.optimizer.min_learning_rate", Closed(0.0, FLOAT)),
-    ("stage1.optimizer.warmup_learning_rate", Closed(0.0, FLOAT)),
-    ("stage1.optimizer.warmup_steps", Whole(0, STEPS)),
-    ("stage1.optimizer.beta1", Below(0.0, 1.0)),
-    ("stage1.optimizer.beta2", Below(0.0, 1.0)),
-    ("stage1.optimizer.epsilon", Above(0.0, 1.0)),
-    ("stage1.optimizer.weight_decay", Closed(0.0, 1000.0)),
-    ("stage1.optimizer.clip_norm", Closed(0.0, FLOAT)),
-    ("stage2.steps", Whole(0, STEPS)),
-    ("stage2.batch", Whole(1, BATCH)),
-    ("stage2.text_length", Whole(2, 65_536)),
-    ("stage2.optimizer.learning_rate", Closed(0.0, FLOAT)),
-    ("stage2.optimizer.min_learning_rate", Closed(0.0, FLOAT)),
-    ("stage2.optimizer.warmup_learning_rate", Closed(0.0, FLOAT)),
-    ("stage2.optimizer.warmup_steps", Whole(0, STEPS)),
-    ("stage2.optimizer.beta1", Below(0.0, 1.0)),
-    ("stage2.optimizer.beta2", Below(0.0, 1.0)),
-    ("stage2.optimizer.epsilon", Above(0.0, 1.0)),
-    ("stage2.optimizer.weight_decay", Closed(0.0, 1000.0)),
-    ("stage2.optimizer.clip_norm", Closed(0.0, FLOAT)),
     ("loader.prefetch_bytes", Whole(0, BYTES)),
     ("loader.decode_threads", Whole(1, 1024)),
     ("loader.read_concurrency", Whole(1, 4096)),
@@ -138,7 +108,7 @@ const RANGES: &[(&str, Range)] = &[
 /// The range of a key that takes numbers.
 pub(super) fn range_of(key: &str) -> Option<Range> {
     let named = RANGES.iter().find(|(known, _)| *known == key).map(|(_, range)| *range);
-    named.or_else(|| sources::is_weight(key).then_some(Above(0.0, 1e12)))
+    named.or_else(|| stages::range_of(key)).or_else(|| sources::is_weight(key).then_some(Above(0.0, 1e12)))
 }
 
 /// Refuses the first number that is out of its range.
@@ -150,7 +120,7 @@ pub(super) fn check(settings: &[Setting]) -> Result<(), CliError> {
     match wrong {
         Some((setting, range)) => Err(CliError::config(format!(
             "{} = {} ({}): out of range; allowed is {range}",
-            setting.key, setting.value, setting.origin
+            setting.written, setting.value, setting.origin
         ))),
         None => Ok(()),
     }

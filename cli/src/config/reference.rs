@@ -1,4 +1,7 @@
-//! What every key means: the one table behind `config show`, the JSON Schema and `docs/configuration.md`.
+//! What every key means: the one table behind `config show`, the JSON Schema and `docs/configuration.md`. The keys of
+//! stages are explained by their tasks ([`stages`]).
+
+use super::stages;
 
 /// Key and meaning, in the order in which they are explained.
 const KEYS: &[(&str, &str)] = &[
@@ -93,7 +96,7 @@ const KEYS: &[(&str, &str)] = &[
     ),
     (
         "model.language_model",
-        "Folder or URL of the frozen language model of stage 2 (OPT, T5 or Llama), or a Llama's GGUF file.",
+        "Folder or URL of the frozen language model (OPT, T5 or Llama), where a stage is trained through one, or a Llama's GGUF file.",
     ),
     (
         "model.frozen_dtype",
@@ -115,38 +118,6 @@ const KEYS: &[(&str, &str)] = &[
     ("model.qformer.max_positions", "Rows of the position table."),
     ("model.qformer.embed_dim", "Width of the contrastive space."),
     ("model.qformer.dropout", "Dropout probability."),
-    ("stage1.steps", "Steps of stage 1; 0 skips it."),
-    ("stage1.batch", "Global batch; a multiple of `train.slots`."),
-    ("stage1.text_length", "Text length in tokens, with `[CLS]` and `[SEP]`."),
-    ("stage1.temperature", "Initial temperature of the contrastive loss."),
-    ("stage1.clamp_temperature", "Keep the temperature inside [0.001, 0.5]."),
-    ("stage1.label_smoothing", "Label smoothing of the contrastive and captioning losses."),
-    ("stage1.optimizer.learning_rate", "Peak learning rate."),
-    ("stage1.optimizer.min_learning_rate", "Learning rate at the end of the cosine."),
-    ("stage1.optimizer.warmup_learning_rate", "Learning rate of the first step."),
-    ("stage1.optimizer.warmup_steps", "Steps of linear warm-up."),
-    ("stage1.optimizer.beta1", "Decay of the first moment."),
-    ("stage1.optimizer.beta2", "Decay of the second moment."),
-    ("stage1.optimizer.epsilon", "Added to the denominator."),
-    ("stage1.optimizer.weight_decay", "Decoupled decay of tensors with two or more dimensions."),
-    ("stage1.optimizer.clip_norm", "Largest global norm of the gradient; 0: not clipped."),
-    ("stage2.steps", "Steps of stage 2; 0 skips it."),
-    ("stage2.batch", "Global batch; a multiple of `train.slots`."),
-    ("stage2.text_length", "Caption length in tokens."),
-    ("stage2.prompt", "Text before every caption, without loss; empty in pre-training."),
-    (
-        "stage2.language_model_dropout",
-        "Dropout inside the frozen language model at its own rate, as the reference trains.",
-    ),
-    ("stage2.optimizer.learning_rate", "Peak learning rate."),
-    ("stage2.optimizer.min_learning_rate", "Learning rate at the end of the cosine."),
-    ("stage2.optimizer.warmup_learning_rate", "Learning rate of the first step."),
-    ("stage2.optimizer.warmup_steps", "Steps of linear warm-up."),
-    ("stage2.optimizer.beta1", "Decay of the first moment."),
-    ("stage2.optimizer.beta2", "Decay of the second moment."),
-    ("stage2.optimizer.epsilon", "Added to the denominator."),
-    ("stage2.optimizer.weight_decay", "Decoupled decay of tensors with two or more dimensions."),
-    ("stage2.optimizer.clip_norm", "Largest global norm of the gradient; 0: not clipped."),
     ("loader.prefetch_bytes", "Memory for data read ahead, in bytes."),
     ("loader.decode_threads", "Threads that decode pictures in each worker."),
     ("loader.read_concurrency", "Reads under way at a time."),
@@ -287,16 +258,20 @@ const KEYS: &[(&str, &str)] = &[
     ("curation.models.device", "Device of the models, as `train.device`."),
 ];
 
+/// The key behind which those of the stages are explained.
+const BEFORE_STAGES: &str = "model.qformer.dropout";
+
 /// What the key means; empty for an unknown one, which the tests rule out.
 pub(super) fn about(key: &str) -> &'static str {
-    KEYS.iter()
-        .find(|(known, _)| *known == key)
-        .map_or_else(|| super::sources::about(key), |(_, about)| about)
+    let named = KEYS.iter().find(|(known, _)| *known == key).map(|(_, about)| *about);
+    named.or_else(|| stages::about(key)).unwrap_or_else(|| super::sources::about(key))
 }
 
 /// Where the key stands in the table; unknown keys come last.
-pub(super) fn position(key: &str) -> usize {
-    KEYS.iter().position(|(known, _)| *known == key).unwrap_or(KEYS.len())
+pub(super) fn position(key: &str) -> (usize, Option<(usize, String, usize)>) {
+    let of_stage = stages::position(key);
+    let named = if of_stage.is_some() { BEFORE_STAGES } else { key };
+    (KEYS.iter().position(|(known, _)| *known == named).unwrap_or(KEYS.len()), of_stage)
 }
 
 /// The values a key can take, where they are few and named.
@@ -333,7 +308,10 @@ mod tests {
         assert_eq!(explained.len(), KEYS.len(), "a key is explained twice");
         let settings = defaults();
         let existing: BTreeSet<&str> = settings.iter().map(|setting| setting.key.as_str()).collect();
-        assert_eq!(explained, existing);
+        let others: BTreeSet<&str> =
+            existing.iter().copied().filter(|key| stages::about(key).is_none()).collect();
+        assert_eq!(explained, others);
+        assert!(existing.iter().all(|key| !about(key).is_empty()));
     }
 
     #[test]
@@ -349,16 +327,17 @@ mod tests {
     fn document(settings: &[Setting]) -> String {
         let mut text = INTRODUCTION.to_owned();
         let mut section = "";
-        for (key, about) in KEYS {
+        let mut ordered: Vec<&Setting> = settings.iter().collect();
+        ordered.sort_by_key(|setting| position(&setting.key));
+        for Setting { key, value, .. } in ordered {
             let own = key.split('.').next().unwrap();
             if own != section {
                 section = own;
                 write!(text, "\n### {section}\n\n| key | default | range | meaning |\n|---|---|---|---|\n")
                     .unwrap();
             }
-            let value = &settings.iter().find(|setting| setting.key == *key).unwrap().value;
             let range = range_of(key).map_or_else(String::new, |range| range.to_string());
-            writeln!(text, "| `{key}` | `{value}` | {range} | {about} |").unwrap();
+            writeln!(text, "| `{key}` | `{value}` | {range} | {} |", about(key)).unwrap();
         }
         text
     }

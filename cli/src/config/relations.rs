@@ -1,9 +1,11 @@
 //! What numbers must be to each other, and what is odd about them.
 
 use blip2_coordinator::CoordinatorError;
-use blip2_worker::config::{ModelSettings, OptimizerSettings};
+use blip2_worker::config::model::ModelSettings;
+use blip2_worker::config::optimizer::OptimizerSettings;
+use blip2_worker::config::stage::StageSettings;
 
-use super::RunConfig;
+use super::{RunConfig, stages};
 
 /// Most parameters of a Q-Former: more than any device has memory for, few enough to be counted.
 const MOST_PARAMETERS: f64 = 1e11;
@@ -27,24 +29,18 @@ pub(super) fn check(config: &RunConfig) -> Result<(), Broken> {
     if !slots.is_power_of_two() {
         return broken(&["train.slots"], "it must be a power of two".into());
     }
-    let stages = [
-        ("stage1", config.stage1.steps, config.stage1.batch, &config.stage1.optimizer),
-        ("stage2", config.stage2.steps, config.stage2.batch, &config.stage2.optimizer),
-    ];
-    for (stage, steps, batch, optimizer) in stages {
-        let key = format!("{stage}.batch");
-        if steps > 0 && batch % slots != 0 {
+    for StageSettings { name, steps, batch, task, optimizer } in &config.stages {
+        let stage = stages::prefix(name);
+        if *steps > 0 && batch % slots != 0 {
+            let key = format!("{stage}.batch");
             return broken(&[&key, "train.slots"], format!("not a multiple of train.slots = {slots}"));
         }
-        check_rates(stage, optimizer)?;
-    }
-    if config.stage1.steps > 0 && config.stage1.batch < 2 {
-        return broken(&["stage1.batch"], "contrast needs two pairs or more".into());
-    }
-    let positions = config.model.qformer.max_positions;
-    if config.stage1.steps > 0 && config.stage1.text_length > positions {
-        let keys = ["stage1.text_length", "model.qformer.max_positions"];
-        return broken(&keys, format!("more than model.qformer.max_positions = {positions}"));
+        check_rates(&stage, optimizer)?;
+        if let Some(unusable) = task.unusable(*batch, &config.model).filter(|_| *steps > 0) {
+            let key = format!("{stage}.{}", unusable.key);
+            let keys: Vec<&str> = [key.as_str()].into_iter().chain(unusable.with).collect();
+            return broken(&keys, unusable.reason);
+        }
     }
     let [low, high] = config.data.crop_scale;
     if low > high {
@@ -111,14 +107,11 @@ fn check_curation(config: &RunConfig) -> Result<(), Broken> {
 
 /// What is allowed and hardly meant.
 pub(super) fn warnings(config: &RunConfig) -> Vec<String> {
-    let stages = [
-        ("stage1", config.stage1.steps, &config.stage1.optimizer),
-        ("stage2", config.stage2.steps, &config.stage2.optimizer),
-    ];
     let mut warnings = Vec::new();
-    for (stage, steps, optimizer) in stages.into_iter().filter(|(_, steps, _)| *steps > 0) {
+    for StageSettings { name, steps, optimizer, .. } in config.stages.iter().filter(|stage| stage.steps > 0) {
+        let stage = stages::prefix(name);
         let (warmup, peak) = (optimizer.warmup_steps, optimizer.learning_rate);
-        if warmup > steps {
+        if warmup > *steps {
             warnings.push(format!(
                 "{stage}.optimizer.warmup_steps = {warmup} is more than {stage}.steps = {steps}: the learning rate never \
                  gets to {peak}"

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 use toml::{Table, Value};
 
-use super::{RunConfig, model_folder, ranges, reference, sources};
+use super::{RunConfig, model_folder, ranges, reference, sources, stages};
 use crate::error::CliError;
 
 /// The schema of a configuration file.
@@ -20,6 +20,9 @@ pub(crate) fn json_schema() -> Result<Json, CliError> {
     }
     if let Some(data) = schema["properties"]["data"]["properties"].as_object_mut() {
         data.insert("sources".to_owned(), sources::json_schema());
+    }
+    if let Some(properties) = schema["properties"].as_object_mut() {
+        properties.insert(stages::SECTION.to_owned(), stages::json_schema(&leaf_schema));
     }
     if let Some(model) = schema["properties"]["model"]["properties"].as_object_mut() {
         model.insert("folder".to_owned(), model_folder::json_schema());
@@ -91,6 +94,13 @@ mod tests {
         assert_eq!(properties["data"]["properties"]["crop_scale"]["items"]["exclusiveMinimum"], 0.0);
         assert_eq!(properties["train"]["properties"]["gradients"]["enum"][1], "keys_detached");
         assert_eq!(properties["data"]["properties"]["crop_scale"]["maxItems"], 2);
+        let stage = &properties["stages"]["items"]["properties"];
+        assert_eq!(stage["task"]["enum"], json!(["contrast", "generate"]));
+        assert_eq!(
+            (&stage["steps"]["type"], &stage["prompt"]["type"]),
+            (&json!("integer"), &json!("string"))
+        );
+        assert_eq!(stage["optimizer"]["properties"]["beta1"]["exclusiveMaximum"], 1.0);
         assert_eq!(properties["base"]["type"], "string");
         let source = &properties["data"]["properties"]["sources"]["additionalProperties"];
         assert_eq!(source["properties"]["weight"]["type"], "number");

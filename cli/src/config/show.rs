@@ -10,19 +10,19 @@ use super::{Setting, reference};
 /// A table for people: key, value, origin; one blank line between sections.
 pub(crate) fn settings_as_text(settings: &[Setting]) -> String {
     let ordered = in_reference_order(settings);
-    let key_width = ordered.iter().map(|s| s.key.len()).max().unwrap_or(0);
+    let key_width = ordered.iter().map(|s| s.written.len()).max().unwrap_or(0);
     let value_width = ordered.iter().map(|s| shown(&s.value).to_string().len()).max().unwrap_or(0).min(40);
     let mut text = String::new();
     let mut section = "";
     for setting in ordered {
-        let own_section = setting.key.split('.').next().unwrap_or_default();
+        let own_section = setting.written.split('.').next().unwrap_or_default();
         if !section.is_empty() && own_section != section {
             text.push('\n');
         }
         section = own_section;
         let value = shown(&setting.value).to_string();
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{:key_width$}  {value:value_width$}  {}", setting.key, setting.origin);
+        let _ = writeln!(text, "{:key_width$}  {value:value_width$}  {}", setting.written, setting.origin);
     }
     text
 }
@@ -32,7 +32,7 @@ pub(crate) fn settings_as_json(settings: &[Setting]) -> String {
     let mut text = String::new();
     for setting in in_reference_order(settings) {
         let line = serde_json::json!({
-            "key": setting.key,
+            "key": setting.written,
             "value": shown(&setting.value),
             "origin": setting.origin.to_string(),
             "about": reference::about(&setting.key),

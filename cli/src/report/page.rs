@@ -12,11 +12,9 @@ use super::document::{document, facts, tile};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Report {
     pub(crate) retrieval: RetrievalScores,
-    /// Losses of every step of stage 1.
-    pub(crate) stage1: Vec<Series>,
-    /// Losses of every step of stage 2.
-    pub(crate) stage2: Vec<Series>,
-    /// Absent when stage 2 was skipped.
+    /// For each stage its title, and the losses of every step.
+    pub(crate) stages: Vec<(String, Vec<Series>)>,
+    /// Absent where no stage writes captions.
     pub(crate) caption_losses: Option<CaptionLosses>,
     pub(crate) pictures: Vec<CaptionedPicture>,
     /// Name and value, in the order shown.
@@ -97,7 +95,7 @@ fn headline(report: &Report) -> Markup {
                         &format!("{:.2} for the language model without pictures, nats a token", losses.language_model),
                     ))
                 }
-                @for (name, value) in measured { (tile(name, value, "training, both stages")) }
+                @for (name, value) in measured { (tile(name, value, "training, all stages")) }
             }
         }
     }
@@ -140,14 +138,11 @@ fn full_scale(scores: &RetrievalScores) -> f64 {
 }
 
 fn curves(report: &Report) -> Markup {
-    let stages = [
-        ("Stage 1: contrastive, matching and captioning losses", &report.stage1),
-        ("Stage 2: loss of the frozen language model's captions", &report.stage2),
-    ];
     html! {
         section id="curves" {
             h2 { "Loss curves" }
-            @for (title, series) in stages {
+            @if report.stages.is_empty() { p { "no step was recorded" } }
+            @for (title, series) in &report.stages {
                 h3 { (title) }
                 (line_chart(title, "loss, nats", series))
             }
@@ -217,8 +212,10 @@ mod tests {
                 names: 181,
                 pictures: 540,
             },
-            stage1: vec![line("itc"), line("itm")],
-            stage2: vec![line("loss")],
+            stages: vec![
+                ("Stage 1".into(), vec![line("itc"), line("itm")]),
+                ("Stage 2".into(), vec![line("loss")]),
+            ],
             caption_losses: Some(CaptionLosses { with_images: 2.1, shuffled: 2.9, language_model: 3.4 }),
             pictures: vec![CaptionedPicture {
                 bytes: vec![0xff, 0xd8, 0xff],

@@ -74,20 +74,19 @@ pub(super) async fn check_held_out(config: &RunConfig) -> Result<(), CliError> {
     }
 }
 
-/// What is to be said of a corpus that is smaller than a batch: the batch holds pictures more than once, and the contrastive
-/// loss of stage 1 pushes a picture away from its own caption.
+/// What is to be said of a corpus that is smaller than a batch: the batch holds images more than once, and a contrastive
+/// loss pushes an image away from its own caption.
 pub(super) fn smaller_than_a_batch(config: &RunConfig, rows: u64) -> Vec<String> {
-    let stages =
-        [(1, config.stage1.steps, config.stage1.batch), (2, config.stage2.steps, config.stage2.batch)];
-    let small = stages.into_iter().filter(|(_, steps, batch)| *steps > 0 && rows < u64::from(*batch));
-    let said = small.map(|(stage, _, batch)| {
-        let harm = match stage {
-            1 => ", which the contrastive loss takes for one that does not belong to its own caption",
-            _ => "",
+    let small = config.trained_stages().filter(|stage| rows < u64::from(stage.settings.batch));
+    let said = small.map(|stage| {
+        let harm = match stage.settings.task.contrasts() {
+            true => ", which the contrastive loss takes for one that does not belong to its own caption",
+            false => "",
         };
+        let (number, batch, key) = (stage.number, stage.settings.batch, RunConfig::key_of_stage(stage.name()));
         format!(
-            "the corpus has {rows} rows, fewer than a batch of stage {stage} has samples ({batch}): a batch holds a picture \
-             more than once{harm}; add data to data.train, or lower stage{stage}.batch and train.slots"
+            "the corpus has {rows} rows, fewer than a batch of stage {number} has samples ({batch}): a batch holds a picture \
+             more than once{harm}; add data to data.train, or lower {key}.batch and train.slots"
         )
     });
     said.collect()
@@ -100,8 +99,8 @@ mod tests {
     #[test]
     fn a_corpus_smaller_than_a_batch_is_said() {
         let mut config = RunConfig::default();
-        (config.stage1.steps, config.stage2.steps) = (1, 1);
-        (config.stage1.batch, config.stage2.batch) = (64, 32);
+        config.stages.iter_mut().for_each(|stage| stage.steps = 1);
+        (config.stages[0].batch, config.stages[1].batch) = (64, 32);
         assert!(smaller_than_a_batch(&config, 64).is_empty());
         let said = smaller_than_a_batch(&config, 63);
         assert!(
@@ -109,7 +108,7 @@ mod tests {
             "{said:?}"
         );
         assert_eq!(smaller_than_a_batch(&config, 31).len(), 2);
-        config.stage1.steps = 0;
+        config.stages[0].steps = 0;
         assert!(smaller_than_a_batch(&config, 31)[0].contains("stage2.batch"));
     }
 }

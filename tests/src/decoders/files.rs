@@ -11,10 +11,7 @@ use crate::process::repository;
 
 pub(super) fn checkpoint_part(bytes: &[u8]) -> bool {
     match NamedState::decode("part", &[Bytes::copy_from_slice(bytes)]) {
-        Ok(state) => {
-            state.digest();
-            state.stage() > 0
-        }
+        Ok(state) => !state.digest().is_empty(),
         Err(_) => false,
     }
 }

@@ -10,7 +10,7 @@ use blip2_proto::v1::assignment::State;
 use blip2_run::layout::checkpoint_folder;
 
 use super::Compute;
-use crate::checkpoint::{NamedState, encode_part, read_checkpoint};
+use crate::checkpoint::{NamedState, read_checkpoint};
 use crate::error::{Result, WorkerError};
 use crate::state::TrainState;
 
@@ -22,7 +22,7 @@ impl Compute {
         member_id: u32,
         apply_pending: bool,
     ) -> Result<()> {
-        self.parts.rehearse(DrillPhase::Join, assignment.step);
+        self.frozen.rehearse(DrillPhase::Join, assignment.step);
         let members: Vec<Member> = assignment.members.iter().map(member).collect();
         let rank = members.iter().position(|member| member.id == member_id).ok_or_else(|| {
             WorkerError::Protocol(format!("epoch {} does not name this member", assignment.epoch))
@@ -41,8 +41,8 @@ impl Compute {
 
     fn take_state(&mut self, assignment: &v1::Assignment) -> Result<()> {
         let started = Instant::now();
-        let device = self.parts.device.clone().autodiff();
-        let sizes = self.parts.sizes;
+        let device = self.frozen.device.clone().autodiff();
+        let sizes = self.frozen.sizes;
         let state = match &assignment.state {
             Some(State::Fresh(_)) => TrainState::fresh(&self.config, sizes, &device)?,
             Some(State::Checkpoint(name)) => {
@@ -54,7 +54,8 @@ impl Compute {
                     let reason = format!("it holds step {step}, the run continues from {}", assignment.step);
                     return Err(WorkerError::checkpoint(name, reason));
                 }
-                TrainState::restore(&self.config, sizes, &stored, &device)?
+                let stage = self.config.stage_of_checkpoint(&record)?;
+                TrainState::restore(stage, &self.config, sizes, &stored, &device)?
             }
             Some(State::Peer(address)) => {
                 if self.own_address() == Some(address) {
@@ -63,7 +64,9 @@ impl Compute {
                 }
                 let fetch = self.exchange.fetch_state(address, assignment.step, self.deadline);
                 let bytes = self.unless_aborted(assignment.epoch, fetch)??;
-                TrainState::restore(&self.config, sizes, &NamedState::decode(address, &[bytes])?, &device)?
+                let stored = NamedState::decode(address, &[bytes])?;
+                let stage = self.config.stage_after(assignment.step)?;
+                TrainState::restore(stage, &self.config, sizes, &stored, &device)?
             }
             None => return Err(WorkerError::Protocol("an assignment without a state".into())),
         };
@@ -91,7 +94,7 @@ impl Compute {
         match &self.state {
             Some(state) if is_source && assignment.members.len() > 1 => {
                 let started = Instant::now();
-                let whole = encode_part(state, 0, 1)?;
+                let whole = state.encode_part(0, 1)?;
                 let (bytes, seconds) = (whole.len(), started.elapsed().as_secs_f64());
                 self.exchange.publish_state(self.step, Arc::new(vec![whole]));
                 tracing::info!(step = self.step, bytes, seconds, "the state is offered to joiners");

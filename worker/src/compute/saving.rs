@@ -6,7 +6,6 @@ use blip2_proto::v1::{Commit, PartFailed};
 use blip2_run::layout::shard_name;
 
 use super::{Compute, Report};
-use crate::checkpoint::encode_part;
 use crate::error::{Result, WorkerError};
 use crate::member::MemberEvent;
 use crate::upload::Part;
@@ -31,7 +30,7 @@ impl Compute {
             let failed = PartFailed { checkpoint: commit.save_checkpoint.clone(), reason };
             return self.report(Report::Event(MemberEvent::PartFailed(failed)));
         };
-        let content = encode_part(state, commit.part_index, commit.part_count)?;
+        let content = state.encode_part(commit.part_index, commit.part_count)?;
         self.report(Report::Part(Part {
             checkpoint: commit.save_checkpoint.clone(),
             step: commit.step + 1,

@@ -14,6 +14,7 @@ use blip2_run::quarantine::to_message;
 
 use super::Compute;
 use crate::batches::{BatchRange, start_loader};
+use crate::config::stage::NumberedStage;
 use crate::error::{Result, WorkerError};
 use crate::own_device::device_use;
 use crate::step::{NonFinite, Peers, StepGradient};
@@ -68,28 +69,28 @@ impl Compute {
     fn gradient(&mut self, epoch: u64) -> Result<(StepGradient, v1::StepDone)> {
         self.enter_stage()?;
         let held_out = self.held_out_rows(epoch)?;
-        let (stage, stage_step) = self.stage_step();
-        let waited = self.prepare_batch(epoch, stage, stage_step)?;
-        self.parts.rehearse(DrillPhase::Forward, self.step);
-        self.parts.rehearse_failures(self.step);
+        let (stage, stage_step) = self.config.stage_of_step(self.step)?;
+        let waited = self.prepare_batch(epoch, &stage, stage_step)?;
+        self.frozen.rehearse(DrillPhase::Forward, self.step);
+        self.frozen.rehearse_failures(self.step);
         let state = self.next_stage.as_mut().or(self.state.as_mut());
         let state = state.ok_or_else(|| WorkerError::Protocol("a step without state".into()))?;
         let world =
             self.world.as_ref().ok_or_else(|| WorkerError::Protocol("a step without world".into()))?;
         let batch = self.batches.as_ref().and_then(|batches| batches.current.as_ref());
         let batch = batch.ok_or_else(|| WorkerError::Protocol("a step without batch".into()))?;
-        let members = Peers {
+        let peers = Peers {
             exchange: &self.exchange,
             runtime: &self.runtime,
             world,
             step: self.step,
             deadline: self.deadline,
         };
-        let mut gradient = self.parts.gradient(state, &members, stage_step, batch)?;
+        let mut gradient = self.frozen.gradient(state, &peers, stage_step, batch)?;
         if let Some(rows) = held_out.filter(|_| gradient.non_finite.is_none()) {
             let started = Instant::now();
             let rows = rows.as_deref().map_err(|error| WorkerError::Configuration(error.clone()));
-            let values = self.parts.evaluate(rows, state, &members, stage_step, &gradient)?;
+            let values = self.frozen.evaluate(rows, state, &peers, stage_step, &gradient)?;
             gradient.values.extend(values);
             self.evaluation = started.elapsed();
         }
@@ -107,7 +108,7 @@ impl Compute {
                 .flat_map(|slot| &slot.quarantined)
                 .map(|row| to_message(row, 0))
                 .collect(),
-            coverage: Some(coverage_message(stage, batch.coverage())),
+            coverage: Some(coverage_message(stage.number, batch.coverage())),
             device_use: device_use(&self.card, &mut self.kernels),
             non_finite: gradient.non_finite.as_ref().map(|odd| non_finite(odd, batch, &self.manifest)),
             ..v1::StepDone::default()
@@ -118,59 +119,52 @@ impl Compute {
     /// The held-out rows if the state after the next step is evaluated, or why there are none. They are read once.
     fn held_out_rows(&mut self, epoch: u64) -> Result<Option<std::result::Result<Arc<HeldOut>, String>>> {
         let committed = self.step + 1;
-        let stage_end = [self.config.stage1.steps, self.config.total_steps()].contains(&committed);
-        if !self.config.eval.is_due(committed, stage_end) {
+        if !self.config.eval.is_due(committed, self.config.is_stage_end(committed)) {
             return Ok(None);
         }
-        if let Some(rows) = &self.held_out {
+        let (stage, _) = self.config.stage_of_step(self.step)?;
+        if let Some((_, rows)) = self.held_out.as_ref().filter(|(number, _)| *number == stage.number) {
             return Ok(Some(Ok(rows.clone())));
         }
         // The clock is the runtime's, and this thread enters the runtime only to wait.
-        let reading = async { tokio::time::timeout(self.deadline, self.parts.read_held_out()).await };
+        let reading = async {
+            tokio::time::timeout(self.deadline, self.frozen.read_held_out(&self.config, &stage)).await
+        };
         let read = match self.unless_aborted(epoch, reading)? {
             Ok(read) => read.map(Arc::new).map_err(|error| error.to_string()),
             Err(_) => Err(format!("they are not read after {:.0} s", self.deadline.as_secs_f64())),
         };
-        self.held_out = read.as_ref().ok().cloned();
+        self.held_out = read.as_ref().ok().map(|rows| (stage.number, rows.clone()));
         Ok(Some(read))
     }
 
-    /// Makes stage 2's state at the boundary; the end of stage 1 stays until a step of stage 2 is committed.
+    /// Makes a stage's first state at its boundary; the end of the stage before stays until a step of it is committed.
     fn enter_stage(&mut self) -> Result<()> {
-        let (stage, _) = self.stage_step();
+        let (stage, _) = self.config.stage_of_step(self.step)?;
         if let (None, Some(state)) = (&self.next_stage, &self.state)
-            && state.stage == 1
-            && stage == 2
+            && state.stage.number != stage.number
         {
-            let device = self.parts.device.clone().autodiff();
-            self.next_stage = Some(state.enter_stage2(&self.config, self.parts.sizes, &device)?);
+            let device = self.frozen.device.clone().autodiff();
+            self.next_stage = Some(state.enter(stage, &self.config, self.frozen.sizes, &device)?);
         }
         Ok(())
     }
 
-    /// The next step's stage, and its index within it.
-    fn stage_step(&self) -> (u32, u64) {
-        match self.step.checked_sub(self.config.stage1.steps) {
-            Some(step) => (2, step),
-            None => (1, self.step),
-        }
-    }
-
     /// Makes `batches.current` the batch of the step, and says how long that took: nothing for a batch that is there.
-    fn prepare_batch(&mut self, epoch: u64, stage: u32, stage_step: u64) -> Result<Duration> {
+    fn prepare_batch(&mut self, epoch: u64, stage: &NumberedStage, stage_step: u64) -> Result<Duration> {
         let slots = match &self.world {
             Some(world) => world.own()?.slots.clone(),
             None => return Err(WorkerError::Protocol("a batch without world".into())),
         };
         let mut batches = match self.batches.take() {
-            Some(batches) if batches.stage == stage && batches.slots == slots => batches,
+            Some(batches) if batches.stage == stage.number && batches.slots == slots => batches,
             old => {
                 // The old loader is stopped and joined before the new one takes its memory.
                 drop(old);
-                let range = BatchRange { stage, first_step: stage_step, slots: slots.clone() };
+                let range = BatchRange { stage: stage.clone(), first_step: stage_step, slots: slots.clone() };
                 let runtime = self.runtime.clone();
-                let loader = start_loader(&self.parts, self.manifest.clone(), runtime, range)?;
-                Batches { stage, slots, loader, current: None }
+                let loader = start_loader(&self.config, &self.frozen, self.manifest.clone(), runtime, range)?;
+                Batches { stage: stage.number, slots, loader, current: None }
             }
         };
         let mut waited = Duration::ZERO;
@@ -218,7 +212,7 @@ impl Compute {
     ///
     /// A commit of the step before the next one asks for the part alone: a save that was begun with other members.
     pub(super) fn apply(&mut self, commit: &v1::Commit) -> Result<()> {
-        self.parts.rehearse(DrillPhase::Commit, commit.step);
+        self.frozen.rehearse(DrillPhase::Commit, commit.step);
         if commit.step + 1 != self.step {
             let is_odd = |pending: &Pending| pending.gradient.non_finite.is_some();
             if self.pending.as_ref().is_some_and(|pending| is_odd(pending) != commit.skipped) {
@@ -242,10 +236,10 @@ impl Compute {
             return Err(WorkerError::Protocol(reason));
         };
         self.enter_stage()?;
-        let (_, stage_step) = self.stage_step();
+        let (_, stage_step) = self.config.stage_of_step(self.step)?;
         let mut state = self.next_stage.take().or(self.state.take());
         let applied = match &mut state {
-            Some(state) => self.parts.apply(state, stage_step, &mut pending.gradient),
+            Some(state) => self.frozen.apply(state, stage_step, &mut pending.gradient),
             None => Err(WorkerError::Protocol("a commit without state".into())),
         };
         self.state = state;

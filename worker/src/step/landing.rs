@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use blip2_collective::CollectiveError;
 use blip2_model::train::buckets::GradientBuckets;
-use blip2_model::train::optimizer::{AdamW, AdamWStep, Moments, NormParts, clip_factor, divide};
+use blip2_model::train::flat::FlatLayout;
+use blip2_model::train::optimizer::{AdamW, AdamWStep, Moments, NormParts, clip_factor, divide, scale};
 use blip2_model::train::placed::PlacedTensors;
 use burn::tensor::Device;
 
+use super::next::{NextBuffers, NextState};
 use super::times::Stopwatch;
 use crate::error::{Result, WorkerError};
-use crate::state::{NextBuffers, NextState};
 
 /// One thing that is summed by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,24 @@ pub(crate) struct LandingPlan {
     pub(crate) bounded: Option<(Range<usize>, (f32, f32))>,
     /// The value by which the summed gradient is divided, at least by 1.
     pub(crate) divisor: Option<usize>,
+}
+
+impl LandingPlan {
+    /// The step itself on buffers that follow `layout`, all at once; `clip` brings the gradient to `clip_norm`.
+    pub(crate) fn update_whole(
+        &self,
+        layout: &FlatLayout,
+        clip: f32,
+        parameters: &mut [f32],
+        moments: &mut Moments,
+        gradients: &mut [f32],
+    ) {
+        scale(gradients, clip);
+        self.adamw.apply(layout, self.update, self.learning_rate, parameters, gradients, moments);
+        if let Some((range, (low, high))) = &self.bounded {
+            parameters[range.clone()].iter_mut().for_each(|value| *value = value.clamp(*low, *high));
+        }
+    }
 }
 
 /// The state from which the next one follows, and its buffers.
@@ -227,8 +246,7 @@ pub(crate) fn closed() -> WorkerError {
 
 #[cfg(test)]
 mod tests {
-    use blip2_model::train::flat::FlatLayout;
-    use blip2_model::train::optimizer::{global_norm, scale};
+    use blip2_model::train::optimizer::global_norm;
 
     use super::*;
 

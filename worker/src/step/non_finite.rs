@@ -2,10 +2,9 @@
 //!
 //! Losses, the summed gradient and the state are equal on every member, so every member finds the same.
 
-use blip2_dataset::loader::StepBatch;
 use blip2_model::train::optimizer::{AdamW, Magnitudes};
 
-use super::StepValues;
+use super::context::StepValues;
 use crate::error::{Result, WorkerError};
 use crate::state::TrainState;
 
@@ -78,20 +77,8 @@ impl TrainState {
         };
         let tensor = self.layout.tensors().iter().find(|tensor| odd(tensor.range()));
         Err(WorkerError::NonFinite {
-            place: format!("the state that stage {} continues from", self.stage),
+            place: format!("the state that stage `{}` continues from", self.stage.name()),
             tensor: tensor.map_or_else(String::new, |tensor| tensor.name.clone()),
         })
     }
-}
-
-/// The slots of a batch with a value that is not finite among their own.
-pub(crate) fn odd_slots(batch: &StepBatch, own_values: &[Vec<f32>]) -> Vec<u32> {
-    let is_odd = |values: &Vec<f32>| values.iter().any(|value| !value.is_finite());
-    slots_of(batch, |index| own_values.get(index).is_some_and(is_odd))
-}
-
-/// The slots of a batch for which `is_odd` holds.
-pub(crate) fn slots_of(batch: &StepBatch, is_odd: impl Fn(usize) -> bool) -> Vec<u32> {
-    let slots = batch.slots.iter().enumerate();
-    slots.filter(|(index, _)| is_odd(*index)).map(|(_, slot)| slot.slot).collect()
 }

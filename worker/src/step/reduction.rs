@@ -14,6 +14,7 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use blip2_collective::{CollectiveError, SumTree, TreeAccumulator, TreePartial};
 use blip2_model::error::ModelError;
+use blip2_model::nn::tensors::NamedTensors;
 use blip2_model::train::buckets::{BucketBuffers, GradientBuckets, SegmentGradients};
 use blip2_model::train::tape::Tape;
 use burn::tensor::{Device, Tensor};
@@ -21,11 +22,10 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
-use super::Peers;
 use super::landing::{Item, Landed, Landing, closed};
+use super::peers::Peers;
 use super::times::Stopwatch;
 use crate::error::{Result, WorkerError};
-use crate::state::StageModel;
 
 /// Segments whose gradients may wait on the device to be read: the computing thread waits when there are more.
 const SEGMENTS_AHEAD: usize = 4;
@@ -240,7 +240,7 @@ impl<'a> Slots<'a> {
     /// Differentiates the next slot's objective and gives its gradient away, segment by segment.
     pub(crate) fn backward(
         &mut self,
-        model: &mut StageModel,
+        model: &mut impl NamedTensors,
         tape: Tape,
         objective: Tensor<1>,
         watch: &mut Stopwatch,
@@ -254,7 +254,7 @@ impl<'a> Slots<'a> {
         let result = tape.backward(objective, |segment, gradients| {
             watch.wait();
             let giving = std::time::Instant::now();
-            let gradients = model.take_gradients(gradients, segment)?;
+            let gradients = SegmentGradients::take(model, gradients, segment)?;
             self.give(move |sums| sums.add_segment(gradients))?;
             given += giving.elapsed().as_secs_f64();
             Ok(())
@@ -481,7 +481,7 @@ mod tests {
 
     use super::super::landing::{Beside, LandingPlan};
     use super::*;
-    use crate::state::NextBuffers;
+    use crate::step::next::NextBuffers;
 
     const SLOTS: u32 = 8;
     /// A wait that ends by this alone does not end: what is wrong then is that a test hangs.

@@ -1,33 +1,165 @@
-//! A stage-1 step (`docs/architecture.md`, "The stage-1 step").
+//! Contrast: the Q-Former learns which text belongs to which image (contrastive and matching losses) and to write it
+//! (captioning loss). The gradient is that of the global batch's loss (`docs/step.md`).
 
-use std::collections::BTreeMap;
+mod gathered;
+mod held_out;
+mod negatives;
+mod settings;
 
-use blip2_dataset::loader::{SlotBatch, StepBatch};
-use blip2_dataset::random::KeyedRng;
-use blip2_model::device::read_back;
-use blip2_model::objectives::contrast::{self, Contrast, GlobalBatch, Side, SlotContext, SlotForward};
+pub use settings::ContrastSettings;
+
+use std::sync::Arc;
+
+use blip2_dataset::loader::SlotBatch;
+use blip2_dataset::text::TextEncoder;
+use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
+use blip2_evaluation::retrieval;
+use blip2_model::blip2::export::{NOT_IN_RETRIEVAL, Retriever, export_lavis, export_retrieval};
+use blip2_model::error::ModelError;
+use blip2_model::files::weights::WeightSource;
+use blip2_model::nn::dropout::Dropout;
+use blip2_model::nn::tensors::compute_in;
+use blip2_model::objectives::contrast::{
+    self, Contrast, ContrastModel, GlobalBatch, SlotContext, SlotForward,
+};
 use blip2_model::train::loss::LossValue;
 use blip2_model::train::tape::Tape;
-use blip2_proto::drill::DrillPhase;
-use burn::tensor::Tensor;
-use bytes::Bytes;
+use burn::tensor::{Device, Tensor};
 
+use super::export::{ExportTarget, Layout};
+use super::scores::{EvaluationSet, Measure, Scores};
+use super::{
+    Bounded, LossName, ModelShape, Needs, Task, TaskKey, TaskModel, Trainable, TrainedTensors, Unusable,
+    WeightNames, loss,
+};
+use crate::config::model::ModelSettings;
+use crate::config::optimizer::OptimizerSettings;
+use crate::config::train::GradientMode;
 use crate::error::{Result, WorkerError};
-use crate::state::TrainState;
-use crate::step::feature_rows::{joined, row_tensor, rows_of};
-use crate::step::landing::Beside;
-use crate::step::non_finite::{odd_slots, slots_of};
+use crate::frozen_models::FrozenModels;
+use crate::language::LanguageTexts;
+use crate::open::{SeededValues, qformer_text};
+use crate::step::context::{Computed, Step, StepSum, StepValues, first_row};
+use crate::step::odd_slots::{odd_slots, slots_of};
+use crate::step::reduction::Slots;
 use crate::step::times::Stopwatch;
-use crate::step::{Computed, FrozenModels, Peers};
-use crate::wire_values::{floats, integers};
+use crate::step::unit_buffers::UnitBuffers;
+use negatives::SlotNegatives;
 
-const STAGE: u32 = 1;
+/// The losses, their sum first; [`ContrastTask::gradient`] gives their values in this order.
+const LOSSES: &[LossName] = &[
+    loss!("loss", "total"),
+    loss!("loss_itc", "contrastive"),
+    loss!("loss_itm", "matching"),
+    loss!("loss_lm", "captioning"),
+];
+
+/// The divisor of the similarities.
+const TEMPERATURE: &str = "temp";
+/// Bounds of the temperature where `clamp_temperature` is set (BLIP's).
+const TEMPERATURE_BOUNDS: (f32, f32) = (0.001, 0.5);
 
 const FEATURE_DROPOUT: &str = "dropout of stage 1's features";
 const LOSS_DROPOUT: &str = "dropout of stage 1's losses";
 
-/// A row of the global batch, and its raw features.
-type RawRow = (u64, Bytes);
+impl Task for ContrastSettings {
+    fn name(&self) -> &'static str {
+        "contrast"
+    }
+
+    fn title(&self) -> &'static str {
+        "contrastive, matching and captioning losses"
+    }
+
+    fn losses(&self) -> &'static [LossName] {
+        LOSSES
+    }
+
+    fn default_batch(&self) -> u32 {
+        1680
+    }
+
+    fn default_optimizer(&self) -> OptimizerSettings {
+        OptimizerSettings::default()
+    }
+
+    fn keys(&self) -> &'static [TaskKey] {
+        settings::KEYS
+    }
+
+    fn unusable(&self, batch: u32, model: &ModelSettings) -> Option<Unusable> {
+        self.what_is_unusable(batch, model)
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { bert: true, qformer_tokenizer: true, language_model: false }
+    }
+
+    fn text_length(&self) -> usize {
+        self.text_length
+    }
+
+    fn prompt(&self) -> &str {
+        ""
+    }
+
+    fn contrasts(&self) -> bool {
+        true
+    }
+
+    fn measure(&self) -> Measure {
+        Measure::Retrieval
+    }
+
+    fn layouts(&self) -> &'static [Layout] {
+        &[Layout::Retrieval, Layout::Lavis]
+    }
+}
+
+impl Trainable for ContrastSettings {
+    fn language_texts<'a>(&'a self, _: u32, _: &'a str) -> Option<LanguageTexts<'a>> {
+        None
+    }
+
+    fn encoder(&self, frozen: &FrozenModels, _: u32) -> Result<Arc<TextEncoder>> {
+        Ok(qformer_text(&frozen.model, self.text_length)?.0)
+    }
+
+    fn model(&self, shape: &ModelShape<'_>, device: &Device) -> Result<Box<dyn TaskModel>> {
+        let settings = shape.model;
+        let qformer = settings.qformer_config(shape.sizes.image_width, shape.sizes.vocab);
+        let embed_dim = settings.qformer.embed_dim;
+        let model = ContrastModel::new(&qformer, embed_dim, settings.ln_vision_eps, device);
+        let mut model = model.map_err(WorkerError::of_qformer_sizes)?;
+        compute_in(&mut model, shape.train.compute)?;
+        let (settings, queries) = (self.clone(), settings.qformer.queries);
+        let (seed, mode) = (shape.train.seed, shape.train.gradients);
+        Ok(Box::new(ContrastTask { settings, stage: shape.stage, seed, mode, queries, embed_dim, model }))
+    }
+
+    fn weight_names(&self) -> WeightNames {
+        WeightNames {
+            mark: "vision_proj.weight",
+            not_published: NOT_IN_RETRIEVAL,
+            unused: &[],
+            own: &[],
+            init_is_whole: true,
+        }
+    }
+}
+
+/// The model with what its step depends on.
+#[derive(Debug)]
+struct ContrastTask {
+    settings: ContrastSettings,
+    /// The stage's number.
+    stage: u32,
+    seed: u64,
+    mode: GradientMode,
+    queries: usize,
+    embed_dim: usize,
+    model: ContrastModel,
+}
 
 /// A slot between the two halves of its step.
 struct OpenSlot<'a> {
@@ -36,273 +168,198 @@ struct OpenSlot<'a> {
     forward: SlotForward,
 }
 
-/// For each of a slot's rows, the global rows of its negative image and text.
-struct SlotNegatives {
-    images: Vec<usize>,
-    texts: Vec<usize>,
-}
+impl TaskModel for ContrastTask {
+    fn tensors(&mut self) -> &mut dyn TrainedTensors {
+        &mut self.model
+    }
 
-impl FrozenModels {
-    /// The gradient of the global batch's loss, and the values to report.
-    pub(crate) fn contrast_gradient(
-        &self,
-        state: &mut TrainState,
-        members: &Peers<'_>,
-        step: u64,
-        batch: &StepBatch,
-        watch: &mut Stopwatch,
-    ) -> Result<Computed> {
-        let config = &self.config;
-        let mut open = Vec::with_capacity(batch.slots.len());
-        for slot in &batch.slots {
-            open.push(self.open_slot(state, step, slot, watch)?);
-        }
-        let others = members.world.members.len() > 1;
-        let (own, rows) = watch.time(|times| &mut times.to_host, || self.own_rows(&open, others))?;
-        if others {
-            members.exchange.publish_rows(members.step, rows)?;
-        }
-        let global = watch.time(|times| &mut times.exchange, || self.gather(members, own))?;
-        let temperature = state.temperature()?;
-        let smoothing = config.stage1.label_smoothing;
-        let contrast = watch
-            .time(|times| &mut times.forward, || global.contrast(temperature, smoothing, &self.device))?;
-        let negatives: Vec<SlotNegatives> =
-            open.iter().map(|slot| self.negatives(slot.batch, &contrast)).collect();
-        let images =
-            watch.time(|times| &mut times.exchange, || self.negative_images(members, &open, &negatives))?;
+    fn initialise(
+        &mut self,
+        seed: u64,
+        bert: Option<&WeightSource>,
+        device: &Device,
+    ) -> Result<(), ModelError> {
+        self.model.initialise(self.settings.temperature, &mut SeededValues::new(seed), bert, device)
+    }
 
-        let parts = state.parts.clone();
-        let plan = self.sum_plan(&parts, batch)?;
-        self.rehearse(DrillPhase::Reduction, members.step);
-        let buffer = std::mem::take(&mut state.spare);
-        let buffers = std::mem::take(&mut state.spare_next);
-        let TrainState { model, parameters, moments, .. } = state;
-        let beside = Beside { parameters, moments, buffers, device: self.device.clone().autodiff() };
-        let landing = self.landing((STAGE, step), &parts, buffer, beside, None);
-        let landed = members.sum(&plan, landing, watch, |slots, watch| {
-            for ((slot, negatives), negative_images) in open.into_iter().zip(&negatives).zip(images) {
-                let context = SlotContext {
-                    global: &global,
-                    contrast: &contrast,
-                    first_row: self.first_row(slot.batch),
-                    negative_images,
-                    negative_texts: &negatives.texts,
-                    mode: config.train.gradients.into(),
-                    smoothing,
-                    decoder_start: self.decoder_start,
-                };
-                let mut dropout = self.dropout(LOSS_DROPOUT, step, slot.batch.slot);
-                let loss = watch.time(
-                    |times| &mut times.forward,
-                    || {
-                        Ok::<_, WorkerError>(model.stage1()?.slot_loss(
-                            slot.forward,
-                            &context,
-                            &mut dropout,
-                        )?)
-                    },
-                )?;
-                let values = [loss.matching, loss.captioning];
-                slots
-                    .push_values(move || Ok(LossValue::read_all(values)?.map(|loss| loss as f32).to_vec()))?;
-                slots.backward(model, loss.tape, loss.objective, watch)?;
-            }
-            Ok(())
+    fn check_bert(&mut self, bert: &WeightSource) -> Result<(), ModelError> {
+        self.model.check_beginning(bert)
+    }
+
+    fn bounded(&self) -> Option<Bounded> {
+        let bounded = Bounded { tensor: TEMPERATURE, bounds: TEMPERATURE_BOUNDS };
+        self.settings.clamp_temperature.then_some(bounded)
+    }
+
+    fn divisor(&self) -> Option<usize> {
+        None
+    }
+
+    fn gradient(&mut self, step: &Step<'_>, sum: StepSum<'_>, watch: &mut Stopwatch) -> Result<Computed> {
+        let temperature = step.parameter(TEMPERATURE)?;
+        let slots = self.encode(step, watch)?;
+        let global = self.exchange_features(step, &slots, watch)?;
+        let contrast = self.contrast(step, &global, temperature, watch)?;
+        let negatives: Vec<_> = slots.iter().map(|slot| self.draw_negatives(slot.batch, &contrast)).collect();
+        let images = self.negative_images(step, &slots, &negatives, watch)?;
+        let landed = sum.of_slots(step, watch, |sums, watch| {
+            let pairs = slots.into_iter().zip(&negatives).zip(images);
+            pairs.into_iter().try_for_each(|((slot, negatives), images)| {
+                self.backward(step, slot, (&global, &contrast), (negatives, images), sums, watch)
+            })
         })?;
         let [matching, captioning] = landed.values[..] else {
             return Err(WorkerError::Protocol("the summed losses have another length".into()));
         };
-        let (matching, captioning) = (f64::from(matching), f64::from(captioning));
-        let is_finite = contrast.loss.is_finite() && matching.is_finite() && captioning.is_finite();
-        let odd_slots = match is_finite {
+        let (contrastive, matching, captioning) = (contrast.loss, f64::from(matching), f64::from(captioning));
+        let losses = vec![contrastive + matching + captioning, contrastive, matching, captioning];
+        let odd_slots = match losses[1..].iter().all(|loss| loss.is_finite()) {
             true => Vec::new(),
-            false => self.odd_slots(batch, &global, &landed.own_values),
+            false => blamed(step, &global, &landed.own_values),
         };
-        let values = vec![
-            ("loss", contrast.loss + matching + captioning),
-            ("loss_itc", contrast.loss),
-            ("loss_itm", matching),
-            ("loss_lm", captioning),
-            ("temperature", f64::from(temperature)),
-        ];
-        Ok(Computed { landed, values, odd_slots })
+        let others = vec![("temperature", f64::from(temperature))];
+        Ok(Computed { landed, losses, others, odd_slots })
     }
 
-    /// Own slots to blame for a loss that is not finite: a row whose features are not finite spoils the losses of others.
-    fn odd_slots(&self, batch: &StepBatch, global: &GlobalBatch, own_values: &[Vec<f32>]) -> Vec<u32> {
-        let odd_rows = global.odd_rows();
-        if odd_rows.is_empty() {
-            return odd_slots(batch, own_values);
-        }
-        slots_of(batch, |index| {
-            let slot = &batch.slots[index];
-            let (first, rows) = (self.first_row(slot), slot.samples.len());
-            odd_rows.iter().any(|row| (first..first + rows).contains(row))
-        })
+    fn warm_up(&self, frozen: &FrozenModels, rows: usize) -> Result<()> {
+        let text_length = self.settings.text_length;
+        let batch = contrast::SlotBatch {
+            image_features: frozen.features_of_nothing(rows)?,
+            ids: vec![0; rows * text_length],
+            mask: vec![1; rows * text_length],
+            text_length,
+        };
+        self.model.features(batch, &mut Dropout::off(), Tape::whole())?;
+        Ok(())
     }
 
-    /// The slot's first row in the global batch.
-    fn first_row(&self, slot: &SlotBatch) -> usize {
-        slot.slot as usize * slot.samples.len()
+    fn held_out_unit(&self, frozen: &FrozenModels, unit: usize, rows: &[HeldOutRow]) -> Result<Vec<u8>> {
+        self.unit(frozen, unit, rows)
     }
 
-    fn open_slot<'a>(
+    fn held_out_values(
         &self,
-        state: &TrainState,
-        step: u64,
+        frozen: &FrozenModels,
+        held_out: &HeldOut,
+        told: &mut UnitBuffers<'_>,
+    ) -> Result<StepValues> {
+        self.values(frozen, held_out, told)
+    }
+
+    fn scores(&self, set: &EvaluationSet<'_>) -> Result<Scores> {
+        let (encoder, _) = qformer_text(set.model, self.settings.text_length)?;
+        let found = retrieval::by_contrast(set.images, &self.model, &encoder, set.samples)?;
+        Ok(Scores::Retrieval(found))
+    }
+
+    fn export(&mut self, layout: Layout, mut target: ExportTarget<'_>) -> Result<()> {
+        if layout == Layout::Lavis {
+            return Ok(export_lavis(target.out, &mut self.model, None, target.options.precision)?);
+        }
+        let qformer = target.qformer();
+        let processor = target.processor()?;
+        let retriever = Retriever {
+            encoder: &mut target.encoder,
+            contrast: &mut self.model,
+            qformer: &qformer,
+            processor: &processor,
+        };
+        let tokenizer = target.model.qformer_tokenizer.as_ref();
+        Ok(export_retrieval(target.out, retriever, tokenizer, target.options)?)
+    }
+}
+
+impl ContrastTask {
+    /// The passes of the own slots that need no other slot: frozen encoder, queries, texts.
+    fn encode<'a>(&self, step: &Step<'a>, watch: &mut Stopwatch) -> Result<Vec<OpenSlot<'a>>> {
+        let slots = step.batch.slots.iter();
+        slots.map(|slot| self.encode_slot(step, slot, watch)).collect()
+    }
+
+    fn encode_slot<'a>(
+        &self,
+        step: &Step<'_>,
         slot: &'a SlotBatch,
         watch: &mut Stopwatch,
     ) -> Result<OpenSlot<'a>> {
-        let features = watch.time(|times| &mut times.encoder, || self.image_features(slot))?;
+        let features = watch.time(|times| &mut times.encoder, || step.frozen.image_features(slot))?;
         let batch = contrast::SlotBatch {
             image_features: features.clone(),
             ids: slot.ids.clone(),
             mask: slot.mask.clone(),
-            text_length: self.config.stage1.text_length,
+            text_length: self.settings.text_length,
         };
-        let mut dropout = self.dropout(FEATURE_DROPOUT, step, slot.slot);
+        let mut dropout = step.dropout(FEATURE_DROPOUT, slot);
         let forward = watch.time(
             |times| &mut times.forward,
-            || {
-                Ok::<_, WorkerError>(state.model.stage1()?.features(
-                    batch,
-                    &mut dropout,
-                    Tape::segmented(),
-                )?)
-            },
+            || self.model.features(batch, &mut dropout, Tape::segmented()),
         )?;
         Ok(OpenSlot { batch: slot, features, forward })
     }
 
-    /// Features, ids and masks of the own slots, as [`FrozenModels::gather`] takes them; and, if the rows are to be published, the raw
-    /// features of each, for members whose rows have them as negatives. The device is waited for once.
-    fn own_rows(&self, open: &[OpenSlot<'_>], published: bool) -> Result<(Vec<u8>, Vec<RawRow>)> {
-        let images = open.iter().map(|slot| slot.forward.image_feats.clone().inner().flatten(0, 2));
-        let texts = open.iter().map(|slot| slot.forward.text_feat.clone().inner().flatten(0, 1));
-        let raw = open.iter().filter(|_| published).map(|slot| slot.features.clone().flatten(0, 2));
-        let mut read = read_back::all_bytes(images.chain(texts).chain(raw).collect::<Vec<Tensor<1>>>())?;
-        let raw = read.split_off(2 * open.len());
-        let ids = open.iter().map(|slot| bytemuck::cast_slice(&slot.batch.ids));
-        let mask = open.iter().map(|slot| bytemuck::cast_slice(&slot.batch.mask));
-        let features = read.iter().map(Vec::as_slice);
-        let own = features.chain(ids).chain(mask).collect::<Vec<&[u8]>>().concat();
-        let mut rows = Vec::new();
-        for (slot, features) in open.iter().zip(raw) {
-            let first = self.first_row(slot.batch) as u64;
-            rows.extend((first..).zip(rows_of(features, slot.batch.samples.len())));
-        }
-        Ok((own, rows))
+    /// The contrastive loss of the global batch.
+    fn contrast(
+        &self,
+        step: &Step<'_>,
+        global: &GlobalBatch,
+        temperature: f32,
+        watch: &mut Stopwatch,
+    ) -> Result<Contrast> {
+        let smoothing = self.settings.label_smoothing;
+        let contrast = || global.contrast(temperature, smoothing, &step.frozen.device);
+        Ok(watch.time(|times| &mut times.forward, contrast)?)
     }
 
-    /// Features, ids and masks of all slots, from those of the own ones.
-    fn gather(&self, members: &Peers<'_>, own: Vec<u8>) -> Result<GlobalBatch> {
-        let settings = &self.config.model.qformer;
-        let text_length = self.config.stage1.text_length;
-        let mut global = GlobalBatch {
-            queries: settings.queries,
-            embed_dim: settings.embed_dim,
-            text_length,
+    /// A slot's losses with its negatives, differentiated.
+    fn backward(
+        &mut self,
+        step: &Step<'_>,
+        slot: OpenSlot<'_>,
+        (global, contrast): (&GlobalBatch, &Contrast),
+        (negatives, negative_images): (&SlotNegatives, Tensor<3>),
+        sums: &mut Slots<'_>,
+        watch: &mut Stopwatch,
+    ) -> Result<()> {
+        let context = SlotContext {
+            global,
+            contrast,
+            first_row: first_row(slot.batch),
+            negative_images,
+            negative_texts: &negatives.texts,
+            mode: self.mode.into(),
+            smoothing: self.settings.label_smoothing,
+            decoder_start: step.frozen.decoder_start,
+        };
+        let mut dropout = step.dropout(LOSS_DROPOUT, slot.batch);
+        let loss = watch.time(
+            |times| &mut times.forward,
+            || self.model.slot_loss(slot.forward, &context, &mut dropout),
+        )?;
+        let values = [loss.matching, loss.captioning];
+        sums.push_values(move || Ok(LossValue::read_all(values)?.map(|loss| loss as f32).to_vec()))?;
+        sums.backward(&mut self.model, loss.tape, loss.objective, watch)
+    }
+
+    /// A global batch of no rows.
+    fn no_rows(&self) -> GlobalBatch {
+        GlobalBatch {
+            queries: self.queries,
+            embed_dim: self.embed_dim,
+            text_length: self.settings.text_length,
             ..GlobalBatch::default()
-        };
-        let image_values = settings.queries * settings.embed_dim;
-        let row_bytes = 4 * (image_values + settings.embed_dim + 2 * text_length);
-        for buffer in members.all_gather("features", own.into())? {
-            if buffer.len() % row_bytes != 0 {
-                let reason =
-                    format!("a member's features have {} bytes, rows have {row_bytes}", buffer.len());
-                return Err(WorkerError::Protocol(reason));
-            }
-            let rows = buffer.len() / row_bytes;
-            let (images, rest) = buffer.split_at(4 * rows * image_values);
-            let (texts, rest) = rest.split_at(4 * rows * settings.embed_dim);
-            let (buffer_ids, buffer_mask) = rest.split_at(4 * rows * text_length);
-            global.image_feats.extend(floats(images)?);
-            global.text_feats.extend(floats(texts)?);
-            global.ids.extend(integers(buffer_ids)?);
-            global.mask.extend(integers(buffer_mask)?);
         }
-        if global.rows() != self.config.stage1.batch as usize {
-            let reason = format!("gathered {} rows of {}", global.rows(), self.config.stage1.batch);
-            return Err(WorkerError::Protocol(reason));
-        }
-        Ok(global)
     }
+}
 
-    /// Hard negatives of a slot's rows, drawn by the sample's key.
-    fn negatives(&self, slot: &SlotBatch, contrast: &Contrast) -> SlotNegatives {
-        let first = self.first_row(slot);
-        let draw = |side, purpose: &str| {
-            let rows = slot.samples.iter().enumerate();
-            rows.map(|(index, sample)| {
-                let row = first + index;
-                let parts = [u64::from(STAGE), *sample];
-                let uniform = KeyedRng::new(self.config.train.seed, purpose, &parts).uniform();
-                Contrast::draw(&contrast.negative_weights(side, row), row, uniform)
-            })
-            .collect()
-        };
-        SlotNegatives {
-            images: draw(Side::Image, "negative image"),
-            texts: draw(Side::Text, "negative text"),
-        }
+/// Own slots to blame for a loss that is not finite: a row whose features are not finite spoils the losses of others.
+fn blamed(step: &Step<'_>, global: &GlobalBatch, own_values: &[Vec<f32>]) -> Vec<u32> {
+    let odd_rows = global.odd_rows();
+    if odd_rows.is_empty() {
+        return odd_slots(step.batch, own_values);
     }
-
-    /// For each own slot, the raw features of its rows' negative images, `[b, P, Dv]`.
-    fn negative_images(
-        &self,
-        members: &Peers<'_>,
-        open: &[OpenSlot<'_>],
-        negatives: &[SlotNegatives],
-    ) -> Result<Vec<Tensor<3>>> {
-        let Some(first) = open.first() else { return Ok(Vec::new()) };
-        let [rows, positions, width] = first.features.dims();
-        let own_first = self.first_row(first.batch);
-        let own = own_first..own_first + rows * open.len();
-        let wanted = negatives.iter().flat_map(|slot| &slot.images).filter(|row| !own.contains(*row));
-        let fetched = self.fetch(members, rows, wanted)?;
-        let tensor_of = |row: &usize| -> Result<Tensor<3>> {
-            if own.contains(row) {
-                let slot = &open[(row - own_first) / rows];
-                return Ok(slot.features.clone().narrow(0, (row - own_first) % rows, 1));
-            }
-            let bytes = fetched
-                .get(&(*row as u64))
-                .ok_or_else(|| WorkerError::Protocol(format!("the features of row {row} did not come")))?;
-            row_tensor(bytes, *row, [positions, width], &self.device)
-        };
-        negatives
-            .iter()
-            .map(|slot| {
-                let rows = slot.images.iter().map(tensor_of).collect::<Result<Vec<_>>>()?;
-                Ok(joined(rows))
-            })
-            .collect()
-    }
-
-    /// Rows of other members, each once.
-    fn fetch<'r>(
-        &self,
-        members: &Peers<'_>,
-        rows_per_slot: usize,
-        wanted: impl Iterator<Item = &'r usize>,
-    ) -> Result<BTreeMap<u64, Bytes>> {
-        let mut by_member: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
-        for row in wanted {
-            let slot = (row / rows_per_slot) as u32;
-            let owner = members.world.members.iter().find(|member| member.slots.contains(&slot));
-            let owner = owner.ok_or_else(|| WorkerError::Protocol(format!("nobody holds slot {slot}")))?;
-            by_member.entry(owner.id).or_default().push(*row as u64);
-        }
-        if by_member.is_empty() {
-            return Ok(BTreeMap::new());
-        }
-        for rows in by_member.values_mut() {
-            rows.sort_unstable();
-            rows.dedup();
-        }
-        let wanted = by_member.into_iter().collect();
-        let fetched = members.exchange.fetch_rows(members.step, wanted, members.deadline);
-        Ok(members.runtime.block_on(fetched)?.into_iter().collect())
-    }
+    slots_of(step.batch, |index| {
+        let slot = &step.batch.slots[index];
+        let (first, rows) = (first_row(slot), slot.samples.len());
+        odd_rows.iter().any(|row| (first..first + rows).contains(row))
+    })
 }

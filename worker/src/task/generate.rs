@@ -1,22 +1,47 @@
-//! A stage-2 step: captioning through the frozen language model, with the token mean of the global batch.
+//! Generate: the Q-Former's queries are a soft prompt of the frozen language model, which writes the caption behind it.
+//! The loss is the token mean of the global batch.
 
-use blip2_dataset::loader::{SlotBatch, StepBatch};
+mod settings;
+
+pub use settings::GenerateSettings;
+
+use std::sync::Arc;
+
+use blip2_dataset::loader::SlotBatch;
+use blip2_dataset::text::TextEncoder;
+use blip2_evaluation::caption_loss::{CaptionModel, SummedLoss, caption_losses};
+use blip2_evaluation::captions::readable;
+use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
+use blip2_model::blip2::export::{export_blip2, export_lavis};
+use blip2_model::blip2::{Blip2, PromptTokens};
+use blip2_model::error::ModelError;
+use blip2_model::files::weights::{WeightSource, initialise};
 use blip2_model::nn::dropout::Dropout;
+use blip2_model::nn::tensors::compute_in;
 use blip2_model::objectives::generate::GenerateModel;
 use blip2_model::train::loss::Loss;
 use blip2_model::train::tape::Tape;
-use blip2_proto::drill::DrillPhase;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
+use super::export::{ExportTarget, Layout};
+use super::scores::{EvaluationSet, Measure, Scores};
+use super::{
+    Bounded, LossName, ModelShape, Needs, Task, TaskKey, TaskModel, Trainable, TrainedTensors, Unusable,
+    WeightNames, loss,
+};
+use crate::config::model::ModelSettings;
+use crate::config::optimizer::OptimizerSettings;
 use crate::error::{Result, WorkerError};
-use crate::language::Language;
-use crate::state::TrainState;
-use crate::step::landing::Beside;
-use crate::step::non_finite::odd_slots;
+use crate::frozen_models::FrozenModels;
+use crate::language::{Language, LanguageTexts};
+use crate::open::SeededValues;
+use crate::step::context::{Computed, Step, StepSum, StepValues};
+use crate::step::odd_slots::odd_slots;
 use crate::step::times::Stopwatch;
-use crate::step::{Computed, FrozenModels, Peers};
+use crate::step::unit_buffers::UnitBuffers;
 
-const STAGE: u32 = 2;
+/// The losses; [`GenerateTask::gradient`] gives their values in this order.
+const LOSSES: &[LossName] = &[loss!("loss", "total")];
 
 /// The place of the number of tokens among a slot's values.
 const TOKENS: usize = 1;
@@ -24,81 +49,252 @@ const TOKENS: usize = 1;
 const DROPOUT: &str = "dropout of stage 2";
 const LANGUAGE_DROPOUT: &str = "dropout of the language model";
 
-impl FrozenModels {
-    /// The gradient of the global batch's loss, and the values to report.
-    pub(crate) fn generate_gradient(
-        &self,
-        state: &mut TrainState,
-        members: &Peers<'_>,
-        step: u64,
-        batch: &StepBatch,
-        watch: &mut Stopwatch,
-    ) -> Result<Computed> {
-        let parts = state.parts.clone();
-        let plan = self.sum_plan(&parts, batch)?;
-        self.rehearse(DrillPhase::Reduction, members.step);
-        let buffer = std::mem::take(&mut state.spare);
-        let buffers = std::mem::take(&mut state.spare_next);
-        let TrainState { model, parameters, moments, .. } = state;
-        let beside = Beside { parameters, moments, buffers, device: self.device.clone().autodiff() };
-        let landing = self.landing((STAGE, step), &parts, buffer, beside, Some(TOKENS));
-        let landed = members.sum(&plan, landing, watch, |slots, watch| {
-            for slot in &batch.slots {
+/// Two words, so that a caption can be cut.
+const WARM_UP_CAPTION: &str = "a picture";
+
+/// The Q-Former's parts for texts, which InstructBLIP has beside a projection and the task's model has not.
+const TEXT_PARTS: &[&str] = &[
+    "qformer.embeddings.*",
+    "qformer.encoder.layer.*.intermediate.*",
+    "qformer.encoder.layer.*.output.*",
+    "Qformer.bert.embeddings.*",
+    "Qformer.bert.encoder.layer.*.intermediate.*",
+    "Qformer.bert.encoder.layer.*.output.*",
+    "Qformer.cls.*",
+];
+
+impl Task for GenerateSettings {
+    fn name(&self) -> &'static str {
+        "generate"
+    }
+
+    fn title(&self) -> &'static str {
+        "loss of the frozen language model's captions"
+    }
+
+    fn losses(&self) -> &'static [LossName] {
+        LOSSES
+    }
+
+    fn default_batch(&self) -> u32 {
+        1920
+    }
+
+    fn default_optimizer(&self) -> OptimizerSettings {
+        OptimizerSettings { min_learning_rate: 5e-5, ..OptimizerSettings::default() }
+    }
+
+    fn keys(&self) -> &'static [TaskKey] {
+        settings::KEYS
+    }
+
+    fn unusable(&self, _: u32, _: &ModelSettings) -> Option<Unusable> {
+        None
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { bert: false, qformer_tokenizer: false, language_model: true }
+    }
+
+    fn text_length(&self) -> usize {
+        self.text_length
+    }
+
+    fn prompt(&self) -> &str {
+        &self.prompt
+    }
+
+    fn contrasts(&self) -> bool {
+        false
+    }
+
+    fn measure(&self) -> Measure {
+        Measure::Captions
+    }
+
+    fn layouts(&self) -> &'static [Layout] {
+        &[Layout::HuggingFace, Layout::Lavis]
+    }
+}
+
+impl Trainable for GenerateSettings {
+    fn language_texts<'a>(&'a self, stage: u32, name: &'a str) -> Option<LanguageTexts<'a>> {
+        Some(LanguageTexts { stage, name, prompt: &self.prompt, text_length: self.text_length })
+    }
+
+    fn encoder(&self, frozen: &FrozenModels, stage: u32) -> Result<Arc<TextEncoder>> {
+        Ok(frozen.language()?.captions(stage)?.encoder())
+    }
+
+    fn model(&self, shape: &ModelShape<'_>, device: &Device) -> Result<Box<dyn TaskModel>> {
+        let (settings, sizes) = (shape.model, shape.sizes);
+        let qformer = settings.qformer_config(sizes.image_width, sizes.vocab);
+        let model = GenerateModel::new(&qformer, settings.ln_vision_eps, sizes.language_width, device);
+        let mut model = model.map_err(WorkerError::of_qformer_sizes)?;
+        compute_in(&mut model, shape.train.compute)?;
+        Ok(Box::new(GenerateTask { settings: self.clone(), stage: shape.stage, model }))
+    }
+
+    fn weight_names(&self) -> WeightNames {
+        WeightNames {
+            mark: "opt_proj.weight",
+            not_published: &[],
+            unused: TEXT_PARTS,
+            own: &["opt_proj."],
+            init_is_whole: false,
+        }
+    }
+}
+
+/// The model with what its step depends on.
+#[derive(Debug)]
+struct GenerateTask {
+    settings: GenerateSettings,
+    /// The stage's number.
+    stage: u32,
+    model: GenerateModel,
+}
+
+impl TaskModel for GenerateTask {
+    fn tensors(&mut self) -> &mut dyn TrainedTensors {
+        &mut self.model
+    }
+
+    fn initialise(&mut self, seed: u64, _: Option<&WeightSource>, device: &Device) -> Result<(), ModelError> {
+        initialise(&mut self.model, "", &mut SeededValues::new(seed), device)
+    }
+
+    fn check_bert(&mut self, _: &WeightSource) -> Result<(), ModelError> {
+        Ok(())
+    }
+
+    fn bounded(&self) -> Option<Bounded> {
+        None
+    }
+
+    /// Slots sum over tokens; dividing the sum makes it the mean of the global batch.
+    fn divisor(&self) -> Option<usize> {
+        Some(TOKENS)
+    }
+
+    fn gradient(&mut self, step: &Step<'_>, sum: StepSum<'_>, watch: &mut Stopwatch) -> Result<Computed> {
+        let landed = sum.of_slots(step, watch, |sums, watch| {
+            for slot in &step.batch.slots {
                 let mut tape = Tape::segmented();
-                let features = watch.time(|times| &mut times.encoder, || self.image_features(slot))?;
-                let (loss, tokens) = watch.time(
-                    |times| &mut times.forward,
-                    || {
-                        let mut dropout =
-                            [self.dropout(DROPOUT, step, slot.slot), self.language_dropout(step, slot.slot)?];
-                        self.caption_loss(model.stage2()?, features, slot, &mut dropout, &mut tape)
-                    },
-                )?;
+                let features = watch.time(|times| &mut times.encoder, || step.frozen.image_features(slot))?;
+                let (loss, tokens) = watch
+                    .time(|times| &mut times.forward, || self.slot_loss(step, slot, features, &mut tape))?;
                 let value = loss.value;
-                slots.push_values(move || Ok(vec![value.read()? as f32, tokens as f32]))?;
-                slots.backward(model, tape, loss.objective, watch)?;
+                sums.push_values(move || Ok(vec![value.read()? as f32, tokens as f32]))?;
+                sums.backward(&mut self.model, tape, loss.objective, watch)?;
             }
             Ok(())
         })?;
         let [loss, tokens] = landed.values[..] else {
             return Err(WorkerError::Protocol("the summed losses have another length".into()));
         };
-        // Slots sum over tokens; dividing the sum, as the landing does, makes it the mean of the global batch.
         let tokens = tokens.max(1.0);
-        let values = vec![("loss", f64::from(loss / tokens)), ("tokens", f64::from(tokens))];
-        let odd_slots = odd_slots(batch, &landed.own_values);
-        Ok(Computed { landed, values, odd_slots })
+        let losses = vec![f64::from(loss / tokens)];
+        let odd_slots = odd_slots(step.batch, &landed.own_values);
+        Ok(Computed { landed, losses, others: vec![("tokens", f64::from(tokens))], odd_slots })
     }
 
-    /// The dropout of the language model, which `stage2.language_model_dropout` switches on.
-    fn language_dropout(&self, step: u64, slot: u32) -> Result<Dropout> {
-        let probability = match self.config.stage2.language_model_dropout {
-            true => self.language()?.model.dropout(),
-            false => 0.0,
-        };
-        Ok(self.dropout_of(probability, LANGUAGE_DROPOUT, step, slot))
+    fn warm_up(&self, frozen: &FrozenModels, rows: usize) -> Result<()> {
+        let language = frozen.language()?;
+        let features = frozen.features_of_nothing(rows)?;
+        let prompt = self.model.forward(features, &mut Dropout::off(), &mut Tape::whole())?;
+        let texts =
+            language.captions(self.stage)?.held_out_texts(&vec![WARM_UP_CAPTION.to_string(); rows])?;
+        language.model.caption_loss(Some(prompt), &texts.texts(), &frozen.device)?;
+        Ok(())
     }
 
-    /// The slot's loss summed over its tokens, and their number.
-    fn caption_loss(
+    /// The loss summed over the predicted tokens, and their number.
+    fn held_out_unit(&self, frozen: &FrozenModels, _: usize, rows: &[HeldOutRow]) -> Result<Vec<u8>> {
+        let language = frozen.language()?;
+        let pixels = rows.iter().flat_map(|row| row.pixels.iter().copied()).collect();
+        let features = frozen.features_of(pixels, rows.len())?;
+        let prompt = self.model.forward(features, &mut Dropout::off(), &mut Tape::whole())?;
+        let captions: Vec<String> = rows.iter().map(|row| row.caption.clone()).collect();
+        let batch = language.captions(self.stage)?.held_out_texts(&captions)?;
+        let loss = language.model.caption_loss(Some(prompt), &batch.texts(), &frozen.device)?;
+        Ok([loss.value.read()?.to_le_bytes(), (batch.tokens() as f64).to_le_bytes()].concat())
+    }
+
+    fn held_out_values(
         &self,
-        model: &GenerateModel,
-        features: Tensor<3>,
+        _: &FrozenModels,
+        held_out: &HeldOut,
+        told: &mut UnitBuffers<'_>,
+    ) -> Result<StepValues> {
+        let (mut loss, mut tokens) = (0.0, 0.0);
+        for (unit, _) in held_out.units().enumerate() {
+            loss += told.float64(unit)?;
+            tokens += told.float64(unit)?;
+        }
+        let losses = [loss / f64::max(tokens, 1.0)];
+        Ok(LOSSES.iter().map(|loss| loss.held_out).zip(losses).collect())
+    }
+
+    fn scores(&self, set: &EvaluationSet<'_>) -> Result<Scores> {
+        let language = set.language()?;
+        let samples = &readable(set.samples, &language.captions(self.stage)?.encoder());
+        let through = Through { language, stage: self.stage, device: set.images.device() };
+        let losses = caption_losses(set.images, &self.model, &through, samples, set.train.seed)?;
+        Ok(Scores::Captions(losses))
+    }
+
+    fn export(&mut self, layout: Layout, target: ExportTarget<'_>) -> Result<()> {
+        let mut language_model = target.language_model()?;
+        if layout == Layout::Lavis {
+            let prefix = language_model.prefix();
+            return Ok(export_lavis(target.out, &mut self.model, Some(prefix), target.options.precision)?);
+        }
+        let tokenizer = target.model.language_model.as_ref();
+        let (qformer, processor) = (target.qformer(), target.processor()?);
+        let tokens = PromptTokens::choose_or_add(tokenizer, language_model.special_tokens())?;
+        language_model.grow_vocabulary(tokens.image as usize + 1);
+        let model = self.model.clone();
+        let mut whole = Blip2::from_parts(target.encoder, model, language_model, qformer, tokens)?
+            .with_processor(processor);
+        Ok(export_blip2(target.out, &mut whole, tokenizer, target.options)?)
+    }
+}
+
+impl GenerateTask {
+    /// The slot's loss summed over its tokens, and their number.
+    fn slot_loss(
+        &self,
+        step: &Step<'_>,
         slot: &SlotBatch,
-        [dropout, language_dropout]: &mut [Dropout; 2],
+        features: Tensor<3>,
         tape: &mut Tape,
     ) -> Result<(Loss, usize)> {
-        let language = self.language()?;
-        let prompt = model.forward(features, dropout, tape)?;
-        let batch = language.slot_texts(slot)?;
-        let loss =
-            language.model.training_loss(Some(prompt), &batch.texts(), language_dropout, &self.device)?;
+        let language = step.frozen.language()?;
+        let prompt = self.model.forward(features, &mut step.dropout(DROPOUT, slot), tape)?;
+        let batch = language.captions(self.stage)?.slot_texts(slot)?;
+        // Off, the language model is the same in training as in use.
+        let probability = if self.settings.language_model_dropout { language.model.dropout() } else { 0.0 };
+        let mut dropout = step.frozen.dropout_of(probability, LANGUAGE_DROPOUT, step.number, slot.slot);
+        let (texts, device) = (batch.texts(), &step.frozen.device);
+        let loss = language.model.training_loss(Some(prompt), &texts, &mut dropout, device)?;
         Ok((loss, batch.tokens()))
     }
+}
 
-    pub(crate) fn language(&self) -> Result<&Language> {
-        self.language
-            .as_ref()
-            .ok_or_else(|| WorkerError::Configuration("model.language_model is not loaded".into()))
+/// A run's language model where it computes, as a stage asks it for captions.
+struct Through<'a> {
+    language: &'a Language,
+    stage: u32,
+    device: &'a Device,
+}
+
+impl CaptionModel for Through<'_> {
+    type Error = WorkerError;
+
+    fn caption_loss(&self, soft_prompts: Option<Tensor<3>>, captions: &[String]) -> Result<SummedLoss> {
+        let batch = self.language.captions(self.stage)?.held_out_texts(captions)?;
+        let loss = self.language.model.caption_loss(soft_prompts, &batch.texts(), self.device)?;
+        Ok(SummedLoss { sum: loss.value.read()?, tokens: batch.tokens() })
     }
 }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use blip2_worker::config::{OptimizerSettings, WorkerConfig};
+use blip2_worker::WorkerConfig;
+use blip2_worker::config::optimizer::OptimizerSettings;
+use blip2_worker::task::TaskSettings;
 
 /// A path among the repository's assets.
 pub(crate) fn assets(path: &str) -> String {
@@ -23,9 +25,12 @@ pub(crate) fn config(slots: u32, batch: u32) -> WorkerConfig {
     (sizes.hidden, sizes.layers, sizes.heads, sizes.intermediate) = (128, 4, 4, 512);
     (sizes.queries, sizes.max_positions, sizes.embed_dim) = (4, 64, 32);
     let optimizer = OptimizerSettings { learning_rate: 1e-3, warmup_steps: 1, ..Default::default() };
-    (config.stage1.steps, config.stage1.batch, config.stage1.text_length) = (2, batch, 12);
-    (config.stage2.steps, config.stage2.batch, config.stage2.text_length) = (2, batch, 12);
-    config.stage1.optimizer = optimizer.clone();
-    config.stage2.optimizer = optimizer;
+    for stage in &mut config.stages {
+        (stage.steps, stage.batch, stage.optimizer) = (2, batch, optimizer.clone());
+        match &mut stage.task {
+            TaskSettings::Contrast(contrast) => contrast.text_length = 12,
+            TaskSettings::Generate(generate) => generate.text_length = 12,
+        }
+    }
     config
 }

@@ -16,18 +16,27 @@ use blip2_model::nn::tensors::compute_in;
 use blip2_model::objectives::flops::{self, BatchShape, image_encoder};
 use blip2_model::vision::{EncoderSizes, ImageEncoder};
 use blip2_proto::transport::Transport;
-use blip2_worker::config::{Compute, FrozenDtype, QFormerSettings, WorkerConfig};
+use blip2_worker::config::model::{FrozenDtype, QFormerSettings};
+use blip2_worker::config::stage::StageSettings;
+use blip2_worker::config::train::Compute;
+use blip2_worker::frozen_models::{FrozenModels, FrozenSizes};
+use blip2_worker::language::Language;
 use blip2_worker::open::{compute, device, placement};
-use blip2_worker::step::{FrozenModels, Peers, StepTimes};
-use blip2_worker::{FrozenSizes, Language, Result, TrainState, WorkerError};
+use blip2_worker::step::{Peers, StepTimes};
+use blip2_worker::task::TaskSettings;
+use blip2_worker::task::contrast::ContrastSettings;
+use blip2_worker::task::generate::GenerateSettings;
+use blip2_worker::{Result, TrainState, WorkerConfig, WorkerError};
 use burn::tensor::MemoryPoolUsage;
 
 /// How long a collective of one member may take.
 const DEADLINE: Duration = Duration::from_secs(600);
+/// Number of the run's only stage.
+const STAGE: u32 = 1;
 /// Words that made-up captions have; their second half is padding.
 const WORDS: usize = 997;
 
-/// Sizes of the models of a run; a run with a language model is in stage 2.
+/// Sizes of the models of a run, whose task is `generate` with a language model and `contrast` without.
 #[derive(Debug, Clone)]
 pub(super) struct StepSizes {
     /// Frozen.
@@ -74,7 +83,7 @@ pub(super) struct TimedStep {
 
 /// A run of one member that steps over made-up batches.
 pub(super) struct StepSpeed {
-    parts: FrozenModels,
+    frozen: FrozenModels,
     state: TrainState,
     sizes: StepSizes,
     load: StepLoad,
@@ -100,7 +109,7 @@ impl StepSpeed {
             let mut model = LanguageModel::zeros(&**of, &device)?;
             randomise(&mut model, &place)?;
             compute_in(&mut model, config.train.compute)?;
-            language = Some(Language::of(model, words(sizes.text_length)?, config.train.seed));
+            language = Some(Language::of(model, words(sizes.text_length)?, config.train.seed, STAGE));
         }
         let frozen = FrozenSizes {
             image_width: sizes.encoder.width(),
@@ -108,7 +117,7 @@ impl StepSpeed {
             language_width: sizes.language.as_ref().map_or(0, |of| of.width()),
         };
         let state = TrainState::fresh(&config, frozen, &device.clone().autodiff())?;
-        let parts = FrozenModels::of(Arc::new(config), frozen, device, encoder, language);
+        let frozen_models = FrozenModels::of(&config.train, &config.model, frozen, device, encoder, language);
         let bind = Exchange::bind(
             "127.0.0.1:0".parse().map_err(|error| WorkerError::Protocol(format!("an address: {error}")))?,
             "bench".into(),
@@ -120,10 +129,10 @@ impl StepSpeed {
         let world = World {
             epoch: 1,
             rank: 0,
-            members: vec![Member { id: 0, address, slots: 0..parts.config.train.slots }],
+            members: vec![Member { id: 0, address, slots: 0..frozen_models.train.slots }],
         };
         exchange.set_world(world.clone());
-        Ok(Self { parts, state, sizes, load, exchange, world, runtime, step: 0 })
+        Ok(Self { frozen: frozen_models, state, sizes, load, exchange, world, runtime, step: 0 })
     }
 
     /// Elements that are trained.
@@ -134,11 +143,11 @@ impl StepSpeed {
     /// Operations of a step, by formula.
     pub(super) fn flops(&self) -> Flops {
         let StepSizes { encoder, language, text_length, .. } = &self.sizes;
-        let qformer = self.parts.config.model.qformer_config(encoder.width(), self.sizes.vocab);
+        let qformer = self.frozen.model.qformer_config(encoder.width(), self.sizes.vocab);
         let pairs = self.load.batch as usize;
         let batch = BatchShape { pairs, positions: encoder.tokens(), text_length: *text_length };
         let trained = match language {
-            None => flops::contrast(&qformer, self.parts.config.model.qformer.embed_dim, batch),
+            None => flops::contrast(&qformer, self.frozen.model.qformer.embed_dim, batch),
             Some(language) => {
                 let prefix = if language.decoder_start().is_some() { *text_length } else { 0 };
                 flops::generate(&qformer, &**language, prefix, batch)
@@ -150,7 +159,7 @@ impl StepSpeed {
 
     /// What the device's memory holds, where it says so.
     pub(super) fn memory(&self) -> Option<MemoryPoolUsage> {
-        self.parts.device.memory_pool_usage()
+        self.frozen.device.memory_pool_usage()
     }
 
     /// Does the next step; `measured`: the device is waited for after each part, and no part runs beside another.
@@ -159,25 +168,25 @@ impl StepSpeed {
     /// A device that fails, losses that are no numbers.
     pub(super) fn step(&mut self, measured: bool) -> Result<TimedStep> {
         let batch = self.batch();
-        let members = Peers {
+        let peers = Peers {
             exchange: &self.exchange,
             runtime: &self.runtime,
             world: &self.world,
             step: self.step,
             deadline: DEADLINE,
         };
-        self.parts.measured = measured;
+        self.frozen.measured = measured;
         let failed =
             |error: burn::tensor::ExecutionError| WorkerError::Protocol(format!("the device: {error}"));
-        self.parts.device.sync().map_err(failed)?;
+        self.frozen.device.sync().map_err(failed)?;
         let started = Instant::now();
-        let mut gradient = self.parts.gradient(&mut self.state, &members, self.step, &batch)?;
+        let mut gradient = self.frozen.gradient(&mut self.state, &peers, self.step, &batch)?;
         if let Some(odd) = &gradient.non_finite {
             let what = odd.term.clone();
             return Err(WorkerError::NonFinite { place: "a step over random numbers".into(), tensor: what });
         }
-        self.parts.apply(&mut self.state, self.step, &mut gradient)?;
-        self.parts.device.sync().map_err(failed)?;
+        self.frozen.apply(&mut self.state, self.step, &mut gradient)?;
+        self.frozen.device.sync().map_err(failed)?;
         let total = started.elapsed().as_secs_f64();
         self.step += 1;
         let loss = gradient.values.first().map_or(f64::NAN, |(_, loss)| *loss);
@@ -189,11 +198,11 @@ impl StepSpeed {
         let (rows, length) = (self.load.micro_batch as usize, self.sizes.text_length);
         let size = self.sizes.encoder.image_size();
         let filled = length.div_ceil(2);
-        let vocabulary = match &self.parts.language {
+        let vocabulary = match &self.frozen.language {
             Some(language) => language.model.special_tokens().vocab_size,
             None => self.sizes.vocab - 1,
         };
-        let slots = (0..self.parts.config.train.slots).map(|slot| {
+        let slots = (0..self.frozen.train.slots).map(|slot| {
             let mut rng = KeyedRng::new(0, "pictures and words", &[self.step, u64::from(slot)]);
             let pixels = (0..rows * 3 * size * size / 8).flat_map(|_| rng.next_u64().to_le_bytes());
             let mut pixels: Vec<u8> = pixels.collect();
@@ -239,13 +248,13 @@ fn config(sizes: &StepSizes, load: &StepLoad) -> Result<WorkerConfig> {
     config.train.overlap = load.overlap;
     config.model.frozen_dtype = load.frozen_dtype;
     config.model.qformer = sizes.qformer.clone();
-    let (stage1, stage2) = (&mut config.stage1, &mut config.stage2);
+    let text_length = sizes.text_length;
+    let task = match sizes.language {
+        None => TaskSettings::Contrast(ContrastSettings { text_length, ..ContrastSettings::default() }),
+        Some(_) => TaskSettings::Generate(GenerateSettings { text_length, ..GenerateSettings::default() }),
+    };
     // No step is the last, and the schedule is that of a long run.
-    let steps = |stage: bool| if stage { 100_000 } else { 0 };
-    (stage1.steps, stage1.batch, stage1.text_length) =
-        (steps(sizes.language.is_none()), batch, sizes.text_length);
-    (stage2.steps, stage2.batch, stage2.text_length) =
-        (steps(sizes.language.is_some()), batch, sizes.text_length);
+    config.stages = vec![StageSettings { steps: 100_000, batch, ..StageSettings::of("measured", task) }];
     Ok(config)
 }
 

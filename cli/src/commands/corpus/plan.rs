@@ -39,7 +39,7 @@ pub(crate) struct PlanArguments {
     #[arg(long, default_value_t = 60_000, requires = "simulate", value_parser = clap::value_parser!(u64).range(1..))]
     bytes_per_row: u64,
     /// Stage whose batch and order are meant.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=2))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     stage: u32,
     /// Slots; without it, `train.slots`.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -125,7 +125,11 @@ fn measured(
     let slots = arguments.slots.unwrap_or(config.train.slots);
     let window = arguments.window.unwrap_or(config.data.window_row_groups);
     let workers = arguments.workers.unwrap_or(config.coordinator.workers).min(slots);
-    let batch = if arguments.stage == 1 { config.stage1.batch } else { config.stage2.batch };
+    let Some(stage) = config.stages.get(arguments.stage as usize - 1) else {
+        let (asked, there) = (arguments.stage, config.stages.len());
+        return Err(CliError::usage(format!("--stage {asked}: the configuration has {there} stages")));
+    };
+    let batch = stage.batch;
     let key = PlanKey { seed: config.train.seed, stage: arguments.stage };
     let speed = match arguments.simulate {
         true => Some(simulation::speed(manifest, key, slots, window)?),

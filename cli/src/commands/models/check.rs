@@ -63,12 +63,11 @@ pub(super) async fn run(arguments: CheckArguments) -> Result<Exit, CliError> {
 }
 
 async fn look(mut config: RunConfig, problems: &mut Vec<Problem>) -> Result<ModelCheck, CliError> {
-    let trains = config.stage1.steps + config.stage2.steps > 0;
+    let trains = config.trained_stages().next().is_some();
     let models = &config.curation.models;
     let curates = [&models.captioner, &models.clip, &models.itm].iter().any(|place| !place.is_empty());
     if !trains && !curates {
-        let nothing =
-            "stage1.steps and stage2.steps are 0 and curation.models names nothing: no model is asked for";
+        let nothing = "no stage has steps and curation.models names nothing: no model is asked for";
         return Err(CliError::config(nothing));
     }
     let mut check = ModelCheck::default();
@@ -118,8 +117,10 @@ fn text(check: &ModelCheck) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "stage {} trains {} parameters in {} tensors",
+            "stage {} ({}, {}) trains {} parameters in {} tensors",
             trained.stage,
+            trained.name,
+            trained.task,
             thousands(trained.parameters),
             trained.tensors
         );

@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 
 use blip2_dataset::corpus::samples::Sample;
 use blip2_dataset::image::RgbImage;
+use blip2_evaluation::caption_loss;
 use blip2_evaluation::captioning::Captioner;
 use blip2_model::device::DeviceError;
 use blip2_model::language::generation::GenerateOptions;
+use blip2_worker::config::stage::NumberedStage;
+use blip2_worker::evaluate::{Evaluator, Scores};
 use blip2_worker::export::{ExportOptions, Layout, export as write_layout};
 use blip2_worker::{NamedState, model_here};
 use image::ImageFormat;
 
 use crate::commands::checkpoint::{Target, read_state};
-use crate::commands::eval::{
-    CAPTION_STAGE, RETRIEVAL_STAGE, caption_losses, clip_recall, held_out, retrieval_scores,
-};
+use crate::commands::eval::{clip_recall, held_out, retrieval_scores};
 use crate::config::RunConfig;
 use crate::error::CliError;
 use crate::report::{CaptionLosses, CaptionedPicture, RetrievalScores};
@@ -30,19 +31,16 @@ pub(super) struct RunEvaluation {
     pub(super) digest: String,
 }
 
-/// The ends of the stages that were trained.
-struct StageEnds {
-    stage1: Option<NamedState>,
-    stage2: Option<NamedState>,
-}
+/// A stage that was trained, and its end.
+type StageEnd = (NumberedStage, NamedState);
 
-/// Exports the run's end to `export` and measures both stages on the held-out files of the configuration.
+/// Exports the run's end to `export` and measures all stages on the held-out files of the configuration.
 pub(super) async fn evaluate(config: &RunConfig, export: PathBuf) -> Result<RunEvaluation, CliError> {
     let samples = held_out(&config.eval.test, &config.data.columns, config.data.max_pixels).await?;
-    let ends = StageEnds {
-        stage1: end_of(config, RETRIEVAL_STAGE, config.stage1.steps).await?,
-        stage2: end_of(config, CAPTION_STAGE, config.stage2.steps).await?,
-    };
+    let mut ends = Vec::new();
+    for stage in config.trained_stages() {
+        ends.push(end_of(config, &stage).await?);
+    }
     let mut config = config.clone();
     config.model = config.worker().with_models_here().await?.model;
     config.eval.clip = model_here("eval.clip", &config.eval.clip).await?;
@@ -51,42 +49,55 @@ pub(super) async fn evaluate(config: &RunConfig, export: PathBuf) -> Result<RunE
         .map_err(|error| CliError::failed(format!("the evaluation thread failed: {error}")))?
 }
 
-async fn end_of(config: &RunConfig, stage: u32, steps: u64) -> Result<Option<NamedState>, CliError> {
-    if steps == 0 {
-        return Ok(None);
-    }
+async fn end_of(config: &RunConfig, stage: &NumberedStage) -> Result<StageEnd, CliError> {
     let target = Target::resolve(&config.run.root).await?;
-    let record = target.record_of_stage(stage).await?;
-    Ok(Some(read_state(&target.root, &record).await?))
+    let what = format!("stage {} ({})", stage.number, stage.name());
+    let wanted = |other: &NumberedStage| other.number == stage.number;
+    let (record, stage) = target.record_of_stage(&config.worker(), &what, wanted).await?;
+    Ok((stage, read_state(&target.root, &record).await?))
 }
 
 fn compute(
     config: &RunConfig,
-    ends: &StageEnds,
+    ends: &[StageEnd],
     samples: &[Sample],
     export: &Path,
 ) -> Result<RunEvaluation, CliError> {
     let worker = config.worker();
     let mut evaluation = RunEvaluation::default();
-    if let Some(state) = &ends.stage1 {
-        evaluation.retrieval = retrieval_scores(&worker, state, samples)?;
-        if !config.eval.clip.is_empty() {
-            evaluation.retrieval.clip = Some(clip_recall(&config.eval.clip, &config.train, samples)?);
+    for (stage, state) in ends {
+        match Evaluator::open(&worker)?.scores(stage, state, samples)? {
+            Scores::Retrieval(scores) => {
+                evaluation.retrieval = retrieval_scores(scores);
+                if !config.eval.clip.is_empty() {
+                    evaluation.retrieval.clip = Some(clip_recall(&config.eval.clip, &config.train, samples)?);
+                }
+            }
+            Scores::Captions(losses) => evaluation.caption_losses = Some(caption_losses(losses)),
         }
     }
-    if let Some(state) = &ends.stage2 {
-        evaluation.caption_losses = Some(caption_losses(&worker, state, samples)?);
-        write_layout(&worker, state, Layout::HuggingFace, &ExportOptions::default(), export)?;
-        evaluation.images = captioned(config, samples, export)?;
+    // What writes captions is what others load.
+    let writes = |(stage, _): &&StageEnd| stage.settings.task.layouts().contains(&Layout::HuggingFace);
+    if let Some((stage, state)) = ends.iter().rev().find(writes) {
+        write_layout(&worker, stage, state, Layout::HuggingFace, &ExportOptions::default(), export)?;
+        evaluation.images = captioned(config, stage.settings.task.prompt(), samples, export)?;
     }
-    evaluation.digest =
-        ends.stage2.as_ref().or(ends.stage1.as_ref()).map(NamedState::digest).unwrap_or_default();
+    evaluation.digest = ends.last().map(|(_, state)| state.digest()).unwrap_or_default();
     Ok(evaluation)
+}
+
+fn caption_losses(losses: caption_loss::CaptionLosses) -> CaptionLosses {
+    CaptionLosses {
+        with_images: losses.with_images,
+        shuffled: losses.shuffled,
+        language_model: losses.language_model,
+    }
 }
 
 /// Captions by the exported folder, so that the report shows what others will load.
 fn captioned(
     config: &RunConfig,
+    prompt: &str,
     samples: &[Sample],
     export: &Path,
 ) -> Result<Vec<CaptionedPicture>, CliError> {
@@ -99,7 +110,7 @@ fn captioned(
     };
     let device =
         config.train.device.parse().map_err(|error: DeviceError| CliError::config(error.to_string()))?;
-    let captions = Captioner::open(export, device)?.captions(&images, &config.stage2.prompt, &options)?;
+    let captions = Captioner::open(export, device)?.captions(&images, prompt, &options)?;
     shown
         .into_iter()
         .zip(captions)

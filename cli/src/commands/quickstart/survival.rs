@@ -45,7 +45,7 @@ pub(crate) async fn prove(
     let (undisturbed, epochs) = ended(&short, &folder.join("undisturbed"), audience, signals, None).await?;
     let (killed, epochs_then) =
         ended(&short, &folder.join("killed"), audience, signals, Some(KILL_AFTER)).await?;
-    let steps = short.stage1.steps + short.stage2.steps;
+    let steps = short.stages.iter().map(|stage| stage.steps).sum();
     let proof = Survival { steps, epochs_lost: epochs_then.saturating_sub(epochs), undisturbed, killed };
     proof.tell();
     if proof.undisturbed != proof.killed {
@@ -87,12 +87,9 @@ impl Survival {
 /// The same run with few steps, and two workers at least: somebody must be left.
 fn shortened(config: &RunConfig) -> RunConfig {
     let mut short = config.clone();
-    let (stage1, stage2) = (&mut short.stage1, &mut short.stage2);
-    for (steps, optimizer) in
-        [(&mut stage1.steps, &mut stage1.optimizer), (&mut stage2.steps, &mut stage2.optimizer)]
-    {
-        *steps = (*steps).min(STEPS);
-        optimizer.warmup_steps = optimizer.warmup_steps.min(*steps);
+    for stage in &mut short.stages {
+        stage.steps = stage.steps.min(STEPS);
+        stage.optimizer.warmup_steps = stage.optimizer.warmup_steps.min(stage.steps);
     }
     short.coordinator.workers = short.coordinator.workers.max(2);
     // One card is enough for a few steps of two.

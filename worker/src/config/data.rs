@@ -1,0 +1,97 @@
+//! The corpus and its use.
+
+use std::collections::BTreeMap;
+
+use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::corpus::manifest::CorpusSource;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Result, WorkerError};
+
+/// The corpus and its use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataSettings {
+    /// Parquet files: paths or URLs, `*` matches within one path segment.
+    pub train: Vec<String>,
+    /// Sources with weights, by name, in the place of `train`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sources: BTreeMap<String, SourceSettings>,
+    /// Column names.
+    pub columns: ColumnNames,
+    /// Row groups a slot draws from at a time.
+    pub window_row_groups: u32,
+    /// Share of unusable rows above which the run stops.
+    pub max_quarantined_share: f64,
+    /// Images with more pixels are quarantined.
+    pub max_pixels: u64,
+    /// Smallest and largest share of the picture's area a random crop keeps.
+    pub crop_scale: [f64; 2],
+    /// Mirror half of the pictures.
+    pub flip: bool,
+}
+
+/// One of several sources.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SourceSettings {
+    /// Parquet files: paths or URLs, `*` matches within one path segment.
+    pub files: Vec<String>,
+    /// Samples drawn from the source, relative to the other sources' weights; its number of rows if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
+}
+
+impl DataSettings {
+    /// The corpus as its sources: one without a name, or those of `sources`, by name.
+    pub fn corpus(&self) -> Vec<CorpusSource> {
+        if self.sources.is_empty() {
+            return vec![CorpusSource { files: self.train.clone(), ..CorpusSource::default() }];
+        }
+        let named = |(name, source): (&String, &SourceSettings)| CorpusSource {
+            name: name.clone(),
+            files: source.files.clone(),
+            weight: source.weight,
+        };
+        self.sources.iter().map(named).collect()
+    }
+
+    pub(super) fn validate(&self) -> Result<()> {
+        let refuse = |reason: String| Err(WorkerError::Configuration(reason));
+        match (self.train.is_empty(), self.sources.is_empty()) {
+            (true, true) => return refuse("data.train is empty: name the corpus' Parquet files".into()),
+            (false, false) => {
+                return refuse("data.train and data.sources both name the corpus: use one of them".into());
+            }
+            _ => {}
+        }
+        for (name, source) in &self.sources {
+            if source.files.is_empty() {
+                return refuse(format!(
+                    "data.sources.{name}.files is empty: name the source's Parquet files"
+                ));
+            }
+            if source.weight.is_some_and(|weight| !(weight.is_finite() && weight > 0.0)) {
+                return refuse(format!(
+                    "data.sources.{name}.weight must be a positive number; leave a source out to draw nothing from it"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Default for DataSettings {
+    fn default() -> Self {
+        Self {
+            train: Vec::new(),
+            sources: BTreeMap::new(),
+            columns: ColumnNames::default(),
+            window_row_groups: 4,
+            max_quarantined_share: 0.01,
+            max_pixels: 200_000_000,
+            crop_scale: [0.5, 1.0],
+            flip: true,
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The frozen models and the Q-Former.
+
+use std::fmt;
+use std::path::Path;
+
+use blip2_model::files::weights::{is_gguf, is_weight_file};
+use blip2_model::qformer::QFormerConfig;
+use serde::{Deserialize, Serialize};
+
+/// The frozen parts and the Q-Former.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelSettings {
+    /// Folder of the frozen image encoder (Hugging Face layout), or LAVIS's file of one alone, `eva_vit_g.pth` or
+    /// `clip_vit_L.pth`.
+    pub image_encoder: String,
+    /// Side of the square pictures in pixels, a multiple of the encoder's patch: its position table is resized, e.g. from
+    /// 224 to 364 or 490. 0: the encoder's own.
+    pub image_size: usize,
+    /// Folder of the frozen language model (stage 2), or a Llama's GGUF file.
+    pub language_model: String,
+    /// Numbers of both, of their matrices and activations: `auto` (bf16 on a GPU that computes in it), `f32` or `bf16`.
+    pub frozen_dtype: FrozenDtype,
+    /// Folder of the BERT that initialises the Q-Former, or its file of weights; empty: random.
+    pub qformer_init: String,
+    /// Folder of the Q-Former's tokenizer; BERT's gets the token `[DEC]`, as in LAVIS.
+    pub qformer_tokenizer: String,
+    /// Weights to start from: a run's checkpoint folder, a LAVIS file, or a BLIP-2 folder of `transformers`; empty: none.
+    pub init_checkpoint: String,
+    /// Epsilon of `ln_vision`: 1e-5 in LAVIS, 1e-6 in `transformers`.
+    pub ln_vision_eps: f64,
+    /// Sizes of the Q-Former.
+    pub qformer: QFormerSettings,
+}
+
+/// Sizes of the Q-Former.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QFormerSettings {
+    /// Width.
+    pub hidden: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width of the feed-forward layers.
+    pub intermediate: usize,
+    /// Learned queries.
+    pub queries: usize,
+    /// Every n-th layer attends to the image.
+    pub cross_attention_frequency: usize,
+    /// Rows of the position table.
+    pub max_positions: usize,
+    /// Width of the contrastive space.
+    pub embed_dim: usize,
+    /// Dropout probability.
+    pub dropout: f64,
+}
+
+/// Numbers of the frozen models: of their matrices, and of the activations between them. What is trained is float32 always.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FrozenDtype {
+    /// bf16 on a GPU that computes in it, float32 elsewhere.
+    #[default]
+    Auto,
+    /// float32.
+    F32,
+    /// bf16.
+    Bf16,
+}
+
+impl fmt::Display for FrozenDtype {
+    /// As a configuration names it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+impl Default for ModelSettings {
+    fn default() -> Self {
+        Self {
+            image_encoder: String::new(),
+            image_size: 0,
+            language_model: String::new(),
+            frozen_dtype: FrozenDtype::Auto,
+            qformer_init: String::new(),
+            qformer_tokenizer: String::new(),
+            init_checkpoint: String::new(),
+            ln_vision_eps: 1e-5,
+            qformer: QFormerSettings::default(),
+        }
+    }
+}
+
+impl Default for QFormerSettings {
+    fn default() -> Self {
+        Self {
+            hidden: 768,
+            layers: 12,
+            heads: 12,
+            intermediate: 3072,
+            queries: 32,
+            cross_attention_frequency: 2,
+            max_positions: 512,
+            embed_dim: 256,
+            dropout: 0.1,
+        }
+    }
+}
+
+impl ModelSettings {
+    /// The folders and files named.
+    pub(crate) fn folders(&self) -> impl Iterator<Item = &str> {
+        let named = [
+            &self.image_encoder,
+            &self.language_model,
+            &self.qformer_init,
+            &self.qformer_tokenizer,
+            &self.init_checkpoint,
+        ];
+        named.into_iter().map(String::as_str)
+    }
+
+    /// The Q-Former's sizes for an encoder of width `image_width` and a vocabulary of `vocab`.
+    pub fn qformer_config(&self, image_width: usize, vocab: usize) -> QFormerConfig {
+        let sizes = &self.qformer;
+        QFormerConfig::new(image_width)
+            .with_hidden(sizes.hidden)
+            .with_layers(sizes.layers)
+            .with_heads(sizes.heads)
+            .with_intermediate(sizes.intermediate)
+            .with_vocab(vocab)
+            .with_max_positions(sizes.max_positions)
+            .with_queries(sizes.queries)
+            .with_cross_attention_frequency(sizes.cross_attention_frequency)
+            .with_dropout(sizes.dropout)
+    }
+}
+
+/// Whether the setting `key` may name the file `path` in the place of a folder: a Llama's GGUF file, or the weights of an image
+/// encoder or a BERT alone.
+pub fn is_model_file(key: &str, path: &Path) -> bool {
+    let named = match key {
+        "model.language_model" => is_gguf(path),
+        "model.image_encoder" | "model.qformer_init" => is_weight_file(path),
+        _ => false,
+    };
+    named && path.is_file()
+}

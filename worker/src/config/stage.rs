@@ -1,0 +1,108 @@
+//! A stage of a run: its task with its steps, its batch and its optimizer.
+
+use serde::{Deserialize, Serialize};
+
+use super::optimizer::OptimizerSettings;
+use crate::task::TaskSettings;
+
+/// A stage as a configuration has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Written")]
+pub struct StageSettings {
+    /// Names the stage in metrics, checkpoints, status and reports.
+    pub name: String,
+    /// What it does; the task's own keys are beside the others.
+    #[serde(flatten)]
+    pub task: TaskSettings,
+    /// Steps; 0 skips the stage.
+    pub steps: u64,
+    /// Global batch; a multiple of `train.slots`.
+    pub batch: u32,
+    /// AdamW and its schedule.
+    pub optimizer: OptimizerSettings,
+}
+
+/// The same where keys may be left out: what then holds is the task's to say.
+#[derive(Deserialize)]
+struct Written {
+    name: String,
+    #[serde(flatten)]
+    task: TaskSettings,
+    #[serde(default)]
+    steps: u64,
+    batch: Option<u32>,
+    optimizer: Option<OptimizerSettings>,
+}
+
+impl From<Written> for StageSettings {
+    fn from(written: Written) -> Self {
+        let Written { name, task, steps, batch, optimizer } = written;
+        let default = Self::of(name, task);
+        Self {
+            steps,
+            batch: batch.unwrap_or(default.batch),
+            optimizer: optimizer.unwrap_or(default.optimizer),
+            ..default
+        }
+    }
+}
+
+impl StageSettings {
+    /// A stage of no steps, with what its task has where nothing is given.
+    pub fn of(name: impl Into<String>, task: TaskSettings) -> Self {
+        let (batch, optimizer) = (task.default_batch(), task.default_optimizer());
+        Self { name: name.into(), task, steps: 0, batch, optimizer }
+    }
+}
+
+/// A stage with its place in the list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NumberedStage {
+    /// From 1, stages without steps counted: it is part of the keys of random draws and of the plan.
+    pub number: u32,
+    /// Its settings.
+    pub settings: StageSettings,
+}
+
+impl NumberedStage {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<StageSettings, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    #[test]
+    fn what_is_left_out_is_as_the_task_has_it() {
+        for task in TaskSettings::known() {
+            let read = read(&format!("name = \"a\"\ntask = \"{}\"\nsteps = 3\n", task.name())).unwrap();
+            assert_eq!(read, StageSettings { steps: 3, ..StageSettings::of("a", task) });
+        }
+        let [contrast, generate] = [0, 1].map(|at| StageSettings::of("a", TaskSettings::known()[at].clone()));
+        assert_eq!((contrast.batch, generate.batch), (1680, 1920));
+        assert_eq!([contrast, generate].map(|stage| stage.optimizer.min_learning_rate), [1e-5, 5e-5]);
+    }
+
+    #[test]
+    fn a_stage_reads_back_as_it_is_written() {
+        for task in TaskSettings::known() {
+            let stage = StageSettings { steps: 7, batch: 8, ..StageSettings::of("own", task) };
+            assert_eq!(read(&toml::to_string(&stage).unwrap()).unwrap(), stage);
+        }
+    }
+
+    #[test]
+    fn unknown_tasks_and_keys_are_refused() {
+        let error = read("name = \"a\"\ntask = \"segment\"").unwrap_err().to_string();
+        assert!(error.contains("segment") && error.contains("contrast"), "{error}");
+        let error = read("name = \"a\"\ntask = \"generate\"\ntemperature = 1.0").unwrap_err().to_string();
+        assert!(error.contains("temperature"), "{error}");
+    }
+}

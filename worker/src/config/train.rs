@@ -1,0 +1,107 @@
+//! What all steps share.
+
+pub use blip2_collective::Wire;
+pub use blip2_model::device::compute::Compute;
+use blip2_model::objectives::contrast;
+use serde::{Deserialize, Serialize};
+
+/// What all steps share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StepSettings {
+    /// Key of every random draw.
+    pub seed: u64,
+    /// Fixed micro-batches a global batch is cut into: a power of two, at least the number of workers.
+    pub slots: u32,
+    /// `exact`: the gradient of the global-batch loss; `keys_detached`: the reference's.
+    pub gradients: GradientMode,
+    /// `cpu`, `cuda` or `cuda:N`, `vulkan` or `vulkan:N`, or `auto`: each worker takes the best that is there.
+    pub device: String,
+    /// Numbers of the inputs of products in what is trained and on the gradient's way through the language model: `f32`, or
+    /// `bf16` with float32 sums. Parameters, norms, softmax, losses and gradients are float32 either way.
+    pub compute: Compute,
+    /// Let products of float32 round their factors to TF32 (10 bits of a number's 23) where a GPU has units for that.
+    pub tf32: bool,
+    /// Numbers in which gradients travel between members: `f32`, or `bf16` with half the bytes. The sums are float32
+    /// either way; with `bf16` every node of the tree over the slots is rounded, so that the number of workers still
+    /// changes no bit.
+    pub wire: Wire,
+    /// Read, sum and apply parts of the gradient while the rest of it is computed, at the cost of a second copy of parameters and
+    /// moments on the host and of the parameters on the device. Changes no bit of the result and is not hashed.
+    pub overlap: bool,
+    /// What becomes of a step whose losses, gradient or update are not finite. Such a step never changes the parameters,
+    /// so a run may be continued with the other choice: this, and what follows, is not hashed.
+    pub non_finite: NonFiniteSteps,
+    /// So many steps of a run may be skipped; with one more it ends.
+    pub max_skipped_steps: u64,
+    /// Steps over which the mean loss is watched; 0: it is not.
+    pub loss_rise_window: u32,
+    /// A mean loss that is so many times larger than the smallest of the stage is a rise, of which the run warns.
+    pub loss_rise_factor: f64,
+}
+
+/// What becomes of a step whose losses, gradient or update are not finite.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NonFiniteSteps {
+    /// The run ends before the step is committed.
+    #[default]
+    Stop,
+    /// The step is committed without a change of the parameters.
+    Skip,
+}
+
+/// How the contrastive loss is differentiated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GradientMode {
+    /// The gradient of the global-batch loss.
+    Exact,
+    /// Contrastive keys carry no gradient, as in the reference implementation.
+    KeysDetached,
+}
+
+impl Default for StepSettings {
+    fn default() -> Self {
+        Self {
+            seed: 42,
+            slots: 16,
+            gradients: GradientMode::Exact,
+            device: "cpu".into(),
+            compute: Compute::F32,
+            tf32: false,
+            wire: Wire::F32,
+            overlap: true,
+            non_finite: NonFiniteSteps::Stop,
+            max_skipped_steps: 10,
+            loss_rise_window: 50,
+            loss_rise_factor: 1.5,
+        }
+    }
+}
+
+impl From<GradientMode> for contrast::GradientMode {
+    fn from(mode: GradientMode) -> Self {
+        match mode {
+            GradientMode::Exact => Self::Exact,
+            GradientMode::KeysDetached => Self::KeysDetached,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn precisions_are_named_as_they_are_documented() {
+        let settings: StepSettings =
+            toml::from_str("wire = \"bf16\"\noverlap = false\ncompute = \"bf16\"").unwrap();
+        assert_eq!((settings.wire, settings.overlap), (Wire::Bf16, false));
+        assert_eq!((settings.compute, StepSettings::default().compute), (Compute::Bf16, Compute::F32));
+        let error = toml::from_str::<StepSettings>("compute = \"f16\"").unwrap_err().to_string();
+        assert!(error.contains("f16") && error.contains("`f32` or `bf16`"), "{error}");
+        let error = toml::from_str::<StepSettings>("wire = \"f16\"").unwrap_err().to_string();
+        assert!(error.contains("f16") && error.contains("`f32` or `bf16`"), "{error}");
+    }
+}

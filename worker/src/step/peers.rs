@@ -1,0 +1,34 @@
+//! The way to the other members.
+
+use std::time::Duration;
+
+use blip2_collective::{Exchange, World};
+use bytes::Bytes;
+
+use crate::error::Result;
+
+/// The way to the other members during one membership epoch.
+pub struct Peers<'a> {
+    /// This member's end.
+    pub exchange: &'a Exchange,
+    /// Runs the exchange's I/O.
+    pub runtime: &'a tokio::runtime::Handle,
+    /// Who holds which slots.
+    pub world: &'a World,
+    /// Committed steps of the run, which names this step's messages.
+    pub step: u64,
+    /// How long a collective may take.
+    pub deadline: Duration,
+}
+
+impl Peers<'_> {
+    /// This member's buffer given to all; the buffers of all, in slot order.
+    pub(crate) fn all_gather(&self, tag: &str, own: Bytes) -> Result<Vec<Bytes>> {
+        Ok(self.runtime.block_on(self.exchange.all_gather(self.step, tag, own, self.deadline))?)
+    }
+
+    /// Whether this member is not alone.
+    pub(crate) fn are_there(&self) -> bool {
+        self.world.members.len() > 1
+    }
+}

@@ -1,0 +1,65 @@
+//! The settings of the contrast task.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::model::ModelSettings;
+use crate::task::KeyRange::{Below, Closed, Whole};
+use crate::task::{TaskKey, Unusable};
+
+/// Contrastive, matching and captioning losses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ContrastSettings {
+    /// Text length in tokens, with `[CLS]` and `[SEP]`.
+    pub text_length: usize,
+    /// Initial temperature of the contrastive loss.
+    pub temperature: f64,
+    /// Keep the temperature inside [0.001, 0.5].
+    pub clamp_temperature: bool,
+    /// Label smoothing of the contrastive and captioning losses.
+    pub label_smoothing: f64,
+}
+
+impl Default for ContrastSettings {
+    fn default() -> Self {
+        Self { text_length: 32, temperature: 0.07, clamp_temperature: true, label_smoothing: 0.1 }
+    }
+}
+
+pub(super) const KEYS: &[TaskKey] = &[
+    TaskKey {
+        key: "text_length",
+        about: "Text length in tokens, with `[CLS]` and `[SEP]`.",
+        range: Some(Whole(3, 65_536)),
+    },
+    TaskKey {
+        key: "temperature",
+        about: "Initial temperature of the contrastive loss.",
+        range: Some(Closed(1e-4, 100.0)),
+    },
+    TaskKey { key: "clamp_temperature", about: "Keep the temperature inside [0.001, 0.5].", range: None },
+    TaskKey {
+        key: "label_smoothing",
+        about: "Label smoothing of the contrastive and captioning losses.",
+        range: Some(Below(0.0, 1.0)),
+    },
+];
+
+impl ContrastSettings {
+    pub(super) fn what_is_unusable(&self, batch: u32, model: &ModelSettings) -> Option<Unusable> {
+        let positions = model.qformer.max_positions;
+        if batch < 2 {
+            let reason = "contrast needs two pairs or more".into();
+            return Some(Unusable { key: "batch", value: batch.to_string(), with: None, reason });
+        }
+        if self.text_length > positions {
+            return Some(Unusable {
+                key: "text_length",
+                value: self.text_length.to_string(),
+                with: Some("model.qformer.max_positions"),
+                reason: format!("more than model.qformer.max_positions = {positions}"),
+            });
+        }
+        None
+    }
+}

@@ -1,0 +1,54 @@
+//! The published layouts, and what a task's model is written with.
+
+use std::path::Path;
+
+pub use blip2_model::blip2::export::{ExportOptions, Precision};
+use blip2_model::device::placement::Placement;
+use blip2_model::files::image_processor::ImageProcessor;
+use blip2_model::language::LanguageModel;
+use blip2_model::qformer::QFormerConfig;
+use blip2_model::vision::ImageEncoder;
+use burn::tensor::Device;
+
+use crate::config::model::ModelSettings;
+use crate::error::Result;
+use crate::image_processor::image_processor;
+use crate::open::of_language_model;
+
+/// A published layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// A folder of `transformers`' `Blip2ForConditionalGeneration`, from a task that trains through a language model.
+    HuggingFace,
+    /// A folder of `transformers`' `Blip2ForImageTextRetrieval`, from a task with contrastive heads.
+    Retrieval,
+    /// LAVIS's names in a file: what a task trains.
+    Lavis,
+}
+
+/// Where a model is written, and the frozen ones beside it.
+pub(crate) struct ExportTarget<'a> {
+    pub(crate) model: &'a ModelSettings,
+    pub(crate) encoder: ImageEncoder,
+    /// Rows of the Q-Former's word table.
+    pub(crate) vocab: usize,
+    pub(crate) options: &'a ExportOptions,
+    pub(crate) device: Device,
+    /// A new folder or file.
+    pub(crate) out: &'a Path,
+}
+
+impl ExportTarget<'_> {
+    pub(crate) fn language_model(&self) -> Result<LanguageModel> {
+        LanguageModel::open(self.model.language_model.as_ref(), Placement::from(&self.device))
+            .map_err(|error| of_language_model(self.model, error))
+    }
+
+    pub(crate) fn processor(&self) -> Result<ImageProcessor> {
+        image_processor(self.model, self.encoder.image_size())
+    }
+
+    pub(crate) fn qformer(&self) -> QFormerConfig {
+        self.model.qformer_config(self.encoder.width(), self.vocab)
+    }
+}

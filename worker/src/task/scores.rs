@@ -1,0 +1,49 @@
+//! How an end of a stage is measured on held-out images.
+
+use blip2_dataset::corpus::samples::Sample;
+use blip2_evaluation::caption_loss::CaptionLosses;
+use blip2_evaluation::retrieval::Retrieval;
+use blip2_evaluation::sample_encoder::SampleEncoder;
+
+use crate::config::model::ModelSettings;
+use crate::config::train::StepSettings;
+use crate::error::{Result, WorkerError};
+use crate::language::Language;
+
+/// What is measured of a task's model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// [`Scores::Retrieval`].
+    Retrieval,
+    /// [`Scores::Captions`].
+    Captions,
+}
+
+/// The numbers of a task's model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Scores {
+    /// Image-to-text retrieval by the contrastive similarity.
+    Retrieval(Retrieval),
+    /// Losses of captions through the frozen language model.
+    Captions(CaptionLosses),
+}
+
+/// Held-out images, and the frozen models that look at them.
+pub(crate) struct EvaluationSet<'a> {
+    pub(crate) train: &'a StepSettings,
+    pub(crate) model: &'a ModelSettings,
+    pub(crate) images: &'a SampleEncoder,
+    pub(crate) samples: &'a [Sample],
+    /// Present where the task needs it.
+    pub(crate) language: Option<&'a Language>,
+}
+
+impl<'a> EvaluationSet<'a> {
+    /// The language model.
+    ///
+    /// # Errors
+    /// The task says that it needs none.
+    pub(crate) fn language(&self) -> Result<&'a Language> {
+        self.language.ok_or_else(|| WorkerError::Protocol("an evaluation without a language model".into()))
+    }
+}
