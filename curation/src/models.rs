@@ -1,7 +1,7 @@
 //! The models behind the traits: published folders, opened by their `model_type`.
 //!
-//! Another captioner or scorer is a file here and a line in its list. Whatever a folder's type is not in the list of is
-//! refused by name by the first of it.
+//! Another captioner or scorer is a file here and a line in its list. Whatever a folder's type is not in the
+//! list of is refused by name by the first of it.
 
 mod blip2_captioner;
 mod blip_captioner;
@@ -37,7 +37,8 @@ pub(crate) const FILTERS: [(&str, OpenScorer); 1] = [("blip", blip_filter::open)
 /// Opens what `settings` name; `mode` says which scores are needed.
 ///
 /// # Errors
-/// [`CurationError::Configuration`] for a missing or contradictory setting; a folder that holds another model.
+/// [`CurationError::Configuration`] for a missing or contradictory setting; a folder that holds another
+/// model.
 pub fn open(settings: &CurationModelSettings, mode: CurationMode) -> Result<CurationModels> {
     settings.validate(mode)?;
     let name = settings.device_name()?;

@@ -178,8 +178,8 @@ impl CurationModelSettings {
     /// The same with every model that is named by a URL brought to this machine.
     ///
     /// # Errors
-    /// [`CurationError::Configuration`] with the key of a model that is not there or cannot be had; the store's error where
-    /// it fails.
+    /// [`CurationError::Configuration`] with the key of a model that is not there or cannot be had; the
+    /// store's error where it fails.
     pub async fn with_models_here(&self) -> Result<Self> {
         let mut here = self.clone();
         here.captioner = model_here("curation.models.captioner", &self.captioner).await?;

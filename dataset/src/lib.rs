@@ -1,11 +1,11 @@
 //! From Parquet in an object store to batches of normalised images and tokens.
 //!
-//! The corpus of a run is pinned once by its [`Manifest`](corpus::manifest::Manifest): the files, their lengths and the
-//! rows of their row groups. From then on, everything is *computed*: the [`Plan`](plan::Plan) says which row every
-//! position of every slot is, and a [`KeyedRng`](random::KeyedRng) says how it is cropped and which of its captions is
-//! read. No iterator is saved, no shuffle buffer is filled. A batch depends on the seed, the stage, the slot and the
-//! step, and not on threads, memory, or on which worker asks; a run can be resumed, or a slot moved to another worker,
-//! at any step.
+//! The corpus of a run is pinned once by its [`Manifest`](corpus::manifest::Manifest): the files, their
+//! lengths and the rows of their row groups. From then on, everything is *computed*: the [`Plan`](plan::Plan)
+//! says which row every position of every slot is, and a [`KeyedRng`](random::KeyedRng) says how it is
+//! cropped and which of its captions is read. No iterator is saved, no shuffle buffer is filled. A batch
+//! depends on the seed, the stage, the slot and the step, and not on threads, memory, or on which worker
+//! asks; a run can be resumed, or a slot moved to another worker, at any step.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -53,7 +53,7 @@
 //! # The map
 //! | module | holds |
 //! |---|---|
-//! | [`store`] | places by path or URL, create-if-absent, pinned reads, patterns, retries, credentials that stay hidden |
+//! | [`store`] | places by path or URL, create-if-absent, pinned reads, patterns, hidden credentials |
 //! | [`fetch`] | models from elsewhere: a URL becomes a path on this machine, kept in a cache |
 //! | [`corpus`] | Parquet files of images and captions: columns, manifest, ingestion, survey, verification |
 //! | [`image`] | encoded bytes to RGB with limits, RGB to the tensors of training and evaluation |
@@ -67,15 +67,15 @@
 //! It knows nothing of models, of processes that talk to each other, or of what a run is.
 //!
 //! # Bad rows
-//! A row that does not decode, has no text, is too large, is marked as failed or does not have its recorded hash is not
-//! an error: it becomes a [`QuarantineRecord`](quarantine::QuarantineRecord), and a substitute is drawn by the key from
-//! the same part of the plan, so that nothing else shifts. Only a part without any usable row, or a file that cannot be
-//! read, ends loading.
+//! A row that does not decode, has no text, is too large, is marked as failed or does not have its recorded
+//! hash is not an error: it becomes a [`QuarantineRecord`](quarantine::QuarantineRecord), and a substitute is
+//! drawn by the key from the same part of the plan, so that nothing else shifts. Only a part without any
+//! usable row, or a file that cannot be read, ends loading.
 //!
 //! # Why no shuffle buffer
-//! A buffer's order depends on what was in it, so a resumed or re-dealt run would see other batches; and a good shuffle
-//! needs a buffer that is large. A permutation computed by a key needs neither state nor memory, and reading whole row
-//! groups of a window keeps requests large.
+//! A buffer's order depends on what was in it, so a resumed or re-dealt run would see other batches; and a
+//! good shuffle needs a buffer that is large. A permutation computed by a key needs neither state nor memory,
+//! and reading whole row groups of a window keeps requests large.
 
 pub mod corpus;
 pub mod coverage;
@@ -87,6 +87,8 @@ pub mod image;
 pub mod loader;
 pub mod parquet_bytes;
 pub mod plan;
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod published;
 pub mod quarantine;

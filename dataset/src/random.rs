@@ -184,7 +184,10 @@ impl KeyedPermutation {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::properties::cases;
 
     #[test]
     fn streams_depend_on_every_part_of_the_key() {
@@ -238,25 +241,35 @@ mod tests {
         assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.03, "{mean} {variance}");
     }
 
-    #[test]
-    fn permutations_are_bijections() {
-        for len in (1..200).chain([255, 256, 257, 1023, 4096, 5085, 65_537]) {
-            let shuffle = KeyedPermutation::new(len ^ 0xabc, len);
+    proptest! {
+        #![proptest_config(cases(200))]
+
+        #[test]
+        fn a_permutation_takes_every_place_once(key in any::<u64>(), len in 1u64..3000) {
+            let shuffle = KeyedPermutation::new(key, len);
             let mut seen = vec![false; len as usize];
             for i in 0..len {
                 let image = shuffle.apply(i);
-                assert!(!std::mem::replace(&mut seen[image as usize], true), "{len}: {image} twice");
-                assert_eq!(shuffle.invert(image), i);
+                prop_assert!(image < len && !std::mem::replace(&mut seen[image as usize], true), "{} twice", image);
+                prop_assert_eq!(shuffle.invert(image), i);
             }
         }
-    }
 
-    #[test]
-    fn huge_domains_invert() {
-        for len in [u64::MAX, u64::MAX / 2 + 2, 1 << 40, (1 << 40) + 1] {
-            let shuffle = KeyedPermutation::new(1, len);
-            for i in [0, 1, len / 3, len - 1] {
-                assert_eq!(shuffle.invert(shuffle.apply(i)), i);
+        /// Of lengths that nobody walks through, powers of two and their neighbours among them.
+        #[test]
+        fn a_long_permutation_inverts(
+            key in any::<u64>(),
+            len in prop_oneof![
+                1..=u64::MAX,
+                (1u32..64, 0u64..3).prop_map(|(bits, beside)| ((1u64 << bits) + beside).saturating_sub(1).max(1)),
+            ],
+            places in prop::collection::vec(any::<u64>(), 1..20),
+        ) {
+            let shuffle = KeyedPermutation::new(key, len);
+            for i in places.into_iter().map(|place| place % len).chain([0, len - 1]) {
+                let image = shuffle.apply(i);
+                prop_assert!(image < len);
+                prop_assert_eq!(shuffle.invert(image), i);
             }
         }
     }

@@ -229,3 +229,15 @@ fn files_that_documents_name_are_there() {
     }
     nothing("files that are not there", missing);
 }
+
+#[test]
+fn tests_are_skipped_by_one_list() {
+    let word = format!("{}skipped:", '"');
+    let found = files("rs")
+        .into_iter()
+        .filter(|(path, text)| text.contains(&word) && path != Path::new("tests/src/need.rs"));
+    nothing(
+        "tests that skip themselves; use blip2_tests::need",
+        found.map(|(path, _)| path.display().to_string()).collect(),
+    );
+}

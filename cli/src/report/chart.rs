@@ -168,7 +168,8 @@ fn at_end(value: f64) -> String {
     }
 }
 
-/// Mean over about a fifteenth of the steps around each, so that the trend shows through the noise without lagging.
+/// Mean over about a fifteenth of the steps around each, so that the trend shows through the noise without
+/// lagging.
 fn running_mean(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
     let reach = points.len() / 30;
     let mut sums = vec![(0.0, 0usize)];

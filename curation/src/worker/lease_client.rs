@@ -84,8 +84,8 @@ impl LeaseClient {
         reported.await.map(drop)
     }
 
-    /// Keeps a lease until that is dropped. One that has ended is worked on all the same: whoever is first in the store
-    /// was not in vain.
+    /// Keeps a lease until that is dropped. One that has ended is worked on all the same: whoever is first in
+    /// the store was not in vain.
     pub(super) fn renewing(&self, leased: LeasedTask) -> JoinSet<()> {
         let mut renewing = JoinSet::new();
         renewing.spawn(renew(self.client.clone(), self.options.token.clone(), leased));

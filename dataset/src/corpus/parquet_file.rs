@@ -1,30 +1,33 @@
 //! One Parquet file in a store: its footer, and its row groups by ranged reads.
 
+mod encoded;
+mod footer;
+mod range_reads;
+
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use parquet::DecodeResult;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader};
-use parquet::arrow::async_reader::MetadataFetch;
 use parquet::arrow::push_decoder::ParquetPushDecoderBuilder;
-use parquet::basic::Compression;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{
-    ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
-};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 
 use crate::corpus::archive_name::is_archive;
-use crate::corpus::columns::{ColumnNames, FileColumns, RowGroup, SUCCESS, failed_status, plain};
+use crate::corpus::columns::{ColumnNames, FileColumns, failed_status, plain};
 use crate::corpus::row_group_hash::RecordedRowGroup;
 use crate::error::{DatasetError, Result};
 use crate::parquet_bytes::{decoder_failed, guarded};
 use crate::store::PinnedObject;
+pub use encoded::EncodedRowGroup;
+use encoded::damaged;
+use footer::{FooterReader, check_codecs, check_row_counts, says_success, store_error};
+pub(crate) use range_reads::RangeReads;
+use range_reads::StoreReads;
 
 /// Bytes read from the end of a file at first: holds most footers, so that opening a file is one request.
 const FOOTER_GUESS: usize = 64 * 1024;
@@ -32,45 +35,11 @@ const FOOTER_GUESS: usize = 64 * 1024;
 /// Reads of a row group until its bytes have the recorded hash.
 const HASH_TRIES: u32 = 3;
 
-/// Rows of a row group, at most: more are a footer that lies, or a file to be written anew.
-const MAX_ROWS: i64 = 1 << 24;
-
 /// Statuses decoded at a time.
 const FAILED_BATCH: usize = 1 << 16;
 
-/// Whether it was said that hashes are passed over: once is enough.
-static SAID_HASHES: AtomicBool = AtomicBool::new(false);
-
 /// Bytes of a row group's columns that are decoded at once, at most: what 32-bit offsets can address.
 const MAX_DECODED: i64 = 2 << 30;
-
-/// Where the bytes of a row group come from.
-pub(crate) trait RangeReads: Sync {
-    /// Ranges of an object, in their order.
-    fn ranges(
-        &self,
-        object: &PinnedObject,
-        ranges: &[Range<u64>],
-    ) -> impl Future<Output = Result<Vec<Bytes>, object_store::Error>> + Send;
-
-    /// What was read is wrong: whoever kept a copy is to give it up.
-    fn forget(&self, object: &PinnedObject, ranges: &[Range<u64>]);
-}
-
-/// Straight from the store.
-struct StoreReads;
-
-impl RangeReads for StoreReads {
-    async fn ranges(
-        &self,
-        object: &PinnedObject,
-        ranges: &[Range<u64>],
-    ) -> Result<Vec<Bytes>, object_store::Error> {
-        object.read_ranges(ranges).await
-    }
-
-    fn forget(&self, _: &PinnedObject, _: &[Range<u64>]) {}
-}
 
 /// An open file.
 #[derive(Debug)]
@@ -83,18 +52,6 @@ pub struct ParquetFile {
     /// Rows of every row group whose download failed and which are passed over; none at all where all are to
     /// be seen.
     failed: Vec<u32>,
-}
-
-/// A row group whose bytes have been read and not yet decoded.
-pub struct EncodedRowGroup {
-    /// `None` if the file has no such row group.
-    reader: Option<ParquetRecordBatchReader>,
-    columns: FileColumns,
-    file: String,
-    row_group: u32,
-    rows: u32,
-    /// Rows to pass over.
-    failed: u32,
 }
 
 impl ParquetFile {
@@ -344,131 +301,5 @@ impl ParquetFile {
             tracing::warn!(file, row_group, again, "read bytes that do not have the recorded BLAKE3");
         }
         Err(damaged("its bytes do not have the recorded BLAKE3"))
-    }
-}
-
-impl EncodedRowGroup {
-    /// Decodes batch by batch; an error is the last item.
-    pub(crate) fn batches(mut self) -> impl Iterator<Item = Result<RowGroup>> {
-        std::iter::from_fn(move || {
-            let mut reader = self.reader.take()?;
-            match guarded(|| reader.next().transpose().map_err(ParquetError::from)) {
-                Ok(batch) => {
-                    let batch = RowGroup::new(&batch?, &self.columns);
-                    self.reader = Some(reader);
-                    Some(Ok(batch))
-                }
-                Err(error) => Some(Err(damaged(&self.file, self.row_group, &error))),
-            }
-        })
-    }
-
-    /// Decompresses and decodes: computation, not for a tokio thread.
-    ///
-    /// # Errors
-    /// [`DatasetError::DamagedRowGroup`].
-    pub fn decode(mut self) -> Result<RowGroup> {
-        let batch = self.reader.take().and_then(|mut reader| {
-            guarded(|| reader.next().transpose().map_err(ParquetError::from)).transpose()
-        });
-        let reason = match batch {
-            Some(Ok(batch)) if batch.num_rows() == self.rows as usize => {
-                let group = RowGroup::new(&batch, &self.columns);
-                return self.seen(group);
-            }
-            Some(Ok(batch)) => format!("it holds {} of {} rows", batch.num_rows(), self.rows),
-            Some(Err(error)) => error.to_string(),
-            None => "it holds no rows".to_owned(),
-        };
-        Err(DatasetError::DamagedRowGroup { file: self.file, row_group: self.row_group, reason })
-    }
-
-    /// The rows that are to be seen, and a word on hashes that are not compared.
-    fn seen(self, group: RowGroup) -> Result<RowGroup> {
-        if group.hashes_passed_over()
-            && self.columns.finds_out()
-            && !SAID_HASHES.swap(true, Ordering::Relaxed)
-        {
-            tracing::warn!(
-                file = self.file,
-                "the recorded sha256 is not that of the stored pictures (img2dataset records that of the download): it is \
-                 not compared, here and wherever that is so; data.columns.sha256_of = \"download\" or \"stored\" decides"
-            );
-        }
-        if self.failed == 0 {
-            return Ok(group);
-        }
-        let rows = group.rows() - (self.failed as usize).min(group.rows());
-        let changed = |reason: String| DatasetError::Changed { file: self.file.clone(), reason };
-        let seen = group.without_failed().map_err(changed)?;
-        match seen.rows() == rows {
-            true => Ok(seen),
-            false => Err(changed(format!(
-                "row group {}: {} rows were downloaded, {rows} were",
-                self.row_group,
-                seen.rows()
-            ))),
-        }
-    }
-}
-
-/// Refuses what no reader of Parquet unpacks any more, by its name.
-fn check_codecs(footer: &ParquetMetaData, projection: &[usize]) -> Result<(), String> {
-    let mask = ProjectionMask::roots(footer.file_metadata().schema_descr(), projection.iter().copied());
-    let columns = footer.row_groups().iter().flat_map(|group| group.columns().iter().enumerate());
-    let unread = |(leaf, column): &(usize, &ColumnChunkMetaData)| {
-        column.compression() == Compression::LZO && mask.leaf_included(*leaf)
-    };
-    match columns.into_iter().find(unread) {
-        None => Ok(()),
-        Some((_, column)) => Err(format!(
-            "column `{}` is compressed with LZO, which is not read; write it with zstd, snappy, gzip, brotli or lz4",
-            column.column_path()
-        )),
-    }
-}
-
-/// Whether the statistics of a row group say that every status that is there is success.
-fn says_success(group: &RowGroupMetaData, status: usize) -> bool {
-    let schema = group.schema_descr();
-    let leaf = (0..schema.num_columns()).find(|leaf| schema.get_column_root_idx(*leaf) == status);
-    let statistics = leaf.and_then(|leaf| group.column(leaf).statistics());
-    statistics.is_some_and(|statistics| {
-        // Bounds that are not exact are bounds all the same.
-        [statistics.min_bytes_opt(), statistics.max_bytes_opt()] == [Some(SUCCESS.as_bytes()); 2]
-    })
-}
-
-fn check_row_counts(footer: &ParquetMetaData) -> Result<(), String> {
-    for (row_group, metadata) in footer.row_groups().iter().enumerate() {
-        let rows = metadata.num_rows();
-        if !(0..=MAX_ROWS).contains(&rows) {
-            return Err(format!(
-                "row group {row_group} claims to have {rows} rows; at most {MAX_ROWS} are read"
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn damaged(file: &str, row_group: u32, error: &ParquetError) -> DatasetError {
-    DatasetError::DamagedRowGroup { file: file.to_owned(), row_group, reason: error.to_string() }
-}
-
-/// The store's error inside a Parquet error, if that is what it is.
-fn store_error(error: &ParquetError) -> Option<&object_store::Error> {
-    match error {
-        ParquetError::External(cause) => cause.downcast_ref(),
-        _ => None,
-    }
-}
-
-/// Ranged reads for the footer reader.
-struct FooterReader<'a>(&'a PinnedObject);
-
-impl MetadataFetch for FooterReader<'_> {
-    fn fetch(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
-        let read = self.0.read(range);
-        async move { read.await.map_err(|error| ParquetError::External(Box::new(error))) }.boxed()
     }
 }

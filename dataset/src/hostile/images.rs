@@ -1,5 +1,4 @@
 use std::io::{Cursor, Write as _};
-use std::time::{Duration, Instant};
 
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
@@ -128,10 +127,8 @@ pub(super) fn bombs() -> Vec<(&'static str, Vec<u8>)> {
 #[test]
 fn bombs_are_refused_from_their_headers() {
     for (name, encoded) in bombs() {
-        let started = Instant::now();
         let reason = decode_image(&encoded, LIMIT).unwrap_err().to_string();
         assert!(is_clear(&reason), "{name}: {reason}");
-        assert!(started.elapsed() < Duration::from_millis(500), "{name}: nothing was decoded");
     }
 }
 

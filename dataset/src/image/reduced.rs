@@ -37,8 +37,8 @@ struct Header {
     frame: JpegFrame,
 }
 
-/// Decodes an image; `choose` hears its width and height and says by how much it may be reduced: 1, 2, 4
-/// or 8. A format that knows no reduction is decoded whole, and colours that are stored smaller are reduced by
+/// Decodes an image; `choose` hears its width and height and says by how much it may be reduced: 1, 2, 4 or
+/// 8. A format that knows no reduction is decoded whole, and colours that are stored smaller are reduced by
 /// less.
 ///
 /// # Errors

@@ -4,209 +4,25 @@
 //! bytes for training, which the device normalises, and normalised f32 for evaluation.
 
 mod crop;
+mod evaluate;
 mod pixels;
 mod resize;
+mod train;
 
-use std::time::{Duration, Instant};
-
-use fast_image_resize::Resizer;
-use image::RgbImage;
-
-use crate::error::{DatasetError, Result};
-use crate::image::reduced::{DecodeScratch, decode_reduced};
-use crate::random::KeyedRng;
-use crop::{Rectangle, random_crop, reduction};
+pub use evaluate::{EvalTransform, ShortestEdgeTransform};
 pub use pixels::{CLIP_MEAN, CLIP_STD, normalised};
-use pixels::{normalise, planes_of};
 pub use resize::Resampling;
 pub(crate) use resize::shrink;
-use resize::{Source, resize, resize_by, resize_into};
-
-/// Random resized crop and mirroring.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TrainTransform {
-    /// Side of the result, pixels.
-    pub size: usize,
-    /// Smallest and largest share of the image's area that a crop keeps.
-    pub crop_scale: [f64; 2],
-    /// Mirror half of the images.
-    pub flip: bool,
-    /// How pixels are computed.
-    pub resampling: Resampling,
-}
-
-/// The whole image squeezed into a square, as BLIP-2 evaluates.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EvalTransform {
-    /// Side of the result, pixels.
-    pub size: usize,
-    /// Channel means.
-    pub mean: [f32; 3],
-    /// Channel standard deviations.
-    pub std: [f32; 3],
-    /// How pixels are computed.
-    pub resampling: Resampling,
-}
-
-/// Shortest edge resized, then the central square, as CLIP evaluates.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ShortestEdgeTransform {
-    /// Side of the result, pixels.
-    pub size: usize,
-    /// Length of the shortest edge once it is resized, pixels; at least `size`.
-    pub shortest_edge: usize,
-    /// Channel means.
-    pub mean: [f32; 3],
-    /// Channel standard deviations.
-    pub std: [f32; 3],
-    /// How pixels are computed.
-    pub resampling: Resampling,
-}
-
-impl TrainTransform {
-    /// A square of `size` pixels a side, bicubic.
-    pub fn new(size: usize, crop_scale: [f64; 2], flip: bool) -> Self {
-        Self { size, crop_scale, flip, resampling: Resampling::default() }
-    }
-
-    /// Writes the image as `[3, size, size]` bytes; crop and mirroring are drawn from `rng`. Of an encoded
-    /// image that is much larger than needed, only as much is decoded as the crop asks for. Not normalised:
-    /// see [`normalised`].
-    ///
-    /// # Errors
-    /// [`DatasetError::Image`] if the image cannot be decoded, has more than `max_pixels`, or `out` has
-    /// another length.
-    pub fn apply(
-        &self,
-        encoded: &[u8],
-        max_pixels: u64,
-        rng: &mut KeyedRng,
-        scratch: &mut ImageScratch,
-        out: &mut [u8],
-    ) -> Result<()> {
-        if self.size == 0 || out.len() != 3 * self.size * self.size {
-            let reason = format!("{} bytes do not hold a picture of {1}x{1}", out.len(), self.size);
-            return Err(DatasetError::Image { reason });
-        }
-        let started = Instant::now();
-        let mut drawn = None;
-        let choose = |width: u32, height: u32| {
-            let crop = random_crop(width, height, self.crop_scale, rng);
-            drawn = Some((crop, self.flip && rng.uniform() < 0.5));
-            reduction(crop, self.size)
-        };
-        let decoded = decode_reduced(encoded, max_pixels, choose, &mut scratch.decoder)?;
-        scratch.times.decode += started.elapsed();
-        let Some((crop, mirror)) = drawn else {
-            return Err(DatasetError::Image { reason: "the picture's size is unknown".to_owned() });
-        };
-        let started = Instant::now();
-        scratch.resized.resize(out.len(), 0);
-        let source = Source { pixels: decoded.pixels, size: [decoded.width, decoded.height] };
-        resize_into(
-            &mut scratch.resizer,
-            source,
-            crop.divided_by(decoded.divisor),
-            [self.size; 2],
-            self.resampling,
-            &mut scratch.resized,
-        )?;
-        planes_of(&scratch.resized, self.size, mirror, out);
-        scratch.times.transform += started.elapsed();
-        Ok(())
-    }
-}
-
-/// Working memory for the images of one thread: after the first few images nothing is allocated for pixels.
-#[derive(Debug, Default)]
-pub struct ImageScratch {
-    decoder: DecodeScratch,
-    resizer: Resizer,
-    resized: Vec<u8>,
-    /// Time spent, since the scratch was made or last asked.
-    times: ImageTimes,
-}
-
-/// Where the time of images goes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ImageTimes {
-    /// Decoding.
-    pub decode: Duration,
-    /// Cropping, resizing, mirroring, ordering by channel.
-    pub transform: Duration,
-}
-
-impl ImageScratch {
-    /// Time spent since this was last asked.
-    pub fn take_times(&mut self) -> ImageTimes {
-        std::mem::take(&mut self.times)
-    }
-}
-
-impl EvalTransform {
-    /// With CLIP's normalisation, bicubic.
-    pub fn new(size: usize) -> Self {
-        Self { size, mean: CLIP_MEAN, std: CLIP_STD, resampling: Resampling::default() }
-    }
-
-    /// The image as `[3, size, size]`.
-    ///
-    /// # Errors
-    /// [`DatasetError::Image`] if the image or the result has no pixels.
-    pub fn apply(&self, image: &RgbImage) -> Result<Vec<f32>> {
-        let pixels = resize_by(self.resampling, image, Rectangle::whole(image), [self.size; 2])?;
-        Ok(normalise(&pixels, self.mean, self.std))
-    }
-
-    /// The same as bytes, before they are normalised.
-    ///
-    /// # Errors
-    /// As [`EvalTransform::apply`].
-    pub fn bytes(&self, image: &RgbImage) -> Result<Vec<u8>> {
-        let pixels = resize(image, Rectangle::whole(image), [self.size; 2])?;
-        Ok((0..3).flat_map(|channel| pixels.iter().skip(channel).step_by(3).copied()).collect())
-    }
-}
-
-impl ShortestEdgeTransform {
-    /// With CLIP's normalisation, bicubic, without a margin.
-    pub fn new(size: usize) -> Self {
-        let (mean, std) = (CLIP_MEAN, CLIP_STD);
-        Self { size, shortest_edge: size, mean, std, resampling: Resampling::default() }
-    }
-
-    /// The image as `[3, size, size]`.
-    ///
-    /// # Errors
-    /// [`DatasetError::Image`] if the image or the result has no pixels.
-    pub fn apply(&self, image: &RgbImage) -> Result<Vec<f32>> {
-        let (width, height) = (image.width() as usize, image.height() as usize);
-        // The longer edge is rounded down, as `transformers` and torchvision do.
-        let [wide, high] = match width.min(height) {
-            0 => [0, 0],
-            short => [self.shortest_edge * width / short, self.shortest_edge * height / short],
-        };
-        let resized = resize_by(self.resampling, image, Rectangle::whole(image), [wide, high])?;
-        let Some(margins) = wide.checked_sub(self.size).zip(high.checked_sub(self.size)) else {
-            let reason = format!("a square of {} pixels is cut out of {wide}x{high}", self.size);
-            return Err(DatasetError::Image { reason });
-        };
-        let (left, top) = (margins.0 / 2, margins.1 / 2);
-        let row = |y: usize| {
-            let start = ((top + y) * wide + left) * 3;
-            &resized[start..start + self.size * 3]
-        };
-        let square: Vec<u8> = (0..self.size).flat_map(row).copied().collect();
-        Ok(normalise(&square, self.mean, self.std))
-    }
-}
+pub use train::{ImageScratch, ImageTimes, TrainTransform};
 
 #[cfg(test)]
 mod tests {
-    use image::Rgb;
+    use image::{Rgb, RgbImage};
 
-    use super::crop::central_crop;
+    use super::crop::{Rectangle, central_crop, random_crop, reduction};
+    use super::resize::{resize, resize_by};
     use super::*;
+    use crate::random::KeyedRng;
 
     fn rng(sample: u64) -> KeyedRng {
         KeyedRng::new(1, "augment", &[1, sample])

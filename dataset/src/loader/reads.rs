@@ -1,4 +1,5 @@
-//! Reads of row groups: from the disk cache or the store, tried again when they fail, asked for twice when they are slow.
+//! Reads of row groups: from the disk cache or the store, tried again when they fail, asked for twice when
+//! they are slow.
 
 mod disk;
 mod latency;
@@ -60,7 +61,8 @@ impl Reads {
     /// As the settings say; `uses` tells the disk cache when a row group is needed.
     ///
     /// # Errors
-    /// [`DatasetError::Setting`](crate::error::DatasetError::Setting) if the disk cache's folder cannot be used.
+    /// [`DatasetError::Setting`](crate::error::DatasetError::Setting) if the disk cache's folder cannot be
+    /// used.
     pub(crate) fn open(settings: &LoaderSettings, uses: NextUses, counters: Arc<Counters>) -> Result<Self> {
         let disk = match settings.disk_cache.as_str() {
             "" => None,
@@ -144,7 +146,8 @@ impl Reads {
         Ok(content)
     }
 
-    /// Asks a second time when the first answer takes longer than nearly all did; the first good answer counts.
+    /// Asks a second time when the first answer takes longer than nearly all did; the first good answer
+    /// counts.
     async fn hedged<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         hedge: bool,
@@ -218,14 +221,14 @@ mod tests {
         }
         let before = reads.counters.totals().hedged;
         let tries = AtomicUsize::new(0);
-        let started = Instant::now();
         let answer = reads.hedged(true, async || {
             let number = tries.fetch_add(1, Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_millis(if number == 0 { 20_000 } else { 10 })).await;
+            if number == 0 {
+                std::future::pending::<()>().await;
+            }
             Ok::<_, StoreError>(number)
         });
-        assert_eq!(answer.await.unwrap(), 1);
-        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+        assert_eq!(answer.await.unwrap(), 1, "the first one never answers");
         assert_eq!(reads.counters.totals().hedged, before + 1);
 
         // One of two fails: the other counts.

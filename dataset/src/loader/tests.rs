@@ -338,13 +338,19 @@ fn the_end_and_a_missed_deadline_are_told_apart() {
 }
 
 #[test]
-fn dropping_ends_threads_and_reads_soon() {
+fn dropping_ends_threads_and_reads() {
     let fixture = fixture(&emoji_sources("train-*.parquet"));
     for wait in [Duration::ZERO, Duration::from_millis(20)] {
         let loader = Loader::start(fixture.runtime.handle().clone(), fixture.spec.clone()).unwrap();
         std::thread::sleep(wait);
-        let started = Instant::now();
         drop(loader);
-        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+        // Decode threads were joined. A read that was ended leaves the runtime's list right after.
+        let reads = || fixture.runtime.metrics().num_alive_tasks();
+        let mut looks = 0;
+        while reads() > 0 && looks < 1000 {
+            std::thread::sleep(Duration::from_millis(1));
+            looks += 1;
+        }
+        assert_eq!(reads(), 0);
     }
 }

@@ -133,7 +133,10 @@ fn range(text: &str) -> Option<Option<Vec<String>>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::properties::cases;
 
     #[test]
     fn lists_and_ranges_are_written_out() {
@@ -162,5 +165,89 @@ mod tests {
         }
         assert!(expand("{0..99999999}").is_err() && expand("{0..1023}{0..1023}{0..1023}").is_err());
         assert!(expand("{-9223372036854775808..9223372036854775807}").is_err());
+    }
+
+    /// A text with braces, as a tree.
+    #[derive(Debug, Clone)]
+    enum Piece {
+        Text(String),
+        List(Vec<Vec<Piece>>),
+        Range { first: u32, last: u32, width: usize },
+    }
+
+    fn pieces() -> impl Strategy<Value = Vec<Piece>> {
+        let range = (0u32..120, 0u32..12, any::<bool>(), 1usize..5).prop_map(|(low, span, down, width)| {
+            let (first, last) = if down { (low + span, low) } else { (low, low + span) };
+            Piece::Range { first, last, width }
+        });
+        let leaf = prop_oneof!["[a-z./_é-]{0,4}".prop_map(Piece::Text), range];
+        let piece = leaf.prop_recursive(2, 12, 3, |inner| {
+            let item = prop::collection::vec(inner, 0..3);
+            prop::collection::vec(item, 2..4).prop_map(Piece::List)
+        });
+        prop::collection::vec(piece, 1..4)
+    }
+
+    fn written(pieces: &[Piece]) -> String {
+        let piece = |piece: &Piece| match piece {
+            Piece::Text(text) => text.clone(),
+            Piece::List(items) => {
+                let items: Vec<_> = items.iter().map(|item| written(item)).collect();
+                format!("{{{}}}", items.join(","))
+            }
+            Piece::Range { first, last, width } => format!("{{{first:0width$}..{last:0width$}}}"),
+        };
+        pieces.iter().map(piece).collect()
+    }
+
+    /// The names in order: those of the first piece, each with all of the rest.
+    fn names(pieces: &[Piece]) -> Vec<String> {
+        let Some((first, rest)) = pieces.split_first() else { return vec![String::new()] };
+        let heads = match first {
+            Piece::Text(text) => vec![text.clone()],
+            Piece::List(items) => items.iter().flat_map(|item| names(item)).collect(),
+            Piece::Range { first, last, width } => {
+                // As in a shell: where one end is padded, all are as long as the longer end.
+                let ends = [first, last].map(|end| format!("{end:0width$}"));
+                let padded = ends.iter().any(|end| end.starts_with('0') && end.len() > 1);
+                let width = if padded { ends.iter().map(String::len).max().unwrap_or_default() } else { 0 };
+                let name = |number: u32| format!("{number:0width$}");
+                match first <= last {
+                    true => (*first..=*last).map(name).collect(),
+                    false => (*last..=*first).rev().map(name).collect(),
+                }
+            }
+        };
+        let rest = names(rest);
+        heads.iter().flat_map(|head| rest.iter().map(move |rest| format!("{head}{rest}"))).collect()
+    }
+
+    fn count(pieces: &[Piece]) -> usize {
+        let of_piece = |piece: &Piece| match piece {
+            Piece::Text(_) => 1,
+            Piece::List(items) => items.iter().map(|item| count(item)).sum(),
+            Piece::Range { first, last, .. } => first.abs_diff(*last) as usize + 1,
+        };
+        pieces.iter().map(of_piece).product()
+    }
+
+    proptest! {
+        #![proptest_config(cases(300))]
+
+        #[test]
+        fn braces_are_written_out_in_order(pieces in pieces()) {
+            prop_assume!(count(&pieces) <= 20_000);
+            prop_assert_eq!(expand(&written(&pieces)).unwrap(), names(&pieces));
+        }
+
+        /// Whatever is typed stands for one name at least or for too many; without several names it is
+        /// itself.
+        #[test]
+        fn any_text_stands_for_names(text in "[a-c0-3{},.]{0,14}") {
+            if let Ok(names) = expand(&text) {
+                prop_assert!(!names.is_empty());
+                prop_assert_eq!(has_braces(&text), names != [text.clone()]);
+            }
+        }
     }
 }

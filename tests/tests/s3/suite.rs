@@ -1,5 +1,8 @@
 //! What must hold on a real server, its faults included.
 
+#[path = "../../../dataset/src/store/conformance.rs"]
+mod conformance;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -72,33 +75,11 @@ pub(crate) fn seen(set: &EvaluationSet) -> Vec<(String, Vec<String>, Vec<u8>)> {
     set.samples.iter().map(row).collect()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "started by `a_real_server_and_its_faults`"]
-async fn objects_are_written_listed_read_and_removed() {
-    let (_proxy, folder) = scene("objects");
-    let root = location(&folder);
-    let names = ["a b/ünï#1.bin", "100%/x+y.bin", "plain.bin"];
-    for name in names {
-        let object = root.join(name);
-        assert!(object.head().await.unwrap().is_none() && object.read().await.unwrap().is_none());
-        object.put(Bytes::from_static(b"content")).await.unwrap();
-        assert_eq!(object.read().await.unwrap().unwrap().as_ref(), b"content");
-        let (bytes, etag) = object.head().await.unwrap().unwrap();
-        assert!(bytes == 7 && etag.is_some());
-    }
-    let listed = root.list().await.unwrap();
-    assert_eq!(listed.len(), 3);
-    let bare = |tag: Option<String>| tag.map(|tag| tag.trim_matches('"').to_owned());
-    for object in &listed {
-        let looked_up = object.location.head().await.unwrap().unwrap().1;
-        assert_eq!(bare(object.etag.clone()), bare(looked_up), "{}", object.location);
-    }
-    assert_eq!(root.list_matching("*.bin").await.unwrap().len(), 1);
-    for object in listed {
-        object.location.delete().await.unwrap();
-        object.location.delete().await.unwrap();
-    }
-    assert!(root.list().await.unwrap().is_empty());
+async fn the_server_does_what_every_store_does() {
+    let (_proxy, folder) = scene("conformance");
+    conformance::every_store(&location(&folder)).await;
 }
 
 #[tokio::test]
@@ -122,7 +103,7 @@ async fn listings_have_many_pages() {
 
 #[tokio::test]
 #[ignore = "started by `a_real_server_and_its_faults`"]
-async fn an_object_in_several_parts_is_one_object() {
+async fn parts_that_fail_on_the_way_become_one_object() {
     let (proxy, folder) = scene("parts");
     let object = location(&format!("{folder}/large.bin"));
     let content: Vec<u8> = (0..11_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
@@ -133,31 +114,7 @@ async fn an_object_in_several_parts_is_one_object() {
     }
     upload.complete().await.unwrap();
     assert_eq!(object.read().await.unwrap().unwrap().as_ref(), content);
-    let ranges = [7..4099, 5_242_000..5_244_000, 10_999_999..11_000_000];
-    let read = object.store().get_ranges(object.path(), &ranges).await.unwrap();
-    for (range, bytes) in ranges.iter().zip(read) {
-        assert_eq!(bytes.as_ref(), &content[range.start as usize..range.end as usize]);
-    }
     assert!(proxy.faults() > 0);
-}
-
-#[tokio::test]
-#[ignore = "started by `a_real_server_and_its_faults`"]
-#[expect(clippy::disallowed_methods, reason = "joined by the test")]
-async fn one_of_many_creators_wins() {
-    let (_proxy, folder) = scene("races");
-    for race in 0..20 {
-        let object = location(&format!("{folder}/epoch-{race}"));
-        let attempts = (0..8u8).map(|writer| {
-            let object = object.clone();
-            tokio::spawn(async move { put_create(&object, Bytes::from(vec![writer; 100])).await })
-        });
-        let won = futures::future::join_all(attempts).await;
-        let won: Vec<bool> = won.into_iter().map(|won| won.unwrap().unwrap()).collect();
-        assert_eq!(won.iter().filter(|won| **won).count(), 1, "race {race}: {won:?}");
-        let winner = won.iter().position(|won| *won).unwrap();
-        assert_eq!(object.read().await.unwrap().unwrap().as_ref(), vec![winner as u8; 100]);
-    }
 }
 
 /// However answers are lost, one coordinator leads: the other is told so.

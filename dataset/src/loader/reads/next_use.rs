@@ -1,4 +1,5 @@
-//! When the plan needs a row group next: computed from the plan, window by window, as far as a cache can profit.
+//! When the plan needs a row group next: computed from the plan, window by window, as far as a cache can
+//! profit.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -63,8 +64,8 @@ impl NextUses {
         }
     }
 
-    /// The first window after `done` (from the current one on, if it was never used) that needs a row group; the end of
-    /// time if none is known.
+    /// The first window after `done` (from the current one on, if it was never used) that needs a row group;
+    /// the end of time if none is known.
     pub(crate) fn next(&self, id: RowGroupId, done: Option<u64>) -> u64 {
         let after = |window: &&u64| done.is_none_or(|done| **window > done);
         self.windows.get(&id).and_then(|windows| windows.iter().find(after)).copied().unwrap_or(u64::MAX)
@@ -73,25 +74,40 @@ impl NextUses {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::plan::PlanKey;
+    use crate::properties::cases;
     use crate::test_corpus::manifest;
 
-    #[test]
-    fn the_next_window_is_the_plan_s() {
-        let manifest = manifest(&[&[10; 12], &[7; 9]]);
-        let plan = Arc::new(Plan::new(&manifest, PlanKey { seed: 1, stage: 1 }, 4, 2).unwrap());
-        let needs =
-            |window, id| (1..3).any(|slot| plan.row_groups_of_part(PartId { window, slot }).contains(&id));
-        let mut uses = NextUses::new(Arc::clone(&plan), 1..3, 40);
-        for window in [0, 1, 2, 7, 30] {
-            uses.advance(window);
-            for (file, groups) in [(0, 12), (1, 9)] {
-                for id in (0..groups).map(|row_group| RowGroupId { file, row_group }) {
-                    let from =
-                        |first: u64| (first..=40).find(|window| needs(*window, id)).unwrap_or(u64::MAX);
-                    assert_eq!(uses.next(id, None), from(window));
-                    assert_eq!(uses.next(id, Some(window + 1)), from(window + 2));
+    proptest! {
+        #![proptest_config(cases(60))]
+
+        /// As a search through the plan's windows finds it, wherever the loader has come to.
+        #[test]
+        fn the_next_window_is_the_plan_s(
+            files in prop::collection::vec(prop::collection::vec(1u32..20, 1..10), 1..4),
+            (slots, own, window) in (1u32..6).prop_flat_map(|slots| (Just(slots), 0..slots, 1u32..4)),
+            steps in prop::collection::vec(0u64..8, 1..6),
+            last in 0u64..40,
+            seed in any::<u64>(),
+        ) {
+            let files: Vec<&[u32]> = files.iter().map(Vec::as_slice).collect();
+            let plan = Plan::new(&manifest(&files), PlanKey { seed, stage: 1 }, slots, window).unwrap();
+            let plan = Arc::new(plan);
+            let needs = |window, id| (own..slots).any(|slot| plan.row_groups_of_part(PartId { window, slot }).contains(&id));
+            let mut uses = NextUses::new(Arc::clone(&plan), own..slots, last);
+            let mut window = 0;
+            for step in steps {
+                window += step;
+                uses.advance(window);
+                for (file, groups) in (0u32..).zip(&files) {
+                    for id in (0..groups.len() as u32).map(|row_group| RowGroupId { file, row_group }) {
+                        let from = |first: u64| (first..=last).find(|window| needs(*window, id)).unwrap_or(u64::MAX);
+                        prop_assert_eq!(uses.next(id, None), from(window));
+                        prop_assert_eq!(uses.next(id, Some(window + 1)), from(window + 2));
+                    }
                 }
             }
         }

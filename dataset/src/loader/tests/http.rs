@@ -1,6 +1,9 @@
 //! The same batches through HTTP, from a server that fails now and then, or for good.
 
+use std::collections::BTreeSet;
+
 use super::*;
+use crate::plan::PartId;
 use crate::test_server::{Delay, Refusal, Server, Site};
 
 /// Where the file is.
@@ -45,37 +48,44 @@ fn a_read_that_fails_for_good_names_file_and_row_group() {
     assert!(!error.is_bad_input());
 }
 
-/// A store far away that fails now and then, beside a step that takes as long as a small step does.
+/// A store far away that fails now and then: what the steps to come need is asked for before they do.
 #[test]
-fn a_slow_store_that_fails_now_and_then_starves_nobody() {
+fn a_far_store_that_fails_now_and_then_is_read_ahead_of_need() {
     let (_folder, sources) = write(Corpus::with_rows(600).row_group(12));
     let local = fixture(&sources);
-    let refusal: Refusal = |n| n.is_multiple_of(100).then_some("503 Busy");
+    let refusal: Refusal = |n| n.is_multiple_of(20).then_some("503 Busy");
     let content = std::fs::read(&sources[0]).unwrap();
-    let (_server, url) = serve_slowly(&local.runtime, content, refusal, |_| Duration::from_millis(200));
+    let (server, url) = serve_slowly(&local.runtime, content, refusal, |_| Duration::from_millis(20));
     let remote = fixture(std::slice::from_ref(&url));
     // Windows of 4 slots and 2 row groups, 8 of 12 rows, which 8 steps of 12 samples use up.
     let steps = 48;
     let spec = LoaderSpec { last_step: steps, ..remote.spec.clone() };
+    let (plan, slots) = (Arc::clone(&spec.plan), spec.slots.clone());
+    let asked_for_in = |windows: u64| {
+        let parts = (0..windows).flat_map(|window| slots.clone().map(move |slot| PartId { window, slot }));
+        parts.flat_map(|part| plan.row_groups_of_part(part)).collect::<BTreeSet<_>>().len() as u64
+    };
     let loader = Loader::start(remote.runtime.handle().clone(), spec).unwrap();
-    let compute = Duration::from_millis(60);
-    let mut batches = vec![loader.next(WAIT).unwrap()];
-    let started = Instant::now();
-    let (mut waited, mut longest) = (Duration::ZERO, Duration::ZERO);
-    for _ in 1..steps {
-        std::thread::sleep(compute);
-        let batch = loader.next(WAIT).unwrap();
-        waited += batch.waited;
-        longest = longest.max(batch.waited);
-        batches.push(batch);
+    let mut batches = Vec::new();
+    for window in 0..steps / 8 {
+        batches.push(loader.next(WAIT).unwrap());
+        // With the first step of a window its successor's row groups are under way, though nobody needs one
+        // yet.
+        let wanted = asked_for_in((window + 2).min(steps / 8));
+        while loader.statistics().reads < wanted {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        batches.extend((1..8).map(|_| loader.next(WAIT).unwrap()));
     }
-    let share = waited.as_secs_f64() / started.elapsed().as_secs_f64();
-    println!("{share:.4} of the time without data, {longest:?} at most, {:?}", loader.statistics());
-    // A failed request and the one that replaces it take less than a second; the rest is for a busy machine.
-    assert!(longest < Duration::from_secs(3), "a step waited {longest:?}");
-    assert!(share < 0.2, "{share:.3} of the time without data: {:?}", loader.statistics());
     let expected = local.load(|spec| spec.last_step = steps);
     assert!(batches.iter().zip(&expected).all(|(found, expected)| found.slots == expected.slots));
+    let reads = loader.statistics().reads;
+    // Every row group once for each window that needs it, the refused requests, and the footers.
+    assert!(
+        server.requests() as u64 <= reads * 20 / 19 + 6,
+        "{} requests for {reads} reads",
+        server.requests()
+    );
 }
 
 #[test]
@@ -124,16 +134,14 @@ fn answers_that_do_not_come_are_overtaken() {
     let expected = local.load(|spec| spec.last_step = 40);
     let content = std::fs::read(&sources[0]).unwrap();
     // Requests of the length and the footers come first; then enough answers to know what is usual.
-    let late: Delay = |n| Duration::from_secs(if n == 40 { 50 } else { 0 });
+    let late: Delay = |n| Duration::from_secs(if n == 40 { 100_000 } else { 0 });
     let (server, url) = serve_slowly(&local.runtime, content, |_| None, late);
     let remote = fixture(std::slice::from_ref(&url));
     let settings = LoaderSettings { prefetch_bytes: 0, hedged_percent: 100, ..LoaderSettings::default() };
     let spec = LoaderSpec { last_step: 40, settings, ..remote.spec.clone() };
     let loader = Loader::start(remote.runtime.handle().clone(), spec).unwrap();
-    let started = Instant::now();
     for expected in &expected {
         assert!(loader.next(WAIT).unwrap().slots == expected.slots);
     }
-    assert!(started.elapsed() < Duration::from_secs(40), "{:?}", started.elapsed());
     assert!(server.requests() > 40 && loader.statistics().hedged >= 1);
 }
