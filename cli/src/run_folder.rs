@@ -269,7 +269,7 @@ async fn pin(
 #[cfg(test)]
 mod tests {
     use blip2_run::epoch::Epochs;
-    use blip2_worker::config::train::StepSettings;
+    use blip2_worker::settings::train::StepSettings;
 
     use super::*;
     use blip2_run::exit::Exit;

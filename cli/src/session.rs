@@ -10,7 +10,7 @@ use blip2_run::catalogue::Catalogue;
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::Epochs;
 use blip2_run::{RunError, layout};
-use blip2_worker::config::train::NonFiniteSteps;
+use blip2_worker::settings::train::NonFiniteSteps;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;

@@ -1,8 +1,9 @@
-//! Seconds of a step with and without the overlap of reduction and backward pass, with members in this process.
+//! Seconds of a step with and without the overlap of reduction and backward pass, with members in this
+//! process.
 //!
-//! `cargo bench -p blip2-worker --bench overlap -- [HIDDEN] [LAYERS] [MEMBERS] [ROUNDS]`. The variants take turns, so
-//! that a busy machine is as unkind to each. Run it in a network namespace of its own with `tc netem` on `lo` to see
-//! what a slow link costs.
+//! `cargo bench -p blip2-worker --bench overlap -- [HIDDEN] [LAYERS] [MEMBERS] [ROUNDS]`. The variants take
+//! turns, so that a busy machine is as unkind to each. Run it in a network namespace of its own with `tc
+//! netem` on `lo` to see what a slow link costs.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use std::time::{Duration, Instant};
 use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_proto::transport::Transport;
-use blip2_worker::config::train::Wire;
 use blip2_worker::frozen_models::FrozenModels;
+use blip2_worker::settings::train::Wire;
 use blip2_worker::step::{Peers, StepTimes};
 use blip2_worker::{BatchRange, TrainState, WorkerConfig, start_loader};
 

@@ -29,8 +29,9 @@ pub enum Place {
     Elsewhere,
 }
 
-/// Whether a run of this configuration on this corpus can begin: device, model folders, tokenizers and shapes fit, and
-/// a row can be read. No weights are read, and nothing is written; it takes a moment. Blocks; `runtime` reads the corpus.
+/// Whether a run of this configuration on this corpus can begin: device, model folders, tokenizers and shapes
+/// fit, and a row can be read. No weights are read, and nothing is written; it takes a moment. Blocks;
+/// `runtime` reads the corpus.
 ///
 /// # Errors
 /// [`WorkerError::Configuration`] names the key; otherwise the corpus' error.
@@ -82,8 +83,8 @@ fn check_models(config: &WorkerConfig) -> Result<FrozenModels> {
     Ok(frozen)
 }
 
-/// Whether a row of the corpus can be read, decoded and cut into tokens, by the very code that reads it in training:
-/// one that cannot be used is replaced like any other.
+/// Whether a row of the corpus can be read, decoded and cut into tokens, by the very code that reads it in
+/// training: one that cannot be used is replaced like any other.
 pub(crate) fn check_row(
     config: &WorkerConfig,
     frozen: &FrozenModels,

@@ -150,7 +150,8 @@ impl NamedState {
     }
 }
 
-/// Reads and verifies the checkpoint in `folder`, a location below `checkpoints/`: what its COMMIT says, and the state.
+/// Reads and verifies the checkpoint in `folder`, a location below `checkpoints/`: what its COMMIT says, and
+/// the state.
 ///
 /// # Errors
 /// No COMMIT, a missing shard, or a shard of another length or BLAKE3 than COMMIT says.

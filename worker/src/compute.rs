@@ -170,8 +170,8 @@ struct Compute {
     kernels: KernelsMade,
     world: Option<World>,
     state: Option<TrainState>,
-    /// A stage's first state, from the first step of that stage on until it is committed: until then the end of the stage
-    /// before can be saved.
+    /// A stage's first state, from the first step of that stage on until it is committed: until then the end
+    /// of the stage before can be saved.
     next_stage: Option<TrainState>,
     /// Committed steps behind `state`.
     step: u64,
@@ -276,8 +276,8 @@ impl Compute {
     }
 }
 
-/// Turns the failures that another attempt may not have into an answer, which names who is to blame: members that did not
-/// answer, or `own` for what is this member's own trouble. The others end it.
+/// Turns the failures that another attempt may not have into an answer, which names who is to blame: members
+/// that did not answer, or `own` for what is this member's own trouble. The others end it.
 fn blameless<T>(result: Result<T>, own: u32) -> Result<std::result::Result<T, Failure>> {
     let error = match result {
         Ok(done) => return Ok(Ok(done)),

@@ -1,13 +1,9 @@
 //! What a step is a function of: the training configuration, its defaults and its hash.
 
-pub mod data;
 pub mod hash;
-pub mod model;
-pub mod optimizer;
 pub mod pretraining;
 pub mod stage;
 mod stored;
-pub mod train;
 
 use std::collections::BTreeSet;
 
@@ -20,15 +16,15 @@ use blip2_model::language::check_family;
 use blip2_run::commit::CheckpointRecord;
 use serde::{Deserialize, Serialize};
 
-use self::data::DataSettings;
-use self::model::{ModelSettings, is_model_file};
 use self::pretraining::pretraining;
 use self::stage::{NumberedStage, StageSettings};
-use self::train::StepSettings;
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::language::LanguageTexts;
 use crate::open::{device, placement};
+use crate::settings::data::DataSettings;
+use crate::settings::model::{ModelSettings, is_model_file};
+use crate::settings::train::StepSettings;
 use crate::task::{Needs, Unusable};
 
 /// Everything a worker is told: the training configuration and how it loads data.

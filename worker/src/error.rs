@@ -105,9 +105,9 @@ impl WorkerError {
         Self::Configuration(format!("model.qformer: {error}"))
     }
 
-    /// What is wrong with the model that `key` names. A file that a key names is part of the configuration: that it is missing,
-    /// damaged or another model's is the configuration's error, whichever part it is of. A device that fails and a store that
-    /// does not answer stay what they are.
+    /// What is wrong with the model that `key` names. A file that a key names is part of the configuration:
+    /// that it is missing, damaged or another model's is the configuration's error, whichever part it is of.
+    /// A device that fails and a store that does not answer stay what they are.
     pub(crate) fn of_model(key: &str, place: &str, error: impl Into<Self>) -> Self {
         let error = error.into();
         let of_the_files = match &error {

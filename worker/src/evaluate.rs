@@ -1,5 +1,5 @@
-//! Evaluation of a run's checkpoints on held-out images: the models of a checkpoint are opened here and measured by
-//! [`blip2_evaluation`].
+//! Evaluation of a run's checkpoints on held-out images: the models of a checkpoint are opened here and
+//! measured by [`blip2_evaluation`].
 
 use std::path::Path;
 
@@ -12,12 +12,12 @@ use burn::tensor::Device;
 use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
 use crate::config::stage::NumberedStage;
-use crate::config::train::StepSettings;
 use crate::error::Result;
 use crate::frozen_models::FrozenSizes;
 use crate::image_processor::image_processor;
 use crate::language::Language;
 use crate::open::{device, image_encoder, placement, qformer_vocabulary};
+use crate::settings::train::StepSettings;
 use crate::state::TrainState;
 use crate::task::scores::EvaluationSet;
 pub use crate::task::scores::{Measure, Scores};

@@ -15,8 +15,8 @@ use crate::state::TrainState;
 use crate::task::export::ExportTarget;
 pub use crate::task::export::{ExportOptions, Layout, Precision};
 
-/// Writes a state of `stage` in a published layout to the new folder or file `out`; the frozen models are those that
-/// `config` names.
+/// Writes a state of `stage` in a published layout to the new folder or file `out`; the frozen models are
+/// those that `config` names.
 ///
 /// # Errors
 /// A layout that the stage's task has not, an image encoder in CLIP's layout, or an `out` that exists.

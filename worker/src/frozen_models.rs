@@ -11,13 +11,13 @@ use blip2_model::vision::ImageEncoder;
 use blip2_proto::drill::{Drill, DrillPhase};
 use burn::tensor::{Device, Tensor};
 
-use crate::config::model::ModelSettings;
-use crate::config::train::StepSettings;
 use crate::error::{Result, WorkerError};
 use crate::image_processor::image_processor;
 use crate::language::{Language, LanguageTexts};
 use crate::open::{compute, image_encoder, qformer_tokenizer, qformer_vocabulary};
-use crate::step::pixels::normalised_pixels;
+use crate::settings::model::ModelSettings;
+use crate::settings::train::StepSettings;
+use crate::sum::pixels::normalised_pixels;
 
 /// What a panic says when an allocation finds no room on a card, and after a kernel's fault.
 const CARD_IS_FULL: &str =
@@ -61,7 +61,8 @@ pub struct FrozenModels {
 }
 
 impl FrozenModels {
-    /// Loads the models that `model` names to a place; `texts` says which stages are trained through a language model.
+    /// Loads the models that `model` names to a place; `texts` says which stages are trained through a
+    /// language model.
     pub(crate) fn load_to(
         train: &StepSettings,
         model: &ModelSettings,

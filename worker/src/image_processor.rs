@@ -4,12 +4,12 @@ use std::path::Path;
 
 use blip2_model::files::image_processor::ImageProcessor;
 
-use crate::config::model::ModelSettings;
 use crate::error::Result;
 use crate::open::of_encoder;
+use crate::settings::model::ModelSettings;
 
-/// How images of `side` pixels are prepared for the image encoder of `settings`: its folder's numbers, in the squares that
-/// BLIP-2 makes of images for every encoder.
+/// How images of `side` pixels are prepared for the image encoder of `settings`: its folder's numbers, in the
+/// squares that BLIP-2 makes of images for every encoder.
 ///
 /// # Errors
 /// A setting of the folder that is not supported, or another size than its configuration has.

@@ -34,12 +34,12 @@ pub struct Imported {
     pub begun_anew: Vec<String>,
 }
 
-/// Reads the weights `from`: a folder of `Blip2ForConditionalGeneration` or `Blip2ForImageTextRetrieval`, or a file under
-/// LAVIS's names, of the task that the configuration's run begins with.
+/// Reads the weights `from`: a folder of `Blip2ForConditionalGeneration` or `Blip2ForImageTextRetrieval`, or
+/// a file under LAVIS's names, of the task that the configuration's run begins with.
 ///
 /// # Errors
-/// Weights of another task, sizes that the configuration has otherwise, or tensors that are missing, have another shape or
-/// belong nowhere: each named with what was expected.
+/// Weights of another task, sizes that the configuration has otherwise, or tensors that are missing, have
+/// another shape or belong nowhere: each named with what was expected.
 pub fn import(config: &WorkerConfig, from: &Path) -> Result<Imported> {
     let source = WeightSource::open_published(from)?;
     let stage = stage_of(config, &source)?;

@@ -13,10 +13,10 @@ use blip2_model::language::{LanguageModel, Padded, SpecialTokens, Texts, split_c
 use blip2_model::nn::tensors::compute_in;
 use blip2_model::train::loss::{IGNORED, counted};
 
-use crate::config::model::ModelSettings;
-use crate::config::train::StepSettings;
 use crate::error::{Result, WorkerError};
 use crate::open::of_language_model;
+use crate::settings::model::ModelSettings;
+use crate::settings::train::StepSettings;
 
 /// What the random cut of a caption into a read and a written part is drawn for.
 const CUT: &str = "prefix of a caption";
@@ -57,8 +57,8 @@ enum Form {
         /// Tokens of the prompt with the start token; 0 without a prompt.
         given: usize,
     },
-    /// An encoder reads the soft prompt and the first words, or the prompt where there is one; a decoder writes the
-    /// rest.
+    /// An encoder reads the soft prompt and the first words, or the prompt where there is one; a decoder
+    /// writes the rest.
     Prefix {
         /// Read in place of the first words.
         prompt: Option<String>,
@@ -117,8 +117,8 @@ impl CaptionBatch {
 }
 
 impl Language {
-    /// Loads the model that `settings` names to a `place` without autodiff, and its tokenizer for each stage of `texts`;
-    /// products are computed as `train.compute` says.
+    /// Loads the model that `settings` names to a `place` without autodiff, and its tokenizer for each stage
+    /// of `texts`; products are computed as `train.compute` says.
     ///
     /// # Errors
     /// A folder that is no model of the families, or a tokenizer that cannot be used.
@@ -144,7 +144,8 @@ impl Language {
         Ok(Self { model, captions })
     }
 
-    /// A model with the tokenizer `encoder`, trained in `stage` on captions without a prompt; draws are keyed by `seed`.
+    /// A model with the tokenizer `encoder`, trained in `stage` on captions without a prompt; draws are keyed
+    /// by `seed`.
     pub fn of(model: LanguageModel, encoder: TextEncoder, seed: u64, stage: u32) -> Self {
         let form = match model.is_encoder_decoder() {
             true => Form::Prefix { prompt: None },
@@ -191,8 +192,8 @@ impl Captions {
         Arc::clone(&self.encoder)
     }
 
-    /// The texts of a slot. Where captions are cut, the place is a function of seed and sample alone, so that it is the
-    /// same whoever computes the slot.
+    /// The texts of a slot. Where captions are cut, the place is a function of seed and sample alone, so that
+    /// it is the same whoever computes the slot.
     pub(crate) fn slot_texts(&self, slot: &SlotBatch) -> Result<CaptionBatch> {
         match &self.form {
             Form::Causal { given } => {
@@ -206,8 +207,8 @@ impl Captions {
         }
     }
 
-    /// The texts of held-out captions: what is predicted is the same with and without pictures, so a decoder's start
-    /// token carries no loss.
+    /// The texts of held-out captions: what is predicted is the same with and without pictures, so a
+    /// decoder's start token carries no loss.
     pub(crate) fn held_out_texts(&self, captions: &[String]) -> Result<CaptionBatch> {
         match &self.form {
             Form::Causal { given } => {
@@ -255,8 +256,8 @@ impl CaptionBatch {
     }
 }
 
-/// How whole captions become tokens of a family: OPT ends them with a line feed, Llama with its own end token, and T5's
-/// tokenizer ends every text itself.
+/// How whole captions become tokens of a family: OPT ends them with a line feed, Llama with its own end
+/// token, and T5's tokenizer ends every text itself.
 fn encoding(texts: &LanguageTexts<'_>, tokens: &SpecialTokens, encoder_decoder: bool) -> TextEncoding {
     let plain = TextEncoding::new(texts.text_length, tokens.pad);
     if encoder_decoder {

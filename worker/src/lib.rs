@@ -1,9 +1,9 @@
 //! The worker: the step loop of all stages, checkpoints, evaluation and export.
 //!
 //! A worker joins a run by asking its coordinator, takes the run's configuration from it, and does steps on a
-//! thread of its own: [`run()`] is the whole life. What a stage does is its [`task`]; what its steps share is in [`step`].
-//! What a step computes is a function of the configuration, the corpus manifest, the parameters and the step's index, and
-//! of nothing else.
+//! thread of its own: [`run()`] is the whole life. What a stage does is its [`task`]; what its steps share is
+//! in [`step`]. What a step computes is a function of the configuration, the corpus manifest, the parameters
+//! and the step's index, and of nothing else.
 
 mod batches;
 mod check;
@@ -24,8 +24,10 @@ mod own_device;
 mod places;
 mod published_sizes;
 mod session;
+pub mod settings;
 mod state;
 pub mod step;
+mod sum;
 pub mod task;
 mod upload;
 mod warm_up;

@@ -1,4 +1,5 @@
-//! What the models of a configuration are, and whether they fit: from names, sizes and headers; no weights are read.
+//! What the models of a configuration are, and whether they fit: from names, sizes and headers; no weights
+//! are read.
 
 use std::path::Path;
 
@@ -14,12 +15,12 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use crate::config::WorkerConfig;
-use crate::config::model::FrozenDtype;
 use crate::config::stage::NumberedStage;
-use crate::config::train::Compute;
 use crate::frozen_models::FrozenSizes;
 use crate::open::qformer_vocabulary;
 use crate::published_sizes::compare_folder;
+use crate::settings::model::FrozenDtype;
+use crate::settings::train::Compute;
 use crate::state::empty_model;
 use crate::task::TaskModel;
 
@@ -76,7 +77,8 @@ pub fn check_models(config: &WorkerConfig, named: &WorkerConfig) -> ModelCheck {
         true => check_language_model(config, named, &mut check),
         false => Some(0),
     };
-    // Without its frozen parts nothing can be said of the Q-Former; with a width of their own at least its other sizes.
+    // Without its frozen parts nothing can be said of the Q-Former; with a width of their own at least its
+    // other sizes.
     let sizes = FrozenSizes {
         image_width: encoder.unwrap_or(1),
         vocab: vocabulary.unwrap_or(1),

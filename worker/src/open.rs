@@ -12,9 +12,9 @@ use blip2_model::files::weights::InitialValues;
 use blip2_model::vision::ImageEncoder;
 use burn::tensor::Device;
 
-use crate::config::model::{FrozenDtype, ModelSettings};
-use crate::config::train::{Compute, StepSettings};
 use crate::error::{Result, WorkerError};
+use crate::settings::model::{FrozenDtype, ModelSettings};
+use crate::settings::train::{Compute, StepSettings};
 
 /// A length of texts where none is cut.
 const ANY_LENGTH: usize = 32;

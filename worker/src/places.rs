@@ -27,8 +27,8 @@ impl WorkerConfig {
     /// The same with every model that is named by a URL brought to this machine, and named by its path here.
     ///
     /// # Errors
-    /// [`WorkerError::Configuration`] with the key of a model that is not there or cannot be had; the store's error where
-    /// it fails.
+    /// [`WorkerError::Configuration`] with the key of a model that is not there or cannot be had; the store's
+    /// error where it fails.
     pub async fn with_models_here(&self) -> Result<Self> {
         let mut here = self.clone();
         for (key, place) in self.models() {

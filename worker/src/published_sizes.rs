@@ -1,11 +1,12 @@
-//! Whether a published folder has the sizes that a configuration names, which the shapes of tensors do not tell.
+//! Whether a published folder has the sizes that a configuration names, which the shapes of tensors do not
+//! tell.
 
 use std::path::Path;
 
 use blip2_model::blip2::PublishedQFormer;
 
-use crate::config::model::ModelSettings;
 use crate::error::{Result, WorkerError};
+use crate::settings::model::ModelSettings;
 
 /// Requires that a folder of `transformers`, if `from` is one, has the sizes of the configuration.
 pub(crate) fn compare_folder(model: &ModelSettings, from: &Path) -> Result<()> {

@@ -16,7 +16,7 @@ use crate::config::stage::NumberedStage;
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenSizes;
 use crate::published_sizes::compare_folder;
-use crate::step::next::{NextBuffers, NextState};
+use crate::sum::next::{NextBuffers, NextState};
 use crate::task::{ModelShape, TaskModel};
 
 /// A tensor that a stage may continue with.
@@ -135,8 +135,8 @@ impl TrainState {
         })
     }
 
-    /// Takes from another stage's tensors what the state has in common with them, by name; what only its task has may be
-    /// new. `origin` is what an error calls them.
+    /// Takes from another stage's tensors what the state has in common with them, by name; what only its task
+    /// has may be new. `origin` is what an error calls them.
     fn take_over(&mut self, origin: &str, previous: impl Fn(&str, &[usize]) -> Previous) -> Result<()> {
         let names = self.stage.settings.task.trained().weight_names();
         let mut missing = Vec::new();
@@ -158,7 +158,8 @@ impl TrainState {
         )))
     }
 
-    /// Puts every tensor of published weights of the task into the state; the names of those that they may lack and lack.
+    /// Puts every tensor of published weights of the task into the state; the names of those that they may
+    /// lack and lack.
     pub(crate) fn overlay(&mut self, source: &WeightSource) -> Result<Vec<String>> {
         let published = self.stage.settings.task.trained().weight_names();
         let mut begun_anew = Vec::new();

@@ -2,23 +2,13 @@
 //!
 //! What a step computes is its stage's task ([`crate::task`]); here is what all tasks share.
 
-pub(crate) mod context;
-pub(crate) mod feature_rows;
 mod held_out;
-pub(crate) mod landing;
-pub(crate) mod next;
-pub(crate) mod non_finite;
-pub(crate) mod odd_slots;
-pub(crate) mod peers;
-pub(crate) mod pixels;
-pub(crate) mod reduction;
-pub(crate) mod times;
-pub(crate) mod unit_buffers;
+mod non_finite;
 
-pub use context::StepValues;
+pub use crate::sum::context::StepValues;
+pub use crate::sum::peers::Peers;
+pub use crate::sum::times::StepTimes;
 pub use non_finite::NonFinite;
-pub use peers::Peers;
-pub use times::StepTimes;
 
 use blip2_collective::SumTree;
 use blip2_dataset::loader::StepBatch;
@@ -27,12 +17,12 @@ use blip2_model::train::buckets::GradientBuckets;
 use crate::error::Result;
 use crate::frozen_models::FrozenModels;
 use crate::state::TrainState;
-use context::{Computed, Step, StepSum};
-use landing::{Beside, Landed, Landing, LandingPlan};
-use next::NextState;
+use crate::sum::context::{Computed, Step, StepSum};
+use crate::sum::landing::{Beside, Landed, Landing, LandingPlan};
+use crate::sum::next::NextState;
+use crate::sum::reduction::SumPlan;
+use crate::sum::times::Stopwatch;
 use non_finite::Planned;
-use reduction::SumPlan;
-use times::Stopwatch;
 
 /// The gradient of the global-batch loss, equal on every member.
 pub struct StepGradient {
@@ -51,7 +41,8 @@ pub struct StepGradient {
 }
 
 impl FrozenModels {
-    /// Computes the gradient of step `step` of the state's stage; changes nothing that a redone step would see.
+    /// Computes the gradient of step `step` of the state's stage; changes nothing that a redone step would
+    /// see.
     pub fn gradient(
         &self,
         state: &mut TrainState,
@@ -119,8 +110,8 @@ impl FrozenModels {
         self.train.overlap && !self.measured
     }
 
-    /// Applies a committed step: clipping, AdamW, bounds; nothing of it where the step is not finite. `step` counts within
-    /// the stage; the gradient's buffer is the state's afterwards.
+    /// Applies a committed step: clipping, AdamW, bounds; nothing of it where the step is not finite. `step`
+    /// counts within the stage; the gradient's buffer is the state's afterwards.
     pub fn apply(&self, state: &mut TrainState, step: u64, gradient: &mut StepGradient) -> Result<()> {
         if gradient.non_finite.is_some() {
             state.spare_next = gradient.next.take().map_or_else(Default::default, |next| next.buffers);

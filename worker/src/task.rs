@@ -1,8 +1,8 @@
 //! What a stage of a run does: its task, one file each.
 //!
-//! A [`Task`] is a task as a configuration has it: its losses, its texts, the models it needs. It makes a [`TaskModel`],
-//! which holds the tensors that are trained and computes the gradient of a step. Nothing outside a task's file asks which
-//! task it is.
+//! A [`Task`] is a task as a configuration has it: its losses, its texts, the models it needs. It makes a
+//! [`TaskModel`], which holds the tensors that are trained and computes the gradient of a step. Nothing
+//! outside a task's file asks which task it is.
 
 pub mod contrast;
 pub(crate) mod export;
@@ -27,17 +27,18 @@ use self::contrast::ContrastSettings;
 use self::export::{ExportTarget, Layout};
 use self::generate::GenerateSettings;
 use self::scores::{EvaluationSet, Measure, Scores};
-use crate::config::model::ModelSettings;
-use crate::config::optimizer::OptimizerSettings;
-use crate::config::train::StepSettings;
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::{FrozenModels, FrozenSizes};
 use crate::language::LanguageTexts;
-use crate::step::context::{Computed, Step, StepSum, StepValues};
-use crate::step::times::Stopwatch;
-use crate::step::unit_buffers::UnitBuffers;
+use crate::settings::model::ModelSettings;
+use crate::settings::optimizer::OptimizerSettings;
+use crate::settings::train::StepSettings;
+use crate::sum::context::{Computed, Step, StepSum, StepValues};
+use crate::sum::times::Stopwatch;
+use crate::sum::unit_buffers::UnitBuffers;
 
-/// Declares the tasks, a line each: its variant and its settings, whose [`Task::name`] is the variant in snake case.
+/// Declares the tasks, a line each: its variant and its settings, whose [`Task::name`] is the variant in
+/// snake case.
 macro_rules! tasks {
     ($($(#[$about:meta])* $task:ident($settings:ty),)*) => {
         /// The task of a stage with its settings, which the key `task` names.
@@ -48,7 +49,8 @@ macro_rules! tasks {
         }
 
         impl TaskSettings {
-            /// Every task with the settings it has where none are given, in the order in which pre-training has them.
+            /// Every task with the settings it has where none are given, in the order in which pre-training
+            /// has them.
             pub fn known() -> Vec<Self> {
                 vec![$(Self::$task(<$settings>::default()),)*]
             }
@@ -127,7 +129,8 @@ pub(crate) struct WeightNames {
     pub(crate) unused: &'static [&'static str],
     /// Beginnings of names of tensors that may begin anew where a stage continues from another task's.
     pub(crate) own: &'static [&'static str],
-    /// Whether a run that begins with the task takes all its tensors from `model.init_checkpoint`; else those that are there.
+    /// Whether a run that begins with the task takes all its tensors from `model.init_checkpoint`; else those
+    /// that are there.
     pub(crate) init_is_whole: bool,
 }
 
@@ -230,7 +233,8 @@ pub trait Task: fmt::Debug + Send + Sync {
 
 /// A task as a worker trains it.
 pub(crate) trait Trainable {
-    /// How captions become texts of the language model, if the stage of this number and name is trained through one.
+    /// How captions become texts of the language model, if the stage of this number and name is trained
+    /// through one.
     fn language_texts<'a>(&'a self, stage: u32, name: &'a str) -> Option<LanguageTexts<'a>>;
 
     /// What the loader makes of captions, in the stage of this number.

@@ -1,5 +1,5 @@
-//! A model that a configuration names and that cannot be used: bad configuration by its key, whichever part it is of and
-//! whatever is wrong with it.
+//! A model that a configuration names and that cannot be used: bad configuration by its key, whichever part
+//! it is of and whatever is wrong with it.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! A worker and coordinators that come and go: it keeps its state, finds the one that leads, and loses no step.
+//! A worker and coordinators that come and go: it keeps its state, finds the one that leads, and loses no
+//! step.
 
 #![expect(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
 

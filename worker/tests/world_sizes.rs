@@ -11,8 +11,8 @@ use blip2_model::language::LanguageModel;
 use blip2_model::language::llama::LlamaConfig;
 use blip2_model::train::flat::FlatLayout;
 use blip2_proto::transport::Transport;
-use blip2_worker::config::model::FrozenDtype;
-use blip2_worker::config::train::{Compute, StepSettings, Wire};
+use blip2_worker::settings::model::FrozenDtype;
+use blip2_worker::settings::train::{Compute, StepSettings, Wire};
 use blip2_worker::step::Peers;
 use blip2_worker::task::TaskSettings;
 use blip2_worker::{BatchRange, TrainState, WorkerConfig, start_loader};
@@ -239,7 +239,8 @@ fn one_slot_of_n_has_the_loss_of_n_slots_of_one() {
         (config.data.crop_scale, config.data.flip) = ([1.0, 1.0], false);
     }
     let (whole, cut) = (train(&whole, 1).remove(0), train(&cut, 2).remove(0));
-    // Negatives are drawn by the sample's place, which differs; contrast, captioning and the second stage do not.
+    // Negatives are drawn by the sample's place, which differs; contrast, captioning and the second stage do
+    // not.
     for index in [1, 3, 7] {
         let (whole, cut) = (whole.0[index], cut.0[index]);
         assert!((whole - cut).abs() < 1e-5 * whole.abs().max(1.0), "value {index}: {whole} and {cut}");

@@ -8,8 +8,8 @@ mod stub;
 use std::collections::BTreeMap;
 
 use blip2_model::objectives::flops::{self, BatchShape};
-use blip2_worker::config::model::FrozenDtype;
-use blip2_worker::config::train::Compute;
+use blip2_worker::settings::model::FrozenDtype;
+use blip2_worker::settings::train::Compute;
 use blip2_worker::step::StepTimes;
 use clap::{Args, ValueEnum};
 use serde::Serialize;

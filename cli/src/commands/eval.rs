@@ -7,8 +7,8 @@ use blip2_evaluation::retrieval::Retrieval;
 use blip2_worker::NamedState;
 use blip2_worker::WorkerConfig;
 use blip2_worker::config::stage::NumberedStage;
-use blip2_worker::config::train::StepSettings;
 use blip2_worker::evaluate::{self, Evaluator, Measure, Scores};
+use blip2_worker::settings::train::StepSettings;
 use serde::Serialize;
 
 use super::checkpoint::{Target, read_state};

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use blip2_dataset::fetch::is_url;
 use blip2_run::layout;
-use blip2_worker::config::model::is_model_file;
 use blip2_worker::config::stage::{NumberedStage, StageSettings};
+use blip2_worker::settings::model::is_model_file;
 use serde::Serialize;
 
 use super::print_json;

@@ -20,13 +20,13 @@ use blip2_dataset::store::secret_url::without_credentials;
 use blip2_proto::transport::TlsFiles;
 use blip2_run::schedule::{Schedule, Stage};
 use blip2_worker::WorkerConfig;
-use blip2_worker::config::data::DataSettings;
 use blip2_worker::config::hash::NOT_HASHED;
-use blip2_worker::config::model::ModelSettings;
 use blip2_worker::config::pretraining::pretraining;
 use blip2_worker::config::stage::{NumberedStage, StageSettings};
-use blip2_worker::config::train::StepSettings;
 use blip2_worker::config::{HeldOutSettings, numbered};
+use blip2_worker::settings::data::DataSettings;
+use blip2_worker::settings::model::ModelSettings;
+use blip2_worker::settings::train::StepSettings;
 use serde::{Deserialize, Serialize};
 
 use layers::Origin;
@@ -201,8 +201,8 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Whether somebody has set this key: in a file, unless `preset` is that of the program, in the environment or on the
-    /// command line.
+    /// Whether somebody has set this key: in a file, unless `preset` is that of the program, in the
+    /// environment or on the command line.
     pub(crate) fn is_asked_for(&self, key: &str, preset: Option<&str>) -> bool {
         let setting = self.settings.iter().find(|setting| setting.key == key);
         setting.is_some_and(|setting| match &setting.origin {

@@ -1,4 +1,5 @@
-//! The range of every number: the one table behind what is refused, the JSON Schema and `docs/configuration.md`.
+//! The range of every number: the one table behind what is refused, the JSON Schema and
+//! `docs/configuration.md`.
 
 use std::fmt;
 
@@ -243,8 +244,8 @@ mod tests {
         }
     }
 
-    /// Every number with every odd value: taken because it is in the range, or refused with 78 and all that is needed to
-    /// mend it; by no way a panic.
+    /// Every number with every odd value: taken because it is in the range, or refused with 78 and all that
+    /// is needed to mend it; by no way a panic.
     #[test]
     fn odd_values_are_in_the_range_or_refused() {
         let mut refused = 0;

@@ -1,5 +1,5 @@
-//! What every key means: the one table behind `config show`, the JSON Schema and `docs/configuration.md`. The keys of
-//! stages are explained by their tasks ([`stages`]).
+//! What every key means: the one table behind `config show`, the JSON Schema and `docs/configuration.md`. The
+//! keys of stages are explained by their tasks ([`stages`]).
 
 use super::stages;
 

@@ -1,9 +1,9 @@
 //! What numbers must be to each other, and what is odd about them.
 
 use blip2_coordinator::CoordinatorError;
-use blip2_worker::config::model::ModelSettings;
-use blip2_worker::config::optimizer::OptimizerSettings;
 use blip2_worker::config::stage::StageSettings;
+use blip2_worker::settings::model::ModelSettings;
+use blip2_worker::settings::optimizer::OptimizerSettings;
 
 use super::{RunConfig, stages};
 

@@ -1,5 +1,5 @@
-//! The keys of stages: `stages.NAME.KEY`. The two stages of pre-training, which every configuration begins with, have
-//! `stage1.KEY` and `stage2.KEY` as well; in those they are kept, shown and stored.
+//! The keys of stages: `stages.NAME.KEY`. The two stages of pre-training, which every configuration begins
+//! with, have `stage1.KEY` and `stage2.KEY` as well; in those they are kept, shown and stored.
 
 use blip2_worker::config::pretraining::{PRETRAINING, pretraining};
 use blip2_worker::config::stage::StageSettings;

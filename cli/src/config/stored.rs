@@ -5,11 +5,11 @@ use blip2_curation::config::CurationConfig;
 use blip2_dataset::loader::LoaderSettings;
 use blip2_proto::transport::TlsFiles;
 use blip2_worker::WorkerError;
-use blip2_worker::config::data::DataSettings;
-use blip2_worker::config::model::ModelSettings;
 use blip2_worker::config::pretraining::{GenerateTable, RepresentTable, StoredStages};
 use blip2_worker::config::stage::StageSettings;
-use blip2_worker::config::train::StepSettings;
+use blip2_worker::settings::data::DataSettings;
+use blip2_worker::settings::model::ModelSettings;
+use blip2_worker::settings::train::StepSettings;
 use serde::{Deserialize, Serialize};
 
 use super::{EvalSection, LaunchSection, RunConfig, RunSection};

@@ -15,7 +15,8 @@ use crate::error::{Result, WorkerError};
 use crate::state::TrainState;
 
 impl Compute {
-    /// Enters the epoch, with the state after its committed steps: held, completed by the pending gradient, or copied.
+    /// Enters the epoch, with the state after its committed steps: held, completed by the pending gradient,
+    /// or copied.
     pub(super) fn enter(
         &mut self,
         assignment: &v1::Assignment,
@@ -84,7 +85,8 @@ impl Compute {
         world.members.get(world.rank).map(|member| &member.address)
     }
 
-    /// Publishes the state if this member is the one that joiners copy from. The step loop waits for the snapshot alone.
+    /// Publishes the state if this member is the one that joiners copy from. The step loop waits for the
+    /// snapshot alone.
     fn offer_state(&self, assignment: &v1::Assignment) -> Result<()> {
         let source = match &assignment.state {
             Some(State::Peer(address)) => Some(address),

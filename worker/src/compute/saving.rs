@@ -11,8 +11,8 @@ use crate::member::MemberEvent;
 use crate::upload::Part;
 
 impl Compute {
-    /// Hands out this member's part of the state, if the commit asks for one. With too many parts in memory already it
-    /// waits for the oldest to be stored.
+    /// Hands out this member's part of the state, if the commit asks for one. With too many parts in memory
+    /// already it waits for the oldest to be stored.
     pub(super) fn hand_out_part(&self, commit: &Commit) -> Result<()> {
         if commit.save_checkpoint.is_empty() {
             return Ok(());

@@ -116,7 +116,8 @@ impl Compute {
         Ok((gradient, done))
     }
 
-    /// The held-out rows if the state after the next step is evaluated, or why there are none. They are read once.
+    /// The held-out rows if the state after the next step is evaluated, or why there are none. They are read
+    /// once.
     fn held_out_rows(&mut self, epoch: u64) -> Result<Option<std::result::Result<Arc<HeldOut>, String>>> {
         let committed = self.step + 1;
         if !self.config.eval.is_due(committed, self.config.is_stage_end(committed)) {
@@ -138,7 +139,8 @@ impl Compute {
         Ok(Some(read))
     }
 
-    /// Makes a stage's first state at its boundary; the end of the stage before stays until a step of it is committed.
+    /// Makes a stage's first state at its boundary; the end of the stage before stays until a step of it is
+    /// committed.
     fn enter_stage(&mut self) -> Result<()> {
         let (stage, _) = self.config.stage_of_step(self.step)?;
         if let (None, Some(state)) = (&self.next_stage, &self.state)
@@ -150,7 +152,8 @@ impl Compute {
         Ok(())
     }
 
-    /// Makes `batches.current` the batch of the step, and says how long that took: nothing for a batch that is there.
+    /// Makes `batches.current` the batch of the step, and says how long that took: nothing for a batch that
+    /// is there.
     fn prepare_batch(&mut self, epoch: u64, stage: &NumberedStage, stage_step: u64) -> Result<Duration> {
         let slots = match &self.world {
             Some(world) => world.own()?.slots.clone(),
@@ -210,7 +213,8 @@ impl Compute {
 
     /// Applies a committed step and hands out its checkpoint part.
     ///
-    /// A commit of the step before the next one asks for the part alone: a save that was begun with other members.
+    /// A commit of the step before the next one asks for the part alone: a save that was begun with other
+    /// members.
     pub(super) fn apply(&mut self, commit: &v1::Commit) -> Result<()> {
         self.frozen.rehearse(DrillPhase::Commit, commit.step);
         if commit.step + 1 != self.step {

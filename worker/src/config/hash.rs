@@ -3,11 +3,11 @@
 use blip2_dataset::store::secret_url::without_credentials;
 use serde::Serialize;
 
-use super::data::DataSettings;
-use super::model::ModelSettings;
 use super::pretraining::StoredStages;
-use super::train::{Compute, GradientMode, StepSettings, Wire};
 use super::{LoaderSettings, WorkerConfig};
+use crate::settings::data::DataSettings;
+use crate::settings::model::ModelSettings;
+use crate::settings::train::{Compute, GradientMode, StepSettings, Wire};
 
 /// Keys that change no bit of the parameters after a number of steps.
 pub const NOT_HASHED: [&str; 5] = [
@@ -45,8 +45,8 @@ struct HashedTrain<'a> {
     tf32: bool,
 }
 
-/// BLAKE3 (hex) of what a step is a function of: every section but `loader` and `eval`, and all of `train` but [`NOT_HASHED`].
-/// The credentials of URLs are no part of it.
+/// BLAKE3 (hex) of what a step is a function of: every section but `loader` and `eval`, and all of `train`
+/// but [`NOT_HASHED`]. The credentials of URLs are no part of it.
 pub fn config_hash(config: &WorkerConfig) -> String {
     blake3::hash(hashed_text(config).as_bytes()).to_hex().to_string()
 }
@@ -77,9 +77,9 @@ fn hashed_text(config: &WorkerConfig) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::FrozenDtype;
-    use super::super::train::NonFiniteSteps;
     use super::*;
+    use crate::settings::model::FrozenDtype;
+    use crate::settings::train::NonFiniteSteps;
 
     #[test]
     fn what_changes_no_bit_does_not_change_the_hash_and_the_rest_does() {

@@ -1,18 +1,19 @@
 //! The two stages of pre-training as configurations have always had them: the tables `stage1` and `stage2`.
 //!
-//! A list of exactly these two is stored and hashed in that form, so that a run from before there was a list has the hash
-//! it had and goes on; any other list is stored as it is.
+//! A list of exactly these two is stored and hashed in that form, so that a run from before there was a list
+//! has the hash it had and goes on; any other list is stored as it is.
 
 use serde::{Deserialize, Serialize};
 
-use super::optimizer::OptimizerSettings;
 use super::stage::StageSettings;
 use crate::error::{Result, WorkerError};
+use crate::settings::optimizer::OptimizerSettings;
 use crate::task::TaskSettings;
 use crate::task::contrast::ContrastSettings;
 use crate::task::generate::GenerateSettings;
 
-/// The stages of pre-training, which are the first of every configuration: their names, and the tables that are the same.
+/// The stages of pre-training, which are the first of every configuration: their names, and the tables that
+/// are the same.
 pub const PRETRAINING: [(&str, &str); 2] = [("represent", "stage1"), ("generate", "stage2")];
 
 /// The stages of pre-training without steps.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::optimizer::OptimizerSettings;
+use crate::settings::optimizer::OptimizerSettings;
 use crate::task::TaskSettings;
 
 /// A stage as a configuration has it.

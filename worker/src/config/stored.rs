@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::data::DataSettings;
-use super::model::ModelSettings;
 use super::pretraining::{GenerateTable, RepresentTable, StoredStages};
 use super::stage::StageSettings;
-use super::train::StepSettings;
 use super::{HeldOutSettings, LoaderSettings, WorkerConfig};
 use crate::error::WorkerError;
+use crate::settings::data::DataSettings;
+use crate::settings::model::ModelSettings;
+use crate::settings::train::StepSettings;
 
 /// A configuration as it is stored.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

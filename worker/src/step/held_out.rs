@@ -1,8 +1,8 @@
-//! Evaluation on held-out rows at a step's end: of the state that the step's gradient leads to, which is computed beside
-//! the state that is held, so that nothing of that one changes.
+//! Evaluation on held-out rows at a step's end: of the state that the step's gradient leads to, which is
+//! computed beside the state that is held, so that nothing of that one changes.
 //!
-//! Rows go in units of fixed size. A unit is computed by one member; its numbers are gathered and added in the order of
-//! the units. So the result is the same, bit for bit, for any number of members.
+//! Rows go in units of fixed size. A unit is computed by one member; its numbers are gathered and added in
+//! the order of the units. So the result is the same, bit for bit, for any number of members.
 
 use std::borrow::Cow;
 
@@ -12,9 +12,6 @@ use blip2_evaluation::image_transform::resampling;
 use bytes::Bytes;
 
 use super::StepGradient;
-use super::context::StepValues;
-use super::peers::Peers;
-use super::unit_buffers::UnitBuffers;
 use crate::config::WorkerConfig;
 use crate::config::stage::NumberedStage;
 use crate::error::Result;
@@ -22,6 +19,9 @@ use crate::frozen_models::FrozenModels;
 use crate::language::Language;
 use crate::open::qformer_text;
 use crate::state::TrainState;
+use crate::sum::context::StepValues;
+use crate::sum::peers::Peers;
+use crate::sum::unit_buffers::UnitBuffers;
 use crate::task::{ModelShape, TaskModel};
 
 /// First byte of what a member gives the others that could evaluate its units, and of one that could not.
@@ -48,8 +48,8 @@ impl FrozenModels {
         Ok(HeldOut::read(&config.eval, &config.data.columns, config.data.max_pixels, readers).await?)
     }
 
-    /// Measures the state after `gradient` on the held-out rows; `step` counts within the stage. A member that cannot
-    /// evaluate says so to the others, and all go on without numbers but how many could not.
+    /// Measures the state after `gradient` on the held-out rows; `step` counts within the stage. A member
+    /// that cannot evaluate says so to the others, and all go on without numbers but how many could not.
     ///
     /// # Errors
     /// The exchange with the other members fails.
@@ -127,7 +127,8 @@ fn parameters_after(state: &TrainState, step: u64, gradient: &StepGradient) -> V
     parameters
 }
 
-/// The numbers as the first member has them: what is reported must be equal, whatever devices the members have.
+/// The numbers as the first member has them: what is reported must be equal, whatever devices the members
+/// have.
 fn as_the_first_says(peers: &Peers<'_>, values: StepValues) -> Result<StepValues> {
     let own: Vec<u8> = values.iter().flat_map(|(_, value)| value.to_le_bytes()).collect();
     let all = peers.all_gather("held-out values", own.into())?;

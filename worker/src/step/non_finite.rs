@@ -4,9 +4,9 @@
 
 use blip2_model::train::optimizer::{AdamW, Magnitudes};
 
-use super::context::StepValues;
 use crate::error::{Result, WorkerError};
 use crate::state::TrainState;
+use crate::sum::context::StepValues;
 
 /// Why a gradient is never applied.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! Contrast: the Q-Former learns which text belongs to which image (contrastive and matching losses) and to write it
-//! (captioning loss). The gradient is that of the global batch's loss (`docs/step.md`).
+//! Contrast: the Q-Former learns which text belongs to which image (contrastive and matching losses) and to
+//! write it (captioning loss). The gradient is that of the global batch's loss (`docs/step.md`).
 
 mod gathered;
 mod held_out;
@@ -32,18 +32,18 @@ use super::{
     Bounded, LossName, ModelShape, Needs, Task, TaskKey, TaskModel, Trainable, TrainedTensors, Unusable,
     WeightNames, loss,
 };
-use crate::config::model::ModelSettings;
-use crate::config::optimizer::OptimizerSettings;
-use crate::config::train::GradientMode;
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::language::LanguageTexts;
 use crate::open::{SeededValues, qformer_text};
-use crate::step::context::{Computed, Step, StepSum, StepValues, first_row};
-use crate::step::odd_slots::{odd_slots, slots_of};
-use crate::step::reduction::Slots;
-use crate::step::times::Stopwatch;
-use crate::step::unit_buffers::UnitBuffers;
+use crate::settings::model::ModelSettings;
+use crate::settings::optimizer::OptimizerSettings;
+use crate::settings::train::GradientMode;
+use crate::sum::context::{Computed, Step, StepSum, StepValues, first_row};
+use crate::sum::odd_slots::{odd_slots, slots_of};
+use crate::sum::reduction::Slots;
+use crate::sum::times::Stopwatch;
+use crate::sum::unit_buffers::UnitBuffers;
 use negatives::SlotNegatives;
 
 /// The losses, their sum first; [`ContrastTask::gradient`] gives their values in this order.
@@ -351,7 +351,8 @@ impl ContrastTask {
     }
 }
 
-/// Own slots to blame for a loss that is not finite: a row whose features are not finite spoils the losses of others.
+/// Own slots to blame for a loss that is not finite: a row whose features are not finite spoils the losses of
+/// others.
 fn blamed(step: &Step<'_>, global: &GlobalBatch, own_values: &[Vec<f32>]) -> Vec<u32> {
     let odd_rows = global.odd_rows();
     if odd_rows.is_empty() {

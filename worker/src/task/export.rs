@@ -10,15 +10,16 @@ use blip2_model::qformer::QFormerConfig;
 use blip2_model::vision::ImageEncoder;
 use burn::tensor::Device;
 
-use crate::config::model::ModelSettings;
 use crate::error::Result;
 use crate::image_processor::image_processor;
 use crate::open::of_language_model;
+use crate::settings::model::ModelSettings;
 
 /// A published layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
-    /// A folder of `transformers`' `Blip2ForConditionalGeneration`, from a task that trains through a language model.
+    /// A folder of `transformers`' `Blip2ForConditionalGeneration`, from a task that trains through a
+    /// language model.
     HuggingFace,
     /// A folder of `transformers`' `Blip2ForImageTextRetrieval`, from a task with contrastive heads.
     Retrieval,

@@ -1,5 +1,5 @@
-//! Generate: the Q-Former's queries are a soft prompt of the frozen language model, which writes the caption behind it.
-//! The loss is the token mean of the global batch.
+//! Generate: the Q-Former's queries are a soft prompt of the frozen language model, which writes the caption
+//! behind it. The loss is the token mean of the global batch.
 
 mod settings;
 
@@ -29,16 +29,16 @@ use super::{
     Bounded, LossName, ModelShape, Needs, Task, TaskKey, TaskModel, Trainable, TrainedTensors, Unusable,
     WeightNames, loss,
 };
-use crate::config::model::ModelSettings;
-use crate::config::optimizer::OptimizerSettings;
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::language::{Language, LanguageTexts};
 use crate::open::SeededValues;
-use crate::step::context::{Computed, Step, StepSum, StepValues};
-use crate::step::odd_slots::odd_slots;
-use crate::step::times::Stopwatch;
-use crate::step::unit_buffers::UnitBuffers;
+use crate::settings::model::ModelSettings;
+use crate::settings::optimizer::OptimizerSettings;
+use crate::sum::context::{Computed, Step, StepSum, StepValues};
+use crate::sum::odd_slots::odd_slots;
+use crate::sum::times::Stopwatch;
+use crate::sum::unit_buffers::UnitBuffers;
 
 /// The losses; [`GenerateTask::gradient`] gives their values in this order.
 const LOSSES: &[LossName] = &[loss!("loss", "total")];

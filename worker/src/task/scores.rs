@@ -5,10 +5,10 @@ use blip2_evaluation::caption_loss::CaptionLosses;
 use blip2_evaluation::retrieval::Retrieval;
 use blip2_evaluation::sample_encoder::SampleEncoder;
 
-use crate::config::model::ModelSettings;
-use crate::config::train::StepSettings;
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
+use crate::settings::model::ModelSettings;
+use crate::settings::train::StepSettings;
 
 /// What is measured of a task's model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use blip2_worker::WorkerConfig;
-use blip2_worker::config::optimizer::OptimizerSettings;
+use blip2_worker::settings::optimizer::OptimizerSettings;
 use blip2_worker::task::TaskSettings;
 
 /// A path among the repository's assets.

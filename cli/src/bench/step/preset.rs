@@ -7,7 +7,7 @@ use blip2_model::language::opt::OptConfig;
 use blip2_model::language::t5::T5Config;
 use blip2_model::qformer::QFormerConfig;
 use blip2_model::vision::{ClipVisionConfig, EncoderSizes, EvaConfig};
-use blip2_worker::config::model::QFormerSettings;
+use blip2_worker::settings::model::QFormerSettings;
 use clap::ValueEnum;
 
 use super::speed::StepSizes;

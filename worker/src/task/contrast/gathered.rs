@@ -1,4 +1,5 @@
-//! The features, ids and masks of slots as the bytes that members give each other, and the global batch made of them.
+//! The features, ids and masks of slots as the bytes that members give each other, and the global batch made
+//! of them.
 
 use blip2_model::device::read_back;
 use blip2_model::objectives::contrast::GlobalBatch;
@@ -7,17 +8,17 @@ use bytes::Bytes;
 
 use super::{ContrastTask, OpenSlot};
 use crate::error::{Result, WorkerError};
-use crate::step::context::{Step, first_row};
-use crate::step::feature_rows::rows_of;
-use crate::step::times::Stopwatch;
+use crate::sum::context::{Step, first_row};
+use crate::sum::feature_rows::rows_of;
+use crate::sum::times::Stopwatch;
 use crate::wire_values::{floats, integers};
 
 /// A row of the global batch, and its raw features.
 type RawRow = (u64, Bytes);
 
 impl ContrastTask {
-    /// Gives the others the own slots' features, ids and masks, and gets those of all slots. The rows' raw features are
-    /// left for members whose rows have them as negatives.
+    /// Gives the others the own slots' features, ids and masks, and gets those of all slots. The rows' raw
+    /// features are left for members whose rows have them as negatives.
     pub(super) fn exchange_features(
         &self,
         step: &Step<'_>,
@@ -39,8 +40,8 @@ impl ContrastTask {
     }
 }
 
-/// Features, ids and masks of the own slots, as [`decode`] takes them; and, if they are `published`, the raw features of
-/// each row. The device is waited for once.
+/// Features, ids and masks of the own slots, as [`decode`] takes them; and, if they are `published`, the raw
+/// features of each row. The device is waited for once.
 fn own_rows(slots: &[OpenSlot<'_>], published: bool) -> Result<(Vec<u8>, Vec<RawRow>)> {
     let images = slots.iter().map(|slot| slot.forward.image_feats.clone().inner().flatten(0, 2));
     let texts = slots.iter().map(|slot| slot.forward.text_feat.clone().inner().flatten(0, 1));

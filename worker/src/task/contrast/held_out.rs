@@ -14,8 +14,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use super::{ContrastTask, LOSSES};
 use crate::error::Result;
 use crate::frozen_models::FrozenModels;
-use crate::step::context::StepValues;
-use crate::step::unit_buffers::UnitBuffers;
+use crate::sum::context::StepValues;
+use crate::sum::unit_buffers::UnitBuffers;
 
 /// What a draw of a held-out row's negatives is for.
 const NEGATIVE_IMAGE: &str = "negative image of a held-out row";
@@ -37,8 +37,8 @@ struct Gathered {
 }
 
 impl ContrastTask {
-    /// Matching and captioning losses, summed, then the features: float64 and float32 values, little-endian. Negatives
-    /// are drawn within the unit, by a key that does not depend on the step.
+    /// Matching and captioning losses, summed, then the features: float64 and float32 values, little-endian.
+    /// Negatives are drawn within the unit, by a key that does not depend on the step.
     pub(super) fn unit(&self, frozen: &FrozenModels, unit: usize, rows: &[HeldOutRow]) -> Result<Vec<u8>> {
         let pixels = rows.iter().flat_map(|row| row.pixels.iter().copied()).collect();
         let features = frozen.features_of(pixels, rows.len())?;

@@ -10,10 +10,10 @@ use bytes::Bytes;
 
 use super::{ContrastTask, OpenSlot};
 use crate::error::{Result, WorkerError};
-use crate::step::context::{Step, first_row};
-use crate::step::feature_rows::{joined, row_tensor};
-use crate::step::peers::Peers;
-use crate::step::times::Stopwatch;
+use crate::sum::context::{Step, first_row};
+use crate::sum::feature_rows::{joined, row_tensor};
+use crate::sum::peers::Peers;
+use crate::sum::times::Stopwatch;
 
 /// For each of a slot's rows, the global rows of its negative image and text.
 pub(super) struct SlotNegatives {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::model::ModelSettings;
+use crate::settings::model::ModelSettings;
 use crate::task::KeyRange::{Below, Closed, Whole};
 use crate::task::{TaskKey, Unusable};
 

@@ -13,8 +13,8 @@ pub struct GenerateSettings {
     pub text_length: usize,
     /// Text before every caption, without loss; empty in pre-training.
     pub prompt: String,
-    /// Dropout inside the frozen language model, at the rate of its own configuration, as the reference trains; off, the
-    /// model is the same in training as in use.
+    /// Dropout inside the frozen language model, at the rate of its own configuration, as the reference
+    /// trains; off, the model is the same in training as in use.
     pub language_model_dropout: bool,
 }
 

@@ -37,7 +37,8 @@ pub struct DataSettings {
 pub struct SourceSettings {
     /// Parquet files: paths or URLs, `*` matches within one path segment.
     pub files: Vec<String>,
-    /// Samples drawn from the source, relative to the other sources' weights; its number of rows if there is none.
+    /// Samples drawn from the source, relative to the other sources' weights; its number of rows if there is
+    /// none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
 }
@@ -56,7 +57,7 @@ impl DataSettings {
         self.sources.iter().map(named).collect()
     }
 
-    pub(super) fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         let refuse = |reason: String| Err(WorkerError::Configuration(reason));
         match (self.train.is_empty(), self.sources.is_empty()) {
             (true, true) => return refuse("data.train is empty: name the corpus' Parquet files".into()),

@@ -1,9 +1,10 @@
 //! Where the summed gradient lands, part by part: its norm, and the state that it leads to.
 //!
-//! A part whose sum has arrived is final. Its share of the norm, AdamW and the way of its new parameters to the device are
-//! done at once, while other parts are still being differentiated or travelling. Where the norm decides on clipping, AdamW
-//! waits for the last part. All of it is written beside the state that is held, so a step that is never committed leaves
-//! nothing behind, and one that is committed has nothing left to compute.
+//! A part whose sum has arrived is final. Its share of the norm, AdamW and the way of its new parameters to
+//! the device are done at once, while other parts are still being differentiated or travelling. Where the
+//! norm decides on clipping, AdamW waits for the last part. All of it is written beside the state that is
+//! held, so a step that is never committed leaves nothing behind, and one that is committed has nothing left
+//! to compute.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -43,7 +44,8 @@ pub(crate) struct LandingPlan {
 }
 
 impl LandingPlan {
-    /// The step itself on buffers that follow `layout`, all at once; `clip` brings the gradient to `clip_norm`.
+    /// The step itself on buffers that follow `layout`, all at once; `clip` brings the gradient to
+    /// `clip_norm`.
     pub(crate) fn update_whole(
         &self,
         layout: &FlatLayout,

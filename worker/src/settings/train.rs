@@ -15,28 +15,33 @@ pub struct StepSettings {
     pub slots: u32,
     /// `exact`: the gradient of the global-batch loss; `keys_detached`: the reference's.
     pub gradients: GradientMode,
-    /// `cpu`, `cuda` or `cuda:N`, `vulkan` or `vulkan:N`, or `auto`: each worker takes the best that is there.
+    /// `cpu`, `cuda` or `cuda:N`, `vulkan` or `vulkan:N`, or `auto`: each worker takes the best that is
+    /// there.
     pub device: String,
-    /// Numbers of the inputs of products in what is trained and on the gradient's way through the language model: `f32`, or
-    /// `bf16` with float32 sums. Parameters, norms, softmax, losses and gradients are float32 either way.
+    /// Numbers of the inputs of products in what is trained and on the gradient's way through the language
+    /// model: `f32`, or `bf16` with float32 sums. Parameters, norms, softmax, losses and gradients are
+    /// float32 either way.
     pub compute: Compute,
-    /// Let products of float32 round their factors to TF32 (10 bits of a number's 23) where a GPU has units for that.
+    /// Let products of float32 round their factors to TF32 (10 bits of a number's 23) where a GPU has units
+    /// for that.
     pub tf32: bool,
-    /// Numbers in which gradients travel between members: `f32`, or `bf16` with half the bytes. The sums are float32
-    /// either way; with `bf16` every node of the tree over the slots is rounded, so that the number of workers still
-    /// changes no bit.
+    /// Numbers in which gradients travel between members: `f32`, or `bf16` with half the bytes. The sums are
+    /// float32 either way; with `bf16` every node of the tree over the slots is rounded, so that the number
+    /// of workers still changes no bit.
     pub wire: Wire,
-    /// Read, sum and apply parts of the gradient while the rest of it is computed, at the cost of a second copy of parameters and
-    /// moments on the host and of the parameters on the device. Changes no bit of the result and is not hashed.
+    /// Read, sum and apply parts of the gradient while the rest of it is computed, at the cost of a second
+    /// copy of parameters and moments on the host and of the parameters on the device. Changes no bit of the
+    /// result and is not hashed.
     pub overlap: bool,
-    /// What becomes of a step whose losses, gradient or update are not finite. Such a step never changes the parameters,
-    /// so a run may be continued with the other choice: this, and what follows, is not hashed.
+    /// What becomes of a step whose losses, gradient or update are not finite. Such a step never changes the
+    /// parameters, so a run may be continued with the other choice: this, and what follows, is not hashed.
     pub non_finite: NonFiniteSteps,
     /// So many steps of a run may be skipped; with one more it ends.
     pub max_skipped_steps: u64,
     /// Steps over which the mean loss is watched; 0: it is not.
     pub loss_rise_window: u32,
-    /// A mean loss that is so many times larger than the smallest of the stage is a rise, of which the run warns.
+    /// A mean loss that is so many times larger than the smallest of the stage is a rise, of which the run
+    /// warns.
     pub loss_rise_factor: f64,
 }
 

@@ -11,21 +11,23 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSettings {
-    /// Folder of the frozen image encoder (Hugging Face layout), or LAVIS's file of one alone, `eva_vit_g.pth` or
-    /// `clip_vit_L.pth`.
+    /// Folder of the frozen image encoder (Hugging Face layout), or LAVIS's file of one alone,
+    /// `eva_vit_g.pth` or `clip_vit_L.pth`.
     pub image_encoder: String,
-    /// Side of the square pictures in pixels, a multiple of the encoder's patch: its position table is resized, e.g. from
-    /// 224 to 364 or 490. 0: the encoder's own.
+    /// Side of the square pictures in pixels, a multiple of the encoder's patch: its position table is
+    /// resized, e.g. from 224 to 364 or 490. 0: the encoder's own.
     pub image_size: usize,
     /// Folder of the frozen language model (stage 2), or a Llama's GGUF file.
     pub language_model: String,
-    /// Numbers of both, of their matrices and activations: `auto` (bf16 on a GPU that computes in it), `f32` or `bf16`.
+    /// Numbers of both, of their matrices and activations: `auto` (bf16 on a GPU that computes in it), `f32`
+    /// or `bf16`.
     pub frozen_dtype: FrozenDtype,
     /// Folder of the BERT that initialises the Q-Former, or its file of weights; empty: random.
     pub qformer_init: String,
     /// Folder of the Q-Former's tokenizer; BERT's gets the token `[DEC]`, as in LAVIS.
     pub qformer_tokenizer: String,
-    /// Weights to start from: a run's checkpoint folder, a LAVIS file, or a BLIP-2 folder of `transformers`; empty: none.
+    /// Weights to start from: a run's checkpoint folder, a LAVIS file, or a BLIP-2 folder of `transformers`;
+    /// empty: none.
     pub init_checkpoint: String,
     /// Epsilon of `ln_vision`: 1e-5 in LAVIS, 1e-6 in `transformers`.
     pub ln_vision_eps: f64,
@@ -57,7 +59,8 @@ pub struct QFormerSettings {
     pub dropout: f64,
 }
 
-/// Numbers of the frozen models: of their matrices, and of the activations between them. What is trained is float32 always.
+/// Numbers of the frozen models: of their matrices, and of the activations between them. What is trained is
+/// float32 always.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FrozenDtype {
@@ -142,8 +145,8 @@ impl ModelSettings {
     }
 }
 
-/// Whether the setting `key` may name the file `path` in the place of a folder: a Llama's GGUF file, or the weights of an image
-/// encoder or a BERT alone.
+/// Whether the setting `key` may name the file `path` in the place of a folder: a Llama's GGUF file, or the
+/// weights of an image encoder or a BERT alone.
 pub fn is_model_file(key: &str, path: &Path) -> bool {
     let named = match key {
         "model.language_model" => is_gguf(path),

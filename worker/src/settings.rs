@@ -1,0 +1,6 @@
+//! The sections of a configuration that a step depends on, each with its defaults.
+
+pub mod data;
+pub mod model;
+pub mod optimizer;
+pub mod train;
