@@ -16,7 +16,7 @@ use crate::commands::devices::DevicesArguments;
 use crate::commands::models::ModelsArguments;
 use crate::config::ConfigArguments;
 use crate::decoding::DecodingArguments;
-use crate::secured::TlsArguments;
+use crate::tls::TlsArguments;
 use crate::typed_numbers::{seconds, seconds_or_none, threads};
 
 /// Pre-trains, evaluates and exports BLIP-2.

@@ -1,6 +1,9 @@
 //! The command line as it is parsed, explained and written as manual pages: what is declared in `arguments`,
 //! with examples and exit codes.
 
+#[cfg(test)]
+mod help_pages;
+
 use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
 
 use crate::arguments::Arguments;

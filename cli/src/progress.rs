@@ -48,13 +48,13 @@ impl Audience {
 /// Shows every change until the sender is gone.
 pub(crate) async fn show(mut status: watch::Receiver<StatusReply>, audience: Audience) {
     let bar = (audience == Audience::Terminal).then(new_bar);
-    let mut said = Said::default();
+    let mut log = StatusLog::default();
     let pause = if audience == Audience::Terminal { REDRAW_EVERY } else { Duration::from_millis(50) };
     while status.changed().await.is_ok() {
         let now = status.borrow_and_update().clone();
         match &bar {
             Some(bar) => draw(bar, &now),
-            None => said.say(&now, audience),
+            None => log.say(&now, audience),
         }
         tokio::time::sleep(pause).await;
     }
@@ -64,13 +64,13 @@ pub(crate) async fn show(mut status: watch::Receiver<StatusReply>, audience: Aud
             draw(bar, &last);
             bar.finish();
         }
-        None => said.say_last(&last, audience),
+        None => log.say_last(&last, audience),
     }
 }
 
-/// What was last said, so that lines come neither too often nor twice.
+/// What was last told of a run, so that lines come neither too often nor twice.
 #[derive(Debug, Default)]
-pub(crate) struct Said {
+pub(crate) struct StatusLog {
     at: Option<Instant>,
     state: String,
     step: u64,
@@ -78,7 +78,7 @@ pub(crate) struct Said {
     faults: u64,
 }
 
-impl Said {
+impl StatusLog {
     /// Whether there is something to say: news at once, steps from time to time. It is then taken as said.
     pub(crate) fn is_due(&mut self, status: &StatusReply) -> bool {
         let overdue = self.at.is_none_or(|at| at.elapsed() >= LINE_EVERY);
@@ -113,7 +113,7 @@ impl Said {
     }
 
     fn note(&mut self, status: &StatusReply) {
-        *self = Said {
+        *self = StatusLog {
             at: Some(Instant::now()),
             state: status.state.clone(),
             step: status.step,

@@ -159,6 +159,8 @@ impl TreeAccumulator {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -229,5 +231,52 @@ mod tests {
         let mut one = TreeAccumulator::new(&tree, 3..4);
         one.push(vec![1.0]).expect("its slot");
         assert!(one.push(vec![1.0]).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// However the slots are cut into members: the subtrees cover every slot once, and adding them pair by pair gives
+        /// the very bits of one member that has all slots.
+        #[test]
+        fn the_sum_depends_on_the_tree_alone(
+            levels in 0u32..6,
+            cuts in prop::collection::btree_set(0u32..64, 0..6),
+            values in prop::collection::vec(-1e6f32..1e6, 64),
+            wire in prop::sample::select(vec![Wire::F32, Wire::Bf16]),
+        ) {
+            let slots = 1 << levels;
+            let tree = SumTree::new(slots).expect("power of two").on_wire(wire);
+            let sums_of = |range: Range<u32>| {
+                let mut sums = TreeAccumulator::new(&tree, range.clone());
+                range.for_each(|slot| sums.push(vec![values[slot as usize]]).expect("in range"));
+                sums.finish().expect("complete")
+            };
+            let mut ends: Vec<u32> = cuts.into_iter().filter(|cut| *cut > 0 && *cut < slots).collect();
+            ends.push(slots);
+            let mut start = 0;
+            let mut partials = Vec::new();
+            for end in ends {
+                let own = sums_of(start..end);
+                let nodes: Vec<TreeNode> = own.iter().map(|partial| partial.node).collect();
+                prop_assert_eq!(nodes, tree.nodes_of(start..end));
+                partials.extend(own);
+                start = end;
+            }
+            let covered: Vec<u32> = partials.iter().flat_map(|partial| partial.node.slots()).collect();
+            prop_assert_eq!(covered, (0..slots).collect::<Vec<_>>());
+            while partials.len() > 1 {
+                let left = partials
+                    .windows(2)
+                    .position(|pair| pair[0].node.is_left_sibling_of(pair[1].node))
+                    .expect("two siblings, as long as there are two nodes");
+                let right = partials.remove(left + 1);
+                let mut data = std::mem::take(&mut partials[left].data);
+                wire.add_floats(&right.data, &mut data);
+                partials[left] = TreePartial { node: right.node.parent(), data };
+            }
+            let whole = sums_of(0..slots).remove(0).data[0];
+            prop_assert_eq!(partials[0].data[0].to_bits(), whole.to_bits());
+        }
     }
 }

@@ -115,8 +115,12 @@ pub async fn run(
     let machine = Machine::new(spec, settings, checkpoints, start);
 
     let (opened, connections) = mpsc::channel(WAITING_CONNECTIONS);
-    let service =
-        Service { opened, token: token.clone(), rooms: Rooms::default(), status: status.subscribe() };
+    let service = Service {
+        opened,
+        token: token.clone(),
+        limits: SessionLimits::default(),
+        status: status.subscribe(),
+    };
     let stop = CancellationToken::new();
     // The server ends with this function, however it is left.
     let _stops = stop.clone().drop_guard();
@@ -218,14 +222,14 @@ pub(crate) fn serve<S: Coordinator>(
     tokio::spawn(router.serve_with_incoming_shutdown(connections, stop.cancelled_owned()))
 }
 
-/// Room for sessions: those who do not show the token at once take none from those who do.
+/// How many sessions may be open: those who do not show the token at once take no place from those who do.
 #[derive(Debug)]
-pub(crate) struct Rooms {
+pub(crate) struct SessionLimits {
     members: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
 }
 
-impl Default for Rooms {
+impl Default for SessionLimits {
     fn default() -> Self {
         Self {
             members: Arc::new(Semaphore::new(MOST_SESSIONS)),
@@ -234,11 +238,14 @@ impl Default for Rooms {
     }
 }
 
-impl Rooms {
-    /// Room for one more session, given back when the permit is dropped.
+impl SessionLimits {
+    /// A place for one more session, given back when the permit is dropped.
     pub(crate) fn admit<T>(&self, request: &Request<T>) -> std::result::Result<OwnedSemaphorePermit, Status> {
-        let room = if is_authenticated(request.extensions()) { &self.members } else { &self.strangers };
-        room.clone().try_acquire_owned().map_err(|_| Status::resource_exhausted("too many sessions are open"))
+        let places = if is_authenticated(request.extensions()) { &self.members } else { &self.strangers };
+        places
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| Status::resource_exhausted("too many sessions are open"))
     }
 }
 
@@ -266,7 +273,7 @@ pub(crate) async fn end_server(server: &mut Server, stop: &CancellationToken) {
 struct Service {
     opened: mpsc::Sender<Opened>,
     token: Arc<str>,
-    rooms: Rooms,
+    limits: SessionLimits,
     status: watch::Receiver<StatusReply>,
 }
 
@@ -278,7 +285,7 @@ impl Coordinator for Service {
         &self,
         request: Request<Streaming<WorkerMessage>>,
     ) -> std::result::Result<Response<Self::SessionStream>, Status> {
-        let permit = self.rooms.admit(&request)?;
+        let permit = self.limits.admit(&request)?;
         let (outgoing, messages) = mpsc::channel(WAITING_MESSAGES);
         let connection = request.extensions().get::<Connection>().cloned();
         let opened = Opened { incoming: request.into_inner(), outgoing, connection, permit };

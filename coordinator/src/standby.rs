@@ -26,7 +26,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::introduction::{HELLO_DEADLINE, WRONG_TOKEN};
-use crate::server::{Rooms, check_token, end_server, serve};
+use crate::server::{SessionLimits, check_token, end_server, serve};
 use crate::{CoordinatorError, CoordinatorSettings, Result};
 use blip2_run::epoch::{EpochRecord, Epochs};
 
@@ -107,7 +107,7 @@ pub async fn stand_by(
         run_id: options.run_id.clone(),
         came,
         leader: known_leader,
-        rooms: Rooms::default(),
+        limits: SessionLimits::default(),
         status: options.status.subscribe(),
     };
     let stop = CancellationToken::new();
@@ -312,7 +312,7 @@ struct Service {
     /// Told of every worker of the run.
     came: watch::Sender<()>,
     leader: watch::Receiver<String>,
-    rooms: Rooms,
+    limits: SessionLimits,
     status: watch::Receiver<StatusReply>,
 }
 
@@ -324,7 +324,7 @@ impl Coordinator for Service {
         &self,
         request: Request<Streaming<WorkerMessage>>,
     ) -> std::result::Result<Response<Self::SessionStream>, Status> {
-        let permit = self.rooms.admit(&request)?;
+        let permit = self.limits.admit(&request)?;
         let (token, leader) = (self.token.clone(), self.leader.clone());
         let (run_id, came) = (self.run_id.clone(), self.came.clone());
         let connection = request.extensions().get::<Connection>().cloned();

@@ -1,6 +1,7 @@
 //! Published files in: weights, configurations, tokenizers and image processors, as folders have them.
 
 pub mod config;
+pub mod formats;
 pub mod image_processor;
 pub(crate) mod lfs;
 pub(crate) mod read;

@@ -121,7 +121,10 @@ async fn a_server_that_never_answers_the_handshake_is_given_up_at_the_deadline()
     let address = listener.local_addr().expect("bound").to_string();
     let error =
         transport.connect(&address, Duration::from_millis(300)).await.expect_err("nobody shakes hands");
-    assert!(error.contains("no connection within 0.3 s"), "{error}");
+    // The socket's timer and the one for all of it run side by side.
+    let is_late =
+        ["no connection within 0.3 s", "deadline has elapsed"].iter().any(|end| error.contains(end));
+    assert!(is_late, "{error}");
 }
 
 #[test]

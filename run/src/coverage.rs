@@ -113,6 +113,8 @@ impl From<StageCoverage> for Vec<Entry> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::schedule::tests::schedule;
 
@@ -152,5 +154,56 @@ mod tests {
         assert!(error.contains("0 samples of stage 2; 3 steps use 5"), "{error}");
         coverage.add(7, Coverage { samples: 1, digest: 1 });
         assert!(coverage.fits(&schedule, 2).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever is added in whatever order: one total, which passes through messages and JSON.
+        #[test]
+        fn coverage_is_a_sum_and_passes_unchanged(
+            added in prop::collection::vec((1u32..5, any::<u64>(), any::<u128>()), 0..12),
+            turn in 0usize..12,
+        ) {
+            let mut forward = StageCoverage::default();
+            added.iter().for_each(|(stage, samples, digest)| {
+                forward.add(*stage, Coverage { samples: *samples, digest: *digest });
+            });
+            let mut turned = added.clone();
+            turned.rotate_left(turn.min(added.len()));
+            turned.reverse();
+            let mut backward = StageCoverage::default();
+            turned.iter().for_each(|(stage, samples, digest)| {
+                backward.add(*stage, Coverage { samples: *samples, digest: *digest });
+            });
+            prop_assert_eq!(&forward, &backward);
+            prop_assert_eq!(StageCoverage::from_messages(&forward.to_messages()), Some(forward.clone()));
+            let json = serde_json::to_string(&forward).expect("plain");
+            prop_assert_eq!(serde_json::from_str::<StageCoverage>(&json).expect("its own"), forward);
+        }
+
+        /// What the first steps use fits after these steps, and with one sample more or less after no number of steps
+        /// that use another one.
+        #[test]
+        fn only_the_samples_of_the_committed_steps_fit(
+            stages in prop::collection::vec((0u64..5, 1u32..4), 1..4),
+            committed in 0u64..12,
+            other in 0u64..12,
+        ) {
+            let schedule = schedule(&stages);
+            let committed = committed.min(schedule.total());
+            let mut coverage = StageCoverage::default();
+            for number in 1..=stages.len() as u32 {
+                let samples = schedule.samples_of(number, committed);
+                if samples > 0 {
+                    coverage.add(number, Coverage { samples, digest: 1 });
+                }
+            }
+            prop_assert_eq!(coverage.fits(&schedule, committed), Ok(()));
+            let other = other.min(schedule.total());
+            prop_assert_eq!(coverage.fits(&schedule, other).is_ok(), other == committed);
+            coverage.add(1, Coverage { samples: 1, digest: 0 });
+            prop_assert!(coverage.fits(&schedule, committed).is_err());
+        }
     }
 }

@@ -46,13 +46,14 @@ fn anchor(heading: &str) -> String {
 }
 
 /// Paths of files that a document names as code: those with a folder and an extension of the repository's own
-/// files.
+/// files. `NAME` in a path stands for a name that is yet to be chosen.
 pub fn named_files(text: &str) -> BTreeSet<&str> {
     let words = text.split('`').skip(1).step_by(2);
     words
         .filter(|word| {
             word.contains('/') && [".rs", ".md", ".toml", ".proto"].iter().any(|end| word.ends_with(end))
         })
+        .filter(|word| !word.contains("NAME"))
         .filter(|word| word.chars().all(|sign| sign.is_ascii_alphanumeric() || "_-./".contains(sign)))
         .collect()
 }
@@ -74,7 +75,7 @@ mod tests {
 
     #[test]
     fn files_that_are_named() {
-        let text = "`a/b.rs` and `c.rs`, `run/commit/` or `https://x.org/a.md`, `d/e.toml`.";
+        let text = "`a/b.rs` and `c.rs`, `run/commit/` or `https://x.org/a.md`, `f/NAME.rs`, `d/e.toml`.";
         assert_eq!(named_files(text).into_iter().collect::<Vec<_>>(), ["a/b.rs", "d/e.toml"]);
     }
 }

@@ -11,10 +11,10 @@ use crate::config::{RunConfig, load};
 use crate::error::CliError;
 use crate::progress::Audience;
 use crate::run_folder::{Purpose, RunFolder};
-use crate::secured::{transport, url};
 use crate::session::{Finished, Lead, Session};
 use crate::signals::Signals;
 use crate::standby::{Turn, Watch};
+use crate::tls::{transport, url};
 use crate::token::{must_have_token, read_token};
 use blip2_run::exit::Exit;
 

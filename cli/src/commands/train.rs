@@ -22,10 +22,10 @@ use crate::launch::{
 };
 use crate::progress::Audience;
 use crate::run_folder::{Purpose, RunFolder};
-use crate::secured::{transport, url};
 use crate::session::{Finished, Lead, Session};
 use crate::signals::Signals;
 use crate::stored_status::has_ended;
+use crate::tls::{transport, url};
 use crate::token::{TokenFile, fresh_token};
 use blip2_run::exit::Exit;
 

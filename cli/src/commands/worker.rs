@@ -14,8 +14,8 @@ use crate::config::load;
 use crate::error::CliError;
 use crate::identity::binary_identity;
 use crate::places::chosen_checkpoint;
-use crate::secured::transport;
 use crate::signals::Signals;
+use crate::tls::transport;
 use crate::token::{must_have_token, read_token};
 use blip2_run::exit::Exit;
 

@@ -1,14 +1,57 @@
-//! The page itself: headline numbers, curves, pictures, facts.
+//! The page of the quick start: headline numbers, curves, pictures, facts.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use super::bars::{Bar, group};
-use super::chart::line_chart;
-use super::{CaptionLosses, CaptionedPicture, Report, RetrievalScores};
+use super::chart::{Series, line_chart};
+use super::document::{document, facts, tile};
 
-const STYLE: &str = include_str!("style.css");
+/// All that the report shows.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Report {
+    pub(crate) retrieval: RetrievalScores,
+    /// For each stage its title, and the losses of every step.
+    pub(crate) stages: Vec<(String, Vec<Series>)>,
+    /// Absent where no stage writes captions.
+    pub(crate) caption_losses: Option<CaptionLosses>,
+    pub(crate) pictures: Vec<CaptionedPicture>,
+    /// Name and value, in the order shown.
+    pub(crate) facts: Vec<(String, String)>,
+}
+
+/// Recall at 1, 5 and 10 of held-out names, image to text.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RetrievalScores {
+    pub(crate) ours: [f64; 3],
+    /// The frozen CLIP, if there is one to compare with.
+    pub(crate) clip: Option<[f64; 3]>,
+    pub(crate) chance: [f64; 3],
+    /// Distinct names that are told apart.
+    pub(crate) names: usize,
+    pub(crate) pictures: usize,
+}
+
+/// Mean loss of held-out captions, in nats per token.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CaptionLosses {
+    pub(crate) with_images: f64,
+    /// The same captions, each with another caption's picture.
+    pub(crate) shuffled: f64,
+    /// The language model without any picture.
+    pub(crate) language_model: f64,
+}
+
+/// A held-out picture, what it is called and what was written for it.
+#[derive(Debug, Clone)]
+pub(crate) struct CaptionedPicture {
+    /// The file's bytes, in a format that browsers show.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) media_type: &'static str,
+    pub(crate) name: String,
+    pub(crate) written: String,
+}
 
 /// The whole report as one HTML document.
 pub(crate) fn render(report: &Report) -> String {
@@ -24,35 +67,6 @@ pub(crate) fn render(report: &Report) -> String {
         }
     };
     document("BLIP-2 run report", &body)
-}
-
-/// A page that needs nothing beside it.
-pub(crate) fn document(title: &str, body: &Markup) -> String {
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) }
-                style { (PreEscaped(STYLE)) }
-            }
-            body { main { (body) } }
-        }
-    };
-    page.into_string()
-}
-
-/// Names with their values.
-pub(crate) fn facts<'a>(named: impl Iterator<Item = (&'a str, &'a str)>) -> Markup {
-    html! {
-        dl class="facts" {
-            @for (name, value) in named {
-                div { dt { (name) } dd { (value) } }
-            }
-        }
-    }
 }
 
 fn headline(report: &Report) -> Markup {
@@ -84,12 +98,6 @@ fn headline(report: &Report) -> Markup {
                 @for (name, value) in measured { (tile(name, value, "training, all stages")) }
             }
         }
-    }
-}
-
-pub(super) fn tile(label: &str, value: &str, note: &str) -> Markup {
-    html! {
-        div class="tile" { span { (label) } strong { (value) } small { (note) } }
     }
 }
 
@@ -192,7 +200,6 @@ fn figure(picture: &CaptionedPicture) -> Markup {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Series;
     use super::*;
 
     fn sample() -> Report {

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::chart::{Series, line_chart};
-use super::page::{document, facts, tile};
+use super::document::{document, facts, tile};
 
 /// A headline number.
 #[derive(Debug, Clone)]

@@ -9,7 +9,7 @@ use blip2_run::layout;
 use super::{local_path, metrics_folder, parse_stored};
 use crate::config::RunConfig;
 use crate::error::CliError;
-use crate::secured::transport;
+use crate::tls::transport;
 
 /// Whether the run whose `run.toml` is `stored` may give way to another: it has committed no step, and nobody leads it.
 /// Otherwise the rest of the sentence "… already holds a run".

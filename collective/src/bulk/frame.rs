@@ -218,6 +218,7 @@ pub fn read_bulk_messages(stream: &[u8], size: usize, largest: usize) -> Result<
 #[cfg(test)]
 mod tests {
     use blip2_proto::v1::{Chunk, PushHeader};
+    use proptest::prelude::*;
     use prost::Message;
 
     use super::*;
@@ -293,5 +294,42 @@ mod tests {
         let mut endless = vec![0, 0, 0, 0, 20, DATA];
         endless.extend([0xFF; 19]);
         assert!(matches!(fault(&endless), Fault::Malformed(_)));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Messages come out as they went in, however the stream is cut; a stream that breaks off inside a message never
+        /// ends well.
+        #[test]
+        fn any_messages_in_any_pieces_are_read(
+            messages in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..90)), 0..5),
+            size in 1usize..50,
+            end in any::<prop::sample::Index>(),
+        ) {
+            let (mut stream, mut ends, mut sent, mut headers) = (Vec::new(), vec![0], Vec::new(), 0);
+            for (has_header, data) in &messages {
+                stream.extend(generated(has_header.then(header), data));
+                ends.push(stream.len());
+                sent.extend_from_slice(data);
+                headers += usize::from(*has_header);
+            }
+            let (found, data) = read(&stream, size).expect("well-formed");
+            prop_assert_eq!(found, vec![Bytes::from(header().encode_to_vec()); headers]);
+            prop_assert_eq!(data, sent);
+            let end = end.index(stream.len() + 1);
+            prop_assert_eq!(read(&stream[..end], size).is_ok(), ends.contains(&end));
+        }
+
+        /// Nonsense is an error or is read: never more data than came, and the same in pieces of any size.
+        #[test]
+        fn nonsense_reads_alike_in_any_pieces(
+            stream in prop::collection::vec(prop_oneof![Just(0u8), Just(HEADER), Just(DATA), 0u8..12, any::<u8>()], 0..60),
+            size in 1usize..60,
+        ) {
+            let whole = read(&stream, stream.len().max(1));
+            prop_assert!(whole.as_ref().is_ok_and(|(_, data)| data.len() <= stream.len()) || whole.is_err());
+            prop_assert_eq!(read(&stream, size), whole);
+        }
     }
 }

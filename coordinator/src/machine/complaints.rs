@@ -6,7 +6,9 @@
 
 use blip2_proto::v1::{Failed, Stop, StopKind};
 
-use super::{Machine, Member, Phase};
+use super::complaint::Complaint;
+use super::phase::Phase;
+use super::state::Machine;
 
 /// The exit code of the command line for a worker that is turned out: refused.
 const REFUSED: u32 = 4;
@@ -15,37 +17,6 @@ const REFUSED: u32 = 4;
 const WITNESSES: usize = 2;
 /// Checkpoint parts in a row that a member cannot store though others can, after which it is turned out.
 const PART_FAILURES: u32 = 2;
-
-/// What a member said when it could not go on.
-#[derive(Debug)]
-pub(super) struct Complaint {
-    member: u32,
-    place: String,
-    /// Members that had joined by then: one of a higher number at the same place is this one, started again.
-    joined: u32,
-    epoch: u64,
-    exit_code: u32,
-    message: String,
-}
-
-impl Complaint {
-    fn is_same(&self, other: &Self) -> bool {
-        (self.exit_code, &self.message) == (other.exit_code, &other.message)
-    }
-}
-
-impl Member {
-    /// Where it is from: its name alone may be that of many.
-    pub(super) fn place(&self) -> String {
-        place(&self.name, &self.address)
-    }
-}
-
-/// A worker's name and host: what stays the same when its process is started again.
-pub(super) fn place(name: &str, address: &str) -> String {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    format!("{name} at {host}")
-}
 
 impl Machine {
     /// A member says that it cannot go on.
@@ -56,7 +27,7 @@ impl Machine {
         let (epoch, message) = (self.epoch, failed.message);
         let complaint = Complaint { member: id, place, joined: self.next_member, epoch, exit_code, message };
         #[cfg(feature = "planted-bugs")]
-        let for_all = self.has(super::PlantedBug::OneForAll);
+        let for_all = self.has(super::planted_bug::PlantedBug::OneForAll);
         #[cfg(not(feature = "planted-bugs"))]
         let for_all = false;
         if for_all || self.is_the_runs(id, &complaint) {

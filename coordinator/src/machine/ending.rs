@@ -3,25 +3,9 @@
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::{Hello, RefusalCode, Stop, StopKind};
 
-use super::{Action, Machine, Outcome, Phase, SessionId};
-
-/// How it ended for this coordinator.
-#[derive(Debug)]
-pub(super) enum Ending {
-    /// The run is over, and all members are told this.
-    Told { state: &'static str, stop: Stop },
-    /// Another coordinator leads it.
-    Fenced,
-}
-
-impl Ending {
-    pub(super) fn state(&self) -> &'static str {
-        match self {
-            Self::Told { state, .. } => state,
-            Self::Fenced => "failed",
-        }
-    }
-}
+use super::interface::{Action, Outcome, SessionId};
+use super::phase::{Ending, Phase};
+use super::state::Machine;
 
 impl Machine {
     /// Saves at the next commit and leaves; at once when no step is under way.

@@ -1,50 +1,9 @@
 //! Waiting for workers: at the start, after a take-over, and when too few are left.
 
-use std::time::Duration;
-
 use blip2_proto::v1::Ready;
 
-use super::{Machine, Phase};
-use crate::CoordinatorSettings;
-
-/// A wait for workers.
-#[derive(Debug)]
-pub(super) struct Gathering {
-    why: Why,
-    /// When it fails.
-    until: Duration,
-    /// From when on those who are there go on without others who might hold a newer state.
-    grace: Duration,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Why {
-    /// The run begins.
-    Start,
-    /// Another coordinator led this many members, who may come back with a newer state than the checkpoint.
-    TakeOver(usize),
-    /// Too few are left, or nobody holds the committed state.
-    Refill,
-}
-
-impl Gathering {
-    /// The wait with which a coordinator begins.
-    pub(super) fn first(settings: &CoordinatorSettings, expected_members: usize) -> Self {
-        let (join, rejoin) = (settings.join_timeout(), settings.rejoin_timeout());
-        match expected_members {
-            0 => Self { why: Why::Start, until: join, grace: Duration::ZERO },
-            expected => {
-                Self { why: Why::TakeOver(expected), until: join.max(rejoin), grace: settings.rejoin_grace() }
-            }
-        }
-    }
-
-    /// Moves its deadlines.
-    pub(super) fn put_off(&mut self, by: Duration) {
-        self.until += by;
-        self.grace += by;
-    }
-}
+use super::phase::{Gathering, Phase, Why};
+use super::state::Machine;
 
 impl Machine {
     /// Members that can enter an epoch.

@@ -6,19 +6,10 @@
 
 use blip2_dataset::quarantine::{QuarantineList, QuarantineRecord};
 use blip2_proto::v1::{Hello, Ledger};
+use blip2_run::coverage::StageCoverage;
 use blip2_run::quarantine;
 
-use super::Machine;
-use blip2_run::coverage::StageCoverage;
-
-/// A state that a member holds.
-#[derive(Debug, Clone)]
-pub(super) struct Held {
-    /// Committed steps.
-    pub(super) step: u64,
-    /// What they used.
-    pub(super) coverage: StageCoverage,
-}
+use super::state::{Held, Machine};
 
 impl Machine {
     pub(super) fn is_holder(&self, id: u32) -> bool {
@@ -65,12 +56,12 @@ impl Machine {
         coverage.fits(&self.schedule, ledger.step)?;
         let skipped = ledger.skipped_steps.iter().filter(|step| **step < ledger.step);
         #[cfg(feature = "planted-bugs")]
-        let kept = !self.has(super::PlantedBug::LosesSkips);
+        let kept = !self.has(super::planted_bug::PlantedBug::LosesSkips);
         #[cfg(feature = "planted-bugs")]
         let skipped = skipped.filter(|_| kept);
         self.skipped.extend(skipped);
         #[cfg(feature = "planted-bugs")]
-        if self.has(super::PlantedBug::LosesQuarantine) {
+        if self.has(super::planted_bug::PlantedBug::LosesQuarantine) {
             return Ok(coverage);
         }
         self.rows_ahead.extend(ledger.quarantined.iter().cloned().map(quarantine::from_message));
@@ -110,7 +101,7 @@ impl Machine {
         );
         let held = self.newest_held().filter(|held| held.step > saved.step).unwrap_or(saved);
         #[cfg(feature = "planted-bugs")]
-        let held = if self.has(super::PlantedBug::StartsAfresh) {
+        let held = if self.has(super::planted_bug::PlantedBug::StartsAfresh) {
             Held { step: 0, coverage: StageCoverage::default() }
         } else {
             held

@@ -1,7 +1,9 @@
 //! What holds after every event, whatever happened.
 
-use super::{Machine, Phase};
 use blip2_run::coverage::StageCoverage;
+
+use super::phase::Phase;
+use super::state::Machine;
 
 /// Whether everything that must always hold does, or what does not.
 ///

@@ -8,8 +8,10 @@ use blip2_proto::token::same_token;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::{Hello, RefusalCode, Refused, Welcome};
 
-use super::complaints::place;
-use super::{Action, Machine, Member, Phase, SessionId};
+use super::complaint::place;
+use super::interface::{Action, SessionId};
+use super::phase::Phase;
+use super::state::{Machine, Member};
 
 /// Why a worker may not join.
 #[derive(Debug)]

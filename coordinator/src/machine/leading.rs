@@ -2,20 +2,14 @@
 
 use std::time::Duration;
 
-use super::ending::Ending;
-use super::{Action, Machine, Outcome, Phase, StoreFailure};
+use super::interface::{Action, Outcome, StoreFailure};
+use super::phase::{Ending, Phase};
+use super::state::{Leadership, Machine};
 
 /// Time between two looks at the newest epoch.
 const CONFIRM_EVERY: Duration = Duration::from_secs(2);
 /// After this long without an answer the question is put again.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
-
-/// When the leadership was last looked at.
-#[derive(Debug, Default)]
-pub(super) struct Leadership {
-    asked: Duration,
-    is_open: bool,
-}
 
 impl Machine {
     pub(super) fn check_leadership(&mut self) {

@@ -7,41 +7,16 @@ use std::time::Duration;
 use blip2_collective::deal_slots;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::{Abort, Assignment, Fresh, MemberSlots, Stop, StopKind, assignment};
-
-use super::{Action, Machine, Phase, StoreFailure};
 use blip2_run::epoch::EpochMember;
+
+use super::interface::{Action, StoreFailure};
+use super::phase::{AfterElection, Election, Phase};
+use super::state::Machine;
 
 /// How long an epoch's object may take to be written.
 const ELECTION_DEADLINE: Duration = Duration::from_secs(120);
 /// Time between two attempts to write it.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
-
-/// An epoch that is being taken.
-#[derive(Debug)]
-pub(super) struct Election {
-    until: Duration,
-    /// After a failed attempt: when to try again.
-    retry: Option<Duration>,
-    has_failed: bool,
-    pub(super) members: Vec<(u32, Range<u32>)>,
-    /// What the object says; every attempt says the same.
-    record: Vec<EpochMember>,
-    back_from: Option<u64>,
-    then: AfterElection,
-}
-
-impl Election {
-    /// Moves its deadline.
-    pub(super) fn put_off(&mut self, by: Duration) {
-        self.until += by;
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AfterElection {
-    Step,
-    Save,
-}
 
 impl Machine {
     /// Takes those for lost who are silent, and sends those away who do not get ready.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use blip2_proto::v1::{SlotSamples, StepDone};
 
-use super::Machine;
+use super::state::Machine;
 use crate::NonFinitePolicy;
 
 /// Slots named in a message.

@@ -2,7 +2,7 @@
 
 use blip2_dataset::quarantine::QuarantineRecord;
 
-use super::Machine;
+use super::state::Machine;
 
 /// Samples after which the share is first judged.
 const FIRST_JUDGED: u64 = 100;

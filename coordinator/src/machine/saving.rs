@@ -4,63 +4,18 @@ use std::time::Duration;
 
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::{Commit, PartFailed, PartWritten, Quarantined};
-
-use super::membership::AfterElection;
-use super::{Action, Checkpoint, Machine, Phase, StoreFailure};
 use blip2_run::commit::{CheckpointRecord, ShardRecord};
 use blip2_run::layout::is_shard_name;
+
+use super::interface::{Action, StoreFailure};
+use super::phase::{AfterElection, Phase};
+use super::save::{Part, Save};
+use super::state::{Checkpoint, Machine};
 
 /// Checkpoints being written at a time; more are not begun for the cadence's sake.
 const MOST_SAVES: usize = 2;
 /// Seconds until a checkpoint that could not be stored is tried again, doubled with each failure in a row.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// A checkpoint of which parts are awaited, or whose COMMIT is being written.
-#[derive(Debug)]
-pub(super) struct Save {
-    pub(super) record: CheckpointRecord,
-    /// Member and part, by part index.
-    parts: Vec<(u32, Part)>,
-    until: Duration,
-    /// The longest that a member's steps stood still, and that its part took.
-    stall: f64,
-    seconds: f64,
-}
-
-/// A part in the making.
-#[derive(Debug, Clone)]
-enum Part {
-    Awaited,
-    Written(ShardRecord),
-    /// It could not be stored, for this reason.
-    Failed(String),
-}
-
-impl Part {
-    fn is_awaited(&self) -> bool {
-        matches!(self, Self::Awaited)
-    }
-}
-
-impl Save {
-    /// The part that is awaited of a member.
-    fn awaited_of(&mut self, id: u32) -> Option<&mut Part> {
-        self.parts.iter_mut().find(|(member, part)| *member == id && part.is_awaited()).map(|(_, part)| part)
-    }
-
-    fn awaits(&self, id: u32) -> bool {
-        self.parts.iter().any(|(member, part)| *member == id && part.is_awaited())
-    }
-
-    /// Who could not store its part, and why.
-    fn failed(&self) -> Vec<(u32, String)> {
-        let failed = |(id, part): &(u32, Part)| match part {
-            Part::Failed(reason) => Some((*id, reason.clone())),
-            Part::Awaited | Part::Written(_) => None,
-        };
-        self.parts.iter().filter_map(failed).collect()
-    }
-}
 
 impl Machine {
     pub(super) fn save_is_due(&self) -> bool {

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Machine, Phase, Report};
+use super::phase::{Phase, Report};
+use super::state::Machine;
 
 /// Failed attempts in a row in which a member must be suspected to be sent away though it lives.
 const STRIKES: u32 = 2;

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use blip2_dataset::coverage::Coverage;
 use blip2_proto::v1::{NamedValue, Quarantined, StepDone, StepFailed};
-
-use super::holding::Held;
-use super::non_finite::Verdict;
-use super::{Action, CommittedStep, Machine, Member, Phase, Report};
 use blip2_run::coverage::coverage_of;
 use blip2_run::quarantine;
+
+use super::interface::{Action, CommittedStep};
+use super::non_finite::Verdict;
+use super::phase::{Phase, Report};
+use super::state::{Held, Machine, Member};
 
 impl Machine {
     pub(super) fn step_done(&mut self, id: u32, done: StepDone) {
@@ -23,7 +24,8 @@ impl Machine {
         }
         let needed = self.world.len();
         #[cfg(feature = "planted-bugs")]
-        let needed = needed - usize::from(needed > 1 && self.has(super::PlantedBug::CommitsWithoutAll));
+        let needed =
+            needed - usize::from(needed > 1 && self.has(super::planted_bug::PlantedBug::CommitsWithoutAll));
         match &mut self.phase {
             Phase::Stepping { reports, .. } => {
                 reports.entry(id).or_insert(Report::Done(done));
@@ -127,7 +129,7 @@ impl Machine {
             let used = done.coverage.as_ref().filter(|used| used.stage == stage).and_then(coverage_of);
             let used = used.ok_or_else(|| format!("worker {id} does not say which samples it used"))?;
             #[cfg(feature = "planted-bugs")]
-            let used = match sum.samples > 0 && self.has(super::PlantedBug::CoverageDropped) {
+            let used = match sum.samples > 0 && self.has(super::planted_bug::PlantedBug::CoverageDropped) {
                 true => Coverage { digest: 0, ..used },
                 false => used,
             };
@@ -144,11 +146,12 @@ impl Machine {
     fn count(&mut self, stage: u32, used: Coverage) {
         self.coverage.add(stage, used);
         #[cfg(feature = "planted-bugs")]
-        if self.has(super::PlantedBug::CommitsTwice) && self.world.len() > 1 {
+        if self.has(super::planted_bug::PlantedBug::CommitsTwice) && self.world.len() > 1 {
             return;
         }
         #[cfg(feature = "planted-bugs")]
-        if self.has(super::PlantedBug::SkipsAStep) && self.committed + 2 < self.schedule.total() {
+        if self.has(super::planted_bug::PlantedBug::SkipsAStep) && self.committed + 2 < self.schedule.total()
+        {
             self.committed += 1;
         }
         self.committed += 1;

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::ModelError;
+use crate::files::formats::gguf;
 use crate::files::read::read_json;
-use crate::files::weights::{gguf_config, is_gguf};
 
 /// A folder's `config.json`; its sections are parsed on demand.
 #[derive(Debug, Clone)]
@@ -27,8 +27,8 @@ impl FolderConfig {
     /// # Errors
     /// A file that is missing, is not JSON, or names no `model_type`.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
-        if is_gguf(folder) {
-            return Ok(Self { path: folder.to_path_buf(), value: gguf_config(folder)? });
+        if gguf::is_gguf(folder) {
+            return Ok(Self { path: folder.to_path_buf(), value: gguf::config(folder)? });
         }
         let path = folder.join("config.json");
         let value = read_json(&path)?;

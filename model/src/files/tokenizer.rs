@@ -1,15 +1,14 @@
 //! The tokenizers of published folders, whatever files they are in, as the content of a `tokenizer.json`.
 
 mod byte_pairs;
+mod gguf;
 pub(crate) mod ids;
 mod pairs;
 mod qformer;
 mod sentencepiece;
 mod word_pieces;
 
-pub(crate) use pairs::{ADDED, CONTROL, added_tokens, start_token, vocabulary};
 pub use qformer::{DECODER_START, QFormerTokenizer};
-pub(crate) use sentencepiece::{Piece, from_pieces};
 
 use std::path::{Path, PathBuf};
 
@@ -17,8 +16,8 @@ use serde_json::Value;
 
 use crate::error::ModelError;
 use crate::files::config::FolderConfig;
+use crate::files::formats::is_gguf;
 use crate::files::read::{read_file, read_json};
-use crate::files::weights::{gguf_tokenizer, is_gguf};
 
 const TOKENIZER_JSON: &str = "tokenizer.json";
 const SETTINGS: &str = "tokenizer_config.json";
@@ -95,7 +94,7 @@ pub fn tokenizer_json(path: &Path) -> Result<Value, ModelError> {
     let (kind, file) = TokenizerKind::of(path)?;
     match kind {
         TokenizerKind::Json => read_json(&file),
-        TokenizerKind::Gguf => gguf_tokenizer(path),
+        TokenizerKind::Gguf => gguf::tokenizer(path),
         TokenizerKind::SentencePiece => sentencepiece::tokenizer(&file, &sentencepiece_settings(path)?),
         TokenizerKind::BytePairs => byte_pairs::tokenizer(path, &settings(path)?),
         TokenizerKind::WordPieces => word_pieces::tokenizer(&file, &settings(path)?),

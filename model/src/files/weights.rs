@@ -1,25 +1,16 @@
-//! Weights in: safetensors, PyTorch and GGUF files and folders, read tensor by tensor under any of their
-//! published names.
+//! Weights in: files and folders of any format, read tensor by tensor under any of their published names.
 
-mod container;
-mod encoding;
-mod folder;
-mod gguf;
+#[cfg(test)]
+mod gguf_tests;
 mod init;
 mod names;
-mod open;
-mod pytorch;
 mod random;
-mod safetensors;
 mod source;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod wrapping;
 
-pub use folder::is_weight_file;
-pub use gguf::is_gguf;
-pub(crate) use gguf::{config as gguf_config, tokenizer as gguf_tokenizer};
 pub use init::{InitialValues, initialise};
 pub use names::{NameStyle, huggingface_name, lavis_name};
 pub use random::randomise;

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use super::{CLIP_VISION_PREFIX, ClipVisionConfig, EVA_PREFIX, EvaConfig};
 use crate::error::ModelError;
 use crate::files::config::FolderConfig;
-use crate::files::weights::{NameStyle, WeightSource, is_weight_file};
+use crate::files::formats::is_weight_file;
+use crate::files::weights::{NameStyle, WeightSource};
 
 /// LAVIS's files of an image encoder alone.
 const PUBLISHED: &[&str] = &["eva_vit_g.pth", "clip_vit_L.pth"];

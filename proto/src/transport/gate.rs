@@ -31,8 +31,8 @@ const MOST_CALLS: u32 = 8;
 const MOST_CONNECTIONS: usize = 256;
 /// Part of the process's descriptors that they may take.
 const SHARE_OF_DESCRIPTORS: usize = 4;
-/// Between two words on connections that were dropped.
-const SAY_EVERY: Duration = Duration::from_secs(30);
+/// Between two warnings of connections that were dropped.
+const WARN_EVERY: Duration = Duration::from_secs(30);
 
 const WAITING: u8 = 0;
 const AUTHENTICATED: u8 = 1;
@@ -40,17 +40,17 @@ const DROPPED: u8 = 2;
 
 /// The connections of one listener that have not shown the token.
 #[derive(Debug, Clone)]
-pub(super) struct Gate(Arc<Mutex<Waiting>>);
+pub(super) struct Gate(Arc<Mutex<Unauthenticated>>);
 
 #[derive(Debug)]
-struct Waiting {
+struct Unauthenticated {
     most: usize,
     within: Duration,
     next: u64,
     /// Oldest first.
     connections: BTreeMap<u64, Arc<State>>,
     dropped: u64,
-    said: Option<Instant>,
+    warned: Option<Instant>,
 }
 
 /// A connection, in the extensions of the requests that come over it.
@@ -77,23 +77,24 @@ impl Gate {
     }
 
     fn of(most: usize, within: Duration) -> Self {
-        let waiting = Waiting { most, within, next: 0, connections: BTreeMap::new(), dropped: 0, said: None };
-        Self(Arc::new(Mutex::new(waiting)))
+        let unauthenticated =
+            Unauthenticated { most, within, next: 0, connections: BTreeMap::new(), dropped: 0, warned: None };
+        Self(Arc::new(Mutex::new(unauthenticated)))
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn unauthenticated(&self) -> MutexGuard<'_, Unauthenticated> {
         // The map is consistent at every statement, so a poisoned lock is still good.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a connection in; the token must be shown over it in time.
     pub(super) fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Gated {
-        let mut waiting = self.waiting();
-        while waiting.connections.len() >= waiting.most {
-            waiting.drop_one();
+        let mut unauthenticated = self.unauthenticated();
+        while unauthenticated.connections.len() >= unauthenticated.most {
+            unauthenticated.drop_one();
         }
-        let id = waiting.next;
-        waiting.next += 1;
+        let id = unauthenticated.next;
+        unauthenticated.next += 1;
         let state = Arc::new(State {
             id,
             peer,
@@ -102,29 +103,29 @@ impl Gate {
             waker: AtomicWaker::new(),
             gate: self.clone(),
         });
-        waiting.connections.insert(id, state.clone());
-        let deadline = Box::pin(tokio::time::sleep(waiting.within));
+        unauthenticated.connections.insert(id, state.clone());
+        let deadline = Box::pin(tokio::time::sleep(unauthenticated.within));
         Gated { stream, connection: Connection(state), deadline: Some(deadline), read: 0 }
     }
 
     /// Drops half of the connections: the process has no descriptors left.
     pub(super) fn make_room(&self) {
-        let mut waiting = self.waiting();
-        for _ in 0..waiting.connections.len().div_ceil(2) {
-            waiting.drop_one();
+        let mut unauthenticated = self.unauthenticated();
+        for _ in 0..unauthenticated.connections.len().div_ceil(2) {
+            unauthenticated.drop_one();
         }
     }
 
     fn forget(&self, id: u64) {
-        self.waiting().connections.remove(&id);
+        self.unauthenticated().connections.remove(&id);
     }
 
     fn note_late(&self) {
-        self.waiting().note_dropped();
+        self.unauthenticated().note_dropped();
     }
 }
 
-impl Waiting {
+impl Unauthenticated {
     /// Drops the oldest connection of the address that has most of them.
     fn drop_one(&mut self) {
         let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
@@ -144,8 +145,8 @@ impl Waiting {
     /// A word now and then: strangers do not fill the log.
     fn note_dropped(&mut self) {
         self.dropped += 1;
-        if self.said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
-            self.said = Some(Instant::now());
+        if self.warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            self.warned = Some(Instant::now());
             tracing::warn!(so_far = self.dropped, "connections that do not show the run's token are dropped");
         }
     }
@@ -322,9 +323,9 @@ mod tests {
         let before = Instant::now();
         let error = gated.read_u8().await.expect_err("nothing was sent");
         assert!(error.to_string().contains("in time"), "{error}");
-        assert!(before.elapsed() >= within / 2 && gate.waiting().dropped == 1);
+        assert!(before.elapsed() >= within / 2 && gate.unauthenticated().dropped == 1);
         drop(gated);
-        assert!(gate.waiting().connections.is_empty());
+        assert!(gate.unauthenticated().connections.is_empty());
     }
 
     #[tokio::test]
@@ -349,7 +350,7 @@ mod tests {
         connection.authenticate();
         gated.read_exact(&mut buffer[read..]).await.expect("the rest");
         assert!(connection.is_authenticated() && buffer.iter().all(|byte| *byte == 7));
-        assert!(gate.waiting().connections.is_empty());
+        assert!(gate.unauthenticated().connections.is_empty());
         sending.await.expect("sent");
     }
 
@@ -362,8 +363,9 @@ mod tests {
         for _ in 0..5 {
             strangers.push(pair(&gate).await);
         }
-        let counts = |waiting: &Waiting| (waiting.connections.len(), waiting.dropped);
-        assert_eq!(counts(&gate.waiting()), (3, 2));
+        let counts =
+            |unauthenticated: &Unauthenticated| (unauthenticated.connections.len(), unauthenticated.dropped);
+        assert_eq!(counts(&gate.unauthenticated()), (3, 2));
         for (place, (client, gated)) in strangers.iter_mut().enumerate() {
             client.write_all(b"x").await.expect("the socket is open");
             assert_eq!(gated.read_u8().await.is_err(), place < 2, "{place}");
@@ -371,7 +373,7 @@ mod tests {
         member.0.write_all(b"x").await.expect("open");
         assert_eq!(member.1.read_u8().await.expect("a member"), b'x');
         gate.make_room();
-        assert_eq!(gate.waiting().connections.len(), 1);
+        assert_eq!(gate.unauthenticated().connections.len(), 1);
     }
 
     #[tokio::test]
@@ -383,7 +385,8 @@ mod tests {
         for _ in 0..20 {
             flood.push(pair(&gate).await);
         }
-        let left: Vec<IpAddr> = gate.waiting().connections.values().map(|state| state.peer.ip()).collect();
+        let left: Vec<IpAddr> =
+            gate.unauthenticated().connections.values().map(|state| state.peer.ip()).collect();
         assert!(left.contains(&other.ip()) && left.len() == 4, "{left:?}");
     }
 }

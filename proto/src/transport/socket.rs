@@ -21,23 +21,23 @@ pub(super) const UNACKNOWLEDGED: Duration = Duration::from_secs(2);
 /// Pause after a failed accept: the usual cause, no free file descriptor, does not go away at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Between two words on connections that cannot be accepted.
-const SAY_EVERY: Duration = Duration::from_secs(10);
+/// Between two warnings of connections that cannot be accepted.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// The connections that arrive, with their options set, which have yet to show the run's token.
 pub(super) fn accepted(listener: TcpListener) -> BoxStream<'static, io::Result<Gated>> {
-    let door = Door { listener, gate: Gate::new(), said: None };
-    stream::unfold(door, async |mut door| Some((Ok(door.next().await), door))).boxed()
+    let acceptor = Acceptor { listener, gate: Gate::new(), warned: None };
+    stream::unfold(acceptor, async |mut acceptor| Some((Ok(acceptor.next().await), acceptor))).boxed()
 }
 
-struct Door {
+struct Acceptor {
     listener: TcpListener,
     gate: Gate,
-    /// When it last said that a connection could not be accepted.
-    said: Option<Instant>,
+    /// When it last warned that a connection could not be accepted.
+    warned: Option<Instant>,
 }
 
-impl Door {
+impl Acceptor {
     async fn next(&mut self) -> Gated {
         loop {
             let accepted = self.listener.accept().await;
@@ -45,8 +45,8 @@ impl Door {
                 Ok((stream, peer)) => return self.gate.admit(stream, peer),
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
-                    if self.said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
-                        self.said = Some(Instant::now());
+                    if self.warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+                        self.warned = Some(Instant::now());
                         tracing::warn!(%error, "connections cannot be accepted");
                     }
                     // The usual cause is that no file descriptor is left.

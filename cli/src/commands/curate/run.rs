@@ -34,8 +34,8 @@ use crate::identity::binary_identity;
 use crate::launch::{
     Going, LEAVE_WITHIN, Machine, Place, WorkerCommand, WorkerLaunch, Workers, default_workers, places,
 };
-use crate::secured::{transport, url};
 use crate::signals::Signals;
+use crate::tls::{transport, url};
 use crate::token::{TokenFile, fresh_token, must_have_token, read_token};
 use crate::typed_numbers;
 use blip2_run::exit::Exit;

@@ -7,7 +7,7 @@ use console::Term;
 use super::source::Known;
 use super::{live_lines, print_text};
 use crate::error::CliError;
-use crate::progress::{Said, status_line};
+use crate::progress::{StatusLog, status_line};
 
 /// Standard output, as it is.
 pub(super) enum Screen {
@@ -17,7 +17,7 @@ pub(super) enum Screen {
         lines: usize,
     },
     Lines {
-        said: Said,
+        log: StatusLog,
         last: String,
     },
 }
@@ -26,7 +26,7 @@ impl Screen {
     pub(super) fn new() -> Self {
         match std::io::stdout().is_terminal() {
             true => Self::Terminal { term: Term::stdout(), lines: 0 },
-            false => Self::Lines { said: Said::default(), last: String::new() },
+            false => Self::Lines { log: StatusLog::default(), last: String::new() },
         }
     }
 
@@ -47,9 +47,9 @@ impl Screen {
                 *lines = frame.lines().count();
                 drawn.map_err(|error| CliError::failed(format!("cannot write to standard output: {error}")))
             }
-            Self::Lines { said, last } => {
+            Self::Lines { log, last } => {
                 let line = match known {
-                    Known::Live(status) if said.is_due(status) => status_line(status),
+                    Known::Live(status) if log.is_due(status) => status_line(status),
                     Known::Live(_) => return Ok(()),
                     Known::Stored(stored) => stored.line(),
                 };

@@ -16,8 +16,8 @@ use tonic::{Code, Status};
 use crate::error::CliError;
 use crate::places::typed_location;
 use crate::run_folder::{local_path, logs_folder};
-use crate::secured::transport;
 use crate::stored_status::{StoredRun, StoredStatus};
+use crate::tls::transport;
 use crate::token::{read_token, token_in};
 use blip2_run::exit::Exit;
 

@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::staging::write_json;
 use crate::error::ModelError;
+use crate::files::formats::is_gguf;
 use crate::files::tokenizer::ids::{IMAGE, content_of, first_free, id_of_image};
 use crate::files::tokenizer::{QFormerTokenizer, has_tokenizer_json, settings, tokenizer_json};
-use crate::files::weights::is_gguf;
 
 /// Files that a tokenizer may have besides `tokenizer.json` and `tokenizer_config.json`. They name the tokens as
 /// they were, so a tokenizer that gets another one goes without.

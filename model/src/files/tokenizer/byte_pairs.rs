@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{named_token, start_token};
+use super::named_token;
+use super::pairs::start_token;
 use crate::error::ModelError;
 use crate::files::read::{read_file, read_json};
 

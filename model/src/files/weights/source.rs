@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::container::{Container, Stored};
-use super::folder;
 use super::names::{NameStyle, first_part, is_ignored, matches};
-use super::open::open_file;
 use super::wrapping::unwrapped;
 use crate::error::ModelError;
+use crate::files::formats::container::{Container, Stored};
+use crate::files::formats::folder;
+use crate::files::formats::open::open_file;
 
 /// Names that are not close enough to be meant are not suggested.
 const SIMILAR: f64 = 0.6;

@@ -1,12 +1,10 @@
-//! GGUF files of Llama: configuration, weights and tokenizer in one.
+//! GGUF files of Llama: configuration and weights, and the tokenizer beside them.
 
 mod llama;
 mod metadata;
-mod tokenizer;
 
 pub(crate) use llama::{config, tensors};
-pub(crate) use metadata::MAGIC;
-pub(crate) use tokenizer::tokenizer;
+pub(in crate::files) use metadata::{Head, MAGIC};
 
 use std::path::Path;
 
@@ -14,6 +12,3 @@ use std::path::Path;
 pub fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
-
-#[cfg(test)]
-mod tests;

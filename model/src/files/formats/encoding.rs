@@ -23,7 +23,7 @@ pub(crate) enum Encoding {
 
 impl Encoding {
     /// What the format calls it.
-    pub(super) fn name(&self) -> String {
+    pub(in crate::files) fn name(&self) -> String {
         match self {
             Self::Other(name) => name.clone(),
             known => format!("{known:?}").to_uppercase(),
@@ -31,7 +31,7 @@ impl Encoding {
     }
 
     /// Numbers and bytes of a block, the smallest piece that can be decoded; `None` for what cannot be read.
-    pub(super) fn block(&self) -> Option<(usize, usize)> {
+    pub(in crate::files) fn block(&self) -> Option<(usize, usize)> {
         Some(match self {
             Self::F64 => (1, 8),
             Self::F32 => (1, 4),
@@ -43,7 +43,7 @@ impl Encoding {
     }
 
     /// Decodes whole blocks; `into` has as many numbers as `bytes` holds.
-    pub(super) fn decode(&self, bytes: &[u8], into: &mut [f32]) {
+    pub(in crate::files) fn decode(&self, bytes: &[u8], into: &mut [f32]) {
         match self {
             Self::F64 => each(bytes, into, |b: [u8; 8]| f64::from_le_bytes(b) as f32),
             Self::F32 => each(bytes, into, f32::from_le_bytes),
@@ -90,7 +90,7 @@ fn q4_1(block: &[u8; 20], values: &mut [f32]) {
 /// Undoes llama.cpp's order of a query's or key's rows, in which the two halves of each head alternate.
 ///
 /// `shape` is `[heads · width, columns]`, with an even width.
-pub(super) fn separate_halves(values: &mut [f32], shape: &[usize], heads: usize) {
+pub(in crate::files) fn separate_halves(values: &mut [f32], shape: &[usize], heads: usize) {
     let [rows, columns] = shape[..] else { return };
     let half = rows / heads / 2;
     let mut rotated = vec![0.0; rows / heads * columns];

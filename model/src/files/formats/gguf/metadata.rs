@@ -5,8 +5,8 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::super::container::OpenFile;
 use crate::error::ModelError;
+use crate::files::formats::container::OpenFile;
 
 /// How every GGUF file begins.
 pub(crate) const MAGIC: &[u8] = b"GGUF";
@@ -19,7 +19,7 @@ const ALIGNMENT: u64 = 32;
 
 /// A value of the metadata.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(in crate::files) enum Value {
     Integer(i64),
     Float(f64),
     Bool(bool),
@@ -29,26 +29,26 @@ pub(super) enum Value {
 
 /// One tensor of the list.
 #[derive(Debug)]
-pub(super) struct TensorInfo {
-    pub(super) name: String,
+pub(in crate::files) struct TensorInfo {
+    pub(in crate::files) name: String,
     /// Slowest dimension first, as everywhere but in the file.
-    pub(super) shape: Vec<usize>,
+    pub(in crate::files) shape: Vec<usize>,
     /// ggml's number of the type.
-    pub(super) kind: u32,
+    pub(in crate::files) kind: u32,
     /// From the beginning of the file.
-    pub(super) start: u64,
+    pub(in crate::files) start: u64,
 }
 
 /// What stands before the tensors.
 #[derive(Debug)]
-pub(super) struct Head {
-    pub(super) file: Arc<OpenFile>,
+pub(in crate::files) struct Head {
+    pub(in crate::files) file: Arc<OpenFile>,
     values: BTreeMap<String, Value>,
-    pub(super) tensors: Vec<TensorInfo>,
+    pub(in crate::files) tensors: Vec<TensorInfo>,
 }
 
 impl Head {
-    pub(super) fn read(path: &Path) -> Result<Self, ModelError> {
+    pub(in crate::files) fn read(path: &Path) -> Result<Self, ModelError> {
         let file = Arc::new(OpenFile::open(path)?);
         let stream = file.file.try_clone().map_err(|e| ModelError::io(path, e))?;
         let mut reader = Reader { stream: BufReader::new(stream).take(file.size), file: &file };
@@ -82,25 +82,25 @@ impl Head {
         Ok(Self { file, values, tensors })
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+    pub(in crate::files) fn get(&self, name: &str) -> Option<&Value> {
         self.values.get(name)
     }
 
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
+    pub(in crate::files) fn text(&self, name: &str) -> Option<&str> {
         match self.get(name)? {
             Value::Text(text) => Some(text),
             _ => None,
         }
     }
 
-    pub(super) fn bool(&self, name: &str) -> Option<bool> {
+    pub(in crate::files) fn bool(&self, name: &str) -> Option<bool> {
         match self.get(name)? {
             Value::Bool(value) => Some(*value),
             _ => None,
         }
     }
 
-    pub(super) fn number(&self, name: &str) -> Option<f64> {
+    pub(in crate::files) fn number(&self, name: &str) -> Option<f64> {
         match self.get(name)? {
             Value::Float(value) => Some(*value),
             Value::Integer(value) => Some(*value as f64),
@@ -108,7 +108,7 @@ impl Head {
         }
     }
 
-    pub(super) fn integer(&self, name: &str) -> Option<i64> {
+    pub(in crate::files) fn integer(&self, name: &str) -> Option<i64> {
         match self.get(name)? {
             Value::Integer(value) => Some(*value),
             _ => None,
@@ -116,7 +116,7 @@ impl Head {
     }
 
     /// The texts of a list; empty where it is absent.
-    pub(super) fn texts(&self, name: &str) -> Vec<&str> {
+    pub(in crate::files) fn texts(&self, name: &str) -> Vec<&str> {
         self.list(name, |value| match value {
             Value::Text(text) => Some(text.as_str()),
             _ => None,
@@ -124,7 +124,7 @@ impl Head {
     }
 
     /// The numbers of a list; empty where it is absent.
-    pub(super) fn numbers(&self, name: &str) -> Vec<f64> {
+    pub(in crate::files) fn numbers(&self, name: &str) -> Vec<f64> {
         self.list(name, |value| match value {
             Value::Float(value) => Some(*value),
             _ => None,
@@ -132,7 +132,7 @@ impl Head {
     }
 
     /// The integers of a list; empty where it is absent.
-    pub(super) fn integers(&self, name: &str) -> Vec<i64> {
+    pub(in crate::files) fn integers(&self, name: &str) -> Vec<i64> {
         self.list(name, |value| match value {
             Value::Integer(value) => Some(*value),
             _ => None,

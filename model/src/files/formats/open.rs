@@ -8,7 +8,7 @@ use crate::error::ModelError;
 use crate::files::lfs::{LFS_POINTER, is_lfs_pointer, lfs_reason};
 
 /// Opens a single file.
-pub(super) fn open_file(path: &Path) -> Result<Container, ModelError> {
+pub(in crate::files) fn open_file(path: &Path) -> Result<Container, ModelError> {
     let file = OpenFile::open(path)?;
     let beginning = file.bytes(0, LFS_POINTER.len().min(file.size as usize))?;
     if is_lfs_pointer(&beginning) {

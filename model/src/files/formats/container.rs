@@ -14,23 +14,23 @@ const CHUNK: usize = 1 << 20;
 
 /// The tensors of a file or of a folder of shards, by the names in the files.
 #[derive(Debug, Default)]
-pub(super) struct Container {
+pub(in crate::files) struct Container {
     tensors: BTreeMap<String, Stored>,
 }
 
 /// One tensor in a file.
 #[derive(Debug, Clone)]
-pub(super) struct Stored {
+pub(in crate::files) struct Stored {
     /// Its name in the file.
-    pub(super) name: String,
-    pub(super) shape: Vec<usize>,
-    pub(super) encoding: Encoding,
-    pub(super) place: Place,
+    pub(in crate::files) name: String,
+    pub(in crate::files) shape: Vec<usize>,
+    pub(in crate::files) encoding: Encoding,
+    pub(in crate::files) place: Place,
 }
 
 /// Where a tensor's numbers are.
 #[derive(Debug, Clone)]
-pub(super) enum Place {
+pub(in crate::files) enum Place {
     /// One after the other in a file.
     File { file: Arc<OpenFile>, start: u64 },
     /// The same, with the rows of each attention head in llama.cpp's order.
@@ -41,26 +41,26 @@ pub(super) enum Place {
 
 /// An open file and its name.
 #[derive(Debug)]
-pub(super) struct OpenFile {
-    pub(super) path: PathBuf,
-    pub(super) file: File,
-    pub(super) size: u64,
+pub(in crate::files) struct OpenFile {
+    pub(in crate::files) path: PathBuf,
+    pub(in crate::files) file: File,
+    pub(in crate::files) size: u64,
 }
 
 impl OpenFile {
-    pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
+    pub(in crate::files) fn open(path: &Path) -> Result<Self, ModelError> {
         let file = File::open(path).map_err(|e| ModelError::io(path, e))?;
         let size = file.metadata().map_err(|e| ModelError::io(path, e))?.len();
         Ok(Self { path: path.to_path_buf(), file, size })
     }
 
     /// An error about this file.
-    pub(super) fn error(&self, reason: impl Into<String>) -> ModelError {
+    pub(in crate::files) fn error(&self, reason: impl Into<String>) -> ModelError {
         ModelError::Format { path: self.path.clone(), reason: reason.into() }
     }
 
     /// `length` bytes from `start` on, which must be in the file.
-    pub(super) fn bytes(&self, start: u64, length: usize) -> Result<Vec<u8>, ModelError> {
+    pub(in crate::files) fn bytes(&self, start: u64, length: usize) -> Result<Vec<u8>, ModelError> {
         if start.saturating_add(length as u64) > self.size {
             let reason = format!("{length} bytes at {start} in a file of {}: truncated?", self.size);
             return Err(self.error(reason));
@@ -77,12 +77,12 @@ impl OpenFile {
 
 impl Container {
     /// Adds a tensor; one that is there already comes from another shard.
-    pub(super) fn add(&mut self, name: String, tensor: Stored) {
+    pub(in crate::files) fn add(&mut self, name: String, tensor: Stored) {
         self.tensors.insert(name, tensor);
     }
 
     /// The same tensors by other names. Where two get the same one, both keep theirs.
-    pub(super) fn renamed(self, rename: impl Fn(&str) -> String) -> Self {
+    pub(in crate::files) fn renamed(self, rename: impl Fn(&str) -> String) -> Self {
         let mut wanted: BTreeMap<String, usize> = BTreeMap::new();
         for name in self.tensors.keys() {
             *wanted.entry(rename(name)).or_default() += 1;
@@ -95,22 +95,22 @@ impl Container {
     }
 
     /// The tensor called `name` in the files.
-    pub(super) fn get(&self, name: &str) -> Option<&Stored> {
+    pub(in crate::files) fn get(&self, name: &str) -> Option<&Stored> {
         self.tensors.get(name)
     }
 
     /// The tensor called `name` in the files, with its name.
-    pub(super) fn entry(&self, name: &str) -> Option<(&str, &Stored)> {
+    pub(in crate::files) fn entry(&self, name: &str) -> Option<(&str, &Stored)> {
         self.tensors.get_key_value(name).map(|(name, tensor)| (name.as_str(), tensor))
     }
 
     /// The tensors in the order of their names.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Stored)> {
+    pub(in crate::files) fn iter(&self) -> impl Iterator<Item = (&str, &Stored)> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
     /// Moves all tensors out.
-    pub(super) fn into_tensors(self) -> BTreeMap<String, Stored> {
+    pub(in crate::files) fn into_tensors(self) -> BTreeMap<String, Stored> {
         self.tensors
     }
 }
@@ -120,7 +120,7 @@ impl Stored {
     ///
     /// # Errors
     /// Numbers beyond the end of the file, or that are not as many bytes as the shape asks for.
-    pub(super) fn in_file(
+    pub(in crate::files) fn in_file(
         name: &str,
         shape: Vec<usize>,
         encoding: Encoding,
@@ -149,7 +149,7 @@ impl Stored {
     }
 
     /// Number of elements.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::files) fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
@@ -158,7 +158,7 @@ impl Stored {
     /// # Errors
     /// Numbers of a kind that is not supported, or that are infinite or no numbers: the model would compute
     /// nothing else.
-    pub(super) fn values(&self) -> Result<Vec<f32>, ModelError> {
+    pub(in crate::files) fn values(&self) -> Result<Vec<f32>, ModelError> {
         if let Encoding::Other(kind) = &self.encoding {
             let reason = format!(
                 "tensor `{}` is of type {kind}, which is not supported; use F32, F16 or BF16 (in GGUF also Q8_0 and \
@@ -204,7 +204,7 @@ impl Stored {
     }
 
     /// The file that holds it.
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::files) fn path(&self) -> &Path {
         match &self.place {
             Place::File { file, .. } | Place::Interleaved { file, .. } => &file.path,
             Place::Pytorch { path, .. } => path,

@@ -22,7 +22,7 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-pub(super) fn open(folder: &Path) -> Result<Container, ModelError> {
+pub(in crate::files) fn open(folder: &Path) -> Result<Container, ModelError> {
     for (single, index) in KINDS {
         let index = folder.join(index);
         if index.is_file() {

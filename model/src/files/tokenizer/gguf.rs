@@ -4,9 +4,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::metadata::Head;
+use super::pairs::{ADDED, CONTROL, added_tokens, start_token, vocabulary};
+use super::sentencepiece::{Piece, from_pieces};
 use crate::error::ModelError;
-use crate::files::tokenizer::{ADDED, CONTROL, Piece, added_tokens, from_pieces, start_token, vocabulary};
+use crate::files::formats::gguf::Head;
 
 /// How Llama 3 cuts a text into words, from its published tokenizer.
 const LLAMA3_WORDS: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
@@ -15,7 +16,7 @@ const LLAMA3_WORDS: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\
 ///
 /// # Errors
 /// A kind of tokenizer, or a way to cut words, that is not supported, named as the file names it.
-pub(crate) fn tokenizer(path: &Path) -> Result<Value, ModelError> {
+pub(super) fn tokenizer(path: &Path) -> Result<Value, ModelError> {
     let head = Head::read(path)?;
     let tokens = head.texts("tokenizer.ggml.tokens");
     let kinds = head.integers("tokenizer.ggml.token_type");

@@ -6,7 +6,6 @@ use burn::tensor::Device;
 use half::f16;
 use serde_json::json;
 
-use super::*;
 use crate::files::config::FolderConfig;
 use crate::files::tokenizer::tokenizer_json;
 use crate::files::weights::WeightSource;
@@ -254,7 +253,7 @@ fn what_is_not_supported_is_named() {
     assert!(error.to_string().contains("`blk.0.attn_q.bias`"), "{error}");
     let mut words = entries();
     words[10].1 = Entry::Text("qwen2");
-    let error = with_file(&words, &[], |path| tokenizer(path).unwrap_err().to_string());
+    let error = with_file(&words, &[], |path| tokenizer_json(path).unwrap_err().to_string());
     assert!(error.contains("`qwen2`"), "{error}");
 }
 
@@ -303,7 +302,7 @@ fn sentence_pieces_that_cannot_be_are_refused() {
         let mut entries = pieces();
         entries.retain(|(other, _)| *other != name);
         entries.push((name, entry));
-        with_file(&entries, &[], |path| tokenizer(path).unwrap_err().to_string())
+        with_file(&entries, &[], |path| tokenizer_json(path).unwrap_err().to_string())
     };
     let short = error("tokenizer.ggml.scores", Entry::Floats(vec![0.0]));
     assert!(short.contains("9 tokens with 1 scores"), "{short}");

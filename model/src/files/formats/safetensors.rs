@@ -12,7 +12,7 @@ use crate::error::ModelError;
 /// Largest header that is read, as in the reference implementation.
 const MAX_HEADER: u64 = 100_000_000;
 
-pub(super) fn open(file: OpenFile) -> Result<Container, ModelError> {
+pub(in crate::files) fn open(file: OpenFile) -> Result<Container, ModelError> {
     let file = Arc::new(file);
     if file.size < 8 {
         return Err(file.error(format!("no header in {} bytes", file.size)));

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::metadata::{Head, TensorInfo};
 use crate::error::ModelError;
-use crate::files::weights::container::{Container, Place, Stored};
-use crate::files::weights::encoding::Encoding;
+use crate::files::formats::container::{Container, Place, Stored};
+use crate::files::formats::encoding::Encoding;
 
 /// Names outside and inside the layers: GGUF's, and those of `LlamaForCausalLM`.
 const NAMES: &[(&str, &str)] = &[

@@ -13,13 +13,13 @@ use crate::error::ModelError;
 const HOLDERS: &[&str] = &["model", "state_dict", "model_state_dict", "module"];
 
 /// Whether a file is PyTorch's: an archive, or one of the names that such files have.
-pub(super) fn is_pytorch(path: &Path, magic: &[u8]) -> bool {
+pub(in crate::files) fn is_pytorch(path: &Path, magic: &[u8]) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     magic.starts_with(b"PK\x03\x04") || matches!(extension, Some("bin" | "pt" | "pth"))
 }
 
 /// The tensors of the state dictionary, which is the file's content or lies under one of [`HOLDERS`].
-pub(super) fn open(path: &Path) -> Result<Container, ModelError> {
+pub(in crate::files) fn open(path: &Path) -> Result<Container, ModelError> {
     let held = HOLDERS.iter().find_map(|holder| PytorchReader::with_top_level_key(path, holder).ok());
     let reader = match held.filter(|reader| !reader.is_empty()) {
         Some(reader) => reader,
