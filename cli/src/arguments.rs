@@ -100,10 +100,12 @@ pub(crate) struct QuickstartArguments {
     /// Set one value of the configuration; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
-    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; same as `--set train.device=DEVICE`.
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; same as
+    /// `--set train.device=DEVICE`.
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<DeviceName>,
-    /// Continue the quick start in `--out`: what is trained is not trained again; starts it where there is none.
+    /// Continue the quick start in `--out`: what is trained is not trained again; starts it where there is
+    /// none.
     #[arg(long)]
     pub(crate) resume: bool,
     /// Print progress and the summary as JSON lines.
@@ -115,10 +117,12 @@ pub(crate) struct QuickstartArguments {
 pub(crate) struct TrainArguments {
     #[command(flatten)]
     pub(crate) config: ConfigArguments,
-    /// Worker processes; same as `--set coordinator.workers=N`. Where nobody says how many: one for each card.
+    /// Worker processes; same as `--set coordinator.workers=N`. Where nobody says how many: one for each
+    /// card.
     #[arg(long, value_name = "N")]
     pub(crate) workers: Option<u32>,
-    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; same as `--set train.device=DEVICE`.
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; same as
+    /// `--set train.device=DEVICE`.
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<DeviceName>,
     /// Continue the run in `run.root` from its newest checkpoint; starts it where there is none.
@@ -139,11 +143,12 @@ pub(crate) struct CoordinatorArguments {
     /// File with the run token that workers must show; required for listening beyond this machine.
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// URL under which workers and coordinators that stand by reach this one, where that is not its `--listen` address.
+    /// URL under which workers and coordinators that stand by reach this one, where that is not its
+    /// `--listen` address.
     #[arg(long, value_name = "URL", value_parser = advertised_url)]
     pub(crate) advertise: Option<String>,
-    /// Continue the run in `run.root`, with the workers that are in it or from its newest checkpoint; starts it where
-    /// there is none. A coordinator that leads it is fenced off.
+    /// Continue the run in `run.root`, with the workers that are in it or from its newest checkpoint; starts
+    /// it where there is none. A coordinator that leads it is fenced off.
     #[arg(long)]
     pub(crate) resume: bool,
     /// Stand by: wait for the run, watch the coordinator that leads it, and take over when it is silent. With
@@ -157,8 +162,8 @@ pub(crate) struct CoordinatorArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArguments {
-    /// The coordinators, the leading one and those that stand by, for example `http://10.0.0.1:7100`; may be repeated
-    /// or a list with commas.
+    /// The coordinators, the leading one and those that stand by, for example `http://10.0.0.1:7100`; may be
+    /// repeated or a list with commas.
     #[arg(long, value_name = "URL", required = true, value_delimiter = ',')]
     pub(crate) coordinator: Vec<String>,
     /// Address for other workers to reach this one; port 0 takes a free one, printed as a JSON line.
@@ -173,8 +178,8 @@ pub(crate) struct WorkerArguments {
     /// Compute threads; 0 takes all cores.
     #[arg(long, default_value_t = 0, value_parser = threads)]
     pub(crate) threads: usize,
-    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; without it, the one of the run's
-    /// configuration. Of several cards a task of Slurm takes the one of its number.
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; without it, the one of
+    /// the run's configuration. Of several cards a task of Slurm takes the one of its number.
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<DeviceName>,
     /// Host and port under which other workers reach this one, where that is not its `--listen` address.
@@ -198,7 +203,8 @@ pub(crate) struct StatusArguments {
     /// A run (folder or URL), or its coordinator's address, for example `http://127.0.0.1:7100`.
     #[arg(value_name = "RUN_OR_ADDRESS")]
     pub(crate) target: String,
-    /// Show again every second until the run ends: in place on a terminal, else a line whenever there is news.
+    /// Show again every second until the run ends: in place on a terminal, else a line whenever there is
+    /// news.
     #[arg(long)]
     pub(crate) watch: bool,
     /// File with the run token, for a coordinator that was started with one.
@@ -233,7 +239,8 @@ pub(crate) struct CheckpointArguments {
 pub(crate) enum CheckpointCommand {
     /// List the checkpoints of a run.
     Ls(CheckpointTarget),
-    /// Read everything back, the list of quarantined rows included; compare length and BLAKE3, and look for NaN.
+    /// Read everything back, the list of quarantined rows included; compare length and BLAKE3, and look for
+    /// NaN.
     Verify(CheckpointTarget),
     /// Print one BLAKE3 over all trainable parameters, in path order, and the step.
     Digest(CheckpointTarget),
@@ -257,7 +264,8 @@ pub(crate) struct CheckpointTarget {
 pub(crate) struct ExportArguments {
     #[command(flatten)]
     pub(crate) checkpoint: CheckpointTarget,
-    /// Folder to write, or with `--layout lavis` a file that ends in .pth or .safetensors; it must not exist yet.
+    /// Folder to write, or with `--layout lavis` a file that ends in .pth or .safetensors; it must not exist
+    /// yet.
     #[arg(long, value_name = "PATH")]
     pub(crate) out: PathBuf,
     /// What to write.
@@ -318,8 +326,8 @@ pub(crate) struct ImportArguments {
     /// Folder or URL of the run to make: its configuration is that of `--config`, with this root.
     #[arg(value_name = "RUN")]
     pub(crate) run: String,
-    /// The weights: a folder of `Blip2ForConditionalGeneration` (stage 2) or `Blip2ForImageTextRetrieval` (stage 1),
-    /// or LAVIS's file (.pth or .safetensors) of either stage. Paths and URLs.
+    /// The weights: a folder of `Blip2ForConditionalGeneration` (stage 2) or `Blip2ForImageTextRetrieval`
+    /// (stage 1), or LAVIS's file (.pth or .safetensors) of either stage. Paths and URLs.
     #[arg(long, value_name = "FOLDER_OR_FILE")]
     pub(crate) from: String,
     #[command(flatten)]
@@ -373,7 +381,8 @@ pub(crate) struct EvalTarget {
     /// Parquet file or URL with pictures and captions; may be repeated.
     #[arg(long, value_name = "F", required = true)]
     pub(crate) data: Vec<String>,
-    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; without it, the one the run was trained on.
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; without it, the one the
+    /// run was trained on.
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<DeviceName>,
     /// Print the result as a JSON line.

@@ -1,7 +1,7 @@
 //! `blip2`: pre-trains, evaluates and exports BLIP-2 from one binary.
 //!
-//! The binary is [`run`]. Besides it, the readers of what a user or a store hands in are here to be tested on their own:
-//! [`check_configuration`], [`check_run_file`], [`check_token`].
+//! The binary is [`run`]. Besides it, the readers of what a user or a store hands in are here to be tested on
+//! their own: [`check_configuration`], [`check_run_file`], [`check_token`].
 
 // First, because its macros hold in the modules below it.
 #[macro_use]

@@ -43,7 +43,8 @@ pub(crate) struct StepRecord {
     /// Bytes of a card's memory held by the worker that held most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) device_bytes: Option<u64>,
-    /// Kernels that the worker which compiled most compiled for the step; the warm-up's are with the first step's.
+    /// Kernels that the worker which compiled most compiled for the step; the warm-up's are with the first
+    /// step's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) kernels_compiled: Option<u32>,
 }
@@ -78,18 +79,20 @@ pub(crate) struct MetricsLog {
     file: File,
     /// Lines that could not be written yet: a full disk ends no run.
     waiting: String,
-    /// Whether a step was written: from the first one on, what an earlier coordinator wrote of the same steps is gone.
+    /// Whether a step was written: from the first one on, what an earlier coordinator wrote of the same steps
+    /// is gone.
     begun: bool,
 }
 
 impl MetricsLog {
-    /// Opens the log. Which lines are kept shows when the first step is committed: workers may hold steps that are in no
-    /// checkpoint.
+    /// Opens the log. Which lines are kept shows when the first step is committed: workers may hold steps
+    /// that are in no checkpoint.
     pub(crate) fn open(path: PathBuf) -> Result<Self, CliError> {
         Ok(Self { file: appending(&path)?, path, waiting: String::new(), begun: false })
     }
 
-    /// Takes in a committed step. A file that cannot be written is said once, and tried again with every further step.
+    /// Takes in a committed step. A file that cannot be written is said once, and tried again with every
+    /// further step.
     fn record(&mut self, record: &StepRecord) -> Result<(), CliError> {
         let had_trouble = !self.waiting.is_empty();
         self.waiting += &line_of(record)?;

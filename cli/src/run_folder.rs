@@ -79,12 +79,13 @@ pub(crate) struct RunFolder {
 }
 
 impl RunFolder {
-    /// Pins the configuration and the corpus of a new run, or compares them with those of the run that is there. Before
-    /// a run is pinned everything that can be known of it is looked at; one that never committed a step is no obstacle.
+    /// Pins the configuration and the corpus of a new run, or compares them with those of the run that is
+    /// there. Before a run is pinned everything that can be known of it is looked at; one that never
+    /// committed a step is no obstacle.
     ///
     /// # Errors
-    /// Refused when a run is there and `resume` is false, or when its configuration or corpus differs; or the run
-    /// cannot begin.
+    /// Refused when a run is there and `resume` is false, or when its configuration or corpus differs; or the
+    /// run cannot begin.
     pub(crate) async fn open(
         mut config: RunConfig,
         resume: bool,
@@ -153,8 +154,8 @@ impl RunFolder {
         Ok(Self { root, config, config_hash: hash, manifest_hash, not_downloaded, continued })
     }
 
-    /// Waits for a run that another process starts, as long as that one waits for its workers, and compares it with this
-    /// configuration.
+    /// Waits for a run that another process starts, as long as that one waits for its workers, and compares
+    /// it with this configuration.
     ///
     /// # Errors
     /// It does not appear in time; or as [`RunFolder::open`].
@@ -177,7 +178,8 @@ impl RunFolder {
         Self::open(config, true, Purpose::Coordinate).await
     }
 
-    /// The folder for logs: in the run's folder, or in the one for temporary files when the run lives elsewhere.
+    /// The folder for logs: in the run's folder, or in the one for temporary files when the run lives
+    /// elsewhere.
     pub(crate) fn logs(&self) -> Result<PathBuf, CliError> {
         let folder = logs_folder(&self.config);
         std::fs::create_dir_all(&folder).map_err(|error| {

@@ -26,8 +26,8 @@ use blip2_run::exit::Exit;
 
 /// Committed steps that may wait for the disk.
 const METRICS_QUEUE: usize = 1024;
-/// Checkpoints without COMMIT that a run may leave which was killed before its first one was complete: the two that are
-/// written at a time, and one abandoned before.
+/// Checkpoints without COMMIT that a run may leave which was killed before its first one was complete: the
+/// two that are written at a time, and one abandoned before.
 const MOST_UNFINISHED: usize = 3;
 
 /// How a coordinator is reached and begins to lead.
@@ -209,8 +209,8 @@ impl Session {
     }
 }
 
-/// The newest checkpoint that reads back whole, as the one named `whole` is known to; those passed over because they
-/// are damaged are reported.
+/// The newest checkpoint that reads back whole, as the one named `whole` is known to; those passed over
+/// because they are damaged are reported.
 async fn checkpoint_to_continue(
     folder: &RunFolder,
     whole: Option<&str>,
@@ -234,10 +234,12 @@ async fn checkpoint_to_continue(
     Ok(newest)
 }
 
-/// Tells that the run begins with step 0 though it was begun before, unless a member brings its state (`takes_over`).
+/// Tells that the run begins with step 0 though it was begun before, unless a member brings its state
+/// (`takes_over`).
 ///
 /// # Errors
-/// It had checkpoints: COMMIT objects were deleted, and starting over would throw away what can still be restored.
+/// It had checkpoints: COMMIT objects were deleted, and starting over would throw away what can still be
+/// restored.
 async fn start_over(folder: &RunFolder, catalogue: &Catalogue, takes_over: bool) -> Result<(), CliError> {
     let root = &folder.root;
     let newest = Epochs::new(root, String::new(), String::new()).newest_record().await?;

@@ -28,8 +28,8 @@ pub(crate) struct StoredRun {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct StoredStatus {
     pub(crate) run: String,
-    /// `done`, `interrupted`, `failed`; `unreachable`: it has not ended, and nobody who leads it answers; `new`: nobody
-    /// has led it yet.
+    /// `done`, `interrupted`, `failed`; `unreachable`: it has not ended, and nobody who leads it answers;
+    /// `new`: nobody has led it yet.
     pub(crate) state: String,
     pub(crate) epoch: u64,
     pub(crate) stage: u32,
@@ -42,8 +42,8 @@ pub(crate) struct StoredStatus {
     /// Why the coordinator there does not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
-    /// Values of the last committed step, and the newest ones on held-out rows with the committed steps behind them, as
-    /// far as the metrics are on this machine.
+    /// Values of the last committed step, and the newest ones on held-out rows with the committed steps
+    /// behind them, as far as the metrics are on this machine.
     #[serde(serialize_with = "serialize_values")]
     pub(crate) values: Values,
     #[serde(serialize_with = "serialize_values")]
@@ -113,8 +113,8 @@ impl StoredRun {
     }
 }
 
-/// Committed steps: an epoch that closes the run names them; the metrics, where they are on this machine, tell how far
-/// the newest epoch came.
+/// Committed steps: an epoch that closes the run names them; the metrics, where they are on this machine,
+/// tell how far the newest epoch came.
 fn committed(
     newest: Option<&EpochRecord>,
     checkpoint: Option<&CheckpointRecord>,

@@ -236,8 +236,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// However the slots are cut into members: the subtrees cover every slot once, and adding them pair by pair gives
-        /// the very bits of one member that has all slots.
+        /// However the slots are cut into members: the subtrees cover every slot once, and adding them pair
+        /// by pair gives the very bits of one member that has all slots.
         #[test]
         fn the_sum_depends_on_the_tree_alone(
             levels in 0u32..6,

@@ -113,8 +113,8 @@ impl Machine {
         }
     }
 
-    /// If this process itself stood still, what the members said meanwhile is still to be taken in, another coordinator may
-    /// lead by now, and no wait was too long.
+    /// If this process itself stood still, what the members said meanwhile is still to be taken in, another
+    /// coordinator may lead by now, and no wait was too long.
     fn allow_for_standstill(&mut self) {
         let gap = self.now.saturating_sub(std::mem::replace(&mut self.last_tick, self.now));
         if gap >= STANDSTILL {

@@ -57,23 +57,25 @@ pub struct CoordinatorOptions {
     pub advertise: String,
     /// How it is reached.
     pub transport: Transport,
-    /// Take over from the coordinator of this epoch, if it is still the newest; `None`: lead, whoever led before.
+    /// Take over from the coordinator of this epoch, if it is still the newest; `None`: lead, whoever led
+    /// before.
     pub after: Option<u64>,
     /// Always holds the newest state of the run.
     pub status: watch::Sender<StatusReply>,
-    /// Gets every committed step once, in order; a receiver that is slow slows the run down, one that is dropped does
-    /// not matter.
+    /// Gets every committed step once, in order; a receiver that is slow slows the run down, one that is
+    /// dropped does not matter.
     pub commits: mpsc::Sender<CommittedStep>,
     /// All workers are processes of this machine, started in the same way.
     pub on_one_machine: bool,
 }
 
-/// Coordinates a run to its end: serves workers on `listener` until the run is done, failed, or saved after `shutdown`.
+/// Coordinates a run to its end: serves workers on `listener` until the run is done, failed, or saved after
+/// `shutdown`.
 ///
 /// # Errors
 /// The settings do not fit, the store fails before the first step, another coordinator takes over first
-/// ([`RunError::Fenced`](blip2_run::RunError::Fenced)), or the server cannot run. How the run itself ended, failures of workers included,
-/// is its [`Outcome`].
+/// ([`RunError::Fenced`](blip2_run::RunError::Fenced)), or the server cannot run. How the run itself ended,
+/// failures of workers included, is its [`Outcome`].
 pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
@@ -156,8 +158,8 @@ fn coordinator_name() -> String {
     format!("{}-{started}", std::process::id())
 }
 
-/// The checkpoint to begin with. Between the choice of `chosen` and the epoch that fenced it off, the coordinator before
-/// may have completed a newer one, and retired that one.
+/// The checkpoint to begin with. Between the choice of `chosen` and the epoch that fenced it off, the
+/// coordinator before may have completed a newer one, and retired that one.
 async fn newest_checkpoint(
     catalogue: &Catalogue,
     chosen: Option<CheckpointRecord>,
@@ -169,7 +171,8 @@ async fn newest_checkpoint(
     Ok(catalogue.latest_verified().await?.0)
 }
 
-/// All rows that are known to be unusable: from the checkpoint, and from the run's copy, which may know of more.
+/// All rows that are known to be unusable: from the checkpoint, and from the run's copy, which may know of
+/// more.
 async fn known_rows(spec: &RunSpec, catalogue: &Catalogue) -> Result<QuarantineList> {
     let mut rows = match &spec.resume {
         Some(record) => catalogue.read_quarantine(record).await?,

@@ -81,15 +81,15 @@ pub enum StandByEnd {
     Stopped,
 }
 
-/// Stands by until the coordinator that leads is silent for `takeover_after_s`, or has had no worker for so long though
-/// workers of the run keep coming here; until the run has ended, or `shutdown` comes.
+/// Stands by until the coordinator that leads is silent for `takeover_after_s`, or has had no worker for so
+/// long though workers of the run keep coming here; until the run has ended, or `shutdown` comes.
 ///
-/// A run that nobody has begun to lead is not taken over. `listener` is not used up: [`run`](crate::run) serves on it
-/// next. Of several that stand by each may be told to lead; the epoch object decides.
+/// A run that nobody has begun to lead is not taken over. `listener` is not used up: [`run`](crate::run)
+/// serves on it next. Of several that stand by each may be told to lead; the epoch object decides.
 ///
 /// # Errors
-/// The settings do not fit, or the server cannot run. A store that fails is asked again: it proves nothing about the
-/// leader.
+/// The settings do not fit, or the server cannot run. A store that fails is asked again: it proves nothing
+/// about the leader.
 pub async fn stand_by(
     listener: &std::net::TcpListener,
     shutdown: impl Future<Output = ()>,
@@ -126,7 +126,8 @@ pub async fn stand_by(
     end
 }
 
-/// Whether a coordinator answers at `address` that leads `run_id`, or one that does not say which run it leads.
+/// Whether a coordinator answers at `address` that leads `run_id`, or one that does not say which run it
+/// leads.
 pub async fn is_led(address: &str, run_id: &str, transport: &Transport) -> bool {
     let asked = async {
         let channel = transport.connect(address, LED_DEADLINE).await.ok()?;
@@ -348,8 +349,8 @@ impl Coordinator for Service {
     }
 }
 
-/// Hears who comes, and sends it to the leader; only one with the token is told where that is. Returns the run that it
-/// says it is part of, too, if it has the token.
+/// Hears who comes, and sends it to the leader; only one with the token is told where that is. Returns the
+/// run that it says it is part of, too, if it has the token.
 async fn refuse(
     mut incoming: Streaming<WorkerMessage>,
     connection: Option<Connection>,

@@ -111,8 +111,8 @@ impl Captioner {
     /// Continues each image's prompt; for each prompt as many texts as `decoding.samples`.
     ///
     /// # Errors
-    /// A prompt that leaves no room for the longest text, options that contradict each other, numbers of draws that are
-    /// not one for each text.
+    /// A prompt that leaves no room for the longest text, options that contradict each other, numbers of
+    /// draws that are not one for each text.
     pub fn generate(
         &self,
         soft_prompts: &SoftPrompts,

@@ -28,8 +28,8 @@ use causes::with_causes;
 
 /// Flow-control windows of a stream and of a connection that carry control messages.
 const CONTROL_WINDOWS: (u32, u32) = (256 << 10, 1 << 20);
-/// Flow-control window of a stream: what a peer may send ahead of its reader. Four chunks: enough for 10 Gbit/s and 3 ms,
-/// and what waits stays in the cache.
+/// Flow-control window of a stream: what a peer may send ahead of its reader. Four chunks: enough for 10
+/// Gbit/s and 3 ms, and what waits stays in the cache.
 const STREAM_WINDOW: u32 = 4 << 20;
 /// Flow-control window of a connection.
 const CONNECTION_WINDOW: u32 = 32 << 20;
@@ -39,12 +39,13 @@ const FRAME: u32 = 2 << 20;
 const STREAMS: u32 = 1024;
 /// Bytes of a call's metadata.
 const HEADERS: u32 = 16 << 10;
-/// Idle time after which the process at the other end is probed, and how long it may take to answer. A host that is
-/// gone is noticed by the kernel long before.
+/// Idle time after which the process at the other end is probed, and how long it may take to answer. A host
+/// that is gone is noticed by the kernel long before.
 const PROBE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(20));
 /// The same for a connection that carries little, where nothing large can be ahead of the answer.
 const CLOSE_PROBE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
-/// How long a client that has connected may take for its TLS handshake; the gate's own deadline is for all of it.
+/// How long a client that has connected may take for its TLS handshake; the gate's own deadline is for all of
+/// it.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// How this process listens and connects. Cheap to clone; the default is plain.
@@ -102,15 +103,15 @@ impl Transport {
             .max_frame_size(None)
     }
 
-    /// The connections that arrive at `listener`, for `serve_with_incoming`. A failed accept ends one connection, not
-    /// the server. Over each the run's token must be shown in time, as services behind [`Guarded`] see to; of those over
-    /// which it was not, there are few at a time.
+    /// The connections that arrive at `listener`, for `serve_with_incoming`. A failed accept ends one
+    /// connection, not the server. Over each the run's token must be shown in time, as services behind
+    /// [`Guarded`] see to; of those over which it was not, there are few at a time.
     pub fn listen(&self, listener: TcpListener) -> BoxStream<'static, io::Result<Gated>> {
         socket::accepted(listener)
     }
 
-    /// Connects to `host:port`, or to a URL of it, within `timeout`. The channel connects again when its connection
-    /// breaks.
+    /// Connects to `host:port`, or to a URL of it, within `timeout`. The channel connects again when its
+    /// connection breaks.
     ///
     /// # Errors
     /// What went wrong, for people to read.
@@ -118,8 +119,8 @@ impl Transport {
         self.connect_probing(address, timeout, PROBE).await.map_err(|error| error.reason)
     }
 
-    /// Connects like [`Transport::connect`] for a connection that carries little: it ends within a few seconds when the
-    /// process at the other end stands still.
+    /// Connects like [`Transport::connect`] for a connection that carries little: it ends within a few
+    /// seconds when the process at the other end stands still.
     ///
     /// # Errors
     /// What went wrong, and whether certificates are why.

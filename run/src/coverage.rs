@@ -182,8 +182,8 @@ mod tests {
             prop_assert_eq!(serde_json::from_str::<StageCoverage>(&json).expect("its own"), forward);
         }
 
-        /// What the first steps use fits after these steps, and with one sample more or less after no number of steps
-        /// that use another one.
+        /// What the first steps use fits after these steps, and with one sample more or less after no number
+        /// of steps that use another one.
         #[test]
         fn only_the_samples_of_the_committed_steps_fit(
             stages in prop::collection::vec((0u64..5, 1u32..4), 1..4),

@@ -1,4 +1,5 @@
-//! The sum of a step's gradient over all slots and members, and where it lands: what every task's step is made of.
+//! The sum of a step's gradient over all slots and members, and where it lands: what every task's step is
+//! made of.
 
 pub(crate) mod context;
 pub(crate) mod feature_rows;

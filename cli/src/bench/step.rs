@@ -1,4 +1,5 @@
-//! `bench step`: samples and operations a second of training steps over made-up batches, and where their time goes.
+//! `bench step`: samples and operations a second of training steps over made-up batches, and where their time
+//! goes.
 
 mod peak;
 mod preset;

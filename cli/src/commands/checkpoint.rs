@@ -63,7 +63,8 @@ impl Target {
         Ok(Self { root: typed_location(&format!("{root}{query}"))?, name: Some(name.to_owned()) })
     }
 
-    /// The named checkpoint, or the newest valid one; newer ones that are damaged are named on standard error.
+    /// The named checkpoint, or the newest valid one; newer ones that are damaged are named on standard
+    /// error.
     pub(crate) async fn record(&self) -> Result<CheckpointRecord, CliError> {
         let Choice { record, passed_over } = self.choose().await?;
         warn_of(&passed_over, &record);
@@ -103,8 +104,8 @@ impl Target {
         Ok(CliError::failed(format!("{} has no checkpoint yet", self.root)))
     }
 
-    /// The named checkpoint, or the newest valid one of a stage that is `wanted`, with its stage; newer ones that are
-    /// damaged are named on standard error. `what` calls the stage in an error.
+    /// The named checkpoint, or the newest valid one of a stage that is `wanted`, with its stage; newer ones
+    /// that are damaged are named on standard error. `what` calls the stage in an error.
     pub(crate) async fn record_of_stage(
         &self,
         config: &WorkerConfig,
@@ -156,7 +157,8 @@ fn damaged(error: RunError) -> CliError {
     }
 }
 
-/// Reads a checkpoint whole, every part compared with its COMMIT; one that holds a NaN or an infinity is refused.
+/// Reads a checkpoint whole, every part compared with its COMMIT; one that holds a NaN or an infinity is
+/// refused.
 pub(crate) async fn read_state(root: &Location, record: &CheckpointRecord) -> Result<NamedState, CliError> {
     let state = match read_checkpoint(&Catalogue::new(root).folder(&record.name)).await {
         Ok((_, state)) => state,

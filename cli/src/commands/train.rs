@@ -68,8 +68,8 @@ pub(crate) async fn run(arguments: TrainArguments) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-/// The configuration, with a worker for each card where nobody said how many; `preset` is the program's own file, if it
-/// came from one.
+/// The configuration, with a worker for each card where nobody said how many; `preset` is the program's own
+/// file, if it came from one.
 pub(crate) fn with_a_worker_a_card(loaded: Loaded, preset: Option<&str>) -> Result<RunConfig, CliError> {
     let is_asked_for = loaded.is_asked_for("coordinator.workers", preset);
     let mut config = loaded.config;
@@ -187,7 +187,8 @@ fn announce(coordinator: &str, run_root: &str, audience: Audience) {
     }
 }
 
-/// `--workers N` is another way to write `--set coordinator.workers=N`, and so is `--device` for `train.device`.
+/// `--workers N` is another way to write `--set coordinator.workers=N`, and so is `--device` for
+/// `train.device`.
 fn with_shortcuts(
     mut config: ConfigArguments,
     workers: Option<u32>,

@@ -54,7 +54,8 @@ pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
     }
 }
 
-/// Which device a worker that was started by itself takes: a scheduler's tasks on one machine take a card each.
+/// Which device a worker that was started by itself takes: a scheduler's tasks on one machine take a card
+/// each.
 pub(crate) fn device_choice(device: Option<DeviceName>, share: bool) -> Result<DeviceChoice, CliError> {
     let seat = Seat::of_process(|name| std::env::var(name).ok());
     let seat = seat.map_err(|error| CliError::config(error.to_string()))?;

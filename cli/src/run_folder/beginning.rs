@@ -11,8 +11,8 @@ use crate::config::RunConfig;
 use crate::error::CliError;
 use crate::tls::transport;
 
-/// Whether the run whose `run.toml` is `stored` may give way to another: it has committed no step, and nobody leads it.
-/// Otherwise the rest of the sentence "… already holds a run".
+/// Whether the run whose `run.toml` is `stored` may give way to another: it has committed no step, and nobody
+/// leads it. Otherwise the rest of the sentence "… already holds a run".
 pub(super) async fn is_free(root: &Location, stored: &[u8], config: &RunConfig) -> Result<(), String> {
     let unknown = |error: CliError| format!(", and whether it has begun cannot be told ({error})");
     if let Some(trace) = trace_of_steps(root, stored, config).await.map_err(unknown)? {
@@ -60,7 +60,8 @@ fn has_metrics(stored: &[u8], config: &RunConfig) -> bool {
     std::fs::metadata(folder.join(layout::METRICS)).is_ok_and(|file| file.len() > 0)
 }
 
-/// Makes room for a new run: the old one's pinned files go, its epochs are closed, so that whoever led it is fenced off.
+/// Makes room for a new run: the old one's pinned files go, its epochs are closed, so that whoever led it is
+/// fenced off.
 pub(super) async fn clear(root: &Location) -> Result<(), CliError> {
     let epochs = Epochs::new(root, format!("{}-clearing", std::process::id()), String::new());
     if let Some(newest) = epochs.newest_record().await?.filter(|record| record.end.is_none()) {

@@ -16,8 +16,8 @@ const CONVERTING_SAYS_EVERY: Duration = Duration::from_secs(5);
 /// Footers read between two words on how far it has got.
 const FILES_PER_WORD: usize = 1000;
 
-/// The corpus as it is now, with the Parquet of its archives in their place. Of a run that has pinned such Parquet, what
-/// it has pinned: the archives are needed no more.
+/// The corpus as it is now, with the Parquet of its archives in their place. Of a run that has pinned such
+/// Parquet, what it has pinned: the archives are needed no more.
 pub(super) async fn corpus(root: &Location, config: &RunConfig, pinned: bool) -> Result<Manifest, CliError> {
     let folder = match config.run.converted.as_str() {
         "" => root.join(layout::CONVERTED),
@@ -74,8 +74,8 @@ pub(super) async fn check_held_out(config: &RunConfig) -> Result<(), CliError> {
     }
 }
 
-/// What is to be said of a corpus that is smaller than a batch: the batch holds images more than once, and a contrastive
-/// loss pushes an image away from its own caption.
+/// What is to be said of a corpus that is smaller than a batch: the batch holds images more than once, and a
+/// contrastive loss pushes an image away from its own caption.
 pub(super) fn smaller_than_a_batch(config: &RunConfig, rows: u64) -> Vec<String> {
     let small = config.trained_stages().filter(|stage| rows < u64::from(stage.settings.batch));
     let said = small.map(|stage| {

@@ -1,7 +1,8 @@
 //! gRPC messages of bulk calls, written and read without holding one whole.
 //!
-//! A message is a header message in field 1, where there is one, and bytes in field 2. The generated code would copy
-//! the bytes into a buffer for each message, on both sides; here they pass as the slices they come in.
+//! A message is a header message in field 1, where there is one, and bytes in field 2. The generated code
+//! would copy the bytes into a buffer for each message, on both sides; here they pass as the slices they come
+//! in.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
@@ -193,8 +194,8 @@ impl Deframer {
     }
 }
 
-/// Reads a whole stream of messages that comes in pieces of `size` bytes, as a server reads a peer's: the number of
-/// headers and of data bytes. For tests that feed it what no peer of ours sends.
+/// Reads a whole stream of messages that comes in pieces of `size` bytes, as a server reads a peer's: the
+/// number of headers and of data bytes. For tests that feed it what no peer of ours sends.
 ///
 /// # Errors
 /// What is wrong with the stream.
@@ -299,8 +300,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Messages come out as they went in, however the stream is cut; a stream that breaks off inside a message never
-        /// ends well.
+        /// Messages come out as they went in, however the stream is cut; a stream that breaks off inside a
+        /// message never ends well.
         #[test]
         fn any_messages_in_any_pieces_are_read(
             messages in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..90)), 0..5),

@@ -20,8 +20,8 @@ impl Machine {
         }
     }
 
-    /// Young's rule: what checkpoints cost and what losses would cost without them are in balance at
-    /// sqrt(2 x cost x mean time between losses). Never so short that one is begun before the one before is stored.
+    /// Young's rule: what checkpoints cost and what losses would cost without them are in balance at sqrt(2 x
+    /// cost x mean time between losses). Never so short that one is begun before the one before is stored.
     fn interval(&self) -> Duration {
         let between =
             (self.now.as_secs_f64() + self.checkpoints.mtbf_s) / (self.progress.losses as f64 + 1.0);

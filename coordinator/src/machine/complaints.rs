@@ -1,8 +1,8 @@
 //! Members that cannot go on: whether that is their own trouble or the run's.
 //!
-//! An error that one member meets may be its disk's, its mount's or its memory's. It is the run's when another one, which
-//! does the same step in its place, meets it too, or when there is no other. A member whose trouble is its own is turned
-//! out with its reason, and the run goes on without it.
+//! An error that one member meets may be its disk's, its mount's or its memory's. It is the run's when
+//! another one, which does the same step in its place, meets it too, or when there is no other. A member
+//! whose trouble is its own is turned out with its reason, and the run goes on without it.
 
 use blip2_proto::v1::{Failed, Stop, StopKind};
 
@@ -12,8 +12,8 @@ use super::state::Machine;
 
 /// The exit code of the command line for a worker that is turned out: refused.
 const REFUSED: u32 = 4;
-/// So many workers at least must say the same before a run begins, to be believed: the coordinator has looked at what it
-/// can see of the run itself.
+/// So many workers at least must say the same before a run begins, to be believed: the coordinator has looked
+/// at what it can see of the run itself.
 const WITNESSES: usize = 2;
 /// Checkpoint parts in a row that a member cannot store though others can, after which it is turned out.
 const PART_FAILURES: u32 = 2;
@@ -58,7 +58,8 @@ impl Machine {
         if !self.is_involved(id) {
             return false;
         }
-        // Those who failed in the same attempt met it at the same place; whoever does it again in their place decides.
+        // Those who failed in the same attempt met it at the same place; whoever does it again in their place
+        // decides.
         let is_met_again = self.complaints.iter().any(|earlier| {
             earlier.epoch < complaint.epoch && earlier.member != id && earlier.is_same(complaint)
         });

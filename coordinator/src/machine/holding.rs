@@ -1,8 +1,9 @@
 //! Who holds which state, and what is known of the committed steps: coverage and unusable rows.
 //!
-//! A step is a pure function, so a state is named by its number of committed steps alone: whoever holds it holds the
-//! same bits. The committed steps may therefore follow what the members hold, forwards (a coordinator that takes over)
-//! and, when all who held the newest state are gone for good, backwards; coverage and rows follow them.
+//! A step is a pure function, so a state is named by its number of committed steps alone: whoever holds it
+//! holds the same bits. The committed steps may therefore follow what the members hold, forwards (a
+//! coordinator that takes over) and, when all who held the newest state are gone for good, backwards;
+//! coverage and rows follow them.
 
 use blip2_dataset::quarantine::{QuarantineList, QuarantineRecord};
 use blip2_proto::v1::{Hello, Ledger};
@@ -19,7 +20,8 @@ impl Machine {
         })
     }
 
-    /// Whether the state after the committed steps is at hand: initial, in the store, or with a member that is ready.
+    /// Whether the state after the committed steps is at hand: initial, in the store, or with a member that
+    /// is ready.
     pub(super) fn is_state_at_hand(&self) -> bool {
         self.committed == self.saved_step() || self.ready().any(|id| self.is_holder(id))
     }
@@ -69,8 +71,8 @@ impl Machine {
         Ok(coverage)
     }
 
-    /// Whether a member that is ready holds more than is committed: steps that another coordinator committed, or that
-    /// were given up for lost.
+    /// Whether a member that is ready holds more than is committed: steps that another coordinator committed,
+    /// or that were given up for lost.
     pub(super) fn somebody_is_ahead(&self) -> bool {
         self.ready().any(|id| {
             self.members
@@ -127,7 +129,8 @@ impl Machine {
         self.doubt_holders();
     }
 
-    /// A member that says of the committed steps what the run does not say of them is not trusted with their state.
+    /// A member that says of the committed steps what the run does not say of them is not trusted with their
+    /// state.
     pub(super) fn doubt_holders(&mut self) {
         let mut doubted = Vec::new();
         for (id, member) in &mut self.members {

@@ -75,8 +75,8 @@ fn slots(machine: &Machine) -> Result<(), String> {
     ensure(next == machine.spec.slots, || format!("{next} of {} slots are dealt out", machine.spec.slots))
 }
 
-/// Those who step are there and ready, and only they have reported; nobody holds more than is committed unless it is
-/// about to be taken over.
+/// Those who step are there and ready, and only they have reported; nobody holds more than is committed
+/// unless it is about to be taken over.
 fn members(machine: &Machine) -> Result<(), String> {
     let (Phase::Stepping { reports, .. } | Phase::Settling { reports, .. }) = &machine.phase else {
         return Ok(());

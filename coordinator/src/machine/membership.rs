@@ -265,7 +265,8 @@ impl Machine {
             state: Some(state),
             ledger: Some(self.ledger()),
         };
-        // Who holds another state gives it up for this one: what it holds is not known until it has done a step.
+        // Who holds another state gives it up for this one: what it holds is not known until it has done a
+        // step.
         for (id, _) in &self.world {
             if let Some(member) = self.members.get_mut(id) {
                 member.held.take_if(|held| held.step != self.committed);

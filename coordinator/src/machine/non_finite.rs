@@ -1,6 +1,7 @@
 //! Steps whose losses, gradient or update are not finite: they end the run, or are committed without effect.
 //!
-//! Which steps these are depends on the run alone, not on who does them: what is known of one is true whoever told it.
+//! Which steps these are depends on the run alone, not on who does them: what is known of one is true whoever
+//! told it.
 
 use std::collections::BTreeMap;
 

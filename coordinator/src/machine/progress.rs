@@ -63,8 +63,8 @@ impl Progress {
         self.first_attempt.get_or_insert(now);
     }
 
-    /// Takes in a committed step; whether it was never reported before (a run set back commits some again, with the
-    /// same values).
+    /// Takes in a committed step; whether it was never reported before (a run set back commits some again,
+    /// with the same values).
     pub(super) fn committed(&mut self, now: Duration, since: Duration, step: &CommittedStep) -> bool {
         let (held_out, values) =
             step.values.iter().cloned().partition::<Vec<_>, _>(|value| value.name.starts_with(HELD_OUT));

@@ -25,8 +25,8 @@ impl Machine {
         wanted || self.schedule.is_stage_end(self.committed) || self.stopping.is_some()
     }
 
-    /// Whether the committed state ends a stage and is neither saved nor being saved: a coordinator or a member was lost
-    /// over it.
+    /// Whether the committed state ends a stage and is neither saved nor being saved: a coordinator or a
+    /// member was lost over it.
     pub(super) fn lacks_stage_end(&self) -> bool {
         self.schedule.is_stage_end(self.committed)
             && !self.is_saved()

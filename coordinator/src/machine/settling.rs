@@ -16,7 +16,8 @@ impl Machine {
         self.settings.step_deadline() + self.settings.heartbeat_timeout()
     }
 
-    /// No member's loss explains the failed attempt: sends away who is to blame, if anybody, and redoes the step.
+    /// No member's loss explains the failed attempt: sends away who is to blame, if anybody, and redoes the
+    /// step.
     pub(super) fn settled(&mut self) {
         let Phase::Settling { since, reports, .. } = &mut self.phase else { return };
         let (since, reports) = (*since, std::mem::take(reports));
@@ -37,8 +38,8 @@ impl Machine {
             }
         }
         let silent: Vec<u32> = suspected.keys().copied().filter(|id| !reports.contains_key(id)).collect();
-        // Whoever says that the trouble is its own explains what others saw of it, directly or through others; what all
-        // of them have is no one's own.
+        // Whoever says that the trouble is its own explains what others saw of it, directly or through
+        // others; what all of them have is no one's own.
         let explained = !own.is_empty() && own.len() < members.len();
         if explained {
             suspected = own.keys().map(|id| (*id, 1)).collect();
@@ -80,7 +81,8 @@ impl Machine {
         (weight(&id).0 >= STRIKES).then_some(id)
     }
 
-    /// The deadline passed and the members that waited said nothing of it, or one that hangs is waited for by nobody.
+    /// The deadline passed and the members that waited said nothing of it, or one that hangs is waited for by
+    /// nobody.
     pub(super) fn step_timed_out(&mut self) {
         let Phase::Stepping { reports, .. } = &self.phase else { return };
         let silent: Vec<u32> =

@@ -24,9 +24,9 @@ use crate::{CheckpointSettings, CoordinatorSettings, RunSpec};
 
 /// Membership, steps and checkpoints of one run.
 ///
-/// Feed it every event with the time since its start, and a [`Event::Tick`](crate::Event::Tick) several times a second; do the actions in
-/// order. Every wait of the machine has a deadline that a tick ends. [`check`](crate::check) says what always
-/// holds.
+/// Feed it every event with the time since its start, and a [`Event::Tick`](crate::Event::Tick) several times
+/// a second; do the actions in order. Every wait of the machine has a deadline that a tick ends.
+/// [`check`](crate::check) says what always holds.
 #[derive(Debug)]
 pub struct Machine {
     pub(super) spec: RunSpec,

@@ -103,7 +103,8 @@ async fn a_replacement_goes_on(root: Location) {
         steps.push(step.step);
     }
     assert_eq!(steps, (0..4 + MANY).collect::<Vec<_>>(), "every step is reported once");
-    // The replacement begins, takes both workers in at once, and ends the run: nobody was waited for or lost meanwhile.
+    // The replacement begins, takes both workers in at once, and ends the run: nobody was waited for or lost
+    // meanwhile.
     assert_eq!(members_by_epoch(&root, after).await, [0, 2, 0]);
     let (last, damaged) = Catalogue::new(&root).latest_verified().await.expect("readable");
     let last = last.expect("one");

@@ -44,7 +44,8 @@ pub enum TokenizerKind {
 }
 
 impl TokenizerKind {
-    /// The kind and the file of the tokenizer in a folder, or of a file; where there are several, the first of those above is read.
+    /// The kind and the file of the tokenizer in a folder, or of a file; where there are several, the first
+    /// of those above is read.
     ///
     /// # Errors
     /// No tokenizer.
@@ -74,8 +75,8 @@ impl TokenizerKind {
     }
 }
 
-/// The content of a folder's `tokenizer.json`, byte for byte, or what stands for it in the folder's other files or in
-/// a GGUF file.
+/// The content of a folder's `tokenizer.json`, byte for byte, or what stands for it in the folder's other
+/// files or in a GGUF file.
 ///
 /// # Errors
 /// No tokenizer, or one of a kind that is not supported.
@@ -106,7 +107,8 @@ pub fn has_tokenizer_json(folder: &Path) -> bool {
     folder.join(TOKENIZER_JSON).is_file()
 }
 
-/// A folder's `tokenizer_config.json`, with what `special_tokens_map.json` says beside it; empty where it has neither.
+/// A folder's `tokenizer_config.json`, with what `special_tokens_map.json` says beside it; empty where it has
+/// neither.
 ///
 /// # Errors
 /// A file that is there and is no JSON.

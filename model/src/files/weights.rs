@@ -27,7 +27,8 @@ use crate::train::flat::FlatLayout;
 /// A tensor with more than this part of all elements is large.
 const LARGE_PART: usize = 20;
 
-/// Loads every tensor of `model` (whose names start with `prefix`) from `source` to `place`, which may be a device alone.
+/// Loads every tensor of `model` (whose names start with `prefix`) from `source` to `place`, which may be a
+/// device alone.
 ///
 /// # Errors
 /// A tensor that is missing or has another shape ends the load with its name and what was expected; so do
@@ -114,7 +115,8 @@ pub struct Fit {
     pub parameters: usize,
 }
 
-/// Requires that [`load_beside`] would find every tensor of `model` in its shape, and none that is left over; no values are read.
+/// Requires that [`load_beside`] would find every tensor of `model` in its shape, and none that is left over;
+/// no values are read.
 ///
 /// # Errors
 /// As [`load`].

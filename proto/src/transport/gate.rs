@@ -1,8 +1,9 @@
 //! Connections that have not shown the run's token: bounded in time, in bytes and in number.
 //!
-//! Below TLS and HTTP/2, so that a connection that never speaks, half a handshake and half a preface are all the same:
-//! a connection that has until its deadline to show the token, and little to say until then. Beyond the number, the
-//! oldest of the address that has most of them goes, so that whoever comes next is let in to show his.
+//! Below TLS and HTTP/2, so that a connection that never speaks, half a handshake and half a preface are all
+//! the same: a connection that has until its deadline to show the token, and little to say until then. Beyond
+//! the number, the oldest of the address that has most of them goes, so that whoever comes next is let in to
+//! show his.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,7 +22,8 @@ use tonic::transport::server::Connected;
 
 /// How long a connection may take to show the token, TLS handshake included.
 const SHOW_WITHIN: Duration = Duration::from_secs(10);
-/// Bytes that are read of a connection before it has: TLS handshake, HTTP/2 preface, the head of a call and a Hello.
+/// Bytes that are read of a connection before it has: TLS handshake, HTTP/2 preface, the head of a call and a
+/// Hello.
 const MOST_BYTES: usize = 64 << 10;
 /// Bytes read at a time until then.
 const AT_A_TIME: usize = 4 << 10;

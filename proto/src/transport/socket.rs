@@ -10,12 +10,13 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::gate::{Gate, Gated};
 
-/// Silence after which the kernel asks the other host whether it is there, and the pause between two questions.
+/// Silence after which the kernel asks the other host whether it is there, and the pause between two
+/// questions.
 pub(super) const ALIVE: Duration = Duration::from_secs(1);
 /// Questions without an answer after which the connection is dead.
 pub(super) const ALIVE_PROBES: u32 = 2;
-/// How long what was sent may stay without an acknowledgement before the connection is dead. It is the kernel of the
-/// other host that acknowledges, so a process that is busy is not taken for one that is gone.
+/// How long what was sent may stay without an acknowledgement before the connection is dead. It is the kernel
+/// of the other host that acknowledges, so a process that is busy is not taken for one that is gone.
 #[cfg(target_os = "linux")]
 pub(super) const UNACKNOWLEDGED: Duration = Duration::from_secs(2);
 /// Pause after a failed accept: the usual cause, no free file descriptor, does not go away at once.

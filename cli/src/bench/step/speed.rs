@@ -162,7 +162,8 @@ impl StepSpeed {
         self.frozen.device.memory_pool_usage()
     }
 
-    /// Does the next step; `measured`: the device is waited for after each part, and no part runs beside another.
+    /// Does the next step; `measured`: the device is waited for after each part, and no part runs beside
+    /// another.
     ///
     /// # Errors
     /// A device that fails, losses that are no numbers.

@@ -49,7 +49,8 @@ const MOST_WORKERS: u32 = 1024;
 pub(crate) struct RunArguments {
     #[command(flatten)]
     config: ConfigArguments,
-    /// Worker processes on this machine, one for each card where nobody says how many; 0 leaves all tasks to workers that join (`curate worker`).
+    /// Worker processes on this machine, one for each card where nobody says how many; 0 leaves all tasks to
+    /// workers that join (`curate worker`).
     #[arg(long, value_name = "N", conflicts_with = "shard", value_parser = clap::value_parser!(u32).range(..=1024))]
     workers: Option<u32>,
     /// Do the I-th of N shares of the tasks, from 0, in this process and without a coordinator.

@@ -1,5 +1,5 @@
-//! The quick start's proof of survival: a short run in which a worker is killed ends with the bits of one that nobody
-//! disturbed.
+//! The quick start's proof of survival: a short run in which a worker is killed ends with the bits of one
+//! that nobody disturbed.
 
 use std::path::Path;
 

@@ -63,7 +63,8 @@ impl Source {
     /// The newest that is known.
     ///
     /// # Errors
-    /// The coordinator at the address given does not answer, and where its run lies is not known; or the store fails.
+    /// The coordinator at the address given does not answer, and where its run lies is not known; or the
+    /// store fails.
     pub(super) async fn ask(&mut self) -> Result<Known, CliError> {
         let mut reason = String::new();
         if let Some(address) = self.address.clone() {
@@ -102,7 +103,8 @@ impl Source {
         Ok(Known::Stored(Box::new(StoredStatus { reason, ..status })))
     }
 
-    /// An answer; the first one of an address tells where the run lies, in case the coordinator is gone the next time.
+    /// An answer; the first one of an address tells where the run lies, in case the coordinator is gone the
+    /// next time.
     async fn answered(&mut self, status: StatusReply) -> Known {
         if self.run.is_none()
             && !status.run_root.is_empty()
@@ -147,7 +149,8 @@ fn refusal(address: &str, status: &Status) -> CliError {
     CliError::failed(visible(status.message(), MAX_TEXT))
 }
 
-/// Whether this is a coordinator's address: `host:port`, or an http URL without a path. A folder of that name is a run.
+/// Whether this is a coordinator's address: `host:port`, or an http URL without a path. A folder of that name
+/// is a run.
 fn is_address(target: &str) -> bool {
     if local_path(target).is_some_and(|path| path.is_dir()) {
         return false;

@@ -11,13 +11,13 @@ use crate::files::formats::is_gguf;
 use crate::files::tokenizer::ids::{IMAGE, content_of, first_free, id_of_image};
 use crate::files::tokenizer::{QFormerTokenizer, has_tokenizer_json, settings, tokenizer_json};
 
-/// Files that a tokenizer may have besides `tokenizer.json` and `tokenizer_config.json`. They name the tokens as
-/// they were, so a tokenizer that gets another one goes without.
+/// Files that a tokenizer may have besides `tokenizer.json` and `tokenizer_config.json`. They name the tokens
+/// as they were, so a tokenizer that gets another one goes without.
 const OPTIONAL: &[&str] = &["vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"];
 
-/// Copies the tokenizer `from`, in which the token `image_token` is called `<image>`: `Blip2Processor` looks for it
-/// by that name. Where no token has the id, one is added. A GGUF file's tokenizer is given the tokens `named`, by
-/// role and id.
+/// Copies the tokenizer `from`, in which the token `image_token` is called `<image>`: `Blip2Processor` looks
+/// for it by that name. Where no token has the id, one is added. A GGUF file's tokenizer is given the tokens
+/// `named`, by role and id.
 pub(super) fn copy(
     from: &Path,
     to: &Path,
@@ -42,8 +42,8 @@ pub(super) fn copy(
     write_settings(to, settings)
 }
 
-/// Copies the Q-Former's tokenizer of the folder `from` with the additional token `<image>`, if it has none yet, and
-/// returns its id.
+/// Copies the Q-Former's tokenizer of the folder `from` with the additional token `<image>`, if it has none
+/// yet, and returns its id.
 pub(super) fn copy_with_image(from: &Path, to: &Path) -> Result<u32, ModelError> {
     let opened = QFormerTokenizer::open(from)?;
     let mut tokenizer = opened.value()?;

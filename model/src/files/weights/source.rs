@@ -22,8 +22,8 @@ const LISTED: usize = 8;
 /// dictionary under `model`, as LAVIS writes it, is found) and GGUF. A folder has `model.safetensors` or
 /// `pytorch_model.bin`, or either in shards with an index.
 ///
-/// What wrappers put into the names (`module.` of data-parallel models) is left out of them, and BERT's `LayerNorm.gamma`
-/// and `.beta` are called weight and bias.
+/// What wrappers put into the names (`module.` of data-parallel models) is left out of them, and BERT's
+/// `LayerNorm.gamma` and `.beta` are called weight and bias.
 #[derive(Debug)]
 pub struct WeightSource {
     origin: PathBuf,
@@ -70,8 +70,8 @@ impl WeightSource {
         Ok(Self { origin: path.to_path_buf(), container, style, aliases: Vec::new() })
     }
 
-    /// Reads the tensor `name` of the model under the name `other` where it is not there under its own: a table that is
-    /// tied to another may be stored under either name.
+    /// Reads the tensor `name` of the model under the name `other` where it is not there under its own: a
+    /// table that is tied to another may be stored under either name.
     pub fn with_alias(mut self, name: &str, other: &str) -> Self {
         self.aliases.push((name.into(), other.into()));
         self
@@ -87,7 +87,8 @@ impl WeightSource {
         })
     }
 
-    /// Opens the weights of a Hugging Face folder or a GGUF file, whose names carry no prefix of another model.
+    /// Opens the weights of a Hugging Face folder or a GGUF file, whose names carry no prefix of another
+    /// model.
     ///
     /// # Errors
     /// No weights, or files that cannot be read.
@@ -202,7 +203,8 @@ impl WeightSource {
         }
     }
 
-    /// Requires that the model's tensor `name` is there in a shape that [`WeightSource::read`] takes; reads no values.
+    /// Requires that the model's tensor `name` is there in a shape that [`WeightSource::read`] takes; reads
+    /// no values.
     ///
     /// # Errors
     /// As [`WeightSource::read`].
@@ -245,8 +247,8 @@ impl WeightSource {
         }
     }
 
-    /// Requires that every tensor of the files is one of the model's tensors `names`, is known to be of no use,
-    /// fits one of the patterns `others`, or belongs to another part of a whole model.
+    /// Requires that every tensor of the files is one of the model's tensors `names`, is known to be of no
+    /// use, fits one of the patterns `others`, or belongs to another part of a whole model.
     ///
     /// # Errors
     /// Tensors that are none of these, with the closest names of the model.
