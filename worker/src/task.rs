@@ -1,7 +1,7 @@
 //! What a stage of a run does: its task, one file each.
 //!
 //! A [`Task`] is a task as a configuration has it: its losses, its texts, the models it needs. It makes a
-//! [`TaskModel`], which holds the tensors that are trained and computes the gradient of a step. Nothing
+//! `TaskModel`, which holds the tensors that are trained and computes the gradient of a step. Nothing
 //! outside a task's file asks which task it is.
 
 pub mod contrast;

@@ -11,7 +11,7 @@ use crate::language::tokens::SpecialTokens;
 use crate::nn::activation::Activation;
 use crate::nn::flops::{Flops, attend, map};
 
-/// Sizes and special tokens of a [`Llama`](super::Llama); the defaults are those of `LlamaConfig`.
+/// Sizes and special tokens of a `Llama`; the defaults are those of `LlamaConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LlamaConfig {

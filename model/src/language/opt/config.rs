@@ -9,7 +9,7 @@ use crate::language::family::{FamilyConfig, LanguageSizes, Names, to_value};
 use crate::language::tokens::SpecialTokens;
 use crate::nn::flops::{Flops, attend, map};
 
-/// Sizes and special tokens of an [`Opt`](super::Opt); the defaults are those of `OPTConfig`.
+/// Sizes and special tokens of an `Opt`; the defaults are those of `OPTConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OptConfig {

@@ -16,7 +16,7 @@ const GATED: &str = "gated-gelu";
 /// The longest inputs that T5 was trained on; it has no table of positions that would end.
 const TRAINED_POSITIONS: usize = 512;
 
-/// Sizes and special tokens of a [`T5`](super::T5); the defaults are those of `T5Config`.
+/// Sizes and special tokens of a `T5`; the defaults are those of `T5Config`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct T5Config {
