@@ -15,9 +15,9 @@ use crate::error::{Result, WorkerError};
 use crate::image_processor::image_processor;
 use crate::language::{Language, LanguageTexts};
 use crate::open::{compute, image_encoder, qformer_tokenizer, qformer_vocabulary};
+use crate::pixels::normalised_pixels;
 use crate::settings::model::ModelSettings;
 use crate::settings::train::StepSettings;
-use crate::sum::pixels::normalised_pixels;
 
 /// What a panic says when an allocation finds no room on a card, and after a kernel's fault.
 const CARD_IS_FULL: &str =

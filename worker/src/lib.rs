@@ -21,6 +21,7 @@ pub mod member;
 mod model_check;
 pub mod open;
 mod own_device;
+mod pixels;
 mod places;
 mod published_sizes;
 mod session;

@@ -7,7 +7,6 @@ pub(crate) mod landing;
 pub(crate) mod next;
 pub(crate) mod odd_slots;
 pub(crate) mod peers;
-pub(crate) mod pixels;
 pub(crate) mod reduction;
 pub(crate) mod times;
 pub(crate) mod unit_buffers;

@@ -21,7 +21,6 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ),
     ("blip2-model", "language::llama::ends language::llama::layer"),
     ("blip2-model", "language::opt::ends language::opt::layer"),
-    ("blip2-worker", "frozen_models sum"),
 ];
 
 /// Files that use their own folder and are used by it: the list may only shrink.
