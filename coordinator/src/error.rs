@@ -30,19 +30,6 @@ pub enum CoordinatorError {
     Server(String),
 }
 
-impl CoordinatorError {
-    /// The server's task ended though nobody stopped it.
-    pub(crate) fn server_ended(
-        ended: std::result::Result<std::result::Result<(), tonic::transport::Error>, tokio::task::JoinError>,
-    ) -> Self {
-        Self::Server(match ended {
-            Ok(Ok(())) => "without a reason".into(),
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
-        })
-    }
-}
-
 impl From<DatasetError> for CoordinatorError {
     fn from(error: DatasetError) -> Self {
         Self::Run(error.into())

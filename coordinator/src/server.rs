@@ -8,7 +8,7 @@ use blip2_dataset::quarantine::QuarantineList;
 use blip2_proto::bounds::{MAX_CONTROL_MESSAGE, MAX_STRANGER_MESSAGE};
 use blip2_proto::drill::Drill;
 use blip2_proto::token::same_token;
-use blip2_proto::transport::{Connection, Guarded, Transport, authenticate, is_authenticated};
+use blip2_proto::transport::{Connection, Guarded, Transport, authenticate, how_it_ended, is_authenticated};
 use blip2_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use blip2_proto::v1::{CoordinatorMessage, StatusReply, StatusRequest, WorkerMessage};
 use blip2_run::quarantine;
@@ -141,7 +141,7 @@ pub async fn run(
     });
     let outcome = tokio::select! {
         outcome = actor.run(connections, shutdown) => Ok(outcome),
-        ended = &mut server => Err(CoordinatorError::server_ended(ended)),
+        ended = &mut server => Err(CoordinatorError::Server(how_it_ended(ended))),
     };
     if let Ok(outcome) = &outcome {
         let last = status.borrow().clone();

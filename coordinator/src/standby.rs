@@ -11,7 +11,7 @@ use std::time::Duration;
 use blip2_dataset::store::Location;
 use blip2_proto::text::{MAX_TEXT, visible};
 use blip2_proto::token::{same_token, with_token};
-use blip2_proto::transport::{Connection, Transport};
+use blip2_proto::transport::{Connection, Transport, how_it_ended};
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::coordinator_server::Coordinator;
@@ -118,7 +118,7 @@ pub async fn stand_by(
     let end = tokio::select! {
         end = watcher.watch() => Ok(end),
         () = shutdown => Ok(StandByEnd::Stopped),
-        ended = &mut server => Err(CoordinatorError::server_ended(ended)),
+        ended = &mut server => Err(CoordinatorError::Server(how_it_ended(ended))),
     };
     if end.is_ok() {
         end_server(&mut server, &stop).await;

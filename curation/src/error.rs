@@ -63,17 +63,6 @@ pub enum CurationError {
 }
 
 impl CurationError {
-    /// The server's task ended though nobody stopped it.
-    pub(crate) fn server_ended(
-        ended: std::result::Result<std::result::Result<(), tonic::transport::Error>, tokio::task::JoinError>,
-    ) -> Self {
-        Self::Server(match ended {
-            Ok(Ok(())) => "without a reason".into(),
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
-        })
-    }
-
     /// What is wrong with the model that `key` names: files that are missing, damaged or another model's are
     /// the configuration's error. A device that fails and a store that does not answer stay what they are.
     pub(crate) fn of_model(key: &str, place: &str, error: impl Into<Self>) -> Self {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use blip2_proto::bounds::{MAX_IDENTIFIER, MAX_STRANGER_MESSAGE};
 use blip2_proto::text::{MAX_TEXT, visible};
 use blip2_proto::token::same_token;
-use blip2_proto::transport::{Guarded, Transport, authenticate, is_authenticated};
+use blip2_proto::transport::{Guarded, Transport, authenticate, how_it_ended, is_authenticated};
 use blip2_proto::v1::curation_server::{Curation, CurationServer};
 use blip2_proto::v1::report_request::Outcome;
 use blip2_proto::v1::{
@@ -106,7 +106,7 @@ pub async fn coordinate_curation(
     let end = tokio::select! {
         end = leasing.end() => end,
         () = shutdown => CurationEnd::Stopped,
-        ended = &mut server => return Err(CurationError::server_ended(ended)),
+        ended = &mut server => return Err(CurationError::Server(how_it_ended(ended))),
     };
     // Workers that ask now hear that it is over.
     leasing.stopping.cancel();

@@ -1,7 +1,6 @@
 //! Jobs from begin to end, with made-up scores.
 
 mod fakes;
-mod pool;
 mod serving;
 
 use std::collections::BTreeMap;
@@ -14,6 +13,7 @@ use blip2_dataset::error::{DatasetError, Result};
 use blip2_dataset::parquet_bytes::read_parquet;
 use blip2_dataset::quarantine::QuarantineList;
 use blip2_dataset::store::Location;
+use blip2_test_corpus::Corpus;
 
 use crate::dedup::DedupRule;
 use crate::finish::{KEPT, TaskDone};
@@ -22,7 +22,6 @@ use crate::reselect::{Reselection, reselect};
 use crate::scored::{ScoredText, TextSource};
 use crate::select::SelectionSettings;
 use crate::task::{CurationTask, TaskRow};
-use pool::Pool;
 
 struct Scene {
     folder: tempfile::TempDir,
@@ -32,7 +31,7 @@ impl Scene {
     /// 40 rows in row groups of 7; some of them cannot be used, one has no text.
     fn new() -> Self {
         let scene = Self { folder: tempfile::tempdir().unwrap() };
-        let pool = Pool::with_rows(40).row_group(7).truncated(5).wrong_hash(20).captionless(9);
+        let pool = Corpus::with_rows(40).row_group(7).truncated(5).wrong_hash(20).captionless(9);
         pool.caption(12, "click to enlarge").write(&scene.path("in.parquet"));
         scene
     }
@@ -291,7 +290,7 @@ async fn another_job_or_input_is_refused() {
     let error = job.finish_task(&task, Vec::new()).await.unwrap_err();
     assert!(error.to_string().contains("0 lists of texts"), "{error}");
     assert!(job.read_task(3).await.unwrap_err().to_string().contains("has 3"));
-    Pool::with_rows(41).row_group(7).write(&scene.path("in.parquet"));
+    Corpus::with_rows(41).row_group(7).write(&scene.path("in.parquet"));
     assert!(matches!(job.read_task(0).await, Err(DatasetError::Changed { .. })));
     let error = scene.try_begin("out", &settings()).await.unwrap_err();
     assert!(matches!(error, DatasetError::Changed { .. }), "{error}");

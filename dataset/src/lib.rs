@@ -95,7 +95,7 @@ pub mod quarantine;
 pub mod random;
 pub mod store;
 #[cfg(test)]
-mod test_corpus;
+mod test_assets;
 #[cfg(test)]
 mod test_server;
 pub mod text;

@@ -31,7 +31,7 @@ mod tests {
 
     use super::*;
     use crate::error::DatasetError;
-    use crate::test_corpus::manifest;
+    use crate::test_assets::manifest;
 
     fn plan(files: &[&[u32]], slots: u32, window: u32) -> Plan {
         Plan::new(&manifest(files), PlanKey { seed: 5, stage: 1 }, slots, window).unwrap()

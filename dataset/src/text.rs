@@ -9,7 +9,7 @@ pub use encoder::{TextEncoder, TextEncoding, Tokens};
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_corpus::backbone;
+    use crate::test_assets::backbone;
 
     fn qformer(length: usize) -> TextEncoder {
         TextEncoder::open(&backbone("qformer-tokenizer"), TextEncoding::new(length, 0)).unwrap()

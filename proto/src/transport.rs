@@ -192,6 +192,15 @@ fn connector(timeout: Duration) -> HttpConnector {
     connector
 }
 
+/// How a server's task ended though nobody stopped it, in words.
+pub fn how_it_ended(ended: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>) -> String {
+    match ended {
+        Ok(Ok(())) => "without a reason".into(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

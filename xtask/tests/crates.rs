@@ -6,15 +6,27 @@ use std::path::Path;
 use xtask::arrows;
 
 /// Each crate with the crates it may use, tests included; `blip2-tests` drives everything.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("blip2-proto", &[]),
-    ("blip2-dataset", &[]),
+    // Small files for the tests of several rooms.
+    ("blip2-test-corpus", &[]),
+    ("blip2-dataset", &["blip2-test-corpus"]),
     ("blip2-model", &[]),
     ("blip2-run", &["blip2-dataset", "blip2-proto"]),
     ("blip2-collective", &["blip2-proto"]),
     ("blip2-evaluation", &["blip2-dataset", "blip2-model", "blip2-run"]),
     ("blip2-coordinator", &["blip2-collective", "blip2-dataset", "blip2-proto", "blip2-run"]),
-    ("blip2-curation", &["blip2-dataset", "blip2-evaluation", "blip2-model", "blip2-proto", "blip2-run"]),
+    (
+        "blip2-curation",
+        &[
+            "blip2-dataset",
+            "blip2-evaluation",
+            "blip2-model",
+            "blip2-proto",
+            "blip2-run",
+            "blip2-test-corpus",
+        ],
+    ),
     (
         "blip2-worker",
         &["blip2-collective", "blip2-dataset", "blip2-evaluation", "blip2-model", "blip2-proto", "blip2-run"],

@@ -120,7 +120,8 @@ mod tests {
     use crate::corpus::columns::ColumnNames;
     use crate::error::DatasetError;
     use crate::error::Result;
-    use crate::test_corpus::{Corpus, emoji_sources};
+    use crate::test_assets::emoji_sources;
+    use blip2_test_corpus::Corpus;
 
     async fn open(sources: &[&str]) -> Result<Manifest> {
         let sources: Vec<_> = sources.iter().map(|source| (*source).to_owned()).collect();
@@ -208,7 +209,7 @@ mod tests {
     }
 
     fn mixed() -> Manifest {
-        let mut manifest = crate::test_corpus::manifest(&[&[3, 4], &[5], &[6, 7, 8]]);
+        let mut manifest = crate::test_assets::manifest(&[&[3, 4], &[5], &[6, 7, 8]]);
         let source = |name: &str, weight, files| ManifestSource { name: name.into(), weight, files };
         manifest.sources = vec![source("coco", Some(2.5), 1), source("web", None, 2)];
         manifest

@@ -170,7 +170,8 @@ fn decode_row(group: &RowGroup, row: usize, max_pixels: u64) -> Result<Sample, S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_corpus::{Corpus, emoji_sources};
+    use crate::test_assets::emoji_sources;
+    use blip2_test_corpus::Corpus;
 
     #[tokio::test]
     async fn the_held_out_emoji_are_read_in_order() {

@@ -194,7 +194,7 @@ pub fn thumbnail(image: RgbImage) -> Result<Bytes, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_corpus::Corpus;
+    use blip2_test_corpus::Corpus;
 
     #[test]
     fn places_are_spread() {

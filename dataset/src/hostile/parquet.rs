@@ -17,7 +17,7 @@ use crate::corpus::columns::ColumnNames;
 use crate::corpus::samples::{EvaluationSet, read_all};
 use crate::corpus::verify::{VerifySpec, verify_corpus};
 use crate::error::{DatasetError, Result};
-use crate::test_corpus::one_image;
+use blip2_test_corpus::one_image;
 
 const ROWS: usize = 3;
 

@@ -7,7 +7,7 @@ use crate::corpus::ingest::{IngestSettings, Share, SourceKind, ingest};
 use crate::corpus::samples::read_all;
 use crate::quarantine::QuarantineList;
 use crate::store::Location;
-use crate::test_corpus::Corpus;
+use blip2_test_corpus::Corpus;
 
 const LIMIT: u64 = 1 << 20;
 

@@ -12,9 +12,10 @@ use crate::error::DatasetError;
 use crate::image::transform::TrainTransform;
 use crate::plan::Plan;
 use crate::plan::PlanKey;
-use crate::test_corpus::{Corpus, backbone, emoji_sources};
+use crate::test_assets::{backbone, emoji_sources};
 use crate::text::TextEncoder;
 use crate::text::TextEncoding;
+use blip2_test_corpus::Corpus;
 
 const WAIT: Duration = Duration::from_secs(30);
 

@@ -40,7 +40,7 @@ impl Shape {
             files: files.len() as u32,
         };
         let sources = self.sources.iter().enumerate().map(source).collect();
-        Manifest { sources, ..crate::test_corpus::manifest(&files) }
+        Manifest { sources, ..crate::test_assets::manifest(&files) }
     }
 
     fn plan(&self) -> Option<Plan> {
@@ -182,7 +182,7 @@ fn the_order_of_one_source_is_pinned() {
     let endless: Vec<_> = (0..20).flat_map(sequence).collect();
 
     let key = PlanKey { seed, stage: stage as u32 };
-    let plan = Plan::new(&crate::test_corpus::manifest(files), key, slots as u32, window as u32).unwrap();
+    let plan = Plan::new(&crate::test_assets::manifest(files), key, slots as u32, window as u32).unwrap();
     assert_eq!(plan.part_rows(), part_rows);
     for (slot, position) in (0..slots).flat_map(|slot| (0..200).map(move |position| (slot, position))) {
         let number = position / part_rows;

@@ -270,7 +270,7 @@ mod tests {
     fn quality(window: u32, workers: u32) -> PlanQuality {
         let files = [[100u32; 10]; 40];
         let files: Vec<&[u32]> = files.iter().map(|groups| groups.as_slice()).collect();
-        let mut manifest = crate::test_corpus::manifest(&files);
+        let mut manifest = crate::test_assets::manifest(&files);
         manifest.files.iter_mut().for_each(|file| file.bytes = 1_000_000);
         let plan = Plan::new(&manifest, PlanKey { seed: 3, stage: 1 }, 8, window).unwrap();
         let spec = QualitySpec {
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused() {
-        let manifest = crate::test_corpus::manifest(&[&[4]]);
+        let manifest = crate::test_assets::manifest(&[&[4]]);
         let plan = Plan::new(&manifest, PlanKey { seed: 3, stage: 1 }, 2, 1).unwrap();
         let fine = QualitySpec {
             manifest: &manifest,

@@ -332,3 +332,48 @@ impl<L: DecoderLayer> FamilyModel for DecoderOnly<L> {
         self.visit_tensors(prefix, &mut Behind(visitor))
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    fn close(got: Tensor<3>, want: Tensor<3>) {
+        let difference = (got - want).abs().max().into_scalar::<f32>();
+        assert!(difference < 1e-5, "{difference}");
+    }
+
+    /// Tokens, of which 1 is padding, and the mask of the others.
+    pub(crate) fn tokens(rows: [[i32; 5]; 2]) -> (Tensor<2, Int>, Tensor<2, Int>) {
+        let ids = Tensor::<2, Int>::from_ints(rows, &Device::flex());
+        let mask = ids.clone().not_equal_scalar(1).int();
+        (ids, mask)
+    }
+
+    /// The cache gives what reading all of a text at once gives.
+    pub(crate) fn in_pieces_as_at_once<L: DecoderLayer>(model: &DecoderOnly<L>) {
+        let (ids, mask) = tokens([[1, 2, 5, 6, 7], [2, 8, 9, 3, 4]]);
+        let embeds = model.embed(ids);
+        let whole = model.hidden(embeds.clone(), mask.clone(), &mut Dropout::off()).unwrap();
+        let mut cache = KeyValueCache::default();
+        for (start, length) in [(0, 2), (2, 1), (3, 2)] {
+            let part = embeds.clone().narrow(1, start, length);
+            let seen = mask.clone().narrow(1, 0, start + length);
+            let hidden = model.extend(part, seen, &mut cache).unwrap();
+            // The first position of the first row is padding, whose output means nothing.
+            let skip = usize::from(start == 0);
+            let want = whole.clone().narrow(1, start + skip, length - skip);
+            close(hidden.narrow(1, skip, length - skip), want);
+        }
+        assert_eq!(cache.length(), 5);
+    }
+
+    /// Outputs and scores of a text are the same behind padding and before it.
+    pub(crate) fn padded_as_not<L: DecoderLayer>(model: &DecoderOnly<L>) {
+        let (ids, mask) = tokens([[1, 1, 2, 5, 6], [2, 5, 6, 1, 1]]);
+        let hidden = model.hidden(model.embed(ids), mask, &mut Dropout::off()).unwrap();
+        for of_both in [hidden.clone(), model.logits_of(hidden)] {
+            let left = of_both.clone().narrow(0, 0, 1).narrow(1, 2, 3);
+            close(left, of_both.narrow(0, 1, 1).narrow(1, 0, 3));
+        }
+    }
+}

@@ -190,3 +190,15 @@ fn prepare<M: Published>(folder: &Path, device: &Device) -> Result<(M, WeightSou
 pub(crate) fn to_value(config: &impl serde::Serialize) -> Result<Value, ModelError> {
     serde_json::to_value(config).map_err(|error| ModelError::input("configuration", error.to_string()))
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A family's configuration from the text of a `config.json`.
+    pub(crate) fn read<C: FamilyConfig>(text: &str) -> Result<C, ModelError> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.json"), text).unwrap();
+        C::read(&FolderConfig::open(folder.path())?)
+    }
+}

@@ -21,7 +21,7 @@ pub(crate) type Llama = DecoderOnly<LlamaLayer>;
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::nn::cache::KeyValueCache;
+    use crate::language::decoder_only::tests::{in_pieces_as_at_once, padded_as_not};
     use crate::train::flat::tests::filled;
     use burn::tensor::{Device, Int, Tensor};
 
@@ -39,39 +39,14 @@ pub(crate) mod tests {
         filled(Llama::new(&config, &Device::flex()).unwrap())
     }
 
-    fn close(got: Tensor<3>, want: Tensor<3>) {
-        let difference = (got - want).abs().max().into_scalar::<f32>();
-        assert!(difference < 1e-5, "{difference}");
-    }
-
     #[test]
     fn reading_in_pieces_equals_reading_at_once() {
-        let model = small();
-        let ids = Tensor::<2, Int>::from_ints([[1, 2, 5, 6, 7], [2, 8, 9, 3, 4]], &Device::flex());
-        let mask = ids.clone().not_equal_scalar(1).int();
-        let embeds = model.embed(ids);
-        let whole = model.extend(embeds.clone(), mask.clone(), &mut KeyValueCache::default()).unwrap();
-        let mut cache = KeyValueCache::default();
-        for (start, length) in [(0, 2), (2, 1), (3, 2)] {
-            let part = embeds.clone().narrow(1, start, length);
-            let seen = mask.clone().narrow(1, 0, start + length);
-            let hidden = model.extend(part, seen, &mut cache).unwrap();
-            // The first position of the first row is padding, whose output means nothing.
-            let skip = usize::from(start == 0);
-            let want = whole.clone().narrow(1, start + skip, length - skip);
-            close(hidden.narrow(1, skip, length - skip), want);
-        }
-        assert_eq!(cache.length(), 5);
+        in_pieces_as_at_once(&small());
     }
 
     #[test]
     fn left_padding_changes_nothing() {
-        let model = small();
-        let ids = Tensor::<2, Int>::from_ints([[1, 1, 2, 5, 6], [2, 5, 6, 1, 1]], &Device::flex());
-        let mask = ids.clone().not_equal_scalar(1).int();
-        let scores = model.forward(model.embed(ids), mask).unwrap();
-        let left = scores.clone().narrow(0, 0, 1).narrow(1, 2, 3);
-        close(left, scores.narrow(0, 1, 1).narrow(1, 0, 3));
+        padded_as_not(&small());
     }
 
     #[test]

@@ -16,8 +16,7 @@ pub(crate) type Opt = DecoderOnly<OptLayer>;
 pub(crate) mod tests {
     use super::*;
     use crate::device::read_back::floats;
-    use crate::nn::cache::KeyValueCache;
-    use crate::nn::dropout::Dropout;
+    use crate::language::decoder_only::tests::{in_pieces_as_at_once, padded_as_not, tokens};
     use crate::train::flat::tests::filled;
     use burn::tensor::{Device, Int, Tensor};
 
@@ -81,52 +80,19 @@ pub(crate) mod tests {
         }
     }
 
-    fn close(got: Tensor<3>, want: Tensor<3>) {
-        within(1e-5, got, want);
-    }
-
     fn within(bound: f32, got: Tensor<3>, want: Tensor<3>) {
         let difference = (got - want).abs().max().into_scalar::<f32>();
         assert!(difference < bound, "{difference}");
     }
 
-    fn tokens(rows: [[i32; 5]; 2]) -> (Tensor<2, Int>, Tensor<2, Int>) {
-        let ids = Tensor::<2, Int>::from_ints(rows, &Device::flex());
-        let mask = ids.clone().not_equal_scalar(1).int();
-        (ids, mask)
-    }
-
     #[test]
     fn reading_in_pieces_equals_reading_at_once() {
-        for model in [small(), small_350m()] {
-            in_pieces_as_at_once(&model);
-        }
-    }
-
-    fn in_pieces_as_at_once(model: &Opt) {
-        let (ids, mask) = tokens([[1, 2, 5, 6, 7], [2, 8, 9, 3, 4]]);
-        let embeds = model.embed(ids);
-        let whole = model.hidden(embeds.clone(), mask.clone(), &mut Dropout::off()).unwrap();
-        let mut cache = KeyValueCache::default();
-        for (start, length) in [(0, 2), (2, 1), (3, 2)] {
-            let part = embeds.clone().narrow(1, start, length);
-            let seen = mask.clone().narrow(1, 0, start + length);
-            let hidden = model.extend(part, seen, &mut cache).unwrap();
-            // The first position of the first row is padding, whose output means nothing.
-            let skip = usize::from(start == 0);
-            let want = whole.clone().narrow(1, start + skip, length - skip);
-            close(hidden.narrow(1, skip, length - skip), want);
-        }
-        assert_eq!(cache.length(), 5);
+        [small(), small_350m()].iter().for_each(in_pieces_as_at_once);
     }
 
     #[test]
     fn left_padding_changes_nothing() {
-        let model = small();
-        let (ids, mask) = tokens([[1, 1, 2, 5, 6], [2, 5, 6, 1, 1]]);
-        let hidden = model.hidden(model.embed(ids), mask, &mut Dropout::off()).unwrap();
-        let left = hidden.clone().narrow(0, 0, 1).narrow(1, 2, 3);
-        close(left, hidden.narrow(0, 1, 1).narrow(1, 0, 3));
+        padded_as_not(&small());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::corpus::ingest::{IngestSettings, Share, SourceKind, ingest};
-use crate::test_corpus::Corpus;
+use blip2_test_corpus::Corpus;
 
 fn spec(source: &str, quick: bool) -> VerifySpec {
     VerifySpec {

@@ -250,7 +250,7 @@ mod tests {
 
     use super::*;
     use crate::plan::{PartId, Plan, PlanKey};
-    use crate::test_corpus::manifest;
+    use crate::test_assets::manifest;
 
     const ROW_GROUPS: u32 = 12;
     const BODY: usize = 100;

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
     use crate::plan::PlanKey;
     use crate::properties::cases;
-    use crate::test_corpus::manifest;
+    use crate::test_assets::manifest;
 
     proptest! {
         #![proptest_config(cases(60))]

@@ -4,7 +4,7 @@ use super::*;
 use crate::corpus::manifest::Manifest;
 use crate::plan::{PlanKey, RowAddress};
 use crate::quarantine::QuarantineRecord;
-use crate::test_corpus::manifest;
+use crate::test_assets::manifest;
 
 const KEY: PlanKey = PlanKey { seed: 11, stage: 2 };
 

@@ -227,12 +227,10 @@ impl FamilyConfig for LlamaConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::language::family;
 
     fn read(fields: &str) -> Result<LlamaConfig, ModelError> {
-        let folder = tempfile::tempdir().unwrap();
-        let text = format!(r#"{{"model_type": "llama"{fields}}}"#);
-        std::fs::write(folder.path().join("config.json"), text).unwrap();
-        LlamaConfig::read(&FolderConfig::open(folder.path())?)
+        family::tests::read(&format!(r#"{{"model_type": "llama"{fields}}}"#))
     }
 
     #[test]

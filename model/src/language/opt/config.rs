@@ -189,11 +189,10 @@ impl FamilyConfig for OptConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::language::family;
 
     fn read(text: &str) -> Result<OptConfig, ModelError> {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("config.json"), text).unwrap();
-        OptConfig::read(&FolderConfig::open(folder.path())?)
+        family::tests::read(text)
     }
 
     #[test]

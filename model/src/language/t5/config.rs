@@ -207,11 +207,10 @@ impl FamilyConfig for T5Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::language::family;
 
     fn read(text: &str) -> Result<T5Config, ModelError> {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("config.json"), text).unwrap();
-        T5Config::read(&FolderConfig::open(folder.path())?)
+        family::tests::read(text)
     }
 
     #[test]

@@ -5,7 +5,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
 use super::*;
-use crate::test_corpus::Corpus;
+use blip2_test_corpus::Corpus;
 
 fn captions(set: &EvaluationSet) -> Vec<Vec<&str>> {
     set.samples.iter().map(|sample| sample.captions.iter().map(String::as_str).collect()).collect()

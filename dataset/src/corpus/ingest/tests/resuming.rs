@@ -7,7 +7,7 @@ use crate::corpus::row_group_file::recorded_row_groups;
 use crate::image::transform::TrainTransform;
 use crate::loader::{Loader, LoaderSettings, LoaderSpec};
 use crate::plan::{Plan, PlanKey};
-use crate::test_corpus::backbone;
+use crate::test_assets::backbone;
 use crate::text::{TextEncoder, TextEncoding};
 
 /// Three archives into small files: several units, several files of several row groups.

@@ -1,7 +1,7 @@
-//! Small Parquet files for tests, and where the repository's assets are.
+//! Small Parquet files for tests: images of one colour each, captions of known words, and rows that are
+//! spoilt.
 
 use std::io::Cursor;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, ListBuilder, RecordBatch, StringArray, StringBuilder};
@@ -10,38 +10,14 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use sha2::Digest;
 
-use crate::corpus::manifest::{Manifest, ManifestFile};
-
-/// A pattern among the emoji corpus.
-pub(crate) fn emoji_sources(pattern: &str) -> Vec<String> {
-    vec![format!("{}/../assets/corpus/{pattern}", env!("CARGO_MANIFEST_DIR"))]
-}
-
-/// A folder of the tiny backbones.
-pub(crate) fn backbone(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones").join(name)
-}
-
 /// A small JPEG.
-pub(crate) fn one_image() -> Vec<u8> {
+pub fn one_image() -> Vec<u8> {
     Row::good(1).image
-}
-
-/// A manifest of files that are not there, with so many rows in each row group.
-pub(crate) fn manifest(files: &[&[u32]]) -> Manifest {
-    let file = |(index, rows): (usize, &&[u32])| ManifestFile {
-        location: format!("/c/{index}.parquet"),
-        bytes: 1,
-        etag: None,
-        row_groups: rows.to_vec(),
-        failed: Vec::new(),
-    };
-    Manifest::of(files.iter().enumerate().map(file).collect())
 }
 
 /// Rows of a file to write: images of one colour each, captions of known words.
 #[derive(Debug, Clone)]
-pub(crate) struct Corpus {
+pub struct Corpus {
     rows: Vec<Row>,
     row_group: usize,
     caption_column: String,
@@ -64,27 +40,27 @@ impl Default for Corpus {
 
 impl Corpus {
     /// `rows` good rows.
-    pub(crate) fn with_rows(rows: usize) -> Self {
+    pub fn with_rows(rows: usize) -> Self {
         Self { rows: (0..rows).map(Row::good).collect(), ..Self::default() }
     }
 
     /// Rows of a row group.
-    pub(crate) fn row_group(self, row_group: usize) -> Self {
+    pub fn row_group(self, row_group: usize) -> Self {
         Self { row_group, ..self }
     }
 
     /// Adds a `captions` list: every caption, and the caption followed by "flag".
-    pub(crate) fn with_alternatives(self) -> Self {
+    pub fn with_alternatives(self) -> Self {
         Self { alternatives: true, ..self }
     }
 
     /// Another name for the caption column.
-    pub(crate) fn captions_named(self, name: &str) -> Self {
+    pub fn captions_named(self, name: &str) -> Self {
         Self { caption_column: name.to_owned(), ..self }
     }
 
     /// Cuts a row's image in half, with a hash to match.
-    pub(crate) fn truncated(mut self, row: usize) -> Self {
+    pub fn truncated(mut self, row: usize) -> Self {
         let half = self.rows[row].image.len() / 2;
         self.rows[row].image.truncate(half);
         self.rows[row].sha256 = hex_sha256(&self.rows[row].image);
@@ -92,38 +68,41 @@ impl Corpus {
     }
 
     /// Sets a row's image, with a hash to match.
-    pub(crate) fn image(mut self, row: usize, encoded: &[u8]) -> Self {
+    pub fn image(mut self, row: usize, encoded: &[u8]) -> Self {
         self.rows[row].image = encoded.to_vec();
         self.rows[row].sha256 = hex_sha256(encoded);
         self
     }
 
     /// Removes a row's caption.
-    pub(crate) fn captionless(mut self, row: usize) -> Self {
+    pub fn captionless(mut self, row: usize) -> Self {
         self.rows[row].caption = None;
         self
     }
 
     /// Sets a row's caption.
-    pub(crate) fn caption(mut self, row: usize, caption: &str) -> Self {
+    pub fn caption(mut self, row: usize, caption: &str) -> Self {
         self.rows[row].caption = Some(caption.to_owned());
         self
     }
 
     /// Marks a row's download as failed.
-    pub(crate) fn failed(mut self, row: usize) -> Self {
+    pub fn failed(mut self, row: usize) -> Self {
         self.rows[row].status = "failed_to_download".to_owned();
         self
     }
 
     /// Spoils a row's hash.
-    pub(crate) fn wrong_hash(mut self, row: usize) -> Self {
+    pub fn wrong_hash(mut self, row: usize) -> Self {
         self.rows[row].sha256 = "0".repeat(64);
         self
     }
 
     /// Writes the file.
-    pub(crate) fn write(&self, path: &str) {
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn write(&self, path: &str) {
         let text = |values: Vec<Option<String>>| Arc::new(StringArray::from(values)) as ArrayRef;
         let keys = (0..self.rows.len()).map(|row| Some(format!("key-{row}")));
         let column = |value: fn(&Row) -> Option<String>| text(self.rows.iter().map(value).collect());
@@ -142,13 +121,13 @@ impl Corpus {
             }
             columns.push(("captions", Arc::new(lists.finish()), true));
         }
-        let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+        let batch = RecordBatch::try_from_iter_with_nullable(columns).expect("columns of one length");
         let properties =
             WriterProperties::builder().set_max_row_group_row_count(Some(self.row_group)).build();
-        let file = std::fs::File::create(path).unwrap();
-        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
-        writer.write(&batch).unwrap();
-        writer.close().unwrap();
+        let file = std::fs::File::create(path).expect("the file can be created");
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).expect("a writer");
+        writer.write(&batch).expect("rows are written");
+        writer.close().expect("the footer is written");
     }
 }
 
@@ -156,7 +135,7 @@ impl Row {
     fn good(row: usize) -> Self {
         let colour = Rgb([(row * 13 % 256) as u8, (row * 57 % 256) as u8, (row * 101 % 256) as u8]);
         let mut image = Cursor::new(Vec::new());
-        RgbImage::from_pixel(12, 10, colour).write_to(&mut image, ImageFormat::Jpeg).unwrap();
+        RgbImage::from_pixel(12, 10, colour).write_to(&mut image, ImageFormat::Jpeg).expect("a JPEG");
         let image = image.into_inner();
         let words = ["red", "apple", "cat", "face", "flag", "heart", "hand"];
         let caption = format!("{} {}", words[row % 7], words[row / 7 % 7]);
