@@ -46,6 +46,14 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("eval retrieval", &["eval retrieval --model runs/mine --data 'held-out/*.parquet'"]),
     ("eval caption", &["eval caption --model runs/mine --data held-out.parquet --json"]),
     (
+        "eval score",
+        &[
+            "eval score --task vqa --results answers.json --references v2_mscoco_val2014_annotations.json --mode official",
+            "eval score --task gqa --results mine.json --against theirs.json --references testdev.json --report gqa.html",
+            "eval score --task retrieval --results cosine.npy --references coco_karpathy_test.json --json",
+        ],
+    ),
+    (
         "generate",
         &[
             "generate --model export --image a.jpg b.png --beams 5",
