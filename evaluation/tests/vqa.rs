@@ -169,7 +169,7 @@ fn all_forms_of_results_are_read() {
 
 #[test]
 fn questions_that_cannot_be_asked_are_refused() {
-    let nested = "[".repeat(100_000);
+    let nested = format!(r#"{{"info": {}"#, "[".repeat(100_000));
     let many = vec!["\"a\""; 1001].join(",");
     let many = format!(r#"[{{"question_id": 1, "answer": [{many}]}}]"#);
     for (form, text, word) in [

@@ -6,7 +6,7 @@
 
 use std::cmp::Ordering;
 
-use blip2_dataset::random::KeyedRng;
+use blip2_random::KeyedRng;
 use serde::Serialize;
 
 /// Share of the draws that lie in an interval, in per cent.
