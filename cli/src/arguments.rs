@@ -372,7 +372,7 @@ pub(crate) enum EvalCommand {
     Retrieval(EvalTarget),
     /// Loss of the file's captions with their pictures, with shuffled ones and with none.
     Caption(EvalTarget),
-    /// Score results that are already there, whoever's model wrote them: answers or similarities.
+    /// Score results that are already there, whoever's model wrote them.
     Score(Box<ScoreArguments>),
 }
 

@@ -48,9 +48,9 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "eval score",
         &[
-            "eval score --task vqa --results answers.json --references v2_mscoco_val2014_annotations.json --mode official",
-            "eval score --task gqa --results mine.json --against theirs.json --references testdev.json --report gqa.html",
-            "eval score --task retrieval --results cosine.npy --references coco_karpathy_test.json --json",
+            "eval score --task vqa --results answers.json --references annotations.json --mode lavis",
+            "eval score --task gqa --results mine.json --references gqa.json --against theirs.json",
+            "eval score --task retrieval --results cosine.npy --references coco.json --json",
         ],
     ),
     (
