@@ -1,4 +1,6 @@
-//! `eval`: how good a run is on images it was not trained on.
+//! `eval`: how good a run is on images it was not trained on, and how good anybody's results are.
+
+mod score;
 
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::samples::{Sample, read_all};
@@ -20,6 +22,7 @@ use super::print_json;
 use crate::error::CliError;
 use crate::report::RetrievalScores;
 use crate::run_folder::stored_configuration;
+use score::ScoreArguments;
 
 #[derive(Debug, Args)]
 pub(crate) struct EvalArguments {
@@ -33,6 +36,8 @@ pub(crate) enum EvalCommand {
     Retrieval(EvalTarget),
     /// Loss of the file's captions with their pictures, with shuffled ones and with none.
     Caption(EvalTarget),
+    /// Score results that are already there, whoever's model wrote them.
+    Score(Box<ScoreArguments>),
 }
 
 #[derive(Debug, Args)]
@@ -77,11 +82,12 @@ struct CaptionLine {
     images: usize,
 }
 
-/// Measures a run's checkpoint on Parquet files.
+/// Measures a run's checkpoint on Parquet files, or scores results.
 pub(crate) async fn run(arguments: EvalArguments) -> Result<Exit, CliError> {
     match arguments.command {
         EvalCommand::Retrieval(target) => retrieval(&target).await,
         EvalCommand::Caption(target) => caption(&target).await,
+        EvalCommand::Score(arguments) => score::run(&arguments),
     }
 }
 
