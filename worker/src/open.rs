@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use blip2_dataset::text::{TextEncoder, TextEncoding};
+use blip2_evaluation::fault::Fault as _;
 use blip2_model::device::DeviceName;
 use blip2_model::device::placement::Placement;
 use blip2_model::files::tokenizer::{DECODER_START, QFormerTokenizer};

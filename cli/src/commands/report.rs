@@ -349,6 +349,8 @@ fn saved(checkpoint: &CheckpointRecord) -> Option<StepRecord> {
     Some(StepRecord {
         step: checkpoint.step.checked_sub(1)?,
         stage: checkpoint.stage,
+        stage_name: checkpoint.stage_name.clone(),
+        task: checkpoint.task.clone(),
         epoch: checkpoint.epoch,
         values,
         ..StepRecord::default()

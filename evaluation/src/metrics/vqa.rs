@@ -5,9 +5,8 @@ pub mod normalise;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use normalise::{clean, punctuation, without_marks_and_articles, words};
-
 use crate::row_id::RowId;
+use normalise::{clean, punctuation, without_marks_and_articles, words};
 
 /// Whose accuracy is computed: they differ in what is normalised before answers are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
