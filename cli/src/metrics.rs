@@ -6,12 +6,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use blip2_coordinator::CommittedStep;
+use blip2_pages::chart::Series;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::error::CliError;
 use crate::figures::serialize_values;
-use crate::report::Series;
 
 /// Bytes of lines that may wait for a disk that is full.
 const MOST_WAITING: usize = 64 << 20;

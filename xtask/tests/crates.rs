@@ -6,7 +6,7 @@ use std::path::Path;
 use xtask::arrows;
 
 /// Each crate with the crates it may use, tests included; `blip2-tests` drives everything.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("blip2-proto", &[]),
     // Small files for the tests of several rooms.
     ("blip2-test-corpus", &[]),
@@ -55,6 +55,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "blip2-store",
         ],
     ),
+    ("blip2-pages", &[]),
     (
         "blip2",
         &[
@@ -65,6 +66,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "blip2-evaluation",
             "blip2-images",
             "blip2-model",
+            "blip2-pages",
             "blip2-proto",
             "blip2-random",
             "blip2-run",
@@ -81,7 +83,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
 ];
 
 /// Crates that some rooms never know.
-const NEVER: [(&str, &[&str]); 10] = [
+const NEVER: [(&str, &[&str]); 11] = [
     ("blip2-decoders", &["burn", "tonic"]),
     ("blip2-random", &["burn", "object_store", "parquet", "tokio", "tonic"]),
     ("blip2-store", &["arrow", "burn", "image", "parquet", "tonic"]),
@@ -93,6 +95,7 @@ const NEVER: [(&str, &[&str]); 10] = [
     // Only a run knows members, coordinators and stores.
     ("blip2-evaluation", &["object_store", "parquet", "tokio", "tonic"]),
     ("blip2-collective", &["burn", "parquet", "object_store"]),
+    ("blip2-pages", &["burn", "object_store", "parquet", "tokio", "tonic"]),
     ("blip2-coordinator", &["burn", "image"]),
 ];
 

@@ -89,6 +89,7 @@ const PURE: &[&str] = &[
     "model/src/objectives",
     "model/src/qformer",
     "model/src/train",
+    "pages/src",
     "random/src/lib.rs",
     "worker/src/member",
     "worker/src/task",
