@@ -6,12 +6,13 @@ use std::path::Path;
 use xtask::arrows;
 
 /// Each crate with the crates it may use, tests included; `blip2-tests` drives everything.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("blip2-proto", &[]),
     // Small files for the tests of several rooms.
     ("blip2-test-corpus", &[]),
     ("blip2-dataset", &["blip2-test-corpus"]),
     ("blip2-model", &[]),
+    ("blip2-scenes", &["blip2-dataset"]),
     ("blip2-run", &["blip2-dataset", "blip2-proto"]),
     ("blip2-collective", &["blip2-proto"]),
     ("blip2-evaluation", &["blip2-dataset", "blip2-model", "blip2-run"]),
@@ -54,10 +55,11 @@ const ARROWS: [(&str, &[&str]); 14] = [
 ];
 
 /// Crates that some rooms never know.
-const NEVER: [(&str, &[&str]); 7] = [
+const NEVER: [(&str, &[&str]); 8] = [
     ("blip2-decoders", &["burn", "tonic"]),
     ("blip2-dataset", &["burn", "tonic"]),
     ("blip2-model", &["object_store", "parquet", "tokio", "tonic"]),
+    ("blip2-scenes", &["burn", "object_store", "tokio", "tonic"]),
     ("blip2-run", &["burn", "tonic"]),
     // Only a run knows members, coordinators and stores.
     ("blip2-evaluation", &["object_store", "parquet", "tokio", "tonic"]),
