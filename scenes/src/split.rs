@@ -1,16 +1,16 @@
 //! What training never shows: some combinations, and some drawings.
 //!
-//! Both are fixed, whatever the seed of the scenes. Every part of a held-out combination is in training on its
-//! own: the thing, the number, the colour, the relation; and of every held-out drawing, the same thing by two
-//! other artists.
+//! Both are fixed, whatever the seed of the scenes. Every part of a held-out combination is in training on
+//! its own: the thing, the number, the colour, the relation; and of every held-out drawing, the same thing by
+//! two other artists.
 
 use blip2_dataset::random::KeyedRng;
 
 use crate::scene::{Content, Scene};
 use crate::words::{Colour, MOST, Relation, Thing, Vendor};
 
-/// The key of what is held out. Another number makes every model that was trained before read what it has
-/// never to see.
+/// The key of what is held out. With another number, models that were trained before have seen what is now
+/// held out.
 const KEY: u64 = 1;
 
 /// Of a hundred pairs with their relation, so many are held out.
