@@ -44,10 +44,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use arguments::Command;
 use blip2_model::device::failure;
 use blip2_run::exit::Exit;
 use blip2_run::layout;
+
+use arguments::Command;
 use error::CliError;
 
 /// How long calls that block may take to end when the command has.
@@ -73,7 +74,7 @@ pub fn run() -> ExitCode {
         // Who reads the output has seen enough.
         Err(CliError::OutputClosed) => Exit::Done.into(),
         Err(error) => {
-            eprintln!("error: {}", blip2_dataset::store::secret_url::redacted_text(&error.to_string()));
+            eprintln!("error: {}", blip2_store::secret_url::redacted_text(&error.to_string()));
             error.exit().into()
         }
     }
@@ -145,8 +146,8 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Chat(arguments) => on_runtime(commands::chat::run(arguments)),
         Command::Bench(arguments) => on_runtime(bench::run(arguments)),
         Command::Config(arguments) => commands::config::run(arguments),
-        Command::Completions(arguments) => commands::completions::complete(&arguments),
-        Command::Man(arguments) => commands::completions::write_pages(&arguments),
+        Command::Completions(arguments) => commands::completions::complete(&arguments, command_line::whole()),
+        Command::Man(arguments) => commands::completions::write_pages(&arguments, command_line::whole()),
     }
 }
 

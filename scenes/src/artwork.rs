@@ -5,11 +5,12 @@ mod resize;
 mod sprite;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, BinaryArray, RecordBatch, StringArray};
-use blip2_dataset::image::decode::decode_image;
-use blip2_dataset::parquet_bytes::read_parquet;
+use blip2_images::decode::decode_image;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::error::{Result, ScenesError};
 use crate::words::{Thing, Vendor};
@@ -50,10 +51,11 @@ impl Artwork {
     pub fn open(folder: &Path) -> Result<Self> {
         let mut drawings = BTreeMap::new();
         for path in parquet_files(folder)? {
-            let failed = |reason: String| ScenesError::File { path: path.clone(), reason };
-            let content = std::fs::read(&path).map_err(|error| failed(error.to_string()))?;
-            for batch in read_parquet(content.into()).map_err(|error| failed(error.to_string()))? {
-                read_drawings(&batch, &mut drawings).map_err(failed)?;
+            let file = File::open(&path).map_err(|error| ScenesError::file(&path, error))?;
+            let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build());
+            for batch in reader.map_err(|error| ScenesError::file(&path, error))? {
+                let batch = batch.map_err(|error| ScenesError::file(&path, error))?;
+                read_drawings(&batch, &mut drawings).map_err(|reason| ScenesError::file(&path, reason))?;
             }
         }
         let wanted = || Thing::all().flat_map(|thing| Vendor::ALL.iter().map(move |vendor| (thing, *vendor)));
@@ -72,7 +74,7 @@ impl Artwork {
 
 /// The files of images, in the order of their names; those of other columns have other names.
 fn parquet_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |error: std::io::Error| ScenesError::File { path: folder.into(), reason: error.to_string() };
+    let failed = |error: std::io::Error| ScenesError::file(folder, error);
     let mut files = Vec::new();
     for entry in folder.read_dir().map_err(failed)? {
         let path = entry.map_err(failed)?.path();

@@ -1,6 +1,6 @@
 //! The scene of a split, a seed and a number.
 
-use blip2_dataset::random::KeyedRng;
+use blip2_random::KeyedRng;
 
 use crate::grammar::{Question, answerable};
 use crate::scene::{Content, Group, MOST_OF_A_PAIR, Scene};

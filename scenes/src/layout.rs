@@ -3,7 +3,7 @@
 //! The image is cut in halves or quarters; a thing lies in its part alone, at a place and of a size that are
 //! drawn. All lengths are whole pixels.
 
-use blip2_dataset::random::KeyedRng;
+use blip2_random::KeyedRng;
 use serde::{Deserialize, Serialize};
 
 use crate::scene::{Content, Scene};

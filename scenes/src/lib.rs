@@ -20,7 +20,7 @@
 //! It knows pixels and words. It knows nothing of models, of runs, or of how captions are written by them.
 //!
 //! # The same bytes everywhere
-//! Draws come from [`KeyedRng`](blip2_dataset::random::KeyedRng) by split, seed and number, and drawings are
+//! Draws come from [`KeyedRng`](blip2_random::KeyedRng) by split, seed and number, and drawings are
 //! cut, resized and pasted in whole numbers. So a row depends neither on threads nor on the rows before it.
 //! What is held out is fixed in [`split`], whatever the seed: a model that was trained on one seed's scenes
 //! has seen nothing that another seed's held-out splits ask for.

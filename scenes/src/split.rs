@@ -4,7 +4,7 @@
 //! its own: the thing, the number, the colour, the relation; and of every held-out drawing, the same thing by
 //! two other artists.
 
-use blip2_dataset::random::KeyedRng;
+use blip2_random::KeyedRng;
 
 use crate::scene::{Content, Scene};
 use crate::words::{Colour, MOST, Relation, Thing, Vendor};

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use blip2_images::decode::decode_image;
+use blip2_store::Location;
 use futures::{StreamExt, TryStreamExt};
 use image::RgbImage;
 
@@ -9,9 +11,7 @@ use crate::corpus::columns::{ColumnNames, RowGroup};
 use crate::corpus::manifest::Manifest;
 use crate::corpus::parquet_file::ParquetFile;
 use crate::error::{DatasetError, Result};
-use crate::image::decode::decode_image;
 use crate::quarantine::QuarantineRecord;
-use crate::store::Location;
 use crate::text::is_visible;
 
 /// Row groups read at the same time.

@@ -1,5 +1,8 @@
 //! A look at a corpus: a few of its row groups, evenly spaced, as images and distributions.
 
+use blip2_images::decode::{decode_image, image_dimensions};
+use blip2_images::transform::shrink;
+use blip2_store::Location;
 use bytes::Bytes;
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
@@ -7,9 +10,6 @@ use image::codecs::jpeg::JpegEncoder;
 use crate::corpus::columns::{ColumnNames, RowGroup};
 use crate::corpus::manifest::Manifest;
 use crate::error::{DatasetError, Result};
-use crate::image::decode::{decode_image, image_dimensions};
-use crate::image::transform::shrink;
-use crate::store::Location;
 use crate::text::is_visible;
 
 /// Shorter side of an image on a contact sheet, pixels.

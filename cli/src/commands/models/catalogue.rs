@@ -1,11 +1,11 @@
 //! The published models that the presets name, under short names.
 
+use blip2_run::exit::Exit;
 use clap::Args;
 use serde_json::json;
 
 use crate::commands::{print_json, print_text};
 use crate::error::CliError;
-use blip2_run::exit::Exit;
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArguments {
@@ -26,7 +26,7 @@ pub(super) enum Source {
 impl Source {
     /// What was typed, if it is no short name.
     pub(super) fn typed(text: &str) -> Self {
-        match blip2_dataset::fetch::is_url(text) {
+        match blip2_store::fetch::is_url(text) {
             true => Self::Urls(vec![text.to_owned()]),
             false => Self::Hub(text.to_owned()),
         }

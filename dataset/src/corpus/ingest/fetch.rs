@@ -4,6 +4,7 @@ use std::io::Read;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+use blip2_store::Location;
 use bytes::{Buf, Bytes};
 use futures::StreamExt;
 use object_store::ObjectStoreExt;
@@ -11,7 +12,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::error::DatasetError;
-use crate::store::Location;
 
 /// Length of one read, bytes.
 const READ: u64 = 4 << 20;
@@ -65,7 +65,7 @@ impl ObjectReader {
 
 async fn read(location: Location, range: Range<u64>) -> Result<Bytes, DatasetError> {
     let read = location.store().get_range(location.path(), range).await;
-    read.map_err(|error| location.failed("read", &error))
+    Ok(read.map_err(|error| location.failed("read", &error))?)
 }
 
 impl Read for ObjectReader {

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use blip2_images::ImageError;
+use blip2_images::decode::{decode_image, image_dimensions};
+use blip2_images::transform::shrink;
 use bytes::Bytes;
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
@@ -13,8 +16,6 @@ use crate::corpus::ingest::row::{
 };
 use crate::corpus::ingest::settings::IngestSettings;
 use crate::error::{DatasetError, Result};
-use crate::image::decode::{decode_image, image_dimensions};
-use crate::image::transform::shrink;
 use crate::text::is_visible;
 
 /// Longer captions are not used, bytes.
@@ -94,7 +95,7 @@ impl Preparer {
         if encoded.len() as u64 > settings.max_image_bytes {
             return Err(too_many_bytes(encoded.len() as u64, settings.max_image_bytes));
         }
-        let undecodable = |error: DatasetError| (RejectReason::Undecodable, error.to_string());
+        let undecodable = |error: ImageError| (RejectReason::Undecodable, error.to_string());
         let (width, height) = image_dimensions(&encoded).map_err(undecodable)?;
         if u64::from(width) * u64::from(height) > settings.max_pixels {
             let detail = format!("{width}x{height} is more than {} pixels", settings.max_pixels);

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use blip2_store::error::StoreError;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use parquet::errors::ParquetError;
 
@@ -76,15 +77,15 @@ impl EncodedRowGroup {
             return Ok(group);
         }
         let rows = group.rows() - (self.failed as usize).min(group.rows());
-        let changed = |reason: String| DatasetError::Changed { file: self.file.clone(), reason };
+        let changed = |reason: String| StoreError::Changed { file: self.file.clone(), reason };
         let seen = group.without_failed().map_err(changed)?;
         match seen.rows() == rows {
             true => Ok(seen),
-            false => Err(changed(format!(
+            false => Err(DatasetError::from(changed(format!(
                 "row group {}: {} rows were downloaded, {rows} were",
                 self.row_group,
                 seen.rows()
-            ))),
+            )))),
         }
     }
 }

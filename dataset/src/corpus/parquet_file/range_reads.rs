@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
+use blip2_store::PinnedObject;
 use bytes::Bytes;
-
-use crate::store::PinnedObject;
 
 /// Where the bytes of a row group come from.
 pub(crate) trait RangeReads: Sync {

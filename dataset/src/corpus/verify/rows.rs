@@ -1,12 +1,12 @@
 //! The rows of a row group: hashes, images, captions.
 
+use blip2_images::decode::decode_image;
 use rayon::prelude::*;
 
 use super::finding::{Finding, FindingKind};
 use crate::corpus::columns::{RowFault, RowGroup};
 use crate::corpus::ingest::MAX_CAPTION_BYTES;
 use crate::error::{DatasetError, Result};
-use crate::image::decode::decode_image;
 use crate::text::is_visible;
 
 /// Checks rows on a pool of threads.

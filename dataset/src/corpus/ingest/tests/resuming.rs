@@ -1,10 +1,10 @@
 use std::time::Duration;
 
+use blip2_images::transform::TrainTransform;
 use bytes::Bytes;
 
 use super::*;
 use crate::corpus::row_group_file::recorded_row_groups;
-use crate::image::transform::TrainTransform;
 use crate::loader::{Loader, LoaderSettings, LoaderSpec};
 use crate::plan::{Plan, PlanKey};
 use crate::test_assets::backbone;
