@@ -109,8 +109,9 @@ mod tests {
             assert!(!combinations(&scene).iter().any(|combination| combination.is_held_out()), "{caption}");
         }
         for line in lines("questions.txt") {
-            let (question, answer) = line.rsplit_once(' ').unwrap();
-            assert!(Question::parse(question).is_some() && !answer.is_empty(), "{line}");
+            let [caption, question, answer] = line.split('\t').collect::<Vec<_>>().try_into().unwrap();
+            let (scene, question) = (parse(caption).unwrap(), Question::parse(question).unwrap());
+            assert_eq!(question.answer(&scene).as_deref(), Some(answer), "{line}");
         }
     }
 }

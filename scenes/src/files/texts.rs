@@ -15,7 +15,8 @@ pub(super) struct Texts {
 }
 
 impl Texts {
-    /// All captions of the row's scene, all of its questions with their answers, and the row's own question.
+    /// All captions of the row's scene; all of its questions, and the row's own, with a caption and the
+    /// answer.
     pub(super) fn add(&mut self, row: &Composed) {
         let scene: &Scene = &row.structure.scene;
         let mut asked = answerable(scene);
@@ -28,7 +29,7 @@ impl Texts {
         }
         for question in asked {
             let answer = question.answer(scene).unwrap_or_default();
-            self.questions.push_str(&format!("{} {answer}\n", question.text()));
+            self.questions.push_str(&format!("{}\t{}\t{answer}\n", row.caption, question.text()));
         }
     }
 
