@@ -28,7 +28,10 @@ pub struct SimilarityFile {
 pub fn read(path: &Path) -> Result<SimilarityFile> {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("npy") => Ok(SimilarityFile { all: Some(npy::read(path)?), reranked: None }),
-        Some("safetensors") => tensors::read(path),
+        Some("safetensors") => {
+            let (all, reranked) = tensors::read(path)?;
+            Ok(SimilarityFile { all, reranked })
+        }
         _ => Err(FileError::unusable(path, "similarities are read from .npy or .safetensors")),
     }
 }

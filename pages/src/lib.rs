@@ -7,8 +7,8 @@
 //! | [`quickstart_page`] | what a first run learnt |
 //! | [`run_page`] | any run: curves, throughput, configuration, faults |
 //!
-//! A page is a function of the numbers and texts that it shows. Nothing here reads a run or writes a file, and
-//! everything that came from elsewhere is escaped where it is written.
+//! A page is a function of the numbers and texts that it shows. Nothing here reads a run or writes a file,
+//! and everything that came from elsewhere is escaped where it is written.
 
 pub mod bars;
 pub mod chart;

@@ -21,7 +21,7 @@ pub struct Tile {
 pub struct Chart {
     /// Its heading.
     pub title: String,
-    /// What is counted upwards.
+    /// The unit of its values.
     pub unit: String,
     /// Its lines.
     pub series: Vec<Series>,

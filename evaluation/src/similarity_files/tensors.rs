@@ -7,7 +7,6 @@ use std::path::Path;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::SimilarityFile;
 use super::matrix::{MOST_NUMBERS, Matrix, NumberType};
 use crate::file_error::{FileError, Result};
 
@@ -28,7 +27,8 @@ struct Tensors<'a> {
     start: u64,
 }
 
-pub(super) fn read(path: &Path) -> Result<SimilarityFile> {
+/// The matrix of all pairs and the matrices of the reranked ones, as far as the file has them.
+pub(super) fn read(path: &Path) -> Result<(Option<Matrix>, Option<(Matrix, Matrix)>)> {
     let mut tensors = Tensors::open(path)?;
     let [by_images, by_texts] = RERANKED;
     let reranked = match (tensors.has(by_images), tensors.has(by_texts)) {
@@ -45,7 +45,7 @@ pub(super) fn read(path: &Path) -> Result<SimilarityFile> {
         let names = [&ALL[..], &RERANKED[..]].concat().join("`, `");
         return Err(FileError::unusable(path, format!("has several tensors, and none called `{names}`")));
     }
-    Ok(SimilarityFile { all, reranked })
+    Ok((all, reranked))
 }
 
 impl<'a> Tensors<'a> {
@@ -122,17 +122,17 @@ mod tests {
     #[test]
     fn matrices_are_known_by_their_names() {
         let one = file(&format!("{{{}}}", tensor("x", "[2,3]", 0, 24)), 24);
-        let read_one = read(one.path()).unwrap();
-        assert_eq!(read_one.all.map(|all| (all.rows, all.columns)), Some((2, 3)));
-        assert!(read_one.reranked.is_none());
+        let (only, reranked) = read(one.path()).unwrap();
+        assert_eq!(only.map(|all| (all.rows, all.columns)), Some((2, 3)));
+        assert!(reranked.is_none());
         let [all, images, texts] = [
             tensor("similarity", "[2,3]", 0, 24),
             tensor("scores_i2t", "[2,3]", 24, 48),
             tensor("scores_t2i", "[3,2]", 48, 72),
         ];
-        let three = read(file(&format!("{{{all},{images},{texts}}}"), 72).path()).unwrap();
-        assert!(three.all.is_some());
-        assert_eq!(three.reranked.map(|(_, texts)| (texts.rows, texts.columns)), Some((3, 2)));
+        let (all, reranked) = read(file(&format!("{{{all},{images},{texts}}}"), 72).path()).unwrap();
+        assert!(all.is_some());
+        assert_eq!(reranked.map(|(_, texts)| (texts.rows, texts.columns)), Some((3, 2)));
     }
 
     #[test]
