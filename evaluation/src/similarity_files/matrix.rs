@@ -20,6 +20,15 @@ pub struct Matrix {
     pub values: Vec<f32>,
 }
 
+/// Similarities of the same images and texts; one of both at least.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SimilarityFile {
+    /// `[images, texts]`, of all pairs.
+    pub all: Option<Matrix>,
+    /// `[images, texts]` and `[texts, images]`: the best few of each row, scored anew.
+    pub reranked: Option<(Matrix, Matrix)>,
+}
+
 /// A type of numbers that float32 holds without loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NumberType {

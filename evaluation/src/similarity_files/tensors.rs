@@ -7,7 +7,7 @@ use std::path::Path;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::matrix::{MOST_NUMBERS, Matrix, NumberType};
+use super::matrix::{MOST_NUMBERS, Matrix, NumberType, SimilarityFile};
 use crate::file_error::{FileError, Result};
 
 /// Bytes of the header's length.
@@ -27,8 +27,7 @@ struct Tensors<'a> {
     start: u64,
 }
 
-/// The matrix of all pairs and the matrices of the reranked ones, as far as the file has them.
-pub(super) fn read(path: &Path) -> Result<(Option<Matrix>, Option<(Matrix, Matrix)>)> {
+pub(super) fn read(path: &Path) -> Result<SimilarityFile> {
     let mut tensors = Tensors::open(path)?;
     let [by_images, by_texts] = RERANKED;
     let reranked = match (tensors.has(by_images), tensors.has(by_texts)) {
@@ -45,7 +44,7 @@ pub(super) fn read(path: &Path) -> Result<(Option<Matrix>, Option<(Matrix, Matri
         let names = [&ALL[..], &RERANKED[..]].concat().join("`, `");
         return Err(FileError::unusable(path, format!("has several tensors, and none called `{names}`")));
     }
-    Ok((all, reranked))
+    Ok(SimilarityFile { all, reranked })
 }
 
 impl<'a> Tensors<'a> {
@@ -122,17 +121,17 @@ mod tests {
     #[test]
     fn matrices_are_known_by_their_names() {
         let one = file(&format!("{{{}}}", tensor("x", "[2,3]", 0, 24)), 24);
-        let (only, reranked) = read(one.path()).unwrap();
-        assert_eq!(only.map(|all| (all.rows, all.columns)), Some((2, 3)));
-        assert!(reranked.is_none());
+        let read_one = read(one.path()).unwrap();
+        assert_eq!(read_one.all.map(|all| (all.rows, all.columns)), Some((2, 3)));
+        assert!(read_one.reranked.is_none());
         let [all, images, texts] = [
             tensor("similarity", "[2,3]", 0, 24),
             tensor("scores_i2t", "[2,3]", 24, 48),
             tensor("scores_t2i", "[3,2]", 48, 72),
         ];
-        let (all, reranked) = read(file(&format!("{{{all},{images},{texts}}}"), 72).path()).unwrap();
-        assert!(all.is_some());
-        assert_eq!(reranked.map(|(_, texts)| (texts.rows, texts.columns)), Some((3, 2)));
+        let three = read(file(&format!("{{{all},{images},{texts}}}"), 72).path()).unwrap();
+        assert!(three.all.is_some());
+        assert_eq!(three.reranked.map(|(_, texts)| (texts.rows, texts.columns)), Some((3, 2)));
     }
 
     #[test]
