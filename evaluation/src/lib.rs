@@ -1,6 +1,7 @@
 //! Evaluation: how good a model is on images that it was not trained on.
 //!
-//! - [`metrics`]: numbers from scores alone; no model and no image is known there
+//! - [`metrics`]: numbers from scores, texts and answers alone; no model and no image is known there
+//! - [`caption_tools`]: the user's own Java programs that find words and score captions
 //! - [`held_out`]: rows that are held out of training, as they are kept between evaluations
 //! - [`captioning`]: text for images, by an exported folder
 //! - [`retrieval`] and [`caption_loss`]: an opened model over a set of samples
@@ -12,9 +13,10 @@
 //! samples and a seed.
 
 pub mod caption_loss;
+pub mod caption_tools;
 pub mod captioning;
 pub mod captions;
-mod error;
+pub mod error;
 pub mod held_out;
 pub mod image_transform;
 pub mod metrics;
