@@ -5,13 +5,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use blip2_evaluation::EvaluationError;
 use blip2_evaluation::caption_tools::java::Java;
 use blip2_evaluation::caption_tools::{meteor, ptb, spice};
-use blip2_evaluation::metrics::captions::coco::{self, Source};
-use blip2_evaluation::metrics::captions::corpus::{Corpus, ImageCaptions, ImageId};
-use blip2_evaluation::metrics::captions::scores::CaptionScores;
-use blip2_evaluation::EvaluationError;
 use blip2_evaluation::error::tools::ToolError;
+use blip2_evaluation::metrics::captions::coco::{self, Source};
+use blip2_evaluation::metrics::captions::corpus::{Corpus, ImageCaptions};
+use blip2_evaluation::metrics::captions::scores::CaptionScores;
+use blip2_evaluation::row_id::RowId;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -64,7 +65,7 @@ edu.stanford.nlp.process.PTBTokenizer -preserveLines -lowerCase" ] || exit 9
 nl -ba -w1 -s' ' | tr A-Z a-z"#;
     let folder = folder(PTB, play);
     let image = |id, references: &[&str], hypothesis: &str| ImageCaptions {
-        image: ImageId::Number(id),
+        image: RowId::Number(id),
         references: references.iter().map(|&text| text.to_owned()).collect(),
         hypothesis: hypothesis.to_owned(),
     };

@@ -9,11 +9,12 @@
 //!   program counts
 //!
 //! ```
-//! use blip2_evaluation::metrics::captions::corpus::{Corpus, ImageCaptions, ImageId};
+//! use blip2_evaluation::metrics::captions::corpus::{Corpus, ImageCaptions};
 //! use blip2_evaluation::metrics::captions::scores::CaptionScores;
+//! use blip2_evaluation::row_id::RowId;
 //!
 //! let corpus = Corpus::new(vec![ImageCaptions {
-//!     image: ImageId::Number(42),
+//!     image: RowId::Number(42),
 //!     references: vec!["A dog's ball.".to_owned(), "A ball, and a dog!".to_owned()],
 //!     hypothesis: "a dog's ball".to_owned(),
 //! }])?;

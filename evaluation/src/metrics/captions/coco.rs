@@ -14,8 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::corpus::{Corpus, ImageCaptions, ImageId};
+use super::corpus::{Corpus, ImageCaptions};
 use crate::error::captions::{CaptionsError, Result};
+use crate::row_id::RowId;
 
 /// A file's content, and what messages call it.
 #[derive(Debug, Clone, Copy)]
@@ -48,12 +49,12 @@ struct Annotations {
 
 #[derive(Deserialize)]
 struct Image {
-    id: ImageId,
+    id: RowId,
 }
 
 #[derive(Deserialize)]
 struct Caption {
-    image_id: ImageId,
+    image_id: RowId,
     caption: String,
 }
 
@@ -80,7 +81,7 @@ pub fn corpus(annotations: Source<'_>, results: Source<'_>) -> Result<Corpus> {
     let references = if annotations.is_list() { listed(annotations)? } else { annotated(annotations)? };
     let results_of: Vec<Caption> = results.read(r#"[{"image_id": 1, "caption": "a dog"}, …]"#)?;
 
-    let captioned: BTreeSet<&ImageId> = results_of.iter().map(|result| &result.image_id).collect();
+    let captioned: BTreeSet<&RowId> = results_of.iter().map(|result| &result.image_id).collect();
     let unknown = captioned.iter().filter(|image| !references.contains_key(**image));
     let unknown: Vec<String> = unknown.map(ToString::to_string).collect();
     let (origin, of) = (results.origin.to_owned(), annotations.origin.to_owned());
@@ -101,7 +102,7 @@ pub fn corpus(annotations: Source<'_>, results: Source<'_>) -> Result<Corpus> {
 }
 
 /// References by image, of COCO's form. Captions of images that are not listed are left out, as by the toolkit.
-fn annotated(source: Source<'_>) -> Result<BTreeMap<ImageId, Vec<String>>> {
+fn annotated(source: Source<'_>) -> Result<BTreeMap<RowId, Vec<String>>> {
     let read: Annotations = source.read(
         r#"{"images": [{"id": 1}, …], "annotations": [{"image_id": 1, "caption": "a dog"}, …]} or a list"#,
     )?;
@@ -116,10 +117,10 @@ fn annotated(source: Source<'_>) -> Result<BTreeMap<ImageId, Vec<String>>> {
 }
 
 /// References by image, of a list.
-fn listed(source: Source<'_>) -> Result<BTreeMap<ImageId, Vec<String>>> {
+fn listed(source: Source<'_>) -> Result<BTreeMap<RowId, Vec<String>>> {
     let rows: Vec<Row> =
         source.read(r#"[{"image": "folder/name_000012.jpg", "caption": ["a dog", …]}, …]"#)?;
-    let mut references: BTreeMap<ImageId, Vec<String>> = BTreeMap::new();
+    let mut references: BTreeMap<RowId, Vec<String>> = BTreeMap::new();
     for Row { image, caption } in rows {
         let captions = references.entry(id_of_file(&image)).or_default();
         match caption {
@@ -131,11 +132,11 @@ fn listed(source: Source<'_>) -> Result<BTreeMap<ImageId, Vec<String>>> {
 }
 
 /// The number behind the last `_` of a file's name, as LAVIS takes it; the name where there is none.
-fn id_of_file(path: &str) -> ImageId {
+fn id_of_file(path: &str) -> RowId {
     let name = path.rsplit('/').next().unwrap_or(path);
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
     let number = stem.rsplit('_').next().unwrap_or(stem);
-    number.parse().map_or_else(|_| ImageId::Text(stem.to_owned()), ImageId::Number)
+    number.parse().map_or_else(|_| RowId::Text(stem.to_owned()), RowId::Number)
 }
 
 #[cfg(test)]
@@ -163,7 +164,7 @@ mod tests {
         let corpus = read(ANNOTATIONS, results).unwrap();
         assert_eq!(corpus.images()[0].references, ["three", "and three"]);
         assert_eq!(corpus.images()[0].hypothesis, "b");
-        assert_eq!(corpus.images()[1].image, ImageId::Number(7));
+        assert_eq!(corpus.images()[1].image, RowId::Number(7));
     }
 
     #[test]
@@ -192,7 +193,7 @@ mod tests {
             {"image": "flickr/x.jpg", "caption": "c"}, {"image": "flickr/x.jpg", "caption": "d"}]"#;
         let results = r#"[{"image_id": "x", "caption": "e"}, {"image_id": 7, "caption": "f"}]"#;
         let corpus = read(list, results).unwrap();
-        assert_eq!(corpus.images()[0].image, ImageId::Number(7));
+        assert_eq!(corpus.images()[0].image, RowId::Number(7));
         assert_eq!(corpus.images()[0].references, ["a", "b"]);
         assert_eq!(corpus.images()[1].references, ["c", "d"]);
     }

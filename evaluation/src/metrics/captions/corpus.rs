@@ -1,37 +1,16 @@
 //! Images with their generated caption and their references: as they were written, and as words.
 
 use std::collections::BTreeMap;
-use std::fmt;
-
-use serde::Deserialize;
 
 use super::ptb::Tokenizer;
 use crate::error::captions::{CaptionsError, Result};
-
-/// What names an image: a number in COCO's files, a text elsewhere. Numbers come first.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(untagged)]
-pub enum ImageId {
-    /// A number.
-    Number(i64),
-    /// A text.
-    Text(String),
-}
-
-impl fmt::Display for ImageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(number) => number.fmt(f),
-            Self::Text(text) => text.fmt(f),
-        }
-    }
-}
+use crate::row_id::RowId;
 
 /// One image's captions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageCaptions {
     /// Which image.
-    pub image: ImageId,
+    pub image: RowId,
     /// What people wrote, at least one, in the file's order.
     pub references: Vec<String>,
     /// What a model wrote.
@@ -124,14 +103,14 @@ impl TokenCorpus {
 mod tests {
     use super::*;
 
-    fn image(image: ImageId, references: &[&str]) -> ImageCaptions {
+    fn image(image: RowId, references: &[&str]) -> ImageCaptions {
         let references = references.iter().map(|&reference| reference.to_owned()).collect();
         ImageCaptions { image, references, hypothesis: "A dog's here.".to_owned() }
     }
 
     #[test]
     fn images_are_sorted_and_there_once() {
-        let ids = [ImageId::Text("b".to_owned()), ImageId::Number(10), ImageId::Number(9)];
+        let ids = [RowId::Text("b".to_owned()), RowId::Number(10), RowId::Number(9)];
         let images = ids.clone().map(|id| image(id, &["one"]));
         let corpus = Corpus::new(images.to_vec()).unwrap();
         let sorted: Vec<_> = corpus.images().iter().map(|image| image.image.to_string()).collect();
@@ -139,15 +118,15 @@ mod tests {
         let twice = Corpus::new([images[0].clone(), images[0].clone()].to_vec()).unwrap_err();
         assert!(matches!(&twice, CaptionsError::Twice { images } if images == &["b"]), "{twice}");
         assert!(matches!(Corpus::new(Vec::new()), Err(CaptionsError::Empty)));
-        let without = Corpus::new(vec![image(ImageId::Number(3), &[])]).unwrap_err();
+        let without = Corpus::new(vec![image(RowId::Number(3), &[])]).unwrap_err();
         assert!(without.to_string().contains("reference caption: 3"), "{without}");
     }
 
     #[test]
     fn words_of_another_tokenizer_find_their_places() {
         let corpus = Corpus::new(vec![
-            image(ImageId::Number(1), &["One.", "Two."]),
-            image(ImageId::Number(2), &["Three."]),
+            image(RowId::Number(1), &["One.", "Two."]),
+            image(RowId::Number(2), &["Three."]),
         ])
         .unwrap();
         let tokenized = corpus.tokenized();

@@ -2,8 +2,8 @@
 //!
 //! `P = Σ w (δ c_h + (1 - δ) f_h) / (δ (|h| - F_h) + (1 - δ) F_h)` over the four kinds of matches, with content
 //! and function words that match and `F` function words at all; `R` likewise; `F = P R / (α P + (1 - α) R)`;
-//! the score is `F (1 - γ (chunks / matched words)^β)`, where matched words are the mean of both sides and one
-//! chunk of everything counts as none. A set's score is the formula on statistics that are added over images,
+//! the score is `F (1 - γ (chunks / matched words)^β)`, where matched words are the mean of both sides. An
+//! image whose captions match as a whole, in one chunk, counts as no chunk, in sums too. A set's score is the formula on statistics that are added over images,
 //! not the mean of scores. How words are matched is the program's alone: tables of stems, synonyms and
 //! paraphrases lie in the user's own copy.
 
@@ -18,6 +18,8 @@ const DELTA: f64 = 0.75;
 const WEIGHTS: [f64; 4] = [1.0, 0.6, 0.8, 0.6];
 /// How many numbers the program prints for a caption.
 pub const STATISTICS: usize = 23;
+/// Where among them the chunks are.
+const CHUNKS: usize = 20;
 
 /// The program's counts of one image with its best reference, or added over several.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,14 +37,18 @@ impl MeteorStatistics {
     /// matched of both. `None` if the line is something else.
     pub fn parse(line: &str) -> Option<Self> {
         let numbers: Option<Vec<f64>> = line.split_whitespace().map(|number| number.parse().ok()).collect();
-        let numbers: [f64; STATISTICS] = numbers?.try_into().ok()?;
+        let mut numbers: [f64; STATISTICS] = numbers?.try_into().ok()?;
+        let [words_h, words_r, .., chunks, matched_h, matched_r] = numbers;
+        if matched_h == words_h && matched_r == words_r && chunks == 1.0 {
+            numbers[CHUNKS] = 0.0;
+        }
         numbers.iter().all(|number| number.is_finite() && *number >= 0.0).then_some(Self(numbers))
     }
 
     /// METEOR, from 0 to 1.
     pub fn score(&self) -> f64 {
         let [words_h, words_r, function_h, function_r] = [self.0[0], self.0[1], self.0[2], self.0[3]];
-        let [chunks, matched_h, matched_r] = [self.0[20], self.0[21], self.0[22]];
+        let [chunks, matched_h, matched_r] = [self.0[CHUNKS], self.0[21], self.0[22]];
         let (mut weighted_h, mut weighted_r) = (0.0, 0.0);
         for (weight, counts) in WEIGHTS.iter().zip(self.0[4..20].chunks_exact(4)) {
             weighted_h += weight * (DELTA * counts[0] + (1.0 - DELTA) * counts[2]);
@@ -59,9 +65,7 @@ impl MeteorStatistics {
         if mean == 0.0 || matched == 0.0 {
             return 0.0;
         }
-        let everything = matched_h == words_h && matched_r == words_r && chunks == 1.0;
-        let fragments = if everything { 0.0 } else { chunks / matched };
-        precision * recall / mean * (1.0 - GAMMA * fragments.powf(BETA))
+        precision * recall / mean * (1.0 - GAMMA * (chunks / matched).powf(BETA))
     }
 }
 

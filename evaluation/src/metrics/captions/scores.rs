@@ -2,17 +2,18 @@
 
 use super::bleu::BleuCounts;
 use super::cider::DocumentFrequencies;
-use super::corpus::{ImageId, TokenCorpus};
+use super::corpus::TokenCorpus;
 use super::meteor::MeteorStatistics;
 use super::ngrams::{ORDERS, Vocabulary, Word};
 use super::rouge::rouge_l;
 use crate::error::captions::{CaptionsError, Result};
+use crate::row_id::RowId;
 
 /// Of one image what all numbers are made of.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageScores {
     /// Which image.
-    pub image: ImageId,
+    pub image: RowId,
     /// Counts, which are added.
     pub bleu: BleuCounts,
     /// ROUGE-L, whose mean is taken.
@@ -156,7 +157,7 @@ mod tests {
 
     fn scores() -> CaptionScores {
         let image = |id, reference: &str, hypothesis: &str| ImageCaptions {
-            image: ImageId::Number(id),
+            image: RowId::Number(id),
             references: vec![reference.to_owned()],
             hypothesis: hypothesis.to_owned(),
         };
