@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use blip2_model::device::DeviceName;
+use blip2_tensors::device::DeviceName;
 use blip2_proto::bounds::{MAX_IDENTIFIER, is_identifier};
 use blip2_proto::transport::{advertised, listening};
 use clap::{Args, Parser, Subcommand, ValueEnum};

@@ -45,7 +45,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use arguments::Command;
-use blip2_model::device::failure;
+use blip2_tensors::device::failure;
 use blip2_run::exit::Exit;
 use blip2_run::layout;
 use error::CliError;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use blip2_dataset::fetch::{fetch_model, is_url};
 use blip2_dataset::store::secret_url::redacted;
-use blip2_model::device::{DeviceName, Present};
+use blip2_tensors::device::{DeviceName, Present};
 use blip2_model::language::generation::{GenerateOptions, Sampling};
 use serde::{Deserialize, Serialize};
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_model::blip2::Blip2;
-use blip2_model::device::DeviceName;
+use blip2_tensors::device::DeviceName;
 use blip2_model::language::generation::GenerateOptions;
 use burn::tensor::{Device, Int, Tensor};
 use image::RgbImage;

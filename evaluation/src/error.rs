@@ -1,7 +1,8 @@
 //! What keeps a model from being evaluated.
 
 use blip2_dataset::error::DatasetError;
-use blip2_model::error::ModelError;
+use blip2_model_files::error::ModelError;
+use blip2_tensors::error::TensorError;
 use blip2_run::exit::{Exit, ExitClass};
 
 /// `Result` of this crate.
@@ -38,6 +39,12 @@ impl EvaluationError {
     /// [`EvaluationError::Measured`] under the name that `what` gives it.
     pub(crate) fn unless_finite(value: f64, what: impl FnOnce() -> String) -> Result<f64> {
         if value.is_finite() { Ok(value) } else { Err(Self::Measured { what: what(), value }) }
+    }
+}
+
+impl From<TensorError> for EvaluationError {
+    fn from(error: TensorError) -> Self {
+        Self::Model(error.into())
     }
 }
 

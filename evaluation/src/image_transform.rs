@@ -2,7 +2,7 @@
 
 use blip2_dataset::error::DatasetError;
 use blip2_dataset::image::transform::{EvalTransform, Resampling, ShortestEdgeTransform};
-use blip2_model::files::image_processor::{self, Fitting, ImageProcessor};
+use blip2_model_files::image_processor::{self, Fitting, ImageProcessor};
 use burn::tensor::{Device, Tensor, TensorData};
 use image::RgbImage;
 

@@ -16,10 +16,10 @@ use std::path::Path;
 
 use burn::tensor::Device;
 
-use crate::error::ModelError;
-use crate::files::config::FolderConfig;
-use crate::files::weights::{WeightSource, load};
-use crate::nn::tensors::NamedTensors;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::config::FolderConfig;
+use blip2_model_files::weights::{WeightSource, load};
+use blip2_tensors::nn::tensors::NamedTensors;
 
 /// Loads the folder of one of the models, which `new` makes of zeros, onto a plain `device`.
 fn open<M: NamedTensors>(
@@ -37,10 +37,10 @@ fn open<M: NamedTensors>(
 mod tests {
     use super::*;
     use crate::language::generation::{GenerateOptions, Sampling};
-    use crate::nn::tensors::NamedTensors;
+    use blip2_tensors::nn::tensors::NamedTensors;
     use crate::qformer::QFormerConfig;
-    use crate::train::flat::FlatLayout;
-    use crate::train::flat::tests::filled;
+    use blip2_tensors::train::flat::FlatLayout;
+    use crate::filled::filled;
     use crate::vision::EvaConfig;
     use burn::tensor::{Device, Int, Tensor};
 

@@ -6,7 +6,7 @@ use crate::clip::{Clip, ClipTextConfig};
 use crate::language::opt::{Opt, OptConfig};
 use crate::language::published::count;
 use crate::language::t5::{T5, T5Config};
-use crate::nn::layers::LayerNorm;
+use blip2_tensors::nn::layers::LayerNorm;
 use crate::objectives::contrast::ContrastModel;
 use crate::objectives::generate::GenerateModel;
 use crate::qformer::QFormerConfig;

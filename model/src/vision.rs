@@ -14,10 +14,10 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::device::placement::Placement;
-use crate::error::ModelError;
-use crate::files::weights::{Fit, check_beside, load_beside, randomise};
-use crate::nn::tensors::{NamedTensors, TensorVisitor};
+use blip2_tensors::device::placement::Placement;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::weights::{Fit, check_beside, load_beside, randomise};
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor};
 
 /// The name under which LAVIS stores the image encoder.
 pub const EVA_PREFIX: &str = "visual_encoder";
@@ -142,7 +142,7 @@ impl ImageEncoder {
 }
 
 impl NamedTensors for ImageEncoder {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         match self {
             Self::Eva(encoder) => encoder.visit_tensors(prefix, visitor),
             Self::Clip(encoder) => encoder.visit_tensors(prefix, visitor),
@@ -153,8 +153,8 @@ impl NamedTensors for ImageEncoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::layers::LayerNorm;
-    use crate::train::flat::tests::filled;
+    use blip2_tensors::nn::layers::LayerNorm;
+    use crate::filled::filled;
 
     #[test]
     fn images_of_the_published_sizes_have_the_published_number_of_tokens() {

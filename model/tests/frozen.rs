@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use blip2_model::device::placement::Placement;
-use blip2_model::device::read_back::floats;
+use blip2_tensors::device::placement::Placement;
+use blip2_tensors::device::read_back::floats;
 use blip2_model::language::{LanguageModel, Padded, Texts};
 use blip2_model::vision::ImageEncoder;
 use burn::tensor::{DType, Device, Int, Tensor};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use blip2_collective::{Exchange, Limits};
 use blip2_dataset::store::Location;
-use blip2_model::device::seat::DeviceChoice;
+use blip2_tensors::device::seat::DeviceChoice;
 use blip2_proto::drill::Drill;
 use blip2_proto::transport::{ConnectError, Transport};
 use blip2_proto::v1;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use blip2_collective::{Exchange, Limits, Member, World};
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::store::Location;
-use blip2_model::device::seat::DeviceChoice;
+use blip2_tensors::device::seat::DeviceChoice;
 use blip2_proto::transport::Transport;
 use blip2_proto::v1;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;

@@ -9,7 +9,7 @@ use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_model::language::LanguageModel;
 use blip2_model::language::llama::LlamaConfig;
-use blip2_model::train::flat::FlatLayout;
+use blip2_tensors::train::flat::FlatLayout;
 use blip2_proto::transport::Transport;
 use blip2_worker::settings::model::FrozenDtype;
 use blip2_worker::settings::train::{Compute, StepSettings, Wire};

@@ -5,7 +5,7 @@ mod source;
 
 use std::time::Duration;
 
-use blip2_model::device::card::gib;
+use blip2_tensors::device::card::gib;
 use blip2_proto::v1::{MemberStatus, StatusReply};
 use tokio::time::Instant;
 

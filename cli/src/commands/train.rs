@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use blip2_dataset::store::secret_url::redacted;
-use blip2_model::device::DeviceName;
+use blip2_tensors::device::DeviceName;
 use blip2_proto::v1::StatusReply;
 use serde::Serialize;
 use serde_json::json;

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use blip2_model::device::DeviceName;
-use blip2_model::device::seat::{DeviceChoice, Seat};
+use blip2_tensors::device::DeviceName;
+use blip2_tensors::device::seat::{DeviceChoice, Seat};
 use blip2_worker::{WorkerEnd, WorkerOptions, config_hash};
 use serde_json::json;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use blip2_dataset::corpus::ingest::Share;
-use blip2_model::device::seat::DeviceChoice;
+use blip2_tensors::device::seat::DeviceChoice;
 use blip2_proto::transport::Transport;
 use blip2_proto::v1::CurationStatusReply;
 use blip2_run::exit::ExitClass as _;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use blip2_model::device::seat::DeviceChoice;
+use blip2_tensors::device::seat::DeviceChoice;
 use blip2_proto::transport::Transport;
 
 /// What a curation worker is started with.

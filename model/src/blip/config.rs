@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use crate::error::ModelError;
-use crate::files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::config::FolderConfig;
 use crate::qformer::QFormerConfig;
 use crate::vision::EvaConfig;
 

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::ModelError;
-use crate::files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::config::FolderConfig;
 use crate::qformer::QFormerConfig;
 use crate::vision::EvaConfig;
 

@@ -8,7 +8,7 @@
 //! and the keys and values of an image count once for all passes.
 
 use crate::language::LanguageSizes;
-use crate::nn::flops::{Flops, attend, map};
+use blip2_tensors::nn::flops::{Flops, attend, map};
 use crate::qformer::QFormerConfig;
 use crate::vision::{ClipVisionConfig, EncoderSizes, EvaConfig};
 

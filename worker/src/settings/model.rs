@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use blip2_model::files::formats::{is_gguf, is_weight_file};
+use blip2_model_files::formats::{is_gguf, is_weight_file};
 use blip2_model::qformer::QFormerConfig;
 use serde::{Deserialize, Serialize};
 

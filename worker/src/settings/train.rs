@@ -1,7 +1,7 @@
 //! What all steps share.
 
 pub use blip2_collective::Wire;
-pub use blip2_model::device::compute::Compute;
+pub use blip2_tensors::device::compute::Compute;
 use blip2_model::objectives::contrast;
 use serde::{Deserialize, Serialize};
 

@@ -13,7 +13,7 @@ use blip2_curation::server::{CurationEnd, CurationOptions, coordinate_curation};
 use blip2_curation::task_runner::TaskRunner;
 use blip2_dataset::corpus::ingest::Share;
 use blip2_dataset::store::Location;
-use blip2_model::device::DeviceName;
+use blip2_tensors::device::DeviceName;
 use blip2_proto::transport::listening;
 use blip2_proto::v1::CurationStatusReply;
 use clap::Args;

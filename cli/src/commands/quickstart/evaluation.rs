@@ -7,7 +7,7 @@ use blip2_dataset::corpus::samples::Sample;
 use blip2_dataset::image::RgbImage;
 use blip2_evaluation::caption_loss;
 use blip2_evaluation::captioning::Captioner;
-use blip2_model::device::DeviceError;
+use blip2_tensors::device::DeviceError;
 use blip2_model::language::generation::GenerateOptions;
 use blip2_worker::config::stage::NumberedStage;
 use blip2_worker::evaluate::{Evaluator, Scores};

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::Retriever;
 use super::precision::Precision;
 use crate::blip2::{Blip2, QFormerSection};
-use crate::error::ModelError;
-use crate::files::config::TokenIds;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::config::TokenIds;
 use crate::vision::EvaConfig;
 
 /// File names and contents.

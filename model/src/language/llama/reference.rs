@@ -9,7 +9,7 @@ use safetensors::tensor::TensorView;
 use serde_json::json;
 
 use super::{Llama, LlamaConfig, RopeScaling};
-use crate::device::read_back::floats;
+use blip2_tensors::device::read_back::floats;
 use crate::language::family;
 
 /// Published names, shapes and values.

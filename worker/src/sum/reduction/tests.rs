@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
-use blip2_model::train::flat::FlatLayout;
-use blip2_model::train::optimizer::{AdamW, Moments};
+use blip2_tensors::train::flat::FlatLayout;
+use blip2_tensors::train::optimizer::{AdamW, Moments};
 use blip2_proto::transport::Transport;
 use burn::tensor::Device;
 
