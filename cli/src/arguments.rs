@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use blip2_tensors::device::DeviceName;
 use blip2_proto::bounds::{MAX_IDENTIFIER, is_identifier};
 use blip2_proto::transport::{advertised, listening};
+use blip2_tensors::device::DeviceName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::bench::BenchArguments;

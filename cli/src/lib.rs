@@ -45,9 +45,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use arguments::Command;
-use blip2_tensors::device::failure;
 use blip2_run::exit::Exit;
 use blip2_run::layout;
+use blip2_tensors::device::failure;
 use error::CliError;
 
 /// How long calls that block may take to end when the command has.
@@ -73,7 +73,7 @@ pub fn run() -> ExitCode {
         // Who reads the output has seen enough.
         Err(CliError::OutputClosed) => Exit::Done.into(),
         Err(error) => {
-            eprintln!("error: {}", blip2_dataset::store::secret_url::redacted_text(&error.to_string()));
+            eprintln!("error: {}", blip2_store::secret_url::redacted_text(&error.to_string()));
             error.exit().into()
         }
     }

@@ -1,8 +1,8 @@
 //! What a caption's image tells a language model about it.
 
 use blip2_dataset::corpus::samples::Sample;
-use blip2_tensors::nn::dropout::Dropout;
 use blip2_model::objectives::generate::GenerateModel;
+use blip2_tensors::nn::dropout::Dropout;
 use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Int, Tensor, TensorData};
 

@@ -1,9 +1,10 @@
 //! What keeps a model from being evaluated.
 
 use blip2_dataset::error::DatasetError;
+use blip2_images::ImageError;
 use blip2_model_files::error::ModelError;
-use blip2_tensors::error::TensorError;
 use blip2_run::exit::{Exit, ExitClass};
+use blip2_tensors::error::TensorError;
 
 /// `Result` of this crate.
 pub type Result<T, E = EvaluationError> = std::result::Result<T, E>;
@@ -45,6 +46,12 @@ impl EvaluationError {
 impl From<TensorError> for EvaluationError {
     fn from(error: TensorError) -> Self {
         Self::Model(error.into())
+    }
+}
+
+impl From<ImageError> for EvaluationError {
+    fn from(error: ImageError) -> Self {
+        Self::Data(error.into())
     }
 }
 

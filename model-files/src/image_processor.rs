@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::error::ModelError;
 use crate::config::SIDE;
+use crate::error::ModelError;
 use crate::read::read_json;
 
 /// Mean and standard deviation of the pixels that CLIP's, EVA's and BLIP's encoders were trained with.

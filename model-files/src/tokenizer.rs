@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::error::ModelError;
 use crate::config::FolderConfig;
+use crate::error::ModelError;
 use crate::formats::is_gguf;
 use crate::read::{read_file, read_json};
 

@@ -17,8 +17,8 @@ pub use source::{StoredTensor, WeightSource};
 use burn::module::Param;
 use burn::tensor::{DType, Tensor, TensorData};
 
-use blip2_tensors::device::placement::Placement;
 use crate::error::ModelError;
+use blip2_tensors::device::placement::Placement;
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, set_as};
 use blip2_tensors::train::flat::FlatLayout;
 

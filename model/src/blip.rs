@@ -16,8 +16,8 @@ use std::path::Path;
 
 use burn::tensor::Device;
 
-use blip2_model_files::error::ModelError;
 use blip2_model_files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::{WeightSource, load};
 use blip2_tensors::nn::tensors::NamedTensors;
 
@@ -36,12 +36,12 @@ fn open<M: NamedTensors>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::language::generation::{GenerateOptions, Sampling};
-    use blip2_tensors::nn::tensors::NamedTensors;
-    use crate::qformer::QFormerConfig;
-    use blip2_tensors::train::flat::FlatLayout;
     use crate::filled::filled;
+    use crate::language::generation::{GenerateOptions, Sampling};
+    use crate::qformer::QFormerConfig;
     use crate::vision::EvaConfig;
+    use blip2_tensors::nn::tensors::NamedTensors;
+    use blip2_tensors::train::flat::FlatLayout;
     use burn::tensor::{Device, Int, Tensor};
 
     fn config(vision: EvaConfig, text: QFormerConfig) -> BlipConfig {

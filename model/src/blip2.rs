@@ -13,20 +13,20 @@ use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor};
 
-use blip2_tensors::device::placement::Placement;
-use blip2_tensors::device::read_back::ints;
-use blip2_model_files::error::ModelError;
-use blip2_model_files::config::FolderConfig;
-use blip2_model_files::image_processor::ImageProcessor;
-use blip2_model_files::weights::{WeightSource, load};
 use crate::language::LanguageModel;
 use crate::language::generation::{GenerateOptions, Stop};
-use blip2_tensors::nn::dropout::Dropout;
-use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 use crate::objectives::generate::GenerateModel;
 use crate::qformer::QFormerConfig;
-use blip2_tensors::train::tape::Tape;
 use crate::vision::{EVA_PREFIX, ImageEncoder};
+use blip2_model_files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::image_processor::ImageProcessor;
+use blip2_model_files::weights::{WeightSource, load};
+use blip2_tensors::device::placement::Placement;
+use blip2_tensors::device::read_back::ints;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_tensors::train::tape::Tape;
 
 /// Image encoder, Q-Former and language model, all on one plain device.
 #[derive(Debug, Clone)]

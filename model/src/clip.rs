@@ -9,13 +9,13 @@ use std::path::Path;
 use burn::tensor::{Device, Int, Tensor};
 use serde::Deserialize;
 
-use blip2_tensors::device::cast::in_f32;
-use blip2_model_files::error::ModelError;
+use crate::vision::{CLIP_VISION_PREFIX, ClipVisionConfig, ClipVit};
 use blip2_model_files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::{WeightSource, load_beside};
+use blip2_tensors::device::cast::in_f32;
 use blip2_tensors::nn::layers::{LayerNorm, Linear};
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
-use crate::vision::{CLIP_VISION_PREFIX, ClipVisionConfig, ClipVit};
 
 /// Both towers of CLIP and their projections into one space; frozen.
 #[derive(Debug, Clone)]

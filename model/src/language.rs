@@ -27,10 +27,10 @@ use std::path::Path;
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::Value;
 
-use blip2_tensors::device::placement::Placement;
-use blip2_model_files::error::ModelError;
 use blip2_model_files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::Fit;
+use blip2_tensors::device::placement::Placement;
 use blip2_tensors::nn::dropout::Dropout;
 use blip2_tensors::nn::erased::visit_behind;
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor};

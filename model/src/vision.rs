@@ -14,9 +14,9 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 
-use blip2_tensors::device::placement::Placement;
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::{Fit, check_beside, load_beside, randomise};
+use blip2_tensors::device::placement::Placement;
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor};
 
 /// The name under which LAVIS stores the image encoder.
@@ -153,8 +153,8 @@ impl NamedTensors for ImageEncoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use blip2_tensors::nn::layers::LayerNorm;
     use crate::filled::filled;
+    use blip2_tensors::nn::layers::LayerNorm;
 
     #[test]
     fn images_of_the_published_sizes_have_the_published_number_of_tokens() {

@@ -21,11 +21,7 @@ fn maps(model: &mut impl NamedTensors) -> usize {
     impl TensorVisitor for Maps {
         type Error = TensorError;
 
-        fn visit<const D: usize>(
-            &mut self,
-            name: &str,
-            _: &mut Param<Tensor<D>>,
-        ) -> Result<(), TensorError> {
+        fn visit<const D: usize>(&mut self, name: &str, _: &mut Param<Tensor<D>>) -> Result<(), TensorError> {
             self.0 += usize::from(D == 2 && name.ends_with("weight") && !name.contains("embed"));
             Ok(())
         }

@@ -2,13 +2,14 @@
 
 use blip2_collective::CollectiveError;
 use blip2_dataset::error::DatasetError;
-use blip2_dataset::store::secret_url::redacted;
 use blip2_evaluation::EvaluationError;
-use blip2_tensors::device::failure::DeviceFailure;
 use blip2_model_files::error::ModelError;
-use blip2_tensors::error::TensorError;
 use blip2_run::RunError;
 use blip2_run::exit::{Exit, ExitClass};
+use blip2_store::error::StoreError;
+use blip2_store::secret_url::redacted;
+use blip2_tensors::device::failure::DeviceFailure;
+use blip2_tensors::error::TensorError;
 
 /// `Result` of this crate.
 pub type Result<T, E = WorkerError> = std::result::Result<T, E>;
@@ -143,7 +144,8 @@ impl From<TensorError> for WorkerError {
 impl From<RunError> for WorkerError {
     fn from(error: RunError) -> Self {
         match error {
-            RunError::Store(error) => Self::Data(error),
+            RunError::Store(error) => error.into(),
+            RunError::List(error) => Self::Data(error),
             RunError::Checkpoint { name, reason } => Self::Checkpoint { name, reason },
             error => Self::Protocol(error.to_string()),
         }
@@ -160,6 +162,12 @@ impl ExitClass for WorkerError {
             Self::RunFailed { exit_code, .. } => Exit::from_code(*exit_code as i32),
             _ => Exit::Failed,
         }
+    }
+}
+
+impl From<StoreError> for WorkerError {
+    fn from(error: StoreError) -> Self {
+        Self::Data(error.into())
     }
 }
 

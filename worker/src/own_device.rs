@@ -2,12 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use blip2_proto::v1;
 use blip2_tensors::device::card::{Card, CardWatch};
 use blip2_tensors::device::failure::{behind, recognised};
 use blip2_tensors::device::{DeviceName, KernelsMade};
-use blip2_model_files::error::ModelError;
-use blip2_tensors::error::TensorError;
-use blip2_proto::v1;
 
 use crate::error::WorkerError;
 
@@ -86,6 +84,7 @@ pub(crate) fn device_use(watch: &CardWatch, kernels: &mut KernelsMade) -> Option
 #[cfg(test)]
 mod tests {
     use blip2_run::exit::ExitClass as _;
+    use blip2_tensors::error::TensorError;
 
     use super::*;
 

@@ -5,8 +5,8 @@ mod source;
 
 use std::time::Duration;
 
-use blip2_tensors::device::card::gib;
 use blip2_proto::v1::{MemberStatus, StatusReply};
+use blip2_tensors::device::card::gib;
 use tokio::time::Instant;
 
 use super::{print_json, print_text};

@@ -4,8 +4,8 @@ use burn::module::Param;
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
-use blip2_tensors::device::placement::Placement;
 use crate::error::ModelError;
+use blip2_tensors::device::placement::Placement;
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, set_as};
 
 /// Half the width of the weights' range: small enough that no score of a deep model overflows.

@@ -9,12 +9,12 @@ use super::BlipConfig;
 use super::by_image::RowsByImage;
 use super::text::BlipText;
 use super::vision::BlipVision;
+use crate::qformer::key_mask;
 use blip2_model_files::error::ModelError;
 use blip2_tensors::nn::attention::KeyValue;
 use blip2_tensors::nn::cache::KeyValueCache;
 use blip2_tensors::nn::layers::Linear;
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
-use crate::qformer::key_mask;
 
 /// The matching head's classes: no match, match.
 const CLASSES: usize = 2;

@@ -5,14 +5,14 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::by_image::RowsByImage;
-use blip2_tensors::device::read_back::ints;
+use crate::qformer::{AttentionBlock, FeedForward, QFormerConfig};
 use blip2_model_files::error::ModelError;
+use blip2_tensors::device::read_back::ints;
 use blip2_tensors::nn::attention::KeyValue;
 use blip2_tensors::nn::cache::KeyValueCache;
 use blip2_tensors::nn::dropout::Dropout;
 use blip2_tensors::nn::layers::{Embedding, LayerNorm};
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
-use crate::qformer::{AttentionBlock, FeedForward, QFormerConfig};
 
 /// Self-attention, attention to the image, feed-forward part; each with residual and norm behind it.
 #[derive(Module, Debug)]

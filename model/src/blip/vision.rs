@@ -3,11 +3,11 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use blip2_tensors::device::cast::in_f32;
+use crate::vision::{EVA_PREFIX, EvaConfig, EvaVit};
 use blip2_model_files::error::ModelError;
+use blip2_tensors::device::cast::in_f32;
 use blip2_tensors::nn::layers::LayerNorm;
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
-use crate::vision::{EVA_PREFIX, EvaConfig, EvaVit};
 
 /// The encoder of BLIP's models; its names are those of BLIP-2's, where `ln_vision` stands for the last norm.
 #[derive(Module, Debug)]

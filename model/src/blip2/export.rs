@@ -13,14 +13,14 @@ pub use precision::Precision;
 use std::path::Path;
 
 use crate::blip2::Blip2;
-use blip2_model_files::error::ModelError;
-use blip2_model_files::image_processor::ImageProcessor;
-use blip2_model_files::weights::{huggingface_name, lavis_name};
 use crate::language::LanguageModel;
-use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 use crate::objectives::contrast::ContrastModel;
 use crate::qformer::QFormerConfig;
 use crate::vision::{EVA_PREFIX, EvaVit, ImageEncoder};
+use blip2_model_files::error::ModelError;
+use blip2_model_files::image_processor::ImageProcessor;
+use blip2_model_files::weights::{huggingface_name, lavis_name};
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 use plan::{Plan, Target};
 use staging::{Staging, write_json};
 

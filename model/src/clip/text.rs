@@ -4,14 +4,14 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::vision::ClipLayer;
+use blip2_model_files::error::ModelError;
 use blip2_tensors::device::cast::{in_f32, in_numbers};
 use blip2_tensors::device::read_back::ints;
-use blip2_model_files::error::ModelError;
 use blip2_tensors::nn::activation::Activation;
 use blip2_tensors::nn::causal::causal_mask;
 use blip2_tensors::nn::layers::{Embedding, LayerNorm};
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
-use crate::vision::ClipLayer;
 
 /// Sizes of a [`ClipText`]; the defaults are those of `CLIPTextConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

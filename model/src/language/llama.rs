@@ -23,8 +23,8 @@ pub(crate) type Llama = DecoderOnly<LlamaLayer>;
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::language::decoder_only::tests::{in_pieces_as_at_once, padded_as_not};
     use crate::filled::filled;
+    use crate::language::decoder_only::tests::{in_pieces_as_at_once, padded_as_not};
     use burn::tensor::{Device, Int, Tensor};
 
     pub(crate) fn small() -> Llama {

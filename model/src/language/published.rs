@@ -3,10 +3,10 @@
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 
-use blip2_model_files::error::ModelError;
 use crate::language::llama::{Llama, LlamaConfig};
 use crate::language::opt::{Opt, OptConfig};
 use crate::language::t5::{T5, T5Config};
+use blip2_model_files::error::ModelError;
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor};
 use blip2_tensors::train::flat::FlatLayout;
 

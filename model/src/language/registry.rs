@@ -9,10 +9,10 @@ use super::family::{self, FamilyConfig, FamilyModel, LanguageSizes, Names, Publi
 use super::llama::Llama;
 use super::opt::Opt;
 use super::t5::T5;
-use blip2_tensors::device::placement::Placement;
-use blip2_model_files::error::ModelError;
 use blip2_model_files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::Fit;
+use blip2_tensors::device::placement::Placement;
 
 /// Every family.
 static FAMILIES: [Family; 3] = [Family::of::<Opt>(), Family::of::<T5>(), Family::of::<Llama>()];

@@ -13,9 +13,9 @@ use burn::tensor::{Device, Int, Tensor};
 use super::family::{FamilyConfig, FamilyModel, LanguageSizes, Names, Published};
 use super::generation::{GenerateOptions, Stop, generate_until};
 use super::texts::{Context, Texts, sum_over_labels};
-use blip2_tensors::device::cast::in_f32;
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::WeightSource;
+use blip2_tensors::device::cast::in_f32;
 use blip2_tensors::nn::attention::BLOCKED;
 use blip2_tensors::nn::cache::KeyValueCache;
 use blip2_tensors::nn::causal::{Visible, check_sequence};
@@ -265,11 +265,11 @@ impl FamilyModel for T5 {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use blip2_tensors::device::read_back::floats;
+    use crate::filled::filled;
     use crate::language::family;
     use crate::language::generation::{GenerateOptions, generate};
+    use blip2_tensors::device::read_back::floats;
     use blip2_tensors::train::flat::FlatLayout;
-    use crate::filled::filled;
     use safetensors::Dtype;
     use safetensors::tensor::TensorView;
     use std::path::Path;

@@ -19,13 +19,13 @@ pub use global::GlobalBatch;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
-use blip2_tensors::device::read_back::floats;
+use crate::qformer::{QFormer, QFormerConfig};
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::{InitialValues, WeightSource, initialise};
+use blip2_tensors::device::read_back::floats;
 use blip2_tensors::fused::gelu;
 use blip2_tensors::nn::layers::{Embedding, LayerNorm, Linear};
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join, set};
-use crate::qformer::{QFormer, QFormerConfig};
 
 /// BERT's head over the vocabulary; its decoder is the word table.
 #[derive(Module, Debug)]

@@ -3,12 +3,12 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
-use blip2_tensors::device::cast::in_f32;
+use crate::qformer::{QFormer, QFormerConfig};
 use blip2_model_files::error::ModelError;
+use blip2_tensors::device::cast::in_f32;
 use blip2_tensors::nn::dropout::Dropout;
 use blip2_tensors::nn::layers::{LayerNorm, Linear};
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
-use crate::qformer::{QFormer, QFormerConfig};
 use blip2_tensors::train::tape::{Segment, Tape};
 
 /// What the generate task trains: vision norm, queries, Q-Former without its text parts, projection.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::patches::{PatchEmbedding, check_pixels, check_sizes};
 use super::positions::{Alignment, resize_positions};
-use blip2_tensors::device::cast::in_numbers;
 use blip2_model_files::error::ModelError;
+use blip2_tensors::device::cast::in_numbers;
 use blip2_tensors::nn::activation::Activation;
 use blip2_tensors::nn::layers::{Embedding, LayerNorm, zeros};
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};

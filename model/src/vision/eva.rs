@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::patches::{PatchEmbedding, check_pixels, check_sizes};
 use super::positions::{Alignment, resize_positions};
-use blip2_tensors::device::cast::in_numbers;
 use blip2_model_files::error::ModelError;
+use blip2_tensors::device::cast::in_numbers;
 use blip2_tensors::fused::gelu;
 use blip2_tensors::nn::attention::{frozen_attention, merge_heads, split_heads};
 use blip2_tensors::nn::layers::{LayerNorm, Linear, zeros};

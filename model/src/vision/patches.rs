@@ -3,8 +3,8 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
-use blip2_model_files::error::ModelError;
 use blip2_model_files::config::SIDE;
+use blip2_model_files::error::ModelError;
 use blip2_tensors::nn::layers::zeros;
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 

@@ -2,9 +2,9 @@
 
 use burn::tensor::{Tensor, TensorData};
 
+use blip2_model_files::error::ModelError;
 use blip2_tensors::device::cast::in_f32;
 use blip2_tensors::device::read_back::floats;
-use blip2_model_files::error::ModelError;
 
 /// Which points of the old and the new grid lie on each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{CLIP_VISION_PREFIX, ClipVisionConfig, EVA_PREFIX, EvaConfig};
-use blip2_model_files::error::ModelError;
 use blip2_model_files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
 use blip2_model_files::formats::is_weight_file;
 use blip2_model_files::weights::{NameStyle, WeightSource};
 

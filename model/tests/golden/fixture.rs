@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use blip2_model_files::error::ModelError;
 use blip2_tensors::device::DeviceName;
 use blip2_tensors::device::read_back::floats;
-use blip2_model_files::error::ModelError;
 use blip2_tensors::nn::tensors::NamedTensors;
 use blip2_tensors::train::buckets::GradientBuckets;
 use blip2_tensors::train::flat::FlatLayout;

@@ -20,10 +20,7 @@ pub fn in_numbers<const D: usize>(x: Tensor<D>, numbers: DType) -> Tensor<D> {
 }
 
 /// A function of float32, of values in any numbers, which the result has too.
-pub fn through_f32<const D: usize>(
-    x: Tensor<D>,
-    function: impl FnOnce(Tensor<D>) -> Tensor<D>,
-) -> Tensor<D> {
+pub fn through_f32<const D: usize>(x: Tensor<D>, function: impl FnOnce(Tensor<D>) -> Tensor<D>) -> Tensor<D> {
     let numbers = x.dtype();
     match numbers {
         DType::BF16 => in_numbers(function(in_f32(x)), numbers),

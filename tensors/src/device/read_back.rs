@@ -36,7 +36,9 @@ pub(crate) fn of_this_thread<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     tensor.clone()
 }
 
-fn read<const D: usize>(tensors: impl IntoIterator<Item = Tensor<D>>) -> Result<Vec<TensorData>, TensorError> {
+fn read<const D: usize>(
+    tensors: impl IntoIterator<Item = Tensor<D>>,
+) -> Result<Vec<TensorData>, TensorError> {
     let register = |reading: Transaction, tensor| reading.register(of_this_thread(tensor));
     let mut tensors = tensors.into_iter().peekable();
     if tensors.peek().is_none() {

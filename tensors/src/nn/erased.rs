@@ -90,7 +90,9 @@ pub fn visit_behind<V: TensorVisitor>(
     match visit(&mut kept) {
         Ok(()) => Ok(()),
         Err(Stopped(Some(error))) => Err(error.into()),
-        Err(Stopped(None)) => Err(kept.error.unwrap_or_else(|| TensorError::input("visit", "stopped").into())),
+        Err(Stopped(None)) => {
+            Err(kept.error.unwrap_or_else(|| TensorError::input("visit", "stopped").into()))
+        }
     }
 }
 
@@ -155,7 +157,10 @@ mod tests {
             }
         }
         impl Calls {
-            fn through(&mut self, visit: impl FnOnce(&mut Behind<'_>) -> Result<(), Stopped>) -> Result<(), TensorError> {
+            fn through(
+                &mut self,
+                visit: impl FnOnce(&mut Behind<'_>) -> Result<(), Stopped>,
+            ) -> Result<(), TensorError> {
                 visit_behind(self, |object| visit(&mut Behind(object)))
             }
         }

@@ -17,7 +17,8 @@ pub trait TensorVisitor {
     type Error: From<TensorError>;
 
     /// Called once for each tensor, always in the same order.
-    fn visit<const D: usize>(&mut self, name: &str, tensor: &mut Param<Tensor<D>>) -> Result<(), Self::Error>;
+    fn visit<const D: usize>(&mut self, name: &str, tensor: &mut Param<Tensor<D>>)
+    -> Result<(), Self::Error>;
 
     /// Called in the place of [`TensorVisitor::visit`] for what a linear map adds to its product.
     fn visit_bias(&mut self, name: &str, bias: &mut Param<Tensor<1>>) -> Result<(), Self::Error> {
@@ -45,12 +46,7 @@ pub fn set<const D: usize>(param: &mut Param<Tensor<D>>, data: TensorData, devic
 }
 
 /// As [`set`], in numbers of type `dtype`; the values are converted before they go to the device.
-pub fn set_as<const D: usize>(
-    param: &mut Param<Tensor<D>>,
-    data: TensorData,
-    device: &Device,
-    dtype: DType,
-) {
+pub fn set_as<const D: usize>(param: &mut Param<Tensor<D>>, data: TensorData, device: &Device, dtype: DType) {
     // Numbers that are right already are not copied.
     let tensor = match data.dtype() == dtype {
         true => Tensor::from_data(data, device),

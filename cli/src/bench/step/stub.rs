@@ -3,13 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use blip2_dataset::random::KeyedRng;
-use blip2_tensors::device::read_back::floats;
-use blip2_tensors::nn::dropout::Dropout;
 use blip2_model::objectives::contrast::{
     Contrast, ContrastModel, GlobalBatch, GradientMode, Side, SlotBatch, SlotContext,
 };
 use blip2_model::qformer::QFormerConfig;
+use blip2_random::KeyedRng;
+use blip2_tensors::device::read_back::floats;
+use blip2_tensors::nn::dropout::Dropout;
 use blip2_tensors::train::buckets::{BUCKET_ELEMENTS, GradientBuckets};
 use blip2_tensors::train::flat::FlatLayout;
 use blip2_tensors::train::optimizer::{AdamW, Moments};

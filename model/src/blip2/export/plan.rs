@@ -6,8 +6,8 @@ use burn::module::Param;
 use burn::tensor::Tensor;
 
 use super::precision::Precision;
-use blip2_tensors::device::read_back::floats;
 use blip2_model_files::error::ModelError;
+use blip2_tensors::device::read_back::floats;
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor};
 
 /// Numbers that are converted at a time.

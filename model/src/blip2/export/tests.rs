@@ -5,14 +5,14 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::blip2::PromptTokens;
-use blip2_model_files::weights::WeightSource;
 use crate::language::LanguageModel;
 use crate::language::generation::GenerateOptions;
 use crate::language::llama::{Llama, LlamaConfig};
 use crate::language::opt::{Opt, OptConfig};
-use blip2_tensors::nn::tensors::NamedTensors;
 use crate::objectives::generate::GenerateModel;
 use crate::qformer::QFormerConfig;
+use blip2_model_files::weights::WeightSource;
+use blip2_tensors::nn::tensors::NamedTensors;
 use blip2_tensors::train::flat::FlatLayout;
 use burn::tensor::{Device, Int, Tensor};
 
@@ -188,8 +188,9 @@ fn read_as(layout: &FlatLayout, source: &WeightSource) -> Vec<(String, Vec<u32>)
 fn values_of(model: &mut impl NamedTensors) -> (FlatLayout, Vec<(String, Vec<u32>)>) {
     let layout = FlatLayout::of(model).unwrap();
     let flat = layout.read(model).unwrap();
-    let bits =
-        |tensor: &blip2_tensors::train::flat::FlatTensor| flat[tensor.range()].iter().map(|v| v.to_bits()).collect();
+    let bits = |tensor: &blip2_tensors::train::flat::FlatTensor| {
+        flat[tensor.range()].iter().map(|v| v.to_bits()).collect()
+    };
     let values = layout.tensors().iter().map(|tensor| (tensor.name.clone(), bits(tensor))).collect();
     (layout, values)
 }

@@ -3,10 +3,10 @@
 use burn::tensor::{Device, Int, Tensor};
 
 use super::{DecoderLayer, DecoderOnly};
-use blip2_tensors::device::read_back::floats;
-use blip2_model_files::error::ModelError;
 use crate::language::family::LanguageSizes;
 use crate::language::generation::Decoder;
+use blip2_model_files::error::ModelError;
+use blip2_tensors::device::read_back::floats;
 use blip2_tensors::nn::cache::KeyValueCache;
 use blip2_tensors::nn::causal::padding_of;
 use blip2_tensors::nn::rows::{moved_rows, next_column};

@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::scaling::RopeScaling;
-use blip2_model_files::error::ModelError;
-use blip2_model_files::config::{FolderConfig, TokenIds};
 use crate::language::family::{FamilyConfig, LanguageSizes, Names, to_value};
 use crate::language::tokens::SpecialTokens;
+use blip2_model_files::config::{FolderConfig, TokenIds};
+use blip2_model_files::error::ModelError;
 use blip2_tensors::nn::activation::Activation;
 use blip2_tensors::nn::flops::{Flops, attend, map};
 

@@ -6,12 +6,12 @@ use burn::tensor::Device;
 use half::f16;
 use serde_json::json;
 
-use blip2_model_files::config::FolderConfig;
-use blip2_model_files::tokenizer::tokenizer_json;
-use blip2_model_files::weights::WeightSource;
 use crate::language::LanguageModel;
 use crate::language::family::FamilyConfig;
 use crate::language::llama::{Llama, LlamaConfig, RopeScaling};
+use blip2_model_files::config::FolderConfig;
+use blip2_model_files::tokenizer::tokenizer_json;
+use blip2_model_files::weights::WeightSource;
 use blip2_tensors::train::flat::FlatLayout;
 
 /// The values of a GGUF file's head that the tests write.

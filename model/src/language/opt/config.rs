@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use blip2_model_files::error::ModelError;
-use blip2_model_files::config::{FolderConfig, TokenIds};
 use crate::language::family::{FamilyConfig, LanguageSizes, Names, to_value};
 use crate::language::tokens::SpecialTokens;
+use blip2_model_files::config::{FolderConfig, TokenIds};
+use blip2_model_files::error::ModelError;
 use blip2_tensors::nn::flops::{Flops, attend, map};
 
 /// Sizes and special tokens of an `Opt`; the defaults are those of `OPTConfig`.

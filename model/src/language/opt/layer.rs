@@ -5,8 +5,8 @@ use burn::tensor::{DType, Device, Tensor};
 
 use super::OptConfig;
 use super::ends::OptEnds;
-use blip2_model_files::error::ModelError;
 use crate::language::decoder_only::DecoderLayer;
+use blip2_model_files::error::ModelError;
 use blip2_tensors::nn::activation::Activation;
 use blip2_tensors::nn::cache::KeyValueCache;
 use blip2_tensors::nn::causal::Visible;

@@ -4,9 +4,9 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::T5;
 use super::stack::Encoded;
-use blip2_tensors::device::read_back::floats;
-use blip2_model_files::error::ModelError;
 use crate::language::generation::Decoder;
+use blip2_model_files::error::ModelError;
+use blip2_tensors::device::read_back::floats;
 use blip2_tensors::nn::cache::KeyValueCache;
 use blip2_tensors::nn::causal::padding_of;
 use blip2_tensors::nn::dropout::Dropout;

@@ -5,13 +5,13 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use super::ContrastModel;
 use super::contrastive::{Contrast, GradientMode};
 use super::global::GlobalBatch;
-use blip2_tensors::device::cast::in_f32;
+use crate::qformer::ImageKeyValues;
 use blip2_model_files::error::ModelError;
+use blip2_tensors::device::cast::in_f32;
 use blip2_tensors::error::TensorError;
 use blip2_tensors::nn::attention::KeyValue;
 use blip2_tensors::nn::dropout::Dropout;
 use blip2_tensors::nn::layers::Embedding;
-use crate::qformer::ImageKeyValues;
 use blip2_tensors::train::loss::{IGNORED, Loss, LossValue, cross_entropy};
 use blip2_tensors::train::tape::{Segment, Tape};
 
@@ -127,7 +127,12 @@ impl ContrastModel {
 
     /// The temperature's present value.
     pub fn temperature(&self) -> Result<f32, ModelError> {
-        Ok(self.temp.val().inner().try_into_scalar::<f32>().map_err(|e| TensorError::Device(format!("{e:?}")))?)
+        Ok(self
+            .temp
+            .val()
+            .inner()
+            .try_into_scalar::<f32>()
+            .map_err(|e| TensorError::Device(format!("{e:?}")))?)
     }
 
     /// Normalised image features alone, for retrieval.

@@ -1,12 +1,12 @@
 //! The contrast task's losses and recalls on held-out rows.
 
-use blip2_dataset::random::KeyedRng;
 use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
 use blip2_evaluation::metrics::retrieval::recalls_of_captions;
 use blip2_evaluation::retrieval::best_of_queries;
+use blip2_model::objectives::contrast::{self, Contrast, GlobalBatch, Side, SlotContext};
+use blip2_random::KeyedRng;
 use blip2_tensors::device::read_back;
 use blip2_tensors::nn::dropout::Dropout;
-use blip2_model::objectives::contrast::{self, Contrast, GlobalBatch, Side, SlotContext};
 use blip2_tensors::train::loss::LossValue;
 use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Int, Tensor, TensorData};
