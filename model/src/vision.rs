@@ -6,8 +6,9 @@ mod patches;
 mod positions;
 mod source;
 
+pub(crate) use clip::CLIP_VISION_PREFIX;
 pub use clip::{ClipLayer, ClipVisionConfig, ClipVit};
-pub use eva::{EvaConfig, EvaVit};
+pub use eva::{EVA_PREFIX, EvaConfig, EvaVit};
 pub use source::EncoderSizes;
 
 use std::path::Path;
@@ -18,12 +19,6 @@ use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::{Fit, check_beside, load_beside, randomise};
 use blip2_tensors::device::placement::Placement;
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor};
-
-/// The name under which LAVIS stores the image encoder.
-pub const EVA_PREFIX: &str = "visual_encoder";
-
-/// The name under which `transformers` stores CLIP's vision tower.
-pub(crate) const CLIP_VISION_PREFIX: &str = "vision_model";
 
 /// A frozen image encoder in one of the two published layouts.
 #[derive(Debug, Clone)]
