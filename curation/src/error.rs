@@ -3,9 +3,10 @@
 use blip2_dataset::error::DatasetError;
 use blip2_evaluation::EvaluationError;
 use blip2_evaluation::fault::{Cause, FailedDevice, Fault};
-use blip2_model::error::ModelError;
+use blip2_model_files::error::ModelError;
 use blip2_run::exit::{Exit, ExitClass};
 use blip2_store::error::StoreError;
+use blip2_tensors::error::TensorError;
 
 /// `Result` of this crate.
 pub type Result<T, E = CurationError> = std::result::Result<T, E>;
@@ -76,6 +77,12 @@ impl Fault for CurationError {
     }
 }
 
+impl From<TensorError> for CurationError {
+    fn from(error: TensorError) -> Self {
+        Self::Model(error.into())
+    }
+}
+
 impl ExitClass for CurationError {
     fn exit(&self) -> Exit {
         match self {
@@ -107,7 +114,7 @@ impl From<EvaluationError> for CurationError {
 
 #[cfg(test)]
 mod tests {
-    use blip2_model::device::DeviceName;
+    use blip2_tensors::device::DeviceName;
 
     use super::*;
 
@@ -124,12 +131,12 @@ mod tests {
         {
             assert!(said.contains(part), "no {part} in {said}");
         }
-        let read = ModelError::Device("cuStreamSynchronize failed with status 719".into());
+        let read = TensorError::Device("cuStreamSynchronize failed with status 719".into());
         let said = CurationError::from(read).blamed_on(&card, CURATE_LESS).to_string();
         assert!(said.contains("CUDA_ERROR_LAUNCH_FAILED") && !said.contains("curation"), "{said}");
         let bug = CurationError::panicked("index out of bounds".into(), &card, CURATE_LESS);
         assert!(matches!(bug, CurationError::Panicked(_)));
-        let other = CurationError::from(ModelError::Device("no bf16".into())).blamed_on(&card, CURATE_LESS);
+        let other = CurationError::from(TensorError::Device("no bf16".into())).blamed_on(&card, CURATE_LESS);
         assert_eq!(other.exit().code(), 1);
     }
 

@@ -3,9 +3,9 @@
 use std::fmt::Display;
 
 use blip2_dataset::error::DatasetError;
-use blip2_model::device::failure::{DeviceFailure, behind, recognised};
-use blip2_model::error::ModelError;
+use blip2_model_files::error::ModelError;
 use blip2_store::secret_url::redacted;
+use blip2_tensors::device::failure::{DeviceFailure, behind, recognised};
 
 /// A card, or its driver, that failed: nothing that others could mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +50,7 @@ pub trait Fault: Display + Sized {
     fn of_model(key: &str, place: &str, error: impl Into<Self>) -> Self {
         let error = error.into();
         let is_of_the_files = match error.cause() {
-            Cause::Model(error) => !matches!(error, ModelError::Device(_)),
+            Cause::Model(error) => error.of_device().is_none(),
             Cause::Data(error) => error.is_bad_input(),
             Cause::Other => false,
         };
@@ -71,7 +71,7 @@ pub trait Fault: Display + Sized {
     /// An error that a read of `device` returned, by its right name; `less` as above.
     fn blamed_on(self, device: &dyn Display, less: &str) -> Self {
         let failure = match self.cause() {
-            Cause::Model(ModelError::Device(text)) => recognised(text),
+            Cause::Model(error) => error.of_device().and_then(recognised),
             _ => None,
         };
         match failure {

@@ -4,10 +4,11 @@ use blip2_collective::CollectiveError;
 use blip2_dataset::error::DatasetError;
 use blip2_evaluation::EvaluationError;
 use blip2_evaluation::fault::{Cause, FailedDevice, Fault};
-use blip2_model::error::ModelError;
+use blip2_model_files::error::ModelError;
 use blip2_run::RunError;
 use blip2_run::exit::{Exit, ExitClass};
 use blip2_store::error::StoreError;
+use blip2_tensors::error::TensorError;
 
 /// `Result` of this crate.
 pub type Result<T, E = WorkerError> = std::result::Result<T, E>;
@@ -123,6 +124,12 @@ impl Fault for WorkerError {
 
     fn of_panic(text: String) -> Self {
         Self::Panicked(text)
+    }
+}
+
+impl From<TensorError> for WorkerError {
+    fn from(error: TensorError) -> Self {
+        Self::Model(error.into())
     }
 }
 
