@@ -8,9 +8,6 @@ use blip2_images::ImageError;
 use blip2_model::error::ModelError;
 use blip2_run::exit::{Exit, ExitClass};
 
-use captions::CaptionsError;
-use tools::ToolError;
-
 /// `Result` of this crate.
 pub type Result<T, E = EvaluationError> = std::result::Result<T, E>;
 
@@ -26,12 +23,6 @@ pub enum EvaluationError {
     /// A model or its weights.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Captions that are no set to score.
-    #[error(transparent)]
-    Captions(#[from] CaptionsError),
-    /// A program of the user's.
-    #[error(transparent)]
-    Tool(#[from] ToolError),
     /// What is measured is no number.
     #[error(
         "{what} is {value}, not a finite number: nothing is measured; are parameters, weights or pictures damaged?"
@@ -63,11 +54,9 @@ impl From<ImageError> for EvaluationError {
 impl ExitClass for EvaluationError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Configuration(_)
-            | Self::Captions(_)
-            | Self::Tool(ToolError::NoJava { .. } | ToolError::NoJar { .. }) => Exit::BadConfig,
+            Self::Configuration(_) => Exit::BadConfig,
             Self::Data(error) => error.exit(),
-            Self::Model(_) | Self::Tool(_) | Self::Measured { .. } => Exit::Failed,
+            Self::Model(_) | Self::Measured { .. } => Exit::Failed,
         }
     }
 }

@@ -5,7 +5,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use blip2_evaluation::EvaluationError;
 use blip2_evaluation::caption_tools::java::Java;
 use blip2_evaluation::caption_tools::{meteor, ptb, spice};
 use blip2_evaluation::error::tools::ToolError;
@@ -53,7 +52,7 @@ const METEOR: &str = "meteor-1.5.jar";
 const SPICE: &str = "spice-1.0.jar";
 
 /// The tool's error, as users read it.
-fn message<T>(result: Result<T, EvaluationError>) -> String {
+fn message<T>(result: Result<T, ToolError>) -> String {
     result.err().expect("an error").to_string()
 }
 
@@ -95,7 +94,7 @@ fn what_is_missing_is_named() {
     let folder = folder(METEOR, "");
     let none = Java { program: PathBuf::from("no-such-java"), ..java() };
     let started = meteor::statistics(&corpus.tokenized(), folder.path(), &none);
-    assert!(matches!(&started, Err(EvaluationError::Tool(ToolError::NoJava { .. }))), "{started:?}");
+    assert!(matches!(&started, Err(ToolError::NoJava { .. })), "{started:?}");
     assert!(message(started).contains("install a Java runtime"));
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::error::Result;
+use crate::error::tools::Result;
 use crate::metrics::captions::corpus::{ImageCaptions, TokenCorpus};
 use crate::metrics::captions::meteor::{MeteorStatistics, STATISTICS};
 
@@ -31,7 +31,7 @@ pub fn statistics(corpus: &TokenCorpus, folder: &Path, java: &Java) -> Result<Ve
     for _ in corpus.images() {
         let line = program.line()?;
         let Some(counts) = MeteorStatistics::parse(&line) else {
-            return Err(program.unexpected(&line, format!("{STATISTICS} numbers")).into());
+            return Err(program.unexpected(&line, format!("{STATISTICS} numbers")));
         };
         statistics.push(counts);
         evaluated.extend([" ||| ", line.trim()]);
@@ -45,7 +45,7 @@ pub fn statistics(corpus: &TokenCorpus, folder: &Path, java: &Java) -> Result<Ve
         (number(&mut program)?, statistics.iter().copied().sum::<MeteorStatistics>().score());
     // Both are no number where nothing at all was written; the formula's is zero then.
     if (own - formula).abs() > CLOSE {
-        return Err(program.unexpected(&own.to_string(), format!("{formula} for the set")).into());
+        return Err(program.unexpected(&own.to_string(), format!("{formula} for the set")));
     }
     Ok(statistics)
 }
@@ -58,5 +58,5 @@ fn question(image: &ImageCaptions) -> String {
 
 fn number(program: &mut Running) -> Result<f64> {
     let line = program.line()?;
-    line.trim().parse().map_err(|_| program.unexpected(&line, "a number").into())
+    line.trim().parse().map_err(|_| program.unexpected(&line, "a number"))
 }

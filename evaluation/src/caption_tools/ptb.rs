@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::error::Result;
+use crate::error::tools::Result;
 use crate::metrics::captions::corpus::{Corpus, TokenCorpus};
 use crate::metrics::captions::ptb::{REMOVED, one_line};
 

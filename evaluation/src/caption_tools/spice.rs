@@ -5,8 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
-use crate::error::tools::ToolError;
+use crate::error::tools::{Result, ToolError};
 use crate::metrics::captions::corpus::TokenCorpus;
 
 use super::java::{Java, Tool};
@@ -77,5 +76,5 @@ pub fn scores(corpus: &TokenCorpus, folder: &Path, java: &Java) -> Result<Vec<f6
     let found = values.iter().flatten().count();
     let all: Option<Vec<f64>> = values.into_iter().collect();
     let expected = format!("one for each of {} images", questions.len());
-    Ok(all.ok_or_else(|| program.unexpected(&format!("{found} scores"), expected))?)
+    all.ok_or_else(|| program.unexpected(&format!("{found} scores"), expected))
 }

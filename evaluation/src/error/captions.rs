@@ -1,5 +1,7 @@
 //! What keeps captions from being scored.
 
+use blip2_run::exit::{Exit, ExitClass};
+
 /// `Result` of the captions' metrics.
 pub type Result<T, E = CaptionsError> = std::result::Result<T, E>;
 
@@ -74,4 +76,10 @@ pub enum CaptionsError {
 fn named(ids: &[String]) -> String {
     let first = ids.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
     if ids.len() > NAMED { format!("{first} and {} more", ids.len() - NAMED) } else { first }
+}
+
+impl ExitClass for CaptionsError {
+    fn exit(&self) -> Exit {
+        Exit::BadConfig
+    }
 }

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use blip2_run::exit::{Exit, ExitClass};
+
+use super::captions::CaptionsError;
+
 /// `Result` of the tools.
 pub type Result<T, E = ToolError> = std::result::Result<T, E>;
 
@@ -67,4 +71,17 @@ pub enum ToolError {
         /// Why.
         source: io::Error,
     },
+    /// Captions that are no set.
+    #[error(transparent)]
+    Captions(#[from] CaptionsError),
+}
+
+impl ExitClass for ToolError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::NoJava { .. } | Self::NoJar { .. } => Exit::BadConfig,
+            Self::Captions(error) => error.exit(),
+            _ => Exit::Failed,
+        }
+    }
 }
