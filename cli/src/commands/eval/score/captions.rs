@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use blip2_evaluation::EvaluationError;
 use blip2_evaluation::caption_tools::java::Java;
 use blip2_evaluation::caption_tools::{meteor, ptb, spice};
 use blip2_evaluation::error::captions::CaptionsError;
+use blip2_evaluation::error::tools::ToolError;
 use blip2_evaluation::metrics::bootstrap::{ScoreName, Scored};
 use blip2_evaluation::metrics::captions::coco::{self, Source};
 use blip2_evaluation::metrics::captions::corpus::{Corpus, ImageCaptions, TokenCorpus};
@@ -54,7 +54,7 @@ impl CaptionReferences {
         Ok(Self { origin: path.display().to_string(), content: content(path)?, tokenizer, meteor, spice })
     }
 
-    fn scores(&self, words: &TokenCorpus) -> Result<CaptionScores, EvaluationError> {
+    fn scores(&self, words: &TokenCorpus) -> Result<CaptionScores, ToolError> {
         let java = Java::default();
         let mut scores = CaptionScores::of(words);
         if let Some(folder) = &self.meteor {
@@ -66,7 +66,7 @@ impl CaptionReferences {
         Ok(scores)
     }
 
-    fn words(&self, corpus: &Corpus) -> Result<TokenCorpus, EvaluationError> {
+    fn words(&self, corpus: &Corpus) -> Result<TokenCorpus, ToolError> {
         match &self.tokenizer {
             Tokenizer::Native => Ok(corpus.tokenized()),
             Tokenizer::Java(folder) => ptb::tokenized(corpus, folder, &Java::default()),
