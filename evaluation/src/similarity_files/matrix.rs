@@ -1,4 +1,4 @@
-//! A matrix, and how its numbers are read.
+//! A matrix, how its numbers are read, and the matrices of one file.
 
 use std::io::Read;
 
