@@ -10,10 +10,6 @@ use xtask::arrows::{self, Room, circles};
 /// Neighbours that use each other in a circle, by crate and modules: the list may only shrink.
 const NEIGHBOURS: &[(&str, &str)] = &[
     ("blip2", "arguments bench command_line commands"),
-    (
-        "blip2",
-        "config::layers config::model_folder config::ranges config::reference config::relations config::show config::stages",
-    ),
     ("blip2", "figures progress"),
     (
         "blip2-model",
@@ -29,7 +25,6 @@ const NEIGHBOURS: &[(&str, &str)] = &[
 /// outside, file and folder are one module.
 const WITH_OWN_FOLDER: &[(&str, &str)] = &[
     ("blip2", "commands::status"),
-    ("blip2", "config"),
     ("blip2-dataset", "corpus::manifest"),
     ("blip2-model", "blip"),
     ("blip2-model", "blip2"),
@@ -48,7 +43,6 @@ const WITH_OWN_FOLDER: &[(&str, &str)] = &[
     ("blip2-model", "objectives::contrast"),
     ("blip2-model", "vision"),
     ("blip2-worker", "compute"),
-    ("blip2-worker", "config"),
     ("blip2-worker", "member"),
     ("blip2-worker", "step"),
     ("blip2-worker", "task"),
