@@ -18,7 +18,7 @@ mod valid;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use blip2_dataset::store::secret_url::without_credentials;
+use blip2_store::secret_url::without_credentials;
 use blip2_worker::WorkerConfig;
 use blip2_worker::config::hash::is_hashed;
 use serde::Serialize;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use blip2_dataset::store::secret_url::redacted;
+use blip2_store::secret_url::redacted;
 use toml::Value;
 
 use super::keys::Key;

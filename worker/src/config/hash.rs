@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use blip2_dataset::loader::LoaderSettings;
-use blip2_dataset::store::secret_url::without_credentials;
+use blip2_store::secret_url::without_credentials;
 use schemars::generate::SchemaSettings;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
