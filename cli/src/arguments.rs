@@ -13,6 +13,7 @@ use crate::commands::completions::{CompletionsArguments, ManArguments};
 use crate::commands::corpus::CorpusArguments;
 use crate::commands::curate::CurateArguments;
 use crate::commands::devices::DevicesArguments;
+use crate::commands::eval::score::ScoreArguments;
 use crate::commands::models::ModelsArguments;
 use crate::config::ConfigArguments;
 use crate::decoding::DecodingArguments;
@@ -371,6 +372,8 @@ pub(crate) enum EvalCommand {
     Retrieval(EvalTarget),
     /// Loss of the file's captions with their pictures, with shuffled ones and with none.
     Caption(EvalTarget),
+    /// Score results that are already there, whoever's model wrote them.
+    Score(Box<ScoreArguments>),
 }
 
 #[derive(Debug, Args)]

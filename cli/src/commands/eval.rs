@@ -1,4 +1,6 @@
-//! `eval`: how good a run is on images it was not trained on.
+//! `eval`: how good a run is on images it was not trained on, and how good anybody's results are.
+
+pub(crate) mod score;
 
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::samples::{Sample, read_all};
@@ -44,11 +46,12 @@ struct CaptionLine {
     images: usize,
 }
 
-/// Measures a run's checkpoint on Parquet files.
+/// Measures a run's checkpoint on Parquet files, or scores results.
 pub(crate) async fn run(arguments: EvalArguments) -> Result<Exit, CliError> {
     match arguments.command {
         EvalCommand::Retrieval(target) => retrieval(&target).await,
         EvalCommand::Caption(target) => caption(&target).await,
+        EvalCommand::Score(arguments) => score::run(&arguments),
     }
 }
 
