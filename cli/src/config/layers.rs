@@ -154,7 +154,7 @@ impl Layers {
             let Some(known) = self.keys.remove(&key) else { continue };
             settings.push(Setting { key, written, value, origin, known });
         }
-        model_folder::fill(&mut settings);
+        place_parts_of_model(&mut settings);
         settings.iter().try_for_each(check_range)?;
         let mut table = Table::new();
         for setting in settings.iter().filter(|setting| setting.key != model_folder::KEY) {
@@ -311,6 +311,18 @@ impl Layers {
             None => "`blip2 config show` lists all keys".to_owned(),
         });
         CliError::config(format!("{key}: there is no such key ({origin}); {advice}"))
+    }
+}
+
+/// Gives the parts of a whole model that are empty its folder, with the folder's origin.
+fn place_parts_of_model(settings: &mut [Setting]) {
+    let whole = settings.iter().find(|setting| setting.key == model_folder::KEY).cloned();
+    let Some(folder) = whole.filter(|folder| folder.value != model_folder::default()) else { return };
+    let is_part = |setting: &Setting| model_folder::PARTS.contains(&setting.key.as_str());
+    for setting in settings.iter_mut().filter(|setting| is_part(setting)) {
+        if setting.value == model_folder::default() {
+            (setting.value, setting.origin) = (folder.value.clone(), folder.origin.clone());
+        }
     }
 }
 

@@ -6,13 +6,11 @@
 use schemars::JsonSchema;
 use toml::Value;
 
-use super::setting::Setting;
-
 /// The key.
 pub(super) const KEY: &str = "model.folder";
 /// The parts of a whole folder: encoder, language model, the Q-Former's tokenizer where it has one, the
 /// Q-Former itself.
-const PARTS: [&str; 4] =
+pub(super) const PARTS: [&str; 4] =
     ["model.image_encoder", "model.language_model", "model.qformer_tokenizer", "model.init_checkpoint"];
 
 /// Its declaration.
@@ -27,18 +25,6 @@ pub(super) struct ModelFolder {
 /// Its default.
 pub(super) fn default() -> Value {
     Value::String(String::new())
-}
-
-/// Gives the parts that are empty the folder, with the folder's origin.
-pub(super) fn fill(settings: &mut [Setting]) {
-    let Some(folder) = settings.iter().find(|setting| setting.key == KEY).cloned() else { return };
-    if folder.value == default() {
-        return;
-    }
-    let empty = |setting: &&mut Setting| PARTS.contains(&setting.key.as_str()) && setting.value == default();
-    for part in settings.iter_mut().filter(empty) {
-        (part.value, part.origin) = (folder.value.clone(), folder.origin.clone());
-    }
 }
 
 #[cfg(test)]
