@@ -197,7 +197,9 @@ impl Layers {
         if let (stages::SECTION, Value::Array(list)) = (key, value) {
             return self.lay_stages(list, origin);
         }
-        if let Some(known) = keys::of_own_name(key).filter(|_| !self.keys.contains_key(key)) {
+        if !self.keys.contains_key(key)
+            && let Some(known) = keys::of_own_name(key)
+        {
             self.keys.insert(key.to_owned(), known);
         }
         if let Some(known) = self.keys.get(key) {
