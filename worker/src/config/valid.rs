@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::path::Path;
 
-use blip2_model::device::DeviceName;
 use blip2_model::language::check_family;
 use blip2_store::fetch::is_url;
+use blip2_tensors::device::DeviceName;
 use serde::Serialize;
 
 use super::stage::StageSettings;

@@ -2,8 +2,8 @@
 
 use blip2_dataset::loader::LoaderSettings;
 use blip2_evaluation::held_out::HeldOutSettings;
-use blip2_model::device::placement::Placement;
 use blip2_run::commit::CheckpointRecord;
+use blip2_tensors::device::placement::Placement;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
