@@ -1,6 +1,5 @@
 //! AdamW and its schedule.
 
-use blip2_model::train::optimizer::{AdamW, Schedule};
 use blip2_tensors::train::optimizer::{AdamW, Schedule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
