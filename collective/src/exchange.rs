@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bulk::BulkService;
 use crate::mailbox::Mailbox;
-use crate::peers::Peers;
+use crate::peers::{Peers, Sent};
 use crate::round::Round;
 use crate::service::ExchangeService;
 use crate::{CollectiveError, Limits, Result, SumTree, TreePartial, World};
@@ -82,6 +82,11 @@ impl Exchange {
     /// The address that is listened on.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What this member has pushed to its peers since it listens.
+    pub fn sent(&self) -> Sent {
+        self.peers.sent()
     }
 
     /// Enters a membership epoch. Collectives of older ones end as aborted; an older epoch is ignored.

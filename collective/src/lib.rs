@@ -31,6 +31,7 @@ pub use bulk::read_bulk_messages;
 pub use error::{CollectiveError, Result};
 pub use exchange::Exchange;
 pub use limits::Limits;
+pub use peers::Sent;
 pub use tree::{SumTree, TreeAccumulator, TreeNode, TreePartial};
 pub use wire::Wire;
 pub use world::{Member, World, deal_slots};

@@ -1,6 +1,7 @@
 //! The calling side of an exchange: connections to the peers.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,15 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// The lane of everything but the parts of a state.
 const COMMON: usize = 0;
 
+/// What a member has pushed to its peers, each buffer counted once however often it was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// Buffers.
+    pub buffers: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// Connections to the peers, made when first used and again when broken.
 #[derive(Debug)]
 pub(crate) struct Peers {
@@ -34,11 +44,20 @@ pub(crate) struct Peers {
     transport: Transport,
     /// By address and lane: what shares a connection.
     channels: Mutex<BTreeMap<(String, usize), Channel>>,
+    /// Buffers pushed, and their bytes.
+    buffers: AtomicU64,
+    bytes: AtomicU64,
 }
 
 impl Peers {
     pub(crate) fn new(token: String, limits: Limits, transport: Transport) -> Self {
-        Self { token, limits, transport, channels: Mutex::default() }
+        let (buffers, bytes) = (AtomicU64::default(), AtomicU64::default());
+        Self { token, limits, transport, channels: Mutex::default(), buffers, bytes }
+    }
+
+    /// What was pushed since the beginning.
+    pub(crate) fn sent(&self) -> Sent {
+        Sent { buffers: self.buffers.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
     }
 
     /// The token that calls show.
@@ -121,7 +140,10 @@ impl Peers {
             .boxed()
         };
         let sent = self.reach(&to.address, COMMON, push).await;
-        sent.map_err(|status| failure(to, status))
+        sent.map_err(|status| failure(to, status))?;
+        self.buffers.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(header.length, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Fetches rows that a member has published, in the order asked for.

@@ -8,6 +8,7 @@ mod non_finite;
 pub use crate::sum::context::StepValues;
 pub use crate::sum::peers::Peers;
 pub use crate::sum::times::StepTimes;
+pub use crate::sum::traffic::StepBytes;
 pub use non_finite::NonFinite;
 
 use blip2_collective::SumTree;
@@ -22,6 +23,7 @@ use crate::sum::landing::{Beside, Landed, Landing, LandingPlan};
 use crate::sum::next::NextState;
 use crate::sum::reduction::SumPlan;
 use crate::sum::times::Stopwatch;
+use crate::sum::traffic::bytes_of;
 use non_finite::Planned;
 
 /// The gradient of the global-batch loss, equal on every member.
@@ -38,6 +40,8 @@ pub struct StepGradient {
     next: Option<NextState>,
     /// Where this member's time went.
     pub times: StepTimes,
+    /// What this member moved.
+    pub bytes: StepBytes,
 }
 
 impl FrozenModels {
@@ -86,7 +90,8 @@ impl FrozenModels {
             exchange,
             "gradient computed, in seconds"
         );
-        Ok(StepGradient { gradients, values, non_finite, clip, next, times: watch.times })
+        let Stopwatch { times, bytes, .. } = watch;
+        Ok(StepGradient { gradients, values, non_finite, clip, next, times, bytes })
     }
 
     fn stopwatch(&self) -> Stopwatch {
@@ -133,7 +138,10 @@ impl FrozenModels {
         state.spare = std::mem::take(&mut gradient.gradients);
         let device = self.device.clone().autodiff();
         let written = watch.time(|times| &mut times.to_device, || state.write_model(&device));
+        let moved = bytes_of(&state.parameters);
+        watch.bytes += StepBytes { to_device: moved, within_host: moved, ..StepBytes::default() };
         gradient.times += watch.times;
+        gradient.bytes += watch.bytes;
         written
     }
 }

@@ -110,6 +110,8 @@ impl Compute {
                 .collect(),
             coverage: Some(coverage_message(stage.number, batch.coverage())),
             device_use: device_use(&self.card, &mut self.kernels),
+            bytes_sent: gradient.bytes.sent(),
+            bytes_copied: gradient.bytes.copied(),
             non_finite: gradient.non_finite.as_ref().map(|odd| non_finite(odd, batch, &self.manifest)),
             ..v1::StepDone::default()
         };

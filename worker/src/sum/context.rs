@@ -66,7 +66,10 @@ impl StepSum<'_> {
         fill: impl FnOnce(&mut Slots<'_>, &mut Stopwatch) -> Result<()>,
     ) -> Result<Landed> {
         step.frozen.rehearse(DrillPhase::Reduction, step.peers.step);
-        step.peers.sum(&self.plan, self.landing, watch, fill)
+        let before = step.peers.sent();
+        let landed = step.peers.sum(&self.plan, self.landing, watch, fill);
+        watch.bytes.sent_sums += step.peers.sent() - before;
+        landed
     }
 }
 

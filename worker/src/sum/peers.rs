@@ -27,6 +27,11 @@ impl Peers<'_> {
         Ok(self.runtime.block_on(self.exchange.all_gather(self.step, tag, own, self.deadline))?)
     }
 
+    /// Bytes that were sent to the other members so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.exchange.sent().bytes
+    }
+
     /// Whether this member is not alone.
     pub(crate) fn are_there(&self) -> bool {
         self.world.members.len() > 1

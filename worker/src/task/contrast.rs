@@ -282,6 +282,8 @@ impl ContrastTask {
         slot: &'a SlotBatch,
         watch: &mut Stopwatch,
     ) -> Result<OpenSlot<'a>> {
+        watch.bytes.within_host += slot.pixels.len() as u64;
+        watch.bytes.to_device += slot.pixels.len() as u64;
         let features = watch.time(|times| &mut times.encoder, || step.frozen.image_features(slot))?;
         let batch = contrast::SlotBatch {
             image_features: features.clone(),
@@ -307,6 +309,9 @@ impl ContrastTask {
     ) -> Result<Contrast> {
         let smoothing = self.settings.label_smoothing;
         let contrast = || global.contrast(temperature, smoothing, &step.frozen.device);
+        let moved = 4 * (global.image_feats.len() + global.text_feats.len()) as u64;
+        watch.bytes.within_host += moved;
+        watch.bytes.to_device += moved;
         Ok(watch.time(|times| &mut times.forward, contrast)?)
     }
 
@@ -335,6 +340,9 @@ impl ContrastTask {
             |times| &mut times.forward,
             || self.model.slot_loss(slot.forward, &context, &mut dropout),
         )?;
+        let moved = 4 * (global.image_feats.len() + global.text_feats.len()) as u64;
+        watch.bytes.within_host += moved;
+        watch.bytes.to_device += moved;
         let values = [loss.matching, loss.captioning];
         sums.push_values(move || Ok(LossValue::read_all(values)?.map(|loss| loss as f32).to_vec()))?;
         sums.backward(&mut self.model, loss.tape, loss.objective, watch)

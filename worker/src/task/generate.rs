@@ -181,6 +181,7 @@ impl TaskModel for GenerateTask {
         let landed = sum.of_slots(step, watch, |sums, watch| {
             for slot in &step.batch.slots {
                 let mut tape = Tape::segmented();
+                watch.bytes.to_device += slot.pixels.len() as u64;
                 let features = watch.time(|times| &mut times.encoder, || step.frozen.image_features(slot))?;
                 let (loss, tokens) = watch
                     .time(|times| &mut times.forward, || self.slot_loss(step, slot, features, &mut tape))?;

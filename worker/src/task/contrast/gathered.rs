@@ -27,16 +27,29 @@ impl ContrastTask {
     ) -> Result<GlobalBatch> {
         let peers = step.peers;
         let (own, rows) = watch.time(|times| &mut times.to_host, || own_rows(slots, peers.are_there()))?;
+        let features: u64 = slots.iter().map(|s| 4 * (s.forward.image_feats.dims().iter().product::<usize>() + s.forward.text_feat.dims().iter().product::<usize>()) as u64).sum();
+        let raw: u64 = rows.iter().map(|(_, row)| row.len() as u64).sum();
+        watch.bytes.to_host += features + raw;
+        // to_vec of each, concat.
+        watch.bytes.within_host += features + raw + own.len() as u64;
+        let own_length = own.len() as u64;
+        let before = peers.sent();
         if peers.are_there() {
             peers.exchange.publish_rows(peers.step, rows)?;
         }
-        watch.time(
+        let done = watch.time(
             |times| &mut times.exchange,
             || {
                 let buffers = peers.all_gather("features", own.into())?;
-                decode(self.no_rows(), &buffers, step.batch_rows)
+                let total: u64 = buffers.iter().map(|b| b.len() as u64).sum();
+                Ok::<_, WorkerError>((decode(self.no_rows(), &buffers, step.batch_rows)?, total))
             },
-        )
+        );
+        let (global, total) = done?;
+        // Pieces to whole buffers; then values, and those to the batch.
+        watch.bytes.within_host += total - own_length + 2 * total;
+        watch.bytes.sent_features += peers.sent() - before;
+        Ok(global)
     }
 }
 

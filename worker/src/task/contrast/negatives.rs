@@ -54,10 +54,12 @@ impl ContrastTask {
         let own_first = first_row(first.batch);
         let own = own_first..own_first + rows * slots.len();
         let wanted = negatives.iter().flat_map(|slot| &slot.images).filter(|row| !own.contains(*row));
-        watch.time(
+        let mut got = 0u64;
+        let images = watch.time(
             |times| &mut times.exchange,
             || {
                 let fetched = fetch(step.peers, rows, wanted)?;
+                got = fetched.values().map(|row| row.len() as u64).sum();
                 let tensor_of = |row: &usize| -> Result<Tensor<3>> {
                     if own.contains(row) {
                         let slot = &slots[(row - own_first) / rows];
@@ -73,7 +75,12 @@ impl ContrastTask {
                     .map(|slot| Ok(joined(slot.images.iter().map(tensor_of).collect::<Result<_>>()?)))
                     .collect()
             },
-        )
+        );
+        watch.bytes.sent_rows += got;
+        // Chunks joined, to_vec (of each use).
+        watch.bytes.within_host += 2 * got;
+        watch.bytes.to_device += got;
+        images
     }
 }
 
