@@ -6,9 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use blip2_proto::text::{MAX_TEXT, visible};
-use blip2_proto::token::with_token;
-use blip2_proto::v1::exchange_client::ExchangeClient;
-use blip2_proto::v1::{FetchRowsRequest, FetchStateRequest, PushHeader};
+use blip2_proto::v1::{FetchStateRequest, PushHeader};
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::{BoxFuture, try_join_all};
@@ -146,25 +144,6 @@ impl Peers {
         Ok(())
     }
 
-    /// Fetches rows that a member has published, in the order asked for.
-    pub(crate) async fn rows(
-        &self,
-        from: &Member,
-        epoch: u64,
-        step: u64,
-        rows: &[u64],
-    ) -> Result<Vec<(u64, Bytes)>> {
-        let most = self.limits.max_buffer_bytes;
-        let largest = self.limits.message();
-        let fetch = |channel| {
-            let client = ExchangeClient::new(channel).max_decoding_message_size(largest);
-            let request = FetchRowsRequest { token: self.token.clone(), epoch, step, rows: rows.to_vec() };
-            read_rows(client, request, most).boxed()
-        };
-        let fetched = self.reach(&from.address, COMMON, fetch).await;
-        fetched.map_err(|status| failure(from, status))
-    }
-
     /// Fetches the state after `step` steps, in parts over connections of their own.
     pub(crate) async fn state(&self, address: &str, step: u64) -> Result<Bytes> {
         let fetched = self.whole_state(address, step).await;
@@ -260,47 +239,6 @@ struct Window {
     lane: usize,
     offset: u64,
     length: u64,
-}
-
-/// Reads the rows of a request, in its order, of at most `most` bytes together.
-async fn read_rows(
-    mut client: ExchangeClient<Channel>,
-    request: FetchRowsRequest,
-    most: u64,
-) -> std::result::Result<Vec<(u64, Bytes)>, Status> {
-    let rows = request.rows.clone();
-    let token = request.token.clone();
-    let mut chunks = client.fetch_rows(with_token(request, &token)).await?.into_inner();
-    let (mut found, mut total) = (Vec::with_capacity(rows.len()), 0u64);
-    let mut parts: Vec<Bytes> = Vec::new();
-    while let Some(chunk) = chunks.message().await? {
-        total += chunk.data.len() as u64;
-        if total > most || rows.get(found.len()) != Some(&chunk.row) {
-            return Err(Status::data_loss(format!(
-                "row {} after {total} bytes is not what was asked for (at most {most} bytes)",
-                chunk.row
-            )));
-        }
-        parts.push(chunk.data);
-        if chunk.last {
-            found.push((chunk.row, joined(&mut parts)));
-        }
-    }
-    if found.len() != rows.len() {
-        return Err(Status::data_loss(format!("{} rows of {}", found.len(), rows.len())));
-    }
-    Ok(found)
-}
-
-fn joined(parts: &mut Vec<Bytes>) -> Bytes {
-    if parts.len() == 1 {
-        return parts.remove(0);
-    }
-    let whole: BytesMut = parts.drain(..).fold(BytesMut::new(), |mut whole, part| {
-        whole.extend_from_slice(&part);
-        whole
-    });
-    whole.freeze()
 }
 
 /// Whether the call failed below the peer's answer. A transport error carries its cause, an answer does not.

@@ -30,7 +30,7 @@ pub struct MemberIdentity {
     pub token: String,
     /// Identifies the executable; members of a run have the same.
     pub binary: String,
-    /// Where peers reach this member's Exchange service, host:port.
+    /// Where peers reach this member, host:port.
     pub exchange_address: String,
     /// For logs and the status page.
     pub name: String,

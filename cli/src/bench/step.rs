@@ -367,7 +367,12 @@ mod tests {
         }
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(
-            [&json["encoder_s"], &json["device_reserved_bytes"], &json["bytes_sent"], &json["sent_rows_bytes"]],
+            [
+                &json["encoder_s"],
+                &json["device_reserved_bytes"],
+                &json["bytes_sent"],
+                &json["sent_rows_bytes"]
+            ],
             [&1.5.into(), &4_000_000_000_u64.into(), &2_500_000.into(), &2_500_000.into()]
         );
     }

@@ -44,7 +44,6 @@ use crate::sum::odd_slots::{odd_slots, slots_of};
 use crate::sum::reduction::Slots;
 use crate::sum::times::Stopwatch;
 use crate::sum::unit_buffers::UnitBuffers;
-use negatives::SlotNegatives;
 
 /// The losses, their sum first; [`ContrastTask::gradient`] gives their values in this order.
 const LOSSES: &[LossName] = &[
@@ -200,12 +199,12 @@ impl TaskModel for ContrastTask {
         let slots = self.encode(step, watch)?;
         let global = self.exchange_features(step, &slots, watch)?;
         let contrast = self.contrast(step, &global, temperature, watch)?;
-        let negatives: Vec<_> = slots.iter().map(|slot| self.draw_negatives(slot.batch, &contrast)).collect();
-        let images = self.negative_images(step, &slots, &negatives, watch)?;
+        let negatives = watch.time(|times| &mut times.forward, || self.draw_negatives(step, &contrast))?;
+        let images = self.exchange_rows(step, &slots, &negatives, watch)?;
         let landed = sum.of_slots(step, watch, |sums, watch| {
-            let pairs = slots.into_iter().zip(&negatives).zip(images);
-            pairs.into_iter().try_for_each(|((slot, negatives), images)| {
-                self.backward(step, slot, (&global, &contrast), (negatives, images), sums, watch)
+            let pairs = slots.into_iter().zip(&negatives.texts).zip(images);
+            pairs.into_iter().try_for_each(|((slot, texts), images)| {
+                self.backward(step, slot, (&global, &contrast), (texts, images), sums, watch)
             })
         })?;
         let [matching, captioning] = landed.values[..] else {
@@ -282,7 +281,6 @@ impl ContrastTask {
         slot: &'a SlotBatch,
         watch: &mut Stopwatch,
     ) -> Result<OpenSlot<'a>> {
-        watch.bytes.within_host += slot.pixels.len() as u64;
         watch.bytes.to_device += slot.pixels.len() as u64;
         let features = watch.time(|times| &mut times.encoder, || step.frozen.image_features(slot))?;
         let batch = contrast::SlotBatch {
@@ -321,7 +319,7 @@ impl ContrastTask {
         step: &Step<'_>,
         slot: OpenSlot<'_>,
         (global, contrast): (&GlobalBatch, &Contrast),
-        (negatives, negative_images): (&SlotNegatives, Tensor<3>),
+        (negative_texts, negative_images): (&[usize], Tensor<3>),
         sums: &mut Slots<'_>,
         watch: &mut Stopwatch,
     ) -> Result<()> {
@@ -330,7 +328,7 @@ impl ContrastTask {
             contrast,
             first_row: first_row(slot.batch),
             negative_images,
-            negative_texts: &negatives.texts,
+            negative_texts,
             mode: self.mode.into(),
             smoothing: self.settings.label_smoothing,
             decoder_start: step.frozen.decoder_start,

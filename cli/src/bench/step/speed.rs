@@ -181,8 +181,11 @@ impl StepSpeed {
         self.frozen.measured = measured;
         let failed =
             |error: burn::tensor::ExecutionError| WorkerError::Protocol(format!("the device: {error}"));
-        let batches: Vec<StepBatch> =
-            self.members.iter().map(|member| Ok(self.batch(member.world.own()?.slots.clone()))).collect::<Result<_>>()?;
+        let batches: Vec<StepBatch> = self
+            .members
+            .iter()
+            .map(|member| Ok(self.batch(member.world.own()?.slots.clone())))
+            .collect::<Result<_>>()?;
         self.frozen.device.sync().map_err(failed)?;
         let started = Instant::now();
         let (frozen, runtime, step) = (&self.frozen, &self.runtime, self.step);
@@ -228,7 +231,7 @@ impl StepSpeed {
             let first = self.step * u64::from(self.load.batch) + u64::from(slot) * rows as u64;
             SlotBatch {
                 slot,
-                pixels,
+                pixels: pixels.into(),
                 ids,
                 mask: (0..rows * length).map(|at| i32::from(at % length < filled)).collect(),
                 captions,
