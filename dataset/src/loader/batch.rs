@@ -32,7 +32,7 @@ pub struct SlotBatch {
     /// The slot.
     pub slot: u32,
     /// Images `[b, 3, S, S]` in bytes; the device normalises them, as
-    /// [`normalised`](crate::image::transform::normalised) does. A step that is done again takes them again:
+    /// [`normalised`](blip2_images::transform::normalised) does. A step that is done again takes them again:
     /// they are shared, not copied.
     pub pixels: Bytes,
     /// Token ids `[b, T]`.

@@ -1,7 +1,7 @@
 //! Hard negatives: which rows of the global batch they are, and their images' features.
 
-use blip2_dataset::random::KeyedRng;
 use blip2_model::objectives::contrast::{Contrast, Side};
+use blip2_random::KeyedRng;
 use burn::tensor::Tensor;
 
 use super::{ContrastTask, OpenSlot};
