@@ -21,8 +21,8 @@ impl ContrastTask {
         watch: &mut Stopwatch,
     ) -> Result<GlobalBatch> {
         let peers = step.peers;
-        let own = watch.time(|times| &mut times.to_host, || own_rows(slots))?;
-        watch.bytes.to_host += own.len() as u64;
+        let (own, read) = watch.time(|times| &mut times.to_host, || own_rows(slots))?;
+        watch.bytes.to_host += read;
         watch.bytes.within_host += own.len() as u64;
         let before = peers.sent();
         let (global, gathered) = watch.time(
@@ -39,15 +39,17 @@ impl ContrastTask {
     }
 }
 
-/// Features, ids and masks of the own slots, as [`decode`] takes them. The device is waited for once.
-fn own_rows(slots: &[OpenSlot<'_>]) -> Result<Vec<u8>> {
+/// Features, ids and masks of the own slots, as [`decode`] takes them, and how many bytes of it the device had;
+/// it is waited for once.
+fn own_rows(slots: &[OpenSlot<'_>]) -> Result<(Vec<u8>, u64)> {
     let images = slots.iter().map(|slot| slot.forward.image_feats.clone().inner().flatten(0, 2));
     let texts = slots.iter().map(|slot| slot.forward.text_feat.clone().inner().flatten(0, 1));
     let features = read_back::all_bytes(images.chain(texts).collect::<Vec<Tensor<1>>>())?;
     let ids = slots.iter().map(|slot| cast_slice(&slot.batch.ids));
     let mask = slots.iter().map(|slot| cast_slice(&slot.batch.mask));
     let pieces = features.iter().map(|bytes| &bytes[..]).chain(ids).chain(mask);
-    Ok(pieces.collect::<Vec<&[u8]>>().concat())
+    let read = features.iter().map(|bytes| bytes.len() as u64).sum();
+    Ok((pieces.collect::<Vec<&[u8]>>().concat(), read))
 }
 
 /// The batch of `rows` rows that the members' buffers hold, in slot order; `empty` has the sizes of a row. Each
