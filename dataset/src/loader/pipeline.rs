@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use blip2_images::transform::ImageScratch;
 use bytes::Bytes;
 
 use super::batch::SlotBatch;
@@ -13,7 +14,6 @@ use super::prepare::{Prepared, Preparer};
 use super::statistics::LoaderStatistics;
 use crate::coverage::Coverage;
 use crate::error::{DatasetError, Result};
-use blip2_images::transform::ImageScratch;
 
 /// How often a waiting thread looks around, in case a notice was missed.
 const WAIT_STEP: Duration = Duration::from_millis(500);
