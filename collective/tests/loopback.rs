@@ -166,10 +166,10 @@ async fn a_buffer_of_another_length_than_is_due_is_its_senders_fault() {
     let all = exchanges(2, &Limits::default()).await;
     enter(&all, 1);
     let (nine, nothing) = (vec![Bytes::from_static(b"nine byte")], Vec::new());
-    let wrong = [nothing.clone(), nine.clone()];
+    let (wrong, none) = ([nothing.clone(), nine.clone()], [nothing.clone(), nothing.clone()]);
     let (first, second) = tokio::join!(
         all[0].all_to_all(0, "rows", &wrong, &[0, 0], DEADLINE),
-        all[1].all_to_all(0, "rows", &[nothing.clone(), nothing.clone()], &[8, 0], DEADLINE),
+        all[1].all_to_all(0, "rows", &none, &[8, 0], DEADLINE),
     );
     assert!(first.expect("it is taken in").iter().all(Received::is_empty));
     let error = second.expect_err("8 bytes were due");
