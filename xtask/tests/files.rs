@@ -46,9 +46,6 @@ const WITH_OWN_FOLDER: &[(&str, &str)] = &[
     ("blip2-worker", "compute"),
     ("blip2-worker", "config"),
     ("blip2-worker", "member"),
-    ("blip2-worker", "step"),
-    ("blip2-worker", "task"),
-    ("blip2-worker", "task::contrast"),
 ];
 
 /// The most that one room holds of the program's lines, in hundredths.

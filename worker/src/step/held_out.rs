@@ -12,7 +12,7 @@ use blip2_evaluation::image_transform::resampling;
 use blip2_images::transform::EvalTransform;
 use bytes::Bytes;
 
-use super::StepGradient;
+use super::gradient::StepGradient;
 use crate::config::WorkerConfig;
 use crate::config::stage::NumberedStage;
 use crate::error::Result;

@@ -3,6 +3,7 @@
 
 mod gathered;
 mod held_out;
+mod model;
 mod negatives;
 mod settings;
 
@@ -19,39 +20,27 @@ use blip2_model::error::ModelError;
 use blip2_model::files::weights::WeightSource;
 use blip2_model::nn::dropout::Dropout;
 use blip2_model::nn::tensors::compute_in;
-use blip2_model::objectives::contrast::{
-    self, Contrast, ContrastModel, GlobalBatch, SlotContext, SlotForward,
-};
+use blip2_model::objectives::contrast::{self, Contrast, ContrastModel, GlobalBatch, SlotContext};
 use blip2_model::train::loss::LossValue;
 use blip2_model::train::tape::Tape;
 use burn::tensor::{Device, Tensor};
 
+use self::model::{ContrastTask, LOSSES, OpenSlot};
+use super::description::{LossName, Needs, Task, TaskKey, Unusable};
 use super::export::{ExportTarget, Layout};
 use super::scores::{EvaluationSet, Measure, Scores};
-use super::{
-    Bounded, LossName, ModelShape, Needs, Task, TaskKey, TaskModel, Trainable, TrainedTensors, Unusable,
-    WeightNames, loss,
-};
+use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::language::LanguageTexts;
 use crate::open::{SeededValues, qformer_text};
 use crate::settings::model::ModelSettings;
 use crate::settings::optimizer::OptimizerSettings;
-use crate::settings::train::GradientMode;
 use crate::sum::context::{Computed, Step, StepSum, StepValues, first_row};
 use crate::sum::odd_slots::{odd_slots, slots_of};
 use crate::sum::reduction::Slots;
 use crate::sum::times::Stopwatch;
 use crate::sum::unit_buffers::UnitBuffers;
-
-/// The losses, their sum first; [`ContrastTask::gradient`] gives their values in this order.
-const LOSSES: &[LossName] = &[
-    loss!("loss", "total"),
-    loss!("loss_itc", "contrastive"),
-    loss!("loss_itm", "matching"),
-    loss!("loss_lm", "captioning"),
-];
 
 /// The divisor of the similarities.
 const TEMPERATURE: &str = "temp";
@@ -145,26 +134,6 @@ impl Trainable for ContrastSettings {
             init_is_whole: true,
         }
     }
-}
-
-/// The model with what its step depends on.
-#[derive(Debug)]
-struct ContrastTask {
-    settings: ContrastSettings,
-    /// The stage's number.
-    stage: u32,
-    seed: u64,
-    mode: GradientMode,
-    queries: usize,
-    embed_dim: usize,
-    model: ContrastModel,
-}
-
-/// A slot between the two halves of its step.
-struct OpenSlot<'a> {
-    batch: &'a SlotBatch,
-    features: Tensor<3>,
-    forward: SlotForward,
 }
 
 impl TaskModel for ContrastTask {
@@ -344,16 +313,6 @@ impl ContrastTask {
         let values = [loss.matching, loss.captioning];
         sums.push_values(move || Ok(LossValue::read_all(values)?.map(|loss| loss as f32).to_vec()))?;
         sums.backward(&mut self.model, loss.tape, loss.objective, watch)
-    }
-
-    /// A global batch of no rows.
-    fn no_rows(&self) -> GlobalBatch {
-        GlobalBatch {
-            queries: self.queries,
-            embed_dim: self.embed_dim,
-            text_length: self.settings.text_length,
-            ..GlobalBatch::default()
-        }
     }
 }
 

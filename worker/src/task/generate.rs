@@ -23,12 +23,10 @@ use blip2_model::train::loss::Loss;
 use blip2_model::train::tape::Tape;
 use burn::tensor::{Device, Tensor};
 
+use super::description::{LossName, Needs, Task, TaskKey, Unusable, loss};
 use super::export::{ExportTarget, Layout};
 use super::scores::{EvaluationSet, Measure, Scores};
-use super::{
-    Bounded, LossName, ModelShape, Needs, Task, TaskKey, TaskModel, Trainable, TrainedTensors, Unusable,
-    WeightNames, loss,
-};
+use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::language::{Language, LanguageTexts};

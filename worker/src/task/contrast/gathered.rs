@@ -7,7 +7,7 @@ use blip2_model::objectives::contrast::GlobalBatch;
 use burn::tensor::Tensor;
 use bytemuck::{cast_slice, cast_slice_mut};
 
-use super::{ContrastTask, OpenSlot};
+use super::model::{ContrastTask, OpenSlot};
 use crate::error::{Result, WorkerError};
 use crate::sum::context::Step;
 use crate::sum::times::Stopwatch;

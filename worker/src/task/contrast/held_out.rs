@@ -11,7 +11,7 @@ use blip2_model::train::tape::Tape;
 use blip2_random::KeyedRng;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::{ContrastTask, LOSSES};
+use super::model::{ContrastTask, LOSSES};
 use crate::error::Result;
 use crate::frozen_models::FrozenModels;
 use crate::sum::context::StepValues;

@@ -4,7 +4,7 @@ use blip2_model::objectives::contrast::{Contrast, Side};
 use blip2_random::KeyedRng;
 use burn::tensor::Tensor;
 
-use super::{ContrastTask, OpenSlot};
+use super::model::{ContrastTask, OpenSlot};
 use crate::error::{Result, WorkerError};
 use crate::sum::context::{Step, first_row};
 use crate::sum::feature_rows::{OwnFeatures, RowTraffic};

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::settings::model::ModelSettings;
-use crate::task::KeyRange::{Below, Closed, Whole};
-use crate::task::{TaskKey, Unusable};
+use crate::task::description::KeyRange::{Below, Closed, Whole};
+use crate::task::description::{TaskKey, Unusable};
 
 /// Contrastive, matching and captioning losses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

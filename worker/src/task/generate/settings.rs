@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::task::KeyRange::Whole;
-use crate::task::TaskKey;
+use crate::task::description::KeyRange::Whole;
+use crate::task::description::TaskKey;
 
 /// Captioning through the frozen language model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
