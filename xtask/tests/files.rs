@@ -43,9 +43,7 @@ const WITH_OWN_FOLDER: &[(&str, &str)] = &[
     ("blip2-model", "language::t5"),
     ("blip2-model", "objectives::contrast"),
     ("blip2-model", "vision"),
-    ("blip2-worker", "compute"),
     ("blip2-worker", "config"),
-    ("blip2-worker", "member"),
 ];
 
 /// The most that one room holds of the program's lines, in hundredths.
