@@ -121,8 +121,7 @@ impl FrozenModels {
         state.spare = std::mem::take(&mut gradient.gradients);
         let device = self.device.clone().autodiff();
         let written = watch.time(|times| &mut times.to_device, || state.write_model(&device));
-        let moved = bytes_of(&state.parameters);
-        watch.bytes += StepBytes { to_device: moved, within_host: moved, ..StepBytes::default() };
+        watch.bytes.copy_to_device(bytes_of(&state.parameters));
         gradient.times += watch.times;
         gradient.bytes += watch.bytes;
         written

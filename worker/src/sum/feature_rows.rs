@@ -101,9 +101,7 @@ impl RowTraffic {
             },
         )?;
         let rows = self.due.concat();
-        let moved = (rows.len() * row_bytes) as u64;
-        watch.bytes.within_host += moved;
-        watch.bytes.to_device += moved;
+        watch.bytes.copy_to_device((rows.len() * row_bytes) as u64);
         Ok(BorrowedRows { rows, features })
     }
 

@@ -201,9 +201,7 @@ impl<'a> Landing<'a> {
                 },
             );
             let values = &parameters[tensor.range()];
-            // A copy of them becomes the tensor.
-            watch.bytes.within_host += bytes_of(values);
-            watch.bytes.to_device += bytes_of(values);
+            watch.bytes.copy_to_device(bytes_of(values));
             watch
                 .time(|times| &mut times.to_device, || placed.send(layout, *index, values, &beside.device))?;
         }

@@ -34,6 +34,12 @@ impl StepBytes {
         ]
     }
 
+    /// Counts bytes of which a copy is made that goes to the device.
+    pub(crate) fn copy_to_device(&mut self, bytes: u64) {
+        self.within_host += bytes;
+        self.to_device += bytes;
+    }
+
     /// Copied on the host: from it, to it, within it.
     pub fn copied(&self) -> u64 {
         self.to_host + self.to_device + self.within_host

@@ -40,6 +40,7 @@ use crate::sum::context::{Computed, Step, StepSum, StepValues, first_row};
 use crate::sum::odd_slots::{odd_slots, slots_of};
 use crate::sum::reduction::Slots;
 use crate::sum::times::Stopwatch;
+use crate::sum::traffic::bytes_of;
 use crate::sum::unit_buffers::UnitBuffers;
 
 /// The divisor of the similarities.
@@ -276,9 +277,7 @@ impl ContrastTask {
     ) -> Result<Contrast> {
         let smoothing = self.settings.label_smoothing;
         let contrast = || global.contrast(temperature, smoothing, &step.frozen.device);
-        let moved = 4 * (global.image_feats.len() + global.text_feats.len()) as u64;
-        watch.bytes.within_host += moved;
-        watch.bytes.to_device += moved;
+        watch.bytes.copy_to_device(feature_bytes(global));
         Ok(watch.time(|times| &mut times.forward, contrast)?)
     }
 
@@ -307,13 +306,16 @@ impl ContrastTask {
             |times| &mut times.forward,
             || self.model.slot_loss(slot.forward, &context, &mut dropout),
         )?;
-        let moved = 4 * (global.image_feats.len() + global.text_feats.len()) as u64;
-        watch.bytes.within_host += moved;
-        watch.bytes.to_device += moved;
+        watch.bytes.copy_to_device(feature_bytes(global));
         let values = [loss.matching, loss.captioning];
         sums.push_values(move || Ok(LossValue::read_all(values)?.map(|loss| loss as f32).to_vec()))?;
         sums.backward(&mut self.model, loss.tape, loss.objective, watch)
     }
+}
+
+/// Bytes of the global batch's features, which each slot's contrast takes to the device.
+fn feature_bytes(global: &GlobalBatch) -> u64 {
+    bytes_of(&global.image_feats) + bytes_of(&global.text_feats)
 }
 
 /// Own slots to blame for a loss that is not finite: a row whose features are not finite spoils the losses of
