@@ -20,7 +20,9 @@ use blip2_model::error::ModelError;
 use blip2_model::files::weights::WeightSource;
 use blip2_model::nn::dropout::Dropout;
 use blip2_model::nn::tensors::compute_in;
-use blip2_model::objectives::contrast::{self, Contrast, ContrastModel, GlobalBatch, SlotContext};
+use blip2_model::objectives::contrast::{
+    self, Contrast, ContrastModel, GlobalBatch, GlobalFeatures, SlotContext,
+};
 use blip2_model::train::loss::LossValue;
 use blip2_model::train::tape::Tape;
 use burn::tensor::{Device, Tensor};
@@ -168,13 +170,14 @@ impl TaskModel for ContrastTask {
         let temperature = step.parameter(TEMPERATURE)?;
         let slots = self.encode(step, watch)?;
         let global = self.exchange_features(step, &slots, watch)?;
-        let contrast = self.contrast(step, &global, temperature, watch)?;
+        let features = self.to_device(step, &global, watch)?;
+        let contrast = self.contrast(&features, temperature, watch)?;
         let negatives = watch.time(|times| &mut times.forward, || self.draw_negatives(step, &contrast))?;
         let images = self.exchange_rows(step, &slots, &negatives, watch)?;
         let landed = sum.of_slots(step, watch, |sums, watch| {
             let pairs = slots.into_iter().zip(&negatives.texts).zip(images);
             pairs.into_iter().try_for_each(|((slot, texts), images)| {
-                self.backward(step, slot, (&global, &contrast), (texts, images), sums, watch)
+                self.backward(step, slot, (&global, &features, &contrast), (texts, images), sums, watch)
             })
         })?;
         let [matching, captioning] = landed.values[..] else {
@@ -267,18 +270,26 @@ impl ContrastTask {
         Ok(OpenSlot { batch: slot, features, forward })
     }
 
-    /// The contrastive loss of the global batch.
-    fn contrast(
+    /// The global batch's features, once for all slots.
+    fn to_device(
         &self,
         step: &Step<'_>,
         global: &GlobalBatch,
+        watch: &mut Stopwatch,
+    ) -> Result<GlobalFeatures> {
+        watch.bytes.copy_to_device(bytes_of(&global.image_feats) + bytes_of(&global.text_feats));
+        Ok(watch.time(|times| &mut times.forward, || global.features(&step.frozen.device))?)
+    }
+
+    /// The contrastive loss of the global batch.
+    fn contrast(
+        &self,
+        features: &GlobalFeatures,
         temperature: f32,
         watch: &mut Stopwatch,
     ) -> Result<Contrast> {
         let smoothing = self.settings.label_smoothing;
-        let contrast = || global.contrast(temperature, smoothing, &step.frozen.device);
-        watch.bytes.copy_to_device(feature_bytes(global));
-        Ok(watch.time(|times| &mut times.forward, contrast)?)
+        Ok(watch.time(|times| &mut times.forward, || features.contrast(temperature, smoothing))?)
     }
 
     /// A slot's losses with its negatives, differentiated.
@@ -286,13 +297,14 @@ impl ContrastTask {
         &mut self,
         step: &Step<'_>,
         slot: OpenSlot<'_>,
-        (global, contrast): (&GlobalBatch, &Contrast),
+        (global, features, contrast): (&GlobalBatch, &GlobalFeatures, &Contrast),
         (negative_texts, negative_images): (&[usize], Tensor<3>),
         sums: &mut Slots<'_>,
         watch: &mut Stopwatch,
     ) -> Result<()> {
         let context = SlotContext {
             global,
+            features,
             contrast,
             first_row: first_row(slot.batch),
             negative_images,
@@ -306,16 +318,10 @@ impl ContrastTask {
             |times| &mut times.forward,
             || self.model.slot_loss(slot.forward, &context, &mut dropout),
         )?;
-        watch.bytes.copy_to_device(feature_bytes(global));
         let values = [loss.matching, loss.captioning];
         sums.push_values(move || Ok(LossValue::read_all(values)?.map(|loss| loss as f32).to_vec()))?;
         sums.backward(&mut self.model, loss.tape, loss.objective, watch)
     }
-}
-
-/// Bytes of the global batch's features, which each slot's contrast takes to the device.
-fn feature_bytes(global: &GlobalBatch) -> u64 {
-    bytes_of(&global.image_feats) + bytes_of(&global.text_feats)
 }
 
 /// Own slots to blame for a loss that is not finite: a row whose features are not finite spoils the losses of
