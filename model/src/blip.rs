@@ -4,6 +4,7 @@
 mod by_image;
 mod captioner;
 mod config;
+mod open;
 mod retrieval;
 mod text;
 mod vision;
@@ -12,36 +13,15 @@ pub use captioner::BlipCaptioner;
 pub use config::BlipConfig;
 pub use retrieval::{BlipRetrieval, MatchedImages};
 
-use std::path::Path;
-
-use burn::tensor::Device;
-
-use crate::error::ModelError;
-use crate::files::config::FolderConfig;
-use crate::files::weights::{WeightSource, load};
-use crate::nn::tensors::NamedTensors;
-
-/// Loads the folder of one of the models, which `new` makes of zeros, onto a plain `device`.
-fn open<M: NamedTensors>(
-    folder: &Path,
-    device: &Device,
-    new: fn(&BlipConfig, &Device) -> M,
-) -> Result<M, ModelError> {
-    let config = BlipConfig::read(&FolderConfig::open(folder)?)?;
-    let mut model = new(&config, device);
-    load(&mut model, "", &WeightSource::open_huggingface(folder)?, device)?;
-    Ok(model)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filled::filled;
     use crate::language::generation::{GenerateOptions, Sampling};
-    use crate::nn::tensors::NamedTensors;
     use crate::qformer::QFormerConfig;
-    use crate::train::flat::FlatLayout;
-    use crate::train::flat::tests::filled;
     use crate::vision::EvaConfig;
+    use blip2_tensors::nn::tensors::NamedTensors;
+    use blip2_tensors::train::flat::FlatLayout;
     use burn::tensor::{Device, Int, Tensor};
 
     fn config(vision: EvaConfig, text: QFormerConfig) -> BlipConfig {

@@ -6,24 +6,19 @@ mod patches;
 mod positions;
 mod source;
 
+pub(crate) use clip::CLIP_VISION_PREFIX;
 pub use clip::{ClipLayer, ClipVisionConfig, ClipVit};
-pub use eva::{EvaConfig, EvaVit};
+pub use eva::{EVA_PREFIX, EvaConfig, EvaVit};
 pub use source::EncoderSizes;
 
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::device::placement::Placement;
-use crate::error::ModelError;
-use crate::files::weights::{Fit, check_beside, load_beside, randomise};
-use crate::nn::tensors::{NamedTensors, TensorVisitor};
-
-/// The name under which LAVIS stores the image encoder.
-pub const EVA_PREFIX: &str = "visual_encoder";
-
-/// The name under which `transformers` stores CLIP's vision tower.
-pub(crate) const CLIP_VISION_PREFIX: &str = "vision_model";
+use blip2_model_files::error::ModelError;
+use blip2_model_files::weights::{Fit, check_beside, load_beside, randomise};
+use blip2_tensors::device::placement::Placement;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor};
 
 /// A frozen image encoder in one of the two published layouts.
 #[derive(Debug, Clone)]
@@ -142,7 +137,7 @@ impl ImageEncoder {
 }
 
 impl NamedTensors for ImageEncoder {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         match self {
             Self::Eva(encoder) => encoder.visit_tensors(prefix, visitor),
             Self::Clip(encoder) => encoder.visit_tensors(prefix, visitor),
@@ -153,8 +148,8 @@ impl NamedTensors for ImageEncoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::layers::LayerNorm;
-    use crate::train::flat::tests::filled;
+    use crate::filled::filled;
+    use blip2_tensors::nn::layers::LayerNorm;
 
     #[test]
     fn images_of_the_published_sizes_have_the_published_number_of_tokens() {

@@ -8,49 +8,22 @@ use std::sync::LazyLock;
 use xtask::arrows::{self, Room, circles};
 
 /// Neighbours that use each other in a circle, by crate and modules: the list may only shrink.
-const NEIGHBOURS: &[(&str, &str)] = &[
-    (
-        "blip2",
-        "config::layers config::model_folder config::ranges config::reference config::relations config::show config::stages",
-    ),
-    (
-        "blip2-model",
-        "language::generation::options language::generation::sampling language::generation::scores",
-    ),
-    ("blip2-model", "language::llama::ends language::llama::layer"),
-    ("blip2-model", "language::opt::ends language::opt::layer"),
-];
+const NEIGHBOURS: &[(&str, &str)] = &[(
+    "blip2",
+    "config::layers config::model_folder config::ranges config::reference config::relations config::show config::stages",
+)];
 
 /// Files that use their own folder and are used by it: the list may only shrink.
 ///
 /// A state machine whose `impl` blocks fill a folder is of this kind, and the mildest of circles: seen from
 /// outside, file and folder are one module.
-const WITH_OWN_FOLDER: &[(&str, &str)] = &[
-    ("blip2", "config"),
-    ("blip2-model", "blip"),
-    ("blip2-model", "blip2"),
-    ("blip2-model", "blip2::export"),
-    ("blip2-model", "device"),
-    ("blip2-model", "device::card"),
-    ("blip2-model", "files::tokenizer"),
-    ("blip2-model", "files::tokenizer::sentencepiece"),
-    ("blip2-model", "fused::attention"),
-    ("blip2-model", "fused::cross_entropy"),
-    ("blip2-model", "fused::dropout"),
-    ("blip2-model", "fused::gelu"),
-    ("blip2-model", "fused::layer_norm"),
-    ("blip2-model", "language::decoder_only"),
-    ("blip2-model", "language::t5"),
-    ("blip2-model", "objectives::contrast"),
-    ("blip2-model", "vision"),
-    ("blip2-worker", "config"),
-];
+const WITH_OWN_FOLDER: &[(&str, &str)] = &[("blip2", "config"), ("blip2-worker", "config")];
 
 /// The most that one room holds of the program's lines, in hundredths.
 const SHARE: usize = 20;
 
 /// Rooms that hold more: with what they may hold, which may only become less.
-const LARGER: &[(&str, usize)] = &[("blip2-model", 27)];
+const LARGER: &[(&str, usize)] = &[];
 
 /// What is a function of what it is given, as far as it is not for tests: files, or modules with all that
 /// lies in their folders.
@@ -78,13 +51,13 @@ const PURE: &[&str] = &[
     "images/src/transform/evaluate.rs",
     "images/src/transform/pixels.rs",
     "images/src/transform/resize.rs",
-    "model/src/fused",
     "model/src/language/generation",
-    "model/src/nn",
     "model/src/objectives",
     "model/src/qformer",
-    "model/src/train",
     "random/src/lib.rs",
+    "tensors/src/fused",
+    "tensors/src/nn",
+    "tensors/src/train",
     "worker/src/member",
     "worker/src/task",
 ];

@@ -10,15 +10,15 @@ use serde_json::Value;
 use super::generation::{GenerateOptions, Stop};
 use super::texts::{Context, Texts};
 use super::tokens::SpecialTokens;
-use crate::device::placement::Placement;
-use crate::error::ModelError;
-use crate::files::config::FolderConfig;
-use crate::files::weights::{Fit, WeightSource, check_beside, load};
-use crate::nn::dropout::Dropout;
-use crate::nn::erased::ErasedVisitor;
-use crate::nn::flops::Flops;
-use crate::nn::tensors::NamedTensors;
-use crate::train::loss::Loss;
+use blip2_model_files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::weights::{Fit, WeightSource, check_beside, load_beside};
+use blip2_tensors::device::placement::Placement;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::erased::{ErasedVisitor, Stopped};
+use blip2_tensors::nn::flops::Flops;
+use blip2_tensors::nn::tensors::NamedTensors;
+use blip2_tensors::train::loss::Loss;
 
 /// What a family is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,13 +141,16 @@ pub(crate) trait FamilyModel: fmt::Debug + Send + Sync {
     ) -> Result<Vec<Vec<u32>>, ModelError>;
 
     /// As [`NamedTensors::visit_tensors`].
-    fn visit_erased(&mut self, prefix: &str, visitor: &mut dyn ErasedVisitor) -> Result<(), ModelError>;
+    fn visit_erased(&mut self, prefix: &str, visitor: &mut dyn ErasedVisitor) -> Result<(), Stopped>;
 }
 
 /// A family's model, made from its configuration and the weights beside it.
 pub(crate) trait Published: FamilyModel + NamedTensors + Sized + 'static {
     /// The family's configuration.
     type Config: FamilyConfig;
+
+    /// Patterns of published names that no model needs.
+    const UNUSED: &'static [&'static str] = &[];
 
     /// A model of zeros, to be loaded.
     ///
@@ -166,7 +169,7 @@ pub(crate) trait Published: FamilyModel + NamedTensors + Sized + 'static {
 pub(crate) fn open<M: Published>(folder: &Path, place: impl Into<Placement>) -> Result<M, ModelError> {
     let place = place.into();
     let (mut model, source) = prepare::<M>(folder, &place.device)?;
-    load(&mut model, M::Config::NAMES.prefix, &source, &place)?;
+    load_beside(&mut model, M::Config::NAMES.prefix, &source, &place, M::UNUSED)?;
     Ok(model)
 }
 
@@ -176,7 +179,7 @@ pub(crate) fn open<M: Published>(folder: &Path, place: impl Into<Placement>) -> 
 /// As [`open`].
 pub(crate) fn check<M: Published>(folder: &Path) -> Result<Fit, ModelError> {
     let (mut model, source) = prepare::<M>(folder, &Device::flex())?;
-    check_beside(&mut model, M::Config::NAMES.prefix, &source, &[])
+    check_beside(&mut model, M::Config::NAMES.prefix, &source, M::UNUSED)
 }
 
 /// A model of zeros and the weights that are to be loaded into it.

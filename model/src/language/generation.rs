@@ -9,10 +9,9 @@ mod scores;
 mod sequential;
 
 pub use decoder::Decoder;
-pub use options::{EarlyStopping, GenerateOptions, Stop};
-pub use sampling::Sampling;
+pub use options::{EarlyStopping, GenerateOptions, Sampling, Stop};
 
-use crate::error::ModelError;
+use blip2_model_files::error::ModelError;
 
 /// Continues the prompts of `decoder`; each text has its end token, if it reached one, as its last token.
 ///

@@ -8,9 +8,9 @@ use blip2_collective::{Exchange, World};
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::loader::{Loader, StepBatch};
 use blip2_evaluation::held_out::HeldOut;
-use blip2_model::device::KernelsMade;
-use blip2_model::device::card::CardWatch;
 use blip2_store::Location;
+use blip2_tensors::device::KernelsMade;
+use blip2_tensors::device::card::CardWatch;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::config::WorkerConfig;

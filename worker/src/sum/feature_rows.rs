@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use blip2_collective::{CollectiveError, Received, World};
-use blip2_model::device::read_back::all_bytes;
+use blip2_tensors::device::read_back::all_bytes;
 use burn::tensor::{Device, Tensor, TensorData};
 use bytes::Bytes;
 

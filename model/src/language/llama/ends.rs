@@ -4,12 +4,10 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::LlamaConfig;
-use super::layer::LlamaLayer;
 use super::rotary::Rotations;
-use crate::error::ModelError;
 use crate::language::decoder_only::DecoderEnds;
-use crate::nn::layers::RmsNorm;
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_tensors::nn::layers::RmsNorm;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// The last norm.
 #[derive(Module, Debug)]
@@ -17,7 +15,7 @@ pub(crate) struct LlamaEnds {
     norm: RmsNorm,
 }
 
-impl DecoderEnds<LlamaLayer> for LlamaEnds {
+impl DecoderEnds<LlamaConfig, Rotations> for LlamaEnds {
     fn new(config: &LlamaConfig, device: &Device) -> Self {
         Self { norm: RmsNorm::new(config.width, config.rms_norm_eps, device) }
     }
@@ -35,11 +33,11 @@ impl DecoderEnds<LlamaLayer> for LlamaEnds {
         self.norm.forward(x)
     }
 
-    fn visit_before<V: TensorVisitor>(&mut self, _: &str, _: &mut V) -> Result<(), ModelError> {
+    fn visit_before<V: TensorVisitor>(&mut self, _: &str, _: &mut V) -> Result<(), V::Error> {
         Ok(())
     }
 
-    fn visit_behind<V: TensorVisitor>(&mut self, body: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_behind<V: TensorVisitor>(&mut self, body: &str, visitor: &mut V) -> Result<(), V::Error> {
         self.norm.visit_tensors(&join(body, "norm"), visitor)
     }
 }

@@ -4,7 +4,7 @@
 //! Everything here is plain float64 arithmetic over an `N × N` matrix in a fixed order, so that every member
 //! of a run computes the same bits.
 
-use crate::nn::attention::BLOCKED;
+use blip2_tensors::nn::attention::BLOCKED;
 
 /// How the contrastive loss is differentiated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 //! of them.
 
 use blip2_collective::Received;
-use blip2_model::device::read_back;
 use blip2_model::objectives::contrast::GlobalBatch;
+use blip2_tensors::device::read_back;
 use burn::tensor::Tensor;
 use bytemuck::{cast_slice, cast_slice_mut};
 

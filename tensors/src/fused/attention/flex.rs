@@ -1,0 +1,98 @@
+//! Attention on the CPU backend's tensors.
+
+use burn::backend::flex::FlexTensor;
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::DType;
+
+use super::operation::{AttentionOps, Settings};
+use super::softmax;
+use crate::device::compute::Compute;
+use crate::fused::dropout::{DropoutOps, Mask};
+use crate::fused::flex::{contiguous, factor, result, values};
+
+/// `softmax(scale · query·keyᵀ + mask)`.
+pub(super) fn probabilities(
+    query: &FlexTensor,
+    key: &FlexTensor,
+    mask: Option<FlexTensor>,
+    scale: f32,
+) -> FlexTensor {
+    let mut scores = contiguous(Flex::float_matmul(query.clone(), key.transpose(2, 3)));
+    let shape = scores.shape().to_vec();
+    let mask = mask.map(contiguous);
+    let rows = mask.as_ref().map(|mask| (values(mask), mask_rows(&shape, &mask.shape().to_vec())));
+    // The last of the four dimensions.
+    softmax::in_place(scores.storage_mut::<f32>(), shape[3], rows, scale);
+    scores
+}
+
+/// For each row of the scores, the row of the mask that is added to it.
+fn mask_rows(scores: &[usize], mask: &[usize]) -> softmax::MaskRows {
+    let stride = |dimension: usize, after: usize| if mask[dimension] == 1 { 0 } else { after };
+    softmax::MaskRows {
+        heads: scores[1],
+        queries: scores[2],
+        strides: [stride(0, mask[1] * mask[2]), stride(1, mask[2]), stride(2, 1)],
+    }
+}
+
+/// Query, key and value as the products take them.
+pub(super) fn factors(inputs: [FlexTensor; 3], settings: Settings) -> [FlexTensor; 3] {
+    inputs.map(|input| factor(input, settings.compute))
+}
+
+/// What is left of the probabilities, times the values, in these numbers. Those that values in bf16 are
+/// weighed with are bf16.
+pub(super) fn output(
+    probabilities: FlexTensor,
+    value: FlexTensor,
+    settings: Settings,
+    numbers: DType,
+) -> FlexTensor {
+    let weights = factor(dropped(probabilities, settings.dropout), settings.compute);
+    result(Flex::float_matmul(weights, value), numbers)
+}
+
+/// The settings for a query in these numbers: products of what is kept in bf16 are computed in bf16.
+pub(super) fn settings_for(numbers: DType, settings: Settings) -> Settings {
+    match numbers {
+        DType::BF16 => Settings { compute: Compute::Bf16, ..settings },
+        _ => settings,
+    }
+}
+
+/// The probabilities, or their gradient, without what the mask drops.
+pub(super) fn dropped(tensor: FlexTensor, mask: Option<Mask>) -> FlexTensor {
+    match mask {
+        Some(mask) => Flex::fused_dropout(tensor, mask),
+        None => tensor,
+    }
+}
+
+impl AttentionOps for Flex {
+    fn fused_attention(
+        query: FlexTensor,
+        key: FlexTensor,
+        value: FlexTensor,
+        settings: Settings,
+    ) -> FlexTensor {
+        let numbers = query.dtype();
+        let settings = settings_for(numbers, settings);
+        let [query, key, value] = factors([query, key, value], settings);
+        output(probabilities(&query, &key, None, settings.scale), value, settings, numbers)
+    }
+
+    fn fused_masked_attention(
+        query: FlexTensor,
+        key: FlexTensor,
+        value: FlexTensor,
+        mask: FlexTensor,
+        settings: Settings,
+    ) -> FlexTensor {
+        let numbers = query.dtype();
+        let settings = settings_for(numbers, settings);
+        let [query, key, value] = factors([query, key, value], settings);
+        output(probabilities(&query, &key, Some(mask), settings.scale), value, settings, numbers)
+    }
+}
