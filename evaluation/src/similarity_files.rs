@@ -1,5 +1,5 @@
-//! Files of similarities of images and texts, as NumPy and `safetensors` write them, and files that say which of
-//! them belong together.
+//! Files of similarities of images and texts, as NumPy and `safetensors` write them, and files that say which
+//! of them belong together.
 
 pub mod matrix;
 mod npy;
@@ -9,19 +9,10 @@ mod tensors;
 use std::path::Path;
 
 use crate::file_error::{FileError, Result};
-use matrix::Matrix;
+use matrix::SimilarityFile;
 
-/// Similarities of the same images and texts; one of both at least.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SimilarityFile {
-    /// `[images, texts]`, of all pairs.
-    pub all: Option<Matrix>,
-    /// `[images, texts]` and `[texts, images]`: the best few of each row, scored anew.
-    pub reranked: Option<(Matrix, Matrix)>,
-}
-
-/// Reads `.npy` (one matrix, `[images, texts]`) or `.safetensors` (`cosine` or `similarity`, and `scores_i2t` with
-/// `scores_t2i`; or any one matrix).
+/// Reads `.npy` (one matrix, `[images, texts]`) or `.safetensors` (`cosine` or `similarity`, and `scores_i2t`
+/// with `scores_t2i`; or any one matrix).
 ///
 /// # Errors
 /// A file that cannot be read or is of another form.

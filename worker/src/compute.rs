@@ -27,6 +27,7 @@ pub(crate) use self::holdings::Report;
 use crate::check::check_row;
 use crate::config::WorkerConfig;
 use crate::config::hash::config_hash;
+use crate::config::valid::ValidConfig;
 use crate::error::{Result, WorkerError};
 use crate::member::{Failure, MemberEvent};
 use crate::own_device::OwnDevice;
@@ -163,9 +164,7 @@ impl Compute {
         config.train.device = device.to_string();
         own.chosen(device);
         remember_credentials_of(&config);
-        let config = spec.runtime.block_on(config.with_models_here())?;
-        config.validate()?;
-        let config = Arc::new(config);
+        let config = Arc::new(spec.runtime.block_on(config.with_models_here())?.validate()?);
         let manifest = spec.runtime.block_on(read_manifest(&spec.run_root, &spec.manifest_hash))?;
         let kernels = KernelsMade::from_now_on();
         let mut frozen = config.frozen_models()?;

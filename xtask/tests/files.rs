@@ -8,16 +8,13 @@ use std::sync::LazyLock;
 use xtask::arrows::{self, Room, circles};
 
 /// Neighbours that use each other in a circle, by crate and modules: the list may only shrink.
-const NEIGHBOURS: &[(&str, &str)] = &[(
-    "blip2",
-    "config::layers config::model_folder config::ranges config::reference config::relations config::show config::stages",
-)];
+const NEIGHBOURS: &[(&str, &str)] = &[];
 
 /// Files that use their own folder and are used by it: the list may only shrink.
 ///
 /// A state machine whose `impl` blocks fill a folder is of this kind, and the mildest of circles: seen from
 /// outside, file and folder are one module.
-const WITH_OWN_FOLDER: &[(&str, &str)] = &[("blip2", "config"), ("blip2-worker", "config")];
+const WITH_OWN_FOLDER: &[(&str, &str)] = &[];
 
 /// The most that one room holds of the program's lines, in hundredths.
 const SHARE: usize = 20;

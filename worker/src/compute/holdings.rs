@@ -13,7 +13,7 @@ use blip2_tensors::device::KernelsMade;
 use blip2_tensors::device::card::CardWatch;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use crate::config::WorkerConfig;
+use crate::config::valid::ValidConfig;
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::member::MemberEvent;
@@ -49,7 +49,7 @@ pub(super) struct Batches {
 
 /// What the thread has.
 pub(super) struct Compute {
-    pub(super) config: Arc<WorkerConfig>,
+    pub(super) config: Arc<ValidConfig>,
     pub(super) manifest: Arc<Manifest>,
     pub(super) run_root: Location,
     pub(super) deadline: Duration,

@@ -28,7 +28,7 @@ use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Tensor};
 
 use self::model::{ContrastTask, LOSSES, OpenSlot};
-use super::description::{LossName, Needs, Task, TaskKey, Unusable};
+use super::description::{LossName, Needs, Task, Unusable};
 use super::export::{ExportTarget, Layout};
 use super::scores::{EvaluationSet, Measure, Scores};
 use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
@@ -72,10 +72,6 @@ impl Task for ContrastSettings {
 
     fn default_optimizer(&self) -> OptimizerSettings {
         OptimizerSettings::default()
-    }
-
-    fn keys(&self) -> &'static [TaskKey] {
-        settings::KEYS
     }
 
     fn unusable(&self, batch: u32, model: &ModelSettings) -> Option<Unusable> {

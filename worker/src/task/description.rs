@@ -50,30 +50,6 @@ pub struct Unusable {
     pub reason: String,
 }
 
-/// A key of a task.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TaskKey {
-    /// Within the stage.
-    pub key: &'static str,
-    /// What it means.
-    pub about: &'static str,
-    /// Which numbers it takes.
-    pub range: Option<KeyRange>,
-}
-
-/// Which numbers a key takes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum KeyRange {
-    /// Whole ones from the first to the last.
-    Whole(i64, i64),
-    /// From the first to the last.
-    Closed(f64, f64),
-    /// Above the first, up to the last.
-    Above(f64, f64),
-    /// From the first on, below the last.
-    Below(f64, f64),
-}
-
 /// A task as a configuration has it.
 pub trait Task: fmt::Debug + Send + Sync {
     /// In configurations, checkpoints and messages.
@@ -90,9 +66,6 @@ pub trait Task: fmt::Debug + Send + Sync {
 
     /// Optimizer where none is given.
     fn default_optimizer(&self) -> OptimizerSettings;
-
-    /// Its keys besides those that all stages have, in the order in which they are explained.
-    fn keys(&self) -> &'static [TaskKey];
 
     /// Settings that go with no model, for a global batch of `batch`.
     fn unusable(&self, batch: u32, model: &ModelSettings) -> Option<Unusable>;

@@ -23,7 +23,7 @@ use blip2_tensors::train::loss::Loss;
 use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Tensor};
 
-use super::description::{LossName, Needs, Task, TaskKey, Unusable, loss};
+use super::description::{LossName, Needs, Task, Unusable, loss};
 use super::export::{ExportTarget, Layout};
 use super::scores::{EvaluationSet, Measure, Scores};
 use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
@@ -80,10 +80,6 @@ impl Task for GenerateSettings {
 
     fn default_optimizer(&self) -> OptimizerSettings {
         OptimizerSettings { min_learning_rate: 5e-5, ..OptimizerSettings::default() }
-    }
-
-    fn keys(&self) -> &'static [TaskKey] {
-        settings::KEYS
     }
 
     fn unusable(&self, _: u32, _: &ModelSettings) -> Option<Unusable> {
