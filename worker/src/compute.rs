@@ -27,7 +27,6 @@ pub(crate) use self::holdings::Report;
 use crate::check::check_row;
 use crate::config::WorkerConfig;
 use crate::config::hash::config_hash;
-use crate::config::valid::ValidConfig;
 use crate::error::{Result, WorkerError};
 use crate::member::{Failure, MemberEvent};
 use crate::own_device::OwnDevice;
