@@ -48,6 +48,7 @@ const PURE: &[&str] = &[
     "model/src/language/generation",
     "model/src/objectives",
     "model/src/qformer",
+    "pages/src",
     "random/src/lib.rs",
     "tensors/src/fused",
     "tensors/src/nn",
