@@ -10,7 +10,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(FILES, ["proto"])?;
     tonic_prost_build::configure()
         .bytes(".blip2.v1.Chunk.data")
-        .bytes(".blip2.v1.RowChunk.data")
         .bytes(".blip2.v1.StateChunk.data")
         .compile_fds(descriptors)?;
     Ok(())

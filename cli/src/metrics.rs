@@ -39,6 +39,12 @@ pub(crate) struct StepRecord {
     /// Those of all steps up to this one.
     #[serde(default)]
     pub(crate) samples_seen: u64,
+    /// Bytes that the workers sent each other.
+    #[serde(default)]
+    pub(crate) bytes_sent: u64,
+    /// Bytes that all workers copied between device and host and within the host's memory.
+    #[serde(default)]
+    pub(crate) bytes_copied: u64,
     /// The step changed no parameter: a value, the gradient or the update is not finite.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) skipped: bool,
@@ -71,6 +77,8 @@ impl From<CommittedStep> for StepRecord {
             data_wait_seconds: step.data_wait_seconds,
             samples: step.samples,
             samples_seen: step.samples_seen,
+            bytes_sent: step.bytes_sent,
+            bytes_copied: step.bytes_copied,
             skipped: step.skipped,
             loss_rise: step.loss_rise,
             device_bytes: step.device_bytes,
@@ -236,6 +244,8 @@ mod tests {
             data_wait_seconds: 0.1,
             samples: 64,
             samples_seen: 64 * (step + 1),
+            bytes_sent: 1000,
+            bytes_copied: 2000,
             skipped: !loss.is_finite(),
             loss_rise: None,
             device_bytes: None,

@@ -10,4 +10,4 @@ pub(crate) use call::{Call, open, state};
 #[doc(hidden)]
 pub use frame::read_bulk_messages;
 pub(crate) use frame::{MAX_HEAD, put_head};
-pub(crate) use service::{BulkService, check_token, within};
+pub(crate) use service::BulkService;

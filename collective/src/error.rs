@@ -58,6 +58,18 @@ pub enum CollectiveError {
         /// Bytes received.
         got: u64,
     },
+    /// A member sent other content than the collective needs.
+    #[error("member {member} sent something else for {tag} of step {step}: {reason}")]
+    Unexpected {
+        /// The member.
+        member: u32,
+        /// Step of the collective.
+        step: u64,
+        /// Tag of the collective.
+        tag: String,
+        /// What it is and what was due.
+        reason: String,
+    },
     /// The state of a peer could not be fetched.
     #[error("fetching the state of step {step} from {address}: {reason}")]
     State {
@@ -106,7 +118,9 @@ impl CollectiveError {
     pub fn suspects(&self) -> Vec<u32> {
         match self {
             Self::Timeout { waiting_for, .. } => waiting_for.clone(),
-            Self::PeerLost { member, .. } | Self::WrongLength { member, .. } => vec![*member],
+            Self::PeerLost { member, .. }
+            | Self::WrongLength { member, .. }
+            | Self::Unexpected { member, .. } => vec![*member],
             _ => Vec::new(),
         }
     }

@@ -4,21 +4,18 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use blip2_proto::bounds::MAX_STRANGER_MESSAGE;
-use blip2_proto::v1::exchange_server::ExchangeServer;
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::{try_join, try_join_all};
+use futures::future::try_join;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::bulk::BulkService;
 use crate::mailbox::Mailbox;
-use crate::peers::Peers;
+use crate::peers::{Peers, Sent};
 use crate::round::Round;
-use crate::service::ExchangeService;
-use crate::{CollectiveError, Limits, Result, SumTree, TreePartial, World};
+use crate::{CollectiveError, Limits, Received, Result, SumTree, TreePartial, World};
 use blip2_proto::transport::{Guarded, Transport};
 
 /// How long calls in progress may take to end at a shutdown.
@@ -58,10 +55,7 @@ impl Exchange {
         let stop = CancellationToken::new();
         let bulk = BulkService { token: token.as_str().into(), mailbox: mailbox.clone() };
         let bulk = Guarded::new(&token, bulk.clone(), bulk);
-        let service = ExchangeService { token: token.clone(), mailbox: mailbox.clone() };
-        let taking = |largest: usize| ExchangeServer::new(service.clone()).max_decoding_message_size(largest);
-        let service = Guarded::new(&token, taking(limits.message()), taking(MAX_STRANGER_MESSAGE));
-        let routes = transport.server().add_service(bulk).add_service(service);
+        let routes = transport.server().add_service(bulk);
         let serving =
             routes.serve_with_incoming_shutdown(transport.listen(listener), stop.clone().cancelled_owned());
         #[expect(clippy::disallowed_methods, reason = "joined by `shutdown`")]
@@ -82,6 +76,11 @@ impl Exchange {
     /// The address that is listened on.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What this member has pushed to its peers since it listens.
+    pub fn sent(&self) -> Sent {
+        self.peers.sent()
     }
 
     /// Enters a membership epoch. Collectives of older ones end as aborted; an older epoch is ignored.
@@ -119,17 +118,56 @@ impl Exchange {
         tag: &str,
         own: Bytes,
         deadline: Duration,
-    ) -> Result<Vec<Bytes>> {
+    ) -> Result<Vec<Received>> {
         let round = self.round(step, tag)?;
         let rank = round.world.rank;
+        let pieces = [own.clone()];
         let gather = async {
-            let send = round.with_peers(|_, peer| round.send(peer, own.clone()).boxed());
-            let receive = round.with_peers(|_, peer| round.receive(peer).boxed());
+            let send = round.with_peers(|_, peer| round.send(peer, &pieces).boxed());
+            let receive = round.with_peers(|_, peer| round.receive(peer, None).boxed());
             let (_, received) = try_join(send, receive).await?;
             Ok(received)
         };
-        let mut all: Vec<Bytes> = round.within(deadline, gather).await?;
-        all.insert(rank, own);
+        let mut all: Vec<Received> = round.within(deadline, gather).await?;
+        all.insert(rank, own.into());
+        Ok(all)
+    }
+
+    /// Pushes to each member the buffer that is due to it, from the pieces it lies in, and returns the
+    /// buffers that the members owe, of `due` bytes; all by rank, this member's own are empty.
+    ///
+    /// Both sides know who owes whom how much: where that is nothing, nothing is sent and nobody waited for.
+    ///
+    /// # Errors
+    /// See [`CollectiveError`]; a buffer of another length than is due is its sender's fault, and after
+    /// `deadline` the members not heard of are named.
+    pub async fn all_to_all(
+        &self,
+        step: u64,
+        tag: &str,
+        outgoing: &[Vec<Bytes>],
+        due: &[u64],
+        deadline: Duration,
+    ) -> Result<Vec<Received>> {
+        let round = self.round(step, tag)?;
+        let (rank, members) = (round.world.rank, round.world.members.len());
+        let to_itself = outgoing.get(rank).is_some_and(|own| !own.is_empty())
+            || due.get(rank).is_some_and(|due| *due > 0);
+        if outgoing.len() != members || due.len() != members || to_itself {
+            return Err(CollectiveError::Invalid(format!(
+                "{tag}: buffers for {} and of {} members; there are {members}, and a member owes itself nothing",
+                outgoing.len(),
+                due.len()
+            )));
+        }
+        let exchange = async {
+            let send = round.with_peers(|rank, peer| round.send_due(peer, &outgoing[rank]).boxed());
+            let receive = round.with_peers(|rank, peer| round.receive_due(peer, due[rank]).boxed());
+            let (_, received) = try_join(send, receive).await?;
+            Ok(received)
+        };
+        let mut all = round.within(deadline, exchange).await?;
+        all.insert(rank, Received::default());
         Ok(all)
     }
 
@@ -157,34 +195,6 @@ impl Exchange {
             return Ok(partials.remove(0).data);
         }
         round.within(deadline, round.reduce(partials, *tree)).await
-    }
-
-    /// Makes rows of this member's slots available to its peers for `step`, in place of those published
-    /// before.
-    ///
-    /// # Errors
-    /// There is no world yet, or the exchange is shut down.
-    pub fn publish_rows(&self, step: u64, rows: Vec<(u64, Bytes)>) -> Result<()> {
-        self.mailbox.publish_rows(step, rows.into_iter().collect())
-    }
-
-    /// Fetches rows from the members that own them: pairs of a member's id and the rows wanted of it. The
-    /// result has the same order. This member's own rows are answered from what it has published.
-    ///
-    /// # Errors
-    /// See [`CollectiveError`]; after `deadline` the members not heard of are named.
-    pub async fn fetch_rows(
-        &self,
-        step: u64,
-        by_member: Vec<(u32, Vec<u64>)>,
-        deadline: Duration,
-    ) -> Result<Vec<(u64, Bytes)>> {
-        let round = self.round(step, "rows")?;
-        let fetches: Vec<_> =
-            by_member.iter().map(|(member, rows)| round.fetch(*member, rows).boxed()).collect();
-        let fetch = try_join_all(fetches);
-        let found = round.within(deadline, fetch).await?;
-        Ok(found.into_iter().flatten().collect())
     }
 
     /// Makes the state after `step` steps available to joiners.

@@ -4,6 +4,10 @@
 //! epoch (a fixed [`World`] of members), a step and a tag, has a deadline, and ends at once when its epoch is
 //! aborted.
 //!
+//! Buffers that all need are gathered ([`Exchange::all_gather`]). Where each needs other parts, and both sides
+//! know which, every member pushes to each other member what is due to it ([`Exchange::all_to_all`]): nothing
+//! is asked for.
+//!
 //! Sums are taken over *slots*, not over members: [`SumTree`] fixes one binary tree over the slots, a member
 //! adds the subtrees it owns ([`TreeAccumulator`]), and [`Exchange::tree_all_reduce`] adds the rest in tree
 //! order. Which member owns which slot therefore changes no bit of the result.
@@ -19,9 +23,9 @@ mod inbox;
 mod limits;
 mod mailbox;
 mod peers;
+mod received;
 mod reduce;
 mod round;
-mod service;
 mod tree;
 mod wire;
 mod world;
@@ -31,6 +35,8 @@ pub use bulk::read_bulk_messages;
 pub use error::{CollectiveError, Result};
 pub use exchange::Exchange;
 pub use limits::Limits;
+pub use peers::Sent;
+pub use received::{Received, ReceivedReader};
 pub use tree::{SumTree, TreeAccumulator, TreeNode, TreePartial};
 pub use wire::Wire;
 pub use world::{Member, World, deal_slots};

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Bounds on memory and time. The defaults suit a Q-Former of the paper's size.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// Largest single buffer a peer may push, and the most bytes one fetch of rows may return.
+    /// Largest single buffer a peer may push.
     pub max_buffer_bytes: u64,
     /// All pushed buffers held at a time, whole or in flight.
     pub max_held_bytes: u64,
@@ -17,7 +17,7 @@ pub struct Limits {
     pub chunk_bytes: usize,
     /// How long a peer that cannot be reached is tried again before it counts as lost.
     pub connect_timeout: Duration,
-    /// How long a fetch waits for the peer to publish what is asked for.
+    /// How long a fetch of the state waits for the peer to publish it.
     pub publish_wait: Duration,
     /// A push that sends nothing for this long is dropped.
     pub idle_timeout: Duration,

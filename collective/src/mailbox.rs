@@ -1,4 +1,4 @@
-//! What a member holds for its collectives and its peers: received buffers, published rows, published state.
+//! What a member holds for its collectives and its peers: received buffers, and the state it publishes.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -35,8 +35,6 @@ pub(crate) enum Refusal {
     Closed,
 }
 
-/// Rows published for a step.
-pub(crate) type Rows = Arc<BTreeMap<u64, Bytes>>;
 /// A state in pieces.
 pub(crate) type State = Arc<Vec<Bytes>>;
 
@@ -57,7 +55,6 @@ struct Inner {
     mail: BTreeMap<MailKey, Inbox>,
     /// Bytes reserved by all of `mail`.
     held: u64,
-    rows: Option<(u64, u64, Rows)>,
     state: Option<(u64, State)>,
     closed: bool,
 }
@@ -181,7 +178,7 @@ impl Mailbox {
         self.changed.notify_waiters();
     }
 
-    /// Enters an epoch: buffers and rows of older ones are dropped. An older or equal epoch changes nothing.
+    /// Enters an epoch: buffers of older ones are dropped. An older or equal epoch changes nothing.
     pub(crate) fn set_world(&self, world: World) {
         self.change(|inner| {
             if inner.world.as_ref().is_some_and(|current| current.epoch >= world.epoch) {
@@ -192,7 +189,6 @@ impl Mailbox {
             let kept = inner.mail.split_off(&first);
             inner.held -= bytes_in(&inner.mail);
             inner.mail = kept;
-            inner.rows.take_if(|(epoch, _, _)| *epoch < world.epoch);
             inner.world = Some(Arc::new(world));
         });
     }
@@ -210,7 +206,6 @@ impl Mailbox {
             inner.closed = true;
             inner.held -= bytes_in(&inner.mail);
             inner.mail.clear();
-            inner.rows = None;
             inner.state = None;
         });
     }
@@ -301,29 +296,6 @@ impl Mailbox {
             Err(Unwanted::Complete) => Ok(Admission::Here),
             Err(unwanted) => Err(unwanted.refusal(bytes)),
         }
-    }
-
-    pub(crate) fn publish_rows(&self, step: u64, rows: BTreeMap<u64, Bytes>) -> Result<()> {
-        let world = self.world()?;
-        self.change(|inner| inner.rows = Some((world.epoch, step, Arc::new(rows))));
-        Ok(())
-    }
-
-    /// The rows of a step, once published.
-    pub(crate) async fn rows(&self, epoch: u64, step: u64) -> std::result::Result<Rows, Refusal> {
-        self.when(|inner| {
-            if let Err(refusal) = inner.is_current(epoch) {
-                return Some(Err(refusal));
-            }
-            match &inner.rows {
-                Some((at, published, rows)) if (*at, *published) == (epoch, step) => Some(Ok(rows.clone())),
-                Some((at, published, _)) if (*at, *published) > (epoch, step) => Some(Err(Refusal::Stale(
-                    format!("rows of step {step} were replaced by those of {published}"),
-                ))),
-                _ => None,
-            }
-        })
-        .await
     }
 
     pub(crate) fn publish_state(&self, step: u64, state: Option<State>) {
@@ -482,11 +454,6 @@ mod tests {
         mailbox.abort(1, "member 1 is gone");
         assert!(matches!(mailbox.ended(1).await, CollectiveError::Aborted { epoch: 1, .. }));
         assert!(matches!(deliver(&mailbox, key(1, 0), b"1234"), Err(Refusal::Stale(_))));
-        assert!(matches!(mailbox.rows(1, 0).await, Err(Refusal::Stale(_))));
         deliver(&mailbox, key(2, 0), b"1234").expect("next epoch");
-        mailbox.set_world(world(2));
-        mailbox.publish_rows(4, BTreeMap::new()).expect("open");
-        assert!(mailbox.rows(2, 4).await.is_ok());
-        assert!(matches!(mailbox.rows(2, 3).await, Err(Refusal::Stale(_))));
     }
 }

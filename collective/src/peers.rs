@@ -1,13 +1,12 @@
 //! The calling side of an exchange: connections to the peers.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use blip2_proto::text::{MAX_TEXT, visible};
-use blip2_proto::token::with_token;
-use blip2_proto::v1::exchange_client::ExchangeClient;
-use blip2_proto::v1::{FetchRowsRequest, FetchStateRequest, PushHeader};
+use blip2_proto::v1::{FetchStateRequest, PushHeader};
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::{BoxFuture, try_join_all};
@@ -26,6 +25,15 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// The lane of everything but the parts of a state.
 const COMMON: usize = 0;
 
+/// What a member has pushed to its peers, each buffer counted once however often it was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// Buffers.
+    pub buffers: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// Connections to the peers, made when first used and again when broken.
 #[derive(Debug)]
 pub(crate) struct Peers {
@@ -34,11 +42,20 @@ pub(crate) struct Peers {
     transport: Transport,
     /// By address and lane: what shares a connection.
     channels: Mutex<BTreeMap<(String, usize), Channel>>,
+    /// Buffers pushed, and their bytes.
+    buffers: AtomicU64,
+    bytes: AtomicU64,
 }
 
 impl Peers {
     pub(crate) fn new(token: String, limits: Limits, transport: Transport) -> Self {
-        Self { token, limits, transport, channels: Mutex::default() }
+        let (buffers, bytes) = (AtomicU64::default(), AtomicU64::default());
+        Self { token, limits, transport, channels: Mutex::default(), buffers, bytes }
+    }
+
+    /// What was pushed since the beginning.
+    pub(crate) fn sent(&self) -> Sent {
+        Sent { buffers: self.buffers.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
     }
 
     /// The token that calls show.
@@ -121,26 +138,10 @@ impl Peers {
             .boxed()
         };
         let sent = self.reach(&to.address, COMMON, push).await;
-        sent.map_err(|status| failure(to, status))
-    }
-
-    /// Fetches rows that a member has published, in the order asked for.
-    pub(crate) async fn rows(
-        &self,
-        from: &Member,
-        epoch: u64,
-        step: u64,
-        rows: &[u64],
-    ) -> Result<Vec<(u64, Bytes)>> {
-        let most = self.limits.max_buffer_bytes;
-        let largest = self.limits.message();
-        let fetch = |channel| {
-            let client = ExchangeClient::new(channel).max_decoding_message_size(largest);
-            let request = FetchRowsRequest { token: self.token.clone(), epoch, step, rows: rows.to_vec() };
-            read_rows(client, request, most).boxed()
-        };
-        let fetched = self.reach(&from.address, COMMON, fetch).await;
-        fetched.map_err(|status| failure(from, status))
+        sent.map_err(|status| failure(to, status))?;
+        self.buffers.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(header.length, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Fetches the state after `step` steps, in parts over connections of their own.
@@ -238,47 +239,6 @@ struct Window {
     lane: usize,
     offset: u64,
     length: u64,
-}
-
-/// Reads the rows of a request, in its order, of at most `most` bytes together.
-async fn read_rows(
-    mut client: ExchangeClient<Channel>,
-    request: FetchRowsRequest,
-    most: u64,
-) -> std::result::Result<Vec<(u64, Bytes)>, Status> {
-    let rows = request.rows.clone();
-    let token = request.token.clone();
-    let mut chunks = client.fetch_rows(with_token(request, &token)).await?.into_inner();
-    let (mut found, mut total) = (Vec::with_capacity(rows.len()), 0u64);
-    let mut parts: Vec<Bytes> = Vec::new();
-    while let Some(chunk) = chunks.message().await? {
-        total += chunk.data.len() as u64;
-        if total > most || rows.get(found.len()) != Some(&chunk.row) {
-            return Err(Status::data_loss(format!(
-                "row {} after {total} bytes is not what was asked for (at most {most} bytes)",
-                chunk.row
-            )));
-        }
-        parts.push(chunk.data);
-        if chunk.last {
-            found.push((chunk.row, joined(&mut parts)));
-        }
-    }
-    if found.len() != rows.len() {
-        return Err(Status::data_loss(format!("{} rows of {}", found.len(), rows.len())));
-    }
-    Ok(found)
-}
-
-fn joined(parts: &mut Vec<Bytes>) -> Bytes {
-    if parts.len() == 1 {
-        return parts.remove(0);
-    }
-    let whole: BytesMut = parts.drain(..).fold(BytesMut::new(), |mut whole, part| {
-        whole.extend_from_slice(&part);
-        whole
-    });
-    whole.freeze()
 }
 
 /// Whether the call failed below the peer's answer. A transport error carries its cause, an answer does not.

@@ -191,7 +191,7 @@ impl Round<'_> {
         let mailbox = self.mailbox;
         let length = mailbox.length(&key).await;
         if length != due as u64 {
-            return Err(self.wrong_length(&key, due, length));
+            return Err(self.wrong_length(&key, due as u64, length));
         }
         Ok(Incoming { mailbox, key, rest: Bytes::new() })
     }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::bulk::{MAX_HEAD, put_head};
 use crate::mailbox::{MailKey, Mailbox};
 use crate::peers::Peers;
-use crate::{CollectiveError, Member, Result, World};
+use crate::{CollectiveError, Member, Received, Result, World};
 
 /// A stage of a collective. While a member is waited for in the first, what others owe in the second is no
 /// wonder.
@@ -138,24 +138,32 @@ impl Round<'_> {
         self.pending_with(hop, to.id, self.peers.push(to, header, feed)).await
     }
 
-    /// Pushes a buffer from where it lies.
-    pub(crate) async fn send(&self, to: &Member, buffer: Bytes) -> Result<()> {
+    /// Pushes a buffer from the pieces it lies in.
+    pub(crate) async fn send(&self, to: &Member, pieces: &[Bytes]) -> Result<()> {
         let size = self.mailbox.limits.chunk();
         let feed = |messages: mpsc::Sender<Bytes>| {
-            let mut rest = buffer.clone();
+            let pieces = pieces.to_vec();
             async move {
-                while !rest.is_empty() {
-                    let data = rest.split_to(size.min(rest.len()));
-                    let mut head = BytesMut::with_capacity(MAX_HEAD);
-                    put_head(None, data.len(), &mut head);
-                    if messages.send(head.freeze()).await.is_err() || messages.send(data).await.is_err() {
-                        return;
+                for mut rest in pieces {
+                    while !rest.is_empty() {
+                        let data = rest.split_to(size.min(rest.len()));
+                        let mut head = BytesMut::with_capacity(MAX_HEAD);
+                        put_head(None, data.len(), &mut head);
+                        if messages.send(head.freeze()).await.is_err() || messages.send(data).await.is_err() {
+                            return;
+                        }
                     }
                 }
             }
             .boxed()
         };
-        self.push(to, Hop::Parts, String::new(), buffer.len(), feed).await
+        let length = pieces.iter().map(Bytes::len).sum();
+        self.push(to, Hop::Parts, String::new(), length, feed).await
+    }
+
+    /// Pushes a buffer, if it has any bytes.
+    pub(crate) async fn send_due(&self, to: &Member, pieces: &[Bytes]) -> Result<()> {
+        if pieces.iter().all(Bytes::is_empty) { Ok(()) } else { self.send(to, pieces).await }
     }
 
     pub(crate) fn key(&self, from: &Member, name: &str) -> MailKey {
@@ -167,59 +175,35 @@ impl Round<'_> {
         }
     }
 
-    /// The whole buffer that a member pushes.
-    pub(crate) async fn receive(&self, from: &Member) -> Result<Bytes> {
+    /// The whole buffer that a member pushes, of `due` bytes where that is known.
+    pub(crate) async fn receive(&self, from: &Member, due: Option<u64>) -> Result<Received> {
         let key = self.key(from, "");
-        let mailbox = self.mailbox;
         let whole = async {
-            let length = mailbox.length(&key).await as usize;
-            let first = mailbox.next(&key).await.unwrap_or_default();
-            if first.len() == length {
-                return first;
+            let length = self.mailbox.length(&key).await;
+            if let Some(due) = due.filter(|due| *due != length) {
+                return Err(self.wrong_length(&key, due, length));
             }
-            let mut whole = BytesMut::with_capacity(length);
-            whole.extend_from_slice(&first);
-            while let Some(piece) = mailbox.next(&key).await {
-                whole.extend_from_slice(&piece);
+            let mut received = Received::default();
+            while let Some(piece) = self.mailbox.next(&key).await {
+                received.push(piece);
             }
-            whole.freeze()
+            Ok(received)
         };
-        Ok(self.pending_with(Hop::Parts, from.id, whole).await)
+        self.pending_with(Hop::Parts, from.id, whole).await
     }
 
-    pub(crate) fn wrong_length(&self, key: &MailKey, expected: usize, got: u64) -> CollectiveError {
+    /// The buffer that a member owes, if it owes any bytes.
+    pub(crate) async fn receive_due(&self, from: &Member, due: u64) -> Result<Received> {
+        if due == 0 { Ok(Received::default()) } else { self.receive(from, Some(due)).await }
+    }
+
+    pub(crate) fn wrong_length(&self, key: &MailKey, expected: u64, got: u64) -> CollectiveError {
         CollectiveError::WrongLength {
             member: key.from,
             step: self.step,
             tag: key.tag.clone(),
-            expected: expected as u64,
+            expected,
             got,
         }
-    }
-
-    pub(crate) async fn fetch(&self, member: u32, rows: &[u64]) -> Result<Vec<(u64, Bytes)>> {
-        if rows.is_empty() {
-            return Ok(Vec::new());
-        }
-        if self.world.own()?.id == member {
-            return self.own_rows(member, rows).await;
-        }
-        let peer = self.world.members.iter().find(|peer| peer.id == member).ok_or_else(|| {
-            CollectiveError::Invalid(format!("member {member} is not in epoch {}", self.world.epoch))
-        })?;
-        let rows = self.peers.rows(peer, self.world.epoch, self.step, rows);
-        self.pending_with(Hop::Parts, member, rows).await
-    }
-
-    async fn own_rows(&self, own: u32, rows: &[u64]) -> Result<Vec<(u64, Bytes)>> {
-        let published = self.mailbox.rows(self.world.epoch, self.step);
-        let published = self.pending_with(Hop::Parts, own, published).await;
-        let published =
-            published.map_err(|refusal| CollectiveError::Invalid(format!("own rows: {refusal:?}")))?;
-        let find = |row: &u64| match published.get(row) {
-            Some(data) => Ok((*row, data.clone())),
-            None => Err(CollectiveError::Invalid(format!("own row {row} is not published"))),
-        };
-        rows.iter().map(find).collect()
     }
 }

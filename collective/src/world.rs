@@ -9,7 +9,7 @@ use crate::{CollectiveError, Result, SumTree};
 pub struct Member {
     /// The coordinator's number for it.
     pub id: u32,
-    /// `host:port` of its Exchange service.
+    /// `host:port` where its peers reach it.
     pub address: String,
     /// The slots it computes.
     pub slots: Range<u32>,

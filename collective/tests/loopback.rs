@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_collective::{
-    CollectiveError, Exchange, Limits, Member, SumTree, TreeAccumulator, TreePartial, Wire, World, deal_slots,
+    CollectiveError, Exchange, Limits, Member, Received, Sent, SumTree, TreeAccumulator, TreePartial, Wire,
+    World, deal_slots,
 };
 use blip2_proto::transport::Transport;
 use blip2_proto::v1::bulk_client::BulkClient;
-use blip2_proto::v1::exchange_client::ExchangeClient;
-use blip2_proto::v1::{Chunk, FetchRowsRequest, PushHeader};
+use blip2_proto::v1::{Chunk, FetchStateRequest, PushHeader};
 use bytes::Bytes;
 use tonic::Code;
 
@@ -116,8 +116,23 @@ fn naive(wire: Wire, elements: usize) -> Vec<f32> {
     (0..elements).map(|element| node(wire, element, 0..SLOTS, &values)).collect()
 }
 
+/// What a member pushes to another: pieces of awkward lengths.
+fn due(from: usize, to: usize) -> Vec<Bytes> {
+    let piece = |place: usize| Bytes::from(vec![(16 * from + to) as u8; place * 4099 * (from + 1)]);
+    match (from, to) {
+        // The second owes the first nothing, and nobody owes itself anything.
+        (1, 0) => Vec::new(),
+        _ if from == to => Vec::new(),
+        _ => vec![piece(0), piece(1), piece(2)],
+    }
+}
+
+fn bytes_due(from: usize, to: usize) -> u64 {
+    due(from, to).iter().map(|piece| piece.len() as u64).sum()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn buffers_are_gathered_by_rank_and_rows_fetched_from_their_owners() {
+async fn buffers_are_gathered_and_pushed_to_whom_they_are_due() {
     let all = exchanges(3, &Limits { chunk_bytes: 4096, ..Limits::default() }).await;
     enter(&all, 1);
     let calls = all.iter().enumerate().map(|(rank, exchange)| async move {
@@ -126,25 +141,66 @@ async fn buffers_are_gathered_by_rank_and_rows_fetched_from_their_owners() {
         if rank == 2 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let rows = vec![(rank as u64, Bytes::from(vec![rank as u8; 9000])), (7 + rank as u64, Bytes::new())];
-        exchange.publish_rows(0, rows).expect("a world is set");
-        let wanted = vec![(12, vec![9, 2]), (10, vec![0]), (11, vec![])];
-        let rows = exchange.fetch_rows(0, wanted, DEADLINE).await.expect("all answer");
-        exchange.all_gather(0, "done", Bytes::new(), DEADLINE).await.expect("all answer");
-        (gathered, rows)
+        let before = exchange.sent();
+        let outgoing: Vec<Vec<Bytes>> = (0..3).map(|to| due(rank, to)).collect();
+        let expected: Vec<u64> = (0..3).map(|from| bytes_due(from, rank)).collect();
+        let rows = exchange.all_to_all(0, "rows", &outgoing, &expected, DEADLINE).await.expect("all answer");
+        let Sent { buffers, bytes } = exchange.sent();
+        (gathered, rows, (buffers - before.buffers, bytes - before.bytes))
     });
-    for (gathered, rows) in futures::future::join_all(calls).await {
-        let lengths: Vec<usize> = gathered.iter().map(Bytes::len).collect();
+    for (rank, (gathered, rows, sent)) in futures::future::join_all(calls).await.into_iter().enumerate() {
+        let lengths: Vec<usize> = gathered.iter().map(Received::len).collect();
         assert_eq!(lengths, [0, 5001, 10_000]);
-        assert!(gathered[2].iter().all(|byte| *byte == 2));
-        let expected = [(9, Bytes::new()), (2, Bytes::from(vec![2; 9000])), (0, Bytes::from(vec![0; 9000]))];
-        assert_eq!(rows, expected);
+        assert!(gathered[2].clone().into_bytes().iter().all(|byte| *byte == 2));
+        for (from, received) in rows.into_iter().enumerate() {
+            assert_eq!(received.into_bytes(), due(from, rank).concat(), "from {from} to {rank}");
+        }
+        // One buffer to each who is due one: nothing is asked for, and nothing answered.
+        let pushed = (0..3).filter(|to| bytes_due(rank, *to) > 0).count() as u64;
+        assert_eq!(sent, (pushed, (0..3).map(|to| bytes_due(rank, to)).sum()), "member {rank}");
     }
-    let missing = all[0].fetch_rows(0, vec![(11, vec![99])], DEADLINE).await;
-    assert!(
-        matches!(&missing, Err(CollectiveError::Refused { member: 11, reason }) if reason.contains("99")),
-        "{missing:?}"
+}
+
+#[tokio::test]
+async fn a_buffer_of_another_length_than_is_due_is_its_senders_fault() {
+    let all = exchanges(2, &Limits::default()).await;
+    enter(&all, 1);
+    let (nine, nothing) = (vec![Bytes::from_static(b"nine byte")], Vec::new());
+    let (wrong, none) = ([nothing.clone(), nine.clone()], [nothing.clone(), nothing.clone()]);
+    let (first, second) = tokio::join!(
+        all[0].all_to_all(0, "rows", &wrong, &[0, 0], DEADLINE),
+        all[1].all_to_all(0, "rows", &none, &[8, 0], DEADLINE),
     );
+    assert!(first.expect("it is taken in").iter().all(Received::is_empty));
+    let error = second.expect_err("8 bytes were due");
+    assert_eq!(error.suspects(), [10], "{error}");
+    assert!(error.to_string().contains("9 bytes for rows of step 0 where 8 were due"), "{error}");
+    // A call that cannot be is refused before anything is sent.
+    let before = all[0].sent();
+    for (outgoing, due) in [
+        (vec![nine.clone(), nothing.clone()], vec![0, 0]),
+        (vec![nothing.clone(), nothing.clone()], vec![4, 0]),
+        (vec![nothing.clone()], vec![0, 0]),
+        (vec![nothing.clone(), nothing.clone()], vec![0]),
+    ] {
+        let refused = all[0].all_to_all(1, "rows", &outgoing, &due, DEADLINE).await;
+        assert!(matches!(refused, Err(CollectiveError::Invalid(_))), "{refused:?}");
+    }
+    assert_eq!(all[0].sent(), before);
+}
+
+#[tokio::test]
+async fn who_owes_a_buffer_and_is_silent_is_named_and_nobody_else_is_waited_for() {
+    let all = exchanges(3, &Limits::default()).await;
+    enter(&all, 1);
+    let nothing = vec![Vec::new(); 3];
+    let owed = |due: [u64; 3]| {
+        let (exchange, nothing) = (all[0].clone(), nothing.clone());
+        async move { exchange.all_to_all(0, "rows", &nothing, &due, Duration::from_millis(300)).await }
+    };
+    let error = owed([0, 0, 5]).await.expect_err("member 12 is silent");
+    assert_eq!(error.suspects(), [12], "{error}");
+    assert!(owed([0, 0, 0]).await.expect("nobody is waited for").iter().all(Received::is_empty));
 }
 
 #[tokio::test]
@@ -190,7 +246,7 @@ async fn an_abort_wakes_all_waiters_at_once() {
         }),
         tokio::spawn({
             let exchange = all[0].clone();
-            async move { exchange.fetch_rows(0, vec![(11, vec![0]), (10, vec![0])], DEADLINE).await.map(|_| ()) }
+            async move { exchange.all_to_all(0, "rows", &[vec![], vec![]], &[0, 5], DEADLINE).await.map(|_| ()) }
         }),
     ];
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -232,8 +288,9 @@ async fn mail_of_the_next_epoch_waits_for_the_slower_member() {
     all[1].set_world(World { epoch: 2, rank: 1, members });
     let slow =
         all[1].all_gather(5, "feats", Bytes::from_static(b"slow"), DEADLINE).await.expect("both answer");
-    assert_eq!(slow, [Bytes::from_static(b"fast"), Bytes::from_static(b"slow")]);
-    assert_eq!(fast.await.expect("no panic").expect("both answer"), slow);
+    let whole = |all: Vec<Received>| all.into_iter().map(Received::into_bytes).collect::<Vec<Bytes>>();
+    assert_eq!(whole(slow), [&b"fast"[..], b"slow"]);
+    assert_eq!(whole(fast.await.expect("no panic").expect("both answer")), [&b"fast"[..], b"slow"]);
 }
 
 #[tokio::test]
@@ -242,7 +299,7 @@ async fn wrong_tokens_and_oversized_or_malformed_pushes_are_refused_and_stop_nob
     let all = exchanges(2, &limits).await;
     enter(&all, 1);
     let url = format!("http://{}", all[0].local_addr());
-    let mut client = BulkClient::connect(url.clone()).await.expect("it listens");
+    let mut client = BulkClient::connect(url).await.expect("it listens");
     let header = PushHeader {
         token: "secret".into(),
         epoch: 1,
@@ -273,9 +330,8 @@ async fn wrong_tokens_and_oversized_or_malformed_pushes_are_refused_and_stop_nob
         let status = client.push(futures::stream::iter(chunks)).await.expect_err("refused");
         assert_eq!(status.code(), code, "{status}");
     }
-    let mut client = ExchangeClient::connect(url).await.expect("it listens");
-    let request = FetchRowsRequest { token: "guess!".into(), epoch: 1, step: 0, rows: vec![1] };
-    assert_eq!(client.fetch_rows(request).await.expect_err("refused").code(), Code::Unauthenticated);
+    let request = FetchStateRequest { token: "guess!".into(), ..FetchStateRequest::default() };
+    assert_eq!(client.fetch_state(request).await.expect_err("refused").code(), Code::Unauthenticated);
     let calls =
         all.iter().map(|exchange| exchange.all_gather(0, "feats", Bytes::from_static(b"ok"), DEADLINE));
     for gathered in futures::future::join_all(calls).await {

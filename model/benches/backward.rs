@@ -75,10 +75,12 @@ fn main() -> Result<(), ModelError> {
             ids: batch.ids.clone(),
             mask: batch.mask.clone(),
         };
-        let contrast = global.contrast(model.temperature()?, 0.1, &Device::flex())?;
+        let on_device = global.features(&Device::flex())?;
+        let contrast = on_device.contrast(model.temperature()?, 0.1)?;
         let negatives: Vec<usize> = (0..rows).map(|row| (row + 1) % rows).collect();
         let context = SlotContext {
             global: &global,
+            features: &on_device,
             contrast: &contrast,
             first_row: 0,
             negative_images: features.clone(),

@@ -1,16 +1,16 @@
 //! The compute thread: takes one order at a time, does it, and answers once.
 
 mod entering;
+mod holdings;
 mod saving;
 mod stepping;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_collective::{Exchange, World};
+use blip2_collective::Exchange;
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::error::DatasetError;
-use blip2_evaluation::held_out::HeldOut;
 use blip2_proto::drill::Drill;
 use blip2_proto::v1;
 use blip2_run::layout::MANIFEST;
@@ -22,17 +22,14 @@ use blip2_tensors::device::card::CardWatch;
 use blip2_tensors::device::seat::DeviceChoice;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use self::stepping::{Batches, Pending};
+use self::holdings::Compute;
+pub(crate) use self::holdings::Report;
 use crate::check::check_row;
 use crate::config::WorkerConfig;
 use crate::config::hash::config_hash;
-use crate::config::valid::ValidConfig;
 use crate::error::{Result, WorkerError};
-use crate::frozen_models::FrozenModels;
 use crate::member::{Failure, MemberEvent};
 use crate::own_device::OwnDevice;
-use crate::state::TrainState;
-use crate::upload::Part;
 use crate::warm_up::warm_up;
 
 /// Orders that may wait; the member gives one at a time.
@@ -48,17 +45,6 @@ pub(crate) enum Order {
     Enter { assignment: v1::Assignment, member_id: u32, apply_pending: bool },
     Reduce { epoch: u64, step: u64 },
     Apply(v1::Commit),
-}
-
-/// What the compute thread tells the session.
-#[derive(Debug)]
-pub(crate) enum Report {
-    /// An answer, or that it is prepared.
-    Event(MemberEvent),
-    /// A part to store.
-    Part(Part),
-    /// It cannot go on.
-    Failed(WorkerError),
 }
 
 /// What the compute thread is started with.
@@ -159,36 +145,6 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }
 
-/// What the thread has.
-struct Compute {
-    config: Arc<ValidConfig>,
-    manifest: Arc<Manifest>,
-    run_root: Location,
-    deadline: Duration,
-    exchange: Arc<Exchange>,
-    runtime: tokio::runtime::Handle,
-    frozen: FrozenModels,
-    card: CardWatch,
-    kernels: KernelsMade,
-    world: Option<World>,
-    state: Option<TrainState>,
-    /// A stage's first state, from the first step of that stage on until it is committed: until then the end
-    /// of the stage before can be saved.
-    next_stage: Option<TrainState>,
-    /// Committed steps behind `state`.
-    step: u64,
-    pending: Option<Pending>,
-    batches: Option<Batches>,
-    /// Rows to evaluate on, once they are read for the stage of a number.
-    held_out: Option<(u32, Arc<HeldOut>)>,
-    /// Time that the newest reduction spent on them.
-    evaluation: Duration,
-    /// Places for snapshots of checkpoint parts.
-    snapshots: Arc<Semaphore>,
-    aborted: watch::Receiver<u64>,
-    reports: mpsc::Sender<Report>,
-}
-
 impl Compute {
     fn prepare(
         spec: ComputeSpec,
@@ -265,14 +221,6 @@ impl Compute {
             self.report(Report::Event(answer))?;
         }
         Ok(())
-    }
-
-    fn report(&self, report: Report) -> Result<()> {
-        self.reports.blocking_send(report).map_err(|_| WorkerError::Protocol("the session is gone".into()))
-    }
-
-    fn is_aborted(&self, epoch: u64) -> bool {
-        *self.aborted.borrow() >= epoch
     }
 }
 

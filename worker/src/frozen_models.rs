@@ -10,6 +10,7 @@ use blip2_random::KeyedRng;
 use blip2_tensors::device::placement::Placement;
 use blip2_tensors::nn::dropout::Dropout;
 use burn::tensor::{Device, Tensor};
+use bytes::Bytes;
 
 use crate::error::{Result, WorkerError};
 use crate::image_processor::image_processor;
@@ -141,7 +142,7 @@ impl FrozenModels {
     }
 
     /// The encoder's features of so many images' pixels, `[rows, P, Dv]`.
-    pub(crate) fn features_of(&self, pixels: Vec<u8>, rows: usize) -> Result<Tensor<3>> {
+    pub(crate) fn features_of(&self, pixels: Bytes, rows: usize) -> Result<Tensor<3>> {
         let shape = [rows, self.encoder.image_size()];
         let pixels = normalised_pixels(pixels, shape, statistics(&self.processor), &self.device);
         Ok(self.encoder.forward(pixels)?)

@@ -294,7 +294,7 @@ mod tests {
     fn slot(captions: &[&str], samples: &[u64]) -> SlotBatch {
         SlotBatch {
             slot: 0,
-            pixels: Vec::new(),
+            pixels: Default::default(),
             ids: Vec::new(),
             mask: Vec::new(),
             captions: captions.iter().map(ToString::to_string).collect(),

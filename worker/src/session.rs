@@ -36,7 +36,7 @@ pub struct WorkerOptions {
     /// URLs of the run's coordinators, the leading one and those that stand by, `http://host:port`. A worker
     /// that is part of a run also asks the coordinator that the run's newest membership epoch names.
     pub coordinators: Vec<String>,
-    /// Where this worker's Exchange service listens; port 0 picks one.
+    /// Where this worker listens for its peers; port 0 picks one.
     pub listen: SocketAddr,
     /// Host and port under which peers reach it; `None`: the bound address.
     pub advertise: Option<String>,
@@ -57,7 +57,7 @@ pub struct WorkerOptions {
     pub reconnect_timeout: Duration,
     /// How this worker connects to coordinators and peers, and listens to peers.
     pub transport: Transport,
-    /// Told the bound address of the Exchange service, before the coordinator is.
+    /// Told the address bound for its peers, before the coordinator is.
     pub on_listening: Option<fn(SocketAddr)>,
 }
 

@@ -2,12 +2,15 @@
 //!
 //! What a step computes is its stage's task ([`crate::task`]); here is what all tasks share.
 
+mod gradient;
 mod held_out;
 mod non_finite;
 
 pub use crate::sum::context::StepValues;
 pub use crate::sum::peers::Peers;
 pub use crate::sum::times::StepTimes;
+pub use crate::sum::traffic::StepBytes;
+pub use gradient::StepGradient;
 pub use non_finite::NonFinite;
 
 use blip2_collective::SumTree;
@@ -19,26 +22,10 @@ use crate::frozen_models::FrozenModels;
 use crate::state::TrainState;
 use crate::sum::context::{Computed, Step, StepSum};
 use crate::sum::landing::{Beside, Landed, Landing, LandingPlan};
-use crate::sum::next::NextState;
 use crate::sum::reduction::SumPlan;
 use crate::sum::times::Stopwatch;
+use crate::sum::traffic::bytes_of;
 use non_finite::Planned;
-
-/// The gradient of the global-batch loss, equal on every member.
-pub struct StepGradient {
-    /// In the state's layout, not clipped.
-    pub gradients: Vec<f32>,
-    /// Losses of the global batch, the gradient's global norm and the learning rate, by name.
-    pub values: StepValues,
-    /// Present when it is never applied: a step that is committed all the same leaves the state as it is.
-    pub non_finite: Option<NonFinite>,
-    /// Brings the gradient to `clip_norm`.
-    clip: f32,
-    /// The state that it leads to, where that is computed already.
-    next: Option<NextState>,
-    /// Where this member's time went.
-    pub times: StepTimes,
-}
 
 impl FrozenModels {
     /// Computes the gradient of step `step` of the state's stage; changes nothing that a redone step would
@@ -86,7 +73,8 @@ impl FrozenModels {
             exchange,
             "gradient computed, in seconds"
         );
-        Ok(StepGradient { gradients, values, non_finite, clip, next, times: watch.times })
+        let Stopwatch { times, bytes, .. } = watch;
+        Ok(StepGradient { gradients, values, non_finite, clip, next, times, bytes })
     }
 
     fn stopwatch(&self) -> Stopwatch {
@@ -133,7 +121,9 @@ impl FrozenModels {
         state.spare = std::mem::take(&mut gradient.gradients);
         let device = self.device.clone().autodiff();
         let written = watch.time(|times| &mut times.to_device, || state.write_model(&device));
+        watch.bytes.copy_to_device(bytes_of(&state.parameters));
         gradient.times += watch.times;
+        gradient.bytes += watch.bytes;
         written
     }
 }

@@ -9,4 +9,5 @@ pub(crate) mod odd_slots;
 pub(crate) mod peers;
 pub(crate) mod reduction;
 pub(crate) mod times;
+pub(crate) mod traffic;
 pub(crate) mod unit_buffers;

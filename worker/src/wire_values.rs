@@ -1,4 +1,4 @@
-//! float32 and int32 values from bytes on the wire, little-endian.
+//! float32 values from bytes on the wire, little-endian.
 
 use crate::error::{Result, WorkerError};
 
@@ -8,12 +8,4 @@ pub(crate) fn floats(bytes: &[u8]) -> Result<Vec<f32>> {
         return Err(WorkerError::Protocol(format!("a buffer of {} bytes is not float32", bytes.len())));
     }
     Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
-}
-
-/// The int32 values in `bytes`.
-pub(crate) fn integers(bytes: &[u8]) -> Result<Vec<i32>> {
-    if !bytes.len().is_multiple_of(4) {
-        return Err(WorkerError::Protocol(format!("a buffer of {} bytes is not int32", bytes.len())));
-    }
-    Ok(bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
 }

@@ -13,7 +13,7 @@ use blip2_proto::transport::Transport;
 use blip2_tensors::train::flat::FlatLayout;
 use blip2_worker::settings::model::FrozenDtype;
 use blip2_worker::settings::train::{Compute, StepSettings, Wire};
-use blip2_worker::step::Peers;
+use blip2_worker::step::{Peers, StepBytes};
 use blip2_worker::task::TaskSettings;
 use blip2_worker::{BatchRange, TrainState, WorkerConfig, start_loader};
 use burn::tensor::Device;
@@ -29,8 +29,11 @@ fn config(slots: u32, batch: u32) -> WorkerConfig {
     config
 }
 
-/// Losses of every step and the final parameters, of each member of a run with `members` members.
-fn train(config: &WorkerConfig, members: usize) -> Vec<(Vec<f64>, Vec<f32>)> {
+/// Losses of every step, the final parameters, and what every step moved.
+type Trained = (Vec<f64>, Vec<f32>, Vec<StepBytes>);
+
+/// What each member of a run with `members` members comes to.
+fn train(config: &WorkerConfig, members: usize) -> Vec<Trained> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let manifest =
         Arc::new(runtime.block_on(Manifest::open(&config.data.train, &config.data.columns)).unwrap());
@@ -71,13 +74,13 @@ fn member(
     exchange: &Exchange,
     manifest: Arc<Manifest>,
     runtime: &tokio::runtime::Handle,
-) -> (Vec<f64>, Vec<f32>) {
+) -> Trained {
     let frozen = config.frozen_models().unwrap();
     let device = frozen.device.clone().autodiff();
     let mut state = TrainState::fresh(config, frozen.sizes, &device).unwrap();
     let evaluates = config.eval.every_steps > 0;
     exchange.set_world(world.clone());
-    let mut losses = Vec::new();
+    let (mut losses, mut bytes) = (Vec::new(), Vec::new());
     let mut step = 0;
     for stage in config.trained_stages() {
         let steps = stage.settings.steps;
@@ -97,13 +100,14 @@ fn member(
                 losses.extend(values.iter().map(|(_, value)| *value));
             }
             frozen.apply(&mut state, stage_step, &mut gradient).unwrap();
+            bytes.push(gradient.bytes);
             step += 1;
         }
     }
-    (losses, state.parameters)
+    (losses, state.parameters, bytes)
 }
 
-fn assert_all_like(alone: &(Vec<f64>, Vec<f32>), config: &WorkerConfig, members: usize) {
+fn assert_all_like(alone: &Trained, config: &WorkerConfig, members: usize) {
     let what = format!("of {members}, {:?}, overlap {}", config.train.wire, config.train.overlap);
     for (rank, result) in train(config, members).into_iter().enumerate() {
         assert_eq!(result.0, alone.0, "losses of member {rank} {what}");
@@ -120,6 +124,34 @@ fn one_two_and_four_members_train_the_same_bits_with_and_without_overlap() {
         config.train.overlap = overlap;
         for members in [1, 2, 4] {
             assert_all_like(&alone, &config, members);
+        }
+    }
+}
+
+#[test]
+fn a_step_sends_each_member_the_rows_that_are_its_negatives_and_no_others() {
+    // The encoder's features, the projected ones with tokens and masks, and the global batch.
+    let (positions, width, row_values, batch) = (65, 128, 4 * 32 + 32 + 2 * 12, 8);
+    for (dtype, bytes) in [(FrozenDtype::F32, 4), (FrozenDtype::Bf16, 2)] {
+        let mut config = config(4, batch);
+        config.model.frozen_dtype = dtype;
+        (config.stages[0].steps, config.stages[1].steps) = (1, 0);
+        let batch = u64::from(batch);
+        let alone = train(&config, 1).remove(0).2[0];
+        assert_eq!(alone.sent(), 0);
+        for members in [2, 4] {
+            let all = train(&config, members);
+            let moved: Vec<StepBytes> = all.iter().map(|trained| trained.2[0]).collect();
+            let features = 4 * row_values * batch / members as u64 * (members as u64 - 1);
+            assert!(moved.iter().all(|moved| moved.sent_features == features), "{moved:?}");
+            // A row goes to a member once, with its number, in the numbers it was computed in.
+            let row = 8 + positions * width * bytes;
+            assert!(moved.iter().all(|moved| moved.sent_rows % row == 0), "{moved:?}");
+            let sent: u64 = moved.iter().map(|moved| moved.sent_rows / row).sum();
+            assert!(0 < sent && sent <= batch, "{sent} rows for {batch} negatives");
+            // Nothing else is read from the device than what a member alone reads, and those rows.
+            let read: u64 = moved.iter().map(|moved| moved.to_host).sum();
+            assert!(read <= alone.to_host + sent * (row - 8), "{read} of {}", alone.to_host);
         }
     }
 }

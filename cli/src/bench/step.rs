@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use blip2_model::objectives::flops::{self, BatchShape};
 use blip2_worker::settings::model::FrozenDtype;
 use blip2_worker::settings::train::Compute;
-use blip2_worker::step::StepTimes;
+use blip2_worker::step::{StepBytes, StepTimes};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -42,6 +42,9 @@ pub(crate) struct StepArguments {
     /// Pairs in a slot, of which a step has 1, 2, 4, …; the whole batch if not given.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65536), value_name = "B")]
     micro_batch: Option<u32>,
+    /// Members that share the step, all on the one device; each has a model and a state of its own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64), value_name = "N")]
+    members: u8,
     /// Steps, after one to warm up; the medians are reported. A few more are then measured part by part.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "S")]
     steps: u32,
@@ -130,6 +133,7 @@ struct Report {
     micro_batch: u32,
     steps: u32,
     parameters: usize,
+    members: u8,
     /// Seconds of a step, with its parts beside each other.
     total_s: f64,
     samples_per_s: f64,
@@ -143,7 +147,13 @@ struct Report {
     /// Most bytes that tensors on the device took between steps and parts, and that were held for them.
     device_bytes: Option<u64>,
     device_reserved_bytes: Option<u64>,
-    /// Seconds of each part, one after the other.
+    /// Bytes that all members copied on the host in a step, and sent each other; where they are counted.
+    bytes_copied: Option<u64>,
+    bytes_sent: Option<u64>,
+    /// Those bytes by kind.
+    #[serde(flatten)]
+    bytes: BTreeMap<String, u64>,
+    /// Seconds of each part of the first member's step, one after the other.
     #[serde(flatten)]
     parts: BTreeMap<String, f64>,
 }
@@ -158,6 +168,8 @@ struct Measured {
     parts: Vec<(&'static str, f64)>,
     /// In use and reserved.
     device_bytes: Option<[u64; 2]>,
+    /// Moved by all members in a step.
+    bytes: Option<StepBytes>,
 }
 
 pub(super) async fn run(arguments: StepArguments) -> Result<Exit, CliError> {
@@ -177,6 +189,7 @@ fn measure(arguments: &StepArguments) -> Result<Report, CliError> {
                 compute: arguments.compute.into(),
                 tf32: arguments.tf32,
                 overlap: !arguments.no_overlap,
+                members: usize::from(arguments.members),
             };
             let runtime = tokio::runtime::Handle::current();
             measure_run(arguments.steps, StepSpeed::new(sizes, load, runtime)?)?
@@ -196,20 +209,27 @@ fn measure_run(steps: u32, mut speed: StepSpeed) -> Result<Measured, CliError> {
         Ok(timed)
     };
     step(false)?;
-    let totals = (0..steps).map(|_| Ok(step(false)?.total)).collect::<Result<Vec<_>, CliError>>()?;
+    let whole = (0..steps).map(|_| step(false)).collect::<Result<Vec<_>, CliError>>()?;
+    let totals = whole.iter().map(|step| step.total).collect();
+    // Which rows are negatives, and so how many travel, differs from step to step: the last one's count.
+    let bytes = whole.last().map(|step| step.bytes);
     let apart =
         (0..steps.min(MEASURED)).map(|_| Ok(step(true)?.times)).collect::<Result<Vec<_>, CliError>>()?;
     let parts = StepTimes::default().named().into_iter().enumerate();
     let of = |at: usize| median(apart.iter().map(|times| times.named()[at].1).collect());
     let parts = parts.map(|(at, (name, _))| (name, of(at))).collect();
     let (parameters, flops) = (speed.parameters(), speed.flops().total());
-    Ok(Measured { parameters, flops, totals, parts, device_bytes })
+    Ok(Measured { parameters, flops, totals, parts, device_bytes, bytes })
 }
 
 fn measure_stub(arguments: &StepArguments, sizes: StubSizes) -> Result<Measured, CliError> {
     if arguments.micro_batch.is_some_and(|micro_batch| micro_batch != arguments.batch) {
         let name = arguments.preset.name();
         return Err(CliError::usage(format!("--preset {name} has one slot: leave --micro-batch out")));
+    }
+    if arguments.members != 1 {
+        let name = arguments.preset.name();
+        return Err(CliError::usage(format!("--preset {name} has one member: leave --members out")));
     }
     let batch = BatchShape { pairs: sizes.batch, positions: sizes.positions, text_length: sizes.text_length };
     let flops = flops::contrast(&sizes.qformer, sizes.embed_dim, batch).total();
@@ -223,11 +243,13 @@ fn measure_stub(arguments: &StepArguments, sizes: StubSizes) -> Result<Measured,
     ];
     let total = |times: &StubTimes| times.forward + times.backward + times.optimizer;
     let totals = steps.iter().map(|times| total(times).as_secs_f64()).collect();
-    Ok(Measured { parameters: stub.parameters(), flops, totals, parts: parts.to_vec(), device_bytes: None })
+    let (parameters, parts) = (stub.parameters(), parts.to_vec());
+    Ok(Measured { parameters, flops, totals, parts, device_bytes: None, bytes: None })
 }
 
 fn report(arguments: &StepArguments, measured: Measured) -> Report {
-    let Measured { parameters, flops, totals, parts, device_bytes } = measured;
+    let Measured { parameters, flops, totals, parts, device_bytes, bytes } = measured;
+    let named = bytes.iter().flat_map(StepBytes::named);
     let total_s = median(totals);
     let tflop_per_step = flops as f64 / 1e12;
     let tflops = tflop_per_step / total_s;
@@ -239,6 +261,7 @@ fn report(arguments: &StepArguments, measured: Measured) -> Report {
         batch: arguments.batch,
         micro_batch: arguments.micro_batch.unwrap_or(arguments.batch),
         steps: arguments.steps,
+        members: arguments.members,
         parameters,
         total_s,
         samples_per_s: f64::from(arguments.batch) / total_s,
@@ -249,6 +272,9 @@ fn report(arguments: &StepArguments, measured: Measured) -> Report {
         peak_bytes: peak_bytes(),
         device_bytes: device_bytes.map(|[in_use, _]| in_use),
         device_reserved_bytes: device_bytes.map(|[_, reserved]| reserved),
+        bytes_copied: bytes.as_ref().map(StepBytes::copied),
+        bytes_sent: bytes.as_ref().map(StepBytes::sent),
+        bytes: named.map(|(name, bytes)| (format!("{name}_bytes"), bytes)).collect(),
         parts: parts.into_iter().map(|(name, seconds)| (format!("{name}_s"), seconds)).collect(),
     }
 }
@@ -266,9 +292,21 @@ fn text(report: &Report) -> String {
         .map(|(name, seconds)| format!("{} {seconds:.3} s", name.trim_end_matches("_s").replace('_', " ")))
         .collect();
     let apart: f64 = report.parts.values().sum();
+    let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
+    let kinds = |sent: bool| {
+        let own = report.bytes.iter().filter(|(name, _)| name.starts_with("sent") == sent);
+        let name = |name: &str| name.trim_end_matches("_bytes").replace('_', " ");
+        own.map(|(of, bytes)| format!("{} {}", name(of), megabytes(*bytes))).collect::<Vec<_>>().join(", ")
+    };
+    let moved = report.bytes_copied.zip(report.bytes_sent).map_or_else(String::new, |(copied, sent)| {
+        let (copied, sent) = (megabytes(copied), megabytes(sent));
+        let members = report.members;
+        let of = if members == 1 { String::new() } else { format!("{members} members together: ") };
+        format!("  {of}copied {copied} MB a step ({}), sent {sent} MB ({})\n", kinds(false), kinds(true))
+    });
     format!(
         "{} ({:.1}M trained parameters) on {}, batch {} in slots of {}: {:.3} s a step, {:.2} samples/s\n  {:.2} TFLOP a \
-         step, {:.2} TFLOP/s{share}{}{}{}\n  one after the other {apart:.3} s: {}\n",
+         step, {:.2} TFLOP/s{share}{}{}{}\n  one after the other {apart:.3} s: {}\n{moved}",
         report.preset,
         report.parameters as f64 / 1e6,
         report.device,
@@ -310,6 +348,7 @@ mod tests {
             totals: vec![9.0, 2.0, 1.0],
             parts: vec![("encoder", 1.5), ("to_host", 0.25)],
             device_bytes: Some([3_000_000_000, 4_000_000_000]),
+            bytes: Some(StepBytes { to_host: 5_000_000, sent_rows: 2_500_000, ..StepBytes::default() }),
         };
         let report = report(&arguments, measured);
         assert_eq!((report.total_s, report.samples_per_s, report.tflops), (2.0, 8.0, 4.0));
@@ -321,14 +360,17 @@ mod tests {
             "8.00 TFLOP a step, 4.00 TFLOP/s, 50.0 % of 8 TFLOP/s",
             "device 3.00 GB, reserved 4.00 GB",
             "one after the other 1.750 s: encoder 1.500 s, to host 0.250 s",
+            "copied 5.0 MB a step (to host 5.0, to device 0.0, within host 0.0), sent 2.5 MB (",
+            "sent rows 2.5,",
         ] {
             assert!(said.contains(part), "{part:?} in {said}");
         }
         let json = serde_json::to_value(&report).unwrap();
-        assert_eq!(
-            (&json["encoder_s"], &json["device_reserved_bytes"]),
-            (&1.5.into(), &4_000_000_000_u64.into())
-        );
+        let expected = (&1.5.into(), &4_000_000_000_u64.into());
+        assert_eq!((&json["encoder_s"], &json["device_reserved_bytes"]), expected);
+        let bytes = ["bytes_copied", "bytes_sent", "sent_rows_bytes", "to_host_bytes"]
+            .map(|name| json[name].as_u64());
+        assert_eq!(bytes, [Some(5_000_000), Some(2_500_000), Some(2_500_000), Some(5_000_000)]);
     }
 
     #[test]

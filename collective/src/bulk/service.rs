@@ -115,7 +115,7 @@ impl BulkService {
 }
 
 /// Takes note of a connection over which the right token is shown.
-pub(crate) fn check_token(ours: &str, shown: &str, extensions: &Extensions) -> Result<(), Status> {
+fn check_token(ours: &str, shown: &str, extensions: &Extensions) -> Result<(), Status> {
     if !same_token(ours, shown) {
         return Err(Status::unauthenticated("the token is not this run's"));
     }
@@ -166,7 +166,7 @@ fn answered(bytes: impl Stream<Item = Bytes> + Send + 'static) -> Response<Body>
 }
 
 /// Waits for what is to be published.
-pub(crate) async fn within<T>(
+async fn within<T>(
     wait: Duration,
     answer: impl Future<Output = Result<T, crate::mailbox::Refusal>>,
 ) -> Result<T, Status> {

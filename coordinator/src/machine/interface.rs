@@ -159,6 +159,10 @@ pub struct CommittedStep {
     pub data_wait_seconds: f64,
     /// Samples of the global batch.
     pub samples: u64,
+    /// Bytes that the members sent each other.
+    pub bytes_sent: u64,
+    /// Bytes that all members copied between device and host and within the host's memory.
+    pub bytes_copied: u64,
     /// Samples of all committed steps, of every stage.
     pub samples_seen: u64,
     /// It changed no parameter: what it came to is not a finite number.

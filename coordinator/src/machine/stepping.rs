@@ -179,6 +179,8 @@ impl Machine {
             seconds: 0.0,
             data_wait_seconds: 0.0,
             samples: 0,
+            bytes_sent: 0,
+            bytes_copied: 0,
             samples_seen: self.schedule.samples(step + 1),
             skipped: false,
             loss_rise: None,
@@ -190,6 +192,8 @@ impl Machine {
             committed.seconds = committed.seconds.max(done.seconds);
             committed.data_wait_seconds = committed.data_wait_seconds.max(done.data_wait_seconds);
             committed.samples += done.samples;
+            committed.bytes_sent = committed.bytes_sent.saturating_add(done.bytes_sent);
+            committed.bytes_copied = committed.bytes_copied.saturating_add(done.bytes_copied);
             let reserved = done.device_use.map(|usage| usage.reserved_bytes);
             committed.device_bytes = committed.device_bytes.max(reserved);
             let compiled =

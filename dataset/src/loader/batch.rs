@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::coverage::Coverage;
 use crate::plan::RowAddress;
 use crate::quarantine::QuarantineRecord;
@@ -30,8 +32,9 @@ pub struct SlotBatch {
     /// The slot.
     pub slot: u32,
     /// Images `[b, 3, S, S]` in bytes; the device normalises them, as
-    /// [`normalised`](blip2_images::transform::normalised) does.
-    pub pixels: Vec<u8>,
+    /// [`normalised`](blip2_images::transform::normalised) does. A step that is done again takes them again:
+    /// they are shared, not copied.
+    pub pixels: Bytes,
     /// Token ids `[b, T]`.
     pub ids: Vec<i32>,
     /// 1 for a token, 0 for padding, `[b, T]`.

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use blip2_images::transform::ImageScratch;
+use bytes::Bytes;
 
 use super::batch::SlotBatch;
 use super::prepare::{Prepared, Preparer};
@@ -241,9 +242,10 @@ impl Shared {
     fn slot_batch(&self, slot: u32, samples: impl Iterator<Item = Result<Prepared>>) -> Result<SlotBatch> {
         let stage = self.preparer.stage();
         let room = self.preparer.batch_per_slot() as usize;
+        let mut pixels = Vec::with_capacity(room * self.preparer.pixel_bytes());
         let mut batch = SlotBatch {
             slot,
-            pixels: Vec::with_capacity(room * self.preparer.pixel_bytes()),
+            pixels: Bytes::new(),
             ids: Vec::new(),
             mask: Vec::new(),
             captions: Vec::with_capacity(room),
@@ -255,7 +257,7 @@ impl Shared {
         };
         for prepared in samples {
             let Prepared { sample, address, content, quarantined } = prepared?;
-            batch.pixels.extend_from_slice(&content.pixels);
+            pixels.extend_from_slice(&content.pixels);
             self.buffers().push(content.pixels);
             batch.ids.extend(content.tokens.ids);
             batch.mask.extend(content.tokens.mask);
@@ -266,6 +268,7 @@ impl Shared {
             batch.addresses.push(address);
             batch.quarantined.extend(quarantined);
         }
+        batch.pixels = pixels.into();
         Ok(batch)
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! 1. [`ContrastModel::features`] per slot gives the slot's contrastive features and keeps its graph;
 //! 2. the features, token ids and masks of all slots are gathered as values into [`GlobalBatch`], from which
-//!    [`GlobalBatch::contrast`] computes the global contrastive loss, its gradient and the hard negatives;
+//!    [`GlobalFeatures::contrast`] computes the global contrastive loss, its gradient and the hard negatives;
 //! 3. [`ContrastModel::slot_loss`] per slot builds the objective whose gradient, summed over slots, is the
 //!    gradient of the global-batch loss.
 
@@ -16,5 +16,5 @@ mod model;
 
 pub use contrastive::{Contrast, GradientMode, Side};
 pub use forward::{SlotBatch, SlotContext, SlotForward, SlotLoss};
-pub use global::GlobalBatch;
+pub use global::{GlobalBatch, GlobalFeatures};
 pub use model::{CaptionHead, ContrastModel};

@@ -1,7 +1,8 @@
 //! Stage 1 against the reference: activations, losses, gradients in both modes, and six AdamW steps.
 
 use blip2_model::objectives::contrast::{
-    Contrast, ContrastModel, GlobalBatch, GradientMode, Side, SlotBatch, SlotContext, SlotForward,
+    Contrast, ContrastModel, GlobalBatch, GlobalFeatures, GradientMode, Side, SlotBatch, SlotContext,
+    SlotForward,
 };
 use blip2_model::qformer::QFormerConfig;
 use blip2_model::vision::{EvaConfig, EvaVit};
@@ -99,10 +100,10 @@ impl Case {
         }
     }
 
-    fn contrast(&self, global: &GlobalBatch) -> Contrast {
+    fn contrast(&self, global: &GlobalFeatures) -> Contrast {
         let smoothing = self.meta["label_smoothing"]["itc"].as_f64().unwrap();
         let temperature = self.model.temperature().unwrap();
-        global.contrast(temperature, smoothing, &self.device.clone().inner()).unwrap()
+        global.contrast(temperature, smoothing).unwrap()
     }
 
     /// One step over the batch as `slots` equal slots, whose gradients are summed.
@@ -120,7 +121,8 @@ impl Case {
         let whole = self.slot(features.clone(), ids, mask, length);
         let forward = self.model.features(whole, &mut Dropout::off(), Tape::whole()).unwrap();
         let global = self.global(&forward, ids, mask, length);
-        let contrast = self.contrast(&global);
+        let on_device = global.features(&self.device.clone().inner()).unwrap();
+        let contrast = self.contrast(&on_device);
         let arg_max = |side, row| {
             let weights = contrast.negative_weights(side, row);
             (0..rows).fold(0, |best, i| if weights[i] > weights[best] { i } else { best })
@@ -145,6 +147,7 @@ impl Case {
             );
             let context = SlotContext {
                 global: &global,
+                features: &on_device,
                 contrast: &contrast,
                 first_row: own.start,
                 negative_images,

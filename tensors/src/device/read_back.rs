@@ -1,6 +1,6 @@
 //! Reading tensors back to the host.
 
-use burn::tensor::{Int, Tensor, TensorData, Transaction};
+use burn::tensor::{Bytes, Int, Tensor, TensorData, Transaction};
 
 use crate::error::TensorError;
 
@@ -20,11 +20,11 @@ pub fn all_floats<const D: usize>(
     read(tensors)?.into_iter().map(values).collect()
 }
 
-/// The same in the numbers that each tensor has, little-endian.
+/// The same in the numbers that each tensor has, little-endian, where the device left them: nothing is copied.
 pub fn all_bytes<const D: usize>(
     tensors: impl IntoIterator<Item = Tensor<D>>,
-) -> Result<Vec<Vec<u8>>, TensorError> {
-    Ok(read(tensors)?.iter().map(|data| data.as_bytes().to_vec()).collect())
+) -> Result<Vec<Bytes>, TensorError> {
+    Ok(read(tensors)?.into_iter().map(TensorData::into_bytes).collect())
 }
 
 /// The tensor as one of the thread that reads it. A device that joins operations into kernels ends the

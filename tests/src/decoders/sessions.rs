@@ -41,9 +41,7 @@ pub(super) fn exchange(bytes: &[u8]) -> bool {
     let Some((kind, message)) = bytes.split_first() else { return false };
     match kind % 8 {
         0 => v1::PushHeader::decode(message).is_ok(),
-        1 => v1::FetchRowsRequest::decode(message).is_ok(),
         2 => v1::FetchStateRequest::decode(message).is_ok(),
-        3 => v1::RowChunk::decode(message).is_ok(),
         4 => v1::StateHeader::decode(message).is_ok(),
         _ => read_bulk_messages(message, usize::from(*kind), LARGEST_MESSAGE).is_ok(),
     }

@@ -9,7 +9,7 @@ use blip2_proto::v1;
 use blip2_proto::v1::assignment::State;
 use blip2_run::layout::checkpoint_folder;
 
-use super::Compute;
+use super::holdings::Compute;
 use crate::checkpoint::{NamedState, read_checkpoint};
 use crate::error::{Result, WorkerError};
 use crate::state::TrainState;

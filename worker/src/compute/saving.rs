@@ -5,7 +5,7 @@ use std::time::Instant;
 use blip2_proto::v1::{Commit, PartFailed};
 use blip2_run::layout::shard_name;
 
-use super::{Compute, Report};
+use super::holdings::{Compute, Report};
 use crate::error::{Result, WorkerError};
 use crate::member::MemberEvent;
 use crate::upload::Part;

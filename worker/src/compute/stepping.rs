@@ -12,7 +12,7 @@ use blip2_proto::v1;
 use blip2_run::coverage::coverage_message;
 use blip2_run::quarantine::to_message;
 
-use super::Compute;
+use super::holdings::{Batches, Compute, Pending};
 use crate::batches::{BatchRange, start_loader};
 use crate::config::stage::NumberedStage;
 use crate::error::{Result, WorkerError};
@@ -25,21 +25,6 @@ const DATA_WAIT: Duration = Duration::from_millis(100);
 /// Slots of a member, and rows of a slot, that are named when a step is not finite.
 const NAMED_SLOTS: usize = 4;
 const NAMED_ROWS: usize = 4;
-
-/// A reduction that waits for its commit.
-pub(super) struct Pending {
-    step: u64,
-    gradient: StepGradient,
-}
-
-/// Batches of the own slots, from some step of a stage on.
-pub(super) struct Batches {
-    stage: u32,
-    slots: std::ops::Range<u32>,
-    loader: Loader,
-    /// The batch handed out last, kept until its step is committed: a redone step uses it again.
-    current: Option<StepBatch>,
-}
 
 impl Compute {
     /// Computes and reduces the gradient of the next step, which is then pending.
@@ -110,6 +95,8 @@ impl Compute {
                 .collect(),
             coverage: Some(coverage_message(stage.number, batch.coverage())),
             device_use: device_use(&self.card, &mut self.kernels),
+            bytes_sent: gradient.bytes.sent(),
+            bytes_copied: gradient.bytes.copied(),
             non_finite: gradient.non_finite.as_ref().map(|odd| non_finite(odd, batch, &self.manifest)),
             ..v1::StepDone::default()
         };

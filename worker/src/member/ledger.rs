@@ -2,7 +2,7 @@
 
 use blip2_proto::v1::{Commit, Ledger};
 
-use super::MemberMachine;
+use super::machine::MemberMachine;
 
 impl MemberMachine {
     /// Takes note of a step that is committed with this member's gradient.
@@ -14,7 +14,7 @@ impl MemberMachine {
         self.ledger.quarantined.retain(|row| row.step >= commit.durable_step);
         self.ledger.skipped_steps.extend(commit.skipped.then_some(commit.step));
         #[cfg(feature = "planted-bugs")]
-        if self.has(super::PlantedBug::ForgetsRows) {
+        if self.has(super::planted::PlantedBug::ForgetsRows) {
             self.ledger.quarantined.clear();
         }
     }

@@ -8,9 +8,9 @@ use blip2_proto::v1::{
     Failed, Heartbeat, Hello, Leaving, Ready, RefusalCode, Refused, Stop, StopKind, Welcome,
 };
 
-use super::working::Order;
-use super::{MemberAction, MemberEnd, MemberMachine};
-use crate::config::WorkerConfig;
+use super::interface::{MemberAction, MemberEnd};
+use super::machine::MemberMachine;
+use super::standing::{Link, Order, RunIdentity};
 
 /// Pause before the first attempt to find a coordinator again; it doubles with every further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -24,35 +24,6 @@ const GREETING: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Shortest pause between two signs of life.
 const LEAST_HEARTBEAT: Duration = Duration::from_millis(10);
-
-/// Where the member stands with its coordinator.
-#[derive(Debug)]
-pub(super) enum Link {
-    /// Nothing was tried yet.
-    New,
-    /// Lost while compute takes up a state: it is told first what that comes to.
-    Lost,
-    /// A session is being opened.
-    Opening { until: Duration },
-    /// It is open, and the greeting is sent.
-    Greeting { until: Duration },
-    /// Taken in.
-    Joined { heartbeat: Duration, next: Duration },
-    /// The coordinator was told that this member cannot go on.
-    Failing { exit_code: u32, reason: String, until: Duration },
-    /// Nothing follows.
-    Over,
-}
-
-/// What tells a run from others.
-#[derive(Debug)]
-pub(super) struct RunIdentity {
-    pub(super) run_id: String,
-    config_hash: String,
-    manifest_hash: String,
-    /// Steps of all stages, if the configuration says.
-    pub(super) total_steps: Option<u64>,
-}
 
 impl MemberMachine {
     pub(super) fn tick(&mut self) {
@@ -137,7 +108,7 @@ impl MemberMachine {
         self.problem = reason;
         self.forget_orders();
         #[cfg(feature = "planted-bugs")]
-        if self.run.is_some() && self.has(super::PlantedBug::StaysAway) {
+        if self.run.is_some() && self.has(super::planted::PlantedBug::StaysAway) {
             self.link = Link::Opening { until: Duration::MAX };
             return;
         }
@@ -309,31 +280,5 @@ impl MemberMachine {
         };
         let reason = format!("asked to leave while it had no coordinator; {state}");
         self.finish(MemberEnd::Unreachable { reason });
-    }
-}
-
-impl RunIdentity {
-    fn of(welcome: &Welcome) -> Self {
-        // A configuration that cannot be read is compute's to refuse.
-        let config: Option<WorkerConfig> = toml::from_str(&welcome.config_toml).ok();
-        Self {
-            run_id: welcome.run_id.clone(),
-            config_hash: welcome.config_hash.clone(),
-            manifest_hash: welcome.manifest_hash.clone(),
-            total_steps: config.map(|config| config.total_steps()).filter(|steps| *steps > 0),
-        }
-    }
-
-    /// Why the run of `welcome` is not this one.
-    fn differs(&self, welcome: &Welcome) -> Option<String> {
-        let pairs = [
-            ("run", &self.run_id, &welcome.run_id),
-            ("configuration", &self.config_hash, &welcome.config_hash),
-            ("manifest", &self.manifest_hash, &welcome.manifest_hash),
-        ];
-        let (what, ours, theirs) = pairs.into_iter().find(|(_, ours, theirs)| ours != theirs)?;
-        Some(format!(
-            "the coordinator's {what} is {theirs}, this worker is part of {ours}; check --coordinator"
-        ))
     }
 }

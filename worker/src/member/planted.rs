@@ -1,7 +1,5 @@
 //! Bugs to be planted on purpose, so that the simulation can prove that it finds them.
 
-use super::MemberMachine;
-
 /// A deviation from what is right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlantedBug {
@@ -11,15 +9,4 @@ pub enum PlantedBug {
     AppliesWhatIsPending,
     /// A session that is lost is not sought again.
     StaysAway,
-}
-
-impl MemberMachine {
-    /// Plants a bug.
-    pub fn plant(&mut self, bug: PlantedBug) {
-        self.planted = Some(bug);
-    }
-
-    pub(super) fn has(&self, bug: PlantedBug) -> bool {
-        self.planted == Some(bug)
-    }
 }

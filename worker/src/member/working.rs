@@ -3,22 +3,9 @@
 use blip2_proto::v1::worker_message::Kind as ToCoordinator;
 use blip2_proto::v1::{Abort, Assignment, Commit, StepDone, StepFailed};
 
-use super::{Failure, MemberAction, MemberMachine};
-
-/// What compute was told to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
-    Enter { epoch: u64, step: u64 },
-    Reduce { epoch: u64, step: u64 },
-    Apply { step: u64, begins_next: bool },
-}
-
-/// An epoch and the step to do next in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct WorldStep {
-    epoch: u64,
-    step: u64,
-}
+use super::interface::{Failure, MemberAction};
+use super::machine::MemberMachine;
+use super::standing::{Order, WorldStep};
 
 impl MemberMachine {
     pub(super) fn assigned(&mut self, assignment: Assignment) {
@@ -137,8 +124,8 @@ impl MemberMachine {
             |(_, step): (u64, u64)| self.holds == Some(step) && assignment.step == step.saturating_add(1);
         let apply_pending = self.pending.is_some_and(leads_there);
         #[cfg(feature = "planted-bugs")]
-        let apply_pending =
-            apply_pending || self.pending.is_some() && self.has(super::PlantedBug::AppliesWhatIsPending);
+        let apply_pending = apply_pending
+            || self.pending.is_some() && self.has(super::planted::PlantedBug::AppliesWhatIsPending);
         if apply_pending {
             self.pending = None;
         }

@@ -6,12 +6,13 @@
 
 use std::borrow::Cow;
 
+use blip2_collective::Received;
 use blip2_evaluation::held_out::{HeldOut, Readers};
 use blip2_evaluation::image_transform::resampling;
 use blip2_images::transform::EvalTransform;
 use bytes::Bytes;
 
-use super::StepGradient;
+use super::gradient::StepGradient;
 use crate::config::WorkerConfig;
 use crate::config::stage::NumberedStage;
 use crate::error::Result;
@@ -82,7 +83,7 @@ impl FrozenModels {
             tracing::warn!(error, "held-out rows cannot be evaluated");
             vec![FAILED]
         });
-        let all = peers.all_gather("held out", buffer.into())?;
+        let all = gathered(peers, "held out", buffer)?;
         let agrees = |buffer: &&Bytes| {
             buffer.len() >= HEAD && buffer[0] == DONE && all[0].get(..HEAD) == Some(&buffer[..HEAD])
         };
@@ -127,11 +128,17 @@ fn parameters_after(state: &TrainState, step: u64, gradient: &StepGradient) -> V
     parameters
 }
 
+/// This member's buffer given to all; the buffers of all, in slot order.
+fn gathered(peers: &Peers<'_>, tag: &str, own: Vec<u8>) -> Result<Vec<Bytes>> {
+    let all = peers.all_gather(tag, own.into())?;
+    Ok(all.into_iter().map(Received::into_bytes).collect())
+}
+
 /// The numbers as the first member has them: what is reported must be equal, whatever devices the members
 /// have.
 fn as_the_first_says(peers: &Peers<'_>, values: StepValues) -> Result<StepValues> {
     let own: Vec<u8> = values.iter().flat_map(|(_, value)| value.to_le_bytes()).collect();
-    let all = peers.all_gather("held-out values", own.into())?;
+    let all = gathered(peers, "held-out values", own)?;
     let mut first = UnitBuffers::new(&all, 0);
     values.into_iter().map(|(name, _)| Ok((name, first.float64(0)?))).collect()
 }

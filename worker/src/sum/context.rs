@@ -37,6 +37,11 @@ impl Step<'_> {
         place.copied().ok_or_else(|| WorkerError::Protocol(format!("a step without the parameter `{name}`")))
     }
 
+    /// Key of a row's sample, which is the same whoever holds the row.
+    pub(crate) fn sample(&self, row: usize) -> u64 {
+        self.number * self.batch_rows as u64 + row as u64
+    }
+
     /// The Q-Former's dropout masks of a slot in the part of the step that `purpose` names.
     pub(crate) fn dropout(&self, purpose: &str, slot: &SlotBatch) -> Dropout {
         self.frozen.dropout(purpose, self.number, slot.slot)
@@ -66,7 +71,10 @@ impl StepSum<'_> {
         fill: impl FnOnce(&mut Slots<'_>, &mut Stopwatch) -> Result<()>,
     ) -> Result<Landed> {
         step.frozen.rehearse(DrillPhase::Reduction, step.peers.step);
-        step.peers.sum(&self.plan, self.landing, watch, fill)
+        let before = step.peers.sent();
+        let landed = step.peers.sum(&self.plan, self.landing, watch, fill);
+        watch.bytes.sent_sums += step.peers.sent() - before;
+        landed
     }
 }
 

@@ -19,6 +19,7 @@ use burn::tensor::Device;
 
 use super::next::{NextBuffers, NextState};
 use super::times::Stopwatch;
+use super::traffic::bytes_of;
 use crate::error::{Result, WorkerError};
 
 /// One thing that is summed by itself.
@@ -143,6 +144,7 @@ impl<'a> Landing<'a> {
             }
             Item::Part(part) => {
                 self.parts.buckets()[part].copy_into(&sum, &mut self.gradients);
+                self.watch.bytes.within_host += bytes_of(&sum);
                 match self.plan.divisor.is_some() && self.values.is_empty() {
                     true => {
                         self.waiting.push(part);
@@ -199,6 +201,7 @@ impl<'a> Landing<'a> {
                 },
             );
             let values = &parameters[tensor.range()];
+            watch.bytes.copy_to_device(bytes_of(values));
             watch
                 .time(|times| &mut times.to_device, || placed.send(layout, *index, values, &beside.device))?;
         }
@@ -220,7 +223,7 @@ impl<'a> Landing<'a> {
         if limit > 0.0 && norm.is_finite() {
             (0..self.parts.buckets().len()).try_for_each(|part| self.update(part, clip))?;
         }
-        watch.times += self.watch.times;
+        watch.take_in(&self.watch);
         let next = self.beside.map(|(beside, placed)| NextState { buffers: beside.buffers, placed });
         Ok(Landed {
             gradients: self.gradients,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use blip2_collective::{Exchange, World};
+use blip2_collective::{Exchange, Received, World};
 use bytes::Bytes;
 
 use crate::error::Result;
@@ -23,12 +23,23 @@ pub struct Peers<'a> {
 
 impl Peers<'_> {
     /// This member's buffer given to all; the buffers of all, in slot order.
-    pub(crate) fn all_gather(&self, tag: &str, own: Bytes) -> Result<Vec<Bytes>> {
+    pub(crate) fn all_gather(&self, tag: &str, own: Bytes) -> Result<Vec<Received>> {
         Ok(self.runtime.block_on(self.exchange.all_gather(self.step, tag, own, self.deadline))?)
     }
 
-    /// Whether this member is not alone.
-    pub(crate) fn are_there(&self) -> bool {
-        self.world.members.len() > 1
+    /// To each member what is due to it, from each the `due` bytes that it owes; in slot order.
+    pub(crate) fn all_to_all(
+        &self,
+        tag: &str,
+        outgoing: &[Vec<Bytes>],
+        due: &[u64],
+    ) -> Result<Vec<Received>> {
+        let exchanged = self.exchange.all_to_all(self.step, tag, outgoing, due, self.deadline);
+        Ok(self.runtime.block_on(exchanged)?)
+    }
+
+    /// Bytes that were sent to the other members so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.exchange.sent().bytes
     }
 }

@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use super::landing::{Item, Landed, Landing, closed};
 use super::peers::Peers;
 use super::times::Stopwatch;
+use super::traffic::bytes_of;
 use crate::error::{Result, WorkerError};
 
 /// Segments whose gradients may wait on the device to be read: the computing thread waits when there are
@@ -146,6 +147,9 @@ impl<'a> OwnSums<'a> {
 
     /// Adds the next slot's gradient of one part.
     fn push_part(&mut self, part: usize, gradient: Vec<f32>) -> Result<()> {
+        // Read tensor by tensor, then laid out as the bucket.
+        self.watch.bytes.to_host += bytes_of(&gradient);
+        self.watch.bytes.within_host += bytes_of(&gradient);
         let sum = &mut self.parts[part];
         match self.watch.time(|times| &mut times.adding, || push(sum, gradient))? {
             Some(partials) => self.complete((Item::Part(part), partials)),
@@ -365,7 +369,7 @@ impl Peers<'_> {
             fill(&mut slots, watch)?;
             let Slots::Here(sums) = slots else { return Err(closed()) };
             let finished = sums.finish()?;
-            watch.times += finished.watch.times;
+            watch.take_in(&finished.watch);
             Ok((finished.lander, finished.own_values))
         };
         let (lander, own_values) = if self.world.members.len() == 1 {
@@ -428,8 +432,8 @@ impl Peers<'_> {
             tracing::debug!(early, parts, "parts were updated before the backward pass was over");
             match (filled, collected, reduced, landed) {
                 (Ok(()), Ok((own_values, own)), Ok(()), Ok((landed, landing))) => {
-                    watch.times += own.times;
-                    watch.times += landing.times;
+                    watch.take_in(&own);
+                    watch.take_in(&landing);
                     Ok(Landed { own_values, ..landed })
                 }
                 (filled, collected, reduced, landed) => {

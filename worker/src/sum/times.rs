@@ -1,9 +1,11 @@
-//! Where the time of a step goes.
+//! Where the time of a step goes, and what it moves.
 
 use std::ops::AddAssign;
 use std::time::Instant;
 
 use burn::tensor::Device;
+
+use super::traffic::StepBytes;
 
 /// Seconds a member spent in the parts of a step.
 ///
@@ -62,10 +64,11 @@ impl AddAssign for StepTimes {
 /// A part of a step.
 pub(crate) type Part = fn(&mut StepTimes) -> &mut f64;
 
-/// Measures the parts of a step.
+/// Measures the parts of a step, and counts the bytes it moves.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stopwatch {
     pub(crate) times: StepTimes,
+    pub(crate) bytes: StepBytes,
     /// Waited for at the end of each part, so that the seconds are that part's alone.
     device: Option<Device>,
 }
@@ -73,12 +76,18 @@ pub(crate) struct Stopwatch {
 impl Stopwatch {
     /// One that waits for `device` after each part, if there is one.
     pub(crate) fn new(device: Option<Device>) -> Self {
-        Self { times: StepTimes::default(), device }
+        Self { times: StepTimes::default(), bytes: StepBytes::default(), device }
     }
 
     /// Another that measures in the same way, from nothing.
     pub(crate) fn another(&self) -> Self {
         Self::new(self.device.clone())
+    }
+
+    /// Takes in what another has measured.
+    pub(crate) fn take_in(&mut self, other: &Self) {
+        self.times += other.times;
+        self.bytes += other.bytes;
     }
 
     /// Does `work` and adds the seconds it took to a part's.

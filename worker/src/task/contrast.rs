@@ -3,6 +3,7 @@
 
 mod gathered;
 mod held_out;
+mod model;
 mod negatives;
 mod settings;
 
@@ -16,7 +17,7 @@ use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
 use blip2_evaluation::retrieval;
 use blip2_model::blip2::export::{NOT_IN_RETRIEVAL, Retriever, export_lavis, export_retrieval};
 use blip2_model::objectives::contrast::{
-    self, Contrast, ContrastModel, GlobalBatch, SlotContext, SlotForward,
+    self, Contrast, ContrastModel, GlobalBatch, GlobalFeatures, SlotContext,
 };
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::WeightSource;
@@ -26,33 +27,23 @@ use blip2_tensors::train::loss::LossValue;
 use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Tensor};
 
+use self::model::{ContrastTask, LOSSES, OpenSlot};
+use super::description::{LossName, Needs, Task, Unusable};
 use super::export::{ExportTarget, Layout};
 use super::scores::{EvaluationSet, Measure, Scores};
-use super::{
-    Bounded, LossName, ModelShape, Needs, Task, TaskModel, Trainable, TrainedTensors, Unusable, WeightNames,
-    loss,
-};
+use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::language::LanguageTexts;
 use crate::open::{SeededValues, qformer_text};
 use crate::settings::model::ModelSettings;
 use crate::settings::optimizer::OptimizerSettings;
-use crate::settings::train::GradientMode;
 use crate::sum::context::{Computed, Step, StepSum, StepValues, first_row};
 use crate::sum::odd_slots::{odd_slots, slots_of};
 use crate::sum::reduction::Slots;
 use crate::sum::times::Stopwatch;
+use crate::sum::traffic::bytes_of;
 use crate::sum::unit_buffers::UnitBuffers;
-use negatives::SlotNegatives;
-
-/// The losses, their sum first; [`ContrastTask::gradient`] gives their values in this order.
-const LOSSES: &[LossName] = &[
-    loss!("loss", "total"),
-    loss!("loss_itc", "contrastive"),
-    loss!("loss_itm", "matching"),
-    loss!("loss_lm", "captioning"),
-];
 
 /// The divisor of the similarities.
 const TEMPERATURE: &str = "temp";
@@ -144,26 +135,6 @@ impl Trainable for ContrastSettings {
     }
 }
 
-/// The model with what its step depends on.
-#[derive(Debug)]
-struct ContrastTask {
-    settings: ContrastSettings,
-    /// The stage's number.
-    stage: u32,
-    seed: u64,
-    mode: GradientMode,
-    queries: usize,
-    embed_dim: usize,
-    model: ContrastModel,
-}
-
-/// A slot between the two halves of its step.
-struct OpenSlot<'a> {
-    batch: &'a SlotBatch,
-    features: Tensor<3>,
-    forward: SlotForward,
-}
-
 impl TaskModel for ContrastTask {
     fn tensors(&mut self) -> &mut dyn TrainedTensors {
         &mut self.model
@@ -195,13 +166,14 @@ impl TaskModel for ContrastTask {
         let temperature = step.parameter(TEMPERATURE)?;
         let slots = self.encode(step, watch)?;
         let global = self.exchange_features(step, &slots, watch)?;
-        let contrast = self.contrast(step, &global, temperature, watch)?;
-        let negatives: Vec<_> = slots.iter().map(|slot| self.draw_negatives(slot.batch, &contrast)).collect();
-        let images = self.negative_images(step, &slots, &negatives, watch)?;
+        let features = self.to_device(step, &global, watch)?;
+        let contrast = self.contrast(&features, temperature, watch)?;
+        let negatives = watch.time(|times| &mut times.forward, || self.draw_negatives(step, &contrast))?;
+        let images = self.exchange_rows(step, &slots, &negatives, watch)?;
         let landed = sum.of_slots(step, watch, |sums, watch| {
-            let pairs = slots.into_iter().zip(&negatives).zip(images);
-            pairs.into_iter().try_for_each(|((slot, negatives), images)| {
-                self.backward(step, slot, (&global, &contrast), (negatives, images), sums, watch)
+            let pairs = slots.into_iter().zip(&negatives.texts).zip(images);
+            pairs.into_iter().try_for_each(|((slot, texts), images)| {
+                self.backward(step, slot, (&global, &features, &contrast), (texts, images), sums, watch)
             })
         })?;
         let [matching, captioning] = landed.values[..] else {
@@ -278,6 +250,7 @@ impl ContrastTask {
         slot: &'a SlotBatch,
         watch: &mut Stopwatch,
     ) -> Result<OpenSlot<'a>> {
+        watch.bytes.to_device += slot.pixels.len() as u64;
         let features = watch.time(|times| &mut times.encoder, || step.frozen.image_features(slot))?;
         let batch = contrast::SlotBatch {
             image_features: features.clone(),
@@ -293,17 +266,26 @@ impl ContrastTask {
         Ok(OpenSlot { batch: slot, features, forward })
     }
 
-    /// The contrastive loss of the global batch.
-    fn contrast(
+    /// The global batch's features, once for all slots.
+    fn to_device(
         &self,
         step: &Step<'_>,
         global: &GlobalBatch,
+        watch: &mut Stopwatch,
+    ) -> Result<GlobalFeatures> {
+        watch.bytes.copy_to_device(bytes_of(&global.image_feats) + bytes_of(&global.text_feats));
+        Ok(watch.time(|times| &mut times.forward, || global.features(&step.frozen.device))?)
+    }
+
+    /// The contrastive loss of the global batch.
+    fn contrast(
+        &self,
+        features: &GlobalFeatures,
         temperature: f32,
         watch: &mut Stopwatch,
     ) -> Result<Contrast> {
         let smoothing = self.settings.label_smoothing;
-        let contrast = || global.contrast(temperature, smoothing, &step.frozen.device);
-        Ok(watch.time(|times| &mut times.forward, contrast)?)
+        Ok(watch.time(|times| &mut times.forward, || features.contrast(temperature, smoothing))?)
     }
 
     /// A slot's losses with its negatives, differentiated.
@@ -311,17 +293,18 @@ impl ContrastTask {
         &mut self,
         step: &Step<'_>,
         slot: OpenSlot<'_>,
-        (global, contrast): (&GlobalBatch, &Contrast),
-        (negatives, negative_images): (&SlotNegatives, Tensor<3>),
+        (global, features, contrast): (&GlobalBatch, &GlobalFeatures, &Contrast),
+        (negative_texts, negative_images): (&[usize], Tensor<3>),
         sums: &mut Slots<'_>,
         watch: &mut Stopwatch,
     ) -> Result<()> {
         let context = SlotContext {
             global,
+            features,
             contrast,
             first_row: first_row(slot.batch),
             negative_images,
-            negative_texts: &negatives.texts,
+            negative_texts,
             mode: self.mode.into(),
             smoothing: self.settings.label_smoothing,
             decoder_start: step.frozen.decoder_start,
@@ -334,16 +317,6 @@ impl ContrastTask {
         let values = [loss.matching, loss.captioning];
         sums.push_values(move || Ok(LossValue::read_all(values)?.map(|loss| loss as f32).to_vec()))?;
         sums.backward(&mut self.model, loss.tape, loss.objective, watch)
-    }
-
-    /// A global batch of no rows.
-    fn no_rows(&self) -> GlobalBatch {
-        GlobalBatch {
-            queries: self.queries,
-            embed_dim: self.embed_dim,
-            text_length: self.settings.text_length,
-            ..GlobalBatch::default()
-        }
     }
 }
 

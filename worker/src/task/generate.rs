@@ -23,12 +23,10 @@ use blip2_tensors::train::loss::Loss;
 use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Tensor};
 
+use super::description::{LossName, Needs, Task, Unusable, loss};
 use super::export::{ExportTarget, Layout};
 use super::scores::{EvaluationSet, Measure, Scores};
-use super::{
-    Bounded, LossName, ModelShape, Needs, Task, TaskModel, Trainable, TrainedTensors, Unusable, WeightNames,
-    loss,
-};
+use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::language::{Language, LanguageTexts};
@@ -177,6 +175,7 @@ impl TaskModel for GenerateTask {
         let landed = sum.of_slots(step, watch, |sums, watch| {
             for slot in &step.batch.slots {
                 let mut tape = Tape::segmented();
+                watch.bytes.to_device += slot.pixels.len() as u64;
                 let features = watch.time(|times| &mut times.encoder, || step.frozen.image_features(slot))?;
                 let (loss, tokens) = watch
                     .time(|times| &mut times.forward, || self.slot_loss(step, slot, features, &mut tape))?;

@@ -21,6 +21,8 @@ const VOCABULARY: usize = 30_523;
 pub(super) enum Preset {
     /// Stage 1 without image encoder: the paper's Q-Former over random features of 257×1408, as of ViT-g.
     Stage1Stub,
+    /// Stage 1 of the paper with the first block alone of ViT-g: its features, next to nothing to compute.
+    Stage1OneBlock,
     /// Stage 1 of the paper: ViT-g/14 and the Q-Former.
     Stage1VitG,
     /// Stage 1 with CLIP's ViT-L/14.
@@ -75,6 +77,9 @@ impl Preset {
                     text_length: 32,
                     batch,
                 });
+            }
+            Self::Stage1OneBlock => {
+                paper(EncoderSizes::Eva(EvaConfig { depth: 1, ..EvaConfig::default() }), None)
             }
             Self::Stage1VitG => paper(vit_g(), None),
             Self::Stage1VitL => paper(EncoderSizes::Clip(ClipVisionConfig::vit_l_14()), None),

@@ -1,10 +1,12 @@
 //! How fast whole training steps are: the run's own code over made-up weights, pictures and texts.
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blip2_collective::{Exchange, Limits, Member, World};
+use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
 use blip2_dataset::coverage::Coverage;
 use blip2_dataset::loader::{SlotBatch, StepBatch};
 use blip2_dataset::text::{TextEncoder, TextEncoding};
@@ -22,14 +24,14 @@ use blip2_worker::language::Language;
 use blip2_worker::open::{compute, device, placement};
 use blip2_worker::settings::model::{FrozenDtype, QFormerSettings};
 use blip2_worker::settings::train::Compute;
-use blip2_worker::step::{Peers, StepTimes};
+use blip2_worker::step::{Peers, StepBytes, StepGradient, StepTimes};
 use blip2_worker::task::TaskSettings;
 use blip2_worker::task::contrast::ContrastSettings;
 use blip2_worker::task::generate::GenerateSettings;
 use blip2_worker::{Result, TrainState, WorkerConfig, WorkerError};
 use burn::tensor::MemoryPoolUsage;
 
-/// How long a collective of one member may take.
+/// How long a collective may take.
 const DEADLINE: Duration = Duration::from_secs(600);
 /// Number of the run's only stage.
 const STAGE: u32 = 1;
@@ -68,6 +70,8 @@ pub(super) struct StepLoad {
     pub(super) tf32: bool,
     /// `train.overlap`.
     pub(super) overlap: bool,
+    /// Members that share the step, all of them on the device.
+    pub(super) members: usize,
 }
 
 /// One step.
@@ -75,22 +79,29 @@ pub(super) struct StepLoad {
 pub(super) struct TimedStep {
     /// Seconds from the batch to the new parameters on the device.
     pub(super) total: f64,
-    /// Where they went.
+    /// Where the first member's went.
     pub(super) times: StepTimes,
+    /// What all members moved.
+    pub(super) bytes: StepBytes,
     /// The loss of the batch.
     pub(super) loss: f64,
 }
 
-/// A run of one member that steps over made-up batches.
+/// A run that steps over made-up batches.
 pub(super) struct StepSpeed {
     frozen: FrozenModels,
-    state: TrainState,
+    members: Vec<BenchMember>,
     sizes: StepSizes,
     load: StepLoad,
-    exchange: Exchange,
-    world: World,
     runtime: tokio::runtime::Handle,
     step: u64,
+}
+
+/// One of its members.
+struct BenchMember {
+    state: TrainState,
+    exchange: Exchange,
+    world: World,
 }
 
 impl StepSpeed {
@@ -116,28 +127,27 @@ impl StepSpeed {
             vocab: sizes.vocab,
             language_width: sizes.language.as_ref().map_or(0, |of| of.width()),
         };
-        let state = TrainState::fresh(&config, frozen, &device.clone().autodiff())?;
-        let frozen_models = FrozenModels::of(&config.train, &config.model, frozen, device, encoder, language);
-        let bind = Exchange::bind(
-            "127.0.0.1:0".parse().map_err(|error| WorkerError::Protocol(format!("an address: {error}")))?,
-            "bench".into(),
-            Limits::default(),
-            Transport::plain(),
-        );
-        let exchange = runtime.block_on(bind)?;
-        let address = exchange.local_addr().to_string();
-        let world = World {
-            epoch: 1,
-            rank: 0,
-            members: vec![Member { id: 0, address, slots: 0..frozen_models.train.slots }],
+        let exchanges = (0..load.members).map(|_| exchange(&runtime)).collect::<Result<Vec<_>>>()?;
+        let world: Vec<Member> = deal_slots(config.train.slots, load.members)?
+            .into_iter()
+            .zip(&exchanges)
+            .zip(0..)
+            .map(|((slots, exchange), id)| Member { id, address: exchange.local_addr().to_string(), slots })
+            .collect();
+        let autodiff = device.clone().autodiff();
+        let member = |(rank, exchange): (usize, Exchange)| {
+            let world = World { epoch: 1, rank, members: world.clone() };
+            exchange.set_world(world.clone());
+            Ok(BenchMember { state: TrainState::fresh(&config, frozen, &autodiff)?, exchange, world })
         };
-        exchange.set_world(world.clone());
-        Ok(Self { frozen: frozen_models, state, sizes, load, exchange, world, runtime, step: 0 })
+        let members = exchanges.into_iter().enumerate().map(member).collect::<Result<_>>()?;
+        let frozen = FrozenModels::of(&config.train, &config.model, frozen, device, encoder, language);
+        Ok(Self { frozen, members, sizes, load, runtime, step: 0 })
     }
 
     /// Elements that are trained.
     pub(super) fn parameters(&self) -> usize {
-        self.state.layout.len()
+        self.members.first().map_or(0, |member| member.state.layout.len())
     }
 
     /// Operations of a step, by formula.
@@ -168,34 +178,40 @@ impl StepSpeed {
     /// # Errors
     /// A device that fails, losses that are no numbers.
     pub(super) fn step(&mut self, measured: bool) -> Result<TimedStep> {
-        let batch = self.batch();
-        let peers = Peers {
-            exchange: &self.exchange,
-            runtime: &self.runtime,
-            world: &self.world,
-            step: self.step,
-            deadline: DEADLINE,
-        };
         self.frozen.measured = measured;
         let failed =
             |error: burn::tensor::ExecutionError| WorkerError::Protocol(format!("the device: {error}"));
+        let batches: Vec<StepBatch> = self
+            .members
+            .iter()
+            .map(|member| Ok(self.batch(member.world.own()?.slots.clone())))
+            .collect::<Result<_>>()?;
         self.frozen.device.sync().map_err(failed)?;
         let started = Instant::now();
-        let mut gradient = self.frozen.gradient(&mut self.state, &peers, self.step, &batch)?;
-        if let Some(odd) = &gradient.non_finite {
-            let what = odd.term.clone();
-            return Err(WorkerError::NonFinite { place: "a step over random numbers".into(), tensor: what });
-        }
-        self.frozen.apply(&mut self.state, self.step, &mut gradient)?;
+        let (frozen, runtime, step) = (&self.frozen, &self.runtime, self.step);
+        let done: Vec<Result<StepGradient>> = std::thread::scope(|scope| {
+            let members = self.members.iter_mut().zip(batches);
+            let threads: Vec<_> = members
+                .map(|(member, batch)| scope.spawn(move || member.step(frozen, runtime, step, &batch)))
+                .collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            threads.into_iter().map(join).collect()
+        });
+        let done = done.into_iter().collect::<Result<Vec<_>>>()?;
         self.frozen.device.sync().map_err(failed)?;
         let total = started.elapsed().as_secs_f64();
         self.step += 1;
-        let loss = gradient.values.first().map_or(f64::NAN, |(_, loss)| *loss);
-        Ok(TimedStep { total, times: gradient.times, loss })
+        let mut bytes = StepBytes::default();
+        done.iter().for_each(|gradient| bytes += gradient.bytes);
+        let first = done.first().ok_or_else(|| WorkerError::Protocol("a step without members".into()))?;
+        let loss = first.values.first().map_or(f64::NAN, |(_, loss)| *loss);
+        Ok(TimedStep { total, times: first.times, bytes, loss })
     }
 
     /// Random pictures and words; half of each text is padding.
-    fn batch(&self) -> StepBatch {
+    fn batch(&self, slots: Range<u32>) -> StepBatch {
         let (rows, length) = (self.load.micro_batch as usize, self.sizes.text_length);
         let size = self.sizes.encoder.image_size();
         let filled = length.div_ceil(2);
@@ -203,7 +219,7 @@ impl StepSpeed {
             Some(language) => language.model.special_tokens().vocab_size,
             None => self.sizes.vocab - 1,
         };
-        let slots = (0..self.frozen.train.slots).map(|slot| {
+        let slots = slots.map(|slot| {
             let mut rng = KeyedRng::new(0, "pictures and words", &[self.step, u64::from(slot)]);
             let pixels = (0..rows * 3 * size * size / 8).flat_map(|_| rng.next_u64().to_le_bytes());
             let mut pixels: Vec<u8> = pixels.collect();
@@ -215,7 +231,7 @@ impl StepSpeed {
             let first = self.step * u64::from(self.load.batch) + u64::from(slot) * rows as u64;
             SlotBatch {
                 slot,
-                pixels,
+                pixels: pixels.into(),
                 ids,
                 mask: (0..rows * length).map(|at| i32::from(at % length < filled)).collect(),
                 captions,
@@ -230,6 +246,38 @@ impl StepSpeed {
     }
 }
 
+impl BenchMember {
+    /// The next step, applied.
+    fn step(
+        &mut self,
+        frozen: &FrozenModels,
+        runtime: &tokio::runtime::Handle,
+        step: u64,
+        batch: &StepBatch,
+    ) -> Result<StepGradient> {
+        let Self { state, exchange, world } = self;
+        let peers = Peers { exchange, runtime, world, step, deadline: DEADLINE };
+        let mut gradient = frozen.gradient(state, &peers, step, batch)?;
+        if let Some(odd) = &gradient.non_finite {
+            let what = odd.term.clone();
+            return Err(WorkerError::NonFinite { place: "a step over random numbers".into(), tensor: what });
+        }
+        frozen.apply(state, step, &mut gradient)?;
+        Ok(gradient)
+    }
+}
+
+/// A member's end of the collectives, over loopback.
+fn exchange(runtime: &tokio::runtime::Handle) -> Result<Exchange> {
+    let bind = Exchange::bind(
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        "bench".into(),
+        Limits::default(),
+        Transport::plain(),
+    );
+    Ok(runtime.block_on(bind)?)
+}
+
 /// The run's configuration.
 fn config(sizes: &StepSizes, load: &StepLoad) -> Result<WorkerConfig> {
     let refuse = |reason: String| Err(WorkerError::Configuration(reason));
@@ -240,6 +288,10 @@ fn config(sizes: &StepSizes, load: &StepLoad) -> Result<WorkerConfig> {
     }
     if sizes.language.is_none() && batch < 2 {
         return refuse("a batch of 1: contrast needs two pairs or more".into());
+    }
+    if load.members == 0 || load.members > slots as usize {
+        let members = load.members;
+        return refuse(format!("{members} members for {slots} slots: leave no member without one"));
     }
     let mut config = WorkerConfig::default();
     config.train.slots = slots;
@@ -305,8 +357,8 @@ mod tests {
 
     fn load(batch: u32, micro_batch: u32) -> StepLoad {
         let (device, frozen_dtype) = ("cpu".to_owned(), FrozenDtype::F32);
-        let (compute, tf32, overlap) = (Compute::F32, false, true);
-        StepLoad { batch, micro_batch, device, frozen_dtype, compute, tf32, overlap }
+        let (compute, tf32, overlap, members) = (Compute::F32, false, true, 1);
+        StepLoad { batch, micro_batch, device, frozen_dtype, compute, tf32, overlap, members }
     }
 
     #[test]
@@ -333,9 +385,9 @@ mod tests {
         };
         for language in [None, Some(Arc::new(opt) as Arc<dyn LanguageSizes>), Some(Arc::new(t5))] {
             let mut speed = StepSpeed::new(sizes(language), load(4, 2), runtime.handle().clone()).unwrap();
-            let before = speed.state.parameters.clone();
+            let before = speed.members[0].state.parameters.clone();
             let timed = speed.step(true).unwrap();
-            assert_ne!(before, speed.state.parameters);
+            assert_ne!(before, speed.members[0].state.parameters);
             assert!(timed.loss.is_finite() && speed.flops().backward > 0);
             for (part, seconds) in timed.times.named() {
                 assert_eq!(seconds > 0.0, part != "exchange" || speed.sizes.language.is_none(), "{part}");

@@ -110,11 +110,13 @@ impl StubStep {
             ids: batch.ids,
             mask: batch.mask,
         };
-        let contrast = global.contrast(self.model.temperature()?, SMOOTHING, &self.device)?;
+        let on_device = global.features(&self.device)?;
+        let contrast = on_device.contrast(self.model.temperature()?, SMOOTHING)?;
         let images = self.negatives(&contrast, Side::Image);
         let rows = images.iter().map(|row| features.clone().narrow(0, *row, 1)).collect();
         let context = SlotContext {
             global: &global,
+            features: &on_device,
             contrast: &contrast,
             first_row: 0,
             negative_images: Tensor::cat(rows, 0),

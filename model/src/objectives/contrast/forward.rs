@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::contrastive::{Contrast, GradientMode};
-use super::global::GlobalBatch;
+use super::global::{GlobalBatch, GlobalFeatures};
 use super::model::ContrastModel;
 use crate::qformer::ImageKeyValues;
 use blip2_model_files::error::ModelError;
@@ -65,6 +65,8 @@ pub struct SlotLoss {
 pub struct SlotContext<'a> {
     /// All slots' values.
     pub global: &'a GlobalBatch,
+    /// Their features on the device.
+    pub features: &'a GlobalFeatures,
     /// The contrastive loss of all slots.
     pub contrast: &'a Contrast,
     /// The slot's first row in the global batch.
@@ -225,7 +227,7 @@ impl ContrastModel {
 
         let images = forward.image_feats.clone().reshape([rows * queries, width]);
         let similarity = images
-            .matmul(global.text_tensor(&device).transpose())
+            .matmul(context.features.texts.clone().transpose())
             .reshape([rows, queries, total])
             .max_dim(1)
             .reshape([rows, total]);
@@ -237,8 +239,10 @@ impl ContrastModel {
             GradientMode::Exact => temp.detach(),
             GradientMode::KeysDetached => temp,
         };
-        let images = global.image_tensor(&device).reshape([total * queries, width]);
-        let similarity = images
+        let similarity = context
+            .features
+            .images
+            .clone()
             .matmul(forward.text_feat.clone().transpose())
             .reshape([total, queries, rows])
             .max_dim(1)

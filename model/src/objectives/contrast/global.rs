@@ -25,6 +25,36 @@ pub struct GlobalBatch {
     pub mask: Vec<i32>,
 }
 
+/// The features of a [`GlobalBatch`] on a device.
+#[derive(Debug, Clone)]
+pub struct GlobalFeatures {
+    rows: usize,
+    queries: usize,
+    /// `[N·queries, embed_dim]`.
+    pub(super) images: Tensor<2>,
+    /// `[N, embed_dim]`.
+    pub(super) texts: Tensor<2>,
+}
+
+impl GlobalFeatures {
+    /// The contrastive loss and all that follows from the similarities.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn contrast(&self, temperature: f32, smoothing: f64) -> Result<Contrast, ModelError> {
+        let (rows, queries) = (self.rows, self.queries);
+        let similarity = self
+            .images
+            .clone()
+            .matmul(self.texts.clone().transpose())
+            .reshape([rows, queries, rows])
+            .max_dim(1)
+            .reshape([rows, rows])
+            / temperature;
+        Ok(Contrast::new(floats(similarity)?, rows, smoothing))
+    }
+}
+
 impl GlobalBatch {
     /// Number of pairs.
     pub fn rows(&self) -> usize {
@@ -66,35 +96,17 @@ impl GlobalBatch {
         Ok(())
     }
 
-    /// The contrastive loss and all that follows from the similarities.
-    pub fn contrast(
-        &self,
-        temperature: f32,
-        smoothing: f64,
-        device: &Device,
-    ) -> Result<Contrast, ModelError> {
+    /// The features on `device`, where the similarities of all slots are computed.
+    ///
+    /// # Errors
+    /// Parts that do not fit together, or fewer than two pairs.
+    pub fn features(&self, device: &Device) -> Result<GlobalFeatures, ModelError> {
         self.validate()?;
-        let rows = self.rows();
-        let images = self.image_tensor(device).reshape([rows * self.queries, self.embed_dim]);
-        let texts = self.text_tensor(device);
-        let similarity = images
-            .matmul(texts.transpose())
-            .reshape([rows, self.queries, rows])
-            .max_dim(1)
-            .reshape([rows, rows])
-            / temperature;
-        Ok(Contrast::new(floats(similarity)?, rows, smoothing))
-    }
-
-    /// `[N, queries, embed_dim]`.
-    pub(super) fn image_tensor(&self, device: &Device) -> Tensor<3> {
-        let shape = [self.rows(), self.queries, self.embed_dim];
-        Tensor::from_data(TensorData::new(self.image_feats.clone(), shape), device)
-    }
-
-    /// `[N, embed_dim]`.
-    pub(super) fn text_tensor(&self, device: &Device) -> Tensor<2> {
-        Tensor::from_data(TensorData::new(self.text_feats.clone(), [self.rows(), self.embed_dim]), device)
+        let (rows, queries, width) = (self.rows(), self.queries, self.embed_dim);
+        let images = TensorData::new(self.image_feats.clone(), [rows * queries, width]);
+        let texts = TensorData::new(self.text_feats.clone(), [rows, width]);
+        let [images, texts] = [images, texts].map(|values| Tensor::from_data(values, device));
+        Ok(GlobalFeatures { rows, queries, images, texts })
     }
 
     /// Ids and mask of text `row`.

@@ -267,18 +267,14 @@ pub(super) fn exchange() -> Vec<Seed> {
         from_member: 1,
         length: 64,
     };
-    let rows = v1::FetchRowsRequest { token: "secret".into(), epoch: 2, step: 7, rows: vec![1, 300, 9] };
     let state = v1::FetchStateRequest { token: "secret".into(), step: 7, offset: 1 << 20, length: 4096 };
-    let row = v1::RowChunk { row: 300, data: vec![1; 16].into(), last: true };
     let total = v1::StateHeader { total: 1 << 30 };
     let chunk = |header| framed(&v1::Chunk { header, data: vec![7; 32].into() });
     let piece = |header| framed(&v1::StateChunk { header, data: vec![2; 300].into() });
     let message = |kind: u8, bytes: Vec<u8>| [vec![kind], bytes].concat();
     vec![
         taken("header", message(0, header.encode_to_vec())),
-        taken("fetch-rows", message(1, rows.encode_to_vec())),
         taken("fetch-state", message(2, state.encode_to_vec())),
-        taken("row", message(3, row.encode_to_vec())),
         taken("state-header", message(4, total.encode_to_vec())),
         taken("push-in-pieces", message(5, [chunk(Some(header.clone())), chunk(None)].concat())),
         taken("push", message(255, [chunk(Some(header)), chunk(None), chunk(None)].concat())),

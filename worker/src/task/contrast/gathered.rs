@@ -1,24 +1,19 @@
 //! The features, ids and masks of slots as the bytes that members give each other, and the global batch made
 //! of them.
 
+use blip2_collective::Received;
 use blip2_model::objectives::contrast::GlobalBatch;
 use blip2_tensors::device::read_back;
 use burn::tensor::Tensor;
-use bytes::Bytes;
+use bytemuck::{cast_slice, cast_slice_mut};
 
-use super::{ContrastTask, OpenSlot};
+use super::model::{ContrastTask, OpenSlot};
 use crate::error::{Result, WorkerError};
-use crate::sum::context::{Step, first_row};
-use crate::sum::feature_rows::rows_of;
+use crate::sum::context::Step;
 use crate::sum::times::Stopwatch;
-use crate::wire_values::{floats, integers};
-
-/// A row of the global batch, and its raw features.
-type RawRow = (u64, Bytes);
 
 impl ContrastTask {
-    /// Gives the others the own slots' features, ids and masks, and gets those of all slots. The rows' raw
-    /// features are left for members whose rows have them as negatives.
+    /// Gives the others the own slots' features, ids and masks, and gets those of all slots.
     pub(super) fn exchange_features(
         &self,
         step: &Step<'_>,
@@ -26,70 +21,78 @@ impl ContrastTask {
         watch: &mut Stopwatch,
     ) -> Result<GlobalBatch> {
         let peers = step.peers;
-        let (own, rows) = watch.time(|times| &mut times.to_host, || own_rows(slots, peers.are_there()))?;
-        if peers.are_there() {
-            peers.exchange.publish_rows(peers.step, rows)?;
-        }
-        watch.time(
+        let (own, read) = watch.time(|times| &mut times.to_host, || own_rows(slots))?;
+        watch.bytes.to_host += read;
+        watch.bytes.within_host += own.len() as u64;
+        let before = peers.sent();
+        let (global, gathered) = watch.time(
             |times| &mut times.exchange,
             || {
                 let buffers = peers.all_gather("features", own.into())?;
-                decode(self.no_rows(), &buffers, step.batch_rows)
+                let gathered: usize = buffers.iter().map(Received::len).sum();
+                Ok::<_, WorkerError>((decode(self.no_rows(), &buffers, step.batch_rows)?, gathered))
             },
-        )
+        )?;
+        watch.bytes.within_host += gathered as u64;
+        watch.bytes.sent_features += peers.sent() - before;
+        Ok(global)
     }
 }
 
-/// Features, ids and masks of the own slots, as [`decode`] takes them; and, if they are `published`, the raw
-/// features of each row. The device is waited for once.
-fn own_rows(slots: &[OpenSlot<'_>], published: bool) -> Result<(Vec<u8>, Vec<RawRow>)> {
+/// Features, ids and masks of the own slots, as [`decode`] takes them, and how many bytes of it the device had;
+/// it is waited for once.
+fn own_rows(slots: &[OpenSlot<'_>]) -> Result<(Vec<u8>, u64)> {
     let images = slots.iter().map(|slot| slot.forward.image_feats.clone().inner().flatten(0, 2));
     let texts = slots.iter().map(|slot| slot.forward.text_feat.clone().inner().flatten(0, 1));
-    let raw = slots.iter().filter(|_| published).map(|slot| slot.features.clone().flatten(0, 2));
-    let mut read = read_back::all_bytes(images.chain(texts).chain(raw).collect::<Vec<Tensor<1>>>())?;
-    let raw = read.split_off(2 * slots.len());
-    let ids = slots.iter().map(|slot| bytemuck::cast_slice(&slot.batch.ids));
-    let mask = slots.iter().map(|slot| bytemuck::cast_slice(&slot.batch.mask));
-    let features = read.iter().map(Vec::as_slice);
-    let own = features.chain(ids).chain(mask).collect::<Vec<&[u8]>>().concat();
-    let mut rows = Vec::new();
-    for (slot, features) in slots.iter().zip(raw) {
-        let first = first_row(slot.batch) as u64;
-        rows.extend((first..).zip(rows_of(features, slot.batch.samples.len())));
-    }
-    Ok((own, rows))
+    let features = read_back::all_bytes(images.chain(texts).collect::<Vec<Tensor<1>>>())?;
+    let ids = slots.iter().map(|slot| cast_slice(&slot.batch.ids));
+    let mask = slots.iter().map(|slot| cast_slice(&slot.batch.mask));
+    let pieces = features.iter().map(|bytes| &bytes[..]).chain(ids).chain(mask);
+    let read = features.iter().map(|bytes| bytes.len() as u64).sum();
+    Ok((pieces.collect::<Vec<&[u8]>>().concat(), read))
 }
 
-/// The batch of `rows` rows that the members' buffers hold, in slot order; `empty` has the sizes of a row.
+/// The batch of `rows` rows that the members' buffers hold, in slot order; `empty` has the sizes of a row. Each
+/// value is copied once, from the piece it came in to its place.
 ///
 /// # Errors
 /// A buffer that is not whole rows, or another number of rows.
-fn decode(empty: GlobalBatch, buffers: &[Bytes], rows: usize) -> Result<GlobalBatch> {
-    let mut global = empty;
-    let image_values = global.queries * global.embed_dim;
-    let row_bytes = 4 * (image_values + global.embed_dim + 2 * global.text_length);
-    for buffer in buffers {
-        if buffer.len() % row_bytes != 0 {
-            let reason = format!("a member's features have {} bytes, rows have {row_bytes}", buffer.len());
-            return Err(WorkerError::Protocol(reason));
-        }
-        let rows = buffer.len() / row_bytes;
-        let (images, rest) = buffer.split_at(4 * rows * image_values);
-        let (texts, rest) = rest.split_at(4 * rows * global.embed_dim);
-        let (ids, mask) = rest.split_at(4 * rows * global.text_length);
-        global.image_feats.extend(floats(images)?);
-        global.text_feats.extend(floats(texts)?);
-        global.ids.extend(integers(ids)?);
-        global.mask.extend(integers(mask)?);
+fn decode(empty: GlobalBatch, buffers: &[Received], rows: usize) -> Result<GlobalBatch> {
+    let widths = [empty.queries * empty.embed_dim, empty.embed_dim, empty.text_length, empty.text_length];
+    let row_bytes = 4 * widths.iter().sum::<usize>().max(1);
+    if let Some(odd) = buffers.iter().find(|buffer| !buffer.len().is_multiple_of(row_bytes)) {
+        let reason = format!("a member's features have {} bytes, rows have {row_bytes}", odd.len());
+        return Err(WorkerError::Protocol(reason));
     }
-    if global.rows() != rows {
-        return Err(WorkerError::Protocol(format!("gathered {} rows of {rows}", global.rows())));
+    let gathered = buffers.iter().map(|buffer| buffer.len() / row_bytes).sum::<usize>();
+    if gathered != rows {
+        return Err(WorkerError::Protocol(format!("gathered {gathered} rows of {rows}")));
+    }
+    let [images, texts, ids, mask] = widths;
+    let mut global = GlobalBatch {
+        image_feats: vec![0.0; rows * images],
+        text_feats: vec![0.0; rows * texts],
+        ids: vec![0; rows * ids],
+        mask: vec![0; rows * mask],
+        ..empty
+    };
+    let mut first = 0;
+    for buffer in buffers {
+        let last = first + buffer.len() / row_bytes;
+        let mut reader = buffer.reader();
+        reader.read(cast_slice_mut(&mut global.image_feats[first * images..last * images]))?;
+        reader.read(cast_slice_mut(&mut global.text_feats[first * texts..last * texts]))?;
+        reader.read(cast_slice_mut(&mut global.ids[first * ids..last * ids]))?;
+        reader.read(cast_slice_mut(&mut global.mask[first * mask..last * mask]))?;
+        first = last;
     }
     Ok(global)
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn empty() -> GlobalBatch {
@@ -100,12 +103,12 @@ mod tests {
     fn buffer(rows: usize, first: f32) -> Bytes {
         let floats: Vec<f32> = (0..rows * 9).map(|at| first + at as f32).collect();
         let integers: Vec<i32> = (0..rows as i32 * 8).collect();
-        [bytemuck::cast_slice::<_, u8>(&floats), bytemuck::cast_slice(&integers)].concat().into()
+        [cast_slice::<_, u8>(&floats), cast_slice(&integers)].concat().into()
     }
 
     #[test]
     fn buffers_become_one_batch_in_their_order() {
-        let global = decode(empty(), &[buffer(1, 0.0), buffer(2, 100.0)], 3).unwrap();
+        let global = decode(empty(), &[buffer(1, 0.0).into(), buffer(2, 100.0).into()], 3).unwrap();
         assert_eq!(global.image_feats[..8], [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 100.0, 101.0]);
         assert_eq!(global.text_feats, [6.0, 7.0, 8.0, 112.0, 113.0, 114.0, 115.0, 116.0, 117.0]);
         assert_eq!((global.ids.len(), global.mask.len()), (12, 12));
@@ -115,7 +118,9 @@ mod tests {
     #[test]
     fn buffers_of_another_size_are_refused() {
         let cut = buffer(2, 0.0).slice(..100);
-        assert!(decode(empty(), &[cut], 2).unwrap_err().to_string().contains("rows have 68"));
-        assert!(decode(empty(), &[buffer(2, 0.0)], 3).unwrap_err().to_string().contains("2 rows of 3"));
+        assert!(decode(empty(), &[cut.into()], 2).unwrap_err().to_string().contains("rows have 68"));
+        assert!(
+            decode(empty(), &[buffer(2, 0.0).into()], 3).unwrap_err().to_string().contains("2 rows of 3")
+        );
     }
 }

@@ -11,7 +11,7 @@ use blip2_tensors::train::loss::LossValue;
 use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::{ContrastTask, LOSSES};
+use super::model::{ContrastTask, LOSSES};
 use crate::error::Result;
 use crate::frozen_models::FrozenModels;
 use crate::sum::context::StepValues;
@@ -55,7 +55,8 @@ impl ContrastTask {
         let mut told = Vec::new();
         let global = GlobalBatch { ids, mask, image_feats, text_feats, ..self.no_rows() };
         let smoothing = self.settings.label_smoothing;
-        let contrast = global.contrast(self.model.temperature()?, smoothing, &frozen.device)?;
+        let on_device = global.features(&frozen.device)?;
+        let contrast = on_device.contrast(self.model.temperature()?, smoothing)?;
         let draw = |side, purpose: &str| -> Vec<usize> {
             let drawn = (0..rows.len()).map(|row| {
                 let parts = [unit as u64, row as u64];
@@ -68,6 +69,7 @@ impl ContrastTask {
         let images = Tensor::<1, Int>::from_data(TensorData::new(images, [rows.len()]), &frozen.device);
         let context = SlotContext {
             global: &global,
+            features: &on_device,
             contrast: &contrast,
             first_row: 0,
             negative_images: features.select(0, images),

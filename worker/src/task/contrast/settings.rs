@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::model::ModelSettings;
-use crate::task::Unusable;
+use crate::task::description::Unusable;
 
 /// Contrastive, matching and captioning losses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
