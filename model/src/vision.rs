@@ -1,19 +1,24 @@
-//! Frozen image encoders: images to the features that the Q-Former attends to.
+//! Image encoders, frozen or trained: images to the features that the Q-Former attends to.
 
 mod clip;
+mod drop_path;
 mod eva;
 mod patches;
 mod positions;
 mod source;
+mod trained;
 
 pub use clip::{ClipLayer, ClipVisionConfig, ClipVit};
+pub use drop_path::DropPath;
 pub use eva::{EvaConfig, EvaVit};
 pub use source::EncoderSizes;
+pub use trained::{EncoderForward, TrainedEncoder, WithEncoder};
 
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Gradients, Tensor};
 
+use self::drop_path::BlockPaths;
 use crate::device::placement::Placement;
 use crate::error::ModelError;
 use crate::files::weights::{Fit, check_beside, load_beside, randomise};
@@ -25,7 +30,7 @@ pub const EVA_PREFIX: &str = "visual_encoder";
 /// The name under which `transformers` stores CLIP's vision tower.
 pub(crate) const CLIP_VISION_PREFIX: &str = "vision_model";
 
-/// A frozen image encoder in one of the two published layouts.
+/// An image encoder in one of the two published layouts.
 #[derive(Debug, Clone)]
 pub enum ImageEncoder {
     /// Fused projections, all blocks, no final norm.
@@ -137,6 +142,37 @@ impl ImageEncoder {
         match self {
             Self::Eva(model) => model.forward(pixels),
             Self::Clip(model) => model.forward(pixels),
+        }
+    }
+
+    /// What enters the first block, `[b, tokens, width]`.
+    fn embed(&self, pixels: Tensor<4>) -> Result<Tensor<3>, ModelError> {
+        match self {
+            Self::Eva(model) => model.embed(pixels),
+            Self::Clip(model) => model.embed(pixels),
+        }
+    }
+
+    /// Block `index` of what enters it.
+    fn block(&self, index: usize, x: Tensor<3>, paths: &BlockPaths) -> Tensor<3> {
+        match self {
+            Self::Eva(model) => model.block(index, x, paths),
+            Self::Clip(model) => model.block(index, x, paths),
+        }
+    }
+
+    /// Blocks that are used.
+    pub fn depth(&self) -> usize {
+        match self {
+            Self::Eva(model) => model.config().depth,
+            Self::Clip(model) => model.layers(),
+        }
+    }
+
+    /// Takes the noise out of block `index`'s gradients, where a key bias is part of a fused one.
+    fn without_key_bias(&self, index: usize, gradients: &mut Gradients) {
+        if let Self::Eva(model) = self {
+            model.without_key_bias(index, gradients);
         }
     }
 }

@@ -73,6 +73,29 @@ impl GlobalBatch {
         smoothing: f64,
         device: &Device,
     ) -> Result<Contrast, ModelError> {
+        Ok(Contrast::new(self.similarity(temperature, device)?, self.rows(), smoothing))
+    }
+
+    /// The same where some rows have the same image: `images` holds the id of each row's.
+    ///
+    /// # Errors
+    /// Parts that do not fit together, or not an id for each row.
+    pub fn contrast_of_images(
+        &self,
+        images: &[u64],
+        temperature: f32,
+        smoothing: f64,
+        device: &Device,
+    ) -> Result<Contrast, ModelError> {
+        if images.len() != self.rows() {
+            let reason = format!("{} for {} rows", images.len(), self.rows());
+            return Err(ModelError::input("image ids", reason));
+        }
+        Ok(Contrast::of_images(self.similarity(temperature, device)?, images, smoothing))
+    }
+
+    /// Similarities over the temperature, image-major.
+    fn similarity(&self, temperature: f32, device: &Device) -> Result<Vec<f32>, ModelError> {
         self.validate()?;
         let rows = self.rows();
         let images = self.image_tensor(device).reshape([rows * self.queries, self.embed_dim]);
@@ -83,7 +106,7 @@ impl GlobalBatch {
             .max_dim(1)
             .reshape([rows, rows])
             / temperature;
-        Ok(Contrast::new(floats(similarity)?, rows, smoothing))
+        floats(similarity)
     }
 
     /// `[N, queries, embed_dim]`.

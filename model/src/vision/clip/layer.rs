@@ -6,11 +6,12 @@ use burn::tensor::{DType, Device, Tensor};
 use crate::error::ModelError;
 use crate::nn::activation::Activation;
 use crate::nn::attention::KeyValue;
-use crate::nn::attention::frozen_attention;
+use crate::nn::attention::encoder_attention;
 use crate::nn::feed_forward::FeedForward;
 use crate::nn::layers::LayerNorm;
 use crate::nn::projections::{ProjectionSizes, Projections};
 use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+use crate::vision::drop_path::{BlockPaths, Branch};
 
 /// `x += out(attention(norm1 x)); x += fc2(act(fc1(norm2 x)))`.
 #[derive(Module, Debug)]
@@ -47,13 +48,18 @@ impl ClipLayer {
     /// # Shapes
     /// - x and output `[b, length, width]`; mask, added to the scores, `[b, 1, length, length]`
     pub(crate) fn forward(&self, x: Tensor<3>, mask: Option<Tensor<4>>) -> Tensor<3> {
+        self.forward_on(x, mask, &BlockPaths::kept())
+    }
+
+    /// [`ClipLayer::forward`] with the branches that `paths` keeps.
+    pub(crate) fn forward_on(&self, x: Tensor<3>, mask: Option<Tensor<4>>, paths: &BlockPaths) -> Tensor<3> {
         let normed = self.norm1.forward(x.clone());
         let query = self.attention.query(normed.clone());
         let KeyValue { key, value } = self.attention.key_value(normed);
-        let attended = frozen_attention(query, key, value, mask);
-        let x = x + self.attention.output(attended);
+        let attended = encoder_attention(query, key, value, mask);
+        let x = x + paths.scale(Branch::Attention, self.attention.output(attended));
         let inner = self.feed_forward.forward(self.norm2.forward(x.clone()));
-        x + inner
+        x + paths.scale(Branch::FeedForward, inner)
     }
 }
 
