@@ -12,7 +12,7 @@
 //! - [`train`]: a backward pass in segments, the buckets of the gradient it completes one by one, losses,
 //!   AdamW.
 //! - [`files`]: weights, configurations, tokenizers and image processors of published folders.
-//! - [`vision`]: frozen image encoders in the EVA and the CLIP layout.
+//! - [`vision`]: image encoders in the EVA and the CLIP layout, frozen or trained.
 //! - [`qformer`]: the Querying Transformer.
 //! - [`language`]: the frozen language models behind one interface, and text from them.
 //! - [`objectives`]: the losses that train the Q-Former.

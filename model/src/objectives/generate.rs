@@ -1,5 +1,9 @@
 //! The generate task: the Q-Former's queries, projected, are a soft prompt of the frozen language model.
 
+mod question;
+
+pub use question::Questions;
+
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
@@ -8,17 +12,18 @@ use crate::error::ModelError;
 use crate::nn::dropout::Dropout;
 use crate::nn::layers::{LayerNorm, Linear};
 use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
-use crate::qformer::{QFormer, QFormerConfig};
+use crate::qformer::{ImageKeyValues, QFormer, QFormerConfig};
 use crate::train::tape::{Segment, Tape};
 
-/// What the generate task trains: vision norm, queries, Q-Former without its text parts, projection.
+/// What the generate task trains: vision norm, queries, Q-Former without its text parts unless it reads
+/// questions, projection.
 #[derive(Module, Debug)]
 pub struct GenerateModel {
     /// Norm of the image features.
     pub ln_vision: LayerNorm,
     /// `[1, queries, hidden]`.
     pub query_tokens: Param<Tensor<3>>,
-    /// Without text parts.
+    /// With text parts in [`GenerateModel::reading_questions`] alone.
     pub qformer: QFormer,
     /// Hidden width to the language model's.
     pub opt_proj: Linear,
@@ -51,17 +56,31 @@ impl GenerateModel {
         dropout: &mut Dropout,
         tape: &mut Tape,
     ) -> Result<Tensor<3>, ModelError> {
-        let [batch, _, width] = image_features.dims();
+        let batch = image_features.dims()[0];
+        let image = self.image_key_values(image_features, tape)?;
+        Ok(self.qformer.forward_queries(self.queries(batch), &image, dropout, tape).0)
+    }
+
+    /// What the layers see of the images; cuts `tape` behind `ln_vision`.
+    fn image_key_values(
+        &self,
+        image_features: Tensor<3>,
+        tape: &mut Tape,
+    ) -> Result<ImageKeyValues, ModelError> {
+        let width = image_features.dims()[2];
         let expected = self.ln_vision.weight.val().dims()[0];
         if width != expected {
             let reason = format!("features of width {width}, the model was made for {expected}");
             return Err(ModelError::input("image features", reason));
         }
         let image_embeds = tape.cut(Segment::Inputs, self.ln_vision.forward(in_f32(image_features)));
-        let image = self.qformer.image_key_values(image_embeds);
+        Ok(self.qformer.image_key_values(image_embeds))
+    }
+
+    /// The learned queries for each of `rows` images.
+    fn queries(&self, rows: usize) -> Tensor<3> {
         let [_, queries, hidden] = self.query_tokens.val().dims();
-        let queries = self.query_tokens.val().expand([batch, queries, hidden]);
-        Ok(self.qformer.forward_queries(queries, &image, dropout, tape).0)
+        self.query_tokens.val().expand([rows, queries, hidden])
     }
 
     /// The soft prompt.
