@@ -12,12 +12,12 @@ use blip2_dataset::coverage::Coverage;
 use blip2_dataset::plan::audit::{AuditSpec, StageAudit, Substitution, audit_stage};
 use blip2_dataset::plan::{PlanKey, RowAddress};
 use blip2_dataset::quarantine::{QuarantineList, QuarantineRecord};
-use blip2_dataset::store::Location;
 use blip2_run::RunError;
 use blip2_run::catalogue::{Catalogue, Damaged, Listing};
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::EpochRecord;
 use blip2_run::schedule::Schedule;
+use blip2_store::Location;
 use blip2_worker::config_hash;
 use serde::Serialize;
 

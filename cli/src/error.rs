@@ -1,6 +1,8 @@
 //! The one error of the command line: what, where, what to do, and the exit code that goes with it.
 
+use blip2_dataset::error::DatasetError;
 use blip2_run::exit::{Exit, ExitClass as _};
+use blip2_store::error::StoreError;
 
 /// An error that ends a command.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +56,9 @@ impl CliError {
 
     /// What went wrong with files that were named on the command line: one whose place cannot be understood
     /// is wrong usage.
-    pub(crate) fn of_typed(error: blip2_dataset::error::DatasetError) -> Self {
+    pub(crate) fn of_typed(error: DatasetError) -> Self {
         match error {
-            blip2_dataset::error::DatasetError::Location { .. } => CliError::Usage(error.to_string()),
+            DatasetError::Store(StoreError::Location { .. }) => CliError::Usage(error.to_string()),
             error => error.into(),
         }
     }
@@ -76,8 +78,14 @@ impl CliError {
     }
 }
 
-impl From<blip2_dataset::error::DatasetError> for CliError {
-    fn from(error: blip2_dataset::error::DatasetError) -> Self {
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        DatasetError::from(error).into()
+    }
+}
+
+impl From<DatasetError> for CliError {
+    fn from(error: DatasetError) -> Self {
         let message = error.to_string();
         match error.exit() {
             Exit::BadConfig => CliError::Config(message),

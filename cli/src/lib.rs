@@ -73,7 +73,7 @@ pub fn run() -> ExitCode {
         // Who reads the output has seen enough.
         Err(CliError::OutputClosed) => Exit::Done.into(),
         Err(error) => {
-            eprintln!("error: {}", blip2_dataset::store::secret_url::redacted_text(&error.to_string()));
+            eprintln!("error: {}", blip2_store::secret_url::redacted_text(&error.to_string()));
             error.exit().into()
         }
     }

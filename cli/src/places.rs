@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use blip2_dataset::error::DatasetError;
-use blip2_dataset::fetch::{fetch_model, is_weight_file};
-use blip2_dataset::store::Location;
-use blip2_dataset::store::secret_url::redacted;
 use blip2_run::catalogue::Catalogue;
 use blip2_run::layout::{CHECKPOINTS, CONFIGURATION};
+use blip2_store::Location;
+use blip2_store::error::StoreError;
+use blip2_store::fetch::{fetch_model, is_weight_file};
+use blip2_store::secret_url::redacted;
 
 use crate::error::CliError;
 
@@ -18,11 +18,11 @@ pub(crate) fn typed_location(text: &str) -> Result<Location, CliError> {
 
 /// The path on this machine of a model that was typed as `option`: a URL is fetched into the cache.
 pub(crate) async fn typed_model(option: &str, place: &str) -> Result<PathBuf, CliError> {
-    let explained = |error: DatasetError| {
+    let explained = |error: StoreError| {
         let message = format!("{option} {}: {error}", redacted(place));
         match error {
-            DatasetError::Location { .. } | DatasetError::NotFound { .. } => CliError::usage(message),
-            DatasetError::OtherContent { .. } => CliError::BadInput(message),
+            StoreError::Location { .. } | StoreError::NotFound { .. } => CliError::usage(message),
+            StoreError::OtherContent { .. } => CliError::BadInput(message),
             _ => CliError::failed(message),
         }
     };

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_dataset::corpus::manifest::Manifest;
-use blip2_dataset::store::secret_url::{redacted, redacted_text, without_credentials};
-use blip2_dataset::store::{Location, put_create};
 use blip2_run::layout;
+use blip2_store::secret_url::{redacted, redacted_text, without_credentials};
+use blip2_store::{Location, put_create};
 use blip2_worker::{Place, WorkerConfig, check, config_hash};
 
 use crate::again::same_command;

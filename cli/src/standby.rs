@@ -4,10 +4,10 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use blip2_coordinator::{StandByEnd, StandByOptions};
-use blip2_dataset::store::Location;
 use blip2_proto::v1::StatusReply;
 use blip2_run::catalogue::Catalogue;
 use blip2_run::epoch::Epochs;
+use blip2_store::Location;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 

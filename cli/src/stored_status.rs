@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use blip2_dataset::store::Location;
 use blip2_proto::v1::{NamedValue, StatusReply};
 use blip2_run::catalogue::Catalogue;
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::{EpochRecord, Epochs};
 use blip2_run::layout;
+use blip2_store::Location;
 use serde::Serialize;
 
 use crate::config::RunConfig;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_dataset::quarantine::QuarantineList;
-use blip2_dataset::store::Location;
 use blip2_proto::bounds::bounded_from_worker;
 use blip2_proto::drill::{Drill, DrillPhase};
 use blip2_proto::token::same_token;
@@ -14,6 +13,7 @@ use blip2_proto::transport::Connection;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{CoordinatorMessage, Hello, RefusalCode, Refused, StatusReply, WorkerMessage};
+use blip2_store::Location;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};

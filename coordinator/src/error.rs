@@ -1,9 +1,9 @@
 //! What the coordinator can fail with.
 
-use blip2_dataset::error::DatasetError;
 use blip2_proto::drill::DrillError;
 use blip2_run::RunError;
 use blip2_run::exit::{Exit, ExitClass};
+use blip2_store::error::StoreError;
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, CoordinatorError>;
@@ -30,8 +30,8 @@ pub enum CoordinatorError {
     Server(String),
 }
 
-impl From<DatasetError> for CoordinatorError {
-    fn from(error: DatasetError) -> Self {
+impl From<StoreError> for CoordinatorError {
+    fn from(error: StoreError) -> Self {
         Self::Run(error.into())
     }
 }

@@ -8,7 +8,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blip2_dataset::store::Location;
 use blip2_proto::text::{MAX_TEXT, visible};
 use blip2_proto::token::{same_token, with_token};
 use blip2_proto::transport::{Connection, Transport, how_it_ended};
@@ -17,6 +16,7 @@ use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::coordinator_server::Coordinator;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{CoordinatorMessage, RefusalCode, Refused, StatusReply, StatusRequest, WorkerMessage};
+use blip2_store::Location;
 use futures::Stream;
 use tokio::net::TcpListener;
 use tokio::sync::watch;

@@ -241,7 +241,7 @@ fn malformed(reason: impl std::fmt::Display) -> DatasetError {
 
 #[cfg(test)]
 mod tests {
-    use blip2_dataset::random::KeyedRng;
+    use blip2_random::KeyedRng;
     use proptest::prelude::*;
 
     use super::*;

@@ -1,12 +1,13 @@
 //! What ends a curation.
 
 use blip2_dataset::error::DatasetError;
-use blip2_dataset::store::secret_url::redacted;
 use blip2_evaluation::EvaluationError;
 use blip2_model::device::DeviceName;
 use blip2_model::device::failure::{DeviceFailure, behind, recognised};
 use blip2_model::error::ModelError;
 use blip2_run::exit::{Exit, ExitClass};
+use blip2_store::error::StoreError;
+use blip2_store::secret_url::redacted;
 
 /// `Result` of this crate.
 pub type Result<T, E = CurationError> = std::result::Result<T, E>;
@@ -116,6 +117,12 @@ impl ExitClass for CurationError {
     }
 }
 
+impl From<StoreError> for CurationError {
+    fn from(error: StoreError) -> Self {
+        Self::Data(error.into())
+    }
+}
+
 impl From<EvaluationError> for CurationError {
     fn from(error: EvaluationError) -> Self {
         match error {
@@ -155,12 +162,12 @@ mod tests {
 
     #[test]
     fn a_model_that_is_not_there_names_its_key() {
-        let missing = DatasetError::NotFound { location: "x".into() };
+        let missing = StoreError::NotFound { location: "x".into() };
         let error = CurationError::of_model("curation.models.clip", "https://u:p@host/clip", missing);
         assert_eq!(error.exit().code(), 78);
         let said = error.to_string();
         assert!(said.contains("curation.models.clip = \"https://REDACTED@host/clip\""), "{said}");
-        let store = DatasetError::Store { location: "x".into(), action: "read", reason: "timeout".into() };
+        let store = StoreError::Failed { location: "x".into(), action: "read", reason: "timeout".into() };
         assert_eq!(CurationError::of_model("curation.models.clip", "x", store).exit().code(), 1);
     }
 }

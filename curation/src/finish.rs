@@ -1,13 +1,14 @@
 //! From scores to files: what is written of a task, and of the job.
 
+use blip2_store::error::StoreError;
 use std::collections::{BTreeMap, BTreeSet};
 
 use blip2_dataset::corpus::ingest::PartRecord;
 use blip2_dataset::corpus::row_group_file::RowGroupFile;
 use blip2_dataset::error::{DatasetError, Result};
 use blip2_dataset::quarantine::QuarantineList;
-use blip2_dataset::store::put_create;
-use blip2_dataset::store::record::{create_same, read_json, to_json};
+use blip2_store::put_create;
+use blip2_store::record::{create_same, read_json, to_json};
 use serde::{Deserialize, Serialize};
 
 use crate::dedup::RowPlaces;
@@ -97,15 +98,15 @@ impl CurationJob {
     /// The record of a task, if it is done.
     ///
     /// # Errors
-    /// [`DatasetError::Store`], [`DatasetError::Malformed`].
+    /// [`StoreError::Failed`], [`DatasetError::Malformed`].
     pub async fn task_done(&self, task: u64) -> Result<Option<TaskDone>> {
-        read_json(&self.out.join(&done_name(task)), "done record").await
+        Ok(read_json(&self.out.join(&done_name(task)), "done record").await?)
     }
 
     /// Tasks that have a record, from one listing.
     ///
     /// # Errors
-    /// [`DatasetError::Store`].
+    /// [`StoreError::Failed`].
     pub async fn tasks_done(&self) -> Result<BTreeSet<u64>> {
         let found = self.out.join("done").list().await?;
         let number = |name: &str| name.strip_suffix(".json")?.parse().ok();
@@ -115,7 +116,7 @@ impl CurationJob {
     /// The scores of a task, if they are there.
     ///
     /// # Errors
-    /// [`DatasetError::Store`], [`DatasetError::Malformed`].
+    /// [`StoreError::Failed`], [`DatasetError::Malformed`].
     pub async fn read_scored(&self, task: u64) -> Result<Option<Vec<ScoredRow>>> {
         let content = self.scores_root()?.join(&scored_name(task)).read().await?;
         content.map(from_parquet).transpose()
@@ -126,7 +127,7 @@ impl CurationJob {
     /// afterwards.
     ///
     /// # Errors
-    /// [`DatasetError::Store`]; [`DatasetError::Changed`] if objects of another job are in the place;
+    /// [`StoreError::Failed`]; [`StoreError::Changed`] if objects of another job are in the place;
     /// [`DatasetError::Setting`] if `texts` are not those of the task's rows.
     pub async fn finish_task(&self, task: &CurationTask, texts: Vec<Vec<ScoredText>>) -> Result<TaskDone> {
         if texts.len() != task.rows.len() {
@@ -175,7 +176,7 @@ impl CurationJob {
             let Some(scored) = by_place.get(&place).filter(|scored| scored.sha256 == row.sha256) else {
                 let file = self.scores_root()?.join(&scored_name(task.number)).to_string();
                 let reason = format!("its rows are not those of the input: `{}`", row.key);
-                return Err(DatasetError::Changed { file, reason });
+                return Err(StoreError::Changed { file, reason }.into());
             };
             let texts = select(&scored.texts, &self.settings().selection);
             if duplicates.contains(&place) {
@@ -222,7 +223,7 @@ impl CurationJob {
     /// What all tasks have done; when none is missing, also writes it as `summary.json`.
     ///
     /// # Errors
-    /// [`DatasetError::Store`], [`DatasetError::Malformed`].
+    /// [`StoreError::Failed`], [`DatasetError::Malformed`].
     pub async fn summary(&self) -> Result<CurationSummary> {
         let mut summary = CurationSummary { tasks: self.tasks().len() as u64, ..CurationSummary::default() };
         for task in self.tasks_done().await? {

@@ -1,12 +1,13 @@
 //! The record that pins a job: what is curated, how, and how it is cut into tasks.
 
+use blip2_store::error::StoreError;
 use std::ops::Range;
 
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::manifest::{Manifest, ManifestFile};
 use blip2_dataset::error::{DatasetError, Result};
-use blip2_dataset::store::record::{read_json, to_json};
-use blip2_dataset::store::{Location, put_create};
+use blip2_store::record::{read_json, to_json};
+use blip2_store::{Location, put_create};
 use serde::{Deserialize, Serialize};
 
 use crate::dedup::DedupRule;
@@ -76,7 +77,7 @@ impl CurationJob {
     /// with the job that is there.
     ///
     /// # Errors
-    /// As [`Manifest::open`]; [`DatasetError::Setting`]; [`DatasetError::Changed`] when `out` holds another
+    /// As [`Manifest::open`]; [`DatasetError::Setting`]; [`StoreError::Changed`] when `out` holds another
     /// job, or the input is not what it was.
     pub async fn begin(out: &Location, input: &[String], settings: &CurationSettings) -> Result<Self> {
         settings.validate()?;
@@ -113,12 +114,12 @@ impl CurationJob {
     /// The job that `out` holds.
     ///
     /// # Errors
-    /// [`DatasetError::NotFound`] if it holds none, [`DatasetError::Malformed`].
+    /// [`StoreError::NotFound`] if it holds none, [`DatasetError::Malformed`].
     pub async fn open(out: &Location) -> Result<Self> {
         let place = out.join(JOB_FILE);
         match read_json::<JobRecord>(&place, "curation record").await? {
             Some(record) => Self::of(out, record),
-            None => Err(DatasetError::NotFound { location: place.to_string() }),
+            None => Err(StoreError::NotFound { location: place.to_string() }.into()),
         }
     }
 
@@ -142,7 +143,7 @@ impl CurationJob {
     fn of(out: &Location, record: JobRecord) -> Result<Self> {
         if record.format != FORMAT {
             let reason = format!("it has format {}, this program writes {FORMAT}", record.format);
-            return Err(DatasetError::Changed { file: out.join(JOB_FILE).to_string(), reason });
+            return Err(StoreError::Changed { file: out.join(JOB_FILE).to_string(), reason }.into());
         }
         let tasks = tasks(&record.files, record.settings.task_row_groups);
         Ok(Self { out: out.clone(), record, tasks })
@@ -153,7 +154,8 @@ impl CurationJob {
         let known = &self.record;
         let other = |reason: &str| {
             let file = self.out.join(JOB_FILE).to_string();
-            Err(DatasetError::Changed { file, reason: format!("{reason}; choose another curation.output") })
+            Err(StoreError::Changed { file, reason: format!("{reason}; choose another curation.output") }
+                .into())
         };
         if known.settings.models != wanted.settings.models {
             return other("it was begun with other models");
@@ -172,7 +174,7 @@ impl CurationJob {
         for (before, now) in known.files.iter().zip(&wanted.files) {
             if before.bytes != now.bytes || before.row_groups != now.row_groups {
                 let reason = format!("{} bytes instead of {}", now.bytes, before.bytes);
-                return Err(DatasetError::Changed { file: now.location.clone(), reason });
+                return Err(StoreError::Changed { file: now.location.clone(), reason }.into());
             }
         }
         Ok(())
@@ -215,7 +217,10 @@ impl CurationJob {
 
     /// Where the scores are.
     pub(crate) fn scores_root(&self) -> Result<Location> {
-        self.record.scores.as_ref().map_or_else(|| Ok(self.out.clone()), |root| Location::parse(root))
+        match &self.record.scores {
+            Some(root) => Ok(Location::parse(root)?),
+            None => Ok(self.out.clone()),
+        }
     }
 }
 

@@ -186,7 +186,7 @@ impl Leases {
 
 #[cfg(test)]
 mod tests {
-    use blip2_dataset::random::KeyedRng;
+    use blip2_random::KeyedRng;
     use proptest::prelude::*;
 
     use super::*;

@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
-use blip2_dataset::store::secret_url::redacted;
 use blip2_evaluation::model_folder::{PROBE_LENGTH, PartReport};
 use blip2_model::files::config::FolderConfig;
 use blip2_model::files::weights::WeightSource;
+use blip2_store::secret_url::redacted;
 
 use crate::error::CurationError;
 use crate::models::{CAPTIONERS, FILTERS, RANKERS};

@@ -69,7 +69,7 @@ impl CurationFigures {
     /// machines.
     ///
     /// # Errors
-    /// [`DatasetError::Store`](blip2_dataset::error::DatasetError::Store),
+    /// `StoreError::Failed`,
     /// [`DatasetError::Malformed`](blip2_dataset::error::DatasetError::Malformed), an input that changed.
     pub async fn read(job: &CurationJob, examples: usize, price_per_hour: Option<f64>) -> Result<Self> {
         let mut figures = Self { rows: job.rows(), ..Self::default() };

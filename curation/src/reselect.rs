@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use blip2_dataset::corpus::ingest::Share;
 use blip2_dataset::error::{DatasetError, Result};
-use blip2_dataset::store::Location;
-use blip2_dataset::store::record::create_same;
+use blip2_store::Location;
+use blip2_store::record::create_same;
 use bytes::Bytes;
 
 use crate::dedup::{DedupRule, DuplicateFinder, DuplicateList, ImageHash, RowPlaces};
@@ -93,7 +93,7 @@ impl CurationJob {
     /// bytes a row.
     ///
     /// # Errors
-    /// [`DatasetError::Setting`] if a task has no scores yet; [`DatasetError::Store`],
+    /// [`DatasetError::Setting`] if a task has no scores yet; `StoreError::Failed`,
     /// [`DatasetError::Malformed`].
     pub async fn duplicates(&self, rule: DedupRule, scratch: &Path, memory_bytes: usize) -> Result<Bytes> {
         let mut finder = DuplicateFinder::new(rule, scratch, memory_bytes)?;

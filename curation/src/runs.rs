@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use blip2_dataset::error::Result;
-use blip2_dataset::store::record::{read_json, to_json};
+use blip2_store::record::{read_json, to_json};
 use serde::{Deserialize, Serialize};
 
 use crate::job::CurationJob;
@@ -23,19 +23,19 @@ impl CurationJob {
     /// Adds a run to `runs/`.
     ///
     /// # Errors
-    /// [`DatasetError::Store`](blip2_dataset::error::DatasetError::Store).
+    /// `StoreError::Failed`.
     pub async fn record_run(&self, run: &RunRecord) -> Result<()> {
         // Only its name comes from the clock.
         #[expect(clippy::disallowed_methods, reason = "a name that no other record has")]
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let name = format!("runs/{now}-{}.json", std::process::id());
-        self.output().join(&name).put(to_json(run)?).await
+        Ok(self.output().join(&name).put(to_json(run)?).await?)
     }
 
     /// All runs, in the order of their ends.
     ///
     /// # Errors
-    /// [`DatasetError::Store`](blip2_dataset::error::DatasetError::Store),
+    /// `StoreError::Failed`,
     /// [`DatasetError::Malformed`](blip2_dataset::error::DatasetError::Malformed).
     pub async fn runs(&self) -> Result<Vec<RunRecord>> {
         let mut runs = Vec::new();

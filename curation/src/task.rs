@@ -3,10 +3,10 @@
 use blip2_dataset::corpus::columns::RowGroup;
 use blip2_dataset::corpus::ingest::readable;
 use blip2_dataset::error::{DatasetError, Result};
-use blip2_dataset::image::decode::decode_image;
 use blip2_dataset::quarantine::QuarantineRecord;
-use blip2_dataset::store::Location;
 use blip2_dataset::text::is_visible;
+use blip2_images::decode::decode_image;
+use blip2_store::Location;
 use bytes::Bytes;
 use image::RgbImage;
 use image_hasher::{HashAlg, Hasher, HasherConfig};
@@ -46,7 +46,7 @@ impl TaskRow {
     /// # Errors
     /// [`DatasetError::Image`]; none for a row of a task that was read.
     pub fn decode(&self) -> Result<RgbImage> {
-        decode_image(&self.image, self.max_pixels)
+        Ok(decode_image(&self.image, self.max_pixels)?)
     }
 }
 
@@ -65,8 +65,8 @@ impl CurationJob {
     /// Reads a task's row groups, and decodes every image once.
     ///
     /// # Errors
-    /// [`DatasetError::Changed`], [`DatasetError::ReadRowGroup`], [`DatasetError::DamagedRowGroup`],
-    /// [`DatasetError::Store`].
+    /// `StoreError::Changed`, [`DatasetError::ReadRowGroup`], [`DatasetError::DamagedRowGroup`],
+    /// `StoreError::Failed`.
     pub async fn read_task(&self, number: u64) -> Result<CurationTask> {
         let place = self.place(number)?.clone();
         let entry = &self.record.files[place.file];

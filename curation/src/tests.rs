@@ -3,6 +3,7 @@
 mod fakes;
 mod serving;
 
+use blip2_store::error::StoreError;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use blip2_dataset::corpus::samples::{Sample, read_all};
 use blip2_dataset::error::{DatasetError, Result};
 use blip2_dataset::parquet_bytes::read_parquet;
 use blip2_dataset::quarantine::QuarantineList;
-use blip2_dataset::store::Location;
+use blip2_store::Location;
 use blip2_test_corpus::Corpus;
 
 use crate::dedup::DedupRule;
@@ -291,8 +292,11 @@ async fn another_job_or_input_is_refused() {
     assert!(error.to_string().contains("0 lists of texts"), "{error}");
     assert!(job.read_task(3).await.unwrap_err().to_string().contains("has 3"));
     Corpus::with_rows(41).row_group(7).write(&scene.path("in.parquet"));
-    assert!(matches!(job.read_task(0).await, Err(DatasetError::Changed { .. })));
+    assert!(matches!(job.read_task(0).await, Err(DatasetError::Store(StoreError::Changed { .. }))));
     let error = scene.try_begin("out", &settings()).await.unwrap_err();
-    assert!(matches!(error, DatasetError::Changed { .. }), "{error}");
-    assert!(matches!(CurationJob::open(&scene.out("none")).await, Err(DatasetError::NotFound { .. })));
+    assert!(matches!(error, DatasetError::Store(StoreError::Changed { .. })), "{error}");
+    assert!(matches!(
+        CurationJob::open(&scene.out("none")).await,
+        Err(DatasetError::Store(StoreError::NotFound { .. }))
+    ));
 }

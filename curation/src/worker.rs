@@ -5,11 +5,11 @@ mod options;
 
 use std::time::Duration;
 
-use blip2_dataset::store::Location;
-use blip2_dataset::store::secret_url::remember_credentials_of;
 use blip2_proto::text::{MAX_TEXT, visible};
 use blip2_proto::v1::report_request::Outcome;
 use blip2_proto::v1::{LeasedTask, lease_reply};
+use blip2_store::Location;
+use blip2_store::secret_url::remember_credentials_of;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::CurationConfig;

@@ -1,5 +1,8 @@
 //! The one error type of this crate.
 
+use blip2_images::ImageError;
+use blip2_store::error::StoreError;
+
 /// `Result` of this crate.
 pub type Result<T, E = DatasetError> = std::result::Result<T, E>;
 
@@ -8,46 +11,12 @@ pub type Result<T, E = DatasetError> = std::result::Result<T, E>;
 /// Causes are kept as text so that one failed read can be reported to everyone who waits for it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DatasetError {
-    /// A location cannot be understood.
-    #[error("cannot use location `{location}`: {reason}")]
-    Location {
-        /// As it was written.
-        location: String,
-        /// Why not.
-        reason: String,
-    },
-    /// Nothing is stored at a location.
-    #[error("`{location}` does not exist; check the path or URL")]
-    NotFound {
-        /// The missing object.
-        location: String,
-    },
-    /// Several of the names that braces stand for are missing.
-    #[error("`{first}` and {others} others of `{pattern}` do not exist; check the numbers in its braces")]
-    MissingFiles {
-        /// The first of them.
-        first: String,
-        /// How many more there are.
-        others: usize,
-        /// As it was written.
-        pattern: String,
-    },
-    /// A pattern matches nothing, or no source was given.
-    #[error(
-        "no file matches `{pattern}`; patterns are `*`, `?`, `[a-z]`, `**` over folders, `{{a,b}}` and `{{000..127}}`"
-    )]
-    NoMatch {
-        /// The pattern.
-        pattern: String,
-    },
-    /// A link that leads nowhere, among the files that are named: leaving it out would be another corpus.
-    #[error("`{link}` is a link to `{target}`, which is not there; restore it, or remove the link")]
-    DanglingLink {
-        /// The link.
-        link: String,
-        /// What it leads to.
-        target: String,
-    },
+    /// A place cannot be read or written, or a name stands for nothing.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An image cannot be used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// An ingestion came to its end without a row of some source.
     #[error("{sources}; {kept}. Rows that cannot be used are listed in the output's `rejected/`")]
     NothingKept {
@@ -55,54 +24,6 @@ pub enum DatasetError {
         sources: String,
         /// What is written all the same.
         kept: String,
-    },
-    /// A folder that stands for the files in it has none of their kind.
-    #[error("the folder `{folder}` has no {wanted}, neither in it nor below it")]
-    EmptyFolder {
-        /// The folder.
-        folder: String,
-        /// What is looked for.
-        wanted: String,
-    },
-    /// The object store refused or failed, after its own retries.
-    #[error("cannot {action} `{location}`: {reason}")]
-    Store {
-        /// The object.
-        location: String,
-        /// `read`, `write`, `list`, `delete`.
-        action: &'static str,
-        /// What the store said.
-        reason: String,
-    },
-    /// The object store does not let in whoever asks.
-    #[error("cannot {action} `{location}`: {reason}")]
-    Denied {
-        /// The object.
-        location: String,
-        /// `read`, `write`, `list`, `delete`.
-        action: &'static str,
-        /// What the store said.
-        reason: String,
-    },
-    /// A model cannot be brought to this machine.
-    #[error("cannot fetch `{location}`: {reason}")]
-    Fetch {
-        /// Its URL.
-        location: String,
-        /// Why not.
-        reason: String,
-    },
-    /// What lies at a URL is not what was asked for.
-    #[error(
-        "`{location}` has the hash {found} instead of {expected}: it is other content than what was asked for"
-    )]
-    OtherContent {
-        /// The URL.
-        location: String,
-        /// The hash asked for.
-        expected: String,
-        /// Its hash.
-        found: String,
     },
     /// A file is not Parquet or its footer is damaged.
     #[error("`{file}` is not a readable Parquet file: {reason}")]
@@ -183,14 +104,6 @@ pub enum DatasetError {
         /// What can be used.
         wanted: &'static str,
     },
-    /// A file is not the one the manifest was made from.
-    #[error("`{file}` changed since the manifest was made ({reason}); start a new run for the new corpus")]
-    Changed {
-        /// The file.
-        file: String,
-        /// The difference.
-        reason: String,
-    },
     /// A row group cannot be read from the store, after its retries.
     #[error("cannot read row group {row_group} of `{file}`: {reason}")]
     ReadRowGroup {
@@ -217,12 +130,6 @@ pub enum DatasetError {
         /// `manifest` or `quarantine list`.
         what: &'static str,
         /// What is wrong.
-        reason: String,
-    },
-    /// An image cannot be used.
-    #[error("{reason}")]
-    Image {
-        /// Why not.
         reason: String,
     },
     /// A tokenizer cannot be loaded or used.
@@ -281,16 +188,13 @@ impl DatasetError {
     /// Whether the data or a setting is at fault (the same call fails again) and not storage, time or the
     /// machine.
     pub fn is_bad_input(&self) -> bool {
-        !matches!(
-            self,
-            Self::Store { .. }
-                | Self::Denied { .. }
-                | Self::Fetch { .. }
-                | Self::ReadRowGroup { .. }
-                | Self::Deadline { .. }
-                | Self::Ended { .. }
-                | Self::Thread { .. }
-        )
+        match self {
+            Self::Store(error) => error.is_bad_input(),
+            Self::ReadRowGroup { .. } | Self::Deadline { .. } | Self::Ended { .. } | Self::Thread { .. } => {
+                false
+            }
+            _ => true,
+        }
     }
 }
 
@@ -300,10 +204,10 @@ mod tests {
 
     #[test]
     fn input_errors_are_told_from_storage_errors() {
-        assert!(DatasetError::NotFound { location: "a".into() }.is_bad_input());
         assert!(DatasetError::Setting("a".into()).is_bad_input());
-        let store = DatasetError::Store { location: "a".into(), action: "read", reason: "timeout".into() };
-        assert!(!store.is_bad_input());
-        assert_eq!(store.to_string(), "cannot read `a`: timeout");
+        let missing = StoreError::NotFound { location: "a".into() };
+        assert!(DatasetError::from(missing).is_bad_input());
+        let failed = StoreError::Failed { location: "a".into(), action: "read", reason: "timeout".into() };
+        assert!(!DatasetError::from(failed).is_bad_input());
     }
 }

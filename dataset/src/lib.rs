@@ -2,7 +2,7 @@
 //!
 //! The corpus of a run is pinned once by its [`Manifest`](corpus::manifest::Manifest): the files, their
 //! lengths and the rows of their row groups. From then on, everything is *computed*: the [`Plan`](plan::Plan)
-//! says which row every position of every slot is, and a [`KeyedRng`](random::KeyedRng) says how it is
+//! says which row every position of every slot is, and a [`KeyedRng`](blip2_random::KeyedRng) says how it is
 //! cropped and which of its captions is read. No iterator is saved, no shuffle buffer is filled. A batch
 //! depends on the seed, the stage, the slot and the step, and not on threads, memory, or on which worker
 //! asks; a run can be resumed, or a slot moved to another worker, at any step.
@@ -13,7 +13,7 @@
 //! use blip2_dataset::corpus::columns::ColumnNames;
 //! use blip2_dataset::corpus::manifest::Manifest;
 //! use blip2_dataset::error::{DatasetError, Result};
-//! use blip2_dataset::image::transform::TrainTransform;
+//! use blip2_images::transform::TrainTransform;
 //! use blip2_dataset::loader::{Loader, LoaderSettings, LoaderSpec};
 //! use blip2_dataset::plan::{Plan, PlanKey};
 //! use blip2_dataset::text::{TextEncoder, TextEncoding};
@@ -53,18 +53,15 @@
 //! # The map
 //! | module | holds |
 //! |---|---|
-//! | [`store`] | places by path or URL, create-if-absent, pinned reads, patterns, hidden credentials |
-//! | [`fetch`] | models from elsewhere: a URL becomes a path on this machine, kept in a cache |
 //! | [`corpus`] | Parquet files of images and captions: columns, manifest, ingestion, survey, verification |
-//! | [`image`] | encoded bytes to RGB with limits, RGB to the tensors of training and evaluation |
 //! | [`text`] | captions to tokens |
 //! | [`plan`] | which row every position of every slot is; its quality, and its audit |
 //! | [`loader`] | all of it ahead of the training step, in bounded memory |
-//! | [`random`] | draws and permutations by key |
 //! | [`coverage`], [`quarantine`] | which samples were used with which rows, and which rows could not be |
 //! | [`error`] | the one error type |
 //!
-//! It knows nothing of models, of processes that talk to each other, or of what a run is.
+//! Places, images and draws are rooms of their own below it: [`blip2_store`], [`blip2_images`],
+//! [`blip2_random`]. It knows nothing of models, of processes that talk to each other, or of what a run is.
 //!
 //! # Bad rows
 //! A row that does not decode, has no text, is too large, is marked as failed or does not have its recorded
@@ -80,22 +77,14 @@
 pub mod corpus;
 pub mod coverage;
 pub mod error;
-pub mod fetch;
 #[cfg(test)]
 mod hostile;
-pub mod image;
 pub mod loader;
 pub mod parquet_bytes;
 pub mod plan;
 #[cfg(test)]
-mod properties;
-#[cfg(test)]
 mod published;
 pub mod quarantine;
-pub mod random;
-pub mod store;
 #[cfg(test)]
 mod test_assets;
-#[cfg(test)]
-mod test_server;
 pub mod text;

@@ -20,7 +20,7 @@ use crate::corpus::samples::{EvaluationSet, read_all};
 use crate::corpus::verify::{FindingKind, VerifySpec, VerifySummary, verify_corpus};
 use crate::error::DatasetError;
 use crate::plan::{Plan, PlanKey};
-use crate::store::Location;
+use blip2_store::Location;
 
 const LIMIT: u64 = 1 << 20;
 

@@ -6,10 +6,10 @@ use std::io::Cursor;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use blip2_dataset::image::RgbImage;
-use blip2_dataset::image::decode::decode_image;
-use blip2_dataset::image::transform::{ImageScratch, TrainTransform};
-use blip2_dataset::random::KeyedRng;
+use blip2_images::RgbImage;
+use blip2_images::decode::decode_image;
+use blip2_images::transform::{ImageScratch, TrainTransform};
+use blip2_random::KeyedRng;
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 static BYTES: AtomicUsize = AtomicUsize::new(0);

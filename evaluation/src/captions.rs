@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use blip2_dataset::corpus::samples::Sample;
-use blip2_dataset::random::KeyedPermutation;
 use blip2_dataset::text::{TextEncoder, Tokens, clean_caption};
+use blip2_random::KeyedPermutation;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::error::{EvaluationError, Result};

@@ -1,6 +1,7 @@
 //! What keeps a model from being evaluated.
 
 use blip2_dataset::error::DatasetError;
+use blip2_images::ImageError;
 use blip2_model::error::ModelError;
 use blip2_run::exit::{Exit, ExitClass};
 
@@ -38,6 +39,12 @@ impl EvaluationError {
     /// [`EvaluationError::Measured`] under the name that `what` gives it.
     pub(crate) fn unless_finite(value: f64, what: impl FnOnce() -> String) -> Result<f64> {
         if value.is_finite() { Ok(value) } else { Err(Self::Measured { what: what(), value }) }
+    }
+}
+
+impl From<ImageError> for EvaluationError {
+    fn from(error: ImageError) -> Self {
+        Self::Data(error.into())
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::samples::{Sample, read_first};
-use blip2_dataset::image::transform::EvalTransform;
 use blip2_dataset::text::{TextEncoder, Tokens};
+use blip2_images::transform::EvalTransform;
 
 pub use self::settings::HeldOutSettings;
 use crate::captions::caption;

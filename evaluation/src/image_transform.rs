@@ -1,7 +1,7 @@
 //! Images as a model's folder says that they are prepared.
 
-use blip2_dataset::error::DatasetError;
-use blip2_dataset::image::transform::{EvalTransform, Resampling, ShortestEdgeTransform};
+use blip2_images::ImageError;
+use blip2_images::transform::{EvalTransform, Resampling, ShortestEdgeTransform};
 use blip2_model::files::image_processor::{self, Fitting, ImageProcessor};
 use burn::tensor::{Device, Tensor, TensorData};
 use image::RgbImage;
@@ -30,7 +30,7 @@ impl ImageTransform {
         }
     }
 
-    fn apply(&self, image: &RgbImage) -> Result<Vec<f32>, DatasetError> {
+    fn apply(&self, image: &RgbImage) -> Result<Vec<f32>, ImageError> {
         match self {
             Self::Squeeze(transform) => transform.apply(image),
             Self::CentralSquare(transform) => transform.apply(image),
@@ -82,7 +82,7 @@ pub fn resampling(processor: &ImageProcessor) -> Resampling {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use blip2_dataset::image::transform::{CLIP_MEAN, CLIP_STD};
+    use blip2_images::transform::{CLIP_MEAN, CLIP_STD};
 
     #[test]
     fn published_numbers_are_those_of_training_to_the_bit() {

@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use blip2_dataset::fetch::is_weight_file;
-use blip2_dataset::store::secret_url::{redacted, redacted_text};
 use blip2_dataset::text::TextEncoding;
 use blip2_model::files::tokenizer::TokenizerKind;
 use blip2_model::files::weights::WeightSource;
+use blip2_store::fetch::is_weight_file;
+use blip2_store::secret_url::{redacted, redacted_text};
 use serde::Serialize;
 
 use crate::tokenizer::open_tokenizer;

@@ -1,9 +1,10 @@
 //! The checkpoints of a run. A checkpoint *is* its COMMIT object: no COMMIT, no checkpoint.
 
+use blip2_store::error::StoreError;
 use std::collections::{BTreeMap, BTreeSet};
 
 use blip2_dataset::quarantine::QuarantineList;
-use blip2_dataset::store::{Location, put_create};
+use blip2_store::{Location, put_create};
 use bytes::Bytes;
 use futures::StreamExt;
 
@@ -295,7 +296,7 @@ fn missing_part(record: &CheckpointRecord, objects: &BTreeMap<String, u64>) -> O
 async fn digest(location: &Location) -> Result<Option<(u64, String)>> {
     use object_store::{Error, ObjectStoreExt};
     let failed = |error: Error| {
-        RunError::Store(blip2_dataset::error::DatasetError::Store {
+        RunError::Store(StoreError::Failed {
             location: location.to_string(),
             action: "read",
             reason: error.to_string(),

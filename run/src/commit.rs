@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use blip2_dataset::store::Location;
+use blip2_store::Location;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! Membership epochs as create-if-absent objects: whoever creates the next one leads, all others are fenced
 //! off.
 
-use blip2_dataset::store::{Location, put_create};
+use blip2_store::{Location, put_create};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 

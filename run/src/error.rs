@@ -1,6 +1,7 @@
 //! What reading and writing a run's objects can fail with.
 
 use blip2_dataset::error::DatasetError;
+use blip2_store::error::StoreError;
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, RunError>;
@@ -10,7 +11,10 @@ pub type Result<T> = std::result::Result<T, RunError>;
 pub enum RunError {
     /// The object store failed.
     #[error(transparent)]
-    Store(#[from] DatasetError),
+    Store(#[from] StoreError),
+    /// A list of the run is damaged, or cannot be written.
+    #[error(transparent)]
+    List(#[from] DatasetError),
     /// Another coordinator took over this run.
     #[error(
         "epoch {epoch} of this run was taken by another coordinator; this one is fenced off and must end"

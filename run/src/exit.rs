@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use blip2_dataset::error::DatasetError;
+use blip2_store::error::StoreError;
 
 use crate::RunError;
 
@@ -70,11 +71,21 @@ impl From<Exit> for ExitCode {
     }
 }
 
-impl ExitClass for DatasetError {
+impl ExitClass for StoreError {
     /// A place that cannot be understood is the configuration's.
     fn exit(&self) -> Exit {
         match self {
             Self::Location { .. } => Exit::BadConfig,
+            error if error.is_bad_input() => Exit::BadInput,
+            _ => Exit::Failed,
+        }
+    }
+}
+
+impl ExitClass for DatasetError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Store(error) => error.exit(),
             error if error.is_bad_input() => Exit::BadInput,
             _ => Exit::Failed,
         }
@@ -86,7 +97,7 @@ impl ExitClass for RunError {
         match self {
             Self::Fenced { .. } => Exit::Refused,
             // The run's own objects are no input of anybody: whoever takes a checkpoint as one says so.
-            Self::Store(_) | Self::Checkpoint { .. } | Self::Epoch { .. } => Exit::Failed,
+            Self::Store(_) | Self::List(_) | Self::Checkpoint { .. } | Self::Epoch { .. } => Exit::Failed,
         }
     }
 }

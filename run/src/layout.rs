@@ -12,7 +12,7 @@
 //! | `report.html` | the page of the run |
 //! | `logs/` | logs of the processes of one machine, with the run's `token` while it is led there |
 
-use blip2_dataset::store::Location;
+use blip2_store::Location;
 
 /// The configuration of a run.
 pub const CONFIGURATION: &str = "run.toml";

@@ -1,8 +1,8 @@
 //! Quarantined rows as messages and as objects of a run.
 
 use blip2_dataset::quarantine::{QuarantineList, QuarantineRecord};
-use blip2_dataset::store::Location;
 use blip2_proto::v1::Quarantined;
+use blip2_store::Location;
 
 use crate::Result;
 use crate::layout::QUARANTINE;

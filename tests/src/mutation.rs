@@ -1,6 +1,6 @@
 //! Inputs that are nearly right: seeded mutations of kept ones.
 
-use blip2_dataset::random::KeyedRng;
+use blip2_random::KeyedRng;
 
 /// Longest input made.
 const MAX_BYTES: usize = 64 << 10;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::samples::read_all;
-use blip2_dataset::random::KeyedRng;
+use blip2_random::KeyedRng;
 use blip2_tests::corpus::{Row, good_rows, truncated_picture, write};
 use blip2_tests::process::{Ended, Running, blip2, children, finish, signal, start};
 

@@ -4,12 +4,12 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use blip2_dataset::random::KeyedRng;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as Answer;
 use blip2_proto::v1::curation_client::CurationClient;
 use blip2_proto::v1::worker_message::Kind;
 use blip2_proto::v1::{CurationStatusRequest, Hello, RefusalCode, StatusRequest, WorkerMessage};
+use blip2_random::KeyedRng;
 use blip2_tests::cluster::Cluster;
 use blip2_tests::need::Need;
 use blip2_tests::process::{Running, blip2, poll_for, start};

@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use blip2_dataset::corpus::manifest::Manifest;
-use blip2_dataset::image::transform::TrainTransform;
 use blip2_dataset::loader::{Loader, LoaderSpec};
 use blip2_dataset::plan::{Plan, PlanKey};
 use blip2_evaluation::image_transform::resampling;
+use blip2_images::transform::TrainTransform;
 
 use crate::config::WorkerConfig;
 use crate::config::stage::NumberedStage;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_dataset::corpus::manifest::Manifest;
-use blip2_dataset::image::transform::TrainTransform;
 use blip2_dataset::loader::{Loader, LoaderSpec};
 use blip2_dataset::plan::{Plan, PlanKey};
+use blip2_images::transform::TrainTransform;
 use blip2_model::device::placement::Placement;
 use blip2_model::device::{DeviceName, Present};
 use blip2_model::files::weights::WeightSource;

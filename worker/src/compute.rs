@@ -4,14 +4,13 @@ mod entering;
 mod saving;
 mod stepping;
 
+use blip2_store::error::StoreError;
 use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_collective::{Exchange, World};
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::error::DatasetError;
-use blip2_dataset::store::Location;
-use blip2_dataset::store::secret_url::remember_credentials_of;
 use blip2_evaluation::held_out::HeldOut;
 use blip2_model::device::KernelsMade;
 use blip2_model::device::card::CardWatch;
@@ -19,6 +18,8 @@ use blip2_model::device::seat::DeviceChoice;
 use blip2_proto::drill::Drill;
 use blip2_proto::v1;
 use blip2_run::layout::MANIFEST;
+use blip2_store::Location;
+use blip2_store::secret_url::remember_credentials_of;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::stepping::{Batches, Pending};
@@ -288,8 +289,7 @@ fn blameless<T>(result: Result<T>, own: u32) -> Result<std::result::Result<T, Fa
         WorkerError::Collective(error) => error.suspects(),
         WorkerError::Aborted { .. } | WorkerError::Checkpoint { .. } => Vec::new(),
         WorkerError::Data(
-            DatasetError::Store { .. }
-            | DatasetError::Denied { .. }
+            DatasetError::Store(StoreError::Failed { .. } | StoreError::Denied { .. })
             | DatasetError::ReadRowGroup { .. }
             | DatasetError::Deadline { .. },
         ) => vec![own],

@@ -2,12 +2,13 @@
 
 use blip2_collective::CollectiveError;
 use blip2_dataset::error::DatasetError;
-use blip2_dataset::store::secret_url::redacted;
 use blip2_evaluation::EvaluationError;
 use blip2_model::device::failure::DeviceFailure;
 use blip2_model::error::ModelError;
 use blip2_run::RunError;
 use blip2_run::exit::{Exit, ExitClass};
+use blip2_store::error::StoreError;
+use blip2_store::secret_url::redacted;
 
 /// `Result` of this crate.
 pub type Result<T, E = WorkerError> = std::result::Result<T, E>;
@@ -136,7 +137,8 @@ impl WorkerError {
 impl From<RunError> for WorkerError {
     fn from(error: RunError) -> Self {
         match error {
-            RunError::Store(error) => Self::Data(error),
+            RunError::Store(error) => error.into(),
+            RunError::List(error) => Self::Data(error),
             RunError::Checkpoint { name, reason } => Self::Checkpoint { name, reason },
             error => Self::Protocol(error.to_string()),
         }
@@ -153,6 +155,12 @@ impl ExitClass for WorkerError {
             Self::RunFailed { exit_code, .. } => Exit::from_code(*exit_code as i32),
             _ => Exit::Failed,
         }
+    }
+}
+
+impl From<StoreError> for WorkerError {
+    fn from(error: StoreError) -> Self {
+        Self::Data(error.into())
     }
 }
 

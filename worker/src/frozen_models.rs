@@ -1,7 +1,6 @@
 //! The frozen models of a run, and what else stays the same over its steps.
 
 use blip2_dataset::loader::SlotBatch;
-use blip2_dataset::random::KeyedRng;
 use blip2_evaluation::image_transform::statistics;
 use blip2_model::device::placement::Placement;
 use blip2_model::files::image_processor::ImageProcessor;
@@ -9,6 +8,7 @@ use blip2_model::files::tokenizer::DECODER_START;
 use blip2_model::nn::dropout::Dropout;
 use blip2_model::vision::ImageEncoder;
 use blip2_proto::drill::{Drill, DrillPhase};
+use blip2_random::KeyedRng;
 use burn::tensor::{Device, Tensor};
 
 use crate::error::{Result, WorkerError};

@@ -3,7 +3,6 @@
 
 use std::path::Path;
 
-use blip2_dataset::store::secret_url::redacted;
 use blip2_evaluation::model_folder::{PartReport, TokenizerReport};
 use blip2_model::files::config::FolderConfig;
 use blip2_model::files::tokenizer::{QFormerTokenizer, TokenizerKind};
@@ -11,6 +10,7 @@ use blip2_model::files::weights::WeightSource;
 use blip2_model::language::LanguageModel;
 use blip2_model::train::flat::FlatLayout;
 use blip2_model::vision::{EncoderSizes, ImageEncoder};
+use blip2_store::secret_url::redacted;
 use burn::tensor::Device;
 use serde::Serialize;
 

@@ -24,12 +24,12 @@ pub(crate) fn normalised_pixels(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use blip2_dataset::image::transform::{CLIP_MEAN, CLIP_STD};
+    use blip2_images::transform::{CLIP_MEAN, CLIP_STD};
 
     #[test]
     fn the_device_computes_what_the_host_did() {
         let pixels: Vec<u8> = (0..2 * 3 * 16 * 16).map(|index| (index * 7 % 256) as u8).collect();
-        let expected = blip2_dataset::image::transform::normalised(&pixels, 256, CLIP_MEAN, CLIP_STD);
+        let expected = blip2_images::transform::normalised(&pixels, 256, CLIP_MEAN, CLIP_STD);
         let tensor = normalised_pixels(pixels, [2, 16], (CLIP_MEAN, CLIP_STD), &Device::flex());
         assert_eq!(tensor.dims(), [2, 3, 16, 16]);
         let values = tensor.into_data().try_to_vec::<f32>().unwrap();

@@ -1,9 +1,9 @@
 //! The places that a configuration names: models that may be URLs.
 
-use blip2_dataset::error::DatasetError;
-use blip2_dataset::fetch::{fetch_folder, fetch_model, is_url, is_weight_file, model_exists};
-use blip2_dataset::store::Location;
 use blip2_run::layout::COMMIT;
+use blip2_store::Location;
+use blip2_store::error::StoreError;
+use blip2_store::fetch::{fetch_folder, fetch_model, is_url, is_weight_file, model_exists};
 
 use crate::config::WorkerConfig;
 use crate::error::{Result, WorkerError};
@@ -98,7 +98,7 @@ pub async fn model_here(key: &str, place: &str) -> Result<String> {
 }
 
 /// The folder of a run's checkpoint, if that is what lies at the URL.
-async fn checkpoint_at(key: &str, place: &str) -> Result<Option<Location>, DatasetError> {
+async fn checkpoint_at(key: &str, place: &str) -> Result<Option<Location>, StoreError> {
     if key != "model.init_checkpoint" {
         return Ok(None);
     }
@@ -110,8 +110,8 @@ async fn checkpoint_at(key: &str, place: &str) -> Result<Option<Location>, Datas
 
 #[cfg(test)]
 mod tests {
-    use blip2_dataset::store::secret_url::without_credentials;
     use blip2_run::exit::ExitClass as _;
+    use blip2_store::secret_url::without_credentials;
 
     use super::*;
     use crate::config::hash::config_hash;

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use blip2_dataset::store::Location;
 use blip2_proto::drill::{Drill, DrillPhase};
 use blip2_proto::v1::{PartFailed, PartWritten};
+use blip2_store::Location;
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, WriteMultipart};
 use tokio::sync::OwnedSemaphorePermit;

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::samples::read_all;
-use blip2_dataset::image::transform::EvalTransform;
 use blip2_dataset::text::{TextEncoder, TextEncoding, clean_caption};
+use blip2_images::transform::EvalTransform;
 use blip2_model::blip::BlipCaptioner;
 use blip2_model::language::generation::GenerateOptions;
 use burn::tensor::{Device, Tensor, TensorData};

@@ -6,30 +6,54 @@ use std::path::Path;
 use xtask::arrows;
 
 /// Each crate with the crates it may use, tests included; `blip2-tests` drives everything.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("blip2-proto", &[]),
     // Small files for the tests of several rooms.
     ("blip2-test-corpus", &[]),
-    ("blip2-dataset", &["blip2-test-corpus"]),
+    // An HTTP server for the tests of several rooms.
+    ("blip2-test-server", &[]),
+    ("blip2-random", &["blip2-test-corpus"]),
+    ("blip2-store", &["blip2-test-corpus", "blip2-test-server"]),
+    ("blip2-images", &["blip2-random", "blip2-test-corpus"]),
+    (
+        "blip2-dataset",
+        &["blip2-images", "blip2-random", "blip2-store", "blip2-test-corpus", "blip2-test-server"],
+    ),
     ("blip2-model", &[]),
-    ("blip2-run", &["blip2-dataset", "blip2-proto"]),
+    ("blip2-run", &["blip2-dataset", "blip2-proto", "blip2-store"]),
     ("blip2-collective", &["blip2-proto"]),
-    ("blip2-evaluation", &["blip2-dataset", "blip2-model", "blip2-run"]),
-    ("blip2-coordinator", &["blip2-collective", "blip2-dataset", "blip2-proto", "blip2-run"]),
+    (
+        "blip2-evaluation",
+        &["blip2-dataset", "blip2-images", "blip2-model", "blip2-random", "blip2-run", "blip2-store"],
+    ),
+    ("blip2-coordinator", &["blip2-collective", "blip2-dataset", "blip2-proto", "blip2-run", "blip2-store"]),
     (
         "blip2-curation",
         &[
             "blip2-dataset",
             "blip2-evaluation",
+            "blip2-images",
             "blip2-model",
             "blip2-proto",
+            "blip2-random",
             "blip2-run",
+            "blip2-store",
             "blip2-test-corpus",
         ],
     ),
     (
         "blip2-worker",
-        &["blip2-collective", "blip2-dataset", "blip2-evaluation", "blip2-model", "blip2-proto", "blip2-run"],
+        &[
+            "blip2-collective",
+            "blip2-dataset",
+            "blip2-evaluation",
+            "blip2-images",
+            "blip2-model",
+            "blip2-proto",
+            "blip2-random",
+            "blip2-run",
+            "blip2-store",
+        ],
     ),
     (
         "blip2",
@@ -39,14 +63,17 @@ const ARROWS: [(&str, &[&str]); 14] = [
             "blip2-curation",
             "blip2-dataset",
             "blip2-evaluation",
+            "blip2-images",
             "blip2-model",
             "blip2-proto",
+            "blip2-random",
             "blip2-run",
+            "blip2-store",
             "blip2-worker",
         ],
     ),
     // Functions that feed bytes to decoders.
-    ("blip2-decoders", &["blip2-dataset"]),
+    ("blip2-decoders", &["blip2-dataset", "blip2-images", "blip2-random", "blip2-store"]),
     // Loaded by programs in place of the CUDA driver.
     ("blip2-driver-double", &[]),
     // Starts cargo, and nothing of ours.
@@ -54,8 +81,12 @@ const ARROWS: [(&str, &[&str]); 14] = [
 ];
 
 /// Crates that some rooms never know.
-const NEVER: [(&str, &[&str]); 7] = [
+const NEVER: [(&str, &[&str]); 10] = [
     ("blip2-decoders", &["burn", "tonic"]),
+    ("blip2-random", &["burn", "object_store", "parquet", "tokio", "tonic"]),
+    ("blip2-store", &["arrow", "burn", "image", "parquet", "tonic"]),
+    // Bytes and draws in, pixels out.
+    ("blip2-images", &["arrow", "burn", "object_store", "parquet", "tokio", "tonic"]),
     ("blip2-dataset", &["burn", "tonic"]),
     ("blip2-model", &["object_store", "parquet", "tokio", "tonic"]),
     ("blip2-run", &["burn", "tonic"]),

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use blip2_dataset::store::Location;
 use blip2_run::RunError;
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::{EpochRecord, Epochs};
+use blip2_store::Location;
 
 use crate::error::CliError;
 

@@ -1,9 +1,9 @@
 use blip2_dataset::plan::Plan;
-use blip2_dataset::store::put_create;
 use blip2_run::commit::ShardRecord;
 use blip2_run::coverage::StageCoverage;
 use blip2_run::epoch::{EpochMember, Epochs};
 use blip2_run::layout;
+use blip2_store::put_create;
 use bytes::Bytes;
 
 use super::*;

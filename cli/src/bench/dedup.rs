@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use blip2_curation::dedup::{DedupRule, DuplicateFinder, DuplicateList, ImageHash};
-use blip2_dataset::random::KeyedRng;
+use blip2_random::KeyedRng;
 use clap::Args;
 use serde::Serialize;
 

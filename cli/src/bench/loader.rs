@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::manifest::Manifest;
-use blip2_dataset::image::transform::TrainTransform;
 use blip2_dataset::loader::{Loader, LoaderSettings, LoaderSpec, LoaderStatistics};
 use blip2_dataset::plan::{Plan, PlanKey};
 use blip2_dataset::text::{TextEncoder, TextEncoding};
+use blip2_images::transform::TrainTransform;
 use clap::Args;
 use serde::Serialize;
 

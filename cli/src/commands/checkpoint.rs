@@ -1,11 +1,11 @@
 //! `checkpoint`: what a run has saved.
 
-use blip2_dataset::fetch::is_url;
-use blip2_dataset::store::Location;
 use blip2_run::RunError;
 use blip2_run::catalogue::{Catalogue, Damaged};
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::layout::{CHECKPOINTS, COMMIT};
+use blip2_store::Location;
+use blip2_store::fetch::is_url;
 use blip2_worker::config::numbered;
 use blip2_worker::config::stage::NumberedStage;
 use blip2_worker::export::{ExportOptions, Layout, Precision, export as write_layout};

@@ -2,8 +2,8 @@
 
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::samples::{Sample, read_all};
-use blip2_dataset::store::secret_url::redacted;
 use blip2_evaluation::retrieval::Retrieval;
+use blip2_store::secret_url::redacted;
 use blip2_worker::NamedState;
 use blip2_worker::WorkerConfig;
 use blip2_worker::config::stage::NumberedStage;

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use blip2_dataset::image::RgbImage;
-use blip2_dataset::image::decode::decode_image;
 use blip2_evaluation::captioning::Captioner;
+use blip2_images::RgbImage;
+use blip2_images::decode::decode_image;
 use serde::Serialize;
 
 use super::{print_json, print_text};

@@ -1,9 +1,9 @@
 //! `checkpoint import`: published weights become the first checkpoint of a new run.
 
 use blip2_dataset::quarantine::QuarantineList;
-use blip2_dataset::store::secret_url::redacted;
 use blip2_run::catalogue::Catalogue;
 use blip2_run::commit::{CheckpointRecord, ShardRecord};
+use blip2_store::secret_url::redacted;
 use blip2_worker::import::import;
 use serde_json::json;
 

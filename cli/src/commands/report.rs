@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use blip2_dataset::store::Location;
 use blip2_run::catalogue::{Catalogue, Listing};
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::{EpochMember, EpochRecord, Epochs};
 use blip2_run::layout;
+use blip2_store::Location;
 use blip2_worker::task::LossName;
 use serde_json::json;
 

@@ -3,9 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use blip2_dataset::store::secret_url::redacted;
 use blip2_model::device::DeviceName;
 use blip2_proto::v1::StatusReply;
+use blip2_store::secret_url::redacted;
 use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpListener;

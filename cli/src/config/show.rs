@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use blip2_dataset::store::secret_url::redacted;
+use blip2_store::secret_url::redacted;
 use toml::Value;
 
 use super::{Setting, reference};

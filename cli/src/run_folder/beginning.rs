@@ -1,10 +1,10 @@
 //! A run's folder in which no step was ever committed: a start that failed does not block the next.
 
 use blip2_coordinator::is_led;
-use blip2_dataset::store::Location;
 use blip2_run::catalogue::Catalogue;
 use blip2_run::epoch::{EpochRecord, Epochs};
 use blip2_run::layout;
+use blip2_store::Location;
 
 use super::{local_path, metrics_folder, parse_stored};
 use crate::config::RunConfig;

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use blip2_dataset::corpus::ingest::{ArchiveConversion, Converted};
 use blip2_dataset::corpus::manifest::Manifest;
-use blip2_dataset::store::Location;
 use blip2_run::layout;
+use blip2_store::Location;
 
 use super::stored::stored_manifest;
 use crate::config::RunConfig;

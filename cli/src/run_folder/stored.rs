@@ -2,8 +2,8 @@
 //! for.
 
 use blip2_dataset::corpus::manifest::Manifest;
-use blip2_dataset::store::Location;
 use blip2_run::layout;
+use blip2_store::Location;
 use blip2_worker::config_hash;
 
 use crate::config::{RunConfig, differing_keys};

@@ -6,7 +6,6 @@ use blip2_coordinator::{
     CheckpointSettings, CommittedStep, CoordinatorOptions, CoordinatorSettings, LossRise, NonFinitePolicy,
     Outcome, RunSpec, run,
 };
-use blip2_dataset::store::Location;
 use blip2_proto::token::with_token;
 use blip2_proto::transport::Transport;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
@@ -19,6 +18,7 @@ use blip2_proto::v1::{
 use blip2_run::commit::ShardRecord;
 use blip2_run::layout::checkpoint_folder;
 use blip2_run::schedule::{Schedule, Stage};
+use blip2_store::Location;
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};

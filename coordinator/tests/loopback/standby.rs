@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use blip2_coordinator::{CoordinatorError, Outcome, RunSpec, StandByEnd, StandByOptions, stand_by};
-use blip2_dataset::store::Location;
 use blip2_proto::transport::Transport;
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
@@ -11,6 +10,7 @@ use blip2_proto::v1::{Hello, RefusalCode, StatusReply, StatusRequest, StopKind};
 use blip2_run::RunError;
 use blip2_run::catalogue::Catalogue;
 use blip2_run::epoch::Epochs;
+use blip2_store::Location;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;

@@ -4,12 +4,13 @@ mod open;
 mod source;
 mod table;
 
+use blip2_store::error::StoreError;
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::columns::ColumnNames;
 use crate::corpus::parquet_file::ParquetFile;
-use crate::error::{DatasetError, Result};
-use crate::store::{Location, PinnedObject};
+use crate::error::Result;
+use blip2_store::{Location, PinnedObject};
 pub use source::{CorpusSource, ManifestSource};
 
 /// One Parquet file of a corpus.
@@ -42,8 +43,8 @@ impl ManifestFile {
     /// Opens the file, which must be the one that was pinned.
     ///
     /// # Errors
-    /// [`DatasetError::Changed`], [`DatasetError::NotFound`], [`DatasetError::NotParquet`],
-    /// [`DatasetError::Store`].
+    /// [`StoreError::Changed`], [`StoreError::NotFound`], [`StoreError::Failed`],
+    /// [`DatasetError::NotParquet`](crate::error::DatasetError::NotParquet).
     pub async fn open(&self, location: Location, columns: &ColumnNames) -> Result<ParquetFile> {
         let object = PinnedObject::look_up(location, self.bytes, self.etag.as_deref()).await?;
         let opened = ParquetFile::open(object, columns).await?.without_failed(&self.failed);
@@ -51,7 +52,7 @@ impl ManifestFile {
             true => Ok(opened),
             false => {
                 let reason = "its row groups have other sizes".to_owned();
-                Err(DatasetError::Changed { file: self.location.clone(), reason })
+                Err(StoreError::Changed { file: self.location.clone(), reason }.into())
             }
         }
     }
@@ -197,9 +198,15 @@ mod tests {
         Corpus::default().write(&path("empty.parquet"));
         Corpus::with_rows(3).captions_named("words").write(&path("alt.parquet"));
 
-        assert!(matches!(open(&[]).await, Err(DatasetError::NoMatch { .. })));
-        assert!(matches!(open(&[&path("none.parquet")]).await, Err(DatasetError::NotFound { .. })));
-        assert!(matches!(open(&[&path("*.csv")]).await, Err(DatasetError::NoMatch { .. })));
+        assert!(matches!(open(&[]).await, Err(DatasetError::Store(StoreError::NoMatch { .. }))));
+        assert!(matches!(
+            open(&[&path("none.parquet")]).await,
+            Err(DatasetError::Store(StoreError::NotFound { .. }))
+        ));
+        assert!(matches!(
+            open(&[&path("*.csv")]).await,
+            Err(DatasetError::Store(StoreError::NoMatch { .. }))
+        ));
         assert!(matches!(open(&[&path("zero.parquet")]).await, Err(DatasetError::NotParquet { .. })));
         assert!(matches!(open(&[&path("text.parquet")]).await, Err(DatasetError::NotParquet { .. })));
         assert!(matches!(open(&[&path("empty.parquet")]).await, Err(DatasetError::NoRows { files: 1, .. })));

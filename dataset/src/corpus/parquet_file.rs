@@ -22,7 +22,7 @@ use crate::corpus::columns::{ColumnNames, FileColumns, failed_status, plain};
 use crate::corpus::row_group_hash::RecordedRowGroup;
 use crate::error::{DatasetError, Result};
 use crate::parquet_bytes::{decoder_failed, guarded};
-use crate::store::PinnedObject;
+use blip2_store::PinnedObject;
 pub use encoded::EncodedRowGroup;
 use encoded::damaged;
 use footer::{FooterReader, check_codecs, check_row_counts, says_success, store_error};
@@ -59,7 +59,7 @@ impl ParquetFile {
     ///
     /// # Errors
     /// [`DatasetError::NotParquet`], [`DatasetError::MissingColumn`], [`DatasetError::RepeatedColumn`],
-    /// [`DatasetError::ColumnType`], [`DatasetError::Changed`], [`DatasetError::Store`].
+    /// [`DatasetError::ColumnType`], `StoreError::Changed`, `StoreError::Failed`.
     pub(crate) async fn open(object: PinnedObject, names: &ColumnNames) -> Result<Self> {
         let file = object.location().to_string();
         if is_archive(object.location().file_name()) {
@@ -76,7 +76,7 @@ impl ParquetFile {
         };
         let footer = AssertUnwindSafe(footer).catch_unwind().await.unwrap_or_else(|_| Err(decoder_failed()));
         let footer = footer.map_err(|error| match store_error(&error) {
-            Some(cause) => object.failed(cause),
+            Some(cause) => object.failed(cause).into(),
             None => not_parquet(error.to_string()),
         })?;
         check_row_counts(footer.metadata()).map_err(not_parquet)?;
@@ -153,7 +153,7 @@ impl ParquetFile {
     /// Reads the needed columns of a row group, in concurrent ranged reads.
     ///
     /// # Errors
-    /// [`DatasetError::ReadRowGroup`] from the store, [`DatasetError::Changed`],
+    /// [`DatasetError::ReadRowGroup`] from the store, `StoreError::Changed`,
     /// [`DatasetError::DamagedRowGroup`] from the decoder.
     pub async fn fetch(&self, row_group: u32) -> Result<EncodedRowGroup> {
         self.fetch_by(row_group, u32::MAX as usize, &StoreReads).await
@@ -277,7 +277,7 @@ impl ParquetFile {
         let failed = |error: object_store::Error| {
             let reason = error.to_string();
             let read = DatasetError::ReadRowGroup { file: file.clone(), row_group, reason };
-            self.object.changed(&error).unwrap_or(read)
+            self.object.changed(&error).map_or(read, DatasetError::from)
         };
         let Some(record) = self.recorded.get(row_group as usize) else {
             return reads.ranges(&self.object, ranges).await.map_err(failed);

@@ -9,10 +9,10 @@ use crate::corpus::columns::{ColumnNames, RowGroup};
 use crate::corpus::manifest::Manifest;
 use crate::corpus::parquet_file::ParquetFile;
 use crate::error::{DatasetError, Result};
-use crate::image::decode::decode_image;
 use crate::quarantine::QuarantineRecord;
-use crate::store::Location;
 use crate::text::is_visible;
+use blip2_images::decode::decode_image;
+use blip2_store::Location;
 
 /// Row groups read at the same time.
 const READ_CONCURRENCY: usize = 4;

@@ -1,6 +1,7 @@
 //! A corpus that consists of footers: real Parquet files as far as a manifest reads them, with nothing in
 //! between.
 
+use blip2_store::error::StoreError;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
@@ -35,7 +36,7 @@ impl SimulatedCorpus {
     /// which the disk keeps the footers alone where it knows sparse files; their rows cannot be read.
     ///
     /// # Errors
-    /// [`DatasetError::Setting`] for a file that is too long, [`DatasetError::Store`] if the disk refuses.
+    /// [`DatasetError::Setting`] for a file that is too long, [`StoreError::Failed`] if the disk refuses.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let footer = self.footer().map_err(|error| self.refused(&error.to_string()))?;
         let rows = u64::from(self.row_groups) * u64::from(self.rows_per_group);
@@ -44,7 +45,7 @@ impl SimulatedCorpus {
         let data = data.ok_or_else(|| self.refused("its files would be longer than 2^63 bytes"))?;
         for number in 0..self.files {
             let path = folder.join(format!("part-{number:05}.parquet"));
-            write_sparse(&path, data, &footer).map_err(|error| DatasetError::Store {
+            write_sparse(&path, data, &footer).map_err(|error| StoreError::Failed {
                 location: path.display().to_string(),
                 action: "write",
                 reason: error.to_string(),

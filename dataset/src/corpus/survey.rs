@@ -7,10 +7,10 @@ use image::codecs::jpeg::JpegEncoder;
 use crate::corpus::columns::{ColumnNames, RowGroup};
 use crate::corpus::manifest::Manifest;
 use crate::error::{DatasetError, Result};
-use crate::image::decode::{decode_image, image_dimensions};
-use crate::image::transform::shrink;
-use crate::store::Location;
 use crate::text::is_visible;
+use blip2_images::decode::{decode_image, image_dimensions};
+use blip2_images::transform::shrink;
+use blip2_store::Location;
 
 /// Shorter side of an image on a contact sheet, pixels.
 const THUMBNAIL: u32 = 160;

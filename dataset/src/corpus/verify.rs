@@ -6,6 +6,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
+use blip2_store::error::StoreError;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -15,7 +16,7 @@ use crate::corpus::ingest::JOB_FILE;
 use crate::corpus::parquet_file::ParquetFile;
 use crate::corpus::row_group_file::{IngestedRowGroup, recorded_row_groups};
 use crate::error::{DatasetError, Result};
-use crate::store::{Location, PinnedObject, StorePool, StoredObject};
+use blip2_store::{Location, PinnedObject, StorePool, StoredObject};
 pub use finding::{Finding, FindingKind};
 use rows::{RowChecks, Totals};
 
@@ -52,8 +53,8 @@ pub struct VerifySummary {
 /// Checks a corpus; every finding is handed to `found`.
 ///
 /// # Errors
-/// [`DatasetError::NoMatch`], [`DatasetError::NotFound`], [`DatasetError::Location`],
-/// [`DatasetError::Store`]: whatever is wrong with the corpus itself is a finding.
+/// [`StoreError::NoMatch`], [`StoreError::NotFound`], [`StoreError::Location`],
+/// [`StoreError::Failed`]: whatever is wrong with the corpus itself is a finding.
 pub async fn verify_corpus(spec: &VerifySpec, mut found: impl FnMut(&Finding)) -> Result<VerifySummary> {
     let checks = Arc::new(RowChecks::new(spec.max_pixels, spec.threads)?);
     let mut summary = VerifySummary::default();
@@ -168,7 +169,7 @@ fn finding_of(file: &str, error: DatasetError) -> Result<Finding> {
         DatasetError::RepeatedColumn { .. } => FindingKind::RepeatedColumn,
         DatasetError::ColumnType { .. } => FindingKind::ColumnType,
         DatasetError::DamagedRowGroup { .. } => FindingKind::DamagedRowGroup,
-        DatasetError::Changed { .. } => FindingKind::ChangedFile,
+        DatasetError::Store(StoreError::Changed { .. }) => FindingKind::ChangedFile,
         _ => return Err(error),
     };
     Ok(Finding::of_file(kind, file, error.to_string()))

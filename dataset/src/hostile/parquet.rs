@@ -12,11 +12,11 @@ use parquet::file::metadata::{
 };
 use parquet::file::statistics::Statistics;
 
-use super::is_clear;
 use crate::corpus::columns::ColumnNames;
 use crate::corpus::samples::{EvaluationSet, read_all};
 use crate::corpus::verify::{VerifySpec, verify_corpus};
 use crate::error::{DatasetError, Result};
+use blip2_test_corpus::hostile::is_clear;
 use blip2_test_corpus::one_image;
 
 const ROWS: usize = 3;

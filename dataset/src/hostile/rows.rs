@@ -1,13 +1,13 @@
 use std::collections::BTreeMap;
 
-use super::images::{bombs, unreadable};
-use super::is_clear;
 use crate::corpus::columns::ColumnNames;
 use crate::corpus::ingest::{IngestSettings, Share, SourceKind, ingest};
 use crate::corpus::samples::read_all;
 use crate::quarantine::QuarantineList;
-use crate::store::Location;
+use blip2_store::Location;
 use blip2_test_corpus::Corpus;
+use blip2_test_corpus::hostile::is_clear;
+use blip2_test_corpus::hostile::{bombs, unreadable};
 
 const LIMIT: u64 = 1 << 20;
 

@@ -30,7 +30,7 @@ pub struct SlotBatch {
     /// The slot.
     pub slot: u32,
     /// Images `[b, 3, S, S]` in bytes; the device normalises them, as
-    /// [`normalised`](crate::image::transform::normalised) does.
+    /// [`normalised`](blip2_images::transform::normalised) does.
     pub pixels: Vec<u8>,
     /// Token ids `[b, T]`.
     pub ids: Vec<i32>,

@@ -19,7 +19,7 @@ use crate::corpus::manifest::Manifest;
 use crate::corpus::parquet_file::{EncodedRowGroup, ParquetFile};
 use crate::error::{DatasetError, Result};
 use crate::plan::RowGroupId;
-use crate::store::StorePool;
+use blip2_store::StorePool;
 
 /// Footers kept open.
 const OPEN_FILES: usize = 128;

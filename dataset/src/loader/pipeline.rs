@@ -11,7 +11,7 @@ use super::prepare::{Prepared, Preparer};
 use super::statistics::LoaderStatistics;
 use crate::coverage::Coverage;
 use crate::error::{DatasetError, Result};
-use crate::image::transform::ImageScratch;
+use blip2_images::transform::ImageScratch;
 
 /// How often a waiting thread looks around, in case a notice was missed.
 const WAIT_STEP: Duration = Duration::from_millis(500);

@@ -8,11 +8,11 @@ use super::cache::RowGroupCache;
 use super::spec::LoaderSpec;
 use super::statistics::Counters;
 use crate::error::{DatasetError, Result};
-use crate::image::transform::ImageScratch;
 use crate::plan::{PartId, RowAddress, RowGroupId, SUBSTITUTE_TRIES};
 use crate::quarantine::QuarantineRecord;
-use crate::random::KeyedRng;
 use crate::text::{MAX_CAPTION_WORDS, Tokens, clean_caption, is_visible};
+use blip2_images::transform::ImageScratch;
+use blip2_random::KeyedRng;
 
 /// A sample ready to be put into a batch.
 #[derive(Debug)]

@@ -13,14 +13,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::{Either, select};
-use object_store::Error as StoreError;
 
 use super::settings::LoaderSettings;
 use super::statistics::Counters;
 use crate::corpus::parquet_file::RangeReads;
 use crate::error::Result;
-use crate::store::PinnedObject;
-use crate::store::retry::{Retries, is_transient};
+use blip2_store::PinnedObject;
+use blip2_store::retry::{Retries, is_transient};
 
 use disk::DiskCache;
 pub(crate) use disk::DiskKey;
@@ -48,7 +47,11 @@ pub(super) struct ReadsFor<'a> {
 }
 
 impl RangeReads for ReadsFor<'_> {
-    async fn ranges(&self, object: &PinnedObject, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
+    async fn ranges(
+        &self,
+        object: &PinnedObject,
+        ranges: &[Range<u64>],
+    ) -> Result<Vec<Bytes>, object_store::Error> {
         self.reads.ranges(object, ranges, self.wanted).await
     }
 
@@ -89,7 +92,7 @@ impl Reads {
         object: &PinnedObject,
         ranges: &[Range<u64>],
         wanted: ReadFor,
-    ) -> Result<Vec<Bytes>, StoreError> {
+    ) -> Result<Vec<Bytes>, object_store::Error> {
         let started = Instant::now();
         let found = self.disk_or_store(object, ranges, wanted).await;
         self.counters.read.add_time(started.elapsed());
@@ -108,7 +111,7 @@ impl Reads {
         object: &PinnedObject,
         ranges: &[Range<u64>],
         wanted: ReadFor,
-    ) -> Result<Vec<Bytes>, StoreError> {
+    ) -> Result<Vec<Bytes>, object_store::Error> {
         let Some(disk) = self.disk.clone() else { return self.store_ranges(object, ranges).await };
         let key = DiskKey::new(object, ranges);
         let bytes = ranges.iter().map(|range| range.end - range.start).sum();
@@ -133,10 +136,10 @@ impl Reads {
         &self,
         object: &PinnedObject,
         ranges: &[Range<u64>],
-    ) -> Result<Vec<Bytes>, StoreError> {
+    ) -> Result<Vec<Bytes>, object_store::Error> {
         let hedge = !object.location().is_local();
         let read = || self.hedged(hedge, || object.read_ranges(ranges));
-        let again = |error: &StoreError| {
+        let again = |error: &object_store::Error| {
             tracing::debug!(%error, "a read failed and is tried again");
             self.counters.retried.add(1);
         };
@@ -148,11 +151,11 @@ impl Reads {
 
     /// Asks a second time when the first answer takes longer than nearly all did; the first good answer
     /// counts.
-    async fn hedged<T, F: Future<Output = Result<T, StoreError>>>(
+    async fn hedged<T, F: Future<Output = Result<T, object_store::Error>>>(
         &self,
         hedge: bool,
         read: impl Fn() -> F,
-    ) -> Result<T, StoreError> {
+    ) -> Result<T, object_store::Error> {
         if !hedge {
             return read().await;
         }
@@ -214,7 +217,7 @@ mod tests {
         let reads = reads(1, 100);
         let quick = async || {
             tokio::time::sleep(Duration::from_millis(1)).await;
-            Ok::<_, StoreError>(0)
+            Ok::<_, object_store::Error>(0)
         };
         for _ in 0..40 {
             reads.hedged(true, &quick).await.unwrap();
@@ -226,7 +229,7 @@ mod tests {
             if number == 0 {
                 std::future::pending::<()>().await;
             }
-            Ok::<_, StoreError>(number)
+            Ok::<_, object_store::Error>(number)
         });
         assert_eq!(answer.await.unwrap(), 1, "the first one never answers");
         assert_eq!(reads.counters.totals().hedged, before + 1);
@@ -238,7 +241,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 Ok(7)
             }
-            _ => Err(StoreError::Generic { store: "test", source: "busy".into() }),
+            _ => Err(object_store::Error::Generic { store: "test", source: "busy".into() }),
         });
         assert_eq!(answer.await.unwrap(), 7);
     }

@@ -7,9 +7,9 @@ use super::settings::LoaderSettings;
 use crate::corpus::columns::ColumnNames;
 use crate::corpus::manifest::Manifest;
 use crate::error::{DatasetError, Result};
-use crate::image::transform::TrainTransform;
 use crate::plan::{Plan, PlanKey};
 use crate::text::TextEncoder;
+use blip2_images::transform::TrainTransform;
 
 /// What a loader loads.
 #[derive(Debug, Clone)]

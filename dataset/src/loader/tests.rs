@@ -1,5 +1,6 @@
 mod http;
 
+use blip2_store::error::StoreError;
 use std::collections::BTreeMap;
 
 use tokio::runtime::Runtime;
@@ -9,12 +10,12 @@ use crate::corpus::columns::ColumnNames;
 use crate::corpus::manifest::Manifest;
 use crate::coverage::Coverage;
 use crate::error::DatasetError;
-use crate::image::transform::TrainTransform;
 use crate::plan::Plan;
 use crate::plan::PlanKey;
 use crate::test_assets::{backbone, emoji_sources};
 use crate::text::TextEncoder;
 use crate::text::TextEncoding;
+use blip2_images::transform::TrainTransform;
 use blip2_test_corpus::Corpus;
 
 const WAIT: Duration = Duration::from_secs(30);
@@ -140,7 +141,7 @@ fn no_setting_changes_a_batch() {
     let base = fixture.load(|spec| spec.last_step = 20);
     let cache = tempfile::tempdir().unwrap();
     for draw in 0..12 {
-        let mut rng = crate::random::KeyedRng::new(5, "settings", &[draw]);
+        let mut rng = blip2_random::KeyedRng::new(5, "settings", &[draw]);
         let settings = LoaderSettings {
             prefetch_bytes: rng.below(200_000),
             decode_threads: 1 + rng.below(4) as usize,
@@ -290,10 +291,13 @@ fn files_that_vanish_or_change_are_reported() {
     let fixture = fixture(&sources);
     Corpus::with_rows(61).write(&sources[0]);
     let error = fixture.error(|_| ());
-    assert!(matches!(error, DatasetError::Changed { .. }), "{error}");
+    assert!(matches!(error, DatasetError::Store(StoreError::Changed { .. })), "{error}");
     drop(folder);
     let error = fixture.error(|_| ());
-    assert!(matches!(&error, DatasetError::NotFound { location } if *location == sources[0]), "{error}");
+    assert!(
+        matches!(&error, DatasetError::Store(StoreError::NotFound { location }) if *location == sources[0]),
+        "{error}"
+    );
 }
 
 #[test]

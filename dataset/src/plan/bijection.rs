@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::corpus::manifest::{Manifest, ManifestSource};
-use crate::properties::cases;
-use crate::random::KeyedPermutation;
+use blip2_random::KeyedPermutation;
+use blip2_test_corpus::properties::cases;
 
 /// Rows walked through in a case, at least one epoch of the whole and two windows.
 const ROWS_WALKED: u128 = 600;

@@ -2,7 +2,7 @@
 
 use super::place::{PartId, RowAddress};
 use super::sample_plan::Plan;
-use crate::random::KeyedRng;
+use blip2_random::KeyedRng;
 
 /// Substitutes tried in place of an unusable row.
 pub(crate) const SUBSTITUTE_TRIES: u32 = 64;

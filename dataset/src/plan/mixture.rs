@@ -9,7 +9,7 @@
 //! After any number of blocks each half has had its share to within one block, so a source at depth `d` is
 //! never more than `d` blocks from its exact share.
 
-use crate::random::KeyedRng;
+use blip2_random::KeyedRng;
 
 /// Shares are multiples of `2^-SHARE_BITS`.
 const SHARE_BITS: u32 = 48;

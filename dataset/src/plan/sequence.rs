@@ -8,7 +8,7 @@ use super::place::{PartId, PlanKey, RowGroupId};
 use super::source_order::{Group, Segment, SourceOrder};
 use crate::corpus::manifest::Manifest;
 use crate::error::{DatasetError, Result};
-use crate::random::KeyedPermutation;
+use blip2_random::KeyedPermutation;
 
 /// How often a part may use a row: a source that is so small beside its weight would be little but
 /// repetition.

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::place::{PlanKey, RowGroupId};
-use crate::random::KeyedPermutation;
+use blip2_random::KeyedPermutation;
 
 /// Epoch orders kept: a window may span the end of one, and prefetch runs ahead.
 const EPOCHS_KEPT: usize = 4;

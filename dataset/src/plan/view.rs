@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use super::place::{PartId, RowAddress};
 use super::sequence::Sequence;
 use super::source_order::Segment;
-use crate::random::KeyedPermutation;
+use blip2_random::KeyedPermutation;
 
 /// Places for parts: two windows of this many slots. More slots than that share them.
 const SLOTS_KEPT: u32 = 256;

@@ -1,5 +1,8 @@
 //! Small Parquet files for tests: images of one colour each, captions of known words, and rows that are
-//! spoilt.
+//! spoilt; images made to harm; how properties are tested.
+
+pub mod hostile;
+pub mod properties;
 
 use std::io::Cursor;
 use std::sync::Arc;

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use blip2_dataset::image::decode::{decode_image, image_dimensions};
-use blip2_dataset::image::transform::{EvalTransform, ImageScratch, TrainTransform};
-use blip2_dataset::random::KeyedRng;
 use blip2_dataset::text::{TextEncoder, TextEncoding, clean_caption};
+use blip2_images::decode::{decode_image, image_dimensions};
+use blip2_images::transform::{EvalTransform, ImageScratch, TrainTransform};
+use blip2_random::KeyedRng;
 
 /// Larger pictures are not what a decoder is tested with.
 pub(crate) const MAX_PIXELS: u64 = 1 << 16;

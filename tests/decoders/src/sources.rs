@@ -1,7 +1,7 @@
 //! What ingestion reads: archives, JSON lists and lines of captions.
 
 use blip2_dataset::corpus::ingest::{IngestSettings, IngestSummary, Share, SourceKind, ingest};
-use blip2_dataset::store::Location;
+use blip2_store::Location;
 
 use crate::files::{path_of, taken, wait_for};
 use crate::samples::MAX_PIXELS;

@@ -1,8 +1,9 @@
 //! What must hold on a real server, its faults included.
 
-#[path = "../../../dataset/src/store/conformance.rs"]
+#[path = "../../../store/src/conformance.rs"]
 mod conformance;
 
+use blip2_store::error::StoreError;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,13 +13,13 @@ use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::corpus::samples::{EvaluationSet, read_all};
 use blip2_dataset::error::DatasetError;
-use blip2_dataset::image::transform::TrainTransform;
 use blip2_dataset::loader::{Loader, LoaderSettings, LoaderSpec, SlotBatch};
 use blip2_dataset::plan::{Plan, PlanKey};
-use blip2_dataset::store::{Location, put_create};
 use blip2_dataset::text::{TextEncoder, TextEncoding};
+use blip2_images::transform::TrainTransform;
 use blip2_run::RunError;
 use blip2_run::epoch::Epochs;
+use blip2_store::{Location, put_create};
 use blip2_tests::faulty_proxy::{Fault, FaultyProxy};
 use blip2_tests::process::repository;
 use bytes::Bytes;
@@ -178,7 +179,10 @@ async fn a_changed_object_is_named() {
     content[1000] ^= 1;
     object.put(content.into()).await.unwrap();
     let error = batches(manifest).await.unwrap_err();
-    assert!(matches!(&error, DatasetError::Changed { file, .. } if *file == sources[0]), "{error}");
+    assert!(
+        matches!(&error, DatasetError::Store(StoreError::Changed { file, .. }) if *file == sources[0]),
+        "{error}"
+    );
 }
 
 #[tokio::test]

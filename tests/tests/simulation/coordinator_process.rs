@@ -8,12 +8,12 @@ use blip2_coordinator::{
     Outcome, RunSpec, Start, StoreFailure, Stranded,
 };
 use blip2_dataset::quarantine::QuarantineList;
-use blip2_dataset::store::Location;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{RefusalCode, Refused};
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::{EpochMember, EpochRecord};
+use blip2_store::Location;
 
 use crate::compute::STEP_DEADLINE;
 use crate::corpus::{SLOTS, STEPS, TOTAL, schedule};

@@ -1,6 +1,6 @@
 //! The hash of what a step is a function of.
 
-use blip2_dataset::store::secret_url::without_credentials;
+use blip2_store::secret_url::without_credentials;
 use serde::Serialize;
 
 use super::pretraining::StoredStages;

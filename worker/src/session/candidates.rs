@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use blip2_dataset::store::Location;
 use blip2_proto::transport::{ConnectError, Transport};
 use blip2_run::epoch::EpochRecord;
 use blip2_run::layout::{EPOCHS, epoch_object, parse_epoch_name};
+use blip2_store::Location;
 
 use super::stream::Stream;
 

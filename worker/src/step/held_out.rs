@@ -6,9 +6,9 @@
 
 use std::borrow::Cow;
 
-use blip2_dataset::image::transform::EvalTransform;
 use blip2_evaluation::held_out::{HeldOut, Readers};
 use blip2_evaluation::image_transform::resampling;
+use blip2_images::transform::EvalTransform;
 use bytes::Bytes;
 
 use super::StepGradient;

@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use blip2_dataset::random::KeyedRng;
 use blip2_model::device::read_back::floats;
 use blip2_model::nn::dropout::Dropout;
 use blip2_model::objectives::contrast::{
@@ -14,6 +13,7 @@ use blip2_model::train::buckets::{BUCKET_ELEMENTS, GradientBuckets};
 use blip2_model::train::flat::FlatLayout;
 use blip2_model::train::optimizer::{AdamW, Moments};
 use blip2_model::train::tape::Tape;
+use blip2_random::KeyedRng;
 use blip2_worker::Result;
 use blip2_worker::open::{SeededValues, device};
 use burn::tensor::{Device, Tensor, TensorData};

@@ -1,7 +1,7 @@
 //! `corpus ingest`: published data sets to the layout that training reads.
 
 use blip2_dataset::corpus::ingest::{IngestSettings, IngestSummary, Share, SourceKind, ingest};
-use blip2_dataset::store::Location;
+use blip2_store::Location;
 use clap::Args;
 
 use super::columns::ColumnArguments;

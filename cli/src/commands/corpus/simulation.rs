@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::plan::{Plan, PlanKey};
-use blip2_dataset::random::KeyedRng;
+use blip2_random::KeyedRng;
 use serde::Serialize;
 
 use crate::error::CliError;

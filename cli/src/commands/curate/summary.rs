@@ -1,7 +1,7 @@
 //! What a curation has done, for people.
 
 use blip2_curation::finish::{CurationSummary, KEPT, TextCounts};
-use blip2_dataset::store::Location;
+use blip2_store::Location;
 
 /// A few lines.
 pub(super) fn described(summary: &CurationSummary, out: &Location) -> String {

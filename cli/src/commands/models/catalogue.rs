@@ -26,7 +26,7 @@ pub(super) enum Source {
 impl Source {
     /// What was typed, if it is no short name.
     pub(super) fn typed(text: &str) -> Self {
-        match blip2_dataset::fetch::is_url(text) {
+        match blip2_store::fetch::is_url(text) {
             true => Self::Urls(vec![text.to_owned()]),
             false => Self::Hub(text.to_owned()),
         }

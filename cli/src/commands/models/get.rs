@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use blip2_dataset::fetch::{FileDone, Hub, HubError, HubFile, download_into, is_url, wanted_files};
-use blip2_dataset::store::secret_url::redacted;
+use blip2_store::fetch::{FileDone, Hub, HubError, HubFile, download_into, is_url, wanted_files};
+use blip2_store::secret_url::redacted;
 use clap::Args;
 use serde_json::json;
 
@@ -82,7 +82,7 @@ async fn of_hub(name: &str, arguments: &GetArguments) -> Result<Wanted, CliError
         Ok(taken) => taken,
         Err(_) if !arguments.file.is_empty() => names
             .iter()
-            .filter(|name| !blip2_dataset::fetch::is_weight_file(name) && is_beside(name))
+            .filter(|name| !blip2_store::fetch::is_weight_file(name) && is_beside(name))
             .cloned()
             .collect(),
         Err(weights) if weights.is_empty() && names.iter().any(|name| is_beside(name)) => {

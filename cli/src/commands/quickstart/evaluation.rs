@@ -4,9 +4,9 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use blip2_dataset::corpus::samples::Sample;
-use blip2_dataset::image::RgbImage;
 use blip2_evaluation::caption_loss;
 use blip2_evaluation::captioning::Captioner;
+use blip2_images::RgbImage;
 use blip2_model::device::DeviceError;
 use blip2_model::language::generation::GenerateOptions;
 use blip2_worker::config::stage::NumberedStage;

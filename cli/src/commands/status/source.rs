@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use blip2_dataset::store::Location;
 use blip2_proto::bounds::bounded_status;
 use blip2_proto::text::{MAX_TEXT, visible};
 use blip2_proto::token::with_token;
 use blip2_proto::transport::{TlsFiles, Transport};
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::{StatusReply, StatusRequest};
+use blip2_store::Location;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 

@@ -4,13 +4,13 @@ use std::ops::Range;
 use std::time::Duration;
 
 use blip2_dataset::coverage::Coverage;
-use blip2_dataset::store::Location;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{
     Assignment, Commit, Heartbeat, Hello, Ledger, NamedValue, PartWritten, Ready, RefusalCode, StepDone,
     StepFailed, StopKind,
 };
+use blip2_store::Location;
 
 use crate::machine::invariants::check;
 use crate::machine::{Action, Event, Machine, Outcome, SessionId, Start};

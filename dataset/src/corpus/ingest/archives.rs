@@ -13,8 +13,8 @@ use crate::corpus::columns::ColumnNames;
 use crate::corpus::ingest::done::{DoneRecord, done_name};
 use crate::corpus::manifest::CorpusSource;
 use crate::error::{DatasetError, Result};
-use crate::store::record::read_json;
-use crate::store::{Location, StorePool, StoredObject};
+use blip2_store::record::read_json;
+use blip2_store::{Location, StorePool, StoredObject};
 
 /// Endings of what a folder of a corpus stands for.
 const CORPUS_ENDINGS: [&str; 12] = {

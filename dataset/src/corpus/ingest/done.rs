@@ -6,8 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::store::Location;
-use crate::store::record::to_json;
+use blip2_store::Location;
+use blip2_store::record::to_json;
 
 /// One file of a unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,5 +112,5 @@ pub(crate) fn done_name(unit: u64) -> String {
 }
 
 pub(super) async fn write_summary(out: &Location, summary: &IngestSummary) -> Result<()> {
-    out.join("summary.json").put(to_json(summary)?).await
+    Ok(out.join("summary.json").put(to_json(summary)?).await?)
 }

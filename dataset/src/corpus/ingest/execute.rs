@@ -14,18 +14,18 @@ use super::sources::Sources;
 use super::yields::Yields;
 use crate::error::{DatasetError, Result};
 use crate::quarantine::{QuarantineList, QuarantineRecord};
-use crate::store::Location;
-use crate::store::record::{create_same, read_json, to_json};
+use blip2_store::Location;
+use blip2_store::record::{create_same, read_json, to_json};
 
 /// Ingests `sources` (paths, URLs, patterns) into `out`; `progress` is told what is done after every unit.
 ///
 /// What an earlier run has done is not done again; the bytes are the same whatever was killed in between.
 ///
 /// # Errors
-/// [`DatasetError::Setting`]; of the sources as [`DatasetError::NotFound`], [`DatasetError::NoMatch`],
+/// [`DatasetError::Setting`]; of the sources as `StoreError::NotFound`, `StoreError::NoMatch`,
 /// [`DatasetError::Malformed`], [`DatasetError::MissingColumn`]; [`DatasetError::NothingKept`] when a source
-/// was done of which no row could be used; [`DatasetError::Changed`] when `out` holds another ingestion or a
-/// source is not what it was; [`DatasetError::Store`].
+/// was done of which no row could be used; `StoreError::Changed` when `out` holds another ingestion or a
+/// source is not what it was; `StoreError::Failed`.
 pub async fn ingest(
     sources: &[String],
     out: &Location,

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::error::DatasetError;
-use crate::store::Location;
+use blip2_store::Location;
 
 /// Length of one read, bytes.
 const READ: u64 = 4 << 20;
@@ -65,7 +65,7 @@ impl ObjectReader {
 
 async fn read(location: Location, range: Range<u64>) -> Result<Bytes, DatasetError> {
     let read = location.store().get_range(location.path(), range).await;
-    read.map_err(|error| location.failed("read", &error))
+    Ok(read.map_err(|error| location.failed("read", &error))?)
 }
 
 impl Read for ObjectReader {

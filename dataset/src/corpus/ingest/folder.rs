@@ -1,15 +1,16 @@
 //! Images that a source only names: where they lie, and how their names are made.
 
+use blip2_store::error::StoreError;
 use std::io::ErrorKind;
 
 use bytes::Bytes;
-use object_store::{Error as StoreError, ObjectStoreExt};
+use object_store::ObjectStoreExt;
 use unicode_normalization::UnicodeNormalization;
 
 use crate::corpus::ingest::row::too_many_bytes;
 use crate::corpus::ingest::row::{Refusal, RejectReason};
 use crate::error::{DatasetError, Result};
-use crate::store::Location;
+use blip2_store::Location;
 
 /// Longer names are of nothing, bytes: stores refuse them, and a refusal is not to end the job.
 const LONGEST_NAME: usize = 1024;
@@ -22,7 +23,8 @@ pub(super) struct ImageFolder(Location);
 
 impl ImageFolder {
     pub(super) fn open(location: &str) -> Result<Self> {
-        Location::parse(if location == "/" { location } else { location.trim_end_matches('/') }).map(Self)
+        let location = if location == "/" { location } else { location.trim_end_matches('/') };
+        Ok(Self(Location::parse(location)?))
     }
 
     /// A folder that was found.
@@ -72,11 +74,13 @@ impl ImageFolder {
             std::fs::read(&path).map(|content| Some(Ok(content.into())))
         });
         let read = read.await.map_err(|error| DatasetError::Thread { reason: error.to_string() })?;
-        read.or_else(|error| match error.kind() {
-            ErrorKind::NotFound => Ok(None),
-            kind if is_no_name(kind) => Ok(None),
-            _ => Err(DatasetError::Store { location: shown, action: "read", reason: error.to_string() }),
-        })
+        match read {
+            Ok(found) => Ok(found),
+            Err(error) if error.kind() == ErrorKind::NotFound || is_no_name(error.kind()) => Ok(None),
+            Err(error) => {
+                Err(StoreError::Failed { location: shown, action: "read", reason: error.to_string() }.into())
+            }
+        }
     }
 
     /// An image in a store; `None` if there is none.
@@ -84,13 +88,14 @@ impl ImageFolder {
         let location = self.0.join(name);
         let found = match location.store().get(location.path()).await {
             Ok(found) => found,
-            Err(StoreError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(location.failed("read", &error)),
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(location.failed("read", &error).into()),
         };
         if found.meta.size > limit {
             return Ok(Some(Err(too_many_bytes(found.meta.size, limit))));
         }
-        found.bytes().await.map(|content| Some(Ok(content))).map_err(|error| location.failed("read", &error))
+        let content = found.bytes().await.map_err(|error| location.failed("read", &error))?;
+        Ok(Some(Ok(content)))
     }
 
     /// Names below the folder under which an image may lie: as it is written; with Windows' separators; with

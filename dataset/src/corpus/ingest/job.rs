@@ -1,13 +1,14 @@
 //! The record that pins a job: what is ingested, how, and how it is cut into units.
 
+use blip2_store::error::StoreError;
 use serde::{Deserialize, Serialize};
 
 use super::settings::IngestSettings;
 use super::sources::Sources;
 use super::unit::{PinnedSource, Unit};
-use crate::error::{DatasetError, Result};
-use crate::store::record::{read_json, to_json};
-use crate::store::{Location, put_create};
+use crate::error::Result;
+use blip2_store::record::{read_json, to_json};
+use blip2_store::{Location, put_create};
 
 /// Name of the record.
 pub(crate) const JOB_FILE: &str = "ingest.json";
@@ -59,10 +60,11 @@ impl Job {
 
     fn compare(&self, place: &Location, sources: &[PinnedSource], settings: &IngestSettings) -> Result<()> {
         let other = |reason: String| {
-            Err(DatasetError::Changed {
+            Err(StoreError::Changed {
                 file: place.to_string(),
                 reason: format!("{reason}; choose another --out"),
-            })
+            }
+            .into())
         };
         if self.format != FORMAT {
             return other(format!("it has format {}, this program writes {FORMAT}", self.format));
@@ -76,13 +78,14 @@ impl Job {
                 return other(format!("its sources differ: `{}` was `{}`", now.location, before.location));
             }
             if before != now {
-                return Err(DatasetError::Changed {
+                return Err(StoreError::Changed {
                     file: now.location.clone(),
                     reason: format!(
                         "{} bytes, tag {:?}; now {} bytes, tag {:?}",
                         before.bytes, before.etag, now.bytes, now.etag
                     ),
-                });
+                }
+                .into());
             }
         }
         match self.sources.len() == sources.len() {

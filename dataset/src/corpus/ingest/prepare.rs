@@ -1,5 +1,6 @@
 //! Checks and, if asked for, re-encoding of one row, on the pool of decode threads.
 
+use blip2_images::ImageError;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,9 +14,9 @@ use crate::corpus::ingest::row::{
 };
 use crate::corpus::ingest::settings::IngestSettings;
 use crate::error::{DatasetError, Result};
-use crate::image::decode::{decode_image, image_dimensions};
-use crate::image::transform::shrink;
 use crate::text::is_visible;
+use blip2_images::decode::{decode_image, image_dimensions};
+use blip2_images::transform::shrink;
 
 /// Longer captions are not used, bytes.
 pub const MAX_CAPTION_BYTES: usize = 16 << 10;
@@ -94,7 +95,7 @@ impl Preparer {
         if encoded.len() as u64 > settings.max_image_bytes {
             return Err(too_many_bytes(encoded.len() as u64, settings.max_image_bytes));
         }
-        let undecodable = |error: DatasetError| (RejectReason::Undecodable, error.to_string());
+        let undecodable = |error: ImageError| (RejectReason::Undecodable, error.to_string());
         let (width, height) = image_dimensions(&encoded).map_err(undecodable)?;
         if u64::from(width) * u64::from(height) > settings.max_pixels {
             let detail = format!("{width}x{height} is more than {} pixels", settings.max_pixels);

@@ -12,6 +12,7 @@ mod rows;
 mod table;
 mod tar;
 
+use blip2_store::error::StoreError;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -21,7 +22,7 @@ use super::kind::{ImagePlace, SourceKind};
 use super::settings::IngestSettings;
 use super::unit::{PinnedSource, Unit};
 use crate::error::{DatasetError, Result};
-use crate::store::{Location, StorePool};
+use blip2_store::{Location, StorePool};
 use entry::Entry;
 use images::Pair;
 use rows::Rows;
@@ -72,7 +73,7 @@ impl Sources {
             }
         }
         if opened.locations.is_empty() {
-            return Err(DatasetError::NoMatch { pattern: "(no source given)".to_owned() });
+            return Err(StoreError::NoMatch { pattern: "(no source given)".to_owned() }.into());
         }
         if kind == SourceKind::Folder {
             return Ok(opened);
@@ -174,7 +175,7 @@ impl Sources {
 async fn pin(location: &Location) -> Result<PinnedSource> {
     let name = location.to_string();
     let Some((bytes, etag)) = location.head().await? else {
-        return Err(DatasetError::NotFound { location: name });
+        return Err(StoreError::NotFound { location: name }.into());
     };
     // A local file's tag is made of its times, which copies do not share.
     let etag = etag.filter(|_| !location.is_local());

@@ -17,7 +17,7 @@ use crate::corpus::manifest::Manifest;
 use crate::corpus::samples::{EvaluationSet, read_all};
 use crate::error::{DatasetError, Result};
 use crate::quarantine::QuarantineList;
-use crate::store::Location;
+use blip2_store::Location;
 use std::sync::Arc;
 
 /// An image of one colour.

@@ -1,5 +1,6 @@
 //! Making a manifest of the footers of a corpus.
 
+use blip2_store::error::StoreError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::{StreamExt, TryStreamExt};
@@ -9,7 +10,7 @@ use super::{Manifest, ManifestFile};
 use crate::corpus::columns::ColumnNames;
 use crate::corpus::parquet_file::ParquetFile;
 use crate::error::{DatasetError, Result};
-use crate::store::{PinnedObject, StorePool, StoredObject};
+use blip2_store::{PinnedObject, StorePool, StoredObject};
 
 /// Footers read at the same time.
 const FOOTER_CONCURRENCY: usize = 64;
@@ -18,13 +19,13 @@ impl Manifest {
     /// Reads the footers of all files that `sources` (paths, URLs, patterns) name and checks their columns.
     ///
     /// # Errors
-    /// [`DatasetError::NoMatch`], [`DatasetError::NotFound`], [`DatasetError::NotParquet`],
+    /// [`StoreError::NoMatch`], [`StoreError::NotFound`], [`DatasetError::NotParquet`],
     /// [`DatasetError::MissingColumn`], [`DatasetError::ColumnType`], [`DatasetError::NoRows`],
-    /// [`DatasetError::Location`], [`DatasetError::Changed`] (bad input), [`DatasetError::Store`].
+    /// [`StoreError::Location`], [`StoreError::Changed`] (bad input), [`StoreError::Failed`].
     pub async fn open(sources: &[String], columns: &ColumnNames) -> Result<Self> {
         let whole = CorpusSource { files: sources.to_vec(), ..CorpusSource::default() };
         if sources.is_empty() {
-            return Err(DatasetError::NoMatch { pattern: "(no source given)".to_owned() });
+            return Err(StoreError::NoMatch { pattern: "(no source given)".to_owned() }.into());
         }
         Self::open_sources(&[whole], columns, &|_, _| ()).await
     }
@@ -57,7 +58,7 @@ impl Manifest {
         }
         let total = objects.len();
         let Some(first) = objects.first().map(|object| object.location.to_string()) else {
-            return Err(DatasetError::NoMatch { pattern: "(no source given)".to_owned() });
+            return Err(StoreError::NoMatch { pattern: "(no source given)".to_owned() }.into());
         };
         let done = AtomicUsize::new(0);
         // `buffered` keeps the order of the names, whatever the order of arrival.

@@ -1,5 +1,6 @@
 //! A row group between its reading and its decoding.
 
+use blip2_store::error::StoreError;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
@@ -76,15 +77,15 @@ impl EncodedRowGroup {
             return Ok(group);
         }
         let rows = group.rows() - (self.failed as usize).min(group.rows());
-        let changed = |reason: String| DatasetError::Changed { file: self.file.clone(), reason };
+        let changed = |reason: String| StoreError::Changed { file: self.file.clone(), reason };
         let seen = group.without_failed().map_err(changed)?;
         match seen.rows() == rows {
             true => Ok(seen),
-            false => Err(changed(format!(
+            false => Err(DatasetError::from(changed(format!(
                 "row group {}: {} rows were downloaded, {rows} were",
                 self.row_group,
                 seen.rows()
-            ))),
+            )))),
         }
     }
 }

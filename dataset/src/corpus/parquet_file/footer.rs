@@ -12,7 +12,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 
 use crate::corpus::columns::SUCCESS;
-use crate::store::PinnedObject;
+use blip2_store::PinnedObject;
 
 /// Rows of a row group, at most: more are a footer that lies, or a file to be written anew.
 const MAX_ROWS: i64 = 1 << 24;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::store::PinnedObject;
+use blip2_store::PinnedObject;
 
 /// Where the bytes of a row group come from.
 pub(crate) trait RangeReads: Sync {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::finding::{Finding, FindingKind};
 use crate::corpus::ingest::{DoneRecord, JOB_FILE, Job, PartRecord, done_name};
 use crate::error::Result;
-use crate::store::record::read_json;
-use crate::store::{Location, StoredObject};
+use blip2_store::record::read_json;
+use blip2_store::{Location, StoredObject};
 
 /// The folder's Parquet files, and what is missing, changed or foreign. Unless it is to be quick, every file
 /// is hashed.
@@ -19,7 +19,7 @@ pub(super) async fn check(folder: &Location, quick: bool) -> Result<(Vec<StoredO
             findings.push(Finding::of_file(FindingKind::ChangedFile, &place, error.to_string()));
             0
         }
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
     };
     let mut parts: BTreeMap<String, PartRecord> = BTreeMap::new();
     let mut missing = 0u64;
@@ -32,7 +32,7 @@ pub(super) async fn check(folder: &Location, quick: bool) -> Result<(Vec<StoredO
                 let place = place.to_string();
                 findings.push(Finding::of_file(FindingKind::ChangedFile, &place, error.to_string()));
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
     }
     if missing > 0 {

@@ -6,8 +6,8 @@ use super::finding::{Finding, FindingKind};
 use crate::corpus::columns::{RowFault, RowGroup};
 use crate::corpus::ingest::MAX_CAPTION_BYTES;
 use crate::error::{DatasetError, Result};
-use crate::image::decode::decode_image;
 use crate::text::is_visible;
+use blip2_images::decode::decode_image;
 
 /// Checks rows on a pool of threads.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use super::next_use::NextUses;
 use super::read_for::ReadFor;
 use crate::error::{DatasetError, Result};
 use crate::plan::RowGroupId;
-use crate::store::PinnedObject;
+use blip2_store::PinnedObject;
 
 /// Processes that may share a folder.
 const MOST_SHARERS: u32 = 256;

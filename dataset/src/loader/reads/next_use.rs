@@ -78,8 +78,8 @@ mod tests {
 
     use super::*;
     use crate::plan::PlanKey;
-    use crate::properties::cases;
     use crate::test_assets::manifest;
+    use blip2_test_corpus::properties::cases;
 
     proptest! {
         #![proptest_config(cases(60))]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::plan::PartId;
-use crate::test_server::{Delay, Refusal, Server, Site};
+use blip2_test_server::{Delay, Refusal, Server, Site};
 
 /// Where the file is.
 const PATH: &str = "/folder/a.parquet";

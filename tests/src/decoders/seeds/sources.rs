@@ -1,7 +1,7 @@
 //! What ingestion reads and writes.
 
 use blip2_dataset::corpus::ingest::{IngestSettings, Share, SourceKind, ingest};
-use blip2_dataset::store::Location;
+use blip2_store::Location;
 
 use super::files::{corpora, small_rows};
 use super::seed::{Seed, refused, taken};

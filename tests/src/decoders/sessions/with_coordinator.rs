@@ -7,10 +7,10 @@ use blip2_coordinator::{
     Action, CheckpointSettings, CoordinatorSettings, Event, LossRise, Machine, NonFinitePolicy, RunSpec,
     Start, StoreFailure, check,
 };
-use blip2_dataset::store::Location;
 use blip2_proto::v1::WorkerMessage;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_run::schedule::Stage;
+use blip2_store::Location;
 use prost::Message;
 
 use crate::decoders::script::Record;

@@ -1,6 +1,5 @@
 //! The contrast task's losses and recalls on held-out rows.
 
-use blip2_dataset::random::KeyedRng;
 use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
 use blip2_evaluation::metrics::retrieval::recalls_of_captions;
 use blip2_evaluation::retrieval::best_of_queries;
@@ -9,6 +8,7 @@ use blip2_model::nn::dropout::Dropout;
 use blip2_model::objectives::contrast::{self, Contrast, GlobalBatch, Side, SlotContext};
 use blip2_model::train::loss::LossValue;
 use blip2_model::train::tape::Tape;
+use blip2_random::KeyedRng;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::{ContrastTask, LOSSES};

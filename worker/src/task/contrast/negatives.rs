@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use blip2_dataset::loader::SlotBatch;
-use blip2_dataset::random::KeyedRng;
 use blip2_model::objectives::contrast::{Contrast, Side};
+use blip2_random::KeyedRng;
 use burn::tensor::Tensor;
 use bytes::Bytes;
 

@@ -1,5 +1,6 @@
 //! A folder of images with their captions beside them: `cat.jpg` and `cat.txt`, `cat.caption` or `cat.json`.
 
+use blip2_store::error::StoreError;
 use std::collections::BTreeMap;
 
 use futures::StreamExt;
@@ -9,8 +10,8 @@ use super::rows::Rows;
 use crate::corpus::ingest::json::from_slice;
 use crate::corpus::ingest::kind::IMAGE_ENDINGS;
 use crate::corpus::ingest::row::{Refusal, RejectReason, RowImage, SourceRow};
-use crate::error::{DatasetError, Result};
-use crate::store::{Location, StorePool, StoredObject};
+use crate::error::Result;
+use blip2_store::{Location, StorePool, StoredObject};
 
 /// Endings of captions, by preference.
 const CAPTIONS: [&str; 4] = ["txt", "caption", "text", "json"];
@@ -37,7 +38,7 @@ pub(super) async fn pairs(pool: &mut StorePool, folder: &Location) -> Result<(Ve
     let pairs = pair(files.iter().map(|file| (below(file, depth), file.bytes)));
     if !pairs.iter().any(|pair| !pair.images.is_empty()) {
         let wanted = format!("pictures ({})", IMAGE_ENDINGS.join(", "));
-        return Err(DatasetError::EmptyFolder { folder: folder.to_string(), wanted });
+        return Err(StoreError::EmptyFolder { folder: folder.to_string(), wanted }.into());
     }
     Ok((pairs, bytes))
 }
@@ -156,6 +157,7 @@ async fn all(folder: &Location) -> Vec<SourceRow> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::DatasetError;
 
     #[tokio::test]
     async fn images_meet_their_captions() {
@@ -204,7 +206,7 @@ mod tests {
         let location = Location::parse(folder.path().to_str().unwrap()).unwrap();
         let error = pairs(&mut StorePool::default(), &location).await.unwrap_err();
         assert!(
-            matches!(&error, DatasetError::EmptyFolder { wanted, .. } if wanted.contains("jpg")),
+            matches!(&error, DatasetError::Store(StoreError::EmptyFolder { wanted, .. }) if wanted.contains("jpg")),
             "{error}"
         );
     }

@@ -1,5 +1,6 @@
 //! LAION's metadata: URLs and captions in Parquet, the images in a folder.
 
+use blip2_store::error::StoreError;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::corpus::ingest::settings::IngestSettings;
 use crate::corpus::ingest::unit::Unit;
 use crate::error::{DatasetError, Result};
 use crate::parquet_bytes::decoder_failed;
-use crate::store::Location;
+use blip2_store::Location;
 
 /// Rows decoded at a time.
 const BATCH: usize = 1024;
@@ -60,7 +61,8 @@ async fn open(location: &Location, bytes: u64) -> Result<Builder> {
 fn unreadable(location: &Location, error: &ParquetError) -> DatasetError {
     match error {
         ParquetError::External(cause) if cause.is::<object_store::Error>() => {
-            DatasetError::Store { location: location.to_string(), action: "read", reason: error.to_string() }
+            let (location, reason) = (location.to_string(), error.to_string());
+            StoreError::Failed { location, action: "read", reason }.into()
         }
         _ => DatasetError::NotParquet { file: location.to_string(), reason: error.to_string() },
     }

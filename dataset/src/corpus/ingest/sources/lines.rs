@@ -10,7 +10,7 @@ use crate::corpus::ingest::folder::{NameTemplate, key_of};
 use crate::corpus::ingest::row::{RejectReason, RowImage, SourceRow};
 use crate::corpus::ingest::unit::Unit;
 use crate::error::{DatasetError, Result};
-use crate::store::Location;
+use blip2_store::Location;
 
 /// What comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use crate::corpus::ingest::fetch::ObjectReader;
 use crate::corpus::ingest::kind::SourceKind;
 use crate::corpus::ingest::settings::IngestSettings;
 use crate::error::{DatasetError, Result};
-use crate::store::Location;
+use blip2_store::Location;
 
 /// All entries of a list, in its order.
 pub(super) async fn read(location: &Location, bytes: u64, settings: &IngestSettings) -> Result<Vec<Entry>> {

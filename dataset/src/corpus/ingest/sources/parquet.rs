@@ -12,7 +12,7 @@ use crate::corpus::ingest::row::{RejectReason, RowImage, SourceRow};
 use crate::corpus::ingest::settings::IngestSettings;
 use crate::corpus::parquet_file::{EncodedRowGroup, ParquetFile};
 use crate::error::{DatasetError, Result};
-use crate::store::{Location, PinnedObject};
+use blip2_store::{Location, PinnedObject};
 
 /// Rows decoded at a time.
 const BATCH: usize = 64;

@@ -18,7 +18,7 @@ use crate::corpus::ingest::folder::key_of;
 use crate::corpus::ingest::json;
 use crate::corpus::ingest::row::too_many_bytes;
 use crate::corpus::ingest::row::{Refusal, RejectReason, SourceRow};
-use crate::store::Location;
+use blip2_store::Location;
 use group::{Content, Draft, Group, is_passed_over, shown, split_name};
 use links::Links;
 use unpack::{Counted, Packing, unpack};

@@ -1,6 +1,7 @@
 //! Lists and folders of one's own, names of images as they are, and sources that come to nothing.
 
 use super::*;
+use blip2_store::error::StoreError;
 
 /// Keys and captions of what was kept.
 async fn kept(scene: &Scene) -> Vec<(String, String)> {
@@ -77,7 +78,7 @@ async fn a_folder_of_images_with_texts_is_ingested_in_units_and_again() {
     assert_eq!(scene.written(), before);
     scene.write("pictures/new.png", image(9, ImageFormat::Png));
     let error = scene.ingest(&source, settings).await.unwrap_err();
-    assert!(matches!(error, DatasetError::Changed { .. }), "{error}");
+    assert!(matches!(error, DatasetError::Store(StoreError::Changed { .. })), "{error}");
     let images =
         IngestSettings { images: source.first().cloned(), ..IngestSettings::new(SourceKind::Folder) };
     assert!(scene.ingest(&source, images).await.unwrap_err().to_string().contains("--images"));

@@ -4,11 +4,11 @@ use bytes::Bytes;
 
 use super::*;
 use crate::corpus::row_group_file::recorded_row_groups;
-use crate::image::transform::TrainTransform;
 use crate::loader::{Loader, LoaderSettings, LoaderSpec};
 use crate::plan::{Plan, PlanKey};
 use crate::test_assets::backbone;
 use crate::text::{TextEncoder, TextEncoding};
+use blip2_images::transform::TrainTransform;
 
 /// Three archives into small files: several units, several files of several row groups.
 fn job(scene: &Scene) -> (Vec<String>, IngestSettings) {

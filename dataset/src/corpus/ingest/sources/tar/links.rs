@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 use crate::corpus::ingest::fetch::ObjectReader;
-use crate::store::Location;
+use blip2_store::Location;
 
 /// Members that links may name; of an archive with more, those that came first.
 const MAX_MEMBERS: usize = 1 << 20;

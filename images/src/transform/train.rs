@@ -1,0 +1,105 @@
+//! The training crop: drawn by the key, decoded as far as it is needed.
+
+use std::time::{Duration, Instant};
+
+use fast_image_resize::Resizer;
+
+use super::crop::{random_crop, reduction};
+use super::pixels::planes_of;
+use super::resize::{Resampling, Source, resize_into};
+use crate::error::{ImageError, Result};
+use crate::reduced::{DecodeScratch, decode_reduced};
+use blip2_random::KeyedRng;
+
+/// Random resized crop and mirroring.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainTransform {
+    /// Side of the result, pixels.
+    pub size: usize,
+    /// Smallest and largest share of the image's area that a crop keeps.
+    pub crop_scale: [f64; 2],
+    /// Mirror half of the images.
+    pub flip: bool,
+    /// How pixels are computed.
+    pub resampling: Resampling,
+}
+
+impl TrainTransform {
+    /// A square of `size` pixels a side, bicubic.
+    pub fn new(size: usize, crop_scale: [f64; 2], flip: bool) -> Self {
+        Self { size, crop_scale, flip, resampling: Resampling::default() }
+    }
+
+    /// Writes the image as `[3, size, size]` bytes; crop and mirroring are drawn from `rng`. Of an encoded
+    /// image that is much larger than needed, only as much is decoded as the crop asks for. Not normalised:
+    /// see [`normalised`](super::normalised).
+    ///
+    /// # Errors
+    /// [`ImageError`] if the image cannot be decoded, has more than `max_pixels`, or `out` has
+    /// another length.
+    pub fn apply(
+        &self,
+        encoded: &[u8],
+        max_pixels: u64,
+        rng: &mut KeyedRng,
+        scratch: &mut ImageScratch,
+        out: &mut [u8],
+    ) -> Result<()> {
+        if self.size == 0 || out.len() != 3 * self.size * self.size {
+            let reason = format!("{} bytes do not hold a picture of {1}x{1}", out.len(), self.size);
+            return Err(ImageError { reason });
+        }
+        let started = Instant::now();
+        let mut drawn = None;
+        let choose = |width: u32, height: u32| {
+            let crop = random_crop(width, height, self.crop_scale, rng);
+            drawn = Some((crop, self.flip && rng.uniform() < 0.5));
+            reduction(crop, self.size)
+        };
+        let decoded = decode_reduced(encoded, max_pixels, choose, &mut scratch.decoder)?;
+        scratch.times.decode += started.elapsed();
+        let Some((crop, mirror)) = drawn else {
+            return Err(ImageError { reason: "the picture's size is unknown".to_owned() });
+        };
+        let started = Instant::now();
+        scratch.resized.resize(out.len(), 0);
+        let source = Source { pixels: decoded.pixels, size: [decoded.width, decoded.height] };
+        resize_into(
+            &mut scratch.resizer,
+            source,
+            crop.divided_by(decoded.divisor),
+            [self.size; 2],
+            self.resampling,
+            &mut scratch.resized,
+        )?;
+        planes_of(&scratch.resized, self.size, mirror, out);
+        scratch.times.transform += started.elapsed();
+        Ok(())
+    }
+}
+
+/// Working memory for the images of one thread: after the first few images nothing is allocated for pixels.
+#[derive(Debug, Default)]
+pub struct ImageScratch {
+    decoder: DecodeScratch,
+    resizer: Resizer,
+    resized: Vec<u8>,
+    /// Time spent, since the scratch was made or last asked.
+    times: ImageTimes,
+}
+
+/// Where the time of images goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ImageTimes {
+    /// Decoding.
+    pub decode: Duration,
+    /// Cropping, resizing, mirroring, ordering by channel.
+    pub transform: Duration,
+}
+
+impl ImageScratch {
+    /// Time spent since this was last asked.
+    pub fn take_times(&mut self) -> ImageTimes {
+        std::mem::take(&mut self.times)
+    }
+}
