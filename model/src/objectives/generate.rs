@@ -1,9 +1,5 @@
 //! The generate task: the Q-Former's queries, projected, are a soft prompt of the frozen language model.
 
-mod question;
-
-pub use question::Questions;
-
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
@@ -62,7 +58,7 @@ impl GenerateModel {
     }
 
     /// What the layers see of the images; cuts `tape` behind `ln_vision`.
-    fn image_key_values(
+    pub(super) fn image_key_values(
         &self,
         image_features: Tensor<3>,
         tape: &mut Tape,
@@ -78,7 +74,7 @@ impl GenerateModel {
     }
 
     /// The learned queries for each of `rows` images.
-    fn queries(&self, rows: usize) -> Tensor<3> {
+    pub(super) fn queries(&self, rows: usize) -> Tensor<3> {
         let [_, queries, hidden] = self.query_tokens.val().dims();
         self.query_tokens.val().expand([rows, queries, hidden])
     }

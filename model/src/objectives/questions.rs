@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::GenerateModel;
+use super::generate::GenerateModel;
 use crate::error::ModelError;
 use crate::nn::dropout::Dropout;
 use crate::qformer::QFormerConfig;
