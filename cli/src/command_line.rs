@@ -105,7 +105,7 @@ mod tests {
         {
             let matches = whole().try_get_matches_from(typed).expect("understood");
             let arguments = Arguments::from_arg_matches(&matches).expect("understood");
-            assert_eq!(arguments.log, crate::arguments::LogFormat::Json, "{typed:?}");
+            assert_eq!(arguments.log, crate::logging::LogFormat::Json, "{typed:?}");
         }
         let version = whole().try_get_matches_from(["blip2", "train", "--version"]).expect_err("a version");
         assert!(version.to_string().contains(env!("CARGO_PKG_VERSION")), "{version}");

@@ -1,11 +1,25 @@
 //! How a text is written, as it is typed: the options that `generate` and `chat` share.
 
 use blip2_evaluation::captioning::Decoding;
+use blip2_model::device::DeviceName;
 use blip2_model::language::generation::{EarlyStopping, GenerateOptions, Sampling};
 use clap::{Args, ValueEnum};
 
 use crate::error::CliError;
 use crate::typed_numbers::{count, length_penalty, repetition_penalty, some, temperature, top_p};
+
+/// A model that writes, and how.
+#[derive(Debug, Args)]
+pub(crate) struct WriterArguments {
+    /// An exported model: a folder or a URL.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: String,
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`.
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub(crate) device: DeviceName,
+    #[command(flatten)]
+    pub(crate) decoding: DecodingArguments,
+}
 
 /// The options of the search, under the names of `transformers`' `generate` where it has them.
 #[derive(Debug, Clone, Args)]

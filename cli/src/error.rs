@@ -107,6 +107,12 @@ impl From<blip2_evaluation::EvaluationError> for CliError {
     }
 }
 
+impl From<blip2_evaluation::file_error::FileError> for CliError {
+    fn from(error: blip2_evaluation::file_error::FileError) -> Self {
+        CliError::Reported { exit: error.exit(), message: error.to_string() }
+    }
+}
+
 impl From<blip2_curation::CurationError> for CliError {
     fn from(error: blip2_curation::CurationError) -> Self {
         CliError::Reported { exit: error.exit(), message: error.to_string() }

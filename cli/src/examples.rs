@@ -46,6 +46,14 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("eval retrieval", &["eval retrieval --model runs/mine --data 'held-out/*.parquet'"]),
     ("eval caption", &["eval caption --model runs/mine --data held-out.parquet --json"]),
     (
+        "eval score",
+        &[
+            "eval score --task vqa --results answers.json --references annotations.json --mode lavis",
+            "eval score --task gqa --results mine.json --references gqa.json --against theirs.json",
+            "eval score --task retrieval --results cosine.npy --references coco.json --json",
+        ],
+    ),
+    (
         "generate",
         &[
             "generate --model export --image a.jpg b.png --beams 5",

@@ -6,8 +6,6 @@ use blip2_proto::v1::{NamedValue, StatusReply};
 use serde::Serializer;
 use serde_json::{Map, Value as Json, json};
 
-use crate::progress::{count, duration};
-
 /// Values that count things: they are shown without a fraction.
 const COUNTS: [&str; 3] = ["tokens", "eval_rows", "eval_failures"];
 /// Values that are too small for three decimals, with their short names.
@@ -100,6 +98,22 @@ fn figure(named: &NamedValue) -> String {
     format!("{name} {value:.decimals$}")
 }
 
+/// `1 step`, `2 steps`.
+pub(crate) fn count(number: usize, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
+/// Seconds in the two biggest units that fit.
+pub(crate) fn duration(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match (whole / 86_400, whole / 3600 % 24, whole / 60 % 60, whole % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, s) => format!("{m} min {s} s"),
+        (0, h, m, _) => format!("{h} h {m} min"),
+        (d, h, _, _) => format!("{d} d {h} h"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,5 +169,11 @@ mod tests {
         assert_eq!(held_out(&status), None);
         status.held_out = vec![named("eval_loss", 2.5), named("eval_rows", 64.0)];
         assert_eq!(held_out(&status).as_deref(), Some("held out after step 300  loss 2.500  rows 64"));
+    }
+
+    #[test]
+    fn durations_use_two_units() {
+        let shown: Vec<String> = [0.4, 59.6, 3600.0, 90_000.0].map(duration).into();
+        assert_eq!(shown, ["0 s", "1 min 0 s", "1 h 0 min", "1 d 1 h"]);
     }
 }

@@ -44,10 +44,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use arguments::Command;
 use blip2_model::device::failure;
 use blip2_run::exit::Exit;
 use blip2_run::layout;
+
+use arguments::Command;
 use error::CliError;
 
 /// How long calls that block may take to end when the command has.
@@ -145,8 +146,8 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Chat(arguments) => on_runtime(commands::chat::run(arguments)),
         Command::Bench(arguments) => on_runtime(bench::run(arguments)),
         Command::Config(arguments) => commands::config::run(arguments),
-        Command::Completions(arguments) => commands::completions::complete(&arguments),
-        Command::Man(arguments) => commands::completions::write_pages(&arguments),
+        Command::Completions(arguments) => commands::completions::complete(&arguments, command_line::whole()),
+        Command::Man(arguments) => commands::completions::write_pages(&arguments, command_line::whole()),
     }
 }
 

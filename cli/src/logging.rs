@@ -3,10 +3,18 @@
 use std::io::{self, IsTerminal as _, Write};
 
 use blip2_store::secret_url::redacted_text;
+use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, ParseError};
 
-use crate::arguments::LogFormat;
+/// Format of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
 
 /// Environment variable with the filter, in `tracing`'s syntax.
 const FILTER_VARIABLE: &str = "BLIP2_LOG";

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::figures::{figures, fitted, held_out, values_json};
+use crate::figures::{count, figures, fitted, held_out, values_json};
 
 /// Between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -236,21 +236,6 @@ fn stage_name(status: &StatusReply) -> String {
     }
 }
 
-pub(crate) fn count(number: usize, thing: &str) -> String {
-    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
-}
-
-/// Seconds in the two biggest units that fit.
-pub(crate) fn duration(seconds: f64) -> String {
-    let whole = seconds.max(0.0).round() as u64;
-    match (whole / 86_400, whole / 3600 % 24, whole / 60 % 60, whole % 60) {
-        (0, 0, 0, s) => format!("{s} s"),
-        (0, 0, m, s) => format!("{m} min {s} s"),
-        (0, h, m, _) => format!("{h} h {m} min"),
-        (d, h, _, _) => format!("{d} d {h} h"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use blip2_proto::v1::NamedValue;
@@ -296,12 +281,6 @@ mod tests {
     fn one_that_stands_by_says_so() {
         let line = status_line(&StatusReply { state: "standby".to_owned(), epoch: 4, ..status(12) });
         assert!(line.contains("standing by") && line.contains("epoch 4"), "{line}");
-    }
-
-    #[test]
-    fn durations_use_two_units() {
-        let shown: Vec<String> = [0.4, 59.6, 3600.0, 90_000.0].map(duration).into();
-        assert_eq!(shown, ["0 s", "1 min 0 s", "1 h 0 min", "1 d 1 h"]);
     }
 
     #[test]

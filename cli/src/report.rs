@@ -11,7 +11,7 @@ use std::path::Path;
 
 pub(crate) use bars::{Bar, group as bar_group};
 pub(crate) use chart::Series;
-pub(crate) use document::{document, facts};
+pub(crate) use document::{document, facts, tile};
 pub(crate) use histogram::Histogram;
 pub(crate) use page::{CaptionLosses, CaptionedPicture, Report, RetrievalScores, render};
 pub(crate) use run_page::{Chart, RunReport, Table, Tile, render_run};

@@ -9,6 +9,7 @@ use blip2_proto::v1::StatusReply;
 use blip2_run::catalogue::Catalogue;
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::Epochs;
+use blip2_run::exit::Exit;
 use blip2_run::{RunError, layout};
 use blip2_worker::settings::train::NonFiniteSteps;
 use tokio::net::TcpListener;
@@ -18,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 use crate::again::same_command;
 use crate::error::CliError;
 use crate::faults::record_faults;
+use crate::figures::duration;
 use crate::identity::binary_identity;
 use crate::metrics::{MetricsLog, write_all};
-use crate::progress::{Audience, duration, show};
+use crate::progress::{Audience, show};
 use crate::run_folder::{RunFolder, metrics_folder};
-use blip2_run::exit::Exit;
 
 /// Committed steps that may wait for the disk.
 const METRICS_QUEUE: usize = 1024;

@@ -52,6 +52,11 @@ pub(crate) fn some(text: &str) -> Result<usize, String> {
     within(text, 1, 1_000_000)
 }
 
+/// Draws of images for an interval.
+pub(crate) fn draws(text: &str) -> Result<usize, String> {
+    within(text, 0, 100_000)
+}
+
 /// Pixels of a picture.
 pub(crate) fn pixels(text: &str) -> Result<u64, String> {
     within(text, 1, 10_000_000_000)
@@ -86,6 +91,7 @@ mod tests {
                 threads(odd).err(),
                 count(odd).err(),
                 some(odd).err(),
+                draws(odd).err(),
                 pixels(odd).err(),
                 price(odd).err(),
                 seconds(odd).err(),

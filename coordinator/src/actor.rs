@@ -13,6 +13,11 @@ use blip2_proto::transport::Connection;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{CoordinatorMessage, Hello, RefusalCode, Refused, StatusReply, WorkerMessage};
+use blip2_run::catalogue::Catalogue;
+use blip2_run::commit::CheckpointRecord;
+use blip2_run::epoch::Epochs;
+use blip2_run::schedule::Schedule;
+use blip2_run::{RunError, quarantine};
 use blip2_store::Location;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -21,11 +26,6 @@ use tonic::{Status, Streaming};
 
 use crate::introduction::{HELLO_DEADLINE, WRONG_TOKEN};
 use crate::{Action, CommittedStep, Event, Machine, Outcome, SessionId, StoreFailure};
-use blip2_run::catalogue::Catalogue;
-use blip2_run::commit::CheckpointRecord;
-use blip2_run::epoch::Epochs;
-use blip2_run::schedule::Schedule;
-use blip2_run::{RunError, quarantine};
 
 /// Time between two ticks of the machine.
 const TICK: Duration = Duration::from_millis(100);

@@ -1,11 +1,11 @@
 //! What a run is: pinned inputs and the schedule of its steps.
 
 use blip2_run::RunError;
+use blip2_run::commit::CheckpointRecord;
 use blip2_run::schedule::Schedule;
 use blip2_store::Location;
 
 use crate::{CoordinatorError, Result};
-use blip2_run::commit::CheckpointRecord;
 
 /// A run as the coordinator pins it.
 #[derive(Debug, Clone)]

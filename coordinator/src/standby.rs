@@ -16,6 +16,7 @@ use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::coordinator_server::Coordinator;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{CoordinatorMessage, RefusalCode, Refused, StatusReply, StatusRequest, WorkerMessage};
+use blip2_run::epoch::{EpochRecord, Epochs};
 use blip2_store::Location;
 use futures::Stream;
 use tokio::net::TcpListener;
@@ -28,7 +29,6 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::introduction::{HELLO_DEADLINE, WRONG_TOKEN};
 use crate::server::{SessionLimits, check_token, end_server, serve};
 use crate::{CoordinatorError, CoordinatorSettings, Result};
-use blip2_run::epoch::{EpochRecord, Epochs};
 
 /// Time between two questions to the coordinator that leads.
 const PROBE_EVERY: Duration = Duration::from_millis(500);

@@ -1,12 +1,12 @@
 //! From scores to files: what is written of a task, and of the job.
 
-use blip2_store::error::StoreError;
 use std::collections::{BTreeMap, BTreeSet};
 
 use blip2_dataset::corpus::ingest::PartRecord;
 use blip2_dataset::corpus::row_group_file::RowGroupFile;
 use blip2_dataset::error::{DatasetError, Result};
 use blip2_dataset::quarantine::QuarantineList;
+use blip2_store::error::StoreError;
 use blip2_store::put_create;
 use blip2_store::record::{create_same, read_json, to_json};
 use serde::{Deserialize, Serialize};

@@ -1,11 +1,11 @@
 //! The record that pins a job: what is curated, how, and how it is cut into tasks.
 
-use blip2_store::error::StoreError;
 use std::ops::Range;
 
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::manifest::{Manifest, ManifestFile};
 use blip2_dataset::error::{DatasetError, Result};
+use blip2_store::error::StoreError;
 use blip2_store::record::{read_json, to_json};
 use blip2_store::{Location, put_create};
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,6 @@
 mod fakes;
 mod serving;
 
-use blip2_store::error::StoreError;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -14,6 +13,7 @@ use blip2_dataset::error::{DatasetError, Result};
 use blip2_dataset::parquet_bytes::read_parquet;
 use blip2_dataset::quarantine::QuarantineList;
 use blip2_store::Location;
+use blip2_store::error::StoreError;
 use blip2_test_corpus::Corpus;
 
 use crate::dedup::DedupRule;

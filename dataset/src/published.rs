@@ -8,6 +8,7 @@ use arrow::array::{
     ArrayRef, BinaryArray, ListBuilder, NullArray, RecordBatch, StringArray, StringBuilder, StructArray,
 };
 use arrow::datatypes::{DataType, Field};
+use blip2_store::Location;
 use image::{ImageFormat, Rgb, RgbImage};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
@@ -20,7 +21,6 @@ use crate::corpus::samples::{EvaluationSet, read_all};
 use crate::corpus::verify::{FindingKind, VerifySpec, VerifySummary, verify_corpus};
 use crate::error::DatasetError;
 use crate::plan::{Plan, PlanKey};
-use blip2_store::Location;
 
 const LIMIT: u64 = 1 << 20;
 

@@ -1,6 +1,8 @@
 //! Evaluation: how good a model is on images that it was not trained on.
 //!
 //! - [`metrics`]: numbers from scores alone; no model and no image is known there
+//! - [`answers`]: answers of a model against those of people; [`answer_files`] and [`similarity_files`] read what
+//!   anybody's model wrote, [`row_id`] is how rows are named in them, [`file_error`] what is wrong with a file
 //! - [`held_out`]: rows that are held out of training, as they are kept between evaluations
 //! - [`captioning`]: text for images, by an exported folder
 //! - [`retrieval`] and [`caption_loss`]: an opened model over a set of samples
@@ -11,16 +13,21 @@
 //! has a checkpoint makes the model of it and hands it in. What is computed is a function of the model, the
 //! samples and a seed.
 
+pub mod answer_files;
+pub mod answers;
 pub mod caption_loss;
 pub mod captioning;
 pub mod captions;
 mod error;
+pub mod file_error;
 pub mod held_out;
 pub mod image_transform;
 pub mod metrics;
 pub mod model_folder;
 pub mod retrieval;
+pub mod row_id;
 pub mod sample_encoder;
+pub mod similarity_files;
 pub mod tokenizer;
 
 pub use error::{EvaluationError, Result};

@@ -1,10 +1,9 @@
 //! Images made to harm or merely odd, case by case: read as documented, or refused with one clear reason.
 
+use blip2_test_corpus::hostile::{bombs, chunk, deflated, encoded, is_clear, jpeg, photo, png, unreadable};
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ImageEncoder as _, ImageFormat, RgbImage};
-
-use blip2_test_corpus::hostile::{bombs, chunk, deflated, encoded, is_clear, jpeg, photo, png, unreadable};
 
 use crate::decode::{decode_image, image_dimensions};
 

@@ -1,9 +1,9 @@
 //! The checkpoints of a run. A checkpoint *is* its COMMIT object: no COMMIT, no checkpoint.
 
-use blip2_store::error::StoreError;
 use std::collections::{BTreeMap, BTreeSet};
 
 use blip2_dataset::quarantine::QuarantineList;
+use blip2_store::error::StoreError;
 use blip2_store::{Location, put_create};
 use bytes::Bytes;
 use futures::StreamExt;

@@ -1,9 +1,10 @@
 //! The stores of this machine, held to what every store does. A server of S3 is held to it in
 //! `tests/tests/s3`.
 
+use blip2_test_server::{Server, Site};
+
 use super::conformance;
 use crate::location::Location;
-use blip2_test_server::{Server, Site};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_does_what_every_store_does() {

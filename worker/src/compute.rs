@@ -4,7 +4,6 @@ mod entering;
 mod saving;
 mod stepping;
 
-use blip2_store::error::StoreError;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use blip2_proto::drill::Drill;
 use blip2_proto::v1;
 use blip2_run::layout::MANIFEST;
 use blip2_store::Location;
+use blip2_store::error::StoreError;
 use blip2_store::secret_url::remember_credentials_of;
 use tokio::sync::{Semaphore, mpsc, watch};
 

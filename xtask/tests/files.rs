@@ -9,12 +9,10 @@ use xtask::arrows::{self, Room, circles};
 
 /// Neighbours that use each other in a circle, by crate and modules: the list may only shrink.
 const NEIGHBOURS: &[(&str, &str)] = &[
-    ("blip2", "arguments bench command_line commands"),
     (
         "blip2",
         "config::layers config::model_folder config::ranges config::reference config::relations config::show config::stages",
     ),
-    ("blip2", "figures progress"),
     (
         "blip2-model",
         "language::generation::options language::generation::sampling language::generation::scores",
@@ -28,9 +26,7 @@ const NEIGHBOURS: &[(&str, &str)] = &[
 /// A state machine whose `impl` blocks fill a folder is of this kind, and the mildest of circles: seen from
 /// outside, file and folder are one module.
 const WITH_OWN_FOLDER: &[(&str, &str)] = &[
-    ("blip2", "commands::status"),
     ("blip2", "config"),
-    ("blip2-dataset", "corpus::manifest"),
     ("blip2-model", "blip"),
     ("blip2-model", "blip2"),
     ("blip2-model", "blip2::export"),

@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use blip2_curation::dedup::{DedupRule, DuplicateFinder, DuplicateList, ImageHash};
 use blip2_random::KeyedRng;
+use blip2_run::exit::Exit;
 use clap::Args;
 use serde::Serialize;
 
 use super::printing::measure_and_print;
 use crate::error::CliError;
 use crate::process_memory::peak_bytes;
-use blip2_run::exit::Exit;
 
 /// One picture in so many is a copy of an earlier one, and one in so many nearly one.
 const ONE_IN: u64 = 20;

@@ -10,13 +10,13 @@ use blip2_dataset::loader::{Loader, LoaderSettings, LoaderSpec, LoaderStatistics
 use blip2_dataset::plan::{Plan, PlanKey};
 use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_images::transform::TrainTransform;
+use blip2_run::exit::Exit;
 use clap::Args;
 use serde::Serialize;
 
 use crate::commands::{print_json, print_text};
 use crate::error::CliError;
 use crate::process_memory::peak_bytes;
-use blip2_run::exit::Exit;
 
 /// For one batch.
 const WITHIN: Duration = Duration::from_secs(300);

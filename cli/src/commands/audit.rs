@@ -1,12 +1,35 @@
 //! `audit`: whether a run used every row as often as it should have.
 
+use blip2_run::exit::Exit;
+use clap::Args;
+
 use super::{print_json, print_text};
-use crate::arguments::AuditArguments;
 use crate::audit::{AuditReport, Corpus, Place, Replaced, StageReport, audit, simulate};
 use crate::error::CliError;
+use crate::figures::count;
 use crate::places::typed_location;
-use crate::progress::count;
-use blip2_run::exit::Exit;
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditArguments {
+    /// A run (folder or URL).
+    #[arg(value_name = "RUN", required_unless_present = "simulate")]
+    pub(crate) run: Option<String>,
+    /// Print the result as a JSON line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Measure an audit of one epoch of a corpus that is made up.
+    #[arg(long, conflicts_with = "run")]
+    pub(crate) simulate: bool,
+    /// Its files.
+    #[arg(long, default_value_t = 13_000, requires = "simulate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) files: u32,
+    /// Row groups of each.
+    #[arg(long, default_value_t = 10, requires = "simulate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) row_groups: u32,
+    /// Rows of each of these.
+    #[arg(long, default_value_t = 993, requires = "simulate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rows_per_group: u32,
+}
 
 /// Audits a run; differences are named on standard error and are exit code 1.
 pub(crate) async fn run(arguments: AuditArguments) -> Result<Exit, CliError> {

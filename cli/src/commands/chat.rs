@@ -5,14 +5,27 @@ use std::io::{BufRead as _, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use blip2_evaluation::captioning::{Captioner, SoftPrompts};
+use blip2_run::exit::Exit;
+use clap::Args;
 use serde::Serialize;
 
 use super::generate::read_image;
 use super::{print_json, print_text};
-use crate::arguments::ChatArguments;
+use crate::decoding::WriterArguments;
 use crate::error::CliError;
 use crate::places::typed_model;
-use blip2_run::exit::Exit;
+
+#[derive(Debug, Args)]
+pub(crate) struct ChatArguments {
+    #[command(flatten)]
+    pub(crate) writer: WriterArguments,
+    /// The picture to talk about.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image: PathBuf,
+    /// Print one JSON line a turn.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// What the user says next would start like this.
 const NEXT_TURN: &str = "Question:";

@@ -1,8 +1,11 @@
 //! `checkpoint`: what a run has saved.
 
+use std::path::PathBuf;
+
 use blip2_run::RunError;
 use blip2_run::catalogue::{Catalogue, Damaged};
 use blip2_run::commit::CheckpointRecord;
+use blip2_run::exit::Exit;
 use blip2_run::layout::{CHECKPOINTS, COMMIT};
 use blip2_store::Location;
 use blip2_store::fetch::is_url;
@@ -10,17 +13,105 @@ use blip2_worker::config::numbered;
 use blip2_worker::config::stage::NumberedStage;
 use blip2_worker::export::{ExportOptions, Layout, Precision, export as write_layout};
 use blip2_worker::{NamedState, WorkerConfig, WorkerError, read_checkpoint};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use super::{import, print_json, print_text};
-use crate::arguments::{
-    CheckpointArguments, CheckpointCommand, CheckpointTarget, ExportArguments, LayoutArgument,
-    PrecisionArgument,
-};
+use super::import::{self, ImportArguments};
+use super::{print_json, print_text};
 use crate::error::CliError;
 use crate::places::typed_location;
 use crate::run_folder::{must_be_run, stored_configuration};
-use blip2_run::exit::Exit;
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckpointArguments {
+    #[command(subcommand)]
+    pub(crate) command: CheckpointCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CheckpointCommand {
+    /// List the checkpoints of a run.
+    Ls(CheckpointTarget),
+    /// Read everything back, the list of quarantined rows included; compare length and BLAKE3, and look for
+    /// NaN.
+    Verify(CheckpointTarget),
+    /// Print one BLAKE3 over all trainable parameters, in path order, and the step.
+    Digest(CheckpointTarget),
+    /// Write a folder that Hugging Face `transformers` loads, or a file that LAVIS loads.
+    Export(ExportArguments),
+    /// Make a run whose first checkpoint is published weights; `train --resume` starts from them.
+    Import(ImportArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckpointTarget {
+    /// A run (folder or URL; its newest checkpoint is meant) or one of its checkpoints.
+    #[arg(value_name = "RUN_OR_FOLDER")]
+    pub(crate) target: String,
+    /// Print JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArguments {
+    #[command(flatten)]
+    pub(crate) checkpoint: CheckpointTarget,
+    /// Folder to write, or with `--layout lavis` a file that ends in .pth or .safetensors; it must not exist
+    /// yet.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) out: PathBuf,
+    /// What to write.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) layout: LayoutArgument,
+    /// Numbers of the weights.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) dtype: PrecisionArgument,
+    /// Largest weight file of a folder, e.g. 500MB; larger models are written in shards.
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = parse_size)]
+    pub(crate) shard_size: u64,
+}
+
+/// A published layout.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LayoutArgument {
+    /// `Blip2ForConditionalGeneration` with its processor, from a stage-2 checkpoint.
+    #[default]
+    Huggingface,
+    /// `Blip2ForImageTextRetrieval` with its processor, from a stage-1 checkpoint.
+    Retrieval,
+    /// LAVIS's names: what the checkpoint's stage trains.
+    Lavis,
+}
+
+/// Numbers of written weights.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrecisionArgument {
+    /// Float32, as trained.
+    #[default]
+    F32,
+    /// Half precision.
+    F16,
+    /// The upper half of float32.
+    Bf16,
+}
+
+/// A number of bytes with a decimal unit.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let factor = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 1,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        unit => return Err(format!("unit `{unit}` is unknown; use B, KB, MB or GB")),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| format!("`{text}` is not a size like 5GB"))?;
+    number
+        .checked_mul(factor)
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| format!("`{text}` is not a usable size"))
+}
 
 /// A run, and the checkpoint of it that was named.
 #[derive(Debug)]

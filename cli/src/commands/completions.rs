@@ -3,13 +3,12 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use blip2_run::exit::Exit;
+use clap::{Args, Command};
 use clap_complete::Shell;
 
 use super::print_text;
-use crate::command_line::whole;
 use crate::error::CliError;
-use blip2_run::exit::Exit;
 
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArguments {
@@ -25,18 +24,18 @@ pub(crate) struct ManArguments {
     dir: PathBuf,
 }
 
-/// Prints the script that completes commands in a shell.
-pub(crate) fn complete(arguments: &CompletionsArguments) -> Result<Exit, CliError> {
+/// Prints the script that completes the commands of `whole` in a shell.
+pub(crate) fn complete(arguments: &CompletionsArguments, mut whole: Command) -> Result<Exit, CliError> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut whole(), "blip2", &mut script);
+    clap_complete::generate(arguments.shell, &mut whole, "blip2", &mut script);
     print_text(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Done)
 }
 
-/// Writes the manual pages.
-pub(crate) fn write_pages(arguments: &ManArguments) -> Result<Exit, CliError> {
+/// Writes the manual pages of `whole`.
+pub(crate) fn write_pages(arguments: &ManArguments, whole: Command) -> Result<Exit, CliError> {
     let dir = &arguments.dir;
-    std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(whole(), dir)).map_err(|error| {
+    std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(whole, dir)).map_err(|error| {
         CliError::failed(format!("{}: cannot write the manual pages: {error}", dir.display()))
     })?;
     eprintln!("the manual pages are in {}", dir.display());
@@ -46,6 +45,7 @@ pub(crate) fn write_pages(arguments: &ManArguments) -> Result<Exit, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command_line::whole;
 
     #[test]
     fn every_shell_gets_a_script_that_knows_the_commands() {
@@ -63,7 +63,7 @@ mod tests {
     fn every_command_gets_a_page_with_examples_and_the_first_the_exit_codes() {
         let folder = tempfile::tempdir().expect("a folder");
         let dir = folder.path().join("new/man1");
-        write_pages(&ManArguments { dir: dir.clone() }).expect("written");
+        write_pages(&ManArguments { dir: dir.clone() }, whole()).expect("written");
         let page = |name: &str| std::fs::read_to_string(dir.join(name)).expect(name);
         assert!(page("blip2.1").contains("bad configuration"), "{}", page("blip2.1"));
         assert!(
@@ -72,7 +72,8 @@ mod tests {
             page("blip2-train.1")
         );
         assert!(page("blip2-checkpoint-verify.1").contains("runs/mine"));
-        let error = write_pages(&ManArguments { dir: "/dev/null/man".into() }).expect_err("no folder");
+        let error =
+            write_pages(&ManArguments { dir: "/dev/null/man".into() }, whole()).expect_err("no folder");
         assert_eq!(error.exit(), Exit::Failed);
     }
 }

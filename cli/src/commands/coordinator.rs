@@ -1,12 +1,16 @@
 //! `coordinator`: the run's coordinator alone, leading or standing by.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 
+use blip2_proto::transport::{advertised, listening};
+use blip2_run::exit::Exit;
+use clap::Args;
 use serde_json::json;
 
 use super::train::STOPPED_BEFORE;
 use super::{even_unread, print_json};
-use crate::arguments::CoordinatorArguments;
+use crate::config::ConfigArguments;
 use crate::config::{RunConfig, load};
 use crate::error::CliError;
 use crate::progress::Audience;
@@ -16,7 +20,41 @@ use crate::signals::Signals;
 use crate::standby::{Turn, Watch};
 use crate::tls::{transport, url};
 use crate::token::{must_have_token, read_token};
-use blip2_run::exit::Exit;
+
+#[derive(Debug, Args)]
+pub(crate) struct CoordinatorArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// Address to listen on; port 0 takes a free one, printed as a JSON line.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7100", value_parser = listening)]
+    pub(crate) listen: SocketAddr,
+    /// File with the run token that workers must show; required for listening beyond this machine.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// URL under which workers and coordinators that stand by reach this one, where that is not its
+    /// `--listen` address.
+    #[arg(long, value_name = "URL", value_parser = advertised_url)]
+    pub(crate) advertise: Option<String>,
+    /// Continue the run in `run.root`, with the workers that are in it or from its newest checkpoint; starts
+    /// it where there is none. A coordinator that leads it is fenced off.
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Stand by: wait for the run, watch the coordinator that leads it, and take over when it is silent. With
+    /// `--resume`, lead at once where nobody does.
+    #[arg(long)]
+    pub(crate) standby: bool,
+    /// Print progress and the summary as JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A URL under which a coordinator is reached.
+fn advertised_url(text: &str) -> Result<String, String> {
+    if !text.contains("://") {
+        return Err(format!("a URL is needed, for example http://{text}"));
+    }
+    advertised(text).map_err(|error| error.to_string())
+}
 
 /// Coordinates a run whose workers are started elsewhere.
 pub(crate) async fn run(arguments: CoordinatorArguments) -> Result<Exit, CliError> {

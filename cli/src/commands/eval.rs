@@ -1,23 +1,61 @@
-//! `eval`: how good a run is on images it was not trained on.
+//! `eval`: how good a run is on images it was not trained on, and how good anybody's results are.
+
+mod score;
 
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::samples::{Sample, read_all};
 use blip2_evaluation::retrieval::Retrieval;
+use blip2_model::device::DeviceName;
+use blip2_run::exit::Exit;
 use blip2_store::secret_url::redacted;
 use blip2_worker::NamedState;
 use blip2_worker::WorkerConfig;
 use blip2_worker::config::stage::NumberedStage;
 use blip2_worker::evaluate::{self, Evaluator, Measure, Scores};
 use blip2_worker::settings::train::StepSettings;
+use clap::Args;
+use clap::Subcommand;
 use serde::Serialize;
 
 use super::checkpoint::{Target, read_state};
 use super::print_json;
-use crate::arguments::{EvalArguments, EvalCommand, EvalTarget};
 use crate::error::CliError;
 use crate::report::RetrievalScores;
 use crate::run_folder::stored_configuration;
-use blip2_run::exit::Exit;
+use score::ScoreArguments;
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalArguments {
+    #[command(subcommand)]
+    pub(crate) command: EvalCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EvalCommand {
+    /// Rank the captions of a file for each of its pictures: R@1, R@5, R@10.
+    Retrieval(EvalTarget),
+    /// Loss of the file's captions with their pictures, with shuffled ones and with none.
+    Caption(EvalTarget),
+    /// Score results that are already there, whoever's model wrote them.
+    Score(Box<ScoreArguments>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalTarget {
+    /// A run (folder or URL), or one of its checkpoints.
+    #[arg(long, value_name = "RUN_OR_FOLDER")]
+    pub(crate) model: String,
+    /// Parquet file or URL with pictures and captions; may be repeated.
+    #[arg(long, value_name = "F", required = true)]
+    pub(crate) data: Vec<String>,
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; without it, the one the
+    /// run was trained on.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceName>,
+    /// Print the result as a JSON line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// What tells an exported model from a run.
 const EXPORT_FILE: &str = "config.json";
@@ -44,11 +82,12 @@ struct CaptionLine {
     images: usize,
 }
 
-/// Measures a run's checkpoint on Parquet files.
+/// Measures a run's checkpoint on Parquet files, or scores results.
 pub(crate) async fn run(arguments: EvalArguments) -> Result<Exit, CliError> {
     match arguments.command {
         EvalCommand::Retrieval(target) => retrieval(&target).await,
         EvalCommand::Caption(target) => caption(&target).await,
+        EvalCommand::Score(arguments) => score::run(&arguments),
     }
 }
 

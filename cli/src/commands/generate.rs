@@ -5,13 +5,32 @@ use std::path::{Path, PathBuf};
 use blip2_evaluation::captioning::Captioner;
 use blip2_images::RgbImage;
 use blip2_images::decode::decode_image;
+use blip2_run::exit::Exit;
+use clap::Args;
 use serde::Serialize;
 
 use super::{print_json, print_text};
-use crate::arguments::GenerateArguments;
+use crate::decoding::WriterArguments;
 use crate::error::CliError;
 use crate::places::typed_model;
-use blip2_run::exit::Exit;
+
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArguments {
+    #[command(flatten)]
+    pub(crate) writer: WriterArguments,
+    /// Image file; may be repeated.
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    pub(crate) image: Vec<PathBuf>,
+    /// Text that is continued.
+    #[arg(long, default_value = "")]
+    pub(crate) prompt: String,
+    /// Texts for each image, with `--sample`.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000), value_name = "N")]
+    pub(crate) samples: u64,
+    /// Print one JSON line a text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// Pictures held in memory at a time.
 const BATCH: usize = 16;

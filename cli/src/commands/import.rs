@@ -3,18 +3,35 @@
 use blip2_dataset::quarantine::QuarantineList;
 use blip2_run::catalogue::Catalogue;
 use blip2_run::commit::{CheckpointRecord, ShardRecord};
+use blip2_run::exit::Exit;
 use blip2_store::secret_url::redacted;
 use blip2_worker::import::import;
+use clap::Args;
 use serde_json::json;
 
 use super::print_json;
 use crate::again::of_this_program;
-use crate::arguments::ImportArguments;
-use crate::config::load;
+use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
 use crate::places::typed_model;
 use crate::run_folder::{Purpose, RunFolder};
-use blip2_run::exit::Exit;
+
+/// Published weights become the first checkpoint of a new run.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// Folder or URL of the run to make: its configuration is that of `--config`, with this root.
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+    /// The weights: a folder of `Blip2ForConditionalGeneration` (stage 2) or `Blip2ForImageTextRetrieval`
+    /// (stage 1), or LAVIS's file (.pth or .safetensors) of either stage. Paths and URLs.
+    #[arg(long, value_name = "FOLDER_OR_FILE")]
+    pub(crate) from: String,
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// Print the result as a JSON line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// The command that trains the run from its imported weights.
 fn train_command(arguments: &ImportArguments) -> String {

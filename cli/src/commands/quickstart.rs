@@ -6,28 +6,50 @@ mod survival;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use blip2_model::device::DeviceName;
+use blip2_run::exit::Exit;
 use blip2_run::layout;
 use blip2_store::fetch::is_url;
 use blip2_worker::config::stage::{NumberedStage, StageSettings};
 use blip2_worker::settings::model::is_model_file;
+use clap::Args;
 use serde::Serialize;
 
+use self::evaluation::{RunEvaluation, evaluate};
+use self::survival::{Survival, prove};
 use super::print_json;
 use super::train::{train_here, with_a_worker_a_card};
 use crate::again::same_command;
-use crate::arguments::QuickstartArguments;
 use crate::config::{RunConfig, load_preset};
 use crate::error::CliError;
+use crate::figures::duration;
 use crate::metrics::{StepRecord, read, series};
-use crate::progress::{Audience, duration};
+use crate::progress::Audience;
 use crate::report::{CaptionLosses, Report, RetrievalScores, Series, write};
 use crate::run_folder::Purpose;
 use crate::session::Finished;
 use crate::signals::Signals;
-use blip2_run::exit::Exit;
 
-use self::evaluation::{RunEvaluation, evaluate};
-use self::survival::{Survival, prove};
+#[derive(Debug, Args)]
+pub(crate) struct QuickstartArguments {
+    /// Folder that gets `report.html`, `run/` and `export/`.
+    #[arg(long, default_value = "quickstart", value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Set one value of the configuration; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; same as
+    /// `--set train.device=DEVICE`.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceName>,
+    /// Continue the quick start in `--out`: what is trained is not trained again; starts it where there is
+    /// none.
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Print progress and the summary as JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 const PRESET_NAME: &str = "configs/quickstart.toml";
 const PRESET: &str = include_str!("../../../configs/quickstart.toml");

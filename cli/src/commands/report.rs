@@ -6,24 +6,36 @@ use std::path::PathBuf;
 use blip2_run::catalogue::{Catalogue, Listing};
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::{EpochMember, EpochRecord, Epochs};
+use blip2_run::exit::Exit;
 use blip2_run::layout;
 use blip2_store::Location;
 use blip2_worker::task::LossName;
+use clap::Args;
 use serde_json::json;
 
 use super::print_json;
-use crate::arguments::ReportArguments;
 use crate::audit::{AuditReport, audit};
 use crate::config::changed_values;
 use crate::error::CliError;
 use crate::faults::{FaultRecord, read_faults};
+use crate::figures::{count, duration};
 use crate::metrics::{StepRecord, read, series};
 use crate::places::typed_location;
-use crate::progress::{count, duration};
 use crate::report::{Chart, RunReport, Series, Table, Tile, render_run, write_page};
 use crate::run_folder::{local_path, metrics_folder};
 use crate::stored_status::{StoredRun, StoredStatus};
-use blip2_run::exit::Exit;
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArguments {
+    /// A run (folder or URL), whether it has ended or not.
+    pub(crate) run: String,
+    /// The page to write [default: report.html in the run's folder, or here for a run in an object store]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print a summary as a JSON line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// Rows of a table that may grow with the run; the newest are shown.
 const MOST_ROWS: usize = 200;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use blip2_model::device::DeviceName;
 use blip2_proto::v1::StatusReply;
+use blip2_run::exit::Exit;
 use blip2_store::secret_url::redacted;
+use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -13,7 +15,6 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::print_json;
-use crate::arguments::TrainArguments;
 use crate::config::{ConfigArguments, Loaded, RunConfig, load};
 use crate::error::CliError;
 use crate::launch::{
@@ -27,7 +28,26 @@ use crate::signals::Signals;
 use crate::stored_status::has_ended;
 use crate::tls::{transport, url};
 use crate::token::{TokenFile, fresh_token};
-use blip2_run::exit::Exit;
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// Worker processes; same as `--set coordinator.workers=N`. Where nobody says how many: one for each
+    /// card.
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<u32>,
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; same as
+    /// `--set train.device=DEVICE`.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceName>,
+    /// Continue the run in `run.root` from its newest checkpoint; starts it where there is none.
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Print progress and the summary as JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// How long the coordinator may take to notice that all its workers are gone.
 const NOTICE_WITHIN: Duration = Duration::from_secs(2);

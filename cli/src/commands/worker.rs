@@ -1,23 +1,73 @@
 //! `worker`: one member of a run.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use blip2_model::device::DeviceName;
 use blip2_model::device::seat::{DeviceChoice, Seat};
+use blip2_proto::bounds::{MAX_IDENTIFIER, is_identifier};
+use blip2_proto::transport::{advertised, listening};
+use blip2_run::exit::Exit;
 use blip2_worker::{WorkerEnd, WorkerOptions, config_hash};
+use clap::Args;
 use serde_json::json;
 
 use super::print_json;
-use crate::arguments::WorkerArguments;
-use crate::config::load;
+use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
 use crate::identity::binary_identity;
 use crate::places::chosen_checkpoint;
 use crate::signals::Signals;
-use crate::tls::transport;
+use crate::tls::{TlsArguments, transport};
 use crate::token::{must_have_token, read_token};
-use blip2_run::exit::Exit;
+use crate::typed_numbers::{seconds, seconds_or_none, threads};
+
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArguments {
+    /// The coordinators, the leading one and those that stand by, for example `http://10.0.0.1:7100`; may be
+    /// repeated or a list with commas.
+    #[arg(long, value_name = "URL", required = true, value_delimiter = ',')]
+    pub(crate) coordinator: Vec<String>,
+    /// Address for other workers to reach this one; port 0 takes a free one, printed as a JSON line.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = listening)]
+    pub(crate) listen: SocketAddr,
+    /// File with the run token; required for listening beyond this machine.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Name for logs and the status page.
+    #[arg(long, default_value = "worker", value_parser = name)]
+    pub(crate) name: String,
+    /// Compute threads; 0 takes all cores.
+    #[arg(long, default_value_t = 0, value_parser = threads)]
+    pub(crate) threads: usize,
+    /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; without it, the one of
+    /// the run's configuration. Of several cards a task of Slurm takes the one of its number.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceName>,
+    /// Host and port under which other workers reach this one, where that is not its `--listen` address.
+    #[arg(long, value_name = "HOST:PORT", value_parser = advertised)]
+    pub(crate) advertise: Option<String>,
+    /// Seconds to try to reach the coordinator and to be taken in.
+    #[arg(long, default_value_t = 120.0, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) join_timeout: f64,
+    /// Seconds to look for a coordinator after the connection was lost, with the state kept; 0 ends at once.
+    #[arg(long, default_value_t = 300.0, value_name = "SECONDS", value_parser = seconds_or_none)]
+    pub(crate) reconnect_timeout: f64,
+    #[command(flatten)]
+    pub(crate) tls: TlsArguments,
+    /// Configuration this worker insists on; without it, it takes the coordinator's.
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+}
+
+/// A name that can be shown.
+fn name(text: &str) -> Result<String, String> {
+    if is_identifier(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("a name is one line of at most {MAX_IDENTIFIER} bytes"))
+}
 
 /// Works until the coordinator ends the run or lets this worker go.
 pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {

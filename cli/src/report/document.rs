@@ -34,7 +34,7 @@ pub(crate) fn facts<'a>(named: impl Iterator<Item = (&'a str, &'a str)>) -> Mark
 }
 
 /// A headline number.
-pub(super) fn tile(label: &str, value: &str, note: &str) -> Markup {
+pub(crate) fn tile(label: &str, value: &str, note: &str) -> Markup {
     html! {
         div class="tile" { span { (label) } strong { (value) } small { (note) } }
     }

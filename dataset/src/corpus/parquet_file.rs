@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use blip2_store::PinnedObject;
 use bytes::Bytes;
 use futures::FutureExt;
 use parquet::DecodeResult;
@@ -22,7 +23,6 @@ use crate::corpus::columns::{ColumnNames, FileColumns, failed_status, plain};
 use crate::corpus::row_group_hash::RecordedRowGroup;
 use crate::error::{DatasetError, Result};
 use crate::parquet_bytes::{decoder_failed, guarded};
-use blip2_store::PinnedObject;
 pub use encoded::EncodedRowGroup;
 use encoded::damaged;
 use footer::{FooterReader, check_codecs, check_row_counts, says_success, store_error};

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use blip2_images::decode::decode_image;
+use blip2_store::Location;
 use futures::{StreamExt, TryStreamExt};
 use image::RgbImage;
 
@@ -11,8 +13,6 @@ use crate::corpus::parquet_file::ParquetFile;
 use crate::error::{DatasetError, Result};
 use crate::quarantine::QuarantineRecord;
 use crate::text::is_visible;
-use blip2_images::decode::decode_image;
-use blip2_store::Location;
 
 /// Row groups read at the same time.
 const READ_CONCURRENCY: usize = 4;

@@ -1,13 +1,13 @@
 //! A corpus that consists of footers: real Parquet files as far as a manifest reads them, with nothing in
 //! between.
 
-use blip2_store::error::StoreError;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
+use blip2_store::error::StoreError;
 use bytes::Bytes;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{

@@ -1,5 +1,8 @@
 //! A look at a corpus: a few of its row groups, evenly spaced, as images and distributions.
 
+use blip2_images::decode::{decode_image, image_dimensions};
+use blip2_images::transform::shrink;
+use blip2_store::Location;
 use bytes::Bytes;
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
@@ -8,9 +11,6 @@ use crate::corpus::columns::{ColumnNames, RowGroup};
 use crate::corpus::manifest::Manifest;
 use crate::error::{DatasetError, Result};
 use crate::text::is_visible;
-use blip2_images::decode::{decode_image, image_dimensions};
-use blip2_images::transform::shrink;
-use blip2_store::Location;
 
 /// Shorter side of an image on a contact sheet, pixels.
 const THUMBNAIL: u32 = 160;

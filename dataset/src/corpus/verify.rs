@@ -6,9 +6,10 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-use blip2_store::error::StoreError;
 use std::sync::Arc;
 
+use blip2_store::error::StoreError;
+use blip2_store::{Location, PinnedObject, StorePool, StoredObject};
 use serde::Serialize;
 
 use crate::corpus::columns::ColumnNames;
@@ -16,7 +17,6 @@ use crate::corpus::ingest::JOB_FILE;
 use crate::corpus::parquet_file::ParquetFile;
 use crate::corpus::row_group_file::{IngestedRowGroup, recorded_row_groups};
 use crate::error::{DatasetError, Result};
-use blip2_store::{Location, PinnedObject, StorePool, StoredObject};
 pub use finding::{Finding, FindingKind};
 use rows::{RowChecks, Totals};
 

@@ -1,9 +1,10 @@
+use blip2_test_corpus::Corpus;
+use blip2_test_corpus::hostile::is_clear;
+
 use crate::corpus::columns::ColumnNames;
 use crate::corpus::samples::read_all;
 use crate::test_assets::backbone;
 use crate::text::{MAX_CAPTION_WORDS, TextEncoder, TextEncoding, clean_caption};
-use blip2_test_corpus::Corpus;
-use blip2_test_corpus::hostile::is_clear;
 
 #[tokio::test]
 async fn odd_captions_become_tokens_of_a_bounded_text() {

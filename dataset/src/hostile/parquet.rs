@@ -5,6 +5,8 @@ use arrow::array::{
     RecordBatch, StringArray, StringBuilder, StringViewArray, StructArray,
 };
 use arrow::datatypes::{DataType, Field, Int32Type};
+use blip2_test_corpus::hostile::is_clear;
+use blip2_test_corpus::one_image;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::{
@@ -16,8 +18,6 @@ use crate::corpus::columns::ColumnNames;
 use crate::corpus::samples::{EvaluationSet, read_all};
 use crate::corpus::verify::{VerifySpec, verify_corpus};
 use crate::error::{DatasetError, Result};
-use blip2_test_corpus::hostile::is_clear;
-use blip2_test_corpus::one_image;
 
 const ROWS: usize = 3;
 

@@ -1,13 +1,14 @@
 use std::collections::BTreeMap;
 
-use crate::corpus::columns::ColumnNames;
-use crate::corpus::ingest::{IngestSettings, Share, SourceKind, ingest};
-use crate::corpus::samples::read_all;
-use crate::quarantine::QuarantineList;
 use blip2_store::Location;
 use blip2_test_corpus::Corpus;
 use blip2_test_corpus::hostile::is_clear;
 use blip2_test_corpus::hostile::{bombs, unreadable};
+
+use crate::corpus::columns::ColumnNames;
+use crate::corpus::ingest::{IngestSettings, Share, SourceKind, ingest};
+use crate::corpus::samples::read_all;
+use crate::quarantine::QuarantineList;
 
 const LIMIT: u64 = 1 << 20;
 

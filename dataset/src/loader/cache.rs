@@ -6,6 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use blip2_store::StorePool;
 use futures::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, Semaphore};
@@ -19,7 +20,6 @@ use crate::corpus::manifest::Manifest;
 use crate::corpus::parquet_file::{EncodedRowGroup, ParquetFile};
 use crate::error::{DatasetError, Result};
 use crate::plan::RowGroupId;
-use blip2_store::StorePool;
 
 /// Footers kept open.
 const OPEN_FILES: usize = 128;

@@ -4,6 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use blip2_images::transform::ImageScratch;
+use blip2_random::KeyedRng;
+
 use super::cache::RowGroupCache;
 use super::spec::LoaderSpec;
 use super::statistics::Counters;
@@ -11,8 +14,6 @@ use crate::error::{DatasetError, Result};
 use crate::plan::{PartId, RowAddress, RowGroupId, SUBSTITUTE_TRIES};
 use crate::quarantine::QuarantineRecord;
 use crate::text::{MAX_CAPTION_WORDS, Tokens, clean_caption, is_visible};
-use blip2_images::transform::ImageScratch;
-use blip2_random::KeyedRng;
 
 /// A sample ready to be put into a batch.
 #[derive(Debug)]

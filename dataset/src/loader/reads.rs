@@ -11,6 +11,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use blip2_store::PinnedObject;
+use blip2_store::retry::{Retries, is_transient};
 use bytes::Bytes;
 use futures::future::{Either, select};
 
@@ -18,9 +20,6 @@ use super::settings::LoaderSettings;
 use super::statistics::Counters;
 use crate::corpus::parquet_file::RangeReads;
 use crate::error::Result;
-use blip2_store::PinnedObject;
-use blip2_store::retry::{Retries, is_transient};
-
 use disk::DiskCache;
 pub(crate) use disk::DiskKey;
 use latency::Latency;

@@ -3,13 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use blip2_images::transform::TrainTransform;
+
 use super::settings::LoaderSettings;
 use crate::corpus::columns::ColumnNames;
 use crate::corpus::manifest::Manifest;
 use crate::error::{DatasetError, Result};
 use crate::plan::{Plan, PlanKey};
 use crate::text::TextEncoder;
-use blip2_images::transform::TrainTransform;
 
 /// What a loader loads.
 #[derive(Debug, Clone)]

@@ -1,8 +1,10 @@
 mod http;
 
-use blip2_store::error::StoreError;
 use std::collections::BTreeMap;
 
+use blip2_images::transform::TrainTransform;
+use blip2_store::error::StoreError;
+use blip2_test_corpus::Corpus;
 use tokio::runtime::Runtime;
 
 use super::*;
@@ -15,8 +17,6 @@ use crate::plan::PlanKey;
 use crate::test_assets::{backbone, emoji_sources};
 use crate::text::TextEncoder;
 use crate::text::TextEncoding;
-use blip2_images::transform::TrainTransform;
-use blip2_test_corpus::Corpus;
 
 const WAIT: Duration = Duration::from_secs(30);
 

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use blip2_random::KeyedPermutation;
+use blip2_test_corpus::properties::cases;
 use proptest::prelude::*;
 
 use super::*;
 use crate::corpus::manifest::{Manifest, ManifestSource};
-use blip2_random::KeyedPermutation;
-use blip2_test_corpus::properties::cases;
 
 /// Rows walked through in a case, at least one epoch of the whole and two windows.
 const ROWS_WALKED: u128 = 600;

@@ -1,8 +1,9 @@
 //! Which row a sample uses: the planned one, or the first of the keyed draws that is usable.
 
+use blip2_random::KeyedRng;
+
 use super::place::{PartId, RowAddress};
 use super::sample_plan::Plan;
-use blip2_random::KeyedRng;
 
 /// Substitutes tried in place of an unusable row.
 pub(crate) const SUBSTITUTE_TRIES: u32 = 64;

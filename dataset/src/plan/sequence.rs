@@ -3,12 +3,13 @@
 
 use std::ops::Range;
 
+use blip2_random::KeyedPermutation;
+
 use super::mixture::Mixture;
 use super::place::{PartId, PlanKey, RowGroupId};
 use super::source_order::{Group, Segment, SourceOrder};
 use crate::corpus::manifest::Manifest;
 use crate::error::{DatasetError, Result};
-use blip2_random::KeyedPermutation;
 
 /// How often a part may use a row: a source that is so small beside its weight would be little but
 /// repetition.

@@ -3,8 +3,9 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::place::{PlanKey, RowGroupId};
 use blip2_random::KeyedPermutation;
+
+use super::place::{PlanKey, RowGroupId};
 
 /// Epoch orders kept: a window may span the end of one, and prefetch runs ahead.
 const EPOCHS_KEPT: usize = 4;

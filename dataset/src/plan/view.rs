@@ -2,10 +2,11 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use blip2_random::KeyedPermutation;
+
 use super::place::{PartId, RowAddress};
 use super::sequence::Sequence;
 use super::source_order::Segment;
-use blip2_random::KeyedPermutation;
 
 /// Places for parts: two windows of this many slots. More slots than that share them.
 const SLOTS_KEPT: u32 = 256;

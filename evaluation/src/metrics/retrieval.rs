@@ -21,6 +21,13 @@ pub struct Recall {
 }
 
 impl Recall {
+    /// Of these queries.
+    pub fn of(queries: &[Found]) -> Self {
+        let among =
+            |rank| queries.iter().filter(|query| query.before.is_some_and(|before| before < rank)).count();
+        Self { found: RANKS.map(among), queries: queries.len() }
+    }
+
     /// R@1, R@5 and R@10, each 0 to 1.
     pub fn shares(&self) -> [f64; 3] {
         self.found.map(|found| found as f64 / self.queries.max(1) as f64)
@@ -35,6 +42,15 @@ impl Recall {
     pub fn mean(&self) -> f64 {
         self.percentages().into_iter().sum::<f64>() / RANKS.len() as f64
     }
+}
+
+/// What a query found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Wrong candidates that are at least as similar as the best right one; `None` if no right one was scored.
+    pub before: Option<usize>,
+    /// The most similar candidate; `None` if there is none that was scored.
+    pub first: Option<usize>,
 }
 
 /// Both ways of looking.
@@ -98,12 +114,22 @@ impl<'a> Similarities<'a> {
 
     /// Recall of texts, as of [`Similarities::recalls`].
     pub fn image_to_text(&self, belongs: impl Fn(usize, usize) -> bool) -> Recall {
-        self.recall(self.images, self.texts, |image, text| (self.at(image, text), belongs(image, text)))
+        Recall::of(&self.texts_found(belongs))
     }
 
     /// Recall of images, as of [`Similarities::recalls`].
     pub fn text_to_image(&self, belongs: impl Fn(usize, usize) -> bool) -> Recall {
-        self.recall(self.texts, self.images, |text, image| (self.at(image, text), belongs(image, text)))
+        Recall::of(&self.images_found(belongs))
+    }
+
+    /// What each image finds among the texts, where `belongs(image, text)` says what is right.
+    pub fn texts_found(&self, belongs: impl Fn(usize, usize) -> bool) -> Vec<Found> {
+        self.found(self.images, self.texts, |image, text| (self.at(image, text), belongs(image, text)))
+    }
+
+    /// What each text finds among the images, where `belongs(image, text)` says what is right.
+    pub fn images_found(&self, belongs: impl Fn(usize, usize) -> bool) -> Vec<Found> {
+        self.found(self.texts, self.images, |text, image| (self.at(image, text), belongs(image, text)))
     }
 
     fn at(&self, image: usize, text: usize) -> f32 {
@@ -111,23 +137,31 @@ impl<'a> Similarities<'a> {
     }
 
     /// `score` gives a query's similarity with a candidate, and whether that is a right one.
-    fn recall(
+    fn found(
         &self,
         queries: usize,
         candidates: usize,
         score: impl Fn(usize, usize) -> (f32, bool),
-    ) -> Recall {
-        let mut found = [0; 3];
-        for query in 0..queries {
-            let scores = || (0..candidates).map(|candidate| score(query, candidate));
-            let right = scores().filter(|(value, right)| *right && Some(*value) != self.unscored);
-            let Some(best) = right.map(|(value, _)| value).reduce(f32::max) else { continue };
-            let before = scores().filter(|(value, right)| !right && *value >= best).count();
-            for (found, rank) in found.iter_mut().zip(RANKS) {
-                *found += usize::from(before < rank);
+    ) -> Vec<Found> {
+        let found = |query| {
+            let (mut best, mut first): (Option<f32>, Option<(usize, f32)>) = (None, None);
+            for candidate in 0..candidates {
+                let (value, right) = score(query, candidate);
+                if Some(value) == self.unscored {
+                    continue;
+                }
+                if right {
+                    best = Some(best.map_or(value, |best| best.max(value)));
+                }
+                if first.is_none_or(|(_, highest)| value > highest) {
+                    first = Some((candidate, value));
+                }
             }
-        }
-        Recall { found, queries }
+            let scores = || (0..candidates).map(|candidate| score(query, candidate));
+            let before = best.map(|best| scores().filter(|(value, right)| !right && *value >= best).count());
+            Found { before, first: first.map(|(candidate, _)| candidate) }
+        };
+        (0..queries).map(found).collect()
     }
 }
 
@@ -175,6 +209,9 @@ mod tests {
         let own = |image: usize, text: usize| image == text;
         assert_eq!(similarities.image_to_text(own).found, [0, 2, 2]);
         assert_eq!(similarities.with_unscored(-100.0).image_to_text(own).found, [0, 1, 1]);
+        let found = similarities.with_unscored(-100.0).texts_found(own);
+        assert_eq!(found[0], Found { before: None, first: Some(2) });
+        assert_eq!(found[1], Found { before: Some(1), first: Some(2) });
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! Which part of an image is taken, and how much of it has to be decoded for that.
 
+use blip2_random::KeyedRng;
 use fast_image_resize::CropBox;
 use image::RgbImage;
-
-use blip2_random::KeyedRng;
 
 /// Aspect ratios of a random crop.
 const CROP_RATIO: [f64; 2] = [3.0 / 4.0, 4.0 / 3.0];

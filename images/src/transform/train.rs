@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use blip2_random::KeyedRng;
 use fast_image_resize::Resizer;
 
 use super::crop::{random_crop, reduction};
@@ -9,7 +10,6 @@ use super::pixels::planes_of;
 use super::resize::{Resampling, Source, resize_into};
 use crate::error::{ImageError, Result};
 use crate::reduced::{DecodeScratch, decode_reduced};
-use blip2_random::KeyedRng;
 
 /// Random resized crop and mirroring.
 #[derive(Debug, Clone, PartialEq)]

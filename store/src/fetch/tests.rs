@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use blip2_test_server::{Server, Site};
+
 use super::cache::ModelCache;
 use super::*;
 use crate::Location;
-use blip2_test_server::{Server, Site};
 
 /// `count` bytes, none like its neighbours.
 fn noise(count: usize) -> Vec<u8> {

@@ -3,7 +3,6 @@
 #[path = "../../../store/src/conformance.rs"]
 mod conformance;
 
-use blip2_store::error::StoreError;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +18,7 @@ use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_images::transform::TrainTransform;
 use blip2_run::RunError;
 use blip2_run::epoch::Epochs;
+use blip2_store::error::StoreError;
 use blip2_store::{Location, put_create};
 use blip2_tests::faulty_proxy::{Fault, FaultyProxy};
 use blip2_tests::process::repository;

@@ -1,6 +1,7 @@
 //! `corpus ingest`: published data sets to the layout that training reads.
 
 use blip2_dataset::corpus::ingest::{IngestSettings, IngestSummary, Share, SourceKind, ingest};
+use blip2_run::exit::Exit;
 use blip2_store::Location;
 use clap::Args;
 
@@ -10,7 +11,6 @@ use crate::commands::share::share;
 use crate::error::CliError;
 use crate::places::typed_location;
 use crate::typed_numbers;
-use blip2_run::exit::Exit;
 
 #[derive(Debug, Args)]
 pub(crate) struct IngestArguments {

@@ -15,6 +15,7 @@ use blip2_dataset::corpus::ingest::Share;
 use blip2_model::device::DeviceName;
 use blip2_proto::transport::listening;
 use blip2_proto::v1::CurationStatusReply;
+use blip2_run::exit::Exit;
 use blip2_store::Location;
 use clap::Args;
 use serde::Serialize;
@@ -38,7 +39,6 @@ use crate::signals::Signals;
 use crate::tls::{transport, url};
 use crate::token::{TokenFile, fresh_token, must_have_token, read_token};
 use crate::typed_numbers;
-use blip2_run::exit::Exit;
 
 /// Between two lines of progress, at least.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);

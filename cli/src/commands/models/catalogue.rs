@@ -1,11 +1,11 @@
 //! The published models that the presets name, under short names.
 
+use blip2_run::exit::Exit;
 use clap::Args;
 use serde_json::json;
 
 use crate::commands::{print_json, print_text};
 use crate::error::CliError;
-use blip2_run::exit::Exit;
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArguments {

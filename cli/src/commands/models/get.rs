@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use blip2_run::exit::Exit;
 use blip2_store::fetch::{FileDone, Hub, HubError, HubFile, download_into, is_url, wanted_files};
 use blip2_store::secret_url::redacted;
 use clap::Args;
@@ -10,7 +11,6 @@ use serde_json::json;
 use super::catalogue::{Source, named};
 use crate::commands::print_json;
 use crate::error::CliError;
-use blip2_run::exit::Exit;
 
 /// Names of files that an error lists at most.
 const LISTED: usize = 12;

@@ -5,7 +5,8 @@ use std::io::IsTerminal as _;
 use console::Term;
 
 use super::source::Known;
-use super::{live_lines, print_text};
+use super::text::live_lines;
+use crate::commands::print_text;
 use crate::error::CliError;
 use crate::progress::{StatusLog, status_line};
 

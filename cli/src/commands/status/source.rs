@@ -9,6 +9,7 @@ use blip2_proto::token::with_token;
 use blip2_proto::transport::{TlsFiles, Transport};
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::{StatusReply, StatusRequest};
+use blip2_run::exit::Exit;
 use blip2_store::Location;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -19,7 +20,6 @@ use crate::run_folder::{local_path, logs_folder};
 use crate::stored_status::{StoredRun, StoredStatus};
 use crate::tls::transport;
 use crate::token::{read_token, token_in};
-use blip2_run::exit::Exit;
 
 /// For the connection and for each answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);

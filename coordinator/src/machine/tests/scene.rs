@@ -10,14 +10,14 @@ use blip2_proto::v1::{
     Assignment, Commit, Heartbeat, Hello, Ledger, NamedValue, PartWritten, Ready, RefusalCode, StepDone,
     StepFailed, StopKind,
 };
+use blip2_run::commit::CheckpointRecord;
+use blip2_run::coverage::StageCoverage;
+use blip2_run::schedule::{Schedule, Stage};
 use blip2_store::Location;
 
 use crate::machine::invariants::check;
 use crate::machine::{Action, Event, Machine, Outcome, SessionId, Start};
 use crate::{CheckpointSettings, CoordinatorSettings, LossRise, NonFinitePolicy, RunSpec};
-use blip2_run::commit::CheckpointRecord;
-use blip2_run::coverage::StageCoverage;
-use blip2_run::schedule::{Schedule, Stage};
 
 /// Stages of these steps, with a batch of 64.
 fn stages(steps: &[u64]) -> Schedule {

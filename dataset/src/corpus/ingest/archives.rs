@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use blip2_store::record::read_json;
+use blip2_store::{Location, StorePool, StoredObject};
+
 use super::done::IngestSummary;
 use super::execute::ingest;
 use super::kind::SourceKind;
@@ -13,8 +16,6 @@ use crate::corpus::columns::ColumnNames;
 use crate::corpus::ingest::done::{DoneRecord, done_name};
 use crate::corpus::manifest::CorpusSource;
 use crate::error::{DatasetError, Result};
-use blip2_store::record::read_json;
-use blip2_store::{Location, StorePool, StoredObject};
 
 /// Endings of what a folder of a corpus stands for.
 const CORPUS_ENDINGS: [&str; 12] = {

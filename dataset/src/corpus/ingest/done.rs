@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use blip2_store::Location;
+use blip2_store::record::to_json;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use blip2_store::Location;
-use blip2_store::record::to_json;
 
 /// One file of a unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use blip2_store::Location;
+use blip2_store::record::{create_same, read_json, to_json};
 use futures::TryStreamExt;
 
 use super::done::{DamagedSource, DoneRecord, IngestSummary, PartRecord, done_name, write_summary};
@@ -14,8 +16,6 @@ use super::sources::Sources;
 use super::yields::Yields;
 use crate::error::{DatasetError, Result};
 use crate::quarantine::{QuarantineList, QuarantineRecord};
-use blip2_store::Location;
-use blip2_store::record::{create_same, read_json, to_json};
 
 /// Ingests `sources` (paths, URLs, patterns) into `out`; `progress` is told what is done after every unit.
 ///

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+use blip2_store::Location;
 use bytes::{Buf, Bytes};
 use futures::StreamExt;
 use object_store::ObjectStoreExt;
@@ -11,7 +12,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::error::DatasetError;
-use blip2_store::Location;
 
 /// Length of one read, bytes.
 const READ: u64 = 4 << 20;

@@ -1,8 +1,9 @@
 //! Images that a source only names: where they lie, and how their names are made.
 
-use blip2_store::error::StoreError;
 use std::io::ErrorKind;
 
+use blip2_store::Location;
+use blip2_store::error::StoreError;
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
 use unicode_normalization::UnicodeNormalization;
@@ -10,7 +11,6 @@ use unicode_normalization::UnicodeNormalization;
 use crate::corpus::ingest::row::too_many_bytes;
 use crate::corpus::ingest::row::{Refusal, RejectReason};
 use crate::error::{DatasetError, Result};
-use blip2_store::Location;
 
 /// Longer names are of nothing, bytes: stores refuse them, and a refusal is not to end the job.
 const LONGEST_NAME: usize = 1024;

@@ -1,14 +1,14 @@
 //! The record that pins a job: what is ingested, how, and how it is cut into units.
 
 use blip2_store::error::StoreError;
+use blip2_store::record::{read_json, to_json};
+use blip2_store::{Location, put_create};
 use serde::{Deserialize, Serialize};
 
 use super::settings::IngestSettings;
 use super::sources::Sources;
 use super::unit::{PinnedSource, Unit};
 use crate::error::Result;
-use blip2_store::record::{read_json, to_json};
-use blip2_store::{Location, put_create};
 
 /// Name of the record.
 pub(crate) const JOB_FILE: &str = "ingest.json";

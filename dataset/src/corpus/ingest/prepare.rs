@@ -1,8 +1,10 @@
 //! Checks and, if asked for, re-encoding of one row, on the pool of decode threads.
 
-use blip2_images::ImageError;
 use std::sync::Arc;
 
+use blip2_images::ImageError;
+use blip2_images::decode::{decode_image, image_dimensions};
+use blip2_images::transform::shrink;
 use bytes::Bytes;
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
@@ -15,8 +17,6 @@ use crate::corpus::ingest::row::{
 use crate::corpus::ingest::settings::IngestSettings;
 use crate::error::{DatasetError, Result};
 use crate::text::is_visible;
-use blip2_images::decode::{decode_image, image_dimensions};
-use blip2_images::transform::shrink;
 
 /// Longer captions are not used, bytes.
 pub const MAX_CAPTION_BYTES: usize = 16 << 10;

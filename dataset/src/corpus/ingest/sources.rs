@@ -12,9 +12,10 @@ mod rows;
 mod table;
 mod tar;
 
-use blip2_store::error::StoreError;
 use std::sync::Arc;
 
+use blip2_store::error::StoreError;
+use blip2_store::{Location, StorePool};
 use futures::StreamExt;
 
 use super::folder::{ImageFolder, NameTemplate};
@@ -22,7 +23,6 @@ use super::kind::{ImagePlace, SourceKind};
 use super::settings::IngestSettings;
 use super::unit::{PinnedSource, Unit};
 use crate::error::{DatasetError, Result};
-use blip2_store::{Location, StorePool};
 use entry::Entry;
 use images::Pair;
 use rows::Rows;

@@ -8,7 +8,9 @@ mod resuming;
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::Path;
+use std::sync::Arc;
 
+use blip2_store::Location;
 use image::{ImageFormat, Rgb, RgbImage};
 
 use super::*;
@@ -17,8 +19,6 @@ use crate::corpus::manifest::Manifest;
 use crate::corpus::samples::{EvaluationSet, read_all};
 use crate::error::{DatasetError, Result};
 use crate::quarantine::QuarantineList;
-use blip2_store::Location;
-use std::sync::Arc;
 
 /// An image of one colour.
 fn image(shade: u8, format: ImageFormat) -> Vec<u8> {

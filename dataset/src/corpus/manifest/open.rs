@@ -1,16 +1,16 @@
 //! Making a manifest of the footers of a corpus.
 
-use blip2_store::error::StoreError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use blip2_store::error::StoreError;
+use blip2_store::{PinnedObject, StorePool, StoredObject};
 use futures::{StreamExt, TryStreamExt};
 
+use super::files::{Manifest, ManifestFile};
 use super::source::{self, CorpusSource, ManifestSource};
-use super::{Manifest, ManifestFile};
 use crate::corpus::columns::ColumnNames;
 use crate::corpus::parquet_file::ParquetFile;
 use crate::error::{DatasetError, Result};
-use blip2_store::{PinnedObject, StorePool, StoredObject};
 
 /// Footers read at the same time.
 const FOOTER_CONCURRENCY: usize = 64;

@@ -9,7 +9,8 @@ use arrow::array::{
 use arrow::datatypes::{Float64Type, UInt32Type, UInt64Type};
 use bytes::Bytes;
 
-use super::{Manifest, ManifestFile, ManifestSource};
+use super::files::{Manifest, ManifestFile};
+use super::source::ManifestSource;
 use crate::error::{DatasetError, Result};
 use crate::parquet_bytes::{read_parquet, write_parquet};
 

@@ -1,8 +1,8 @@
 //! A row group between its reading and its decoding.
 
-use blip2_store::error::StoreError;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use blip2_store::error::StoreError;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use parquet::errors::ParquetError;
 

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use blip2_store::PinnedObject;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -12,7 +13,6 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 
 use crate::corpus::columns::SUCCESS;
-use blip2_store::PinnedObject;
 
 /// Rows of a row group, at most: more are a footer that lies, or a file to be written anew.
 const MAX_ROWS: i64 = 1 << 24;

@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
-
 use blip2_store::PinnedObject;
+use bytes::Bytes;
 
 /// Where the bytes of a row group come from.
 pub(crate) trait RangeReads: Sync {

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use blip2_store::record::read_json;
+use blip2_store::{Location, StoredObject};
+
 use super::finding::{Finding, FindingKind};
 use crate::corpus::ingest::{DoneRecord, JOB_FILE, Job, PartRecord, done_name};
 use crate::error::Result;
-use blip2_store::record::read_json;
-use blip2_store::{Location, StoredObject};
 
 /// The folder's Parquet files, and what is missing, changed or foreign. Unless it is to be quick, every file
 /// is hashed.

@@ -1,5 +1,6 @@
 //! The rows of a row group: hashes, images, captions.
 
+use blip2_images::decode::decode_image;
 use rayon::prelude::*;
 
 use super::finding::{Finding, FindingKind};
@@ -7,7 +8,6 @@ use crate::corpus::columns::{RowFault, RowGroup};
 use crate::corpus::ingest::MAX_CAPTION_BYTES;
 use crate::error::{DatasetError, Result};
 use crate::text::is_visible;
-use blip2_images::decode::decode_image;
 
 /// Checks rows on a pool of threads.
 #[derive(Debug)]

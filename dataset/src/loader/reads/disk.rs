@@ -11,13 +11,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use blip2_store::PinnedObject;
 use bytes::Bytes;
 
 use super::next_use::NextUses;
 use super::read_for::ReadFor;
 use crate::error::{DatasetError, Result};
 use crate::plan::RowGroupId;
-use blip2_store::PinnedObject;
 
 /// Processes that may share a folder.
 const MOST_SHARERS: u32 = 256;

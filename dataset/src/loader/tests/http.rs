@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use blip2_test_server::{Delay, Refusal, Server, Site};
+
 use super::*;
 use crate::plan::PartId;
-use blip2_test_server::{Delay, Refusal, Server, Site};
 
 /// Where the file is.
 const PATH: &str = "/folder/a.parquet";

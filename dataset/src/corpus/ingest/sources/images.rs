@@ -1,8 +1,9 @@
 //! A folder of images with their captions beside them: `cat.jpg` and `cat.txt`, `cat.caption` or `cat.json`.
 
-use blip2_store::error::StoreError;
 use std::collections::BTreeMap;
 
+use blip2_store::error::StoreError;
+use blip2_store::{Location, StorePool, StoredObject};
 use futures::StreamExt;
 
 use super::json_list::captions_of;
@@ -11,7 +12,6 @@ use crate::corpus::ingest::json::from_slice;
 use crate::corpus::ingest::kind::IMAGE_ENDINGS;
 use crate::corpus::ingest::row::{Refusal, RejectReason, RowImage, SourceRow};
 use crate::error::Result;
-use blip2_store::{Location, StorePool, StoredObject};
 
 /// Endings of captions, by preference.
 const CAPTIONS: [&str; 4] = ["txt", "caption", "text", "json"];

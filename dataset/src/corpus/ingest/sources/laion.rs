@@ -1,11 +1,12 @@
 //! LAION's metadata: URLs and captions in Parquet, the images in a folder.
 
-use blip2_store::error::StoreError;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use blip2_store::Location;
+use blip2_store::error::StoreError;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -24,7 +25,6 @@ use crate::corpus::ingest::settings::IngestSettings;
 use crate::corpus::ingest::unit::Unit;
 use crate::error::{DatasetError, Result};
 use crate::parquet_bytes::decoder_failed;
-use blip2_store::Location;
 
 /// Rows decoded at a time.
 const BATCH: usize = 1024;

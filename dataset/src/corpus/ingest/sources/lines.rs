@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader};
 
+use blip2_store::Location;
+
 use super::json_list::is_url;
 use super::line_reader;
 use super::rows::{Rows, from_thread};
@@ -10,7 +12,6 @@ use crate::corpus::ingest::folder::{NameTemplate, key_of};
 use crate::corpus::ingest::row::{RejectReason, RowImage, SourceRow};
 use crate::corpus::ingest::unit::Unit;
 use crate::error::{DatasetError, Result};
-use blip2_store::Location;
 
 /// What comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,13 +2,14 @@
 
 use std::io::BufReader;
 
+use blip2_store::Location;
+
 use super::entry::{Entry, ListError};
 use super::{json_list, table};
 use crate::corpus::ingest::fetch::ObjectReader;
 use crate::corpus::ingest::kind::SourceKind;
 use crate::corpus::ingest::settings::IngestSettings;
 use crate::error::{DatasetError, Result};
-use blip2_store::Location;
 
 /// All entries of a list, in its order.
 pub(super) async fn read(location: &Location, bytes: u64, settings: &IngestSettings) -> Result<Vec<Entry>> {

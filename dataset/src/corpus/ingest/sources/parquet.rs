@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use blip2_store::{Location, PinnedObject};
 use bytes::Bytes;
 use futures::StreamExt;
 
@@ -12,7 +13,6 @@ use crate::corpus::ingest::row::{RejectReason, RowImage, SourceRow};
 use crate::corpus::ingest::settings::IngestSettings;
 use crate::corpus::parquet_file::{EncodedRowGroup, ParquetFile};
 use crate::error::{DatasetError, Result};
-use blip2_store::{Location, PinnedObject};
 
 /// Rows decoded at a time.
 const BATCH: usize = 64;

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::io::{Error, ErrorKind, Read, Result};
 use std::rc::Rc;
 
+use blip2_store::Location;
 use bytes::Bytes;
 
 use super::rows::{RowSender, Rows, from_thread};
@@ -18,7 +19,6 @@ use crate::corpus::ingest::folder::key_of;
 use crate::corpus::ingest::json;
 use crate::corpus::ingest::row::too_many_bytes;
 use crate::corpus::ingest::row::{Refusal, RejectReason, SourceRow};
-use blip2_store::Location;
 use group::{Content, Draft, Group, is_passed_over, shown, split_name};
 use links::Links;
 use unpack::{Counted, Packing, unpack};

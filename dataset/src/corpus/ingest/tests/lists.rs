@@ -1,7 +1,8 @@
 //! Lists and folders of one's own, names of images as they are, and sources that come to nothing.
 
-use super::*;
 use blip2_store::error::StoreError;
+
+use super::*;
 
 /// Keys and captions of what was kept.
 async fn kept(scene: &Scene) -> Vec<(String, String)> {

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use blip2_images::transform::TrainTransform;
 use bytes::Bytes;
 
 use super::*;
@@ -8,7 +9,6 @@ use crate::loader::{Loader, LoaderSettings, LoaderSpec};
 use crate::plan::{Plan, PlanKey};
 use crate::test_assets::backbone;
 use crate::text::{TextEncoder, TextEncoding};
-use blip2_images::transform::TrainTransform;
 
 /// Three archives into small files: several units, several files of several row groups.
 fn job(scene: &Scene) -> (Vec<String>, IngestSettings) {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use crate::corpus::ingest::fetch::ObjectReader;
 use blip2_store::Location;
+
+use crate::corpus::ingest::fetch::ObjectReader;
 
 /// Members that links may name; of an archive with more, those that came first.
 const MAX_MEMBERS: usize = 1 << 20;

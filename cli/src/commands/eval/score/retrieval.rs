@@ -1,0 +1,104 @@
+//! Similarities of images and texts.
+
+use std::path::{Path, PathBuf};
+
+use blip2_evaluation::metrics::recalls::{Ranking, Recalls};
+use blip2_evaluation::metrics::retrieval::{Found, Similarities};
+use blip2_evaluation::similarity_files::matrix::Matrix;
+use blip2_evaluation::similarity_files::pairs::{self, Pairs};
+use blip2_evaluation::similarity_files::{self, SimilarityFile};
+
+use super::references::{Case, Judged, References};
+use crate::error::CliError;
+
+/// What LAVIS fills in for pairs that were not scored.
+const UNSCORED: f32 = -100.0;
+/// Right texts shown of an image.
+const SHOWN: usize = 5;
+
+/// Which texts belong to which image; read once it is known how many there are.
+pub(super) struct RetrievalReferences {
+    pub(super) path: PathBuf,
+}
+
+impl References for RetrievalReferences {
+    fn judge(&self, results: &Path) -> Result<Judged, CliError> {
+        let file = similarity_files::read(results)?;
+        let (images, texts) = size(results, &file)?;
+        let pairs = pairs::read(&self.path, images, texts)?;
+        let rankings = rankings(&file, &pairs)?;
+        let cases = rankings.last().map(|ranking| cases(ranking, &pairs)).unwrap_or_default();
+        Ok(Judged { scored: Box::new(Recalls::new(&rankings, pairs.image_of_text())), cases })
+    }
+
+    fn notes(&self) -> Vec<String> {
+        vec!["a tie counts against; a pair that was not scored (-100) is never found".to_owned()]
+    }
+}
+
+/// How many images and texts all matrices of the file are of.
+fn size(path: &Path, file: &SimilarityFile) -> Result<(usize, usize), CliError> {
+    let mut sizes: Vec<(usize, usize)> = file.all.iter().map(|all| (all.rows, all.columns)).collect();
+    if let Some((images, texts)) = &file.reranked {
+        sizes.extend([(images.rows, images.columns), (texts.columns, texts.rows)]);
+    }
+    let first = sizes.first().copied().unwrap_or_default();
+    match sizes.iter().find(|size| **size != first) {
+        None => Ok(first),
+        Some(other) => Err(CliError::BadInput(format!(
+            "{}: one matrix is of {} images and {} texts, another of {} and {}; `scores_t2i` is [texts, images]",
+            path.display(),
+            first.0,
+            first.1,
+            other.0,
+            other.1
+        ))),
+    }
+}
+
+/// By the similarities of all pairs, and by the scores of the best few.
+fn rankings(file: &SimilarityFile, pairs: &Pairs) -> Result<Vec<Ranking>, CliError> {
+    let mut rankings = Vec::new();
+    let belongs = |image, text| pairs.belongs(image, text);
+    if let Some(all) = &file.all {
+        let similarities = similarities(all)?;
+        let texts = similarities.texts_found(belongs);
+        rankings.push(Ranking { name: "ITC", texts, images: similarities.images_found(belongs) });
+    }
+    if let Some((by_images, by_texts)) = &file.reranked {
+        let texts = similarities(by_images)?.texts_found(belongs);
+        // The same with the roles exchanged: a text looks for images.
+        let images = similarities(by_texts)?.texts_found(|text, image| belongs(image, text));
+        rankings.push(Ranking { name: "re-ranked", texts, images });
+    }
+    Ok(rankings)
+}
+
+fn similarities(matrix: &Matrix) -> Result<Similarities<'_>, CliError> {
+    Ok(Similarities::new(&matrix.values, matrix.rows, matrix.columns)?.with_unscored(UNSCORED))
+}
+
+/// All queries: images, then texts.
+fn cases(ranking: &Ranking, pairs: &Pairs) -> Vec<Case> {
+    let name_of = |first: Option<usize>, name: &dyn Fn(usize) -> String| first.map(name).unwrap_or_default();
+    let of_images = ranking.texts.iter().enumerate().map(|(image, found)| {
+        let right = pairs.texts_of_image(image).iter().take(SHOWN).map(|text| pairs.text(*text));
+        let expected = right.collect::<Vec<_>>().join("; ");
+        let given = name_of(found.first, &|text| pairs.text(text));
+        case(*found, pairs.image_name(image), "which text?", expected, given)
+    });
+    let of_texts =
+        ranking.images.iter().zip(pairs.image_of_text()).enumerate().map(|(text, (found, image))| {
+            let given = name_of(found.first, &|image| pairs.image_name(image));
+            case(*found, pairs.text(text), "which image?", pairs.image_name(*image), given)
+        });
+    of_images.chain(of_texts).collect()
+}
+
+fn case(found: Found, key: String, asked: &str, expected: String, given: String) -> Case {
+    let (score, order) = match found.before {
+        Some(before) => (format!("rank {}", before + 1), -(before as f64)),
+        None => ("never found".to_owned(), f64::NEG_INFINITY),
+    };
+    Case { key, asked: Some(asked.to_owned()), expected, given, score, order }
+}
