@@ -284,8 +284,37 @@ mod tests {
         (0..25).map(|at| (at as f32 * 0.731).sin() * 9.0).collect()
     }
 
+    /// The smoothed loss of images to texts where the pairs are the diagonal, and its gradient, written down
+    /// without ids.
+    fn of_diagonal(similarity: &[f32], rows: usize, smoothing: f64) -> (f64, Vec<f32>) {
+        let (scale, smooth) = (0.5 / rows as f64, smoothing / rows as f64);
+        let (mut loss, mut gradient) = (0.0, Vec::new());
+        for (row, logits) in similarity.chunks(rows).enumerate() {
+            let logits: Vec<f64> = logits.iter().copied().map(f64::from).collect();
+            let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let exponentials: Vec<f64> = logits.iter().map(|logit| libm::exp(logit - max)).collect();
+            let (mut normaliser, mut sum) = (0.0, 0.0);
+            for (exponential, logit) in exponentials.iter().zip(&logits) {
+                normaliser += exponential;
+                sum += logit;
+            }
+            loss += max + libm::log(normaliser) - (1.0 - smoothing) * logits[row] - smooth * sum;
+            for (column, exponential) in exponentials.iter().enumerate() {
+                let target = smooth + if column == row { 1.0 - smoothing } else { 0.0 };
+                gradient.push(((exponential / normaliser - target) * scale) as f32);
+            }
+        }
+        (loss * scale, gradient)
+    }
+
     #[test]
     fn ids_that_all_differ_change_no_bit() {
+        let contrast = Contrast::of_images(five_rows(), &[9, 0, u64::MAX, 4, 1], 0.1);
+        let transposed: Vec<f32> = (0..25).map(|at| five_rows()[at % 5 * 5 + at / 5]).collect();
+        let (images, gradient) = of_diagonal(&five_rows(), 5, 0.1);
+        let (texts, _) = of_diagonal(&transposed, 5, 0.1);
+        assert_eq!(contrast.loss.to_bits(), (images + texts).to_bits());
+        assert_eq!(contrast.image_gradient(0..5, GradientMode::KeysDetached), gradient);
         let want = bits(&Contrast::new(five_rows(), 5, 0.1));
         assert_eq!(bits(&Contrast::of_images(five_rows(), &[9, 0, u64::MAX, 4, 1], 0.1)), want);
         assert_ne!(bits(&Contrast::of_images(five_rows(), &[9, 0, 9, 4, 1], 0.1)), want);
