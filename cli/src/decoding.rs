@@ -1,8 +1,8 @@
 //! How a text is written, as it is typed: the options that `generate` and `chat` share.
 
 use blip2_evaluation::captioning::Decoding;
-use blip2_model::device::DeviceName;
 use blip2_model::language::generation::{EarlyStopping, GenerateOptions, Sampling};
+use blip2_tensors::device::DeviceName;
 use clap::{Args, ValueEnum};
 
 use crate::error::CliError;

@@ -402,7 +402,7 @@ mod tests {
         let plain = said(&alone);
         assert!(plain.starts_with("blip2 worker --listen ") && plain.contains("--threads 4"), "{plain}");
         assert!(!plain.contains("--device") && !plain.contains("--tls"), "{plain}");
-        let device = Some(blip2_model::device::DeviceName::Cuda(Some(3)));
+        let device = Some(blip2_tensors::device::DeviceName::Cuda(Some(3)));
         let near = said(&Place { device, cores: vec![4, 5, 12], threads: 3 });
         assert!(near.starts_with("taskset -c 4,5,12 blip2 worker "), "{near}");
         assert!(near.ends_with(" --device cuda:3"), "{near}");

@@ -44,9 +44,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use blip2_model::device::failure;
 use blip2_run::exit::Exit;
 use blip2_run::layout;
+use blip2_tensors::device::failure;
 
 use arguments::Command;
 use error::CliError;

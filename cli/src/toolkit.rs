@@ -1,7 +1,7 @@
 //! NVIDIA's library of math functions, where it came with the program.
 
 #[cfg(unix)]
-use blip2_model::device::{TOOLKIT_VARIABLE, toolkit_beside};
+use blip2_tensors::device::{TOOLKIT_VARIABLE, toolkit_beside};
 
 /// Lets the compiler of CUDA kernels find the library beside this program: it looks where an environment
 /// variable says, so the program is started anew with it. Returns where nothing lies beside it, or another

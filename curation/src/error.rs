@@ -2,12 +2,13 @@
 
 use blip2_dataset::error::DatasetError;
 use blip2_evaluation::EvaluationError;
-use blip2_model::device::DeviceName;
-use blip2_model::device::failure::{DeviceFailure, behind, recognised};
-use blip2_model::error::ModelError;
+use blip2_model_files::error::ModelError;
 use blip2_run::exit::{Exit, ExitClass};
 use blip2_store::error::StoreError;
 use blip2_store::secret_url::redacted;
+use blip2_tensors::device::DeviceName;
+use blip2_tensors::device::failure::{DeviceFailure, behind, recognised};
+use blip2_tensors::error::TensorError;
 
 /// `Result` of this crate.
 pub type Result<T, E = CurationError> = std::result::Result<T, E>;
@@ -69,7 +70,7 @@ impl CurationError {
     pub(crate) fn of_model(key: &str, place: &str, error: impl Into<Self>) -> Self {
         let error = error.into();
         let is_of_the_files = match &error {
-            Self::Model(error) => !matches!(error, ModelError::Device(_)),
+            Self::Model(error) => error.of_device().is_none(),
             Self::Data(error) => error.is_bad_input(),
             _ => false,
         };
@@ -90,7 +91,7 @@ impl CurationError {
     /// An error that a read of `device` returned, by its right name.
     pub(crate) fn blamed_on(self, device: DeviceName) -> Self {
         let failure = match &self {
-            Self::Model(ModelError::Device(text)) => recognised(text),
+            Self::Model(error) => error.of_device().and_then(recognised),
             _ => None,
         };
         match failure {
@@ -102,6 +103,12 @@ impl CurationError {
     fn device(device: DeviceName, failure: DeviceFailure) -> Self {
         let advice = failure.advice(CURATE_LESS);
         Self::Device { device, failure, advice }
+    }
+}
+
+impl From<TensorError> for CurationError {
+    fn from(error: TensorError) -> Self {
+        Self::Model(error.into())
     }
 }
 
@@ -151,12 +158,12 @@ mod tests {
         {
             assert!(said.contains(part), "no {part} in {said}");
         }
-        let read = ModelError::Device("cuStreamSynchronize failed with status 719".into());
+        let read = TensorError::Device("cuStreamSynchronize failed with status 719".into());
         let said = CurationError::from(read).blamed_on(card).to_string();
         assert!(said.contains("CUDA_ERROR_LAUNCH_FAILED") && !said.contains("curation"), "{said}");
         let bug = CurationError::panicked("index out of bounds".into(), card);
         assert!(matches!(bug, CurationError::Panicked(_)));
-        let other = CurationError::from(ModelError::Device("no bf16".into())).blamed_on(card);
+        let other = CurationError::from(TensorError::Device("no bf16".into())).blamed_on(card);
         assert_eq!(other.exit().code(), 1);
     }
 

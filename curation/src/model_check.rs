@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use blip2_evaluation::model_folder::{PROBE_LENGTH, PartReport};
-use blip2_model::files::config::FolderConfig;
-use blip2_model::files::weights::WeightSource;
+use blip2_model_files::config::FolderConfig;
+use blip2_model_files::weights::WeightSource;
 use blip2_store::secret_url::redacted;
 
 use crate::error::CurationError;

@@ -11,7 +11,7 @@ mod text_batches;
 
 use std::path::Path;
 
-use blip2_model::files::config::FolderConfig;
+use blip2_model_files::config::FolderConfig;
 use burn::tensor::Device;
 
 use crate::error::{CurationError, Result};

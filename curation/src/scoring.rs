@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use blip2_model::device::DeviceName;
+use blip2_tensors::device::DeviceName;
 use image::RgbImage;
 
 use crate::error::Result;

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use blip2_model::device::{DeviceName, Present};
 use blip2_model::language::generation::{GenerateOptions, Sampling};
 use blip2_store::fetch::{fetch_model, is_url};
 use blip2_store::secret_url::redacted;
+use blip2_tensors::device::{DeviceName, Present};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CurationError, Result};

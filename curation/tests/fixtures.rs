@@ -12,7 +12,7 @@ use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::samples::{Sample, read_all};
 use blip2_images::transform::EvalTransform;
 use blip2_model::blip::BlipRetrieval;
-use blip2_model::device::read_back::floats;
+use blip2_tensors::device::read_back::floats;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::{Value, json};
 

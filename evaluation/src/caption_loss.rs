@@ -1,9 +1,9 @@
 //! What a caption's image tells a language model about it.
 
 use blip2_dataset::corpus::samples::Sample;
-use blip2_model::nn::dropout::Dropout;
 use blip2_model::objectives::generate::GenerateModel;
-use blip2_model::train::tape::Tape;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::captions::{caption, other_rows};

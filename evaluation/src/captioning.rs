@@ -4,8 +4,8 @@ use std::path::Path;
 
 use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_model::blip2::Blip2;
-use blip2_model::device::DeviceName;
 use blip2_model::language::generation::GenerateOptions;
+use blip2_tensors::device::DeviceName;
 use burn::tensor::{Device, Int, Tensor};
 use image::RgbImage;
 

@@ -2,8 +2,9 @@
 
 use blip2_dataset::error::DatasetError;
 use blip2_images::ImageError;
-use blip2_model::error::ModelError;
+use blip2_model_files::error::ModelError;
 use blip2_run::exit::{Exit, ExitClass};
+use blip2_tensors::error::TensorError;
 
 /// `Result` of this crate.
 pub type Result<T, E = EvaluationError> = std::result::Result<T, E>;
@@ -39,6 +40,12 @@ impl EvaluationError {
     /// [`EvaluationError::Measured`] under the name that `what` gives it.
     pub(crate) fn unless_finite(value: f64, what: impl FnOnce() -> String) -> Result<f64> {
         if value.is_finite() { Ok(value) } else { Err(Self::Measured { what: what(), value }) }
+    }
+}
+
+impl From<TensorError> for EvaluationError {
+    fn from(error: TensorError) -> Self {
+        Self::Model(error.into())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use blip2_images::ImageError;
 use blip2_images::transform::{EvalTransform, Resampling, ShortestEdgeTransform};
-use blip2_model::files::image_processor::{self, Fitting, ImageProcessor};
+use blip2_model_files::image_processor::{self, Fitting, ImageProcessor};
 use burn::tensor::{Device, Tensor, TensorData};
 use image::RgbImage;
 

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use blip2_dataset::text::TextEncoding;
-use blip2_model::files::tokenizer::TokenizerKind;
-use blip2_model::files::weights::WeightSource;
+use blip2_model_files::tokenizer::TokenizerKind;
+use blip2_model_files::weights::WeightSource;
 use blip2_store::fetch::is_weight_file;
 use blip2_store::secret_url::{redacted, redacted_text};
 use serde::Serialize;

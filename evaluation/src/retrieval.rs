@@ -5,9 +5,9 @@ use std::path::Path;
 use blip2_dataset::corpus::samples::Sample;
 use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_model::clip::Clip;
-use blip2_model::device::read_back::floats;
-use blip2_model::files::image_processor::ImageProcessor;
 use blip2_model::objectives::contrast::ContrastModel;
+use blip2_model_files::image_processor::ImageProcessor;
+use blip2_tensors::device::read_back::floats;
 use burn::tensor::{Device, Tensor};
 
 use crate::captions::{distinct, readable, token_tensors};

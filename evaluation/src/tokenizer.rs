@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use blip2_dataset::text::{TextEncoder, TextEncoding};
-use blip2_model::files::tokenizer::{TokenizerKind, tokenizer_content};
+use blip2_model_files::tokenizer::{TokenizerKind, tokenizer_content};
 
 use crate::error::Result;
 

@@ -6,15 +6,15 @@
 
 use std::time::Instant;
 
-use blip2_model::device::read_back::floats;
-use blip2_model::error::ModelError;
-use blip2_model::files::weights::InitialValues;
-use blip2_model::nn::dropout::Dropout;
 use blip2_model::objectives::contrast::{ContrastModel, GlobalBatch, GradientMode, SlotBatch, SlotContext};
 use blip2_model::qformer::QFormerConfig;
-use blip2_model::train::buckets::{BUCKET_ELEMENTS, GradientBuckets};
-use blip2_model::train::flat::FlatLayout;
-use blip2_model::train::tape::Tape;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::weights::InitialValues;
+use blip2_tensors::device::read_back::floats;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::train::buckets::{BUCKET_ELEMENTS, GradientBuckets};
+use blip2_tensors::train::flat::FlatLayout;
+use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Int, Tensor};
 
 /// Widths of the image features and of the contrastive space, patches, tokens.

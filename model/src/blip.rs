@@ -16,10 +16,10 @@ use std::path::Path;
 
 use burn::tensor::Device;
 
-use crate::error::ModelError;
-use crate::files::config::FolderConfig;
-use crate::files::weights::{WeightSource, load};
-use crate::nn::tensors::NamedTensors;
+use blip2_model_files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::weights::{WeightSource, load};
+use blip2_tensors::nn::tensors::NamedTensors;
 
 /// Loads the folder of one of the models, which `new` makes of zeros, onto a plain `device`.
 fn open<M: NamedTensors>(
@@ -36,12 +36,12 @@ fn open<M: NamedTensors>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filled::filled;
     use crate::language::generation::{GenerateOptions, Sampling};
-    use crate::nn::tensors::NamedTensors;
     use crate::qformer::QFormerConfig;
-    use crate::train::flat::FlatLayout;
-    use crate::train::flat::tests::filled;
     use crate::vision::EvaConfig;
+    use blip2_tensors::nn::tensors::NamedTensors;
+    use blip2_tensors::train::flat::FlatLayout;
     use burn::tensor::{Device, Int, Tensor};
 
     fn config(vision: EvaConfig, text: QFormerConfig) -> BlipConfig {

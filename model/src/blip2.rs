@@ -13,20 +13,20 @@ use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::device::placement::Placement;
-use crate::device::read_back::ints;
-use crate::error::ModelError;
-use crate::files::config::FolderConfig;
-use crate::files::image_processor::ImageProcessor;
-use crate::files::weights::{WeightSource, load};
 use crate::language::LanguageModel;
 use crate::language::generation::{GenerateOptions, Stop};
-use crate::nn::dropout::Dropout;
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 use crate::objectives::generate::GenerateModel;
 use crate::qformer::QFormerConfig;
-use crate::train::tape::Tape;
 use crate::vision::{EVA_PREFIX, ImageEncoder};
+use blip2_model_files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::image_processor::ImageProcessor;
+use blip2_model_files::weights::{WeightSource, load};
+use blip2_tensors::device::placement::Placement;
+use blip2_tensors::device::read_back::ints;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_tensors::train::tape::Tape;
 
 /// Image encoder, Q-Former and language model, all on one plain device.
 #[derive(Debug, Clone)]
@@ -285,7 +285,7 @@ fn place_soft_prompt(
 }
 
 impl NamedTensors for Blip2 {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         // CLIP's names under the same module, so that they do not collide with the norm after it.
         self.encoder.visit_tensors(&join(prefix, EVA_PREFIX), visitor)?;
         self.trained.visit_tensors(prefix, visitor)?;

@@ -9,13 +9,13 @@ use std::path::Path;
 use burn::tensor::{Device, Int, Tensor};
 use serde::Deserialize;
 
-use crate::device::cast::in_f32;
-use crate::error::ModelError;
-use crate::files::config::FolderConfig;
-use crate::files::weights::{WeightSource, load_beside};
-use crate::nn::layers::{LayerNorm, Linear};
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 use crate::vision::{CLIP_VISION_PREFIX, ClipVisionConfig, ClipVit};
+use blip2_model_files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::weights::{WeightSource, load_beside};
+use blip2_tensors::device::cast::in_f32;
+use blip2_tensors::nn::layers::{LayerNorm, Linear};
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// Both towers of CLIP and their projections into one space; frozen.
 #[derive(Debug, Clone)]
@@ -116,7 +116,7 @@ fn unit(x: Tensor<2>) -> Tensor<2> {
 }
 
 impl NamedTensors for Clip {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         let vision = join(prefix, CLIP_VISION_PREFIX);
         self.vision.visit_tensors(&vision, visitor)?;
         self.post_norm.visit_tensors(&join(&vision, "post_layernorm"), visitor)?;

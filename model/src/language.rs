@@ -27,13 +27,14 @@ use std::path::Path;
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::Value;
 
-use crate::device::placement::Placement;
-use crate::error::ModelError;
-use crate::files::config::FolderConfig;
-use crate::files::weights::Fit;
-use crate::nn::dropout::Dropout;
-use crate::nn::tensors::{NamedTensors, TensorVisitor};
-use crate::train::loss::Loss;
+use blip2_model_files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::weights::Fit;
+use blip2_tensors::device::placement::Placement;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::erased::visit_behind;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor};
+use blip2_tensors::train::loss::Loss;
 use family::FamilyModel;
 use generation::{GenerateOptions, Stop};
 use registry::Family;
@@ -280,15 +281,15 @@ pub fn check_family(folder: &Path) -> Result<(), ModelError> {
 }
 
 impl NamedTensors for LanguageModel {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
-        self.model.visit_erased(prefix, visitor)
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
+        visit_behind(visitor, |object| self.model.visit_erased(prefix, object))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::loss::IGNORED;
+    use blip2_tensors::train::loss::IGNORED;
     use burn::tensor::TensorData;
 
     #[test]
@@ -345,8 +346,8 @@ mod tests {
             let prompt = Tensor::<3>::from_inner(plain.clone()).require_grad();
             let loss = model.caption_loss(Some(prompt.clone()), &texts, &device).unwrap();
             let gradient = prompt.grad_remove(&mut loss.objective.backward()).unwrap();
-            let gradient = crate::device::read_back::floats(gradient).unwrap();
-            let values = crate::device::read_back::floats(plain.clone()).unwrap();
+            let gradient = blip2_tensors::device::read_back::floats(gradient).unwrap();
+            let values = blip2_tensors::device::read_back::floats(plain.clone()).unwrap();
             for place in [0, 5, 11] {
                 let at = |delta: f32| {
                     let mut moved = values.clone();

@@ -13,13 +13,13 @@ pub use layer::QFormerLayer;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::error::ModelError;
-use crate::nn::attention::BLOCKED;
-use crate::nn::attention::KeyValue;
-use crate::nn::dropout::Dropout;
-use crate::nn::layers::{Embedding, LayerNorm};
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
-use crate::train::tape::{Segment, Tape};
+use blip2_model_files::error::ModelError;
+use blip2_tensors::nn::attention::BLOCKED;
+use blip2_tensors::nn::attention::KeyValue;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::layers::{Embedding, LayerNorm};
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_tensors::train::tape::{Segment, Tape};
 
 impl QFormerConfig {
     /// A Q-Former of zeros on `device`; `with_text` adds the word and position tables and the text
@@ -195,7 +195,7 @@ fn caption_mask(mask: Tensor<2, Int>, batch: usize, queries: usize, length: usiz
 }
 
 impl NamedTensors for QFormer {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         let embeddings = join(prefix, "bert.embeddings");
         if let Some(text) = &mut self.text {
             text.word.visit_tensors(&join(&embeddings, "word_embeddings"), visitor)?;
@@ -212,7 +212,7 @@ impl NamedTensors for QFormer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::weights::{InitialValues, initialise};
+    use blip2_model_files::weights::{InitialValues, initialise};
 
     struct Ramp;
     impl InitialValues for Ramp {

@@ -1,7 +1,6 @@
 //! Image encoders, frozen or trained: images to the features that the Q-Former attends to.
 
 mod clip;
-mod drop_path;
 mod eva;
 mod patches;
 mod positions;
@@ -9,7 +8,6 @@ mod source;
 mod trained;
 
 pub use clip::{ClipLayer, ClipVisionConfig, ClipVit};
-pub use drop_path::DropPath;
 pub use eva::{EvaConfig, EvaVit};
 pub use source::EncoderSizes;
 pub use trained::{EncoderForward, TrainedEncoder, WithEncoder};
@@ -18,11 +16,11 @@ use std::path::Path;
 
 use burn::tensor::{Device, Gradients, Tensor};
 
-use self::drop_path::BlockPaths;
-use crate::device::placement::Placement;
-use crate::error::ModelError;
-use crate::files::weights::{Fit, check_beside, load_beside, randomise};
-use crate::nn::tensors::{NamedTensors, TensorVisitor};
+use blip2_model_files::error::ModelError;
+use blip2_model_files::weights::{Fit, check_beside, load_beside, randomise};
+use blip2_tensors::device::placement::Placement;
+use blip2_tensors::nn::drop_path::BlockPaths;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor};
 
 /// The name under which LAVIS stores the image encoder.
 pub const EVA_PREFIX: &str = "visual_encoder";
@@ -178,7 +176,7 @@ impl ImageEncoder {
 }
 
 impl NamedTensors for ImageEncoder {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         match self {
             Self::Eva(encoder) => encoder.visit_tensors(prefix, visitor),
             Self::Clip(encoder) => encoder.visit_tensors(prefix, visitor),
@@ -189,8 +187,8 @@ impl NamedTensors for ImageEncoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::layers::LayerNorm;
-    use crate::train::flat::tests::filled;
+    use crate::filled::filled;
+    use blip2_tensors::nn::layers::LayerNorm;
 
     #[test]
     fn images_of_the_published_sizes_have_the_published_number_of_tokens() {

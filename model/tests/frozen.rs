@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use blip2_model::device::placement::Placement;
-use blip2_model::device::read_back::floats;
 use blip2_model::language::{LanguageModel, Padded, Texts};
 use blip2_model::vision::ImageEncoder;
+use blip2_tensors::device::placement::Placement;
+use blip2_tensors::device::read_back::floats;
 use burn::tensor::{DType, Device, Int, Tensor};
 
 /// Largest difference of features and losses to float32, relative to the size of the values: bf16 keeps 8

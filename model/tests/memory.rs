@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use blip2_model::blip2::export::{Precision, export_lavis};
-use blip2_model::error::ModelError;
-use blip2_model::files::weights::{NameStyle, WeightSource, load};
-use blip2_model::nn::layers::Linear;
-use blip2_model::nn::tensors::{NamedTensors, TensorVisitor, join};
-use blip2_model::train::flat::FlatLayout;
+use blip2_model_files::weights::{NameStyle, WeightSource, load};
+use blip2_tensors::nn::layers::Linear;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_tensors::train::flat::FlatLayout;
 use burn::tensor::Device;
 use peak_alloc::PeakAlloc;
 
@@ -29,7 +28,7 @@ impl Maps {
 }
 
 impl NamedTensors for Maps {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         for (index, map) in self.0.iter_mut().enumerate() {
             map.visit_tensors(&join(prefix, &format!("maps.{index}")), visitor)?;
         }

@@ -8,9 +8,9 @@ use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::loader::{Loader, LoaderSpec};
 use blip2_dataset::plan::{Plan, PlanKey};
 use blip2_images::transform::TrainTransform;
-use blip2_model::device::placement::Placement;
-use blip2_model::device::{DeviceName, Present};
-use blip2_model::files::weights::WeightSource;
+use blip2_model_files::weights::WeightSource;
+use blip2_tensors::device::placement::Placement;
+use blip2_tensors::device::{DeviceName, Present};
 
 use crate::config::WorkerConfig;
 use crate::error::{Result, WorkerError};

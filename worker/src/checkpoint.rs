@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use blip2_model::train::flat::{FlatLayout, FlatTensor};
-use blip2_model::train::optimizer::Moments;
 use blip2_run::commit::{CheckpointRecord, read_verified};
 use blip2_run::layout::shard_name;
 use blip2_store::Location;
+use blip2_tensors::train::flat::{FlatLayout, FlatTensor};
+use blip2_tensors::train::optimizer::Moments;
 use bytes::Bytes;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 

@@ -11,15 +11,15 @@ use blip2_collective::{Exchange, World};
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::error::DatasetError;
 use blip2_evaluation::held_out::HeldOut;
-use blip2_model::device::KernelsMade;
-use blip2_model::device::card::CardWatch;
-use blip2_model::device::seat::DeviceChoice;
 use blip2_proto::drill::Drill;
 use blip2_proto::v1;
 use blip2_run::layout::MANIFEST;
 use blip2_store::Location;
 use blip2_store::error::StoreError;
 use blip2_store::secret_url::remember_credentials_of;
+use blip2_tensors::device::KernelsMade;
+use blip2_tensors::device::card::CardWatch;
+use blip2_tensors::device::seat::DeviceChoice;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::stepping::{Batches, Pending};

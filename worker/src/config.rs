@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 
 use blip2_dataset::loader::LoaderSettings;
 pub use blip2_evaluation::held_out::HeldOutSettings;
-use blip2_model::device::DeviceName;
-use blip2_model::device::placement::Placement;
 use blip2_model::language::check_family;
 use blip2_run::commit::CheckpointRecord;
 use blip2_store::fetch::is_url;
+use blip2_tensors::device::DeviceName;
+use blip2_tensors::device::placement::Placement;
 use serde::{Deserialize, Serialize};
 
 use self::pretraining::pretraining;

@@ -3,12 +3,13 @@
 use blip2_collective::CollectiveError;
 use blip2_dataset::error::DatasetError;
 use blip2_evaluation::EvaluationError;
-use blip2_model::device::failure::DeviceFailure;
-use blip2_model::error::ModelError;
+use blip2_model_files::error::ModelError;
 use blip2_run::RunError;
 use blip2_run::exit::{Exit, ExitClass};
 use blip2_store::error::StoreError;
 use blip2_store::secret_url::redacted;
+use blip2_tensors::device::failure::DeviceFailure;
+use blip2_tensors::error::TensorError;
 
 /// `Result` of this crate.
 pub type Result<T, E = WorkerError> = std::result::Result<T, E>;
@@ -112,7 +113,7 @@ impl WorkerError {
     pub(crate) fn of_model(key: &str, place: &str, error: impl Into<Self>) -> Self {
         let error = error.into();
         let of_the_files = match &error {
-            Self::Model(error) => !matches!(error, ModelError::Device(_)),
+            Self::Model(error) => error.of_device().is_none(),
             Self::Data(error) => error.is_bad_input(),
             _ => false,
         };
@@ -131,6 +132,12 @@ impl WorkerError {
     /// A checkpoint that cannot be used.
     pub(crate) fn checkpoint(name: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Checkpoint { name: name.into(), reason: reason.into() }
+    }
+}
+
+impl From<TensorError> for WorkerError {
+    fn from(error: TensorError) -> Self {
+        Self::Model(error.into())
     }
 }
 

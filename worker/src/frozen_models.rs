@@ -2,13 +2,13 @@
 
 use blip2_dataset::loader::SlotBatch;
 use blip2_evaluation::image_transform::statistics;
-use blip2_model::device::placement::Placement;
-use blip2_model::files::image_processor::ImageProcessor;
-use blip2_model::files::tokenizer::DECODER_START;
-use blip2_model::nn::dropout::Dropout;
 use blip2_model::vision::ImageEncoder;
+use blip2_model_files::image_processor::ImageProcessor;
+use blip2_model_files::tokenizer::DECODER_START;
 use blip2_proto::drill::{Drill, DrillPhase};
 use blip2_random::KeyedRng;
+use blip2_tensors::device::placement::Placement;
+use blip2_tensors::nn::dropout::Dropout;
 use burn::tensor::{Device, Tensor};
 
 use crate::error::{Result, WorkerError};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use blip2_model::files::image_processor::ImageProcessor;
+use blip2_model_files::image_processor::ImageProcessor;
 
 use crate::error::Result;
 use crate::open::of_encoder;
@@ -29,7 +29,7 @@ mod tests {
     use blip2_run::exit::ExitClass as _;
 
     use blip2_evaluation::image_transform::statistics;
-    use blip2_model::files::image_processor::Fitting;
+    use blip2_model_files::image_processor::Fitting;
 
     use super::*;
 

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use blip2_model::files::weights::WeightSource;
 use blip2_model::language::LanguageModel;
-use blip2_model::train::flat::FlatTensor;
+use blip2_model_files::weights::WeightSource;
 use blip2_run::layout::shard_name;
+use blip2_tensors::train::flat::FlatTensor;
 use burn::tensor::Device;
 use bytes::Bytes;
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use blip2_dataset::loader::SlotBatch;
 use blip2_dataset::text::{TextEncoder, TextEncoding, Tokens};
 use blip2_evaluation::tokenizer::open_tokenizer;
-use blip2_model::device::placement::Placement;
 use blip2_model::language::{LanguageModel, Padded, SpecialTokens, Texts, split_caption};
-use blip2_model::nn::tensors::compute_in;
-use blip2_model::train::loss::{IGNORED, counted};
 use blip2_random::KeyedRng;
+use blip2_tensors::device::placement::Placement;
+use blip2_tensors::nn::tensors::compute_in;
+use blip2_tensors::train::loss::{IGNORED, counted};
 
 use crate::error::{Result, WorkerError};
 use crate::open::of_language_model;

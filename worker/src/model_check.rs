@@ -4,13 +4,13 @@
 use std::path::Path;
 
 use blip2_evaluation::model_folder::{PartReport, TokenizerReport};
-use blip2_model::files::config::FolderConfig;
-use blip2_model::files::tokenizer::{QFormerTokenizer, TokenizerKind};
-use blip2_model::files::weights::WeightSource;
 use blip2_model::language::LanguageModel;
-use blip2_model::train::flat::FlatLayout;
 use blip2_model::vision::{EncoderSizes, ImageEncoder};
+use blip2_model_files::config::FolderConfig;
+use blip2_model_files::tokenizer::{QFormerTokenizer, TokenizerKind};
+use blip2_model_files::weights::WeightSource;
 use blip2_store::secret_url::redacted;
+use blip2_tensors::train::flat::FlatLayout;
 use burn::tensor::Device;
 use serde::Serialize;
 

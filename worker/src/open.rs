@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use blip2_dataset::text::{TextEncoder, TextEncoding};
-use blip2_model::device::DeviceName;
-use blip2_model::device::placement::Placement;
-use blip2_model::files::tokenizer::{DECODER_START, QFormerTokenizer};
-use blip2_model::files::weights::InitialValues;
 use blip2_model::vision::ImageEncoder;
+use blip2_model_files::tokenizer::{DECODER_START, QFormerTokenizer};
+use blip2_model_files::weights::InitialValues;
 use blip2_random::KeyedRng;
+use blip2_tensors::device::DeviceName;
+use blip2_tensors::device::placement::Placement;
 use burn::tensor::Device;
 
 use crate::error::{Result, WorkerError};

@@ -2,11 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use blip2_model::device::card::{Card, CardWatch};
-use blip2_model::device::failure::{behind, recognised};
-use blip2_model::device::{DeviceName, KernelsMade};
-use blip2_model::error::ModelError;
 use blip2_proto::v1;
+use blip2_tensors::device::card::{Card, CardWatch};
+use blip2_tensors::device::failure::{behind, recognised};
+use blip2_tensors::device::{DeviceName, KernelsMade};
 
 use crate::error::WorkerError;
 
@@ -50,7 +49,7 @@ impl OwnDevice {
     /// An error that a read of the device returned, by its right name.
     pub(crate) fn blamed(&self, error: WorkerError) -> WorkerError {
         let failure = match &error {
-            WorkerError::Model(ModelError::Device(text)) => recognised(text),
+            WorkerError::Model(error) => error.of_device().and_then(recognised),
             _ => None,
         };
         match failure {
@@ -85,6 +84,7 @@ pub(crate) fn device_use(watch: &CardWatch, kernels: &mut KernelsMade) -> Option
 #[cfg(test)]
 mod tests {
     use blip2_run::exit::ExitClass as _;
+    use blip2_tensors::error::TensorError;
 
     use super::*;
 
@@ -107,11 +107,11 @@ mod tests {
             assert!(said.contains(part), "no {part} in {said}");
         }
         let read =
-            WorkerError::Model(ModelError::Device("cuStreamSynchronize failed with status 719".into()));
+            WorkerError::from(TensorError::Device("cuStreamSynchronize failed with status 719".into()));
         let said = own.blamed(read).to_string();
         assert!(said.contains("CUDA_ERROR_LAUNCH_FAILED") && !said.contains("train.slots"), "{said}");
         assert!(matches!(own.panicked("index out of bounds".into()), WorkerError::Panicked(_)));
-        let other = own.blamed(WorkerError::Model(ModelError::Device("no bf16".into())));
+        let other = own.blamed(WorkerError::from(TensorError::Device("no bf16".into())));
         assert_eq!(other.exit().code(), 1);
     }
 }

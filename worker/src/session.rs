@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_collective::{Exchange, Limits};
-use blip2_model::device::seat::DeviceChoice;
 use blip2_proto::drill::Drill;
 use blip2_proto::transport::{ConnectError, Transport};
 use blip2_proto::v1;
@@ -19,6 +18,7 @@ use blip2_run::epoch::EpochRecord;
 use blip2_run::exit::ExitClass as _;
 use blip2_run::layout::checkpoint_folder;
 use blip2_store::Location;
+use blip2_tensors::device::seat::DeviceChoice;
 use futures::future::{BoxFuture, FutureExt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};

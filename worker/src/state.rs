@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use blip2_model::files::weights::WeightSource;
-use blip2_model::train::buckets::{BUCKET_ELEMENTS, GradientBuckets};
-use blip2_model::train::flat::FlatLayout;
-use blip2_model::train::optimizer::{Magnitudes, Moments};
+use blip2_model_files::weights::WeightSource;
+use blip2_tensors::train::buckets::{BUCKET_ELEMENTS, GradientBuckets};
+use blip2_tensors::train::flat::FlatLayout;
+use blip2_tensors::train::optimizer::{Magnitudes, Moments};
 use burn::tensor::Device;
 use bytes::Bytes;
 

@@ -12,7 +12,7 @@ pub use non_finite::NonFinite;
 
 use blip2_collective::SumTree;
 use blip2_dataset::loader::StepBatch;
-use blip2_model::train::buckets::GradientBuckets;
+use blip2_tensors::train::buckets::GradientBuckets;
 
 use crate::error::Result;
 use crate::frozen_models::FrozenModels;

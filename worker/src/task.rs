@@ -15,11 +15,11 @@ use std::sync::Arc;
 
 use blip2_dataset::text::TextEncoder;
 use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
-use blip2_model::error::ModelError;
-use blip2_model::files::weights::WeightSource;
-use blip2_model::nn::tensors::NamedTensors;
-use blip2_model::train::flat::FlatLayout;
-use blip2_model::train::placed::PlacedTensors;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::weights::WeightSource;
+use blip2_tensors::nn::tensors::NamedTensors;
+use blip2_tensors::train::flat::FlatLayout;
+use blip2_tensors::train::placed::PlacedTensors;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 

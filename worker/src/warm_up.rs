@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use blip2_model::device::KernelsMade;
+use blip2_tensors::device::KernelsMade;
 
 use crate::config::WorkerConfig;
 use crate::error::Result;

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use blip2_collective::{Exchange, Limits, Member, World};
 use blip2_dataset::corpus::manifest::Manifest;
-use blip2_model::device::seat::DeviceChoice;
 use blip2_proto::transport::Transport;
 use blip2_proto::v1;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
@@ -20,6 +19,7 @@ use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_run::exit::ExitClass as _;
 use blip2_run::layout::{MANIFEST, checkpoint_folder, epoch_object};
 use blip2_store::Location;
+use blip2_tensors::device::seat::DeviceChoice;
 use blip2_worker::step::Peers;
 use blip2_worker::{
     BatchRange, NamedState, TrainState, WorkerConfig, WorkerEnd, WorkerOptions, config_hash, start_loader,

@@ -6,7 +6,7 @@ use std::path::Path;
 use xtask::arrows;
 
 /// Each crate with the crates it may use, tests included; `blip2-tests` drives everything.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     ("blip2-proto", &[]),
     // Small files for the tests of several rooms.
     ("blip2-test-corpus", &[]),
@@ -19,12 +19,23 @@ const ARROWS: [(&str, &[&str]); 18] = [
         "blip2-dataset",
         &["blip2-images", "blip2-random", "blip2-store", "blip2-test-corpus", "blip2-test-server"],
     ),
-    ("blip2-model", &[]),
+    ("blip2-tensors", &[]),
+    ("blip2-model-files", &["blip2-tensors"]),
+    ("blip2-model", &["blip2-model-files", "blip2-tensors"]),
     ("blip2-run", &["blip2-dataset", "blip2-proto", "blip2-store"]),
     ("blip2-collective", &["blip2-proto"]),
     (
         "blip2-evaluation",
-        &["blip2-dataset", "blip2-images", "blip2-model", "blip2-random", "blip2-run", "blip2-store"],
+        &[
+            "blip2-dataset",
+            "blip2-images",
+            "blip2-model",
+            "blip2-model-files",
+            "blip2-random",
+            "blip2-run",
+            "blip2-store",
+            "blip2-tensors",
+        ],
     ),
     ("blip2-coordinator", &["blip2-collective", "blip2-dataset", "blip2-proto", "blip2-run", "blip2-store"]),
     (
@@ -34,10 +45,12 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "blip2-evaluation",
             "blip2-images",
             "blip2-model",
+            "blip2-model-files",
             "blip2-proto",
             "blip2-random",
             "blip2-run",
             "blip2-store",
+            "blip2-tensors",
             "blip2-test-corpus",
         ],
     ),
@@ -49,10 +62,12 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "blip2-evaluation",
             "blip2-images",
             "blip2-model",
+            "blip2-model-files",
             "blip2-proto",
             "blip2-random",
             "blip2-run",
             "blip2-store",
+            "blip2-tensors",
         ],
     ),
     (
@@ -65,10 +80,12 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "blip2-evaluation",
             "blip2-images",
             "blip2-model",
+            "blip2-model-files",
             "blip2-proto",
             "blip2-random",
             "blip2-run",
             "blip2-store",
+            "blip2-tensors",
             "blip2-worker",
         ],
     ),
@@ -81,13 +98,16 @@ const ARROWS: [(&str, &[&str]); 18] = [
 ];
 
 /// Crates that some rooms never know.
-const NEVER: [(&str, &[&str]); 10] = [
+const NEVER: [(&str, &[&str]); 12] = [
     ("blip2-decoders", &["burn", "tonic"]),
     ("blip2-random", &["burn", "object_store", "parquet", "tokio", "tonic"]),
     ("blip2-store", &["arrow", "burn", "image", "parquet", "tonic"]),
     // Bytes and draws in, pixels out.
     ("blip2-images", &["arrow", "burn", "object_store", "parquet", "tokio", "tonic"]),
     ("blip2-dataset", &["burn", "tonic"]),
+    // Neither a model nor a file.
+    ("blip2-tensors", &["object_store", "parquet", "safetensors", "serde_json", "tokio", "tonic"]),
+    ("blip2-model-files", &["object_store", "parquet", "tokio", "tonic"]),
     ("blip2-model", &["object_store", "parquet", "tokio", "tonic"]),
     ("blip2-run", &["burn", "tonic"]),
     // Only a run knows members, coordinators and stores.

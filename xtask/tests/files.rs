@@ -30,15 +30,15 @@ const WITH_OWN_FOLDER: &[(&str, &str)] = &[
     ("blip2-model", "blip"),
     ("blip2-model", "blip2"),
     ("blip2-model", "blip2::export"),
-    ("blip2-model", "device"),
-    ("blip2-model", "device::card"),
-    ("blip2-model", "files::tokenizer"),
-    ("blip2-model", "files::tokenizer::sentencepiece"),
-    ("blip2-model", "fused::attention"),
-    ("blip2-model", "fused::cross_entropy"),
-    ("blip2-model", "fused::dropout"),
-    ("blip2-model", "fused::gelu"),
-    ("blip2-model", "fused::layer_norm"),
+    ("blip2-tensors", "device"),
+    ("blip2-tensors", "device::card"),
+    ("blip2-model-files", "tokenizer"),
+    ("blip2-model-files", "tokenizer::sentencepiece"),
+    ("blip2-tensors", "fused::attention"),
+    ("blip2-tensors", "fused::cross_entropy"),
+    ("blip2-tensors", "fused::dropout"),
+    ("blip2-tensors", "fused::gelu"),
+    ("blip2-tensors", "fused::layer_norm"),
     ("blip2-model", "language::decoder_only"),
     ("blip2-model", "language::t5"),
     ("blip2-model", "objectives::contrast"),
@@ -55,7 +55,7 @@ const WITH_OWN_FOLDER: &[(&str, &str)] = &[
 const SHARE: usize = 20;
 
 /// Rooms that hold more: with what they may hold, which may only become less.
-const LARGER: &[(&str, usize)] = &[("blip2-model", 27)];
+const LARGER: &[(&str, usize)] = &[];
 
 /// What is a function of what it is given, as far as it is not for tests: files, or modules with all that
 /// lies in their folders.
@@ -83,13 +83,13 @@ const PURE: &[&str] = &[
     "images/src/transform/evaluate.rs",
     "images/src/transform/pixels.rs",
     "images/src/transform/resize.rs",
-    "model/src/fused",
     "model/src/language/generation",
-    "model/src/nn",
     "model/src/objectives",
     "model/src/qformer",
-    "model/src/train",
     "random/src/lib.rs",
+    "tensors/src/fused",
+    "tensors/src/nn",
+    "tensors/src/train",
     "worker/src/member",
     "worker/src/task",
 ];

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use blip2_model::device::card::{Card, cuda_cards, gib};
-use blip2_model::device::seat::Seat;
-use blip2_model::device::{DeviceName, Present, VulkanKind};
+use blip2_tensors::device::card::{Card, cuda_cards, gib};
+use blip2_tensors::device::seat::Seat;
+use blip2_tensors::device::{DeviceName, Present, VulkanKind};
 use clap::Args;
 use serde::Serialize;
 

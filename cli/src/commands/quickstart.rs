@@ -6,10 +6,10 @@ mod survival;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use blip2_model::device::DeviceName;
 use blip2_run::exit::Exit;
 use blip2_run::layout;
 use blip2_store::fetch::is_url;
+use blip2_tensors::device::DeviceName;
 use blip2_worker::config::stage::{NumberedStage, StageSettings};
 use blip2_worker::settings::model::is_model_file;
 use clap::Args;

@@ -3,10 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use blip2_model::device::DeviceName;
 use blip2_proto::v1::StatusReply;
 use blip2_run::exit::Exit;
 use blip2_store::secret_url::redacted;
+use blip2_tensors::device::DeviceName;
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;

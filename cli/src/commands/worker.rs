@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use blip2_model::device::DeviceName;
-use blip2_model::device::seat::{DeviceChoice, Seat};
 use blip2_proto::bounds::{MAX_IDENTIFIER, is_identifier};
 use blip2_proto::transport::{advertised, listening};
 use blip2_run::exit::Exit;
+use blip2_tensors::device::DeviceName;
+use blip2_tensors::device::seat::{DeviceChoice, Seat};
 use blip2_worker::{WorkerEnd, WorkerOptions, config_hash};
 use clap::Args;
 use serde_json::json;

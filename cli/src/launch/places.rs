@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use blip2_model::device::card::cuda_cards;
-use blip2_model::device::seat::deal;
-use blip2_model::device::{DeviceName, Present};
+use blip2_tensors::device::card::cuda_cards;
+use blip2_tensors::device::seat::deal;
+use blip2_tensors::device::{DeviceName, Present};
 
 use super::cores::{Cores, node_of};
 use crate::config::LaunchSection;

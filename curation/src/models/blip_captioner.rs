@@ -6,7 +6,7 @@ use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_evaluation::image_transform::ImageTransform;
 use blip2_evaluation::tokenizer::open_tokenizer;
 use blip2_model::blip::BlipCaptioner;
-use blip2_model::files::image_processor::ImageProcessor;
+use blip2_model_files::image_processor::ImageProcessor;
 use burn::tensor::Device;
 
 use crate::error::Result;

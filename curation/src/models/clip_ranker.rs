@@ -6,8 +6,8 @@ use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_evaluation::image_transform::ImageTransform;
 use blip2_evaluation::tokenizer::open_tokenizer;
 use blip2_model::clip::Clip;
-use blip2_model::device::read_back::floats;
-use blip2_model::files::image_processor::ImageProcessor;
+use blip2_model_files::image_processor::ImageProcessor;
+use blip2_tensors::device::read_back::floats;
 use burn::tensor::Device;
 
 use super::text_batches::{batches, put};

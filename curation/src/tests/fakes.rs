@@ -1,6 +1,6 @@
 //! A captioner and a scorer that compute nothing.
 
-use blip2_model::device::DeviceName;
+use blip2_tensors::device::DeviceName;
 
 use crate::error::Result;
 use crate::scored::ScoredText;

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use blip2_dataset::corpus::ingest::Share;
-use blip2_model::device::seat::DeviceChoice;
 use blip2_proto::transport::Transport;
 use blip2_proto::v1::CurationStatusReply;
 use blip2_run::exit::ExitClass as _;
+use blip2_tensors::device::seat::DeviceChoice;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};

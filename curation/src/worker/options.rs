@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use blip2_model::device::seat::DeviceChoice;
 use blip2_proto::transport::Transport;
+use blip2_tensors::device::seat::DeviceChoice;
 
 /// What a curation worker is started with.
 #[derive(Debug, Clone)]

@@ -74,7 +74,7 @@ impl RowsByImage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::read_back::floats;
+    use blip2_tensors::device::read_back::floats;
 
     fn rows(count: usize) -> Tensor<3> {
         Tensor::<1, Int>::arange(0..2 * count as i64, &Device::flex()).float().reshape([count, 2, 1])

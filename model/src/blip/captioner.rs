@@ -11,15 +11,15 @@ use super::BlipConfig;
 use super::by_image::RowsByImage;
 use super::text::BlipText;
 use super::vision::BlipVision;
-use crate::device::read_back::floats;
-use crate::error::ModelError;
 use crate::language::generation::{Decoder, GenerateOptions, generate};
-use crate::nn::attention::KeyValue;
-use crate::nn::cache::{KeyValueCache, follow};
-use crate::nn::causal::{Visible, causal_mask};
-use crate::nn::layers::{LayerNorm, Linear};
-use crate::nn::rows::next_column;
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_model_files::error::ModelError;
+use blip2_tensors::device::read_back::floats;
+use blip2_tensors::nn::attention::KeyValue;
+use blip2_tensors::nn::cache::{KeyValueCache, follow};
+use blip2_tensors::nn::causal::{Visible, causal_mask};
+use blip2_tensors::nn::layers::{LayerNorm, Linear};
+use blip2_tensors::nn::rows::next_column;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// The text decoder's name.
 const DECODER: &str = "text_decoder";
@@ -192,7 +192,7 @@ impl CaptionDecoder<'_> {
         let mask = Visible::to_last(length, None).mask(length, self.cache.length() + length, &self.device);
         let image = Some((self.image.as_slice(), &self.by_image));
         let hidden = self.model.text.forward(ids, mask, &mut self.cache, image)?;
-        floats(self.model.scores(hidden.narrow(1, length - 1, 1)))
+        Ok(floats(self.model.scores(hidden.narrow(1, length - 1, 1)))?)
     }
 
     /// Images held.
@@ -243,7 +243,7 @@ impl Decoder for CaptionDecoder<'_> {
 }
 
 impl NamedTensors for BlipCaptioner {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         self.vision.visit_tensors(prefix, visitor)?;
         let decoder = join(prefix, DECODER);
         self.text.visit_tensors(&join(&decoder, "bert"), visitor)?;

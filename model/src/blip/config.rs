@@ -2,10 +2,10 @@
 
 use serde::Deserialize;
 
-use crate::error::ModelError;
-use crate::files::config::FolderConfig;
 use crate::qformer::QFormerConfig;
 use crate::vision::EvaConfig;
+use blip2_model_files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
 
 /// `vision_config`; the defaults are those of `BlipVisionConfig`.
 #[derive(Debug, Clone, Deserialize)]

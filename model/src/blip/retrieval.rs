@@ -9,12 +9,12 @@ use super::BlipConfig;
 use super::by_image::RowsByImage;
 use super::text::BlipText;
 use super::vision::BlipVision;
-use crate::error::ModelError;
-use crate::nn::attention::KeyValue;
-use crate::nn::cache::KeyValueCache;
-use crate::nn::layers::Linear;
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 use crate::qformer::key_mask;
+use blip2_model_files::error::ModelError;
+use blip2_tensors::nn::attention::KeyValue;
+use blip2_tensors::nn::cache::KeyValueCache;
+use blip2_tensors::nn::layers::Linear;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// The matching head's classes: no match, match.
 const CLASSES: usize = 2;
@@ -162,7 +162,7 @@ fn unit(x: Tensor<2>) -> Tensor<2> {
 }
 
 impl NamedTensors for BlipRetrieval {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         self.vision.visit_tensors(prefix, visitor)?;
         self.text.visit_tensors(&join(prefix, "text_encoder"), visitor)?;
         self.vision_proj.visit_tensors(&join(prefix, "vision_proj"), visitor)?;

@@ -5,14 +5,14 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::by_image::RowsByImage;
-use crate::device::read_back::ints;
-use crate::error::ModelError;
-use crate::nn::attention::KeyValue;
-use crate::nn::cache::KeyValueCache;
-use crate::nn::dropout::Dropout;
-use crate::nn::layers::{Embedding, LayerNorm};
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 use crate::qformer::{AttentionBlock, FeedForward, QFormerConfig};
+use blip2_model_files::error::ModelError;
+use blip2_tensors::device::read_back::ints;
+use blip2_tensors::nn::attention::KeyValue;
+use blip2_tensors::nn::cache::KeyValueCache;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::layers::{Embedding, LayerNorm};
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// Self-attention, attention to the image, feed-forward part; each with residual and norm behind it.
 #[derive(Module, Debug)]
@@ -102,7 +102,7 @@ impl BlipText {
 }
 
 impl NamedTensors for BlipText {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         let embeddings = join(prefix, "embeddings");
         self.word.visit_tensors(&join(&embeddings, "word_embeddings"), visitor)?;
         self.position.visit_tensors(&join(&embeddings, "position_embeddings"), visitor)?;

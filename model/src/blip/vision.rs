@@ -3,11 +3,11 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use crate::device::cast::in_f32;
-use crate::error::ModelError;
-use crate::nn::layers::LayerNorm;
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 use crate::vision::{EVA_PREFIX, EvaConfig, EvaVit};
+use blip2_model_files::error::ModelError;
+use blip2_tensors::device::cast::in_f32;
+use blip2_tensors::nn::layers::LayerNorm;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// The encoder of BLIP's models; its names are those of BLIP-2's, where `ln_vision` stands for the last norm.
 #[derive(Module, Debug)]
@@ -33,7 +33,7 @@ impl BlipVision {
 }
 
 impl NamedTensors for BlipVision {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         self.layers.visit_tensors(&join(prefix, EVA_PREFIX), visitor)?;
         self.norm.visit_tensors(&join(prefix, "ln_vision"), visitor)
     }

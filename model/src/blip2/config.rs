@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::ModelError;
-use crate::files::config::FolderConfig;
 use crate::qformer::QFormerConfig;
 use crate::vision::EvaConfig;
+use blip2_model_files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
 
 /// `qformer_config`; the defaults are those of `Blip2QFormerConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

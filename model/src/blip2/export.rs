@@ -13,14 +13,14 @@ pub use precision::Precision;
 use std::path::Path;
 
 use crate::blip2::Blip2;
-use crate::error::ModelError;
-use crate::files::image_processor::ImageProcessor;
-use crate::files::weights::{huggingface_name, lavis_name};
 use crate::language::LanguageModel;
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 use crate::objectives::contrast::ContrastModel;
 use crate::qformer::QFormerConfig;
 use crate::vision::{EVA_PREFIX, EvaVit, ImageEncoder};
+use blip2_model_files::error::ModelError;
+use blip2_model_files::image_processor::ImageProcessor;
+use blip2_model_files::weights::{huggingface_name, lavis_name};
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 use plan::{Plan, Target};
 use staging::{Staging, write_json};
 
@@ -84,7 +84,7 @@ pub struct Retriever<'a> {
 }
 
 impl NamedTensors for Retriever<'_> {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         self.encoder.visit_tensors(&join(prefix, EVA_PREFIX), visitor)?;
         self.contrast.visit_tensors(prefix, visitor)
     }

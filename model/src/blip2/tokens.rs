@@ -6,11 +6,11 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::error::ModelError;
-use crate::files::config::FolderConfig;
-use crate::files::tokenizer::ids::{IMAGE, first_free, id_of_image};
-use crate::files::tokenizer::{TokenizerKind, named_token, settings, tokenizer_json};
 use crate::language::SpecialTokens;
+use blip2_model_files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::tokenizer::ids::{IMAGE, first_free, id_of_image};
+use blip2_model_files::tokenizer::{TokenizerKind, named_token, settings, tokenizer_json};
 
 /// Token ids that prompts are made of and texts end with.
 #[derive(Debug, Clone, PartialEq, Eq)]

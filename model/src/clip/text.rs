@@ -4,14 +4,14 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::device::cast::{in_f32, in_numbers};
-use crate::device::read_back::ints;
-use crate::error::ModelError;
-use crate::nn::activation::Activation;
-use crate::nn::causal::causal_mask;
-use crate::nn::layers::{Embedding, LayerNorm};
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 use crate::vision::ClipLayer;
+use blip2_model_files::error::ModelError;
+use blip2_tensors::device::cast::{in_f32, in_numbers};
+use blip2_tensors::device::read_back::ints;
+use blip2_tensors::nn::activation::Activation;
+use blip2_tensors::nn::causal::causal_mask;
+use blip2_tensors::nn::layers::{Embedding, LayerNorm};
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// Sizes of a [`ClipText`]; the defaults are those of `CLIPTextConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -152,7 +152,7 @@ impl ClipText {
 }
 
 impl NamedTensors for ClipText {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         let embeddings = join(prefix, "embeddings");
         self.token_embedding.visit_tensors(&join(&embeddings, "token_embedding"), visitor)?;
         self.position_embedding.visit_tensors(&join(&embeddings, "position_embedding"), visitor)?;

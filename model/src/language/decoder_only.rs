@@ -9,16 +9,16 @@ use burn::tensor::{DType, Device, Int, Tensor};
 use super::family::{FamilyConfig, FamilyModel, LanguageSizes, Names, Published};
 use super::generation::{GenerateOptions, Stop, generate_until};
 use super::texts::{Context, Texts, followed_by, sum_over_labels};
-use crate::device::cast::in_numbers;
-use crate::error::ModelError;
-use crate::files::weights::WeightSource;
-use crate::nn::cache::KeyValueCache;
-use crate::nn::causal::{Visible, check_sequence, new_positions};
-use crate::nn::dropout::Dropout;
-use crate::nn::erased::{Behind, ErasedVisitor};
-use crate::nn::layers::{Embedding, Linear, grown};
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
-use crate::train::loss::Loss;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::weights::WeightSource;
+use blip2_tensors::device::cast::in_numbers;
+use blip2_tensors::nn::cache::KeyValueCache;
+use blip2_tensors::nn::causal::{Visible, check_sequence, new_positions};
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::erased::{Behind, ErasedVisitor, Stopped};
+use blip2_tensors::nn::layers::{Embedding, Linear, grown};
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_tensors::train::loss::Loss;
 use search::PromptDecoder;
 
 /// The output map's name below the model's.
@@ -90,10 +90,10 @@ pub(crate) trait DecoderEnds<L: DecoderLayer>: fmt::Debug + Clone + Send + Sync 
     fn leave(&self, x: Tensor<3>) -> Tensor<3>;
 
     /// Visits what is listed between the token table and the layers.
-    fn visit_before<V: TensorVisitor>(&mut self, body: &str, visitor: &mut V) -> Result<(), ModelError>;
+    fn visit_before<V: TensorVisitor>(&mut self, body: &str, visitor: &mut V) -> Result<(), V::Error>;
 
     /// Visits what is listed behind the layers.
-    fn visit_behind<V: TensorVisitor>(&mut self, body: &str, visitor: &mut V) -> Result<(), ModelError>;
+    fn visit_behind<V: TensorVisitor>(&mut self, body: &str, visitor: &mut V) -> Result<(), V::Error>;
 }
 
 /// A decoder-only language model.
@@ -220,7 +220,7 @@ impl<L: DecoderLayer> DecoderOnly<L> {
 }
 
 impl<L: DecoderLayer> NamedTensors for DecoderOnly<L> {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         let body = join(prefix, L::BODY);
         self.embed_tokens.visit_tensors(&join(&body, TOKENS), visitor)?;
         self.ends.visit_before(&body, visitor)?;
@@ -328,7 +328,7 @@ impl<L: DecoderLayer> FamilyModel for DecoderOnly<L> {
         generate_until(&mut decoder, prompts, options, stop)
     }
 
-    fn visit_erased(&mut self, prefix: &str, visitor: &mut dyn ErasedVisitor) -> Result<(), ModelError> {
+    fn visit_erased(&mut self, prefix: &str, visitor: &mut dyn ErasedVisitor) -> Result<(), Stopped> {
         self.visit_tensors(prefix, &mut Behind(visitor))
     }
 }

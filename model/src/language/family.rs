@@ -10,15 +10,15 @@ use serde_json::Value;
 use super::generation::{GenerateOptions, Stop};
 use super::texts::{Context, Texts};
 use super::tokens::SpecialTokens;
-use crate::device::placement::Placement;
-use crate::error::ModelError;
-use crate::files::config::FolderConfig;
-use crate::files::weights::{Fit, WeightSource, check_beside, load};
-use crate::nn::dropout::Dropout;
-use crate::nn::erased::ErasedVisitor;
-use crate::nn::flops::Flops;
-use crate::nn::tensors::NamedTensors;
-use crate::train::loss::Loss;
+use blip2_model_files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::weights::{Fit, WeightSource, check_beside, load};
+use blip2_tensors::device::placement::Placement;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::erased::{ErasedVisitor, Stopped};
+use blip2_tensors::nn::flops::Flops;
+use blip2_tensors::nn::tensors::NamedTensors;
+use blip2_tensors::train::loss::Loss;
 
 /// What a family is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +141,7 @@ pub(crate) trait FamilyModel: fmt::Debug + Send + Sync {
     ) -> Result<Vec<Vec<u32>>, ModelError>;
 
     /// As [`NamedTensors::visit_tensors`].
-    fn visit_erased(&mut self, prefix: &str, visitor: &mut dyn ErasedVisitor) -> Result<(), ModelError>;
+    fn visit_erased(&mut self, prefix: &str, visitor: &mut dyn ErasedVisitor) -> Result<(), Stopped>;
 }
 
 /// A family's model, made from its configuration and the weights beside it.

@@ -12,7 +12,7 @@ pub use decoder::Decoder;
 pub use options::{EarlyStopping, GenerateOptions, Stop};
 pub use sampling::Sampling;
 
-use crate::error::ModelError;
+use blip2_model_files::error::ModelError;
 
 /// Continues the prompts of `decoder`; each text has its end token, if it reached one, as its last token.
 ///

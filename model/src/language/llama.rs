@@ -3,6 +3,8 @@
 
 mod config;
 mod ends;
+#[cfg(test)]
+mod gguf_tests;
 mod layer;
 #[cfg(test)]
 mod reference;
@@ -21,8 +23,8 @@ pub(crate) type Llama = DecoderOnly<LlamaLayer>;
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::filled::filled;
     use crate::language::decoder_only::tests::{in_pieces_as_at_once, padded_as_not};
-    use crate::train::flat::tests::filled;
     use burn::tensor::{Device, Int, Tensor};
 
     pub(crate) fn small() -> Llama {

@@ -15,9 +15,9 @@ pub(crate) type Opt = DecoderOnly<OptLayer>;
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::device::read_back::floats;
+    use crate::filled::filled;
     use crate::language::decoder_only::tests::{in_pieces_as_at_once, padded_as_not, tokens};
-    use crate::train::flat::tests::filled;
+    use blip2_tensors::device::read_back::floats;
     use burn::tensor::{Device, Int, Tensor};
 
     fn sizes() -> OptConfig {

@@ -3,12 +3,12 @@
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 
-use crate::error::ModelError;
 use crate::language::llama::{Llama, LlamaConfig};
 use crate::language::opt::{Opt, OptConfig};
 use crate::language::t5::{T5, T5Config};
-use crate::nn::tensors::{NamedTensors, TensorVisitor};
-use crate::train::flat::FlatLayout;
+use blip2_model_files::error::ModelError;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor};
+use blip2_tensors::train::flat::FlatLayout;
 
 /// Tensors of so few elements may be there: vectors, and an image encoder's patches and positions.
 const SMALL: usize = 1 << 20;
@@ -17,6 +17,8 @@ const SMALL: usize = 1 << 20;
 pub(crate) fn count(mut model: impl NamedTensors) -> usize {
     struct Unallocated;
     impl TensorVisitor for Unallocated {
+        type Error = ModelError;
+
         fn visit<const D: usize>(
             &mut self,
             name: &str,

@@ -9,10 +9,10 @@ use super::family::{self, FamilyConfig, FamilyModel, LanguageSizes, Names, Publi
 use super::llama::Llama;
 use super::opt::Opt;
 use super::t5::T5;
-use crate::device::placement::Placement;
-use crate::error::ModelError;
-use crate::files::config::FolderConfig;
-use crate::files::weights::Fit;
+use blip2_model_files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::weights::Fit;
+use blip2_tensors::device::placement::Placement;
 
 /// Every family.
 static FAMILIES: [Family; 3] = [Family::of::<Opt>(), Family::of::<T5>(), Family::of::<Llama>()];
@@ -83,7 +83,7 @@ fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::weights::{huggingface_name, lavis_name};
+    use blip2_model_files::weights::{huggingface_name, lavis_name};
 
     #[test]
     fn every_family_has_published_names() {

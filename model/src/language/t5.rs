@@ -13,17 +13,17 @@ use burn::tensor::{Device, Int, Tensor};
 use super::family::{FamilyConfig, FamilyModel, LanguageSizes, Names, Published};
 use super::generation::{GenerateOptions, Stop, generate_until};
 use super::texts::{Context, Texts, sum_over_labels};
-use crate::device::cast::in_f32;
-use crate::error::ModelError;
-use crate::files::weights::WeightSource;
-use crate::nn::attention::BLOCKED;
-use crate::nn::cache::KeyValueCache;
-use crate::nn::causal::{Visible, check_sequence};
-use crate::nn::dropout::Dropout;
-use crate::nn::erased::{Behind, ErasedVisitor};
-use crate::nn::layers::{Embedding, Linear, grown};
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
-use crate::train::loss::Loss;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::weights::WeightSource;
+use blip2_tensors::device::cast::in_f32;
+use blip2_tensors::nn::attention::BLOCKED;
+use blip2_tensors::nn::cache::KeyValueCache;
+use blip2_tensors::nn::causal::{Visible, check_sequence};
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::erased::{Behind, ErasedVisitor, Stopped};
+use blip2_tensors::nn::layers::{Embedding, Linear, grown};
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_tensors::train::loss::Loss;
 use decoder::T5Decoder;
 use stack::{Encoded, Stack};
 
@@ -159,7 +159,7 @@ impl T5 {
 }
 
 impl NamedTensors for T5 {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         self.shared.visit_tensors(&join(prefix, "shared"), visitor)?;
         self.encoder.visit_tensors(&join(prefix, "encoder"), visitor)?;
         self.decoder.visit_tensors(&join(prefix, "decoder"), visitor)?;
@@ -257,7 +257,7 @@ impl FamilyModel for T5 {
         generate_until(&mut decoder, &start, options, stop)
     }
 
-    fn visit_erased(&mut self, prefix: &str, visitor: &mut dyn ErasedVisitor) -> Result<(), ModelError> {
+    fn visit_erased(&mut self, prefix: &str, visitor: &mut dyn ErasedVisitor) -> Result<(), Stopped> {
         self.visit_tensors(prefix, &mut Behind(visitor))
     }
 }
@@ -265,11 +265,11 @@ impl FamilyModel for T5 {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::device::read_back::floats;
+    use crate::filled::filled;
     use crate::language::family;
     use crate::language::generation::{GenerateOptions, generate};
-    use crate::train::flat::FlatLayout;
-    use crate::train::flat::tests::filled;
+    use blip2_tensors::device::read_back::floats;
+    use blip2_tensors::train::flat::FlatLayout;
     use safetensors::Dtype;
     use safetensors::tensor::TensorView;
     use std::path::Path;

@@ -2,8 +2,8 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::error::ModelError;
-use crate::train::loss::{Loss, cross_entropy};
+use blip2_model_files::error::ModelError;
+use blip2_tensors::train::loss::{Loss, cross_entropy};
 
 /// Token ids and their mask (1: a token, 0: padding), row-major, all rows of one length.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,7 +24,7 @@ pub struct Texts<'a> {
     pub prefix: Padded<'a>,
     /// What is predicted, padded on the right.
     pub text: Padded<'a>,
-    /// The token predicted at each place of `text`, or [`IGNORED`](crate::train::loss::IGNORED).
+    /// The token predicted at each place of `text`, or [`IGNORED`](blip2_tensors::train::loss::IGNORED).
     pub labels: &'a [i32],
 }
 
@@ -67,5 +67,5 @@ pub(super) fn followed_by(
 /// The cross-entropy of `rows` rows of scores, summed over those that have a label.
 pub(super) fn sum_over_labels(logits: Tensor<3>, rows: usize, labels: &[i32]) -> Result<Loss, ModelError> {
     let classes = logits.dims()[2];
-    cross_entropy(logits.reshape([rows, classes]), labels, 0.0, 1.0)
+    Ok(cross_entropy(logits.reshape([rows, classes]), labels, 0.0, 1.0)?)
 }

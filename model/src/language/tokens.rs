@@ -1,6 +1,6 @@
 //! The special tokens of the families.
 
-use crate::error::ModelError;
+use blip2_model_files::error::ModelError;
 
 /// The special tokens of a language model.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,13 +25,13 @@ pub use home::{NegativeGradient, add_negatives, negative_gradients};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
-use crate::device::read_back::floats;
-use crate::error::ModelError;
-use crate::files::weights::{InitialValues, WeightSource, initialise};
-use crate::fused::gelu;
-use crate::nn::layers::{Embedding, LayerNorm, Linear};
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join, set};
 use crate::qformer::{QFormer, QFormerConfig};
+use blip2_model_files::error::ModelError;
+use blip2_model_files::weights::{InitialValues, WeightSource, initialise};
+use blip2_tensors::device::read_back::floats;
+use blip2_tensors::fused::gelu;
+use blip2_tensors::nn::layers::{Embedding, LayerNorm, Linear};
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join, set};
 
 /// BERT's head over the vocabulary; its decoder is the word table.
 #[derive(Module, Debug)]
@@ -56,7 +56,7 @@ impl CaptionHead {
         words.scores(hidden, Some(self.bias.val()))
     }
 
-    fn visit_named<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_named<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         self.transform.visit_tensors(&join(prefix, "transform.dense"), visitor)?;
         self.norm.visit_tensors(&join(prefix, "transform.LayerNorm"), visitor)?;
         visitor.visit(&join(prefix, "bias"), &mut self.bias)
@@ -143,6 +143,8 @@ struct ExpectBert<'a> {
 }
 
 impl TensorVisitor for ExpectBert<'_> {
+    type Error = ModelError;
+
     fn visit<const D: usize>(&mut self, name: &str, tensor: &mut Param<Tensor<D>>) -> Result<(), ModelError> {
         let Some(bert_name) = name_in_bert(name, self.has_head) else { return Ok(()) };
         let shape = tensor.lazy_shape();
@@ -188,6 +190,8 @@ impl<'a> FromBert<'a> {
 }
 
 impl TensorVisitor for FromBert<'_> {
+    type Error = ModelError;
+
     fn visit<const D: usize>(&mut self, name: &str, tensor: &mut Param<Tensor<D>>) -> Result<(), ModelError> {
         let Some(bert_name) = name_in_bert(name, self.has_head) else { return Ok(()) };
         let shape = tensor.val().dims();
@@ -212,6 +216,8 @@ impl TensorVisitor for FromBert<'_> {
 struct TextParts(std::collections::BTreeMap<String, Vec<f32>>);
 
 impl TensorVisitor for TextParts {
+    type Error = ModelError;
+
     fn visit<const D: usize>(&mut self, name: &str, tensor: &mut Param<Tensor<D>>) -> Result<(), ModelError> {
         let is_text_part = [".intermediate.dense.", ".output.dense.", ".output.LayerNorm."]
             .iter()
@@ -229,6 +235,8 @@ struct CopyToQueries<'a> {
 }
 
 impl TensorVisitor for CopyToQueries<'_> {
+    type Error = ModelError;
+
     fn visit<const D: usize>(&mut self, name: &str, tensor: &mut Param<Tensor<D>>) -> Result<(), ModelError> {
         if name.contains("_query.")
             && let Some(values) = self.text.0.get(&name.replace("_query.", "."))
@@ -241,7 +249,7 @@ impl TensorVisitor for CopyToQueries<'_> {
 }
 
 impl NamedTensors for ContrastModel {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         self.ln_vision.visit_tensors(&join(prefix, "ln_vision"), visitor)?;
         visitor.visit(&join(prefix, "query_tokens"), &mut self.query_tokens)?;
         self.qformer.visit_tensors(&join(prefix, "Qformer"), visitor)?;

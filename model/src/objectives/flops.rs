@@ -8,9 +8,9 @@
 //! and the keys and values of an image count once for all passes.
 
 use crate::language::LanguageSizes;
-use crate::nn::flops::{Flops, attend, map};
 use crate::qformer::QFormerConfig;
 use crate::vision::{ClipVisionConfig, EncoderSizes, EvaConfig};
+use blip2_tensors::nn::flops::{Flops, attend, map};
 
 /// The frozen encoder's forward pass of one image.
 pub fn image_encoder(sizes: &EncoderSizes) -> Flops {

@@ -3,13 +3,13 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
-use crate::device::cast::in_f32;
-use crate::error::ModelError;
-use crate::nn::dropout::Dropout;
-use crate::nn::layers::{LayerNorm, Linear};
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 use crate::qformer::{ImageKeyValues, QFormer, QFormerConfig};
-use crate::train::tape::{Segment, Tape};
+use blip2_model_files::error::ModelError;
+use blip2_tensors::device::cast::in_f32;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::layers::{LayerNorm, Linear};
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_tensors::train::tape::{Segment, Tape};
 
 /// What the generate task trains: vision norm, queries, Q-Former without its text parts unless it reads
 /// questions, projection.
@@ -94,7 +94,7 @@ impl GenerateModel {
 }
 
 impl NamedTensors for GenerateModel {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         self.ln_vision.visit_tensors(&join(prefix, "ln_vision"), visitor)?;
         visitor.visit(&join(prefix, "query_tokens"), &mut self.query_tokens)?;
         self.qformer.visit_tensors(&join(prefix, "Qformer"), visitor)?;

@@ -4,10 +4,10 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::generate::GenerateModel;
-use crate::error::ModelError;
-use crate::nn::dropout::Dropout;
 use crate::qformer::QFormerConfig;
-use crate::train::tape::Tape;
+use blip2_model_files::error::ModelError;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::train::tape::Tape;
 
 /// Questions, padded to one length, in the Q-Former's own tokens.
 #[derive(Debug, Clone, Copy)]
@@ -94,8 +94,8 @@ impl GenerateModel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::read_back::floats;
-    use crate::train::flat::tests::filled;
+    use crate::filled::filled;
+    use blip2_tensors::device::read_back::floats;
 
     fn small() -> QFormerConfig {
         QFormerConfig::new(6)
@@ -113,7 +113,7 @@ mod tests {
         let device = Device::flex();
         let features = Tensor::<1, Int>::arange(0..2 * 4 * 6, &device).float().sin().reshape([2, 4, 6]);
         let (dropout, tape) = (&mut Dropout::off(), &mut Tape::whole());
-        floats(model.query_output_asked(features, Questions { ids, mask }, dropout, tape)?)
+        Ok(floats(model.query_output_asked(features, Questions { ids, mask }, dropout, tape)?)?)
     }
 
     #[test]

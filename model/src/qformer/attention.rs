@@ -4,11 +4,10 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::config::QFormerConfig;
-use crate::error::ModelError;
-use crate::nn::attention::{KeyValue, attention, merge_heads, split_heads};
-use crate::nn::dropout::Dropout;
-use crate::nn::layers::{LayerNorm, Linear};
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_tensors::nn::attention::{KeyValue, attention, merge_heads, split_heads};
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::layers::{LayerNorm, Linear};
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// Attention with its residual and norm.
 #[derive(Module, Debug)]
@@ -84,7 +83,7 @@ impl AttentionBlock {
 }
 
 impl NamedTensors for AttentionBlock {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         self.query.visit_tensors(&join(prefix, "self.query"), visitor)?;
         self.key.visit_tensors(&join(prefix, "self.key"), visitor)?;
         self.value.visit_tensors(&join(prefix, "self.value"), visitor)?;

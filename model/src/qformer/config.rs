@@ -2,7 +2,7 @@
 
 use burn::config::Config;
 
-use crate::error::ModelError;
+use blip2_model_files::error::ModelError;
 
 /// Sizes of a [`QFormer`](super::QFormer).
 #[derive(Config, Debug, PartialEq)]

@@ -5,12 +5,11 @@ use burn::tensor::{Device, Tensor};
 
 use super::attention::AttentionBlock;
 use super::config::QFormerConfig;
-use crate::error::ModelError;
-use crate::fused::gelu;
-use crate::nn::attention::KeyValue;
-use crate::nn::dropout::Dropout;
-use crate::nn::layers::{LayerNorm, Linear};
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_tensors::fused::gelu;
+use blip2_tensors::nn::attention::KeyValue;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::layers::{LayerNorm, Linear};
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// `norm(x + dropout(down(gelu(up(x)))))`.
 #[derive(Module, Debug)]
@@ -39,7 +38,7 @@ impl FeedForward {
         prefix: &str,
         suffix: &str,
         visitor: &mut V,
-    ) -> Result<(), ModelError> {
+    ) -> Result<(), V::Error> {
         self.up.visit_tensors(&join(prefix, &format!("intermediate{suffix}.dense")), visitor)?;
         self.down.visit_tensors(&join(prefix, &format!("output{suffix}.dense")), visitor)?;
         self.norm.visit_tensors(&join(prefix, &format!("output{suffix}.LayerNorm")), visitor)
@@ -144,7 +143,7 @@ impl QFormerLayer {
 }
 
 impl NamedTensors for QFormerLayer {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         self.attention.visit_tensors(&join(prefix, "attention"), visitor)?;
         if let Some(cross) = &mut self.cross_attention {
             cross.visit_tensors(&join(prefix, "crossattention"), visitor)?;

@@ -8,14 +8,14 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::drop_path::BlockPaths;
 use super::patches::{PatchEmbedding, check_pixels, check_sizes};
 use super::positions::{Alignment, resize_positions};
-use crate::device::cast::in_numbers;
-use crate::error::ModelError;
-use crate::nn::activation::Activation;
-use crate::nn::layers::{Embedding, LayerNorm, zeros};
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_model_files::error::ModelError;
+use blip2_tensors::device::cast::in_numbers;
+use blip2_tensors::nn::activation::Activation;
+use blip2_tensors::nn::drop_path::BlockPaths;
+use blip2_tensors::nn::layers::{Embedding, LayerNorm, zeros};
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// Sizes of a [`ClipVit`]; the defaults are those of `CLIPVisionConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -164,7 +164,7 @@ impl ClipVit {
 }
 
 impl NamedTensors for ClipVit {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         let embeddings = join(prefix, "embeddings");
         visitor.visit(&join(&embeddings, "class_embedding"), &mut self.class_embedding)?;
         self.position_embedding.visit_tensors(&join(&embeddings, "position_embedding"), visitor)?;

@@ -4,15 +4,15 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Gradients, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::drop_path::{BlockPaths, Branch};
 use super::patches::{PatchEmbedding, check_pixels, check_sizes};
 use super::positions::{Alignment, resize_positions};
-use crate::device::cast::in_numbers;
-use crate::error::ModelError;
-use crate::fused::gelu;
-use crate::nn::attention::{encoder_attention, merge_heads, split_heads};
-use crate::nn::layers::{LayerNorm, Linear, zeros};
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_model_files::error::ModelError;
+use blip2_tensors::device::cast::in_numbers;
+use blip2_tensors::fused::gelu;
+use blip2_tensors::nn::attention::{encoder_attention, merge_heads, split_heads};
+use blip2_tensors::nn::drop_path::{BlockPaths, Branch};
+use blip2_tensors::nn::layers::{LayerNorm, Linear, zeros};
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// Sizes of an [`EvaVit`]; the defaults are those of `Blip2VisionConfig` (ViT-g/14).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -107,7 +107,7 @@ impl EvaBlock {
 }
 
 impl NamedTensors for EvaBlock {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         self.norm1.visit_tensors(&join(prefix, "norm1"), visitor)?;
         self.qkv.visit_tensors(&join(prefix, "attn.qkv"), visitor)?;
         self.proj.visit_tensors(&join(prefix, "attn.proj"), visitor)?;
@@ -193,7 +193,7 @@ impl EvaVit {
 }
 
 impl NamedTensors for EvaVit {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         visitor.visit(&join(prefix, "cls_token"), &mut self.cls_token)?;
         visitor.visit(&join(prefix, "pos_embed"), &mut self.pos_embed)?;
         self.patch_embed.visit_tensors(&join(prefix, "patch_embed.proj"), visitor)?;

@@ -3,10 +3,10 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
-use crate::error::ModelError;
-use crate::files::config::SIDE;
-use crate::nn::layers::zeros;
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_model_files::config::SIDE;
+use blip2_model_files::error::ModelError;
+use blip2_tensors::nn::layers::zeros;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// A convolution whose stride is its kernel's size, computed as one product over unfolded patches.
 #[derive(Module, Debug)]
@@ -40,7 +40,7 @@ impl PatchEmbedding {
 }
 
 impl NamedTensors for PatchEmbedding {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         visitor.visit(&join(prefix, "weight"), &mut self.weight)?;
         match &mut self.bias {
             Some(bias) => visitor.visit(&join(prefix, "bias"), bias),

@@ -2,9 +2,9 @@
 
 use burn::tensor::{Tensor, TensorData};
 
-use crate::device::cast::in_f32;
-use crate::device::read_back::floats;
-use crate::error::ModelError;
+use blip2_model_files::error::ModelError;
+use blip2_tensors::device::cast::in_f32;
+use blip2_tensors::device::read_back::floats;
 
 /// Which points of the old and the new grid lie on each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::{CLIP_VISION_PREFIX, ClipVisionConfig, EVA_PREFIX, EvaConfig};
-use crate::error::ModelError;
-use crate::files::config::FolderConfig;
-use crate::files::formats::is_weight_file;
-use crate::files::weights::{NameStyle, WeightSource};
+use blip2_model_files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::formats::is_weight_file;
+use blip2_model_files::weights::{NameStyle, WeightSource};
 
 /// LAVIS's files of an image encoder alone.
 const PUBLISHED: &[&str] = &["eva_vit_g.pth", "clip_vit_L.pth"];

@@ -12,12 +12,12 @@
 use burn::module::Param;
 use burn::tensor::{Device, Gradients, Tensor};
 
-use super::drop_path::{BlockPaths, DropPath};
 use super::{EVA_PREFIX, ImageEncoder};
-use crate::device::cast::in_f32;
-use crate::error::ModelError;
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
-use crate::train::tape::Segment;
+use blip2_model_files::error::ModelError;
+use blip2_tensors::device::cast::in_f32;
+use blip2_tensors::nn::drop_path::{BlockPaths, DropPath};
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_tensors::train::tape::Segment;
 
 /// An image encoder whose tensors require gradients.
 #[derive(Debug, Clone)]
@@ -64,6 +64,8 @@ impl TrainedEncoder {
     pub fn new(mut encoder: ImageEncoder) -> Result<Self, ModelError> {
         struct Leaves;
         impl TensorVisitor for Leaves {
+            type Error = ModelError;
+
             fn visit<const D: usize>(
                 &mut self,
                 _: &str,
@@ -84,6 +86,8 @@ impl TrainedEncoder {
     pub fn values(&self) -> Result<ImageEncoder, ModelError> {
         struct Values;
         impl TensorVisitor for Values {
+            type Error = ModelError;
+
             fn visit<const D: usize>(
                 &mut self,
                 _: &str,
@@ -186,7 +190,7 @@ impl TrainedEncoder {
 }
 
 impl NamedTensors for TrainedEncoder {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         self.encoder.visit_tensors(prefix, visitor)
     }
 }
@@ -201,7 +205,7 @@ pub struct WithEncoder<M> {
 }
 
 impl<M: NamedTensors> NamedTensors for WithEncoder<M> {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         self.encoder.visit_tensors(&join(prefix, EVA_PREFIX), visitor)?;
         self.model.visit_tensors(prefix, visitor)
     }
@@ -212,10 +216,10 @@ mod tests {
     use burn::tensor::Int;
 
     use super::*;
-    use crate::device::read_back::floats;
-    use crate::train::flat::FlatLayout;
-    use crate::train::flat::tests::filled;
+    use crate::filled::filled;
     use crate::vision::{ClipVisionConfig, ClipVit, EvaConfig, EvaVit};
+    use blip2_tensors::device::read_back::floats;
+    use blip2_tensors::train::flat::FlatLayout;
 
     /// Small encoders in both layouts.
     fn small() -> [ImageEncoder; 2] {
@@ -256,6 +260,8 @@ mod tests {
     ) -> (Vec<Segment>, Vec<f32>) {
         struct Take<'a>(&'a FlatLayout, &'a mut Gradients, &'a mut [f32]);
         impl TensorVisitor for Take<'_> {
+            type Error = ModelError;
+
             fn visit<const D: usize>(
                 &mut self,
                 name: &str,

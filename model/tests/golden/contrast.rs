@@ -1,17 +1,17 @@
 //! Stage 1 against the reference: activations, losses, gradients in both modes, and six AdamW steps.
 
-use blip2_model::device::compute::Compute;
-use blip2_model::files::weights::{NameStyle, WeightSource, load};
-use blip2_model::nn::dropout::Dropout;
-use blip2_model::nn::tensors::compute_in;
 use blip2_model::objectives::contrast::{
     Contrast, ContrastModel, GlobalBatch, GradientMode, Side, SlotBatch, SlotContext, SlotForward,
 };
 use blip2_model::qformer::QFormerConfig;
-use blip2_model::train::flat::FlatLayout;
-use blip2_model::train::optimizer::{AdamW, Moments};
-use blip2_model::train::tape::Tape;
 use blip2_model::vision::{EvaConfig, EvaVit};
+use blip2_model_files::weights::{NameStyle, WeightSource, load};
+use blip2_tensors::device::compute::Compute;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::tensors::compute_in;
+use blip2_tensors::train::flat::FlatLayout;
+use blip2_tensors::train::optimizer::{AdamW, Moments};
+use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
 

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use blip2_model::device::DeviceName;
-use blip2_model::device::read_back::floats;
-use blip2_model::error::ModelError;
-use blip2_model::nn::tensors::NamedTensors;
-use blip2_model::train::buckets::GradientBuckets;
-use blip2_model::train::flat::FlatLayout;
-use blip2_model::train::tape::Tape;
+use blip2_model_files::error::ModelError;
+use blip2_tensors::device::DeviceName;
+use blip2_tensors::device::read_back::floats;
+use blip2_tensors::nn::tensors::NamedTensors;
+use blip2_tensors::train::buckets::GradientBuckets;
+use blip2_tensors::train::flat::FlatLayout;
+use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;

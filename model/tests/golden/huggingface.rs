@@ -2,18 +2,18 @@
 
 use blip2_model::blip2::Blip2;
 use blip2_model::clip::Clip;
-use blip2_model::device::compute::Compute;
-use blip2_model::device::placement::Placement;
-use blip2_model::files::weights::{NameStyle, WeightSource, huggingface_name, load};
 use blip2_model::language::generation::GenerateOptions;
 use blip2_model::language::{LanguageModel, Padded, Texts};
-use blip2_model::nn::dropout::Dropout;
-use blip2_model::nn::tensors::compute_in;
 use blip2_model::objectives::generate::GenerateModel;
-use blip2_model::train::flat::FlatLayout;
-use blip2_model::train::loss::{Loss, counted};
-use blip2_model::train::tape::Tape;
 use blip2_model::vision::ImageEncoder;
+use blip2_model_files::weights::{NameStyle, WeightSource, huggingface_name, load};
+use blip2_tensors::device::compute::Compute;
+use blip2_tensors::device::placement::Placement;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::tensors::compute_in;
+use blip2_tensors::train::flat::FlatLayout;
+use blip2_tensors::train::loss::{Loss, counted};
+use blip2_tensors::train::tape::Tape;
 use burn::tensor::Tensor;
 use serde_json::Value;
 

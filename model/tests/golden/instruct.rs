@@ -1,18 +1,19 @@
 //! A question in the Q-Former, with the image encoder trained, against InstructBLIP of `transformers`.
 
 use blip2_model::blip2::PublishedQFormer;
-use blip2_model::device::read_back::floats;
-use blip2_model::error::ModelError;
-use blip2_model::files::weights::{NameStyle, WeightSource, load};
 use blip2_model::language::LanguageModel;
-use blip2_model::nn::dropout::Dropout;
 use blip2_model::objectives::generate::GenerateModel;
 use blip2_model::objectives::questions::Questions;
-use blip2_model::train::buckets::GradientBuckets;
-use blip2_model::train::flat::FlatLayout;
-use blip2_model::train::loss::counted;
-use blip2_model::train::tape::{Segment, Tape};
-use blip2_model::vision::{DropPath, EncoderForward, ImageEncoder, TrainedEncoder, WithEncoder};
+use blip2_model::vision::{EncoderForward, ImageEncoder, TrainedEncoder, WithEncoder};
+use blip2_model_files::error::ModelError;
+use blip2_model_files::weights::{NameStyle, WeightSource, load};
+use blip2_tensors::device::read_back::floats;
+use blip2_tensors::nn::drop_path::DropPath;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::train::buckets::GradientBuckets;
+use blip2_tensors::train::flat::FlatLayout;
+use blip2_tensors::train::loss::counted;
+use blip2_tensors::train::tape::{Segment, Tape};
 use burn::tensor::{Gradients, Int, Tensor, TensorData};
 use serde_json::Value;
 

@@ -1,8 +1,8 @@
 //! Products in bf16 against those in float32: the losses of all cases, and where their gradients point.
 
-use blip2_model::device::compute::Compute;
-use blip2_model::device::placement::Placement;
-use blip2_model::train::tape::Tape;
+use blip2_tensors::device::compute::Compute;
+use blip2_tensors::device::placement::Placement;
+use blip2_tensors::train::tape::Tape;
 
 use crate::contrast::Case;
 use crate::fixture::{cases, device};

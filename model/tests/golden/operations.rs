@@ -4,8 +4,8 @@
 //! times a column, then element-wise operations) and #4366 (a long chain of operations that is read at its
 //! end only) say that fused kernels got such things wrong.
 
-use blip2_model::device::read_back::floats;
-use blip2_model::nn::activation::Activation;
+use blip2_tensors::device::read_back::floats;
+use blip2_tensors::nn::activation::Activation;
 use burn::tensor::activation::softmax;
 use burn::tensor::module::layer_norm;
 use burn::tensor::{Tensor, TensorData};

@@ -3,19 +3,20 @@
 
 use std::collections::BTreeMap;
 
-use blip2_model::device::read_back::floats;
-use blip2_model::error::ModelError;
-use blip2_model::nn::dropout::Dropout;
 use blip2_model::objectives::contrast::{
     Contrast, ContrastModel, GlobalBatch, GradientMode, Side, SlotBatch, SlotContext, add_negatives,
     negative_gradients,
 };
-use blip2_model::train::buckets::GradientBuckets;
-use blip2_model::train::flat::FlatLayout;
-use blip2_model::train::layer_decay::LayerDecay;
-use blip2_model::train::optimizer::{AdamW, Moments};
-use blip2_model::train::tape::{Segment, Tape};
-use blip2_model::vision::{DropPath, ImageEncoder, TrainedEncoder, WithEncoder};
+use blip2_model::vision::{ImageEncoder, TrainedEncoder, WithEncoder};
+use blip2_model_files::error::ModelError;
+use blip2_tensors::device::read_back::floats;
+use blip2_tensors::nn::drop_path::DropPath;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::train::buckets::GradientBuckets;
+use blip2_tensors::train::flat::FlatLayout;
+use blip2_tensors::train::layer_decay::LayerDecay;
+use blip2_tensors::train::optimizer::{AdamW, Moments};
+use blip2_tensors::train::tape::{Segment, Tape};
 use burn::tensor::{Gradients, Tensor};
 use serde_json::Value;
 

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use blip2_model::blip2::export::{Precision, export_lavis};
-use blip2_model::error::ModelError;
-use blip2_model::nn::tensors::{NamedTensors, TensorVisitor};
-use blip2_model::train::flat::FlatLayout;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor};
+use blip2_tensors::train::flat::FlatLayout;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::Dtype;
@@ -29,7 +28,7 @@ pub(crate) fn fill(model: &mut impl NamedTensors, scale: f32) {
 pub(crate) fn tensors_of(model: &mut impl NamedTensors) -> Tensors {
     let layout = FlatLayout::of(model).unwrap();
     let flat = layout.read(model).unwrap();
-    let of = |tensor: &blip2_model::train::flat::FlatTensor| {
+    let of = |tensor: &blip2_tensors::train::flat::FlatTensor| {
         (tensor.name.clone(), (tensor.shape.clone(), flat[tensor.range()].to_vec()))
     };
     layout.tensors().iter().map(of).collect()
@@ -60,7 +59,7 @@ pub(crate) fn write_safetensors(path: &Path, tensors: &Tensors) {
 pub(crate) fn write_pytorch(path: &Path, tensors: &Tensors, precision: Precision) {
     struct Listed<'a>(&'a Tensors);
     impl NamedTensors for Listed<'_> {
-        fn visit_tensors<V: TensorVisitor>(&mut self, _: &str, visitor: &mut V) -> Result<(), ModelError> {
+        fn visit_tensors<V: TensorVisitor>(&mut self, _: &str, visitor: &mut V) -> Result<(), V::Error> {
             let device = Device::flex();
             self.0.iter().try_for_each(|(name, (shape, values))| {
                 let data = TensorData::new(values.clone(), shape.clone());

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
-use blip2_model::files::formats::{is_gguf, is_weight_file};
 use blip2_model::qformer::QFormerConfig;
+use blip2_model_files::formats::{is_gguf, is_weight_file};
 use serde::{Deserialize, Serialize};
 
 /// The frozen parts and the Q-Former.

@@ -1,6 +1,6 @@
 //! AdamW and its schedule.
 
-use blip2_model::train::optimizer::{AdamW, Schedule};
+use blip2_tensors::train::optimizer::{AdamW, Schedule};
 use serde::{Deserialize, Serialize};
 
 /// AdamW and its schedule.

@@ -1,8 +1,8 @@
 //! What all steps share.
 
 pub use blip2_collective::Wire;
-pub use blip2_model::device::compute::Compute;
 use blip2_model::objectives::contrast;
+pub use blip2_tensors::device::compute::Compute;
 use serde::{Deserialize, Serialize};
 
 /// What all steps share.

@@ -2,7 +2,7 @@
 //!
 //! Losses, the summed gradient and the state are equal on every member, so every member finds the same.
 
-use blip2_model::train::optimizer::{AdamW, Magnitudes};
+use blip2_tensors::train::optimizer::{AdamW, Magnitudes};
 
 use crate::error::{Result, WorkerError};
 use crate::state::TrainState;

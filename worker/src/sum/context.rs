@@ -1,9 +1,9 @@
 //! What a task gets of a step, and what it gives back.
 
 use blip2_dataset::loader::{SlotBatch, StepBatch};
-use blip2_model::nn::dropout::Dropout;
-use blip2_model::train::flat::FlatLayout;
 use blip2_proto::drill::DrillPhase;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::train::flat::FlatLayout;
 
 use super::landing::{Landed, Landing};
 use super::peers::Peers;

@@ -51,7 +51,7 @@ pub(crate) fn joined(rows: Vec<Tensor<3>>) -> Tensor<3> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use blip2_model::device::read_back::all_bytes;
+    use blip2_tensors::device::read_back::all_bytes;
     use burn::tensor::Int;
 
     fn features(dtype: DType) -> Tensor<3> {

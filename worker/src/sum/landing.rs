@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use blip2_collective::CollectiveError;
-use blip2_model::train::buckets::GradientBuckets;
-use blip2_model::train::flat::FlatLayout;
-use blip2_model::train::optimizer::{AdamW, AdamWStep, Moments, NormParts, clip_factor, divide, scale};
-use blip2_model::train::placed::PlacedTensors;
+use blip2_tensors::train::buckets::GradientBuckets;
+use blip2_tensors::train::flat::FlatLayout;
+use blip2_tensors::train::optimizer::{AdamW, AdamWStep, Moments, NormParts, clip_factor, divide, scale};
+use blip2_tensors::train::placed::PlacedTensors;
 use burn::tensor::Device;
 
 use super::next::{NextBuffers, NextState};
@@ -248,7 +248,7 @@ pub(crate) fn closed() -> WorkerError {
 
 #[cfg(test)]
 mod tests {
-    use blip2_model::train::optimizer::global_norm;
+    use blip2_tensors::train::optimizer::global_norm;
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! The state that a step leads to.
 
-use blip2_model::train::optimizer::Moments;
-use blip2_model::train::placed::PlacedTensors;
+use blip2_tensors::train::optimizer::Moments;
+use blip2_tensors::train::placed::PlacedTensors;
 
 /// Parameters and moments in buffers, of a state to be or of one that was.
 #[derive(Debug, Clone)]

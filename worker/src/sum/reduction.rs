@@ -14,10 +14,10 @@ use std::sync::mpsc as threads;
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use blip2_collective::{CollectiveError, SumTree, TreeAccumulator, TreePartial};
-use blip2_model::error::ModelError;
-use blip2_model::nn::tensors::NamedTensors;
-use blip2_model::train::buckets::{BucketBuffers, GradientBuckets, SegmentGradients};
-use blip2_model::train::tape::Tape;
+use blip2_tensors::error::TensorError;
+use blip2_tensors::nn::tensors::NamedTensors;
+use blip2_tensors::train::buckets::{BucketBuffers, GradientBuckets, SegmentGradients};
+use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Tensor};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -233,7 +233,7 @@ impl<'a> Collector<'a> {
     /// operations into kernels would else end the joining at whatever operation the other thread's read
     /// meets, so that kernels, and with them the last bits, differed from run to run.
     fn give(&self, job: Job<'a>) -> Result<()> {
-        self.device.flush().map_err(|error| ModelError::Device(error.to_string()))?;
+        self.device.flush().map_err(|error| TensorError::Device(error.to_string()))?;
         self.sender.send(Given::Job(job)).map_err(|_| closed())
     }
 }

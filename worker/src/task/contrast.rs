@@ -15,15 +15,15 @@ use blip2_dataset::text::TextEncoder;
 use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
 use blip2_evaluation::retrieval;
 use blip2_model::blip2::export::{NOT_IN_RETRIEVAL, Retriever, export_lavis, export_retrieval};
-use blip2_model::error::ModelError;
-use blip2_model::files::weights::WeightSource;
-use blip2_model::nn::dropout::Dropout;
-use blip2_model::nn::tensors::compute_in;
 use blip2_model::objectives::contrast::{
     self, Contrast, ContrastModel, GlobalBatch, SlotContext, SlotForward,
 };
-use blip2_model::train::loss::LossValue;
-use blip2_model::train::tape::Tape;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::weights::WeightSource;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::tensors::compute_in;
+use blip2_tensors::train::loss::LossValue;
+use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Tensor};
 
 use super::export::{ExportTarget, Layout};

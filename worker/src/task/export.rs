@@ -3,11 +3,11 @@
 use std::path::Path;
 
 pub use blip2_model::blip2::export::{ExportOptions, Precision};
-use blip2_model::device::placement::Placement;
-use blip2_model::files::image_processor::ImageProcessor;
 use blip2_model::language::LanguageModel;
 use blip2_model::qformer::QFormerConfig;
 use blip2_model::vision::ImageEncoder;
+use blip2_model_files::image_processor::ImageProcessor;
+use blip2_tensors::device::placement::Placement;
 use burn::tensor::Device;
 
 use crate::error::Result;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use blip2_model::language::generation::GenerateOptions;
 use blip2_model::language::{LanguageModel, LanguageSizes};
-use blip2_model::train::flat::FlatLayout;
+use blip2_tensors::train::flat::FlatLayout;
 use blip2_worker::Result;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 

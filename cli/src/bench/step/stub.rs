@@ -3,17 +3,17 @@
 
 use std::time::{Duration, Instant};
 
-use blip2_model::device::read_back::floats;
-use blip2_model::nn::dropout::Dropout;
 use blip2_model::objectives::contrast::{
     Contrast, ContrastModel, GlobalBatch, GradientMode, Side, SlotBatch, SlotContext,
 };
 use blip2_model::qformer::QFormerConfig;
-use blip2_model::train::buckets::{BUCKET_ELEMENTS, GradientBuckets};
-use blip2_model::train::flat::FlatLayout;
-use blip2_model::train::optimizer::{AdamW, Moments};
-use blip2_model::train::tape::Tape;
 use blip2_random::KeyedRng;
+use blip2_tensors::device::read_back::floats;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::train::buckets::{BUCKET_ELEMENTS, GradientBuckets};
+use blip2_tensors::train::flat::FlatLayout;
+use blip2_tensors::train::optimizer::{AdamW, Moments};
+use blip2_tensors::train::tape::Tape;
 use blip2_worker::Result;
 use blip2_worker::open::{SeededValues, device};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -134,7 +134,7 @@ impl StubStep {
             for (part, values) in buffers.take(model, tape, segment)? {
                 parts[part].copy_into(&values, gradients);
             }
-            Ok::<_, blip2_model::error::ModelError>(())
+            Ok::<_, blip2_model_files::error::ModelError>(())
         })?;
         times.backward = started.elapsed();
 

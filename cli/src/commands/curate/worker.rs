@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use blip2_curation::worker::{CurationWorkerOptions, run_curation_worker};
-use blip2_model::device::DeviceName;
+use blip2_tensors::device::DeviceName;
 use clap::Args;
 
 use crate::commands::worker::{device_choice, limit_threads};

@@ -1,7 +1,7 @@
 //! A run's status in lines of text.
 
-use blip2_model::device::card::gib;
 use blip2_proto::v1::{MemberStatus, StatusReply};
+use blip2_tensors::device::card::gib;
 
 use crate::figures::{count, figures, held_out};
 use crate::progress::status_line;

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::Retriever;
 use super::precision::Precision;
 use crate::blip2::{Blip2, QFormerSection};
-use crate::error::ModelError;
-use crate::files::config::TokenIds;
 use crate::vision::EvaConfig;
+use blip2_model_files::config::TokenIds;
+use blip2_model_files::error::ModelError;
 
 /// File names and contents.
 type Files = Vec<(&'static str, Value)>;

@@ -6,9 +6,9 @@ use burn::module::Param;
 use burn::tensor::Tensor;
 
 use super::precision::Precision;
-use crate::device::read_back::floats;
-use crate::error::ModelError;
-use crate::nn::tensors::{NamedTensors, TensorVisitor};
+use blip2_model_files::error::ModelError;
+use blip2_tensors::device::read_back::floats;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor};
 
 /// Numbers that are converted at a time.
 const CHUNK: usize = 1 << 18;
@@ -51,6 +51,8 @@ impl Plan {
     ) -> Result<Self, ModelError> {
         struct Shapes<'a>(Vec<Vec<Target>>, Layout<'a>);
         impl TensorVisitor for Shapes<'_> {
+            type Error = ModelError;
+
             fn visit<const D: usize>(
                 &mut self,
                 name: &str,
@@ -91,6 +93,8 @@ pub(super) fn pour(
         files: &'a mut F,
     }
     impl<F: TensorFiles> TensorVisitor for Pour<'_, F> {
+        type Error = ModelError;
+
         fn visit<const D: usize>(
             &mut self,
             _name: &str,

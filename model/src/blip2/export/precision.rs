@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::error::ModelError;
+use blip2_model_files::error::ModelError;
 
 /// How the numbers of written weights are rounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

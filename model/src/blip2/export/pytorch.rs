@@ -9,8 +9,8 @@ use zip::{CompressionMethod, ZipWriter};
 
 use super::plan::{Plan, Target, TensorFiles, pour};
 use super::precision::Precision;
-use crate::error::ModelError;
-use crate::nn::tensors::NamedTensors;
+use blip2_model_files::error::ModelError;
+use blip2_tensors::nn::tensors::NamedTensors;
 
 /// The folder inside the archive; PyTorch takes any name.
 const ROOT: &str = "archive";

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::plan::{Plan, Target, TensorFiles, pour};
 use super::staging::write_json;
-use crate::error::ModelError;
-use crate::nn::tensors::NamedTensors;
+use blip2_model_files::error::ModelError;
+use blip2_tensors::nn::tensors::NamedTensors;
 
 /// A tensor's place in the files.
 struct Placed<'a> {
@@ -158,9 +158,9 @@ fn write_index(folder: &Path, placed: &[Placed<'_>], shards: usize) -> Result<()
 mod tests {
     use super::super::precision::Precision;
     use super::*;
-    use crate::files::weights::{NameStyle, WeightSource, load};
-    use crate::nn::layers::Linear;
-    use crate::train::flat::FlatLayout;
+    use blip2_model_files::weights::{NameStyle, WeightSource, load};
+    use blip2_tensors::nn::layers::Linear;
+    use blip2_tensors::train::flat::FlatLayout;
     use burn::tensor::Device;
 
     fn linear(flat: &[f32]) -> Linear {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::error::ModelError;
+use blip2_model_files::error::ModelError;
 
 /// A folder or file beside the final one, removed unless it is published.
 pub(super) struct Staging {

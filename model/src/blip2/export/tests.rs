@@ -5,15 +5,15 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::blip2::PromptTokens;
-use crate::files::weights::WeightSource;
 use crate::language::LanguageModel;
 use crate::language::generation::GenerateOptions;
 use crate::language::llama::{Llama, LlamaConfig};
 use crate::language::opt::{Opt, OptConfig};
-use crate::nn::tensors::NamedTensors;
 use crate::objectives::generate::GenerateModel;
 use crate::qformer::QFormerConfig;
-use crate::train::flat::FlatLayout;
+use blip2_model_files::weights::WeightSource;
+use blip2_tensors::nn::tensors::NamedTensors;
+use blip2_tensors::train::flat::FlatLayout;
 use burn::tensor::{Device, Int, Tensor};
 
 fn asset(name: &str) -> PathBuf {
@@ -84,7 +84,7 @@ fn an_exported_model_reads_back_to_the_bit() {
 #[test]
 fn an_exported_encoder_decoder_reads_back_to_the_bit() {
     // The quick start's tokenizer has no token to spare: here its last one marks images.
-    let mut tokenizer = crate::files::read::read_json(&asset("t5-tiny").join("tokenizer.json")).unwrap();
+    let mut tokenizer = blip2_model_files::read::read_json(&asset("t5-tiny").join("tokenizer.json")).unwrap();
     let marker = serde_json::json!({"id": 4095, "content": "<image>", "special": true});
     tokenizer["added_tokens"].as_array_mut().unwrap().push(marker);
     let place = tempfile::tempdir().unwrap();
@@ -117,7 +117,7 @@ fn the_folder_has_what_a_processor_needs() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("model");
     export_blip2(&folder, &mut model("eva-tiny"), &asset("opt-tiny"), &ExportOptions::default()).unwrap();
-    let json = |name: &str| crate::files::read::read_json(&folder.join(name)).unwrap();
+    let json = |name: &str| blip2_model_files::read::read_json(&folder.join(name)).unwrap();
     let tokenizer = json("tokenizer.json");
     let added = tokenizer["added_tokens"].as_array().unwrap();
     let id = &added.iter().find(|token| token["content"] == "<image>").unwrap()["id"];
@@ -188,8 +188,9 @@ fn read_as(layout: &FlatLayout, source: &WeightSource) -> Vec<(String, Vec<u32>)
 fn values_of(model: &mut impl NamedTensors) -> (FlatLayout, Vec<(String, Vec<u32>)>) {
     let layout = FlatLayout::of(model).unwrap();
     let flat = layout.read(model).unwrap();
-    let bits =
-        |tensor: &crate::train::flat::FlatTensor| flat[tensor.range()].iter().map(|v| v.to_bits()).collect();
+    let bits = |tensor: &blip2_tensors::train::flat::FlatTensor| {
+        flat[tensor.range()].iter().map(|v| v.to_bits()).collect()
+    };
     let values = layout.tensors().iter().map(|tensor| (tensor.name.clone(), bits(tensor))).collect();
     (layout, values)
 }
@@ -221,8 +222,8 @@ fn a_retrieval_folder_holds_every_tensor_but_those_of_training() {
     assert!(read_as(&layout, &source) == want);
     let names: Vec<String> = layout.tensors().iter().map(|tensor| tensor.name.clone()).collect();
     source.check_unused(&names, &[]).unwrap();
-    let config = crate::files::read::read_json(&folder.join("config.json")).unwrap();
-    let tokenizer = crate::files::read::read_json(&folder.join("tokenizer.json")).unwrap();
+    let config = blip2_model_files::read::read_json(&folder.join("config.json")).unwrap();
+    let tokenizer = blip2_model_files::read::read_json(&folder.join("tokenizer.json")).unwrap();
     let image = tokenizer["added_tokens"].as_array().unwrap().iter().find(|t| t["content"] == "<image>");
     assert_eq!(image.unwrap()["id"], config["image_token_index"]);
     assert_eq!(config["qformer_config"]["use_qformer_text_input"], true);
@@ -273,7 +274,7 @@ fn rounded_weights_read_back_to_the_bit_when_written_again() {
     export_blip2(&first, &mut model("eva-tiny"), &asset("opt-tiny"), &options).unwrap();
     let mut read = Blip2::open(&first, &Device::flex()).unwrap();
     export_blip2(&second, &mut read, &first, &options).unwrap();
-    let config = crate::files::read::read_json(&first.join("config.json")).unwrap();
+    let config = blip2_model_files::read::read_json(&first.join("config.json")).unwrap();
     assert_eq!(config["dtype"], "bfloat16");
     let mut names: Vec<_> = fs::read_dir(&first).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();

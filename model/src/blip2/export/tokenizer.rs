@@ -6,10 +6,10 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::staging::write_json;
-use crate::error::ModelError;
-use crate::files::formats::is_gguf;
-use crate::files::tokenizer::ids::{IMAGE, content_of, first_free, id_of_image};
-use crate::files::tokenizer::{QFormerTokenizer, has_tokenizer_json, settings, tokenizer_json};
+use blip2_model_files::error::ModelError;
+use blip2_model_files::formats::is_gguf;
+use blip2_model_files::tokenizer::ids::{IMAGE, content_of, first_free, id_of_image};
+use blip2_model_files::tokenizer::{QFormerTokenizer, has_tokenizer_json, settings, tokenizer_json};
 
 /// Files that a tokenizer may have besides `tokenizer.json` and `tokenizer_config.json`. They name the tokens
 /// as they were, so a tokenizer that gets another one goes without.

@@ -3,13 +3,13 @@
 use burn::tensor::{Device, Int, Tensor};
 
 use super::{DecoderLayer, DecoderOnly};
-use crate::device::read_back::floats;
-use crate::error::ModelError;
 use crate::language::family::LanguageSizes;
 use crate::language::generation::Decoder;
-use crate::nn::cache::KeyValueCache;
-use crate::nn::causal::padding_of;
-use crate::nn::rows::{moved_rows, next_column};
+use blip2_model_files::error::ModelError;
+use blip2_tensors::device::read_back::floats;
+use blip2_tensors::nn::cache::KeyValueCache;
+use blip2_tensors::nn::causal::padding_of;
+use blip2_tensors::nn::rows::{moved_rows, next_column};
 
 /// A batch of prompts and what was generated after them.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl<'a, L: DecoderLayer> PromptDecoder<'a, L> {
     fn read(&mut self, embeds: Tensor<3>) -> Result<Vec<f32>, ModelError> {
         let length = embeds.dims()[1];
         let hidden = self.model.extend(embeds, self.mask.clone(), &mut self.cache)?;
-        floats(self.model.logits_of(hidden.narrow(1, length - 1, 1)))
+        Ok(floats(self.model.logits_of(hidden.narrow(1, length - 1, 1)))?)
     }
 }
 

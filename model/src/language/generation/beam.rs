@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::decoder::{Decoder, FORBIDDEN, row};
 use super::options::{EarlyStopping, GenerateOptions, Stop};
 use super::scores::{adjust, check, log_softmax};
-use crate::error::ModelError;
+use blip2_model_files::error::ModelError;
 
 /// A continuation and the sum of its tokens' logarithmic probabilities, or its final score.
 #[derive(Debug, Clone)]

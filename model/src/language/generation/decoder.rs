@@ -1,6 +1,6 @@
 //! What is searched: a model that scores next tokens.
 
-use crate::error::ModelError;
+use blip2_model_files::error::ModelError;
 
 /// A model that reads a batch of texts token by token.
 pub trait Decoder {

@@ -1,7 +1,7 @@
 //! How to search, and what a search may be told.
 
 use super::sampling::Sampling;
-use crate::error::ModelError;
+use blip2_model_files::error::ModelError;
 
 /// When a full beam of finished hypotheses ends the search of a text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::options::GenerateOptions;
-use crate::error::ModelError;
+use blip2_model_files::error::ModelError;
 
 /// Applies the repetition penalty, the ban on repeated n-grams and the minimum length, in this order.
 pub(super) fn adjust(scores: &mut [f32], prompt: &[u32], generated: &[u32], options: &GenerateOptions) {

@@ -6,7 +6,7 @@ use super::decoder::{Decoder, FORBIDDEN, row};
 use super::options::{GenerateOptions, Stop};
 use super::sampling::draw;
 use super::scores::{adjust, check};
-use crate::error::ModelError;
+use blip2_model_files::error::ModelError;
 
 /// Rows whose text ended leave the batch.
 pub(super) fn search(

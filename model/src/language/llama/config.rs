@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::scaling::RopeScaling;
-use crate::error::ModelError;
-use crate::files::config::{FolderConfig, TokenIds};
 use crate::language::family::{FamilyConfig, LanguageSizes, Names, to_value};
 use crate::language::tokens::SpecialTokens;
-use crate::nn::activation::Activation;
-use crate::nn::flops::{Flops, attend, map};
+use blip2_model_files::config::{FolderConfig, TokenIds};
+use blip2_model_files::error::ModelError;
+use blip2_tensors::nn::activation::Activation;
+use blip2_tensors::nn::flops::{Flops, attend, map};
 
 /// Sizes and special tokens of a `Llama`; the defaults are those of `LlamaConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -6,10 +6,9 @@ use burn::tensor::{Device, Int, Tensor};
 use super::LlamaConfig;
 use super::layer::LlamaLayer;
 use super::rotary::Rotations;
-use crate::error::ModelError;
 use crate::language::decoder_only::DecoderEnds;
-use crate::nn::layers::RmsNorm;
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_tensors::nn::layers::RmsNorm;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// The last norm.
 #[derive(Module, Debug)]
@@ -35,11 +34,11 @@ impl DecoderEnds<LlamaLayer> for LlamaEnds {
         self.norm.forward(x)
     }
 
-    fn visit_before<V: TensorVisitor>(&mut self, _: &str, _: &mut V) -> Result<(), ModelError> {
+    fn visit_before<V: TensorVisitor>(&mut self, _: &str, _: &mut V) -> Result<(), V::Error> {
         Ok(())
     }
 
-    fn visit_behind<V: TensorVisitor>(&mut self, body: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_behind<V: TensorVisitor>(&mut self, body: &str, visitor: &mut V) -> Result<(), V::Error> {
         self.norm.visit_tensors(&join(body, "norm"), visitor)
     }
 }

@@ -6,15 +6,15 @@ use burn::tensor::{DType, Device, Tensor};
 use super::LlamaConfig;
 use super::ends::LlamaEnds;
 use super::rotary::Rotations;
-use crate::error::ModelError;
 use crate::language::decoder_only::DecoderLayer;
-use crate::nn::cache::KeyValueCache;
-use crate::nn::causal::Visible;
-use crate::nn::dropout::Dropout;
-use crate::nn::feed_forward::FeedForward;
-use crate::nn::layers::RmsNorm;
-use crate::nn::projections::{ProjectionSizes, Projections};
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_model_files::error::ModelError;
+use blip2_tensors::nn::cache::KeyValueCache;
+use blip2_tensors::nn::causal::Visible;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::feed_forward::FeedForward;
+use blip2_tensors::nn::layers::RmsNorm;
+use blip2_tensors::nn::projections::{ProjectionSizes, Projections};
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// `x += out(attention(norm1 x)); x += down(act(gate(norm2 x)) · up(norm2 x))`.
 #[derive(Module, Debug)]
@@ -83,7 +83,7 @@ impl DecoderLayer for LlamaLayer {
 }
 
 impl NamedTensors for LlamaLayer {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         let maps = ["q_proj", "k_proj", "v_proj", "o_proj"];
         self.attention.visit_named(&join(prefix, "self_attn"), maps, visitor)?;
         self.norm1.visit_tensors(&join(prefix, "input_layernorm"), visitor)?;

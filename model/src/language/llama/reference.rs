@@ -9,8 +9,8 @@ use safetensors::tensor::TensorView;
 use serde_json::json;
 
 use super::{Llama, LlamaConfig, RopeScaling};
-use crate::device::read_back::floats;
 use crate::language::family;
+use blip2_tensors::device::read_back::floats;
 
 /// Published names, shapes and values.
 struct Weights(BTreeMap<String, (Vec<usize>, Vec<f32>)>);

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::LlamaConfig;
-use crate::device::cast::through_f32;
+use blip2_tensors::device::cast::through_f32;
 
 /// The rotations of a batch's positions.
 #[derive(Debug, Clone)]

@@ -5,10 +5,9 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::OptConfig;
 use super::layer::{LAYER_NORM_EPS, OptLayer};
-use crate::error::ModelError;
 use crate::language::decoder_only::DecoderEnds;
-use crate::nn::layers::{Embedding, LayerNorm, Linear};
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_tensors::nn::layers::{Embedding, LayerNorm, Linear};
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// Rows of the position table that precede position 0.
 const POSITION_OFFSET: usize = 2;
@@ -49,11 +48,11 @@ impl DecoderEnds<OptLayer> for OptEnds {
         projected(&self.project_out, x)
     }
 
-    fn visit_before<V: TensorVisitor>(&mut self, body: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_before<V: TensorVisitor>(&mut self, body: &str, visitor: &mut V) -> Result<(), V::Error> {
         self.embed_positions.visit_tensors(&join(body, "embed_positions"), visitor)
     }
 
-    fn visit_behind<V: TensorVisitor>(&mut self, body: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_behind<V: TensorVisitor>(&mut self, body: &str, visitor: &mut V) -> Result<(), V::Error> {
         for (map, name) in [(&mut self.project_in, "project_in"), (&mut self.project_out, "project_out")] {
             if let Some(map) = map {
                 map.visit_tensors(&join(body, name), visitor)?;

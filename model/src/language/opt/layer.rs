@@ -5,16 +5,16 @@ use burn::tensor::{DType, Device, Tensor};
 
 use super::OptConfig;
 use super::ends::OptEnds;
-use crate::error::ModelError;
 use crate::language::decoder_only::DecoderLayer;
-use crate::nn::activation::Activation;
-use crate::nn::cache::KeyValueCache;
-use crate::nn::causal::Visible;
-use crate::nn::dropout::Dropout;
-use crate::nn::feed_forward::FeedForward;
-use crate::nn::layers::LayerNorm;
-use crate::nn::projections::{ProjectionSizes, Projections};
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_model_files::error::ModelError;
+use blip2_tensors::nn::activation::Activation;
+use blip2_tensors::nn::cache::KeyValueCache;
+use blip2_tensors::nn::causal::Visible;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::feed_forward::FeedForward;
+use blip2_tensors::nn::layers::LayerNorm;
+use blip2_tensors::nn::projections::{ProjectionSizes, Projections};
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// Epsilon of OPT's layer norms; no configuration names it.
 pub(super) const LAYER_NORM_EPS: f64 = 1e-5;
@@ -89,7 +89,7 @@ impl DecoderLayer for OptLayer {
 }
 
 impl NamedTensors for OptLayer {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         let maps = ["q_proj", "k_proj", "v_proj", "out_proj"];
         self.attention.visit_named(&join(prefix, "self_attn"), maps, visitor)?;
         self.norm1.visit_tensors(&join(prefix, "self_attn_layer_norm"), visitor)?;

@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::ModelError;
-use crate::files::config::FolderConfig;
 use crate::language::family::{FamilyConfig, LanguageSizes, Names, to_value};
 use crate::language::tokens::SpecialTokens;
-use crate::nn::activation::Activation;
-use crate::nn::flops::{Flops, attend, map};
+use blip2_model_files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
+use blip2_tensors::nn::activation::Activation;
+use blip2_tensors::nn::flops::{Flops, attend, map};
 
 /// The kind of feed-forward part that is supported, as `feed_forward_proj` names it.
 const GATED: &str = "gated-gelu";

@@ -4,13 +4,13 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::T5;
 use super::stack::Encoded;
-use crate::device::read_back::floats;
-use crate::error::ModelError;
 use crate::language::generation::Decoder;
-use crate::nn::cache::KeyValueCache;
-use crate::nn::causal::padding_of;
-use crate::nn::dropout::Dropout;
-use crate::nn::rows::next_column;
+use blip2_model_files::error::ModelError;
+use blip2_tensors::device::read_back::floats;
+use blip2_tensors::nn::cache::KeyValueCache;
+use blip2_tensors::nn::causal::padding_of;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::rows::next_column;
 
 /// A batch of encoded inputs and what was written for them.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl<'a> T5Decoder<'a> {
     fn write(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
         let ids = next_column(tokens, &self.device);
         let hidden = self.model.decode(ids, &self.encoded, &mut self.cache, &mut Dropout::off());
-        floats(self.model.logits_of(hidden))
+        Ok(floats(self.model.logits_of(hidden))?)
     }
 }
 

@@ -4,9 +4,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::T5Config;
-use crate::error::ModelError;
-use crate::nn::layers::Embedding;
-use crate::nn::tensors::{NamedTensors, TensorVisitor};
+use blip2_tensors::nn::layers::Embedding;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor};
 
 /// A learned addition to the scores of each head by the distance between query and key.
 #[derive(Module, Debug)]
@@ -42,7 +41,7 @@ impl RelativeBias {
 }
 
 impl NamedTensors for RelativeBias {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         self.table.visit_tensors(prefix, visitor)
     }
 }

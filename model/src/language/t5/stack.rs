@@ -5,17 +5,16 @@ use burn::tensor::{DType, Device, Tensor};
 
 use super::T5Config;
 use super::relative::RelativeBias;
-use crate::device::cast::in_numbers;
-use crate::error::ModelError;
-use crate::nn::attention::KeyValue;
-use crate::nn::cache::{KeyValueCache, follow};
-use crate::nn::causal::Visible;
-use crate::nn::dropout::Dropout;
-use crate::nn::feed_forward::FeedForward;
-use crate::nn::layers::RmsNorm;
-use crate::nn::projections::{ProjectionSizes, Projections};
-use crate::nn::rows::moved_rows;
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_tensors::device::cast::in_numbers;
+use blip2_tensors::nn::attention::KeyValue;
+use blip2_tensors::nn::cache::{KeyValueCache, follow};
+use blip2_tensors::nn::causal::Visible;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::feed_forward::FeedForward;
+use blip2_tensors::nn::layers::RmsNorm;
+use blip2_tensors::nn::projections::{ProjectionSizes, Projections};
+use blip2_tensors::nn::rows::moved_rows;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// An attention behind its norm; scores are not scaled.
 #[derive(Module, Debug)]
@@ -45,7 +44,7 @@ impl NormedAttention {
         prefix: &str,
         name: &str,
         visitor: &mut V,
-    ) -> Result<(), ModelError> {
+    ) -> Result<(), V::Error> {
         self.maps.visit_named(&join(prefix, name), ["q", "k", "v", "o"], visitor)?;
         self.norm.visit_tensors(&join(prefix, "layer_norm"), visitor)
     }
@@ -73,7 +72,7 @@ impl Block {
 }
 
 impl NamedTensors for Block {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         let mut layers = (0..).map(|index| join(prefix, &format!("layer.{index}")));
         let mut next = || layers.next().unwrap_or_default();
         self.attention.visit_named(&next(), "SelfAttention", visitor)?;
@@ -180,7 +179,7 @@ impl Stack {
 }
 
 impl NamedTensors for Stack {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         for (index, block) in self.blocks.iter_mut().enumerate() {
             block.visit_tensors(&join(prefix, &format!("block.{index}")), visitor)?;
         }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::nn::attention::BLOCKED;
+use blip2_tensors::nn::attention::BLOCKED;
 
 /// How the contrastive loss is differentiated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

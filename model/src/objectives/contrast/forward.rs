@@ -5,14 +5,15 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use super::ContrastModel;
 use super::contrastive::{Contrast, GradientMode};
 use super::global::GlobalBatch;
-use crate::device::cast::in_f32;
-use crate::error::ModelError;
-use crate::nn::attention::KeyValue;
-use crate::nn::dropout::Dropout;
-use crate::nn::layers::Embedding;
 use crate::qformer::ImageKeyValues;
-use crate::train::loss::{IGNORED, Loss, LossValue, cross_entropy};
-use crate::train::tape::{Segment, Tape};
+use blip2_model_files::error::ModelError;
+use blip2_tensors::device::cast::in_f32;
+use blip2_tensors::error::TensorError;
+use blip2_tensors::nn::attention::KeyValue;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::layers::Embedding;
+use blip2_tensors::train::loss::{IGNORED, Loss, LossValue, cross_entropy};
+use blip2_tensors::train::tape::{Segment, Tape};
 
 /// A slot's inputs.
 #[derive(Debug, Clone)]
@@ -128,7 +129,12 @@ impl ContrastModel {
 
     /// The temperature's present value.
     pub fn temperature(&self) -> Result<f32, ModelError> {
-        self.temp.val().inner().try_into_scalar::<f32>().map_err(|e| ModelError::Device(format!("{e:?}")))
+        Ok(self
+            .temp
+            .val()
+            .inner()
+            .try_into_scalar::<f32>()
+            .map_err(|e| TensorError::Device(format!("{e:?}")))?)
     }
 
     /// Normalised image features alone, for retrieval.
@@ -274,7 +280,7 @@ impl ContrastModel {
         // Without another image in the batch there is no negative: these rows do not count.
         let (negative, parts) = if context.contrast.has_negatives() { (0, 3) } else { (IGNORED, 1) };
         let labels: Vec<i32> = (0..3 * rows).map(|row| if row < rows { 1 } else { negative }).collect();
-        cross_entropy(logits, &labels, 0.0, 1.0 / (parts * context.global.rows()) as f64)
+        Ok(cross_entropy(logits, &labels, 0.0, 1.0 / (parts * context.global.rows()) as f64)?)
     }
 
     /// Logits `[rows, 2]` (1: matched) of texts with the images behind `image`.
@@ -364,6 +370,6 @@ impl ContrastModel {
             labels.extend(ids[1..].iter().zip(&mask[1..]).map(|(id, m)| if *m == 0 { IGNORED } else { *id }));
         }
         let scale = 1.0 / context.global.caption_tokens().max(1) as f64;
-        cross_entropy(logits.reshape([rows * (length - 1), classes]), &labels, context.smoothing, scale)
+        Ok(cross_entropy(logits.reshape([rows * (length - 1), classes]), &labels, context.smoothing, scale)?)
     }
 }

@@ -3,8 +3,8 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::contrastive::Contrast;
-use crate::device::read_back::floats;
-use crate::error::ModelError;
+use blip2_model_files::error::ModelError;
+use blip2_tensors::device::read_back::floats;
 
 /// Features, token ids and masks of the global batch, in the order of its rows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -106,7 +106,7 @@ impl GlobalBatch {
             .max_dim(1)
             .reshape([rows, rows])
             / temperature;
-        floats(similarity)
+        Ok(floats(similarity)?)
     }
 
     /// `[N, queries, embed_dim]`.

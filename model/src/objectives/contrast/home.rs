@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use crate::error::ModelError;
+use blip2_model_files::error::ModelError;
 
 /// The gradient of one image's features as the negative of one text.
 #[derive(Debug, Clone)]
@@ -81,7 +81,7 @@ mod tests {
     use burn::tensor::{Device, Int};
 
     use super::*;
-    use crate::device::read_back::floats;
+    use blip2_tensors::device::read_back::floats;
 
     fn wave(rows: usize, speed: f32) -> Tensor<3> {
         let count = (rows * 6) as i64;

@@ -3,15 +3,14 @@
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
 
-use crate::error::ModelError;
-use crate::nn::activation::Activation;
-use crate::nn::attention::KeyValue;
-use crate::nn::attention::encoder_attention;
-use crate::nn::feed_forward::FeedForward;
-use crate::nn::layers::LayerNorm;
-use crate::nn::projections::{ProjectionSizes, Projections};
-use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
-use crate::vision::drop_path::{BlockPaths, Branch};
+use blip2_tensors::nn::activation::Activation;
+use blip2_tensors::nn::attention::KeyValue;
+use blip2_tensors::nn::attention::encoder_attention;
+use blip2_tensors::nn::drop_path::{BlockPaths, Branch};
+use blip2_tensors::nn::feed_forward::FeedForward;
+use blip2_tensors::nn::layers::LayerNorm;
+use blip2_tensors::nn::projections::{ProjectionSizes, Projections};
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// `x += out(attention(norm1 x)); x += fc2(act(fc1(norm2 x)))`.
 #[derive(Module, Debug)]
@@ -64,7 +63,7 @@ impl ClipLayer {
 }
 
 impl NamedTensors for ClipLayer {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), ModelError> {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         let maps = ["q_proj", "k_proj", "v_proj", "out_proj"];
         self.attention.visit_named(&join(prefix, "self_attn"), maps, visitor)?;
         self.norm1.visit_tensors(&join(prefix, "layer_norm1"), visitor)?;

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
-use blip2_model::train::flat::FlatLayout;
-use blip2_model::train::optimizer::{AdamW, Moments};
 use blip2_proto::transport::Transport;
+use blip2_tensors::train::flat::FlatLayout;
+use blip2_tensors::train::optimizer::{AdamW, Moments};
 use burn::tensor::Device;
 
 use super::super::landing::{Beside, LandingPlan};

@@ -1,8 +1,8 @@
 //! The features, ids and masks of slots as the bytes that members give each other, and the global batch made
 //! of them.
 
-use blip2_model::device::read_back;
 use blip2_model::objectives::contrast::GlobalBatch;
+use blip2_tensors::device::read_back;
 use burn::tensor::Tensor;
 use bytes::Bytes;
 

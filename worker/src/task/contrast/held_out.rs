@@ -3,12 +3,12 @@
 use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
 use blip2_evaluation::metrics::retrieval::recalls_of_captions;
 use blip2_evaluation::retrieval::best_of_queries;
-use blip2_model::device::read_back;
-use blip2_model::nn::dropout::Dropout;
 use blip2_model::objectives::contrast::{self, Contrast, GlobalBatch, Side, SlotContext};
-use blip2_model::train::loss::LossValue;
-use blip2_model::train::tape::Tape;
 use blip2_random::KeyedRng;
+use blip2_tensors::device::read_back;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::train::loss::LossValue;
+use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::{ContrastTask, LOSSES};
