@@ -15,7 +15,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
 /// Largest difference of an activation.
-const ACTIVATION_TOLERANCE: f64 = 5e-5;
+pub(crate) const ACTIVATION_TOLERANCE: f64 = 5e-5;
 
 /// Largest difference of a gradient, relative to its norm.
 const GRADIENT_TOLERANCE: f64 = 1e-4;
