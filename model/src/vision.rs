@@ -5,12 +5,11 @@ mod eva;
 mod patches;
 mod positions;
 mod source;
-mod trained;
 
+pub(crate) use clip::CLIP_VISION_PREFIX;
 pub use clip::{ClipLayer, ClipVisionConfig, ClipVit};
-pub use eva::{EvaConfig, EvaVit};
+pub use eva::{EVA_PREFIX, EvaConfig, EvaVit};
 pub use source::EncoderSizes;
-pub use trained::{EncoderForward, TrainedEncoder, WithEncoder};
 
 use std::path::Path;
 
@@ -21,12 +20,6 @@ use blip2_model_files::weights::{Fit, check_beside, load_beside, randomise};
 use blip2_tensors::device::placement::Placement;
 use blip2_tensors::nn::drop_path::BlockPaths;
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor};
-
-/// The name under which LAVIS stores the image encoder.
-pub const EVA_PREFIX: &str = "visual_encoder";
-
-/// The name under which `transformers` stores CLIP's vision tower.
-pub(crate) const CLIP_VISION_PREFIX: &str = "vision_model";
 
 /// An image encoder in one of the two published layouts.
 #[derive(Debug, Clone)]
@@ -144,7 +137,7 @@ impl ImageEncoder {
     }
 
     /// What enters the first block, `[b, tokens, width]`.
-    fn embed(&self, pixels: Tensor<4>) -> Result<Tensor<3>, ModelError> {
+    pub(crate) fn embed(&self, pixels: Tensor<4>) -> Result<Tensor<3>, ModelError> {
         match self {
             Self::Eva(model) => model.embed(pixels),
             Self::Clip(model) => model.embed(pixels),
@@ -152,7 +145,7 @@ impl ImageEncoder {
     }
 
     /// Block `index` of what enters it.
-    fn block(&self, index: usize, x: Tensor<3>, paths: &BlockPaths) -> Tensor<3> {
+    pub(crate) fn block(&self, index: usize, x: Tensor<3>, paths: &BlockPaths) -> Tensor<3> {
         match self {
             Self::Eva(model) => model.block(index, x, paths),
             Self::Clip(model) => model.block(index, x, paths),
@@ -168,7 +161,7 @@ impl ImageEncoder {
     }
 
     /// Takes the noise out of block `index`'s gradients, where a key bias is part of a fused one.
-    fn without_key_bias(&self, index: usize, gradients: &mut Gradients) {
+    pub(crate) fn without_key_bias(&self, index: usize, gradients: &mut Gradients) {
         if let Self::Eva(model) = self {
             model.without_key_bias(index, gradients);
         }

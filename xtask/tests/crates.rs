@@ -6,7 +6,7 @@ use std::path::Path;
 use xtask::arrows;
 
 /// Each crate with the crates it may use, tests included; `blip2-tests` drives everything.
-const ARROWS: [(&str, &[&str]); 20] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     ("blip2-proto", &[]),
     // Small files for the tests of several rooms.
     ("blip2-test-corpus", &[]),
@@ -22,6 +22,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("blip2-tensors", &[]),
     ("blip2-model-files", &["blip2-tensors"]),
     ("blip2-model", &["blip2-model-files", "blip2-tensors"]),
+    ("blip2-scenes", &["blip2-images", "blip2-random"]),
     ("blip2-run", &["blip2-dataset", "blip2-proto", "blip2-store"]),
     ("blip2-collective", &["blip2-proto"]),
     (
@@ -98,7 +99,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
 ];
 
 /// Crates that some rooms never know.
-const NEVER: [(&str, &[&str]); 12] = [
+const NEVER: [(&str, &[&str]); 13] = [
     ("blip2-decoders", &["burn", "tonic"]),
     ("blip2-random", &["burn", "object_store", "parquet", "tokio", "tonic"]),
     ("blip2-store", &["arrow", "burn", "image", "parquet", "tonic"]),
@@ -109,6 +110,7 @@ const NEVER: [(&str, &[&str]); 12] = [
     ("blip2-tensors", &["object_store", "parquet", "safetensors", "serde_json", "tokio", "tonic"]),
     ("blip2-model-files", &["object_store", "parquet", "tokio", "tonic"]),
     ("blip2-model", &["object_store", "parquet", "tokio", "tonic"]),
+    ("blip2-scenes", &["burn", "object_store", "tokio", "tonic"]),
     ("blip2-run", &["burn", "tonic"]),
     // Only a run knows members, coordinators and stores.
     ("blip2-evaluation", &["object_store", "parquet", "tokio", "tonic"]),

@@ -8,18 +8,10 @@ use std::sync::LazyLock;
 use xtask::arrows::{self, Room, circles};
 
 /// Neighbours that use each other in a circle, by crate and modules: the list may only shrink.
-const NEIGHBOURS: &[(&str, &str)] = &[
-    (
-        "blip2",
-        "config::layers config::model_folder config::ranges config::reference config::relations config::show config::stages",
-    ),
-    (
-        "blip2-model",
-        "language::generation::options language::generation::sampling language::generation::scores",
-    ),
-    ("blip2-model", "language::llama::ends language::llama::layer"),
-    ("blip2-model", "language::opt::ends language::opt::layer"),
-];
+const NEIGHBOURS: &[(&str, &str)] = &[(
+    "blip2",
+    "config::layers config::model_folder config::ranges config::reference config::relations config::show config::stages",
+)];
 
 /// Files that use their own folder and are used by it: the list may only shrink.
 ///
@@ -27,22 +19,6 @@ const NEIGHBOURS: &[(&str, &str)] = &[
 /// outside, file and folder are one module.
 const WITH_OWN_FOLDER: &[(&str, &str)] = &[
     ("blip2", "config"),
-    ("blip2-model", "blip"),
-    ("blip2-model", "blip2"),
-    ("blip2-model", "blip2::export"),
-    ("blip2-tensors", "device"),
-    ("blip2-tensors", "device::card"),
-    ("blip2-model-files", "tokenizer"),
-    ("blip2-model-files", "tokenizer::sentencepiece"),
-    ("blip2-tensors", "fused::attention"),
-    ("blip2-tensors", "fused::cross_entropy"),
-    ("blip2-tensors", "fused::dropout"),
-    ("blip2-tensors", "fused::gelu"),
-    ("blip2-tensors", "fused::layer_norm"),
-    ("blip2-model", "language::decoder_only"),
-    ("blip2-model", "language::t5"),
-    ("blip2-model", "objectives::contrast"),
-    ("blip2-model", "vision"),
     ("blip2-worker", "compute"),
     ("blip2-worker", "config"),
     ("blip2-worker", "member"),

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::named_token;
 use super::pairs::start_token;
+use super::settings::named_token;
 use crate::error::ModelError;
 use crate::read::{read_file, read_json};
 

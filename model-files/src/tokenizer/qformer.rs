@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::content::{TokenizerKind, tokenizer_content, tokenizer_json};
 use super::ids::{IMAGE, first_free};
-use super::{TokenizerKind, tokenizer_content, tokenizer_json};
 use crate::error::ModelError;
 
 /// The token that starts a caption in the captioning loss.

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
+use super::content::TOKENIZER_JSON;
+use super::settings::SETTINGS;
 use super::*;
+use crate::read::read_json;
 
 const CAPTIONS: &[&str] = &[
     "a red apple on a table",

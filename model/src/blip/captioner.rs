@@ -9,6 +9,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::BlipConfig;
 use super::by_image::RowsByImage;
+use super::open::open;
 use super::text::BlipText;
 use super::vision::BlipVision;
 use crate::language::generation::{Decoder, GenerateOptions, generate};
@@ -63,7 +64,7 @@ impl BlipCaptioner {
     /// # Errors
     /// Another model, an unsupported setting, or weights that do not fit the configuration.
     pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
-        super::open(folder, device, Self::new)
+        open(folder, device, Self::new)
     }
 
     /// Sizes and special tokens.

@@ -4,23 +4,22 @@ mod config;
 mod plan;
 mod precision;
 mod pytorch;
+mod retriever;
 mod safetensors;
 mod staging;
 mod tokenizer;
 
 pub use precision::Precision;
+pub use retriever::Retriever;
 
 use std::path::Path;
 
-use crate::blip2::Blip2;
+use crate::blip2::model::Blip2;
 use crate::language::LanguageModel;
-use crate::objectives::contrast::ContrastModel;
-use crate::qformer::QFormerConfig;
-use crate::vision::{EVA_PREFIX, EvaVit, ImageEncoder};
+use crate::vision::{EvaVit, ImageEncoder};
 use blip2_model_files::error::ModelError;
-use blip2_model_files::image_processor::ImageProcessor;
 use blip2_model_files::weights::{huggingface_name, lavis_name};
-use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_tensors::nn::tensors::NamedTensors;
 use plan::{Plan, Target};
 use staging::{Staging, write_json};
 
@@ -68,26 +67,6 @@ pub fn export_blip2(
     let plan = Plan::new(model, &layout, options.precision)?;
     safetensors::write_folder(staging.path(), model, &plan, options.shard_bytes)?;
     staging.publish(folder)
-}
-
-/// What the contrast task trained, and what it was trained on.
-#[derive(Debug)]
-pub struct Retriever<'a> {
-    /// The frozen image encoder.
-    pub encoder: &'a mut ImageEncoder,
-    /// Queries, Q-Former and heads.
-    pub contrast: &'a mut ContrastModel,
-    /// The Q-Former's sizes.
-    pub qformer: &'a QFormerConfig,
-    /// How images are prepared.
-    pub processor: &'a ImageProcessor,
-}
-
-impl NamedTensors for Retriever<'_> {
-    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
-        self.encoder.visit_tensors(&join(prefix, EVA_PREFIX), visitor)?;
-        self.contrast.visit_tensors(prefix, visitor)
-    }
 }
 
 /// How the names begin of what `Blip2ForImageTextRetrieval` has no place for: the captioning head and the

@@ -9,8 +9,7 @@ mod scores;
 mod sequential;
 
 pub use decoder::Decoder;
-pub use options::{EarlyStopping, GenerateOptions, Stop};
-pub use sampling::Sampling;
+pub use options::{EarlyStopping, GenerateOptions, Sampling, Stop};
 
 use blip2_model_files::error::ModelError;
 

@@ -17,6 +17,9 @@ use blip2_tensors::nn::drop_path::BlockPaths;
 use blip2_tensors::nn::layers::{Embedding, LayerNorm, zeros};
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
+/// The name under which `transformers` stores CLIP's vision tower.
+pub(crate) const CLIP_VISION_PREFIX: &str = "vision_model";
+
 /// Sizes of a [`ClipVit`]; the defaults are those of `CLIPVisionConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -14,6 +14,9 @@ use blip2_tensors::nn::drop_path::{BlockPaths, Branch};
 use blip2_tensors::nn::layers::{LayerNorm, Linear, zeros};
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
+/// The name under which LAVIS stores the image encoder.
+pub const EVA_PREFIX: &str = "visual_encoder";
+
 /// Sizes of an [`EvaVit`]; the defaults are those of `Blip2VisionConfig` (ViT-g/14).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

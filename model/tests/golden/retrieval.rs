@@ -7,7 +7,8 @@ use blip2_model::objectives::contrast::{
     Contrast, ContrastModel, GlobalBatch, GradientMode, Side, SlotBatch, SlotContext, add_negatives,
     negative_gradients,
 };
-use blip2_model::vision::{ImageEncoder, TrainedEncoder, WithEncoder};
+use blip2_model::trained_encoder::{TrainedEncoder, WithEncoder};
+use blip2_model::vision::ImageEncoder;
 use blip2_model_files::error::ModelError;
 use blip2_tensors::device::read_back::floats;
 use blip2_tensors::nn::drop_path::DropPath;

@@ -1,7 +1,7 @@
 //! Which worker takes which card: one rule for those that a command starts on this machine and for the tasks
 //! of a job scheduler.
 
-use crate::device::{DeviceError, DeviceName, Present};
+use crate::device::name::{DeviceError, DeviceName, Present};
 
 /// The number of a task among those of its machine, as Slurm's `srun` sets it.
 pub const SLURM_TASK: &str = "SLURM_LOCALID";
@@ -142,7 +142,7 @@ fn found(cards: &[DeviceName], present: &Present) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::VulkanKind::{self, Discrete, Shared, Software};
+    use crate::device::name::VulkanKind::{self, Discrete, Shared, Software};
 
     fn present(cuda: Option<usize>, vulkan: &[VulkanKind]) -> Present {
         let vulkan = (!vulkan.is_empty()).then(|| vulkan.to_vec());

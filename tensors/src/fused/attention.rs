@@ -13,45 +13,16 @@
 mod autodiff;
 mod composed;
 mod flex;
+mod operation;
 mod softmax;
 
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
 use super::dropout::Mask;
 use super::flex::is_factor;
 use crate::device::compute::Compute;
-
-/// What the scores are multiplied by, which probabilities are dropped, and the numbers of the products'
-/// inputs.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Settings {
-    scale: f32,
-    dropout: Option<Mask>,
-    compute: Compute,
-}
-
-/// The operation as a backend has it.
-#[backend_extension(Flex, Autodiff)]
-pub(crate) trait AttentionOps: Backend {
-    /// `dropout(softmax(scale · query·keyᵀ)) · value`.
-    fn fused_attention(
-        query: FloatTensor<Self>,
-        key: FloatTensor<Self>,
-        value: FloatTensor<Self>,
-        settings: Settings,
-    ) -> FloatTensor<Self>;
-
-    /// The same with a mask that is added to the scaled scores; no gradient flows into it.
-    fn fused_masked_attention(
-        query: FloatTensor<Self>,
-        key: FloatTensor<Self>,
-        value: FloatTensor<Self>,
-        mask: FloatTensor<Self>,
-        settings: Settings,
-    ) -> FloatTensor<Self>;
-}
+use operation::{AttentionOps, Settings};
 
 /// `dropout(softmax(scale · query·keyᵀ + mask)) · value`; the mask has no gradient (Vaswani et al., arXiv
 /// 1706.03762).

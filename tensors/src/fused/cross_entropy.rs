@@ -2,22 +2,16 @@
 
 mod autodiff;
 mod kernel;
+mod operation;
 
 pub(crate) use kernel::Targets;
 
 use burn::backend::flex::FlexTensor;
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::{Dispatch, Flex, TensorMetadata};
 use burn::tensor::Tensor;
 
 use crate::fused::flex::{contiguous, is_fused, tensor, values};
-
-/// The operation as a backend has it.
-#[backend_extension(Flex, Autodiff)]
-pub(crate) trait CrossEntropyOps: Backend {
-    /// The cross-entropy of each row of logits with its label.
-    fn fused_cross_entropy(logits: FloatTensor<Self>, targets: Targets) -> FloatTensor<Self>;
-}
+use operation::CrossEntropyOps;
 
 /// The cross-entropy of each row of logits with its label, `scale · [(1-ε)·nll + ε/V·Σ_v −log p_v]`, and 0
 /// for labels below 0 (PyTorch's `CrossEntropyLoss` with `label_smoothing` and `reduction="none"`). None

@@ -3,24 +3,18 @@
 mod autodiff;
 mod composed;
 mod kernel;
+mod operation;
 
 pub(crate) use kernel::{Mask, hash};
 
 use burn::backend::flex::FlexTensor;
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::{Dispatch, Flex, TensorMetadata};
 use burn::tensor::Tensor;
 
 use crate::device::cast::through_f32;
 use crate::fused::flex::{contiguous, is_fused, tensor, values};
 pub(super) use composed::composed;
-
-/// The operation as a backend has it.
-#[backend_extension(Flex, Autodiff)]
-pub(crate) trait DropoutOps: Backend {
-    /// The elements that the mask keeps, multiplied by its factor.
-    fn fused_dropout(x: FloatTensor<Self>, mask: Mask) -> FloatTensor<Self>;
-}
+pub(super) use operation::DropoutOps;
 
 /// The elements that the mask keeps, multiplied by its factor, and zero for the others.
 pub(crate) fn dropout<const D: usize>(x: Tensor<D>, mask: Mask) -> Tensor<D> {

@@ -2,23 +2,17 @@
 
 mod autodiff;
 mod kernel;
+mod operation;
 
 use std::f64::consts::FRAC_1_SQRT_2;
 
 use burn::backend::flex::FlexTensor;
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::{Dispatch, Flex, TensorMetadata};
 use burn::tensor::Tensor;
 
 use crate::device::cast::through_f32;
 use crate::fused::flex::{contiguous, is_fused, tensor, values};
-
-/// The operation as a backend has it.
-#[backend_extension(Flex, Autodiff)]
-pub(crate) trait GeluOps: Backend {
-    /// The exact GELU of every element.
-    fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
-}
+use operation::GeluOps;
 
 /// The exact GELU, `x · Φ(x)`, of every element (Hendrycks & Gimpel, arXiv 1606.08415); of bf16, computed in
 /// float32.

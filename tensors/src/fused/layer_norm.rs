@@ -1,36 +1,16 @@
 //! Layer normalisation, of a tensor or of a sum of two.
 
 mod autodiff;
+mod flex;
 mod kernel;
+mod operation;
 
-use burn::backend::flex::FlexTensor;
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor, module};
 
 use crate::device::cast::{in_f32, through_f32};
-use crate::fused::flex::{contiguous, is_fused, tensor, values};
-
-/// The operation as a backend has it.
-#[backend_extension(Flex, Autodiff)]
-pub(crate) trait LayerNormOps: Backend {
-    /// `norm(x) · weight + bias` over the last dimension.
-    fn fused_layer_norm(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> FloatTensor<Self>;
-
-    /// `norm(x + residual) · weight + bias` over the last dimension.
-    fn fused_layer_norm_of_sum(
-        x: FloatTensor<Self>,
-        residual: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> FloatTensor<Self>;
-}
+use crate::fused::flex::is_fused;
+use operation::LayerNormOps;
 
 /// Layer normalisation of `x`, or of `x + residual`, over the last dimension (Ba et al., arXiv 1607.06450);
 /// of bf16, computed in float32.
@@ -81,47 +61,6 @@ fn composed<const D: usize>(
         None => x,
     };
     module::layer_norm(x, weight, Some(bias), epsilon)
-}
-
-/// Output, `x + residual` and each row's mean and reciprocal deviation.
-struct Normalised {
-    output: FlexTensor,
-    sum: FlexTensor,
-    moments: Vec<kernel::Moments>,
-}
-
-fn normalise(
-    x: FlexTensor,
-    residual: Option<FlexTensor>,
-    weight: &FlexTensor,
-    bias: &FlexTensor,
-    epsilon: f32,
-) -> Normalised {
-    let shape = x.shape().to_vec();
-    let x = contiguous(x);
-    let residual = residual.map(contiguous);
-    let sum = match &residual {
-        Some(residual) => tensor(kernel::sum(values(&x), values(residual)), shape.clone()),
-        None => x,
-    };
-    let (output, moments) = kernel::forward(values(&sum), values(weight), values(bias), epsilon);
-    Normalised { output: tensor(output, shape), sum, moments }
-}
-
-impl LayerNormOps for Flex {
-    fn fused_layer_norm(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, epsilon: f32) -> FlexTensor {
-        normalise(x, None, &contiguous(weight), &contiguous(bias), epsilon).output
-    }
-
-    fn fused_layer_norm_of_sum(
-        x: FlexTensor,
-        residual: FlexTensor,
-        weight: FlexTensor,
-        bias: FlexTensor,
-        epsilon: f32,
-    ) -> FlexTensor {
-        normalise(x, Some(residual), &contiguous(weight), &contiguous(bias), epsilon).output
-    }
 }
 
 #[cfg(test)]

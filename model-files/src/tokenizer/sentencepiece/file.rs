@@ -5,7 +5,8 @@ use std::path::Path;
 use prost::Message;
 use serde_json::Value;
 
-use super::{Piece, from_pieces, unigram};
+use super::pairs::{Piece, from_pieces};
+use super::unigram;
 use crate::error::ModelError;
 use crate::read::read_file;
 use crate::tokenizer::pairs::NORMAL;

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{Piece, SPACE};
+use super::pairs::{Piece, SPACE};
 use crate::tokenizer::pairs::{ADDED, BYTE, CONTROL, UNKNOWN, added_tokens, vocabulary};
 
 /// How texts become pieces.

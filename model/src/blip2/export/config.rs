@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::Retriever;
 use super::precision::Precision;
-use crate::blip2::{Blip2, QFormerSection};
+use super::retriever::Retriever;
+use crate::blip2::config::QFormerSection;
+use crate::blip2::model::Blip2;
 use crate::vision::EvaConfig;
 use blip2_model_files::config::TokenIds;
 use blip2_model_files::error::ModelError;

@@ -2,7 +2,8 @@
 
 use burn::tensor::{Device, Int, Tensor};
 
-use super::{DecoderLayer, DecoderOnly};
+use super::layer::DecoderLayer;
+use super::model::DecoderOnly;
 use crate::language::family::LanguageSizes;
 use crate::language::generation::Decoder;
 use blip2_model_files::error::ModelError;

@@ -1,6 +1,5 @@
 //! How to search, and what a search may be told.
 
-use super::sampling::Sampling;
 use blip2_model_files::error::ModelError;
 
 /// When a full beam of finished hypotheses ends the search of a text.
@@ -17,6 +16,48 @@ pub enum EarlyStopping {
 
 /// Whether a text ends with these new tokens, besides end tokens and the limit.
 pub type Stop<'a> = &'a dyn Fn(&[u32]) -> bool;
+
+/// How tokens are drawn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// Divides the scores: below 1 likely tokens become likelier.
+    pub temperature: f32,
+    /// Only this many of the likeliest tokens are drawn from; 0 is all.
+    pub top_k: usize,
+    /// Only the likeliest tokens that together have this probability are drawn from; 1 is all (Holtzman et
+    /// al., arXiv 1904.09751).
+    pub top_p: f64,
+    /// Chooses the draws.
+    pub seed: u64,
+    /// The number under which each text of a call draws: a text that has the same number, seed and prompt in
+    /// another call is the same text. Empty: 0, 1, 2 and so on.
+    pub numbers: Vec<u64>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 0, numbers: Vec::new() }
+    }
+}
+
+impl Sampling {
+    /// What is wrong with the values for so many texts.
+    fn complaint(&self, texts: usize) -> Option<String> {
+        if !self.numbers.is_empty() && self.numbers.len() != texts {
+            return Some(format!("{} numbers for the draws of {texts} texts", self.numbers.len()));
+        }
+        if !(self.temperature.is_finite() && self.temperature > 0.0) {
+            return Some(format!(
+                "temperature {} is not above 0; greedy search draws nothing",
+                self.temperature
+            ));
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return Some(format!("top_p {} is not above 0 and at most 1", self.top_p));
+        }
+        None
+    }
+}
 
 /// How to search.
 #[derive(Debug, Clone, PartialEq)]

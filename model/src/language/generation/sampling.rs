@@ -4,57 +4,16 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
+use super::options::Sampling;
 use super::scores::log_softmax;
 
-/// How tokens are drawn.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sampling {
-    /// Divides the scores: below 1 likely tokens become likelier.
-    pub temperature: f32,
-    /// Only this many of the likeliest tokens are drawn from; 0 is all.
-    pub top_k: usize,
-    /// Only the likeliest tokens that together have this probability are drawn from; 1 is all (Holtzman et
-    /// al., arXiv 1904.09751).
-    pub top_p: f64,
-    /// Chooses the draws.
-    pub seed: u64,
-    /// The number under which each text of a call draws: a text that has the same number, seed and prompt in
-    /// another call is the same text. Empty: 0, 1, 2 and so on.
-    pub numbers: Vec<u64>,
-}
-
-impl Default for Sampling {
-    fn default() -> Self {
-        Self { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 0, numbers: Vec::new() }
-    }
-}
-
-impl Sampling {
-    /// What is wrong with the values for so many texts.
-    pub(super) fn complaint(&self, texts: usize) -> Option<String> {
-        if !self.numbers.is_empty() && self.numbers.len() != texts {
-            return Some(format!("{} numbers for the draws of {texts} texts", self.numbers.len()));
-        }
-        if !(self.temperature.is_finite() && self.temperature > 0.0) {
-            return Some(format!(
-                "temperature {} is not above 0; greedy search draws nothing",
-                self.temperature
-            ));
-        }
-        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return Some(format!("top_p {} is not above 0 and at most 1", self.top_p));
-        }
-        None
-    }
-
-    /// In `[0, 1)`.
-    fn uniform(&self, row: usize, position: usize) -> f64 {
-        let mut generator = ChaCha8Rng::seed_from_u64(self.seed);
-        generator.set_stream(self.numbers.get(row).copied().unwrap_or(row as u64));
-        // Two words a draw.
-        generator.set_word_pos(2 * position as u128);
-        (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64
-    }
+/// A number in `[0, 1)`.
+fn uniform(sampling: &Sampling, row: usize, position: usize) -> f64 {
+    let mut generator = ChaCha8Rng::seed_from_u64(sampling.seed);
+    generator.set_stream(sampling.numbers.get(row).copied().unwrap_or(row as u64));
+    // Two words a draw.
+    generator.set_word_pos(2 * position as u128);
+    (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// The token at `position` of text `row`; `None` where all are forbidden.
@@ -76,7 +35,7 @@ pub(super) fn draw(scores: &mut [f32], sampling: &Sampling, row: usize, position
         keep_nucleus(&mut weights, sampling.top_p);
     }
     let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
-    let mut below = sampling.uniform(row, position) * total;
+    let mut below = uniform(sampling, row, position) * total;
     for (token, weight) in &weights {
         below -= weight;
         if below < 0.0 {
@@ -172,9 +131,9 @@ mod tests {
     #[test]
     fn seed_text_and_position_choose_the_draw() {
         let base = Sampling { seed: 1, ..Sampling::default() };
-        let draws = [base.uniform(0, 0), base.uniform(1, 0), base.uniform(0, 1)];
-        let other = Sampling { seed: 2, ..base.clone() }.uniform(0, 0);
+        let draws = [uniform(&base, 0, 0), uniform(&base, 1, 0), uniform(&base, 0, 1)];
+        let other = uniform(&Sampling { seed: 2, ..base.clone() }, 0, 0);
         assert!(draws[0] != draws[1] && draws[0] != draws[2] && draws[1] != draws[2] && draws[0] != other);
-        assert_eq!(Sampling { numbers: vec![7, 1], ..base }.uniform(1, 0), draws[1]);
+        assert_eq!(uniform(&Sampling { numbers: vec![7, 1], ..base }, 1, 0), draws[1]);
     }
 }

@@ -4,7 +4,6 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::LlamaConfig;
-use super::layer::LlamaLayer;
 use super::rotary::Rotations;
 use crate::language::decoder_only::DecoderEnds;
 use blip2_tensors::nn::layers::RmsNorm;
@@ -16,7 +15,7 @@ pub(crate) struct LlamaEnds {
     norm: RmsNorm,
 }
 
-impl DecoderEnds<LlamaLayer> for LlamaEnds {
+impl DecoderEnds<LlamaConfig, Rotations> for LlamaEnds {
     fn new(config: &LlamaConfig, device: &Device) -> Self {
         Self { norm: RmsNorm::new(config.width, config.rms_norm_eps, device) }
     }

@@ -9,6 +9,9 @@ use blip2_model_files::config::{FolderConfig, TokenIds};
 use blip2_model_files::error::ModelError;
 use blip2_tensors::nn::flops::{Flops, attend, map};
 
+/// Epsilon of OPT's layer norms; no configuration names it.
+pub(super) const LAYER_NORM_EPS: f64 = 1e-5;
+
 /// Sizes and special tokens of an `Opt`; the defaults are those of `OPTConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

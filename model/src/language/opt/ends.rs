@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::OptConfig;
-use super::layer::{LAYER_NORM_EPS, OptLayer};
+use super::config::LAYER_NORM_EPS;
 use crate::language::decoder_only::DecoderEnds;
 use blip2_tensors::nn::layers::{Embedding, LayerNorm, Linear};
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
@@ -22,7 +22,7 @@ pub(crate) struct OptEnds {
     project_out: Option<Linear>,
 }
 
-impl DecoderEnds<OptLayer> for OptEnds {
+impl DecoderEnds<OptConfig, ()> for OptEnds {
     fn new(config: &OptConfig, device: &Device) -> Self {
         let positions = config.max_position_embeddings + POSITION_OFFSET;
         let (width, embed_width) = (config.width, config.embed_width());

@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
 
 use super::OptConfig;
+use super::config::LAYER_NORM_EPS;
 use super::ends::OptEnds;
 use crate::language::decoder_only::DecoderLayer;
 use blip2_model_files::error::ModelError;
@@ -15,9 +16,6 @@ use blip2_tensors::nn::feed_forward::FeedForward;
 use blip2_tensors::nn::layers::LayerNorm;
 use blip2_tensors::nn::projections::{ProjectionSizes, Projections};
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
-
-/// Epsilon of OPT's layer norms; no configuration names it.
-pub(super) const LAYER_NORM_EPS: f64 = 1e-5;
 
 /// `x += out(attention(norm1 x)); x += fc2(relu(fc1(norm2 x)))`, or, with the norms behind, `x = norm1(x +
 /// out(attention x)); x = norm2(x + fc2(relu(fc1 x)))`.

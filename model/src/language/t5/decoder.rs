@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor};
 
-use super::T5;
+use super::model::T5;
 use super::stack::Encoded;
 use crate::language::generation::Decoder;
 use blip2_model_files::error::ModelError;

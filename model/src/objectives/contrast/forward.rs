@@ -2,9 +2,9 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::ContrastModel;
 use super::contrastive::{Contrast, GradientMode};
 use super::global::GlobalBatch;
+use super::model::ContrastModel;
 use crate::qformer::ImageKeyValues;
 use blip2_model_files::error::ModelError;
 use blip2_tensors::device::cast::in_f32;

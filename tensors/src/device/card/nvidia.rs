@@ -6,8 +6,8 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, result};
 use nvml_wrapper::Nvml;
 
-use super::{Card, CardUse};
-use crate::device::DeviceName;
+use super::description::{Card, CardUse};
+use crate::device::name::DeviceName;
 
 /// A card that this process has open.
 pub(super) struct Driver {

@@ -11,7 +11,8 @@ use burn::backend::{Autodiff, Flex, TensorMetadata};
 use burn::tensor::DType;
 
 use super::flex::{dropped, factors, output, probabilities, settings_for};
-use super::{AttentionOps, Settings, softmax};
+use super::operation::{AttentionOps, Settings};
+use super::softmax;
 use crate::fused::flex::{contiguous, factor, result, values};
 
 /// What the backward pass needs of the forward pass; query, key and value as they were multiplied.

@@ -5,7 +5,8 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::DType;
 
-use super::{AttentionOps, Settings, softmax};
+use super::operation::{AttentionOps, Settings};
+use super::softmax;
 use crate::device::compute::Compute;
 use crate::fused::dropout::{DropoutOps, Mask};
 use crate::fused::flex::{contiguous, factor, result, values};

@@ -8,7 +8,8 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex, TensorMetadata};
 
-use super::{CrossEntropyOps, Targets, kernel};
+use super::kernel::{self, Targets};
+use super::operation::CrossEntropyOps;
 use crate::fused::flex::{contiguous, tensor, values};
 
 #[derive(Debug)]

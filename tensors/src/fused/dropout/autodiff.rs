@@ -7,7 +7,8 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex};
 
-use super::{DropoutOps, Mask};
+use super::kernel::Mask;
+use super::operation::DropoutOps;
 
 #[derive(Debug)]
 struct Dropout;

@@ -2,8 +2,8 @@
 
 use burn::tensor::{Int, Tensor};
 
-use super::Mask;
 use super::kernel::MULTIPLIERS;
+use super::kernel::Mask;
 
 pub(in crate::fused) fn composed<const D: usize>(x: Tensor<D>, mask: Mask) -> Tensor<D> {
     let shape = x.dims();

@@ -8,7 +8,8 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex, TensorMetadata};
 
-use super::{GeluOps, kernel};
+use super::kernel;
+use super::operation::GeluOps;
 use crate::fused::flex::{contiguous, tensor, values};
 
 #[derive(Debug)]

@@ -10,7 +10,9 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex, TensorMetadata};
 
-use super::{LayerNormOps, kernel, normalise};
+use super::flex::normalise;
+use super::kernel;
+use super::operation::LayerNormOps;
 use crate::fused::flex::{contiguous, tensor, values};
 
 /// What the backward pass needs of the forward pass.

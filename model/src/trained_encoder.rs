@@ -12,7 +12,7 @@
 use burn::module::Param;
 use burn::tensor::{Device, Gradients, Tensor};
 
-use super::{EVA_PREFIX, ImageEncoder};
+use crate::vision::{EVA_PREFIX, ImageEncoder};
 use blip2_model_files::error::ModelError;
 use blip2_tensors::device::cast::in_f32;
 use blip2_tensors::nn::drop_path::{BlockPaths, DropPath};

@@ -1,0 +1,288 @@
+//! Image encoder, Q-Former and language model together.
+
+use std::path::Path;
+
+use burn::tensor::{Device, Int, Tensor};
+
+use super::config::read_qformer_config;
+use super::tokens::PromptTokens;
+use crate::language::LanguageModel;
+use crate::language::generation::{GenerateOptions, Stop};
+use crate::objectives::generate::GenerateModel;
+use crate::qformer::QFormerConfig;
+use crate::vision::{EVA_PREFIX, ImageEncoder};
+use blip2_model_files::config::FolderConfig;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::image_processor::ImageProcessor;
+use blip2_model_files::weights::{WeightSource, load};
+use blip2_tensors::device::placement::Placement;
+use blip2_tensors::device::read_back::ints;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
+use blip2_tensors::train::tape::Tape;
+
+/// Image encoder, Q-Former and language model, all on one plain device.
+#[derive(Debug, Clone)]
+pub struct Blip2 {
+    encoder: ImageEncoder,
+    trained: GenerateModel,
+    language_model: LanguageModel,
+    qformer: QFormerConfig,
+    tokens: PromptTokens,
+    processor: ImageProcessor,
+}
+
+impl Blip2 {
+    /// Puts trained parts together.
+    ///
+    /// # Errors
+    /// Parts whose widths do not fit, or special tokens outside the vocabulary.
+    pub fn from_parts(
+        encoder: ImageEncoder,
+        trained: GenerateModel,
+        language_model: impl Into<LanguageModel>,
+        qformer: QFormerConfig,
+        tokens: PromptTokens,
+    ) -> Result<Self, ModelError> {
+        let language_model = language_model.into();
+        let refuse = |reason: String| Err(ModelError::input("parts of BLIP-2", reason));
+        if qformer.image_width != encoder.width() {
+            let (wanted, width) = (qformer.image_width, encoder.width());
+            return refuse(format!("the Q-Former attends to width {wanted}, the image encoder has {width}"));
+        }
+        let (language_width, width) = (trained.opt_proj.weight.val().dims()[0], language_model.width());
+        if language_width != width {
+            return refuse(format!(
+                "the projection ends at width {language_width}, the language model has {width}"
+            ));
+        }
+        tokens.validate(language_model.special_tokens().vocab_size)?;
+        let processor = ImageProcessor::blip2(encoder.image_size());
+        Ok(Self { encoder, trained, language_model, qformer, tokens, processor })
+    }
+
+    /// Loads a `Blip2ForConditionalGeneration` folder to a `place` without autodiff; the Q-Former is
+    /// float32 there whatever the frozen models are.
+    ///
+    /// # Errors
+    /// Another model or language model, an unsupported setting, or weights that do not fit.
+    pub fn open(folder: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
+        let place = place.into();
+        let device = &place.device;
+        let config = FolderConfig::open(folder)?;
+        match config.model_type() {
+            "blip-2" => {}
+            "instructblip" => {
+                return Err(config.error(
+                    "InstructBLIP's Q-Former reads the prompt too, which this program does not: name the folder as image \
+                     encoder, as language model or as weights to start stage 2 from",
+                ));
+            }
+            other => return Err(config.error(format!("model_type `{other}`, expected `blip-2`"))),
+        }
+        let mut language_model = LanguageModel::open(folder, &place)?;
+        let encoder = ImageEncoder::open(folder, &place)?;
+        let (qformer, ln_vision_eps) = read_qformer_config(&config)?;
+        let mut trained = GenerateModel::new(&qformer, ln_vision_eps, language_model.width(), device)?;
+        let source = WeightSource::open_huggingface(folder)?;
+        load(&mut trained, "", &source, device)?;
+        let tokens = PromptTokens::read(folder, &config, language_model.special_tokens())?;
+        // The token's vector is never read: the queries' outputs stand in its places.
+        language_model.grow_vocabulary(tokens.image as usize + 1);
+        let processor = ImageProcessor::read(folder, ImageProcessor::blip2(encoder.image_size()))?;
+        Ok(Self::from_parts(encoder, trained, language_model, qformer, tokens)?.with_processor(processor))
+    }
+
+    /// The same model for images that are prepared otherwise than BLIP-2's.
+    pub fn with_processor(self, processor: ImageProcessor) -> Self {
+        Self { processor, ..self }
+    }
+
+    /// How its images are prepared.
+    pub fn processor(&self) -> &ImageProcessor {
+        &self.processor
+    }
+
+    /// The frozen image encoder.
+    pub fn encoder(&self) -> &ImageEncoder {
+        &self.encoder
+    }
+
+    /// The trained part.
+    pub fn trained(&self) -> &GenerateModel {
+        &self.trained
+    }
+
+    /// The frozen language model.
+    pub fn language_model(&self) -> &LanguageModel {
+        &self.language_model
+    }
+
+    /// Sizes of the Q-Former.
+    pub fn qformer_config(&self) -> &QFormerConfig {
+        &self.qformer
+    }
+
+    /// The special tokens of prompts.
+    pub fn tokens(&self) -> &PromptTokens {
+        &self.tokens
+    }
+
+    /// Scores of every next token at every position, by a decoder-only language model.
+    ///
+    /// # Shapes
+    /// - pixels `[b, 3, image_size, image_size]`; ids and mask `[b, T]`, where each row holds as many image
+    ///   tokens as there are queries; output `[b, T, vocabulary]`
+    pub fn logits(
+        &self,
+        pixels: Tensor<4>,
+        ids: Tensor<2, Int>,
+        attention_mask: Tensor<2, Int>,
+    ) -> Result<Tensor<3>, ModelError> {
+        self.language_model.forward(self.inputs(pixels, ids)?, attention_mask)
+    }
+
+    /// What the language model reads: the vectors of `ids`, where the image tokens are the queries' outputs.
+    ///
+    /// # Shapes
+    /// - pixels `[b, 3, image_size, image_size]`; ids `[b, T]`, where each row holds as many image tokens as
+    ///   there are queries; output `[b, T, width]`
+    pub fn inputs(&self, pixels: Tensor<4>, ids: Tensor<2, Int>) -> Result<Tensor<3>, ModelError> {
+        let soft_prompt = self.soft_prompt(pixels)?;
+        place_soft_prompt(&self.language_model, soft_prompt, ids, self.tokens.image)
+    }
+
+    /// What the language model reads in place of an image: the projected outputs of the queries.
+    ///
+    /// # Shapes
+    /// - pixels `[b, 3, image_size, image_size]`; output `[b, queries, width]`
+    pub fn soft_prompt(&self, pixels: Tensor<4>) -> Result<Tensor<3>, ModelError> {
+        let features = self.encoder.forward(pixels)?;
+        self.trained.forward(features, &mut Dropout::off(), &mut Tape::whole())
+    }
+
+    /// Continues each image's prompt; a text has its end token, if it reached one, as its last token.
+    ///
+    /// A prompt is what the tokenizer gives (with its start or end token, without image tokens); an empty one
+    /// means that token alone.
+    ///
+    /// # Shapes
+    /// - pixels `[b, 3, image_size, image_size]`; b prompts of any lengths
+    pub fn generate(
+        &self,
+        pixels: Tensor<4>,
+        prompts: &[Vec<u32>],
+        options: &GenerateOptions,
+    ) -> Result<Vec<Vec<u32>>, ModelError> {
+        if prompts.is_empty() && pixels.dims()[0] == 0 {
+            return Ok(Vec::new());
+        }
+        self.generate_from(self.soft_prompt(pixels)?, prompts, options, &|_| false)
+    }
+
+    /// [`Blip2::generate`] for images that were looked at before; a text also ends where `stop` holds for its
+    /// new tokens.
+    ///
+    /// # Shapes
+    /// - soft_prompt `[b, queries, width]`; b prompts of any lengths
+    pub fn generate_from(
+        &self,
+        soft_prompt: Tensor<3>,
+        prompts: &[Vec<u32>],
+        options: &GenerateOptions,
+        stop: Stop<'_>,
+    ) -> Result<Vec<Vec<u32>>, ModelError> {
+        let batch = soft_prompt.dims()[0];
+        if prompts.len() != batch {
+            let reason = format!("{} prompts for {batch} pictures", prompts.len());
+            return Err(ModelError::input("prompts", reason));
+        }
+        let prompts: Vec<Vec<u32>> = prompts.iter().map(|prompt| self.with_image_tokens(prompt)).collect();
+        let (ids, mask) = self.left_padded(&prompts, &soft_prompt.device());
+        let inputs = place_soft_prompt(&self.language_model, soft_prompt, ids, self.tokens.image)?;
+        self.language_model.generate(inputs, mask, &prompts, options, stop)
+    }
+
+    fn with_image_tokens(&self, prompt: &[u32]) -> Vec<u32> {
+        let mut ids = vec![self.tokens.image; self.qformer.queries];
+        if prompt.is_empty() {
+            ids.push(self.tokens.bos);
+        }
+        ids.extend(prompt);
+        ids
+    }
+
+    fn left_padded(&self, prompts: &[Vec<u32>], device: &Device) -> (Tensor<2, Int>, Tensor<2, Int>) {
+        let length = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let (mut ids, mut mask) = (Vec::new(), Vec::new());
+        for prompt in prompts {
+            let padding = length - prompt.len();
+            ids.extend(std::iter::repeat_n(self.tokens.pad as i32, padding));
+            ids.extend(prompt.iter().map(|id| *id as i32));
+            mask.extend(std::iter::repeat_n(0, padding));
+            mask.extend(std::iter::repeat_n(1, prompt.len()));
+        }
+        let tensor = |values: Vec<i32>| {
+            Tensor::<1, Int>::from_ints(values.as_slice(), device).reshape([prompts.len(), length])
+        };
+        (tensor(ids), tensor(mask))
+    }
+}
+
+/// The vectors of `ids`, where the image tokens are replaced in order by the rows of the soft prompt.
+///
+/// # Shapes
+/// - soft_prompt `[b, queries, width]`; ids `[b, T]`; output `[b, T, width]`
+///
+/// # Errors
+/// A row that does not hold exactly as many image tokens as there are queries, or an id outside the
+/// vocabulary.
+fn place_soft_prompt(
+    language_model: &LanguageModel,
+    soft_prompt: Tensor<3>,
+    ids: Tensor<2, Int>,
+    image_token: u32,
+) -> Result<Tensor<3>, ModelError> {
+    let [batch, queries, width] = soft_prompt.dims();
+    let [rows, length] = ids.dims();
+    if rows != batch {
+        return Err(ModelError::input("prompt", format!("{rows} rows of ids for {batch} pictures")));
+    }
+    let host_ids = ints(ids.clone())?;
+    let vocabulary = language_model.special_tokens().vocab_size as i64;
+    if let Some(id) = host_ids.iter().find(|id| !(0..vocabulary).contains(*id)) {
+        return Err(ModelError::input("prompt", format!("token {id}, the language model has {vocabulary}")));
+    }
+    let mut sources = Vec::with_capacity(host_ids.len());
+    for (row, text) in host_ids.chunks(length).enumerate() {
+        let mut placed = 0;
+        for (position, id) in text.iter().enumerate() {
+            let is_image = *id == i64::from(image_token);
+            sources.push(if is_image {
+                rows * length + row * queries + placed
+            } else {
+                row * length + position
+            });
+            placed += usize::from(is_image);
+        }
+        if placed != queries {
+            let reason = format!("row {row} has {placed} image tokens, there are {queries} queries");
+            return Err(ModelError::input("prompt", reason));
+        }
+    }
+    let text = language_model.embed(ids).reshape([rows * length, width]);
+    let soft_prompt = soft_prompt.reshape([batch * queries, width]);
+    let sources: Vec<i32> = sources.into_iter().map(|source| source as i32).collect();
+    let sources = Tensor::<1, Int>::from_ints(sources.as_slice(), &text.device());
+    Ok(Tensor::cat(vec![text, soft_prompt], 0).select(0, sources).reshape([rows, length, width]))
+}
+
+impl NamedTensors for Blip2 {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
+        // CLIP's names under the same module, so that they do not collide with the norm after it.
+        self.encoder.visit_tensors(&join(prefix, EVA_PREFIX), visitor)?;
+        self.trained.visit_tensors(prefix, visitor)?;
+        let language_model = join(prefix, self.language_model.prefix());
+        self.language_model.visit_tensors(&language_model, visitor)
+    }
+}
