@@ -1,5 +1,8 @@
 //! What keeps a model from being evaluated.
 
+pub mod captions;
+pub mod tools;
+
 use blip2_dataset::error::DatasetError;
 use blip2_images::ImageError;
 use blip2_model_files::error::ModelError;

@@ -1,6 +1,7 @@
 //! Evaluation: how good a model is on images that it was not trained on.
 //!
-//! - [`metrics`]: numbers from scores alone; no model and no image is known there
+//! - [`metrics`]: numbers from scores, texts and answers alone; no model and no image is known there
+//! - [`caption_tools`]: the user's own Java programs that find words and score captions
 //! - [`answers`]: answers of a model against those of people; [`answer_files`] and [`similarity_files`] read what
 //!   anybody's model wrote, [`row_id`] is how rows are named in them, [`file_error`] what is wrong with a file
 //! - [`held_out`]: rows that are held out of training, as they are kept between evaluations
@@ -16,9 +17,10 @@
 pub mod answer_files;
 pub mod answers;
 pub mod caption_loss;
+pub mod caption_tools;
 pub mod captioning;
 pub mod captions;
-mod error;
+pub mod error;
 pub mod file_error;
 pub mod held_out;
 pub mod image_transform;

@@ -1,0 +1,42 @@
+"""Folders in Hugging Face form, weights in 16 bits."""
+
+import json
+import pathlib
+
+import numpy
+import torch
+
+# What the image encoder's input is normalised by, as in the paper.
+MEAN = [0.48145466, 0.4578275, 0.40821073]
+STD = [0.26862954, 0.26130258, 0.27577711]
+
+
+def write(model, folder, tokenizer=None):
+    """`config.json` and `model.safetensors`; with the tokenizer's files beside them if one is given."""
+    folder = pathlib.Path(folder)
+    model.to(torch.float16).save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+
+
+def write_image_processor(folder, size):
+    """How images become what the encoder takes."""
+    settings = {
+        "image_processor_type": "BlipImageProcessor",
+        "do_resize": True,
+        "size": {"height": size, "width": size},
+        "resample": 3,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": MEAN,
+        "image_std": STD,
+        "do_convert_rgb": True,
+    }
+    (pathlib.Path(folder) / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def rate(peak, step, steps, warmup):
+    """A linear rise over `warmup` steps times half a cosine down to a fiftieth."""
+    return peak * min((step + 1) / warmup, 0.02 + 0.49 * (1 + numpy.cos(numpy.pi * step / steps)))

@@ -1,0 +1,90 @@
+"""Trains the decoder-only language model of the scenes on text alone: sentences behind notes of them (`notes.py`).
+
+As BLIP-2 feeds it: the vectors of the queries, then `</s>`, then the text, which ends with a newline.
+
+    python assets/make/train_opt.py --scenes runs/scenes --tokenizer runs/tokenizers/opt --out runs/opt-scenes
+"""
+
+import argparse
+
+import torch
+from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM
+
+import model_folder
+import notes
+import scenes_rows
+
+
+def sequences(batch, tokenizer):
+    """Tokens after the notes, and which of them are asked for: the text behind the prompt, and its newline."""
+    newline = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    rows = []
+    for _, prompt, text in batch:
+        told = tokenizer(prompt)["input_ids"]
+        written = tokenizer(f" {text}" if prompt else text, add_special_tokens=False)["input_ids"] + newline
+        rows.append((told + written, [-100] * len(told) + written))
+    longest = max(len(tokens) for tokens, _ in rows)
+    pad = lambda values, filler: values + [filler] * (longest - len(values))
+    tokens = torch.tensor([pad(tokens, tokenizer.pad_token_id) for tokens, _ in rows])
+    labels = torch.tensor([pad(labels, -100) for _, labels in rows])
+    mask = torch.tensor([pad([1] * len(tokens), 0) for tokens, _ in rows])
+    return tokens, labels, mask
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--scenes", required=True, help="folder that `cargo xtask scenes` has written")
+    arguments.add_argument("--tokenizer", required=True, help="folder of `train_tokenizers.py`")
+    arguments.add_argument("--out", required=True)
+    arguments.add_argument("--steps", type=int, default=3000)
+    arguments.add_argument("--batch", type=int, default=64)
+    arguments.add_argument("--learning-rate", type=float, default=1e-3)
+    arguments.add_argument("--queries", type=int, default=8)
+    arguments.add_argument("--noise", type=float, default=0.5)
+    arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--threads", type=int, default=1)
+    options = arguments.parse_args()
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(options.threads)
+    choices, noise = notes.generators(options.seed)
+    tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
+    captions, questions = scenes_rows.captions(options.scenes), scenes_rows.questions(options.scenes)
+    model = OPTForCausalLM(
+        OPTConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=192,
+            word_embed_proj_dim=192,
+            num_hidden_layers=4,
+            num_attention_heads=6,
+            ffn_dim=768,
+            max_position_embeddings=128,
+            dropout=0.0,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+    embedding = model.get_input_embeddings()
+    optimizer = torch.optim.AdamW(model.parameters(), options.learning_rate, weight_decay=0.01)
+    for step in range(options.steps):
+        batch = [notes.drawn(captions, questions, options.queries, choices) for _ in range(options.batch)]
+        tokens, labels, mask = sequences(batch, tokenizer)
+        told = notes.embedded([row[0] for row in batch], tokenizer, embedding, options.noise, noise)
+        before = torch.ones(told.shape[:2], dtype=mask.dtype)
+        logits = model(
+            inputs_embeds=torch.cat([told, embedding(tokens)], 1), attention_mask=torch.cat([before, mask], 1)
+        ).logits[:, options.queries :]
+        loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        for group in optimizer.param_groups:
+            group["lr"] = model_folder.rate(options.learning_rate, step, options.steps, 100)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if (step + 1) % 100 == 0:
+            print(f"step {step + 1} loss {loss.item():.4f}", flush=True)
+    model_folder.write(model, options.out, tokenizer)
+
+
+if __name__ == "__main__":
+    main()

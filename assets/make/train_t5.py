@@ -1,0 +1,79 @@
+"""Trains the encoder-decoder language model of the scenes on text alone: sentences from notes of them (`notes.py`).
+
+As BLIP-2 feeds it: the encoder reads the vectors of the queries and the prompt, the decoder writes.
+
+    python assets/make/train_t5.py --scenes runs/scenes --tokenizer runs/tokenizers/t5 --out runs/t5-scenes
+"""
+
+import argparse
+
+import torch
+from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+import model_folder
+import notes
+import scenes_rows
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--scenes", required=True, help="folder that `cargo xtask scenes` has written")
+    arguments.add_argument("--tokenizer", required=True, help="folder of `train_tokenizers.py`")
+    arguments.add_argument("--out", required=True)
+    arguments.add_argument("--steps", type=int, default=3000)
+    arguments.add_argument("--batch", type=int, default=64)
+    arguments.add_argument("--learning-rate", type=float, default=1e-3)
+    arguments.add_argument("--queries", type=int, default=8)
+    arguments.add_argument("--noise", type=float, default=0.5)
+    arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--threads", type=int, default=1)
+    options = arguments.parse_args()
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(options.threads)
+    choices, noise = notes.generators(options.seed)
+    tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
+    captions, questions = scenes_rows.captions(options.scenes), scenes_rows.questions(options.scenes)
+    model = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=len(tokenizer),
+            d_model=160,
+            d_kv=32,
+            d_ff=400,
+            num_layers=4,
+            num_decoder_layers=4,
+            num_heads=5,
+            feed_forward_proj="gated-gelu",
+            dropout_rate=0.0,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            decoder_start_token_id=tokenizer.pad_token_id,
+        )
+    )
+    embedding = model.get_input_embeddings()
+    optimizer = torch.optim.AdamW(model.parameters(), options.learning_rate, weight_decay=0.01)
+    for step in range(options.steps):
+        batch = [notes.drawn(captions, questions, options.queries, choices) for _ in range(options.batch)]
+        prompt = tokenizer([row[1] for row in batch], padding=True, return_tensors="pt")
+        written = tokenizer([row[2] for row in batch], padding=True, return_tensors="pt")
+        labels = written["input_ids"].masked_fill(written["attention_mask"] == 0, -100)
+        told = notes.embedded([row[0] for row in batch], tokenizer, embedding, options.noise, noise)
+        before = torch.ones(told.shape[:2], dtype=torch.int64)
+        loss = model(
+            inputs_embeds=torch.cat([told, embedding(prompt["input_ids"])], 1),
+            attention_mask=torch.cat([before, prompt["attention_mask"]], 1),
+            labels=labels,
+        ).loss
+        for group in optimizer.param_groups:
+            group["lr"] = model_folder.rate(options.learning_rate, step, options.steps, 100)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if (step + 1) % 100 == 0:
+            print(f"step {step + 1} loss {loss.item():.4f}", flush=True)
+    model_folder.write(model, options.out, tokenizer)
+
+
+if __name__ == "__main__":
+    main()
