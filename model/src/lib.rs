@@ -12,7 +12,8 @@
 //! - [`train`]: a backward pass in segments, the buckets of the gradient it completes one by one, losses,
 //!   AdamW.
 //! - [`files`]: weights, configurations, tokenizers and image processors of published folders.
-//! - [`vision`]: image encoders in the EVA and the CLIP layout, frozen or trained.
+//! - [`vision`]: image encoders in the EVA and the CLIP layout.
+//! - [`trained_encoder`]: one that is trained, its gradient block by block.
 //! - [`qformer`]: the Querying Transformer.
 //! - [`language`]: the frozen language models behind one interface, and text from them.
 //! - [`objectives`]: the losses that train the Q-Former.
@@ -35,4 +36,5 @@ pub mod objectives;
 mod published;
 pub mod qformer;
 pub mod train;
+pub mod trained_encoder;
 pub mod vision;

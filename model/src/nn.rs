@@ -5,6 +5,7 @@ pub mod activation;
 pub mod attention;
 pub(crate) mod cache;
 pub(crate) mod causal;
+pub mod drop_path;
 pub mod dropout;
 pub(crate) mod erased;
 pub(crate) mod feed_forward;

@@ -1,27 +1,23 @@
-//! Image encoders, frozen or trained: images to the features that the Q-Former attends to.
+//! Image encoders: images to the features that the Q-Former attends to.
 
 mod clip;
-mod drop_path;
 mod eva;
 mod patches;
 mod positions;
 mod source;
-mod trained;
 
 pub use clip::{ClipLayer, ClipVisionConfig, ClipVit};
-pub use drop_path::DropPath;
 pub use eva::{EvaConfig, EvaVit};
 pub use source::EncoderSizes;
-pub use trained::{EncoderForward, TrainedEncoder, WithEncoder};
 
 use std::path::Path;
 
 use burn::tensor::{Device, Gradients, Tensor};
 
-use self::drop_path::BlockPaths;
 use crate::device::placement::Placement;
 use crate::error::ModelError;
 use crate::files::weights::{Fit, check_beside, load_beside, randomise};
+use crate::nn::drop_path::BlockPaths;
 use crate::nn::tensors::{NamedTensors, TensorVisitor};
 
 /// The name under which LAVIS stores the image encoder.
@@ -146,7 +142,7 @@ impl ImageEncoder {
     }
 
     /// What enters the first block, `[b, tokens, width]`.
-    fn embed(&self, pixels: Tensor<4>) -> Result<Tensor<3>, ModelError> {
+    pub(crate) fn embed(&self, pixels: Tensor<4>) -> Result<Tensor<3>, ModelError> {
         match self {
             Self::Eva(model) => model.embed(pixels),
             Self::Clip(model) => model.embed(pixels),
@@ -154,7 +150,7 @@ impl ImageEncoder {
     }
 
     /// Block `index` of what enters it.
-    fn block(&self, index: usize, x: Tensor<3>, paths: &BlockPaths) -> Tensor<3> {
+    pub(crate) fn block(&self, index: usize, x: Tensor<3>, paths: &BlockPaths) -> Tensor<3> {
         match self {
             Self::Eva(model) => model.block(index, x, paths),
             Self::Clip(model) => model.block(index, x, paths),
@@ -170,7 +166,7 @@ impl ImageEncoder {
     }
 
     /// Takes the noise out of block `index`'s gradients, where a key bias is part of a fused one.
-    fn without_key_bias(&self, index: usize, gradients: &mut Gradients) {
+    pub(crate) fn without_key_bias(&self, index: usize, gradients: &mut Gradients) {
         if let Self::Eva(model) = self {
             model.without_key_bias(index, gradients);
         }

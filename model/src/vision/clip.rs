@@ -8,12 +8,12 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::drop_path::BlockPaths;
 use super::patches::{PatchEmbedding, check_pixels, check_sizes};
 use super::positions::{Alignment, resize_positions};
 use crate::device::cast::in_numbers;
 use crate::error::ModelError;
 use crate::nn::activation::Activation;
+use crate::nn::drop_path::BlockPaths;
 use crate::nn::layers::{Embedding, LayerNorm, zeros};
 use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 

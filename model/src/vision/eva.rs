@@ -4,13 +4,13 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Gradients, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::drop_path::{BlockPaths, Branch};
 use super::patches::{PatchEmbedding, check_pixels, check_sizes};
 use super::positions::{Alignment, resize_positions};
 use crate::device::cast::in_numbers;
 use crate::error::ModelError;
 use crate::fused::gelu;
 use crate::nn::attention::{encoder_attention, merge_heads, split_heads};
+use crate::nn::drop_path::{BlockPaths, Branch};
 use crate::nn::layers::{LayerNorm, Linear, zeros};
 use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 

@@ -5,6 +5,7 @@ use blip2_model::device::read_back::floats;
 use blip2_model::error::ModelError;
 use blip2_model::files::weights::{NameStyle, WeightSource, load};
 use blip2_model::language::LanguageModel;
+use blip2_model::nn::drop_path::DropPath;
 use blip2_model::nn::dropout::Dropout;
 use blip2_model::objectives::generate::GenerateModel;
 use blip2_model::objectives::questions::Questions;
@@ -12,7 +13,8 @@ use blip2_model::train::buckets::GradientBuckets;
 use blip2_model::train::flat::FlatLayout;
 use blip2_model::train::loss::{IGNORED, counted};
 use blip2_model::train::tape::{Segment, Tape};
-use blip2_model::vision::{DropPath, EncoderForward, ImageEncoder, TrainedEncoder, WithEncoder};
+use blip2_model::trained_encoder::{EncoderForward, TrainedEncoder, WithEncoder};
+use blip2_model::vision::ImageEncoder;
 use burn::tensor::{Gradients, Int, Tensor, TensorData};
 use serde_json::Value;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use blip2_model::device::read_back::floats;
 use blip2_model::error::ModelError;
+use blip2_model::nn::drop_path::DropPath;
 use blip2_model::nn::dropout::Dropout;
 use blip2_model::objectives::contrast::{
     Contrast, ContrastModel, GlobalBatch, GradientMode, Side, SlotBatch, SlotContext, add_negatives,
@@ -15,7 +16,8 @@ use blip2_model::train::flat::FlatLayout;
 use blip2_model::train::layer_decay::LayerDecay;
 use blip2_model::train::optimizer::{AdamW, Moments};
 use blip2_model::train::tape::{Segment, Tape};
-use blip2_model::vision::{DropPath, ImageEncoder, TrainedEncoder, WithEncoder};
+use blip2_model::trained_encoder::{TrainedEncoder, WithEncoder};
+use blip2_model::vision::ImageEncoder;
 use burn::tensor::{Gradients, Tensor};
 use serde_json::Value;
 

@@ -7,11 +7,11 @@ use crate::error::ModelError;
 use crate::nn::activation::Activation;
 use crate::nn::attention::KeyValue;
 use crate::nn::attention::encoder_attention;
+use crate::nn::drop_path::{BlockPaths, Branch};
 use crate::nn::feed_forward::FeedForward;
 use crate::nn::layers::LayerNorm;
 use crate::nn::projections::{ProjectionSizes, Projections};
 use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
-use crate::vision::drop_path::{BlockPaths, Branch};
 
 /// `x += out(attention(norm1 x)); x += fc2(act(fc1(norm2 x)))`.
 #[derive(Module, Debug)]

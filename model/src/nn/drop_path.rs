@@ -9,8 +9,10 @@ use crate::fused::hash;
 
 /// The two branches of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Branch {
+pub enum Branch {
+    /// Attention.
     Attention,
+    /// The feed-forward part.
     FeedForward,
 }
 
@@ -34,7 +36,7 @@ impl DropPath {
     }
 
     /// What block `index` of `depth` makes of `rows` images.
-    pub(super) fn of_block(&self, index: usize, depth: usize, rows: usize, device: &Device) -> BlockPaths {
+    pub fn of_block(&self, index: usize, depth: usize, rows: usize, device: &Device) -> BlockPaths {
         let rate = self.rate * index as f64 / depth.saturating_sub(1).max(1) as f64;
         if rate <= 0.0 {
             return BlockPaths::kept();
@@ -56,16 +58,16 @@ impl DropPath {
 
 /// What the branches of one block are multiplied by, a number for each image; nothing where all are kept.
 #[derive(Debug, Clone)]
-pub(crate) struct BlockPaths(Option<[Tensor<3>; 2]>);
+pub struct BlockPaths(Option<[Tensor<3>; 2]>);
 
 impl BlockPaths {
     /// All branches as they are.
-    pub(crate) fn kept() -> Self {
+    pub fn kept() -> Self {
         Self(None)
     }
 
     /// What is left of a branch, `[b, tokens, width]`.
-    pub(crate) fn scale(&self, branch: Branch, x: Tensor<3>) -> Tensor<3> {
+    pub fn scale(&self, branch: Branch, x: Tensor<3>) -> Tensor<3> {
         match &self.0 {
             Some(factors) => x * factors[usize::from(branch == Branch::FeedForward)].clone(),
             None => x,

@@ -12,12 +12,12 @@
 use burn::module::Param;
 use burn::tensor::{Device, Gradients, Tensor};
 
-use super::drop_path::{BlockPaths, DropPath};
-use super::{EVA_PREFIX, ImageEncoder};
 use crate::device::cast::in_f32;
 use crate::error::ModelError;
+use crate::nn::drop_path::{BlockPaths, DropPath};
 use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 use crate::train::tape::Segment;
+use crate::vision::{EVA_PREFIX, ImageEncoder};
 
 /// An image encoder whose tensors require gradients.
 #[derive(Debug, Clone)]
