@@ -181,7 +181,7 @@ fn questions_that_cannot_be_asked_are_refused() {
         (Form::Gqa, r#"{"1": {"question": "q"}}"#, "no answer"),
         (Form::AOkVqa, r#"[{"question_id": 1, "answer": "a"}]"#, "no answer"),
         (Form::AOkVqa, "{}", "list"),
-        (Form::Vqa, &nested, "recursion"),
+        (Form::Vqa, &nested, "EOF"),
         (Form::Vqa, &many, "more than 1000"),
     ] {
         let error = questions::read(file(text).path(), form).unwrap_err().to_string();

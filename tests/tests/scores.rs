@@ -236,7 +236,7 @@ fn what_cannot_be_scored_says_why() {
         (&["retrieval", &whole, &pairs], 3, &["results.json", ".npy or .safetensors"]),
         (&["gqa", &whole, &references, "--mode", "lavis"], 2, &["--mode", "--task vqa or okvqa"]),
         (&["vqa", &whole, &references, "--lemmas", &odd], 2, &["--lemmas", "--task okvqa"]),
-        (&["vqa", &whole, &references, "--bootstrap", "-1"], 2, &["--bootstrap"]),
+        (&["vqa", &whole, &references, "--bootstrap", "many"], 2, &["--bootstrap"]),
     ];
     for (arguments, code, words) in cases {
         let [task, results, references, more @ ..] = arguments else { unreachable!("three at least") };

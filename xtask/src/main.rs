@@ -8,6 +8,7 @@ mod files;
 mod losses;
 mod repository;
 mod root;
+mod scenes;
 mod small_run;
 mod vulkan;
 
@@ -21,6 +22,7 @@ const UNAVAILABLE: u8 = 69;
 const USAGE: &str = "\
 usage: cargo xtask fmt|lint|docs|test|sim|bench [further arguments]
        cargo xtask arrows [--check | --circles]
+       cargo xtask scenes --out DIR [--rows N] [--held-out-rows N] [--seed S] [--size PX] [--corpus DIR]
        cargo xtask vulkan [--build fused|unfused] [--only golden|train] [--system-driver] [--root DIR]
        cargo xtask cuda setup|build|try|ptx|golden|pack [--folder DIR] [--wheels DIR] [further arguments]
 
@@ -34,6 +36,13 @@ usage: cargo xtask fmt|lint|docs|test|sim|bench [further arguments]
   arrows            write docs/arrows.md: which crate and which module uses which
   --check           fail where the page is stale, and write nothing
   --circles         name the files of each crate that use each other in a circle
+
+  scenes            compose small scenes with captions and questions; see docs/scenes.md
+  --out DIR         the folder to write into
+  --rows N          rows to train on; without it, 20,000; `--held-out-rows` of each other split; without it, 1,000
+  --seed S          another seed shows other scenes; what is held out stays; without it, 42
+  --size PX         side of an image, 48 to 160; without it, 96
+  --corpus DIR      the emoji corpus; without it, assets/corpus
 
   vulkan            golden tests, and ten training steps of each stage, on a Vulkan device, compared with the CPU
   --build B         with kernel fusion (`fused`) or without (`unfused`); without it, both
@@ -90,6 +99,7 @@ fn run(command: &str, rest: &[String]) -> Result<Result<bool, Error>, String> {
     }
     Ok(match command {
         "arrows" => arrows_page::run(arrows_page::Options::parse(rest)?).map_err(Error::from),
+        "scenes" => scenes::run(rest)?.map_err(Error::from),
         "vulkan" => vulkan::run(vulkan::Options::parse(rest)?).map_err(Error::from),
         "cuda" => cuda::run(cuda::Options::parse(rest)?),
         other => return Err(format!("unknown command `{other}`")),

@@ -6,7 +6,7 @@ use std::path::Path;
 use xtask::arrows;
 
 /// Each crate with the crates it may use, tests included; `blip2-tests` drives everything.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("blip2-proto", &[]),
     // Small files for the tests of several rooms.
     ("blip2-test-corpus", &[]),
@@ -20,6 +20,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
         &["blip2-images", "blip2-random", "blip2-store", "blip2-test-corpus", "blip2-test-server"],
     ),
     ("blip2-model", &[]),
+    ("blip2-scenes", &["blip2-images", "blip2-random"]),
     ("blip2-run", &["blip2-dataset", "blip2-proto", "blip2-store"]),
     ("blip2-collective", &["blip2-proto"]),
     (
@@ -81,7 +82,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
 ];
 
 /// Crates that some rooms never know.
-const NEVER: [(&str, &[&str]); 10] = [
+const NEVER: [(&str, &[&str]); 11] = [
     ("blip2-decoders", &["burn", "tonic"]),
     ("blip2-random", &["burn", "object_store", "parquet", "tokio", "tonic"]),
     ("blip2-store", &["arrow", "burn", "image", "parquet", "tonic"]),
@@ -89,6 +90,7 @@ const NEVER: [(&str, &[&str]); 10] = [
     ("blip2-images", &["arrow", "burn", "object_store", "parquet", "tokio", "tonic"]),
     ("blip2-dataset", &["burn", "tonic"]),
     ("blip2-model", &["object_store", "parquet", "tokio", "tonic"]),
+    ("blip2-scenes", &["burn", "object_store", "tokio", "tonic"]),
     ("blip2-run", &["burn", "tonic"]),
     // Only a run knows members, coordinators and stores.
     ("blip2-evaluation", &["object_store", "parquet", "tokio", "tonic"]),

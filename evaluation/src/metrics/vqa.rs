@@ -5,7 +5,7 @@ pub mod normalise;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use normalise::{clean, punctuation, without_marks_and_articles, words};
+use normalise::{clean, evalai_without_marks_and_articles, punctuation, without_marks_and_articles};
 
 use crate::row_id::RowId;
 
@@ -50,9 +50,9 @@ impl HumanAnswer {
 /// for each. Three of ten give 0.9; the only answer there is gives 0, because nobody else is left.
 pub fn accuracy(mode: Mode, answers: &[HumanAnswer], prediction: &str) -> f64 {
     match mode {
-        Mode::Official => of_official(answers, clean(prediction)),
+        Mode::Official => of_official(answers, clean(prediction), without_marks_and_articles),
         Mode::Lavis => of_lavis(answers, prediction),
-        Mode::EvalAi => of_official(answers, for_evalai(prediction)),
+        Mode::EvalAi => of_official(answers, for_evalai(prediction), evalai_without_marks_and_articles),
         Mode::Exact => {
             let normalised = |text: &str| without_marks_and_articles(&clean(text));
             let said = normalised(prediction);
@@ -72,14 +72,13 @@ pub fn direct_accuracy(answers: &[HumanAnswer], prediction: &str) -> f64 {
 }
 
 /// Where not all say the same, both sides are normalised.
-fn of_official(answers: &[HumanAnswer], prediction: String) -> f64 {
+fn of_official(answers: &[HumanAnswer], prediction: String, normalised: fn(&str) -> String) -> f64 {
     let cleaned: Vec<_> = answers.iter().map(|answer| answer.with(clean(&answer.answer))).collect();
     if are_all_alike(&cleaned) {
         return leaving_one_out(&cleaned, &prediction);
     }
-    let normalised: Vec<_> =
-        cleaned.iter().map(|answer| answer.with(without_marks_and_articles(&answer.answer))).collect();
-    leaving_one_out(&normalised, &without_marks_and_articles(&prediction))
+    let answers: Vec<_> = cleaned.iter().map(|answer| answer.with(normalised(&answer.answer))).collect();
+    leaving_one_out(&answers, &normalised(&prediction))
 }
 
 fn of_lavis(answers: &[HumanAnswer], prediction: &str) -> f64 {
@@ -95,7 +94,7 @@ fn of_lavis(answers: &[HumanAnswer], prediction: &str) -> f64 {
 /// The server's own step before the official ones.
 fn for_evalai(prediction: &str) -> String {
     let spoken = prediction.to_lowercase().replace([',', '?'], "").replace("'s", " 's");
-    words(&punctuation(&clean(&spoken)))
+    evalai_without_marks_and_articles(&clean(&spoken))
 }
 
 fn are_all_alike(answers: &[HumanAnswer]) -> bool {

@@ -60,7 +60,6 @@ impl Pairs {
 struct Object {
     #[serde(alias = "captions_of_picture")]
     captions_of_image: Option<Vec<usize>>,
-    #[serde(alias = "image_to_text")]
     img2txt: Option<Entries<Vec<usize>>>,
     images: Option<Vec<CocoImage>>,
     annotations: Option<Vec<CocoCaption>>,

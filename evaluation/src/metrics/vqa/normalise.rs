@@ -18,7 +18,19 @@ pub fn clean(text: &str) -> String {
 /// Without marks: one that stands at a blank somewhere in `text` is deleted, every other becomes a blank, and
 /// all are deleted where a comma stands between two digits. Full stops go unless a digit follows.
 pub fn punctuation(text: &str) -> String {
-    let has_long_number = has_comma_between_digits(text);
+    without_marks(text, has_comma_between_digits(text))
+}
+
+/// The same as EvalAI's server has it: there several commas between two digits count as one does.
+pub fn evalai_punctuation(text: &str) -> String {
+    let mut one_comma = text.to_owned();
+    while one_comma.contains(",,") {
+        one_comma = one_comma.replace(",,", ",");
+    }
+    without_marks(text, has_comma_between_digits(&one_comma))
+}
+
+fn without_marks(text: &str, has_long_number: bool) -> String {
     let mut without = text.to_owned();
     for mark in MARKS {
         // What is asked is asked of the text as it came.
@@ -39,6 +51,11 @@ pub fn words(text: &str) -> String {
 /// Both steps after [`clean`].
 pub fn without_marks_and_articles(text: &str) -> String {
     words(&punctuation(text))
+}
+
+/// Both steps after [`clean`], as EvalAI's server has them.
+pub fn evalai_without_marks_and_articles(text: &str) -> String {
+    words(&evalai_punctuation(text))
 }
 
 /// The digits of a number word.
@@ -112,6 +129,8 @@ mod tests {
         assert_eq!(words("A\u{1c}cat"), "cat", "blanks of Python alone");
         assert_eq!(punctuation("٣,٤ a/b"), "٣٤ ab", "digits of any script");
         assert_eq!(punctuation("1,½ a/b"), "1 ½ a b", "a fraction is no digit");
+        assert_eq!(punctuation("1,,5 a/b"), "1  5 a b", "one comma alone");
+        assert_eq!(evalai_punctuation("1,,5 a/b"), "15 ab");
         assert_eq!(punctuation("5.٣ x.½"), "5.٣ x½");
         assert!(is_digit('0') && is_digit('9') && !is_digit('/') && !is_digit(':'));
     }

@@ -91,9 +91,9 @@ impl References for AnswerReferences {
         let alone = self.questions.iter().filter(|question| question.answers.len() == 1).count();
         let leaves_one_out = matches!(self.measure, Measure::Accuracy(mode) if mode != Mode::Exact);
         if leaves_one_out && alone > 0 {
+            let all = self.questions.len();
             notes.push(format!(
-                "{alone} of {} questions have one answer, and count 0 whatever is answered: --mode exact compares it",
-                self.questions.len()
+                "questions with one answer count 0 whatever is answered ({alone} of {all}): --mode exact compares it"
             ));
         }
         notes
