@@ -1,4 +1,4 @@
-//! Image encoders, frozen or trained: images to the features that the Q-Former attends to.
+//! Image encoders: images to the features that the Q-Former attends to.
 
 mod clip;
 mod eva;
