@@ -50,6 +50,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &[
             "eval score --task vqa --results answers.json --references annotations.json --mode lavis",
             "eval score --task gqa --results mine.json --references gqa.json --against theirs.json",
+            "eval score --task caption --results captions.json --references captions_val2014.json",
             "eval score --task retrieval --results cosine.npy --references coco.json --json",
         ],
     ),

@@ -9,16 +9,7 @@ mod tensors;
 use std::path::Path;
 
 use crate::file_error::{FileError, Result};
-use matrix::Matrix;
-
-/// Similarities of the same images and texts; one of both at least.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SimilarityFile {
-    /// `[images, texts]`, of all pairs.
-    pub all: Option<Matrix>,
-    /// `[images, texts]` and `[texts, images]`: the best few of each row, scored anew.
-    pub reranked: Option<(Matrix, Matrix)>,
-}
+use matrix::SimilarityFile;
 
 /// Reads `.npy` (one matrix, `[images, texts]`) or `.safetensors` (`cosine` or `similarity`, and `scores_i2t` with
 /// `scores_t2i`; or any one matrix).

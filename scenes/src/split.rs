@@ -175,7 +175,8 @@ mod tests {
         assert!((11 * all..=13 * all).contains(&(100 * held_out)), "{held_out} of {all}");
     }
 
-    /// Number and colour (by its place) of the first things. A change makes models that were trained before worthless for these splits.
+    /// Number and colour (by its place) of the first things. After a change, models that were trained before
+    /// have seen what is held out.
     #[test]
     fn what_is_held_out_is_pinned() {
         let held_out = Thing::all().map(|thing| {

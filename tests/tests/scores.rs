@@ -131,6 +131,39 @@ fn two_models_are_compared_on_the_same_draws() {
     assert_eq!(turned["better"], json!(0.0));
 }
 
+#[test]
+fn captions_are_scored_as_by_the_toolkit() {
+    let corpora = ["edges", "empty_hypothesis", "main", "one_image", "same_references", "uneven_references"];
+    for corpus in corpora {
+        let file = |name: &str| format!("evaluation/tests/fixtures/captions/{corpus}/{name}.json");
+        let line = scored(&[
+            "--task",
+            "caption",
+            "--results",
+            &file("results"),
+            "--references",
+            &file("annotations"),
+            "--bootstrap",
+            "20",
+        ]);
+        let expected: Value =
+            serde_json::from_slice(&std::fs::read(repository().join(file("expected"))).unwrap()).unwrap();
+        let found = by_name(&line, "exact");
+        let names = ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr"];
+        assert_eq!(found.len(), names.len(), "{line}");
+        for name in names {
+            let (value, due) =
+                (found[&(name.to_owned(), String::new())], expected[name]["corpus"].as_f64().unwrap());
+            assert!((value / 100.0 - due).abs() < 1e-9, "{corpus}, {name}: {value} is not 100 x {due}");
+        }
+        assert!(
+            line["scores"].as_array().unwrap().iter().all(|score| score["interval"].is_object()),
+            "{line}"
+        );
+        assert!(line["notes"].to_string().contains("without METEOR"), "{line}");
+    }
+}
+
 /// A file of matrices of float32.
 fn tensors(matrices: &[(&str, &Value)]) -> Vec<u8> {
     let bytes: Vec<(&str, Vec<usize>, Vec<u8>)> = matrices
@@ -228,12 +261,16 @@ fn what_cannot_be_scored_says_why() {
     let matrix = scratch.write("x.safetensors", tensors(&[("x", &json!([[1.0, 2.0]]))]));
     let pairs = scratch.write("pairs.json", "[[0], [1]]");
     let whole = golden("vqa/results.json");
-    let cases: [(&[&str], i32, &[&str]); 8] = [
+    let captions = "evaluation/tests/fixtures/captions/main/annotations.json";
+    let cases: [(&[&str], i32, &[&str]); 11] = [
         (&["vqa", &short, &references], 3, &["short.json", "lacks 1 questions", "1014"]),
         (&["vqa", &nowhere, &references], 1, &["nowhere.json"]),
         (&["vqa", &whole, &odd], 3, &["odd.json", "line 1"]),
         (&["retrieval", &matrix, &pairs], 3, &["pairs.json", "2 images, the similarities 1"]),
         (&["retrieval", &whole, &pairs], 3, &["results.json", ".npy or .safetensors"]),
+        (&["caption", &whole, captions], 3, &["results.json"]),
+        (&["caption", &whole, captions, "--tokenizer", "stanford"], 2, &["--tokenizer", "java:FOLDER"]),
+        (&["vqa", &whole, &references, "--meteor", "."], 2, &["--meteor", "--task caption"]),
         (&["gqa", &whole, &references, "--mode", "lavis"], 2, &["--mode", "--task vqa or okvqa"]),
         (&["vqa", &whole, &references, "--lemmas", &odd], 2, &["--lemmas", "--task okvqa"]),
         (&["vqa", &whole, &references, "--bootstrap", "many"], 2, &["--bootstrap"]),

@@ -41,7 +41,7 @@ pub struct Means {
     /// In the items' order, so that the last digit is the reference tools'.
     whole: Vec<Tally>,
     /// Of each image.
-    images: Vec<BTreeMap<usize, Tally>>,
+    images: Vec<Vec<(usize, Tally)>>,
 }
 
 impl Means {
@@ -59,7 +59,8 @@ impl Means {
                 of_image[item.image].entry(score).or_default().add(one);
             }
         }
-        Self { names, whole, images: of_image }
+        let images = of_image.into_iter().map(|tallies| tallies.into_iter().collect()).collect();
+        Self { names, whole, images }
     }
 }
 

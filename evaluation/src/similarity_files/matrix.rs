@@ -1,4 +1,4 @@
-//! A matrix, and how its numbers are read.
+//! A matrix, how its numbers are read, and the matrices of one file.
 
 use std::io::Read;
 
@@ -18,6 +18,15 @@ pub struct Matrix {
     pub columns: usize,
     /// One row after the other.
     pub values: Vec<f32>,
+}
+
+/// Similarities of the same images and texts; one of both at least.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SimilarityFile {
+    /// `[images, texts]`, of all pairs.
+    pub all: Option<Matrix>,
+    /// `[images, texts]` and `[texts, images]`: the best few of each row, scored anew.
+    pub reranked: Option<(Matrix, Matrix)>,
 }
 
 /// A type of numbers that float32 holds without loss.

@@ -7,8 +7,7 @@ use std::path::Path;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::SimilarityFile;
-use super::matrix::{MOST_NUMBERS, Matrix, NumberType};
+use super::matrix::{MOST_NUMBERS, Matrix, NumberType, SimilarityFile};
 use crate::file_error::{FileError, Result};
 
 /// Bytes of the header's length.

@@ -19,11 +19,11 @@ use blip2_tensors::nn::erased::{Behind, ErasedVisitor, Stopped};
 use blip2_tensors::nn::layers::grown;
 use blip2_tensors::nn::tensors::{NamedTensors, join};
 use blip2_tensors::train::loss::Loss;
-use model::{HEAD, TOKENS};
 use search::PromptDecoder;
 
 impl<L: DecoderLayer> Published for DecoderOnly<L> {
     type Config = L::Config;
+    const UNUSED: &'static [&'static str] = L::UNUSED;
 
     fn init(config: &L::Config, device: &Device) -> Result<Self, ModelError> {
         Self::new(config, device)
@@ -33,7 +33,7 @@ impl<L: DecoderLayer> Published for DecoderOnly<L> {
         if !L::is_tied(config) {
             return weights;
         }
-        let [table, head] = [join(L::BODY, TOKENS), HEAD.into()];
+        let [table, head] = [join(L::BODY, L::TOKENS), L::HEAD.into()];
         let weight = |name: &str| join(L::Config::NAMES.prefix, &join(name, "weight"));
         weights.with_alias(&weight(&table), &weight(&head))
     }

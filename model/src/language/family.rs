@@ -12,7 +12,7 @@ use super::texts::{Context, Texts};
 use super::tokens::SpecialTokens;
 use blip2_model_files::config::FolderConfig;
 use blip2_model_files::error::ModelError;
-use blip2_model_files::weights::{Fit, WeightSource, check_beside, load};
+use blip2_model_files::weights::{Fit, WeightSource, check_beside, load_beside};
 use blip2_tensors::device::placement::Placement;
 use blip2_tensors::nn::dropout::Dropout;
 use blip2_tensors::nn::erased::{ErasedVisitor, Stopped};
@@ -149,6 +149,9 @@ pub(crate) trait Published: FamilyModel + NamedTensors + Sized + 'static {
     /// The family's configuration.
     type Config: FamilyConfig;
 
+    /// Patterns of published names that no model needs.
+    const UNUSED: &'static [&'static str] = &[];
+
     /// A model of zeros, to be loaded.
     ///
     /// # Errors
@@ -166,7 +169,7 @@ pub(crate) trait Published: FamilyModel + NamedTensors + Sized + 'static {
 pub(crate) fn open<M: Published>(folder: &Path, place: impl Into<Placement>) -> Result<M, ModelError> {
     let place = place.into();
     let (mut model, source) = prepare::<M>(folder, &place.device)?;
-    load(&mut model, M::Config::NAMES.prefix, &source, &place)?;
+    load_beside(&mut model, M::Config::NAMES.prefix, &source, &place, M::UNUSED)?;
     Ok(model)
 }
 
@@ -176,7 +179,7 @@ pub(crate) fn open<M: Published>(folder: &Path, place: impl Into<Placement>) -> 
 /// As [`open`].
 pub(crate) fn check<M: Published>(folder: &Path) -> Result<Fit, ModelError> {
     let (mut model, source) = prepare::<M>(folder, &Device::flex())?;
-    check_beside(&mut model, M::Config::NAMES.prefix, &source, &[])
+    check_beside(&mut model, M::Config::NAMES.prefix, &source, M::UNUSED)
 }
 
 /// A model of zeros and the weights that are to be loaded into it.

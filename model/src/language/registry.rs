@@ -6,16 +6,14 @@ use std::path::Path;
 use burn::tensor::Device;
 
 use super::family::{self, FamilyConfig, FamilyModel, LanguageSizes, Names, Published};
-use super::llama::Llama;
-use super::opt::Opt;
-use super::t5::T5;
 use blip2_model_files::config::FolderConfig;
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::Fit;
 use blip2_tensors::device::placement::Placement;
 
 /// Every family.
-static FAMILIES: [Family; 3] = [Family::of::<Opt>(), Family::of::<T5>(), Family::of::<Llama>()];
+static FAMILIES: &[Family] =
+    &[Family::of::<super::opt::Opt>(), Family::of::<super::t5::T5>(), Family::of::<super::llama::Llama>()];
 
 /// A model, or why there is none.
 type Boxed = Result<Box<dyn FamilyModel>, ModelError>;

@@ -1,6 +1,7 @@
 //! `eval score`: scores of results that are already there, whoever's model wrote them.
 
 mod answers;
+mod captions;
 mod page;
 mod references;
 mod retrieval;
@@ -19,6 +20,7 @@ use crate::report::write_page;
 use crate::typed_numbers;
 use answers::AnswerReferences;
 use blip2_run::exit::Exit;
+use captions::{CaptionReferences, Tokenizer};
 use references::References;
 use retrieval::RetrievalReferences;
 use summary::{Files, Summary};
@@ -43,6 +45,16 @@ pub(crate) struct ScoreArguments {
     /// Answers as a lemmatiser leaves them, `{"two dogs": "two dog"}` (okvqa).
     #[arg(long, value_name = "F")]
     lemmas: Option<PathBuf>,
+    /// What makes words of captions [default: ptb]: `ptb`, the native tokenizer, or `java:FOLDER`, with the
+    /// toolkit's jar (caption).
+    #[arg(long, value_name = "TOKENIZER", value_parser = Tokenizer::parse)]
+    tokenizer: Option<Tokenizer>,
+    /// Run METEOR, with the jar in this folder (caption).
+    #[arg(long, value_name = "FOLDER")]
+    meteor: Option<PathBuf>,
+    /// Run SPICE, with the jar in this folder (caption).
+    #[arg(long, value_name = "FOLDER")]
+    spice: Option<PathBuf>,
     /// Results of another model on the same references: differences on the same draws.
     #[arg(long, value_name = "F")]
     against: Option<PathBuf>,
@@ -71,6 +83,8 @@ pub(super) enum TaskArgument {
     Aokvqa,
     /// Answers to OK-VQA's questions.
     Okvqa,
+    /// Captions in COCO's form, or by Karpathy's splits.
+    Caption,
     /// Similarities of images and texts.
     Retrieval,
 }
@@ -141,6 +155,11 @@ impl ScoreArguments {
             TaskArgument::Retrieval => {
                 return Ok(Box::new(RetrievalReferences { path: self.references.clone() }));
             }
+            TaskArgument::Caption => {
+                let tokenizer = self.tokenizer.clone().unwrap_or(Tokenizer::Native);
+                let (meteor, spice) = (self.meteor.clone(), self.spice.clone());
+                return Ok(Box::new(CaptionReferences::read(&self.references, tokenizer, meteor, spice)?));
+            }
             TaskArgument::Gqa => Measure::Gqa,
             TaskArgument::Aokvqa => Measure::Direct,
             TaskArgument::Vqa | TaskArgument::Okvqa => {
@@ -156,11 +175,14 @@ impl ScoreArguments {
 
     /// Every flag belongs to the task.
     fn check_flags(&self) -> Result<(), CliError> {
-        use TaskArgument::{Okvqa, Vqa};
-        let flags: [(&str, bool, &[TaskArgument]); 3] = [
+        use TaskArgument::{Caption, Okvqa, Vqa};
+        let flags: [(&str, bool, &[TaskArgument]); 6] = [
             ("--questions", self.questions.is_some(), &[Vqa, Okvqa]),
             ("--mode", self.mode.is_some(), &[Vqa, Okvqa]),
             ("--lemmas", self.lemmas.is_some(), &[Okvqa]),
+            ("--tokenizer", self.tokenizer.is_some(), &[Caption]),
+            ("--meteor", self.meteor.is_some(), &[Caption]),
+            ("--spice", self.spice.is_some(), &[Caption]),
         ];
         for (flag, is_typed, tasks) in flags {
             if is_typed && !tasks.contains(&self.task) {

@@ -25,6 +25,18 @@ pub(crate) trait DecoderLayer: NamedTensors + fmt::Debug + Clone + Send + Sync +
     /// The name, below the model's, of what holds the token table and the layers.
     const BODY: &'static str;
 
+    /// The token table's name below the body's.
+    const TOKENS: &'static str = "embed_tokens";
+
+    /// The name, below the body's, under which the layers are numbered.
+    const LAYERS: &'static str = "layers";
+
+    /// The output map's name below the model's.
+    const HEAD: &'static str = "lm_head";
+
+    /// Patterns of published names that no model needs: buffers that files of the family store.
+    const UNUSED: &'static [&'static str] = &[];
+
     /// All layers of a model, of zeros.
     fn stack(config: &Self::Config, device: &Device) -> Vec<Self>;
 

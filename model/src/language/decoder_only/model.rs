@@ -12,12 +12,6 @@ use blip2_tensors::nn::dropout::Dropout;
 use blip2_tensors::nn::layers::{Embedding, Linear};
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
-/// The output map's name below the model's.
-pub(super) const HEAD: &str = "lm_head";
-
-/// The token table's name below the body's.
-pub(super) const TOKENS: &str = "embed_tokens";
-
 /// A decoder-only language model.
 ///
 /// Its tensors are plain, so that no gradient of a weight is ever computed; the gradient flows through to
@@ -144,14 +138,14 @@ impl<L: DecoderLayer> DecoderOnly<L> {
 impl<L: DecoderLayer> NamedTensors for DecoderOnly<L> {
     fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         let body = join(prefix, L::BODY);
-        self.embed_tokens.visit_tensors(&join(&body, TOKENS), visitor)?;
+        self.embed_tokens.visit_tensors(&join(&body, L::TOKENS), visitor)?;
         self.ends.visit_before(&body, visitor)?;
         for (index, layer) in self.layers.iter_mut().enumerate() {
-            layer.visit_tensors(&join(&body, &format!("layers.{index}")), visitor)?;
+            layer.visit_tensors(&join(&body, &format!("{}.{index}", L::LAYERS)), visitor)?;
         }
         self.ends.visit_behind(&body, visitor)?;
         match &mut self.lm_head {
-            Some(head) => head.visit_tensors(&join(prefix, HEAD), visitor),
+            Some(head) => head.visit_tensors(&join(prefix, L::HEAD), visitor),
             None => Ok(()),
         }
     }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use blip2_evaluation::metrics::recalls::{Ranking, Recalls};
 use blip2_evaluation::metrics::retrieval::{Found, Similarities};
-use blip2_evaluation::similarity_files::matrix::Matrix;
+use blip2_evaluation::similarity_files;
+use blip2_evaluation::similarity_files::matrix::{Matrix, SimilarityFile};
 use blip2_evaluation::similarity_files::pairs::{self, Pairs};
-use blip2_evaluation::similarity_files::{self, SimilarityFile};
 
 use super::references::{Case, Judged, References};
 use crate::error::CliError;
