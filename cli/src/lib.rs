@@ -103,7 +103,7 @@ pub fn check_configuration(text: &str) -> Result<(), String> {
     let mut layers = config::Layers::new().map_err(|error| error.to_string())?;
     layers.apply_text(Path::new(layout::CONFIGURATION), text).map_err(|error| error.to_string())?;
     let loaded = layers.finish().map_err(|error| error.to_string())?;
-    check(&loaded.config)
+    check(loaded.config)
 }
 
 /// Whether these are the bytes of a stored run's `run.toml`.
@@ -111,7 +111,7 @@ pub fn check_configuration(text: &str) -> Result<(), String> {
 /// # Errors
 /// The message for the user.
 pub fn check_run_file(bytes: &[u8]) -> Result<(), String> {
-    check(&run_folder::parse_stored(layout::CONFIGURATION, bytes).map_err(|error| error.to_string())?)
+    check(run_folder::parse_stored(layout::CONFIGURATION, bytes).map_err(|error| error.to_string())?)
 }
 
 /// Whether these are the bytes of a token file.
@@ -122,9 +122,8 @@ pub fn check_token(bytes: &[u8]) -> Result<(), String> {
     token::token_of(Path::new("token"), bytes).map(drop).map_err(|error| error.to_string())
 }
 
-fn check(config: &config::RunConfig) -> Result<(), String> {
-    config.coordinator.validate(config.train.slots).map_err(|error| error.to_string())?;
-    config.worker().validate().map_err(|error| error.to_string())
+fn check(config: config::RunConfig) -> Result<(), String> {
+    config.validate().map(drop).map_err(|error| error.to_string())
 }
 
 fn dispatch(command: Command) -> Result<Exit, CliError> {

@@ -13,10 +13,11 @@ use blip2_dataset::corpus::manifest::Manifest;
 use blip2_run::layout;
 use blip2_store::secret_url::{redacted, redacted_text, without_credentials};
 use blip2_store::{Location, put_create};
-use blip2_worker::{Place, WorkerConfig, check, config_hash};
+use blip2_worker::config::valid::ValidConfig;
+use blip2_worker::{Place, check, config_hash};
 
 use crate::again::same_command;
-use crate::config::RunConfig;
+use crate::config::{RunConfig, ValidRun};
 use crate::error::CliError;
 use crate::places::chosen_checkpoint;
 use corpus::{check_held_out, corpus, smaller_than_a_batch};
@@ -69,7 +70,7 @@ pub(crate) struct RunFolder {
     /// The run's folder in its store.
     pub(crate) root: Location,
     /// The configuration, with `run.id` filled in.
-    pub(crate) config: RunConfig,
+    pub(crate) config: ValidRun,
     pub(crate) config_hash: String,
     pub(crate) manifest_hash: String,
     /// Rows of the corpus whose download failed.
@@ -92,7 +93,6 @@ impl RunFolder {
         purpose: Purpose,
     ) -> Result<Self, CliError> {
         let root = located(&config)?;
-        config.coordinator.validate(config.train.slots)?;
         let stored = root.join(layout::CONFIGURATION).read().await?;
         if let Some(stored) = stored.as_ref().filter(|_| !resume) {
             beginning::is_free(&root, stored, &config).await.map_err(|reason| {
@@ -101,9 +101,8 @@ impl RunFolder {
         }
         let pinned = stored.as_deref().filter(|_| resume);
         config.model.init_checkpoint = started_from(&root, &config, pinned).await?;
-        let worker = config.worker();
-        worker.validate()?;
-        let models = Models::look(&worker, purpose.place()).await?;
+        let mut config = config.validate()?;
+        let models = Models::look(config.worker(), purpose.place()).await?;
         check_held_out(&config).await?;
         let manifest = Arc::new(corpus(&root, &config, pinned.is_some()).await?);
         if pinned.is_none() {
@@ -127,12 +126,12 @@ impl RunFolder {
             }
             stored => stored,
         };
-        let hash = config_hash(&worker);
+        let hash = config_hash(config.worker());
         let continued = match stored {
             Some(bytes) => Some(bytes),
             None => {
                 if config.run.id.is_empty() {
-                    config.run.id = format!("{}-{}", &hash[..ID_PART], &manifest_hash[..ID_PART]);
+                    config.set_id(format!("{}-{}", &hash[..ID_PART], &manifest_hash[..ID_PART]));
                 }
                 // What another process pinned just now is continued like any other run.
                 if pin(&root, &config, &manifest, &manifest_hash).await? {
@@ -146,7 +145,7 @@ impl RunFolder {
             return Err(CliError::refused(format!("{root}: another process started a run here just now")));
         }
         if let Some(bytes) = &continued {
-            config.run.id = compare_configuration(&root, bytes, &config, &hash)?;
+            config.set_id(compare_configuration(&root, bytes, &config, &hash)?);
             compare_corpus(&root, &manifest_hash).await?;
         }
         let continued = continued.is_some();
@@ -219,16 +218,16 @@ enum Models {
     /// Nothing is trained yet: that they are there is all.
     There,
     /// The workers of this machine find them in its cache, by this configuration.
-    Here(Box<WorkerConfig>),
+    Here(Box<ValidConfig>),
     /// Workers elsewhere bring them to their own machines, by this configuration.
-    Elsewhere(Box<WorkerConfig>),
+    Elsewhere(Box<ValidConfig>),
 }
 
 impl Models {
     /// Asks for every model that is named by a URL, once.
-    async fn look(worker: &WorkerConfig, place: Option<Place>) -> Result<Self, CliError> {
+    async fn look(worker: &ValidConfig, place: Option<Place>) -> Result<Self, CliError> {
         if place == Some(Place::Here) {
-            return Ok(Self::Here(Box::new(worker.with_models_here().await?)));
+            return Ok(Self::Here(Box::new(worker.with_models_here().await?.validate()?)));
         }
         worker.models_are_there().await?;
         Ok(match place {

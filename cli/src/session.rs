@@ -94,7 +94,7 @@ impl Session {
         folder.logs()?;
         let records = metrics_folder(config);
         let metrics = MetricsLog::open(records.join(layout::METRICS))?;
-        let worker_toml = toml::to_string(&config.worker())
+        let worker_toml = toml::to_string(config.worker())
             .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
         let spec = RunSpec {
             run_id: config.run.id.clone(),

@@ -2,13 +2,14 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use half::bf16;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 #[cfg(target_endian = "big")]
 compile_error!("buffers travel as little-endian f32 and are viewed in place");
 
 /// The format in which the sums of a [`crate::SumTree`] travel, and to which each of them is rounded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Wire {
     /// Four bytes a number; nothing is rounded.

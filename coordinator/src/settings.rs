@@ -2,47 +2,65 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{CoordinatorError, Result};
 
 /// Membership and deadlines: none of it changes a bit of the result.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CoordinatorSettings {
-    /// Workers the run starts with.
+    /// Workers to start with; `train` starts so many processes, and one for each card where nobody says how
+    /// many.
+    #[schemars(range(min = 1, max = 65_536))]
     pub workers: u32,
-    /// With fewer the run waits for others to join.
+    /// Fewest workers to go on with; with fewer the run waits for others to join.
+    #[schemars(range(min = 1, max = 65_536))]
     pub min_workers: u32,
-    /// Further ones are refused; 0: as many as there are slots.
+    /// Most workers at a time, further ones are refused; 0: as many as there are slots.
+    #[schemars(range(min = 0, max = 65_536))]
     pub max_workers: u32,
-    /// Milliseconds between two signs of life of a worker.
+    /// Milliseconds between a worker's heartbeats.
+    #[schemars(range(min = 1, max = 3_600_000))]
     pub heartbeat_ms: u32,
-    /// A worker silent for this many seconds is lost.
+    /// Seconds without a heartbeat after which a worker is lost.
+    #[schemars(range(min = 0.002, max = 1e7))]
     pub heartbeat_timeout_s: f64,
-    /// A step, a collective or a checkpoint that takes longer, in seconds, has failed.
+    /// Seconds after which a step, a collective or a checkpoint without progress has failed; a step is redone
+    /// without the workers that do not answer.
+    #[schemars(range(min = 0.001, max = 1e7))]
     pub step_deadline_s: f64,
     /// Seconds to wait for the first workers.
+    #[schemars(range(min = 0.001, max = 1e7))]
     pub join_timeout_s: f64,
-    /// Seconds to wait for others when fewer than `min_workers` are left.
+    /// Seconds to wait for workers when fewer than `min_workers` are left.
+    #[schemars(range(min = 0.001, max = 1e7))]
     pub rejoin_timeout_s: f64,
-    /// A step that failed this many times in a row, with all workers alive, ends the run.
+    /// Redone attempts of one step, with all workers alive, after which the run fails.
+    #[schemars(range(min = 0, max = 1000))]
     pub max_redo: u32,
     /// Seconds that a coordinator which takes over, or a run whose state nobody present holds, waits for
     /// further workers that were in it, after the first.
+    #[schemars(range(min = 0.0, max = 1e7))]
     pub rejoin_grace_s: f64,
     /// Seconds without an answer of the leading coordinator after which one that stands by takes over.
+    #[schemars(range(min = 1.0, max = 1e7))]
     pub takeover_after_s: f64,
-    /// A worker (by name) lost this many times within `flap_window_s` is refused for `cooldown_s`; 0: never.
+    /// Losses of one worker (by name) within `flap_window_s` after which it is refused for `cooldown_s`; 0:
+    /// never.
+    #[schemars(range(min = 0, max = 1_000_000))]
     pub flap_limit: u32,
     /// Seconds within which the losses of a worker are counted.
+    #[schemars(range(min = 0.0, max = 1e7))]
     pub flap_window_s: f64,
     /// Seconds for which a worker that was lost too often is refused.
+    #[schemars(range(min = 0.0, max = 1e7))]
     pub cooldown_s: f64,
 }
 
 /// What decides when a checkpoint is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Cadence {
     /// The number of steps.
@@ -53,19 +71,24 @@ pub enum Cadence {
 }
 
 /// When checkpoints are written and which are kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointSettings {
-    /// "fixed": every `every_steps`; "auto": by the square-root rule, sqrt(2 x seconds that a checkpoint
-    /// holds the steps up x mean seconds between losses of workers).
+    /// `fixed`: every `every_steps`; `auto`: by the square-root rule, sqrt(2 × seconds that a checkpoint
+    /// holds the steps up × mean seconds between losses of workers), from what is measured.
     pub cadence: Cadence,
-    /// Committed steps between two checkpoints of the fixed cadence; 0: at the end of a stage only.
+    /// Committed steps between checkpoints of the fixed cadence; 0: only at the end of a stage.
+    #[schemars(range(min = 0, max = 1_000_000_000))]
     pub every_steps: u64,
-    /// Newest checkpoints to keep, those at the end of a stage besides; 0: all.
+    /// Newest checkpoints to keep besides those at stage ends; 0: all.
+    #[schemars(range(min = 0, max = 1_000_000))]
     pub keep: u32,
     /// Seconds between losses of workers that the automatic cadence assumes before it has seen any.
+    #[schemars(range(min = 1.0, max = 1e7))]
     pub mtbf_s: f64,
-    /// A checkpoint that could not be stored is tried again; after this many failures in a row the run ends.
+    /// Checkpoints in a row that could not be stored, each of which is tried again, after which the run
+    /// fails.
+    #[schemars(range(min = 1, max = 1000))]
     pub max_failures: u32,
 }
 

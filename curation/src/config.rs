@@ -1,6 +1,7 @@
 //! The configuration of a curation.
 
 use blip2_dataset::corpus::columns::ColumnNames;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CurationError, Result};
@@ -9,24 +10,29 @@ use crate::select::SelectionSettings;
 use crate::settings::CurationModelSettings;
 
 /// What is curated and how.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CurationConfig {
-    /// Parquet files to curate: paths or URLs, `*` matches within one path segment.
+    /// Parquet files to curate: paths or URLs, `*` matches within the last path segment.
     pub input: Vec<String>,
-    /// Folder or prefix to write to. A curation that was stopped goes on when it is given again.
+    /// Folder or prefix to write to; a curation that was stopped goes on when it is given again.
     pub output: String,
-    /// Column names of the input.
+    /// What the columns of the input are called, as `data.columns`.
     pub columns: ColumnNames,
-    /// Row groups of a task, which is done, and done again after a stop, as a whole. Becomes one file.
+    /// Row groups of a task, which is done, and done again after a stop, as a whole and becomes one file.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub task_row_groups: u32,
     /// Images with more pixels are not used.
+    #[schemars(range(min = 1, max = 10_000_000_000_u64))]
     pub max_pixels: u64,
     /// Worker processes that `curate` starts on this machine.
+    #[schemars(range(min = 0, max = 1024))]
     pub workers: u32,
     /// A task whose worker is silent for so long is given to another one.
+    #[schemars(range(min = 1.0, max = 86_400.0))]
     pub lease_seconds: f64,
     /// A task that fails so often ends the curation.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub most_failures: u32,
     /// Which texts are kept.
     pub selection: SelectionSettings,

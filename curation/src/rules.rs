@@ -1,5 +1,6 @@
 //! Rules that look at a text alone: what no model has to read.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Endings that make a word a file's name.
@@ -44,20 +45,24 @@ const BOILERPLATE: [&str; 30] = [
 ];
 
 /// Limits of the rules.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RuleSettings {
-    /// Apply them.
+    /// Apply the rules that look at a text alone.
     pub enabled: bool,
-    /// Fewest words.
+    /// Fewest words of a text.
+    #[schemars(range(min = 0, max = 1_000_000))]
     pub min_words: usize,
-    /// Most words.
+    /// Most words of a text.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub max_words: usize,
-    /// Fewest letters.
+    /// Fewest letters of a text.
+    #[schemars(range(min = 0, max = 1_000_000))]
     pub min_letters: usize,
     /// Phrases, beside the usual ones, that make a text boilerplate; compared without case and punctuation.
     pub boilerplate: Vec<String>,
     /// Largest share that a single word may have of a text of four words or more.
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub max_word_share: f64,
 }
 

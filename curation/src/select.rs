@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 
 use blip2_dataset::error::{DatasetError, Result};
 use blip2_dataset::text::{MAX_CAPTION_WORDS, clean_caption};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::rules::{BrokenRule, RuleSettings};
 use crate::scored::ScoredText;
 
 /// How texts are judged.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CurationMode {
     /// BLIP-2's: by CLIP's similarity, the best of each image.
@@ -22,17 +23,20 @@ pub enum CurationMode {
 }
 
 /// What is kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SelectionSettings {
-    /// `rank`: the texts most similar to the image, by CLIP; `filter`: all texts that match it, by the ITM
-    /// head.
+    /// `rank`: the texts most similar to the image, by CLIP; `filter`: all texts that match it, by BLIP's
+    /// filter (the ITM head).
     pub mode: CurationMode,
     /// Texts of an image that `rank` keeps.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub top: usize,
     /// `rank` keeps no text of a smaller cosine.
+    #[schemars(range(min = -1.0, max = 1.0))]
     pub min_clip_score: f32,
     /// `filter` keeps texts whose probability to match is larger.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub min_itm_score: f32,
     /// Rules that look at a text alone.
     pub rules: RuleSettings,

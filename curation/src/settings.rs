@@ -6,16 +6,17 @@ use blip2_model::language::generation::{GenerateOptions, Sampling};
 use blip2_store::fetch::{fetch_model, is_url};
 use blip2_store::secret_url::redacted;
 use blip2_tensors::device::{DeviceName, Present};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CurationError, Result};
 use crate::select::CurationMode;
 
 /// The models of a curation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CurationModelSettings {
-    /// Folder of the captioner: BLIP's (`BlipForConditionalGeneration`) or an exported BLIP-2
+    /// Folder of the captioner: BLIP's (`BlipForConditionalGeneration`), or an exported BLIP-2
     /// (`Blip2ForConditionalGeneration`).
     pub captioner: String,
     /// Folder of the CLIP that ranks texts (`CLIPModel`); empty: no cosines.
@@ -23,26 +24,35 @@ pub struct CurationModelSettings {
     /// Folder of BLIP's filter (`BlipForImageTextRetrieval`); empty: no probabilities of a match.
     pub itm: String,
     /// Captions written about an image; 0: none.
+    #[schemars(range(min = 0, max = 1024))]
     pub captions: usize,
-    /// What captions continue. It is no part of them.
+    /// What captions continue; it is no part of them.
     pub prompt: String,
     /// Captions are drawn from the likeliest tokens that together have this probability.
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub top_p: f64,
     /// Divides the scores of tokens before they are drawn.
+    #[schemars(range(min = 1e-4, max = 1e6))]
     pub temperature: f64,
     /// Divides the scores of tokens that occurred.
+    #[schemars(range(min = 1e-3, max = 1e3))]
     pub repetition_penalty: f64,
     /// Fewest tokens of a caption.
+    #[schemars(range(min = 0, max = 65_536))]
     pub min_new_tokens: usize,
     /// Most tokens of a caption.
+    #[schemars(range(min = 1, max = 65_536))]
     pub max_new_tokens: usize,
     /// Key of all draws.
+    #[schemars(range(min = 0, max = i64::MAX))]
     pub seed: u64,
     /// Images computed at a time. Changes scores in their last bits alone, and not the job.
+    #[schemars(range(min = 1, max = 65_536))]
     pub batch: usize,
-    /// Texts computed at a time, by the models that score.
+    /// Texts scored at a time.
+    #[schemars(range(min = 1, max = 65_536))]
     pub text_batch: usize,
-    /// `cpu`, `cuda` or `cuda:N`, `vulkan` or `vulkan:N`, or `auto`.
+    /// Device of the models, as `train.device`.
     pub device: String,
 }
 

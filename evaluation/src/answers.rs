@@ -32,8 +32,8 @@ impl Measure {
     }
 }
 
-/// The means of what each question's answer counts, over all questions and over those of each type. `counts` are in
-/// the order of the questions; images come in the order of their ids, whatever order the file has.
+/// The means of what each question's answer counts, over all questions and over those of each type. `counts`
+/// are in the order of the questions; images come in the order of their ids, whatever order the file has.
 pub fn means(questions: &[Question], counts: &[f64]) -> Means {
     let types: BTreeSet<&(&'static str, String)> =
         questions.iter().flat_map(|question| &question.types).collect();

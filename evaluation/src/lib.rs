@@ -2,8 +2,9 @@
 //!
 //! - [`metrics`]: numbers from scores, texts and answers alone; no model and no image is known there
 //! - [`caption_tools`]: the user's own Java programs that find words and score captions
-//! - [`answers`]: answers of a model against those of people; [`answer_files`] and [`similarity_files`] read what
-//!   anybody's model wrote, [`row_id`] is how rows are named in them, [`file_error`] what is wrong with a file
+//! - [`answers`]: answers of a model against those of people; [`answer_files`] and [`similarity_files`] read
+//!   what anybody's model wrote, [`row_id`] is how rows are named in them, [`file_error`] what is wrong with
+//!   a file
 //! - [`held_out`]: rows that are held out of training, as they are kept between evaluations
 //! - [`captioning`]: text for images, by an exported folder
 //! - [`retrieval`] and [`caption_loss`]: an opened model over a set of samples

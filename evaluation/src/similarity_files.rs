@@ -1,5 +1,5 @@
-//! Files of similarities of images and texts, as NumPy and `safetensors` write them, and files that say which of
-//! them belong together.
+//! Files of similarities of images and texts, as NumPy and `safetensors` write them, and files that say which
+//! of them belong together.
 
 pub mod matrix;
 mod npy;
@@ -11,8 +11,8 @@ use std::path::Path;
 use crate::file_error::{FileError, Result};
 use matrix::SimilarityFile;
 
-/// Reads `.npy` (one matrix, `[images, texts]`) or `.safetensors` (`cosine` or `similarity`, and `scores_i2t` with
-/// `scores_t2i`; or any one matrix).
+/// Reads `.npy` (one matrix, `[images, texts]`) or `.safetensors` (`cosine` or `similarity`, and `scores_i2t`
+/// with `scores_t2i`; or any one matrix).
 ///
 /// # Errors
 /// A file that cannot be read or is of another form.

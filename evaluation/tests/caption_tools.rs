@@ -1,5 +1,5 @@
-//! The user's Java programs, played by a script, and played by themselves where `BLIP2_CAPTION_TOOLS` names the
-//! folder of the package `pycocoevalcap`.
+//! The user's Java programs, played by a script, and played by themselves where `BLIP2_CAPTION_TOOLS` names
+//! the folder of the package `pycocoevalcap`.
 #![cfg(unix)]
 
 use std::path::{Path, PathBuf};

@@ -1,9 +1,9 @@
 //! BLIP-2's models on burn: image encoders, the Q-Former and what it is trained for, frozen language models.
 //!
 //! The crate knows nothing of storage, networks or processes: it maps tensors to tensors, and reads models
-//! from folders and writes them there. What models are built of and trained with is in [`blip2_tensors`], what
-//! their files look like in [`blip2_model_files`]. Its floors, from the ground up; each knows those above it in
-//! this list, and none below:
+//! from folders and writes them there. What models are built of and trained with is in [`blip2_tensors`],
+//! what their files look like in [`blip2_model_files`]. Its floors, from the ground up; each knows those
+//! above it in this list, and none below:
 //!
 //! - [`vision`]: image encoders in the EVA and the CLIP layout.
 //! - [`trained_encoder`]: one that is trained, its gradient block by block.

@@ -1,4 +1,5 @@
-//! The ground that models stand on: devices, operations with own backward passes, layers, and what trains them.
+//! The ground that models stand on: devices, operations with own backward passes, layers, and what trains
+//! them.
 //!
 //! The crate knows no model and no file: a model is what lists its tensors by name. Its floors, from the
 //! ground up; each knows those above it in this list, and none below:

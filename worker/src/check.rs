@@ -13,6 +13,7 @@ use blip2_tensors::device::placement::Placement;
 use blip2_tensors::device::{DeviceName, Present};
 
 use crate::config::WorkerConfig;
+use crate::config::valid::ValidConfig;
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::state::empty_model;
@@ -36,13 +37,12 @@ pub enum Place {
 /// # Errors
 /// [`WorkerError::Configuration`] names the key; otherwise the corpus' error.
 pub fn check(
-    config: &WorkerConfig,
+    config: &ValidConfig,
     manifest: Arc<Manifest>,
     runtime: tokio::runtime::Handle,
     place: Place,
     within: Duration,
 ) -> Result<()> {
-    config.validate()?;
     if place == Place::Here {
         check_device(&config.train.device)?;
     }

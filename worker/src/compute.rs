@@ -26,6 +26,7 @@ use self::stepping::{Batches, Pending};
 use crate::check::check_row;
 use crate::config::WorkerConfig;
 use crate::config::hash::config_hash;
+use crate::config::valid::ValidConfig;
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::member::{Failure, MemberEvent};
@@ -160,7 +161,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 
 /// What the thread has.
 struct Compute {
-    config: Arc<WorkerConfig>,
+    config: Arc<ValidConfig>,
     manifest: Arc<Manifest>,
     run_root: Location,
     deadline: Duration,
@@ -206,9 +207,7 @@ impl Compute {
         config.train.device = device.to_string();
         own.chosen(device);
         remember_credentials_of(&config);
-        let config = spec.runtime.block_on(config.with_models_here())?;
-        config.validate()?;
-        let config = Arc::new(config);
+        let config = Arc::new(spec.runtime.block_on(config.with_models_here())?.validate()?);
         let manifest = spec.runtime.block_on(read_manifest(&spec.run_root, &spec.manifest_hash))?;
         let kernels = KernelsMade::from_now_on();
         let mut frozen = config.frozen_models()?;

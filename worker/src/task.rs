@@ -21,13 +21,14 @@ use blip2_tensors::nn::tensors::NamedTensors;
 use blip2_tensors::train::flat::FlatLayout;
 use blip2_tensors::train::placed::PlacedTensors;
 use burn::tensor::Device;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::contrast::ContrastSettings;
 use self::export::{ExportTarget, Layout};
 use self::generate::GenerateSettings;
 use self::scores::{EvaluationSet, Measure, Scores};
-use crate::error::{Result, WorkerError};
+use crate::error::Result;
 use crate::frozen_models::{FrozenModels, FrozenSizes};
 use crate::language::LanguageTexts;
 use crate::settings::model::ModelSettings;
@@ -42,7 +43,7 @@ use crate::sum::unit_buffers::UnitBuffers;
 macro_rules! tasks {
     ($($(#[$about:meta])* $task:ident($settings:ty),)*) => {
         /// The task of a stage with its settings, which the key `task` names.
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(tag = "task", rename_all = "snake_case")]
         pub enum TaskSettings {
             $($(#[$about])* $task($settings),)*
@@ -89,14 +90,22 @@ impl TaskSettings {
     ///
     /// # Errors
     /// There is no such task: the error names those there are.
-    pub fn named(name: &str) -> Result<Self> {
+    pub fn named(name: &str) -> Result<Self, UnknownTask> {
         let known = Self::known();
         let names = known.iter().map(|task| format!("`{}`", task.name())).collect::<Vec<_>>().join(", ");
-        known
-            .into_iter()
-            .find(|task| task.name() == name)
-            .ok_or_else(|| WorkerError::Configuration(format!("`{name}` is no task; there are {names}")))
+        let found = known.into_iter().find(|task| task.name() == name);
+        found.ok_or_else(|| UnknownTask { name: name.to_owned(), known: names })
     }
+}
+
+/// A name that no task has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` is no task; there are {known}")]
+pub struct UnknownTask {
+    /// The name.
+    pub name: String,
+    /// Those there are.
+    pub known: String,
 }
 
 /// A loss that a task's steps report.
@@ -165,30 +174,6 @@ pub struct Unusable {
     pub reason: String,
 }
 
-/// A key of a task.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TaskKey {
-    /// Within the stage.
-    pub key: &'static str,
-    /// What it means.
-    pub about: &'static str,
-    /// Which numbers it takes.
-    pub range: Option<KeyRange>,
-}
-
-/// Which numbers a key takes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum KeyRange {
-    /// Whole ones from the first to the last.
-    Whole(i64, i64),
-    /// From the first to the last.
-    Closed(f64, f64),
-    /// Above the first, up to the last.
-    Above(f64, f64),
-    /// From the first on, below the last.
-    Below(f64, f64),
-}
-
 /// A task as a configuration has it.
 pub trait Task: fmt::Debug + Send + Sync {
     /// In configurations, checkpoints and messages.
@@ -205,9 +190,6 @@ pub trait Task: fmt::Debug + Send + Sync {
 
     /// Optimizer where none is given.
     fn default_optimizer(&self) -> OptimizerSettings;
-
-    /// Its keys besides those that all stages have, in the order in which they are explained.
-    fn keys(&self) -> &'static [TaskKey];
 
     /// Settings that go with no model, for a global batch of `batch`.
     fn unusable(&self, batch: u32, model: &ModelSettings) -> Option<Unusable>;
@@ -363,19 +345,6 @@ mod tests {
             assert_eq!(written["task"], task.name());
             assert_eq!(serde_json::from_value::<TaskSettings>(written).unwrap(), task);
             assert_eq!(TaskSettings::named(task.name()).unwrap(), task);
-        }
-    }
-
-    #[test]
-    fn every_key_of_a_task_is_explained() {
-        for task in TaskSettings::known() {
-            let written = serde_json::to_value(&task).unwrap();
-            let mut keys: Vec<&str> = written.as_object().unwrap().keys().map(String::as_str).collect();
-            keys.retain(|key| *key != "task");
-            keys.sort_unstable();
-            let mut explained: Vec<&str> = task.keys().iter().map(|key| key.key).collect();
-            explained.sort_unstable();
-            assert_eq!(keys, explained, "{}", task.name());
         }
     }
 

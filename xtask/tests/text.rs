@@ -19,7 +19,7 @@ const LONGER: &[(&str, usize)] = &[
 const LONG_COMMENTS: &[(&str, usize)] = &[];
 
 /// Documents with lines that are too long, and how many: they may only become fewer.
-const LONG_LINES: &[(&str, usize)] = &[("cli/src/config/introduction.md", 6), ("docs/configuration.md", 6)];
+const LONG_LINES: &[(&str, usize)] = &[("cli/src/config/introduction.md", 5), ("docs/configuration.md", 6)];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

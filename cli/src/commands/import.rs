@@ -51,7 +51,7 @@ pub(crate) async fn run(arguments: &ImportArguments) -> Result<Exit, CliError> {
     config.run.root.clone_from(&arguments.run);
     let worker = config.worker().with_models_here().await?;
     let from = typed_model("--from", &arguments.from).await?;
-    worker.validate()?;
+    let worker = worker.validate()?;
     let imported = tokio::task::spawn_blocking(move || import(&worker, &from))
         .await
         .map_err(|error| CliError::failed(format!("the import thread failed: {error}")))??;

@@ -1,17 +1,17 @@
 //! The layers of the configuration, each value checked as it is laid on.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use blip2_worker::task::TaskSettings;
 use serde::Deserialize as _;
-use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
+use super::keys::{self, Key};
 use super::relations::Broken;
-use super::show::shown;
-use super::{Loaded, RunConfig, model_folder, ranges, relations, sources, stages};
+use super::run::RunConfig;
+use super::setting::{Origin, Setting, shown};
+use super::{lines, model_folder, relations, stages};
 use crate::error::CliError;
 
 /// Files may build on each other through `base`, this deep.
@@ -20,41 +20,31 @@ const MAX_BASES: usize = 8;
 const NEAR: f64 = 0.6;
 const ENVIRONMENT_PREFIX: &str = "BLIP2_";
 
-/// Where a value came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Origin {
-    Default,
-    File { path: PathBuf, line: usize },
-    Environment { name: String },
-    Argument,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Origin::Default => formatter.write_str("default"),
-            Origin::File { path, line } => write!(formatter, "{}:{line}", path.display()),
-            Origin::Environment { name } => write!(formatter, "environment {name}"),
-            Origin::Argument => formatter.write_str("--set"),
-        }
-    }
-}
-
-/// One value of the configuration.
+/// A configuration with the origin of each of its values.
 #[derive(Debug, Clone)]
-pub(crate) struct Setting {
-    /// Dotted key, as it is kept.
-    pub(crate) key: String,
-    /// As it was written: a stage's key has more than one name.
-    pub(crate) written: String,
-    pub(crate) value: Value,
-    pub(crate) origin: Origin,
+pub(crate) struct Loaded {
+    pub(crate) config: RunConfig,
+    pub(crate) settings: Vec<Setting>,
+}
+
+impl Loaded {
+    /// Whether somebody has set this key: in a file, unless `preset` is that of the program, in the
+    /// environment or on the command line.
+    pub(crate) fn is_asked_for(&self, key: &str, preset: Option<&str>) -> bool {
+        let setting = self.settings.iter().find(|setting| setting.key == key);
+        setting.is_some_and(|setting| match &setting.origin {
+            Origin::Default => false,
+            Origin::File { path, .. } => preset.is_none_or(|preset| path.as_os_str() != preset),
+            Origin::Environment { .. } | Origin::Argument => true,
+        })
+    }
 }
 
 /// The values laid so far.
 #[derive(Debug)]
 pub(crate) struct Layers {
-    defaults: BTreeMap<String, Value>,
+    /// The keys there are.
+    keys: BTreeMap<String, Key>,
     values: BTreeMap<String, Laid>,
     /// Stages beyond those of pre-training, with their tasks.
     more_stages: Vec<(String, TaskSettings)>,
@@ -79,12 +69,10 @@ impl Laid {
 impl Layers {
     /// The first layer: the defaults, which also fix what keys exist and their types.
     pub(crate) fn new() -> Result<Self, CliError> {
-        let table = Table::try_from(RunConfig::default())
-            .map_err(|error| CliError::failed(format!("the defaults do not serialise: {error}")))?;
-        let mut defaults = leaves(&table);
-        defaults.insert(model_folder::KEY.to_owned(), model_folder::default());
-        let values = defaults.iter().map(|(key, value)| (key.clone(), Laid::default(key, value))).collect();
-        Ok(Self { defaults, values, more_stages: Vec::new(), in_this_layer: BTreeMap::new() })
+        let keys = keys::of_every_run()?;
+        let values = keys.iter().map(|(key, known)| (key.clone(), Laid::default(key, &known.default)));
+        let values = values.collect();
+        Ok(Self { keys, values, more_stages: Vec::new(), in_this_layer: BTreeMap::new() })
     }
 
     /// Lays a file, and before it the file that its `base` names (relative to the file's folder).
@@ -115,9 +103,7 @@ impl Layers {
     pub(crate) fn apply_text(&mut self, path: &Path, text: &str) -> Result<(), CliError> {
         self.in_this_layer.clear();
         let table: Table = text.parse().map_err(|error| syntax_error(path, text, &error))?;
-        let spans = DeTable::parse(text).map_err(|error| syntax_error(path, text, &error))?;
-        let mut lines = BTreeMap::new();
-        collect_lines(spans.get_ref(), "", text, &mut lines);
+        let lines = lines::of(text).map_err(|error| syntax_error(path, text, &error))?;
         let origin =
             |key: &str| Origin::File { path: path.to_path_buf(), line: lines.get(key).copied().unwrap_or(1) };
         for (key, value) in &table {
@@ -161,11 +147,15 @@ impl Layers {
     }
 
     /// The typed configuration, and each value with its origin.
-    pub(crate) fn finish(self) -> Result<Loaded, CliError> {
-        let setting = |(key, Laid { value, origin, written })| Setting { key, written, value, origin };
-        let mut settings: Vec<Setting> = self.values.into_iter().map(setting).collect();
-        model_folder::fill(&mut settings);
-        ranges::check(&settings)?;
+    pub(crate) fn finish(mut self) -> Result<Loaded, CliError> {
+        let mut settings = Vec::new();
+        for (key, Laid { value, origin, written }) in self.values {
+            // No value is laid under a key that is not known.
+            let Some(known) = self.keys.remove(&key) else { continue };
+            settings.push(Setting { key, written, value, origin, known });
+        }
+        place_parts_of_model(&mut settings);
+        settings.iter().try_for_each(check_range)?;
         let mut table = Table::new();
         for setting in settings.iter().filter(|setting| setting.key != model_folder::KEY) {
             insert(&mut table, &setting.key, setting.value.clone());
@@ -192,7 +182,8 @@ impl Layers {
     /// A value as TOML; what is no TOML, or meets a key that holds text, is text.
     fn parse_value(&self, key: &str, text: &str) -> Value {
         let parsed = format!("value = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("value"));
-        let wants_text = matches!(self.defaults.get(&stages::kept(key)), Some(Value::String(_)));
+        let known = self.keys.get(&stages::kept(key));
+        let wants_text = known.is_some_and(|known| known.default.is_str());
         match parsed {
             Some(value) if value.is_str() || !wants_text => value,
             _ => Value::String(text.to_owned()),
@@ -206,12 +197,16 @@ impl Layers {
         if let (stages::SECTION, Value::Array(list)) = (key, value) {
             return self.lay_stages(list, origin);
         }
-        let of_source = sources::default_of(key);
-        if let Some(default) = self.defaults.get(key).or(of_source.as_ref()) {
-            let value = coerce(value, default).ok_or_else(|| {
+        if !self.keys.contains_key(key)
+            && let Some(known) = keys::of_own_name(key)
+        {
+            self.keys.insert(key.to_owned(), known);
+        }
+        if let Some(known) = self.keys.get(key) {
+            let value = coerce(value, &known.default).ok_or_else(|| {
                 CliError::config(format!(
                     "{written}: expected {}, found {} {} ({})",
-                    type_name(default),
+                    type_name(&known.default),
                     value.type_str(),
                     shown(value),
                     origin(written)
@@ -223,9 +218,7 @@ impl Layers {
             return Ok(());
         }
         let section = format!("{key}.");
-        let is_section = key == stages::SECTION
-            || sources::is_section(key)
-            || self.defaults.keys().any(|known| known.starts_with(&section));
+        let is_section = keys::is_section(key) || self.keys.keys().any(|known| known.starts_with(&section));
         match value {
             Value::Table(table) if is_section => {
                 for (name, inner) in table {
@@ -264,9 +257,12 @@ impl Layers {
                         origin(&place)
                     )));
                 }
-                (None, Some(task)) => self.add_stage(name, task).map_err(|error| {
-                    CliError::config(format!("{place}.task: {error} ({})", origin(&place)))
-                })?,
+                (None, Some(task)) => {
+                    let task = TaskSettings::named(task).map_err(|error| {
+                        CliError::config(format!("{place}.task: {error} ({})", origin(&place)))
+                    })?;
+                    self.add_stage(name, task)?;
+                }
             }
             for (key, value) in entry.keys {
                 self.lay(&format!("{place}.{key}"), value, origin)?;
@@ -275,13 +271,10 @@ impl Layers {
         Ok(())
     }
 
-    fn add_stage(&mut self, name: &str, task: &str) -> Result<(), CliError> {
-        let task = TaskSettings::named(task)?;
-        let place = format!("{}.{name}", stages::SECTION);
-        for (key, value) in leaves(&stages::defaults_of(name, task.clone())?) {
-            let key = format!("{place}.{key}");
-            self.values.insert(key.clone(), Laid::default(&key, &value));
-            self.defaults.insert(key, value);
+    fn add_stage(&mut self, name: &str, task: TaskSettings) -> Result<(), CliError> {
+        for (key, known) in keys::of_stage(name, &task)? {
+            self.values.insert(key.clone(), Laid::default(&key, &known.default));
+            self.keys.insert(key, known);
         }
         self.more_stages.push((name.to_owned(), task));
         Ok(())
@@ -314,12 +307,34 @@ impl Layers {
                 stages::SECTION
             ));
         }
-        let known = self.defaults.keys().map(String::as_str);
+        let known = self.keys.keys().map(String::as_str);
         let advice = advice.unwrap_or_else(|| match nearest(&stages::kept(key), known) {
             Some(known) => format!("did you mean `{known}`?"),
             None => "`blip2 config show` lists all keys".to_owned(),
         });
         CliError::config(format!("{key}: there is no such key ({origin}); {advice}"))
+    }
+}
+
+/// Gives the parts of a whole model that are empty its folder, with the folder's origin.
+fn place_parts_of_model(settings: &mut [Setting]) {
+    let whole = settings.iter().find(|setting| setting.key == model_folder::KEY).cloned();
+    let Some(folder) = whole.filter(|folder| folder.value != model_folder::default()) else { return };
+    let is_part = |setting: &Setting| model_folder::PARTS.contains(&setting.key.as_str());
+    for setting in settings.iter_mut().filter(|setting| is_part(setting)) {
+        if setting.value == model_folder::default() {
+            (setting.value, setting.origin) = (folder.value.clone(), folder.origin.clone());
+        }
+    }
+}
+
+/// Refuses a number that is out of its range.
+fn check_range(Setting { written, value, origin, known, .. }: &Setting) -> Result<(), CliError> {
+    match known.range.filter(|range| !range.holds(value)) {
+        Some(range) => {
+            Err(CliError::config(format!("{written} = {value} ({origin}): out of range; allowed is {range}")))
+        }
+        None => Ok(()),
     }
 }
 
@@ -335,26 +350,8 @@ fn unrelated(broken: &Broken, settings: &[Setting]) -> CliError {
     CliError::config(format!("{} = {} ({origins}): {}", first.written, first.value, broken.reason))
 }
 
-/// The values of a table by dotted key.
-pub(crate) fn leaves(table: &Table) -> BTreeMap<String, Value> {
-    fn walk(prefix: &str, table: &Table, out: &mut BTreeMap<String, Value>) {
-        for (name, value) in table {
-            let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-            match value {
-                Value::Table(inner) => walk(&key, inner, out),
-                leaf => {
-                    out.insert(key, leaf.clone());
-                }
-            }
-        }
-    }
-    let mut out = BTreeMap::new();
-    walk("", table, &mut out);
-    out
-}
-
 /// What a key expects, in words.
-pub(crate) fn type_name(default: &Value) -> &'static str {
+fn type_name(default: &Value) -> &'static str {
     match default {
         Value::Integer(_) => "an integer",
         Value::Float(_) => "a number",
@@ -427,51 +424,12 @@ fn base_of(path: &Path, text: &str) -> Result<Option<PathBuf>, CliError> {
     }
 }
 
-fn collect_lines(table: &DeTable<'_>, prefix: &str, text: &str, lines: &mut BTreeMap<String, usize>) {
-    for (name, value) in table {
-        let key = if prefix.is_empty() {
-            name.get_ref().to_string()
-        } else {
-            format!("{prefix}.{}", name.get_ref())
-        };
-        lines.insert(key.clone(), line_of(text, name.span().start));
-        match value.get_ref() {
-            DeValue::Table(inner) => collect_lines(inner, &key, text, lines),
-            DeValue::Array(items) => {
-                collect_entries(items.iter().map(|item| item.get_ref()), &key, text, lines)
-            }
-            _ => {}
-        }
-    }
-}
-
-/// The lines of the entries of a list that have names.
-fn collect_entries<'a>(
-    items: impl Iterator<Item = &'a DeValue<'a>>,
-    key: &str,
-    text: &str,
-    lines: &mut BTreeMap<String, usize>,
-) {
-    for item in items {
-        let DeValue::Table(entry) = item else { continue };
-        let name = entry.iter().find(|(name, _)| name.get_ref() == "name").map(|(_, value)| value);
-        if let Some(DeValue::String(name)) = name.map(|name| name.get_ref()) {
-            let first = entry.iter().map(|(name, _)| line_of(text, name.span().start)).min();
-            let place = format!("{key}.{name}");
-            lines.insert(place.clone(), first.unwrap_or(1));
-            collect_lines(entry, &place, text, lines);
-        }
-    }
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
-}
-
 fn syntax_error(path: &Path, text: &str, error: &toml::de::Error) -> CliError {
-    let line = error.span().map_or(1, |span| line_of(text, span.start));
+    let line = error.span().map_or(1, |span| lines::line_of(text, span.start));
     CliError::config(format!("{}:{line}: this is not TOML: {}", path.display(), error.message()))
 }
 
+#[cfg(test)]
+mod range_tests;
 #[cfg(test)]
 mod tests;

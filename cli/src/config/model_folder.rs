@@ -3,38 +3,28 @@
 //! The key is no part of a run's configuration: what is pinned, hashed and sent to workers names each part's
 //! place.
 
-use serde_json::{Value as Json, json};
+use schemars::JsonSchema;
 use toml::Value;
-
-use super::{Setting, reference};
 
 /// The key.
 pub(super) const KEY: &str = "model.folder";
 /// The parts of a whole folder: encoder, language model, the Q-Former's tokenizer where it has one, the
 /// Q-Former itself.
-const PARTS: [&str; 4] =
+pub(super) const PARTS: [&str; 4] =
     ["model.image_encoder", "model.language_model", "model.qformer_tokenizer", "model.init_checkpoint"];
+
+/// Its declaration.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "a declaration alone: no run has the key")]
+pub(super) struct ModelFolder {
+    /// A whole BLIP-2 folder (or URL) that serves as `image_encoder`, `language_model`, `qformer_tokenizer`
+    /// and `init_checkpoint` wherever these are empty; a run stores what each of them became.
+    folder: String,
+}
 
 /// Its default.
 pub(super) fn default() -> Value {
     Value::String(String::new())
-}
-
-/// Gives the parts that are empty the folder, with the folder's origin.
-pub(super) fn fill(settings: &mut [Setting]) {
-    let Some(folder) = settings.iter().find(|setting| setting.key == KEY).cloned() else { return };
-    if folder.value == default() {
-        return;
-    }
-    let empty = |setting: &&mut Setting| PARTS.contains(&setting.key.as_str()) && setting.value == default();
-    for part in settings.iter_mut().filter(empty) {
-        (part.value, part.origin) = (folder.value.clone(), folder.origin.clone());
-    }
-}
-
-/// Its schema.
-pub(super) fn json_schema() -> Json {
-    json!({ "type": "string", "default": "", "description": reference::about(KEY) })
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use blip2_worker::config::stage::StageSettings;
 use blip2_worker::settings::model::ModelSettings;
 use blip2_worker::settings::optimizer::OptimizerSettings;
 
-use super::{RunConfig, stages};
+use super::run::RunConfig;
+use super::stages;
 
 /// Most parameters of a Q-Former: more than any device has memory for, few enough to be counted.
 const MOST_PARAMETERS: f64 = 1e11;

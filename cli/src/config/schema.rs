@@ -1,76 +1,156 @@
-//! The JSON Schema of the configuration, made from its defaults and the reference.
+//! The JSON Schema of the configuration, read off the declaration of its settings: a doc comment is a
+//! description, an attribute beside it a range.
 
+use std::sync::LazyLock;
+
+use blip2_worker::config::pretraining::{PRETRAINING, pretraining};
+use blip2_worker::task::TaskSettings;
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value as Json, json};
 use toml::{Table, Value};
 
-use super::{RunConfig, model_folder, ranges, reference, sources, stages};
+use super::model_folder::ModelFolder;
+use super::run::RunConfig;
+use super::stages;
 use crate::error::CliError;
+
+/// What the settings declare.
+pub(super) struct Declared {
+    /// All but the list of stages; those of pre-training as their tables.
+    pub(super) file: Json,
+    /// The list of stages, whatever their tasks.
+    list: Json,
+}
+
+static DECLARED: LazyLock<Declared> = LazyLock::new(|| {
+    let mut file = schema_of::<RunConfig>();
+    let list = file["properties"][stages::SECTION].take();
+    for (stage, (_, table)) in pretraining().iter().zip(PRETRAINING) {
+        let mut properties = keys_of(&list["items"], |task| task == stage.task.name());
+        properties.retain(|name, _| !["name", "task"].contains(&name.as_str()));
+        file["properties"][table] = object(properties);
+    }
+    if let Some(properties) = file["properties"].as_object_mut() {
+        properties.remove(stages::SECTION);
+    }
+    file["properties"]["model"]["properties"]["folder"] =
+        schema_of::<ModelFolder>()["properties"]["folder"].take();
+    Declared { file, list }
+});
+
+/// What the settings declare.
+pub(super) fn declared() -> &'static Declared {
+    &DECLARED
+}
+
+impl Declared {
+    /// The schema of a stage of this task: its own keys, and those of the task.
+    pub(super) fn stage(&self, task: &str) -> Json {
+        object(keys_of(&self.list["items"], |own| own == task))
+    }
+}
+
+/// The schema of a key below `schema`, whose own one may be any name.
+pub(super) fn at<'a>(schema: &'a Json, key: &str) -> Option<&'a Json> {
+    key.split('.').try_fold(schema, |schema, part| {
+        let named = schema["properties"].get(part);
+        named.or_else(|| schema.get("additionalProperties").filter(|any| any.is_object()))
+    })
+}
+
+fn object(properties: Map<String, Json>) -> Json {
+    json!({ "type": "object", "additionalProperties": false, "properties": properties })
+}
+
+fn schema_of<T: JsonSchema>() -> Json {
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
+    simplify(&mut schema);
+    schema
+}
+
+/// Takes out what a configuration file has no use for: TOML has no null and no formats of numbers, sections
+/// have their keys' defaults, and a choice is one of a few words.
+fn simplify(schema: &mut Json) {
+    let Some(fields) = schema.as_object_mut() else { return };
+    fields.remove("format");
+    if let Some(Json::String(text)) = fields.get_mut("description") {
+        *text = text.replace('\n', " ");
+    }
+    if let Some(Json::Array(types)) = fields.get("type") {
+        let own = types.iter().find(|own| *own != "null").cloned().unwrap_or_default();
+        fields.insert("type".into(), own);
+    }
+    if fields.contains_key("properties") {
+        fields.remove("default");
+        fields.insert("additionalProperties".into(), Json::Bool(false));
+    }
+    let branches = fields.get("oneOf").and_then(Json::as_array).into_iter().flatten();
+    let words: Vec<Json> = branches.filter_map(|branch| branch.get("const").cloned()).collect();
+    if !words.is_empty() {
+        fields.remove("oneOf");
+        fields.insert("type".into(), json!("string"));
+        fields.insert("enum".into(), Json::Array(words));
+    }
+    for (name, inner) in fields.iter_mut() {
+        match (name.as_str(), inner) {
+            ("properties", Json::Object(properties)) => properties.values_mut().for_each(simplify),
+            ("oneOf", Json::Array(branches)) => branches.iter_mut().for_each(simplify),
+            ("items" | "additionalProperties", inner) => simplify(inner),
+            _ => {}
+        }
+    }
+}
+
+/// The keys of a stage whose task is one of those that `of` takes.
+fn keys_of(stage: &Json, of: impl Fn(&str) -> bool) -> Map<String, Json> {
+    let mut keys = stage["properties"].as_object().cloned().unwrap_or_default();
+    let mut tasks = Vec::new();
+    for branch in stage["oneOf"].as_array().into_iter().flatten() {
+        let own = &branch["properties"];
+        let Some(task) = own["task"]["const"].as_str().filter(|task| of(task)) else { continue };
+        tasks.push(task);
+        for (name, schema) in own.as_object().into_iter().flatten().filter(|(name, _)| *name != "task") {
+            keys.entry(name.clone()).or_insert_with(|| schema.clone());
+        }
+    }
+    keys.insert("task".into(), json!({ "enum": tasks, "description": "What the stage does." }));
+    keys
+}
+
+/// Gives every key the default that a table has for it.
+fn add_defaults(schema: &mut Json, table: &Table) {
+    for (name, value) in table {
+        let own = &mut schema["properties"][name];
+        match value {
+            Value::Table(inner) => add_defaults(own, inner),
+            leaf => own["default"] = json!(leaf),
+        }
+    }
+}
 
 /// The schema of a configuration file.
 pub(crate) fn json_schema() -> Result<Json, CliError> {
     let defaults = Table::try_from(RunConfig::default())
         .map_err(|error| CliError::failed(format!("the defaults do not serialise: {error}")))?;
-    let mut schema = section("", &defaults);
-    if let Some(properties) = schema["properties"].as_object_mut() {
-        let base = json!({
-            "type": "string",
-            "description": "A file whose values come first, relative to the folder of this one.",
-        });
-        properties.insert("base".to_owned(), base);
+    let Declared { file, list } = declared();
+    let mut schema = file.clone();
+    add_defaults(&mut schema, &defaults);
+    let mut stage = object(keys_of(&list["items"], |_| true));
+    stage["required"] = json!(["name"]);
+    if let Some(task) = TaskSettings::known().into_iter().next() {
+        add_defaults(&mut stage, &stages::defaults_of("stage", task)?);
     }
-    if let Some(data) = schema["properties"]["data"]["properties"].as_object_mut() {
-        data.insert("sources".to_owned(), sources::json_schema());
-    }
-    if let Some(properties) = schema["properties"].as_object_mut() {
-        properties.insert(stages::SECTION.to_owned(), stages::json_schema(&leaf_schema));
-    }
-    if let Some(model) = schema["properties"]["model"]["properties"].as_object_mut() {
-        model.insert("folder".to_owned(), model_folder::json_schema());
-    }
-    schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    let mut list = list.clone();
+    list["items"] = stage;
+    schema["properties"][stages::SECTION] = list;
+    schema["properties"]["base"] = json!({
+        "type": "string",
+        "description": "A file whose values come first, relative to the folder of this one.",
+    });
     schema["title"] = json!("blip2 run configuration");
     Ok(schema)
-}
-
-fn section(prefix: &str, table: &Table) -> Json {
-    let properties: Map<String, Json> = table
-        .iter()
-        .map(|(name, value)| {
-            let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-            let schema = match value {
-                Value::Table(inner) => section(&key, inner),
-                leaf => leaf_schema(&key, leaf),
-            };
-            (name.clone(), schema)
-        })
-        .collect();
-    json!({ "type": "object", "additionalProperties": false, "properties": properties })
-}
-
-fn leaf_schema(key: &str, default: &Value) -> Json {
-    let mut schema = match default {
-        Value::Integer(_) => json!({ "type": "integer" }),
-        Value::Float(_) => json!({ "type": "number" }),
-        Value::Boolean(_) => json!({ "type": "boolean" }),
-        Value::Array(items) => match items.first() {
-            Some(Value::Float(_) | Value::Integer(_)) => {
-                json!({ "type": "array", "items": { "type": "number" }, "minItems": items.len(), "maxItems": items.len() })
-            }
-            _ => json!({ "type": "array", "items": { "type": "string" } }),
-        },
-        _ => json!({ "type": "string" }),
-    };
-    if let Some(range) = ranges::range_of(key) {
-        let place = if schema["items"].is_object() { &mut schema["items"] } else { &mut schema };
-        place.as_object_mut().into_iter().for_each(|place| place.extend(range.schema()));
-    }
-    let choices = reference::choices(key);
-    if !choices.is_empty() {
-        schema["enum"] = json!(choices);
-    }
-    schema["default"] = json!(default);
-    schema["description"] = json!(reference::about(key));
-    schema
 }
 
 #[cfg(test)]
@@ -104,5 +184,14 @@ mod tests {
         assert_eq!(properties["base"]["type"], "string");
         let source = &properties["data"]["properties"]["sources"]["additionalProperties"];
         assert_eq!(source["properties"]["weight"]["type"], "number");
+        assert_eq!(source["required"], json!(["files"]));
+        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+        let [first, second] = ["stage1", "stage2"].map(|table| &properties[table]["properties"]);
+        assert_eq!(
+            (&first["text_length"]["minimum"], &second["text_length"]["minimum"]),
+            (&json!(3), &json!(2))
+        );
+        assert_eq!(second["optimizer"]["properties"]["min_learning_rate"]["default"], 5e-5);
+        assert!(first["task"].is_null() && properties["stage2"]["additionalProperties"] == false);
     }
 }

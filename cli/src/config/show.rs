@@ -2,10 +2,7 @@
 
 use std::fmt::Write as _;
 
-use blip2_store::secret_url::redacted;
-use toml::Value;
-
-use super::{Setting, reference};
+use super::setting::{Setting, shown};
 
 /// A table for people: key, value, origin; one blank line between sections.
 pub(crate) fn settings_as_text(settings: &[Setting]) -> String {
@@ -35,26 +32,17 @@ pub(crate) fn settings_as_json(settings: &[Setting]) -> String {
             "key": setting.written,
             "value": shown(&setting.value),
             "origin": setting.origin.to_string(),
-            "about": reference::about(&setting.key),
+            "about": setting.known.about,
         });
         let _ = writeln!(text, "{line}");
     }
     text
 }
 
-/// The value without the credentials of URLs.
-pub(super) fn shown(value: &Value) -> Value {
-    match value {
-        Value::String(text) => Value::String(redacted(text)),
-        Value::Array(items) => Value::Array(items.iter().map(shown).collect()),
-        other => other.clone(),
-    }
-}
-
 /// The settings in the order in which the reference explains them.
 fn in_reference_order(settings: &[Setting]) -> Vec<&Setting> {
     let mut ordered: Vec<&Setting> = settings.iter().collect();
-    ordered.sort_by_key(|setting| reference::position(&setting.key));
+    ordered.sort_by(|a, b| a.known.place.cmp(&b.known.place));
     ordered
 }
 

@@ -59,12 +59,12 @@ pub(super) async fn corpus(root: &Location, config: &RunConfig, pinned: bool) ->
 
 /// Whether the held-out rows are there, if the run is evaluated on any.
 pub(super) async fn check_held_out(config: &RunConfig) -> Result<(), CliError> {
-    if config.eval.every_steps == 0 {
+    if config.eval.while_training.every_steps == 0 {
         return Ok(());
     }
     let named =
         |error: CliError| CliError::Reported { exit: error.exit(), message: format!("eval.data: {error}") };
-    let manifest = Manifest::open(&config.eval.data, &config.data.columns).await;
+    let manifest = Manifest::open(&config.eval.while_training.data, &config.data.columns).await;
     let manifest = manifest.map_err(|error| named(error.into()))?;
     let rows: u64 =
         manifest.files.iter().flat_map(|file| &file.row_groups).map(|rows| u64::from(*rows)).sum();

@@ -1,28 +1,35 @@
 //! Memory, threads and reads of a loader.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Memory, threads and reads of a loader. They change no bit of its batches.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoaderSettings {
-    /// Bytes held ahead of the training step: half for row groups as stored, half for prepared batches (at
+    /// Memory for data read ahead, in bytes: half for row groups as stored, half for prepared batches (at
     /// least one batch is always prepared). Row groups of the current window that do not fit are read again
     /// and again.
+    #[schemars(range(min = 0, max = 1_u64 << 50))]
     pub prefetch_bytes: u64,
-    /// Threads that decode and transform images.
+    /// Threads that decode and transform images in each worker.
+    #[schemars(range(min = 1, max = 1024))]
     pub decode_threads: usize,
-    /// Row groups read at the same time.
+    /// Reads under way at a time, of a row group each.
+    #[schemars(range(min = 1, max = 4096))]
     pub read_concurrency: usize,
-    /// Tries of a read, after those of the store's own client, before it counts as failed.
+    /// Tries of a read, after those of the store's client, before the run fails.
+    #[schemars(range(min = 1, max = 1000))]
     pub read_attempts: u32,
     /// Reads in a hundred that may be asked for a second time when the first answer is slower than nearly all
     /// were; the first answer counts. 0: none. Files of this machine are never asked twice.
+    #[schemars(range(min = 0, max = 100))]
     pub hedged_percent: u32,
-    /// Folder of a cache on a local disk for row groups of a store; empty: none. Processes of one machine may
-    /// name the same folder: each uses a part of its own.
+    /// Folder on a local disk that keeps row groups of a remote store; empty: none. Processes of one machine
+    /// may name the same folder: each uses a part of its own.
     pub disk_cache: String,
-    /// Bytes that the disk cache of one process may hold; what the plan needs last is given up first.
+    /// Most bytes of the disk cache of each worker; what the plan needs last is given up first.
+    #[schemars(range(min = 0, max = 1_u64 << 50))]
     pub disk_cache_bytes: u64,
 }
 

@@ -13,8 +13,8 @@ const NAMED: usize = 5;
 /// The answers as `{"two dogs": "two dog"}` has them.
 ///
 /// # Errors
-/// A file that cannot be read or is of another form, and one that lacks an answer: there is no telling whether that
-/// would have stayed as it is.
+/// A file that cannot be read or is of another form, and one that lacks an answer: there is no telling
+/// whether that would have stayed as it is.
 pub fn apply(path: &Path, answers: &[String]) -> Result<Vec<String>> {
     let lemmas: BTreeMap<String, String> = parse::<Entries<String>>(path)?.0.into_iter().collect();
     let lacking: BTreeSet<&String> = answers.iter().filter(|answer| !lemmas.contains_key(*answer)).collect();

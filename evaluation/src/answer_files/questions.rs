@@ -29,10 +29,11 @@ pub struct Question {
 /// Whose file of references it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// `{"annotations": [{question_id, image_id, question_type, answer_type, answers: [{answer, …}]}]}`, or LAVIS's
-    /// list of `{question_id, question, answer, image}` with one answer or a list of them.
+    /// `{"annotations": [{question_id, image_id, question_type, answer_type, answers: [{answer, …}]}]}`, or
+    /// LAVIS's list of `{question_id, question, answer, image}` with one answer or a list of them.
     Vqa,
-    /// `{id: {imageId, question, answer, types}}`, or LAVIS's list of `{question_id, question, answer, image}`.
+    /// `{id: {imageId, question, answer, types}}`, or LAVIS's list of
+    /// `{question_id, question, answer, image}`.
     Gqa,
     /// A list of `{question_id, image_id, question, direct_answers}`.
     AOkVqa,
@@ -107,8 +108,8 @@ struct QuestionText {
 /// The questions of a file, in its order.
 ///
 /// # Errors
-/// A file that cannot be read or is of another form, an id that is there twice, a question without an answer, and
-/// a file without questions.
+/// A file that cannot be read or is of another form, an id that is there twice, a question without an answer,
+/// and a file without questions.
 pub fn read(path: &Path, form: Form) -> Result<Vec<Question>> {
     let questions: Vec<Question> = match (form, opening(path)?) {
         (Form::Vqa, Opening::Object) => {
@@ -131,8 +132,8 @@ pub fn read(path: &Path, form: Form) -> Result<Vec<Question>> {
 /// Adds the texts of VQA's `{"questions": [{question_id, image_id, question}]}`.
 ///
 /// # Errors
-/// A file that cannot be read or is of another form, one that does not have exactly these questions, and a question
-/// of another image.
+/// A file that cannot be read or is of another form, one that does not have exactly these questions, and a
+/// question of another image.
 pub fn add_texts(path: &Path, questions: &mut [Question]) -> Result<()> {
     let mut texts = BTreeMap::new();
     for text in parse::<QuestionTexts>(path)?.questions {

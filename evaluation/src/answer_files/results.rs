@@ -30,8 +30,8 @@ struct Prediction {
 /// `{question_id: {direct_answer}}`.
 ///
 /// # Errors
-/// A file that cannot be read or is of another form, an id that is there twice, and one that does not answer exactly
-/// these questions: with the ids that are missing or unknown.
+/// A file that cannot be read or is of another form, an id that is there twice, and one that does not answer
+/// exactly these questions: with the ids that are missing or unknown.
 pub fn read(path: &Path, questions: &[Question]) -> Result<Vec<String>> {
     let rows: Vec<Row> = match opening(path)? {
         Opening::List => parse(path)?,

@@ -39,8 +39,8 @@ struct F1 {
     f: Option<f64>,
 }
 
-/// SPICE of each image, 0 to 1. The program loads a parser that has to lie beside its jar, and takes long: the
-/// deadline is for all of its work.
+/// SPICE of each image, 0 to 1. The program loads a parser that has to lie beside its jar, and takes long:
+/// the deadline is for all of its work.
 ///
 /// # Errors
 /// No Java, no jar, a program that fails or takes too long, or writes other images.

@@ -1,5 +1,6 @@
 //! When a run is evaluated while it trains, and on which rows.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{EvaluationError, Result};
@@ -8,14 +9,17 @@ use crate::error::{EvaluationError, Result};
 const MOST_ROWS: usize = 10_000;
 
 /// Evaluation during training: it changes no bit of the result.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HeldOutSettings {
-    /// Steps between two evaluations, which the end of a stage also is; 0: none.
+    /// Steps between two evaluations on held-out rows while a run trains, which the end of a stage also is;
+    /// 0: none. Changes no bit of the result.
+    #[schemars(range(min = 0, max = 1_000_000_000))]
     pub every_steps: u64,
-    /// Parquet files of held-out rows: paths or URLs, as `data.train`.
+    /// Parquet files of the held-out rows: paths or URLs, as `data.train`.
     pub data: Vec<String>,
-    /// Most rows of them, the first ones.
+    /// Most of their rows, the first ones.
+    #[schemars(range(min = 2, max = MOST_ROWS))]
     pub rows: usize,
 }
 

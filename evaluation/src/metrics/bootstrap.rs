@@ -1,8 +1,8 @@
 //! How sure a score is: the same score over images that are drawn again and again, with replacement.
 //!
 //! What is drawn are *images*: the questions of one image, or its captions, are not independent. A draw is a
-//! function of seed and number alone, so that two models are compared on the same draws, and every machine finds
-//! the same interval.
+//! function of seed and number alone, so that two models are compared on the same draws, and every machine
+//! finds the same interval.
 
 use std::cmp::Ordering;
 
@@ -47,7 +47,8 @@ pub trait Scored {
     /// Images that can be drawn.
     fn images(&self) -> usize;
 
-    /// The scores over these images, one as often as it is listed; `None` where nothing of a score is in them.
+    /// The scores over these images, one as often as it is listed; `None` where nothing of a score is in
+    /// them.
     fn over(&self, draw: &[usize]) -> Vec<Option<f64>>;
 }
 
@@ -76,7 +77,8 @@ pub struct Difference {
     pub value: f64,
     /// Over the draws; `None` without any.
     pub interval: Option<Interval>,
-    /// Share of the draws in which the second is above the first, 0 to 1; a draw with equal scores is half of one.
+    /// Share of the draws in which the second is above the first, 0 to 1; a draw with equal scores is half of
+    /// one.
     pub above: Option<f64>,
 }
 

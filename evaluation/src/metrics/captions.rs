@@ -5,8 +5,8 @@
 //! - [`corpus`]: images with their captions, as written and as words
 //! - [`ptb`]: what a word is
 //! - [`scores`]: all numbers, of a set, an image, or a draw of images
-//! - [`bleu`], [`rouge`], [`cider`]: one metric each, over [`ngrams`]; [`meteor`]: its score from what its own
-//!   program counts
+//! - [`bleu`], [`rouge`], [`cider`]: one metric each, over [`ngrams`]; [`meteor`]: its score from what its
+//!   own program counts
 //!
 //! ```
 //! use blip2_evaluation::metrics::captions::corpus::{Corpus, ImageCaptions};

@@ -47,7 +47,8 @@ impl Recall {
 /// What a query found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
-    /// Wrong candidates that are at least as similar as the best right one; `None` if no right one was scored.
+    /// Wrong candidates that are at least as similar as the best right one; `None` if no right one was
+    /// scored.
     pub before: Option<usize>,
     /// The most similar candidate; `None` if there is none that was scored.
     pub first: Option<usize>,

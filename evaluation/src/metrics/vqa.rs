@@ -19,7 +19,8 @@ pub enum Mode {
     Lavis,
     /// EvalAI's server, as MMF and lmms-eval have it.
     EvalAi,
-    /// Right or wrong: the normalised prediction is one of the normalised answers. For questions with one answer.
+    /// Right or wrong: the normalised prediction is one of the normalised answers. For questions with one
+    /// answer.
     Exact,
 }
 
@@ -46,8 +47,8 @@ impl HumanAnswer {
     }
 }
 
-/// Accuracy of a prediction, 0 to 1: the mean over people of whether three of the *others* said the same, a third
-/// for each. Three of ten give 0.9; the only answer there is gives 0, because nobody else is left.
+/// Accuracy of a prediction, 0 to 1: the mean over people of whether three of the *others* said the same, a
+/// third for each. Three of ten give 0.9; the only answer there is gives 0, because nobody else is left.
 pub fn accuracy(mode: Mode, answers: &[HumanAnswer], prediction: &str) -> f64 {
     match mode {
         Mode::Official => of_official(answers, clean(prediction), without_marks_and_articles),

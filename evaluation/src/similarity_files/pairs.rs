@@ -97,12 +97,12 @@ enum Captions {
 /// - `{"img2txt": {"0": [0, 1], …}}`;
 /// - `{"captions_of_image": [2, 1, …]}`: how many texts each has, one image after the other;
 /// - `[{image, caption: [texts]}, …]`, as Karpathy's splits: rows and columns in this order;
-/// - COCO's `{"images": [{id}], "annotations": [{image_id, caption}]}`: rows in the order of the images, columns
-///   in that of the annotations.
+/// - COCO's `{"images": [{id}], "annotations": [{image_id, caption}]}`: rows in the order of the images,
+///   columns in that of the annotations.
 ///
 /// # Errors
-/// A file that cannot be read or is of another form, another number of images or texts, an image without a text, and
-/// a text without an image.
+/// A file that cannot be read or is of another form, another number of images or texts, an image without a
+/// text, and a text without an image.
 pub fn read(path: &Path, images: usize, texts: usize) -> Result<Pairs> {
     let pairs = match opening(path)? {
         Opening::List => of_list(parse(path)?),

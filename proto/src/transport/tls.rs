@@ -6,22 +6,24 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
 use super::causes::with_causes;
 
 /// PEM files of mutual TLS: all of `ca`, `cert` and `key`, or none for connections without encryption.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsFiles {
-    /// Certificates of the authority that has signed those of all processes of the run.
+    /// PEM file with the certificates of the authority that has signed those of all processes of the run:
+    /// with `cert` and `key`, all connections are mutual TLS; empty: plain.
     pub ca: PathBuf,
-    /// This process's certificate, followed by intermediate ones if there are any.
+    /// PEM file with this process's certificate, followed by intermediate ones if there are any.
     pub cert: PathBuf,
-    /// The private key of `cert`.
+    /// PEM file with its private key.
     pub key: PathBuf,
-    /// The name that all certificates are issued for, whatever host they are used on.
+    /// Name that all certificates of the run are issued for, whatever host they are used on.
     pub server_name: String,
 }
 

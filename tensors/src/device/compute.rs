@@ -3,6 +3,7 @@
 use std::fmt;
 
 use burn::tensor::{DType, Device, FloatDType};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TensorError;
@@ -10,7 +11,7 @@ use crate::error::TensorError;
 /// Numbers of the inputs of products: of linear maps, of attention's scores and of its probabilities with the
 /// values, in the backward pass too. All else is float32: sums, parameters, norms, softmax, losses, gradients
 /// between the products.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Compute {
     /// float32.
@@ -41,11 +42,6 @@ impl Compute {
             true => Ok(Self::Bf16),
             false => Err(TensorError::Device("it does not compute in bf16; use \"f32\"".into())),
         }
-    }
-
-    /// Whether it is what a configuration has that does not name it.
-    pub fn is_f32(&self) -> bool {
-        *self == Self::F32
     }
 
     /// The numbers of a product's inputs.

@@ -1,9 +1,9 @@
 //! Every tensor of a model under its published name.
 //!
 //! A module lists its tensors once, in [`NamedTensors::visit_tensors`]; loading, saving, random
-//! initialisation, the flat layout of the optimizer and the collection of gradients are visitors.
-//! Names are those of the reference implementation (`encoder.layer.0.attention.self.query.weight`); what reads
-//! and writes files knows the other spellings.
+//! initialisation, the flat layout of the optimizer and the collection of gradients are visitors. Names are
+//! those of the reference implementation (`encoder.layer.0.attention.self.query.weight`); what reads and
+//! writes files knows the other spellings.
 
 use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor, TensorData};

@@ -1,22 +1,26 @@
 //! A stage of a run: its task with its steps, its batch and its optimizer.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::optimizer::OptimizerSettings;
 use crate::task::TaskSettings;
 
 /// A stage as a configuration has it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "Written")]
+#[schemars(!from)]
 pub struct StageSettings {
     /// Names the stage in metrics, checkpoints, status and reports.
     pub name: String,
     /// What it does; the task's own keys are beside the others.
     #[serde(flatten)]
     pub task: TaskSettings,
-    /// Steps; 0 skips the stage.
+    /// Steps of the stage; 0 skips it.
+    #[schemars(range(min = 0, max = 1_000_000_000))]
     pub steps: u64,
     /// Global batch; a multiple of `train.slots`.
+    #[schemars(range(min = 1, max = 1 << 20))]
     pub batch: u32,
     /// AdamW and its schedule.
     pub optimizer: OptimizerSettings,

@@ -1,54 +1,83 @@
-//! A configuration as it is stored, with a run and on its way to a worker.
+//! The stages of a configuration as they are stored, with a run and on its way to a worker: the form of a
+//! field `#[serde(flatten, with = "…::stored")]`.
 
-use serde::{Deserialize, Serialize};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::pretraining::{GenerateTable, RepresentTable, StoredStages};
+use super::pretraining::{GenerateTable, PRETRAINING, RepresentTable, Table};
 use super::stage::StageSettings;
-use super::{HeldOutSettings, LoaderSettings, WorkerConfig};
-use crate::error::WorkerError;
-use crate::settings::data::DataSettings;
-use crate::settings::model::ModelSettings;
-use crate::settings::train::StepSettings;
+use crate::error::{Result, WorkerError};
+use crate::task::TaskSettings;
 
-/// A configuration as it is stored.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct StoredConfig {
-    train: StepSettings,
-    data: DataSettings,
-    model: ModelSettings,
+/// The stages as they are stored.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct StoredStages {
+    /// The first of pre-training.
     #[serde(skip_serializing_if = "Option::is_none")]
-    stage1: Option<RepresentTable>,
+    #[schemars(skip)]
+    pub stage1: Option<RepresentTable>,
+    /// The second.
     #[serde(skip_serializing_if = "Option::is_none")]
-    stage2: Option<GenerateTable>,
+    #[schemars(skip)]
+    pub stage2: Option<GenerateTable>,
+    /// Stages: those of pre-training, `represent` and `generate`, whose keys are `stage1` and `stage2` as
+    /// well, and more behind them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    stages: Vec<StageSettings>,
-    loader: LoaderSettings,
-    eval: HeldOutSettings,
+    pub stages: Vec<StageSettings>,
 }
 
-impl From<WorkerConfig> for StoredConfig {
-    fn from(config: WorkerConfig) -> Self {
-        let StoredStages { stage1, stage2, stages } = StoredStages::of(&config.stages);
-        let WorkerConfig { train, data, model, loader, eval, .. } = config;
-        Self { train, data, model, stage1, stage2, stages, loader, eval }
+impl StoredStages {
+    /// The form in which a list is stored.
+    pub fn of(stages: &[StageSettings]) -> Self {
+        match stages {
+            [
+                first @ StageSettings { task: TaskSettings::Contrast(contrast), .. },
+                second @ StageSettings { task: TaskSettings::Generate(generate), .. },
+            ] if [first, second].map(|stage| stage.name.as_str()) == PRETRAINING.map(|(name, _)| name) => {
+                let (stage1, stage2) = (Table::of(first, contrast), Table::of(second, generate));
+                Self { stage1: Some(stage1), stage2: Some(stage2), stages: Vec::new() }
+            }
+            stages => Self { stages: stages.to_vec(), ..Self::default() },
+        }
+    }
+
+    /// The list, which is that of pre-training where nothing is stored.
+    ///
+    /// # Errors
+    /// Both the list and a table of a stage of pre-training.
+    pub fn read(self) -> Result<Vec<StageSettings>> {
+        let Self { stage1, stage2, stages } = self;
+        match (stages.is_empty(), stage1.is_some() || stage2.is_some()) {
+            (true, _) => Ok(vec![stage1.unwrap_or_default().stage(), stage2.unwrap_or_default().stage()]),
+            (false, false) => Ok(stages),
+            (false, true) => Err(WorkerError::Configuration(
+                "the stages are given twice: as `stages` and as `stage1` or `stage2`; use one of them".into(),
+            )),
+        }
     }
 }
 
-impl TryFrom<StoredConfig> for WorkerConfig {
-    type Error = WorkerError;
+/// Writes a list in the form in which it is stored.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn serialize<S: Serializer>(stages: &[StageSettings], serializer: S) -> Result<S::Ok, S::Error> {
+    StoredStages::of(stages).serialize(serializer)
+}
 
-    fn try_from(stored: StoredConfig) -> Result<Self, WorkerError> {
-        let StoredConfig { train, data, model, stage1, stage2, stages, loader, eval } = stored;
-        let stages = StoredStages { stage1, stage2, stages }.read()?;
-        Ok(Self { train, data, model, stages, loader, eval })
-    }
+/// Reads a list from the form in which it is stored.
+///
+/// # Errors
+/// Those of the deserializer, and of [`StoredStages::read`].
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<StageSettings>, D::Error> {
+    StoredStages::deserialize(deserializer)?.read().map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::WorkerConfig;
     use super::*;
-    use crate::task::TaskSettings;
     use crate::task::generate::GenerateSettings;
 
     #[test]

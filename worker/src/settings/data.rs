@@ -4,42 +4,49 @@ use std::collections::BTreeMap;
 
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::manifest::CorpusSource;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, WorkerError};
 
 /// The corpus and its use.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataSettings {
-    /// Parquet files: paths or URLs, `*` matches within one path segment.
+    /// Parquet files or WebDataset archives, folders of them, or patterns: `*`, `?`, `[a-z]`, `**`, `{a,b}`,
+    /// `{00000..01243}`; a path or URL that exists is meant as it is written.
     pub train: Vec<String>,
-    /// Sources with weights, by name, in the place of `train`.
+    /// Sources by name, in the place of `train`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, SourceSettings>,
-    /// Column names.
+    /// What the columns of the files are called.
     pub columns: ColumnNames,
     /// Row groups a slot draws from at a time.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub window_row_groups: u32,
-    /// Share of unusable rows above which the run stops.
+    /// Share of unusable rows above which the run stops with exit code 3.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub max_quarantined_share: f64,
-    /// Images with more pixels are quarantined.
+    /// Images with more pixels are unusable, and their rows quarantined.
+    #[schemars(range(min = 1, max = 10_000_000_000_u64))]
     pub max_pixels: u64,
-    /// Smallest and largest share of the picture's area a random crop keeps.
+    /// Smallest and largest share of an image's area that a random crop keeps.
+    #[schemars(extend("items" = {"type": "number", "exclusiveMinimum": 0.0, "maximum": 1.0}))]
     pub crop_scale: [f64; 2],
-    /// Mirror half of the pictures.
+    /// Mirror half of the images.
     pub flip: bool,
 }
 
 /// One of several sources.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["files"]))]
 pub struct SourceSettings {
-    /// Parquet files: paths or URLs, `*` matches within one path segment.
+    /// Parquet files of the source: paths or URLs, `*` matches within the last path segment.
     pub files: Vec<String>,
-    /// Samples drawn from the source, relative to the other sources' weights; its number of rows if there is
-    /// none.
+    /// Samples drawn from the source, relative to the weights of the others; without one, its number of rows.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1e12), extend("exclusiveMinimum" = 0.0))]
     pub weight: Option<f64>,
 }
 

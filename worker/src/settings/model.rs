@@ -5,63 +5,77 @@ use std::path::Path;
 
 use blip2_model::qformer::QFormerConfig;
 use blip2_model_files::formats::{is_gguf, is_weight_file};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The frozen parts and the Q-Former.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSettings {
-    /// Folder of the frozen image encoder (Hugging Face layout), or LAVIS's file of one alone,
-    /// `eva_vit_g.pth` or `clip_vit_L.pth`.
+    /// Folder or URL of the frozen image encoder, in Hugging Face layout, or LAVIS's file of one alone
+    /// (`eva_vit_g.pth`, `clip_vit_L.pth`).
     pub image_encoder: String,
-    /// Side of the square pictures in pixels, a multiple of the encoder's patch: its position table is
-    /// resized, e.g. from 224 to 364 or 490. 0: the encoder's own.
+    /// Side of the square images in pixels, a multiple of the encoder's patch, whose position table is
+    /// resized, e.g. from 224 to 364 or 490; 0: the encoder's own.
+    #[schemars(range(min = 0, max = 16_384))]
     pub image_size: usize,
-    /// Folder of the frozen language model (stage 2), or a Llama's GGUF file.
+    /// Folder or URL of the frozen language model (OPT, T5 or Llama), where a stage is trained through one,
+    /// or a Llama's GGUF file.
     pub language_model: String,
-    /// Numbers of both, of their matrices and activations: `auto` (bf16 on a GPU that computes in it), `f32`
-    /// or `bf16`.
+    /// Numbers of both, of their matrices and the activations between them, with norms and softmax in
+    /// float32: `f32`, `bf16`, or `auto`, which is `bf16` on a GPU that computes in it and `f32` elsewhere.
+    /// What is trained is float32 always.
     pub frozen_dtype: FrozenDtype,
-    /// Folder of the BERT that initialises the Q-Former, or its file of weights; empty: random.
+    /// Folder or URL of the BERT that the Q-Former starts from, or its file of weights; empty: random.
     pub qformer_init: String,
-    /// Folder of the Q-Former's tokenizer; BERT's gets the token `[DEC]`, as in LAVIS.
+    /// Folder or URL of the Q-Former's tokenizer; BERT's gets the token `[DEC]`, as in LAVIS.
     pub qformer_tokenizer: String,
-    /// Weights to start from: a run's checkpoint folder, a LAVIS file, or a BLIP-2 folder of `transformers`;
-    /// empty: none.
+    /// What to start from, a path or URL: a run (its newest whole checkpoint, which is then pinned), one of
+    /// its checkpoints, a LAVIS file, or a BLIP-2 folder of `transformers`; empty: nothing.
     pub init_checkpoint: String,
     /// Epsilon of `ln_vision`: 1e-5 in LAVIS, 1e-6 in `transformers`.
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub ln_vision_eps: f64,
     /// Sizes of the Q-Former.
     pub qformer: QFormerSettings,
 }
 
 /// Sizes of the Q-Former.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct QFormerSettings {
-    /// Width.
+    /// Width of the Q-Former.
+    #[schemars(range(min = 1, max = 65_536))]
     pub hidden: usize,
-    /// Layers.
+    /// Its layers.
+    #[schemars(range(min = 1, max = 1024))]
     pub layers: usize,
-    /// Attention heads.
+    /// Its attention heads.
+    #[schemars(range(min = 1, max = 1024))]
     pub heads: usize,
-    /// Width of the feed-forward layers.
+    /// Width of its feed-forward layers.
+    #[schemars(range(min = 1, max = 1 << 20))]
     pub intermediate: usize,
     /// Learned queries.
+    #[schemars(range(min = 1, max = 4096))]
     pub queries: usize,
     /// Every n-th layer attends to the image.
+    #[schemars(range(min = 1, max = 1024))]
     pub cross_attention_frequency: usize,
     /// Rows of the position table.
+    #[schemars(range(min = 1, max = 65_536))]
     pub max_positions: usize,
     /// Width of the contrastive space.
+    #[schemars(range(min = 1, max = 65_536))]
     pub embed_dim: usize,
     /// Dropout probability.
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
     pub dropout: f64,
 }
 
 /// Numbers of the frozen models: of their matrices, and of the activations between them. What is trained is
 /// float32 always.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FrozenDtype {
     /// bf16 on a GPU that computes in it, float32 elsewhere.

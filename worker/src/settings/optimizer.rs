@@ -1,29 +1,39 @@
 //! AdamW and its schedule.
 
 use blip2_tensors::train::optimizer::{AdamW, Schedule};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// AdamW and its schedule.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerSettings {
     /// Peak learning rate.
+    #[schemars(range(min = 0.0, max = 3.4e38))]
     pub learning_rate: f64,
     /// Learning rate at the end of the cosine.
+    #[schemars(range(min = 0.0, max = 3.4e38))]
     pub min_learning_rate: f64,
     /// Learning rate of the first step.
+    #[schemars(range(min = 0.0, max = 3.4e38))]
     pub warmup_learning_rate: f64,
     /// Steps of linear warm-up.
+    #[schemars(range(min = 0, max = 1_000_000_000))]
     pub warmup_steps: u64,
     /// Decay of the first moment.
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
     pub beta1: f64,
     /// Decay of the second moment.
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
     pub beta2: f64,
-    /// Denominator's epsilon.
+    /// Added to the denominator.
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub epsilon: f64,
-    /// Decoupled weight decay of tensors with two or more dimensions.
+    /// Decoupled decay of tensors with two or more dimensions.
+    #[schemars(range(min = 0.0, max = 1000.0))]
     pub weight_decay: f64,
-    /// Clip the gradient's global norm; 0: off.
+    /// Largest global norm of the gradient; 0: not clipped.
+    #[schemars(range(min = 0.0, max = 3.4e38))]
     pub clip_norm: f64,
 }
 

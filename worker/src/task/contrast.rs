@@ -29,8 +29,8 @@ use burn::tensor::{Device, Tensor};
 use super::export::{ExportTarget, Layout};
 use super::scores::{EvaluationSet, Measure, Scores};
 use super::{
-    Bounded, LossName, ModelShape, Needs, Task, TaskKey, TaskModel, Trainable, TrainedTensors, Unusable,
-    WeightNames, loss,
+    Bounded, LossName, ModelShape, Needs, Task, TaskModel, Trainable, TrainedTensors, Unusable, WeightNames,
+    loss,
 };
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
@@ -81,10 +81,6 @@ impl Task for ContrastSettings {
 
     fn default_optimizer(&self) -> OptimizerSettings {
         OptimizerSettings::default()
-    }
-
-    fn keys(&self) -> &'static [TaskKey] {
-        settings::KEYS
     }
 
     fn unusable(&self, batch: u32, model: &ModelSettings) -> Option<Unusable> {

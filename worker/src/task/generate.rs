@@ -26,8 +26,8 @@ use burn::tensor::{Device, Tensor};
 use super::export::{ExportTarget, Layout};
 use super::scores::{EvaluationSet, Measure, Scores};
 use super::{
-    Bounded, LossName, ModelShape, Needs, Task, TaskKey, TaskModel, Trainable, TrainedTensors, Unusable,
-    WeightNames, loss,
+    Bounded, LossName, ModelShape, Needs, Task, TaskModel, Trainable, TrainedTensors, Unusable, WeightNames,
+    loss,
 };
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
@@ -82,10 +82,6 @@ impl Task for GenerateSettings {
 
     fn default_optimizer(&self) -> OptimizerSettings {
         OptimizerSettings { min_learning_rate: 5e-5, ..OptimizerSettings::default() }
-    }
-
-    fn keys(&self) -> &'static [TaskKey] {
-        settings::KEYS
     }
 
     fn unusable(&self, _: u32, _: &ModelSettings) -> Option<Unusable> {

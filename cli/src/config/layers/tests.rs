@@ -1,3 +1,5 @@
+use std::fmt;
+
 use super::*;
 
 fn layers_of(file: &str) -> Result<Layers, CliError> {
@@ -96,7 +98,7 @@ fn sources_have_names_of_their_own() {
     let corpus = loaded.config.data.corpus();
     let shown: Vec<_> = corpus.iter().map(|s| (s.name.as_str(), s.files.len(), s.weight)).collect();
     assert_eq!(shown, [("coco", 1, Some(3.0)), ("web", 1, None)]);
-    assert!(loaded.settings.iter().all(|setting| !super::super::reference::about(&setting.key).is_empty()));
+    assert!(loaded.settings.iter().all(|setting| !setting.known.about.is_empty()));
 
     let text = message(layers_of("[data.sources.coco]\nfile = [\"a\"]\n"));
     assert!(text.contains("data.sources.coco.file") && text.contains("run.toml:2"), "{text}");
@@ -138,7 +140,7 @@ fn more_stages_follow_with_what_their_tasks_have() {
     assert_eq!((more.optimizer.learning_rate, more.optimizer.min_learning_rate), (1.0, 5e-5));
     assert_eq!(origin_of(&loaded, "stages.more.steps"), "run.toml:4");
     assert_eq!(origin_of(&loaded, "stages.more.optimizer.learning_rate"), "run.toml:7");
-    assert!(loaded.settings.iter().all(|s| !super::super::reference::about(&s.key).is_empty()));
+    assert!(loaded.settings.iter().all(|s| !s.known.about.is_empty()));
     let text = toml::to_string(&loaded.config).unwrap();
     assert_eq!(toml::from_str::<RunConfig>(&text).unwrap(), loaded.config);
 }
@@ -152,6 +154,10 @@ fn stages_that_cannot_be_are_refused_with_what_is_wrong() {
     }
     for (file, words) in [
         ("[[stages]]\nname = \"a\"\ntask = \"segment\"\n", &["segment", "`contrast`, `generate`"][..]),
+        (
+            "[[stages]]\nname = \"a\"\ntask = \"segment\"\n",
+            &["configuration: stages.a.task: `segment` is no task"],
+        ),
         ("[[stages]]\nname = \"a\"\n", &["stages.a", "needs a `task`"]),
         ("[[stages]]\ntask = \"contrast\"\n", &["no `name`"]),
         ("[[stages]]\nname = \"a.b\"\ntask = \"contrast\"\n", &["letters"]),

@@ -1,9 +1,10 @@
 //! What the columns are to be called, and whose SHA-256 one of them holds.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Whose SHA-256 a file records beside its images.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HashOf {
     /// Found from the first rows of each row group: where hardly any hash is that of the stored bytes, none
@@ -22,28 +23,30 @@ pub enum HashOf {
 /// `image` and one of `caption` and `captions` are needed; the others are used when a file has them. An empty
 /// name switches an optional column off. Where a name is the default and a file has no such column, the names
 /// that the published data sets use are looked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ColumnNames {
-    /// Encoded image; if absent, the first of `jpg`, `png`, `webp`, `image`, `jpeg`, `img`, `picture` that
-    /// exists.
+    /// Column with the image files' bytes; if absent, the first of `jpg`, `png`, `webp`, `image`, `jpeg`,
+    /// `img`, `picture` that exists.
     pub image: String,
-    /// One caption (text), or several (list of text); if both this and `captions` are absent and neither was
-    /// named otherwise, the first of `TEXT`, `alt_text`, `top_caption`, `re_caption` and their like that
-    /// exists.
+    /// Column with one caption (text), or several (list of text); if both this and `captions` are absent and
+    /// neither was named otherwise, the first of `TEXT`, `alt_text`, `top_caption`, `re_caption` and their
+    /// like that exists.
     pub caption: String,
-    /// Several captions, of which one is drawn per step; preferred to `caption`. A list of text, or of
-    /// structures as curation writes them: their `text`, where `dropped` is null or not there.
+    /// Column with a list of captions, of which one is drawn each time; preferred to `caption`. A list of
+    /// text, or of structures as curation writes them: their `text`, where `dropped` is null or not there.
     pub captions: String,
-    /// Name of the row in reports.
+    /// Column with a name for the row, used in reports.
     pub key: String,
-    /// Rows with another value than `success` are not used.
+    /// Column that is `success` for usable rows; the others are passed over and counted.
     pub status: String,
-    /// SHA-256 of the image's bytes, as hexadecimal text or 32 bytes.
+    /// Column with the SHA-256 of the image bytes, as hexadecimal text or 32 bytes, checked where it is that
+    /// of the stored ones.
     pub sha256: String,
-    /// Whose SHA-256 that is.
+    /// Whose hash it is: `stored`, `download` (as img2dataset records it: not checked), or `auto`, found from
+    /// the first rows of a row group.
     pub sha256_of: HashOf,
-    /// Source of the image.
+    /// Column with the image's URL.
     pub url: String,
 }
 

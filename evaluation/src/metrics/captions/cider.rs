@@ -1,11 +1,11 @@
 //! CIDEr-D, which the caption toolkit calls CIDEr (Vedantam et al. 2015, `cider_scorer.py` of coco-caption).
 //!
-//! An n-gram of one to four words weighs `count · (ln N - ln max(1, df))` in a caption: of `N` images `df` have
-//! it in a reference. With these weights `w`, norms over all of a caption's n-grams of a length, and `d` the
-//! difference of the two captions' numbers of word pairs,
-//! `sim_n(h, r) = exp(-d² / 2σ²) · Σ min(w_h, w_r) w_r / (‖w_h‖ ‖w_r‖)` over the generated caption's n-grams,
-//! `σ = 6`. An image's value is ten times the mean over references of the mean over `n`. Of one image alone
-//! all weights are zero, and so is CIDEr.
+//! An n-gram of one to four words weighs `count · (ln N - ln max(1, df))` in a caption: of `N` images `df`
+//! have it in a reference. With these weights `w`, norms over all of a caption's n-grams of a length, and `d`
+//! the difference of the two captions' numbers of word pairs,
+//! `sim_n(h, r) = exp(-d² / 2σ²) · Σ min(w_h, w_r) w_r / (‖w_h‖ ‖w_r‖)` over the generated caption's
+//! n-grams, `σ = 6`. An image's value is ten times the mean over references of the mean over `n`. Of one
+//! image alone all weights are zero, and so is CIDEr.
 
 use super::ngrams::{self, NGram, ORDERS, Word};
 

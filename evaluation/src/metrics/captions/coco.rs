@@ -1,5 +1,5 @@
-//! Files of captions: COCO's annotations and results, which NoCaps has too, and the lists of Karpathy's splits
-//! as LAVIS ships them.
+//! Files of captions: COCO's annotations and results, which NoCaps has too, and the lists of Karpathy's
+//! splits as LAVIS ships them.
 //!
 //! | file | form |
 //! |---|---|
@@ -101,7 +101,8 @@ pub fn corpus(annotations: Source<'_>, results: Source<'_>) -> Result<Corpus> {
     Corpus::new(images.collect())
 }
 
-/// References by image, of COCO's form. Captions of images that are not listed are left out, as by the toolkit.
+/// References by image, of COCO's form. Captions of images that are not listed are left out, as by the
+/// toolkit.
 fn annotated(source: Source<'_>) -> Result<BTreeMap<RowId, Vec<String>>> {
     let read: Annotations = source.read(
         r#"{"images": [{"id": 1}, …], "annotations": [{"image_id": 1, "caption": "a dog"}, …]} or a list"#,

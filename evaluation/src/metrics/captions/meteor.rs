@@ -1,11 +1,12 @@
 //! METEOR 1.5's score from what its program counts (Denkowski and Lavie 2014), with the weights of `-l en`.
 //!
-//! `P = Σ w (δ c_h + (1 - δ) f_h) / (δ (|h| - F_h) + (1 - δ) F_h)` over the four kinds of matches, with content
-//! and function words that match and `F` function words at all; `R` likewise; `F = P R / (α P + (1 - α) R)`;
-//! the score is `F (1 - γ (chunks / matched words)^β)`, where matched words are the mean of both sides. An
-//! image whose captions match as a whole, in one chunk, counts as no chunk, in sums too. A set's score is the formula on statistics that are added over images,
-//! not the mean of scores. How words are matched is the program's alone: tables of stems, synonyms and
-//! paraphrases lie in the user's own copy.
+//! `P = Σ w (δ c_h + (1 - δ) f_h) / (δ (|h| - F_h) + (1 - δ) F_h)` over the four kinds of matches, with
+//! content and function words that match and `F` function words at all; `R` likewise;
+//! `F = P R / (α P + (1 - α) R)`; the score is `F (1 - γ (chunks / matched words)^β)`, where matched words
+//! are the mean of both sides. An image whose captions match as a whole, in one chunk, counts as no chunk, in
+//! sums too. A set's score is the formula on statistics that are added over images, not the mean of scores.
+//! How words are matched is the program's alone: tables of stems, synonyms and paraphrases lie in the user's
+//! own copy.
 
 use std::iter::Sum;
 use std::ops::AddAssign;

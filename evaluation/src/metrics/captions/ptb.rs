@@ -91,8 +91,8 @@ impl Tokenizer {
     }
 }
 
-/// The caption with blanks for line ends, after which the toolkit's program would print a new line, or another
-/// mark.
+/// The caption with blanks for line ends, after which the toolkit's program would print a new line, or
+/// another mark.
 pub(crate) fn one_line(caption: &str) -> String {
     caption.chars().map(as_in_a_line).collect()
 }

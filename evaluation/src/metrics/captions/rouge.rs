@@ -12,8 +12,8 @@ const BETA: f64 = 1.2;
 /// What the toolkit sees in a caption without words: one word, which is empty.
 const NOTHING: [Word; 1] = [0];
 
-/// ROUGE-L of a caption, from 0 to 1, in words of one vocabulary. As in the toolkit a caption without words is
-/// found in a reference without words.
+/// ROUGE-L of a caption, from 0 to 1, in words of one vocabulary. As in the toolkit a caption without words
+/// is found in a reference without words.
 pub fn rouge_l(hypothesis: &[Word], references: &[Vec<Word>]) -> f64 {
     let hypothesis = or_nothing(hypothesis);
     let (mut precision, mut recall) = (0.0_f64, 0.0_f64);

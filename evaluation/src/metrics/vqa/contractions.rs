@@ -5,8 +5,9 @@ pub(super) fn with_apostrophe(word: &str) -> &str {
     CONTRACTIONS.binary_search_by_key(&word, |(from, _)| from).map_or(word, |found| CONTRACTIONS[found].1)
 }
 
-/// In order of the first. The evaluators' table has two more that stand for themselves, and four with capitals,
-/// which lower-cased words never are. `somebody'd` loses its apostrophe in it, by an old slip that is kept.
+/// In order of the first. The evaluators' table has two more that stand for themselves, and four with
+/// capitals, which lower-cased words never are. `somebody'd` loses its apostrophe in it, by an old slip that
+/// is kept.
 const CONTRACTIONS: [(&str, &str); 114] = [
     ("'ow'sat", "'ow's'at"),
     ("'ows'at", "'ow's'at"),

@@ -1,22 +1,25 @@
 //! The settings of the contrast task.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::model::ModelSettings;
-use crate::task::KeyRange::{Below, Closed, Whole};
-use crate::task::{TaskKey, Unusable};
+use crate::task::Unusable;
 
 /// Contrastive, matching and captioning losses.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ContrastSettings {
     /// Text length in tokens, with `[CLS]` and `[SEP]`.
+    #[schemars(range(min = 3, max = 65_536))]
     pub text_length: usize,
     /// Initial temperature of the contrastive loss.
+    #[schemars(range(min = 1e-4, max = 100.0))]
     pub temperature: f64,
     /// Keep the temperature inside [0.001, 0.5].
     pub clamp_temperature: bool,
     /// Label smoothing of the contrastive and captioning losses.
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
     pub label_smoothing: f64,
 }
 
@@ -25,25 +28,6 @@ impl Default for ContrastSettings {
         Self { text_length: 32, temperature: 0.07, clamp_temperature: true, label_smoothing: 0.1 }
     }
 }
-
-pub(super) const KEYS: &[TaskKey] = &[
-    TaskKey {
-        key: "text_length",
-        about: "Text length in tokens, with `[CLS]` and `[SEP]`.",
-        range: Some(Whole(3, 65_536)),
-    },
-    TaskKey {
-        key: "temperature",
-        about: "Initial temperature of the contrastive loss.",
-        range: Some(Closed(1e-4, 100.0)),
-    },
-    TaskKey { key: "clamp_temperature", about: "Keep the temperature inside [0.001, 0.5].", range: None },
-    TaskKey {
-        key: "label_smoothing",
-        about: "Label smoothing of the contrastive and captioning losses.",
-        range: Some(Below(0.0, 1.0)),
-    },
-];
 
 impl ContrastSettings {
     pub(super) fn what_is_unusable(&self, batch: u32, model: &ModelSettings) -> Option<Unusable> {

@@ -1,15 +1,14 @@
 //! The settings of the generate task.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::task::KeyRange::Whole;
-use crate::task::TaskKey;
-
 /// Captioning through the frozen language model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GenerateSettings {
     /// Caption length in tokens.
+    #[schemars(range(min = 2, max = 65_536))]
     pub text_length: usize,
     /// Text before every caption, without loss; empty in pre-training.
     pub prompt: String,
@@ -23,17 +22,3 @@ impl Default for GenerateSettings {
         Self { text_length: 32, prompt: String::new(), language_model_dropout: false }
     }
 }
-
-pub(super) const KEYS: &[TaskKey] = &[
-    TaskKey { key: "text_length", about: "Caption length in tokens.", range: Some(Whole(2, 65_536)) },
-    TaskKey {
-        key: "prompt",
-        about: "Text before every caption, without loss; empty in pre-training.",
-        range: None,
-    },
-    TaskKey {
-        key: "language_model_dropout",
-        about: "Dropout inside the frozen language model at its own rate, as the reference trains.",
-        range: None,
-    },
-];

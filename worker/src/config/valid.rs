@@ -1,0 +1,184 @@
+//! A configuration that can be run: what computes takes no other.
+
+use std::collections::BTreeSet;
+use std::ops::Deref;
+use std::path::Path;
+
+use blip2_model::language::check_family;
+use blip2_store::fetch::is_url;
+use blip2_tensors::device::DeviceName;
+use serde::Serialize;
+
+use super::stage::StageSettings;
+use super::worker::WorkerConfig;
+use crate::error::{Result, WorkerError};
+use crate::settings::model::is_model_file;
+use crate::task::Unusable;
+
+/// A configuration whose values go together and whose folders are there; made by [`WorkerConfig::validate`]
+/// alone.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct ValidConfig(WorkerConfig);
+
+impl Deref for ValidConfig {
+    type Target = WorkerConfig;
+
+    fn deref(&self) -> &WorkerConfig {
+        &self.0
+    }
+}
+
+impl WorkerConfig {
+    /// The same as a configuration that can be run.
+    ///
+    /// # Errors
+    /// [`WorkerError::Configuration`] with the key of the first value that no run can have.
+    pub fn validate(self) -> Result<ValidConfig> {
+        self.check()?;
+        Ok(ValidConfig(self))
+    }
+
+    fn check(&self) -> Result<()> {
+        let refuse = |reason: String| Err(WorkerError::Configuration(reason));
+        if let Err(error) = self.train.device.parse::<DeviceName>() {
+            return refuse(format!("train.device = {error}"));
+        }
+        let slots = self.train.slots;
+        if !slots.is_power_of_two() {
+            return refuse(format!("train.slots = {slots}: it must be a power of two"));
+        }
+        self.first_stage()?;
+        self.data.validate()?;
+        self.validate_stages()?;
+        let [low, high] = self.data.crop_scale;
+        if !(low > 0.0 && low <= high && high <= 1.0) {
+            return refuse(format!("data.crop_scale = [{low}, {high}]: use 0 < smallest ≤ largest ≤ 1"));
+        }
+        if !(0.0..1.0).contains(&self.model.qformer.dropout) {
+            return refuse(format!("model.qformer.dropout = {}: use 0 ≤ p < 1", self.model.qformer.dropout));
+        }
+        self.eval.validate()?;
+        self.validate_folders()?;
+        self.validate_language_model()
+    }
+
+    fn validate_stages(&self) -> Result<()> {
+        let refuse = |reason: String| Err(WorkerError::Configuration(reason));
+        let mut names = BTreeSet::new();
+        for stage in &self.stages {
+            let name = stage.name.as_str();
+            if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) {
+                return refuse(format!("stages.name = \"{name}\": use letters, digits, `_` and `-`"));
+            }
+            if !names.insert(name) {
+                return refuse(format!("stages.name = \"{name}\": two stages have this name"));
+            }
+        }
+        let slots = self.train.slots;
+        for StageSettings { name, batch, task, .. } in self.stages.iter().filter(|stage| stage.steps > 0) {
+            if *batch == 0 || batch % slots != 0 {
+                return refuse(format!(
+                    "stages.{name}.batch = {batch} is not a multiple of train.slots = {slots}"
+                ));
+            }
+            if let Some(unusable) = task.unusable(*batch, &self.model) {
+                let Unusable { key, value, reason, .. } = unusable;
+                return refuse(format!("stages.{name}.{key} = {value}: {reason}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_folders(&self) -> Result<()> {
+        let needs = self.needs();
+        let needed = [
+            ("model.image_encoder", &self.model.image_encoder, true),
+            ("model.qformer_tokenizer", &self.model.qformer_tokenizer, needs.qformer_tokenizer),
+            ("model.language_model", &self.model.language_model, needs.language_model),
+            ("model.qformer_init", &self.model.qformer_init, !self.model.qformer_init.is_empty()),
+        ];
+        for (key, folder, needed) in needed {
+            if !needed {
+                continue;
+            }
+            if folder.is_empty() {
+                return Err(WorkerError::Configuration(format!("{key} is not set")));
+            }
+            // Looked at where it is needed, once it is there.
+            if is_url(folder) {
+                continue;
+            }
+            let path = Path::new(folder);
+            if !path.is_dir() && !is_model_file(key, path) {
+                return Err(WorkerError::Configuration(format!(
+                    "{key} = \"{folder}\": there is no such folder (paths are relative to the current directory)"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a language model that no stage can train with, before anyone loads it.
+    fn validate_language_model(&self) -> Result<()> {
+        let folder = Path::new(&self.model.language_model);
+        if !self.needs().language_model || is_url(&self.model.language_model) {
+            return Ok(());
+        }
+        check_family(folder).map_err(|error| {
+            WorkerError::Configuration(format!("model.language_model = \"{}\": {error}", folder.display()))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use blip2_run::exit::ExitClass as _;
+
+    use super::*;
+    use crate::task::TaskSettings;
+    use crate::task::contrast::ContrastSettings;
+
+    #[test]
+    fn names_of_stages_tell_them_apart() {
+        let mut config = WorkerConfig::default();
+        config.stages[1].name = "represent".into();
+        let error = config.validate_stages().unwrap_err().to_string();
+        assert!(error.contains("two stages have this name"), "{error}");
+        config.stages[1].name = "a.b".into();
+        assert!(config.validate_stages().unwrap_err().to_string().contains("letters"));
+    }
+
+    #[test]
+    fn impossible_values_name_their_key() {
+        let mut config = WorkerConfig::default();
+        config.stages[0].steps = 1;
+        config.data.train = vec!["x.parquet".into()];
+        config.train.device = "gpu".into();
+        assert!(config.check().unwrap_err().to_string().contains("train.device = \"gpu\""));
+        config.train.device = "cpu".into();
+        config.train.slots = 3;
+        assert!(config.check().unwrap_err().to_string().contains("train.slots = 3"));
+        config.train.slots = 4;
+        config.stages[0].batch = 6;
+        assert!(config.check().unwrap_err().to_string().contains("stages.represent.batch = 6"));
+        config.stages[0].batch = 8;
+        let long = ContrastSettings { text_length: 1000, ..ContrastSettings::default() };
+        config.stages[0].task = TaskSettings::Contrast(long);
+        assert!(config.check().unwrap_err().to_string().contains("max_positions"));
+        config.stages[0].task = TaskSettings::Contrast(ContrastSettings::default());
+        let assets = |folder: &str| format!("{}/../assets/backbones/{folder}", env!("CARGO_MANIFEST_DIR"));
+        config.model.image_encoder = assets("eva-tiny");
+        config.model.qformer_tokenizer = assets("qformer-tokenizer");
+        (config.stages[1].steps, config.stages[1].batch) = (1, 8);
+        config.model.language_model = assets("bert-tiny");
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.contains("model.language_model") && error.contains("bert"), "{error}");
+        config.model.language_model = assets("t5-tiny");
+        assert_eq!(*config.clone().validate().unwrap(), config);
+        config.model.image_encoder = "/nonexistent".into();
+        let error = config.check().unwrap_err();
+        assert!(error.to_string().contains("model.image_encoder"));
+        assert_eq!(error.exit().code(), 78);
+    }
+}
