@@ -4,11 +4,10 @@
 #[cfg(test)]
 mod help_pages;
 
+use blip2_run::exit;
 use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
 
 use crate::arguments::Arguments;
-use blip2_run::exit;
-
 use crate::examples;
 
 /// What was typed; ends the process when it cannot be understood, or when help was asked for.

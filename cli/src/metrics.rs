@@ -6,12 +6,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use blip2_coordinator::CommittedStep;
+use blip2_pages::chart::Series;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::error::CliError;
 use crate::figures::serialize_values;
-use crate::report::Series;
 
 /// Bytes of lines that may wait for a disk that is full.
 const MOST_WAITING: usize = 64 << 20;
@@ -22,6 +22,11 @@ pub(crate) struct StepRecord {
     /// Index of the step over all stages.
     pub(crate) step: u64,
     pub(crate) stage: u32,
+    /// The stage by its name, and its task; empty in lines of older programs.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) stage_name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) task: String,
     /// Membership epoch in which it was committed.
     pub(crate) epoch: u64,
     /// Losses, gradient norm and learning rate; null where a value is not finite.
@@ -54,6 +59,8 @@ impl From<CommittedStep> for StepRecord {
         Self {
             step: step.step,
             stage: step.stage,
+            stage_name: step.stage_name,
+            task: step.task,
             epoch: step.epoch,
             values: step
                 .values
@@ -221,6 +228,8 @@ mod tests {
         StepRecord {
             step,
             stage: 1 + u32::from(step >= 3),
+            stage_name: if step >= 3 { "generate" } else { "represent" }.into(),
+            task: if step >= 3 { "generate" } else { "contrast" }.into(),
             epoch: 1,
             values: BTreeMap::from([("loss".to_owned(), loss.is_finite().then_some(loss))]),
             seconds: 0.5,
@@ -256,6 +265,19 @@ mod tests {
         let lines = series(&records, 2, &[("loss", "total"), ("itc", "contrastive")]);
         assert_eq!(lines.len(), 1);
         assert_eq!(lines[0].points, [(0, 2.0), (1, 2.0)]);
+    }
+
+    #[test]
+    fn lines_name_stage_and_task_and_lines_without_them_are_read() {
+        let line = line_of(&record(3, 1.0)).unwrap();
+        assert!(
+            line.starts_with(r#"{"step":3,"stage":2,"stage_name":"generate","task":"generate","epoch":1,"#)
+        );
+        let older = line.replace(r#""stage_name":"generate","task":"generate","#, "");
+        assert_ne!(older, line);
+        let read: StepRecord = serde_json::from_str(&older).unwrap();
+        assert_eq!(read, StepRecord { stage_name: String::new(), task: String::new(), ..record(3, 1.0) });
+        assert_eq!(line_of(&read).unwrap(), older, "a line that is kept stays as it was");
     }
 
     #[test]

@@ -192,6 +192,8 @@ pub(crate) fn status_json(status: &StatusReply) -> serde_json::Value {
         "state": status.state,
         "epoch": status.epoch,
         "stage": status.stage,
+        "stage_name": status.stage_name,
+        "task": status.task,
         "step": status.step,
         "total_steps": status.total_steps,
         "values": values_json(&status.values),

@@ -33,6 +33,9 @@ pub(crate) struct StoredStatus {
     pub(crate) state: String,
     pub(crate) epoch: u64,
     pub(crate) stage: u32,
+    /// The stage by its name, and its task; empty where there is none.
+    pub(crate) stage_name: String,
+    pub(crate) task: String,
     /// Committed steps, as far as they are known here.
     pub(crate) step: u64,
     pub(crate) total_steps: u64,
@@ -88,6 +91,8 @@ impl StoredRun {
         let schedule = self.config.schedule();
         let records = read(&metrics_folder(&self.config).join(layout::METRICS)).unwrap_or_default();
         let step = committed(newest.as_ref(), checkpoint.as_ref(), &records);
+        let number = schedule.stage_of(step);
+        let stage = schedule.stage(number);
         let measured = |record: &&StepRecord| record.values.keys().any(|name| name.starts_with(HELD_OUT));
         let measured = records.iter().rev().find(measured);
         let state = match &newest {
@@ -99,7 +104,9 @@ impl StoredRun {
             run: self.config.run.id.clone(),
             state,
             epoch: newest.as_ref().map_or(0, |record| record.epoch),
-            stage: schedule.stage_of(step),
+            stage: number,
+            stage_name: stage.map(|stage| stage.name.clone()).unwrap_or_default(),
+            task: stage.map(|stage| stage.task.clone()).unwrap_or_default(),
             step,
             total_steps: schedule.total(),
             last_checkpoint: checkpoint.map(|record| record.name).unwrap_or_default(),
@@ -215,6 +222,8 @@ mod tests {
             state: state.into(),
             epoch: 4,
             stage: 1,
+            stage_name: "represent".into(),
+            task: "contrast".into(),
             step: 12,
             total_steps: 40,
             last_checkpoint: "00000010-000003".into(),

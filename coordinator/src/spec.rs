@@ -76,7 +76,10 @@ impl RunSpec {
             return wrong("train.slots", "must be a power of two");
         }
         if self.schedule.total() == 0 {
-            return wrong("stage1.steps", "there is no step to do: set stage1.steps or stage2.steps");
+            return wrong(
+                "stages",
+                "there is no step to do: give one a number of steps, as stages.NAME.steps",
+            );
         }
         if self.token.is_empty() {
             return wrong("token", "must not be empty");

@@ -2,19 +2,17 @@
 
 use blip2_dataset::error::DatasetError;
 use blip2_evaluation::EvaluationError;
+use blip2_evaluation::fault::{Cause, FailedDevice, Fault};
 use blip2_model_files::error::ModelError;
 use blip2_run::exit::{Exit, ExitClass};
 use blip2_store::error::StoreError;
-use blip2_store::secret_url::redacted;
-use blip2_tensors::device::DeviceName;
-use blip2_tensors::device::failure::{DeviceFailure, behind, recognised};
 use blip2_tensors::error::TensorError;
 
 /// `Result` of this crate.
 pub type Result<T, E = CurationError> = std::result::Result<T, E>;
 
 /// What to do about a full card.
-const CURATE_LESS: &str = "lower curation.models.batch and curation.models.text_batch";
+pub(crate) const CURATE_LESS: &str = "lower curation.models.batch and curation.models.text_batch";
 
 /// An error of a curation: what, where, and what to do. Jobs and their files fail as data does, with
 /// [`DatasetError`].
@@ -50,59 +48,32 @@ pub enum CurationError {
     #[error("the coordinator's server ended: {0}")]
     Server(String),
     /// The card, or its driver, failed: nothing that others could mend.
-    #[error("{device}: {failure}; {advice}")]
-    Device {
-        /// The device.
-        device: DeviceName,
-        /// What its driver said.
-        failure: DeviceFailure,
-        /// What to do.
-        advice: String,
-    },
+    #[error(transparent)]
+    Device(FailedDevice),
     /// The thread that computes panicked.
     #[error("the compute thread panicked: {0}")]
     Panicked(String),
 }
 
-impl CurationError {
-    /// What is wrong with the model that `key` names: files that are missing, damaged or another model's are
-    /// the configuration's error. A device that fails and a store that does not answer stay what they are.
-    pub(crate) fn of_model(key: &str, place: &str, error: impl Into<Self>) -> Self {
-        let error = error.into();
-        let is_of_the_files = match &error {
-            Self::Model(error) => error.of_device().is_none(),
-            Self::Data(error) => error.is_bad_input(),
-            _ => false,
-        };
-        match is_of_the_files {
-            true => Self::Configuration(format!("{key} = \"{}\": {error}", redacted(place))),
-            false => error,
+impl Fault for CurationError {
+    fn cause(&self) -> Cause<'_> {
+        match self {
+            Self::Model(error) => Cause::Model(error),
+            Self::Data(error) => Cause::Data(error),
+            _ => Cause::Other,
         }
     }
 
-    /// A panic of what computes on `device`.
-    pub(crate) fn panicked(text: String, device: DeviceName) -> Self {
-        match behind(&text) {
-            Some(failure) => Self::device(device, failure),
-            None => Self::Panicked(text),
-        }
+    fn of_configuration(text: String) -> Self {
+        Self::Configuration(text)
     }
 
-    /// An error that a read of `device` returned, by its right name.
-    pub(crate) fn blamed_on(self, device: DeviceName) -> Self {
-        let failure = match &self {
-            Self::Model(error) => error.of_device().and_then(recognised),
-            _ => None,
-        };
-        match failure {
-            Some(failure) => Self::device(device, failure),
-            None => self,
-        }
+    fn of_device(failed: FailedDevice) -> Self {
+        Self::Device(failed)
     }
 
-    fn device(device: DeviceName, failure: DeviceFailure) -> Self {
-        let advice = failure.advice(CURATE_LESS);
-        Self::Device { device, failure, advice }
+    fn of_panic(text: String) -> Self {
+        Self::Panicked(text)
     }
 }
 
@@ -118,7 +89,7 @@ impl ExitClass for CurationError {
             Self::Configuration(_) => Exit::BadConfig,
             Self::Data(error) => error.exit(),
             Self::Refused { .. } => Exit::Refused,
-            Self::Device { .. } => Exit::CardFailed,
+            Self::Device(_) => Exit::CardFailed,
             _ => Exit::Failed,
         }
     }
@@ -143,6 +114,8 @@ impl From<EvaluationError> for CurationError {
 
 #[cfg(test)]
 mod tests {
+    use blip2_tensors::device::DeviceName;
+
     use super::*;
 
     #[test]
@@ -150,7 +123,7 @@ mod tests {
         let card = DeviceName::Cuda(Some(3));
         let text =
             "An IO error happened\nCaused by:\n  out of device memory allocating 4096 bytes\n  0: frame";
-        let error = CurationError::panicked(text.into(), card);
+        let error = CurationError::panicked(text.into(), &card, CURATE_LESS);
         assert_eq!(error.exit().code(), 6);
         let said = error.to_string();
         for part in
@@ -159,11 +132,11 @@ mod tests {
             assert!(said.contains(part), "no {part} in {said}");
         }
         let read = TensorError::Device("cuStreamSynchronize failed with status 719".into());
-        let said = CurationError::from(read).blamed_on(card).to_string();
+        let said = CurationError::from(read).blamed_on(&card, CURATE_LESS).to_string();
         assert!(said.contains("CUDA_ERROR_LAUNCH_FAILED") && !said.contains("curation"), "{said}");
-        let bug = CurationError::panicked("index out of bounds".into(), card);
+        let bug = CurationError::panicked("index out of bounds".into(), &card, CURATE_LESS);
         assert!(matches!(bug, CurationError::Panicked(_)));
-        let other = CurationError::from(TensorError::Device("no bf16".into())).blamed_on(card);
+        let other = CurationError::from(TensorError::Device("no bf16".into())).blamed_on(&card, CURATE_LESS);
         assert_eq!(other.exit().code(), 1);
     }
 

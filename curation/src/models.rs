@@ -11,6 +11,7 @@ mod text_batches;
 
 use std::path::Path;
 
+use blip2_evaluation::fault::Fault as _;
 use blip2_model_files::config::FolderConfig;
 use burn::tensor::Device;
 

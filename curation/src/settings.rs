@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use blip2_evaluation::fault::Fault as _;
 use blip2_model::language::generation::{GenerateOptions, Sampling};
 use blip2_store::fetch::{fetch_model, is_url};
 use blip2_store::secret_url::redacted;

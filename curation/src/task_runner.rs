@@ -1,9 +1,10 @@
 //! Tasks from reading to their record.
 
 use blip2_dataset::corpus::ingest::Share;
+use blip2_evaluation::fault::Fault as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{CurationError, Result};
+use crate::error::{CURATE_LESS, CurationError, Result};
 use crate::finish::{CurationSummary, TaskDone};
 use crate::job::CurationJob;
 use crate::scored::ScoredText;
@@ -49,10 +50,11 @@ impl TaskRunner {
             let texts = score(&models, &task, &mut times);
             (models, task, texts, times)
         });
-        let (models, task, texts, times) =
-            computed.await.map_err(|error| CurationError::panicked(error.to_string(), device))?;
+        let (models, task, texts, times) = computed
+            .await
+            .map_err(|error| CurationError::panicked(error.to_string(), &device, CURATE_LESS))?;
         (self.models, self.times) = (Some(models), times);
-        let texts = texts.map_err(|error| error.blamed_on(device))?;
+        let texts = texts.map_err(|error| error.blamed_on(&device, CURATE_LESS))?;
         Ok(self.job.finish_task(&task, texts).await?)
     }
 

@@ -5,6 +5,7 @@ mod options;
 
 use std::time::Duration;
 
+use blip2_evaluation::fault::Fault as _;
 use blip2_proto::text::{MAX_TEXT, visible};
 use blip2_proto::v1::report_request::Outcome;
 use blip2_proto::v1::{LeasedTask, lease_reply};
@@ -13,7 +14,7 @@ use blip2_store::secret_url::remember_credentials_of;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::CurationConfig;
-use crate::error::{CurationError, Result};
+use crate::error::{CURATE_LESS, CurationError, Result};
 use crate::job::CurationJob;
 use crate::models;
 use crate::scoring::{CurationModels, CurationTimes};
@@ -62,8 +63,8 @@ pub(crate) async fn work(
     let (settings, mode) = (config.models.with_models_here().await?, config.selection.mode);
     let models = tokio::task::spawn_blocking(move || open(&settings, mode))
         .await
-        .map_err(|error| CurationError::panicked(error.to_string(), device))?
-        .map_err(|error| error.blamed_on(device))?;
+        .map_err(|error| CurationError::panicked(error.to_string(), &device, CURATE_LESS))?
+        .map_err(|error| error.blamed_on(&device, CURATE_LESS))?;
     let mut runner = TaskRunner::new(job, models);
     let mut worked = CurationWorked::default();
     loop {
@@ -98,7 +99,7 @@ async fn do_task(coordinator: &LeaseClient, runner: &mut TaskRunner, leased: Lea
             tracing::warn!(task = leased.task, %error, "a task failed");
             let outcome = Outcome::Failed(visible(&error.to_string(), MAX_TEXT));
             // Models that panicked are gone; after anything else the next task may do better.
-            let is_over = matches!(error, CurationError::Panicked(_) | CurationError::Device { .. });
+            let is_over = matches!(error, CurationError::Panicked(_) | CurationError::Device(_));
             (outcome, if is_over { Err(error) } else { Ok(()) })
         }
     };

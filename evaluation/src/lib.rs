@@ -8,6 +8,7 @@
 //! - [`held_out`]: rows that are held out of training, as they are kept between evaluations
 //! - [`captioning`]: text for images, by an exported folder
 //! - [`retrieval`] and [`caption_loss`]: an opened model over a set of samples
+//! - [`fault`]: whose fault it is that a model cannot be opened or computed
 //! - [`image_transform`] and [`tokenizer`]: images and texts as a model's folder says that they are prepared;
 //!   [`model_folder`]: what lies there, for whoever asks before it is opened
 //!
@@ -22,6 +23,7 @@ pub mod caption_tools;
 pub mod captioning;
 pub mod captions;
 pub mod error;
+pub mod fault;
 pub mod file_error;
 pub mod held_out;
 pub mod image_transform;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::loader::{Loader, LoaderSpec};
 use blip2_dataset::plan::{Plan, PlanKey};
+use blip2_evaluation::fault::Fault as _;
 use blip2_images::transform::TrainTransform;
 use blip2_model_files::weights::WeightSource;
 use blip2_tensors::device::placement::Placement;

@@ -3,12 +3,11 @@
 use blip2_collective::CollectiveError;
 use blip2_dataset::error::DatasetError;
 use blip2_evaluation::EvaluationError;
+use blip2_evaluation::fault::{Cause, FailedDevice, Fault};
 use blip2_model_files::error::ModelError;
 use blip2_run::RunError;
 use blip2_run::exit::{Exit, ExitClass};
 use blip2_store::error::StoreError;
-use blip2_store::secret_url::redacted;
-use blip2_tensors::device::failure::DeviceFailure;
 use blip2_tensors::error::TensorError;
 
 /// `Result` of this crate.
@@ -87,15 +86,8 @@ pub enum WorkerError {
     #[error("protocol: {0}")]
     Protocol(String),
     /// The card, or its driver, failed: nothing that others could mend.
-    #[error("{device}: {failure}; {advice}")]
-    Device {
-        /// The device, as far as it is known.
-        device: String,
-        /// What its driver said.
-        failure: DeviceFailure,
-        /// What to do.
-        advice: String,
-    },
+    #[error(transparent)]
+    Device(FailedDevice),
     /// The compute thread panicked.
     #[error("the compute thread panicked: {0}")]
     Panicked(String),
@@ -107,31 +99,31 @@ impl WorkerError {
         Self::Configuration(format!("model.qformer: {error}"))
     }
 
-    /// What is wrong with the model that `key` names. A file that a key names is part of the configuration:
-    /// that it is missing, damaged or another model's is the configuration's error, whichever part it is of.
-    /// A device that fails and a store that does not answer stay what they are.
-    pub(crate) fn of_model(key: &str, place: &str, error: impl Into<Self>) -> Self {
-        let error = error.into();
-        let of_the_files = match &error {
-            Self::Model(error) => error.of_device().is_none(),
-            Self::Data(error) => error.is_bad_input(),
-            _ => false,
-        };
-        match of_the_files {
-            true => Self::Configuration(format!("{key} = \"{}\": {error}", redacted(place))),
-            false => error,
-        }
-    }
-
-    /// A failure of `device`; `less` says how to compute less at a time.
-    pub(crate) fn device(device: String, failure: DeviceFailure, less: &str) -> Self {
-        let advice = failure.advice(less);
-        Self::Device { device, failure, advice }
-    }
-
     /// A checkpoint that cannot be used.
     pub(crate) fn checkpoint(name: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Checkpoint { name: name.into(), reason: reason.into() }
+    }
+}
+
+impl Fault for WorkerError {
+    fn cause(&self) -> Cause<'_> {
+        match self {
+            Self::Model(error) => Cause::Model(error),
+            Self::Data(error) => Cause::Data(error),
+            _ => Cause::Other,
+        }
+    }
+
+    fn of_configuration(text: String) -> Self {
+        Self::Configuration(text)
+    }
+
+    fn of_device(failed: FailedDevice) -> Self {
+        Self::Device(failed)
+    }
+
+    fn of_panic(text: String) -> Self {
+        Self::Panicked(text)
     }
 }
 
@@ -158,7 +150,7 @@ impl ExitClass for WorkerError {
             Self::Configuration(_) => Exit::BadConfig,
             Self::Data(error) => error.exit(),
             Self::Refused { .. } => Exit::Refused,
-            Self::Device { .. } => Exit::CardFailed,
+            Self::Device(_) => Exit::CardFailed,
             Self::RunFailed { exit_code, .. } => Exit::from_code(*exit_code as i32),
             _ => Exit::Failed,
         }

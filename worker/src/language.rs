@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use blip2_dataset::loader::SlotBatch;
 use blip2_dataset::text::{TextEncoder, TextEncoding, Tokens};
+use blip2_evaluation::fault::Fault as _;
 use blip2_evaluation::tokenizer::open_tokenizer;
 use blip2_model::language::{LanguageModel, Padded, SpecialTokens, Texts, split_caption};
 use blip2_random::KeyedRng;

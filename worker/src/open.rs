@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use blip2_dataset::text::{TextEncoder, TextEncoding};
+use blip2_evaluation::fault::Fault as _;
 use blip2_model::vision::ImageEncoder;
 use blip2_model_files::tokenizer::{DECODER_START, QFormerTokenizer};
 use blip2_model_files::weights::InitialValues;

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use blip2_evaluation::fault::Fault as _;
 use blip2_proto::v1;
 use blip2_tensors::device::card::{Card, CardWatch};
-use blip2_tensors::device::failure::{behind, recognised};
 use blip2_tensors::device::{DeviceName, KernelsMade};
 
 use crate::error::WorkerError;
@@ -40,22 +40,12 @@ impl OwnDevice {
 
     /// A panic of what computes on the device, as an error.
     pub(crate) fn panicked(&self, text: String) -> WorkerError {
-        match behind(&text) {
-            Some(failure) => WorkerError::device(self.described().device, failure, TRAIN_LESS),
-            None => WorkerError::Panicked(text),
-        }
+        WorkerError::panicked(text, &self.described().device, TRAIN_LESS)
     }
 
     /// An error that a read of the device returned, by its right name.
     pub(crate) fn blamed(&self, error: WorkerError) -> WorkerError {
-        let failure = match &error {
-            WorkerError::Model(error) => error.of_device().and_then(recognised),
-            _ => None,
-        };
-        match failure {
-            Some(failure) => WorkerError::device(self.described().device, failure, TRAIN_LESS),
-            None => error,
-        }
+        error.blamed_on(&self.described().device, TRAIN_LESS)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The places that a configuration names: models that may be URLs.
 
+use blip2_evaluation::fault::Fault as _;
 use blip2_run::layout::COMMIT;
 use blip2_store::Location;
 use blip2_store::error::StoreError;

@@ -358,7 +358,7 @@ impl MemberDriver {
                 Err(self.fault.unwrap_or(WorkerError::RunFailed { exit_code, reason }))
             }
             // Turned out for its card's failure, which says more than that it was turned out.
-            Some(MemberEnd::Refused { .. }) if matches!(self.fault, Some(WorkerError::Device { .. })) => {
+            Some(MemberEnd::Refused { .. }) if matches!(self.fault, Some(WorkerError::Device(_))) => {
                 Err(self.fault.unwrap_or(WorkerError::Protocol("no fault".into())))
             }
             Some(MemberEnd::Refused { reason }) => Err(WorkerError::Refused { reason }),

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use blip2_evaluation::fault::Fault as _;
 use blip2_model_files::weights::WeightSource;
 use blip2_tensors::train::buckets::{BUCKET_ELEMENTS, GradientBuckets};
 use blip2_tensors::train::flat::FlatLayout;

@@ -54,6 +54,7 @@ const PURE: &[&str] = &[
     "model/src/language/generation",
     "model/src/objectives",
     "model/src/qformer",
+    "pages/src",
     "random/src/lib.rs",
     "tensors/src/fused",
     "tensors/src/nn",

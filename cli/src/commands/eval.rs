@@ -5,6 +5,7 @@ mod score;
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::samples::{Sample, read_all};
 use blip2_evaluation::retrieval::Retrieval;
+use blip2_pages::quickstart_page::RetrievalScores;
 use blip2_run::exit::Exit;
 use blip2_store::secret_url::redacted;
 use blip2_tensors::device::DeviceName;
@@ -20,7 +21,6 @@ use serde::Serialize;
 use super::checkpoint::{Target, read_state};
 use super::print_json;
 use crate::error::CliError;
-use crate::report::RetrievalScores;
 use crate::run_folder::stored_configuration;
 use score::ScoreArguments;
 

@@ -6,6 +6,8 @@ mod survival;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use blip2_pages::chart::Series;
+use blip2_pages::quickstart_page::{CaptionLosses, Report, RetrievalScores, render};
 use blip2_run::exit::Exit;
 use blip2_run::layout;
 use blip2_store::fetch::is_url;
@@ -25,7 +27,7 @@ use crate::error::CliError;
 use crate::figures::duration;
 use crate::metrics::{StepRecord, read, series};
 use crate::progress::Audience;
-use crate::report::{CaptionLosses, Report, RetrievalScores, Series, write};
+use crate::report::write_page;
 use crate::run_folder::Purpose;
 use crate::session::Finished;
 use crate::signals::Signals;
@@ -114,7 +116,7 @@ pub(crate) async fn run(arguments: QuickstartArguments) -> Result<Exit, CliError
         pictures: images,
         facts: facts(&config, &finished, &records, &digest, &survival),
     };
-    write(&report, &path)?;
+    write_page(&render(&report), &path)?;
     let seconds = started.elapsed().as_secs_f64();
     tell(&report.retrieval, report.caption_losses, seconds, &path);
     if arguments.json {

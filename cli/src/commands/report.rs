@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use blip2_pages::chart::Series;
+use blip2_pages::run_page::{Chart, RunReport, Table, Tile, render_run};
 use blip2_run::catalogue::{Catalogue, Listing};
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::{EpochMember, EpochRecord, Epochs};
@@ -21,7 +23,7 @@ use crate::faults::{FaultRecord, read_faults};
 use crate::figures::{count, duration};
 use crate::metrics::{StepRecord, read, series};
 use crate::places::typed_location;
-use crate::report::{Chart, RunReport, Series, Table, Tile, render_run, write_page};
+use crate::report::write_page;
 use crate::run_folder::{local_path, metrics_folder};
 use crate::stored_status::{StoredRun, StoredStatus};
 
@@ -349,6 +351,8 @@ fn saved(checkpoint: &CheckpointRecord) -> Option<StepRecord> {
     Some(StepRecord {
         step: checkpoint.step.checked_sub(1)?,
         stage: checkpoint.stage,
+        stage_name: checkpoint.stage_name.clone(),
+        task: checkpoint.task.clone(),
         epoch: checkpoint.epoch,
         values,
         ..StepRecord::default()

@@ -4,7 +4,6 @@ use blip2_dataset::quarantine::QuarantineList;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{Hello, NamedValue};
-
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::EpochMember;
 
@@ -146,6 +145,10 @@ pub struct CommittedStep {
     pub step: u64,
     /// Its stage, from 1.
     pub stage: u32,
+    /// The stage by its name.
+    pub stage_name: String,
+    /// The stage's task.
+    pub task: String,
     /// The membership epoch that did it.
     pub epoch: u64,
     /// Losses, gradient norm and learning rate of the global batch.

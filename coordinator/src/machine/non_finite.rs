@@ -57,7 +57,8 @@ impl Machine {
     }
 
     fn advice(&self) -> String {
-        let stage = self.schedule.stage_of(self.committed);
+        let number = self.schedule.stage_of(self.committed);
+        let stage = self.schedule.stage(number).map_or("NAME", |stage| stage.name.as_str());
         let continued = match &self.last_checkpoint {
             Some(checkpoint) => {
                 format!("checkpoint {} holds and --resume continues from it", checkpoint.name)
@@ -65,8 +66,8 @@ impl Machine {
             None => "nothing was saved yet".to_owned(),
         };
         format!(
-            "{continued}. Look at the rows and at metrics.jsonl, lower stage{stage}.optimizer.learning_rate or set \
-             stage{stage}.optimizer.clip_norm in a new run"
+            "{continued}. Look at the rows and at metrics.jsonl, lower stages.{stage}.optimizer.learning_rate \
+             or set stages.{stage}.optimizer.clip_norm in a new run"
         )
     }
 

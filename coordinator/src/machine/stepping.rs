@@ -168,9 +168,12 @@ impl Machine {
         stage: u32,
         reports: BTreeMap<u32, StepDone>,
     ) -> (CommittedStep, Vec<Quarantined>) {
+        let of_stage = self.schedule.stage(stage);
         let mut committed = CommittedStep {
             step,
             stage,
+            stage_name: of_stage.map(|stage| stage.name.clone()).unwrap_or_default(),
+            task: of_stage.map(|stage| stage.task.clone()).unwrap_or_default(),
             epoch: self.epoch,
             values: Vec::new(),
             seconds: 0.0,

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use blip2_dataset::corpus::survey::{Survey, SurveySpec, survey};
+use blip2_pages::histogram::Histogram;
+use blip2_run::exit::Exit;
 use clap::Args;
 use serde_json::json;
 
@@ -11,9 +13,7 @@ use super::sheet::{histograms, render};
 use crate::commands::print_json;
 use crate::error::CliError;
 use crate::report;
-use crate::report::Histogram;
 use crate::typed_numbers;
-use blip2_run::exit::Exit;
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArguments {

@@ -3,9 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use blip2_dataset::corpus::survey::{Survey, SurveyedImage};
+use blip2_pages::document::{document, facts};
+use blip2_pages::histogram::Histogram;
 use maud::{Markup, html};
-
-use crate::report::{Histogram, document, facts};
 
 /// Captions shown of a picture.
 const CAPTIONS: usize = 5;

@@ -6,9 +6,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use blip2_curation::finish::KEPT;
 use blip2_curation::report::{CurationFigures, Example, ExampleText};
+use blip2_pages::bars::{Bar, group as bar_group};
+use blip2_pages::document::{document, facts};
+use blip2_pages::histogram::Histogram;
 use maud::{Markup, html};
-
-use crate::report::{Bar, Histogram, bar_group, document, facts};
 
 /// Texts shown of a picture.
 const TEXTS: usize = 12;

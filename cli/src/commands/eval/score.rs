@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use blip2_evaluation::answers::Measure;
 use blip2_evaluation::metrics::bootstrap::Draws;
 use blip2_evaluation::metrics::vqa::Mode;
+use blip2_run::exit::Exit;
 use clap::{Args, ValueEnum};
 
 use crate::commands::{print_json, print_text};
@@ -19,7 +20,6 @@ use crate::error::CliError;
 use crate::report::write_page;
 use crate::typed_numbers;
 use answers::AnswerReferences;
-use blip2_run::exit::Exit;
 use captions::{CaptionReferences, Tokenizer};
 use references::References;
 use retrieval::RetrievalReferences;

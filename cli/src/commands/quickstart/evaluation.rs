@@ -8,6 +8,7 @@ use blip2_evaluation::caption_loss;
 use blip2_evaluation::captioning::Captioner;
 use blip2_images::RgbImage;
 use blip2_model::language::generation::GenerateOptions;
+use blip2_pages::quickstart_page::{CaptionLosses, CaptionedPicture, RetrievalScores};
 use blip2_tensors::device::DeviceError;
 use blip2_worker::config::stage::NumberedStage;
 use blip2_worker::evaluate::{Evaluator, Scores};
@@ -19,7 +20,6 @@ use crate::commands::checkpoint::{Target, read_state};
 use crate::commands::eval::{clip_recall, held_out, retrieval_scores};
 use crate::config::RunConfig;
 use crate::error::CliError;
-use crate::report::{CaptionLosses, CaptionedPicture, RetrievalScores};
 
 /// What the report shows of it.
 #[derive(Debug, Default)]

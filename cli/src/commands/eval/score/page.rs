@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use blip2_pages::bars::{Bar, group as bar_group};
+use blip2_pages::document::{document, facts, tile};
 use maud::{Markup, html};
 
 use super::references::{Case, Judged};
 use super::summary::{Score, Summary, shown};
-use crate::report::{Bar, bar_group, document, facts, tile};
 
 /// Cases that are shown.
 const CASES: usize = 200;

@@ -2,20 +2,21 @@
 
 use maud::Markup;
 
-use super::bars::{Bar, group};
+use crate::bars::{Bar, group};
 
 /// Counts by range of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Histogram {
+pub struct Histogram {
     /// Stable name, for programs.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     title: String,
-    pub(crate) bars: Vec<(String, u64)>,
+    /// Each label with its count, from the left.
+    pub bars: Vec<(String, u64)>,
 }
 
 impl Histogram {
     /// `bounds` cut the values; the first bar is below the first of them, the last one from the last on.
-    pub(crate) fn new(
+    pub fn new(
         name: &'static str,
         title: impl Into<String>,
         bounds: &[f64],
@@ -36,7 +37,7 @@ impl Histogram {
     }
 
     /// Bars with their counts.
-    pub(crate) fn render(&self) -> Markup {
+    pub fn render(&self) -> Markup {
         let full = self.bars.iter().map(|(_, count)| *count).max().unwrap_or_default() as f64;
         let bar = |(label, count): &'_ (String, u64)| (label.clone(), *count as f64);
         let counted: Vec<_> = self.bars.iter().map(bar).collect();

@@ -5,7 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 const STYLE: &str = include_str!("style.css");
 
 /// A page that needs nothing beside it.
-pub(crate) fn document(title: &str, body: &Markup) -> String {
+pub fn document(title: &str, body: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -23,7 +23,7 @@ pub(crate) fn document(title: &str, body: &Markup) -> String {
 }
 
 /// Names with their values.
-pub(crate) fn facts<'a>(named: impl Iterator<Item = (&'a str, &'a str)>) -> Markup {
+pub fn facts<'a>(named: impl Iterator<Item = (&'a str, &'a str)>) -> Markup {
     html! {
         dl class="facts" {
             @for (name, value) in named {
@@ -34,7 +34,7 @@ pub(crate) fn facts<'a>(named: impl Iterator<Item = (&'a str, &'a str)>) -> Mark
 }
 
 /// A headline number.
-pub(crate) fn tile(label: &str, value: &str, note: &str) -> Markup {
+pub fn tile(label: &str, value: &str, note: &str) -> Markup {
     html! {
         div class="tile" { span { (label) } strong { (value) } small { (note) } }
     }

@@ -4,15 +4,17 @@ use maud::{Markup, html};
 
 /// One bar.
 #[derive(Debug, Clone)]
-pub(crate) struct Bar<'a> {
-    pub(crate) label: &'a str,
-    pub(crate) value: f64,
+pub struct Bar<'a> {
+    /// What it is of.
+    pub label: &'a str,
+    /// How long it is.
+    pub value: f64,
     /// CSS class that colours it: `ours`, `other` or `floor`.
-    pub(crate) kind: &'static str,
+    pub kind: &'static str,
 }
 
 /// A titled group of bars on a scale from 0 to `full`, numbers with `decimals` places.
-pub(crate) fn group(title: &str, bars: &[Bar<'_>], full: f64, decimals: usize) -> Markup {
+pub fn group(title: &str, bars: &[Bar<'_>], full: f64, decimals: usize) -> Markup {
     let share = |value: f64| if full > 0.0 { (value / full).clamp(0.0, 1.0) * 100.0 } else { 0.0 };
     html! {
         section class="bars" {

@@ -2,51 +2,65 @@
 
 use maud::{Markup, html};
 
-use super::chart::{Series, line_chart};
-use super::document::{document, facts, tile};
+use crate::chart::{Series, line_chart};
+use crate::document::{document, facts, tile};
 
 /// A headline number.
 #[derive(Debug, Clone)]
-pub(crate) struct Tile {
-    pub(crate) label: String,
-    pub(crate) value: String,
-    pub(crate) note: String,
+pub struct Tile {
+    /// What the number is of.
+    pub label: String,
+    /// The number.
+    pub value: String,
+    /// A word below it.
+    pub note: String,
 }
 
 /// Lines over the steps.
 #[derive(Debug, Clone)]
-pub(crate) struct Chart {
-    pub(crate) title: String,
-    pub(crate) unit: String,
-    pub(crate) series: Vec<Series>,
+pub struct Chart {
+    /// Its heading.
+    pub title: String,
+    /// The unit of its values.
+    pub unit: String,
+    /// Its lines.
+    pub series: Vec<Series>,
 }
 
 /// Rows of text under a heading; `empty` is said where there is none.
 #[derive(Debug, Clone)]
-pub(crate) struct Table {
-    pub(crate) id: &'static str,
-    pub(crate) title: String,
+pub struct Table {
+    /// The anchor of its section.
+    pub id: &'static str,
+    /// Its heading.
+    pub title: String,
     /// A sentence above the rows.
-    pub(crate) about: String,
-    pub(crate) rows: Vec<(String, String)>,
-    pub(crate) empty: String,
+    pub about: String,
+    /// Name and value of each row.
+    pub rows: Vec<(String, String)>,
+    /// What stands there where it has no row.
+    pub empty: String,
 }
 
 /// All that the page shows.
 #[derive(Debug, Clone)]
-pub(crate) struct RunReport {
-    pub(crate) run: String,
+pub struct RunReport {
+    /// Name of the run.
+    pub run: String,
     /// How far it is, or how it ended.
-    pub(crate) state: String,
-    pub(crate) tiles: Vec<Tile>,
-    pub(crate) charts: Vec<Chart>,
+    pub state: String,
+    /// The numbers at the top.
+    pub tiles: Vec<Tile>,
+    /// The curves.
+    pub charts: Vec<Chart>,
     /// Said below the charts, or in their place.
-    pub(crate) about_charts: String,
-    pub(crate) tables: Vec<Table>,
+    pub about_charts: String,
+    /// The sections below them.
+    pub tables: Vec<Table>,
 }
 
 /// The whole page as one HTML document.
-pub(crate) fn render_run(report: &RunReport) -> String {
+pub fn render_run(report: &RunReport) -> String {
     let body = html! {
         header {
             h1 { "Run " (report.run) }

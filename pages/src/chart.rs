@@ -19,10 +19,11 @@ const MAX_POINTS: usize = 600;
 
 /// A named sequence of values, one for each step.
 #[derive(Debug, Clone)]
-pub(crate) struct Series {
-    pub(crate) name: String,
+pub struct Series {
+    /// What it is called beside the chart.
+    pub name: String,
     /// Step and value, by step.
-    pub(crate) points: Vec<(u64, f64)>,
+    pub points: Vec<(u64, f64)>,
 }
 
 /// The chart, or a sentence where there is nothing to draw.

@@ -4,57 +4,66 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use maud::{Markup, html};
 
-use super::bars::{Bar, group};
-use super::chart::{Series, line_chart};
-use super::document::{document, facts, tile};
+use crate::bars::{Bar, group};
+use crate::chart::{Series, line_chart};
+use crate::document::{document, facts, tile};
 
 /// All that the report shows.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Report {
-    pub(crate) retrieval: RetrievalScores,
+pub struct Report {
+    /// How often the right name is found.
+    pub retrieval: RetrievalScores,
     /// For each stage its title, and the losses of every step.
-    pub(crate) stages: Vec<(String, Vec<Series>)>,
+    pub stages: Vec<(String, Vec<Series>)>,
     /// Absent where no stage writes captions.
-    pub(crate) caption_losses: Option<CaptionLosses>,
-    pub(crate) pictures: Vec<CaptionedPicture>,
+    pub caption_losses: Option<CaptionLosses>,
+    /// Pictures with what the model writes for them.
+    pub pictures: Vec<CaptionedPicture>,
     /// Name and value, in the order shown.
-    pub(crate) facts: Vec<(String, String)>,
+    pub facts: Vec<(String, String)>,
 }
 
 /// Recall at 1, 5 and 10 of held-out names, image to text.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct RetrievalScores {
-    pub(crate) ours: [f64; 3],
+pub struct RetrievalScores {
+    /// Of the trained model, at ranks 1, 5 and 10.
+    pub ours: [f64; 3],
     /// The frozen CLIP, if there is one to compare with.
-    pub(crate) clip: Option<[f64; 3]>,
-    pub(crate) chance: [f64; 3],
+    pub clip: Option<[f64; 3]>,
+    /// Of guessing.
+    pub chance: [f64; 3],
     /// Distinct names that are told apart.
-    pub(crate) names: usize,
-    pub(crate) pictures: usize,
+    pub names: usize,
+    /// Pictures that were asked about.
+    pub pictures: usize,
 }
 
 /// Mean loss of held-out captions, in nats per token.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct CaptionLosses {
-    pub(crate) with_images: f64,
+pub struct CaptionLosses {
+    /// Of captions with their pictures.
+    pub with_images: f64,
     /// The same captions, each with another caption's picture.
-    pub(crate) shuffled: f64,
+    pub shuffled: f64,
     /// The language model without any picture.
-    pub(crate) language_model: f64,
+    pub language_model: f64,
 }
 
 /// A held-out picture, what it is called and what was written for it.
 #[derive(Debug, Clone)]
-pub(crate) struct CaptionedPicture {
+pub struct CaptionedPicture {
     /// The file's bytes, in a format that browsers show.
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) media_type: &'static str,
-    pub(crate) name: String,
-    pub(crate) written: String,
+    pub bytes: Vec<u8>,
+    /// What `bytes` are, such as `image/png`.
+    pub media_type: &'static str,
+    /// What the picture shows.
+    pub name: String,
+    /// What the model wrote.
+    pub written: String,
 }
 
 /// The whole report as one HTML document.
-pub(crate) fn render(report: &Report) -> String {
+pub fn render(report: &Report) -> String {
     let body = html! {
         (headline(report))
         (retrieval(&report.retrieval))
