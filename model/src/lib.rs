@@ -5,7 +5,8 @@
 //! what their files look like in [`blip2_model_files`]. Its floors, from the ground up; each knows those
 //! above it in this list, and none below:
 //!
-//! - [`vision`]: frozen image encoders in the EVA and the CLIP layout.
+//! - [`vision`]: image encoders in the EVA and the CLIP layout.
+//! - [`trained_encoder`]: one that is trained, its gradient block by block.
 //! - [`qformer`]: the Querying Transformer.
 //! - [`language`]: the frozen language models behind one interface, and text from them.
 //! - [`objectives`]: the losses that train the Q-Former.
@@ -22,4 +23,5 @@ pub mod objectives;
 #[cfg(test)]
 mod published;
 pub mod qformer;
+pub mod trained_encoder;
 pub mod vision;

@@ -2,8 +2,10 @@
 //!
 //! - [`contrast`]: contrastive, matching and captioning losses against the texts of all slots.
 //! - [`generate`]: its queries are a soft prompt of a frozen language model.
+//! - [`questions`]: the same with a question beside them, which they look for.
 //! - [`flops`]: operations of a step, counted from shapes.
 
 pub mod contrast;
 pub mod flops;
 pub mod generate;
+pub mod questions;

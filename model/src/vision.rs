@@ -1,4 +1,4 @@
-//! Frozen image encoders: images to the features that the Q-Former attends to.
+//! Image encoders: images to the features that the Q-Former attends to.
 
 mod clip;
 mod eva;
@@ -13,14 +13,15 @@ pub use source::EncoderSizes;
 
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Gradients, Tensor};
 
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::{Fit, check_beside, load_beside, randomise};
 use blip2_tensors::device::placement::Placement;
+use blip2_tensors::nn::drop_path::BlockPaths;
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor};
 
-/// A frozen image encoder in one of the two published layouts.
+/// An image encoder in one of the two published layouts.
 #[derive(Debug, Clone)]
 pub enum ImageEncoder {
     /// Fused projections, all blocks, no final norm.
@@ -132,6 +133,37 @@ impl ImageEncoder {
         match self {
             Self::Eva(model) => model.forward(pixels),
             Self::Clip(model) => model.forward(pixels),
+        }
+    }
+
+    /// What enters the first block, `[b, tokens, width]`.
+    pub(crate) fn embed(&self, pixels: Tensor<4>) -> Result<Tensor<3>, ModelError> {
+        match self {
+            Self::Eva(model) => model.embed(pixels),
+            Self::Clip(model) => model.embed(pixels),
+        }
+    }
+
+    /// Block `index` of what enters it.
+    pub(crate) fn block(&self, index: usize, x: Tensor<3>, paths: &BlockPaths) -> Tensor<3> {
+        match self {
+            Self::Eva(model) => model.block(index, x, paths),
+            Self::Clip(model) => model.block(index, x, paths),
+        }
+    }
+
+    /// Blocks that are used.
+    pub fn depth(&self) -> usize {
+        match self {
+            Self::Eva(model) => model.config().depth,
+            Self::Clip(model) => model.layers(),
+        }
+    }
+
+    /// Takes the noise out of block `index`'s gradients, where a key bias is part of a fused one.
+    pub(crate) fn without_key_bias(&self, index: usize, gradients: &mut Gradients) {
+        if let Self::Eva(model) = self {
+            model.without_key_bias(index, gradients);
         }
     }
 }

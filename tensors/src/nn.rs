@@ -5,6 +5,7 @@ pub mod activation;
 pub mod attention;
 pub mod cache;
 pub mod causal;
+pub mod drop_path;
 pub mod dropout;
 pub mod erased;
 pub mod feed_forward;

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
-use crate::qformer::{QFormer, QFormerConfig};
+use crate::qformer::{ImageKeyValues, QFormer, QFormerConfig};
 use blip2_model_files::error::ModelError;
 use blip2_tensors::device::cast::in_f32;
 use blip2_tensors::nn::dropout::Dropout;
@@ -11,14 +11,15 @@ use blip2_tensors::nn::layers::{LayerNorm, Linear};
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 use blip2_tensors::train::tape::{Segment, Tape};
 
-/// What the generate task trains: vision norm, queries, Q-Former without its text parts, projection.
+/// What the generate task trains: vision norm, queries, Q-Former without its text parts unless it reads
+/// questions, projection.
 #[derive(Module, Debug)]
 pub struct GenerateModel {
     /// Norm of the image features.
     pub ln_vision: LayerNorm,
     /// `[1, queries, hidden]`.
     pub query_tokens: Param<Tensor<3>>,
-    /// Without text parts.
+    /// With text parts in [`GenerateModel::reading_questions`] alone.
     pub qformer: QFormer,
     /// Hidden width to the language model's.
     pub opt_proj: Linear,
@@ -51,17 +52,31 @@ impl GenerateModel {
         dropout: &mut Dropout,
         tape: &mut Tape,
     ) -> Result<Tensor<3>, ModelError> {
-        let [batch, _, width] = image_features.dims();
+        let batch = image_features.dims()[0];
+        let image = self.image_key_values(image_features, tape)?;
+        Ok(self.qformer.forward_queries(self.queries(batch), &image, dropout, tape).0)
+    }
+
+    /// What the layers see of the images; cuts `tape` behind `ln_vision`.
+    pub(super) fn image_key_values(
+        &self,
+        image_features: Tensor<3>,
+        tape: &mut Tape,
+    ) -> Result<ImageKeyValues, ModelError> {
+        let width = image_features.dims()[2];
         let expected = self.ln_vision.weight.val().dims()[0];
         if width != expected {
             let reason = format!("features of width {width}, the model was made for {expected}");
             return Err(ModelError::input("image features", reason));
         }
         let image_embeds = tape.cut(Segment::Inputs, self.ln_vision.forward(in_f32(image_features)));
-        let image = self.qformer.image_key_values(image_embeds);
+        Ok(self.qformer.image_key_values(image_embeds))
+    }
+
+    /// The learned queries for each of `rows` images.
+    pub(super) fn queries(&self, rows: usize) -> Tensor<3> {
         let [_, queries, hidden] = self.query_tokens.val().dims();
-        let queries = self.query_tokens.val().expand([batch, queries, hidden]);
-        Ok(self.qformer.forward_queries(queries, &image, dropout, tape).0)
+        self.query_tokens.val().expand([rows, queries, hidden])
     }
 
     /// The soft prompt.

@@ -13,6 +13,7 @@ use super::positions::{Alignment, resize_positions};
 use blip2_model_files::error::ModelError;
 use blip2_tensors::device::cast::in_numbers;
 use blip2_tensors::nn::activation::Activation;
+use blip2_tensors::nn::drop_path::BlockPaths;
 use blip2_tensors::nn::layers::{Embedding, LayerNorm, zeros};
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
@@ -139,17 +140,29 @@ impl ClipVit {
     /// # Shapes
     /// - pixels `[b, 3, image_size, image_size]`; output `[b, tokens, width]`
     pub fn forward(&self, pixels: Tensor<4>) -> Result<Tensor<3>, ModelError> {
+        let embedded = self.embed(pixels)?;
+        Ok((0..self.layers.len()).fold(embedded, |x, layer| self.block(layer, x, &BlockPaths::kept())))
+    }
+
+    /// What enters the first layer, `[b, tokens, width]`.
+    pub(super) fn embed(&self, pixels: Tensor<4>) -> Result<Tensor<3>, ModelError> {
         check_pixels(&pixels, self.config.image_size)?;
         let batch = pixels.dims()[0];
         let class = self.class_embedding.val().unsqueeze::<3>().expand([batch, 1, self.config.width]);
         let x = Tensor::cat(vec![class, self.patch_embedding.forward(pixels)], 1)
             + self.position_embedding.first(self.config.tokens());
         let x = self.pre_norm.forward(x);
-        let mut x = in_numbers(x, self.layers.first().map_or(DType::F32, ClipLayer::kept_in));
-        for layer in &self.layers {
-            x = layer.forward(x, None);
-        }
-        Ok(x)
+        Ok(in_numbers(x, self.layers.first().map_or(DType::F32, ClipLayer::kept_in)))
+    }
+
+    /// Layer `index` of what enters it, `[b, tokens, width]`.
+    pub(super) fn block(&self, index: usize, x: Tensor<3>, paths: &BlockPaths) -> Tensor<3> {
+        self.layers[index].forward_on(x, None, paths)
+    }
+
+    /// Layers held.
+    pub(super) fn layers(&self) -> usize {
+        self.layers.len()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The image encoder in the EVA-CLIP layout: fused query, key and value, no final norm.
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Gradients, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::patches::{PatchEmbedding, check_pixels, check_sizes};
@@ -9,7 +9,8 @@ use super::positions::{Alignment, resize_positions};
 use blip2_model_files::error::ModelError;
 use blip2_tensors::device::cast::in_numbers;
 use blip2_tensors::fused::gelu;
-use blip2_tensors::nn::attention::{frozen_attention, merge_heads, split_heads};
+use blip2_tensors::nn::attention::{encoder_attention, merge_heads, split_heads};
+use blip2_tensors::nn::drop_path::{BlockPaths, Branch};
 use blip2_tensors::nn::layers::{LayerNorm, Linear, zeros};
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 
@@ -97,14 +98,14 @@ impl EvaBlock {
         }
     }
 
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, paths: &BlockPaths) -> Tensor<3> {
         let width = x.dims()[2];
         let qkv = self.qkv.forward(self.norm1.forward(x.clone()));
         let third = |index: usize| split_heads(qkv.clone().narrow(2, index * width, width), self.heads);
-        let attended = frozen_attention(third(0), third(1), third(2), None);
-        let x = x + self.proj.forward(merge_heads(attended));
+        let attended = encoder_attention(third(0), third(1), third(2), None);
+        let x = x + paths.scale(Branch::Attention, self.proj.forward(merge_heads(attended)));
         let inner = self.fc2.forward(gelu(self.fc1.forward(self.norm2.forward(x.clone()))));
-        x + inner
+        x + paths.scale(Branch::FeedForward, inner)
     }
 }
 
@@ -164,15 +165,33 @@ impl EvaVit {
     /// # Shapes
     /// - pixels `[b, 3, image_size, image_size]`; output `[b, tokens, width]`
     pub fn forward(&self, pixels: Tensor<4>) -> Result<Tensor<3>, ModelError> {
+        let embedded = self.embed(pixels)?;
+        Ok((0..self.blocks.len()).fold(embedded, |x, block| self.block(block, x, &BlockPaths::kept())))
+    }
+
+    /// What enters the first block, `[b, tokens, width]`.
+    pub(super) fn embed(&self, pixels: Tensor<4>) -> Result<Tensor<3>, ModelError> {
         check_pixels(&pixels, self.config.image_size)?;
         let batch = pixels.dims()[0];
         let class = self.cls_token.val().expand([batch, 1, self.config.width]);
         let x = Tensor::cat(vec![class, self.patch_embed.forward(pixels)], 1) + self.pos_embed.val();
-        let mut x = in_numbers(x, self.blocks.first().map_or(DType::F32, |block| block.qkv.kept_in()));
-        for block in &self.blocks {
-            x = block.forward(x);
-        }
-        Ok(x)
+        Ok(in_numbers(x, self.blocks.first().map_or(DType::F32, |block| block.qkv.kept_in())))
+    }
+
+    /// Block `index` of what enters it, `[b, tokens, width]`.
+    pub(super) fn block(&self, index: usize, x: Tensor<3>, paths: &BlockPaths) -> Tensor<3> {
+        self.blocks[index].forward(x, paths)
+    }
+
+    /// Sets the gradient of a block's key bias, the middle third of its fused bias, to zero: it adds the same
+    /// number to all scores of a query, so that its true gradient is zero and the computed one noise.
+    pub(super) fn without_key_bias(&self, index: usize, gradients: &mut Gradients) {
+        let Some(bias) = &self.blocks[index].qkv.bias else { return };
+        let bias = bias.val();
+        let Some(gradient) = bias.grad(gradients) else { return };
+        let width = self.config.width;
+        let third = |index: usize| gradient.clone().narrow(0, index * width, width);
+        bias.grad_replace(gradients, Tensor::cat(vec![third(0), third(1).zeros_like(), third(2)], 0));
     }
 }
 

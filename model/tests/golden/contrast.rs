@@ -30,7 +30,7 @@ pub(crate) struct Case {
     tape: fn() -> Tape,
 }
 
-fn size(meta: &Value, section: &str, field: &str) -> usize {
+pub(crate) fn size(meta: &Value, section: &str, field: &str) -> usize {
     meta[section][field].as_u64().unwrap_or_else(|| panic!("meta.json: {section}.{field}")) as usize
 }
 
@@ -41,40 +41,46 @@ struct Step {
     gradients: Vec<f32>,
 }
 
+/// The image encoder, on a plain device, and what reads its features, with the fixture's weights.
+pub(crate) fn models(fixture: &Fixture, meta: &Value) -> (EvaVit, ContrastModel) {
+    let plain = device();
+    let device = plain.clone().autodiff();
+    let source = WeightSource::open(&fixture.path("weights.safetensors"), NameStyle::Lavis).unwrap();
+    let width = size(meta, "vision", "width");
+    let vision = EvaConfig {
+        width,
+        depth: size(meta, "vision", "depth"),
+        heads: size(meta, "vision", "heads"),
+        intermediate: (width as f64 * meta["vision"]["mlp_ratio"].as_f64().unwrap()) as usize,
+        image_size: meta["image_size"].as_u64().unwrap() as usize,
+        patch_size: meta["patch_size"].as_u64().unwrap() as usize,
+        layer_norm_eps: meta["vision"]["layer_norm_eps"].as_f64().unwrap(),
+    };
+    let mut encoder = EvaVit::new(&vision, &plain);
+    load(&mut encoder, "visual_encoder", &source, &plain).unwrap();
+    let config = QFormerConfig::new(width)
+        .with_hidden(size(meta, "qformer", "hidden"))
+        .with_layers(size(meta, "qformer", "layers"))
+        .with_heads(size(meta, "qformer", "heads"))
+        .with_intermediate(size(meta, "qformer", "intermediate"))
+        .with_vocab(size(meta, "qformer", "vocab"))
+        .with_max_positions(size(meta, "qformer", "max_positions"))
+        .with_queries(size(meta, "qformer", "queries"))
+        .with_cross_attention_frequency(size(meta, "qformer", "cross_attention_freq"))
+        .with_layer_norm_eps(meta["qformer"]["layer_norm_eps"].as_f64().unwrap())
+        .with_dropout(0.0);
+    let eps = meta["vision"]["ln_vision_eps"].as_f64().unwrap();
+    let mut model = ContrastModel::new(&config, size(meta, "qformer", "embed_dim"), eps, &device).unwrap();
+    load(&mut model, "", &source, &device).unwrap();
+    (encoder, model)
+}
+
 impl Case {
     pub(crate) fn open(fixture: Fixture) -> Self {
         let meta: Value = fixture.json("meta.json");
-        let plain = device();
-        let device = plain.clone().autodiff();
-        let source = WeightSource::open(&fixture.path("weights.safetensors"), NameStyle::Lavis).unwrap();
-        let width = size(&meta, "vision", "width");
-        let vision = EvaConfig {
-            width,
-            depth: size(&meta, "vision", "depth"),
-            heads: size(&meta, "vision", "heads"),
-            intermediate: (width as f64 * meta["vision"]["mlp_ratio"].as_f64().unwrap()) as usize,
-            image_size: meta["image_size"].as_u64().unwrap() as usize,
-            patch_size: meta["patch_size"].as_u64().unwrap() as usize,
-            layer_norm_eps: meta["vision"]["layer_norm_eps"].as_f64().unwrap(),
-        };
-        let mut encoder = EvaVit::new(&vision, &plain);
-        load(&mut encoder, "visual_encoder", &source, &plain).unwrap();
-        let config = QFormerConfig::new(width)
-            .with_hidden(size(&meta, "qformer", "hidden"))
-            .with_layers(size(&meta, "qformer", "layers"))
-            .with_heads(size(&meta, "qformer", "heads"))
-            .with_intermediate(size(&meta, "qformer", "intermediate"))
-            .with_vocab(size(&meta, "qformer", "vocab"))
-            .with_max_positions(size(&meta, "qformer", "max_positions"))
-            .with_queries(size(&meta, "qformer", "queries"))
-            .with_cross_attention_frequency(size(&meta, "qformer", "cross_attention_freq"))
-            .with_layer_norm_eps(meta["qformer"]["layer_norm_eps"].as_f64().unwrap())
-            .with_dropout(0.0);
-        let eps = meta["vision"]["ln_vision_eps"].as_f64().unwrap();
-        let mut model =
-            ContrastModel::new(&config, size(&meta, "qformer", "embed_dim"), eps, &device).unwrap();
-        load(&mut model, "", &source, &device).unwrap();
+        let (encoder, mut model) = models(&fixture, &meta);
         let layout = FlatLayout::of(&mut model).unwrap();
+        let device = device().autodiff();
         Self { fixture, meta, encoder, model, layout, device, tape: Tape::segmented }
     }
 
@@ -174,16 +180,16 @@ impl Case {
         (step.losses, step.gradients)
     }
 
-    fn expected_losses(value: &Value) -> [f64; 3] {
+    pub(crate) fn expected_losses(value: &Value) -> [f64; 3] {
         ["loss_itc", "loss_itm", "loss_lm"].map(|name| value[name].as_f64().unwrap())
     }
 
-    fn picks(value: &Value) -> Vec<usize> {
+    pub(crate) fn picks(value: &Value) -> Vec<usize> {
         value.as_array().unwrap().iter().map(|pick| pick.as_u64().unwrap() as usize).collect()
     }
 }
 
-fn assert_losses(what: &str, got: [f64; 3], want: [f64; 3], tolerance: f64) {
+pub(crate) fn assert_losses(what: &str, got: [f64; 3], want: [f64; 3], tolerance: f64) {
     for (name, (got, want)) in ["itc", "itm", "lm"].iter().zip(got.iter().zip(want)) {
         assert!((got - want).abs() < tolerance, "{what}: {name} {got}, reference {want}");
     }

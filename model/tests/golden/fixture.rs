@@ -15,7 +15,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
 /// Largest difference of an activation.
-const ACTIVATION_TOLERANCE: f64 = 5e-5;
+pub(crate) const ACTIVATION_TOLERANCE: f64 = 5e-5;
 
 /// Largest difference of a gradient, relative to its norm.
 const GRADIENT_TOLERANCE: f64 = 1e-4;
@@ -193,7 +193,7 @@ pub(crate) fn assert_close<const D: usize>(
 }
 
 /// The largest difference of two values; infinite where one of them is not a number.
-fn largest_difference(got: &[f32], want: &[f32]) -> f64 {
+pub(crate) fn largest_difference(got: &[f32], want: &[f32]) -> f64 {
     assert_eq!(got.len(), want.len());
     let differences = got.iter().zip(want).map(|(got, want)| (f64::from(*got) - f64::from(*want)).abs());
     differences.map(|apart| if apart.is_nan() { f64::INFINITY } else { apart }).fold(0.0, f64::max)

@@ -75,16 +75,16 @@ fn blip2_opt_activations() {
 
 /// What a case's texts are: the text of a decoder-only model follows the image tokens in `input_ids`; an
 /// encoder-decoder reads that text and writes the labels.
-struct GoldenTexts {
-    rows: usize,
-    ids: Vec<i32>,
+pub(crate) struct GoldenTexts {
+    pub(crate) rows: usize,
+    pub(crate) ids: Vec<i32>,
     mask: Vec<i32>,
-    labels: Vec<i32>,
-    written: Vec<i32>,
+    pub(crate) labels: Vec<i32>,
+    pub(crate) written: Vec<i32>,
 }
 
 impl GoldenTexts {
-    fn read(golden: &Tensors, queries: usize, image: u32, encoder_decoder: bool) -> Self {
+    pub(crate) fn read(golden: &Tensors, queries: usize, image: u32, encoder_decoder: bool) -> Self {
         let ids = golden.ints("input_ids");
         let rows = golden.int_tensor::<2>("input_ids").dims()[0];
         let length = ids.len() / rows;
@@ -99,8 +99,19 @@ impl GoldenTexts {
         Self { rows, ids: after_queries(&ids), mask, labels, written }
     }
 
+    /// One row alone.
+    pub(crate) fn row(&self, row: usize) -> Self {
+        let of = |values: &[i32]| {
+            let length = values.len() / self.rows;
+            values[row * length..(row + 1) * length].to_vec()
+        };
+        let [ids, mask, labels, written] =
+            [&self.ids, &self.mask, &self.labels, &self.written].map(|all| of(all));
+        Self { rows: 1, ids, mask, labels, written }
+    }
+
     /// The loss summed over the labels.
-    fn loss(&self, model: &LanguageModel, prompt: Tensor<3>) -> Loss {
+    pub(crate) fn loss(&self, model: &LanguageModel, prompt: Tensor<3>) -> Loss {
         let given = Padded { ids: &self.ids, mask: &self.mask };
         let seen = vec![1; self.written.len()];
         let written = Padded { ids: &self.written, mask: &seen };

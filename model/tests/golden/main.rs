@@ -6,5 +6,7 @@ mod blip;
 mod contrast;
 mod fixture;
 mod huggingface;
+mod instruct;
 mod mixed;
 mod operations;
+mod retrieval;

@@ -77,11 +77,12 @@ pub fn attention(
     fused::attention(query, key, value, mask, scale, dropout.next_mask(), compute)
 }
 
-/// [`attention`] of a frozen encoder; what is kept in bf16 has its softmax in float32.
+/// [`attention`] of an image encoder; what is kept in bf16 has its softmax in float32, and what is
+/// differentiated keeps the probabilities alone.
 ///
 /// # Shapes
 /// - those of [`attention`]
-pub fn frozen_attention(
+pub fn encoder_attention(
     query: Tensor<4>,
     key: Tensor<4>,
     value: Tensor<4>,
@@ -89,6 +90,9 @@ pub fn frozen_attention(
 ) -> Tensor<4> {
     if query.dtype() == DType::BF16 {
         return attention(query, key, value, mask, &mut Dropout::off(), Compute::Bf16);
+    }
+    if query.is_tracked() {
+        return attention(query, key, value, mask, &mut Dropout::off(), Compute::F32);
     }
     module::attention(query, key, value, None, mask, AttentionModuleOptions::default())
 }

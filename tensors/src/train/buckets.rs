@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use crate::device::read_back::of_this_thread;
 use crate::error::TensorError;
 use crate::nn::tensors::{NamedTensors, TensorVisitor};
+use crate::train::encoder_part::EncoderPart;
 use crate::train::flat::FlatLayout;
 use crate::train::tape::Segment;
 
@@ -42,6 +43,9 @@ pub struct GradientBuckets {
 /// The segment whose backward pass completes a tensor's gradient: the lowest that uses it.
 fn segment_of(name: &str) -> Segment {
     const INPUTS: [&str; 3] = ["Qformer.bert.embeddings.", "ln_vision.", "query_tokens"];
+    if let Some(part) = EncoderPart::of(name) {
+        return part.segment();
+    }
     let layer = name.strip_prefix("Qformer.bert.encoder.layer.").and_then(|rest| rest.split('.').next());
     match layer.and_then(|layer| layer.parse().ok()) {
         Some(layer) => Segment::Layer(layer),
@@ -312,6 +316,25 @@ mod tests {
             bucket.copy_into(&values, &mut flat);
         }
         assert_eq!(flat, (1..=21).map(|i| i as f32).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_image_encoder_is_below_all_that_reads_it() {
+        let names = [
+            "Qformer.bert.encoder.layer.0.a",
+            "itm_head.bias",
+            "ln_vision.bias",
+            "visual_encoder.blocks.0.mlp.fc1.bias",
+            "visual_encoder.blocks.10.mlp.fc1.bias",
+            "visual_encoder.blocks.2.mlp.fc1.bias",
+            "visual_encoder.pos_embed",
+        ];
+        let layout = FlatLayout::new(names.map(|name| (name.to_string(), vec![2])).to_vec());
+        let buckets = GradientBuckets::of(&layout, 1);
+        let segments: Vec<Segment> = buckets.buckets().iter().map(|bucket| bucket.segment).collect();
+        let [block, layer] = [Segment::Block, Segment::Layer];
+        let encoder = [block(10), block(2), block(0), Segment::Patches];
+        assert_eq!(segments, [&[Segment::Heads, layer(0), Segment::Inputs][..], &encoder].concat());
     }
 
     #[test]

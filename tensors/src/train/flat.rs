@@ -7,7 +7,7 @@ use crate::error::TensorError;
 use crate::nn::tensors::{NamedTensors, TensorVisitor, set};
 
 /// One tensor's place in a [`FlatLayout`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FlatTensor {
     /// Published name.
     pub name: String,
@@ -15,6 +15,8 @@ pub struct FlatTensor {
     pub shape: Vec<usize>,
     /// First element in the flat buffer.
     pub offset: usize,
+    /// What its learning rate is multiplied by, more than 0 and at most 1.
+    pub learning_rate_scale: f64,
 }
 
 impl FlatTensor {
@@ -42,7 +44,7 @@ impl FlatTensor {
 /// The trainable tensors of a model laid end to end, in the order of their names.
 ///
 /// The order depends on names alone, so that two processes that hold the same model agree on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FlatLayout {
     tensors: Vec<FlatTensor>,
     len: usize,
@@ -76,12 +78,29 @@ impl FlatLayout {
         let tensors = shapes
             .into_iter()
             .map(|(name, shape)| {
-                let tensor = FlatTensor { name, shape, offset: len };
+                let tensor = FlatTensor { name, shape, offset: len, learning_rate_scale: 1.0 };
                 len += tensor.len();
                 tensor
             })
             .collect();
         Self { tensors, len }
+    }
+
+    /// The same tensors with the learning rate of each multiplied by `scale` of its name; a new layout's are
+    /// multiplied by 1.
+    ///
+    /// # Errors
+    /// A scale that is not above 0, or above 1.
+    pub fn with_learning_rate_scales(mut self, scale: impl Fn(&str) -> f64) -> Result<Self, TensorError> {
+        for tensor in &mut self.tensors {
+            let scale = scale(&tensor.name);
+            if !(scale > 0.0 && scale <= 1.0) {
+                let reason = format!("a learning rate times {scale}, which must be above 0 and at most 1");
+                return Err(TensorError::input(&tensor.name, reason));
+            }
+            tensor.learning_rate_scale = scale;
+        }
+        Ok(self)
     }
 
     /// The tensors in order.

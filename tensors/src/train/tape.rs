@@ -15,6 +15,10 @@ use burn::tensor::{Gradients, Tensor};
 /// A stretch of the forward pass between two cuts, from the bottom up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Segment {
+    /// Patches, class and positions of a trained image encoder.
+    Patches,
+    /// A block of a trained image encoder.
+    Block(usize),
     /// Embeddings of words and positions, the queries, the norm of the image features.
     Inputs,
     /// A Q-Former layer, in all passes.

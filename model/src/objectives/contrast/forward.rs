@@ -18,7 +18,8 @@ use blip2_tensors::train::tape::{Segment, Tape};
 /// A slot's inputs.
 #[derive(Debug, Clone)]
 pub struct SlotBatch {
-    /// The frozen encoder's output, `[b, P, Dv]`, before `ln_vision`.
+    /// The encoder's output, `[b, P, Dv]`, before `ln_vision`; a leaf where the encoder is trained, which has
+    /// a gradient after [`Segment::Inputs`].
     pub image_features: Tensor<3>,
     /// Token ids, `[b, T]`, row-major.
     pub ids: Vec<i32>,
@@ -71,7 +72,8 @@ pub struct SlotContext<'a> {
     pub contrast: &'a Contrast,
     /// The slot's first row in the global batch.
     pub first_row: usize,
-    /// For each of the slot's texts, the raw features of its negative image, `[b, P, Dv]`.
+    /// For each of the slot's texts, the raw features of its negative image, `[b, P, Dv]`; a leaf as those of
+    /// [`SlotBatch`].
     pub negative_images: Tensor<3>,
     /// For each of the slot's images, the global row of its negative text.
     pub negative_texts: &'a [usize],
@@ -279,8 +281,10 @@ impl ContrastModel {
             _ => None,
         });
         let logits = self.matching_logits(&ids, &mask, &image.collect(), 3 * rows, dropout, tape)?;
-        let labels: Vec<i32> = (0..3 * rows).map(|row| i32::from(row < rows)).collect();
-        Ok(cross_entropy(logits, &labels, 0.0, 1.0 / (3 * context.global.rows()) as f64)?)
+        // Without another image in the batch there is no negative: these rows do not count.
+        let (negative, parts) = if context.contrast.has_negatives() { (0, 3) } else { (IGNORED, 1) };
+        let labels: Vec<i32> = (0..3 * rows).map(|row| if row < rows { 1 } else { negative }).collect();
+        Ok(cross_entropy(logits, &labels, 0.0, 1.0 / (parts * context.global.rows()) as f64)?)
     }
 
     /// Logits `[rows, 2]` (1: matched) of texts with the images behind `image`.

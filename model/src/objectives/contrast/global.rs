@@ -42,6 +42,28 @@ impl GlobalFeatures {
     /// # Errors
     /// A device that fails.
     pub fn contrast(&self, temperature: f32, smoothing: f64) -> Result<Contrast, ModelError> {
+        Ok(Contrast::new(self.similarity(temperature)?, self.rows, smoothing))
+    }
+
+    /// The same where some rows have the same image: `images` holds the id of each row's.
+    ///
+    /// # Errors
+    /// Not an id for each row, or a device that fails.
+    pub fn contrast_of_images(
+        &self,
+        images: &[u64],
+        temperature: f32,
+        smoothing: f64,
+    ) -> Result<Contrast, ModelError> {
+        if images.len() != self.rows {
+            let reason = format!("{} for {} rows", images.len(), self.rows);
+            return Err(ModelError::input("image ids", reason));
+        }
+        Ok(Contrast::of_images(self.similarity(temperature)?, images, smoothing))
+    }
+
+    /// Similarities over the temperature, image-major.
+    fn similarity(&self, temperature: f32) -> Result<Vec<f32>, ModelError> {
         let (rows, queries) = (self.rows, self.queries);
         let similarity = self
             .images
@@ -51,7 +73,7 @@ impl GlobalFeatures {
             .max_dim(1)
             .reshape([rows, rows])
             / temperature;
-        Ok(Contrast::new(floats(similarity)?, rows, smoothing))
+        Ok(floats(similarity)?)
     }
 }
 

@@ -5,7 +5,8 @@ use burn::tensor::{DType, Device, Tensor};
 
 use blip2_tensors::nn::activation::Activation;
 use blip2_tensors::nn::attention::KeyValue;
-use blip2_tensors::nn::attention::frozen_attention;
+use blip2_tensors::nn::attention::encoder_attention;
+use blip2_tensors::nn::drop_path::{BlockPaths, Branch};
 use blip2_tensors::nn::feed_forward::FeedForward;
 use blip2_tensors::nn::layers::LayerNorm;
 use blip2_tensors::nn::projections::{ProjectionSizes, Projections};
@@ -46,13 +47,18 @@ impl ClipLayer {
     /// # Shapes
     /// - x and output `[b, length, width]`; mask, added to the scores, `[b, 1, length, length]`
     pub(crate) fn forward(&self, x: Tensor<3>, mask: Option<Tensor<4>>) -> Tensor<3> {
+        self.forward_on(x, mask, &BlockPaths::kept())
+    }
+
+    /// [`ClipLayer::forward`] with the branches that `paths` keeps.
+    pub(crate) fn forward_on(&self, x: Tensor<3>, mask: Option<Tensor<4>>, paths: &BlockPaths) -> Tensor<3> {
         let normed = self.norm1.forward(x.clone());
         let query = self.attention.query(normed.clone());
         let KeyValue { key, value } = self.attention.key_value(normed);
-        let attended = frozen_attention(query, key, value, mask);
-        let x = x + self.attention.output(attended);
+        let attended = encoder_attention(query, key, value, mask);
+        let x = x + paths.scale(Branch::Attention, self.attention.output(attended));
         let inner = self.feed_forward.forward(self.norm2.forward(x.clone()));
-        x + inner
+        x + paths.scale(Branch::FeedForward, inner)
     }
 }
 

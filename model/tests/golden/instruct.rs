@@ -1,0 +1,234 @@
+//! A question in the Q-Former, with the image encoder trained, against InstructBLIP of `transformers`.
+
+use blip2_model::blip2::PublishedQFormer;
+use blip2_model::language::LanguageModel;
+use blip2_model::objectives::generate::GenerateModel;
+use blip2_model::objectives::questions::Questions;
+use blip2_model::trained_encoder::{EncoderForward, TrainedEncoder, WithEncoder};
+use blip2_model::vision::ImageEncoder;
+use blip2_model_files::error::ModelError;
+use blip2_model_files::weights::{NameStyle, WeightSource, load};
+use blip2_tensors::device::read_back::floats;
+use blip2_tensors::nn::drop_path::DropPath;
+use blip2_tensors::nn::dropout::Dropout;
+use blip2_tensors::train::buckets::GradientBuckets;
+use blip2_tensors::train::flat::FlatLayout;
+use blip2_tensors::train::loss::{IGNORED, counted};
+use blip2_tensors::train::tape::{Segment, Tape};
+use burn::tensor::{Gradients, Int, Tensor, TensorData};
+use serde_json::Value;
+
+use crate::fixture::{
+    ACTIVATION_TOLERANCE, Fixture, Tensors, assert_close, assert_relative, cases, device, largest_difference,
+};
+use crate::huggingface::GoldenTexts;
+
+/// Largest difference of a row's loss, which is a sum over tokens.
+const LOSS_TOLERANCE: f64 = 2e-5;
+
+struct Case {
+    fixture: Fixture,
+    golden: Tensors,
+    json: Value,
+    language: LanguageModel,
+    model: WithEncoder<GenerateModel>,
+    layout: FlatLayout,
+    texts: GoldenTexts,
+    question_ids: Vec<i32>,
+    question_mask: Vec<i32>,
+}
+
+/// Both families of all cases.
+fn all() -> Vec<Case> {
+    let families = |case: Fixture| ["opt", "t5"].map(|family| Case::open(case.part(family).unwrap()));
+    cases("instruct-").into_iter().flat_map(families).collect()
+}
+
+impl Case {
+    fn open(fixture: Fixture) -> Self {
+        let (golden, json) = (fixture.tensors("golden.safetensors"), fixture.json("golden.json"));
+        let language = LanguageModel::open(fixture.folder(), &device()).unwrap();
+        let encoder = ImageEncoder::open(fixture.folder(), &device()).unwrap();
+        let PublishedQFormer { config, ln_vision_eps, .. } =
+            PublishedQFormer::of_folder(fixture.folder()).unwrap().unwrap();
+        let device = device().autodiff();
+        let mut model =
+            GenerateModel::reading_questions(&config, ln_vision_eps, language.width(), &device).unwrap();
+        let source = WeightSource::open(fixture.folder(), NameStyle::hugging_face()).unwrap();
+        load(&mut model, "", &source, &device).unwrap();
+        let mut model = WithEncoder { encoder: TrainedEncoder::new(encoder).unwrap(), model };
+        let layout = FlatLayout::of(&mut model).unwrap();
+        let image = fixture.json("config.json")["image_token_index"].as_u64().unwrap() as u32;
+        let texts = GoldenTexts::read(&golden, config.queries, image, language.is_encoder_decoder());
+        let (question_ids, question_mask) =
+            (golden.ints("qformer_input_ids"), golden.ints("qformer_attention_mask"));
+        Self { fixture, golden, json, language, model, layout, texts, question_ids, question_mask }
+    }
+
+    fn images(&self) -> EncoderForward {
+        self.model.encoder.forward(self.golden.tensor("pixel_values"), DropPath::off()).unwrap()
+    }
+
+    fn questions(&self) -> Questions<'_> {
+        Questions { ids: &self.question_ids, mask: &self.question_mask }
+    }
+
+    fn numbers(&self, name: &str) -> Vec<f64> {
+        self.json[name].as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect()
+    }
+
+    /// The gradient of the rows' losses times `weights` with their sum, and each row's loss.
+    fn gradient(&mut self, weights: &[f64]) -> (Vec<f64>, Vec<f32>) {
+        let (images, mut tape) = (self.images(), Tape::segmented());
+        let leaf = images.leaf();
+        let questions = self.questions();
+        let prompt =
+            self.model.model.forward_asked(leaf.clone(), questions, &mut Dropout::off(), &mut tape).unwrap();
+        let (mut losses, mut objective) = (Vec::new(), None);
+        for (row, weight) in weights.iter().enumerate() {
+            let loss = self.texts.row(row).loss(&self.language, prompt.clone().narrow(0, row, 1));
+            losses.push(loss.value.read().unwrap());
+            let share = loss.objective * *weight;
+            objective = Some(match objective {
+                Some(sum) => sum + share,
+                None => share,
+            });
+        }
+        let buckets = GradientBuckets::of(&self.layout, 1);
+        let (mut buffers, mut flat, mut of_features) =
+            (buckets.buffers(), vec![0.0; self.layout.len()], None);
+        let encoder = self.model.encoder.clone();
+        let mut collect = |segment, gradients: &mut Gradients| {
+            if segment == Segment::Inputs {
+                of_features = leaf.grad_remove(gradients);
+            }
+            for (bucket, values) in buffers.take(&mut self.model, gradients, segment)? {
+                buckets.buckets()[bucket].copy_into(&values, &mut flat);
+            }
+            Ok::<_, ModelError>(())
+        };
+        tape.backward(objective.unwrap(), &mut collect).unwrap();
+        let of_features = of_features.unwrap();
+        let mut collect = |segment, gradients: &mut Gradients| {
+            for (bucket, values) in buffers.take(&mut self.model, gradients, segment)? {
+                buckets.buckets()[bucket].copy_into(&values, &mut flat);
+            }
+            Ok::<_, ModelError>(())
+        };
+        encoder.backward(images, of_features, &mut collect).unwrap();
+        (losses, flat)
+    }
+
+    /// Compares with all gradients that the fixture has of an objective; all of them have a tensor.
+    fn assert_gradients(&self, objective: &str, got: &[f32]) {
+        let prefix = format!("grad.{objective}.");
+        let what = format!("{} {objective}", self.fixture.name());
+        let mut compared = 0;
+        for tensor in self.layout.tensors() {
+            let spellings = NameStyle::hugging_face().spellings(&tensor.name);
+            let find = |spelling: &String| self.golden.find(&format!("{prefix}{spelling}"));
+            let Some(want) = spellings.iter().find_map(find) else { continue };
+            assert_relative(&what, &tensor.name, &got[tensor.range()], &want);
+            compared += 1;
+        }
+        let wanted = self.golden.names().into_iter().filter(|name| name.starts_with(&prefix)).count();
+        assert!(wanted > 0 && compared == wanted, "{what}: {compared} of {wanted}");
+    }
+}
+
+#[test]
+fn queries_beside_a_question_and_what_the_language_model_makes_of_them() {
+    for case in all() {
+        let (golden, generate) = (&case.golden, &case.model.model);
+        let features = case.images().features;
+        let normed = generate.ln_vision.forward(features.clone()).inner();
+        assert_close(&case.fixture, "vision", normed, golden.values("vision"));
+        let (dropout, tape) = (&mut Dropout::off(), &mut Tape::whole());
+        let alone = generate.query_output(features.clone(), dropout, tape).unwrap().inner();
+        let without = golden.values("qformer_without_question");
+        assert_close(&case.fixture, "qformer_without_question", alone, without);
+        let asked = generate.query_output_asked(features.clone(), case.questions(), dropout, tape).unwrap();
+        let [rows, queries, hidden] = asked.dims();
+        let ([_, all, _], values) = golden.values::<3>("qformer");
+        let want = values.chunks(all * hidden).flat_map(|row| row[..queries * hidden].iter().copied());
+        let want = ([rows, queries, hidden], want.collect());
+        assert_close(&case.fixture, "qformer", asked.inner(), want);
+
+        let prompt = generate.forward_asked(features, case.questions(), dropout, tape).unwrap().inner();
+        let tensor = |values: &[i32]| -> Tensor<2, Int> {
+            let shape = [rows, values.len() / rows];
+            Tensor::from_data(TensorData::new(values.to_vec(), shape), &device())
+        };
+        let text = case.language.embed(tensor(&case.texts.ids));
+        let (inputs, mask) = (Tensor::cat(vec![prompt, text], 1), golden.int_tensor("attention_mask"));
+        let (shape, want) = golden.values::<3>("logits");
+        let logits = match case.language.decoder_start() {
+            Some(start) => {
+                let written = tensor(&case.texts.written);
+                let length = written.dims()[1];
+                let start = Tensor::full([rows, 1], start as i32, &device());
+                let written = Tensor::cat(vec![start, written], 1).narrow(1, 0, length);
+                case.language.scores_of_written(inputs, mask, written).unwrap()
+            }
+            None => case.language.forward(inputs, mask).unwrap(),
+        };
+        assert_eq!(logits.dims(), shape, "{}", case.fixture.name());
+        // What follows an answer is padding, which the reference masks in its decoder.
+        let labels = golden.ints("labels");
+        let counts = |row: usize| !case.language.is_encoder_decoder() || labels[row] != IGNORED;
+        let counted = |values: &[f32]| -> Vec<f32> {
+            let rows = values.chunks(shape[2]).enumerate().filter(|(row, _)| counts(*row));
+            rows.flat_map(|(_, row)| row.iter().copied()).collect()
+        };
+        let difference = largest_difference(&counted(&floats(logits).unwrap()), &counted(&want));
+        assert!(difference < ACTIVATION_TOLERANCE, "{}: logits differ by {difference}", case.fixture.name());
+    }
+}
+
+#[test]
+fn more_padding_of_the_questions_changes_nothing() {
+    for case in all() {
+        let features = case.images().features;
+        let output = |questions: Questions<'_>| {
+            let (dropout, tape) = (&mut Dropout::off(), &mut Tape::whole());
+            let output = case.model.model.query_output_asked(features.clone(), questions, dropout, tape);
+            floats(output.unwrap().inner()).unwrap()
+        };
+        let longer = |values: &[i32], padding: i32| -> Vec<i32> {
+            let length = values.len() / case.texts.rows;
+            values.chunks(length).flat_map(|row| [row, &[padding; 3]].concat()).collect()
+        };
+        let (ids, mask) = (longer(&case.question_ids, 0), longer(&case.question_mask, 0));
+        let padded = output(Questions { ids: &ids, mask: &mask });
+        let difference = largest_difference(&padded, &output(case.questions()));
+        assert!(difference < 1e-6, "{}: {difference}", case.fixture.name());
+    }
+}
+
+#[test]
+fn losses_and_gradients_by_token_and_by_answer() {
+    for mut case in all() {
+        let tokens = counted(&case.texts.labels) as f64;
+        let (losses, gradient) = case.gradient(&vec![1.0 / tokens; case.texts.rows]);
+        case.assert_gradients("token_mean", &gradient);
+        let near = |name: &str, got: f64, want: f64| {
+            let far = (got - want).abs();
+            assert!(far < LOSS_TOLERANCE * want.abs().max(1.0), "{name}: {got}, reference {want}");
+        };
+        for (row, (got, want)) in losses.iter().zip(case.numbers("row_sum")).enumerate() {
+            near("row_sum", *got, want);
+            let count = counted(&case.texts.row(row).labels) as f64;
+            near("row_mean", got / count, case.numbers("row_mean")[row]);
+        }
+        let mean = losses.iter().sum::<f64>() / tokens;
+        near("loss_token_mean", mean, case.json["loss_token_mean"].as_f64().unwrap());
+
+        let questions = case.numbers("picture_of_row").into_iter().fold(0.0, f64::max) + 1.0;
+        let weights: Vec<f64> =
+            case.numbers("answer_weights").into_iter().map(|weight| weight / questions).collect();
+        let (losses, gradient) = case.gradient(&weights);
+        case.assert_gradients("answer_weighted", &gradient);
+        let weighted: f64 = losses.iter().zip(&weights).map(|(loss, weight)| loss * weight).sum();
+        near("loss_answer_weighted", weighted, case.json["loss_answer_weighted"].as_f64().unwrap());
+    }
+}
