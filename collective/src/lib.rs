@@ -4,9 +4,9 @@
 //! epoch (a fixed [`World`] of members), a step and a tag, has a deadline, and ends at once when its epoch is
 //! aborted.
 //!
-//! Buffers that all need are gathered ([`Exchange::all_gather`]). Where each needs other parts, and both sides
-//! know which, every member pushes to each other member what is due to it ([`Exchange::all_to_all`]): nothing
-//! is asked for.
+//! Buffers that all need are gathered ([`Exchange::all_gather`]). Where each needs other parts, and both
+//! sides know which, every member pushes to each other member what is due to it ([`Exchange::all_to_all`]):
+//! nothing is asked for.
 //!
 //! Sums are taken over *slots*, not over members: [`SumTree`] fixes one binary tree over the slots, a member
 //! adds the subtrees it owns ([`TreeAccumulator`]), and [`Exchange::tree_all_reduce`] adds the rest in tree

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use blip2_model::objectives::contrast::{
-    Contrast, ContrastModel, GlobalBatch, GlobalFeatures, GradientMode, Side, SlotBatch, SlotContext,
-    add_negatives, negative_gradients,
+    Contrast, ContrastModel, GlobalBatch, GradientMode, Side, SlotBatch, SlotContext, add_negatives,
+    negative_gradients,
 };
 use blip2_model::trained_encoder::{TrainedEncoder, WithEncoder};
 use blip2_model::vision::ImageEncoder;
@@ -94,12 +94,7 @@ impl Retrieval {
     }
 
     /// The contrastive loss of a batch, whose image features are `features`.
-    fn contrast(
-        &self,
-        pairs: &Pairs,
-        with_ids: bool,
-        features: Tensor<3>,
-    ) -> (GlobalBatch, GlobalFeatures, Contrast) {
+    fn contrast(&self, pairs: &Pairs, with_ids: bool, features: Tensor<3>) -> (GlobalBatch, Contrast) {
         let (rows, model) = (features.dims()[0], &self.model.model);
         let text_length = pairs.ids.len() / rows;
         let (ids, mask) = (pairs.ids.clone(), pairs.mask.clone());
@@ -122,7 +117,7 @@ impl Retrieval {
             true => on_device.contrast_of_images(&pairs.images, temperature, smoothing),
             false => on_device.contrast(temperature, smoothing),
         };
-        (global, on_device, contrast.unwrap())
+        (global, contrast.unwrap())
     }
 
     /// One step over the batch as `slots` equal slots, whose gradients are summed.
@@ -135,7 +130,8 @@ impl Retrieval {
             .map(|pixels| encoder.forward(pixels, DropPath::off()).unwrap())
             .collect();
         let features = Tensor::cat(passes.iter().map(|pass| pass.features.clone()).collect(), 0);
-        let (global, on_device, contrast) = self.contrast(pairs, with_ids, features.clone());
+        let (global, contrast) = self.contrast(pairs, with_ids, features.clone());
+        let on_device = global.features(&device()).unwrap();
         let arg_max = |side, row| {
             let weights = contrast.negative_weights(side, row);
             (0..rows).fold(0, |best, i| if weights[i] > weights[best] { i } else { best })
@@ -232,7 +228,7 @@ fn similarities_weights_and_losses_by_image_ids() {
         let mut case = Retrieval::open(fixture);
         let pairs = case.batch();
         let features = case.model.encoder.features(pairs.pixels.clone(), DropPath::off()).unwrap();
-        let (_, _, contrast) = case.contrast(&pairs, true, features.clone());
+        let (_, contrast) = case.contrast(&pairs, true, features.clone());
         let rows = contrast.rows();
         for (side, want) in [(Side::Image, "weights_t2i"), (Side::Text, "weights_i2t")] {
             let weights = (0..rows).flat_map(|row| contrast.negative_weights(side, row));

@@ -20,7 +20,8 @@ pub fn all_floats<const D: usize>(
     read(tensors)?.into_iter().map(values).collect()
 }
 
-/// The same in the numbers that each tensor has, little-endian, where the device left them: nothing is copied.
+/// The same in the numbers that each tensor has, little-endian, where the device left them: nothing is
+/// copied.
 pub fn all_bytes<const D: usize>(
     tensors: impl IntoIterator<Item = Tensor<D>>,
 ) -> Result<Vec<Bytes>, TensorError> {

@@ -207,7 +207,8 @@ impl BorrowedRows {
     }
 }
 
-/// Rows of all senders on the device; each buffer comes with its sender's id and the rows that it should hold.
+/// Rows of all senders on the device; each buffer comes with its sender's id and the rows that it should
+/// hold.
 ///
 /// # Errors
 /// Other rows than those, by the sender's name.

@@ -42,8 +42,8 @@ impl ContrastTask {
         Ok(Negatives { images, texts })
     }
 
-    /// For each own slot, the raw features of its rows' negative images, `[b, P, Dv]`. Rows that are negatives
-    /// elsewhere are pushed there.
+    /// For each own slot, the raw features of its rows' negative images, `[b, P, Dv]`. Rows that are
+    /// negatives elsewhere are pushed there.
     pub(super) fn exchange_rows(
         &self,
         step: &Step<'_>,
