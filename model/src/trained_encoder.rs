@@ -1,8 +1,8 @@
 //! An image encoder that is trained: values first, then the gradient block by block.
 //!
-//! [`TrainedEncoder::forward`] computes without autodiff, as the frozen encoder does and to the same bits, and
-//! keeps what enters each block. [`TrainedEncoder::backward`] takes the features' gradient and goes from the
-//! last block down: it computes a block once more from what entered it, differentiates it and hands its
+//! [`TrainedEncoder::forward`] computes without autodiff, as the frozen encoder does and to the same bits,
+//! and keeps what enters each block. [`TrainedEncoder::backward`] takes the features' gradient and goes from
+//! the last block down: it computes a block once more from what entered it, differentiates it and hands its
 //! parameters' gradients out, before the block below is computed. So the memory beyond the weights is one
 //! vector a token for each block, and the activations of a single block.
 //!

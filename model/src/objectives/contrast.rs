@@ -8,9 +8,9 @@
 //! 3. [`ContrastModel::slot_loss`] per slot builds the objective whose gradient, summed over slots, is the
 //!    gradient of the global-batch loss.
 //!
-//! Where the image encoder is trained too, the features are leaves: an image's gradient is that of its own slot
-//! and that of the rows whose negative it is, which [`negative_gradients`] cuts apart where they are computed
-//! and [`add_negatives`] adds up where the image is.
+//! Where the image encoder is trained too, the features are leaves: an image's gradient is that of its own
+//! slot and that of the rows whose negative it is, which [`negative_gradients`] cuts apart where they are
+//! computed and [`add_negatives`] adds up where the image is.
 
 mod beginning;
 mod contrastive;

@@ -1,5 +1,5 @@
-//! The queries of the generate task with a question beside them (InstructBLIP, arXiv 2305.06500, section 3.1):
-//! their self-attention mixes with the text, so that they look in the image for what is asked.
+//! The queries of the generate task with a question beside them (InstructBLIP, arXiv 2305.06500, section
+//! 3.1): their self-attention mixes with the text, so that they look in the image for what is asked.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 

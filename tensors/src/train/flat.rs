@@ -15,7 +15,8 @@ pub struct FlatTensor {
     pub shape: Vec<usize>,
     /// First element in the flat buffer.
     pub offset: usize,
-    /// What its learning rate is multiplied by, more than 0 and at most 1.
+    /// What its learning rate is multiplied by, and so its decay: more than 0 and at most 1, which changes no
+    /// bit.
     pub learning_rate_scale: f64,
 }
 

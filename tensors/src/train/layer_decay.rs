@@ -42,6 +42,8 @@ impl LayerDecay {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::flat::FlatLayout;
+    use crate::train::optimizer::{AdamW, Moments};
 
     #[test]
     fn the_published_encoders_have_the_published_scales() {
@@ -73,5 +75,28 @@ mod tests {
             1f64.to_bits()
         );
         assert!(LayerDecay::new(0.0, 39).is_err() && LayerDecay::new(f64::NAN, 39).is_err());
+    }
+
+    #[test]
+    fn a_scale_is_that_of_the_learning_rate_and_of_the_decay() {
+        let adamw = AdamW { beta1: 0.9, beta2: 0.98, epsilon: 1e-8, weight_decay: 0.05 };
+        let names = ["a.weight", "b.weight"].map(|name| (name.to_string(), vec![1, 3]));
+        let plain = FlatLayout::new(names.to_vec());
+        let scaled =
+            plain.clone().with_learning_rate_scales(|name| if name.starts_with('b') { 0.25 } else { 1.0 });
+        let after = |layout: &FlatLayout, learning_rate: f64| {
+            let mut parameters = vec![1.0, -0.3, 0.7, 1.0, -0.3, 0.7];
+            let gradient = [0.1, -0.2, 0.3, 0.1, -0.2, 0.3];
+            let mut moments = Moments::zeros(6);
+            adamw.apply(layout, 1, learning_rate, &mut parameters, &gradient, &mut moments);
+            parameters
+        };
+        let got = after(&scaled.unwrap(), 0.01);
+        assert_eq!(got[..3], after(&plain, 0.01)[..3]);
+        assert_eq!(got[3..], after(&plain, 0.01 * 0.25)[3..]);
+        assert_ne!(got[..3], got[3..]);
+        for wrong in [0.0, -1.0, 1.5, f64::NAN] {
+            assert!(plain.clone().with_learning_rate_scales(|_| wrong).is_err(), "{wrong}");
+        }
     }
 }
