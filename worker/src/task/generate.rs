@@ -44,6 +44,7 @@ const LOSSES: &[LossName] = &[loss!("loss", "total")];
 /// The place of the number of tokens among a slot's values.
 const TOKENS: usize = 1;
 
+/// Keys of draws. The first says what the task was once called: another text would draw otherwise.
 const DROPOUT: &str = "dropout of stage 2";
 const LANGUAGE_DROPOUT: &str = "dropout of the language model";
 
