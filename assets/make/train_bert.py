@@ -8,6 +8,7 @@ import argparse
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
+import descent
 import model_folder
 import scenes_rows
 
@@ -61,14 +62,7 @@ def main():
         chosen = torch.randint(len(tokens), (options.batch,), generator=generator)
         read, labels = masked(tokens[chosen], tokenizer, generator)
         loss = model(input_ids=read, attention_mask=mask[chosen], labels=labels).loss
-        for group in optimizer.param_groups:
-            group["lr"] = model_folder.rate(options.learning_rate, step, options.steps, 100)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if (step + 1) % 100 == 0:
-            print(f"step {step + 1} loss {loss.item():.4f}", flush=True)
+        descent.descend(model, optimizer, loss, step, options)
     model_folder.write(model, options.out, tokenizer)
 
 

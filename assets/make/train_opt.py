@@ -10,6 +10,7 @@ import argparse
 import torch
 from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM
 
+import descent
 import model_folder
 import notes
 import scenes_rows
@@ -75,14 +76,7 @@ def main():
             inputs_embeds=torch.cat([told, embedding(tokens)], 1), attention_mask=torch.cat([before, mask], 1)
         ).logits[:, options.queries :]
         loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-        for group in optimizer.param_groups:
-            group["lr"] = model_folder.rate(options.learning_rate, step, options.steps, 100)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if (step + 1) % 100 == 0:
-            print(f"step {step + 1} loss {loss.item():.4f}", flush=True)
+        descent.descend(model, optimizer, loss, step, options)
     model_folder.write(model, options.out, tokenizer)
 
 

@@ -10,6 +10,7 @@ import argparse
 import torch
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
+import descent
 import model_folder
 import notes
 import scenes_rows
@@ -64,14 +65,7 @@ def main():
             attention_mask=torch.cat([before, prompt["attention_mask"]], 1),
             labels=labels,
         ).loss
-        for group in optimizer.param_groups:
-            group["lr"] = model_folder.rate(options.learning_rate, step, options.steps, 100)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if (step + 1) % 100 == 0:
-            print(f"step {step + 1} loss {loss.item():.4f}", flush=True)
+        descent.descend(model, optimizer, loss, step, options)
     model_folder.write(model, options.out, tokenizer)
 
 
