@@ -163,11 +163,13 @@ impl Subject {
         let what = match measure {
             Measure::Retrieval => "a stage with contrastive heads",
             Measure::Captions => "a stage that writes captions",
+            Measure::Answers => "a stage that answers questions",
         };
         let (record, stage) =
             target.record_of_stage(&config, what, |stage| stage.settings.task.measure() == measure).await?;
         let state = read_state(&target.root, &record).await?;
-        let samples = held_out(&arguments.data, &config.data.columns, config.data.max_pixels).await?;
+        let columns = stage.settings.task.columns(&config.data.columns);
+        let samples = held_out(&arguments.data, &columns, config.data.max_pixels).await?;
         Ok(Self { config, stage, state, samples })
     }
 

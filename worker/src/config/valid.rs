@@ -86,6 +86,14 @@ impl WorkerConfig {
                 let Unusable { key, value, reason, .. } = unusable;
                 return refuse(format!("stages.{name}.{key} = {value}: {reason}"));
             }
+            let columns = &self.data.columns;
+            if task.asks() && (columns.question.is_empty() || columns.answers.is_empty()) {
+                return refuse(format!(
+                    "stages.{name} ({}) reads questions with their answers: name their columns in data.columns.question and \
+                     data.columns.answers",
+                    task.name()
+                ));
+            }
         }
         Ok(())
     }
