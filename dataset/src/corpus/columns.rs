@@ -89,12 +89,12 @@ mod tests {
             (Arc::new(structures), 3),
         ];
         for (answers, total) in columns {
-            let batch = RecordBatch::try_from_iter([
-                ("asked", Arc::new(StringArray::from(vec!["Is it RED?"])) as ArrayRef),
+            let columns: [(&str, ArrayRef); 3] = [
+                ("asked", Arc::new(StringArray::from(vec!["Is it RED?"]))),
                 ("said", answers),
                 ("png", Arc::new(BinaryArray::from_vec(vec![b"img"]))),
-            ]);
-            let batch = batch.unwrap();
+            ];
+            let batch = RecordBatch::try_from_iter(columns).unwrap();
             let names =
                 ColumnNames { question: "asked".into(), answers: "said".into(), ..ColumnNames::default() };
             let found = FileColumns::find(&batch.schema(), &names, "f.parquet").unwrap();
