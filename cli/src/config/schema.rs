@@ -59,6 +59,23 @@ pub(super) fn at<'a>(schema: &'a Json, key: &str) -> Option<&'a Json> {
     })
 }
 
+/// The keys of texts that are stored where they are set alone, so that runs from before them have the
+/// configurations they had.
+pub(super) fn stored_if_set(schema: &Json) -> Vec<String> {
+    fn collect(prefix: &str, schema: &Json, found: &mut Vec<String>) {
+        if schema["x-stored-if-set"] == true {
+            found.push(prefix.to_owned());
+        }
+        for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+            let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+            collect(&key, inner, found);
+        }
+    }
+    let mut found = Vec::new();
+    collect("", schema, &mut found);
+    found
+}
+
 fn object(properties: Map<String, Json>) -> Json {
     json!({ "type": "object", "additionalProperties": false, "properties": properties })
 }
