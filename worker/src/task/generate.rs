@@ -44,7 +44,8 @@ pub(super) const LOSSES: &[LossName] = &[loss!("loss", "total")];
 /// The place of the number of tokens among a slot's values.
 const TOKENS: usize = 1;
 
-/// What dropout is drawn for. The first says what the task was once called: another text would draw otherwise.
+/// What dropout is drawn for. The first says what the task was once called: with another text it would draw
+/// otherwise.
 const DRAWS: Draws = Draws { qformer: "dropout of stage 2", language: "dropout of the language model" };
 
 /// The published layouts.
