@@ -36,7 +36,7 @@ pub struct Composed {
     pub key: String,
     /// The image.
     pub image: RgbImage,
-    /// One of the scene's captions.
+    /// The first of the scene's captions: what is left or above is told first.
     pub caption: String,
     /// A question.
     pub question: Question,
@@ -106,8 +106,8 @@ impl Composer {
             }
             groups.push(placed);
         }
-        let written = captions(&scene);
-        let caption = written[draws("caption").below(written.len() as u64) as usize].clone();
+        // Of sentences for one image none could be told from it: drawing one would teach a guess.
+        let caption = captions(&scene).swap_remove(0);
         let question = draw::question(&scene, &mut draws("question"));
         let answer = question.answer(&scene).expect("only what the scene answers is asked");
         let held_out = combinations(&scene).into_iter().filter(|combination| combination.is_held_out());
