@@ -184,6 +184,7 @@ mod tests {
             let Composed { caption, question, answer, structure, image, .. } = own.compose(split, number.into());
             let Structure { scene, groups, shape, .. } = structure;
             prop_assert_eq!(parse(&caption), Some(scene));
+            prop_assert_eq!(&caption, &captions(&scene)[0], "an image has one caption");
             prop_assert_eq!(Question::parse(&question.text()).and_then(|read| read.answer(&scene)), Some(answer.clone()));
             for (placed, group) in groups.iter().zip(scene.groups()) {
                 prop_assert_eq!((placed.group, placed.boxes.len()), (group, group.count.into()));
