@@ -1,5 +1,6 @@
 //! Published weights as the state before a run's first step.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use blip2_model::language::LanguageModel;
@@ -78,23 +79,23 @@ fn stage_of(config: &WorkerConfig, source: &WeightSource) -> Result<NumberedStag
         |reason: String| Err(WorkerError::Configuration(format!("{}: {reason}", source.origin().display())));
     let first = config.first_stage()?;
     let known = TaskSettings::known();
-    // A later task's weights may have an earlier one's tensors besides.
-    let Some(found) = known.iter().rev().find(|task| source.contains(task.trained().weight_names().mark))
-    else {
-        let marks: Vec<String> =
-            known.iter().map(|task| format!("`{}`", task.trained().weight_names().mark)).collect();
+    let mark_of = |task: &TaskSettings| task.trained().weight_names().mark;
+    // A later task's weights may have an earlier one's tensors besides; of several whose weights look alike,
+    // the first is what they are called by.
+    let last = known.iter().rev().find(|task| source.contains(mark_of(task)));
+    let Some(found) = last.and_then(|last| known.iter().find(|task| mark_of(task) == mark_of(last))) else {
+        let mut marks: Vec<String> = known.iter().map(|task| format!("`{}`", mark_of(task))).collect();
+        let mut named = BTreeSet::new();
+        marks.retain(|mark| named.insert(mark.clone()));
         return refuse(format!(
             "none of {} is there: these are no weights of a trained stage",
             marks.join(", ")
         ));
     };
-    if first.settings.task.trained().weight_names().mark == found.trained().weight_names().mark {
+    if mark_of(&first.settings.task) == mark_of(found) {
         return Ok(first);
     }
-    let own = config
-        .stages
-        .iter()
-        .find(|stage| stage.task.trained().weight_names().mark == found.trained().weight_names().mark);
+    let own = config.stages.iter().find(|stage| mark_of(&stage.task) == mark_of(found));
     let own = own.map_or("one of that task", |stage| stage.name.as_str());
     refuse(format!(
         "these are weights of the task {}, and the run begins with stage `{}` ({}): let it begin with stage `{own}` (steps = 0 \
@@ -108,7 +109,9 @@ fn stage_of(config: &WorkerConfig, source: &WeightSource) -> Result<NumberedStag
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::stage::StageSettings;
     use crate::export::{ExportOptions, Layout, export};
+    use crate::task::retrieval::RetrievalSettings;
     use blip2_model::vision::ImageEncoder;
 
     /// A small Q-Former between the quick start's frozen parts, in a run that begins with `stage`.
@@ -181,6 +184,77 @@ mod tests {
         for ((name, _, want), (_, _, got)) in state.parameters().zip(read.parameters()) {
             assert!(want == got || imported.begun_anew.iter().any(|anew| anew == name), "{name}");
         }
+    }
+
+    /// A run that trains the image encoder with the rest, for images of so many pixels.
+    fn with_encoder(image_size: usize) -> WorkerConfig {
+        let mut config = config(1);
+        let task = TaskSettings::Retrieval(RetrievalSettings::default());
+        config.stages = vec![StageSettings { steps: 1, ..StageSettings::of("fine", task) }];
+        config.model.image_size = image_size;
+        config
+    }
+
+    /// The value of a tensor of a state.
+    fn of<'a>(state: &'a NamedState, name: &str) -> (&'a [usize], &'a [f32]) {
+        let found = state.parameters().find(|(own, ..)| *own == name);
+        let (_, shape, values) = found.unwrap_or_else(|| panic!("no {name}"));
+        (shape, values)
+    }
+
+    const POSITIONS: &str = "visual_encoder.pos_embed";
+
+    #[test]
+    fn a_trained_encoder_is_exported_and_comes_back() {
+        let config = with_encoder(96);
+        let (state, begins) = (fresh(&config), config.first_stage().unwrap());
+        assert_eq!(of(&state, POSITIONS).0, [1, 145, 128]);
+        let place = tempfile::tempdir().unwrap();
+        for (layout, name) in [(Layout::Lavis, "fine.pth"), (Layout::Retrieval, "fine")] {
+            let out = place.path().join(name);
+            export(&config, &begins, &state, layout, &ExportOptions::default(), &out).unwrap();
+            let stored = WeightSource::open_published(&out).unwrap();
+            let is_split = stored.names().any(|name| name == "visual_encoder.blocks.5.attn.q_bias");
+            assert_eq!(is_split, layout == Layout::Lavis);
+            let imported = import(&config, &out).unwrap();
+            let read = decoded(&imported);
+            for (name, _, want) in state.parameters().filter(|(name, ..)| is_kept(layout, name)) {
+                assert!(of(&read, name).1 == want, "{name} in {layout:?}");
+            }
+        }
+    }
+
+    /// Whether a layout has a place for all of a tensor: LAVIS has no key bias, a folder no captioning head.
+    fn is_kept(layout: Layout, name: &str) -> bool {
+        match layout {
+            Layout::Lavis => !name.ends_with("attn.qkv.bias"),
+            _ => !name.starts_with("Qformer.cls.") && name != "temp",
+        }
+    }
+
+    #[test]
+    fn positions_of_other_weights_are_resized_and_an_encoder_that_they_lack_is_its_file_s() {
+        let place = tempfile::tempdir().unwrap();
+        let [fine, stage1] = ["fine.pth", "stage1.pth"].map(|name| place.path().join(name));
+        for (config, out) in [(with_encoder(96), &fine), (config(1), &stage1)] {
+            let begins = config.first_stage().unwrap();
+            let state = fresh(&config);
+            export(&config, &begins, &state, Layout::Lavis, &ExportOptions::default(), out).unwrap();
+        }
+        let begun = |init: &Path| {
+            let mut config = with_encoder(64);
+            config.train.seed += 1;
+            config.model.init_checkpoint = init.display().to_string();
+            fresh(&config)
+        };
+        let (large, small) = (fresh(&with_encoder(96)), begun(&fine));
+        let ((_, large), (shape, resized)) = (of(&large, POSITIONS), of(&small, POSITIONS));
+        assert_eq!((shape, &resized[..128]), (&[1, 65, 128][..], &large[..128]), "the class keeps its row");
+        let (own, first) = (fresh(&with_encoder(64)), begun(&stage1));
+        for (name, _, want) in own.parameters().filter(|(name, ..)| name.starts_with("visual_encoder.")) {
+            assert!(of(&first, name).1 == want, "{name}");
+        }
+        assert_eq!(of(&first, "query_tokens"), of(&fresh(&config(1)), "query_tokens"), "of the weights");
     }
 
     #[test]

@@ -8,6 +8,8 @@ pub mod contrast;
 mod description;
 pub(crate) mod export;
 pub mod generate;
+mod image_encoder;
+pub mod retrieval;
 pub mod scores;
 mod training;
 
@@ -19,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use self::contrast::ContrastSettings;
 pub use self::description::{LossName, Needs, Task, Unusable};
 use self::generate::GenerateSettings;
+use self::retrieval::RetrievalSettings;
 pub(crate) use self::training::{ModelShape, TaskModel, Trainable};
 
 /// Declares the tasks, a line each: its variant and its settings, whose [`Task::name`] is the variant in
@@ -66,6 +69,8 @@ tasks! {
     Contrast(ContrastSettings),
     /// Generative learning: captioning through the frozen language model.
     Generate(GenerateSettings),
+    /// Fine-tuning for retrieval: the losses of contrast by image ids, with the image encoder trained as well.
+    Retrieval(RetrievalSettings),
 }
 
 impl TaskSettings {
@@ -98,7 +103,10 @@ mod tests {
     #[test]
     fn an_unknown_task_is_refused_with_those_there_are() {
         let error = TaskSettings::named("segment").unwrap_err().to_string();
-        assert!(error.contains("`segment`") && error.contains("`contrast`, `generate`"), "{error}");
+        assert!(
+            error.contains("`segment`") && error.contains("`contrast`, `generate`, `retrieval`"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(properties["train"]["properties"]["gradients"]["enum"][1], "keys_detached");
         assert_eq!(properties["data"]["properties"]["crop_scale"]["maxItems"], 2);
         let stage = &properties["stages"]["items"]["properties"];
-        assert_eq!(stage["task"]["enum"], json!(["contrast", "generate"]));
+        assert_eq!(stage["task"]["enum"], json!(["contrast", "generate", "retrieval"]));
         assert_eq!(
             (&stage["steps"]["type"], &stage["prompt"]["type"]),
             (&json!("integer"), &json!("string"))

@@ -30,6 +30,7 @@ pub(crate) fn config(slots: u32, batch: u32) -> WorkerConfig {
         match &mut stage.task {
             TaskSettings::Contrast(contrast) => contrast.text_length = 12,
             TaskSettings::Generate(generate) => generate.text_length = 12,
+            TaskSettings::Retrieval(retrieval) => retrieval.text_length = 12,
         }
     }
     config
