@@ -69,7 +69,8 @@ tasks! {
     Contrast(ContrastSettings),
     /// Generative learning: captioning through the frozen language model.
     Generate(GenerateSettings),
-    /// Fine-tuning for retrieval: the losses of contrast by image ids, with the image encoder trained as well.
+    /// Fine-tuning for retrieval: the losses of contrast by image ids, with the image encoder trained as
+    /// well.
     Retrieval(RetrievalSettings),
 }
 

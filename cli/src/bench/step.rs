@@ -65,8 +65,8 @@ pub(crate) struct StepArguments {
     /// Let no part of a step run beside another, as `train.overlap = false` does.
     #[arg(long)]
     no_overlap: bool,
-    /// Measure what a step costs beyond its passes for so many trained parameters, and no pass: the gradient's sum
-    /// over the members, its norm, and AdamW.
+    /// Measure what a step costs beyond its passes for so many trained parameters, and no pass: the
+    /// gradient's sum over the members, its norm, and AdamW.
     #[arg(long)]
     parameters_only: bool,
     /// What the device computes at most, in TFLOP/s; known for some cards, dense in bf16.

@@ -306,7 +306,8 @@ impl ContrastTask {
         Ok(watch.time(|times| &mut times.forward, || features.contrast(temperature, smoothing))?)
     }
 
-    /// A slot's losses with its negatives: the tape and the number to differentiate; their values are given away.
+    /// A slot's losses with its negatives: the tape and the number to differentiate; their values are given
+    /// away.
     pub(super) fn slot_loss(
         &self,
         step: &Step<'_>,

@@ -26,9 +26,9 @@ use crate::sum::times::Stopwatch;
 
 const DROP_PATH: &str = "drop path of the image encoder";
 
-/// What a member keeps of its slots' passes through a trained encoder, in bytes, from the first slot on. Of the
-/// slots beyond it the pass is done again, to the same bits, when their turn to be differentiated comes: a
-/// quarter more time in the encoder, and memory that does not grow with the member's share of the batch.
+/// What a member keeps of its slots' passes through a trained encoder, in bytes, from the first slot on. Of
+/// the slots beyond it the pass is done again, to the same bits, when their turn to be differentiated comes:
+/// a quarter more time in the encoder, and memory that does not grow with the member's share of the batch.
 const KEPT_BYTES: usize = 8 << 30;
 
 /// The image encoder of a task.

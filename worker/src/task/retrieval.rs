@@ -1,6 +1,6 @@
 //! Retrieval: the losses of contrast, where rows of one image are each other's pairs and none of them the
-//! other's negative, and where the image encoder is trained as well. The gradient is that of the global batch's
-//! loss (`docs/step.md`).
+//! other's negative, and where the image encoder is trained as well. The gradient is that of the global
+//! batch's loss (`docs/step.md`).
 
 mod encoder_step;
 mod image_ids;
@@ -225,8 +225,8 @@ impl TaskModel for RetrievalTask {
 }
 
 impl RetrievalTask {
-    /// The passes of the own slots that need no other slot: image encoder, queries, texts; and what is kept of
-    /// the first to be differentiated.
+    /// The passes of the own slots that need no other slot: image encoder, queries, texts; and what is kept
+    /// of the first to be differentiated.
     fn encode<'a>(
         &self,
         step: &Step<'a>,

@@ -1,5 +1,5 @@
-//! What a step costs beyond its passes, for so many trained parameters: the gradient's sum over the members, its
-//! norm, and AdamW. No model is made.
+//! What a step costs beyond its passes, for so many trained parameters: the gradient's sum over the members,
+//! its norm, and AdamW. No model is made.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};

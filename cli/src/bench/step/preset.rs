@@ -37,7 +37,8 @@ pub(super) enum Preset {
     Stage2FlanT5Xl,
     /// Stage 2 with Flan-T5-XXL.
     Stage2FlanT5Xxl,
-    /// Fine-tuning for captions at 364 pixels: ViT-g/14, trained, the Q-Former and OPT-2.7B; parameters alone.
+    /// Fine-tuning for captions at 364 pixels: ViT-g/14, trained, the Q-Former and OPT-2.7B; parameters
+    /// alone.
     CaptionVitG,
     /// Fine-tuning for retrieval at 364 pixels: ViT-g/14, trained, and the Q-Former; parameters alone.
     RetrievalVitG,

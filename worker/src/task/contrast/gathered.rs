@@ -48,8 +48,8 @@ impl ContrastTask {
     }
 }
 
-/// Features, texts and image ids of the own slots, as [`decode`] takes them, and how many bytes of it the device
-/// had; it is waited for once.
+/// Features, texts and image ids of the own slots, as [`decode`] takes them, and how many bytes of it the
+/// device had; it is waited for once.
 fn own_rows(slots: &[OpenSlot<'_>]) -> Result<(Vec<u8>, u64)> {
     let images = slots.iter().map(|slot| slot.forward.image_feats.clone().inner().flatten(0, 2));
     let texts = slots.iter().map(|slot| slot.forward.text_feat.clone().inner().flatten(0, 1));
@@ -62,8 +62,9 @@ fn own_rows(slots: &[OpenSlot<'_>]) -> Result<(Vec<u8>, u64)> {
     Ok((pieces.collect::<Vec<&[u8]>>().concat(), read))
 }
 
-/// The batch of `rows` rows that the members' buffers hold, in slot order; `empty` has the sizes of a row, and
-/// `by_ids` says whether each has an image id. Each value is copied once, from the piece it came in to its place.
+/// The batch of `rows` rows that the members' buffers hold, in slot order; `empty` has the sizes of a row,
+/// and `by_ids` says whether each has an image id. Each value is copied once, from the piece it came in to
+/// its place.
 ///
 /// # Errors
 /// A buffer that is not whole rows, or another number of rows.

@@ -20,8 +20,8 @@ pub(in crate::task) struct Negatives {
 
 impl ContrastTask {
     /// Hard negatives, drawn by the samples' keys. Images are drawn for the rows of all members, so that each
-    /// knows who needs which of its own; texts are here already. Where all rows have the same image there are no
-    /// negatives: each row stands in for its own, and the losses leave it out.
+    /// knows who needs which of its own; texts are here already. Where all rows have the same image there are
+    /// no negatives: each row stands in for its own, and the losses leave it out.
     pub(in crate::task) fn draw_negatives(&self, step: &Step<'_>, contrast: &Contrast) -> Result<Negatives> {
         let draw = |side, purpose: &str, row: usize| {
             let parts = [u64::from(self.stage), step.sample(row)];

@@ -1,5 +1,5 @@
-//! The backward pass on to the pixels: the losses' gradient of the image features, home to who holds each image,
-//! and through the encoder.
+//! The backward pass on to the pixels: the losses' gradient of the image features, home to who holds each
+//! image, and through the encoder.
 
 use blip2_model::objectives::contrast::{
     Contrast, GlobalBatch, GlobalFeatures, NegativeGradient, add_negatives, negative_gradients,
@@ -16,8 +16,8 @@ use crate::sum::times::Stopwatch;
 use crate::task::contrast::model::OpenSlot;
 
 impl RetrievalTask {
-    /// Differentiates a slot's losses down to the image features. What these got comes back, if the encoder is
-    /// trained.
+    /// Differentiates a slot's losses down to the image features. What these got comes back, if the encoder
+    /// is trained.
     pub(super) fn backward<'a>(
         &mut self,
         step: &Step<'_>,
@@ -54,9 +54,9 @@ impl RetrievalTask {
         Ok(Some(OpenImages { batch, own: of_own, negatives: of_negatives, pass }))
     }
 
-    /// Sends the gradients of negative images home, adds those that come, and goes on through the encoder with
-    /// the own slots' images, in slot order. `negatives` says for each row of the global batch the row of its
-    /// negative image, where there are negatives.
+    /// Sends the gradients of negative images home, adds those that come, and goes on through the encoder
+    /// with the own slots' images, in slot order. `negatives` says for each row of the global batch the row
+    /// of its negative image, where there are negatives.
     ///
     /// What is above the encoder travels and lands meanwhile.
     pub(super) fn backward_through_encoder(

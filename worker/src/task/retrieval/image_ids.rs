@@ -4,8 +4,8 @@ use blip2_dataset::loader::SlotBatch;
 
 /// The ids of a slot's images, by which those of several rows are known to be the same.
 ///
-/// A row's image is known by the row's key, or by where it lies in the corpus where it has none: a row that is
-/// drawn twice into a batch has one image.
+/// A row's image is known by the row's key, or by where it lies in the corpus where it has none: a row that
+/// is drawn twice into a batch has one image.
 pub(super) fn image_ids(slot: &SlotBatch) -> Vec<u64> {
     (0..slot.samples.len()).map(|row| image_id(slot, row)).collect()
 }

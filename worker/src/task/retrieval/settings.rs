@@ -23,12 +23,12 @@ pub struct RetrievalSettings {
     pub label_smoothing: f64,
     /// `trained`: the image encoder is trained as well, in float32; `frozen`: it stays as it is.
     pub image_encoder: EncoderTraining,
-    /// Factor of the learning rate from each layer of a trained image encoder to the one below; 1: all have the
-    /// same.
+    /// Factor of the learning rate from each layer of a trained image encoder to the one below; 1: all have
+    /// the same.
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub layer_decay: f64,
-    /// How often the branches of a trained image encoder's last block are left out for an image; linearly less
-    /// often in the blocks below.
+    /// How often the branches of a trained image encoder's last block are left out for an image; linearly
+    /// less often in the blocks below.
     #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
     pub drop_path: f64,
 }
