@@ -45,6 +45,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("audit", &["audit runs/mine", "audit --simulate"]),
     ("eval retrieval", &["eval retrieval --model runs/mine --data 'held-out/*.parquet'"]),
     ("eval caption", &["eval caption --model runs/mine --data held-out.parquet --json"]),
+    ("eval vqa", &["eval vqa --model runs/mine --data held-out.parquet"]),
     (
         "eval score",
         &[

@@ -56,9 +56,7 @@ pub fn import(config: &WorkerConfig, from: &Path) -> Result<Imported> {
     };
     // Values are copied and nothing is computed: no GPU is needed, whatever the run is trained on.
     let device = Device::flex();
-    let mut beginning = config.clone();
-    beginning.model.init_checkpoint.clear();
-    let mut state = TrainState::fresh(&beginning, sizes, &device)?;
+    let mut state = TrainState::begun(stage.clone(), config, sizes, &device)?;
     let begun_anew = state.overlay(&source)?;
     let odd = |tensor: &&FlatTensor| state.parameters[tensor.range()].iter().any(|value| !value.is_finite());
     if let Some(tensor) = state.layout.tensors().iter().find(odd) {
@@ -80,13 +78,13 @@ fn stage_of(config: &WorkerConfig, source: &WeightSource) -> Result<NumberedStag
     let first = config.first_stage()?;
     let known = TaskSettings::known();
     let mark_of = |task: &TaskSettings| task.trained().weight_names().mark;
-    // A later task's weights may have an earlier one's tensors besides; of several whose weights look alike,
-    // the first is what they are called by.
-    let last = known.iter().rev().find(|task| source.contains(mark_of(task)));
-    let Some(found) = last.and_then(|last| known.iter().find(|task| mark_of(task) == mark_of(last))) else {
-        let mut marks: Vec<String> = known.iter().map(|task| format!("`{}`", mark_of(task))).collect();
-        let mut named = BTreeSet::new();
-        marks.retain(|mark| named.insert(mark.clone()));
+    // The first task of each mark, which weights are called by: several tasks train the same tensors.
+    let mut marks = BTreeSet::new();
+    let mut named: Vec<&TaskSettings> = known.iter().collect();
+    named.retain(|task| marks.insert(mark_of(task)));
+    // A later task's weights may have an earlier one's tensors besides.
+    let Some(found) = named.iter().rev().find(|task| source.contains(mark_of(task))) else {
+        let marks: Vec<String> = named.iter().map(|task| format!("`{}`", mark_of(task))).collect();
         return refuse(format!(
             "none of {} is there: these are no weights of a trained stage",
             marks.join(", ")
@@ -270,6 +268,11 @@ mod tests {
             other_stage.contains("weights of the task contrast") && other_stage.contains("stage `represent`"),
             "{other_stage}"
         );
+        let second = config(2).first_stage().unwrap();
+        let generated = place.path().join("stage2.pth");
+        export(&config(2), &second, &fresh(&config(2)), Layout::Lavis, &options, &generated).unwrap();
+        let earlier = error(&config(1), &generated);
+        assert!(earlier.contains("weights of the task generate"), "{earlier}");
         let mut wider = config(1);
         wider.model.qformer.hidden = 32;
         let shape = error(&wider, &file);

@@ -12,7 +12,7 @@ use blip2_tensors::device::DeviceName;
 use blip2_worker::NamedState;
 use blip2_worker::WorkerConfig;
 use blip2_worker::config::stage::NumberedStage;
-use blip2_worker::evaluate::{self, Evaluator, Measure, Scores};
+use blip2_worker::evaluate::{self, AnswerScores, Evaluator, Measure, Scores};
 use blip2_worker::settings::train::StepSettings;
 use clap::Args;
 use clap::Subcommand;
@@ -36,6 +36,8 @@ pub(crate) enum EvalCommand {
     Retrieval(EvalTarget),
     /// Loss of the file's captions with their pictures, with shuffled ones and with none.
     Caption(EvalTarget),
+    /// Accuracy of the answers to the file's questions, with their pictures and with others'.
+    Vqa(EvalTarget),
     /// Score results that are already there, whoever's model wrote them.
     Score(Box<ScoreArguments>),
 }
@@ -45,7 +47,7 @@ pub(crate) struct EvalTarget {
     /// A run (folder or URL), or one of its checkpoints.
     #[arg(long, value_name = "RUN_OR_FOLDER")]
     pub(crate) model: String,
-    /// Parquet file or URL with pictures and captions; may be repeated.
+    /// Parquet file or URL with pictures and their texts; may be repeated.
     #[arg(long, value_name = "F", required = true)]
     pub(crate) data: Vec<String>,
     /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`; without it, the one the
@@ -82,11 +84,21 @@ struct CaptionLine {
     images: usize,
 }
 
+/// The line of `eval vqa`.
+#[derive(Debug, Serialize)]
+struct AnswerLine {
+    accuracy: f64,
+    accuracy_shuffled: f64,
+    loss: f64,
+    questions: usize,
+}
+
 /// Measures a run's checkpoint on Parquet files, or scores results.
 pub(crate) async fn run(arguments: EvalArguments) -> Result<Exit, CliError> {
     match arguments.command {
         EvalCommand::Retrieval(target) => retrieval(&target).await,
         EvalCommand::Caption(target) => caption(&target).await,
+        EvalCommand::Vqa(target) => vqa(&target).await,
         EvalCommand::Score(arguments) => score::run(&arguments),
     }
 }
@@ -139,6 +151,23 @@ async fn caption(arguments: &EvalTarget) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
+async fn vqa(arguments: &EvalTarget) -> Result<Exit, CliError> {
+    let Scores::Answers(scores) = Subject::open(arguments, Measure::Answers).await?.measure().await? else {
+        return Err(CliError::failed(format!(
+            "{}: answers need a checkpoint of a stage that answers questions",
+            redacted(&arguments.model)
+        )));
+    };
+    let AnswerScores { loss, accuracy, shuffled, questions } = scores;
+    if arguments.json {
+        print_json(&AnswerLine { accuracy, accuracy_shuffled: shuffled, loss, questions })?;
+    } else {
+        eprintln!("accuracy {accuracy:.3} with its picture, {shuffled:.3} with another");
+        eprintln!("{questions} questions; {loss:.3} nats a token of the most frequent answers");
+    }
+    Ok(Exit::Done)
+}
+
 /// A checkpoint and the pictures it is measured on.
 struct Subject {
     config: WorkerConfig,
@@ -163,11 +192,13 @@ impl Subject {
         let what = match measure {
             Measure::Retrieval => "a stage with contrastive heads",
             Measure::Captions => "a stage that writes captions",
+            Measure::Answers => "a stage that answers questions",
         };
         let (record, stage) =
             target.record_of_stage(&config, what, |stage| stage.settings.task.measure() == measure).await?;
         let state = read_state(&target.root, &record).await?;
-        let samples = held_out(&arguments.data, &config.data.columns, config.data.max_pixels).await?;
+        let columns = stage.settings.task.columns(&config.data.columns);
+        let samples = held_out(&arguments.data, &columns, config.data.max_pixels).await?;
         Ok(Self { config, stage, state, samples })
     }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use blip2_dataset::corpus::columns::ColumnNames;
+
 use super::export::Layout;
 use super::scores::Measure;
 use crate::settings::model::ModelSettings;
@@ -84,6 +86,24 @@ pub trait Task: fmt::Debug + Send + Sync {
 
     /// Whether the image encoder is trained as well.
     fn trains_encoder(&self) -> bool {
+        false
+    }
+
+    /// Whether it reads questions with their answers, and no captions.
+    fn asks(&self) -> bool {
+        false
+    }
+
+    /// The columns that it reads: questions are nothing to a task that reads captions.
+    fn columns(&self, all: &ColumnNames) -> ColumnNames {
+        match self.asks() {
+            true => all.clone(),
+            false => all.without_questions(),
+        }
+    }
+
+    /// Whether it begins with trained parameters alone.
+    fn continues(&self) -> bool {
         false
     }
 

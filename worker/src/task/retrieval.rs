@@ -3,7 +3,6 @@
 //! batch's loss (`docs/step.md`).
 
 mod encoder_step;
-mod image_ids;
 mod model;
 mod settings;
 
@@ -11,6 +10,7 @@ pub use settings::RetrievalSettings;
 
 use std::sync::Arc;
 
+use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::text::TextEncoder;
 use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
 use blip2_evaluation::retrieval;
@@ -21,7 +21,6 @@ use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::WeightSource;
 use burn::tensor::Device;
 
-use self::image_ids::image_ids;
 use self::model::{EncodedImages, RetrievalTask};
 use super::contrast::gathered::Gathered;
 use super::contrast::model::{LOSSES, OpenSlot};
@@ -31,7 +30,7 @@ use super::export::{ExportTarget, Layout};
 use super::image_encoder::{EncodedSlot, TaskEncoder};
 use super::scores::{EvaluationSet, Measure, Scores};
 use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
-use crate::error::Result;
+use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::language::LanguageTexts;
 use crate::open::qformer_text;
@@ -88,6 +87,10 @@ impl Task for RetrievalSettings {
 
     fn contrasts(&self) -> bool {
         true
+    }
+
+    fn columns(&self, all: &ColumnNames) -> ColumnNames {
+        all.without_questions().with_image_ids()
     }
 
     fn trains_encoder(&self) -> bool {
@@ -234,11 +237,14 @@ impl RetrievalTask {
     ) -> Result<(Vec<OpenSlot<'a>>, Vec<Option<EncodedImages>>)> {
         let encoded = self.encoder.encode(step, watch)?;
         let open = step.batch.slots.iter().zip(encoded).map(|(slot, encoded)| {
+            if slot.image_ids.len() != slot.samples.len() {
+                return Err(WorkerError::Protocol(format!("slot {} has no ids of its images", slot.slot)));
+            }
             let EncodedSlot { features, pass } = encoded;
             let images = self.encoder.trained().map(|_| EncodedImages::new(&features, pass));
             let read = images.as_ref().map_or(&features, |images| &images.leaf).clone();
             let forward = self.contrast.forward(step, slot, read, watch)?;
-            Ok((OpenSlot { batch: slot, features, forward, image_ids: image_ids(slot) }, images))
+            Ok((OpenSlot { batch: slot, features, forward, image_ids: slot.image_ids.clone() }, images))
         });
         open.collect()
     }

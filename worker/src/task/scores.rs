@@ -17,6 +17,22 @@ pub enum Measure {
     Retrieval,
     /// [`Scores::Captions`].
     Captions,
+    /// [`Scores::Answers`].
+    Answers,
+}
+
+/// What a model's answers to questions are worth.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AnswerScores {
+    /// Mean loss of a token of the most frequent answer.
+    pub loss: f64,
+    /// Mean accuracy of the answers that the model writes, 0 to 1: that of VQA, or right and wrong where
+    /// fewer than four people answered.
+    pub accuracy: f64,
+    /// The same with another question's image.
+    pub shuffled: f64,
+    /// How many questions.
+    pub questions: usize,
 }
 
 /// The numbers of a task's model.
@@ -26,6 +42,8 @@ pub enum Scores {
     Retrieval(Retrieval),
     /// Losses of captions through the frozen language model.
     Captions(CaptionLosses),
+    /// Answers written by the frozen language model.
+    Answers(AnswerScores),
 }
 
 /// Held-out images, and the frozen models that look at them.

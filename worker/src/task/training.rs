@@ -60,6 +60,12 @@ pub(crate) trait Trainable {
 
     /// What its weights look like.
     fn weight_names(&self) -> WeightNames;
+
+    /// Weights of the first stage of pre-training, for the tensors that those of the second lack; empty where
+    /// none are named, and nothing where the task has no such tensors.
+    fn text_half(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// What a task's model is made of.

@@ -31,6 +31,7 @@ pub(crate) fn config(slots: u32, batch: u32) -> WorkerConfig {
             TaskSettings::Contrast(contrast) => contrast.text_length = 12,
             TaskSettings::Generate(generate) => generate.text_length = 12,
             TaskSettings::Retrieval(retrieval) => retrieval.text_length = 12,
+            _ => {}
         }
     }
     config
