@@ -1,16 +1,21 @@
 //! The image encoder trained with the rest, over any number of members.
 
+mod asked;
 mod members;
 mod small;
 
+use std::path::Path;
+
+use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_tensors::train::flat::FlatLayout;
 use blip2_worker::config::stage::StageSettings;
 use blip2_worker::settings::encoder::EncoderTraining;
 use blip2_worker::task::TaskSettings;
+use blip2_worker::task::caption::CaptionSettings;
 use blip2_worker::task::contrast::ContrastSettings;
 use blip2_worker::task::retrieval::RetrievalSettings;
 use blip2_worker::{TrainState, WorkerConfig};
-use members::{assert_all_like, train};
+use members::{Trained, assert_all_like, train};
 
 /// Two steps of one stage of `task` with the small Q-Former, with dropout and a clipped gradient.
 fn config(task: TaskSettings) -> WorkerConfig {
@@ -37,6 +42,81 @@ fn beginning(config: &WorkerConfig) -> (FlatLayout, Vec<f32>) {
     (state.layout, state.parameters)
 }
 
+/// Requires that every block has moved, from the patches on.
+fn assert_encoder_moved(config: &WorkerConfig, trained: &Trained) {
+    let (layout, begun) = beginning(config);
+    for name in ["visual_encoder.patch_embed.proj.weight", "visual_encoder.pos_embed"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain((0..6).map(|block| format!("visual_encoder.blocks.{block}.mlp.fc1.weight")))
+    {
+        let range = layout.get(&name).unwrap().range();
+        assert_ne!(begun[range.clone()], trained.1[range], "{name}");
+    }
+}
+
+/// A run of a task that continues from the end of stage 2, with its files in `folder`: `caption` or `vqa`.
+fn continued(task: &str, image_encoder: EncoderTraining, folder: &Path) -> WorkerConfig {
+    let (layer_decay, drop_path) = (0.9, 0.0);
+    let mut config = asked::config(folder, "backbones/opt-tiny", 4, 8);
+    if task == "caption" {
+        (config.data.train, config.data.columns) = (small::config(4, 8).data.train, ColumnNames::default());
+        config.stages[2].task = TaskSettings::Caption(CaptionSettings {
+            text_length: 12,
+            image_encoder,
+            layer_decay,
+            drop_path,
+            ..CaptionSettings::default()
+        });
+    }
+    if let TaskSettings::Vqa(vqa) = &mut config.stages[2].task {
+        (vqa.image_encoder, vqa.layer_decay, vqa.drop_path) = (image_encoder, layer_decay, drop_path);
+    }
+    config
+}
+
+#[test]
+fn captions_and_answers_train_the_encoder_to_the_same_bits() {
+    for task in ["caption", "vqa"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = continued(task, EncoderTraining::Trained, folder.path());
+        config.data.flip = true;
+        let alone = train(&config, 1).remove(0);
+        assert!(alone.1.iter().all(|parameter| parameter.is_finite()));
+        assert_encoder_moved(&config, &alone);
+        for (overlap, members) in [(true, 4), (false, 2)] {
+            config.train.overlap = overlap;
+            assert_all_like(&alone, &config, members);
+        }
+        // Drop path is drawn, and drawn the same wherever the slot is.
+        match &mut config.stages[2].task {
+            TaskSettings::Caption(caption) => caption.drop_path = 0.4,
+            TaskSettings::Vqa(vqa) => vqa.drop_path = 0.4,
+            _ => panic!("another task"),
+        }
+        config.stages[2].steps = 1;
+        let dropped = train(&config, 1).remove(0);
+        assert_ne!(dropped.0[0], alone.0[0]);
+        assert_all_like(&dropped, &config, 2);
+    }
+}
+
+#[test]
+fn captions_and_answers_of_a_trained_encoder_begin_with_the_losses_of_a_frozen_one() {
+    for task in ["caption", "vqa"] {
+        let folder = tempfile::tempdir().unwrap();
+        let first = |image_encoder| {
+            let mut config = continued(task, image_encoder, folder.path());
+            config.stages[2].steps = 1;
+            train(&config, 1).remove(0).0
+        };
+        let [frozen, trained] = [EncoderTraining::Frozen, EncoderTraining::Trained].map(first);
+        // The loss and the tokens; then the gradient's norm, of which the encoder has a part.
+        assert_eq!(frozen[..2], trained[..2], "{task}");
+        assert!(trained[2] > frozen[2], "{task}: {trained:?} and {frozen:?}");
+    }
+}
+
 #[test]
 fn one_two_and_four_members_train_the_encoder_to_the_same_bits() {
     let mut config = config(TaskSettings::Retrieval(trained()));
@@ -48,17 +128,9 @@ fn one_two_and_four_members_train_the_encoder_to_the_same_bits() {
             assert_all_like(&alone, &config, members);
         }
     }
-    // Every block has moved, from the patches on.
-    let (layout, begun) = beginning(&config);
-    for name in ["visual_encoder.patch_embed.proj.weight", "visual_encoder.pos_embed"]
-        .map(str::to_owned)
-        .into_iter()
-        .chain((0..6).map(|block| format!("visual_encoder.blocks.{block}.mlp.fc1.weight")))
-    {
-        let range = layout.get(&name).unwrap().range();
-        assert_ne!(begun[range.clone()], alone.1[range], "{name}");
-    }
+    assert_encoder_moved(&config, &alone);
     // LAVIS has no key bias, so it stays.
+    let (layout, begun) = beginning(&config);
     let bias = layout.get("visual_encoder.blocks.0.attn.qkv.bias").unwrap().range();
     let third = bias.len() / 3;
     let keys = bias.start + third..bias.start + 2 * third;

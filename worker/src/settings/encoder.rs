@@ -36,3 +36,8 @@ pub struct EncoderSettings {
     /// How often the last block's branches are left out for an image.
     pub drop_path: f64,
 }
+
+impl EncoderSettings {
+    /// Of a stage that leaves it as it is.
+    pub const FROZEN: Self = Self { training: EncoderTraining::Frozen, layer_decay: 1.0, drop_path: 0.0 };
+}

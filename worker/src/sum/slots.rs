@@ -65,11 +65,13 @@ impl<'a> Slots<'a> {
         objective: Tensor<1>,
         watch: &mut Stopwatch,
     ) -> Result<()> {
-        self.backward_to(model, tape, objective, |_, _| {}, watch)
+        self.backward_to(model, tape, objective, |_, _| {}, watch)?;
+        Ok(())
     }
 
     /// The same of a slot whose gradient goes on below the tape, with [`Slots::add`]: `leaves` is shown what
-    /// each segment gives before it is given away, and takes what is no parameter's.
+    /// each segment gives before it is given away, and takes what is no parameter's. The slot's place among
+    /// the own ones comes back.
     pub(crate) fn backward_to(
         &mut self,
         model: &mut impl NamedTensors,
@@ -77,7 +79,7 @@ impl<'a> Slots<'a> {
         objective: Tensor<1>,
         mut leaves: impl FnMut(Segment, &mut Gradients),
         watch: &mut Stopwatch,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         self.give(|sums| {
             sums.buffers.push(sums.plan.parts.buffers());
             Ok(())
@@ -95,7 +97,7 @@ impl<'a> Slots<'a> {
             Ok(())
         });
         watch.times.backward += started.elapsed().as_secs_f64() - given;
-        result
+        result.map(|()| place)
     }
 
     /// Gives away what `segment` gave the slot at `place` among the own ones, whose segments above are given

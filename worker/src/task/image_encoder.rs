@@ -13,15 +13,17 @@ use blip2_tensors::device::placement::Placement;
 use blip2_tensors::nn::drop_path::DropPath;
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, compute_in, join};
 use blip2_tensors::train::layer_decay::LayerDecay;
-use burn::tensor::{Device, Tensor};
+use blip2_tensors::train::tape::{Segment, Tape};
+use burn::tensor::{Device, Gradients, Tensor};
 use bytes::Bytes;
 
 use super::training::ModelShape;
-use crate::error::Result;
+use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::open::of_encoder;
 use crate::settings::encoder::{EncoderSettings, EncoderTraining};
 use crate::sum::context::Step;
+use crate::sum::slots::Slots;
 use crate::sum::times::Stopwatch;
 
 const DROP_PATH: &str = "drop path of the image encoder";
@@ -150,6 +152,38 @@ impl TaskEncoder {
         step.batch.slots.iter().map(encode).collect()
     }
 
+    /// Encodes a slot's images for losses that need no other slot: the features, of which these are computed,
+    /// and the way back through the encoder. Nothing is kept longer than the slot.
+    pub(super) fn encode_slot(
+        &self,
+        step: &Step<'_>,
+        slot: &SlotBatch,
+        watch: &mut Stopwatch,
+    ) -> Result<(Tensor<3>, SlotPass)> {
+        watch.bytes.to_device += slot.pixels.len() as u64;
+        let Some(encoder) = self.trained() else {
+            let features = watch.time(|times| &mut times.encoder, || step.frozen.image_features(slot))?;
+            return Ok((features, SlotPass { trained: None }));
+        };
+        let pass = self.pass(encoder, step, slot, watch)?;
+        let leaf = pass.leaf();
+        Ok((leaf.clone(), SlotPass { trained: Some((encoder.clone(), pass, leaf)) }))
+    }
+
+    /// Requires that LAVIS's file has a place for the encoder, if it is trained.
+    ///
+    /// # Errors
+    /// One in CLIP's layout.
+    pub(super) fn has_names_in_lavis(&self) -> Result<(), ModelError> {
+        match self.trained().map(TrainedEncoder::encoder) {
+            Some(ImageEncoder::Clip(_)) => {
+                let reason = "trained in CLIP's layout, whose names in LAVIS are others than here";
+                Err(ModelError::input("image encoder", reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The features of a slot's images behind a trained encoder, of which nothing is kept.
     fn values(&self, encoder: &TrainedEncoder, step: &Step<'_>, slot: &SlotBatch) -> Result<Tensor<3>> {
         Ok(encoder.features(step.frozen.pixels(slot)?, self.drop_path(step, slot))?)
@@ -175,6 +209,40 @@ impl TaskEncoder {
         let parts = [step.number, u64::from(slot.slot)];
         let key = KeyedRng::new(self.seed, DROP_PATH, &parts).next_u64();
         DropPath::keyed(self.drop_path, key as u32)
+    }
+}
+
+/// The way back of the slot whose losses are computed next.
+pub(super) struct SlotPass {
+    /// A trained encoder, what is kept of the pass through it, and the leaf that the losses read.
+    trained: Option<(TrainedEncoder, EncoderForward, Tensor<3>)>,
+}
+
+impl SlotPass {
+    /// Differentiates the slot's objective, through a trained encoder too, and gives the gradient of the
+    /// tensors of `task` away.
+    pub(super) fn backward(
+        self,
+        task: &mut impl NamedTensors,
+        tape: Tape,
+        objective: Tensor<1>,
+        sums: &mut Slots<'_>,
+        watch: &mut Stopwatch,
+    ) -> Result<()> {
+        let Some((encoder, pass, leaf)) = self.trained else {
+            return sums.backward(task, tape, objective, watch);
+        };
+        let mut gradient = None;
+        let take = |segment, gradients: &mut Gradients| {
+            if segment == Segment::Inputs {
+                gradient = leaf.grad_remove(gradients);
+            }
+        };
+        let place = sums.backward_to(task, tape, objective, take, watch)?;
+        let no_gradient = || WorkerError::Protocol("a slot has no gradient of its images".into());
+        let gradient = gradient.ok_or_else(no_gradient)?;
+        let mut give = |segment, gradients: &mut Gradients| sums.add(place, task, segment, gradients);
+        watch.time(|times| &mut times.backward, || encoder.backward(pass, gradient, &mut give))
     }
 }
 

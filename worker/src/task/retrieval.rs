@@ -16,7 +16,6 @@ use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
 use blip2_evaluation::retrieval;
 use blip2_model::blip2::export::{Retriever, export_lavis, export_retrieval};
 use blip2_model::objectives::contrast::{Contrast, GlobalFeatures};
-use blip2_model::vision::ImageEncoder;
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::WeightSource;
 use burn::tensor::Device;
@@ -207,10 +206,7 @@ impl TaskModel for RetrievalTask {
 
     fn export(&mut self, layout: Layout, mut target: ExportTarget<'_>) -> Result<()> {
         if layout == Layout::Lavis {
-            if let Some(ImageEncoder::Clip(_)) = self.encoder.trained().map(|trained| trained.encoder()) {
-                let reason = "trained in CLIP's layout, whose names in LAVIS are others than here";
-                return Err(ModelError::input("image encoder", reason).into());
-            }
+            self.encoder.has_names_in_lavis()?;
             return Ok(export_lavis(target.out, self, None, target.options.precision)?);
         }
         target.encoder = self.encoder.or(target.encoder)?;
