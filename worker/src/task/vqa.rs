@@ -222,8 +222,8 @@ impl TaskModel for VqaTask {
         self.encoder.learning_rate_scale(tensor)
     }
 
-    /// Slots sum over tokens, or over answers by their weights; dividing the sum by the global batch's tokens,
-    /// or by its questions, makes it a mean.
+    /// Slots sum over tokens, or over answers by their weights; dividing the sum by the global batch's
+    /// tokens, or by its questions, makes it a mean.
     fn divisor(&self) -> Option<usize> {
         Some(DIVISOR)
     }
