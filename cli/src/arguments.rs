@@ -15,7 +15,7 @@ use crate::commands::devices::DevicesArguments;
 use crate::commands::eval::EvalArguments;
 use crate::commands::generate::GenerateArguments;
 use crate::commands::models::ModelsArguments;
-use crate::commands::quickstart::QuickstartArguments;
+use crate::commands::quickstart::arguments::QuickstartArguments;
 use crate::commands::report::ReportArguments;
 use crate::commands::status::StatusArguments;
 use crate::commands::train::TrainArguments;

@@ -11,8 +11,10 @@ use blip2_run::layout;
 use serde::Serialize;
 
 use self::evaluation::{RunEvaluation, evaluate};
+use super::arguments::QuickstartArguments;
+use super::facts::{loss_curves, training_facts};
+use super::preparation::{checked, remove_earlier};
 use super::survival::{Survival, prove};
-use super::{QuickstartArguments, checked, loss_curves, remove_earlier, training_facts};
 use crate::again::same_command;
 use crate::commands::print_json;
 use crate::commands::train::train_here;

@@ -19,8 +19,9 @@ use blip2_scenes::split::Split;
 use blip2_worker::task::TaskSettings;
 use serde::Serialize;
 
+use super::arguments::{QuickstartArguments, With};
+use super::preparation::{checked, remove_earlier};
 use super::survival::{Survival, prove};
-use super::{QuickstartArguments, With, checked, remove_earlier};
 use crate::again::same_command;
 use crate::audit::audit;
 use crate::commands::print_json;
