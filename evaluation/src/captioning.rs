@@ -109,8 +109,8 @@ impl Captioner {
         Ok(SoftPrompts(Tensor::cat(soft_prompts, 0)))
     }
 
-    /// For each image and each query, how much the query attends to each patch, row by row; the rest of a sum of
-    /// 1 goes to the class token. Empty where no layer sees the image.
+    /// For each image and each query, how much the query attends to each patch, row by row; the rest of a sum
+    /// of 1 goes to the class token. Empty where no layer sees the image.
     ///
     /// # Errors
     /// An image that cannot be resized.

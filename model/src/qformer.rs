@@ -87,8 +87,8 @@ impl QFormer {
         (hidden, cache)
     }
 
-    /// How much each query attends to each position of the image in the last layer that sees it, the mean over
-    /// its heads; none where no layer does.
+    /// How much each query attends to each position of the image in the last layer that sees it, the mean
+    /// over its heads; none where no layer does.
     ///
     /// # Shapes
     /// - queries `[b, Q, hidden]`; output `[b, Q, P]`, whose rows sum to 1

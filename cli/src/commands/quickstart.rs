@@ -1,4 +1,4 @@
-//! `quickstart`: all stages on composed scenes or on the emoji corpus, then export, evaluation and the report.
+//! `quickstart`: all stages on scenes or on the emoji corpus, then export, evaluation and the report.
 
 pub(crate) mod arguments;
 mod emoji;
