@@ -37,8 +37,8 @@ use crate::signals::Signals;
 
 const PRESET_NAME: &str = "configs/scenes.toml";
 const PRESET: &str = include_str!("../../../../configs/scenes.toml");
-const VQA_PRESET_NAME: &str = "configs/scenes-vqa.toml";
-const VQA_PRESET: &str = include_str!("../../../../configs/scenes-vqa.toml");
+const VQA_PRESET_NAME: &str = "cli/src/commands/quickstart/scenes/vqa.toml";
+const VQA_PRESET: &str = include_str!("scenes/vqa.toml");
 
 /// Where the drawings are.
 const CORPUS: &str = "assets/corpus";
