@@ -107,6 +107,12 @@ impl From<blip2_evaluation::EvaluationError> for CliError {
     }
 }
 
+impl From<blip2_evaluation::error::job::JobError> for CliError {
+    fn from(error: blip2_evaluation::error::job::JobError) -> Self {
+        CliError::Reported { exit: error.exit(), message: error.to_string() }
+    }
+}
+
 impl From<blip2_evaluation::error::tools::ToolError> for CliError {
     fn from(error: blip2_evaluation::error::tools::ToolError) -> Self {
         CliError::Reported { exit: error.exit(), message: error.to_string() }

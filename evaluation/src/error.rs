@@ -1,6 +1,7 @@
 //! What keeps a model from being evaluated.
 
 pub mod captions;
+pub mod job;
 pub mod tools;
 
 use blip2_dataset::error::DatasetError;

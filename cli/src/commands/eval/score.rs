@@ -1,11 +1,11 @@
 //! `eval score`: scores of results that are already there, whoever's model wrote them.
 
-mod answers;
-mod captions;
-mod page;
-mod references;
-mod retrieval;
-mod summary;
+pub(super) mod answers;
+pub(super) mod captions;
+pub(super) mod page;
+pub(super) mod references;
+pub(super) mod retrieval;
+pub(super) mod summary;
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ use crate::error::CliError;
 use crate::report::write_page;
 use crate::typed_numbers;
 use answers::AnswerReferences;
-use captions::{CaptionReferences, Tokenizer};
+use captions::{CaptionReferences, CaptionScorer, Tokenizer};
 use references::References;
 use retrieval::RetrievalReferences;
 use summary::{Files, Summary};
@@ -91,7 +91,7 @@ pub(super) enum TaskArgument {
 
 /// Whose accuracy is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ModeArgument {
+pub(super) enum ModeArgument {
     /// The data set's own evaluator.
     Official,
     /// LAVIS's: answers of people only lose their marks.
@@ -103,7 +103,7 @@ enum ModeArgument {
 }
 
 impl ModeArgument {
-    fn mode(self) -> Mode {
+    pub(super) fn mode(self) -> Mode {
         match self {
             Self::Official => Mode::Official,
             Self::Lavis => Mode::Lavis,
@@ -114,7 +114,7 @@ impl ModeArgument {
 }
 
 /// The name of an argument's value, as it is typed.
-fn typed(value: impl ValueEnum) -> String {
+pub(super) fn typed(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
@@ -158,7 +158,8 @@ impl ScoreArguments {
             TaskArgument::Caption => {
                 let tokenizer = self.tokenizer.clone().unwrap_or(Tokenizer::Native);
                 let (meteor, spice) = (self.meteor.clone(), self.spice.clone());
-                return Ok(Box::new(CaptionReferences::read(&self.references, tokenizer, meteor, spice)?));
+                let scorer = CaptionScorer { tokenizer, meteor, spice };
+                return Ok(Box::new(CaptionReferences::read(&self.references, scorer)?));
             }
             TaskArgument::Gqa => Measure::Gqa,
             TaskArgument::Aokvqa => Measure::Direct,

@@ -1,0 +1,114 @@
+//! The model of an evaluation: an exported folder, or a checkpoint of a run that is exported first.
+
+use std::path::{Path, PathBuf};
+
+use blip2_store::secret_url::redacted;
+use blip2_worker::config::stage::NumberedStage;
+use blip2_worker::export::{ExportOptions, Layout, export};
+use tempfile::TempDir;
+
+use crate::commands::checkpoint::{Target, read_state};
+use crate::error::CliError;
+use crate::places::{typed_location, typed_model};
+use crate::run_folder::stored_configuration;
+
+/// What tells an exported model from a run.
+const EXPORT_FILE: &str = "config.json";
+
+/// A folder with a model.
+pub(super) struct ModelFolder {
+    pub(super) path: PathBuf,
+    /// BLAKE3 of its files.
+    pub(super) digest: String,
+    /// Goes away with it, if it was made for this.
+    _made: Option<TempDir>,
+}
+
+/// Whether it is an exported model.
+pub(super) async fn is_export(named: &str) -> Result<bool, CliError> {
+    Ok(typed_location(named)?.join(EXPORT_FILE).head().await?.is_some())
+}
+
+impl ModelFolder {
+    /// The folder of an exported model, or the newest checkpoint of a run in `layout`, in a folder for the
+    /// time being.
+    pub(super) async fn open(named: &str, layout: Layout) -> Result<Self, CliError> {
+        let (path, made) = match is_export(named).await? {
+            true => (typed_model("--model", named).await?, None),
+            false => {
+                let made = exported(named, layout).await?;
+                (made.path().join(NAME), Some(made))
+            }
+        };
+        let hashed = path.clone();
+        let digest = tokio::task::spawn_blocking(move || digest(&hashed)).await;
+        let digest =
+            digest.map_err(|error| CliError::failed(format!("the hashing thread failed: {error}")))?;
+        let digest = digest.map_err(|error| CliError::failed(format!("{}: {error}", path.display())))?;
+        Ok(Self { path, digest, _made: made })
+    }
+}
+
+/// Name of the exported folder.
+const NAME: &str = "model";
+
+async fn exported(named: &str, layout: Layout) -> Result<TempDir, CliError> {
+    let target = Target::resolve(named).await?;
+    let config = stored_configuration(&target.root).await?.worker().with_models_here().await?;
+    let what = match layout {
+        Layout::Retrieval => "a stage with contrastive heads",
+        _ => "a stage that writes texts",
+    };
+    let has_layout = |stage: &NumberedStage| stage.settings.task.layouts().contains(&layout);
+    let (record, stage) = target.record_of_stage(&config, what, has_layout).await?;
+    let state = read_state(&target.root, &record).await?;
+    eprintln!("checkpoint {} of {} is exported to be evaluated", record.name, redacted(named));
+    let made =
+        TempDir::new().map_err(|error| CliError::failed(format!("a folder for the model: {error}")))?;
+    let out = made.path().join(NAME);
+    let options = ExportOptions::default();
+    let write = move || export(&config, &stage, &state, layout, &options, &out);
+    let written = tokio::task::spawn_blocking(write).await;
+    written.map_err(|error| CliError::failed(format!("the export thread failed: {error}")))??;
+    Ok(made)
+}
+
+/// BLAKE3 of the names and contents of a folder's files.
+fn digest(folder: &Path) -> std::io::Result<String> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    let mut all = blake3::Hasher::new();
+    for path in files {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut hash = blake3::Hasher::new();
+        hash.update_reader(std::fs::File::open(&path)?)?;
+        all.update(&(name.len() as u64).to_le_bytes());
+        all.update(name.as_bytes());
+        all.update(hash.finalize().as_bytes());
+    }
+    Ok(all.finalize().to_hex().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_models_digest_is_that_of_names_and_contents() {
+        let made = |name: &str, content: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("config.json"), "{}").unwrap();
+            std::fs::write(folder.path().join(name), content).unwrap();
+            digest(folder.path()).unwrap()
+        };
+        assert_eq!(made("a", "x"), made("a", "x"));
+        assert_ne!(made("a", "x"), made("b", "x"));
+        assert_ne!(made("a", "x"), made("a", "y"));
+    }
+}

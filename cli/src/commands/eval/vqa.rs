@@ -1,0 +1,123 @@
+//! `eval vqa`: answers to a set's questions, written and scored.
+
+use std::path::PathBuf;
+
+use blip2_evaluation::answer_files::questions::{Form, Question};
+use blip2_evaluation::answers::Measure;
+use blip2_evaluation::job::Phase;
+use blip2_evaluation::metrics::vqa::Mode;
+use blip2_evaluation::presets::{Written, asked, clean_question};
+use blip2_evaluation::result_files;
+use blip2_evaluation::sets::item::ItemSet;
+use blip2_evaluation::sets::questioned;
+use blip2_evaluation::writing::{WrittenText, from_lines};
+use blip2_run::exit::Exit;
+use blip2_worker::export::Layout;
+use clap::{Args, ValueEnum};
+
+use super::model::ModelFolder;
+use super::score::ModeArgument;
+use super::score::answers::AnswerReferences;
+use super::score::references::References as _;
+use super::set::{MAX_PIXELS, Pictured, SetArguments};
+use super::writing::{WritingArguments, written_unit};
+use crate::error::CliError;
+use crate::signals::Signals;
+
+#[derive(Debug, Args)]
+pub(crate) struct VqaArguments {
+    #[command(flatten)]
+    set: SetArguments,
+    /// The questions' texts, where `--data` has the answers of people alone: VQA's file of questions.
+    #[arg(long, value_name = "F")]
+    questions: Option<PathBuf>,
+    /// Whose file of questions `--data` is.
+    #[arg(long, value_enum, default_value_t = FormArgument::Vqa)]
+    form: FormArgument,
+    #[command(flatten)]
+    writing: WritingArguments,
+    /// Whose accuracy is computed [default: official; exact where no question has more than one answer].
+    #[arg(long, value_enum, help_heading = "Scores")]
+    mode: Option<ModeArgument>,
+}
+
+/// Whose file of questions it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FormArgument {
+    /// VQAv2's or OK-VQA's, or LAVIS's list.
+    Vqa,
+    /// GQA's, or LAVIS's list.
+    Gqa,
+    /// A-OKVQA's direct answers.
+    Aokvqa,
+}
+
+/// Where units' answers are.
+const ANSWERS: Phase = Phase { folder: "answers", ending: "jsonl" };
+/// The answers of all units, in VQA's form.
+const RESULTS: &str = "results.json";
+
+/// Answers questions and scores the answers.
+pub(super) async fn run(arguments: VqaArguments) -> Result<Exit, CliError> {
+    let VqaArguments { set: of, questions, form, writing, mode } = arguments;
+    let signals = Signals::listen()?;
+    let form_of = match form {
+        FormArgument::Vqa => Form::Vqa,
+        FormArgument::Gqa => Form::Gqa,
+        FormArgument::Aokvqa => Form::AOkVqa,
+    };
+    let (texts, images) = (questions.as_deref(), of.images.as_deref());
+    let mut set = questioned::read(&of.data, form_of, texts, images, MAX_PIXELS).await?;
+    let model = ModelFolder::open(&of.model, Layout::HuggingFace).await?;
+    let writer = writing.open(model.path.clone(), of.device, of.image_size, Written::Answer).await?;
+    let (settings, mut notes) = (writer.settings.clone(), writer.notes.clone());
+    let begun = of.begin(&signals, "vqa", &model.digest, (set.digest(), set.items.len()), settings).await?;
+    let prompt = writer.prompt.clone();
+    let mut kept = Some(writer);
+    let ended = begun.work(ANSWERS, async |items| {
+        let of_question = |question: &Question| {
+            let text = clean_question(question.text.as_deref().unwrap_or_default());
+            (question.id.clone(), Some(asked(&prompt, &text)))
+        };
+        let prompts = set.items[items.clone()].iter().map(|item| of_question(&item.row)).collect();
+        written_unit(&mut kept, set.images(items).await?, prompts).await
+    });
+    if let Some(exit) = ended.await? {
+        return Ok(exit);
+    }
+    let rows: Vec<WrittenText> = begun.job.results(ANSWERS, from_lines).await?;
+    let answers: Vec<String> = rows.iter().map(|row| row.text.trim().to_lowercase()).collect();
+    let results = rows.iter().zip(&answers).map(|(row, answer)| (&row.key, answer.as_str()));
+    begun.keep(RESULTS, &result_files::answers(results)).await?;
+    let questions: Vec<Question> = set.items.iter().map(|item| item.row.clone()).collect();
+    let unanswered = questions.iter().filter(|question| question.answers.is_empty()).count();
+    if unanswered > 0 {
+        let all = questions.len();
+        eprintln!("{all} answers are written; {unanswered} questions have none to compare them with");
+        return Ok(Exit::Done);
+    }
+    begun.keep("references.json", &result_files::answer_references(questions.iter())).await?;
+    let mode = mode.unwrap_or_else(|| default_mode(&set));
+    let (measure, named) = match form {
+        FormArgument::Vqa => (Measure::Accuracy(mode.mode()), Some(super::score::typed(mode))),
+        FormArgument::Gqa => (Measure::Gqa, None),
+        FormArgument::Aokvqa => (Measure::Direct, None),
+    };
+    let references = AnswerReferences::of(questions, measure);
+    let judged = references.judged(&answers);
+    if measure == Measure::Accuracy(Mode::Exact) {
+        notes.push("right or wrong: the answer is one of the given ones".to_owned());
+    }
+    notes.extend(references.notes());
+    let items = (0..set.items.len()).collect();
+    let pictured = Pictured { set: &mut set, items, results: RESULTS };
+    of.show(&begun, ("vqa", named), notes, judged, pictured).await
+}
+
+/// Where nobody is left to agree with, answers are right or wrong.
+fn default_mode(set: &ItemSet<Question>) -> ModeArgument {
+    match set.items.iter().all(|item| item.row.answers.len() == 1) {
+        true => ModeArgument::Exact,
+        false => ModeArgument::Official,
+    }
+}

@@ -1,0 +1,279 @@
+//! An evaluation as work that is cut into units, each of whose results is one object that is created once.
+//!
+//! ```text
+//! OUT/eval.json              what is evaluated and how: written first, compared by every later run
+//! OUT/captions/000003.jsonl  the results of unit 3
+//! ```
+//!
+//! A unit is so many items in the set's order, and it is computed whole: its batches, and so its numbers, are
+//! the same whoever computes it. Whoever is killed leaves whole units or none. Of two that did the same unit
+//! the first one's result counts. Results are put together in the order of the units.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use blip2_dataset::corpus::ingest::Share;
+use blip2_store::record::{read_json, to_json};
+use blip2_store::{Location, put_create};
+use serde::{Deserialize, Serialize};
+
+use crate::error::job::{JobError, Result};
+
+/// Name of the record.
+const RECORD: &str = "eval.json";
+/// Version of the layout and of the record.
+const FORMAT: u32 = 1;
+
+/// What decides the results.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationRecord {
+    /// What is done: `caption`, `vqa`, `retrieval` or `itm`.
+    pub task: String,
+    /// BLAKE3 of the model's files.
+    pub model: String,
+    /// BLAKE3 of the set's ids and texts.
+    pub set: String,
+    /// Items of the set.
+    pub items: u64,
+    /// Items of a unit.
+    pub unit_items: u64,
+    /// Prompt, search and the like, in the words of whoever evaluates.
+    pub settings: serde_json::Value,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Versioned {
+    format: u32,
+    #[serde(flatten)]
+    record: EvaluationRecord,
+}
+
+/// An evaluation that was begun, in this process or in another.
+#[derive(Debug, Clone)]
+pub struct EvaluationJob {
+    out: Location,
+    record: EvaluationRecord,
+}
+
+/// Units of one kind, and where their results are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Phase {
+    /// The folder.
+    pub folder: &'static str,
+    /// What its objects end in.
+    pub ending: &'static str,
+}
+
+/// What an evaluation did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Units whose results are there.
+    pub done: u64,
+    /// All units.
+    pub units: u64,
+}
+
+impl Progress {
+    /// Whether nothing is left.
+    pub fn is_finished(self) -> bool {
+        self.done == self.units
+    }
+}
+
+impl EvaluationJob {
+    /// Writes the record below `out`, or goes on with the job that is there.
+    ///
+    /// # Errors
+    /// A store that fails, and [`JobError::Other`] where `out` holds another job.
+    pub async fn begin(out: &Location, record: EvaluationRecord) -> Result<Self> {
+        let place = out.join(RECORD);
+        let versioned = Versioned { format: FORMAT, record };
+        if !put_create(&place, to_json(&versioned)?).await? {
+            let known: Option<Versioned> = read_json(&place, "evaluation record").await?;
+            if let Some(what) = known.and_then(|known| difference(&known, &versioned)) {
+                return Err(JobError::Other { place: out.to_string(), what: what.to_owned() });
+            }
+        }
+        Ok(Self { out: out.clone(), record: versioned.record })
+    }
+
+    /// Where results are written.
+    pub fn out(&self) -> &Location {
+        &self.out
+    }
+
+    /// How many units there are.
+    pub fn units(&self) -> u64 {
+        self.record.items.div_ceil(self.record.unit_items.max(1))
+    }
+
+    /// The items of a unit, as places in the set.
+    pub fn items(&self, unit: u64) -> Range<usize> {
+        let first = unit * self.record.unit_items;
+        let end = (first + self.record.unit_items).min(self.record.items);
+        first as usize..end as usize
+    }
+
+    fn place(&self, phase: Phase, unit: u64) -> Location {
+        self.out.join(&format!("{}/{unit:06}.{}", phase.folder, phase.ending))
+    }
+
+    /// Units whose results are there.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn done(&self, phase: Phase) -> Result<BTreeSet<u64>> {
+        let found = self.out.join(phase.folder).list_matching(&format!("*.{}", phase.ending)).await?;
+        let number = |name: &str| name.split('.').next().and_then(|stem| stem.parse().ok());
+        let numbers = found.iter().filter_map(|object| number(object.location.file_name()));
+        Ok(numbers.filter(|unit| *unit < self.units()).collect())
+    }
+
+    /// Computes the units of a share that are not done, one after the other, until `is_stopped`; `compute`
+    /// gives the result of the items, `progress` is told after each unit.
+    ///
+    /// # Errors
+    /// Those of `compute`, and a store that fails.
+    pub async fn work(
+        &self,
+        phase: Phase,
+        share: Share,
+        is_stopped: impl Fn() -> bool,
+        mut compute: impl AsyncFnMut(Range<usize>) -> Result<Vec<u8>>,
+        progress: impl Fn(Progress),
+    ) -> Result<Progress> {
+        let mut done = self.done(phase).await?;
+        let of = |done: &BTreeSet<u64>| Progress { done: done.len() as u64, units: self.units() };
+        let own = (0..self.units()).filter(|unit| unit % share.count.max(1) == share.index);
+        let missing: Vec<u64> = own.filter(|unit| !done.contains(unit)).collect();
+        for unit in missing {
+            if is_stopped() {
+                return Ok(of(&done));
+            }
+            let result = compute(self.items(unit)).await?;
+            put_create(&self.place(phase, unit), result.into()).await?;
+            done.insert(unit);
+            progress(of(&done));
+        }
+        // What the others did meanwhile.
+        Ok(of(&self.done(phase).await?))
+    }
+
+    /// The results of all units in their order, each as `read` has it for its items.
+    ///
+    /// # Errors
+    /// A unit that is not there or that `read` refuses, and a store that fails.
+    pub async fn results<T>(
+        &self,
+        phase: Phase,
+        read: impl Fn(Range<usize>, &[u8]) -> Result<Vec<T>, String>,
+    ) -> Result<Vec<T>> {
+        let mut all = Vec::new();
+        for unit in 0..self.units() {
+            let place = self.place(phase, unit);
+            let wrong = |reason: String| JobError::Unit { place: place.to_string(), reason };
+            let content = place.read().await?.ok_or_else(|| wrong("is not there".to_owned()))?;
+            all.extend(read(self.items(unit), &content).map_err(wrong)?);
+        }
+        Ok(all)
+    }
+}
+
+/// In what two jobs differ, in a word.
+fn difference(known: &Versioned, wanted: &Versioned) -> Option<&'static str> {
+    let (a, b) = (&known.record, &wanted.record);
+    let differences = [
+        (known.format != wanted.format, "version of this program"),
+        (a.task != b.task, "task"),
+        (a.model != b.model, "model"),
+        ((&a.set, a.items) != (&b.set, b.items), "set"),
+        (a.unit_items != b.unit_items || a.settings != b.settings, "preset, prompt or search"),
+    ];
+    differences.into_iter().find(|(differs, _)| *differs).map(|(_, what)| what)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use blip2_run::exit::{Exit, ExitClass as _};
+
+    use super::*;
+
+    const PHASE: Phase = Phase { folder: "texts", ending: "jsonl" };
+
+    /// Local files answer at once or on a thread of theirs.
+    fn block<T>(future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        loop {
+            match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(value) => return value,
+                Poll::Pending => std::thread::yield_now(),
+            }
+        }
+    }
+
+    fn record(items: u64) -> EvaluationRecord {
+        EvaluationRecord {
+            task: "caption".into(),
+            model: "m".into(),
+            set: "s".into(),
+            items,
+            unit_items: 4,
+            settings: serde_json::json!({"beams": 5}),
+        }
+    }
+
+    fn read(items: Range<usize>, content: &[u8]) -> Result<Vec<usize>, String> {
+        let read: Vec<usize> = serde_json::from_slice(content).map_err(|error| error.to_string())?;
+        if read.len() == items.len() { Ok(read) } else { Err(format!("{} items", read.len())) }
+    }
+
+    #[test]
+    fn shares_and_restarts_give_what_one_process_gives() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = Location::parse(folder.path().to_str().unwrap()).unwrap();
+        block(async {
+            let job = EvaluationJob::begin(&out, record(10)).await.unwrap();
+            assert_eq!((job.units(), job.items(2)), (3, 8..10));
+            let computed = RefCell::new(Vec::new());
+            let compute = async |items: Range<usize>| {
+                computed.borrow_mut().push(items.start);
+                Ok(serde_json::to_vec(&items.collect::<Vec<_>>()).unwrap())
+            };
+            let share = |index| Share { index, count: 2 };
+            let progress = job.work(PHASE, share(1), || false, compute, |_| {}).await.unwrap();
+            assert_eq!(progress, Progress { done: 1, units: 3 });
+            assert!(job.results(PHASE, read).await.unwrap_err().to_string().contains("000000.jsonl"));
+            // Another process goes on with it; what is there is not computed again.
+            let job = EvaluationJob::begin(&out, record(10)).await.unwrap();
+            let stopped = job.work(PHASE, Share::WHOLE, || true, compute, |_| {}).await.unwrap();
+            assert_eq!(stopped.done, 1);
+            assert!(job.work(PHASE, share(0), || false, compute, |_| {}).await.unwrap().is_finished());
+            assert_eq!(*computed.borrow(), [4, 0, 8]);
+            assert_eq!(job.results(PHASE, read).await.unwrap(), (0..10).collect::<Vec<_>>());
+        });
+    }
+
+    #[test]
+    fn another_jobs_folder_and_a_torn_unit_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = Location::parse(folder.path().to_str().unwrap()).unwrap();
+        block(async {
+            let job = EvaluationJob::begin(&out, record(10)).await.unwrap();
+            for (other, word) in [
+                (EvaluationRecord { model: "n".into(), ..record(10) }, "another model"),
+                (record(11), "another set"),
+                (EvaluationRecord { settings: serde_json::json!({}), ..record(10) }, "prompt"),
+            ] {
+                let error = EvaluationJob::begin(&out, other).await.unwrap_err();
+                assert!(error.to_string().contains(word) && error.exit() == Exit::Refused, "{error}");
+            }
+            job.work(PHASE, Share::WHOLE, || false, async |_| Ok(b"[1".to_vec()), |_| {}).await.unwrap();
+            let error = job.results(PHASE, read).await.unwrap_err();
+            assert!(error.to_string().contains("remove it") && error.exit() == Exit::BadInput, "{error}");
+        });
+    }
+}
