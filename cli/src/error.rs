@@ -107,8 +107,8 @@ impl From<blip2_evaluation::EvaluationError> for CliError {
     }
 }
 
-impl From<blip2_evaluation::error::job::JobError> for CliError {
-    fn from(error: blip2_evaluation::error::job::JobError) -> Self {
+impl From<blip2_evaluation::job_error::JobError> for CliError {
+    fn from(error: blip2_evaluation::job_error::JobError) -> Self {
         CliError::Reported { exit: error.exit(), message: error.to_string() }
     }
 }

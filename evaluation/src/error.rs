@@ -1,7 +1,6 @@
 //! What keeps a model from being evaluated.
 
 pub mod captions;
-pub mod job;
 pub mod tools;
 
 use blip2_dataset::error::DatasetError;

@@ -17,7 +17,7 @@ use blip2_store::record::{read_json, to_json};
 use blip2_store::{Location, put_create};
 use serde::{Deserialize, Serialize};
 
-use crate::error::job::{JobError, Result};
+use crate::job_error::{JobError, Result};
 
 /// Name of the record.
 const RECORD: &str = "eval.json";

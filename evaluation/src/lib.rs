@@ -12,7 +12,8 @@
 //!   written where published numbers come from
 //! - [`writing`] and [`pair_scorer`]: what a model writes about a unit of a set, and how it scores pairs;
 //!   [`reranking`]: which pairs are scored anew
-//! - [`job`]: an evaluation in units that any number of processes compute; [`result_files`]: what comes of it
+//! - [`job`]: an evaluation in units that any number of processes compute, [`job_error`] what keeps one from
+//!   being done; [`result_files`]: what comes of it
 //! - [`fault`]: whose fault it is that a model cannot be opened or computed
 //! - [`image_transform`] and [`tokenizer`]: images and texts as a model's folder says that they are prepared;
 //!   [`model_folder`]: what lies there, for whoever asks before it is opened
@@ -33,6 +34,7 @@ pub mod file_error;
 pub mod held_out;
 pub mod image_transform;
 pub mod job;
+pub mod job_error;
 pub mod metrics;
 pub mod model_folder;
 pub mod pair_scorer;

@@ -35,6 +35,8 @@ pub struct Preset {
     pub min_new_tokens: usize,
     /// Exponent of a text's length.
     pub length_penalty: f64,
+    /// Tokens that count besides a text's own where lengths are compared.
+    pub length_offset: usize,
     /// Divides the scores of tokens that occurred.
     pub repetition_penalty: f32,
 }
@@ -47,7 +49,7 @@ const fn captions(
 ) -> Preset {
     let [min_new_tokens, max_new_tokens] = tokens;
     let [length_penalty, repetition_penalty] = penalties;
-    let length_penalty = length_penalty as f64;
+    let (length_penalty, length_offset) = (length_penalty as f64, 0);
     Preset {
         prompt,
         image_size,
@@ -55,6 +57,7 @@ const fn captions(
         max_new_tokens,
         min_new_tokens,
         length_penalty,
+        length_offset,
         repetition_penalty,
     }
 }
@@ -67,6 +70,10 @@ const fn answers(prompt: &'static str, length_penalty: f32) -> Preset {
 const ANSWER: &str = "Question: {} Answer:";
 const SHORT_ANSWER: &str = "Question: {} Short answer:";
 
+/// The library of the paper's captions counted the prompt's four tokens and not the end token; here it is the
+/// other way round.
+const PROMPT_LESS_END: usize = 3;
+
 impl Preset {
     /// The preset for a language model that is decoder-only (OPT) or an encoder-decoder (T5).
     ///
@@ -74,7 +81,9 @@ impl Preset {
     /// T5: 8 are 4 and 7 new ones.
     pub fn of(source: Source, written: Written, is_encoder_decoder: bool) -> Self {
         match (source, written, is_encoder_decoder) {
-            (Source::Paper, Written::Caption, false) => captions(364, "a photo of", [4, 30], [1.0, 1.0]),
+            (Source::Paper, Written::Caption, false) => {
+                Self { length_offset: PROMPT_LESS_END, ..captions(364, "a photo of", [4, 30], [1.0, 1.0]) }
+            }
             (Source::Paper, Written::Caption, true) => captions(364, "a photo of", [7, 30], [1.0, 1.0]),
             (Source::Lavis, Written::Caption, _) => captions(364, "a photo of", [8, 30], [0.0, 1.15]),
             (Source::LavisNocaps, Written::Caption, false) => captions(224, "", [10, 80], [1.0, 1.15]),
@@ -114,6 +123,7 @@ mod tests {
             (preset.image_size, lengths, preset.length_penalty, preset.repetition_penalty)
         };
         assert_eq!(numbers(of(Source::Paper)), (364, (4, 30), 1.0, 1.0));
+        assert_eq!((of(Source::Paper).length_offset, of(Source::Lavis).length_offset), (3, 0));
         assert_eq!(numbers(of(Source::Lavis)), (364, (8, 30), 0.0, 1.15));
         assert_eq!(numbers(of(Source::LavisNocaps)), (224, (10, 80), 1.0, 1.15));
     }

@@ -13,8 +13,8 @@ use super::item::{Identity, Item, ItemSet};
 use super::{own_rows, parquet_rows};
 use crate::answer_files::entries::Several;
 use crate::answer_files::parse::{Opening, opening, parse};
-use crate::error::job::Result;
 use crate::file_error::FileError;
+use crate::job_error::Result;
 use crate::metrics::captions::coco::id_of_file;
 use crate::row_id::RowId;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use blip2_store::Location;
 
-use crate::error::job::{JobError, Result};
+use crate::job_error::{JobError, Result};
 use crate::metrics::captions::coco::id_of_file;
 use crate::row_id::RowId;
 

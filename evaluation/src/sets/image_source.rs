@@ -8,7 +8,7 @@ use blip2_images::decode::decode_image;
 use blip2_store::Location;
 use image::RgbImage;
 
-use crate::error::job::{JobError, Result};
+use crate::job_error::{JobError, Result};
 
 /// Where an image is.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use std::ops::Range;
 use image::RgbImage;
 
 use super::image_source::{ImageReader, ImageSource};
-use crate::error::job::Result;
+use crate::job_error::Result;
 
 /// An item: what is asked of an image or said about it.
 #[derive(Debug, Clone)]

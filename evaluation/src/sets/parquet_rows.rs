@@ -8,7 +8,7 @@ use blip2_dataset::corpus::parquet_file::ParquetFile;
 use blip2_store::Location;
 
 use super::image_source::ImageSource;
-use crate::error::job::Result;
+use crate::job_error::Result;
 
 /// A row: its name, its texts, and where it is.
 pub(super) struct ParquetRow {

@@ -10,8 +10,8 @@ use super::image_source::{ImageReader, ImageSource};
 use super::item::{Identity, Item, ItemSet};
 use super::{own_rows, parquet_rows};
 use crate::answer_files::questions::{self, Form, Question};
-use crate::error::job::Result;
 use crate::file_error::FileError;
+use crate::job_error::Result;
 use crate::metrics::vqa::HumanAnswer;
 use crate::row_id::RowId;
 

@@ -54,9 +54,9 @@ pub(super) async fn run(arguments: CaptionArguments) -> Result<Exit, CliError> {
         return checkpoint::caption(&of).await;
     }
     let signals = Signals::listen()?;
+    let model = ModelFolder::open(&of.model, Layout::HuggingFace).await?;
     let images = of.images.as_deref();
     let mut set = captioned::read(&of.data, images, &ColumnNames::default(), MAX_PIXELS).await?;
-    let model = ModelFolder::open(&of.model, Layout::HuggingFace).await?;
     let writer = writing.open(model.path.clone(), of.device, of.image_size, Written::Caption).await?;
     let (settings, mut notes) = (writer.settings.clone(), writer.notes.clone());
     let begun =

@@ -10,8 +10,8 @@ use blip2_worker::config::stage::NumberedStage;
 use blip2_worker::evaluate::{Evaluator, Measure, Scores};
 use serde::Serialize;
 
+use super::held_out::{self, retrieval_scores};
 use super::set::SetArguments;
-use super::{held_out, retrieval_scores};
 use crate::commands::checkpoint::{Target, read_state};
 use crate::commands::print_json;
 use crate::error::CliError;
@@ -112,7 +112,8 @@ impl Subject {
         let (record, stage) =
             target.record_of_stage(&config, what, |stage| stage.settings.task.measure() == measure).await?;
         let state = read_state(&target.root, &record).await?;
-        let samples = held_out(&arguments.data, &config.data.columns, config.data.max_pixels).await?;
+        let samples =
+            held_out::samples(&arguments.data, &config.data.columns, config.data.max_pixels).await?;
         Ok(Self { config, stage, state, samples })
     }
 

@@ -1,7 +1,9 @@
 //! `eval itm`: how well each text of a set goes with its image.
 
-use blip2_evaluation::error::job::JobError;
 use blip2_evaluation::job::Phase;
+use blip2_evaluation::job_error::JobError;
+use blip2_evaluation::metrics::bootstrap::ScoreName;
+use blip2_evaluation::metrics::means::{Item, Means};
 use blip2_evaluation::pair_scorer::PairScorer;
 use blip2_evaluation::row_id::RowId;
 use blip2_evaluation::writing::{from_lines, to_lines};
@@ -14,8 +16,8 @@ use serde_json::json;
 
 use super::model::ModelFolder;
 use super::retrieval::{captioned_set, open_scorer};
-use super::set::{SetArguments, aside};
-use crate::commands::{print_json, print_text};
+use super::score::references::{Case, Judged};
+use super::set::{Pictured, SetArguments, aside};
 use crate::error::CliError;
 use crate::signals::Signals;
 
@@ -27,6 +29,8 @@ pub(crate) struct ItmArguments {
 
 /// Where units' scores are: one line an image.
 const PAIRS: Phase = Phase { folder: "pairs", ending: "jsonl" };
+/// The pairs of all units.
+const RESULTS: &str = "results.json";
 
 /// An image's pairs.
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,29 +59,15 @@ struct ResultLine<'a> {
     pair: &'a ScoredPair,
 }
 
-/// What is said of all pairs.
-#[derive(Debug, Serialize)]
-struct Summary {
-    images: usize,
-    pairs: usize,
-    mean_probability: f64,
-    /// Share of the pairs that are rather matched than not.
-    matched: f64,
-    mean_cosine: f64,
-}
+/// What the means are of, in per cent.
+const NAMES: [&str; 3] = ["matched", "probability", "cosine"];
 
 /// Scores a set's pairs.
 pub(super) async fn run(arguments: ItmArguments) -> Result<Exit, CliError> {
     let ItmArguments { set: of } = arguments;
-    if let Some(page) = &of.shown.report {
-        let page = page.display();
-        return Err(CliError::usage(format!(
-            "--report {page}: pairs are scored, not judged; there is no page"
-        )));
-    }
     let signals = Signals::listen()?;
-    let mut set = captioned_set(&of).await?;
     let model = ModelFolder::open(&of.model, Layout::Retrieval).await?;
+    let mut set = captioned_set(&of).await?;
     let mut kept = Some(open_scorer(&of, model.path.clone()).await?);
     let begun = of.begin(&signals, "itm", &model.digest, (set.digest(), set.items.len()), json!({})).await?;
     let ended = begun.work(PAIRS, async |items| {
@@ -98,14 +88,11 @@ pub(super) async fn run(arguments: ItmArguments) -> Result<Exit, CliError> {
         .iter()
         .flat_map(|row| row.pairs.iter().map(|pair| ResultLine { image_id: &row.key, pair }))
         .collect();
-    begun.keep("results.json", &lines).await?;
-    let summary = Summary::of(rows.len(), &lines);
-    begun.keep("scores.json", &summary).await?;
-    match of.shown.json {
-        true => print_json(&summary)?,
-        false => print_text(&summary.table())?,
-    }
-    Ok(Exit::Done)
+    begun.keep(RESULTS, &lines).await?;
+    let items = rows.iter().enumerate().flat_map(|(item, row)| vec![item; row.pairs.len()]).collect();
+    let notes = vec!["matched: the share of pairs with a probability above one half".to_owned()];
+    let pictured = Pictured { set: &mut set, items, results: RESULTS };
+    of.show(&begun, ("itm", None), notes, judged(&rows), pictured).await
 }
 
 /// Each image with its texts.
@@ -128,25 +115,48 @@ fn scored(
     Ok(all)
 }
 
-impl Summary {
-    fn of(images: usize, lines: &[ResultLine<'_>]) -> Self {
-        let mean = |value: &dyn Fn(&ScoredPair) -> f64| {
-            lines.iter().map(|line| value(line.pair)).sum::<f64>() / lines.len().max(1) as f64
-        };
-        Self {
-            images,
-            pairs: lines.len(),
-            mean_probability: mean(&|pair| f64::from(pair.probability)),
-            matched: mean(&|pair| f64::from(u8::from(pair.probability > 0.5))),
-            mean_cosine: mean(&|pair| f64::from(pair.cosine)),
+/// Means over all pairs, and the pairs themselves: the worst is the least matched.
+fn judged(rows: &[ScoredImage]) -> Judged {
+    let (mut items, mut cases) = (Vec::new(), Vec::new());
+    for (image, row) in rows.iter().enumerate() {
+        for ScoredPair { caption, logit, probability, cosine } in &row.pairs {
+            let is_matched = if *probability > 0.5 { 1.0 } else { 0.0 };
+            let values = [is_matched, f64::from(*probability), f64::from(*cosine)];
+            items.extend((0..).zip(values).map(|(score, value)| Item { image, value, scores: vec![score] }));
+            cases.push(Case {
+                key: format!("image {}", row.key),
+                asked: None,
+                expected: "matched".to_owned(),
+                given: caption.clone(),
+                score: format!("probability {probability:.4}, logit {logit:.3}, cosine {cosine:.3}"),
+                thumbnail: None,
+                order: f64::from(*logit),
+            });
         }
     }
+    let names = NAMES.map(ScoreName::overall).to_vec();
+    Judged { scored: Box::new(Means::new(names, rows.len(), items)), cases }
+}
 
-    fn table(&self) -> String {
-        let Self { images, pairs, mean_probability, matched, mean_cosine } = self;
-        format!(
-            "{pairs} pairs of {images} images\nmatched            {:.1} %\nmean probability   {mean_probability:.4}\nmean cosine        {mean_cosine:.4}\n",
-            100.0 * matched
-        )
+#[cfg(test)]
+mod tests {
+    use blip2_evaluation::metrics::bootstrap::Scored as _;
+
+    use super::*;
+
+    #[test]
+    fn pairs_have_means_and_the_least_matched_is_the_worst() {
+        let pair =
+            |logit, probability, cosine| ScoredPair { caption: "x".into(), logit, probability, cosine };
+        let rows = [
+            ScoredImage { key: RowId::Number(1), pairs: vec![pair(1.0, 0.75, 0.5), pair(-2.0, 0.25, 0.25)] },
+            ScoredImage { key: RowId::Number(2), pairs: vec![pair(3.0, 1.0, 0.0)] },
+        ];
+        let judged = judged(&rows);
+        assert_eq!(judged.scored.items(), [3; 3]);
+        let values = judged.scored.values();
+        assert!((values[0] - 200.0 / 3.0).abs() < 1e-9 && (values[1] - 200.0 / 3.0).abs() < 1e-9);
+        assert_eq!(values[2], 25.0);
+        assert_eq!(crate::commands::eval::score::page::worst_first(&judged.cases), [1, 0, 2]);
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use blip2_store::secret_url::redacted;
 use blip2_worker::config::stage::NumberedStage;
 use blip2_worker::export::{ExportOptions, Layout, export};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::commands::checkpoint::{Target, read_state};
@@ -34,7 +35,11 @@ impl ModelFolder {
     /// time being.
     pub(super) async fn open(named: &str, layout: Layout) -> Result<Self, CliError> {
         let (path, made) = match is_export(named).await? {
-            true => (typed_model("--model", named).await?, None),
+            true => {
+                let folder = typed_model("--model", named).await?;
+                check_class(named, &folder, layout)?;
+                (folder, None)
+            }
             false => {
                 let made = exported(named, layout).await?;
                 (made.path().join(NAME), Some(made))
@@ -46,6 +51,26 @@ impl ModelFolder {
             digest.map_err(|error| CliError::failed(format!("the hashing thread failed: {error}")))?;
         let digest = digest.map_err(|error| CliError::failed(format!("{}: {error}", path.display())))?;
         Ok(Self { path, digest, _made: made })
+    }
+}
+
+/// A folder of the other class is said to be one, before anything of it is opened.
+fn check_class(named: &str, folder: &Path, layout: Layout) -> Result<(), CliError> {
+    let config = std::fs::read(folder.join(EXPORT_FILE)).ok();
+    let config = config.and_then(|text| serde_json::from_slice::<Value>(&text).ok()).unwrap_or_default();
+    // The Q-Former of the class that compares reads texts; that of the class that writes has none.
+    let compares = config["qformer_config"]["use_qformer_text_input"] == true;
+    let named = redacted(named);
+    match (layout, compares) {
+        (Layout::Retrieval, false) => Err(CliError::usage(format!(
+            "--model {named}: this exported model has no heads that compare images with texts; name the run it came from, \
+             or a folder that was exported with --layout retrieval"
+        ))),
+        (Layout::HuggingFace, true) if config["model_type"] == "blip-2" => Err(CliError::usage(format!(
+            "--model {named}: this exported model compares images with texts and writes none; name the run it came from, \
+             or a folder that was exported with --layout huggingface"
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -98,6 +123,24 @@ fn digest(folder: &Path) -> std::io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_of_the_other_class_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for (reads_text, layout, word) in [
+            (false, Layout::Retrieval, "--layout retrieval"),
+            (true, Layout::HuggingFace, "--layout huggingface"),
+        ] {
+            let config = serde_json::json!({"model_type": "blip-2",
+                "qformer_config": {"use_qformer_text_input": reads_text}});
+            std::fs::write(folder.path().join(EXPORT_FILE), config.to_string()).unwrap();
+            let error = check_class("export", folder.path(), layout).unwrap_err();
+            assert!(error.to_string().contains(word), "{error}");
+            assert_eq!(error.exit(), blip2_run::exit::Exit::Usage);
+            let other = if reads_text { Layout::Retrieval } else { Layout::HuggingFace };
+            check_class("export", folder.path(), other).unwrap();
+        }
+    }
 
     #[test]
     fn a_models_digest_is_that_of_names_and_contents() {

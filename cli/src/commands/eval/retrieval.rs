@@ -52,8 +52,8 @@ pub(super) async fn run(arguments: RetrievalArguments) -> Result<Exit, CliError>
         return checkpoint::retrieval(&of).await;
     }
     let signals = Signals::listen()?;
-    let mut set = captioned_set(&of).await?;
     let model = ModelFolder::open(&of.model, Layout::Retrieval).await?;
+    let mut set = captioned_set(&of).await?;
     let texts: Vec<String> = set.items.iter().flat_map(|item| item.row.captions.clone()).collect();
     let (images, count) = (set.items.len(), texts.len());
     let pairs = open_scorer(&of, model.path.clone()).await?;

@@ -61,6 +61,7 @@ const RESULTS: &str = "results.json";
 pub(super) async fn run(arguments: VqaArguments) -> Result<Exit, CliError> {
     let VqaArguments { set: of, questions, form, writing, mode } = arguments;
     let signals = Signals::listen()?;
+    let model = ModelFolder::open(&of.model, Layout::HuggingFace).await?;
     let form_of = match form {
         FormArgument::Vqa => Form::Vqa,
         FormArgument::Gqa => Form::Gqa,
@@ -68,7 +69,6 @@ pub(super) async fn run(arguments: VqaArguments) -> Result<Exit, CliError> {
     };
     let (texts, images) = (questions.as_deref(), of.images.as_deref());
     let mut set = questioned::read(&of.data, form_of, texts, images, MAX_PIXELS).await?;
-    let model = ModelFolder::open(&of.model, Layout::HuggingFace).await?;
     let writer = writing.open(model.path.clone(), of.device, of.image_size, Written::Answer).await?;
     let (settings, mut notes) = (writer.settings.clone(), writer.notes.clone());
     let begun = of.begin(&signals, "vqa", &model.digest, (set.digest(), set.items.len()), settings).await?;

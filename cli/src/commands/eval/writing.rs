@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use blip2_evaluation::captioning::{Captioner, Decoding};
-use blip2_evaluation::error::job::{JobError, Result as JobResult};
+use blip2_evaluation::job_error::{JobError, Result as JobResult};
 use blip2_evaluation::presets::{Preset, Source, Written};
 use blip2_evaluation::row_id::RowId;
 use blip2_evaluation::writing::{to_lines, write};
@@ -39,6 +39,9 @@ pub(super) struct WritingArguments {
     /// Beams compare texts by the sum of their log probabilities over tokens^P.
     #[arg(long, value_name = "P", value_parser = length_penalty, allow_negative_numbers = true)]
     length_penalty: Option<f64>,
+    /// Count N tokens more where beams compare lengths, as older `transformers` counted the prompt.
+    #[arg(long, value_name = "N", value_parser = count)]
+    length_penalty_offset: Option<usize>,
     /// Above 1, tokens that occurred before, in the prompt too, become less likely.
     #[arg(long, value_name = "R", value_parser = repetition_penalty)]
     repetition_penalty: Option<f32>,
@@ -107,7 +110,7 @@ impl WritingArguments {
         let settings = json!({
             "prompt": prompt, "beams": options.beams, "max_new_tokens": options.max_new_tokens,
             "min_new_tokens": options.min_new_tokens, "length_penalty": options.length_penalty,
-            "repetition_penalty": options.repetition_penalty, "batch": batch,
+            "length_penalty_offset": options.length_offset, "repetition_penalty": options.repetition_penalty, "batch": batch,
         });
         Ok(Writer { captioner, decoding: options.into(), prompt, settings, notes })
     }
@@ -119,6 +122,7 @@ impl WritingArguments {
             max_new_tokens: self.max_new_tokens.unwrap_or(preset.max_new_tokens),
             min_new_tokens: self.min_new_tokens.unwrap_or(preset.min_new_tokens),
             length_penalty: self.length_penalty.unwrap_or(preset.length_penalty),
+            length_offset: self.length_penalty_offset.unwrap_or(preset.length_offset),
             repetition_penalty: self.repetition_penalty.unwrap_or(preset.repetition_penalty),
             ..GenerateOptions::default()
         };

@@ -17,7 +17,7 @@ use blip2_worker::{NamedState, model_here};
 use image::ImageFormat;
 
 use crate::commands::checkpoint::{Target, read_state};
-use crate::commands::eval::{clip_recall, held_out, retrieval_scores};
+use crate::commands::eval::held_out::{self, clip_recall, retrieval_scores};
 use crate::config::RunConfig;
 use crate::error::CliError;
 
@@ -36,7 +36,7 @@ type StageEnd = (NumberedStage, NamedState);
 
 /// Exports the run's end to `export` and measures all stages on the held-out files of the configuration.
 pub(super) async fn evaluate(config: &RunConfig, export: PathBuf) -> Result<RunEvaluation, CliError> {
-    let samples = held_out(&config.eval.test, &config.data.columns, config.data.max_pixels).await?;
+    let samples = held_out::samples(&config.eval.test, &config.data.columns, config.data.max_pixels).await?;
     let mut ends = Vec::new();
     for stage in config.trained_stages() {
         ends.push(end_of(config, &stage).await?);
