@@ -2,7 +2,6 @@
 //! after a stop; results that `eval score` reads.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use blip2_tests::process::{Ended, blip2, finish};
 use blip2_tests::run::SmallRun;
@@ -17,22 +16,16 @@ const COLOURS: [(&str, [u8; 3]); 5] = [
     ("black", [5, 5, 5]),
 ];
 
-/// A run that all tests evaluate.
-fn run() -> &'static SmallRun {
-    static RUN: OnceLock<SmallRun> = OnceLock::new();
-    RUN.get_or_init(|| {
-        let run = SmallRun::short("");
-        run.train(&["--workers", "1"]).expect(0);
-        run
-    })
+/// A set and the run that is evaluated on it.
+struct Set<'a> {
+    folder: tempfile::TempDir,
+    run: &'a SmallRun,
 }
 
-struct Set(tempfile::TempDir);
-
-impl Set {
+impl<'a> Set<'a> {
     /// Five images with two captions and a question each.
-    fn new() -> Self {
-        let set = Self(tempfile::tempdir().unwrap());
+    fn new(run: &'a SmallRun) -> Self {
+        let set = Self { folder: tempfile::tempdir().unwrap(), run };
         let images = set.path("images");
         std::fs::create_dir(&images).unwrap();
         let (mut captions, mut questions) = (String::new(), "image,question,answer\n".to_owned());
@@ -50,7 +43,7 @@ impl Set {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.folder.path().join(name)
     }
 
     fn text(&self, name: &str) -> String {
@@ -63,7 +56,7 @@ impl Set {
 
     /// Evaluates the run on a file of the set, two items a unit, with results in `out`.
     fn evaluate(&self, kind: &str, data: &str, out: &str, more: &[&str]) -> Ended {
-        let (model, data, out) = (run().root(), self.text(data), self.text(out));
+        let (model, data, out) = (self.run.root(), self.text(data), self.text(out));
         let images = self.text("images");
         let set = ["--model", model.to_str().unwrap(), "--data", &data, "--images", &images];
         let units = ["--out", &out, "--unit-items", "2", "--bootstrap", "50", "--json"];
@@ -90,9 +83,20 @@ fn same_file(first: &Path, second: &Path) {
     assert!(read(first) == read(second), "{} and {} differ", first.display(), second.display());
 }
 
+/// One run, which all parts evaluate: nothing in them depends on how well it is trained.
 #[test]
-fn captions_are_the_same_whoever_writes_them() {
-    let set = Set::new();
+fn a_run_is_evaluated_over_sets_of_ones_own() {
+    let run = SmallRun::short("");
+    run.train(&["--workers", "1"]).expect(0);
+    captions_are_the_same_whoever_writes_them(&run);
+    another_search_is_another_evaluation(&run);
+    answers_are_written_in_the_data_sets_form_and_scored(&run);
+    pairs_are_ranked_by_cosine_and_anew(&run);
+    pairs_are_scored(&run);
+}
+
+fn captions_are_the_same_whoever_writes_them(run: &SmallRun) {
+    let set = Set::new(run);
     let page = set.text("page.html");
     let whole =
         set.evaluate("caption", "captions.jsonl", "whole", &[&SHORT[..], &["--report", &page]].concat());
@@ -121,9 +125,8 @@ fn captions_are_the_same_whoever_writes_them() {
     assert_eq!(rescored["scores"], whole["scores"]);
 }
 
-#[test]
-fn another_search_is_another_evaluation() {
-    let set = Set::new();
+fn another_search_is_another_evaluation(run: &SmallRun) {
+    let set = Set::new(run);
     set.evaluate("caption", "captions.jsonl", "out", &SHORT).expect(0);
     let other = [&SHORT[..], &["--prompt", "this is"]].concat();
     set.evaluate("caption", "captions.jsonl", "out", &other).expect(4).says(&["another --out"]);
@@ -131,9 +134,8 @@ fn another_search_is_another_evaluation() {
     set.evaluate("caption", "captions.jsonl", "new", &SHORT).expect(3).says(&["blue.png", "--images"]);
 }
 
-#[test]
-fn answers_are_written_in_the_data_sets_form_and_scored() {
-    let set = Set::new();
+fn answers_are_written_in_the_data_sets_form_and_scored(run: &SmallRun) {
+    let set = Set::new(run);
     let scored = line(&set.evaluate("vqa", "questions.csv", "out", &SHORT).expect(0));
     // There is one answer a question: nobody is left to agree with.
     assert_eq!((&scored["mode"], &scored["scores"][0]["items"]), (&json!("exact"), &json!(5)));
@@ -154,9 +156,8 @@ fn answers_are_written_in_the_data_sets_form_and_scored() {
     assert_eq!(right["scores"][0]["score"], 100.0);
 }
 
-#[test]
-fn pairs_are_ranked_by_cosine_and_anew() {
-    let set = Set::new();
+fn pairs_are_ranked_by_cosine_and_anew(run: &SmallRun) {
+    let set = Set::new(run);
     let rerank = ["--rerank", "3"];
     let whole = line(&set.evaluate("retrieval", "captions.jsonl", "whole", &rerank).expect(0));
     let rankings: Vec<&Value> =
@@ -178,9 +179,8 @@ fn pairs_are_ranked_by_cosine_and_anew() {
     same_file(&set.path("whole/results.safetensors"), &set.path("shares/results.safetensors"));
 }
 
-#[test]
-fn pairs_are_scored() {
-    let set = Set::new();
+fn pairs_are_scored(run: &SmallRun) {
+    let set = Set::new(run);
     let summary = line(&set.evaluate("itm", "captions.jsonl", "out", &[]).expect(0));
     assert_eq!((&summary["images"], &summary["scores"][0]["items"]), (&json!(5), &json!(10)));
     let results = set.json("out/results.json");

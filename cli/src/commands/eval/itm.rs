@@ -140,8 +140,6 @@ fn judged(rows: &[ScoredImage]) -> Judged {
 
 #[cfg(test)]
 mod tests {
-    use blip2_evaluation::metrics::bootstrap::Scored as _;
-
     use super::*;
 
     #[test]
