@@ -34,7 +34,7 @@ pub(crate) struct RetrievalArguments {
     #[command(flatten)]
     set: SetArguments,
     /// Rank this many of the best anew by the matching head, of each image and of each text; 0 for none.
-    #[arg(long, value_name = "K", default_value_t = 128, value_parser = typed_numbers::count)]
+    #[arg(long, value_name = "K", default_value_t = 128, value_parser = typed_numbers::count, help_heading = None::<&str>)]
     rerank: usize,
 }
 

@@ -29,10 +29,10 @@ pub(crate) struct VqaArguments {
     #[command(flatten)]
     set: SetArguments,
     /// The questions' texts, where `--data` has the answers of people alone: VQA's file of questions.
-    #[arg(long, value_name = "F")]
+    #[arg(long, value_name = "F", help_heading = None::<&str>)]
     questions: Option<PathBuf>,
     /// Whose file of questions `--data` is.
-    #[arg(long, value_enum, default_value_t = FormArgument::Vqa)]
+    #[arg(long, value_enum, default_value_t = FormArgument::Vqa, help_heading = None::<&str>)]
     form: FormArgument,
     #[command(flatten)]
     writing: WritingArguments,
