@@ -70,8 +70,8 @@ const fn answers(prompt: &'static str, length_penalty: f32) -> Preset {
 const ANSWER: &str = "Question: {} Answer:";
 const SHORT_ANSWER: &str = "Question: {} Short answer:";
 
-/// The library of the paper's captions counted the prompt's four tokens and not the end token; here it is the
-/// other way round.
+/// The library of the paper's captions counted the prompt's four tokens and not the end token; here it is
+/// the other way round.
 const PROMPT_LESS_END: usize = 3;
 
 impl Preset {

@@ -44,8 +44,8 @@ pub(super) struct SetArguments {
     /// An exported model (folder or URL), a run, or one of its checkpoints.
     #[arg(long, value_name = "RUN_OR_FOLDER")]
     pub(super) model: String,
-    /// The set: Parquet with images (files, URLs, patterns), a data set's own `.json`, a table (`.csv`, `.tsv`,
-    /// `.jsonl`) or a folder of images; may be repeated for Parquet.
+    /// The set: Parquet with images (files, URLs, patterns), a data set's own `.json`, a table (`.csv`,
+    /// `.tsv`, `.jsonl`) or a folder of images; may be repeated for Parquet.
     #[arg(long, value_name = "F", required = true)]
     pub(super) data: Vec<String>,
     /// Folder or URL of the images that the set's file names [default: the file's own folder].

@@ -71,8 +71,8 @@ pub struct GenerateOptions {
     /// A finished hypothesis scores `Σ log p / tokens^length_penalty`: 0 ignores the length, negative
     /// values prefer short texts.
     pub length_penalty: f64,
-    /// Tokens that count as a hypothesis' besides its own: older `transformers` counted a decoder-only model's
-    /// prompt.
+    /// Tokens that count as a hypothesis' besides its own: older `transformers` counted the prompt of a
+    /// decoder-only model.
     pub length_offset: usize,
     /// Divides positive and multiplies negative scores of tokens that occurred, in the prompt too; 1 is off.
     pub repetition_penalty: f32,
