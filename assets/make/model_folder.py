@@ -3,7 +3,6 @@
 import json
 import pathlib
 
-import numpy
 import torch
 
 # What the image encoder's input is normalised by, as in the paper.
@@ -35,8 +34,3 @@ def write_image_processor(folder, size):
         "do_convert_rgb": True,
     }
     (pathlib.Path(folder) / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-
-
-def rate(peak, step, steps, warmup):
-    """A linear rise over `warmup` steps times half a cosine down to a fiftieth."""
-    return peak * min((step + 1) / warmup, 0.02 + 0.49 * (1 + numpy.cos(numpy.pi * step / steps)))

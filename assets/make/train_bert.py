@@ -3,11 +3,11 @@
     python assets/make/train_bert.py --scenes runs/scenes --tokenizer runs/tokenizers/qformer-tokenizer --out runs/bert-scenes
 """
 
-import argparse
-
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
+import arguments
+import descent
 import model_folder
 import scenes_rows
 
@@ -25,18 +25,7 @@ def masked(tokens, tokenizer, generator):
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--scenes", required=True, help="folder that `cargo xtask scenes` has written")
-    arguments.add_argument("--tokenizer", required=True, help="folder of `train_tokenizers.py`")
-    arguments.add_argument("--out", required=True)
-    arguments.add_argument("--steps", type=int, default=3000)
-    arguments.add_argument("--batch", type=int, default=64)
-    arguments.add_argument("--learning-rate", type=float, default=1e-3)
-    arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--threads", type=int, default=1)
-    options = arguments.parse_args()
-    torch.manual_seed(options.seed)
-    torch.set_num_threads(options.threads)
+    options = arguments.read(__doc__)
     generator = torch.Generator().manual_seed(options.seed)
     tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
     lines = scenes_rows.captions(options.scenes)
@@ -61,14 +50,7 @@ def main():
         chosen = torch.randint(len(tokens), (options.batch,), generator=generator)
         read, labels = masked(tokens[chosen], tokenizer, generator)
         loss = model(input_ids=read, attention_mask=mask[chosen], labels=labels).loss
-        for group in optimizer.param_groups:
-            group["lr"] = model_folder.rate(options.learning_rate, step, options.steps, 100)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if (step + 1) % 100 == 0:
-            print(f"step {step + 1} loss {loss.item():.4f}", flush=True)
+        descent.descend(model, optimizer, loss, step, options)
     model_folder.write(model, options.out, tokenizer)
 
 

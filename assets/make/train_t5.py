@@ -5,31 +5,18 @@ As BLIP-2 feeds it: the encoder reads the vectors of the queries and the prompt,
     python assets/make/train_t5.py --scenes runs/scenes --tokenizer runs/tokenizers/t5 --out runs/t5-scenes
 """
 
-import argparse
-
 import torch
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
+import arguments
+import descent
 import model_folder
 import notes
 import scenes_rows
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--scenes", required=True, help="folder that `cargo xtask scenes` has written")
-    arguments.add_argument("--tokenizer", required=True, help="folder of `train_tokenizers.py`")
-    arguments.add_argument("--out", required=True)
-    arguments.add_argument("--steps", type=int, default=3000)
-    arguments.add_argument("--batch", type=int, default=64)
-    arguments.add_argument("--learning-rate", type=float, default=1e-3)
-    arguments.add_argument("--queries", type=int, default=8)
-    arguments.add_argument("--noise", type=float, default=0.5)
-    arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--threads", type=int, default=1)
-    options = arguments.parse_args()
-    torch.manual_seed(options.seed)
-    torch.set_num_threads(options.threads)
+    options = arguments.read(__doc__, of_notes=True)
     choices, noise = notes.generators(options.seed)
     tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
     captions, questions = scenes_rows.captions(options.scenes), scenes_rows.questions(options.scenes)
@@ -64,14 +51,7 @@ def main():
             attention_mask=torch.cat([before, prompt["attention_mask"]], 1),
             labels=labels,
         ).loss
-        for group in optimizer.param_groups:
-            group["lr"] = model_folder.rate(options.learning_rate, step, options.steps, 100)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if (step + 1) % 100 == 0:
-            print(f"step {step + 1} loss {loss.item():.4f}", flush=True)
+        descent.descend(model, optimizer, loss, step, options)
     model_folder.write(model, options.out, tokenizer)
 
 

@@ -1,4 +1,4 @@
-//! From Parquet in an object store to batches of normalised images and tokens.
+//! From Parquet in an object store to batches of images, as bytes of pixels, and tokens.
 //!
 //! The corpus of a run is pinned once by its [`Manifest`](corpus::manifest::Manifest): the files, their
 //! lengths and the rows of their row groups. From then on, everything is *computed*: the [`Plan`](plan::Plan)
@@ -66,7 +66,7 @@
 //! # Bad rows
 //! A row that does not decode, has no text, is too large, is marked as failed or does not have its recorded
 //! hash is not an error: it becomes a [`QuarantineRecord`](quarantine::QuarantineRecord), and a substitute is
-//! drawn by the key from the same part of the plan, so that nothing else shifts. Only a part without any
+//! drawn by the key from the same share of the plan, so that nothing else shifts. Only a share without any
 //! usable row, or a file that cannot be read, ends loading.
 //!
 //! # Why no shuffle buffer

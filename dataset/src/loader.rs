@@ -1,4 +1,7 @@
 //! The loader: batches of a range of steps for a range of slots, prepared ahead of the training step.
+//!
+//! From the store upwards: `reads` asks for row groups, `cache` holds them in memory, `prepare` makes a
+//! sample of a row, `pipeline` deals samples to threads and puts them into batches (`batch`).
 
 mod batch;
 mod cache;

@@ -3,10 +3,10 @@
 //! An epoch of a source is its rows with its row groups in the order of a keyed permutation. All its epochs,
 //! one after the other, are one endless sequence of rows. The sequences of several sources are merged into
 //! one by a schedule that gives each exactly its share (`mixture`); a corpus of one source is that source's
-//! sequence. The merged sequence is cut into windows of `slots` equal parts; part `s` of a window feeds slot
-//! `s`, in the order of a permutation of its own. So every row is used exactly once in an epoch of its
-//! source, epochs join without a short batch, a slot touches few row groups at a time, and any worker can
-//! compute any slot at any step.
+//! sequence. The merged sequence is cut into windows of `slots` equal shares, here called parts; part `s` of
+//! a window feeds slot `s`, in the order of a permutation of its own. So every row is used exactly once in
+//! an epoch of its source, epochs join without a short batch, a slot touches few row groups at a time, and
+//! any worker can compute any slot at any step.
 
 pub mod audit;
 mod candidates;

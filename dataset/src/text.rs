@@ -1,10 +1,12 @@
-//! Captions: cleaning, tokens, and back to text.
+//! Captions and questions: cleaning, tokens, and back to text.
 
 mod caption;
 mod encoder;
+mod question;
 
 pub use caption::{MAX_CAPTION_WORDS, clean_caption, is_visible};
 pub use encoder::{TextEncoder, TextEncoding, Tokens};
+pub use question::{Answers, Question, clean_question};
 
 #[cfg(test)]
 mod tests {

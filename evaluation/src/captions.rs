@@ -53,7 +53,7 @@ pub(crate) fn distinct(samples: &[&Sample]) -> Result<(Vec<String>, Vec<usize>)>
 }
 
 /// For each row, a row with another caption: a keyed shuffle in which equal captions are passed over.
-pub(crate) fn other_rows(captions: &[String], seed: u64) -> Vec<usize> {
+pub fn other_rows(captions: &[String], seed: u64) -> Vec<usize> {
     let count = captions.len();
     let shuffle = KeyedPermutation::keyed(seed, "shuffled pictures", &[], count as u64);
     (0..count)
@@ -101,6 +101,7 @@ mod tests {
         let sample = |caption: &str| Sample {
             key: caption.into(),
             captions: vec![caption.into()],
+            question: None,
             image: image::RgbImage::new(2, 2),
         };
         let samples = [sample("a red apple"), sample("日本"), sample("a dog")];

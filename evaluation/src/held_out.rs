@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::samples::{Sample, read_first};
-use blip2_dataset::text::{TextEncoder, Tokens};
+use blip2_dataset::text::{Question, TextEncoder, Tokens};
 use blip2_images::transform::EvalTransform;
 
 pub use self::settings::HeldOutSettings;
@@ -30,13 +30,19 @@ pub struct Readers {
 impl Readers {
     /// The sample as a row; `None` where it cannot be used.
     fn row(&self, sample: &Sample) -> Option<HeldOutRow> {
+        if let Some(question) = &sample.question {
+            let pixels = self.transform.bytes(&sample.image).ok()?;
+            let tokens = self.qformer.encode(&question.text).ok()?;
+            let question = Some(question.clone());
+            return Some(HeldOutRow { pixels, caption: String::new(), question, tokens });
+        }
         let caption = caption(sample);
         // A caption that a tokenizer cannot take is no row.
         let can_write = |encoder: &Arc<TextEncoder>| encoder.encode(&caption).is_ok();
         let pixels = self.transform.bytes(&sample.image).ok()?;
         let tokens = self.qformer.encode(&caption).ok()?;
         let usable = !caption.is_empty() && self.language_model.as_ref().is_none_or(can_write);
-        usable.then_some(HeldOutRow { pixels, caption, tokens })
+        usable.then_some(HeldOutRow { pixels, caption, question: None, tokens })
     }
 }
 
@@ -45,9 +51,11 @@ impl Readers {
 pub struct HeldOutRow {
     /// `[3, S, S]`, not normalised.
     pub pixels: Vec<u8>,
-    /// As of [`caption`].
+    /// As of [`caption`]; empty where the row is a question.
     pub caption: String,
-    /// The caption for the Q-Former.
+    /// The question, where questions are read.
+    pub question: Option<Question>,
+    /// The caption or the question for the Q-Former.
     pub tokens: Tokens,
 }
 
@@ -56,7 +64,7 @@ pub struct HeldOutRow {
 pub struct HeldOut {
     /// In the files' order.
     pub rows: Vec<HeldOutRow>,
-    /// BLAKE3 of images and captions: members with other rows are told by it.
+    /// BLAKE3 of images and texts: members with other rows are told by it.
     pub digest: [u8; 32],
 }
 
@@ -86,6 +94,11 @@ impl HeldOut {
         let mut hasher = blake3::Hasher::new();
         for row in &rows {
             hasher.update(&row.pixels).update(row.caption.as_bytes()).update(&[0]);
+            if let Some(Question { text, answers }) = &row.question {
+                for text in [text.as_str()].into_iter().chain(answers.all()) {
+                    hasher.update(text.as_bytes()).update(&[0]);
+                }
+            }
         }
         tracing::info!(rows = rows.len(), unusable, "held-out rows are read");
         Ok(Self { rows, digest: hasher.finalize().into() })

@@ -95,17 +95,6 @@ impl Preset {
     }
 }
 
-/// Words of a question that are kept.
-const MAX_WORDS: usize = 50;
-/// Characters that LAVIS deletes from questions.
-const DELETED: &[char] = &['.', '!', '"', '(', ')', '*', '#', ':', ';', '~'];
-
-/// LAVIS's cleaning of questions: lower case, some marks deleted, at most 50 words. The question mark stays.
-pub fn clean_question(question: &str) -> String {
-    let cleaned = question.to_lowercase().replace(DELETED, "");
-    cleaned.trim_end_matches(' ').split(' ').take(MAX_WORDS).collect::<Vec<_>>().join(" ")
-}
-
 /// A prompt with its question in the place of `{}`.
 pub fn asked(prompt: &str, question: &str) -> String {
     prompt.replacen("{}", question, 1)
@@ -131,7 +120,6 @@ mod tests {
     #[test]
     fn questions_stand_in_their_prompt() {
         let paper = |t5| Preset::of(Source::Paper, Written::Answer, t5);
-        assert_eq!(clean_question("Is this (really) St. Mark's? "), "is this really st mark's?");
         assert_eq!(asked(paper(false).prompt, "why {}?"), "Question: why {}? Answer:");
         assert_eq!((paper(true).prompt, paper(true).length_penalty), (SHORT_ANSWER, -1.0));
         let lavis = Preset::of(Source::Lavis, Written::Answer, false);

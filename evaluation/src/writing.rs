@@ -5,7 +5,7 @@ use std::ops::Range;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-use crate::captioning::{Captioner, Decoding};
+use crate::captioning::{Caption, Captioner, Decoding};
 use crate::error::Result;
 use crate::row_id::RowId;
 
@@ -20,25 +20,77 @@ pub struct WrittenText {
     pub tokens: usize,
 }
 
-/// The texts of items: `prompts` are those of the items, `places` say which of `images` is each one's.
+/// What is asked about an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// What the language model continues, with the question in it.
+    pub prompt: String,
+    /// The question alone, for a model whose Q-Former reads it; empty where nothing is asked.
+    pub question: String,
+}
+
+/// A model that writes about images.
+pub trait ImageWriter: Send {
+    /// A text for each of `asked`; `places` say which of `images` each is about.
+    ///
+    /// # Errors
+    /// Images or texts that cannot be used, a search that contradicts itself, a device that fails.
+    fn texts(
+        &self,
+        images: &[RgbImage],
+        places: &[usize],
+        asked: &[Asked],
+        decoding: &Decoding,
+    ) -> Result<Vec<Caption>>;
+
+    /// Side of its images, pixels.
+    fn image_size(&self) -> usize;
+
+    /// Whether its language model reads the prompt in an encoder of its own, as T5 does.
+    fn is_encoder_decoder(&self) -> bool;
+
+    /// The prompt that it was trained behind and puts its questions in, if there is no choice.
+    fn own_prompt(&self) -> Option<String> {
+        None
+    }
+}
+
+impl ImageWriter for Captioner {
+    fn texts(
+        &self,
+        images: &[RgbImage],
+        places: &[usize],
+        asked: &[Asked],
+        decoding: &Decoding,
+    ) -> Result<Vec<Caption>> {
+        let prompts: Vec<String> = asked.iter().map(|asked| asked.prompt.clone()).collect();
+        let soft_prompts = self.encode(images)?.select(places);
+        Ok(self.generate(&soft_prompts, &prompts, decoding)?.into_iter().flatten().collect())
+    }
+
+    fn image_size(&self) -> usize {
+        Captioner::image_size(self)
+    }
+
+    fn is_encoder_decoder(&self) -> bool {
+        Captioner::is_encoder_decoder(self)
+    }
+}
+
+/// The rows of items with these keys, as of [`ImageWriter::texts`].
 ///
 /// # Errors
-/// As of [`Captioner::encode`] and [`Captioner::generate`].
+/// As of [`ImageWriter::texts`].
 pub fn write(
-    captioner: &Captioner,
+    writer: &dyn ImageWriter,
     decoding: &Decoding,
-    images: &[RgbImage],
-    places: &[usize],
-    prompts: &[String],
+    (images, places): (&[RgbImage], &[usize]),
+    asked: &[Asked],
     keys: Vec<RowId>,
 ) -> Result<Vec<WrittenText>> {
-    let soft_prompts = captioner.encode(images)?.select(places);
-    let texts = captioner.generate(&soft_prompts, prompts, decoding)?.into_iter().flatten();
-    let row = |(key, caption): (RowId, crate::captioning::Caption)| WrittenText {
-        key,
-        text: caption.text,
-        tokens: caption.tokens.len(),
-    };
+    let texts = writer.texts(images, places, asked, decoding)?;
+    let row =
+        |(key, Caption { text, tokens }): (RowId, Caption)| WrittenText { key, text, tokens: tokens.len() };
     Ok(keys.into_iter().zip(texts).map(row).collect())
 }
 

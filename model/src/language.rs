@@ -305,7 +305,7 @@ mod tests {
 
     fn texts<'a>(text: &'a [i32], labels: &'a [i32], ones: &'a [i32]) -> Texts<'a> {
         let text = Padded { ids: text, mask: &ones[..text.len()] };
-        Texts { rows: 1, prefix: Padded::default(), text, labels }
+        Texts { rows: 1, prefix: Padded::default(), text, labels, weights: &[] }
     }
 
     fn models() -> [LanguageModel; 3] {

@@ -60,7 +60,7 @@ fn language_models_in_bf16_give_losses_and_gradients_like_those_in_float32() {
             let (ids, mask) = ([2, 50, 61, 70, 80, 90], [1; 6]);
             let text = Padded { ids: &ids, mask: &mask };
             let prompt = Tensor::from_inner(wave([2, 4, model.width()]) * 0.1).require_grad();
-            let texts = Texts { rows: 2, prefix: Padded::default(), text, labels: &ids };
+            let texts = Texts { rows: 2, prefix: Padded::default(), text, labels: &ids, weights: &[] };
             let loss = model.caption_loss(Some(prompt.clone()), &texts, &place.device).unwrap();
             let mut gradients = loss.objective.backward();
             (loss.value.read().unwrap(), prompt.grad_remove(&mut gradients).unwrap())

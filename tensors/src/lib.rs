@@ -1,8 +1,9 @@
 //! The ground that models stand on: devices, operations with own backward passes, layers, and what trains
 //! them.
 //!
-//! The crate knows no model and no file: a model is what lists its tensors by name. Its floors, from the
-//! ground up; each knows those above it in this list, and none below:
+//! The crate knows no model and no file: a model is what lists its tensors by name. (Two lists of how names
+//! begin, in [`train`], say in which segment of the backward pass a gradient is complete.) Its floors, from
+//! the ground up; each knows those above it in this list, and none below:
 //!
 //! - [`error`]: what can go wrong.
 //! - [`device`]: devices by name, cards and seats; placement and numbers, and how tensors are read back.

@@ -39,7 +39,7 @@ pub fn start_loader(
     let spec = LoaderSpec {
         manifest,
         plan: Arc::new(plan),
-        columns: config.data.columns.clone(),
+        columns: stage.settings.task.columns(&config.data.columns),
         slots,
         batch_per_slot: stage.settings.batch / config.train.slots,
         slots_total: config.train.slots,

@@ -99,7 +99,7 @@ pub(crate) fn check_row(
     let spec = LoaderSpec {
         manifest,
         plan: Arc::new(plan),
-        columns: config.data.columns.clone(),
+        columns: stage.settings.task.columns(&config.data.columns),
         slots: 0..1,
         batch_per_slot: 1,
         slots_total: config.train.slots,

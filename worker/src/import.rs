@@ -55,9 +55,7 @@ pub fn import(config: &WorkerConfig, from: &Path) -> Result<Imported> {
     };
     // Values are copied and nothing is computed: no GPU is needed, whatever the run is trained on.
     let device = Device::flex();
-    let mut beginning = config.clone();
-    beginning.model.init_checkpoint.clear();
-    let mut state = TrainState::fresh(&beginning, sizes, &device)?;
+    let mut state = TrainState::begun(stage.clone(), config, sizes, &device)?;
     let begun_anew = state.overlay(&source)?;
     let odd = |tensor: &&FlatTensor| state.parameters[tensor.range()].iter().any(|value| !value.is_finite());
     if let Some(tensor) = state.layout.tensors().iter().find(odd) {
@@ -78,9 +76,11 @@ fn stage_of(config: &WorkerConfig, source: &WeightSource) -> Result<NumberedStag
         |reason: String| Err(WorkerError::Configuration(format!("{}: {reason}", source.origin().display())));
     let first = config.first_stage()?;
     let known = TaskSettings::known();
-    // A later task's weights may have an earlier one's tensors besides.
-    let Some(found) = known.iter().rev().find(|task| source.contains(task.trained().weight_names().mark))
-    else {
+    // A later task's weights may have an earlier one's tensors besides, and tasks that train the same tensors
+    // have one mark.
+    let marked = |task: &&TaskSettings| source.contains(task.trained().weight_names().mark);
+    let last = known.iter().rev().find(marked).map(|task| task.trained().weight_names().mark);
+    let Some(found) = known.iter().find(|task| Some(task.trained().weight_names().mark) == last) else {
         let marks: Vec<String> =
             known.iter().map(|task| format!("`{}`", task.trained().weight_names().mark)).collect();
         return refuse(format!(
@@ -196,6 +196,11 @@ mod tests {
             other_stage.contains("weights of the task contrast") && other_stage.contains("stage `represent`"),
             "{other_stage}"
         );
+        let second = config(2).first_stage().unwrap();
+        let generated = place.path().join("stage2.pth");
+        export(&config(2), &second, &fresh(&config(2)), Layout::Lavis, &options, &generated).unwrap();
+        let earlier = error(&config(1), &generated);
+        assert!(earlier.contains("weights of the task generate"), "{earlier}");
         let mut wider = config(1);
         wider.model.qformer.hidden = 32;
         let shape = error(&wider, &file);

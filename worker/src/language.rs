@@ -1,18 +1,26 @@
-//! The frozen language model, and how captions become its texts in a stage.
+//! The frozen language model, and how captions and answers become its texts in a stage.
+
+mod answers;
+mod batch;
+mod encoding;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use blip2_dataset::loader::SlotBatch;
-use blip2_dataset::text::{TextEncoder, TextEncoding, Tokens};
+use blip2_dataset::text::TextEncoder;
 use blip2_evaluation::fault::Fault as _;
 use blip2_evaluation::tokenizer::open_tokenizer;
-use blip2_model::language::{LanguageModel, Padded, SpecialTokens, Texts, split_caption};
+use blip2_model::language::{LanguageModel, split_caption};
 use blip2_random::KeyedRng;
 use blip2_tensors::device::placement::Placement;
 use blip2_tensors::nn::tensors::compute_in;
-use blip2_tensors::train::loss::{IGNORED, counted};
+
+pub(crate) use answers::{AnswerTexts, AskedText, PLACE, WrittenAnswer};
+pub(crate) use batch::CaptionBatch;
+use batch::Flat;
+use encoding::encoding;
 
 use crate::error::{Result, WorkerError};
 use crate::open::of_language_model;
@@ -28,19 +36,23 @@ pub struct Language {
     pub model: LanguageModel,
     /// By the number of the stage.
     captions: BTreeMap<u32, Captions>,
+    /// Of the stages that answer questions, likewise.
+    answers: BTreeMap<u32, AnswerTexts>,
 }
 
-/// How a stage's captions become texts of the language model.
+/// How a stage's captions or answers become texts of the language model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LanguageTexts<'a> {
     /// The stage's number in the list, from 1: it is part of the keys of random draws.
     pub stage: u32,
     /// Its name.
     pub name: &'a str,
-    /// Text before every caption, without loss.
+    /// Text before every caption, without loss; of a stage that answers, with `{}` for the question.
     pub prompt: &'a str,
-    /// Tokens of a text.
+    /// Tokens of a text; of a stage that answers, of the prompt with its question.
     pub text_length: usize,
+    /// Tokens of an answer, where the stage answers questions.
+    pub answer_length: Option<usize>,
 }
 
 /// A stage's captions as texts of the language model.
@@ -66,57 +78,6 @@ enum Form {
     },
 }
 
-/// Captions as a language model reads and writes them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct CaptionBatch {
-    rows: usize,
-    prefix: Flat,
-    text: Flat,
-    labels: Vec<i32>,
-}
-
-/// Ids and mask, row-major.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Flat {
-    ids: Vec<i32>,
-    mask: Vec<i32>,
-}
-
-impl Flat {
-    fn push(&mut self, tokens: Tokens) {
-        self.ids.extend(tokens.ids);
-        self.mask.extend(tokens.mask);
-    }
-
-    fn padded(&self) -> Padded<'_> {
-        Padded { ids: &self.ids, mask: &self.mask }
-    }
-
-    /// The ids, where the first `given` of each row and padding are replaced by [`IGNORED`].
-    fn labels(&self, rows: usize, given: usize) -> Vec<i32> {
-        let length = (self.ids.len() / rows.max(1)).max(1);
-        let places = self.ids.iter().zip(&self.mask).enumerate();
-        places.map(|(at, (id, mask))| if *mask == 0 || at % length < given { IGNORED } else { *id }).collect()
-    }
-}
-
-impl CaptionBatch {
-    /// What [`LanguageModel::caption_loss`] takes.
-    pub(crate) fn texts(&self) -> Texts<'_> {
-        Texts {
-            rows: self.rows,
-            prefix: self.prefix.padded(),
-            text: self.text.padded(),
-            labels: &self.labels,
-        }
-    }
-
-    /// Number of tokens with a loss.
-    pub(crate) fn tokens(&self) -> usize {
-        counted(&self.labels)
-    }
-}
-
 impl Language {
     /// Loads the model that `settings` names to a `place` without autodiff, and its tokenizer for each stage
     /// of `texts`; products are computed as `train.compute` says.
@@ -133,16 +94,26 @@ impl Language {
         let mut model =
             LanguageModel::open(folder, place).map_err(|error| of_language_model(settings, error))?;
         compute_in(&mut model, train.compute)?;
-        let mut captions = BTreeMap::new();
+        let (mut captions, mut answers) = (BTreeMap::new(), BTreeMap::new());
+        let (tokens, encoder_decoder) = (model.special_tokens(), model.is_encoder_decoder());
         for texts in texts {
-            let encoding = encoding(texts, &model.special_tokens(), model.is_encoder_decoder());
+            if let Some(answer_length) = texts.answer_length {
+                let open = |length| {
+                    open_tokenizer(folder, encoding(length, "", &tokens, encoder_decoder))
+                        .map_err(|error| of_language_model(settings, error))
+                };
+                let lengths = (texts.text_length, answer_length);
+                answers.insert(texts.stage, AnswerTexts::open(texts.prompt, lengths, encoder_decoder, open)?);
+                continue;
+            }
+            let encoding = encoding(texts.text_length, texts.prompt, &tokens, encoder_decoder);
             let encoder =
                 open_tokenizer(folder, encoding).map_err(|error| of_language_model(settings, error))?;
             let form = Form::of(&model, &encoder, texts)?;
             let (encoder, seed) = (Arc::new(encoder), train.seed);
             captions.insert(texts.stage, Captions { encoder, form, seed, stage: texts.stage });
         }
-        Ok(Self { model, captions })
+        Ok(Self { model, captions, answers })
     }
 
     /// A model with the tokenizer `encoder`, trained in `stage` on captions without a prompt; draws are keyed
@@ -153,7 +124,7 @@ impl Language {
             false => Form::Causal { given: 0 },
         };
         let captions = Captions { encoder: Arc::new(encoder), form, seed, stage };
-        Self { model, captions: BTreeMap::from([(stage, captions)]) }
+        Self { model, captions: BTreeMap::from([(stage, captions)]), answers: BTreeMap::new() }
     }
 
     /// The tokenizer of one of the stages.
@@ -169,6 +140,15 @@ impl Language {
         self.captions.get(&stage).ok_or_else(|| {
             WorkerError::Protocol(format!("stage {stage} is not trained through the language model"))
         })
+    }
+
+    /// The answers of the stage of this number.
+    ///
+    /// # Errors
+    /// The stage answers no questions.
+    pub(crate) fn answers(&self, stage: u32) -> Result<&AnswerTexts> {
+        let found = self.answers.get(&stage);
+        found.ok_or_else(|| WorkerError::Protocol(format!("stage {stage} answers no questions")))
     }
 }
 
@@ -250,40 +230,18 @@ impl Captions {
     }
 }
 
-impl CaptionBatch {
-    fn causal(rows: usize, text: Flat, given: usize) -> Self {
-        let labels = text.labels(rows, given);
-        Self { rows, prefix: Flat::default(), text, labels }
-    }
-}
-
-/// How whole captions become tokens of a family: OPT ends them with a line feed, Llama with its own end
-/// token, and T5's tokenizer ends every text itself.
-fn encoding(texts: &LanguageTexts<'_>, tokens: &SpecialTokens, encoder_decoder: bool) -> TextEncoding {
-    let plain = TextEncoding::new(texts.text_length, tokens.pad);
-    if encoder_decoder {
-        return plain;
-    }
-    let prefix = match texts.prompt {
-        "" => String::new(),
-        prompt => format!("{prompt} "),
-    };
-    match tokens.captions_end_with_newline {
-        true => TextEncoding { prefix, suffix: "\n".into(), ..plain },
-        false => TextEncoding { prefix, start: tokens.start, end: tokens.eos.first().copied(), ..plain },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use blip2_tensors::train::loss::IGNORED;
     use burn::tensor::Device;
 
     fn open(language_model: &str, prompt: &str) -> Language {
         let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones");
         let language_model = assets.join(language_model).display().to_string();
         let settings = ModelSettings { language_model, ..ModelSettings::default() };
-        let texts = LanguageTexts { stage: 2, name: "generate", prompt, text_length: 10 };
+        let texts =
+            LanguageTexts { stage: 2, name: "generate", prompt, text_length: 10, answer_length: None };
         Language::open(&StepSettings::default(), &settings, &[texts], &Device::flex()).unwrap()
     }
 
@@ -298,6 +256,8 @@ mod tests {
             ids: Vec::new(),
             mask: Vec::new(),
             captions: captions.iter().map(ToString::to_string).collect(),
+            questions: Vec::new(),
+            image_ids: Vec::new(),
             samples: samples.to_vec(),
             addresses: Vec::new(),
             keys: Vec::new(),

@@ -4,7 +4,21 @@
 //! thread of its own: [`run()`] is the whole life. What a stage does is its [`task`]; what its steps share is
 //! in [`step`]. What a step computes is a function of the configuration, the corpus manifest, the parameters
 //! and the step's index, and of nothing else.
+//!
+//! # The map
+//! | module | holds |
+//! |---|---|
+//! | [`member`], `session` | a worker's life: what is decided, without clock or network, and the shell that does it |
+//! | `compute` | the thread that does one order at a time: enters an epoch, reduces a step, applies a commit |
+//! | [`step`], [`task`], `sum` | a step: what all tasks share, what each computes, how its slots are summed and land |
+//! | `state`, `checkpoint`, `upload` | what a member holds between steps, as parts of a checkpoint, on its way to the store |
+//! | `batches`, `pixels`, [`language`] | what a stage reads of the corpus, and its way to the device |
+//! | [`frozen_models`], [`open`], `warm_up`, `own_device` | what a run computes with |
+//! | [`config`], [`settings`], `places` | what a run is told |
+//! | `check`, `model_check`, `published_sizes` | what can be known before a run is begun |
+//! | [`evaluate`], `answering`, [`mod@import`], [`mod@export`] | a checkpoint measured; published weights in and out |
 
+mod answering;
 mod batches;
 mod check;
 mod checkpoint;
@@ -34,6 +48,7 @@ mod upload;
 mod warm_up;
 mod wire_values;
 
+pub use answering::Answerer;
 pub use batches::{BatchRange, start_loader};
 pub use check::{Place, check};
 pub use checkpoint::{NamedState, read_checkpoint};

@@ -88,10 +88,20 @@ fn of_tokenizer(settings: &ModelSettings, error: impl Into<WorkerError>) -> Work
 
 /// The Q-Former's tokenizer, cutting to `length` tokens, and the id of `[DEC]`.
 pub(crate) fn qformer_text(settings: &ModelSettings, length: usize) -> Result<(Arc<TextEncoder>, i32)> {
+    qformer_text_around(settings, length, ("", ""))
+}
+
+/// The same with what is put before and behind every text.
+pub(crate) fn qformer_text_around(
+    settings: &ModelSettings,
+    length: usize,
+    (before, behind): (&str, &str),
+) -> Result<(Arc<TextEncoder>, i32)> {
     let QFormerTokenizer { origin, content, .. } = qformer_tokenizer(settings)?;
     let with_pad = |pad| {
-        TextEncoder::from_json(&content, &origin, TextEncoding::new(length, pad))
-            .map_err(|error| of_tokenizer(settings, error))
+        let (prefix, suffix) = (before.to_owned(), behind.to_owned());
+        let encoding = TextEncoding { prefix, suffix, ..TextEncoding::new(length, pad) };
+        TextEncoder::from_json(&content, &origin, encoding).map_err(|error| of_tokenizer(settings, error))
     };
     let encoder = with_pad(with_pad(0)?.id_of("[PAD]").unwrap_or(0))?;
     let start = encoder.id_of(DECODER_START).ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! Pictures travel to the device as bytes, a quarter of their size as f32, and are normalised there.
+//! Images travel to the device as bytes, a quarter of their size as f32, and are normalised there.
 
 use burn::tensor::{AllocationProperty, DType, Device, Int, Tensor, TensorData};
 use bytes::Bytes;

@@ -1,12 +1,13 @@
 //! What a member holds between steps: the parameters and moments of the stage it is in.
 
+use std::cell::OnceCell;
 use std::path::Path;
 use std::sync::Arc;
 
 use blip2_evaluation::fault::Fault as _;
 use blip2_model_files::weights::WeightSource;
 use blip2_tensors::train::buckets::{BUCKET_ELEMENTS, GradientBuckets};
-use blip2_tensors::train::flat::FlatLayout;
+use blip2_tensors::train::flat::{FlatLayout, FlatTensor};
 use blip2_tensors::train::optimizer::{Magnitudes, Moments};
 use burn::tensor::Device;
 use bytes::Bytes;
@@ -67,6 +68,15 @@ fn of_init(config: &WorkerConfig, error: impl Into<WorkerError>) -> WorkerError 
     WorkerError::of_model("model.init_checkpoint", &config.model.init_checkpoint, error)
 }
 
+/// What is wrong where a stage that begins with trained parameters has none.
+fn nothing_to_continue(stage: &NumberedStage) -> WorkerError {
+    let (name, task) = (stage.name(), stage.settings.task.name());
+    WorkerError::Configuration(format!(
+        "stage `{name}` ({task}) begins with trained parameters: name those of the second stage of pre-training in \
+         model.init_checkpoint, or let stages that train them come before it"
+    ))
+}
+
 /// The weights that a run begins with, if it names some.
 fn open_init(config: &WorkerConfig) -> Result<Option<WeightSource>> {
     let init = Path::new(&config.model.init_checkpoint);
@@ -77,12 +87,38 @@ fn open_init(config: &WorkerConfig) -> Result<Option<WeightSource>> {
     source.map(Some).map_err(|error| of_init(config, error))
 }
 
+/// A tensor among the weights of the first stage of pre-training that the task names, if it names some that
+/// have it; they are opened once.
+fn of_text_half(stage: &NumberedStage, opened: &OnceCell<WeightSource>, tensor: &FlatTensor) -> Previous {
+    let Some(path) = stage.settings.task.trained().text_half().filter(|path| !path.is_empty()) else {
+        return Ok(None);
+    };
+    let key = format!("stages.{}.text_half", stage.name());
+    let failed = |error| WorkerError::of_model(&key, path, error);
+    let source = match opened.get() {
+        Some(source) => source,
+        None => {
+            let source = WeightSource::open_published(Path::new(path)).map_err(failed)?;
+            opened.get_or_init(|| source)
+        }
+    };
+    match source.contains(&tensor.name) {
+        true => source.read(&tensor.name, &tensor.shape).map(Some).map_err(failed),
+        false => Ok(None),
+    }
+}
+
 impl TrainState {
     /// The state before the first step: initialised, or from `model.init_checkpoint`.
     pub fn fresh(config: &WorkerConfig, sizes: FrozenSizes, device: &Device) -> Result<Self> {
         let init = open_init(config)?;
         let mut state = Self::begun(config.first_stage()?, config, sizes, device)?;
-        let Some(init) = init else { return Ok(state) };
+        let Some(init) = init else {
+            return match state.stage.settings.task.continues() {
+                true => Err(nothing_to_continue(&state.stage)),
+                false => Ok(state),
+            };
+        };
         if state.stage.settings.task.trained().weight_names().init_is_whole {
             let begun_anew = state.overlay(&init).map_err(|error| of_init(config, error))?;
             if !begun_anew.is_empty() {
@@ -100,7 +136,7 @@ impl TrainState {
     }
 
     /// The state of `stage` with its initial values.
-    fn begun(
+    pub(crate) fn begun(
         stage: NumberedStage,
         config: &WorkerConfig,
         sizes: FrozenSizes,
@@ -140,15 +176,29 @@ impl TrainState {
     /// has may be new. `origin` is what an error calls them.
     fn take_over(&mut self, origin: &str, previous: impl Fn(&str, &[usize]) -> Previous) -> Result<()> {
         let names = self.stage.settings.task.trained().weight_names();
-        let mut missing = Vec::new();
+        let (mut missing, text_half) = (Vec::new(), OnceCell::new());
         for tensor in self.layout.tensors() {
-            match previous(&tensor.name, &tensor.shape)? {
+            let found = match previous(&tensor.name, &tensor.shape)? {
+                Some(values) => Some(values),
+                None => of_text_half(&self.stage, &text_half, tensor)?,
+            };
+            match found {
                 Some(values) => self.parameters[tensor.range()].copy_from_slice(&values),
                 None if names.may_begin_anew(&tensor.name) => {}
                 None => missing.push(tensor.name.as_str()),
             }
         }
         let [first, ..] = &missing[..] else { return Ok(()) };
+        if self.stage.settings.task.trained().text_half() == Some("") {
+            let name = self.stage.name();
+            return Err(WorkerError::Configuration(format!(
+                "{origin} lacks {} of the {} tensors that stage `{name}` ({}) continues with, `{first}` first: weights of the \
+                 second stage of pre-training have no parts for texts; name those of the first in stages.{name}.text_half",
+                missing.len(),
+                self.layout.tensors().len(),
+                self.stage.settings.task.name(),
+            )));
+        }
         Err(WorkerError::Configuration(format!(
             "{origin} lacks {} of the {} tensors that stage `{}` ({}) continues with, `{first}` first: is it a checkpoint of \
              this model?",

@@ -1,5 +1,12 @@
 //! The sum of a step's gradient over all slots and members, and where it lands: what every task's step is
 //! made of.
+//!
+//! A task gets a [`Step`](context::Step) and gives each slot's values and gradient to
+//! [`Slots`](reduction::Slots), which adds them up bucket by bucket (here called parts) over the own slots
+//! and with the peers; [`Landing`](landing::Landing) makes of each sum what the step leads to, the
+//! [`NextState`](next::NextState). Beside that way are the raw features that members lend each other
+//! (`feature_rows`), what held-out rows come to (`unit_buffers`), who is to blame for a value that is not
+//! finite (`odd_slots`), and what all of it costs (`times`, `traffic`).
 
 pub(crate) mod context;
 pub(crate) mod feature_rows;

@@ -4,22 +4,26 @@
 //! `TaskModel`, which holds the tensors that are trained and computes the gradient of a step. Nothing
 //! outside a task's file asks which task it is.
 
+pub mod caption;
 pub mod contrast;
 mod description;
 pub(crate) mod export;
 pub mod generate;
 pub mod scores;
 mod training;
+pub mod vqa;
 
 use std::ops::Deref;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::caption::CaptionSettings;
 use self::contrast::ContrastSettings;
 pub use self::description::{LossName, Needs, Task, Unusable};
 use self::generate::GenerateSettings;
 pub(crate) use self::training::{ModelShape, TaskModel, Trainable};
+use self::vqa::VqaSettings;
 
 /// Declares the tasks, a line each: its variant and its settings, whose [`Task::name`] is the variant in
 /// snake case.
@@ -66,6 +70,10 @@ tasks! {
     Contrast(ContrastSettings),
     /// Generative learning: captioning through the frozen language model.
     Generate(GenerateSettings),
+    /// Captioning behind a prompt, from the parameters of generative learning.
+    Caption(CaptionSettings),
+    /// Answers to questions that the Q-Former reads too.
+    Vqa(VqaSettings),
 }
 
 impl TaskSettings {

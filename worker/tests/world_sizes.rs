@@ -1,5 +1,6 @@
 //! A step's result does not depend on how many members did it.
 
+mod asked;
 mod small;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use blip2_worker::settings::model::FrozenDtype;
 use blip2_worker::settings::train::{Compute, StepSettings, Wire};
 use blip2_worker::step::{Peers, StepBytes};
 use blip2_worker::task::TaskSettings;
+use blip2_worker::task::vqa::{AnswerMode, QFormerText};
 use blip2_worker::{BatchRange, TrainState, WorkerConfig, start_loader};
 use burn::tensor::Device;
 use safetensors::Dtype;
@@ -252,6 +254,22 @@ fn dropout_of_the_language_model_does_not_depend_on_the_number_of_members() {
         let alone = train(&config, 1).remove(0);
         assert_ne!(alone.0, without.0, "{backbone}");
         assert_all_like(&alone, &config, 2);
+    }
+}
+
+#[test]
+fn answers_in_all_modes_do_not_depend_on_the_number_of_members() {
+    for backbone in ["backbones/opt-tiny", "backbones/t5-tiny"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = asked::config(folder.path(), backbone, 4, 8);
+        (config.eval.data, config.eval.rows, config.eval.every_steps) = (config.data.train.clone(), 32, 1);
+        for mode in [AnswerMode::Sample, AnswerMode::Weighted, AnswerMode::Majority] {
+            let TaskSettings::Vqa(vqa) = &mut config.stages[2].task else { panic!("the last stage answers") };
+            (vqa.answers, vqa.answer_rows, vqa.qformer_text) = (mode, 2, QFormerText::Prompt);
+            let alone = train(&config, 1).remove(0);
+            assert!(alone.0.iter().all(|value| value.is_finite()), "{backbone} {mode:?}: {:?}", alone.0);
+            assert_all_like(&alone, &config, 2);
+        }
     }
 }
 

@@ -58,6 +58,17 @@ pub fn named_files(text: &str) -> BTreeSet<&str> {
         .collect()
 }
 
+/// Folders and modules that a document names as code by a path without an extension: those below one of the
+/// repository's own `folders`.
+pub fn named_modules<'t>(text: &'t str, folders: &BTreeSet<String>) -> BTreeSet<&'t str> {
+    let words = text.split('`').skip(1).step_by(2);
+    words
+        .filter(|word| word.split_once('/').is_some_and(|(first, _)| folders.contains(first)))
+        .filter(|word| !word.contains(['.', '*']) && !word.contains("NAME"))
+        .filter(|word| word.chars().all(|sign| sign.is_ascii_alphanumeric() || "_-/".contains(sign)))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,5 +88,12 @@ mod tests {
     fn files_that_are_named() {
         let text = "`a/b.rs` and `c.rs`, `run/commit/` or `https://x.org/a.md`, `f/NAME.rs`, `d/e.toml`.";
         assert_eq!(named_files(text).into_iter().collect::<Vec<_>>(), ["a/b.rs", "d/e.toml"]);
+    }
+
+    #[test]
+    fn folders_and_modules_that_are_named() {
+        let text = "`a/b` and `c/d`, `a/NAME`, `a/b.rs`, `a/e/`, `a/f g`.";
+        let found = named_modules(text, &["a".to_owned()].into());
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["a/b", "a/e/"]);
     }
 }

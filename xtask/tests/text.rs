@@ -124,6 +124,10 @@ fn links_lead_somewhere() {
 fn files_that_documents_name_are_there() {
     let all = text::files(&root()).expect("git lists the files");
     let is_there = |name: &str| all.iter().any(|path| path.ends_with(name));
+    let is_module = |name: &str| root().join(name).exists() || root().join(format!("{name}.rs")).exists();
+    let first = |path: &PathBuf| Some(path.iter().next()?.to_str()?.to_owned());
+    let folders: BTreeSet<String> =
+        all.iter().filter(|path| path.iter().count() > 1).filter_map(first).collect();
     let mut missing = Vec::new();
     for (path, text) in files("md") {
         // What changed was once called otherwise, and other people's crates have files too.
@@ -131,7 +135,8 @@ fn files_that_documents_name_are_there() {
             continue;
         }
         let names = links::named_files(&text).into_iter().filter(|name| !is_there(name));
-        missing.extend(names.map(|name| format!("{} names {name}", path.display())));
+        let modules = links::named_modules(&text, &folders).into_iter().filter(|name| !is_module(name));
+        missing.extend(names.chain(modules).map(|name| format!("{} names {name}", path.display())));
     }
     nothing("files that are not there", missing);
 }

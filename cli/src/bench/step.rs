@@ -360,7 +360,7 @@ mod tests {
             "8.00 TFLOP a step, 4.00 TFLOP/s, 50.0 % of 8 TFLOP/s",
             "device 3.00 GB, reserved 4.00 GB",
             "one after the other 1.750 s: encoder 1.500 s, to host 0.250 s",
-            "copied 5.0 MB a step (to host 5.0, to device 0.0, within host 0.0), sent 2.5 MB (",
+            "copied 5.0 MB a step (to device 0.0, to host 5.0, within host 0.0), sent 2.5 MB (",
             "sent rows 2.5,",
         ] {
             assert!(said.contains(part), "{part:?} in {said}");

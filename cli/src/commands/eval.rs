@@ -39,6 +39,9 @@ pub(crate) enum EvalCommand {
     /// Of a run without --out: losses of the captions with their images, with shuffled ones and with none.
     Caption(Box<CaptionArguments>),
     /// Answer the questions of a set, and score the answers.
+    ///
+    /// Of a run that was trained to answer, without --out: accuracy of the answers with their images and with
+    /// others'.
     Vqa(Box<VqaArguments>),
     /// Score the pairs of a set: how well each text goes with its image.
     Itm(Box<ItmArguments>),

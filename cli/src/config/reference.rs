@@ -3,7 +3,11 @@
 use std::fmt::Write as _;
 
 use blip2_worker::config::hash::is_hashed;
+use blip2_worker::config::pretraining::pretraining;
+use blip2_worker::task::TaskSettings;
+use toml::Value;
 
+use super::keys::{Key, of_stage};
 use super::layers::Layers;
 use super::setting::Setting;
 
@@ -35,12 +39,26 @@ fn document(settings: &[Setting]) -> String {
         let own = key.split('.').next().unwrap();
         if own != section {
             section = own;
-            write!(text, "\n### {section}\n\n| key | default | range | meaning |\n|---|---|---|---|\n")
-                .unwrap();
+            begin(&mut text, section);
         }
-        let choices: Vec<String> = known.choices.iter().map(|choice| format!("`{choice}`")).collect();
-        let range = known.range.map_or_else(|| choices.join(", "), |range| range.to_string());
-        writeln!(text, "| `{key}` | `{value}` | {range} | {} |", known.about).unwrap();
+        add(&mut text, key, value, known);
+    }
+    let of_pretraining: Vec<&str> = pretraining().iter().map(|stage| stage.task.name()).collect();
+    for task in TaskSettings::known().iter().filter(|task| !of_pretraining.contains(&task.name())) {
+        begin(&mut text, &format!("stages of the task {}", task.name()));
+        let mut keys: Vec<(String, Key)> = of_stage("NAME", task).unwrap().into_iter().collect();
+        keys.sort_by(|(_, a), (_, b)| a.place.cmp(&b.place));
+        keys.iter().for_each(|(key, known)| add(&mut text, key, &known.default, known));
     }
     text
+}
+
+fn begin(text: &mut String, section: &str) {
+    write!(text, "\n### {section}\n\n| key | default | range | meaning |\n|---|---|---|---|\n").unwrap();
+}
+
+fn add(text: &mut String, key: &str, value: &Value, known: &Key) {
+    let choices: Vec<String> = known.choices.iter().map(|choice| format!("`{choice}`")).collect();
+    let range = known.range.map_or_else(|| choices.join(", "), |range| range.to_string());
+    writeln!(text, "| `{key}` | `{value}` | {range} | {} |", known.about).unwrap();
 }

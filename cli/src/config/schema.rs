@@ -59,6 +59,23 @@ pub(super) fn at<'a>(schema: &'a Json, key: &str) -> Option<&'a Json> {
     })
 }
 
+/// The keys of texts that are stored where they are set alone, so that runs from before them have the
+/// configurations they had.
+pub(super) fn stored_if_set(schema: &Json) -> Vec<String> {
+    fn collect(prefix: &str, schema: &Json, found: &mut Vec<String>) {
+        if schema["x-stored-if-set"] == true {
+            found.push(prefix.to_owned());
+        }
+        for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+            let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+            collect(&key, inner, found);
+        }
+    }
+    let mut found = Vec::new();
+    collect("", schema, &mut found);
+    found
+}
+
 fn object(properties: Map<String, Json>) -> Json {
     json!({ "type": "object", "additionalProperties": false, "properties": properties })
 }
@@ -175,7 +192,8 @@ mod tests {
         assert_eq!(properties["train"]["properties"]["gradients"]["enum"][1], "keys_detached");
         assert_eq!(properties["data"]["properties"]["crop_scale"]["maxItems"], 2);
         let stage = &properties["stages"]["items"]["properties"];
-        assert_eq!(stage["task"]["enum"], json!(["contrast", "generate"]));
+        let tasks: Vec<&str> = TaskSettings::known().iter().map(|task| task.name()).collect();
+        assert_eq!(stage["task"]["enum"], json!(tasks));
         assert_eq!(
             (&stage["steps"]["type"], &stage["prompt"]["type"]),
             (&json!("integer"), &json!("string"))

@@ -19,13 +19,14 @@ pub(crate) use rows::{RowFault, SUCCESS, failed_status};
 mod tests {
     use std::sync::Arc;
 
+    use arrow::buffer::OffsetBuffer;
     use arrow::datatypes::{DataType, Field, Schema};
 
     use super::*;
     use crate::error::{DatasetError, Result};
     use arrow::array::{
-        ArrayRef, BinaryArray, BinaryViewArray, Int64Array, LargeBinaryArray, LargeStringArray, ListBuilder,
-        RecordBatch, StringArray, StringBuilder, StringViewArray,
+        Array, ArrayRef, BinaryArray, BinaryViewArray, Int64Array, LargeBinaryArray, LargeStringArray,
+        ListArray, ListBuilder, RecordBatch, StringArray, StringBuilder, StringViewArray, StructArray,
     };
 
     fn group(columns: Vec<(&str, ArrayRef)>) -> Result<RowGroup> {
@@ -70,6 +71,40 @@ mod tests {
         assert_eq!(group.captions(0), ["a", "b"]);
         assert_eq!(group.captions(1), ["y"]);
         assert!(group.captions(2).is_empty());
+    }
+
+    #[test]
+    fn answers_are_texts_lists_or_structures_and_captions_need_not_be_there() {
+        let mut lists = ListBuilder::new(StringBuilder::new());
+        lists.append_value([Some("yes"), None, Some("no"), Some("yes")]);
+        let field = Arc::new(Field::new("answer", DataType::Utf8, true));
+        let said: ArrayRef = Arc::new(StringArray::from(vec!["yes", "no", "yes"]));
+        let structures = StructArray::from(vec![(field, said)]);
+        let item = Arc::new(Field::new("item", structures.data_type().clone(), true));
+        let offsets = OffsetBuffer::new(vec![0, 3].into());
+        let structures = ListArray::new(item, offsets, Arc::new(structures), None);
+        let columns: [(ArrayRef, u32); 3] = [
+            (Arc::new(StringArray::from(vec!["yes"])), 1),
+            (Arc::new(lists.finish()), 3),
+            (Arc::new(structures), 3),
+        ];
+        for (answers, total) in columns {
+            let columns: [(&str, ArrayRef); 3] = [
+                ("asked", Arc::new(StringArray::from(vec!["Is it RED?"]))),
+                ("said", answers),
+                ("png", Arc::new(BinaryArray::from_vec(vec![b"img"]))),
+            ];
+            let batch = RecordBatch::try_from_iter(columns).unwrap();
+            let names =
+                ColumnNames { question: "asked".into(), answers: "said".into(), ..ColumnNames::default() };
+            let found = FileColumns::find(&batch.schema(), &names, "f.parquet").unwrap();
+            let group = RowGroup::new(&batch.project(&found.projection()).unwrap(), &found);
+            let question = group.question(0).unwrap();
+            assert_eq!((question.text.as_str(), question.answers.most_frequent()), ("is it red?", "yes"));
+            assert_eq!((question.answers.total(), group.captions(0).len()), (total, 0));
+            let error = FileColumns::find(&batch.schema(), &names.without_questions(), "f.parquet");
+            assert!(matches!(error, Err(DatasetError::MissingColumn { .. })), "{error:?}");
+        }
     }
 
     #[test]

@@ -12,18 +12,20 @@ use crate::corpus::manifest::Manifest;
 use crate::corpus::parquet_file::ParquetFile;
 use crate::error::{DatasetError, Result};
 use crate::quarantine::QuarantineRecord;
-use crate::text::is_visible;
+use crate::text::{Question, is_visible};
 
 /// Row groups read at the same time.
 const READ_CONCURRENCY: usize = 4;
 
-/// An image and its captions.
+/// An image and its captions, or a question on it.
 #[derive(Debug, Clone)]
 pub struct Sample {
     /// The row's key; empty if the file has none.
     pub key: String,
-    /// All captions as written, at least one.
+    /// All captions as written, at least one where there is no question.
     pub captions: Vec<String>,
+    /// The question on the image, where columns of questions are named.
+    pub question: Option<Question>,
     /// The image as stored.
     pub image: RgbImage,
 }
@@ -160,11 +162,12 @@ fn decode_row(group: &RowGroup, row: usize, max_pixels: u64) -> Result<Sample, S
     let encoded = group.image(row)?;
     let mut captions: Vec<_> = group.captions(row).into_iter().map(str::to_owned).collect();
     captions.retain(|caption| is_visible(caption));
-    if captions.is_empty() {
+    let question = group.question(row);
+    if captions.is_empty() && question.is_none() {
         return Err("it has no text".to_owned());
     }
     let image = decode_image(encoded, max_pixels).map_err(|error| error.to_string())?;
-    Ok(Sample { key: group.key(row), captions, image })
+    Ok(Sample { key: group.key(row), captions, question, image })
 }
 
 #[cfg(test)]

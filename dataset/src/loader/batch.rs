@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::coverage::Coverage;
 use crate::plan::RowAddress;
 use crate::quarantine::QuarantineRecord;
+use crate::text::Question;
 
 /// The batches of all loaded slots for one step.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,8 +40,12 @@ pub struct SlotBatch {
     pub ids: Vec<i32>,
     /// 1 for a token, 0 for padding, `[b, T]`.
     pub mask: Vec<i32>,
-    /// Captions after cleaning.
+    /// Captions after cleaning; none where questions are read.
     pub captions: Vec<String>,
+    /// Questions with their answers, where they are read: then the tokens are those of the questions.
+    pub questions: Vec<Question>,
+    /// Equal for rows that show one image; none where no ids were asked for.
+    pub image_ids: Vec<u64>,
     /// Global indices of the samples: `step * slots_total * b + slot * b + i`.
     pub samples: Vec<u64>,
     /// The rows used (of substitutes where rows were quarantined).

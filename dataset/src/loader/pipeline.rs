@@ -10,7 +10,7 @@ use blip2_images::transform::ImageScratch;
 use bytes::Bytes;
 
 use super::batch::SlotBatch;
-use super::prepare::{Prepared, Preparer};
+use super::prepare::{Prepared, Preparer, RowText};
 use super::statistics::LoaderStatistics;
 use crate::coverage::Coverage;
 use crate::error::{DatasetError, Result};
@@ -249,6 +249,8 @@ impl Shared {
             ids: Vec::new(),
             mask: Vec::new(),
             captions: Vec::with_capacity(room),
+            questions: Vec::new(),
+            image_ids: Vec::new(),
             samples: Vec::with_capacity(room),
             addresses: Vec::with_capacity(room),
             keys: Vec::with_capacity(room),
@@ -261,7 +263,11 @@ impl Shared {
             self.buffers().push(content.pixels);
             batch.ids.extend(content.tokens.ids);
             batch.mask.extend(content.tokens.mask);
-            batch.captions.push(content.caption);
+            match content.text {
+                RowText::Caption(caption) => batch.captions.push(caption),
+                RowText::Question(question) => batch.questions.push(question),
+            }
+            batch.image_ids.extend(content.image_id);
             batch.keys.push(content.key);
             batch.coverage += Coverage::of(stage, sample, address.row_id());
             batch.samples.push(sample);

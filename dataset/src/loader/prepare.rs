@@ -10,10 +10,11 @@ use blip2_random::KeyedRng;
 use super::cache::RowGroupCache;
 use super::spec::LoaderSpec;
 use super::statistics::Counters;
+use crate::corpus::columns::RowGroup;
 use crate::error::{DatasetError, Result};
 use crate::plan::{PartId, RowAddress, RowGroupId, SUBSTITUTE_TRIES};
 use crate::quarantine::QuarantineRecord;
-use crate::text::{MAX_CAPTION_WORDS, Tokens, clean_caption, is_visible};
+use crate::text::{MAX_CAPTION_WORDS, Question, Tokens, clean_caption, is_visible};
 
 /// A sample ready to be put into a batch.
 #[derive(Debug)]
@@ -30,15 +31,36 @@ pub(super) struct SampleContent {
     /// `[3, S, S]`, not normalised.
     pub(super) pixels: Vec<u8>,
     pub(super) tokens: Tokens,
-    pub(super) caption: String,
+    pub(super) text: RowText,
+    pub(super) image_id: Option<u64>,
     pub(super) key: String,
+}
+
+/// What is read of a row besides its image.
+#[derive(Debug)]
+pub(super) enum RowText {
+    /// One of its captions, cleaned.
+    Caption(String),
+    /// Its question with all answers.
+    Question(Question),
+}
+
+impl RowText {
+    /// What is cut into tokens.
+    fn text(&self) -> &str {
+        match self {
+            Self::Caption(caption) => caption,
+            Self::Question(question) => &question.text,
+        }
+    }
 }
 
 /// What is used of a row besides its image.
 struct Used {
     key: String,
-    caption: String,
+    text: RowText,
     tokens: Tokens,
+    image_id: Option<u64>,
 }
 
 /// Why a row cannot be used.
@@ -145,8 +167,8 @@ impl Preparer {
                 continue;
             }
             match self.content(address, part, sample, scratch, &mut pixels)? {
-                Ok(Used { key, caption, tokens }) => {
-                    let content = SampleContent { pixels, tokens, caption, key };
+                Ok(Used { key, text, tokens, image_id }) => {
+                    let content = SampleContent { pixels, tokens, text, image_id, key };
                     return Ok(Prepared { sample, address, content, quarantined });
                 }
                 Err(unusable) => quarantined.push(self.record(address, sample, unusable)),
@@ -189,7 +211,7 @@ impl Preparer {
         }
     }
 
-    /// The row's caption and, in `pixels`, its image; or why it cannot be used.
+    /// The row's text and, in `pixels`, its image; or why it cannot be used.
     fn content(
         &self,
         address: RowAddress,
@@ -203,7 +225,9 @@ impl Preparer {
         let row = address.row as usize;
         let content = group.image(row).and_then(|image| {
             let started = Instant::now();
-            let caption = self.caption(&group.captions(row), sample)?;
+            let image_id = group.image_id(row, image)?;
+            let text = self.text(&group, row, sample)?;
+            let tokens = self.tokens(&text)?;
             self.counters.tokenise.add_time(started.elapsed());
             let mut rng = KeyedRng::new(self.spec.seed, "augment", &[u64::from(self.spec.stage), sample]);
             let applied = self.spec.image.apply(image, self.spec.max_pixels, &mut rng, scratch, pixels);
@@ -213,26 +237,38 @@ impl Preparer {
             self.counters.transform.add_time(times.transform);
             self.counters.samples.add(1);
             self.counters.image_bytes.add(image.len() as u64);
-            Ok(caption)
+            Ok((text, tokens, image_id))
         });
         let key = group.key(row);
         Ok(match content {
-            Ok((caption, tokens)) => Ok(Used { key, caption, tokens }),
+            Ok((text, tokens, image_id)) => Ok(Used { key, text, tokens, image_id }),
             Err(reason) => Err(Unusable { key, reason }),
         })
     }
 
-    /// One of the row's captions, cleaned and tokenised.
-    fn caption(&self, written: &[&str], sample: u64) -> Result<(String, Tokens), String> {
+    /// The row's question where questions are read, else one of its captions.
+    fn text(&self, group: &RowGroup, row: usize, sample: u64) -> Result<RowText, String> {
+        if self.spec.columns.ask() {
+            let question = group.question(row).ok_or("it has no question with an answer")?;
+            return Ok(RowText::Question(question));
+        }
+        self.caption(&group.captions(row), sample).map(RowText::Caption)
+    }
+
+    /// One of the row's captions, cleaned.
+    fn caption(&self, written: &[&str], sample: u64) -> Result<String, String> {
         let mut captions: Vec<_> =
             written.iter().map(|caption| clean_caption(caption, MAX_CAPTION_WORDS)).collect();
         captions.retain(|caption| is_visible(caption));
         let mut rng = KeyedRng::new(self.spec.seed, "caption", &[u64::from(self.spec.stage), sample]);
         let drawn = rng.below(captions.len() as u64) as usize;
-        let caption = captions.into_iter().nth(drawn).ok_or("it has no text")?;
-        let tokens = self.spec.text.encode(&caption).map_err(|error| error.to_string())?;
+        captions.into_iter().nth(drawn).ok_or_else(|| "it has no text".to_owned())
+    }
+
+    fn tokens(&self, text: &RowText) -> Result<Tokens, String> {
+        let tokens = self.spec.text.encode(text.text()).map_err(|error| error.to_string())?;
         match tokens.has_text {
-            true => Ok((caption, tokens)),
+            true => Ok(tokens),
             false => Err("it has no text that the tokenizer knows".to_owned()),
         }
     }

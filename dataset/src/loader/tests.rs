@@ -52,6 +52,72 @@ fn fixture(sources: &[String]) -> Fixture {
     Fixture { runtime, spec }
 }
 
+#[test]
+fn questions_are_read_with_all_answers_and_images_have_ids() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet").to_str().unwrap().to_owned();
+    Corpus::with_rows(60).row_group(15).with_questions().captionless(7).write(&path);
+    let loaded = |question: &str, image_id: &str| {
+        let mut fixture = fixture(std::slice::from_ref(&path));
+        let columns = &mut fixture.spec.columns;
+        (columns.question, columns.image_id) = (question.into(), image_id.into());
+        columns.answers = if question.is_empty() { String::new() } else { "answers".into() };
+        let steps = fixture.load(|spec| spec.last_step = 5);
+        steps.into_iter().flat_map(|step| step.slots).collect::<Vec<_>>()
+    };
+    let asked = loaded("question", "file");
+    for slot in &asked {
+        assert_eq!((slot.questions.len(), slot.captions.len(), slot.image_ids.len()), (3, 0, 3));
+        // A caption that is none has no words to answer with.
+        assert!(slot.keys.iter().all(|key| key != "key-7"));
+        for (question, key) in slot.questions.iter().zip(&slot.keys) {
+            assert_eq!(question.text, format!("what is no {}?", key.trim_start_matches("key-")));
+            assert!((2..=3).contains(&question.answers.total()), "{question:?}");
+        }
+    }
+    // Questions change nothing of what else is read, and a reader of captions sees none.
+    let captions = loaded("", "blake3");
+    for (with, without) in asked.iter().zip(&captions) {
+        assert!(without.questions.is_empty() && without.captions.len() == 3);
+        for row in (0..3).filter(|row| with.keys[*row] == without.keys[*row]) {
+            let pixels = with.pixels.len() / 3;
+            assert!(with.pixels[row * pixels..][..pixels] == without.pixels[row * pixels..][..pixels]);
+        }
+    }
+    let ids = |slots: &[SlotBatch]| -> BTreeMap<String, u64> {
+        slots.iter().flat_map(|slot| slot.keys.iter().cloned().zip(slot.image_ids.iter().copied())).collect()
+    };
+    let (of_files, of_bytes) = (ids(&asked), ids(&captions));
+    let number = |key: &str| key.trim_start_matches("key-").parse::<usize>().unwrap();
+    for (one, id) in &of_files {
+        for (other, other_id) in &of_files {
+            assert_eq!(id == other_id, number(one) / 3 == number(other) / 3, "{one} and {other}");
+        }
+    }
+    let different: std::collections::BTreeSet<u64> = of_bytes.values().copied().collect();
+    assert_eq!(different.len(), of_bytes.len(), "every image has other bytes");
+    assert!(loaded("", "").iter().all(|slot| slot.image_ids.is_empty()));
+}
+
+#[test]
+fn a_column_of_questions_that_is_not_there_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet").to_str().unwrap().to_owned();
+    Corpus::with_rows(4).with_questions().write(&path);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let error = |columns: &ColumnNames| {
+        runtime.block_on(Manifest::open(std::slice::from_ref(&path), columns)).unwrap_err().to_string()
+    };
+    let names = ColumnNames { question: "questions".into(), ..ColumnNames::default() };
+    let missing = error(&names);
+    assert!(
+        missing.contains("`questions`") && missing.contains("data.columns.question = \"question\""),
+        "{missing}"
+    );
+    let names = ColumnNames { question: "question".into(), answers: "jpg".into(), ..ColumnNames::default() };
+    assert!(error(&names).contains("`jpg`"), "{}", error(&names));
+}
+
 impl Fixture {
     fn load(&self, change: impl FnOnce(&mut LoaderSpec)) -> Vec<StepBatch> {
         let mut spec = self.spec.clone();

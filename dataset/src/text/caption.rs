@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 /// Words a training caption keeps.
 pub const MAX_CAPTION_WORDS: usize = 50;
 
-/// Characters replaced by a space.
-const REPLACED: &[char] = &['.', '!', '"', '(', ')', '*', '#', ':', ';', '~'];
+/// Characters that a caption has a space for.
+pub(super) const REPLACED: &[char] = &['.', '!', '"', '(', ')', '*', '#', ':', ';', '~'];
 
 /// LAVIS's caption cleaning: lower case, punctuation to spaces, single spaces, at most `max_words` words.
 /// Commas, apostrophes, question marks and hyphens stay. Control characters, NUL among them, are spaces too.

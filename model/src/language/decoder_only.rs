@@ -87,7 +87,7 @@ impl<L: DecoderLayer> FamilyModel for DecoderOnly<L> {
         device: &Device,
     ) -> Result<Loss, ModelError> {
         let (ids, mask) = texts.tensors(texts.text, device);
-        let [rows, length] = ids.dims();
+        let length = ids.dims()[1];
         let text = (self.embed(ids), mask);
         let before = context.as_ref().map_or(0, |(embeds, _)| embeds.dims()[1]);
         let (embeds, mask) = match context {
@@ -100,7 +100,7 @@ impl<L: DecoderLayer> FamilyModel for DecoderOnly<L> {
             texts.labels.chunks(length).flat_map(|row| row[given..].iter().copied()).collect();
         let hidden = self.hidden(embeds, mask, dropout)?;
         let logits = self.logits_of(hidden.narrow(1, before + given - 1, predicted));
-        sum_over_labels(logits, rows * predicted, &labels)
+        sum_over_labels(logits, &labels, texts.weights)
     }
 
     fn generate(

@@ -92,10 +92,9 @@ impl FamilyModel for T5 {
             ModelError::input("texts", "an encoder-decoder needs a soft prompt or a prefix to read")
         })?;
         let (ids, _) = texts.tensors(texts.text, device);
-        let [rows, length] = ids.dims();
         // Padding on the right is never seen by the tokens before it.
         let logits = self.training_scores(embeds, mask, self.shifted_right(ids), dropout)?;
-        sum_over_labels(logits, rows * length, texts.labels)
+        sum_over_labels(logits, texts.labels, texts.weights)
     }
 
     fn generate(

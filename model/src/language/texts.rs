@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use blip2_model_files::error::ModelError;
-use blip2_tensors::train::loss::{Loss, cross_entropy};
+use blip2_tensors::train::loss::{Loss, cross_entropy, weighted_cross_entropy};
 
 /// Token ids and their mask (1: a token, 0: padding), row-major, all rows of one length.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,6 +26,8 @@ pub struct Texts<'a> {
     pub text: Padded<'a>,
     /// The token predicted at each place of `text`, or [`IGNORED`](blip2_tensors::train::loss::IGNORED).
     pub labels: &'a [i32],
+    /// Factor of each text's loss; empty: 1 for each.
+    pub weights: &'a [f32],
 }
 
 impl Texts<'_> {
@@ -41,6 +43,9 @@ impl Texts<'_> {
         let (labels, ids) = (self.labels.len(), self.text.ids.len());
         if ids == 0 || labels != ids {
             return refuse(format!("{labels} labels for {ids} ids"));
+        }
+        if !self.weights.is_empty() && self.weights.len() != self.rows {
+            return refuse(format!("{} weights for {} rows", self.weights.len(), self.rows));
         }
         Ok(())
     }
@@ -64,8 +69,21 @@ pub(super) fn followed_by(
     (Tensor::cat(vec![first, second], 1), Tensor::cat(vec![first_mask, second_mask], 1))
 }
 
-/// The cross-entropy of `rows` rows of scores, summed over those that have a label.
-pub(super) fn sum_over_labels(logits: Tensor<3>, rows: usize, labels: &[i32]) -> Result<Loss, ModelError> {
-    let classes = logits.dims()[2];
-    Ok(cross_entropy(logits.reshape([rows, classes]), labels, 0.0, 1.0)?)
+/// The cross-entropy of the texts' scores, summed over the places that have a label; `weights` are the texts'
+/// or none.
+///
+/// # Shapes
+/// - logits `[texts, places, classes]`; one label a place
+pub(super) fn sum_over_labels(
+    logits: Tensor<3>,
+    labels: &[i32],
+    weights: &[f32],
+) -> Result<Loss, ModelError> {
+    let [texts, places, classes] = logits.dims();
+    let logits = logits.reshape([texts * places, classes]);
+    if weights.is_empty() {
+        return Ok(cross_entropy(logits, labels, 0.0, 1.0)?);
+    }
+    let weights: Vec<f32> = weights.iter().flat_map(|weight| std::iter::repeat_n(*weight, places)).collect();
+    Ok(weighted_cross_entropy(logits, labels, &weights)?)
 }

@@ -112,6 +112,11 @@ impl GoldenTexts {
 
     /// The loss summed over the labels.
     pub(crate) fn loss(&self, model: &LanguageModel, prompt: Tensor<3>) -> Loss {
+        self.weighted_loss(model, prompt, &[])
+    }
+
+    /// The same where each row has a weight of its own.
+    pub(crate) fn weighted_loss(&self, model: &LanguageModel, prompt: Tensor<3>, weights: &[f32]) -> Loss {
         let given = Padded { ids: &self.ids, mask: &self.mask };
         let seen = vec![1; self.written.len()];
         let written = Padded { ids: &self.written, mask: &seen };
@@ -119,7 +124,7 @@ impl GoldenTexts {
             true => (given, written),
             false => (Padded::default(), given),
         };
-        let texts = Texts { rows: self.rows, prefix, text, labels: &self.labels };
+        let texts = Texts { rows: self.rows, prefix, text, labels: &self.labels, weights };
         model.caption_loss(Some(prompt), &texts, &device()).unwrap()
     }
 }

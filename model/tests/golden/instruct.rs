@@ -230,5 +230,11 @@ fn losses_and_gradients_by_token_and_by_answer() {
         case.assert_gradients("answer_weighted", &gradient);
         let weighted: f64 = losses.iter().zip(&weights).map(|(loss, weight)| loss * weight).sum();
         near("loss_answer_weighted", weighted, case.json["loss_answer_weighted"].as_f64().unwrap());
+        // All rows at once, each with its weight.
+        let (features, weights) = (case.images().features, weights.iter().map(|weight| *weight as f32));
+        let (dropout, tape) = (&mut Dropout::off(), &mut Tape::whole());
+        let prompt = case.model.model.forward_asked(features, case.questions(), dropout, tape).unwrap();
+        let at_once = case.texts.weighted_loss(&case.language, prompt, &weights.collect::<Vec<_>>());
+        near("loss_answer_weighted at once", at_once.value.read().unwrap(), weighted);
     }
 }

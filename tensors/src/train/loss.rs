@@ -67,13 +67,7 @@ pub fn cross_entropy(
     smoothing: f64,
     scale: f64,
 ) -> Result<Loss, TensorError> {
-    let [rows, classes] = logits.dims();
-    if labels.len() != rows {
-        return Err(TensorError::input("labels", format!("{} labels for {rows} rows", labels.len())));
-    }
-    if let Some(label) = labels.iter().find(|l| **l != IGNORED && !(0..classes as i32).contains(*l)) {
-        return Err(TensorError::input("labels", format!("label {label} with {classes} classes")));
-    }
+    check_labels(&logits, labels)?;
     let targets = Targets { labels: labels.to_vec(), smoothing: smoothing as f32, scale: scale as f32 };
     if let Some(losses) = fused::cross_entropy(&logits, targets) {
         let value = LossValue { rows: losses.clone().inner() };
@@ -82,14 +76,58 @@ pub fn cross_entropy(
     surrogate(logits, labels, smoothing, scale)
 }
 
+/// [`cross_entropy`] without smoothing, where each row has a weight of its own.
+///
+/// # Shapes
+/// - logits `[rows, classes]`; one label and one weight a row
+///
+/// # Errors
+/// Labels or weights that do not fit.
+pub fn weighted_cross_entropy(
+    logits: Tensor<2>,
+    labels: &[i32],
+    weights: &[f32],
+) -> Result<Loss, TensorError> {
+    check_labels(&logits, labels)?;
+    let rows = labels.len();
+    if weights.len() != rows {
+        return Err(TensorError::input("weights", format!("{} weights for {rows} rows", weights.len())));
+    }
+    let targets = Targets { labels: labels.to_vec(), smoothing: 0.0, scale: 1.0 };
+    let Some(losses) = fused::cross_entropy(&logits, targets) else {
+        return Ok(composed(logits, labels, 0.0, weights));
+    };
+    let weights = Tensor::<1>::from_data(TensorData::new(weights.to_vec(), [rows]), &losses.device());
+    let losses = losses * weights;
+    let value = LossValue { rows: losses.clone().inner() };
+    Ok(Loss { value, objective: losses.sum() })
+}
+
+/// Requires a label for each row, of a class that there is or ignored.
+fn check_labels(logits: &Tensor<2>, labels: &[i32]) -> Result<(), TensorError> {
+    let [rows, classes] = logits.dims();
+    if labels.len() != rows {
+        return Err(TensorError::input("labels", format!("{} labels for {rows} rows", labels.len())));
+    }
+    match labels.iter().find(|label| **label != IGNORED && !(0..classes as i32).contains(*label)) {
+        Some(label) => Err(TensorError::input("labels", format!("label {label} with {classes} classes"))),
+        None => Ok(()),
+    }
+}
+
 /// The loss of logits and labels that fit.
 fn surrogate(logits: Tensor<2>, labels: &[i32], smoothing: f64, scale: f64) -> Result<Loss, TensorError> {
+    Ok(composed(logits, labels, smoothing, &vec![scale as f32; labels.len()]))
+}
+
+/// The same where each row has a weight of its own.
+fn composed(logits: Tensor<2>, labels: &[i32], smoothing: f64, weights: &[f32]) -> Loss {
     let [rows, classes] = logits.dims();
     let values = logits.clone().inner();
     let device = values.device();
     let index: Vec<i32> = labels.iter().map(|label| (*label).max(0)).collect();
-    let weight: Vec<f32> =
-        labels.iter().map(|label| if *label == IGNORED { 0.0 } else { scale as f32 }).collect();
+    let counts = |(label, weight): (&i32, &f32)| if *label == IGNORED { 0.0 } else { *weight };
+    let weight: Vec<f32> = labels.iter().zip(weights).map(counts).collect();
     let index = Tensor::<2, Int>::from_data(TensorData::new(index, [rows, 1]), &device);
     let weight = Tensor::<2>::from_data(TensorData::new(weight, [rows, 1]), &device);
 
@@ -106,7 +144,7 @@ fn surrogate(logits: Tensor<2>, labels: &[i32], smoothing: f64, scale: f64) -> R
     let gradient = (exponentials / normaliser - smooth) * weight.clone();
     let gradient = gradient.scatter(1, index, weight * -(1.0 - smoothing), IndexingUpdateOp::Add);
     let objective = (logits * gradient).sum();
-    Ok(Loss { objective, value })
+    Loss { objective, value }
 }
 
 #[cfg(test)]
@@ -153,6 +191,34 @@ mod tests {
             let unseen = cross_entropy(plain, &labels, smoothing, 0.25).unwrap().value.read().unwrap();
             assert!((unseen - value).abs() < 1e-6 * value, "{unseen} without a tape");
         }
+    }
+
+    #[test]
+    fn each_row_counts_by_its_weight() {
+        let (labels, weights) = ([3, 0, IGNORED], [0.3, 0.0, 5.0]);
+        let of_row = |row: usize| {
+            let logits = Tensor::<2>::from_floats([LOGITS[row]], &Device::flex());
+            cross_entropy(logits, &labels[row..row + 1], 0.0, 1.0).unwrap().value.read().unwrap()
+        };
+        let want = 0.3 * of_row(0);
+        let device = Device::flex().autodiff();
+        type Weighted = fn(Tensor<2>, &[i32], &[f32]) -> Result<Loss, TensorError>;
+        let ways: [Weighted; 2] =
+            [weighted_cross_entropy, |logits, labels, weights| Ok(composed(logits, labels, 0.0, weights))];
+        let [fused, apart] = ways.map(|compute| {
+            let logits = Tensor::<2>::from_floats(LOGITS, &device).require_grad();
+            let loss = compute(logits.clone(), &labels, &weights).unwrap();
+            let value = loss.value.clone().read().unwrap();
+            assert!((value - want).abs() < 1e-6, "{value}, {want} is wanted");
+            let gradient = logits.grad_remove(&mut loss.objective.backward()).unwrap();
+            gradient.into_data().try_to_vec::<f32>().unwrap()
+        });
+        assert!(fused.iter().zip(&apart).all(|(a, b)| (a - b).abs() < 1e-6), "{fused:?} and {apart:?}");
+        assert!(
+            fused[..4].iter().any(|value| value.abs() > 0.01) && fused[4..].iter().all(|value| *value == 0.0)
+        );
+        let logits = Tensor::<2>::from_floats(LOGITS, &device);
+        assert!(weighted_cross_entropy(logits, &labels, &weights[..2]).is_err());
     }
 
     #[test]

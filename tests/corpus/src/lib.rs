@@ -25,6 +25,7 @@ pub struct Corpus {
     row_group: usize,
     caption_column: String,
     alternatives: bool,
+    questions: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -37,7 +38,13 @@ struct Row {
 
 impl Default for Corpus {
     fn default() -> Self {
-        Self { rows: Vec::new(), row_group: 1000, caption_column: "caption".to_owned(), alternatives: false }
+        Self {
+            rows: Vec::new(),
+            row_group: 1000,
+            caption_column: "caption".to_owned(),
+            alternatives: false,
+            questions: false,
+        }
     }
 }
 
@@ -55,6 +62,12 @@ impl Corpus {
     /// Adds a `captions` list: every caption, and the caption followed by "flag".
     pub fn with_alternatives(self) -> Self {
         Self { alternatives: true, ..self }
+    }
+
+    /// Adds a `question` with `answers`, which are the caption's words, the first one twice, and the image's
+    /// `file`, the same for every three rows.
+    pub fn with_questions(self) -> Self {
+        Self { questions: true, ..self }
     }
 
     /// Another name for the caption column.
@@ -123,6 +136,18 @@ impl Corpus {
                 lists.append_value([Some(caption.clone()), Some(format!("{caption} flag"))]);
             }
             columns.push(("captions", Arc::new(lists.finish()), true));
+        }
+        if self.questions {
+            let mut answers = ListBuilder::new(StringBuilder::new());
+            for caption in self.rows.iter().map(|row| row.caption.clone().unwrap_or_default()) {
+                answers
+                    .append_value(caption.split(' ').next().into_iter().chain(caption.split(' ')).map(Some));
+            }
+            let asked = (0..self.rows.len()).map(|row| Some(format!("What is No. {row}?")));
+            let files = (0..self.rows.len()).map(|row| Some(format!("file-{}.jpg", row / 3)));
+            columns.push(("question", text(asked.collect()), true));
+            columns.push(("answers", Arc::new(answers.finish()), true));
+            columns.push(("file", text(files.collect()), true));
         }
         let batch = RecordBatch::try_from_iter_with_nullable(columns).expect("columns of one length");
         let properties =

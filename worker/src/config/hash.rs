@@ -131,6 +131,10 @@ mod tests {
         other = config.clone();
         other.model.frozen_dtype = FrozenDtype::Bf16;
         assert_ne!(config_hash(&config), config_hash(&other));
+        other = config.clone();
+        assert!(!hashed_text(&config).contains("question"), "what is not set is as if it were not there");
+        other.data.columns.question = "asked".into();
+        assert_ne!(config_hash(&config), config_hash(&other));
     }
 
     #[test]

@@ -86,6 +86,14 @@ impl WorkerConfig {
                 let Unusable { key, value, reason, .. } = unusable;
                 return refuse(format!("stages.{name}.{key} = {value}: {reason}"));
             }
+            let columns = &self.data.columns;
+            if task.asks() && (columns.question.is_empty() || columns.answers.is_empty()) {
+                return refuse(format!(
+                    "stages.{name} ({}) reads questions with their answers: name their columns in data.columns.question and \
+                     data.columns.answers",
+                    task.name()
+                ));
+            }
         }
         Ok(())
     }
@@ -138,6 +146,7 @@ mod tests {
     use super::*;
     use crate::task::TaskSettings;
     use crate::task::contrast::ContrastSettings;
+    use crate::task::vqa::VqaSettings;
 
     #[test]
     fn names_of_stages_tell_them_apart() {
@@ -147,6 +156,29 @@ mod tests {
         assert!(error.contains("two stages have this name"), "{error}");
         config.stages[1].name = "a.b".into();
         assert!(config.validate_stages().unwrap_err().to_string().contains("letters"));
+    }
+
+    #[test]
+    fn a_stage_that_asks_needs_columns_and_a_place_in_its_prompt() {
+        let mut config = WorkerConfig::default();
+        config.stages.push(StageSettings {
+            steps: 1,
+            ..StageSettings::of("ask", TaskSettings::named("vqa").unwrap())
+        });
+        let error = |config: &WorkerConfig| config.validate_stages().unwrap_err().to_string();
+        assert!(error(&config).contains("data.columns.question"), "{}", error(&config));
+        (config.data.columns.question, config.data.columns.answers) = ("q".into(), "a".into());
+        config.validate_stages().unwrap();
+        for (prompt, text_half, key) in [
+            ("Answer:", "", "stages.ask.prompt"),
+            ("{} or {}", "", "stages.ask.prompt"),
+            ("", "s3://b/f", "stages.ask.text_half"),
+        ] {
+            let (prompt, text_half) = (prompt.into(), text_half.into());
+            config.stages[2].task =
+                TaskSettings::Vqa(VqaSettings { prompt, text_half, ..VqaSettings::default() });
+            assert!(error(&config).contains(key), "{}", error(&config));
+        }
     }
 
     #[test]

@@ -13,8 +13,9 @@ use super::standing::{Link, Order, RunIdentity, WorldStep};
 
 /// One member of a run.
 ///
-/// Feed it every event with the time since its start, and a [`MemberEvent::Tick`] several times a second, the
-/// first to begin; do the actions in order. Compute gets one order at a time and answers each once.
+/// Feed it every event with the time since its start, and a [`Tick`](super::MemberEvent::Tick) several times
+/// a second, the first to begin; do the actions in order. Compute gets one order at a time and answers each
+/// once.
 #[derive(Debug)]
 pub struct MemberMachine {
     pub(super) identity: MemberIdentity,

@@ -54,6 +54,18 @@ impl Default for OptimizerSettings {
 }
 
 impl OptimizerSettings {
+    /// What the paper fine-tunes with: a tenth of the learning rate of pre-training, down to nothing.
+    pub(crate) fn fine_tuning() -> Self {
+        Self {
+            learning_rate: 1e-5,
+            min_learning_rate: 0.0,
+            warmup_learning_rate: 1e-8,
+            warmup_steps: 1000,
+            beta2: 0.999,
+            ..Self::default()
+        }
+    }
+
     /// AdamW's constants.
     pub fn adamw(&self) -> AdamW {
         AdamW { beta1: self.beta1, beta2: self.beta2, epsilon: self.epsilon, weight_decay: self.weight_decay }

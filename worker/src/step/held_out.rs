@@ -40,13 +40,18 @@ impl FrozenModels {
     /// A file cannot be read, or fewer than two rows can be used.
     pub async fn read_held_out(&self, config: &WorkerConfig, stage: &NumberedStage) -> Result<HeldOut> {
         let resampling = resampling(&self.processor);
-        let text_length = stage.settings.task.text_length().max(SHORTEST_TEXT);
+        let task = &stage.settings.task;
+        let text_length = task.text_length().max(SHORTEST_TEXT);
         let readers = Readers {
             transform: EvalTransform { resampling, ..EvalTransform::new(self.encoder.image_size()) },
-            qformer: qformer_text(&self.model, text_length)?.0,
+            qformer: match task.asks() {
+                true => task.trained().encoder(self, stage.number)?,
+                false => qformer_text(&self.model, text_length)?.0,
+            },
             language_model: self.language.as_ref().and_then(Language::any_encoder),
         };
-        Ok(HeldOut::read(&config.eval, &config.data.columns, config.data.max_pixels, readers).await?)
+        let columns = task.columns(&config.data.columns);
+        Ok(HeldOut::read(&config.eval, &columns, config.data.max_pixels, readers).await?)
     }
 
     /// Measures the state after `gradient` on the held-out rows; `step` counts within the stage. A member

@@ -50,6 +50,7 @@ const TEMPERATURE: &str = "temp";
 /// Bounds of the temperature where `clamp_temperature` is set (BLIP's).
 const TEMPERATURE_BOUNDS: (f32, f32) = (0.001, 0.5);
 
+/// Keys of draws. They say what the task was once called: another text would draw otherwise.
 const FEATURE_DROPOUT: &str = "dropout of stage 1's features";
 const LOSS_DROPOUT: &str = "dropout of stage 1's losses";
 

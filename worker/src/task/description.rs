@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use blip2_dataset::corpus::columns::ColumnNames;
+
 use super::export::Layout;
 use super::scores::Measure;
 use crate::settings::model::ModelSettings;
@@ -81,6 +83,24 @@ pub trait Task: fmt::Debug + Send + Sync {
 
     /// Whether the other pairs of a batch are its counter-examples, so that an image should be in it once.
     fn contrasts(&self) -> bool;
+
+    /// Whether it reads questions with their answers, and no captions.
+    fn asks(&self) -> bool {
+        false
+    }
+
+    /// The columns that it reads: questions are nothing to a task that reads captions.
+    fn columns(&self, all: &ColumnNames) -> ColumnNames {
+        match self.asks() {
+            true => all.clone(),
+            false => all.without_questions(),
+        }
+    }
+
+    /// Whether it begins with trained parameters alone.
+    fn continues(&self) -> bool {
+        false
+    }
 
     /// How an end of the stage is measured on held-out images.
     fn measure(&self) -> Measure;

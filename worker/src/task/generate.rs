@@ -38,14 +38,27 @@ use crate::sum::odd_slots::odd_slots;
 use crate::sum::times::Stopwatch;
 use crate::sum::unit_buffers::UnitBuffers;
 
-/// The losses; [`GenerateTask::gradient`] gives their values in this order.
-const LOSSES: &[LossName] = &[loss!("loss", "total")];
+/// The losses; a step gives their values in this order.
+pub(super) const LOSSES: &[LossName] = &[loss!("loss", "total")];
 
 /// The place of the number of tokens among a slot's values.
 const TOKENS: usize = 1;
 
-const DROPOUT: &str = "dropout of stage 2";
-const LANGUAGE_DROPOUT: &str = "dropout of the language model";
+/// What dropout is drawn for. The first says what the task was once called: with another text it would draw
+/// otherwise.
+const DRAWS: Draws = Draws { qformer: "dropout of stage 2", language: "dropout of the language model" };
+
+/// The published layouts.
+pub(super) const LAYOUTS: &[Layout] = &[Layout::HuggingFace, Layout::Lavis];
+
+/// What weights look like.
+pub(super) const WEIGHTS: WeightNames = WeightNames {
+    mark: "opt_proj.weight",
+    not_published: &[],
+    unused: TEXT_PARTS,
+    own: &["opt_proj."],
+    init_is_whole: false,
+};
 
 /// Two words, so that a caption can be cut.
 const WARM_UP_CAPTION: &str = "a picture";
@@ -107,13 +120,14 @@ impl Task for GenerateSettings {
     }
 
     fn layouts(&self) -> &'static [Layout] {
-        &[Layout::HuggingFace, Layout::Lavis]
+        LAYOUTS
     }
 }
 
 impl Trainable for GenerateSettings {
     fn language_texts<'a>(&'a self, stage: u32, name: &'a str) -> Option<LanguageTexts<'a>> {
-        Some(LanguageTexts { stage, name, prompt: &self.prompt, text_length: self.text_length })
+        let (prompt, text_length) = (&self.prompt, self.text_length);
+        Some(LanguageTexts { stage, name, prompt, text_length, answer_length: None })
     }
 
     fn encoder(&self, frozen: &FrozenModels, stage: u32) -> Result<Arc<TextEncoder>> {
@@ -121,29 +135,28 @@ impl Trainable for GenerateSettings {
     }
 
     fn model(&self, shape: &ModelShape<'_>, device: &Device) -> Result<Box<dyn TaskModel>> {
-        let (settings, sizes) = (shape.model, shape.sizes);
-        let qformer = settings.qformer_config(sizes.image_width, sizes.vocab);
-        let model = GenerateModel::new(&qformer, settings.ln_vision_eps, sizes.language_width, device);
-        let mut model = model.map_err(WorkerError::of_qformer_sizes)?;
-        compute_in(&mut model, shape.train.compute)?;
-        Ok(Box::new(GenerateTask { settings: self.clone(), stage: shape.stage, model }))
+        Ok(Box::new(GenerateTask::new(shape, self.language_model_dropout, DRAWS, device)?))
     }
 
     fn weight_names(&self) -> WeightNames {
-        WeightNames {
-            mark: "opt_proj.weight",
-            not_published: &[],
-            unused: TEXT_PARTS,
-            own: &["opt_proj."],
-            init_is_whole: false,
-        }
+        WEIGHTS
     }
+}
+
+/// What a task's dropout is drawn for: no two tasks share their masks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Draws {
+    /// Of the Q-Former.
+    pub(super) qformer: &'static str,
+    /// Of the language model.
+    pub(super) language: &'static str,
 }
 
 /// The model with what its step depends on.
 #[derive(Debug)]
-struct GenerateTask {
-    settings: GenerateSettings,
+pub(super) struct GenerateTask {
+    language_model_dropout: bool,
+    draws: Draws,
     /// The stage's number.
     stage: u32,
     model: GenerateModel,
@@ -257,6 +270,21 @@ impl TaskModel for GenerateTask {
 }
 
 impl GenerateTask {
+    /// With a model of zeros.
+    pub(super) fn new(
+        shape: &ModelShape<'_>,
+        language_model_dropout: bool,
+        draws: Draws,
+        device: &Device,
+    ) -> Result<Self> {
+        let (settings, sizes) = (shape.model, shape.sizes);
+        let qformer = settings.qformer_config(sizes.image_width, sizes.vocab);
+        let model = GenerateModel::new(&qformer, settings.ln_vision_eps, sizes.language_width, device);
+        let mut model = model.map_err(WorkerError::of_qformer_sizes)?;
+        compute_in(&mut model, shape.train.compute)?;
+        Ok(Self { language_model_dropout, draws, stage: shape.stage, model })
+    }
+
     /// The slot's loss summed over its tokens, and their number.
     fn slot_loss(
         &self,
@@ -266,11 +294,12 @@ impl GenerateTask {
         tape: &mut Tape,
     ) -> Result<(Loss, usize)> {
         let language = step.frozen.language()?;
-        let prompt = self.model.forward(features, &mut step.dropout(DROPOUT, slot), tape)?;
+        let prompt = self.model.forward(features, &mut step.dropout(self.draws.qformer, slot), tape)?;
         let batch = language.captions(self.stage)?.slot_texts(slot)?;
         // Off, the language model is the same in training as in use.
-        let probability = if self.settings.language_model_dropout { language.model.dropout() } else { 0.0 };
-        let mut dropout = step.frozen.dropout_of(probability, LANGUAGE_DROPOUT, step.number, slot.slot);
+        let probability = if self.language_model_dropout { language.model.dropout() } else { 0.0 };
+        let drawn_for = self.draws.language;
+        let mut dropout = step.frozen.dropout_of(probability, drawn_for, step.number, slot.slot);
         let (texts, device) = (batch.texts(), &step.frozen.device);
         let loss = language.model.training_loss(Some(prompt), &texts, &mut dropout, device)?;
         Ok((loss, batch.tokens()))

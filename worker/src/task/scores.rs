@@ -4,6 +4,8 @@ use blip2_dataset::corpus::samples::Sample;
 use blip2_evaluation::caption_loss::CaptionLosses;
 use blip2_evaluation::retrieval::Retrieval;
 use blip2_evaluation::sample_encoder::SampleEncoder;
+use blip2_model::language::generation::GenerateOptions;
+use burn::tensor::{Device, Tensor};
 
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
@@ -17,6 +19,22 @@ pub enum Measure {
     Retrieval,
     /// [`Scores::Captions`].
     Captions,
+    /// [`Scores::Answers`].
+    Answers,
+}
+
+/// What a model's answers to questions are worth.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AnswerScores {
+    /// Mean loss of a token of the most frequent answer.
+    pub loss: f64,
+    /// Mean accuracy of the answers that the model writes, 0 to 1: that of VQA, or right and wrong where
+    /// fewer than four people answered.
+    pub accuracy: f64,
+    /// The same with another question's image.
+    pub shuffled: f64,
+    /// How many questions.
+    pub questions: usize,
 }
 
 /// The numbers of a task's model.
@@ -26,6 +44,8 @@ pub enum Scores {
     Retrieval(Retrieval),
     /// Losses of captions through the frozen language model.
     Captions(CaptionLosses),
+    /// Answers written by the frozen language model.
+    Answers(AnswerScores),
 }
 
 /// Held-out images, and the frozen models that look at them.
@@ -46,4 +66,18 @@ impl<'a> EvaluationSet<'a> {
     pub(crate) fn language(&self) -> Result<&'a Language> {
         self.language.ok_or_else(|| WorkerError::Protocol("an evaluation without a language model".into()))
     }
+}
+
+/// Questions on images that were looked at.
+pub(crate) struct QuestionSet<'a> {
+    pub(crate) model: &'a ModelSettings,
+    pub(crate) language: &'a Language,
+    /// `[images, tokens, width]`
+    pub(crate) features: &'a Tensor<3>,
+    /// Which image each question is about.
+    pub(crate) places: &'a [usize],
+    pub(crate) questions: &'a [&'a str],
+    /// End tokens are those of the stage's answers.
+    pub(crate) search: &'a GenerateOptions,
+    pub(crate) device: &'a Device,
 }

@@ -235,6 +235,8 @@ impl StepSpeed {
                 ids,
                 mask: (0..rows * length).map(|at| i32::from(at % length < filled)).collect(),
                 captions,
+                questions: Vec::new(),
+                image_ids: Vec::new(),
                 samples: (first..first + rows as u64).collect(),
                 addresses: Vec::new(),
                 keys: Vec::new(),

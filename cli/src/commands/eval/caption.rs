@@ -57,13 +57,14 @@ pub(super) async fn run(arguments: CaptionArguments) -> Result<Exit, CliError> {
     let model = ModelFolder::open(&of.model, Layout::HuggingFace).await?;
     let images = of.images.as_deref();
     let mut set = captioned::read(&of.data, images, &ColumnNames::default(), MAX_PIXELS).await?;
-    let writer = writing.open(model.path.clone(), of.device, of.image_size, Written::Caption).await?;
+    let writer = writing.of_folder(&model, &of, Written::Caption).await?;
     let (settings, mut notes) = (writer.settings.clone(), writer.notes.clone());
     let begun =
         of.begin(&signals, "caption", &model.digest, (set.digest(), set.items.len()), settings).await?;
     let mut kept = Some(writer);
     let ended = begun.work(CAPTIONS, async |items| {
-        let asked = set.items[items.clone()].iter().map(|item| (item.row.id.clone(), None)).collect();
+        let asked =
+            set.items[items.clone()].iter().map(|item| (item.row.id.clone(), String::new())).collect();
         written_unit(&mut kept, set.images(items).await?, asked).await
     });
     if let Some(exit) = ended.await? {

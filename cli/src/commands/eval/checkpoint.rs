@@ -1,5 +1,5 @@
 //! What a run's own tasks measure of its checkpoints: recalls by the contrastive similarity of one caption an
-//! image, and losses of captions.
+//! image, losses of captions, and accuracy of answers.
 
 use blip2_dataset::corpus::samples::Sample;
 use blip2_run::exit::Exit;
@@ -7,7 +7,7 @@ use blip2_store::secret_url::redacted;
 use blip2_worker::NamedState;
 use blip2_worker::WorkerConfig;
 use blip2_worker::config::stage::NumberedStage;
-use blip2_worker::evaluate::{Evaluator, Measure, Scores};
+use blip2_worker::evaluate::{AnswerScores, Evaluator, Measure, Scores};
 use serde::Serialize;
 
 use super::held_out::{self, retrieval_scores};
@@ -38,6 +38,15 @@ struct CaptionLine {
     loss_shuffled: f64,
     language_model_loss: f64,
     images: usize,
+}
+
+/// The line of `eval vqa`.
+#[derive(Debug, Serialize)]
+struct AnswerLine {
+    accuracy: f64,
+    accuracy_shuffled: f64,
+    loss: f64,
+    questions: usize,
 }
 
 /// Recalls of one caption an image.
@@ -90,6 +99,24 @@ pub(super) async fn caption(arguments: &SetArguments) -> Result<Exit, CliError> 
     Ok(Exit::Done)
 }
 
+/// Accuracy of answers.
+pub(super) async fn vqa(arguments: &SetArguments) -> Result<Exit, CliError> {
+    let Scores::Answers(scores) = Subject::open(arguments, Measure::Answers).await?.measure().await? else {
+        return Err(CliError::failed(format!(
+            "{}: answers need a checkpoint of a stage that answers questions",
+            redacted(&arguments.model)
+        )));
+    };
+    let AnswerScores { loss, accuracy, shuffled, questions } = scores;
+    if arguments.shown.json {
+        print_json(&AnswerLine { accuracy, accuracy_shuffled: shuffled, loss, questions })?;
+    } else {
+        eprintln!("accuracy {accuracy:.3} with its picture, {shuffled:.3} with another");
+        eprintln!("{questions} questions; {loss:.3} nats a token of the most frequent answers");
+    }
+    Ok(Exit::Done)
+}
+
 /// A checkpoint and the pictures it is measured on.
 struct Subject {
     config: WorkerConfig,
@@ -108,12 +135,13 @@ impl Subject {
         let what = match measure {
             Measure::Retrieval => "a stage with contrastive heads",
             Measure::Captions => "a stage that writes captions",
+            Measure::Answers => "a stage that answers questions",
         };
         let (record, stage) =
             target.record_of_stage(&config, what, |stage| stage.settings.task.measure() == measure).await?;
         let state = read_state(&target.root, &record).await?;
-        let samples =
-            held_out::samples(&arguments.data, &config.data.columns, config.data.max_pixels).await?;
+        let columns = stage.settings.task.columns(&config.data.columns);
+        let samples = held_out::samples(&arguments.data, &columns, config.data.max_pixels).await?;
         Ok(Self { config, stage, state, samples })
     }
 

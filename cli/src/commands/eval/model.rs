@@ -1,10 +1,14 @@
-//! The model of an evaluation: an exported folder, or a checkpoint of a run that is exported first.
+//! The model of an evaluation: an exported folder, a checkpoint of a run that is exported first, or one that
+//! answers as it was trained to.
 
 use std::path::{Path, PathBuf};
 
 use blip2_store::secret_url::redacted;
+use blip2_tensors::device::DeviceName;
 use blip2_worker::config::stage::NumberedStage;
+use blip2_worker::evaluate::{Evaluator, Measure};
 use blip2_worker::export::{ExportOptions, Layout, export};
+use blip2_worker::{Answerer, NamedState, WorkerConfig};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -74,6 +78,84 @@ fn check_class(named: &str, folder: &Path, layout: Layout) -> Result<(), CliErro
     }
 }
 
+/// What answers the questions of a set.
+pub(super) enum AnsweringModel {
+    /// A folder whose language model alone reads the question.
+    Folder(ModelFolder),
+    /// A checkpoint whose Q-Former reads it too.
+    Checkpoint(Box<Checkpoint>),
+}
+
+/// A checkpoint of a stage, read.
+pub(super) struct Checkpoint {
+    config: WorkerConfig,
+    stage: NumberedStage,
+    state: NamedState,
+    /// BLAKE3 of what it was committed as.
+    digest: String,
+}
+
+impl AnsweringModel {
+    /// A run's newest checkpoint that answers or writes, or the folder of an exported model.
+    pub(super) async fn open(named: &str) -> Result<Self, CliError> {
+        let layout = Layout::HuggingFace;
+        if is_export(named).await? {
+            return Ok(Self::Folder(ModelFolder::open(named, layout).await?));
+        }
+        let target = Target::resolve(named).await?;
+        let config = stored_configuration(&target.root).await?.worker().with_models_here().await?;
+        let (record, stage) = target.record_of_stage(&config, WRITES, is_answering).await?;
+        if stage.settings.task.measure() != Measure::Answers {
+            return Ok(Self::Folder(ModelFolder::open(named, layout).await?));
+        }
+        let state = read_state(&target.root, &record).await?;
+        eprintln!("checkpoint {} of {} answers", record.name, redacted(named));
+        let committed = serde_json::to_vec(&record)
+            .map_err(|error| CliError::failed(format!("{}: {error}", record.name)))?;
+        let digest = blake3::hash(&committed).to_hex().to_string();
+        Ok(Self::Checkpoint(Box::new(Checkpoint { config, stage, state, digest })))
+    }
+
+    /// BLAKE3 of what it is.
+    pub(super) fn digest(&self) -> &str {
+        match self {
+            Self::Folder(folder) => &folder.digest,
+            Self::Checkpoint(checkpoint) => &checkpoint.digest,
+        }
+    }
+}
+
+impl Checkpoint {
+    /// Opens it to answer `batch` questions at a time on `device`, of images of `side` pixels or its own.
+    pub(super) fn answerer(
+        self,
+        device: DeviceName,
+        side: Option<usize>,
+        batch: usize,
+    ) -> Result<Answerer, CliError> {
+        let Self { mut config, stage, state, .. } = self;
+        config.train.device = device.to_string();
+        config.model.image_size = side.unwrap_or(config.model.image_size);
+        Ok(Evaluator::open(&config)?.answerer(&stage, &state, batch)?)
+    }
+}
+
+/// Whether a run's newest checkpoint that writes at all was trained to answer questions.
+pub(super) async fn answers_questions(named: &str) -> Result<bool, CliError> {
+    let target = Target::resolve(named).await?;
+    let config = stored_configuration(&target.root).await?.worker();
+    let (_, stage) = target.record_of_stage(&config, WRITES, is_answering).await?;
+    Ok(stage.settings.task.measure() == Measure::Answers)
+}
+
+/// Stages that write, as an error calls them.
+const WRITES: &str = "a stage that writes texts";
+
+fn is_answering(stage: &NumberedStage) -> bool {
+    let task = &stage.settings.task;
+    task.measure() == Measure::Answers || task.layouts().contains(&Layout::HuggingFace)
+}
+
 /// Name of the exported folder.
 const NAME: &str = "model";
 
@@ -82,7 +164,7 @@ async fn exported(named: &str, layout: Layout) -> Result<TempDir, CliError> {
     let config = stored_configuration(&target.root).await?.worker().with_models_here().await?;
     let what = match layout {
         Layout::Retrieval => "a stage with contrastive heads",
-        _ => "a stage that writes texts",
+        _ => WRITES,
     };
     let has_layout = |stage: &NumberedStage| stage.settings.task.layouts().contains(&layout);
     let (record, stage) = target.record_of_stage(&config, what, has_layout).await?;

@@ -2,20 +2,20 @@
 
 use std::path::PathBuf;
 
+use blip2_dataset::text::{MAX_CAPTION_WORDS, clean_question};
 use blip2_evaluation::answer_files::questions::{Form, Question};
 use blip2_evaluation::answers::Measure;
 use blip2_evaluation::job::Phase;
 use blip2_evaluation::metrics::vqa::Mode;
-use blip2_evaluation::presets::{Written, asked, clean_question};
 use blip2_evaluation::result_files;
 use blip2_evaluation::sets::item::ItemSet;
 use blip2_evaluation::sets::questioned;
 use blip2_evaluation::writing::{WrittenText, from_lines};
 use blip2_run::exit::Exit;
-use blip2_worker::export::Layout;
 use clap::{Args, ValueEnum};
 
-use super::model::ModelFolder;
+use super::checkpoint;
+use super::model::{AnsweringModel, answers_questions};
 use super::score::ModeArgument;
 use super::score::answers::AnswerReferences;
 use super::score::references::References as _;
@@ -60,8 +60,11 @@ const RESULTS: &str = "results.json";
 /// Answers questions and scores the answers.
 pub(super) async fn run(arguments: VqaArguments) -> Result<Exit, CliError> {
     let VqaArguments { set: of, questions, form, writing, mode } = arguments;
+    if is_of_checkpoint(&of, questions.is_some()).await? {
+        return checkpoint::vqa(&of).await;
+    }
     let signals = Signals::listen()?;
-    let model = ModelFolder::open(&of.model, Layout::HuggingFace).await?;
+    let model = AnsweringModel::open(&of.model).await?;
     let form_of = match form {
         FormArgument::Vqa => Form::Vqa,
         FormArgument::Gqa => Form::Gqa,
@@ -69,18 +72,17 @@ pub(super) async fn run(arguments: VqaArguments) -> Result<Exit, CliError> {
     };
     let (texts, images) = (questions.as_deref(), of.images.as_deref());
     let mut set = questioned::read(&of.data, form_of, texts, images, MAX_PIXELS).await?;
-    let writer = writing.open(model.path.clone(), of.device, of.image_size, Written::Answer).await?;
+    let digest = model.digest().to_owned();
+    let writer = writing.answering(model, &of).await?;
     let (settings, mut notes) = (writer.settings.clone(), writer.notes.clone());
-    let begun = of.begin(&signals, "vqa", &model.digest, (set.digest(), set.items.len()), settings).await?;
-    let prompt = writer.prompt.clone();
+    let begun = of.begin(&signals, "vqa", &digest, (set.digest(), set.items.len()), settings).await?;
     let mut kept = Some(writer);
     let ended = begun.work(ANSWERS, async |items| {
-        let of_question = |question: &Question| {
-            let text = clean_question(question.text.as_deref().unwrap_or_default());
-            (question.id.clone(), Some(asked(&prompt, &text)))
+        let asked = |Question { id, text, .. }: &Question| {
+            (id.clone(), clean_question(text.as_deref().unwrap_or_default(), MAX_CAPTION_WORDS))
         };
-        let prompts = set.items[items.clone()].iter().map(|item| of_question(&item.row)).collect();
-        written_unit(&mut kept, set.images(items).await?, prompts).await
+        let asked = set.items[items.clone()].iter().map(|item| asked(&item.row)).collect();
+        written_unit(&mut kept, set.images(items).await?, asked).await
     });
     if let Some(exit) = ended.await? {
         return Ok(exit);
@@ -112,6 +114,16 @@ pub(super) async fn run(arguments: VqaArguments) -> Result<Exit, CliError> {
     let items = (0..set.items.len()).collect();
     let pictured = Pictured { set: &mut set, items, results: RESULTS };
     of.show(&begun, ("vqa", named), notes, judged, pictured).await
+}
+
+/// Whether what is asked for is what the task itself measures of a run's checkpoint.
+async fn is_of_checkpoint(of: &SetArguments, has_texts_apart: bool) -> Result<bool, CliError> {
+    let endings = [".json", ".csv", ".tsv", ".jsonl"];
+    let has_form = of.data.iter().any(|data| endings.iter().any(|ending| data.ends_with(ending)));
+    if has_texts_apart || has_form || of.shown.report.is_some() || of.images.is_some() {
+        return Ok(false);
+    }
+    Ok(of.is_of_checkpoint().await? && answers_questions(&of.model).await?)
 }
 
 /// Where nobody is left to agree with, answers are right or wrong.

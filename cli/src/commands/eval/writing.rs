@@ -1,19 +1,18 @@
 //! How texts are written in an evaluation: a preset, and flags that win over it.
 
-use std::path::PathBuf;
-
 use blip2_evaluation::captioning::{Captioner, Decoding};
 use blip2_evaluation::job_error::{JobError, Result as JobResult};
-use blip2_evaluation::presets::{Preset, Source, Written};
+use blip2_evaluation::presets::{self, Preset, Source, Written};
 use blip2_evaluation::row_id::RowId;
-use blip2_evaluation::writing::{to_lines, write};
+use blip2_evaluation::writing::{Asked, ImageWriter, to_lines, write};
 use blip2_images::RgbImage;
 use blip2_model::language::generation::GenerateOptions;
 use blip2_tensors::device::DeviceName;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::set::{aside, opened};
+use super::model::{AnsweringModel, ModelFolder};
+use super::set::{SetArguments, aside, opened};
 use crate::error::CliError;
 use crate::typed_numbers::{count, length_penalty, repetition_penalty, some};
 
@@ -73,7 +72,7 @@ impl PresetArgument {
 
 /// A model that writes, and how.
 pub(super) struct Writer {
-    pub(super) captioner: Captioner,
+    pub(super) model: Box<dyn ImageWriter>,
     pub(super) decoding: Decoding,
     pub(super) prompt: String,
     /// For the record.
@@ -83,15 +82,14 @@ pub(super) struct Writer {
 
 impl WritingArguments {
     /// Opens the model of a folder, to write as the preset and the flags say.
-    pub(super) async fn open(
+    pub(super) async fn of_folder(
         &self,
-        folder: PathBuf,
-        device: Option<DeviceName>,
-        side: Option<usize>,
+        folder: &ModelFolder,
+        of: &SetArguments,
         written: Written,
     ) -> Result<Writer, CliError> {
-        let batch = self.batch;
-        let device = device.unwrap_or(DeviceName::Cpu);
+        let (batch, folder) = (self.batch, folder.path.clone());
+        let (device, side) = (of.device.unwrap_or(DeviceName::Cpu), of.image_size);
         let captioner = opened(move || {
             let captioner = Captioner::open(&folder, device)?.with_batch(batch);
             match side {
@@ -99,20 +97,52 @@ impl WritingArguments {
                 None => Ok(captioner),
             }
         });
-        let captioner = captioner.await?;
-        let preset = Preset::of(self.preset.source(), written, captioner.is_encoder_decoder());
-        let (options, prompt) = self.over(&preset)?;
+        self.writer(Box::new(captioner.await?), written)
+    }
+
+    /// Opens what answers questions.
+    pub(super) async fn answering(
+        &self,
+        model: AnsweringModel,
+        of: &SetArguments,
+    ) -> Result<Writer, CliError> {
+        match model {
+            AnsweringModel::Folder(folder) => self.of_folder(&folder, of, Written::Answer).await,
+            AnsweringModel::Checkpoint(checkpoint) => {
+                let (device, side) = (of.device.unwrap_or(DeviceName::Cpu), of.image_size);
+                let batch = self.batch;
+                let opened = tokio::task::spawn_blocking(move || checkpoint.answerer(device, side, batch));
+                let answerer = opened
+                    .await
+                    .map_err(|error| CliError::failed(format!("opening the model: {error}")))??;
+                self.writer(Box::new(answerer), Written::Answer)
+            }
+        }
+    }
+
+    fn writer(&self, model: Box<dyn ImageWriter>, written: Written) -> Result<Writer, CliError> {
+        let preset = Preset::of(self.preset.source(), written, model.is_encoder_decoder());
+        let (options, mut prompt) = self.over(&preset)?;
+        if let Some(own) = model.own_prompt() {
+            if self.prompt.is_some() {
+                let reason =
+                    format!("--prompt: this model was trained to answer behind its own prompt, \"{own}\"");
+                return Err(CliError::usage(reason));
+            }
+            prompt = own;
+        }
         let mut notes = Vec::new();
-        let (own, side) = (captioner.image_size(), preset.image_size);
+        let (own, side) = (model.image_size(), preset.image_size);
         if own != side {
             notes.push(format!("images of {own} pixels; the preset's numbers are of {side} (--image-size)"));
         }
         let settings = json!({
             "prompt": prompt, "beams": options.beams, "max_new_tokens": options.max_new_tokens,
             "min_new_tokens": options.min_new_tokens, "length_penalty": options.length_penalty,
-            "length_penalty_offset": options.length_offset, "repetition_penalty": options.repetition_penalty, "batch": batch,
+            "length_penalty_offset": options.length_offset, "repetition_penalty": options.repetition_penalty,
+            "batch": self.batch,
         });
-        Ok(Writer { captioner, decoding: options.into(), prompt, settings, notes })
+        Ok(Writer { model, decoding: options.into(), prompt, settings, notes })
     }
 
     /// The preset, with what was typed.
@@ -135,17 +165,19 @@ impl WritingArguments {
     }
 }
 
-/// The lines of a unit: `images` and which is each item's, `asked` are the items' keys with their prompts,
-/// where these are not the same for all.
+/// The lines of a unit: `images` and which is each item's, `asked` are the items' keys with their questions,
+/// which are empty where the prompt asks for itself.
 pub(super) async fn written_unit(
     writer: &mut Option<Writer>,
     (images, places): (Vec<RgbImage>, Vec<usize>),
-    asked: Vec<(RowId, Option<String>)>,
+    items: Vec<(RowId, String)>,
 ) -> JobResult<Vec<u8>> {
-    let write = move |Writer { captioner, decoding, prompt, .. }: &mut Writer| {
-        let (keys, prompts): (Vec<_>, Vec<_>) =
-            asked.into_iter().map(|(key, asked)| (key, asked.unwrap_or_else(|| prompt.clone()))).unzip();
-        write(captioner, decoding, &images, &places, &prompts, keys)
+    let write = move |Writer { model, decoding, prompt, .. }: &mut Writer| {
+        let asked = |(key, question): (RowId, String)| {
+            (key, Asked { prompt: presets::asked(prompt, &question), question })
+        };
+        let (keys, asked): (Vec<_>, Vec<_>) = items.into_iter().map(asked).unzip();
+        write(model.as_ref(), decoding, (&images, &places), &asked, keys)
     };
     let rows = aside(writer, write).await??;
     to_lines(&rows).map_err(|reason| JobError::Unit { place: "a unit's texts".to_owned(), reason })

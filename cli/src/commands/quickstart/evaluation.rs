@@ -74,6 +74,8 @@ fn compute(
                 }
             }
             Scores::Captions(losses) => evaluation.caption_losses = Some(caption_losses(losses)),
+            // The quick start trains no such stage.
+            Scores::Answers(_) => {}
         }
     }
     // What writes captions is what others load.

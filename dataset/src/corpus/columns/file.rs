@@ -3,7 +3,7 @@
 use arrow::datatypes::{DataType, Schema};
 
 use super::find::{Roles, TextRole};
-use super::kinds::{is_binary, is_caption, is_image, is_text};
+use super::kinds::{is_answer, is_binary, is_caption, is_image, is_text};
 use super::names::{ColumnNames, HashOf};
 use crate::error::{DatasetError, Result};
 
@@ -19,6 +19,12 @@ pub(crate) struct FileColumns {
     pub(super) hash_of: HashOf,
     /// Only where asked for: training does not read it.
     pub(super) url: Option<usize>,
+    /// Only where rows are questions.
+    pub(super) question: Option<usize>,
+    pub(super) answers: Option<usize>,
+    pub(super) image_id: Option<usize>,
+    /// Ids of images are hashes of their bytes.
+    pub(super) hashes_images: bool,
 }
 
 impl FileColumns {
@@ -31,12 +37,22 @@ impl FileColumns {
         let roles = Roles { schema, names, file };
         let columns = Self {
             image: roles.image()?,
-            captions: roles.captions()?,
+            captions: match roles.captions() {
+                Err(DatasetError::MissingColumn { .. }) if names.ask() => Vec::new(),
+                found => found?,
+            },
             key: roles.optional(TextRole::Key)?,
             status: roles.named(&names.status)?,
             sha256: roles.named(&names.sha256)?,
             hash_of: names.sha256_of,
             url: None,
+            question: roles.required("question", &names.question, is_text)?,
+            answers: roles.required("answers", &names.answers, is_answer)?,
+            image_id: match names.hashes_images() {
+                true => None,
+                false => roles.required("image_id", &names.image_id, |_| true)?,
+            },
+            hashes_images: names.hashes_images(),
         };
         columns.check_types(schema, file)?;
         Ok(columns)
@@ -68,7 +84,8 @@ impl FileColumns {
 
     /// Indices of all columns to read.
     pub(crate) fn projection(&self) -> Vec<usize> {
-        let optional = [self.key, self.status, self.sha256, self.url].into_iter().flatten();
+        let asked = [self.question, self.answers, self.image_id];
+        let optional = [self.key, self.status, self.sha256, self.url].into_iter().chain(asked).flatten();
         let mut indices: Vec<_> = self.captions.iter().copied().chain([self.image]).chain(optional).collect();
         indices.sort_unstable();
         indices.dedup();
@@ -91,6 +108,12 @@ impl FileColumns {
         check(self.image, "binary (or a structure with binary `bytes`)", is_image)?;
         for caption in &self.captions {
             check(*caption, "text, a list of text, or a list of structures with `text`", is_caption)?;
+        }
+        if let Some(question) = self.question {
+            check(question, "text", is_text)?;
+        }
+        if let Some(answers) = self.answers {
+            check(answers, "text, a list of text, or a list of structures with `answer`", is_answer)?;
         }
         if let Some(status) = self.status {
             check(status, "text", is_text)?;

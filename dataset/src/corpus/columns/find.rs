@@ -145,6 +145,20 @@ impl Roles<'_> {
         Ok(found)
     }
 
+    /// The column that a role has been given, if it has.
+    pub(super) fn required(
+        &self,
+        key: &str,
+        name: &str,
+        accepts: fn(&arrow::datatypes::DataType) -> bool,
+    ) -> Result<Option<usize>> {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let found = self.named(name)?;
+        found.map(Some).ok_or_else(|| self.missing(format!("{key} (`{name}`)"), key, name, accepts))
+    }
+
     /// The column of a role that a file need not have.
     pub(crate) fn optional(&self, role: TextRole) -> Result<Option<usize>> {
         let defaults = ColumnNames::default();

@@ -11,6 +11,8 @@ use super::cells::cell_text;
 const IMAGE_BYTES: &str = "bytes";
 /// The fields of a structure that may be a caption, by preference.
 const CAPTION_TEXTS: [&str; 3] = ["text", "raw", "caption"];
+/// The field of a structure that is an answer.
+const ANSWER_TEXTS: [&str; 1] = ["answer"];
 /// The field that says why a caption of a structure is not used; one that is null, or not there, is used.
 const CAPTION_DROPPED: &str = "dropped";
 
@@ -29,6 +31,13 @@ pub(super) fn is_nothing(kind: &DataType) -> bool {
 /// What captions can be read from.
 pub(super) fn is_caption(kind: &DataType) -> bool {
     is_text(kind) || is_text_list(kind) || is_structure_list(kind) || is_text_structure(kind)
+}
+
+/// What answers can be read from.
+pub(super) fn is_answer(kind: &DataType) -> bool {
+    let listed = |fields: &Fields| text_field(fields, &ANSWER_TEXTS).is_some();
+    let is_list = matches!(kind, DataType::List(item) if matches!(item.data_type(), DataType::Struct(fields) if listed(fields)));
+    is_text(kind) || is_text_list(kind) || is_list
 }
 
 pub(super) fn is_text(kind: &DataType) -> bool {
@@ -86,11 +95,16 @@ fn is_text_list(kind: &DataType) -> bool {
 
 /// The field of a structure that is its caption.
 fn caption_field(fields: &Fields) -> Option<&FieldRef> {
+    text_field(fields, &CAPTION_TEXTS)
+}
+
+/// The first field of these names that is text.
+fn text_field<'a>(fields: &'a Fields, names: &[&str]) -> Option<&'a FieldRef> {
     let is_plain = |field: &&FieldRef| {
         !matches!(field.data_type(), DataType::Dictionary(..)) && is_text(field.data_type())
     };
     let named = |name: &&str| fields.iter().find(|field| field.name() == *name).filter(is_plain);
-    CAPTION_TEXTS.iter().find_map(named)
+    names.iter().find_map(named)
 }
 
 /// A structure with a caption, as Hugging Face `datasets` stores COCO's sentences.
@@ -114,16 +128,27 @@ pub(crate) fn caption_texts(column: &ArrayRef) -> ArrayRef {
             let texts = field.and_then(|name| column.as_struct().column_by_name(&name));
             texts.map_or_else(|| ArrayRef::clone(column), ArrayRef::clone)
         }
-        kind if is_structure_list(kind) => listed_texts(column),
+        kind if is_structure_list(kind) => listed_texts(column, &CAPTION_TEXTS),
         _ => plain(column),
     }
 }
 
-/// The texts of a list of structures.
-fn listed_texts(column: &ArrayRef) -> ArrayRef {
+/// Answers as text or lists of text: of structures their answers.
+pub(super) fn answer_texts(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::List(item) if matches!(item.data_type(), DataType::Struct(_)) => {
+            listed_texts(column, &ANSWER_TEXTS)
+        }
+        _ => plain(column),
+    }
+}
+
+/// The texts of a list of structures, which are in the first field of these names.
+fn listed_texts(column: &ArrayRef, names: &[&str]) -> ArrayRef {
     let list = column.as_list::<i32>();
     let structures = list.values().as_struct();
-    let text = caption_field(structures.fields()).and_then(|field| structures.column_by_name(field.name()));
+    let text = text_field(structures.fields(), names);
+    let text = text.and_then(|field| structures.column_by_name(field.name()));
     let dropped = structures.column_by_name(CAPTION_DROPPED).and_then(|column| column.as_string_opt::<i32>());
     let kept =
         |item: &usize| structures.is_valid(*item) && dropped.is_none_or(|dropped| dropped.is_null(*item));

@@ -48,6 +48,40 @@ pub struct ColumnNames {
     pub sha256_of: HashOf,
     /// Column with the image's URL.
     pub url: String,
+    /// Column with a question on the image (text), for tasks that answer; a file need have no captions then.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(extend("x-stored-if-set" = true))]
+    pub question: String,
+    /// Column with the answer to the question (text), or with those of several people (a list of text, or of
+    /// structures with `answer`).
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(extend("x-stored-if-set" = true))]
+    pub answers: String,
+    /// Column that tells images apart, such as a file name or a number: rows of one value show one image;
+    /// `blake3` stands for the hash of the image file's bytes.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(extend("x-stored-if-set" = true))]
+    pub image_id: String,
+}
+
+/// The name that stands for the hash of the image file's bytes, in the place of a column of ids.
+const HASHED: &str = "blake3";
+
+impl ColumnNames {
+    /// Whether rows are questions with their answers.
+    pub fn ask(&self) -> bool {
+        !self.question.is_empty()
+    }
+
+    /// The same for a reader of captions, to whom questions are nothing.
+    pub fn without_questions(&self) -> Self {
+        Self { question: String::new(), answers: String::new(), ..self.clone() }
+    }
+
+    /// Whether ids of images are hashes of their bytes.
+    pub(super) fn hashes_images(&self) -> bool {
+        self.image_id == HASHED
+    }
 }
 
 impl Default for ColumnNames {
@@ -61,6 +95,9 @@ impl Default for ColumnNames {
             sha256: "sha256".into(),
             sha256_of: HashOf::Auto,
             url: "url".into(),
+            question: String::new(),
+            answers: String::new(),
+            image_id: String::new(),
         }
     }
 }

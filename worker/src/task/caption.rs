@@ -1,0 +1,100 @@
+//! Caption: fine-tuning on captions behind a prompt, from the parameters of the generate task, whose step and
+//! model these are. The image encoder stays frozen.
+
+mod settings;
+
+pub use settings::CaptionSettings;
+
+use std::sync::Arc;
+
+use blip2_dataset::text::TextEncoder;
+use burn::tensor::Device;
+
+use super::description::{LossName, Needs, Task, Unusable};
+use super::export::Layout;
+use super::generate::{self, Draws, GenerateTask};
+use super::scores::Measure;
+use super::training::{ModelShape, TaskModel, Trainable, WeightNames};
+use crate::error::Result;
+use crate::frozen_models::FrozenModels;
+use crate::language::LanguageTexts;
+use crate::settings::model::ModelSettings;
+use crate::settings::optimizer::OptimizerSettings;
+
+/// What dropout is drawn for.
+const DRAWS: Draws =
+    Draws { qformer: "dropout of captions", language: "dropout of the language model of captions" };
+
+impl Task for CaptionSettings {
+    fn name(&self) -> &'static str {
+        "caption"
+    }
+
+    fn title(&self) -> &'static str {
+        "loss of captions behind a prompt"
+    }
+
+    fn losses(&self) -> &'static [LossName] {
+        generate::LOSSES
+    }
+
+    fn default_batch(&self) -> u32 {
+        256
+    }
+
+    fn default_optimizer(&self) -> OptimizerSettings {
+        OptimizerSettings::fine_tuning()
+    }
+
+    fn unusable(&self, _: u32, _: &ModelSettings) -> Option<Unusable> {
+        None
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { bert: false, qformer_tokenizer: false, language_model: true }
+    }
+
+    fn text_length(&self) -> usize {
+        self.text_length
+    }
+
+    fn prompt(&self) -> &str {
+        &self.prompt
+    }
+
+    fn contrasts(&self) -> bool {
+        false
+    }
+
+    fn continues(&self) -> bool {
+        true
+    }
+
+    fn measure(&self) -> Measure {
+        Measure::Captions
+    }
+
+    fn layouts(&self) -> &'static [Layout] {
+        generate::LAYOUTS
+    }
+}
+
+impl Trainable for CaptionSettings {
+    fn language_texts<'a>(&'a self, stage: u32, name: &'a str) -> Option<LanguageTexts<'a>> {
+        let (prompt, text_length) = (&self.prompt, self.text_length);
+        Some(LanguageTexts { stage, name, prompt, text_length, answer_length: None })
+    }
+
+    fn encoder(&self, frozen: &FrozenModels, stage: u32) -> Result<Arc<TextEncoder>> {
+        Ok(frozen.language()?.captions(stage)?.encoder())
+    }
+
+    fn model(&self, shape: &ModelShape<'_>, device: &Device) -> Result<Box<dyn TaskModel>> {
+        Ok(Box::new(GenerateTask::new(shape, self.language_model_dropout, DRAWS, device)?))
+    }
+
+    /// Everything is trained already: nothing begins anew.
+    fn weight_names(&self) -> WeightNames {
+        WeightNames { own: &[], init_is_whole: true, ..generate::WEIGHTS }
+    }
+}

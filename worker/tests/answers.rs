@@ -1,0 +1,115 @@
+//! Questions on images are learned.
+
+mod asked;
+mod small;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use blip2_collective::{Exchange, Limits, Member, World};
+use blip2_dataset::corpus::manifest::Manifest;
+use blip2_proto::transport::Transport;
+use blip2_worker::step::Peers;
+use blip2_worker::task::TaskSettings;
+use blip2_worker::{BatchRange, TrainState, WorkerConfig, start_loader};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Steps within which all answers must be learned, and how often it is looked.
+const MOST_STEPS: u64 = 800;
+const LOOKED_AT: u64 = 40;
+
+#[test]
+fn one_word_answers_to_questions_on_64_images_are_learned_to_the_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = asked::config(folder.path(), "backbones/opt-tiny", 4, 32);
+    config.model.qformer.dropout = 0.0;
+    let stage = config.stages.last_mut().unwrap();
+    stage.steps = MOST_STEPS;
+    (stage.optimizer.learning_rate, stage.optimizer.warmup_steps) = (2e-3, 40);
+    (config.eval.data, config.eval.rows, config.eval.every_steps) =
+        (config.data.train.clone(), 64, LOOKED_AT);
+    let accuracies = accuracies(&config);
+    assert!(accuracies[0] < 0.9, "what is known at once needs no learning: {accuracies:?}");
+    assert_eq!(accuracies.last(), Some(&1.0), "{accuracies:?}");
+}
+
+/// The accuracies on the held-out rows until all answers are right.
+fn accuracies(config: &WorkerConfig) -> Vec<f64> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let manifest = runtime.block_on(Manifest::open(&config.data.train, &config.data.columns)).unwrap();
+    let bind =
+        Exchange::bind("127.0.0.1:0".parse().unwrap(), "token".into(), Limits::default(), Transport::plain());
+    let exchange = runtime.block_on(bind).unwrap();
+    let alone = Member { id: 0, address: exchange.local_addr().to_string(), slots: 0..config.train.slots };
+    let world = World { epoch: 1, rank: 0, members: vec![alone] };
+    exchange.set_world(world.clone());
+    let frozen = config.frozen_models().unwrap();
+    let mut state = TrainState::fresh(config, frozen.sizes, &frozen.device.clone().autodiff()).unwrap();
+    let stage = config.first_stage().unwrap();
+    let held_out = runtime.block_on(frozen.read_held_out(config, &stage)).unwrap();
+    let range = BatchRange { stage, first_step: 0, slots: 0..config.train.slots };
+    let loader = start_loader(config, &frozen, Arc::new(manifest), runtime.handle().clone(), range).unwrap();
+    let mut accuracies = Vec::new();
+    for step in 0..MOST_STEPS {
+        let batch = loader.next(DEADLINE).unwrap();
+        let peers =
+            Peers { exchange: &exchange, runtime: runtime.handle(), world: &world, step, deadline: DEADLINE };
+        let mut gradient = frozen.gradient(&mut state, &peers, step, &batch).unwrap();
+        if (step + 1) % LOOKED_AT == 0 {
+            let values = frozen.evaluate(Ok(&held_out), &state, &peers, step, &gradient).unwrap();
+            let found = values.iter().find(|(name, _)| *name == "eval_accuracy");
+            accuracies.push(found.unwrap_or_else(|| panic!("{values:?}")).1);
+            if accuracies.last() == Some(&1.0) {
+                break;
+            }
+        }
+        frozen.apply(&mut state, step, &mut gradient).unwrap();
+    }
+    drop(loader);
+    runtime.block_on(exchange.shutdown());
+    accuracies
+}
+
+#[test]
+fn the_text_half_comes_from_the_first_stage_and_the_rest_from_the_second() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = asked::config(folder.path(), "backbones/opt-tiny", 4, 8);
+    let frozen = config.frozen_models().unwrap();
+    let device = frozen.device.clone().autodiff();
+    let state = TrainState::fresh(&config, frozen.sizes, &device).unwrap();
+    let stored = |file: &str| std::fs::read(folder.path().join(file)).unwrap();
+    let (first, second) = (stored("stage1.safetensors"), stored("stage2.safetensors"));
+    let [first, second] =
+        [&first, &second].map(|bytes| safetensors::SafeTensors::deserialize(bytes).unwrap());
+    let mut of_first = 0;
+    for tensor in state.layout.tensors() {
+        let own: Vec<u8> = state.parameters[tensor.range()].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let from = second.tensor(&tensor.name).or_else(|_| {
+            of_first += 1;
+            first.tensor(&tensor.name)
+        });
+        assert!(from.unwrap().data() == own, "{}", tensor.name);
+    }
+    assert!(of_first > 4, "word and position tables and each layer's parts: {of_first}");
+
+    let begin =
+        |config: &WorkerConfig| TrainState::fresh(config, frozen.sizes, &device).unwrap_err().to_string();
+    let vqa = |config: &mut WorkerConfig, text_half: &str| {
+        let Some(TaskSettings::Vqa(vqa)) = config.stages.last_mut().map(|stage| &mut stage.task) else {
+            panic!("the last stage answers")
+        };
+        vqa.text_half = text_half.into();
+    };
+    vqa(&mut config, "");
+    let none = begin(&config);
+    assert!(none.contains("stages.answer.text_half") && none.contains("Qformer.bert"), "{none}");
+    // A file of the second stage has no text half either.
+    let second = config.model.init_checkpoint.clone();
+    vqa(&mut config, &second);
+    assert!(begin(&config).contains("lacks"), "{}", begin(&config));
+    vqa(&mut config, "no/such/file.pth");
+    assert!(begin(&config).contains("stages.answer.text_half = \"no/such/file.pth\""), "{}", begin(&config));
+    config.model.init_checkpoint.clear();
+    assert!(begin(&config).contains("model.init_checkpoint"), "{}", begin(&config));
+}
