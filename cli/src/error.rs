@@ -131,6 +131,13 @@ impl From<blip2_curation::CurationError> for CliError {
     }
 }
 
+impl From<blip2_leases::error::LeaseError> for CliError {
+    fn from(error: blip2_leases::error::LeaseError) -> Self {
+        // A lease that was refused ends a worker as a curation's does.
+        blip2_curation::CurationError::from(error).into()
+    }
+}
+
 impl From<blip2_coordinator::CoordinatorError> for CliError {
     fn from(error: blip2_coordinator::CoordinatorError) -> Self {
         CliError::Reported { exit: error.exit(), message: error.to_string() }

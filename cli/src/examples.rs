@@ -55,7 +55,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &[
             "eval caption --model runs/mine --data held-out.parquet --json",
             "eval caption --model export --data captions.jsonl --out captions --report captions.html",
-            "eval caption --model export --data coco_karpathy_test.json --images coco --out captions --shard 0/4",
+            "eval caption --model export --data coco_karpathy_test.json --images coco --out captions --workers 2",
         ],
     ),
     (
@@ -66,6 +66,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "eval vqa --model export --data annotations.json --questions questions.json --images val2014 --preset lavis",
         ],
     ),
+    ("eval worker", &["eval worker --coordinator http://10.0.0.1:7200 --token-file token"]),
     ("eval itm", &["eval itm --model retriever --data captions.jsonl --out pairs"]),
     (
         "eval score",

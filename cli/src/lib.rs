@@ -23,6 +23,7 @@ mod figures;
 mod freed_pages;
 mod identity;
 mod launch;
+mod leasing;
 mod logging;
 mod metrics;
 mod places;

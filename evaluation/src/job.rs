@@ -129,6 +129,23 @@ impl EvaluationJob {
         Ok(numbers.filter(|unit| *unit < self.units()).collect())
     }
 
+    /// Whether a unit's results are there.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn is_done(&self, phase: Phase, unit: u64) -> Result<bool> {
+        Ok(self.place(phase, unit).head().await?.is_some())
+    }
+
+    /// Stores a unit's results, unless some are there.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn store(&self, phase: Phase, unit: u64, result: Vec<u8>) -> Result<()> {
+        put_create(&self.place(phase, unit), result.into()).await?;
+        Ok(())
+    }
+
     /// Computes the units of a share that are not done, one after the other, until `is_stopped`; `compute`
     /// gives the result of the items, `progress` is told after each unit.
     ///
@@ -151,7 +168,7 @@ impl EvaluationJob {
                 return Ok(of(&done));
             }
             let result = compute(self.items(unit)).await?;
-            put_create(&self.place(phase, unit), result.into()).await?;
+            self.store(phase, unit, result).await?;
             done.insert(unit);
             progress(of(&done));
         }

@@ -4,11 +4,14 @@ mod caption;
 mod checkpoint;
 pub(crate) mod held_out;
 mod itm;
+mod leased;
 mod model;
 mod retrieval;
 mod score;
 mod set;
+mod units;
 mod vqa;
+mod worker;
 mod writing;
 
 use blip2_run::exit::Exit;
@@ -21,6 +24,7 @@ use itm::ItmArguments;
 use retrieval::RetrievalArguments;
 use score::ScoreArguments;
 use vqa::VqaArguments;
+use worker::WorkerArguments;
 
 #[derive(Debug, Args)]
 pub(crate) struct EvalArguments {
@@ -45,6 +49,8 @@ pub(crate) enum EvalCommand {
     Vqa(Box<VqaArguments>),
     /// Score the pairs of a set: how well each text goes with its image.
     Itm(Box<ItmArguments>),
+    /// Compute units of an evaluation that another process hands out (`--workers`, `--listen`).
+    Worker(Box<WorkerArguments>),
     /// Score results that are already there, whoever's model wrote them.
     Score(Box<ScoreArguments>),
 }
@@ -56,6 +62,7 @@ pub(crate) async fn run(arguments: EvalArguments) -> Result<Exit, CliError> {
         EvalCommand::Caption(arguments) => caption::run(*arguments).await,
         EvalCommand::Vqa(arguments) => vqa::run(*arguments).await,
         EvalCommand::Itm(arguments) => itm::run(*arguments).await,
+        EvalCommand::Worker(arguments) => worker::run(*arguments).await,
         EvalCommand::Score(arguments) => score::run(&arguments),
     }
 }

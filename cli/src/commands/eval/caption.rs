@@ -15,33 +15,39 @@ use blip2_evaluation::writing::{WrittenText, from_lines};
 use blip2_run::exit::Exit;
 use blip2_worker::export::Layout;
 use clap::Args;
+use serde::{Deserialize, Serialize};
 
 use super::checkpoint;
 use super::model::ModelFolder;
 use super::score::captions::{CaptionScorer, Tokenizer, unusable};
-use super::set::{MAX_PIXELS, Pictured, SetArguments};
+use super::set::{Evaluation, MAX_PIXELS, Pictured, SetArguments, for_workers};
+use super::units::Session;
 use super::writing::{WritingArguments, written_unit};
 use crate::error::CliError;
-use crate::signals::Signals;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize, Deserialize)]
 pub(crate) struct CaptionArguments {
     #[command(flatten)]
-    set: SetArguments,
+    pub(super) set: SetArguments,
     #[command(flatten)]
     writing: WritingArguments,
     /// What makes words of captions [default: ptb]: `ptb`, the native tokenizer, or `java:FOLDER`, with the
     /// toolkit's jar.
     #[arg(long, value_name = "TOKENIZER", value_parser = Tokenizer::parse, help_heading = "Scores")]
+    #[serde(skip)]
     tokenizer: Option<Tokenizer>,
     /// Run METEOR, with the jar in this folder.
     #[arg(long, value_name = "FOLDER", help_heading = "Scores")]
+    #[serde(skip)]
     meteor: Option<PathBuf>,
     /// Run SPICE, with the jar in this folder.
     #[arg(long, value_name = "FOLDER", help_heading = "Scores")]
+    #[serde(skip)]
     spice: Option<PathBuf>,
 }
 
+/// What it is called.
+pub(super) const TASK: &str = "caption";
 /// Where units' captions are.
 const CAPTIONS: Phase = Phase { folder: "captions", ending: "jsonl" };
 /// The captions of all units, in COCO's form.
@@ -49,20 +55,32 @@ const RESULTS: &str = "results.json";
 
 /// Writes captions and scores them, or measures a run's losses.
 pub(super) async fn run(arguments: CaptionArguments) -> Result<Exit, CliError> {
-    let CaptionArguments { set: of, writing, tokenizer, meteor, spice } = arguments;
-    if of.is_of_checkpoint().await? {
-        return checkpoint::caption(&of).await;
+    match arguments.set.is_of_checkpoint().await? {
+        true => checkpoint::caption(&arguments.set).await,
+        false => evaluate(arguments, Session::own()?).await,
     }
-    let signals = Signals::listen()?;
+}
+
+/// Writes captions, or this process's part of them, and scores them.
+pub(super) async fn evaluate(arguments: CaptionArguments, session: Session) -> Result<Exit, CliError> {
+    let typed = for_workers(&arguments);
+    let CaptionArguments { set: of, writing, tokenizer, meteor, spice } = arguments;
     let model = ModelFolder::open(&of.model, Layout::HuggingFace).await?;
     let images = of.images.as_deref();
     let mut set = captioned::read(&of.data, images, &ColumnNames::default(), MAX_PIXELS).await?;
     let writer = writing.of_folder(&model, &of, Written::Caption).await?;
     let (settings, mut notes) = (writer.settings.clone(), writer.notes.clone());
-    let begun =
-        of.begin(&signals, "caption", &model.digest, (set.digest(), set.items.len()), settings).await?;
-    let mut kept = Some(writer);
-    let ended = begun.work(CAPTIONS, async |items| {
+    let evaluation = Evaluation {
+        task: TASK,
+        arguments: typed,
+        model: &model.digest,
+        set: (set.digest(), set.items.len()),
+        settings,
+        phases: &[CAPTIONS],
+    };
+    let begun = of.begin(session, evaluation).await?;
+    let mut kept = begun.computes().then_some(writer);
+    let ended = begun.work(0, async |items| {
         let asked =
             set.items[items.clone()].iter().map(|item| (item.row.id.clone(), String::new())).collect();
         written_unit(&mut kept, set.images(items).await?, asked).await
@@ -70,7 +88,7 @@ pub(super) async fn run(arguments: CaptionArguments) -> Result<Exit, CliError> {
     if let Some(exit) = ended.await? {
         return Ok(exit);
     }
-    let rows: Vec<WrittenText> = begun.job.results(CAPTIONS, from_lines).await?;
+    let rows: Vec<WrittenText> = begun.job().results(CAPTIONS, from_lines).await?;
     let results = result_files::captions(rows.iter().map(|row| (&row.key, row.text.as_str())));
     begun.keep(RESULTS, &results).await?;
     if set.items.iter().all(|item| item.row.captions.is_empty()) {

@@ -17,16 +17,18 @@ use serde_json::json;
 use super::model::ModelFolder;
 use super::retrieval::{captioned_set, open_scorer};
 use super::score::references::{Case, Judged};
-use super::set::{Pictured, SetArguments, aside};
+use super::set::{Evaluation, Pictured, SetArguments, aside, for_workers};
+use super::units::Session;
 use crate::error::CliError;
-use crate::signals::Signals;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize, Deserialize)]
 pub(crate) struct ItmArguments {
     #[command(flatten)]
-    set: SetArguments,
+    pub(super) set: SetArguments,
 }
 
+/// What it is called.
+pub(super) const TASK: &str = "itm";
 /// Where units' scores are: one line an image.
 const PAIRS: Phase = Phase { folder: "pairs", ending: "jsonl" };
 /// The pairs of all units.
@@ -64,13 +66,29 @@ const NAMES: [&str; 3] = ["matched", "probability", "cosine"];
 
 /// Scores a set's pairs.
 pub(super) async fn run(arguments: ItmArguments) -> Result<Exit, CliError> {
+    evaluate(arguments, Session::own()?).await
+}
+
+/// Scores pairs, or this process's part of them.
+pub(super) async fn evaluate(arguments: ItmArguments, session: Session) -> Result<Exit, CliError> {
+    let typed = for_workers(&arguments);
     let ItmArguments { set: of } = arguments;
-    let signals = Signals::listen()?;
     let model = ModelFolder::open(&of.model, Layout::Retrieval).await?;
     let mut set = captioned_set(&of).await?;
-    let mut kept = Some(open_scorer(&of, model.path.clone()).await?);
-    let begun = of.begin(&signals, "itm", &model.digest, (set.digest(), set.items.len()), json!({})).await?;
-    let ended = begun.work(PAIRS, async |items| {
+    let evaluation = Evaluation {
+        task: TASK,
+        arguments: typed,
+        model: &model.digest,
+        set: (set.digest(), set.items.len()),
+        settings: json!({}),
+        phases: &[PAIRS],
+    };
+    let begun = of.begin(session, evaluation).await?;
+    let mut kept = match begun.computes() {
+        true => Some(open_scorer(&of, model.path.clone()).await?),
+        false => None,
+    };
+    let ended = begun.work(0, async |items| {
         let rows: Vec<(RowId, Vec<String>)> = set.items[items.clone()]
             .iter()
             .map(|item| (item.row.id.clone(), item.row.captions.clone()))
@@ -83,7 +101,7 @@ pub(super) async fn run(arguments: ItmArguments) -> Result<Exit, CliError> {
     if let Some(exit) = ended.await? {
         return Ok(exit);
     }
-    let rows: Vec<ScoredImage> = begun.job.results(PAIRS, from_lines).await?;
+    let rows: Vec<ScoredImage> = begun.job().results(PAIRS, from_lines).await?;
     let lines: Vec<ResultLine<'_>> = rows
         .iter()
         .flat_map(|row| row.pairs.iter().map(|pair| ResultLine { image_id: &row.key, pair }))

@@ -19,25 +19,28 @@ use blip2_run::exit::Exit;
 use blip2_tensors::device::DeviceName;
 use blip2_worker::export::Layout;
 use clap::Args;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::checkpoint;
 use super::model::ModelFolder;
 use super::score::retrieval::{judged, notes};
-use super::set::{MAX_PIXELS, Pictured, SetArguments, aside, opened};
+use super::set::{Evaluation, MAX_PIXELS, Pictured, SetArguments, aside, for_workers, opened};
+use super::units::Session;
 use crate::error::CliError;
-use crate::signals::Signals;
 use crate::typed_numbers;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize, Deserialize)]
 pub(crate) struct RetrievalArguments {
     #[command(flatten)]
-    set: SetArguments,
+    pub(super) set: SetArguments,
     /// Rank this many of the best anew by the matching head, of each image and of each text; 0 for none.
     #[arg(long, value_name = "K", default_value_t = 128, value_parser = typed_numbers::count, help_heading = None::<&str>)]
     rerank: usize,
 }
 
+/// What it is called.
+pub(super) const TASK: &str = "retrieval";
 /// Where units' cosines are: of each image with every text.
 const COSINES: Phase = Phase { folder: "cosines", ending: "f32" };
 /// Where units' logits are: of each image with the texts that it is scored anew with.
@@ -47,20 +50,35 @@ const RESULTS: &str = "results.safetensors";
 
 /// Ranks a set's texts and images, or a run's one caption an image.
 pub(super) async fn run(arguments: RetrievalArguments) -> Result<Exit, CliError> {
-    let RetrievalArguments { set: of, rerank } = arguments;
-    if of.is_of_checkpoint().await? {
-        return checkpoint::retrieval(&of).await;
+    match arguments.set.is_of_checkpoint().await? {
+        true => checkpoint::retrieval(&arguments.set).await,
+        false => evaluate(arguments, Session::own()?).await,
     }
-    let signals = Signals::listen()?;
+}
+
+/// Ranks a set's texts and images, or does this process's part of that.
+pub(super) async fn evaluate(arguments: RetrievalArguments, session: Session) -> Result<Exit, CliError> {
+    let typed = for_workers(&arguments);
+    let RetrievalArguments { set: of, rerank } = arguments;
     let model = ModelFolder::open(&of.model, Layout::Retrieval).await?;
     let mut set = captioned_set(&of).await?;
     let texts: Vec<String> = set.items.iter().flat_map(|item| item.row.captions.clone()).collect();
     let (images, count) = (set.items.len(), texts.len());
-    let pairs = open_scorer(&of, model.path.clone()).await?;
-    let mut kept = Some(Scorer { pairs, texts, features: None });
-    let settings = json!({"rerank": rerank});
-    let begun = of.begin(&signals, "retrieval", &model.digest, (set.digest(), images), settings).await?;
-    let ended = begun.work(COSINES, async |items| {
+    let evaluation = Evaluation {
+        task: TASK,
+        arguments: typed,
+        model: &model.digest,
+        set: (set.digest(), images),
+        settings: json!({"rerank": rerank}),
+        phases: if rerank == 0 { &[COSINES] } else { &[COSINES, MATCHES] },
+    };
+    let begun = of.begin(session, evaluation).await?;
+    let mut kept = None;
+    if begun.computes() {
+        let pairs = open_scorer(&of, model.path.clone()).await?;
+        kept = Some(Scorer { pairs, texts, features: None });
+    }
+    let ended = begun.work(0, async |items| {
         let (images, places) = set.images(items).await?;
         let cosines = aside(&mut kept, move |scorer| scorer.cosines(&images)).await??;
         let of_items = places.iter().flat_map(|place| &cosines[place * count..(place + 1) * count]);
@@ -70,13 +88,13 @@ pub(super) async fn run(arguments: RetrievalArguments) -> Result<Exit, CliError>
         return Ok(exit);
     }
     let read = |items: Range<usize>, bytes: &[u8]| from_bytes(items.len() * count, bytes);
-    let values = begun.job.results(COSINES, read).await?;
+    let values = begun.job().results(COSINES, read).await?;
     let cosines = Matrix { rows: images, columns: count, values };
     let similarities = if rerank == 0 {
         SimilarityFile { all: Some(cosines), reranked: None }
     } else {
         let candidates = Arc::new(Candidates::of(&cosines, rerank));
-        let ended = begun.work(MATCHES, async |items| {
+        let ended = begun.work(1, async |items| {
             let (images, places) = set.images(items.clone()).await?;
             let candidates = candidates.clone();
             let logits = aside(&mut kept, move |scorer| scorer.logits(&candidates, items, &images, &places));
@@ -85,7 +103,8 @@ pub(super) async fn run(arguments: RetrievalArguments) -> Result<Exit, CliError>
         if let Some(exit) = ended.await? {
             return Ok(exit);
         }
-        let logits = begun.job.results(MATCHES, |items, bytes| logits_of(&candidates, items, bytes)).await?;
+        let logits =
+            begun.job().results(MATCHES, |items, bytes| logits_of(&candidates, items, bytes)).await?;
         candidates.scores(cosines, &logits).map_err(CliError::failed)?
     };
     let named = set.items.iter().map(|item| (item.name.as_str(), item.row.captions.as_slice()));

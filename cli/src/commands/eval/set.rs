@@ -1,45 +1,59 @@
 //! What all evaluations over a set have in common: the set, units and shares, and how scores are shown.
 
-use std::cell::Cell;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
-use blip2_dataset::corpus::ingest::Share;
 use blip2_dataset::corpus::survey::thumbnail;
 use blip2_dataset::error::DatasetError;
-use blip2_evaluation::job::{EvaluationJob, EvaluationRecord, Phase, Progress};
+use blip2_evaluation::job::{EvaluationJob, EvaluationRecord, Phase};
 use blip2_evaluation::job_error::{JobError, Result as JobResult};
 use blip2_evaluation::metrics::bootstrap::Draws;
 use blip2_evaluation::sets::item::ItemSet;
 use blip2_run::exit::Exit;
-use blip2_store::Location;
 use blip2_tensors::device::DeviceName;
-use bytes::Bytes;
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
 
+use super::leased::{LeasedWork, UnitTasks};
 use super::model::is_export;
 use super::score::page;
 use super::score::references::Judged;
 use super::score::summary::{Files, Summary};
-use crate::again::same_command;
-use crate::commands::share::share;
+use super::units::{Begun, Session, UnitArguments};
 use crate::commands::{print_json, print_text};
 use crate::error::CliError;
 use crate::places::typed_location;
 use crate::report::write_page;
-use crate::signals::Signals;
 use crate::typed_numbers;
+
+/// An evaluation that is begun.
+pub(super) struct Evaluation<'a> {
+    /// `caption`, `vqa`, `retrieval` or `itm`.
+    pub(super) task: &'static str,
+    /// What was typed, for workers.
+    pub(super) arguments: Result<Value, CliError>,
+    /// BLAKE3 of the model.
+    pub(super) model: &'a str,
+    /// BLAKE3 of the set, and its items.
+    pub(super) set: (String, usize),
+    /// What else decides the results.
+    pub(super) settings: Value,
+    /// What units are computed for, each phase from all results of those before.
+    pub(super) phases: &'static [Phase],
+}
+
+/// Arguments as workers are told them.
+pub(super) fn for_workers(arguments: &impl Serialize) -> Result<Value, CliError> {
+    let failed = |error| CliError::failed(format!("the arguments do not serialise: {error}"));
+    serde_json::to_value(arguments).map_err(failed)
+}
 
 /// An image of a set may be as large as a file of the training corpus by default.
 pub(super) const MAX_PIXELS: u64 = 200_000_000;
-/// Between two lines of progress, at least.
-const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// A model and a set.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize, Deserialize)]
 pub(super) struct SetArguments {
     /// An exported model (folder or URL), a run, or one of its checkpoints.
     #[arg(long, value_name = "RUN_OR_FOLDER")]
@@ -54,6 +68,7 @@ pub(super) struct SetArguments {
     /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N` [default: cpu; of a run
     /// without --out, the one it was trained on].
     #[arg(long, value_name = "DEVICE")]
+    #[serde(skip)]
     pub(super) device: Option<DeviceName>,
     /// Read images of this many pixels a side; the model's position table is resized [default: the model's].
     #[arg(long, value_name = "N", value_parser = typed_numbers::some)]
@@ -61,26 +76,12 @@ pub(super) struct SetArguments {
     #[command(flatten)]
     pub(super) units: UnitArguments,
     #[command(flatten)]
+    #[serde(skip)]
     pub(super) shown: ShownArguments,
 }
 
-/// How the work is cut, and where its results are.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Units")]
-pub(super) struct UnitArguments {
-    /// Folder or URL for results; the same command goes on where it was stopped. Without it, nothing is kept.
-    #[arg(long, value_name = "FOLDER_OR_URL")]
-    pub(super) out: Option<String>,
-    /// Do the I-th of N shares of the units, from 0; whoever finishes last puts the results together.
-    #[arg(long, value_name = "I/N", value_parser = share, requires = "out")]
-    pub(super) shard: Option<Share>,
-    /// Items of a unit, which are computed and stored together.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = typed_numbers::some)]
-    pub(super) unit_items: usize,
-}
-
 /// How scores are shown.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Scores")]
 pub(super) struct ShownArguments {
     /// Draws of images for intervals; 0 for none.
@@ -97,15 +98,6 @@ pub(super) struct ShownArguments {
     pub(super) report: Option<PathBuf>,
 }
 
-/// An evaluation that was begun.
-pub(super) struct Begun {
-    pub(super) job: EvaluationJob,
-    share: Share,
-    stop: CancellationToken,
-    // Goes away with the evaluation, where nothing is kept.
-    _scratch: Option<TempDir>,
-}
-
 impl SetArguments {
     /// Whether what is asked for is what a run's own task measures of its checkpoint: a run, and nothing that
     /// belongs to evaluations in units.
@@ -117,6 +109,7 @@ impl SetArguments {
             ("--images", self.images.is_some()),
             ("--image-size", self.image_size.is_some()),
             ("--report", self.shown.report.is_some()),
+            ("--workers", self.units.are_handed_out()),
         ];
         match typed.into_iter().find(|(_, is_typed)| *is_typed) {
             None => Ok(true),
@@ -129,19 +122,17 @@ impl SetArguments {
     /// Begins the evaluation of a set, or goes on with it.
     pub(super) async fn begin(
         &self,
-        signals: &Signals,
-        task: &str,
-        model: &str,
-        set: (String, usize),
-        mut settings: serde_json::Value,
+        session: Session,
+        evaluation: Evaluation<'_>,
     ) -> Result<Begun, CliError> {
+        let Evaluation { task, arguments, model, set, mut settings, phases } = evaluation;
         settings["image_size"] = self.image_size.into();
         let (out, scratch) = match &self.units.out {
-            Some(out) => (typed_location(out)?, None),
+            Some(out) => (out.clone(), None),
             None => {
                 let unmade = |error| CliError::failed(format!("a folder for results: {error}"));
                 let scratch = TempDir::new().map_err(unmade)?;
-                (Location::parse(&scratch.path().to_string_lossy())?, Some(scratch))
+                (scratch.path().to_string_lossy().into_owned(), Some(scratch))
             }
         };
         let record = EvaluationRecord {
@@ -152,9 +143,13 @@ impl SetArguments {
             unit_items: self.units.unit_items as u64,
             settings,
         };
-        let job = EvaluationJob::begin(&out, record).await?;
-        let share = self.units.shard.unwrap_or(Share::WHOLE);
-        Ok(Begun { job, share, stop: signals.graceful(), _scratch: scratch })
+        let job = EvaluationJob::begin(&typed_location(&out)?, record).await?;
+        let device = self.device.unwrap_or(DeviceName::Cpu);
+        let mut evaluation = arguments?;
+        // Workers write where this process does.
+        evaluation["set"]["units"]["out"] = out.into();
+        let work = LeasedWork { task: task.to_owned(), device: device.to_string(), evaluation };
+        self.units.begun(session, UnitTasks { job, phases }, &work, device, scratch)
     }
 
     /// The files of a summary.
@@ -173,7 +168,7 @@ impl SetArguments {
     ) -> Result<Exit, CliError> {
         let draws = Draws { count: self.shown.bootstrap, seed: self.shown.bootstrap_seed };
         let results = match &self.units.out {
-            Some(_) => begun.job.out().join(pictured.results).to_string(),
+            Some(_) => begun.job().out().join(pictured.results).to_string(),
             None => self.model.clone(),
         };
         let summary = Summary::new(self.files(task, mode, results), notes, draws, &judged, None)?;
@@ -209,51 +204,6 @@ impl<T> Pictured<'_, T> {
             judged.cases[case].thumbnail = images.into_iter().next().and_then(|image| thumbnail(image).ok());
         }
         Ok(())
-    }
-}
-
-impl Begun {
-    /// Does the own units of a phase. `None` if all units are done, else how the command ends.
-    pub(super) async fn work(
-        &self,
-        phase: Phase,
-        compute: impl AsyncFnMut(std::ops::Range<usize>) -> JobResult<Vec<u8>>,
-    ) -> Result<Option<Exit>, CliError> {
-        let told = Cell::new(Instant::now());
-        let progress = |Progress { done, units }: Progress| {
-            if told.get().elapsed() >= PROGRESS_EVERY || done == units {
-                eprintln!("{}: {done} of {units} units", phase.folder);
-                told.set(Instant::now());
-            }
-        };
-        let is_stopped = || self.stop.is_cancelled();
-        let reached = self.job.work(phase, self.share, is_stopped, compute, progress).await?;
-        if reached.is_finished() {
-            return Ok(None);
-        }
-        let Progress { done, units } = reached;
-        let again = same_command(None);
-        if is_stopped() {
-            eprintln!("stopped after {done} of {units} units of {}; continue with {again}", phase.folder);
-            return Ok(Some(Exit::Interrupted));
-        }
-        eprintln!(
-            "{done} of {units} units of {} are done; when the other shares are, finish with {again}",
-            phase.folder
-        );
-        Ok(Some(Exit::Done))
-    }
-
-    /// Writes an object beside the units' results.
-    pub(super) async fn keep(&self, name: &str, value: &impl Serialize) -> Result<(), CliError> {
-        let text = serde_json::to_string(value)
-            .map_err(|error| CliError::failed(format!("{name} does not serialise: {error}")))?;
-        self.keep_bytes(name, (text + "\n").into()).await
-    }
-
-    /// The same, of bytes.
-    pub(super) async fn keep_bytes(&self, name: &str, content: Bytes) -> Result<(), CliError> {
-        Ok(self.job.out().join(name).put(content).await?)
     }
 }
 

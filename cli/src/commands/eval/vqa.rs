@@ -13,21 +13,22 @@ use blip2_evaluation::sets::questioned;
 use blip2_evaluation::writing::{WrittenText, from_lines};
 use blip2_run::exit::Exit;
 use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use super::checkpoint;
 use super::model::{AnsweringModel, answers_questions};
 use super::score::ModeArgument;
 use super::score::answers::AnswerReferences;
 use super::score::references::References as _;
-use super::set::{MAX_PIXELS, Pictured, SetArguments};
+use super::set::{Evaluation, MAX_PIXELS, Pictured, SetArguments, for_workers};
+use super::units::Session;
 use super::writing::{WritingArguments, written_unit};
 use crate::error::CliError;
-use crate::signals::Signals;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize, Deserialize)]
 pub(crate) struct VqaArguments {
     #[command(flatten)]
-    set: SetArguments,
+    pub(super) set: SetArguments,
     /// The questions' texts, where `--data` has the answers of people alone: VQA's file of questions.
     #[arg(long, value_name = "F", help_heading = None::<&str>)]
     questions: Option<PathBuf>,
@@ -38,11 +39,13 @@ pub(crate) struct VqaArguments {
     writing: WritingArguments,
     /// Whose accuracy is computed [default: official; exact where no question has more than one answer].
     #[arg(long, value_enum, help_heading = "Scores")]
+    #[serde(skip)]
     mode: Option<ModeArgument>,
 }
 
 /// Whose file of questions it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 enum FormArgument {
     /// VQAv2's or OK-VQA's, or LAVIS's list.
     Vqa,
@@ -52,6 +55,8 @@ enum FormArgument {
     Aokvqa,
 }
 
+/// What it is called.
+pub(super) const TASK: &str = "vqa";
 /// Where units' answers are.
 const ANSWERS: Phase = Phase { folder: "answers", ending: "jsonl" };
 /// The answers of all units, in VQA's form.
@@ -59,11 +64,16 @@ const RESULTS: &str = "results.json";
 
 /// Answers questions and scores the answers.
 pub(super) async fn run(arguments: VqaArguments) -> Result<Exit, CliError> {
-    let VqaArguments { set: of, questions, form, writing, mode } = arguments;
-    if is_of_checkpoint(&of, questions.is_some()).await? {
-        return checkpoint::vqa(&of).await;
+    match is_of_checkpoint(&arguments.set, arguments.questions.is_some()).await? {
+        true => checkpoint::vqa(&arguments.set).await,
+        false => evaluate(arguments, Session::own()?).await,
     }
-    let signals = Signals::listen()?;
+}
+
+/// Answers questions, or this process's part of them, and scores the answers.
+pub(super) async fn evaluate(arguments: VqaArguments, session: Session) -> Result<Exit, CliError> {
+    let typed = for_workers(&arguments);
+    let VqaArguments { set: of, questions, form, writing, mode } = arguments;
     let model = AnsweringModel::open(&of.model).await?;
     let form_of = match form {
         FormArgument::Vqa => Form::Vqa,
@@ -75,9 +85,17 @@ pub(super) async fn run(arguments: VqaArguments) -> Result<Exit, CliError> {
     let digest = model.digest().to_owned();
     let writer = writing.answering(model, &of).await?;
     let (settings, mut notes) = (writer.settings.clone(), writer.notes.clone());
-    let begun = of.begin(&signals, "vqa", &digest, (set.digest(), set.items.len()), settings).await?;
-    let mut kept = Some(writer);
-    let ended = begun.work(ANSWERS, async |items| {
+    let evaluation = Evaluation {
+        task: TASK,
+        arguments: typed,
+        model: &digest,
+        set: (set.digest(), set.items.len()),
+        settings,
+        phases: &[ANSWERS],
+    };
+    let begun = of.begin(session, evaluation).await?;
+    let mut kept = begun.computes().then_some(writer);
+    let ended = begun.work(0, async |items| {
         let asked = |Question { id, text, .. }: &Question| {
             (id.clone(), clean_question(text.as_deref().unwrap_or_default(), MAX_CAPTION_WORDS))
         };
@@ -87,7 +105,7 @@ pub(super) async fn run(arguments: VqaArguments) -> Result<Exit, CliError> {
     if let Some(exit) = ended.await? {
         return Ok(exit);
     }
-    let rows: Vec<WrittenText> = begun.job.results(ANSWERS, from_lines).await?;
+    let rows: Vec<WrittenText> = begun.job().results(ANSWERS, from_lines).await?;
     let answers: Vec<String> = rows.iter().map(|row| row.text.trim().to_lowercase()).collect();
     let results = rows.iter().zip(&answers).map(|(row, answer)| (&row.key, answer.as_str()));
     begun.keep(RESULTS, &result_files::answers(results)).await?;

@@ -9,6 +9,7 @@ use blip2_images::RgbImage;
 use blip2_model::language::generation::GenerateOptions;
 use blip2_tensors::device::DeviceName;
 use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::model::{AnsweringModel, ModelFolder};
@@ -17,7 +18,7 @@ use crate::error::CliError;
 use crate::typed_numbers::{count, length_penalty, repetition_penalty, some};
 
 /// Preset, prompt and search.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Writing")]
 pub(super) struct WritingArguments {
     /// Whose prompts, beams and penalties; the flags below win over it.
@@ -50,7 +51,8 @@ pub(super) struct WritingArguments {
 }
 
 /// Whose numbers are to be had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 enum PresetArgument {
     /// The paper's.
     Paper,
