@@ -45,7 +45,7 @@ pub(crate) fn print_text(text: &str) -> Result<(), CliError> {
 }
 
 /// Goes on when nobody reads what was printed.
-fn even_unread(printed: Result<(), CliError>) -> Result<(), CliError> {
+pub(crate) fn even_unread(printed: Result<(), CliError>) -> Result<(), CliError> {
     match printed {
         Err(CliError::OutputClosed) => Ok(()),
         printed => printed,

@@ -2,8 +2,9 @@
 //! after a stop; results that `eval score` reads.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use blip2_tests::process::{Ended, blip2, finish};
+use blip2_tests::process::{Ended, blip2, finish, poll, signal, start};
 use blip2_tests::run::SmallRun;
 use serde_json::{Value, json};
 
@@ -56,11 +57,15 @@ impl<'a> Set<'a> {
 
     /// Evaluates the run on a file of the set, two items a unit, with results in `out`.
     fn evaluate(&self, kind: &str, data: &str, out: &str, more: &[&str]) -> Ended {
+        finish(self.command(kind, data, out, more))
+    }
+
+    fn command(&self, kind: &str, data: &str, out: &str, more: &[&str]) -> Command {
         let (model, data, out) = (self.run.root(), self.text(data), self.text(out));
         let images = self.text("images");
         let set = ["--model", model.to_str().unwrap(), "--data", &data, "--images", &images];
         let units = ["--out", &out, "--unit-items", "2", "--bootstrap", "50", "--json"];
-        finish(blip2(&[&["eval", kind], &set[..], &units[..], more].concat()))
+        blip2(&[&["eval", kind], &set[..], &units[..], more].concat())
     }
 
     /// What `eval score` says of results.
@@ -116,6 +121,22 @@ fn captions_are_the_same_whoever_writes_them(run: &SmallRun) {
         same_file(&set.path("whole").join(name), &set.path("shares").join(name));
     }
 
+    // Workers write the same, as many as there are, and so does whoever goes on after a coordinator was killed.
+    let one = [&SHORT[..], &["--workers", "1"]].concat();
+    let three = [&SHORT[..], &["--workers", "3"]].concat();
+    let by_three = line(&set.evaluate("caption", "captions.jsonl", "three", &three).expect(0));
+    assert_eq!(by_three["scores"], whole["scores"]);
+    let killed = start(set.command("caption", "captions.jsonl", "killed", &one));
+    let first = poll(|| std::fs::read_dir(set.path("killed/captions")).ok()?.next());
+    assert!(first.is_some(), "{}", killed.stderr());
+    signal(killed.id(), "KILL");
+    killed.wait();
+    set.evaluate("caption", "captions.jsonl", "killed", &three).expect(0);
+    for name in ["results.json", "captions/000000.jsonl", "captions/000001.jsonl", "captions/000002.jsonl"] {
+        same_file(&set.path("whole").join(name), &set.path("three").join(name));
+        same_file(&set.path("whole").join(name), &set.path("killed").join(name));
+    }
+
     // A unit that is lost is written again, and no other.
     std::fs::remove_file(set.path("shares/captions/000001.jsonl")).unwrap();
     let again = set.evaluate("caption", "captions.jsonl", "shares", &SHORT).expect(0);
@@ -168,6 +189,11 @@ fn pairs_are_ranked_by_cosine_and_anew(run: &SmallRun) {
     assert_eq!(items["items"], 10, "two texts an image");
     let rescored = set.rescored("retrieval", "whole/results.safetensors", "whole/references.json", &[]);
     assert_eq!(rescored["scores"], whole["scores"]);
+
+    // Workers rank anew what follows from the cosines of all.
+    let workers = [&rerank[..], &["--workers", "2"]].concat();
+    set.evaluate("retrieval", "captions.jsonl", "workers", &workers).expect(0);
+    same_file(&set.path("whole/results.safetensors"), &set.path("workers/results.safetensors"));
 
     // The pairs to rank anew are known when all cosines are there.
     let share = |share| {

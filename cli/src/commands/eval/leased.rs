@@ -182,3 +182,215 @@ fn outcome(result: JobResult<()>, rows: u64) -> (Outcome, Result<(), CliError>) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::SocketAddr;
+    use std::path::Path;
+
+    use blip2_dataset::corpus::ingest::Share;
+    use blip2_evaluation::job::EvaluationRecord;
+    use blip2_leases::client::ClientOptions;
+    use blip2_leases::server::{LeaseEnd, LeaseOptions, hand_out};
+    use blip2_proto::transport::Transport;
+    use blip2_proto::v1::LeaseStatusReply;
+    use blip2_store::Location;
+    use tokio::net::TcpListener;
+    use tokio::sync::{mpsc, watch};
+    use tokio::task::{JoinHandle, LocalSet, spawn_local};
+
+    use super::*;
+
+    const TOKEN: &str = "of these tests";
+    const PHASES: &[Phase] =
+        &[Phase { folder: "first", ending: "json" }, Phase { folder: "second", ending: "json" }];
+
+    async fn tasks(folder: &Path) -> UnitTasks {
+        let out = Location::parse(folder.to_str().unwrap()).unwrap();
+        let record = EvaluationRecord {
+            task: "caption".into(),
+            model: "m".into(),
+            set: "s".into(),
+            items: 11,
+            unit_items: 2,
+            settings: Value::Null,
+        };
+        UnitTasks { job: EvaluationJob::begin(&out, record).await.unwrap(), phases: PHASES }
+    }
+
+    fn json(values: impl Iterator<Item = usize>) -> Vec<u8> {
+        serde_json::to_vec(&values.collect::<Vec<_>>()).unwrap()
+    }
+
+    fn squares(items: Range<usize>) -> Vec<u8> {
+        json(items.map(|item| item * item))
+    }
+
+    /// What the second phase starts with: a number of all results of the first.
+    async fn sum_of_first(tasks: &UnitTasks) -> usize {
+        let read =
+            |_, content: &[u8]| serde_json::from_slice::<Vec<usize>>(content).map_err(|e| e.to_string());
+        tasks.job.results(PHASES[0], read).await.unwrap().into_iter().sum()
+    }
+
+    /// The files of an evaluation that one process does by itself.
+    async fn alone(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+        let tasks = tasks(folder).await;
+        let first = async |items| Ok(squares(items));
+        tasks.job.work(PHASES[0], Share::WHOLE, || false, first, |_| {}).await.unwrap();
+        let sum = sum_of_first(&tasks).await;
+        let second = async |items: Range<usize>| Ok(json(items.map(|item| item + sum)));
+        tasks.job.work(PHASES[1], Share::WHOLE, || false, second, |_| {}).await.unwrap();
+        written(folder)
+    }
+
+    fn written(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+        let of_phase = |phase: &Phase| {
+            let files = std::fs::read_dir(folder.join(phase.folder)).unwrap();
+            files.map(|file| file.unwrap().path()).collect::<Vec<_>>()
+        };
+        let name = |path: &Path| path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+        let files = PHASES.iter().flat_map(of_phase);
+        files.map(|path| (name(&path), std::fs::read(&path).unwrap())).collect()
+    }
+
+    /// A coordinator on `address` as soon as that is free, and where it listens.
+    async fn coordinator(tasks: &UnitTasks, address: SocketAddr) -> (SocketAddr, JoinHandle<LeaseEnd>) {
+        let listener = loop {
+            match TcpListener::bind(address).await {
+                Ok(listener) => break listener,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        let address = listener.local_addr().unwrap();
+        let options = LeaseOptions {
+            called: "evaluation",
+            work: String::new(),
+            tasks: tasks.count(),
+            done: tasks.done().await.unwrap(),
+            barriers: tasks.barriers(),
+            token: TOKEN.into(),
+            binary: "this".into(),
+            lease: Duration::from_millis(300),
+            most_failures: 2,
+            transport: Transport::default(),
+            status: watch::channel(LeaseStatusReply::default()).0,
+        };
+        let tasks = tasks.clone();
+        let ended =
+            spawn_local(
+                async move { hand_out(listener, std::future::pending(), tasks, options).await.unwrap() },
+            );
+        (address, ended)
+    }
+
+    async fn client(address: SocketAddr, name: &str) -> LeasedUnits {
+        let options = ClientOptions {
+            coordinator: format!("http://{address}"),
+            token: TOKEN.into(),
+            binary: "this".into(),
+            name: name.into(),
+            transport: Transport::default(),
+            patience: Duration::from_secs(20),
+        };
+        LeasedUnits::new(LeaseClient::connect(&options).await.unwrap())
+    }
+
+    /// A worker's life.
+    async fn life(units: LeasedUnits, tasks: UnitTasks) -> Exit {
+        let stop = CancellationToken::new();
+        let first = async |items| {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            Ok(squares(items))
+        };
+        if let Some(exit) = units.work(&tasks, 0, &stop, first).await.unwrap() {
+            return exit;
+        }
+        let sum = sum_of_first(&tasks).await;
+        let second = async |items: Range<usize>| Ok(json(items.map(|item| item + sum)));
+        units.work(&tasks, 1, &stop, second).await.unwrap().expect("there is no third phase")
+    }
+
+    #[tokio::test]
+    async fn whoever_is_lost_the_results_are_those_of_one_process() {
+        let (own, shared) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let whole = alone(own.path()).await;
+        assert_eq!(whole.len(), 12);
+        let tasks = tasks(shared.path()).await;
+        let here = LocalSet::new();
+        here.run_until(async {
+            let (address, first) = coordinator(&tasks, "127.0.0.1:0".parse().unwrap()).await;
+            // A worker that takes a unit and is gone before it has done it.
+            let (taken, mut is_taken) = mpsc::unbounded_channel();
+            let (doomed, of) = (client(address, "dies").await, tasks.clone());
+            let dies = spawn_local(async move {
+                let stuck = async |_| {
+                    taken.send(()).unwrap();
+                    std::future::pending().await
+                };
+                doomed.work(&of, 0, &CancellationToken::new(), stuck).await.unwrap()
+            });
+            is_taken.recv().await.unwrap();
+            dies.abort();
+            let mut workers = Vec::new();
+            for name in ["a", "b"] {
+                workers.push(spawn_local(life(client(address, name).await, tasks.clone())));
+            }
+            while tasks.done().await.unwrap().len() < 2 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            // The coordinator is lost, and another one comes in its place.
+            first.abort();
+            assert!(first.await.unwrap_err().is_cancelled(), "there was still something to do");
+            let (_, second) = coordinator(&tasks, address).await;
+            for worker in workers {
+                assert_eq!(worker.await.unwrap(), Exit::Done);
+            }
+            assert_eq!(second.await.unwrap(), LeaseEnd::Done);
+        })
+        .await;
+        assert_eq!(written(shared.path()), whole);
+    }
+
+    #[tokio::test]
+    async fn a_unit_that_fails_again_and_again_ends_the_evaluation_and_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let tasks = tasks(folder.path()).await;
+        let here = LocalSet::new();
+        here.run_until(async {
+            let (address, ended) = coordinator(&tasks, "127.0.0.1:0".parse().unwrap()).await;
+            let (units, stop, mut failures) = (client(address, "w").await, CancellationToken::new(), 0);
+            let failing = async |_: Range<usize>| {
+                failures += 1;
+                Err(JobError::Image { name: "x.jpg".into(), reason: "is not there".into() })
+            };
+            let end = units.work(&tasks, 0, &stop, failing).await.unwrap();
+            assert_eq!((end, failures), (Some(Exit::Done), 2));
+            let LeaseEnd::Failed { task, reason } = ended.await.unwrap() else { panic!("a unit failed") };
+            assert!(task == 0 && reason.contains("image `x.jpg`: is not there"), "{reason}");
+        })
+        .await;
+        assert_eq!(tasks.done().await.unwrap().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_is_told_to_stop_gives_its_unit_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let tasks = tasks(folder.path()).await;
+        let here = LocalSet::new();
+        here.run_until(async {
+            let (address, ended) = coordinator(&tasks, "127.0.0.1:0".parse().unwrap()).await;
+            let (units, stop) = (client(address, "w").await, CancellationToken::new());
+            let once = async |items| {
+                stop.cancel();
+                Ok(squares(items))
+            };
+            assert_eq!(units.work(&tasks, 0, &stop, once).await.unwrap(), Some(Exit::Interrupted));
+            assert_eq!(tasks.done().await.unwrap().len(), 1, "the unit in hand was done");
+            assert_eq!(life(client(address, "x").await, tasks.clone()).await, Exit::Done);
+            assert_eq!(ended.await.unwrap(), LeaseEnd::Done);
+        })
+        .await;
+    }
+}
