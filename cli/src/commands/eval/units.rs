@@ -117,7 +117,7 @@ enum Hands {
     /// Others, until all phases are done.
     Others(RefCell<Option<Box<Coordination>>>),
     /// This process, what it is told.
-    Leased(LeasedUnits),
+    Leased(Box<LeasedUnits>),
 }
 
 /// A coordinator of an evaluation.
@@ -168,7 +168,7 @@ impl UnitArguments {
     ) -> Result<Begun, CliError> {
         let Session { signals, leased } = session;
         let hands = match (leased, self.coordination(work, device)?) {
-            (Some(leased), _) => Hands::Leased(leased),
+            (Some(leased), _) => Hands::Leased(Box::new(leased)),
             (None, Some(coordination)) => Hands::Others(RefCell::new(Some(Box::new(coordination)))),
             (None, None) => Hands::Own(self.shard.unwrap_or(Share::WHOLE)),
         };
