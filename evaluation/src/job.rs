@@ -64,6 +64,16 @@ pub struct Phase {
     pub ending: &'static str,
 }
 
+/// A unit that is to be computed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unit {
+    /// Its items, as places in the set.
+    pub items: Range<usize>,
+    /// Those of the unit that whoever computes this one will be given next, where that is known: what they
+    /// need can be read meanwhile.
+    pub next: Option<Range<usize>>,
+}
+
 /// What an evaluation did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
@@ -147,7 +157,7 @@ impl EvaluationJob {
     }
 
     /// Computes the units of a share that are not done, one after the other, until `is_stopped`; `compute`
-    /// gives the result of the items, `progress` is told after each unit.
+    /// gives the result of a unit, `progress` is told after each unit.
     ///
     /// # Errors
     /// Those of `compute`, and a store that fails.
@@ -156,18 +166,19 @@ impl EvaluationJob {
         phase: Phase,
         share: Share,
         is_stopped: impl Fn() -> bool,
-        mut compute: impl AsyncFnMut(Range<usize>) -> Result<Vec<u8>>,
+        mut compute: impl AsyncFnMut(Unit) -> Result<Vec<u8>>,
         progress: impl Fn(Progress),
     ) -> Result<Progress> {
         let mut done = self.done(phase).await?;
         let of = |done: &BTreeSet<u64>| Progress { done: done.len() as u64, units: self.units() };
         let own = (0..self.units()).filter(|unit| unit % share.count.max(1) == share.index);
         let missing: Vec<u64> = own.filter(|unit| !done.contains(unit)).collect();
-        for unit in missing {
+        for (place, unit) in missing.iter().copied().enumerate() {
             if is_stopped() {
                 return Ok(of(&done));
             }
-            let result = compute(self.items(unit)).await?;
+            let next = missing.get(place + 1).map(|next| self.items(*next));
+            let result = compute(Unit { items: self.items(unit), next }).await?;
             self.store(phase, unit, result).await?;
             done.insert(unit);
             progress(of(&done));
@@ -256,8 +267,8 @@ mod tests {
             let job = EvaluationJob::begin(&out, record(10)).await.unwrap();
             assert_eq!((job.units(), job.items(2)), (3, 8..10));
             let computed = RefCell::new(Vec::new());
-            let compute = async |items: Range<usize>| {
-                computed.borrow_mut().push(items.start);
+            let compute = async |Unit { items, next }: Unit| {
+                computed.borrow_mut().push((items.start, next.map(|next| next.start)));
                 Ok(serde_json::to_vec(&items.collect::<Vec<_>>()).unwrap())
             };
             let share = |index| Share { index, count: 2 };
@@ -269,7 +280,7 @@ mod tests {
             let stopped = job.work(PHASE, Share::WHOLE, || true, compute, |_| {}).await.unwrap();
             assert_eq!(stopped.done, 1);
             assert!(job.work(PHASE, share(0), || false, compute, |_| {}).await.unwrap().is_finished());
-            assert_eq!(*computed.borrow(), [4, 0, 8]);
+            assert_eq!(*computed.borrow(), [(4, None), (0, Some(8)), (8, None)]);
             assert_eq!(job.results(PHASE, read).await.unwrap(), (0..10).collect::<Vec<_>>());
         });
     }

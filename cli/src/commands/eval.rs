@@ -6,6 +6,7 @@ pub(crate) mod held_out;
 mod itm;
 mod leased;
 mod model;
+mod read_ahead;
 mod retrieval;
 mod score;
 mod set;
