@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint;
 use super::model::ModelFolder;
+use super::read_ahead::ReadAhead;
 use super::score::captions::{CaptionScorer, Tokenizer, unusable};
 use super::set::{Evaluation, MAX_PIXELS, Pictured, SetArguments, for_workers};
 use super::units::Session;
@@ -80,10 +81,11 @@ pub(super) async fn evaluate(arguments: CaptionArguments, session: Session) -> R
     };
     let begun = of.begin(session, evaluation).await?;
     let mut kept = begun.computes().then_some(writer);
-    let ended = begun.work(0, async |items| {
-        let asked =
-            set.items[items.clone()].iter().map(|item| (item.row.id.clone(), String::new())).collect();
-        written_unit(&mut kept, set.images(items).await?, asked).await
+    let mut ahead = ReadAhead::default();
+    let ended = begun.work(0, async |unit| {
+        let items = set.items[unit.items.clone()].iter();
+        let asked = items.map(|item| (item.row.id.clone(), String::new())).collect();
+        ahead.compute(&mut set, unit, async |images| written_unit(&mut kept, images, asked).await).await
     });
     if let Some(exit) = ended.await? {
         return Ok(exit);

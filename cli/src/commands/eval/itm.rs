@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::model::ModelFolder;
+use super::read_ahead::{ReadAhead, UnitImages};
 use super::retrieval::{captioned_set, open_scorer};
 use super::score::references::{Case, Judged};
 use super::set::{Evaluation, Pictured, SetArguments, aside, for_workers};
@@ -88,15 +89,18 @@ pub(super) async fn evaluate(arguments: ItmArguments, session: Session) -> Resul
         true => Some(open_scorer(&of, model.path.clone()).await?),
         false => None,
     };
-    let ended = begun.work(0, async |items| {
-        let rows: Vec<(RowId, Vec<String>)> = set.items[items.clone()]
+    let mut ahead = ReadAhead::default();
+    let ended = begun.work(0, async |unit| {
+        let rows: Vec<(RowId, Vec<String>)> = set.items[unit.items.clone()]
             .iter()
             .map(|item| (item.row.id.clone(), item.row.captions.clone()))
             .collect();
-        let (images, places) = set.images(items).await?;
-        let scored = move |scorer: &mut PairScorer| scored(scorer, rows, &images, &places);
-        let rows = aside(&mut kept, scored).await??;
-        to_lines(&rows).map_err(|reason| JobError::Unit { place: "a unit's pairs".to_owned(), reason })
+        let scored = async |(images, places): UnitImages| {
+            let scored = move |scorer: &mut PairScorer| scored(scorer, rows, &images, &places);
+            let rows = aside(&mut kept, scored).await??;
+            to_lines(&rows).map_err(|reason| JobError::Unit { place: "a unit's pairs".to_owned(), reason })
+        };
+        ahead.compute(&mut set, unit, scored).await
     });
     if let Some(exit) = ended.await? {
         return Ok(exit);

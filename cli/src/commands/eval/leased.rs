@@ -1,11 +1,10 @@
 //! Units of an evaluation on leases: their records, and a worker that does them.
 
 use std::cell::RefCell;
-use std::ops::Range;
 use std::time::Duration;
 
 use blip2_dataset::error::DatasetError;
-use blip2_evaluation::job::{EvaluationJob, Phase};
+use blip2_evaluation::job::{EvaluationJob, Phase, Unit};
 use blip2_evaluation::job_error::{JobError, Result as JobResult};
 use blip2_leases::client::LeaseClient;
 use blip2_leases::server::LeasedWork as HandedOut;
@@ -100,7 +99,7 @@ impl LeasedUnits {
         tasks: &UnitTasks,
         phase: usize,
         stop: &CancellationToken,
-        mut compute: impl AsyncFnMut(Range<usize>) -> JobResult<Vec<u8>>,
+        mut compute: impl AsyncFnMut(Unit) -> JobResult<Vec<u8>>,
     ) -> Result<Option<Exit>, CliError> {
         loop {
             let Some(held) = self.lease(stop).await? else {
@@ -160,12 +159,12 @@ async fn do_unit(
     tasks: &UnitTasks,
     phase: Phase,
     unit: u64,
-    compute: &mut impl AsyncFnMut(Range<usize>) -> JobResult<Vec<u8>>,
+    compute: &mut impl AsyncFnMut(Unit) -> JobResult<Vec<u8>>,
 ) -> JobResult<()> {
     if tasks.job.is_done(phase, unit).await? {
         return Ok(());
     }
-    let result = compute(tasks.job.items(unit)).await?;
+    let result = compute(Unit { items: tasks.job.items(unit), next: None }).await?;
     tasks.job.store(phase, unit, result).await
 }
 
@@ -187,6 +186,7 @@ fn outcome(result: JobResult<()>, rows: u64) -> (Outcome, Result<(), CliError>) 
 mod tests {
     use std::collections::BTreeMap;
     use std::net::SocketAddr;
+    use std::ops::Range;
     use std::path::Path;
 
     use blip2_dataset::corpus::ingest::Share;
@@ -237,10 +237,10 @@ mod tests {
     /// The files of an evaluation that one process does by itself.
     async fn alone(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         let tasks = tasks(folder).await;
-        let first = async |items| Ok(squares(items));
+        let first = async |unit: Unit| Ok(squares(unit.items));
         tasks.job.work(PHASES[0], Share::WHOLE, || false, first, |_| {}).await.unwrap();
         let sum = sum_of_first(&tasks).await;
-        let second = async |items: Range<usize>| Ok(json(items.map(|item| item + sum)));
+        let second = async |unit: Unit| Ok(json(unit.items.map(|item| item + sum)));
         tasks.job.work(PHASES[1], Share::WHOLE, || false, second, |_| {}).await.unwrap();
         written(folder)
     }
@@ -300,15 +300,15 @@ mod tests {
     /// A worker's life.
     async fn life(units: LeasedUnits, tasks: UnitTasks) -> Exit {
         let stop = CancellationToken::new();
-        let first = async |items| {
+        let first = async |unit: Unit| {
             tokio::time::sleep(Duration::from_millis(10)).await;
-            Ok(squares(items))
+            Ok(squares(unit.items))
         };
         if let Some(exit) = units.work(&tasks, 0, &stop, first).await.unwrap() {
             return exit;
         }
         let sum = sum_of_first(&tasks).await;
-        let second = async |items: Range<usize>| Ok(json(items.map(|item| item + sum)));
+        let second = async |unit: Unit| Ok(json(unit.items.map(|item| item + sum)));
         units.work(&tasks, 1, &stop, second).await.unwrap().expect("there is no third phase")
     }
 
@@ -361,7 +361,7 @@ mod tests {
         here.run_until(async {
             let (address, ended) = coordinator(&tasks, "127.0.0.1:0".parse().unwrap()).await;
             let (units, stop, mut failures) = (client(address, "w").await, CancellationToken::new(), 0);
-            let failing = async |_: Range<usize>| {
+            let failing = async |_: Unit| {
                 failures += 1;
                 Err(JobError::Image { name: "x.jpg".into(), reason: "is not there".into() })
             };
@@ -382,9 +382,9 @@ mod tests {
         here.run_until(async {
             let (address, ended) = coordinator(&tasks, "127.0.0.1:0".parse().unwrap()).await;
             let (units, stop) = (client(address, "w").await, CancellationToken::new());
-            let once = async |items| {
+            let once = async |unit: Unit| {
                 stop.cancel();
-                Ok(squares(items))
+                Ok(squares(unit.items))
             };
             assert_eq!(units.work(&tasks, 0, &stop, once).await.unwrap(), Some(Exit::Interrupted));
             assert_eq!(tasks.done().await.unwrap().len(), 1, "the unit in hand was done");

@@ -24,6 +24,7 @@ use serde_json::json;
 
 use super::checkpoint;
 use super::model::ModelFolder;
+use super::read_ahead::{ReadAhead, UnitImages};
 use super::score::retrieval::{judged, notes};
 use super::set::{Evaluation, MAX_PIXELS, Pictured, SetArguments, aside, for_workers, opened};
 use super::units::Session;
@@ -78,11 +79,14 @@ pub(super) async fn evaluate(arguments: RetrievalArguments, session: Session) ->
         let pairs = open_scorer(&of, model.path.clone()).await?;
         kept = Some(Scorer { pairs, texts, features: None });
     }
-    let ended = begun.work(0, async |items| {
-        let (images, places) = set.images(items).await?;
-        let cosines = aside(&mut kept, move |scorer| scorer.cosines(&images)).await??;
-        let of_items = places.iter().flat_map(|place| &cosines[place * count..(place + 1) * count]);
-        Ok(to_bytes(&of_items.copied().collect::<Vec<_>>()))
+    let mut ahead = ReadAhead::default();
+    let ended = begun.work(0, async |unit| {
+        let compared = async |(images, places): UnitImages| {
+            let cosines = aside(&mut kept, move |scorer| scorer.cosines(&images)).await??;
+            let of_items = places.iter().flat_map(|place| &cosines[place * count..(place + 1) * count]);
+            Ok(to_bytes(&of_items.copied().collect::<Vec<_>>()))
+        };
+        ahead.compute(&mut set, unit, compared).await
     });
     if let Some(exit) = ended.await? {
         return Ok(exit);
@@ -94,11 +98,14 @@ pub(super) async fn evaluate(arguments: RetrievalArguments, session: Session) ->
         SimilarityFile { all: Some(cosines), reranked: None }
     } else {
         let candidates = Arc::new(Candidates::of(&cosines, rerank));
-        let ended = begun.work(1, async |items| {
-            let (images, places) = set.images(items.clone()).await?;
-            let candidates = candidates.clone();
-            let logits = aside(&mut kept, move |scorer| scorer.logits(&candidates, items, &images, &places));
-            Ok(to_bytes(&logits.await??))
+        let ended = begun.work(1, async |unit| {
+            let (candidates, items) = (candidates.clone(), unit.items.clone());
+            let matched = async |(images, places): UnitImages| {
+                let logits =
+                    aside(&mut kept, move |scorer| scorer.logits(&candidates, items, &images, &places));
+                Ok(to_bytes(&logits.await??))
+            };
+            ahead.compute(&mut set, unit, matched).await
         });
         if let Some(exit) = ended.await? {
             return Ok(exit);

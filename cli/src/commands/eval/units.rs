@@ -2,12 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use blip2_dataset::corpus::ingest::Share;
-use blip2_evaluation::job::{EvaluationJob, Phase, Progress};
+use blip2_evaluation::job::{EvaluationJob, Phase, Progress, Unit};
 use blip2_evaluation::job_error::Result as JobResult;
 use blip2_leases::server::{LeaseEnd, LeaseOptions, hand_out};
 use blip2_proto::transport::{TlsFiles, listening};
@@ -192,7 +191,7 @@ impl Begun {
     pub(super) async fn work(
         &self,
         phase: usize,
-        compute: impl AsyncFnMut(Range<usize>) -> JobResult<Vec<u8>>,
+        compute: impl AsyncFnMut(Unit) -> JobResult<Vec<u8>>,
     ) -> Result<Option<Exit>, CliError> {
         match &self.hands {
             Hands::Own(share) => self.own(self.tasks.phases[phase], *share, compute).await,
@@ -209,7 +208,7 @@ impl Begun {
         &self,
         phase: Phase,
         share: Share,
-        compute: impl AsyncFnMut(Range<usize>) -> JobResult<Vec<u8>>,
+        compute: impl AsyncFnMut(Unit) -> JobResult<Vec<u8>>,
     ) -> Result<Option<Exit>, CliError> {
         let told = Cell::new(Instant::now());
         let progress = |Progress { done, units }: Progress| {

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint;
 use super::model::{AnsweringModel, answers_questions};
+use super::read_ahead::ReadAhead;
 use super::score::ModeArgument;
 use super::score::answers::AnswerReferences;
 use super::score::references::References as _;
@@ -95,12 +96,13 @@ pub(super) async fn evaluate(arguments: VqaArguments, session: Session) -> Resul
     };
     let begun = of.begin(session, evaluation).await?;
     let mut kept = begun.computes().then_some(writer);
-    let ended = begun.work(0, async |items| {
+    let mut ahead = ReadAhead::default();
+    let ended = begun.work(0, async |unit| {
         let asked = |Question { id, text, .. }: &Question| {
             (id.clone(), clean_question(text.as_deref().unwrap_or_default(), MAX_CAPTION_WORDS))
         };
-        let asked = set.items[items.clone()].iter().map(|item| asked(&item.row)).collect();
-        written_unit(&mut kept, set.images(items).await?, asked).await
+        let asked = set.items[unit.items.clone()].iter().map(|item| asked(&item.row)).collect();
+        ahead.compute(&mut set, unit, async |images| written_unit(&mut kept, images, asked).await).await
     });
     if let Some(exit) = ended.await? {
         return Ok(exit);
