@@ -7,6 +7,7 @@ pub mod captioned;
 mod image_folder;
 mod image_source;
 pub mod item;
+pub mod own_references;
 mod own_rows;
 mod parquet_rows;
 pub mod questioned;

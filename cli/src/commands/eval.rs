@@ -64,6 +64,6 @@ pub(crate) async fn run(arguments: EvalArguments) -> Result<Exit, CliError> {
         EvalCommand::Vqa(arguments) => vqa::run(*arguments).await,
         EvalCommand::Itm(arguments) => itm::run(*arguments).await,
         EvalCommand::Worker(arguments) => worker::run(*arguments).await,
-        EvalCommand::Score(arguments) => score::run(&arguments),
+        EvalCommand::Score(arguments) => score::run(&arguments).await,
     }
 }

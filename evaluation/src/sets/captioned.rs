@@ -160,6 +160,11 @@ fn by_image(rows: Vec<own_rows::OwnRow>) -> Vec<Named> {
     images
 }
 
+/// The images that a table of one's own names, with their captions.
+pub(super) fn of_table(path: &Path) -> Result<Vec<CaptionedImage>, FileError> {
+    Ok(by_image(own_rows::read(path)?).into_iter().map(|named| named.row).collect())
+}
+
 async fn of_folder(source: &str, max_pixels: u64) -> Result<ItemSet<CaptionedImage>> {
     let folder = ImageFolder::open(Location::parse(source.trim_end_matches('/'))?).await?;
     let item = |(path, location): &(String, Location)| Item {
@@ -174,7 +179,7 @@ async fn of_folder(source: &str, max_pixels: u64) -> Result<ItemSet<CaptionedIma
     Ok(ItemSet { items, reader: ImageReader::new(Vec::new(), max_pixels) })
 }
 
-async fn of_parquet(
+pub(super) async fn of_parquet(
     sources: &[String],
     columns: &ColumnNames,
     max_pixels: u64,

@@ -73,7 +73,8 @@ fn of_json(path: &Path, form: Form, texts: Option<&Path>) -> Result<Vec<Question
     }
 }
 
-fn of_rows(path: &Path) -> Result<Vec<Question>, FileError> {
+/// The questions of a table of one's own.
+pub(super) fn of_rows(path: &Path) -> Result<Vec<Question>, FileError> {
     let mut seen = std::collections::BTreeSet::new();
     let mut questions = Vec::new();
     for (number, row) in own_rows::read(path)?.into_iter().enumerate() {
@@ -96,7 +97,7 @@ fn of_rows(path: &Path) -> Result<Vec<Question>, FileError> {
 }
 
 /// Questions and answers are read as captions are, one column after the other.
-async fn of_parquet(sources: &[String], max_pixels: u64) -> Result<ItemSet<Question>> {
+pub(super) async fn of_parquet(sources: &[String], max_pixels: u64) -> Result<ItemSet<Question>> {
     let names = |caption: &str| ColumnNames {
         caption: caption.to_owned(),
         captions: String::new(),

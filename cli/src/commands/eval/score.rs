@@ -12,6 +12,8 @@ use std::path::PathBuf;
 use blip2_evaluation::answers::Measure;
 use blip2_evaluation::metrics::bootstrap::Draws;
 use blip2_evaluation::metrics::vqa::Mode;
+use blip2_evaluation::sets::own_references;
+use blip2_evaluation::similarity_files::pairs::Pairs;
 use blip2_run::exit::Exit;
 use clap::{Args, ValueEnum};
 
@@ -33,7 +35,8 @@ pub(crate) struct ScoreArguments {
     /// What a model wrote or found: JSON, or similarities as .npy or .safetensors.
     #[arg(long, value_name = "F")]
     results: PathBuf,
-    /// What is right, in the data set's own form or in LAVIS's (JSON).
+    /// What is right, in the data set's own form or in LAVIS's (JSON), in a table of your own (`.csv`, `.tsv`,
+    /// `.jsonl`) or in a Parquet file.
     #[arg(long, value_name = "F")]
     references: PathBuf,
     /// The questions' texts, for the page: VQA's file of questions (vqa, okvqa).
@@ -118,9 +121,16 @@ pub(super) fn typed(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
+/// The images of a file of one's own with their texts.
+async fn own_pairs(source: &str) -> Result<Pairs, CliError> {
+    let images = own_references::captions(source).await?;
+    let named = images.into_iter().map(|image| (image.id.to_string(), image.captions)).collect();
+    Pairs::of_captions(named).map_err(CliError::BadInput)
+}
+
 /// Scores the results.
-pub(super) fn run(arguments: &ScoreArguments) -> Result<Exit, CliError> {
-    let references = arguments.references()?;
+pub(super) async fn run(arguments: &ScoreArguments) -> Result<Exit, CliError> {
+    let references = arguments.references().await?;
     let results = references.judge(&arguments.results)?;
     let against = arguments.against.as_deref().map(|path| references.judge(path)).transpose()?;
     let draws = Draws { count: arguments.bootstrap, seed: arguments.seed };
@@ -149,17 +159,27 @@ impl ScoreArguments {
         has_modes.then(|| self.mode.unwrap_or(ModeArgument::Official))
     }
 
-    fn references(&self) -> Result<Box<dyn References>, CliError> {
+    async fn references(&self) -> Result<Box<dyn References>, CliError> {
         self.check_flags()?;
+        let named = self.references.to_string_lossy();
+        let own = Some(named.as_ref()).filter(|named| own_references::is_own(named));
         let measure = match self.task {
             TaskArgument::Retrieval => {
-                return Ok(Box::new(RetrievalReferences { path: self.references.clone() }));
+                return Ok(Box::new(match own {
+                    Some(own) => RetrievalReferences::Read(own_pairs(own).await?),
+                    None => RetrievalReferences::File(self.references.clone()),
+                }));
             }
             TaskArgument::Caption => {
                 let tokenizer = self.tokenizer.clone().unwrap_or(Tokenizer::Native);
                 let (meteor, spice) = (self.meteor.clone(), self.spice.clone());
                 let scorer = CaptionScorer { tokenizer, meteor, spice };
-                return Ok(Box::new(CaptionReferences::read(&self.references, scorer)?));
+                return Ok(Box::new(match own {
+                    Some(own) => {
+                        CaptionReferences::of(&self.references, own_references::captions(own).await?, scorer)
+                    }
+                    None => CaptionReferences::read(&self.references, scorer)?,
+                }));
             }
             TaskArgument::Gqa => Measure::Gqa,
             TaskArgument::Aokvqa => Measure::Direct,
@@ -167,7 +187,10 @@ impl ScoreArguments {
                 Measure::Accuracy(self.mode().map(ModeArgument::mode).unwrap_or_default())
             }
         };
-        let mut references = AnswerReferences::read(&self.references, self.questions.as_deref(), measure)?;
+        let mut references = match own {
+            Some(own) => AnswerReferences::of(own_references::questions(own).await?, measure),
+            None => AnswerReferences::read(&self.references, self.questions.as_deref(), measure)?,
+        };
         if self.task == TaskArgument::Okvqa {
             references = references.lemmatised(self.lemmas.clone());
         }

@@ -10,6 +10,8 @@ use blip2_evaluation::metrics::bootstrap::{ScoreName, Scored};
 use blip2_evaluation::metrics::captions::coco::{self, Source};
 use blip2_evaluation::metrics::captions::corpus::{Corpus, ImageCaptions, TokenCorpus};
 use blip2_evaluation::metrics::captions::scores::{CaptionNumbers, CaptionScores, ImageScores};
+use blip2_evaluation::result_files;
+use blip2_evaluation::sets::captioned::CaptionedImage;
 
 use super::references::{Case, Judged, References};
 use crate::error::CliError;
@@ -104,6 +106,22 @@ impl CaptionReferences {
     /// Reads the references.
     pub(in crate::commands::eval) fn read(path: &Path, scorer: CaptionScorer) -> Result<Self, CliError> {
         Ok(Self { origin: path.display().to_string(), content: content(path)?, scorer })
+    }
+
+    /// Of captions that were read from `path`.
+    pub(in crate::commands::eval) fn of(
+        path: &Path,
+        images: Vec<CaptionedImage>,
+        scorer: CaptionScorer,
+    ) -> Self {
+        let image = |CaptionedImage { id, captions }: CaptionedImage| ImageCaptions {
+            image: id,
+            references: captions,
+            hypothesis: String::new(),
+        };
+        let images: Vec<ImageCaptions> = images.into_iter().map(image).collect();
+        let content = result_files::caption_references(&images).to_string().into_bytes();
+        Self { origin: path.display().to_string(), content, scorer }
     }
 }
 

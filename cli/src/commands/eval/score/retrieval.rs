@@ -15,17 +15,30 @@ use crate::error::CliError;
 /// Right texts shown of an image.
 const SHOWN: usize = 5;
 
-/// Which texts belong to which image; read once it is known how many there are.
-pub(in crate::commands::eval) struct RetrievalReferences {
-    pub(in crate::commands::eval) path: PathBuf,
+/// Which texts belong to which image.
+pub(in crate::commands::eval) enum RetrievalReferences {
+    /// A file that is read once it is known how many there are.
+    File(PathBuf),
+    /// Images with their texts.
+    Read(Pairs),
 }
 
 impl References for RetrievalReferences {
     fn judge(&self, results: &Path) -> Result<Judged, CliError> {
         let file = similarity_files::read(results)?;
         let (images, texts) = size(results, &file)?;
-        let pairs = pairs::read(&self.path, images, texts)?;
-        judged(&file, &pairs)
+        match self {
+            Self::File(path) => judged(&file, &pairs::read(path, images, texts)?),
+            Self::Read(pairs) if (pairs.images(), pairs.image_of_text().len()) == (images, texts) => {
+                judged(&file, pairs)
+            }
+            Self::Read(pairs) => Err(CliError::BadInput(format!(
+                "{} is of {images} images and {texts} texts, the references are of {} and {}",
+                results.display(),
+                pairs.images(),
+                pairs.image_of_text().len()
+            ))),
+        }
     }
 
     fn notes(&self) -> Vec<String> {
