@@ -12,6 +12,7 @@ pub(crate) mod devices;
 pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod import;
+pub(crate) mod leasing;
 pub(crate) mod models;
 pub(crate) mod quickstart;
 pub(crate) mod report;

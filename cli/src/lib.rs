@@ -23,7 +23,6 @@ mod figures;
 mod freed_pages;
 mod identity;
 mod launch;
-mod leasing;
 mod logging;
 mod metrics;
 mod places;

@@ -24,12 +24,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::summary::described;
 use crate::again::same_command;
+use crate::commands::leasing::{Admission, Leasing};
 use crate::commands::share::share;
 use crate::commands::{even_unread, print_json, worker::limit_threads};
 use crate::config::{ConfigArguments, RunConfig, load};
 use crate::error::CliError;
 use crate::launch::{Machine, Place, WorkerCommand, default_workers, places};
-use crate::leasing::{Admission, Leasing};
 use crate::signals::Signals;
 use crate::typed_numbers;
 

@@ -4,10 +4,10 @@ use blip2_curation::worker::{CurationWorkerOptions, run_curation_worker};
 use blip2_tensors::device::DeviceName;
 use clap::Args;
 
+use crate::commands::leasing::LeaseWorkerArguments;
 use crate::commands::worker::{device_choice, limit_threads};
 use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
-use crate::leasing::LeaseWorkerArguments;
 use crate::signals::Signals;
 use blip2_run::exit::Exit;
 

@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::leased::{LeasedUnits, LeasedWork, UnitTasks};
 use crate::again::same_command;
+use crate::commands::leasing::{Admission, Leasing};
 use crate::commands::share::share;
 use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
 use crate::launch::{Machine, Place, WorkerCommand, places};
-use crate::leasing::{Admission, Leasing};
 use crate::signals::Signals;
 use crate::tls::TlsArguments;
 use crate::typed_numbers;

@@ -14,10 +14,10 @@ use super::retrieval::{self, RetrievalArguments};
 use super::set::SetArguments;
 use super::units::Session;
 use super::vqa::{self, VqaArguments};
+use crate::commands::leasing::LeaseWorkerArguments;
 use crate::commands::worker::{device_choice, limit_threads};
 use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
-use crate::leasing::LeaseWorkerArguments;
 use crate::signals::Signals;
 
 #[derive(Debug, Args)]

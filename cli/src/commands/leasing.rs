@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::commands::{even_unread, print_json};
+use super::{even_unread, print_json};
 use crate::error::CliError;
 use crate::identity::binary_identity;
 use crate::launch::{Going, LEAVE_WITHIN, Place, WorkerCommand, WorkerLaunch, Workers};
