@@ -77,8 +77,8 @@ const PROMPT_LESS_END: usize = 3;
 impl Preset {
     /// The preset for a language model that is decoder-only (OPT) or an encoder-decoder (T5).
     ///
-    /// The minimum of the paper's captions counts four tokens of the prompt with OPT, and the start token with
-    /// T5: 8 are 4 and 7 new ones.
+    /// The minimum of the paper's captions counts four tokens of the prompt with OPT, and the start token
+    /// with T5: 8 are 4 and 7 new ones.
     pub fn of(source: Source, written: Written, is_encoder_decoder: bool) -> Self {
         match (source, written, is_encoder_decoder) {
             (Source::Paper, Written::Caption, false) => {

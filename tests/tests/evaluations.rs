@@ -121,7 +121,8 @@ fn captions_are_the_same_whoever_writes_them(run: &SmallRun) {
         same_file(&set.path("whole").join(name), &set.path("shares").join(name));
     }
 
-    // Workers write the same, as many as there are, and so does whoever goes on after a coordinator was killed.
+    // Workers write the same, as many as there are, and so does whoever goes on after a coordinator was
+    // killed.
     let one = [&SHORT[..], &["--workers", "1"]].concat();
     let three = [&SHORT[..], &["--workers", "3"]].concat();
     let by_three = line(&set.evaluate("caption", "captions.jsonl", "three", &three).expect(0));

@@ -35,8 +35,8 @@ pub(crate) struct ScoreArguments {
     /// What a model wrote or found: JSON, or similarities as .npy or .safetensors.
     #[arg(long, value_name = "F")]
     results: PathBuf,
-    /// What is right, in the data set's own form or in LAVIS's (JSON), in a table of your own (`.csv`, `.tsv`,
-    /// `.jsonl`) or in a Parquet file.
+    /// What is right, in the data set's own form or in LAVIS's (JSON), in a table of your own (`.csv`,
+    /// `.tsv`, `.jsonl`) or in a Parquet file.
     #[arg(long, value_name = "F")]
     references: PathBuf,
     /// The questions' texts, for the page: VQA's file of questions (vqa, okvqa).
