@@ -106,7 +106,7 @@ pub(super) struct Begun {
     stop: CancellationToken,
     // Goes away with the evaluation, where nothing is kept.
     _scratch: Option<TempDir>,
-    _signals: Signals,
+    signals: Signals,
 }
 
 /// Who computes.
@@ -171,7 +171,7 @@ impl UnitArguments {
             (None, Some(coordination)) => Hands::Others(RefCell::new(Some(Box::new(coordination)))),
             (None, None) => Hands::Own(self.shard.unwrap_or(Share::WHOLE)),
         };
-        Ok(Begun { tasks, hands, stop: signals.graceful(), _scratch: scratch, _signals: signals })
+        Ok(Begun { tasks, hands, stop: signals.graceful(), _scratch: scratch, signals })
     }
 }
 
@@ -193,14 +193,24 @@ impl Begun {
         phase: usize,
         compute: impl AsyncFnMut(Unit) -> JobResult<Vec<u8>>,
     ) -> Result<Option<Exit>, CliError> {
-        match &self.hands {
-            Hands::Own(share) => self.own(self.tasks.phases[phase], *share, compute).await,
-            Hands::Leased(leased) => leased.work(&self.tasks, phase, &self.stop, compute).await,
-            Hands::Others(coordination) => match coordination.take() {
-                Some(coordination) => self.hand_out(*coordination).await,
-                // All phases were done at once.
-                None => Ok(None),
-            },
+        let worked = async {
+            match &self.hands {
+                Hands::Own(share) => self.own(self.tasks.phases[phase], *share, compute).await,
+                Hands::Leased(leased) => leased.work(&self.tasks, phase, &self.stop, compute).await,
+                Hands::Others(coordination) => match coordination.take() {
+                    Some(coordination) => self.hand_out(*coordination).await,
+                    // All phases were done at once.
+                    None => Ok(None),
+                },
+            }
+        };
+        let forced = self.signals.forced();
+        tokio::select! {
+            worked = worked => worked,
+            () = forced.cancelled() => Err(CliError::failed(format!(
+                "ended at once by a second signal; what is written holds: continue with {}",
+                same_command(None)
+            ))),
         }
     }
 

@@ -46,11 +46,7 @@ pub(super) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
     let device = chosen.decide("--device", &configured.to_string());
     let device = device.map_err(|error| CliError::config(error.to_string()))?;
     let session = Session { signals, leased: Some(LeasedUnits::new(client)) };
-    let (forced, done) = (session.signals.forced(), evaluate(&task, evaluation, device, session));
-    tokio::select! {
-        done = done => done,
-        () = forced.cancelled() => Err(CliError::failed("ended at once by a second signal")),
-    }
+    evaluate(&task, evaluation, device, session).await
 }
 
 async fn evaluate(
