@@ -1,7 +1,10 @@
 //! What all evaluations over a set have in common: the set, units and shares, and how scores are shown.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::corpus::survey::thumbnail;
 use blip2_dataset::error::DatasetError;
 use blip2_evaluation::job::{EvaluationJob, EvaluationRecord, Phase};
@@ -21,10 +24,12 @@ use super::score::page;
 use super::score::references::Judged;
 use super::score::summary::{Files, Summary};
 use super::units::{Begun, Session, UnitArguments};
+use crate::commands::checkpoint::Target;
 use crate::commands::{print_json, print_text};
 use crate::error::CliError;
 use crate::places::typed_location;
 use crate::report::write_page;
+use crate::run_folder::stored_manifest;
 use crate::typed_numbers;
 
 /// An evaluation that is begun.
@@ -152,6 +157,22 @@ impl SetArguments {
         self.units.begun(session, UnitTasks { job, phases }, &work, device, scratch)
     }
 
+    /// What the reader of the scores must know where files of the set are among those that the model's run
+    /// was trained on.
+    async fn seen_in_training(&self) -> Result<Option<String>, CliError> {
+        let is_parquet = self.data.iter().all(|data| data.ends_with(".parquet"));
+        if !is_parquet || is_export(&self.model).await? {
+            return Ok(None);
+        }
+        let root = Target::resolve(&self.model).await?.root;
+        // A run of imported weights has read nothing.
+        let Ok(trained) = stored_manifest(&root).await else { return Ok(None) };
+        let trained: BTreeSet<&str> = trained.files.iter().map(|file| file.location.as_str()).collect();
+        let set = Manifest::open(&self.data, &ColumnNames::default()).await?;
+        let both = set.files.iter().filter(|file| trained.contains(file.location.as_str())).count();
+        Ok((both > 0).then(|| format!("{both} of these files are among those that the run was trained on")))
+    }
+
     /// The files of a summary.
     fn files(&self, task: &str, mode: Option<String>, results: String) -> Files {
         Files { task: task.to_owned(), mode, results, references: self.data.join(", "), against: None }
@@ -162,11 +183,12 @@ impl SetArguments {
         &self,
         begun: &Begun,
         (task, mode): (&str, Option<String>),
-        notes: Vec<String>,
+        mut notes: Vec<String>,
         mut judged: Judged,
         pictured: Pictured<'_, T>,
     ) -> Result<Exit, CliError> {
         let draws = Draws { count: self.shown.bootstrap, seed: self.shown.bootstrap_seed };
+        notes.extend(self.seen_in_training().await?);
         let results = match &self.units.out {
             Some(_) => begun.job().out().join(pictured.results).to_string(),
             None => self.model.clone(),
