@@ -32,23 +32,20 @@ impl ImageWriter for Answerer {
         asked: &[Asked],
         decoding: &Decoding,
     ) -> EvaluationResult<Vec<Caption>> {
-        let features = self.images.features(images)?;
         let questions: Vec<&str> = asked.iter().map(|asked| asked.question.as_str()).collect();
-        let mut texts = Vec::with_capacity(asked.len());
-        for (questions, places) in questions.chunks(self.batch).zip(places.chunks(self.batch)) {
-            let set = QuestionSet {
-                model: &self.model,
-                language: &self.language,
-                features: &features,
-                places,
-                questions,
-                search: &decoding.options,
-                device: self.images.device(),
-            };
-            let written = self.task.answers(&set).map_err(as_evaluated)?;
-            texts.extend(written.into_iter().map(|WrittenAnswer { text, tokens }| Caption { text, tokens }));
-        }
-        Ok(texts)
+        let set = QuestionSet {
+            model: &self.model,
+            language: &self.language,
+            encoder: &self.images,
+            images,
+            places,
+            questions: &questions,
+            search: &decoding.options,
+            batch: self.batch,
+        };
+        let written = self.task.answers(&set).map_err(as_evaluated)?;
+        let caption = |WrittenAnswer { text, tokens }: WrittenAnswer| Caption { text, tokens };
+        Ok(written.into_iter().map(caption).collect())
     }
 
     fn image_size(&self) -> usize {

@@ -71,7 +71,11 @@ pub(super) fn of_every_run() -> Result<BTreeMap<String, Key>, CliError> {
     defaults.insert(model_folder::KEY.to_owned(), model_folder::default());
     let file = &declared().file;
     let if_set: Vec<String> = schema::stored_if_set(file);
-    defaults.extend(if_set.iter().map(|key| (key.clone(), Value::String(String::new()))));
+    let nothing = |key: &String| match schema::at(file, key) {
+        Some(own) if own["type"] == "boolean" => Value::Boolean(false),
+        _ => Value::String(String::new()),
+    };
+    defaults.extend(if_set.iter().map(|key| (key.clone(), nothing(key))));
     let keys = defaults.into_iter().map(|(key, default)| {
         // A key that is not stored is explained where its section begins.
         let section = key.rsplit_once('.').map_or("", |(section, _)| section);

@@ -4,8 +4,8 @@ use blip2_dataset::corpus::samples::Sample;
 use blip2_evaluation::caption_loss::CaptionLosses;
 use blip2_evaluation::retrieval::Retrieval;
 use blip2_evaluation::sample_encoder::SampleEncoder;
+use blip2_images::RgbImage;
 use blip2_model::language::generation::GenerateOptions;
-use burn::tensor::{Device, Tensor};
 
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
@@ -68,16 +68,18 @@ impl<'a> EvaluationSet<'a> {
     }
 }
 
-/// Questions on images that were looked at.
+/// Questions on images.
 pub(crate) struct QuestionSet<'a> {
     pub(crate) model: &'a ModelSettings,
     pub(crate) language: &'a Language,
-    /// `[images, tokens, width]`
-    pub(crate) features: &'a Tensor<3>,
+    /// The frozen image encoder.
+    pub(crate) encoder: &'a SampleEncoder,
+    pub(crate) images: &'a [RgbImage],
     /// Which image each question is about.
     pub(crate) places: &'a [usize],
     pub(crate) questions: &'a [&'a str],
     /// End tokens are those of the stage's answers.
     pub(crate) search: &'a GenerateOptions,
-    pub(crate) device: &'a Device,
+    /// Questions answered at a time, one at least.
+    pub(crate) batch: usize,
 }
