@@ -305,3 +305,75 @@ fn stopped(done: u64, units: u64, of: &str) -> Exit {
     eprintln!("stopped after {done} of {units} units of {of}; continue with {}", same_command(None));
     Exit::Interrupted
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use blip2_evaluation::job::EvaluationRecord;
+    use blip2_run::exit::ExitClass as _;
+    use blip2_store::Location;
+    use serde_json::json;
+
+    use super::*;
+
+    const PHASE: Phase = Phase { folder: "texts", ending: "jsonl" };
+
+    fn record(items: u64) -> EvaluationRecord {
+        EvaluationRecord {
+            task: "caption".into(),
+            model: "m".into(),
+            set: "s".into(),
+            items,
+            unit_items: 4,
+            settings: json!({"beams": 5}),
+        }
+    }
+
+    fn read(items: Range<usize>, content: &[u8]) -> Result<Vec<usize>, String> {
+        let read: Vec<usize> = serde_json::from_slice(content).map_err(|error| error.to_string())?;
+        if read.len() == items.len() { Ok(read) } else { Err(format!("{} items", read.len())) }
+    }
+
+    #[tokio::test]
+    async fn shares_and_restarts_give_what_one_process_gives() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = Location::parse(folder.path().to_str().unwrap()).unwrap();
+        let job = EvaluationJob::begin(&out, record(10)).await.unwrap();
+        assert_eq!((job.units(), job.items(2)), (3, 8..10));
+        let computed = RefCell::new(Vec::new());
+        let compute = async |Unit { items, next }: Unit| {
+            computed.borrow_mut().push((items.start, next.map(|next| next.start)));
+            Ok(serde_json::to_vec(&items.collect::<Vec<_>>()).unwrap())
+        };
+        let share = |index| Share { index, count: 2 };
+        let progress = job.work(PHASE, share(1), || false, compute, |_| {}).await.unwrap();
+        assert_eq!(progress, Progress { done: 1, units: 3 });
+        assert!(job.results(PHASE, read).await.unwrap_err().to_string().contains("000000.jsonl"));
+        // Another process goes on with it; what is there is not computed again.
+        let job = EvaluationJob::begin(&out, record(10)).await.unwrap();
+        let stopped = job.work(PHASE, Share::WHOLE, || true, compute, |_| {}).await.unwrap();
+        assert_eq!(stopped.done, 1);
+        assert!(job.work(PHASE, share(0), || false, compute, |_| {}).await.unwrap().is_finished());
+        assert_eq!(*computed.borrow(), [(4, None), (0, Some(8)), (8, None)]);
+        assert_eq!(job.results(PHASE, read).await.unwrap(), (0..10).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn another_jobs_folder_and_a_torn_unit_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = Location::parse(folder.path().to_str().unwrap()).unwrap();
+        let job = EvaluationJob::begin(&out, record(10)).await.unwrap();
+        for (other, word) in [
+            (EvaluationRecord { model: "n".into(), ..record(10) }, "another model"),
+            (record(11), "another set"),
+            (EvaluationRecord { settings: json!({}), ..record(10) }, "prompt"),
+        ] {
+            let error = EvaluationJob::begin(&out, other).await.unwrap_err();
+            assert!(error.to_string().contains(word) && error.exit() == Exit::Refused, "{error}");
+        }
+        job.work(PHASE, Share::WHOLE, || false, async |_| Ok(b"[1".to_vec()), |_| {}).await.unwrap();
+        let error = job.results(PHASE, read).await.unwrap_err();
+        assert!(error.to_string().contains("remove it") && error.exit() == Exit::BadInput, "{error}");
+    }
+}
