@@ -55,6 +55,16 @@ impl From<GenerateOptions> for Decoding {
 #[derive(Debug, Clone)]
 pub struct SoftPrompts(Tensor<3>);
 
+impl SoftPrompts {
+    /// Those of the images at these places, each as often as it is named.
+    pub fn select(&self, images: &[usize]) -> Self {
+        // A batch has far fewer images than 2^31.
+        let places: Vec<i32> = images.iter().map(|place| *place as i32).collect();
+        let places = Tensor::<1, Int>::from_ints(places.as_slice(), &self.0.device());
+        Self(self.0.clone().select(0, places))
+    }
+}
+
 impl Captioner {
     /// Opens a `Blip2ForConditionalGeneration` folder with its tokenizer.
     ///
@@ -80,6 +90,24 @@ impl Captioner {
     /// Encodes so many images, and writes so many texts, at a time.
     pub fn with_batch(self, batch: usize) -> Self {
         Self { batch: batch.max(1), ..self }
+    }
+
+    /// Reads images of `side` pixels; position tables are resized.
+    ///
+    /// # Errors
+    /// A size that is not a multiple of the patches'.
+    pub fn resized(self, side: usize) -> Result<Self> {
+        Ok(Self { model: self.model.resized(side)?, ..self })
+    }
+
+    /// Side of its images, pixels.
+    pub fn image_size(&self) -> usize {
+        self.model.encoder().image_size()
+    }
+
+    /// Whether its language model reads the prompt in an encoder of its own, as T5 does.
+    pub fn is_encoder_decoder(&self) -> bool {
+        self.model.language_model().is_encoder_decoder()
     }
 
     /// Tokens that a prompt and its continuation may have together.

@@ -3,8 +3,10 @@
 mod config;
 pub mod export;
 mod model;
+mod retrieval;
 mod tokens;
 
 pub use config::PublishedQFormer;
 pub use model::Blip2;
+pub use retrieval::Blip2Retrieval;
 pub use tokens::PromptTokens;

@@ -16,8 +16,9 @@
 //! | [`frozen_models`], [`open`], `warm_up`, `own_device` | what a run computes with |
 //! | [`config`], [`settings`], `places` | what a run is told |
 //! | `check`, `model_check`, `published_sizes` | what can be known before a run is begun |
-//! | [`evaluate`], [`mod@import`], [`mod@export`] | a checkpoint measured; published weights in and out |
+//! | [`evaluate`], `answering`, [`mod@import`], [`mod@export`] | a checkpoint measured; published weights in and out |
 
+mod answering;
 mod batches;
 mod check;
 mod checkpoint;
@@ -47,6 +48,7 @@ mod upload;
 mod warm_up;
 mod wire_values;
 
+pub use answering::Answerer;
 pub use batches::{BatchRange, start_loader};
 pub use check::{Place, check};
 pub use checkpoint::{NamedState, read_checkpoint};

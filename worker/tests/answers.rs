@@ -8,10 +8,17 @@ use std::time::Duration;
 
 use blip2_collective::{Exchange, Limits, Member, World};
 use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::corpus::samples::read_first;
+use blip2_evaluation::writing::{Asked, ImageWriter as _};
+use blip2_model::language::generation::GenerateOptions;
 use blip2_proto::transport::Transport;
+use blip2_worker::evaluate::Evaluator;
 use blip2_worker::step::Peers;
 use blip2_worker::task::TaskSettings;
-use blip2_worker::{BatchRange, TrainState, WorkerConfig, start_loader};
+use blip2_worker::{BatchRange, NamedState, TrainState, WorkerConfig, start_loader};
+use bytes::Bytes;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -29,13 +36,64 @@ fn one_word_answers_to_questions_on_64_images_are_learned_to_the_last() {
     (stage.optimizer.learning_rate, stage.optimizer.warmup_steps) = (2e-3, 40);
     (config.eval.data, config.eval.rows, config.eval.every_steps) =
         (config.data.train.clone(), 64, LOOKED_AT);
-    let accuracies = accuracies(&config);
+    let (accuracies, state) = accuracies(&config);
     assert!(accuracies[0] < 0.9, "what is known at once needs no learning: {accuracies:?}");
     assert_eq!(accuracies.last(), Some(&1.0), "{accuracies:?}");
+    answers_of_an_evaluation_are_those_of_the_run(&config, &state);
 }
 
-/// The accuracies on the held-out rows until all answers are right.
-fn accuracies(config: &WorkerConfig) -> Vec<f64> {
+/// What was learned is answered too where sets are evaluated; and what is answered depends on the image.
+fn answers_of_an_evaluation_are_those_of_the_run(config: &WorkerConfig, state: &TrainState) {
+    let stored = NamedState::decode("a state", &[stored(state)]).unwrap();
+    let stage = config.first_stage().unwrap();
+    let answerer = Evaluator::open(config).unwrap().answerer(&stage, &stored, 10).unwrap();
+    assert_eq!(answerer.own_prompt().as_deref(), Some("Question: {} Answer:"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let columns = &config.data.columns;
+    let rows = read_first(&config.data.train, columns, config.data.max_pixels, 64, Some);
+    let (rows, _) = runtime.block_on(rows).unwrap();
+    let images: Vec<_> = rows.iter().map(|row| row.image.clone()).collect();
+    let questions = || rows.iter().map(|row| row.question.as_ref().unwrap());
+    let asked: Vec<Asked> = questions()
+        .map(|question| Asked { prompt: String::new(), question: question.text.clone() })
+        .collect();
+    let right = |places: &[usize]| {
+        let options = GenerateOptions { max_new_tokens: 6, ..GenerateOptions::default() };
+        let texts = answerer.texts(&images, places, &asked, &options.into()).unwrap();
+        assert_eq!(texts.len(), 64);
+        questions().zip(&texts).filter(|(asked, text)| asked.answers.most_frequent() == text.text).count()
+    };
+    let own = right(&(0..64).collect::<Vec<_>>());
+    assert!(own >= 62, "{own} of 64 answers are right of their own images");
+    // Of another image, whose answer is another word.
+    let other = right(&(0..64).map(|row| (row + 2) % 64).collect::<Vec<_>>());
+    assert!(other < 32, "{other} of 64 answers are right of other images");
+}
+
+/// A state as a checkpoint has it, in one part.
+fn stored(state: &TrainState) -> Bytes {
+    let kinds = [
+        ("parameters", &state.parameters),
+        ("first_moments", &state.moments.first),
+        ("second_moments", &state.moments.second),
+    ];
+    let bytes = kinds.map(|(kind, values)| {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        (kind, bytes)
+    });
+    let tensors = state.layout.tensors();
+    let views = bytes.iter().flat_map(|(kind, bytes)| {
+        tensors.iter().map(move |tensor| {
+            let range = 4 * tensor.range().start..4 * tensor.range().end;
+            let view = TensorView::new(Dtype::F32, tensor.shape.clone(), &bytes[range]).unwrap();
+            (format!("{kind}.{}", tensor.name), view)
+        })
+    });
+    safetensors::serialize(views, None).unwrap().into()
+}
+
+/// The accuracies on the held-out rows until all answers are right, and what gives the last one.
+fn accuracies(config: &WorkerConfig) -> (Vec<f64>, TrainState) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let manifest = runtime.block_on(Manifest::open(&config.data.train, &config.data.columns)).unwrap();
     let bind =
@@ -68,7 +126,7 @@ fn accuracies(config: &WorkerConfig) -> Vec<f64> {
     }
     drop(loader);
     runtime.block_on(exchange.shutdown());
-    accuracies
+    (accuracies, state)
 }
 
 #[test]

@@ -123,9 +123,9 @@ pub(super) fn read_qformer_config(config: &FolderConfig) -> Result<(QFormerConfi
 }
 
 /// The Q-Former's section.
-const SECTION: &str = "qformer_config";
+pub(super) const SECTION: &str = "qformer_config";
 
-fn sizes(config: &FolderConfig) -> Result<(QFormerConfig, f64), ModelError> {
+pub(super) fn sizes(config: &FolderConfig) -> Result<(QFormerConfig, f64), ModelError> {
     let section = SECTION;
     config.require(Some(section), "hidden_act", &"gelu".into())?;
     let sizes: QFormerSection = config.parse_section(section)?;

@@ -98,6 +98,15 @@ impl Blip2 {
         Self { processor, ..self }
     }
 
+    /// The same model for images of another size; its position table is resized bicubically.
+    ///
+    /// # Errors
+    /// A size that is not a multiple of the patches'.
+    pub fn resized(self, side: usize) -> Result<Self, ModelError> {
+        let processor = self.processor.clone().resized(side);
+        Ok(Self { encoder: self.encoder.resized(side)?, processor, ..self })
+    }
+
     /// How its images are prepared.
     pub fn processor(&self) -> &ImageProcessor {
         &self.processor

@@ -43,6 +43,15 @@ pub(crate) struct AskedText<'a> {
     pub(crate) answer: &'a str,
 }
 
+/// An answer that the language model wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WrittenAnswer {
+    /// Trimmed.
+    pub(crate) text: String,
+    /// With the end token.
+    pub(crate) tokens: Vec<u32>,
+}
+
 impl AnswerTexts {
     /// The texts behind `prompt`, or behind that of the family where it is empty; `lengths` are the tokens of
     /// a prompt and of an answer, and `open` opens the tokenizer for texts of a length.
@@ -147,7 +156,12 @@ impl AnswerTexts {
         Tokens { ids: padded, mask, has_text: true }
     }
 
-    /// What `model` answers behind each question's soft prompt: the likeliest token each time.
+    /// The search that takes the likeliest token each time.
+    pub(crate) fn greedy(&self) -> GenerateOptions {
+        GenerateOptions { max_new_tokens: self.lengths.1, ..GenerateOptions::default() }
+    }
+
+    /// What `model` answers behind each question's soft prompt, as `search` has it but for the end tokens.
     ///
     /// # Shapes
     /// - soft_prompts `[questions, queries, width]`
@@ -159,8 +173,9 @@ impl AnswerTexts {
         model: &LanguageModel,
         soft_prompts: Tensor<3>,
         questions: &[&str],
+        search: &GenerateOptions,
         device: &Device,
-    ) -> Result<Vec<String>> {
+    ) -> Result<Vec<WrittenAnswer>> {
         let prompts: Vec<Vec<u32>> =
             questions.iter().map(|question| Ok(self.prompt(question)?.1)).collect::<Result<_>>()?;
         let [rows, queries, _] = soft_prompts.dims();
@@ -173,14 +188,12 @@ impl AnswerTexts {
         let (ids, mask) = padded_to_longest(&prompts, self.pad, side, device);
         let inputs = Tensor::cat(vec![soft_prompts, model.embed(ids)], 1);
         let mask = Tensor::cat(vec![Tensor::ones([rows, queries], device), mask], 1);
-        let options = GenerateOptions {
-            max_new_tokens: self.lengths.1,
-            beams: 1,
-            eos: self.end_tokens(model)?,
-            ..GenerateOptions::default()
-        };
+        let options = GenerateOptions { eos: self.end_tokens(model)?, ..search.clone() };
         let written = model.generate(inputs, mask, &prompts, &options, &|_| false)?;
-        let text = |ids: Vec<u32>| Ok(self.prompts.decode(&ids, true)?.trim().to_owned());
+        let text = |tokens: Vec<u32>| {
+            let text = self.prompts.decode(&tokens, true)?.trim().to_owned();
+            Ok(WrittenAnswer { text, tokens })
+        };
         written.into_iter().map(text).collect()
     }
 
@@ -303,10 +316,15 @@ mod tests {
         for backbone in ["opt-tiny", "t5-tiny"] {
             let (texts, model) = texts(backbone, "", (24, 4)).unwrap();
             let soft = Tensor::<3>::ones([2, 3, model.width()], &device) * 0.1;
-            let both =
-                texts.written(&model, soft.clone(), &["what is this red car?", "why?"], &device).unwrap();
-            let alone = texts.written(&model, soft.narrow(0, 1, 1), &["why?"], &device).unwrap();
-            assert_eq!(both[1..], alone, "{backbone}: padding is not read");
+            for beams in [1, 3] {
+                let search = GenerateOptions { beams, ..texts.greedy() };
+                let write = |soft: Tensor<3>, questions: &[&str]| {
+                    texts.written(&model, soft, questions, &search, &device).unwrap()
+                };
+                let both = write(soft.clone(), &["what is this red car?", "why?"]);
+                let alone = write(soft.clone().narrow(0, 1, 1), &["why?"]);
+                assert_eq!(both[1..], alone, "{backbone}, {beams} beams: padding is not read");
+            }
         }
     }
 }

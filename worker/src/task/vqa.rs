@@ -32,11 +32,11 @@ use self::measures::accuracy_of;
 use super::description::{LossName, Needs, Task, Unusable, loss};
 use super::export::{ExportTarget, Layout};
 use super::image_encoder::TaskEncoder;
-use super::scores::{AnswerScores, EvaluationSet, Measure, Scores, WrittenAnswer};
+use super::scores::{AnswerScores, EvaluationSet, Measure, QuestionSet, Scores, WrittenAnswer};
 use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
-use crate::language::{AskedText, Language, LanguageTexts};
+use crate::language::{AskedText, Language, LanguageTexts, WrittenAnswer};
 use crate::open::{SeededValues, qformer_text, qformer_text_around};
 use crate::settings::encoder::EncoderTraining;
 use crate::settings::model::ModelSettings;
@@ -336,6 +336,27 @@ impl TaskModel for VqaTask {
         }))
     }
 
+    fn answers(&self, set: &QuestionSet<'_>) -> Result<Vec<WrittenAnswer>> {
+        let encoder = self.settings.question_encoder(set.model, set.language, self.key.stage)?;
+        let trained = self.encoder.of_samples(set.encoder)?;
+        let images = trained.as_ref().unwrap_or(set.encoder).features(set.images)?;
+        let texts = set.language.answers(self.key.stage)?;
+        let mut answers = Vec::with_capacity(set.questions.len());
+        for (questions, places) in set.questions.chunks(set.batch).zip(set.places.chunks(set.batch)) {
+            let (mut ids, mut mask) = (Vec::new(), Vec::new());
+            for question in questions {
+                let tokens = encoder.encode(question)?;
+                ids.extend(tokens.ids);
+                mask.extend(tokens.mask);
+            }
+            let features = selected(images.clone(), places);
+            let prompt = self.soft_prompts(features, Questions { ids: &ids, mask: &mask })?;
+            let device = set.encoder.device();
+            answers.extend(texts.written(&set.language.model, prompt, questions, set.search, device)?);
+        }
+        Ok(answers)
+    }
+
     fn export(&mut self, _: Layout, target: ExportTarget<'_>) -> Result<()> {
         self.encoder.has_names_in_lavis()?;
         let language_model = target.language_model()?;
@@ -416,7 +437,8 @@ impl VqaTask {
         let batch = texts.batch(&pairs, Vec::new())?;
         let loss = language.model.caption_loss(Some(prompt.clone()), &batch.texts(), device)?;
         let questions: Vec<&str> = asked.iter().map(|question| question.text.as_str()).collect();
-        let written = texts.written(&language.model, prompt.clone(), &questions, device)?;
+        let written = texts.written(&language.model, prompt.clone(), &questions, &texts.greedy(), device)?;
+        let written: Vec<String> = written.into_iter().map(|written| written.text).collect();
         let right = asked.iter().zip(&written).map(|(question, text)| accuracy_of(&question.answers, text));
         let accuracy = right.sum();
         Ok(Measured { loss: loss.value.read()?, tokens: batch.tokens() as f64, accuracy, written })
