@@ -4,7 +4,10 @@ mod files;
 
 use std::path::Path;
 
-use blip2_model::blip2::export::{ExportOptions, Precision, Retriever, export_blip2, export_retrieval};
+use blip2_model::blip2::asking::Asking;
+use blip2_model::blip2::export::{
+    ExportOptions, Precision, Retriever, Tokenizers, export_blip2, export_instructblip, export_retrieval,
+};
 use blip2_model::blip2::{Blip2, PromptTokens, PublishedQFormer};
 use blip2_model::clip::Clip;
 use blip2_model::language::LanguageModel;
@@ -243,6 +246,21 @@ fn blip2_folder(folder: &Path) -> Blip2 {
     model
 }
 
+/// A folder of `InstructBlipForConditionalGeneration` from the small parts.
+fn instructblip_folder(folder: &Path) -> Blip2 {
+    let device = Device::flex();
+    let encoder = ImageEncoder::open(&asset("eva-tiny"), &device).unwrap();
+    let language_model = LanguageModel::open(&asset("opt-tiny"), &device).unwrap();
+    let (qformer, width) = (qformer_of(&encoder), language_model.width());
+    let mut generate = GenerateModel::reading_questions(&qformer, 1e-6, width, &device).unwrap();
+    fill(&mut generate, 0.3);
+    let tokens = PromptTokens::choose(&asset("opt-tiny"), language_model.special_tokens()).unwrap();
+    let mut model = Blip2::from_parts(encoder, generate, language_model, qformer, tokens).unwrap();
+    let tokenizers = Tokenizers { language: &asset("opt-tiny"), qformer: &asset("qformer-tokenizer") };
+    export_instructblip(folder, &mut model, tokenizers, &ExportOptions::default()).unwrap();
+    model
+}
+
 fn qformer_of(encoder: &ImageEncoder) -> QFormerConfig {
     QFormerConfig::new(encoder.width())
         .with_hidden(16)
@@ -305,27 +323,17 @@ fn salesforce_blip2() {
 fn salesforce_instructblip() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("instructblip");
-    let model = blip2_folder(&folder);
+    let model = instructblip_folder(&folder);
+    // Published ones say neither which token marks images nor how they were asked.
     let path = folder.join("config.json");
     let mut config = read_json(&path);
-    config["model_type"] = "instructblip".into();
-    config["vision_config"]["model_type"] = "instructblip_vision_model".into();
-    config["qformer_config"]["model_type"] = "instructblip_qformer".into();
+    let fields = config.as_object_mut().unwrap();
+    for added in ["image_token_index", "question_prompt", "qformer_reads"] {
+        assert!(fields.remove(added).is_some(), "{added}");
+    }
     write_json(&path, &config);
     let weights = folder.join("model.safetensors");
-    let mut tensors: Tensors = tensors_in(&weights)
-        .into_iter()
-        .map(|(name, tensor)| (name.replace("qformer.layernorm.", "qformer.embeddings.layernorm."), tensor))
-        .collect();
-    tensors.insert("qformer.embeddings.word_embeddings.weight".into(), (vec![40, 16], vec![0.1; 640]));
-    tensors.insert("qformer.embeddings.position_embeddings.weight".into(), (vec![8, 16], vec![0.1; 128]));
-    for layer in 0..2 {
-        let name = |part: &str| format!("qformer.encoder.layer.{layer}.{part}");
-        tensors.insert(name("intermediate.dense.weight"), (vec![24, 16], vec![0.1; 384]));
-        tensors.insert(name("output.LayerNorm.bias"), (vec![16], vec![0.1; 16]));
-    }
-    std::fs::remove_file(&weights).unwrap();
-    write_safetensors(&weights, &tensors);
+    let tensors = tensors_in(&weights);
     assert_eq!(features(&open_encoder(&folder)), features(model.encoder()));
     let language_model = LanguageModel::open(&folder, &Device::flex()).unwrap();
     assert_eq!(language_model.width(), model.language_model().width());
@@ -334,8 +342,17 @@ fn salesforce_instructblip() {
     let source = WeightSource::open_published(&folder).unwrap();
     let name = "Qformer.bert.embeddings.LayerNorm.weight";
     assert_eq!(source.read(name, &[16]).unwrap(), tensors["qformer.embeddings.layernorm.weight"].1);
+    let whole = Blip2::open(&folder, &Device::flex()).unwrap();
+    assert!(whole.reads_questions());
+    assert_eq!(whole.asking(), &Asking::published(false));
+    assert_eq!(whole.tokens().image, model.tokens().image);
+    let missing = "qformer.embeddings.position_embeddings.weight";
+    let mut tensors = tensors;
+    tensors.remove(missing).unwrap();
+    std::fs::remove_file(&weights).unwrap();
+    write_safetensors(&weights, &tensors);
     let error = Blip2::open(&folder, &Device::flex()).unwrap_err().to_string();
-    assert!(error.contains("reads the prompt too"), "{error}");
+    assert!(error.contains(missing), "{error}");
 }
 
 /// `Salesforce/blip2-itm-vit-g` as an image encoder.

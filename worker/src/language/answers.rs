@@ -1,20 +1,13 @@
 //! Questions and answers as texts of a language model.
 
 use blip2_dataset::text::{TextEncoder, Tokens};
+use blip2_model::blip2::asking::{CONTINUED, PLACE, READ};
 use blip2_model::language::LanguageModel;
 use blip2_model::language::generation::GenerateOptions;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::batch::{CaptionBatch, Flat};
 use crate::error::{Result, WorkerError};
-
-/// Where a prompt has the question.
-pub(crate) const PLACE: &str = "{}";
-
-/// The prompts of the paper, where none is given: of models that continue a text, and of those that answer
-/// what an encoder reads.
-const CONTINUED: &str = "Question: {} Answer:";
-const READ: &str = "Question: {} Short answer:";
 
 /// How a stage's questions and answers become texts of the language model.
 pub(crate) struct AnswerTexts {

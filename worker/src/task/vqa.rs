@@ -30,6 +30,7 @@ use self::answer_rows::{DrawKey, answer_rows};
 use self::measures::accuracy_of;
 use super::description::{LossName, Needs, Task, Unusable, loss};
 use super::export::{ExportTarget, Layout};
+use super::generate;
 use super::scores::{AnswerScores, EvaluationSet, Measure, Scores};
 use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
 use crate::error::{Result, WorkerError};
@@ -112,7 +113,7 @@ impl Task for VqaSettings {
     }
 
     fn layouts(&self) -> &'static [Layout] {
-        &[Layout::Lavis]
+        generate::LAYOUTS
     }
 }
 
@@ -309,10 +310,14 @@ impl TaskModel for VqaTask {
         }))
     }
 
-    fn export(&mut self, _: Layout, target: ExportTarget<'_>) -> Result<()> {
+    fn export(&mut self, layout: Layout, target: ExportTarget<'_>) -> Result<()> {
         let language_model = target.language_model()?;
-        let prefix = language_model.prefix();
-        Ok(export_lavis(target.out, &mut self.model, Some(prefix), target.options.precision)?)
+        if layout == Layout::Lavis {
+            let prefix = language_model.prefix();
+            return Ok(export_lavis(target.out, &mut self.model, Some(prefix), target.options.precision)?);
+        }
+        let asking = self.settings.asking(language_model.is_encoder_decoder());
+        target.instructblip(self.model.clone(), language_model, asking)
     }
 }
 

@@ -1,9 +1,9 @@
 //! The settings of the vqa task.
 
+use blip2_model::blip2::asking::{Asking, PLACE, QFormerReads};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::language::PLACE;
 use crate::settings::model::ModelSettings;
 use crate::task::description::Unusable;
 
@@ -84,6 +84,19 @@ impl Default for VqaSettings {
 }
 
 impl VqaSettings {
+    /// How the model is asked, for its folder.
+    pub(super) fn asking(&self, encoder_decoder: bool) -> Asking {
+        let published = Asking::published(encoder_decoder);
+        let qformer = match self.qformer_text {
+            QFormerText::Question => QFormerReads::Question,
+            QFormerText::Prompt => QFormerReads::Prompt,
+        };
+        match self.prompt.as_str() {
+            "" => Asking { qformer, ..published },
+            prompt => Asking { prompt: prompt.into(), qformer },
+        }
+    }
+
     pub(super) fn what_is_unusable(&self, model: &ModelSettings) -> Option<Unusable> {
         let positions = model.qformer.max_positions;
         if self.question_length > positions {
