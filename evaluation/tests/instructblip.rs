@@ -12,7 +12,7 @@ use blip2_model::blip2::export::{ExportOptions, Tokenizers, export_instructblip}
 use blip2_model::blip2::{Blip2, PromptTokens};
 use blip2_model::language::LanguageModel;
 use blip2_model::language::generation::GenerateOptions;
-use blip2_model::language::llama::{Llama, LlamaConfig};
+use blip2_model::language::llama::LlamaConfig;
 use blip2_model::objectives::generate::GenerateModel;
 use blip2_model::objectives::questions::Questions;
 use blip2_model::qformer::QFormerConfig;
@@ -49,9 +49,9 @@ fn families() -> [(LanguageModel, &'static str); 3] {
         vocab_size: 4096,
         ..LlamaConfig::default()
     };
-    let mut llama = Llama::new(&config, &Device::flex()).unwrap();
+    let mut llama = LanguageModel::zeros(&config, &Device::flex()).unwrap();
     fill(&mut llama, 0.4);
-    [(open("opt-tiny"), "opt-tiny"), (open("t5-tiny"), "t5-tiny"), (llama.into(), "opt-tiny")]
+    [(open("opt-tiny"), "opt-tiny"), (open("t5-tiny"), "t5-tiny"), (llama, "opt-tiny")]
 }
 
 /// Writes a folder of arbitrary weights around a small Q-Former that reads questions.
@@ -146,8 +146,8 @@ fn of_a_text_that_is_longer_than_the_positions_the_end_is_read() {
     assert_ne!(written[0], written[2], "the end is read");
 }
 
-/// What this program makes of a folder: the scores of the first token behind each prompt, and the texts of two
-/// searches.
+/// What this program makes of a folder: the scores of the first token behind each prompt, and the texts of
+/// two searches.
 fn ours(folder: &Path, paths: &[PathBuf; 2]) -> Value {
     let device = Device::flex();
     let (model, captioner) =

@@ -9,6 +9,7 @@ pub mod contrast;
 mod description;
 pub(crate) mod export;
 pub mod generate;
+pub mod instruct;
 pub mod scores;
 mod training;
 pub mod vqa;
@@ -22,6 +23,7 @@ use self::caption::CaptionSettings;
 use self::contrast::ContrastSettings;
 pub use self::description::{LossName, Needs, Task, Unusable};
 use self::generate::GenerateSettings;
+use self::instruct::InstructSettings;
 pub(crate) use self::training::{ModelShape, TaskModel, Trainable};
 use self::vqa::VqaSettings;
 
@@ -53,6 +55,15 @@ macro_rules! tasks {
             }
         }
 
+        impl TaskSettings {
+            /// The same, to be changed.
+            pub(crate) fn trained_mut(&mut self) -> &mut dyn Trainable {
+                match self {
+                    $(Self::$task(settings) => settings,)*
+                }
+            }
+        }
+
         impl Deref for TaskSettings {
             type Target = dyn Task;
 
@@ -74,6 +85,8 @@ tasks! {
     Caption(CaptionSettings),
     /// Answers to questions that the Q-Former reads too.
     Vqa(VqaSettings),
+    /// What instructions in changing words ask for, which the Q-Former reads too.
+    Instruct(InstructSettings),
 }
 
 impl TaskSettings {

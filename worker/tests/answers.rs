@@ -8,10 +8,15 @@ use std::time::Duration;
 
 use blip2_collective::{Exchange, Limits, Member, World};
 use blip2_dataset::corpus::manifest::Manifest;
+use blip2_evaluation::captioning::Captioner;
+use blip2_model::blip2::Blip2;
 use blip2_proto::transport::Transport;
+use blip2_tensors::train::flat::FlatLayout;
+use blip2_worker::export::{ExportOptions, Layout, export};
 use blip2_worker::step::Peers;
 use blip2_worker::task::TaskSettings;
-use blip2_worker::{BatchRange, TrainState, WorkerConfig, start_loader};
+use blip2_worker::{BatchRange, NamedState, TrainState, WorkerConfig, start_loader};
+use burn::tensor::Device;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -112,4 +117,43 @@ fn the_text_half_comes_from_the_first_stage_and_the_rest_from_the_second() {
     assert!(begin(&config).contains("stages.answer.text_half = \"no/such/file.pth\""), "{}", begin(&config));
     config.model.init_checkpoint.clear();
     assert!(begin(&config).contains("model.init_checkpoint"), "{}", begin(&config));
+}
+
+/// The state as a checkpoint has it.
+fn stored(state: &TrainState) -> NamedState {
+    // Any moments will do: they are not exported.
+    let parts = ["parameters.", "first_moments.", "second_moments."].map(|kind| asked::weights(state, kind));
+    NamedState::decode("test", &parts.map(Into::into)).unwrap()
+}
+
+#[test]
+fn what_is_trained_to_answer_becomes_a_folder_of_instructblip() {
+    for backbone in ["backbones/opt-tiny", "backbones/t5-tiny"] {
+        let folder = tempfile::tempdir().unwrap();
+        let answers = asked::config(folder.path(), backbone, 4, 8);
+        let instructions = asked::instructions(folder.path(), backbone, 4, 8);
+        for (config, instructs) in [(answers, false), (instructions, true)] {
+            let frozen = config.frozen_models().unwrap();
+            let state = TrainState::fresh(&config, frozen.sizes, &frozen.device.clone().autodiff()).unwrap();
+            let (stage, out) = (config.first_stage().unwrap(), folder.path().join(instructs.to_string()));
+            let options = ExportOptions::default();
+            export(&config, &stage, &stored(&state), Layout::HuggingFace, &options, &out).unwrap();
+            let read = Blip2::open(&out, &Device::flex()).unwrap();
+            let mut trained = read.trained().clone();
+            assert_eq!(FlatLayout::of(&mut trained).unwrap(), state.layout);
+            assert!(state.layout.read(&mut trained).unwrap() == state.parameters);
+            // Answers end as captions do, what an instruction asks for with the end token.
+            let own_end = frozen.language.as_ref().unwrap().model.special_tokens().eos;
+            let ends_as_captions = !instructs && backbone.ends_with("opt-tiny");
+            assert_eq!(read.tokens().eos == own_end, !ends_as_captions, "{backbone}");
+            let captioner = Captioner::open_on(&out, Device::flex()).unwrap();
+            let asked = captioner.question("What is this?");
+            let word = if backbone.ends_with("t5-tiny") { "Short answer:" } else { "Answer:" };
+            let prompt = match instructs {
+                true => "what is this?".to_owned(),
+                false => format!("Question: what is this? {word}"),
+            };
+            assert_eq!((asked.prompt, asked.qformer.as_str()), (prompt, "what is this?"));
+        }
+    }
 }

@@ -37,8 +37,8 @@ type Trained = (Vec<f64>, Vec<f32>, Vec<StepBytes>);
 /// What each member of a run with `members` members comes to.
 fn train(config: &WorkerConfig, members: usize) -> Vec<Trained> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let manifest =
-        Arc::new(runtime.block_on(Manifest::open(&config.data.train, &config.data.columns)).unwrap());
+    let columns = config.first_stage().unwrap().settings.task.columns(&config.data.columns);
+    let manifest = Arc::new(runtime.block_on(Manifest::open(&config.data.train, &columns)).unwrap());
     let bind = || {
         Exchange::bind("127.0.0.1:0".parse().unwrap(), "token".into(), Limits::default(), Transport::plain())
     };
@@ -270,6 +270,26 @@ fn answers_in_all_modes_do_not_depend_on_the_number_of_members() {
             assert!(alone.0.iter().all(|value| value.is_finite()), "{backbone} {mode:?}: {:?}", alone.0);
             assert_all_like(&alone, &config, 2);
         }
+    }
+}
+
+#[test]
+fn instructions_do_not_depend_on_the_number_of_members() {
+    for backbone in ["backbones/opt-tiny", "backbones/t5-tiny"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = asked::instructions(folder.path(), backbone, 4, 8);
+        (config.eval.data, config.eval.rows, config.eval.every_steps) = (config.data.train.clone(), 80, 1);
+        let alone = train(&config, 1).remove(0);
+        assert!(alone.0.iter().all(|value| value.is_finite()), "{backbone}: {:?}", alone.0);
+        for members in [2, 4] {
+            assert_all_like(&alone, &config, members);
+        }
+        // Other words, another result.
+        let TaskSettings::Instruct(instruct) = &mut config.stages[2].task else {
+            panic!("the last instructs")
+        };
+        instruct.caption_templates = vec!["a caption:".into()];
+        assert_ne!(train(&config, 1).remove(0).1, alone.1, "{backbone}");
     }
 }
 

@@ -60,11 +60,13 @@ pub(super) fn at<'a>(schema: &'a Json, key: &str) -> Option<&'a Json> {
 }
 
 /// The keys of texts that are stored where they are set alone, so that runs from before them have the
-/// configurations they had.
-pub(super) fn stored_if_set(schema: &Json) -> Vec<String> {
-    fn collect(prefix: &str, schema: &Json, found: &mut Vec<String>) {
-        if schema["x-stored-if-set"] == true {
-            found.push(prefix.to_owned());
+/// configurations they had, with what they are otherwise: nothing, or what the mark says.
+pub(super) fn stored_if_set(schema: &Json) -> Vec<(String, String)> {
+    fn collect(prefix: &str, schema: &Json, found: &mut Vec<(String, String)>) {
+        match &schema["x-stored-if-set"] {
+            Json::Bool(true) => found.push((prefix.to_owned(), String::new())),
+            Json::String(otherwise) => found.push((prefix.to_owned(), otherwise.clone())),
+            _ => {}
         }
         for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
             let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };

@@ -31,6 +31,15 @@ pub enum Layout {
     Lavis,
 }
 
+/// What ends the texts that a model was trained to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// What ends a caption of the family.
+    Caption,
+    /// The language model's own end token.
+    EndToken,
+}
+
 /// Where a model is written, and the frozen ones beside it.
 pub(crate) struct ExportTarget<'a> {
     pub(crate) model: &'a ModelSettings,
@@ -59,10 +68,15 @@ impl ExportTarget<'_> {
         trained: GenerateModel,
         mut language_model: LanguageModel,
         asking: Asking,
+        ending: Ending,
     ) -> Result<()> {
         let language: &Path = self.model.language_model.as_ref();
         let (qformer, processor) = (self.qformer(), self.processor()?);
-        let tokens = PromptTokens::choose_or_add(language, language_model.special_tokens())?;
+        let special = language_model.special_tokens();
+        let mut tokens = PromptTokens::choose_or_add(language, special.clone())?;
+        if ending == Ending::EndToken {
+            tokens.eos = special.eos;
+        }
         language_model.grow_vocabulary(tokens.image as usize + 1);
         let mut whole = Blip2::from_parts(self.encoder, trained, language_model, qformer, tokens)?
             .with_processor(processor)

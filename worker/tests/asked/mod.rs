@@ -10,6 +10,7 @@ use blip2_dataset::corpus::samples::read_first;
 use blip2_worker::config::stage::StageSettings;
 use blip2_worker::settings::optimizer::OptimizerSettings;
 use blip2_worker::task::TaskSettings;
+use blip2_worker::task::instruct::InstructSettings;
 use blip2_worker::task::vqa::VqaSettings;
 use blip2_worker::{TrainState, WorkerConfig};
 use image::ImageFormat;
@@ -50,6 +51,23 @@ pub(crate) fn config(folder: &Path, language_model: &str, slots: u32, batch: u32
     config
 }
 
+/// The same with instructions in the words of the program, on its rows and on others that have captions
+/// alone.
+pub(crate) fn instructions(folder: &Path, language_model: &str, slots: u32, batch: u32) -> WorkerConfig {
+    let mut config = config(folder, language_model, slots, batch);
+    let stage = config.stages.last_mut().unwrap();
+    let TaskSettings::Vqa(VqaSettings { text_half, .. }) = &stage.task else { panic!("it answers") };
+    let settings = InstructSettings {
+        text_half: text_half.clone(),
+        instruction_length: 16,
+        output_length: 12,
+        ..InstructSettings::default()
+    };
+    stage.task = TaskSettings::Instruct(settings);
+    config.data.train.push(small::assets("corpus/test-00000.parquet"));
+    config
+}
+
 /// Names the weights of an untrained second stage in the configuration; the path of those of the first.
 fn beginning(config: &mut WorkerConfig, folder: &Path) -> String {
     let frozen = config.frozen_models().unwrap();
@@ -62,14 +80,19 @@ fn beginning(config: &mut WorkerConfig, folder: &Path) -> String {
 
 /// Writes the parameters under LAVIS's names, which are their own.
 fn write_weights(state: &TrainState, path: &Path) -> String {
+    std::fs::write(path, weights(state, "")).unwrap();
+    path.display().to_string()
+}
+
+/// The parameters as a safetensors file, with something before their names.
+pub(crate) fn weights(state: &TrainState, before: &str) -> Vec<u8> {
     let bytes: Vec<u8> = state.parameters.iter().flat_map(|value| value.to_le_bytes()).collect();
     let views = state.layout.tensors().iter().map(|tensor| {
         let range = 4 * tensor.range().start..4 * tensor.range().end;
         let view = TensorView::new(Dtype::F32, tensor.shape.clone(), &bytes[range]).unwrap();
-        (tensor.name.as_str(), view)
+        (format!("{before}{}", tensor.name), view)
     });
-    std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
-    path.display().to_string()
+    safetensors::serialize(views, None).unwrap()
 }
 
 /// Images of the emoji corpus with a question of two and an answer of eight, by the row's number.

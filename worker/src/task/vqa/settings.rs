@@ -35,8 +35,8 @@ pub enum QFormerText {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct VqaSettings {
-    /// Weights of the first stage of pre-training, a file or a folder: from it come the Q-Former's parts for
-    /// texts, which weights of the second stage have not.
+    /// Weights of the first stage of pre-training, or of a model that reads questions, a path or URL: from
+    /// them come the Q-Former's parts for texts, which weights of the second stage have not.
     pub text_half: String,
     /// What the language model reads, with `{}` for the question; empty: `Question: {} Answer:` for models
     /// that continue a text, `Question: {} Short answer:` for those with an encoder.
@@ -105,14 +105,6 @@ impl VqaSettings {
                 value: self.question_length.to_string(),
                 with: Some("model.qformer.max_positions"),
                 reason: format!("more than model.qformer.max_positions = {positions}"),
-            });
-        }
-        if self.text_half.contains("://") {
-            return Some(Unusable {
-                key: "text_half",
-                value: format!("\"{}\"", self.text_half),
-                with: None,
-                reason: "a path is needed: download it first".into(),
             });
         }
         let has_place = self.prompt.is_empty() || self.prompt.matches(PLACE).count() == 1;
