@@ -206,9 +206,9 @@ fn ours(folder: &Path, paths: &[PathBuf; 2]) -> Value {
 
 /// `transformers` loads what is exported of each family, and computes and writes the same.
 #[test]
-#[ignore = "runs the user's PyTorch: BLIP2_TRANSFORMERS names a Python that has it with transformers"]
+#[ignore = "runs the user's PyTorch: BLIP2_PYTHON names a Python that has it with transformers"]
 fn transformers_computes_and_writes_the_same() {
-    let python = std::env::var_os("BLIP2_TRANSFORMERS").expect("BLIP2_TRANSFORMERS names a Python");
+    let python = std::env::var_os("BLIP2_PYTHON").expect("BLIP2_PYTHON names a Python");
     let place = tempfile::tempdir().unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/transformers/check_instructblip.py");
     for (number, (language_model, tokenizer)) in families().into_iter().enumerate() {

@@ -1,6 +1,6 @@
 """Loads a folder of InstructBLIP with `transformers` and compares it with what this program made of it.
 
-    BLIP2_TRANSFORMERS=python cargo test --release -p blip2-evaluation --test instructblip -- --ignored
+    BLIP2_PYTHON=python cargo test --release -p blip2-evaluation --test instructblip -- --ignored
 
 starts it with a JSON file: the folder, and for each question the image, the prompt, what the Q-Former reads, the scores of the
 first token behind the prompt, and the tokens that were written with so many beams.

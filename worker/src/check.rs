@@ -19,7 +19,7 @@ use crate::config::stage::NumberedStage;
 use crate::config::valid::ValidConfig;
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
-use crate::state::empty_model;
+use crate::state::{empty_model, is_of_encoder};
 use crate::text_half::{TextHalf, not_named};
 
 /// Side of the pictures that are read to see whether they can be.
@@ -113,8 +113,9 @@ fn check_text_half(
     if stage.settings.task.trained().text_half().is_none() {
         return Ok(());
     }
-    let missing: Vec<&FlatTensor> =
-        layout.tensors().iter().filter(|tensor| !is_before(&tensor.name)).collect();
+    // An image encoder that no weights have is that of its own file.
+    let is_missing = |tensor: &&FlatTensor| !is_before(&tensor.name) && !is_of_encoder(&tensor.name);
+    let missing: Vec<&FlatTensor> = layout.tensors().iter().filter(is_missing).collect();
     let [first, ..] = &missing[..] else { return Ok(()) };
     match TextHalf::open(stage)? {
         Some(text_half) => missing.iter().try_for_each(|tensor| text_half.expect(tensor)),

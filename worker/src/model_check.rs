@@ -21,7 +21,7 @@ use crate::open::qformer_vocabulary;
 use crate::published_sizes::compare_folder;
 use crate::settings::model::FrozenDtype;
 use crate::settings::train::Compute;
-use crate::state::empty_model;
+use crate::state::{empty_model, is_of_encoder};
 use crate::task::TaskModel;
 use crate::text_half::{TextHalf, key_of, not_named};
 
@@ -282,8 +282,8 @@ fn open_text_half(
     Some((report, opened))
 }
 
-/// The tensors of a stage that a checkpoint must have; those that only this stage has may begin anew, and
-/// parts for texts may be elsewhere.
+/// The tensors of a stage that a checkpoint must have; those that only this stage has may begin anew, parts
+/// for texts may be elsewhere, and an image encoder is that of its own file.
 fn note_beginning(
     report: &mut PartReport,
     stage: &NumberedStage,
@@ -296,7 +296,7 @@ fn note_beginning(
     for tensor in layout.tensors() {
         if source.contains(&tensor.name) {
             report.note(source.expect(&tensor.name, &tensor.shape));
-        } else if !names.may_begin_anew(&tensor.name) {
+        } else if !names.may_begin_anew(&tensor.name) && !is_of_encoder(&tensor.name) {
             missing.push(tensor);
         }
     }

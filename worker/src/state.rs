@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use blip2_evaluation::fault::Fault as _;
+use blip2_model::vision::{EVA_PREFIX, read_with_positions};
 use blip2_model_files::weights::WeightSource;
 use blip2_tensors::train::buckets::{BUCKET_ELEMENTS, GradientBuckets};
 use blip2_tensors::train::flat::{FlatLayout, FlatTensor};
@@ -64,6 +65,12 @@ pub(crate) fn empty_model(
     stage.settings.task.trained().model(&shape, device)
 }
 
+/// Whether a tensor is one of a trained image encoder. Weights and stages of a frozen one have none of them:
+/// then they are those of the encoder's own file.
+pub(crate) fn is_of_encoder(tensor: &str) -> bool {
+    tensor.strip_prefix(EVA_PREFIX).is_some_and(|rest| rest.starts_with('.'))
+}
+
 /// What is wrong with the weights that a run begins with.
 fn of_init(config: &WorkerConfig, error: impl Into<WorkerError>) -> WorkerError {
     WorkerError::of_model("model.init_checkpoint", &config.model.init_checkpoint, error)
@@ -107,7 +114,10 @@ impl TrainState {
             }
         } else {
             state.take_over("model.init_checkpoint", |name, shape| match init.contains(name) {
-                true => init.read(name, shape).map(Some).map_err(|error| of_init(config, error)),
+                true => {
+                    let read = read_with_positions(&init, name, shape);
+                    read.map(Some).map_err(|error| of_init(config, error))
+                }
                 false => Ok(None),
             })?;
         }
@@ -136,6 +146,7 @@ impl TrainState {
 
     fn of(stage: NumberedStage, mut task: Box<dyn TaskModel>) -> Result<Self> {
         let layout = task.tensors().layout()?;
+        let layout = layout.with_learning_rate_scales(|name| task.learning_rate_scale(name))?;
         let parameters = task.tensors().read(&layout)?;
         let moments = Moments::zeros(layout.len());
         let buckets = Arc::new(GradientBuckets::of(&layout, BUCKET_ELEMENTS));
@@ -159,6 +170,10 @@ impl TrainState {
         let (mut missing, text_half) = (Vec::new(), OnceCell::new());
         // Opened once, where something is missing.
         let in_text_half = |tensor: &FlatTensor| -> Previous {
+            // The encoder that was trained for other images is not the one to continue with.
+            if is_of_encoder(&tensor.name) {
+                return Ok(None);
+            }
             let opened = match text_half.get() {
                 Some(opened) => opened,
                 None => {
@@ -168,16 +183,24 @@ impl TrainState {
             };
             opened.as_ref().map_or(Ok(None), |opened| opened.find(tensor))
         };
+        let (mut has_encoder, mut without_encoder) = (false, Vec::new());
         for tensor in self.layout.tensors() {
             let found = match previous(&tensor.name, &tensor.shape)? {
                 Some(values) => Some(values),
                 None => in_text_half(tensor)?,
             };
             match found {
-                Some(values) => self.parameters[tensor.range()].copy_from_slice(&values),
+                Some(values) => {
+                    has_encoder |= is_of_encoder(&tensor.name);
+                    self.parameters[tensor.range()].copy_from_slice(&values);
+                }
                 None if names.may_begin_anew(&tensor.name) => {}
+                None if is_of_encoder(&tensor.name) => without_encoder.push(tensor.name.as_str()),
                 None => missing.push(tensor.name.as_str()),
             }
+        }
+        if has_encoder {
+            missing.extend(without_encoder);
         }
         let [first, ..] = &missing[..] else { return Ok(()) };
         if self.stage.settings.task.trained().text_half() == Some("") {
@@ -198,14 +221,20 @@ impl TrainState {
     /// lack and lack.
     pub(crate) fn overlay(&mut self, source: &WeightSource) -> Result<Vec<String>> {
         let published = self.stage.settings.task.trained().weight_names();
+        let encoder = self.layout.tensors().iter().filter(|tensor| is_of_encoder(&tensor.name));
+        let has_encoder = encoder.map(|tensor| &tensor.name).any(|name| source.contains(name));
         let mut begun_anew = Vec::new();
         for tensor in self.layout.tensors() {
             let optional = published.not_published.iter().any(|start| tensor.name.starts_with(start));
-            if optional && !source.is_lavis() && !source.contains(&tensor.name) {
+            let may_lack = match is_of_encoder(&tensor.name) {
+                true => !has_encoder,
+                false => optional && !source.is_lavis(),
+            };
+            if may_lack && !source.contains(&tensor.name) {
                 begun_anew.push(tensor.name.clone());
                 continue;
             }
-            let values = source.read(&tensor.name, &tensor.shape)?;
+            let values = read_with_positions(source, &tensor.name, &tensor.shape)?;
             self.parameters[tensor.range()].copy_from_slice(&values);
         }
         let names: Vec<String> = self.layout.tensors().iter().map(|tensor| tensor.name.clone()).collect();

@@ -9,7 +9,9 @@ pub mod contrast;
 mod description;
 pub(crate) mod export;
 pub mod generate;
+mod image_encoder;
 pub mod instruct;
+pub mod retrieval;
 pub mod scores;
 mod training;
 pub mod vqa;
@@ -24,6 +26,7 @@ use self::contrast::ContrastSettings;
 pub use self::description::{LossName, Needs, Task, Unusable};
 use self::generate::GenerateSettings;
 use self::instruct::InstructSettings;
+use self::retrieval::RetrievalSettings;
 pub(crate) use self::training::{ModelShape, TaskModel, Trainable};
 use self::vqa::VqaSettings;
 
@@ -85,6 +88,9 @@ tasks! {
     Caption(CaptionSettings),
     /// Answers to questions that the Q-Former reads too.
     Vqa(VqaSettings),
+    /// Fine-tuning for retrieval: the losses of contrast by image ids, with the image encoder trained as
+    /// well.
+    Retrieval(RetrievalSettings),
     /// What instructions in changing words ask for, which the Q-Former reads too.
     Instruct(InstructSettings),
 }

@@ -71,7 +71,7 @@ pub(super) fn of_every_run() -> Result<BTreeMap<String, Key>, CliError> {
     defaults.insert(model_folder::KEY.to_owned(), model_folder::default());
     let file = &declared().file;
     let if_set = schema::stored_if_set(file);
-    defaults.extend(if_set.iter().map(|(key, otherwise)| (key.clone(), Value::String(otherwise.clone()))));
+    defaults.extend(if_set.iter().cloned());
     let keys = defaults.into_iter().map(|(key, default)| {
         // A key that is not stored is explained where its section begins.
         let section = key.rsplit_once('.').map_or("", |(section, _)| section);

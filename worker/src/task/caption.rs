@@ -1,5 +1,5 @@
 //! Caption: fine-tuning on captions behind a prompt, from the parameters of the generate task, whose step and
-//! model these are. The image encoder stays frozen.
+//! model these are. The image encoder stays frozen, or is trained as well.
 
 mod settings;
 
@@ -13,11 +13,13 @@ use burn::tensor::Device;
 use super::description::{LossName, Needs, Task, Unusable};
 use super::export::Layout;
 use super::generate::{self, Draws, GenerateTask};
+use super::image_encoder::TaskEncoder;
 use super::scores::Measure;
 use super::training::{ModelShape, TaskModel, Trainable, WeightNames};
 use crate::error::Result;
 use crate::frozen_models::FrozenModels;
 use crate::language::LanguageTexts;
+use crate::settings::encoder::EncoderTraining;
 use crate::settings::model::ModelSettings;
 use crate::settings::optimizer::OptimizerSettings;
 
@@ -70,6 +72,10 @@ impl Task for CaptionSettings {
         true
     }
 
+    fn trains_encoder(&self) -> bool {
+        self.image_encoder == EncoderTraining::Trained
+    }
+
     fn measure(&self) -> Measure {
         Measure::Captions
     }
@@ -90,7 +96,8 @@ impl Trainable for CaptionSettings {
     }
 
     fn model(&self, shape: &ModelShape<'_>, device: &Device) -> Result<Box<dyn TaskModel>> {
-        Ok(Box::new(GenerateTask::new(shape, self.language_model_dropout, DRAWS, device)?))
+        let encoder = TaskEncoder::new(self.encoder_settings(), shape, device)?;
+        Ok(Box::new(GenerateTask::new(shape, encoder, self.language_model_dropout, DRAWS, device)?))
     }
 
     /// Everything is trained already: nothing begins anew.

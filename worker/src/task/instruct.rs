@@ -187,6 +187,10 @@ impl TaskModel for InstructTask {
         self.step.bounded()
     }
 
+    fn learning_rate_scale(&self, tensor: &str) -> f64 {
+        self.step.learning_rate_scale(tensor)
+    }
+
     fn divisor(&self) -> Option<usize> {
         self.step.divisor()
     }

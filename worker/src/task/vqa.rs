@@ -1,5 +1,5 @@
 //! Vqa: the Q-Former reads a question beside the image, the frozen language model reads both and answers. The
-//! loss is that of the answer and its end alone. The image encoder stays frozen.
+//! loss is that of the answer and its end alone. The image encoder stays frozen, or is trained as well.
 
 mod answer_rows;
 mod measures;
@@ -24,7 +24,7 @@ use blip2_model::objectives::questions::Questions;
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::{WeightSource, initialise};
 use blip2_tensors::nn::dropout::Dropout;
-use blip2_tensors::nn::tensors::compute_in;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, compute_in};
 use blip2_tensors::train::loss::Loss;
 use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Tensor};
@@ -36,12 +36,14 @@ pub(super) use self::wording::{Worded, Wording};
 use super::description::{LossName, Needs, Task, Unusable, loss};
 use super::export::{Ending, ExportTarget, Layout};
 use super::generate::{self, Draws};
+use super::image_encoder::TaskEncoder;
 use super::scores::{AnswerScores, EvaluationSet, Measure, Scores};
 use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::language::{AskedText, Language, LanguageTexts};
 use crate::open::{SeededValues, qformer_text, qformer_text_around};
+use crate::settings::encoder::EncoderTraining;
 use crate::settings::model::ModelSettings;
 use crate::settings::optimizer::OptimizerSettings;
 use crate::sum::context::{Computed, Step, StepSum, StepValues};
@@ -120,6 +122,10 @@ impl Task for VqaSettings {
         true
     }
 
+    fn trains_encoder(&self) -> bool {
+        self.image_encoder == EncoderTraining::Trained
+    }
+
     fn measure(&self) -> Measure {
         Measure::Answers
     }
@@ -182,7 +188,15 @@ pub(super) struct VqaTask {
     draws: Draws,
     /// Where questions are put into words before they are read, and a caption is what no question asks for.
     worded: Option<Worded>,
+    encoder: TaskEncoder,
     model: GenerateModel,
+}
+
+impl NamedTensors for VqaTask {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
+        self.encoder.visit_tensors(prefix, visitor)?;
+        self.model.visit_tensors(prefix, visitor)
+    }
 }
 
 /// A slot's loss, by what its sum over the slots is divided, and its tokens.
@@ -194,10 +208,11 @@ struct SlotLoss {
 
 impl TaskModel for VqaTask {
     fn tensors(&mut self) -> &mut dyn TrainedTensors {
-        &mut self.model
+        self
     }
 
     fn initialise(&mut self, seed: u64, _: Option<&WeightSource>, device: &Device) -> Result<(), ModelError> {
+        self.encoder.initialise(device)?;
         initialise(&mut self.model, "", &mut SeededValues::new(seed), device)
     }
 
@@ -207,6 +222,10 @@ impl TaskModel for VqaTask {
 
     fn bounded(&self) -> Option<Bounded> {
         None
+    }
+
+    fn learning_rate_scale(&self, tensor: &str) -> f64 {
+        self.encoder.learning_rate_scale(tensor)
     }
 
     /// Slots sum over tokens, or over answers by their weights; dividing the sum by the global batch's
@@ -219,13 +238,12 @@ impl TaskModel for VqaTask {
         let landed = sum.of_slots(step, watch, |sums, watch| {
             for slot in &step.batch.slots {
                 let mut tape = Tape::segmented();
-                watch.bytes.to_device += slot.pixels.len() as u64;
-                let features = watch.time(|times| &mut times.encoder, || step.frozen.image_features(slot))?;
+                let (features, pass) = self.encoder.encode_slot(step, slot, watch)?;
                 let SlotLoss { loss, divisor, tokens } = watch
                     .time(|times| &mut times.forward, || self.slot_loss(step, slot, features, &mut tape))?;
                 let value = loss.value;
                 sums.push_values(move || Ok(vec![value.read()? as f32, divisor, tokens as f32]))?;
-                sums.backward(&mut self.model, tape, loss.objective, watch)?;
+                pass.backward(self, tape, loss.objective, sums, watch)?;
             }
             Ok(())
         })?;
@@ -242,7 +260,7 @@ impl TaskModel for VqaTask {
         let length = self.settings.question_length;
         let (ids, mask) = (vec![0; rows * length], vec![1; rows * length]);
         let questions = Questions { ids: &ids, mask: &mask };
-        let features = frozen.features_of_nothing(rows)?;
+        let features = self.encoder.features_of_nothing(frozen, rows)?;
         let (dropout, tape) = (&mut Dropout::off(), &mut Tape::whole());
         let mut prompt = self.model.forward_asked(features, questions, dropout, tape)?;
         let mut asked = vec![AskedText { question: "what is this?", answer: "a picture" }; rows];
@@ -266,7 +284,7 @@ impl TaskModel for VqaTask {
             rows.iter().map(|row| measuring.question_of(row)).collect::<Result<_>>()?;
         let asked: Vec<&Question> = asked.iter().map(Cow::as_ref).collect();
         let pixels = rows.iter().flat_map(|row| row.pixels.iter().copied()).collect();
-        let features = frozen.features_of(pixels, rows.len())?;
+        let features = self.encoder.features_of(frozen, pixels, rows.len())?;
         let prompt = match &self.worded {
             Some(worded) => {
                 let texts: Vec<String> = asked.iter().map(|asked| worded.held_out(&asked.text)).collect();
@@ -321,7 +339,9 @@ impl TaskModel for VqaTask {
             asked.iter().map(|(_, question)| question.answers.most_frequent().to_owned()).collect();
         let others = other_rows(&answers, set.train.seed);
         let own: Vec<usize> = (0..asked.len()).collect();
-        let with = |images: &[usize]| measuring.measured_set(set, &encoder, &asked, images);
+        let trained = self.encoder.of_samples(set.images)?;
+        let through = (language, set.model, trained.as_ref().unwrap_or(set.images));
+        let with = |images: &[usize]| measuring.measured_set(through, &encoder, &asked, images);
         let (with_own, with_others) = (with(&own)?, with(&others)?);
         let questions = asked.iter().filter(|(_, question)| !question.asks_for_a_caption()).count();
         let share = |right: f64| right / questions.max(1) as f64;
@@ -333,12 +353,14 @@ impl TaskModel for VqaTask {
         }))
     }
 
-    fn export(&mut self, layout: Layout, target: ExportTarget<'_>) -> Result<()> {
+    fn export(&mut self, layout: Layout, mut target: ExportTarget<'_>) -> Result<()> {
         let language_model = target.language_model()?;
         if layout == Layout::Lavis {
+            self.encoder.has_names_in_lavis()?;
             let prefix = language_model.prefix();
-            return Ok(export_lavis(target.out, &mut self.model, Some(prefix), target.options.precision)?);
+            return Ok(export_lavis(target.out, self, Some(prefix), target.options.precision)?);
         }
+        target.encoder = self.encoder.or(target.encoder)?;
         let asking = self.settings.asking(language_model.is_encoder_decoder());
         target.instructblip(self.model.clone(), language_model, asking, Ending::Caption)
     }
@@ -360,7 +382,8 @@ impl VqaTask {
         let mut model = model.map_err(WorkerError::of_qformer_sizes)?;
         compute_in(&mut model, shape.train.compute)?;
         let key = DrawKey { seed: shape.train.seed, stage: shape.stage };
-        Ok(Self { settings, key, draws, worded, model })
+        let encoder = TaskEncoder::new(settings.encoder_settings(), shape, device)?;
+        Ok(Self { settings, key, draws, worded, encoder, model })
     }
 
     fn measuring(&self) -> Measuring<'_> {

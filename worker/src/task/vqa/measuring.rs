@@ -6,6 +6,7 @@ use blip2_dataset::corpus::samples::Sample;
 use blip2_dataset::text::{Question, TextEncoder};
 use blip2_evaluation::captions::caption;
 use blip2_evaluation::held_out::HeldOutRow;
+use blip2_evaluation::sample_encoder::SampleEncoder;
 use blip2_model::objectives::generate::GenerateModel;
 use blip2_model::objectives::questions::Questions;
 use blip2_tensors::nn::dropout::Dropout;
@@ -16,7 +17,7 @@ use super::measures::accuracy_of;
 use super::wording::Worded;
 use crate::error::{Result, WorkerError};
 use crate::language::{AskedText, Language};
-use crate::task::scores::EvaluationSet;
+use crate::settings::model::ModelSettings;
 
 /// Questions of an evaluation that are computed together.
 const BATCH: usize = 16;
@@ -109,22 +110,22 @@ impl Measuring<'_> {
     /// The same of a set, where question `i` is asked of the image of question `images[i]`.
     pub(super) fn measured_set(
         &self,
-        set: &EvaluationSet<'_>,
+        (language, model, through): (&Language, &ModelSettings, &SampleEncoder),
         encoder: &TextEncoder,
         asked: &[(&Sample, &Question)],
         images: &[usize],
     ) -> Result<Measured> {
-        let (language, mut all) = (set.language()?, Measured::default());
+        let mut all = Measured::default();
         for (asked_now, images) in asked.chunks(BATCH).zip(images.chunks(BATCH)) {
             let samples: Vec<&Sample> = images.iter().map(|image| asked[*image].0).collect();
             let questions: Vec<&Question> = asked_now.iter().map(|(_, question)| *question).collect();
-            let features = set.images.image_features(&samples).collect::<std::result::Result<Vec<_>, _>>()?;
+            let features = through.image_features(&samples).collect::<std::result::Result<Vec<_>, _>>()?;
             let features = Tensor::cat(features, 0);
             let prompt = match self.worded {
                 Some(worded) => {
                     let texts: Vec<String> =
                         questions.iter().map(|question| worded.held_out(&question.text)).collect();
-                    self.soft_prompts(features, worded.read(set.model, &texts)?.questions())?
+                    self.soft_prompts(features, worded.read(model, &texts)?.questions())?
                 }
                 None => {
                     let (mut ids, mut mask) = (Vec::new(), Vec::new());
@@ -136,7 +137,7 @@ impl Measuring<'_> {
                     self.soft_prompts(features, Questions { ids: &ids, mask: &mask })?
                 }
             };
-            let part = self.measured(language, &prompt, &questions, set.images.device())?;
+            let part = self.measured(language, &prompt, &questions, through.device())?;
             all.loss += part.loss;
             all.tokens += part.tokens;
             all.accuracy += part.accuracy;

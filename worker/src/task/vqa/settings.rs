@@ -4,6 +4,7 @@ use blip2_model::blip2::asking::{Asking, PLACE, QFormerReads};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::settings::encoder::{EncoderSettings, EncoderTraining};
 use crate::settings::model::ModelSettings;
 use crate::task::description::Unusable;
 
@@ -64,6 +65,16 @@ pub struct VqaSettings {
     /// Dropout inside the frozen language model, at the rate of its own configuration, as the reference
     /// trains; off, the model is the same in training as in use.
     pub language_model_dropout: bool,
+    /// `frozen`: the image encoder stays as it is; `trained`: it is trained as well, in float32.
+    pub image_encoder: EncoderTraining,
+    /// Factor of the learning rate from each layer of a trained image encoder to the one below; 1: all have
+    /// the same.
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
+    pub layer_decay: f64,
+    /// How often the branches of a trained image encoder's last block are left out for an image; linearly
+    /// less often in the blocks below.
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
+    pub drop_path: f64,
 }
 
 impl Default for VqaSettings {
@@ -79,6 +90,9 @@ impl Default for VqaSettings {
             answer_rows: 4,
             single_answer_weight: 1.0,
             language_model_dropout: false,
+            image_encoder: EncoderTraining::Frozen,
+            layer_decay: 1.0,
+            drop_path: 0.0,
         }
     }
 }
@@ -95,6 +109,12 @@ impl VqaSettings {
             "" => Asking { qformer, ..published },
             prompt => Asking { prompt: prompt.into(), qformer },
         }
+    }
+
+    /// How it trains the image encoder.
+    pub(super) fn encoder_settings(&self) -> EncoderSettings {
+        let Self { image_encoder: training, layer_decay, drop_path, .. } = *self;
+        EncoderSettings { training, layer_decay, drop_path }
     }
 
     pub(super) fn what_is_unusable(&self, model: &ModelSettings) -> Option<Unusable> {
