@@ -1,6 +1,7 @@
 //! Questions on images are learned.
 
 mod asked;
+mod instructed;
 mod small;
 
 use std::sync::Arc;
@@ -131,7 +132,7 @@ fn what_is_trained_to_answer_becomes_a_folder_of_instructblip() {
     for backbone in ["backbones/opt-tiny", "backbones/t5-tiny"] {
         let folder = tempfile::tempdir().unwrap();
         let answers = asked::config(folder.path(), backbone, 4, 8);
-        let instructions = asked::instructions(folder.path(), backbone, 4, 8);
+        let instructions = instructed::config(folder.path(), backbone, 4, 8);
         for (config, instructs) in [(answers, false), (instructions, true)] {
             let frozen = config.frozen_models().unwrap();
             let state = TrainState::fresh(&config, frozen.sizes, &frozen.device.clone().autodiff()).unwrap();

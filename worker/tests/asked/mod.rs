@@ -10,7 +10,6 @@ use blip2_dataset::corpus::samples::read_first;
 use blip2_worker::config::stage::StageSettings;
 use blip2_worker::settings::optimizer::OptimizerSettings;
 use blip2_worker::task::TaskSettings;
-use blip2_worker::task::instruct::InstructSettings;
 use blip2_worker::task::vqa::VqaSettings;
 use blip2_worker::{TrainState, WorkerConfig};
 use image::ImageFormat;
@@ -48,23 +47,6 @@ pub(crate) fn config(folder: &Path, language_model: &str, slots: u32, batch: u32
     let optimizer = OptimizerSettings { learning_rate: 1e-3, warmup_steps: 1, ..Default::default() };
     let stage = StageSettings::of("answer", TaskSettings::Vqa(settings));
     config.stages.push(StageSettings { steps: 2, batch, optimizer, ..stage });
-    config
-}
-
-/// The same with instructions in the words of the program, on its rows and on others that have captions
-/// alone.
-pub(crate) fn instructions(folder: &Path, language_model: &str, slots: u32, batch: u32) -> WorkerConfig {
-    let mut config = config(folder, language_model, slots, batch);
-    let stage = config.stages.last_mut().unwrap();
-    let TaskSettings::Vqa(VqaSettings { text_half, .. }) = &stage.task else { panic!("it answers") };
-    let settings = InstructSettings {
-        text_half: text_half.clone(),
-        instruction_length: 16,
-        output_length: 12,
-        ..InstructSettings::default()
-    };
-    stage.task = TaskSettings::Instruct(settings);
-    config.data.train.push(small::assets("corpus/test-00000.parquet"));
     config
 }
 
