@@ -9,8 +9,8 @@ use blip2_worker::task::vqa::VqaSettings;
 
 use crate::{asked, small};
 
-/// A run of the task instruct alone with instructions in the words of the program, on its rows and on others that have captions
-/// alone.
+/// A run of the task instruct alone with instructions in the words of the program, on its rows and on others
+/// that have captions alone.
 pub(crate) fn config(folder: &Path, language_model: &str, slots: u32, batch: u32) -> WorkerConfig {
     let mut config = asked::config(folder, language_model, slots, batch);
     let stage = config.stages.last_mut().unwrap();
