@@ -49,12 +49,13 @@ fn words(vocabulary: Map<String, Value>, frame: [Option<i32>; 2], left_out: &str
     };
     let text = json!({"Sequence": {"id": "A", "type_id": 0}});
     let single: Vec<Value> = [special(0), Some(text), special(1)].into_iter().flatten().collect();
+    let pair = [single.clone(), vec![json!({"Sequence": {"id": "B", "type_id": 1}})]].concat();
     vocabulary.insert("[unknown]".into(), 0.into());
     let normalizer = json!({"type": "Replace", "pattern": {"Regex": left_out}, "content": ""});
     json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
         "normalizer": normalizer, "pre_tokenizer": {"type": "WhitespaceSplit"},
-        "post_processor": {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": tokens},
+        "post_processor": {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens},
         "decoder": null,
         "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[unknown]"},
     })
