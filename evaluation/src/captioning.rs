@@ -132,12 +132,12 @@ impl Captioner {
         self.asked(&question, self.model.asking().prompt_of(&question))
     }
 
-    /// The question that `prompt` ends with, where the Q-Former reads that alone, or else the prompt for
-    /// both.
+    /// The question that `prompt` ends with, where there is one and the Q-Former reads that alone, or else
+    /// the prompt for both.
     pub fn asked(&self, question: &str, prompt: String) -> Asked {
         let qformer = match self.model.asking().qformer {
-            QFormerReads::Question => question.to_owned(),
-            QFormerReads::Prompt => prompt.clone(),
+            QFormerReads::Question if !question.is_empty() => question.to_owned(),
+            _ => prompt.clone(),
         };
         Asked { prompt, qformer }
     }
