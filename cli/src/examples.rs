@@ -85,6 +85,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &[
             "generate --model export --image a.jpg b.png --beams 5",
             "generate --model export --image a.jpg --prompt Photo --sample --samples 3",
+            "generate --model export --image a.jpg --question 'What is the dog doing?'",
         ],
     ),
     (

@@ -63,9 +63,10 @@ impl ImageWriter for Captioner {
         asked: &[Asked],
         decoding: &Decoding,
     ) -> Result<Vec<Caption>> {
-        let prompts: Vec<String> = asked.iter().map(|asked| asked.prompt.clone()).collect();
+        let asked: Vec<_> =
+            asked.iter().map(|asked| self.asked(&asked.question, asked.prompt.clone())).collect();
         let soft_prompts = self.encode(images)?.select(places);
-        Ok(self.generate(&soft_prompts, &prompts, decoding)?.into_iter().flatten().collect())
+        Ok(self.answer(&soft_prompts, &asked, decoding)?.into_iter().flatten().collect())
     }
 
     fn image_size(&self) -> usize {

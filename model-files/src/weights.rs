@@ -10,7 +10,7 @@ mod tests;
 mod wrapping;
 
 pub use init::{InitialValues, initialise};
-pub use names::{NameStyle, huggingface_name, lavis_name};
+pub use names::{NameStyle, huggingface_name, instructblip_name, lavis_name};
 pub use random::randomise;
 pub use source::{StoredTensor, WeightSource};
 

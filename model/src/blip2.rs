@@ -1,5 +1,6 @@
 //! The whole of BLIP-2: image and prompt in, scores or text out.
 
+pub mod asking;
 mod config;
 pub mod export;
 mod model;

@@ -1,6 +1,7 @@
 //! Questions on images are learned.
 
 mod asked;
+mod instructed;
 mod small;
 
 use std::sync::Arc;
@@ -9,16 +10,18 @@ use std::time::Duration;
 use blip2_collective::{Exchange, Limits, Member, World};
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::corpus::samples::read_first;
+use blip2_evaluation::captioning::Captioner;
 use blip2_evaluation::writing::{Asked, ImageWriter as _};
+use blip2_model::blip2::Blip2;
 use blip2_model::language::generation::GenerateOptions;
 use blip2_proto::transport::Transport;
+use blip2_tensors::train::flat::FlatLayout;
 use blip2_worker::evaluate::Evaluator;
+use blip2_worker::export::{ExportOptions, Layout, export};
 use blip2_worker::step::Peers;
 use blip2_worker::task::TaskSettings;
 use blip2_worker::{BatchRange, NamedState, TrainState, WorkerConfig, start_loader};
-use bytes::Bytes;
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
+use burn::tensor::Device;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -44,7 +47,7 @@ fn one_word_answers_to_questions_on_64_images_are_learned_to_the_last() {
 
 /// What was learned is answered too where sets are evaluated; and what is answered depends on the image.
 fn answers_of_an_evaluation_are_those_of_the_run(config: &WorkerConfig, state: &TrainState) {
-    let stored = NamedState::decode("a state", &[stored(state)]).unwrap();
+    let stored = stored(state);
     let stage = config.first_stage().unwrap();
     let answerer = Evaluator::open(config).unwrap().answerer(&stage, &stored, 10).unwrap();
     assert_eq!(answerer.own_prompt().as_deref(), Some("Question: {} Answer:"));
@@ -68,28 +71,6 @@ fn answers_of_an_evaluation_are_those_of_the_run(config: &WorkerConfig, state: &
     // Of another image, whose answer is another word.
     let other = right(&(0..64).map(|row| (row + 2) % 64).collect::<Vec<_>>());
     assert!(other < 32, "{other} of 64 answers are right of other images");
-}
-
-/// A state as a checkpoint has it, in one part.
-fn stored(state: &TrainState) -> Bytes {
-    let kinds = [
-        ("parameters", &state.parameters),
-        ("first_moments", &state.moments.first),
-        ("second_moments", &state.moments.second),
-    ];
-    let bytes = kinds.map(|(kind, values)| {
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        (kind, bytes)
-    });
-    let tensors = state.layout.tensors();
-    let views = bytes.iter().flat_map(|(kind, bytes)| {
-        tensors.iter().map(move |tensor| {
-            let range = 4 * tensor.range().start..4 * tensor.range().end;
-            let view = TensorView::new(Dtype::F32, tensor.shape.clone(), &bytes[range]).unwrap();
-            (format!("{kind}.{}", tensor.name), view)
-        })
-    });
-    safetensors::serialize(views, None).unwrap().into()
 }
 
 /// The accuracies on the held-out rows until all answers are right, and what gives the last one.
@@ -170,4 +151,43 @@ fn the_text_half_comes_from_the_first_stage_and_the_rest_from_the_second() {
     assert!(begin(&config).contains("stages.answer.text_half = \"no/such/file.pth\""), "{}", begin(&config));
     config.model.init_checkpoint.clear();
     assert!(begin(&config).contains("model.init_checkpoint"), "{}", begin(&config));
+}
+
+/// The state as a checkpoint has it.
+fn stored(state: &TrainState) -> NamedState {
+    // Any moments will do: they are not exported.
+    let parts = ["parameters.", "first_moments.", "second_moments."].map(|kind| asked::weights(state, kind));
+    NamedState::decode("test", &parts.map(Into::into)).unwrap()
+}
+
+#[test]
+fn what_is_trained_to_answer_becomes_a_folder_of_instructblip() {
+    for backbone in ["backbones/opt-tiny", "backbones/t5-tiny"] {
+        let folder = tempfile::tempdir().unwrap();
+        let answers = asked::config(folder.path(), backbone, 4, 8);
+        let instructions = instructed::config(folder.path(), backbone, 4, 8);
+        for (config, instructs) in [(answers, false), (instructions, true)] {
+            let frozen = config.frozen_models().unwrap();
+            let state = TrainState::fresh(&config, frozen.sizes, &frozen.device.clone().autodiff()).unwrap();
+            let (stage, out) = (config.first_stage().unwrap(), folder.path().join(instructs.to_string()));
+            let options = ExportOptions::default();
+            export(&config, &stage, &stored(&state), Layout::HuggingFace, &options, &out).unwrap();
+            let read = Blip2::open(&out, &Device::flex()).unwrap();
+            let mut trained = read.trained().clone();
+            assert_eq!(FlatLayout::of(&mut trained).unwrap(), state.layout);
+            assert!(state.layout.read(&mut trained).unwrap() == state.parameters);
+            // Answers end as captions do, what an instruction asks for with the end token.
+            let own_end = frozen.language.as_ref().unwrap().model.special_tokens().eos;
+            let ends_as_captions = !instructs && backbone.ends_with("opt-tiny");
+            assert_eq!(read.tokens().eos == own_end, !ends_as_captions, "{backbone}");
+            let captioner = Captioner::open_on(&out, Device::flex()).unwrap();
+            let asked = captioner.question("What is this?");
+            let word = if backbone.ends_with("t5-tiny") { "Short answer:" } else { "Answer:" };
+            let prompt = match instructs {
+                true => "what is this?".to_owned(),
+                false => format!("Question: what is this? {word}"),
+            };
+            assert_eq!((asked.prompt, asked.qformer.as_str()), (prompt, "what is this?"));
+        }
+    }
 }

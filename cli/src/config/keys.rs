@@ -70,17 +70,13 @@ pub(super) fn of_every_run() -> Result<BTreeMap<String, Key>, CliError> {
     let mut defaults = leaves(&table);
     defaults.insert(model_folder::KEY.to_owned(), model_folder::default());
     let file = &declared().file;
-    let if_set: Vec<String> = schema::stored_if_set(file);
-    let nothing = |key: &String| match schema::at(file, key) {
-        Some(own) if own["type"] == "boolean" => Value::Boolean(false),
-        _ => Value::String(String::new()),
-    };
-    defaults.extend(if_set.iter().map(|key| (key.clone(), nothing(key))));
+    let if_set = schema::stored_if_set(file);
+    defaults.extend(if_set.iter().cloned());
     let keys = defaults.into_iter().map(|(key, default)| {
         // A key that is not stored is explained where its section begins.
         let section = key.rsplit_once('.').map_or("", |(section, _)| section);
         let line = LINES.get(&key).or_else(|| LINES.get(section)).copied().unwrap_or_default();
-        let place = match if_set.iter().position(|own| *own == key) {
+        let place = match if_set.iter().position(|(own, _)| *own == key) {
             // One that is stored if it is set, behind the others of its section.
             Some(number) => Place(last_line_of(section), String::new(), 1 + number),
             None => Place(line, String::new(), 0),

@@ -36,12 +36,12 @@ pub struct AnswerScores {
     /// How many questions.
     pub questions: usize,
     /// What the model wrote for each of them.
-    pub written: Vec<WrittenAnswer>,
+    pub written: Vec<SampleAnswer>,
 }
 
 /// An answer that a model wrote.
 #[derive(Debug, Clone, PartialEq)]
-pub struct WrittenAnswer {
+pub struct SampleAnswer {
     /// Which of the samples was asked about.
     pub sample: usize,
     /// The answer.

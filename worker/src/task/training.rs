@@ -66,6 +66,9 @@ pub(crate) trait Trainable {
     fn text_half(&self) -> Option<&str> {
         None
     }
+
+    /// Names them by another path, where the task has such tensors.
+    fn place_text_half(&mut self, _path: String) {}
 }
 
 /// What a task's model is made of.
