@@ -2,8 +2,10 @@
 //!
 //! A family is its folder ([`opt`], [`llama`], [`t5`]) and a line of the registry. Decoder-only families
 //! share one body (`decoder_only`) and give it their layers; [`generation`] searches for the next tokens of
-//! any of them.
+//! any of them. [`adapters`] are trained beside a model that stays frozen.
 
+mod adaptable;
+pub mod adapters;
 mod decoder_only;
 pub(crate) mod family;
 pub mod generation;
@@ -97,6 +99,27 @@ impl LanguageModel {
     /// Sizes that no model can have.
     pub fn zeros(sizes: &dyn LanguageSizes, device: &Device) -> Result<Self, ModelError> {
         Ok(Self { model: Family::zeros(sizes, device)? })
+    }
+
+    /// A model of zeros with the sizes of the one in a folder or GGUF file; its weights are not read, and its
+    /// matrices take no memory.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::width_of`].
+    pub fn outline(folder: &Path) -> Result<Self, ModelError> {
+        let config = FolderConfig::open(folder)?;
+        let sizes = (Family::of_folder(&config)?.sizes)(&config)?;
+        Self::zeros(sizes.as_ref(), &Device::flex())
+    }
+
+    /// The maps of the layers that `targets` name by the last parts of their names; those of queries and
+    /// values where there are none.
+    ///
+    /// # Errors
+    /// A name that no map has.
+    pub(crate) fn adaptable_maps(&self, targets: &[String]) -> Result<Vec<&'static str>, ModelError> {
+        let names = self.model.names();
+        names.adaptable.chosen(names.model_type, targets)
     }
 
     /// The dropout probability of the model's own training, for [`LanguageModel::training_loss`].
@@ -278,6 +301,15 @@ impl LanguageModel {
 /// Another kind of model, or a variant that is not supported, named with its field.
 pub fn check_family(folder: &Path) -> Result<(), ModelError> {
     LanguageModel::width_of(folder).map(drop)
+}
+
+/// Refuses targets of adapters that the language model in a folder or GGUF file does not have; reads no
+/// weights.
+///
+/// # Errors
+/// A kind of model that is not one of the families, or a target that no map of its layers is called.
+pub fn check_adapters(folder: &Path, targets: &[String]) -> Result<(), ModelError> {
+    Family::of_folder(&FolderConfig::open(folder)?)?.check_adapters(targets)
 }
 
 impl NamedTensors for LanguageModel {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use blip2_evaluation::fault::Fault as _;
-use blip2_model_files::weights::WeightSource;
+use blip2_model_files::weights::{WeightSource, is_of_adapter};
 use blip2_tensors::train::buckets::{BUCKET_ELEMENTS, GradientBuckets};
 use blip2_tensors::train::flat::{FlatLayout, FlatTensor};
 use blip2_tensors::train::optimizer::{Magnitudes, Moments};
@@ -63,6 +63,19 @@ pub(crate) fn empty_model(
     stage.settings.task.trained().model(&shape, device)
 }
 
+/// Refuses weights with adapters of the language model that a stage without such would forget.
+fn keeps_adapters(stage: &NumberedStage, init: &WeightSource) -> Result<()> {
+    let lost = init.names().find(|name| is_of_adapter(name)).filter(|_| stage.settings.task.lora().is_none());
+    let Some(lost) = lost else { return Ok(()) };
+    let name = stage.name();
+    Err(WorkerError::Configuration(format!(
+        "{} has adapters of the language model, `{lost}` first, which stage `{name}` would forget: set \
+         stages.{name}.lora as they were trained, or export that run merged and name the folder as \
+         model.language_model and model.init_checkpoint",
+        init.origin().display(),
+    )))
+}
+
 /// What is wrong with the weights that a run begins with.
 fn of_init(config: &WorkerConfig, error: impl Into<WorkerError>) -> WorkerError {
     WorkerError::of_model("model.init_checkpoint", &config.model.init_checkpoint, error)
@@ -113,6 +126,9 @@ impl TrainState {
     pub fn fresh(config: &WorkerConfig, sizes: FrozenSizes, device: &Device) -> Result<Self> {
         let init = open_init(config)?;
         let mut state = Self::begun(config.first_stage()?, config, sizes, device)?;
+        if let Some(init) = &init {
+            keeps_adapters(&state.stage, init)?;
+        }
         let Some(init) = init else {
             return match state.stage.settings.task.continues() {
                 true => Err(nothing_to_continue(&state.stage)),
@@ -216,14 +232,17 @@ impl TrainState {
         let mut begun_anew = Vec::new();
         for tensor in self.layout.tensors() {
             let optional = published.not_published.iter().any(|start| tensor.name.starts_with(start));
-            if optional && !source.is_lavis() && !source.contains(&tensor.name) {
+            let may_lack = is_of_adapter(&tensor.name) || optional && !source.is_lavis();
+            if may_lack && !source.contains(&tensor.name) {
                 begun_anew.push(tensor.name.clone());
                 continue;
             }
             let values = source.read(&tensor.name, &tensor.shape)?;
             self.parameters[tensor.range()].copy_from_slice(&values);
         }
-        let names: Vec<String> = self.layout.tensors().iter().map(|tensor| tensor.name.clone()).collect();
+        // An adapter's name is that of a map of the language model, whose own weights are used elsewhere.
+        let own = self.layout.tensors().iter().filter(|tensor| !is_of_adapter(&tensor.name));
+        let names: Vec<String> = own.map(|tensor| tensor.name.clone()).collect();
         source.check_unused(&names, published.unused)?;
         Ok(begun_anew)
     }

@@ -59,8 +59,8 @@ pub(super) fn at<'a>(schema: &'a Json, key: &str) -> Option<&'a Json> {
     })
 }
 
-/// The keys of texts that are stored where they are set alone, so that runs from before them have the
-/// configurations they had.
+/// The keys that are stored where they are set alone, so that runs from before them have the configurations
+/// they had.
 pub(super) fn stored_if_set(schema: &Json) -> Vec<String> {
     fn collect(prefix: &str, schema: &Json, found: &mut Vec<String>) {
         if schema["x-stored-if-set"] == true {

@@ -18,12 +18,16 @@ use super::training::{ModelShape, TaskModel, Trainable, WeightNames};
 use crate::error::Result;
 use crate::frozen_models::FrozenModels;
 use crate::language::LanguageTexts;
+use crate::settings::lora::LoraSettings;
 use crate::settings::model::ModelSettings;
 use crate::settings::optimizer::OptimizerSettings;
 
 /// What dropout is drawn for.
-const DRAWS: Draws =
-    Draws { qformer: "dropout of captions", language: "dropout of the language model of captions" };
+const DRAWS: Draws = Draws {
+    qformer: "dropout of captions",
+    language: "dropout of the language model of captions",
+    adapters: "dropout of adapters of captions",
+};
 
 impl Task for CaptionSettings {
     fn name(&self) -> &'static str {
@@ -47,7 +51,7 @@ impl Task for CaptionSettings {
     }
 
     fn unusable(&self, _: u32, _: &ModelSettings) -> Option<Unusable> {
-        None
+        self.lora.unusable()
     }
 
     fn needs(&self) -> Needs {
@@ -70,6 +74,10 @@ impl Task for CaptionSettings {
         true
     }
 
+    fn lora(&self) -> Option<&LoraSettings> {
+        Some(&self.lora).filter(|lora| lora.is_on())
+    }
+
     fn measure(&self) -> Measure {
         Measure::Captions
     }
@@ -90,7 +98,7 @@ impl Trainable for CaptionSettings {
     }
 
     fn model(&self, shape: &ModelShape<'_>, device: &Device) -> Result<Box<dyn TaskModel>> {
-        Ok(Box::new(GenerateTask::new(shape, self.language_model_dropout, DRAWS, device)?))
+        Ok(Box::new(GenerateTask::new(shape, (self.language_model_dropout, &self.lora), DRAWS, device)?))
     }
 
     /// Everything is trained already: nothing begins anew.

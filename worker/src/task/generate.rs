@@ -14,6 +14,7 @@ use blip2_evaluation::captions::readable;
 use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
 use blip2_model::blip2::export::{export_blip2, export_lavis};
 use blip2_model::blip2::{Blip2, PromptTokens};
+use blip2_model::language::LanguageModel;
 use blip2_model::objectives::generate::GenerateModel;
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::{WeightSource, initialise};
@@ -31,6 +32,7 @@ use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::language::{Language, LanguageTexts};
 use crate::open::SeededValues;
+use crate::settings::lora::LoraSettings;
 use crate::settings::model::ModelSettings;
 use crate::settings::optimizer::OptimizerSettings;
 use crate::sum::context::{Computed, Step, StepSum, StepValues};
@@ -46,7 +48,11 @@ const TOKENS: usize = 1;
 
 /// What dropout is drawn for. The first says what the task was once called: with another text it would draw
 /// otherwise.
-const DRAWS: Draws = Draws { qformer: "dropout of stage 2", language: "dropout of the language model" };
+const DRAWS: Draws = Draws {
+    qformer: "dropout of stage 2",
+    language: "dropout of the language model",
+    adapters: "dropout of adapters",
+};
 
 /// The published layouts.
 pub(super) const LAYOUTS: &[Layout] = &[Layout::HuggingFace, Layout::Lavis];
@@ -96,7 +102,7 @@ impl Task for GenerateSettings {
     }
 
     fn unusable(&self, _: u32, _: &ModelSettings) -> Option<Unusable> {
-        None
+        self.lora.unusable()
     }
 
     fn needs(&self) -> Needs {
@@ -113,6 +119,10 @@ impl Task for GenerateSettings {
 
     fn contrasts(&self) -> bool {
         false
+    }
+
+    fn lora(&self) -> Option<&LoraSettings> {
+        Some(&self.lora).filter(|lora| lora.is_on())
     }
 
     fn measure(&self) -> Measure {
@@ -135,7 +145,7 @@ impl Trainable for GenerateSettings {
     }
 
     fn model(&self, shape: &ModelShape<'_>, device: &Device) -> Result<Box<dyn TaskModel>> {
-        Ok(Box::new(GenerateTask::new(shape, self.language_model_dropout, DRAWS, device)?))
+        Ok(Box::new(GenerateTask::new(shape, (self.language_model_dropout, &self.lora), DRAWS, device)?))
     }
 
     fn weight_names(&self) -> WeightNames {
@@ -150,12 +160,16 @@ pub(super) struct Draws {
     pub(super) qformer: &'static str,
     /// Of the language model.
     pub(super) language: &'static str,
+    /// Of what the language model's adapters read.
+    pub(super) adapters: &'static str,
 }
 
 /// The model with what its step depends on.
 #[derive(Debug)]
 pub(super) struct GenerateTask {
     language_model_dropout: bool,
+    /// Of what the adapters read.
+    adapter_dropout: f64,
     draws: Draws,
     /// The stage's number.
     stage: u32,
@@ -213,7 +227,8 @@ impl TaskModel for GenerateTask {
         let prompt = self.model.forward(features, &mut Dropout::off(), &mut Tape::whole())?;
         let texts =
             language.captions(self.stage)?.held_out_texts(&vec![WARM_UP_CAPTION.to_string(); rows])?;
-        language.model.caption_loss(Some(prompt), &texts.texts(), &frozen.device)?;
+        let model = self.model.adapted(&language.model, &mut Dropout::off())?;
+        model.caption_loss(Some(prompt), &texts.texts(), &frozen.device)?;
         Ok(())
     }
 
@@ -225,7 +240,8 @@ impl TaskModel for GenerateTask {
         let prompt = self.model.forward(features, &mut Dropout::off(), &mut Tape::whole())?;
         let captions: Vec<String> = rows.iter().map(|row| row.caption.clone()).collect();
         let batch = language.captions(self.stage)?.held_out_texts(&captions)?;
-        let loss = language.model.caption_loss(Some(prompt), &batch.texts(), &frozen.device)?;
+        let model = self.model.adapted(&language.model, &mut Dropout::off())?;
+        let loss = model.caption_loss(Some(prompt), &batch.texts(), &frozen.device)?;
         Ok([loss.value.read()?.to_le_bytes(), (batch.tokens() as f64).to_le_bytes()].concat())
     }
 
@@ -247,7 +263,8 @@ impl TaskModel for GenerateTask {
     fn scores(&self, set: &EvaluationSet<'_>) -> Result<Scores> {
         let language = set.language()?;
         let samples = &readable(set.samples, &language.captions(self.stage)?.encoder());
-        let through = Through { language, stage: self.stage, device: set.images.device() };
+        let model = &*self.model.adapted(&language.model, &mut Dropout::off())?;
+        let through = Through { language, model, stage: self.stage, device: set.images.device() };
         let losses = caption_losses(set.images, &self.model, &through, samples, set.train.seed)?;
         Ok(Scores::Captions(losses))
     }
@@ -273,7 +290,7 @@ impl GenerateTask {
     /// With a model of zeros.
     pub(super) fn new(
         shape: &ModelShape<'_>,
-        language_model_dropout: bool,
+        (language_model_dropout, lora): (bool, &LoraSettings),
         draws: Draws,
         device: &Device,
     ) -> Result<Self> {
@@ -282,7 +299,8 @@ impl GenerateTask {
         let model = GenerateModel::new(&qformer, settings.ln_vision_eps, sizes.language_width, device);
         let mut model = model.map_err(WorkerError::of_qformer_sizes)?;
         compute_in(&mut model, shape.train.compute)?;
-        Ok(Self { language_model_dropout, draws, stage: shape.stage, model })
+        let model = lora.adapting(model, settings, device)?;
+        Ok(Self { language_model_dropout, adapter_dropout: lora.dropout, draws, stage: shape.stage, model })
     }
 
     /// The slot's loss summed over its tokens, and their number.
@@ -298,10 +316,13 @@ impl GenerateTask {
         let batch = language.captions(self.stage)?.slot_texts(slot)?;
         // Off, the language model is the same in training as in use.
         let probability = if self.language_model_dropout { language.model.dropout() } else { 0.0 };
-        let drawn_for = self.draws.language;
-        let mut dropout = step.frozen.dropout_of(probability, drawn_for, step.number, slot.slot);
+        let dropout =
+            |probability, drawn_for| step.frozen.dropout_of(probability, drawn_for, step.number, slot.slot);
+        let model =
+            self.model.adapted(&language.model, &mut dropout(self.adapter_dropout, self.draws.adapters))?;
         let (texts, device) = (batch.texts(), &step.frozen.device);
-        let loss = language.model.training_loss(Some(prompt), &texts, &mut dropout, device)?;
+        let mut dropout = dropout(probability, self.draws.language);
+        let loss = model.training_loss(Some(prompt), &texts, &mut dropout, device)?;
         Ok((loss, batch.tokens()))
     }
 }
@@ -309,6 +330,8 @@ impl GenerateTask {
 /// A run's language model where it computes, as a stage asks it for captions.
 struct Through<'a> {
     language: &'a Language,
+    /// Its model, with the stage's adapters.
+    model: &'a LanguageModel,
     stage: u32,
     device: &'a Device,
 }
@@ -318,7 +341,7 @@ impl CaptionModel for Through<'_> {
 
     fn caption_loss(&self, soft_prompts: Option<Tensor<3>>, captions: &[String]) -> Result<SummedLoss> {
         let batch = self.language.captions(self.stage)?.held_out_texts(captions)?;
-        let loss = self.language.model.caption_loss(soft_prompts, &batch.texts(), self.device)?;
+        let loss = self.model.caption_loss(soft_prompts, &batch.texts(), self.device)?;
         Ok(SummedLoss { sum: loss.value.read()?, tokens: batch.tokens() })
     }
 }

@@ -36,6 +36,7 @@ use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::language::{AskedText, Language, LanguageTexts};
 use crate::open::{SeededValues, qformer_text, qformer_text_around};
+use crate::settings::lora::LoraSettings;
 use crate::settings::model::ModelSettings;
 use crate::settings::optimizer::OptimizerSettings;
 use crate::sum::context::{Computed, Step, StepSum, StepValues};
@@ -51,6 +52,7 @@ const DIVISOR: usize = 1;
 
 const DROPOUT: &str = "dropout beside questions";
 const LANGUAGE_DROPOUT: &str = "dropout of the language model of answers";
+const ADAPTER_DROPOUT: &str = "dropout of adapters of answers";
 
 /// Questions of an evaluation that are computed together.
 const BATCH: usize = 16;
@@ -107,6 +109,10 @@ impl Task for VqaSettings {
         true
     }
 
+    fn lora(&self) -> Option<&LoraSettings> {
+        Some(&self.lora).filter(|lora| lora.is_on())
+    }
+
     fn measure(&self) -> Measure {
         Measure::Answers
     }
@@ -133,6 +139,7 @@ impl Trainable for VqaSettings {
         let model = GenerateModel::reading_questions(&qformer, eps, width, device);
         let mut model = model.map_err(WorkerError::of_qformer_sizes)?;
         compute_in(&mut model, shape.train.compute)?;
+        let model = self.lora.adapting(model, settings, device)?;
         let key = DrawKey { seed: shape.train.seed, stage: shape.stage };
         Ok(Box::new(VqaTask { settings: self.clone(), key, model }))
     }
@@ -245,7 +252,8 @@ impl TaskModel for VqaTask {
             asked = vec![asked[0]; places.len()];
         }
         let texts = language.answers(self.key.stage)?.batch(&asked, Vec::new())?;
-        language.model.caption_loss(Some(prompt), &texts.texts(), &frozen.device)?;
+        let model = self.model.adapted(&language.model, &mut Dropout::off())?;
+        model.caption_loss(Some(prompt), &texts.texts(), &frozen.device)?;
         Ok(())
     }
 
@@ -356,9 +364,12 @@ impl VqaTask {
         let batch = language.answers(self.key.stage)?.batch(&asked, weights)?;
         // Off, the language model is the same in training as in use.
         let probability = if self.settings.language_model_dropout { language.model.dropout() } else { 0.0 };
-        let mut dropout = step.frozen.dropout_of(probability, LANGUAGE_DROPOUT, step.number, slot.slot);
-        let loss =
-            language.model.training_loss(Some(prompt), &batch.texts(), &mut dropout, &step.frozen.device)?;
+        let dropout =
+            |probability, drawn_for| step.frozen.dropout_of(probability, drawn_for, step.number, slot.slot);
+        let mut of_adapters = dropout(self.settings.lora.dropout, ADAPTER_DROPOUT);
+        let model = self.model.adapted(&language.model, &mut of_adapters)?;
+        let mut dropout = dropout(probability, LANGUAGE_DROPOUT);
+        let loss = model.training_loss(Some(prompt), &batch.texts(), &mut dropout, &step.frozen.device)?;
         let tokens = batch.tokens();
         let divisor = if is_weighted { slot.questions.len() } else { tokens };
         Ok(SlotLoss { loss, divisor: divisor as f32, tokens })
@@ -384,9 +395,10 @@ impl VqaTask {
         let pairs: Vec<AskedText<'_>> =
             known.iter().map(|(question, answer)| AskedText { question, answer }).collect();
         let batch = texts.batch(&pairs, Vec::new())?;
-        let loss = language.model.caption_loss(Some(prompt.clone()), &batch.texts(), device)?;
+        let model = self.model.adapted(&language.model, &mut Dropout::off())?;
+        let loss = model.caption_loss(Some(prompt.clone()), &batch.texts(), device)?;
         let questions: Vec<&str> = asked.iter().map(|question| question.text.as_str()).collect();
-        let written = texts.written(&language.model, prompt.clone(), &questions, device)?;
+        let written = texts.written(&model, prompt.clone(), &questions, device)?;
         let right = asked.iter().zip(&written).map(|(question, text)| accuracy_of(&question.answers, text));
         Ok(Measured { loss: loss.value.read()?, tokens: batch.tokens() as f64, accuracy: right.sum() })
     }

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::language::PLACE;
+use crate::settings::lora::LoraSettings;
 use crate::settings::model::ModelSettings;
 use crate::task::description::Unusable;
 
@@ -64,6 +65,9 @@ pub struct VqaSettings {
     /// Dropout inside the frozen language model, at the rate of its own configuration, as the reference
     /// trains; off, the model is the same in training as in use.
     pub language_model_dropout: bool,
+    /// Adapters of the language model (LoRA).
+    #[serde(skip_serializing_if = "LoraSettings::is_unset")]
+    pub lora: LoraSettings,
 }
 
 impl Default for VqaSettings {
@@ -79,6 +83,7 @@ impl Default for VqaSettings {
             answer_rows: 4,
             single_answer_weight: 1.0,
             language_model_dropout: false,
+            lora: LoraSettings::default(),
         }
     }
 }
@@ -103,11 +108,12 @@ impl VqaSettings {
             });
         }
         let has_place = self.prompt.is_empty() || self.prompt.matches(PLACE).count() == 1;
-        (!has_place).then(|| Unusable {
+        let place = (!has_place).then(|| Unusable {
             key: "prompt",
             value: format!("\"{}\"", self.prompt),
             with: None,
             reason: format!("{PLACE}, where the question is put, must be there once"),
-        })
+        });
+        place.or_else(|| self.lora.unusable())
     }
 }
