@@ -34,8 +34,12 @@ pub struct AdapterSizes {
 /// The adapters of a language model's maps, in the order in which it lists these; none by default.
 #[derive(Debug, Clone, Default)]
 pub struct Adapters {
-    /// Alpha over the rank.
-    scale: f64,
+    rank: usize,
+    alpha: f64,
+    targets: Vec<&'static str>,
+    /// How the names of the language model's tensors begin.
+    prefix: &'static str,
+    are_of_encoder_decoder: bool,
     pairs: Vec<Pair>,
 }
 
@@ -90,7 +94,7 @@ impl Adapters {
             return Err(ModelError::input("adapters", "rank 0, which adapts nothing"));
         }
         let targets = model.adaptable_maps(&sizes.targets)?;
-        let mut maps = Maps { targets, found: Vec::new() };
+        let mut maps = Maps { targets: targets.clone(), found: Vec::new() };
         let prefix = model.prefix();
         model.visit_tensors(prefix, &mut maps)?;
         let pair = |(map, [output, input]): (String, [usize; 2])| Pair {
@@ -99,7 +103,37 @@ impl Adapters {
             up: zeros([output, sizes.rank], device),
         };
         let pairs = maps.found.into_iter().map(pair).collect();
-        Ok(Self { scale: sizes.alpha / sizes.rank as f64, pairs })
+        let (rank, alpha, are_of_encoder_decoder) = (sizes.rank, sizes.alpha, model.is_encoder_decoder());
+        Ok(Self { rank, alpha, targets, prefix, are_of_encoder_decoder, pairs })
+    }
+
+    /// Rows of a matrix down.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// What is added is multiplied by this over the rank.
+    pub fn alpha(&self) -> f64 {
+        self.alpha
+    }
+
+    /// The maps that are adapted, by the last parts of their names.
+    pub fn targets(&self) -> &[&'static str] {
+        &self.targets
+    }
+
+    /// How their names begin: with that of the language model in a whole model.
+    pub fn prefix(&self) -> &'static str {
+        self.prefix
+    }
+
+    /// Whether the language model has a part that reads and another that writes.
+    pub fn are_of_encoder_decoder(&self) -> bool {
+        self.are_of_encoder_decoder
+    }
+
+    fn scale(&self) -> f64 {
+        self.alpha / self.rank.max(1) as f64
     }
 
     /// Whether there are none.
@@ -146,7 +180,7 @@ impl Adapters {
         }
         let mut adapted = model.clone();
         let prefix = adapted.prefix();
-        let mut apply = Apply { pairs: self.by_map(), scale: self.scale, dropout };
+        let mut apply = Apply { pairs: self.by_map(), scale: self.scale(), dropout };
         adapted.visit_tensors(prefix, &mut apply)?;
         match apply.pairs.first_key_value() {
             None => Ok(adapted),
@@ -185,7 +219,7 @@ impl Adapters {
             }
         }
         let prefix = model.prefix();
-        let mut merge = Merge { pairs: self.by_map(), scale: self.scale };
+        let mut merge = Merge { pairs: self.by_map(), scale: self.scale() };
         model.visit_tensors(prefix, &mut merge)?;
         match merge.pairs.first_key_value() {
             None => Ok(model),

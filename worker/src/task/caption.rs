@@ -83,7 +83,7 @@ impl Task for CaptionSettings {
     }
 
     fn layouts(&self) -> &'static [Layout] {
-        generate::LAYOUTS
+        generate::layouts(&self.lora)
     }
 }
 

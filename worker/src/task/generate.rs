@@ -55,7 +55,15 @@ const DRAWS: Draws = Draws {
 };
 
 /// The published layouts.
-pub(super) const LAYOUTS: &[Layout] = &[Layout::HuggingFace, Layout::Lavis];
+const LAYOUTS: &[Layout] = &[Layout::HuggingFace, Layout::Lavis];
+
+/// The same where adapters of the language model are trained.
+const LAYOUTS_WITH_ADAPTERS: &[Layout] = &[Layout::HuggingFace, Layout::Lavis, Layout::Peft];
+
+/// The published layouts of a task that may train adapters.
+pub(super) fn layouts(lora: &LoraSettings) -> &'static [Layout] {
+    if lora.is_on() { LAYOUTS_WITH_ADAPTERS } else { LAYOUTS }
+}
 
 /// What weights look like.
 pub(super) const WEIGHTS: WeightNames = WeightNames {
@@ -130,7 +138,7 @@ impl Task for GenerateSettings {
     }
 
     fn layouts(&self) -> &'static [Layout] {
-        LAYOUTS
+        layouts(&self.lora)
     }
 }
 
@@ -269,7 +277,11 @@ impl TaskModel for GenerateTask {
         Ok(Scores::Captions(losses))
     }
 
+    /// In a whole folder the adapters are added to the language model's weights.
     fn export(&mut self, layout: Layout, target: ExportTarget<'_>) -> Result<()> {
+        if layout == Layout::Peft {
+            return target.adapters(&mut self.model.adapters, self.adapter_dropout);
+        }
         let mut language_model = target.language_model()?;
         if layout == Layout::Lavis {
             let prefix = language_model.prefix();

@@ -118,7 +118,7 @@ impl Task for VqaSettings {
     }
 
     fn layouts(&self) -> &'static [Layout] {
-        &[Layout::Lavis]
+        if self.lora.is_on() { &[Layout::Lavis, Layout::Peft] } else { &[Layout::Lavis] }
     }
 }
 
@@ -317,7 +317,10 @@ impl TaskModel for VqaTask {
         }))
     }
 
-    fn export(&mut self, _: Layout, target: ExportTarget<'_>) -> Result<()> {
+    fn export(&mut self, layout: Layout, target: ExportTarget<'_>) -> Result<()> {
+        if layout == Layout::Peft {
+            return target.adapters(&mut self.model.adapters, self.settings.lora.dropout);
+        }
         let language_model = target.language_model()?;
         let prefix = language_model.prefix();
         Ok(export_lavis(target.out, &mut self.model, Some(prefix), target.options.precision)?)
