@@ -2,10 +2,9 @@
 //!
 //! A family is its folder ([`opt`], [`llama`], [`t5`]) and a line of the registry. Decoder-only families
 //! share one body (`decoder_only`) and give it their layers; [`generation`] searches for the next tokens of
-//! any of them. [`adapters`] are trained beside a model that stays frozen.
+//! any of them.
 
-mod adaptable;
-pub mod adapters;
+pub(crate) mod adaptable;
 mod decoder_only;
 pub(crate) mod family;
 pub mod generation;
@@ -29,6 +28,7 @@ use std::path::Path;
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::Value;
 
+use adaptable::Adaptable;
 use blip2_model_files::config::FolderConfig;
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::Fit;
@@ -112,14 +112,9 @@ impl LanguageModel {
         Self::zeros(sizes.as_ref(), &Device::flex())
     }
 
-    /// The maps of the layers that `targets` name by the last parts of their names; those of queries and
-    /// values where there are none.
-    ///
-    /// # Errors
-    /// A name that no map has.
-    pub(crate) fn adaptable_maps(&self, targets: &[String]) -> Result<Vec<&'static str>, ModelError> {
-        let names = self.model.names();
-        names.adaptable.chosen(names.model_type, targets)
+    /// The maps of its layers that adapters may be for.
+    pub(crate) fn adaptable(&self) -> Adaptable {
+        self.model.names().adaptable
     }
 
     /// The dropout probability of the model's own training, for [`LanguageModel::training_loss`].

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
+use crate::adapters::Adapters;
 use crate::language::LanguageModel;
-use crate::language::adapters::Adapters;
 use crate::qformer::{ImageKeyValues, QFormer, QFormerConfig};
 use blip2_model_files::error::ModelError;
 use blip2_tensors::device::cast::in_f32;

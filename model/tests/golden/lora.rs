@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use blip2_model::language::adapters::{AdapterSizes, Adapters};
+use blip2_model::adapters::{AdapterSizes, Adapters};
 use blip2_model::language::{LanguageModel, Padded, Texts};
 use blip2_tensors::device::read_back::floats;
 use blip2_tensors::nn::dropout::Dropout;

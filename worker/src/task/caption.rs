@@ -10,6 +10,7 @@ use std::sync::Arc;
 use blip2_dataset::text::TextEncoder;
 use burn::tensor::Device;
 
+use super::adapters;
 use super::description::{LossName, Needs, Task, Unusable};
 use super::export::Layout;
 use super::generate::{self, Draws, GenerateTask};
@@ -51,7 +52,7 @@ impl Task for CaptionSettings {
     }
 
     fn unusable(&self, _: u32, _: &ModelSettings) -> Option<Unusable> {
-        self.lora.unusable()
+        adapters::unusable(&self.lora)
     }
 
     fn needs(&self) -> Needs {

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use blip2_model::adapters::Adapters;
 pub use blip2_model::blip2::export::{ExportOptions, Precision};
 use blip2_model::blip2::export::{PeftBase, export_peft};
 use blip2_model::language::LanguageModel;
-use blip2_model::language::adapters::Adapters;
 use blip2_model::qformer::QFormerConfig;
 use blip2_model::vision::ImageEncoder;
 use blip2_model_files::image_processor::ImageProcessor;

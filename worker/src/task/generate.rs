@@ -24,6 +24,7 @@ use blip2_tensors::train::loss::Loss;
 use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Tensor};
 
+use super::adapters;
 use super::description::{LossName, Needs, Task, Unusable, loss};
 use super::export::{ExportTarget, Layout};
 use super::scores::{EvaluationSet, Measure, Scores};
@@ -110,7 +111,7 @@ impl Task for GenerateSettings {
     }
 
     fn unusable(&self, _: u32, _: &ModelSettings) -> Option<Unusable> {
-        self.lora.unusable()
+        adapters::unusable(&self.lora)
     }
 
     fn needs(&self) -> Needs {
@@ -311,7 +312,7 @@ impl GenerateTask {
         let model = GenerateModel::new(&qformer, settings.ln_vision_eps, sizes.language_width, device);
         let mut model = model.map_err(WorkerError::of_qformer_sizes)?;
         compute_in(&mut model, shape.train.compute)?;
-        let model = lora.adapting(model, settings, device)?;
+        let model = adapters::adapting(lora, model, settings, device)?;
         Ok(Self { language_model_dropout, adapter_dropout: lora.dropout, draws, stage: shape.stage, model })
     }
 

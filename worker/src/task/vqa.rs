@@ -28,6 +28,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use self::answer_rows::{DrawKey, answer_rows};
 use self::measures::accuracy_of;
+use super::adapters::adapting;
 use super::description::{LossName, Needs, Task, Unusable, loss};
 use super::export::{ExportTarget, Layout};
 use super::scores::{AnswerScores, EvaluationSet, Measure, Scores};
@@ -139,7 +140,7 @@ impl Trainable for VqaSettings {
         let model = GenerateModel::reading_questions(&qformer, eps, width, device);
         let mut model = model.map_err(WorkerError::of_qformer_sizes)?;
         compute_in(&mut model, shape.train.compute)?;
-        let model = self.lora.adapting(model, settings, device)?;
+        let model = adapting(&self.lora, model, settings, device)?;
         let key = DrawKey { seed: shape.train.seed, stage: shape.stage };
         Ok(Box::new(VqaTask { settings: self.clone(), key, model }))
     }

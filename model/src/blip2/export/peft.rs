@@ -9,7 +9,7 @@ use super::plan::{Plan, Target};
 use super::precision::Precision;
 use super::safetensors;
 use super::staging::{Staging, write_json};
-use crate::language::adapters::Adapters;
+use crate::adapters::Adapters;
 use blip2_model_files::error::ModelError;
 
 /// How `peft` calls what is within the model that it adapts.
@@ -24,7 +24,7 @@ pub struct PeftBase<'a> {
     pub dropout: f64,
 }
 
-/// Writes `adapters` to the new folder `folder`, as `peft`'s `PeftModel.from_pretrained` loads them beside the
+/// Writes `adapters` to the new folder `folder`, as the `PeftModel` of `peft` loads them beside the
 /// language model alone.
 ///
 /// # Errors

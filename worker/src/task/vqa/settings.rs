@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::language::PLACE;
 use crate::settings::lora::LoraSettings;
 use crate::settings::model::ModelSettings;
+use crate::task::adapters;
 use crate::task::description::Unusable;
 
 /// Which of a question's answers are trained on.
@@ -114,6 +115,6 @@ impl VqaSettings {
             with: None,
             reason: format!("{PLACE}, where the question is put, must be there once"),
         });
-        place.or_else(|| self.lora.unusable())
+        place.or_else(|| adapters::unusable(&self.lora))
     }
 }

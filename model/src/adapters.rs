@@ -10,7 +10,7 @@ use std::path::Path;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 
-use super::LanguageModel;
+use crate::language::LanguageModel;
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::{ADAPTER_DOWN, ADAPTER_UP};
 use blip2_tensors::device::cast::{in_f32, in_numbers};
@@ -93,7 +93,7 @@ impl Adapters {
         if sizes.rank == 0 {
             return Err(ModelError::input("adapters", "rank 0, which adapts nothing"));
         }
-        let targets = model.adaptable_maps(&sizes.targets)?;
+        let targets = model.adaptable().chosen(model.model_type(), &sizes.targets)?;
         let mut maps = Maps { targets: targets.clone(), found: Vec::new() };
         let prefix = model.prefix();
         model.visit_tensors(prefix, &mut maps)?;
@@ -249,7 +249,10 @@ impl NamedTensors for Adapters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::language::{Padded, Texts};
+    use crate::language::llama::LlamaConfig;
+    use crate::language::opt::OptConfig;
+    use crate::language::t5::T5Config;
+    use crate::language::{LanguageSizes, Padded, Texts};
     use blip2_model_files::weights::{InitialValues, initialise};
     use blip2_tensors::device::read_back::floats;
     use blip2_tensors::train::flat::FlatLayout;
@@ -269,7 +272,7 @@ mod tests {
 
     /// Adapters of all maps.
     fn all(model: &LanguageModel, device: &Device) -> Adapters {
-        let sizes = sizes(model.model.names().adaptable.all);
+        let sizes = sizes(model.adaptable().all);
         Adapters::new(&mut model.clone(), &sizes, device).unwrap()
     }
 
@@ -432,6 +435,30 @@ mod tests {
             let adapted = adapters.applied(&narrow, &mut Dropout::off()).unwrap();
             assert_eq!(loss(&adapted).to_bits(), loss(&narrow).to_bits(), "adapters of zeros");
         }
+    }
+
+    /// The numbers that the documentation names, from shapes alone.
+    #[test]
+    fn published_sizes_have_so_many_numbers() {
+        let count = |sizes: &dyn LanguageSizes, targets: &[&str]| {
+            let mut model = LanguageModel::zeros(sizes, &Device::flex()).unwrap();
+            let sizes = AdapterSizes { rank: 16, ..self::sizes(targets) };
+            Adapters::new(&mut model, &sizes, &Device::flex()).unwrap().parameters()
+        };
+        let opt =
+            OptConfig { width: 2560, depth: 32, heads: 32, intermediate: 10240, ..OptConfig::default() };
+        assert_eq!(count(&opt, &[]), 5_242_880);
+        assert_eq!(count(&opt, &["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]), 23_592_960);
+        let t5 = T5Config {
+            width: 2048,
+            intermediate: 5120,
+            depth: 24,
+            heads: 32,
+            feed_forward_proj: "gated-gelu".into(),
+            ..T5Config::default()
+        };
+        assert_eq!(count(&t5, &[]), 9_437_184);
+        assert_eq!(count(&LlamaConfig::default(), &[]), 8_388_608);
     }
 
     #[test]
