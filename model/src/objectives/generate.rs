@@ -50,8 +50,8 @@ impl GenerateModel {
         })
     }
 
-    /// The language model as it is trained to be: with the adapters, whose masks are drawn from `dropout`; the
-    /// frozen one itself where there are none.
+    /// The language model as it is trained to be: with the adapters, whose masks are drawn from `dropout`, or
+    /// the frozen one itself where there are none.
     ///
     /// # Errors
     /// Adapters of another model.
