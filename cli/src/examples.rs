@@ -109,7 +109,13 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("bench curate", &["bench curate --config configs/curate-quickstart.toml --pictures 64"]),
     ("bench dedup", &["bench dedup --rows 1000000 --near-bits 2"]),
     ("bench loader", &["bench loader --files assets/corpus/train-00000.parquet --size 224"]),
-    ("bench step", &["bench step --preset stage1-vit-g --device cuda --batch 104"]),
+    (
+        "bench step",
+        &[
+            "bench step --preset stage1-vit-g --device cuda --batch 104",
+            "bench step --preset caption-vit-g --parameters-only --members 2",
+        ],
+    ),
     ("bench generate", &["bench generate --model export --batch 4"]),
     (
         "completions",

@@ -1,4 +1,4 @@
-//! The frozen image encoder over samples.
+//! An image encoder over samples.
 
 use blip2_dataset::corpus::samples::Sample;
 use blip2_model::vision::ImageEncoder;
@@ -21,6 +21,11 @@ impl SampleEncoder {
     /// `encoder` on `device`, for images that `transform` prepares.
     pub fn new(encoder: ImageEncoder, transform: ImageTransform, device: Device) -> Self {
         Self { encoder, transform, device }
+    }
+
+    /// The same way to an `encoder` on the same device, for images of the same size.
+    pub fn with_encoder(&self, encoder: ImageEncoder) -> Self {
+        Self { encoder, transform: self.transform.clone(), device: self.device.clone() }
     }
 
     /// The encoder.

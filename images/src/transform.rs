@@ -6,6 +6,7 @@
 mod crop;
 mod evaluate;
 mod pixels;
+mod rand_augment;
 mod resize;
 mod train;
 

@@ -79,6 +79,12 @@ impl TrainedEncoder {
         Ok(Self { encoder })
     }
 
+    /// Of an encoder of zeros on a plain device whose values are written before it computes: none of its
+    /// tensors is made.
+    pub fn unwritten(encoder: ImageEncoder) -> Self {
+        Self { encoder }
+    }
+
     /// The same encoder without autodiff: its present values, which it shares.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ mod source;
 pub(crate) use clip::CLIP_VISION_PREFIX;
 pub use clip::{ClipLayer, ClipVisionConfig, ClipVit};
 pub use eva::{EVA_PREFIX, EvaConfig, EvaVit};
+pub use positions::read_with_positions;
 pub use source::EncoderSizes;
 
 use std::path::Path;
@@ -41,7 +42,7 @@ impl ImageEncoder {
     pub fn open(path: &Path, place: impl Into<Placement>) -> Result<Self, ModelError> {
         let place = place.into();
         let source = source::open(path)?;
-        let mut encoder = Self::new(&source.sizes, &place)?;
+        let mut encoder = Self::zeros(&source.sizes, &place)?;
         load_beside(&mut encoder, source.prefix(), &source.weights, place, &source.others())?;
         Ok(encoder)
     }
@@ -51,13 +52,16 @@ impl ImageEncoder {
     /// # Errors
     /// Sizes that no model can have.
     pub fn random(sizes: &EncoderSizes, place: &Placement) -> Result<Self, ModelError> {
-        let mut encoder = Self::new(sizes, place)?;
+        let mut encoder = Self::zeros(sizes, place)?;
         randomise(&mut encoder, place)?;
         Ok(encoder)
     }
 
-    /// An encoder of zeros.
-    fn new(sizes: &EncoderSizes, place: &Placement) -> Result<Self, ModelError> {
+    /// An encoder of zeros, whose tensors are made when they are first used.
+    ///
+    /// # Errors
+    /// Sizes that no model can have.
+    pub fn zeros(sizes: &EncoderSizes, place: &Placement) -> Result<Self, ModelError> {
         Ok(match sizes {
             EncoderSizes::Eva(sizes) => Self::Eva(EvaVit::new(sizes, &place.device)),
             EncoderSizes::Clip(sizes) => {
@@ -88,7 +92,7 @@ impl ImageEncoder {
     /// As [`ImageEncoder::open`].
     pub fn check(path: &Path) -> Result<Fit, ModelError> {
         let source = source::open(path)?;
-        let mut encoder = Self::new(&source.sizes, &Placement::from(&Device::flex()))?;
+        let mut encoder = Self::zeros(&source.sizes, &Placement::from(&Device::flex()))?;
         check_beside(&mut encoder, source.prefix(), &source.weights, &source.others())
     }
 

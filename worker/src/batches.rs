@@ -49,6 +49,7 @@ pub fn start_loader(
         stage: stage.number,
         image: TrainTransform {
             resampling: resampling(&frozen.processor),
+            rand_augment: config.data.rand_augment,
             ..TrainTransform::new(frozen.encoder.image_size(), config.data.crop_scale, config.data.flip)
         },
         text: stage.settings.task.trained().encoder(frozen, stage.number)?,

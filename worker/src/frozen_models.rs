@@ -129,6 +129,11 @@ impl FrozenModels {
 
     /// The encoder's features of a slot, `[b, P, Dv]`.
     pub(crate) fn image_features(&self, slot: &SlotBatch) -> Result<Tensor<3>> {
+        Ok(self.encoder.forward(self.pixels(slot)?)?)
+    }
+
+    /// The images of a slot as an encoder takes them, `[b, 3, size, size]`.
+    pub(crate) fn pixels(&self, slot: &SlotBatch) -> Result<Tensor<4>> {
         let size = self.encoder.image_size();
         let rows = slot.samples.len();
         if slot.pixels.len() != rows * 3 * size * size {
@@ -138,14 +143,18 @@ impl FrozenModels {
                 slot.pixels.len()
             )));
         }
-        self.features_of(slot.pixels.clone(), rows)
+        Ok(self.pixels_of(slot.pixels.clone(), rows))
+    }
+
+    /// So many images' bytes as an encoder takes them.
+    pub(crate) fn pixels_of(&self, pixels: Bytes, rows: usize) -> Tensor<4> {
+        let shape = [rows, self.encoder.image_size()];
+        normalised_pixels(pixels, shape, statistics(&self.processor), &self.device)
     }
 
     /// The encoder's features of so many images' pixels, `[rows, P, Dv]`.
     pub(crate) fn features_of(&self, pixels: Bytes, rows: usize) -> Result<Tensor<3>> {
-        let shape = [rows, self.encoder.image_size()];
-        let pixels = normalised_pixels(pixels, shape, statistics(&self.processor), &self.device);
-        Ok(self.encoder.forward(pixels)?)
+        Ok(self.encoder.forward(self.pixels_of(pixels, rows))?)
     }
 
     /// The encoder's features of black images, `[rows, P, Dv]`.

@@ -1,5 +1,6 @@
 //! Published weights as the state before a run's first step.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use blip2_model::language::LanguageModel;
@@ -76,25 +77,23 @@ fn stage_of(config: &WorkerConfig, source: &WeightSource) -> Result<NumberedStag
         |reason: String| Err(WorkerError::Configuration(format!("{}: {reason}", source.origin().display())));
     let first = config.first_stage()?;
     let known = TaskSettings::known();
-    // A later task's weights may have an earlier one's tensors besides, and tasks that train the same tensors
-    // have one mark.
-    let marked = |task: &&TaskSettings| source.contains(task.trained().weight_names().mark);
-    let last = known.iter().rev().find(marked).map(|task| task.trained().weight_names().mark);
-    let Some(found) = known.iter().find(|task| Some(task.trained().weight_names().mark) == last) else {
-        let marks: Vec<String> =
-            known.iter().map(|task| format!("`{}`", task.trained().weight_names().mark)).collect();
+    let mark_of = |task: &TaskSettings| task.trained().weight_names().mark;
+    // The first task of each mark, which weights are called by: several tasks train the same tensors.
+    let mut marks = BTreeSet::new();
+    let mut named: Vec<&TaskSettings> = known.iter().collect();
+    named.retain(|task| marks.insert(mark_of(task)));
+    // A later task's weights may have an earlier one's tensors besides.
+    let Some(found) = named.iter().rev().find(|task| source.contains(mark_of(task))) else {
+        let marks: Vec<String> = named.iter().map(|task| format!("`{}`", mark_of(task))).collect();
         return refuse(format!(
             "none of {} is there: these are no weights of a trained stage",
             marks.join(", ")
         ));
     };
-    if first.settings.task.trained().weight_names().mark == found.trained().weight_names().mark {
+    if mark_of(&first.settings.task) == mark_of(found) {
         return Ok(first);
     }
-    let own = config
-        .stages
-        .iter()
-        .find(|stage| stage.task.trained().weight_names().mark == found.trained().weight_names().mark);
+    let own = config.stages.iter().find(|stage| mark_of(&stage.task) == mark_of(found));
     let own = own.map_or("one of that task", |stage| stage.name.as_str());
     refuse(format!(
         "these are weights of the task {}, and the run begins with stage `{}` ({}): let it begin with stage `{own}` (steps = 0 \
@@ -106,16 +105,25 @@ fn stage_of(config: &WorkerConfig, source: &WeightSource) -> Result<NumberedStag
 }
 
 #[cfg(test)]
+mod adapter_tests;
+#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::stage::StageSettings;
     use crate::export::{ExportOptions, Layout, export};
-    use crate::settings::lora::LoraSettings;
-    use crate::task::generate::GenerateSettings;
+    use crate::settings::encoder::EncoderTraining;
+    use crate::task::caption::CaptionSettings;
+    use crate::task::retrieval::RetrievalSettings;
+    use crate::task::vqa::VqaSettings;
+    use blip2_model::blip2::Blip2;
     use blip2_model::vision::ImageEncoder;
-    use blip2_model_files::weights::{NameStyle, is_of_adapter};
+    use blip2_tensors::device::read_back::floats;
+    use burn::tensor::{Int, Tensor, TensorData};
+    use safetensors::Dtype;
+    use safetensors::tensor::TensorView;
 
     /// A small Q-Former between the quick start's frozen parts, in a run that begins with `stage`.
-    fn config(stage: u32) -> WorkerConfig {
+    pub(super) fn config(stage: u32) -> WorkerConfig {
         let asset = |name: &str| format!("{}/../assets/backbones/{name}", env!("CARGO_MANIFEST_DIR"));
         let mut config = WorkerConfig::default();
         config.model.image_encoder = asset("eva-tiny");
@@ -130,22 +138,33 @@ mod tests {
         config
     }
 
-    /// The beginning of a run of `config`.
-    fn fresh(config: &WorkerConfig) -> NamedState {
-        named(&begun(config).unwrap())
-    }
-
-    fn begun(config: &WorkerConfig) -> Result<TrainState> {
-        let sizes = FrozenSizes {
+    pub(super) fn sizes_of(config: &WorkerConfig) -> FrozenSizes {
+        FrozenSizes {
             image_width: ImageEncoder::width_of(config.model.image_encoder.as_ref()).unwrap(),
             vocab: qformer_vocabulary(&config.model).unwrap().0,
             language_width: LanguageModel::width_of(config.model.language_model.as_ref()).unwrap(),
-        };
-        TrainState::fresh(config, sizes, &Device::flex())
+        }
     }
 
-    fn named(state: &TrainState) -> NamedState {
+    pub(super) fn named(state: &TrainState) -> NamedState {
         NamedState::decode("test", &[state.encode_part(0, 1).unwrap()]).unwrap()
+    }
+
+    /// The beginning of a run of `config`.
+    fn fresh(config: &WorkerConfig) -> NamedState {
+        named(&TrainState::fresh(config, sizes_of(config), &Device::flex()).unwrap())
+    }
+
+    /// The first stage's state with an image encoder that is no longer the one in its file.
+    fn moved(config: &WorkerConfig) -> NamedState {
+        let stage = config.first_stage().unwrap();
+        let mut state = TrainState::begun(stage, config, sizes_of(config), &Device::flex()).unwrap();
+        for tensor in
+            state.layout.tensors().iter().filter(|tensor| tensor.name.starts_with("visual_encoder."))
+        {
+            state.parameters[tensor.range()].iter_mut().for_each(|value| *value *= 1.01);
+        }
+        named(&state)
     }
 
     fn decoded(imported: &Imported) -> NamedState {
@@ -192,113 +211,138 @@ mod tests {
         }
     }
 
-    /// The run with adapters of the language model, and its beginning, where these do something already.
-    fn adapted(backbone: &str) -> (WorkerConfig, NamedState) {
-        let mut config = config(2);
-        config.model.language_model = config.model.language_model.replace("opt-tiny", backbone);
-        let lora = LoraSettings { rank: 2, alpha: 3.0, ..LoraSettings::default() };
-        config.stages[1].task = TaskSettings::Generate(GenerateSettings { lora, ..Default::default() });
-        let mut state = begun(&config).unwrap();
-        for tensor in state.layout.tensors().iter().filter(|tensor| is_of_adapter(&tensor.name)) {
-            let values = state.parameters[tensor.range()].iter_mut().enumerate();
-            values.for_each(|(at, value)| *value = (at as f32 * 0.7311).sin() * 0.2);
-        }
-        let state = named(&state);
-        (config, state)
+    /// A run that trains the image encoder with the rest, for images of so many pixels.
+    fn with_encoder(image_size: usize) -> WorkerConfig {
+        of_task(TaskSettings::Retrieval(RetrievalSettings::default()), image_size)
     }
 
-    #[test]
-    fn adapters_are_kept_in_a_file_merged_in_a_folder_and_by_themselves_for_peft() {
-        let (config, state) = adapted("opt-tiny");
-        let (stage, options) = (config.first_stage().unwrap(), ExportOptions::default());
-        let place = tempfile::tempdir().unwrap();
-        let write = |layout, name: &str| {
-            let out = place.path().join(name);
-            export(&config, &stage, &state, layout, &options, &out).map(|()| out)
-        };
-        let file = write(Layout::Lavis, "stage2.pth").unwrap();
-        let read = import(&config, &file).unwrap();
-        assert_eq!((read.digest, read.begun_anew.len()), (state.digest(), 0));
+    fn of_task(task: TaskSettings, image_size: usize) -> WorkerConfig {
+        let mut config = config(1);
+        config.stages = vec![StageSettings { steps: 1, ..StageSettings::of("fine", task) }];
+        config.model.image_size = image_size;
+        config
+    }
 
-        let folder = write(Layout::HuggingFace, "blip2").unwrap();
-        let begun_anew = import(&config, &folder).unwrap().begun_anew;
-        assert!(
-            !begun_anew.is_empty() && begun_anew.iter().all(|name| is_of_adapter(name)),
-            "{begun_anew:?}"
-        );
-        let of = |path: &Path, name: &str, shape: &[usize]| {
-            WeightSource::open_huggingface(path).unwrap().read(name, shape).unwrap()
-        };
-        let tensor = |end: &str| {
-            let found = state.parameters().find(|(name, _, _)| name.ends_with(end)).unwrap();
-            (found.0.to_owned(), found.1.to_vec(), found.2.to_vec())
-        };
-        let (name, shape, down) = tensor("layers.1.self_attn.q_proj.lora_A.weight");
-        let (_, _, up) = tensor("layers.1.self_attn.q_proj.lora_B.weight");
-        let (width, stem) = (shape[1], name.strip_suffix("q_proj.lora_A.weight").unwrap());
-        let base = Path::new(&config.model.language_model);
-        for (map, adds) in [("q_proj", 1.5), ("k_proj", 0.0)] {
-            let name = format!("{stem}{map}.weight");
-            let [merged, plain] = [&folder, base].map(|path: &Path| of(path, &name, &[width, width]));
-            for (at, (merged, plain)) in merged.iter().zip(&plain).enumerate() {
-                let (row, column) = (at / width, at % width);
-                let added: f32 = (0..2).map(|rank| up[row * 2 + rank] * down[rank * width + column]).sum();
-                assert!((merged - plain - adds * added).abs() < 1e-6, "{name} {at}: {merged} and {plain}");
+    /// A run that trains the image encoder on captions of images of 96 pixels, of which it knew 64.
+    fn captions() -> WorkerConfig {
+        let image_encoder = EncoderTraining::Trained;
+        of_task(TaskSettings::Caption(CaptionSettings { image_encoder, ..CaptionSettings::default() }), 96)
+    }
+
+    /// A run that trains the image encoder on questions on such images.
+    fn questions() -> WorkerConfig {
+        let image_encoder = EncoderTraining::Trained;
+        of_task(TaskSettings::Vqa(VqaSettings { image_encoder, ..VqaSettings::default() }), 96)
+    }
+
+    /// The value of a tensor of a state.
+    fn of<'a>(state: &'a NamedState, name: &str) -> (&'a [usize], &'a [f32]) {
+        let found = state.parameters().find(|(own, ..)| *own == name);
+        let (_, shape, values) = found.unwrap_or_else(|| panic!("no {name}"));
+        (shape, values)
+    }
+
+    const POSITIONS: &str = "visual_encoder.pos_embed";
+
+    #[test]
+    fn a_trained_encoder_is_exported_and_comes_back() {
+        let place = tempfile::tempdir().unwrap();
+        for (config, layout, name) in [
+            (with_encoder(96), Layout::Lavis, "retrieval.pth"),
+            (with_encoder(96), Layout::Retrieval, "retrieval"),
+            (captions(), Layout::Lavis, "captions.pth"),
+            (captions(), Layout::HuggingFace, "captions"),
+            (questions(), Layout::Lavis, "questions.pth"),
+        ] {
+            let (state, begins) = (moved(&config), config.first_stage().unwrap());
+            assert_eq!(of(&state, POSITIONS).0, [1, 145, 128]);
+            let out = place.path().join(name);
+            export(&config, &begins, &state, layout, &ExportOptions::default(), &out).unwrap();
+            let stored = WeightSource::open_published(&out).unwrap();
+            let is_split = stored.names().any(|name| name == "visual_encoder.blocks.5.attn.q_bias");
+            assert_eq!(is_split, layout == Layout::Lavis);
+            let imported = import(&config, &out).unwrap();
+            let read = decoded(&imported);
+            for (name, _, want) in state.parameters().filter(|(name, ..)| is_kept(layout, name)) {
+                assert!(of(&read, name).1 == want, "{name} in {layout:?}");
             }
         }
-
-        let adapter = write(Layout::Peft, "adapter").unwrap();
-        let text = std::fs::read_to_string(adapter.join("adapter_config.json")).unwrap();
-        let peft: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(
-            (&peft["r"], &peft["lora_alpha"], &peft["task_type"]),
-            (&2.into(), &3.into(), &"CAUSAL_LM".into())
-        );
-        assert_eq!(peft["target_modules"], serde_json::json!(["q_proj", "v_proj"]));
-        let source =
-            WeightSource::open(&adapter.join("adapter_model.safetensors"), NameStyle::Lavis).unwrap();
-        let stored = name.replace("opt_model.", "base_model.model.");
-        assert_eq!(source.read(&stored, &shape).unwrap(), down);
-        assert_eq!(source.names().count(), begun_anew.len());
     }
 
-    #[test]
-    fn adapters_are_not_forgotten() {
-        let (config, state) = adapted("opt-tiny");
-        let (stage, options) = (config.first_stage().unwrap(), ExportOptions::default());
-        let place = tempfile::tempdir().unwrap();
-        let file = place.path().join("stage2.pth");
-        export(&config, &stage, &state, Layout::Lavis, &options, &file).unwrap();
-        let mut without = self::config(2);
-        without.model.init_checkpoint = file.display().to_string();
-        let error = begun(&without).unwrap_err().to_string();
-        assert!(error.contains("lora_A.weight` first") && error.contains("stages.generate.lora"), "{error}");
-        // Nor are those of a stage that has none written.
-        let out = place.path().join("adapter");
-        let error = export(&without, &without.first_stage().unwrap(), &state, Layout::Peft, &options, &out);
-        assert!(error.unwrap_err().to_string().contains("has not this layout"));
-    }
-
-    #[test]
-    #[ignore = "runs the user's Python: BLIP2_PEFT_PYTHON names one that has torch, transformers and peft"]
-    fn peft_and_the_merged_folder_score_alike() {
-        let python = std::env::var("BLIP2_PEFT_PYTHON").unwrap();
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/transformers/check_adapter.py");
-        for backbone in ["opt-tiny", "t5-tiny"] {
-            let (config, state) = adapted(backbone);
-            let (stage, options) = (config.first_stage().unwrap(), ExportOptions::default());
-            let place = tempfile::tempdir().unwrap();
-            let [merged, adapter] =
-                [(Layout::HuggingFace, "blip2"), (Layout::Peft, "adapter")].map(|(layout, name)| {
-                    let out = place.path().join(name);
-                    export(&config, &stage, &state, layout, &options, &out).unwrap();
-                    out
-                });
-            let mut check = std::process::Command::new(&python);
-            check.arg(script).arg("--language-model").arg(&config.model.language_model);
-            check.arg("--adapter").arg(&adapter).arg("--merged").arg(&merged);
-            assert!(check.status().unwrap().success(), "{backbone}");
+    /// Whether a layout has a place for all of a tensor: LAVIS has no key bias, a folder no captioning head.
+    fn is_kept(layout: Layout, name: &str) -> bool {
+        match layout {
+            Layout::Lavis => !name.ends_with("attn.qkv.bias"),
+            _ => !name.starts_with("Qformer.cls.") && name != "temp",
         }
+    }
+
+    #[test]
+    #[ignore = "runs Python with PyTorch and transformers: BLIP2_PYTHON names it"]
+    fn an_encoder_trained_on_larger_images_has_the_logits_of_transformers() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        let (config, folder) = (captions(), at("captions"));
+        let (begins, options) = (config.first_stage().unwrap(), ExportOptions::default());
+        export(&config, &begins, &moved(&config), Layout::HuggingFace, &options, &folder).unwrap();
+        let model = Blip2::open(&folder, &Device::flex()).unwrap();
+        assert_eq!(model.encoder().image_size(), 96);
+        let image = i64::from(model.tokens().image);
+        let ids: Vec<i64> = [image, image, image, 2, 40, 57, image, image, image, 2, 99, 7].to_vec();
+        let pixels: Vec<f32> = (0..2 * 3 * 96 * 96).map(|at| (at as f32 * 0.013).sin()).collect();
+        let bytes = |values: &[i64]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+        let (tokens, mask) = (bytes(&ids), bytes(&[1; 12]));
+        let inputs = [
+            ("pixel_values", Dtype::F32, vec![2, 3, 96, 96], bytemuck::cast_slice(&pixels)),
+            ("input_ids", Dtype::I64, vec![2, 6], &tokens[..]),
+            ("attention_mask", Dtype::I64, vec![2, 6], &mask[..]),
+        ]
+        .map(|(name, dtype, shape, bytes)| (name, TensorView::new(dtype, shape, bytes).unwrap()));
+        std::fs::write(at("inputs"), safetensors::serialize(inputs, None).unwrap()).unwrap();
+        let python = std::env::var("BLIP2_PYTHON").unwrap_or_else(|_| "python3".into());
+        let script = format!("{}/../tests/transformers/logits.py", env!("CARGO_MANIFEST_DIR"));
+        let mut command = std::process::Command::new(python);
+        command.arg(script).args([&folder, &at("inputs"), &at("logits")]);
+        assert!(command.status().unwrap().success());
+        let written = std::fs::read(at("logits")).unwrap();
+        let written = safetensors::SafeTensors::deserialize(&written).unwrap();
+        let theirs: Vec<f32> = (written.tensor("logits").unwrap().data().chunks_exact(4))
+            .map(|value| f32::from_le_bytes(value.try_into().unwrap()))
+            .collect();
+        let device = Device::flex();
+        let ids: Vec<i32> = ids.into_iter().map(|id| id as i32).collect();
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [2, 6]), &device);
+        let pixels = Tensor::<4>::from_data(TensorData::new(pixels, [2, 3, 96, 96]), &device);
+        let ours = floats(model.logits(pixels, ids.clone(), ids.ones_like()).unwrap()).unwrap();
+        assert_eq!(ours.len(), theirs.len());
+        let largest = ours.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
+        let far = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(far < 1e-4 * largest, "{far} of {largest}");
+    }
+
+    #[test]
+    fn positions_of_other_weights_are_resized_and_an_encoder_that_they_lack_is_its_file_s() {
+        let place = tempfile::tempdir().unwrap();
+        let [fine, stage1] = ["fine.pth", "stage1.pth"].map(|name| place.path().join(name));
+        for (config, out) in [(with_encoder(96), &fine), (config(1), &stage1)] {
+            let begins = config.first_stage().unwrap();
+            let state = fresh(&config);
+            export(&config, &begins, &state, Layout::Lavis, &ExportOptions::default(), out).unwrap();
+        }
+        let begun = |init: &Path| {
+            let mut config = with_encoder(64);
+            config.train.seed += 1;
+            config.model.init_checkpoint = init.display().to_string();
+            fresh(&config)
+        };
+        let (large, small) = (fresh(&with_encoder(96)), begun(&fine));
+        let ((_, large), (shape, resized)) = (of(&large, POSITIONS), of(&small, POSITIONS));
+        assert_eq!((shape, &resized[..128]), (&[1, 65, 128][..], &large[..128]), "the class keeps its row");
+        let (own, first) = (fresh(&with_encoder(64)), begun(&stage1));
+        for (name, _, want) in own.parameters().filter(|(name, ..)| name.starts_with("visual_encoder.")) {
+            assert!(of(&first, name).1 == want, "{name}");
+        }
+        assert_eq!(of(&first, "query_tokens"), of(&fresh(&config(1)), "query_tokens"), "of the weights");
     }
 
     #[test]

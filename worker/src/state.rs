@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use blip2_evaluation::fault::Fault as _;
+use blip2_model::vision::{EVA_PREFIX, read_with_positions};
 use blip2_model_files::weights::{WeightSource, is_of_adapter};
 use blip2_tensors::train::buckets::{BUCKET_ELEMENTS, GradientBuckets};
 use blip2_tensors::train::flat::{FlatLayout, FlatTensor};
@@ -76,6 +77,12 @@ fn keeps_adapters(stage: &NumberedStage, init: &WeightSource) -> Result<()> {
     )))
 }
 
+/// Whether a tensor is one of a trained image encoder. Weights and stages of a frozen one have none of them:
+/// then they are those of the encoder's own file.
+fn is_of_encoder(tensor: &str) -> bool {
+    tensor.strip_prefix(EVA_PREFIX).is_some_and(|rest| rest.starts_with('.'))
+}
+
 /// What is wrong with the weights that a run begins with.
 fn of_init(config: &WorkerConfig, error: impl Into<WorkerError>) -> WorkerError {
     WorkerError::of_model("model.init_checkpoint", &config.model.init_checkpoint, error)
@@ -103,9 +110,9 @@ fn open_init(config: &WorkerConfig) -> Result<Option<WeightSource>> {
 /// A tensor among the weights of the first stage of pre-training that the task names, if it names some that
 /// have it; they are opened once.
 fn of_text_half(stage: &NumberedStage, opened: &OnceCell<WeightSource>, tensor: &FlatTensor) -> Previous {
-    let Some(path) = stage.settings.task.trained().text_half().filter(|path| !path.is_empty()) else {
-        return Ok(None);
-    };
+    let path = stage.settings.task.trained().text_half().filter(|path| !path.is_empty());
+    // The encoder that was trained for other images is not the one to continue with.
+    let Some(path) = path.filter(|_| !is_of_encoder(&tensor.name)) else { return Ok(None) };
     let key = format!("stages.{}.text_half", stage.name());
     let failed = |error| WorkerError::of_model(&key, path, error);
     let source = match opened.get() {
@@ -143,7 +150,10 @@ impl TrainState {
             }
         } else {
             state.take_over("model.init_checkpoint", |name, shape| match init.contains(name) {
-                true => init.read(name, shape).map(Some).map_err(|error| of_init(config, error)),
+                true => {
+                    let read = read_with_positions(&init, name, shape);
+                    read.map(Some).map_err(|error| of_init(config, error))
+                }
                 false => Ok(None),
             })?;
         }
@@ -172,6 +182,7 @@ impl TrainState {
 
     fn of(stage: NumberedStage, mut task: Box<dyn TaskModel>) -> Result<Self> {
         let layout = task.tensors().layout()?;
+        let layout = layout.with_learning_rate_scales(|name| task.learning_rate_scale(name))?;
         let parameters = task.tensors().read(&layout)?;
         let moments = Moments::zeros(layout.len());
         let buckets = Arc::new(GradientBuckets::of(&layout, BUCKET_ELEMENTS));
@@ -193,16 +204,24 @@ impl TrainState {
     fn take_over(&mut self, origin: &str, previous: impl Fn(&str, &[usize]) -> Previous) -> Result<()> {
         let names = self.stage.settings.task.trained().weight_names();
         let (mut missing, text_half) = (Vec::new(), OnceCell::new());
+        let (mut has_encoder, mut without_encoder) = (false, Vec::new());
         for tensor in self.layout.tensors() {
             let found = match previous(&tensor.name, &tensor.shape)? {
                 Some(values) => Some(values),
                 None => of_text_half(&self.stage, &text_half, tensor)?,
             };
             match found {
-                Some(values) => self.parameters[tensor.range()].copy_from_slice(&values),
+                Some(values) => {
+                    has_encoder |= is_of_encoder(&tensor.name);
+                    self.parameters[tensor.range()].copy_from_slice(&values);
+                }
                 None if names.may_begin_anew(&tensor.name) => {}
+                None if is_of_encoder(&tensor.name) => without_encoder.push(tensor.name.as_str()),
                 None => missing.push(tensor.name.as_str()),
             }
+        }
+        if has_encoder {
+            missing.extend(without_encoder);
         }
         let [first, ..] = &missing[..] else { return Ok(()) };
         if self.stage.settings.task.trained().text_half() == Some("") {
@@ -229,15 +248,20 @@ impl TrainState {
     /// lack and lack.
     pub(crate) fn overlay(&mut self, source: &WeightSource) -> Result<Vec<String>> {
         let published = self.stage.settings.task.trained().weight_names();
+        let encoder = self.layout.tensors().iter().filter(|tensor| is_of_encoder(&tensor.name));
+        let has_encoder = encoder.map(|tensor| &tensor.name).any(|name| source.contains(name));
         let mut begun_anew = Vec::new();
         for tensor in self.layout.tensors() {
             let optional = published.not_published.iter().any(|start| tensor.name.starts_with(start));
-            let may_lack = is_of_adapter(&tensor.name) || optional && !source.is_lavis();
+            let may_lack = match is_of_encoder(&tensor.name) {
+                true => !has_encoder,
+                false => is_of_adapter(&tensor.name) || optional && !source.is_lavis(),
+            };
             if may_lack && !source.contains(&tensor.name) {
                 begun_anew.push(tensor.name.clone());
                 continue;
             }
-            let values = source.read(&tensor.name, &tensor.shape)?;
+            let values = read_with_positions(source, &tensor.name, &tensor.shape)?;
             self.parameters[tensor.range()].copy_from_slice(&values);
         }
         // An adapter's name is that of a map of the language model, whose own weights are used elsewhere.

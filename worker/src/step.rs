@@ -22,7 +22,7 @@ use crate::frozen_models::FrozenModels;
 use crate::state::TrainState;
 use crate::sum::context::{Computed, Step, StepSum};
 use crate::sum::landing::{Beside, Landed, Landing, LandingPlan};
-use crate::sum::reduction::SumPlan;
+use crate::sum::own_sums::SumPlan;
 use crate::sum::times::Stopwatch;
 use crate::sum::traffic::bytes_of;
 use non_finite::Planned;

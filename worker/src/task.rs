@@ -10,6 +10,8 @@ pub mod contrast;
 mod description;
 pub(crate) mod export;
 pub mod generate;
+mod image_encoder;
+pub mod retrieval;
 pub mod scores;
 mod training;
 pub mod vqa;
@@ -23,6 +25,7 @@ use self::caption::CaptionSettings;
 use self::contrast::ContrastSettings;
 pub use self::description::{LossName, Needs, Task, Unusable};
 use self::generate::GenerateSettings;
+use self::retrieval::RetrievalSettings;
 pub(crate) use self::training::{ModelShape, TaskModel, Trainable};
 use self::vqa::VqaSettings;
 
@@ -75,6 +78,9 @@ tasks! {
     Caption(CaptionSettings),
     /// Answers to questions that the Q-Former reads too.
     Vqa(VqaSettings),
+    /// Fine-tuning for retrieval: the losses of contrast by image ids, with the image encoder trained as
+    /// well.
+    Retrieval(RetrievalSettings),
 }
 
 impl TaskSettings {

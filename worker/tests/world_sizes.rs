@@ -1,121 +1,29 @@
 //! A step's result does not depend on how many members did it.
 
 mod asked;
+mod members;
 mod small;
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
-use blip2_dataset::corpus::manifest::Manifest;
 use blip2_model::language::LanguageModel;
 use blip2_model::language::llama::LlamaConfig;
-use blip2_proto::transport::Transport;
 use blip2_tensors::train::flat::FlatLayout;
+use blip2_worker::WorkerConfig;
 use blip2_worker::settings::lora::LoraSettings;
 use blip2_worker::settings::model::FrozenDtype;
 use blip2_worker::settings::train::{Compute, StepSettings, Wire};
-use blip2_worker::step::{Peers, StepBytes};
+use blip2_worker::step::StepBytes;
 use blip2_worker::task::TaskSettings;
 use blip2_worker::task::vqa::{AnswerMode, QFormerText};
-use blip2_worker::{BatchRange, TrainState, WorkerConfig, start_loader};
 use burn::tensor::Device;
+use members::{assert_all_like, train};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A few steps of a small Q-Former, with dropout and a clipped gradient.
 fn config(slots: u32, batch: u32) -> WorkerConfig {
     let mut config = small::config(slots, batch);
     config.stages.iter_mut().for_each(|stage| stage.optimizer.clip_norm = 1.0);
     config
-}
-
-/// Losses of every step, the final parameters, and what every step moved.
-type Trained = (Vec<f64>, Vec<f32>, Vec<StepBytes>);
-
-/// What each member of a run with `members` members comes to.
-fn train(config: &WorkerConfig, members: usize) -> Vec<Trained> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let manifest =
-        Arc::new(runtime.block_on(Manifest::open(&config.data.train, &config.data.columns)).unwrap());
-    let bind = || {
-        Exchange::bind("127.0.0.1:0".parse().unwrap(), "token".into(), Limits::default(), Transport::plain())
-    };
-    let exchanges: Vec<Exchange> = (0..members).map(|_| runtime.block_on(bind()).unwrap()).collect();
-    let slots = deal_slots(config.train.slots, members).unwrap();
-    let world: Vec<Member> = exchanges
-        .iter()
-        .zip(&slots)
-        .enumerate()
-        .map(|(id, (exchange, slots))| Member {
-            id: id as u32,
-            address: exchange.local_addr().to_string(),
-            slots: slots.clone(),
-        })
-        .collect();
-    let results = std::thread::scope(|scope| {
-        let threads: Vec<_> = exchanges
-            .iter()
-            .enumerate()
-            .map(|(rank, exchange)| {
-                let world = World { epoch: 1, rank, members: world.clone() };
-                let (manifest, handle) = (manifest.clone(), runtime.handle().clone());
-                scope.spawn(move || member(config, world, exchange, manifest, &handle))
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    });
-    exchanges.iter().for_each(|exchange| runtime.block_on(exchange.shutdown()));
-    results
-}
-
-fn member(
-    config: &WorkerConfig,
-    world: World,
-    exchange: &Exchange,
-    manifest: Arc<Manifest>,
-    runtime: &tokio::runtime::Handle,
-) -> Trained {
-    let frozen = config.frozen_models().unwrap();
-    let device = frozen.device.clone().autodiff();
-    let mut state = TrainState::fresh(config, frozen.sizes, &device).unwrap();
-    let evaluates = config.eval.every_steps > 0;
-    exchange.set_world(world.clone());
-    let (mut losses, mut bytes) = (Vec::new(), Vec::new());
-    let mut step = 0;
-    for stage in config.trained_stages() {
-        let steps = stage.settings.steps;
-        if state.stage.number != stage.number {
-            state = state.enter(stage.clone(), config, frozen.sizes, &device).unwrap();
-        }
-        let held_out = evaluates.then(|| runtime.block_on(frozen.read_held_out(config, &stage)).unwrap());
-        let range = BatchRange { stage, first_step: 0, slots: world.own().unwrap().slots.clone() };
-        let loader = start_loader(config, &frozen, manifest.clone(), runtime.clone(), range).unwrap();
-        for stage_step in 0..steps {
-            let batch = loader.next(DEADLINE).unwrap();
-            let peers = Peers { exchange, runtime, world: &world, step, deadline: DEADLINE };
-            let mut gradient = frozen.gradient(&mut state, &peers, stage_step, &batch).unwrap();
-            losses.extend(gradient.values.iter().map(|(_, value)| *value));
-            if let Some(rows) = &held_out {
-                let values = frozen.evaluate(Ok(rows), &state, &peers, stage_step, &gradient).unwrap();
-                losses.extend(values.iter().map(|(_, value)| *value));
-            }
-            frozen.apply(&mut state, stage_step, &mut gradient).unwrap();
-            bytes.push(gradient.bytes);
-            step += 1;
-        }
-    }
-    (losses, state.parameters, bytes)
-}
-
-fn assert_all_like(alone: &Trained, config: &WorkerConfig, members: usize) {
-    let what = format!("of {members}, {:?}, overlap {}", config.train.wire, config.train.overlap);
-    for (rank, result) in train(config, members).into_iter().enumerate() {
-        assert_eq!(result.0, alone.0, "losses of member {rank} {what}");
-        assert!(result.1 == alone.1, "parameters of member {rank} {what}");
-    }
 }
 
 #[test]

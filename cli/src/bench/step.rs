@@ -1,6 +1,7 @@
 //! `bench step`: samples and operations a second of training steps over made-up batches, and where their time
 //! goes.
 
+mod parameters;
 mod peak;
 mod preset;
 mod speed;
@@ -15,6 +16,7 @@ use blip2_worker::step::{StepBytes, StepTimes};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use self::parameters::{ParameterLoad, ParameterReport};
 use self::preset::{Preset, Sizes};
 use self::speed::{StepLoad, StepSpeed, TimedStep};
 use self::stub::{StubSizes, StubStep, StubTimes};
@@ -63,6 +65,10 @@ pub(crate) struct StepArguments {
     /// Let no part of a step run beside another, as `train.overlap = false` does.
     #[arg(long)]
     no_overlap: bool,
+    /// Measure what a step costs beyond its passes for so many trained parameters, and no pass: the
+    /// gradient's sum over the members, its norm, and AdamW.
+    #[arg(long)]
+    parameters_only: bool,
     /// What the device computes at most, in TFLOP/s; known for some cards, dense in bf16.
     #[arg(long, value_parser = positive, value_name = "TFLOPS")]
     peak_tflops: Option<f64>,
@@ -174,12 +180,35 @@ struct Measured {
 
 pub(super) async fn run(arguments: StepArguments) -> Result<Exit, CliError> {
     let json = arguments.json;
-    measure_and_print(json, move || measure(&arguments), text).await
+    match arguments.parameters_only {
+        true => measure_and_print(json, move || measure_parameters(&arguments), parameters::text).await,
+        false => measure_and_print(json, move || measure(&arguments), text).await,
+    }
+}
+
+fn measure_parameters(arguments: &StepArguments) -> Result<ParameterReport, CliError> {
+    let preset = arguments.preset.name();
+    let Sizes::Run(sizes) = arguments.preset.sizes(arguments.batch as usize, arguments.dropout) else {
+        return Err(CliError::usage(format!(
+            "--preset {preset} has no run: name another with --parameters-only"
+        )));
+    };
+    let load = ParameterLoad {
+        preset,
+        members: usize::from(arguments.members),
+        steps: arguments.steps,
+        beside: !arguments.no_overlap,
+    };
+    Ok(parameters::measure(&sizes, &load, &tokio::runtime::Handle::current())?)
 }
 
 fn measure(arguments: &StepArguments) -> Result<Report, CliError> {
     let measured = match arguments.preset.sizes(arguments.batch as usize, arguments.dropout) {
         Sizes::Stub(sizes) => measure_stub(arguments, sizes)?,
+        Sizes::Run(sizes) if sizes.trains_encoder => {
+            let name = arguments.preset.name();
+            return Err(CliError::usage(format!("--preset {name} is measured with --parameters-only")));
+        }
         Sizes::Run(sizes) => {
             let load = StepLoad {
                 batch: arguments.batch,

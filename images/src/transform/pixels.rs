@@ -33,6 +33,14 @@ pub(super) fn planes_of(pixels: &[u8], size: usize, mirror: bool, out: &mut [u8]
     }
 }
 
+/// Mirrors a square of interleaved RGB.
+pub(super) fn mirrored(pixels: &mut [u8], size: usize) {
+    for row in pixels.chunks_exact_mut(3 * size) {
+        row.reverse();
+        row.chunks_exact_mut(3).for_each(<[u8]>::reverse);
+    }
+}
+
 /// The value of every byte in each channel.
 fn levels(mean: [f32; 3], std: [f32; 3]) -> [[f32; 256]; 3] {
     std::array::from_fn(|channel| {

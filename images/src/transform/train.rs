@@ -6,12 +6,13 @@ use blip2_random::KeyedRng;
 use fast_image_resize::Resizer;
 
 use super::crop::{random_crop, reduction};
-use super::pixels::planes_of;
+use super::pixels::{mirrored, planes_of};
+use super::rand_augment::rand_augment;
 use super::resize::{Resampling, Source, resize_into};
 use crate::error::{ImageError, Result};
 use crate::reduced::{DecodeScratch, decode_reduced};
 
-/// Random resized crop and mirroring.
+/// Random resized crop and mirroring, and what else is done to pixels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainTransform {
     /// Side of the result, pixels.
@@ -20,6 +21,8 @@ pub struct TrainTransform {
     pub crop_scale: [f64; 2],
     /// Mirror half of the images.
     pub flip: bool,
+    /// RandAugment of what the crop and the mirroring gave.
+    pub rand_augment: bool,
     /// How pixels are computed.
     pub resampling: Resampling,
 }
@@ -27,10 +30,10 @@ pub struct TrainTransform {
 impl TrainTransform {
     /// A square of `size` pixels a side, bicubic.
     pub fn new(size: usize, crop_scale: [f64; 2], flip: bool) -> Self {
-        Self { size, crop_scale, flip, resampling: Resampling::default() }
+        Self { size, crop_scale, flip, rand_augment: false, resampling: Resampling::default() }
     }
 
-    /// Writes the image as `[3, size, size]` bytes; crop and mirroring are drawn from `rng`. Of an encoded
+    /// Writes the image as `[3, size, size]` bytes; what happens to it is drawn from `rng`. Of an encoded
     /// image that is much larger than needed, only as much is decoded as the crop asks for. Not normalised:
     /// see [`normalised`](super::normalised).
     ///
@@ -58,7 +61,7 @@ impl TrainTransform {
         };
         let decoded = decode_reduced(encoded, max_pixels, choose, &mut scratch.decoder)?;
         scratch.times.decode += started.elapsed();
-        let Some((crop, mirror)) = drawn else {
+        let Some((crop, mut mirror)) = drawn else {
             return Err(ImageError { reason: "the picture's size is unknown".to_owned() });
         };
         let started = Instant::now();
@@ -72,6 +75,12 @@ impl TrainTransform {
             self.resampling,
             &mut scratch.resized,
         )?;
+        if self.rand_augment {
+            if std::mem::take(&mut mirror) {
+                mirrored(&mut scratch.resized, self.size);
+            }
+            rand_augment(&mut scratch.resized, self.size, rng, &mut scratch.augmented);
+        }
         planes_of(&scratch.resized, self.size, mirror, out);
         scratch.times.transform += started.elapsed();
         Ok(())
@@ -84,6 +93,7 @@ pub struct ImageScratch {
     decoder: DecodeScratch,
     resizer: Resizer,
     resized: Vec<u8>,
+    augmented: Vec<u8>,
     /// Time spent, since the scratch was made or last asked.
     times: ImageTimes,
 }

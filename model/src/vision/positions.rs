@@ -1,8 +1,9 @@
 //! Position tables for images of another size.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use blip2_model_files::error::ModelError;
+use blip2_model_files::weights::WeightSource;
 use blip2_tensors::device::cast::in_f32;
 use blip2_tensors::device::read_back::floats;
 
@@ -13,6 +14,43 @@ pub(crate) enum Alignment {
     Edges,
     /// The centres of the corner patches: LAVIS's CLIP encoder.
     Corners,
+}
+
+impl Alignment {
+    /// That of the position table of a trained encoder, by its name; none of another tensor.
+    fn of_table(name: &str) -> Option<Self> {
+        match name {
+            "visual_encoder.pos_embed" => Some(Self::Edges),
+            "visual_encoder.embeddings.position_embedding.weight" => Some(Self::Corners),
+            _ => None,
+        }
+    }
+}
+
+/// The values of the tensor `name` of a model that is trained with its image encoder, in `shape`: a position
+/// table that is stored for images of another size is resized.
+///
+/// # Errors
+/// Those of [`WeightSource::read`].
+pub fn read_with_positions(
+    source: &WeightSource,
+    name: &str,
+    shape: &[usize],
+) -> Result<Vec<f32>, ModelError> {
+    let rows = |shape: &[usize]| shape.iter().rev().nth(1).copied().unwrap_or_default();
+    let stored = source.shape(name).filter(|stored| stored.last() == shape.last());
+    let (Some(alignment), Some(stored)) = (Alignment::of_table(name), stored) else {
+        return source.read(name, shape);
+    };
+    let (from, to) = (rows(stored), rows(shape));
+    if from == to {
+        return source.read(name, shape);
+    }
+    let width = shape.last().copied().unwrap_or_default();
+    let table = TensorData::new(source.read(name, stored)?, [from, width]);
+    let table = Tensor::<2>::from_data(table, &Device::flex());
+    let [from, to] = [from, to].map(|rows| rows.saturating_sub(1).isqrt());
+    Ok(floats(resize_positions(table, from, to, alignment)?)?)
 }
 
 /// A table `[1 + from², width]` (class row first) for a grid of `to × to` patches.
@@ -116,6 +154,18 @@ mod tests {
         close(&bicubic(&squares, 4, 3, 1, Alignment::Edges), &want);
         let want = [-0.141541, -0.145226, -0.080067, 0.052289, 0.359115, 0.590152];
         close(&bicubic(&squares, 4, 6, 1, Alignment::Edges)[..6], &want);
+    }
+
+    #[test]
+    fn the_tables_of_a_trained_encoder_are_known_by_name() {
+        for (name, alignment) in [
+            ("visual_encoder.pos_embed", Some(Alignment::Edges)),
+            ("visual_encoder.embeddings.position_embedding.weight", Some(Alignment::Corners)),
+            ("visual_encoder.blocks.0.norm1.bias", None),
+            ("Qformer.bert.embeddings.position_embeddings.weight", None),
+        ] {
+            assert_eq!(Alignment::of_table(name), alignment, "{name}");
+        }
     }
 
     #[test]

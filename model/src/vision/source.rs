@@ -62,6 +62,25 @@ impl EncoderSizes {
             Self::Clip(sizes) => sizes.tokens(),
         }
     }
+
+    /// The same for images of another size; 0: their own.
+    ///
+    /// # Errors
+    /// A size that is no multiple of the patch.
+    pub fn for_images_of(self, image_size: usize) -> Result<Self, ModelError> {
+        if image_size == 0 {
+            return Ok(self);
+        }
+        Ok(match self {
+            Self::Eva(sizes) => {
+                let sizes = EvaConfig { image_size, ..sizes };
+                sizes.validate()?;
+                Self::Eva(sizes)
+            }
+            // Looked at where the encoder is made.
+            Self::Clip(sizes) => Self::Clip(ClipVisionConfig { image_size, ..sizes }),
+        })
+    }
 }
 
 /// An image encoder's files, opened.

@@ -76,6 +76,17 @@ impl WorkerConfig {
                 return refuse(format!("stages.name = \"{name}\": two stages have this name"));
             }
         }
+        let trained = || self.stages.iter().filter(|stage| stage.steps > 0);
+        let mut pairs = trained().zip(trained().skip(1));
+        if let Some((before, after)) =
+            pairs.find(|(before, after)| before.task.trains_encoder() && !after.task.trains_encoder())
+        {
+            return refuse(format!(
+                "stages.{}: it reads the image encoder of model.image_encoder as it is, and stage `{}` before it trains \
+                 it; export that stage, and begin a run of this one with what is exported as model.image_encoder",
+                after.name, before.name
+            ));
+        }
         let slots = self.train.slots;
         for StageSettings { name, batch, task, .. } in self.stages.iter().filter(|stage| stage.steps > 0) {
             if *batch == 0 || batch % slots != 0 {
@@ -169,10 +180,12 @@ mod tests {
     use blip2_run::exit::ExitClass as _;
 
     use super::*;
+    use crate::settings::encoder::EncoderTraining;
     use crate::settings::lora::LoraSettings;
     use crate::task::TaskSettings;
     use crate::task::caption::CaptionSettings;
     use crate::task::contrast::ContrastSettings;
+    use crate::task::retrieval::RetrievalSettings;
     use crate::task::vqa::VqaSettings;
 
     #[test]
@@ -183,6 +196,21 @@ mod tests {
         assert!(error.contains("two stages have this name"), "{error}");
         config.stages[1].name = "a.b".into();
         assert!(config.validate_stages().unwrap_err().to_string().contains("letters"));
+    }
+
+    #[test]
+    fn what_a_stage_trained_is_not_forgotten_by_the_next() {
+        let retrieval = |image_encoder| {
+            let settings = RetrievalSettings { image_encoder, ..RetrievalSettings::default() };
+            let stage = StageSettings::of(image_encoder.to_string(), TaskSettings::Retrieval(settings));
+            StageSettings { steps: 1, ..stage }
+        };
+        let [frozen, trained] = [EncoderTraining::Frozen, EncoderTraining::Trained].map(retrieval);
+        let mut config = WorkerConfig { stages: vec![frozen.clone(), trained.clone()], ..Default::default() };
+        config.validate_stages().unwrap();
+        config.stages = vec![trained, frozen];
+        let error = config.validate_stages().unwrap_err().to_string();
+        assert!(error.contains("stages.frozen:") && error.contains("`trained`"), "{error}");
     }
 
     #[test]

@@ -35,6 +35,11 @@ pub struct DataSettings {
     pub crop_scale: [f64; 2],
     /// Mirror half of the images.
     pub flip: bool,
+    /// RandAugment as BLIP has it, after the crop: two of ten operations (contrast, equalization, shears,
+    /// shifts, turns), each done half of the time, at magnitude 5.
+    #[serde(skip_serializing_if = "is_off")]
+    #[schemars(extend("x-stored-if-set" = true))]
+    pub rand_augment: bool,
 }
 
 /// One of several sources.
@@ -48,6 +53,11 @@ pub struct SourceSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 1e12), extend("exclusiveMinimum" = 0.0))]
     pub weight: Option<f64>,
+}
+
+/// Whether a switch is off, and so neither stored nor hashed.
+fn is_off(switch: &bool) -> bool {
+    !*switch
 }
 
 impl DataSettings {
@@ -100,6 +110,7 @@ impl Default for DataSettings {
             max_pixels: 200_000_000,
             crop_scale: [0.5, 1.0],
             flip: true,
+            rand_augment: false,
         }
     }
 }

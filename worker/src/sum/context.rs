@@ -6,8 +6,9 @@ use blip2_tensors::nn::dropout::Dropout;
 use blip2_tensors::train::flat::FlatLayout;
 
 use super::landing::{Landed, Landing};
+use super::own_sums::SumPlan;
 use super::peers::Peers;
-use super::reduction::{Slots, SumPlan};
+use super::slots::Slots;
 use super::times::Stopwatch;
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
@@ -71,9 +72,10 @@ impl StepSum<'_> {
         fill: impl FnOnce(&mut Slots<'_>, &mut Stopwatch) -> Result<()>,
     ) -> Result<Landed> {
         step.frozen.rehearse(DrillPhase::Reduction, step.peers.step);
-        let before = step.peers.sent();
+        let (before, rows) = (step.peers.sent(), watch.bytes.sent_rows);
         let landed = step.peers.sum(&self.plan, self.landing, watch, fill);
-        watch.bytes.sent_sums += step.peers.sent() - before;
+        // Gradients of rows go home meanwhile.
+        watch.bytes.sent_sums += step.peers.sent() - before - (watch.bytes.sent_rows - rows);
         landed
     }
 }

@@ -12,14 +12,12 @@ use burn::tensor::{Device, Tensor, TensorData};
 use bytes::Bytes;
 
 use super::peers::Peers;
+use super::row_buffers::{OnHost, RowNumber, RowUse, numbered, read_numbers, uses};
 use super::times::Stopwatch;
 use crate::error::{Result, WorkerError};
 
 /// Names the exchange within its step.
 const ROWS: &str = "rows";
-
-/// A row's number goes before the features of all, so that a disagreement about which they are is noticed.
-type RowNumber = u64;
 
 /// The rows that members need of each other, by rank, ascending.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,26 +35,17 @@ impl RowTraffic {
     /// # Errors
     /// A row in no member's slots.
     pub(crate) fn of(needs: &[usize], world: &World, rows_per_slot: usize) -> Result<Self> {
-        let owner = |row: usize| {
-            let slot = (row / rows_per_slot.max(1)) as u32;
-            let owner = world.members.iter().position(|member| member.slots.contains(&slot));
-            owner.ok_or_else(|| WorkerError::Protocol(format!("nobody holds slot {slot}")))
-        };
-        let owners = (0..needs.len()).map(owner).collect::<Result<Vec<_>>>()?;
         let none = vec![Vec::new(); world.members.len()];
         let mut traffic = Self { lent: none.clone(), due: none };
-        for (user, needed) in owners.iter().zip(needs) {
-            let owner = *owners.get(*needed).ok_or_else(|| {
-                WorkerError::Protocol(format!("row {needed} in a batch of {}", needs.len()))
-            })?;
-            if owner == *user {
+        for RowUse { needed, user, owner, .. } in uses(needs, world, rows_per_slot)? {
+            if owner == user {
                 continue;
             }
             if owner == world.rank {
-                traffic.lent[*user].push(*needed);
+                traffic.lent[user].push(needed);
             }
-            if *user == world.rank {
-                traffic.due[owner].push(*needed);
+            if user == world.rank {
+                traffic.due[owner].push(needed);
             }
         }
         for rows in traffic.lent.iter_mut().chain(&mut traffic.due) {
@@ -116,12 +105,7 @@ impl RowTraffic {
             let at = rows.binary_search(row).unwrap_or_default() * row_bytes;
             read.slice(at..at + row_bytes)
         };
-        let buffer = |rows: &Vec<usize>| {
-            let numbers = rows.iter().flat_map(|row| (*row as RowNumber).to_le_bytes()).collect::<Bytes>();
-            let pieces = std::iter::once(numbers).chain(rows.iter().map(piece));
-            pieces.filter(|piece| !piece.is_empty()).collect()
-        };
-        Ok(self.lent.iter().map(buffer).collect())
+        Ok(self.lent.iter().map(|rows| numbered(rows, rows.iter().map(piece))).collect())
     }
 }
 
@@ -173,15 +157,6 @@ impl OwnFeatures {
     }
 }
 
-/// What was read from a device, sent from where it lies.
-struct OnHost(burn::tensor::Bytes);
-
-impl AsRef<[u8]> for OnHost {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
 /// Features of other members' rows.
 #[derive(Debug)]
 pub(crate) struct BorrowedRows {
@@ -225,18 +200,13 @@ fn joined(
     let mut rest = &mut features[..];
     for ((member, buffer), rows) in buffers {
         let mut reader = buffer.reader();
-        for row in *rows {
-            let mut number = [0; size_of::<RowNumber>()];
-            reader.read(&mut number)?;
-            let sent = RowNumber::from_le_bytes(number);
-            if sent != *row as RowNumber {
-                let reason = format!(
-                    "the features of row {sent} where row {row} was drawn: its batch or its similarities are others \
-                     than here"
-                );
-                let (member, tag) = (*member, ROWS.to_owned());
-                return Err(CollectiveError::Unexpected { member, step, tag, reason }.into());
-            }
+        if let Some((sent, row)) = read_numbers(&mut reader, rows)? {
+            let reason = format!(
+                "the features of row {sent} where row {row} was drawn: its batch or its similarities are others \
+                 than here"
+            );
+            let (member, tag) = (*member, ROWS.to_owned());
+            return Err(CollectiveError::Unexpected { member, step, tag, reason }.into());
         }
         let (place, after) = rest.split_at_mut(rows.len() * own.row_bytes());
         reader.read(place)?;

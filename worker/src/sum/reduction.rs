@@ -8,282 +8,25 @@
 //! error ends them all. Without overlap the computing thread does it all itself, but for the reduction, which
 //! begins when the backward pass is over.
 
-use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc as threads;
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
-use blip2_collective::{CollectiveError, SumTree, TreeAccumulator, TreePartial};
-use blip2_tensors::error::TensorError;
-use blip2_tensors::nn::tensors::NamedTensors;
-use blip2_tensors::train::buckets::{BucketBuffers, GradientBuckets, SegmentGradients};
-use blip2_tensors::train::tape::Tape;
-use burn::tensor::{Device, Tensor};
+use blip2_collective::CollectiveError;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
 use super::landing::{Item, Landed, Landing, closed};
+use super::own_sums::{Finished, Lander, Message, OwnSum, OwnSums, SumPlan, Target};
 use super::peers::Peers;
+use super::slots::{Collector, Given, Slots, Way};
 use super::times::Stopwatch;
-use super::traffic::bytes_of;
 use crate::error::{Result, WorkerError};
 
 /// Segments whose gradients may wait on the device to be read: the computing thread waits when there are
 /// more.
 const SEGMENTS_AHEAD: usize = 4;
-
-/// What is summed, and how.
-pub(crate) struct SumPlan<'a> {
-    pub(crate) parts: &'a GradientBuckets,
-    /// For the gradient.
-    pub(crate) tree: SumTree,
-    /// This member's slots.
-    pub(crate) slots: Range<u32>,
-    /// Whether parts are read, added up and sent, and their updates made, before the backward pass is over.
-    pub(crate) overlap: bool,
-    /// Where the slots are computed.
-    pub(crate) device: Device,
-}
-
-impl Item {
-    fn tag(self) -> String {
-        match self {
-            Self::Part(part) => format!("gradients/{part:03}"),
-            Self::Values => "values".into(),
-        }
-    }
-
-    fn tree(self, plan: &SumPlan<'_>) -> Result<SumTree> {
-        match self {
-            Self::Part(_) => Ok(plan.tree),
-            Self::Values => Ok(SumTree::new(plan.tree.slots())?),
-        }
-    }
-}
-
-/// An item summed over the own slots.
-type OwnSum = (Item, Vec<TreePartial>);
-
-/// What the reducing thread is told; a channel that closes without the last message tells it to give up.
-#[derive(Debug)]
-enum Message {
-    Sum(OwnSum),
-    ThatIsAll,
-}
-
-/// The way to the [`Landing`].
-enum Lander<'a> {
-    Here(Box<Landing<'a>>),
-    /// On its thread, which has room for all there is.
-    There(threads::Sender<(Item, Vec<f32>)>),
-}
-
-impl Lander<'_> {
-    fn land(&mut self, item: Item, sum: Vec<f32>) -> Result<()> {
-        match self {
-            Self::Here(landing) => landing.land(item, sum),
-            Self::There(landing) => landing.send((item, sum)).map_err(|_| closed()),
-        }
-    }
-}
-
-/// Where the own sums go.
-enum Target<'a> {
-    /// A member that holds all slots has the sum.
-    Alone(Lander<'a>),
-    Peers(mpsc::Sender<Message>),
-}
-
-/// An item while the own slots come in.
-struct OpenSum {
-    sum: TreeAccumulator,
-    slots_left: usize,
-}
-
-/// Adds up a member's own slots, in slot order.
-pub(crate) struct OwnSums<'a> {
-    plan: &'a SumPlan<'a>,
-    target: Target<'a>,
-    /// Of the slot that is being differentiated.
-    buffers: BucketBuffers<'a>,
-    /// One for each part; `None` when it is complete.
-    parts: Vec<Option<OpenSum>>,
-    values: Option<OpenSum>,
-    /// Of each slot.
-    own_values: Vec<Vec<f32>>,
-    /// Complete sums that wait for the end of the backward pass.
-    held: Vec<OwnSum>,
-    watch: Stopwatch,
-}
-
-impl<'a> OwnSums<'a> {
-    fn new(plan: &'a SumPlan<'a>, target: Target<'a>, watch: Stopwatch) -> Result<Self> {
-        let open = |item: Item| -> Result<Option<OpenSum>> {
-            let sum = TreeAccumulator::new(&item.tree(plan)?, plan.slots.clone());
-            Ok(Some(OpenSum { sum, slots_left: plan.slots.len() }))
-        };
-        let parts =
-            (0..plan.parts.buckets().len()).map(|part| open(Item::Part(part))).collect::<Result<_>>()?;
-        let (buffers, values) = (plan.parts.buffers(), open(Item::Values)?);
-        Ok(Self { plan, target, buffers, parts, values, own_values: Vec::new(), held: Vec::new(), watch })
-    }
-
-    /// Reads what a segment of the slot gave from the device and adds it.
-    fn add_segment(&mut self, gradients: SegmentGradients) -> Result<()> {
-        let buffers = &mut self.buffers;
-        let complete = self.watch.time(|times| &mut times.to_host, || buffers.read(gradients))?;
-        complete.into_iter().try_for_each(|(part, values)| self.push_part(part, values))
-    }
-
-    /// Adds the next slot's values.
-    fn push_values(&mut self, values: Vec<f32>) -> Result<()> {
-        self.own_values.push(values.clone());
-        match push(&mut self.values, values)? {
-            Some(partials) => self.complete((Item::Values, partials)),
-            None => Ok(()),
-        }
-    }
-
-    /// Adds the next slot's gradient of one part.
-    fn push_part(&mut self, part: usize, gradient: Vec<f32>) -> Result<()> {
-        // Read tensor by tensor, then laid out as the bucket.
-        self.watch.bytes.to_host += bytes_of(&gradient);
-        self.watch.bytes.within_host += bytes_of(&gradient);
-        let sum = &mut self.parts[part];
-        match self.watch.time(|times| &mut times.adding, || push(sum, gradient))? {
-            Some(partials) => self.complete((Item::Part(part), partials)),
-            None => Ok(()),
-        }
-    }
-
-    fn complete(&mut self, (item, mut partials): OwnSum) -> Result<()> {
-        match &mut self.target {
-            Target::Alone(lander) => match (partials.pop(), partials.is_empty()) {
-                (Some(root), true) => lander.land(item, root.data),
-                _ => Err(WorkerError::Protocol("a world of one member that does not hold all slots".into())),
-            },
-            Target::Peers(_) if !self.plan.overlap => {
-                self.held.push((item, partials));
-                Ok(())
-            }
-            Target::Peers(reducer) => send(reducer, Message::Sum((item, partials))),
-        }
-    }
-
-    /// Hands on what was held.
-    fn finish(self) -> Result<Finished<'a>> {
-        let lander = match self.target {
-            Target::Alone(lander) => Some(lander),
-            Target::Peers(reducer) => {
-                self.held.into_iter().try_for_each(|sum| send(&reducer, Message::Sum(sum)))?;
-                send(&reducer, Message::ThatIsAll)?;
-                None
-            }
-        };
-        Ok(Finished { lander, own_values: self.own_values, watch: self.watch })
-    }
-}
-
-/// What is left of the own sums when all slots are in.
-struct Finished<'a> {
-    /// Of a member that is alone.
-    lander: Option<Lander<'a>>,
-    own_values: Vec<Vec<f32>>,
-    watch: Stopwatch,
-}
-
-/// The sum's partials, after the last slot.
-fn push(open: &mut Option<OpenSum>, values: Vec<f32>) -> Result<Option<Vec<TreePartial>>> {
-    let Some(sum) = open else {
-        return Err(WorkerError::Protocol("a slot more than the assignment has".into()));
-    };
-    sum.sum.push(values)?;
-    sum.slots_left -= 1;
-    match open.take_if(|sum| sum.slots_left == 0) {
-        Some(sum) => Ok(Some(sum.sum.finish()?)),
-        None => Ok(None),
-    }
-}
-
-/// The channel has room for everything there is to send, so it refuses only when the reductions have failed.
-fn send(reducer: &mpsc::Sender<Message>, message: Message) -> Result<()> {
-    reducer.try_send(message).map_err(|_| closed())
-}
-
-/// Something to be done with the own sums.
-pub(crate) type Job<'a> = Box<dyn FnOnce(&mut OwnSums<'a>) -> Result<()> + Send + 'a>;
-
-/// What the collecting thread is told; a channel that closes without the last message tells it to give up.
-pub(crate) enum Given<'a> {
-    Job(Job<'a>),
-    ThatIsAll,
-}
-
-/// Takes the own slots' gradients from the computing thread, in slot order.
-pub(crate) enum Slots<'a> {
-    Here(Box<OwnSums<'a>>),
-    There(Collector<'a>),
-}
-
-/// The way to the collecting thread.
-pub(crate) struct Collector<'a> {
-    sender: threads::SyncSender<Given<'a>>,
-    device: Device,
-}
-
-impl<'a> Collector<'a> {
-    /// Gives tensors away to be read. What is to produce them is launched before: a device that joins
-    /// operations into kernels would else end the joining at whatever operation the other thread's read
-    /// meets, so that kernels, and with them the last bits, differed from run to run.
-    fn give(&self, job: Job<'a>) -> Result<()> {
-        self.device.flush().map_err(|error| TensorError::Device(error.to_string()))?;
-        self.sender.send(Given::Job(job)).map_err(|_| closed())
-    }
-}
-
-impl<'a> Slots<'a> {
-    /// Differentiates the next slot's objective and gives its gradient away, segment by segment.
-    pub(crate) fn backward(
-        &mut self,
-        model: &mut impl NamedTensors,
-        tape: Tape,
-        objective: Tensor<1>,
-        watch: &mut Stopwatch,
-    ) -> Result<()> {
-        self.give(|sums| {
-            sums.buffers = sums.plan.parts.buffers();
-            Ok(())
-        })?;
-        let started = std::time::Instant::now();
-        let mut given = 0.0;
-        let result = tape.backward(objective, |segment, gradients| {
-            watch.wait();
-            let giving = std::time::Instant::now();
-            let gradients = SegmentGradients::take(model, gradients, segment)?;
-            self.give(move |sums| sums.add_segment(gradients))?;
-            given += giving.elapsed().as_secs_f64();
-            Ok(())
-        });
-        watch.times.backward += started.elapsed().as_secs_f64() - given;
-        result
-    }
-
-    /// Adds the next slot's values, which may still have to be read from the device.
-    pub(crate) fn push_values(&mut self, read: impl FnOnce() -> Result<Vec<f32>> + Send + 'a) -> Result<()> {
-        self.give(move |sums| {
-            let values = sums.watch.time(|times| &mut times.to_host, read)?;
-            sums.push_values(values)
-        })
-    }
-
-    fn give(&mut self, job: impl FnOnce(&mut OwnSums<'a>) -> Result<()> + Send + 'a) -> Result<()> {
-        match self {
-            Self::Here(sums) => job(sums),
-            Self::There(collector) => collector.give(Box::new(job)),
-        }
-    }
-}
 
 /// Follows what the computing thread gives.
 fn collect<'a>(
@@ -365,9 +108,9 @@ impl Peers<'_> {
     ) -> Result<Landed> {
         let landing = Box::new(landing);
         let fill = |target, watch: &mut Stopwatch| {
-            let mut slots = Slots::Here(Box::new(OwnSums::new(plan, target, watch.another())?));
+            let mut slots = Slots::new(Way::Here(Box::new(OwnSums::new(plan, target, watch.another())?)));
             fill(&mut slots, watch)?;
-            let Slots::Here(sums) = slots else { return Err(closed()) };
+            let Way::Here(sums) = slots.way else { return Err(closed()) };
             let finished = sums.finish()?;
             watch.take_in(&finished.watch);
             Ok((finished.lander, finished.own_values))
@@ -412,13 +155,14 @@ impl Peers<'_> {
             };
             let sums = OwnSums::new(plan, target, watch.another())?;
             let collector = spawn(scope, "collect", move || collect(sums, &given))?;
-            let mut slots = Slots::There(Collector { sender: giver, device: plan.device.clone() });
+            let collecting = Collector { sender: giver, device: plan.device.clone() };
+            let mut slots = Slots::new(Way::There(collecting));
             let filled = fill(&mut slots, watch);
             let early = updated.load(Ordering::Acquire);
             // Without an error all sums are on their way after this; with one the channel closes early, which
             // ends all.
-            let filled = match (&slots, filled) {
-                (Slots::There(collector), Ok(())) => {
+            let filled = match (&slots.way, filled) {
+                (Way::There(collector), Ok(())) => {
                     collector.sender.send(Given::ThatIsAll).map_err(|_| closed())
                 }
                 (_, filled) => filled,

@@ -14,7 +14,7 @@ pub struct StepBytes {
     pub within_host: u64,
     /// Sent to other members: features, ids and masks of the own slots.
     pub sent_features: u64,
-    /// Sent to other members: raw features of rows that are their negatives.
+    /// Sent to other members: raw features of rows that are their negatives, and the gradients of such, home.
     pub sent_rows: u64,
     /// Sent to other members: sums of the gradient and of the losses.
     pub sent_sums: u64,

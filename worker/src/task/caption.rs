@@ -1,5 +1,5 @@
 //! Caption: fine-tuning on captions behind a prompt, from the parameters of the generate task, whose step and
-//! model these are. The image encoder stays frozen.
+//! model these are. The image encoder stays frozen, or is trained as well.
 
 mod settings;
 
@@ -14,11 +14,13 @@ use super::adapters;
 use super::description::{LossName, Needs, Task, Unusable};
 use super::export::Layout;
 use super::generate::{self, Draws, GenerateTask};
+use super::image_encoder::TaskEncoder;
 use super::scores::Measure;
 use super::training::{ModelShape, TaskModel, Trainable, WeightNames};
 use crate::error::Result;
 use crate::frozen_models::FrozenModels;
 use crate::language::LanguageTexts;
+use crate::settings::encoder::EncoderTraining;
 use crate::settings::lora::LoraSettings;
 use crate::settings::model::ModelSettings;
 use crate::settings::optimizer::OptimizerSettings;
@@ -79,6 +81,10 @@ impl Task for CaptionSettings {
         Some(&self.lora).filter(|lora| lora.is_on())
     }
 
+    fn trains_encoder(&self) -> bool {
+        self.image_encoder == EncoderTraining::Trained
+    }
+
     fn measure(&self) -> Measure {
         Measure::Captions
     }
@@ -99,7 +105,9 @@ impl Trainable for CaptionSettings {
     }
 
     fn model(&self, shape: &ModelShape<'_>, device: &Device) -> Result<Box<dyn TaskModel>> {
-        Ok(Box::new(GenerateTask::new(shape, (self.language_model_dropout, &self.lora), DRAWS, device)?))
+        let encoder = TaskEncoder::new(self.encoder_settings(), shape, device)?;
+        let through = (self.language_model_dropout, &self.lora);
+        Ok(Box::new(GenerateTask::new(shape, encoder, through, DRAWS, device)?))
     }
 
     /// Everything is trained already: nothing begins anew.

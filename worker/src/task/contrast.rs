@@ -1,10 +1,10 @@
 //! Contrast: the Q-Former learns which text belongs to which image (contrastive and matching losses) and to
 //! write it (captioning loss). The gradient is that of the global batch's loss (`docs/step.md`).
 
-mod gathered;
+pub(super) mod gathered;
 mod held_out;
-mod model;
-mod negatives;
+pub(super) mod model;
+pub(super) mod negatives;
 mod settings;
 
 pub use settings::ContrastSettings;
@@ -17,7 +17,7 @@ use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
 use blip2_evaluation::retrieval;
 use blip2_model::blip2::export::{NOT_IN_RETRIEVAL, Retriever, export_lavis, export_retrieval};
 use blip2_model::objectives::contrast::{
-    self, Contrast, ContrastModel, GlobalBatch, GlobalFeatures, SlotContext,
+    self, Contrast, ContrastModel, GlobalBatch, GlobalFeatures, SlotContext, SlotForward,
 };
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::WeightSource;
@@ -27,6 +27,7 @@ use blip2_tensors::train::loss::LossValue;
 use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Tensor};
 
+use self::gathered::Gathered;
 use self::model::{ContrastTask, LOSSES, OpenSlot};
 use super::description::{LossName, Needs, Task, Unusable};
 use super::export::{ExportTarget, Layout};
@@ -39,14 +40,15 @@ use crate::open::{SeededValues, qformer_text};
 use crate::settings::model::ModelSettings;
 use crate::settings::optimizer::OptimizerSettings;
 use crate::sum::context::{Computed, Step, StepSum, StepValues, first_row};
+use crate::sum::landing::Landed;
 use crate::sum::odd_slots::{odd_slots, slots_of};
-use crate::sum::reduction::Slots;
+use crate::sum::slots::Slots;
 use crate::sum::times::Stopwatch;
 use crate::sum::traffic::bytes_of;
 use crate::sum::unit_buffers::UnitBuffers;
 
 /// The divisor of the similarities.
-const TEMPERATURE: &str = "temp";
+pub(super) const TEMPERATURE: &str = "temp";
 /// Bounds of the temperature where `clamp_temperature` is set (BLIP's).
 const TEMPERATURE_BOUNDS: (f32, f32) = (0.001, 0.5);
 
@@ -114,15 +116,7 @@ impl Trainable for ContrastSettings {
     }
 
     fn model(&self, shape: &ModelShape<'_>, device: &Device) -> Result<Box<dyn TaskModel>> {
-        let settings = shape.model;
-        let qformer = settings.qformer_config(shape.sizes.image_width, shape.sizes.vocab);
-        let embed_dim = settings.qformer.embed_dim;
-        let model = ContrastModel::new(&qformer, embed_dim, settings.ln_vision_eps, device);
-        let mut model = model.map_err(WorkerError::of_qformer_sizes)?;
-        compute_in(&mut model, shape.train.compute)?;
-        let (settings, queries) = (self.clone(), settings.qformer.queries);
-        let (seed, mode) = (shape.train.seed, shape.train.gradients);
-        Ok(Box::new(ContrastTask { settings, stage: shape.stage, seed, mode, queries, embed_dim, model }))
+        Ok(Box::new(self.task(shape, device)?))
     }
 
     fn weight_names(&self) -> WeightNames {
@@ -133,6 +127,21 @@ impl Trainable for ContrastSettings {
             own: &[],
             init_is_whole: true,
         }
+    }
+}
+
+impl ContrastSettings {
+    /// The task with a model of zeros.
+    pub(super) fn task(&self, shape: &ModelShape<'_>, device: &Device) -> Result<ContrastTask> {
+        let settings = shape.model;
+        let qformer = settings.qformer_config(shape.sizes.image_width, shape.sizes.vocab);
+        let embed_dim = settings.qformer.embed_dim;
+        let model = ContrastModel::new(&qformer, embed_dim, settings.ln_vision_eps, device);
+        let mut model = model.map_err(WorkerError::of_qformer_sizes)?;
+        compute_in(&mut model, shape.train.compute)?;
+        let (settings, queries) = (self.clone(), settings.qformer.queries);
+        let (seed, mode) = (shape.train.seed, shape.train.gradients);
+        Ok(ContrastTask { settings, stage: shape.stage, seed, mode, queries, embed_dim, model })
     }
 }
 
@@ -166,7 +175,7 @@ impl TaskModel for ContrastTask {
     fn gradient(&mut self, step: &Step<'_>, sum: StepSum<'_>, watch: &mut Stopwatch) -> Result<Computed> {
         let temperature = step.parameter(TEMPERATURE)?;
         let slots = self.encode(step, watch)?;
-        let global = self.exchange_features(step, &slots, watch)?;
+        let Gathered { global, .. } = self.exchange_features(step, &slots, watch)?;
         let features = self.to_device(step, &global, watch)?;
         let contrast = self.contrast(&features, temperature, watch)?;
         let negatives = watch.time(|times| &mut times.forward, || self.draw_negatives(step, &contrast))?;
@@ -174,36 +183,21 @@ impl TaskModel for ContrastTask {
         let landed = sum.of_slots(step, watch, |sums, watch| {
             let pairs = slots.into_iter().zip(&negatives.texts).zip(images);
             pairs.into_iter().try_for_each(|((slot, texts), images)| {
-                self.backward(step, slot, (&global, &features, &contrast), (texts, images), sums, watch)
+                let all = (&global, &features, &contrast);
+                let (tape, objective) = self.slot_loss(step, slot, all, (texts, images), sums, watch)?;
+                sums.backward(&mut self.model, tape, objective, watch)
             })
         })?;
-        let [matching, captioning] = landed.values[..] else {
-            return Err(WorkerError::Protocol("the summed losses have another length".into()));
-        };
-        let (contrastive, matching, captioning) = (contrast.loss, f64::from(matching), f64::from(captioning));
-        let losses = vec![contrastive + matching + captioning, contrastive, matching, captioning];
-        let odd_slots = match losses[1..].iter().all(|loss| loss.is_finite()) {
-            true => Vec::new(),
-            false => blamed(step, &global, &landed.own_values),
-        };
-        let others = vec![("temperature", f64::from(temperature))];
-        Ok(Computed { landed, losses, others, odd_slots })
+        computed(step, (&global, &contrast, temperature), landed)
     }
 
     fn warm_up(&self, frozen: &FrozenModels, rows: usize) -> Result<()> {
-        let text_length = self.settings.text_length;
-        let batch = contrast::SlotBatch {
-            image_features: frozen.features_of_nothing(rows)?,
-            ids: vec![0; rows * text_length],
-            mask: vec![1; rows * text_length],
-            text_length,
-        };
-        self.model.features(batch, &mut Dropout::off(), Tape::whole())?;
-        Ok(())
+        self.warm_up_with(frozen.features_of_nothing(rows)?)
     }
 
     fn held_out_unit(&self, frozen: &FrozenModels, unit: usize, rows: &[HeldOutRow]) -> Result<Vec<u8>> {
-        self.unit(frozen, unit, rows)
+        let pixels = rows.iter().flat_map(|row| row.pixels.iter().copied()).collect();
+        self.unit(frozen, unit, rows, frozen.features_of(pixels, rows.len())?)
     }
 
     fn held_out_values(
@@ -239,6 +233,19 @@ impl TaskModel for ContrastTask {
 }
 
 impl ContrastTask {
+    /// Passes texts of nothing forward with images of these features.
+    pub(super) fn warm_up_with(&self, image_features: Tensor<3>) -> Result<()> {
+        let (rows, text_length) = (image_features.dims()[0], self.settings.text_length);
+        let batch = contrast::SlotBatch {
+            image_features,
+            ids: vec![0; rows * text_length],
+            mask: vec![1; rows * text_length],
+            text_length,
+        };
+        self.model.features(batch, &mut Dropout::off(), Tape::whole())?;
+        Ok(())
+    }
+
     /// The passes of the own slots that need no other slot: frozen encoder, queries, texts.
     fn encode<'a>(&self, step: &Step<'a>, watch: &mut Stopwatch) -> Result<Vec<OpenSlot<'a>>> {
         let slots = step.batch.slots.iter();
@@ -253,22 +260,33 @@ impl ContrastTask {
     ) -> Result<OpenSlot<'a>> {
         watch.bytes.to_device += slot.pixels.len() as u64;
         let features = watch.time(|times| &mut times.encoder, || step.frozen.image_features(slot))?;
+        let forward = self.forward(step, slot, features.clone(), watch)?;
+        Ok(OpenSlot { batch: slot, features, forward, image_ids: Vec::new() })
+    }
+
+    /// A slot's passes over queries and texts, of its images' features.
+    pub(super) fn forward(
+        &self,
+        step: &Step<'_>,
+        slot: &SlotBatch,
+        image_features: Tensor<3>,
+        watch: &mut Stopwatch,
+    ) -> Result<SlotForward> {
         let batch = contrast::SlotBatch {
-            image_features: features.clone(),
+            image_features,
             ids: slot.ids.clone(),
             mask: slot.mask.clone(),
             text_length: self.settings.text_length,
         };
         let mut dropout = step.dropout(FEATURE_DROPOUT, slot);
-        let forward = watch.time(
+        Ok(watch.time(
             |times| &mut times.forward,
             || self.model.features(batch, &mut dropout, Tape::segmented()),
-        )?;
-        Ok(OpenSlot { batch: slot, features, forward })
+        )?)
     }
 
     /// The global batch's features, once for all slots.
-    fn to_device(
+    pub(super) fn to_device(
         &self,
         step: &Step<'_>,
         global: &GlobalBatch,
@@ -289,16 +307,17 @@ impl ContrastTask {
         Ok(watch.time(|times| &mut times.forward, || features.contrast(temperature, smoothing))?)
     }
 
-    /// A slot's losses with its negatives, differentiated.
-    fn backward(
-        &mut self,
+    /// A slot's losses with its negatives: the tape and the number to differentiate; their values are given
+    /// away.
+    pub(super) fn slot_loss(
+        &self,
         step: &Step<'_>,
         slot: OpenSlot<'_>,
         (global, features, contrast): (&GlobalBatch, &GlobalFeatures, &Contrast),
         (negative_texts, negative_images): (&[usize], Tensor<3>),
         sums: &mut Slots<'_>,
         watch: &mut Stopwatch,
-    ) -> Result<()> {
+    ) -> Result<(Tape, Tensor<1>)> {
         let context = SlotContext {
             global,
             features,
@@ -317,8 +336,27 @@ impl ContrastTask {
         )?;
         let values = [loss.matching, loss.captioning];
         sums.push_values(move || Ok(LossValue::read_all(values)?.map(|loss| loss as f32).to_vec()))?;
-        sums.backward(&mut self.model, loss.tape, loss.objective, watch)
+        Ok((loss.tape, loss.objective))
     }
+}
+
+/// What a step comes to: its losses, from the contrast and what its slots gave.
+pub(super) fn computed(
+    step: &Step<'_>,
+    (global, contrast, temperature): (&GlobalBatch, &Contrast, f32),
+    landed: Landed,
+) -> Result<Computed> {
+    let [matching, captioning] = landed.values[..] else {
+        return Err(WorkerError::Protocol("the summed losses have another length".into()));
+    };
+    let (contrastive, matching, captioning) = (contrast.loss, f64::from(matching), f64::from(captioning));
+    let losses = vec![contrastive + matching + captioning, contrastive, matching, captioning];
+    let odd_slots = match losses[1..].iter().all(|loss| loss.is_finite()) {
+        true => Vec::new(),
+        false => blamed(step, global, &landed.own_values),
+    };
+    let others = vec![("temperature", f64::from(temperature))];
+    Ok(Computed { landed, losses, others, odd_slots })
 }
 
 /// Own slots to blame for a loss that is not finite: a row whose features are not finite spoils the losses of

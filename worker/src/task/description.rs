@@ -85,6 +85,11 @@ pub trait Task: fmt::Debug + Send + Sync {
     /// Whether the other pairs of a batch are its counter-examples, so that an image should be in it once.
     fn contrasts(&self) -> bool;
 
+    /// Whether the image encoder is trained as well.
+    fn trains_encoder(&self) -> bool {
+        false
+    }
+
     /// Whether it reads questions with their answers, and no captions.
     fn asks(&self) -> bool {
         false

@@ -19,7 +19,7 @@ use blip2_model::objectives::generate::GenerateModel;
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::{WeightSource, initialise};
 use blip2_tensors::nn::dropout::Dropout;
-use blip2_tensors::nn::tensors::compute_in;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, compute_in};
 use blip2_tensors::train::loss::Loss;
 use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Tensor};
@@ -27,12 +27,14 @@ use burn::tensor::{Device, Tensor};
 use super::adapters;
 use super::description::{LossName, Needs, Task, Unusable, loss};
 use super::export::{ExportTarget, Layout};
+use super::image_encoder::TaskEncoder;
 use super::scores::{EvaluationSet, Measure, Scores};
 use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::language::{Language, LanguageTexts};
 use crate::open::SeededValues;
+use crate::settings::encoder::EncoderSettings;
 use crate::settings::lora::LoraSettings;
 use crate::settings::model::ModelSettings;
 use crate::settings::optimizer::OptimizerSettings;
@@ -154,7 +156,9 @@ impl Trainable for GenerateSettings {
     }
 
     fn model(&self, shape: &ModelShape<'_>, device: &Device) -> Result<Box<dyn TaskModel>> {
-        Ok(Box::new(GenerateTask::new(shape, (self.language_model_dropout, &self.lora), DRAWS, device)?))
+        let encoder = TaskEncoder::new(EncoderSettings::FROZEN, shape, device)?;
+        let through = (self.language_model_dropout, &self.lora);
+        Ok(Box::new(GenerateTask::new(shape, encoder, through, DRAWS, device)?))
     }
 
     fn weight_names(&self) -> WeightNames {
@@ -182,15 +186,24 @@ pub(super) struct GenerateTask {
     draws: Draws,
     /// The stage's number.
     stage: u32,
+    encoder: TaskEncoder,
     model: GenerateModel,
+}
+
+impl NamedTensors for GenerateTask {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
+        self.encoder.visit_tensors(prefix, visitor)?;
+        self.model.visit_tensors(prefix, visitor)
+    }
 }
 
 impl TaskModel for GenerateTask {
     fn tensors(&mut self) -> &mut dyn TrainedTensors {
-        &mut self.model
+        self
     }
 
     fn initialise(&mut self, seed: u64, _: Option<&WeightSource>, device: &Device) -> Result<(), ModelError> {
+        self.encoder.initialise(device)?;
         initialise(&mut self.model, "", &mut SeededValues::new(seed), device)
     }
 
@@ -202,6 +215,10 @@ impl TaskModel for GenerateTask {
         None
     }
 
+    fn learning_rate_scale(&self, tensor: &str) -> f64 {
+        self.encoder.learning_rate_scale(tensor)
+    }
+
     /// Slots sum over tokens; dividing the sum makes it the mean of the global batch.
     fn divisor(&self) -> Option<usize> {
         Some(TOKENS)
@@ -211,13 +228,12 @@ impl TaskModel for GenerateTask {
         let landed = sum.of_slots(step, watch, |sums, watch| {
             for slot in &step.batch.slots {
                 let mut tape = Tape::segmented();
-                watch.bytes.to_device += slot.pixels.len() as u64;
-                let features = watch.time(|times| &mut times.encoder, || step.frozen.image_features(slot))?;
+                let (features, pass) = self.encoder.encode_slot(step, slot, watch)?;
                 let (loss, tokens) = watch
                     .time(|times| &mut times.forward, || self.slot_loss(step, slot, features, &mut tape))?;
                 let value = loss.value;
                 sums.push_values(move || Ok(vec![value.read()? as f32, tokens as f32]))?;
-                sums.backward(&mut self.model, tape, loss.objective, watch)?;
+                pass.backward(self, tape, loss.objective, sums, watch)?;
             }
             Ok(())
         })?;
@@ -232,7 +248,7 @@ impl TaskModel for GenerateTask {
 
     fn warm_up(&self, frozen: &FrozenModels, rows: usize) -> Result<()> {
         let language = frozen.language()?;
-        let features = frozen.features_of_nothing(rows)?;
+        let features = self.encoder.features_of_nothing(frozen, rows)?;
         let prompt = self.model.forward(features, &mut Dropout::off(), &mut Tape::whole())?;
         let texts =
             language.captions(self.stage)?.held_out_texts(&vec![WARM_UP_CAPTION.to_string(); rows])?;
@@ -245,7 +261,7 @@ impl TaskModel for GenerateTask {
     fn held_out_unit(&self, frozen: &FrozenModels, _: usize, rows: &[HeldOutRow]) -> Result<Vec<u8>> {
         let language = frozen.language()?;
         let pixels = rows.iter().flat_map(|row| row.pixels.iter().copied()).collect();
-        let features = frozen.features_of(pixels, rows.len())?;
+        let features = self.encoder.features_of(frozen, pixels, rows.len())?;
         let prompt = self.model.forward(features, &mut Dropout::off(), &mut Tape::whole())?;
         let captions: Vec<String> = rows.iter().map(|row| row.caption.clone()).collect();
         let batch = language.captions(self.stage)?.held_out_texts(&captions)?;
@@ -272,22 +288,26 @@ impl TaskModel for GenerateTask {
     fn scores(&self, set: &EvaluationSet<'_>) -> Result<Scores> {
         let language = set.language()?;
         let samples = &readable(set.samples, &language.captions(self.stage)?.encoder());
+        let own = self.encoder.of_samples(set.images)?;
+        let images = own.as_ref().unwrap_or(set.images);
         let model = &*self.model.adapted(&language.model, &mut Dropout::off())?;
-        let through = Through { language, model, stage: self.stage, device: set.images.device() };
-        let losses = caption_losses(set.images, &self.model, &through, samples, set.train.seed)?;
+        let through = Through { language, model, stage: self.stage, device: images.device() };
+        let losses = caption_losses(images, &self.model, &through, samples, set.train.seed)?;
         Ok(Scores::Captions(losses))
     }
 
     /// In a whole folder the adapters are added to the language model's weights.
-    fn export(&mut self, layout: Layout, target: ExportTarget<'_>) -> Result<()> {
+    fn export(&mut self, layout: Layout, mut target: ExportTarget<'_>) -> Result<()> {
         if layout == Layout::Peft {
             return target.adapters(&mut self.model.adapters, self.adapter_dropout);
         }
         let mut language_model = target.language_model()?;
         if layout == Layout::Lavis {
+            self.encoder.has_names_in_lavis()?;
             let prefix = language_model.prefix();
-            return Ok(export_lavis(target.out, &mut self.model, Some(prefix), target.options.precision)?);
+            return Ok(export_lavis(target.out, self, Some(prefix), target.options.precision)?);
         }
+        target.encoder = self.encoder.or(target.encoder)?;
         let tokenizer = target.model.language_model.as_ref();
         let (qformer, processor) = (target.qformer(), target.processor()?);
         let tokens = PromptTokens::choose_or_add(tokenizer, language_model.special_tokens())?;
@@ -303,6 +323,7 @@ impl GenerateTask {
     /// With a model of zeros.
     pub(super) fn new(
         shape: &ModelShape<'_>,
+        encoder: TaskEncoder,
         (language_model_dropout, lora): (bool, &LoraSettings),
         draws: Draws,
         device: &Device,
@@ -313,7 +334,8 @@ impl GenerateTask {
         let mut model = model.map_err(WorkerError::of_qformer_sizes)?;
         compute_in(&mut model, shape.train.compute)?;
         let model = adapters::adapting(lora, model, settings, device)?;
-        Ok(Self { language_model_dropout, adapter_dropout: lora.dropout, draws, stage: shape.stage, model })
+        let (adapter_dropout, stage) = (lora.dropout, shape.stage);
+        Ok(Self { language_model_dropout, adapter_dropout, draws, stage, encoder, model })
     }
 
     /// The slot's loss summed over its tokens, and their number.

@@ -141,6 +141,11 @@ pub(crate) trait TaskModel: fmt::Debug + Send {
     /// A parameter that is kept within bounds.
     fn bounded(&self) -> Option<Bounded>;
 
+    /// What the learning rate of the tensor of this name is multiplied by: above 0 and at most 1.
+    fn learning_rate_scale(&self, _tensor: &str) -> f64 {
+        1.0
+    }
+
     /// The place among a slot's values of the number by whose sum the gradient is divided.
     fn divisor(&self) -> Option<usize>;
 

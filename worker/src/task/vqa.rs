@@ -1,5 +1,5 @@
 //! Vqa: the Q-Former reads a question beside the image, the frozen language model reads both and answers. The
-//! loss is that of the answer and its end alone. The image encoder stays frozen.
+//! loss is that of the answer and its end alone. The image encoder stays frozen, or is trained as well.
 
 mod answer_rows;
 mod measures;
@@ -15,13 +15,14 @@ use blip2_dataset::text::{Question, TextEncoder};
 use blip2_evaluation::captions::other_rows;
 use blip2_evaluation::error::EvaluationError;
 use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
+use blip2_evaluation::sample_encoder::SampleEncoder;
 use blip2_model::blip2::export::export_lavis;
 use blip2_model::objectives::generate::GenerateModel;
 use blip2_model::objectives::questions::Questions;
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::{WeightSource, initialise};
 use blip2_tensors::nn::dropout::Dropout;
-use blip2_tensors::nn::tensors::compute_in;
+use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, compute_in};
 use blip2_tensors::train::loss::Loss;
 use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -31,12 +32,14 @@ use self::measures::accuracy_of;
 use super::adapters::adapting;
 use super::description::{LossName, Needs, Task, Unusable, loss};
 use super::export::{ExportTarget, Layout};
+use super::image_encoder::TaskEncoder;
 use super::scores::{AnswerScores, EvaluationSet, Measure, Scores};
 use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::language::{AskedText, Language, LanguageTexts};
 use crate::open::{SeededValues, qformer_text, qformer_text_around};
+use crate::settings::encoder::EncoderTraining;
 use crate::settings::lora::LoraSettings;
 use crate::settings::model::ModelSettings;
 use crate::settings::optimizer::OptimizerSettings;
@@ -114,6 +117,10 @@ impl Task for VqaSettings {
         Some(&self.lora).filter(|lora| lora.is_on())
     }
 
+    fn trains_encoder(&self) -> bool {
+        self.image_encoder == EncoderTraining::Trained
+    }
+
     fn measure(&self) -> Measure {
         Measure::Answers
     }
@@ -142,7 +149,8 @@ impl Trainable for VqaSettings {
         compute_in(&mut model, shape.train.compute)?;
         let model = adapting(&self.lora, model, settings, device)?;
         let key = DrawKey { seed: shape.train.seed, stage: shape.stage };
-        Ok(Box::new(VqaTask { settings: self.clone(), key, model }))
+        let encoder = TaskEncoder::new(self.encoder_settings(), shape, device)?;
+        Ok(Box::new(VqaTask { settings: self.clone(), key, encoder, model }))
     }
 
     fn weight_names(&self) -> WeightNames {
@@ -182,7 +190,15 @@ impl VqaSettings {
 struct VqaTask {
     settings: VqaSettings,
     key: DrawKey,
+    encoder: TaskEncoder,
     model: GenerateModel,
+}
+
+impl NamedTensors for VqaTask {
+    fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
+        self.encoder.visit_tensors(prefix, visitor)?;
+        self.model.visit_tensors(prefix, visitor)
+    }
 }
 
 /// A slot's loss, by what its sum over the slots is divided, and its tokens.
@@ -194,10 +210,11 @@ struct SlotLoss {
 
 impl TaskModel for VqaTask {
     fn tensors(&mut self) -> &mut dyn TrainedTensors {
-        &mut self.model
+        self
     }
 
     fn initialise(&mut self, seed: u64, _: Option<&WeightSource>, device: &Device) -> Result<(), ModelError> {
+        self.encoder.initialise(device)?;
         initialise(&mut self.model, "", &mut SeededValues::new(seed), device)
     }
 
@@ -209,8 +226,12 @@ impl TaskModel for VqaTask {
         None
     }
 
-    /// Slots sum over tokens, or over answers by their weights; dividing the sum by the global batch's tokens,
-    /// or by its questions, makes it a mean.
+    fn learning_rate_scale(&self, tensor: &str) -> f64 {
+        self.encoder.learning_rate_scale(tensor)
+    }
+
+    /// Slots sum over tokens, or over answers by their weights; dividing the sum by the global batch's
+    /// tokens, or by its questions, makes it a mean.
     fn divisor(&self) -> Option<usize> {
         Some(DIVISOR)
     }
@@ -219,13 +240,12 @@ impl TaskModel for VqaTask {
         let landed = sum.of_slots(step, watch, |sums, watch| {
             for slot in &step.batch.slots {
                 let mut tape = Tape::segmented();
-                watch.bytes.to_device += slot.pixels.len() as u64;
-                let features = watch.time(|times| &mut times.encoder, || step.frozen.image_features(slot))?;
+                let (features, pass) = self.encoder.encode_slot(step, slot, watch)?;
                 let SlotLoss { loss, divisor, tokens } = watch
                     .time(|times| &mut times.forward, || self.slot_loss(step, slot, features, &mut tape))?;
                 let value = loss.value;
                 sums.push_values(move || Ok(vec![value.read()? as f32, divisor, tokens as f32]))?;
-                sums.backward(&mut self.model, tape, loss.objective, watch)?;
+                pass.backward(self, tape, loss.objective, sums, watch)?;
             }
             Ok(())
         })?;
@@ -242,7 +262,7 @@ impl TaskModel for VqaTask {
         let length = self.settings.question_length;
         let (ids, mask) = (vec![0; rows * length], vec![1; rows * length]);
         let questions = Questions { ids: &ids, mask: &mask };
-        let features = frozen.features_of_nothing(rows)?;
+        let features = self.encoder.features_of_nothing(frozen, rows)?;
         let (dropout, tape) = (&mut Dropout::off(), &mut Tape::whole());
         let mut prompt = self.model.forward_asked(features, questions, dropout, tape)?;
         let mut asked = vec![AskedText { question: "what is this?", answer: "a picture" }; rows];
@@ -264,7 +284,7 @@ impl TaskModel for VqaTask {
         let language = frozen.language()?;
         let asked: Vec<&Question> = rows.iter().map(question_of).collect::<Result<_>>()?;
         let pixels = rows.iter().flat_map(|row| row.pixels.iter().copied()).collect();
-        let features = frozen.features_of(pixels, rows.len())?;
+        let features = self.encoder.features_of(frozen, pixels, rows.len())?;
         let ids: Vec<i32> = rows.iter().flat_map(|row| row.tokens.ids.iter().copied()).collect();
         let mask: Vec<i32> = rows.iter().flat_map(|row| row.tokens.mask.iter().copied()).collect();
         let prompt = self.soft_prompts(features, Questions { ids: &ids, mask: &mask })?;
@@ -307,7 +327,9 @@ impl TaskModel for VqaTask {
             asked.iter().map(|(_, question)| question.answers.most_frequent().to_owned()).collect();
         let others = other_rows(&answers, set.train.seed);
         let own: Vec<usize> = (0..asked.len()).collect();
-        let with = |images: &[usize]| self.measured_set(set, &encoder, &asked, images);
+        let trained = self.encoder.of_samples(set.images)?;
+        let through = (language, trained.as_ref().unwrap_or(set.images));
+        let with = |images: &[usize]| self.measured_set(through, &encoder, &asked, images);
         let (with_own, with_others) = (with(&own)?, with(&others)?);
         let questions = asked.len();
         Ok(Scores::Answers(AnswerScores {
@@ -322,9 +344,10 @@ impl TaskModel for VqaTask {
         if layout == Layout::Peft {
             return target.adapters(&mut self.model.adapters, self.settings.lora.dropout);
         }
+        self.encoder.has_names_in_lavis()?;
         let language_model = target.language_model()?;
         let prefix = language_model.prefix();
-        Ok(export_lavis(target.out, &mut self.model, Some(prefix), target.options.precision)?)
+        Ok(export_lavis(target.out, self, Some(prefix), target.options.precision)?)
     }
 }
 
@@ -410,12 +433,12 @@ impl VqaTask {
     /// The same of a set, where question `i` is asked of the image of question `images[i]`.
     fn measured_set(
         &self,
-        set: &EvaluationSet<'_>,
+        (language, through): (&Language, &SampleEncoder),
         encoder: &TextEncoder,
         asked: &[(&Sample, &Question)],
         images: &[usize],
     ) -> Result<Measured> {
-        let (language, mut all) = (set.language()?, Measured::default());
+        let mut all = Measured::default();
         for (asked_now, images) in asked.chunks(BATCH).zip(images.chunks(BATCH)) {
             let samples: Vec<&Sample> = images.iter().map(|image| asked[*image].0).collect();
             let questions: Vec<&Question> = asked_now.iter().map(|(_, question)| *question).collect();
@@ -425,9 +448,9 @@ impl VqaTask {
                 ids.extend(tokens.ids);
                 mask.extend(tokens.mask);
             }
-            let features = set.images.image_features(&samples).collect::<std::result::Result<Vec<_>, _>>()?;
+            let features = through.image_features(&samples).collect::<std::result::Result<Vec<_>, _>>()?;
             let prompt = self.soft_prompts(Tensor::cat(features, 0), Questions { ids: &ids, mask: &mask })?;
-            let part = self.measured(language, &prompt, &questions, set.images.device())?;
+            let part = self.measured(language, &prompt, &questions, through.device())?;
             all.loss += part.loss;
             all.tokens += part.tokens;
             all.accuracy += part.accuracy;

@@ -27,11 +27,11 @@ pub(crate) fn config(slots: u32, batch: u32) -> WorkerConfig {
     let optimizer = OptimizerSettings { learning_rate: 1e-3, warmup_steps: 1, ..Default::default() };
     for stage in &mut config.stages {
         (stage.steps, stage.batch, stage.optimizer) = (2, batch, optimizer.clone());
-        if let TaskSettings::Contrast(contrast) = &mut stage.task {
-            contrast.text_length = 12;
-        }
-        if let TaskSettings::Generate(generate) = &mut stage.task {
-            generate.text_length = 12;
+        match &mut stage.task {
+            TaskSettings::Contrast(contrast) => contrast.text_length = 12,
+            TaskSettings::Generate(generate) => generate.text_length = 12,
+            TaskSettings::Retrieval(retrieval) => retrieval.text_length = 12,
+            _ => {}
         }
     }
     config

@@ -37,6 +37,11 @@ pub(super) enum Preset {
     Stage2FlanT5Xl,
     /// Stage 2 with Flan-T5-XXL.
     Stage2FlanT5Xxl,
+    /// Fine-tuning for captions at 364 pixels: ViT-g/14, trained, the Q-Former and OPT-2.7B; parameters
+    /// alone.
+    CaptionVitG,
+    /// Fine-tuning for retrieval at 364 pixels: ViT-g/14, trained, and the Q-Former; parameters alone.
+    RetrievalVitG,
     /// The quick start's stage 1.
     Stage1Quickstart,
     /// The quick start's stage 2.
@@ -59,13 +64,16 @@ impl Preset {
 
     /// Sizes with a `dropout` in the Q-Former.
     pub(super) fn sizes(self, batch: usize, dropout: f64) -> Sizes {
-        let vit_g = || EncoderSizes::Eva(EvaConfig::default());
+        let vit_g_at = |image_size| EncoderSizes::Eva(EvaConfig { image_size, ..EvaConfig::default() });
+        let vit_g = || vit_g_at(224);
+        let trained = |sizes: StepSizes| StepSizes { trains_encoder: true, ..sizes };
         let paper = |encoder, language| StepSizes {
             encoder,
             qformer: QFormerSettings { dropout, ..QFormerSettings::default() },
             vocab: VOCABULARY,
             language,
             text_length: 32,
+            trains_encoder: false,
         };
         Sizes::Run(match self {
             Self::Stage1Stub => {
@@ -87,6 +95,8 @@ impl Preset {
             Self::Stage2Opt67 => paper(vit_g(), Some(opt(4096))),
             Self::Stage2FlanT5Xl => paper(vit_g(), Some(flan_t5(2048, 5120, 32))),
             Self::Stage2FlanT5Xxl => paper(vit_g(), Some(flan_t5(4096, 10_240, 64))),
+            Self::CaptionVitG => trained(paper(vit_g_at(364), Some(opt(2560)))),
+            Self::RetrievalVitG => trained(paper(vit_g_at(364), None)),
             Self::Stage1Quickstart => quick_start(dropout, None),
             Self::Stage2Quickstart => {
                 let small = OptConfig {
@@ -141,7 +151,8 @@ fn quick_start(dropout: f64, language: Option<Arc<dyn LanguageSizes>>) -> StepSi
         dropout,
         ..QFormerSettings::default()
     };
-    StepSizes { encoder: EncoderSizes::Eva(encoder), qformer, vocab: 4096, language, text_length: 16 }
+    let encoder = EncoderSizes::Eva(encoder);
+    StepSizes { encoder, qformer, vocab: 4096, language, text_length: 16, trains_encoder: false }
 }
 
 #[cfg(test)]

@@ -51,6 +51,8 @@ pub(super) struct StepSizes {
     pub(super) language: Option<Arc<dyn LanguageSizes>>,
     /// Tokens of a text.
     pub(super) text_length: usize,
+    /// Whether the encoder is trained as well: then the parameters alone can be measured.
+    pub(super) trains_encoder: bool,
 }
 
 /// What is done at a time, and where.
@@ -236,7 +238,7 @@ impl StepSpeed {
                 mask: (0..rows * length).map(|at| i32::from(at % length < filled)).collect(),
                 captions,
                 questions: Vec::new(),
-                image_ids: Vec::new(),
+                image_ids: (first..first + rows as u64).collect(),
                 samples: (first..first + rows as u64).collect(),
                 addresses: Vec::new(),
                 keys: Vec::new(),
@@ -354,7 +356,8 @@ mod tests {
             embed_dim: 4,
             ..QFormerSettings::default()
         };
-        StepSizes { encoder: EncoderSizes::Eva(encoder), qformer, vocab: 50, language, text_length: 6 }
+        let encoder = EncoderSizes::Eva(encoder);
+        StepSizes { encoder, qformer, vocab: 50, language, text_length: 6, trains_encoder: false }
     }
 
     fn load(batch: u32, micro_batch: u32) -> StepLoad {

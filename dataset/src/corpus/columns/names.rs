@@ -78,6 +78,14 @@ impl ColumnNames {
         Self { question: String::new(), answers: String::new(), ..self.clone() }
     }
 
+    /// The same for a reader that tells images apart, by the hash of their bytes where no column is named.
+    pub fn with_image_ids(self) -> Self {
+        match self.image_id.is_empty() {
+            true => Self { image_id: HASHED.into(), ..self },
+            false => self,
+        }
+    }
+
     /// Whether ids of images are hashes of their bytes.
     pub(super) fn hashes_images(&self) -> bool {
         self.image_id == HASHED

@@ -1,7 +1,9 @@
+use std::ops::Range;
 use std::time::Duration;
 
-use blip2_collective::{Exchange, Limits, Member, World, deal_slots};
+use blip2_collective::{Exchange, Limits, Member, SumTree, World, deal_slots};
 use blip2_proto::transport::Transport;
+use blip2_tensors::train::buckets::GradientBuckets;
 use blip2_tensors::train::flat::FlatLayout;
 use blip2_tensors::train::optimizer::{AdamW, Moments};
 use burn::tensor::Device;

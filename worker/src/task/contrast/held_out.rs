@@ -39,9 +39,13 @@ struct Gathered {
 impl ContrastTask {
     /// Matching and captioning losses, summed, then the features: float64 and float32 values, little-endian.
     /// Negatives are drawn within the unit, by a key that does not depend on the step.
-    pub(super) fn unit(&self, frozen: &FrozenModels, unit: usize, rows: &[HeldOutRow]) -> Result<Vec<u8>> {
-        let pixels = rows.iter().flat_map(|row| row.pixels.iter().copied()).collect();
-        let features = frozen.features_of(pixels, rows.len())?;
+    pub(in crate::task) fn unit(
+        &self,
+        frozen: &FrozenModels,
+        unit: usize,
+        rows: &[HeldOutRow],
+        features: Tensor<3>,
+    ) -> Result<Vec<u8>> {
         let batch = contrast::SlotBatch {
             image_features: features.clone(),
             ids: rows.iter().flat_map(|row| row.tokens.ids.iter().copied()).collect(),
@@ -105,7 +109,7 @@ impl ContrastTask {
     }
 
     /// Losses and recalls of all held-out rows.
-    pub(super) fn values(
+    pub(in crate::task) fn values(
         &self,
         frozen: &FrozenModels,
         held_out: &HeldOut,

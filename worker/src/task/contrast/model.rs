@@ -9,7 +9,7 @@ use crate::settings::train::GradientMode;
 use crate::task::description::{LossName, loss};
 
 /// The losses, their sum first; the task's gradient gives their values in this order.
-pub(super) const LOSSES: &[LossName] = &[
+pub(in crate::task) const LOSSES: &[LossName] = &[
     loss!("loss", "total"),
     loss!("loss_itc", "contrastive"),
     loss!("loss_itm", "matching"),
@@ -18,27 +18,30 @@ pub(super) const LOSSES: &[LossName] = &[
 
 /// The model with what its step depends on.
 #[derive(Debug)]
-pub(super) struct ContrastTask {
-    pub(super) settings: ContrastSettings,
+pub(in crate::task) struct ContrastTask {
+    pub(in crate::task) settings: ContrastSettings,
     /// The stage's number.
-    pub(super) stage: u32,
-    pub(super) seed: u64,
-    pub(super) mode: GradientMode,
-    pub(super) queries: usize,
-    pub(super) embed_dim: usize,
-    pub(super) model: ContrastModel,
+    pub(in crate::task) stage: u32,
+    pub(in crate::task) seed: u64,
+    pub(in crate::task) mode: GradientMode,
+    pub(in crate::task) queries: usize,
+    pub(in crate::task) embed_dim: usize,
+    pub(in crate::task) model: ContrastModel,
 }
 
 /// A slot between the two halves of its step.
-pub(super) struct OpenSlot<'a> {
-    pub(super) batch: &'a SlotBatch,
-    pub(super) features: Tensor<3>,
-    pub(super) forward: SlotForward,
+pub(in crate::task) struct OpenSlot<'a> {
+    pub(in crate::task) batch: &'a SlotBatch,
+    /// The images' raw features, without autodiff.
+    pub(in crate::task) features: Tensor<3>,
+    pub(in crate::task) forward: SlotForward,
+    /// The images' ids where the task tells images apart by them; empty where each row has its own.
+    pub(in crate::task) image_ids: Vec<u64>,
 }
 
 impl ContrastTask {
     /// A global batch of no rows.
-    pub(super) fn no_rows(&self) -> GlobalBatch {
+    pub(in crate::task) fn no_rows(&self) -> GlobalBatch {
         GlobalBatch {
             queries: self.queries,
             embed_dim: self.embed_dim,

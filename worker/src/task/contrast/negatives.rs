@@ -11,21 +11,22 @@ use crate::sum::feature_rows::{OwnFeatures, RowTraffic};
 use crate::sum::times::Stopwatch;
 
 /// The rows of the global batch that are negatives.
-pub(super) struct Negatives {
+pub(in crate::task) struct Negatives {
     /// For each row of the global batch, whoever holds it, the row of its negative image.
-    images: Vec<usize>,
+    pub(in crate::task) images: Vec<usize>,
     /// For each own slot, the rows of its rows' negative texts.
-    pub(super) texts: Vec<Vec<usize>>,
+    pub(in crate::task) texts: Vec<Vec<usize>>,
 }
 
 impl ContrastTask {
     /// Hard negatives, drawn by the samples' keys. Images are drawn for the rows of all members, so that each
-    /// knows who needs which of its own; texts are here already.
-    pub(super) fn draw_negatives(&self, step: &Step<'_>, contrast: &Contrast) -> Result<Negatives> {
+    /// knows who needs which of its own; texts are here already. Where all rows have the same image there are
+    /// no negatives: each row stands in for its own, and the losses leave it out.
+    pub(in crate::task) fn draw_negatives(&self, step: &Step<'_>, contrast: &Contrast) -> Result<Negatives> {
         let draw = |side, purpose: &str, row: usize| {
             let parts = [u64::from(self.stage), step.sample(row)];
             let uniform = KeyedRng::new(self.seed, purpose, &parts).uniform();
-            Contrast::draw(&contrast.negative_weights(side, row), row, uniform)
+            contrast.negative(side, row, uniform).unwrap_or(row)
         };
         let images = (0..contrast.rows()).map(|row| draw(Side::Image, "negative image", row)).collect();
         let mut texts = Vec::with_capacity(step.batch.slots.len());
@@ -44,7 +45,7 @@ impl ContrastTask {
 
     /// For each own slot, the raw features of its rows' negative images, `[b, P, Dv]`. Rows that are
     /// negatives elsewhere are pushed there.
-    pub(super) fn exchange_rows(
+    pub(in crate::task) fn exchange_rows(
         &self,
         step: &Step<'_>,
         slots: &[OpenSlot<'_>],

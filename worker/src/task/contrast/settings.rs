@@ -30,7 +30,7 @@ impl Default for ContrastSettings {
 }
 
 impl ContrastSettings {
-    pub(super) fn what_is_unusable(&self, batch: u32, model: &ModelSettings) -> Option<Unusable> {
+    pub(in crate::task) fn what_is_unusable(&self, batch: u32, model: &ModelSettings) -> Option<Unusable> {
         let positions = model.qformer.max_positions;
         if batch < 2 {
             let reason = "contrast needs two pairs or more".into();

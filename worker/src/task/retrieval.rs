@@ -1,0 +1,260 @@
+//! Retrieval: the losses of contrast, where rows of one image are each other's pairs and none of them the
+//! other's negative, and where the image encoder is trained as well. The gradient is that of the global
+//! batch's loss (`docs/step.md`).
+
+mod encoder_step;
+mod model;
+mod settings;
+
+pub use settings::RetrievalSettings;
+
+use std::sync::Arc;
+
+use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::text::TextEncoder;
+use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
+use blip2_evaluation::retrieval;
+use blip2_model::blip2::export::{Retriever, export_lavis, export_retrieval};
+use blip2_model::objectives::contrast::{Contrast, GlobalFeatures};
+use blip2_model_files::error::ModelError;
+use blip2_model_files::weights::WeightSource;
+use burn::tensor::Device;
+
+use self::model::{EncodedImages, RetrievalTask};
+use super::contrast::gathered::Gathered;
+use super::contrast::model::{LOSSES, OpenSlot};
+use super::contrast::{ContrastSettings, TEMPERATURE, computed};
+use super::description::{LossName, Needs, Task, Unusable};
+use super::export::{ExportTarget, Layout};
+use super::image_encoder::{EncodedSlot, TaskEncoder};
+use super::scores::{EvaluationSet, Measure, Scores};
+use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
+use crate::error::{Result, WorkerError};
+use crate::frozen_models::FrozenModels;
+use crate::language::LanguageTexts;
+use crate::open::qformer_text;
+use crate::settings::encoder::EncoderTraining;
+use crate::settings::model::ModelSettings;
+use crate::settings::optimizer::OptimizerSettings;
+use crate::sum::context::{Computed, Step, StepSum, StepValues};
+use crate::sum::times::Stopwatch;
+use crate::sum::unit_buffers::UnitBuffers;
+
+impl Task for RetrievalSettings {
+    fn name(&self) -> &'static str {
+        "retrieval"
+    }
+
+    fn title(&self) -> &'static str {
+        "contrastive, matching and captioning losses by image ids"
+    }
+
+    fn losses(&self) -> &'static [LossName] {
+        LOSSES
+    }
+
+    fn default_batch(&self) -> u32 {
+        224
+    }
+
+    fn default_optimizer(&self) -> OptimizerSettings {
+        OptimizerSettings {
+            learning_rate: 1e-5,
+            min_learning_rate: 0.0,
+            warmup_learning_rate: 1e-8,
+            warmup_steps: 1000,
+            beta2: 0.999,
+            ..OptimizerSettings::default()
+        }
+    }
+
+    fn unusable(&self, batch: u32, model: &ModelSettings) -> Option<Unusable> {
+        self.contrast().what_is_unusable(batch, model)
+    }
+
+    fn needs(&self) -> Needs {
+        self.contrast().needs()
+    }
+
+    fn text_length(&self) -> usize {
+        self.text_length
+    }
+
+    fn prompt(&self) -> &str {
+        ""
+    }
+
+    fn contrasts(&self) -> bool {
+        true
+    }
+
+    fn columns(&self, all: &ColumnNames) -> ColumnNames {
+        all.without_questions().with_image_ids()
+    }
+
+    fn trains_encoder(&self) -> bool {
+        self.image_encoder == EncoderTraining::Trained
+    }
+
+    fn measure(&self) -> Measure {
+        Measure::Retrieval
+    }
+
+    fn layouts(&self) -> &'static [Layout] {
+        &[Layout::Retrieval, Layout::Lavis]
+    }
+}
+
+impl Trainable for RetrievalSettings {
+    fn language_texts<'a>(&'a self, _: u32, _: &'a str) -> Option<LanguageTexts<'a>> {
+        None
+    }
+
+    fn encoder(&self, frozen: &FrozenModels, _: u32) -> Result<Arc<TextEncoder>> {
+        Ok(qformer_text(&frozen.model, self.text_length)?.0)
+    }
+
+    fn model(&self, shape: &ModelShape<'_>, device: &Device) -> Result<Box<dyn TaskModel>> {
+        let encoder = TaskEncoder::new(self.encoder_settings(), shape, device)?;
+        Ok(Box::new(RetrievalTask { encoder, contrast: self.contrast().task(shape, device)? }))
+    }
+
+    fn weight_names(&self) -> WeightNames {
+        ContrastSettings::default().weight_names()
+    }
+}
+
+impl TaskModel for RetrievalTask {
+    fn tensors(&mut self) -> &mut dyn TrainedTensors {
+        self
+    }
+
+    fn initialise(
+        &mut self,
+        seed: u64,
+        bert: Option<&WeightSource>,
+        device: &Device,
+    ) -> Result<(), ModelError> {
+        self.encoder.initialise(device)?;
+        self.contrast.initialise(seed, bert, device)
+    }
+
+    fn check_bert(&mut self, bert: &WeightSource) -> Result<(), ModelError> {
+        self.contrast.check_bert(bert)
+    }
+
+    fn bounded(&self) -> Option<Bounded> {
+        self.contrast.bounded()
+    }
+
+    fn learning_rate_scale(&self, tensor: &str) -> f64 {
+        self.encoder.learning_rate_scale(tensor)
+    }
+
+    fn divisor(&self) -> Option<usize> {
+        self.contrast.divisor()
+    }
+
+    fn gradient(&mut self, step: &Step<'_>, sum: StepSum<'_>, watch: &mut Stopwatch) -> Result<Computed> {
+        let temperature = step.parameter(TEMPERATURE)?;
+        let (slots, images) = self.encode(step, watch)?;
+        let Gathered { global, image_ids } = self.contrast.exchange_features(step, &slots, watch)?;
+        let features = self.contrast.to_device(step, &global, watch)?;
+        let contrast = self.contrast_of_images(&features, &image_ids, temperature, watch)?;
+        let negatives =
+            watch.time(|times| &mut times.forward, || self.contrast.draw_negatives(step, &contrast))?;
+        let rows = self.contrast.exchange_rows(step, &slots, &negatives, watch)?;
+        let landed = sum.of_slots(step, watch, |sums, watch| {
+            let mut open = Vec::new();
+            let slots = slots.into_iter().zip(images).zip(negatives.texts.iter().zip(rows));
+            for ((slot, images), (texts, rows)) in slots {
+                let all = (&global, &features, &contrast);
+                open.extend(self.backward(step, (slot, images), all, (texts, rows), sums, watch)?);
+            }
+            let homeward = contrast.has_negatives().then_some(&negatives.images[..]);
+            self.backward_through_encoder(step, open, homeward, sums, watch)
+        })?;
+        computed(step, (&global, &contrast, temperature), landed)
+    }
+
+    fn warm_up(&self, frozen: &FrozenModels, rows: usize) -> Result<()> {
+        self.contrast.warm_up_with(self.encoder.features_of_nothing(frozen, rows)?)
+    }
+
+    fn held_out_unit(&self, frozen: &FrozenModels, unit: usize, rows: &[HeldOutRow]) -> Result<Vec<u8>> {
+        let pixels = rows.iter().flat_map(|row| row.pixels.iter().copied()).collect();
+        let features = self.encoder.features_of(frozen, pixels, rows.len())?;
+        self.contrast.unit(frozen, unit, rows, features)
+    }
+
+    fn held_out_values(
+        &self,
+        frozen: &FrozenModels,
+        held_out: &HeldOut,
+        told: &mut UnitBuffers<'_>,
+    ) -> Result<StepValues> {
+        self.contrast.values(frozen, held_out, told)
+    }
+
+    fn scores(&self, set: &EvaluationSet<'_>) -> Result<Scores> {
+        let (encoder, _) = qformer_text(set.model, self.contrast.settings.text_length)?;
+        let own = self.encoder.of_samples(set.images)?;
+        let images = own.as_ref().unwrap_or(set.images);
+        let found = retrieval::by_contrast(images, &self.contrast.model, &encoder, set.samples)?;
+        Ok(Scores::Retrieval(found))
+    }
+
+    fn export(&mut self, layout: Layout, mut target: ExportTarget<'_>) -> Result<()> {
+        if layout == Layout::Lavis {
+            self.encoder.has_names_in_lavis()?;
+            return Ok(export_lavis(target.out, self, None, target.options.precision)?);
+        }
+        target.encoder = self.encoder.or(target.encoder)?;
+        let qformer = target.qformer();
+        let processor = target.processor()?;
+        let retriever = Retriever {
+            encoder: &mut target.encoder,
+            contrast: &mut self.contrast.model,
+            qformer: &qformer,
+            processor: &processor,
+        };
+        let tokenizer = target.model.qformer_tokenizer.as_ref();
+        Ok(export_retrieval(target.out, retriever, tokenizer, target.options)?)
+    }
+}
+
+impl RetrievalTask {
+    /// The passes of the own slots that need no other slot: image encoder, queries, texts; and what is kept
+    /// of the first to be differentiated.
+    fn encode<'a>(
+        &self,
+        step: &Step<'a>,
+        watch: &mut Stopwatch,
+    ) -> Result<(Vec<OpenSlot<'a>>, Vec<Option<EncodedImages>>)> {
+        let encoded = self.encoder.encode(step, watch)?;
+        let open = step.batch.slots.iter().zip(encoded).map(|(slot, encoded)| {
+            if slot.image_ids.len() != slot.samples.len() {
+                return Err(WorkerError::Protocol(format!("slot {} has no ids of its images", slot.slot)));
+            }
+            let EncodedSlot { features, pass } = encoded;
+            let images = self.encoder.trained().map(|_| EncodedImages::new(&features, pass));
+            let read = images.as_ref().map_or(&features, |images| &images.leaf).clone();
+            let forward = self.contrast.forward(step, slot, read, watch)?;
+            Ok((OpenSlot { batch: slot, features, forward, image_ids: slot.image_ids.clone() }, images))
+        });
+        open.collect()
+    }
+
+    /// The contrastive loss of the global batch, whose rows have images of these ids.
+    fn contrast_of_images(
+        &self,
+        features: &GlobalFeatures,
+        ids: &[u64],
+        temperature: f32,
+        watch: &mut Stopwatch,
+    ) -> Result<Contrast> {
+        let smoothing = self.contrast.settings.label_smoothing;
+        let contrast = || features.contrast_of_images(ids, temperature, smoothing);
+        Ok(watch.time(|times| &mut times.forward, contrast)?)
+    }
+}
