@@ -1,4 +1,5 @@
-//! Adapters of the language model as tasks have them: what of their settings cannot be, and a model with them.
+//! Adapters of the language model as tasks have them: what of their settings cannot be, and how a model gets
+//! them.
 
 use blip2_model::adapters::{AdapterSizes, Adapters};
 use blip2_model::objectives::generate::GenerateModel;

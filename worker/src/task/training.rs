@@ -40,7 +40,7 @@ pub(crate) struct WeightNames {
 }
 
 impl WeightNames {
-    /// Whether a tensor may begin anew where a stage continues from another task's; adapters may always, which
+    /// Whether a tensor may begin anew where a stage continues from another task's; adapters always may: they
     /// begin as nothing.
     pub(crate) fn may_begin_anew(&self, tensor: &str) -> bool {
         is_of_adapter(tensor) || self.own.iter().any(|start| tensor.starts_with(start))
