@@ -71,10 +71,14 @@ fn last_line_around(section: &str) -> usize {
     }
 }
 
-/// The default of a key that is not stored where it has it: what is declared, or no text.
+/// The default of a key that is not stored where it has it: what is declared, or nothing of its type.
 fn default_if_set(schema: &Json, key: &str) -> Value {
-    let declared = schema::at(schema, key).and_then(|own| own.get("default"));
-    declared.and_then(|own| Value::try_from(own).ok()).unwrap_or_else(|| Value::String(String::new()))
+    let own = schema::at(schema, key).unwrap_or(&Json::Null);
+    let declared = own.get("default").and_then(|default| Value::try_from(default).ok());
+    declared.unwrap_or_else(|| match own["type"].as_str() {
+        Some("boolean") => Value::Boolean(false),
+        _ => Value::String(String::new()),
+    })
 }
 
 /// The keys that every configuration has.
