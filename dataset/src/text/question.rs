@@ -58,8 +58,8 @@ impl Answers {
         self.by_frequency().first().map_or("", |(answer, _)| answer)
     }
 
-    /// The answer of the person of this number, below [`Answers::total`], where people are sorted by what they
-    /// said: a number that is drawn evenly gives each answer by its frequency.
+    /// The answer of the person of this number, below [`Answers::total`], where people are sorted by what
+    /// they said: a number that is drawn evenly gives each answer by its frequency.
     pub fn of_person(&self, number: u32) -> &str {
         let mut before = 0;
         let found = self.counts.iter().find(|(_, count)| {

@@ -1,5 +1,5 @@
-//! RandAugment as BLIP and ALBEF have it: two of ten operations, drawn with replacement, each done half of the
-//! time, at magnitude 5 of 10. The pixels are Pillow's.
+//! RandAugment as BLIP and ALBEF have it: two of ten operations, drawn with replacement, each done half of
+//! the time, at magnitude 5 of 10. The pixels are Pillow's.
 
 use blip2_random::KeyedRng;
 

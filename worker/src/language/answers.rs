@@ -164,8 +164,8 @@ impl AnswerTexts {
         let prompts: Vec<Vec<u32>> =
             questions.iter().map(|question| Ok(self.prompt(question)?.1)).collect::<Result<_>>()?;
         let [rows, queries, _] = soft_prompts.dims();
-        // A decoder goes on behind the last place of a row; an encoder's positions are distances, which padding
-        // between the soft prompt and the text would change.
+        // A decoder goes on behind the last place of a row; an encoder's positions are distances, which
+        // padding between the soft prompt and the text would change.
         let side = match self.form {
             Form::Continued(_) => Side::Left,
             Form::Read(_) => Side::Right,

@@ -3,8 +3,8 @@
 use blip2_dataset::text::TextEncoding;
 use blip2_model::language::SpecialTokens;
 
-/// How texts behind a prompt become tokens of a family: OPT ends them with a line feed, Llama with its own end
-/// token, and T5's tokenizer ends every text itself.
+/// How texts behind a prompt become tokens of a family: OPT ends them with a line feed, Llama with its own
+/// end token, and T5's tokenizer ends every text itself.
 pub(super) fn encoding(
     length: usize,
     prompt: &str,

@@ -33,7 +33,7 @@ use super::adapters::adapting;
 use super::description::{LossName, Needs, Task, Unusable, loss};
 use super::export::{ExportTarget, Layout};
 use super::image_encoder::TaskEncoder;
-use super::scores::{AnswerScores, EvaluationSet, Measure, Scores};
+use super::scores::{AnswerScores, EvaluationSet, Measure, Scores, WrittenAnswer};
 use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
@@ -288,7 +288,8 @@ impl TaskModel for VqaTask {
         let ids: Vec<i32> = rows.iter().flat_map(|row| row.tokens.ids.iter().copied()).collect();
         let mask: Vec<i32> = rows.iter().flat_map(|row| row.tokens.mask.iter().copied()).collect();
         let prompt = self.soft_prompts(features, Questions { ids: &ids, mask: &mask })?;
-        let Measured { loss, tokens, accuracy } = self.measured(language, &prompt, &asked, &frozen.device)?;
+        let Measured { loss, tokens, accuracy, .. } =
+            self.measured(language, &prompt, &asked, &frozen.device)?;
         Ok([loss.to_le_bytes(), tokens.to_le_bytes(), accuracy.to_le_bytes()].concat())
     }
 
@@ -313,11 +314,13 @@ impl TaskModel for VqaTask {
         let language = set.language()?;
         let encoder = self.settings.question_encoder(set.model, language, self.key.stage)?;
         let is_readable = |question: &Question| encoder.encode(&question.text).is_ok();
-        let asked: Vec<(&Sample, &Question)> = set
-            .samples
-            .iter()
-            .filter_map(|sample| Some((sample, sample.question.as_ref().filter(|asked| is_readable(asked))?)))
-            .collect();
+        let (places, asked): (Vec<usize>, Vec<(&Sample, &Question)>) = (0..)
+            .zip(set.samples)
+            .filter_map(|(place, sample)| {
+                let question = sample.question.as_ref().filter(|asked| is_readable(asked))?;
+                Some((place, (sample, question)))
+            })
+            .unzip();
         if asked.is_empty() {
             let reason =
                 "evaluation set: no question with an answer; data.columns.question and .answers name them";
@@ -332,11 +335,13 @@ impl TaskModel for VqaTask {
         let with = |images: &[usize]| self.measured_set(through, &encoder, &asked, images);
         let (with_own, with_others) = (with(&own)?, with(&others)?);
         let questions = asked.len();
+        let written = places.into_iter().zip(with_own.written);
         Ok(Scores::Answers(AnswerScores {
             loss: with_own.loss / with_own.tokens.max(1.0),
             accuracy: with_own.accuracy / questions as f64,
             shuffled: with_others.accuracy / questions as f64,
             questions,
+            written: written.map(|(sample, text)| WrittenAnswer { sample, text }).collect(),
         }))
     }
 
@@ -358,6 +363,8 @@ struct Measured {
     loss: f64,
     tokens: f64,
     accuracy: f64,
+    /// Each question's answer, as it was written.
+    written: Vec<String>,
 }
 
 impl VqaTask {
@@ -427,7 +434,8 @@ impl VqaTask {
         let questions: Vec<&str> = asked.iter().map(|question| question.text.as_str()).collect();
         let written = texts.written(&model, prompt.clone(), &questions, device)?;
         let right = asked.iter().zip(&written).map(|(question, text)| accuracy_of(&question.answers, text));
-        Ok(Measured { loss: loss.value.read()?, tokens: batch.tokens() as f64, accuracy: right.sum() })
+        let accuracy = right.sum();
+        Ok(Measured { loss: loss.value.read()?, tokens: batch.tokens() as f64, accuracy, written })
     }
 
     /// The same of a set, where question `i` is asked of the image of question `images[i]`.
@@ -454,6 +462,7 @@ impl VqaTask {
             all.loss += part.loss;
             all.tokens += part.tokens;
             all.accuracy += part.accuracy;
+            all.written.extend(part.written);
         }
         Ok(all)
     }
