@@ -42,6 +42,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &[
             "checkpoint export runs/mine --out export",
             "checkpoint export runs/mine --out qformer.pth --layout lavis --dtype f16",
+            "checkpoint export runs/mine --out adapter --layout peft",
         ],
     ),
     ("checkpoint import", &["checkpoint import runs/mine --from models/blip2-opt-2.7b --config mine.toml"]),

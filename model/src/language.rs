@@ -4,6 +4,7 @@
 //! share one body (`decoder_only`) and give it their layers; [`generation`] searches for the next tokens of
 //! any of them.
 
+pub(crate) mod adaptable;
 mod decoder_only;
 pub(crate) mod family;
 pub mod generation;
@@ -27,6 +28,7 @@ use std::path::Path;
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::Value;
 
+use adaptable::Adaptable;
 use blip2_model_files::config::FolderConfig;
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::Fit;
@@ -97,6 +99,22 @@ impl LanguageModel {
     /// Sizes that no model can have.
     pub fn zeros(sizes: &dyn LanguageSizes, device: &Device) -> Result<Self, ModelError> {
         Ok(Self { model: Family::zeros(sizes, device)? })
+    }
+
+    /// A model of zeros with the sizes of the one in a folder or GGUF file; its weights are not read, and its
+    /// matrices take no memory.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::width_of`].
+    pub fn outline(folder: &Path) -> Result<Self, ModelError> {
+        let config = FolderConfig::open(folder)?;
+        let sizes = (Family::of_folder(&config)?.sizes)(&config)?;
+        Self::zeros(sizes.as_ref(), &Device::flex())
+    }
+
+    /// The maps of its layers that adapters may be for.
+    pub(crate) fn adaptable(&self) -> Adaptable {
+        self.model.names().adaptable
     }
 
     /// The dropout probability of the model's own training, for [`LanguageModel::training_loss`].
@@ -278,6 +296,15 @@ impl LanguageModel {
 /// Another kind of model, or a variant that is not supported, named with its field.
 pub fn check_family(folder: &Path) -> Result<(), ModelError> {
     LanguageModel::width_of(folder).map(drop)
+}
+
+/// Refuses targets of adapters that the language model in a folder or GGUF file does not have; reads no
+/// weights.
+///
+/// # Errors
+/// A kind of model that is not one of the families, or a target that no map of its layers is called.
+pub fn check_adapters(folder: &Path, targets: &[String]) -> Result<(), ModelError> {
+    Family::of_folder(&FolderConfig::open(folder)?)?.check_adapters(targets)
 }
 
 impl NamedTensors for LanguageModel {

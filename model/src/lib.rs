@@ -9,10 +9,12 @@
 //! - [`trained_encoder`]: one that is trained, its gradient block by block.
 //! - [`qformer`]: the Querying Transformer.
 //! - [`language`]: the frozen language models behind one interface, and text from them.
+//! - [`adapters`]: what is trained beside a language model that stays frozen.
 //! - [`objectives`]: the losses that train the Q-Former.
 //! - [`clip`]: the reference retriever and ranker; [`blip`]: captioner and filter, for curation.
 //! - [`blip2`]: the whole model, and its export to published layouts.
 
+pub mod adapters;
 pub mod blip;
 pub mod blip2;
 pub mod clip;

@@ -2,6 +2,7 @@
 //! of tensors.
 
 pub mod activation;
+pub mod adapter;
 pub mod attention;
 pub mod cache;
 pub mod causal;

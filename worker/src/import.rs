@@ -105,6 +105,8 @@ fn stage_of(config: &WorkerConfig, source: &WeightSource) -> Result<NumberedStag
 }
 
 #[cfg(test)]
+mod adapter_tests;
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::stage::StageSettings;
@@ -121,7 +123,7 @@ mod tests {
     use safetensors::tensor::TensorView;
 
     /// A small Q-Former between the quick start's frozen parts, in a run that begins with `stage`.
-    fn config(stage: u32) -> WorkerConfig {
+    pub(super) fn config(stage: u32) -> WorkerConfig {
         let asset = |name: &str| format!("{}/../assets/backbones/{name}", env!("CARGO_MANIFEST_DIR"));
         let mut config = WorkerConfig::default();
         config.model.image_encoder = asset("eva-tiny");
@@ -136,7 +138,7 @@ mod tests {
         config
     }
 
-    fn sizes_of(config: &WorkerConfig) -> FrozenSizes {
+    pub(super) fn sizes_of(config: &WorkerConfig) -> FrozenSizes {
         FrozenSizes {
             image_width: ImageEncoder::width_of(config.model.image_encoder.as_ref()).unwrap(),
             vocab: qformer_vocabulary(&config.model).unwrap().0,
@@ -144,7 +146,7 @@ mod tests {
         }
     }
 
-    fn named(state: &TrainState) -> NamedState {
+    pub(super) fn named(state: &TrainState) -> NamedState {
         NamedState::decode("test", &[state.encode_part(0, 1).unwrap()]).unwrap()
     }
 

@@ -2,6 +2,7 @@
 
 pub mod data;
 pub mod encoder;
+pub mod lora;
 pub mod model;
 pub mod optimizer;
 pub mod train;

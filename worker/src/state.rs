@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use blip2_evaluation::fault::Fault as _;
 use blip2_model::vision::{EVA_PREFIX, read_with_positions};
-use blip2_model_files::weights::WeightSource;
+use blip2_model_files::weights::{WeightSource, is_of_adapter};
 use blip2_tensors::train::buckets::{BUCKET_ELEMENTS, GradientBuckets};
 use blip2_tensors::train::flat::{FlatLayout, FlatTensor};
 use blip2_tensors::train::optimizer::{Magnitudes, Moments};
@@ -65,6 +65,19 @@ pub(crate) fn empty_model(
     stage.settings.task.trained().model(&shape, device)
 }
 
+/// Refuses weights with adapters of the language model that a stage without such would forget.
+fn keeps_adapters(stage: &NumberedStage, init: &WeightSource) -> Result<()> {
+    let lost = init.names().find(|name| is_of_adapter(name)).filter(|_| stage.settings.task.lora().is_none());
+    let Some(lost) = lost else { return Ok(()) };
+    let name = stage.name();
+    Err(WorkerError::Configuration(format!(
+        "{} has adapters of the language model, `{lost}` first, which stage `{name}` would forget: set \
+         stages.{name}.lora as they were trained, or export that run merged and name the folder as \
+         model.language_model and model.init_checkpoint",
+        init.origin().display(),
+    )))
+}
+
 /// Whether a tensor is one of a trained image encoder. Weights and stages of a frozen one have none of them:
 /// then they are those of the encoder's own file.
 pub(crate) fn is_of_encoder(tensor: &str) -> bool {
@@ -100,6 +113,9 @@ impl TrainState {
     pub fn fresh(config: &WorkerConfig, sizes: FrozenSizes, device: &Device) -> Result<Self> {
         let init = open_init(config)?;
         let mut state = Self::begun(config.first_stage()?, config, sizes, device)?;
+        if let Some(init) = &init {
+            keeps_adapters(&state.stage, init)?;
+        }
         let Some(init) = init else {
             return match state.stage.settings.task.continues() {
                 true => Err(nothing_to_continue(&state.stage)),
@@ -228,7 +244,7 @@ impl TrainState {
             let optional = published.not_published.iter().any(|start| tensor.name.starts_with(start));
             let may_lack = match is_of_encoder(&tensor.name) {
                 true => !has_encoder,
-                false => optional && !source.is_lavis(),
+                false => is_of_adapter(&tensor.name) || optional && !source.is_lavis(),
             };
             if may_lack && !source.contains(&tensor.name) {
                 begun_anew.push(tensor.name.clone());
@@ -237,7 +253,9 @@ impl TrainState {
             let values = read_with_positions(source, &tensor.name, &tensor.shape)?;
             self.parameters[tensor.range()].copy_from_slice(&values);
         }
-        let names: Vec<String> = self.layout.tensors().iter().map(|tensor| tensor.name.clone()).collect();
+        // An adapter's name is that of a map of the language model, whose own weights are used elsewhere.
+        let own = self.layout.tensors().iter().filter(|tensor| !is_of_adapter(&tensor.name));
+        let names: Vec<String> = own.map(|tensor| tensor.name.clone()).collect();
         source.check_unused(&names, published.unused)?;
         Ok(begun_anew)
     }

@@ -4,6 +4,7 @@
 //! `TaskModel`, which holds the tensors that are trained and computes the gradient of a step. Nothing
 //! outside a task's file asks which task it is.
 
+mod adapters;
 pub mod caption;
 pub mod contrast;
 mod description;

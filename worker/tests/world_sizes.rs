@@ -9,6 +9,7 @@ use blip2_model::language::LanguageModel;
 use blip2_model::language::llama::LlamaConfig;
 use blip2_tensors::train::flat::FlatLayout;
 use blip2_worker::WorkerConfig;
+use blip2_worker::settings::lora::LoraSettings;
 use blip2_worker::settings::model::FrozenDtype;
 use blip2_worker::settings::train::{Compute, StepSettings, Wire};
 use blip2_worker::step::StepBytes;
@@ -175,6 +176,8 @@ fn answers_in_all_modes_do_not_depend_on_the_number_of_members() {
         for mode in [AnswerMode::Sample, AnswerMode::Weighted, AnswerMode::Majority] {
             let TaskSettings::Vqa(vqa) = &mut config.stages[2].task else { panic!("the last stage answers") };
             (vqa.answers, vqa.answer_rows, vqa.qformer_text) = (mode, 2, QFormerText::Prompt);
+            // With adapters of the language model in one of them.
+            vqa.lora.rank = if mode == AnswerMode::Weighted { 2 } else { 0 };
             let alone = train(&config, 1).remove(0);
             assert!(alone.0.iter().all(|value| value.is_finite()), "{backbone} {mode:?}: {:?}", alone.0);
             assert_all_like(&alone, &config, 2);
@@ -199,6 +202,27 @@ fn instructions_do_not_depend_on_the_number_of_members() {
         };
         instruct.caption_templates = vec!["a caption:".into()];
         assert_ne!(train(&config, 1).remove(0).1, alone.1, "{backbone}");
+    }
+}
+
+#[test]
+fn adapters_train_the_same_bits_whatever_the_number_of_members() {
+    for (backbone, targets) in
+        [("backbones/opt-tiny", &["q_proj", "fc2"][..]), ("backbones/t5-tiny", &["q", "wo"])]
+    {
+        let mut config = generate_with(&small::assets(backbone));
+        config.stages[1].steps = 3;
+        let without = train(&config, 1).remove(0);
+        let TaskSettings::Generate(generate) = &mut config.stages[1].task else { panic!("the second stage") };
+        let targets = targets.iter().map(|target| (*target).to_owned()).collect();
+        generate.lora = LoraSettings { rank: 4, alpha: 8.0, dropout: 0.1, targets };
+        let alone = train(&config, 1).remove(0);
+        // They begin as nothing, and are trained from the first step on.
+        assert_eq!(alone.0[0].to_bits(), without.0[0].to_bits(), "{backbone}");
+        assert!(alone.1.len() > without.1.len() && alone.0.last() != without.0.last(), "{backbone}");
+        for members in [2, 4] {
+            assert_all_like(&alone, &config, members);
+        }
     }
 }
 

@@ -83,6 +83,9 @@ pub(crate) enum LayoutArgument {
     Retrieval,
     /// LAVIS's names: what the checkpoint's stage trains.
     Lavis,
+    /// The adapters of the language model (LoRA) as `peft` loads them, from a stage that trains some; the
+    /// other layouts of a folder have them added to its weights.
+    Peft,
 }
 
 /// Numbers of written weights.
@@ -378,6 +381,7 @@ fn layout(arguments: &ExportArguments) -> Result<Layout, CliError> {
     match arguments.layout {
         LayoutArgument::Huggingface => Ok(Layout::HuggingFace),
         LayoutArgument::Retrieval => Ok(Layout::Retrieval),
+        LayoutArgument::Peft => Ok(Layout::Peft),
         LayoutArgument::Lavis if is_file => Ok(Layout::Lavis),
         LayoutArgument::Lavis => Err(CliError::usage(format!(
             "--out {out}: LAVIS's layout is a file; name one that ends in .pth or .safetensors"

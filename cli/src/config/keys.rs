@@ -63,6 +63,28 @@ fn last_line_of(section: &str) -> usize {
     LINES.iter().filter(|(key, _)| within(key)).map(|(_, line)| *line).max().unwrap_or_default()
 }
 
+/// The same of the innermost section around that has lines: one that is not stored has none.
+fn last_line_around(section: &str) -> usize {
+    match (last_line_of(section), section.rsplit_once('.')) {
+        (0, Some((around, _))) => last_line_around(around),
+        (line, _) => line,
+    }
+}
+
+/// The default of a key that is not stored where it has it: what the mark says or what is declared, or nothing
+/// of its type.
+fn default_if_set(schema: &Json, key: &str) -> Value {
+    let own = schema::at(schema, key).unwrap_or(&Json::Null);
+    if let Json::String(otherwise) = &own[schema::STORED_IF_SET] {
+        return Value::String(otherwise.clone());
+    }
+    let declared = own.get("default").and_then(|default| Value::try_from(default).ok());
+    declared.unwrap_or_else(|| match own["type"].as_str() {
+        Some("boolean") => Value::Boolean(false),
+        _ => Value::String(String::new()),
+    })
+}
+
 /// The keys that every configuration has.
 pub(super) fn of_every_run() -> Result<BTreeMap<String, Key>, CliError> {
     let table = Table::try_from(RunConfig::default())
@@ -70,15 +92,15 @@ pub(super) fn of_every_run() -> Result<BTreeMap<String, Key>, CliError> {
     let mut defaults = leaves(&table);
     defaults.insert(model_folder::KEY.to_owned(), model_folder::default());
     let file = &declared().file;
-    let if_set = schema::stored_if_set(file);
-    defaults.extend(if_set.iter().cloned());
+    let if_set: Vec<String> = schema::stored_if_set(file);
+    defaults.extend(if_set.iter().map(|key| (key.clone(), default_if_set(file, key))));
     let keys = defaults.into_iter().map(|(key, default)| {
         // A key that is not stored is explained where its section begins.
         let section = key.rsplit_once('.').map_or("", |(section, _)| section);
         let line = LINES.get(&key).or_else(|| LINES.get(section)).copied().unwrap_or_default();
-        let place = match if_set.iter().position(|(own, _)| *own == key) {
+        let place = match if_set.iter().position(|own| *own == key) {
             // One that is stored if it is set, behind the others of its section.
-            Some(number) => Place(last_line_of(section), String::new(), 1 + number),
+            Some(number) => Place(last_line_around(section), String::new(), 1 + number),
             None => Place(line, String::new(), 0),
         };
         let known = Key::new(schema::at(file, &key), default, place);
@@ -92,9 +114,14 @@ pub(super) fn of_stage(name: &str, task: &TaskSettings) -> Result<BTreeMap<Strin
     let schema = declared().stage(task.name());
     let order = order_of(&StageSettings::of(name, task.clone()));
     let line = PRETRAINING.iter().map(|(_, table)| last_line_of(table)).max().unwrap_or_default();
-    let keys = leaves(&stages::defaults_of(name, task.clone())?).into_iter().map(|(key, default)| {
+    let mut defaults = leaves(&stages::defaults_of(name, task.clone())?);
+    let (last, if_set) = (order.values().max().copied().unwrap_or_default(), schema::stored_if_set(&schema));
+    defaults.extend(if_set.iter().map(|key| (key.clone(), default_if_set(&schema, key))));
+    let keys = defaults.into_iter().map(|(key, default)| {
         let first = ["steps", "batch"].iter().position(|first| *first == key);
-        let number = first.unwrap_or_else(|| 2 + order.get(&key).copied().unwrap_or_default());
+        // Those that are stored if they are set come behind the others.
+        let behind = if_set.iter().position(|own| *own == key).map(|number| 3 + last + number);
+        let number = first.or(behind).unwrap_or_else(|| 2 + order.get(&key).copied().unwrap_or_default());
         let known = Key::new(schema::at(&schema, &key), default, Place(line, name.to_owned(), number));
         (format!("{}.{name}.{key}", stages::SECTION), known)
     });
@@ -188,6 +215,9 @@ mod tests {
         assert_eq!(keys["model.frozen_dtype"].choices, ["auto", "f32", "bf16"]);
         assert_eq!(keys["curation.selection.mode"].choices, ["rank", "filter"]);
         assert!(keys["train.device"].choices.is_empty());
+        assert_eq!(keys["stage2.lora.alpha"].default, Value::Float(32.0));
+        assert_eq!(keys["stages.own_vqa.lora.rank"].default, Value::Integer(0));
+        assert_eq!(keys["stages.own_caption.lora.targets"].default, Value::Array(Vec::new()));
         for (key, known) in keys.iter().filter(|(_, known)| !known.choices.is_empty()) {
             let default = known.default.as_str().unwrap();
             assert!(known.choices.iter().any(|choice| choice == default), "{key} = {default}");
@@ -203,6 +233,10 @@ mod tests {
         assert_eq!(least("stage1.text_length"), "3 to 65536");
         assert!(keys["stage2.optimizer.clip_norm"].place < keys["stages.own_generate.steps"].place);
         assert!(keys["stages.own_generate.batch"].place < keys["stages.own_generate.prompt"].place);
+        assert!(
+            keys["stages.own_caption.optimizer.clip_norm"].place < keys["stages.own_caption.lora.rank"].place
+        );
+        assert!(keys["stage2.optimizer.clip_norm"].place < keys["stage2.lora.rank"].place);
         assert!(keys["data.columns.url"].place < keys["data.sources.own.files"].place);
         assert!(keys["data.sources.own.files"].place < keys["model.folder"].place);
         assert!(keys["model.folder"].place < keys["model.image_encoder"].place);

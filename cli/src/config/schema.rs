@@ -59,18 +59,15 @@ pub(super) fn at<'a>(schema: &'a Json, key: &str) -> Option<&'a Json> {
     })
 }
 
-/// The keys of texts and switches that are stored where they are set alone, so that runs from before them
-/// have the configurations they had, with what they are otherwise: nothing, or what the mark says.
-pub(super) fn stored_if_set(schema: &Json) -> Vec<(String, Value)> {
-    fn collect(prefix: &str, schema: &Json, found: &mut Vec<(String, Value)>) {
-        let otherwise = match &schema["x-stored-if-set"] {
-            Json::Bool(true) if schema["type"] == "boolean" => Some(Value::Boolean(false)),
-            Json::Bool(true) => Some(Value::String(String::new())),
-            Json::String(otherwise) => Some(Value::String(otherwise.clone())),
-            _ => None,
-        };
-        if let Some(otherwise) = otherwise {
-            found.push((prefix.to_owned(), otherwise));
+/// What marks a key that is stored where it is set alone: `true`, or what it is otherwise.
+pub(super) const STORED_IF_SET: &str = "x-stored-if-set";
+
+/// The keys that are stored where they are set alone, so that runs from before them have the configurations
+/// they had.
+pub(super) fn stored_if_set(schema: &Json) -> Vec<String> {
+    fn collect(prefix: &str, schema: &Json, found: &mut Vec<String>) {
+        if matches!(schema[STORED_IF_SET], Json::Bool(true) | Json::String(_)) {
+            found.push(prefix.to_owned());
         }
         for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
             let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };

@@ -17,8 +17,19 @@ pub trait InitialValues {
 /// Standard deviation of new Q-Former weights.
 const DEVIATION: f32 = 0.02;
 
+/// How the names of an adapter's two matrices end, as `peft` has them.
+pub const ADAPTER_DOWN: &str = ".lora_A.weight";
+/// The other.
+pub const ADAPTER_UP: &str = ".lora_B.weight";
+
+/// Whether a tensor is one of an adapter.
+pub fn is_of_adapter(name: &str) -> bool {
+    [ADAPTER_DOWN, ADAPTER_UP].iter().any(|end| name.ends_with(end))
+}
+
 /// Initialises every tensor as the reference does: norms to the identity, projections and the matching
-/// head uniform in `±1/√fan_in`, other biases 0, everything else N(0, 0.02²).
+/// head uniform in `±1/√fan_in`, other biases 0, everything else N(0, 0.02²). Of an adapter (LoRA) the map
+/// down is uniform in `±1/√fan_in`, as `peft` draws it, and the map up is 0: it begins as nothing.
 pub fn initialise(
     model: &mut impl NamedTensors,
     prefix: &str,
@@ -38,6 +49,10 @@ pub fn initialise(
             let count = shape.iter().product();
             let values = if is_norm(name) {
                 vec![if name.ends_with(".weight") { 1.0 } else { 0.0 }; count]
+            } else if name.ends_with(ADAPTER_UP) {
+                vec![0.0; count]
+            } else if name.ends_with(ADAPTER_DOWN) {
+                scaled(self.0.uniform(name, count), 1.0 / (shape[D - 1] as f32).sqrt())
             } else if is_projection(name) {
                 // A projection's weight is listed before its bias: the bias uses the same fan-in.
                 if D == 2 {

@@ -1,6 +1,8 @@
-//! Trained models in the published layouts: folders of `transformers`, and LAVIS's checkpoint files.
+//! Trained models in the published layouts: folders of `transformers` and of `peft`, and LAVIS's checkpoint
+//! files.
 
 mod config;
+mod peft;
 mod plan;
 mod precision;
 mod pytorch;
@@ -9,6 +11,7 @@ mod safetensors;
 mod staging;
 mod tokenizer;
 
+pub use peft::{PeftBase, export_peft};
 pub use precision::Precision;
 pub use retriever::Retriever;
 

@@ -36,18 +36,19 @@ pub struct Blip2 {
 }
 
 impl Blip2 {
-    /// Puts trained parts together.
+    /// Puts trained parts together. Adapters are added to the language model's weights.
     ///
     /// # Errors
     /// Parts whose widths do not fit, or special tokens outside the vocabulary.
     pub fn from_parts(
         encoder: ImageEncoder,
-        trained: GenerateModel,
+        mut trained: GenerateModel,
         language_model: impl Into<LanguageModel>,
         qformer: QFormerConfig,
         tokens: PromptTokens,
     ) -> Result<Self, ModelError> {
-        let language_model = language_model.into();
+        let adapters = std::mem::take(&mut trained.adapters);
+        let language_model = adapters.merged(language_model.into())?;
         let refuse = |reason: String| Err(ModelError::input("parts of BLIP-2", reason));
         if qformer.image_width != encoder.width() {
             let (wanted, width) = (qformer.image_width, encoder.width());

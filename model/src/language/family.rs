@@ -7,6 +7,7 @@ use std::path::Path;
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::Value;
 
+use super::adaptable::Adaptable;
 use super::generation::{GenerateOptions, Stop};
 use super::texts::{Context, Texts};
 use super::tokens::SpecialTokens;
@@ -28,6 +29,8 @@ pub(crate) struct Names {
     /// The name under which LAVIS stores the language model; those of all its tensors start with it. Families
     /// that LAVIS does not have take `llm_model`.
     pub(crate) prefix: &'static str,
+    /// The maps that adapters may be for.
+    pub(crate) adaptable: Adaptable,
 }
 
 /// What `config.json` says of a model, whatever its family.

@@ -45,6 +45,14 @@ impl Family {
         }
     }
 
+    /// Refuses targets of adapters that the family's layers do not have.
+    ///
+    /// # Errors
+    /// A target that no map is called.
+    pub(super) fn check_adapters(&self, targets: &[String]) -> Result<(), ModelError> {
+        self.names.adaptable.chosen(self.names.model_type, targets).map(drop)
+    }
+
     /// A model of zeros, of the family whose sizes these are.
     ///
     /// # Errors
@@ -85,7 +93,7 @@ mod tests {
 
     #[test]
     fn every_family_has_published_names() {
-        for Names { model_type, prefix } in FAMILIES.iter().map(|family| family.names) {
+        for Names { model_type, prefix, .. } in FAMILIES.iter().map(|family| family.names) {
             let name = format!("{prefix}.weight");
             assert_eq!(huggingface_name(&name), "language_model.weight", "{model_type}");
             let projection = lavis_name("opt_proj.weight", prefix);
@@ -97,9 +105,11 @@ mod tests {
     fn every_family_is_documented() {
         let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/models.md");
         let page = std::fs::read_to_string(page).unwrap();
-        for Names { model_type, prefix } in FAMILIES.iter().map(|family| family.names) {
+        for Names { model_type, prefix, adaptable } in FAMILIES.iter().map(|family| family.names) {
             let row = page.lines().find(|line| line.contains(&format!("| `{model_type}` |")));
             assert!(row.is_some_and(|row| row.contains(&format!("| `{prefix}` |"))), "{model_type}");
+            let maps = adaptable.all.iter().map(|map| format!("`{map}`")).collect::<Vec<_>>().join(", ");
+            assert!(page.contains(&maps), "{model_type}: {maps}");
         }
     }
 

@@ -1,8 +1,12 @@
 //! The generate task: the Q-Former's queries, projected, are a soft prompt of the frozen language model.
 
+use std::borrow::Cow;
+
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
+use crate::adapters::Adapters;
+use crate::language::LanguageModel;
 use crate::qformer::{ImageKeyValues, QFormer, QFormerConfig};
 use blip2_model_files::error::ModelError;
 use blip2_tensors::device::cast::in_f32;
@@ -12,7 +16,7 @@ use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, join};
 use blip2_tensors::train::tape::{Segment, Tape};
 
 /// What the generate task trains: vision norm, queries, Q-Former without its text parts unless it reads
-/// questions, projection.
+/// questions, projection; and adapters of the language model, where there are some.
 #[derive(Module, Debug)]
 pub struct GenerateModel {
     /// Norm of the image features.
@@ -23,6 +27,9 @@ pub struct GenerateModel {
     pub qformer: QFormer,
     /// Hidden width to the language model's.
     pub opt_proj: Linear,
+    /// Of the language model.
+    #[module(skip)]
+    pub adapters: Adapters,
 }
 
 impl GenerateModel {
@@ -39,7 +46,24 @@ impl GenerateModel {
             query_tokens: Param::from_tensor(Tensor::zeros([1, config.queries, config.hidden], device)),
             qformer: config.init(false, device),
             opt_proj: Linear::new(config.hidden, language_width, true, device),
+            adapters: Adapters::default(),
         })
+    }
+
+    /// The language model as it is trained to be: with the adapters, whose masks are drawn from `dropout`, or
+    /// the frozen one itself where there are none.
+    ///
+    /// # Errors
+    /// Adapters of another model.
+    pub fn adapted<'a>(
+        &self,
+        language_model: &'a LanguageModel,
+        dropout: &mut Dropout,
+    ) -> Result<Cow<'a, LanguageModel>, ModelError> {
+        match self.adapters.is_empty() {
+            true => Ok(Cow::Borrowed(language_model)),
+            false => Ok(Cow::Owned(self.adapters.applied(language_model, dropout)?)),
+        }
     }
 
     /// The queries' outputs, before the projection. `tape` is cut behind the inputs and behind each layer.
@@ -108,6 +132,7 @@ impl NamedTensors for GenerateModel {
         self.ln_vision.visit_tensors(&join(prefix, "ln_vision"), visitor)?;
         visitor.visit(&join(prefix, "query_tokens"), &mut self.query_tokens)?;
         self.qformer.visit_tensors(&join(prefix, "Qformer"), visitor)?;
-        self.opt_proj.visit_tensors(&join(prefix, "opt_proj"), visitor)
+        self.opt_proj.visit_tensors(&join(prefix, "opt_proj"), visitor)?;
+        self.adapters.visit_tensors(prefix, visitor)
     }
 }

@@ -9,8 +9,8 @@ use blip2_tensors::device::read_back::floats;
 use blip2_tensors::nn::tensors::NamedTensors;
 use blip2_tensors::train::buckets::GradientBuckets;
 use blip2_tensors::train::flat::FlatLayout;
-use blip2_tensors::train::tape::Tape;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use blip2_tensors::train::tape::{Segment, Tape};
+use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -228,6 +228,20 @@ pub(crate) fn flat_gradient(
     };
     tape.backward(objective, collect).unwrap();
     assert_eq!(complete, parts.buckets().len());
+    flat
+}
+
+/// The gradients of a model's tensors in its layout, where nothing was cut.
+pub(crate) fn gradients_of(
+    model: &mut impl NamedTensors,
+    layout: &FlatLayout,
+    gradients: &mut Gradients,
+) -> Vec<f32> {
+    let parts = GradientBuckets::of(layout, usize::MAX);
+    let mut flat = vec![0.0; layout.len()];
+    for (part, values) in parts.buffers().take(model, gradients, Segment::Inputs).unwrap() {
+        parts.buckets()[part].copy_into(&values, &mut flat);
+    }
     flat
 }
 

@@ -7,6 +7,7 @@ mod contrast;
 mod fixture;
 mod huggingface;
 mod instruct;
+mod lora;
 mod mixed;
 mod operations;
 mod retrieval;

@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 
 use crate::device::compute::Compute;
 use crate::error::TensorError;
+use crate::nn::adapter::Adapter;
 use crate::nn::tensors::TensorVisitor;
 
 /// A tensor of any number of dimensions.
@@ -40,6 +41,8 @@ pub trait ErasedVisitor {
     fn visit_any_bias(&mut self, name: &str, bias: &mut Param<Tensor<1>>) -> Result<(), Stopped>;
     /// [`TensorVisitor::visit_compute`].
     fn visit_any_compute(&mut self, compute: &mut Compute);
+    /// [`TensorVisitor::visit_map`].
+    fn visit_any_map(&mut self, name: &str, shape: [usize; 2], adapter: &mut Option<Adapter>);
 }
 
 /// A visitor, and what ended its visit.
@@ -75,6 +78,10 @@ impl<V: TensorVisitor> ErasedVisitor for Kept<'_, V> {
 
     fn visit_any_compute(&mut self, compute: &mut Compute) {
         self.visitor.visit_compute(compute);
+    }
+
+    fn visit_any_map(&mut self, name: &str, shape: [usize; 2], adapter: &mut Option<Adapter>) {
+        self.visitor.visit_map(name, shape, adapter);
     }
 }
 
@@ -122,6 +129,10 @@ impl TensorVisitor for Behind<'_> {
     fn visit_compute(&mut self, compute: &mut Compute) {
         self.0.visit_any_compute(compute);
     }
+
+    fn visit_map(&mut self, name: &str, shape: [usize; 2], adapter: &mut Option<Adapter>) {
+        self.0.visit_any_map(name, shape, adapter);
+    }
 }
 
 #[cfg(test)]
@@ -155,6 +166,10 @@ mod tests {
             fn visit_compute(&mut self, compute: &mut Compute) {
                 *compute = Compute::Bf16;
             }
+
+            fn visit_map(&mut self, name: &str, [output, input]: [usize; 2], _: &mut Option<Adapter>) {
+                self.0.push(format!("map {name} {input} to {output}"));
+            }
         }
         impl Calls {
             fn through(
@@ -167,11 +182,11 @@ mod tests {
         let mut linear = Linear::new(3, 2, true, &Device::flex());
         let mut calls = Calls::default();
         calls.through(|behind| linear.visit_tensors("map", behind)).unwrap();
-        assert_eq!(calls.0, ["map.weight 2", "bias map.bias"]);
+        assert_eq!(calls.0, ["map map 3 to 2", "map.weight 2", "bias map.bias"]);
         assert_eq!(linear.compute, Compute::Bf16);
         let mut four = Param::from_tensor(Tensor::<4>::zeros([1, 1, 1, 1], &Device::flex()));
         calls.through(|behind| behind.visit("four", &mut four)).unwrap();
-        assert_eq!(calls.0[2], "four 4");
+        assert_eq!(calls.0[3], "four 4");
         let mut five = Param::from_tensor(Tensor::<5>::zeros([1, 1, 1, 1, 1], &Device::flex()));
         let said = calls.through(|behind| behind.visit("five", &mut five)).unwrap_err().to_string();
         assert_eq!(said, "five: it has more than four dimensions");

@@ -3,9 +3,10 @@
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Device, Int, Tensor, module};
 
-use crate::device::cast::{in_f32, through_f32};
+use crate::device::cast::{in_f32, in_numbers, through_f32};
 use crate::device::compute::Compute;
 use crate::fused::{self, Numbers};
+use crate::nn::adapter::Adapter;
 use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// A parameter of zeros that takes no memory before its values are used.
@@ -25,13 +26,16 @@ pub struct Linear {
     /// Numbers of the product's inputs.
     #[module(skip)]
     pub compute: Compute,
+    /// What is added to a map that is frozen, where it is adapted.
+    #[module(skip)]
+    pub adapter: Option<Adapter>,
 }
 
 impl Linear {
     /// A map of zeros, to be loaded or initialised.
     pub fn new(input: usize, output: usize, bias: bool, device: &Device) -> Self {
         let bias = bias.then(|| zeros([output], device));
-        Self { weight: zeros([output, input], device), bias, compute: Compute::F32 }
+        Self { weight: zeros([output, input], device), bias, compute: Compute::F32, adapter: None }
     }
 
     /// # Shapes
@@ -51,7 +55,11 @@ impl Linear {
 
     fn product<const D: usize>(&self, x: Tensor<D>, output: DType) -> Tensor<D> {
         let numbers = Numbers { compute: self.compute, output };
-        linear(x, self.weight.val(), self.bias.as_ref().map(|bias| bias.val()), numbers)
+        let map = |x| linear(x, self.weight.val(), self.bias.as_ref().map(|bias| bias.val()), numbers);
+        match &self.adapter {
+            Some(adapter) => map(x.clone()) + in_numbers(adapter.forward(x, self.compute), output),
+            None => map(x),
+        }
     }
 
     /// The numbers that the weight is kept in, which are those of a frozen model's residual stream.
@@ -90,6 +98,8 @@ fn linear<const D: usize>(
 impl NamedTensors for Linear {
     fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         visitor.visit_compute(&mut self.compute);
+        let [output, input] = [0, 1].map(|dimension| self.weight.lazy_shape()[dimension]);
+        visitor.visit_map(prefix, [output, input], &mut self.adapter);
         visitor.visit(&join(prefix, "weight"), &mut self.weight)?;
         match &mut self.bias {
             Some(bias) => visitor.visit_bias(&join(prefix, "bias"), bias),

@@ -10,6 +10,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::device::compute::Compute;
 use crate::error::TensorError;
+use crate::nn::adapter::Adapter;
 
 /// Something done to each tensor of a model.
 pub trait TensorVisitor {
@@ -27,6 +28,10 @@ pub trait TensorVisitor {
 
     /// Called for each tensor that is a factor of products, with the numbers these are computed in.
     fn visit_compute(&mut self, _: &mut Compute) {}
+
+    /// Called for each linear map before its tensors, with its name, its shape `[out, in]` and the place of
+    /// what adapts it. Adapters are no tensors of the model that they adapt.
+    fn visit_map(&mut self, _name: &str, _shape: [usize; 2], _adapter: &mut Option<Adapter>) {}
 }
 
 /// A module that can list its tensors.

@@ -106,8 +106,11 @@ fn hashed_text(config: &WorkerConfig) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::lora::LoraSettings;
     use crate::settings::model::FrozenDtype;
     use crate::settings::train::{Compute, NonFiniteSteps, Wire};
+    use crate::task::TaskSettings;
+    use crate::task::generate::GenerateSettings;
 
     #[test]
     fn what_changes_no_bit_does_not_change_the_hash_and_the_rest_does() {
@@ -134,6 +137,12 @@ mod tests {
         other = config.clone();
         assert!(!hashed_text(&config).contains("question"), "what is not set is as if it were not there");
         other.data.columns.question = "asked".into();
+        assert_ne!(config_hash(&config), config_hash(&other));
+        assert!(!hashed_text(&config).contains("lora"));
+        other = config.clone();
+        let lora = LoraSettings { rank: 4, ..LoraSettings::default() };
+        other.stages[1].task =
+            TaskSettings::Generate(GenerateSettings { lora, ..GenerateSettings::default() });
         assert_ne!(config_hash(&config), config_hash(&other));
     }
 

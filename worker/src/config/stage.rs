@@ -78,9 +78,15 @@ impl NumberedStage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::lora::LoraSettings;
+    use crate::task::caption::CaptionSettings;
 
     fn read(text: &str) -> Result<StageSettings, toml::de::Error> {
         toml::from_str(text)
+    }
+
+    fn toml_of_unset() -> String {
+        toml::to_string(&StageSettings::of("own", TaskSettings::Caption(CaptionSettings::default()))).unwrap()
     }
 
     #[test]
@@ -100,6 +106,12 @@ mod tests {
             let stage = StageSettings { steps: 7, batch: 8, ..StageSettings::of("own", task) };
             assert_eq!(read(&toml::to_string(&stage).unwrap()).unwrap(), stage);
         }
+        let lora = LoraSettings { rank: 3, ..LoraSettings::default() };
+        let task = TaskSettings::Caption(CaptionSettings { lora, ..CaptionSettings::default() });
+        let stage = StageSettings { steps: 7, ..StageSettings::of("own", task) };
+        let written = toml::to_string(&stage).unwrap();
+        assert_eq!(read(&written).unwrap(), stage);
+        assert!(written.contains("alpha = 32.0") && !toml_of_unset().contains("lora"), "{written}");
     }
 
     #[test]

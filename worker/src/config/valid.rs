@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::path::Path;
 
-use blip2_model::language::check_family;
+use blip2_model::language::{check_adapters, check_family};
 use blip2_store::fetch::is_url;
 use blip2_tensors::device::DeviceName;
 use serde::Serialize;
@@ -51,6 +51,7 @@ impl WorkerConfig {
         self.first_stage()?;
         self.data.validate()?;
         self.validate_stages()?;
+        self.validate_adapters()?;
         let [low, high] = self.data.crop_scale;
         if !(low > 0.0 && low <= high && high <= 1.0) {
             return refuse(format!("data.crop_scale = [{low}, {high}]: use 0 < smallest ≤ largest ≤ 1"));
@@ -148,7 +149,31 @@ impl WorkerConfig {
         }
         check_family(folder).map_err(|error| {
             WorkerError::Configuration(format!("model.language_model = \"{}\": {error}", folder.display()))
-        })
+        })?;
+        for stage in self.stages.iter().filter(|stage| stage.steps > 0) {
+            let Some(lora) = stage.task.lora() else { continue };
+            check_adapters(folder, &lora.targets).map_err(|error| {
+                let (name, targets) = (&stage.name, &lora.targets);
+                WorkerError::Configuration(format!("stages.{name}.lora.targets = {targets:?}: {error}"))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a stage that would forget adapters of the stage before it.
+    fn validate_adapters(&self) -> Result<()> {
+        let trained = || self.stages.iter().filter(|stage| stage.steps > 0);
+        for (before, after) in trained().zip(trained().skip(1)) {
+            let Some(trained) = before.task.lora() else { continue };
+            if !after.task.lora().is_some_and(|lora| lora.continues(trained)) {
+                return Err(WorkerError::Configuration(format!(
+                    "stages.{}.lora: stage `{}` before it trains adapters, which it would forget: set rank, alpha and targets \
+                     as they are there",
+                    after.name, before.name
+                )));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -158,7 +183,9 @@ mod tests {
 
     use super::*;
     use crate::settings::encoder::EncoderTraining;
+    use crate::settings::lora::LoraSettings;
     use crate::task::TaskSettings;
+    use crate::task::caption::CaptionSettings;
     use crate::task::contrast::ContrastSettings;
     use crate::task::instruct::InstructSettings;
     use crate::task::retrieval::RetrievalSettings;
@@ -226,6 +253,34 @@ mod tests {
             });
             assert!(error(&config).contains(&format!("stages.ask.{key}")), "{}", error(&config));
         }
+    }
+
+    #[test]
+    fn a_stage_does_not_forget_adapters() {
+        let lora = LoraSettings { rank: 4, ..LoraSettings::default() };
+        let caption = |lora: LoraSettings| {
+            let task = TaskSettings::Caption(CaptionSettings { lora, ..CaptionSettings::default() });
+            StageSettings { steps: 1, ..StageSettings::of("caption", task) }
+        };
+        let with = |first: LoraSettings, second: LoraSettings| WorkerConfig {
+            stages: vec![StageSettings { name: "first".into(), ..caption(first) }, caption(second)],
+            ..WorkerConfig::default()
+        };
+        let other = LoraSettings { dropout: 0.0, ..lora.clone() };
+        with(lora.clone(), other).validate_adapters().unwrap();
+        with(LoraSettings::default(), lora.clone()).validate_adapters().unwrap();
+        for second in [LoraSettings::default(), LoraSettings { rank: 8, ..lora.clone() }] {
+            let error = with(lora.clone(), second).validate_adapters().unwrap_err().to_string();
+            assert!(error.contains("stages.caption.lora") && error.contains("`first`"), "{error}");
+        }
+        let mut config = with(lora.clone(), LoraSettings { targets: vec!["query".into()], ..lora });
+        let folder = format!("{}/../assets/backbones/t5-tiny", env!("CARGO_MANIFEST_DIR"));
+        config.model.language_model = folder;
+        let error = config.validate_language_model().unwrap_err().to_string();
+        assert!(
+            error.contains("stages.caption.lora.targets = [\"query\"]") && error.contains("wi_0"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use blip2_dataset::text::TextEncoder;
 use burn::tensor::Device;
 
+use super::adapters;
 use super::description::{LossName, Needs, Task, Unusable};
 use super::export::Layout;
 use super::generate::{self, Draws, GenerateTask};
@@ -20,12 +21,16 @@ use crate::error::Result;
 use crate::frozen_models::FrozenModels;
 use crate::language::LanguageTexts;
 use crate::settings::encoder::EncoderTraining;
+use crate::settings::lora::LoraSettings;
 use crate::settings::model::ModelSettings;
 use crate::settings::optimizer::OptimizerSettings;
 
 /// What dropout is drawn for.
-const DRAWS: Draws =
-    Draws { qformer: "dropout of captions", language: "dropout of the language model of captions" };
+const DRAWS: Draws = Draws {
+    qformer: "dropout of captions",
+    language: "dropout of the language model of captions",
+    adapters: "dropout of adapters of captions",
+};
 
 impl Task for CaptionSettings {
     fn name(&self) -> &'static str {
@@ -49,7 +54,7 @@ impl Task for CaptionSettings {
     }
 
     fn unusable(&self, _: u32, _: &ModelSettings) -> Option<Unusable> {
-        None
+        adapters::unusable(&self.lora)
     }
 
     fn needs(&self) -> Needs {
@@ -72,6 +77,10 @@ impl Task for CaptionSettings {
         true
     }
 
+    fn lora(&self) -> Option<&LoraSettings> {
+        Some(&self.lora).filter(|lora| lora.is_on())
+    }
+
     fn trains_encoder(&self) -> bool {
         self.image_encoder == EncoderTraining::Trained
     }
@@ -81,7 +90,7 @@ impl Task for CaptionSettings {
     }
 
     fn layouts(&self) -> &'static [Layout] {
-        generate::LAYOUTS
+        generate::layouts(&self.lora)
     }
 }
 
@@ -97,7 +106,8 @@ impl Trainable for CaptionSettings {
 
     fn model(&self, shape: &ModelShape<'_>, device: &Device) -> Result<Box<dyn TaskModel>> {
         let encoder = TaskEncoder::new(self.encoder_settings(), shape, device)?;
-        Ok(Box::new(GenerateTask::new(shape, encoder, self.language_model_dropout, DRAWS, device)?))
+        let through = (self.language_model_dropout, &self.lora);
+        Ok(Box::new(GenerateTask::new(shape, encoder, through, DRAWS, device)?))
     }
 
     /// Everything is trained already: nothing begins anew.

@@ -6,6 +6,7 @@ use blip2_dataset::corpus::columns::ColumnNames;
 
 use super::export::Layout;
 use super::scores::Measure;
+use crate::settings::lora::LoraSettings;
 use crate::settings::model::ModelSettings;
 use crate::settings::optimizer::OptimizerSettings;
 
@@ -106,6 +107,11 @@ pub trait Task: fmt::Debug + Send + Sync {
             (true, false) => all.clone(),
             (false, _) => all.without_questions(),
         }
+    }
+
+    /// The adapters of the language model, where it trains some.
+    fn lora(&self) -> Option<&LoraSettings> {
+        None
     }
 
     /// Whether it begins with trained parameters alone.

@@ -2,15 +2,17 @@
 
 use std::path::Path;
 
+use blip2_model::adapters::Adapters;
 use blip2_model::blip2::asking::Asking;
 pub use blip2_model::blip2::export::{ExportOptions, Precision};
-use blip2_model::blip2::export::{Tokenizers, export_instructblip};
+use blip2_model::blip2::export::{PeftBase, Tokenizers, export_instructblip, export_peft};
 use blip2_model::blip2::{Blip2, PromptTokens};
 use blip2_model::language::LanguageModel;
 use blip2_model::objectives::generate::GenerateModel;
 use blip2_model::qformer::QFormerConfig;
 use blip2_model::vision::ImageEncoder;
 use blip2_model_files::image_processor::ImageProcessor;
+use blip2_store::secret_url::redacted;
 use blip2_tensors::device::placement::Placement;
 use burn::tensor::Device;
 
@@ -29,6 +31,8 @@ pub enum Layout {
     Retrieval,
     /// LAVIS's names in a file: what a task trains.
     Lavis,
+    /// A folder of `peft` with the language model's adapters, from a stage that trains some.
+    Peft,
 }
 
 /// What ends the texts that a model was trained to write.
@@ -56,6 +60,12 @@ impl ExportTarget<'_> {
     pub(crate) fn language_model(&self) -> Result<LanguageModel> {
         LanguageModel::open(self.model.language_model.as_ref(), Placement::from(&self.device))
             .map_err(|error| of_language_model(self.model, error))
+    }
+
+    /// Writes the adapters of a language model, which read with this dropout in training.
+    pub(crate) fn adapters(&self, adapters: &mut Adapters, dropout: f64) -> Result<()> {
+        let base = redacted(&self.model.language_model);
+        Ok(export_peft(self.out, adapters, PeftBase { model: &base, dropout }, self.options.precision)?)
     }
 
     pub(crate) fn processor(&self) -> Result<ImageProcessor> {

@@ -14,6 +14,7 @@ use blip2_evaluation::captions::readable;
 use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
 use blip2_model::blip2::export::{export_blip2, export_lavis};
 use blip2_model::blip2::{Blip2, PromptTokens};
+use blip2_model::language::LanguageModel;
 use blip2_model::objectives::generate::GenerateModel;
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::{WeightSource, initialise};
@@ -23,6 +24,7 @@ use blip2_tensors::train::loss::Loss;
 use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Tensor};
 
+use super::adapters;
 use super::description::{LossName, Needs, Task, Unusable, loss};
 use super::export::{ExportTarget, Layout};
 use super::image_encoder::TaskEncoder;
@@ -33,6 +35,7 @@ use crate::frozen_models::FrozenModels;
 use crate::language::{Language, LanguageTexts};
 use crate::open::SeededValues;
 use crate::settings::encoder::EncoderSettings;
+use crate::settings::lora::LoraSettings;
 use crate::settings::model::ModelSettings;
 use crate::settings::optimizer::OptimizerSettings;
 use crate::sum::context::{Computed, Step, StepSum, StepValues};
@@ -48,10 +51,22 @@ const TOKENS: usize = 1;
 
 /// What dropout is drawn for. The first says what the task was once called: with another text it would draw
 /// otherwise.
-const DRAWS: Draws = Draws { qformer: "dropout of stage 2", language: "dropout of the language model" };
+const DRAWS: Draws = Draws {
+    qformer: "dropout of stage 2",
+    language: "dropout of the language model",
+    adapters: "dropout of adapters",
+};
 
 /// The published layouts.
 pub(super) const LAYOUTS: &[Layout] = &[Layout::HuggingFace, Layout::Lavis];
+
+/// The same where adapters of the language model are trained.
+const LAYOUTS_WITH_ADAPTERS: &[Layout] = &[Layout::HuggingFace, Layout::Lavis, Layout::Peft];
+
+/// The published layouts of a task that may train adapters.
+pub(super) fn layouts(lora: &LoraSettings) -> &'static [Layout] {
+    if lora.is_on() { LAYOUTS_WITH_ADAPTERS } else { LAYOUTS }
+}
 
 /// What weights look like.
 pub(super) const WEIGHTS: WeightNames = WeightNames {
@@ -98,7 +113,7 @@ impl Task for GenerateSettings {
     }
 
     fn unusable(&self, _: u32, _: &ModelSettings) -> Option<Unusable> {
-        None
+        adapters::unusable(&self.lora)
     }
 
     fn needs(&self) -> Needs {
@@ -117,12 +132,16 @@ impl Task for GenerateSettings {
         false
     }
 
+    fn lora(&self) -> Option<&LoraSettings> {
+        Some(&self.lora).filter(|lora| lora.is_on())
+    }
+
     fn measure(&self) -> Measure {
         Measure::Captions
     }
 
     fn layouts(&self) -> &'static [Layout] {
-        LAYOUTS
+        layouts(&self.lora)
     }
 }
 
@@ -138,7 +157,8 @@ impl Trainable for GenerateSettings {
 
     fn model(&self, shape: &ModelShape<'_>, device: &Device) -> Result<Box<dyn TaskModel>> {
         let encoder = TaskEncoder::new(EncoderSettings::FROZEN, shape, device)?;
-        Ok(Box::new(GenerateTask::new(shape, encoder, self.language_model_dropout, DRAWS, device)?))
+        let through = (self.language_model_dropout, &self.lora);
+        Ok(Box::new(GenerateTask::new(shape, encoder, through, DRAWS, device)?))
     }
 
     fn weight_names(&self) -> WeightNames {
@@ -153,12 +173,16 @@ pub(super) struct Draws {
     pub(super) qformer: &'static str,
     /// Of the language model.
     pub(super) language: &'static str,
+    /// Of what the language model's adapters read.
+    pub(super) adapters: &'static str,
 }
 
 /// The model with what its step depends on.
 #[derive(Debug)]
 pub(super) struct GenerateTask {
     language_model_dropout: bool,
+    /// Of what the adapters read.
+    adapter_dropout: f64,
     draws: Draws,
     /// The stage's number.
     stage: u32,
@@ -228,7 +252,8 @@ impl TaskModel for GenerateTask {
         let prompt = self.model.forward(features, &mut Dropout::off(), &mut Tape::whole())?;
         let texts =
             language.captions(self.stage)?.held_out_texts(&vec![WARM_UP_CAPTION.to_string(); rows])?;
-        language.model.caption_loss(Some(prompt), &texts.texts(), &frozen.device)?;
+        let model = self.model.adapted(&language.model, &mut Dropout::off())?;
+        model.caption_loss(Some(prompt), &texts.texts(), &frozen.device)?;
         Ok(())
     }
 
@@ -240,7 +265,8 @@ impl TaskModel for GenerateTask {
         let prompt = self.model.forward(features, &mut Dropout::off(), &mut Tape::whole())?;
         let captions: Vec<String> = rows.iter().map(|row| row.caption.clone()).collect();
         let batch = language.captions(self.stage)?.held_out_texts(&captions)?;
-        let loss = language.model.caption_loss(Some(prompt), &batch.texts(), &frozen.device)?;
+        let model = self.model.adapted(&language.model, &mut Dropout::off())?;
+        let loss = model.caption_loss(Some(prompt), &batch.texts(), &frozen.device)?;
         Ok([loss.value.read()?.to_le_bytes(), (batch.tokens() as f64).to_le_bytes()].concat())
     }
 
@@ -264,12 +290,17 @@ impl TaskModel for GenerateTask {
         let samples = &readable(set.samples, &language.captions(self.stage)?.encoder());
         let own = self.encoder.of_samples(set.images)?;
         let images = own.as_ref().unwrap_or(set.images);
-        let through = Through { language, stage: self.stage, device: images.device() };
+        let model = &*self.model.adapted(&language.model, &mut Dropout::off())?;
+        let through = Through { language, model, stage: self.stage, device: images.device() };
         let losses = caption_losses(images, &self.model, &through, samples, set.train.seed)?;
         Ok(Scores::Captions(losses))
     }
 
+    /// In a whole folder the adapters are added to the language model's weights.
     fn export(&mut self, layout: Layout, mut target: ExportTarget<'_>) -> Result<()> {
+        if layout == Layout::Peft {
+            return target.adapters(&mut self.model.adapters, self.adapter_dropout);
+        }
         let mut language_model = target.language_model()?;
         if layout == Layout::Lavis {
             self.encoder.has_names_in_lavis()?;
@@ -293,7 +324,7 @@ impl GenerateTask {
     pub(super) fn new(
         shape: &ModelShape<'_>,
         encoder: TaskEncoder,
-        language_model_dropout: bool,
+        (language_model_dropout, lora): (bool, &LoraSettings),
         draws: Draws,
         device: &Device,
     ) -> Result<Self> {
@@ -302,7 +333,9 @@ impl GenerateTask {
         let model = GenerateModel::new(&qformer, settings.ln_vision_eps, sizes.language_width, device);
         let mut model = model.map_err(WorkerError::of_qformer_sizes)?;
         compute_in(&mut model, shape.train.compute)?;
-        Ok(Self { language_model_dropout, draws, stage: shape.stage, encoder, model })
+        let model = adapters::adapting(lora, model, settings, device)?;
+        let (adapter_dropout, stage) = (lora.dropout, shape.stage);
+        Ok(Self { language_model_dropout, adapter_dropout, draws, stage, encoder, model })
     }
 
     /// The slot's loss summed over its tokens, and their number.
@@ -318,10 +351,13 @@ impl GenerateTask {
         let batch = language.captions(self.stage)?.slot_texts(slot)?;
         // Off, the language model is the same in training as in use.
         let probability = if self.language_model_dropout { language.model.dropout() } else { 0.0 };
-        let drawn_for = self.draws.language;
-        let mut dropout = step.frozen.dropout_of(probability, drawn_for, step.number, slot.slot);
+        let dropout =
+            |probability, drawn_for| step.frozen.dropout_of(probability, drawn_for, step.number, slot.slot);
+        let model =
+            self.model.adapted(&language.model, &mut dropout(self.adapter_dropout, self.draws.adapters))?;
         let (texts, device) = (batch.texts(), &step.frozen.device);
-        let loss = language.model.training_loss(Some(prompt), &texts, &mut dropout, device)?;
+        let mut dropout = dropout(probability, self.draws.language);
+        let loss = model.training_loss(Some(prompt), &texts, &mut dropout, device)?;
         Ok((loss, batch.tokens()))
     }
 }
@@ -329,6 +365,8 @@ impl GenerateTask {
 /// A run's language model where it computes, as a stage asks it for captions.
 struct Through<'a> {
     language: &'a Language,
+    /// Its model, with the stage's adapters.
+    model: &'a LanguageModel,
     stage: u32,
     device: &'a Device,
 }
@@ -338,7 +376,7 @@ impl CaptionModel for Through<'_> {
 
     fn caption_loss(&self, soft_prompts: Option<Tensor<3>>, captions: &[String]) -> Result<SummedLoss> {
         let batch = self.language.captions(self.stage)?.held_out_texts(captions)?;
-        let loss = self.language.model.caption_loss(soft_prompts, &batch.texts(), self.device)?;
+        let loss = self.model.caption_loss(soft_prompts, &batch.texts(), self.device)?;
         Ok(SummedLoss { sum: loss.value.read()?, tokens: batch.tokens() })
     }
 }

@@ -20,12 +20,12 @@ use self::templates::Templates;
 use super::description::{LossName, Needs, Task, Unusable};
 use super::export::{Ending, ExportTarget, Layout};
 use super::generate::{self, Draws};
-use super::scores::{EvaluationSet, Measure, Scores};
+use super::scores::{EvaluationSet, Measure, QuestionSet, Scores};
 use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
 use super::vqa::{self, DrawKey, VqaSettings, VqaTask, Worded, Wording};
 use crate::error::Result;
 use crate::frozen_models::FrozenModels;
-use crate::language::LanguageTexts;
+use crate::language::{LanguageTexts, WrittenAnswer};
 use crate::open::qformer_text;
 use crate::settings::model::ModelSettings;
 use crate::settings::optimizer::OptimizerSettings;
@@ -37,6 +37,7 @@ use crate::sum::unit_buffers::UnitBuffers;
 const DRAWS: Draws = Draws {
     qformer: "dropout beside instructions",
     language: "dropout of the language model of instructions",
+    adapters: "dropout of adapters of instructions",
 };
 
 impl Task for InstructSettings {
@@ -218,6 +219,10 @@ impl TaskModel for InstructTask {
 
     fn scores(&self, set: &EvaluationSet<'_>) -> Result<Scores> {
         self.step.scores(set)
+    }
+
+    fn answers(&self, set: &QuestionSet<'_>) -> Result<Vec<WrittenAnswer>> {
+        self.step.answers(set)
     }
 
     fn export(&mut self, layout: Layout, target: ExportTarget<'_>) -> Result<()> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use blip2_dataset::text::TextEncoder;
 use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
 use blip2_model_files::error::ModelError;
-use blip2_model_files::weights::WeightSource;
+use blip2_model_files::weights::{WeightSource, is_of_adapter};
 use blip2_tensors::nn::tensors::NamedTensors;
 use blip2_tensors::train::flat::FlatLayout;
 use blip2_tensors::train::placed::PlacedTensors;
@@ -40,9 +40,10 @@ pub(crate) struct WeightNames {
 }
 
 impl WeightNames {
-    /// Whether a tensor may begin anew where a stage continues from another task's.
+    /// Whether a tensor may begin anew where a stage continues from another task's; adapters always may: they
+    /// begin as nothing.
     pub(crate) fn may_begin_anew(&self, tensor: &str) -> bool {
-        self.own.iter().any(|start| tensor.starts_with(start))
+        is_of_adapter(tensor) || self.own.iter().any(|start| tensor.starts_with(start))
     }
 }
 

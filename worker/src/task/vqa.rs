@@ -33,6 +33,7 @@ pub(super) use self::answer_rows::DrawKey;
 use self::answer_rows::answer_rows;
 use self::measuring::{Measured, Measuring, selected};
 pub(super) use self::wording::{Worded, Wording};
+use super::adapters::adapting;
 use super::description::{LossName, Needs, Task, Unusable, loss};
 use super::export::{Ending, ExportTarget, Layout};
 use super::generate::{self, Draws};
@@ -44,6 +45,7 @@ use crate::frozen_models::FrozenModels;
 use crate::language::{AskedText, Language, LanguageTexts, WrittenAnswer};
 use crate::open::{SeededValues, qformer_text, qformer_text_around};
 use crate::settings::encoder::EncoderTraining;
+use crate::settings::lora::LoraSettings;
 use crate::settings::model::ModelSettings;
 use crate::settings::optimizer::OptimizerSettings;
 use crate::sum::context::{Computed, Step, StepSum, StepValues};
@@ -58,8 +60,11 @@ pub(super) const LOSSES: &[LossName] = &[loss!("loss", "total")];
 const DIVISOR: usize = 1;
 
 /// What dropout is drawn for.
-const DRAWS: Draws =
-    Draws { qformer: "dropout beside questions", language: "dropout of the language model of answers" };
+const DRAWS: Draws = Draws {
+    qformer: "dropout beside questions",
+    language: "dropout of the language model of answers",
+    adapters: "dropout of adapters of answers",
+};
 
 /// What a stage-1 file has besides, and no task that reads questions trains.
 const LANGUAGE_HEAD: &[&str] = &["Qformer.cls.*"];
@@ -122,6 +127,10 @@ impl Task for VqaSettings {
         true
     }
 
+    fn lora(&self) -> Option<&LoraSettings> {
+        Some(&self.lora).filter(|lora| lora.is_on())
+    }
+
     fn trains_encoder(&self) -> bool {
         self.image_encoder == EncoderTraining::Trained
     }
@@ -131,7 +140,7 @@ impl Task for VqaSettings {
     }
 
     fn layouts(&self) -> &'static [Layout] {
-        generate::LAYOUTS
+        generate::layouts(&self.lora)
     }
 }
 
@@ -271,7 +280,8 @@ impl TaskModel for VqaTask {
             asked = vec![asked[0]; places.len()];
         }
         let texts = language.answers(self.key.stage)?.batch(&asked, Vec::new())?;
-        language.model.caption_loss(Some(prompt), &texts.texts(), &frozen.device)?;
+        let model = self.model.adapted(&language.model, &mut Dropout::off())?;
+        model.caption_loss(Some(prompt), &texts.texts(), &frozen.device)?;
         Ok(())
     }
 
@@ -359,6 +369,7 @@ impl TaskModel for VqaTask {
         let trained = self.encoder.of_samples(set.encoder)?;
         let images = trained.as_ref().unwrap_or(set.encoder).features(set.images)?;
         let texts = set.language.answers(self.key.stage)?;
+        let model = self.model.adapted(&set.language.model, &mut Dropout::off())?;
         let measuring = self.measuring();
         let mut answers = Vec::with_capacity(set.questions.len());
         for (questions, places) in set.questions.chunks(set.batch).zip(set.places.chunks(set.batch)) {
@@ -367,12 +378,15 @@ impl TaskModel for VqaTask {
             let read: Vec<String> = questions.iter().map(|question| measuring.text_of(question)).collect();
             let read: Vec<&str> = read.iter().map(String::as_str).collect();
             let device = set.encoder.device();
-            answers.extend(texts.written(&set.language.model, prompt, &read, set.search, device)?);
+            answers.extend(texts.written(&model, prompt, &read, set.search, device)?);
         }
         Ok(answers)
     }
 
     fn export(&mut self, layout: Layout, mut target: ExportTarget<'_>) -> Result<()> {
+        if layout == Layout::Peft {
+            return target.adapters(&mut self.model.adapters, self.settings.lora.dropout);
+        }
         let language_model = target.language_model()?;
         if layout == Layout::Lavis {
             self.encoder.has_names_in_lavis()?;
@@ -400,6 +414,7 @@ impl VqaTask {
         let model = GenerateModel::reading_questions(&qformer, eps, width, device);
         let mut model = model.map_err(WorkerError::of_qformer_sizes)?;
         compute_in(&mut model, shape.train.compute)?;
+        let model = adapting(&settings.lora, model, shape.model, device)?;
         let key = DrawKey { seed: shape.train.seed, stage: shape.stage };
         let encoder = TaskEncoder::new(settings.encoder_settings(), shape, device)?;
         Ok(Self { settings, key, draws, worded, encoder, model })
@@ -458,9 +473,12 @@ impl VqaTask {
         let batch = language.answers(self.key.stage)?.batch(&asked, weights)?;
         // Off, the language model is the same in training as in use.
         let probability = if self.settings.language_model_dropout { language.model.dropout() } else { 0.0 };
-        let mut dropout = step.frozen.dropout_of(probability, self.draws.language, step.number, slot.slot);
-        let loss =
-            language.model.training_loss(Some(prompt), &batch.texts(), &mut dropout, &step.frozen.device)?;
+        let dropout =
+            |probability, drawn_for| step.frozen.dropout_of(probability, drawn_for, step.number, slot.slot);
+        let mut of_adapters = dropout(self.settings.lora.dropout, self.draws.adapters);
+        let model = self.model.adapted(&language.model, &mut of_adapters)?;
+        let mut dropout = dropout(probability, self.draws.language);
+        let loss = model.training_loss(Some(prompt), &batch.texts(), &mut dropout, &step.frozen.device)?;
         let tokens = batch.tokens();
         let divisor = if is_weighted { slot.questions.len() } else { tokens };
         Ok(SlotLoss { loss, divisor: divisor as f32, tokens })

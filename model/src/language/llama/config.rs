@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::scaling::RopeScaling;
+use crate::language::adaptable::Adaptable;
 use crate::language::family::{FamilyConfig, LanguageSizes, Names, to_value};
 use crate::language::tokens::SpecialTokens;
 use blip2_model_files::config::{FolderConfig, TokenIds};
@@ -197,7 +198,14 @@ impl LanguageSizes for LlamaConfig {
 }
 
 impl FamilyConfig for LlamaConfig {
-    const NAMES: Names = Names { model_type: "llama", prefix: "llm_model" };
+    const NAMES: Names = Names {
+        model_type: "llama",
+        prefix: "llm_model",
+        adaptable: Adaptable {
+            all: &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+            by_default: &["q_proj", "v_proj"],
+        },
+    };
 
     fn read(config: &FolderConfig) -> Result<Self, ModelError> {
         let section = config.expect_language_model(Self::NAMES.model_type)?;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::language::adaptable::Adaptable;
 use crate::language::family::{FamilyConfig, LanguageSizes, Names, to_value};
 use crate::language::tokens::SpecialTokens;
 use blip2_model_files::config::{FolderConfig, TokenIds};
@@ -166,7 +167,14 @@ impl LanguageSizes for OptConfig {
 }
 
 impl FamilyConfig for OptConfig {
-    const NAMES: Names = Names { model_type: "opt", prefix: "opt_model" };
+    const NAMES: Names = Names {
+        model_type: "opt",
+        prefix: "opt_model",
+        adaptable: Adaptable {
+            all: &["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
+            by_default: &["q_proj", "v_proj"],
+        },
+    };
 
     fn read(config: &FolderConfig) -> Result<Self, ModelError> {
         let section = config.expect_language_model(Self::NAMES.model_type)?;

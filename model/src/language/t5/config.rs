@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::language::adaptable::Adaptable;
 use crate::language::family::{FamilyConfig, LanguageSizes, Names, to_value};
 use crate::language::tokens::SpecialTokens;
 use blip2_model_files::config::FolderConfig;
@@ -184,7 +185,11 @@ impl LanguageSizes for T5Config {
 }
 
 impl FamilyConfig for T5Config {
-    const NAMES: Names = Names { model_type: "t5", prefix: "t5_model" };
+    const NAMES: Names = Names {
+        model_type: "t5",
+        prefix: "t5_model",
+        adaptable: Adaptable { all: &["q", "k", "v", "o", "wi_0", "wi_1", "wo"], by_default: &["q", "v"] },
+    };
 
     fn read(config: &FolderConfig) -> Result<Self, ModelError> {
         let section = config.expect_language_model(Self::NAMES.model_type)?;

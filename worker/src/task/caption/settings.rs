@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::encoder::{EncoderSettings, EncoderTraining};
+use crate::settings::lora::LoraSettings;
 
 /// Fine-tuning on captions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +28,9 @@ pub struct CaptionSettings {
     /// less often in the blocks below.
     #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
     pub drop_path: f64,
+    /// Adapters of the language model (LoRA).
+    #[serde(skip_serializing_if = "LoraSettings::is_unset")]
+    pub lora: LoraSettings,
 }
 
 impl Default for CaptionSettings {
@@ -38,6 +42,7 @@ impl Default for CaptionSettings {
             image_encoder: EncoderTraining::Frozen,
             layer_decay: 1.0,
             drop_path: 0.0,
+            lora: LoraSettings::default(),
         }
     }
 }

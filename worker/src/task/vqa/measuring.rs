@@ -113,7 +113,8 @@ impl Measuring<'_> {
         let pairs: Vec<AskedText<'_>> =
             known.iter().map(|(question, answer)| AskedText { question, answer }).collect();
         let batch = texts.batch(&pairs, Vec::new())?;
-        let loss = language.model.caption_loss(Some(prompt.clone()), &batch.texts(), device)?;
+        let model = self.model.adapted(&language.model, &mut Dropout::off())?;
+        let loss = model.caption_loss(Some(prompt.clone()), &batch.texts(), device)?;
         // A caption is neither right nor wrong: only questions are answered.
         let places: Vec<usize> =
             (0..asked.len()).filter(|place| !asked[*place].asks_for_a_caption()).collect();
@@ -129,7 +130,7 @@ impl Measuring<'_> {
         let prompt =
             if places.len() == asked.len() { prompt.clone() } else { selected(prompt.clone(), &places) };
         let questions: Vec<&str> = places.iter().map(|place| known[*place].0.as_str()).collect();
-        let written = texts.written(&language.model, prompt, &questions, &texts.greedy(), device)?;
+        let written = texts.written(&model, prompt, &questions, &texts.greedy(), device)?;
         for (place, answer) in places.into_iter().zip(written) {
             measured.accuracy += accuracy_of(&asked[place].answers, &answer.text);
             measured.written.push((place, answer.text));

@@ -5,7 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::encoder::{EncoderSettings, EncoderTraining};
+use crate::settings::lora::LoraSettings;
 use crate::settings::model::ModelSettings;
+use crate::task::adapters;
 use crate::task::description::Unusable;
 
 /// Which of a question's answers are trained on.
@@ -75,6 +77,9 @@ pub struct VqaSettings {
     /// less often in the blocks below.
     #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
     pub drop_path: f64,
+    /// Adapters of the language model (LoRA).
+    #[serde(skip_serializing_if = "LoraSettings::is_unset")]
+    pub lora: LoraSettings,
 }
 
 impl Default for VqaSettings {
@@ -93,6 +98,7 @@ impl Default for VqaSettings {
             image_encoder: EncoderTraining::Frozen,
             layer_decay: 1.0,
             drop_path: 0.0,
+            lora: LoraSettings::default(),
         }
     }
 }
@@ -128,11 +134,12 @@ impl VqaSettings {
             });
         }
         let has_place = self.prompt.is_empty() || self.prompt.matches(PLACE).count() == 1;
-        (!has_place).then(|| Unusable {
+        let place = (!has_place).then(|| Unusable {
             key: "prompt",
             value: format!("\"{}\"", self.prompt),
             with: None,
             reason: format!("{PLACE}, where the question is put, must be there once"),
-        })
+        });
+        place.or_else(|| adapters::unusable(&self.lora))
     }
 }
