@@ -107,7 +107,7 @@ pub(super) async fn vqa(arguments: &SetArguments) -> Result<Exit, CliError> {
             redacted(&arguments.model)
         )));
     };
-    let AnswerScores { loss, accuracy, shuffled, questions } = scores;
+    let AnswerScores { loss, accuracy, shuffled, questions, .. } = scores;
     if arguments.shown.json {
         print_json(&AnswerLine { accuracy, accuracy_shuffled: shuffled, loss, questions })?;
     } else {
