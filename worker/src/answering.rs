@@ -7,7 +7,7 @@ use blip2_evaluation::writing::{Asked, ImageWriter};
 use blip2_images::RgbImage;
 
 use crate::error::WorkerError;
-use crate::language::{Language, WrittenAnswer};
+use crate::language::{GeneratedAnswer, Language};
 use crate::settings::model::ModelSettings;
 use crate::task::TaskModel;
 use crate::task::scores::QuestionSet;
@@ -44,7 +44,7 @@ impl ImageWriter for Answerer {
             batch: self.batch,
         };
         let written = self.task.answers(&set).map_err(as_evaluated)?;
-        let caption = |WrittenAnswer { text, tokens }: WrittenAnswer| Caption { text, tokens };
+        let caption = |GeneratedAnswer { text, tokens }: GeneratedAnswer| Caption { text, tokens };
         Ok(written.into_iter().map(caption).collect())
     }
 

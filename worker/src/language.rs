@@ -19,7 +19,7 @@ use blip2_random::KeyedRng;
 use blip2_tensors::device::placement::Placement;
 use blip2_tensors::nn::tensors::compute_in;
 
-pub(crate) use answers::{AnswerTexts, AskedText, WrittenAnswer};
+pub(crate) use answers::{AnswerTexts, AskedText, GeneratedAnswer};
 pub(crate) use batch::CaptionBatch;
 use batch::Flat;
 use encoding::encoding;

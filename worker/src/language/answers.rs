@@ -44,7 +44,7 @@ pub(crate) struct AskedText<'a> {
 
 /// An answer that the language model wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct WrittenAnswer {
+pub(crate) struct GeneratedAnswer {
     /// Trimmed.
     pub(crate) text: String,
     /// With the end token.
@@ -235,7 +235,7 @@ impl AnswerTexts {
         questions: &[&str],
         search: &GenerateOptions,
         device: &Device,
-    ) -> Result<Vec<WrittenAnswer>> {
+    ) -> Result<Vec<GeneratedAnswer>> {
         let prompts: Vec<Vec<u32>> =
             questions.iter().map(|question| Ok(self.prompt(question)?.1)).collect::<Result<_>>()?;
         let [rows, queries, _] = soft_prompts.dims();
@@ -252,7 +252,7 @@ impl AnswerTexts {
         let written = model.generate(inputs, mask, &prompts, &options, &|_| false)?;
         let text = |tokens: Vec<u32>| {
             let text = self.prompts.decode(&tokens, true)?.trim().to_owned();
-            Ok(WrittenAnswer { text, tokens })
+            Ok(GeneratedAnswer { text, tokens })
         };
         written.into_iter().map(text).collect()
     }

@@ -16,7 +16,7 @@ use super::export::{ExportTarget, Layout};
 use super::scores::{EvaluationSet, QuestionSet, Scores};
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::{FrozenModels, FrozenSizes};
-use crate::language::{LanguageTexts, WrittenAnswer};
+use crate::language::{GeneratedAnswer, LanguageTexts};
 use crate::settings::model::ModelSettings;
 use crate::settings::train::StepSettings;
 use crate::sum::context::{Computed, Step, StepSum, StepValues};
@@ -173,7 +173,7 @@ pub(crate) trait TaskModel: fmt::Debug + Send {
     fn scores(&self, set: &EvaluationSet<'_>) -> Result<Scores>;
 
     /// Answers questions, each on the image that it is about.
-    fn answers(&self, _set: &QuestionSet<'_>) -> Result<Vec<WrittenAnswer>> {
+    fn answers(&self, _set: &QuestionSet<'_>) -> Result<Vec<GeneratedAnswer>> {
         Err(WorkerError::Protocol("a task that answers no questions is asked one".into()))
     }
 

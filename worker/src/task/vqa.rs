@@ -42,7 +42,7 @@ use super::scores::{AnswerScores, EvaluationSet, Measure, QuestionSet, SampleAns
 use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
-use crate::language::{AskedText, Language, LanguageTexts, WrittenAnswer};
+use crate::language::{AskedText, GeneratedAnswer, Language, LanguageTexts};
 use crate::open::{SeededValues, qformer_text, qformer_text_around};
 use crate::settings::encoder::EncoderTraining;
 use crate::settings::lora::LoraSettings;
@@ -364,7 +364,7 @@ impl TaskModel for VqaTask {
         }))
     }
 
-    fn answers(&self, set: &QuestionSet<'_>) -> Result<Vec<WrittenAnswer>> {
+    fn answers(&self, set: &QuestionSet<'_>) -> Result<Vec<GeneratedAnswer>> {
         let encoder = self.settings.question_encoder(set.model, set.language, self.key.stage)?;
         let trained = self.encoder.of_samples(set.encoder)?;
         let images = trained.as_ref().unwrap_or(set.encoder).features(set.images)?;
