@@ -25,7 +25,7 @@ use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors,
 use super::vqa::{self, DrawKey, VqaSettings, VqaTask, Worded, Wording};
 use crate::error::Result;
 use crate::frozen_models::FrozenModels;
-use crate::language::{LanguageTexts, GeneratedAnswer};
+use crate::language::{GeneratedAnswer, LanguageTexts};
 use crate::open::qformer_text;
 use crate::settings::model::ModelSettings;
 use crate::settings::optimizer::OptimizerSettings;
