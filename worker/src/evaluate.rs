@@ -7,6 +7,7 @@ use blip2_dataset::corpus::samples::Sample;
 use blip2_evaluation::image_transform::ImageTransform;
 use blip2_evaluation::retrieval::{self, Retrieval};
 use blip2_evaluation::sample_encoder::SampleEncoder;
+use blip2_model::blip2::asking::PLACE;
 use burn::tensor::Device;
 
 use crate::answering::Answerer;
@@ -16,7 +17,7 @@ use crate::config::stage::NumberedStage;
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenSizes;
 use crate::image_processor::image_processor;
-use crate::language::{Language, PLACE};
+use crate::language::Language;
 use crate::open::{device, image_encoder, placement, qformer_vocabulary};
 use crate::settings::train::StepSettings;
 use crate::state::TrainState;
