@@ -21,6 +21,13 @@ def vocabulary():
     return things, colours
 
 
+def palette():
+    """Red, green and blue of the colours, in the same order."""
+    found = re.findall(r"Self::(?:White|Gray|Yellow|Green|Blue|Pink) => \[(\d+), (\d+), (\d+)\]", WORDS.read_text())
+    assert len(found) == 6, f"{WORDS} is not as this script reads it"
+    return [[int(value) for value in colour] for colour in found]
+
+
 def rows(folder, split, most=None):
     """Images as bytes of red, green and blue (row, y, x, channel), the captions, and the scenes."""
     table = pyarrow.parquet.read_table(

@@ -51,6 +51,8 @@ def main():
             eos_token_id=tokenizer.eos_token_id,
         )
     )
+    if options.init:
+        model = OPTForCausalLM.from_pretrained(options.init, dtype=torch.float32)
     embedding = model.get_input_embeddings()
     optimizer = torch.optim.AdamW(model.parameters(), options.learning_rate, weight_decay=0.01)
     for step in range(options.steps):

@@ -37,6 +37,8 @@ def main():
             decoder_start_token_id=tokenizer.pad_token_id,
         )
     )
+    if options.init:
+        model = T5ForConditionalGeneration.from_pretrained(options.init, dtype=torch.float32)
     embedding = model.get_input_embeddings()
     optimizer = torch.optim.AdamW(model.parameters(), options.learning_rate, weight_decay=0.01)
     for step in range(options.steps):

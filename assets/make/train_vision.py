@@ -5,7 +5,10 @@ there are and the colour of the ground. So the features say which thing is where
 scene is put into words. Only the split `train` is read; the other splits are measured.
 
     cargo xtask scenes --out runs/scenes --rows 40,000
-    python assets/make/train_vision.py --scenes runs/scenes --out runs/eva-scenes
+    python assets/make/train_vision.py --scenes runs/scenes --out runs/eva-scenes --recolour 0.5
+
+`--recolour` is the share of images whose ground gets a colour that is none of the six, so that no thing is known by
+the grounds that it is seen on: held out is which things stand on which colours.
 """
 
 import argparse
@@ -107,6 +110,27 @@ def normalised(images):
     return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
+# A colour is another one where some channel differs by more than this; a ground's pixels differ by less than the other.
+FAR, NEAR = 40, 12
+
+
+def recoloured(images, behind, ground, palette, share, generator):
+    """Some grounds in a colour that is far from all of the palette; what is behind is then not asked for."""
+    images, behind, ground = images.clone(), behind.clone(), ground.clone()
+    for row in range(len(images)):
+        if torch.rand((), generator=generator) < share:
+            while True:
+                colour = torch.randint(90, 256, (3,), generator=generator)
+                if (palette - colour).abs().max(1).values.min() > FAR:
+                    break
+            own = ground[row].item()
+            mask = ((images[row].int() - palette[own]).abs() <= NEAR).all(-1)
+            images[row][mask] = colour.to(torch.uint8)
+            behind[row][behind[row] == own] = IGNORED
+            ground[row] = IGNORED
+    return images, behind, ground
+
+
 def augmented(images, shown, behind, generator):
     """Half of the images mirrored with what their patches show, and every channel a little brighter or darker."""
     mirrored = torch.rand(len(images), generator=generator) < 0.5
@@ -126,7 +150,7 @@ def loss(model, images, shown, behind, there, ground):
         patches(thing, shown)
         + 0.2 * patches(colour, behind)
         + 5 * functional.binary_cross_entropy_with_logits(things.float(), there)
-        + 0.2 * functional.cross_entropy(floor.float(), ground)
+        + 0.2 * functional.cross_entropy(floor.float(), ground, ignore_index=IGNORED)
     )
 
 
@@ -154,6 +178,8 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--scenes", required=True, help="folder that `cargo xtask scenes` has written")
     arguments.add_argument("--out", required=True, help="folder for the encoder")
+    arguments.add_argument("--init", help="`OUT.tagger.pt` of an earlier training to go on from")
+    arguments.add_argument("--recolour", type=float, default=0.0, help="share of grounds in other colours")
     arguments.add_argument("--steps", type=int, default=6000)
     arguments.add_argument("--batch", type=int, default=64)
     arguments.add_argument("--learning-rate", type=float, default=1e-3)
@@ -176,6 +202,9 @@ def main():
         pixels, _, structures = load(split, 500)
         held_out[split] = torch.from_numpy(pixels), targets(structures, size, things, colours)
     model = Tagger(size, len(things), len(colours))
+    palette = torch.tensor(scenes_rows.palette())
+    if options.init:
+        model.load_state_dict(torch.load(options.init))
     optimizer = torch.optim.AdamW(model.parameters(), options.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
@@ -193,8 +222,11 @@ def main():
         if at < options.batch:
             order = torch.randperm(len(images), generator=generator)
         chosen = order[at : at + options.batch]
-        pixels, shown, behind = augmented(images[chosen], wanted[0][chosen], wanted[1][chosen], generator)
-        total = loss(model, normalised(pixels), shown, behind, wanted[2][chosen], wanted[3][chosen])
+        pixels, kept, floor = images[chosen], wanted[1][chosen], wanted[3][chosen]
+        if options.recolour > 0:
+            pixels, kept, floor = recoloured(pixels, kept, floor, palette, options.recolour, generator)
+        pixels, shown, behind = augmented(pixels, wanted[0][chosen], kept, generator)
+        total = loss(model, normalised(pixels), shown, behind, wanted[2][chosen], floor)
         optimizer.zero_grad()
         total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -15,7 +15,7 @@ use crate::commands::devices::DevicesArguments;
 use crate::commands::eval::EvalArguments;
 use crate::commands::generate::GenerateArguments;
 use crate::commands::models::ModelsArguments;
-use crate::commands::quickstart::QuickstartArguments;
+use crate::commands::quickstart::arguments::QuickstartArguments;
 use crate::commands::report::ReportArguments;
 use crate::commands::status::StatusArguments;
 use crate::commands::train::TrainArguments;
@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Train both stages on the emoji corpus of `assets/`, export, evaluate and write a report.
+    /// Train both stages on composed scenes or on the emoji corpus, export, evaluate and write a report.
     Quickstart(QuickstartArguments),
     /// Train on this machine: a coordinator and worker processes.
     Train(TrainArguments),

@@ -55,10 +55,12 @@ pub(crate) fn load(arguments: &ConfigArguments) -> Result<Loaded, CliError> {
     Ok(loaded)
 }
 
-/// Reads a preset that is part of the program, then environment and `--set`.
-pub(crate) fn load_preset(name: &str, text: &str, set: &[String]) -> Result<Loaded, CliError> {
+/// Reads presets that are part of the program, each the base of the next, then environment and `--set`.
+pub(crate) fn load_presets(named: &[(&str, &str)], set: &[String]) -> Result<Loaded, CliError> {
     let mut layers = Layers::new()?;
-    layers.apply_text(name.as_ref(), text)?;
+    for (name, text) in named {
+        layers.apply_text(name.as_ref(), text)?;
+    }
     layers.apply_environment(std::env::vars())?;
     layers.apply_arguments(set)?;
     let loaded = layers.finish()?;

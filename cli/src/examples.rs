@@ -2,7 +2,10 @@
 
 /// The commands with their examples, as they are typed after `blip2`.
 const EXAMPLES: &[(&str, &[&str])] = &[
-    ("quickstart", &["quickstart", "quickstart --out /tmp/first --device cuda"]),
+    (
+        "quickstart",
+        &["quickstart", "quickstart --with vqa", "quickstart --corpus emoji --out /tmp/first --device cuda"],
+    ),
     ("train", &["train --config mine.toml --workers 4", "train --config mine.toml --workers 2 --resume"]),
     (
         "coordinator",

@@ -9,6 +9,7 @@ use blip2_model::language::generation::GenerateOptions;
 use blip2_model::objectives::questions::Questions;
 use blip2_model_files::tokenizer::QFormerTokenizer;
 use blip2_tensors::device::DeviceName;
+use blip2_tensors::device::read_back::floats;
 use burn::tensor::{Device, Int, Tensor};
 use image::RgbImage;
 
@@ -157,6 +158,28 @@ impl Captioner {
             });
         }
         Ok(SoftPrompts(Tensor::cat(soft_prompts, 0)))
+    }
+
+    /// For each image and each query, how much the query attends to each patch, row by row; the rest of a sum
+    /// of 1 goes to the class token. Empty where no layer sees the image.
+    ///
+    /// # Errors
+    /// An image that cannot be resized.
+    pub fn attention(&self, images: &[RgbImage]) -> Result<Vec<Vec<Vec<f32>>>> {
+        let transform = ImageTransform::new(self.model.processor());
+        let mut all = Vec::with_capacity(images.len());
+        for images in images.chunks(self.batch) {
+            let pixels = transform.tensor(images.iter(), &self.device)?;
+            let Some(attention) = self.model.image_attention(pixels)? else { break };
+            let [_, queries, positions] = attention.dims();
+            let values = floats(attention)?;
+            all.extend(
+                values.chunks(queries * positions).map(|image| {
+                    image.chunks(positions).map(|query| query[1..].to_vec()).collect::<Vec<_>>()
+                }),
+            );
+        }
+        Ok(all)
     }
 
     /// Continues each image's prompt, which a Q-Former that reads reads too; for each prompt as many texts as

@@ -87,6 +87,22 @@ impl QFormer {
         (hidden, cache)
     }
 
+    /// How much each query attends to each position of the image in the last layer that sees it, the mean
+    /// over its heads; none where no layer does.
+    ///
+    /// # Shapes
+    /// - queries `[b, Q, hidden]`; output `[b, Q, P]`, whose rows sum to 1
+    pub fn image_attention(&self, queries: Tensor<3>, image: &ImageKeyValues) -> Option<Tensor<3>> {
+        let (dropout, tape) = (&mut Dropout::off(), &mut Tape::whole());
+        let mut hidden = self.inputs(queries, dropout, tape);
+        let mut attention = None;
+        for (layer, image) in self.layers.iter().zip(image) {
+            attention = layer.image_attention(hidden.clone(), image.as_ref()).or(attention);
+            hidden = layer.forward_queries(hidden, image.as_ref(), dropout).0;
+        }
+        attention
+    }
+
     /// The text-only bidirectional pass.
     ///
     /// # Shapes
@@ -285,6 +301,28 @@ mod tests {
             .forward_joint(queries, ids, mask, &image, &mut Dropout::off(), &mut Tape::whole())
             .unwrap();
         assert!(max_difference(alone, joint) > 1e-4);
+    }
+
+    #[test]
+    fn attention_to_the_image_is_shared_out_whole_and_follows_it() {
+        let (_, qformer) = small();
+        let (image, queries, ..) = inputs();
+        let of = |image: Tensor<3>| {
+            qformer
+                .image_attention(queries.clone(), &qformer.image_key_values(image))
+                .expect("a layer sees it")
+        };
+        let attention = of(image.clone());
+        assert_eq!(attention.dims(), [2, 3, 4]);
+        assert!(
+            max_difference(attention.clone().sum_dim(2), Tensor::ones([2, 3, 1], &Device::flex())) < 1e-5
+        );
+        let turned = of(image.flip([1]));
+        assert!(
+            max_difference(attention.clone(), turned.clone().flip([2])) < 1e-5,
+            "positions have no place of their own"
+        );
+        assert!(max_difference(attention, turned) > 1e-3);
     }
 
     #[test]

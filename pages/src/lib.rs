@@ -16,3 +16,4 @@ pub mod document;
 pub mod histogram;
 pub mod quickstart_page;
 pub mod run_page;
+pub mod scenes_page;

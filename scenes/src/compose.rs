@@ -36,7 +36,7 @@ pub struct Composed {
     pub key: String,
     /// The image.
     pub image: RgbImage,
-    /// One of the scene's captions.
+    /// The first of the scene's captions: what is left or above is told first.
     pub caption: String,
     /// A question.
     pub question: Question,
@@ -106,8 +106,8 @@ impl Composer {
             }
             groups.push(placed);
         }
-        let written = captions(&scene);
-        let caption = written[draws("caption").below(written.len() as u64) as usize].clone();
+        // Of sentences for one image none could be told from it: drawing one would teach a guess.
+        let caption = captions(&scene).swap_remove(0);
         let question = draw::question(&scene, &mut draws("question"));
         let answer = question.answer(&scene).expect("only what the scene answers is asked");
         let held_out = combinations(&scene).into_iter().filter(|combination| combination.is_held_out());
@@ -184,6 +184,7 @@ mod tests {
             let Composed { caption, question, answer, structure, image, .. } = own.compose(split, number.into());
             let Structure { scene, groups, shape, .. } = structure;
             prop_assert_eq!(parse(&caption), Some(scene));
+            prop_assert_eq!(&caption, &captions(&scene)[0], "an image has one caption");
             prop_assert_eq!(Question::parse(&question.text()).and_then(|read| read.answer(&scene)), Some(answer.clone()));
             for (placed, group) in groups.iter().zip(scene.groups()) {
                 prop_assert_eq!((placed.group, placed.boxes.len()), (group, group.count.into()));

@@ -8,7 +8,7 @@ fn a_short_quick_start_leaves_a_report_a_run_and_a_model() {
     let out = folder.path().join("quickstart");
     let at = |name: &str| out.join(name).to_str().unwrap().to_owned();
     let short = ["stage1.steps=3", "stage2.steps=3", "stage1.batch=16", "stage2.batch=16", "eval.captions=6"];
-    let mut command = blip2(&["quickstart", "--json", "--out", out.to_str().unwrap()]);
+    let mut command = blip2(&["quickstart", "--corpus", "emoji", "--json", "--out", out.to_str().unwrap()]);
     for value in short {
         command.args(["--set", value]);
     }
@@ -27,7 +27,7 @@ fn a_short_quick_start_leaves_a_report_a_run_and_a_model() {
     let report = std::fs::read_to_string(out.join("report.html")).unwrap();
     assert_eq!(report.matches("<figure").count(), 6);
 
-    let again = finish(blip2(&["quickstart", "--out", out.to_str().unwrap()]));
+    let again = finish(blip2(&["quickstart", "--corpus", "emoji", "--out", out.to_str().unwrap()]));
     again.expect(4).says(&["--out"]);
 
     let listed = finish(blip2(&["checkpoint", "ls", &at("run"), "--json"])).expect(0).json_lines();
@@ -87,7 +87,7 @@ fn a_short_quick_start_leaves_a_report_a_run_and_a_model() {
 fn a_quick_start_with_an_encoder_decoder_captions_and_exports() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("quickstart");
-    let mut command = blip2(&["quickstart", "--json", "--out", out.to_str().unwrap()]);
+    let mut command = blip2(&["quickstart", "--corpus", "emoji", "--json", "--out", out.to_str().unwrap()]);
     for value in [
         "model.language_model=assets/backbones/t5-tiny",
         "stage1.steps=2",
@@ -106,4 +106,49 @@ fn a_quick_start_with_an_encoder_decoder_captions_and_exports() {
     assert_eq!(report.matches("<figure").count(), 4);
     let config = std::fs::read_to_string(out.join("export/config.json")).unwrap();
     assert!(config.contains("\"t5\""), "{config}");
+}
+
+#[test]
+fn a_short_quick_start_on_scenes_judges_captions_and_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("quickstart");
+    let mut command = blip2(&["quickstart", "--with", "vqa", "--scenes", "256", "--json"]);
+    command.args(["--out", out.to_str().unwrap()]);
+    for stage in ["stage1", "stage2", "stages.vqa"] {
+        command.args(["--set", &format!("{stage}.steps=2"), "--set", &format!("{stage}.batch=16")]);
+    }
+    command.args(["--set", "eval.captions=6"]);
+    let summary = finish(command).expect(0).json_lines().pop().unwrap();
+    let shares = ["r@1", "captions_right", "things_right", "answers_right", "answers_right_shuffled"];
+    for key in shares {
+        assert!(
+            summary[key].as_f64().is_some_and(|share| (0.0..=1.0).contains(&share)),
+            "{key} in {summary}"
+        );
+    }
+    assert!(summary["captions_right"].as_f64() <= summary["things_right"].as_f64(), "{summary}");
+    assert!(summary["stage2_loss"].as_f64().is_some_and(|loss| loss > 0.0), "{summary}");
+    assert_eq!(summary["survival"]["undisturbed"], summary["survival"]["killed"], "{summary}");
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    for part in ["captions", "answers", "attention", "retrieval", "caption-loss", "curves", "facts"] {
+        assert!(page.contains(&format!("<section id=\"{part}\">")), "{part}");
+    }
+    assert_eq!(page.matches("<figure").count(), 6 + 16, "captions and answers");
+    assert!(page.contains("Audit of the run: exact."));
+    // What was trained for questions is measured as any run is.
+    let run = out.join("run-vqa");
+    let data = out.join("scenes/validation-00000.parquet");
+    let measured = finish(blip2(&[
+        "eval",
+        "vqa",
+        "--json",
+        "--model",
+        run.to_str().unwrap(),
+        "--data",
+        data.to_str().unwrap(),
+    ]));
+    assert!(measured.expect(0).json_lines().pop().unwrap()["accuracy"].is_number());
+
+    let emoji = finish(blip2(&["quickstart", "--corpus", "emoji", "--with", "vqa"]));
+    emoji.expect(2).says(&["--with vqa", "emoji"]);
 }

@@ -243,7 +243,7 @@ fn workers_without_models_or_corpus_are_turned_out_and_the_run_goes_on() {
 fn a_quick_start_is_continued() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("quickstart");
-    let mut command = blip2(&["quickstart", "--out", out.to_str().unwrap()]);
+    let mut command = blip2(&["quickstart", "--corpus", "emoji", "--out", out.to_str().unwrap()]);
     for value in
         ["stage1.steps=400", "stage2.steps=2", "stage1.batch=16", "stage2.batch=16", "eval.captions=2"]
     {

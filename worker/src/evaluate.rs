@@ -20,7 +20,7 @@ use crate::open::{device, image_encoder, placement, qformer_vocabulary};
 use crate::settings::train::StepSettings;
 use crate::state::TrainState;
 use crate::task::scores::EvaluationSet;
-pub use crate::task::scores::{AnswerScores, Measure, Scores};
+pub use crate::task::scores::{AnswerScores, Measure, Scores, WrittenAnswer};
 
 /// The models of a run's checkpoints, without autodiff.
 pub struct Evaluator {

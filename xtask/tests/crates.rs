@@ -87,6 +87,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "blip2-proto",
             "blip2-random",
             "blip2-run",
+            "blip2-scenes",
             "blip2-store",
             "blip2-tensors",
             "blip2-worker",

@@ -158,7 +158,7 @@ async fn vqa(arguments: &EvalTarget) -> Result<Exit, CliError> {
             redacted(&arguments.model)
         )));
     };
-    let AnswerScores { loss, accuracy, shuffled, questions } = scores;
+    let AnswerScores { loss, accuracy, shuffled, questions, .. } = scores;
     if arguments.json {
         print_json(&AnswerLine { accuracy, accuracy_shuffled: shuffled, loss, questions })?;
     } else {

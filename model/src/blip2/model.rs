@@ -205,6 +205,14 @@ impl Blip2 {
         self.trained.forward_asked(image_features, questions, &mut Dropout::off(), &mut Tape::whole())
     }
 
+    /// How much each query attends to each position of the image; none where no layer sees it.
+    ///
+    /// # Shapes
+    /// - pixels `[b, 3, image_size, image_size]`; output `[b, queries, P]`, the class token first
+    pub fn image_attention(&self, pixels: Tensor<4>) -> Result<Option<Tensor<3>>, ModelError> {
+        self.trained.image_attention(self.encoder.forward(pixels)?)
+    }
+
     /// Continues each image's prompt; a text has its end token, if it reached one, as its last token.
     ///
     /// A prompt is what the tokenizer gives (with its start or end token, without image tokens); an empty one

@@ -79,6 +79,16 @@ impl GenerateModel {
         self.query_tokens.val().expand([rows, queries, hidden])
     }
 
+    /// How much each query attends to each position of the image ([`QFormer::image_attention`]).
+    ///
+    /// # Shapes
+    /// - image_features `[b, P, Dv]`, before `ln_vision`; output `[b, queries, P]`
+    pub fn image_attention(&self, image_features: Tensor<3>) -> Result<Option<Tensor<3>>, ModelError> {
+        let queries = self.queries(image_features.dims()[0]);
+        let image = self.image_key_values(image_features, &mut Tape::whole())?;
+        Ok(self.qformer.image_attention(queries, &image))
+    }
+
     /// The soft prompt.
     ///
     /// # Shapes

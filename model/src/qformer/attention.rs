@@ -1,6 +1,7 @@
 //! BERT's attention block: projections, attention, output map, residual, norm.
 
 use burn::module::Module;
+use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
 
 use super::config::QFormerConfig;
@@ -50,6 +51,14 @@ impl AttentionBlock {
     ) -> Tensor<4> {
         let KeyValue { key, value } = seen.clone();
         attention(query, key, value, mask, dropout, self.query.compute)
+    }
+
+    /// How much each position of `x` attends to each of `seen`, the mean over heads: `[b, length, seen]`.
+    pub(super) fn weights(&self, x: Tensor<3>, seen: &KeyValue) -> Tensor<3> {
+        let query = split_heads(self.query.forward(x), self.heads);
+        let scale = (query.dims()[3] as f64).sqrt();
+        let scores = query.matmul(seen.key.clone().swap_dims(2, 3)) / scale;
+        softmax(scores, 3).mean_dim(1).squeeze_dim::<3>(1)
     }
 
     /// `norm(x + dropout(output(attention(x, seen))))`.

@@ -70,6 +70,13 @@ impl QFormerLayer {
         self.cross_attention.as_ref().map(|cross| cross.key_value(image_embeds))
     }
 
+    /// How much each query attends to each position of the image, where the layer sees it.
+    pub(super) fn image_attention(&self, hidden: Tensor<3>, image: Option<&KeyValue>) -> Option<Tensor<3>> {
+        let (cross, image) = self.cross_attention.as_ref().zip(image)?;
+        let own = self.attention.key_value(hidden.clone());
+        Some(cross.weights(self.attention.forward(hidden, &own, None, &mut Dropout::off()), image))
+    }
+
     /// Queries alone; also returns their self-attention keys and values.
     pub(super) fn forward_queries(
         &self,

@@ -22,7 +22,7 @@ pub enum Measure {
 }
 
 /// What a model's answers to questions are worth.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AnswerScores {
     /// Mean loss of a token of the most frequent answer.
     pub loss: f64,
@@ -33,10 +33,21 @@ pub struct AnswerScores {
     pub shuffled: f64,
     /// How many questions.
     pub questions: usize,
+    /// What the model wrote for each of them.
+    pub written: Vec<WrittenAnswer>,
+}
+
+/// An answer that a model wrote.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WrittenAnswer {
+    /// Which of the samples was asked about.
+    pub sample: usize,
+    /// The answer.
+    pub text: String,
 }
 
 /// The numbers of a task's model.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Scores {
     /// Image-to-text retrieval by the contrastive similarity.
     Retrieval(Retrieval),

@@ -37,7 +37,7 @@ use super::description::{LossName, Needs, Task, Unusable, loss};
 use super::export::{Ending, ExportTarget, Layout};
 use super::generate::{self, Draws};
 use super::image_encoder::TaskEncoder;
-use super::scores::{AnswerScores, EvaluationSet, Measure, Scores};
+use super::scores::{AnswerScores, EvaluationSet, Measure, Scores, WrittenAnswer};
 use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
@@ -296,7 +296,7 @@ impl TaskModel for VqaTask {
                 measuring.soft_prompts(features, Questions { ids: &ids, mask: &mask })?
             }
         };
-        let Measured { loss, tokens, accuracy } =
+        let Measured { loss, tokens, accuracy, .. } =
             measuring.measured(language, &prompt, &asked, &frozen.device)?;
         Ok([loss.to_le_bytes(), tokens.to_le_bytes(), accuracy.to_le_bytes()].concat())
     }
@@ -323,13 +323,12 @@ impl TaskModel for VqaTask {
         let language = set.language()?;
         let encoder = self.settings.question_encoder(set.model, language, self.key.stage)?;
         let measuring = self.measuring();
-        let asked: Vec<(&Sample, Cow<'_, Question>)> = set
-            .samples
-            .iter()
-            .filter_map(|sample| Some((sample, measuring.question_in(sample, &encoder)?)))
+        let found: Vec<(usize, &Sample, Cow<'_, Question>)> = (0..)
+            .zip(set.samples)
+            .filter_map(|(place, sample)| Some((place, sample, measuring.question_in(sample, &encoder)?)))
             .collect();
         let asked: Vec<(&Sample, &Question)> =
-            asked.iter().map(|(sample, question)| (*sample, question.as_ref())).collect();
+            found.iter().map(|(_, sample, question)| (*sample, question.as_ref())).collect();
         if asked.is_empty() {
             let reason =
                 "evaluation set: no question with an answer; data.columns.question and .answers name them";
@@ -343,13 +342,20 @@ impl TaskModel for VqaTask {
         let through = (language, set.model, trained.as_ref().unwrap_or(set.images));
         let with = |images: &[usize]| measuring.measured_set(through, &encoder, &asked, images);
         let (with_own, with_others) = (with(&own)?, with(&others)?);
-        let questions = asked.iter().filter(|(_, question)| !question.asks_for_a_caption()).count();
+        let places: Vec<usize> = found
+            .iter()
+            .filter(|(_, _, question)| !question.asks_for_a_caption())
+            .map(|(place, ..)| *place)
+            .collect();
+        let questions = places.len();
         let share = |right: f64| right / questions.max(1) as f64;
+        let written = places.into_iter().zip(with_own.written);
         Ok(Scores::Answers(AnswerScores {
             loss: with_own.loss / with_own.tokens.max(1.0),
             accuracy: share(with_own.accuracy),
             shuffled: share(with_others.accuracy),
             questions,
+            written: written.map(|(sample, text)| WrittenAnswer { sample, text }).collect(),
         }))
     }
 

@@ -38,6 +38,8 @@ pub(super) struct Measured {
     pub(super) loss: f64,
     pub(super) tokens: f64,
     pub(super) accuracy: f64,
+    /// Each question's answer, as it was written; none where a caption was asked for.
+    pub(super) written: Vec<String>,
 }
 
 impl Measuring<'_> {
@@ -94,7 +96,7 @@ impl Measuring<'_> {
         // A caption is neither right nor wrong: only questions are answered.
         let places: Vec<usize> =
             (0..asked.len()).filter(|place| !asked[*place].asks_for_a_caption()).collect();
-        let mut accuracy = 0.0;
+        let (mut accuracy, mut answers) = (0.0, Vec::new());
         if !places.is_empty() {
             let prompt =
                 if places.len() == asked.len() { prompt.clone() } else { selected(prompt.clone(), &places) };
@@ -103,8 +105,9 @@ impl Measuring<'_> {
             let right =
                 places.iter().zip(&written).map(|(place, text)| accuracy_of(&asked[*place].answers, text));
             accuracy = right.sum();
+            answers = written;
         }
-        Ok(Measured { loss: loss.value.read()?, tokens: batch.tokens() as f64, accuracy })
+        Ok(Measured { loss: loss.value.read()?, tokens: batch.tokens() as f64, accuracy, written: answers })
     }
 
     /// The same of a set, where question `i` is asked of the image of question `images[i]`.
@@ -141,6 +144,7 @@ impl Measuring<'_> {
             all.loss += part.loss;
             all.tokens += part.tokens;
             all.accuracy += part.accuracy;
+            all.written.extend(part.written);
         }
         Ok(all)
     }

@@ -1,23 +1,19 @@
 //! The quick start's finished run on held-out images; what is exported on the way writes the captions.
 
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use blip2_dataset::corpus::samples::Sample;
-use blip2_evaluation::caption_loss;
 use blip2_evaluation::captioning::Captioner;
 use blip2_images::RgbImage;
 use blip2_model::language::generation::GenerateOptions;
 use blip2_pages::quickstart_page::{CaptionLosses, CaptionedPicture, RetrievalScores};
 use blip2_tensors::device::DeviceError;
-use blip2_worker::config::stage::NumberedStage;
 use blip2_worker::evaluate::{Evaluator, Scores};
 use blip2_worker::export::{ExportOptions, Layout, export as write_layout};
-use blip2_worker::{NamedState, model_here};
-use image::ImageFormat;
+use blip2_worker::model_here;
 
-use crate::commands::checkpoint::{Target, read_state};
 use crate::commands::eval::{clip_recall, held_out, retrieval_scores};
+use crate::commands::quickstart::ends::{StageEnd, caption_losses, ends_of, evenly, png};
 use crate::config::RunConfig;
 use crate::error::CliError;
 
@@ -31,30 +27,16 @@ pub(super) struct RunEvaluation {
     pub(super) digest: String,
 }
 
-/// A stage that was trained, and its end.
-type StageEnd = (NumberedStage, NamedState);
-
 /// Exports the run's end to `export` and measures all stages on the held-out files of the configuration.
 pub(super) async fn evaluate(config: &RunConfig, export: PathBuf) -> Result<RunEvaluation, CliError> {
     let samples = held_out(&config.eval.test, &config.data.columns, config.data.max_pixels).await?;
-    let mut ends = Vec::new();
-    for stage in config.trained_stages() {
-        ends.push(end_of(config, &stage).await?);
-    }
+    let ends = ends_of(config).await?;
     let mut config = config.clone();
     config.model = config.worker().with_models_here().await?.model;
     config.eval.clip = model_here("eval.clip", &config.eval.clip).await?;
     tokio::task::spawn_blocking(move || compute(&config, &ends, &samples, &export))
         .await
         .map_err(|error| CliError::failed(format!("the evaluation thread failed: {error}")))?
-}
-
-async fn end_of(config: &RunConfig, stage: &NumberedStage) -> Result<StageEnd, CliError> {
-    let target = Target::resolve(&config.run.root).await?;
-    let what = format!("stage {} ({})", stage.number, stage.name());
-    let wanted = |other: &NumberedStage| other.number == stage.number;
-    let (record, stage) = target.record_of_stage(&config.worker(), &what, wanted).await?;
-    Ok((stage, read_state(&target.root, &record).await?))
 }
 
 fn compute(
@@ -88,14 +70,6 @@ fn compute(
     Ok(evaluation)
 }
 
-fn caption_losses(losses: caption_loss::CaptionLosses) -> CaptionLosses {
-    CaptionLosses {
-        with_images: losses.with_images,
-        shuffled: losses.shuffled,
-        language_model: losses.language_model,
-    }
-}
-
 /// Captions by the exported folder, so that the report shows what others will load.
 fn captioned(
     config: &RunConfig,
@@ -125,38 +99,4 @@ fn captioned(
             })
         })
         .collect()
-}
-
-/// So many of the items, evenly spaced: neighbours show the same concept.
-fn evenly<T>(items: &[T], count: usize) -> Vec<&T> {
-    let count = count.min(items.len());
-    (0..count).map(|index| &items[index * items.len() / count]).collect()
-}
-
-fn png(image: &RgbImage) -> Result<Vec<u8>, CliError> {
-    let mut bytes = Cursor::new(Vec::new());
-    image
-        .write_to(&mut bytes, ImageFormat::Png)
-        .map_err(|error| CliError::failed(format!("a picture of the report cannot be encoded: {error}")))?;
-    Ok(bytes.into_inner())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn items_are_taken_evenly() {
-        let items: Vec<usize> = (0..540).collect();
-        let taken = evenly(&items, 40);
-        assert_eq!((taken.len(), *taken[0], *taken[1], *taken[39]), (40, 0, 13, 526));
-        assert_eq!(evenly(&items[..3], 40).len(), 3);
-        assert!(evenly(&items[..0], 40).is_empty());
-    }
-
-    #[test]
-    fn images_become_png() {
-        let image = RgbImage::from_pixel(4, 4, image::Rgb([1, 2, 3]));
-        assert_eq!(&png(&image).unwrap()[1..4], b"PNG");
-    }
 }
