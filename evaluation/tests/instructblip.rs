@@ -126,7 +126,7 @@ fn what_is_written_depends_on_what_the_qformer_reads_and_not_on_what_is_read_bes
     let place = tempfile::tempdir().unwrap();
     for (number, (language_model, tokenizer)) in families().into_iter().enumerate() {
         let folder = place.path().join(number.to_string());
-        export((language_model, tokenizer), QFormerReads::Question, 1.0, &folder);
+        export((language_model, tokenizer), QFormerReads::Question, 0.3, &folder);
         let captioner = Captioner::open_on(&folder, Device::flex()).unwrap();
         let asked: Vec<Asked> = words()
             .map(|word| Asked { prompt: "Question:".into(), qformer: format!("what is {word}?") })
@@ -153,7 +153,7 @@ fn of_a_text_that_is_longer_than_the_positions_the_end_is_read() {
     let [(opt, tokenizer), _, _] = families();
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("model");
-    export((opt, tokenizer), QFormerReads::Question, 1.0, &folder);
+    export((opt, tokenizer), QFormerReads::Question, 0.3, &folder);
     let captioner = Captioner::open_on(&folder, Device::flex()).unwrap();
     let long = "red ".repeat(80);
     let asked: Vec<Asked> = [format!("blue {long}apple")]
