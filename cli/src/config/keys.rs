@@ -71,8 +71,8 @@ fn last_line_around(section: &str) -> usize {
     }
 }
 
-/// The default of a key that is not stored where it has it: what the mark says or what is declared, or nothing
-/// of its type.
+/// The default of a key that is not stored where it has it: what the mark says or what is declared, or
+/// nothing of its type.
 fn default_if_set(schema: &Json, key: &str) -> Value {
     let own = schema::at(schema, key).unwrap_or(&Json::Null);
     if let Json::String(otherwise) = &own[schema::STORED_IF_SET] {
