@@ -1,7 +1,7 @@
 //! Compiles the `.proto` files in Rust: no `protoc` is needed.
 
 const FILES: [&str; 3] =
-    ["proto/blip2/v1/coordinator.proto", "proto/blip2/v1/curation.proto", "proto/blip2/v1/exchange.proto"];
+    ["proto/blip2/v1/coordinator.proto", "proto/blip2/v1/exchange.proto", "proto/blip2/v1/leases.proto"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     for file in FILES {

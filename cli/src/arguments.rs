@@ -51,7 +51,7 @@ pub(crate) enum Command {
     Report(ReportArguments),
     /// Recompute from the store which rows the committed steps used, and compare with every checkpoint.
     Audit(AuditArguments),
-    /// Measure a run on Parquet files it was not trained on.
+    /// Measure a model on images it was not trained on, or score results.
     Eval(EvalArguments),
     /// Write texts for images with an exported model.
     Generate(GenerateArguments),

@@ -12,6 +12,7 @@ pub(crate) mod devices;
 pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod import;
+pub(crate) mod leasing;
 pub(crate) mod models;
 pub(crate) mod quickstart;
 pub(crate) mod report;
@@ -45,7 +46,7 @@ pub(crate) fn print_text(text: &str) -> Result<(), CliError> {
 }
 
 /// Goes on when nobody reads what was printed.
-fn even_unread(printed: Result<(), CliError>) -> Result<(), CliError> {
+pub(crate) fn even_unread(printed: Result<(), CliError>) -> Result<(), CliError> {
     match printed {
         Err(CliError::OutputClosed) => Ok(()),
         printed => printed,

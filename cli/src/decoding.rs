@@ -112,6 +112,7 @@ impl DecodingArguments {
             min_new_tokens: self.min_new_tokens,
             beams: self.beams as usize,
             length_penalty: self.length_penalty,
+            length_offset: 0,
             repetition_penalty: self.repetition_penalty,
             early_stopping: match self.early_stopping {
                 Early::Heuristic => EarlyStopping::Heuristic,

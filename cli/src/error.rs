@@ -107,6 +107,12 @@ impl From<blip2_evaluation::EvaluationError> for CliError {
     }
 }
 
+impl From<blip2_evaluation::job_error::JobError> for CliError {
+    fn from(error: blip2_evaluation::job_error::JobError) -> Self {
+        CliError::Reported { exit: error.exit(), message: error.to_string() }
+    }
+}
+
 impl From<blip2_evaluation::error::tools::ToolError> for CliError {
     fn from(error: blip2_evaluation::error::tools::ToolError) -> Self {
         CliError::Reported { exit: error.exit(), message: error.to_string() }
@@ -122,6 +128,13 @@ impl From<blip2_evaluation::file_error::FileError> for CliError {
 impl From<blip2_curation::CurationError> for CliError {
     fn from(error: blip2_curation::CurationError) -> Self {
         CliError::Reported { exit: error.exit(), message: error.to_string() }
+    }
+}
+
+impl From<blip2_leases::error::LeaseError> for CliError {
+    fn from(error: blip2_leases::error::LeaseError) -> Self {
+        // A lease that was refused ends a worker as a curation's does.
+        blip2_curation::CurationError::from(error).into()
     }
 }
 

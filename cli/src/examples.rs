@@ -47,9 +47,31 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     ("checkpoint import", &["checkpoint import runs/mine --from models/blip2-opt-2.7b --config mine.toml"]),
     ("audit", &["audit runs/mine", "audit --simulate"]),
-    ("eval retrieval", &["eval retrieval --model runs/mine --data 'held-out/*.parquet'"]),
-    ("eval caption", &["eval caption --model runs/mine --data held-out.parquet --json"]),
-    ("eval vqa", &["eval vqa --model runs/mine --data held-out.parquet"]),
+    (
+        "eval retrieval",
+        &[
+            "eval retrieval --model runs/mine --data 'held-out/*.parquet'",
+            "eval retrieval --model retriever --data coco_karpathy_test.json --images coco --out recalls",
+        ],
+    ),
+    (
+        "eval caption",
+        &[
+            "eval caption --model runs/mine --data held-out.parquet --json",
+            "eval caption --model export --data captions.jsonl --out captions --report captions.html",
+            "eval caption --model export --data coco_karpathy_test.json --images coco --out captions --workers 2",
+        ],
+    ),
+    (
+        "eval vqa",
+        &[
+            "eval vqa --model runs/mine --data held-out.parquet",
+            "eval vqa --model export --data questions.csv --out answers --report answers.html",
+            "eval vqa --model export --data annotations.json --questions questions.json --images val2014 --preset lavis",
+        ],
+    ),
+    ("eval worker", &["eval worker --coordinator http://10.0.0.1:7200 --token-file token"]),
+    ("eval itm", &["eval itm --model retriever --data captions.jsonl --out pairs"]),
     (
         "eval score",
         &[
@@ -64,6 +86,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &[
             "generate --model export --image a.jpg b.png --beams 5",
             "generate --model export --image a.jpg --prompt Photo --sample --samples 3",
+            "generate --model export --image a.jpg --question 'What is the dog doing?'",
         ],
     ),
     (

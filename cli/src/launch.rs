@@ -40,6 +40,8 @@ pub(crate) enum WorkerCommand {
     Train,
     /// Tasks of a curation.
     Curate,
+    /// Units of an evaluation.
+    Evaluate,
 }
 
 impl WorkerCommand {
@@ -48,6 +50,7 @@ impl WorkerCommand {
         match self {
             Self::Train => &["worker", "--listen", "127.0.0.1:0", "--reconnect-timeout", "0"],
             Self::Curate => &["curate", "worker", "--patience", "2"],
+            Self::Evaluate => &["eval", "worker", "--patience", "2"],
         }
     }
 }

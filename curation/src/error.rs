@@ -3,6 +3,7 @@
 use blip2_dataset::error::DatasetError;
 use blip2_evaluation::EvaluationError;
 use blip2_evaluation::fault::{Cause, FailedDevice, Fault};
+use blip2_leases::error::LeaseError;
 use blip2_model_files::error::ModelError;
 use blip2_run::exit::{Exit, ExitClass};
 use blip2_store::error::StoreError;
@@ -91,6 +92,16 @@ impl ExitClass for CurationError {
             Self::Refused { .. } => Exit::Refused,
             Self::Device(_) => Exit::CardFailed,
             _ => Exit::Failed,
+        }
+    }
+}
+
+impl From<LeaseError> for CurationError {
+    fn from(error: LeaseError) -> Self {
+        match error {
+            LeaseError::Refused { reason } => Self::Refused { reason },
+            LeaseError::Coordinator { address, reason } => Self::Coordinator { address, reason },
+            LeaseError::Server(reason) => Self::Server(reason),
         }
     }
 }

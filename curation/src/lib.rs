@@ -26,20 +26,18 @@
 //!   models.
 //! - [`rules`], [`select`] and [`dedup`] decide: functions of texts, scores and hashes, without a store or a
 //!   model.
-//! - [`leases`] says whose a task is, a state machine without a clock; [`server`] hands leases out over gRPC.
-//!   All of that is soft state: a task is done when its done-record is in the store, and a coordinator that
-//!   is started again begins with those. A lease that is lost costs time and nothing else. [`worker`] asks
-//!   for tasks until there are none.
+//! - [`coordinator`] hands tasks out on leases ([`blip2_leases`]): a task is done when its done-record is in
+//!   the store. [`worker`] asks for tasks until there are none.
 //! - [`config`] is the section `curation` of a configuration, [`report`] what became of a pool.
 //!
 //! The room knows stores, corpora and models. It knows nothing of training: no run, no step, no membership.
 
 pub mod config;
+pub mod coordinator;
 pub mod dedup;
 mod error;
 pub mod finish;
 pub mod job;
-pub mod leases;
 pub mod model_check;
 pub mod models;
 mod part;
@@ -50,7 +48,6 @@ pub mod runs;
 pub mod scored;
 pub mod scoring;
 pub mod select;
-pub mod server;
 pub mod settings;
 pub mod task;
 pub mod task_runner;

@@ -1,11 +1,11 @@
 //! A curation worker's life: it asks for tasks until there are none.
 
-mod lease_client;
 mod options;
 
 use std::time::Duration;
 
 use blip2_evaluation::fault::Fault as _;
+use blip2_leases::client::LeaseClient;
 use blip2_proto::text::{MAX_TEXT, visible};
 use blip2_proto::v1::report_request::Outcome;
 use blip2_proto::v1::{LeasedTask, lease_reply};
@@ -21,7 +21,6 @@ use crate::scoring::{CurationModels, CurationTimes};
 use crate::select::CurationMode;
 use crate::settings::CurationModelSettings;
 use crate::task_runner::TaskRunner;
-use lease_client::LeaseClient;
 pub use options::CurationWorkerOptions;
 
 /// What a worker has done.
@@ -52,8 +51,8 @@ pub(crate) async fn work(
     stop: &CancellationToken,
     open: impl FnOnce(&CurationModelSettings, CurationMode) -> Result<CurationModels> + Send + 'static,
 ) -> Result<CurationWorked> {
-    let coordinator = LeaseClient::connect(&options).await?;
-    let mut config: CurationConfig = toml::from_str(&coordinator.describe().await?.config_toml)
+    let coordinator = LeaseClient::connect(&options.leases).await?;
+    let mut config: CurationConfig = toml::from_str(&coordinator.describe().await?.work)
         .map_err(|error| CurationError::Configuration(format!("the coordinator's configuration: {error}")))?;
     let device = options.device.decide("curation.models.device", &config.models.device);
     let device = device.map_err(|error| CurationError::Configuration(error.to_string()))?;

@@ -5,7 +5,7 @@ mod encoder;
 mod question;
 
 pub use caption::{MAX_CAPTION_WORDS, clean_caption, is_visible};
-pub use encoder::{TextEncoder, TextEncoding, Tokens};
+pub use encoder::{Cut, TextEncoder, TextEncoding, Tokens};
 pub use question::{Answers, Question, clean_question};
 
 #[cfg(test)]
@@ -108,6 +108,28 @@ mod tests {
         assert_eq!(other.encode_plain("red apple").unwrap(), [vec![5], plain.clone()].concat());
         let cut = open(TextEncoding { length: plain.len(), ..encoding }).encode("red apple").unwrap();
         assert!(!cut.ids.contains(&7), "a text that is cut does not end: {:?}", cut.ids);
+    }
+
+    #[test]
+    fn the_first_words_are_left_out_where_the_last_must_stay() {
+        let whole = qformer(64).encode_plain("red green blue yellow apple").unwrap();
+        let open = |length, cut| {
+            let encoding = TextEncoding { cut, ..TextEncoding::new(length, 0) };
+            let encoder = TextEncoder::open(&backbone("qformer-tokenizer"), encoding).unwrap();
+            encoder.encode_plain("red green blue yellow apple").unwrap()
+        };
+        let (length, left_out) = (whole.len() - 2, 2);
+        let last = open(length, Cut::First);
+        assert_eq!(last, [&whole[..1], &whole[1 + left_out..]].concat(), "[CLS] and [SEP] stay");
+        assert_eq!(open(length, Cut::Last)[..length - 1], whole[..length - 1]);
+        assert_eq!(open(whole.len(), Cut::First), whole);
+        // A start token of one's own stays too.
+        let encoding =
+            |length| TextEncoding { start: Some(5), cut: Cut::First, ..TextEncoding::new(length, 1) };
+        let encoder = |length| TextEncoder::open(&backbone("opt-tiny"), encoding(length)).unwrap();
+        let whole = encoder(64).encode_plain("red green blue yellow apple").unwrap();
+        let cut = encoder(4).encode_plain("red green blue yellow apple").unwrap();
+        assert_eq!((cut[0], &cut[1..]), (5, &whole[whole.len() - 3..]));
     }
 
     #[test]

@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
-use blip2_dataset::text::{TextEncoder, TextEncoding};
+use blip2_dataset::text::{Cut, MAX_CAPTION_WORDS, TextEncoder, TextEncoding, clean_question};
 use blip2_model::blip2::Blip2;
+use blip2_model::blip2::asking::QFormerReads;
 use blip2_model::language::generation::GenerateOptions;
+use blip2_model::objectives::questions::Questions;
+use blip2_model_files::tokenizer::QFormerTokenizer;
 use blip2_tensors::device::DeviceName;
 use blip2_tensors::device::read_back::floats;
 use burn::tensor::{Device, Int, Tensor};
@@ -21,6 +24,8 @@ const BATCH: usize = 16;
 pub struct Captioner {
     model: Blip2,
     text: TextEncoder,
+    /// The Q-Former's, where it reads what is asked.
+    questions: Option<TextEncoder>,
     device: Device,
     batch: usize,
 }
@@ -51,12 +56,40 @@ impl From<GenerateOptions> for Decoding {
     }
 }
 
-/// Images as the language model reads them, `[images, queries, width]`.
+/// Images that were looked at: `[images, queries, width]` as the language model reads them, or, for a
+/// Q-Former that looks for what is asked, the encoder's features `[images, P, Dv]`.
 #[derive(Debug, Clone)]
 pub struct SoftPrompts(Tensor<3>);
 
+impl SoftPrompts {
+    /// Those of the images at these places, each as often as it is named.
+    pub fn select(&self, images: &[usize]) -> Self {
+        // A batch has far fewer images than 2^31.
+        let places: Vec<i32> = images.iter().map(|place| *place as i32).collect();
+        let places = Tensor::<1, Int>::from_ints(places.as_slice(), &self.0.device());
+        Self(self.0.clone().select(0, places))
+    }
+}
+
+/// What is asked of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// What the language model continues, or its encoder reads.
+    pub prompt: String,
+    /// What the Q-Former reads beside the image, where it reads.
+    pub qformer: String,
+}
+
+impl Asked {
+    /// The same for both, as InstructBLIP has it.
+    pub fn both(prompt: &str) -> Self {
+        Self { prompt: prompt.to_owned(), qformer: prompt.to_owned() }
+    }
+}
+
 impl Captioner {
-    /// Opens a `Blip2ForConditionalGeneration` folder with its tokenizer.
+    /// Opens a `Blip2ForConditionalGeneration` or `InstructBlipForConditionalGeneration` folder with its
+    /// tokenizers.
     ///
     /// # Errors
     /// A device that is not there, another model, or weights that do not fit its configuration.
@@ -74,12 +107,34 @@ impl Captioner {
         let start = model.language_model().special_tokens().start;
         let encoding = TextEncoding { start, ..TextEncoding::new(room, model.tokens().pad) };
         let text = open_tokenizer(folder, encoding)?;
-        Ok(Self { model, text, device, batch: BATCH })
+        let questions = match model.reads_questions() {
+            true => Some(open_qformer_tokenizer(folder, model.qformer_config().max_positions)?),
+            false => None,
+        };
+        Ok(Self { model, text, questions, device, batch: BATCH })
     }
 
     /// Encodes so many images, and writes so many texts, at a time.
     pub fn with_batch(self, batch: usize) -> Self {
         Self { batch: batch.max(1), ..self }
+    }
+
+    /// Reads images of `side` pixels; position tables are resized.
+    ///
+    /// # Errors
+    /// A size that is not a multiple of the patches'.
+    pub fn resized(self, side: usize) -> Result<Self> {
+        Ok(Self { model: self.model.resized(side)?, ..self })
+    }
+
+    /// Side of its images, pixels.
+    pub fn image_size(&self) -> usize {
+        self.model.encoder().image_size()
+    }
+
+    /// Whether its language model reads the prompt in an encoder of its own, as T5 does.
+    pub fn is_encoder_decoder(&self) -> bool {
+        self.model.language_model().is_encoder_decoder()
     }
 
     /// Tokens that a prompt and its continuation may have together.
@@ -95,6 +150,27 @@ impl Captioner {
         Ok(self.text.encode_plain(prompt)?.len())
     }
 
+    /// Whether its Q-Former reads what is asked, beside the image.
+    pub fn reads_questions(&self) -> bool {
+        self.questions.is_some()
+    }
+
+    /// A question in the words in which the model was trained to answer: cleaned as in training.
+    pub fn question(&self, question: &str) -> Asked {
+        let question = clean_question(question, MAX_CAPTION_WORDS);
+        self.asked(&question, self.model.asking().prompt_of(&question))
+    }
+
+    /// The question that `prompt` ends with, where there is one and the Q-Former reads that alone, or else
+    /// the prompt for both.
+    pub fn asked(&self, question: &str, prompt: String) -> Asked {
+        let qformer = match self.model.asking().qformer {
+            QFormerReads::Question if !question.is_empty() => question.to_owned(),
+            _ => prompt.clone(),
+        };
+        Asked { prompt, qformer }
+    }
+
     /// Encodes images once, to write about them as often as wanted.
     ///
     /// # Errors
@@ -104,7 +180,10 @@ impl Captioner {
         let mut soft_prompts = Vec::new();
         for images in images.chunks(self.batch) {
             let pixels = transform.tensor(images.iter(), &self.device)?;
-            soft_prompts.push(self.model.soft_prompt(pixels)?);
+            soft_prompts.push(match self.questions {
+                Some(_) => self.model.encoder().forward(pixels)?,
+                None => self.model.soft_prompt(pixels)?,
+            });
         }
         Ok(SoftPrompts(Tensor::cat(soft_prompts, 0)))
     }
@@ -131,15 +210,30 @@ impl Captioner {
         Ok(all)
     }
 
-    /// Continues each image's prompt; for each prompt as many texts as `decoding.samples`.
+    /// Continues each image's prompt, which a Q-Former that reads reads too; for each prompt as many texts as
+    /// `decoding.samples`.
     ///
     /// # Errors
-    /// A prompt that leaves no room for the longest text, options that contradict each other, numbers of
-    /// draws that are not one for each text.
+    /// As of [`Captioner::answer`].
     pub fn generate(
         &self,
         soft_prompts: &SoftPrompts,
         prompts: &[String],
+        decoding: &Decoding,
+    ) -> Result<Vec<Vec<Caption>>> {
+        let asked: Vec<Asked> = prompts.iter().map(|prompt| Asked::both(prompt)).collect();
+        self.answer(soft_prompts, &asked, decoding)
+    }
+
+    /// Writes what is asked of each image; for each as many texts as `decoding.samples`.
+    ///
+    /// # Errors
+    /// A prompt that leaves no room for the longest text, options that contradict each other, numbers of
+    /// draws that are not one for each text.
+    pub fn answer(
+        &self,
+        soft_prompts: &SoftPrompts,
+        asked: &[Asked],
         decoding: &Decoding,
     ) -> Result<Vec<Vec<Caption>>> {
         let mut options = decoding.options.clone();
@@ -147,13 +241,13 @@ impl Captioner {
             options.eos = self.model.tokens().eos.clone();
         }
         let samples = decoding.samples.max(1);
-        let mut rows = Vec::with_capacity(prompts.len() * samples);
-        for (index, prompt) in prompts.iter().enumerate() {
-            let ids = self.prompt_ids(prompt, options.max_new_tokens)?;
+        let mut rows = Vec::with_capacity(asked.len() * samples);
+        for (index, asked) in asked.iter().enumerate() {
+            let ids = self.prompt_ids(&asked.prompt, options.max_new_tokens)?;
             rows.extend((0..samples).map(|_| (index, ids.clone())));
         }
         let stop = |tokens: &[u32]| self.stops(tokens, &decoding.stop);
-        let mut captions = vec![Vec::with_capacity(samples); prompts.len()];
+        let mut captions = vec![Vec::with_capacity(samples); asked.len()];
         let numbers = draw_numbers(&options, rows.len())?;
         for (rows, numbers) in rows.chunks(self.batch).zip(numbers.chunks(self.batch)) {
             let images: Vec<i32> = rows.iter().map(|(index, _)| *index as i32).collect();
@@ -163,7 +257,8 @@ impl Captioner {
             if let Some(sampling) = &mut options.sampling {
                 sampling.numbers = numbers.to_vec();
             }
-            let soft_prompts = soft_prompts.0.clone().select(0, images);
+            let texts: Vec<&str> = rows.iter().map(|(index, _)| asked[*index].qformer.as_str()).collect();
+            let soft_prompts = self.soft_prompts(soft_prompts.0.clone().select(0, images), &texts)?;
             for ((index, _), tokens) in
                 rows.iter().zip(self.model.generate_from(soft_prompts, &ids, &options, &stop)?)
             {
@@ -172,6 +267,24 @@ impl Captioner {
             }
         }
         Ok(captions)
+    }
+
+    /// What the language model reads of images that were looked at, one for each of `texts`, which the
+    /// Q-Former reads, if it does.
+    fn soft_prompts(&self, looked_at: Tensor<3>, texts: &[&str]) -> Result<Tensor<3>> {
+        let Some(encoder) = &self.questions else { return Ok(looked_at) };
+        let texts: Vec<Vec<u32>> =
+            texts.iter().map(|text| encoder.encode_plain(text)).collect::<std::result::Result<_, _>>()?;
+        let longest = texts.iter().map(Vec::len).max().unwrap_or_default();
+        let (mut ids, mut mask) = (Vec::new(), Vec::new());
+        for text in &texts {
+            let padding = longest - text.len();
+            // Vocabularies are far smaller than 2^31.
+            ids.extend(text.iter().map(|id| *id as i32));
+            ids.extend(std::iter::repeat_n(encoder.encoding().pad_id as i32, padding));
+            mask.extend(std::iter::repeat_n(1, text.len()).chain(std::iter::repeat_n(0, padding)));
+        }
+        Ok(self.model.soft_prompt_asked(looked_at, Questions { ids: &ids, mask: &mask })?)
     }
 
     /// Tokens of a prompt that leaves room for `new` ones.
@@ -211,6 +324,17 @@ impl Captioner {
         // Ids that were generated are in the vocabulary, so they decode.
         !stop.is_empty() && self.text.decode(tokens, true).is_ok_and(|text| until_stop(&text, stop) != text)
     }
+}
+
+/// The Q-Former's tokenizer of a folder. Of a text that is longer than its positions the first words are left
+/// out: what is asked stands at the end.
+fn open_qformer_tokenizer(folder: &Path, length: usize) -> Result<TextEncoder> {
+    let QFormerTokenizer { origin, content, .. } = QFormerTokenizer::open(folder)?;
+    let open = |pad| {
+        let encoding = TextEncoding { cut: Cut::First, ..TextEncoding::new(length, pad) };
+        TextEncoder::from_json(&content, &origin, encoding)
+    };
+    Ok(open(open(0)?.id_of("[PAD]").unwrap_or(0))?)
 }
 
 /// What keys the draws of each of `texts` texts.

@@ -3,6 +3,7 @@
 use blip2_dataset::corpus::samples::Sample;
 use blip2_model::vision::ImageEncoder;
 use burn::tensor::{Device, Tensor};
+use image::RgbImage;
 
 use crate::error::Result;
 use crate::image_transform::ImageTransform;
@@ -36,6 +37,18 @@ impl SampleEncoder {
     /// Where it computes.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// `image_features` of some images, `[images, tokens, width]`.
+    ///
+    /// # Errors
+    /// An image that cannot be prepared, a device that fails.
+    pub fn features(&self, images: &[RgbImage]) -> Result<Tensor<3>> {
+        let batches = images.chunks(BATCH).map(|images| {
+            let pixels = self.transform.tensor(images.iter(), &self.device)?;
+            Ok(self.encoder.forward(pixels)?)
+        });
+        Ok(Tensor::cat(batches.collect::<Result<Vec<_>>>()?, 0))
     }
 
     /// `image_features` of the samples in batches, `[b, tokens, width]` each; the batches come one after the

@@ -142,6 +142,11 @@ impl ImageProcessor {
         Ok(Self { fitting: read.fitting.resized(otherwise.fitting.side()), ..read })
     }
 
+    /// The same, for images of `side` pixels.
+    pub fn resized(self, side: usize) -> Self {
+        Self { fitting: self.fitting.resized(side), ..self }
+    }
+
     /// The content of a `preprocessor_config.json` of BLIP-2.
     pub fn to_json(&self) -> Value {
         let resample = RESAMPLINGS.iter().position(|resampling| *resampling == self.resampling);

@@ -11,7 +11,7 @@ mod settings;
 mod word_pieces;
 
 pub use content::{TokenizerKind, has_tokenizer_json, tokenizer_content, tokenizer_json};
-pub use qformer::{DECODER_START, QFormerTokenizer};
+pub use qformer::{BESIDE, DECODER_START, QFormerTokenizer};
 pub use settings::{named_token, settings};
 
 #[cfg(test)]

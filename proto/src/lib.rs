@@ -3,8 +3,8 @@
 //!
 //! - [`v1`] is the contract as generated. `coordinator.proto` is a worker's life in a run: one bidirectional
 //!   stream, ordered both ways. `exchange.proto` is what members send each other inside a step.
-//!   `curation.proto` hands out the tasks of a curation. Bulk fields (`Chunk`, `StateChunk`) are
-//!   [`bytes::Bytes`]: a received chunk is a view of the frame it came in.
+//!   `leases.proto` hands out the tasks of a curation or an evaluation. Bulk fields (`Chunk`, `StateChunk`)
+//!   are [`bytes::Bytes`]: a received chunk is a view of the frame it came in.
 //! - [`bounds`] says how long messages and their fields may be, [`text`] makes the text of others fit to be
 //!   shown.
 //! - [`transport`] decides about sockets, HTTP/2 and TLS, [`token`] about who is let in.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as Answer;
-use blip2_proto::v1::curation_client::CurationClient;
+use blip2_proto::v1::leases_client::LeasesClient;
 use blip2_proto::v1::worker_message::Kind;
-use blip2_proto::v1::{CurationStatusRequest, Hello, RefusalCode, StatusRequest, WorkerMessage};
+use blip2_proto::v1::{Hello, LeaseStatusRequest, RefusalCode, StatusRequest, WorkerMessage};
 use blip2_random::KeyedRng;
 use blip2_tests::cluster::Cluster;
 use blip2_tests::need::Need;
@@ -227,8 +227,8 @@ async fn a_curation_tells_strangers_nothing() {
     let curation = start(blip2(&[&known[..], &["--listen", "127.0.0.1:0", "--token-file", &token]].concat()));
     let url = format!("http://{}", curation.listening());
     let ask = |token: &str| {
-        let (url, request) = (url.clone(), CurationStatusRequest { token: token.into() });
-        async move { CurationClient::connect(url).await.expect("it listens").curation_status(request).await }
+        let (url, request) = (url.clone(), LeaseStatusRequest { token: token.into() });
+        async move { LeasesClient::connect(url).await.expect("it listens").lease_status(request).await }
     };
     for wrong in ["", "another secret"] {
         assert_eq!(ask(wrong).await.expect_err(wrong).code(), tonic::Code::PermissionDenied);

@@ -12,12 +12,15 @@ use blip2_images::transform::TrainTransform;
 use blip2_model_files::weights::WeightSource;
 use blip2_tensors::device::placement::Placement;
 use blip2_tensors::device::{DeviceName, Present};
+use blip2_tensors::train::flat::{FlatLayout, FlatTensor};
 
 use crate::config::WorkerConfig;
+use crate::config::stage::NumberedStage;
 use crate::config::valid::ValidConfig;
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
-use crate::state::empty_model;
+use crate::state::{empty_model, is_of_encoder};
+use crate::text_half::{TextHalf, not_named};
 
 /// Side of the pictures that are read to see whether they can be.
 const TRIAL_PIXELS: usize = 32;
@@ -48,7 +51,8 @@ pub fn check(
         check_device(&config.train.device)?;
     }
     // What lies elsewhere is looked at where it is fetched.
-    if config.model.folders().any(|folder| folder.contains("://")) {
+    let text_halves = config.text_halves().map(|(_, place)| place);
+    if config.model.folders().chain(text_halves).any(|folder| folder.contains("://")) {
         return Ok(());
     }
     let frozen = check_models(config)?;
@@ -69,19 +73,54 @@ fn check_device(name: &str) -> Result<()> {
 fn check_models(config: &WorkerConfig) -> Result<FrozenModels> {
     let frozen = config.frozen_models_at(&Placement::nowhere())?;
     let device = frozen.device.clone().autodiff();
-    for stage in config.trained_stages() {
-        empty_model(&stage, config, frozen.sizes, &device)?;
-    }
     let (bert, init) = (config.model.qformer_init.as_str(), config.model.init_checkpoint.as_str());
     if !bert.is_empty() {
         WeightSource::open_bert(Path::new(bert))
             .map_err(|error| WorkerError::of_model("model.qformer_init", bert, error))?;
     }
+    let mut beginning = None;
     if !init.is_empty() {
-        WeightSource::open_published(Path::new(init))
-            .map_err(|error| WorkerError::of_model("model.init_checkpoint", init, error))?;
+        let source = WeightSource::open_published(Path::new(init));
+        beginning =
+            Some(source.map_err(|error| WorkerError::of_model("model.init_checkpoint", init, error))?);
+    }
+    let mut before: Option<FlatLayout> = None;
+    for stage in config.trained_stages() {
+        let layout = empty_model(&stage, config, frozen.sizes, &device)?.tensors().layout()?;
+        match (&before, &beginning) {
+            (Some(before), _) => {
+                let origin = "the stage before";
+                check_text_half(&stage, &layout, origin, |tensor| before.get(tensor).is_some())?;
+            }
+            (None, Some(init)) => {
+                check_text_half(&stage, &layout, "model.init_checkpoint", |tensor| init.contains(tensor))?;
+            }
+            (None, None) => {}
+        }
+        before = Some(layout);
     }
     Ok(frozen)
+}
+
+/// Whether the parts for texts that a stage continues with are there, in what comes before it or in its text
+/// half.
+fn check_text_half(
+    stage: &NumberedStage,
+    layout: &FlatLayout,
+    origin: &str,
+    is_before: impl Fn(&str) -> bool,
+) -> Result<()> {
+    if stage.settings.task.trained().text_half().is_none() {
+        return Ok(());
+    }
+    // An image encoder that no weights have is that of its own file.
+    let is_missing = |tensor: &&FlatTensor| !is_before(&tensor.name) && !is_of_encoder(&tensor.name);
+    let missing: Vec<&FlatTensor> = layout.tensors().iter().filter(is_missing).collect();
+    let [first, ..] = &missing[..] else { return Ok(()) };
+    match TextHalf::open(stage)? {
+        Some(text_half) => missing.iter().try_for_each(|tensor| text_half.expect(tensor)),
+        None => Err(not_named(stage, origin, missing.len(), layout.tensors().len(), &first.name)),
+    }
 }
 
 /// Whether a row of the corpus can be read, decoded and cut into tokens, by the very code that reads it in

@@ -7,12 +7,14 @@ use blip2_dataset::corpus::samples::Sample;
 use blip2_evaluation::image_transform::ImageTransform;
 use blip2_evaluation::retrieval::{self, Retrieval};
 use blip2_evaluation::sample_encoder::SampleEncoder;
+use blip2_model::blip2::asking::PLACE;
 use burn::tensor::Device;
 
+use crate::answering::Answerer;
 use crate::checkpoint::NamedState;
 use crate::config::WorkerConfig;
 use crate::config::stage::NumberedStage;
-use crate::error::Result;
+use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenSizes;
 use crate::image_processor::image_processor;
 use crate::language::Language;
@@ -20,7 +22,7 @@ use crate::open::{device, image_encoder, placement, qformer_vocabulary};
 use crate::settings::train::StepSettings;
 use crate::state::TrainState;
 use crate::task::scores::EvaluationSet;
-pub use crate::task::scores::{AnswerScores, Measure, Scores, WrittenAnswer};
+pub use crate::task::scores::{AnswerScores, Measure, SampleAnswer, Scores};
 
 /// The models of a run's checkpoints, without autodiff.
 pub struct Evaluator {
@@ -42,18 +44,48 @@ impl Evaluator {
     /// What `stage`'s task measures of a state of it.
     pub fn scores(&self, stage: &NumberedStage, state: &NamedState, samples: &[Sample]) -> Result<Scores> {
         let WorkerConfig { train, model, .. } = &self.config;
-        let language = match stage.settings.task.trained().language_texts(stage.number, stage.name()) {
-            Some(texts) => Some(Language::open(train, model, &[texts], &placement(model, &self.device)?)?),
-            None => None,
-        };
-        let sizes = FrozenSizes {
-            image_width: self.images.encoder().width(),
-            vocab: qformer_vocabulary(model)?.0,
-            language_width: language.as_ref().map_or(0, |language| language.model.width()),
-        };
-        let state = TrainState::restore(stage.clone(), &self.config, sizes, state, &self.device)?;
+        let language = self.language(stage)?;
+        let state = self.restored(stage, state, language.as_ref())?;
         let language = language.as_ref();
         state.task.scores(&EvaluationSet { train, model, images: &self.images, samples, language })
+    }
+
+    /// A state of a stage that answers questions, as what answers them, `batch` at a time.
+    ///
+    /// # Errors
+    /// A stage that answers none, models that do not open, a state of other models.
+    pub fn answerer(self, stage: &NumberedStage, state: &NamedState, batch: usize) -> Result<Answerer> {
+        let Some(language) = self.language(stage)?.filter(|_| stage.settings.task.asks()) else {
+            let reason = format!("stage `{}` answers no questions", stage.name());
+            return Err(WorkerError::Configuration(reason));
+        };
+        let task = self.restored(stage, state, Some(&language))?.task;
+        let (before, after) = language.answers(stage.number)?.around();
+        let prompt = format!("{before}{PLACE}{after}");
+        let Self { config, images, .. } = self;
+        Ok(Answerer { model: config.model, images, language, task, prompt, batch: batch.max(1) })
+    }
+
+    /// The language model of a stage that has one.
+    fn language(&self, stage: &NumberedStage) -> Result<Option<Language>> {
+        let WorkerConfig { train, model, .. } = &self.config;
+        let texts = stage.settings.task.trained().language_texts(stage.number, stage.name());
+        let place = placement(model, &self.device)?;
+        texts.map(|texts| Language::open(train, model, &[texts], &place)).transpose()
+    }
+
+    fn restored(
+        &self,
+        stage: &NumberedStage,
+        state: &NamedState,
+        language: Option<&Language>,
+    ) -> Result<TrainState> {
+        let sizes = FrozenSizes {
+            image_width: self.images.encoder().width(),
+            vocab: qformer_vocabulary(&self.config.model)?.0,
+            language_width: language.map_or(0, |language| language.model.width()),
+        };
+        TrainState::restore(stage.clone(), &self.config, sizes, state, &self.device)
     }
 }
 

@@ -3,6 +3,8 @@
 mod answers;
 mod batch;
 mod encoding;
+#[cfg(test)]
+mod golden;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +19,7 @@ use blip2_random::KeyedRng;
 use blip2_tensors::device::placement::Placement;
 use blip2_tensors::nn::tensors::compute_in;
 
-pub(crate) use answers::{AnswerTexts, AskedText, PLACE};
+pub(crate) use answers::{AnswerTexts, AskedText, GeneratedAnswer};
 pub(crate) use batch::CaptionBatch;
 use batch::Flat;
 use encoding::encoding;
@@ -53,6 +55,8 @@ pub struct LanguageTexts<'a> {
     pub text_length: usize,
     /// Tokens of an answer, where the stage answers questions.
     pub answer_length: Option<usize>,
+    /// Whether the questions are whole instructions, which no prompt stands around.
+    pub instructed: bool,
 }
 
 /// A stage's captions as texts of the language model.
@@ -103,7 +107,15 @@ impl Language {
                         .map_err(|error| of_language_model(settings, error))
                 };
                 let lengths = (texts.text_length, answer_length);
-                answers.insert(texts.stage, AnswerTexts::open(texts.prompt, lengths, encoder_decoder, open)?);
+                let of_stage = match (texts.instructed, tokens.eos.first()) {
+                    (true, Some(end)) => AnswerTexts::of_instructions(lengths, *end, encoder_decoder, open)?,
+                    (true, None) => {
+                        let error = WorkerError::Configuration("it names no end token".into());
+                        return Err(of_language_model(settings, error));
+                    }
+                    (false, _) => AnswerTexts::open(texts.prompt, lengths, encoder_decoder, open)?,
+                };
+                answers.insert(texts.stage, of_stage);
                 continue;
             }
             let encoding = encoding(texts.text_length, texts.prompt, &tokens, encoder_decoder);
@@ -240,8 +252,14 @@ mod tests {
         let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones");
         let language_model = assets.join(language_model).display().to_string();
         let settings = ModelSettings { language_model, ..ModelSettings::default() };
-        let texts =
-            LanguageTexts { stage: 2, name: "generate", prompt, text_length: 10, answer_length: None };
+        let texts = LanguageTexts {
+            stage: 2,
+            name: "generate",
+            prompt,
+            text_length: 10,
+            answer_length: None,
+            instructed: false,
+        };
         Language::open(&StepSettings::default(), &settings, &[texts], &Device::flex()).unwrap()
     }
 

@@ -11,13 +11,14 @@
 //! | [`member`], `session` | a worker's life: what is decided, without clock or network, and the shell that does it |
 //! | `compute` | the thread that does one order at a time: enters an epoch, reduces a step, applies a commit |
 //! | [`step`], [`task`], `sum` | a step: what all tasks share, what each computes, how its slots are summed and land |
-//! | `state`, `checkpoint`, `upload` | what a member holds between steps, as parts of a checkpoint, on its way to the store |
+//! | `state`, `text_half`, `checkpoint`, `upload` | what a member holds between steps, what it begins with, its way to the store |
 //! | `batches`, `pixels`, [`language`] | what a stage reads of the corpus, and its way to the device |
 //! | [`frozen_models`], [`open`], `warm_up`, `own_device` | what a run computes with |
 //! | [`config`], [`settings`], `places` | what a run is told |
 //! | `check`, `model_check`, `published_sizes` | what can be known before a run is begun |
-//! | [`evaluate`], [`mod@import`], [`mod@export`] | a checkpoint measured; published weights in and out |
+//! | [`evaluate`], `answering`, [`mod@import`], [`mod@export`] | a checkpoint measured; published weights in and out |
 
+mod answering;
 mod batches;
 mod check;
 mod checkpoint;
@@ -43,10 +44,12 @@ mod state;
 pub mod step;
 mod sum;
 pub mod task;
+mod text_half;
 mod upload;
 mod warm_up;
 mod wire_values;
 
+pub use answering::Answerer;
 pub use batches::{BatchRange, start_loader};
 pub use check::{Place, check};
 pub use checkpoint::{NamedState, read_checkpoint};

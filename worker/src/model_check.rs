@@ -21,8 +21,9 @@ use crate::open::qformer_vocabulary;
 use crate::published_sizes::compare_folder;
 use crate::settings::model::FrozenDtype;
 use crate::settings::train::Compute;
-use crate::state::empty_model;
+use crate::state::{empty_model, is_of_encoder};
 use crate::task::TaskModel;
+use crate::text_half::{TextHalf, key_of, not_named};
 
 /// All models of a configuration.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -206,7 +207,9 @@ fn check_qformer(
     }
     if let (false, Ok(first)) = (config.model.init_checkpoint.is_empty(), config.first_stage()) {
         let model = models.into_iter().next().filter(|_| fits).map(|(_, model)| model);
-        check.parts.push(check_init(config, named, &first, model));
+        let (init, text_half) = check_init(config, named, &first, model);
+        check.parts.push(init);
+        check.parts.extend(text_half);
     }
 }
 
@@ -231,16 +234,18 @@ fn check_bert(
     report
 }
 
-/// The checkpoint that the run's first stage begins from.
+/// The checkpoint that the run's first stage begins from, and the weights that it takes the parts for texts
+/// from, if it names some.
 fn check_init(
     config: &WorkerConfig,
     named: &WorkerConfig,
     first: &NumberedStage,
     model: Option<Box<dyn TaskModel>>,
-) -> PartReport {
+) -> (PartReport, Option<PartReport>) {
     let place = config.model.init_checkpoint.as_str();
     let mut report = PartReport::open("checkpoint to start from", "model.init_checkpoint", place);
     report.place = redacted(&named.model.init_checkpoint);
+    let mut half = open_text_half(config, named, first);
     if report.is_there()
         && let Some(source) = report.note(WeightSource::open_published(Path::new(place)))
     {
@@ -248,33 +253,69 @@ fn check_init(
         report.list(&source);
         report.note(compare_folder(&config.model, Path::new(place)));
         if let Some(layout) = model.and_then(|mut model| report.note(model.tensors().layout())) {
-            note_beginning(&mut report, first, &layout, &source);
+            note_beginning(&mut report, first, &layout, &source, half.as_mut());
         }
     }
-    report
+    (report, half.map(|(report, _)| report))
 }
 
-/// The tensors of a stage that a checkpoint must have; those that only this stage has may begin anew.
+/// A report with what it is of.
+type TextHalfReport = (PartReport, Option<TextHalf>);
+
+/// The weights that a stage names for the Q-Former's parts for texts, if it names some.
+fn open_text_half(
+    config: &WorkerConfig,
+    named: &WorkerConfig,
+    stage: &NumberedStage,
+) -> Option<TextHalfReport> {
+    let key = key_of(stage.name());
+    let place = |config: &WorkerConfig| {
+        config.text_halves().find(|(found, _)| *found == key).map(|(_, place)| place.to_owned())
+    };
+    let mut report = PartReport::open("parts for texts", "text_half", &place(config)?);
+    report.place = redacted(&place(named).unwrap_or_default());
+    report.kind = format!("of stage {} ({})", stage.number, stage.name());
+    let opened = if report.is_there() { report.note(TextHalf::open(stage)).flatten() } else { None };
+    if let Some(opened) = &opened {
+        report.list(opened.source());
+    }
+    Some((report, opened))
+}
+
+/// The tensors of a stage that a checkpoint must have; those that only this stage has may begin anew, parts
+/// for texts may be elsewhere, and an image encoder is that of its own file.
 fn note_beginning(
     report: &mut PartReport,
     stage: &NumberedStage,
     layout: &FlatLayout,
     source: &WeightSource,
+    text_half: Option<&mut TextHalfReport>,
 ) {
     let names = stage.settings.task.trained().weight_names();
     let mut missing = Vec::new();
     for tensor in layout.tensors() {
         if source.contains(&tensor.name) {
             report.note(source.expect(&tensor.name, &tensor.shape));
-        } else if !names.may_begin_anew(&tensor.name) {
-            missing.push(tensor.name.as_str());
+        } else if !names.may_begin_anew(&tensor.name) && !is_of_encoder(&tensor.name) {
+            missing.push(tensor);
         }
     }
-    if let [first, ..] = missing.as_slice() {
-        report.problems.push(format!(
-            "it lacks {} of {} tensors, `{first}` first: is it a checkpoint of this model?",
+    let [first, ..] = missing.as_slice() else { return };
+    let tensors = layout.tensors().len();
+    match text_half {
+        Some((report, text_half)) => {
+            // The first that is missing says what is wrong with all.
+            if let Some(half) = text_half {
+                report.note(missing.iter().try_for_each(|tensor| half.expect(tensor)));
+            }
+        }
+        None if stage.settings.task.trained().text_half().is_some() => {
+            report.problems.push(not_named(stage, "it", missing.len(), tensors, &first.name).to_string());
+        }
+        None => report.problems.push(format!(
+            "it lacks {} of {tensors} tensors, `{}` first: is it a checkpoint of this model?",
             missing.len(),
-            layout.tensors().len()
-        ));
+            first.name,
+        )),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use blip2_dataset::text::{TextEncoder, TextEncoding};
+use blip2_dataset::text::{Cut, TextEncoder, TextEncoding};
 use blip2_evaluation::fault::Fault as _;
 use blip2_model::vision::ImageEncoder;
 use blip2_model_files::tokenizer::{DECODER_START, QFormerTokenizer};
@@ -95,12 +95,22 @@ pub(crate) fn qformer_text(settings: &ModelSettings, length: usize) -> Result<(A
 pub(crate) fn qformer_text_around(
     settings: &ModelSettings,
     length: usize,
+    around: (&str, &str),
+) -> Result<(Arc<TextEncoder>, i32)> {
+    qformer_text_cut(settings, length, around, Cut::Last)
+}
+
+/// The same, where `cut` says which end of a text that is too long is left out.
+pub(crate) fn qformer_text_cut(
+    settings: &ModelSettings,
+    length: usize,
     (before, behind): (&str, &str),
+    cut: Cut,
 ) -> Result<(Arc<TextEncoder>, i32)> {
     let QFormerTokenizer { origin, content, .. } = qformer_tokenizer(settings)?;
     let with_pad = |pad| {
         let (prefix, suffix) = (before.to_owned(), behind.to_owned());
-        let encoding = TextEncoding { prefix, suffix, ..TextEncoding::new(length, pad) };
+        let encoding = TextEncoding { prefix, suffix, cut, ..TextEncoding::new(length, pad) };
         TextEncoder::from_json(&content, &origin, encoding).map_err(|error| of_tokenizer(settings, error))
     };
     let encoder = with_pad(with_pad(0)?.id_of("[PAD]").unwrap_or(0))?;

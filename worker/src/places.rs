@@ -8,10 +8,11 @@ use blip2_store::fetch::{fetch_folder, fetch_model, is_url, is_weight_file, mode
 
 use crate::config::WorkerConfig;
 use crate::error::{Result, WorkerError};
+use crate::text_half::key_of;
 
 impl WorkerConfig {
     /// The models that this configuration needs, by key.
-    fn models(&self) -> Vec<(&'static str, &str)> {
+    fn models(&self) -> Vec<(String, &str)> {
         let model = &self.model;
         let needs = self.needs();
         let all = [
@@ -22,7 +23,17 @@ impl WorkerConfig {
             ("model.init_checkpoint", &model.init_checkpoint, true),
         ];
         let needed = all.into_iter().filter(|(_, place, needed)| *needed && !place.is_empty());
-        needed.map(|(key, place, _)| (key, place.as_str())).collect()
+        let needed = needed.map(|(key, place, _)| (key.to_owned(), place.as_str()));
+        needed.chain(self.text_halves()).collect()
+    }
+
+    /// The weights that trained stages name for the Q-Former's parts for texts, by key.
+    pub(crate) fn text_halves(&self) -> impl Iterator<Item = (String, &str)> {
+        let trained = self.stages.iter().filter(|stage| stage.steps > 0);
+        trained.filter_map(|stage| {
+            let place = stage.task.trained().text_half().filter(|place| !place.is_empty())?;
+            Some((key_of(&stage.name), place))
+        })
     }
 
     /// The same with every model that is named by a URL brought to this machine, and named by its path here.
@@ -33,7 +44,7 @@ impl WorkerConfig {
     pub async fn with_models_here(&self) -> Result<Self> {
         let mut here = self.clone();
         for (key, place) in self.models() {
-            here.place_model(key, model_here(key, place).await?);
+            here.place_model(&key, model_here(&key, place).await?);
         }
         Ok(here)
     }
@@ -42,8 +53,8 @@ impl WorkerConfig {
     pub async fn with_models_that_are_here(&self) -> (Self, Vec<WorkerError>) {
         let (mut here, mut errors) = (self.clone(), Vec::new());
         for (key, place) in self.models() {
-            match model_here(key, place).await {
-                Ok(path) => here.place_model(key, path),
+            match model_here(&key, place).await {
+                Ok(path) => here.place_model(&key, path),
                 Err(error) => errors.push(error),
             }
         }
@@ -51,6 +62,9 @@ impl WorkerConfig {
     }
 
     fn place_model(&mut self, key: &str, path: String) {
+        if let Some(stage) = self.stages.iter_mut().find(|stage| key_of(&stage.name) == key) {
+            return stage.task.trained_mut().place_text_half(path);
+        }
         let model = &mut self.model;
         match key {
             "model.image_encoder" => model.image_encoder = path,
@@ -68,12 +82,12 @@ impl WorkerConfig {
     pub async fn models_are_there(&self) -> Result<()> {
         for (key, place) in self.models().into_iter().filter(|(_, place)| is_url(place)) {
             let looked = async {
-                match checkpoint_at(key, place).await? {
+                match checkpoint_at(&key, place).await? {
                     Some(_) => Ok(()),
                     None => model_exists(place).await,
                 }
             };
-            looked.await.map_err(|error| WorkerError::of_model(key, place, error))?;
+            looked.await.map_err(|error| WorkerError::of_model(&key, place, error))?;
         }
         Ok(())
     }
@@ -116,6 +130,9 @@ mod tests {
 
     use super::*;
     use crate::config::hash::config_hash;
+    use crate::config::stage::StageSettings;
+    use crate::task::TaskSettings;
+    use crate::task::instruct::InstructSettings;
 
     #[test]
     fn a_signature_is_no_part_of_a_run() {
@@ -131,6 +148,24 @@ mod tests {
         assert!(text.contains("https://REDACTED@host/eva") && !text.contains("secret"), "{text}");
         config.data.train = vec!["https://host/a.parquet?sig=second".into()];
         assert_eq!(config_hash(&config), signed);
+    }
+
+    #[tokio::test]
+    async fn a_text_half_is_brought_here_too() {
+        let mut config = WorkerConfig::default();
+        let task = TaskSettings::Instruct(InstructSettings {
+            text_half: "ftp://host/q".into(),
+            ..Default::default()
+        });
+        config.stages.push(StageSettings { steps: 1, ..StageSettings::of("ask", task) });
+        let error = config.with_models_here().await.unwrap_err().to_string();
+        assert!(error.contains("stages.ask.text_half = \"ftp://host/q\""), "{error}");
+        let mut placed = config.clone();
+        placed.place_model("stages.ask.text_half", "/here".into());
+        assert_eq!(placed.text_halves().collect::<Vec<_>>(), [("stages.ask.text_half".to_owned(), "/here")]);
+        // A stage of no steps needs none.
+        config.stages[2].steps = 0;
+        assert_eq!(config.with_models_here().await.unwrap(), config);
     }
 
     #[tokio::test]

@@ -21,6 +21,7 @@ use crate::frozen_models::FrozenSizes;
 use crate::published_sizes::compare_folder;
 use crate::sum::next::{NextBuffers, NextState};
 use crate::task::{ModelShape, TaskModel};
+use crate::text_half::{self, TextHalf};
 
 /// A tensor that a stage may continue with.
 type Previous = Result<Option<Vec<f32>>>;
@@ -79,7 +80,7 @@ fn keeps_adapters(stage: &NumberedStage, init: &WeightSource) -> Result<()> {
 
 /// Whether a tensor is one of a trained image encoder. Weights and stages of a frozen one have none of them:
 /// then they are those of the encoder's own file.
-fn is_of_encoder(tensor: &str) -> bool {
+pub(crate) fn is_of_encoder(tensor: &str) -> bool {
     tensor.strip_prefix(EVA_PREFIX).is_some_and(|rest| rest.starts_with('.'))
 }
 
@@ -105,27 +106,6 @@ fn open_init(config: &WorkerConfig) -> Result<Option<WeightSource>> {
     }
     let source = compare_folder(&config.model, init).and_then(|()| Ok(WeightSource::open_published(init)?));
     source.map(Some).map_err(|error| of_init(config, error))
-}
-
-/// A tensor among the weights of the first stage of pre-training that the task names, if it names some that
-/// have it; they are opened once.
-fn of_text_half(stage: &NumberedStage, opened: &OnceCell<WeightSource>, tensor: &FlatTensor) -> Previous {
-    let path = stage.settings.task.trained().text_half().filter(|path| !path.is_empty());
-    // The encoder that was trained for other images is not the one to continue with.
-    let Some(path) = path.filter(|_| !is_of_encoder(&tensor.name)) else { return Ok(None) };
-    let key = format!("stages.{}.text_half", stage.name());
-    let failed = |error| WorkerError::of_model(&key, path, error);
-    let source = match opened.get() {
-        Some(source) => source,
-        None => {
-            let source = WeightSource::open_published(Path::new(path)).map_err(failed)?;
-            opened.get_or_init(|| source)
-        }
-    };
-    match source.contains(&tensor.name) {
-        true => source.read(&tensor.name, &tensor.shape).map(Some).map_err(failed),
-        false => Ok(None),
-    }
 }
 
 impl TrainState {
@@ -204,11 +184,26 @@ impl TrainState {
     fn take_over(&mut self, origin: &str, previous: impl Fn(&str, &[usize]) -> Previous) -> Result<()> {
         let names = self.stage.settings.task.trained().weight_names();
         let (mut missing, text_half) = (Vec::new(), OnceCell::new());
+        // Opened once, where something is missing.
+        let in_text_half = |tensor: &FlatTensor| -> Previous {
+            // The encoder that was trained for other images is not the one to continue with.
+            if is_of_encoder(&tensor.name) {
+                return Ok(None);
+            }
+            let opened = match text_half.get() {
+                Some(opened) => opened,
+                None => {
+                    let opened = TextHalf::open(&self.stage)?;
+                    text_half.get_or_init(|| opened)
+                }
+            };
+            opened.as_ref().map_or(Ok(None), |opened| opened.find(tensor))
+        };
         let (mut has_encoder, mut without_encoder) = (false, Vec::new());
         for tensor in self.layout.tensors() {
             let found = match previous(&tensor.name, &tensor.shape)? {
                 Some(values) => Some(values),
-                None => of_text_half(&self.stage, &text_half, tensor)?,
+                None => in_text_half(tensor)?,
             };
             match found {
                 Some(values) => {
@@ -225,14 +220,8 @@ impl TrainState {
         }
         let [first, ..] = &missing[..] else { return Ok(()) };
         if self.stage.settings.task.trained().text_half() == Some("") {
-            let name = self.stage.name();
-            return Err(WorkerError::Configuration(format!(
-                "{origin} lacks {} of the {} tensors that stage `{name}` ({}) continues with, `{first}` first: weights of the \
-                 second stage of pre-training have no parts for texts; name those of the first in stages.{name}.text_half",
-                missing.len(),
-                self.layout.tensors().len(),
-                self.stage.settings.task.name(),
-            )));
+            let tensors = self.layout.tensors().len();
+            return Err(text_half::not_named(&self.stage, origin, missing.len(), tensors, first));
         }
         Err(WorkerError::Configuration(format!(
             "{origin} lacks {} of the {} tensors that stage `{}` ({}) continues with, `{first}` first: is it a checkpoint of \

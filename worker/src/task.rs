@@ -11,6 +11,7 @@ mod description;
 pub(crate) mod export;
 pub mod generate;
 mod image_encoder;
+pub mod instruct;
 pub mod retrieval;
 pub mod scores;
 mod training;
@@ -25,6 +26,7 @@ use self::caption::CaptionSettings;
 use self::contrast::ContrastSettings;
 pub use self::description::{LossName, Needs, Task, Unusable};
 use self::generate::GenerateSettings;
+use self::instruct::InstructSettings;
 use self::retrieval::RetrievalSettings;
 pub(crate) use self::training::{ModelShape, TaskModel, Trainable};
 use self::vqa::VqaSettings;
@@ -57,6 +59,15 @@ macro_rules! tasks {
             }
         }
 
+        impl TaskSettings {
+            /// The same, to be changed.
+            pub(crate) fn trained_mut(&mut self) -> &mut dyn Trainable {
+                match self {
+                    $(Self::$task(settings) => settings,)*
+                }
+            }
+        }
+
         impl Deref for TaskSettings {
             type Target = dyn Task;
 
@@ -81,6 +92,8 @@ tasks! {
     /// Fine-tuning for retrieval: the losses of contrast by image ids, with the image encoder trained as
     /// well.
     Retrieval(RetrievalSettings),
+    /// What instructions in changing words ask for, which the Q-Former reads too.
+    Instruct(InstructSettings),
 }
 
 impl TaskSettings {

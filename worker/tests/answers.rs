@@ -1,6 +1,7 @@
 //! Questions on images are learned.
 
 mod asked;
+mod instructed;
 mod small;
 
 use std::sync::Arc;
@@ -8,10 +9,19 @@ use std::time::Duration;
 
 use blip2_collective::{Exchange, Limits, Member, World};
 use blip2_dataset::corpus::manifest::Manifest;
+use blip2_dataset::corpus::samples::read_first;
+use blip2_evaluation::captioning::Captioner;
+use blip2_evaluation::writing::{Asked, ImageWriter as _};
+use blip2_model::blip2::Blip2;
+use blip2_model::language::generation::GenerateOptions;
 use blip2_proto::transport::Transport;
+use blip2_tensors::train::flat::FlatLayout;
+use blip2_worker::evaluate::Evaluator;
+use blip2_worker::export::{ExportOptions, Layout, export};
 use blip2_worker::step::Peers;
 use blip2_worker::task::TaskSettings;
-use blip2_worker::{BatchRange, TrainState, WorkerConfig, start_loader};
+use blip2_worker::{BatchRange, NamedState, TrainState, WorkerConfig, start_loader};
+use burn::tensor::Device;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -29,13 +39,42 @@ fn one_word_answers_to_questions_on_64_images_are_learned_to_the_last() {
     (stage.optimizer.learning_rate, stage.optimizer.warmup_steps) = (2e-3, 40);
     (config.eval.data, config.eval.rows, config.eval.every_steps) =
         (config.data.train.clone(), 64, LOOKED_AT);
-    let accuracies = accuracies(&config);
+    let (accuracies, state) = accuracies(&config);
     assert!(accuracies[0] < 0.9, "what is known at once needs no learning: {accuracies:?}");
     assert_eq!(accuracies.last(), Some(&1.0), "{accuracies:?}");
+    answers_of_an_evaluation_are_those_of_the_run(&config, &state);
 }
 
-/// The accuracies on the held-out rows until all answers are right.
-fn accuracies(config: &WorkerConfig) -> Vec<f64> {
+/// What was learned is answered too where sets are evaluated; and what is answered depends on the image.
+fn answers_of_an_evaluation_are_those_of_the_run(config: &WorkerConfig, state: &TrainState) {
+    let stored = stored(state);
+    let stage = config.first_stage().unwrap();
+    let answerer = Evaluator::open(config).unwrap().answerer(&stage, &stored, 10).unwrap();
+    assert_eq!(answerer.own_prompt().as_deref(), Some("Question: {} Answer:"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let columns = &config.data.columns;
+    let rows = read_first(&config.data.train, columns, config.data.max_pixels, 64, Some);
+    let (rows, _) = runtime.block_on(rows).unwrap();
+    let images: Vec<_> = rows.iter().map(|row| row.image.clone()).collect();
+    let questions = || rows.iter().map(|row| row.question.as_ref().unwrap());
+    let asked: Vec<Asked> = questions()
+        .map(|question| Asked { prompt: String::new(), question: question.text.clone() })
+        .collect();
+    let right = |places: &[usize]| {
+        let options = GenerateOptions { max_new_tokens: 6, ..GenerateOptions::default() };
+        let texts = answerer.texts(&images, places, &asked, &options.into()).unwrap();
+        assert_eq!(texts.len(), 64);
+        questions().zip(&texts).filter(|(asked, text)| asked.answers.most_frequent() == text.text).count()
+    };
+    let own = right(&(0..64).collect::<Vec<_>>());
+    assert!(own >= 62, "{own} of 64 answers are right of their own images");
+    // Of another image, whose answer is another word.
+    let other = right(&(0..64).map(|row| (row + 2) % 64).collect::<Vec<_>>());
+    assert!(other < 32, "{other} of 64 answers are right of other images");
+}
+
+/// The accuracies on the held-out rows until all answers are right, and what gives the last one.
+fn accuracies(config: &WorkerConfig) -> (Vec<f64>, TrainState) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let manifest = runtime.block_on(Manifest::open(&config.data.train, &config.data.columns)).unwrap();
     let bind =
@@ -68,7 +107,7 @@ fn accuracies(config: &WorkerConfig) -> Vec<f64> {
     }
     drop(loader);
     runtime.block_on(exchange.shutdown());
-    accuracies
+    (accuracies, state)
 }
 
 #[test]
@@ -112,4 +151,43 @@ fn the_text_half_comes_from_the_first_stage_and_the_rest_from_the_second() {
     assert!(begin(&config).contains("stages.answer.text_half = \"no/such/file.pth\""), "{}", begin(&config));
     config.model.init_checkpoint.clear();
     assert!(begin(&config).contains("model.init_checkpoint"), "{}", begin(&config));
+}
+
+/// The state as a checkpoint has it.
+fn stored(state: &TrainState) -> NamedState {
+    // Any moments will do: they are not exported.
+    let parts = ["parameters.", "first_moments.", "second_moments."].map(|kind| asked::weights(state, kind));
+    NamedState::decode("test", &parts.map(Into::into)).unwrap()
+}
+
+#[test]
+fn what_is_trained_to_answer_becomes_a_folder_of_instructblip() {
+    for backbone in ["backbones/opt-tiny", "backbones/t5-tiny"] {
+        let folder = tempfile::tempdir().unwrap();
+        let answers = asked::config(folder.path(), backbone, 4, 8);
+        let instructions = instructed::config(folder.path(), backbone, 4, 8);
+        for (config, instructs) in [(answers, false), (instructions, true)] {
+            let frozen = config.frozen_models().unwrap();
+            let state = TrainState::fresh(&config, frozen.sizes, &frozen.device.clone().autodiff()).unwrap();
+            let (stage, out) = (config.first_stage().unwrap(), folder.path().join(instructs.to_string()));
+            let options = ExportOptions::default();
+            export(&config, &stage, &stored(&state), Layout::HuggingFace, &options, &out).unwrap();
+            let read = Blip2::open(&out, &Device::flex()).unwrap();
+            let mut trained = read.trained().clone();
+            assert_eq!(FlatLayout::of(&mut trained).unwrap(), state.layout);
+            assert!(state.layout.read(&mut trained).unwrap() == state.parameters);
+            // Answers end as captions do, what an instruction asks for with the end token.
+            let own_end = frozen.language.as_ref().unwrap().model.special_tokens().eos;
+            let ends_as_captions = !instructs && backbone.ends_with("opt-tiny");
+            assert_eq!(read.tokens().eos == own_end, !ends_as_captions, "{backbone}");
+            let captioner = Captioner::open_on(&out, Device::flex()).unwrap();
+            let asked = captioner.question("What is this?");
+            let word = if backbone.ends_with("t5-tiny") { "Short answer:" } else { "Answer:" };
+            let prompt = match instructs {
+                true => "what is this?".to_owned(),
+                false => format!("Question: what is this? {word}"),
+            };
+            assert_eq!((asked.prompt, asked.qformer.as_str()), (prompt, "what is this?"));
+        }
+    }
 }

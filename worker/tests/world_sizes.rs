@@ -1,6 +1,7 @@
 //! A step's result does not depend on how many members did it.
 
 mod asked;
+mod instructed;
 mod members;
 mod small;
 
@@ -181,6 +182,26 @@ fn answers_in_all_modes_do_not_depend_on_the_number_of_members() {
             assert!(alone.0.iter().all(|value| value.is_finite()), "{backbone} {mode:?}: {:?}", alone.0);
             assert_all_like(&alone, &config, 2);
         }
+    }
+}
+
+#[test]
+fn instructions_do_not_depend_on_the_number_of_members() {
+    for backbone in ["backbones/opt-tiny", "backbones/t5-tiny"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = instructed::config(folder.path(), backbone, 4, 8);
+        (config.eval.data, config.eval.rows, config.eval.every_steps) = (config.data.train.clone(), 80, 1);
+        let alone = train(&config, 1).remove(0);
+        assert!(alone.0.iter().all(|value| value.is_finite()), "{backbone}: {:?}", alone.0);
+        for members in [2, 4] {
+            assert_all_like(&alone, &config, members);
+        }
+        // Other words, another result.
+        let TaskSettings::Instruct(instruct) = &mut config.stages[2].task else {
+            panic!("the last instructs")
+        };
+        instruct.caption_templates = vec!["a caption:".into()];
+        assert_ne!(train(&config, 1).remove(0).1, alone.1, "{backbone}");
     }
 }
 

@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("blip2-scenes", &["blip2-images", "blip2-random"]),
     ("blip2-run", &["blip2-dataset", "blip2-proto", "blip2-store"]),
     ("blip2-collective", &["blip2-proto"]),
+    ("blip2-leases", &["blip2-proto", "blip2-random"]),
     (
         "blip2-evaluation",
         &[
@@ -45,6 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "blip2-dataset",
             "blip2-evaluation",
             "blip2-images",
+            "blip2-leases",
             "blip2-model",
             "blip2-model-files",
             "blip2-proto",
@@ -81,6 +83,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "blip2-dataset",
             "blip2-evaluation",
             "blip2-images",
+            "blip2-leases",
             "blip2-model",
             "blip2-model-files",
             "blip2-pages",
@@ -118,6 +121,8 @@ const NEVER: &[(&str, &[&str])] = &[
     // Only a run knows members, coordinators and stores.
     ("blip2-evaluation", &["object_store", "parquet", "tokio", "tonic"]),
     ("blip2-collective", &["burn", "parquet", "object_store"]),
+    // Whoever hands tasks out says what they are, and whoever does them.
+    ("blip2-leases", &["arrow", "burn", "image", "object_store", "parquet"]),
     ("blip2-pages", &["burn", "object_store", "parquet", "tokio", "tonic"]),
     ("blip2-coordinator", &["burn", "image"]),
 ];

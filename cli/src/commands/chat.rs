@@ -189,10 +189,10 @@ impl Chat {
                 "the dialogue is longer than the language model reads: its first {dropped} turns are forgotten"
             );
         }
-        let prompt = self.dialogue.prompt(question);
-        let texts = self.captioner.generate(
+        let asked = self.captioner.asked(question, self.dialogue.prompt(question));
+        let texts = self.captioner.answer(
             &self.soft_prompts,
-            std::slice::from_ref(&prompt),
+            std::slice::from_ref(&asked),
             &self.arguments.writer.decoding.decoding(1)?,
         )?;
         let Some(answer) = texts.into_iter().flatten().next() else {
@@ -204,7 +204,7 @@ impl Chat {
             print_json(&Line {
                 image: &image,
                 question,
-                prompt: &prompt,
+                prompt: &asked.prompt,
                 answer: text,
                 tokens,
                 dropped_turns: dropped,

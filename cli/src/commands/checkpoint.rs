@@ -75,7 +75,8 @@ pub(crate) struct ExportArguments {
 /// A published layout.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LayoutArgument {
-    /// `Blip2ForConditionalGeneration` with its processor, from a stage-2 checkpoint.
+    /// `Blip2ForConditionalGeneration` with its processor, from a stage-2 checkpoint, or
+    /// `InstructBlipForConditionalGeneration`, from one whose Q-Former reads questions.
     #[default]
     Huggingface,
     /// `Blip2ForImageTextRetrieval` with its processor, from a stage-1 checkpoint.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use blip2_evaluation::captioning::Captioner;
+use blip2_evaluation::captioning::{Asked, Captioner};
 use blip2_images::RgbImage;
 use blip2_images::decode::decode_image;
 use blip2_run::exit::Exit;
@@ -21,9 +21,12 @@ pub(crate) struct GenerateArguments {
     /// Image file; may be repeated.
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     pub(crate) image: Vec<PathBuf>,
-    /// Text that is continued.
+    /// Text that is continued; a Q-Former that reads what is asked reads it too.
     #[arg(long, default_value = "")]
     pub(crate) prompt: String,
+    /// Question that is answered, put into the prompt that the model was trained with.
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt")]
+    pub(crate) question: Option<String>,
     /// Texts for each image, with `--sample`.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000), value_name = "N")]
     pub(crate) samples: u64,
@@ -66,21 +69,25 @@ fn generate(arguments: &GenerateArguments, model: &Path) -> Result<Exit, CliErro
         return Err(CliError::usage("--samples: several texts for an image differ only with --sample"));
     }
     let captioner = Captioner::open(model, arguments.writer.device)?;
+    let asked = match &arguments.question {
+        Some(question) => captioner.question(question),
+        None => Asked::both(&arguments.prompt),
+    };
     let mut exit = Exit::Done;
     for paths in arguments.image.chunks(BATCH) {
         let (paths, images) = readable(paths, &mut exit);
         if images.is_empty() {
             continue;
         }
-        let prompts = vec![arguments.prompt.clone(); images.len()];
-        let captions = captioner.generate(&captioner.encode(&images)?, &prompts, &decoding)?;
+        let asked_of_all = vec![asked.clone(); images.len()];
+        let captions = captioner.answer(&captioner.encode(&images)?, &asked_of_all, &decoding)?;
         for (path, captions) in paths.iter().zip(captions) {
             let image = path.to_string_lossy();
             for (index, caption) in captions.iter().enumerate() {
                 if arguments.json {
                     let (text, tokens) = (&caption.text, &caption.tokens);
                     let sample = (samples > 1).then_some(index);
-                    print_json(&Line { image: &image, prompt: &arguments.prompt, text, tokens, sample })?;
+                    print_json(&Line { image: &image, prompt: &asked.prompt, text, tokens, sample })?;
                 } else {
                     print_text(&format!("{image}: {}\n", caption.text))?;
                 }

@@ -71,9 +71,13 @@ fn last_line_around(section: &str) -> usize {
     }
 }
 
-/// The default of a key that is not stored where it has it: what is declared, or nothing of its type.
+/// The default of a key that is not stored where it has it: what the mark says or what is declared, or nothing
+/// of its type.
 fn default_if_set(schema: &Json, key: &str) -> Value {
     let own = schema::at(schema, key).unwrap_or(&Json::Null);
+    if let Json::String(otherwise) = &own[schema::STORED_IF_SET] {
+        return Value::String(otherwise.clone());
+    }
     let declared = own.get("default").and_then(|default| Value::try_from(default).ok());
     declared.unwrap_or_else(|| match own["type"].as_str() {
         Some("boolean") => Value::Boolean(false),

@@ -2,6 +2,7 @@
 
 use blip2_coordinator::{CheckpointSettings, CoordinatorSettings};
 use blip2_curation::config::CurationConfig;
+use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::loader::LoaderSettings;
 use blip2_evaluation::held_out::HeldOutSettings;
 use blip2_proto::transport::TlsFiles;
@@ -131,6 +132,14 @@ impl RunConfig {
     /// The stages that have steps, with their numbers.
     pub(crate) fn trained_stages(&self) -> impl Iterator<Item = NumberedStage> {
         numbered(&self.stages).filter(|stage| stage.settings.steps > 0)
+    }
+
+    /// The columns of the corpus, as its trained stages read them.
+    pub(crate) fn columns(&self) -> ColumnNames {
+        match self.trained_stages().any(|stage| stage.settings.task.reads_captions_too()) {
+            true => self.data.columns.with_captions_too(),
+            false => self.data.columns.clone(),
+        }
     }
 
     /// The key of a stage, before its own keys.

@@ -59,11 +59,14 @@ pub(super) fn at<'a>(schema: &'a Json, key: &str) -> Option<&'a Json> {
     })
 }
 
+/// What marks a key that is stored where it is set alone: `true`, or what it is otherwise.
+pub(super) const STORED_IF_SET: &str = "x-stored-if-set";
+
 /// The keys that are stored where they are set alone, so that runs from before them have the configurations
 /// they had.
 pub(super) fn stored_if_set(schema: &Json) -> Vec<String> {
     fn collect(prefix: &str, schema: &Json, found: &mut Vec<String>) {
-        if schema["x-stored-if-set"] == true {
+        if matches!(schema[STORED_IF_SET], Json::Bool(true) | Json::String(_)) {
             found.push(prefix.to_owned());
         }
         for (name, inner) in schema["properties"].as_object().into_iter().flatten() {

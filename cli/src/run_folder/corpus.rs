@@ -54,7 +54,7 @@ pub(super) async fn corpus(root: &Location, config: &RunConfig, pinned: bool) ->
             tracing::info!(done, total, "footers read");
         }
     };
-    Ok(Manifest::open_sources(&sources, &config.data.columns, &opened).await?)
+    Ok(Manifest::open_sources(&sources, &config.columns(), &opened).await?)
 }
 
 /// Whether the held-out rows are there, if the run is evaluated on any.
@@ -64,7 +64,7 @@ pub(super) async fn check_held_out(config: &RunConfig) -> Result<(), CliError> {
     }
     let named =
         |error: CliError| CliError::Reported { exit: error.exit(), message: format!("eval.data: {error}") };
-    let manifest = Manifest::open(&config.eval.while_training.data, &config.data.columns).await;
+    let manifest = Manifest::open(&config.eval.while_training.data, &config.columns()).await;
     let manifest = manifest.map_err(|error| named(error.into()))?;
     let rows: u64 =
         manifest.files.iter().flat_map(|file| &file.row_groups).map(|rows| u64::from(*rows)).sum();

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use blip2_dataset::corpus::ingest::Share;
+use blip2_leases::client::ClientOptions;
+use blip2_leases::server::LeaseEnd;
 use blip2_proto::transport::Transport;
-use blip2_proto::v1::CurationStatusReply;
+use blip2_proto::v1::LeaseStatusReply;
 use blip2_run::exit::ExitClass as _;
 use blip2_tensors::device::seat::DeviceChoice;
 use tokio::net::TcpListener;
@@ -18,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 use super::fakes::fake_models;
 use super::{Scene, settings};
 use crate::config::CurationConfig;
+use crate::coordinator::{CurationOptions, coordinate_curation};
 use crate::error::{CurationError, Result};
 use crate::job::CurationJob;
 use crate::scored::ScoredText;
 use crate::scoring::{CuratedImage, CurationModels, ModelTimes, Scorer};
-use crate::server::{CurationEnd, CurationOptions, coordinate_curation};
 use crate::task_runner::TaskRunner;
 use crate::worker::{CurationWorked, CurationWorkerOptions, work};
 
@@ -31,8 +33,8 @@ const TOKEN: &str = "of these tests";
 /// A coordinator that runs, and where.
 struct Coordinator {
     url: String,
-    ended: JoinHandle<Result<CurationEnd>>,
-    status: watch::Receiver<CurationStatusReply>,
+    ended: JoinHandle<Result<LeaseEnd>>,
+    status: watch::Receiver<LeaseStatusReply>,
 }
 
 impl Coordinator {
@@ -41,7 +43,7 @@ impl Coordinator {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let mut config = CurationConfig { output: job.output().to_string(), ..CurationConfig::default() };
         config.models.captions = 0;
-        let (sender, status) = watch::channel(CurationStatusReply::default());
+        let (sender, status) = watch::channel(LeaseStatusReply::default());
         let options = CurationOptions {
             job: job.clone(),
             config_toml: toml::to_string(&config).unwrap(),
@@ -63,15 +65,15 @@ impl Coordinator {
         name: &str,
         models: impl FnOnce() -> CurationModels + Send + 'static,
     ) -> JoinHandle<Result<CurationWorked>> {
-        let options = CurationWorkerOptions {
+        let leases = ClientOptions {
             coordinator: self.url.clone(),
             token: TOKEN.into(),
             binary: "this".into(),
             name: name.into(),
-            device: DeviceChoice::default(),
             transport: Transport::default(),
             patience: Duration::from_secs(20),
         };
+        let options = CurationWorkerOptions { leases, device: DeviceChoice::default() };
         spawn_local(async move { work(options, &CancellationToken::new(), move |_, _| Ok(models())).await })
     }
 }
@@ -103,7 +105,7 @@ async fn workers_that_come_and_die_write_what_one_writes_alone() {
         for worker in others {
             worker.await.unwrap().unwrap();
         }
-        assert_eq!(coordinator.ended.await.unwrap().unwrap(), CurationEnd::Done);
+        assert_eq!(coordinator.ended.await.unwrap().unwrap(), LeaseEnd::Done);
         let status = coordinator.status.borrow().clone();
         assert_eq!((status.tasks, status.done, status.leased), (3, 3, 0));
         assert_eq!(status.rows, 40, "every row counts once, however often its task was done");
@@ -124,7 +126,7 @@ async fn a_task_that_fails_again_and_again_ends_the_curation_and_is_named() {
         let counted = Arc::clone(&asked);
         let worker = coordinator
             .worker("w", move || CurationModels { clip: Some(Box::new(Failing(counted))), ..fake_models() });
-        let CurationEnd::Failed { task, reason } = coordinator.ended.await.unwrap().unwrap() else {
+        let LeaseEnd::Failed { task, reason } = coordinator.ended.await.unwrap().unwrap() else {
             panic!("the task failed")
         };
         assert!(task == 0 && reason.contains("failed 2 times") && reason.contains("no score"), "{reason}");
@@ -140,19 +142,20 @@ async fn another_program_is_refused() {
     let job = scene.begin("refused").await;
     assert_eq!(job.settings(), &settings());
     let coordinator = Coordinator::start(&job, 1).await;
-    let options = CurationWorkerOptions {
+    let leases = ClientOptions {
         coordinator: coordinator.url.clone(),
         token: TOKEN.into(),
         binary: "another".into(),
         name: String::new(),
-        device: DeviceChoice::default(),
         transport: Transport::default(),
         patience: Duration::ZERO,
     };
-    let refused = work(options.clone(), &CancellationToken::new(), |_, _| Ok(fake_models())).await;
+    let options = CurationWorkerOptions { leases: leases.clone(), device: DeviceChoice::default() };
+    let refused = work(options, &CancellationToken::new(), |_, _| Ok(fake_models())).await;
     let error = refused.unwrap_err();
     assert!(error.exit().code() == 4 && error.to_string().contains("start the same program"), "{error}");
-    let stranger = CurationWorkerOptions { token: "guessed".into(), ..options };
+    let leases = ClientOptions { token: "guessed".into(), ..leases };
+    let stranger = CurationWorkerOptions { leases, device: DeviceChoice::default() };
     let refused = work(stranger, &CancellationToken::new(), |_, _| Ok(fake_models())).await;
     assert!(matches!(refused, Err(CurationError::Refused { .. })), "{refused:?}");
     coordinator.ended.abort();

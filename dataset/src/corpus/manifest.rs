@@ -6,7 +6,7 @@ mod source;
 mod table;
 
 pub use files::{Manifest, ManifestFile};
-pub use source::{CorpusSource, ManifestSource};
+pub use source::{CorpusSource, ManifestSource, Unweighted};
 
 #[cfg(test)]
 mod tests {
@@ -142,6 +142,7 @@ mod tests {
             name: name.into(),
             files: emoji_sources(pattern),
             weight,
+            unweighted: Unweighted::Rows,
         };
         let sources = [source("a", "train-*.parquet", Some(2.0)), source("b", "test-*.parquet", None)];
         let told = std::sync::Mutex::new(Vec::new());
@@ -150,6 +151,10 @@ mod tests {
         assert_eq!(manifest.files.len(), 5);
         let shares: Vec<_> = manifest.sources.iter().map(|source| (source.files, source.weight)).collect();
         assert_eq!(shares, [(4, Some(2.0)), (1, None)]);
+        let of_root = sources.clone().map(|source| CorpusSource { unweighted: Unweighted::Root, ..source });
+        let by_root = Manifest::open_sources(&of_root, &ColumnNames::default(), &|_, _| ()).await.unwrap();
+        let weights: Vec<_> = by_root.sources.iter().map(|source| source.weight).collect();
+        assert_eq!(weights, [Some(2.0), Some(540.0f64.sqrt())], "a weight that is given is meant");
         let mut told = told.into_inner().unwrap();
         told.sort_unstable();
         assert_eq!(told, (1..=5).map(|done| (done, 5)).collect::<Vec<_>>());

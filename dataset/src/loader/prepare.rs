@@ -50,6 +50,7 @@ impl RowText {
     fn text(&self) -> &str {
         match self {
             Self::Caption(caption) => caption,
+            Self::Question(question) if question.asks_for_a_caption() => question.answers.most_frequent(),
             Self::Question(question) => &question.text,
         }
     }
@@ -246,13 +247,23 @@ impl Preparer {
         })
     }
 
-    /// The row's question where questions are read, else one of its captions.
+    /// The row's question where questions are read, else one of its captions, which is an answer where
+    /// captions are read too.
     fn text(&self, group: &RowGroup, row: usize, sample: u64) -> Result<RowText, String> {
-        if self.spec.columns.ask() {
-            let question = group.question(row).ok_or("it has no question with an answer")?;
-            return Ok(RowText::Question(question));
+        let columns = &self.spec.columns;
+        if columns.ask() {
+            if let Some(question) = group.question(row) {
+                return Ok(RowText::Question(question));
+            }
+            if !columns.captions_too {
+                return Err("it has no question with an answer".into());
+            }
         }
-        self.caption(&group.captions(row), sample).map(RowText::Caption)
+        let caption = self.caption(&group.captions(row), sample)?;
+        Ok(match columns.captions_too {
+            true => RowText::Question(Question::of_caption(&caption)),
+            false => RowText::Caption(caption),
+        })
     }
 
     /// One of the row's captions, cleaned.

@@ -100,6 +100,41 @@ fn questions_are_read_with_all_answers_and_images_have_ids() {
 }
 
 #[test]
+fn where_captions_are_read_too_they_answer_what_nobody_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["a", "b"].map(|name| folder.path().join(format!("{name}.parquet")).display().to_string());
+    Corpus::with_rows(30).row_group(15).with_questions().write(&paths[0]);
+    Corpus::with_rows(30).row_group(15).caption(2, "A red Heart.").write(&paths[1]);
+    let mut names =
+        ColumnNames { question: "question".into(), answers: "answers".into(), ..Default::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let missing = runtime.block_on(Manifest::open(&paths, &names)).unwrap_err().to_string();
+    assert!(missing.contains("b.parquet") && missing.contains("`question`"), "{missing}");
+    names = names.with_captions_too();
+    let mut fixture = fixture(&paths[1..]);
+    let manifest = Arc::new(runtime.block_on(Manifest::open(&paths, &names)).unwrap());
+    fixture.spec.plan = Arc::new(Plan::new(&manifest, PlanKey { seed: 7, stage: 1 }, 4, 2).unwrap());
+    (fixture.spec.manifest, fixture.spec.columns) = (manifest, names);
+    let steps = fixture.load(|spec| spec.last_step = 5);
+    let (mut asked, mut captions) = (0, 0);
+    for slot in steps.into_iter().flat_map(|step| step.slots) {
+        assert_eq!((slot.questions.len(), slot.captions.len(), slot.quarantined.len()), (3, 0, 0));
+        for ((question, address), key) in slot.questions.iter().zip(&slot.addresses).zip(&slot.keys) {
+            assert_eq!(question.asks_for_a_caption(), address.file == 1, "{question:?}");
+            match question.asks_for_a_caption() {
+                true => captions += 1,
+                false => asked += 1,
+            }
+            if address.file == 1 && key == "key-2" {
+                assert_eq!(question.answers.most_frequent(), "a red heart");
+            }
+        }
+        assert!(slot.mask.chunks(16).all(|row| row.iter().sum::<i32>() > 2), "what answers has tokens");
+    }
+    assert!(asked > 20 && captions > 20, "{asked} and {captions} of 60");
+}
+
+#[test]
 fn a_column_of_questions_that_is_not_there_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.parquet").to_str().unwrap().to_owned();

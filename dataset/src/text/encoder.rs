@@ -2,9 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use tokenizers::{Encoding, Tokenizer, TruncationParams};
+use tokenizers::{Encoding, Tokenizer, TruncationDirection, TruncationParams};
 
 use crate::error::{DatasetError, Result};
+
+/// Which end of a text that is too long is cut off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Cut {
+    /// Its last words.
+    #[default]
+    Last,
+    /// Its first words, but not the special tokens in front of them.
+    First,
+}
 
 /// How text becomes tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,12 +31,15 @@ pub struct TextEncoding {
     pub start: Option<u32>,
     /// Token that ends every text that is not cut, where the tokenizer does not put it there itself.
     pub end: Option<u32>,
+    /// What is left out of a text that is too long.
+    pub cut: Cut,
 }
 
 impl TextEncoding {
     /// Captions alone, cut and padded to `length`.
     pub fn new(length: usize, pad_id: u32) -> Self {
-        Self { length, prefix: String::new(), suffix: String::new(), pad_id, start: None, end: None }
+        let (prefix, suffix) = (String::new(), String::new());
+        Self { length, prefix, suffix, pad_id, start: None, end: None, cut: Cut::Last }
     }
 }
 
@@ -85,7 +98,12 @@ impl TextEncoder {
             )));
         }
         // Cut before special tokens are added, so that a closing one survives.
-        let truncation = TruncationParams { max_length: encoding.length, ..TruncationParams::default() };
+        let direction = match encoding.cut {
+            Cut::Last => TruncationDirection::Right,
+            Cut::First => TruncationDirection::Left,
+        };
+        let truncation =
+            TruncationParams { max_length: encoding.length, direction, ..TruncationParams::default() };
         tokenizer.with_truncation(Some(truncation)).map_err(|error| failed(error.to_string()))?;
         let added = tokenizer.get_added_tokens_decoder();
         let mut special: Vec<_> =
@@ -110,7 +128,7 @@ impl TextEncoder {
             !text.trim().is_empty() && encoded.get_ids().iter().zip(encoded.get_offsets()).any(is_text);
         let mut framed = self.started(encoded.get_ids());
         framed.extend(end.filter(|end| framed.last() != Some(end)));
-        framed.truncate(*length);
+        self.shorten(&mut framed);
         // Vocabularies are far smaller than 2^31.
         let mut ids: Vec<i32> = framed.into_iter().map(|id| id as i32).collect();
         let mut mask = vec![1; ids.len()];
@@ -126,8 +144,17 @@ impl TextEncoder {
     /// [`DatasetError::Tokenizer`] if the tokenizer refuses the text.
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = self.started(self.run(text)?.get_ids());
-        ids.truncate(self.encoding.length);
+        self.shorten(&mut ids);
         Ok(ids)
+    }
+
+    /// Leaves out the tokens that start and end tokens were put in the place of.
+    fn shorten(&self, ids: &mut Vec<u32>) {
+        let excess = ids.len().saturating_sub(self.encoding.length);
+        match self.encoding.cut {
+            Cut::First if excess > 0 => drop(ids.drain(1..1 + excess)),
+            _ => ids.truncate(self.encoding.length),
+        }
     }
 
     /// The ids behind the start token.

@@ -11,6 +11,18 @@ pub struct Question {
     pub answers: Answers,
 }
 
+impl Question {
+    /// A caption, which is what was answered where nothing was asked.
+    pub fn of_caption(caption: &str) -> Self {
+        Self { text: String::new(), answers: Answers::of([caption]) }
+    }
+
+    /// Whether nothing was asked, so that a caption is the answer.
+    pub fn asks_for_a_caption(&self) -> bool {
+        self.text.is_empty()
+    }
+}
+
 /// The different answers to a question with how often each was given, in the order in which they were first
 /// given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -18,11 +18,13 @@ pub struct Question {
     pub id: RowId,
     /// The image it is on; the question's own id where the file names none.
     pub image: RowId,
+    /// The image's file, where the file of questions names it.
+    pub file: Option<String>,
     /// The question itself, where the file has it.
     pub text: Option<String>,
     /// Its types, as kind and name: `answer type`, `number`.
     pub types: Vec<(&'static str, String)>,
-    /// One at least.
+    /// One at least, but where only questions were read ([`read_asked`]).
     pub answers: Vec<HumanAnswer>,
 }
 
@@ -129,6 +131,20 @@ pub fn read(path: &Path, form: Form) -> Result<Vec<Question>> {
     checked(path, questions)
 }
 
+/// The questions of a file without answers: VQA's `{"questions": [{question_id, image_id, question}]}`, or a
+/// list of LAVIS's.
+///
+/// # Errors
+/// A file that cannot be read or is of another form, an id that is there twice, and a file without questions.
+pub fn read_asked(path: &Path) -> Result<Vec<Question>> {
+    let questions: Vec<Question> = match opening(path)? {
+        Opening::Object => parse::<QuestionTexts>(path)?.questions.into_iter().map(Question::from).collect(),
+        Opening::List => parse::<Vec<Row>>(path)?.into_iter().map(|row| row.question(false)).collect(),
+    };
+    each_once(path, &questions)?;
+    Ok(questions)
+}
+
 /// Adds the texts of VQA's `{"questions": [{question_id, image_id, question}]}`.
 ///
 /// # Errors
@@ -177,22 +193,41 @@ fn listed(ids: &[&RowId]) -> String {
     first.join(", ") + more
 }
 
-fn checked(path: &Path, questions: Vec<Question>) -> Result<Vec<Question>> {
+/// There is one, and none is there twice.
+fn each_once(path: &Path, questions: &[Question]) -> Result<()> {
     if questions.is_empty() {
         return Err(FileError::unusable(path, "has no questions"));
     }
     let mut seen = BTreeSet::new();
+    match questions.iter().find(|question| !seen.insert(&question.id)) {
+        None => Ok(()),
+        Some(Question { id, .. }) => Err(FileError::unusable(path, format!("question {id} is there twice"))),
+    }
+}
+
+fn checked(path: &Path, questions: Vec<Question>) -> Result<Vec<Question>> {
+    each_once(path, &questions)?;
     for question in &questions {
         let id = &question.id;
-        if !seen.insert(id) {
-            return Err(FileError::unusable(path, format!("question {id} is there twice")));
-        }
         if question.answers.is_empty() {
             let reason = format!("question {id} has no answer; is this the file of a test without answers?");
             return Err(FileError::unusable(path, reason));
         }
     }
     Ok(questions)
+}
+
+impl From<QuestionText> for Question {
+    fn from(asked: QuestionText) -> Self {
+        Self {
+            image: asked.image_id.unwrap_or_else(|| asked.question_id.clone()),
+            id: asked.question_id,
+            file: None,
+            text: Some(asked.question),
+            types: Vec::new(),
+            answers: Vec::new(),
+        }
+    }
 }
 
 impl From<Annotation> for Question {
@@ -206,6 +241,7 @@ impl From<Annotation> for Question {
         Self {
             image: annotation.image_id.unwrap_or_else(|| annotation.question_id.clone()),
             id: annotation.question_id,
+            file: None,
             text: None,
             types: known(types),
             answers: answers.collect(),
@@ -217,6 +253,7 @@ impl Row {
     fn question(self, is_direct: bool) -> Question {
         let answers = if is_direct { self.direct_answers } else { self.answer };
         Question {
+            file: self.image.as_ref().map(ToString::to_string),
             image: self.image_id.or(self.image).unwrap_or_else(|| self.question_id.clone()),
             id: self.question_id,
             text: self.question,
@@ -234,6 +271,7 @@ impl From<(String, GqaQuestion)> for Question {
         Self {
             image: question.image_id.unwrap_or_else(|| id.clone()),
             id,
+            file: None,
             text: question.question,
             types: known(types),
             answers: HumanAnswer::numbered(question.answer),

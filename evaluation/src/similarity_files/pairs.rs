@@ -55,6 +55,28 @@ impl Pairs {
     }
 }
 
+impl Pairs {
+    /// Of images' names with their texts, one image after the other.
+    ///
+    /// # Errors
+    /// In words: an image without a text.
+    pub fn of_captions(images: Vec<(String, Vec<String>)>) -> std::result::Result<Self, String> {
+        let mut pairs = Self::default();
+        for (name, captions) in images {
+            pairs.add(name, captions);
+        }
+        let (images, texts) = (pairs.texts_of_image.len(), pairs.texts.len());
+        pairs.checked(images, texts)
+    }
+
+    fn add(&mut self, name: String, captions: Vec<String>) {
+        let first = self.texts.len();
+        self.texts_of_image.push((first..first + captions.len()).collect());
+        self.images.push(name);
+        self.texts.extend(captions);
+    }
+}
+
 /// Any of the objects.
 #[derive(Deserialize)]
 struct Object {
@@ -122,10 +144,7 @@ fn of_list(entries: Vec<Entry>) -> std::result::Result<Pairs, String> {
                     Captions::One(caption) => vec![caption],
                     Captions::Several(captions) => captions,
                 };
-                let first = pairs.texts.len();
-                pairs.texts_of_image.push((first..first + captions.len()).collect());
-                pairs.images.push(image.to_string());
-                pairs.texts.extend(captions);
+                pairs.add(image.to_string(), captions);
             }
         }
     }

@@ -15,7 +15,7 @@ pub const DECODER_START: &str = "[DEC]";
 const FRAME: [&str; 2] = ["[CLS]", "[SEP]"];
 
 /// Where InstructBLIP's folders keep the Q-Former's tokenizer beside the language model's.
-const BESIDE: &str = "qformer_tokenizer";
+pub const BESIDE: &str = "qformer_tokenizer";
 
 /// The Q-Former's tokenizer of a folder.
 #[derive(Debug, Clone)]

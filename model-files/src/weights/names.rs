@@ -1,8 +1,8 @@
 //! The spellings of a tensor's name: LAVIS's, which are ours, and Hugging Face's.
 
 use super::tables::{
-    ALONE, CHECKPOINT, FUSED_MAPS, IGNORED, LANGUAGE, LANGUAGE_MODELS, LAVIS, LAVIS_ALONE, OPENAI_CLIP,
-    PARTS, Pairs, QFORMER, VISION,
+    ALONE, CHECKPOINT, FUSED_MAPS, IGNORED, INSTRUCTBLIP, LANGUAGE, LANGUAGE_MODELS, LAVIS, LAVIS_ALONE,
+    OPENAI_CLIP, PARTS, Pairs, QFORMER, VISION,
 };
 
 /// How the names in a file are written.
@@ -23,7 +23,7 @@ pub enum NameStyle {
 }
 
 /// `transformers`' names, part by part.
-const HUGGING_FACE: &[Pairs] = &[VISION, QFORMER, LANGUAGE];
+const HUGGING_FACE: &[Pairs] = &[VISION, QFORMER, INSTRUCTBLIP, LANGUAGE];
 
 impl NameStyle {
     /// `transformers` names without a prefix of another model.
@@ -127,6 +127,12 @@ pub fn huggingface_name(name: &str) -> String {
     translations(HUGGING_FACE, name).into_iter().next().unwrap_or_else(|| name.to_string())
 }
 
+/// The name `transformers`' InstructBLIP gives to the tensor that LAVIS calls `name`.
+pub fn instructblip_name(name: &str) -> String {
+    let own = translations(&[INSTRUCTBLIP], name).into_iter().next();
+    own.unwrap_or_else(|| huggingface_name(name))
+}
+
 /// The name LAVIS gives to the tensor `name`, whose projection is called after the language model `family`
 /// (`opt_model`, `t5_model` or `llm_model`).
 pub fn lavis_name(name: &str, family: &str) -> String {
@@ -212,6 +218,14 @@ mod tests {
             let parts = NameStyle::hugging_face().parts_of(huggingface);
             assert!(parts.contains(&own), "{huggingface} is of {parts:?}");
         }
+        let tables = "Qformer.bert.embeddings.";
+        for (own, instructblip) in [
+            ("position_embeddings.weight", "qformer.embeddings.position_embeddings.weight"),
+            ("LayerNorm.bias", "qformer.embeddings.layernorm.bias"),
+        ] {
+            assert_eq!(instructblip_name(&format!("{tables}{own}")), instructblip);
+        }
+        assert_eq!(instructblip_name("opt_proj.bias"), huggingface_name("opt_proj.bias"));
     }
 
     #[test]

@@ -33,7 +33,10 @@ pub(super) const QFORMER: Pairs = &[
     ("vision_proj.*", "vision_projection.*"),
     ("text_proj.*", "text_projection.*"),
     ("opt_proj.*", "language_projection.*"),
-    // InstructBLIP's, whose tables are the Q-Former's own.
+];
+
+/// The same of InstructBLIP, whose tables are the Q-Former's own.
+pub(super) const INSTRUCTBLIP: Pairs = &[
     ("Qformer.bert.embeddings.LayerNorm.*", "qformer.embeddings.layernorm.*"),
     ("Qformer.bert.embeddings.*", "qformer.embeddings.*"),
 ];

@@ -115,17 +115,22 @@ impl PublishedQFormer {
     }
 }
 
-/// The Q-Former's sizes and the epsilon of the norm before it, from the `config.json` of a BLIP-2 folder
-/// whose Q-Former reads no text.
+/// The Q-Former's sizes and the epsilon of the norm before it, from the `config.json` of a folder whose
+/// Q-Former reads no text, or InstructBLIP's, whose does.
 pub(super) fn read_qformer_config(config: &FolderConfig) -> Result<(QFormerConfig, f64), ModelError> {
-    config.require(Some(SECTION), "use_qformer_text_input", &false.into())?;
+    if config.model_type() != INSTRUCTBLIP {
+        config.require(Some(SECTION), "use_qformer_text_input", &false.into())?;
+    }
     sizes(config)
 }
 
-/// The Q-Former's section.
-const SECTION: &str = "qformer_config";
+/// The `model_type` of folders whose Q-Former reads what is asked.
+pub(super) const INSTRUCTBLIP: &str = "instructblip";
 
-fn sizes(config: &FolderConfig) -> Result<(QFormerConfig, f64), ModelError> {
+/// The Q-Former's section.
+pub(super) const SECTION: &str = "qformer_config";
+
+pub(super) fn sizes(config: &FolderConfig) -> Result<(QFormerConfig, f64), ModelError> {
     let section = SECTION;
     config.require(Some(section), "hidden_act", &"gelu".into())?;
     let sizes: QFormerSection = config.parse_section(section)?;

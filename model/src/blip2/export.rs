@@ -21,7 +21,7 @@ use crate::blip2::model::Blip2;
 use crate::language::LanguageModel;
 use crate::vision::{EvaVit, ImageEncoder};
 use blip2_model_files::error::ModelError;
-use blip2_model_files::weights::{huggingface_name, lavis_name};
+use blip2_model_files::weights::{huggingface_name, instructblip_name, lavis_name};
 use blip2_tensors::nn::tensors::NamedTensors;
 use plan::{Plan, Target};
 use staging::{Staging, write_json};
@@ -58,18 +58,66 @@ pub fn export_blip2(
     tokenizer: &Path,
     options: &ExportOptions,
 ) -> Result<(), ModelError> {
+    if model.reads_questions() {
+        let reason = "its Q-Former reads questions, which `Blip2ForConditionalGeneration` cannot express";
+        return Err(ModelError::input("model", reason));
+    }
+    let staging = write_generative(folder, model, tokenizer, tokenizer::BLIP2, options)?;
+    staging.publish(folder)
+}
+
+/// The tokenizers of a model whose Q-Former reads questions.
+#[derive(Debug, Clone, Copy)]
+pub struct Tokenizers<'a> {
+    /// The language model's: a folder or a GGUF file.
+    pub language: &'a Path,
+    /// The Q-Former's: a folder.
+    pub qformer: &'a Path,
+}
+
+/// Writes `model`, whose Q-Former reads questions, to the new folder `folder` as `transformers`'
+/// `InstructBlipForConditionalGeneration` with its processor. `config.json` says besides how the model was
+/// asked in training ([`Asking`](super::asking::Asking)), which `transformers` passes over.
+///
+/// # Errors
+/// As [`export_blip2`], and a Q-Former that reads no questions.
+pub fn export_instructblip(
+    folder: &Path,
+    model: &mut Blip2,
+    tokenizers: Tokenizers<'_>,
+    options: &ExportOptions,
+) -> Result<(), ModelError> {
+    if !model.reads_questions() {
+        let reason =
+            "its Q-Former reads no questions, as that of `InstructBlipForConditionalGeneration` does";
+        return Err(ModelError::input("model", reason));
+    }
+    let staging = write_generative(folder, model, tokenizers.language, tokenizer::INSTRUCTBLIP, options)?;
+    tokenizer::copy_beside(tokenizers.qformer, staging.path())?;
+    staging.publish(folder)
+}
+
+/// Writes what both generative classes have.
+fn write_generative(
+    folder: &Path,
+    model: &mut Blip2,
+    tokenizer: &Path,
+    processor: &str,
+    options: &ExportOptions,
+) -> Result<Staging, ModelError> {
     let vision = eva(model.encoder())?.config().clone();
     check_prompt_width(model.language_model())?;
     let staging = Staging::create(folder)?;
-    let tokens = model.tokens().clone();
-    tokenizer::copy(tokenizer, staging.path(), tokens.image, &[("bos", tokens.bos), ("pad", tokens.pad)])?;
+    let (tokens, to) = (model.tokens().clone(), staging.path());
+    tokenizer::copy(tokenizer, to, tokens.image, &[("bos", tokens.bos), ("pad", tokens.pad)], processor)?;
     for (name, value) in config::of_blip2(model, &vision, options.precision)? {
         write_json(&staging.path().join(name), &value)?;
     }
-    let layout = |name: &str, shape: &[usize]| vec![Target::whole(huggingface_name(name), shape)];
+    let named = if model.reads_questions() { instructblip_name } else { huggingface_name };
+    let layout = |name: &str, shape: &[usize]| vec![Target::whole(named(name), shape)];
     let plan = Plan::new(model, &layout, options.precision)?;
     safetensors::write_folder(staging.path(), model, &plan, options.shard_bytes)?;
-    staging.publish(folder)
+    Ok(staging)
 }
 
 /// How the names begin of what `Blip2ForImageTextRetrieval` has no place for: the captioning head and the

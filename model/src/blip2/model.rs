@@ -4,11 +4,13 @@ use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor};
 
-use super::config::read_qformer_config;
+use super::asking::Asking;
+use super::config::{INSTRUCTBLIP, read_qformer_config};
 use super::tokens::PromptTokens;
 use crate::language::LanguageModel;
 use crate::language::generation::{GenerateOptions, Stop};
 use crate::objectives::generate::GenerateModel;
+use crate::objectives::questions::Questions;
 use crate::qformer::QFormerConfig;
 use crate::vision::{EVA_PREFIX, ImageEncoder};
 use blip2_model_files::config::FolderConfig;
@@ -30,6 +32,7 @@ pub struct Blip2 {
     qformer: QFormerConfig,
     tokens: PromptTokens,
     processor: ImageProcessor,
+    asking: Asking,
 }
 
 impl Blip2 {
@@ -59,11 +62,13 @@ impl Blip2 {
         }
         tokens.validate(language_model.special_tokens().vocab_size)?;
         let processor = ImageProcessor::blip2(encoder.image_size());
-        Ok(Self { encoder, trained, language_model, qformer, tokens, processor })
+        let asking = Asking::published(language_model.is_encoder_decoder());
+        Ok(Self { encoder, trained, language_model, qformer, tokens, processor, asking })
     }
 
-    /// Loads a `Blip2ForConditionalGeneration` folder to a `place` without autodiff; the Q-Former is
-    /// float32 there whatever the frozen models are.
+    /// Loads a folder of `Blip2ForConditionalGeneration`, or of `InstructBlipForConditionalGeneration`, whose
+    /// Q-Former reads questions, to a `place` without autodiff; the Q-Former is float32 there whatever the
+    /// frozen models are.
     ///
     /// # Errors
     /// Another model or language model, an unsupported setting, or weights that do not fit.
@@ -71,32 +76,57 @@ impl Blip2 {
         let place = place.into();
         let device = &place.device;
         let config = FolderConfig::open(folder)?;
-        match config.model_type() {
-            "blip-2" => {}
-            "instructblip" => {
-                return Err(config.error(
-                    "InstructBLIP's Q-Former reads the prompt too, which this program does not: name the folder as image \
-                     encoder, as language model or as weights to start stage 2 from",
-                ));
+        let asks = match config.model_type() {
+            "blip-2" => false,
+            INSTRUCTBLIP => true,
+            other => {
+                let expected = "expected `blip-2` or `instructblip`";
+                return Err(config.error(format!("model_type `{other}`, {expected}")));
             }
-            other => return Err(config.error(format!("model_type `{other}`, expected `blip-2`"))),
-        }
+        };
         let mut language_model = LanguageModel::open(folder, &place)?;
         let encoder = ImageEncoder::open(folder, &place)?;
         let (qformer, ln_vision_eps) = read_qformer_config(&config)?;
-        let mut trained = GenerateModel::new(&qformer, ln_vision_eps, language_model.width(), device)?;
+        let new = if asks { GenerateModel::reading_questions } else { GenerateModel::new };
+        let mut trained = new(&qformer, ln_vision_eps, language_model.width(), device)?;
         let source = WeightSource::open_huggingface(folder)?;
         load(&mut trained, "", &source, device)?;
         let tokens = PromptTokens::read(folder, &config, language_model.special_tokens())?;
         // The token's vector is never read: the queries' outputs stand in its places.
         language_model.grow_vocabulary(tokens.image as usize + 1);
         let processor = ImageProcessor::read(folder, ImageProcessor::blip2(encoder.image_size()))?;
-        Ok(Self::from_parts(encoder, trained, language_model, qformer, tokens)?.with_processor(processor))
+        let asking = Asking::read(&config, language_model.is_encoder_decoder())?;
+        let model = Self::from_parts(encoder, trained, language_model, qformer, tokens)?;
+        Ok(model.with_processor(processor).with_asking(asking))
     }
 
     /// The same model for images that are prepared otherwise than BLIP-2's.
     pub fn with_processor(self, processor: ImageProcessor) -> Self {
         Self { processor, ..self }
+    }
+
+    /// The same model for images of another size; its position table is resized bicubically.
+    ///
+    /// # Errors
+    /// A size that is not a multiple of the patches'.
+    pub fn resized(self, side: usize) -> Result<Self, ModelError> {
+        let processor = self.processor.clone().resized(side);
+        Ok(Self { encoder: self.encoder.resized(side)?, processor, ..self })
+    }
+
+    /// The same model, which was asked in other words in training.
+    pub fn with_asking(self, asking: Asking) -> Self {
+        Self { asking, ..self }
+    }
+
+    /// How it was asked in training.
+    pub fn asking(&self) -> &Asking {
+        &self.asking
+    }
+
+    /// Whether its Q-Former reads what is asked, beside the image.
+    pub fn reads_questions(&self) -> bool {
+        self.trained.qformer.text.is_some()
     }
 
     /// How its images are prepared.
@@ -149,11 +179,19 @@ impl Blip2 {
     /// - pixels `[b, 3, image_size, image_size]`; ids `[b, T]`, where each row holds as many image tokens as
     ///   there are queries; output `[b, T, width]`
     pub fn inputs(&self, pixels: Tensor<4>, ids: Tensor<2, Int>) -> Result<Tensor<3>, ModelError> {
-        let soft_prompt = self.soft_prompt(pixels)?;
+        self.inputs_of(self.soft_prompt(pixels)?, ids)
+    }
+
+    /// [`Blip2::inputs`] for images that were looked at before.
+    ///
+    /// # Shapes
+    /// - soft_prompt `[b, queries, width]`; ids `[b, T]`; output `[b, T, width]`
+    pub fn inputs_of(&self, soft_prompt: Tensor<3>, ids: Tensor<2, Int>) -> Result<Tensor<3>, ModelError> {
         place_soft_prompt(&self.language_model, soft_prompt, ids, self.tokens.image)
     }
 
-    /// What the language model reads in place of an image: the projected outputs of the queries.
+    /// What the language model reads in place of an image: the projected outputs of the queries, which read
+    /// nothing beside it.
     ///
     /// # Shapes
     /// - pixels `[b, 3, image_size, image_size]`; output `[b, queries, width]`
@@ -168,6 +206,21 @@ impl Blip2 {
     /// - pixels `[b, 3, image_size, image_size]`; output `[b, queries, P]`, the class token first
     pub fn image_attention(&self, pixels: Tensor<4>) -> Result<Option<Tensor<3>>, ModelError> {
         self.trained.image_attention(self.encoder.forward(pixels)?)
+    }
+
+    /// The same where the queries read a question each; the encoder has looked at the images before.
+    ///
+    /// # Shapes
+    /// - image_features `[b, P, Dv]`; output `[b, queries, width]`
+    ///
+    /// # Errors
+    /// A Q-Former that does not read, or questions that do not fit.
+    pub fn soft_prompt_asked(
+        &self,
+        image_features: Tensor<3>,
+        questions: Questions<'_>,
+    ) -> Result<Tensor<3>, ModelError> {
+        self.trained.forward_asked(image_features, questions, &mut Dropout::off(), &mut Tape::whole())
     }
 
     /// Continues each image's prompt; a text has its end token, if it reached one, as its last token.
@@ -208,7 +261,7 @@ impl Blip2 {
         }
         let prompts: Vec<Vec<u32>> = prompts.iter().map(|prompt| self.with_image_tokens(prompt)).collect();
         let (ids, mask) = self.left_padded(&prompts, &soft_prompt.device());
-        let inputs = place_soft_prompt(&self.language_model, soft_prompt, ids, self.tokens.image)?;
+        let inputs = self.inputs_of(soft_prompt, ids)?;
         self.language_model.generate(inputs, mask, &prompts, options, stop)
     }
 

@@ -17,6 +17,7 @@ mod contrastive;
 mod forward;
 mod global;
 mod home;
+mod matching;
 mod model;
 
 pub use contrastive::{Contrast, GradientMode, Side};

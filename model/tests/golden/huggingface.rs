@@ -209,7 +209,7 @@ fn search(name: &str, new_tokens: usize, eos: Vec<u32>) -> GenerateOptions {
     options
 }
 
-fn ids(value: &Value) -> Vec<u32> {
+pub(crate) fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 

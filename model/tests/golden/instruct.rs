@@ -1,7 +1,8 @@
 //! A question in the Q-Former, with the image encoder trained, against InstructBLIP of `transformers`.
 
-use blip2_model::blip2::PublishedQFormer;
+use blip2_model::blip2::{Blip2, PublishedQFormer};
 use blip2_model::language::LanguageModel;
+use blip2_model::language::generation::GenerateOptions;
 use blip2_model::objectives::generate::GenerateModel;
 use blip2_model::objectives::questions::Questions;
 use blip2_model::trained_encoder::{EncoderForward, TrainedEncoder, WithEncoder};
@@ -21,7 +22,7 @@ use serde_json::Value;
 use crate::fixture::{
     ACTIVATION_TOLERANCE, Fixture, Tensors, assert_close, assert_relative, cases, device, largest_difference,
 };
-use crate::huggingface::GoldenTexts;
+use crate::huggingface::{GoldenTexts, ids};
 
 /// Largest difference of a row's loss, which is a sum over tokens.
 const LOSS_TOLERANCE: f64 = 2e-5;
@@ -236,5 +237,43 @@ fn losses_and_gradients_by_token_and_by_answer() {
         let prompt = case.model.model.forward_asked(features, case.questions(), dropout, tape).unwrap();
         let at_once = case.texts.weighted_loss(&case.language, prompt, &weights.collect::<Vec<_>>());
         near("loss_answer_weighted at once", at_once.value.read().unwrap(), weighted);
+    }
+}
+
+/// The folder of InstructBLIP as a whole writes what `transformers` does, whatever the search.
+#[test]
+fn the_whole_model_writes_the_same_tokens() {
+    for case in all() {
+        let model = Blip2::open(case.fixture.folder(), &device()).unwrap();
+        assert!(model.reads_questions());
+        let (encoder_decoder, queries) =
+            (model.language_model().is_encoder_decoder(), model.qformer_config().queries);
+        let features = model.encoder().forward(case.golden.tensor("pixel_values")).unwrap();
+        let rows = case.numbers("picture_of_row");
+        let searches = case.json["generate"].as_array().unwrap();
+        assert!(searches.len() >= 12, "greedy and three beam searches of each image");
+        for search in searches {
+            let number = |name: &str| search[name].as_f64();
+            let options = GenerateOptions {
+                beams: number("num_beams").unwrap() as usize,
+                max_new_tokens: number("max_new_tokens").unwrap() as usize,
+                min_new_tokens: number("min_new_tokens").unwrap_or_default() as usize,
+                length_penalty: number("length_penalty").unwrap_or(1.0),
+                eos: model.tokens().eos.clone(),
+                ..GenerateOptions::default()
+            };
+            let row = rows.iter().position(|picture| Some(*picture) == number("picture")).unwrap();
+            let question: Vec<i32> = ids(&search["question"]).into_iter().map(|id| id as i32).collect();
+            let questions = Questions { ids: &question, mask: &vec![1; question.len()] };
+            let soft = model.soft_prompt_asked(features.clone().narrow(0, row, 1), questions).unwrap();
+            let prompt = ids(&search["prompt"])[queries..].to_vec();
+            let given = if encoder_decoder { 1 } else { queries + prompt.len() };
+            let mut want = ids(&search["tokens"])[given..].to_vec();
+            if let Some(end) = want.iter().position(|token| options.eos.contains(token)) {
+                want.truncate(end + 1);
+            }
+            let written = model.generate_from(soft, &[prompt], &options, &|_| false).unwrap();
+            assert_eq!(written, [want], "{}: {search}", case.fixture.name());
+        }
     }
 }

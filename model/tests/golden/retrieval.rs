@@ -418,20 +418,13 @@ fn the_first_few_are_ranked_anew_by_matching() {
         let cosines = floats(cosines).unwrap();
         assert_near("cosine", &cosines, &golden.find("cosine").unwrap());
 
-        let (ids, mask) = (golden.ints("input_ids"), golden.ints("attention_mask"));
-        let text_length = ids.len() / texts;
+        let (ids, mask) = (golden.int_tensor("input_ids"), golden.int_tensor("attention_mask"));
         let cosine = |image: usize, text: usize| cosines[image * texts + text];
         // Of all pairs at once; a pair's score does not depend on the others'.
         let mut matching = Vec::new();
         for image in 0..images {
-            let batch = SlotBatch {
-                image_features: features.clone().narrow(0, image, 1).repeat_dim(0, texts),
-                ids: ids.clone(),
-                mask: mask.clone(),
-                text_length,
-            };
-            let forward = model.features(batch, &mut Dropout::off(), Tape::whole()).unwrap();
-            let logits = model.matched_logits(&forward).unwrap().narrow(1, 1, 1);
+            let image = model.image_key_values(features.clone().narrow(0, image, 1));
+            let logits = model.match_logits(&image, ids.clone(), mask.clone()).unwrap().narrow(1, 1, 1);
             matching.push(floats(logits.inner()).unwrap());
         }
         let first = |others: usize, score: &dyn Fn(usize) -> f32| {

@@ -1,11 +1,12 @@
 //! Small stand-ins of published files and folders, in their exact layouts.
 
 mod files;
+mod instructblip;
 
 use std::path::Path;
 
 use blip2_model::blip2::export::{ExportOptions, Precision, Retriever, export_blip2, export_retrieval};
-use blip2_model::blip2::{Blip2, PromptTokens, PublishedQFormer};
+use blip2_model::blip2::{Blip2, PromptTokens};
 use blip2_model::clip::Clip;
 use blip2_model::language::LanguageModel;
 use blip2_model::objectives::contrast::ContrastModel;
@@ -20,17 +21,15 @@ use blip2_tensors::train::flat::FlatLayout;
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::{Value, json};
 
-use files::{
-    Tensors, asset, fill, read_json, tensors_in, tensors_of, write_json, write_pytorch, write_safetensors,
-};
+use files::{Tensors, asset, fill, read_json, tensors_of, write_json, write_pytorch, write_safetensors};
 
-fn features(encoder: &ImageEncoder) -> Vec<f32> {
+pub(crate) fn features(encoder: &ImageEncoder) -> Vec<f32> {
     let side = encoder.image_size();
     let pixels = Tensor::<1, Int>::arange(0..(3 * side * side) as i64, &Device::flex()).float().sin();
     floats(encoder.forward(pixels.reshape([1, 3, side, side])).unwrap()).unwrap()
 }
 
-fn open_encoder(path: &Path) -> ImageEncoder {
+pub(crate) fn open_encoder(path: &Path) -> ImageEncoder {
     let fit = ImageEncoder::check(path).unwrap();
     let mut encoder = ImageEncoder::open(path, &Device::flex()).unwrap();
     let layout = FlatLayout::of(&mut encoder).unwrap();
@@ -243,7 +242,7 @@ fn blip2_folder(folder: &Path) -> Blip2 {
     model
 }
 
-fn qformer_of(encoder: &ImageEncoder) -> QFormerConfig {
+pub(crate) fn qformer_of(encoder: &ImageEncoder) -> QFormerConfig {
     QFormerConfig::new(encoder.width())
         .with_hidden(16)
         .with_layers(2)
@@ -297,45 +296,6 @@ fn salesforce_blip2() {
     // Each part by itself.
     assert_eq!(features(&open_encoder(&folder)), features(model.encoder()));
     assert_eq!(LanguageModel::open(&folder, &Device::flex()).unwrap().model_type(), "opt");
-}
-
-/// `Salesforce/instructblip-*`: the Q-Former has tables and text parts, and its tokenizer a folder of its
-/// own.
-#[test]
-fn salesforce_instructblip() {
-    let place = tempfile::tempdir().unwrap();
-    let folder = place.path().join("instructblip");
-    let model = blip2_folder(&folder);
-    let path = folder.join("config.json");
-    let mut config = read_json(&path);
-    config["model_type"] = "instructblip".into();
-    config["vision_config"]["model_type"] = "instructblip_vision_model".into();
-    config["qformer_config"]["model_type"] = "instructblip_qformer".into();
-    write_json(&path, &config);
-    let weights = folder.join("model.safetensors");
-    let mut tensors: Tensors = tensors_in(&weights)
-        .into_iter()
-        .map(|(name, tensor)| (name.replace("qformer.layernorm.", "qformer.embeddings.layernorm."), tensor))
-        .collect();
-    tensors.insert("qformer.embeddings.word_embeddings.weight".into(), (vec![40, 16], vec![0.1; 640]));
-    tensors.insert("qformer.embeddings.position_embeddings.weight".into(), (vec![8, 16], vec![0.1; 128]));
-    for layer in 0..2 {
-        let name = |part: &str| format!("qformer.encoder.layer.{layer}.{part}");
-        tensors.insert(name("intermediate.dense.weight"), (vec![24, 16], vec![0.1; 384]));
-        tensors.insert(name("output.LayerNorm.bias"), (vec![16], vec![0.1; 16]));
-    }
-    std::fs::remove_file(&weights).unwrap();
-    write_safetensors(&weights, &tensors);
-    assert_eq!(features(&open_encoder(&folder)), features(model.encoder()));
-    let language_model = LanguageModel::open(&folder, &Device::flex()).unwrap();
-    assert_eq!(language_model.width(), model.language_model().width());
-    let published = PublishedQFormer::of_folder(&folder).unwrap().unwrap();
-    assert_eq!((published.config.queries, published.config.hidden), (3, 16));
-    let source = WeightSource::open_published(&folder).unwrap();
-    let name = "Qformer.bert.embeddings.LayerNorm.weight";
-    assert_eq!(source.read(name, &[16]).unwrap(), tensors["qformer.embeddings.layernorm.weight"].1);
-    let error = Blip2::open(&folder, &Device::flex()).unwrap_err().to_string();
-    assert!(error.contains("reads the prompt too"), "{error}");
 }
 
 /// `Salesforce/blip2-itm-vit-g` as an image encoder.

@@ -99,7 +99,9 @@ impl WorkerConfig {
                 return refuse(format!("stages.{name}.{key} = {value}: {reason}"));
             }
             let columns = &self.data.columns;
-            if task.asks() && (columns.question.is_empty() || columns.answers.is_empty()) {
+            let named = [&columns.question, &columns.answers].map(|name| !name.is_empty());
+            // A task that reads captions too needs none of them, or both.
+            if task.asks() && named != [true; 2] && !(task.reads_captions_too() && named == [false; 2]) {
                 return refuse(format!(
                     "stages.{name} ({}) reads questions with their answers: name their columns in data.columns.question and \
                      data.columns.answers",
@@ -185,6 +187,7 @@ mod tests {
     use crate::task::TaskSettings;
     use crate::task::caption::CaptionSettings;
     use crate::task::contrast::ContrastSettings;
+    use crate::task::instruct::InstructSettings;
     use crate::task::retrieval::RetrievalSettings;
     use crate::task::vqa::VqaSettings;
 
@@ -224,15 +227,31 @@ mod tests {
         assert!(error(&config).contains("data.columns.question"), "{}", error(&config));
         (config.data.columns.question, config.data.columns.answers) = ("q".into(), "a".into());
         config.validate_stages().unwrap();
-        for (prompt, text_half, key) in [
-            ("Answer:", "", "stages.ask.prompt"),
-            ("{} or {}", "", "stages.ask.prompt"),
-            ("", "s3://b/f", "stages.ask.text_half"),
-        ] {
-            let (prompt, text_half) = (prompt.into(), text_half.into());
+        for prompt in ["Answer:", "{} or {}"] {
             config.stages[2].task =
-                TaskSettings::Vqa(VqaSettings { prompt, text_half, ..VqaSettings::default() });
-            assert!(error(&config).contains(key), "{}", error(&config));
+                TaskSettings::Vqa(VqaSettings { prompt: prompt.into(), ..VqaSettings::default() });
+            assert!(error(&config).contains("stages.ask.prompt"), "{}", error(&config));
+        }
+        // Instructions may all ask for captions.
+        config.stages[2].task = TaskSettings::named("instruct").unwrap();
+        config.validate_stages().unwrap();
+        config.data.columns.answers.clear();
+        assert!(error(&config).contains("data.columns.answers"), "{}", error(&config));
+        config.data.columns.question.clear();
+        config.validate_stages().unwrap();
+        for (questions, captions, key) in [
+            (&["Answer:"][..], &[][..], "question_templates"),
+            (&["{}", "{} or {}"], &[], "question_templates"),
+            (&[], &["a caption", " "], "caption_templates"),
+            (&[], &["what is {}"], "caption_templates"),
+        ] {
+            let list = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
+            config.stages[2].task = TaskSettings::Instruct(InstructSettings {
+                question_templates: list(questions),
+                caption_templates: list(captions),
+                ..InstructSettings::default()
+            });
+            assert!(error(&config).contains(&format!("stages.ask.{key}")), "{}", error(&config));
         }
     }
 

@@ -1,6 +1,7 @@
-//! Questions and answers as texts of a language model.
+//! Questions with answers, and instructions with what they ask for, as texts of a language model.
 
 use blip2_dataset::text::{TextEncoder, Tokens};
+use blip2_model::blip2::asking::{CONTINUED, PLACE, READ};
 use blip2_model::language::LanguageModel;
 use blip2_model::language::generation::GenerateOptions;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -8,21 +9,16 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use super::batch::{CaptionBatch, Flat};
 use crate::error::{Result, WorkerError};
 
-/// Where a prompt has the question.
-pub(crate) const PLACE: &str = "{}";
-
-/// The prompts of the paper, where none is given: of models that continue a text, and of those that answer
-/// what an encoder reads.
-const CONTINUED: &str = "Question: {} Answer:";
-const READ: &str = "Question: {} Short answer:";
-
 /// How a stage's questions and answers become texts of the language model.
 pub(crate) struct AnswerTexts {
-    /// The prompt before and behind the question.
+    /// The prompt before and behind the question; nothing where the question is the whole instruction.
     around: (String, String),
-    /// Cuts a prompt that is too long to one token more than fits.
+    /// Cuts a prompt that is too long to one token more than fits; an instruction not at all.
     prompts: TextEncoder,
     form: Form,
+    /// Where the question is a whole instruction, of which the last tokens are read: what ends that which it
+    /// asks for, whatever ends a caption of the family.
+    instructed_end: Option<u32>,
     pad: u32,
     /// Tokens of a prompt, and of an answer.
     lengths: (usize, usize),
@@ -36,11 +32,23 @@ enum Form {
     Read(TextEncoder),
 }
 
-/// A question and its answer.
+/// Tokens that no instruction with its answer has.
+const WHOLE: usize = 1 << 20;
+
+/// A question and its answer, or an instruction and what it asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AskedText<'a> {
     pub(crate) question: &'a str,
     pub(crate) answer: &'a str,
+}
+
+/// An answer that the language model wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GeneratedAnswer {
+    /// Trimmed.
+    pub(crate) text: String,
+    /// With the end token.
+    pub(crate) tokens: Vec<u32>,
 }
 
 impl AnswerTexts {
@@ -71,13 +79,34 @@ impl AnswerTexts {
             false => Form::Continued(open(of_prompt + of_answer)?),
         };
         let pad = prompts.encoding().pad_id;
-        let texts = Self { around: (before.into(), after.into()), prompts, form, pad, lengths };
+        let around = (before.into(), after.into());
+        let texts = Self { around, prompts, form, instructed_end: None, pad, lengths };
         if texts.prompts.encode_plain(&texts.framed(""))?.len() > of_prompt {
             let reason =
                 format!("{of_prompt} tokens do not hold the prompt \"{prompt}\": raise prompt_length");
             return Err(WorkerError::Configuration(reason));
         }
         Ok(texts)
+    }
+
+    /// The texts of instructions, in the place of questions: the last tokens of an instruction are read, and
+    /// what is asked for ends with the end token `end`.
+    ///
+    /// # Errors
+    /// Those of `open`.
+    pub(super) fn of_instructions(
+        lengths: (usize, usize),
+        end: u32,
+        encoder_decoder: bool,
+        open: impl Fn(usize) -> Result<TextEncoder>,
+    ) -> Result<Self> {
+        let prompts = open(WHOLE)?;
+        let form = match encoder_decoder {
+            true => Form::Read(open(lengths.1)?),
+            false => Form::Continued(open(WHOLE)?),
+        };
+        let pad = prompts.encoding().pad_id;
+        Ok(Self { around: Default::default(), prompts, form, instructed_end: Some(end), pad, lengths })
     }
 
     /// The prompt before and behind the question.
@@ -93,6 +122,10 @@ impl AnswerTexts {
     /// The prompt with the question, and its tokens. Of a question that is too long the last words are left
     /// out: the prompt itself is never cut.
     fn prompt(&self, question: &str) -> Result<(String, Vec<u32>)> {
+        if self.instructed_end.is_some() {
+            let ids = self.last_of(self.prompts.encode_plain(question)?)?;
+            return Ok((question.to_owned(), ids));
+        }
         let mut words: Vec<&str> = question.split_whitespace().collect();
         loop {
             let prompt = self.framed(&words.join(" "));
@@ -113,17 +146,22 @@ impl AnswerTexts {
         for text in texts {
             let (prompt, ids) = self.prompt(text.question)?;
             batch.rows += 1;
-            match &self.form {
-                Form::Read(answers) => {
-                    batch.prefix.push(self.padded(&ids));
+            match (&self.form, self.instructed_end) {
+                (Form::Read(answers), _) => {
+                    batch.prefix.push(self.padded(&ids, self.lengths.0));
                     let mut answer = Flat::default();
                     answer.push(answers.encode(text.answer)?);
                     batch.labels.extend(answer.labels(1, 0));
                     batch.text.append(answer);
                 }
+                (Form::Continued(whole), Some(end)) => {
+                    let (both, given) = self.instructed(whole, end, text)?;
+                    batch.labels.extend(both.labels(1, given));
+                    batch.text.append(both);
+                }
                 // The space is the answer's: a word behind one is another token than the same at the
                 // beginning of a text.
-                Form::Continued(whole) => {
+                (Form::Continued(whole), None) => {
                     let tokens = whole.encode(&format!("{prompt} {}", text.answer))?;
                     let given = ids.iter().zip(&tokens.ids).take_while(|(a, b)| **a as i32 == **b).count();
                     let mut both = Flat::default();
@@ -136,9 +174,40 @@ impl AnswerTexts {
         Ok(batch)
     }
 
-    /// Tokens of a prompt, padded on the right.
-    fn padded(&self, ids: &[u32]) -> Tokens {
-        let length = self.lengths.0;
+    /// The last tokens of an instruction, as many as fit, behind a start token.
+    fn last_of(&self, mut ids: Vec<u32>) -> Result<Vec<u32>> {
+        let excess = ids.len().saturating_sub(self.lengths.0);
+        if excess > 0 {
+            let starts = match self.form {
+                // Its encoder's texts begin with nothing, and end with the token that stays.
+                Form::Read(_) => 0,
+                Form::Continued(_) => self.prompts.encode_plain("")?.len().min(1),
+            };
+            ids.drain(starts..starts + excess);
+        }
+        Ok(ids)
+    }
+
+    /// An instruction with what it asks for, which a decoder writes behind it, and how many of the tokens are
+    /// given. The space between them is that of the answer.
+    fn instructed(&self, whole: &TextEncoder, end: u32, text: &AskedText<'_>) -> Result<(Flat, usize)> {
+        let asked = whole.encode_plain(text.question)?;
+        let mut ids = whole.encode_plain(&format!("{} {}", text.question, text.answer))?;
+        let given = asked.iter().zip(&ids).take_while(|(a, b)| a == b).count();
+        let mut answer = ids.split_off(given);
+        // A text that is cut does not end.
+        answer.push(end);
+        answer.truncate(self.lengths.1);
+        let mut ids = self.last_of(ids)?;
+        let given = ids.len();
+        ids.append(&mut answer);
+        let mut both = Flat::default();
+        both.push(self.padded(&ids, self.lengths.0 + self.lengths.1));
+        Ok((both, given))
+    }
+
+    /// Tokens padded on the right to a length.
+    fn padded(&self, ids: &[u32], length: usize) -> Tokens {
         // Vocabularies are far smaller than 2^31.
         let mut padded: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
         let mut mask = vec![1; padded.len()];
@@ -147,7 +216,12 @@ impl AnswerTexts {
         Tokens { ids: padded, mask, has_text: true }
     }
 
-    /// What `model` answers behind each question's soft prompt: the likeliest token each time.
+    /// The search that takes the likeliest token each time.
+    pub(crate) fn greedy(&self) -> GenerateOptions {
+        GenerateOptions { max_new_tokens: self.lengths.1, ..GenerateOptions::default() }
+    }
+
+    /// What `model` answers behind each question's soft prompt, as `search` has it but for the end tokens.
     ///
     /// # Shapes
     /// - soft_prompts `[questions, queries, width]`
@@ -159,8 +233,9 @@ impl AnswerTexts {
         model: &LanguageModel,
         soft_prompts: Tensor<3>,
         questions: &[&str],
+        search: &GenerateOptions,
         device: &Device,
-    ) -> Result<Vec<String>> {
+    ) -> Result<Vec<GeneratedAnswer>> {
         let prompts: Vec<Vec<u32>> =
             questions.iter().map(|question| Ok(self.prompt(question)?.1)).collect::<Result<_>>()?;
         let [rows, queries, _] = soft_prompts.dims();
@@ -173,20 +248,21 @@ impl AnswerTexts {
         let (ids, mask) = padded_to_longest(&prompts, self.pad, side, device);
         let inputs = Tensor::cat(vec![soft_prompts, model.embed(ids)], 1);
         let mask = Tensor::cat(vec![Tensor::ones([rows, queries], device), mask], 1);
-        let options = GenerateOptions {
-            max_new_tokens: self.lengths.1,
-            beams: 1,
-            eos: self.end_tokens(model)?,
-            ..GenerateOptions::default()
-        };
+        let options = GenerateOptions { eos: self.end_tokens(model)?, ..search.clone() };
         let written = model.generate(inputs, mask, &prompts, &options, &|_| false)?;
-        let text = |ids: Vec<u32>| Ok(self.prompts.decode(&ids, true)?.trim().to_owned());
+        let text = |tokens: Vec<u32>| {
+            let text = self.prompts.decode(&tokens, true)?.trim().to_owned();
+            Ok(GeneratedAnswer { text, tokens })
+        };
         written.into_iter().map(text).collect()
     }
 
     /// The tokens that end an answer, as it was trained.
     fn end_tokens(&self, model: &LanguageModel) -> Result<Vec<u32>> {
         let tokens = model.special_tokens();
+        if let Some(end) = self.instructed_end {
+            return Ok([end].into_iter().chain(tokens.eos).collect());
+        }
         match tokens.captions_end_with_newline {
             true => {
                 Ok(self.prompts.encode_plain("\n")?.last().copied().into_iter().chain(tokens.eos).collect())
@@ -290,6 +366,44 @@ mod tests {
         }
     }
 
+    fn instructions(backbone: &str, lengths: (usize, usize)) -> (AnswerTexts, LanguageModel) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones").join(backbone);
+        let model = LanguageModel::open(&folder, &Device::flex()).unwrap();
+        let (tokens, encoder_decoder) = (model.special_tokens(), model.is_encoder_decoder());
+        let open = |length| Ok(open_tokenizer(&folder, encoding(length, "", &tokens, encoder_decoder))?);
+        (AnswerTexts::of_instructions(lengths, tokens.eos[0], encoder_decoder, open).unwrap(), model)
+    }
+
+    #[test]
+    fn of_an_instruction_the_end_is_read_and_what_it_asks_for_ends_with_the_end_token() {
+        let long = "red green blue yellow ".repeat(20) + "what is this?";
+        for backbone in ["opt-tiny", "t5-tiny"] {
+            let (texts, model) = instructions(backbone, (12, 6));
+            let end = model.special_tokens().eos[0] as i32;
+            let asked = AskedText { question: &long, answer: "car" };
+            let batch = texts.batch(&[asked], Vec::new()).unwrap();
+            let labels: Vec<i32> = batch.labels.iter().copied().filter(|label| *label != IGNORED).collect();
+            assert_eq!(labels.last(), Some(&end), "{backbone}");
+            assert_eq!(said(&texts, &labels).trim(), "car", "{backbone}");
+            let (_, ids) = texts.prompt(&long).unwrap();
+            assert_eq!(ids.len(), 12, "{backbone}");
+            let read: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+            assert!(said(&texts, &read).trim().ends_with("what is this?"), "{backbone}");
+            match model.is_encoder_decoder() {
+                true => assert_eq!((batch.prefix.ids.len(), batch.prefix.ids[11]), (12, end)),
+                // The start token stays, and so does all that comes behind the instruction.
+                false => {
+                    assert_eq!((&batch.text.ids[..12], batch.text.ids.len()), (&read[..], 18));
+                    assert_eq!(read[0], texts.prompts.encode_plain("").unwrap()[0] as i32);
+                    assert_eq!(batch.labels[..12], [IGNORED; 12]);
+                }
+            }
+            // Of a long answer the end is cut off.
+            let asked = AskedText { question: "what is this?", answer: &long };
+            assert_eq!(texts.batch(&[asked], Vec::new()).unwrap().tokens(), 6, "{backbone}");
+        }
+    }
+
     #[test]
     fn prompts_that_cannot_ask_are_refused() {
         let error = |prompt, lengths| texts("opt-tiny", prompt, lengths).err().unwrap().to_string();
@@ -303,10 +417,15 @@ mod tests {
         for backbone in ["opt-tiny", "t5-tiny"] {
             let (texts, model) = texts(backbone, "", (24, 4)).unwrap();
             let soft = Tensor::<3>::ones([2, 3, model.width()], &device) * 0.1;
-            let both =
-                texts.written(&model, soft.clone(), &["what is this red car?", "why?"], &device).unwrap();
-            let alone = texts.written(&model, soft.narrow(0, 1, 1), &["why?"], &device).unwrap();
-            assert_eq!(both[1..], alone, "{backbone}: padding is not read");
+            for beams in [1, 3] {
+                let search = GenerateOptions { beams, ..texts.greedy() };
+                let write = |soft: Tensor<3>, questions: &[&str]| {
+                    texts.written(&model, soft, questions, &search, &device).unwrap()
+                };
+                let both = write(soft.clone(), &["what is this red car?", "why?"]);
+                let alone = write(soft.clone().narrow(0, 1, 1), &["why?"]);
+                assert_eq!(both[1..], alone, "{backbone}, {beams} beams: padding is not read");
+            }
         }
     }
 }

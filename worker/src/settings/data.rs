@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use blip2_dataset::corpus::columns::ColumnNames;
-use blip2_dataset::corpus::manifest::CorpusSource;
+use blip2_dataset::corpus::manifest::{CorpusSource, Unweighted};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,10 @@ pub struct DataSettings {
     /// Sources by name, in the place of `train`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, SourceSettings>,
+    /// What a source without a weight weighs: as many as it has `rows`, or their square `root`.
+    #[serde(skip_serializing_if = "Unweighted::is_rows")]
+    #[schemars(extend("x-stored-if-set" = "rows"))]
+    pub unweighted: Unweighted,
     /// What the columns of the files are called.
     pub columns: ColumnNames,
     /// Row groups a slot draws from at a time.
@@ -49,7 +53,8 @@ pub struct DataSettings {
 pub struct SourceSettings {
     /// Parquet files of the source: paths or URLs, `*` matches within the last path segment.
     pub files: Vec<String>,
-    /// Samples drawn from the source, relative to the weights of the others; without one, its number of rows.
+    /// Samples drawn from the source, relative to the weights of the others; without one, as
+    /// `data.unweighted` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 1e12), extend("exclusiveMinimum" = 0.0))]
     pub weight: Option<f64>,
@@ -70,6 +75,7 @@ impl DataSettings {
             name: name.clone(),
             files: source.files.clone(),
             weight: source.weight,
+            unweighted: self.unweighted,
         };
         self.sources.iter().map(named).collect()
     }
@@ -104,6 +110,7 @@ impl Default for DataSettings {
         Self {
             train: Vec::new(),
             sources: BTreeMap::new(),
+            unweighted: Unweighted::Rows,
             columns: ColumnNames::default(),
             window_row_groups: 4,
             max_quarantined_share: 0.01,

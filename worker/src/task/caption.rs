@@ -97,7 +97,7 @@ impl Task for CaptionSettings {
 impl Trainable for CaptionSettings {
     fn language_texts<'a>(&'a self, stage: u32, name: &'a str) -> Option<LanguageTexts<'a>> {
         let (prompt, text_length) = (&self.prompt, self.text_length);
-        Some(LanguageTexts { stage, name, prompt, text_length, answer_length: None })
+        Some(LanguageTexts { stage, name, prompt, text_length, answer_length: None, instructed: false })
     }
 
     fn encoder(&self, frozen: &FrozenModels, stage: u32) -> Result<Arc<TextEncoder>> {

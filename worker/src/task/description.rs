@@ -95,11 +95,17 @@ pub trait Task: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether a row without a question is one of captions to it, where it reads questions.
+    fn reads_captions_too(&self) -> bool {
+        false
+    }
+
     /// The columns that it reads: questions are nothing to a task that reads captions.
     fn columns(&self, all: &ColumnNames) -> ColumnNames {
-        match self.asks() {
-            true => all.clone(),
-            false => all.without_questions(),
+        match (self.asks(), self.reads_captions_too()) {
+            (true, true) => all.with_captions_too(),
+            (true, false) => all.clone(),
+            (false, _) => all.without_questions(),
         }
     }
 

@@ -58,7 +58,7 @@ const DRAWS: Draws = Draws {
 };
 
 /// The published layouts.
-const LAYOUTS: &[Layout] = &[Layout::HuggingFace, Layout::Lavis];
+pub(super) const LAYOUTS: &[Layout] = &[Layout::HuggingFace, Layout::Lavis];
 
 /// The same where adapters of the language model are trained.
 const LAYOUTS_WITH_ADAPTERS: &[Layout] = &[Layout::HuggingFace, Layout::Lavis, Layout::Peft];
@@ -148,7 +148,7 @@ impl Task for GenerateSettings {
 impl Trainable for GenerateSettings {
     fn language_texts<'a>(&'a self, stage: u32, name: &'a str) -> Option<LanguageTexts<'a>> {
         let (prompt, text_length) = (&self.prompt, self.text_length);
-        Some(LanguageTexts { stage, name, prompt, text_length, answer_length: None })
+        Some(LanguageTexts { stage, name, prompt, text_length, answer_length: None, instructed: false })
     }
 
     fn encoder(&self, frozen: &FrozenModels, stage: u32) -> Result<Arc<TextEncoder>> {

@@ -4,6 +4,8 @@ use blip2_dataset::corpus::samples::Sample;
 use blip2_evaluation::caption_loss::CaptionLosses;
 use blip2_evaluation::retrieval::Retrieval;
 use blip2_evaluation::sample_encoder::SampleEncoder;
+use blip2_images::RgbImage;
+use blip2_model::language::generation::GenerateOptions;
 
 use crate::error::{Result, WorkerError};
 use crate::language::Language;
@@ -34,12 +36,12 @@ pub struct AnswerScores {
     /// How many questions.
     pub questions: usize,
     /// What the model wrote for each of them.
-    pub written: Vec<WrittenAnswer>,
+    pub written: Vec<SampleAnswer>,
 }
 
 /// An answer that a model wrote.
 #[derive(Debug, Clone, PartialEq)]
-pub struct WrittenAnswer {
+pub struct SampleAnswer {
     /// Which of the samples was asked about.
     pub sample: usize,
     /// The answer.
@@ -75,4 +77,20 @@ impl<'a> EvaluationSet<'a> {
     pub(crate) fn language(&self) -> Result<&'a Language> {
         self.language.ok_or_else(|| WorkerError::Protocol("an evaluation without a language model".into()))
     }
+}
+
+/// Questions on images.
+pub(crate) struct QuestionSet<'a> {
+    pub(crate) model: &'a ModelSettings,
+    pub(crate) language: &'a Language,
+    /// The frozen image encoder.
+    pub(crate) encoder: &'a SampleEncoder,
+    pub(crate) images: &'a [RgbImage],
+    /// Which image each question is about.
+    pub(crate) places: &'a [usize],
+    pub(crate) questions: &'a [&'a str],
+    /// End tokens are those of the stage's answers.
+    pub(crate) search: &'a GenerateOptions,
+    /// Questions answered at a time, one at least.
+    pub(crate) batch: usize,
 }

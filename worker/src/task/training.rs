@@ -13,10 +13,10 @@ use blip2_tensors::train::placed::PlacedTensors;
 use burn::tensor::Device;
 
 use super::export::{ExportTarget, Layout};
-use super::scores::{EvaluationSet, Scores};
-use crate::error::Result;
+use super::scores::{EvaluationSet, QuestionSet, Scores};
+use crate::error::{Result, WorkerError};
 use crate::frozen_models::{FrozenModels, FrozenSizes};
-use crate::language::LanguageTexts;
+use crate::language::{GeneratedAnswer, LanguageTexts};
 use crate::settings::model::ModelSettings;
 use crate::settings::train::StepSettings;
 use crate::sum::context::{Computed, Step, StepSum, StepValues};
@@ -67,6 +67,9 @@ pub(crate) trait Trainable {
     fn text_half(&self) -> Option<&str> {
         None
     }
+
+    /// Names them by another path, where the task has such tensors.
+    fn place_text_half(&mut self, _path: String) {}
 }
 
 /// What a task's model is made of.
@@ -168,6 +171,11 @@ pub(crate) trait TaskModel: fmt::Debug + Send {
 
     /// Measures the model on held-out images.
     fn scores(&self, set: &EvaluationSet<'_>) -> Result<Scores>;
+
+    /// Answers questions, each on the image that it is about.
+    fn answers(&self, _set: &QuestionSet<'_>) -> Result<Vec<GeneratedAnswer>> {
+        Err(WorkerError::Protocol("a task that answers no questions is asked one".into()))
+    }
 
     /// Writes the model, with the frozen ones, in a published layout.
     fn export(&mut self, layout: Layout, target: ExportTarget<'_>) -> Result<()>;

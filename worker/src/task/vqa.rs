@@ -3,10 +3,13 @@
 
 mod answer_rows;
 mod measures;
+mod measuring;
 mod settings;
+mod wording;
 
 pub use settings::{AnswerMode, QFormerText, VqaSettings};
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use blip2_dataset::corpus::samples::Sample;
@@ -15,7 +18,6 @@ use blip2_dataset::text::{Question, TextEncoder};
 use blip2_evaluation::captions::other_rows;
 use blip2_evaluation::error::EvaluationError;
 use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
-use blip2_evaluation::sample_encoder::SampleEncoder;
 use blip2_model::blip2::export::export_lavis;
 use blip2_model::objectives::generate::GenerateModel;
 use blip2_model::objectives::questions::Questions;
@@ -25,19 +27,22 @@ use blip2_tensors::nn::dropout::Dropout;
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, compute_in};
 use blip2_tensors::train::loss::Loss;
 use blip2_tensors::train::tape::Tape;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 
-use self::answer_rows::{DrawKey, answer_rows};
-use self::measures::accuracy_of;
+pub(super) use self::answer_rows::DrawKey;
+use self::answer_rows::answer_rows;
+use self::measuring::{Measured, Measuring, selected};
+pub(super) use self::wording::{Worded, Wording};
 use super::adapters::adapting;
 use super::description::{LossName, Needs, Task, Unusable, loss};
-use super::export::{ExportTarget, Layout};
+use super::export::{Ending, ExportTarget, Layout};
+use super::generate::{self, Draws};
 use super::image_encoder::TaskEncoder;
-use super::scores::{AnswerScores, EvaluationSet, Measure, Scores, WrittenAnswer};
+use super::scores::{AnswerScores, EvaluationSet, Measure, QuestionSet, SampleAnswer, Scores};
 use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
-use crate::language::{AskedText, Language, LanguageTexts};
+use crate::language::{AskedText, GeneratedAnswer, Language, LanguageTexts};
 use crate::open::{SeededValues, qformer_text, qformer_text_around};
 use crate::settings::encoder::EncoderTraining;
 use crate::settings::lora::LoraSettings;
@@ -49,20 +54,29 @@ use crate::sum::times::Stopwatch;
 use crate::sum::unit_buffers::UnitBuffers;
 
 /// The losses; a step gives their values in this order.
-const LOSSES: &[LossName] = &[loss!("loss", "total")];
+pub(super) const LOSSES: &[LossName] = &[loss!("loss", "total")];
 
 /// The place among a slot's values of the number by whose sum its loss is divided.
 const DIVISOR: usize = 1;
 
-const DROPOUT: &str = "dropout beside questions";
-const LANGUAGE_DROPOUT: &str = "dropout of the language model of answers";
-const ADAPTER_DROPOUT: &str = "dropout of adapters of answers";
-
-/// Questions of an evaluation that are computed together.
-const BATCH: usize = 16;
+/// What dropout is drawn for.
+const DRAWS: Draws = Draws {
+    qformer: "dropout beside questions",
+    language: "dropout of the language model of answers",
+    adapters: "dropout of adapters of answers",
+};
 
 /// What a stage-1 file has besides, and no task that reads questions trains.
 const LANGUAGE_HEAD: &[&str] = &["Qformer.cls.*"];
+
+/// What weights look like.
+pub(super) const WEIGHTS: WeightNames = WeightNames {
+    mark: "opt_proj.weight",
+    not_published: &[],
+    unused: LANGUAGE_HEAD,
+    own: &[],
+    init_is_whole: false,
+};
 
 impl Task for VqaSettings {
     fn name(&self) -> &'static str {
@@ -126,14 +140,15 @@ impl Task for VqaSettings {
     }
 
     fn layouts(&self) -> &'static [Layout] {
-        if self.lora.is_on() { &[Layout::Lavis, Layout::Peft] } else { &[Layout::Lavis] }
+        generate::layouts(&self.lora)
     }
 }
 
 impl Trainable for VqaSettings {
     fn language_texts<'a>(&'a self, stage: u32, name: &'a str) -> Option<LanguageTexts<'a>> {
         let (prompt, text_length) = (&self.prompt, self.prompt_length);
-        Some(LanguageTexts { stage, name, prompt, text_length, answer_length: Some(self.answer_length) })
+        let answer_length = Some(self.answer_length);
+        Some(LanguageTexts { stage, name, prompt, text_length, answer_length, instructed: false })
     }
 
     fn encoder(&self, frozen: &FrozenModels, stage: u32) -> Result<Arc<TextEncoder>> {
@@ -141,30 +156,19 @@ impl Trainable for VqaSettings {
     }
 
     fn model(&self, shape: &ModelShape<'_>, device: &Device) -> Result<Box<dyn TaskModel>> {
-        let (settings, sizes) = (shape.model, shape.sizes);
-        let qformer = settings.qformer_config(sizes.image_width, sizes.vocab);
-        let (eps, width) = (settings.ln_vision_eps, sizes.language_width);
-        let model = GenerateModel::reading_questions(&qformer, eps, width, device);
-        let mut model = model.map_err(WorkerError::of_qformer_sizes)?;
-        compute_in(&mut model, shape.train.compute)?;
-        let model = adapting(&self.lora, model, settings, device)?;
-        let key = DrawKey { seed: shape.train.seed, stage: shape.stage };
-        let encoder = TaskEncoder::new(self.encoder_settings(), shape, device)?;
-        Ok(Box::new(VqaTask { settings: self.clone(), key, encoder, model }))
+        Ok(Box::new(VqaTask::new(shape, self.clone(), DRAWS, None, device)?))
     }
 
     fn weight_names(&self) -> WeightNames {
-        WeightNames {
-            mark: "opt_proj.weight",
-            not_published: &[],
-            unused: LANGUAGE_HEAD,
-            own: &[],
-            init_is_whole: false,
-        }
+        WEIGHTS
     }
 
     fn text_half(&self) -> Option<&str> {
         Some(&self.text_half)
+    }
+
+    fn place_text_half(&mut self, path: String) {
+        self.text_half = path;
     }
 }
 
@@ -187,9 +191,12 @@ impl VqaSettings {
 
 /// The model with what its step depends on.
 #[derive(Debug)]
-struct VqaTask {
+pub(super) struct VqaTask {
     settings: VqaSettings,
     key: DrawKey,
+    draws: Draws,
+    /// Where questions are put into words before they are read, and a caption is what no question asks for.
+    worded: Option<Worded>,
     encoder: TaskEncoder,
     model: GenerateModel,
 }
@@ -282,14 +289,25 @@ impl TaskModel for VqaTask {
     /// accuracy of what is written.
     fn held_out_unit(&self, frozen: &FrozenModels, _: usize, rows: &[HeldOutRow]) -> Result<Vec<u8>> {
         let language = frozen.language()?;
-        let asked: Vec<&Question> = rows.iter().map(question_of).collect::<Result<_>>()?;
+        let measuring = self.measuring();
+        let asked: Vec<Cow<'_, Question>> =
+            rows.iter().map(|row| measuring.question_of(row)).collect::<Result<_>>()?;
+        let asked: Vec<&Question> = asked.iter().map(Cow::as_ref).collect();
         let pixels = rows.iter().flat_map(|row| row.pixels.iter().copied()).collect();
         let features = self.encoder.features_of(frozen, pixels, rows.len())?;
-        let ids: Vec<i32> = rows.iter().flat_map(|row| row.tokens.ids.iter().copied()).collect();
-        let mask: Vec<i32> = rows.iter().flat_map(|row| row.tokens.mask.iter().copied()).collect();
-        let prompt = self.soft_prompts(features, Questions { ids: &ids, mask: &mask })?;
+        let prompt = match &self.worded {
+            Some(worded) => {
+                let texts: Vec<String> = asked.iter().map(|asked| worded.held_out(&asked.text)).collect();
+                measuring.soft_prompts(features, worded.read(&frozen.model, &texts)?.questions())?
+            }
+            None => {
+                let ids: Vec<i32> = rows.iter().flat_map(|row| row.tokens.ids.iter().copied()).collect();
+                let mask: Vec<i32> = rows.iter().flat_map(|row| row.tokens.mask.iter().copied()).collect();
+                measuring.soft_prompts(features, Questions { ids: &ids, mask: &mask })?
+            }
+        };
         let Measured { loss, tokens, accuracy, .. } =
-            self.measured(language, &prompt, &asked, &frozen.device)?;
+            measuring.measured(language, &prompt, &asked, &frozen.device)?;
         Ok([loss.to_le_bytes(), tokens.to_le_bytes(), accuracy.to_le_bytes()].concat())
     }
 
@@ -306,21 +324,21 @@ impl TaskModel for VqaTask {
             accuracy += told.float64(unit)?;
         }
         let losses = LOSSES.iter().map(|name| (name.held_out, loss / f64::max(tokens, 1.0)));
-        let accuracy = accuracy / held_out.rows.len().max(1) as f64;
+        let questions = held_out.rows.iter().filter(|row| row.question.is_some()).count();
+        let accuracy = accuracy / questions.max(1) as f64;
         Ok(losses.chain([("eval_accuracy", accuracy)]).collect())
     }
 
     fn scores(&self, set: &EvaluationSet<'_>) -> Result<Scores> {
         let language = set.language()?;
         let encoder = self.settings.question_encoder(set.model, language, self.key.stage)?;
-        let is_readable = |question: &Question| encoder.encode(&question.text).is_ok();
-        let (places, asked): (Vec<usize>, Vec<(&Sample, &Question)>) = (0..)
+        let measuring = self.measuring();
+        let (places, asked): (Vec<usize>, Vec<(&Sample, Cow<'_, Question>)>) = (0..)
             .zip(set.samples)
-            .filter_map(|(place, sample)| {
-                let question = sample.question.as_ref().filter(|asked| is_readable(asked))?;
-                Some((place, (sample, question)))
-            })
+            .filter_map(|(place, sample)| Some((place, (sample, measuring.question_in(sample, &encoder)?))))
             .unzip();
+        let asked: Vec<(&Sample, &Question)> =
+            asked.iter().map(|(sample, question)| (*sample, question.as_ref())).collect();
         if asked.is_empty() {
             let reason =
                 "evaluation set: no question with an answer; data.columns.question and .answers name them";
@@ -331,43 +349,86 @@ impl TaskModel for VqaTask {
         let others = other_rows(&answers, set.train.seed);
         let own: Vec<usize> = (0..asked.len()).collect();
         let trained = self.encoder.of_samples(set.images)?;
-        let through = (language, trained.as_ref().unwrap_or(set.images));
-        let with = |images: &[usize]| self.measured_set(through, &encoder, &asked, images);
+        let through = (language, set.model, trained.as_ref().unwrap_or(set.images));
+        let with = |images: &[usize]| measuring.measured_set(through, &encoder, &asked, images);
         let (with_own, with_others) = (with(&own)?, with(&others)?);
-        let questions = asked.len();
-        let written = places.into_iter().zip(with_own.written);
+        let questions = asked.iter().filter(|(_, question)| !question.asks_for_a_caption()).count();
+        let share = |right: f64| right / questions.max(1) as f64;
+        let written = with_own.written.into_iter();
         Ok(Scores::Answers(AnswerScores {
             loss: with_own.loss / with_own.tokens.max(1.0),
-            accuracy: with_own.accuracy / questions as f64,
-            shuffled: with_others.accuracy / questions as f64,
+            accuracy: share(with_own.accuracy),
+            shuffled: share(with_others.accuracy),
             questions,
-            written: written.map(|(sample, text)| WrittenAnswer { sample, text }).collect(),
+            written: written.map(|(place, text)| SampleAnswer { sample: places[place], text }).collect(),
         }))
     }
 
-    fn export(&mut self, layout: Layout, target: ExportTarget<'_>) -> Result<()> {
+    fn answers(&self, set: &QuestionSet<'_>) -> Result<Vec<GeneratedAnswer>> {
+        let encoder = self.settings.question_encoder(set.model, set.language, self.key.stage)?;
+        let trained = self.encoder.of_samples(set.encoder)?;
+        let images = trained.as_ref().unwrap_or(set.encoder).features(set.images)?;
+        let texts = set.language.answers(self.key.stage)?;
+        let model = self.model.adapted(&set.language.model, &mut Dropout::off())?;
+        let measuring = self.measuring();
+        let mut answers = Vec::with_capacity(set.questions.len());
+        for (questions, places) in set.questions.chunks(set.batch).zip(set.places.chunks(set.batch)) {
+            let features = selected(images.clone(), places);
+            let prompt = measuring.asked(features, set.model, &encoder, questions)?;
+            let read: Vec<String> = questions.iter().map(|question| measuring.text_of(question)).collect();
+            let read: Vec<&str> = read.iter().map(String::as_str).collect();
+            let device = set.encoder.device();
+            answers.extend(texts.written(&model, prompt, &read, set.search, device)?);
+        }
+        Ok(answers)
+    }
+
+    fn export(&mut self, layout: Layout, mut target: ExportTarget<'_>) -> Result<()> {
         if layout == Layout::Peft {
             return target.adapters(&mut self.model.adapters, self.settings.lora.dropout);
         }
-        self.encoder.has_names_in_lavis()?;
         let language_model = target.language_model()?;
-        let prefix = language_model.prefix();
-        Ok(export_lavis(target.out, self, Some(prefix), target.options.precision)?)
+        if layout == Layout::Lavis {
+            self.encoder.has_names_in_lavis()?;
+            let prefix = language_model.prefix();
+            return Ok(export_lavis(target.out, self, Some(prefix), target.options.precision)?);
+        }
+        target.encoder = self.encoder.or(target.encoder)?;
+        let asking = self.settings.asking(language_model.is_encoder_decoder());
+        target.instructblip(self.model.clone(), language_model, asking, Ending::Caption)
     }
 }
 
-/// Sums over questions.
-#[derive(Debug, Default)]
-struct Measured {
-    /// Of the most frequent answers' tokens.
-    loss: f64,
-    tokens: f64,
-    accuracy: f64,
-    /// Each question's answer, as it was written.
-    written: Vec<String>,
-}
-
 impl VqaTask {
+    /// With a model of zeros.
+    pub(super) fn new(
+        shape: &ModelShape<'_>,
+        settings: VqaSettings,
+        draws: Draws,
+        worded: Option<Worded>,
+        device: &Device,
+    ) -> Result<Self> {
+        let (model, sizes) = (shape.model, shape.sizes);
+        let qformer = model.qformer_config(sizes.image_width, sizes.vocab);
+        let (eps, width) = (model.ln_vision_eps, sizes.language_width);
+        let model = GenerateModel::reading_questions(&qformer, eps, width, device);
+        let mut model = model.map_err(WorkerError::of_qformer_sizes)?;
+        compute_in(&mut model, shape.train.compute)?;
+        let model = adapting(&settings.lora, model, shape.model, device)?;
+        let key = DrawKey { seed: shape.train.seed, stage: shape.stage };
+        let encoder = TaskEncoder::new(settings.encoder_settings(), shape, device)?;
+        Ok(Self { settings, key, draws, worded, encoder, model })
+    }
+
+    fn measuring(&self) -> Measuring<'_> {
+        Measuring { model: &self.model, worded: self.worded.as_ref(), stage: self.key.stage }
+    }
+
+    /// The trained parts, for a folder.
+    pub(super) fn trained(&self) -> &GenerateModel {
+        &self.model
+    }
+
     fn slot_loss(
         &self,
         step: &Step<'_>,
@@ -379,9 +440,17 @@ impl VqaTask {
         if slot.questions.len() != slot.samples.len() {
             return Err(WorkerError::Protocol(format!("slot {} has no questions", slot.slot)));
         }
-        let questions = Questions { ids: &slot.ids, mask: &slot.mask };
-        let mut prompt =
-            self.model.forward_asked(features, questions, &mut step.dropout(DROPOUT, slot), tape)?;
+        let texts = self.worded.as_ref().map(|worded| worded.drawn(&slot.questions, &slot.samples));
+        let read = match (&self.worded, &texts) {
+            (Some(worded), Some(texts)) => Some(worded.read(&step.frozen.model, texts)?),
+            _ => None,
+        };
+        let questions = match &read {
+            Some(read) => read.questions(),
+            None => Questions { ids: &slot.ids, mask: &slot.mask },
+        };
+        let mut dropout = step.dropout(self.draws.qformer, slot);
+        let mut prompt = self.model.forward_asked(features, questions, &mut dropout, tape)?;
         let rows = answer_rows(&self.settings, self.key, &slot.questions, &slot.samples);
         let is_weighted = self.settings.answers == AnswerMode::Weighted;
         let mut weights = Vec::new();
@@ -393,92 +462,25 @@ impl VqaTask {
         }
         let asked: Vec<AskedText<'_>> = rows
             .iter()
-            .map(|row| AskedText { question: &slot.questions[row.question].text, answer: row.answer })
+            .map(|row| {
+                let question = match &texts {
+                    Some(texts) => &texts[row.question],
+                    None => &slot.questions[row.question].text,
+                };
+                AskedText { question, answer: row.answer }
+            })
             .collect();
         let batch = language.answers(self.key.stage)?.batch(&asked, weights)?;
         // Off, the language model is the same in training as in use.
         let probability = if self.settings.language_model_dropout { language.model.dropout() } else { 0.0 };
         let dropout =
             |probability, drawn_for| step.frozen.dropout_of(probability, drawn_for, step.number, slot.slot);
-        let mut of_adapters = dropout(self.settings.lora.dropout, ADAPTER_DROPOUT);
+        let mut of_adapters = dropout(self.settings.lora.dropout, self.draws.adapters);
         let model = self.model.adapted(&language.model, &mut of_adapters)?;
-        let mut dropout = dropout(probability, LANGUAGE_DROPOUT);
+        let mut dropout = dropout(probability, self.draws.language);
         let loss = model.training_loss(Some(prompt), &batch.texts(), &mut dropout, &step.frozen.device)?;
         let tokens = batch.tokens();
         let divisor = if is_weighted { slot.questions.len() } else { tokens };
         Ok(SlotLoss { loss, divisor: divisor as f32, tokens })
     }
-
-    fn soft_prompts(&self, features: Tensor<3>, questions: Questions<'_>) -> Result<Tensor<3>> {
-        Ok(self.model.forward_asked(features, questions, &mut Dropout::off(), &mut Tape::whole())?)
-    }
-
-    /// What the soft prompts of these questions come to.
-    fn measured(
-        &self,
-        language: &Language,
-        prompt: &Tensor<3>,
-        asked: &[&Question],
-        device: &Device,
-    ) -> Result<Measured> {
-        let texts = language.answers(self.key.stage)?;
-        let known = |question: &&Question| -> (String, String) {
-            (question.text.clone(), question.answers.most_frequent().to_owned())
-        };
-        let known: Vec<(String, String)> = asked.iter().map(known).collect();
-        let pairs: Vec<AskedText<'_>> =
-            known.iter().map(|(question, answer)| AskedText { question, answer }).collect();
-        let batch = texts.batch(&pairs, Vec::new())?;
-        let model = self.model.adapted(&language.model, &mut Dropout::off())?;
-        let loss = model.caption_loss(Some(prompt.clone()), &batch.texts(), device)?;
-        let questions: Vec<&str> = asked.iter().map(|question| question.text.as_str()).collect();
-        let written = texts.written(&model, prompt.clone(), &questions, device)?;
-        let right = asked.iter().zip(&written).map(|(question, text)| accuracy_of(&question.answers, text));
-        let accuracy = right.sum();
-        Ok(Measured { loss: loss.value.read()?, tokens: batch.tokens() as f64, accuracy, written })
-    }
-
-    /// The same of a set, where question `i` is asked of the image of question `images[i]`.
-    fn measured_set(
-        &self,
-        (language, through): (&Language, &SampleEncoder),
-        encoder: &TextEncoder,
-        asked: &[(&Sample, &Question)],
-        images: &[usize],
-    ) -> Result<Measured> {
-        let mut all = Measured::default();
-        for (asked_now, images) in asked.chunks(BATCH).zip(images.chunks(BATCH)) {
-            let samples: Vec<&Sample> = images.iter().map(|image| asked[*image].0).collect();
-            let questions: Vec<&Question> = asked_now.iter().map(|(_, question)| *question).collect();
-            let (mut ids, mut mask) = (Vec::new(), Vec::new());
-            for question in &questions {
-                let tokens = encoder.encode(&question.text)?;
-                ids.extend(tokens.ids);
-                mask.extend(tokens.mask);
-            }
-            let features = through.image_features(&samples).collect::<std::result::Result<Vec<_>, _>>()?;
-            let prompt = self.soft_prompts(Tensor::cat(features, 0), Questions { ids: &ids, mask: &mask })?;
-            let part = self.measured(language, &prompt, &questions, through.device())?;
-            all.loss += part.loss;
-            all.tokens += part.tokens;
-            all.accuracy += part.accuracy;
-            all.written.extend(part.written);
-        }
-        Ok(all)
-    }
-}
-
-/// The question of a held-out row, which was read with questions.
-fn question_of(row: &HeldOutRow) -> Result<&Question> {
-    row.question.as_ref().ok_or_else(|| WorkerError::Protocol("a held-out row without a question".into()))
-}
-
-/// The rows of these numbers.
-///
-/// # Shapes
-/// - rows `[b, queries, width]`; output `[places, queries, width]`
-fn selected(rows: Tensor<3>, places: &[usize]) -> Tensor<3> {
-    let index: Vec<i32> = places.iter().map(|place| *place as i32).collect();
-    let index = Tensor::<1, Int>::from_data(TensorData::new(index, [places.len()]), &rows.device());
-    rows.select(0, index)
 }

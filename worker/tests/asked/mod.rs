@@ -62,14 +62,19 @@ fn beginning(config: &mut WorkerConfig, folder: &Path) -> String {
 
 /// Writes the parameters under LAVIS's names, which are their own.
 fn write_weights(state: &TrainState, path: &Path) -> String {
+    std::fs::write(path, weights(state, "")).unwrap();
+    path.display().to_string()
+}
+
+/// The parameters as a safetensors file, with something before their names.
+pub(crate) fn weights(state: &TrainState, before: &str) -> Vec<u8> {
     let bytes: Vec<u8> = state.parameters.iter().flat_map(|value| value.to_le_bytes()).collect();
     let views = state.layout.tensors().iter().map(|tensor| {
         let range = 4 * tensor.range().start..4 * tensor.range().end;
         let view = TensorView::new(Dtype::F32, tensor.shape.clone(), &bytes[range]).unwrap();
-        (tensor.name.as_str(), view)
+        (format!("{before}{}", tensor.name), view)
     });
-    std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
-    path.display().to_string()
+    safetensors::serialize(views, None).unwrap()
 }
 
 /// Images of the emoji corpus with a question of two and an answer of eight, by the row's number.

@@ -17,8 +17,8 @@ pub(crate) type Trained = (Vec<f64>, Vec<f32>, Vec<StepBytes>);
 /// What each member of a run with `members` members comes to.
 pub(crate) fn train(config: &WorkerConfig, members: usize) -> Vec<Trained> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let manifest =
-        Arc::new(runtime.block_on(Manifest::open(&config.data.train, &config.data.columns)).unwrap());
+    let columns = config.first_stage().unwrap().settings.task.columns(&config.data.columns);
+    let manifest = Arc::new(runtime.block_on(Manifest::open(&config.data.train, &columns)).unwrap());
     let bind = || {
         Exchange::bind("127.0.0.1:0".parse().unwrap(), "token".into(), Limits::default(), Transport::plain())
     };

@@ -113,7 +113,7 @@ async fn opened(config: &RunConfig) -> Result<Manifest, CliError> {
             let _ = writeln!(std::io::stderr().lock(), "{done} of {total} footers read");
         }
     };
-    Ok(Manifest::open_sources(&config.data.corpus(), &config.data.columns, &word).await?)
+    Ok(Manifest::open_sources(&config.data.corpus(), &config.columns(), &word).await?)
 }
 
 fn measured(

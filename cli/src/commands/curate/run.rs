@@ -1,47 +1,38 @@
 //! `curate`: a coordinator in this process and workers beside it, or a share of the tasks without either.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use blip2_curation::config::CurationConfig;
+use blip2_curation::coordinator::{CurationOptions, coordinate_curation};
 use blip2_curation::finish::{CurationSummary, TaskDone};
 use blip2_curation::job::CurationJob;
 use blip2_curation::models;
 use blip2_curation::runs::RunRecord;
-use blip2_curation::server::{CurationEnd, CurationOptions, coordinate_curation};
 use blip2_curation::task_runner::TaskRunner;
 use blip2_dataset::corpus::ingest::Share;
 use blip2_proto::transport::listening;
-use blip2_proto::v1::CurationStatusReply;
+use blip2_proto::v1::LeaseStatusReply;
 use blip2_run::exit::Exit;
 use blip2_store::Location;
 use blip2_tensors::device::DeviceName;
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::summary::described;
 use crate::again::same_command;
+use crate::commands::leasing::{Admission, Leasing};
 use crate::commands::share::share;
 use crate::commands::{even_unread, print_json, worker::limit_threads};
 use crate::config::{ConfigArguments, RunConfig, load};
 use crate::error::CliError;
-use crate::identity::binary_identity;
-use crate::launch::{
-    Going, LEAVE_WITHIN, Machine, Place, WorkerCommand, WorkerLaunch, Workers, default_workers, places,
-};
+use crate::launch::{Machine, Place, WorkerCommand, default_workers, places};
 use crate::signals::Signals;
-use crate::tls::{transport, url};
-use crate::token::{TokenFile, fresh_token, must_have_token, read_token};
 use crate::typed_numbers;
 
-/// Between two lines of progress, at least.
-const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 /// Most worker processes.
 const MOST_WORKERS: u32 = 1024;
 
@@ -165,10 +156,7 @@ async fn run_share(
     let json = arguments.json;
     let progress = |done: &TaskDone| {
         rows += done.rows_read;
-        tell(
-            json,
-            &CurationStatusReply { tasks, rows, done: done.task + 1, ..CurationStatusReply::default() },
-        );
+        tell(json, &LeaseStatusReply { tasks, rows, done: done.task + 1, ..LeaseStatusReply::default() });
     };
     TaskRunner::new(job, models).run_share(share, &stop, progress).await?;
     Ok(rows)
@@ -183,93 +171,40 @@ async fn coordinate(
     places: Vec<Place>,
 ) -> Result<u64, CliError> {
     let curation = &config.curation;
-    let address = arguments.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-    must_have_token(address, arguments.token_file.as_deref())?;
-    if curation.workers == 0 && arguments.listen.is_none() {
-        return Err(CliError::usage("--workers 0: say with --listen ADDR where workers reach this curation"));
-    }
-    // Workers that are started elsewhere without a token know the one of this machine.
-    let token = match (&arguments.token_file, arguments.listen) {
-        (None, None) => fresh_token()?,
-        (file, _) => read_token(file.as_deref())?,
-    };
-    let transport = transport(&config.tls)?;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|error| CliError::failed(format!("cannot listen on {address}: {error}")))?;
-    let bound = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;
-    if arguments.listen.is_some() {
-        even_unread(print_json(&json!({ "listening": bound.to_string() })))?;
-    }
-    let (status, watched) = watch::channel(CurationStatusReply::default());
     let config_toml = toml::to_string(curation)
         .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
-    let options = CurationOptions {
-        job: job.clone(),
-        config_toml,
-        token: token.clone(),
-        binary: binary_identity()?,
-        lease: Duration::from_secs_f64(curation.lease_seconds),
-        most_failures: curation.most_failures,
-        transport: transport.clone(),
-        status,
-    };
-    let token_file = TokenFile::create(&token)?;
-    let logs =
-        tempfile::tempdir().map_err(|error| CliError::failed(format!("a folder for logs: {error}")))?;
-    let launch = WorkerLaunch {
+    let leasing = Leasing {
+        called: "curation",
         command: WorkerCommand::Curate,
-        coordinator: url(&transport, bound),
-        token_file: token_file.path().to_path_buf(),
-        logs: logs.path().to_path_buf(),
+        listen: arguments.listen,
+        token_file: arguments.token_file.as_deref(),
         tls: config.tls.clone(),
         restarts: config.launch.restarts,
+        places,
+        all_done: job.tasks_done().await?.len() == job.tasks().len(),
     };
-    let all_done = job.tasks_done().await?.len() == job.tasks().len();
-    let mut workers = Workers::start(launch, if all_done { Vec::new() } else { places })?;
     let stop = signals.graceful();
-    let mut progress = JoinSet::new();
-    progress.spawn(show_progress(watched.clone(), arguments.json));
-    let mut coordinated = std::pin::pin!(coordinate_curation(listener, stop.cancelled(), options));
-    let end = tokio::select! {
-        end = &mut coordinated => end.map_err(CliError::from),
-        lost = workers.watch(|| Going::since(watched.borrow().done > 0), std::future::pending()), if curation.workers > 0 && !all_done => {
-            // They may have ended because all is done.
-            match tokio::time::timeout(PROGRESS_EVERY, &mut coordinated).await {
-                Ok(end) => end.map_err(CliError::from),
-                Err(_) => Err(lost),
-            }
-        }
+    let coordinate = async |listener, admission| {
+        let Admission { token, binary, transport, status } = admission;
+        let options = CurationOptions {
+            job: job.clone(),
+            config_toml,
+            token,
+            binary,
+            lease: Duration::from_secs_f64(curation.lease_seconds),
+            most_failures: curation.most_failures,
+            transport,
+            status,
+        };
+        Ok(coordinate_curation(listener, stop.cancelled(), options).await?)
     };
-    drop(progress);
-    let end = end.and_then(|end| match end {
-        CurationEnd::Done | CurationEnd::Stopped => Ok(watched.borrow().rows),
-        CurationEnd::Failed { task, reason } => Err(CliError::failed(format!("task {task}: {reason}"))),
-    });
-    workers.finish(LEAVE_WITHIN).await;
-    if end.is_err() {
-        // The logs outlive a curation that failed.
-        let _ = logs.keep();
-        eprint!("{}", workers.last_words());
-    }
-    end
+    let json = arguments.json;
+    let (_, rows) = leasing.run(coordinate, move |status| tell(json, status)).await?;
+    Ok(rows)
 }
 
-/// A line whenever tasks were done, not too often.
-async fn show_progress(mut watched: watch::Receiver<CurationStatusReply>, json: bool) {
-    let mut shown = 0;
-    while watched.changed().await.is_ok() {
-        let status = watched.borrow_and_update().clone();
-        if status.done > shown {
-            shown = status.done;
-            tell(json, &status);
-            tokio::time::sleep(PROGRESS_EVERY).await;
-        }
-    }
-}
-
-fn tell(json: bool, status: &CurationStatusReply) {
-    let CurationStatusReply { tasks, done, leased, rows, .. } = status;
+fn tell(json: bool, status: &LeaseStatusReply) {
+    let LeaseStatusReply { tasks, done, leased, rows, .. } = status;
     match json {
         // A reader that went away shows when the summary is printed.
         true => drop(print_json(&json!({"tasks": tasks, "done": done, "leased": leased, "rows": rows}))),

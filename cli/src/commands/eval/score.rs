@@ -1,17 +1,19 @@
 //! `eval score`: scores of results that are already there, whoever's model wrote them.
 
-mod answers;
-mod captions;
-mod page;
-mod references;
-mod retrieval;
-mod summary;
+pub(super) mod answers;
+pub(super) mod captions;
+pub(super) mod page;
+pub(super) mod references;
+pub(super) mod retrieval;
+pub(super) mod summary;
 
 use std::path::PathBuf;
 
 use blip2_evaluation::answers::Measure;
 use blip2_evaluation::metrics::bootstrap::Draws;
 use blip2_evaluation::metrics::vqa::Mode;
+use blip2_evaluation::sets::own_references;
+use blip2_evaluation::similarity_files::pairs::Pairs;
 use blip2_run::exit::Exit;
 use clap::{Args, ValueEnum};
 
@@ -20,7 +22,7 @@ use crate::error::CliError;
 use crate::report::write_page;
 use crate::typed_numbers;
 use answers::AnswerReferences;
-use captions::{CaptionReferences, Tokenizer};
+use captions::{CaptionReferences, CaptionScorer, Tokenizer};
 use references::References;
 use retrieval::RetrievalReferences;
 use summary::{Files, Summary};
@@ -33,7 +35,8 @@ pub(crate) struct ScoreArguments {
     /// What a model wrote or found: JSON, or similarities as .npy or .safetensors.
     #[arg(long, value_name = "F")]
     results: PathBuf,
-    /// What is right, in the data set's own form or in LAVIS's (JSON).
+    /// What is right, in the data set's own form or in LAVIS's (JSON), in a table of your own (`.csv`,
+    /// `.tsv`, `.jsonl`) or in a Parquet file.
     #[arg(long, value_name = "F")]
     references: PathBuf,
     /// The questions' texts, for the page: VQA's file of questions (vqa, okvqa).
@@ -91,7 +94,7 @@ pub(super) enum TaskArgument {
 
 /// Whose accuracy is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ModeArgument {
+pub(super) enum ModeArgument {
     /// The data set's own evaluator.
     Official,
     /// LAVIS's: answers of people only lose their marks.
@@ -103,7 +106,7 @@ enum ModeArgument {
 }
 
 impl ModeArgument {
-    fn mode(self) -> Mode {
+    pub(super) fn mode(self) -> Mode {
         match self {
             Self::Official => Mode::Official,
             Self::Lavis => Mode::Lavis,
@@ -114,13 +117,20 @@ impl ModeArgument {
 }
 
 /// The name of an argument's value, as it is typed.
-fn typed(value: impl ValueEnum) -> String {
+pub(super) fn typed(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
+/// The images of a file of one's own with their texts.
+async fn own_pairs(source: &str) -> Result<Pairs, CliError> {
+    let images = own_references::captions(source).await?;
+    let named = images.into_iter().map(|image| (image.id.to_string(), image.captions)).collect();
+    Pairs::of_captions(named).map_err(CliError::BadInput)
+}
+
 /// Scores the results.
-pub(super) fn run(arguments: &ScoreArguments) -> Result<Exit, CliError> {
-    let references = arguments.references()?;
+pub(super) async fn run(arguments: &ScoreArguments) -> Result<Exit, CliError> {
+    let references = arguments.references().await?;
     let results = references.judge(&arguments.results)?;
     let against = arguments.against.as_deref().map(|path| references.judge(path)).transpose()?;
     let draws = Draws { count: arguments.bootstrap, seed: arguments.seed };
@@ -149,16 +159,27 @@ impl ScoreArguments {
         has_modes.then(|| self.mode.unwrap_or(ModeArgument::Official))
     }
 
-    fn references(&self) -> Result<Box<dyn References>, CliError> {
+    async fn references(&self) -> Result<Box<dyn References>, CliError> {
         self.check_flags()?;
+        let named = self.references.to_string_lossy();
+        let own = Some(named.as_ref()).filter(|named| own_references::is_own(named));
         let measure = match self.task {
             TaskArgument::Retrieval => {
-                return Ok(Box::new(RetrievalReferences { path: self.references.clone() }));
+                return Ok(Box::new(match own {
+                    Some(own) => RetrievalReferences::Read(own_pairs(own).await?),
+                    None => RetrievalReferences::File(self.references.clone()),
+                }));
             }
             TaskArgument::Caption => {
                 let tokenizer = self.tokenizer.clone().unwrap_or(Tokenizer::Native);
                 let (meteor, spice) = (self.meteor.clone(), self.spice.clone());
-                return Ok(Box::new(CaptionReferences::read(&self.references, tokenizer, meteor, spice)?));
+                let scorer = CaptionScorer { tokenizer, meteor, spice };
+                return Ok(Box::new(match own {
+                    Some(own) => {
+                        CaptionReferences::of(&self.references, own_references::captions(own).await?, scorer)
+                    }
+                    None => CaptionReferences::read(&self.references, scorer)?,
+                }));
             }
             TaskArgument::Gqa => Measure::Gqa,
             TaskArgument::Aokvqa => Measure::Direct,
@@ -166,7 +187,10 @@ impl ScoreArguments {
                 Measure::Accuracy(self.mode().map(ModeArgument::mode).unwrap_or_default())
             }
         };
-        let mut references = AnswerReferences::read(&self.references, self.questions.as_deref(), measure)?;
+        let mut references = match own {
+            Some(own) => AnswerReferences::of(own_references::questions(own).await?, measure),
+            None => AnswerReferences::read(&self.references, self.questions.as_deref(), measure)?,
+        };
         if self.task == TaskArgument::Okvqa {
             references = references.lemmatised(self.lemmas.clone());
         }

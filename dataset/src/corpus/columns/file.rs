@@ -35,10 +35,18 @@ impl FileColumns {
     /// [`DatasetError::MissingColumn`], [`DatasetError::RepeatedColumn`], [`DatasetError::ColumnType`].
     pub(crate) fn find(schema: &Schema, names: &ColumnNames, file: &str) -> Result<Self> {
         let roles = Roles { schema, names, file };
+        let (question, answers) = match names.captions_too {
+            true => (roles.named(&names.question)?, roles.named(&names.answers)?),
+            false => (
+                roles.required("question", &names.question, is_text)?,
+                roles.required("answers", &names.answers, is_answer)?,
+            ),
+        };
+        let asks = question.is_some() && answers.is_some();
         let columns = Self {
             image: roles.image()?,
             captions: match roles.captions() {
-                Err(DatasetError::MissingColumn { .. }) if names.ask() => Vec::new(),
+                Err(DatasetError::MissingColumn { .. }) if asks => Vec::new(),
                 found => found?,
             },
             key: roles.optional(TextRole::Key)?,
@@ -46,8 +54,8 @@ impl FileColumns {
             sha256: roles.named(&names.sha256)?,
             hash_of: names.sha256_of,
             url: None,
-            question: roles.required("question", &names.question, is_text)?,
-            answers: roles.required("answers", &names.answers, is_answer)?,
+            question: question.filter(|_| asks),
+            answers: answers.filter(|_| asks),
             image_id: match names.hashes_images() {
                 true => None,
                 false => roles.required("image_id", &names.image_id, |_| true)?,

@@ -62,15 +62,23 @@ pub struct ColumnNames {
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(extend("x-stored-if-set" = true))]
     pub image_id: String,
+    /// Whether a row, or a file, without a question is one of captions: a task says it, no configuration.
+    #[serde(skip)]
+    pub captions_too: bool,
 }
 
 /// The name that stands for the hash of the image file's bytes, in the place of a column of ids.
 const HASHED: &str = "blake3";
 
 impl ColumnNames {
-    /// Whether rows are questions with their answers.
+    /// Whether rows are questions with their answers, or some of them may be.
     pub fn ask(&self) -> bool {
-        !self.question.is_empty()
+        !self.question.is_empty() || self.captions_too
+    }
+
+    /// The same where rows and files without a question are those of captions.
+    pub fn with_captions_too(&self) -> Self {
+        Self { captions_too: true, ..self.clone() }
     }
 
     /// The same for a reader of captions, to whom questions are nothing.
@@ -106,6 +114,7 @@ impl Default for ColumnNames {
             question: String::new(),
             answers: String::new(),
             image_id: String::new(),
+            captions_too: false,
         }
     }
 }

@@ -7,7 +7,7 @@ use blip2_store::{PinnedObject, StorePool, StoredObject};
 use futures::{StreamExt, TryStreamExt};
 
 use super::files::{Manifest, ManifestFile};
-use super::source::{self, CorpusSource, ManifestSource};
+use super::source::{self, CorpusSource, ManifestSource, Unweighted};
 use crate::corpus::columns::ColumnNames;
 use crate::corpus::parquet_file::ParquetFile;
 use crate::error::{DatasetError, Result};
@@ -68,6 +68,17 @@ impl Manifest {
             Ok::<_, DatasetError>(file)
         });
         let files: Vec<_> = futures::stream::iter(footers).buffered(FOOTER_CONCURRENCY).try_collect().await?;
+        let mut before = 0;
+        for (source, found) in sources.iter().zip(&mut found) {
+            let own = before..before + found.files as usize;
+            before = own.end;
+            let row_groups = files[own].iter().flat_map(|file| &file.row_groups);
+            let rows: u64 = row_groups.map(|rows| u64::from(*rows)).sum();
+            // One without rows is refused where samples are drawn.
+            if source.weight.is_none() && source.unweighted == Unweighted::Root && rows > 0 {
+                found.weight = Some((rows as f64).sqrt());
+            }
+        }
         let manifest = match sources {
             [only] if only.name.is_empty() => Self::of(files),
             _ => Self { files, sources: found },

@@ -1,6 +1,27 @@
 //! The sources of a corpus, and how much of the training samples each is.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::error::{DatasetError, Result};
+
+/// What a source weighs that has no weight.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Unweighted {
+    /// As many as it has rows, so that every row of the corpus is used equally often.
+    #[default]
+    Rows,
+    /// The square root of that: small sources are used more often than large ones.
+    Root,
+}
+
+impl Unweighted {
+    /// Whether it is the default.
+    pub fn is_rows(&self) -> bool {
+        *self == Self::Rows
+    }
+}
 
 /// A source to open: files, and their weight in the mix.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -9,9 +30,10 @@ pub struct CorpusSource {
     pub name: String,
     /// Paths, URLs, patterns.
     pub files: Vec<String>,
-    /// Samples drawn from it, relative to the other sources' weights; its number of rows if it has none, so
-    /// that every row of the corpus is used equally often where no source has a weight.
+    /// Samples drawn from it, relative to the other sources' weights.
     pub weight: Option<f64>,
+    /// What it weighs without one.
+    pub unweighted: Unweighted,
 }
 
 /// A source of a manifest: consecutive files.
@@ -19,7 +41,7 @@ pub struct CorpusSource {
 pub struct ManifestSource {
     /// Name for messages and reports.
     pub name: String,
-    /// As in [`CorpusSource::weight`].
+    /// As in [`CorpusSource::weight`]; without one, its number of rows.
     pub weight: Option<f64>,
     /// How many of the manifest's files are this source's, after those of the sources before.
     pub files: u32,

@@ -133,7 +133,7 @@ fn listed(source: Source<'_>) -> Result<BTreeMap<RowId, Vec<String>>> {
 }
 
 /// The number behind the last `_` of a file's name, as LAVIS takes it; the name where there is none.
-fn id_of_file(path: &str) -> RowId {
+pub(crate) fn id_of_file(path: &str) -> RowId {
     let name = path.rsplit('/').next().unwrap_or(path);
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
     let number = stem.rsplit('_').next().unwrap_or(stem);

@@ -30,6 +30,10 @@ pub const REMOVED: [&str; 17] = [
 /// What follows a caption: a line's end and the beginning of a sentence.
 const AFTER: &str = "\nA ";
 
+/// Bytes that a token is looked for in: some rules read on to the end of a text before they know that they do
+/// not match, which would make a long text's time grow with its square. A longer word is read in pieces.
+const WINDOW: usize = 1024;
+
 /// All rules as one automaton, whose states are made when they are first met.
 static AUTOMATON: LazyLock<DFA> = LazyLock::new(|| {
     DFA::builder()
@@ -72,7 +76,8 @@ impl Tokenizer {
         self.text.push_str(AFTER);
         let (mut tokens, mut at) = (Vec::new(), 0);
         while at < end {
-            let input = Input::new(&self.text).range(at..).anchored(Anchored::Yes);
+            let window = self.text.floor_char_boundary(at + WINDOW);
+            let input = Input::new(&self.text).range(at..window).anchored(Anchored::Yes);
             let found = AUTOMATON
                 .try_search_fwd(&mut self.states, &input)
                 .expect("no byte quits the automaton, and its cache may be cleared without end");
@@ -198,6 +203,20 @@ mod tests {
     fn quotes_open_before_words_and_close_elsewhere() {
         assert_eq!(tokens("\"a\" 'ab' ''c''"), "`` a '' ` ab ' '' c ''");
         assert_eq!(tokens("«a» “b” ‘c’"), "`` a '' `` b '' ` c '");
+    }
+
+    #[test]
+    fn a_word_without_an_end_is_read_in_pieces_and_no_letter_is_lost() {
+        let long = "aé".repeat(20_000);
+        let tokens = Tokenizer::default().tokens(&format!("a dog {long} and a cat"));
+        let whole = tokens.len();
+        assert_eq!(
+            (&tokens[..2], &tokens[whole - 3..]),
+            (&["a", "dog"].map(String::from)[..], &["and", "a", "cat"].map(String::from)[..])
+        );
+        let pieces = &tokens[2..whole - 3];
+        assert!(pieces.iter().all(|piece| piece.len() <= WINDOW), "{}", pieces.len());
+        assert_eq!(pieces.concat(), long);
     }
 
     proptest! {

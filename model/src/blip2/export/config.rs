@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::precision::Precision;
 use super::retriever::Retriever;
+use super::tokenizer::{BLIP2, INSTRUCTBLIP};
 use crate::blip2::config::QFormerSection;
 use crate::blip2::model::Blip2;
 use crate::vision::EvaConfig;
@@ -13,15 +14,20 @@ use blip2_model_files::error::ModelError;
 /// File names and contents.
 type Files = Vec<(&'static str, Value)>;
 
-/// The files of `Blip2ForConditionalGeneration`.
+/// The files of `Blip2ForConditionalGeneration`, or of `InstructBlipForConditionalGeneration` where the
+/// Q-Former reads questions.
 pub(super) fn of_blip2(model: &Blip2, vision: &EvaConfig, precision: Precision) -> Result<Files, ModelError> {
-    let mut config = model_config(model, vision)?;
+    let (mut config, processor) = match model.reads_questions() {
+        true => (instructblip_config(model, vision)?, INSTRUCTBLIP),
+        false => (model_config(model, vision)?, BLIP2),
+    };
     config["dtype"] = precision.torch().into();
+    let queries = model.qformer_config().queries;
     Ok(vec![
         ("config.json", config),
         ("generation_config.json", generation_config(model)),
         ("preprocessor_config.json", model.processor().to_json()),
-        ("processor_config.json", processor_config(model.qformer_config().queries)),
+        ("processor_config.json", processor_config(processor, queries)),
     ])
 }
 
@@ -51,8 +57,27 @@ pub(super) fn of_retriever(
     Ok(vec![
         ("config.json", config),
         ("preprocessor_config.json", model.processor.to_json()),
-        ("processor_config.json", processor_config(queries)),
+        ("processor_config.json", processor_config(BLIP2, queries)),
     ])
+}
+
+/// `config.json` of `InstructBlipForConditionalGeneration`, and how the model was asked in training.
+fn instructblip_config(model: &Blip2, vision: &EvaConfig) -> Result<Value, ModelError> {
+    let mut config = model_config(model, vision)?;
+    config["architectures"] = json!(["InstructBlipForConditionalGeneration"]);
+    config["model_type"] = "instructblip".into();
+    config["vision_config"]["model_type"] = "instructblip_vision_model".into();
+    config["qformer_config"]["model_type"] = "instructblip_qformer".into();
+    if let Some(fields) = config.as_object_mut() {
+        fields.remove("image_text_hidden_size");
+        if let Value::Object(said) = to_value(model.asking())? {
+            fields.extend(said);
+        }
+    }
+    if let Some(fields) = config["qformer_config"].as_object_mut() {
+        fields.remove("use_qformer_text_input");
+    }
+    Ok(config)
 }
 
 fn model_config(model: &Blip2, vision: &EvaConfig) -> Result<Value, ModelError> {
@@ -108,8 +133,8 @@ fn generation_config(model: &Blip2) -> Value {
     config
 }
 
-fn processor_config(queries: usize) -> Value {
-    json!({"processor_class": "Blip2Processor", "num_query_tokens": queries})
+fn processor_config(class: &str, queries: usize) -> Value {
+    json!({"processor_class": class, "num_query_tokens": queries})
 }
 
 fn end_tokens(model: &Blip2) -> TokenIds {

@@ -5,15 +5,18 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::blip2::PromptTokens;
+use crate::blip2::asking::{Asking, QFormerReads};
 use crate::language::LanguageModel;
 use crate::language::generation::GenerateOptions;
 use crate::language::llama::{Llama, LlamaConfig};
 use crate::language::opt::{Opt, OptConfig};
 use crate::objectives::contrast::ContrastModel;
 use crate::objectives::generate::GenerateModel;
+use crate::objectives::questions::Questions;
 use crate::qformer::QFormerConfig;
 use blip2_model_files::image_processor::ImageProcessor;
 use blip2_model_files::weights::WeightSource;
+use blip2_tensors::device::read_back::floats;
 use blip2_tensors::nn::tensors::NamedTensors;
 use blip2_tensors::train::flat::FlatLayout;
 use burn::tensor::{Device, Int, Tensor};
@@ -112,6 +115,93 @@ fn an_exported_llama_reads_back_to_the_bit() {
     fill(&mut llama, 0.4);
     let model = model_with("eva-tiny", llama.into(), &asset("opt-tiny"));
     reads_back_to_the_bit(model, &asset("opt-tiny"));
+}
+
+/// The same parts around a Q-Former that reads questions.
+fn asking_model(language_model: LanguageModel, tokenizer: &Path) -> Blip2 {
+    let device = Device::flex();
+    let encoder = ImageEncoder::open(&asset("eva-tiny"), &device).unwrap();
+    let qformer = small_qformer(&encoder).with_vocab(4096);
+    let width = language_model.width();
+    let mut generate = GenerateModel::reading_questions(&qformer, 1e-6, width, &device).unwrap();
+    fill(&mut generate, 0.3);
+    let tokens = PromptTokens::choose_or_add(tokenizer, language_model.special_tokens()).unwrap();
+    let mut language_model = language_model;
+    language_model.grow_vocabulary(tokens.image as usize + 1);
+    let asking = Asking { prompt: "Q: {} A:".into(), qformer: QFormerReads::Question };
+    let model = Blip2::from_parts(encoder, generate, language_model, qformer, tokens).unwrap();
+    model.with_asking(asking)
+}
+
+#[test]
+fn a_model_that_reads_questions_reads_back_to_the_bit_as_instructblip() {
+    let device = Device::flex();
+    let llama = LlamaConfig {
+        width: 16,
+        depth: 2,
+        heads: 4,
+        key_heads: Some(2),
+        intermediate: 24,
+        vocab_size: 4096,
+        ..LlamaConfig::default()
+    };
+    let mut llama = Llama::new(&llama, &device).unwrap();
+    fill(&mut llama, 0.4);
+    let open = |name: &str| LanguageModel::open(&asset(name), &device).unwrap();
+    for (language, tokenizer) in
+        [(open("opt-tiny"), "opt-tiny"), (open("t5-tiny"), "t5-tiny"), (llama.into(), "opt-tiny")]
+    {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("model");
+        let tokenizers = Tokenizers { language: &asset(tokenizer), qformer: &asset("qformer-tokenizer") };
+        let mut model = asking_model(language, tokenizers.language);
+        let options = ExportOptions { shard_bytes: 400_000, ..ExportOptions::default() };
+        let error = export_blip2(&folder, &mut model, tokenizers.language, &options).unwrap_err();
+        assert!(error.to_string().contains("reads questions"), "{error}");
+        export_instructblip(&folder, &mut model, tokenizers, &options).unwrap();
+        let mut read = Blip2::open(&folder, &device).unwrap();
+        assert_eq!((read.asking(), read.tokens()), (model.asking(), model.tokens()));
+        assert_eq!(read.qformer_config(), model.qformer_config());
+        let layout = FlatLayout::of(&mut model).unwrap();
+        assert_eq!(FlatLayout::of(&mut read).unwrap(), layout);
+        let (want, got) = (layout.read(&mut model).unwrap(), layout.read(&mut read).unwrap());
+        assert!(want.iter().zip(&got).all(|(a, b)| a.to_bits() == b.to_bits()));
+        let options =
+            GenerateOptions { max_new_tokens: 5, eos: model.tokens().eos.clone(), ..Default::default() };
+        let written = |model: &Blip2, ids: &[i32]| {
+            let features = model.encoder().forward(pixels(model)).unwrap();
+            let soft = model.soft_prompt_asked(features, Questions { ids, mask: &[1; 8] }).unwrap();
+            let prompts = [vec![40, 50], vec![model.tokens().bos, 40]];
+            let written = model.generate_from(soft.clone(), &prompts, &options, &|_| false).unwrap();
+            (floats(soft).unwrap(), written)
+        };
+        let asked = written(&model, &[2, 7, 9, 3, 2, 8, 30, 3]);
+        assert_eq!(written(&read, &[2, 7, 9, 3, 2, 8, 30, 3]), asked);
+        assert_ne!(written(&read, &[2, 7, 11, 3, 2, 8, 30, 3]).0, asked.0, "another question");
+        let source = WeightSource::open_huggingface(&folder).unwrap();
+        for table in ["word_embeddings.weight", "position_embeddings.weight", "layernorm.bias"] {
+            assert!(source.names().any(|name| name == format!("qformer.embeddings.{table}")), "{table}");
+        }
+        assert!(folder.join("qformer_tokenizer/tokenizer.json").is_file());
+        let json = |name: &str| blip2_model_files::read::read_json(&folder.join(name)).unwrap();
+        assert_eq!(json("processor_config.json")["processor_class"], "InstructBlipProcessor");
+        assert_eq!(json("config.json")["architectures"][0], "InstructBlipForConditionalGeneration");
+        assert!(folder.join("model.safetensors.index.json").is_file(), "in shards");
+    }
+}
+
+#[test]
+fn a_prompt_without_a_place_for_the_question_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("model");
+    let tokenizers = Tokenizers { language: &asset("opt-tiny"), qformer: &asset("qformer-tokenizer") };
+    let opt = LanguageModel::open(&asset("opt-tiny"), &Device::flex()).unwrap();
+    let model = asking_model(opt, tokenizers.language);
+    let asking = Asking { prompt: "Answer:".into(), ..model.asking().clone() };
+    let mut model = model.with_asking(asking);
+    export_instructblip(&folder, &mut model, tokenizers, &ExportOptions::default()).unwrap();
+    let error = Blip2::open(&folder, &Device::flex()).unwrap_err().to_string();
+    assert!(error.contains("question_prompt"), "{error}");
 }
 
 #[test]

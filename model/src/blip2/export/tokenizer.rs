@@ -9,20 +9,25 @@ use super::staging::write_json;
 use blip2_model_files::error::ModelError;
 use blip2_model_files::formats::is_gguf;
 use blip2_model_files::tokenizer::ids::{IMAGE, content_of, first_free, id_of_image};
-use blip2_model_files::tokenizer::{QFormerTokenizer, has_tokenizer_json, settings, tokenizer_json};
+use blip2_model_files::tokenizer::{BESIDE, QFormerTokenizer, has_tokenizer_json, settings, tokenizer_json};
 
 /// Files that a tokenizer may have besides `tokenizer.json` and `tokenizer_config.json`. They name the tokens
 /// as they were, so a tokenizer that gets another one goes without.
 const OPTIONAL: &[&str] = &["vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"];
 
-/// Copies the tokenizer `from`, in which the token `image_token` is called `<image>`: `Blip2Processor` looks
-/// for it by that name. Where no token has the id, one is added. A GGUF file's tokenizer is given the tokens
+/// The classes of processors.
+pub(super) const BLIP2: &str = "Blip2Processor";
+pub(super) const INSTRUCTBLIP: &str = "InstructBlipProcessor";
+
+/// Copies the tokenizer `from` for a class of processors, which look for the token `image_token` by the name
+/// `<image>`. Where no token has the id, one is added. A GGUF file's tokenizer is given the tokens
 /// `named`, by role and id.
 pub(super) fn copy(
     from: &Path,
     to: &Path,
     image_token: u32,
     named: &[(&str, u32)],
+    processor: &str,
 ) -> Result<(), ModelError> {
     let mut tokenizer = tokenizer_json(from)?;
     let mut settings = match is_gguf(from) {
@@ -39,7 +44,7 @@ pub(super) fn copy(
         None => add(&mut tokenizer, from, image_token)?,
     }
     write(from, to, &tokenizer, present.as_deref() != Some(IMAGE) || !has_tokenizer_json(from))?;
-    write_settings(to, settings)
+    write_settings(to, settings, processor)
 }
 
 /// Copies the Q-Former's tokenizer of the folder `from` with the additional token `<image>`, if it has none
@@ -55,8 +60,19 @@ pub(super) fn copy_with_image(from: &Path, to: &Path) -> Result<u32, ModelError>
     let folder = opened.origin.parent().unwrap_or(from);
     let changed = existing.is_none() || opened.added.is_some() || !has_tokenizer_json(folder);
     write(folder, to, &tokenizer, changed)?;
-    write_settings(to, folder_settings(folder)?)?;
+    write_settings(to, folder_settings(folder)?, BLIP2)?;
     Ok(image)
+}
+
+/// Copies the Q-Former's tokenizer of the folder `from` to a folder of its own in `to`, where InstructBLIP's
+/// processor looks for it.
+pub(super) fn copy_beside(from: &Path, to: &Path) -> Result<(), ModelError> {
+    let opened = QFormerTokenizer::open(from)?;
+    let folder = opened.origin.parent().unwrap_or(from);
+    let to = to.join(BESIDE);
+    fs::create_dir(&to).map_err(|e| ModelError::io(&to, e))?;
+    write_json(&to.join("tokenizer.json"), &opened.value()?)?;
+    write_settings(&to, folder_settings(folder)?, INSTRUCTBLIP)
 }
 
 /// What a folder says of its tokenizer; where it says nothing, that it is one by its `tokenizer.json` alone.
@@ -129,8 +145,8 @@ fn gguf_settings(tokenizer: &Value, named: &[(&str, u32)]) -> Value {
 
 /// Without a field for the image token: the processor expects it to be more than its name there, and adds
 /// `<image>` itself, which is the token that has this name already.
-fn write_settings(to: &Path, mut settings: Value) -> Result<(), ModelError> {
-    settings["processor_class"] = "Blip2Processor".into();
+fn write_settings(to: &Path, mut settings: Value, processor: &str) -> Result<(), ModelError> {
+    settings["processor_class"] = processor.into();
     if let Some(fields) = settings.as_object_mut() {
         fields.remove("image_token");
         if let Some(Value::Object(special)) = fields.get_mut("extra_special_tokens") {

@@ -60,7 +60,7 @@ impl<'a> Search<'a> {
         let ends = |candidate: &Candidate| {
             at_limit || self.options.ends(candidate.token) || (self.stop)(&self.follow(candidate).tokens)
         };
-        let (beams, divisor) = (self.options.beams, (length as f64).powf(self.options.length_penalty) as f32);
+        let (beams, divisor) = (self.options.beams, self.options.divisor(length));
         // Ended candidates beyond the first `beams` neither finish nor run.
         let mut ended = Vec::new();
         let mut going_on: Vec<Candidate> = Vec::new();
@@ -135,7 +135,7 @@ impl<'a> Search<'a> {
         match self.options.early_stopping {
             EarlyStopping::WhenFull => true,
             EarlyStopping::Never if penalty > 0.0 => {
-                let longest = (self.options.max_new_tokens as f64).powf(penalty) as f32;
+                let longest = self.options.divisor(self.options.max_new_tokens);
                 best.score / longest <= worst.score
             }
             EarlyStopping::Heuristic | EarlyStopping::Never => best.score / divisor <= worst.score,
@@ -246,6 +246,15 @@ mod tests {
         assert!(done(Heuristic, 1.0, -2.5) && !done(Never, 1.0, -2.5));
         assert!(!done(Heuristic, 1.0, -1.5) && done(WhenFull, 1.0, -1.5));
         assert!(done(Never, 0.0, -2.5) && done(Never, 1.0, -4.5));
+    }
+
+    #[test]
+    fn the_offset_counts_as_tokens_of_every_hypothesis() {
+        let divisor = |length_penalty, length_offset| {
+            GenerateOptions { length_penalty, length_offset, ..Default::default() }.divisor(6)
+        };
+        assert_eq!((divisor(1.0, 0), divisor(1.0, 3), divisor(0.0, 3)), (6.0, 9.0, 1.0));
+        assert_eq!(divisor(-1.0, 2), 0.125);
     }
 
     #[test]

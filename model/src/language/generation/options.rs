@@ -71,6 +71,9 @@ pub struct GenerateOptions {
     /// A finished hypothesis scores `Σ log p / tokens^length_penalty`: 0 ignores the length, negative
     /// values prefer short texts.
     pub length_penalty: f64,
+    /// Tokens that count as a hypothesis' besides its own: older `transformers` counted the prompt of a
+    /// decoder-only model.
+    pub length_offset: usize,
     /// Divides positive and multiplies negative scores of tokens that occurred, in the prompt too; 1 is off.
     pub repetition_penalty: f32,
     /// When a beam search is over.
@@ -90,6 +93,7 @@ impl Default for GenerateOptions {
             min_new_tokens: 0,
             beams: 1,
             length_penalty: 1.0,
+            length_offset: 0,
             repetition_penalty: 1.0,
             early_stopping: EarlyStopping::default(),
             sampling: None,
@@ -100,6 +104,11 @@ impl Default for GenerateOptions {
 }
 
 impl GenerateOptions {
+    /// What the score of a hypothesis of so many tokens is divided by.
+    pub(super) fn divisor(&self, tokens: usize) -> f32 {
+        ((tokens + self.length_offset) as f64).powf(self.length_penalty) as f32
+    }
+
     pub(super) fn ends(&self, token: u32) -> bool {
         self.eos.contains(&token)
     }

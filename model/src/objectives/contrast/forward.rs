@@ -115,13 +115,13 @@ fn normalise<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 }
 
 impl ContrastModel {
-    fn queries(&self, rows: usize) -> Tensor<3> {
+    pub(super) fn queries(&self, rows: usize) -> Tensor<3> {
         let [_, queries, hidden] = self.query_tokens.val().dims();
         self.query_tokens.val().expand([rows, queries, hidden])
     }
 
     /// What the Q-Former sees of features, which may be bf16: float32, as all that is trained.
-    fn image_embeds(&self, image_features: Tensor<3>) -> Tensor<3> {
+    pub(super) fn image_embeds(&self, image_features: Tensor<3>) -> Tensor<3> {
         self.ln_vision.forward(in_f32(image_features))
     }
 

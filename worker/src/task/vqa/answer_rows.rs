@@ -20,9 +20,9 @@ pub(super) struct AnswerRow<'a> {
 
 /// A stage of a run, which draws are keyed by.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct DrawKey {
-    pub(super) seed: u64,
-    pub(super) stage: u32,
+pub(in crate::task) struct DrawKey {
+    pub(in crate::task) seed: u64,
+    pub(in crate::task) stage: u32,
 }
 
 /// The answers of a slot's questions, whose samples these are: a function of the slot's samples alone.

@@ -1,9 +1,9 @@
 //! The settings of the vqa task.
 
+use blip2_model::blip2::asking::{Asking, PLACE, QFormerReads};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::language::PLACE;
 use crate::settings::encoder::{EncoderSettings, EncoderTraining};
 use crate::settings::lora::LoraSettings;
 use crate::settings::model::ModelSettings;
@@ -38,8 +38,8 @@ pub enum QFormerText {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct VqaSettings {
-    /// Weights of the first stage of pre-training, a file or a folder: from it come the Q-Former's parts for
-    /// texts, which weights of the second stage have not.
+    /// Weights of the first stage of pre-training, or of a model that reads questions, a path or URL: from
+    /// them come the Q-Former's parts for texts, which weights of the second stage have not.
     pub text_half: String,
     /// What the language model reads, with `{}` for the question; empty: `Question: {} Answer:` for models
     /// that continue a text, `Question: {} Short answer:` for those with an encoder.
@@ -104,6 +104,19 @@ impl Default for VqaSettings {
 }
 
 impl VqaSettings {
+    /// How the model is asked, for its folder.
+    pub(super) fn asking(&self, encoder_decoder: bool) -> Asking {
+        let published = Asking::published(encoder_decoder);
+        let qformer = match self.qformer_text {
+            QFormerText::Question => QFormerReads::Question,
+            QFormerText::Prompt => QFormerReads::Prompt,
+        };
+        match self.prompt.as_str() {
+            "" => Asking { qformer, ..published },
+            prompt => Asking { prompt: prompt.into(), qformer },
+        }
+    }
+
     /// How it trains the image encoder.
     pub(super) fn encoder_settings(&self) -> EncoderSettings {
         let Self { image_encoder: training, layer_decay, drop_path, .. } = *self;
@@ -118,14 +131,6 @@ impl VqaSettings {
                 value: self.question_length.to_string(),
                 with: Some("model.qformer.max_positions"),
                 reason: format!("more than model.qformer.max_positions = {positions}"),
-            });
-        }
-        if self.text_half.contains("://") {
-            return Some(Unusable {
-                key: "text_half",
-                value: format!("\"{}\"", self.text_half),
-                with: None,
-                reason: "a path is needed: download it first".into(),
             });
         }
         let has_place = self.prompt.is_empty() || self.prompt.matches(PLACE).count() == 1;

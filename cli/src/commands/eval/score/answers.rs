@@ -12,7 +12,7 @@ use super::references::{Case, Judged, References};
 use crate::error::CliError;
 
 /// Questions with the answers of people.
-pub(super) struct AnswerReferences {
+pub(in crate::commands::eval) struct AnswerReferences {
     questions: Vec<Question>,
     measure: Measure,
     /// Where predictions are to be lemmatised: the file that says how, if there is one.
@@ -21,7 +21,11 @@ pub(super) struct AnswerReferences {
 
 impl AnswerReferences {
     /// Reads the references, and the questions' texts where they lie in a file of their own.
-    pub(super) fn read(path: &Path, texts: Option<&Path>, measure: Measure) -> Result<Self, CliError> {
+    pub(in crate::commands::eval) fn read(
+        path: &Path,
+        texts: Option<&Path>,
+        measure: Measure,
+    ) -> Result<Self, CliError> {
         let form = match measure {
             Measure::Accuracy(_) => Form::Vqa,
             Measure::Gqa => Form::Gqa,
@@ -34,13 +38,30 @@ impl AnswerReferences {
         Ok(Self { questions, measure, lemmas: None })
     }
 
+    /// Of questions that were read.
+    pub(in crate::commands::eval) fn of(questions: Vec<Question>, measure: Measure) -> Self {
+        Self { questions, measure, lemmas: None }
+    }
+
     /// With predictions as the file has them, which published numbers need.
-    pub(super) fn lemmatised(self, lemmas: Option<PathBuf>) -> Self {
+    pub(in crate::commands::eval) fn lemmatised(self, lemmas: Option<PathBuf>) -> Self {
         Self { lemmas: Some(lemmas), ..self }
+    }
+
+    /// The scores of an answer to each question, in their order.
+    pub(in crate::commands::eval) fn judged(&self, answers: &[String]) -> Judged {
+        let answered = || self.questions.iter().zip(answers);
+        let counts: Vec<f64> =
+            answered().map(|(question, answer)| self.measure.of(question, answer)).collect();
+        let cases =
+            answered().zip(&counts).map(|((question, answer), count)| self.case(question, answer, *count));
+        let cases = cases.collect();
+        Judged { scored: Box::new(means(&self.questions, &counts)), cases }
     }
 
     fn case(&self, question: &Question, answer: &str, count: f64) -> Case {
         Case {
+            thumbnail: None,
             key: format!("question {}, image {}", question.id, question.image),
             asked: question.text.clone(),
             expected: counted(question),
@@ -72,13 +93,7 @@ impl References for AnswerReferences {
         if let Some(Some(lemmatised)) = &self.lemmas {
             answers = lemmas::apply(lemmatised, &answers)?;
         }
-        let answered = || self.questions.iter().zip(&answers);
-        let counts: Vec<f64> =
-            answered().map(|(question, answer)| self.measure.of(question, answer)).collect();
-        let cases =
-            answered().zip(&counts).map(|((question, answer), count)| self.case(question, answer, *count));
-        let cases = cases.collect();
-        Ok(Judged { scored: Box::new(means(&self.questions, &counts)), cases })
+        Ok(self.judged(&answers))
     }
 
     fn notes(&self) -> Vec<String> {

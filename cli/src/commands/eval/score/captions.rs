@@ -10,13 +10,15 @@ use blip2_evaluation::metrics::bootstrap::{ScoreName, Scored};
 use blip2_evaluation::metrics::captions::coco::{self, Source};
 use blip2_evaluation::metrics::captions::corpus::{Corpus, ImageCaptions, TokenCorpus};
 use blip2_evaluation::metrics::captions::scores::{CaptionNumbers, CaptionScores, ImageScores};
+use blip2_evaluation::result_files;
+use blip2_evaluation::sets::captioned::CaptionedImage;
 
 use super::references::{Case, Judged, References};
 use crate::error::CliError;
 
 /// What makes words of captions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Tokenizer {
+pub(in crate::commands::eval) enum Tokenizer {
     /// This program.
     Native,
     /// The toolkit's own, in a folder.
@@ -25,7 +27,7 @@ pub(super) enum Tokenizer {
 
 impl Tokenizer {
     /// `ptb` or `java:FOLDER`.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(in crate::commands::eval) fn parse(text: &str) -> Result<Self, String> {
         match (text, text.strip_prefix("java:")) {
             ("ptb", _) => Ok(Self::Native),
             (_, Some(folder)) if !folder.is_empty() => Ok(Self::Java(folder.into())),
@@ -34,24 +36,25 @@ impl Tokenizer {
     }
 }
 
-/// Captions that people wrote, and what compares others with them.
-pub(super) struct CaptionReferences {
-    origin: String,
-    content: Vec<u8>,
-    tokenizer: Tokenizer,
-    meteor: Option<PathBuf>,
-    spice: Option<PathBuf>,
+/// What compares captions.
+#[derive(Debug, Clone)]
+pub(in crate::commands::eval) struct CaptionScorer {
+    /// What makes words of them.
+    pub(in crate::commands::eval) tokenizer: Tokenizer,
+    /// The folder of METEOR's jar, where it is run.
+    pub(in crate::commands::eval) meteor: Option<PathBuf>,
+    /// The folder of SPICE's jar, where it is run.
+    pub(in crate::commands::eval) spice: Option<PathBuf>,
 }
 
-impl CaptionReferences {
-    /// Reads the references; METEOR and SPICE are run where folders with their jars are given.
-    pub(super) fn read(
-        path: &Path,
-        tokenizer: Tokenizer,
-        meteor: Option<PathBuf>,
-        spice: Option<PathBuf>,
-    ) -> Result<Self, CliError> {
-        Ok(Self { origin: path.display().to_string(), content: content(path)?, tokenizer, meteor, spice })
+impl CaptionScorer {
+    /// The scores of images' captions.
+    pub(in crate::commands::eval) fn judged(&self, corpus: &Corpus) -> Result<Judged, CliError> {
+        let words = self.words(corpus)?;
+        let scores = self.scores(&words)?;
+        let cases =
+            corpus.images().iter().zip(&scores.images).map(|(image, scores)| case(image, scores)).collect();
+        Ok(Judged { scored: Box::new(ScoredCaptions::new(scores)), cases })
     }
 
     fn scores(&self, words: &TokenCorpus) -> Result<CaptionScores, ToolError> {
@@ -72,31 +75,9 @@ impl CaptionReferences {
             Tokenizer::Java(folder) => ptb::tokenized(corpus, folder, &Java::default()),
         }
     }
-}
 
-fn content(path: &Path) -> Result<Vec<u8>, CliError> {
-    std::fs::read(path).map_err(|error| CliError::failed(format!("{}: {error}", path.display())))
-}
-
-/// Captions that are no set to score are bad input: the files are what was typed.
-fn unusable(error: CaptionsError) -> CliError {
-    CliError::BadInput(error.to_string())
-}
-
-impl References for CaptionReferences {
-    fn judge(&self, results: &Path) -> Result<Judged, CliError> {
-        let (origin, written) = (results.display().to_string(), content(results)?);
-        let annotations = Source { origin: &self.origin, content: &self.content };
-        let corpus =
-            coco::corpus(annotations, Source { origin: &origin, content: &written }).map_err(unusable)?;
-        let words = self.words(&corpus)?;
-        let scores = self.scores(&words)?;
-        let cases =
-            corpus.images().iter().zip(&scores.images).map(|(image, scores)| case(image, scores)).collect();
-        Ok(Judged { scored: Box::new(ScoredCaptions::new(scores)), cases })
-    }
-
-    fn notes(&self) -> Vec<String> {
+    /// What the reader of the scores must know of how they were made.
+    pub(in crate::commands::eval) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         match &self.tokenizer {
             Tokenizer::Native => {
@@ -114,12 +95,66 @@ impl References for CaptionReferences {
     }
 }
 
+/// Captions that people wrote, and what compares others with them.
+pub(in crate::commands::eval) struct CaptionReferences {
+    origin: String,
+    content: Vec<u8>,
+    scorer: CaptionScorer,
+}
+
+impl CaptionReferences {
+    /// Reads the references.
+    pub(in crate::commands::eval) fn read(path: &Path, scorer: CaptionScorer) -> Result<Self, CliError> {
+        Ok(Self { origin: path.display().to_string(), content: content(path)?, scorer })
+    }
+
+    /// Of captions that were read from `path`.
+    pub(in crate::commands::eval) fn of(
+        path: &Path,
+        images: Vec<CaptionedImage>,
+        scorer: CaptionScorer,
+    ) -> Self {
+        let image = |CaptionedImage { id, captions }: CaptionedImage| ImageCaptions {
+            image: id,
+            references: captions,
+            hypothesis: String::new(),
+        };
+        let images: Vec<ImageCaptions> = images.into_iter().map(image).collect();
+        let content = result_files::caption_references(&images).to_string().into_bytes();
+        Self { origin: path.display().to_string(), content, scorer }
+    }
+}
+
+fn content(path: &Path) -> Result<Vec<u8>, CliError> {
+    std::fs::read(path).map_err(|error| CliError::failed(format!("{}: {error}", path.display())))
+}
+
+/// Captions that are no set to score are bad input: the files are what was typed.
+pub(in crate::commands::eval) fn unusable(error: CaptionsError) -> CliError {
+    CliError::BadInput(error.to_string())
+}
+
+impl References for CaptionReferences {
+    fn judge(&self, results: &Path) -> Result<Judged, CliError> {
+        let (origin, written) = (results.display().to_string(), content(results)?);
+        let annotations = Source { origin: &self.origin, content: &self.content };
+        let corpus =
+            coco::corpus(annotations, Source { origin: &origin, content: &written }).map_err(unusable)?;
+        self.scorer.judged(&corpus)
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.scorer.notes()
+    }
+}
+
 fn case(image: &ImageCaptions, scores: &ImageScores) -> Case {
     Case {
         key: format!("image {}", image.image),
         asked: None,
         expected: image.references.join(" | "),
         given: image.hypothesis.clone(),
+        thumbnail: None,
         score: format!("CIDEr {:.2}", 100.0 * scores.cider),
         order: scores.cider,
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use blip2_pages::bars::{Bar, group as bar_group};
 use blip2_pages::document::{document, facts, tile};
 use maud::{Markup, html};
@@ -15,7 +17,11 @@ const CASES: usize = 200;
 const CHARACTERS: usize = 400;
 
 /// The page.
-pub(super) fn render(summary: &Summary, results: &Judged, against: Option<&Judged>) -> String {
+pub(in crate::commands::eval) fn render(
+    summary: &Summary,
+    results: &Judged,
+    against: Option<&Judged>,
+) -> String {
     let title = format!("Scores: {}", summary.files.task);
     let body = html! {
         (headline(&title, summary))
@@ -86,15 +92,21 @@ fn parts(summary: &Summary) -> Markup {
     html! { @for (kind, scores) in &kinds { (group(kind, scores)) } }
 }
 
+/// The cases that are shown, from the worst; of equals the first stays first.
+pub(in crate::commands::eval) fn worst_first(cases: &[Case]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..cases.len()).collect();
+    order.sort_by(|first, second| cases[*first].order.total_cmp(&cases[*second].order));
+    order.truncate(CASES);
+    order
+}
+
 fn worst(results: &Judged, against: Option<&Judged>) -> Markup {
-    let mut order: Vec<usize> = (0..results.cases.len()).collect();
-    // Of equals the first stays first.
-    order.sort_by(|first, second| results.cases[*first].order.total_cmp(&results.cases[*second].order));
+    let order = worst_first(&results.cases);
     let other = |index: usize| against.and_then(|against| against.cases.get(index));
     html! {
-        p { (order.len().min(CASES)) " of " (order.len()) ", from the worst." }
+        p { (order.len()) " of " (results.cases.len()) ", from the worst." }
         div class="figures" {
-            @for index in order.into_iter().take(CASES) { (figure(&results.cases[index], other(index))) }
+            @for index in order { (figure(&results.cases[index], other(index))) }
         }
     }
 }
@@ -102,6 +114,9 @@ fn worst(results: &Judged, against: Option<&Judged>) -> Markup {
 fn figure(case: &Case, other: Option<&Case>) -> Markup {
     html! {
         figure {
+            @if let Some(image) = &case.thumbnail {
+                img src={ "data:image/jpeg;base64," (STANDARD.encode(image)) } alt="" style="max-width:100%";
+            }
             figcaption {
                 b { (case.score) ": " bdi { (cut(&case.key)) } }
                 @if let Some(asked) = &case.asked { bdi { (cut(asked)) } }

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use blip2_evaluation::metrics::bootstrap::Scored;
+use bytes::Bytes;
 
 use crate::error::CliError;
 
 /// What is right, by which results of one model or two are scored.
-pub(super) trait References {
+pub(in crate::commands::eval) trait References {
     /// Scores a file of results. Those of two files have the same images in the same order.
     fn judge(&self, results: &Path) -> Result<Judged, CliError>;
 
@@ -16,25 +17,27 @@ pub(super) trait References {
 }
 
 /// The scores of a file of results.
-pub(super) struct Judged {
-    pub(super) scored: Box<dyn Scored>,
+pub(in crate::commands::eval) struct Judged {
+    pub(in crate::commands::eval) scored: Box<dyn Scored>,
     /// One for each question, query or image, in the order of the references.
-    pub(super) cases: Vec<Case>,
+    pub(in crate::commands::eval) cases: Vec<Case>,
 }
 
 /// One question, query or image.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Case {
+pub(in crate::commands::eval) struct Case {
     /// Its id.
-    pub(super) key: String,
+    pub(in crate::commands::eval) key: String,
     /// What was asked, where that is known.
-    pub(super) asked: Option<String>,
+    pub(in crate::commands::eval) asked: Option<String>,
     /// What would be right.
-    pub(super) expected: String,
+    pub(in crate::commands::eval) expected: String,
     /// What the model wrote or found.
-    pub(super) given: String,
+    pub(in crate::commands::eval) given: String,
     /// Its score in words.
-    pub(super) score: String,
+    pub(in crate::commands::eval) score: String,
+    /// Its image as a small JPEG, where the page is to show it.
+    pub(in crate::commands::eval) thumbnail: Option<Bytes>,
     /// The worst is the least.
-    pub(super) order: f64,
+    pub(in crate::commands::eval) order: f64,
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use blip2_evaluation::metrics::recalls::{Ranking, Recalls};
 use blip2_evaluation::metrics::retrieval::{Found, Similarities};
+use blip2_evaluation::reranking::UNSCORED;
 use blip2_evaluation::similarity_files;
 use blip2_evaluation::similarity_files::matrix::{Matrix, SimilarityFile};
 use blip2_evaluation::similarity_files::pairs::{self, Pairs};
@@ -11,29 +12,50 @@ use blip2_evaluation::similarity_files::pairs::{self, Pairs};
 use super::references::{Case, Judged, References};
 use crate::error::CliError;
 
-/// What LAVIS fills in for pairs that were not scored.
-const UNSCORED: f32 = -100.0;
 /// Right texts shown of an image.
 const SHOWN: usize = 5;
 
-/// Which texts belong to which image; read once it is known how many there are.
-pub(super) struct RetrievalReferences {
-    pub(super) path: PathBuf,
+/// Which texts belong to which image.
+pub(in crate::commands::eval) enum RetrievalReferences {
+    /// A file that is read once it is known how many there are.
+    File(PathBuf),
+    /// Images with their texts.
+    Read(Pairs),
 }
 
 impl References for RetrievalReferences {
     fn judge(&self, results: &Path) -> Result<Judged, CliError> {
         let file = similarity_files::read(results)?;
         let (images, texts) = size(results, &file)?;
-        let pairs = pairs::read(&self.path, images, texts)?;
-        let rankings = rankings(&file, &pairs)?;
-        let cases = rankings.last().map(|ranking| cases(ranking, &pairs)).unwrap_or_default();
-        Ok(Judged { scored: Box::new(Recalls::new(&rankings, pairs.image_of_text())), cases })
+        match self {
+            Self::File(path) => judged(&file, &pairs::read(path, images, texts)?),
+            Self::Read(pairs) if (pairs.images(), pairs.image_of_text().len()) == (images, texts) => {
+                judged(&file, pairs)
+            }
+            Self::Read(pairs) => Err(CliError::BadInput(format!(
+                "{} is of {images} images and {texts} texts, the references are of {} and {}",
+                results.display(),
+                pairs.images(),
+                pairs.image_of_text().len()
+            ))),
+        }
     }
 
     fn notes(&self) -> Vec<String> {
-        vec!["a tie counts against; a pair that was not scored (-100) is never found".to_owned()]
+        notes()
     }
+}
+
+/// The recalls of similarities.
+pub(in crate::commands::eval) fn judged(file: &SimilarityFile, pairs: &Pairs) -> Result<Judged, CliError> {
+    let rankings = rankings(file, pairs)?;
+    let cases = rankings.last().map(|ranking| cases(ranking, pairs)).unwrap_or_default();
+    Ok(Judged { scored: Box::new(Recalls::new(&rankings, pairs.image_of_text())), cases })
+}
+
+/// What the reader of recalls must know of them.
+pub(in crate::commands::eval) fn notes() -> Vec<String> {
+    vec!["a tie counts against; a pair that was not scored (-100) is never found".to_owned()]
 }
 
 /// How many images and texts all matrices of the file are of.
@@ -100,5 +122,5 @@ fn case(found: Found, key: String, asked: &str, expected: String, given: String)
         Some(before) => (format!("rank {}", before + 1), -(before as f64)),
         None => ("never found".to_owned(), f64::NEG_INFINITY),
     };
-    Case { key, asked: Some(asked.to_owned()), expected, given, score, order }
+    Case { key, asked: Some(asked.to_owned()), expected, given, score, order, thumbnail: None }
 }

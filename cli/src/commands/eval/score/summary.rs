@@ -9,64 +9,64 @@ use crate::error::CliError;
 
 /// What was scored.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Files {
-    pub(super) task: String,
+pub(in crate::commands::eval) struct Files {
+    pub(in crate::commands::eval) task: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) mode: Option<String>,
-    pub(super) results: String,
-    pub(super) references: String,
+    pub(in crate::commands::eval) mode: Option<String>,
+    pub(in crate::commands::eval) results: String,
+    pub(in crate::commands::eval) references: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) against: Option<String>,
+    pub(in crate::commands::eval) against: Option<String>,
 }
 
 /// All that is said of the results.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Summary {
+pub(in crate::commands::eval) struct Summary {
     #[serde(flatten)]
-    pub(super) files: Files,
-    pub(super) images: usize,
-    pub(super) draws: usize,
-    pub(super) seed: u64,
-    pub(super) notes: Vec<String>,
-    pub(super) scores: Vec<Score>,
+    pub(in crate::commands::eval) files: Files,
+    pub(in crate::commands::eval) images: usize,
+    pub(in crate::commands::eval) draws: usize,
+    pub(in crate::commands::eval) seed: u64,
+    pub(in crate::commands::eval) notes: Vec<String>,
+    pub(in crate::commands::eval) scores: Vec<Score>,
 }
 
 /// One score.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Score {
-    pub(super) name: &'static str,
+pub(in crate::commands::eval) struct Score {
+    pub(in crate::commands::eval) name: &'static str,
     /// What kind of part it is of (`answer type`), and which.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) kind: Option<&'static str>,
+    pub(in crate::commands::eval) kind: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) part: Option<String>,
-    pub(super) items: usize,
+    pub(in crate::commands::eval) part: Option<String>,
+    pub(in crate::commands::eval) items: usize,
     /// With two decimals.
-    pub(super) score: f64,
+    pub(in crate::commands::eval) score: f64,
     /// As computed.
-    pub(super) exact: f64,
+    pub(in crate::commands::eval) exact: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) interval: Option<Interval>,
+    pub(in crate::commands::eval) interval: Option<Interval>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) against: Option<Against>,
+    pub(in crate::commands::eval) against: Option<Against>,
 }
 
 /// The other model's score, and how much better this one is.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Against {
-    pub(super) score: f64,
-    pub(super) exact: f64,
-    pub(super) difference: f64,
+pub(in crate::commands::eval) struct Against {
+    pub(in crate::commands::eval) score: f64,
+    pub(in crate::commands::eval) exact: f64,
+    pub(in crate::commands::eval) difference: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) interval: Option<Interval>,
+    pub(in crate::commands::eval) interval: Option<Interval>,
     /// Share of the draws in which this model is better.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) better: Option<f64>,
+    pub(in crate::commands::eval) better: Option<f64>,
 }
 
 impl Summary {
     /// The scores of `results`, and of a model that it is compared with.
-    pub(super) fn new(
+    pub(in crate::commands::eval) fn new(
         files: Files,
         notes: Vec<String>,
         draws: Draws,
@@ -97,7 +97,7 @@ impl Summary {
     }
 
     /// As a table.
-    pub(super) fn table(&self) -> String {
+    pub(in crate::commands::eval) fn table(&self) -> String {
         let mut lines = vec![self.heading()];
         lines.extend(self.scores.iter().map(Score::columns));
         let columns = lines.iter().map(Vec::len).max().unwrap_or_default();
@@ -156,7 +156,7 @@ fn compared(
 
 impl Score {
     /// What it is of, in words.
-    pub(super) fn label(&self) -> String {
+    pub(in crate::commands::eval) fn label(&self) -> String {
         match (self.kind, &self.part) {
             (Some(kind), Some(part)) => format!("{}, {kind} {part}", self.name),
             _ => self.name.to_owned(),
@@ -180,6 +180,6 @@ impl Score {
 }
 
 /// An interval in words.
-pub(super) fn shown(interval: Option<Interval>) -> String {
+pub(in crate::commands::eval) fn shown(interval: Option<Interval>) -> String {
     interval.map(|Interval { low, high }| format!("{low:.2} to {high:.2}")).unwrap_or_default()
 }

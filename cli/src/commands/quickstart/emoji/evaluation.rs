@@ -12,7 +12,7 @@ use blip2_worker::evaluate::{Evaluator, Scores};
 use blip2_worker::export::{ExportOptions, Layout, export as write_layout};
 use blip2_worker::model_here;
 
-use crate::commands::eval::{clip_recall, held_out, retrieval_scores};
+use crate::commands::eval::held_out::{self, clip_recall, retrieval_scores};
 use crate::commands::quickstart::ends::{StageEnd, caption_losses, ends_of, evenly, png};
 use crate::config::RunConfig;
 use crate::error::CliError;
@@ -29,7 +29,7 @@ pub(super) struct RunEvaluation {
 
 /// Exports the run's end to `export` and measures all stages on the held-out files of the configuration.
 pub(super) async fn evaluate(config: &RunConfig, export: PathBuf) -> Result<RunEvaluation, CliError> {
-    let samples = held_out(&config.eval.test, &config.data.columns, config.data.max_pixels).await?;
+    let samples = held_out::samples(&config.eval.test, &config.data.columns, config.data.max_pixels).await?;
     let ends = ends_of(config).await?;
     let mut config = config.clone();
     config.model = config.worker().with_models_here().await?.model;

@@ -15,7 +15,8 @@ const SHOWN: usize = 16;
 
 /// Asks the end of the run of questions.
 pub(super) async fn evaluate(config: &RunConfig) -> Result<Answers, CliError> {
-    let mut samples = held_out(&config.eval.test, &config.data.columns, config.data.max_pixels).await?;
+    let mut samples =
+        held_out::samples(&config.eval.test, &config.data.columns, config.data.max_pixels).await?;
     samples.truncate(QUESTIONS);
     let ends = ends_of(config).await?;
     let worker = config.worker().with_models_here().await?;

@@ -17,7 +17,7 @@ use blip2_worker::export::{ExportOptions, Layout, Precision, export as write_lay
 
 use super::attended::spotlight;
 use super::judge::{Judged, Shown, shares, shares_by_kind};
-use crate::commands::eval::{held_out, retrieval_scores};
+use crate::commands::eval::held_out::{self, retrieval_scores};
 use crate::commands::quickstart::ends::{StageEnd, caption_losses, ends_of, evenly, png};
 use crate::config::RunConfig;
 use crate::error::CliError;
@@ -52,7 +52,7 @@ struct HeldOut {
 impl HeldOut {
     async fn read(config: &RunConfig, data: &Path) -> Result<Self, CliError> {
         let of = async |file: String, most: usize| -> Result<Vec<Shown>, CliError> {
-            let samples = held_out(&[file], &config.data.columns, config.data.max_pixels).await?;
+            let samples = held_out::samples(&[file], &config.data.columns, config.data.max_pixels).await?;
             let mut shown = Shown::distinct(samples)?;
             shown.truncate(most);
             Ok(shown)

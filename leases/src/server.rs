@@ -1,5 +1,6 @@
-//! The gRPC server of a curation.
+//! The gRPC server that hands out leases.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -7,10 +8,10 @@ use blip2_proto::bounds::{MAX_IDENTIFIER, MAX_STRANGER_MESSAGE};
 use blip2_proto::text::{MAX_TEXT, visible};
 use blip2_proto::token::same_token;
 use blip2_proto::transport::{Guarded, Transport, authenticate, how_it_ended, is_authenticated};
-use blip2_proto::v1::curation_server::{Curation, CurationServer};
+use blip2_proto::v1::leases_server::{Leases as LeasesService, LeasesServer};
 use blip2_proto::v1::report_request::Outcome;
 use blip2_proto::v1::{
-    CurationStatusReply, CurationStatusRequest, DescribeReply, DescribeRequest, LeaseReply, LeaseRequest,
+    DescribeReply, DescribeRequest, LeaseReply, LeaseRequest, LeaseStatusReply, LeaseStatusRequest,
     LeasedTask, RenewReply, RenewRequest, ReportReply, ReportRequest, lease_reply,
 };
 use tokio::net::TcpListener;
@@ -18,9 +19,8 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Extensions, Request, Response, Status};
 
-use crate::error::{CurationError, Result};
-use crate::job::CurationJob;
-use crate::leases::{Leases, Offer};
+use crate::error::{LeaseError, Result};
+use crate::tasks::{Leases, Offer};
 
 /// How long a worker waits before it asks again.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
@@ -29,30 +29,46 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 /// Longest message of a worker: the reason of a failure.
 const MAX_MESSAGE: usize = 1 << 20;
 
-/// What a curation's coordinator is started with.
+/// Work in numbered tasks, whose records lie in a store.
+#[tonic::async_trait]
+pub trait LeasedWork: Send + Sync + 'static {
+    /// The rows that a task's record in the store speaks of; `None` where there is no record.
+    ///
+    /// # Errors
+    /// In words, a store that does not answer.
+    async fn rows_done(&self, task: u64) -> std::result::Result<Option<u64>, String>;
+}
+
+/// What a coordinator is started with.
 #[derive(Debug)]
-pub struct CurationOptions {
-    /// The job, whose records say which tasks are done.
-    pub job: CurationJob,
-    /// The configuration's section, as TOML.
-    pub config_toml: String,
+pub struct LeaseOptions {
+    /// What the work is called: `curation`.
+    pub called: &'static str,
+    /// What is done and how, as workers are told.
+    pub work: String,
+    /// Tasks.
+    pub tasks: u64,
+    /// Those that are done already.
+    pub done: BTreeSet<u64>,
+    /// First tasks of what needs all before it ([`Leases::with_barriers`]).
+    pub barriers: Vec<u64>,
     /// What workers must know.
     pub token: String,
     /// What workers must be.
     pub binary: String,
     /// How long a lease lasts unless it is renewed.
     pub lease: Duration,
-    /// A task that fails so often ends the curation.
+    /// A task that fails so often ends the work.
     pub most_failures: u32,
     /// How it is reached.
     pub transport: Transport,
     /// Always holds the newest state.
-    pub status: watch::Sender<CurationStatusReply>,
+    pub status: watch::Sender<LeaseStatusReply>,
 }
 
-/// How a curation ended.
+/// How it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CurationEnd {
+pub enum LeaseEnd {
     /// All tasks are done.
     Done,
     /// It was told to stop.
@@ -69,24 +85,26 @@ pub enum CurationEnd {
 /// Hands out tasks on `listener` until all are done, one has failed too often, or `shutdown`.
 ///
 /// # Errors
-/// The store fails before the first lease, or the server cannot run.
-pub async fn coordinate_curation(
+/// The server cannot run.
+pub async fn hand_out(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
-    options: CurationOptions,
-) -> Result<CurationEnd> {
-    let CurationOptions { job, config_toml, token, binary, lease, most_failures, transport, status } =
-        options;
-    let (tasks, done) = (job.tasks().len() as u64, job.tasks_done().await?);
+    records: impl LeasedWork,
+    options: LeaseOptions,
+) -> Result<LeaseEnd> {
+    let LeaseOptions { called, work, tasks, done, barriers, token, binary, lease, .. } = options;
+    let LeaseOptions { most_failures, transport, status, .. } = options;
+    let leases = Leases::new(tasks, done, lease, most_failures).with_barriers(barriers);
     let leasing = Arc::new(LeaseServer {
         started: Instant::now(),
-        job,
+        records,
         lease,
-        leases: Mutex::new(Leases::new(tasks, done, lease, most_failures)),
+        leases: Mutex::new(leases),
         rows: Mutex::new(0),
         stopping: CancellationToken::new(),
         changed: Notify::new(),
-        config_toml,
+        called,
+        work,
         token,
         binary,
         status,
@@ -96,7 +114,7 @@ pub async fn coordinate_curation(
     // The server ends with this function, however it is left.
     let _stops = stop.clone().drop_guard();
     let taking =
-        |largest: usize| CurationServer::from_arc(Arc::clone(&leasing)).max_decoding_message_size(largest);
+        |largest: usize| LeasesServer::from_arc(Arc::clone(&leasing)).max_decoding_message_size(largest);
     let guarded = Guarded::new(&leasing.token, taking(MAX_MESSAGE), taking(MAX_STRANGER_MESSAGE));
     let router = transport.control_server().add_service(guarded);
     let connections = transport.listen(listener);
@@ -105,8 +123,8 @@ pub async fn coordinate_curation(
         tokio::spawn(router.serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned()));
     let end = tokio::select! {
         end = leasing.end() => end,
-        () = shutdown => CurationEnd::Stopped,
-        ended = &mut server => return Err(CurationError::Server(how_it_ended(ended))),
+        () = shutdown => LeaseEnd::Stopped,
+        ended = &mut server => return Err(LeaseError::Server(how_it_ended(ended))),
     };
     // Workers that ask now hear that it is over.
     leasing.stopping.cancel();
@@ -121,22 +139,22 @@ pub async fn coordinate_curation(
 }
 
 /// What workers ask: leases in memory, and what is done in the store.
-#[derive(Debug)]
-struct LeaseServer {
+struct LeaseServer<W> {
     started: Instant,
-    job: CurationJob,
+    records: W,
     lease: Duration,
     leases: Mutex<Leases>,
     rows: Mutex<u64>,
     stopping: CancellationToken,
     changed: Notify,
-    config_toml: String,
+    called: &'static str,
+    work: String,
     token: String,
     binary: String,
-    status: watch::Sender<CurationStatusReply>,
+    status: watch::Sender<LeaseStatusReply>,
 }
 
-impl LeaseServer {
+impl<W: LeasedWork> LeaseServer<W> {
     fn leases(&self) -> MutexGuard<'_, Leases> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,17 +164,17 @@ impl LeaseServer {
     }
 
     /// Waits until there is nothing left to do.
-    async fn end(&self) -> CurationEnd {
+    async fn end(&self) -> LeaseEnd {
         loop {
             // Made before the look, so that no change is missed.
             let changed = self.changed.notified();
             {
                 let leases = self.leases();
                 if let Some((task, reason)) = leases.given_up().cloned() {
-                    return CurationEnd::Failed { task, reason };
+                    return LeaseEnd::Failed { task, reason };
                 }
                 if leases.is_finished() {
-                    return CurationEnd::Done;
+                    return LeaseEnd::Done;
                 }
             }
             changed.await;
@@ -171,17 +189,16 @@ impl LeaseServer {
         let rows = *self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         let [tasks, done, leased] = counts;
         let workers = workers.into_iter().collect();
-        self.status.send_replace(CurationStatusReply { tasks, done, leased, workers, rows });
+        self.status.send_replace(LeaseStatusReply { tasks, done, leased, workers, rows });
         self.changed.notify_waiters();
     }
 
     /// Believes that a task is done when its record is there.
     async fn take_done(&self, lease: u64, task: u64) -> std::result::Result<(), Status> {
-        let record = self.job.task_done(task).await;
-        match record.map_err(|error| Status::unavailable(error.to_string()))? {
-            Some(done) => {
+        match self.records.rows_done(task).await.map_err(Status::unavailable)? {
+            Some(rows) => {
                 if self.leases().done(task) {
-                    *self.rows.lock().unwrap_or_else(PoisonError::into_inner) += done.rows_read;
+                    *self.rows.lock().unwrap_or_else(PoisonError::into_inner) += rows;
                 }
             }
             None => {
@@ -194,7 +211,7 @@ impl LeaseServer {
 
     fn admit(&self, token: &str, extensions: &Extensions) -> std::result::Result<(), Status> {
         if !same_token(token, &self.token) {
-            return Err(Status::permission_denied("the token is not this curation's"));
+            return Err(Status::permission_denied(format!("the token is not this {}'s", self.called)));
         }
         authenticate(extensions);
         Ok(())
@@ -210,8 +227,9 @@ impl LeaseServer {
         match binary == self.binary {
             true => Ok(()),
             false => Err(Status::failed_precondition(format!(
-                "this worker is {}, the curation runs {}; start the same program",
+                "this worker is {}, the {} runs {}; start the same program",
                 visible(binary, MAX_IDENTIFIER),
+                self.called,
                 self.binary
             ))),
         }
@@ -219,14 +237,14 @@ impl LeaseServer {
 }
 
 #[tonic::async_trait]
-impl Curation for LeaseServer {
+impl<W: LeasedWork> LeasesService for LeaseServer<W> {
     async fn describe(
         &self,
         request: Request<DescribeRequest>,
     ) -> std::result::Result<Response<DescribeReply>, Status> {
         let (_, extensions, DescribeRequest { token, binary }) = request.into_parts();
         self.admit_binary(&token, &binary, &extensions)?;
-        Ok(Response::new(DescribeReply { config_toml: self.config_toml.clone() }))
+        Ok(Response::new(DescribeReply { work: self.work.clone() }))
     }
 
     async fn lease(
@@ -279,10 +297,10 @@ impl Curation for LeaseServer {
         Ok(Response::new(ReportReply {}))
     }
 
-    async fn curation_status(
+    async fn lease_status(
         &self,
-        request: Request<CurationStatusRequest>,
-    ) -> std::result::Result<Response<CurationStatusReply>, Status> {
+        request: Request<LeaseStatusRequest>,
+    ) -> std::result::Result<Response<LeaseStatusReply>, Status> {
         if !is_authenticated(request.extensions()) {
             self.admit(&request.get_ref().token, request.extensions())?;
         }

@@ -1,10 +1,11 @@
-//! The coordinator of a curation as its workers see it: asked again as long as it may come back.
+//! The coordinator as its workers see it: asked again as long as it may come back.
 
 use std::time::{Duration, Instant};
 
 use blip2_proto::text::{MAX_TEXT, visible};
 use blip2_proto::token::with_token;
-use blip2_proto::v1::curation_client::CurationClient;
+use blip2_proto::transport::Transport;
+use blip2_proto::v1::leases_client::LeasesClient;
 use blip2_proto::v1::{
     DescribeReply, DescribeRequest, LeaseRequest, LeasedTask, RenewRequest, ReportRequest, lease_reply,
     report_request,
@@ -13,39 +14,61 @@ use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
-use super::options::CurationWorkerOptions;
-use crate::error::{CurationError, Result};
+use crate::error::{LeaseError, Result};
 
 /// For a connection and for each answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Between two tries to reach a coordinator.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
+/// What a client is started with.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// URL of the coordinator.
+    pub coordinator: String,
+    /// The coordinator's token.
+    pub token: String,
+    /// Version and BLAKE3 of this program.
+    pub binary: String,
+    /// For logs and status.
+    pub name: String,
+    /// How the coordinator is reached.
+    pub transport: Transport,
+    /// A coordinator that cannot be reached for so long is gone.
+    pub patience: Duration,
+}
+
 /// The coordinator, as long as it can be reached.
-pub(super) struct LeaseClient {
-    client: CurationClient<Channel>,
-    options: CurationWorkerOptions,
+pub struct LeaseClient {
+    client: LeasesClient<Channel>,
+    options: ClientOptions,
 }
 
 impl LeaseClient {
     /// Connects, however often that takes.
-    pub(super) async fn connect(options: &CurationWorkerOptions) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`LeaseError::Coordinator`] after the client's patience.
+    pub async fn connect(options: &ClientOptions) -> Result<Self> {
         let began = Instant::now();
         loop {
             match options.transport.connect(&options.coordinator, ANSWER_WITHIN).await {
                 Ok(channel) => {
-                    return Ok(Self { client: CurationClient::new(channel), options: options.clone() });
+                    return Ok(Self { client: LeasesClient::new(channel), options: options.clone() });
                 }
                 Err(reason) if began.elapsed() >= options.patience => {
-                    return Err(CurationError::Coordinator { address: options.coordinator.clone(), reason });
+                    return Err(LeaseError::Coordinator { address: options.coordinator.clone(), reason });
                 }
                 Err(_) => tokio::time::sleep(TRY_AGAIN).await,
             }
         }
     }
 
-    /// What is curated.
-    pub(super) async fn describe(&self) -> Result<DescribeReply> {
+    /// What is done.
+    ///
+    /// # Errors
+    /// The coordinator refuses this worker or is gone.
+    pub async fn describe(&self) -> Result<DescribeReply> {
         let request =
             DescribeRequest { token: self.options.token.clone(), binary: self.options.binary.clone() };
         self.call(|mut client| {
@@ -56,7 +79,10 @@ impl LeaseClient {
     }
 
     /// Asks for a task.
-    pub(super) async fn lease(&self) -> Result<Option<lease_reply::Kind>> {
+    ///
+    /// # Errors
+    /// The coordinator refuses this worker or is gone.
+    pub async fn lease(&self) -> Result<Option<lease_reply::Kind>> {
         let request = LeaseRequest {
             token: self.options.token.clone(),
             binary: self.options.binary.clone(),
@@ -70,7 +96,10 @@ impl LeaseClient {
     }
 
     /// Says how a task ended.
-    pub(super) async fn report(&self, leased: LeasedTask, outcome: report_request::Outcome) -> Result<()> {
+    ///
+    /// # Errors
+    /// The coordinator refuses this worker or is gone.
+    pub async fn report(&self, leased: LeasedTask, outcome: report_request::Outcome) -> Result<()> {
         let report = ReportRequest {
             token: self.options.token.clone(),
             lease: leased.lease,
@@ -86,7 +115,7 @@ impl LeaseClient {
 
     /// Keeps a lease until that is dropped. One that has ended is worked on all the same: whoever is first in
     /// the store was not in vain.
-    pub(super) fn renewing(&self, leased: LeasedTask) -> JoinSet<()> {
+    pub fn renewing(&self, leased: LeasedTask) -> JoinSet<()> {
         let mut renewing = JoinSet::new();
         renewing.spawn(renew(self.client.clone(), self.options.token.clone(), leased));
         renewing
@@ -95,7 +124,7 @@ impl LeaseClient {
     /// Calls, again while the coordinator cannot be reached.
     async fn call<T, F: Future<Output = std::result::Result<Response<T>, Status>>>(
         &self,
-        request: impl Fn(CurationClient<Channel>) -> F,
+        request: impl Fn(LeasesClient<Channel>) -> F,
     ) -> Result<T> {
         let began = Instant::now();
         loop {
@@ -108,7 +137,7 @@ impl LeaseClient {
             let reason = visible(status.message(), MAX_TEXT);
             match status.code() {
                 Code::PermissionDenied | Code::FailedPrecondition => {
-                    return Err(CurationError::Refused { reason });
+                    return Err(LeaseError::Refused { reason });
                 }
                 Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled
                     if began.elapsed() < self.options.patience =>
@@ -117,14 +146,14 @@ impl LeaseClient {
                 }
                 _ => {
                     let address = self.options.coordinator.clone();
-                    return Err(CurationError::Coordinator { address, reason });
+                    return Err(LeaseError::Coordinator { address, reason });
                 }
             }
         }
     }
 }
 
-async fn renew(mut client: CurationClient<Channel>, token: String, leased: LeasedTask) {
+async fn renew(mut client: LeasesClient<Channel>, token: String, leased: LeasedTask) {
     let every = Duration::from_millis(u64::from(leased.lease_ms / 3).max(100));
     loop {
         tokio::time::sleep(every).await;

@@ -25,7 +25,7 @@ pub enum Offer {
         /// Names the lease.
         lease: u64,
     },
-    /// Every task that is not done is leased.
+    /// Every task that is not done is leased, or waits for those that are.
     Wait,
     /// Every task is done.
     Finished,
@@ -38,6 +38,8 @@ pub enum Offer {
 pub struct Leases {
     duration: Duration,
     most_failures: u32,
+    /// First tasks of what begins only when all tasks before are done.
+    barriers: Vec<u64>,
     open: BTreeSet<u64>,
     held: BTreeMap<u64, Held>,
     done: BTreeSet<u64>,
@@ -56,6 +58,7 @@ impl Leases {
         Self {
             duration,
             most_failures: most_failures.max(1),
+            barriers: Vec::new(),
             open,
             held: BTreeMap::new(),
             done,
@@ -66,9 +69,17 @@ impl Leases {
         }
     }
 
+    /// The same, with tasks of which each of `barriers` and those after it need all before it.
+    pub fn with_barriers(self, barriers: Vec<u64>) -> Self {
+        Self { barriers, ..self }
+    }
+
     /// The first open task for a worker that asks at `now`.
     pub fn lease(&mut self, now: Duration, worker: &str) -> Offer {
         self.expire(now);
+        if self.open.first().is_some_and(|task| self.waits(*task)) {
+            return Offer::Wait;
+        }
         if let Some(task) = self.open.pop_first() {
             let lease = self.next_lease;
             self.next_lease += 1;
@@ -143,6 +154,12 @@ impl Leases {
         self.held.values().map(|held| held.worker.clone()).collect()
     }
 
+    /// Whether an open task, the first of all, needs one that is leased.
+    fn waits(&self, task: u64) -> bool {
+        let needed = self.barriers.iter().copied().filter(|barrier| *barrier <= task).max().unwrap_or(0);
+        self.held.values().any(|held| held.task < needed)
+    }
+
     fn release(&mut self, task: u64) -> bool {
         let lease = self.held.iter().find(|(_, held)| held.task == task).map(|(lease, _)| *lease);
         lease.and_then(|lease| self.held.remove(&lease)).is_some()
@@ -195,6 +212,24 @@ mod tests {
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn nothing_behind_a_barrier_is_begun_before_all_before_it_is_done() {
+        let mut leases = Leases::new(5, BTreeSet::new(), LEASE, 3).with_barriers(vec![2]);
+        let (first, _) = leased(leases.lease(at(0), "a"));
+        let (second, lease) = leased(leases.lease(at(0), "b"));
+        assert_eq!((first, second), (0, 1));
+        assert_eq!(leases.lease(at(1), "c"), Offer::Wait);
+        assert!(leases.done(0));
+        assert_eq!(leases.lease(at(2), "a"), Offer::Wait);
+        // Whoever had it is gone: it is done first.
+        leases.give_back(lease, 1);
+        assert_eq!(leased(leases.lease(at(3), "a")).0, 1);
+        assert_eq!(leases.lease(at(3), "b"), Offer::Wait);
+        assert!(leases.done(1));
+        assert_eq!(leased(leases.lease(at(4), "a")).0, 2);
+        assert_eq!(leased(leases.lease(at(4), "b")).0, 3);
     }
 
     fn leased(offer: Offer) -> (u64, u64) {

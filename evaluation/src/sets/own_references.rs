@@ -1,0 +1,44 @@
+//! What is right, in tables of one's own and in Parquet files: no image is looked for.
+
+use std::path::Path;
+
+use blip2_dataset::corpus::columns::ColumnNames;
+
+use super::captioned::{self, CaptionedImage};
+use super::{own_rows, questioned};
+use crate::answer_files::questions::Question;
+use crate::job_error::Result;
+
+/// Whether a file is a table of one's own or a Parquet file, by its name.
+pub fn is_own(path: &str) -> bool {
+    own_rows::is_table(path) || path.ends_with(".parquet")
+}
+
+/// The images of a file with their captions.
+///
+/// # Errors
+/// A file that cannot be read or is of another form.
+pub async fn captions(source: &str) -> Result<Vec<CaptionedImage>> {
+    match own_rows::is_table(source) {
+        true => Ok(captioned::of_table(Path::new(source))?),
+        false => {
+            let sources = [source.to_owned()];
+            let set = captioned::of_parquet(&sources, &ColumnNames::default(), 0).await?;
+            Ok(set.items.into_iter().map(|item| item.row).collect())
+        }
+    }
+}
+
+/// The questions of a file with their answers.
+///
+/// # Errors
+/// A file that cannot be read or is of another form.
+pub async fn questions(source: &str) -> Result<Vec<Question>> {
+    match own_rows::is_table(source) {
+        true => Ok(questioned::of_rows(Path::new(source))?),
+        false => {
+            let set = questioned::of_parquet(&[source.to_owned()], 0).await?;
+            Ok(set.items.into_iter().map(|item| item.row).collect())
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Instruct: instructions in changing words, which the Q-Former and the frozen language model read alike, and
+//! what they ask for: a question's answer, or a caption where a row has no question. The step is that of
+//! questions. The image encoder stays frozen.
+
+mod settings;
+mod templates;
+
+pub use settings::InstructSettings;
+
+use std::sync::Arc;
+
+use blip2_dataset::text::TextEncoder;
+use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
+use blip2_model::blip2::asking::{Asking, QFormerReads};
+use blip2_model_files::error::ModelError;
+use blip2_model_files::weights::WeightSource;
+use burn::tensor::Device;
+
+use self::templates::Templates;
+use super::description::{LossName, Needs, Task, Unusable};
+use super::export::{Ending, ExportTarget, Layout};
+use super::generate::{self, Draws};
+use super::scores::{EvaluationSet, Measure, QuestionSet, Scores};
+use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
+use super::vqa::{self, DrawKey, VqaSettings, VqaTask, Worded, Wording};
+use crate::error::Result;
+use crate::frozen_models::FrozenModels;
+use crate::language::{GeneratedAnswer, LanguageTexts};
+use crate::open::qformer_text;
+use crate::settings::model::ModelSettings;
+use crate::settings::optimizer::OptimizerSettings;
+use crate::sum::context::{Computed, Step, StepSum, StepValues};
+use crate::sum::times::Stopwatch;
+use crate::sum::unit_buffers::UnitBuffers;
+
+/// What dropout is drawn for.
+const DRAWS: Draws = Draws {
+    qformer: "dropout beside instructions",
+    language: "dropout of the language model of instructions",
+    adapters: "dropout of adapters of instructions",
+};
+
+impl Task for InstructSettings {
+    fn name(&self) -> &'static str {
+        "instruct"
+    }
+
+    fn title(&self) -> &'static str {
+        "loss of what instructions ask for"
+    }
+
+    fn losses(&self) -> &'static [LossName] {
+        vqa::LOSSES
+    }
+
+    fn default_batch(&self) -> u32 {
+        128
+    }
+
+    fn default_optimizer(&self) -> OptimizerSettings {
+        OptimizerSettings::fine_tuning()
+    }
+
+    fn unusable(&self, _: u32, model: &ModelSettings) -> Option<Unusable> {
+        self.what_is_unusable(model)
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { bert: false, qformer_tokenizer: true, language_model: true }
+    }
+
+    fn text_length(&self) -> usize {
+        self.instruction_length
+    }
+
+    fn prompt(&self) -> &str {
+        ""
+    }
+
+    fn contrasts(&self) -> bool {
+        false
+    }
+
+    fn asks(&self) -> bool {
+        true
+    }
+
+    fn reads_captions_too(&self) -> bool {
+        true
+    }
+
+    fn continues(&self) -> bool {
+        true
+    }
+
+    fn measure(&self) -> Measure {
+        Measure::Answers
+    }
+
+    fn layouts(&self) -> &'static [Layout] {
+        generate::LAYOUTS
+    }
+}
+
+impl Trainable for InstructSettings {
+    fn language_texts<'a>(&'a self, stage: u32, name: &'a str) -> Option<LanguageTexts<'a>> {
+        let (text_length, answer_length) = (self.instruction_length, Some(self.output_length));
+        Some(LanguageTexts { stage, name, prompt: "", text_length, answer_length, instructed: true })
+    }
+
+    /// Of what the loader cuts into tokens only whether it has any is looked at: words are drawn later.
+    fn encoder(&self, frozen: &FrozenModels, _: u32) -> Result<Arc<TextEncoder>> {
+        Ok(qformer_text(&frozen.model, self.instruction_length)?.0)
+    }
+
+    fn model(&self, shape: &ModelShape<'_>, device: &Device) -> Result<Box<dyn TaskModel>> {
+        let templates = self.templates();
+        let key = DrawKey { seed: shape.train.seed, stage: shape.stage };
+        let wording = Box::new(TemplateWording { templates: templates.clone(), key });
+        let worded = Worded::new(wording, self.instruction_length);
+        let settings = VqaSettings {
+            question_length: self.instruction_length,
+            prompt_length: self.instruction_length,
+            answer_length: self.output_length,
+            language_model_dropout: self.language_model_dropout,
+            ..VqaSettings::default()
+        };
+        let step = VqaTask::new(shape, settings, DRAWS, Some(worded), device)?;
+        Ok(Box::new(InstructTask { templates, step }))
+    }
+
+    fn weight_names(&self) -> WeightNames {
+        vqa::WEIGHTS
+    }
+
+    fn text_half(&self) -> Option<&str> {
+        Some(&self.text_half)
+    }
+
+    fn place_text_half(&mut self, path: String) {
+        self.text_half = path;
+    }
+}
+
+/// Words drawn from lists.
+#[derive(Debug)]
+struct TemplateWording {
+    templates: Templates,
+    key: DrawKey,
+}
+
+impl Wording for TemplateWording {
+    fn drawn(&self, question: &str, sample: u64) -> String {
+        self.templates.drawn(question, self.key, sample)
+    }
+
+    fn held_out(&self, question: &str) -> String {
+        self.templates.first(question)
+    }
+}
+
+/// The step of questions, with instructions in their place.
+#[derive(Debug)]
+struct InstructTask {
+    templates: Templates,
+    step: VqaTask,
+}
+
+impl TaskModel for InstructTask {
+    fn tensors(&mut self) -> &mut dyn TrainedTensors {
+        self.step.tensors()
+    }
+
+    fn initialise(
+        &mut self,
+        seed: u64,
+        bert: Option<&WeightSource>,
+        device: &Device,
+    ) -> Result<(), ModelError> {
+        self.step.initialise(seed, bert, device)
+    }
+
+    fn check_bert(&mut self, bert: &WeightSource) -> Result<(), ModelError> {
+        self.step.check_bert(bert)
+    }
+
+    fn bounded(&self) -> Option<Bounded> {
+        self.step.bounded()
+    }
+
+    fn learning_rate_scale(&self, tensor: &str) -> f64 {
+        self.step.learning_rate_scale(tensor)
+    }
+
+    fn divisor(&self) -> Option<usize> {
+        self.step.divisor()
+    }
+
+    fn gradient(&mut self, step: &Step<'_>, sum: StepSum<'_>, watch: &mut Stopwatch) -> Result<Computed> {
+        self.step.gradient(step, sum, watch)
+    }
+
+    fn warm_up(&self, frozen: &FrozenModels, rows: usize) -> Result<()> {
+        self.step.warm_up(frozen, rows)
+    }
+
+    fn held_out_unit(&self, frozen: &FrozenModels, unit: usize, rows: &[HeldOutRow]) -> Result<Vec<u8>> {
+        self.step.held_out_unit(frozen, unit, rows)
+    }
+
+    fn held_out_values(
+        &self,
+        frozen: &FrozenModels,
+        held_out: &HeldOut,
+        told: &mut UnitBuffers<'_>,
+    ) -> Result<StepValues> {
+        self.step.held_out_values(frozen, held_out, told)
+    }
+
+    fn scores(&self, set: &EvaluationSet<'_>) -> Result<Scores> {
+        self.step.scores(set)
+    }
+
+    fn answers(&self, set: &QuestionSet<'_>) -> Result<Vec<GeneratedAnswer>> {
+        self.step.answers(set)
+    }
+
+    fn export(&mut self, layout: Layout, target: ExportTarget<'_>) -> Result<()> {
+        if layout == Layout::Lavis {
+            return self.step.export(layout, target);
+        }
+        let language_model = target.language_model()?;
+        let asking = Asking { prompt: self.templates.of_question().into(), qformer: QFormerReads::Prompt };
+        target.instructblip(self.step.trained().clone(), language_model, asking, Ending::EndToken)
+    }
+}
