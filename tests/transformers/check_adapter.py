@@ -13,7 +13,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, Blip2ForConditionalGeneration
 
-# Largest difference of a score: sums are made in another order.
+# Largest difference of a score, relative to the largest one: sums are made in another order.
 TOLERANCE = 1e-5
 
 
@@ -40,7 +40,7 @@ def main():
     whole = Blip2ForConditionalGeneration.from_pretrained(options.merged, dtype=torch.float32).eval()
     # The folder's vocabulary may have a token for images besides.
     merged = scores(whole.language_model, ids)[..., :tokens]
-    apart, changed = (adapted - merged).abs().max().item(), (adapted - plain).abs().max().item()
+    apart, changed = ((adapted - other).abs().max().item() / plain.abs().max().item() for other in (merged, plain))
     print(f"{options.adapter}: {apart:.2g} from the merged folder, {changed:.2g} from the model without")
     assert apart < TOLERANCE < changed, (apart, changed)
 

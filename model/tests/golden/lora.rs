@@ -121,10 +121,12 @@ fn adapters_and_what_they_are_merged_to_score_as_peft() {
     for case in all() {
         let (adapters, adapted) = case.adapted(&device());
         let (_, want) = case.golden.values::<3>("logits");
+        // Scores of T5 are some twenty times as large as those of the others.
+        let largest = want.iter().fold(1.0, |most: f64, score| most.max(f64::from(score.abs())));
         let merged = adapters.merged(case.base.clone()).unwrap();
         for (what, model) in [("adapted", &adapted), ("merged", &merged)] {
             let apart = largest_difference(&floats(case.scores(model)).unwrap(), &want);
-            assert!(apart < ACTIVATION_TOLERANCE, "{} {what}: {apart}", case.fixture.name());
+            assert!(apart < ACTIVATION_TOLERANCE * largest, "{} {what}: {apart}", case.fixture.name());
         }
         let plain = largest_difference(&floats(case.scores(&case.base)).unwrap(), &want);
         assert!(plain > 0.1, "{}: without adapters it is another model, by {plain}", case.fixture.name());

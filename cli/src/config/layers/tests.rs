@@ -48,8 +48,8 @@ fn unknown_keys_are_refused_with_the_nearest_name() {
     let text = message(layers_of("[stage1]\nsteps = 1\nbach = 64\n"));
     assert!(text.contains("run.toml:3") && text.contains("`stage1.batch`"), "{text}");
     let mut layers = Layers::new().unwrap();
-    let text = message(layers.apply_arguments(&["dropout=0".to_owned()]));
-    assert!(text.contains("`model.qformer.dropout`"), "{text}");
+    let text = message(layers.apply_arguments(&["max_positions=0".to_owned()]));
+    assert!(text.contains("`model.qformer.max_positions`"), "{text}");
     let text = message(layers.apply_arguments(&["zzzzzz.qqqq=0".to_owned()]));
     assert!(text.contains("config show"), "{text}");
     let variable = ("BLIP2_STAGE1__STEP".to_owned(), "1".to_owned());
