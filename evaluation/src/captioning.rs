@@ -4,7 +4,7 @@ use std::path::Path;
 
 use blip2_dataset::text::{Cut, MAX_CAPTION_WORDS, TextEncoder, TextEncoding, clean_question};
 use blip2_model::blip2::Blip2;
-use blip2_model::blip2::asking::QFormerReads;
+use blip2_model::blip2::asking::{Asking, QFormerReads};
 use blip2_model::language::generation::GenerateOptions;
 use blip2_model::objectives::questions::Questions;
 use blip2_model_files::tokenizer::QFormerTokenizer;
@@ -159,6 +159,12 @@ impl Captioner {
     pub fn question(&self, question: &str) -> Asked {
         let question = clean_question(question, MAX_CAPTION_WORDS);
         self.asked(&question, self.model.asking().prompt_of(&question))
+    }
+
+    /// The prompt that its questions were put in, where its folder names another than the published one.
+    pub fn question_prompt(&self) -> Option<&str> {
+        let (asking, published) = (self.model.asking(), Asking::published(self.is_encoder_decoder()));
+        (self.reads_questions() && asking.prompt != published.prompt).then_some(asking.prompt.as_str())
     }
 
     /// The question that `prompt` ends with, where there is one and the Q-Former reads that alone, or else

@@ -53,6 +53,12 @@ pub trait ImageWriter: Send {
     fn own_prompt(&self) -> Option<String> {
         None
     }
+
+    /// The prompt that its questions were put in, where it is known and not the published one: taken unless
+    /// another is asked for.
+    fn question_prompt(&self) -> Option<String> {
+        None
+    }
 }
 
 impl ImageWriter for Captioner {
@@ -75,6 +81,10 @@ impl ImageWriter for Captioner {
 
     fn is_encoder_decoder(&self) -> bool {
         Captioner::is_encoder_decoder(self)
+    }
+
+    fn question_prompt(&self) -> Option<String> {
+        Captioner::question_prompt(self).map(str::to_owned)
     }
 }
 

@@ -118,6 +118,13 @@ fn the_qformer_reads_the_question_or_the_whole_prompt() {
             QFormerReads::Prompt => "Question: what colour is the heart? Answer:",
         };
         assert_eq!(asked.qformer, read);
+        assert_eq!(captioner.question_prompt(), None, "it is the published one");
+        let path = folder.join("config.json");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config["question_prompt"] = "Q: {} A:".into();
+        std::fs::write(&path, config.to_string()).unwrap();
+        let other = Captioner::open_on(&folder, Device::flex()).unwrap();
+        assert_eq!(other.question_prompt(), Some("Q: {} A:"));
     }
 }
 

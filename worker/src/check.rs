@@ -113,8 +113,10 @@ fn check_text_half(
     if stage.settings.task.trained().text_half().is_none() {
         return Ok(());
     }
-    // An image encoder that no weights have is that of its own file.
-    let is_missing = |tensor: &&FlatTensor| !is_before(&tensor.name) && !is_of_encoder(&tensor.name);
+    // Adapters begin as nothing; an image encoder that no weights have is that of its own file.
+    let names = stage.settings.task.trained().weight_names();
+    let begins_anew = |tensor: &str| is_of_encoder(tensor) || names.may_begin_anew(tensor);
+    let is_missing = |tensor: &&FlatTensor| !is_before(&tensor.name) && !begins_anew(&tensor.name);
     let missing: Vec<&FlatTensor> = layout.tensors().iter().filter(is_missing).collect();
     let [first, ..] = &missing[..] else { return Ok(()) };
     match TextHalf::open(stage)? {

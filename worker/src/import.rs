@@ -116,7 +116,7 @@ mod tests {
     use crate::task::retrieval::RetrievalSettings;
     use crate::task::vqa::VqaSettings;
     use blip2_model::blip2::Blip2;
-    use blip2_model::vision::ImageEncoder;
+    use blip2_model::vision::{ImageEncoder, expect_with_positions};
     use blip2_tensors::device::read_back::floats;
     use burn::tensor::{Int, Tensor, TensorData};
     use safetensors::Dtype;
@@ -338,6 +338,11 @@ mod tests {
         let (large, small) = (fresh(&with_encoder(96)), begun(&fine));
         let ((_, large), (shape, resized)) = (of(&large, POSITIONS), of(&small, POSITIONS));
         assert_eq!((shape, &resized[..128]), (&[1, 65, 128][..], &large[..128]), "the class keeps its row");
+        // What is looked at before a run says the same without reading any.
+        let source = WeightSource::open_published(&fine).unwrap();
+        assert!(source.expect(POSITIONS, &[1, 65, 128]).is_err());
+        expect_with_positions(&source, POSITIONS, &[1, 65, 128]).unwrap();
+        assert!(expect_with_positions(&source, POSITIONS, &[1, 65, 64]).is_err(), "another width");
         let (own, first) = (fresh(&with_encoder(64)), begun(&stage1));
         for (name, _, want) in own.parameters().filter(|(name, ..)| name.starts_with("visual_encoder.")) {
             assert!(of(&first, name).1 == want, "{name}");

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use blip2_evaluation::model_folder::{PartReport, TokenizerReport};
 use blip2_model::language::LanguageModel;
-use blip2_model::vision::{EncoderSizes, ImageEncoder};
+use blip2_model::vision::{EncoderSizes, ImageEncoder, expect_with_positions};
 use blip2_model_files::config::FolderConfig;
 use blip2_model_files::tokenizer::{QFormerTokenizer, TokenizerKind};
 use blip2_model_files::weights::WeightSource;
@@ -295,7 +295,7 @@ fn note_beginning(
     let mut missing = Vec::new();
     for tensor in layout.tensors() {
         if source.contains(&tensor.name) {
-            report.note(source.expect(&tensor.name, &tensor.shape));
+            report.note(expect_with_positions(source, &tensor.name, &tensor.shape));
         } else if !names.may_begin_anew(&tensor.name) && !is_of_encoder(&tensor.name) {
             missing.push(tensor);
         }

@@ -20,7 +20,7 @@ use blip2_worker::evaluate::Evaluator;
 use blip2_worker::export::{ExportOptions, Layout, export};
 use blip2_worker::step::Peers;
 use blip2_worker::task::TaskSettings;
-use blip2_worker::{BatchRange, NamedState, TrainState, WorkerConfig, start_loader};
+use blip2_worker::{BatchRange, NamedState, Place, TrainState, WorkerConfig, check, start_loader};
 use burn::tensor::Device;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -151,6 +151,21 @@ fn the_text_half_comes_from_the_first_stage_and_the_rest_from_the_second() {
     assert!(begin(&config).contains("stages.answer.text_half = \"no/such/file.pth\""), "{}", begin(&config));
     config.model.init_checkpoint.clear();
     assert!(begin(&config).contains("model.init_checkpoint"), "{}", begin(&config));
+}
+
+/// They begin as nothing, so that no weights need have them.
+#[test]
+fn a_run_with_adapters_passes_what_is_looked_at_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = asked::config(folder.path(), "backbones/opt-tiny", 4, 8);
+    let Some(TaskSettings::Vqa(vqa)) = config.stages.last_mut().map(|stage| &mut stage.task) else {
+        panic!("the last stage answers")
+    };
+    vqa.lora.rank = 2;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let manifest = runtime.block_on(Manifest::open(&config.data.train, &config.data.columns)).unwrap();
+    let valid = config.validate().unwrap();
+    check(&valid, Arc::new(manifest), runtime.handle().clone(), Place::Elsewhere, DEADLINE).unwrap();
 }
 
 /// The state as a checkpoint has it.

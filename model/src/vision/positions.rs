@@ -53,6 +53,18 @@ pub fn read_with_positions(
     Ok(floats(resize_positions(table, from, to, alignment)?)?)
 }
 
+/// Requires that [`read_with_positions`] would find the tensor; no values are read.
+///
+/// # Errors
+/// Those of [`WeightSource::expect`].
+pub fn expect_with_positions(source: &WeightSource, name: &str, shape: &[usize]) -> Result<(), ModelError> {
+    let is_table = Alignment::of_table(name).is_some();
+    match source.shape(name).filter(|stored| is_table && stored.last() == shape.last()) {
+        Some(_) => Ok(()),
+        None => source.expect(name, shape),
+    }
+}
+
 /// A table `[1 + from², width]` (class row first) for a grid of `to × to` patches.
 ///
 /// The class row stays; the others are resized bicubically without antialiasing, as LAVIS does at load.

@@ -58,14 +58,7 @@ impl Task for RetrievalSettings {
     }
 
     fn default_optimizer(&self) -> OptimizerSettings {
-        OptimizerSettings {
-            learning_rate: 1e-5,
-            min_learning_rate: 0.0,
-            warmup_learning_rate: 1e-8,
-            warmup_steps: 1000,
-            beta2: 0.999,
-            ..OptimizerSettings::default()
-        }
+        OptimizerSettings::fine_tuning()
     }
 
     fn unusable(&self, batch: u32, model: &ModelSettings) -> Option<Unusable> {

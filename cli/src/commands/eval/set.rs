@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use blip2_dataset::corpus::columns::ColumnNames;
-use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::corpus::survey::thumbnail;
 use blip2_dataset::error::DatasetError;
 use blip2_evaluation::job::{EvaluationJob, EvaluationRecord, Phase};
@@ -12,6 +10,7 @@ use blip2_evaluation::job_error::{JobError, Result as JobResult};
 use blip2_evaluation::metrics::bootstrap::Draws;
 use blip2_evaluation::sets::item::ItemSet;
 use blip2_run::exit::Exit;
+use blip2_store::StorePool;
 use blip2_tensors::device::DeviceName;
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -168,8 +167,12 @@ impl SetArguments {
         // A run of imported weights has read nothing.
         let Ok(trained) = stored_manifest(&root).await else { return Ok(None) };
         let trained: BTreeSet<&str> = trained.files.iter().map(|file| file.location.as_str()).collect();
-        let set = Manifest::open(&self.data, &ColumnNames::default()).await?;
-        let both = set.files.iter().filter(|file| trained.contains(file.location.as_str())).count();
+        // By name alone: what columns they have is the set's business.
+        let (mut pool, mut both) = (StorePool::default(), 0);
+        for data in &self.data {
+            let files = pool.expand(data, &["parquet"]).await?;
+            both += files.iter().filter(|file| trained.contains(file.location.to_string().as_str())).count();
+        }
         Ok((both > 0).then(|| format!("{both} of these files are among those that the run was trained on")))
     }
 

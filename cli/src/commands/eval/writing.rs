@@ -132,6 +132,8 @@ impl WritingArguments {
                 return Err(CliError::usage(reason));
             }
             prompt = own;
+        } else if written == Written::Answer && self.prompt.is_none() {
+            prompt = model.question_prompt().unwrap_or(prompt);
         }
         let mut notes = Vec::new();
         let (own, side) = (model.image_size(), preset.image_size);

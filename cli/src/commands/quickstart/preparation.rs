@@ -34,12 +34,31 @@ pub(super) fn checked(loaded: Loaded, preset: &str, run_root: &Path) -> Result<R
     Ok(config)
 }
 
-/// Removes what an earlier quick start made beside its run: it is made again.
-pub(super) fn remove_earlier(folder: &Path) -> Result<(), CliError> {
-    match std::fs::remove_dir_all(folder) {
+/// Removes a folder or file that an earlier quick start made beside its run: it is made again.
+pub(super) fn remove_earlier(made: &Path) -> Result<(), CliError> {
+    let removed = if made.is_file() { std::fs::remove_file(made) } else { std::fs::remove_dir_all(made) };
+    match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(CliError::failed(format!("{}: it cannot be removed: {error}", folder.display())))
+            Err(CliError::failed(format!("{}: it cannot be removed: {error}", made.display())))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_and_files_of_an_earlier_quick_start_go_and_what_is_not_there_is_no_error() {
+        let out = tempfile::tempdir().unwrap();
+        let (folder, file) = (out.path().join("export"), out.path().join("stage-1.safetensors"));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("config.json"), "{}").unwrap();
+        std::fs::write(&file, "weights").unwrap();
+        for made in [&folder, &file, &folder, &file] {
+            remove_earlier(made).unwrap();
+        }
+        assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 0);
     }
 }

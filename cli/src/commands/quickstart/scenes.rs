@@ -42,6 +42,8 @@ const VQA_PRESET: &str = include_str!("scenes/vqa.toml");
 
 /// Where the drawings are.
 const CORPUS: &str = "assets/corpus";
+/// The file that says what was composed.
+const COMPOSED: &str = "composed.txt";
 /// Another seed than that of the scenes which the small models were trained on, which they know by heart.
 const SEED: u64 = 7;
 /// Rows of each held-out split; a few tell of a scene that another told of.
@@ -179,15 +181,36 @@ fn of_questions(mut config: RunConfig, out: &Path) -> RunConfig {
     config
 }
 
-/// Composes the scenes of all splits; the same bytes each time.
+/// What is composed, as the file says that stands beside the scenes once all of them are there.
+fn record_of(scenes: u64) -> String {
+    format!("{scenes} scenes to train on, {HELD_OUT_ROWS} of each other split, {SIZE} pixels, seed {SEED}\n")
+}
+
+/// Composes the scenes of all splits, unless they are there: a run has pinned its files, which are not to be
+/// written again.
 async fn compose(scenes: u64, folder: PathBuf) -> Result<(), CliError> {
+    let (record, wanted) = (folder.join(COMPOSED), record_of(scenes));
+    match std::fs::read_to_string(&record) {
+        Ok(found) if found == wanted => return Ok(()),
+        Ok(found) => {
+            return Err(CliError::refused(format!(
+                "{} holds {}; give the same --scenes, or name another --out",
+                folder.display(),
+                found.trim_end()
+            )));
+        }
+        // There are none, or not all of them.
+        Err(_) => {}
+    }
     eprintln!("composing {scenes} scenes to train on, and others to measure on");
     let rows = Rows { train: scenes, held_out: HELD_OUT_ROWS };
     let composed = tokio::task::spawn_blocking(move || {
         files::write(&Composer::open(CORPUS.as_ref(), SIZE, SEED)?, rows, &folder)
     });
     let ended = composed.await.map_err(|error| CliError::failed(format!("composing failed: {error}")))?;
-    ended.map_err(|error| CliError::failed(format!("scenes: {error}")))
+    ended.map_err(|error| CliError::failed(format!("scenes: {error}")))?;
+    std::fs::write(&record, wanted)
+        .map_err(|error| CliError::failed(format!("{}: {error}", record.display())))
 }
 
 fn tell(report: &ScenesReport, seconds: f64, path: &Path) {
@@ -265,6 +288,17 @@ mod tests {
         let TaskSettings::Vqa(settings) = &questions.stages[2].task else { panic!("a stage of questions") };
         assert_eq!(settings.text_half, "out/stage-1.safetensors");
         assert_eq!(questions.data.columns.question, "question");
+    }
+
+    #[tokio::test]
+    async fn scenes_that_are_there_are_not_written_again_and_others_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(COMPOSED), record_of(256)).unwrap();
+        compose(256, folder.path().to_owned()).await.unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing was composed");
+        let error = compose(300, folder.path().to_owned()).await.unwrap_err();
+        assert_eq!(error.exit(), Exit::Refused, "{error}");
+        assert!(error.to_string().contains("256 scenes") && error.to_string().contains("--out"), "{error}");
     }
 
     #[test]
