@@ -102,6 +102,7 @@ mod tests {
             let question = group.question(0).unwrap();
             assert_eq!((question.text.as_str(), question.answers.most_frequent()), ("is it red?", "yes"));
             assert_eq!((question.answers.total(), group.captions(0).len()), (total, 0));
+            assert_eq!(group.answers(0), question.answers);
             let error = FileColumns::find(&batch.schema(), &names.without_questions(), "f.parquet");
             assert!(matches!(error, Err(DatasetError::MissingColumn { .. })), "{error:?}");
         }

@@ -14,6 +14,8 @@ use crate::job_error::Result;
 pub(super) struct ParquetRow {
     pub(super) key: String,
     pub(super) texts: Vec<String>,
+    /// What people answered, where columns of questions and answers are named.
+    pub(super) answers: Vec<String>,
     pub(super) image: ImageSource,
 }
 
@@ -32,6 +34,7 @@ pub(super) async fn read(
             rows.extend((0..group.rows()).map(|row| ParquetRow {
                 key: group.key(row),
                 texts: group.captions(row).into_iter().map(str::to_owned).collect(),
+                answers: group.answers(row).all().map(str::to_owned).collect(),
                 image: ImageSource::Row { file, row_group, row },
             }));
         }

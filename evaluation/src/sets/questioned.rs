@@ -15,6 +15,9 @@ use crate::job_error::Result;
 use crate::metrics::vqa::HumanAnswer;
 use crate::row_id::RowId;
 
+/// The column of questions in Parquet files.
+const QUESTION: &str = "question";
+
 impl Identity for Question {
     fn identity(&self) -> String {
         format!("{}\n{}", self.id, self.text.as_deref().unwrap_or_default())
@@ -96,14 +99,15 @@ pub(super) fn of_rows(path: &Path) -> Result<Vec<Question>, FileError> {
     Ok(questions)
 }
 
-/// Questions and answers are read as captions are, one column after the other.
+/// Questions are read as captions are, answers as in training: text, lists, structures with `answer`.
 pub(super) async fn of_parquet(sources: &[String], max_pixels: u64) -> Result<ItemSet<Question>> {
-    let names = |caption: &str| ColumnNames {
-        caption: caption.to_owned(),
-        captions: String::new(),
+    let texts = ColumnNames { caption: QUESTION.into(), captions: String::new(), ..ColumnNames::default() };
+    let names = |answers: &str| ColumnNames {
+        question: QUESTION.into(),
+        answers: answers.to_owned(),
         ..ColumnNames::default()
     };
-    let (files, asked) = parquet_rows::read(sources, &names("question")).await?;
+    let (files, asked) = parquet_rows::read(sources, &texts).await?;
     let answers = match parquet_rows::read(sources, &names("answers")).await {
         Ok((_, rows)) => rows,
         Err(_) => parquet_rows::read(sources, &names("answer")).await?.1,
@@ -116,7 +120,7 @@ pub(super) async fn of_parquet(sources: &[String], max_pixels: u64) -> Result<It
             file: None,
             text: asked.texts.into_iter().next(),
             types: Vec::new(),
-            answers: HumanAnswer::numbered(answers.texts),
+            answers: HumanAnswer::numbered(answers.answers),
         };
         Item { name: image, image: asked.image, row }
     });

@@ -159,13 +159,17 @@ impl RowGroup {
 
     /// The row's question, cleaned, with its answers; `None` where there is no question or no answer.
     pub fn question(&self, row: usize) -> Option<Question> {
-        let (questions, answers) = (self.question.as_ref()?, self.answers.as_ref()?);
-        let cut = |text: &'_ str| text.floor_char_boundary(CAPTION_BYTES);
-        let written = cell_text(questions, row)?;
-        let text = clean_question(&written[..cut(written)], MAX_CAPTION_WORDS);
-        let answers = cell_texts(answers, row).into_iter().map(|answer| &answer[..cut(answer)]);
-        let answers = Answers::of(answers);
+        let written = cell_text(self.question.as_ref()?, row)?;
+        let written = &written[..written.floor_char_boundary(CAPTION_BYTES)];
+        let (text, answers) = (clean_question(written, MAX_CAPTION_WORDS), self.answers(row));
         (is_visible(&text) && !answers.is_empty()).then_some(Question { text, answers })
+    }
+
+    /// What was answered in the row, whatever was asked; nothing where no column of answers is named.
+    pub fn answers(&self, row: usize) -> Answers {
+        let Some(answers) = &self.answers else { return Answers::default() };
+        let cut = |answer: &'_ str| answer.floor_char_boundary(CAPTION_BYTES);
+        Answers::of(cell_texts(answers, row).into_iter().map(|answer| &answer[..cut(answer)]))
     }
 
     /// What tells the row's image, whose bytes these are, from others; `None` where no ids were asked for.
