@@ -80,7 +80,7 @@ fn check_class(named: &str, folder: &Path, layout: Layout) -> Result<(), CliErro
 
 /// What answers the questions of a set.
 pub(super) enum AnsweringModel {
-    /// A folder whose language model alone reads the question.
+    /// A folder, which says itself who reads the question.
     Folder(ModelFolder),
     /// A checkpoint whose Q-Former reads it too.
     Checkpoint(Box<Checkpoint>),
