@@ -88,19 +88,11 @@ fn of_tokenizer(settings: &ModelSettings, error: impl Into<WorkerError>) -> Work
 
 /// The Q-Former's tokenizer, cutting to `length` tokens, and the id of `[DEC]`.
 pub(crate) fn qformer_text(settings: &ModelSettings, length: usize) -> Result<(Arc<TextEncoder>, i32)> {
-    qformer_text_around(settings, length, ("", ""))
+    qformer_text_cut(settings, length, ("", ""), Cut::Last)
 }
 
-/// The same with what is put before and behind every text.
-pub(crate) fn qformer_text_around(
-    settings: &ModelSettings,
-    length: usize,
-    around: (&str, &str),
-) -> Result<(Arc<TextEncoder>, i32)> {
-    qformer_text_cut(settings, length, around, Cut::Last)
-}
-
-/// The same, where `cut` says which end of a text that is too long is left out.
+/// The same with what is put before and behind every text; `cut` says which end of what is too long is left
+/// out.
 pub(crate) fn qformer_text_cut(
     settings: &ModelSettings,
     length: usize,

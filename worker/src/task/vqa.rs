@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use blip2_dataset::corpus::samples::Sample;
 use blip2_dataset::loader::SlotBatch;
-use blip2_dataset::text::{Question, TextEncoder};
+use blip2_dataset::text::{Cut, Question, TextEncoder};
 use blip2_evaluation::captions::other_rows;
 use blip2_evaluation::error::EvaluationError;
 use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
@@ -43,7 +43,7 @@ use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors,
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::language::{AskedText, GeneratedAnswer, Language, LanguageTexts};
-use crate::open::{SeededValues, qformer_text, qformer_text_around};
+use crate::open::{SeededValues, qformer_text, qformer_text_cut};
 use crate::settings::encoder::EncoderTraining;
 use crate::settings::lora::LoraSettings;
 use crate::settings::model::ModelSettings;
@@ -183,7 +183,10 @@ impl VqaSettings {
         let length = self.question_length;
         let (encoder, _) = match self.qformer_text {
             QFormerText::Question => qformer_text(model, length)?,
-            QFormerText::Prompt => qformer_text_around(model, length, language.answers(stage)?.around())?,
+            // Of a prompt the end says what is asked for.
+            QFormerText::Prompt => {
+                qformer_text_cut(model, length, language.answers(stage)?.around(), Cut::First)?
+            }
         };
         Ok(encoder)
     }
