@@ -84,8 +84,8 @@ mod tests {
         for (command, example) in examples::all() {
             assert!(example.starts_with(command), "{command}: {example}");
             let before_redirection = example.split(" > ").next().unwrap_or_default();
-            let typed = before_redirection.split_whitespace().map(|word| word.trim_matches('\''));
-            if let Err(error) = whole().try_get_matches_from(["blip2"].into_iter().chain(typed)) {
+            let typed = shlex::split(before_redirection).expect("quotes that are closed");
+            if let Err(error) = whole().try_get_matches_from(["blip2".to_owned()].into_iter().chain(typed)) {
                 panic!("{example}: {error}");
             }
         }
