@@ -133,8 +133,8 @@ impl From<blip2_curation::CurationError> for CliError {
 
 impl From<blip2_leases::error::LeaseError> for CliError {
     fn from(error: blip2_leases::error::LeaseError) -> Self {
-        // A lease that was refused ends a worker as a curation's does.
-        blip2_curation::CurationError::from(error).into()
+        let exit = if error.is_refusal() { Exit::Refused } else { Exit::Failed };
+        CliError::Reported { exit, message: error.to_string() }
     }
 }
 

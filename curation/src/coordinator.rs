@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use blip2_leases::server::{LeaseEnd, LeaseOptions, LeasedWork, hand_out};
-use blip2_proto::transport::Transport;
-use blip2_proto::v1::LeaseStatusReply;
+use blip2_leases::server::{Admission, LeaseEnd, LeaseOptions, LeasedWork, hand_out};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 
 use crate::error::Result;
 use crate::job::CurationJob;
@@ -18,18 +15,12 @@ pub struct CurationOptions {
     pub job: CurationJob,
     /// The configuration's section, as TOML.
     pub config_toml: String,
-    /// What workers must know.
-    pub token: String,
-    /// What workers must be.
-    pub binary: String,
     /// How long a lease lasts unless it is renewed.
     pub lease: Duration,
     /// A task that fails so often ends the curation.
     pub most_failures: u32,
-    /// How it is reached.
-    pub transport: Transport,
-    /// Always holds the newest state.
-    pub status: watch::Sender<LeaseStatusReply>,
+    /// Its workers.
+    pub admission: Admission,
 }
 
 #[tonic::async_trait]
@@ -49,8 +40,7 @@ pub async fn coordinate_curation(
     shutdown: impl Future<Output = ()>,
     options: CurationOptions,
 ) -> Result<LeaseEnd> {
-    let CurationOptions { job, config_toml, token, binary, lease, most_failures, transport, status } =
-        options;
+    let CurationOptions { job, config_toml, lease, most_failures, admission } = options;
     let (tasks, done) = (job.tasks().len() as u64, job.tasks_done().await?);
     let options = LeaseOptions {
         called: "curation",
@@ -58,12 +48,9 @@ pub async fn coordinate_curation(
         tasks,
         done,
         barriers: Vec::new(),
-        token,
-        binary,
         lease,
         most_failures,
-        transport,
-        status,
+        admission,
     };
     Ok(hand_out(listener, shutdown, job, options).await?)
 }

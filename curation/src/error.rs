@@ -31,23 +31,9 @@ pub enum CurationError {
     /// Another failure of a captioner.
     #[error(transparent)]
     Evaluation(Box<EvaluationError>),
-    /// The coordinator did not take this worker.
-    #[error("the coordinator refused this worker: {reason}")]
-    Refused {
-        /// What differs and what to do.
-        reason: String,
-    },
-    /// The coordinator cannot be reached or went away.
-    #[error("coordinator {address}: {reason}")]
-    Coordinator {
-        /// Its URL.
-        address: String,
-        /// What happened.
-        reason: String,
-    },
-    /// The gRPC server ended.
-    #[error("the coordinator's server ended: {0}")]
-    Server(String),
+    /// What ends a coordinator or a worker of leases.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     /// The card, or its driver, failed: nothing that others could mend.
     #[error(transparent)]
     Device(FailedDevice),
@@ -89,19 +75,9 @@ impl ExitClass for CurationError {
         match self {
             Self::Configuration(_) => Exit::BadConfig,
             Self::Data(error) => error.exit(),
-            Self::Refused { .. } => Exit::Refused,
+            Self::Lease(error) if error.is_refusal() => Exit::Refused,
             Self::Device(_) => Exit::CardFailed,
             _ => Exit::Failed,
-        }
-    }
-}
-
-impl From<LeaseError> for CurationError {
-    fn from(error: LeaseError) -> Self {
-        match error {
-            LeaseError::Refused { reason } => Self::Refused { reason },
-            LeaseError::Coordinator { address, reason } => Self::Coordinator { address, reason },
-            LeaseError::Server(reason) => Self::Server(reason),
         }
     }
 }

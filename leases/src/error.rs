@@ -24,3 +24,10 @@ pub enum LeaseError {
     #[error("the coordinator's server ended: {0}")]
     Server(String),
 }
+
+impl LeaseError {
+    /// Whether the coordinator did not take this worker.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+}

@@ -39,6 +39,19 @@ pub trait LeasedWork: Send + Sync + 'static {
     async fn rows_done(&self, task: u64) -> std::result::Result<Option<u64>, String>;
 }
 
+/// Who is let in, how, and where the state is kept.
+#[derive(Debug)]
+pub struct Admission {
+    /// What workers must know.
+    pub token: String,
+    /// What workers must be.
+    pub binary: String,
+    /// How it is reached.
+    pub transport: Transport,
+    /// Always holds the newest state.
+    pub status: watch::Sender<LeaseStatusReply>,
+}
+
 /// What a coordinator is started with.
 #[derive(Debug)]
 pub struct LeaseOptions {
@@ -52,18 +65,12 @@ pub struct LeaseOptions {
     pub done: BTreeSet<u64>,
     /// First tasks of what needs all before it ([`Leases::with_barriers`]).
     pub barriers: Vec<u64>,
-    /// What workers must know.
-    pub token: String,
-    /// What workers must be.
-    pub binary: String,
     /// How long a lease lasts unless it is renewed.
     pub lease: Duration,
     /// A task that fails so often ends the work.
     pub most_failures: u32,
-    /// How it is reached.
-    pub transport: Transport,
-    /// Always holds the newest state.
-    pub status: watch::Sender<LeaseStatusReply>,
+    /// Its workers.
+    pub admission: Admission,
 }
 
 /// How it ended.
@@ -92,8 +99,8 @@ pub async fn hand_out(
     records: impl LeasedWork,
     options: LeaseOptions,
 ) -> Result<LeaseEnd> {
-    let LeaseOptions { called, work, tasks, done, barriers, token, binary, lease, .. } = options;
-    let LeaseOptions { most_failures, transport, status, .. } = options;
+    let LeaseOptions { called, work, tasks, done, barriers, lease, most_failures, admission } = options;
+    let Admission { token, binary, transport, status } = admission;
     let leases = Leases::new(tasks, done, lease, most_failures).with_barriers(barriers);
     let leasing = Arc::new(LeaseServer {
         started: Instant::now(),

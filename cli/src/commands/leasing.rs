@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use blip2_leases::client::ClientOptions;
-use blip2_leases::server::LeaseEnd;
-use blip2_proto::transport::{TlsFiles, Transport};
+use blip2_leases::server::{Admission, LeaseEnd};
+use blip2_proto::transport::TlsFiles;
 use blip2_proto::v1::LeaseStatusReply;
 use clap::Args;
 use serde_json::json;
@@ -77,14 +77,6 @@ pub(crate) struct Leasing<'a> {
     pub(crate) places: Vec<Place>,
     /// Whether nothing is left to do: no worker is started.
     pub(crate) all_done: bool,
-}
-
-/// Who is let in, how, and where the state is kept.
-pub(crate) struct Admission {
-    pub(crate) token: String,
-    pub(crate) binary: String,
-    pub(crate) transport: Transport,
-    pub(crate) status: watch::Sender<LeaseStatusReply>,
 }
 
 impl Leasing<'_> {

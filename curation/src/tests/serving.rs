@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use blip2_dataset::corpus::ingest::Share;
 use blip2_leases::client::ClientOptions;
-use blip2_leases::server::LeaseEnd;
+use blip2_leases::error::LeaseError;
+use blip2_leases::server::{Admission, LeaseEnd};
 use blip2_proto::transport::Transport;
 use blip2_proto::v1::LeaseStatusReply;
 use blip2_run::exit::ExitClass as _;
@@ -47,12 +48,14 @@ impl Coordinator {
         let options = CurationOptions {
             job: job.clone(),
             config_toml: toml::to_string(&config).unwrap(),
-            token: TOKEN.into(),
-            binary: "this".into(),
             lease: Duration::from_millis(400),
             most_failures,
-            transport: Transport::default(),
-            status: sender,
+            admission: Admission {
+                token: TOKEN.into(),
+                binary: "this".into(),
+                transport: Transport::default(),
+                status: sender,
+            },
         };
         #[expect(clippy::disallowed_methods, reason = "joined by the test")]
         let ended = tokio::spawn(coordinate_curation(listener, std::future::pending(), options));
@@ -157,7 +160,7 @@ async fn another_program_is_refused() {
     let leases = ClientOptions { token: "guessed".into(), ..leases };
     let stranger = CurationWorkerOptions { leases, device: DeviceChoice::default() };
     let refused = work(stranger, &CancellationToken::new(), |_, _| Ok(fake_models())).await;
-    assert!(matches!(refused, Err(CurationError::Refused { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(CurationError::Lease(LeaseError::Refused { .. }))), "{refused:?}");
     coordinator.ended.abort();
 }
 

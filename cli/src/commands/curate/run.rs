@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::summary::described;
 use crate::again::same_command;
-use crate::commands::leasing::{Admission, Leasing};
+use crate::commands::leasing::Leasing;
 use crate::commands::share::share;
 use crate::commands::{even_unread, print_json, worker::limit_threads};
 use crate::config::{ConfigArguments, RunConfig, load};
@@ -185,16 +185,12 @@ async fn coordinate(
     };
     let stop = signals.graceful();
     let coordinate = async |listener, admission| {
-        let Admission { token, binary, transport, status } = admission;
         let options = CurationOptions {
             job: job.clone(),
             config_toml,
-            token,
-            binary,
             lease: Duration::from_secs_f64(curation.lease_seconds),
             most_failures: curation.most_failures,
-            transport,
-            status,
+            admission,
         };
         Ok(coordinate_curation(listener, stop.cancelled(), options).await?)
     };

@@ -7,7 +7,7 @@ use blip2_dataset::error::DatasetError;
 use blip2_evaluation::job::{EvaluationJob, Phase, Unit};
 use blip2_evaluation::job_error::{JobError, Result as JobResult};
 use blip2_leases::client::LeaseClient;
-use blip2_leases::server::LeasedWork as HandedOut;
+use blip2_leases::server::LeasedWork;
 use blip2_proto::text::{MAX_TEXT, visible};
 use blip2_proto::v1::report_request::Outcome;
 use blip2_proto::v1::{LeasedTask, lease_reply};
@@ -22,7 +22,7 @@ use crate::error::CliError;
 
 /// What workers are told.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct LeasedWork {
+pub(super) struct EvaluationWork {
     /// `caption`, `vqa`, `retrieval` or `itm`.
     pub(super) task: String,
     /// Where the evaluation was to be computed.
@@ -66,7 +66,7 @@ impl UnitTasks {
 }
 
 #[async_trait]
-impl HandedOut for UnitTasks {
+impl LeasedWork for UnitTasks {
     async fn rows_done(&self, task: u64) -> Result<Option<u64>, String> {
         let Some((phase, unit)) = self.of(task) else { return Ok(None) };
         let is_done = self.job.is_done(self.phases[phase], unit).await.map_err(|error| error.to_string())?;
@@ -192,7 +192,7 @@ mod tests {
     use blip2_dataset::corpus::ingest::Share;
     use blip2_evaluation::job::EvaluationRecord;
     use blip2_leases::client::ClientOptions;
-    use blip2_leases::server::{LeaseEnd, LeaseOptions, hand_out};
+    use blip2_leases::server::{Admission, LeaseEnd, LeaseOptions, hand_out};
     use blip2_proto::transport::Transport;
     use blip2_proto::v1::LeaseStatusReply;
     use blip2_store::Location;
@@ -270,12 +270,14 @@ mod tests {
             tasks: tasks.count(),
             done: tasks.done().await.unwrap(),
             barriers: tasks.barriers(),
-            token: TOKEN.into(),
-            binary: "this".into(),
             lease: Duration::from_millis(300),
             most_failures: 2,
-            transport: Transport::default(),
-            status: watch::channel(LeaseStatusReply::default()).0,
+            admission: Admission {
+                token: TOKEN.into(),
+                binary: "this".into(),
+                transport: Transport::default(),
+                status: watch::channel(LeaseStatusReply::default()).0,
+            },
         };
         let tasks = tasks.clone();
         let ended =

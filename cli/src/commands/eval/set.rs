@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::leased::{LeasedWork, UnitTasks};
+use super::leased::{EvaluationWork, UnitTasks};
 use super::model::is_export;
 use super::score::page;
 use super::score::references::Judged;
@@ -152,7 +152,7 @@ impl SetArguments {
         let mut evaluation = arguments?;
         // Workers write where this process does.
         evaluation["set"]["units"]["out"] = out.into();
-        let work = LeasedWork { task: task.to_owned(), device: device.to_string(), evaluation };
+        let work = EvaluationWork { task: task.to_owned(), device: device.to_string(), evaluation };
         self.units.begun(session, UnitTasks { job, phases }, &work, device, scratch)
     }
 
@@ -249,9 +249,11 @@ pub(super) async fn aside<M: Send + 'static, T: Send + 'static>(
 }
 
 /// Opens a model on a thread of its own.
-pub(super) async fn opened<M: Send + 'static>(
-    open: impl FnOnce() -> blip2_evaluation::Result<M> + Send + 'static,
-) -> Result<M, CliError> {
+pub(super) async fn opened<M, E>(open: impl FnOnce() -> Result<M, E> + Send + 'static) -> Result<M, CliError>
+where
+    M: Send + 'static,
+    E: Into<CliError> + Send + 'static,
+{
     let opened = tokio::task::spawn_blocking(open).await;
-    Ok(opened.map_err(|error| CliError::failed(format!("opening the model: {error}")))??)
+    opened.map_err(|error| CliError::failed(format!("opening the model: {error}")))?.map_err(E::into)
 }

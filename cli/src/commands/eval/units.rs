@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use super::leased::{LeasedUnits, LeasedWork, UnitTasks};
+use super::leased::{EvaluationWork, LeasedUnits, UnitTasks};
 use crate::again::same_command;
-use crate::commands::leasing::{Admission, Leasing};
+use crate::commands::leasing::Leasing;
 use crate::commands::share::share;
 use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
@@ -132,7 +132,11 @@ struct Coordination {
 
 impl UnitArguments {
     /// What hands out the units, if it is not this process that computes.
-    fn coordination(&self, work: &LeasedWork, device: DeviceName) -> Result<Option<Coordination>, CliError> {
+    fn coordination(
+        &self,
+        work: &EvaluationWork,
+        device: DeviceName,
+    ) -> Result<Option<Coordination>, CliError> {
         if !self.are_handed_out() {
             return Ok(None);
         }
@@ -161,7 +165,7 @@ impl UnitArguments {
         &self,
         session: Session,
         tasks: UnitTasks,
-        work: &LeasedWork,
+        work: &EvaluationWork,
         device: DeviceName,
         scratch: Option<TempDir>,
     ) -> Result<Begun, CliError> {
@@ -260,19 +264,15 @@ impl Begun {
         let (end, _) = leasing
             .run(
                 async |listener, admission| {
-                    let Admission { token, binary, transport, status } = admission;
                     let options = LeaseOptions {
                         called: "evaluation",
                         work,
                         tasks,
                         done,
                         barriers: self.tasks.barriers(),
-                        token,
-                        binary,
                         lease,
                         most_failures: MOST_FAILURES,
-                        transport,
-                        status,
+                        admission,
                     };
                     Ok(hand_out(listener, self.stop.cancelled(), self.tasks.clone(), options).await?)
                 },

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::caption::{self, CaptionArguments};
 use super::itm::{self, ItmArguments};
-use super::leased::{LeasedUnits, LeasedWork};
+use super::leased::{EvaluationWork, LeasedUnits};
 use super::retrieval::{self, RetrievalArguments};
 use super::set::SetArguments;
 use super::units::Session;
@@ -38,7 +38,7 @@ pub(super) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
     let work = client.describe().await?.work;
     let unreadable =
         |reason: String| CliError::failed(format!("what the coordinator wants to be done: {reason}"));
-    let LeasedWork { task, device, evaluation } =
+    let EvaluationWork { task, device, evaluation } =
         serde_json::from_str(&work).map_err(|error| unreadable(error.to_string()))?;
     remember_credentials_of(&evaluation);
     let configured: DeviceName = device.parse().map_err(|error| unreadable(format!("{error}")))?;

@@ -113,10 +113,7 @@ impl WritingArguments {
             AnsweringModel::Checkpoint(checkpoint) => {
                 let (device, side) = (of.device.unwrap_or(DeviceName::Cpu), of.image_size);
                 let batch = self.batch;
-                let opened = tokio::task::spawn_blocking(move || checkpoint.answerer(device, side, batch));
-                let answerer = opened
-                    .await
-                    .map_err(|error| CliError::failed(format!("opening the model: {error}")))??;
+                let answerer = opened(move || checkpoint.answerer(device, side, batch)).await?;
                 self.writer(Box::new(answerer), Written::Answer)
             }
         }
