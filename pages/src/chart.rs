@@ -26,6 +26,21 @@ pub struct Series {
     pub points: Vec<(u64, f64)>,
 }
 
+/// The losses of every step, stage by stage: titles with their lines.
+pub(super) fn loss_curves(stages: &[(String, Vec<Series>)]) -> Markup {
+    html! {
+        section id="curves" {
+            h2 { "Loss curves" }
+            @if stages.is_empty() { p { "no step was recorded" } }
+            @for (title, series) in stages {
+                h3 { (title) }
+                (line_chart(title, "loss, nats", series))
+            }
+            p class="note" { "Faint: every step. Strong: running mean, with its last value." }
+        }
+    }
+}
+
 /// The chart, or a sentence where there is nothing to draw.
 pub(super) fn line_chart(title: &str, unit: &str, series: &[Series]) -> Markup {
     let drawable: Vec<(usize, &Series)> =

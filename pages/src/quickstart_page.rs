@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use maud::{Markup, html};
 
 use crate::bars::{Bar, group};
-use crate::chart::{Series, line_chart};
+use crate::chart::{Series, loss_curves};
 use crate::document::{document, facts, tile};
 
 /// All that the report shows.
@@ -67,7 +67,7 @@ pub fn render(report: &Report) -> String {
     let body = html! {
         (headline(report))
         (retrieval(&report.retrieval))
-        (curves(report))
+        (loss_curves(&report.stages))
         @if let Some(losses) = &report.caption_losses { (caption_losses(losses)) }
         (pictures(&report.pictures))
         section id="facts" {
@@ -144,20 +144,6 @@ fn full_scale(scores: &RetrievalScores) -> f64 {
     let clip = scores.clip.unwrap_or_default();
     let highest = scores.ours.iter().chain(&clip).chain(&scores.chance).copied().fold(0.0, f64::max);
     highest.max(1e-9)
-}
-
-fn curves(report: &Report) -> Markup {
-    html! {
-        section id="curves" {
-            h2 { "Loss curves" }
-            @if report.stages.is_empty() { p { "no step was recorded" } }
-            @for (title, series) in &report.stages {
-                h3 { (title) }
-                (line_chart(title, "loss, nats", series))
-            }
-            p class="note" { "Faint: every step. Strong: running mean, with its last value." }
-        }
-    }
 }
 
 fn caption_losses(losses: &CaptionLosses) -> Markup {

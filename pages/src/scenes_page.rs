@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use maud::{Markup, html};
 
 use crate::bars::{Bar, group};
-use crate::chart::{Series, line_chart};
+use crate::chart::{Series, loss_curves};
 use crate::document::{document, facts, tile};
 use crate::quickstart_page::{CaptionLosses, RetrievalScores};
 
@@ -108,7 +108,7 @@ pub fn render(report: &ScenesReport) -> String {
         (attention(&report.attention))
         (retrieval(&report.retrieval))
         @if let Some(losses) = &report.caption_losses { (caption_losses(losses)) }
-        (curves(&report.stages))
+        (loss_curves(&report.stages))
         section id="facts" {
             h2 { "The run" }
             @if !report.audit.is_empty() { p { "Audit of the run: " (report.audit) } }
@@ -299,20 +299,6 @@ fn caption_losses(losses: &CaptionLosses) -> Markup {
             h2 { "Are the images used?" }
             p { "The loss of held-out captions given their image, given another caption's image, and given none." }
             div class="groups one" { (group("Loss, nats a token", &bars, full, 3)) }
-        }
-    }
-}
-
-fn curves(stages: &[(String, Vec<Series>)]) -> Markup {
-    html! {
-        section id="curves" {
-            h2 { "Loss curves" }
-            @if stages.is_empty() { p { "no step was recorded" } }
-            @for (title, series) in stages {
-                h3 { (title) }
-                (line_chart(title, "loss, nats", series))
-            }
-            p class="note" { "Faint: every step. Strong: running mean, with its last value." }
         }
     }
 }

@@ -12,10 +12,10 @@ use serde::Serialize;
 
 use self::evaluation::{RunEvaluation, evaluate};
 use super::arguments::QuickstartArguments;
+use super::ends::{NO_LOSSES, interrupted};
 use super::facts::{loss_curves, training_facts};
 use super::preparation::{checked, remove_earlier};
-use super::survival::{Survival, prove};
-use crate::again::same_command;
+use super::survival::{Survival, proven};
 use crate::commands::print_json;
 use crate::commands::train::train_here;
 use crate::config::{RunConfig, load_presets};
@@ -59,12 +59,7 @@ pub(super) async fn run(arguments: QuickstartArguments) -> Result<Exit, CliError
     let resume = arguments.resume;
     let finished = train_here(config.clone(), resume, Purpose::QuickStart, audience, &signals).await?;
 
-    eprintln!("the proof of survival: a few steps twice, and a worker killed the second time");
-    let proof = out.join("proof");
-    if resume {
-        remove_earlier(&proof)?;
-    }
-    let survival = prove(&config, &proof, audience, &signals).await?;
+    let survival = proven(&config, &out, resume, audience, &signals).await?;
 
     eprintln!("exporting, and evaluating on held-out pictures");
     let export = out.join("export");
@@ -73,12 +68,7 @@ pub(super) async fn run(arguments: QuickstartArguments) -> Result<Exit, CliError
     }
     let RunEvaluation { retrieval, caption_losses, images, digest } = tokio::select! {
         evaluation = evaluate(&config, export) => evaluation?,
-        () = signals.graceful().cancelled_owned() => {
-            return Err(CliError::Interrupted(format!(
-                "stopped after training, which is saved; continue with {}",
-                same_command(Some("--resume"))
-            )));
-        }
+        () = signals.graceful().cancelled_owned() => return Err(interrupted()),
     };
     let records = read(&run_root.join(layout::METRICS))?;
     let path = out.join(layout::REPORT);
@@ -136,9 +126,7 @@ fn tell(scores: &RetrievalScores, losses: Option<CaptionLosses>, seconds: f64, p
 
 fn summary(report: &Report, survival: Survival, seconds: f64, path: &Path) -> Summary {
     let [r1, r5, r10] = report.retrieval.ours;
-    // Without a stage that writes captions there is no such loss; JSON shows it as null.
-    let none = CaptionLosses { with_images: f64::NAN, shuffled: f64::NAN, language_model: f64::NAN };
-    let losses = report.caption_losses.unwrap_or(none);
+    let losses = report.caption_losses.unwrap_or(NO_LOSSES);
     Summary {
         seconds,
         r1,

@@ -9,6 +9,7 @@ use blip2_worker::NamedState;
 use blip2_worker::config::stage::NumberedStage;
 use image::ImageFormat;
 
+use crate::again::same_command;
 use crate::commands::checkpoint::{Target, read_state};
 use crate::config::RunConfig;
 use crate::error::CliError;
@@ -32,6 +33,18 @@ async fn end_of(config: &RunConfig, stage: &NumberedStage) -> Result<StageEnd, C
     let (record, stage) = target.record_of_stage(&config.worker(), &what, wanted).await?;
     Ok((stage, read_state(&target.root, &record).await?))
 }
+
+/// A signal came behind training.
+pub(super) fn interrupted() -> CliError {
+    CliError::Interrupted(format!(
+        "stopped after training, which is saved; continue with {}",
+        same_command(Some("--resume"))
+    ))
+}
+
+/// Without a stage that writes captions there is no such loss; JSON shows it as null.
+pub(super) const NO_LOSSES: CaptionLosses =
+    CaptionLosses { with_images: f64::NAN, shuffled: f64::NAN, language_model: f64::NAN };
 
 pub(super) fn caption_losses(losses: caption_loss::CaptionLosses) -> CaptionLosses {
     CaptionLosses {

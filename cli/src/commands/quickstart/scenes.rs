@@ -9,7 +9,6 @@ mod page;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use blip2_pages::quickstart_page::CaptionLosses;
 use blip2_pages::scenes_page::{Answers, CaptionShares, ScenesReport, render};
 use blip2_run::exit::Exit;
 use blip2_run::layout;
@@ -20,9 +19,9 @@ use blip2_worker::task::TaskSettings;
 use serde::Serialize;
 
 use super::arguments::{QuickstartArguments, With};
+use super::ends::{NO_LOSSES, interrupted};
 use super::preparation::{checked, remove_earlier};
-use super::survival::{Survival, prove};
-use crate::again::same_command;
+use super::survival::{Survival, proven};
 use crate::audit::audit;
 use crate::commands::print_json;
 use crate::commands::train::train_here;
@@ -95,15 +94,13 @@ pub(super) async fn run(arguments: QuickstartArguments) -> Result<Exit, CliError
     compose(scenes, data.clone()).await?;
     let finished = train_here(config.clone(), resume, Purpose::QuickStart, audience, &signals).await?;
 
-    eprintln!("the proof of survival: a few steps twice, and a worker killed the second time");
-    let (proof, export, half) = (out.join("proof"), out.join("export"), text_half(&out));
+    let survival = proven(config, &out, resume, audience, &signals).await?;
+
+    let (export, half) = (out.join("export"), text_half(&out));
     if resume {
-        remove_earlier(&proof)?;
         remove_earlier(&export)?;
         remove_earlier(&half)?;
     }
-    let survival = prove(config, &proof, audience, &signals).await?;
-
     eprintln!("exporting, and evaluating on held-out scenes");
     let evaluated = tokio::select! {
         evaluation = evaluation::evaluate(config, &data, export, half) => evaluation?,
@@ -131,13 +128,6 @@ pub(super) async fn run(arguments: QuickstartArguments) -> Result<Exit, CliError
         print_json(&summary(&report, survival, seconds, &path))?;
     }
     Ok(Exit::Done)
-}
-
-fn interrupted() -> CliError {
-    CliError::Interrupted(format!(
-        "stopped after training, which is saved; continue with {}",
-        same_command(Some("--resume"))
-    ))
 }
 
 impl Plan {
@@ -231,9 +221,7 @@ fn tell(report: &ScenesReport, seconds: f64, path: &Path) {
 fn summary(report: &ScenesReport, survival: Survival, seconds: f64, path: &Path) -> Summary {
     let [r1, r5, r10] = report.retrieval.ours;
     let all = report.shares.first();
-    // Without a stage that writes captions there is no such loss; JSON shows it as null.
-    let none = CaptionLosses { with_images: f64::NAN, shuffled: f64::NAN, language_model: f64::NAN };
-    let losses = report.caption_losses.unwrap_or(none);
+    let losses = report.caption_losses.unwrap_or(NO_LOSSES);
     Summary {
         seconds,
         r1,

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::preparation::remove_earlier;
 use crate::commands::checkpoint::{Target, read_state};
 use crate::commands::train::train_disturbed;
 use crate::config::RunConfig;
@@ -31,16 +32,23 @@ pub(crate) struct Survival {
     pub(crate) killed: String,
 }
 
-/// Runs the first steps of `config` twice under `folder`, and kills a worker with SIGKILL the second time.
+/// Runs the first steps of `config` twice under `out`, anew where the quick start is continued, and kills a
+/// worker with SIGKILL the second time.
 ///
 /// # Errors
 /// A run fails, or the two end with other bits.
-pub(crate) async fn prove(
+pub(super) async fn proven(
     config: &RunConfig,
-    folder: &Path,
+    out: &Path,
+    is_continued: bool,
     audience: Audience,
     signals: &Signals,
 ) -> Result<Survival, CliError> {
+    eprintln!("the proof of survival: a few steps twice, and a worker killed the second time");
+    let folder = out.join("proof");
+    if is_continued {
+        remove_earlier(&folder)?;
+    }
     let short = shortened(config);
     let (undisturbed, epochs) = ended(&short, &folder.join("undisturbed"), audience, signals, None).await?;
     let (killed, epochs_then) =
