@@ -71,16 +71,16 @@ impl SoftPrompts {
     }
 }
 
-/// What is asked of an image.
+/// What is asked of an image, as each part of a model reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct PromptPair {
     /// What the language model continues, or its encoder reads.
     pub prompt: String,
     /// What the Q-Former reads beside the image, where it reads.
     pub qformer: String,
 }
 
-impl Asked {
+impl PromptPair {
     /// The same for both, as InstructBLIP has it.
     pub fn both(prompt: &str) -> Self {
         Self { prompt: prompt.to_owned(), qformer: prompt.to_owned() }
@@ -156,7 +156,7 @@ impl Captioner {
     }
 
     /// A question in the words in which the model was trained to answer: cleaned as in training.
-    pub fn question(&self, question: &str) -> Asked {
+    pub fn question(&self, question: &str) -> PromptPair {
         let question = clean_question(question, MAX_CAPTION_WORDS);
         self.asked(&question, self.model.asking().prompt_of(&question))
     }
@@ -169,12 +169,12 @@ impl Captioner {
 
     /// The question that `prompt` ends with, where there is one and the Q-Former reads that alone, or else
     /// the prompt for both.
-    pub fn asked(&self, question: &str, prompt: String) -> Asked {
+    pub fn asked(&self, question: &str, prompt: String) -> PromptPair {
         let qformer = match self.model.asking().qformer {
             QFormerReads::Question if !question.is_empty() => question.to_owned(),
             _ => prompt.clone(),
         };
-        Asked { prompt, qformer }
+        PromptPair { prompt, qformer }
     }
 
     /// Encodes images once, to write about them as often as wanted.
@@ -227,7 +227,7 @@ impl Captioner {
         prompts: &[String],
         decoding: &Decoding,
     ) -> Result<Vec<Vec<Caption>>> {
-        let asked: Vec<Asked> = prompts.iter().map(|prompt| Asked::both(prompt)).collect();
+        let asked: Vec<PromptPair> = prompts.iter().map(|prompt| PromptPair::both(prompt)).collect();
         self.answer(soft_prompts, &asked, decoding)
     }
 
@@ -239,7 +239,7 @@ impl Captioner {
     pub fn answer(
         &self,
         soft_prompts: &SoftPrompts,
-        asked: &[Asked],
+        asked: &[PromptPair],
         decoding: &Decoding,
     ) -> Result<Vec<Vec<Caption>>> {
         let mut options = decoding.options.clone();

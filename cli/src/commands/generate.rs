@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use blip2_evaluation::captioning::{Asked, Captioner};
+use blip2_evaluation::captioning::{Captioner, PromptPair};
 use blip2_images::RgbImage;
 use blip2_images::decode::decode_image;
 use blip2_run::exit::Exit;
@@ -71,7 +71,7 @@ fn generate(arguments: &GenerateArguments, model: &Path) -> Result<Exit, CliErro
     let captioner = Captioner::open(model, arguments.writer.device)?;
     let asked = match &arguments.question {
         Some(question) => captioner.question(question),
-        None => Asked::both(&arguments.prompt),
+        None => PromptPair::both(&arguments.prompt),
     };
     let mut exit = Exit::Done;
     for paths in arguments.image.chunks(BATCH) {
