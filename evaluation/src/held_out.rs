@@ -59,6 +59,19 @@ pub struct HeldOutRow {
     pub tokens: Tokens,
 }
 
+impl HeldOutRow {
+    /// The pixels of rows, one after the other.
+    pub fn pixels_of(rows: &[Self]) -> Vec<u8> {
+        rows.iter().flat_map(|row| row.pixels.iter().copied()).collect()
+    }
+
+    /// The ids and the masks of rows' tokens, one after the other.
+    pub fn tokens_of(rows: &[Self]) -> (Vec<i32>, Vec<i32>) {
+        let ids = rows.iter().flat_map(|row| row.tokens.ids.iter().copied()).collect();
+        (ids, rows.iter().flat_map(|row| row.tokens.mask.iter().copied()).collect())
+    }
+}
+
 /// All held-out rows of a run.
 #[derive(Debug)]
 pub struct HeldOut {

@@ -12,6 +12,7 @@ pub(crate) mod export;
 pub mod generate;
 mod image_encoder;
 pub mod instruct;
+mod language_step;
 pub mod retrieval;
 pub mod scores;
 mod training;

@@ -13,8 +13,9 @@ use burn::tensor::Device;
 use super::adapters;
 use super::description::{LossName, Needs, Task, Unusable};
 use super::export::Layout;
-use super::generate::{self, Draws, GenerateTask};
+use super::generate::{self, GenerateTask};
 use super::image_encoder::TaskEncoder;
+use super::language_step::Draws;
 use super::scores::Measure;
 use super::training::{ModelShape, TaskModel, Trainable, WeightNames};
 use crate::error::Result;
@@ -67,10 +68,6 @@ impl Task for CaptionSettings {
 
     fn prompt(&self) -> &str {
         &self.prompt
-    }
-
-    fn contrasts(&self) -> bool {
-        false
     }
 
     fn continues(&self) -> bool {

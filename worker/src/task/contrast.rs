@@ -15,6 +15,7 @@ use blip2_dataset::loader::SlotBatch;
 use blip2_dataset::text::TextEncoder;
 use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
 use blip2_evaluation::retrieval;
+use blip2_evaluation::sample_encoder::SampleEncoder;
 use blip2_model::blip2::export::{NOT_IN_RETRIEVAL, Retriever, export_lavis, export_retrieval};
 use blip2_model::objectives::contrast::{
     self, Contrast, ContrastModel, GlobalBatch, GlobalFeatures, SlotContext, SlotForward,
@@ -87,10 +88,6 @@ impl Task for ContrastSettings {
 
     fn text_length(&self) -> usize {
         self.text_length
-    }
-
-    fn prompt(&self) -> &str {
-        ""
     }
 
     fn contrasts(&self) -> bool {
@@ -196,7 +193,7 @@ impl TaskModel for ContrastTask {
     }
 
     fn held_out_unit(&self, frozen: &FrozenModels, unit: usize, rows: &[HeldOutRow]) -> Result<Vec<u8>> {
-        let pixels = rows.iter().flat_map(|row| row.pixels.iter().copied()).collect();
+        let pixels = HeldOutRow::pixels_of(rows).into();
         self.unit(frozen, unit, rows, frozen.features_of(pixels, rows.len())?)
     }
 
@@ -210,15 +207,27 @@ impl TaskModel for ContrastTask {
     }
 
     fn scores(&self, set: &EvaluationSet<'_>) -> Result<Scores> {
-        let (encoder, _) = qformer_text(set.model, self.settings.text_length)?;
-        let found = retrieval::by_contrast(set.images, &self.model, &encoder, set.samples)?;
-        Ok(Scores::Retrieval(found))
+        self.scores_of(set, set.images)
     }
 
-    fn export(&mut self, layout: Layout, mut target: ExportTarget<'_>) -> Result<()> {
+    fn export(&mut self, layout: Layout, target: ExportTarget<'_>) -> Result<()> {
         if layout == Layout::Lavis {
             return Ok(export_lavis(target.out, &mut self.model, None, target.options.precision)?);
         }
+        self.export_folder(target)
+    }
+}
+
+impl ContrastTask {
+    /// Retrieval in `set`, whose images `encoder` looks at.
+    pub(super) fn scores_of(&self, set: &EvaluationSet<'_>, encoder: &SampleEncoder) -> Result<Scores> {
+        let (texts, _) = qformer_text(set.model, self.settings.text_length)?;
+        let found = retrieval::by_contrast(encoder, &self.model, &texts, set.samples)?;
+        Ok(Scores::Retrieval(found))
+    }
+
+    /// Writes the folder of a retriever that looks through the target's image encoder.
+    pub(super) fn export_folder(&mut self, mut target: ExportTarget<'_>) -> Result<()> {
         let qformer = target.qformer();
         let processor = target.processor()?;
         let retriever = Retriever {
@@ -230,9 +239,7 @@ impl TaskModel for ContrastTask {
         let tokenizer = target.model.qformer_tokenizer.as_ref();
         Ok(export_retrieval(target.out, retriever, tokenizer, target.options)?)
     }
-}
 
-impl ContrastTask {
     /// Passes texts of nothing forward with images of these features.
     pub(super) fn warm_up_with(&self, image_features: Tensor<3>) -> Result<()> {
         let (rows, text_length) = (image_features.dims()[0], self.settings.text_length);

@@ -80,10 +80,14 @@ pub trait Task: fmt::Debug + Send + Sync {
     fn text_length(&self) -> usize;
 
     /// Text before every caption where the task writes some; empty otherwise.
-    fn prompt(&self) -> &str;
+    fn prompt(&self) -> &str {
+        ""
+    }
 
     /// Whether the other pairs of a batch are its counter-examples, so that an image should be in it once.
-    fn contrasts(&self) -> bool;
+    fn contrasts(&self) -> bool {
+        false
+    }
 
     /// Whether the image encoder is trained as well.
     fn trains_encoder(&self) -> bool {

@@ -20,7 +20,6 @@ use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::{WeightSource, initialise};
 use blip2_tensors::nn::dropout::Dropout;
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, compute_in};
-use blip2_tensors::train::loss::Loss;
 use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Tensor};
 
@@ -28,8 +27,9 @@ use super::adapters;
 use super::description::{LossName, Needs, Task, Unusable, loss};
 use super::export::{ExportTarget, Layout};
 use super::image_encoder::TaskEncoder;
+use super::language_step::{Draws, LanguageTraining, SlotLoss, SlotLosses, sum_of_slots};
 use super::scores::{EvaluationSet, Measure, Scores};
-use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
+use super::training::{ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::language::{Language, LanguageTexts};
@@ -128,10 +128,6 @@ impl Task for GenerateSettings {
         &self.prompt
     }
 
-    fn contrasts(&self) -> bool {
-        false
-    }
-
     fn lora(&self) -> Option<&LoraSettings> {
         Some(&self.lora).filter(|lora| lora.is_on())
     }
@@ -166,24 +162,10 @@ impl Trainable for GenerateSettings {
     }
 }
 
-/// What a task's dropout is drawn for: no two tasks share their masks.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Draws {
-    /// Of the Q-Former.
-    pub(super) qformer: &'static str,
-    /// Of the language model.
-    pub(super) language: &'static str,
-    /// Of what the language model's adapters read.
-    pub(super) adapters: &'static str,
-}
-
 /// The model with what its step depends on.
 #[derive(Debug)]
 pub(super) struct GenerateTask {
-    language_model_dropout: bool,
-    /// Of what the adapters read.
-    adapter_dropout: f64,
-    draws: Draws,
+    training: LanguageTraining,
     /// The stage's number.
     stage: u32,
     encoder: TaskEncoder,
@@ -207,14 +189,6 @@ impl TaskModel for GenerateTask {
         initialise(&mut self.model, "", &mut SeededValues::new(seed), device)
     }
 
-    fn check_bert(&mut self, _: &WeightSource) -> Result<(), ModelError> {
-        Ok(())
-    }
-
-    fn bounded(&self) -> Option<Bounded> {
-        None
-    }
-
     fn learning_rate_scale(&self, tensor: &str) -> f64 {
         self.encoder.learning_rate_scale(tensor)
     }
@@ -225,18 +199,7 @@ impl TaskModel for GenerateTask {
     }
 
     fn gradient(&mut self, step: &Step<'_>, sum: StepSum<'_>, watch: &mut Stopwatch) -> Result<Computed> {
-        let landed = sum.of_slots(step, watch, |sums, watch| {
-            for slot in &step.batch.slots {
-                let mut tape = Tape::segmented();
-                let (features, pass) = self.encoder.encode_slot(step, slot, watch)?;
-                let (loss, tokens) = watch
-                    .time(|times| &mut times.forward, || self.slot_loss(step, slot, features, &mut tape))?;
-                let value = loss.value;
-                sums.push_values(move || Ok(vec![value.read()? as f32, tokens as f32]))?;
-                pass.backward(self, tape, loss.objective, sums, watch)?;
-            }
-            Ok(())
-        })?;
+        let landed = sum_of_slots(self, step, sum, watch)?;
         let [loss, tokens] = landed.values[..] else {
             return Err(WorkerError::Protocol("the summed losses have another length".into()));
         };
@@ -260,7 +223,7 @@ impl TaskModel for GenerateTask {
     /// The loss summed over the predicted tokens, and their number.
     fn held_out_unit(&self, frozen: &FrozenModels, _: usize, rows: &[HeldOutRow]) -> Result<Vec<u8>> {
         let language = frozen.language()?;
-        let pixels = rows.iter().flat_map(|row| row.pixels.iter().copied()).collect();
+        let pixels = HeldOutRow::pixels_of(rows).into();
         let features = self.encoder.features_of(frozen, pixels, rows.len())?;
         let prompt = self.model.forward(features, &mut Dropout::off(), &mut Tape::whole())?;
         let captions: Vec<String> = rows.iter().map(|row| row.caption.clone()).collect();
@@ -299,7 +262,7 @@ impl TaskModel for GenerateTask {
     /// In a whole folder the adapters are added to the language model's weights.
     fn export(&mut self, layout: Layout, mut target: ExportTarget<'_>) -> Result<()> {
         if layout == Layout::Peft {
-            return target.adapters(&mut self.model.adapters, self.adapter_dropout);
+            return target.adapters(&mut self.model.adapters, self.training.adapter_dropout);
         }
         let mut language_model = target.language_model()?;
         if layout == Layout::Lavis {
@@ -334,8 +297,15 @@ impl GenerateTask {
         let mut model = model.map_err(WorkerError::of_qformer_sizes)?;
         compute_in(&mut model, shape.train.compute)?;
         let model = adapters::adapting(lora, model, settings, device)?;
-        let (adapter_dropout, stage) = (lora.dropout, shape.stage);
-        Ok(Self { language_model_dropout, adapter_dropout, draws, stage, encoder, model })
+        let training =
+            LanguageTraining { model_dropout: language_model_dropout, adapter_dropout: lora.dropout, draws };
+        Ok(Self { training, stage: shape.stage, encoder, model })
+    }
+}
+
+impl SlotLosses for GenerateTask {
+    fn encoder(&self) -> &TaskEncoder {
+        &self.encoder
     }
 
     /// The slot's loss summed over its tokens, and their number.
@@ -345,20 +315,12 @@ impl GenerateTask {
         slot: &SlotBatch,
         features: Tensor<3>,
         tape: &mut Tape,
-    ) -> Result<(Loss, usize)> {
-        let language = step.frozen.language()?;
-        let prompt = self.model.forward(features, &mut step.dropout(self.draws.qformer, slot), tape)?;
-        let batch = language.captions(self.stage)?.slot_texts(slot)?;
-        // Off, the language model is the same in training as in use.
-        let probability = if self.language_model_dropout { language.model.dropout() } else { 0.0 };
-        let dropout =
-            |probability, drawn_for| step.frozen.dropout_of(probability, drawn_for, step.number, slot.slot);
-        let model =
-            self.model.adapted(&language.model, &mut dropout(self.adapter_dropout, self.draws.adapters))?;
-        let (texts, device) = (batch.texts(), &step.frozen.device);
-        let mut dropout = dropout(probability, self.draws.language);
-        let loss = model.training_loss(Some(prompt), &texts, &mut dropout, device)?;
-        Ok((loss, batch.tokens()))
+    ) -> Result<SlotLoss> {
+        let mut dropout = step.dropout(self.training.draws.qformer, slot);
+        let prompt = self.model.forward(features, &mut dropout, tape)?;
+        let batch = step.frozen.language()?.captions(self.stage)?.slot_texts(slot)?;
+        let loss = self.training.loss(&self.model, prompt, &batch.texts(), (step, slot))?;
+        Ok(SlotLoss { loss, others: vec![batch.tokens() as f32] })
     }
 }
 

@@ -10,28 +10,22 @@ pub use settings::InstructSettings;
 use std::sync::Arc;
 
 use blip2_dataset::text::TextEncoder;
-use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
-use blip2_model::blip2::asking::{Asking, QFormerReads};
-use blip2_model_files::error::ModelError;
-use blip2_model_files::weights::WeightSource;
 use burn::tensor::Device;
 
 use self::templates::Templates;
 use super::description::{LossName, Needs, Task, Unusable};
-use super::export::{Ending, ExportTarget, Layout};
-use super::generate::{self, Draws};
-use super::scores::{EvaluationSet, Measure, QuestionSet, Scores};
-use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
+use super::export::Layout;
+use super::generate;
+use super::language_step::Draws;
+use super::scores::Measure;
+use super::training::{ModelShape, TaskModel, Trainable, WeightNames};
 use super::vqa::{self, DrawKey, VqaSettings, VqaTask, Worded, Wording};
 use crate::error::Result;
 use crate::frozen_models::FrozenModels;
-use crate::language::{GeneratedAnswer, LanguageTexts};
+use crate::language::LanguageTexts;
 use crate::open::qformer_text;
 use crate::settings::model::ModelSettings;
 use crate::settings::optimizer::OptimizerSettings;
-use crate::sum::context::{Computed, Step, StepSum, StepValues};
-use crate::sum::times::Stopwatch;
-use crate::sum::unit_buffers::UnitBuffers;
 
 /// What dropout is drawn for.
 const DRAWS: Draws = Draws {
@@ -73,14 +67,6 @@ impl Task for InstructSettings {
         self.instruction_length
     }
 
-    fn prompt(&self) -> &str {
-        ""
-    }
-
-    fn contrasts(&self) -> bool {
-        false
-    }
-
     fn asks(&self) -> bool {
         true
     }
@@ -114,9 +100,8 @@ impl Trainable for InstructSettings {
     }
 
     fn model(&self, shape: &ModelShape<'_>, device: &Device) -> Result<Box<dyn TaskModel>> {
-        let templates = self.templates();
         let key = DrawKey { seed: shape.train.seed, stage: shape.stage };
-        let wording = Box::new(TemplateWording { templates: templates.clone(), key });
+        let wording = Box::new(TemplateWording { templates: self.templates(), key });
         let worded = Worded::new(wording, self.instruction_length);
         let settings = VqaSettings {
             question_length: self.instruction_length,
@@ -125,8 +110,7 @@ impl Trainable for InstructSettings {
             language_model_dropout: self.language_model_dropout,
             ..VqaSettings::default()
         };
-        let step = VqaTask::new(shape, settings, DRAWS, Some(worded), device)?;
-        Ok(Box::new(InstructTask { templates, step }))
+        Ok(Box::new(VqaTask::new(shape, settings, DRAWS, Some(worded), device)?))
     }
 
     fn weight_names(&self) -> WeightNames {
@@ -157,80 +141,8 @@ impl Wording for TemplateWording {
     fn held_out(&self, question: &str) -> String {
         self.templates.first(question)
     }
-}
 
-/// The step of questions, with instructions in their place.
-#[derive(Debug)]
-struct InstructTask {
-    templates: Templates,
-    step: VqaTask,
-}
-
-impl TaskModel for InstructTask {
-    fn tensors(&mut self) -> &mut dyn TrainedTensors {
-        self.step.tensors()
-    }
-
-    fn initialise(
-        &mut self,
-        seed: u64,
-        bert: Option<&WeightSource>,
-        device: &Device,
-    ) -> Result<(), ModelError> {
-        self.step.initialise(seed, bert, device)
-    }
-
-    fn check_bert(&mut self, bert: &WeightSource) -> Result<(), ModelError> {
-        self.step.check_bert(bert)
-    }
-
-    fn bounded(&self) -> Option<Bounded> {
-        self.step.bounded()
-    }
-
-    fn learning_rate_scale(&self, tensor: &str) -> f64 {
-        self.step.learning_rate_scale(tensor)
-    }
-
-    fn divisor(&self) -> Option<usize> {
-        self.step.divisor()
-    }
-
-    fn gradient(&mut self, step: &Step<'_>, sum: StepSum<'_>, watch: &mut Stopwatch) -> Result<Computed> {
-        self.step.gradient(step, sum, watch)
-    }
-
-    fn warm_up(&self, frozen: &FrozenModels, rows: usize) -> Result<()> {
-        self.step.warm_up(frozen, rows)
-    }
-
-    fn held_out_unit(&self, frozen: &FrozenModels, unit: usize, rows: &[HeldOutRow]) -> Result<Vec<u8>> {
-        self.step.held_out_unit(frozen, unit, rows)
-    }
-
-    fn held_out_values(
-        &self,
-        frozen: &FrozenModels,
-        held_out: &HeldOut,
-        told: &mut UnitBuffers<'_>,
-    ) -> Result<StepValues> {
-        self.step.held_out_values(frozen, held_out, told)
-    }
-
-    fn scores(&self, set: &EvaluationSet<'_>) -> Result<Scores> {
-        self.step.scores(set)
-    }
-
-    fn answers(&self, set: &QuestionSet<'_>) -> Result<Vec<GeneratedAnswer>> {
-        self.step.answers(set)
-    }
-
-    fn export(&mut self, layout: Layout, target: ExportTarget<'_>) -> Result<()> {
-        if layout == Layout::Lavis {
-            return self.step.export(layout, target);
-        }
-        let language_model = target.language_model()?;
-        let asking = Asking { prompt: self.templates.of_question().into(), qformer: QFormerReads::Prompt };
-        target.instructblip(self.step.trained().clone(), language_model, asking, Ending::EndToken)
+    fn prompt(&self) -> &str {
+        self.templates.of_question()
     }
 }

@@ -13,8 +13,7 @@ use std::sync::Arc;
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::text::TextEncoder;
 use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
-use blip2_evaluation::retrieval;
-use blip2_model::blip2::export::{Retriever, export_lavis, export_retrieval};
+use blip2_model::blip2::export::export_lavis;
 use blip2_model::objectives::contrast::{Contrast, GlobalFeatures};
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::WeightSource;
@@ -71,10 +70,6 @@ impl Task for RetrievalSettings {
 
     fn text_length(&self) -> usize {
         self.text_length
-    }
-
-    fn prompt(&self) -> &str {
-        ""
     }
 
     fn contrasts(&self) -> bool {
@@ -175,7 +170,7 @@ impl TaskModel for RetrievalTask {
     }
 
     fn held_out_unit(&self, frozen: &FrozenModels, unit: usize, rows: &[HeldOutRow]) -> Result<Vec<u8>> {
-        let pixels = rows.iter().flat_map(|row| row.pixels.iter().copied()).collect();
+        let pixels = HeldOutRow::pixels_of(rows).into();
         let features = self.encoder.features_of(frozen, pixels, rows.len())?;
         self.contrast.unit(frozen, unit, rows, features)
     }
@@ -190,11 +185,8 @@ impl TaskModel for RetrievalTask {
     }
 
     fn scores(&self, set: &EvaluationSet<'_>) -> Result<Scores> {
-        let (encoder, _) = qformer_text(set.model, self.contrast.settings.text_length)?;
         let own = self.encoder.of_samples(set.images)?;
-        let images = own.as_ref().unwrap_or(set.images);
-        let found = retrieval::by_contrast(images, &self.contrast.model, &encoder, set.samples)?;
-        Ok(Scores::Retrieval(found))
+        self.contrast.scores_of(set, own.as_ref().unwrap_or(set.images))
     }
 
     fn export(&mut self, layout: Layout, mut target: ExportTarget<'_>) -> Result<()> {
@@ -203,16 +195,7 @@ impl TaskModel for RetrievalTask {
             return Ok(export_lavis(target.out, self, None, target.options.precision)?);
         }
         target.encoder = self.encoder.or(target.encoder)?;
-        let qformer = target.qformer();
-        let processor = target.processor()?;
-        let retriever = Retriever {
-            encoder: &mut target.encoder,
-            contrast: &mut self.contrast.model,
-            qformer: &qformer,
-            processor: &processor,
-        };
-        let tokenizer = target.model.qformer_tokenizer.as_ref();
-        Ok(export_retrieval(target.out, retriever, tokenizer, target.options)?)
+        self.contrast.export_folder(target)
     }
 }
 

@@ -139,10 +139,14 @@ pub(crate) trait TaskModel: fmt::Debug + Send {
     ) -> Result<(), ModelError>;
 
     /// Requires that [`TaskModel::initialise`] would find what it takes from `bert`; no values are read.
-    fn check_bert(&mut self, bert: &WeightSource) -> Result<(), ModelError>;
+    fn check_bert(&mut self, _bert: &WeightSource) -> Result<(), ModelError> {
+        Ok(())
+    }
 
     /// A parameter that is kept within bounds.
-    fn bounded(&self) -> Option<Bounded>;
+    fn bounded(&self) -> Option<Bounded> {
+        None
+    }
 
     /// What the learning rate of the tensor of this name is multiplied by: above 0 and at most 1.
     fn learning_rate_scale(&self, _tensor: &str) -> f64 {

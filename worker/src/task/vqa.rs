@@ -25,7 +25,6 @@ use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::{WeightSource, initialise};
 use blip2_tensors::nn::dropout::Dropout;
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, compute_in};
-use blip2_tensors::train::loss::Loss;
 use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Tensor};
 
@@ -36,10 +35,11 @@ pub(super) use self::wording::{Worded, Wording};
 use super::adapters::adapting;
 use super::description::{LossName, Needs, Task, Unusable, loss};
 use super::export::{Ending, ExportTarget, Layout};
-use super::generate::{self, Draws};
+use super::generate;
 use super::image_encoder::TaskEncoder;
+use super::language_step::{Draws, LanguageTraining, SlotLoss, SlotLosses, sum_of_slots};
 use super::scores::{AnswerScores, EvaluationSet, Measure, QuestionSet, SampleAnswer, Scores};
-use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
+use super::training::{ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::language::{AskedText, GeneratedAnswer, Language, LanguageTexts};
@@ -113,10 +113,6 @@ impl Task for VqaSettings {
 
     fn prompt(&self) -> &str {
         &self.prompt
-    }
-
-    fn contrasts(&self) -> bool {
-        false
     }
 
     fn asks(&self) -> bool {
@@ -197,7 +193,7 @@ impl VqaSettings {
 pub(super) struct VqaTask {
     settings: VqaSettings,
     key: DrawKey,
-    draws: Draws,
+    training: LanguageTraining,
     /// Where questions are put into words before they are read, and a caption is what no question asks for.
     worded: Option<Worded>,
     encoder: TaskEncoder,
@@ -211,13 +207,6 @@ impl NamedTensors for VqaTask {
     }
 }
 
-/// A slot's loss, by what its sum over the slots is divided, and its tokens.
-struct SlotLoss {
-    loss: Loss,
-    divisor: f32,
-    tokens: usize,
-}
-
 impl TaskModel for VqaTask {
     fn tensors(&mut self) -> &mut dyn TrainedTensors {
         self
@@ -226,14 +215,6 @@ impl TaskModel for VqaTask {
     fn initialise(&mut self, seed: u64, _: Option<&WeightSource>, device: &Device) -> Result<(), ModelError> {
         self.encoder.initialise(device)?;
         initialise(&mut self.model, "", &mut SeededValues::new(seed), device)
-    }
-
-    fn check_bert(&mut self, _: &WeightSource) -> Result<(), ModelError> {
-        Ok(())
-    }
-
-    fn bounded(&self) -> Option<Bounded> {
-        None
     }
 
     fn learning_rate_scale(&self, tensor: &str) -> f64 {
@@ -247,18 +228,7 @@ impl TaskModel for VqaTask {
     }
 
     fn gradient(&mut self, step: &Step<'_>, sum: StepSum<'_>, watch: &mut Stopwatch) -> Result<Computed> {
-        let landed = sum.of_slots(step, watch, |sums, watch| {
-            for slot in &step.batch.slots {
-                let mut tape = Tape::segmented();
-                let (features, pass) = self.encoder.encode_slot(step, slot, watch)?;
-                let SlotLoss { loss, divisor, tokens } = watch
-                    .time(|times| &mut times.forward, || self.slot_loss(step, slot, features, &mut tape))?;
-                let value = loss.value;
-                sums.push_values(move || Ok(vec![value.read()? as f32, divisor, tokens as f32]))?;
-                pass.backward(self, tape, loss.objective, sums, watch)?;
-            }
-            Ok(())
-        })?;
+        let landed = sum_of_slots(self, step, sum, watch)?;
         let [loss, divisor, tokens] = landed.values[..] else {
             return Err(WorkerError::Protocol("the summed losses have another length".into()));
         };
@@ -296,7 +266,7 @@ impl TaskModel for VqaTask {
         let asked: Vec<Cow<'_, Question>> =
             rows.iter().map(|row| measuring.question_of(row)).collect::<Result<_>>()?;
         let asked: Vec<&Question> = asked.iter().map(Cow::as_ref).collect();
-        let pixels = rows.iter().flat_map(|row| row.pixels.iter().copied()).collect();
+        let pixels = HeldOutRow::pixels_of(rows).into();
         let features = self.encoder.features_of(frozen, pixels, rows.len())?;
         let prompt = match &self.worded {
             Some(worded) => {
@@ -304,8 +274,7 @@ impl TaskModel for VqaTask {
                 measuring.soft_prompts(features, worded.read(&frozen.model, &texts)?.questions())?
             }
             None => {
-                let ids: Vec<i32> = rows.iter().flat_map(|row| row.tokens.ids.iter().copied()).collect();
-                let mask: Vec<i32> = rows.iter().flat_map(|row| row.tokens.mask.iter().copied()).collect();
+                let (ids, mask) = HeldOutRow::tokens_of(rows);
                 measuring.soft_prompts(features, Questions { ids: &ids, mask: &mask })?
             }
         };
@@ -397,8 +366,11 @@ impl TaskModel for VqaTask {
             return Ok(export_lavis(target.out, self, Some(prefix), target.options.precision)?);
         }
         target.encoder = self.encoder.or(target.encoder)?;
-        let asking = self.settings.asking(language_model.is_encoder_decoder());
-        target.instructblip(self.model.clone(), language_model, asking, Ending::Caption)
+        let (asking, ending) = match &self.worded {
+            Some(worded) => (worded.asking(), Ending::EndToken),
+            None => (self.settings.asking(language_model.is_encoder_decoder()), Ending::Caption),
+        };
+        target.instructblip(self.model.clone(), language_model, asking, ending)
     }
 }
 
@@ -420,18 +392,25 @@ impl VqaTask {
         let model = adapting(&settings.lora, model, shape.model, device)?;
         let key = DrawKey { seed: shape.train.seed, stage: shape.stage };
         let encoder = TaskEncoder::new(settings.encoder_settings(), shape, device)?;
-        Ok(Self { settings, key, draws, worded, encoder, model })
+        let training = LanguageTraining {
+            model_dropout: settings.language_model_dropout,
+            adapter_dropout: settings.lora.dropout,
+            draws,
+        };
+        Ok(Self { settings, key, training, worded, encoder, model })
     }
 
     fn measuring(&self) -> Measuring<'_> {
         Measuring { model: &self.model, worded: self.worded.as_ref(), stage: self.key.stage }
     }
+}
 
-    /// The trained parts, for a folder.
-    pub(super) fn trained(&self) -> &GenerateModel {
-        &self.model
+impl SlotLosses for VqaTask {
+    fn encoder(&self) -> &TaskEncoder {
+        &self.encoder
     }
 
+    /// The slot's loss, by what its sum over the slots is divided, and its tokens.
     fn slot_loss(
         &self,
         step: &Step<'_>,
@@ -452,7 +431,7 @@ impl VqaTask {
             Some(read) => read.questions(),
             None => Questions { ids: &slot.ids, mask: &slot.mask },
         };
-        let mut dropout = step.dropout(self.draws.qformer, slot);
+        let mut dropout = step.dropout(self.training.draws.qformer, slot);
         let mut prompt = self.model.forward_asked(features, questions, &mut dropout, tape)?;
         let rows = answer_rows(&self.settings, self.key, &slot.questions, &slot.samples);
         let is_weighted = self.settings.answers == AnswerMode::Weighted;
@@ -474,16 +453,9 @@ impl VqaTask {
             })
             .collect();
         let batch = language.answers(self.key.stage)?.batch(&asked, weights)?;
-        // Off, the language model is the same in training as in use.
-        let probability = if self.settings.language_model_dropout { language.model.dropout() } else { 0.0 };
-        let dropout =
-            |probability, drawn_for| step.frozen.dropout_of(probability, drawn_for, step.number, slot.slot);
-        let mut of_adapters = dropout(self.settings.lora.dropout, self.draws.adapters);
-        let model = self.model.adapted(&language.model, &mut of_adapters)?;
-        let mut dropout = dropout(probability, self.draws.language);
-        let loss = model.training_loss(Some(prompt), &batch.texts(), &mut dropout, &step.frozen.device)?;
+        let loss = self.training.loss(&self.model, prompt, &batch.texts(), (step, slot))?;
         let tokens = batch.tokens();
         let divisor = if is_weighted { slot.questions.len() } else { tokens };
-        Ok(SlotLoss { loss, divisor: divisor as f32, tokens })
+        Ok(SlotLoss { loss, others: vec![divisor as f32, tokens as f32] })
     }
 }

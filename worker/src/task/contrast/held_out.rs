@@ -46,13 +46,13 @@ impl ContrastTask {
         rows: &[HeldOutRow],
         features: Tensor<3>,
     ) -> Result<Vec<u8>> {
+        let (ids, mask) = HeldOutRow::tokens_of(rows);
         let batch = contrast::SlotBatch {
             image_features: features.clone(),
-            ids: rows.iter().flat_map(|row| row.tokens.ids.iter().copied()).collect(),
-            mask: rows.iter().flat_map(|row| row.tokens.mask.iter().copied()).collect(),
+            ids: ids.clone(),
+            mask: mask.clone(),
             text_length: self.settings.text_length,
         };
-        let (ids, mask) = (batch.ids.clone(), batch.mask.clone());
         let forward = self.model.features(batch, &mut Dropout::off(), Tape::whole())?;
         let image_feats = read_back::floats(forward.image_feats.clone())?;
         let text_feats = read_back::floats(forward.text_feat.clone())?;
@@ -100,10 +100,9 @@ impl ContrastTask {
             let global = &mut gathered.global;
             global.image_feats.extend(told.floats(unit, rows.len() * global.queries * global.embed_dim)?);
             global.text_feats.extend(told.floats(unit, rows.len() * global.embed_dim)?);
-            for row in rows {
-                global.ids.extend_from_slice(&row.tokens.ids);
-                global.mask.extend_from_slice(&row.tokens.mask);
-            }
+            let (ids, mask) = HeldOutRow::tokens_of(rows);
+            global.ids.extend(ids);
+            global.mask.extend(mask);
         }
         Ok(gathered)
     }

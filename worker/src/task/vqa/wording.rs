@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use blip2_dataset::text::{Cut, Question, TextEncoder};
+use blip2_model::blip2::asking::{Asking, QFormerReads};
 use blip2_model::objectives::questions::Questions;
 
 use crate::error::Result;
@@ -18,6 +19,9 @@ pub(in crate::task) trait Wording: fmt::Debug + Send {
 
     /// Those of held-out rows.
     fn held_out(&self, question: &str) -> String;
+
+    /// Those of held-out rows, with a place for the question, as a folder says how its model is asked.
+    fn prompt(&self) -> &str;
 }
 
 /// A wording, and how the Q-Former reads the words: their last tokens, as many as there is room for.
@@ -54,6 +58,11 @@ impl Worded {
     /// The words of a held-out question.
     pub(super) fn held_out(&self, question: &str) -> String {
         self.wording.held_out(question)
+    }
+
+    /// How the model is asked, for its folder: both its parts read the words.
+    pub(super) fn asking(&self) -> Asking {
+        Asking { prompt: self.wording.prompt().into(), qformer: QFormerReads::Prompt }
     }
 
     /// The words as the Q-Former reads them.
