@@ -16,7 +16,6 @@ def read(description, of_notes=False):
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     if of_notes:
         parser.add_argument("--init", help="folder of an earlier training to go on from")
-        parser.add_argument("--queries", type=int, default=8)
         parser.add_argument("--noise", type=float, default=10.0, help="the most, in sizes of a word's vector")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

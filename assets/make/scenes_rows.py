@@ -21,6 +21,12 @@ def vocabulary():
     return things, colours
 
 
+def singular():
+    """Each thing's word for several, and its word for one."""
+    pairs = re.findall(r'^    of\("(\w+)", "(\w+)", "[\w ]+"\),$', WORDS.read_text(), re.M)
+    return {many: one for one, many in pairs}
+
+
 def palette():
     """Red, green and blue of the colours, in the same order."""
     found = re.findall(r"Self::(?:White|Gray|Yellow|Green|Blue|Pink) => \[(\d+), (\d+), (\d+)\]", WORDS.read_text())

@@ -35,7 +35,8 @@ def main():
     options = arguments.read(__doc__, of_notes=True)
     choices, noise = notes.generators(options.seed)
     tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
-    captions, questions = scenes_rows.captions(options.scenes), scenes_rows.questions(options.scenes)
+    captions = [caption for caption in scenes_rows.captions(options.scenes) if notes.is_first(caption)]
+    questions = scenes_rows.questions(options.scenes)
     model = OPTForCausalLM(
         OPTConfig(
             vocab_size=len(tokenizer),
@@ -56,13 +57,13 @@ def main():
     embedding = model.get_input_embeddings()
     optimizer = torch.optim.AdamW(model.parameters(), options.learning_rate, weight_decay=0.01)
     for step in range(options.steps):
-        batch = [notes.drawn(captions, questions, options.queries, choices) for _ in range(options.batch)]
+        batch = [notes.drawn(captions, questions, choices) for _ in range(options.batch)]
         tokens, labels, mask = sequences(batch, tokenizer)
         told = notes.embedded([row[0] for row in batch], tokenizer, embedding, options.noise, noise)
         before = torch.ones(told.shape[:2], dtype=mask.dtype)
         logits = model(
             inputs_embeds=torch.cat([told, embedding(tokens)], 1), attention_mask=torch.cat([before, mask], 1)
-        ).logits[:, options.queries :]
+        ).logits[:, notes.PLACES :]
         loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
         descent.descend(model, optimizer, loss, step, options)
     model_folder.write(model, options.out, tokenizer)

@@ -42,7 +42,7 @@ def main():
     embedding = model.get_input_embeddings()
     optimizer = torch.optim.AdamW(model.parameters(), options.learning_rate, weight_decay=0.01)
     for step in range(options.steps):
-        batch = [notes.drawn(captions, questions, options.queries, choices) for _ in range(options.batch)]
+        batch = [notes.drawn(captions, questions, choices) for _ in range(options.batch)]
         prompt = tokenizer([row[1] for row in batch], padding=True, return_tensors="pt")
         written = tokenizer([row[2] for row in batch], padding=True, return_tensors="pt")
         labels = written["input_ids"].masked_fill(written["attention_mask"] == 0, -100)

@@ -1,8 +1,11 @@
 """Trains the image encoder of the scenes: `Blip2VisionModel` in EVA's layout, 64 patches, d=128, L=6.
 
-Every patch learns to tell which thing it shows and what colour is behind it; the first token, which things
-there are and the colour of the ground. So the features say which thing is where, and nothing tells them how a
-scene is put into words. Only the split `train` is read; the other splits are measured.
+Every patch learns to tell which thing it shows, what colour is behind it, and its own row and column; the first
+token, which things there are and the colour of the ground. So the features say which thing is where, and nothing
+tells them how a scene is put into words. Only the split `train` is read; the other splits are measured.
+
+A Q-Former adds no positions of its own to what it looks at: a query finds the left half of an image by what the
+patches themselves say of their place. An encoder that is asked for things alone forgets it.
 
     cargo xtask scenes --out runs/scenes --rows 40,000
     python assets/make/train_vision.py --scenes runs/scenes --out runs/eva-scenes --recolour 0.5
@@ -27,6 +30,20 @@ SIDE = 8  # patches of an image's side
 # A thing is where it covers so much of a patch; between these it is neither asked for nor denied.
 COVERED, BARE = 0.4, 0.1
 IGNORED = -100
+# That length: the longer, the less of the features goes into places.
+SHARP = 2.0
+
+
+class Places(nn.Module):
+    """Scores of the rows, or of the columns, along directions of one length: for the scores to tell them apart the
+    features must, and no weight grows in their stead."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.directions = nn.Parameter(torch.randn(SIDE, width) * 0.02)
+
+    def forward(self, features):
+        return functional.linear(features, SHARP * functional.normalize(self.directions, dim=1))
 
 
 class Tagger(nn.Module):
@@ -52,6 +69,7 @@ class Tagger(nn.Module):
         self.behind = nn.Linear(128, colours)
         self.things = nn.Linear(128, things)
         self.ground = nn.Linear(128, colours)
+        self.row, self.column = Places(128), Places(128)
 
     def features(self, images):
         """(batch, 1 + 64, 128), before `post_layernorm`."""
@@ -59,9 +77,13 @@ class Tagger(nn.Module):
         return self.encoder.encoder(inputs_embeds=embedded).last_hidden_state
 
     def forward(self, images):
-        features = self.norm(self.features(images))
+        raw = self.features(images)
+        features = self.norm(raw)
         first, patches = features[:, 0], features[:, 1:]
-        return self.thing(patches), self.behind(patches), self.things(first), self.ground(first)
+        # Places are read from the features as a Q-Former reads them, without the norm's own weights.
+        bare = functional.layer_norm(raw, (128,))[:, 1:]
+        places = self.row(bare), self.column(bare)
+        return self.thing(patches), self.behind(patches), self.things(first), self.ground(first), places
 
 
 def targets(scenes, size, things, colours):
@@ -142,7 +164,8 @@ def augmented(images, shown, behind, generator):
 
 def loss(model, images, shown, behind, there, ground):
     with torch.autocast("cpu", torch.bfloat16):
-        thing, colour, things, floor = model(images)
+        thing, colour, things, floor, (row, column) = model(images)
+    at = torch.arange(SIDE**2).repeat(len(images))
     patches = lambda scores, wanted: functional.cross_entropy(
         scores.float().flatten(0, 1), wanted.flatten(), ignore_index=IGNORED
     )
@@ -151,25 +174,28 @@ def loss(model, images, shown, behind, there, ground):
         + 0.2 * patches(colour, behind)
         + 5 * functional.binary_cross_entropy_with_logits(things.float(), there)
         + 0.2 * functional.cross_entropy(floor.float(), ground, ignore_index=IGNORED)
+        + 0.5 * (patches(row, at // SIDE) + patches(column, at % SIDE))
     )
 
 
 @torch.no_grad()
 def measured(model, images, wanted):
     """Right patches of those that show a thing, and of the others; scenes whose things are all found, and no
-    others; right grounds."""
+    others; right grounds; patches whose row and column are told."""
     shown, behind, there, ground = wanted
     model.eval()
-    right = {"thing": [], "bare": [], "behind": [], "all things": [], "ground": []}
+    right = {"thing": [], "bare": [], "behind": [], "all things": [], "ground": [], "place": []}
+    at = torch.arange(SIDE**2)
     for first in range(0, len(images), 256):
         part = slice(first, first + 256)
-        thing, colour, things, floor = model(normalised(images[part]))
+        thing, colour, things, floor, (row, column) = model(normalised(images[part]))
         found, known = thing.argmax(-1), shown[part]
         right["thing"].append((found == known)[known > 0])
         right["bare"].append((found == known)[known == 0])
         right["behind"].append((colour.argmax(-1) == behind[part])[behind[part] >= 0])
         right["all things"].append(((things > 0) == (there[part] > 0)).all(1))
         right["ground"].append(floor.argmax(-1) == ground[part])
+        right["place"].append(row.argmax(-1) * SIDE + column.argmax(-1) == at)
     model.train()
     return {name: round(torch.cat(values).float().mean().item(), 4) for name, values in right.items()}
 
@@ -204,7 +230,7 @@ def main():
     model = Tagger(size, len(things), len(colours))
     palette = torch.tensor(scenes_rows.palette())
     if options.init:
-        model.load_state_dict(torch.load(options.init))
+        model.load_state_dict(torch.load(options.init), strict=False)
     optimizer = torch.optim.AdamW(model.parameters(), options.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
