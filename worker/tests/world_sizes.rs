@@ -255,7 +255,7 @@ fn llama() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let config = serde_json::json!({
         "model_type": "llama", "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "intermediate_size": 96, "vocab_size": 4096, "max_position_embeddings": 64,
+        "num_key_value_heads": 2, "intermediate_size": 96, "vocab_size": 2176, "max_position_embeddings": 64,
         "bos_token_id": 2, "eos_token_id": 0, "tie_word_embeddings": true,
     });
     std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();

@@ -104,7 +104,7 @@ impl Preset {
                     depth: 4,
                     heads: 6,
                     intermediate: 768,
-                    vocab_size: 4096,
+                    vocab_size: 2176,
                     max_position_embeddings: 128,
                     ..OptConfig::default()
                 };
@@ -152,7 +152,7 @@ fn quick_start(dropout: f64, language: Option<Arc<dyn LanguageSizes>>) -> StepSi
         ..QFormerSettings::default()
     };
     let encoder = EncoderSizes::Eva(encoder);
-    StepSizes { encoder, qformer, vocab: 4096, language, text_length: 16, trains_encoder: false }
+    StepSizes { encoder, qformer, vocab: 1792, language, text_length: 16, trains_encoder: false }
 }
 
 #[cfg(test)]
