@@ -53,7 +53,7 @@ fn families() -> [(LanguageModel, &'static str); 3] {
         heads: 4,
         key_heads: Some(2),
         intermediate: 24,
-        vocab_size: 2176,
+        vocab_size: 4096,
         // The token that the tokenizer puts in front.
         bos_token_id: 2,
         ..LlamaConfig::default()
@@ -78,7 +78,7 @@ fn export(
         .with_layers(2)
         .with_heads(2)
         .with_intermediate(48)
-        .with_vocab(1792)
+        .with_vocab(4096)
         .with_max_positions(64)
         .with_queries(4);
     let width = language_model.width();

@@ -104,7 +104,7 @@ impl Preset {
                     depth: 4,
                     heads: 6,
                     intermediate: 768,
-                    vocab_size: 2176,
+                    vocab_size: 4096,
                     max_position_embeddings: 128,
                     ..OptConfig::default()
                 };
