@@ -11,6 +11,7 @@ use super::image_folder::ImageFolder;
 use super::image_source::{ImageReader, ImageSource};
 use super::item::{Identity, Item, ItemSet};
 use super::{own_rows, parquet_rows};
+use crate::answer_files::coco::{CocoCaption, CocoImage};
 use crate::answer_files::entries::Several;
 use crate::answer_files::parse::{Opening, opening, parse};
 use crate::file_error::FileError;
@@ -45,18 +46,6 @@ struct Annotations {
     images: Vec<CocoImage>,
     #[serde(default)]
     annotations: Vec<CocoCaption>,
-}
-
-#[derive(Deserialize)]
-struct CocoImage {
-    id: RowId,
-    file_name: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct CocoCaption {
-    image_id: RowId,
-    caption: String,
 }
 
 /// A row of Karpathy's splits, and of LAVIS's NoCaps, whose images have an id.
@@ -125,9 +114,10 @@ fn of_coco(read: Annotations) -> Vec<Named> {
     for CocoCaption { image_id, caption } in read.annotations {
         captions.entry(image_id).or_default().push(caption);
     }
-    let named = |CocoImage { id, file_name }: CocoImage| Named {
-        file: file_name.unwrap_or_else(|| id.to_string()),
-        row: CaptionedImage { captions: captions.remove(&id).unwrap_or_default(), id },
+    let named = |image: CocoImage| {
+        let id = image.id.clone();
+        let captions = captions.remove(&id).unwrap_or_default();
+        Named { file: image.into_name(), row: CaptionedImage { id, captions } }
     };
     read.images.into_iter().map(named).collect()
 }
