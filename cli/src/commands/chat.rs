@@ -1,5 +1,5 @@
-//! `chat`: a dialogue about pictures, in the words in which a model was trained to answer, or those that BLIP-2
-//! was shown with (`Question: … Answer: …`).
+//! `chat`: a dialogue about pictures, in the words in which a model was trained to answer, or those that
+//! BLIP-2 was shown with (`Question: … Answer: …`).
 
 use std::io::{BufRead as _, IsTerminal as _};
 use std::path::{Path, PathBuf};

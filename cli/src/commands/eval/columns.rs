@@ -8,8 +8,8 @@ use crate::error::CliError;
 
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 pub(super) struct SetColumns {
-    /// Name of a column of your own table or Parquet files, for example `question=asked`: of `image`, `caption`,
-    /// `captions`, `question`, `answers` or `key`, as below `data.columns`. May be repeated.
+    /// Name of a column of your own table or Parquet files, for example `question=asked`: of `image`,
+    /// `caption`, `captions`, `question`, `answers` or `key`, as below `data.columns`. May be repeated.
     #[arg(long = "column", value_name = "ROLE=NAME", help_heading = None::<&str>)]
     column: Vec<String>,
 }
