@@ -67,6 +67,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &[
             "eval vqa --model runs/mine --data held-out.parquet",
             "eval vqa --model export --data questions.csv --out answers --report answers.html",
+            "eval vqa --model export --data mine.parquet --column question=asked --column answers=said",
             "eval vqa --model export --data annotations.json --questions questions.json --images val2014 --preset lavis",
         ],
     ),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use blip2_dataset::text::{Cut, MAX_CAPTION_WORDS, TextEncoder, TextEncoding, clean_question};
 use blip2_model::blip2::Blip2;
-use blip2_model::blip2::asking::{Asking, QFormerReads};
+use blip2_model::blip2::asking::{Asking, CONTINUED, PLACE, QFormerReads};
 use blip2_model::language::generation::GenerateOptions;
 use blip2_model::objectives::questions::Questions;
 use blip2_model_files::tokenizer::QFormerTokenizer;
@@ -87,6 +87,15 @@ impl PromptPair {
     }
 }
 
+/// A question as a turn of a dialogue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// The question alone, for a Q-Former that reads that.
+    pub question: String,
+    /// What the language model reads: an answer goes on behind it.
+    pub words: String,
+}
+
 impl Captioner {
     /// Opens a `Blip2ForConditionalGeneration` or `InstructBlipForConditionalGeneration` folder with its
     /// tokenizers.
@@ -159,6 +168,23 @@ impl Captioner {
     pub fn question(&self, question: &str) -> PromptPair {
         let question = clean_question(question, MAX_CAPTION_WORDS);
         self.asked(&question, self.model.asking().prompt_of(&question))
+    }
+
+    /// How a turn of a dialogue is worded: where the Q-Former reads what is asked, as [`Captioner::question`]
+    /// has it; of other models as BLIP-2 was shown, and the question as it is typed.
+    pub fn turn(&self, question: &str) -> Turn {
+        if !self.reads_questions() {
+            return Turn { question: question.into(), words: CONTINUED.replacen(PLACE, question, 1) };
+        }
+        let question = clean_question(question, MAX_CAPTION_WORDS);
+        Turn { words: self.model.asking().prompt_of(&question), question }
+    }
+
+    /// What the words of every turn begin with, where that is anything.
+    pub fn turns_begin_with(&self) -> Option<&str> {
+        let prompt = if self.reads_questions() { &self.model.asking().prompt } else { CONTINUED };
+        let (before, _) = prompt.split_once(PLACE)?;
+        Some(before.trim()).filter(|before| !before.is_empty())
     }
 
     /// The prompt that its questions were put in, where its folder names another than the published one.

@@ -137,6 +137,32 @@ fn the_qformer_reads_the_question_or_the_whole_prompt() {
     }
 }
 
+/// A turn is asked in the words in which the folder's model was trained.
+#[test]
+fn turns_of_a_dialogue_are_worded_as_the_folder_says() {
+    let [(opt, opt_tokenizer), (t5, t5_tokenizer), _] = families();
+    let place = tempfile::tempdir().unwrap();
+    let open = |name: &str| Captioner::open_on(&place.path().join(name), Device::flex()).unwrap();
+    export((t5, t5_tokenizer), QFormerReads::Question, 0.3, &place.path().join("t5"));
+    let t5 = open("t5");
+    let turn = t5.turn("What COLOUR is it?!");
+    let words = "Question: what colour is it? Short answer:";
+    assert_eq!((turn.question.as_str(), turn.words.as_str()), ("what colour is it?", words));
+    assert_eq!(t5.turns_begin_with(), Some("Question:"));
+    // The Q-Former reads no other turn, or all that the language model reads.
+    assert_eq!(t5.asked(&turn.question, format!("before. {words}")).qformer, "what colour is it?");
+
+    export((opt, opt_tokenizer), QFormerReads::Prompt, 0.3, &place.path().join("instruct"));
+    let path = place.path().join("instruct/config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["question_prompt"] = "{}".into();
+    std::fs::write(&path, config.to_string()).unwrap();
+    let instructed = open("instruct");
+    let turn = instructed.turn("Describe the heart.");
+    assert_eq!((turn.words.as_str(), instructed.turns_begin_with()), ("describe the heart", None));
+    assert_eq!(instructed.asked(&turn.question, "a. b".into()), PromptPair::both("a. b"));
+}
+
 #[test]
 fn what_is_written_depends_on_what_the_qformer_reads_and_not_on_what_is_read_beside_it() {
     let place = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! `chat`: a dialogue about pictures, in the turn format that BLIP-2 was shown with
-//! (`Question: … Answer: …`).
+//! `chat`: a dialogue about pictures, in the words in which a model was trained to answer, or those that
+//! BLIP-2 was shown with (`Question: … Answer: …`).
 
 use std::io::{BufRead as _, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -27,34 +27,30 @@ pub(crate) struct ChatArguments {
     pub(crate) json: bool,
 }
 
-/// What the user says next would start like this.
-const NEXT_TURN: &str = "Question:";
-
 const COMMANDS: &str = "/image FILE looks at another picture, /reset forgets the dialogue, /quit ends";
 
-/// Questions that were answered.
+/// Questions that were answered, in the words in which they were asked.
 #[derive(Debug, Default)]
 struct Dialogue {
     turns: Vec<(String, String)>,
 }
 
 impl Dialogue {
-    /// The turns and a question, for the language model to go on.
-    fn prompt(&self, question: &str) -> String {
-        let turns =
-            self.turns.iter().map(|(question, answer)| format!("Question: {question} Answer: {answer}. "));
-        format!("{}Question: {question} Answer:", turns.collect::<String>())
+    /// The turns and the words of a question, for the language model to go on.
+    fn prompt(&self, words: &str) -> String {
+        let turns = self.turns.iter().map(|(words, answer)| format!("{words} {answer}. "));
+        format!("{}{words}", turns.collect::<String>())
     }
 
-    /// Forgets the oldest turns until `fits` the prompt of `question`; how many, or `None` if the question
-    /// alone does not fit.
+    /// Forgets the oldest turns until `fits` the prompt of a question in these words; how many, or `None` if
+    /// the question alone does not fit.
     fn make_room(
         &mut self,
-        question: &str,
+        words: &str,
         fits: impl Fn(&str) -> Result<bool, CliError>,
     ) -> Result<Option<usize>, CliError> {
         let mut dropped = 0;
-        while !fits(&self.prompt(question))? {
+        while !fits(&self.prompt(words))? {
             if self.turns.is_empty() {
                 return Ok(None);
             }
@@ -64,9 +60,9 @@ impl Dialogue {
         Ok(Some(dropped))
     }
 
-    fn answered(&mut self, question: &str, answer: &str) {
+    fn answered(&mut self, words: String, answer: &str) {
         // The format ends every answer with a full stop.
-        self.turns.push((question.to_owned(), answer.trim_end_matches('.').to_owned()));
+        self.turns.push((words, answer.trim_end_matches('.').to_owned()));
     }
 }
 
@@ -126,10 +122,13 @@ struct Chat {
 
 impl Chat {
     fn open(mut arguments: ChatArguments, model: &Path) -> Result<Self, CliError> {
-        arguments.writer.decoding.also_stop_at(NEXT_TURN);
         let image = arguments.image.clone();
         let picture = read_image(&image)?;
         let captioner = Captioner::open(model, arguments.writer.device)?;
+        // What the user says next would begin so.
+        if let Some(next_turn) = captioner.turns_begin_with() {
+            arguments.writer.decoding.also_stop_at(next_turn);
+        }
         let soft_prompts = captioner.encode(&[picture])?;
         Ok(Self { arguments, captioner, image, soft_prompts, dialogue: Dialogue::default() })
     }
@@ -176,8 +175,9 @@ impl Chat {
     fn answer(&mut self, question: &str) -> Result<(), CliError> {
         let room = self.captioner.room().saturating_sub(self.arguments.writer.decoding.max_new_tokens());
         let captioner = &self.captioner;
+        let turn = captioner.turn(question);
         let dropped =
-            self.dialogue.make_room(question, |prompt| Ok(captioner.prompt_tokens(prompt)? <= room))?;
+            self.dialogue.make_room(&turn.words, |prompt| Ok(captioner.prompt_tokens(prompt)? <= room))?;
         let Some(dropped) = dropped else {
             eprintln!(
                 "error: the question is longer than the {room} tokens that the language model has room for"
@@ -189,7 +189,7 @@ impl Chat {
                 "the dialogue is longer than the language model reads: its first {dropped} turns are forgotten"
             );
         }
-        let asked = self.captioner.asked(question, self.dialogue.prompt(question));
+        let asked = self.captioner.asked(&turn.question, self.dialogue.prompt(&turn.words));
         let texts = self.captioner.answer(
             &self.soft_prompts,
             std::slice::from_ref(&asked),
@@ -212,7 +212,7 @@ impl Chat {
         } else {
             print_text(&format!("{}\n", answer.text))?;
         }
-        self.dialogue.answered(question, &answer.text);
+        self.dialogue.answered(turn.words, &answer.text);
         Ok(())
     }
 }
@@ -221,27 +221,39 @@ impl Chat {
 mod tests {
     use super::*;
 
+    fn words(question: &str) -> String {
+        format!("Question: {question} Answer:")
+    }
+
     #[test]
     fn turns_are_written_as_published() {
         let mut dialogue = Dialogue::default();
-        assert_eq!(dialogue.prompt("what is it?"), "Question: what is it? Answer:");
-        dialogue.answered("what is it?", "a cat.");
-        dialogue.answered("where?", "on a mat");
+        assert_eq!(dialogue.prompt(&words("what is it?")), "Question: what is it? Answer:");
+        dialogue.answered(words("what is it?"), "a cat.");
+        dialogue.answered(words("where?"), "on a mat");
         let want =
             "Question: what is it? Answer: a cat. Question: where? Answer: on a mat. Question: why? Answer:";
-        assert_eq!(dialogue.prompt("why?"), want);
+        assert_eq!(dialogue.prompt(&words("why?")), want);
+    }
+
+    #[test]
+    fn instructions_follow_each_other_as_they_are() {
+        let mut dialogue = Dialogue::default();
+        dialogue.answered("what is it?".into(), "a cat");
+        assert_eq!(dialogue.prompt("why?"), "what is it? a cat. why?");
     }
 
     #[test]
     fn the_oldest_turns_make_room() {
         let mut dialogue = Dialogue::default();
         for turn in 0..5 {
-            dialogue.answered(&format!("q{turn}"), "yes");
+            dialogue.answered(words(&format!("q{turn}")), "yes");
         }
-        let room = dialogue.prompt("last").len() - 40;
-        assert_eq!(dialogue.make_room("last", |prompt| Ok(prompt.len() <= room)).unwrap(), Some(2));
-        assert_eq!(dialogue.turns[0].0, "q2");
-        assert_eq!(dialogue.make_room("last", |_| Ok(false)).unwrap(), None);
+        let last = words("last");
+        let room = dialogue.prompt(&last).len() - 40;
+        assert_eq!(dialogue.make_room(&last, |prompt| Ok(prompt.len() <= room)).unwrap(), Some(2));
+        assert_eq!(dialogue.turns[0].0, words("q2"));
+        assert_eq!(dialogue.make_room(&last, |_| Ok(false)).unwrap(), None);
     }
 
     #[test]

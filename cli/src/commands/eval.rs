@@ -2,6 +2,7 @@
 
 mod caption;
 mod checkpoint;
+mod columns;
 pub(crate) mod held_out;
 mod itm;
 mod leased;

@@ -11,6 +11,7 @@ use super::image_folder::ImageFolder;
 use super::image_source::{ImageReader, ImageSource};
 use super::item::{Identity, Item, ItemSet};
 use super::{own_rows, parquet_rows};
+use crate::answer_files::coco::{CocoCaption, CocoImage};
 use crate::answer_files::entries::Several;
 use crate::answer_files::parse::{Opening, opening, parse};
 use crate::file_error::FileError;
@@ -47,18 +48,6 @@ struct Annotations {
     annotations: Vec<CocoCaption>,
 }
 
-#[derive(Deserialize)]
-struct CocoImage {
-    id: RowId,
-    file_name: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct CocoCaption {
-    image_id: RowId,
-    caption: String,
-}
-
 /// A row of Karpathy's splits, and of LAVIS's NoCaps, whose images have an id.
 #[derive(Deserialize)]
 struct ListedImage {
@@ -68,8 +57,9 @@ struct ListedImage {
 }
 
 /// Reads a set. One source that ends in `.json` is a data set's file, one that ends in `.csv`, `.tsv` or
-/// `.jsonl` a table, a folder without Parquet files a folder of images; all else are Parquet files. `images`
-/// is the folder of the images that files name; without it, the file's own.
+/// `.jsonl` a table, a folder without Parquet files a folder of images; all else are Parquet files. `columns`
+/// names those of tables and Parquet files that are not called as usual. `images` is the folder of the images
+/// that files name; without it, the file's own.
 ///
 /// # Errors
 /// Files that cannot be read or are of another form, and images that are not there.
@@ -80,9 +70,17 @@ pub async fn read(
     max_pixels: u64,
 ) -> Result<ItemSet<CaptionedImage>> {
     let named = match sources {
-        [source] if source.ends_with(".json") => of_json(Path::new(source))?,
-        [source] if own_rows::is_table(source) => by_image(own_rows::read(Path::new(source))?),
-        [source] if is_image_folder(source) => return of_folder(source, max_pixels).await,
+        [source] if source.ends_with(".json") => {
+            has_no_columns(source, columns)?;
+            of_json(Path::new(source))?
+        }
+        [source] if own_rows::is_table(source) => {
+            by_image(own_rows::read(Path::new(source), columns, false)?)
+        }
+        [source] if is_image_folder(source) => {
+            has_no_columns(source, columns)?;
+            return of_folder(source, max_pixels).await;
+        }
         _ => return of_parquet(sources, columns, max_pixels).await,
     };
     let folder = ImageFolder::open(folder_of(&sources[0], images)?).await?;
@@ -91,6 +89,15 @@ pub async fn read(
     };
     let items = named.into_iter().map(item).collect::<Result<_>>()?;
     Ok(ItemSet { items, reader: ImageReader::new(Vec::new(), max_pixels) })
+}
+
+/// Refuses names of columns where there are no columns.
+pub(super) fn has_no_columns(source: &str, columns: &ColumnNames) -> Result<(), FileError> {
+    if *columns == ColumnNames::default() {
+        return Ok(());
+    }
+    let reason = "has no columns that could be called otherwise: tables and Parquet files have";
+    Err(FileError::unusable(Path::new(source), reason))
 }
 
 /// Where the images lie that a file names.
@@ -125,9 +132,10 @@ fn of_coco(read: Annotations) -> Vec<Named> {
     for CocoCaption { image_id, caption } in read.annotations {
         captions.entry(image_id).or_default().push(caption);
     }
-    let named = |CocoImage { id, file_name }: CocoImage| Named {
-        file: file_name.unwrap_or_else(|| id.to_string()),
-        row: CaptionedImage { captions: captions.remove(&id).unwrap_or_default(), id },
+    let named = |image: CocoImage| {
+        let id = image.id.clone();
+        let captions = captions.remove(&id).unwrap_or_default();
+        Named { file: image.into_name(), row: CaptionedImage { id, captions } }
     };
     read.images.into_iter().map(named).collect()
 }
@@ -161,8 +169,8 @@ fn by_image(rows: Vec<own_rows::OwnRow>) -> Vec<Named> {
 }
 
 /// The images that a table of one's own names, with their captions.
-pub(super) fn of_table(path: &Path) -> Result<Vec<CaptionedImage>, FileError> {
-    Ok(by_image(own_rows::read(path)?).into_iter().map(|named| named.row).collect())
+pub(super) fn of_table(path: &Path, columns: &ColumnNames) -> Result<Vec<CaptionedImage>, FileError> {
+    Ok(by_image(own_rows::read(path, columns, false)?).into_iter().map(|named| named.row).collect())
 }
 
 async fn of_folder(source: &str, max_pixels: u64) -> Result<ItemSet<CaptionedImage>> {

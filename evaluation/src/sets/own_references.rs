@@ -14,30 +14,30 @@ pub fn is_own(path: &str) -> bool {
     own_rows::is_table(path) || path.ends_with(".parquet")
 }
 
-/// The images of a file with their captions.
+/// The images of a file with their captions, in columns that are called as usual or as `columns` says.
 ///
 /// # Errors
 /// A file that cannot be read or is of another form.
-pub async fn captions(source: &str) -> Result<Vec<CaptionedImage>> {
+pub async fn captions(source: &str, columns: &ColumnNames) -> Result<Vec<CaptionedImage>> {
     match own_rows::is_table(source) {
-        true => Ok(captioned::of_table(Path::new(source))?),
+        true => Ok(captioned::of_table(Path::new(source), columns)?),
         false => {
             let sources = [source.to_owned()];
-            let set = captioned::of_parquet(&sources, &ColumnNames::default(), 0).await?;
+            let set = captioned::of_parquet(&sources, columns, 0).await?;
             Ok(set.items.into_iter().map(|item| item.row).collect())
         }
     }
 }
 
-/// The questions of a file with their answers.
+/// The questions of a file with their answers, likewise.
 ///
 /// # Errors
 /// A file that cannot be read or is of another form.
-pub async fn questions(source: &str) -> Result<Vec<Question>> {
+pub async fn questions(source: &str, columns: &ColumnNames) -> Result<Vec<Question>> {
     match own_rows::is_table(source) {
-        true => Ok(questioned::of_rows(Path::new(source))?),
+        true => Ok(questioned::of_rows(Path::new(source), columns)?),
         false => {
-            let set = questioned::of_parquet(&[source.to_owned()], 0).await?;
+            let set = questioned::of_parquet(&[source.to_owned()], columns, 0).await?;
             Ok(set.items.into_iter().map(|item| item.row).collect())
         }
     }

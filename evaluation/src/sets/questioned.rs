@@ -4,7 +4,7 @@ use std::path::Path;
 
 use blip2_dataset::corpus::columns::ColumnNames;
 
-use super::captioned::folder_of;
+use super::captioned::{folder_of, has_no_columns};
 use super::image_folder::ImageFolder;
 use super::image_source::{ImageReader, ImageSource};
 use super::item::{Identity, Item, ItemSet};
@@ -38,12 +38,16 @@ pub async fn read(
     form: Form,
     texts: Option<&Path>,
     images: Option<&str>,
+    columns: &ColumnNames,
     max_pixels: u64,
 ) -> Result<ItemSet<Question>> {
     let questions = match sources {
-        [source] if source.ends_with(".json") => of_json(Path::new(source), form, texts)?,
-        [source] if own_rows::is_table(source) => of_rows(Path::new(source))?,
-        _ => return of_parquet(sources, max_pixels).await,
+        [source] if source.ends_with(".json") => {
+            has_no_columns(source, columns)?;
+            of_json(Path::new(source), form, texts)?
+        }
+        [source] if own_rows::is_table(source) => of_rows(Path::new(source), columns)?,
+        _ => return of_parquet(sources, columns, max_pixels).await,
     };
     let folder = ImageFolder::open(folder_of(&sources[0], images)?).await?;
     let item = |row: Question| {
@@ -77,21 +81,19 @@ fn of_json(path: &Path, form: Form, texts: Option<&Path>) -> Result<Vec<Question
 }
 
 /// The questions of a table of one's own.
-pub(super) fn of_rows(path: &Path) -> Result<Vec<Question>, FileError> {
+pub(super) fn of_rows(path: &Path, columns: &ColumnNames) -> Result<Vec<Question>, FileError> {
     let mut seen = std::collections::BTreeSet::new();
     let mut questions = Vec::new();
-    for (number, row) in own_rows::read(path)?.into_iter().enumerate() {
-        let wrong = |reason: String| FileError::unusable(path, reason);
-        let text = row.question.ok_or_else(|| wrong(format!("row {number} has no `question`")))?;
+    for (number, row) in own_rows::read(path, columns, true)?.into_iter().enumerate() {
         let id = row.question_id.unwrap_or_else(|| number.to_string());
         if !seen.insert(id.clone()) {
-            return Err(wrong(format!("question {id} is there twice")));
+            return Err(FileError::unusable(path, format!("question {id} is there twice")));
         }
         questions.push(Question {
             id: RowId::from(id.as_str()),
             image: RowId::from(row.image.as_str()),
             file: Some(row.image),
-            text: Some(text),
+            text: row.question,
             types: Vec::new(),
             answers: HumanAnswer::numbered(row.answers),
         });
@@ -100,18 +102,23 @@ pub(super) fn of_rows(path: &Path) -> Result<Vec<Question>, FileError> {
 }
 
 /// Questions are read as captions are, answers as in training: text, lists, structures with `answer`.
-pub(super) async fn of_parquet(sources: &[String], max_pixels: u64) -> Result<ItemSet<Question>> {
-    let texts = ColumnNames { caption: QUESTION.into(), captions: String::new(), ..ColumnNames::default() };
-    let names = |answers: &str| ColumnNames {
-        question: QUESTION.into(),
-        answers: answers.to_owned(),
-        ..ColumnNames::default()
+pub(super) async fn of_parquet(
+    sources: &[String],
+    columns: &ColumnNames,
+    max_pixels: u64,
+) -> Result<ItemSet<Question>> {
+    let question = if columns.question.is_empty() { QUESTION } else { &columns.question };
+    let names =
+        |answers: &str| ColumnNames { question: question.into(), answers: answers.into(), ..columns.clone() };
+    let answers = match columns.answers.as_str() {
+        "" => match parquet_rows::read(sources, &names("answers")).await {
+            Ok((_, rows)) => rows,
+            Err(_) => parquet_rows::read(sources, &names("answer")).await?.1,
+        },
+        named => parquet_rows::read(sources, &names(named)).await?.1,
     };
-    let (files, asked) = parquet_rows::read(sources, &texts).await?;
-    let answers = match parquet_rows::read(sources, &names("answers")).await {
-        Ok((_, rows)) => rows,
-        Err(_) => parquet_rows::read(sources, &names("answer")).await?.1,
-    };
+    let texts = ColumnNames { caption: question.into(), captions: String::new(), ..columns.clone() };
+    let (files, asked) = parquet_rows::read(sources, &texts.without_questions()).await?;
     let items = asked.into_iter().zip(answers).enumerate().map(|(number, (asked, answers))| {
         let image = if asked.key.is_empty() { number.to_string() } else { asked.key };
         let row = Question {
@@ -160,10 +167,15 @@ mod tests {
             "image,question,answer\na.jpg,what?,dog\na.jpg,who?,\"[\"\"x\"\", \"\"y\"\"]\"\n",
             "rows.csv",
         );
-        let questions = of_rows(&path).unwrap();
+        let questions = of_rows(&path, &ColumnNames::default()).unwrap();
         let shown = |question: &Question| (question.id.to_string(), question.answers.len());
         assert_eq!(questions.iter().map(shown).collect::<Vec<_>>(), [("0".into(), 1), ("1".into(), 2)]);
         let (_folder, path) = file("image,question,id\na.jpg,what?,7\nb.jpg,who?,7\n", "rows.csv");
-        assert!(of_rows(&path).unwrap_err().to_string().contains("question 7 is there twice"));
+        assert!(
+            of_rows(&path, &ColumnNames::default())
+                .unwrap_err()
+                .to_string()
+                .contains("question 7 is there twice")
+        );
     }
 }

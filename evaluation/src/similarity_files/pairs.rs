@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::answer_files::coco::{CocoCaption, CocoImage};
 use crate::answer_files::entries::Entries;
 use crate::answer_files::parse::{Opening, opening, parse};
 use crate::file_error::{FileError, Result};
@@ -84,19 +85,7 @@ struct Object {
     captions_of_image: Option<Vec<usize>>,
     img2txt: Option<Entries<Vec<usize>>>,
     images: Option<Vec<CocoImage>>,
-    annotations: Option<Vec<CocoCaption>>,
-}
-
-#[derive(Deserialize)]
-struct CocoImage {
-    id: RowId,
-    file_name: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct CocoCaption {
-    image_id: RowId,
-    caption: Option<String>,
+    annotations: Option<Vec<CocoCaption<Option<String>>>>,
 }
 
 /// An entry of a list: an image's texts, or their numbers.
@@ -191,7 +180,10 @@ fn of_numbered(Entries(texts): Entries<Vec<usize>>) -> std::result::Result<Pairs
     Ok(Pairs { texts_of_image: numbered.into_values().collect(), ..Pairs::default() })
 }
 
-fn of_coco(images: Vec<CocoImage>, captions: Vec<CocoCaption>) -> std::result::Result<Pairs, String> {
+fn of_coco(
+    images: Vec<CocoImage>,
+    captions: Vec<CocoCaption<Option<String>>>,
+) -> std::result::Result<Pairs, String> {
     let mut rows = BTreeMap::new();
     for (row, image) in images.iter().enumerate() {
         if rows.insert(&image.id, row).is_some() {
@@ -205,11 +197,10 @@ fn of_coco(images: Vec<CocoImage>, captions: Vec<CocoCaption>) -> std::result::R
         })?;
         texts_of_image[*row].push(column);
     }
-    let name = |image: CocoImage| image.file_name.unwrap_or_else(|| image.id.to_string());
     let texts: Option<Vec<String>> = captions.into_iter().map(|caption| caption.caption).collect();
     Ok(Pairs {
         texts_of_image,
-        images: images.into_iter().map(name).collect(),
+        images: images.into_iter().map(CocoImage::into_name).collect(),
         texts: texts.unwrap_or_default(),
         ..Pairs::default()
     })

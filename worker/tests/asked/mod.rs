@@ -23,8 +23,9 @@ use crate::small;
 /// Images that are asked about.
 const IMAGES: usize = 64;
 
-/// What is answered, one word each.
-const WORDS: [&str; 8] = ["red", "apple", "cat", "face", "flag", "heart", "hand", "star"];
+/// What is answered, one word each: tokens that the language model is easily brought to write. Others, such
+/// as `red`, it hardly writes behind any soft prompt, and a run on them learns the images and not the words.
+const WORDS: [&str; 8] = ["flowers", "woman", "family", "face", "child", "flag", "man", "heart"];
 
 /// A run of the task vqa alone on 64 images with a one-word answer each, which begins with weights of two
 /// untrained stages of pre-training; its files are in `folder`.

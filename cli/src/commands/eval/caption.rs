@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_evaluation::job::Phase;
 use blip2_evaluation::metrics::captions::corpus::{Corpus, ImageCaptions};
 use blip2_evaluation::presets::Written;
@@ -68,7 +67,7 @@ pub(super) async fn evaluate(arguments: CaptionArguments, session: Session) -> R
     let CaptionArguments { set: of, writing, tokenizer, meteor, spice } = arguments;
     let model = ModelFolder::open(&of.model, Layout::HuggingFace).await?;
     let images = of.images.as_deref();
-    let mut set = captioned::read(&of.data, images, &ColumnNames::default(), MAX_PIXELS).await?;
+    let mut set = captioned::read(&of.data, images, &of.columns.names()?, MAX_PIXELS).await?;
     let writer = writing.of_folder(&model, &of, Written::Caption).await?;
     let (settings, mut notes) = (writer.settings.clone(), writer.notes.clone());
     let evaluation = Evaluation {

@@ -140,7 +140,8 @@ impl Subject {
         let (record, stage) =
             target.record_of_stage(&config, what, |stage| stage.settings.task.measure() == measure).await?;
         let state = read_state(&target.root, &record).await?;
-        let columns = stage.settings.task.columns(&config.data.columns);
+        let columns = arguments.columns.over(config.data.columns.clone())?;
+        let columns = stage.settings.task.columns(&columns);
         let samples = held_out::samples(&arguments.data, &columns, config.data.max_pixels).await?;
         Ok(Self { config, stage, state, samples })
     }

@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_evaluation::job::Phase;
 use blip2_evaluation::pair_scorer::{PairScorer, TextFeatures};
 use blip2_evaluation::reranking::{Candidates, from_bytes, to_bytes};
@@ -174,7 +173,7 @@ fn logits_of(candidates: &Candidates, items: Range<usize>, bytes: &[u8]) -> Resu
 /// A set whose images all have texts.
 pub(super) async fn captioned_set(of: &SetArguments) -> Result<ItemSet<CaptionedImage>, CliError> {
     let images = of.images.as_deref();
-    let set = captioned::read(&of.data, images, &ColumnNames::default(), MAX_PIXELS).await?;
+    let set = captioned::read(&of.data, images, &of.columns.names()?, MAX_PIXELS).await?;
     match set.items.iter().find(|item| item.row.captions.is_empty()) {
         None => Ok(set),
         Some(item) => {

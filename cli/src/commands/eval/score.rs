@@ -9,6 +9,7 @@ pub(super) mod summary;
 
 use std::path::PathBuf;
 
+use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_evaluation::answers::Measure;
 use blip2_evaluation::metrics::bootstrap::Draws;
 use blip2_evaluation::metrics::vqa::Mode;
@@ -17,6 +18,7 @@ use blip2_evaluation::similarity_files::pairs::Pairs;
 use blip2_run::exit::Exit;
 use clap::{Args, ValueEnum};
 
+use super::columns::SetColumns;
 use crate::commands::{print_json, print_text};
 use crate::error::CliError;
 use crate::report::write_page;
@@ -39,6 +41,8 @@ pub(crate) struct ScoreArguments {
     /// `.tsv`, `.jsonl`) or in a Parquet file.
     #[arg(long, value_name = "F")]
     references: PathBuf,
+    #[command(flatten)]
+    columns: SetColumns,
     /// The questions' texts, for the page: VQA's file of questions (vqa, okvqa).
     #[arg(long, value_name = "F")]
     questions: Option<PathBuf>,
@@ -122,8 +126,8 @@ pub(super) fn typed(value: impl ValueEnum) -> String {
 }
 
 /// The images of a file of one's own with their texts.
-async fn own_pairs(source: &str) -> Result<Pairs, CliError> {
-    let images = own_references::captions(source).await?;
+async fn own_pairs(source: &str, columns: &ColumnNames) -> Result<Pairs, CliError> {
+    let images = own_references::captions(source, columns).await?;
     let named = images.into_iter().map(|image| (image.id.to_string(), image.captions)).collect();
     Pairs::of_captions(named).map_err(CliError::BadInput)
 }
@@ -163,10 +167,15 @@ impl ScoreArguments {
         self.check_flags()?;
         let named = self.references.to_string_lossy();
         let own = Some(named.as_ref()).filter(|named| own_references::is_own(named));
+        if own.is_none() && self.columns.are_named() {
+            let reason = "--column names those of a table or a Parquet file, which --references is not";
+            return Err(CliError::usage(reason));
+        }
+        let columns = self.columns.names()?;
         let measure = match self.task {
             TaskArgument::Retrieval => {
                 return Ok(Box::new(match own {
-                    Some(own) => RetrievalReferences::Read(own_pairs(own).await?),
+                    Some(own) => RetrievalReferences::Read(own_pairs(own, &columns).await?),
                     None => RetrievalReferences::File(self.references.clone()),
                 }));
             }
@@ -176,7 +185,8 @@ impl ScoreArguments {
                 let scorer = CaptionScorer { tokenizer, meteor, spice };
                 return Ok(Box::new(match own {
                     Some(own) => {
-                        CaptionReferences::of(&self.references, own_references::captions(own).await?, scorer)
+                        let images = own_references::captions(own, &columns).await?;
+                        CaptionReferences::of(&self.references, images, scorer)
                     }
                     None => CaptionReferences::read(&self.references, scorer)?,
                 }));
@@ -188,7 +198,7 @@ impl ScoreArguments {
             }
         };
         let mut references = match own {
-            Some(own) => AnswerReferences::of(own_references::questions(own).await?, measure),
+            Some(own) => AnswerReferences::of(own_references::questions(own, &columns).await?, measure),
             None => AnswerReferences::read(&self.references, self.questions.as_deref(), measure)?,
         };
         if self.task == TaskArgument::Okvqa {

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::columns::SetColumns;
 use super::leased::{EvaluationWork, UnitTasks};
 use super::model::is_export;
 use super::score::page;
@@ -69,6 +70,8 @@ pub(super) struct SetArguments {
     /// Folder or URL of the images that the set's file names [default: the file's own folder].
     #[arg(long, value_name = "FOLDER")]
     pub(super) images: Option<String>,
+    #[command(flatten)]
+    pub(super) columns: SetColumns,
     /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N` [default: cpu; of a run
     /// without --out, the one it was trained on].
     #[arg(long, value_name = "DEVICE")]

@@ -82,7 +82,8 @@ pub(super) async fn evaluate(arguments: VqaArguments, session: Session) -> Resul
         FormArgument::Aokvqa => Form::AOkVqa,
     };
     let (texts, images) = (questions.as_deref(), of.images.as_deref());
-    let mut set = questioned::read(&of.data, form_of, texts, images, MAX_PIXELS).await?;
+    let columns = of.columns.names()?;
+    let mut set = questioned::read(&of.data, form_of, texts, images, &columns, MAX_PIXELS).await?;
     let digest = model.digest().to_owned();
     let writer = writing.answering(model, &of).await?;
     let (settings, mut notes) = (writer.settings.clone(), writer.notes.clone());

@@ -241,7 +241,7 @@ impl Roles<'_> {
             file: self.file.to_owned(),
             wanted,
             found: fields.iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", "),
-            remedy: format!("{remedy} (of `blip2 corpus`: --column {key}=NAME)"),
+            remedy: format!("{remedy} (of `blip2 corpus` and `blip2 eval`: --column {key}=NAME)"),
         }
     }
 }

@@ -6,7 +6,6 @@ use blip2_dataset::corpus::samples::Sample;
 use blip2_dataset::text::{Question, TextEncoder};
 use blip2_evaluation::captions::caption;
 use blip2_evaluation::held_out::HeldOutRow;
-use blip2_evaluation::sample_encoder::SampleEncoder;
 use blip2_model::objectives::generate::GenerateModel;
 use blip2_model::objectives::questions::Questions;
 use blip2_tensors::nn::dropout::Dropout;
@@ -14,6 +13,7 @@ use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::measures::accuracy_of;
+use super::set_features::SetFeatures;
 use super::wording::Worded;
 use crate::error::{Result, WorkerError};
 use crate::language::{AskedText, Language};
@@ -138,23 +138,22 @@ impl Measuring<'_> {
         Ok(measured)
     }
 
-    /// The same of a set, where question `i` is asked of the image of question `images[i]`.
-    pub(super) fn measured_set(
+    /// The same of a set, where each of the questions is asked of another of `images`, whose `features` these
+    /// are.
+    pub(super) fn measured_set<F: FnMut(&[usize]) -> Result<Tensor<3>>>(
         &self,
-        (language, model, through): (&Language, &ModelSettings, &SampleEncoder),
-        encoder: &TextEncoder,
-        asked: &[(&Sample, &Question)],
+        (language, model, encoder): (&Language, &ModelSettings, &TextEncoder),
+        asked: &[&Question],
         images: &[usize],
+        features: &mut SetFeatures<F>,
     ) -> Result<Measured> {
         let mut all = Measured::default();
-        for (number, (asked_now, images)) in asked.chunks(BATCH).zip(images.chunks(BATCH)).enumerate() {
-            let samples: Vec<&Sample> = images.iter().map(|image| asked[*image].0).collect();
-            let questions: Vec<&Question> = asked_now.iter().map(|(_, question)| *question).collect();
-            let features = through.image_features(&samples).collect::<std::result::Result<Vec<_>, _>>()?;
-            let features = Tensor::cat(features, 0);
+        for (number, (questions, images)) in asked.chunks(BATCH).zip(images.chunks(BATCH)).enumerate() {
             let texts: Vec<&str> = questions.iter().map(|question| question.text.as_str()).collect();
+            let features = features.of(images)?;
+            let device = features.device();
             let prompt = self.asked(features, model, encoder, &texts)?;
-            let part = self.measured(language, &prompt, &questions, through.device())?;
+            let part = self.measured(language, &prompt, questions, &device)?;
             all.loss += part.loss;
             all.tokens += part.tokens;
             all.accuracy += part.accuracy;
