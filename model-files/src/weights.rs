@@ -10,7 +10,7 @@ mod tests;
 mod wrapping;
 
 pub use init::{ADAPTER_DOWN, ADAPTER_UP, InitialValues, initialise, is_of_adapter};
-pub use names::{NameStyle, huggingface_name, instructblip_name, lavis_name};
+pub use names::{LavisClip, NameStyle, huggingface_name, instructblip_name, lavis_clip, lavis_name};
 pub use random::randomise;
 pub use source::{StoredTensor, WeightSource};
 

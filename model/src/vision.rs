@@ -9,7 +9,7 @@ mod source;
 pub(crate) use clip::CLIP_VISION_PREFIX;
 pub use clip::{ClipLayer, ClipVisionConfig, ClipVit};
 pub use eva::{EVA_PREFIX, EvaConfig, EvaVit};
-pub use positions::{expect_with_positions, read_with_positions};
+pub use positions::{expect_with_positions, read_with_positions, with_positions};
 pub use source::EncoderSizes;
 
 use std::path::Path;

@@ -34,6 +34,7 @@ pub fn start_loader(
     range: BatchRange,
 ) -> Result<Loader> {
     let BatchRange { stage, first_step, slots } = range;
+    let images = frozen.images_of(stage.number);
     let key = PlanKey { seed: config.train.seed, stage: stage.number };
     let plan = Plan::new(&manifest, key, config.train.slots, config.data.window_row_groups)?;
     let spec = LoaderSpec {
@@ -48,9 +49,9 @@ pub fn start_loader(
         seed: config.train.seed,
         stage: stage.number,
         image: TrainTransform {
-            resampling: resampling(&frozen.processor),
+            resampling: resampling(&images.processor),
             rand_augment: config.data.rand_augment,
-            ..TrainTransform::new(frozen.encoder.image_size(), config.data.crop_scale, config.data.flip)
+            ..TrainTransform::new(images.encoder.image_size(), config.data.crop_scale, config.data.flip)
         },
         text: stage.settings.task.trained().encoder(frozen, stage.number)?,
         max_pixels: config.data.max_pixels,

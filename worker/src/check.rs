@@ -9,6 +9,7 @@ use blip2_dataset::loader::{Loader, LoaderSpec};
 use blip2_dataset::plan::{Plan, PlanKey};
 use blip2_evaluation::fault::Fault as _;
 use blip2_images::transform::TrainTransform;
+use blip2_model::vision::{EncoderSizes, ImageEncoder};
 use blip2_model_files::weights::WeightSource;
 use blip2_tensors::device::placement::Placement;
 use blip2_tensors::device::{DeviceName, Present};
@@ -20,6 +21,8 @@ use crate::config::valid::ValidConfig;
 use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenModels;
 use crate::state::{empty_model, is_of_encoder};
+use crate::task::TaskSettings;
+use crate::task::export::Layout;
 use crate::text_half::{TextHalf, not_named};
 
 /// Side of the pictures that are read to see whether they can be.
@@ -56,7 +59,26 @@ pub fn check(
         return Ok(());
     }
     let frozen = check_models(config)?;
+    if let Some(told) = exported_alone(config) {
+        tracing::warn!("{told}");
+    }
     check_row(config, &frozen, manifest, runtime, within)
+}
+
+/// What a run cannot be exported as, since no folder of `transformers` has a place for its image encoder.
+pub(crate) fn exported_alone(config: &WorkerConfig) -> Option<String> {
+    let folder = config.model.image_encoder.as_str();
+    let sizes = ImageEncoder::sizes_of(Path::new(folder)).ok()?;
+    let without = |task: &TaskSettings| task.layouts().iter().any(|layout| *layout != Layout::Lavis);
+    let stage = config.trained_stages().find(|stage| without(&stage.settings.task))?;
+    matches!(sizes, EncoderSizes::Clip(_)).then(|| {
+        format!(
+            "model.image_encoder = \"{folder}\" has CLIP's layout, which `transformers`' BLIP-2 cannot express: what stage \
+             `{}` trains can be exported with `--layout lavis` and as no folder; for one train with an encoder in the EVA \
+             layout",
+            stage.name()
+        )
+    })
 }
 
 /// Whether the device is there; it is not opened.

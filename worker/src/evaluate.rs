@@ -8,6 +8,7 @@ use blip2_evaluation::image_transform::ImageTransform;
 use blip2_evaluation::retrieval::{self, Retrieval};
 use blip2_evaluation::sample_encoder::SampleEncoder;
 use blip2_model::blip2::asking::PLACE;
+use blip2_model::vision::ImageEncoder;
 use burn::tensor::Device;
 
 use crate::answering::Answerer;
@@ -18,7 +19,8 @@ use crate::error::{Result, WorkerError};
 use crate::frozen_models::FrozenSizes;
 use crate::image_processor::image_processor;
 use crate::language::Language;
-use crate::open::{device, image_encoder, placement, qformer_vocabulary};
+use crate::open::{device, for_images_of, own_image_encoder, placement, qformer_vocabulary};
+use crate::settings::model::ModelSettings;
 use crate::settings::train::StepSettings;
 use crate::state::TrainState;
 use crate::task::scores::EvaluationSet;
@@ -28,26 +30,33 @@ pub use crate::task::scores::{AnswerScores, Measure, SampleAnswer, Scores};
 pub struct Evaluator {
     config: WorkerConfig,
     device: Device,
-    images: SampleEncoder,
+    /// As its folder has it.
+    encoder: ImageEncoder,
 }
 
 impl Evaluator {
     /// Loads the frozen encoder that `config` names.
     pub fn open(config: &WorkerConfig) -> Result<Self> {
         let device = device(&config.train.device, config.train.tf32)?;
-        let encoder = image_encoder(&config.model, placement(&config.model, &device)?)?;
-        let processor = image_processor(&config.model, encoder.image_size())?;
-        let images = SampleEncoder::new(encoder, ImageTransform::new(&processor), device.clone());
-        Ok(Self { config: config.clone(), device, images })
+        let encoder = own_image_encoder(&config.model, placement(&config.model, &device)?)?;
+        Ok(Self { config: config.clone(), device, encoder })
+    }
+
+    /// The way to features of images of the size that these models have.
+    fn images(&self, model: &ModelSettings) -> Result<SampleEncoder> {
+        let encoder = for_images_of(self.encoder.clone(), "image_size", model.image_size)?;
+        let processor = image_processor(model, encoder.image_size())?;
+        Ok(SampleEncoder::new(encoder, ImageTransform::new(&processor), self.device.clone()))
     }
 
     /// What `stage`'s task measures of a state of it.
     pub fn scores(&self, stage: &NumberedStage, state: &NamedState, samples: &[Sample]) -> Result<Scores> {
-        let WorkerConfig { train, model, .. } = &self.config;
+        let (train, model) = (&self.config.train, &*stage.settings.model(&self.config.model));
+        let images = &self.images(model)?;
         let language = self.language(stage)?;
         let state = self.restored(stage, state, language.as_ref())?;
         let language = language.as_ref();
-        state.task.scores(&EvaluationSet { train, model, images: &self.images, samples, language })
+        state.task.scores(&EvaluationSet { train, model, images, samples, language })
     }
 
     /// A state of a stage that answers questions, as what answers them, `batch` at a time.
@@ -62,8 +71,9 @@ impl Evaluator {
         let task = self.restored(stage, state, Some(&language))?.task;
         let (before, after) = language.answers(stage.number)?.around();
         let prompt = format!("{before}{PLACE}{after}");
-        let Self { config, images, .. } = self;
-        Ok(Answerer { model: config.model, images, language, task, prompt, batch: batch.max(1) })
+        let model = stage.settings.model(&self.config.model).into_owned();
+        let images = self.images(&model)?;
+        Ok(Answerer { model, images, language, task, prompt, batch: batch.max(1) })
     }
 
     /// The language model of a stage that has one.
@@ -81,7 +91,7 @@ impl Evaluator {
         language: Option<&Language>,
     ) -> Result<TrainState> {
         let sizes = FrozenSizes {
-            image_width: self.images.encoder().width(),
+            image_width: self.encoder.width(),
             vocab: qformer_vocabulary(&self.config.model)?.0,
             language_width: language.map_or(0, |language| language.model.width()),
         };

@@ -39,7 +39,7 @@ pub fn export(
     }
     // Values are copied and nothing is computed: no GPU is needed, whatever the run is trained on.
     let device = Device::flex();
-    let model = &config.model;
+    let model = &*stage.settings.model(&config.model);
     let encoder = image_encoder(model, &device)?;
     let vocab = qformer_vocabulary(model)?.0;
     let language_width = match task.needs().language_model {

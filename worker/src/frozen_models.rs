@@ -1,22 +1,19 @@
 //! The frozen models of a run, and what else stays the same over its steps.
 
-use blip2_dataset::loader::SlotBatch;
-use blip2_evaluation::image_transform::statistics;
+use std::collections::BTreeMap;
+
 use blip2_model::vision::ImageEncoder;
-use blip2_model_files::image_processor::ImageProcessor;
 use blip2_model_files::tokenizer::DECODER_START;
 use blip2_proto::drill::{Drill, DrillPhase};
 use blip2_random::KeyedRng;
 use blip2_tensors::device::placement::Placement;
 use blip2_tensors::nn::dropout::Dropout;
-use burn::tensor::{Device, Tensor};
-use bytes::Bytes;
+use burn::tensor::Device;
 
 use crate::error::{Result, WorkerError};
-use crate::image_processor::image_processor;
+use crate::frozen_images::{FrozenImages, StageImages};
 use crate::language::{Language, LanguageTexts};
-use crate::open::{compute, image_encoder, qformer_tokenizer, qformer_vocabulary};
-use crate::pixels::normalised_pixels;
+use crate::open::{compute, own_image_encoder, qformer_tokenizer, qformer_vocabulary};
 use crate::settings::model::ModelSettings;
 use crate::settings::train::StepSettings;
 
@@ -46,10 +43,10 @@ pub struct FrozenModels {
     pub sizes: FrozenSizes,
     /// Device without autodiff.
     pub device: Device,
-    /// The image encoder.
-    pub encoder: ImageEncoder,
-    /// How its images are prepared.
-    pub processor: ImageProcessor,
+    /// The image encoder for images of the run's size.
+    images: FrozenImages,
+    /// The same for the images of stages that have others, by their numbers.
+    of_stages: BTreeMap<u32, FrozenImages>,
     /// The language model; present when a stage is trained through one.
     pub language: Option<Language>,
     /// Id of `[DEC]`.
@@ -63,18 +60,26 @@ pub struct FrozenModels {
 
 impl FrozenModels {
     /// Loads the models that `model` names to a place; `texts` says which stages are trained through a
-    /// language model.
+    /// language model, `images` which have images of their own size.
     pub(crate) fn load_to(
         train: &StepSettings,
         model: &ModelSettings,
         texts: &[LanguageTexts<'_>],
+        images: &[StageImages<'_>],
         place: &Placement,
     ) -> Result<Self> {
         let device = place.device.clone();
         let (compute, frozen) = (compute(train, &device)?, place.matrices);
         tracing::info!(?compute, ?frozen, "numbers of the trained parts' products and of the frozen models");
-        let encoder = image_encoder(model, place)?;
-        let processor = image_processor(model, encoder.image_size())?;
+        let encoder = own_image_encoder(model, place)?;
+        let of_stages = images.iter().map(|StageImages { stage, name, size }| {
+            let key = format!("stages.{name}.image_size");
+            let model = ModelSettings { image_size: *size, ..model.clone() };
+            let images = FrozenImages::resized(encoder.clone(), &model, &key, device.clone())?;
+            Ok((*stage, images))
+        });
+        let of_stages = of_stages.collect::<Result<_>>()?;
+        let images = FrozenImages::resized(encoder, model, "model.image_size", device.clone())?;
         if let Some(id) = qformer_tokenizer(model)?.added {
             let from = &model.qformer_tokenizer;
             tracing::info!(
@@ -89,9 +94,19 @@ impl FrozenModels {
             texts => Some(Language::open(train, model, texts, place)?),
         };
         let language_width = language.as_ref().map_or(0, |language| language.model.width());
-        let sizes = FrozenSizes { image_width: encoder.width(), vocab, language_width };
-        let made = Self::of(train, model, sizes, device, encoder, language);
-        Ok(Self { processor, decoder_start, ..made })
+        let sizes = FrozenSizes { image_width: images.encoder.width(), vocab, language_width };
+        Ok(Self {
+            train: train.clone(),
+            model: model.clone(),
+            sizes,
+            device,
+            images,
+            of_stages,
+            language,
+            decoder_start,
+            drill: Drill::default(),
+            measured: false,
+        })
     }
 
     /// Models that were made and not loaded; a caption starts with the Q-Former's last token.
@@ -107,9 +122,9 @@ impl FrozenModels {
             train: train.clone(),
             model: model.clone(),
             sizes,
+            images: FrozenImages::of(encoder, device.clone()),
             device,
-            processor: ImageProcessor::blip2(encoder.image_size()),
-            encoder,
+            of_stages: BTreeMap::new(),
             language,
             decoder_start: sizes.vocab.saturating_sub(1) as i32,
             drill: Drill::default(),
@@ -127,40 +142,9 @@ impl FrozenModels {
             .ok_or_else(|| WorkerError::Configuration("model.language_model is not loaded".into()))
     }
 
-    /// The encoder's features of a slot, `[b, P, Dv]`.
-    pub(crate) fn image_features(&self, slot: &SlotBatch) -> Result<Tensor<3>> {
-        Ok(self.encoder.forward(self.pixels(slot)?)?)
-    }
-
-    /// The images of a slot as an encoder takes them, `[b, 3, size, size]`.
-    pub(crate) fn pixels(&self, slot: &SlotBatch) -> Result<Tensor<4>> {
-        let size = self.encoder.image_size();
-        let rows = slot.samples.len();
-        if slot.pixels.len() != rows * 3 * size * size {
-            return Err(WorkerError::Protocol(format!(
-                "slot {}: {} pixel values for {rows} pictures of {size}×{size}",
-                slot.slot,
-                slot.pixels.len()
-            )));
-        }
-        Ok(self.pixels_of(slot.pixels.clone(), rows))
-    }
-
-    /// So many images' bytes as an encoder takes them.
-    pub(crate) fn pixels_of(&self, pixels: Bytes, rows: usize) -> Tensor<4> {
-        let shape = [rows, self.encoder.image_size()];
-        normalised_pixels(pixels, shape, statistics(&self.processor), &self.device)
-    }
-
-    /// The encoder's features of so many images' pixels, `[rows, P, Dv]`.
-    pub(crate) fn features_of(&self, pixels: Bytes, rows: usize) -> Result<Tensor<3>> {
-        Ok(self.encoder.forward(self.pixels_of(pixels, rows))?)
-    }
-
-    /// The encoder's features of black images, `[rows, P, Dv]`.
-    pub(crate) fn features_of_nothing(&self, rows: usize) -> Result<Tensor<3>> {
-        let size = self.encoder.image_size();
-        Ok(self.encoder.forward(Tensor::zeros([rows, 3, size, size], &self.device))?)
+    /// The image encoder for the images of the stage of this number.
+    pub(crate) fn images_of(&self, stage: u32) -> &FrozenImages {
+        self.of_stages.get(&stage).unwrap_or(&self.images)
     }
 
     /// The Q-Former's dropout masks of one slot in the part of a step that `purpose` names.

@@ -109,6 +109,7 @@ mod adapter_tests;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::exported_alone;
     use crate::config::stage::StageSettings;
     use crate::export::{ExportOptions, Layout, export};
     use crate::settings::encoder::EncoderTraining;
@@ -118,6 +119,7 @@ mod tests {
     use blip2_model::blip2::Blip2;
     use blip2_model::vision::{ImageEncoder, expect_with_positions};
     use blip2_tensors::device::read_back::floats;
+    use blip2_tensors::train::flat::FlatLayout;
     use burn::tensor::{Int, Tensor, TensorData};
     use safetensors::Dtype;
     use safetensors::tensor::TensorView;
@@ -240,6 +242,56 @@ mod tests {
         let found = state.parameters().find(|(own, ..)| *own == name);
         let (_, shape, values) = found.unwrap_or_else(|| panic!("no {name}"));
         (shape, values)
+    }
+
+    #[test]
+    fn an_encoder_trained_in_clip_s_layout_is_exported_as_lavis_has_it_and_comes_back() {
+        let of_clip = |image_size| {
+            let mut config = with_encoder(image_size);
+            config.model.image_encoder = config.model.image_encoder.replace("eva-tiny", "clip-tiny");
+            config
+        };
+        let config = of_clip(0);
+        let told = exported_alone(&config).unwrap();
+        assert!(told.contains("stage `fine`") && told.contains("--layout lavis"), "{told}");
+        assert_eq!(exported_alone(&with_encoder(0)), None);
+
+        let (state, begins, options) =
+            (moved(&config), config.first_stage().unwrap(), ExportOptions::default());
+        let place = tempfile::tempdir().unwrap();
+        for name in ["retrieval.pth", "retrieval.safetensors"] {
+            let out = place.path().join(name);
+            export(&config, &begins, &state, Layout::Lavis, &options, &out).unwrap();
+            let stored = WeightSource::open_published(&out).unwrap();
+            let names: Vec<&str> =
+                stored.names().filter_map(|name| name.strip_prefix("visual_encoder.")).collect();
+            let fused = "transformer.resblocks.0.attn.in_proj_weight";
+            assert!(["conv1.weight", "positional_embedding", fused].iter().all(|name| names.contains(name)));
+            assert!(!names.iter().any(|name| name.contains("embeddings") || name.contains("q_proj")));
+            let read = decoded(&import(&config, &out).unwrap());
+            for (name, _, want) in state.parameters() {
+                assert!(of(&read, name).1 == want, "{name} in {out:?}");
+            }
+            // It is an image encoder like LAVIS's own files of one.
+            let mut encoder = ImageEncoder::open(&out, &Device::flex()).unwrap();
+            let layout = FlatLayout::of(&mut encoder).unwrap();
+            let values = layout.read(&mut encoder).unwrap();
+            assert!(!layout.tensors().is_empty());
+            for tensor in layout.tensors() {
+                let want = of(&state, &format!("visual_encoder.{}", tensor.name)).1;
+                assert!(values[tensor.range()] == *want, "{} in {out:?}", tensor.name);
+            }
+            // Its positions are resized as any.
+            let larger = decoded(&import(&of_clip(96), &out).unwrap());
+            let positions = "visual_encoder.embeddings.position_embedding.weight";
+            assert_eq!(
+                (of(&state, positions).0, of(&larger, positions).0),
+                (&[65, 128][..], &[145, 128][..])
+            );
+        }
+        let folder = place.path().join("folder");
+        let error = export(&config, &begins, &state, Layout::Retrieval, &options, &folder).unwrap_err();
+        assert!(error.to_string().contains("--layout lavis") && !folder.exists(), "{error}");
     }
 
     const POSITIONS: &str = "visual_encoder.pos_embed";

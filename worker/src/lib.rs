@@ -13,9 +13,9 @@
 //! | [`step`], [`task`], `sum` | a step: what all tasks share, what each computes, how its slots are summed and land |
 //! | `state`, `text_half`, `checkpoint`, `upload` | what a member holds between steps, what it begins with, its way to the store |
 //! | `batches`, `pixels`, [`language`] | what a stage reads of the corpus, and its way to the device |
-//! | [`frozen_models`], [`open`], `warm_up`, `own_device` | what a run computes with |
+//! | [`frozen_models`], `frozen_images`, [`open`], `warm_up`, `own_device` | what a run computes with |
 //! | [`config`], [`settings`], `places` | what a run is told |
-//! | `check`, `model_check`, `published_sizes` | what can be known before a run is begun |
+//! | `check`, `model_check`, `image_sizes`, `published_sizes` | what can be known before a run is begun |
 //! | [`evaluate`], `answering`, [`mod@import`], [`mod@export`] | a checkpoint measured; published weights in and out |
 
 mod answering;
@@ -27,8 +27,10 @@ pub mod config;
 mod error;
 pub mod evaluate;
 pub mod export;
+mod frozen_images;
 pub mod frozen_models;
 mod image_processor;
+mod image_sizes;
 pub mod import;
 pub mod language;
 pub mod member;

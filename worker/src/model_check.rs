@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::config::WorkerConfig;
 use crate::config::stage::NumberedStage;
 use crate::frozen_models::FrozenSizes;
+use crate::image_sizes;
 use crate::open::qformer_vocabulary;
 use crate::published_sizes::compare_folder;
 use crate::settings::model::FrozenDtype;
@@ -100,19 +101,24 @@ fn check_encoder(config: &WorkerConfig, named: &WorkerConfig, check: &mut ModelC
         let sizes = report.note(ImageEncoder::sizes_of(path));
         if let Some(sizes) = &sizes {
             width = Some(sizes.width());
-            let (layout, layers, patch) = match sizes {
-                EncoderSizes::Eva(sizes) => ("EVA", sizes.depth, sizes.patch_size),
-                EncoderSizes::Clip(sizes) => ("CLIP", sizes.depth.saturating_sub(1), sizes.patch_size),
+            let (layout, layers) = match sizes {
+                EncoderSizes::Eva(sizes) => ("EVA", sizes.depth),
+                EncoderSizes::Clip(sizes) => ("CLIP", sizes.depth.saturating_sub(1)),
             };
             let pixels = match config.model.image_size {
                 0 => sizes.image_size(),
                 pixels => pixels,
             };
             report.kind = format!("{layout}, {layers} layers of width {}, {pixels} pixels", sizes.width());
-            if patch == 0 || !pixels.is_multiple_of(patch) {
-                report.problems.push(format!(
-                    "model.image_size = {pixels} is no multiple of the encoder's patch, {patch}"
-                ));
+            let mut note = |key: &str, pixels| {
+                let reason = image_sizes::unusable(pixels, sizes);
+                report.problems.extend(reason.map(|reason| format!("{key} = {pixels}: {reason}")));
+            };
+            note("model.image_size", pixels);
+            for stage in config.trained_stages().filter(|stage| stage.settings.image_size > 0) {
+                let (name, pixels) = (stage.name(), stage.settings.image_size);
+                note(&format!("stages.{name}.image_size"), pixels);
+                report.kind += &format!(", {pixels} in stage {name}");
             }
         }
         report.parameters = report.note(ImageEncoder::check(path)).map(|fit| fit.parameters);

@@ -56,14 +56,24 @@ pub fn compute(train: &StepSettings, device: &Device) -> Result<Compute> {
 
 /// The frozen image encoder, for pictures of `model.image_size`.
 pub(crate) fn image_encoder(settings: &ModelSettings, place: impl Into<Placement>) -> Result<ImageEncoder> {
-    let encoder = ImageEncoder::open(settings.image_encoder.as_ref(), place)
-        .map_err(|error| of_encoder(settings, error))?;
-    if settings.image_size == 0 {
+    for_images_of(own_image_encoder(settings, place)?, "model.image_size", settings.image_size)
+}
+
+/// The frozen image encoder, for pictures of its own size.
+pub(crate) fn own_image_encoder(
+    settings: &ModelSettings,
+    place: impl Into<Placement>,
+) -> Result<ImageEncoder> {
+    ImageEncoder::open(settings.image_encoder.as_ref(), place).map_err(|error| of_encoder(settings, error))
+}
+
+/// An image encoder for pictures of `side` pixels, which the setting `key` asks for; 0: its own.
+pub(crate) fn for_images_of(encoder: ImageEncoder, key: &str, side: usize) -> Result<ImageEncoder> {
+    if side == 0 {
         return Ok(encoder);
     }
-    encoder.resized(settings.image_size).map_err(|error| {
-        WorkerError::Configuration(format!("model.image_size = {}: {error}", settings.image_size))
-    })
+    let refused = |error| WorkerError::Configuration(format!("{key} = {side}: {error}"));
+    encoder.resized(side).map_err(refused)
 }
 
 /// The width of the image encoder's features, from its configuration alone.

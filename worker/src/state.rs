@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use blip2_evaluation::fault::Fault as _;
-use blip2_model::vision::{EVA_PREFIX, read_with_positions};
+use blip2_model::vision::{EVA_PREFIX, read_with_positions, with_positions};
 use blip2_model_files::weights::{WeightSource, is_of_adapter};
 use blip2_tensors::train::buckets::{BUCKET_ELEMENTS, GradientBuckets};
 use blip2_tensors::train::flat::{FlatLayout, FlatTensor};
@@ -61,7 +61,8 @@ pub(crate) fn empty_model(
     sizes: FrozenSizes,
     device: &Device,
 ) -> Result<Box<dyn TaskModel>> {
-    let shape = ModelShape { stage: stage.number, train: &config.train, model: &config.model, sizes };
+    let model = stage.settings.model(&config.model);
+    let shape = ModelShape { stage: stage.number, train: &config.train, model: &model, sizes };
     stage.settings.task.trained().model(&shape, device)
 }
 
@@ -271,8 +272,8 @@ impl TrainState {
         let mut next = Self::begun(stage, config, sizes, device)?;
         let origin = format!("the end of stage `{}`", self.stage.name());
         next.take_over(&origin, |name, shape| {
-            let stored = self.layout.get(name).filter(|tensor| tensor.shape == shape);
-            Ok(stored.map(|tensor| self.parameters[tensor.range()].to_vec()))
+            let Some(stored) = self.layout.get(name) else { return Ok(None) };
+            Ok(with_positions(name, (&self.parameters[stored.range()], stored.shape.as_slice()), shape)?)
         })?;
         next.write_model(device)?;
         Ok(next)

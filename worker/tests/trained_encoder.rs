@@ -7,14 +7,21 @@ mod small;
 use std::path::Path;
 
 use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::corpus::samples::read_first;
+use blip2_model::vision::ImageEncoder;
+use blip2_model_files::image_processor::ImageProcessor;
 use blip2_tensors::train::flat::FlatLayout;
 use blip2_worker::config::stage::StageSettings;
+use blip2_worker::evaluate::{Evaluator, Scores};
+use blip2_worker::export::{ExportOptions, Layout, export};
 use blip2_worker::settings::encoder::EncoderTraining;
 use blip2_worker::task::TaskSettings;
 use blip2_worker::task::caption::CaptionSettings;
 use blip2_worker::task::contrast::ContrastSettings;
 use blip2_worker::task::retrieval::RetrievalSettings;
-use blip2_worker::{TrainState, WorkerConfig};
+use blip2_worker::{NamedState, TrainState, WorkerConfig};
+use burn::tensor::Device;
+use bytes::Bytes;
 use members::{Trained, assert_all_like, train};
 
 /// Two steps of one stage of `task` with the small Q-Former, with dropout and a clipped gradient.
@@ -170,6 +177,72 @@ fn images_of_another_size_are_trained_with_positions_resized_once() {
     assert!(begun[positions.range()].iter().any(|value| *value != 0.0));
     let alone = train(&config, 1).remove(0);
     assert_all_like(&alone, &config, 2);
+}
+
+/// Two stages of retrieval, of which the second has larger images; the state is evaluated after every step.
+fn two_sizes(image_encoder: EncoderTraining) -> WorkerConfig {
+    let mut config = config(TaskSettings::Retrieval(retrieval(image_encoder)));
+    let larger = StageSettings { name: "larger".into(), image_size: 96, ..config.stages[0].clone() };
+    config.stages.push(larger);
+    (config.eval.data, config.eval.rows) = (vec![small::assets("corpus/test-*.parquet")], 16);
+    config.eval.every_steps = 1;
+    config
+}
+
+#[test]
+fn a_stage_with_larger_images_trains_the_same_bits_whatever_the_number_of_members() {
+    for image_encoder in [EncoderTraining::Frozen, EncoderTraining::Trained] {
+        let mut config = two_sizes(image_encoder);
+        let alone = train(&config, 1).remove(0);
+        assert!(alone.0.iter().chain([&1.0]).all(|value| value.is_finite()), "{:?}", alone.0);
+        assert_all_like(&alone, &config, 2);
+        config.stages[1].image_size = 0;
+        let of_one_size = train(&config, 1).remove(0);
+        let (first, second) = alone.0.split_at(alone.0.len() / 2);
+        assert_eq!(first, &of_one_size.0[..first.len()], "{image_encoder}");
+        assert_ne!(second[0], of_one_size.0[first.len()], "{image_encoder}");
+    }
+}
+
+#[test]
+fn a_stage_with_larger_images_goes_on_with_what_was_trained_and_is_measured_and_exported_with_them() {
+    let config = two_sizes(EncoderTraining::Trained);
+    let frozen = config.frozen_models().unwrap();
+    let device = frozen.device.clone().autodiff();
+    let mut first = TrainState::fresh(&config, frozen.sizes, &device).unwrap();
+    // Otherwise than in the encoder's file, so that it is seen where the next stage has it from.
+    let table = first.layout.get("visual_encoder.pos_embed").unwrap().range();
+    first.parameters[table].iter_mut().for_each(|value| *value *= 2.0);
+    let stage = config.stage("larger").unwrap();
+    let second = first.enter(stage.clone(), &config, frozen.sizes, &device).unwrap();
+    let mut alone = config.clone();
+    alone.stages[0].steps = 0;
+    let (layout, begun) = beginning(&alone);
+    assert_eq!(second.layout, layout);
+    for tensor in layout.tensors() {
+        let factor = if tensor.name == "visual_encoder.pos_embed" { 2.0 } else { 1.0 };
+        let values = second.parameters[tensor.range()].iter().zip(&begun[tensor.range()]);
+        for (got, want) in values {
+            assert!((got - factor * want).abs() < 1e-5, "{}: {got}, not {want}", tensor.name);
+        }
+    }
+
+    let parts = ["parameters.", "first_moments.", "second_moments."];
+    let parts = parts.map(|kind| Bytes::from(asked::weights(&second, kind)));
+    let stored = NamedState::decode("test", &parts).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let read = read_first(&config.eval.data, &config.data.columns, config.data.max_pixels, 8, Some);
+    let samples = runtime.block_on(read).unwrap().0;
+    let scores = Evaluator::open(&config).unwrap().scores(&stage, &stored, &samples).unwrap();
+    assert!(matches!(scores, Scores::Retrieval(_)), "{scores:?}");
+
+    let place = tempfile::tempdir().unwrap();
+    let out = place.path().join("retriever");
+    export(&config, &stage, &stored, Layout::Retrieval, &ExportOptions::default(), &out).unwrap();
+    assert_eq!(ImageEncoder::open(&out, &Device::flex()).unwrap().image_size(), 96);
+    // Refused where the folder has another size.
+    ImageProcessor::read(&out, ImageProcessor::blip2(96)).unwrap();
+    assert!(ImageProcessor::read(&out, ImageProcessor::blip2(64)).is_err());
 }
 
 #[test]

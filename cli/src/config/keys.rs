@@ -81,6 +81,7 @@ fn default_if_set(schema: &Json, key: &str) -> Value {
     let declared = own.get("default").and_then(|default| Value::try_from(default).ok());
     declared.unwrap_or_else(|| match own["type"].as_str() {
         Some("boolean") => Value::Boolean(false),
+        Some("integer") => Value::Integer(0),
         _ => Value::String(String::new()),
     })
 }
@@ -217,6 +218,10 @@ mod tests {
         assert!(keys["train.device"].choices.is_empty());
         assert_eq!(keys["stage2.lora.alpha"].default, Value::Float(32.0));
         assert_eq!(keys["stages.own_vqa.lora.rank"].default, Value::Integer(0));
+        assert_eq!(keys["stages.own_instruct.lora.rank"].default, Value::Integer(0));
+        for key in ["stage1.image_size", "stages.own_caption.image_size"] {
+            assert_eq!(keys[key].default, Value::Integer(0), "{key}");
+        }
         assert_eq!(keys["stages.own_caption.lora.targets"].default, Value::Array(Vec::new()));
         for (key, known) in keys.iter().filter(|(_, known)| !known.choices.is_empty()) {
             let default = known.default.as_str().unwrap();

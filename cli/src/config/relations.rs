@@ -30,7 +30,7 @@ pub(super) fn check(config: &RunConfig) -> Result<(), Broken> {
     if !slots.is_power_of_two() {
         return broken(&["train.slots"], "it must be a power of two".into());
     }
-    for StageSettings { name, steps, batch, task, optimizer } in &config.stages {
+    for StageSettings { name, steps, batch, task, optimizer, .. } in &config.stages {
         let stage = stages::prefix(name);
         if *steps > 0 && batch % slots != 0 {
             let key = format!("{stage}.batch");

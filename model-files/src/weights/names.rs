@@ -25,6 +25,32 @@ pub enum NameStyle {
 /// `transformers`' names, part by part.
 const HUGGING_FACE: &[Pairs] = &[VISION, QFORMER, INSTRUCTBLIP, LANGUAGE];
 
+/// How the names begin of an image encoder that is trained, and of an image tower of CLIP.
+const TRAINED_ENCODER: &str = "visual_encoder.";
+const TOWER: &str = "vision_model.";
+
+/// What LAVIS's files have in the place of a tensor of a trained image encoder in CLIP's layout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LavisClip {
+    /// The tensor under this name.
+    Whole(String),
+    /// A third of the rows of the map of this name: of its queries, keys or values.
+    Third(String, usize),
+}
+
+/// Where LAVIS's files have the tensor `name` of a trained image encoder in CLIP's layout, which is called
+/// there as OpenAI calls it; none of another tensor.
+pub fn lavis_clip(name: &str) -> Option<LavisClip> {
+    let own = format!("{TOWER}{}", name.strip_prefix(TRAINED_ENCODER)?);
+    let stored = |pairs: &Pairs| {
+        let found = translations(&[pairs], &own).into_iter().next();
+        found.map(|name| format!("{TRAINED_ENCODER}{name}"))
+    };
+    let third = |(third, pairs): (usize, &Pairs)| Some(LavisClip::Third(stored(pairs)?, third));
+    let whole = stored(&OPENAI_CLIP).map(LavisClip::Whole);
+    whole.or_else(|| FUSED_MAPS.iter().enumerate().find_map(third))
+}
+
 impl NameStyle {
     /// `transformers` names without a prefix of another model.
     pub fn hugging_face() -> Self {
@@ -39,6 +65,9 @@ impl NameStyle {
                 spellings.push(name.to_string());
                 spellings.extend(without_part(LAVIS_ALONE, name));
                 spellings.extend(translations(&[CHECKPOINT], name));
+                if let Some(LavisClip::Whole(name)) = lavis_clip(name) {
+                    spellings.push(name);
+                }
                 spellings
             }
             Self::OpenAiClip { prefix } => {
@@ -73,10 +102,19 @@ impl NameStyle {
         stems.map(|stem| [format!("{stem}attn.q_bias"), format!("{stem}attn.v_bias")]).collect()
     }
 
-    /// The fused map of queries, keys and values that OpenAI stores where the model has three, and which of
-    /// them `name` is.
+    /// The fused map of queries, keys and values that OpenAI stores where the model has three, and LAVIS of
+    /// an image encoder of OpenAI's; and which of them `name` is.
     pub(super) fn fused_map(&self, name: &str) -> Vec<(String, usize)> {
-        let Self::OpenAiClip { prefix } = self else { return Vec::new() };
+        let prefix = match self {
+            Self::OpenAiClip { prefix } => prefix,
+            Self::Lavis => {
+                return match lavis_clip(name) {
+                    Some(LavisClip::Third(fused, third)) => vec![(fused, third)],
+                    _ => Vec::new(),
+                };
+            }
+            Self::HuggingFace { .. } => return Vec::new(),
+        };
         let thirds = FUSED_MAPS.iter().enumerate();
         let names = |pairs: &Pairs| translations(&[pairs], name);
         thirds
@@ -240,6 +278,28 @@ mod tests {
             assert_eq!(NameStyle::Lavis.parts_of(name), ["opt_proj"]);
         }
         assert_eq!(lavis_name("query_tokens", "t5_model"), "query_tokens");
+    }
+
+    #[test]
+    fn a_trained_encoder_in_clip_s_layout_is_called_as_openai_calls_it() {
+        let whole = |name: &str| Some(LavisClip::Whole(format!("visual_encoder.{name}")));
+        let layer = "visual_encoder.encoder.layers.7";
+        assert_eq!(
+            lavis_clip("visual_encoder.embeddings.position_embedding.weight"),
+            whole("positional_embedding")
+        );
+        assert_eq!(
+            lavis_clip(&format!("{layer}.mlp.fc1.bias")),
+            whole("transformer.resblocks.7.mlp.c_fc.bias")
+        );
+        let fused = "visual_encoder.transformer.resblocks.7.attn.in_proj_bias".to_owned();
+        let third = LavisClip::Third(fused.clone(), 2);
+        assert_eq!(lavis_clip(&format!("{layer}.self_attn.v_proj.bias")), Some(third));
+        assert_eq!(NameStyle::Lavis.fused_map(&format!("{layer}.self_attn.k_proj.bias")), [(fused, 1)]);
+        for name in ["visual_encoder.blocks.7.mlp.fc1.bias", "visual_encoder.pos_embed", "ln_vision.bias"] {
+            assert_eq!(lavis_clip(name), None, "{name}");
+            assert!(NameStyle::Lavis.fused_map(name).is_empty());
+        }
     }
 
     #[test]

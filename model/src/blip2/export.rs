@@ -2,6 +2,7 @@
 //! files.
 
 mod config;
+mod openai;
 mod peft;
 mod plan;
 mod precision;
@@ -23,6 +24,7 @@ use crate::vision::{EvaVit, ImageEncoder};
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::{huggingface_name, instructblip_name, lavis_name};
 use blip2_tensors::nn::tensors::NamedTensors;
+use openai::WithOpenAiNames;
 use plan::{Plan, Target};
 use staging::{Staging, write_json};
 
@@ -172,11 +174,12 @@ pub fn export_lavis(
 ) -> Result<(), ModelError> {
     let named = |name: &str| family.map_or_else(|| name.to_string(), |family| lavis_name(name, family));
     let layout = |name: &str, shape: &[usize]| lavis_targets(&named(name), shape);
-    let plan = Plan::new(model, &layout, precision)?;
+    let mut model = WithOpenAiNames(model);
+    let plan = Plan::new(&mut model, &layout, precision)?;
     let staging = Staging::beside(file)?;
     match file.extension().and_then(|extension| extension.to_str()) {
-        Some("pth") => pytorch::write(staging.path(), model, &plan)?,
-        Some("safetensors") => safetensors::write_file(staging.path(), model, &plan)?,
+        Some("pth") => pytorch::write(staging.path(), &mut model, &plan)?,
+        Some("safetensors") => safetensors::write_file(staging.path(), &mut model, &plan)?,
         _ => {
             let reason =
                 format!("{}: LAVIS's layout is a file: name it .pth or .safetensors", file.display());
@@ -222,8 +225,8 @@ fn eva(encoder: &ImageEncoder) -> Result<&EvaVit, ModelError> {
     match encoder {
         ImageEncoder::Eva(encoder) => Ok(encoder),
         ImageEncoder::Clip(_) => {
-            let reason = "it has CLIP's layout, which `transformers`' BLIP-2 cannot express; train with an encoder \
-                          in the EVA layout to export";
+            let reason = "it has CLIP's layout, which `transformers`' BLIP-2 cannot express; export with `--layout \
+                          lavis`, or train with an encoder in the EVA layout";
             Err(ModelError::input("image encoder", reason))
         }
     }

@@ -37,20 +37,51 @@ pub fn read_with_positions(
     name: &str,
     shape: &[usize],
 ) -> Result<Vec<f32>, ModelError> {
-    let rows = |shape: &[usize]| shape.iter().rev().nth(1).copied().unwrap_or_default();
     let stored = source.shape(name).filter(|stored| stored.last() == shape.last());
-    let (Some(alignment), Some(stored)) = (Alignment::of_table(name), stored) else {
-        return source.read(name, shape);
-    };
-    let (from, to) = (rows(stored), rows(shape));
-    if from == to {
-        return source.read(name, shape);
+    match stored.filter(|stored| Alignment::of_table(name).is_some() && rows(stored) != rows(shape)) {
+        Some(stored) => {
+            let values = source.read(name, stored)?;
+            resized(name, values, stored, shape)?.map_or_else(|| source.read(name, shape), Ok)
+        }
+        None => source.read(name, shape),
     }
+}
+
+/// The values of the tensor `name`, which has a shape, in another model that is trained with its image
+/// encoder and has it in `shape`: a position table is resized. None of a tensor of another shape.
+///
+/// # Errors
+/// A position table that is not of a square of patches.
+pub fn with_positions(
+    name: &str,
+    (values, stored): (&[f32], &[usize]),
+    shape: &[usize],
+) -> Result<Option<Vec<f32>>, ModelError> {
+    match stored == shape {
+        true => Ok(Some(values.to_vec())),
+        false => resized(name, values.to_vec(), stored, shape),
+    }
+}
+
+/// A position table of the shape `stored` in `shape`; none of another tensor.
+fn resized(
+    name: &str,
+    values: Vec<f32>,
+    stored: &[usize],
+    shape: &[usize],
+) -> Result<Option<Vec<f32>>, ModelError> {
     let width = shape.last().copied().unwrap_or_default();
-    let table = TensorData::new(source.read(name, stored)?, [from, width]);
-    let table = Tensor::<2>::from_data(table, &Device::flex());
+    let table = Alignment::of_table(name).filter(|_| stored.last() == Some(&width));
+    let Some(alignment) = table else { return Ok(None) };
+    let [from, to] = [stored, shape].map(rows);
+    let table = Tensor::<2>::from_data(TensorData::new(values, [from, width]), &Device::flex());
     let [from, to] = [from, to].map(|rows| rows.saturating_sub(1).isqrt());
-    Ok(floats(resize_positions(table, from, to, alignment)?)?)
+    Ok(Some(floats(resize_positions(table, from, to, alignment)?)?))
+}
+
+/// Rows of a table of this shape.
+fn rows(shape: &[usize]) -> usize {
+    shape.iter().rev().nth(1).copied().unwrap_or_default()
 }
 
 /// Requires that [`read_with_positions`] would find the tensor; no values are read.

@@ -55,6 +55,14 @@ impl EncoderSizes {
         }
     }
 
+    /// Side of a patch in pixels.
+    pub fn patch_size(&self) -> usize {
+        match self {
+            Self::Eva(sizes) => sizes.patch_size,
+            Self::Clip(sizes) => sizes.patch_size,
+        }
+    }
+
     /// Feature vectors per image.
     pub fn tokens(&self) -> usize {
         match self {

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::stage::StageSettings;
+use super::stage::{StageSettings, is_zero};
 use crate::settings::optimizer::OptimizerSettings;
 use crate::task::TaskSettings;
 use crate::task::contrast::ContrastSettings;
@@ -26,6 +26,8 @@ pub fn pretraining() -> Vec<StageSettings> {
 pub struct Table<T: Named> {
     steps: u64,
     batch: u32,
+    #[serde(skip_serializing_if = "is_zero")]
+    image_size: usize,
     #[serde(flatten)]
     task: T,
     optimizer: OptimizerSettings,
@@ -59,19 +61,19 @@ impl Named for GenerateSettings {
 impl<T: Named> Default for Table<T> {
     fn default() -> Self {
         let stage = StageSettings::of(T::NAME, T::default().task());
-        Self { steps: stage.steps, batch: stage.batch, task: T::default(), optimizer: stage.optimizer }
+        Self::of(&stage, &T::default())
     }
 }
 
 impl<T: Named> Table<T> {
     pub(super) fn of(stage: &StageSettings, task: &T) -> Self {
-        let StageSettings { steps, batch, optimizer, .. } = stage;
-        Self { steps: *steps, batch: *batch, task: task.clone(), optimizer: optimizer.clone() }
+        let StageSettings { steps, batch, image_size, optimizer, .. } = stage.clone();
+        Self { steps, batch, image_size, task: task.clone(), optimizer }
     }
 
     pub(super) fn stage(self) -> StageSettings {
-        let Self { steps, batch, task, optimizer } = self;
-        StageSettings { name: T::NAME.into(), task: task.task(), steps, batch, optimizer }
+        let Self { steps, batch, image_size, task, optimizer } = self;
+        StageSettings { name: T::NAME.into(), task: task.task(), steps, batch, image_size, optimizer }
     }
 }
 

@@ -1,8 +1,11 @@
 //! A stage of a run: its task with its steps, its batch and its optimizer.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::settings::model::ModelSettings;
 use crate::settings::optimizer::OptimizerSettings;
 use crate::task::TaskSettings;
 
@@ -22,8 +25,18 @@ pub struct StageSettings {
     /// Global batch; a multiple of `train.slots`.
     #[schemars(range(min = 1, max = 1 << 20))]
     pub batch: u32,
+    /// Side of the stage's images in pixels, a multiple of the image encoder's patch; 0: `model.image_size`.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 16_384), extend("x-stored-if-set" = true))]
+    pub image_size: usize,
     /// AdamW and its schedule.
     pub optimizer: OptimizerSettings,
+}
+
+/// Whether a size is that of the run: then it is not stored, and a run has the hash that it had before stages
+/// had one.
+pub(super) fn is_zero(size: &usize) -> bool {
+    *size == 0
 }
 
 /// The same where keys may be left out: what then holds is the task's to say.
@@ -35,16 +48,19 @@ struct Written {
     #[serde(default)]
     steps: u64,
     batch: Option<u32>,
+    #[serde(default)]
+    image_size: usize,
     optimizer: Option<OptimizerSettings>,
 }
 
 impl From<Written> for StageSettings {
     fn from(written: Written) -> Self {
-        let Written { name, task, steps, batch, optimizer } = written;
+        let Written { name, task, steps, batch, image_size, optimizer } = written;
         let default = Self::of(name, task);
         Self {
             steps,
             batch: batch.unwrap_or(default.batch),
+            image_size,
             optimizer: optimizer.unwrap_or(default.optimizer),
             ..default
         }
@@ -55,7 +71,15 @@ impl StageSettings {
     /// A stage of no steps, with what its task has where nothing is given.
     pub fn of(name: impl Into<String>, task: TaskSettings) -> Self {
         let (batch, optimizer) = (task.default_batch(), task.default_optimizer());
-        Self { name: name.into(), task, steps: 0, batch, optimizer }
+        Self { name: name.into(), task, steps: 0, batch, image_size: 0, optimizer }
+    }
+
+    /// The run's models as the stage has them: for images of its own size, where it names one.
+    pub(crate) fn model<'a>(&self, run: &'a ModelSettings) -> Cow<'a, ModelSettings> {
+        match self.image_size {
+            0 => Cow::Borrowed(run),
+            image_size => Cow::Owned(ModelSettings { image_size, ..run.clone() }),
+        }
     }
 }
 
@@ -104,6 +128,10 @@ mod tests {
     fn a_stage_reads_back_as_it_is_written() {
         for task in TaskSettings::known() {
             let stage = StageSettings { steps: 7, batch: 8, ..StageSettings::of("own", task) };
+            let written = toml::to_string(&stage).unwrap();
+            assert!(!written.contains("image_size"), "{written}");
+            assert_eq!(read(&written).unwrap(), stage);
+            let stage = StageSettings { image_size: 364, ..stage };
             assert_eq!(read(&toml::to_string(&stage).unwrap()).unwrap(), stage);
         }
         let lora = LoraSettings { rank: 3, ..LoraSettings::default() };

@@ -84,9 +84,14 @@ mod tests {
     fn the_stages_of_pre_training_are_stored_as_their_tables_and_read_back() {
         let mut config = WorkerConfig::default();
         (config.stages[0].steps, config.stages[1].batch) = (3, 32);
+        config.stages[1].image_size = 364;
         let text = toml::to_string(&config).unwrap();
         assert!(text.contains("[stage1]\nsteps = 3\nbatch = 1680\ntext_length = 32\n"), "{text}");
-        assert!(text.contains("[stage2]\nsteps = 0\nbatch = 32\n") && !text.contains("[[stages]]"), "{text}");
+        assert!(
+            text.contains("[stage2]\nsteps = 0\nbatch = 32\nimage_size = 364\n")
+                && !text.contains("[[stages]]"),
+            "{text}"
+        );
         assert_eq!(toml::from_str::<WorkerConfig>(&text).unwrap(), config);
     }
 

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::path::Path;
 
 use blip2_model::language::{check_adapters, check_family};
+use blip2_model::vision::ImageEncoder;
 use blip2_store::fetch::is_url;
 use blip2_tensors::device::DeviceName;
 use serde::Serialize;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use super::stage::StageSettings;
 use super::worker::WorkerConfig;
 use crate::error::{Result, WorkerError};
+use crate::image_sizes;
 use crate::settings::model::is_model_file;
 use crate::task::Unusable;
 
@@ -61,6 +63,7 @@ impl WorkerConfig {
         }
         self.eval.validate()?;
         self.validate_folders()?;
+        self.validate_image_sizes()?;
         self.validate_language_model()
     }
 
@@ -139,6 +142,24 @@ impl WorkerConfig {
             }
         }
         Ok(())
+    }
+
+    /// Refuses images that the image encoder cannot cut into patches.
+    fn validate_image_sizes(&self) -> Result<()> {
+        let own = ("model.image_size".to_owned(), self.model.image_size);
+        let trained = self.stages.iter().filter(|stage| stage.steps > 0);
+        let of_stages = trained.map(|stage| (format!("stages.{}.image_size", stage.name), stage.image_size));
+        let mut named = [own].into_iter().chain(of_stages).filter(|(_, side)| *side > 0).peekable();
+        if named.peek().is_none() || is_url(&self.model.image_encoder) {
+            return Ok(());
+        }
+        // What is no encoder is refused where it is opened.
+        let Ok(encoder) = ImageEncoder::sizes_of(self.model.image_encoder.as_ref()) else { return Ok(()) };
+        let odd = named.find_map(|(key, side)| {
+            let reason = image_sizes::unusable(side, &encoder)?;
+            Some(WorkerError::Configuration(format!("{key} = {side}: {reason}")))
+        });
+        odd.map_or(Ok(()), Err)
     }
 
     /// Refuses a language model that no stage can train with, before anyone loads it.
@@ -310,6 +331,17 @@ mod tests {
         assert!(error.contains("model.language_model") && error.contains("bert"), "{error}");
         config.model.language_model = assets("t5-tiny");
         assert_eq!(*config.clone().validate().unwrap(), config);
+        for (side, remedy) in [(100, "8: use 96 or 104"), (7, "use 8 or a multiple")] {
+            config.stages[1].image_size = side;
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains(&format!("stages.generate.image_size = {side}: ")), "{error}");
+            assert!(error.contains(remedy), "{error}");
+        }
+        // A stage without steps has no images.
+        config.stages[1].steps = 0;
+        config.check().unwrap();
+        (config.stages[1].steps, config.stages[1].image_size) = (1, 96);
+        config.check().unwrap();
         config.model.image_encoder = "/nonexistent".into();
         let error = config.check().unwrap_err();
         assert!(error.to_string().contains("model.image_encoder"));

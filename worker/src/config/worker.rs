@@ -11,6 +11,7 @@ use super::pretraining::pretraining;
 use super::stage::{NumberedStage, StageSettings};
 use super::stored::StoredStages;
 use crate::error::{Result, WorkerError};
+use crate::frozen_images::StageImages;
 use crate::frozen_models::FrozenModels;
 use crate::language::LanguageTexts;
 use crate::open::{device, placement};
@@ -168,6 +169,18 @@ impl WorkerConfig {
             .collect()
     }
 
+    /// The trained stages with images of their own size.
+    fn stage_images(&self) -> Vec<StageImages<'_>> {
+        let trained = (1..).zip(&self.stages).filter(|(_, stage)| stage.steps > 0 && stage.image_size > 0);
+        trained
+            .map(|(stage, StageSettings { name, image_size, .. })| StageImages {
+                stage,
+                name,
+                size: *image_size,
+            })
+            .collect()
+    }
+
     /// Loads the frozen models that the configuration names.
     ///
     /// # Errors
@@ -179,7 +192,8 @@ impl WorkerConfig {
 
     /// Loads them to a place.
     pub(crate) fn frozen_models_at(&self, place: &Placement) -> Result<FrozenModels> {
-        FrozenModels::load_to(&self.train, &self.model, &self.language_texts(), place)
+        let (texts, images) = (self.language_texts(), self.stage_images());
+        FrozenModels::load_to(&self.train, &self.model, &texts, &images, place)
     }
 }
 

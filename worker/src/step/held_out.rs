@@ -39,11 +39,12 @@ impl FrozenModels {
     /// # Errors
     /// A file cannot be read, or fewer than two rows can be used.
     pub async fn read_held_out(&self, config: &WorkerConfig, stage: &NumberedStage) -> Result<HeldOut> {
-        let resampling = resampling(&self.processor);
+        let images = self.images_of(stage.number);
+        let resampling = resampling(&images.processor);
         let task = &stage.settings.task;
         let text_length = task.text_length().max(SHORTEST_TEXT);
         let readers = Readers {
-            transform: EvalTransform { resampling, ..EvalTransform::new(self.encoder.image_size()) },
+            transform: EvalTransform { resampling, ..EvalTransform::new(images.encoder.image_size()) },
             qformer: match task.asks() {
                 true => task.trained().encoder(self, stage.number)?,
                 false => qformer_text(&self.model, text_length)?.0,
@@ -72,12 +73,9 @@ impl FrozenModels {
             Some(next) => Cow::Borrowed(&next.buffers.parameters[..]),
             None => Cow::Owned(parameters_after(state, step, gradient)),
         };
-        let shape = ModelShape {
-            stage: state.stage.number,
-            train: &self.train,
-            model: &self.model,
-            sizes: self.sizes,
-        };
+        let models = state.stage.settings.model(&self.model);
+        let shape =
+            ModelShape { stage: state.stage.number, train: &self.train, model: &models, sizes: self.sizes };
         let model =
             held_out.and_then(|rows| Ok((rows, state.model_with(&parameters, &shape, &self.device)?)));
         let own = model.as_ref().map_err(ToString::to_string).and_then(|(rows, model)| {

@@ -189,12 +189,13 @@ impl TaskModel for ContrastTask {
     }
 
     fn warm_up(&self, frozen: &FrozenModels, rows: usize) -> Result<()> {
-        self.warm_up_with(frozen.features_of_nothing(rows)?)
+        self.warm_up_with(frozen.images_of(self.stage).features_of_nothing(rows)?)
     }
 
     fn held_out_unit(&self, frozen: &FrozenModels, unit: usize, rows: &[HeldOutRow]) -> Result<Vec<u8>> {
         let pixels = HeldOutRow::pixels_of(rows).into();
-        self.unit(frozen, unit, rows, frozen.features_of(pixels, rows.len())?)
+        let features = frozen.images_of(self.stage).features_of(pixels, rows.len())?;
+        self.unit(frozen, unit, rows, features)
     }
 
     fn held_out_values(
@@ -266,7 +267,8 @@ impl ContrastTask {
         watch: &mut Stopwatch,
     ) -> Result<OpenSlot<'a>> {
         watch.bytes.to_device += slot.pixels.len() as u64;
-        let features = watch.time(|times| &mut times.encoder, || step.frozen.image_features(slot))?;
+        let images = step.frozen.images_of(self.stage);
+        let features = watch.time(|times| &mut times.encoder, || images.features(slot))?;
         let forward = self.forward(step, slot, features.clone(), watch)?;
         Ok(OpenSlot { batch: slot, features, forward, image_ids: Vec::new() })
     }

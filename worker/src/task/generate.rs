@@ -266,7 +266,6 @@ impl TaskModel for GenerateTask {
         }
         let mut language_model = target.language_model()?;
         if layout == Layout::Lavis {
-            self.encoder.has_names_in_lavis()?;
             let prefix = language_model.prefix();
             return Ok(export_lavis(target.out, self, Some(prefix), target.options.precision)?);
         }

@@ -37,6 +37,8 @@ const KEPT_BYTES: usize = 8 << 30;
 #[derive(Debug)]
 pub(super) struct TaskEncoder {
     drop_path: f64,
+    /// The stage's number.
+    stage: u32,
     seed: u64,
     compute: Compute,
     /// Where its initial values are.
@@ -75,7 +77,8 @@ impl TaskEncoder {
                 Some((in_numbers(TrainedEncoder::unwritten(zeros), compute)?, decay))
             }
         };
-        Ok(Self { drop_path, seed: shape.train.seed, compute, file, image_size, trained })
+        let (stage, seed) = (shape.stage, shape.train.seed);
+        Ok(Self { drop_path, stage, seed, compute, file, image_size, trained })
     }
 
     /// Gives an encoder that is trained the values of its file, in float32.
@@ -120,25 +123,26 @@ impl TaskEncoder {
 
     /// Features of so many images' pixels, as they are outside training.
     pub(super) fn features_of(&self, frozen: &FrozenModels, pixels: Bytes, rows: usize) -> Result<Tensor<3>> {
+        let images = frozen.images_of(self.stage);
         match self.trained() {
-            Some(encoder) => Ok(encoder.features(frozen.pixels_of(pixels, rows), DropPath::off())?),
-            None => frozen.features_of(pixels, rows),
+            Some(encoder) => Ok(encoder.features(images.pixels_of(pixels, rows), DropPath::off())?),
+            None => images.features_of(pixels, rows),
         }
     }
 
     /// Features of black images.
     pub(super) fn features_of_nothing(&self, frozen: &FrozenModels, rows: usize) -> Result<Tensor<3>> {
-        let size = frozen.encoder.image_size();
+        let size = frozen.images_of(self.stage).encoder.image_size();
         self.features_of(frozen, Bytes::from(vec![0; rows * 3 * size * size]), rows)
     }
 
     /// Encodes the own slots of a step, in their order.
     pub(super) fn encode(&self, step: &Step<'_>, watch: &mut Stopwatch) -> Result<Vec<EncodedSlot>> {
-        let mut kept = 0;
+        let (mut kept, images) = (0, step.frozen.images_of(self.stage));
         let encode = |slot: &SlotBatch| -> Result<EncodedSlot> {
             watch.bytes.to_device += slot.pixels.len() as u64;
             let Some(encoder) = self.trained() else {
-                let features = watch.time(|times| &mut times.encoder, || step.frozen.image_features(slot))?;
+                let features = watch.time(|times| &mut times.encoder, || images.features(slot))?;
                 return Ok(EncodedSlot { features, pass: None });
             };
             if kept >= KEPT_BYTES {
@@ -162,7 +166,8 @@ impl TaskEncoder {
     ) -> Result<(Tensor<3>, SlotPass)> {
         watch.bytes.to_device += slot.pixels.len() as u64;
         let Some(encoder) = self.trained() else {
-            let features = watch.time(|times| &mut times.encoder, || step.frozen.image_features(slot))?;
+            let images = step.frozen.images_of(self.stage);
+            let features = watch.time(|times| &mut times.encoder, || images.features(slot))?;
             return Ok((features, SlotPass { trained: None }));
         };
         let pass = self.pass(encoder, step, slot, watch)?;
@@ -170,23 +175,10 @@ impl TaskEncoder {
         Ok((leaf.clone(), SlotPass { trained: Some((encoder.clone(), pass, leaf)) }))
     }
 
-    /// Requires that LAVIS's file has a place for the encoder, if it is trained.
-    ///
-    /// # Errors
-    /// One in CLIP's layout.
-    pub(super) fn has_names_in_lavis(&self) -> Result<(), ModelError> {
-        match self.trained().map(TrainedEncoder::encoder) {
-            Some(ImageEncoder::Clip(_)) => {
-                let reason = "trained in CLIP's layout, whose names in LAVIS are others than here";
-                Err(ModelError::input("image encoder", reason))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// The features of a slot's images behind a trained encoder, of which nothing is kept.
     fn values(&self, encoder: &TrainedEncoder, step: &Step<'_>, slot: &SlotBatch) -> Result<Tensor<3>> {
-        Ok(encoder.features(step.frozen.pixels(slot)?, self.drop_path(step, slot))?)
+        let pixels = step.frozen.images_of(self.stage).pixels(slot)?;
+        Ok(encoder.features(pixels, self.drop_path(step, slot))?)
     }
 
     /// The pass of a slot's images through a trained encoder that is kept to be differentiated.
@@ -197,8 +189,8 @@ impl TaskEncoder {
         slot: &SlotBatch,
         watch: &mut Stopwatch,
     ) -> Result<EncoderForward> {
-        let drop_path = self.drop_path(step, slot);
-        watch.time(|times| &mut times.encoder, || Ok(encoder.forward(step.frozen.pixels(slot)?, drop_path)?))
+        let (images, drop_path) = (step.frozen.images_of(self.stage), self.drop_path(step, slot));
+        watch.time(|times| &mut times.encoder, || Ok(encoder.forward(images.pixels(slot)?, drop_path)?))
     }
 
     /// Which branches are left out for the images of a slot: a function of step and slot, whoever holds it.

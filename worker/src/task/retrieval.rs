@@ -191,7 +191,6 @@ impl TaskModel for RetrievalTask {
 
     fn export(&mut self, layout: Layout, mut target: ExportTarget<'_>) -> Result<()> {
         if layout == Layout::Lavis {
-            self.encoder.has_names_in_lavis()?;
             return Ok(export_lavis(target.out, self, None, target.options.precision)?);
         }
         target.encoder = self.encoder.or(target.encoder)?;

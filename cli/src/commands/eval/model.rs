@@ -133,9 +133,9 @@ impl Checkpoint {
         side: Option<usize>,
         batch: usize,
     ) -> Result<Answerer, CliError> {
-        let Self { mut config, stage, state, .. } = self;
+        let Self { mut config, mut stage, state, .. } = self;
         config.train.device = device.to_string();
-        config.model.image_size = side.unwrap_or(config.model.image_size);
+        stage.settings.image_size = side.unwrap_or(stage.settings.image_size);
         Ok(Evaluator::open(&config)?.answerer(&stage, &state, batch)?)
     }
 }
