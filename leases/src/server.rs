@@ -261,7 +261,7 @@ impl<W: LeasedWork> LeasesService for LeaseServer<W> {
         let (_, extensions, LeaseRequest { token, binary, worker }) = request.into_parts();
         self.admit_binary(&token, &binary, &extensions)?;
         if self.stopping.is_cancelled() {
-            return Ok(Response::new(LeaseReply { kind: Some(lease_reply::Kind::Finished(true)) }));
+            return Ok(Response::new(LeaseReply { kind: Some(lease_reply::Kind::Finished(false)) }));
         }
         let name = visible(&worker, MAX_IDENTIFIER);
         let offer = self.leases().lease(self.now(), &name);
