@@ -31,7 +31,7 @@ pub struct CoordinatorSettings {
     /// without the workers that do not answer.
     #[schemars(range(min = 0.001, max = 1e7))]
     pub step_deadline_s: f64,
-    /// Seconds to wait for the first workers: a cluster may have to add their machines and fetch an image.
+    /// Seconds to wait for the first workers.
     #[schemars(range(min = 0.001, max = 1e7))]
     pub join_timeout_s: f64,
     /// Seconds to wait for workers when fewer than `min_workers` are left.
@@ -101,7 +101,7 @@ impl Default for CoordinatorSettings {
             heartbeat_ms: 500,
             heartbeat_timeout_s: 5.0,
             step_deadline_s: 600.0,
-            join_timeout_s: 1800.0,
+            join_timeout_s: 120.0,
             rejoin_timeout_s: 300.0,
             max_redo: 5,
             rejoin_grace_s: 2.0,

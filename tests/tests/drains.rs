@@ -50,10 +50,10 @@ fn leader_gets(name: &str, code: Option<i32>) -> Cost {
     let leader = cluster.coordinator(&[], None);
     let standby = cluster.coordinator(&["--standby"], None);
     let urls = [leader.url.as_str(), standby.url.as_str()];
-    let mut first = cluster.worker("first", &urls, &[], Some(&format!("{IN_A_STEP}:3000")));
+    let mut first = cluster.worker("first", &urls, &[], Some(&format!("{IN_A_STEP}:5000")));
     let second = cluster.worker("second", &urls, &[], None);
     wait_for_drill(&mut first, IN_A_STEP);
-    std::thread::sleep(Duration::from_millis(1500));
+    std::thread::sleep(Duration::from_millis(2500));
     let (committed, before) = (run.committed() as u64, epochs(&run).len());
     signal(leader.process.id(), name);
     let gone = ended(leader.process);
@@ -219,7 +219,7 @@ fn a_run_is_stopped_explicitly_whoever_leads_it() {
     let leader = cluster.coordinator(&[], None);
     let standby = cluster.coordinator(&["--standby"], None);
     let urls = [leader.url.as_str(), standby.url.as_str()];
-    let mut first = cluster.worker("first", &urls, &[], Some(&format!("{IN_A_STEP}:3000")));
+    let mut first = cluster.worker("first", &urls, &[], Some(&format!("{IN_A_STEP}:8000")));
     let second = cluster.worker("second", &urls, &[], None);
     wait_for_drill(&mut first, IN_A_STEP);
     let root = run.root().display().to_string();

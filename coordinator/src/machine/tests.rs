@@ -413,9 +413,9 @@ fn too_few_first_workers_start_without_the_rest_or_fail() {
     let mut enough = Scene::new(spec(&[9]), settings(3, 2), 0);
     enough.join(0);
     enough.join(1);
-    enough.pass(Duration::from_secs(1801), &[0, 1]);
+    enough.pass(Duration::from_secs(121), &[0, 1]);
     assert_eq!(enough.assignments(1).len(), 1);
     let mut nobody = Scene::new(spec(&[9]), settings(1, 1), 0);
-    nobody.pass(Duration::from_secs(1801), &[]);
+    nobody.pass(Duration::from_secs(121), &[]);
     assert!(matches!(nobody.outcome(), Some(Outcome::Failed { exit_code: 1, .. })));
 }

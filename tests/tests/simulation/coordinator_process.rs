@@ -517,7 +517,6 @@ fn settings(setup: &Setup) -> CoordinatorSettings {
         min_workers: u32::from(setup.min_workers),
         step_deadline_s: STEP_DEADLINE as f64 / 1e3,
         max_redo: 20,
-        join_timeout_s: 120.0,
         ..CoordinatorSettings::default()
     }
 }
