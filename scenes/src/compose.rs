@@ -147,7 +147,7 @@ mod tests {
             }
         }
         let found: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(found, "915f87bb29d6b3ec");
+        assert_eq!(found, "9348340d912d6d41");
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod asked;
 mod instructed;
 mod small;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +15,12 @@ use blip2_evaluation::captioning::Captioner;
 use blip2_evaluation::writing::{Asked, ImageWriter as _};
 use blip2_model::blip2::Blip2;
 use blip2_model::language::generation::GenerateOptions;
+use blip2_model_files::weights::{NameStyle, WeightSource, is_of_adapter};
 use blip2_proto::transport::Transport;
 use blip2_tensors::train::flat::FlatLayout;
 use blip2_worker::evaluate::Evaluator;
 use blip2_worker::export::{ExportOptions, Layout, export};
+use blip2_worker::settings::lora::LoraSettings;
 use blip2_worker::step::Peers;
 use blip2_worker::task::TaskSettings;
 use blip2_worker::{BatchRange, NamedState, Place, TrainState, WorkerConfig, check, start_loader};
@@ -211,4 +214,43 @@ fn what_is_trained_to_answer_becomes_a_folder_of_instructblip() {
             assert_eq!((asked.prompt, asked.qformer.as_str()), (prompt, "what is this?"));
         }
     }
+}
+
+#[test]
+fn adapters_of_instructions_are_merged_in_a_folder_or_stand_by_themselves() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = instructed::config(folder.path(), "backbones/opt-tiny", 4, 8);
+    let Some(TaskSettings::Instruct(instruct)) = config.stages.last_mut().map(|stage| &mut stage.task) else {
+        panic!("the last stage instructs")
+    };
+    instruct.lora = LoraSettings { rank: 2, alpha: 3.0, ..LoraSettings::default() };
+    let frozen = config.frozen_models().unwrap();
+    let mut state = TrainState::fresh(&config, frozen.sizes, &frozen.device.clone().autodiff()).unwrap();
+    let adapters: Vec<_> =
+        state.layout.tensors().iter().filter(|tensor| is_of_adapter(&tensor.name)).cloned().collect();
+    for (at, value) in adapters.iter().flat_map(|tensor| tensor.range()).enumerate() {
+        state.parameters[value] = (at as f32 * 0.7311).sin() * 0.2;
+    }
+    let (stage, options, state) = (config.first_stage().unwrap(), ExportOptions::default(), stored(&state));
+    let write = |layout, name: &str| {
+        let out = folder.path().join(name);
+        export(&config, &stage, &state, layout, &options, &out).map(|()| out)
+    };
+
+    let merged = write(Layout::HuggingFace, "merged").unwrap();
+    assert!(Captioner::open_on(&merged, Device::flex()).unwrap().reads_questions());
+    let q_proj = adapters[0].name.split(".q_proj").next().unwrap();
+    let values = |folder: &Path, map: &str| {
+        let source = WeightSource::open_huggingface(folder).unwrap();
+        let name = format!("{q_proj}.{map}.weight");
+        let width = adapters[0].shape[1];
+        source.read(&name, &[width, width]).unwrap()
+    };
+    let own = Path::new(&config.model.language_model);
+    assert_ne!(values(&merged, "q_proj"), values(own, "q_proj"));
+    assert_eq!(values(&merged, "k_proj"), values(own, "k_proj"));
+
+    let alone = write(Layout::Peft, "adapter").unwrap();
+    let source = WeightSource::open(&alone.join("adapter_model.safetensors"), NameStyle::Lavis).unwrap();
+    assert_eq!(source.names().count(), adapters.len());
 }

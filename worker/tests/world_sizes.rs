@@ -201,7 +201,19 @@ fn instructions_do_not_depend_on_the_number_of_members() {
             panic!("the last instructs")
         };
         instruct.caption_templates = vec!["a caption:".into()];
-        assert_ne!(train(&config, 1).remove(0).1, alone.1, "{backbone}");
+        let reworded = train(&config, 1).remove(0);
+        assert_ne!(reworded.1, alone.1, "{backbone}");
+        // Adapters of the language model begin as nothing, and are trained with the rest.
+        let TaskSettings::Instruct(instruct) = &mut config.stages[2].task else {
+            panic!("the last instructs")
+        };
+        instruct.lora = LoraSettings { rank: 2, dropout: 0.1, ..LoraSettings::default() };
+        let adapted = train(&config, 1).remove(0);
+        assert_eq!(adapted.0[0].to_bits(), reworded.0[0].to_bits(), "{backbone}");
+        assert!(adapted.1.len() > reworded.1.len() && adapted.0 != reworded.0, "{backbone}");
+        for members in [2, 4] {
+            assert_all_like(&adapted, &config, members);
+        }
     }
 }
 

@@ -2,10 +2,11 @@
 //! functions of what they are given.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use xtask::arrows::{self, Room, circles};
+use xtask::text;
 
 /// Neighbours that use each other in a circle, by crate and modules: the list may only shrink.
 const NEIGHBOURS: &[(&str, &str)] = &[];
@@ -18,6 +19,9 @@ const WITH_OWN_FOLDER: &[(&str, &str)] = &[];
 
 /// The most that one room holds of the program's lines, in hundredths.
 const SHARE: usize = 20;
+
+/// The most MiB that all files of the repository have together: whoever tries the program waits for them.
+const REPOSITORY: u64 = 55;
 
 /// What is a function of what it is given, as far as it is not for tests: files, or modules with all that
 /// lies in their folders.
@@ -144,4 +148,24 @@ fn pure_files_are_functions_of_what_they_are_given() {
 /// Whether a path is `name` or something in it.
 fn begins(path: &str, name: &str) -> bool {
     path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+#[test]
+fn the_repository_is_soon_fetched() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let size = |path: &PathBuf| std::fs::metadata(root.join(path)).map_or(0, |file| file.len());
+    let mut files: Vec<(u64, PathBuf)> = text::files(&root)
+        .expect("git lists the files")
+        .into_iter()
+        .map(|path| (size(&path), path))
+        .collect();
+    files.sort_unstable_by(|one, other| other.cmp(one));
+    let all: u64 = files.iter().map(|(bytes, _)| bytes).sum();
+    let largest = files.iter().take(10).map(|(bytes, path)| format!("{bytes} {}", path.display()));
+    assert!(
+        all <= REPOSITORY << 20,
+        "the files have {all} bytes together, more than {REPOSITORY} MiB. The largest of them:\n{}\n\
+         Make smaller what has grown: models of fewer tokens or layers, images compressed more",
+        largest.collect::<Vec<_>>().join("\n")
+    );
 }

@@ -58,7 +58,7 @@ const DRAWS: Draws = Draws {
 };
 
 /// The published layouts.
-pub(super) const LAYOUTS: &[Layout] = &[Layout::HuggingFace, Layout::Lavis];
+const LAYOUTS: &[Layout] = &[Layout::HuggingFace, Layout::Lavis];
 
 /// The same where adapters of the language model are trained.
 const LAYOUTS_WITH_ADAPTERS: &[Layout] = &[Layout::HuggingFace, Layout::Lavis, Layout::Peft];

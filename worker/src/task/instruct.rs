@@ -24,6 +24,7 @@ use crate::error::Result;
 use crate::frozen_models::FrozenModels;
 use crate::language::LanguageTexts;
 use crate::open::qformer_text;
+use crate::settings::lora::LoraSettings;
 use crate::settings::model::ModelSettings;
 use crate::settings::optimizer::OptimizerSettings;
 
@@ -79,12 +80,16 @@ impl Task for InstructSettings {
         true
     }
 
+    fn lora(&self) -> Option<&LoraSettings> {
+        Some(&self.lora).filter(|lora| lora.is_on())
+    }
+
     fn measure(&self) -> Measure {
         Measure::Answers
     }
 
     fn layouts(&self) -> &'static [Layout] {
-        generate::LAYOUTS
+        generate::layouts(&self.lora)
     }
 }
 
@@ -108,6 +113,7 @@ impl Trainable for InstructSettings {
             prompt_length: self.instruction_length,
             answer_length: self.output_length,
             language_model_dropout: self.language_model_dropout,
+            lora: self.lora.clone(),
             ..VqaSettings::default()
         };
         Ok(Box::new(VqaTask::new(shape, settings, DRAWS, Some(worded), device)?))

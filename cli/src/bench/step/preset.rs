@@ -152,7 +152,7 @@ fn quick_start(dropout: f64, language: Option<Arc<dyn LanguageSizes>>) -> StepSi
         ..QFormerSettings::default()
     };
     let encoder = EncoderSizes::Eva(encoder);
-    StepSizes { encoder, qformer, vocab: 4096, language, text_length: 16, trains_encoder: false }
+    StepSizes { encoder, qformer, vocab: 1792, language, text_length: 16, trains_encoder: false }
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::templates::Templates;
+use crate::settings::lora::LoraSettings;
 use crate::settings::model::ModelSettings;
+use crate::task::adapters;
 use crate::task::description::Unusable;
 
 /// Instructions in changing words, which the Q-Former and the language model read, and what they ask for.
@@ -31,6 +33,9 @@ pub struct InstructSettings {
     /// Dropout inside the frozen language model, at the rate of its own configuration, as the reference
     /// trains; off, the model is the same in training as in use.
     pub language_model_dropout: bool,
+    /// Adapters of the language model (LoRA).
+    #[serde(skip_serializing_if = "LoraSettings::is_unset")]
+    pub lora: LoraSettings,
 }
 
 impl Default for InstructSettings {
@@ -42,6 +47,7 @@ impl Default for InstructSettings {
             instruction_length: 128,
             output_length: 256,
             language_model_dropout: false,
+            lora: LoraSettings::default(),
         }
     }
 }
@@ -75,6 +81,6 @@ impl InstructSettings {
             };
             return Some(Unusable { key, value: format!("\"{odd}\""), with: None, reason });
         }
-        None
+        adapters::unusable(&self.lora)
     }
 }
