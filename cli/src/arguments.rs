@@ -18,6 +18,7 @@ use crate::commands::models::ModelsArguments;
 use crate::commands::quickstart::arguments::QuickstartArguments;
 use crate::commands::report::ReportArguments;
 use crate::commands::status::StatusArguments;
+use crate::commands::stop::StopArguments;
 use crate::commands::train::TrainArguments;
 use crate::commands::worker::WorkerArguments;
 use crate::logging::LogFormat;
@@ -26,7 +27,8 @@ use crate::logging::LogFormat;
 #[derive(Debug, Parser)]
 #[command(name = "blip2", version, propagate_version = true)]
 pub(crate) struct Arguments {
-    /// How log lines on standard error look; `BLIP2_LOG` filters them (default `warn`).
+    /// How lines on standard error look; with `json` there are JSON lines alone. `BLIP2_LOG` filters the log
+    /// (default `warn`; `info` for `coordinator`, `worker` and JSON).
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log: LogFormat,
     #[command(subcommand)]
@@ -45,6 +47,8 @@ pub(crate) enum Command {
     Worker(WorkerArguments),
     /// Show a run's members, step, losses and speed, or how it ended.
     Status(StatusArguments),
+    /// Save a run and end it, whoever leads it.
+    Stop(StopArguments),
     /// List, check, hash or export the checkpoints of a run.
     Checkpoint(CheckpointArguments),
     /// Write a page on a run: curves, throughput, configuration, faults, audit.
@@ -76,6 +80,11 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether it is a process of a cluster, whose log is all that is seen of it.
+    pub(crate) fn is_unattended(&self) -> bool {
+        matches!(self, Self::Coordinator(_) | Self::Worker(_))
+    }
+
     /// Whether this process itself computes training steps.
     pub(crate) fn trains(&self) -> bool {
         match self {
@@ -89,6 +98,54 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const COORDINATOR: &str = include_str!("../../k8s/coordinator.yaml");
+    const WORKERS: &str = include_str!("../../k8s/workers.yaml");
+
+    /// The arguments of a manifest's container, with the pod's address in them.
+    fn typed_in(manifest: &str, pod_ip: &str) -> Vec<String> {
+        let (_, from) = manifest.split_once(" args:\n").unwrap();
+        let lines = from.lines().map(str::trim).take_while(|line| line.starts_with(['-', '#']));
+        let words = lines.filter_map(|line| Some(line.strip_prefix("- ")?.trim_matches('"')));
+        words.map(|word| word.replace("$(POD_IP)", pod_ip).replace("$(INDEX)", "1")).collect()
+    }
+
+    #[test]
+    fn the_manifests_can_be_typed_with_pods_of_either_family() {
+        for pod_ip in ["10.0.0.7", "fd00::7"] {
+            for (manifest, name) in [(COORDINATOR, "coordinator"), (WORKERS, "worker")] {
+                let words = typed_in(manifest, pod_ip);
+                assert_eq!(words[0], name);
+                let all = ["blip2".to_owned()].into_iter().chain(words);
+                let parsed = Arguments::try_parse_from(all).unwrap_or_else(|error| panic!("{error}")).command;
+                let (listen, advertised) = match parsed {
+                    Command::Coordinator(typed) => (typed.listen, typed.advertise),
+                    Command::Worker(typed) => (typed.listen, typed.advertise),
+                    _ => panic!("another command"),
+                };
+                assert!(listen.is_ipv6() && listen.ip().is_unspecified(), "{listen}");
+                let advertised = advertised.unwrap();
+                assert!(name == "coordinator" || advertised.contains(pod_ip), "{advertised}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_manifests_know_the_exit_codes_and_block_no_drain() {
+        use blip2_run::exit::Exit;
+        let for_a_person = [Exit::Usage, Exit::BadInput, Exit::BadConfig].map(Exit::code);
+        for manifest in [COORDINATOR, WORKERS] {
+            let (_, policy) = manifest.split_once("podFailurePolicy:").unwrap();
+            let at = |words: &str| policy.find(words).unwrap_or_else(|| panic!("no {words} in {policy}"));
+            // The first rule that holds counts: a pod that is drained is no failure whatever its code is.
+            assert!(at("DisruptionTarget") < at("onExitCodes"));
+            assert!(at(&format!("values: [{}]", Exit::Interrupted.code())) < at("FailJob"));
+            assert!(at("FailJob") < at(&format!("values: {for_a_person:?}")));
+            assert!(manifest.contains("kind: Job") && manifest.contains("completionMode: Indexed"));
+            // Jobs have no scale subresource.
+            assert!(manifest.contains("minAvailable:") && !manifest.contains("maxUnavailable:"));
+        }
+    }
 
     #[test]
     fn several_coordinators_may_be_named_in_two_ways() {

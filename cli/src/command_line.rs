@@ -9,11 +9,27 @@ use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
 
 use crate::arguments::Arguments;
 use crate::examples;
+use crate::logging;
 
 /// What was typed; ends the process when it cannot be understood, or when help was asked for.
 pub(crate) fn typed() -> Arguments {
-    let matches = whole().get_matches();
-    Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    let matches = whole().try_get_matches();
+    let typed = matches.and_then(|matches| Arguments::from_arg_matches(&matches));
+    typed.unwrap_or_else(|error| {
+        if error.use_stderr() && asks_for_json(std::env::args()) {
+            logging::say_json();
+            logging::say(format_args!("{error}"));
+            std::process::exit(error.exit_code());
+        }
+        error.exit()
+    })
+}
+
+/// Whether a command line that cannot be understood asks for JSON lines.
+fn asks_for_json(words: impl Iterator<Item = String>) -> bool {
+    let words: Vec<String> = words.collect();
+    let apart = words.windows(2).any(|pair| pair[0] == "--log" && pair[1] == "json");
+    apart || words.iter().any(|word| word == "--log=json")
 }
 
 /// The whole command line.

@@ -18,6 +18,7 @@ pub(crate) mod quickstart;
 pub(crate) mod report;
 pub(crate) mod share;
 pub(crate) mod status;
+pub(crate) mod stop;
 pub(crate) mod train;
 pub(crate) mod worker;
 

@@ -49,6 +49,11 @@ impl CliError {
         CliError::Refused(message.into())
     }
 
+    /// An end that a signal asked for.
+    pub(crate) fn interrupted(message: impl Into<String>) -> Self {
+        CliError::Interrupted(message.into())
+    }
+
     /// A failure of no other class.
     pub(crate) fn failed(message: impl Into<String>) -> Self {
         CliError::Failed(message.into())

@@ -243,8 +243,10 @@ impl Workers {
 }
 
 impl WorkerProcess {
+    /// One that was asked to go has not.
     fn has_failed(&self) -> bool {
-        self.ended.is_some_and(|status| !status.success())
+        let was_let_go = |status: ExitStatus| status.code() == Some(Exit::Interrupted as i32);
+        self.ended.is_some_and(|status| !status.success() && !was_let_go(status))
     }
 }
 

@@ -58,7 +58,7 @@ const WIND_DOWN: Duration = Duration::from_secs(1);
 pub fn run() -> ExitCode {
     toolkit::beside_the_program();
     let arguments = command_line::typed();
-    logging::start(arguments.log);
+    logging::start(arguments.log, arguments.command.is_unattended());
     // One that cannot be raised is as high as it was.
     if let Err(error) = blip2_proto::transport::raise_descriptor_limit() {
         tracing::debug!(%error, "the limit of open files is not raised");
@@ -133,6 +133,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Coordinator(arguments) => on_runtime(commands::coordinator::run(arguments)),
         Command::Worker(arguments) => on_runtime(commands::worker::run(arguments)),
         Command::Status(arguments) => on_runtime(commands::status::run(arguments)),
+        Command::Stop(arguments) => on_runtime(commands::stop::run(arguments)),
         Command::Checkpoint(arguments) => on_runtime(commands::checkpoint::run(arguments)),
         Command::Report(arguments) => on_runtime(commands::report::run(arguments)),
         Command::Audit(arguments) => on_runtime(commands::audit::run(arguments)),

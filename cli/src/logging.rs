@@ -1,11 +1,18 @@
-//! Log lines on standard error.
+//! Log lines on standard error, and everything else that is said there.
 
+mod json_lines;
+pub(crate) mod standing;
+
+use std::fmt;
 use std::io::{self, IsTerminal as _, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use blip2_store::secret_url::redacted_text;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, ParseError};
+
+use self::json_lines::{JsonLines, said};
 
 /// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -22,10 +29,23 @@ const FILTER_VARIABLE: &str = "BLIP2_LOG";
 /// What the targets of this project's crates begin with.
 const OWN: &str = "blip2";
 
-/// Starts logging for the whole process.
-pub(crate) fn start(format: LogFormat) {
-    let asked = std::env::var(FILTER_VARIABLE).ok();
-    let filter = asked.and_then(|asked| filter(&asked).ok()).unwrap_or_else(|| EnvFilter::new("warn"));
+/// Whether standard error takes JSON lines and nothing else.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Whether standard error takes JSON lines and nothing else.
+pub(crate) fn is_json() -> bool {
+    IS_JSON.load(Ordering::Relaxed)
+}
+
+/// Starts logging for the whole process; what runs `unattended` says by itself what it does, and so does
+/// everything whose lines a program keeps.
+pub(crate) fn start(format: LogFormat, unattended: bool) {
+    if format == LogFormat::Json {
+        say_json();
+    }
+    let asked = std::env::var(FILTER_VARIABLE).ok().and_then(|asked| filter(&asked).ok());
+    let usual = if unattended || is_json() { "info" } else { "warn" };
+    let filter = asked.or_else(|| filter(usual).ok()).unwrap_or_default();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| Redacting)
@@ -34,8 +54,33 @@ pub(crate) fn start(format: LogFormat) {
     // Fails only when logging was started before, which serves as well.
     let _ = match format {
         LogFormat::Text => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Json => builder.event_format(JsonLines).try_init(),
     };
+}
+
+/// From now on everything on standard error is a JSON line, panics included.
+pub(crate) fn say_json() {
+    if !IS_JSON.swap(true, Ordering::Relaxed) {
+        std::panic::set_hook(Box::new(|panic| say(format_args!("error: {panic}"))));
+    }
+}
+
+/// Says a line on standard error. Nobody may be left to be told.
+pub(crate) fn say(words: fmt::Arguments<'_>) {
+    let _ = if is_json() { say_as_json(words) } else { writeln!(io::stderr(), "{words}") };
+}
+
+/// The same without the end of the line, which the words may have.
+pub(crate) fn say_on(words: fmt::Arguments<'_>) {
+    let _ = if is_json() { say_as_json(words) } else { write!(io::stderr(), "{words}") };
+}
+
+fn say_as_json(words: fmt::Arguments<'_>) -> io::Result<()> {
+    let words = words.to_string();
+    if words.trim().is_empty() {
+        return Ok(());
+    }
+    io::stderr().write_all(said(&redacted_text(&words)).as_bytes())
 }
 
 /// The filter that `directives` ask for. A level without a target is that of this project's crates: the

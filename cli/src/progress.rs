@@ -10,6 +10,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::figures::{count, figures, fitted, held_out, values_json};
+use crate::logging::is_json;
+use crate::logging::standing::{Standing, stands};
 
 /// Between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -37,7 +39,7 @@ pub(crate) enum Audience {
 impl Audience {
     /// JSON if asked for, else what standard error is.
     pub(crate) fn detect(json: bool) -> Self {
-        match (json, std::io::stderr().is_terminal()) {
+        match (json, std::io::stderr().is_terminal() && !is_json()) {
             (true, _) => Audience::Json,
             (false, true) => Audience::Terminal,
             (false, false) => Audience::Lines,
@@ -52,6 +54,7 @@ pub(crate) async fn show(mut status: watch::Receiver<StatusReply>, audience: Aud
     let pause = if audience == Audience::Terminal { REDRAW_EVERY } else { Duration::from_millis(50) };
     while status.changed().await.is_ok() {
         let now = status.borrow_and_update().clone();
+        stands(standing(&now));
         match &bar {
             Some(bar) => draw(bar, &now),
             None => log.say(&now, audience),
@@ -59,6 +62,7 @@ pub(crate) async fn show(mut status: watch::Receiver<StatusReply>, audience: Aud
         tokio::time::sleep(pause).await;
     }
     let last = status.borrow().clone();
+    stands(standing(&last));
     match &bar {
         Some(bar) => {
             draw(bar, &last);
@@ -66,6 +70,12 @@ pub(crate) async fn show(mut status: watch::Receiver<StatusReply>, audience: Aud
         }
         None => log.say_last(&last, audience),
     }
+}
+
+/// Where the coordinator of a run stands.
+fn standing(status: &StatusReply) -> Standing {
+    let (run, epoch, step) = (status.run_id.clone(), Some(status.epoch), Some(status.step));
+    Standing { run, epoch, step, member: None }
 }
 
 /// What was last told of a run, so that lines come neither too often nor twice.
@@ -107,7 +117,10 @@ impl StatusLog {
         // A reader that went away must not end the run.
         let _ = match audience {
             Audience::Json => writeln!(std::io::stdout(), "{}", status_json(status)),
-            _ => writeln!(std::io::stderr(), "{}", status_line(status)),
+            _ => {
+                eprintln!("{}", status_line(status));
+                Ok(())
+            }
         };
         self.note(status);
     }

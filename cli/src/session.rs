@@ -21,6 +21,7 @@ use crate::error::CliError;
 use crate::faults::record_faults;
 use crate::figures::duration;
 use crate::identity::binary_identity;
+use crate::logging::standing::is_of_run;
 use crate::metrics::{MetricsLog, write_all};
 use crate::progress::{Audience, show};
 use crate::run_folder::{RunFolder, metrics_folder};
@@ -85,6 +86,7 @@ impl Session {
     /// Finds what to continue from and opens the metrics.
     pub(crate) async fn prepare(folder: RunFolder, lead: Lead) -> Result<Self, CliError> {
         let config = &folder.config;
+        is_of_run(&config.run.id);
         let resume = if folder.continued {
             checkpoint_to_continue(&folder, lead.whole.as_deref(), lead.after.is_some()).await?
         } else {
@@ -145,7 +147,8 @@ impl Session {
     /// Coordinates the run to its end.
     ///
     /// # Errors
-    /// Interrupted after a saved stop, else the failure with its exit code.
+    /// Interrupted after a saved stop or when another coordinator was handed the lead, else the failure with
+    /// its exit code.
     pub(crate) async fn run(
         self,
         listener: TcpListener,
@@ -203,6 +206,9 @@ impl Session {
                 "stopped before anything could be saved; start again with {}",
                 same_command(None)
             ))),
+            Outcome::HandedOver => Err(CliError::interrupted(
+                "handed over to the coordinator that stood by, which goes on with the run; `blip2 stop` would end it",
+            )),
             Outcome::Failed { exit_code, message } => {
                 Err(CliError::Reported { exit: Exit::from_code(exit_code as i32), message })
             }

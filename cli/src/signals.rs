@@ -1,4 +1,5 @@
-//! SIGINT, SIGTERM and SIGHUP: the first asks the run to save and stop, a later one ends it at once.
+//! SIGINT, SIGTERM and SIGHUP: the first asks this process to go, which saves or hands over what it has; a later
+//! one ends it at once.
 //!
 //! One wish to stop often comes as several signals: `timeout` sends its own to the process and then to the
 //! group, a terminal's Ctrl-C and a launcher's SIGTERM arrive together, a batch system tells every process of
@@ -43,7 +44,7 @@ impl Signals {
             taken.next().await;
             let asked = Instant::now();
             eprintln!(
-                "stopping with what is done so far; a second signal, {} s from now or later, ends at once",
+                "asked to go: what is done so far is kept; a second signal, {} s from now or later, ends at once",
                 SAME_SIGNAL.as_secs()
             );
             first.cancel();

@@ -14,11 +14,15 @@ use tokio_util::sync::CancellationToken;
 use crate::again::same_command;
 use crate::config::RunConfig;
 use crate::error::CliError;
+use crate::logging::standing::is_of_run;
 use crate::run_folder::{Purpose, RunFolder};
 use crate::session::Lead;
 
 /// Between two looks for a new checkpoint.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What a signal ends that does not lead.
+const ASKED_TO_GO: &str = "asked to go while it stood by; the run goes on without this coordinator";
 
 /// A run that is followed.
 #[derive(Debug)]
@@ -34,21 +38,22 @@ pub(crate) struct Watch {
 pub(crate) enum Turn {
     /// It is time to lead.
     Lead { folder: Box<RunFolder>, lead: Box<Lead> },
-    /// The run is done, or this process was asked to stop: there is nothing to lead.
+    /// The run is done: there is nothing to lead.
     Over,
 }
 
 impl Watch {
-    /// Waits until the run is there, unless it may be started (`starts`); `None` when `stop` comes first.
+    /// Waits until the run is there, unless it may be started (`starts`).
     ///
     /// # Errors
-    /// The run was started with another configuration or corpus, or it does not appear in time.
+    /// The run was started with another configuration or corpus, or it does not appear in time; or `stop`
+    /// comes first.
     pub(crate) async fn begin(
         config: RunConfig,
         starts: bool,
         lead: Lead,
         stop: &CancellationToken,
-    ) -> Result<Option<Self>, CliError> {
+    ) -> Result<Self, CliError> {
         let opened = async {
             if starts {
                 RunFolder::open(config, true, Purpose::Coordinate).await
@@ -58,16 +63,16 @@ impl Watch {
         };
         let folder = tokio::select! {
             opened = opened => opened?,
-            () = stop.cancelled() => return Ok(None),
+            () = stop.cancelled() => return Err(CliError::interrupted(ASKED_TO_GO)),
         };
-        Ok(Some(Self { folder, lead, starts }))
+        Ok(Self { folder, lead, starts })
     }
 
     /// Stands by until it is time to lead.
     ///
     /// # Errors
-    /// The run was interrupted or failed under its leader, with that one's class of exit code; or the server
-    /// cannot run.
+    /// The run was interrupted or failed under its leader, with that one's class of exit code; `stop` came
+    /// before the run was done; or the server cannot run.
     pub(crate) async fn turn(
         &mut self,
         listener: &TcpListener,
@@ -86,7 +91,7 @@ impl Watch {
                 Ok(Turn::Lead { folder: Box::new(folder), lead: Box::new(lead) })
             }
             StandByEnd::Over { how } => over(&how),
-            StandByEnd::Stopped => Ok(Turn::Over),
+            StandByEnd::Stopped => Err(CliError::interrupted(ASKED_TO_GO)),
         }
     }
 
@@ -112,11 +117,13 @@ impl Watch {
         stop: &CancellationToken,
         whole: &mut Option<String>,
     ) -> Result<StandByEnd, CliError> {
+        is_of_run(&self.folder.config.run.id);
         eprintln!("standing by for run {}", self.folder.config.run.id);
         let options = StandByOptions {
             run_id: self.folder.config.run.id.clone(),
             run_root: self.folder.root.clone(),
             settings: self.folder.config.coordinator.clone(),
+            advertise: self.lead.advertise.clone(),
             transport: self.lead.transport.clone(),
             token: self.lead.token.clone(),
             status: watch::Sender::new(StatusReply::default()),

@@ -2,20 +2,16 @@
 //!
 //! The standard library's macros of these names panic when the write fails, as in
 //! `blip2 train 2>&1 | head -1`. These take their place in the whole crate: a run goes on when nobody listens
-//! any more.
+//! any more. With `--log json` they say JSON lines.
 
 macro_rules! eprintln {
-    ($($words:tt)*) => {{
-        use std::io::Write as _;
-        // Nobody is left to be told.
-        let _ = std::writeln!(std::io::stderr(), $($words)*);
-    }};
+    ($($words:tt)*) => {
+        $crate::logging::say(format_args!($($words)*))
+    };
 }
 
 macro_rules! eprint {
-    ($($words:tt)*) => {{
-        use std::io::Write as _;
-        // Nobody is left to be told.
-        let _ = std::write!(std::io::stderr(), $($words)*);
-    }};
+    ($($words:tt)*) => {
+        $crate::logging::say_on(format_args!($($words)*))
+    };
 }

@@ -16,7 +16,7 @@ use crate::mailbox::Mailbox;
 use crate::peers::{Peers, Sent};
 use crate::round::Round;
 use crate::{CollectiveError, Limits, Received, Result, SumTree, TreePartial, World};
-use blip2_proto::transport::{Guarded, Transport};
+use blip2_proto::transport::{Guarded, Transport, bind};
 
 /// How long calls in progress may take to end at a shutdown.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(2);
@@ -49,7 +49,7 @@ impl Exchange {
             address: address.to_string(),
             reason: error.to_string(),
         };
-        let listener = TcpListener::bind(address).await.map_err(refused)?;
+        let listener = bind(address).and_then(TcpListener::from_std).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let mailbox = Arc::new(Mailbox::new(limits.clone()));
         let stop = CancellationToken::new();

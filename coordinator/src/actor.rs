@@ -103,10 +103,12 @@ impl Actor {
         }
     }
 
-    /// Runs the machine to its end, and waits for what it started.
+    /// Runs the machine to its end, and waits for what it started. `asked` is what calls to the server come
+    /// to.
     pub(crate) async fn run(
         mut self,
         mut connections: mpsc::Receiver<Opened>,
+        mut asked: mpsc::Receiver<Event>,
         shutdown: impl Future<Output = ()>,
     ) -> Outcome {
         let mut shutdown = pin!(shutdown);
@@ -119,11 +121,12 @@ impl Actor {
             let event = tokio::select! {
                 () = &mut shutdown, if !is_shut_down => {
                     is_shut_down = true;
-                    Event::StopRequested { reason: "the coordinator was asked to stop".into() }
+                    Event::DrainRequested { reason: "the coordinator was asked to go".into() }
                 }
                 // Both ends of `reports` live in this function, and the service holds `connections`' other
                 // end.
                 Some(event) = reported.recv() => event,
+                Some(event) = asked.recv() => event,
                 Some(opened) = connections.recv() => {
                     let outgoing = opened.outgoing.clone();
                     let reading = read(next_session, opened, self.around.token.clone(), reports.clone());

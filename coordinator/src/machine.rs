@@ -7,6 +7,7 @@ mod cost;
 mod ending;
 mod flapping;
 mod gathering;
+mod handing_over;
 mod holding;
 mod interface;
 pub(crate) mod invariants;
@@ -74,6 +75,9 @@ impl Machine {
             Event::EpochConfirmed { result } => self.epoch_confirmed(result),
             Event::CommitStored { name, result } => self.commit_stored(&name, result),
             Event::StopRequested { reason } => self.stop_requested(reason),
+            Event::DrainRequested { reason } => self.drain_requested(reason),
+            Event::StandbyAsked { standby } => self.standby_asked(standby),
+            Event::StandbyLeft { standby } => self.standby_left(&standby),
         }
     }
 
@@ -99,6 +103,7 @@ impl Machine {
     fn tick(&mut self) {
         self.allow_for_standstill();
         self.check_leadership();
+        self.check_hand_over();
         self.check_members();
         self.check_saves();
         match &self.phase {
@@ -121,6 +126,7 @@ impl Machine {
             tracing::warn!(seconds = gap.as_secs_f64(), "this process stood still");
             self.members.values_mut().for_each(|member| member.last_seen += gap);
             self.put_off_saves(gap);
+            self.put_off_hand_over(gap);
             self.phase.put_off(gap);
         }
     }

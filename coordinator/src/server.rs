@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use blip2_dataset::quarantine::QuarantineList;
-use blip2_proto::bounds::{MAX_CONTROL_MESSAGE, MAX_STRANGER_MESSAGE};
+use blip2_proto::bounds::{MAX_CONTROL_MESSAGE, MAX_STRANGER_MESSAGE, is_identifier};
 use blip2_proto::drill::Drill;
 use blip2_proto::token::same_token;
 use blip2_proto::transport::{Connection, Guarded, Transport, authenticate, how_it_ended, is_authenticated};
 use blip2_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
-use blip2_proto::v1::{CoordinatorMessage, StatusReply, StatusRequest, WorkerMessage};
+use blip2_proto::v1::{
+    CoordinatorMessage, StatusReply, StatusRequest, StopReply, StopRequest, WorkerMessage,
+};
 use blip2_run::quarantine;
 use futures::Stream;
 use tokio::net::TcpListener;
@@ -23,8 +25,8 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::actor::{Actor, Opened};
 use crate::introduction::WRONG_TOKEN;
 use crate::{
-    CheckpointSettings, CommittedStep, CoordinatorError, CoordinatorSettings, Machine, Outcome, Result,
-    RunSpec, Start,
+    CheckpointSettings, CommittedStep, CoordinatorError, CoordinatorSettings, Event, Machine, Outcome,
+    Result, RunSpec, Start,
 };
 use blip2_run::catalogue::Catalogue;
 use blip2_run::commit::CheckpointRecord;
@@ -33,6 +35,8 @@ use blip2_run::layout::QUARANTINE;
 
 /// Connections that wait to be taken in.
 const WAITING_CONNECTIONS: usize = 64;
+/// Questions and wishes of others that wait to be heard.
+const WAITING_CALLS: usize = 64;
 /// Sessions of workers open at a time, refused ones that have not hung up yet included.
 const MOST_SESSIONS: usize = 1024;
 /// Sessions that were opened without showing the token: workers never need these.
@@ -69,8 +73,8 @@ pub struct CoordinatorOptions {
     pub on_one_machine: bool,
 }
 
-/// Coordinates a run to its end: serves workers on `listener` until the run is done, failed, or saved after
-/// `shutdown`.
+/// Coordinates a run to its end: serves workers on `listener` until the run is done or failed; or until, after
+/// `shutdown`, a coordinator that stands by leads it or, where none does, it is saved.
 ///
 /// # Errors
 /// The settings do not fit, the store fails before the first step, another coordinator takes over first
@@ -102,6 +106,7 @@ pub async fn run(
         Some(led) => epochs.take(led + 1, step, Vec::new()).await.map(|()| led + 1)?,
         None => epochs.begin(step).await?,
     };
+    tracing::info!(run = spec.run_id, epoch, step, "this coordinator leads the run");
     let catalogue = Catalogue::new(&spec.run_root);
     let resume = newest_checkpoint(&catalogue, spec.resume.clone()).await?;
     let spec = RunSpec { resume, ..spec };
@@ -113,12 +118,16 @@ pub async fn run(
         on_one_machine,
     };
     let token: Arc<str> = spec.token.as_str().into();
+    let run_id = spec.run_id.clone();
     let (root, schedule, keep) = (spec.run_root.clone(), spec.schedule.clone(), checkpoints.keep);
     let machine = Machine::new(spec, settings, checkpoints, start);
 
     let (opened, connections) = mpsc::channel(WAITING_CONNECTIONS);
+    let (calls, asked) = mpsc::channel(WAITING_CALLS);
     let service = Service {
         opened,
+        calls,
+        run_id,
         token: token.clone(),
         limits: SessionLimits::default(),
         status: status.subscribe(),
@@ -140,7 +149,7 @@ pub async fn run(
         commits,
     });
     let outcome = tokio::select! {
-        outcome = actor.run(connections, shutdown) => Ok(outcome),
+        outcome = actor.run(connections, asked, shutdown) => Ok(outcome),
         ended = &mut server => Err(CoordinatorError::Server(how_it_ended(ended))),
     };
     if let Ok(outcome) = &outcome {
@@ -191,7 +200,7 @@ async fn close_epochs(epochs: &Epochs, last: &StatusReply, outcome: &Outcome) {
     let how = match outcome {
         Outcome::Done { .. } => "done",
         Outcome::Interrupted { .. } => "interrupted",
-        Outcome::Failed { exit_code: 4, .. } => return,
+        Outcome::HandedOver | Outcome::Failed { exit_code: 4, .. } => return,
         Outcome::Failed { .. } => "failed",
     };
     match tokio::time::timeout(LAST_WORD, epochs.end(last.epoch + 1, last.step, how)).await {
@@ -252,13 +261,25 @@ impl SessionLimits {
     }
 }
 
-/// Whether a call for the status shows the token.
-pub(crate) fn check_token(request: &Request<StatusRequest>, token: &str) -> std::result::Result<(), Status> {
-    if !same_token(&request.get_ref().token, token) && !is_authenticated(request.extensions()) {
+/// Whether a call shows the token, `shown` in its message or before it.
+pub(crate) fn check_token<T>(
+    request: &Request<T>,
+    shown: &str,
+    token: &str,
+) -> std::result::Result<(), Status> {
+    if !same_token(shown, token) && !is_authenticated(request.extensions()) {
         return Err(Status::unauthenticated(WRONG_TOKEN));
     }
     authenticate(request.extensions());
     Ok(())
+}
+
+/// Whether a call to end a run means this one.
+pub(crate) fn check_run(request: &StopRequest, run_id: &str) -> std::result::Result<(), Status> {
+    if request.run_id.is_empty() || request.run_id == run_id {
+        return Ok(());
+    }
+    Err(Status::failed_precondition(format!("this coordinator is of run {run_id}, another one is meant")))
 }
 
 /// Ends a server; calls that are open may end by themselves for a while.
@@ -275,6 +296,9 @@ pub(crate) async fn end_server(server: &mut Server, stop: &CancellationToken) {
 #[derive(Debug)]
 struct Service {
     opened: mpsc::Sender<Opened>,
+    /// To the machine.
+    calls: mpsc::Sender<Event>,
+    run_id: String,
     token: Arc<str>,
     limits: SessionLimits,
     status: watch::Receiver<StatusReply>,
@@ -300,7 +324,22 @@ impl Coordinator for Service {
         &self,
         request: Request<StatusRequest>,
     ) -> std::result::Result<Response<StatusReply>, Status> {
-        check_token(&request, &self.token)?;
+        check_token(&request, &request.get_ref().token, &self.token)?;
+        let StatusRequest { standby, withdraws, .. } = request.into_inner();
+        if !standby.is_empty() && is_identifier(&standby) {
+            let event =
+                if withdraws { Event::StandbyLeft { standby } } else { Event::StandbyAsked { standby } };
+            // It asks again soon.
+            let _ = self.calls.try_send(event);
+        }
         Ok(Response::new(self.status.borrow().clone()))
+    }
+
+    async fn stop(&self, request: Request<StopRequest>) -> std::result::Result<Response<StopReply>, Status> {
+        check_token(&request, &request.get_ref().token, &self.token)?;
+        check_run(request.get_ref(), &self.run_id)?;
+        let event = Event::StopRequested { reason: "the run was asked to stop".into() };
+        self.calls.send(event).await.map_err(|_| Status::unavailable("the run is over"))?;
+        Ok(Response::new(StopReply::default()))
     }
 }

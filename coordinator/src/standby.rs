@@ -15,7 +15,10 @@ use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::coordinator_server::Coordinator;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
-use blip2_proto::v1::{CoordinatorMessage, RefusalCode, Refused, StatusReply, StatusRequest, WorkerMessage};
+use blip2_proto::v1::{
+    CoordinatorMessage, RefusalCode, Refused, StatusReply, StatusRequest, StopReply, StopRequest,
+    WorkerMessage,
+};
 use blip2_run::epoch::{EpochRecord, Epochs};
 use blip2_store::Location;
 use futures::Stream;
@@ -27,7 +30,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::introduction::{HELLO_DEADLINE, WRONG_TOKEN};
-use crate::server::{SessionLimits, check_token, end_server, serve};
+use crate::server::{SessionLimits, check_run, check_token, end_server, serve};
 use crate::{CoordinatorError, CoordinatorSettings, Result};
 
 /// Time between two questions to the coordinator that leads.
@@ -56,6 +59,8 @@ pub struct StandByOptions {
     pub run_root: Location,
     /// How long the leader may be silent.
     pub settings: CoordinatorSettings,
+    /// URL under which workers and other coordinators reach this one.
+    pub advertise: String,
     /// How it is reached, and reaches the leader.
     pub transport: Transport,
     /// The run's token.
@@ -67,7 +72,8 @@ pub struct StandByOptions {
 /// How standing by ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StandByEnd {
-    /// The leader of this epoch is silent, or reaches no worker: it is time to take over from it.
+    /// The leader of this epoch is silent, reaches no worker, or was asked to go: it is time to take over
+    /// from it.
     Lead {
         /// For [`CoordinatorOptions::after`](crate::CoordinatorOptions::after).
         after: u64,
@@ -77,12 +83,13 @@ pub enum StandByEnd {
         /// Which of them.
         how: String,
     },
-    /// It was asked to stop.
+    /// It was asked to go, and the run has not ended.
     Stopped,
 }
 
-/// Stands by until the coordinator that leads is silent for `takeover_after_s`, or has had no worker for so
-/// long though workers of the run keep coming here; until the run has ended, or `shutdown` comes.
+/// Stands by until the coordinator that leads is silent for `takeover_after_s`, has had no worker for so long
+/// though workers of the run keep coming here, or was asked to go; until the run has ended, or `shutdown`
+/// comes.
 ///
 /// A run that nobody has begun to lead is not taken over. `listener` is not used up: [`run`](crate::run)
 /// serves on it next. Of several that stand by each may be told to lead; the epoch object decides.
@@ -114,16 +121,18 @@ pub async fn stand_by(
     // The server ends with this function, however it is left.
     let _stops = stop.clone().drop_guard();
     let mut server = serve(listening, &options.transport, &options.token, service, stop.clone());
-    let watcher = Watcher::new(options, leader, coming);
+    let mut watcher = Watcher::new(options, leader, coming);
     let end = tokio::select! {
-        end = watcher.watch() => Ok(end),
-        () = shutdown => Ok(StandByEnd::Stopped),
+        end = watcher.watch() => Ok(Some(end)),
+        () = shutdown => Ok(None),
         ended = &mut server => Err(CoordinatorError::Server(how_it_ended(ended))),
     };
-    if end.is_ok() {
-        end_server(&mut server, &stop).await;
-    }
-    end
+    let end = match end? {
+        Some(end) => end,
+        None => watcher.leave().await,
+    };
+    end_server(&mut server, &stop).await;
+    Ok(end)
 }
 
 /// Whether a coordinator answers at `address` that leads `run_id`, or one that does not say which run it
@@ -182,7 +191,7 @@ impl Watcher {
         }
     }
 
-    async fn watch(mut self) -> StandByEnd {
+    async fn watch(&mut self) -> StandByEnd {
         let mut ticks = tokio::time::interval(PROBE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -198,6 +207,13 @@ impl Watcher {
             }
             if let Some(status) = self.probe(&newest.address).await {
                 self.heard = Instant::now();
+                if status.hands_over {
+                    // It may have taken further epochs since the last look.
+                    self.read_newest().await;
+                    let after = self.newest.as_ref().map_or(newest.epoch, |record| record.epoch);
+                    tracing::info!(epoch = after, address = newest.address, "the leader hands over");
+                    return StandByEnd::Lead { after };
+                }
                 if self.is_stranded(&status) {
                     tracing::warn!(
                         epoch = newest.epoch,
@@ -215,6 +231,20 @@ impl Watcher {
                 tracing::warn!(epoch = newest.epoch, address = newest.address, "the leader is silent");
                 return StandByEnd::Lead { after: newest.epoch };
             }
+        }
+    }
+
+    /// It was asked to go: tells the leader, which then counts on it no more, and looks whether the run is over
+    /// by now.
+    async fn leave(&mut self) -> StandByEnd {
+        if let Some(address) = self.newest.as_ref().map(|newest| newest.address.clone()) {
+            // A leader that does not answer counts on nobody before long.
+            let _ = tokio::time::timeout(PROBE_DEADLINE, self.ask(&address, true)).await;
+        }
+        self.read_newest().await;
+        match self.newest.take().and_then(|newest| newest.end) {
+            Some(how) => StandByEnd::Over { how },
+            None => StandByEnd::Stopped,
         }
     }
 
@@ -276,7 +306,7 @@ impl Watcher {
 
     /// What a coordinator that does not stand by itself answers at the address.
     async fn probe(&mut self, address: &str) -> Option<StatusReply> {
-        match tokio::time::timeout(PROBE_DEADLINE, self.ask(address)).await {
+        match tokio::time::timeout(PROBE_DEADLINE, self.ask(address, false)).await {
             Ok(Ok(reply)) => {
                 Some(reply).filter(|reply| reply.run_id == self.options.run_id && reply.state != STANDBY)
             }
@@ -292,14 +322,15 @@ impl Watcher {
         }
     }
 
-    async fn ask(&mut self, address: &str) -> std::result::Result<StatusReply, String> {
+    async fn ask(&mut self, address: &str, withdraws: bool) -> std::result::Result<StatusReply, String> {
         let channel = match self.channel.take().filter(|(known, _)| known == address) {
             Some((_, channel)) => channel,
             None => self.options.transport.connect(address, PROBE_DEADLINE).await?,
         };
         self.channel = Some((address.to_owned(), channel.clone()));
-        let token = &self.options.token;
-        let request = with_token(StatusRequest { token: token.clone() }, token);
+        let StandByOptions { token, advertise, .. } = &self.options;
+        let request = StatusRequest { token: token.clone(), standby: advertise.clone(), withdraws };
+        let request = with_token(request, token);
         let reply = CoordinatorClient::new(channel).status(request).await;
         Ok(reply.map_err(|status| visible(status.message(), MAX_TEXT))?.into_inner())
     }
@@ -344,8 +375,18 @@ impl Coordinator for Service {
         &self,
         request: Request<StatusRequest>,
     ) -> std::result::Result<Response<StatusReply>, Status> {
-        check_token(&request, &self.token)?;
+        check_token(&request, &request.get_ref().token, &self.token)?;
         Ok(Response::new(self.status.borrow().clone()))
+    }
+
+    async fn stop(&self, request: Request<StopRequest>) -> std::result::Result<Response<StopReply>, Status> {
+        check_token(&request, &request.get_ref().token, &self.token)?;
+        check_run(request.get_ref(), &self.run_id)?;
+        let leader = self.leader.borrow().clone();
+        if leader.is_empty() {
+            return Err(Status::unavailable("this coordinator stands by, and nobody leads the run yet"));
+        }
+        Ok(Response::new(StopReply { leader }))
     }
 }
 

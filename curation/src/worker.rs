@@ -82,7 +82,12 @@ pub(crate) async fn work(
                     () = stop.cancelled() => {}
                 }
             }
-            Some(lease_reply::Kind::Finished(_)) | None => break,
+            Some(lease_reply::Kind::Finished(true)) => break,
+            // The coordinator was asked to go.
+            Some(lease_reply::Kind::Finished(false)) | None => {
+                worked.left = true;
+                break;
+            }
         }
     }
     worked.times = runner.times();

@@ -1,7 +1,7 @@
 //! The gRPC server that hands out leases.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use blip2_proto::bounds::{MAX_IDENTIFIER, MAX_STRANGER_MESSAGE};
@@ -108,7 +108,7 @@ pub async fn hand_out(
         lease,
         leases: Mutex::new(leases),
         rows: Mutex::new(0),
-        stopping: CancellationToken::new(),
+        over: OnceLock::new(),
         changed: Notify::new(),
         called,
         work,
@@ -134,7 +134,7 @@ pub async fn hand_out(
         ended = &mut server => return Err(LeaseError::Server(how_it_ended(ended))),
     };
     // Workers that ask now hear that it is over.
-    leasing.stopping.cancel();
+    leasing.over.get_or_init(|| end.clone());
     tokio::time::sleep(LAST_WORD.min(2 * ASK_AGAIN)).await;
     stop.cancel();
     if tokio::time::timeout(LAST_WORD, &mut server).await.is_err() {
@@ -152,7 +152,8 @@ struct LeaseServer<W> {
     lease: Duration,
     leases: Mutex<Leases>,
     rows: Mutex<u64>,
-    stopping: CancellationToken,
+    /// How it ended, once it has.
+    over: OnceLock<LeaseEnd>,
     changed: Notify,
     called: &'static str,
     work: String,
@@ -260,8 +261,9 @@ impl<W: LeasedWork> LeasesService for LeaseServer<W> {
     ) -> std::result::Result<Response<LeaseReply>, Status> {
         let (_, extensions, LeaseRequest { token, binary, worker }) = request.into_parts();
         self.admit_binary(&token, &binary, &extensions)?;
-        if self.stopping.is_cancelled() {
-            return Ok(Response::new(LeaseReply { kind: Some(lease_reply::Kind::Finished(true)) }));
+        if let Some(end) = self.over.get() {
+            let finished = lease_reply::Kind::Finished(*end != LeaseEnd::Stopped);
+            return Ok(Response::new(LeaseReply { kind: Some(finished) }));
         }
         let name = visible(&worker, MAX_IDENTIFIER);
         let offer = self.leases().lease(self.now(), &name);

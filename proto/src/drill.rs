@@ -3,7 +3,7 @@
 //! Or a worker's card fails there, as far as the worker can tell.
 //!
 //! `BLIP2_DRILL=PHASE@STEP:MILLISECONDS` (several, comma separated) makes a worker or a coordinator say
-//! `drill PHASE@STEP` on standard error when it first comes to that place, and wait there.
+//! `drill PHASE@STEP` as a warning of its log when it first comes to that place, and wait there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -105,7 +105,7 @@ impl Drill {
         Ok(Self { points: points.collect::<Result<Vec<_>, _>>()?.into() })
     }
 
-    /// How long to wait at this place, the first time it is reached; it is announced on standard error.
+    /// How long to wait at this place, the first time it is reached; it is announced in the log.
     ///
     /// The caller waits in its own way: an asynchronous task or a thread.
     pub fn reached(&self, phase: DrillPhase, step: u64) -> Option<Duration> {
@@ -113,7 +113,7 @@ impl Drill {
             point.phase == phase && point.step == step && !point.passed.swap(true, Ordering::Relaxed)
         })?;
         let (name, _) = PHASES.iter().find(|(_, named)| *named == phase)?;
-        eprintln!("drill {name}@{step}");
+        tracing::warn!("drill {name}@{step}");
         Some(point.wait)
     }
 }

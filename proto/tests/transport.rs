@@ -8,7 +8,9 @@ use std::time::Duration;
 use blip2_proto::transport::{TlsError, TlsFiles, Transport};
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
-use blip2_proto::v1::{CoordinatorMessage, StatusReply, StatusRequest, WorkerMessage};
+use blip2_proto::v1::{
+    CoordinatorMessage, StatusReply, StatusRequest, StopReply, StopRequest, WorkerMessage,
+};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::net::TcpListener;
 use tonic::{Request, Response, Status, Streaming};
@@ -54,6 +56,10 @@ impl Coordinator for Answering {
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
         Ok(Response::new(StatusReply { state: "here".into(), ..StatusReply::default() }))
+    }
+
+    async fn stop(&self, _: Request<StopRequest>) -> Result<Response<StopReply>, Status> {
+        Err(Status::unimplemented("no run"))
     }
 }
 

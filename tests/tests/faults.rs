@@ -190,7 +190,9 @@ fn worker_meets(cell: Cell, run: &SmallRun, cluster: &Cluster<'_>) {
         Fault::Terminate => {
             signal(victim.id(), "TERM");
             let again = cluster.worker("successor", &[&leader.url], &["--join-timeout", "20"], None);
-            end_well(victim);
+            // It is let go; or its part is stored no sooner than the run is done.
+            let ended = ended(victim);
+            assert!(matches!(ended.code, Some(0 | 5)), "{ended:?}");
             end_well(leader.process);
             drop(again);
         }

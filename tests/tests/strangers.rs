@@ -202,7 +202,7 @@ async fn nothing_that_a_stranger_says_is_logged_or_believed() {
     assert_eq!(refused, None, "a name is a line");
 
     let ask = |token: &str| {
-        let request = StatusRequest { token: token.into() };
+        let request = StatusRequest { token: token.into(), ..StatusRequest::default() };
         async { client().await.status(request).await.map(|reply| reply.into_inner().state) }
     };
     for wrong in ["", "another secret", "this machine only"] {

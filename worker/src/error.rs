@@ -42,6 +42,12 @@ pub enum WorkerError {
         /// What happened.
         reason: String,
     },
+    /// The worker was asked to go while no coordinator was there.
+    #[error("{reason}")]
+    Left {
+        /// What becomes of its state.
+        reason: String,
+    },
     /// The run ended with another member's error.
     #[error("the run stopped: {reason}")]
     RunFailed {
@@ -150,6 +156,7 @@ impl ExitClass for WorkerError {
             Self::Configuration(_) => Exit::BadConfig,
             Self::Data(error) => error.exit(),
             Self::Refused { .. } => Exit::Refused,
+            Self::Left { .. } => Exit::Interrupted,
             Self::Device(_) => Exit::CardFailed,
             Self::RunFailed { exit_code, .. } => Exit::from_code(*exit_code as i32),
             _ => Exit::Failed,

@@ -60,5 +60,5 @@ pub use config::hash::config_hash;
 pub use error::{Result, WorkerError};
 pub use model_check::{ModelCheck, Precision, TrainedReport, check_models};
 pub use places::model_here;
-pub use session::{WorkerEnd, WorkerOptions, run};
+pub use session::{WorkerEnd, WorkerOptions, WorkerStanding, run};
 pub use state::TrainState;

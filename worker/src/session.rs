@@ -59,6 +59,21 @@ pub struct WorkerOptions {
     pub transport: Transport,
     /// Told the address bound for its peers, before the coordinator is.
     pub on_listening: Option<fn(SocketAddr)>,
+    /// Told where this worker stands whenever that changes.
+    pub on_standing: Option<fn(&WorkerStanding)>,
+}
+
+/// Where a worker stands in its run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WorkerStanding {
+    /// The run by its name; empty: no coordinator has named it yet.
+    pub run_id: String,
+    /// The number that the coordinator gave this worker.
+    pub member: Option<u32>,
+    /// The newest membership epoch known of; 0: none.
+    pub epoch: u64,
+    /// Committed steps behind the state held; `None`: no state is held.
+    pub step: Option<u64>,
 }
 
 /// How a worker's life ended well.
@@ -111,6 +126,8 @@ struct MemberDriver {
     stream: Option<Stream>,
     /// Ends when another coordinator leads than the one of the open session.
     watch: Option<BoxFuture<'static, EpochRecord>>,
+    on_standing: Option<fn(&WorkerStanding)>,
+    standing: WorkerStanding,
     run_root: Option<Location>,
     compute: Option<ComputeThread>,
     uploads: JoinSet<Upload>,
@@ -145,6 +162,8 @@ impl MemberDriver {
             untrusted: false,
             stream: None,
             watch: None,
+            on_standing: options.on_standing,
+            standing: WorkerStanding::default(),
             run_root: None,
             compute: None,
             uploads: JoinSet::new(),
@@ -192,7 +211,9 @@ impl MemberDriver {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             self.note(&event);
-            for action in self.machine.step(self.started.elapsed(), event) {
+            let actions = self.machine.step(self.started.elapsed(), event);
+            self.note_standing();
+            for action in actions {
                 events.extend(self.act(action));
             }
         }
@@ -204,6 +225,22 @@ impl MemberDriver {
         if let MemberEvent::Received(FromCoordinator::Refused(refused)) = event {
             tracing::info!(reason = %refused.reason, leader = %refused.leader, "a coordinator refused this worker");
             self.candidates.hint(&refused.leader);
+        }
+    }
+
+    fn note_standing(&mut self) {
+        let machine = &self.machine;
+        let standing = WorkerStanding {
+            run_id: machine.run_id().unwrap_or_default().to_owned(),
+            member: machine.member_id(),
+            epoch: machine.epoch(),
+            step: machine.holds(),
+        };
+        if standing != self.standing {
+            self.standing = standing;
+            if let Some(tell) = self.on_standing {
+                tell(&self.standing);
+            }
         }
     }
 
@@ -238,6 +275,8 @@ impl MemberDriver {
                 self.prepare(&welcome).err().map(|error| self.cannot_go_on(error))
             }
             MemberAction::Enter { assignment, apply_pending } => {
+                let (epoch, members) = (assignment.epoch, assignment.members.len());
+                tracing::info!(epoch, step = assignment.step, members, "enters an epoch");
                 let member_id = self.machine.member_id().unwrap_or_default();
                 self.order(Order::Enter { assignment, member_id, apply_pending })
             }
@@ -290,6 +329,7 @@ impl MemberDriver {
     }
 
     fn prepare(&mut self, welcome: &v1::Welcome) -> Result<()> {
+        tracing::info!(member = welcome.member_id, run = welcome.run_id, "taken into a run");
         let run_root = Location::parse(&welcome.run_root)?;
         self.candidates.run_root(run_root.clone());
         self.run_root = Some(run_root.clone());
@@ -344,6 +384,7 @@ impl MemberDriver {
 
     /// Ends what is under way, waits for it, and says how the worker ended.
     async fn wind_down(mut self) -> Result<WorkerEnd> {
+        tracing::info!(end = ?self.end, "the worker ends");
         self.stream = None;
         self.uploads.shutdown().await;
         self.exchange.abort(self.machine.epoch(), "the worker ends");
@@ -361,6 +402,7 @@ impl MemberDriver {
             Some(MemberEnd::Refused { .. }) if matches!(self.fault, Some(WorkerError::Device(_))) => {
                 Err(self.fault.unwrap_or(WorkerError::Protocol("no fault".into())))
             }
+            Some(MemberEnd::Left { reason }) => Err(WorkerError::Left { reason }),
             Some(MemberEnd::Refused { reason }) => Err(WorkerError::Refused { reason }),
             Some(MemberEnd::Unreachable { reason }) if self.untrusted => Err(WorkerError::Refused { reason }),
             Some(MemberEnd::Unreachable { reason }) => {

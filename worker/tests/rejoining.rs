@@ -105,6 +105,10 @@ impl Coordinator for Service {
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
         Ok(Response::new(v1::StatusReply::default()))
     }
+
+    async fn stop(&self, _: Request<v1::StopRequest>) -> Result<Response<v1::StopReply>, Status> {
+        Ok(Response::new(v1::StopReply::default()))
+    }
 }
 
 impl Fake {
@@ -274,6 +278,7 @@ fn options(coordinator: &Fake) -> WorkerOptions {
         reconnect_timeout: PATIENCE,
         transport: Transport::plain(),
         on_listening: None,
+        on_standing: None,
     }
 }
 

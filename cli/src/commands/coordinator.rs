@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 
-use blip2_proto::transport::{advertised, listening};
+use blip2_proto::transport::{advertised, bind, listening};
 use blip2_run::exit::Exit;
 use clap::Args;
 use serde_json::json;
@@ -64,8 +64,7 @@ pub(crate) async fn run(arguments: CoordinatorArguments) -> Result<Exit, CliErro
     let config = load(&arguments.config)?.config;
     let root = config.run.root.clone();
     let transport = transport(&config.tls)?;
-    let listener = TcpListener::bind(arguments.listen)
-        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+    let listener = bind(arguments.listen)
         .map_err(|error| CliError::failed(format!("cannot listen on {}: {error}", arguments.listen)))?;
     let address = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;
     let advertise = match &arguments.advertise {
@@ -115,7 +114,7 @@ async fn coordinate(
     }
     announce(listener)?;
     let stop = signals.graceful();
-    let Some(mut watch) = Watch::begin(config, arguments.resume, lead, &stop).await? else { return Ok(None) };
+    let mut watch = Watch::begin(config, arguments.resume, lead, &stop).await?;
     loop {
         let Turn::Lead { folder, lead } = watch.turn(listener, &stop).await? else { return Ok(None) };
         let session = Session::prepare(*folder, *lead).await?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use blip2_leases::client::ClientOptions;
 use blip2_leases::server::{Admission, LeaseEnd};
-use blip2_proto::transport::TlsFiles;
+use blip2_proto::transport::{TlsFiles, bind};
 use blip2_proto::v1::LeaseStatusReply;
 use clap::Args;
 use serde_json::json;
@@ -104,8 +104,8 @@ impl Leasing<'_> {
             (file, _) => read_token(file)?,
         };
         let transport = transport(&tls)?;
-        let listener = TcpListener::bind(address)
-            .await
+        let listener = bind(address)
+            .and_then(TcpListener::from_std)
             .map_err(|error| CliError::failed(format!("cannot listen on {address}: {error}")))?;
         let bound = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;
         if listen.is_some() {

@@ -1,7 +1,7 @@
 //! `status`: what a run's coordinator says of it, and its store when none answers.
 
 mod screen;
-mod source;
+pub(super) mod source;
 mod text;
 
 use std::path::PathBuf;

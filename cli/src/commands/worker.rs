@@ -9,7 +9,7 @@ use blip2_proto::transport::{advertised, listening};
 use blip2_run::exit::Exit;
 use blip2_tensors::device::DeviceName;
 use blip2_tensors::device::seat::{DeviceChoice, Seat};
-use blip2_worker::{WorkerEnd, WorkerOptions, config_hash};
+use blip2_worker::{WorkerEnd, WorkerOptions, WorkerStanding, config_hash};
 use clap::Args;
 use serde_json::json;
 
@@ -17,6 +17,7 @@ use super::print_json;
 use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
 use crate::identity::binary_identity;
+use crate::logging::standing::{Standing, stands};
 use crate::places::chosen_checkpoint;
 use crate::signals::Signals;
 use crate::tls::{TlsArguments, transport};
@@ -48,8 +49,9 @@ pub(crate) struct WorkerArguments {
     /// Host and port under which other workers reach this one, where that is not its `--listen` address.
     #[arg(long, value_name = "HOST:PORT", value_parser = advertised)]
     pub(crate) advertise: Option<String>,
-    /// Seconds to try to reach the coordinator and to be taken in.
-    #[arg(long, default_value_t = 120.0, value_name = "SECONDS", value_parser = seconds)]
+    /// Seconds to try to reach the coordinator and to be taken in: a cluster may have to add its machine
+    /// first.
+    #[arg(long, default_value_t = 1800.0, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) join_timeout: f64,
     /// Seconds to look for a coordinator after the connection was lost, with the state kept; 0 ends at once.
     #[arg(long, default_value_t = 300.0, value_name = "SECONDS", value_parser = seconds_or_none)]
@@ -90,6 +92,7 @@ pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
         reconnect_timeout: Duration::from_secs_f64(arguments.reconnect_timeout),
         transport: transport(&arguments.tls.over(config.tls.clone()))?,
         on_listening: Some(announce),
+        on_standing: Some(note_standing),
         device: device_choice(arguments.device, config.launch.share_devices)?,
         config_hash: if insists { config_hash(&config.worker()) } else { String::new() },
     };
@@ -99,8 +102,12 @@ pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
         () = forced.cancelled() => return Err(CliError::failed("ended at once by a second signal")),
     };
     match end {
-        WorkerEnd::Done | WorkerEnd::Released => Ok(Exit::Done),
+        WorkerEnd::Done => Ok(Exit::Done),
         WorkerEnd::Interrupted => Ok(Exit::Interrupted),
+        // A scheduler that reads 0 takes this place for done, for good.
+        WorkerEnd::Released => {
+            Err(CliError::interrupted("let go as it was asked; the run goes on without this worker"))
+        }
     }
 }
 
@@ -131,6 +138,12 @@ fn announce(address: SocketAddr) {
     if let Err(error) = print_json(&json!({ "listening": address.to_string() })) {
         tracing::warn!(%error, "the address is not announced");
     }
+}
+
+/// From now on log lines say this.
+fn note_standing(standing: &WorkerStanding) {
+    let WorkerStanding { run_id, member, epoch, step } = standing.clone();
+    stands(Standing { run: run_id, epoch: Some(epoch), step, member });
 }
 
 /// The compute threads of this process; 0 leaves one a core.

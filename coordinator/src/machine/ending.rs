@@ -14,6 +14,7 @@ impl Machine {
             return;
         }
         tracing::info!(%reason, "the run stops");
+        self.withdraw_offer();
         self.stopping = Some(reason);
         if matches!(self.phase, Phase::Gathering(_)) {
             self.save_last();
@@ -54,7 +55,7 @@ impl Machine {
         let state = match outcome {
             Outcome::Done { .. } => "done",
             Outcome::Interrupted { .. } => "interrupted",
-            Outcome::Failed { .. } => "failed",
+            Outcome::HandedOver | Outcome::Failed { .. } => "failed",
         };
         let stop = Stop { kind: kind.into(), reason, exit_code };
         let ids: Vec<u32> = self.members.keys().copied().collect();
@@ -76,7 +77,7 @@ impl Machine {
                 self.actions.push(Action::Send { session, message: ToWorker::Stop(stop.clone()) });
                 self.actions.push(Action::Close { session });
             }
-            Phase::Ended(Ending::Fenced) => {
+            Phase::Ended(Ending::Fenced | Ending::HandedOver) => {
                 let reason = "another coordinator leads this run".to_owned();
                 self.refuse(session, (RefusalCode::RefusalFenced, reason).into());
             }

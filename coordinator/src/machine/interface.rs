@@ -74,6 +74,22 @@ pub enum Event {
         /// By what.
         reason: String,
     },
+    /// This process shall go: a coordinator that stands by takes over; where there is none, the run is saved
+    /// and left.
+    DrainRequested {
+        /// By what.
+        reason: String,
+    },
+    /// A coordinator that stands by asked how the run is.
+    StandbyAsked {
+        /// Its URL.
+        standby: String,
+    },
+    /// A coordinator stands by no longer.
+    StandbyLeft {
+        /// Its URL.
+        standby: String,
+    },
 }
 
 /// Why an object could not be written.
@@ -188,6 +204,8 @@ pub enum Outcome {
         /// The newest checkpoint; `None`: nothing was saved yet.
         checkpoint: Option<String>,
     },
+    /// This coordinator was asked to go, and one that stood by leads the run.
+    HandedOver,
     /// It failed, or another coordinator leads it (exit code 4).
     Failed {
         /// The exit code of the command line for this class of error.

@@ -8,13 +8,16 @@ use super::state::{Leadership, Machine};
 
 /// Time between two looks at the newest epoch.
 const CONFIRM_EVERY: Duration = Duration::from_secs(2);
+/// The same while the lead is offered to another.
+const CONFIRM_OFFER_EVERY: Duration = Duration::from_millis(200);
 /// After this long without an answer the question is put again.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
 impl Machine {
     pub(super) fn check_leadership(&mut self) {
         let since = self.now.saturating_sub(self.leadership.asked);
-        if since >= if self.leadership.is_open { ANSWER_DEADLINE } else { CONFIRM_EVERY } {
+        let every = if self.hands_over() { CONFIRM_OFFER_EVERY } else { CONFIRM_EVERY };
+        if since >= if self.leadership.is_open { ANSWER_DEADLINE } else { every } {
             self.ask_who_leads();
         }
     }
@@ -39,12 +42,21 @@ impl Machine {
         if self.is_ended() {
             return;
         }
-        self.fault(reason.clone());
-        self.phase = Phase::Ended(Ending::Fenced);
+        let is_asked_for = self.was_offered();
+        let (ending, outcome) = match is_asked_for {
+            true => (Ending::HandedOver, Outcome::HandedOver),
+            false => (Ending::Fenced, Outcome::Failed { exit_code: 4, message: reason.clone() }),
+        };
+        if is_asked_for {
+            tracing::info!(%reason, step = self.committed, "another coordinator has taken over");
+        } else {
+            self.fault(reason);
+        }
+        self.phase = Phase::Ended(ending);
         for (_, member) in std::mem::take(&mut self.members) {
             self.actions.push(Action::Close { session: member.session });
         }
         self.world.clear();
-        self.actions.push(Action::Finish(Outcome::Failed { exit_code: 4, message: reason }));
+        self.actions.push(Action::Finish(outcome));
     }
 }

@@ -123,6 +123,8 @@ pub(super) enum Ending {
     Told { state: &'static str, stop: Stop },
     /// Another coordinator leads it.
     Fenced,
+    /// The same, and it was asked to.
+    HandedOver,
 }
 
 impl Ending {
@@ -130,6 +132,7 @@ impl Ending {
         match self {
             Self::Told { state, .. } => state,
             Self::Fenced => "failed",
+            Self::HandedOver => "handed over",
         }
     }
 }

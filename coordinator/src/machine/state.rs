@@ -13,6 +13,7 @@ use blip2_run::schedule::Schedule;
 use super::complaint::{Complaint, place};
 use super::cost::Cost;
 use super::flapping::Flaps;
+use super::handing_over::HandOver;
 use super::interface::{Action, SessionId, Start};
 use super::loss_rise::LossWatch;
 use super::phase::{Gathering, Phase};
@@ -39,6 +40,7 @@ pub struct Machine {
     /// The newest epoch taken or being taken.
     pub(super) epoch: u64,
     pub(super) leadership: Leadership,
+    pub(super) hand_over: HandOver,
     /// Committed steps.
     pub(super) committed: u64,
     /// Committed steps that were given up for lost, until an epoch says so.
@@ -177,6 +179,7 @@ impl Machine {
             phase,
             epoch: start.epoch,
             leadership: Leadership::default(),
+            hand_over: HandOver::default(),
             committed,
             lost_from: None,
             coverage,

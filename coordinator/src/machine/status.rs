@@ -83,6 +83,7 @@ impl Machine {
             samples_seen: self.schedule.samples(self.committed),
             held_out: progress.held_out.1.clone(),
             held_out_step: progress.held_out.0,
+            hands_over: self.hands_over(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Scenarios told event by event.
 
 mod complaints;
+mod handing_over;
 mod non_finite;
 mod rejoining;
 mod scene;

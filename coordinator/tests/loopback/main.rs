@@ -70,7 +70,7 @@ async fn a_stopped_run_is_saved_and_continued() {
     let status = CoordinatorClient::connect(run.address.clone())
         .await
         .expect("it listens")
-        .status(StatusRequest { token: "secret".into() })
+        .status(StatusRequest { token: "secret".into(), ..StatusRequest::default() })
         .await
         .expect("an answer")
         .into_inner();

@@ -1,6 +1,7 @@
 //! Addresses as people write them: IPv6 in brackets, IPv4 in brackets too, so that one template serves both.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 /// An address that cannot be used as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +23,27 @@ pub fn listening(text: &str) -> Result<SocketAddr, AddressError> {
     text.parse().map_err(|_| {
         wrong("an IP address and a port are needed, for example 10.0.0.1:7100 or [fd00::1]:7100")
     })
+}
+
+/// Listens at an address, for [`TcpListener::from_std`](tokio::net::TcpListener::from_std). All interfaces of
+/// both families, `[::]`, are those of IPv4 where the machine has no IPv6.
+///
+/// # Errors
+/// The address is not this machine's, is taken, or may not be used.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let means_all = address.is_ipv6() && address.ip().is_unspecified();
+    let is_taken = |error: &io::Error| {
+        matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
+    };
+    let listener = match TcpListener::bind(address) {
+        Err(error) if means_all && !is_taken(&error) => {
+            tracing::warn!(%error, "this machine has no IPv6: listening on IPv4 alone");
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))?
+        }
+        bound => bound?,
+    };
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 /// Reads an address under which others reach this process, `host:port` or a URL of it, as it is passed on.
@@ -92,6 +114,20 @@ mod tests {
         for text in ["", "7100", "10.0.0.1", "[::1]", "host:7100", "10.0.0.1:70000"] {
             assert!(refused(text).contains("IP address and a port"), "{text}");
         }
+    }
+
+    #[test]
+    fn all_interfaces_are_those_of_both_families() {
+        let listener = bind("[::]:0".parse().expect("an address")).expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        std::net::TcpStream::connect(("127.0.0.1", port)).expect("over IPv4");
+        if TcpListener::bind("[::1]:0").is_ok() {
+            std::net::TcpStream::connect(("::1", port)).expect("over IPv6");
+        } else {
+            println!("skipped over IPv6: this machine has none on its loopback");
+        }
+        let taken = bind(format!("[::]:{port}").parse().expect("an address"));
+        assert_eq!(taken.map(drop).map_err(|error| error.kind()), Err(io::ErrorKind::AddrInUse));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::compute::STEP_DEADLINE;
 use crate::corpus::{SLOTS, STEPS, TOTAL, schedule};
 use crate::invariants::{Fact, MACHINE};
 use crate::network::{Content, SessionId};
-use crate::process::{Conclusion, Effect, Input, PendingCommit, Ticket, Wake, newest};
+use crate::process::{Conclusion, Effect, Input, Leading, PendingCommit, Ticket, Wake, newest};
 use crate::schedule::Setup;
 use crate::store::{Reply, Request};
 use crate::worker_process::{BINARY, CONFIG_HASH, TOKEN};
@@ -113,15 +113,15 @@ impl CoordinatorProcess {
         std::mem::take(&mut self.effects)
     }
 
-    /// What it answers a stand-by's question for its status as one that leads: whether it waits for workers,
-    /// and how many it has.
-    pub(crate) fn as_leader(&self) -> Option<(bool, usize)> {
+    /// What it answers a stand-by's question for its status as one that leads.
+    pub(crate) fn as_leader(&self) -> Option<Leading> {
         match &self.stage {
             Stage::Leading { machine, .. } => {
                 let status = machine.status();
-                Some((status.state == "waiting", status.members.len()))
+                let (workers, hands_over) = (status.members.len(), status.hands_over);
+                Some(Leading { waits: status.state == "waiting", workers, hands_over })
             }
-            Stage::Leaving(_) => Some((false, 0)),
+            Stage::Leaving(_) => Some(Leading { waits: false, workers: 0, hands_over: false }),
             Stage::StandingBy { .. } | Stage::Beginning(_) => None,
         }
     }
@@ -131,6 +131,7 @@ impl CoordinatorProcess {
         match input {
             Input::Tick => self.drive(local, Event::Tick),
             Input::Terminate => self.terminate(local),
+            Input::Asked { standby } => self.drive(local, Event::StandbyAsked { standby }),
             Input::Opened(session) => {
                 self.sessions.insert(session, String::new());
                 self.effects.push(Effect::Accept { session });
@@ -215,7 +216,7 @@ impl CoordinatorProcess {
             Stage::StandingBy { .. } | Stage::Beginning(_) => {
                 self.effects.push(Effect::Conclude(Conclusion::Interrupted));
             }
-            Stage::Leading { .. } => self.drive(local, Event::StopRequested { reason: "asked to".into() }),
+            Stage::Leading { .. } => self.drive(local, Event::DrainRequested { reason: "asked to".into() }),
             Stage::Leaving(_) => {}
         }
     }
@@ -254,15 +255,16 @@ impl CoordinatorProcess {
         *newest = found;
     }
 
-    fn probed(&mut self, local: Duration, answer: Option<(bool, usize)>) {
+    fn probed(&mut self, local: Duration, answer: Option<Leading>) {
         let Stage::StandingBy { heard, newest, stranded, .. } = &mut self.stage else { return };
-        if let Some((waits, workers)) = answer {
+        if let Some(Leading { waits, workers, .. }) = answer {
             *heard = local;
             stranded.leader_has(local, waits, workers);
         }
         let (silent, patience) = (local.saturating_sub(*heard), settings(&self.setup).takeover_after_s);
         let patience = Duration::from_secs_f64(patience);
-        if silent >= patience || answer.is_some() && stranded.is_certain(local, patience) {
+        let is_offered = answer.is_some_and(|leader| leader.hands_over);
+        if is_offered || silent >= patience || answer.is_some() && stranded.is_certain(local, patience) {
             let after = newest.as_ref().map(|record| record.epoch);
             self.stage = Stage::Beginning(Beginning { after, ..Beginning::default() });
             return self.ask(Ticket::Latest, Request::Latest);
@@ -477,6 +479,7 @@ impl CoordinatorProcess {
         let (conclusion, how) = match outcome {
             Outcome::Done { checkpoint } => (Conclusion::Done(checkpoint), Some("done")),
             Outcome::Interrupted { .. } => (Conclusion::Interrupted, Some("interrupted")),
+            Outcome::HandedOver => (Conclusion::HandedOver, None),
             Outcome::Failed { exit_code: 4, .. } => (Conclusion::Fenced, None),
             Outcome::Failed { message, .. } => (Conclusion::Failed(message), Some("failed")),
         };

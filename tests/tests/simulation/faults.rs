@@ -114,14 +114,18 @@ impl World {
                     self.violate(Violation { what: ENDS, detail });
                 }
             }
-            Conclusion::Fenced if self.plot.setup.standby => {
+            Conclusion::HandedOver if !self.may_interrupt => {
+                let detail = format!("{name} handed over, and nobody had asked");
+                self.violate(Violation { what: ENDS, detail });
+            }
+            Conclusion::Fenced | Conclusion::HandedOver if self.plot.setup.standby => {
                 self.start_coordinator_later(place, true, 1000, 5000);
             }
             Conclusion::NotBegun(_) => {
                 let stands_by = self.plot.setup.standby && self.store.epoch(1).is_some();
                 self.start_coordinator_later(place, stands_by, 1000, 5000);
             }
-            Conclusion::Fenced | Conclusion::AlreadyOver => {}
+            Conclusion::Fenced | Conclusion::HandedOver | Conclusion::AlreadyOver => {}
             // The checkpoint to which all was set back was damaged under a coordinator that relied on it: the
             // next one looks for the one before. What the only member cannot do, nobody can.
             Conclusion::Failed(message) if message.starts_with(ALONE) && message.contains(SICK) => {}

@@ -177,6 +177,23 @@ fn with_a_lost_coordinator(seed: u64) -> Plot {
     plot
 }
 
+#[test]
+fn a_lead_that_is_handed_over_costs_no_more_than_a_crash() {
+    let (mut killed, mut drained) = (0, 0);
+    for seed in (0..80).step_by(2) {
+        let mut plot = with_a_lost_coordinator(seed);
+        let time_of = |plot: &Plot| {
+            let summary = simulate(plot, false).0.unwrap_or_else(|violation| panic!("{seed}: {violation}"));
+            assert_eq!((summary.interruptions, summary.takeovers.len()), (0, 2), "seed {seed}: {summary:?}");
+            summary.time
+        };
+        killed += time_of(&plot);
+        plot.faults[0].kind = FaultKind::Stop { place: 0 };
+        drained += time_of(&plot);
+    }
+    assert!(drained < killed, "{drained} ms of runs drained, {killed} ms of runs killed");
+}
+
 /// Simulated milliseconds for which a leader is cut off from the workers, longer than any run takes.
 const FOR_EVER: u64 = 3_000_000;
 

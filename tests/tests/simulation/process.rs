@@ -27,7 +27,9 @@ pub(crate) enum Input {
     /// A time it had set has come.
     Woken(Wake),
     /// The coordinator asked for its status answered, or not in time.
-    Probed { answer: Option<(bool, usize)> },
+    Probed { answer: Option<Leading> },
+    /// A coordinator that stands by asked for the status.
+    Asked { standby: String },
     /// Another member's buffer.
     Received(Push),
     /// A buffer that could not be delivered.
@@ -132,6 +134,16 @@ pub(crate) enum Effect {
     Conclude(Conclusion),
 }
 
+/// What a coordinator that leads answers one that stands by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Leading {
+    /// Whether it waits for workers, and how many it has.
+    pub(crate) waits: bool,
+    pub(crate) workers: usize,
+    /// It was asked to go: the one that stands by is to take over.
+    pub(crate) hands_over: bool,
+}
+
 /// How a coordinator ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Conclusion {
@@ -141,6 +153,8 @@ pub(crate) enum Conclusion {
     Interrupted,
     /// Another one leads.
     Fenced,
+    /// The same, as it was asked to go.
+    HandedOver,
     /// The run was concluded by another one.
     AlreadyOver,
     /// The store failed before it led.

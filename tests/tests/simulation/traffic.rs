@@ -5,7 +5,7 @@ use blip2_proto::v1::Commit;
 
 use crate::invariants::Observer;
 use crate::network::{Content, KERNEL_TIMEOUT, Parcel, ProcessId, Session, SessionId};
-use crate::process::{Input, Ticket};
+use crate::process::{Input, Leading, Ticket};
 use crate::schedule::Node;
 use crate::store::Request;
 use crate::world::{Due, Process, Role, World};
@@ -200,7 +200,7 @@ impl World {
             None
         } else {
             match self.alive_at(to).map(|id| &self.processes[id]) {
-                Some(Process { stopped: 0, role: Role::Coordinator(leader), .. }) => Some(leader.as_leader()),
+                Some(Process { stopped: 0, role: Role::Coordinator(_), .. }) => self.asked(process, to),
                 Some(_) => None,
                 None => Some(None),
             }
@@ -208,6 +208,17 @@ impl World {
         let delay = self.delay(to, from);
         let (wait, answer) = answer.map_or((PROBE_TIMEOUT, None), |answer| (delay, answer));
         self.at(self.now + wait, Due::Input(process, Input::Probed { answer }));
+    }
+
+    /// The coordinator there hears who asks, and answers.
+    fn asked(&mut self, process: ProcessId, to: Node) -> Option<Option<Leading>> {
+        let standby = self.processes[process].name.clone();
+        let id = self.alive_at(to)?;
+        self.input(id, Input::Asked { standby });
+        match &self.processes[id].role {
+            Role::Coordinator(leader) => Some(leader.as_leader()),
+            Role::Worker(_) => None,
+        }
     }
 }
 

@@ -155,6 +155,11 @@ pub enum MemberEnd {
     Interrupted,
     /// This member was released; the run continues without it.
     Released,
+    /// This member was asked to go while no coordinator was there to release it.
+    Left {
+        /// What becomes of its state.
+        reason: String,
+    },
     /// The run or this member failed.
     Failed {
         /// The exit code of the command line.

@@ -279,6 +279,6 @@ impl MemberMachine {
             None => "it held no state".into(),
         };
         let reason = format!("asked to leave while it had no coordinator; {state}");
-        self.finish(MemberEnd::Unreachable { reason });
+        self.finish(MemberEnd::Left { reason });
     }
 }

@@ -103,6 +103,11 @@ impl MemberMachine {
         self.member_id
     }
 
+    /// The run by its name, once a coordinator has named it.
+    pub fn run_id(&self) -> Option<&str> {
+        self.run.as_ref().map(|run| run.run_id.as_str())
+    }
+
     /// The newest membership epoch known of; 0: none.
     pub fn epoch(&self) -> u64 {
         self.epoch

@@ -440,11 +440,11 @@ fn leaving_is_said_in_every_session_and_ends_a_member_that_has_none() {
     let leaving = MemberAction::Send(ToCoordinator::Leaving(Default::default()));
     assert_eq!(scene.event(MemberEvent::LeaveRequested), [leaving]);
     assert_eq!(scene.event(MemberEvent::LeaveRequested), []);
-    assert!(matches!(end(&scene.lose()), Some(MemberEnd::Unreachable { .. })));
+    assert!(matches!(end(&scene.lose()), Some(MemberEnd::Left { .. })));
 
     let mut seeking = Scene::reduced();
     seeking.lose();
     let actions = seeking.event(MemberEvent::LeaveRequested);
-    let Some(MemberEnd::Unreachable { reason }) = end(&actions) else { panic!("{actions:?}") };
+    let Some(MemberEnd::Left { reason }) = end(&actions) else { panic!("{actions:?}") };
     assert!(reason.contains("asked to leave") && reason.contains("after 0 steps"), "{reason}");
 }

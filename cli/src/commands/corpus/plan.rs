@@ -1,6 +1,5 @@
 //! `corpus plan`: the quality and the cost of a plan.
 
-use std::io::Write as _;
 use std::time::Instant;
 
 use blip2_dataset::corpus::manifest::Manifest;
@@ -109,8 +108,7 @@ pub(super) async fn run(arguments: PlanArguments) -> Result<Exit, CliError> {
 async fn opened(config: &RunConfig) -> Result<Manifest, CliError> {
     let word = |done: usize, total: usize| {
         if done.is_multiple_of(FILES_PER_WORD) || done == total {
-            // Progress that nobody can see is no reason to stop.
-            let _ = writeln!(std::io::stderr().lock(), "{done} of {total} footers read");
+            eprintln!("{done} of {total} footers read");
         }
     };
     Ok(Manifest::open_sources(&config.data.corpus(), &config.columns(), &word).await?)

@@ -74,6 +74,13 @@ impl LeasedWork for UnitTasks {
     }
 }
 
+/// What asking for a unit came to.
+enum Leased {
+    Unit(Held),
+    /// All are done, or the evaluation was interrupted.
+    NoMore(Exit),
+}
+
 /// A unit that this worker has, kept until it is dropped.
 struct Held {
     task: LeasedTask,
@@ -102,8 +109,9 @@ impl LeasedUnits {
         mut compute: impl AsyncFnMut(Unit) -> JobResult<Vec<u8>>,
     ) -> Result<Option<Exit>, CliError> {
         loop {
-            let Some(held) = self.lease(stop).await? else {
-                return Ok(Some(if stop.is_cancelled() { Exit::Interrupted } else { Exit::Done }));
+            let held = match self.lease(stop).await? {
+                Leased::Unit(held) => held,
+                Leased::NoMore(exit) => return Ok(Some(exit)),
             };
             let Some((of, unit)) = tasks.of(held.task.task) else {
                 let reason = format!("task {} is none of this evaluation", held.task.task);
@@ -131,15 +139,15 @@ impl LeasedUnits {
         }
     }
 
-    /// The unit that was put aside, or another; none when there are no more, or `stop`.
-    async fn lease(&self, stop: &CancellationToken) -> Result<Option<Held>, CliError> {
+    /// The unit that was put aside, or another, as long as there are some and `stop` has not come.
+    async fn lease(&self, stop: &CancellationToken) -> Result<Leased, CliError> {
         if let Some(held) = self.next.take() {
-            return Ok(Some(held));
+            return Ok(Leased::Unit(held));
         }
         while !stop.is_cancelled() {
             match self.client.lease().await? {
                 Some(lease_reply::Kind::Task(task)) => {
-                    return Ok(Some(Held { task, _renewing: self.client.renewing(task) }));
+                    return Ok(Leased::Unit(Held { task, _renewing: self.client.renewing(task) }));
                 }
                 Some(lease_reply::Kind::WaitMs(millis)) => {
                     tokio::select! {
@@ -147,10 +155,12 @@ impl LeasedUnits {
                         () = stop.cancelled() => {}
                     }
                 }
-                Some(lease_reply::Kind::Finished(_)) | None => return Ok(None),
+                Some(lease_reply::Kind::Finished(true)) => return Ok(Leased::NoMore(Exit::Done)),
+                // The coordinator was asked to go.
+                Some(lease_reply::Kind::Finished(false)) | None => break,
             }
         }
-        Ok(None)
+        Ok(Leased::NoMore(Exit::Interrupted))
     }
 }
 

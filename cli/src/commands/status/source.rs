@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use blip2_proto::bounds::bounded_status;
+use blip2_proto::bounds::{bounded_status, is_identifier};
 use blip2_proto::text::{MAX_TEXT, visible};
 use blip2_proto::token::with_token;
 use blip2_proto::transport::{TlsFiles, Transport};
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
-use blip2_proto::v1::{StatusReply, StatusRequest};
+use blip2_proto::v1::{StatusReply, StatusRequest, StopRequest};
 use blip2_run::exit::Exit;
 use blip2_store::Location;
 use tonic::transport::Channel;
@@ -24,9 +24,12 @@ use crate::token::{read_token, token_in};
 /// For the connection and for each answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// Coordinators that are asked in turn for the one that leads, at most.
+const MOST_STANDBYS: usize = 4;
+
 /// What is known of a run.
 #[derive(Debug)]
-pub(super) enum Known {
+pub(in crate::commands) enum Known {
     /// By its coordinator.
     Live(Box<StatusReply>),
     /// By its store: nobody who leads it answers.
@@ -34,22 +37,28 @@ pub(super) enum Known {
 }
 
 /// A run that can be asked for again and again, whoever leads it.
-pub(super) struct Source {
+pub(in crate::commands) struct Source {
     transport: Transport,
     token: String,
     /// The address that was given, or the one of the coordinator that answered last.
     address: Option<String>,
     client: Option<CoordinatorClient<Channel>>,
     run: Option<StoredRun>,
+    /// Why the coordinator that was asked last does not take the token.
+    refusal: Option<CliError>,
 }
 
 impl Source {
     /// `target` is a run, or the address of its coordinator.
-    pub(super) async fn open(target: &str, tls: TlsFiles, token: Option<&Path>) -> Result<Self, CliError> {
+    pub(in crate::commands) async fn open(
+        target: &str,
+        tls: TlsFiles,
+        token: Option<&Path>,
+    ) -> Result<Self, CliError> {
         if is_address(target) {
             let (transport, token) = (transport(&tls)?, read_token(token)?);
             let address = Some(target.trim_end_matches('/').to_owned());
-            return Ok(Self { transport, token, address, client: None, run: None });
+            return Ok(Self { transport, token, address, client: None, run: None, refusal: None });
         }
         let run = StoredRun::open(typed_location(target)?).await?;
         let tls = if tls.is_empty() { run.config.tls.clone() } else { tls };
@@ -57,7 +66,8 @@ impl Source {
             None => token_in(&logs_folder(&run.config)).map_or_else(|| read_token(None), Ok)?,
             file => read_token(file)?,
         };
-        Ok(Self { transport: transport(&tls)?, token, address: None, client: None, run: Some(run) })
+        let (transport, run) = (transport(&tls)?, Some(run));
+        Ok(Self { transport, token, address: None, client: None, run, refusal: None })
     }
 
     /// The newest that is known.
@@ -65,7 +75,7 @@ impl Source {
     /// # Errors
     /// The coordinator at the address given does not answer, and where its run lies is not known; or the
     /// store fails.
-    pub(super) async fn ask(&mut self) -> Result<Known, CliError> {
+    pub(in crate::commands) async fn ask(&mut self) -> Result<Known, CliError> {
         let mut reason = String::new();
         if let Some(address) = self.address.clone() {
             match self.ask_at(&address).await {
@@ -95,7 +105,10 @@ impl Source {
                 Ok(status) => {
                     reason = Some(format!("another run's coordinator, of {}, is there", status.run_id))
                 }
-                Err(error) => reason = Some(error.to_string()),
+                Err(error) => {
+                    reason = Some(error.to_string());
+                    self.refusal = Some(error).filter(|error| error.exit() == Exit::Refused);
+                }
             }
         }
         let Some(run) = &self.run else { return Err(CliError::failed("the run is gone")) };
@@ -121,15 +134,49 @@ impl Source {
         self.run.as_ref().is_none_or(|run| run.config.run.id == status.run_id)
     }
 
-    async fn ask_at(&mut self, address: &str) -> Result<StatusReply, CliError> {
-        let mut client = match self.client.take() {
-            Some(client) => client,
-            None => {
-                let channel = self.transport.connect(address, ANSWER_WITHIN).await;
-                CoordinatorClient::new(channel.map_err(CliError::failed)?)
+    /// Asks the coordinator that answered last to save and end the run, or the one that leads where that one
+    /// stands by.
+    ///
+    /// # Errors
+    /// It does not answer, does not take the token, or is of another run.
+    pub(in crate::commands) async fn stop(&mut self) -> Result<(), CliError> {
+        for _ in 0..MOST_STANDBYS {
+            let Some(address) = self.address.clone() else { break };
+            let mut client = self.client_of(&address).await?;
+            let run_id = self.run.as_ref().map_or(String::new(), |run| run.config.run.id.clone());
+            let request = with_token(StopRequest { token: self.token.clone(), run_id }, &self.token);
+            let reply = tokio::time::timeout(ANSWER_WITHIN, client.stop(request)).await;
+            let reply = reply.map_err(|_| CliError::failed(format!("no answer within {ANSWER_WITHIN:?}")))?;
+            let leader = reply.map_err(|status| refusal(&address, &status))?.into_inner().leader;
+            if leader.is_empty() {
+                self.client = Some(client);
+                return Ok(());
             }
-        };
-        let request = with_token(StatusRequest { token: self.token.clone() }, &self.token);
+            if !is_identifier(&leader) {
+                return Err(CliError::failed(format!("{address} names a leader that has no address")));
+            }
+            self.address = Some(leader);
+        }
+        Err(CliError::failed("no coordinator was found that leads the run"))
+    }
+
+    /// Why the coordinator that was asked last did not take the token, if that was so.
+    pub(in crate::commands) fn take_refusal(&mut self) -> Option<CliError> {
+        self.refusal.take()
+    }
+
+    async fn client_of(&mut self, address: &str) -> Result<CoordinatorClient<Channel>, CliError> {
+        if let Some(client) = self.client.take() {
+            return Ok(client);
+        }
+        let channel = self.transport.connect(address, ANSWER_WITHIN).await;
+        Ok(CoordinatorClient::new(channel.map_err(CliError::failed)?))
+    }
+
+    async fn ask_at(&mut self, address: &str) -> Result<StatusReply, CliError> {
+        let mut client = self.client_of(address).await?;
+        let request = StatusRequest { token: self.token.clone(), ..StatusRequest::default() };
+        let request = with_token(request, &self.token);
         let reply = tokio::time::timeout(ANSWER_WITHIN, client.status(request)).await;
         let reply = reply.map_err(|_| CliError::failed(format!("no status within {ANSWER_WITHIN:?}")))?;
         let reply = reply.map_err(|status| refusal(address, &status))?;
@@ -140,6 +187,9 @@ impl Source {
 
 /// Why a coordinator gave no status.
 fn refusal(address: &str, status: &Status) -> CliError {
+    if status.code() == Code::FailedPrecondition {
+        return CliError::refused(format!("{address}: {}", visible(status.message(), MAX_TEXT)));
+    }
     if status.code() == Code::Unauthenticated {
         return CliError::refused(format!(
             "{address}: the token is not this run's; name the run's token file with --token-file (`train` keeps it in \

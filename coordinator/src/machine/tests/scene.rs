@@ -269,6 +269,11 @@ impl Scene {
             .find_map(|action| if let Action::Finish(outcome) = action { Some(outcome) } else { None })
     }
 
+    /// How often it looked whether it still leads.
+    pub(super) fn confirmations(&self) -> usize {
+        self.actions.iter().filter(|action| matches!(action, Action::ConfirmEpoch { .. })).count()
+    }
+
     pub(super) fn refusal(&self, session: SessionId) -> Option<(RefusalCode, String)> {
         self.sent(session).into_iter().find_map(|message| match message {
             ToWorker::Refused(refused) => Some((refused.code(), refused.reason.clone())),
