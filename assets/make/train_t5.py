@@ -19,16 +19,17 @@ def main():
     options = arguments.read(__doc__, of_notes=True)
     choices, noise = notes.generators(options.seed)
     tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
-    captions, questions = scenes_rows.captions(options.scenes), scenes_rows.questions(options.scenes)
+    captions = [caption for caption in scenes_rows.captions(options.scenes) if notes.is_first(caption)]
+    questions = scenes_rows.questions(options.scenes)
     model = T5ForConditionalGeneration(
         T5Config(
             vocab_size=len(tokenizer),
-            d_model=160,
+            d_model=96,
             d_kv=32,
-            d_ff=400,
-            num_layers=4,
-            num_decoder_layers=4,
-            num_heads=5,
+            d_ff=192,
+            num_layers=3,
+            num_decoder_layers=3,
+            num_heads=3,
             feed_forward_proj="gated-gelu",
             dropout_rate=0.0,
             tie_word_embeddings=True,

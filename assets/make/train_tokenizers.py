@@ -38,12 +38,12 @@ def main():
     words = sorted({word for line in lines for word in re.findall(r"\w+", line)})
     # A byte-level model reads a word within a sentence and at its beginning as two: each is to be one token.
     lines += [line for word in words for line in (word, f" {word}")] * 100
-    for name in ("qformer-tokenizer", "opt-tiny", "t5-tiny"):
+    for name in ("qformer-tokenizer", "opt-tiny", "t5-scenes"):
         template = AutoTokenizer.from_pretrained(BACKBONES / name)
         trained = template.train_new_from_iterator(lines, options.most)
-        folder = pathlib.Path(options.out) / name.replace("-tiny", "")
+        folder = pathlib.Path(options.out) / name.split("-tiny")[0].split("-scenes")[0]
         trained.save_pretrained(folder)
-        if name == "t5-tiny":
+        if name == "t5-scenes":
             whole_words(folder / "tokenizer.json", words)
             trained = AutoTokenizer.from_pretrained(folder)
         spoken = lambda word: f" {word}" if name == "opt-tiny" else word

@@ -61,7 +61,7 @@ fn families() -> [(LanguageModel, &'static str); 3] {
     let mut llama = LanguageModel::zeros(&config, &Device::flex()).unwrap();
     // Smaller values would score all words alike.
     fill(&mut llama, 1.5);
-    [(open("opt-tiny"), "opt-tiny"), (open("t5-tiny"), "t5-tiny"), (llama, "opt-tiny")]
+    [(open("opt-tiny"), "opt-tiny"), (open("t5-scenes"), "t5-scenes"), (llama, "opt-tiny")]
 }
 
 /// Writes a folder of arbitrary weights of this size around a small Q-Former that reads questions.

@@ -89,7 +89,7 @@ fn a_quick_start_with_an_encoder_decoder_captions_and_exports() {
     let out = folder.path().join("quickstart");
     let mut command = blip2(&["quickstart", "--corpus", "emoji", "--json", "--out", out.to_str().unwrap()]);
     for value in [
-        "model.language_model=assets/backbones/t5-tiny",
+        "model.language_model=assets/backbones/t5-scenes",
         "stage1.steps=2",
         "stage2.steps=3",
         "stage1.batch=16",

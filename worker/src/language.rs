@@ -291,8 +291,8 @@ mod tests {
 
     #[test]
     fn an_encoder_reads_the_first_words_and_the_rest_is_written() {
-        let language = captions_of("t5-tiny", "");
-        let caption = "a red car on a street";
+        let language = captions_of("t5-scenes", "");
+        let caption = "two cats left of a dog";
         let batch = language.slot_texts(&slot(&[caption; 12], &(0..12).collect::<Vec<_>>())).unwrap();
         let mut cuts = std::collections::BTreeSet::new();
         for row in 0..12 {
@@ -311,10 +311,10 @@ mod tests {
 
     #[test]
     fn one_word_is_written_whole_and_a_prompt_is_read() {
-        let batch = captions_of("t5-tiny", "").slot_texts(&slot(&["apple"], &[3])).unwrap();
+        let batch = captions_of("t5-scenes", "").slot_texts(&slot(&["apple"], &[3])).unwrap();
         assert_eq!(batch.prefix.mask.iter().sum::<i32>(), 1, "the end token alone");
         assert!(batch.tokens() >= 2);
-        let language = captions_of("t5-tiny", "a photo of");
+        let language = captions_of("t5-scenes", "a photo of");
         let batch = language.slot_texts(&slot(&["a red car"], &[3])).unwrap();
         assert_eq!(words(&language, &batch.prefix, 0), "a photo of");
         assert_eq!(words(&language, &batch.text, 0), "a red car");

@@ -231,7 +231,7 @@ fn stored(state: &TrainState) -> NamedState {
 
 #[test]
 fn what_is_trained_to_answer_becomes_a_folder_of_instructblip() {
-    for backbone in ["backbones/opt-tiny", "backbones/t5-tiny"] {
+    for backbone in ["backbones/opt-tiny", "backbones/t5-scenes"] {
         let folder = tempfile::tempdir().unwrap();
         let answers = asked::config(folder.path(), backbone, 4, 8);
         let instructions = instructed::config(folder.path(), backbone, 4, 8);
@@ -251,7 +251,7 @@ fn what_is_trained_to_answer_becomes_a_folder_of_instructblip() {
             assert_eq!(read.tokens().eos == own_end, !ends_as_captions, "{backbone}");
             let captioner = Captioner::open_on(&out, Device::flex()).unwrap();
             let asked = captioner.question("What is this?");
-            let word = if backbone.ends_with("t5-tiny") { "Short answer:" } else { "Answer:" };
+            let word = if backbone.ends_with("t5-scenes") { "Short answer:" } else { "Answer:" };
             let prompt = match instructs {
                 true => "what is this?".to_owned(),
                 false => format!("Question: what is this? {word}"),

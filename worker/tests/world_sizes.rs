@@ -129,7 +129,7 @@ fn generate_with(language_model: &str) -> WorkerConfig {
 
 #[test]
 fn an_encoder_decoder_trains_the_same_bits_whatever_the_number_of_members() {
-    let config = generate_with(&small::assets("backbones/t5-tiny"));
+    let config = generate_with(&small::assets("backbones/t5-scenes"));
     let alone = train(&config, 1).remove(0);
     assert!(alone.0.iter().chain([&1.0]).all(|value| value.is_finite()));
     for members in [2, 4] {
@@ -153,7 +153,7 @@ fn a_llama_trains_the_same_bits_whatever_the_number_of_members() {
 fn dropout_of_the_language_model_does_not_depend_on_the_number_of_members() {
     for (backbone, off, on) in [
         ("opt-tiny", "\"dropout\": 0.0", "\"dropout\": 0.1"),
-        ("t5-tiny", "\"dropout_rate\": 0.0", "\"dropout_rate\": 0.1"),
+        ("t5-scenes", "\"dropout_rate\": 0.0", "\"dropout_rate\": 0.1"),
     ] {
         let folder = changed(backbone, off, on);
         let mut config = generate_with(&folder.path().display().to_string());
@@ -169,7 +169,7 @@ fn dropout_of_the_language_model_does_not_depend_on_the_number_of_members() {
 
 #[test]
 fn answers_in_all_modes_do_not_depend_on_the_number_of_members() {
-    for backbone in ["backbones/opt-tiny", "backbones/t5-tiny"] {
+    for backbone in ["backbones/opt-tiny", "backbones/t5-scenes"] {
         let folder = tempfile::tempdir().unwrap();
         let mut config = asked::config(folder.path(), backbone, 4, 8);
         (config.eval.data, config.eval.rows, config.eval.every_steps) = (config.data.train.clone(), 32, 1);
@@ -187,7 +187,7 @@ fn answers_in_all_modes_do_not_depend_on_the_number_of_members() {
 
 #[test]
 fn instructions_do_not_depend_on_the_number_of_members() {
-    for backbone in ["backbones/opt-tiny", "backbones/t5-tiny"] {
+    for backbone in ["backbones/opt-tiny", "backbones/t5-scenes"] {
         let folder = tempfile::tempdir().unwrap();
         let mut config = instructed::config(folder.path(), backbone, 4, 8);
         (config.eval.data, config.eval.rows, config.eval.every_steps) = (config.data.train.clone(), 80, 1);
@@ -220,7 +220,7 @@ fn instructions_do_not_depend_on_the_number_of_members() {
 #[test]
 fn adapters_train_the_same_bits_whatever_the_number_of_members() {
     for (backbone, targets) in
-        [("backbones/opt-tiny", &["q_proj", "fc2"][..]), ("backbones/t5-tiny", &["q", "wo"])]
+        [("backbones/opt-tiny", &["q_proj", "fc2"][..]), ("backbones/t5-scenes", &["q", "wo"])]
     {
         let mut config = generate_with(&small::assets(backbone));
         config.stages[1].steps = 3;

@@ -21,7 +21,7 @@ const WITH_OWN_FOLDER: &[(&str, &str)] = &[];
 const SHARE: usize = 20;
 
 /// The most MiB that all files of the repository have together: whoever tries the program waits for them.
-const REPOSITORY: u64 = 55;
+const REPOSITORY: u64 = 45;
 
 /// What is a function of what it is given, as far as it is not for tests: files, or modules with all that
 /// lies in their folders.

@@ -295,7 +295,7 @@ mod tests {
             assert!(error.contains("stages.caption.lora") && error.contains("`first`"), "{error}");
         }
         let mut config = with(lora.clone(), LoraSettings { targets: vec!["query".into()], ..lora });
-        let folder = format!("{}/../assets/backbones/t5-tiny", env!("CARGO_MANIFEST_DIR"));
+        let folder = format!("{}/../assets/backbones/t5-scenes", env!("CARGO_MANIFEST_DIR"));
         config.model.language_model = folder;
         let error = config.validate_language_model().unwrap_err().to_string();
         assert!(
@@ -329,7 +329,7 @@ mod tests {
         config.model.language_model = assets("bert-tiny");
         let error = config.check().unwrap_err().to_string();
         assert!(error.contains("model.language_model") && error.contains("bert"), "{error}");
-        config.model.language_model = assets("t5-tiny");
+        config.model.language_model = assets("t5-scenes");
         assert_eq!(*config.clone().validate().unwrap(), config);
         for (side, remedy) in [(100, "8: use 96 or 104"), (7, "use 8 or a multiple")] {
             config.stages[1].image_size = side;

@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn an_encoder_reads_the_question_and_the_answer_is_written() {
-        let (texts, model) = texts("t5-tiny", "", (24, 6)).unwrap();
+        let (texts, model) = texts("t5-scenes", "", (24, 6)).unwrap();
         let asked = AskedText { question: "what is this?", answer: "red car" };
         let batch = texts.batch(&[asked; 2], vec![0.3, 0.7]).unwrap();
         assert_eq!((batch.prefix.ids.len(), batch.text.ids.len(), batch.weights.len()), (48, 12, 2));
@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn of_a_long_question_words_are_left_out_and_the_prompt_stays() {
-        for backbone in ["opt-tiny", "t5-tiny"] {
+        for backbone in ["opt-tiny", "t5-scenes"] {
             let (texts, _) = texts(backbone, "Q: {} A:", (16, 4)).unwrap();
             let long = "what is this red car ".repeat(20);
             let (prompt, ids) = texts.prompt(&long).unwrap();
@@ -377,7 +377,7 @@ mod tests {
     #[test]
     fn of_an_instruction_the_end_is_read_and_what_it_asks_for_ends_with_the_end_token() {
         let long = "red green blue yellow ".repeat(20) + "what is this?";
-        for backbone in ["opt-tiny", "t5-tiny"] {
+        for backbone in ["opt-tiny", "t5-scenes"] {
             let (texts, model) = instructions(backbone, (12, 6));
             let end = model.special_tokens().eos[0] as i32;
             let asked = AskedText { question: &long, answer: "car" };
@@ -414,7 +414,7 @@ mod tests {
     #[test]
     fn answers_are_written_behind_prompts_of_any_lengths() {
         let device = Device::flex();
-        for backbone in ["opt-tiny", "t5-tiny"] {
+        for backbone in ["opt-tiny", "t5-scenes"] {
             let (texts, model) = texts(backbone, "", (24, 4)).unwrap();
             let soft = Tensor::<3>::ones([2, 3, model.width()], &device) * 0.1;
             for beams in [1, 3] {
