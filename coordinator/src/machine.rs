@@ -7,6 +7,7 @@ mod cost;
 mod ending;
 mod flapping;
 mod gathering;
+mod hand_over;
 mod handing_over;
 mod holding;
 mod interface;
@@ -126,7 +127,7 @@ impl Machine {
             tracing::warn!(seconds = gap.as_secs_f64(), "this process stood still");
             self.members.values_mut().for_each(|member| member.last_seen += gap);
             self.put_off_saves(gap);
-            self.put_off_hand_over(gap);
+            self.hand_over.put_off(gap);
             self.phase.put_off(gap);
         }
     }

@@ -4,7 +4,6 @@
 //! steps are committed here; from then on this coordinator is fenced off, and the members look for the other
 //! one with the state they hold, as after a crash.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::state::Machine;
@@ -15,17 +14,6 @@ const STANDBY_LIVES: Duration = Duration::from_secs(3);
 const TAKES_OVER_WITHIN: Duration = Duration::from_secs(20);
 /// More are not kept in mind.
 const MOST_STANDBYS: usize = 64;
-
-/// What is known of those that stand by, and whether one of them is to take over.
-#[derive(Debug, Default)]
-pub(super) struct HandOver {
-    /// When each of them, by its URL, last asked.
-    heard: BTreeMap<String, Duration>,
-    /// Since when the lead is offered.
-    offered: Option<Duration>,
-    /// The run stops instead: nobody took the lead, or somebody asked for it.
-    withdrawn: bool,
-}
 
 impl Machine {
     pub(super) fn standby_asked(&mut self, standby: String) {
@@ -82,11 +70,5 @@ impl Machine {
 
     fn stop_instead(&mut self, why: &str) {
         self.stop_requested(format!("this coordinator was asked to go, and {why}"));
-    }
-
-    /// Moves the deadlines.
-    pub(super) fn put_off_hand_over(&mut self, by: Duration) {
-        let HandOver { heard, offered, .. } = &mut self.hand_over;
-        heard.values_mut().chain(offered).for_each(|time| *time += by);
     }
 }

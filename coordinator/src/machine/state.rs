@@ -13,7 +13,7 @@ use blip2_run::schedule::Schedule;
 use super::complaint::{Complaint, place};
 use super::cost::Cost;
 use super::flapping::Flaps;
-use super::handing_over::HandOver;
+use super::hand_over::HandOver;
 use super::interface::{Action, SessionId, Start};
 use super::loss_rise::LossWatch;
 use super::phase::{Gathering, Phase};
