@@ -26,7 +26,7 @@ fn short_run() -> SmallRun {
 /// All epochs of a run, in order.
 fn epochs(run: &SmallRun) -> Vec<EpochRecord> {
     let read = |number: u64| {
-        let object = run.root().join("epochs").join(format!("{number:08}.json"));
+        let object = run.root().join("epochs").join(format!("{number:010}.json"));
         let content = std::fs::read(&object).unwrap_or_else(|error| panic!("{}: {error}", object.display()));
         EpochRecord::parse("epoch", &content).unwrap()
     };

@@ -41,7 +41,9 @@ fn the_processes_of_a_run_say_json_lines_with_run_epoch_step_and_member() {
     for words in ["leads the run", "a worker is ready", "a new epoch", "a checkpoint is complete"] {
         saying(&leader, words);
     }
-    let name = run.root().file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
+    // The run's own id, which all its processes know.
+    let name = saying(&leader, "leads the run")["run"].as_str().expect("an id").to_owned();
+    assert!(!name.is_empty());
     let drill = saying(&leader, "drill commit@3");
     assert_eq!((&drill["level"], &drill["run"]), (&"WARN".into(), &name.clone().into()), "{drill}");
     assert!(drill["epoch"].as_u64() > Some(0) && drill["step"].as_u64() <= Some(4), "{drill}");
