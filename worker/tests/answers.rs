@@ -31,8 +31,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Steps of the run, and after how many of them it is looked which answers are right: when few are sure, and
 /// at the end.
-const STEPS: u64 = 400;
-const LOOKED_AT: u64 = 100;
+const STEPS: u64 = 640;
+const LOOKED_AT: u64 = 160;
 
 #[test]
 fn one_word_answers_to_questions_on_64_images_are_learned() {
