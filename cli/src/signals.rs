@@ -1,5 +1,5 @@
-//! SIGINT, SIGTERM and SIGHUP: the first asks this process to go, which saves or hands over what it has; a later
-//! one ends it at once.
+//! SIGINT, SIGTERM and SIGHUP: the first asks this process to go, which saves or hands over what it has; a
+//! later one ends it at once.
 //!
 //! One wish to stop often comes as several signals: `timeout` sends its own to the process and then to the
 //! group, a terminal's Ctrl-C and a launcher's SIGTERM arrive together, a batch system tells every process of

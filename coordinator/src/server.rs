@@ -73,8 +73,8 @@ pub struct CoordinatorOptions {
     pub on_one_machine: bool,
 }
 
-/// Coordinates a run to its end: serves workers on `listener` until the run is done or failed; or until, after
-/// `shutdown`, a coordinator that stands by leads it or, where none does, it is saved.
+/// Coordinates a run to its end: serves workers on `listener` until the run is done or failed; or until,
+/// after `shutdown`, a coordinator that stands by leads it or, where none does, it is saved.
 ///
 /// # Errors
 /// The settings do not fit, the store fails before the first step, another coordinator takes over first

@@ -234,8 +234,8 @@ impl Watcher {
         }
     }
 
-    /// It was asked to go: tells the leader, which then counts on it no more, and looks whether the run is over
-    /// by now.
+    /// It was asked to go: tells the leader, which then counts on it no more, and looks whether the run is
+    /// over by now.
     async fn leave(&mut self) -> StandByEnd {
         if let Some(address) = self.newest.as_ref().map(|newest| newest.address.clone()) {
             // A leader that does not answer counts on nobody before long.

@@ -1,5 +1,5 @@
-//! Processes that a scheduler asks to go: who goes on, and with which exit code each ends. A code of 0 tells a
-//! scheduler that a place is done for good, so only the end of the run is 0.
+//! Processes that a scheduler asks to go: who goes on, and with which exit code each ends. A code of 0 tells
+//! a scheduler that a place is done for good, so only the end of the run is 0.
 
 use std::time::Duration;
 
