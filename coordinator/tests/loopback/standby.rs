@@ -254,7 +254,8 @@ async fn a_run_is_stopped_by_whoever_has_its_token_and_names_it() {
     let (_folder, root) = folder();
     let mut run = start(long(&root), 1).await;
     let standby = begin(&root);
-    let slow = Habit::Slow(Duration::from_millis(25));
+    // Far from its end when the one that stands by has heard of its leader.
+    let slow = Habit::Slow(Duration::from_millis(500));
     let worker = tokio::spawn(work(run.address.clone(), root.clone(), hello("a"), slow));
     let stop = async |address: &str, token: &str, run_id: &str| {
         let mut client = CoordinatorClient::connect(address.to_owned()).await.expect("it listens");
@@ -268,6 +269,7 @@ async fn a_run_is_stopped_by_whoever_has_its_token_and_names_it() {
     }
     let mut leader = stop(&standby.address, "secret", "run").await;
     while leader == Err(Code::Unavailable) {
+        assert!(!run.coordinator.is_finished(), "it goes on meanwhile");
         tokio::time::sleep(Duration::from_millis(50)).await;
         leader = stop(&standby.address, "secret", "run").await;
     }
