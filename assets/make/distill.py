@@ -31,14 +31,12 @@ VISION, TEXT = (0, 4, 5), (0, 3)
 def rows(pattern):
     """Normalised images and their captions."""
     images, captions = [], []
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (model_folder.MEAN, model_folder.STD))
     for path in sorted((ASSETS / "corpus").glob(pattern)):
         table = pyarrow.parquet.read_table(path, columns=["jpg", "caption"])
         for jpg in table["jpg"]:
-            pixels = numpy.asarray(Image.open(io.BytesIO(jpg.as_py())).convert("RGB"))
-            images.append((torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255 - mean) / std)
+            images.append(numpy.asarray(Image.open(io.BytesIO(jpg.as_py())).convert("RGB")))
         captions += table["caption"].to_pylist()
-    return torch.stack(images), captions
+    return model_folder.normalised(torch.from_numpy(numpy.stack(images))), captions
 
 
 def shallow(deep, vision, text):

@@ -10,6 +10,12 @@ MEAN = [0.48145466, 0.4578275, 0.40821073]
 STD = [0.26862954, 0.26130258, 0.27577711]
 
 
+def normalised(images):
+    """What an image encoder takes, (row, channel, y, x), of bytes of red, green and blue (row, y, x, channel)."""
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+    return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
 def write(model, folder, tokenizer=None):
     """`config.json` and `model.safetensors`; with the tokenizer's files beside them if one is given."""
     folder = pathlib.Path(folder)

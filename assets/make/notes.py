@@ -95,6 +95,11 @@ def notes(caption, generator):
     return filled
 
 
+def read_texts(folder):
+    """The captions that images have, and caption, question and answer, of the training scenes."""
+    return [caption for caption in scenes_rows.captions(folder) if is_first(caption)], scenes_rows.questions(folder)
+
+
 def is_first(caption):
     """Whether it is the sentence of its scene that an image is captioned with."""
     relations = re.findall(RELATION, caption)

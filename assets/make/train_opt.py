@@ -12,7 +12,6 @@ import arguments
 import descent
 import model_folder
 import notes
-import scenes_rows
 
 
 def sequences(batch, tokenizer):
@@ -35,8 +34,7 @@ def main():
     options = arguments.read(__doc__, of_notes=True)
     choices, noise = notes.generators(options.seed)
     tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
-    captions = [caption for caption in scenes_rows.captions(options.scenes) if notes.is_first(caption)]
-    questions = scenes_rows.questions(options.scenes)
+    captions, questions = notes.read_texts(options.scenes)
     model = OPTForCausalLM(
         OPTConfig(
             vocab_size=len(tokenizer),

@@ -127,11 +127,6 @@ def targets(scenes, size, things, colours):
     return flat(shown), flat(behind), torch.from_numpy(there), torch.from_numpy(ground)
 
 
-def normalised(images):
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (model_folder.MEAN, model_folder.STD))
-    return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
-
-
 # A colour is another one where some channel differs by more than this; a ground's pixels differ by less than the other.
 FAR, NEAR = 40, 12
 
@@ -188,7 +183,7 @@ def measured(model, images, wanted):
     at = torch.arange(SIDE**2)
     for first in range(0, len(images), 256):
         part = slice(first, first + 256)
-        thing, colour, things, floor, (row, column) = model(normalised(images[part]))
+        thing, colour, things, floor, (row, column) = model(model_folder.normalised(images[part]))
         found, known = thing.argmax(-1), shown[part]
         right["thing"].append((found == known)[known > 0])
         right["bare"].append((found == known)[known == 0])
@@ -252,7 +247,7 @@ def main():
         if options.recolour > 0:
             pixels, kept, floor = recoloured(pixels, kept, floor, palette, options.recolour, generator)
         pixels, shown, behind = augmented(pixels, wanted[0][chosen], kept, generator)
-        total = loss(model, normalised(pixels), shown, behind, wanted[2][chosen], floor)
+        total = loss(model, model_folder.normalised(pixels), shown, behind, wanted[2][chosen], floor)
         optimizer.zero_grad()
         total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
