@@ -3,9 +3,11 @@
 mod arrows_page;
 mod checks;
 mod cuda;
+mod dist;
 mod driver;
 mod files;
 mod losses;
+mod materials;
 mod repository;
 mod root;
 mod scenes;
@@ -25,6 +27,7 @@ usage: cargo xtask fmt|lint|docs|test|sim|bench [further arguments]
        cargo xtask scenes --out DIR [--rows N] [--held-out-rows N] [--seed S] [--size PX] [--corpus DIR]
        cargo xtask vulkan [--build fused|unfused] [--only golden|train] [--system-driver] [--root DIR]
        cargo xtask cuda setup|build|try|ptx|golden|pack [--folder DIR] [--wheels DIR] [further arguments]
+       cargo xtask dist [--features F] [--profile P] [--out DIR]
 
   fmt               format the code; `--check` writes nothing
   lint              clippy over everything; warnings are errors
@@ -67,6 +70,12 @@ usage: cargo xtask fmt|lint|docs|test|sim|bench [further arguments]
   --folder DIR      where the parts of `cuda setup` lie; without it, `blip2-cuda` in the user's cache folder
   --wheels DIR      take the packages from DIR; without it, pip downloads them
 
+  dist              build `blip2` to ship: an archive with configurations and licences, what it is built from as CycloneDX,
+                    and the SHA-256 of both; the same files for the same commit and compiler
+  --features F      features of `blip2`, separated by commas: `cuda`, `vulkan`
+  --profile P       with the profile P; without it, `dist`, whose link takes long
+  --out DIR         the folder they are left in; without it, target/dist
+
 Exit codes: 0 passed, 1 failed, 2 wrong usage, 69 the parts of `cuda setup` cannot be had here.
 Environment: CARGO_TARGET_DIR, and CARGO_NET_OFFLINE=true to use no network.";
 
@@ -102,6 +111,7 @@ fn run(command: &str, rest: &[String]) -> Result<Result<bool, Error>, String> {
         "scenes" => scenes::run(rest)?.map_err(Error::from),
         "vulkan" => vulkan::run(vulkan::Options::parse(rest)?).map_err(Error::from),
         "cuda" => cuda::run(cuda::Options::parse(rest)?),
+        "dist" => dist::run(&dist::Options::parse(rest)?).map_err(Error::from),
         other => return Err(format!("unknown command `{other}`")),
     })
 }

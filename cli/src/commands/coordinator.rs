@@ -18,7 +18,7 @@ use crate::run_folder::{Purpose, RunFolder};
 use crate::session::{Finished, Lead, Session};
 use crate::signals::Signals;
 use crate::standby::{Turn, Watch};
-use crate::tls::{transport, url};
+use crate::tls::{transport, url, warn_if_readable};
 use crate::token::{must_have_token, read_token};
 
 #[derive(Debug, Args)]
@@ -64,6 +64,7 @@ pub(crate) async fn run(arguments: CoordinatorArguments) -> Result<Exit, CliErro
     let config = load(&arguments.config)?.config;
     let root = config.run.root.clone();
     let transport = transport(&config.tls)?;
+    warn_if_readable(arguments.listen, &transport);
     let listener = bind(arguments.listen)
         .map_err(|error| CliError::failed(format!("cannot listen on {}: {error}", arguments.listen)))?;
     let address = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;

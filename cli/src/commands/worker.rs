@@ -20,7 +20,7 @@ use crate::identity::binary_identity;
 use crate::logging::standing::{Standing, stands};
 use crate::places::chosen_checkpoint;
 use crate::signals::Signals;
-use crate::tls::{TlsArguments, transport};
+use crate::tls::{TlsArguments, transport, warn_if_readable};
 use crate::token::{must_have_token, read_token};
 use crate::typed_numbers::{seconds, seconds_or_none, threads};
 
@@ -81,6 +81,8 @@ pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
     if insists {
         config.model.init_checkpoint = chosen_checkpoint(&config.model.init_checkpoint, None).await?;
     }
+    let transport = transport(&arguments.tls.over(config.tls.clone()))?;
+    warn_if_readable(arguments.listen, &transport);
     let options = WorkerOptions {
         coordinators: arguments.coordinator,
         listen: arguments.listen,
@@ -90,7 +92,7 @@ pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
         binary: binary_identity()?,
         join_timeout: Duration::from_secs_f64(arguments.join_timeout),
         reconnect_timeout: Duration::from_secs_f64(arguments.reconnect_timeout),
-        transport: transport(&arguments.tls.over(config.tls.clone()))?,
+        transport,
         on_listening: Some(announce),
         on_standing: Some(note_standing),
         device: device_choice(arguments.device, config.launch.share_devices)?,
