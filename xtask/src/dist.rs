@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
         return Ok(false);
     }
     let host = host()?;
-    let binary = target_folder()?.join(profile_folder(profile)).join(PROGRAM);
+    let binary = repository::target_folder()?.join(profile_folder(profile)).join(PROGRAM);
     let name = format!("{PROGRAM}-{}-{host}", env!("CARGO_PKG_VERSION"));
     let bill = materials::bill(features, &host)?.into_bytes();
     create(out)?;
@@ -118,11 +118,6 @@ fn host() -> Result<String, String> {
     let version = said("rustc", &["-vV"])?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned).ok_or_else(|| format!("rustc names no host: {version}"))
-}
-
-fn target_folder() -> Result<PathBuf, String> {
-    let profile = repository::profile_folder()?;
-    profile.parent().map(Path::to_path_buf).ok_or_else(|| "this program lies in no target folder".into())
 }
 
 /// Where cargo leaves what is built with a profile.

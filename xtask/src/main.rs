@@ -1,6 +1,7 @@
 //! The checks of this repository: those of every change, as CI runs them, and those that take longer.
 
 mod arrows_page;
+mod book;
 mod checks;
 mod cuda;
 mod dist;
@@ -24,6 +25,7 @@ const UNAVAILABLE: u8 = 69;
 const USAGE: &str = "\
 usage: cargo xtask fmt|lint|docs|test|sim|bench [further arguments]
        cargo xtask arrows [--check | --circles]
+       cargo xtask book
        cargo xtask scenes --out DIR [--rows N] [--held-out-rows N] [--seed S] [--size PX] [--corpus DIR]
        cargo xtask vulkan [--build fused|unfused] [--only golden|train] [--system-driver] [--root DIR]
        cargo xtask cuda setup|build|try|ptx|golden|pack [--folder DIR] [--wheels DIR] [further arguments]
@@ -39,6 +41,9 @@ usage: cargo xtask fmt|lint|docs|test|sim|bench [further arguments]
   arrows            write docs/arrows.md: which crate and which module uses which
   --check           fail where the page is stale, and write nothing
   --circles         name the files of each crate that use each other in a circle
+
+  book              build the pages of docs/SUMMARY.md into the folder `book` of the target folder, and follow their links;
+                    installs mdbook into the folder `tools` there where the machine has none
 
   scenes            compose small scenes with captions and questions; see docs/scenes.md
   --out DIR         the folder to write into
@@ -76,7 +81,7 @@ usage: cargo xtask fmt|lint|docs|test|sim|bench [further arguments]
   --profile P       with the profile P; without it, `dist`, whose link takes long
   --out DIR         the folder they are left in; without it, target/dist
 
-Exit codes: 0 passed, 1 failed, 2 wrong usage, 69 the parts of `cuda setup` cannot be had here.
+Exit codes: 0 passed, 1 failed, 2 wrong usage, 69 what it needs cannot be had here.
 Environment: CARGO_TARGET_DIR, and CARGO_NET_OFFLINE=true to use no network.";
 
 fn main() -> ExitCode {
@@ -108,6 +113,7 @@ fn run(command: &str, rest: &[String]) -> Result<Result<bool, Error>, String> {
     }
     Ok(match command {
         "arrows" => arrows_page::run(arrows_page::Options::parse(rest)?).map_err(Error::from),
+        "book" if rest.is_empty() => book::run(),
         "scenes" => scenes::run(rest)?.map_err(Error::from),
         "vulkan" => vulkan::run(vulkan::Options::parse(rest)?).map_err(Error::from),
         "cuda" => cuda::run(cuda::Options::parse(rest)?),
