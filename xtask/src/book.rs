@@ -49,7 +49,8 @@ fn program(tools: &Path) -> Result<PathBuf, Error> {
         }
     }
     let mut cargo = repository::cargo();
-    cargo.args(["install", "mdbook", "--version", MDBOOK, "--locked", "--no-default-features", "--quiet"]);
+    cargo.args(["install", "mdbook", "--version", MDBOOK, "--locked", "--quiet"]);
+    cargo.args(["--no-default-features", "--features", "search"]);
     // It is built to be used once a change, not to be fast.
     cargo.arg("--root").arg(tools).env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0");
     let status = cargo.status().map_err(|error| format!("cargo: {error}"))?;
@@ -68,11 +69,13 @@ fn lay_out(root: &Path, book: &Path) -> Result<(), String> {
     create(&source)?;
     take(&root.join(SETTINGS), &book.join("book.toml"))?;
     let summary = read(&root.join(SUMMARY))?;
-    write(&source.join("SUMMARY.md"), &from_root(&summary))?;
+    write(&source.join("SUMMARY.md"), &indexed(&from_root(&summary)))?;
     let known: BTreeSet<PathBuf> = text::files(root)?.into_iter().collect();
     for (page, _) in links::links(Path::new(SUMMARY), &summary) {
-        take(&root.join(&page), &source.join(&page))?;
-        for (shown, _) in links::links(&page, &read(&root.join(&page))?) {
+        let text = read(&root.join(&page))?;
+        create(source.join(&page).parent().unwrap_or(&source))?;
+        write(&source.join(indexed(&page.display().to_string())), &indexed(&text))?;
+        for (shown, _) in links::links(&page, &text) {
             // Other pages come by themselves; a folder has none.
             if known.contains(&shown) && shown.extension().is_none_or(|end| end != "md") {
                 take(&root.join(&shown), &source.join(&shown))?;
@@ -80,6 +83,14 @@ fn lay_out(root: &Path, book: &Path) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Paths and links with the first page of a folder as the book calls it.
+fn indexed(text: &str) -> String {
+    match text.strip_suffix("README.md") {
+        Some(folder) => format!("{folder}index.md"),
+        None => text.replace("README.md)", "index.md)").replace("README.md#", "index.md#"),
+    }
 }
 
 /// The summary with its links from the repository's root instead of `docs/`.
@@ -134,8 +145,8 @@ mod tests {
         lay_out(&repository::workspace(), folder.path()).unwrap();
         let source = folder.path().join("source");
         let summary = read(&source.join("SUMMARY.md")).unwrap();
-        assert!(summary.contains("](docs/architecture.md)") && summary.contains("](README.md)"), "{summary}");
-        for path in ["README.md", "docs/report-row.png", "docs/examples/smollm2-loss.svg", "k8s/README.md"] {
+        assert!(summary.contains("](docs/architecture.md)") && summary.contains("](index.md)"), "{summary}");
+        for path in ["index.md", "docs/report-row.png", "docs/examples/smollm2-loss.svg", "k8s/index.md"] {
             assert!(source.join(path).is_file(), "{path}");
         }
         assert!(folder.path().join("book.toml").is_file());
