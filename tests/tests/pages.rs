@@ -1,4 +1,4 @@
-//! The README's commands, run as they are pasted: each block in a shell of its own, in the order of the page.
+//! Commands of pages, run as they are pasted: each block in a shell of its own, in the order of the page.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 use std::process::Command;
 
+use blip2_tests::corpus::good_rows;
 use blip2_tests::process::{Running, binary, finish, isolate, poll, repository, start};
 
 /// Runs of a page are of a few small steps; everything else is as written.
@@ -32,20 +33,32 @@ struct Clone {
 }
 
 #[test]
-fn every_block_works_as_pasted() {
+fn every_block_of_the_readme_works_as_pasted() {
     let clone = Clone::new();
-    for block in blocks() {
-        match block.language.as_str() {
-            "toml" => clone.write(&block.text),
-            "sh" if block.text.contains("# on one machine") => clone.run_on_machines(&block.text),
-            "sh" => {
-                finish(clone.shell(&block.text)).expect(0);
-            }
-            other => panic!("a block of the README is marked `{other}`; nothing runs it"),
-        }
-    }
+    clone.follow("README.md");
     for left in ["quickstart/report.html", "runs/mine/run.toml", "runs/several/run.toml"] {
         assert!(clone.at(left).is_file(), "{left} is not there after the README's commands");
+    }
+}
+
+#[test]
+fn every_block_of_the_tutorial_works_as_pasted() {
+    let clone = Clone::new();
+    let rows = good_rows(24);
+    let (train, held_out) = rows.split_at(16);
+    for (folder, rows) in [("photos/train", train), ("photos/held-out", held_out)] {
+        fs::create_dir_all(clone.at(folder)).expect("a folder");
+        for (number, row) in rows.iter().enumerate() {
+            let name = if number == 0 { "boat".to_owned() } else { number.to_string() };
+            fs::write(clone.at(&format!("{folder}/{name}.jpg")), &row.image).expect("a picture");
+            fs::write(clone.at(&format!("{folder}/{name}.txt")), &row.caption).expect("a caption");
+        }
+    }
+    clone.follow("docs/tutorial.md");
+    for left in
+        ["own/train.html", "runs/rehearsal/report.html", "captioner/model.safetensors", "captions.html"]
+    {
+        assert!(clone.at(left).is_file(), "{left} is not there after the tutorial's commands");
     }
 }
 
@@ -65,6 +78,20 @@ impl Clone {
         fs::write(clone.at("bin/cargo"), CARGO).expect("a script");
         fs::set_permissions(clone.at("bin/cargo"), fs::Permissions::from_mode(0o755)).expect("a script");
         clone
+    }
+
+    /// Runs the blocks of a page of the repository.
+    fn follow(&self, page: &str) {
+        for block in blocks(page) {
+            match block.language.as_str() {
+                "toml" => self.write(&block.text),
+                "sh" if block.text.contains("# on one machine") => self.run_on_machines(&block.text),
+                "sh" => {
+                    finish(self.shell(&block.text)).expect(0);
+                }
+                other => panic!("a block of {page} is marked `{other}`; nothing runs it"),
+            }
+        }
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -128,8 +155,8 @@ fn on_loopback(script: &str, ports: [u16; 2]) -> Vec<String> {
     parts
 }
 
-fn blocks() -> Vec<Block> {
-    let text = fs::read_to_string(repository().join("README.md")).expect("the README");
+fn blocks(page: &str) -> Vec<Block> {
+    let text = fs::read_to_string(repository().join(page)).expect("the page");
     let mut blocks: Vec<Block> = Vec::new();
     let mut open = false;
     for line in text.lines() {
@@ -147,6 +174,6 @@ fn blocks() -> Vec<Block> {
             None => {}
         }
     }
-    assert!(blocks.len() > 4, "the README's blocks are found");
+    assert!(blocks.len() > 3, "the blocks of {page} are found");
     blocks
 }
