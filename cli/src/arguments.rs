@@ -19,6 +19,7 @@ use crate::commands::quickstart::arguments::QuickstartArguments;
 use crate::commands::report::ReportArguments;
 use crate::commands::status::StatusArguments;
 use crate::commands::stop::StopArguments;
+use crate::commands::trace::TraceArguments;
 use crate::commands::train::TrainArguments;
 use crate::commands::worker::WorkerArguments;
 use crate::logging::LogFormat;
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     Status(StatusArguments),
     /// Save a run and end it, whoever leads it.
     Stop(StopArguments),
+    /// Write what every member of a run did when in its last steps, as a trace for Perfetto.
+    Trace(TraceArguments),
     /// List, check, hash or export the checkpoints of a run.
     Checkpoint(CheckpointArguments),
     /// Write a page on a run: curves, throughput, configuration, faults, audit.

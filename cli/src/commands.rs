@@ -17,9 +17,11 @@ pub(crate) mod leasing;
 pub(crate) mod models;
 pub(crate) mod quickstart;
 pub(crate) mod report;
+pub(crate) mod run_target;
 pub(crate) mod share;
 pub(crate) mod status;
 pub(crate) mod stop;
+pub(crate) mod trace;
 pub(crate) mod train;
 pub(crate) mod worker;
 

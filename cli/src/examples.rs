@@ -31,6 +31,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     ("stop", &["stop runs/mine", "stop http://10.0.0.1:7100 --token-file token"]),
+    ("trace", &["trace runs/mine", "trace http://10.0.0.1:7100 --token-file token --out /tmp/trace.json"]),
     ("report", &["report runs/mine", "report s3://bucket/runs/mine --out mine.html"]),
     ("checkpoint ls", &["checkpoint ls runs/mine", "checkpoint ls s3://bucket/runs/mine --json"]),
     ("checkpoint verify", &["checkpoint verify runs/mine"]),

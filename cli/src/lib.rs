@@ -135,6 +135,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Worker(arguments) => on_runtime(commands::worker::run(arguments)),
         Command::Status(arguments) => on_runtime(commands::status::run(arguments)),
         Command::Stop(arguments) => on_runtime(commands::stop::run(arguments)),
+        Command::Trace(arguments) => on_runtime(commands::trace::run(arguments)),
         Command::Checkpoint(arguments) => on_runtime(commands::checkpoint::run(arguments)),
         Command::Report(arguments) => on_runtime(commands::report::run(arguments)),
         Command::Audit(arguments) => on_runtime(commands::audit::run(arguments)),

@@ -12,12 +12,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::bulk::BulkService;
+use crate::diagnostics::{Diagnostics, TraceSource};
 use crate::journal::{Entry, Journal, Kind};
 use crate::mailbox::Mailbox;
 use crate::peers::{Peers, Sent};
 use crate::round::Round;
 use crate::{CollectiveError, Limits, Received, Result, SumTree, TreePartial, World};
 use blip2_proto::transport::{Guarded, Transport, bind};
+use blip2_proto::v1::diagnostics_server::DiagnosticsServer;
 
 /// How long calls in progress may take to end at a shutdown.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(2);
@@ -31,6 +33,7 @@ pub struct Exchange {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) peers: Peers,
     journal: Journal,
+    trace: TraceSource,
     address: SocketAddr,
     stop: CancellationToken,
     server: Mutex<Option<JoinHandle<()>>>,
@@ -57,7 +60,10 @@ impl Exchange {
         let stop = CancellationToken::new();
         let bulk = BulkService { token: token.as_str().into(), mailbox: mailbox.clone() };
         let bulk = Guarded::new(&token, bulk.clone(), bulk);
-        let routes = transport.server().add_service(bulk);
+        let trace = TraceSource::default();
+        let diagnostics = DiagnosticsServer::new(Diagnostics(trace.clone()));
+        let diagnostics = Guarded::new(&token, diagnostics.clone(), diagnostics);
+        let routes = transport.server().add_service(bulk).add_service(diagnostics);
         let serving =
             routes.serve_with_incoming_shutdown(transport.listen(listener), stop.clone().cancelled_owned());
         #[expect(clippy::disallowed_methods, reason = "joined by `shutdown`")]
@@ -70,6 +76,7 @@ impl Exchange {
             mailbox,
             peers: Peers::new(token, limits, transport),
             journal: Journal::default(),
+            trace,
             address,
             stop,
             server: Mutex::new(Some(server)),
@@ -89,6 +96,11 @@ impl Exchange {
     /// The last collectives of this member, oldest first, those in progress among them.
     pub fn last_collectives(&self) -> Vec<Entry> {
         self.journal.entries()
+    }
+
+    /// Gives what `source` says to whoever asks this member for its trace and shows the token.
+    pub fn show_trace(&self, source: impl Fn() -> String + Send + Sync + 'static) {
+        self.trace.set(source);
     }
 
     /// Enters a membership epoch. Collectives of older ones end as aborted; an older epoch is ignored.

@@ -19,6 +19,7 @@
 
 mod additions;
 mod bulk;
+mod diagnostics;
 mod error;
 mod exchange;
 mod inbox;

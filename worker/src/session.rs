@@ -109,6 +109,8 @@ pub async fn run(options: WorkerOptions, shutdown: impl Future<Output = ()>) -> 
     if let Some(tell) = options.on_listening {
         tell(exchange.local_addr());
     }
+    let telemetry = options.telemetry.clone();
+    exchange.show_trace(move || telemetry.chrome_trace());
     let exchange = Arc::new(exchange);
     let ended = MemberDriver::new(options, exchange.clone(), drill).work(shutdown).await;
     exchange.shutdown().await;

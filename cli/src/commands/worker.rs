@@ -88,6 +88,7 @@ pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
     let transport = transport(&arguments.tls.over(config.tls.clone()))?;
     warn_if_readable(arguments.listen, &transport);
     let telemetry = telemetry("worker");
+    telemetry.call(&arguments.name);
     let endpoint = arguments.metrics.open(None, &telemetry, Told::Program)?;
     let options = WorkerOptions {
         coordinators: arguments.coordinator,

@@ -24,6 +24,9 @@ use crate::token::{read_token, token_in};
 /// For the connection and for each answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long a run may be without a coordinator that answers: another one may take over.
+pub(in crate::commands) const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Coordinators that are asked in turn for the one that leads, at most.
 const MOST_STANDBYS: usize = 4;
 
@@ -158,6 +161,11 @@ impl Source {
             self.address = Some(leader);
         }
         Err(CliError::failed("no coordinator was found that leads the run"))
+    }
+
+    /// How processes of the run are reached, and the token that they take.
+    pub(in crate::commands) fn access(&self) -> (&Transport, &str) {
+        (&self.transport, &self.token)
     }
 
     /// Why the coordinator that was asked last did not take the token, if that was so.
