@@ -15,6 +15,7 @@ mod command_line;
 mod commands;
 mod config;
 mod decoding;
+mod environment;
 mod error;
 mod examples;
 
@@ -25,6 +26,7 @@ mod identity;
 mod launch;
 mod logging;
 mod metrics;
+mod own_host;
 mod places;
 mod process_memory;
 mod progress;

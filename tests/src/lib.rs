@@ -8,6 +8,7 @@ pub mod faulty_proxy;
 pub mod file_server;
 pub mod mutation;
 pub mod need;
+pub mod pool;
 pub mod process;
 pub mod relay;
 pub mod run;

@@ -25,6 +25,8 @@ pub enum Need {
     Ipv6,
     /// A real S3 server.
     S3Server,
+    /// Slurm's daemons, and the right to start them.
+    Slurm,
 }
 
 impl Need {
@@ -37,6 +39,7 @@ impl Need {
             Self::OwnDisk => "no file system can be mounted here (as root, with `mount`)",
             Self::Limits => "this system does not show the limits of a process",
             Self::Ipv6 => "this machine has no IPv6",
+            Self::Slurm => "no Slurm here (as root); `tests/slurm-cluster` installs it",
             Self::S3Server => {
                 "no SeaweedFS here; `tests/s3-server` fetches it, or name its `weed` in BLIP2_WEED"
             }
@@ -60,6 +63,7 @@ impl Need {
             Self::Ipv6 => std::fs::read_to_string("/proc/net/if_inet6")
                 .map_or(true, |addresses| addresses.is_empty())
                 .then_some("the kernel's"),
+            Self::Slurm => Some("the step `Slurm` of `.ci/run` installs it and runs the test"),
             Self::S3Server => Some("the step `S3` of `.ci/run` fetches it and runs the test"),
         }
     }
