@@ -78,13 +78,14 @@ fn small_run() -> SmallRun {
     SmallRun::of(STEPS, "[checkpoint]\nevery_steps = 5\n")
 }
 
-fn submit_run(slurm: &Slurm, run: &SmallRun, program: &str) -> Job {
+fn submit_run(slurm: &Slurm, run: &SmallRun, program: &str, more: &[(&str, &str)]) -> Job {
     let shared = run.scratch().to_str().unwrap();
-    let log = run.scratch().join("job.log");
+    // Another one for each job of a run.
+    let log = run.scratch().join(format!("job-{}.log", run.epoch()));
     let output = format!("--output={}", log.display());
-    let variables = [("BLIP2_PROGRAM", program), ("BLIP2_SHARED", shared), ("BLIP2_THREADS", "1")];
-    let number =
-        slurm.submit(&["--time=60", "--nodes=2", &output], TRAIN, &["--config", run.config()], &variables);
+    let own = [("BLIP2_PROGRAM", program), ("BLIP2_SHARED", shared), ("BLIP2_THREADS", "1")];
+    let options = ["--time=60", "--nodes=2", &output];
+    let number = slurm.submit(&options, TRAIN, &["--config", run.config()], &[&own[..], more].concat());
     Job { number, log }
 }
 
@@ -103,8 +104,8 @@ fn jobs_end_as_if_nothing_had_happened() {
     let (quiet, troubled) = (small_run(), small_run());
     let program = Program::new(troubled.scratch());
     program.waits_at([4, 7, 10], 4000);
-    let other = submit_run(&slurm, &quiet, binary().to_str().unwrap());
-    let job = submit_run(&slurm, &troubled, &program.path);
+    let other = submit_run(&slurm, &quiet, binary().to_str().unwrap(), &[]);
+    let job = submit_run(&slurm, &troubled, &program.path, &[]);
     job.wait_until_it_says(&slurm, "drill forward@4");
     let token = the_token_is_a_secret(&job, troubled.scratch());
 
@@ -133,11 +134,12 @@ fn jobs_end_as_if_nothing_had_happened() {
     assert!(!job.says(&token));
     assert!(!secret_folder(troubled.scratch(), &job).exists(), "the token is left behind");
 
-    // Done is done, and a job that is cancelled stays cancelled.
-    let again = submit_run(&slurm, &quiet, binary().to_str().unwrap());
+    slurm.start_node(NODES[1]);
+    // Done is done.
+    let again = submit_run(&slurm, &quiet, binary().to_str().unwrap(), &[]);
     slurm.wait_for_state(&again.number, "COMPLETED", &again.log);
     assert_eq!(quiet.digest(), expected);
-    a_job_is_cancelled(&slurm);
+    the_first_host_is_lost(&slurm, &expected);
 }
 
 fn secret_folder(shared: &Path, job: &Job) -> PathBuf {
@@ -255,17 +257,30 @@ fn an_array_is_cured(slurm: &Slurm) {
     assert_eq!(pool.files("cured"), pool.files("whole"));
 }
 
-/// A job that is cancelled saves its run and does not come back.
-fn a_job_is_cancelled(slurm: &Slurm) {
+/// The first host is lost, with the script: whoever is left puts the job back. One that is cancelled is saved
+/// and stays away; the same line continues it.
+fn the_first_host_is_lost(slurm: &Slurm, expected: &(String, u64)) {
     let run = small_run();
     let program = Program::new(run.scratch());
-    program.waits_at([6], 2000);
-    let job = submit_run(slurm, &run, &program.path);
+    program.waits_at([6], 4000);
+    let soon = [("BLIP2_RECONNECT_TIMEOUT", "5"), ("BLIP2_JOIN_TIMEOUT", "15")];
+    let job = submit_run(slurm, &run, &program.path, &soon);
     job.wait_until_it_says(slurm, "drill forward@6");
+    program.waits_at([9], 4000);
+    slurm.cut_power(NODES[0], &job.number);
+    let is_back = || (slurm.of_job(&job.number, "Restarts") == "1").then_some(());
+    assert!(poll(is_back).is_some(), "it is not put back:\n{}\n{}", read(&job.log), slurm.last_words());
+    slurm.start_node(NODES[0]);
+
+    job.wait_until_it_says(slurm, "drill forward@9");
     slurm.must(&["scancel", &job.number]);
     slurm.wait_for_state(&job.number, "CANCELLED", &job.log);
     let saved = poll(|| job.says("stopped after checkpoint").then_some(()));
     assert!(saved.is_some(), "{}", read(&job.log));
     assert!(!job.says("goes back to the queue"), "{}", read(&job.log));
-    assert_eq!(slurm.of_job(&job.number, "Restarts"), "0");
+    assert_eq!(slurm.of_job(&job.number, "Restarts"), "1");
+
+    let again = submit_run(slurm, &run, binary().to_str().unwrap(), &[]);
+    slurm.wait_for_state(&again.number, "COMPLETED", &again.log);
+    assert_eq!(&run.digest(), expected);
 }
