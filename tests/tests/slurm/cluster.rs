@@ -91,6 +91,7 @@ impl Slurm {
              ReturnToService=2\n\
              SlurmdTimeout=10\n\
              KillWait=120\n\
+             MinJobAge=3600\n\
              StateSaveLocation={folder}/state\n\
              SlurmdSpoolDir={folder}/spool-%n\n\
              SlurmctldLogFile={folder}/slurmctld.log\n\

@@ -19,8 +19,9 @@ const TRAIN: &str = "slurm/train.sbatch";
 const CURATE: &str = "slurm/curate.sbatch";
 /// Steps of each stage.
 const STEPS: u64 = 12;
-/// Shares of the curation, of four tasks each.
-const SHARES: usize = 4;
+/// Shares of the curation, and the tasks of each.
+const SHARES: usize = 3;
+const TASKS: usize = 6;
 
 /// A job and where its words go.
 struct Job {
@@ -219,14 +220,15 @@ fn a_host_is_lost(slurm: &Slurm, job: &Job) {
 
 /// Shares of which one is killed and one is stopped leave the same objects.
 fn an_array_is_cured(slurm: &Slurm) {
-    let pool = Pool::new(4 * SHARES, 12);
+    let pool = Pool::new(SHARES * TASKS, 24);
     let (whole, cured) = (pool.arguments("whole"), pool.arguments("cured"));
     let words: Vec<&str> = whole.iter().map(String::as_str).collect();
     finish(blip2(&[&["curate", "--threads", "1", "--shard", "0/1"], &words[..]].concat())).expect(0);
 
     let log = |share: usize| PathBuf::from(pool.path(&format!("share-{share}.log")));
     let output = format!("--output={}", pool.path("share-%a.log"));
-    let array = format!("--array=0-{}", SHARES - 1);
+    // One after the other, so that each is met at work.
+    let array = format!("--array=0-{}%1", SHARES - 1);
     let words: Vec<&str> = cured.iter().map(String::as_str).collect();
     let program = binary();
     let variables = [("BLIP2_PROGRAM", program.to_str().unwrap()), ("BLIP2_THREADS", "1")];
