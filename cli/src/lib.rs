@@ -15,6 +15,7 @@ mod command_line;
 mod commands;
 mod config;
 mod decoding;
+mod environment;
 mod error;
 mod examples;
 
@@ -26,6 +27,7 @@ mod launch;
 mod logging;
 mod measured;
 mod metrics;
+mod own_host;
 mod places;
 mod process_memory;
 mod progress;

@@ -10,6 +10,7 @@ pub mod file_server;
 pub mod http;
 pub mod mutation;
 pub mod need;
+pub mod pool;
 pub mod process;
 pub mod relay;
 pub mod run;

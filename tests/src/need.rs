@@ -27,6 +27,8 @@ pub enum Need {
     S3Server,
     /// Prometheus and its `promtool`.
     Prometheus,
+    /// Slurm's daemons, and the right to start them.
+    Slurm,
 }
 
 impl Need {
@@ -42,6 +44,7 @@ impl Need {
             Self::Prometheus => {
                 "no Prometheus here; `tests/prometheus` fetches it, or name its folder in BLIP2_PROMETHEUS"
             }
+            Self::Slurm => "no Slurm here (as root); `tests/slurm-cluster` installs it",
             Self::S3Server => {
                 "no SeaweedFS here; `tests/s3-server` fetches it, or name its `weed` in BLIP2_WEED"
             }
@@ -66,6 +69,7 @@ impl Need {
                 .map_or(true, |addresses| addresses.is_empty())
                 .then_some("the kernel's"),
             Self::Prometheus => Some("the step `Prometheus` of `.ci/run` fetches it and runs the test"),
+            Self::Slurm => Some("the step `Slurm` of `.ci/run` installs it and runs the test"),
             Self::S3Server => Some("the step `S3` of `.ci/run` fetches it and runs the test"),
         }
     }
