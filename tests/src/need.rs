@@ -25,6 +25,8 @@ pub enum Need {
     Ipv6,
     /// A real S3 server.
     S3Server,
+    /// `kubectl`, which renders manifests without a cluster.
+    Kubectl,
 }
 
 impl Need {
@@ -40,6 +42,7 @@ impl Need {
             Self::S3Server => {
                 "no SeaweedFS here; `tests/s3-server` fetches it, or name its `weed` in BLIP2_WEED"
             }
+            Self::Kubectl => "no kubectl here; `tests/manifests` fetches it, or name it in BLIP2_KUBECTL",
         }
     }
 
@@ -61,6 +64,7 @@ impl Need {
                 .map_or(true, |addresses| addresses.is_empty())
                 .then_some("the kernel's"),
             Self::S3Server => Some("the step `S3` of `.ci/run` fetches it and runs the test"),
+            Self::Kubectl => Some("the step `manifests` of `.ci/run` fetches it and runs the tests"),
         }
     }
 
