@@ -9,6 +9,7 @@ pub(crate) mod coordinator;
 pub(crate) mod corpus;
 pub(crate) mod curate;
 pub(crate) mod devices;
+pub(crate) mod endpoint;
 pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod import;

@@ -24,7 +24,7 @@ use blip2_worker::config::hash::is_hashed;
 use serde::Serialize;
 
 pub(crate) use layers::{Layers, Loaded};
-pub(crate) use run::{LaunchSection, RunConfig};
+pub(crate) use run::{LaunchSection, MetricsSection, RunConfig};
 pub(crate) use schema::json_schema;
 pub(crate) use show::{settings_as_json, settings_as_text};
 pub(crate) use valid::ValidRun;

@@ -292,6 +292,8 @@ fn spawn(launch: &WorkerLaunch, name: &str, log: &Path, place: &Place) -> Result
     command
         .args(words)
         .env("RAYON_NUM_THREADS", place.threads.to_string())
+        // The address is this process's.
+        .env_remove("BLIP2_METRICS_LISTEN")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(output)

@@ -24,6 +24,7 @@ mod freed_pages;
 mod identity;
 mod launch;
 mod logging;
+mod measured;
 mod metrics;
 mod places;
 mod process_memory;

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::error::CliError;
 use crate::figures::serialize_values;
+use crate::measured::StepNumbers;
 
 /// Bytes of lines that may wait for a disk that is full.
 const MOST_WAITING: usize = 64 << 20;
@@ -161,10 +162,13 @@ fn appending(path: &Path) -> Result<File, CliError> {
 pub(crate) async fn write_all(
     mut log: MetricsLog,
     mut steps: mpsc::Receiver<CommittedStep>,
+    mut shown: StepNumbers,
 ) -> Result<u64, CliError> {
     let mut count = 0;
     while let Some(step) = steps.recv().await {
-        log.record(&StepRecord::from(step))?;
+        let record = StepRecord::from(step);
+        shown.record(&record);
+        log.record(&record)?;
         count += 1;
     }
     if !log.waiting.is_empty() {

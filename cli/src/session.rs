@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use blip2_coordinator::{CoordinatorError, CoordinatorOptions, LossRise, NonFinitePolicy, Outcome, RunSpec};
+use blip2_coordinator::{
+    CoordinatorError, CoordinatorOptions, Figures, LossRise, NonFinitePolicy, Outcome, RunSpec,
+};
 use blip2_proto::transport::Transport;
 use blip2_proto::v1::StatusReply;
 use blip2_run::catalogue::Catalogue;
@@ -11,6 +13,7 @@ use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::Epochs;
 use blip2_run::exit::Exit;
 use blip2_run::{RunError, layout};
+use blip2_telemetry::Telemetry;
 use blip2_worker::settings::train::NonFiniteSteps;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -22,6 +25,7 @@ use crate::faults::record_faults;
 use crate::figures::duration;
 use crate::identity::binary_identity;
 use crate::logging::standing::is_of_run;
+use crate::measured::{StepNumbers, show_lead};
 use crate::metrics::{MetricsLog, write_all};
 use crate::progress::{Audience, show};
 use crate::run_folder::{RunFolder, metrics_folder};
@@ -46,6 +50,8 @@ pub(crate) struct Lead {
     pub(crate) whole: Option<String>,
     /// All workers are processes of this machine, started in the same way.
     pub(crate) on_one_machine: bool,
+    /// Where it shows what it does.
+    pub(crate) telemetry: Telemetry,
 }
 
 /// A run about to be coordinated.
@@ -170,7 +176,10 @@ impl Session {
         let (commits, committed) = mpsc::channel(METRICS_QUEUE);
         let last_status = self.status.subscribe();
         let shown = show(self.status.subscribe(), audience);
-        let written = write_all(self.metrics, committed);
+        let telemetry = self.lead.telemetry;
+        let written = write_all(self.metrics, committed, StepNumbers::new(telemetry.clone()));
+        let figures = watch::Sender::new(Figures::default());
+        let measured = show_lead(&telemetry, self.status.subscribe(), figures.subscribe());
         let recorded = record_faults(self.status.subscribe(), self.faults);
         let options = CoordinatorOptions {
             spec: self.spec,
@@ -180,11 +189,12 @@ impl Session {
             transport: self.lead.transport,
             after: self.lead.after,
             status: self.status,
+            figures,
             commits,
             on_one_machine: self.lead.on_one_machine,
         };
         let coordinated = blip2_coordinator::run(listener, stop.cancelled_owned(), options);
-        let (outcome, (), written, ()) = tokio::join!(coordinated, shown, written, recorded);
+        let (outcome, (), written, (), ()) = tokio::join!(coordinated, shown, written, recorded, measured);
         written?;
         let status = last_status.borrow().clone();
         let outcome = match outcome {

@@ -8,6 +8,7 @@ use blip2_proto::v1::StatusReply;
 use blip2_run::catalogue::Catalogue;
 use blip2_run::epoch::Epochs;
 use blip2_store::Location;
+use blip2_telemetry::metric::STANDBY;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -118,6 +119,9 @@ impl Watch {
         whole: &mut Option<String>,
     ) -> Result<StandByEnd, CliError> {
         is_of_run(&self.folder.config.run.id);
+        let telemetry = &self.lead.telemetry;
+        telemetry.set(&STANDBY, &[], 1.0);
+        telemetry.ready();
         eprintln!("standing by for run {}", self.folder.config.run.id);
         let options = StandByOptions {
             run_id: self.folder.config.run.id.clone(),
@@ -128,10 +132,13 @@ impl Watch {
             token: self.lead.token.clone(),
             status: watch::Sender::new(StatusReply::default()),
         };
-        tokio::select! {
-            end = blip2_coordinator::stand_by(listener, stop.cancelled(), options) => Ok(end?),
+        let end = tokio::select! {
+            end = blip2_coordinator::stand_by(listener, stop.cancelled(), options) => end,
             never = read_back(&self.folder.root, whole) => match never {},
-        }
+        };
+        telemetry.set(&STANDBY, &[], 0.0);
+        telemetry.not_ready("this coordinator is taking over");
+        Ok(end?)
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
 use crate::introduction::{HELLO_DEADLINE, WRONG_TOKEN};
-use crate::{Action, CommittedStep, Event, Machine, Outcome, SessionId, StoreFailure};
+use crate::{Action, CommittedStep, Event, Figures, Machine, Outcome, SessionId, StoreFailure};
 
 /// Time between two ticks of the machine.
 const TICK: Duration = Duration::from_millis(100);
@@ -60,6 +60,7 @@ pub(crate) struct Surroundings {
     /// The run's token.
     pub(crate) token: Arc<str>,
     pub(crate) status: watch::Sender<StatusReply>,
+    pub(crate) figures: watch::Sender<Figures>,
     pub(crate) commits: mpsc::Sender<CommittedStep>,
 }
 
@@ -179,6 +180,7 @@ impl Actor {
             }
         }
         self.around.status.send_replace(self.around.machine.status());
+        self.around.figures.send_replace(self.around.machine.figures());
         for session in unreachable {
             // A worker that does not read what it is sent.
             self.close(session);

@@ -23,7 +23,7 @@ pub use error::{CoordinatorError, Result};
 #[cfg(feature = "planted-bugs")]
 pub use machine::PlantedBug;
 pub use machine::invariants::check;
-pub use machine::{Action, CommittedStep, Event, Machine, Outcome, SessionId, Start, StoreFailure};
+pub use machine::{Action, CommittedStep, Event, Figures, Machine, Outcome, SessionId, Start, StoreFailure};
 pub use server::{CoordinatorOptions, run};
 pub use settings::{Cadence, CheckpointSettings, CoordinatorSettings};
 pub use spec::{LossRise, NonFinitePolicy, RunSpec};

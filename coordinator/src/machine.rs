@@ -5,6 +5,7 @@ mod complaint;
 mod complaints;
 mod cost;
 mod ending;
+mod figures;
 mod flapping;
 mod gathering;
 mod hand_over;
@@ -27,6 +28,7 @@ mod quarantine;
 mod save;
 mod saving;
 mod settling;
+mod spending;
 mod state;
 mod status;
 mod stepping;
@@ -37,6 +39,7 @@ use std::time::Duration;
 
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 
+pub use self::figures::Figures;
 pub use self::interface::{Action, CommittedStep, Event, Outcome, SessionId, Start, StoreFailure};
 #[cfg(feature = "planted-bugs")]
 pub use self::planted_bug::PlantedBug;
@@ -51,6 +54,7 @@ impl Machine {
     /// Takes in what happened at `now` (since the machine's start) and says what to do, in order.
     pub fn step(&mut self, now: Duration, event: Event) -> Vec<Action> {
         self.now = self.now.max(now);
+        self.spending.pass(self.now, &self.phase, self.progress.first_attempt.is_some());
         if !self.is_ended() {
             self.take_in(event);
         } else if let Event::Joined { session, hello } = event {

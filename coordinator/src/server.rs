@@ -25,8 +25,8 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::actor::{Actor, Opened};
 use crate::introduction::WRONG_TOKEN;
 use crate::{
-    CheckpointSettings, CommittedStep, CoordinatorError, CoordinatorSettings, Event, Machine, Outcome,
-    Result, RunSpec, Start,
+    CheckpointSettings, CommittedStep, CoordinatorError, CoordinatorSettings, Event, Figures, Machine,
+    Outcome, Result, RunSpec, Start,
 };
 use blip2_run::catalogue::Catalogue;
 use blip2_run::commit::CheckpointRecord;
@@ -66,6 +66,8 @@ pub struct CoordinatorOptions {
     pub after: Option<u64>,
     /// Always holds the newest state of the run.
     pub status: watch::Sender<StatusReply>,
+    /// The same in numbers, for those who watch it.
+    pub figures: watch::Sender<Figures>,
     /// Gets every committed step once, in order; a receiver that is slow slows the run down, one that is
     /// dropped does not matter.
     pub commits: mpsc::Sender<CommittedStep>,
@@ -93,6 +95,7 @@ pub async fn run(
         transport,
         after,
         status,
+        figures,
         commits,
         on_one_machine,
     } = options;
@@ -146,6 +149,7 @@ pub async fn run(
         drill,
         token,
         status: status.clone(),
+        figures,
         commits,
     });
     let outcome = tokio::select! {

@@ -10,6 +10,8 @@ use blip2_proto::v1::{
     DescribeReply, DescribeRequest, LeaseRequest, LeasedTask, RenewRequest, ReportRequest, lease_reply,
     report_request,
 };
+use blip2_telemetry::Telemetry;
+use blip2_telemetry::metric::{TASK_ROWS_TOTAL, TASKS_TOTAL};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
@@ -36,6 +38,8 @@ pub struct ClientOptions {
     pub transport: Transport,
     /// A coordinator that cannot be reached for so long is gone.
     pub patience: Duration,
+    /// Where it records what it does.
+    pub telemetry: Telemetry,
 }
 
 /// The coordinator, as long as it can be reached.
@@ -51,9 +55,11 @@ impl LeaseClient {
     /// [`LeaseError::Coordinator`] after the client's patience.
     pub async fn connect(options: &ClientOptions) -> Result<Self> {
         let began = Instant::now();
+        options.telemetry.not_ready("no coordinator answers yet");
         loop {
             match options.transport.connect(&options.coordinator, ANSWER_WITHIN).await {
                 Ok(channel) => {
+                    options.telemetry.not_ready("the models are being loaded");
                     return Ok(Self { client: LeasesClient::new(channel), options: options.clone() });
                 }
                 Err(reason) if began.elapsed() >= options.patience => {
@@ -92,7 +98,10 @@ impl LeaseClient {
             let request = with_token(request.clone(), &request.token);
             async move { client.lease(request).await }
         });
-        Ok(reply.await?.kind)
+        let kind = reply.await?.kind;
+        // Whoever asks for a task has what it does tasks with.
+        self.options.telemetry.ready();
+        Ok(kind)
     }
 
     /// Says how a task ended.
@@ -100,6 +109,7 @@ impl LeaseClient {
     /// # Errors
     /// The coordinator refuses this worker or is gone.
     pub async fn report(&self, leased: LeasedTask, outcome: report_request::Outcome) -> Result<()> {
+        self.record(&outcome);
         let report = ReportRequest {
             token: self.options.token.clone(),
             lease: leased.lease,
@@ -111,6 +121,18 @@ impl LeaseClient {
             async move { client.report(report).await }
         });
         reported.await.map(drop)
+    }
+
+    fn record(&self, outcome: &report_request::Outcome) {
+        let telemetry = &self.options.telemetry;
+        match outcome {
+            report_request::Outcome::DoneRows(rows) => {
+                telemetry.add(&TASKS_TOTAL, &["done"], 1.0);
+                telemetry.add(&TASK_ROWS_TOTAL, &[], *rows as f64);
+            }
+            report_request::Outcome::Failed(_) => telemetry.add(&TASKS_TOTAL, &["failed"], 1.0),
+            report_request::Outcome::GivenBack(_) => {}
+        }
     }
 
     /// Keeps a lease until that is dropped. One that has ended is worked on all the same: whoever is first in

@@ -3,6 +3,7 @@
 
 mod around;
 mod connect;
+mod counted;
 mod credentials;
 mod regular;
 mod signed;

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`record`] | JSON that is written once |
 //! | [`fetch`] | models from elsewhere: a URL becomes a path on this machine, kept in a cache |
+//! | [`requests`] | how often remote stores were asked, and how that ended |
 //! | [`retry`] | requests that are made again |
 //! | [`secret_url`] | URLs with credentials, as they are shown and as they are meant |
 //! | [`error`] | the one error type |
@@ -31,6 +32,7 @@ mod pinned;
 mod pool;
 mod put_create;
 pub mod record;
+pub mod requests;
 pub mod retry;
 pub mod secret_url;
 

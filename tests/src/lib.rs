@@ -6,6 +6,7 @@ pub mod corpus;
 pub mod decoders;
 pub mod faulty_proxy;
 pub mod file_server;
+pub mod http;
 pub mod mutation;
 pub mod need;
 pub mod process;

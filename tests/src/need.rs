@@ -27,6 +27,8 @@ pub enum Need {
     S3Server,
     /// `kubectl`, which renders manifests without a cluster.
     Kubectl,
+    /// Prometheus and its `promtool`.
+    Prometheus,
 }
 
 impl Need {
@@ -39,6 +41,9 @@ impl Need {
             Self::OwnDisk => "no file system can be mounted here (as root, with `mount`)",
             Self::Limits => "this system does not show the limits of a process",
             Self::Ipv6 => "this machine has no IPv6",
+            Self::Prometheus => {
+                "no Prometheus here; `tests/prometheus` fetches it, or name its folder in BLIP2_PROMETHEUS"
+            }
             Self::S3Server => {
                 "no SeaweedFS here; `tests/s3-server` fetches it, or name its `weed` in BLIP2_WEED"
             }
@@ -63,6 +68,7 @@ impl Need {
             Self::Ipv6 => std::fs::read_to_string("/proc/net/if_inet6")
                 .map_or(true, |addresses| addresses.is_empty())
                 .then_some("the kernel's"),
+            Self::Prometheus => Some("the step `Prometheus` of `.ci/run` fetches it and runs the test"),
             Self::S3Server => Some("the step `S3` of `.ci/run` fetches it and runs the test"),
             Self::Kubectl => Some("the step `manifests` of `.ci/run` fetches it and runs the tests"),
         }

@@ -128,16 +128,29 @@ impl Running {
         std::fs::read_to_string(self.output.path().join("stderr")).unwrap_or_default()
     }
 
-    /// The address that it prints as its first JSON line.
+    /// The address that it prints in a JSON line.
     ///
     /// # Panics
     /// It does not come in time.
     pub fn listening(&self) -> String {
+        self.address("listening")
+    }
+
+    /// The address of its metrics port, printed in the same way.
+    ///
+    /// # Panics
+    /// It does not come in time.
+    pub fn metrics(&self) -> String {
+        self.address("metrics")
+    }
+
+    fn address(&self, key: &str) -> String {
         let address = poll(|| {
-            let line: serde_json::Value = serde_json::from_str(self.stdout().lines().next()?).ok()?;
-            Some(line["listening"].as_str()?.to_owned())
+            let stdout = self.stdout();
+            let lines = stdout.lines().map_while(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            lines.filter_map(|line| Some(line[key].as_str()?.to_owned())).next()
         });
-        address.unwrap_or_else(|| panic!("it does not say where it listens:\n{}", self.stderr()))
+        address.unwrap_or_else(|| panic!("it does not say where it is ({key}):\n{}", self.stderr()))
     }
 
     /// Whether it has ended.

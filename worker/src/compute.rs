@@ -2,6 +2,7 @@
 
 mod entering;
 mod holdings;
+mod recording;
 mod saving;
 mod stepping;
 
@@ -17,6 +18,7 @@ use blip2_run::layout::MANIFEST;
 use blip2_store::Location;
 use blip2_store::error::StoreError;
 use blip2_store::secret_url::remember_credentials_of;
+use blip2_telemetry::Telemetry;
 use blip2_tensors::device::KernelsMade;
 use blip2_tensors::device::card::CardWatch;
 use blip2_tensors::device::seat::DeviceChoice;
@@ -58,6 +60,7 @@ pub(crate) struct ComputeSpec {
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) drill: Drill,
     pub(crate) device: DeviceChoice,
+    pub(crate) telemetry: Telemetry,
 }
 
 /// The thread as the session sees it.
@@ -195,6 +198,7 @@ impl Compute {
             snapshots: Arc::new(Semaphore::new(SNAPSHOTS)),
             aborted,
             reports,
+            telemetry: spec.telemetry,
         };
         compute.report(Report::Event(MemberEvent::Prepared))?;
         Ok(compute)

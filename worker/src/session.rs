@@ -18,6 +18,8 @@ use blip2_run::epoch::EpochRecord;
 use blip2_run::exit::ExitClass as _;
 use blip2_run::layout::checkpoint_folder;
 use blip2_store::Location;
+use blip2_telemetry::Telemetry;
+use blip2_telemetry::metric::{EPOCH, SESSIONS_TOTAL, STEP};
 use blip2_tensors::device::seat::DeviceChoice;
 use futures::future::{BoxFuture, FutureExt};
 use tokio::task::JoinSet;
@@ -61,6 +63,8 @@ pub struct WorkerOptions {
     pub on_listening: Option<fn(SocketAddr)>,
     /// Told where this worker stands whenever that changes.
     pub on_standing: Option<fn(&WorkerStanding)>,
+    /// Where it records what it does.
+    pub telemetry: Telemetry,
 }
 
 /// Where a worker stands in its run.
@@ -128,6 +132,9 @@ struct MemberDriver {
     watch: Option<BoxFuture<'static, EpochRecord>>,
     on_standing: Option<fn(&WorkerStanding)>,
     standing: WorkerStanding,
+    telemetry: Telemetry,
+    /// Why it cannot do its part now, as it was told last.
+    missing: Option<&'static str>,
     run_root: Option<Location>,
     compute: Option<ComputeThread>,
     uploads: JoinSet<Upload>,
@@ -164,6 +171,8 @@ impl MemberDriver {
             watch: None,
             on_standing: options.on_standing,
             standing: WorkerStanding::default(),
+            telemetry: options.telemetry,
+            missing: Some(""),
             run_root: None,
             compute: None,
             uploads: JoinSet::new(),
@@ -213,6 +222,7 @@ impl MemberDriver {
             self.note(&event);
             let actions = self.machine.step(self.started.elapsed(), event);
             self.note_standing();
+            self.note_readiness();
             for action in actions {
                 events.extend(self.act(action));
             }
@@ -240,6 +250,25 @@ impl MemberDriver {
             self.standing = standing;
             if let Some(tell) = self.on_standing {
                 tell(&self.standing);
+            }
+            self.telemetry.set(&EPOCH, &[], self.standing.epoch as f64);
+            self.telemetry.set(&STEP, &[], self.standing.step.unwrap_or_default() as f64);
+        }
+    }
+
+    /// It does its part once it is taken in with its models in memory, whether it has slots yet or not.
+    fn note_readiness(&mut self) {
+        let missing = match (self.machine.is_joined(), self.machine.is_prepared()) {
+            (true, true) => None,
+            (true, false) => Some("the run's models are being loaded"),
+            (false, _) if self.machine.run_id().is_some() => Some("the session with the coordinator is gone"),
+            (false, _) => Some("no coordinator has taken this worker in yet"),
+        };
+        if missing != self.missing {
+            self.missing = missing;
+            match missing {
+                None => self.telemetry.ready(),
+                Some(why) => self.telemetry.not_ready(why),
             }
         }
     }
@@ -303,6 +332,7 @@ impl MemberDriver {
             (Ok(stream), _) => {
                 tracing::info!(coordinator = %stream.address(), "a session is open");
                 self.stream = Some(stream);
+                self.telemetry.add(&SESSIONS_TOTAL, &[], 1.0);
                 MemberEvent::Opened
             }
             // Nobody is there any more because there is nothing left to do.
@@ -343,6 +373,7 @@ impl MemberDriver {
             runtime: tokio::runtime::Handle::current(),
             drill: self.drill.clone(),
             device: self.device,
+            telemetry: self.telemetry.clone(),
         };
         self.compute = Some(ComputeThread::start(spec)?);
         Ok(())

@@ -19,6 +19,7 @@ use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_run::exit::ExitClass as _;
 use blip2_run::layout::{MANIFEST, checkpoint_folder, epoch_object};
 use blip2_store::Location;
+use blip2_telemetry::Telemetry;
 use blip2_tensors::device::seat::DeviceChoice;
 use blip2_worker::step::Peers;
 use blip2_worker::{
@@ -279,6 +280,7 @@ fn options(coordinator: &Fake) -> WorkerOptions {
         transport: Transport::plain(),
         on_listening: None,
         on_standing: None,
+        telemetry: Telemetry::default(),
     }
 }
 

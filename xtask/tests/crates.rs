@@ -8,6 +8,7 @@ use xtask::arrows;
 /// Each crate with the crates it may use, tests included; `blip2-tests` drives everything.
 const ARROWS: &[(&str, &[&str])] = &[
     ("blip2-proto", &[]),
+    ("blip2-telemetry", &[]),
     // Small files for the tests of several rooms.
     ("blip2-test-corpus", &[]),
     // An HTTP server for the tests of several rooms.
@@ -25,7 +26,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("blip2-scenes", &["blip2-images", "blip2-random"]),
     ("blip2-run", &["blip2-dataset", "blip2-proto", "blip2-store"]),
     ("blip2-collective", &["blip2-proto"]),
-    ("blip2-leases", &["blip2-proto", "blip2-random"]),
+    ("blip2-leases", &["blip2-proto", "blip2-random", "blip2-telemetry"]),
     (
         "blip2-evaluation",
         &[
@@ -53,6 +54,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "blip2-random",
             "blip2-run",
             "blip2-store",
+            "blip2-telemetry",
             "blip2-tensors",
             "blip2-test-corpus",
         ],
@@ -70,6 +72,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "blip2-random",
             "blip2-run",
             "blip2-store",
+            "blip2-telemetry",
             "blip2-tensors",
         ],
     ),
@@ -92,6 +95,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "blip2-run",
             "blip2-scenes",
             "blip2-store",
+            "blip2-telemetry",
             "blip2-tensors",
             "blip2-worker",
         ],
@@ -107,6 +111,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Crates that some rooms never know.
 const NEVER: &[(&str, &[&str])] = &[
     ("blip2-decoders", &["burn", "tonic"]),
+    // Numbers out of a process: of what, others say.
+    ("blip2-telemetry", &["arrow", "burn", "object_store", "parquet", "tonic"]),
     ("blip2-random", &["burn", "object_store", "parquet", "tokio", "tonic"]),
     ("blip2-store", &["arrow", "burn", "image", "parquet", "tonic"]),
     // Bytes and draws in, pixels out.

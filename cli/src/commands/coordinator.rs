@@ -10,9 +10,11 @@ use serde_json::json;
 
 use super::train::STOPPED_BEFORE;
 use super::{even_unread, print_json};
+use crate::commands::endpoint::{MetricsArguments, Told};
 use crate::config::ConfigArguments;
 use crate::config::{RunConfig, load};
 use crate::error::CliError;
+use crate::measured::telemetry;
 use crate::progress::Audience;
 use crate::run_folder::{Purpose, RunFolder};
 use crate::session::{Finished, Lead, Session};
@@ -43,6 +45,8 @@ pub(crate) struct CoordinatorArguments {
     /// `--resume`, lead at once where nobody does.
     #[arg(long)]
     pub(crate) standby: bool,
+    #[command(flatten)]
+    pub(crate) metrics: MetricsArguments,
     /// Print progress and the summary as JSON lines.
     #[arg(long)]
     pub(crate) json: bool,
@@ -67,21 +71,28 @@ pub(crate) async fn run(arguments: CoordinatorArguments) -> Result<Exit, CliErro
     let listener = bind(arguments.listen)
         .map_err(|error| CliError::failed(format!("cannot listen on {}: {error}", arguments.listen)))?;
     let address = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;
+    let telemetry = telemetry("coordinator");
+    telemetry.not_ready("the run's folder, corpus and models are being looked at");
+    let endpoint = arguments.metrics.open(Some(&config.metrics), &telemetry, Told::Program)?;
     let advertise = match &arguments.advertise {
         Some(named) => named.clone(),
         None => url(&transport, reachable(address)?),
     };
-    let lead = Lead { token, transport, advertise, after: None, whole: None, on_one_machine: false };
+    let lead =
+        Lead { token, transport, advertise, after: None, whole: None, on_one_machine: false, telemetry };
 
     let forced = signals.forced();
     let coordinated = coordinate(&arguments, config, lead, &listener, &signals);
     let finished = tokio::select! {
-        finished = coordinated => finished?,
+        finished = coordinated => finished,
         () = forced.cancelled() => {
             return Err(CliError::failed("ended at once by a second signal; the last checkpoint holds"));
         }
     };
-    match finished {
+    if let Some(endpoint) = endpoint {
+        endpoint.close().await;
+    }
+    match finished? {
         Some(finished) if arguments.json => print_json(&json!({
             "checkpoint": finished.checkpoint,
             "steps": finished.status.step,

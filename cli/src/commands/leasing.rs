@@ -8,6 +8,7 @@ use blip2_leases::client::ClientOptions;
 use blip2_leases::server::{Admission, LeaseEnd};
 use blip2_proto::transport::{TlsFiles, bind};
 use blip2_proto::v1::LeaseStatusReply;
+use blip2_telemetry::endpoint::Endpoint;
 use clap::Args;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -15,9 +16,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::{even_unread, print_json};
+use crate::commands::endpoint::{MetricsArguments, Told};
+use crate::config::MetricsSection;
 use crate::error::CliError;
 use crate::identity::binary_identity;
 use crate::launch::{Going, LEAVE_WITHIN, Place, WorkerCommand, WorkerLaunch, Workers};
+use crate::measured::{show_tasks, telemetry};
 use crate::tls::{TlsArguments, transport, url};
 use crate::token::{TokenFile, fresh_token, must_have_token, read_token};
 use crate::typed_numbers::{seconds, threads};
@@ -44,20 +48,27 @@ pub(crate) struct LeaseWorkerArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
     patience: f64,
     #[command(flatten)]
+    metrics: MetricsArguments,
+    #[command(flatten)]
     tls: TlsArguments,
 }
 
 impl LeaseWorkerArguments {
-    /// What it asks for leases with; `tls` is that of the configuration.
-    pub(crate) fn client(self, tls: TlsFiles) -> Result<ClientOptions, CliError> {
-        Ok(ClientOptions {
+    /// What it asks for leases with; `tls` is that of the configuration. With it its metrics port, open as
+    /// long as that is kept.
+    pub(crate) fn client(self, tls: TlsFiles) -> Result<(ClientOptions, Option<Endpoint>), CliError> {
+        let telemetry = telemetry("worker");
+        let endpoint = self.metrics.open(None, &telemetry, Told::Program)?;
+        let options = ClientOptions {
             coordinator: self.coordinator,
             token: read_token(self.token_file.as_deref())?,
             binary: binary_identity()?,
             name: self.name,
             transport: transport(&self.tls.over(tls))?,
             patience: Duration::from_secs_f64(self.patience),
-        })
+            telemetry,
+        };
+        Ok((options, endpoint))
     }
 }
 
@@ -77,6 +88,8 @@ pub(crate) struct Leasing<'a> {
     pub(crate) places: Vec<Place>,
     /// Whether nothing is left to do: no worker is started.
     pub(crate) all_done: bool,
+    /// Its metrics port: what was typed, and what is configured.
+    pub(crate) metrics: (MetricsArguments, MetricsSection),
 }
 
 impl Leasing<'_> {
@@ -90,7 +103,7 @@ impl Leasing<'_> {
         hand_out: impl AsyncFnOnce(TcpListener, Admission) -> Result<LeaseEnd, CliError>,
         tell: impl Fn(&LeaseStatusReply) + Send + 'static,
     ) -> Result<(LeaseEnd, u64), CliError> {
-        let Self { called, command, listen, token_file, tls, restarts, places, all_done } = self;
+        let Self { called, command, listen, token_file, tls, restarts, places, all_done, metrics } = self;
         let address = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         must_have_token(address, token_file)?;
         if places.is_empty() && listen.is_none() {
@@ -112,6 +125,10 @@ impl Leasing<'_> {
             even_unread(print_json(&json!({ "listening": bound.to_string() })))?;
         }
         let (status, watched) = watch::channel(LeaseStatusReply::default());
+        let telemetry = telemetry("coordinator");
+        show_tasks(&telemetry, watched.clone());
+        // Closed with this function, however it is left.
+        let _endpoint = metrics.0.open(Some(&metrics.1), &telemetry, Told::Program)?;
         let token_file = TokenFile::create(&token)?;
         let logs =
             tempfile::tempdir().map_err(|error| CliError::failed(format!("a folder for logs: {error}")))?;

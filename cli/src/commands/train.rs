@@ -15,12 +15,14 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::print_json;
+use crate::commands::endpoint::{MetricsArguments, Told};
 use crate::config::{ConfigArguments, Loaded, RunConfig, load};
 use crate::error::CliError;
 use crate::launch::{
     GIVE_UP_WITHIN, Going, LEAVE_WITHIN, Machine, WorkerCommand, WorkerLaunch, Workers, default_workers,
     places,
 };
+use crate::measured::telemetry;
 use crate::progress::Audience;
 use crate::run_folder::{Purpose, RunFolder};
 use crate::session::{Finished, Lead, Session};
@@ -138,6 +140,10 @@ pub(crate) async fn train_disturbed(
     let coordinator = url(&transport, address);
     let lead_url = coordinator.clone();
 
+    let telemetry = telemetry("coordinator");
+    let told = if audience == Audience::Json { Told::Program } else { Told::Person };
+    // Closed with this function, however it is left.
+    let _endpoint = MetricsArguments::default().open(Some(&config.metrics), &telemetry, told)?;
     let token = fresh_token()?;
     // Archives may be long in converting.
     let stop = signals.graceful();
@@ -149,7 +155,8 @@ pub(crate) async fn train_disturbed(
     let token_file = TokenFile::create_in(&logs, &token)?;
     let run_root = redacted(&folder.config.run.root);
     let advertise = coordinator.clone();
-    let lead = Lead { token, transport, advertise, after: None, whole: None, on_one_machine: true };
+    let lead =
+        Lead { token, transport, advertise, after: None, whole: None, on_one_machine: true, telemetry };
     let session = Session::prepare(folder, lead).await?;
     if let Some(finished) = session.finished() {
         return Ok(finished);

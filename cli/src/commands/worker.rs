@@ -14,10 +14,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::print_json;
+use crate::commands::endpoint::{MetricsArguments, Told};
 use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
 use crate::identity::binary_identity;
 use crate::logging::standing::{Standing, stands};
+use crate::measured::telemetry;
 use crate::places::chosen_checkpoint;
 use crate::signals::Signals;
 use crate::tls::{TlsArguments, transport};
@@ -57,6 +59,8 @@ pub(crate) struct WorkerArguments {
     #[arg(long, default_value_t = 300.0, value_name = "SECONDS", value_parser = seconds_or_none)]
     pub(crate) reconnect_timeout: f64,
     #[command(flatten)]
+    pub(crate) metrics: MetricsArguments,
+    #[command(flatten)]
     pub(crate) tls: TlsArguments,
     /// Configuration this worker insists on; without it, it takes the coordinator's.
     #[command(flatten)]
@@ -81,6 +85,8 @@ pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
     if insists {
         config.model.init_checkpoint = chosen_checkpoint(&config.model.init_checkpoint, None).await?;
     }
+    let telemetry = telemetry("worker");
+    let endpoint = arguments.metrics.open(None, &telemetry, Told::Program)?;
     let options = WorkerOptions {
         coordinators: arguments.coordinator,
         listen: arguments.listen,
@@ -94,14 +100,18 @@ pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
         on_listening: Some(announce),
         on_standing: Some(note_standing),
         device: device_choice(arguments.device, config.launch.share_devices)?,
+        telemetry,
         config_hash: if insists { config_hash(&config.worker()) } else { String::new() },
     };
     let forced = signals.forced();
     let end = tokio::select! {
-        end = blip2_worker::run(options, signals.graceful().cancelled_owned()) => end?,
+        end = blip2_worker::run(options, signals.graceful().cancelled_owned()) => end,
         () = forced.cancelled() => return Err(CliError::failed("ended at once by a second signal")),
     };
-    match end {
+    if let Some(endpoint) = endpoint {
+        endpoint.close().await;
+    }
+    match end? {
         WorkerEnd::Done => Ok(Exit::Done),
         WorkerEnd::Interrupted => Ok(Exit::Interrupted),
         // A scheduler that reads 0 takes this place for done, for good.

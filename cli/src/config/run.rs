@@ -36,6 +36,8 @@ pub(crate) struct RunConfig {
     pub(crate) coordinator: CoordinatorSettings,
     pub(crate) tls: TlsFiles,
     pub(crate) launch: LaunchSection,
+    #[serde(skip_serializing_if = "MetricsSection::is_unset")]
+    pub(crate) metrics: MetricsSection,
     pub(crate) eval: EvalSection,
     pub(crate) curation: CurationConfig,
 }
@@ -53,6 +55,7 @@ impl Default for RunConfig {
             coordinator: CoordinatorSettings::default(),
             tls: TlsFiles::default(),
             launch: LaunchSection::default(),
+            metrics: MetricsSection::default(),
             eval: EvalSection::default(),
             curation: CurationConfig::default(),
         }
@@ -70,6 +73,24 @@ pub(crate) struct RunSection {
     /// Folder or URL in which archives named in `data.train` are kept as Parquet; empty: `corpus` in
     /// `run.root`.
     pub(crate) converted: String,
+}
+
+/// What a process shows of itself while it works.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct MetricsSection {
+    /// Address of the plain HTTP port with `/metrics`, `/livez` and `/readyz` of the coordinator of a run, a
+    /// curation or an evaluation, for example `[::]:7300`; port 0 takes a free one; empty: none.
+    #[schemars(extend("x-stored-if-set" = true))]
+    pub(crate) listen: String,
+}
+
+impl MetricsSection {
+    /// Whether nothing is set: then nothing is stored, and a run has the text that it had before there were
+    /// metrics.
+    fn is_unset(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How `train` starts worker processes on this machine.

@@ -10,6 +10,7 @@ use blip2_proto::v1::{Hello, Ledger};
 use blip2_run::coverage::StageCoverage;
 use blip2_run::quarantine;
 
+use super::spending::Redone;
 use super::state::{Held, Machine};
 
 impl Machine {
@@ -112,6 +113,7 @@ impl Machine {
             "the state after {} steps is lost with all who held it: going on from {}",
             self.committed, held.step
         ));
+        self.spending.count(Redone::StateLost, self.committed.saturating_sub(held.step));
         self.lost_from = Some(self.committed);
         self.move_to(held);
     }

@@ -11,6 +11,7 @@ use blip2_run::epoch::EpochMember;
 
 use super::interface::{Action, StoreFailure};
 use super::phase::{AfterElection, Election, Phase};
+use super::spending::Redone;
 use super::state::Machine;
 
 /// How long an epoch's object may take to be written.
@@ -82,6 +83,7 @@ impl Machine {
         if self.is_ended() || !self.is_in_world(id) {
             return;
         }
+        self.spending.attempt_ended(Redone::MemberLost);
         match self.phase {
             Phase::Stepping { .. } => {
                 self.abort(&fault);

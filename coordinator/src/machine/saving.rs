@@ -121,6 +121,7 @@ impl Machine {
         save.record.parts = save.parts.iter().filter_map(written).collect();
         save.until = self.now + self.settings.step_deadline();
         self.cost.measured(save.stall, save.seconds);
+        self.spending.stalled(save.stall);
         let record = Box::new(save.record.clone());
         let in_progress = self.saves.keys().filter(|other| *other != name).cloned().collect();
         self.store_quarantine();
@@ -148,6 +149,7 @@ impl Machine {
         let Some(save) = self.saves.remove(name) else { return };
         tracing::info!(checkpoint = name, "a checkpoint is complete");
         self.save_failures = 0;
+        self.counted.saved(self.now);
         let record = save.record;
         if self.last_checkpoint.as_ref().is_none_or(|newest| newest.step <= record.step) {
             self.last_checkpoint =

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::phase::{Phase, Report};
+use super::spending::Redone;
 use super::state::Machine;
 
 /// Failed attempts in a row in which a member must be suspected to be sent away though it lives.
@@ -21,6 +22,7 @@ impl Machine {
     pub(super) fn settled(&mut self) {
         let Phase::Settling { since, reports, .. } = &mut self.phase else { return };
         let (since, reports) = (*since, std::mem::take(reports));
+        self.spending.attempt_ended(Redone::Failed);
         let members: BTreeSet<u32> = std::mem::take(&mut self.world).into_iter().map(|(id, _)| id).collect();
         let mut reasons = Vec::new();
         // Those whose own trouble it was, and by how many each was suspected of others.
@@ -95,6 +97,7 @@ impl Machine {
                 format!("{why} by any worker; raise coordinator.step_deadline_s if a step takes that long"),
             );
         }
+        self.spending.attempt_ended(Redone::Deadline);
         self.abort(&why);
         // Without a world the losses that follow are taken in one go.
         self.world.clear();

@@ -12,6 +12,7 @@ use blip2_run::schedule::Schedule;
 
 use super::complaint::{Complaint, place};
 use super::cost::Cost;
+use super::figures::Counted;
 use super::flapping::Flaps;
 use super::hand_over::HandOver;
 use super::interface::{Action, SessionId, Start};
@@ -21,6 +22,7 @@ use super::phase::{Gathering, Phase};
 use super::planted_bug::PlantedBug;
 use super::progress::Progress;
 use super::save::Save;
+use super::spending::Spending;
 use crate::{CheckpointSettings, CoordinatorSettings, RunSpec};
 
 /// Membership, steps and checkpoints of one run.
@@ -80,6 +82,8 @@ pub struct Machine {
     /// Attempts to write the last checkpoint.
     pub(super) last_saves: u32,
     pub(super) progress: Progress,
+    pub(super) spending: Spending,
+    pub(super) counted: Counted,
     pub(super) actions: Vec<Action>,
     #[cfg(feature = "planted-bugs")]
     pub(super) planted: Option<PlantedBug>,
@@ -202,6 +206,8 @@ impl Machine {
             redone: 0,
             last_saves: 0,
             progress,
+            spending: Spending::default(),
+            counted: Counted::default(),
             actions: Vec::new(),
             #[cfg(feature = "planted-bugs")]
             planted: None,

@@ -109,7 +109,10 @@ impl Machine {
         let (mut committed, rows) = self.summarise(step, stage, reports);
         committed.skipped = skipped.is_some();
         committed.loss_rise = self.watch_loss(&committed);
-        if self.progress.committed(self.now, since, &committed) {
+        let is_new = self.progress.committed(self.now, since, &committed);
+        self.spending.committed(is_new, committed.data_wait_seconds);
+        self.counted.met(&rows);
+        if is_new {
             self.actions.push(Action::Report(committed));
         }
         self.note_unmeasured();

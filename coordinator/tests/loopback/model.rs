@@ -92,6 +92,7 @@ pub(crate) fn start_on(listener: TcpListener, spec: RunSpec, workers: u32, after
         transport: Transport::plain(),
         after,
         status: watch::Sender::new(StatusReply::default()),
+        figures: watch::Sender::default(),
         commits: send_commits,
         on_one_machine: false,
     };

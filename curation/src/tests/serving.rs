@@ -12,6 +12,7 @@ use blip2_leases::server::{Admission, LeaseEnd};
 use blip2_proto::transport::Transport;
 use blip2_proto::v1::LeaseStatusReply;
 use blip2_run::exit::ExitClass as _;
+use blip2_telemetry::Telemetry;
 use blip2_tensors::device::seat::DeviceChoice;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -75,6 +76,7 @@ impl Coordinator {
             name: name.into(),
             transport: Transport::default(),
             patience: Duration::from_secs(20),
+            telemetry: Telemetry::default(),
         };
         let options = CurationWorkerOptions { leases, device: DeviceChoice::default() };
         spawn_local(async move { work(options, &CancellationToken::new(), move |_, _| Ok(models())).await })
@@ -152,6 +154,7 @@ async fn another_program_is_refused() {
         name: String::new(),
         transport: Transport::default(),
         patience: Duration::ZERO,
+        telemetry: Telemetry::default(),
     };
     let options = CurationWorkerOptions { leases: leases.clone(), device: DeviceChoice::default() };
     let refused = work(options, &CancellationToken::new(), |_, _| Ok(fake_models())).await;

@@ -24,6 +24,14 @@ pub(crate) trait Otherwise: fmt::Debug + Send + Sync + 'static {
         self.within().put_opts(path, payload, options).await
     }
 
+    async fn put_in_pieces(
+        &self,
+        path: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.within().put_multipart_opts(path, options).await
+    }
+
     async fn get(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         self.within().get_opts(path, options).await
     }
@@ -54,7 +62,7 @@ impl<T: Otherwise> ObjectStore for Around<T> {
         path: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.0.within().put_multipart_opts(path, options).await
+        self.0.put_in_pieces(path, options).await
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {

@@ -19,6 +19,7 @@ use percent_encoding::percent_decode_str;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use url::{Position, Url};
 
+use super::counted::Counted;
 use super::credentials;
 use super::signed::SignedObjects;
 
@@ -155,7 +156,7 @@ pub(crate) fn connect(url: &Url, access: &Access) -> Result<Arc<dyn ObjectStore>
             })
         }};
     }
-    Ok(match scheme {
+    let store: Arc<dyn ObjectStore> = match scheme {
         ObjectStoreScheme::AmazonS3 => credentials::s3(builder!(AmazonS3Builder), &options)?,
         ObjectStoreScheme::GoogleCloudStorage => Arc::new(builder!(GoogleCloudStorageBuilder).build()?),
         ObjectStoreScheme::MicrosoftAzure => {
@@ -186,7 +187,8 @@ pub(crate) fn connect(url: &Url, access: &Access) -> Result<Arc<dyn ObjectStore>
             let source = "use a path, file://, s3://, gs://, az:// or http(s)://".into();
             return Err(object_store::Error::Generic { store: "location", source });
         }
-    })
+    };
+    Ok(Counted::store(store))
 }
 
 /// The URL without its query.

@@ -2,13 +2,15 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blip2_collective::{Exchange, World};
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::loader::{Loader, StepBatch};
 use blip2_evaluation::held_out::HeldOut;
+use blip2_proto::v1::DeviceUse;
 use blip2_store::Location;
+use blip2_telemetry::Telemetry;
 use blip2_tensors::device::KernelsMade;
 use blip2_tensors::device::card::CardWatch;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -36,6 +38,12 @@ pub(crate) enum Report {
 pub(super) struct Pending {
     pub(super) step: u64,
     pub(super) gradient: StepGradient,
+    /// Seconds of the reduction, and those of them that waited for data.
+    pub(super) seconds: f64,
+    pub(super) data_wait: f64,
+    /// After it.
+    pub(super) device_use: Option<DeviceUse>,
+    pub(super) reduced: Instant,
 }
 
 /// Batches of the own slots, from some step of a stage on.
@@ -75,6 +83,7 @@ pub(super) struct Compute {
     pub(super) snapshots: Arc<Semaphore>,
     pub(super) aborted: watch::Receiver<u64>,
     pub(super) reports: mpsc::Sender<Report>,
+    pub(super) telemetry: Telemetry,
 }
 
 impl Compute {

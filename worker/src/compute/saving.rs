@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use blip2_proto::v1::{Commit, PartFailed};
 use blip2_run::layout::shard_name;
+use blip2_telemetry::metric::STEP_PHASE_SECONDS_TOTAL;
 
 use super::holdings::{Compute, Report};
 use crate::error::{Result, WorkerError};
@@ -31,13 +32,15 @@ impl Compute {
             return self.report(Report::Event(MemberEvent::PartFailed(failed)));
         };
         let content = state.encode_part(commit.part_index, commit.part_count)?;
+        let stall = ordered.elapsed();
+        self.telemetry.add(&STEP_PHASE_SECONDS_TOTAL, &["checkpoint_stall"], stall.as_secs_f64());
         self.report(Report::Part(Part {
             checkpoint: commit.save_checkpoint.clone(),
             step: commit.step + 1,
             name: shard_name(commit.part_index, commit.part_count),
             content,
             ordered,
-            stall: ordered.elapsed(),
+            stall,
             deadline: self.deadline,
             _place: place,
         }))

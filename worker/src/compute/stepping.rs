@@ -47,7 +47,14 @@ impl Compute {
         let (gradient, mut done) = reduced?;
         (done.epoch, done.step) = (epoch, step);
         done.seconds = started.elapsed().saturating_sub(self.evaluation).as_secs_f64();
-        self.pending = Some(Pending { step, gradient });
+        self.pending = Some(Pending {
+            step,
+            gradient,
+            seconds: done.seconds,
+            data_wait: done.data_wait_seconds,
+            device_use: done.device_use,
+            reduced: Instant::now(),
+        });
         Ok(done)
     }
 
@@ -226,6 +233,7 @@ impl Compute {
                 format!("step {step} is to be applied, this member is at {next} and has not reduced it");
             return Err(WorkerError::Protocol(reason));
         };
+        let waited = pending.reduced.elapsed();
         self.enter_stage()?;
         let (_, stage_step) = self.config.stage_of_step(self.step)?;
         let mut state = self.next_stage.take().or(self.state.take());
@@ -235,6 +243,7 @@ impl Compute {
         };
         self.state = state;
         self.step += 1;
+        self.record(&pending, waited.as_secs_f64());
         applied
     }
 }

@@ -128,6 +128,11 @@ impl MemberMachine {
         matches!(self.link, Link::Joined { .. })
     }
 
+    /// Whether the run's models are in memory.
+    pub fn is_prepared(&self) -> bool {
+        self.prepared
+    }
+
     /// Whether [`MemberAction::Finish`] was given out.
     pub fn is_over(&self) -> bool {
         matches!(self.link, Link::Over)

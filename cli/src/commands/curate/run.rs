@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::summary::described;
 use crate::again::same_command;
+use crate::commands::endpoint::MetricsArguments;
 use crate::commands::leasing::Leasing;
 use crate::commands::share::share;
 use crate::commands::{even_unread, print_json, worker::limit_threads};
@@ -53,6 +54,8 @@ pub(crate) struct RunArguments {
     /// File with the token that workers of other machines must have.
     #[arg(long, value_name = "FILE", conflicts_with = "shard")]
     token_file: Option<PathBuf>,
+    #[command(flatten)]
+    metrics: MetricsArguments,
     /// Compute threads of each worker; 0 divides the cores.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = typed_numbers::threads)]
     threads: usize,
@@ -181,6 +184,7 @@ async fn coordinate(
         tls: config.tls.clone(),
         restarts: config.launch.restarts,
         places,
+        metrics: (arguments.metrics.clone(), config.metrics.clone()),
         all_done: job.tasks_done().await?.len() == job.tasks().len(),
     };
     let stop = signals.graceful();

@@ -25,8 +25,9 @@ pub(super) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
     let signals = Signals::listen()?;
     limit_threads(arguments.lease.threads)?;
     let config = load(&ConfigArguments::default())?.config;
+    let (leases, _endpoint) = arguments.lease.client(config.tls)?;
     let options = CurationWorkerOptions {
-        leases: arguments.lease.client(config.tls)?,
+        leases,
         device: device_choice(arguments.device, config.launch.share_devices)?,
     };
     let (graceful, forced) = (signals.graceful(), signals.forced());

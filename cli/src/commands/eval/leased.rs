@@ -206,6 +206,7 @@ mod tests {
     use blip2_proto::transport::Transport;
     use blip2_proto::v1::LeaseStatusReply;
     use blip2_store::Location;
+    use blip2_telemetry::Telemetry;
     use tokio::net::TcpListener;
     use tokio::sync::{mpsc, watch};
     use tokio::task::{JoinHandle, LocalSet, spawn_local};
@@ -305,6 +306,7 @@ mod tests {
             name: name.into(),
             transport: Transport::default(),
             patience: Duration::from_secs(20),
+            telemetry: Telemetry::default(),
         };
         LeasedUnits::new(LeaseClient::connect(&options).await.unwrap())
     }

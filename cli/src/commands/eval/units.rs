@@ -21,9 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::leased::{EvaluationWork, LeasedUnits, UnitTasks};
 use crate::again::same_command;
+use crate::commands::endpoint::MetricsArguments;
 use crate::commands::leasing::Leasing;
 use crate::commands::share::share;
-use crate::config::{ConfigArguments, load};
+use crate::config::{ConfigArguments, MetricsSection, load};
 use crate::error::CliError;
 use crate::launch::{Machine, Place, WorkerCommand, places};
 use crate::signals::Signals;
@@ -74,6 +75,8 @@ struct HandArguments {
     /// Compute threads of each worker; 0 divides the cores.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = typed_numbers::threads)]
     threads: usize,
+    #[command(flatten)]
+    metrics: MetricsArguments,
     #[command(flatten)]
     tls: TlsArguments,
 }
@@ -126,6 +129,7 @@ struct Coordination {
     listen: Option<SocketAddr>,
     token_file: Option<PathBuf>,
     tls: TlsFiles,
+    metrics: (MetricsArguments, MetricsSection),
     restarts: u32,
     places: Vec<Place>,
 }
@@ -140,7 +144,7 @@ impl UnitArguments {
         if !self.are_handed_out() {
             return Ok(None);
         }
-        let HandArguments { workers, listen, token_file, lease_seconds, threads, tls } = &self.hands;
+        let HandArguments { workers, listen, token_file, lease_seconds, threads, metrics, tls } = &self.hands;
         let mut config = load(&ConfigArguments::default())?.config;
         if *threads > 0 {
             config.launch.threads_per_worker = *threads;
@@ -155,6 +159,7 @@ impl UnitArguments {
             listen: *listen,
             token_file: token_file.clone(),
             tls: tls.clone().over(config.tls),
+            metrics: (metrics.clone(), config.metrics),
             restarts: config.launch.restarts,
             places,
         }))
@@ -249,7 +254,7 @@ impl Begun {
     }
 
     async fn hand_out(&self, coordination: Coordination) -> Result<Option<Exit>, CliError> {
-        let Coordination { work, lease, listen, token_file, tls, restarts, places } = coordination;
+        let Coordination { work, lease, listen, token_file, tls, metrics, restarts, places } = coordination;
         let (tasks, done) = (self.tasks.count(), self.tasks.done().await?);
         let leasing = Leasing {
             called: "evaluation",
@@ -260,6 +265,7 @@ impl Begun {
             restarts,
             places,
             all_done: done.len() as u64 == tasks,
+            metrics,
         };
         let (end, _) = leasing
             .run(

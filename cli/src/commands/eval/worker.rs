@@ -34,7 +34,8 @@ pub(super) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
     let signals = Signals::listen()?;
     limit_threads(arguments.lease.threads)?;
     let config = load(&ConfigArguments::default())?.config;
-    let client = LeaseClient::connect(&arguments.lease.client(config.tls)?).await?;
+    let (leases, _endpoint) = arguments.lease.client(config.tls)?;
+    let client = LeaseClient::connect(&leases).await?;
     let work = client.describe().await?.work;
     let unreadable =
         |reason: String| CliError::failed(format!("what the coordinator wants to be done: {reason}"));

@@ -1,0 +1,101 @@
+//! What a lead comes to in numbers, for those who watch it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use blip2_proto::v1::Quarantined;
+
+use super::state::Machine;
+
+/// What a coordinator has counted since it began to lead. Nothing is decided on it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Figures {
+    /// Time in steps that were committed, without waits and stalls.
+    pub useful: Duration,
+    /// All other time by cause; with `useful` it adds up to the time of the lead.
+    pub not_useful: Vec<(&'static str, Duration)>,
+    /// Steps that were done again, by reason.
+    pub redone: BTreeMap<&'static str, u64>,
+    /// Workers by what they do.
+    pub members: Vec<(&'static str, usize)>,
+    /// Workers to go on with, and to begin with.
+    pub wanted: [(&'static str, u32); 2],
+    /// Rows that committed steps could not use, by reason.
+    pub quarantined: BTreeMap<&'static str, u64>,
+    /// Since the newest commit, or else since the lead began.
+    pub since_commit: Duration,
+    /// Since the newest checkpoint was complete, or else since the lead began.
+    pub since_checkpoint: Duration,
+}
+
+/// Counts that the machine keeps for [`Figures`] alone.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    quarantined: BTreeMap<&'static str, u64>,
+    checkpoint: Duration,
+}
+
+impl Counted {
+    /// A committed step met these rows.
+    pub(super) fn met(&mut self, rows: &[Quarantined]) {
+        for row in rows {
+            *self.quarantined.entry(kind(&row.reason)).or_insert(0) += 1;
+        }
+    }
+
+    /// A checkpoint is complete.
+    pub(super) fn saved(&mut self, now: Duration) {
+        self.checkpoint = now;
+    }
+}
+
+/// What a row could not be used for: its text, its question, or else its image.
+fn kind(reason: &str) -> &'static str {
+    let is_about = |what: &str| reason.starts_with("it has no ") && reason.contains(what);
+    if is_about("question") {
+        "question"
+    } else if is_about("text") {
+        "text"
+    } else {
+        "image"
+    }
+}
+
+impl Machine {
+    /// The lead in numbers.
+    pub fn figures(&self) -> Figures {
+        let count = |state: &str| self.members.keys().filter(|id| self.doing(**id) == state).count();
+        let states = ["computing", "waiting", "preparing", "leaving"];
+        Figures {
+            useful: self.spending.useful(),
+            not_useful: self.spending.not_useful().into(),
+            redone: self.spending.redone(),
+            members: states.into_iter().map(|state| (state, count(state))).collect(),
+            wanted: [("min", self.settings.min_workers), ("start", self.settings.workers)],
+            quarantined: self.counted.quarantined.clone(),
+            since_commit: self.now.saturating_sub(self.progress.last_commit),
+            since_checkpoint: self.now.saturating_sub(self.counted.checkpoint),
+        }
+    }
+
+    fn doing(&self, id: u32) -> &'static str {
+        match self.members.get(&id) {
+            Some(member) if member.is_leaving => "leaving",
+            Some(member) if !member.is_ready => "preparing",
+            _ if self.is_in_world(id) => "computing",
+            _ => "waiting",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_told_apart_by_what_is_wrong_with_them() {
+        let kinds = ["it has no text", "it has no question with an answer", "it ends early"].map(kind);
+        assert_eq!(kinds, ["text", "question", "image"]);
+        assert_eq!(kind("it has no text that the tokenizer knows"), "text");
+    }
+}

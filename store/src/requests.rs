@@ -1,0 +1,79 @@
+//! How often remote stores were asked, and how that ended. Counted for whoever watches this process; nothing
+//! is decided on it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Get,
+    Head,
+    GetRanges,
+    Put,
+    /// A write that does nothing where there is an object.
+    Create,
+    /// The beginning of a write in pieces.
+    PutInPieces,
+}
+
+const OPERATIONS: [(Operation, &str); 6] = [
+    (Operation::Get, "get"),
+    (Operation::Head, "head"),
+    (Operation::GetRanges, "get_ranges"),
+    (Operation::Put, "put"),
+    (Operation::Create, "create"),
+    (Operation::PutInPieces, "put_in_pieces"),
+];
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    /// There is no such object.
+    Absent,
+    /// There is one already, or it is another.
+    Exists,
+    Denied,
+    Failed,
+}
+
+const OUTCOMES: [(Outcome, &str); 5] = [
+    (Outcome::Done, "ok"),
+    (Outcome::Absent, "absent"),
+    (Outcome::Exists, "exists"),
+    (Outcome::Denied, "denied"),
+    (Outcome::Failed, "failed"),
+];
+
+static COUNTS: [[AtomicU64; OUTCOMES.len()]; OPERATIONS.len()] =
+    [const { [const { AtomicU64::new(0) }; OUTCOMES.len()] }; OPERATIONS.len()];
+
+/// Requests of this process to remote stores so far: what was asked, how it ended, how often. A request that a
+/// client tried several times counts once.
+pub fn counts() -> Vec<(&'static str, &'static str, u64)> {
+    let of = |(row, (_, asked)): (&[AtomicU64; OUTCOMES.len()], &(Operation, &'static str))| {
+        let ended = row.iter().zip(OUTCOMES);
+        let ended = ended.map(|(count, (_, outcome))| (*asked, outcome, count.load(Ordering::Relaxed)));
+        ended.collect::<Vec<_>>()
+    };
+    COUNTS.iter().zip(&OPERATIONS).flat_map(of).filter(|(_, _, count)| *count > 0).collect()
+}
+
+/// Counts a request by its answer.
+pub(crate) fn count<T>(operation: Operation, answer: &object_store::Result<T>) {
+    use object_store::Error;
+    let outcome = match answer {
+        Ok(_) => Outcome::Done,
+        Err(Error::NotFound { .. }) => Outcome::Absent,
+        Err(Error::AlreadyExists { .. } | Error::Precondition { .. } | Error::NotModified { .. }) => {
+            Outcome::Exists
+        }
+        Err(Error::PermissionDenied { .. } | Error::Unauthenticated { .. }) => Outcome::Denied,
+        Err(_) => Outcome::Failed,
+    };
+    let row = OPERATIONS.iter().position(|(own, _)| *own == operation);
+    let column = OUTCOMES.iter().position(|(own, _)| *own == outcome);
+    if let (Some(row), Some(column)) = (row, column) {
+        COUNTS[row][column].fetch_add(1, Ordering::Relaxed);
+    }
+}

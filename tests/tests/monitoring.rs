@@ -1,0 +1,196 @@
+//! What processes show of themselves: health and numbers on a port of their own, scraped by a real Prometheus.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use blip2_tests::cluster::{Cluster, wait_for_drill};
+use blip2_tests::http::{get, series};
+use blip2_tests::need::Need;
+use blip2_tests::process::{Running, finish, poll, repository, start};
+use blip2_tests::run::{SHORT_STEPS, SmallRun};
+use serde_json::Value;
+
+/// Steps of a short run.
+const TOTAL: f64 = 2.0 * SHORT_STEPS as f64;
+/// A process waits here for so long that all others are looked at meanwhile.
+const IN_A_STEP: &str = "reduction@7";
+const PORT: [&str; 2] = ["--metrics-listen", "127.0.0.1:0"];
+
+fn metrics(address: &str) -> String {
+    let (status, text) = get(address, "/metrics").expect("it answers");
+    assert_eq!(status, 200, "{text}");
+    text
+}
+
+/// Waits for an answer of this status, and returns its words.
+#[track_caller]
+fn wait_for_status(process: &Running, path: &str, status: u16) -> String {
+    let address = process.metrics();
+    let answered = poll(|| get(&address, path).filter(|(own, _)| *own == status));
+    answered.unwrap_or_else(|| panic!("{path} is never {status}: {}", process.stderr())).1
+}
+
+fn seconds_since(metrics: &str, name: &str) -> f64 {
+    #[expect(clippy::disallowed_methods, reason = "what is shown is compared with now")]
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+    now - series(metrics, name).unwrap_or_else(|| panic!("no {name} in\n{metrics}"))
+}
+
+#[test]
+fn every_process_of_a_run_says_how_it_is_and_what_it_does() {
+    let plain = SmallRun::short("");
+    plain.train(&["--workers", "1"]).expect(0);
+    let run = SmallRun::short("[coordinator]\nworkers = 2\n");
+    let cluster = Cluster::new(&run);
+    let leader = cluster.coordinator(&PORT, None);
+    let standby = cluster.coordinator(&[&["--standby"][..], &PORT].concat(), None);
+    wait_for_status(&leader.process, "/readyz", 200);
+    wait_for_status(&standby.process, "/readyz", 200);
+    let urls = [leader.url.as_str(), standby.url.as_str()];
+    let first = cluster.worker("first", &urls, &PORT, None);
+    wait_for_status(&first, "/livez", 200);
+    let mut second = cluster.worker("second", &urls, &PORT, Some(&format!("{IN_A_STEP}:6000")));
+    wait_for_drill(&mut second, IN_A_STEP);
+
+    wait_for_status(&first, "/readyz", 200);
+    let [led, stood, worked] =
+        [&leader.process, &standby.process, &first].map(|process| metrics(&process.metrics()));
+    for (name, value) in [
+        ("blip2_leader", 1.0),
+        ("blip2_step", 7.0),
+        ("blip2_steps_total", 7.0),
+        ("blip2_samples_total", 56.0),
+        ("blip2_steps_planned", TOTAL),
+        ("blip2_members{state=\"computing\"}", 2.0),
+        ("blip2_members_wanted{bound=\"start\"}", 2.0),
+        ("blip2_step_duration_seconds_count", 7.0),
+        ("blip2_build_info{version=\"0.1.0\",role=\"coordinator\"}", 1.0),
+    ] {
+        assert_eq!(series(&led, name), Some(value), "{name}\n{led}");
+    }
+    assert!(
+        series(&led, "blip2_loss{task=\"generate\",term=\"loss\"}").is_some_and(|loss| loss > 0.0),
+        "{led}"
+    );
+    assert!(!led.contains("task=\"contrast\""), "of the stage that is over\n{led}");
+    for name in [
+        "blip2_learning_rate",
+        "blip2_gradient_norm",
+        "blip2_goodput_seconds_total",
+        "blip2_resident_memory_bytes",
+    ] {
+        assert!(series(&led, name).is_some_and(|value| value > 0.0), "{name}\n{led}");
+    }
+    assert!(seconds_since(&led, "blip2_last_commit_timestamp_seconds") < 60.0);
+    assert!(seconds_since(&led, "blip2_last_checkpoint_timestamp_seconds") < 120.0);
+    assert_eq!((series(&stood, "blip2_standby"), series(&stood, "blip2_leader")), (Some(1.0), None));
+    for phase in ["data_wait", "forward", "backward", "exchange", "optimizer", "commit", "checkpoint_stall"] {
+        let name = format!("blip2_step_phase_seconds_total{{phase=\"{phase}\"}}");
+        assert!(series(&worked, &name).is_some_and(|seconds| seconds > 0.0), "{name}\n{worked}");
+    }
+    assert_eq!(series(&worked, "blip2_sessions_total"), Some(1.0), "{worked}");
+    assert!(
+        series(&worked, "blip2_collective_bytes_total{kind=\"sent_sums\"}").is_some_and(|bytes| bytes > 0.0)
+    );
+
+    drop(standby);
+    for process in [leader.process, first, second] {
+        process.wait().expect(0);
+    }
+    assert_eq!(run.digest(), plain.digest(), "what is recorded changes no bit");
+}
+
+#[test]
+fn a_worker_without_coordinator_is_alive_and_not_ready_and_a_port_that_is_taken_is_said() {
+    let run = SmallRun::short("");
+    let cluster = Cluster::new(&run);
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", nobody.local_addr().expect("bound"));
+    let worker = cluster.worker("lonely", &[&url], &PORT, None);
+    wait_for_status(&worker, "/livez", 200);
+    let why = wait_for_status(&worker, "/readyz", 503);
+    assert!(why.contains("no coordinator") && why.ends_with('\n') && why.lines().count() == 1, "{why}");
+    let taken = worker.metrics();
+    let refused = run.train(&["--set", &format!("metrics.listen={taken}")]);
+    refused.expect(1).says(&[&taken, "metrics.listen"]);
+    let config = run.config();
+    finish(blip2_tests::process::blip2(&["coordinator", "--config", config, "--metrics-listen", "here"]))
+        .expect(2);
+}
+
+/// Where Prometheus is, if it is.
+fn prometheus() -> Option<PathBuf> {
+    let folder = PathBuf::from(std::env::var_os("BLIP2_PROMETHEUS")?);
+    ["prometheus", "promtool"].iter().all(|name| folder.join(name).is_file()).then_some(folder)
+}
+
+#[test]
+fn the_alerts_fire_when_they_should_and_only_then() {
+    let Some(folder) = prometheus() else { return Need::Prometheus.skip() };
+    let promtool = |arguments: &[&str]| {
+        let mut command = Command::new(folder.join("promtool"));
+        command.args(arguments).current_dir(repository().join("monitoring"));
+        finish(command)
+    };
+    promtool(&["check", "rules", "alerts.yaml"]).expect(0);
+    promtool(&["test", "rules", "alerts.test.yaml"]).expect(0);
+    // A fault in the rules is found.
+    let planted = tempfile::tempdir().expect("a folder");
+    let read =
+        |name: &str| std::fs::read_to_string(repository().join("monitoring").join(name)).expect("a file");
+    let broken = read("alerts.yaml").replace("> 900", "> 90000");
+    std::fs::write(planted.path().join("alerts.yaml"), broken).expect("written");
+    std::fs::write(planted.path().join("alerts.test.yaml"), read("alerts.test.yaml")).expect("written");
+    let test = planted.path().join("alerts.test.yaml");
+    promtool(&["test", "rules", test.to_str().expect("UTF-8")]).expect(1);
+}
+
+#[test]
+fn a_real_prometheus_scrapes_a_run() {
+    let Some(folder) = prometheus() else { return Need::Prometheus.skip() };
+    let run = SmallRun::short("");
+    let cluster = Cluster::new(&run);
+    let leader = cluster.coordinator(&PORT, None);
+    let mut worker = cluster.worker("only", &[&leader.url], &PORT, Some(&format!("{IN_A_STEP}:20000")));
+    wait_for_drill(&mut worker, IN_A_STEP);
+    let targets = [leader.process.metrics(), worker.metrics()];
+    let scratch = run.scratch();
+    let rules = repository().join("monitoring/alerts.yaml");
+    let config = format!(
+        "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n\
+         rule_files: [\"{}\"]\n\
+         scrape_configs:\n  - job_name: run\n    static_configs: [{{targets: [\"{}\", \"{}\"]}}]\n",
+        rules.display(),
+        targets[0],
+        targets[1]
+    );
+    std::fs::write(scratch.join("prometheus.yml"), config).expect("written");
+    let address =
+        TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").to_string();
+    let mut command = Command::new(folder.join("prometheus"));
+    command
+        .arg(format!("--config.file={}", scratch.join("prometheus.yml").display()))
+        .arg(format!("--storage.tsdb.path={}", scratch.join("tsdb").display()))
+        .arg(format!("--web.listen-address={address}"));
+    let server = start(command);
+    let ask = |query: &str| -> Option<Value> {
+        let (_, body) = get(&address, &format!("/api/v1/query?query={query}"))?;
+        let answer: Value = serde_json::from_str(&body).ok()?;
+        Some(answer["data"]["result"].clone())
+            .filter(|result| result.as_array().is_some_and(|found| !found.is_empty()))
+    };
+    let found = |query: &str| {
+        poll(|| ask(query)).unwrap_or_else(|| panic!("nothing for {query}:\n{}", server.stderr()))
+    };
+    let value = |result: &Value| result[0]["value"][1].as_str().expect("a value").to_owned();
+    assert_eq!(value(&found("sum(up)%3D%3D2")), "2", "both are scraped, and what they say is understood");
+    assert_eq!(value(&found("blip2_step%20and%20blip2_leader")), "7");
+    assert_eq!(value(&found("count(blip2_step_phase_seconds_total)")), "11", "phases of the worker");
+    assert_eq!(value(&found("blip2_step_duration_seconds_count%20and%20blip2_leader")), "7");
+    let (_, rules) = get(&address, "/api/v1/rules").expect("rules");
+    let rules: Value = serde_json::from_str(&rules).expect("JSON");
+    let rules = rules["data"]["groups"][0]["rules"].as_array().expect("rules").clone();
+    assert!(rules.len() >= 8 && rules.iter().all(|rule| rule["health"] != "err"), "{rules:?}");
+}
