@@ -17,8 +17,9 @@ fn images_have_what_manifests_name() {
         let text = read(recipe);
         let lines: Vec<&str> = text.lines().collect();
         let configs = format!("COPY configs {}", CONFIGS.trim_end_matches('/'));
-        for line in [&format!("USER {USER}:{USER}"), &configs, "ENTRYPOINT [\"blip2\"]"] {
-            assert!(lines.contains(&line.as_ref()), "{recipe} lacks `{line}`");
+        let user = format!("USER {USER}:{USER}");
+        for line in [user.as_str(), &configs, "ENTRYPOINT [\"blip2\"]"] {
+            assert!(lines.contains(&line), "{recipe} lacks `{line}`");
         }
         let bases: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix("FROM ")).collect();
         assert_eq!(bases, ["${RUST} AS build", "${DEBIAN}"], "{recipe}");

@@ -46,7 +46,7 @@ pub(crate) fn selectors(rendered: &Rendered) -> Vec<String> {
         if of_a_run && pods.labels().get(INSTANCE).is_none() {
             faults.push(format!("pods of {} lack the run's label", pods.component()));
         }
-        if pods.component() != "" && !policed(rendered, pods) {
+        if !policed(rendered, pods) {
             faults.push(format!("anybody reaches pods of {}", pods.component()));
         }
         let spread = list(pods.spec(), "/topologySpreadConstraints").iter();
@@ -188,7 +188,7 @@ pub(crate) fn volumes(rendered: &Rendered) -> Vec<String> {
             if value.starts_with('/') && folder.is_none_or(|volume| volume.get("emptyDir").is_none()) {
                 wrong(format!("{name} is no place to write"));
             }
-            if text(variable, "/valueFrom/secretKeyRef/name") != "" {
+            if !text(variable, "/valueFrom/secretKeyRef/name").is_empty() {
                 wrong(format!("{name} has a secret"));
             }
         }
