@@ -114,6 +114,10 @@ fn pods_run_to_the_end_as_nobody_with_a_root_that_cannot_be_written() {
             "{root}"
         );
     }
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        let answers = jobs.probed(probe);
+        assert_eq!(answers, ["HTTP/1.1 200 OK"; 4], "{probe}\n{}", jobs.told());
+    }
     let stored = Stored::of(&jobs);
     ends_as_undisturbed(&mut jobs, &stored);
     assert!(jobs.codes("worker").iter().all(|code| *code == Some(0)), "{}", jobs.told());

@@ -117,6 +117,15 @@ impl Jobs {
         pod.is_some_and(|pod| pod.started.process.stdout().contains("listening"))
     }
 
+    /// What the pods that run answer to a probe.
+    pub(super) fn probed(&self, probe: &str) -> Vec<String> {
+        let of = |job: &Job| -> Vec<String> {
+            let pods = self.rendered.component(job.component).expect("it has such pods");
+            job.pods.iter().map(|pod| self.node.probed(&pods, probe, &pod.started)).collect()
+        };
+        self.jobs.iter().flat_map(of).collect()
+    }
+
     /// What all pods have said.
     pub(super) fn told(&self) -> String {
         let mut told = String::new();

@@ -27,8 +27,20 @@ impl Network {
         let network = Self { name: format!("b2k{}x{number}", std::process::id()), pods: 0 };
         let made = ip(&["netns", "add", &network.name])
             && ip(&["-n", &network.name, "link", "add", "bridge", "type", "bridge"])
+            && ip(&["-n", &network.name, "address", "add", "10.78.255.254/16", "dev", "bridge"])
             && ip(&["-n", &network.name, "link", "set", "bridge", "up"]);
         made.then_some(network)
+    }
+
+    /// The first line of what a pod answers to who asks for a path, from outside the pod.
+    pub(super) fn answer(&self, address: &str, port: u64, path: &str) -> String {
+        let ask = format!(
+            "exec 3<>/dev/tcp/{address}/{port} && printf 'GET {path} HTTP/1.1\\r\\nHost: pod\\r\\nConnection: \
+             close\\r\\n\\r\\n' >&3 && head -n 1 <&3"
+        );
+        let output = Command::new("ip").args(["netns", "exec", &self.name, "bash", "-c", &ask]).output();
+        let output = output.expect("`ip` runs, as it made this");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
     /// A place for one more pod, with an address that nobody has had.

@@ -132,6 +132,14 @@ impl Node {
         Started { process: start(command), host, address: place.address }
     }
 
+    /// What a pod answers to a probe of its container: the first line.
+    pub(super) fn probed(&self, pods: &Pods<'_>, probe: &str, pod: &Started) -> String {
+        let asked = &pods.container()[probe]["httpGet"];
+        let port = list(pods.container(), "/ports").iter().find(|port| port["name"] == asked["port"]);
+        let port = port.and_then(|port| port["containerPort"].as_u64()).expect("a port");
+        self.network.answer(&pod.address, port, text(asked, "/path"))
+    }
+
     /// From now on this host is there; who had the name before has it no more.
     fn name(&self, host: &str, place: &Place) {
         let known = std::fs::read_to_string(self.hosts()).expect("names");
