@@ -90,12 +90,23 @@ fn configuration_of(rendered: &Rendered, pods: &Pods<'_>) -> Result<Option<Strin
     if !toml.contains(&format!("base = \"{CONFIGS}")) {
         return Err(format!("{file} is based on no file of the image"));
     }
-    let mut text = String::new();
+    let here = toml.replace(CONFIGS, &format!("{}/configs/", repository().display()));
+    let mut settings: toml::Table = here.parse().map_err(|error| format!("{file}: {error}"))?;
     for set in values(&arguments, "--set") {
         let (key, value) = set.split_once('=').ok_or("--set without a value")?;
-        text += &format!("{key} = {value:?}\n");
+        put(&mut settings, key, value)?;
     }
-    Ok(Some(text + &toml.replace(CONFIGS, &format!("{}/configs/", repository().display()))))
+    Ok(Some(settings.to_string()))
+}
+
+/// Puts a text at a key with dots.
+fn put(settings: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
+    let Some((section, rest)) = key.split_once('.') else {
+        settings.insert(key.to_owned(), value.into());
+        return Ok(());
+    };
+    let inner = settings.entry(section).or_insert_with(|| toml::Table::new().into());
+    put(inner.as_table_mut().ok_or_else(|| format!("{section} is no section"))?, rest, value)
 }
 
 /// The loader takes the configuration.

@@ -12,7 +12,7 @@ use crate::planted::Fault;
 const KUBECTL: &str = "BLIP2_KUBECTL";
 
 /// The objects of one folder.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Rendered {
     objects: Vec<Value>,
 }

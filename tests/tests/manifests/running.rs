@@ -133,7 +133,8 @@ fn drained_coordinators_and_a_worker_that_outlasts_its_grace_cost_no_bit() {
     jobs.send("coordinator", leader, Sent::Drain);
     jobs.until("the other one leads", DEADLINE, |_| (leads(&stored) != leader).then_some(()));
     jobs.until("its place is filled again", DEADLINE, |jobs| {
-        jobs.listens("coordinator", leader).then_some(())
+        let gone = jobs.codes("coordinator").len() == 1;
+        (gone && jobs.says("coordinator", leader, "standing by for run")).then_some(())
     });
     // Now the one that stands by.
     jobs.send("coordinator", leader, Sent::Drain);
@@ -165,7 +166,7 @@ fn a_suspended_run_saves_and_goes_on() {
 
 #[test]
 fn a_run_is_scaled_from_two_to_three_to_one() {
-    let Some(mut jobs) = started(8000) else { return };
+    let Some(mut jobs) = started(12_000) else { return };
     let stored = Stored::of(&jobs);
     jobs.until_at(IN_A_STEP);
     jobs.scale("worker", 3);

@@ -111,10 +111,10 @@ impl Jobs {
         self.jobs.iter().flat_map(of).collect()
     }
 
-    /// Whether the pod of this place says that it listens.
-    pub(super) fn listens(&self, component: &str, index: u64) -> bool {
+    /// Whether the pod of this place has said this.
+    pub(super) fn says(&self, component: &str, index: u64, words: &str) -> bool {
         let pod = self.job(component).pods.iter().find(|pod| pod.index == index);
-        pod.is_some_and(|pod| pod.started.process.stdout().contains("listening"))
+        pod.is_some_and(|pod| pod.started.process.stderr().contains(words))
     }
 
     /// What the pods that run answer to a probe.
