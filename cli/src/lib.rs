@@ -1,7 +1,7 @@
 //! `blip2`: pre-trains, evaluates and exports BLIP-2 from one binary.
 //!
 //! The binary is [`run`]. Besides it, the readers of what a user or a store hands in are here to be tested on
-//! their own: [`check_configuration`], [`check_run_file`], [`check_token`].
+//! their own: [`check_command_line`], [`check_configuration`], [`check_run_file`], [`check_token`].
 
 // First, because its macros hold in the modules below it.
 #[macro_use]
@@ -52,6 +52,7 @@ use blip2_run::layout;
 use blip2_tensors::device::failure;
 
 use arguments::Command;
+use clap::Parser as _;
 use error::CliError;
 
 /// How long calls that block may take to end when the command has.
@@ -96,6 +97,15 @@ fn unless_the_card_fails(command: Command) -> Result<Exit, CliError> {
             None => resume_unwind(panic),
         }
     })
+}
+
+/// Whether this can be typed after `blip2`.
+///
+/// # Errors
+/// The message for the user.
+pub fn check_command_line(words: &[String]) -> Result<(), String> {
+    let all = std::iter::once("blip2").chain(words.iter().map(String::as_str));
+    arguments::Arguments::try_parse_from(all).map(drop).map_err(|error| error.to_string())
 }
 
 /// Whether this is the text of a configuration file that lies on the defaults and fits together.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use blip2_coordinator::{
-    CoordinatorError, CoordinatorOptions, Figures, LossRise, NonFinitePolicy, Outcome, RunSpec,
+    CoordinatorError, CoordinatorOptions, Figures, Keeping, LossRise, NonFinitePolicy, Outcome, RunSpec,
 };
 use blip2_proto::transport::Transport;
 use blip2_proto::v1::StatusReply;
@@ -26,7 +26,7 @@ use crate::figures::duration;
 use crate::identity::binary_identity;
 use crate::logging::standing::is_of_run;
 use crate::measured::{StepNumbers, show_lead};
-use crate::metrics::{MetricsLog, write_all};
+use crate::metrics::MetricsLog;
 use crate::progress::{Audience, show};
 use crate::run_folder::{RunFolder, metrics_folder};
 
@@ -101,7 +101,11 @@ impl Session {
         // The logs' folder, which may be the metrics' too, is made here.
         folder.logs()?;
         let records = metrics_folder(config);
-        let metrics = MetricsLog::open(records.join(layout::METRICS))?;
+        let status = watch::Sender::new(StatusReply::default());
+        let metrics = match folder.root.is_local() {
+            true => MetricsLog::file(records.join(layout::METRICS))?,
+            false => MetricsLog::segments(folder.root.clone(), lead.advertise.clone(), status.subscribe()),
+        };
         let worker_toml = toml::to_string(config.worker())
             .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
         let spec = RunSpec {
@@ -126,7 +130,6 @@ impl Session {
                 factor: config.train.loss_rise_factor,
             },
         };
-        let status = watch::Sender::new(StatusReply::default());
         Ok(Self { spec, metrics, faults: records.join(layout::FAULTS), folder, lead, status })
     }
 
@@ -177,7 +180,8 @@ impl Session {
         let last_status = self.status.subscribe();
         let shown = show(self.status.subscribe(), audience);
         let telemetry = self.lead.telemetry;
-        let written = write_all(self.metrics, committed, StepNumbers::new(telemetry.clone()));
+        let (keeping, keeper) = Keeping::new();
+        let written = self.metrics.keep(committed, keeper, StepNumbers::new(telemetry.clone()));
         let figures = watch::Sender::new(Figures::default());
         let measured = show_lead(&telemetry, self.status.subscribe(), figures.subscribe());
         let recorded = record_faults(self.status.subscribe(), self.faults);
@@ -191,6 +195,7 @@ impl Session {
             status: self.status,
             figures,
             commits,
+            keeping,
             on_one_machine: self.lead.on_one_machine,
         };
         let coordinated = blip2_coordinator::run(listener, stop.cancelled_owned(), options);

@@ -14,7 +14,7 @@ use crate::config::RunConfig;
 use crate::error::CliError;
 use crate::faults::read_faults;
 use crate::figures::{HELD_OUT, held_out, serialize_values};
-use crate::metrics::{StepRecord, read};
+use crate::metrics::{StepRecord, read, read_newest};
 use crate::run_folder::{metrics_folder, stored_configuration};
 
 /// A run that lies in a store.
@@ -46,7 +46,7 @@ pub(crate) struct StoredStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
     /// Values of the last committed step, and the newest ones on held-out rows with the committed steps
-    /// behind them, as far as the metrics are on this machine.
+    /// behind them, as far as the metrics can be read here.
     #[serde(serialize_with = "serialize_values")]
     pub(crate) values: Values,
     #[serde(serialize_with = "serialize_values")]
@@ -85,16 +85,36 @@ impl StoredRun {
         Ok(None)
     }
 
+    /// The newest records of committed steps, those that were measured on held-out rows among them, as far as
+    /// they can be read.
+    async fn newest_records(&self) -> Vec<StepRecord> {
+        if self.config.eval.while_training.every_steps == 0 {
+            self.newest_records_up_to(|_| true).await
+        } else {
+            self.newest_records_up_to(is_measured).await
+        }
+    }
+
+    async fn newest_records_up_to(&self, is_wanted: fn(&StepRecord) -> bool) -> Vec<StepRecord> {
+        if !self.root.is_local() {
+            match read_newest(&self.root, is_wanted).await {
+                Ok(records) if records.is_empty() => {}
+                Ok(records) => return records,
+                Err(error) => tracing::warn!(%error, "the run's metrics cannot be read"),
+            }
+        }
+        read(&metrics_folder(&self.config).join(layout::METRICS)).unwrap_or_default()
+    }
+
     /// What the store says, beside its newest epoch.
     pub(crate) async fn status(&self, newest: Option<EpochRecord>) -> Result<StoredStatus, CliError> {
         let checkpoint = Catalogue::new(&self.root).list().await?.valid.pop();
         let schedule = self.config.schedule();
-        let records = read(&metrics_folder(&self.config).join(layout::METRICS)).unwrap_or_default();
+        let records = self.newest_records().await;
         let step = committed(newest.as_ref(), checkpoint.as_ref(), &records);
         let number = schedule.stage_of(step);
         let stage = schedule.stage(number);
-        let measured = |record: &&StepRecord| record.values.keys().any(|name| name.starts_with(HELD_OUT));
-        let measured = records.iter().rev().find(measured);
+        let measured = records.iter().rev().find(|record| is_measured(record));
         let state = match &newest {
             None => "new".to_owned(),
             Some(record) => record.end.clone().unwrap_or_else(|| "unreachable".to_owned()),
@@ -118,6 +138,11 @@ impl StoredRun {
             last_fault: read_faults(&folder.join(layout::FAULTS)).pop().map(|record| record.fault),
         })
     }
+}
+
+/// Whether the step was measured on held-out rows.
+fn is_measured(record: &StepRecord) -> bool {
+    record.values.keys().any(|name| name.starts_with(HELD_OUT))
 }
 
 /// Committed steps: an epoch that closes the run names them; the metrics, where they are on this machine,

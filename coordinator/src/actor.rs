@@ -25,7 +25,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
 use crate::introduction::{HELLO_DEADLINE, WRONG_TOKEN};
-use crate::{Action, CommittedStep, Event, Figures, Machine, Outcome, SessionId, StoreFailure};
+use crate::{Action, CommittedStep, Event, Figures, Keeping, Machine, Outcome, SessionId, StoreFailure};
 
 /// Time between two ticks of the machine.
 const TICK: Duration = Duration::from_millis(100);
@@ -62,6 +62,7 @@ pub(crate) struct Surroundings {
     pub(crate) status: watch::Sender<StatusReply>,
     pub(crate) figures: watch::Sender<Figures>,
     pub(crate) commits: mpsc::Sender<CommittedStep>,
+    pub(crate) keeping: Keeping,
 }
 
 type Outgoing = mpsc::Sender<std::result::Result<CoordinatorMessage, Status>>;
@@ -144,6 +145,7 @@ impl Actor {
                         continue;
                     }
                 },
+                steps = self.around.keeping.next() => Event::Recorded { steps },
                 Some(_) = self.readers.join_next() => continue,
                 _ = ticks.tick() => Event::Tick,
             };
@@ -261,8 +263,9 @@ impl Actor {
     ) {
         let (catalogue, epochs) = (self.around.catalogue.clone(), self.around.epochs.clone());
         let (schedule, keep) = (self.around.schedule.clone(), self.around.keep);
-        let drill = self.around.drill.clone();
+        let (drill, keeping) = (self.around.drill.clone(), self.around.keeping.clone());
         self.store.spawn(async move {
+            keeping.until(record.step).await;
             if let Some(wait) = drill.reached(DrillPhase::Checkpoint, record.step) {
                 tokio::time::sleep(wait).await;
             }

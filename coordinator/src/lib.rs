@@ -13,6 +13,7 @@
 mod actor;
 mod error;
 mod introduction;
+mod keeping;
 mod machine;
 mod server;
 mod settings;
@@ -20,6 +21,7 @@ mod spec;
 mod standby;
 
 pub use error::{CoordinatorError, Result};
+pub use keeping::{Keeper, Keeping};
 #[cfg(feature = "planted-bugs")]
 pub use machine::PlantedBug;
 pub use machine::invariants::check;

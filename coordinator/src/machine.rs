@@ -25,6 +25,7 @@ mod planted;
 mod planted_bug;
 mod progress;
 mod quarantine;
+mod records;
 mod save;
 mod saving;
 mod settling;
@@ -79,6 +80,7 @@ impl Machine {
             Event::EpochTaken { epoch, result } => self.epoch_taken(epoch, result),
             Event::EpochConfirmed { result } => self.epoch_confirmed(result),
             Event::CommitStored { name, result } => self.commit_stored(&name, result),
+            Event::Recorded { steps } => self.records.keep(steps),
             Event::StopRequested { reason } => self.stop_requested(reason),
             Event::DrainRequested { reason } => self.drain_requested(reason),
             Event::StandbyAsked { standby } => self.standby_asked(standby),

@@ -25,8 +25,8 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::actor::{Actor, Opened};
 use crate::introduction::WRONG_TOKEN;
 use crate::{
-    CheckpointSettings, CommittedStep, CoordinatorError, CoordinatorSettings, Event, Figures, Machine,
-    Outcome, Result, RunSpec, Start,
+    CheckpointSettings, CommittedStep, CoordinatorError, CoordinatorSettings, Event, Figures, Keeping,
+    Machine, Outcome, Result, RunSpec, Start,
 };
 use blip2_run::catalogue::Catalogue;
 use blip2_run::commit::CheckpointRecord;
@@ -71,6 +71,8 @@ pub struct CoordinatorOptions {
     /// Gets every committed step once, in order; a receiver that is slow slows the run down, one that is
     /// dropped does not matter.
     pub commits: mpsc::Sender<CommittedStep>,
+    /// Which of them are kept for good.
+    pub keeping: Keeping,
     /// All workers are processes of this machine, started in the same way.
     pub on_one_machine: bool,
 }
@@ -97,6 +99,7 @@ pub async fn run(
         status,
         figures,
         commits,
+        keeping,
         on_one_machine,
     } = options;
     spec.validate()?;
@@ -151,6 +154,7 @@ pub async fn run(
         status: status.clone(),
         figures,
         commits,
+        keeping,
     });
     let outcome = tokio::select! {
         outcome = actor.run(connections, asked, shutdown) => Ok(outcome),

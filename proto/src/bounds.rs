@@ -8,7 +8,10 @@
 use crate::text::{MAX_TEXT, is_invisible, visible};
 use crate::v1::coordinator_message::Kind as FromCoordinator;
 use crate::v1::worker_message::Kind as FromWorker;
-use crate::v1::{Assignment, Commit, Hello, Ledger, Quarantined, StatusReply, StepDone, Welcome, assignment};
+use crate::v1::{
+    Assignment, Commit, Hello, Ledger, NamedValue, Quarantined, StatusReply, StepDone, StepRecord, Welcome,
+    assignment,
+};
 
 /// Longest message between a worker and a coordinator, in bytes: a ledger names every row quarantined since a
 /// checkpoint.
@@ -25,6 +28,8 @@ const MAX_URL: usize = 8192;
 const MAX_KEY: usize = 1024;
 /// Most named values of a step.
 const MAX_VALUES: usize = 256;
+/// Most records of steps that a ledger has.
+pub const MAX_RECORDS: usize = 4096;
 /// Most members of an epoch, and reports on them.
 const MAX_MEMBERS: usize = 65_536;
 
@@ -110,8 +115,7 @@ fn greeting(hello: &mut Hello) -> Result<(), TooLong> {
 }
 
 fn step_done(done: &mut StepDone) -> Result<(), TooLong> {
-    few("values", &done.values, MAX_VALUES)?;
-    done.values.iter().try_for_each(|value| named("name of a value", &value.name, MAX_IDENTIFIER))?;
+    values(&done.values)?;
     if let Some(non_finite) = &mut done.non_finite {
         say(&mut non_finite.term, MAX_TEXT);
         few("slots", &non_finite.slots, MAX_MEMBERS)?;
@@ -124,7 +128,19 @@ fn step_done(done: &mut StepDone) -> Result<(), TooLong> {
 }
 
 fn ledger(ledger: &mut Ledger) -> Result<(), TooLong> {
+    few("records", &ledger.records, MAX_RECORDS)?;
+    ledger.records.iter().try_for_each(step_record)?;
     rows(&mut ledger.quarantined)
+}
+
+fn step_record(record: &StepRecord) -> Result<(), TooLong> {
+    all_named([("stage_name", &record.stage_name), ("task", &record.task)])?;
+    values(&record.values)
+}
+
+fn values(values: &[NamedValue]) -> Result<(), TooLong> {
+    few("values", values, MAX_VALUES)?;
+    values.iter().try_for_each(|value| named("name of a value", &value.name, MAX_IDENTIFIER))
 }
 
 fn rows(rows: &mut [Quarantined]) -> Result<(), TooLong> {
@@ -182,6 +198,7 @@ fn assigned(assignment: &mut Assignment) -> Result<(), TooLong> {
 
 fn committed(commit: &mut Commit) -> Result<(), TooLong> {
     all_named([("save_checkpoint", &commit.save_checkpoint)])?;
+    commit.record.as_ref().map_or(Ok(()), step_record)?;
     rows(&mut commit.quarantined)
 }
 

@@ -9,6 +9,7 @@
 //! | `quarantine.parquet` | the rows that the run could not use |
 //! | `corpus/` | what archives of the corpus were converted to |
 //! | `metrics.jsonl`, `faults.jsonl` | committed steps and faults, where the run lies on this machine |
+//! | `metrics/EPOCH-STEP.jsonl` | committed steps, where it lies in a store: segments from a step on |
 //! | `report.html` | the page of the run |
 //! | `logs/` | logs of the processes of one machine, with the run's `token` while it is led there |
 
@@ -30,6 +31,8 @@ pub const QUARANTINE: &str = "quarantine.parquet";
 pub const CONVERTED: &str = "corpus";
 /// One line for every committed step.
 pub const METRICS: &str = "metrics.jsonl";
+/// The folder of the segments, for a run in a store.
+pub const SEGMENTS: &str = "metrics";
 /// One line for every fault, beside the metrics.
 pub const FAULTS: &str = "faults.jsonl";
 /// The page of the run.
@@ -63,6 +66,17 @@ pub fn checkpoint_name(step: u64, epoch: u64) -> String {
 pub fn parse_checkpoint_name(name: &str) -> Option<(u64, u64)> {
     let (step, epoch) = name.split_once('-')?;
     Some((step.parse().ok()?, epoch.parse().ok()?))
+}
+
+/// The segment of committed steps from `first` on, begun in `epoch`. Names sort as (epoch, first step).
+pub fn segment_name(epoch: u64, first: u64) -> String {
+    format!("{epoch:010}-{first:010}.jsonl")
+}
+
+/// Epoch and first step of a segment's name.
+pub fn parse_segment_name(name: &str) -> Option<(u64, u64)> {
+    let (epoch, first) = name.strip_suffix(".jsonl")?.split_once('-')?;
+    Some((epoch.parse().ok()?, first.parse().ok()?))
 }
 
 /// The folder of a checkpoint of the run in `run_root`.
@@ -99,6 +113,9 @@ mod tests {
         assert_eq!(checkpoint_name(40, 3), "00000040-000003");
         assert_eq!(parse_checkpoint_name("00000040-000003"), Some((40, 3)));
         assert_eq!((parse_checkpoint_name("latest"), parse_checkpoint_name("40-")), (None, None));
+        assert_eq!(segment_name(3, 40), "0000000003-0000000040.jsonl");
+        assert_eq!(parse_segment_name("0000000003-0000000040.jsonl"), Some((3, 40)));
+        assert_eq!(parse_segment_name("0000000003.jsonl"), None);
         assert_eq!(shard_name(1, 4), "part-00001-of-00004.safetensors");
         let root = Location::parse("/runs/a").expect("a local path");
         assert!(epoch_object(&root, 7).to_string().ends_with("/runs/a/epochs/0000000007.json"));

@@ -25,6 +25,8 @@ pub enum Need {
     Ipv6,
     /// A real S3 server.
     S3Server,
+    /// `kubectl`, which renders manifests without a cluster.
+    Kubectl,
     /// Prometheus and its `promtool`.
     Prometheus,
     /// Slurm's daemons, and the right to start them.
@@ -48,6 +50,7 @@ impl Need {
             Self::S3Server => {
                 "no SeaweedFS here; `tests/s3-server` fetches it, or name its `weed` in BLIP2_WEED"
             }
+            Self::Kubectl => "no kubectl here; `tests/manifests` fetches it, or name it in BLIP2_KUBECTL",
         }
     }
 
@@ -71,6 +74,7 @@ impl Need {
             Self::Prometheus => Some("the step `Prometheus` of `.ci/run` fetches it and runs the test"),
             Self::Slurm => Some("the step `Slurm` of `.ci/run` installs it and runs the test"),
             Self::S3Server => Some("the step `S3` of `.ci/run` fetches it and runs the test"),
+            Self::Kubectl => Some("the step `manifests` of `.ci/run` fetches it and runs the tests"),
         }
     }
 

@@ -98,6 +98,13 @@ impl SmallRun {
         text.lines().count()
     }
 
+    /// The steps of the lines of its metrics, in their order.
+    pub fn recorded(&self) -> Vec<u64> {
+        let text = std::fs::read_to_string(self.root().join("metrics.jsonl")).unwrap_or_default();
+        let step = |line| serde_json::from_str::<serde_json::Value>(line).ok()?["step"].as_u64();
+        text.lines().filter_map(step).collect()
+    }
+
     /// The newest membership epoch's number; 0 when there is none.
     pub fn epoch(&self) -> u64 {
         let objects = std::fs::read_dir(self.root().join("epochs")).into_iter().flatten().flatten();

@@ -162,6 +162,7 @@ fn play(cell: Cell) {
         (Role::Coordinator, _) => coordinator_fails(cell, &run, &cluster),
     }
     assert_eq!(&run.digest(), reference(), "{cell}");
+    assert_eq!(run.recorded(), (0..2 * SHORT_STEPS).collect::<Vec<_>>(), "{cell}: one line a step");
     cluster.audit().expect(0);
 }
 

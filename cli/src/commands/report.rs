@@ -21,7 +21,7 @@ use crate::config::changed_values;
 use crate::error::CliError;
 use crate::faults::{FaultRecord, read_faults};
 use crate::figures::{count, duration};
-use crate::metrics::{StepRecord, read, series};
+use crate::metrics::{StepRecord, read, read_all, series};
 use crate::places::typed_location;
 use crate::report::write_page;
 use crate::run_folder::{local_path, metrics_folder};
@@ -64,7 +64,7 @@ fn titled(
 /// Where the curves come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Curves {
-    /// The metrics on this machine: every step.
+    /// The metrics on this machine or in the store: every step.
     Metrics,
     /// The store: the last step before each checkpoint.
     Checkpoints,
@@ -113,9 +113,11 @@ impl Material {
         let folder = metrics_folder(&run.config);
         let metrics = folder.join(layout::METRICS);
         let listing = Catalogue::new(&run.root).list().await?;
-        let (records, from) = match metrics.is_file() {
-            true => (read(&metrics)?, Curves::Metrics),
-            false => (listing.valid.iter().filter_map(saved).collect(), Curves::Checkpoints),
+        let segments = if run.root.is_local() { None } else { read_all(&run.root).await? };
+        let (records, from) = match (segments, metrics.is_file()) {
+            (Some(records), _) => (records, Curves::Metrics),
+            (None, true) => (read(&metrics)?, Curves::Metrics),
+            (None, false) => (listing.valid.iter().filter_map(saved).collect(), Curves::Checkpoints),
         };
         let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         Ok(Self {
@@ -155,6 +157,10 @@ impl Material {
                 "Faint: every step. Strong: running mean, with its last value.".to_owned()
             }
             (Curves::Metrics, true) => "No step is committed yet.".to_owned(),
+            (Curves::Checkpoints, _) if !self.run.root.is_local() => format!(
+                "One point a checkpoint, from the COMMITs: the run has no metrics in {}.",
+                self.run.root.join(layout::SEGMENTS)
+            ),
             (Curves::Checkpoints, false) => format!(
                 "One point a checkpoint, from the store: the last step before it. Every step, and the throughput, are in the \
                  metrics, which the coordinator writes to {there} where it runs; they are not on this machine."

@@ -9,6 +9,7 @@ use blip2_store::Location;
 use super::{local_path, metrics_folder, parse_stored};
 use crate::config::RunConfig;
 use crate::error::CliError;
+use crate::metrics::are_there;
 use crate::tls::transport;
 
 /// Whether the run whose `run.toml` is `stored` may give way to another: it has committed no step, and nobody
@@ -45,7 +46,8 @@ async fn trace_of_steps(
     if let Some(step) = epochs.newest_record().await?.map(|record| record.step).filter(|step| *step > 0) {
         return Ok(Some(format!("it has come to step {step}")));
     }
-    Ok(has_metrics(stored, config).then(|| "its metrics name committed steps".to_owned()))
+    let has_segments = !root.is_local() && are_there(root).await?;
+    Ok((has_segments || has_metrics(stored, config)).then(|| "its metrics name committed steps".to_owned()))
 }
 
 /// Whether the metrics, where they are on this machine, have a line.

@@ -63,6 +63,7 @@ impl Machine {
         #[cfg(feature = "planted-bugs")]
         let skipped = skipped.filter(|_| kept);
         self.skipped.extend(skipped);
+        self.records.learn(&ledger.records);
         #[cfg(feature = "planted-bugs")]
         if self.has(super::planted_bug::PlantedBug::LosesQuarantine) {
             return Ok(coverage);
@@ -179,6 +180,7 @@ impl Machine {
             quarantined: rows.collect(),
             // All of them: the checkpoint that has them may turn out damaged.
             skipped_steps: self.skipped.range(..self.committed).copied().collect(),
+            records: self.records.before(self.committed),
         }
     }
 }

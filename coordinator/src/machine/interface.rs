@@ -69,6 +69,11 @@ pub enum Event {
         /// Whether the checkpoint was written and read back.
         result: Result<(), StoreFailure>,
     },
+    /// The records of the first steps are kept for good.
+    Recorded {
+        /// So many of them.
+        steps: u64,
+    },
     /// The run shall be saved and left.
     StopRequested {
         /// By what.
@@ -154,7 +159,8 @@ pub enum Action {
     Finish(Outcome),
 }
 
-/// A step that was committed, reported exactly once.
+/// A step that was committed, reported exactly once by a coordinator. One that takes over reports those again
+/// of which the members do not know that their records are kept.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CommittedStep {
     /// Index of the step, through all stages.

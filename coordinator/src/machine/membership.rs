@@ -225,6 +225,7 @@ impl Machine {
             return self.regroup();
         }
         self.world = members;
+        self.tell_of_steps_before();
         self.assign();
         match then {
             AfterElection::Step => {

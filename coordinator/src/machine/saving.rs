@@ -53,6 +53,8 @@ impl Machine {
             quarantined: rows,
             durable_step: self.saved_step(),
             skipped: self.skipped.contains(&step),
+            record: self.records.of(step),
+            recorded_steps: self.records.kept(),
         };
         let ids: Vec<u32> = self.world.iter().map(|(id, _)| *id).collect();
         for (part_index, id) in (0..).zip(ids) {

@@ -21,6 +21,7 @@ use super::phase::{Gathering, Phase};
 #[cfg(feature = "planted-bugs")]
 use super::planted_bug::PlantedBug;
 use super::progress::Progress;
+use super::records::Records;
 use super::save::Save;
 use super::spending::Spending;
 use crate::{CheckpointSettings, CoordinatorSettings, RunSpec};
@@ -82,6 +83,7 @@ pub struct Machine {
     /// Attempts to write the last checkpoint.
     pub(super) last_saves: u32,
     pub(super) progress: Progress,
+    pub(super) records: Records,
     pub(super) spending: Spending,
     pub(super) counted: Counted,
     pub(super) actions: Vec<Action>,
@@ -206,6 +208,7 @@ impl Machine {
             redone: 0,
             last_saves: 0,
             progress,
+            records: Records::default(),
             spending: Spending::default(),
             counted: Counted::default(),
             actions: Vec::new(),

@@ -113,6 +113,7 @@ impl Machine {
         self.spending.committed(is_new, committed.data_wait_seconds);
         self.counted.met(&rows);
         if is_new {
+            self.records.committed(&committed);
             self.actions.push(Action::Report(committed));
         }
         self.note_unmeasured();

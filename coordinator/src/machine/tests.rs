@@ -3,6 +3,7 @@
 mod complaints;
 mod handing_over;
 mod non_finite;
+mod recording;
 mod rejoining;
 mod scene;
 mod storing;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use blip2_coordinator::{
-    CheckpointSettings, CommittedStep, CoordinatorOptions, CoordinatorSettings, LossRise, NonFinitePolicy,
-    Outcome, RunSpec, run,
+    CheckpointSettings, CommittedStep, CoordinatorOptions, CoordinatorSettings, Keeping, LossRise,
+    NonFinitePolicy, Outcome, RunSpec, run,
 };
 use blip2_proto::token::with_token;
 use blip2_proto::transport::Transport;
@@ -94,6 +94,7 @@ pub(crate) fn start_on(listener: TcpListener, spec: RunSpec, workers: u32, after
         status: watch::Sender::new(StatusReply::default()),
         figures: watch::Sender::default(),
         commits: send_commits,
+        keeping: Keeping::nobody(),
         on_one_machine: false,
     };
     let shutdown = async {

@@ -5,6 +5,7 @@
 //! credentials and endpoint in its environment as a user's would.
 
 mod corrupted;
+mod curve;
 mod suite;
 mod weed;
 

@@ -117,9 +117,9 @@ impl World {
         let end = self.end_of(parcel.session, to.node);
         let time = end.in_order(now + delay);
         if end.takes_repeat(&parcel.content) {
-            self.at(time, Due::Deliver(parcel.clone()));
+            self.at(time, Due::Deliver(Box::new(parcel.clone())));
         }
-        self.at(time, Due::Deliver(parcel));
+        self.at(time, Due::Deliver(Box::new(parcel)));
     }
 
     /// Sends what waited for a link to heal.

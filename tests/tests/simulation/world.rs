@@ -26,7 +26,7 @@ const FETCH_TIMEOUT: u64 = 10_000;
 pub(crate) enum Due {
     Input(ProcessId, Input),
     Tick(ProcessId),
-    Deliver(Parcel),
+    Deliver(Box<Parcel>),
     /// An end of a connection notices that it is gone.
     Break {
         session: SessionId,
@@ -253,7 +253,7 @@ impl World {
         match due {
             Due::Input(process, input) => self.input(process, input),
             Due::Tick(process) => self.tick(process),
-            Due::Deliver(parcel) => self.deliver(parcel),
+            Due::Deliver(parcel) => self.deliver(*parcel),
             Due::Break { session, is_worker } => self.break_end(session, is_worker),
             Due::Timeout { session, is_worker, link: (from, to), generation } => {
                 if self.network.is_cut(from, to) && self.network.generation(from, to) == generation {

@@ -1,5 +1,6 @@
 //! What a member knows of the committed steps, for a coordinator that takes over.
 
+use blip2_proto::bounds::MAX_RECORDS;
 use blip2_proto::v1::{Commit, Ledger};
 
 use super::machine::MemberMachine;
@@ -13,6 +14,10 @@ impl MemberMachine {
         self.ledger.quarantined.extend(commit.quarantined.iter().cloned());
         self.ledger.quarantined.retain(|row| row.step >= commit.durable_step);
         self.ledger.skipped_steps.extend(commit.skipped.then_some(commit.step));
+        self.ledger.records.extend(commit.record.clone());
+        self.ledger.records.retain(|record| record.step >= commit.recorded_steps);
+        let surplus = self.ledger.records.len().saturating_sub(MAX_RECORDS);
+        self.ledger.records.drain(..surplus);
         #[cfg(feature = "planted-bugs")]
         if self.has(super::planted::PlantedBug::ForgetsRows) {
             self.ledger.quarantined.clear();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use blip2_proto::v1::coordinator_message::Kind as FromCoordinator;
 use blip2_proto::v1::worker_message::Kind as ToCoordinator;
 use blip2_proto::v1::{
-    Abort, Assignment, Commit, Coverage, Ledger, PartFailed, RefusalCode, StopKind, Welcome,
+    Abort, Assignment, Commit, Coverage, Ledger, PartFailed, RefusalCode, StepRecord, StopKind, Welcome,
 };
 
 use self::scene::{
@@ -312,6 +312,10 @@ fn stops_end_the_member_as_they_say() {
     }
 }
 
+fn record(step: u64) -> StepRecord {
+    StepRecord { step, ..StepRecord::default() }
+}
+
 #[test]
 fn the_ledger_grows_with_commits_and_forgets_what_is_durable() {
     let mut scene = Scene::joined();
@@ -321,6 +325,7 @@ fn the_ledger_grows_with_commits_and_forgets_what_is_durable() {
         coverage: coverage(400),
         quarantined: vec![row(2), row(3)],
         skipped_steps: vec![1, 3],
+        records: [1, 3].map(record).into(),
     };
     let told = Assignment { ledger: Some(ledger.clone()), ..assignment(2, 4) };
     scene.say(FromCoordinator::Assignment(told));
@@ -333,6 +338,8 @@ fn the_ledger_grows_with_commits_and_forgets_what_is_durable() {
         quarantined: vec![row(4)],
         durable_step: 3,
         skipped: true,
+        record: Some(record(4)),
+        recorded_steps: 2,
         ..commit(2, 4)
     };
     scene.say(FromCoordinator::Commit(committed.clone()));
@@ -341,6 +348,7 @@ fn the_ledger_grows_with_commits_and_forgets_what_is_durable() {
         coverage: coverage(500),
         quarantined: vec![row(3), row(4)],
         skipped_steps: vec![1, 3, 4],
+        records: [3, 4].map(record).into(),
     };
     assert_eq!(scene.machine.ledger(), &expected);
     // Said again, it changes nothing.

@@ -1,0 +1,145 @@
+//! A committed step as a line.
+
+use std::collections::BTreeMap;
+
+use blip2_coordinator::CommittedStep;
+use serde::{Deserialize, Serialize};
+
+use crate::error::CliError;
+use crate::figures::serialize_values;
+
+/// One committed step.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StepRecord {
+    /// Index of the step over all stages.
+    pub(crate) step: u64,
+    pub(crate) stage: u32,
+    /// The stage by its name, and its task; empty in lines of older programs.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) stage_name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) task: String,
+    /// Membership epoch in which it was committed.
+    pub(crate) epoch: u64,
+    /// Losses, gradient norm and learning rate; null where a value is not finite.
+    #[serde(serialize_with = "serialize_values")]
+    pub(crate) values: BTreeMap<String, Option<f64>>,
+    pub(crate) seconds: f64,
+    pub(crate) data_wait_seconds: f64,
+    /// Pictures of the global batch.
+    pub(crate) samples: u64,
+    /// Those of all steps up to this one.
+    #[serde(default)]
+    pub(crate) samples_seen: u64,
+    /// Bytes that the workers sent each other.
+    #[serde(default)]
+    pub(crate) bytes_sent: u64,
+    /// Bytes that all workers copied between device and host and within the host's memory.
+    #[serde(default)]
+    pub(crate) bytes_copied: u64,
+    /// The step changed no parameter: a value, the gradient or the update is not finite.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) skipped: bool,
+    /// The mean loss has just risen to so many times its smallest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) loss_rise: Option<f64>,
+    /// Bytes of a card's memory held by the worker that held most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device_bytes: Option<u64>,
+    /// Kernels that the worker which compiled most compiled for the step; the warm-up's are with the first
+    /// step's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kernels_compiled: Option<u32>,
+}
+
+impl From<CommittedStep> for StepRecord {
+    fn from(step: CommittedStep) -> Self {
+        Self {
+            step: step.step,
+            stage: step.stage,
+            stage_name: step.stage_name,
+            task: step.task,
+            epoch: step.epoch,
+            values: step
+                .values
+                .into_iter()
+                .map(|named| (named.name, named.value.is_finite().then_some(named.value)))
+                .collect(),
+            seconds: step.seconds,
+            data_wait_seconds: step.data_wait_seconds,
+            samples: step.samples,
+            samples_seen: step.samples_seen,
+            bytes_sent: step.bytes_sent,
+            bytes_copied: step.bytes_copied,
+            skipped: step.skipped,
+            loss_rise: step.loss_rise,
+            device_bytes: step.device_bytes,
+            kernels_compiled: step.kernels_compiled,
+        }
+    }
+}
+
+/// The step's line, with its end.
+pub(super) fn line_of(record: &StepRecord) -> Result<String, CliError> {
+    let mut line = serde_json::to_string(record)
+        .map_err(|error| CliError::failed(format!("a step's metrics do not serialise: {error}")))?;
+    line.push('\n');
+    Ok(line)
+}
+
+/// The records of a text, in its order; `place` is where it is from. A torn last line is none.
+pub(super) fn records_of(place: &str, text: &str) -> Result<Vec<StepRecord>, CliError> {
+    let mut records = Vec::new();
+    let lines: Vec<&str> = text.lines().collect();
+    for (index, line) in lines.iter().enumerate() {
+        match serde_json::from_str(line) {
+            Ok(record) => records.push(record),
+            Err(_) if index + 1 == lines.len() => {}
+            Err(error) => {
+                let place = format!("{place}:{}", index + 1);
+                return Err(CliError::failed(format!("{place}: this is not a line of metrics: {error}")));
+            }
+        }
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A step of a run whose second stage begins with step 3.
+    pub(in crate::metrics) fn record(step: u64, loss: f64) -> StepRecord {
+        StepRecord {
+            step,
+            stage: 1 + u32::from(step >= 3),
+            stage_name: if step >= 3 { "generate" } else { "represent" }.into(),
+            task: if step >= 3 { "generate" } else { "contrast" }.into(),
+            epoch: 1,
+            values: BTreeMap::from([("loss".to_owned(), loss.is_finite().then_some(loss))]),
+            seconds: 0.5,
+            data_wait_seconds: 0.1,
+            samples: 64,
+            samples_seen: 64 * (step + 1),
+            bytes_sent: 1000,
+            bytes_copied: 2000,
+            skipped: !loss.is_finite(),
+            loss_rise: None,
+            device_bytes: None,
+            kernels_compiled: None,
+        }
+    }
+
+    #[test]
+    fn lines_name_stage_and_task_and_lines_without_them_are_read() {
+        let line = line_of(&record(3, 1.0)).unwrap();
+        assert!(
+            line.starts_with(r#"{"step":3,"stage":2,"stage_name":"generate","task":"generate","epoch":1,"#)
+        );
+        let older = line.replace(r#""stage_name":"generate","task":"generate","#, "");
+        assert_ne!(older, line);
+        let read: StepRecord = serde_json::from_str(&older).unwrap();
+        assert_eq!(read, StepRecord { stage_name: String::new(), task: String::new(), ..record(3, 1.0) });
+        assert_eq!(line_of(&read).unwrap(), older, "a line that is kept stays as it was");
+    }
+}

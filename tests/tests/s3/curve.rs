@@ -1,0 +1,57 @@
+//! The metrics of a run in a store, when its leader is lost.
+
+use std::collections::BTreeMap;
+
+use blip2_tests::cluster::{Cluster, wait_for_drill};
+use blip2_tests::process::{blip2, finish, signal};
+use blip2_tests::run::{SHORT_STEPS, SmallRun};
+
+use crate::suite::{location, scene};
+
+/// Between two checkpoints: steps 3 and 4 are in no segment yet.
+const IN_A_STEP: &str = "reduction@5";
+
+/// The lines of a run's segments by step, each with how often it is there; a later segment takes the place of what is there
+/// from its first step on.
+async fn curve(root: &str) -> BTreeMap<u64, usize> {
+    let mut segments = location(&format!("{root}/metrics")).list().await.unwrap();
+    segments.sort_by(|a, b| a.location.file_name().cmp(b.location.file_name()));
+    let mut lines = BTreeMap::new();
+    for segment in segments {
+        let name = segment.location.file_name().trim_end_matches(".jsonl").to_owned();
+        let first: u64 = name.split_once('-').unwrap().1.parse().unwrap();
+        lines.split_off(&first);
+        let content = segment.location.read().await.unwrap().unwrap();
+        for line in std::str::from_utf8(&content).unwrap().lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            *lines.entry(line["step"].as_u64().unwrap()).or_insert(0) += 1;
+        }
+    }
+    lines
+}
+
+#[tokio::test]
+#[ignore = "started by `a_real_server_and_its_faults`"]
+async fn a_run_whose_leader_is_killed_has_one_line_a_step() {
+    let (_proxy, folder) = scene("curve");
+    let root = format!("{folder}/run");
+    let run = SmallRun::short("[coordinator]\nworkers = 1\nmin_workers = 1\n");
+    let cluster = Cluster::new(&run);
+    let set = format!("run.root={root}");
+    let leader = cluster.coordinator(&["--set", &set], None);
+    let standby = cluster.coordinator(&["--standby", "--set", &set], None);
+    let urls = [leader.url.as_str(), standby.url.as_str()];
+    let mut worker = cluster.worker("only", &urls, &[], Some(&format!("{IN_A_STEP}:4000")));
+    wait_for_drill(&mut worker, IN_A_STEP);
+    signal(leader.process.id(), "KILL");
+    standby.process.wait().expect(0);
+    worker.wait().expect(0);
+    let expected: BTreeMap<u64, usize> = (0..2 * SHORT_STEPS).map(|step| (step, 1)).collect();
+    assert_eq!(curve(&root).await, expected);
+    let page = run.scratch().join("page.html");
+    finish(blip2(&["report", &root, "--out", page.to_str().unwrap()])).expect(0);
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("Faint: every step") && page.contains("samples/s"), "the page has all steps");
+    let status = finish(blip2(&["status", &root, "--json"])).expect(0).json_lines();
+    assert!(status[0]["values"]["loss"].is_number(), "{status:?}");
+}
