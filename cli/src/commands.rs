@@ -17,6 +17,7 @@ pub(crate) mod leasing;
 pub(crate) mod models;
 pub(crate) mod quickstart;
 pub(crate) mod report;
+pub(crate) mod run_source;
 pub(crate) mod run_target;
 pub(crate) mod share;
 pub(crate) mod status;

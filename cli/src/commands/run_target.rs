@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::status::source::Source;
+use super::run_source::Source;
 use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
 use crate::tls::TlsArguments;

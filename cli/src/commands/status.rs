@@ -1,7 +1,6 @@
 //! `status`: what a run's coordinator says of it, and its store when none answers.
 
 mod screen;
-pub(super) mod source;
 mod text;
 
 use std::time::Duration;
@@ -10,13 +9,13 @@ use blip2_run::exit::Exit;
 use clap::Args;
 use tokio::time::Instant;
 
+use super::run_source::{Known, PATIENCE, Source};
 use super::run_target::RunTarget;
 use super::{print_json, print_text};
 use crate::error::CliError;
 use crate::progress::status_json;
 use crate::stored_status::{ending_of, has_ended};
 use screen::Screen;
-use source::{Known, PATIENCE, Source};
 use text::live_text;
 
 #[derive(Debug, Args)]

@@ -8,8 +8,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::print_json;
+use super::run_source::{Known, PATIENCE};
 use super::run_target::RunTarget;
-use super::status::source::{Known, PATIENCE};
 use crate::error::CliError;
 use crate::stored_status::{ending_of, has_ended};
 

@@ -12,8 +12,8 @@ use clap::Args;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
+use super::run_source::{Known, Source};
 use super::run_target::RunTarget;
-use super::status::source::{Known, Source};
 use crate::error::CliError;
 
 #[derive(Debug, Args)]

@@ -25,14 +25,14 @@ use crate::token::{read_token, token_in};
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a run may be without a coordinator that answers: another one may take over.
-pub(in crate::commands) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Coordinators that are asked in turn for the one that leads, at most.
 const MOST_STANDBYS: usize = 4;
 
 /// What is known of a run.
 #[derive(Debug)]
-pub(in crate::commands) enum Known {
+pub(super) enum Known {
     /// By its coordinator.
     Live(Box<StatusReply>),
     /// By its store: nobody who leads it answers.
@@ -40,7 +40,7 @@ pub(in crate::commands) enum Known {
 }
 
 /// A run that can be asked for again and again, whoever leads it.
-pub(in crate::commands) struct Source {
+pub(super) struct Source {
     transport: Transport,
     token: String,
     /// The address that was given, or the one of the coordinator that answered last.
@@ -53,11 +53,7 @@ pub(in crate::commands) struct Source {
 
 impl Source {
     /// `target` is a run, or the address of its coordinator.
-    pub(in crate::commands) async fn open(
-        target: &str,
-        tls: TlsFiles,
-        token: Option<&Path>,
-    ) -> Result<Self, CliError> {
+    pub(super) async fn open(target: &str, tls: TlsFiles, token: Option<&Path>) -> Result<Self, CliError> {
         if is_address(target) {
             let (transport, token) = (transport(&tls)?, read_token(token)?);
             let address = Some(target.trim_end_matches('/').to_owned());
@@ -78,7 +74,7 @@ impl Source {
     /// # Errors
     /// The coordinator at the address given does not answer, and where its run lies is not known; or the
     /// store fails.
-    pub(in crate::commands) async fn ask(&mut self) -> Result<Known, CliError> {
+    pub(super) async fn ask(&mut self) -> Result<Known, CliError> {
         let mut reason = String::new();
         if let Some(address) = self.address.clone() {
             match self.ask_at(&address).await {
@@ -142,7 +138,7 @@ impl Source {
     ///
     /// # Errors
     /// It does not answer, does not take the token, or is of another run.
-    pub(in crate::commands) async fn stop(&mut self) -> Result<(), CliError> {
+    pub(super) async fn stop(&mut self) -> Result<(), CliError> {
         for _ in 0..MOST_STANDBYS {
             let Some(address) = self.address.clone() else { break };
             let mut client = self.client_of(&address).await?;
@@ -164,12 +160,12 @@ impl Source {
     }
 
     /// How processes of the run are reached, and the token that they take.
-    pub(in crate::commands) fn access(&self) -> (&Transport, &str) {
+    pub(super) fn access(&self) -> (&Transport, &str) {
         (&self.transport, &self.token)
     }
 
     /// Why the coordinator that was asked last did not take the token, if that was so.
-    pub(in crate::commands) fn take_refusal(&mut self) -> Option<CliError> {
+    pub(super) fn take_refusal(&mut self) -> Option<CliError> {
         self.refusal.take()
     }
 
