@@ -15,6 +15,8 @@ pub enum Need {
     Namespaces,
     /// Delay and loss on a link.
     Netem,
+    /// A bridge between namespaces.
+    Bridge,
     /// A process with another monotonic clock.
     OtherClock,
     /// A file system in memory, mounted for the test.
@@ -39,6 +41,7 @@ impl Need {
         match self {
             Self::Namespaces => "no network namespaces can be made here (as root, with `ip` of iproute2)",
             Self::Netem => "this machine's kernel has no netem (as root, with `tc` of iproute2)",
+            Self::Bridge => "this machine's kernel has no bridges",
             Self::OtherClock => "no time namespace can be made here (as root, with `unshare` of util-linux)",
             Self::OwnDisk => "no file system can be mounted here (as root, with `mount`)",
             Self::Limits => "this system does not show the limits of a process",
@@ -66,7 +69,7 @@ impl Need {
                 (!runs("unshare", &["--time", "true"])).then_some("no right, or an old kernel")
             }
             // A module of the kernel, which belongs to the host.
-            Self::Netem => Some("the kernel's"),
+            Self::Netem | Self::Bridge => Some("the kernel's"),
             Self::Limits => cfg!(not(target_os = "linux")).then_some("only Linux shows them"),
             Self::Ipv6 => std::fs::read_to_string("/proc/net/if_inet6")
                 .map_or(true, |addresses| addresses.is_empty())

@@ -34,10 +34,7 @@ fn started(drill_ms: u64) -> Option<Jobs> {
         return None;
     };
     rendered.shorten(SHORT);
-    let Some(network) = Network::new() else {
-        Need::Namespaces.skip();
-        return None;
-    };
+    let network = Network::new().map_err(Need::skip).ok()?;
     let drill = (drill_ms > 0).then(|| format!("{IN_A_STEP}:{drill_ms}"));
     Some(Jobs::new(rendered, Node::new(network), drill))
 }

@@ -3,6 +3,8 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use blip2_tests::need::Need;
+
 /// How many networks this process has made.
 static MADE: AtomicU32 = AtomicU32::new(0);
 
@@ -21,15 +23,21 @@ pub(super) struct Place {
 }
 
 impl Network {
-    /// `None` where this machine does not allow it.
-    pub(super) fn new() -> Option<Self> {
+    /// What this machine lacks for it, where it does.
+    pub(super) fn new() -> Result<Self, Need> {
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let network = Self { name: format!("b2k{}x{number}", std::process::id()), pods: 0 };
-        let made = ip(&["netns", "add", &network.name])
-            && ip(&["-n", &network.name, "link", "add", "bridge", "type", "bridge"])
-            && ip(&["-n", &network.name, "address", "add", "10.78.255.254/16", "dev", "bridge"])
-            && ip(&["-n", &network.name, "link", "set", "bridge", "up"]);
-        made.then_some(network)
+        let name = network.name.as_str();
+        if !ip(&["netns", "add", name]) {
+            return Err(Need::Namespaces);
+        }
+        if !ip(&["-n", name, "link", "add", "bridge", "type", "bridge"]) {
+            return Err(Need::Bridge);
+        }
+        let up = ip(&["-n", name, "address", "add", "10.78.255.254/16", "dev", "bridge"])
+            && ip(&["-n", name, "link", "set", "bridge", "up"]);
+        assert!(up, "the bridge that was made has an address");
+        Ok(network)
     }
 
     /// The first line of what a pod answers to who asks for a path, from outside the pod.
