@@ -1,10 +1,12 @@
 //! One line for every committed step of a run: in `metrics.jsonl` where the run lies on this machine, else in
-//! segments in its store.
+//! segments in its store. Beside them the same for TensorBoard.
 
+mod event_file;
 mod file;
 mod keeping;
 mod record;
 mod segments;
+mod tensorboard;
 
 use blip2_pages::chart::Series;
 

@@ -103,7 +103,7 @@ impl Session {
         let records = metrics_folder(config);
         let status = watch::Sender::new(StatusReply::default());
         let metrics = match folder.root.is_local() {
-            true => MetricsLog::file(records.join(layout::METRICS))?,
+            true => MetricsLog::file(&records, status.subscribe())?,
             false => MetricsLog::segments(folder.root.clone(), lead.advertise.clone(), status.subscribe()),
         };
         let worker_toml = toml::to_string(config.worker())

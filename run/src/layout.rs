@@ -10,6 +10,7 @@
 //! | `corpus/` | what archives of the corpus were converted to |
 //! | `metrics.jsonl`, `faults.jsonl` | committed steps and faults, where the run lies on this machine |
 //! | `metrics/EPOCH-STEP.jsonl` | committed steps, where it lies in a store: segments from a step on |
+//! | `tensorboard/` | committed steps for TensorBoard |
 //! | `report.html` | the page of the run |
 //! | `logs/` | logs of the processes of one machine, with the run's `token` while it is led there |
 
@@ -33,6 +34,8 @@ pub const CONVERTED: &str = "corpus";
 pub const METRICS: &str = "metrics.jsonl";
 /// The folder of the segments, for a run in a store.
 pub const SEGMENTS: &str = "metrics";
+/// The folder of what TensorBoard reads.
+pub const TENSORBOARD: &str = "tensorboard";
 /// One line for every fault, beside the metrics.
 pub const FAULTS: &str = "faults.jsonl";
 /// The page of the run.

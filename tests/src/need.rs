@@ -33,6 +33,8 @@ pub enum Need {
     Prometheus,
     /// Slurm's daemons, and the right to start them.
     Slurm,
+    /// Python with TensorBoard.
+    TensorBoard,
 }
 
 impl Need {
@@ -46,6 +48,9 @@ impl Need {
             Self::OwnDisk => "no file system can be mounted here (as root, with `mount`)",
             Self::Limits => "this system does not show the limits of a process",
             Self::Ipv6 => "this machine has no IPv6",
+            Self::TensorBoard => {
+                "no TensorBoard here; `tests/tensorboard` fetches it, or name its Python in BLIP2_TENSORBOARD"
+            }
             Self::Prometheus => {
                 "no Prometheus here; `tests/prometheus` fetches it, or name its folder in BLIP2_PROMETHEUS"
             }
@@ -74,6 +79,7 @@ impl Need {
             Self::Ipv6 => std::fs::read_to_string("/proc/net/if_inet6")
                 .map_or(true, |addresses| addresses.is_empty())
                 .then_some("the kernel's"),
+            Self::TensorBoard => Some("the step `TensorBoard` of `.ci/run` fetches it and runs the test"),
             Self::Prometheus => Some("the step `Prometheus` of `.ci/run` fetches it and runs the test"),
             Self::Slurm => Some("the step `Slurm` of `.ci/run` installs it and runs the test"),
             Self::S3Server => Some("the step `S3` of `.ci/run` fetches it and runs the test"),

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use blip2_tests::cluster::{Cluster, wait_for_drill};
 use blip2_tests::http::{get, series};
 use blip2_tests::need::Need;
-use blip2_tests::process::{Running, finish, poll, repository, start};
+use blip2_tests::process::{Running, finish, poll, repository, signal, start};
 use blip2_tests::run::{SHORT_STEPS, SmallRun};
 use serde_json::Value;
 
@@ -193,4 +193,55 @@ fn a_real_prometheus_scrapes_a_run() {
     let rules: Value = serde_json::from_str(&rules).expect("JSON");
     let rules = rules["data"]["groups"][0]["rules"].as_array().expect("rules").clone();
     assert!(rules.len() >= 8 && rules.iter().all(|rule| rule["health"] != "err"), "{rules:?}");
+}
+
+/// Prints every scalar of a folder as TensorBoard reads it: tag, step, value.
+const READ_BACK: &str = "
+import json, sys
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+read = EventAccumulator(sys.argv[1], size_guidance={'scalars': 0})
+read.Reload()
+print(json.dumps({tag: [[e.step, e.value] for e in read.Scalars(tag)] for tag in read.Tags()['scalars']}))
+";
+
+#[test]
+fn tensorboard_reads_one_curve_of_a_run_whose_leader_was_killed() {
+    let Some(python) = std::env::var_os("BLIP2_TENSORBOARD") else { return Need::TensorBoard.skip() };
+    let run = SmallRun::short("[coordinator]\nworkers = 1\nmin_workers = 1\n");
+    let cluster = Cluster::new(&run);
+    let leader = cluster.coordinator(&[], None);
+    let standby = cluster.coordinator(&["--standby"], None);
+    let urls = [leader.url.as_str(), standby.url.as_str()];
+    let mut worker = cluster.worker("only", &urls, &[], Some(&format!("{IN_A_STEP}:4000")));
+    wait_for_drill(&mut worker, IN_A_STEP);
+    signal(leader.process.id(), "KILL");
+    standby.process.wait().expect(0);
+    worker.wait().expect(0);
+    let mut command = Command::new(python);
+    command.args(["-c", READ_BACK]).arg(run.root().join("tensorboard"));
+    let read = finish(command).expect(0);
+    let read: Value = serde_json::from_str(read.stdout.lines().last().expect("a line")).expect("JSON");
+    let points = |tag: &str| -> Vec<(u64, f64)> {
+        let points = read[tag].as_array().unwrap_or_else(|| panic!("no {tag} in {read}")).iter();
+        points
+            .map(|point| (point[0].as_u64().expect("a step"), point[1].as_f64().expect("a value")))
+            .collect()
+    };
+    let text = std::fs::read_to_string(run.root().join("metrics.jsonl")).expect("metrics");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let losses = |stage: u64| -> Vec<(u64, f64)> {
+        let of_stage = lines.iter().filter(|line| line["stage"] == stage);
+        of_stage
+            .map(|line| (line["step"].as_u64().unwrap(), line["values"]["loss"].as_f64().unwrap()))
+            .collect()
+    };
+    let stages = [lines[0]["stage_name"].clone(), lines[lines.len() - 1]["stage_name"].clone()];
+    for (number, stage) in (1..).zip(stages) {
+        let (shown, kept) = (points(&format!("{}/loss", stage.as_str().expect("a name"))), losses(number));
+        let steps = |points: &[(u64, f64)]| points.iter().map(|(step, _)| *step).collect::<Vec<_>>();
+        assert_eq!(steps(&shown), steps(&kept), "each step once");
+        let near = |(a, b): (&(u64, f64), &(u64, f64))| (a.1 - b.1).abs() <= 1e-6 * b.1.abs();
+        assert!(shown.iter().zip(&kept).all(near), "{shown:?} {kept:?}");
+    }
+    assert_eq!(points("run/step_seconds").len() as f64, TOTAL);
 }

@@ -1,14 +1,16 @@
 //! Whoever keeps the committed steps of a run: takes them in, and says which are kept for good.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use blip2_coordinator::{CommittedStep, Keeper};
 use blip2_proto::v1::StatusReply;
+use blip2_run::layout;
 use blip2_store::Location;
 use futures::future::{BoxFuture, FutureExt as _};
 use tokio::sync::{mpsc, watch};
 
+use super::event_file::EventFile;
 use super::file::FileLog;
 use super::record::StepRecord;
 use super::segments::{SegmentLog, Written};
@@ -27,16 +29,17 @@ pub(crate) struct MetricsLog(Place);
 #[derive(Debug)]
 enum Place {
     /// Into a file of this machine.
-    File(FileLog),
+    File(FileLog, EventFile),
     /// Into the run's store.
     Segments(SegmentLog),
 }
 
 impl MetricsLog {
-    /// The log of a run whose folder is on this machine. Which lines are kept shows when the first step is
+    /// The log of a run whose folder is on this machine, for the coordinator that has this status. Which lines are kept shows when the first step is
     /// committed: workers may hold steps that are in no checkpoint.
-    pub(crate) fn file(path: PathBuf) -> Result<Self, CliError> {
-        FileLog::open(path).map(Place::File).map(Self)
+    pub(crate) fn file(folder: &Path, status: watch::Receiver<StatusReply>) -> Result<Self, CliError> {
+        let log = FileLog::open(folder.join(layout::METRICS))?;
+        Ok(Self(Place::File(log, EventFile::new(folder.join(layout::TENSORBOARD), status))))
     }
 
     /// That of a run in a store, for the coordinator that is reached at `address` and has this status.
@@ -52,14 +55,14 @@ impl MetricsLog {
         shown: StepNumbers,
     ) -> Result<(), CliError> {
         match self.0 {
-            Place::File(log) => keep_in_file(log, steps, keeper, shown).await,
+            Place::File(log, events) => keep_in_file((log, events), steps, keeper, shown).await,
             Place::Segments(log) => keep_in_store(log, steps, keeper, shown).await,
         }
     }
 }
 
 async fn keep_in_file(
-    mut log: FileLog,
+    (mut log, mut events): (FileLog, EventFile),
     mut steps: mpsc::Receiver<CommittedStep>,
     mut keeper: Keeper,
     mut shown: StepNumbers,
@@ -72,6 +75,7 @@ async fn keep_in_file(
                 let record = StepRecord::from(step);
                 shown.record(&record);
                 log.record(&record)?;
+                events.record(&record);
                 record.step + 1
             }
             // What was told before this wish is taken in.

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use blip2_proto::v1::StatusReply;
 use blip2_run::epoch::Epochs;
-use blip2_run::layout::{SEGMENTS, parse_segment_name, segment_name};
+use blip2_run::layout::{SEGMENTS, TENSORBOARD, parse_segment_name, segment_name};
 use blip2_store::Location;
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::record::{StepRecord, line_of, records_of};
+use super::tensorboard::{event_name, event_of, head};
 use crate::error::CliError;
 
 /// Lines of a segment after which the next one is begun.
@@ -46,6 +47,8 @@ struct Tail {
     first: u64,
     lines: usize,
     text: String,
+    /// The same lines for TensorBoard.
+    events: Vec<u8>,
     /// The step after the last line.
     next: u64,
     /// Bytes of the text that are stored.
@@ -62,6 +65,7 @@ pub(super) struct Write {
     epoch: u64,
     first: u64,
     text: String,
+    events: Vec<u8>,
     lines: usize,
     next: u64,
 }
@@ -88,8 +92,10 @@ impl SegmentLog {
         let tail = &mut self.tail;
         if tail.text.is_empty() {
             (tail.epoch, tail.first) = (self.status.borrow().epoch, record.step);
+            tail.events = head(record.step);
         }
         tail.text += &line_of(record)?;
+        tail.events.extend(event_of(record));
         tail.lines += 1;
         tail.next = record.step + 1;
         if tail.text.len() - tail.stored > MOST_WAITING {
@@ -118,7 +124,7 @@ impl SegmentLog {
 
     /// The write that brings the store up to date.
     pub(super) fn write(&self) -> Write {
-        let Tail { epoch, first, lines, text, next, .. } = &self.tail;
+        let Tail { epoch, first, lines, text, events, next, .. } = &self.tail;
         Write {
             root: self.root.clone(),
             address: self.address.clone(),
@@ -126,6 +132,7 @@ impl SegmentLog {
             epoch: *epoch,
             first: *first,
             text: text.clone(),
+            events: events.clone(),
             lines: *lines,
             next: *next,
         }
@@ -146,7 +153,8 @@ impl SegmentLog {
         if write.lines >= LINES {
             let text = tail.text.split_off(write.text.len());
             let (epoch, lines) = (self.status.borrow().epoch, tail.lines - write.lines);
-            *tail = Tail { epoch, first: write.next, lines, text, next: tail.next, stored: 0 };
+            let events = [head(write.next), tail.events.split_off(write.events.len())].concat();
+            *tail = Tail { epoch, first: write.next, lines, text, events, next: tail.next, stored: 0 };
         }
         Ok(Some(write.next))
     }
@@ -171,6 +179,8 @@ impl Write {
         }
         let object = self.root.join(SEGMENTS).join(&segment_name(self.epoch, self.first));
         object.put(Bytes::from(self.text.clone())).await?;
+        let events = self.root.join(TENSORBOARD).join(&event_name(self.epoch, self.first));
+        events.put(Bytes::from(self.events.clone())).await?;
         Ok(true)
     }
 }
