@@ -12,9 +12,11 @@ use crate::commands::coordinator::CoordinatorArguments;
 use crate::commands::corpus::CorpusArguments;
 use crate::commands::curate::CurateArguments;
 use crate::commands::devices::DevicesArguments;
+use crate::commands::doctor::DoctorArguments;
 use crate::commands::eval::EvalArguments;
 use crate::commands::generate::GenerateArguments;
 use crate::commands::models::ModelsArguments;
+use crate::commands::plan::PlanArguments;
 use crate::commands::quickstart::arguments::QuickstartArguments;
 use crate::commands::report::ReportArguments;
 use crate::commands::status::StatusArguments;
@@ -46,6 +48,10 @@ pub(crate) enum Command {
     Coordinator(CoordinatorArguments),
     /// Run one worker of a coordinator's run.
     Worker(WorkerArguments),
+    /// Say what a run will take before it is started: time, memory, bytes, money, and what bounds it.
+    Plan(PlanArguments),
+    /// Ask whether this machine, its store and its network are as a run needs them.
+    Doctor(Box<DoctorArguments>),
     /// Show a run's members, step, losses and speed, or how it ended.
     Status(StatusArguments),
     /// Save a run and end it, whoever leads it.

@@ -145,6 +145,8 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Train(arguments) => on_runtime(commands::train::run(arguments)),
         Command::Coordinator(arguments) => on_runtime(commands::coordinator::run(arguments)),
         Command::Worker(arguments) => on_runtime(commands::worker::run(arguments)),
+        Command::Plan(arguments) => commands::plan::run(&arguments),
+        Command::Doctor(arguments) => on_runtime(commands::doctor::run(*arguments)),
         Command::Status(arguments) => on_runtime(commands::status::run(arguments)),
         Command::Stop(arguments) => on_runtime(commands::stop::run(arguments)),
         Command::Trace(arguments) => on_runtime(commands::trace::run(arguments)),
