@@ -7,7 +7,7 @@ use blip2_doctor::peers;
 use blip2_proto::transport::TlsFiles;
 use blip2_run::exit::Exit;
 
-use crate::commands::status::source::{Known, Source};
+use crate::commands::run_source::{Known, Source};
 
 const COORDINATOR: Check = Check {
     name: "coordinator",

@@ -1,27 +1,33 @@
 //! The membership epochs of a run: one leader at a time, all slots dealt, steps in order but for roll-backs
 //! that are explained.
 
+pub mod damage;
+
 use std::collections::BTreeSet;
 
-use blip2_run::RunError;
-use blip2_run::commit::CheckpointRecord;
-use blip2_run::epoch::{EpochRecord, Epochs};
 use blip2_store::Location;
 
-use crate::error::CliError;
+use crate::commit::CheckpointRecord;
+use crate::epoch::{EpochRecord, Epochs};
+use crate::{Result, RunError};
 
 /// The epochs found.
-pub(super) struct Found {
+#[derive(Debug)]
+pub struct Found {
     /// Ascending.
-    pub(super) records: Vec<EpochRecord>,
+    pub records: Vec<EpochRecord>,
     /// Epochs that were taken by coordinators who crashed before they said more, and whose place a later one
     /// took.
-    pub(super) torn: BTreeSet<u64>,
-    pub(super) problems: Vec<String>,
+    pub torn: BTreeSet<u64>,
+    /// Those that cannot be read, and why.
+    pub problems: Vec<String>,
 }
 
 /// Reads all epochs; those that are damaged are named.
-pub(super) async fn read(root: &Location) -> Result<Found, CliError> {
+///
+/// # Errors
+/// The store fails.
+pub async fn read(root: &Location) -> Result<Found> {
     let epochs = Epochs::new(root, String::new(), String::new());
     let mut found = Found { records: Vec::new(), torn: BTreeSet::new(), problems: Vec::new() };
     let numbers = epochs.numbers().await?;
@@ -38,7 +44,7 @@ pub(super) async fn read(root: &Location) -> Result<Found, CliError> {
                 found.torn.insert(number);
             }
             Err(error @ RunError::Epoch { .. }) => found.problems.push(error.to_string()),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
     Ok(found)
@@ -46,16 +52,16 @@ pub(super) async fn read(root: &Location) -> Result<Found, CliError> {
 
 /// What the epochs tell.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Checked {
+pub struct Checked {
     /// What does not fit together.
-    pub(super) problems: Vec<String>,
+    pub problems: Vec<String>,
     /// Roll-backs that are explained.
-    pub(super) notes: Vec<String>,
+    pub notes: Vec<String>,
 }
 
 /// Compares the epochs with each other and with the checkpoints; `torn` are those that nobody wrote to the
 /// end, `saved` step and epoch of all checkpoints, damaged ones included.
-pub(super) fn check(
+pub fn check(
     epochs: &[EpochRecord],
     torn: &BTreeSet<u64>,
     checkpoints: &[CheckpointRecord],
@@ -174,7 +180,7 @@ fn check_checkpoint(record: &CheckpointRecord, epochs: &[EpochRecord]) -> Option
 
 #[cfg(test)]
 mod tests {
-    use blip2_run::epoch::EpochMember;
+    use crate::epoch::EpochMember;
 
     use super::*;
 
