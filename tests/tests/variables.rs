@@ -20,7 +20,7 @@ fn port(process: &Running) -> String {
 
 #[test]
 fn a_run_needs_no_flags() {
-    let run = SmallRun::of(2, "");
+    let run = SmallRun::of(2, "[coordinator]\nworkers = 1\n");
     let token = run.scratch().join("token");
     std::fs::write(&token, "a long secret").unwrap();
     let token = token.to_str().unwrap();
