@@ -107,9 +107,7 @@ pub(super) async fn run(arguments: RunArguments) -> Result<Exit, CliError> {
     let began = Instant::now();
     let worked = async {
         match arguments.shard {
-            Some(share) => {
-                run_share(&arguments, &config, job.clone(), share, signals.graceful()).await
-            }
+            Some(share) => run_share(&arguments, &config, job.clone(), share, signals.graceful()).await,
             None => coordinate(&arguments, &config, &job, &signals, places).await,
         }
     };
