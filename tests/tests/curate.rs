@@ -89,9 +89,11 @@ fn whatever_is_killed_the_same_objects_are_there_in_the_end() {
     finish(scene.command("killed", &["--workers", "1"])).expect(0);
     assert_eq!(scene.files("killed"), files);
 
-    // Without a coordinator, in shares, one of them twice.
+    // Without a coordinator, in shares, one of them twice; each shows its numbers while it works.
     for shard in ["1/2", "0/2", "1/2"] {
-        finish(scene.command("shares", &["--shard", shard])).expect(0);
+        let share = ["--shard", shard, "--metrics-listen", "127.0.0.1:0"];
+        let ended = finish(scene.command("shares", &share)).expect(0);
+        assert!(ended.json_lines()[0]["metrics"].as_str().is_some_and(|at| at.starts_with("127.0.0.1:")));
     }
     assert_eq!(scene.files("shares"), files);
 }

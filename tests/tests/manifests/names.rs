@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use blip2_tests::process::repository;
+use blip2_tests::process::{blip2, finish, repository};
 
 use crate::rendered::{Pods, Rendered, text, texts};
 
@@ -109,11 +109,15 @@ fn put(settings: &mut toml::Table, key: &str, value: &str) -> Result<(), String>
     put(inner.as_table_mut().ok_or_else(|| format!("{section} is no section"))?, rest, value)
 }
 
-/// The loader takes the configuration.
+/// The loader takes the configuration, with the file that it is based on.
 pub(crate) fn configuration(rendered: &Rendered) -> Vec<String> {
     let read = |pods: Pods<'_>| {
-        let text = configuration_of(rendered, &pods)?;
-        text.map_or(Ok(()), |text| blip2_cli::check_configuration(&text))
+        let Some(text) = configuration_of(rendered, &pods)? else { return Ok(()) };
+        let file = tempfile::NamedTempFile::new().expect("a file for the configuration");
+        std::fs::write(&file, text).expect("the configuration is written");
+        let path = file.path().to_str().expect("temporary files have UTF-8 names");
+        let shown = finish(blip2(&["config", "show", "--config", path]));
+        if shown.code == Some(0) { Ok(()) } else { Err(shown.stderr) }
     };
     rendered.pods().into_iter().filter_map(|pods| read(pods).err()).collect()
 }
