@@ -86,7 +86,7 @@ pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
         config.model.init_checkpoint = chosen_checkpoint(&config.model.init_checkpoint, None).await?;
     }
     let telemetry = telemetry("worker");
-    let endpoint = arguments.metrics.open(None, &telemetry, Told::Program)?;
+    let endpoint = arguments.metrics.open(None, &telemetry, Told::Program, None)?;
     let options = WorkerOptions {
         coordinators: arguments.coordinator,
         listen: arguments.listen,
