@@ -24,6 +24,7 @@ mod figures;
 mod freed_pages;
 mod identity;
 mod launch;
+mod live_page;
 mod logging;
 mod measured;
 mod metrics;

@@ -15,6 +15,7 @@ use blip2_worker::task::TaskSettings;
 use tokio::sync::watch;
 
 use crate::figures::HELD_OUT as HELD_OUT_PREFIX;
+use crate::live_page::LivePage;
 use crate::metrics::StepRecord;
 
 /// The numbers of this process, which is a `role`.
@@ -98,21 +99,23 @@ pub(crate) fn show_tasks(telemetry: &Telemetry, status: watch::Receiver<LeaseSta
 #[derive(Debug)]
 pub(crate) struct StepNumbers {
     telemetry: Telemetry,
+    page: LivePage,
     stage: u32,
     /// The names of the stage's losses.
     losses: Vec<&'static str>,
 }
 
 impl StepNumbers {
-    pub(crate) fn new(telemetry: Telemetry) -> Self {
-        Self { telemetry, stage: 0, losses: Vec::new() }
+    pub(crate) fn new(telemetry: Telemetry, page: LivePage) -> Self {
+        Self { telemetry, page, stage: 0, losses: Vec::new() }
     }
 
     /// Takes in a committed step.
     pub(crate) fn record(&mut self, step: &StepRecord) {
+        self.page.record(step);
         if step.stage != self.stage {
             self.stage = step.stage;
-            self.telemetry.forget(&LOSS);
+            [&LOSS, &TEMPERATURE].into_iter().for_each(|metric| self.telemetry.forget(metric));
             let task = TaskSettings::named(&step.task);
             self.losses =
                 task.map_or(Vec::new(), |task| task.losses().iter().map(|loss| loss.name).collect());
@@ -162,7 +165,7 @@ mod tests {
             ..StepRecord::default()
         };
         let telemetry = telemetry("coordinator");
-        let mut numbers = StepNumbers::new(telemetry.clone());
+        let mut numbers = StepNumbers::new(telemetry.clone(), LivePage::default());
         numbers.record(&step);
         numbers.record(&step);
         let text = telemetry.text();

@@ -24,6 +24,7 @@ use crate::error::CliError;
 use crate::faults::record_faults;
 use crate::figures::duration;
 use crate::identity::binary_identity;
+use crate::live_page::LivePage;
 use crate::logging::standing::is_of_run;
 use crate::measured::{StepNumbers, show_lead};
 use crate::metrics::MetricsLog;
@@ -52,6 +53,8 @@ pub(crate) struct Lead {
     pub(crate) on_one_machine: bool,
     /// Where it shows what it does.
     pub(crate) telemetry: Telemetry,
+    /// The page that shows the run to people.
+    pub(crate) page: LivePage,
 }
 
 /// A run about to be coordinated.
@@ -180,8 +183,10 @@ impl Session {
         let last_status = self.status.subscribe();
         let shown = show(self.status.subscribe(), audience);
         let telemetry = self.lead.telemetry;
+        self.lead.page.follow(self.status.subscribe());
+        let mut numbers = StepNumbers::new(telemetry.clone(), self.lead.page.clone());
         let (keeping, keeper) = Keeping::new();
-        let written = self.metrics.keep(committed, keeper, StepNumbers::new(telemetry.clone()));
+        let written = self.metrics.keep(committed, keeper, move |step| numbers.record(step));
         let figures = watch::Sender::new(Figures::default());
         let measured = show_lead(&telemetry, self.status.subscribe(), figures.subscribe());
         let recorded = record_faults(self.status.subscribe(), self.faults);

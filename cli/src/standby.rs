@@ -132,6 +132,7 @@ impl Watch {
             token: self.lead.token.clone(),
             status: watch::Sender::new(StatusReply::default()),
         };
+        self.lead.page.follow(options.status.subscribe());
         let end = tokio::select! {
             end = blip2_coordinator::stand_by(listener, stop.cancelled(), options) => end,
             never = read_back(&self.folder.root, whole) => match never {},

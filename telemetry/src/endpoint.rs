@@ -43,15 +43,15 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Shows `telemetry` on `listener`; called within a runtime of tokio.
+    /// Shows `telemetry` on `listener`, and `more` beside it; called within a runtime of tokio.
     ///
     /// # Errors
     /// The listener is none of tokio's.
-    pub fn open(listener: std::net::TcpListener, telemetry: Telemetry) -> io::Result<Self> {
+    pub fn open(listener: std::net::TcpListener, telemetry: Telemetry, more: Router) -> io::Result<Self> {
         let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
-        let served = axum::serve(Limited::new(listener), routes(telemetry))
+        let served = axum::serve(Limited::new(listener), routes(telemetry).merge(more))
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         #[expect(clippy::disallowed_methods, reason = "joined by `close`, aborted when dropped")]
         let server = tokio::spawn(served.into_future());
@@ -145,7 +145,7 @@ mod tests {
     fn open(telemetry: &Telemetry) -> Endpoint {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
-        Endpoint::open(listener, telemetry.clone()).unwrap()
+        Endpoint::open(listener, telemetry.clone(), Router::new()).unwrap()
     }
 
     async fn get(address: SocketAddr, path: &str) -> String {

@@ -9,9 +9,14 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Status and body of the answer at `address` (`host:port`); `None` where nobody answers.
 pub fn get(address: &str, path: &str) -> Option<(u16, String)> {
+    get_with(address, path, "")
+}
+
+/// The same with further header lines, each with its end.
+pub fn get_with(address: &str, path: &str, headers: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(DEADLINE)).ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;

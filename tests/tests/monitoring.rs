@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use blip2_tests::cluster::{Cluster, wait_for_drill};
-use blip2_tests::http::{get, series};
+use blip2_tests::http::{get, get_with, series};
 use blip2_tests::need::Need;
 use blip2_tests::process::{Running, finish, poll, repository, signal, start};
 use blip2_tests::run::{SHORT_STEPS, SmallRun};
@@ -95,6 +95,16 @@ fn every_process_of_a_run_says_how_it_is_and_what_it_does() {
         series(&worked, "blip2_collective_bytes_total{kind=\"sent_sums\"}").is_some_and(|bytes| bytes > 0.0)
     );
 
+    let (status, page) = get(&leader.process.metrics(), "/").expect("a page");
+    assert!(status == 200 && page.contains("second") && page.contains("<svg"), "{status} {page}");
+    let (_, json) = get(&leader.process.metrics(), "/api/status").expect("a status");
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(
+        (json["step"].as_u64(), json["members"].as_array().map(Vec::len)),
+        (Some(7), Some(2)),
+        "{json}"
+    );
+
     drop(standby);
     for process in [leader.process, first, second] {
         process.wait().expect(0);
@@ -118,6 +128,25 @@ fn a_worker_without_coordinator_is_alive_and_not_ready_and_a_port_that_is_taken_
     let config = run.config();
     finish(blip2_tests::process::blip2(&["coordinator", "--config", config, "--metrics-listen", "here"]))
         .expect(2);
+}
+
+#[test]
+fn beyond_this_machine_the_page_is_for_those_who_have_the_token_and_the_metrics_for_all() {
+    let run = SmallRun::short("");
+    let leader = Cluster::new(&run).coordinator(&["--metrics-listen", "0.0.0.0:0"], None);
+    wait_for_status(&leader.process, "/readyz", 200);
+    let address = leader.process.metrics().replace("0.0.0.0", "127.0.0.1");
+    assert!(metrics(&address).contains("blip2_leader 1.0"));
+    let token = "a long secret";
+    for path in ["/", "/api/status"] {
+        let status = |headers: &str| get_with(&address, path, headers).expect("an answer").0;
+        assert_eq!(status(""), 401, "{path}");
+        assert_eq!(status("Authorization: Bearer another\r\n"), 401, "{path}");
+        assert_eq!(status(&format!("Authorization: Bearer {token}\r\n")), 200, "{path}");
+    }
+    for path in ["/metrics", "/readyz", "/livez"] {
+        assert!(!get(&address, path).expect("an answer").1.contains(token), "{path}");
+    }
 }
 
 /// Where Prometheus is, if it is.

@@ -14,6 +14,7 @@ use crate::commands::endpoint::{MetricsArguments, Told};
 use crate::config::ConfigArguments;
 use crate::config::{RunConfig, load};
 use crate::error::CliError;
+use crate::live_page::LivePage;
 use crate::measured::telemetry;
 use crate::own_host::own_host;
 use crate::progress::Audience;
@@ -76,13 +77,23 @@ pub(crate) async fn run(arguments: CoordinatorArguments) -> Result<Exit, CliErro
     let address = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;
     let telemetry = telemetry("coordinator");
     telemetry.not_ready("the run's folder, corpus and models are being looked at");
-    let endpoint = arguments.metrics.open(Some(&config.metrics), &telemetry, Told::Program)?;
+    let page = LivePage::default();
+    let endpoint =
+        arguments.metrics.open(Some(&config.metrics), &telemetry, Told::Program, Some((&page, &token)))?;
     let advertise = match &arguments.advertise {
         Some(named) => with_port(named, address.port()),
         None => url(&transport, reachable(address, |name| std::env::var(name).ok())?),
     };
-    let lead =
-        Lead { token, transport, advertise, after: None, whole: None, on_one_machine: false, telemetry };
+    let lead = Lead {
+        token,
+        transport,
+        advertise,
+        after: None,
+        whole: None,
+        on_one_machine: false,
+        telemetry,
+        page,
+    };
 
     let forced = signals.forced();
     let coordinated = coordinate(&arguments, config, lead, &listener, &signals);

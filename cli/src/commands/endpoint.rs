@@ -1,16 +1,21 @@
 //! The metrics port of this process, as its flag or its configuration says.
 
+mod pages;
+
 use std::net::SocketAddr;
 
+use axum::Router;
 use blip2_proto::transport::{bind, listening};
 use blip2_telemetry::Telemetry;
 use blip2_telemetry::endpoint::Endpoint;
 use clap::Args;
 use serde_json::json;
 
+use self::pages::routes;
 use super::{even_unread, print_json};
 use crate::config::MetricsSection;
 use crate::error::CliError;
+use crate::live_page::LivePage;
 
 /// Where this process shows its metrics.
 #[derive(Debug, Clone, Default, Args)]
@@ -22,12 +27,14 @@ pub(crate) struct MetricsArguments {
 }
 
 impl MetricsArguments {
-    /// Opens the port, if one is asked for: by the flag, else by `section`.
+    /// Opens the port, if one is asked for: by the flag, else by `section`. With the page of a run, which is shown
+    /// beyond this machine to those alone who have its token.
     pub(crate) fn open(
         &self,
         section: Option<&MetricsSection>,
         telemetry: &Telemetry,
         told: Told,
+        page: Option<(&LivePage, &str)>,
     ) -> Result<Option<Endpoint>, CliError> {
         let wrong = |error| CliError::config(format!("metrics.listen: {error}"));
         let configured = section.map(|section| section.listen.as_str()).filter(|listen| !listen.is_empty());
@@ -43,7 +50,11 @@ impl MetricsArguments {
             ))
         };
         let listener = bind(address).map_err(failed)?;
-        let endpoint = Endpoint::open(listener, telemetry.clone()).map_err(failed)?;
+        let is_local = listener.local_addr().is_ok_and(|bound| bound.ip().is_loopback());
+        let more = page.map_or_else(Router::new, |(page, token)| {
+            routes(page.clone(), if is_local { None } else { Some(token) })
+        });
+        let endpoint = Endpoint::open(listener, telemetry.clone(), more).map_err(failed)?;
         let bound = endpoint.address();
         match told {
             Told::Program => even_unread(print_json(&json!({ "metrics": bound.to_string() })))?,
@@ -68,7 +79,7 @@ mod tests {
 
     fn open(listen: &str) -> Result<Option<Endpoint>, CliError> {
         let section = MetricsSection { listen: listen.into() };
-        MetricsArguments::default().open(Some(&section), &Telemetry::default(), Told::Person)
+        MetricsArguments::default().open(Some(&section), &Telemetry::default(), Told::Person, None)
     }
 
     #[tokio::test]

@@ -58,7 +58,7 @@ impl LeaseWorkerArguments {
     /// long as that is kept.
     pub(crate) fn client(self, tls: TlsFiles) -> Result<(ClientOptions, Option<Endpoint>), CliError> {
         let telemetry = telemetry("worker");
-        let endpoint = self.metrics.open(None, &telemetry, Told::Program)?;
+        let endpoint = self.metrics.open(None, &telemetry, Told::Program, None)?;
         let options = ClientOptions {
             coordinator: self.coordinator,
             token: read_token(self.token_file.as_deref())?,
@@ -129,7 +129,7 @@ impl Leasing<'_> {
         let telemetry = telemetry("coordinator");
         show_tasks(&telemetry, watched.clone());
         // Closed with this function, however it is left.
-        let _endpoint = metrics.0.open(Some(&metrics.1), &telemetry, Told::Program)?;
+        let _endpoint = metrics.0.open(Some(&metrics.1), &telemetry, Told::Program, None)?;
         let token_file = TokenFile::create(&token)?;
         let logs =
             tempfile::tempdir().map_err(|error| CliError::failed(format!("a folder for logs: {error}")))?;

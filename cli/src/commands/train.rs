@@ -22,6 +22,7 @@ use crate::launch::{
     GIVE_UP_WITHIN, Going, LEAVE_WITHIN, Machine, WorkerCommand, WorkerLaunch, Workers, default_workers,
     places,
 };
+use crate::live_page::LivePage;
 use crate::measured::telemetry;
 use crate::progress::Audience;
 use crate::run_folder::{Purpose, RunFolder};
@@ -140,11 +141,13 @@ pub(crate) async fn train_disturbed(
     let coordinator = url(&transport, address);
     let lead_url = coordinator.clone();
 
+    let token = fresh_token()?;
     let telemetry = telemetry("coordinator");
+    let page = LivePage::default();
     let told = if audience == Audience::Json { Told::Program } else { Told::Person };
     // Closed with this function, however it is left.
-    let _endpoint = MetricsArguments::default().open(Some(&config.metrics), &telemetry, told)?;
-    let token = fresh_token()?;
+    let _endpoint =
+        MetricsArguments::default().open(Some(&config.metrics), &telemetry, told, Some((&page, &token)))?;
     // Archives may be long in converting.
     let stop = signals.graceful();
     let folder = tokio::select! {
@@ -156,7 +159,7 @@ pub(crate) async fn train_disturbed(
     let run_root = redacted(&folder.config.run.root);
     let advertise = coordinator.clone();
     let lead =
-        Lead { token, transport, advertise, after: None, whole: None, on_one_machine: true, telemetry };
+        Lead { token, transport, advertise, after: None, whole: None, on_one_machine: true, telemetry, page };
     let session = Session::prepare(folder, lead).await?;
     if let Some(finished) = session.finished() {
         return Ok(finished);

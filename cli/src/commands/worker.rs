@@ -92,7 +92,7 @@ pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
     warn_if_readable(arguments.listen, &transport);
     let telemetry = telemetry("worker");
     telemetry.call(&arguments.name);
-    let endpoint = arguments.metrics.open(None, &telemetry, Told::Program)?;
+    let endpoint = arguments.metrics.open(None, &telemetry, Told::Program, None)?;
     let options = WorkerOptions {
         coordinators: arguments.coordinator,
         listen: arguments.listen,

@@ -15,7 +15,6 @@ use super::file::FileLog;
 use super::record::StepRecord;
 use super::segments::{SegmentLog, Written};
 use crate::error::CliError;
-use crate::measured::StepNumbers;
 
 /// Pause after a write that failed.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
@@ -47,12 +46,12 @@ impl MetricsLog {
         Self(Place::Segments(SegmentLog::new(root, address, status)))
     }
 
-    /// Takes in every committed step until the sender is gone.
+    /// Takes in every committed step until the sender is gone, and shows each.
     pub(crate) async fn keep(
         self,
         steps: mpsc::Receiver<CommittedStep>,
         keeper: Keeper,
-        shown: StepNumbers,
+        shown: impl FnMut(&StepRecord),
     ) -> Result<(), CliError> {
         match self.0 {
             Place::File(log, events) => keep_in_file((log, events), steps, keeper, shown).await,
@@ -65,7 +64,7 @@ async fn keep_in_file(
     (mut log, mut events): (FileLog, EventFile),
     mut steps: mpsc::Receiver<CommittedStep>,
     mut keeper: Keeper,
-    mut shown: StepNumbers,
+    mut shown: impl FnMut(&StepRecord),
 ) -> Result<(), CliError> {
     loop {
         let steps_done = tokio::select! {
@@ -73,7 +72,7 @@ async fn keep_in_file(
             step = steps.recv() => {
                 let Some(step) = step else { break };
                 let record = StepRecord::from(step);
-                shown.record(&record);
+                shown(&record);
                 log.record(&record)?;
                 events.record(&record);
                 record.step + 1
@@ -93,7 +92,7 @@ async fn keep_in_store(
     mut log: SegmentLog,
     mut steps: mpsc::Receiver<CommittedStep>,
     mut keeper: Keeper,
-    mut shown: StepNumbers,
+    mut shown: impl FnMut(&StepRecord),
 ) -> Result<(), CliError> {
     let mut wanted = 0;
     let mut writing: Option<BoxFuture<'static, Written>> = None;
@@ -110,7 +109,7 @@ async fn keep_in_store(
             step = steps.recv() => {
                 let Some(step) = step else { break };
                 let record = StepRecord::from(step);
-                shown.record(&record);
+                shown(&record);
                 log.record(&record)?;
             }
             Ok(()) = keeper.wanted.changed() => wanted = *keeper.wanted.borrow_and_update(),
@@ -172,7 +171,6 @@ async fn or_never<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
 #[cfg(test)]
 mod tests {
     use blip2_run::epoch::Epochs;
-    use blip2_telemetry::Telemetry;
 
     use super::*;
     use crate::metrics::segments::{LINES, read_all};
@@ -229,7 +227,7 @@ mod tests {
             // Of steps that were committed before this coordinator led, it was told nothing.
             drop(told);
         };
-        let keeping = log.keep(steps, keeper, StepNumbers::new(Telemetry::default()));
+        let keeping = log.keep(steps, keeper, |_: &StepRecord| {});
         let (kept, ()) = tokio::join!(keeping, play);
         kept.unwrap();
         assert_eq!(count(&root).await, LINES + 5);

@@ -24,7 +24,7 @@ pub(super) const LINES: usize = 256;
 /// Bytes of lines that may wait for a store that does not take them.
 const MOST_WAITING: usize = 64 << 20;
 /// How long a write may take.
-const WRITE_WITHIN: Duration = Duration::from_secs(120);
+const WRITE_WITHIN: Duration = Duration::from_secs(30);
 /// Segments that are read at a time.
 const AT_A_TIME: usize = 16;
 
