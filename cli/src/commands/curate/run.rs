@@ -153,7 +153,7 @@ async fn run_share(
     let telemetry = telemetry("worker");
     // Open before the models are here, which may take long; closed with this function, however it is left.
     let told = if arguments.json { Told::Program } else { Told::Person };
-    let _endpoint = arguments.metrics.open(Some(&config.metrics), &telemetry, told)?;
+    let _endpoint = arguments.metrics.open(Some(&config.metrics), &telemetry, told, None)?;
     let curation = &config.curation;
     let (settings, mode) = (curation.models.with_models_here().await?, curation.selection.mode);
     let opened = tokio::task::spawn_blocking(move || models::open(&settings, mode)).await;
