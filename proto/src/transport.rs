@@ -6,6 +6,7 @@ mod descriptors;
 mod failure;
 mod gate;
 mod guarded;
+mod own_host;
 mod socket;
 mod tls;
 
@@ -22,6 +23,7 @@ pub use descriptors::raise_descriptor_limit;
 pub use failure::ConnectError;
 pub use gate::{Connection, Gated};
 pub use guarded::{Guarded, authenticate, is_authenticated};
+pub use own_host::own_host;
 pub use tls::{TlsError, TlsFiles};
 
 use causes::with_causes;

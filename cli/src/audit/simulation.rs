@@ -8,7 +8,7 @@ use blip2_dataset::plan::audit::{AuditSpec, audit_stage};
 use serde::Serialize;
 
 use crate::error::CliError;
-use crate::process_memory::peak_bytes;
+use blip2_telemetry::process::peak_memory_bytes;
 
 /// Slots of the run that is made up, and a slot's share of the batch: 1,680 samples a step.
 const SLOTS: u32 = 16;
@@ -71,7 +71,7 @@ pub(crate) fn simulate(corpus: Corpus, threads: usize) -> Result<Measured, CliEr
         threads,
         seconds,
         samples_per_s: audit.uses.samples as f64 / seconds,
-        peak_bytes: peak_bytes(),
+        peak_bytes: peak_memory_bytes(),
         exact: audit.uses.is_exact(),
     })
 }

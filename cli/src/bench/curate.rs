@@ -12,9 +12,9 @@ use super::printing::measure_and_print;
 use crate::commands::worker::limit_threads;
 use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
-use crate::process_memory::peak_bytes;
 use crate::typed_numbers;
 use blip2_run::exit::Exit;
+use blip2_telemetry::process::peak_memory_bytes;
 
 /// What is curated, and how much of it.
 #[derive(Debug, Clone, Args)]
@@ -101,7 +101,7 @@ fn summarised(times: &CurationTimes, batch: usize, text_batch: usize) -> Report 
         text_batch,
         pictures_per_s: rate(seconds),
         phases,
-        peak_bytes: peak_bytes(),
+        peak_bytes: peak_memory_bytes(),
     }
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::printing::measure_and_print;
 use crate::error::CliError;
-use crate::process_memory::peak_bytes;
+use blip2_telemetry::process::peak_memory_bytes;
 
 /// One picture in so many is a copy of an earlier one, and one in so many nearly one.
 const ONE_IN: u64 = 20;
@@ -68,7 +68,7 @@ fn measure(arguments: &DedupArguments) -> Result<Report, CliError> {
     let found = DuplicateList::from_parquet(finder.finish()?)?.len();
     let seconds = began.elapsed().as_secs_f64();
     let rows_per_s = arguments.rows as f64 / seconds;
-    Ok(Report { rows: arguments.rows, planted, found, seconds, rows_per_s, peak_bytes: peak_bytes() })
+    Ok(Report { rows: arguments.rows, planted, found, seconds, rows_per_s, peak_bytes: peak_memory_bytes() })
 }
 
 /// Draws of a row; the first says what it is: 0 a copy, 1 nearly a copy, else an original.

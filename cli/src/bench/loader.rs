@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::commands::{print_json, print_text};
 use crate::error::CliError;
-use crate::process_memory::peak_bytes;
+use blip2_telemetry::process::peak_memory_bytes;
 
 /// For one batch.
 const WITHIN: Duration = Duration::from_secs(300);
@@ -233,7 +233,7 @@ fn report(
         disk_cache_hits: after.disk_hits,
         data_wait_share: spent.waited.as_secs_f64() / seconds,
         quarantined: spent.quarantined,
-        peak_bytes: peak_bytes(),
+        peak_bytes: peak_memory_bytes(),
     }
 }
 

@@ -23,8 +23,8 @@ use self::stub::{StubSizes, StubStep, StubTimes};
 use super::printing::measure_and_print;
 use super::rounds::median;
 use crate::error::CliError;
-use crate::process_memory::peak_bytes;
 use blip2_run::exit::Exit;
+use blip2_telemetry::process::peak_memory_bytes;
 
 /// Steps that are measured part by part.
 const MEASURED: u32 = 3;
@@ -298,7 +298,7 @@ fn report(arguments: &StepArguments, measured: Measured) -> Report {
         tflops,
         peak_tflops,
         share_of_peak: peak_tflops.map(|peak| tflops / peak),
-        peak_bytes: peak_bytes(),
+        peak_bytes: peak_memory_bytes(),
         device_bytes: device_bytes.map(|[in_use, _]| in_use),
         device_reserved_bytes: device_bytes.map(|[_, reserved]| reserved),
         bytes_copied: bytes.as_ref().map(StepBytes::copied),

@@ -16,7 +16,6 @@ use crate::config::{RunConfig, load};
 use crate::error::CliError;
 use crate::live_page::LivePage;
 use crate::measured::telemetry;
-use crate::own_host::own_host;
 use crate::progress::Audience;
 use crate::run_folder::{Purpose, RunFolder};
 use crate::session::{Finished, Lead, Session};
@@ -24,6 +23,7 @@ use crate::signals::Signals;
 use crate::standby::{Turn, Watch};
 use crate::tls::{transport, url, warn_if_readable};
 use crate::token::{must_have_token, read_token};
+use blip2_proto::transport::own_host;
 
 #[derive(Debug, Args)]
 pub(crate) struct CoordinatorArguments {

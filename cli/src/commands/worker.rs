@@ -20,12 +20,12 @@ use crate::error::CliError;
 use crate::identity::binary_identity;
 use crate::logging::standing::{Standing, stands};
 use crate::measured::telemetry;
-use crate::own_host::own_host;
 use crate::places::chosen_checkpoint;
 use crate::signals::Signals;
 use crate::tls::{TlsArguments, transport, warn_if_readable};
 use crate::token::{must_have_token, read_token};
 use crate::typed_numbers::{seconds, seconds_or_none, threads};
+use blip2_proto::transport::own_host;
 
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArguments {

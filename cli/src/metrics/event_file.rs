@@ -5,10 +5,11 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use blip2_proto::v1::StatusReply;
+use blip2_telemetry::event_file::{event_name, head};
 use tokio::sync::watch;
 
 use super::record::StepRecord;
-use super::tensorboard::{event_name, event_of, head};
+use super::tensorboard::event_of;
 
 /// Where the steps go that are committed from now on.
 #[derive(Debug)]

@@ -11,12 +11,13 @@ use blip2_proto::v1::StatusReply;
 use blip2_run::epoch::Epochs;
 use blip2_run::layout::{SEGMENTS, TENSORBOARD, parse_segment_name, segment_name};
 use blip2_store::Location;
+use blip2_telemetry::event_file::{event_name, head};
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::record::{StepRecord, line_of, records_of};
-use super::tensorboard::{event_name, event_of, head};
+use super::tensorboard::event_of;
 use crate::error::CliError;
 
 /// Lines of a segment after which the next one is begun.

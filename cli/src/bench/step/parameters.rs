@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use super::speed::StepSizes;
 use crate::bench::rounds::median;
-use crate::process_memory::peak_bytes;
+use blip2_telemetry::process::peak_memory_bytes;
 
 /// How long the sum of a bucket may take.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -110,7 +110,7 @@ pub(super) fn measure(
         sent_bytes: sent,
         norm_s: of(|round| round.norm),
         optimizer_s: of(|round| round.optimizer),
-        peak_bytes: peak_bytes(),
+        peak_bytes: peak_memory_bytes(),
     })
 }
 

@@ -8,7 +8,7 @@ use blip2_random::KeyedRng;
 use serde::Serialize;
 
 use crate::error::CliError;
-use crate::process_memory::peak_bytes;
+use blip2_telemetry::process::peak_memory_bytes;
 
 /// How long each way of looking is measured.
 const MEASURED: Duration = Duration::from_millis(1500);
@@ -50,7 +50,7 @@ pub(super) fn speed(manifest: &Manifest, key: PlanKey, slots: u32, window: u32) 
         // The remainder of a division by the slots.
         plan.locate((drawn % u64::from(slots)) as u32, (drawn >> 8) % (plan.rows() / u64::from(slots)).max(1))
     });
-    let bytes = peak_bytes();
+    let bytes = peak_memory_bytes();
     Ok(Speed { locate_per_s: in_order, locate_anywhere_per_s: anywhere, resume_seconds, bytes })
 }
 

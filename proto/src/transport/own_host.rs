@@ -8,7 +8,7 @@ const NODE_VARIABLE: &str = "SLURMD_NODENAME";
 /// The host of this machine for others: the address from which the first of `coordinators` that is known is
 /// reached, or the name that Slurm has for this machine. `None`: neither tells. An address of the loopback
 /// tells nothing: many machines resolve their own name to it.
-pub(crate) fn own_host(
+pub fn own_host(
     listen: SocketAddr,
     coordinators: &[String],
     variable: impl Fn(&str) -> Option<String>,
