@@ -4,6 +4,7 @@ mod cadence;
 mod complaint;
 mod complaints;
 mod cost;
+mod counted;
 mod ending;
 mod figures;
 mod flapping;

@@ -63,10 +63,12 @@ fn last_line_of(section: &str) -> usize {
     LINES.iter().filter(|(key, _)| within(key)).map(|(_, line)| *line).max().unwrap_or_default()
 }
 
-/// The same of the innermost section around that has lines: one that is not stored has none.
+/// The same of the innermost section around that has lines: one that is not stored has none. Without any it
+/// is behind all others.
 fn last_line_around(section: &str) -> usize {
     match (last_line_of(section), section.rsplit_once('.')) {
         (0, Some((around, _))) => last_line_around(around),
+        (0, None) => 1 + LINES.values().max().copied().unwrap_or_default(),
         (line, _) => line,
     }
 }

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use blip2_proto::v1::Quarantined;
-
 use super::state::Machine;
 
 /// What a coordinator has counted since it began to lead. Nothing is decided on it.
@@ -26,39 +24,6 @@ pub struct Figures {
     pub since_commit: Duration,
     /// Since the newest checkpoint was complete, or else since the lead began.
     pub since_checkpoint: Duration,
-}
-
-/// Counts that the machine keeps for [`Figures`] alone.
-#[derive(Debug, Default)]
-pub(super) struct Counted {
-    quarantined: BTreeMap<&'static str, u64>,
-    checkpoint: Duration,
-}
-
-impl Counted {
-    /// A committed step met these rows.
-    pub(super) fn met(&mut self, rows: &[Quarantined]) {
-        for row in rows {
-            *self.quarantined.entry(kind(&row.reason)).or_insert(0) += 1;
-        }
-    }
-
-    /// A checkpoint is complete.
-    pub(super) fn saved(&mut self, now: Duration) {
-        self.checkpoint = now;
-    }
-}
-
-/// What a row could not be used for: its text, its question, or else its image.
-fn kind(reason: &str) -> &'static str {
-    let is_about = |what: &str| reason.starts_with("it has no ") && reason.contains(what);
-    if is_about("question") {
-        "question"
-    } else if is_about("text") {
-        "text"
-    } else {
-        "image"
-    }
 }
 
 impl Machine {
@@ -85,17 +50,5 @@ impl Machine {
             _ if self.is_in_world(id) => "computing",
             _ => "waiting",
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_are_told_apart_by_what_is_wrong_with_them() {
-        let kinds = ["it has no text", "it has no question with an answer", "it ends early"].map(kind);
-        assert_eq!(kinds, ["text", "question", "image"]);
-        assert_eq!(kind("it has no text that the tokenizer knows"), "text");
     }
 }
