@@ -139,6 +139,7 @@ mod tests {
             place("model.image_encoder", "assets/backbones/eva-tiny"),
             place("model.language_model", "assets/backbones/opt-tiny"),
             place("model.qformer_tokenizer", "assets/backbones/qformer-tokenizer"),
+            place("model.qformer_init", "assets/backbones/bert-tiny"),
         ];
         all.extend(set.iter().map(|word| (*word).to_owned()));
         layers.apply_arguments(&all).unwrap();
