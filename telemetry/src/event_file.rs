@@ -49,8 +49,8 @@ struct SessionLog {
     status: i32,
 }
 
-/// The name of the file with the steps from `first` on, begun in `epoch`. TensorBoard takes files with `tfevents` in
-/// their names, and reads them in the order of these.
+/// The name of the file with the steps from `first` on, begun in `epoch`. TensorBoard takes files with
+/// `tfevents` in their names, and reads them in the order of these.
 pub fn event_name(epoch: u64, first: u64) -> String {
     format!("events.out.tfevents.{epoch:010}-{first:010}")
 }

@@ -1,4 +1,5 @@
-//! What processes show of themselves: health and numbers on a port of their own, scraped by a real Prometheus.
+//! What processes show of themselves: health and numbers on a port of their own, scraped by a real
+//! Prometheus.
 
 use std::net::TcpListener;
 use std::path::PathBuf;

@@ -34,8 +34,8 @@ impl EventFile {
         Self { folder, status, place: Place::None }
     }
 
-    /// Takes in a committed step. A file that cannot be written is said once and then left alone: the metrics have
-    /// all that is in it.
+    /// Takes in a committed step. A file that cannot be written is said once and then left alone: the metrics
+    /// have all that is in it.
     pub(super) fn record(&mut self, record: &StepRecord) {
         if let Err(error) = self.write(record) {
             eprintln!("warning: {}: no more is written for TensorBoard: {error}", self.folder.display());

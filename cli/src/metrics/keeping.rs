@@ -34,8 +34,9 @@ enum Place {
 }
 
 impl MetricsLog {
-    /// The log of a run whose folder is on this machine, for the coordinator that has this status. Which lines are kept shows when the first step is
-    /// committed: workers may hold steps that are in no checkpoint.
+    /// The log of a run whose folder is on this machine, for the coordinator that has this status. Which
+    /// lines are kept shows when the first step is committed: workers may hold steps that are in no
+    /// checkpoint.
     pub(crate) fn file(folder: &Path, status: watch::Receiver<StatusReply>) -> Result<Self, CliError> {
         let log = FileLog::open(folder.join(layout::METRICS))?;
         Ok(Self(Place::File(log, EventFile::new(folder.join(layout::TENSORBOARD), status))))

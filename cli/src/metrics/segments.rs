@@ -1,8 +1,8 @@
 //! The records of a run in a store: objects of a few hundred lines, which only who leads writes.
 //!
-//! A segment is named by the epoch of who wrote it and by its first step. No two coordinators have an epoch in
-//! common, so none can write over another's; and what a later one wrote from some step on takes the place of
-//! what was there from that step on.
+//! A segment is named by the epoch of who wrote it and by its first step. No two coordinators have an epoch
+//! in common, so none can write over another's; and what a later one wrote from some step on takes the place
+//! of what was there from that step on.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

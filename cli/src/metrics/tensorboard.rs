@@ -4,7 +4,8 @@ use blip2_telemetry::event_file::scalars;
 
 use super::record::StepRecord;
 
-/// The numbers of a committed step: those of the stage under its name, those on held-out rows as `held_out/…`.
+/// The numbers of a committed step: those of the stage under its name, those on held-out rows as
+/// `held_out/…`.
 pub(super) fn event_of(record: &StepRecord) -> Vec<u8> {
     let tag = |name: &str| match name.strip_prefix("eval_") {
         Some(measured) => format!("held_out/{measured}"),
