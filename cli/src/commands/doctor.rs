@@ -76,7 +76,11 @@ async fn examine(
     let probe = format!("doctor-{}", &fresh_token()?[..16]);
     let mut findings = store::examine(&config.run.root, root.as_deref(), &probe).await;
     let patterns: Vec<String> = config.data.corpus().into_iter().flat_map(|source| source.files).collect();
-    findings.extend(data::examine(&patterns, &config.columns(), plan.map(Plan::read_rate)).await);
+    let read_rate = match config.train.device.as_str() {
+        "cpu" => Err("how fast the processor takes steps is not planned"),
+        _ => plan.map(Plan::read_rate),
+    };
+    findings.extend(data::examine(&patterns, &config.columns(), read_rate).await);
     findings.push(models::examine(config).await);
     if let Some(address) = &arguments.coordinator {
         let tls = arguments.tls.clone().over(config.tls.clone());
