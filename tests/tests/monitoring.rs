@@ -120,8 +120,10 @@ fn a_worker_without_coordinator_is_alive_and_not_ready_and_a_port_that_is_taken_
     let url = format!("http://{}", nobody.local_addr().expect("bound"));
     let worker = cluster.worker("lonely", &[&url], &PORT, None);
     wait_for_status(&worker, "/livez", 200);
-    let why = wait_for_status(&worker, "/readyz", 503);
-    assert!(why.contains("no coordinator") && why.ends_with('\n') && why.lines().count() == 1, "{why}");
+    let readiness = || get(&worker.metrics(), "/readyz").filter(|(_, why)| why.contains("no coordinator"));
+    let (status, why) = poll(readiness).unwrap_or_else(|| panic!("it does not say why: {}", worker.stderr()));
+    assert_eq!(status, 503, "{why}");
+    assert!(why.ends_with('\n') && why.lines().count() == 1, "{why}");
     let taken = worker.metrics();
     let refused = run.train(&["--set", &format!("metrics.listen={taken}")]);
     refused.expect(1).says(&[&taken, "metrics.listen"]);
