@@ -2,6 +2,8 @@
 
 use blip2_coordinator::Figures;
 use blip2_proto::v1::{LeaseStatusReply, StatusReply};
+use blip2_records::StepRecord;
+use blip2_records::values::HELD_OUT as HELD_OUT_PREFIX;
 use blip2_store::requests;
 use blip2_telemetry::Telemetry;
 use blip2_telemetry::metric::{
@@ -14,9 +16,7 @@ use blip2_telemetry::metric::{
 use blip2_worker::task::TaskSettings;
 use tokio::sync::watch;
 
-use crate::figures::HELD_OUT as HELD_OUT_PREFIX;
 use crate::live_page::LivePage;
-use crate::metrics::StepRecord;
 
 /// The numbers of this process, which is a `role`.
 pub(crate) fn telemetry(role: &str) -> Telemetry {

@@ -4,6 +4,7 @@ mod cadence;
 mod complaint;
 mod complaints;
 mod cost;
+mod counted;
 mod ending;
 mod figures;
 mod flapping;
@@ -33,6 +34,7 @@ mod spending;
 mod state;
 mod status;
 mod stepping;
+mod telling;
 #[cfg(test)]
 mod tests;
 

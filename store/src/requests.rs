@@ -48,8 +48,8 @@ const OUTCOMES: [(Outcome, &str); 5] = [
 static COUNTS: [[AtomicU64; OUTCOMES.len()]; OPERATIONS.len()] =
     [const { [const { AtomicU64::new(0) }; OUTCOMES.len()] }; OPERATIONS.len()];
 
-/// Requests of this process to remote stores so far: what was asked, how it ended, how often. A request that a
-/// client tried several times counts once.
+/// Requests of this process to remote stores so far: what was asked, how it ended, how often. A request that
+/// a client tried several times counts once.
 pub fn counts() -> Vec<(&'static str, &'static str, u64)> {
     let of = |(row, (_, asked)): (&[AtomicU64; OUTCOMES.len()], &(Operation, &'static str))| {
         let ended = row.iter().zip(OUTCOMES);

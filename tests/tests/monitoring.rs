@@ -1,4 +1,5 @@
-//! What processes show of themselves: health and numbers on a port of their own, scraped by a real Prometheus.
+//! What processes show of themselves: health and numbers on a port of their own, scraped by a real
+//! Prometheus.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -181,7 +182,7 @@ fn the_alerts_fire_when_they_should_and_only_then() {
 #[test]
 fn a_real_prometheus_scrapes_a_run() {
     let Some(folder) = prometheus() else { return Need::Prometheus.skip() };
-    let run = SmallRun::short("");
+    let run = SmallRun::short("[coordinator]\nworkers = 1\nmin_workers = 1\n");
     let cluster = Cluster::new(&run);
     let leader = cluster.coordinator(&PORT, None);
     let mut worker = cluster.worker("only", &[&leader.url], &PORT, Some(&format!("{IN_A_STEP}:20000")));
@@ -274,5 +275,5 @@ fn tensorboard_reads_one_curve_of_a_run_whose_leader_was_killed() {
         let near = |(a, b): (&(u64, f64), &(u64, f64))| (a.1 - b.1).abs() <= 1e-6 * b.1.abs();
         assert!(shown.iter().zip(&kept).all(near), "{shown:?} {kept:?}");
     }
-    assert_eq!(points("run/step_seconds").len() as f64, TOTAL);
+    assert_eq!(points("speed/step_seconds").len() as f64, TOTAL);
 }

@@ -27,8 +27,8 @@ pub(crate) struct MetricsArguments {
 }
 
 impl MetricsArguments {
-    /// Opens the port, if one is asked for: by the flag, else by `section`. With the page of a run, which is shown
-    /// beyond this machine to those alone who have its token.
+    /// Opens the port, if one is asked for: by the flag, else by `section`. With the page of a run, which is
+    /// shown beyond this machine to those alone who have its token.
     pub(crate) fn open(
         &self,
         section: Option<&MetricsSection>,

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use blip2_proto::v1::Quarantined;
-
 use super::state::Machine;
 
 /// What a coordinator has counted since it began to lead. Nothing is decided on it.
@@ -28,39 +26,6 @@ pub struct Figures {
     pub since_checkpoint: Duration,
 }
 
-/// Counts that the machine keeps for [`Figures`] alone.
-#[derive(Debug, Default)]
-pub(super) struct Counted {
-    quarantined: BTreeMap<&'static str, u64>,
-    checkpoint: Duration,
-}
-
-impl Counted {
-    /// A committed step met these rows.
-    pub(super) fn met(&mut self, rows: &[Quarantined]) {
-        for row in rows {
-            *self.quarantined.entry(kind(&row.reason)).or_insert(0) += 1;
-        }
-    }
-
-    /// A checkpoint is complete.
-    pub(super) fn saved(&mut self, now: Duration) {
-        self.checkpoint = now;
-    }
-}
-
-/// What a row could not be used for: its text, its question, or else its image.
-fn kind(reason: &str) -> &'static str {
-    let is_about = |what: &str| reason.starts_with("it has no ") && reason.contains(what);
-    if is_about("question") {
-        "question"
-    } else if is_about("text") {
-        "text"
-    } else {
-        "image"
-    }
-}
-
 impl Machine {
     /// The lead in numbers.
     pub fn figures(&self) -> Figures {
@@ -72,9 +37,9 @@ impl Machine {
             redone: self.spending.redone(),
             members: states.into_iter().map(|state| (state, count(state))).collect(),
             wanted: [("min", self.settings.min_workers), ("start", self.settings.workers)],
-            quarantined: self.counted.quarantined.clone(),
+            quarantined: self.counted.quarantined().clone(),
             since_commit: self.now.saturating_sub(self.progress.last_commit),
-            since_checkpoint: self.now.saturating_sub(self.counted.checkpoint),
+            since_checkpoint: self.now.saturating_sub(self.counted.checkpoint()),
         }
     }
 
@@ -85,17 +50,5 @@ impl Machine {
             _ if self.is_in_world(id) => "computing",
             _ => "waiting",
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_are_told_apart_by_what_is_wrong_with_them() {
-        let kinds = ["it has no text", "it has no question with an answer", "it ends early"].map(kind);
-        assert_eq!(kinds, ["text", "question", "image"]);
-        assert_eq!(kind("it has no text that the tokenizer knows"), "text");
     }
 }

@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use blip2_proto::bounds::MAX_RECORDS;
 use blip2_proto::v1::StepRecord;
 
-use super::interface::{Action, CommittedStep};
-use super::state::Machine;
+use super::interface::CommittedStep;
 
 /// Records that wait at most; of more the oldest go: where nobody can keep them, a run goes on without.
 const MOST_WAITING: usize = MAX_RECORDS;
@@ -68,21 +67,11 @@ impl Records {
     }
 
     /// Those of the first `committed` steps that were never told here; then they are.
-    fn untold(&mut self, committed: u64) -> Vec<StepRecord> {
+    pub(super) fn untold(&mut self, committed: u64) -> Vec<StepRecord> {
         let from = self.told.min(committed);
         let untold = self.waiting.range(from..committed).map(|(_, record)| record.clone()).collect();
         self.told = self.told.max(committed);
         untold
-    }
-}
-
-impl Machine {
-    /// Tells of the steps that another coordinator committed, as far as a member knows of them and their
-    /// records may not be kept.
-    pub(super) fn tell_of_steps_before(&mut self) {
-        for record in self.records.untold(self.committed) {
-            self.actions.push(Action::Report(CommittedStep::from(record)));
-        }
     }
 }
 

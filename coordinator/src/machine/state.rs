@@ -12,7 +12,7 @@ use blip2_run::schedule::Schedule;
 
 use super::complaint::{Complaint, place};
 use super::cost::Cost;
-use super::figures::Counted;
+use super::counted::Counted;
 use super::flapping::Flaps;
 use super::hand_over::HandOver;
 use super::interface::{Action, SessionId, Start};

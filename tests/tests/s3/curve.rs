@@ -11,8 +11,8 @@ use crate::suite::{location, scene};
 /// Between two checkpoints: steps 3 and 4 are in no segment yet.
 const IN_A_STEP: &str = "reduction@5";
 
-/// The lines of a run's segments by step, each with how often it is there; a later segment takes the place of what is there
-/// from its first step on.
+/// The lines of a run's segments by step, each with how often it is there; a later segment takes the place of
+/// what is there from its first step on.
 async fn curve(root: &str) -> BTreeMap<u64, usize> {
     let mut segments = location(&format!("{root}/metrics")).list().await.unwrap();
     segments.sort_by(|a, b| a.location.file_name().cmp(b.location.file_name()));

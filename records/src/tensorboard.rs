@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::Message;
 
-use super::record::StepRecord;
+use crate::record::StepRecord;
 
 /// What a file begins with.
 const VERSION: &str = "brain.Event:2";
@@ -51,22 +51,23 @@ struct SessionLog {
     status: i32,
 }
 
-/// The name of the file with the steps from `first` on, begun in `epoch`. TensorBoard takes files with `tfevents` in
-/// their names, and reads them in the order of these.
-pub(super) fn event_name(epoch: u64, first: u64) -> String {
+/// The name of the file with the steps from `first` on, begun in `epoch`. TensorBoard takes files with
+/// `tfevents` in their names, and reads them in the order of these.
+pub(crate) fn event_name(epoch: u64, first: u64) -> String {
     format!("events.out.tfevents.{epoch:010}-{first:010}")
 }
 
 /// What a file begins with whose first step this is.
-pub(super) fn head(first: u64) -> Vec<u8> {
+pub(crate) fn head(first: u64) -> Vec<u8> {
     let version = Event { wall_time: now(), file_version: Some(VERSION.into()), ..Event::default() };
     let start = SessionLog { status: START };
     let begin = Event { wall_time: now(), step: first as i64, session_log: Some(start), ..Event::default() };
     [framed(&version), framed(&begin)].concat()
 }
 
-/// The numbers of a committed step: those of the stage under its name, those on held-out rows as `held_out/…`.
-pub(super) fn event_of(record: &StepRecord) -> Vec<u8> {
+/// The numbers of a committed step: those of the stage under its name, those on held-out rows as
+/// `held_out/…`.
+pub(crate) fn event_of(record: &StepRecord) -> Vec<u8> {
     let tag = |name: &str| match name.strip_prefix("eval_") {
         Some(measured) => format!("held_out/{measured}"),
         None => format!("{}/{name}", record.stage_name),
@@ -75,9 +76,9 @@ pub(super) fn event_of(record: &StepRecord) -> Vec<u8> {
     let values = record.values.iter().map(|(name, value)| scalar(tag(name), value.unwrap_or(f64::NAN)));
     let rate = if record.seconds > 0.0 { record.samples as f64 / record.seconds } else { 0.0 };
     let times = [
-        ("run/step_seconds", record.seconds),
-        ("run/data_wait_seconds", record.data_wait_seconds),
-        ("run/samples_per_second", rate),
+        ("speed/step_seconds", record.seconds),
+        ("speed/data_wait_seconds", record.data_wait_seconds),
+        ("speed/samples_per_second", rate),
     ];
     let times = times.map(|(tag, value)| scalar(tag.to_owned(), value));
     let summary = Summary { value: values.chain(times).collect() };
@@ -105,7 +106,7 @@ fn now() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::record::tests::record;
+    use crate::record::tests::record;
 
     #[test]
     fn checksums_are_those_that_tensorboard_computes() {
@@ -127,7 +128,7 @@ mod tests {
         assert_eq!(event.step, 3);
         assert!(values.iter().any(|value| value.tag == "generate/loss" && value.simple_value == 2.5));
         assert!(
-            values.iter().any(|value| value.tag == "run/samples_per_second" && value.simple_value == 128.0)
+            values.iter().any(|value| value.tag == "speed/samples_per_second" && value.simple_value == 128.0)
         );
     }
 }
