@@ -106,6 +106,16 @@ impl From<blip2_run::RunError> for CliError {
     }
 }
 
+impl From<blip2_records::RecordsError> for CliError {
+    fn from(error: blip2_records::RecordsError) -> Self {
+        match error {
+            blip2_records::RecordsError::Store(error) => error.into(),
+            blip2_records::RecordsError::Run(error) => error.into(),
+            error => CliError::failed(error.to_string()),
+        }
+    }
+}
+
 impl From<blip2_evaluation::EvaluationError> for CliError {
     fn from(error: blip2_evaluation::EvaluationError) -> Self {
         CliError::Reported { exit: error.exit(), message: error.to_string() }

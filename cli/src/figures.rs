@@ -1,19 +1,13 @@
 //! The numbers of a status in words, what matters most first: a narrow line loses the others.
 
-use std::collections::BTreeMap;
-
 use blip2_proto::v1::{NamedValue, StatusReply};
-use serde::Serializer;
-use serde_json::{Map, Value as Json, json};
+use blip2_records::values::{HELD_OUT, is_count, value_json};
+use serde_json::{Map, Value as Json};
 
-/// Values that count things: they are shown without a fraction.
-const COUNTS: [&str; 3] = ["tokens", "eval_rows", "eval_failures"];
 /// Values that are too small for three decimals, with their short names.
 const RATES: [(&str, &str); 2] = [("learning_rate", "lr"), ("lr", "lr")];
 /// The value that is shown before all others.
 const LOSS: &str = "loss";
-/// How the names of values begin that were measured on held-out rows.
-pub(crate) const HELD_OUT: &str = "eval_";
 
 /// Loss, speed and time left, then everything else that is known.
 pub(crate) fn figures(status: &StatusReply) -> Vec<String> {
@@ -68,25 +62,6 @@ pub(crate) fn held_out(status: &StatusReply) -> Option<String> {
 /// Values by name, counts as integers and what is not finite as null.
 pub(crate) fn values_json(values: &[NamedValue]) -> Map<String, Json> {
     values.iter().map(|named| (named.name.clone(), value_json(&named.name, Some(named.value)))).collect()
-}
-
-/// The same of a map, for `serde`.
-pub(crate) fn serialize_values<S: Serializer>(
-    values: &BTreeMap<String, Option<f64>>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(values.iter().map(|(name, value)| (name, value_json(name, *value))))
-}
-
-fn value_json(name: &str, value: Option<f64>) -> Json {
-    match value.filter(|value| is_count(name) && value.is_finite()) {
-        Some(count) => json!(count as u64),
-        None => json!(value),
-    }
-}
-
-fn is_count(name: &str) -> bool {
-    COUNTS.contains(&name) || COUNTS.iter().any(|count| count.strip_prefix(HELD_OUT) == Some(name))
 }
 
 fn figure(named: &NamedValue) -> String {

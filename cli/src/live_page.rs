@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use blip2_pages::chart::Series;
 use blip2_pages::run_page::{Chart, RunReport, Table, Tile, render_run};
 use blip2_proto::v1::{MemberStatus, StatusReply};
+use blip2_records::StepRecord;
 use blip2_worker::task::TaskSettings;
 use tokio::sync::watch;
 
 use crate::figures::{count, duration};
-use crate::metrics::{StepRecord, series};
+use crate::metrics::series;
 use crate::progress::{status_json, status_line};
 
 /// Committed steps of which the curves are made at most; of more every second one goes.

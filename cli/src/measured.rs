@@ -2,6 +2,8 @@
 
 use blip2_coordinator::Figures;
 use blip2_proto::v1::{LeaseStatusReply, StatusReply};
+use blip2_records::StepRecord;
+use blip2_records::values::HELD_OUT as HELD_OUT_PREFIX;
 use blip2_store::requests;
 use blip2_telemetry::Telemetry;
 use blip2_telemetry::metric::{
@@ -14,9 +16,7 @@ use blip2_telemetry::metric::{
 use blip2_worker::task::TaskSettings;
 use tokio::sync::watch;
 
-use crate::figures::HELD_OUT as HELD_OUT_PREFIX;
 use crate::live_page::LivePage;
-use crate::metrics::StepRecord;
 
 /// The numbers of this process, which is a `role`.
 pub(crate) fn telemetry(role: &str) -> Telemetry {
@@ -132,7 +132,10 @@ impl StepNumbers {
                 ("learning_rate", _) => telemetry.set(&LEARNING_RATE, &[], value),
                 ("gradient_norm", _) => telemetry.set(&GRADIENT_NORM, &[], value),
                 ("temperature", _) => telemetry.set(&TEMPERATURE, &[], value),
-                (term, _) if self.losses.contains(&term) => telemetry.set(&LOSS, &[&step.task, term], value),
+                (loss, _) if self.losses.contains(&loss) => {
+                    let term = loss.strip_prefix("loss_").unwrap_or(loss);
+                    telemetry.set(&LOSS, &[&step.task, term], value);
+                }
                 _ => {}
             }
         }
@@ -149,7 +152,7 @@ mod tests {
     fn a_committed_step_is_shown_by_what_its_values_are() {
         let values = [
             ("loss", Some(3.0)),
-            ("itc", None),
+            ("loss_itc", None),
             ("learning_rate", Some(1e-4)),
             ("temperature", Some(0.07)),
             ("eval_loss", Some(2.5)),

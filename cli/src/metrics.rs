@@ -1,19 +1,7 @@
-//! One line for every committed step of a run: in `metrics.jsonl` where the run lies on this machine, else in
-//! segments in its store. Beside them the same for TensorBoard.
-
-mod event_file;
-mod file;
-mod keeping;
-mod record;
-mod segments;
-mod tensorboard;
+//! Committed steps as lines of charts.
 
 use blip2_pages::chart::Series;
-
-pub(crate) use self::file::read;
-pub(crate) use self::keeping::MetricsLog;
-pub(crate) use self::record::StepRecord;
-pub(crate) use self::segments::{are_there, read_all, read_newest};
+use blip2_records::StepRecord;
 
 /// The named values of one stage as lines of a chart, steps counted from the stage's start.
 pub(crate) fn series(records: &[StepRecord], stage: u32, names: &[(&str, &str)]) -> Vec<Series> {
@@ -33,4 +21,26 @@ pub(crate) fn series(records: &[StepRecord], stage: u32, names: &[(&str, &str)])
         })
         .filter(|line: &Series| !line.points.is_empty())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_line_has_the_steps_of_its_stage_and_a_gap_for_what_is_not_finite() {
+        let record = |step: u64, loss: Option<f64>| StepRecord {
+            step,
+            stage: 1 + u32::from(step >= 3),
+            values: BTreeMap::from([("loss".to_owned(), loss)]),
+            ..StepRecord::default()
+        };
+        let records = [record(2, Some(1.0)), record(3, Some(2.0)), record(4, None)];
+        let lines = series(&records, 2, &[("loss", "total"), ("itc", "contrastive")]);
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0].points[0], (0, 2.0));
+        assert!(lines[0].points[1].1.is_nan());
+    }
 }

@@ -8,6 +8,7 @@ use blip2_coordinator::{
 };
 use blip2_proto::transport::Transport;
 use blip2_proto::v1::StatusReply;
+use blip2_records::MetricsLog;
 use blip2_run::catalogue::Catalogue;
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::Epochs;
@@ -27,7 +28,6 @@ use crate::identity::binary_identity;
 use crate::live_page::LivePage;
 use crate::logging::standing::is_of_run;
 use crate::measured::{StepNumbers, show_lead};
-use crate::metrics::MetricsLog;
 use crate::progress::{Audience, show};
 use crate::run_folder::{RunFolder, metrics_folder};
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use blip2_proto::v1::{NamedValue, StatusReply};
+use blip2_records::values::{HELD_OUT, serialize_values};
+use blip2_records::{StepRecord, read, read_newest};
 use blip2_run::catalogue::Catalogue;
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::{EpochRecord, Epochs};
@@ -13,8 +15,7 @@ use serde::Serialize;
 use crate::config::RunConfig;
 use crate::error::CliError;
 use crate::faults::read_faults;
-use crate::figures::{HELD_OUT, held_out, serialize_values};
-use crate::metrics::{StepRecord, read, read_newest};
+use crate::figures::held_out;
 use crate::run_folder::{metrics_folder, stored_configuration};
 
 /// A run that lies in a store.

@@ -34,6 +34,7 @@ mod spending;
 mod state;
 mod status;
 mod stepping;
+mod telling;
 #[cfg(test)]
 mod tests;
 

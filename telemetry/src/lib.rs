@@ -6,7 +6,6 @@
 //! | [`recorder`] | [`Telemetry`]: the numbers of this process, recorded from wherever they are decided |
 //! | [`readiness`] | whether this process can do its part, and if not, why |
 //! | [`trace`] | what this process did when, of the last steps |
-//! | [`event_file`] | numbers as TensorBoard reads them |
 //! | [`endpoint`] | `/livez`, `/readyz` and `/metrics` on a port of their own |
 //! | [`process`] | what the system says of this process |
 //!
@@ -15,7 +14,6 @@
 //! model: whoever records names the metric and says the number.
 
 pub mod endpoint;
-pub mod event_file;
 pub mod metric;
 pub mod process;
 pub mod readiness;

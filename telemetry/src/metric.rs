@@ -62,8 +62,7 @@ metrics! {
     BUILD_INFO: Gauge "build_info" ["version", "role"];
     /// Bytes of memory that the process holds
     RESIDENT_MEMORY_BYTES: Gauge "resident_memory_bytes" [];
-    /// Requests to remote stores, by what was asked and how it ended; each counts once however often it was
-    /// tried
+    /// Requests to remote stores, by what was asked and how it ended; with its tries each counts once
     STORE_REQUESTS_TOTAL: Counter "store_requests_total" ["op", "outcome"];
 
     /// 1 while this coordinator leads the run

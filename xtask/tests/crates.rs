@@ -41,6 +41,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("blip2-coordinator", &["blip2-collective", "blip2-dataset", "blip2-proto", "blip2-run", "blip2-store"]),
+    ("blip2-records", &["blip2-coordinator", "blip2-proto", "blip2-run", "blip2-store"]),
     (
         "blip2-curation",
         &[
@@ -98,6 +99,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "blip2-pages",
             "blip2-proto",
             "blip2-random",
+            "blip2-records",
             "blip2-run",
             "blip2-scenes",
             "blip2-store",
@@ -133,6 +135,7 @@ const NEVER: &[(&str, &[&str])] = &[
     // Only a run knows members, coordinators and stores.
     ("blip2-evaluation", &["object_store", "parquet", "tokio", "tonic"]),
     ("blip2-collective", &["burn", "parquet", "object_store"]),
+    ("blip2-records", &["arrow", "burn", "parquet", "tonic"]),
     // Whoever hands tasks out says what they are, and whoever does them.
     ("blip2-leases", &["arrow", "burn", "image", "object_store", "parquet"]),
     ("blip2-pages", &["burn", "object_store", "parquet", "tokio", "tonic"]),

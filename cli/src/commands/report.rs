@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use blip2_pages::chart::Series;
 use blip2_pages::run_page::{Chart, RunReport, Table, Tile, render_run};
+use blip2_records::{StepRecord, read, read_all};
 use blip2_run::catalogue::{Catalogue, Listing};
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::{EpochMember, EpochRecord, Epochs};
@@ -23,7 +24,7 @@ use crate::config::changed_values;
 use crate::error::CliError;
 use crate::faults::{FaultRecord, read_faults};
 use crate::figures::{count, duration};
-use crate::metrics::{StepRecord, read, read_all, series};
+use crate::metrics::series;
 use crate::places::typed_location;
 use crate::report::write_page;
 use crate::run_folder::{local_path, metrics_folder};

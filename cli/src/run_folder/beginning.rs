@@ -1,6 +1,7 @@
 //! A run's folder in which no step was ever committed: a start that failed does not block the next.
 
 use blip2_coordinator::is_led;
+use blip2_records::are_there;
 use blip2_run::catalogue::Catalogue;
 use blip2_run::epoch::{EpochRecord, Epochs};
 use blip2_run::layout;
@@ -9,7 +10,6 @@ use blip2_store::Location;
 use super::{local_path, metrics_folder, parse_stored};
 use crate::config::RunConfig;
 use crate::error::CliError;
-use crate::metrics::are_there;
 use crate::tls::transport;
 
 /// Whether the run whose `run.toml` is `stored` may give way to another: it has committed no step, and nobody

@@ -1,17 +1,15 @@
-//! What is counted for those who watch a lead; nothing is decided on it.
+//! What is counted of a lead.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use blip2_proto::v1::Quarantined;
 
-/// Counts that the machine keeps for [`Figures`](super::Figures) alone.
+/// Counts that are kept for the figures of a lead alone.
 #[derive(Debug, Default)]
 pub(super) struct Counted {
-    /// Rows by what is wrong with them.
-    pub(super) quarantined: BTreeMap<&'static str, u64>,
-    /// When the newest checkpoint was complete.
-    pub(super) checkpoint: Duration,
+    quarantined: BTreeMap<&'static str, u64>,
+    checkpoint: Duration,
 }
 
 impl Counted {
@@ -20,6 +18,16 @@ impl Counted {
         for row in rows {
             *self.quarantined.entry(kind(&row.reason)).or_insert(0) += 1;
         }
+    }
+
+    /// Such rows by what is wrong with them.
+    pub(super) fn quarantined(&self) -> &BTreeMap<&'static str, u64> {
+        &self.quarantined
+    }
+
+    /// When the newest checkpoint was complete.
+    pub(super) fn checkpoint(&self) -> Duration {
+        self.checkpoint
     }
 
     /// A checkpoint is complete.

@@ -37,9 +37,9 @@ impl Machine {
             redone: self.spending.redone(),
             members: states.into_iter().map(|state| (state, count(state))).collect(),
             wanted: [("min", self.settings.min_workers), ("start", self.settings.workers)],
-            quarantined: self.counted.quarantined.clone(),
+            quarantined: self.counted.quarantined().clone(),
             since_commit: self.now.saturating_sub(self.progress.last_commit),
-            since_checkpoint: self.now.saturating_sub(self.counted.checkpoint),
+            since_checkpoint: self.now.saturating_sub(self.counted.checkpoint()),
         }
     }
 

@@ -9,7 +9,7 @@ use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::{Abort, Assignment, Fresh, MemberSlots, Stop, StopKind, assignment};
 use blip2_run::epoch::EpochMember;
 
-use super::interface::{Action, CommittedStep, StoreFailure};
+use super::interface::{Action, StoreFailure};
 use super::phase::{AfterElection, Election, Phase};
 use super::spending::Redone;
 use super::state::Machine;
@@ -239,14 +239,6 @@ impl Machine {
                 self.phase = Phase::Saving { retry: None };
                 self.order_save(self.committed - 1, true, Vec::new());
             }
-        }
-    }
-
-    /// Tells of the steps that another coordinator committed, as far as a member knows of them and their
-    /// records may not be kept.
-    fn tell_of_steps_before(&mut self) {
-        for record in self.records.untold(self.committed) {
-            self.actions.push(Action::Report(CommittedStep::from(record)));
         }
     }
 

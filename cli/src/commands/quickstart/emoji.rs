@@ -2,6 +2,7 @@
 
 mod evaluation;
 
+use blip2_records::{StepRecord, read};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -21,7 +22,6 @@ use crate::commands::train::train_here;
 use crate::config::{RunConfig, load_presets};
 use crate::error::CliError;
 use crate::figures::duration;
-use crate::metrics::{StepRecord, read};
 use crate::progress::Audience;
 use crate::report::write_page;
 use crate::run_folder::Purpose;

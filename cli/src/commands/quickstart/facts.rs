@@ -1,11 +1,12 @@
 //! What a report says of a run's training.
 
 use blip2_pages::chart::Series;
+use blip2_records::StepRecord;
 use blip2_worker::config::stage::{NumberedStage, StageSettings};
 
 use crate::config::RunConfig;
 use crate::figures::duration;
-use crate::metrics::{StepRecord, series};
+use crate::metrics::series;
 use crate::session::Finished;
 
 /// The losses of a stage as its task names them.

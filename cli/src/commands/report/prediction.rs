@@ -8,7 +8,7 @@ use blip2_pages::run_page::Table;
 
 use crate::commands::plan::{ClusterArguments, planned};
 use crate::config::RunConfig;
-use crate::metrics::StepRecord;
+use blip2_records::StepRecord;
 
 /// A run's steps against their prediction; `devices` are those of the members it has, or had last.
 pub(super) fn table(config: &RunConfig, devices: &[&str], records: &[StepRecord]) -> Table {

@@ -1,5 +1,6 @@
 //! What the page of a quick start on scenes says, of what was measured.
 
+use blip2_records::{StepRecord, read};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,7 +16,6 @@ use crate::commands::quickstart::survival::Survival;
 use crate::config::RunConfig;
 use crate::error::CliError;
 use crate::figures::duration;
-use crate::metrics::{StepRecord, read};
 use crate::session::Finished;
 
 /// All that was measured.

@@ -5,15 +5,14 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use blip2_proto::v1::StatusReply;
-use blip2_telemetry::event_file::{event_name, head};
 use tokio::sync::watch;
 
-use super::record::StepRecord;
-use super::tensorboard::event_of;
+use crate::record::StepRecord;
+use crate::tensorboard::{event_name, event_of, head};
 
 /// Where the steps go that are committed from now on.
 #[derive(Debug)]
-pub(super) struct EventFile {
+pub(crate) struct EventFile {
     folder: PathBuf,
     status: watch::Receiver<StatusReply>,
     place: Place,
@@ -30,13 +29,13 @@ enum Place {
 
 impl EventFile {
     /// A file below `folder` for the coordinator that has this status.
-    pub(super) fn new(folder: PathBuf, status: watch::Receiver<StatusReply>) -> Self {
+    pub(crate) fn new(folder: PathBuf, status: watch::Receiver<StatusReply>) -> Self {
         Self { folder, status, place: Place::None }
     }
 
     /// Takes in a committed step. A file that cannot be written is said once and then left alone: the metrics
     /// have all that is in it.
-    pub(super) fn record(&mut self, record: &StepRecord) {
+    pub(crate) fn record(&mut self, record: &StepRecord) {
         if let Err(error) = self.write(record) {
             eprintln!("warning: {}: no more is written for TensorBoard: {error}", self.folder.display());
             self.place = Place::Lost;

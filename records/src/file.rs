@@ -5,15 +5,15 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::record::{StepRecord, line_of, records_of};
-use crate::error::CliError;
+use crate::error::{RecordsError, Result};
+use crate::record::{StepRecord, line_of, records_of};
 
 /// Bytes of lines that may wait for a disk that is full.
 const MOST_WAITING: usize = 64 << 20;
 
 /// Where the lines of a run go.
 #[derive(Debug)]
-pub(super) struct FileLog {
+pub(crate) struct FileLog {
     path: PathBuf,
     file: File,
     /// Lines that could not be written yet: a full disk ends no run.
@@ -26,13 +26,13 @@ pub(super) struct FileLog {
 impl FileLog {
     /// Opens the log. Which lines are kept shows when the first step is committed: workers may hold steps
     /// that are in no checkpoint.
-    pub(super) fn open(path: PathBuf) -> Result<Self, CliError> {
+    pub(crate) fn open(path: PathBuf) -> Result<Self> {
         Ok(Self { file: appending(&path)?, path, waiting: String::new(), begun: false })
     }
 
     /// Takes in a committed step. A file that cannot be written is said once, and tried again with every
     /// further step.
-    pub(super) fn record(&mut self, record: &StepRecord) -> Result<(), CliError> {
+    pub(crate) fn record(&mut self, record: &StepRecord) -> Result<()> {
         let had_trouble = !self.waiting.is_empty();
         self.waiting += &line_of(record)?;
         if let Err(error) = self.write_waiting(record.step) {
@@ -47,12 +47,12 @@ impl FileLog {
     }
 
     /// Whether all lines are written.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.waiting.is_empty()
     }
 
     /// Says what could not be written in the end.
-    pub(super) fn say_last(&self) {
+    pub(crate) fn say_last(&self) {
         if !self.waiting.is_empty() {
             let lines = self.waiting.lines().count();
             eprintln!("warning: {}: the last {lines} lines could not be written", self.path.display());
@@ -60,7 +60,7 @@ impl FileLog {
     }
 
     /// Writes all lines that wait, of which the last is that of `step`.
-    fn write_waiting(&mut self, step: u64) -> Result<(), CliError> {
+    fn write_waiting(&mut self, step: u64) -> Result<()> {
         if !self.begun {
             let lines = self.waiting.lines().count() as u64;
             self.keep_before((step + 1).saturating_sub(lines))?;
@@ -77,10 +77,10 @@ impl FileLog {
     }
 
     /// Drops the lines of steps from `step` on: they are done again.
-    fn keep_before(&mut self, step: u64) -> Result<(), CliError> {
+    fn keep_before(&mut self, step: u64) -> Result<()> {
         let mut kept = read(&self.path)?;
         kept.retain(|record| record.step < step);
-        let text: String = kept.iter().map(line_of).collect::<Result<Vec<_>, _>>()?.concat();
+        let text: String = kept.iter().map(line_of).collect::<Result<Vec<_>>>()?.concat();
         let beside = self.path.with_extension("jsonl.part");
         std::fs::write(&beside, text)
             .and_then(|()| std::fs::rename(&beside, &self.path))
@@ -90,22 +90,27 @@ impl FileLog {
     }
 }
 
-fn appending(path: &Path) -> Result<File, CliError> {
+fn appending(path: &Path) -> Result<File> {
     OpenOptions::new().create(true).append(true).open(path).map_err(|error| unwritable(path, &error))
 }
 
 /// All records of a file by step; a step that was done again counts once, a torn last line not at all.
-pub(crate) fn read(path: &Path) -> Result<Vec<StepRecord>, CliError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| CliError::failed(format!("{}: cannot read the metrics: {error}", path.display())))?;
+///
+/// # Errors
+/// It cannot be read, or has a line of another form.
+pub fn read(path: &Path) -> Result<Vec<StepRecord>> {
+    let text = std::fs::read_to_string(path).map_err(|error| RecordsError::Unreadable {
+        place: path.display().to_string(),
+        reason: error.to_string(),
+    })?;
     let records = records_of(&path.display().to_string(), &text)?;
     let by_step: BTreeMap<u64, StepRecord> =
         records.into_iter().map(|record| (record.step, record)).collect();
     Ok(by_step.into_values().collect())
 }
 
-fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
-    CliError::failed(format!("{}: cannot write the metrics: {error}; is the disk full?", path.display()))
+fn unwritable(path: &Path, error: &std::io::Error) -> RecordsError {
+    RecordsError::Unwritable { place: path.display().to_string(), reason: error.to_string() }
 }
 
 #[cfg(test)]
@@ -113,8 +118,7 @@ mod tests {
     use blip2_run::layout;
 
     use super::*;
-    use crate::metrics::record::tests::record;
-    use crate::metrics::series;
+    use crate::record::tests::record;
 
     #[test]
     fn a_resumed_log_holds_every_step_once() {
@@ -135,9 +139,6 @@ mod tests {
         let steps: Vec<u64> = records.iter().map(|r| r.step).collect();
         assert_eq!(steps, [0, 1, 2, 3, 4]);
         assert_eq!(records[2].values["loss"], Some(2.0));
-        let lines = series(&records, 2, &[("loss", "total"), ("itc", "contrastive")]);
-        assert_eq!(lines.len(), 1);
-        assert_eq!(lines[0].points, [(0, 2.0), (1, 2.0)]);
     }
 
     #[test]
@@ -165,7 +166,7 @@ mod tests {
         let path = folder.path().join(layout::METRICS);
         let mut log = FileLog::open(path.clone()).unwrap();
         log.record(&record(0, f64::NAN)).unwrap();
-        assert!(series(&read(&path).unwrap(), 1, &[("loss", "total")])[0].points[0].1.is_nan());
+        assert_eq!(read(&path).unwrap()[0].values["loss"], None);
         let counted =
             StepRecord { values: BTreeMap::from([("tokens".to_owned(), Some(58.0))]), ..record(1, 1.0) };
         log.record(&counted).unwrap();

@@ -1,8 +1,10 @@
-//! TensorBoard's files: records with masked CRC-32C around three messages of TensorFlow's.
+//! Committed steps as TensorBoard reads them: records with masked CRC-32C around three messages of its own.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::Message;
+
+use crate::record::StepRecord;
 
 /// What a file begins with.
 const VERSION: &str = "brain.Event:2";
@@ -51,23 +53,36 @@ struct SessionLog {
 
 /// The name of the file with the steps from `first` on, begun in `epoch`. TensorBoard takes files with
 /// `tfevents` in their names, and reads them in the order of these.
-pub fn event_name(epoch: u64, first: u64) -> String {
+pub(crate) fn event_name(epoch: u64, first: u64) -> String {
     format!("events.out.tfevents.{epoch:010}-{first:010}")
 }
 
 /// What a file begins with whose first step this is.
-pub fn head(first: u64) -> Vec<u8> {
+pub(crate) fn head(first: u64) -> Vec<u8> {
     let version = Event { wall_time: now(), file_version: Some(VERSION.into()), ..Event::default() };
     let start = SessionLog { status: START };
     let begin = Event { wall_time: now(), step: first as i64, session_log: Some(start), ..Event::default() };
     [framed(&version), framed(&begin)].concat()
 }
 
-/// The numbers of a step, by name, as a file has them behind its head.
-pub fn scalars(step: u64, numbers: impl IntoIterator<Item = (String, f64)>) -> Vec<u8> {
-    let scalar = |(tag, value)| Scalar { tag, simple_value: value as f32 };
-    let summary = Summary { value: numbers.into_iter().map(scalar).collect() };
-    framed(&Event { wall_time: now(), step: step as i64, summary: Some(summary), ..Event::default() })
+/// The numbers of a committed step: those of the stage under its name, those on held-out rows as
+/// `held_out/…`.
+pub(crate) fn event_of(record: &StepRecord) -> Vec<u8> {
+    let tag = |name: &str| match name.strip_prefix("eval_") {
+        Some(measured) => format!("held_out/{measured}"),
+        None => format!("{}/{name}", record.stage_name),
+    };
+    let scalar = |tag: String, value: f64| Scalar { tag, simple_value: value as f32 };
+    let values = record.values.iter().map(|(name, value)| scalar(tag(name), value.unwrap_or(f64::NAN)));
+    let rate = if record.seconds > 0.0 { record.samples as f64 / record.seconds } else { 0.0 };
+    let times = [
+        ("speed/step_seconds", record.seconds),
+        ("speed/data_wait_seconds", record.data_wait_seconds),
+        ("speed/samples_per_second", rate),
+    ];
+    let times = times.map(|(tag, value)| scalar(tag.to_owned(), value));
+    let summary = Summary { value: values.chain(times).collect() };
+    framed(&Event { wall_time: now(), step: record.step as i64, summary: Some(summary), ..Event::default() })
 }
 
 /// Length, its checksum, the message, its checksum.
@@ -91,6 +106,7 @@ fn now() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::tests::record;
 
     #[test]
     fn checksums_are_those_that_tensorboard_computes() {
@@ -103,14 +119,16 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_an_event_with_its_numbers() {
-        let bytes = scalars(3, [("generate/loss".to_owned(), 2.5), ("run/rate".to_owned(), f64::NAN)]);
+    fn a_step_is_an_event_with_its_values_under_the_stages_name() {
+        let bytes = event_of(&record(3, 2.5));
         let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
         assert_eq!(bytes.len(), length + 16);
         let event = Event::decode(&bytes[12..12 + length]).unwrap();
         let values = event.summary.unwrap().value;
-        assert_eq!((event.step, values.len()), (3, 2));
-        assert_eq!((values[0].tag.as_str(), values[0].simple_value), ("generate/loss", 2.5));
-        assert!(values[1].simple_value.is_nan());
+        assert_eq!(event.step, 3);
+        assert!(values.iter().any(|value| value.tag == "generate/loss" && value.simple_value == 2.5));
+        assert!(
+            values.iter().any(|value| value.tag == "speed/samples_per_second" && value.simple_value == 128.0)
+        );
     }
 }

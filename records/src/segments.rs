@@ -11,17 +11,16 @@ use blip2_proto::v1::StatusReply;
 use blip2_run::epoch::Epochs;
 use blip2_run::layout::{SEGMENTS, TENSORBOARD, parse_segment_name, segment_name};
 use blip2_store::Location;
-use blip2_telemetry::event_file::{event_name, head};
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::record::{StepRecord, line_of, records_of};
-use super::tensorboard::event_of;
-use crate::error::CliError;
+use crate::error::{RecordsError, Result};
+use crate::record::{StepRecord, line_of, records_of};
+use crate::tensorboard::{event_name, event_of, head};
 
 /// Lines of a segment after which the next one is begun.
-pub(super) const LINES: usize = 256;
+pub(crate) const LINES: usize = 256;
 /// Bytes of lines that may wait for a store that does not take them.
 const MOST_WAITING: usize = 64 << 20;
 /// How long a write may take.
@@ -31,7 +30,7 @@ const AT_A_TIME: usize = 16;
 
 /// Where the newest lines of a run go.
 #[derive(Debug)]
-pub(super) struct SegmentLog {
+pub(crate) struct SegmentLog {
     root: Location,
     /// Where this coordinator is reached: its own epochs have this.
     address: String,
@@ -58,7 +57,7 @@ struct Tail {
 
 /// A write of the tail as it is.
 #[derive(Debug)]
-pub(super) struct Write {
+pub(crate) struct Write {
     root: Location,
     address: String,
     /// The newest epoch of this coordinator.
@@ -73,7 +72,7 @@ pub(super) struct Write {
 
 /// What became of it.
 #[derive(Debug)]
-pub(super) enum Written {
+pub(crate) enum Written {
     Stored(Write),
     Fenced,
     Failed(String),
@@ -81,12 +80,12 @@ pub(super) enum Written {
 
 impl SegmentLog {
     /// The log of who leads the run in `root`, is reached at `address` and has this status.
-    pub(super) fn new(root: Location, address: String, status: watch::Receiver<StatusReply>) -> Self {
+    pub(crate) fn new(root: Location, address: String, status: watch::Receiver<StatusReply>) -> Self {
         Self { root, address, status, tail: Tail::default(), is_fenced: false }
     }
 
     /// Takes in a committed step.
-    pub(super) fn record(&mut self, record: &StepRecord) -> Result<(), CliError> {
+    pub(crate) fn record(&mut self, record: &StepRecord) -> Result<()> {
         if self.is_fenced {
             return Ok(());
         }
@@ -100,31 +99,28 @@ impl SegmentLog {
         tail.lines += 1;
         tail.next = record.step + 1;
         if tail.text.len() - tail.stored > MOST_WAITING {
-            let root = &self.root;
-            return Err(CliError::failed(format!(
-                "{root}: the store has not taken the metrics for too long"
-            )));
+            return Err(RecordsError::NotTaken { place: self.root.to_string() });
         }
         Ok(())
     }
 
     /// Whether nothing waits.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.is_fenced || self.tail.stored == self.tail.text.len()
     }
 
     /// Whether there are so many lines that they should be written, asked for or not.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         !self.is_whole() && self.tail.lines >= LINES
     }
 
     /// Lines that wait.
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.tail.text[self.tail.stored..].lines().count()
     }
 
     /// The write that brings the store up to date.
-    pub(super) fn write(&self) -> Write {
+    pub(crate) fn write(&self) -> Write {
         let Tail { epoch, first, lines, text, events, next, .. } = &self.tail;
         Write {
             root: self.root.clone(),
@@ -140,7 +136,7 @@ impl SegmentLog {
     }
 
     /// Takes in what became of a write; the steps whose records are kept by now, if any are.
-    pub(super) fn written(&mut self, written: Written) -> Result<Option<u64>, String> {
+    pub(crate) fn written(&mut self, written: Written) -> std::result::Result<Option<u64>, String> {
         let write = match written {
             Written::Stored(write) => write,
             Written::Fenced => {
@@ -163,7 +159,7 @@ impl SegmentLog {
 
 impl Write {
     /// Writes, if this coordinator still leads.
-    pub(super) async fn run(self) -> Written {
+    pub(crate) async fn run(self) -> Written {
         let written = tokio::time::timeout(WRITE_WITHIN, self.put()).await;
         match written {
             Ok(Ok(true)) => Written::Stored(self),
@@ -173,7 +169,7 @@ impl Write {
         }
     }
 
-    async fn put(&self) -> Result<bool, CliError> {
+    async fn put(&self) -> Result<bool> {
         let newest = Epochs::new(&self.root, String::new(), String::new()).newest_record().await?;
         if newest.is_some_and(|newest| newest.epoch > self.known && newest.address != self.address) {
             return Ok(false);
@@ -187,7 +183,7 @@ impl Write {
 }
 
 /// The segments of a run, in the order in which they were begun.
-async fn list(root: &Location) -> Result<Vec<(u64, Location)>, CliError> {
+async fn list(root: &Location) -> Result<Vec<(u64, Location)>> {
     let objects = root.join(SEGMENTS).list().await?;
     let named = |location: Location| Some((parse_segment_name(location.file_name())?, location));
     let mut segments: Vec<_> = objects.into_iter().filter_map(|object| named(object.location)).collect();
@@ -196,12 +192,18 @@ async fn list(root: &Location) -> Result<Vec<(u64, Location)>, CliError> {
 }
 
 /// Whether the run in `root` has any.
-pub(crate) async fn are_there(root: &Location) -> Result<bool, CliError> {
+///
+/// # Errors
+/// The store fails.
+pub async fn are_there(root: &Location) -> Result<bool> {
     Ok(!list(root).await?.is_empty())
 }
 
 /// All records of the run in `root` by step; `None` where it has no segments.
-pub(crate) async fn read_all(root: &Location) -> Result<Option<Vec<StepRecord>>, CliError> {
+///
+/// # Errors
+/// The store fails, or a segment has a line of another form.
+pub async fn read_all(root: &Location) -> Result<Option<Vec<StepRecord>>> {
     let segments = list(root).await?;
     if segments.is_empty() {
         return Ok(None);
@@ -210,10 +212,13 @@ pub(crate) async fn read_all(root: &Location) -> Result<Option<Vec<StepRecord>>,
 }
 
 /// The records of the newest segments, as many as are needed for one that `is_wanted`.
-pub(crate) async fn read_newest(
+///
+/// # Errors
+/// As [`read_all`].
+pub async fn read_newest(
     root: &Location,
     is_wanted: impl Fn(&StepRecord) -> bool,
-) -> Result<Vec<StepRecord>, CliError> {
+) -> Result<Vec<StepRecord>> {
     let mut earlier = list(root).await?;
     let mut newest = Vec::new();
     loop {
@@ -229,7 +234,7 @@ pub(crate) async fn read_newest(
 }
 
 /// First step, place and text of each segment, in their order.
-async fn texts(segments: Vec<(u64, Location)>) -> Result<Vec<(u64, String, String)>, CliError> {
+async fn texts(segments: Vec<(u64, Location)>) -> Result<Vec<(u64, String, String)>> {
     let mut texts = BTreeMap::new();
     let mut reading = JoinSet::new();
     let mut waiting = segments.into_iter().enumerate();
@@ -240,15 +245,14 @@ async fn texts(segments: Vec<(u64, Location)>) -> Result<Vec<(u64, String, Strin
             reading.spawn(async move { (number, first, location.to_string(), location.read().await) });
         }
         let Some(read) = reading.join_next().await else { return Ok(texts.into_values().collect()) };
-        let (number, first, place, content) =
-            read.map_err(|error| CliError::failed(format!("reading the metrics: {error}")))?;
+        let (number, first, place, content) = read?;
         let content = content?.unwrap_or_default();
         texts.insert(number, (first, place, String::from_utf8_lossy(&content).into_owned()));
     }
 }
 
 /// The records by step: what was begun later takes the place of what was there from its first step on.
-fn laid(segments: &[(u64, String, String)]) -> Result<BTreeMap<u64, StepRecord>, CliError> {
+fn laid(segments: &[(u64, String, String)]) -> Result<BTreeMap<u64, StepRecord>> {
     let mut by_step = BTreeMap::new();
     for (first, place, text) in segments {
         by_step.split_off(first);
@@ -260,7 +264,7 @@ fn laid(segments: &[(u64, String, String)]) -> Result<BTreeMap<u64, StepRecord>,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::record::tests::record;
+    use crate::record::tests::record;
 
     fn status(epoch: u64) -> watch::Receiver<StatusReply> {
         watch::channel(StatusReply { epoch, ..StatusReply::default() }).1

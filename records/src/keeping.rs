@@ -10,11 +10,11 @@ use blip2_store::Location;
 use futures::future::{BoxFuture, FutureExt as _};
 use tokio::sync::{mpsc, watch};
 
-use super::event_file::EventFile;
-use super::file::FileLog;
-use super::record::StepRecord;
-use super::segments::{SegmentLog, Written};
-use crate::error::CliError;
+use crate::error::Result;
+use crate::event_file::EventFile;
+use crate::file::FileLog;
+use crate::record::StepRecord;
+use crate::segments::{SegmentLog, Written};
 
 /// Pause after a write that failed.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
@@ -23,7 +23,7 @@ const LAST_TRIES: usize = 3;
 
 /// Where the lines of a run go.
 #[derive(Debug)]
-pub(crate) struct MetricsLog(Place);
+pub struct MetricsLog(Place);
 
 #[derive(Debug)]
 enum Place {
@@ -37,23 +37,29 @@ impl MetricsLog {
     /// The log of a run whose folder is on this machine, for the coordinator that has this status. Which
     /// lines are kept shows when the first step is committed: workers may hold steps that are in no
     /// checkpoint.
-    pub(crate) fn file(folder: &Path, status: watch::Receiver<StatusReply>) -> Result<Self, CliError> {
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn file(folder: &Path, status: watch::Receiver<StatusReply>) -> Result<Self> {
         let log = FileLog::open(folder.join(layout::METRICS))?;
         Ok(Self(Place::File(log, EventFile::new(folder.join(layout::TENSORBOARD), status))))
     }
 
     /// That of a run in a store, for the coordinator that is reached at `address` and has this status.
-    pub(crate) fn segments(root: Location, address: String, status: watch::Receiver<StatusReply>) -> Self {
+    pub fn segments(root: Location, address: String, status: watch::Receiver<StatusReply>) -> Self {
         Self(Place::Segments(SegmentLog::new(root, address, status)))
     }
 
     /// Takes in every committed step until the sender is gone, and shows each.
-    pub(crate) async fn keep(
+    ///
+    /// # Errors
+    /// The place of the lines has not taken any for too long.
+    pub async fn keep(
         self,
         steps: mpsc::Receiver<CommittedStep>,
         keeper: Keeper,
         shown: impl FnMut(&StepRecord),
-    ) -> Result<(), CliError> {
+    ) -> Result<()> {
         match self.0 {
             Place::File(log, events) => keep_in_file((log, events), steps, keeper, shown).await,
             Place::Segments(log) => keep_in_store(log, steps, keeper, shown).await,
@@ -66,7 +72,7 @@ async fn keep_in_file(
     mut steps: mpsc::Receiver<CommittedStep>,
     mut keeper: Keeper,
     mut shown: impl FnMut(&StepRecord),
-) -> Result<(), CliError> {
+) -> Result<()> {
     loop {
         let steps_done = tokio::select! {
             biased;
@@ -94,7 +100,7 @@ async fn keep_in_store(
     mut steps: mpsc::Receiver<CommittedStep>,
     mut keeper: Keeper,
     mut shown: impl FnMut(&StepRecord),
-) -> Result<(), CliError> {
+) -> Result<()> {
     let mut wanted = 0;
     let mut writing: Option<BoxFuture<'static, Written>> = None;
     let mut failures = 0;
@@ -174,7 +180,7 @@ mod tests {
     use blip2_run::epoch::Epochs;
 
     use super::*;
-    use crate::metrics::segments::{LINES, read_all};
+    use crate::segments::{LINES, read_all};
 
     fn step(step: u64) -> CommittedStep {
         CommittedStep {

@@ -5,51 +5,55 @@ use std::collections::BTreeMap;
 use blip2_coordinator::CommittedStep;
 use serde::{Deserialize, Serialize};
 
-use crate::error::CliError;
-use crate::figures::serialize_values;
+use crate::error::{RecordsError, Result};
+use crate::values::serialize_values;
 
 /// One committed step.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct StepRecord {
+pub struct StepRecord {
     /// Index of the step over all stages.
-    pub(crate) step: u64,
-    pub(crate) stage: u32,
+    pub step: u64,
+    /// Its number, from 1.
+    pub stage: u32,
     /// The stage by its name, and its task; empty in lines of older programs.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(crate) stage_name: String,
+    pub stage_name: String,
+    /// Its task.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(crate) task: String,
+    pub task: String,
     /// Membership epoch in which it was committed.
-    pub(crate) epoch: u64,
+    pub epoch: u64,
     /// Losses, gradient norm and learning rate; null where a value is not finite.
     #[serde(serialize_with = "serialize_values")]
-    pub(crate) values: BTreeMap<String, Option<f64>>,
-    pub(crate) seconds: f64,
-    pub(crate) data_wait_seconds: f64,
+    pub values: BTreeMap<String, Option<f64>>,
+    /// Seconds the slowest member took.
+    pub seconds: f64,
+    /// Seconds the member that waited longest waited for data.
+    pub data_wait_seconds: f64,
     /// Pictures of the global batch.
-    pub(crate) samples: u64,
+    pub samples: u64,
     /// Those of all steps up to this one.
     #[serde(default)]
-    pub(crate) samples_seen: u64,
+    pub samples_seen: u64,
     /// Bytes that the workers sent each other.
     #[serde(default)]
-    pub(crate) bytes_sent: u64,
+    pub bytes_sent: u64,
     /// Bytes that all workers copied between device and host and within the host's memory.
     #[serde(default)]
-    pub(crate) bytes_copied: u64,
+    pub bytes_copied: u64,
     /// The step changed no parameter: a value, the gradient or the update is not finite.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) skipped: bool,
+    pub skipped: bool,
     /// The mean loss has just risen to so many times its smallest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) loss_rise: Option<f64>,
+    pub loss_rise: Option<f64>,
     /// Bytes of a card's memory held by the worker that held most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) device_bytes: Option<u64>,
+    pub device_bytes: Option<u64>,
     /// Kernels that the worker which compiled most compiled for the step; the warm-up's are with the first
     /// step's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) kernels_compiled: Option<u32>,
+    pub kernels_compiled: Option<u32>,
 }
 
 impl From<CommittedStep> for StepRecord {
@@ -80,15 +84,14 @@ impl From<CommittedStep> for StepRecord {
 }
 
 /// The step's line, with its end.
-pub(super) fn line_of(record: &StepRecord) -> Result<String, CliError> {
-    let mut line = serde_json::to_string(record)
-        .map_err(|error| CliError::failed(format!("a step's metrics do not serialise: {error}")))?;
+pub(crate) fn line_of(record: &StepRecord) -> Result<String> {
+    let mut line = serde_json::to_string(record)?;
     line.push('\n');
     Ok(line)
 }
 
 /// The records of a text, in its order; `place` is where it is from. A torn last line is none.
-pub(super) fn records_of(place: &str, text: &str) -> Result<Vec<StepRecord>, CliError> {
+pub(crate) fn records_of(place: &str, text: &str) -> Result<Vec<StepRecord>> {
     let mut records = Vec::new();
     let lines: Vec<&str> = text.lines().collect();
     for (index, line) in lines.iter().enumerate() {
@@ -97,7 +100,7 @@ pub(super) fn records_of(place: &str, text: &str) -> Result<Vec<StepRecord>, Cli
             Err(_) if index + 1 == lines.len() => {}
             Err(error) => {
                 let place = format!("{place}:{}", index + 1);
-                return Err(CliError::failed(format!("{place}: this is not a line of metrics: {error}")));
+                return Err(RecordsError::Line { place, reason: error.to_string() });
             }
         }
     }
@@ -105,11 +108,11 @@ pub(super) fn records_of(place: &str, text: &str) -> Result<Vec<StepRecord>, Cli
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A step of a run whose second stage begins with step 3.
-    pub(in crate::metrics) fn record(step: u64, loss: f64) -> StepRecord {
+    pub(crate) fn record(step: u64, loss: f64) -> StepRecord {
         StepRecord {
             step,
             stage: 1 + u32::from(step >= 3),

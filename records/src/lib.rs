@@ -1,0 +1,29 @@
+//! Committed steps as they are kept: one line for every step of a run, in `metrics.jsonl` where the run lies
+//! on this machine, else in segments in its store; and beside them the same for TensorBoard.
+//!
+//! [`MetricsLog`] takes the steps in as a coordinator commits them and says which are kept for good;
+//! [`read`], [`read_all`] and [`read_newest`] give them back. Whoever led, there is one line a step.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `keeping` | who keeps the steps of a run that is led here |
+//! | `record`, [`values`] | a step as a line, its values by name |
+//! | `file`, `segments` | lines in a file; lines in objects of a store, written by who leads alone |
+//! | `event_file`, `tensorboard` | the same as TensorBoard reads it |
+//!
+//! It knows no page, no command line and no model.
+
+mod error;
+mod event_file;
+mod file;
+mod keeping;
+mod record;
+mod segments;
+mod tensorboard;
+pub mod values;
+
+pub use error::{RecordsError, Result};
+pub use file::read;
+pub use keeping::MetricsLog;
+pub use record::StepRecord;
+pub use segments::{are_there, read_all, read_newest};
