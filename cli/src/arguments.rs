@@ -12,13 +12,16 @@ use crate::commands::coordinator::CoordinatorArguments;
 use crate::commands::corpus::CorpusArguments;
 use crate::commands::curate::CurateArguments;
 use crate::commands::devices::DevicesArguments;
+use crate::commands::doctor::DoctorArguments;
 use crate::commands::eval::EvalArguments;
 use crate::commands::generate::GenerateArguments;
 use crate::commands::models::ModelsArguments;
+use crate::commands::plan::PlanArguments;
 use crate::commands::quickstart::arguments::QuickstartArguments;
 use crate::commands::report::ReportArguments;
 use crate::commands::status::StatusArguments;
 use crate::commands::stop::StopArguments;
+use crate::commands::trace::TraceArguments;
 use crate::commands::train::TrainArguments;
 use crate::commands::worker::WorkerArguments;
 use crate::logging::LogFormat;
@@ -45,10 +48,16 @@ pub(crate) enum Command {
     Coordinator(CoordinatorArguments),
     /// Run one worker of a coordinator's run.
     Worker(WorkerArguments),
+    /// Say what a run will take before it is started: time, memory, bytes, money, and what bounds it.
+    Plan(PlanArguments),
+    /// Ask whether this machine, its store and its network are as a run needs them.
+    Doctor(Box<DoctorArguments>),
     /// Show a run's members, step, losses and speed, or how it ended.
     Status(StatusArguments),
     /// Save a run and end it, whoever leads it.
     Stop(StopArguments),
+    /// Write what every member of a run did when in its last steps, as a trace for Perfetto.
+    Trace(TraceArguments),
     /// List, check, hash or export the checkpoints of a run.
     Checkpoint(CheckpointArguments),
     /// Write a page on a run: curves, throughput, configuration, faults, audit.
@@ -98,54 +107,6 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const COORDINATOR: &str = include_str!("../../k8s/coordinator.yaml");
-    const WORKERS: &str = include_str!("../../k8s/workers.yaml");
-
-    /// The arguments of a manifest's container, with the pod's address in them.
-    fn typed_in(manifest: &str, pod_ip: &str) -> Vec<String> {
-        let (_, from) = manifest.split_once(" args:\n").unwrap();
-        let lines = from.lines().map(str::trim).take_while(|line| line.starts_with(['-', '#']));
-        let words = lines.filter_map(|line| Some(line.strip_prefix("- ")?.trim_matches('"')));
-        words.map(|word| word.replace("$(POD_IP)", pod_ip).replace("$(INDEX)", "1")).collect()
-    }
-
-    #[test]
-    fn the_manifests_can_be_typed_with_pods_of_either_family() {
-        for pod_ip in ["10.0.0.7", "fd00::7"] {
-            for (manifest, name) in [(COORDINATOR, "coordinator"), (WORKERS, "worker")] {
-                let words = typed_in(manifest, pod_ip);
-                assert_eq!(words[0], name);
-                let all = ["blip2".to_owned()].into_iter().chain(words);
-                let parsed = Arguments::try_parse_from(all).unwrap_or_else(|error| panic!("{error}")).command;
-                let (listen, advertised) = match parsed {
-                    Command::Coordinator(typed) => (typed.listen, typed.advertise),
-                    Command::Worker(typed) => (typed.listen, typed.advertise),
-                    _ => panic!("another command"),
-                };
-                assert!(listen.is_ipv6() && listen.ip().is_unspecified(), "{listen}");
-                let advertised = advertised.unwrap();
-                assert!(name == "coordinator" || advertised.contains(pod_ip), "{advertised}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_manifests_know_the_exit_codes_and_block_no_drain() {
-        use blip2_run::exit::Exit;
-        let for_a_person = [Exit::Usage, Exit::BadInput, Exit::BadConfig].map(Exit::code);
-        for manifest in [COORDINATOR, WORKERS] {
-            let (_, policy) = manifest.split_once("podFailurePolicy:").unwrap();
-            let at = |words: &str| policy.find(words).unwrap_or_else(|| panic!("no {words} in {policy}"));
-            // The first rule that holds counts: a pod that is drained is no failure whatever its code is.
-            assert!(at("DisruptionTarget") < at("onExitCodes"));
-            assert!(at(&format!("values: [{}]", Exit::Interrupted.code())) < at("FailJob"));
-            assert!(at("FailJob") < at(&format!("values: {for_a_person:?}")));
-            assert!(manifest.contains("kind: Job") && manifest.contains("completionMode: Indexed"));
-            // Jobs have no scale subresource.
-            assert!(manifest.contains("minAvailable:") && !manifest.contains("maxUnavailable:"));
-        }
-    }
 
     #[test]
     fn several_coordinators_may_be_named_in_two_ways() {

@@ -1,8 +1,6 @@
 //! The audit of a run, from its store alone: what the committed steps must have used, beside what every
 //! COMMIT says.
 
-mod damage;
-mod epochs;
 mod simulation;
 
 use std::collections::BTreeMap;
@@ -16,6 +14,7 @@ use blip2_run::RunError;
 use blip2_run::catalogue::{Catalogue, Damaged, Listing};
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::EpochRecord;
+use blip2_run::history::{self, damage};
 use blip2_run::schedule::Schedule;
 use blip2_store::Location;
 use blip2_worker::config_hash;
@@ -103,12 +102,12 @@ struct Stored {
 /// # Errors
 /// There is no run, or none that has saved anything; or the store fails. What differs is in the report.
 pub(crate) async fn audit(root: &Location, threads: usize) -> Result<AuditReport, CliError> {
-    let found = epochs::read(root).await?;
+    let found = history::read(root).await?;
     let mut stored = read(root, &found.records).await?;
     stored.differences.extend(found.problems);
     let slots = stored.config.train.slots;
     let saved = damage::saved(&stored.listing);
-    let checked = epochs::check(&found.records, &found.torn, &stored.listing.valid, &saved, slots);
+    let checked = history::check(&found.records, &found.torn, &stored.listing.valid, &saved, slots);
     stored.differences.extend(checked.problems);
     stored.notes.extend(checked.notes);
     let epochs = found.records.len();

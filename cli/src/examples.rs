@@ -23,6 +23,23 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "plan",
+        &[
+            "plan --config configs/pretrain-stage1-vit-g.toml --gpu a100-40g --days 6",
+            "plan --config mine.toml --gpus 16 --gpu h100 --network 100Gbps --price 2.5",
+            "plan --config mine.toml --peak-tflops 200 --memory 32GB --bandwidth 1TB/s",
+            "plan --config mine.toml --kubernetes > requests.yaml",
+        ],
+    ),
+    (
+        "doctor",
+        &[
+            "doctor --config mine.toml",
+            "doctor --config mine.toml --workers 8 --json",
+            "doctor --config mine.toml --coordinator http://10.0.0.1:7100 --token-file token --listen 10.0.0.2:7200",
+        ],
+    ),
+    (
         "status",
         &[
             "status runs/mine",
@@ -31,6 +48,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     ("stop", &["stop runs/mine", "stop http://10.0.0.1:7100 --token-file token"]),
+    ("trace", &["trace runs/mine", "trace http://10.0.0.1:7100 --token-file token --out /tmp/trace.json"]),
     ("report", &["report runs/mine", "report s3://bucket/runs/mine --out mine.html"]),
     ("checkpoint ls", &["checkpoint ls runs/mine", "checkpoint ls s3://bucket/runs/mine --json"]),
     ("checkpoint verify", &["checkpoint verify runs/mine"]),

@@ -17,6 +17,7 @@ use self::cores::list;
 pub(crate) use self::cores::node_of;
 pub(crate) use self::places::{Machine, Place, default_workers, places};
 use self::places::{TASKSET, as_far_as_possible};
+use crate::environment::NOT_INHERITED;
 use crate::error::CliError;
 use crate::freed_pages::{NEVER, PURGE_DELAY};
 use blip2_run::exit::Exit;
@@ -298,6 +299,9 @@ fn spawn(launch: &WorkerLaunch, name: &str, log: &Path, place: &Place) -> Result
         .stdout(Stdio::null())
         .stderr(output)
         .kill_on_drop(true);
+    for variable in NOT_INHERITED {
+        command.env_remove(variable);
+    }
     if std::env::var_os(PURGE_DELAY).is_none() {
         command.env(PURGE_DELAY, NEVER);
     }

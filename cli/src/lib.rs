@@ -1,7 +1,7 @@
 //! `blip2`: pre-trains, evaluates and exports BLIP-2 from one binary.
 //!
 //! The binary is [`run`]. Besides it, the readers of what a user or a store hands in are here to be tested on
-//! their own: [`check_configuration`], [`check_run_file`], [`check_token`].
+//! their own: [`check_command_line`], [`check_configuration`], [`check_run_file`], [`check_token`].
 
 // First, because its macros hold in the modules below it.
 #[macro_use]
@@ -15,6 +15,7 @@ mod command_line;
 mod commands;
 mod config;
 mod decoding;
+mod environment;
 mod error;
 mod examples;
 
@@ -27,6 +28,7 @@ mod live_page;
 mod logging;
 mod measured;
 mod metrics;
+mod own_host;
 mod places;
 mod process_memory;
 mod progress;
@@ -51,6 +53,7 @@ use blip2_run::layout;
 use blip2_tensors::device::failure;
 
 use arguments::Command;
+use clap::Parser as _;
 use error::CliError;
 
 /// How long calls that block may take to end when the command has.
@@ -97,6 +100,15 @@ fn unless_the_card_fails(command: Command) -> Result<Exit, CliError> {
     })
 }
 
+/// Whether this can be typed after `blip2`.
+///
+/// # Errors
+/// The message for the user.
+pub fn check_command_line(words: &[String]) -> Result<(), String> {
+    let all = std::iter::once("blip2").chain(words.iter().map(String::as_str));
+    arguments::Arguments::try_parse_from(all).map(drop).map_err(|error| error.to_string())
+}
+
 /// Whether this is the text of a configuration file that lies on the defaults and fits together.
 ///
 /// # Errors
@@ -134,8 +146,11 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Train(arguments) => on_runtime(commands::train::run(arguments)),
         Command::Coordinator(arguments) => on_runtime(commands::coordinator::run(arguments)),
         Command::Worker(arguments) => on_runtime(commands::worker::run(arguments)),
+        Command::Plan(arguments) => commands::plan::run(&arguments),
+        Command::Doctor(arguments) => on_runtime(commands::doctor::run(*arguments)),
         Command::Status(arguments) => on_runtime(commands::status::run(arguments)),
         Command::Stop(arguments) => on_runtime(commands::stop::run(arguments)),
+        Command::Trace(arguments) => on_runtime(commands::trace::run(arguments)),
         Command::Checkpoint(arguments) => on_runtime(commands::checkpoint::run(arguments)),
         Command::Report(arguments) => on_runtime(commands::report::run(arguments)),
         Command::Audit(arguments) => on_runtime(commands::audit::run(arguments)),

@@ -1,5 +1,6 @@
 //! How this process connects: plain, or mutual TLS by configuration and arguments.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use blip2_proto::transport::{TlsFiles, Transport};
@@ -47,6 +48,21 @@ pub(crate) fn url(transport: &Transport, address: impl std::fmt::Display) -> Str
     format!("{scheme}://{address}")
 }
 
+/// Says so where others on the network can read what comes to and goes from this process.
+pub(crate) fn warn_if_readable(listen: SocketAddr, transport: &Transport) {
+    if is_readable(listen, transport) {
+        tracing::warn!(
+            "listening on {listen}: connections are not encrypted. Whoever is on the way can read the run token, texts, \
+             features and gradients, and with the token join in: keep this network private, or set [tls] ca, cert and \
+             key (--tls-ca, --tls-cert, --tls-key)"
+        );
+    }
+}
+
+fn is_readable(listen: SocketAddr, transport: &Transport) -> bool {
+    !transport.is_encrypted() && !listen.ip().to_canonical().is_loopback()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,5 +79,20 @@ mod tests {
         assert_eq!(error.exit(), Exit::BadConfig);
         assert!(error.to_string().contains("cert") && error.to_string().contains("key"), "{error}");
         assert_eq!(url(&transport(&TlsFiles::default()).unwrap(), "h:1"), "http://h:1");
+    }
+
+    #[test]
+    fn what_others_can_read_is_what_listens_beyond_the_machine_without_tls() {
+        let plain = transport(&TlsFiles::default()).unwrap();
+        for (address, readable) in [
+            ("127.0.0.1:0", false),
+            ("[::1]:7100", false),
+            ("[::ffff:127.0.0.1]:7100", false),
+            ("0.0.0.0:7100", true),
+            ("[::]:7100", true),
+            ("10.0.0.1:7100", true),
+        ] {
+            assert_eq!(is_readable(address.parse().unwrap(), &plain), readable, "{address}");
+        }
     }
 }

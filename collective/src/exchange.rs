@@ -12,11 +12,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::bulk::BulkService;
+use crate::diagnostics::{Diagnostics, TraceSource};
+use crate::journal::{Entry, Journal, Kind};
 use crate::mailbox::Mailbox;
 use crate::peers::{Peers, Sent};
 use crate::round::Round;
 use crate::{CollectiveError, Limits, Received, Result, SumTree, TreePartial, World};
 use blip2_proto::transport::{Guarded, Transport, bind};
+use blip2_proto::v1::diagnostics_server::DiagnosticsServer;
 
 /// How long calls in progress may take to end at a shutdown.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(2);
@@ -29,6 +32,8 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(2);
 pub struct Exchange {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) peers: Peers,
+    journal: Journal,
+    trace: TraceSource,
     address: SocketAddr,
     stop: CancellationToken,
     server: Mutex<Option<JoinHandle<()>>>,
@@ -55,7 +60,10 @@ impl Exchange {
         let stop = CancellationToken::new();
         let bulk = BulkService { token: token.as_str().into(), mailbox: mailbox.clone() };
         let bulk = Guarded::new(&token, bulk.clone(), bulk);
-        let routes = transport.server().add_service(bulk);
+        let trace = TraceSource::default();
+        let diagnostics = DiagnosticsServer::new(Diagnostics(trace.clone()));
+        let diagnostics = Guarded::new(&token, diagnostics.clone(), diagnostics);
+        let routes = transport.server().add_service(bulk).add_service(diagnostics);
         let serving =
             routes.serve_with_incoming_shutdown(transport.listen(listener), stop.clone().cancelled_owned());
         #[expect(clippy::disallowed_methods, reason = "joined by `shutdown`")]
@@ -67,6 +75,8 @@ impl Exchange {
         Ok(Self {
             mailbox,
             peers: Peers::new(token, limits, transport),
+            journal: Journal::default(),
+            trace,
             address,
             stop,
             server: Mutex::new(Some(server)),
@@ -81,6 +91,16 @@ impl Exchange {
     /// What this member has pushed to its peers since it listens.
     pub fn sent(&self) -> Sent {
         self.peers.sent()
+    }
+
+    /// The last collectives of this member, oldest first, those in progress among them.
+    pub fn last_collectives(&self) -> Vec<Entry> {
+        self.journal.entries()
+    }
+
+    /// Gives what `source` says to whoever asks this member for its trace and shows the token.
+    pub fn show_trace(&self, source: impl Fn() -> String + Send + Sync + 'static) {
+        self.trace.set(source);
     }
 
     /// Enters a membership epoch. Collectives of older ones end as aborted; an older epoch is ignored.
@@ -128,7 +148,8 @@ impl Exchange {
             let (_, received) = try_join(send, receive).await?;
             Ok(received)
         };
-        let mut all: Vec<Received> = round.within(deadline, gather).await?;
+        let line = self.journal.begin(Kind::AllGather, round.world.epoch, step, tag, own.len() as u64);
+        let mut all: Vec<Received> = line.ended(round.within(deadline, gather).await)?;
         all.insert(rank, own.into());
         Ok(all)
     }
@@ -166,7 +187,9 @@ impl Exchange {
             let (_, received) = try_join(send, receive).await?;
             Ok(received)
         };
-        let mut all = round.within(deadline, exchange).await?;
+        let bytes = outgoing.iter().flatten().map(|piece| piece.len() as u64).sum();
+        let line = self.journal.begin(Kind::AllToAll, round.world.epoch, step, tag, bytes);
+        let mut all = line.ended(round.within(deadline, exchange).await)?;
         all.insert(rank, Received::default());
         Ok(all)
     }
@@ -194,7 +217,9 @@ impl Exchange {
         if round.world.members.len() == 1 {
             return Ok(partials.remove(0).data);
         }
-        round.within(deadline, round.reduce(partials, *tree)).await
+        let bytes = partials.iter().map(|partial| size_of_val(partial.data.as_slice()) as u64).sum();
+        let line = self.journal.begin(Kind::AllReduce, round.world.epoch, step, tag, bytes);
+        line.ended(round.within(deadline, round.reduce(partials, *tree)).await)
     }
 
     /// Makes the state after `step` steps available to joiners.

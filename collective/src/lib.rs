@@ -12,14 +12,18 @@
 //! adds the subtrees it owns ([`TreeAccumulator`]), and [`Exchange::tree_all_reduce`] adds the rest in tree
 //! order. Which member owns which slot therefore changes no bit of the result.
 //!
+//! The last collectives are remembered ([`journal`]) and told in the log when one does not get on.
+//!
 //! Why not ring all-reduce: its order of additions depends on the ring. Reduce-scatter plus all-gather moves
 //! the same bytes in two hops and leaves the order to the tree.
 
 mod additions;
 mod bulk;
+mod diagnostics;
 mod error;
 mod exchange;
 mod inbox;
+pub mod journal;
 mod limits;
 mod mailbox;
 mod peers;

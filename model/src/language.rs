@@ -8,6 +8,7 @@ pub(crate) mod adaptable;
 mod decoder_only;
 pub(crate) mod family;
 pub mod generation;
+mod kept;
 pub mod llama;
 pub mod opt;
 mod prefix;
@@ -19,6 +20,7 @@ mod texts;
 mod tokens;
 
 pub use family::LanguageSizes;
+pub use kept::LanguageKept;
 pub use prefix::split_caption;
 pub use texts::{Padded, Texts};
 pub use tokens::SpecialTokens;
@@ -89,8 +91,16 @@ impl LanguageModel {
     /// A kind of model that is not one of the families, or a variant that is not supported, named with its
     /// field.
     pub fn width_of(folder: &Path) -> Result<usize, ModelError> {
+        Ok(Self::sizes_of(folder)?.width())
+    }
+
+    /// Sizes of the language model in a folder or GGUF file; its weights are not read.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::width_of`].
+    pub fn sizes_of(folder: &Path) -> Result<Box<dyn LanguageSizes>, ModelError> {
         let config = FolderConfig::open(folder)?;
-        Ok((Family::of_folder(&config)?.sizes)(&config)?.width())
+        (Family::of_folder(&config)?.sizes)(&config)
     }
 
     /// A model of zeros, to be loaded or filled.
@@ -107,9 +117,7 @@ impl LanguageModel {
     /// # Errors
     /// As [`LanguageModel::width_of`].
     pub fn outline(folder: &Path) -> Result<Self, ModelError> {
-        let config = FolderConfig::open(folder)?;
-        let sizes = (Family::of_folder(&config)?.sizes)(&config)?;
-        Self::zeros(sizes.as_ref(), &Device::flex())
+        Self::zeros(Self::sizes_of(folder)?.as_ref(), &Device::flex())
     }
 
     /// The maps of its layers that adapters may be for.

@@ -9,6 +9,7 @@
 //! - [`trained_encoder`]: one that is trained, its gradient block by block.
 //! - [`qformer`]: the Querying Transformer.
 //! - [`language`]: the frozen language models behind one interface, and text from them.
+//! - [`by_name`]: sizes of published models, where their folders are not there.
 //! - [`adapters`]: what is trained beside a language model that stays frozen.
 //! - [`objectives`]: the losses that train the Q-Former.
 //! - [`clip`]: the reference retriever and ranker; [`blip`]: captioner and filter, for curation.
@@ -17,6 +18,7 @@
 pub mod adapters;
 pub mod blip;
 pub mod blip2;
+pub mod by_name;
 pub mod clip;
 #[cfg(test)]
 mod filled;

@@ -6,6 +6,7 @@
 //!   [`catalogue`] lists, verifies and retires checkpoints.
 //! - [`schedule`] says which step belongs to which stage, [`coverage`] which samples the steps so far have
 //!   used, [`quarantine`] which rows they could not use.
+//! - [`history`] says whether epochs and checkpoints can have followed each other.
 //! - [`exit`] is the one table of exit codes, and says which of them an error is.
 //!
 //! It knows stores and messages. It knows no model, no network and no clock: who trains, who leads and when a
@@ -17,6 +18,7 @@ pub mod coverage;
 pub mod epoch;
 mod error;
 pub mod exit;
+pub mod history;
 pub mod layout;
 pub mod quarantine;
 pub mod schedule;

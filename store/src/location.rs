@@ -101,6 +101,19 @@ impl Location {
         }
     }
 
+    /// When the store says that the object was written, in milliseconds since 1970, or `None` if there is
+    /// none.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`].
+    pub async fn modified(&self) -> Result<Option<i64>> {
+        match self.store.head(&self.path).await {
+            Ok(meta) => Ok(Some(meta.last_modified.timestamp_millis())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed("read", &error)),
+        }
+    }
+
     /// The whole object, or `None` if there is none.
     ///
     /// # Errors

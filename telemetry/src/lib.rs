@@ -5,6 +5,7 @@
 //! | [`metric`] | what a metric is, and [`metric::ALL`] of them: name, kind, labels and meaning, each once |
 //! | [`recorder`] | [`Telemetry`]: the numbers of this process, recorded from wherever they are decided |
 //! | [`readiness`] | whether this process can do its part, and if not, why |
+//! | [`trace`] | what this process did when, of the last steps |
 //! | [`endpoint`] | `/livez`, `/readyz` and `/metrics` on a port of their own |
 //! | [`process`] | what the system says of this process |
 //!
@@ -17,5 +18,6 @@ pub mod metric;
 pub mod process;
 pub mod readiness;
 pub mod recorder;
+pub mod trace;
 
 pub use recorder::Telemetry;

@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 use crate::metric::{self, Kind, Metric, PREFIX, SECONDS};
 use crate::process::resident_memory_bytes;
 use crate::readiness::Readiness;
+use crate::trace::{Span, Trace};
 
 /// Names of labels with their values.
 type Labels = Vec<(&'static str, String)>;
@@ -43,6 +44,7 @@ struct Inner {
     numbers: BTreeMap<&'static str, Numbers>,
     registry: Registry,
     readiness: Mutex<Readiness>,
+    trace: Mutex<Trace>,
     sources: Mutex<BTreeMap<&'static str, Source>>,
 }
 
@@ -68,7 +70,8 @@ impl Telemetry {
             numbers.insert(metric.name, registered(&mut registry, metric));
         }
         let sources = Mutex::new(BTreeMap::new());
-        let telemetry = Self(Arc::new(Inner { numbers, registry, readiness: Mutex::default(), sources }));
+        let (readiness, trace) = (Mutex::default(), Mutex::new(Trace::new(role)));
+        let telemetry = Self(Arc::new(Inner { numbers, registry, readiness, trace, sources }));
         telemetry.set(&metric::BUILD_INFO, &[version, role], 1.0);
         telemetry
     }
@@ -134,6 +137,21 @@ impl Telemetry {
     /// Whether it can.
     pub fn readiness(&self) -> Readiness {
         lock(&self.0.readiness).clone()
+    }
+
+    /// What this process is called in a trace.
+    pub fn call(&self, name: &str) {
+        lock(&self.0.trace).call(name);
+    }
+
+    /// Takes in what a step was made of.
+    pub fn trace(&self, step: Vec<Span>) {
+        lock(&self.0.trace).push(step);
+    }
+
+    /// The last steps as a Chrome trace, in JSON.
+    pub fn chrome_trace(&self) -> String {
+        lock(&self.0.trace).chrome().to_string()
     }
 
     /// All numbers as OpenMetrics text.

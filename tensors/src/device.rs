@@ -16,5 +16,6 @@ pub mod placement;
 pub mod read_back;
 pub mod seat;
 
+pub use libdevice::find as find_libdevice;
 pub use made::KernelsMade;
 pub use name::{DeviceError, DeviceName, Present, TOOLKIT_VARIABLE, VulkanKind, toolkit_beside};

@@ -74,6 +74,13 @@ impl<'a> Cluster<'a> {
         self.start(&[&known[..], &coordinators, arguments, &secured].concat(), drill)
     }
 
+    /// `blip2 status` of a coordinator, as a member of the run asks.
+    pub fn status(&self, url: &str) -> Ended {
+        let secured = self.tls_arguments(["--tls-ca=", "--tls-cert=", "--tls-key="], "");
+        let secured: Vec<&str> = secured.iter().map(String::as_str).collect();
+        self.start(&[&["status", url, "--token-file", &self.token][..], &secured].concat(), None).wait()
+    }
+
     /// The files with their names before them, and before each of those a flag if there is one.
     fn tls_arguments(&self, names: [&str; 3], flag: &str) -> Vec<String> {
         let files = self.tls.iter().flatten().zip(names);
@@ -105,7 +112,11 @@ impl<'a> Cluster<'a> {
     }
 }
 
-fn token_file(run: &SmallRun, name: &str, token: &str) -> String {
+/// A file in the run's scratch folder with this token.
+///
+/// # Panics
+/// It cannot be written.
+pub fn token_file(run: &SmallRun, name: &str, token: &str) -> String {
     let path = run.scratch().join(name);
     std::fs::write(&path, token).expect("the token can be written");
     path.to_str().expect("temporary folders have UTF-8 names").to_owned()

@@ -1,6 +1,7 @@
-//! What the end-to-end tests share: the binary, runs of it with a deadline, small corpora, the decoders of
-//! foreign bytes.
+//! What the end-to-end tests share: the binary, runs of it with a deadline, small corpora, certificates and
+//! secrets, the decoders of foreign bytes.
 
+pub mod authority;
 pub mod cluster;
 pub mod corpus;
 pub mod decoders;
@@ -9,6 +10,8 @@ pub mod file_server;
 pub mod http;
 pub mod mutation;
 pub mod need;
+pub mod pool;
 pub mod process;
 pub mod relay;
 pub mod run;
+pub mod secrets;

@@ -15,6 +15,8 @@ pub enum Need {
     Namespaces,
     /// Delay and loss on a link.
     Netem,
+    /// A bridge between namespaces.
+    Bridge,
     /// A process with another monotonic clock.
     OtherClock,
     /// A file system in memory, mounted for the test.
@@ -25,8 +27,12 @@ pub enum Need {
     Ipv6,
     /// A real S3 server.
     S3Server,
+    /// `kubectl`, which renders manifests without a cluster.
+    Kubectl,
     /// Prometheus and its `promtool`.
     Prometheus,
+    /// Slurm's daemons, and the right to start them.
+    Slurm,
     /// Python with TensorBoard.
     TensorBoard,
 }
@@ -37,6 +43,7 @@ impl Need {
         match self {
             Self::Namespaces => "no network namespaces can be made here (as root, with `ip` of iproute2)",
             Self::Netem => "this machine's kernel has no netem (as root, with `tc` of iproute2)",
+            Self::Bridge => "this machine's kernel has no bridges",
             Self::OtherClock => "no time namespace can be made here (as root, with `unshare` of util-linux)",
             Self::OwnDisk => "no file system can be mounted here (as root, with `mount`)",
             Self::Limits => "this system does not show the limits of a process",
@@ -47,9 +54,11 @@ impl Need {
             Self::Prometheus => {
                 "no Prometheus here; `tests/prometheus` fetches it, or name its folder in BLIP2_PROMETHEUS"
             }
+            Self::Slurm => "no Slurm here (as root); `tests/slurm-cluster` installs it",
             Self::S3Server => {
                 "no SeaweedFS here; `tests/s3-server` fetches it, or name its `weed` in BLIP2_WEED"
             }
+            Self::Kubectl => "no kubectl here; `tests/manifests` fetches it, or name it in BLIP2_KUBECTL",
         }
     }
 
@@ -65,14 +74,16 @@ impl Need {
                 (!runs("unshare", &["--time", "true"])).then_some("no right, or an old kernel")
             }
             // A module of the kernel, which belongs to the host.
-            Self::Netem => Some("the kernel's"),
+            Self::Netem | Self::Bridge => Some("the kernel's"),
             Self::Limits => cfg!(not(target_os = "linux")).then_some("only Linux shows them"),
             Self::Ipv6 => std::fs::read_to_string("/proc/net/if_inet6")
                 .map_or(true, |addresses| addresses.is_empty())
                 .then_some("the kernel's"),
             Self::TensorBoard => Some("the step `TensorBoard` of `.ci/run` fetches it and runs the test"),
             Self::Prometheus => Some("the step `Prometheus` of `.ci/run` fetches it and runs the test"),
+            Self::Slurm => Some("the step `Slurm` of `.ci/run` installs it and runs the test"),
             Self::S3Server => Some("the step `S3` of `.ci/run` fetches it and runs the test"),
+            Self::Kubectl => Some("the step `manifests` of `.ci/run` fetches it and runs the tests"),
         }
     }
 

@@ -1,78 +1,41 @@
 //! `curate` as processes that are killed at any moment: the same objects in the end, no row lost or doubled.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::time::Duration;
 
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::samples::read_all;
 use blip2_random::KeyedRng;
-use blip2_tests::corpus::{Row, good_rows, truncated_picture, write};
+use blip2_tests::pool::Pool;
 use blip2_tests::process::{Ended, Running, blip2, children, finish, signal, start};
 
 /// Rounds in which something is killed.
 const ROUNDS: u64 = 6;
 const ROWS: usize = 160;
 
-struct Scene {
-    folder: tempfile::TempDir,
-}
+/// A pool of 8 row groups, one picture of which is bad, and its curations.
+struct Scene(Pool);
 
 impl Scene {
-    /// A pool of 8 row groups, one picture of which is bad.
     fn new() -> Self {
-        let scene = Self { folder: tempfile::tempdir().unwrap() };
-        for source in 0..8 {
-            let mut rows: Vec<Row> = good_rows(ROWS / 8);
-            if source == 3 {
-                rows[2].image = truncated_picture();
-            }
-            write(Path::new(&scene.path(&format!("in-{source}.parquet"))), "jpg", &rows);
-        }
-        scene
+        Self(Pool::new(8, ROWS / 8))
     }
 
     fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).to_str().unwrap().to_owned()
+        self.0.path(name)
+    }
+
+    fn files(&self, out: &str) -> BTreeMap<String, Vec<u8>> {
+        self.0.files(out)
     }
 
     fn command(&self, out: &str, more: &[&str]) -> std::process::Command {
-        let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones");
-        let folder = |name: &str| assets.join(name).display().to_string();
-        let settings = [
-            format!("curation.input=[\"{}\"]", self.path("in-*.parquet")),
-            format!("curation.output={}", self.path(out)),
-            format!("curation.models.captioner={}", folder("blip-tiny")),
-            format!("curation.models.clip={}", folder("clip-tiny")),
-            "curation.models.captions=3".into(),
-            "curation.models.max_new_tokens=8".into(),
-            "curation.task_row_groups=1".into(),
-            "curation.lease_seconds=2".into(),
-        ];
+        let settings = self.0.arguments(out);
         let mut arguments = vec!["curate"];
-        settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+        arguments.extend(settings.iter().map(String::as_str));
         arguments.extend(["--threads", "1", "--json"]);
         arguments.extend(more);
         blip2(&arguments)
-    }
-
-    /// Everything below a folder but the times of runs, and what a killed process was just writing.
-    fn files(&self, out: &str) -> BTreeMap<String, Vec<u8>> {
-        let mut found = BTreeMap::new();
-        let root = self.folder.path().join(out);
-        let mut folders = vec![root.clone()];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if !name.contains('#') && !name.starts_with("runs/") {
-                    found.insert(name, std::fs::read(path).unwrap());
-                }
-            }
-        }
-        found
     }
 
     /// Part and key of every row, as training reads them.
@@ -126,9 +89,11 @@ fn whatever_is_killed_the_same_objects_are_there_in_the_end() {
     finish(scene.command("killed", &["--workers", "1"])).expect(0);
     assert_eq!(scene.files("killed"), files);
 
-    // Without a coordinator, in shares, one of them twice.
+    // Without a coordinator, in shares, one of them twice; each shows its numbers while it works.
     for shard in ["1/2", "0/2", "1/2"] {
-        finish(scene.command("shares", &["--shard", shard])).expect(0);
+        let share = ["--shard", shard, "--metrics-listen", "127.0.0.1:0"];
+        let ended = finish(scene.command("shares", &share)).expect(0);
+        assert!(ended.json_lines()[0]["metrics"].as_str().is_some_and(|at| at.starts_with("127.0.0.1:")));
     }
     assert_eq!(scene.files("shares"), files);
 }

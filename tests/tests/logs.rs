@@ -54,6 +54,7 @@ fn the_processes_of_a_run_say_json_lines_with_run_epoch_step_and_member() {
         let end = saying(&worker, "the worker ends");
         assert_eq!((&end["run"], &end["step"]), (&name.clone().into(), &(2 * SHORT_STEPS).into()), "{end}");
         assert!(end["member"].is_u64() && end["epoch"].is_u64(), "{end}");
+        assert_eq!(end["trace_id"].as_str().map(str::len), Some(32), "{end}");
     }
 }
 

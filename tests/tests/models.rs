@@ -1,46 +1,25 @@
 //! Models and corpora at URLs: fetched, signed, and never shown with what lets one in.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::Command;
 
 use blip2_tests::file_server::{FileServer, Site};
-use blip2_tests::process::{Ended, blip2, finish, repository};
+use blip2_tests::process::{blip2, finish, repository};
 use blip2_tests::run::{SHORT_STEPS, SmallRun};
+use blip2_tests::secrets::Secrets;
 
 /// `reader:tops3cret`, as HTTP encodes it.
 const BASIC: &str = "Basic cmVhZGVyOnRvcHMzY3JldA==";
 /// What must not be found anywhere.
-const SECRETS: [&str; 3] = ["tops3cret", "5ignature-one", "5ignature-two"];
+fn secrets() -> Secrets {
+    Secrets::new(["tops3cret", "5ignature-one", "5ignature-two"])
+}
 
 /// A command whose models are kept in the run's folder.
 fn cached(run: &SmallRun, arguments: &[&str]) -> Command {
     let mut command = blip2(arguments);
     command.env("BLIP2_CACHE", run.scratch().join("cache"));
     command
-}
-
-fn assert_no_secret(text: &[u8], place: &str) {
-    for secret in SECRETS {
-        let found = text.windows(secret.len()).any(|window| window == secret.as_bytes());
-        assert!(!found, "`{secret}` is in {place}");
-    }
-}
-
-/// No file below a folder has a secret.
-fn assert_no_secret_below(folder: &Path) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => assert_no_secret_below(&path),
-            false => assert_no_secret(&std::fs::read(&path).unwrap(), &path.display().to_string()),
-        }
-    }
-}
-
-fn assert_says_no_secret(ended: &Ended) {
-    assert_no_secret(ended.stdout.as_bytes(), &ended.stdout);
-    assert_no_secret(ended.stderr.as_bytes(), &ended.stderr);
 }
 
 #[test]
@@ -81,10 +60,10 @@ fn a_run_on_signed_urls_is_the_same_run_and_stores_no_secret() {
             command
         })
     };
-    assert_says_no_secret(&train("5ignature-one", &[]).expect(0));
+    secrets().assert_unsaid(&train("5ignature-one", &[]).expect(0));
     assert_eq!(run.digest(), local.digest(), "where models and rows come from changes no bit");
     assert_eq!(run.digest().1, 2 * SHORT_STEPS);
-    assert_no_secret_below(&run.root());
+    secrets().assert_not_below(&run.root());
     let pinned = std::fs::read_to_string(run.root().join("run.toml")).unwrap();
     assert!(pinned.contains("http://REDACTED@127.0.0.1") && pinned.contains("?id=7&REDACTED"), "{pinned}");
 
@@ -97,7 +76,7 @@ fn a_run_on_signed_urls_is_the_same_run_and_stores_no_secret() {
 
     // A URL that was signed anew is the same URL; one that has expired says so.
     let again = train("5ignature-two", &["--resume"]);
-    assert_says_no_secret(&again);
+    secrets().assert_unsaid(&again);
     assert!(!again.stderr.contains("another configuration"), "{}", again.stderr);
     let fresh = run.scratch().join("other");
     let root = format!("run.root={}", fresh.display());
@@ -112,7 +91,7 @@ fn a_run_on_signed_urls_is_the_same_run_and_stores_no_secret() {
     let shown = set("5ignature-one");
     let mut arguments = vec!["config", "show"];
     shown.iter().for_each(|value| arguments.extend(["--set", value]));
-    assert_says_no_secret(&finish(blip2(&arguments)).expect(0));
+    secrets().assert_unsaid(&finish(blip2(&arguments)).expect(0));
 }
 
 #[test]
@@ -229,7 +208,7 @@ fn models_are_got_from_a_hub_by_name() {
     get("owner/tiny", &[("HF_ENDPOINT", &endpoint)]).expect(4).says(&["HF_TOKEN", "owner/tiny"]);
     let known = [("HF_ENDPOINT", endpoint.as_str()), ("HF_TOKEN", "hf_tops3cret")];
     let got = get("owner/tiny", &known).expect(0).says(&["licence: mit", "2 files"]);
-    assert_says_no_secret(&got);
+    secrets().assert_unsaid(&got);
     assert_eq!(std::fs::read(out.join("model.safetensors")).unwrap(), b"abcde");
     assert_eq!(std::fs::read_dir(&out).unwrap().count(), 2, "one format");
     get("owner/tiny", &known).expect(0).says(&["there already"]);

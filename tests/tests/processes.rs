@@ -1,5 +1,6 @@
 //! Coordinator and workers started one by one, as on several machines.
 
+use blip2_tests::cluster::token_file;
 use blip2_tests::process::{Running, blip2, finish, start};
 use blip2_tests::run::{STEPS, SmallRun};
 
@@ -8,12 +9,6 @@ fn coordinator(run: &SmallRun, token: &str, arguments: &[&str]) -> (Running, Str
     let process = start(blip2(&[&known[..], arguments].concat()));
     let address = process.listening();
     (process, address)
-}
-
-fn token_file(run: &SmallRun, name: &str, token: &str) -> String {
-    let path = run.scratch().join(name);
-    std::fs::write(&path, token).unwrap();
-    path.to_str().unwrap().to_owned()
 }
 
 #[test]

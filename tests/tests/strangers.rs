@@ -10,51 +10,16 @@ use blip2_proto::v1::leases_client::LeasesClient;
 use blip2_proto::v1::worker_message::Kind;
 use blip2_proto::v1::{Hello, LeaseStatusRequest, RefusalCode, StatusRequest, WorkerMessage};
 use blip2_random::KeyedRng;
-use blip2_tests::cluster::Cluster;
+use blip2_tests::authority::Authority;
+use blip2_tests::cluster::{Cluster, token_file};
 use blip2_tests::need::Need;
 use blip2_tests::process::{Running, blip2, poll_for, start};
 use blip2_tests::run::{SHORT_STEPS, SmallRun};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 /// Everything ends within this time.
 const DEADLINE: Duration = Duration::from_secs(120);
 /// How long a stranger tries.
 const TRIES: [&str; 2] = ["--join-timeout", "3"];
-
-/// An authority that signs certificates for the processes of a run.
-struct Authority {
-    parameters: CertificateParams,
-    key: KeyPair,
-    file: String,
-}
-
-impl Authority {
-    fn new(run: &SmallRun, name: &str) -> Self {
-        let mut parameters = CertificateParams::default();
-        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let file = write(run, &format!("{name}.pem"), &parameters.self_signed(&key).unwrap().pem());
-        Self { parameters, key, file }
-    }
-
-    /// Certificate and key.
-    fn issue(&self, run: &SmallRun, name: &str) -> [String; 2] {
-        let key = KeyPair::generate().unwrap();
-        let issuer = Issuer::from_params(&self.parameters, &self.key);
-        let own = CertificateParams::new(["blip2".to_owned()]).unwrap();
-        let certificate = own.signed_by(&key, &issuer).unwrap().pem();
-        [
-            write(run, &format!("{name}-cert.pem"), &certificate),
-            write(run, &format!("{name}-key.pem"), &key.serialize_pem()),
-        ]
-    }
-}
-
-fn write(run: &SmallRun, name: &str, text: &str) -> String {
-    let path = run.scratch().join(name);
-    std::fs::write(&path, text).unwrap();
-    path.to_str().unwrap().to_owned()
-}
 
 /// A stranger's end: refused, with the reason.
 fn refused(stranger: Running, word: &str) {
@@ -70,8 +35,8 @@ fn with_mutual_tls_only_members_with_certificate_and_token_are_taken_in() {
     let run = SmallRun::short("[coordinator]\nworkers = 2\n");
     let (ours, theirs) = (Authority::new(&run, "ours"), Authority::new(&run, "theirs"));
     let files = |authority: &Authority, signer: &Authority, name: &str| {
-        let [cert, key] = signer.issue(&run, name);
-        [authority.file.clone(), cert, key]
+        let [cert, key] = signer.issue(name);
+        [authority.file(), cert, key]
     };
     let cluster = || Cluster::new(&run);
     let member = cluster().secured(files(&ours, &ours, "member"));
@@ -162,8 +127,8 @@ fn idle_connections_lock_nobody_out() {
 fn with_mutual_tls_handshakes_that_never_end_lock_nobody_out() {
     let run = SmallRun::short("[coordinator]\nworkers = 2\n");
     let authority = Authority::new(&run, "ours");
-    let [cert, key] = authority.issue(&run, "member");
-    let files = [authority.file.clone(), cert, key];
+    let [cert, key] = authority.issue("member");
+    let files = [authority.file(), cert, key];
     outlasts_idle_connections(&run, &Cluster::new(&run).inside(&FEW_DESCRIPTORS).secured(files));
 }
 
@@ -221,7 +186,7 @@ async fn nothing_that_a_stranger_says_is_logged_or_believed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_curation_tells_strangers_nothing() {
     let run = SmallRun::short("");
-    let token = write(&run, "curation-token", "a curation's secret");
+    let token = token_file(&run, "curation-token", "a curation's secret");
     let output = format!("curation.output={}", run.scratch().join("curated").display());
     let known = ["curate", "--config", "configs/curate-quickstart.toml", "--set", &output, "--workers", "0"];
     let curation = start(blip2(&[&known[..], &["--listen", "127.0.0.1:0", "--token-file", &token]].concat()));

@@ -16,6 +16,7 @@
 //! | [`frozen_models`], `frozen_images`, [`open`], `warm_up`, `own_device` | what a run computes with |
 //! | [`config`], [`settings`], `places` | what a run is told |
 //! | `check`, `model_check`, `image_sizes`, `published_sizes` | what can be known before a run is begun |
+//! | [`demand`] | what stages ask of a device and its host, by formula |
 //! | [`evaluate`], `answering`, [`mod@import`], [`mod@export`] | a checkpoint measured; published weights in and out |
 
 mod answering;
@@ -24,6 +25,7 @@ mod check;
 mod checkpoint;
 mod compute;
 pub mod config;
+pub mod demand;
 mod error;
 pub mod evaluate;
 pub mod export;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use blip2_collective::{Exchange, Limits};
 use blip2_proto::drill::Drill;
-use blip2_proto::transport::{ConnectError, Transport};
+use blip2_proto::transport::{ConnectError, Transport, with_port};
 use blip2_proto::v1;
 use blip2_proto::v1::coordinator_message::Kind as FromCoordinator;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
@@ -40,7 +40,7 @@ pub struct WorkerOptions {
     pub coordinators: Vec<String>,
     /// Where this worker listens for its peers; port 0 picks one.
     pub listen: SocketAddr,
-    /// Host and port under which peers reach it; `None`: the bound address.
+    /// Host and port under which peers reach it, port 0 for the bound one; `None`: the bound address.
     pub advertise: Option<String>,
     /// The run's token.
     pub token: String,
@@ -109,6 +109,8 @@ pub async fn run(options: WorkerOptions, shutdown: impl Future<Output = ()>) -> 
     if let Some(tell) = options.on_listening {
         tell(exchange.local_addr());
     }
+    let telemetry = options.telemetry.clone();
+    exchange.show_trace(move || telemetry.chrome_trace());
     let exchange = Arc::new(exchange);
     let ended = MemberDriver::new(options, exchange.clone(), drill).work(shutdown).await;
     exchange.shutdown().await;
@@ -145,7 +147,9 @@ struct MemberDriver {
 
 impl MemberDriver {
     fn new(options: WorkerOptions, exchange: Arc<Exchange>, drill: Drill) -> Self {
-        let address = options.advertise.unwrap_or_else(|| exchange.local_addr().to_string());
+        let bound = exchange.local_addr();
+        let address = options.advertise.map(|address| with_port(&address, bound.port()));
+        let address = address.unwrap_or_else(|| bound.to_string());
         let identity = MemberIdentity {
             token: options.token.clone(),
             binary: options.binary,

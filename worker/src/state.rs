@@ -66,6 +66,19 @@ pub(crate) fn empty_model(
     stage.settings.task.trained().model(&shape, device)
 }
 
+/// What a stage trains, in the buckets of its gradient, of sizes alone: no tensor is filled.
+///
+/// # Errors
+/// As of a run that begins: sizes that no model can have, a folder that a trained encoder or adapters are of.
+pub(crate) fn trained_buckets(
+    stage: &NumberedStage,
+    config: &WorkerConfig,
+    sizes: FrozenSizes,
+) -> Result<GradientBuckets> {
+    let layout = empty_model(stage, config, sizes, &Device::flex())?.tensors().layout()?;
+    Ok(GradientBuckets::of(&layout, BUCKET_ELEMENTS))
+}
+
 /// Refuses weights with adapters of the language model that a stage without such would forget.
 fn keeps_adapters(stage: &NumberedStage, init: &WeightSource) -> Result<()> {
     let lost = init.names().find(|name| is_of_adapter(name)).filter(|_| stage.settings.task.lora().is_none());

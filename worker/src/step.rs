@@ -8,7 +8,7 @@ mod non_finite;
 
 pub use crate::sum::context::StepValues;
 pub use crate::sum::peers::Peers;
-pub use crate::sum::times::StepTimes;
+pub use crate::sum::times::{StepTimes, TimedPart};
 pub use crate::sum::traffic::StepBytes;
 pub use gradient::StepGradient;
 pub use non_finite::NonFinite;
@@ -23,7 +23,7 @@ use crate::state::TrainState;
 use crate::sum::context::{Computed, Step, StepSum};
 use crate::sum::landing::{Beside, Landed, Landing, LandingPlan};
 use crate::sum::own_sums::SumPlan;
-use crate::sum::times::Stopwatch;
+use crate::sum::times::{COMPUTE, LAND, Stopwatch};
 use crate::sum::traffic::bytes_of;
 use non_finite::Planned;
 
@@ -46,7 +46,8 @@ impl FrozenModels {
         let parameters = &parameters[..];
         let beside = Beside { parameters, moments, buffers, device: self.device.clone().autodiff() };
         let beside = self.overlaps().then_some(beside);
-        let landing = Landing::new(landing_plan, buckets, buffer, beside, self.stopwatch());
+        let lane = if self.overlaps() { LAND } else { COMPUTE };
+        let landing = Landing::new(landing_plan, buckets, buffer, beside, watch.another(lane));
         let sum = StepSum { plan: self.sum_plan(buckets, batch)?, landing };
         let step_of = Step {
             frozen: self,
@@ -73,8 +74,8 @@ impl FrozenModels {
             exchange,
             "gradient computed, in seconds"
         );
-        let Stopwatch { times, bytes, .. } = watch;
-        Ok(StepGradient { gradients, values, non_finite, clip, next, times, bytes })
+        let Stopwatch { times, bytes, parts, .. } = watch;
+        Ok(StepGradient { gradients, values, non_finite, clip, next, times, bytes, parts })
     }
 
     fn stopwatch(&self) -> Stopwatch {
@@ -124,6 +125,7 @@ impl FrozenModels {
         watch.bytes.copy_to_device(bytes_of(&state.parameters));
         gradient.times += watch.times;
         gradient.bytes += watch.bytes;
+        gradient.parts.extend(watch.parts);
         written
     }
 }

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use self::caption::CaptionSettings;
 use self::contrast::ContrastSettings;
-pub use self::description::{LossName, Needs, Task, Unusable};
+pub use self::description::{LossName, Needs, Passes, Task, Unusable};
 use self::generate::GenerateSettings;
 use self::instruct::InstructSettings;
 use self::retrieval::RetrievalSettings;

@@ -10,7 +10,8 @@ pub fn links(document: &Path, text: &str) -> Vec<(PathBuf, Option<String>)> {
     inside.map(|target| resolve(document, target)).collect()
 }
 
-fn resolve(document: &Path, target: &str) -> (PathBuf, Option<String>) {
+/// The path that a link of a document means, and the heading.
+pub fn resolve(document: &Path, target: &str) -> (PathBuf, Option<String>) {
     let (path, heading) = match target.split_once('#') {
         Some((path, heading)) => (path, Some(heading.to_owned())),
         None => (target, None),

@@ -1,11 +1,14 @@
 //! The checks of this repository: those of every change, as CI runs them, and those that take longer.
 
 mod arrows_page;
+mod book;
 mod checks;
 mod cuda;
+mod dist;
 mod driver;
 mod files;
 mod losses;
+mod materials;
 mod repository;
 mod root;
 mod scenes;
@@ -22,9 +25,11 @@ const UNAVAILABLE: u8 = 69;
 const USAGE: &str = "\
 usage: cargo xtask fmt|lint|docs|test|sim|bench [further arguments]
        cargo xtask arrows [--check | --circles]
+       cargo xtask book
        cargo xtask scenes --out DIR [--rows N] [--held-out-rows N] [--seed S] [--size PX] [--corpus DIR]
        cargo xtask vulkan [--build fused|unfused] [--only golden|train] [--system-driver] [--root DIR]
        cargo xtask cuda setup|build|try|ptx|golden|pack [--folder DIR] [--wheels DIR] [further arguments]
+       cargo xtask dist [--features F] [--profile P] [--out DIR]
 
   fmt               format the code; `--check` writes nothing
   lint              clippy over everything; warnings are errors
@@ -36,6 +41,9 @@ usage: cargo xtask fmt|lint|docs|test|sim|bench [further arguments]
   arrows            write docs/arrows.md: which crate and which module uses which
   --check           fail where the page is stale, and write nothing
   --circles         name the files of each crate that use each other in a circle
+
+  book              build the pages of docs/SUMMARY.md into the folder `book` of the target folder, and follow their links;
+                    installs mdbook into the folder `tools` there where the machine has none
 
   scenes            compose small scenes with captions and questions; see docs/scenes.md
   --out DIR         the folder to write into
@@ -67,7 +75,13 @@ usage: cargo xtask fmt|lint|docs|test|sim|bench [further arguments]
   --folder DIR      where the parts of `cuda setup` lie; without it, `blip2-cuda` in the user's cache folder
   --wheels DIR      take the packages from DIR; without it, pip downloads them
 
-Exit codes: 0 passed, 1 failed, 2 wrong usage, 69 the parts of `cuda setup` cannot be had here.
+  dist              build `blip2` to ship: an archive with configurations and licences, what it is built from as CycloneDX,
+                    and the SHA-256 of both; the same files for the same commit and compiler
+  --features F      features of `blip2`, separated by commas: `cuda`, `vulkan`
+  --profile P       with the profile P; without it, `dist`, whose link takes long
+  --out DIR         the folder they are left in; without it, target/dist
+
+Exit codes: 0 passed, 1 failed, 2 wrong usage, 69 what it needs cannot be had here.
 Environment: CARGO_TARGET_DIR, and CARGO_NET_OFFLINE=true to use no network.";
 
 fn main() -> ExitCode {
@@ -99,9 +113,11 @@ fn run(command: &str, rest: &[String]) -> Result<Result<bool, Error>, String> {
     }
     Ok(match command {
         "arrows" => arrows_page::run(arrows_page::Options::parse(rest)?).map_err(Error::from),
+        "book" if rest.is_empty() => book::run(),
         "scenes" => scenes::run(rest)?.map_err(Error::from),
         "vulkan" => vulkan::run(vulkan::Options::parse(rest)?).map_err(Error::from),
         "cuda" => cuda::run(cuda::Options::parse(rest)?),
+        "dist" => dist::run(&dist::Options::parse(rest)?).map_err(Error::from),
         other => return Err(format!("unknown command `{other}`")),
     })
 }

@@ -36,6 +36,12 @@ pub(crate) fn profile_folder() -> Result<PathBuf, String> {
     Ok(program.parent().unwrap_or(Path::new("/")).to_path_buf())
 }
 
+/// The target folder in which this program lies.
+pub(crate) fn target_folder() -> Result<PathBuf, String> {
+    let profile = profile_folder()?;
+    profile.parent().map(Path::to_path_buf).ok_or_else(|| "this program lies in no target folder".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

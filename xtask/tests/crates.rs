@@ -46,6 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "blip2-curation",
         &[
             "blip2-dataset",
+            "blip2-doctor",
             "blip2-evaluation",
             "blip2-images",
             "blip2-leases",
@@ -60,10 +61,12 @@ const ARROWS: &[(&str, &[&str])] = &[
             "blip2-test-corpus",
         ],
     ),
+    ("blip2-cost", &[]),
     (
         "blip2-worker",
         &[
             "blip2-collective",
+            "blip2-cost",
             "blip2-dataset",
             "blip2-evaluation",
             "blip2-images",
@@ -78,13 +81,16 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("blip2-pages", &[]),
+    ("blip2-doctor", &["blip2-dataset", "blip2-store", "blip2-tensors"]),
     (
         "blip2",
         &[
             "blip2-collective",
             "blip2-coordinator",
+            "blip2-cost",
             "blip2-curation",
             "blip2-dataset",
+            "blip2-doctor",
             "blip2-evaluation",
             "blip2-images",
             "blip2-leases",
@@ -133,6 +139,10 @@ const NEVER: &[(&str, &[&str])] = &[
     // Whoever hands tasks out says what they are, and whoever does them.
     ("blip2-leases", &["arrow", "burn", "image", "object_store", "parquet"]),
     ("blip2-pages", &["burn", "object_store", "parquet", "tokio", "tonic"]),
+    // Arithmetic: who knows the models and the cluster says their sizes.
+    ("blip2-cost", &["burn", "object_store", "parquet", "tokio", "tonic"]),
+    // What is needed is told it as numbers.
+    ("blip2-doctor", &["tonic"]),
     ("blip2-coordinator", &["burn", "image"]),
 ];
 

@@ -85,14 +85,17 @@ fn a_module_is_a_file_with_its_folder() {
 }
 
 #[test]
-fn every_page_is_in_the_index() {
+fn every_page_is_in_the_index_and_in_the_book() {
     let documents = files("md");
-    let index = Path::new("docs/README.md");
-    let linked: BTreeSet<PathBuf> =
-        links::links(index, &documents[index]).into_iter().map(|(path, _)| path).collect();
-    let pages = documents.keys().filter(|path| path.starts_with("docs") && *path != index);
-    let found = pages.filter(|path| !linked.contains(*path)).map(|path| path.display().to_string());
-    nothing("pages that docs/README.md does not link to", found.collect());
+    let indices = ["docs/README.md", "docs/SUMMARY.md"].map(Path::new);
+    for index in indices {
+        let linked: BTreeSet<PathBuf> =
+            links::links(index, &documents[index]).into_iter().map(|(path, _)| path).collect();
+        let pages =
+            documents.keys().filter(|path| path.starts_with("docs") && !indices.contains(&path.as_path()));
+        let found = pages.filter(|path| !linked.contains(*path)).map(|path| path.display().to_string());
+        nothing(&format!("pages that {} does not link to", index.display()), found.collect());
+    }
 }
 
 #[test]

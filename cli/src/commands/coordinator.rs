@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 
-use blip2_proto::transport::{advertised, bind, listening};
+use blip2_proto::transport::{advertised, bind, listening, with_port};
 use blip2_run::exit::Exit;
 use clap::Args;
 use serde_json::json;
@@ -16,12 +16,13 @@ use crate::config::{RunConfig, load};
 use crate::error::CliError;
 use crate::live_page::LivePage;
 use crate::measured::telemetry;
+use crate::own_host::own_host;
 use crate::progress::Audience;
 use crate::run_folder::{Purpose, RunFolder};
 use crate::session::{Finished, Lead, Session};
 use crate::signals::Signals;
 use crate::standby::{Turn, Watch};
-use crate::tls::{transport, url};
+use crate::tls::{transport, url, warn_if_readable};
 use crate::token::{must_have_token, read_token};
 
 #[derive(Debug, Args)]
@@ -35,7 +36,8 @@ pub(crate) struct CoordinatorArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// URL under which workers and coordinators that stand by reach this one, where that is not its
-    /// `--listen` address.
+    /// `--listen` address; port 0 is the one it listens on. If it listens on all addresses: Slurm's name of
+    /// this machine.
     #[arg(long, value_name = "URL", value_parser = advertised_url)]
     pub(crate) advertise: Option<String>,
     /// Continue the run in `run.root`, with the workers that are in it or from its newest checkpoint; starts
@@ -69,6 +71,7 @@ pub(crate) async fn run(arguments: CoordinatorArguments) -> Result<Exit, CliErro
     let config = load(&arguments.config)?.config;
     let root = config.run.root.clone();
     let transport = transport(&config.tls)?;
+    warn_if_readable(arguments.listen, &transport);
     let listener = bind(arguments.listen)
         .map_err(|error| CliError::failed(format!("cannot listen on {}: {error}", arguments.listen)))?;
     let address = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;
@@ -78,8 +81,8 @@ pub(crate) async fn run(arguments: CoordinatorArguments) -> Result<Exit, CliErro
     let endpoint =
         arguments.metrics.open(Some(&config.metrics), &telemetry, Told::Program, Some((&page, &token)))?;
     let advertise = match &arguments.advertise {
-        Some(named) => named.clone(),
-        None => url(&transport, reachable(address)?),
+        Some(named) => with_port(named, address.port()),
+        None => url(&transport, reachable(address, |name| std::env::var(name).ok())?),
     };
     let lead = Lead {
         token,
@@ -147,16 +150,19 @@ async fn coordinate(
     }
 }
 
-/// The address, if others can be told it.
-fn reachable(address: SocketAddr) -> Result<SocketAddr, CliError> {
-    if address.ip().is_unspecified() {
-        return Err(CliError::usage(format!(
+/// The address as others can be told it.
+fn reachable(address: SocketAddr, variable: impl Fn(&str) -> Option<String>) -> Result<String, CliError> {
+    if !address.ip().is_unspecified() {
+        return Ok(address.to_string());
+    }
+    let host = own_host(address, &[], variable).ok_or_else(|| {
+        CliError::usage(format!(
             "--listen {address} takes connections on all addresses; say under which one others reach this \
              coordinator, for example --advertise http://HOST:{}",
             address.port()
-        )));
-    }
-    Ok(address)
+        ))
+    })?;
+    Ok(format!("{host}:{}", address.port()))
 }
 
 fn announce(listener: &TcpListener) -> Result<(), CliError> {
@@ -177,11 +183,18 @@ mod tests {
 
     #[test]
     fn an_address_for_all_is_none_for_others() {
-        let error = reachable("0.0.0.0:7100".parse().unwrap()).unwrap_err();
-        assert_eq!(error.exit(), Exit::Usage);
-        assert!(error.to_string().contains("--advertise http://HOST:7100"), "{error}");
-        assert_eq!(reachable("[::]:7100".parse().unwrap()).unwrap_err().exit(), Exit::Usage);
-        reachable("127.0.0.1:7100".parse().unwrap()).unwrap();
-        reachable("[::1]:7100".parse().unwrap()).unwrap();
+        let check = |listen: &str, node: Option<&str>| {
+            let node = node.map(str::to_owned);
+            reachable(listen.parse().unwrap(), |name| node.clone().filter(|_| name == "SLURMD_NODENAME"))
+        };
+        for all in ["0.0.0.0:7100", "[::]:7100"] {
+            let error = check(all, None).unwrap_err();
+            assert_eq!(error.exit(), Exit::Usage);
+            assert!(error.to_string().contains("--advertise http://HOST:7100"), "{error}");
+            assert_eq!(check(all, Some("node7")).unwrap(), "node7:7100");
+        }
+        for own in ["127.0.0.1:7100", "[::1]:7100"] {
+            assert_eq!(check(own, Some("node7")).unwrap(), own);
+        }
     }
 }

@@ -22,7 +22,7 @@ use crate::error::CliError;
 use crate::identity::binary_identity;
 use crate::launch::{Going, LEAVE_WITHIN, Place, WorkerCommand, WorkerLaunch, Workers};
 use crate::measured::{show_tasks, telemetry};
-use crate::tls::{TlsArguments, transport, url};
+use crate::tls::{TlsArguments, transport, url, warn_if_readable};
 use crate::token::{TokenFile, fresh_token, must_have_token, read_token};
 use crate::typed_numbers::{seconds, threads};
 
@@ -117,6 +117,7 @@ impl Leasing<'_> {
             (file, _) => read_token(file)?,
         };
         let transport = transport(&tls)?;
+        warn_if_readable(address, &transport);
         let listener = bind(address)
             .and_then(TcpListener::from_std)
             .map_err(|error| CliError::failed(format!("cannot listen on {address}: {error}")))?;

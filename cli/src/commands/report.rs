@@ -1,5 +1,7 @@
 //! `report`: a page on any run, from its store and the metrics on this machine.
 
+mod prediction;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -143,6 +145,7 @@ impl Material {
             about_charts: self.about_charts(),
             tables: vec![
                 self.audited(),
+                self.predicted(),
                 self.faults(),
                 self.membership(),
                 self.checkpoints(),
@@ -282,6 +285,14 @@ impl Material {
             }
         };
         Table { id: "audit", title: "Audit".into(), about, rows, empty: String::new() }
+    }
+
+    fn predicted(&self) -> Table {
+        let members =
+            self.epochs.iter().rev().map(|epoch| &epoch.members).find(|members| !members.is_empty());
+        let devices: Vec<&str> = members.into_iter().flatten().map(|member| member.device.as_str()).collect();
+        let measured = if self.from == Curves::Metrics { &self.records[..] } else { &[] };
+        prediction::table(&self.run.config, &devices, measured)
     }
 
     fn faults(&self) -> Table {

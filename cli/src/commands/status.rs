@@ -1,53 +1,40 @@
 //! `status`: what a run's coordinator says of it, and its store when none answers.
 
 mod screen;
-pub(super) mod source;
 mod text;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use blip2_run::exit::Exit;
 use clap::Args;
 use tokio::time::Instant;
 
+use super::run_source::{Known, PATIENCE, Source};
+use super::run_target::RunTarget;
 use super::{print_json, print_text};
-use crate::config::{ConfigArguments, load};
 use crate::error::CliError;
 use crate::progress::status_json;
 use crate::stored_status::{ending_of, has_ended};
-use crate::tls::TlsArguments;
 use screen::Screen;
-use source::{Known, Source};
 use text::live_text;
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArguments {
-    /// A run (folder or URL), or its coordinator's address, for example `http://127.0.0.1:7100`.
-    #[arg(value_name = "RUN_OR_ADDRESS")]
-    pub(crate) target: String,
+    #[command(flatten)]
+    run: RunTarget,
     /// Show again every second until the run ends: in place on a terminal, else a line whenever there is
     /// news.
     #[arg(long)]
     pub(crate) watch: bool,
-    /// File with the run token, for a coordinator that was started with one.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) token_file: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) tls: TlsArguments,
     /// Print JSON lines.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// How long a run that is watched may be without a coordinator that answers: another one may take over.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Asks once, or every second until the run has ended.
 pub(crate) async fn run(arguments: StatusArguments) -> Result<Exit, CliError> {
-    let environment = load(&ConfigArguments::default())?.config;
-    let tls = arguments.tls.over(environment.tls);
-    let mut source = Source::open(&arguments.target, tls, arguments.token_file.as_deref()).await?;
+    let mut source = arguments.run.open().await?;
     if arguments.watch {
         return watch(&mut source, arguments.json).await;
     }

@@ -1,6 +1,5 @@
 //! `stop`: asks whoever leads a run to save and end it, and waits for that.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use blip2_run::exit::Exit;
@@ -9,23 +8,15 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::print_json;
-use super::status::source::{Known, Source};
-use crate::config::{ConfigArguments, load};
+use super::run_source::{Known, PATIENCE};
+use super::run_target::RunTarget;
 use crate::error::CliError;
 use crate::stored_status::{ending_of, has_ended};
-use crate::tls::TlsArguments;
 
 #[derive(Debug, Args)]
 pub(crate) struct StopArguments {
-    /// A run (folder or URL), or the address of one of its coordinators, for example
-    /// `http://127.0.0.1:7100`.
-    #[arg(value_name = "RUN_OR_ADDRESS")]
-    pub(crate) target: String,
-    /// File with the run token, for a coordinator that was started with one.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) token_file: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) tls: TlsArguments,
+    run: RunTarget,
     /// Print how the run ended as a JSON line.
     #[arg(long)]
     pub(crate) json: bool,
@@ -33,8 +24,6 @@ pub(crate) struct StopArguments {
 
 /// Between two looks whether it has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How long the run may be without a coordinator that answers: another one may take over.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a run ended.
 struct Ended {
@@ -46,9 +35,7 @@ struct Ended {
 
 /// Asks until the run has ended: whoever leads it may change meanwhile.
 pub(crate) async fn run(arguments: StopArguments) -> Result<Exit, CliError> {
-    let environment = load(&ConfigArguments::default())?.config;
-    let tls = arguments.tls.over(environment.tls);
-    let mut source = Source::open(&arguments.target, tls, arguments.token_file.as_deref()).await?;
+    let mut source = arguments.run.open().await?;
     let mut asked: Option<Instant> = None;
     loop {
         match source.ask().await? {

@@ -20,9 +20,10 @@ use crate::error::CliError;
 use crate::identity::binary_identity;
 use crate::logging::standing::{Standing, stands};
 use crate::measured::telemetry;
+use crate::own_host::own_host;
 use crate::places::chosen_checkpoint;
 use crate::signals::Signals;
-use crate::tls::{TlsArguments, transport};
+use crate::tls::{TlsArguments, transport, warn_if_readable};
 use crate::token::{must_have_token, read_token};
 use crate::typed_numbers::{seconds, seconds_or_none, threads};
 
@@ -48,7 +49,9 @@ pub(crate) struct WorkerArguments {
     /// the run's configuration. Of several cards a task of Slurm takes the one of its number.
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<DeviceName>,
-    /// Host and port under which other workers reach this one, where that is not its `--listen` address.
+    /// Host and port under which other workers reach this one, where that is not its `--listen` address; port
+    /// 0 is the one it listens on. If it listens on all addresses: the one on the way to the coordinator, or
+    /// Slurm's name of this machine.
     #[arg(long, value_name = "HOST:PORT", value_parser = advertised)]
     pub(crate) advertise: Option<String>,
     /// Seconds to try to reach the coordinator and to be taken in: a cluster may have to add its machine
@@ -79,24 +82,27 @@ fn name(text: &str) -> Result<String, String> {
 pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
     let signals = Signals::listen()?;
     limit_threads(arguments.threads)?;
-    check_listening(&arguments)?;
+    let advertise = advertise(&arguments, |name| std::env::var(name).ok())?;
     let insists = arguments.config.config.is_some() || !arguments.config.set.is_empty();
     let mut config = load(&arguments.config)?.config;
     if insists {
         config.model.init_checkpoint = chosen_checkpoint(&config.model.init_checkpoint, None).await?;
     }
+    let transport = transport(&arguments.tls.over(config.tls.clone()))?;
+    warn_if_readable(arguments.listen, &transport);
     let telemetry = telemetry("worker");
+    telemetry.call(&arguments.name);
     let endpoint = arguments.metrics.open(None, &telemetry, Told::Program, None)?;
     let options = WorkerOptions {
         coordinators: arguments.coordinator,
         listen: arguments.listen,
-        advertise: arguments.advertise,
+        advertise,
         token: read_token(arguments.token_file.as_deref())?,
         name: arguments.name,
         binary: binary_identity()?,
         join_timeout: Duration::from_secs_f64(arguments.join_timeout),
         reconnect_timeout: Duration::from_secs_f64(arguments.reconnect_timeout),
-        transport: transport(&arguments.tls.over(config.tls.clone()))?,
+        transport,
         on_listening: Some(announce),
         on_standing: Some(note_standing),
         device: device_choice(arguments.device, config.launch.share_devices)?,
@@ -129,18 +135,25 @@ pub(crate) fn device_choice(device: Option<DeviceName>, share: bool) -> Result<D
     Ok(DeviceChoice { device, seat, share })
 }
 
-/// Other machines reach this worker only with a token, and only at an address that they can be told.
-fn check_listening(arguments: &WorkerArguments) -> Result<(), CliError> {
+/// Other machines reach this worker only with a token, and only at an address that they can be told; `None`:
+/// the one it listens on.
+fn advertise(
+    arguments: &WorkerArguments,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Option<String>, CliError> {
     let listen = arguments.listen;
     must_have_token(listen, arguments.token_file.as_deref())?;
-    if listen.ip().is_unspecified() && arguments.advertise.is_none() {
-        return Err(CliError::usage(format!(
-            "--listen {listen} takes connections on all addresses; say under which one others reach this worker, for \
-             example --advertise HOST:{}",
-            if listen.port() == 0 { 7200 } else { listen.port() }
-        )));
+    if arguments.advertise.is_some() || !listen.ip().is_unspecified() {
+        return Ok(arguments.advertise.clone());
     }
-    Ok(())
+    let host = own_host(listen, &arguments.coordinator, variable).ok_or_else(|| {
+        CliError::usage(format!(
+            "--listen {listen} takes connections on all addresses, and the way to the coordinator does not tell under \
+             which one others reach this worker; say it, for example --advertise HOST:{}",
+            if listen.port() == 0 { 7200 } else { listen.port() }
+        ))
+    })?;
+    Ok(Some(format!("{host}:0")))
 }
 
 /// Tells where this worker listens, as a JSON line.
@@ -174,11 +187,11 @@ mod tests {
     use super::*;
     use crate::arguments::{Arguments, Command};
 
-    fn check(arguments: &[&str]) -> Result<(), String> {
+    fn check(arguments: &[&str]) -> Result<Option<String>, String> {
         let known = ["blip2", "worker", "--coordinator", "http://[::1]:7100"];
         let parsed = Arguments::try_parse_from([&known[..], arguments].concat());
         match parsed.map_err(|error| error.to_string())?.command {
-            Command::Worker(arguments) => check_listening(&arguments).map_err(|error| {
+            Command::Worker(arguments) => advertise(&arguments, |_| None).map_err(|error| {
                 assert_eq!(error.exit(), Exit::Usage);
                 error.to_string()
             }),
@@ -189,17 +202,17 @@ mod tests {
     #[test]
     fn other_machines_need_a_token_and_an_address() {
         let token = ["--token-file", "token"];
-        assert_eq!(check(&["--listen", "127.0.0.1:0"]), Ok(()));
-        assert_eq!(check(&["--listen", "[::1]:0"]), Ok(()));
+        assert_eq!(check(&["--listen", "127.0.0.1:0"]), Ok(None));
+        assert_eq!(check(&["--listen", "[::1]:0"]), Ok(None));
         for beyond in ["0.0.0.0:0", "[::]:0", "10.0.0.1:0", "[fd00::1]:7200"] {
             assert!(check(&["--listen", beyond]).unwrap_err().contains("--token-file"), "{beyond}");
         }
-        assert_eq!(check(&[&["--listen", "[fd00::1]:7200"][..], &token].concat()), Ok(()));
+        assert_eq!(check(&[&["--listen", "[fd00::1]:7200"][..], &token].concat()), Ok(None));
         for all in ["0.0.0.0:0", "[::]:7200"] {
             let named = [&["--listen", all][..], &token].concat();
             assert!(check(&named).unwrap_err().contains("--advertise HOST:7200"), "{all}");
             let advertised = [&named[..], &["--advertise", "[10.0.0.1]:7200"]].concat();
-            assert_eq!(check(&advertised), Ok(()), "{all}");
+            assert_eq!(check(&advertised), Ok(Some("10.0.0.1:7200".into())), "{all}");
         }
         assert!(check(&["--advertise", "fd00::1:7200"]).unwrap_err().contains("[fd00::1]:7200"));
         assert!(check(&["--name", "two\nlines"]).unwrap_err().contains("one line"));

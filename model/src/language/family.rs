@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::adaptable::Adaptable;
 use super::generation::{GenerateOptions, Stop};
+use super::kept::LanguageKept;
 use super::texts::{Context, Texts};
 use super::tokens::SpecialTokens;
 use blip2_model_files::config::FolderConfig;
@@ -65,6 +66,9 @@ pub trait LanguageSizes: Any + fmt::Debug + Send + Sync {
 
     /// Operations of one text of `length` tokens after `read` positions, all weights being frozen.
     fn flops(&self, read: usize, length: usize) -> Flops;
+
+    /// What the passes over such a text keep for its gradient.
+    fn kept(&self, read: usize, length: usize) -> LanguageKept;
 }
 
 /// The configuration of one family.

@@ -98,27 +98,45 @@ impl Pieces<'_> {
     }
 }
 
+/// A part of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartFlops {
+    /// What they are for.
+    pub name: &'static str,
+    /// Operations of all pairs.
+    pub flops: Flops,
+}
+
 /// A step of the contrast task of all pairs, without the image encoder.
 pub fn contrast(config: &QFormerConfig, embed_dim: usize, batch: BatchShape) -> Flops {
+    let parts = contrast_parts(config, embed_dim, batch);
+    parts.into_iter().fold(Flops::default(), |sum, part| sum + part.flops)
+}
+
+/// The same by loss, in the order of the step.
+pub fn contrast_parts(config: &QFormerConfig, embed_dim: usize, batch: BatchShape) -> [PartFlops; 3] {
     let BatchShape { pairs, positions, text_length } = batch;
     let pieces = Pieces { config, positions };
     let (hidden, queries) = (config.hidden, config.queries);
     let predicted = text_length - 1;
-    let heads = map(queries + 1, hidden, embed_dim)
-        + 3 * map(1, hidden, 2)
-        + map(predicted, hidden, hidden)
-        + map(predicted, hidden, config.vocab);
-    // Own and negative image; own pairs, negative images, negative texts.
-    let pair = 2 * pieces.image()
+    let features = pieces.image()
         + pieces.query_pass()
         + pieces.text_pass(text_length, 0)
-        + 3 * pieces.joint_pass(text_length)
-        + pieces.text_pass(text_length, queries)
-        + heads;
+        + map(queries + 1, hidden, embed_dim);
+    // Own pairs, negative images, negative texts.
+    let matching = pieces.image() + 3 * pieces.joint_pass(text_length) + 3 * map(1, hidden, 2);
+    let captioning = pieces.text_pass(text_length, queries)
+        + map(predicted, hidden, hidden)
+        + map(predicted, hidden, config.vocab);
     // All with all: once as values, and with either side's own rows live, whose gradient is the only one.
     let similarities = map(pairs * queries, embed_dim, pairs);
     let contrast = Flops { forward: 3 * similarities as u64, backward: 2 * similarities as u64 };
-    Flops::trained(pair).times(pairs) + contrast
+    let trained = |forward: usize| Flops::trained(forward).times(pairs);
+    [
+        PartFlops { name: "contrastive", flops: trained(features) + contrast },
+        PartFlops { name: "matching", flops: trained(matching) },
+        PartFlops { name: "captioning", flops: trained(captioning) },
+    ]
 }
 
 /// A step of the generate task of all pairs, without the image encoder; `prefix` tokens are read before each
@@ -129,11 +147,26 @@ pub fn generate(
     prefix: usize,
     batch: BatchShape,
 ) -> Flops {
+    let [queries, through] = language_parts(config, language, (0, prefix), batch);
+    queries.flops + through.flops
+}
+
+/// A step through the language model of all pairs, without the image encoder, by model: the queries look at
+/// `asked` tokens beside the image, the language model reads `prefix` tokens before each text.
+pub fn language_parts(
+    config: &QFormerConfig,
+    language: &dyn LanguageSizes,
+    (asked, prefix): (usize, usize),
+    batch: BatchShape,
+) -> [PartFlops; 2] {
     let pieces = Pieces { config, positions: batch.positions };
-    let prompt = pieces.image() + pieces.query_pass() + map(config.queries, config.hidden, language.width());
-    let read = config.queries + prefix;
-    let pair = Flops::trained(prompt) + language.flops(read, batch.text_length);
-    pair.times(batch.pairs)
+    let pass = if asked == 0 { pieces.query_pass() } else { pieces.joint_pass(asked) };
+    let prompt = pieces.image() + pass + map(config.queries, config.hidden, language.width());
+    let through = language.flops(config.queries + prefix, batch.text_length);
+    [
+        PartFlops { name: "soft prompt", flops: Flops::trained(prompt).times(batch.pairs) },
+        PartFlops { name: "language model", flops: through.times(batch.pairs) },
+    ]
 }
 
 #[cfg(test)]
@@ -252,6 +285,23 @@ mod tests {
         // gradient.
         let back = encoder.0 + 2 * encoder.1 + cross.0 - 2 * 4 * 8 * 6 + 2 * cross.1 + rest;
         assert_eq!(got.backward, 3 * (2 * prompt + back));
+    }
+
+    #[test]
+    fn parts_are_told_apart_by_what_they_are_for() {
+        let batch = BatchShape { pairs: 2, positions: 7, text_length: 4 };
+        let parts = contrast_parts(&config(), 2, batch);
+        assert_eq!(parts.map(|part| part.name), ["contrastive", "matching", "captioning"]);
+        // The captioning pass, the joint ones with the negative image, and what is left.
+        let caption = 2 * (4 * (2 * 4 * 4 * 4) + 2 * (2 * 4 * 7 * 4) + 2 * (2 * 4 * 4 * 6));
+        assert_eq!(parts[2].flops, Flops::trained(2 * (caption + 2 * 3 * 4 * 4 + 2 * 3 * 4 * 11)));
+        assert!(parts[1].flops.forward > parts[0].flops.forward);
+        // A question beside the image makes the queries' pass one of both.
+        let opt = OptConfig { width: 8, depth: 1, heads: 2, intermediate: 10, ..OptConfig::default() };
+        let [alone, asked] =
+            [0, 4].map(|asked| language_parts(&config(), &opt, (asked, 0), batch)[0].flops.forward);
+        let pieces = Pieces { config: &config(), positions: 7 };
+        assert_eq!(asked - alone, 2 * (pieces.joint_pass(4) - pieces.query_pass()) as u64);
     }
 
     #[test]

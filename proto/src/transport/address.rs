@@ -46,7 +46,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Reads an address under which others reach this process, `host:port` or a URL of it, as it is passed on.
+/// Reads an address under which others reach this process, `host:port` or a URL of it, as it is passed on;
+/// port 0 stands for the one that is listened on ([`with_port`]).
 ///
 /// # Errors
 /// There is no host or no port, or it is an address of all interfaces, at which nobody can be reached.
@@ -66,7 +67,7 @@ pub fn advertised(text: &str) -> Result<String, AddressError> {
     if host.starts_with('[') != matches!(ip, Some(IpAddr::V6(_))) || !is_host {
         return Err(needed());
     }
-    if !port.parse::<u16>().is_ok_and(|port| port > 0) {
+    if port.parse::<u16>().is_err() {
         return Err(needed());
     }
     if ip.is_some_and(|ip| ip.is_unspecified()) {
@@ -75,6 +76,14 @@ pub fn advertised(text: &str) -> Result<String, AddressError> {
         ));
     }
     Ok(format!("{scheme}{address}"))
+}
+
+/// An advertised address with the port that is listened on in the place of port 0.
+pub fn with_port(advertised: &str, listening: u16) -> String {
+    match advertised.rsplit_once(':') {
+        Some((host, port)) if port.parse() == Ok(0u16) => format!("{host}:{listening}"),
+        _ => advertised.to_owned(),
+    }
 }
 
 /// `host:port` as URLs have it.
@@ -139,8 +148,17 @@ mod tests {
             ("[10.0.0.1]:7200", "10.0.0.1:7200"),
             ("http://[fd00::1]:7100/", "http://[fd00::1]:7100"),
             ("https://[10.0.0.1]:7100", "https://10.0.0.1:7100"),
+            ("host:0", "host:0"),
         ] {
             assert_eq!(advertised(text), Ok(meant.into()), "{text}");
+        }
+        for (text, meant) in [
+            ("host:0", "host:7200"),
+            ("[fd00::1]:0", "[fd00::1]:7200"),
+            ("http://host:00", "http://host:7200"),
+            ("10.0.0.1:70", "10.0.0.1:70"),
+        ] {
+            assert_eq!(with_port(&advertised(text).expect(text), 7200), meant, "{text}");
         }
         let refused = |text: &str| advertised(text).expect_err(text).to_string();
         assert!(refused("fd00::1:7200").contains("[fd00::1]:7200"));
@@ -150,7 +168,7 @@ mod tests {
         );
         assert!(refused("ftp://h:1").contains("neither http nor https"));
         for text in
-            ["", "host", ":7200", "host:0", "host:x", "[host]:1", "two words:1", "http://", "user@host:1"]
+            ["", "host", ":7200", "host:70000", "host:x", "[host]:1", "two words:1", "http://", "user@host:1"]
         {
             assert!(refused(text).contains("host and a port"), "{text}");
         }

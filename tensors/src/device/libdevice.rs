@@ -9,9 +9,12 @@ const FILE: &str = "nvvm/libdevice/libdevice.10.bc";
 /// Folders of toolkits that are tried where none is named.
 const TOOLKITS: [&str; 4] = ["/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda", "/usr"];
 
-/// The file that kernels are linked with, or where it should have been. `named` is the toolkit that the
-/// environment names; `exists` says whether a file or folder is there.
-pub(super) fn find(named: Option<&Path>, exists: impl Fn(&Path) -> bool) -> Result<PathBuf, Vec<PathBuf>> {
+/// The file that kernels are linked with. `named` is the toolkit that the environment names; `exists` says
+/// whether a file or folder is there.
+///
+/// # Errors
+/// It is not there: where it should have been.
+pub fn find(named: Option<&Path>, exists: impl Fn(&Path) -> bool) -> Result<PathBuf, Vec<PathBuf>> {
     let toolkits: Vec<&Path> = match named {
         Some(toolkit) => vec![toolkit],
         None => TOOLKITS.map(Path::new).to_vec(),

@@ -44,6 +44,8 @@ pub(super) struct Pending {
     /// After it.
     pub(super) device_use: Option<DeviceUse>,
     pub(super) reduced: Instant,
+    /// When the step began.
+    pub(super) began: Instant,
 }
 
 /// Batches of the own slots, from some step of a stage on.

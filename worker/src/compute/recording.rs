@@ -1,10 +1,14 @@
 //! A committed step in the numbers of this process.
 
+use std::time::Duration;
+
+use blip2_collective::journal::Progress;
 use blip2_proto::v1::DeviceUse;
 use blip2_telemetry::metric::{
     COLLECTIVE_BYTES_TOTAL, DEVICE_MEMORY_BYTES, KERNELS_COMPILED_TOTAL, STEP_DURATION_SECONDS,
     STEP_PHASE_SECONDS_TOTAL,
 };
+use blip2_telemetry::trace::Span;
 
 use super::holdings::{Compute, Pending};
 
@@ -24,6 +28,37 @@ impl Compute {
         if let Some(used) = &step.device_use {
             self.record_device(used);
         }
+        self.telemetry.trace(self.spans(step, Duration::from_secs_f64(committed_after)));
+    }
+
+    /// What the step was made of: the whole, its parts, its collectives, and the wait for its commit.
+    fn spans(&self, step: &Pending, committed_after: Duration) -> Vec<Span> {
+        let number = || vec![("step", step.step.into())];
+        let span = |lane, name: String, began, time, facts| Span {
+            lane,
+            name,
+            began,
+            time,
+            facts,
+            is_beside: false,
+        };
+        let reduced = step.reduced;
+        let mut spans = vec![
+            span("step", format!("step {}", step.step), step.began, reduced - step.began, number()),
+            span("step", "commit".into(), reduced, committed_after, number()),
+        ];
+        for timed in &step.gradient.parts {
+            spans.push(span(timed.lane, timed.part.into(), timed.began, timed.time, number()));
+        }
+        let own = self.exchange.last_collectives().into_iter().filter(|entry| entry.step == step.step);
+        for entry in own {
+            let Progress::Done(time) = entry.progress else { continue };
+            let mut facts = number();
+            facts.extend([("bytes", entry.bytes.into()), ("epoch", entry.epoch.into())]);
+            let name = format!("{} {}", entry.kind.name(), entry.tag);
+            spans.push(Span { lane: "exchange", name, began: entry.began, time, facts, is_beside: true });
+        }
+        spans
     }
 
     fn record_device(&self, used: &DeviceUse) {

@@ -54,6 +54,7 @@ impl Compute {
             data_wait: done.data_wait_seconds,
             device_use: done.device_use,
             reduced: Instant::now(),
+            began: started,
         });
         Ok(done)
     }

@@ -3,7 +3,7 @@
 use super::non_finite::NonFinite;
 use crate::sum::context::StepValues;
 use crate::sum::next::NextState;
-use crate::sum::times::StepTimes;
+use crate::sum::times::{StepTimes, TimedPart};
 use crate::sum::traffic::StepBytes;
 
 /// The gradient of the global-batch loss, equal on every member.
@@ -22,4 +22,6 @@ pub struct StepGradient {
     pub times: StepTimes,
     /// What this member moved.
     pub bytes: StepBytes,
+    /// The parts that its time went to, one by one.
+    pub parts: Vec<TimedPart>,
 }

@@ -223,7 +223,7 @@ impl<'a> Landing<'a> {
         if limit > 0.0 && norm.is_finite() {
             (0..self.parts.buckets().len()).try_for_each(|part| self.update(part, clip))?;
         }
-        watch.take_in(&self.watch);
+        watch.take_in(std::mem::take(&mut self.watch));
         let next = self.beside.map(|(beside, placed)| NextState { buffers: beside.buffers, placed });
         Ok(Landed {
             gradients: self.gradients,

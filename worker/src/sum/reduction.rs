@@ -21,7 +21,7 @@ use super::landing::{Item, Landed, Landing, closed};
 use super::own_sums::{Finished, Lander, Message, OwnSum, OwnSums, SumPlan, Target};
 use super::peers::Peers;
 use super::slots::{Collector, Given, Slots, Way};
-use super::times::Stopwatch;
+use super::times::{COLLECT, COMPUTE, Stopwatch};
 use crate::error::{Result, WorkerError};
 
 /// Segments whose gradients may wait on the device to be read: the computing thread waits when there are
@@ -108,11 +108,12 @@ impl Peers<'_> {
     ) -> Result<Landed> {
         let landing = Box::new(landing);
         let fill = |target, watch: &mut Stopwatch| {
-            let mut slots = Slots::new(Way::Here(Box::new(OwnSums::new(plan, target, watch.another())?)));
+            let mut slots =
+                Slots::new(Way::Here(Box::new(OwnSums::new(plan, target, watch.another(COMPUTE))?)));
             fill(&mut slots, watch)?;
             let Way::Here(sums) = slots.way else { return Err(closed()) };
             let finished = sums.finish()?;
-            watch.take_in(&finished.watch);
+            watch.take_in(finished.watch);
             Ok((finished.lander, finished.own_values))
         };
         let (lander, own_values) = if self.world.members.len() == 1 {
@@ -153,7 +154,7 @@ impl Peers<'_> {
                 };
                 (Target::Peers(sender), Some(spawn(scope, "reduce", reduce)?))
             };
-            let sums = OwnSums::new(plan, target, watch.another())?;
+            let sums = OwnSums::new(plan, target, watch.another(COLLECT))?;
             let collector = spawn(scope, "collect", move || collect(sums, &given))?;
             let collecting = Collector { sender: giver, device: plan.device.clone() };
             let mut slots = Slots::new(Way::There(collecting));
@@ -176,8 +177,8 @@ impl Peers<'_> {
             tracing::debug!(early, parts, "parts were updated before the backward pass was over");
             match (filled, collected, reduced, landed) {
                 (Ok(()), Ok((own_values, own)), Ok(()), Ok((landed, landing))) => {
-                    watch.take_in(&own);
-                    watch.take_in(&landing);
+                    watch.take_in(own);
+                    watch.take_in(landing);
                     Ok(Landed { own_values, ..landed })
                 }
                 (filled, collected, reduced, landed) => {

@@ -1,7 +1,7 @@
 //! The way of the own slots' gradients from the thread that computes them to where they are added up.
 
 use std::sync::mpsc as threads;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use blip2_tensors::error::TensorError;
 use blip2_tensors::nn::tensors::NamedTensors;
@@ -87,16 +87,16 @@ impl<'a> Slots<'a> {
         let place = self.begun;
         self.begun += 1;
         let started = Instant::now();
-        let mut given = 0.0;
+        let mut given = Duration::ZERO;
         let result = tape.backward(objective, |segment, gradients| {
             watch.wait();
             let giving = Instant::now();
             leaves(segment, gradients);
             self.add(place, model, segment, gradients)?;
-            given += giving.elapsed().as_secs_f64();
+            given += giving.elapsed();
             Ok(())
         });
-        watch.times.backward += started.elapsed().as_secs_f64() - given;
+        watch.passed(|times| &mut times.backward, started, given);
         result.map(|()| place)
     }
 

@@ -1,7 +1,7 @@
 //! Where the time of a step goes, and what it moves.
 
 use std::ops::AddAssign;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 
@@ -64,11 +64,43 @@ impl AddAssign for StepTimes {
 /// A part of a step.
 pub(crate) type Part = fn(&mut StepTimes) -> &mut f64;
 
+/// The name of a part, as [`StepTimes::named`] has it.
+fn name_of(part: Part) -> &'static str {
+    let mut times = StepTimes::default();
+    *part(&mut times) = 1.0;
+    times.named().into_iter().find(|(_, seconds)| *seconds > 0.0).map_or("", |(name, _)| name)
+}
+
+/// A part of a step that was under way for some time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TimedPart {
+    /// As in [`StepTimes`].
+    pub part: &'static str,
+    /// The thread it ran on.
+    pub lane: &'static str,
+    /// When it began.
+    pub began: Instant,
+    /// How long it took, what it gave away meanwhile included.
+    pub time: Duration,
+}
+
+/// Parts of a step that are remembered one by one; a step of very many slots has more.
+const MOST_PARTS: usize = 1024;
+
+/// The threads of a step: where it is computed, where the own slots are added up beside it, and where sums
+/// arrive.
+pub(crate) const COMPUTE: &str = "compute";
+pub(crate) const COLLECT: &str = "collect";
+pub(crate) const LAND: &str = "land";
+
 /// Measures the parts of a step, and counts the bytes it moves.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Stopwatch {
     pub(crate) times: StepTimes,
     pub(crate) bytes: StepBytes,
+    /// The parts one by one, in the order of their ends on each lane.
+    pub(crate) parts: Vec<TimedPart>,
+    lane: &'static str,
     /// Waited for at the end of each part, so that the seconds are that part's alone.
     device: Option<Device>,
 }
@@ -76,18 +108,26 @@ pub(crate) struct Stopwatch {
 impl Stopwatch {
     /// One that waits for `device` after each part, if there is one.
     pub(crate) fn new(device: Option<Device>) -> Self {
-        Self { times: StepTimes::default(), bytes: StepBytes::default(), device }
+        Self {
+            times: StepTimes::default(),
+            bytes: StepBytes::default(),
+            parts: Vec::new(),
+            lane: COMPUTE,
+            device,
+        }
     }
 
-    /// Another that measures in the same way, from nothing.
-    pub(crate) fn another(&self) -> Self {
-        Self::new(self.device.clone())
+    /// Another that measures in the same way, from nothing, on a thread of its own.
+    pub(crate) fn another(&self, lane: &'static str) -> Self {
+        Self { lane, ..Self::new(self.device.clone()) }
     }
 
     /// Takes in what another has measured.
-    pub(crate) fn take_in(&mut self, other: &Self) {
+    pub(crate) fn take_in(&mut self, other: Self) {
         self.times += other.times;
         self.bytes += other.bytes;
+        self.parts.extend(other.parts);
+        self.parts.truncate(MOST_PARTS);
     }
 
     /// Does `work` and adds the seconds it took to a part's.
@@ -95,8 +135,17 @@ impl Stopwatch {
         let started = Instant::now();
         let done = work();
         self.wait();
-        *part(&mut self.times) += started.elapsed().as_secs_f64();
+        self.passed(part, started, Duration::ZERO);
         done
+    }
+
+    /// A part has been under way since `began`, `given` of it for others.
+    pub(crate) fn passed(&mut self, part: Part, began: Instant, given: Duration) {
+        let time = began.elapsed();
+        *part(&mut self.times) += time.saturating_sub(given).as_secs_f64();
+        if self.parts.len() < MOST_PARTS {
+            self.parts.push(TimedPart { part: name_of(part), lane: self.lane, began, time });
+        }
     }
 
     /// Waits for the device, if parts are told apart: what it was given before belongs to what goes on.
@@ -105,5 +154,33 @@ impl Stopwatch {
             // What is wrong with the device is found where its results are read.
             tracing::debug!(%error, "a device that is waited for");
         }
+    }
+}
+
+impl Default for Stopwatch {
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_remembered_one_by_one_with_the_thread_they_ran_on() {
+        let mut watch = Stopwatch::default();
+        watch.time(|times| &mut times.encoder, || ());
+        let mut beside = watch.another(COLLECT);
+        beside.time(|times| &mut times.adding, || ());
+        watch.passed(|times| &mut times.backward, Instant::now(), Duration::from_secs(1));
+        watch.take_in(beside);
+        let parts: Vec<(&str, &str)> = watch.parts.iter().map(|timed| (timed.lane, timed.part)).collect();
+        assert_eq!(parts, [(COMPUTE, "encoder"), (COMPUTE, "backward"), (COLLECT, "adding")]);
+        assert_eq!(watch.times.backward, 0.0, "what was given away is no part's");
+        for _ in 0..2 * MOST_PARTS {
+            watch.time(|times| &mut times.forward, || ());
+        }
+        assert_eq!(watch.parts.len(), MOST_PARTS);
     }
 }

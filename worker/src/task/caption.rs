@@ -11,7 +11,7 @@ use blip2_dataset::text::TextEncoder;
 use burn::tensor::Device;
 
 use super::adapters;
-use super::description::{LossName, Needs, Task, Unusable};
+use super::description::{LossName, Needs, Passes, Task, Unusable};
 use super::export::Layout;
 use super::generate::{self, GenerateTask};
 use super::image_encoder::TaskEncoder;
@@ -64,6 +64,12 @@ impl Task for CaptionSettings {
 
     fn text_length(&self) -> usize {
         self.text_length
+    }
+
+    fn passes(&self) -> Passes {
+        let written = self.text_length;
+        // A decoder's prompt is part of its text; an encoder reads the caption's first part, or the prompt.
+        Passes::Language { asked: 0, read: [0, written], texts: 1, written }
     }
 
     fn prompt(&self) -> &str {

@@ -30,7 +30,7 @@ use burn::tensor::{Device, Tensor};
 
 use self::gathered::Gathered;
 use self::model::{ContrastTask, LOSSES, OpenSlot};
-use super::description::{LossName, Needs, Task, Unusable};
+use super::description::{LossName, Needs, Passes, Task, Unusable};
 use super::export::{ExportTarget, Layout};
 use super::scores::{EvaluationSet, Measure, Scores};
 use super::training::{Bounded, ModelShape, TaskModel, Trainable, TrainedTensors, WeightNames};
@@ -88,6 +88,10 @@ impl Task for ContrastSettings {
 
     fn text_length(&self) -> usize {
         self.text_length
+    }
+
+    fn passes(&self) -> Passes {
+        Passes::Contrast { text: self.text_length }
     }
 
     fn contrasts(&self) -> bool {

@@ -40,6 +40,27 @@ pub struct Needs {
     pub language_model: bool,
 }
 
+/// What a step of a task passes through its models for a pair, in tokens, padding among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passes {
+    /// Losses of images and texts, each with those of the whole batch.
+    Contrast {
+        /// Tokens of a text.
+        text: usize,
+    },
+    /// Losses of texts through the language model.
+    Language {
+        /// Tokens that the queries read beside the image.
+        asked: usize,
+        /// Tokens that a decoder reads before each text, and what an encoder does.
+        read: [usize; 2],
+        /// Texts of a pair, at most.
+        texts: usize,
+        /// Tokens of each.
+        written: usize,
+    },
+}
+
 /// A setting of a task that no run can have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unusable {
@@ -78,6 +99,9 @@ pub trait Task: fmt::Debug + Send + Sync {
 
     /// Tokens of a text.
     fn text_length(&self) -> usize;
+
+    /// What a step passes through the models.
+    fn passes(&self) -> Passes;
 
     /// Text before every caption where the task writes some; empty otherwise.
     fn prompt(&self) -> &str {

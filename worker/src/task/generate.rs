@@ -24,7 +24,7 @@ use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Tensor};
 
 use super::adapters;
-use super::description::{LossName, Needs, Task, Unusable, loss};
+use super::description::{LossName, Needs, Passes, Task, Unusable, loss};
 use super::export::{ExportTarget, Layout};
 use super::image_encoder::TaskEncoder;
 use super::language_step::{Draws, LanguageTraining, SlotLoss, SlotLosses, sum_of_slots};
@@ -122,6 +122,12 @@ impl Task for GenerateSettings {
 
     fn text_length(&self) -> usize {
         self.text_length
+    }
+
+    fn passes(&self) -> Passes {
+        let written = self.text_length;
+        // A decoder's prompt is part of its text; an encoder reads the caption's first part, or the prompt.
+        Passes::Language { asked: 0, read: [0, written], texts: 1, written }
     }
 
     fn prompt(&self) -> &str {

@@ -13,7 +13,7 @@ use blip2_dataset::text::TextEncoder;
 use burn::tensor::Device;
 
 use self::templates::Templates;
-use super::description::{LossName, Needs, Task, Unusable};
+use super::description::{LossName, Needs, Passes, Task, Unusable};
 use super::export::Layout;
 use super::generate;
 use super::language_step::Draws;
@@ -66,6 +66,11 @@ impl Task for InstructSettings {
 
     fn text_length(&self) -> usize {
         self.instruction_length
+    }
+
+    fn passes(&self) -> Passes {
+        let asked = self.instruction_length;
+        Passes::Language { asked, read: [asked; 2], texts: 1, written: self.output_length }
     }
 
     fn asks(&self) -> bool {

@@ -23,7 +23,7 @@ use self::model::{EncodedImages, RetrievalTask};
 use super::contrast::gathered::Gathered;
 use super::contrast::model::{LOSSES, OpenSlot};
 use super::contrast::{ContrastSettings, TEMPERATURE, computed};
-use super::description::{LossName, Needs, Task, Unusable};
+use super::description::{LossName, Needs, Passes, Task, Unusable};
 use super::export::{ExportTarget, Layout};
 use super::image_encoder::{EncodedSlot, TaskEncoder};
 use super::scores::{EvaluationSet, Measure, Scores};
@@ -70,6 +70,10 @@ impl Task for RetrievalSettings {
 
     fn text_length(&self) -> usize {
         self.text_length
+    }
+
+    fn passes(&self) -> Passes {
+        Passes::Contrast { text: self.text_length }
     }
 
     fn contrasts(&self) -> bool {

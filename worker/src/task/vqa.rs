@@ -35,7 +35,7 @@ use self::measuring::{Measured, Measuring, selected};
 use self::set_features::SetFeatures;
 pub(super) use self::wording::{Worded, Wording};
 use super::adapters::adapting;
-use super::description::{LossName, Needs, Task, Unusable, loss};
+use super::description::{LossName, Needs, Passes, Task, Unusable, loss};
 use super::export::{Ending, ExportTarget, Layout};
 use super::generate;
 use super::image_encoder::TaskEncoder;
@@ -115,6 +115,15 @@ impl Task for VqaSettings {
 
     fn text_length(&self) -> usize {
         self.question_length
+    }
+
+    fn passes(&self) -> Passes {
+        let read = [self.prompt_length; 2];
+        let texts = match self.answers {
+            AnswerMode::Weighted => self.answer_rows as usize,
+            AnswerMode::Sample | AnswerMode::Majority => 1,
+        };
+        Passes::Language { asked: self.question_length, read, texts, written: self.answer_length }
     }
 
     fn prompt(&self) -> &str {

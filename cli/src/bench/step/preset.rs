@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use blip2_model::by_name;
 use blip2_model::language::LanguageSizes;
 use blip2_model::language::opt::OptConfig;
-use blip2_model::language::t5::T5Config;
 use blip2_model::qformer::QFormerConfig;
 use blip2_model::vision::{ClipVisionConfig, EncoderSizes, EvaConfig};
 use blip2_worker::settings::model::QFormerSettings;
@@ -12,9 +12,6 @@ use clap::ValueEnum;
 
 use super::speed::StepSizes;
 use super::stub::StubSizes;
-
-/// Rows of the word table: BERT's and `[DEC]`.
-const VOCABULARY: usize = 30_523;
 
 /// What is stepped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -70,7 +67,7 @@ impl Preset {
         let paper = |encoder, language| StepSizes {
             encoder,
             qformer: QFormerSettings { dropout, ..QFormerSettings::default() },
-            vocab: VOCABULARY,
+            vocab: by_name::BERT_VOCABULARY,
             language,
             text_length: 32,
             trains_encoder: false,
@@ -91,11 +88,11 @@ impl Preset {
             }
             Self::Stage1VitG => paper(vit_g(), None),
             Self::Stage1VitL => paper(EncoderSizes::Clip(ClipVisionConfig::vit_l_14()), None),
-            Self::Stage2Opt27 => paper(vit_g(), Some(opt(2560))),
-            Self::Stage2Opt67 => paper(vit_g(), Some(opt(4096))),
-            Self::Stage2FlanT5Xl => paper(vit_g(), Some(flan_t5(2048, 5120, 32))),
-            Self::Stage2FlanT5Xxl => paper(vit_g(), Some(flan_t5(4096, 10_240, 64))),
-            Self::CaptionVitG => trained(paper(vit_g_at(364), Some(opt(2560)))),
+            Self::Stage2Opt27 => paper(vit_g(), published("opt-2.7b")),
+            Self::Stage2Opt67 => paper(vit_g(), published("opt-6.7b")),
+            Self::Stage2FlanT5Xl => paper(vit_g(), published("flan-t5-xl")),
+            Self::Stage2FlanT5Xxl => paper(vit_g(), published("flan-t5-xxl")),
+            Self::CaptionVitG => trained(paper(vit_g_at(364), published("opt-2.7b"))),
             Self::RetrievalVitG => trained(paper(vit_g_at(364), None)),
             Self::Stage1Quickstart => quick_start(dropout, None),
             Self::Stage2Quickstart => {
@@ -114,20 +111,9 @@ impl Preset {
     }
 }
 
-fn opt(width: usize) -> Arc<dyn LanguageSizes> {
-    Arc::new(OptConfig { width, depth: 32, heads: 32, intermediate: 4 * width, ..OptConfig::default() })
-}
-
-fn flan_t5(width: usize, intermediate: usize, heads: usize) -> Arc<dyn LanguageSizes> {
-    Arc::new(T5Config {
-        width,
-        intermediate,
-        depth: 24,
-        heads,
-        feed_forward_proj: "gated-gelu".into(),
-        tie_word_embeddings: false,
-        ..T5Config::default()
-    })
+/// The language model of this name.
+fn published(name: &str) -> Option<Arc<dyn LanguageSizes>> {
+    by_name::language_model(name).map(Arc::from)
 }
 
 fn quick_start(dropout: f64, language: Option<Arc<dyn LanguageSizes>>) -> StepSizes {

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use blip2_curation::config::CurationConfig;
 use blip2_curation::coordinator::{CurationOptions, coordinate_curation};
 use blip2_curation::finish::{CurationSummary, TaskDone};
 use blip2_curation::job::CurationJob;
@@ -20,17 +19,19 @@ use blip2_tensors::device::DeviceName;
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::summary::described;
 use crate::again::same_command;
-use crate::commands::endpoint::MetricsArguments;
+use crate::commands::endpoint::{MetricsArguments, Told};
 use crate::commands::leasing::Leasing;
 use crate::commands::share::share;
 use crate::commands::{even_unread, print_json, worker::limit_threads};
 use crate::config::{ConfigArguments, RunConfig, load};
 use crate::error::CliError;
 use crate::launch::{Machine, Place, WorkerCommand, default_workers, places};
+use crate::measured::{show_tasks, telemetry};
 use crate::signals::Signals;
 use crate::typed_numbers;
 
@@ -106,9 +107,7 @@ pub(super) async fn run(arguments: RunArguments) -> Result<Exit, CliError> {
     let began = Instant::now();
     let worked = async {
         match arguments.shard {
-            Some(share) => {
-                run_share(&arguments, &config.curation, job.clone(), share, signals.graceful()).await
-            }
+            Some(share) => run_share(&arguments, &config, job.clone(), share, signals.graceful()).await,
             None => coordinate(&arguments, &config, &job, &signals, places).await,
         }
     };
@@ -145,22 +144,31 @@ fn device_of(config: &RunConfig) -> Result<DeviceName, CliError> {
 /// The tasks of a share, one after the other; rows that were read.
 async fn run_share(
     arguments: &RunArguments,
-    config: &CurationConfig,
+    config: &RunConfig,
     job: CurationJob,
     share: Share,
     stop: CancellationToken,
 ) -> Result<u64, CliError> {
     limit_threads(arguments.threads)?;
-    let (settings, mode) = (config.models.with_models_here().await?, config.selection.mode);
+    let telemetry = telemetry("worker");
+    // Open before the models are here, which may take long; closed with this function, however it is left.
+    let told = if arguments.json { Told::Program } else { Told::Person };
+    let _endpoint = arguments.metrics.open(Some(&config.metrics), &telemetry, told, None)?;
+    let curation = &config.curation;
+    let (settings, mode) = (curation.models.with_models_here().await?, curation.selection.mode);
     let opened = tokio::task::spawn_blocking(move || models::open(&settings, mode)).await;
     let models = opened.map_err(|error| CliError::failed(format!("opening the models: {error}")))??;
     let tasks = job.tasks().len() as u64;
+    let (status, watched) = watch::channel(LeaseStatusReply { tasks, ..LeaseStatusReply::default() });
     let mut rows = 0;
     let json = arguments.json;
     let progress = |done: &TaskDone| {
         rows += done.rows_read;
-        tell(json, &LeaseStatusReply { tasks, rows, done: done.task + 1, ..LeaseStatusReply::default() });
+        let reply = LeaseStatusReply { tasks, rows, done: done.task + 1, ..LeaseStatusReply::default() };
+        tell(json, &reply);
+        status.send_replace(reply);
     };
+    show_tasks(&telemetry, watched);
     TaskRunner::new(job, models).run_share(share, &stop, progress).await?;
     Ok(rows)
 }

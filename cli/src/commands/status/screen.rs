@@ -4,9 +4,9 @@ use std::io::IsTerminal as _;
 
 use console::Term;
 
-use super::source::Known;
 use super::text::live_lines;
 use crate::commands::print_text;
+use crate::commands::run_source::Known;
 use crate::error::CliError;
 use crate::progress::{StatusLog, status_line};
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::scaling::RopeScaling;
 use crate::language::adaptable::Adaptable;
 use crate::language::family::{FamilyConfig, LanguageSizes, Names, to_value};
+use crate::language::kept::LanguageKept;
 use crate::language::tokens::SpecialTokens;
 use blip2_model_files::config::{FolderConfig, TokenIds};
 use blip2_model_files::error::ModelError;
@@ -194,6 +195,14 @@ impl LanguageSizes for LlamaConfig {
         let layer = maps + 3 * map(rows, width, self.intermediate);
         let scores = map(length, width, self.vocab_size);
         Flops::frozen(layer, attend(rows, rows, inner)).times(self.depth) + Flops::frozen(scores, 0)
+    }
+
+    fn kept(&self, read: usize, length: usize) -> LanguageKept {
+        let rows = read + length;
+        // Keys and values are repeated for all heads of the queries.
+        let attention = 3 * self.heads * self.head_width();
+        let narrow = self.depth * rows * (2 * self.width + attention + 3 * self.intermediate);
+        LanguageKept { narrow, wide: self.depth * rows * self.heads * rows + 2 * length * self.vocab_size }
     }
 }
 

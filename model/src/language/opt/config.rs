@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::language::adaptable::Adaptable;
 use crate::language::family::{FamilyConfig, LanguageSizes, Names, to_value};
+use crate::language::kept::LanguageKept;
 use crate::language::tokens::SpecialTokens;
 use blip2_model_files::config::{FolderConfig, TokenIds};
 use blip2_model_files::error::ModelError;
@@ -163,6 +164,12 @@ impl LanguageSizes for OptConfig {
         let between = if embed == width { 0 } else { map(rows, embed, width) + map(length, width, embed) };
         let scores = map(length, embed, self.vocab_size);
         Flops::frozen(layer, attend(rows, rows, width)).times(self.depth) + Flops::frozen(between + scores, 0)
+    }
+
+    fn kept(&self, read: usize, length: usize) -> LanguageKept {
+        let rows = read + length;
+        let narrow = self.depth * rows * (5 * self.width + self.intermediate);
+        LanguageKept { narrow, wide: self.depth * rows * self.heads * rows + 2 * length * self.vocab_size }
     }
 }
 

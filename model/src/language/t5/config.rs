@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::language::adaptable::Adaptable;
 use crate::language::family::{FamilyConfig, LanguageSizes, Names, to_value};
+use crate::language::kept::LanguageKept;
 use crate::language::tokens::SpecialTokens;
 use blip2_model_files::config::FolderConfig;
 use blip2_model_files::error::ModelError;
@@ -181,6 +182,17 @@ impl LanguageSizes for T5Config {
         let text_alone = own(length).backward + map(length, width, inner) as u64;
         let both = encoder + decoder + scores;
         Flops { backward: both.backward - text_alone, ..both }
+    }
+
+    fn kept(&self, read: usize, length: usize) -> LanguageKept {
+        let inner = self.heads * self.head_width;
+        // Of a part of a layer its norm's input; queries, keys and values; both factors of the gate, and its
+        // input.
+        let own = |rows: usize| rows * (2 * self.width + 3 * inner + 3 * self.intermediate);
+        let cross = length * (self.width + inner) + 2 * read * inner;
+        let narrow = self.depth * own(read) + self.decoder_depth() * (own(length) + cross);
+        let seen = self.depth * read * read + self.decoder_depth() * length * (length + read);
+        LanguageKept { narrow, wide: self.heads * seen + 2 * length * self.vocab_size }
     }
 }
 
