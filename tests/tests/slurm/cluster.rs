@@ -125,8 +125,11 @@ impl Slurm {
         assert!(!steps.is_empty(), "{node} has no task of job {job}");
         let daemon = self.process(&format!("slurmd-{node}.pid")).expect("the host's daemon");
         let all: Vec<String> = [daemon].iter().chain(&steps).chain(&tasks).map(ToString::to_string).collect();
-        // Some end with those before them.
-        let _ = Command::new("kill").arg("-KILL").args(&all).output();
+        // All at once, as by a cut: whoever lives a moment longer than another would tell the rest of the
+        // job. Some end with those before them.
+        for signal in ["-STOP", "-KILL"] {
+            let _ = Command::new("kill").arg(signal).args(&all).output();
+        }
     }
 
     /// Submits a batch script with these options, arguments and variables; the job's number.
