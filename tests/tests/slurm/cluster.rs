@@ -124,12 +124,14 @@ impl Slurm {
             .collect();
         assert!(!steps.is_empty(), "{node} has no task of job {job}");
         let daemon = self.process(&format!("slurmd-{node}.pid")).expect("the host's daemon");
-        let all: Vec<String> = [daemon].iter().chain(&steps).chain(&tasks).map(ToString::to_string).collect();
-        // All at once, as by a cut: whoever lives a moment longer than another would tell the rest of the
-        // job. Some end with those before them.
-        for signal in ["-STOP", "-KILL"] {
-            let _ = Command::new("kill").arg(signal).args(&all).output();
-        }
+        // A cut is for all at once. `srun` has a child that ends the step on the other hosts too when `srun`
+        // is gone: the child goes first, then `srun`, then whoever both could tell.
+        let (mut sruns, others): (Vec<u32>, Vec<u32>) =
+            tasks.iter().partition(|task| command_line(**task).starts_with("srun "));
+        sruns.sort_unstable_by_key(|process| std::cmp::Reverse(*process));
+        let all = sruns.iter().chain([&daemon]).chain(&steps).chain(&others).map(ToString::to_string);
+        // Some end with those before them.
+        let _ = Command::new("kill").arg("-KILL").args(all).output();
     }
 
     /// Submits a batch script with these options, arguments and variables; the job's number.
