@@ -54,7 +54,9 @@ impl Need {
             Self::Prometheus => {
                 "no Prometheus here; `tests/prometheus` fetches it, or name its folder in BLIP2_PROMETHEUS"
             }
-            Self::Slurm => "no Slurm here (as root); `tests/slurm-cluster` installs it",
+            Self::Slurm => {
+                "no Slurm is asked for; `tests/slurm-cluster` installs it and runs the test, as root"
+            }
             Self::S3Server => {
                 "no SeaweedFS here; `tests/s3-server` fetches it, or name its `weed` in BLIP2_WEED"
             }

@@ -21,14 +21,18 @@ pub(crate) struct Slurm {
     folder: tempfile::TempDir,
 }
 
+/// Set by `tests/slurm-cluster`.
+const ASKED: &str = "BLIP2_SLURM";
+
 impl Slurm {
-    /// Starts the daemons, if this machine has them and they may be started.
+    /// Starts the daemons, if `tests/slurm-cluster` asks for them, this machine has them and they may be
+    /// started: the test takes minutes, most of them waits.
     pub(crate) fn start() -> Option<Self> {
         let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| {
             use std::os::unix::fs::MetadataExt as _;
             own.uid() == 0
         });
-        if !is_root || !PROGRAMS.iter().all(|program| found(program)) {
+        if std::env::var_os(ASKED).is_none() || !is_root || !PROGRAMS.iter().all(|program| found(program)) {
             return None;
         }
         let folder = tempfile::tempdir().expect("a temporary folder");
