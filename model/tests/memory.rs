@@ -1,5 +1,7 @@
 //! Loading takes little more memory than the tensors that it keeps, whatever the file and its numbers.
 
+#![expect(clippy::disallowed_macros, reason = "a test's own words")]
+
 use std::path::{Path, PathBuf};
 
 use blip2_model::blip2::export::{Precision, export_lavis};

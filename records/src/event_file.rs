@@ -37,7 +37,7 @@ impl EventFile {
     /// have all that is in it.
     pub(crate) fn record(&mut self, record: &StepRecord) {
         if let Err(error) = self.write(record) {
-            eprintln!("warning: {}: no more is written for TensorBoard: {error}", self.folder.display());
+            tracing::warn!("{}: no more is written for TensorBoard: {error}", self.folder.display());
             self.place = Place::Lost;
         }
     }

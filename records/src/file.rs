@@ -37,7 +37,7 @@ impl FileLog {
         self.waiting += &line_of(record)?;
         if let Err(error) = self.write_waiting(record.step) {
             if !had_trouble {
-                eprintln!("warning: {error} It is tried again with every step.");
+                tracing::warn!("{error} It is tried again with every step.");
             }
             if self.waiting.len() > MOST_WAITING {
                 return Err(error);
@@ -55,7 +55,7 @@ impl FileLog {
     pub(crate) fn say_last(&self) {
         if !self.waiting.is_empty() {
             let lines = self.waiting.lines().count();
-            eprintln!("warning: {}: the last {lines} lines could not be written", self.path.display());
+            tracing::warn!("{}: the last {lines} lines could not be written", self.path.display());
         }
     }
 

@@ -1,5 +1,7 @@
 //! Writes scenes into a folder: what `cargo xtask scenes` starts.
 
+#![expect(clippy::disallowed_macros, reason = "whoever starts it reads what it says")]
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

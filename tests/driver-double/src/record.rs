@@ -1,5 +1,7 @@
 //! What a process asked of the driver, and the file that tells it.
 
+#![expect(clippy::disallowed_macros, reason = "a library under a foreign name has no log")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
