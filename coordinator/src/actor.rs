@@ -12,7 +12,9 @@ use blip2_proto::token::same_token;
 use blip2_proto::transport::Connection;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
-use blip2_proto::v1::{CoordinatorMessage, Hello, RefusalCode, Refused, StatusReply, WorkerMessage};
+use blip2_proto::v1::{
+    CommittedStep, CoordinatorMessage, Hello, RefusalCode, Refused, StatusReply, WorkerMessage,
+};
 use blip2_run::catalogue::Catalogue;
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::Epochs;
@@ -25,7 +27,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
 use crate::introduction::{HELLO_DEADLINE, WRONG_TOKEN};
-use crate::{Action, CommittedStep, Event, Figures, Keeping, Machine, Outcome, SessionId, StoreFailure};
+use crate::{Action, Event, Figures, Keeping, Machine, Outcome, SessionId, StoreFailure};
 
 /// Time between two ticks of the machine.
 const TICK: Duration = Duration::from_millis(100);

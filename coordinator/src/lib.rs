@@ -25,7 +25,7 @@ pub use keeping::{Keeper, Keeping};
 #[cfg(feature = "planted-bugs")]
 pub use machine::PlantedBug;
 pub use machine::invariants::check;
-pub use machine::{Action, CommittedStep, Event, Figures, Machine, Outcome, SessionId, Start, StoreFailure};
+pub use machine::{Action, Event, Figures, Machine, Outcome, SessionId, Start, StoreFailure};
 pub use server::{CoordinatorOptions, run};
 pub use settings::{Cadence, CheckpointSettings, CoordinatorSettings};
 pub use spec::{LossRise, NonFinitePolicy, RunSpec};

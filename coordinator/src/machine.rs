@@ -43,7 +43,7 @@ use std::time::Duration;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 
 pub use self::figures::Figures;
-pub use self::interface::{Action, CommittedStep, Event, Outcome, SessionId, Start, StoreFailure};
+pub use self::interface::{Action, Event, Outcome, SessionId, Start, StoreFailure};
 #[cfg(feature = "planted-bugs")]
 pub use self::planted_bug::PlantedBug;
 pub use self::state::Machine;

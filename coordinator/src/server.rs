@@ -11,7 +11,7 @@ use blip2_proto::token::same_token;
 use blip2_proto::transport::{Connection, Guarded, Transport, authenticate, how_it_ended, is_authenticated};
 use blip2_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use blip2_proto::v1::{
-    CoordinatorMessage, StatusReply, StatusRequest, StopReply, StopRequest, WorkerMessage,
+    CommittedStep, CoordinatorMessage, StatusReply, StatusRequest, StopReply, StopRequest, WorkerMessage,
 };
 use blip2_run::quarantine;
 use futures::Stream;
@@ -25,8 +25,8 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::actor::{Actor, Opened};
 use crate::introduction::WRONG_TOKEN;
 use crate::{
-    CheckpointSettings, CommittedStep, CoordinatorError, CoordinatorSettings, Event, Figures, Keeping,
-    Machine, Outcome, Result, RunSpec, Start,
+    CheckpointSettings, CoordinatorError, CoordinatorSettings, Event, Figures, Keeping, Machine, Outcome,
+    Result, RunSpec, Start,
 };
 use blip2_run::catalogue::Catalogue;
 use blip2_run::commit::CheckpointRecord;

@@ -9,8 +9,8 @@ use crate::text::{MAX_TEXT, is_invisible, visible};
 use crate::v1::coordinator_message::Kind as FromCoordinator;
 use crate::v1::worker_message::Kind as FromWorker;
 use crate::v1::{
-    Assignment, Commit, Hello, Ledger, NamedValue, Quarantined, StatusReply, StepDone, StepRecord, Welcome,
-    assignment,
+    Assignment, Commit, CommittedStep, Hello, Ledger, NamedValue, Quarantined, StatusReply, StepDone,
+    Welcome, assignment,
 };
 
 /// Longest message between a worker and a coordinator, in bytes: a ledger names every row quarantined since a
@@ -133,7 +133,7 @@ fn ledger(ledger: &mut Ledger) -> Result<(), TooLong> {
     rows(&mut ledger.quarantined)
 }
 
-fn step_record(record: &StepRecord) -> Result<(), TooLong> {
+fn step_record(record: &CommittedStep) -> Result<(), TooLong> {
     all_named([("stage_name", &record.stage_name), ("task", &record.task)])?;
     values(&record.values)
 }

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use blip2_coordinator::{CommittedStep, Keeper};
+use blip2_coordinator::Keeper;
+use blip2_proto::v1::CommittedStep;
 use blip2_proto::v1::StatusReply;
 use blip2_run::layout;
 use blip2_store::Location;
@@ -137,7 +138,7 @@ async fn keep_in_store(
         take_in(&mut log, written, &keeper, &mut failures);
     }
     if !log.is_whole() {
-        eprintln!("warning: the last {} lines of the run's metrics could not be written", log.waiting());
+        tracing::warn!("the last {} lines of the run's metrics could not be written", log.waiting());
     }
     Ok(())
 }
@@ -153,7 +154,7 @@ fn take_in(log: &mut SegmentLog, written: Written, keeper: &Keeper, failures: &m
         }
         Err(reason) => {
             if *failures == 0 {
-                eprintln!("warning: the run's metrics cannot be written yet: {reason}");
+                tracing::warn!("the run's metrics cannot be written yet: {reason}");
             }
             *failures += 1;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use blip2_coordinator::CommittedStep;
+use blip2_proto::v1::CommittedStep;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{RecordsError, Result};

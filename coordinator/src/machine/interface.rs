@@ -3,7 +3,7 @@
 use blip2_dataset::quarantine::QuarantineList;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
-use blip2_proto::v1::{Hello, NamedValue};
+use blip2_proto::v1::{CommittedStep, Hello};
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::EpochMember;
 
@@ -153,48 +153,11 @@ pub enum Action {
     },
     /// Write the run's copy of the list of quarantined rows.
     StoreQuarantine(QuarantineList),
-    /// Tell who records the metrics.
+    /// Tell who records the metrics of a committed step, once for each. A coordinator that takes over tells
+    /// again of those of which the members do not know that their records are kept.
     Report(CommittedStep),
     /// The run is over for this coordinator.
     Finish(Outcome),
-}
-
-/// A step that was committed, reported exactly once by a coordinator. One that takes over reports those again
-/// of which the members do not know that their records are kept.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CommittedStep {
-    /// Index of the step, through all stages.
-    pub step: u64,
-    /// Its stage, from 1.
-    pub stage: u32,
-    /// The stage by its name.
-    pub stage_name: String,
-    /// The stage's task.
-    pub task: String,
-    /// The membership epoch that did it.
-    pub epoch: u64,
-    /// Losses, gradient norm and learning rate of the global batch.
-    pub values: Vec<NamedValue>,
-    /// Seconds the slowest member took.
-    pub seconds: f64,
-    /// Seconds the member that waited longest waited for data.
-    pub data_wait_seconds: f64,
-    /// Samples of the global batch.
-    pub samples: u64,
-    /// Bytes that the members sent each other.
-    pub bytes_sent: u64,
-    /// Bytes that all members copied between device and host and within the host's memory.
-    pub bytes_copied: u64,
-    /// Samples of all committed steps, of every stage.
-    pub samples_seen: u64,
-    /// It changed no parameter: what it came to is not a finite number.
-    pub skipped: bool,
-    /// The mean loss over the newest steps has just risen to so many times its smallest.
-    pub loss_rise: Option<f64>,
-    /// Bytes of a card's memory held by the member that held most; `None`: all computed on the CPU.
-    pub device_bytes: Option<u64>,
-    /// Kernels that the worker which compiled most compiled for the step; none where no kernel was compiled.
-    pub kernels_compiled: Option<u32>,
 }
 
 /// How a run ended.

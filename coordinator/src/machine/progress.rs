@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use blip2_proto::v1::NamedValue;
-
-use super::interface::CommittedStep;
+use blip2_proto::v1::{CommittedStep, NamedValue};
 
 /// Commits over which rates are averaged.
 const WINDOW: usize = 32;

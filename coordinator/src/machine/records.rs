@@ -6,9 +6,7 @@
 use std::collections::BTreeMap;
 
 use blip2_proto::bounds::MAX_RECORDS;
-use blip2_proto::v1::StepRecord;
-
-use super::interface::CommittedStep;
+use blip2_proto::v1::CommittedStep;
 
 /// Records that wait at most; of more the oldest go: where nobody can keep them, a run goes on without.
 const MOST_WAITING: usize = MAX_RECORDS;
@@ -18,7 +16,7 @@ const MOST_WAITING: usize = MAX_RECORDS;
 pub(super) struct Records {
     /// Those of earlier steps are kept for good.
     kept: u64,
-    waiting: BTreeMap<u64, StepRecord>,
+    waiting: BTreeMap<u64, CommittedStep>,
     /// Those of earlier steps were told here.
     told: u64,
 }
@@ -27,18 +25,18 @@ impl Records {
     /// A step was committed here, and is told.
     pub(super) fn committed(&mut self, step: &CommittedStep) {
         self.told = self.told.max(step.step + 1);
-        self.take(StepRecord::from(step.clone()));
+        self.take(step.clone());
     }
 
     /// A member knows of records from before.
-    pub(super) fn learn(&mut self, records: &[StepRecord]) {
+    pub(super) fn learn(&mut self, records: &[CommittedStep]) {
         let kept = self.kept;
         for record in records.iter().filter(|record| record.step >= kept) {
             self.take(record.clone());
         }
     }
 
-    fn take(&mut self, record: StepRecord) {
+    fn take(&mut self, record: CommittedStep) {
         self.waiting.entry(record.step).or_insert(record);
         while self.waiting.len() > MOST_WAITING {
             self.waiting.pop_first();
@@ -57,17 +55,17 @@ impl Records {
     }
 
     /// The record of a step, as long as it waits.
-    pub(super) fn of(&self, step: u64) -> Option<StepRecord> {
+    pub(super) fn of(&self, step: u64) -> Option<CommittedStep> {
         self.waiting.get(&step).cloned()
     }
 
     /// All that wait, of the first `committed` steps.
-    pub(super) fn before(&self, committed: u64) -> Vec<StepRecord> {
+    pub(super) fn before(&self, committed: u64) -> Vec<CommittedStep> {
         self.waiting.range(..committed).map(|(_, record)| record.clone()).collect()
     }
 
     /// Those of the first `committed` steps that were never told here; then they are.
-    pub(super) fn untold(&mut self, committed: u64) -> Vec<StepRecord> {
+    pub(super) fn untold(&mut self, committed: u64) -> Vec<CommittedStep> {
         let from = self.told.min(committed);
         let untold = self.waiting.range(from..committed).map(|(_, record)| record.clone()).collect();
         self.told = self.told.max(committed);
@@ -75,61 +73,15 @@ impl Records {
     }
 }
 
-impl From<CommittedStep> for StepRecord {
-    fn from(step: CommittedStep) -> Self {
-        Self {
-            step: step.step,
-            stage: step.stage,
-            stage_name: step.stage_name,
-            task: step.task,
-            epoch: step.epoch,
-            values: step.values,
-            seconds: step.seconds,
-            data_wait_seconds: step.data_wait_seconds,
-            samples: step.samples,
-            samples_seen: step.samples_seen,
-            bytes_sent: step.bytes_sent,
-            bytes_copied: step.bytes_copied,
-            skipped: step.skipped,
-            loss_rise: step.loss_rise,
-            device_bytes: step.device_bytes,
-            kernels_compiled: step.kernels_compiled,
-        }
-    }
-}
-
-impl From<StepRecord> for CommittedStep {
-    fn from(record: StepRecord) -> Self {
-        Self {
-            step: record.step,
-            stage: record.stage,
-            stage_name: record.stage_name,
-            task: record.task,
-            epoch: record.epoch,
-            values: record.values,
-            seconds: record.seconds,
-            data_wait_seconds: record.data_wait_seconds,
-            samples: record.samples,
-            samples_seen: record.samples_seen,
-            bytes_sent: record.bytes_sent,
-            bytes_copied: record.bytes_copied,
-            skipped: record.skipped,
-            loss_rise: record.loss_rise,
-            device_bytes: record.device_bytes,
-            kernels_compiled: record.kernels_compiled,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn record(step: u64) -> StepRecord {
-        StepRecord { step, seconds: 0.5, loss_rise: Some(2.0), skipped: true, ..StepRecord::default() }
+    fn record(step: u64) -> CommittedStep {
+        CommittedStep { step, seconds: 0.5, loss_rise: Some(2.0), skipped: true, ..CommittedStep::default() }
     }
 
-    fn steps(records: &[StepRecord]) -> Vec<u64> {
+    fn steps(records: &[CommittedStep]) -> Vec<u64> {
         records.iter().map(|record| record.step).collect()
     }
 
@@ -140,8 +92,8 @@ mod tests {
         records.learn(&[5, 6].map(record));
         assert_eq!(steps(&records.untold(6)), [3, 4, 5], "step 6 is not committed here");
         assert!(records.untold(6).is_empty());
-        records.committed(&CommittedStep::from(record(6)));
-        records.committed(&CommittedStep::from(record(7)));
+        records.committed(&record(6));
+        records.committed(&record(7));
         assert!(records.untold(8).is_empty());
         assert_eq!(steps(&records.before(8)), [3, 4, 5, 6, 7]);
         records.keep(6);
@@ -157,11 +109,5 @@ mod tests {
         records.learn(&(0..MOST_WAITING as u64 + 3).map(record).collect::<Vec<_>>());
         let waiting = records.before(u64::MAX);
         assert_eq!((waiting.len(), waiting[0].step), (MOST_WAITING, 3));
-    }
-
-    #[test]
-    fn a_record_says_all_that_a_step_says() {
-        let step = CommittedStep::from(record(9));
-        assert_eq!(CommittedStep::from(StepRecord::from(step.clone())), step);
     }
 }

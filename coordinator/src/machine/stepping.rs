@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use blip2_dataset::coverage::Coverage;
-use blip2_proto::v1::{NamedValue, Quarantined, StepDone, StepFailed};
+use blip2_proto::v1::{CommittedStep, NamedValue, Quarantined, StepDone, StepFailed};
 use blip2_run::coverage::coverage_of;
 use blip2_run::quarantine;
 
-use super::interface::{Action, CommittedStep};
+use super::interface::Action;
 use super::non_finite::Verdict;
 use super::phase::{Phase, Report};
 use super::state::{Held, Machine, Member};

@@ -1,6 +1,6 @@
 //! Steps that another coordinator committed.
 
-use super::interface::{Action, CommittedStep};
+use super::interface::Action;
 use super::state::Machine;
 
 impl Machine {
@@ -8,7 +8,7 @@ impl Machine {
     /// records may not be kept.
     pub(super) fn tell_of_steps_before(&mut self) {
         for record in self.records.untold(self.committed) {
-            self.actions.push(Action::Report(CommittedStep::from(record)));
+            self.actions.push(Action::Report(record));
         }
     }
 }

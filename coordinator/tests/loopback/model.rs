@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use blip2_coordinator::{
-    CheckpointSettings, CommittedStep, CoordinatorOptions, CoordinatorSettings, Keeping, LossRise,
-    NonFinitePolicy, Outcome, RunSpec, run,
+    CheckpointSettings, CoordinatorOptions, CoordinatorSettings, Keeping, LossRise, NonFinitePolicy, Outcome,
+    RunSpec, run,
 };
 use blip2_proto::token::with_token;
 use blip2_proto::transport::Transport;
@@ -12,8 +12,8 @@ use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{
-    Assignment, Coverage, Hello, Ledger, NamedValue, PartWritten, Quarantined, Ready, RefusalCode,
-    StatusReply, StepDone, StopKind, WorkerMessage,
+    Assignment, CommittedStep, Coverage, Hello, Ledger, NamedValue, PartWritten, Quarantined, Ready,
+    RefusalCode, StatusReply, StepDone, StopKind, WorkerMessage,
 };
 use blip2_run::commit::ShardRecord;
 use blip2_run::layout::checkpoint_folder;

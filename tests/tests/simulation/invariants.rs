@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use blip2_coordinator::CommittedStep;
+use blip2_proto::v1::CommittedStep;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::{Assignment, Commit, Coverage, Ledger, Quarantined, assignment};
 use blip2_run::commit::CheckpointRecord;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use blip2_proto::v1::coordinator_message::Kind as FromCoordinator;
 use blip2_proto::v1::worker_message::Kind as ToCoordinator;
 use blip2_proto::v1::{
-    Abort, Assignment, Commit, Coverage, Ledger, PartFailed, RefusalCode, StepRecord, StopKind, Welcome,
+    Abort, Assignment, Commit, CommittedStep, Coverage, Ledger, PartFailed, RefusalCode, StopKind, Welcome,
 };
 
 use self::scene::{
@@ -312,8 +312,8 @@ fn stops_end_the_member_as_they_say() {
     }
 }
 
-fn record(step: u64) -> StepRecord {
-    StepRecord { step, ..StepRecord::default() }
+fn record(step: u64) -> CommittedStep {
+    CommittedStep { step, ..CommittedStep::default() }
 }
 
 #[test]

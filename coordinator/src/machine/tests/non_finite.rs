@@ -4,7 +4,9 @@ use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{NamedValue, NonFinite, SlotSamples, StepDone, StopKind};
 
 use super::scene::{Scene, hello_again, settings, spec};
-use crate::machine::{Action, CommittedStep, Event, Outcome, SessionId, Start};
+use blip2_proto::v1::CommittedStep;
+
+use crate::machine::{Action, Event, Outcome, SessionId, Start};
 use crate::{LossRise, NonFinitePolicy, RunSpec};
 
 const STAGES: [u64; 1] = [9];

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use blip2_proto::v1::StepRecord;
+use blip2_proto::v1::CommittedStep;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{Hello, Ready};
 
@@ -22,7 +22,7 @@ fn taking_over() -> Scene {
 /// A member that comes back with the state after seven steps, and knows these records.
 fn knowing(steps: &[u64]) -> Hello {
     let mut hello = hello_again(0, &STAGES, 7);
-    let records = steps.iter().map(|step| StepRecord { step: *step, ..StepRecord::default() });
+    let records = steps.iter().map(|step| CommittedStep { step: *step, ..CommittedStep::default() });
     hello.ledger.as_mut().unwrap().records = records.collect();
     hello
 }
