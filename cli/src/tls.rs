@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use blip2_proto::transport::{TlsFiles, Transport};
+use blip2_proto::transport::{TlsFiles, Transport, is_loopback};
 
 use crate::error::CliError;
 
@@ -60,7 +60,7 @@ pub(crate) fn warn_if_readable(listen: SocketAddr, transport: &Transport) {
 }
 
 fn is_readable(listen: SocketAddr, transport: &Transport) -> bool {
-    !transport.is_encrypted() && !listen.ip().to_canonical().is_loopback()
+    !transport.is_encrypted() && !is_loopback(&listen)
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use blip2_proto::transport::is_loopback;
+
 use crate::error::CliError;
 use blip2_run::layout;
 
@@ -94,7 +96,7 @@ pub(crate) fn read_token(file: Option<&Path>) -> Result<String, CliError> {
 
 /// Whoever is reached from other machines needs a token that is a secret.
 pub(crate) fn must_have_token(listen: SocketAddr, file: Option<&Path>) -> Result<(), CliError> {
-    if file.is_some() || listen.ip().to_canonical().is_loopback() {
+    if file.is_some() || is_loopback(&listen) {
         return Ok(());
     }
     Err(CliError::usage(format!(

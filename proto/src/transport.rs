@@ -18,7 +18,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::net::TcpListener;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Server};
 
-pub use address::{AddressError, advertised, bind, listening, with_port};
+pub use address::{AddressError, advertised, bind, is_loopback, listening, with_port};
 pub use descriptors::raise_descriptor_limit;
 pub use failure::ConnectError;
 pub use gate::{Connection, Gated};

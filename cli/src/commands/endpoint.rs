@@ -5,7 +5,7 @@ mod pages;
 use std::net::SocketAddr;
 
 use axum::Router;
-use blip2_proto::transport::{bind, listening};
+use blip2_proto::transport::{bind, is_loopback, listening};
 use blip2_telemetry::Telemetry;
 use blip2_telemetry::endpoint::Endpoint;
 use clap::Args;
@@ -50,7 +50,7 @@ impl MetricsArguments {
             ))
         };
         let listener = bind(address).map_err(failed)?;
-        let is_local = listener.local_addr().is_ok_and(|bound| bound.ip().is_loopback());
+        let is_local = listener.local_addr().is_ok_and(|bound| is_loopback(&bound));
         let more = page.map_or_else(Router::new, |(page, token)| {
             routes(page.clone(), if is_local { None } else { Some(token) })
         });

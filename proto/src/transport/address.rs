@@ -25,6 +25,11 @@ pub fn listening(text: &str) -> Result<SocketAddr, AddressError> {
     })
 }
 
+/// Whether only processes of this machine reach this address.
+pub fn is_loopback(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
 /// Listens at an address, for [`TcpListener::from_std`](tokio::net::TcpListener::from_std). All interfaces of
 /// both families, `[::]`, are those of IPv4 where the machine has no IPv6.
 ///
