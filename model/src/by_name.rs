@@ -64,15 +64,15 @@ pub fn language_model(place: &str) -> Option<Box<dyn LanguageSizes>> {
     Some(match known_as(name, LANGUAGE_MODELS)? {
         "opt-125m" => Box::new(OptConfig::default()),
         "opt-350m" => Box::new(OptConfig::opt_350m()),
-        "opt-1.3b" => Box::new(opt(2048, 24, 32)),
-        "opt-2.7b" => Box::new(opt(2560, 32, 32)),
-        "opt-6.7b" => Box::new(opt(4096, 32, 32)),
-        "opt-13b" => Box::new(opt(5120, 40, 40)),
-        "flan-t5-small" => Box::new(flan_t5(512, 1024, 8, 6)),
-        "flan-t5-base" => Box::new(flan_t5(768, 2048, 12, 12)),
-        "flan-t5-large" => Box::new(flan_t5(1024, 2816, 24, 16)),
-        "flan-t5-xl" => Box::new(flan_t5(2048, 5120, 24, 32)),
-        "flan-t5-xxl" => Box::new(flan_t5(4096, 10_240, 24, 64)),
+        "opt-1.3b" => Box::new(OptConfig::of_sizes(2048, 24, 32)),
+        "opt-2.7b" => Box::new(OptConfig::of_sizes(2560, 32, 32)),
+        "opt-6.7b" => Box::new(OptConfig::of_sizes(4096, 32, 32)),
+        "opt-13b" => Box::new(OptConfig::of_sizes(5120, 40, 40)),
+        "flan-t5-small" => Box::new(T5Config::flan(512, 1024, 8, 6)),
+        "flan-t5-base" => Box::new(T5Config::flan(768, 2048, 12, 12)),
+        "flan-t5-large" => Box::new(T5Config::flan(1024, 2816, 24, 16)),
+        "flan-t5-xl" => Box::new(T5Config::flan(2048, 5120, 24, 32)),
+        "flan-t5-xxl" => Box::new(T5Config::flan(4096, 10_240, 24, 64)),
         "vicuna-13b" => Box::new(LlamaConfig {
             width: 5120,
             depth: 40,
@@ -83,22 +83,6 @@ pub fn language_model(place: &str) -> Option<Box<dyn LanguageSizes>> {
         "smollm2-135m" => Box::new(LlamaConfig::smollm2_135m()),
         _ => Box::new(LlamaConfig::default()),
     })
-}
-
-fn opt(width: usize, depth: usize, heads: usize) -> OptConfig {
-    OptConfig { width, depth, heads, intermediate: 4 * width, ..OptConfig::default() }
-}
-
-fn flan_t5(width: usize, intermediate: usize, depth: usize, heads: usize) -> T5Config {
-    T5Config {
-        width,
-        intermediate,
-        depth,
-        heads,
-        feed_forward_proj: "gated-gelu".into(),
-        tie_word_embeddings: false,
-        ..T5Config::default()
-    }
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ fn opt() {
         (7168, 48, 56, 29_974_540_288),
         (9216, 64, 72, 65_719_701_504),
     ] {
-        let config = OptConfig { width, depth, heads, intermediate: 4 * width, ..OptConfig::default() };
+        let config = OptConfig::of_sizes(width, depth, heads);
         assert_eq!(count(Opt::new(&config, &Device::flex()).unwrap()), want, "width {width}");
     }
     assert_eq!(count(Opt::new(&OptConfig::opt_350m(), &Device::flex()).unwrap()), 331_196_416);
@@ -60,15 +60,7 @@ fn flan_t5() {
         ("XL", 2048, 5120, 24, 32, 2_849_757_184),
         ("XXL", 4096, 10240, 24, 64, 11_135_332_352),
     ] {
-        let config = T5Config {
-            width,
-            intermediate,
-            depth,
-            heads,
-            feed_forward_proj: "gated-gelu".into(),
-            tie_word_embeddings: false,
-            ..T5Config::default()
-        };
+        let config = T5Config::flan(width, intermediate, depth, heads);
         assert_eq!(count(T5::new(&config, &Device::flex()).unwrap()), want, "{name}");
     }
 }

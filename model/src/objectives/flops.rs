@@ -50,13 +50,9 @@ struct Pieces<'a> {
 }
 
 impl Pieces<'_> {
-    fn cross_layers(&self) -> usize {
-        self.config.layers.div_ceil(self.config.cross_attention_frequency)
-    }
-
     /// Keys and values of one image.
     fn image(&self) -> usize {
-        self.cross_layers() * 2 * map(self.positions, self.config.image_width, self.config.hidden)
+        self.config.cross_layers() * 2 * map(self.positions, self.config.image_width, self.config.hidden)
     }
 
     /// Self-attention of one layer: keys and values of `own` rows, queries of `rows`, `keys` seen.
@@ -68,7 +64,8 @@ impl Pieces<'_> {
     /// Cross-attention of the queries in all layers that have it.
     fn cross(&self) -> usize {
         let (hidden, queries) = (self.config.hidden, self.config.queries);
-        self.cross_layers() * (2 * map(queries, hidden, hidden) + attend(queries, self.positions, hidden))
+        self.config.cross_layers()
+            * (2 * map(queries, hidden, hidden) + attend(queries, self.positions, hidden))
     }
 
     fn feed_forward(&self, rows: usize) -> usize {

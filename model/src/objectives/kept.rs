@@ -29,14 +29,10 @@ struct Passes<'a> {
 }
 
 impl Passes<'_> {
-    fn cross_layers(&self) -> usize {
-        self.config.layers.div_ceil(self.config.cross_attention_frequency)
-    }
-
     /// The image's embeddings, normalised and as the norm reads them, with their keys and values in all
     /// layers.
     fn image(&self) -> usize {
-        let of_position = 2 * self.config.image_width + 2 * self.cross_layers() * self.config.hidden;
+        let of_position = 2 * self.config.image_width + 2 * self.config.cross_layers() * self.config.hidden;
         self.positions * of_position
     }
 
@@ -51,7 +47,7 @@ impl Passes<'_> {
     /// The queries' look at the image.
     fn cross(&self) -> usize {
         let QFormerConfig { hidden, queries, heads, .. } = *self.config;
-        self.cross_layers() * queries * (5 * hidden + heads * self.positions)
+        self.config.cross_layers() * queries * (5 * hidden + heads * self.positions)
     }
 }
 

@@ -47,6 +47,11 @@ impl QFormerConfig {
         index.is_multiple_of(self.cross_attention_frequency)
     }
 
+    /// Layers that attend to the image.
+    pub fn cross_layers(&self) -> usize {
+        self.layers.div_ceil(self.cross_attention_frequency)
+    }
+
     /// Refuses sizes that no model can have.
     pub fn validate(&self) -> Result<(), ModelError> {
         let refuse = |reason: String| Err(ModelError::input("Q-Former configuration", reason));

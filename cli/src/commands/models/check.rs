@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use blip2_cost::words::thousands;
 use blip2_curation::model_check;
 use blip2_evaluation::model_folder::PartReport;
 use blip2_worker::{ModelCheck, Precision, check_models};
@@ -121,7 +122,7 @@ fn text(check: &ModelCheck) -> String {
             trained.stage,
             trained.name,
             trained.task,
-            thousands(trained.parameters),
+            thousands(trained.parameters as u64),
             trained.tensors
         );
     }
@@ -142,12 +143,15 @@ fn part_text(part: &PartReport) -> String {
         let _ = writeln!(text, "  {kind}");
     }
     if let Some(parameters) = parameters {
-        let _ = writeln!(text, "  {} parameters, every tensor in its shape", thousands(*parameters));
+        let _ = writeln!(text, "  {} parameters, every tensor in its shape", thousands(*parameters as u64));
     }
     if *tensors > 0 {
         let numbers = dtypes.join(", ");
-        let _ =
-            writeln!(text, "  {tensors} tensors of {} numbers in the files, {numbers}", thousands(*elements));
+        let _ = writeln!(
+            text,
+            "  {tensors} tensors of {} numbers in the files, {numbers}",
+            thousands(*elements as u64)
+        );
     }
     for file in files {
         let _ = writeln!(text, "  {}  {}", file.path.display(), megabytes(file.bytes));
@@ -163,28 +167,4 @@ fn part_text(part: &PartReport) -> String {
         );
     }
     text
-}
-
-/// 1234567 as 1,234,567.
-fn thousands(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn large_numbers_are_read_in_threes() {
-        let shown = [7, 1234, 188_000_256].map(thousands);
-        assert_eq!(shown, ["7", "1,234", "188,000,256"]);
-    }
 }

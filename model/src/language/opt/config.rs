@@ -79,6 +79,11 @@ impl Default for OptConfig {
 }
 
 impl OptConfig {
+    /// A published OPT of these sizes, whose feed-forward part is four times as wide.
+    pub fn of_sizes(width: usize, depth: usize, heads: usize) -> Self {
+        Self { width, depth, heads, intermediate: 4 * width, ..Self::default() }
+    }
+
     /// OPT of 350 million weights, the one published model whose layers end with their norms.
     pub fn opt_350m() -> Self {
         Self {

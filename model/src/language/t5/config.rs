@@ -98,6 +98,19 @@ impl Default for T5Config {
 }
 
 impl T5Config {
+    /// A published Flan-T5 of these sizes.
+    pub fn flan(width: usize, intermediate: usize, depth: usize, heads: usize) -> Self {
+        Self {
+            width,
+            intermediate,
+            depth,
+            heads,
+            feed_forward_proj: GATED.into(),
+            tie_word_embeddings: false,
+            ..Self::default()
+        }
+    }
+
     /// Refuses sizes that no model can have, and variants that are not supported.
     pub fn validate(&self) -> Result<(), ModelError> {
         let refuse = |reason: String| Err(ModelError::input("language model configuration", reason));
