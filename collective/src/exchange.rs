@@ -93,9 +93,9 @@ impl Exchange {
         self.peers.sent()
     }
 
-    /// The last collectives of this member, oldest first, those in progress among them.
-    pub fn last_collectives(&self) -> Vec<Entry> {
-        self.journal.entries()
+    /// This member's collectives of a step that are remembered, oldest first, those in progress among them.
+    pub fn collectives_of(&self, step: u64) -> Vec<Entry> {
+        self.journal.of(step)
     }
 
     /// Gives what `source` says to whoever asks this member for its trace and shows the token.

@@ -108,9 +108,9 @@ impl Journal {
         Line { journal: self, number, began, has_ended: false }
     }
 
-    /// All that is remembered, oldest first.
-    pub(crate) fn entries(&self) -> Vec<Entry> {
-        self.pages().entries.iter().cloned().collect()
+    /// Those of a step that are remembered, oldest first.
+    pub(crate) fn of(&self, step: u64) -> Vec<Entry> {
+        self.pages().entries.iter().filter(|entry| entry.step == step).cloned().collect()
     }
 
     fn end(&self, number: u64, progress: Progress) {
@@ -188,8 +188,10 @@ mod tests {
         assert_eq!(failed, Err(CollectiveError::Closed));
         drop(begin(1001));
         let running = begin(1002);
-        let entries = journal.entries();
+        let entries: Vec<Entry> = journal.pages().entries.iter().cloned().collect();
         assert_eq!(entries.len(), KEPT);
+        assert_eq!(journal.of(1000), [entries[KEPT - 3].clone()]);
+        assert_eq!(journal.of(0), [], "forgotten");
         assert_eq!((entries[0].number, entries[KEPT - 1].number), (6, KEPT as u64 + 5));
         assert!(matches!(entries[0].progress, Progress::Done(_)));
         assert!(matches!(entries[KEPT - 3].progress, Progress::Failed(_, CollectiveError::Closed)));

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use blip2_collective::journal::{Entry, Progress};
 use blip2_collective::{
     CollectiveError, Exchange, Limits, Member, Received, Sent, SumTree, TreeAccumulator, TreePartial, Wire,
     World, deal_slots,
@@ -212,6 +213,13 @@ async fn a_silent_member_is_named_when_the_deadline_passes() {
     for result in futures::future::join_all(calls).await {
         let error = result.expect_err("member 11 is silent");
         assert_eq!(error.suspects(), [11], "{error}");
+    }
+    for rank in [0, 2] {
+        let remembered = all[rank].collectives_of(0);
+        let [Entry { tag, bytes: 4, progress: Progress::Failed(_, error), .. }] = &remembered[..] else {
+            panic!("{remembered:?}");
+        };
+        assert_eq!((tag.as_str(), error.suspects()), ("feats", vec![11]));
     }
 }
 

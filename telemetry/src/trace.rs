@@ -3,6 +3,7 @@
 //! The format is that of Chrome's trace events (JSON, an array of events with times in microseconds):
 //! <https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU>.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -17,7 +18,7 @@ pub struct Span {
     /// The line of the trace it stands on.
     pub lane: &'static str,
     /// What was done.
-    pub name: String,
+    pub name: Cow<'static, str>,
     /// When it began.
     pub began: Instant,
     /// How long it took.
@@ -110,7 +111,7 @@ mod tests {
     use super::*;
 
     fn span(lane: &'static str, name: &str, began: Instant) -> Span {
-        let (name, facts) = (name.to_owned(), vec![("step", json!(7))]);
+        let (name, facts) = (name.to_owned().into(), vec![("step", json!(7))]);
         Span { lane, name, began, time: Duration::from_millis(2), facts, is_beside: lane == "exchange" }
     }
 

@@ -1,5 +1,6 @@
 //! A committed step in the numbers of this process.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use blip2_collective::journal::Progress;
@@ -34,7 +35,7 @@ impl Compute {
     /// What the step was made of: the whole, its parts, its collectives, and the wait for its commit.
     fn spans(&self, step: &Pending, committed_after: Duration) -> Vec<Span> {
         let number = || vec![("step", step.step.into())];
-        let span = |lane, name: String, began, time, facts| Span {
+        let span = |lane, name: Cow<'static, str>, began, time, facts| Span {
             lane,
             name,
             began,
@@ -44,18 +45,17 @@ impl Compute {
         };
         let reduced = step.reduced;
         let mut spans = vec![
-            span("step", format!("step {}", step.step), step.began, reduced - step.began, number()),
+            span("step", format!("step {}", step.step).into(), step.began, reduced - step.began, number()),
             span("step", "commit".into(), reduced, committed_after, number()),
         ];
         for timed in &step.gradient.parts {
             spans.push(span(timed.lane, timed.part.into(), timed.began, timed.time, number()));
         }
-        let own = self.exchange.last_collectives().into_iter().filter(|entry| entry.step == step.step);
-        for entry in own {
+        for entry in self.exchange.collectives_of(step.step) {
             let Progress::Done(time) = entry.progress else { continue };
             let mut facts = number();
             facts.extend([("bytes", entry.bytes.into()), ("epoch", entry.epoch.into())]);
-            let name = format!("{} {}", entry.kind.name(), entry.tag);
+            let name = format!("{} {}", entry.kind.name(), entry.tag).into();
             spans.push(Span { lane: "exchange", name, began: entry.began, time, facts, is_beside: true });
         }
         spans
