@@ -105,6 +105,19 @@ impl<'a> Cluster<'a> {
         start(command)
     }
 
+    /// The run to its end with one worker, though its leader is killed while that worker waits at `place`;
+    /// another coordinator stands by. All coordinators have these arguments.
+    pub fn lose_the_leader(&self, place: &str, arguments: &[&str]) {
+        let leader = self.coordinator(arguments, None);
+        let standby = self.coordinator(&[&["--standby"], arguments].concat(), None);
+        let urls = [leader.url.as_str(), standby.url.as_str()];
+        let mut worker = self.worker("only", &urls, &[], Some(&format!("{place}:4000")));
+        wait_for_drill(&mut worker, place);
+        signal(leader.process.id(), "KILL");
+        standby.process.wait().expect(0);
+        worker.wait().expect(0);
+    }
+
     /// `blip2 audit` of the run.
     pub fn audit(&self) -> Ended {
         let root = self.run.root();

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use blip2_tests::cluster::{Cluster, wait_for_drill};
 use blip2_tests::http::{get, get_with, series};
 use blip2_tests::need::Need;
-use blip2_tests::process::{Running, finish, poll, repository, signal, start};
+use blip2_tests::process::{Running, finish, poll, repository, start};
 use blip2_tests::run::{SHORT_STEPS, SmallRun};
 use serde_json::Value;
 
@@ -240,15 +240,7 @@ print(json.dumps({tag: [[e.step, e.value] for e in read.Scalars(tag)] for tag in
 fn tensorboard_reads_one_curve_of_a_run_whose_leader_was_killed() {
     let Some(python) = std::env::var_os("BLIP2_TENSORBOARD") else { return Need::TensorBoard.skip() };
     let run = SmallRun::short("[coordinator]\nworkers = 1\nmin_workers = 1\n");
-    let cluster = Cluster::new(&run);
-    let leader = cluster.coordinator(&[], None);
-    let standby = cluster.coordinator(&["--standby"], None);
-    let urls = [leader.url.as_str(), standby.url.as_str()];
-    let mut worker = cluster.worker("only", &urls, &[], Some(&format!("{IN_A_STEP}:4000")));
-    wait_for_drill(&mut worker, IN_A_STEP);
-    signal(leader.process.id(), "KILL");
-    standby.process.wait().expect(0);
-    worker.wait().expect(0);
+    Cluster::new(&run).lose_the_leader(IN_A_STEP, &[]);
     let mut command = Command::new(python);
     command.args(["-c", READ_BACK]).arg(run.root().join("tensorboard"));
     let read = finish(command).expect(0);

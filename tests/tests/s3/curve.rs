@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use blip2_tests::cluster::{Cluster, wait_for_drill};
-use blip2_tests::process::{blip2, finish, signal};
+use blip2_tests::cluster::Cluster;
+use blip2_tests::process::{blip2, finish};
 use blip2_tests::run::{SHORT_STEPS, SmallRun};
 
 use crate::suite::{location, scene};
@@ -36,16 +36,7 @@ async fn a_run_whose_leader_is_killed_has_one_line_a_step() {
     let (_proxy, folder) = scene("curve");
     let root = format!("{folder}/run");
     let run = SmallRun::short("[coordinator]\nworkers = 1\nmin_workers = 1\n");
-    let cluster = Cluster::new(&run);
-    let set = format!("run.root={root}");
-    let leader = cluster.coordinator(&["--set", &set], None);
-    let standby = cluster.coordinator(&["--standby", "--set", &set], None);
-    let urls = [leader.url.as_str(), standby.url.as_str()];
-    let mut worker = cluster.worker("only", &urls, &[], Some(&format!("{IN_A_STEP}:4000")));
-    wait_for_drill(&mut worker, IN_A_STEP);
-    signal(leader.process.id(), "KILL");
-    standby.process.wait().expect(0);
-    worker.wait().expect(0);
+    Cluster::new(&run).lose_the_leader(IN_A_STEP, &["--set", &format!("run.root={root}")]);
     let expected: BTreeMap<u64, usize> = (0..2 * SHORT_STEPS).map(|step| (step, 1)).collect();
     assert_eq!(curve(&root).await, expected);
     let page = run.scratch().join("page.html");
