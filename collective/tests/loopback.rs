@@ -10,6 +10,7 @@ use blip2_collective::{
     CollectiveError, Exchange, Limits, Member, Received, Sent, SumTree, TreeAccumulator, TreePartial, Wire,
     World, deal_slots,
 };
+use blip2_proto::token::with_token;
 use blip2_proto::transport::Transport;
 use blip2_proto::v1::bulk_client::BulkClient;
 use blip2_proto::v1::{Chunk, FetchStateRequest, PushHeader};
@@ -464,7 +465,8 @@ async fn noise_on_the_port_and_a_crowd_of_streams_stop_nobody() {
         };
         let chunk = Chunk { header: Some(header), data: Bytes::from_static(b"1234") };
         let endless = futures::StreamExt::chain(futures::stream::iter([chunk]), futures::stream::pending());
-        async move { client.push(endless).await }
+        // Shown with each call, as members do: who is first to be read would otherwise decide who is heard.
+        async move { client.push(with_token(endless, "secret")).await }
     });
     let crowd = tokio::spawn(futures::future::join_all(silent));
     let calls =
