@@ -147,7 +147,7 @@ mod tests {
             }
         }
         let found: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(found, "9348340d912d6d41");
+        assert_eq!(found, "9549b8e6cd2ca041");
     }
 
     #[test]

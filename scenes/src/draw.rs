@@ -7,10 +7,20 @@ use crate::scene::{Content, Group, MOST_OF_A_PAIR, Scene};
 use crate::split::{Combination, Split, combinations, held_out_drawing};
 use crate::words::{Colour, MOST, Relation, Shape, Thing};
 
-/// Of twenty scenes: groups of a kind, pairs, corners; the rest are things inside a shape.
-const GROUPS: u64 = 6;
-const PAIRS: u64 = 8;
-const CORNERS: u64 = 3;
+/// Chances of what is drawn, each out of their sum.
+struct Chances {
+    /// Several of a kind, pairs, corners, things inside a shape.
+    contents: [u64; 4],
+    /// One to [`MOST`] of a kind.
+    counts: [u64; MOST as usize],
+}
+
+/// What is measured on: every number as often.
+const MEASURED: Chances = Chances { contents: [6, 8, 3, 3], counts: [1, 1, 1, 1] };
+
+/// What is trained on: more of what is hard to tell. Trained as often as they are measured, every fifth group of
+/// three or four is told as two groups, and of three things one is told wrongly in three captions of ten.
+const TRAINED: Chances = Chances { contents: [6, 8, 4, 3], counts: [1, 2, 3, 3] };
 
 /// Of five groups of a pair, one has several of its kind.
 const SEVERAL: u64 = 5;
@@ -51,15 +61,17 @@ fn is_in_turn(split: Split, scene: &Scene, number: u64) -> bool {
 /// A scene of any combinations; none where the draws do not fit together.
 fn any_scene(split: Split, rng: &mut KeyedRng) -> Option<Scene> {
     let background = one_of(Colour::ALL, rng);
-    let content = match rng.below(20) {
-        kind if kind < GROUPS => {
-            Content::Group(Group { thing: thing(split, rng), count: 1 + rng.below(MOST.into()) as u8 })
+    let chances = if split == Split::Train { &TRAINED } else { &MEASURED };
+    let content = match weighted(&chances.contents, rng) {
+        0 => {
+            let thing = thing(split, rng);
+            Content::Group(Group { thing, count: 1 + weighted(&chances.counts, rng) as u8 })
         }
-        kind if kind < GROUPS + PAIRS => {
+        1 => {
             let relation = one_of(&[Relation::LeftOf, Relation::Above], rng);
             Content::pair(of_a_pair(split, rng), relation, of_a_pair(split, rng))?
         }
-        kind if kind < GROUPS + PAIRS + CORNERS => {
+        2 => {
             let side = one_of(&[Relation::LeftOf, Relation::RightOf], rng);
             let height = one_of(&[Relation::Above, Relation::Below], rng);
             let [corner, beside, over] = [(); 3].map(|()| thing(split, rng));
@@ -86,6 +98,18 @@ fn thing(split: Split, rng: &mut KeyedRng) -> Thing {
 fn of_a_pair(split: Split, rng: &mut KeyedRng) -> Group {
     let count = if rng.below(SEVERAL) == 0 { MOST_OF_A_PAIR } else { 1 };
     Group { thing: thing(split, rng), count }
+}
+
+/// A place, with the chance that stands there.
+fn weighted(chances: &[u64], rng: &mut KeyedRng) -> usize {
+    let mut draw = rng.below(chances.iter().sum());
+    for (place, chance) in chances.iter().enumerate() {
+        if draw < *chance {
+            return place;
+        }
+        draw -= chance;
+    }
+    unreachable!("a draw is below the sum")
 }
 
 fn one_of<T: Copy>(all: &[T], rng: &mut KeyedRng) -> T {
