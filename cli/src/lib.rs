@@ -28,6 +28,7 @@ mod live_page;
 mod logging;
 mod measured;
 mod metrics;
+mod named_columns;
 mod places;
 mod progress;
 mod report;
