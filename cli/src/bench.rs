@@ -3,6 +3,7 @@
 mod allreduce;
 mod curate;
 mod dedup;
+mod encode;
 mod generate;
 mod loader;
 mod printing;
@@ -29,6 +30,8 @@ enum BenchCommand {
     Curate(curate::CurateArguments),
     /// Find duplicates among made-up pictures.
     Dedup(dedup::DedupArguments),
+    /// Time the forward pass of a frozen image encoder.
+    Encode(encode::EncodeArguments),
     /// Load batches as training does and say how fast, stage by stage.
     Loader(loader::LoaderArguments),
     /// Time training steps over made-up pictures and texts, part by part.
@@ -41,9 +44,9 @@ enum BenchCommand {
 }
 
 impl BenchArguments {
-    /// Whether training steps are measured.
+    /// Whether training steps are measured, or a part of them.
     pub(crate) fn trains(&self) -> bool {
-        matches!(self.command, BenchCommand::Step(_))
+        matches!(self.command, BenchCommand::Step(_) | BenchCommand::Encode(_))
     }
 }
 
@@ -53,6 +56,7 @@ pub(crate) async fn run(arguments: BenchArguments) -> Result<Exit, CliError> {
         BenchCommand::Allreduce(arguments) => allreduce::run(arguments).await,
         BenchCommand::Curate(arguments) => curate::run(arguments).await,
         BenchCommand::Dedup(arguments) => dedup::run(arguments).await,
+        BenchCommand::Encode(arguments) => encode::run(arguments).await,
         BenchCommand::Loader(arguments) => loader::run(arguments).await,
         BenchCommand::Step(arguments) => step::run(arguments).await,
         BenchCommand::AllreduceMember(arguments) => allreduce::member::run(arguments).await,

@@ -154,6 +154,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("bench allreduce", &["bench allreduce --members 2 --wire bf16"]),
     ("bench curate", &["bench curate --config configs/curate-quickstart.toml --pictures 64"]),
     ("bench dedup", &["bench dedup --rows 1000000 --near-bits 2"]),
+    ("bench encode", &["bench encode --preset vit-g --batch 4"]),
     ("bench loader", &["bench loader --files assets/corpus/train-00000.parquet --size 224"]),
     (
         "bench step",

@@ -1,12 +1,13 @@
 //! What burn composes of many operations, or computes in another layout, each as one operation with its own
-//! backward pass on the CPU: GELU, layer normalisation (of a sum), dropout, attention, softmax cross-entropy,
-//! the affine map.
+//! backward pass on the CPU: ReLU, GELU and a gated GELU, layer normalisation (of a sum), division by the root
+//! mean square, dropout, attention, softmax cross-entropy, the affine map (of a GELU).
 //!
 //! An operation is a folder: its loops (`kernel`), the nodes of its backward pass (`autodiff`) and, beside
 //! it, its composition of burn's own operations, which it computes on other devices and in other precisions
 //! and is tested against. A result depends on the values alone: sums run over fixed chunks and lanes,
 //! whatever the number of threads and the width of the processor's vectors.
 
+mod activation;
 mod affine;
 #[cfg(test)]
 mod agreement;
@@ -17,10 +18,14 @@ mod flex;
 mod gelu;
 mod kernels;
 mod layer_norm;
+mod product;
+mod rms_norm;
 
-pub(crate) use affine::{Numbers, linear};
+pub(crate) use activation::{gated_gelu, relu};
+pub(crate) use affine::{Numbers, linear, linear_of_gelu};
 pub(crate) use attention::attention;
 pub(crate) use cross_entropy::{Targets, cross_entropy};
 pub(crate) use dropout::{Mask, dropout, hash};
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;
+pub(crate) use rms_norm::rms_norm;

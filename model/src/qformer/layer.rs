@@ -5,7 +5,6 @@ use burn::tensor::{Device, Tensor};
 
 use super::attention::AttentionBlock;
 use super::config::QFormerConfig;
-use blip2_tensors::fused::gelu;
 use blip2_tensors::nn::attention::KeyValue;
 use blip2_tensors::nn::dropout::Dropout;
 use blip2_tensors::nn::layers::{LayerNorm, Linear};
@@ -29,7 +28,7 @@ impl FeedForward {
     }
 
     pub(crate) fn forward(&self, x: Tensor<3>, dropout: &mut Dropout) -> Tensor<3> {
-        let inner = self.down.forward(gelu(self.up.forward(x.clone())));
+        let inner = self.down.forward_gelu(self.up.forward(x.clone()));
         self.norm.forward_sum(dropout.forward(inner), x)
     }
 

@@ -8,7 +8,6 @@ use super::patches::{PatchEmbedding, check_pixels, check_sizes};
 use super::positions::{Alignment, resize_positions};
 use blip2_model_files::error::ModelError;
 use blip2_tensors::device::cast::in_numbers;
-use blip2_tensors::fused::gelu;
 use blip2_tensors::nn::attention::{encoder_attention, merge_heads, split_heads};
 use blip2_tensors::nn::drop_path::{BlockPaths, Branch};
 use blip2_tensors::nn::layers::{LayerNorm, Linear, zeros};
@@ -104,7 +103,7 @@ impl EvaBlock {
         let third = |index: usize| split_heads(qkv.clone().narrow(2, index * width, width), self.heads);
         let attended = encoder_attention(third(0), third(1), third(2), None);
         let x = x + paths.scale(Branch::Attention, self.proj.forward(merge_heads(attended)));
-        let inner = self.fc2.forward(gelu(self.fc1.forward(self.norm2.forward(x.clone()))));
+        let inner = self.fc2.forward_gelu(self.fc1.forward(self.norm2.forward(x.clone())));
         x + paths.scale(Branch::FeedForward, inner)
     }
 }

@@ -18,7 +18,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{DType, Tensor, module};
 
-use super::flex::is_factor;
+use super::flex::{is_factor, is_fused};
+use super::gelu::gelu;
 use crate::device::cast::in_numbers;
 use crate::device::compute::Compute;
 
@@ -42,7 +43,15 @@ pub(crate) trait AffineOps: Backend {
         numbers: Numbers,
     ) -> FloatTensor<Self>;
 
-    /// The same without a bias.
+    /// `gelu(x)·Wᵀ + b`: what the backward pass keeps is `x` alone.
+    fn affine_of_gelu(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        numbers: Numbers,
+    ) -> FloatTensor<Self>;
+
+    /// `x·Wᵀ + b` without a bias.
     fn linear_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, numbers: Numbers) -> FloatTensor<Self>;
 }
 
@@ -56,10 +65,7 @@ pub(crate) fn linear<const D: usize>(
     bias: Option<Tensor<1>>,
     numbers: Numbers,
 ) -> Tensor<D> {
-    // In float32 burn's own is as good where no gradient of a weight is asked for, as in all maps without a
-    // bias.
-    let is_plain = numbers.compute == Compute::F32 && bias.is_none();
-    if is_plain || !has_rows(&x, &weight, bias.as_ref()) {
+    if !has_rows(&x, &weight, bias.as_ref()) {
         return composed(x, weight, bias, numbers);
     }
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
@@ -67,6 +73,26 @@ pub(crate) fn linear<const D: usize>(
         Some(bias) => Dispatch::affine_rows(x, weight, bias.into_dispatch(), numbers),
         None => Dispatch::linear_rows(x, weight, numbers),
     })
+}
+
+/// `gelu(x)·Wᵀ + b`: on the CPU one operation, which computes the GELU again in its backward pass instead of
+/// keeping it.
+///
+/// # Shapes
+/// - those of [`linear`]
+pub(crate) fn linear_of_gelu<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    numbers: Numbers,
+) -> Tensor<D> {
+    match bias {
+        Some(bias) if is_fused(&x) && has_rows(&x, &weight, Some(&bias)) => {
+            let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+            Tensor::from_dispatch(Dispatch::affine_of_gelu(x, weight, bias, numbers))
+        }
+        bias => linear(gelu(x), weight, bias, numbers),
+    }
 }
 
 /// The same of burn's operations.
@@ -147,6 +173,31 @@ mod tests {
         close("gradient of x", got.1, want.1);
         close("gradient of the weight", got.2, want.2);
         close("gradient of the bias", got.3, want.3);
+    }
+
+    #[test]
+    fn of_a_gelu_it_has_the_bits_of_both_in_value_and_gradients() {
+        fn apart(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>, compute: Compute) -> Tensor<3> {
+            affine(gelu(x), weight, bias, compute)
+        }
+        fn at_once(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>, compute: Compute) -> Tensor<3> {
+            linear_of_gelu(x, weight, Some(bias), numbers(compute))
+        }
+        for compute in [Compute::F32, Compute::Bf16] {
+            let (got, want) = (two_passes(at_once, compute), two_passes(apart, compute));
+            assert_eq!(got.0.into_data(), want.0.into_data(), "output");
+            assert_eq!(got.1.into_data(), want.1.into_data(), "gradient of x");
+            assert_eq!(got.2.into_data(), want.2.into_data(), "gradient of the weight");
+            assert_eq!(got.3.into_data(), want.3.into_data(), "gradient of the bias");
+        }
+        // What is kept in bf16 has its GELU apart.
+        let device = Device::flex();
+        let narrow = wave::<2>([2, 4], 0.73, &device).cast(FloatDType::BF16);
+        let weight = wave([3, 4], 0.31, &device).cast(FloatDType::BF16);
+        let numbers = Numbers { compute: Compute::Bf16, output: DType::BF16 };
+        let bias = Some(wave([3], 0.5, &device));
+        let got = linear_of_gelu(narrow.clone(), weight.clone(), bias.clone(), numbers);
+        assert_eq!(got.into_data(), linear(gelu(narrow), weight, bias, numbers).into_data());
     }
 
     #[test]

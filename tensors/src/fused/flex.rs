@@ -35,6 +35,13 @@ pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
     }
 }
 
+/// The tensor with its values changed: in its own memory, where no other tensor has it.
+pub(super) fn changed(mut tensor: FlexTensor, change: impl FnOnce(&mut [f32])) -> FlexTensor {
+    tensor = tensor.to_contiguous();
+    change(tensor.storage_mut::<f32>());
+    tensor
+}
+
 /// A new tensor.
 pub(super) fn tensor(values: Vec<f32>, shape: impl Into<Vec<usize>>) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape.into()))

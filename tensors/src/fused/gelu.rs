@@ -1,7 +1,7 @@
 //! The exact GELU.
 
 mod autodiff;
-mod kernel;
+pub(in crate::fused) mod kernel;
 mod operation;
 
 use std::f64::consts::FRAC_1_SQRT_2;

@@ -1,11 +1,11 @@
 //! The element-wise functions of feed-forward parts.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::{gelu_approximate, relu, sigmoid, silu};
+use burn::tensor::activation::{gelu_approximate, sigmoid, silu};
 use serde::{Deserialize, Serialize};
 
 use crate::device::cast::through_f32;
-use crate::fused::gelu;
+use crate::fused::{gated_gelu, gelu, relu};
 
 /// An element-wise function, under its name in `config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,14 @@ impl Activation {
             Self::QuickGelu => through_f32(x, |x| x.clone() * sigmoid(x * 1.702)),
             Self::Relu => relu(x),
             Self::Silu => through_f32(x, silu),
+        }
+    }
+
+    /// Applies the function to each element of `x` and multiplies it by that of `gate`.
+    pub(super) fn gated<const D: usize>(self, x: Tensor<D>, gate: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::GeluNew => gated_gelu(x, gate),
+            _ => self.forward(x) * gate,
         }
     }
 }

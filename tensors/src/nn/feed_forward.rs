@@ -41,10 +41,10 @@ impl FeedForward {
 
     /// [`FeedForward::forward`] with dropout before the last map.
     pub fn forward_dropped(&self, x: Tensor<3>, dropout: &mut Dropout) -> Tensor<3> {
-        let inner = self.activation.forward(self.first.forward(x.clone()));
+        let first = self.first.forward(x.clone());
         let inner = match &self.gate {
-            Some(gate) => inner * gate.forward(x),
-            None => inner,
+            Some(gate) => self.activation.gated(first, gate.forward(x)),
+            None => self.activation.forward(first),
         };
         self.last.forward(dropout.forward(inner))
     }

@@ -3,9 +3,9 @@
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Device, Int, Tensor, module};
 
-use crate::device::cast::{in_f32, in_numbers, through_f32};
+use crate::device::cast::{in_f32, in_numbers};
 use crate::device::compute::Compute;
-use crate::fused::{self, Numbers};
+use crate::fused::{self, Numbers, gelu};
 use crate::nn::adapter::Adapter;
 use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 
@@ -53,6 +53,20 @@ impl Linear {
         self.product(x, DType::F32)
     }
 
+    /// [`Linear::forward`] of `gelu(x)`.
+    ///
+    /// # Shapes
+    /// - input `[..., in]`, output `[..., out]`
+    pub fn forward_gelu<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let (weight, output) = (self.weight.val(), x.dtype());
+        let is_kept_in_bf16 = weight.dtype() == DType::BF16;
+        if self.adapter.is_some() || is_kept_in_bf16 || is_one_row(&x) {
+            return self.forward(gelu(x));
+        }
+        let numbers = Numbers { compute: self.compute, output };
+        fused::linear_of_gelu(x, weight, self.bias.as_ref().map(|bias| bias.val()), numbers)
+    }
+
     fn product<const D: usize>(&self, x: Tensor<D>, output: DType) -> Tensor<D> {
         let numbers = Numbers { compute: self.compute, output };
         let map = |x| linear(x, self.weight.val(), self.bias.as_ref().map(|bias| bias.val()), numbers);
@@ -81,18 +95,23 @@ fn linear<const D: usize>(
     Numbers { compute, output }: Numbers,
 ) -> Tensor<D> {
     let compute = if weight.dtype() == DType::BF16 { Compute::Bf16 } else { compute };
-    let mut shape = x.dims();
-    if compute == Compute::Bf16 || shape[..D - 1].iter().any(|size| *size != 1) {
+    if compute == Compute::Bf16 || !is_one_row(&x) {
         return fused::linear(x, weight, bias, Numbers { compute, output });
     }
     let [output, input] = weight.dims();
-    // A single row, as in generation: W·x reads the weight in its own order, many times faster on the CPU.
+    // As in generation: W·x reads the weight in its own order, many times faster on the CPU.
+    let mut shape = x.dims();
     shape[D - 1] = output;
     let y = weight.matmul(x.reshape([input, 1])).reshape(shape);
     match bias {
         Some(bias) => y + bias.unsqueeze(),
         None => y,
     }
+}
+
+/// Whether `x` is a single row.
+fn is_one_row<const D: usize>(x: &Tensor<D>) -> bool {
+    x.dims()[..D - 1].iter().all(|size| *size == 1)
 }
 
 impl NamedTensors for Linear {
@@ -167,10 +186,7 @@ impl RmsNorm {
     /// # Shapes
     /// - input and output `[..., width]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        through_f32(x, |x| {
-            let size = (x.clone().square().mean_dim(D - 1) + self.epsilon).sqrt();
-            x / size * self.weight.val().unsqueeze()
-        })
+        fused::rms_norm(x, self.weight.val(), self.epsilon)
     }
 }
 

@@ -192,7 +192,9 @@ impl BucketBuffers<'_> {
         let mut values = Vec::with_capacity(length);
         for index in &self.buckets.members[bucket] {
             match self.gradients[*index].take() {
-                Some(gradient) => values.extend_from_slice(slice(&gradient)?),
+                Some(gradient) => {
+                    values.par_extend(slice(&gradient)?.par_iter().with_min_len(CHUNK).copied());
+                }
                 None => values.resize(values.len() + self.buckets.layout.tensors()[*index].len(), 0.0),
             }
         }

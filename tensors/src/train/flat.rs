@@ -2,9 +2,13 @@
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
+use rayon::prelude::*;
 
 use crate::error::TensorError;
 use crate::nn::tensors::{NamedTensors, TensorVisitor, set};
+
+/// Elements that one task copies.
+const CHUNK: usize = 1 << 18;
 
 /// One tensor's place in a [`FlatLayout`].
 #[derive(Debug, Clone, PartialEq)]
@@ -172,7 +176,8 @@ impl FlatLayout {
                 tensor: &mut Param<Tensor<D>>,
             ) -> Result<(), TensorError> {
                 let place = self.0.find(name)?;
-                set(tensor, TensorData::new(self.1[place.range()].to_vec(), place.shape.clone()), self.2);
+                let values = self.1[place.range()].par_iter().with_min_len(CHUNK).copied();
+                set(tensor, TensorData::new(values.collect::<Vec<f32>>(), place.shape.clone()), self.2);
                 Ok(())
             }
         }

@@ -24,6 +24,12 @@ pub(super) enum Preset {
     Stage1VitG,
     /// Stage 1 with CLIP's ViT-L/14.
     Stage1VitL,
+    /// Stage 2 of the paper without the blocks of ViT-g, whose patches alone are next to nothing to compute: the
+    /// Q-Former and OPT-125M.
+    #[value(name = "stage2-patches-opt-125m")]
+    Stage2PatchesOpt125m,
+    /// The same with Flan-T5-Base.
+    Stage2PatchesFlanT5Base,
     /// Stage 2 of the paper: ViT-g/14, the Q-Former and OPT-2.7B.
     #[value(name = "stage2-opt-2.7b")]
     Stage2Opt27,
@@ -63,6 +69,7 @@ impl Preset {
     pub(super) fn sizes(self, batch: usize, dropout: f64) -> Sizes {
         let vit_g_at = |image_size| EncoderSizes::Eva(EvaConfig { image_size, ..EvaConfig::default() });
         let vit_g = || vit_g_at(224);
+        let vit_g_of = |depth| EncoderSizes::Eva(EvaConfig { depth, ..EvaConfig::default() });
         let trained = |sizes: StepSizes| StepSizes { trains_encoder: true, ..sizes };
         let paper = |encoder, language| StepSizes {
             encoder,
@@ -83,11 +90,11 @@ impl Preset {
                     batch,
                 });
             }
-            Self::Stage1OneBlock => {
-                paper(EncoderSizes::Eva(EvaConfig { depth: 1, ..EvaConfig::default() }), None)
-            }
+            Self::Stage1OneBlock => paper(vit_g_of(1), None),
             Self::Stage1VitG => paper(vit_g(), None),
             Self::Stage1VitL => paper(EncoderSizes::Clip(ClipVisionConfig::vit_l_14()), None),
+            Self::Stage2PatchesOpt125m => paper(vit_g_of(0), published("opt-125m")),
+            Self::Stage2PatchesFlanT5Base => paper(vit_g_of(0), published("flan-t5-base")),
             Self::Stage2Opt27 => paper(vit_g(), published("opt-2.7b")),
             Self::Stage2Opt67 => paper(vit_g(), published("opt-6.7b")),
             Self::Stage2FlanT5Xl => paper(vit_g(), published("flan-t5-xl")),
@@ -153,6 +160,9 @@ mod tests {
         let Sizes::Run(run) = Preset::Stage2FlanT5Xl.sizes(8, 0.1) else { panic!("a run") };
         assert_eq!((run.encoder.tokens(), run.encoder.width(), run.qformer.dropout), (257, 1408, 0.1));
         assert_eq!(run.language.unwrap().width(), 2048);
+        let Sizes::Run(small) = Preset::Stage2PatchesOpt125m.sizes(8, 0.0) else { panic!("a run") };
+        assert_eq!((small.encoder.tokens(), small.encoder.width()), (257, 1408));
+        assert_eq!(small.language.unwrap().width(), 768);
         let Sizes::Run(small) = Preset::Stage1Quickstart.sizes(8, 0.0) else { panic!("a run") };
         assert!(small.encoder.tokens() == 65 && small.language.is_none());
     }

@@ -9,10 +9,13 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex, TensorMetadata};
 use burn::tensor::DType;
 
-use super::flex::{as_rows, forward, gradient_of_bias, gradient_of_weight, gradient_of_x, output_shape};
+use super::flex::{
+    as_rows, forward, gelu_rows, gradient_of_bias, gradient_of_weight, gradient_of_x, output_shape,
+};
 use super::{AffineOps, Numbers};
 use crate::device::compute::Compute;
-use crate::fused::flex::{factor, result};
+use crate::fused::flex::{changed, contiguous, factor, result, values};
+use crate::fused::gelu::kernel as gelu;
 
 /// What the backward pass needs of the forward pass, with the factors as they were multiplied.
 #[derive(Debug, Clone)]
@@ -32,8 +35,8 @@ impl AffineState {
     fn gradients(self, gradient: FlexTensor) -> [Option<FlexTensor>; 2] {
         let gradient = factor(gradient, self.compute);
         let [x_dtype, weight_dtype] = self.dtypes;
-        let of_x = self.weight.map(|weight| gradient_of_x(gradient.clone(), weight, self.x_shape));
-        let of_weight = self.x.map(|x| gradient_of_weight(gradient, x));
+        let of_x = self.weight.map(|weight| gradient_of_x(&gradient, &weight, self.x_shape));
+        let of_weight = self.x.map(|x| gradient_of_weight(&gradient, &x));
         [of_x.map(|of_x| result(of_x, x_dtype)), of_weight.map(|of_weight| result(of_weight, weight_dtype))]
     }
 }
@@ -55,6 +58,41 @@ impl Backward<Flex, 3> for Affine {
             if let (Some(node), Some(gradient)) = (node, gradient) {
                 grads.register::<Flex>(node.id, gradient);
             }
+        }
+    }
+}
+
+/// What the backward pass of a map of a GELU needs: its `x` is kept as it was before the GELU.
+#[derive(Debug, Clone)]
+struct OfGeluState {
+    before: FlexTensor,
+    /// Without rows.
+    map: AffineState,
+    weight_tracked: bool,
+}
+
+#[derive(Debug)]
+struct AffineOfGelu;
+
+impl Backward<Flex, 3> for AffineOfGelu {
+    type State = OfGeluState;
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = as_rows(grads.consume::<Flex>(&ops.node));
+        let OfGeluState { before, mut map, weight_tracked } = ops.state;
+        let [x_node, weight_node, bias_node] = ops.parents;
+        if let Some(node) = bias_node {
+            let gradient = factor(gradient.clone(), Compute::F32);
+            grads.register::<Flex>(node.id, gradient_of_bias(&gradient));
+        }
+        map.x = weight_tracked.then(|| gelu_rows(&before, map.compute));
+        let [of_gelu, of_weight] = map.gradients(gradient);
+        if let (Some(node), Some(gradient)) = (weight_node, of_weight) {
+            grads.register::<Flex>(node.id, gradient);
+        }
+        if let (Some(node), Some(gradient)) = (x_node, of_gelu) {
+            let of_x = changed(gradient, |gradient| gelu::backward_in_place(gradient, values(&before)));
+            grads.register::<Flex>(node.id, of_x);
         }
     }
 }
@@ -109,6 +147,30 @@ impl<C: CheckpointStrategy> AffineOps for Autodiff<Flex, C> {
         let output = forward(&x, &weight, Some(bias), shape, numbers);
         match Affine.prepare::<C>([x_node, weight_node, bias_node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(state, output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn affine_of_gelu(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        numbers: Numbers,
+    ) -> FloatTensor<Self> {
+        let (x_tracked, weight_tracked) = (x.is_tracked(), weight.is_tracked());
+        let (x, x_node) = x.into_parts();
+        let (weight, weight_node) = weight.into_parts();
+        let (bias, bias_node) = bias.into_parts();
+        let before = contiguous(x);
+        let rows = gelu_rows(&before, numbers.compute);
+        let dtypes = [before.dtype(), weight.dtype()];
+        let (x_shape, shape) = (before.shape().to_vec(), output_shape(&before, &weight));
+        let weight = factor(weight, numbers.compute);
+        let output = forward(&rows, &weight, Some(bias), shape, numbers);
+        let weight = x_tracked.then_some(weight);
+        let map = AffineState { x: None, weight, x_shape, dtypes, compute: numbers.compute };
+        match AffineOfGelu.prepare::<C>([x_node, weight_node, bias_node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(OfGeluState { before, map, weight_tracked }, output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }

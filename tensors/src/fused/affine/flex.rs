@@ -1,14 +1,15 @@
 //! The affine map on the CPU backend's tensors.
 
 use burn::backend::flex::FlexTensor;
-use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Shape;
 
 use super::{AffineOps, Numbers};
 use crate::device::compute::Compute;
 use crate::fused::flex::{contiguous, factor, result, tensor, values};
+use crate::fused::gelu::kernel::forward as gelu;
 use crate::fused::kernels::rows;
+use crate::fused::product::{product, product_with_rows};
 
 /// `[..., width]` as rows in the order of their indices, `[rows, width]`.
 pub(super) fn as_rows(x: FlexTensor) -> FlexTensor {
@@ -16,6 +17,11 @@ pub(super) fn as_rows(x: FlexTensor) -> FlexTensor {
     let width = shape.last().copied().unwrap_or(1);
     let count = shape.iter().product::<usize>() / width;
     contiguous(x).reshape(Shape::from(vec![count, width]))
+}
+
+/// The GELU of float32 in the order of its indices, as rows of a factor.
+pub(super) fn gelu_rows(x: &FlexTensor, compute: Compute) -> FlexTensor {
+    factor(as_rows(tensor(gelu(values(x)), x.shape().to_vec())), compute)
 }
 
 /// `x·Wᵀ + b` of factors as they are multiplied, in the shape `[..., out]`.
@@ -26,7 +32,7 @@ pub(super) fn forward(
     shape: Vec<usize>,
     numbers: Numbers,
 ) -> FlexTensor {
-    let mut output = Flex::float_matmul(x.clone(), weight.transpose(0, 1));
+    let mut output = product_with_rows(x, weight);
     if let Some(bias) = bias {
         // Added to the sums, not a factor: float32 is not rounded.
         let bias = factor(contiguous(bias), Compute::F32);
@@ -45,13 +51,13 @@ pub(super) fn output_shape(x: &FlexTensor, weight: &FlexTensor) -> Vec<usize> {
 }
 
 /// `dY·W`, in the shape `[..., in]`.
-pub(super) fn gradient_of_x(gradient: FlexTensor, weight: FlexTensor, shape: Vec<usize>) -> FlexTensor {
-    Flex::float_matmul(gradient, weight).reshape(Shape::from(shape))
+pub(super) fn gradient_of_x(gradient: &FlexTensor, weight: &FlexTensor, shape: Vec<usize>) -> FlexTensor {
+    product(gradient, weight).reshape(Shape::from(shape))
 }
 
 /// `dYᵀ·X`, `[out, in]`.
-pub(super) fn gradient_of_weight(gradient: FlexTensor, x: FlexTensor) -> FlexTensor {
-    Flex::float_matmul(gradient.transpose(0, 1), x)
+pub(super) fn gradient_of_weight(gradient: &FlexTensor, x: &FlexTensor) -> FlexTensor {
+    product(&gradient.transpose(0, 1), x)
 }
 
 /// `Σ dY` over the rows, `[out]`.
@@ -65,6 +71,12 @@ impl AffineOps for Flex {
     fn affine_rows(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, numbers: Numbers) -> FlexTensor {
         let (shape, compute) = (output_shape(&x, &weight), numbers.compute);
         forward(&factor(as_rows(x), compute), &factor(weight, compute), Some(bias), shape, numbers)
+    }
+
+    fn affine_of_gelu(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, numbers: Numbers) -> FlexTensor {
+        let (shape, compute) = (output_shape(&x, &weight), numbers.compute);
+        let rows = gelu_rows(&contiguous(x), compute);
+        forward(&rows, &factor(weight, compute), Some(bias), shape, numbers)
     }
 
     fn linear_rows(x: FlexTensor, weight: FlexTensor, numbers: Numbers) -> FlexTensor {

@@ -5,7 +5,6 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
-use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex, TensorMetadata};
 use burn::tensor::DType;
@@ -13,7 +12,8 @@ use burn::tensor::DType;
 use super::flex::{dropped, factors, output, probabilities, settings_for};
 use super::operation::{AttentionOps, Settings};
 use super::softmax;
-use crate::fused::flex::{contiguous, factor, result, values};
+use crate::fused::flex::{factor, result, values};
+use crate::fused::product::{product, product_of_heads};
 
 /// What the backward pass needs of the forward pass; query, key and value as they were multiplied.
 #[derive(Debug, Clone)]
@@ -37,16 +37,16 @@ impl Backward<Flex, 3> for Attention {
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let [query_node, key_node, value_node] = ops.parents;
         let AttentionState { query, key, value, probabilities, settings, numbers } = ops.state;
-        let product = |a, b| result(Flex::float_matmul(a, b), numbers);
+        let of_heads = |a: &FlexTensor, b: &FlexTensor| result(product_of_heads(a, b), numbers);
         let gradient = factor(grads.consume::<Flex>(&ops.node), settings.compute);
         if let Some(node) = value_node {
             let weights = factor(dropped(probabilities.clone(), settings.dropout), settings.compute);
-            grads.register::<Flex>(node.id, product(weights.transpose(2, 3), gradient.clone()));
+            grads.register::<Flex>(node.id, of_heads(&weights.transpose(2, 3), &gradient));
         }
         if query_node.is_none() && key_node.is_none() {
             return;
         }
-        let of_weights = contiguous(Flex::float_matmul(gradient, value.transpose(2, 3)));
+        let of_weights = product(&gradient, &value.transpose(2, 3));
         let mut of_scores = dropped(of_weights, settings.dropout);
         // The last of the four dimensions.
         let width = probabilities.shape().to_vec()[3];
@@ -54,10 +54,10 @@ impl Backward<Flex, 3> for Attention {
         softmax::backward_in_place(of_probabilities, values(&probabilities), width, settings.scale);
         let of_scores = factor(of_scores, settings.compute);
         if let Some(node) = query_node {
-            grads.register::<Flex>(node.id, product(of_scores.clone(), key));
+            grads.register::<Flex>(node.id, of_heads(&of_scores, &key));
         }
         if let Some(node) = key_node {
-            grads.register::<Flex>(node.id, product(of_scores.transpose(2, 3), query));
+            grads.register::<Flex>(node.id, of_heads(&of_scores.transpose(2, 3), &query));
         }
     }
 }
@@ -97,9 +97,9 @@ fn on_tape<C: CheckpointStrategy>(
     let probabilities = probabilities(&query, &key, mask, settings.scale);
     match Attention.prepare::<C>([query_node, key_node, value_node]).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
-            let output = output(probabilities.clone(), value.clone(), settings, numbers);
+            let output = output(probabilities.clone(), &value, settings, numbers);
             prep.finish(AttentionState { query, key, value, probabilities, settings, numbers }, output)
         }
-        OpsKind::UnTracked(prep) => prep.finish(output(probabilities, value, settings, numbers)),
+        OpsKind::UnTracked(prep) => prep.finish(output(probabilities, &value, settings, numbers)),
     }
 }

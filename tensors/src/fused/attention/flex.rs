@@ -1,7 +1,6 @@
 //! Attention on the CPU backend's tensors.
 
 use burn::backend::flex::FlexTensor;
-use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::DType;
 
@@ -10,6 +9,7 @@ use super::softmax;
 use crate::device::compute::Compute;
 use crate::fused::dropout::{DropoutOps, Mask};
 use crate::fused::flex::{contiguous, factor, result, values};
+use crate::fused::product::{product, product_of_heads};
 
 /// `softmax(scale · query·keyᵀ + mask)`.
 pub(super) fn probabilities(
@@ -18,7 +18,7 @@ pub(super) fn probabilities(
     mask: Option<FlexTensor>,
     scale: f32,
 ) -> FlexTensor {
-    let mut scores = contiguous(Flex::float_matmul(query.clone(), key.transpose(2, 3)));
+    let mut scores = product(query, &key.transpose(2, 3));
     let shape = scores.shape().to_vec();
     let mask = mask.map(contiguous);
     let rows = mask.as_ref().map(|mask| (values(mask), mask_rows(&shape, &mask.shape().to_vec())));
@@ -46,12 +46,12 @@ pub(super) fn factors(inputs: [FlexTensor; 3], settings: Settings) -> [FlexTenso
 /// weighed with are bf16.
 pub(super) fn output(
     probabilities: FlexTensor,
-    value: FlexTensor,
+    value: &FlexTensor,
     settings: Settings,
     numbers: DType,
 ) -> FlexTensor {
     let weights = factor(dropped(probabilities, settings.dropout), settings.compute);
-    result(Flex::float_matmul(weights, value), numbers)
+    result(product_of_heads(&weights, value), numbers)
 }
 
 /// The settings for a query in these numbers: products of what is kept in bf16 are computed in bf16.
@@ -80,7 +80,7 @@ impl AttentionOps for Flex {
         let numbers = query.dtype();
         let settings = settings_for(numbers, settings);
         let [query, key, value] = factors([query, key, value], settings);
-        output(probabilities(&query, &key, None, settings.scale), value, settings, numbers)
+        output(probabilities(&query, &key, None, settings.scale), &value, settings, numbers)
     }
 
     fn fused_masked_attention(
@@ -93,6 +93,6 @@ impl AttentionOps for Flex {
         let numbers = query.dtype();
         let settings = settings_for(numbers, settings);
         let [query, key, value] = factors([query, key, value], settings);
-        output(probabilities(&query, &key, Some(mask), settings.scale), value, settings, numbers)
+        output(probabilities(&query, &key, Some(mask), settings.scale), &value, settings, numbers)
     }
 }

@@ -6,11 +6,11 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Flex, TensorMetadata};
+use burn::backend::{Autodiff, Flex};
 
 use super::kernel;
 use super::operation::GeluOps;
-use crate::fused::flex::{contiguous, tensor, values};
+use crate::fused::flex::{changed, contiguous, values};
 
 #[derive(Debug)]
 struct Gelu;
@@ -21,8 +21,7 @@ impl Backward<Flex, 1> for Gelu {
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         unary::<Flex, _>(ops.parents, ops.node, grads, |grad| {
-            let shape = grad.shape().to_vec();
-            tensor(kernel::backward(values(&ops.state), values(&contiguous(grad))), shape)
+            changed(grad, |gradient| kernel::backward_in_place(gradient, values(&ops.state)))
         });
     }
 }

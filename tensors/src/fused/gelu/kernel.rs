@@ -28,7 +28,7 @@ fn normal(x: f32) -> (f32, f32) {
 }
 
 /// `x · Φ(x)`.
-pub(super) fn forward(x: &[f32]) -> Vec<f32> {
+pub(in crate::fused) fn forward(x: &[f32]) -> Vec<f32> {
     let arch = pulp::Arch::new();
     let mut output = vec![0.0; x.len()];
     output.par_chunks_mut(TASK).zip(x.par_chunks(TASK)).for_each(|(output, x)| {
@@ -44,23 +44,20 @@ pub(super) fn forward(x: &[f32]) -> Vec<f32> {
     output
 }
 
-/// `gradient · (Φ(x) + x φ(x))`.
-pub(super) fn backward(x: &[f32], gradient: &[f32]) -> Vec<f32> {
+/// Turns the gradient of `gelu(x)` into that of `x`, `gradient · (Φ(x) + x φ(x))`.
+pub(in crate::fused) fn backward_in_place(gradient: &mut [f32], x: &[f32]) {
     let arch = pulp::Arch::new();
-    let mut output = vec![0.0; x.len()];
-    let inputs = x.par_chunks(TASK).zip(gradient.par_chunks(TASK));
-    output.par_chunks_mut(TASK).zip(inputs).for_each(|(output, (x, gradient))| {
+    gradient.par_chunks_mut(TASK).zip(x.par_chunks(TASK)).for_each(|(gradient, x)| {
         arch.dispatch(
             #[inline(always)]
             || {
-                for ((output, x), gradient) in output.iter_mut().zip(x).zip(gradient) {
+                for (gradient, x) in gradient.iter_mut().zip(x) {
                     let (below, density) = normal(*x);
-                    *output = gradient * (below + x * density);
+                    *gradient *= below + x * density;
                 }
             },
         );
     });
-    output
 }
 
 #[cfg(test)]

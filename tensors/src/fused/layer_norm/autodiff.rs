@@ -13,7 +13,7 @@ use burn::backend::{Autodiff, Flex, TensorMetadata};
 use super::flex::normalise;
 use super::kernel;
 use super::operation::LayerNormOps;
-use crate::fused::flex::{contiguous, tensor, values};
+use crate::fused::flex::{changed, contiguous, tensor, values};
 
 /// What the backward pass needs of the forward pass.
 #[derive(Debug, Clone)]
@@ -25,11 +25,13 @@ struct NormState {
 
 /// The gradients of `x + residual`, weight and bias.
 fn norm_gradients(state: &NormState, grad: FlexTensor) -> [FlexTensor; 3] {
-    let shape = grad.shape().to_vec();
-    let width = state.weight.shape().to_vec();
-    let sums = values(&state.sum);
-    let gradients = kernel::backward(sums, &state.moments, values(&state.weight), values(&contiguous(grad)));
-    [tensor(gradients.input, shape), tensor(gradients.weight, width.clone()), tensor(gradients.bias, width)]
+    let mut of_rows = [const { Vec::new() }; 2];
+    let (sums, weight) = (values(&state.sum), values(&state.weight));
+    let of_sum = changed(grad, |gradient| {
+        of_rows = kernel::backward_in_place(gradient, sums, &state.moments, weight);
+    });
+    let [weight, bias] = of_rows.map(|values| tensor(values, state.weight.shape().to_vec()));
+    [of_sum, weight, bias]
 }
 
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use burn::backend::{Flex, TensorMetadata};
 
 use super::kernel;
 use super::operation::LayerNormOps;
-use crate::fused::flex::{contiguous, tensor, values};
+use crate::fused::flex::{changed, contiguous, tensor, values};
 
 /// Output, `x + residual` and each row's mean and reciprocal deviation.
 pub(super) struct Normalised {
@@ -22,11 +22,9 @@ pub(super) fn normalise(
     epsilon: f32,
 ) -> Normalised {
     let shape = x.shape().to_vec();
-    let x = contiguous(x);
-    let residual = residual.map(contiguous);
-    let sum = match &residual {
-        Some(residual) => tensor(kernel::sum(values(&x), values(residual)), shape.clone()),
-        None => x,
+    let sum = match residual.map(contiguous) {
+        Some(residual) => changed(x, |x| kernel::add(x, values(&residual))),
+        None => contiguous(x),
     };
     let (output, moments) = kernel::forward(values(&sum), values(weight), values(bias), epsilon);
     Normalised { output: tensor(output, shape), sum, moments }

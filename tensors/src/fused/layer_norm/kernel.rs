@@ -13,21 +13,11 @@ pub(super) struct Moments {
     reciprocal: f32,
 }
 
-/// Gradients of the normalised rows, the weight and the bias.
-pub(super) struct Gradients {
-    pub(super) input: Vec<f32>,
-    pub(super) weight: Vec<f32>,
-    pub(super) bias: Vec<f32>,
-}
-
-/// `a + b`.
-pub(super) fn sum(a: &[f32], b: &[f32]) -> Vec<f32> {
-    let mut output = vec![0.0; a.len()];
-    let inputs = a.par_chunks(TASK).zip(b.par_chunks(TASK));
-    output.par_chunks_mut(TASK).zip(inputs).for_each(|(output, (a, b))| {
-        output.iter_mut().zip(a).zip(b).for_each(|((output, a), b)| *output = a + b);
+/// Adds `b` to `a`.
+pub(super) fn add(a: &mut [f32], b: &[f32]) {
+    a.par_chunks_mut(TASK).zip(b.par_chunks(TASK)).for_each(|(a, b)| {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
     });
-    output
 }
 
 /// Rows as wide as `weight`, normalised, scaled and shifted; and what they were normalised with.
@@ -58,26 +48,28 @@ pub(super) fn forward(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32) -> 
     (output, moments)
 }
 
-/// The gradients, given that of the output.
-pub(super) fn backward(x: &[f32], moments: &[Moments], weight: &[f32], gradient: &[f32]) -> Gradients {
+/// Turns the output's gradient into that of the normalised rows; the gradients of weight and bias.
+pub(super) fn backward_in_place(
+    gradient: &mut [f32],
+    x: &[f32],
+    moments: &[Moments],
+    weight: &[f32],
+) -> [Vec<f32>; 2] {
     let width = weight.len();
     let arch = pulp::Arch::new();
-    let mut input = vec![0.0; x.len()];
     let chunk = PARTIAL_ROWS * width;
-    let tasks = input.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).zip(gradient.par_chunks(chunk));
+    let tasks = gradient.par_chunks_mut(chunk).zip(x.par_chunks(chunk));
     let partial: Vec<[Vec<f32>; 2]> = tasks
         .zip(moments.par_chunks(PARTIAL_ROWS))
-        .map(|(((input, x), gradient), moments)| {
+        .map(|((gradient, x), moments)| {
             let mut sums = [vec![0.0; width], vec![0.0; width]];
             arch.dispatch(
                 #[inline(always)]
                 || {
-                    let rows = input.chunks_exact_mut(width).zip(x.chunks_exact(width));
-                    for (((input, x), gradient), moments) in
-                        rows.zip(gradient.chunks_exact(width)).zip(moments)
-                    {
+                    let rows = gradient.chunks_exact_mut(width).zip(x.chunks_exact(width));
+                    for ((gradient, x), moments) in rows.zip(moments) {
                         add_row(&mut sums, x, gradient, *moments);
-                        row_gradient(input, x, weight, gradient, *moments);
+                        row_gradient(gradient, x, weight, *moments);
                     }
                 },
             );
@@ -90,8 +82,7 @@ pub(super) fn backward(x: &[f32], moments: &[Moments], weight: &[f32], gradient:
             sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
         }
     }
-    let [weight, bias] = sums;
-    Gradients { input, weight, bias }
+    sums
 }
 
 /// Adds a row's share of the gradients of weight and bias.
@@ -105,16 +96,14 @@ fn add_row([weight, bias]: &mut [Vec<f32>; 2], x: &[f32], gradient: &[f32], mome
 
 /// `r · (g w - mean(g w) - x̂ mean(g w x̂))` with the normalised row `x̂` and its reciprocal deviation `r`.
 #[inline(always)]
-fn row_gradient(input: &mut [f32], x: &[f32], weight: &[f32], gradient: &[f32], moments: Moments) {
+fn row_gradient(gradient: &mut [f32], x: &[f32], weight: &[f32], moments: Moments) {
     let Moments { mean, reciprocal } = moments;
     let width = x.len() as f32;
-    for ((input, gradient), weight) in input.iter_mut().zip(gradient).zip(weight) {
-        *input = gradient * weight;
-    }
-    let mean_gradient = sum_of(input, |g| g) / width;
-    let projection = sum_pairs(input, x, |g, x| g * (x - mean)) * reciprocal / width;
-    for (input, x) in input.iter_mut().zip(x) {
+    gradient.iter_mut().zip(weight).for_each(|(gradient, weight)| *gradient *= weight);
+    let mean_gradient = sum_of(gradient, |g| g) / width;
+    let projection = sum_pairs(gradient, x, |g, x| g * (x - mean)) * reciprocal / width;
+    for (gradient, x) in gradient.iter_mut().zip(x) {
         let normalised = (x - mean) * reciprocal;
-        *input = reciprocal * (*input - mean_gradient - normalised * projection);
+        *gradient = reciprocal * (*gradient - mean_gradient - normalised * projection);
     }
 }
