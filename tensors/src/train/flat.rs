@@ -4,6 +4,7 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::error::TensorError;
+use crate::nn::narrow::NarrowMatrix;
 use crate::nn::tensors::{NamedTensors, TensorVisitor, set};
 
 /// One tensor's place in a [`FlatLayout`].
@@ -65,6 +66,15 @@ impl FlatLayout {
             ) -> Result<(), TensorError> {
                 self.0.push((name.to_string(), tensor.lazy_shape().to_vec()));
                 Ok(())
+            }
+
+            fn visit_matrix(
+                &mut self,
+                name: &str,
+                matrix: &mut Param<Tensor<2>>,
+                _: &mut Option<NarrowMatrix>,
+            ) -> Result<(), TensorError> {
+                self.visit(name, matrix)
             }
         }
         let mut names = Names(Vec::new());
