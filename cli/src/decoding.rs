@@ -33,9 +33,9 @@ pub(crate) enum WeightDtype {
     /// float32.
     #[default]
     F32,
-    /// bf16: half the bytes.
+    /// Half the bytes.
     Bf16,
-    /// Whole numbers with one scale for each row: a quarter of the bytes.
+    /// A quarter of the bytes: whole numbers with one scale for each output.
     Int8,
 }
 
