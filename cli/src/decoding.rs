@@ -3,7 +3,9 @@
 use blip2_evaluation::captioning::Decoding;
 use blip2_model::language::generation::{EarlyStopping, GenerateOptions, Sampling};
 use blip2_tensors::device::DeviceName;
+use blip2_tensors::nn::narrow::NarrowDtype;
 use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use crate::error::CliError;
 use crate::typed_numbers::{count, length_penalty, repetition_penalty, some, temperature, top_p};
@@ -17,8 +19,35 @@ pub(crate) struct WriterArguments {
     /// Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan` or `vulkan:N`.
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub(crate) device: DeviceName,
+    /// Numbers that the language model's matrices are kept in; fewer bits are read faster, on the CPU.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) dtype: WeightDtype,
     #[command(flatten)]
     pub(crate) decoding: DecodingArguments,
+}
+
+/// Numbers of a language model's matrices; all that is computed with them stays float32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum WeightDtype {
+    /// float32.
+    #[default]
+    F32,
+    /// Half the bytes.
+    Bf16,
+    /// A quarter of the bytes: whole numbers with one scale for each output.
+    Int8,
+}
+
+impl WeightDtype {
+    /// The fewer bits, where there are to be any.
+    pub(crate) fn narrow(self) -> Option<NarrowDtype> {
+        match self {
+            Self::F32 => None,
+            Self::Bf16 => Some(NarrowDtype::Bf16),
+            Self::Int8 => Some(NarrowDtype::Int8),
+        }
+    }
 }
 
 /// The options of the search, under the names of `transformers`' `generate` where it has them.

@@ -163,7 +163,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "bench step --preset caption-vit-g --parameters-only --members 2",
         ],
     ),
-    ("bench generate", &["bench generate --model export --batch 4"]),
+    ("bench generate", &["bench generate --model export --batch 4", "bench generate --dtype int8"]),
     (
         "completions",
         &[

@@ -1,5 +1,6 @@
 //! Text for images, from an exported folder.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use blip2_dataset::text::{Cut, MAX_CAPTION_WORDS, TextEncoder, TextEncoding, clean_question};
@@ -9,7 +10,9 @@ use blip2_model::language::generation::GenerateOptions;
 use blip2_model::objectives::questions::Questions;
 use blip2_model_files::tokenizer::QFormerTokenizer;
 use blip2_tensors::device::DeviceName;
+use blip2_tensors::device::placement::Placement;
 use blip2_tensors::device::read_back::floats;
+use blip2_tensors::nn::narrow::NarrowDtype;
 use burn::tensor::{Device, Int, Tensor};
 use image::RgbImage;
 
@@ -101,15 +104,23 @@ impl Captioner {
     /// tokenizers.
     ///
     /// # Errors
-    /// A device that is not there, another model, or weights that do not fit its configuration.
-    pub fn open(folder: &Path, device: DeviceName) -> Result<Self> {
-        let device = device.open().map_err(|error| EvaluationError::Configuration(error.to_string()))?;
-        Self::open_on(folder, device)
+    /// A device that is not there, or that keeps no matrices in `narrow`; another model, or weights that do
+    /// not fit its configuration.
+    pub fn open(folder: &Path, device: DeviceName, narrow: Option<NarrowDtype>) -> Result<Self> {
+        let refused = |error: &dyn Display| EvaluationError::Configuration(error.to_string());
+        let device = device.open().map_err(|error| refused(&error))?;
+        let place = match narrow {
+            Some(dtype) => Placement::narrow(&device, dtype).map_err(|error| refused(&error))?,
+            None => Placement::from(device),
+        };
+        Self::open_on(folder, place)
     }
 
-    /// [`Captioner::open`] on a device that is open.
-    pub fn open_on(folder: &Path, device: Device) -> Result<Self> {
-        let model = Blip2::open(folder, &device)?;
+    /// [`Captioner::open`] at a place, which may be a device alone.
+    pub fn open_on(folder: &Path, place: impl Into<Placement>) -> Result<Self> {
+        let place = place.into();
+        let model = Blip2::open(folder, &place)?;
+        let device = place.device;
         // A prompt may fill what the language model reads, behind the queries.
         let room = model.language_model().max_positions().saturating_sub(model.qformer_config().queries);
         // Some tokenizers do not put the start token in front, where training put it.

@@ -19,6 +19,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::error::ModelError;
 use blip2_tensors::device::placement::Placement;
+use blip2_tensors::nn::narrow::NarrowMatrix;
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, set_as};
 use blip2_tensors::train::flat::FlatLayout;
 
@@ -61,6 +62,10 @@ pub fn load_beside(
         large_now: bool,
     }
     impl Load<'_> {
+        fn is_now(&self, shape: &[usize]) -> bool {
+            (shape.iter().product::<usize>() > self.small) == self.large_now
+        }
+
         fn read<const D: usize>(
             &mut self,
             name: &str,
@@ -68,8 +73,7 @@ pub fn load_beside(
             dtype: DType,
         ) -> Result<(), ModelError> {
             let shape = tensor.lazy_shape();
-            let is_large = shape.iter().product::<usize>() > self.small;
-            if is_large != self.large_now {
+            if !self.is_now(&shape) {
                 return Ok(());
             }
             let values = self.source.read(name, &shape)?;
@@ -90,6 +94,21 @@ pub fn load_beside(
 
         fn visit_bias(&mut self, name: &str, bias: &mut Param<Tensor<1>>) -> Result<(), ModelError> {
             self.read(name, bias, self.place.matrices.into())
+        }
+
+        fn visit_matrix(
+            &mut self,
+            name: &str,
+            matrix: &mut Param<Tensor<2>>,
+            narrow: &mut Option<NarrowMatrix>,
+        ) -> Result<(), ModelError> {
+            let Some(dtype) = self.place.narrow else { return self.visit(name, matrix) };
+            let shape = matrix.lazy_shape();
+            if self.is_now(&shape) {
+                let values = self.source.read(name, &shape)?;
+                *narrow = Some(NarrowMatrix::new(&values, shape[1], dtype));
+            }
+            Ok(())
         }
     }
     // Every shape is looked at before the first is allocated.

@@ -193,6 +193,9 @@ impl Adapters {
     /// # Errors
     /// A model that lacks one of the maps.
     pub fn merged(&self, mut model: LanguageModel) -> Result<LanguageModel, ModelError> {
+        if self.pairs.is_empty() {
+            return Ok(model);
+        }
         struct Merge<'a> {
             pairs: BTreeMap<&'a str, &'a Pair>,
             scale: f64,

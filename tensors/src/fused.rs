@@ -22,10 +22,16 @@ mod product;
 mod rms_norm;
 
 pub(crate) use activation::{gated_gelu, relu};
-pub(crate) use affine::{Numbers, linear, linear_of_gelu};
+pub(crate) use affine::{Numbers, has_few_rows, linear, linear_of_gelu};
 pub(crate) use attention::attention;
 pub(crate) use cross_entropy::{Targets, cross_entropy};
 pub(crate) use dropout::{Mask, dropout, hash};
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;
 pub(crate) use rms_norm::rms_norm;
+
+/// Products of a few rows with matrices in any numbers.
+pub(crate) mod few_rows {
+    pub(crate) use super::kernels::few_rows::{FEW, Matrix, product};
+    pub(crate) use super::kernels::sixteen::bits;
+}

@@ -12,6 +12,7 @@ pub mod erased;
 pub mod feed_forward;
 pub mod flops;
 pub mod layers;
+pub mod narrow;
 pub mod projections;
 pub mod rows;
 pub mod tensors;

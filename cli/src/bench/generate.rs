@@ -15,6 +15,7 @@ use serde::Serialize;
 use self::speed::{WritingLoad, WritingSpeed, WritingTimes};
 use super::printing::measure_and_print;
 use super::rounds::median;
+use crate::decoding::WeightDtype;
 use crate::error::CliError;
 use blip2_run::exit::Exit;
 
@@ -27,6 +28,9 @@ pub(crate) struct GenerateArguments {
     /// Sizes of a model of random weights.
     #[arg(long, value_enum, default_value_t = Preset::Opt125m)]
     preset: Preset,
+    /// Numbers that the model's matrices are kept in.
+    #[arg(long, value_enum, default_value_t)]
+    dtype: WeightDtype,
     /// Texts written at a time.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096), value_name = "B")]
     batch: u32,
@@ -82,6 +86,7 @@ impl Preset {
 struct Report {
     model: String,
     parameters: usize,
+    dtype: WeightDtype,
     batch: u32,
     beams: u32,
     prompt: u32,
@@ -98,11 +103,12 @@ pub(super) async fn run(arguments: GenerateArguments) -> Result<Exit, CliError> 
 }
 
 fn measure(arguments: &GenerateArguments) -> Result<Report, CliError> {
+    let narrow = arguments.dtype.narrow();
     let (name, writer) = match &arguments.model {
-        Some(folder) => (folder.display().to_string(), WritingSpeed::open(folder)?),
+        Some(folder) => (folder.display().to_string(), WritingSpeed::open(folder, narrow)?),
         None => {
             let name = arguments.preset.to_possible_value().map(|value| value.get_name().to_owned());
-            (name.unwrap_or_default(), WritingSpeed::random(&*arguments.preset.sizes())?)
+            (name.unwrap_or_default(), WritingSpeed::random(&*arguments.preset.sizes(), narrow)?)
         }
     };
     let load = WritingLoad {
@@ -129,6 +135,7 @@ fn report(
     Report {
         model,
         parameters,
+        dtype: arguments.dtype,
         batch: arguments.batch,
         beams: arguments.beams,
         prompt: arguments.prompt,
@@ -139,9 +146,10 @@ fn report(
 }
 
 fn text(report: &Report) -> String {
-    let Report { model, parameters, batch, beams, prompt, tokens, prefill_s, tokens_per_s } = report;
+    let Report { model, parameters, dtype, batch, beams, prompt, tokens, prefill_s, tokens_per_s } = report;
+    let dtype = dtype.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     format!(
-        "{model}, {:.1} million weights: {batch} texts of {tokens} tokens with {beams} beams after {prompt} positions\n\
+        "{model}, {:.1} million weights in {dtype}: {batch} texts of {tokens} tokens with {beams} beams after {prompt} positions\n\
          first tokens {prefill_s:.3} s, then {tokens_per_s:.1} tokens/s\n",
         *parameters as f64 / 1e6
     )
@@ -167,7 +175,7 @@ mod tests {
         };
         let report = report(&typed.bench, "m".into(), 7, &[times(9), times(1), times(5)]);
         assert_eq!((report.prefill_s, report.tokens_per_s), (5.0, 2.0));
-        assert!(text(&report).contains("2.0 tokens/s"));
+        assert!(text(&report).contains("in f32: 2 texts") && text(&report).contains("2.0 tokens/s"));
         assert!(Typed::try_parse_from(["test", "--model", "x", "--preset", "opt-125m"]).is_err());
     }
 }

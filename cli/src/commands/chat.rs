@@ -124,7 +124,7 @@ impl Chat {
     fn open(mut arguments: ChatArguments, model: &Path) -> Result<Self, CliError> {
         let image = arguments.image.clone();
         let picture = read_image(&image)?;
-        let captioner = Captioner::open(model, arguments.writer.device)?;
+        let captioner = Captioner::open(model, arguments.writer.device, arguments.writer.dtype.narrow())?;
         // What the user says next would begin so.
         if let Some(next_turn) = captioner.turns_begin_with() {
             arguments.writer.decoding.also_stop_at(next_turn);

@@ -68,7 +68,7 @@ fn generate(arguments: &GenerateArguments, model: &Path) -> Result<Exit, CliErro
     if samples > 1 && decoding.options.sampling.is_none() {
         return Err(CliError::usage("--samples: several texts for an image differ only with --sample"));
     }
-    let captioner = Captioner::open(model, arguments.writer.device)?;
+    let captioner = Captioner::open(model, arguments.writer.device, arguments.writer.dtype.narrow())?;
     let asked = match &arguments.question {
         Some(question) => captioner.question(question),
         None => PromptPair::both(&arguments.prompt),

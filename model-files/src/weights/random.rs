@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use crate::error::ModelError;
 use blip2_tensors::device::placement::Placement;
+use blip2_tensors::nn::narrow::NarrowMatrix;
 use blip2_tensors::nn::tensors::{NamedTensors, TensorVisitor, set_as};
 
 /// Half the width of the weights' range: small enough that no score of a deep model overflows.
@@ -26,16 +27,31 @@ pub fn randomise(model: &mut impl NamedTensors, place: &Placement) -> Result<(),
             tensor: &mut Param<Tensor<D>>,
         ) -> Result<(), ModelError> {
             let shape = tensor.lazy_shape().to_vec();
-            let count: usize = shape.iter().product();
-            // Knuth's multiplicative hash.
-            let hash = |at: usize| (at as u32).wrapping_mul(2_654_435_761) >> 8;
-            let value = |at: usize| (hash(at) as f32 / (1 << 23) as f32 - 1.0) * RANGE;
-            let values: Vec<f32> = (0..count).into_par_iter().map(value).collect();
+            let values = values(shape.iter().product());
             set_as(tensor, TensorData::new(values, shape), &self.0.device, self.0.dtype(D));
+            Ok(())
+        }
+
+        fn visit_matrix(
+            &mut self,
+            name: &str,
+            matrix: &mut Param<Tensor<2>>,
+            narrow: &mut Option<NarrowMatrix>,
+        ) -> Result<(), ModelError> {
+            let Some(dtype) = self.0.narrow else { return self.visit(name, matrix) };
+            let shape = matrix.lazy_shape();
+            *narrow = Some(NarrowMatrix::new(&values(shape[0] * shape[1]), shape[1], dtype));
             Ok(())
         }
     }
     model.visit_tensors("", &mut Randomise(place))
+}
+
+fn values(count: usize) -> Vec<f32> {
+    // Knuth's multiplicative hash.
+    let hash = |at: usize| (at as u32).wrapping_mul(2_654_435_761) >> 8;
+    let value = |at: usize| (hash(at) as f32 / (1 << 23) as f32 - 1.0) * RANGE;
+    (0..count).into_par_iter().map(value).collect()
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::WeightSource;
 use blip2_tensors::nn::dropout::Dropout;
 use blip2_tensors::nn::erased::{Behind, ErasedVisitor, Stopped};
-use blip2_tensors::nn::layers::grown;
 use blip2_tensors::nn::tensors::{NamedTensors, join};
 use blip2_tensors::train::loss::Loss;
 use search::PromptDecoder;
@@ -55,7 +54,7 @@ impl<L: DecoderLayer> FamilyModel for DecoderOnly<L> {
     fn grow_vocabulary(&mut self, rows: usize) {
         self.embed_tokens = self.embed_tokens.grown(rows);
         if let Some(head) = &mut self.lm_head {
-            head.weight = grown(&head.weight, rows);
+            head.grow(rows);
         }
         self.config.set_vocabulary(rows);
     }

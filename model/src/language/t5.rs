@@ -18,7 +18,6 @@ use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::WeightSource;
 use blip2_tensors::nn::dropout::Dropout;
 use blip2_tensors::nn::erased::{Behind, ErasedVisitor, Stopped};
-use blip2_tensors::nn::layers::grown;
 use blip2_tensors::nn::tensors::{NamedTensors, join};
 use blip2_tensors::train::loss::Loss;
 use decoder::T5Decoder;
@@ -59,7 +58,7 @@ impl FamilyModel for T5 {
     fn grow_vocabulary(&mut self, rows: usize) {
         self.shared = self.shared.grown(rows);
         if let Some(head) = &mut self.lm_head {
-            head.weight = grown(&head.weight, rows);
+            head.grow(rows);
         }
         self.config.set_vocabulary(rows);
     }

@@ -191,7 +191,7 @@ fn blip2_loss_and_gradients() {
 }
 
 /// The search that a name in `golden.json` stands for, e.g. `beam5_lp_minus1` or `beam3_rep1.5`.
-fn search(name: &str, new_tokens: usize, eos: Vec<u32>) -> GenerateOptions {
+pub(crate) fn search(name: &str, new_tokens: usize, eos: Vec<u32>) -> GenerateOptions {
     let mut options = GenerateOptions { max_new_tokens: new_tokens, eos, ..Default::default() };
     let (kind, rest) = name.split_once('_').unwrap_or((name, ""));
     if kind != "greedy" {
@@ -214,10 +214,10 @@ pub(crate) fn ids(value: &Value) -> Vec<u32> {
 }
 
 /// Tokens that every search of the fixtures writes at most.
-const NEW_TOKENS: usize = 8;
+pub(crate) const NEW_TOKENS: usize = 8;
 
 /// The prompt of the first image's searches, without image tokens.
-fn first_prompt(fixture: &Fixture, model: &Blip2) -> Vec<u32> {
+pub(crate) fn first_prompt(fixture: &Fixture, model: &Blip2) -> Vec<u32> {
     let queries = model.qformer_config().queries;
     let ids = fixture.tensors("golden.safetensors").ints("input_ids");
     let length = match model.language_model().is_encoder_decoder() {
@@ -231,7 +231,7 @@ fn first_prompt(fixture: &Fixture, model: &Blip2) -> Vec<u32> {
 }
 
 /// What the reference wrote after the prompt, or after the start token.
-fn continuation(want: Vec<u32>, model: &Blip2, prompt: &[u32], eos: &[u32]) -> Vec<u32> {
+pub(crate) fn continuation(want: Vec<u32>, model: &Blip2, prompt: &[u32], eos: &[u32]) -> Vec<u32> {
     let skipped = match model.language_model().is_encoder_decoder() {
         true => 1,
         false => model.qformer_config().queries + prompt.len(),

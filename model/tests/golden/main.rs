@@ -9,5 +9,6 @@ mod huggingface;
 mod instruct;
 mod lora;
 mod mixed;
+mod narrow;
 mod operations;
 mod retrieval;

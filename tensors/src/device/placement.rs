@@ -3,6 +3,7 @@
 use burn::tensor::{DType, Device, FloatDType};
 
 use crate::error::TensorError;
+use crate::nn::narrow::NarrowDtype;
 
 /// Where a frozen model is put, and the numbers in which it is kept there.
 ///
@@ -15,6 +16,9 @@ pub struct Placement {
     pub device: Device,
     /// Numbers of the matrices and of the activations between them.
     pub matrices: FloatDType,
+    /// Numbers of a language model's matrices, where it is to be read alone and these are to take fewer bits;
+    /// what is between them stays as `matrices` says.
+    pub narrow: Option<NarrowDtype>,
     /// Whether values are read. If not, tensors are compared by name and shape alone and stay zeros without
     /// memory.
     pub reads: bool,
@@ -26,7 +30,7 @@ impl Placement {
     pub fn auto(device: &Device) -> Self {
         let fast = *device != Device::flex() && device.supports_dtype(FloatDType::BF16);
         let matrices = if fast { FloatDType::BF16 } else { FloatDType::F32 };
-        Self { device: device.clone(), matrices, reads: true }
+        Self { device: device.clone(), matrices, narrow: None, reads: true }
     }
 
     /// bf16 matrices.
@@ -38,13 +42,30 @@ impl Placement {
             let reason = "it does not compute in bf16; use \"auto\" or \"f32\" for the frozen models";
             return Err(TensorError::Device(reason.into()));
         }
-        Ok(Self { device: device.clone(), matrices: FloatDType::BF16, reads: true })
+        Ok(Self { device: device.clone(), matrices: FloatDType::BF16, narrow: None, reads: true })
+    }
+
+    /// All float32 but the matrices of a language model, which are kept in fewer bits.
+    ///
+    /// # Errors
+    /// Another device than the CPU, or a tape.
+    pub fn narrow(device: &Device, dtype: NarrowDtype) -> Result<Self, TensorError> {
+        if device.is_autodiff() || *device != Device::flex() {
+            let reason = "a language model is kept in bf16 or int8 beside float32 on the CPU alone; use f32";
+            return Err(TensorError::Device(reason.into()));
+        }
+        Ok(Self { narrow: Some(dtype), ..Self::from(device) })
+    }
+
+    /// The same for what is no language model.
+    pub fn without_narrow(&self) -> Self {
+        Self { narrow: None, ..self.clone() }
     }
 
     /// No place: a model that is loaded here is one whose files fit its configuration, and nothing else. It
     /// takes a moment and no memory, whatever the size of the model.
     pub fn nowhere() -> Self {
-        Self { device: Device::flex(), matrices: FloatDType::F32, reads: false }
+        Self { device: Device::flex(), matrices: FloatDType::F32, narrow: None, reads: false }
     }
 
     /// The numbers of a tensor with `dimensions` dimensions.
@@ -56,7 +77,14 @@ impl Placement {
 impl From<&Device> for Placement {
     /// All float32.
     fn from(device: &Device) -> Self {
-        Self { device: device.clone(), matrices: FloatDType::F32, reads: true }
+        Self { device: device.clone(), matrices: FloatDType::F32, narrow: None, reads: true }
+    }
+}
+
+impl From<Device> for Placement {
+    /// All float32.
+    fn from(device: Device) -> Self {
+        Self::from(&device)
     }
 }
 
@@ -75,5 +103,14 @@ mod tests {
         assert_eq!(Placement::auto(&Device::flex()).matrices, FloatDType::F32);
         let bf16 = Placement::bf16(&Device::flex()).unwrap();
         assert_eq!([1, 2, 3].map(|dimensions| bf16.dtype(dimensions)), [DType::F32, DType::BF16, DType::F32]);
+    }
+
+    #[test]
+    fn fewer_bits_are_for_a_language_model_on_the_cpu() {
+        let int8 = Placement::narrow(&Device::flex(), NarrowDtype::Int8).unwrap();
+        assert_eq!((int8.narrow, int8.dtype(2)), (Some(NarrowDtype::Int8), DType::F32));
+        assert_eq!(int8.without_narrow().narrow, None);
+        let error = Placement::narrow(&Device::flex().autodiff(), NarrowDtype::Int8).unwrap_err();
+        assert!(error.to_string().contains("on the CPU alone"), "{error}");
     }
 }

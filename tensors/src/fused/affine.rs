@@ -3,7 +3,8 @@
 //! burn takes the weight as `[in, out]`, so a weight in PyTorch's layout goes in and its gradient comes out
 //! as a transposed view, and every use of the gradient pays for that: the sum over passes, the copy into the
 //! flat buffer. Here the gradient is computed in the weight's own layout, `dYᵀ·X`; the bias is added in
-//! place, by all threads. On other devices and in other precisions the map is burn's own, which is also what
+//! place, by all threads. A few rows without a tape, as in generation, are a product of their own
+//! (`fused/kernels/few_rows`). On other devices and in other precisions the map is burn's own, which is also what
 //! the tests compare with.
 //!
 //! With [`Compute::Bf16`] both factors of the three products are rounded to bf16: `X` and `W`, `dY` and `W`,
@@ -20,6 +21,7 @@ use burn::tensor::{DType, Tensor, module};
 
 use super::flex::{is_factor, is_fused};
 use super::gelu::gelu;
+use super::kernels::few_rows::FEW;
 use crate::device::cast::in_numbers;
 use crate::device::compute::Compute;
 
@@ -87,7 +89,7 @@ pub(crate) fn linear_of_gelu<const D: usize>(
     numbers: Numbers,
 ) -> Tensor<D> {
     match bias {
-        Some(bias) if is_fused(&x) && has_rows(&x, &weight, Some(&bias)) => {
+        Some(bias) if is_fused(&x) && !has_few_rows(&x, &weight) && has_rows(&x, &weight, Some(&bias)) => {
             let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
             Tensor::from_dispatch(Dispatch::affine_of_gelu(x, weight, bias, numbers))
         }
@@ -112,6 +114,13 @@ fn composed<const D: usize>(
         Some(bias) => product + in_numbers(bias, output).unsqueeze(),
         None => product,
     }
+}
+
+/// Whether the rows are few, float32 and on no tape, as in generation: the operation then reads the weight
+/// once and packs nothing.
+pub(crate) fn has_few_rows<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>) -> bool {
+    let on_tape = x.device().is_autodiff() || weight.device().is_autodiff();
+    !on_tape && is_fused(x) && is_fused(weight) && x.shape().num_elements() <= FEW * x.dims()[D - 1]
 }
 
 /// Whether the tensors are such as the operations take; with shapes that do not fit, burn says so.
@@ -294,6 +303,26 @@ mod tests {
             affine(Tensor::from_inner(x.clone()), weight.clone(), Tensor::from_inner(bias), Compute::F32);
         let gradient = weight.grad_remove(&mut output.sum().backward()).unwrap();
         close("gradient of the weight", gradient, x.reshape([6, 4]).sum_dim(0).expand([5, 4]));
+    }
+
+    #[test]
+    fn few_rows_without_a_tape_are_each_what_they_are_alone() {
+        let device = Device::flex();
+        let (x, weight) = (wave([FEW, 1, 37], 0.73, &device), wave([53, 37], 0.31, &device));
+        let bias = wave([53], 0.5, &device);
+        assert!(has_few_rows(&x, &weight));
+        assert!(!has_few_rows(&wave::<3>([FEW, 2, 37], 0.73, &device), &weight), "many rows");
+        assert!(!has_few_rows(&Tensor::<3>::from_inner(x.clone()), &weight), "a tape");
+        let with_bias = affine(x.clone(), weight.clone(), bias.clone(), Compute::F32);
+        let without = linear(x.clone(), weight.clone(), None, numbers(Compute::F32));
+        close("few rows", with_bias.clone(), of_burn(x.clone(), weight.clone(), bias.clone(), Compute::F32));
+        assert_eq!((without + bias.clone().unsqueeze()).into_data(), with_bias.clone().into_data());
+        // Not in the order of their memory, either.
+        let turned = weight.clone().transpose().mul_scalar(1.0).transpose();
+        for row in [0, 6, FEW - 1] {
+            let alone = affine(x.clone().narrow(0, row, 1), turned.clone(), bias.clone(), Compute::F32);
+            assert_eq!(alone.into_data(), with_bias.clone().narrow(0, row, 1).into_data(), "row {row}");
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! draws the dropout mask again, and turns their gradient into that of the scores in place. On other devices
 //! and in other precisions it is the composition, which is also what the tests compare with.
 //!
+//! A few queries without a tape, as in generation, read keys and values where the cache has them (`few`).
+//!
 //! With [`Compute::Bf16`] the factors of all products are rounded to bf16, in the backward pass the gradients
 //! of output and scores too; here their sums stay float32, composed they are rounded once more. Scores, mask,
 //! softmax and its derivative are float32. So it is for what is kept in bf16, whose output and gradients are
@@ -12,6 +14,7 @@
 
 mod autodiff;
 mod composed;
+mod few;
 mod flex;
 mod operation;
 mod softmax;
@@ -149,6 +152,35 @@ mod tests {
         assert_eq!(output.clone().inner().into_data(), want.into_data());
         let mut gradients = output.sum().backward();
         assert!(query.grad_remove(&mut gradients).is_some() && key.grad(&gradients).is_none());
+    }
+
+    #[test]
+    fn few_queries_without_a_tape_equal_the_composition() {
+        let device = Device::flex();
+        // Heads cut out of rows, as what is read once; and positions cut out of a cache's room.
+        let of_rows = |length, speed| wave::<4>([2, length, 3, 20], speed, &device).swap_dims(1, 2);
+        let of_cache = |length, speed| wave::<4>([2, 3, length + 7, 20], speed, &device).narrow(2, 2, length);
+        let blocked = |shape| wave::<4>(shape, 1.7, &device).greater_scalar(1.0).float() * -10_000.0;
+        for rows in [1, 3, few::FEW] {
+            for [key, value] in
+                [[of_rows(33, 0.21), of_rows(33, 0.31)], [of_cache(33, 0.21), of_cache(33, 0.31)]]
+            {
+                let masks = [None, Some(blocked([2, 1, 1, 33])), Some(blocked([2, 3, rows, 33]))];
+                for mask in masks {
+                    let query = of_rows(rows, 0.73);
+                    let of = |of: Attention| {
+                        of(query.clone(), key.clone(), value.clone(), mask.clone(), 0.3, None, Compute::F32)
+                    };
+                    let (got, want) = (of(attention), of(composed::attention));
+                    close(&format!("{rows} queries, mask {mask:?}"), got.clone(), want);
+                    // Each is what it is alone.
+                    let mask = mask.clone().map(|mask| mask.expand([2, 3, rows, 33]).narrow(2, rows - 1, 1));
+                    let last = query.narrow(2, rows - 1, 1);
+                    let alone = attention(last, key.clone(), value.clone(), mask, 0.3, None, Compute::F32);
+                    assert_eq!(alone.into_data(), got.narrow(2, rows - 1, 1).into_data());
+                }
+            }
+        }
     }
 
     #[test]

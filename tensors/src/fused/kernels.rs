@@ -6,8 +6,10 @@
 
 pub(super) mod bf16;
 pub(super) mod exponential;
+pub(super) mod few_rows;
 pub(super) mod lanes;
 pub(super) mod rows;
+pub(super) mod sixteen;
 
 /// Elements that one task computes, about.
 pub(super) const TASK: usize = 1 << 14;

@@ -8,6 +8,7 @@ use burn::tensor::Tensor;
 use crate::device::compute::Compute;
 use crate::error::TensorError;
 use crate::nn::adapter::Adapter;
+use crate::nn::narrow::NarrowMatrix;
 use crate::nn::tensors::TensorVisitor;
 
 /// A tensor of any number of dimensions.
@@ -39,6 +40,13 @@ pub trait ErasedVisitor {
     fn visit_any(&mut self, name: &str, tensor: AnyTensor<'_>) -> Result<(), Stopped>;
     /// [`TensorVisitor::visit_bias`].
     fn visit_any_bias(&mut self, name: &str, bias: &mut Param<Tensor<1>>) -> Result<(), Stopped>;
+    /// [`TensorVisitor::visit_matrix`].
+    fn visit_any_matrix(
+        &mut self,
+        name: &str,
+        matrix: &mut Param<Tensor<2>>,
+        narrow: &mut Option<NarrowMatrix>,
+    ) -> Result<(), Stopped>;
     /// [`TensorVisitor::visit_compute`].
     fn visit_any_compute(&mut self, compute: &mut Compute);
     /// [`TensorVisitor::visit_map`].
@@ -73,6 +81,16 @@ impl<V: TensorVisitor> ErasedVisitor for Kept<'_, V> {
 
     fn visit_any_bias(&mut self, name: &str, bias: &mut Param<Tensor<1>>) -> Result<(), Stopped> {
         let visited = self.visitor.visit_bias(name, bias);
+        self.keep(visited)
+    }
+
+    fn visit_any_matrix(
+        &mut self,
+        name: &str,
+        matrix: &mut Param<Tensor<2>>,
+        narrow: &mut Option<NarrowMatrix>,
+    ) -> Result<(), Stopped> {
+        let visited = self.visitor.visit_matrix(name, matrix, narrow);
         self.keep(visited)
     }
 
@@ -126,6 +144,15 @@ impl TensorVisitor for Behind<'_> {
         self.0.visit_any_bias(name, bias)
     }
 
+    fn visit_matrix(
+        &mut self,
+        name: &str,
+        matrix: &mut Param<Tensor<2>>,
+        narrow: &mut Option<NarrowMatrix>,
+    ) -> Result<(), Stopped> {
+        self.0.visit_any_matrix(name, matrix, narrow)
+    }
+
     fn visit_compute(&mut self, compute: &mut Compute) {
         self.0.visit_any_compute(compute);
     }
@@ -139,6 +166,7 @@ impl TensorVisitor for Behind<'_> {
 mod tests {
     use super::*;
     use crate::nn::layers::Linear;
+    use crate::nn::narrow::NarrowDtype;
     use crate::nn::tensors::NamedTensors;
     use burn::tensor::Device;
 
@@ -163,6 +191,18 @@ mod tests {
                 Ok(())
             }
 
+            fn visit_matrix(
+                &mut self,
+                name: &str,
+                matrix: &mut Param<Tensor<2>>,
+                narrow: &mut Option<NarrowMatrix>,
+            ) -> Result<(), TensorError> {
+                let shape = matrix.lazy_shape();
+                let values = vec![0.0; shape[0] * shape[1]];
+                *narrow = Some(NarrowMatrix::new(&values, shape[1], NarrowDtype::Int8));
+                self.visit(name, matrix)
+            }
+
             fn visit_compute(&mut self, compute: &mut Compute) {
                 *compute = Compute::Bf16;
             }
@@ -184,6 +224,7 @@ mod tests {
         calls.through(|behind| linear.visit_tensors("map", behind)).unwrap();
         assert_eq!(calls.0, ["map map 3 to 2", "map.weight 2", "bias map.bias"]);
         assert_eq!(linear.compute, Compute::Bf16);
+        assert_eq!(linear.narrow.as_ref().map(NarrowMatrix::dims), Some([2, 3]));
         let mut four = Param::from_tensor(Tensor::<4>::zeros([1, 1, 1, 1], &Device::flex()));
         calls.through(|behind| behind.visit("four", &mut four)).unwrap();
         assert_eq!(calls.0[3], "four 4");

@@ -7,6 +7,7 @@ use crate::device::cast::{in_f32, in_numbers};
 use crate::device::compute::Compute;
 use crate::fused::{self, Numbers, gelu};
 use crate::nn::adapter::Adapter;
+use crate::nn::narrow::NarrowMatrix;
 use crate::nn::tensors::{NamedTensors, TensorVisitor, join};
 
 /// A parameter of zeros that takes no memory before its values are used.
@@ -29,13 +30,17 @@ pub struct Linear {
     /// What is added to a map that is frozen, where it is adapted.
     #[module(skip)]
     pub adapter: Option<Adapter>,
+    /// The weight, where it is kept in fewer bits; [`Linear::weight`] is then nothing but its shape.
+    #[module(skip)]
+    pub narrow: Option<NarrowMatrix>,
 }
 
 impl Linear {
     /// A map of zeros, to be loaded or initialised.
     pub fn new(input: usize, output: usize, bias: bool, device: &Device) -> Self {
         let bias = bias.then(|| zeros([output], device));
-        Self { weight: zeros([output, input], device), bias, compute: Compute::F32, adapter: None }
+        let weight = zeros([output, input], device);
+        Self { weight, bias, compute: Compute::F32, adapter: None, narrow: None }
     }
 
     /// # Shapes
@@ -58,9 +63,11 @@ impl Linear {
     /// # Shapes
     /// - input `[..., in]`, output `[..., out]`
     pub fn forward_gelu<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        if self.adapter.is_some() || self.narrow.is_some() || is_one_row(&x) {
+            return self.forward(gelu(x));
+        }
         let (weight, output) = (self.weight.val(), x.dtype());
-        let is_kept_in_bf16 = weight.dtype() == DType::BF16;
-        if self.adapter.is_some() || is_kept_in_bf16 || is_one_row(&x) {
+        if weight.dtype() == DType::BF16 {
             return self.forward(gelu(x));
         }
         let numbers = Numbers { compute: self.compute, output };
@@ -69,7 +76,11 @@ impl Linear {
 
     fn product<const D: usize>(&self, x: Tensor<D>, output: DType) -> Tensor<D> {
         let numbers = Numbers { compute: self.compute, output };
-        let map = |x| linear(x, self.weight.val(), self.bias.as_ref().map(|bias| bias.val()), numbers);
+        let bias = self.bias.as_ref().map(|bias| bias.val());
+        let map = |x| match &self.narrow {
+            Some(narrow) => narrow.product(x, bias),
+            None => linear(x, self.weight.val(), bias, numbers),
+        };
         match &self.adapter {
             Some(adapter) => map(x.clone()) + in_numbers(adapter.forward(x, self.compute), output),
             None => map(x),
@@ -77,8 +88,17 @@ impl Linear {
     }
 
     /// The numbers that the weight is kept in, which are those of a frozen model's residual stream.
+    /// Where the weight is kept in fewer bits for reading alone, that is float32.
     pub fn kept_in(&self) -> DType {
-        self.weight.val().dtype()
+        match self.narrow {
+            Some(_) => DType::F32,
+            None => self.weight.val().dtype(),
+        }
+    }
+
+    /// Gives the map `rows` outputs; the new ones are as in [`Embedding::grown`].
+    pub fn grow(&mut self, rows: usize) {
+        (self.weight, self.narrow) = grown(&self.weight, self.narrow.as_ref(), rows);
     }
 }
 
@@ -95,11 +115,11 @@ fn linear<const D: usize>(
     Numbers { compute, output }: Numbers,
 ) -> Tensor<D> {
     let compute = if weight.dtype() == DType::BF16 { Compute::Bf16 } else { compute };
-    if compute == Compute::Bf16 || !is_one_row(&x) {
+    if compute == Compute::Bf16 || !is_one_row(&x) || fused::has_few_rows(&x, &weight) {
         return fused::linear(x, weight, bias, Numbers { compute, output });
     }
     let [output, input] = weight.dims();
-    // As in generation: W·x reads the weight in its own order, many times faster on the CPU.
+    // A single row: W·x reads the weight in its own order.
     let mut shape = x.dims();
     shape[D - 1] = output;
     let y = weight.matmul(x.reshape([input, 1])).reshape(shape);
@@ -119,7 +139,7 @@ impl NamedTensors for Linear {
         visitor.visit_compute(&mut self.compute);
         let [output, input] = [0, 1].map(|dimension| self.weight.lazy_shape()[dimension]);
         visitor.visit_map(prefix, [output, input], &mut self.adapter);
-        visitor.visit(&join(prefix, "weight"), &mut self.weight)?;
+        visitor.visit_matrix(&join(prefix, "weight"), &mut self.weight, &mut self.narrow)?;
         match &mut self.bias {
             Some(bias) => visitor.visit_bias(&join(prefix, "bias"), bias),
             None => Ok(()),
@@ -204,12 +224,15 @@ pub struct Embedding {
     /// Numbers of the product's inputs, where the table is an output map.
     #[module(skip)]
     compute: Compute,
+    /// The table, where it is kept in fewer bits; [`Embedding::weight`] is then nothing but its shape.
+    #[module(skip)]
+    narrow: Option<NarrowMatrix>,
 }
 
 impl Embedding {
     /// A table of zeros.
     pub fn new(rows: usize, width: usize, device: &Device) -> Self {
-        Self { weight: zeros([rows, width], device), compute: Compute::F32 }
+        Self { weight: zeros([rows, width], device), compute: Compute::F32, narrow: None }
     }
 
     /// The products of vectors with the rows, in float32: the table as an output map.
@@ -217,13 +240,19 @@ impl Embedding {
     /// # Shapes
     /// - x `[..., width]`, bias `[rows]`, output `[..., rows]`
     pub fn scores<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
-        linear(x, self.weight.val(), bias, Numbers { compute: self.compute, output: DType::F32 })
+        match &self.narrow {
+            Some(narrow) => narrow.product(in_f32(x), bias),
+            None => linear(x, self.weight.val(), bias, Numbers { compute: self.compute, output: DType::F32 }),
+        }
     }
 
     /// # Shapes
     /// - ids `[batch, length]`, each below `rows`; output `[batch, length, width]`
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        in_f32(module::embedding(self.weight.val(), ids))
+        match &self.narrow {
+            Some(narrow) => narrow.select(ids),
+            None => in_f32(module::embedding(self.weight.val(), ids)),
+        }
     }
 
     /// The first `length` rows, `[1, length, width]`.
@@ -239,17 +268,32 @@ impl Embedding {
     /// The table with `rows` rows; the new ones are the mean of the others, so that no new token is ever
     /// likelier than the likeliest of the old where the table is an output map.
     pub fn grown(&self, rows: usize) -> Self {
-        Self { weight: grown(&self.weight, rows), compute: self.compute }
+        let (weight, narrow) = grown(&self.weight, self.narrow.as_ref(), rows);
+        Self { weight, compute: self.compute, narrow }
+    }
+
+    /// As [`NamedTensors::visit_tensors`], of a table of tokens' vectors, which may be kept in fewer bits.
+    pub fn visit_tokens<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
+        visitor.visit_compute(&mut self.compute);
+        visitor.visit_matrix(&join(prefix, "weight"), &mut self.weight, &mut self.narrow)
     }
 }
 
 /// A table `[rows, width]` with additional rows, each the mean of the others.
-pub fn grown(table: &Param<Tensor<2>>, rows: usize) -> Param<Tensor<2>> {
+fn grown(
+    table: &Param<Tensor<2>>,
+    narrow: Option<&NarrowMatrix>,
+    rows: usize,
+) -> (Param<Tensor<2>>, Option<NarrowMatrix>) {
+    if let Some(narrow) = narrow {
+        let narrow = narrow.grown(rows);
+        return (zeros(narrow.dims(), &table.lazy_device()), Some(narrow));
+    }
     let table = table.val();
     let [present, width] = table.dims();
     let mean =
         in_f32(table.clone()).mean_dim(0).cast(table.dtype()).expand([rows.saturating_sub(present), width]);
-    Param::from_tensor(Tensor::cat(vec![table, mean], 0))
+    (Param::from_tensor(Tensor::cat(vec![table, mean], 0)), None)
 }
 
 impl NamedTensors for Embedding {

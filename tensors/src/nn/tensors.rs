@@ -11,6 +11,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use crate::device::compute::Compute;
 use crate::error::TensorError;
 use crate::nn::adapter::Adapter;
+use crate::nn::narrow::NarrowMatrix;
 
 /// Something done to each tensor of a model.
 pub trait TensorVisitor {
@@ -24,6 +25,24 @@ pub trait TensorVisitor {
     /// Called in the place of [`TensorVisitor::visit`] for what a linear map adds to its product.
     fn visit_bias(&mut self, name: &str, bias: &mut Param<Tensor<1>>) -> Result<(), Self::Error> {
         self.visit(name, bias)
+    }
+
+    /// Called in the place of [`TensorVisitor::visit`] for a matrix that may be kept in fewer bits. Then its
+    /// tensor has no values, and by default that is an error: what reads or changes values needs float32 or
+    /// bf16.
+    fn visit_matrix(
+        &mut self,
+        name: &str,
+        matrix: &mut Param<Tensor<2>>,
+        narrow: &mut Option<NarrowMatrix>,
+    ) -> Result<(), Self::Error> {
+        match narrow {
+            Some(_) => {
+                let reason = "it is kept in fewer bits, to be read alone: open the model in f32";
+                Err(TensorError::input(name, reason).into())
+            }
+            None => self.visit(name, matrix),
+        }
     }
 
     /// Called for each tensor that is a factor of products, with the numbers these are computed in.

@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::error::TensorError;
+use crate::nn::narrow::NarrowMatrix;
 use crate::nn::tensors::{NamedTensors, TensorVisitor, set};
 
 /// Elements that one task copies.
@@ -69,6 +70,15 @@ impl FlatLayout {
             ) -> Result<(), TensorError> {
                 self.0.push((name.to_string(), tensor.lazy_shape().to_vec()));
                 Ok(())
+            }
+
+            fn visit_matrix(
+                &mut self,
+                name: &str,
+                matrix: &mut Param<Tensor<2>>,
+                _: &mut Option<NarrowMatrix>,
+            ) -> Result<(), TensorError> {
+                self.visit(name, matrix)
             }
         }
         let mut names = Names(Vec::new());

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use blip2_model::language::generation::GenerateOptions;
 use blip2_model::language::{LanguageModel, LanguageSizes};
+use blip2_model_files::weights::randomise;
+use blip2_tensors::device::placement::Placement;
+use blip2_tensors::nn::narrow::NarrowDtype;
 use blip2_tensors::train::flat::FlatLayout;
 use blip2_worker::Result;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -43,24 +46,20 @@ impl WritingSpeed {
     ///
     /// # Errors
     /// Another model, or weights that do not fit its configuration.
-    pub(super) fn open(folder: &Path) -> Result<Self> {
-        let device = Device::flex();
-        Self::of(LanguageModel::open(folder, &device)?, device)
+    pub(super) fn open(folder: &Path, narrow: Option<NarrowDtype>) -> Result<Self> {
+        let place = place(narrow)?;
+        Self::of(LanguageModel::open(folder, &place)?, place.device)
     }
 
     /// A model of these sizes, whose weights mean nothing.
     ///
     /// # Errors
     /// Sizes that no model can have.
-    pub(super) fn random(sizes: &dyn LanguageSizes) -> Result<Self> {
-        let device = Device::flex();
-        let mut model = LanguageModel::zeros(sizes, &device)?;
-        let layout = FlatLayout::of(&mut model)?;
-        // Knuth's multiplicative hash; small, so that no score overflows.
-        let weight = |i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 24) as f32;
-        let weights: Vec<f32> = (0..layout.len()).map(|i| (weight(i) - 0.5) * 0.1).collect();
-        layout.write(&mut model, &weights, &device)?;
-        Self::of(model, device)
+    pub(super) fn random(sizes: &dyn LanguageSizes, narrow: Option<NarrowDtype>) -> Result<Self> {
+        let place = place(narrow)?;
+        let mut model = LanguageModel::zeros(sizes, &place.device)?;
+        randomise(&mut model, &place)?;
+        Self::of(model, place.device)
     }
 
     fn of(mut model: LanguageModel, device: Device) -> Result<Self> {
@@ -95,6 +94,15 @@ impl WritingSpeed {
         self.model.generate(self.model.embed(ids), mask, &vec![Vec::new(); batch], &options, &|_| false)?;
         Ok(started.elapsed())
     }
+}
+
+/// The CPU.
+fn place(narrow: Option<NarrowDtype>) -> Result<Placement> {
+    let device = Device::flex();
+    Ok(match narrow {
+        Some(dtype) => Placement::narrow(&device, dtype)?,
+        None => Placement::from(device),
+    })
 }
 
 #[cfg(test)]
@@ -136,9 +144,11 @@ mod tests {
         };
         let families: [&dyn LanguageSizes; 3] = [&opt, &llama, &t5];
         for sizes in families {
-            let speed = WritingSpeed::random(sizes).unwrap();
-            assert!(speed.parameters() > 100);
-            assert!(speed.measure(load).unwrap().prefill > Duration::ZERO, "{sizes:?}");
+            for narrow in [None, Some(NarrowDtype::Bf16), Some(NarrowDtype::Int8)] {
+                let speed = WritingSpeed::random(sizes, narrow).unwrap();
+                assert!(speed.parameters() > 100);
+                assert!(speed.measure(load).unwrap().prefill > Duration::ZERO, "{sizes:?} {narrow:?}");
+            }
         }
     }
 
@@ -147,7 +157,7 @@ mod tests {
         let sizes = OptConfig { width: 8, depth: 1, heads: 2, vocab_size: 9, ..OptConfig::default() };
         let sizes = OptConfig { max_position_embeddings: 6, ..sizes };
         let load = WritingLoad { batch: 1, beams: 1, prompt: 5, tokens: 9 };
-        let error = WritingSpeed::random(&sizes).unwrap().measure(load).unwrap_err().to_string();
+        let error = WritingSpeed::random(&sizes, None).unwrap().measure(load).unwrap_err().to_string();
         assert!(error.contains("positions"), "{error}");
     }
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::model::{AnsweringModel, ModelFolder};
 use super::set::{SetArguments, aside, opened};
+use crate::decoding::WeightDtype;
 use crate::error::CliError;
 use crate::typed_numbers::{count, length_penalty, repetition_penalty, some};
 
@@ -48,6 +49,10 @@ pub(super) struct WritingArguments {
     /// Texts written at a time.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = some)]
     batch: usize,
+    /// Numbers that the language model's matrices are kept in; fewer bits are read faster, on the CPU.
+    #[arg(long, value_enum, default_value_t)]
+    #[serde(default)]
+    dtype: WeightDtype,
 }
 
 /// Whose numbers are to be had.
@@ -92,8 +97,9 @@ impl WritingArguments {
     ) -> Result<Writer, CliError> {
         let (batch, folder) = (self.batch, folder.path.clone());
         let (device, side) = (of.device.unwrap_or(DeviceName::Cpu), of.image_size);
+        let narrow = self.dtype.narrow();
         let captioner = opened(move || {
-            let captioner = Captioner::open(&folder, device)?.with_batch(batch);
+            let captioner = Captioner::open(&folder, device, narrow)?.with_batch(batch);
             match side {
                 Some(side) => captioner.resized(side),
                 None => Ok(captioner),
@@ -111,6 +117,10 @@ impl WritingArguments {
         match model {
             AnsweringModel::Folder(folder) => self.of_folder(&folder, of, Written::Answer).await,
             AnsweringModel::Checkpoint(checkpoint) => {
+                if self.dtype != WeightDtype::F32 {
+                    let reason = "--dtype: a run's checkpoint is read in f32; export it (checkpoint export)";
+                    return Err(CliError::usage(reason));
+                }
                 let (device, side) = (of.device.unwrap_or(DeviceName::Cpu), of.image_size);
                 let batch = self.batch;
                 let answerer = opened(move || checkpoint.answerer(device, side, batch)).await?;
@@ -137,12 +147,15 @@ impl WritingArguments {
         if own != side {
             notes.push(format!("images of {own} pixels; the preset's numbers are of {side} (--image-size)"));
         }
-        let settings = json!({
+        let mut settings = json!({
             "prompt": prompt, "beams": options.beams, "max_new_tokens": options.max_new_tokens,
             "min_new_tokens": options.min_new_tokens, "length_penalty": options.length_penalty,
             "length_penalty_offset": options.length_offset, "repetition_penalty": options.repetition_penalty,
             "batch": self.batch,
         });
+        if self.dtype != WeightDtype::F32 {
+            settings["dtype"] = json!(self.dtype);
+        }
         Ok(Writer { model, decoding: options.into(), prompt, settings, notes })
     }
 

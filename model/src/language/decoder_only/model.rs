@@ -138,7 +138,7 @@ impl<L: DecoderLayer> DecoderOnly<L> {
 impl<L: DecoderLayer> NamedTensors for DecoderOnly<L> {
     fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
         let body = join(prefix, L::BODY);
-        self.embed_tokens.visit_tensors(&join(&body, L::TOKENS), visitor)?;
+        self.embed_tokens.visit_tokens(&join(&body, L::TOKENS), visitor)?;
         self.ends.visit_before(&body, visitor)?;
         for (index, layer) in self.layers.iter_mut().enumerate() {
             layer.visit_tensors(&join(&body, &format!("{}.{index}", L::LAYERS)), visitor)?;

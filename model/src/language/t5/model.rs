@@ -147,7 +147,7 @@ impl T5 {
 
 impl NamedTensors for T5 {
     fn visit_tensors<V: TensorVisitor>(&mut self, prefix: &str, visitor: &mut V) -> Result<(), V::Error> {
-        self.shared.visit_tensors(&join(prefix, "shared"), visitor)?;
+        self.shared.visit_tokens(&join(prefix, "shared"), visitor)?;
         self.encoder.visit_tensors(&join(prefix, "encoder"), visitor)?;
         self.decoder.visit_tensors(&join(prefix, "decoder"), visitor)?;
         match &mut self.lm_head {

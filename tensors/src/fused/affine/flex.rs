@@ -2,12 +2,13 @@
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::Shape;
+use burn::tensor::{DType, Shape};
 
 use super::{AffineOps, Numbers};
 use crate::device::compute::Compute;
 use crate::fused::flex::{contiguous, factor, result, tensor, values};
 use crate::fused::gelu::kernel::forward as gelu;
+use crate::fused::kernels::few_rows::{self, FEW, Matrix};
 use crate::fused::kernels::rows;
 use crate::fused::product::{product, product_with_rows};
 
@@ -67,8 +68,30 @@ pub(super) fn gradient_of_bias(gradient: &FlexTensor) -> FlexTensor {
     tensor(rows::sum(values(gradient), width), vec![width])
 }
 
+/// `x·Wᵀ + b` of few rows, where these and all else are float32.
+fn few(
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    bias: Option<&FlexTensor>,
+    Numbers { compute, output }: Numbers,
+) -> Option<FlexTensor> {
+    let all_f32 = [Some(x), Some(weight), bias].iter().flatten().all(|tensor| tensor.dtype() == DType::F32);
+    let rows = x.shape().num_elements() / weight.shape()[1];
+    if !all_f32 || compute != Compute::F32 || output != DType::F32 || rows > FEW {
+        return None;
+    }
+    let shape = output_shape(x, weight);
+    let (x, weight) = (contiguous(x.clone()), contiguous(weight.clone()));
+    let bias = bias.map(|bias| contiguous(bias.clone()));
+    let matrix = Matrix { numbers: values(&weight), width: weight.shape()[1], scales: None };
+    Some(tensor(few_rows::product(values(&x), matrix, bias.as_ref().map(values)), shape))
+}
+
 impl AffineOps for Flex {
     fn affine_rows(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, numbers: Numbers) -> FlexTensor {
+        if let Some(output) = few(&x, &weight, Some(&bias), numbers) {
+            return output;
+        }
         let (shape, compute) = (output_shape(&x, &weight), numbers.compute);
         forward(&factor(as_rows(x), compute), &factor(weight, compute), Some(bias), shape, numbers)
     }
@@ -80,6 +103,9 @@ impl AffineOps for Flex {
     }
 
     fn linear_rows(x: FlexTensor, weight: FlexTensor, numbers: Numbers) -> FlexTensor {
+        if let Some(output) = few(&x, &weight, None, numbers) {
+            return output;
+        }
         let (shape, compute) = (output_shape(&x, &weight), numbers.compute);
         forward(&factor(as_rows(x), compute), &factor(weight, compute), None, shape, numbers)
     }

@@ -5,7 +5,7 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::DType;
 
 use super::operation::{AttentionOps, Settings};
-use super::softmax;
+use super::{few, softmax};
 use crate::device::compute::Compute;
 use crate::fused::dropout::{DropoutOps, Mask};
 use crate::fused::flex::{contiguous, factor, result, values};
@@ -70,6 +70,22 @@ pub(super) fn dropped(tensor: FlexTensor, mask: Option<Mask>) -> FlexTensor {
     }
 }
 
+/// [`few::attention`], where it is all float32 and nothing is dropped.
+fn of_few(
+    [query, key, value]: [&FlexTensor; 3],
+    mask: Option<&FlexTensor>,
+    settings: Settings,
+) -> Option<FlexTensor> {
+    let all_f32 = [query, key, value].into_iter().chain(mask).all(|tensor| tensor.dtype() == DType::F32);
+    if !all_f32 || settings.compute != Compute::F32 || settings.dropout.is_some() {
+        return None;
+    }
+    let scores = [query.shape()[0], query.shape()[1], query.shape()[2], key.shape()[2]];
+    let mask = mask.map(|mask| contiguous(mask.clone()));
+    let rows = mask.as_ref().map(|mask| (values(mask), mask_rows(&scores, &mask.shape().to_vec())));
+    few::attention(query, key, value, rows, settings.scale)
+}
+
 impl AttentionOps for Flex {
     fn fused_attention(
         query: FlexTensor,
@@ -77,6 +93,9 @@ impl AttentionOps for Flex {
         value: FlexTensor,
         settings: Settings,
     ) -> FlexTensor {
+        if let Some(output) = of_few([&query, &key, &value], None, settings) {
+            return output;
+        }
         let numbers = query.dtype();
         let settings = settings_for(numbers, settings);
         let [query, key, value] = factors([query, key, value], settings);
@@ -90,6 +109,9 @@ impl AttentionOps for Flex {
         mask: FlexTensor,
         settings: Settings,
     ) -> FlexTensor {
+        if let Some(output) = of_few([&query, &key, &value], Some(&mask), settings) {
+            return output;
+        }
         let numbers = query.dtype();
         let settings = settings_for(numbers, settings);
         let [query, key, value] = factors([query, key, value], settings);

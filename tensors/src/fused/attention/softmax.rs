@@ -16,7 +16,9 @@ pub(super) struct MaskRows {
 }
 
 impl MaskRows {
-    fn of(&self, row: usize) -> usize {
+    /// The row of the mask for a row of the scores.
+    #[inline(always)]
+    pub(super) fn of(&self, row: usize) -> usize {
         let (outer, query) = (row / self.queries, row % self.queries);
         let (batch, head) = (outer / self.heads, outer % self.heads);
         batch * self.strides[0] + head * self.strides[1] + query * self.strides[2]
@@ -50,8 +52,9 @@ pub(super) fn in_place(scores: &mut [f32], width: usize, mask: Option<(&[f32], M
     });
 }
 
+/// Makes a row of scores probabilities.
 #[inline(always)]
-fn normalise(row: &mut [f32]) {
+pub(super) fn normalise(row: &mut [f32]) {
     let shift = largest(row);
     row.iter_mut().for_each(|value| *value = exp(*value - shift));
     let factor = 1.0 / sum(row, |value| value);

@@ -86,7 +86,7 @@ fn captioned(
     };
     let device =
         config.train.device.parse().map_err(|error: DeviceError| CliError::config(error.to_string()))?;
-    let captions = Captioner::open(export, device)?.captions(&images, prompt, &options)?;
+    let captions = Captioner::open(export, device, None)?.captions(&images, prompt, &options)?;
     shown
         .into_iter()
         .zip(captions)

@@ -110,7 +110,7 @@ fn compute(
     if let Some((stage, state)) = ends.iter().rev().find(writes) {
         write_layout(&worker, stage, state, Layout::HuggingFace, &ExportOptions::default(), export)?;
         let wrong = |error: DeviceError| CliError::config(error.to_string());
-        let captioner = Captioner::open(export, config.train.device.parse().map_err(wrong)?)?;
+        let captioner = Captioner::open(export, config.train.device.parse().map_err(wrong)?, None)?;
         let prompt = stage.settings.task.prompt();
         let judged = |shown| captioned(config, prompt, shown, &captioner);
         let captions = judged(scenes.combinations)?;
