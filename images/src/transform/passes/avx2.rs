@@ -14,83 +14,118 @@ const PIXELS_2_3: [i8; 16] = [6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1
 
 /// One row out of those of `tap`, at least [`BLOCK`] bytes long.
 pub(super) fn down(avx2: V3, rows: Rows<'_>, tap: Tap<'_>, precision: u32, line: &mut [u8]) {
-    avx2.vectorize(
-        #[inline(always)]
-        || {
-            // The last block may lie over the one before it.
-            let last = line.len() - BLOCK;
-            for at in (0..last).step_by(BLOCK).chain([last]) {
-                line[at..at + BLOCK].copy_from_slice(&block(avx2, rows, tap, precision, at));
-            }
-        },
-    );
+    avx2.vectorize(Down { avx2, rows, tap, precision, line });
+}
+
+/// As a type, because a closure is not compiled for the instructions of its caller.
+struct Down<'a> {
+    avx2: V3,
+    rows: Rows<'a>,
+    tap: Tap<'a>,
+    precision: u32,
+    line: &'a mut [u8],
+}
+
+impl pulp::NullaryFnOnce for Down<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { avx2, rows, tap, precision, line } = self;
+        // The last block may lie over the one before it.
+        let last = line.len() - BLOCK;
+        let mut at = 0;
+        while at < last {
+            line[at..at + BLOCK].copy_from_slice(&block(avx2, rows, tap, precision, at));
+            at += BLOCK;
+        }
+        line[last..].copy_from_slice(&block(avx2, rows, tap, precision, last));
+    }
 }
 
 /// The bytes from `at` on of a row.
 #[inline(always)]
 fn block(avx2: V3, rows: Rows<'_>, tap: Tap<'_>, precision: u32, at: usize) -> [u8; BLOCK] {
+    // Closures would be compiled for other instructions where they are not inlined: loops are written out.
     let zero = avx2.avx._mm256_setzero_si256();
-    let mut sums = [avx2.avx._mm256_set1_epi32(1 << (precision - 1)); 4];
-    let row = |row: usize| bytes(&rows.bytes[(tap.first + row) * rows.stride + at..]);
+    let half = avx2.avx._mm256_set1_epi32(1 << (precision - 1));
+    let (mut a, mut b, mut c, mut d) = (half, half, half, half);
     for (index, pair) in tap.pairs[..tap.count.div_ceil(2)].iter().enumerate() {
         // Behind the last row is none: it has the weight 0, whatever it is.
-        let (upper, lower) = (row(2 * index), row((2 * index + 1).min(tap.count - 1)));
+        let (first, second) = (2 * index, (2 * index + 1).min(tap.count - 1));
+        let upper = bytes(&rows.bytes[(tap.first + first) * rows.stride + at..]);
+        let lower = bytes(&rows.bytes[(tap.first + second) * rows.stride + at..]);
         let weights = avx2.avx._mm256_set1_epi32(*pair);
-        let halves =
-            [avx2.avx2._mm256_unpacklo_epi8(upper, lower), avx2.avx2._mm256_unpackhi_epi8(upper, lower)];
-        for (half, sums) in halves.into_iter().zip(sums.chunks_exact_mut(2)) {
-            let wide =
-                [avx2.avx2._mm256_unpacklo_epi8(half, zero), avx2.avx2._mm256_unpackhi_epi8(half, zero)];
-            for (wide, sum) in wide.into_iter().zip(sums) {
-                *sum = avx2.avx2._mm256_add_epi32(*sum, avx2.avx2._mm256_madd_epi16(wide, weights));
-            }
-        }
+        let low = avx2.avx2._mm256_unpacklo_epi8(upper, lower);
+        let high = avx2.avx2._mm256_unpackhi_epi8(upper, lower);
+        a = summed(avx2, a, avx2.avx2._mm256_unpacklo_epi8(low, zero), weights);
+        b = summed(avx2, b, avx2.avx2._mm256_unpackhi_epi8(low, zero), weights);
+        c = summed(avx2, c, avx2.avx2._mm256_unpacklo_epi8(high, zero), weights);
+        d = summed(avx2, d, avx2.avx2._mm256_unpackhi_epi8(high, zero), weights);
     }
     let shift = avx2.sse2._mm_cvtsi32_si128(precision as i32);
-    let [a, b, c, d] = sums.map(|sum| avx2.avx2._mm256_sra_epi32(sum, shift));
-    let [low, high] = [avx2.avx2._mm256_packs_epi32(a, b), avx2.avx2._mm256_packs_epi32(c, d)];
+    let (a, b) = (avx2.avx2._mm256_sra_epi32(a, shift), avx2.avx2._mm256_sra_epi32(b, shift));
+    let (c, d) = (avx2.avx2._mm256_sra_epi32(c, shift), avx2.avx2._mm256_sra_epi32(d, shift));
+    let (low, high) = (avx2.avx2._mm256_packs_epi32(a, b), avx2.avx2._mm256_packs_epi32(c, d));
     pulp::cast(avx2.avx2._mm256_packus_epi16(low, high))
+}
+
+/// `sum` and the products of pairs.
+#[inline(always)]
+fn summed(avx2: V3, sum: __m256i, pairs: __m256i, weights: __m256i) -> __m256i {
+    avx2.avx2._mm256_add_epi32(sum, avx2.avx2._mm256_madd_epi16(pairs, weights))
 }
 
 /// Rows out of lines.
 pub(super) fn across(avx2: V3, taps: &Taps, across: Across<'_>) {
-    let Across { lines, rows } = across;
-    avx2.vectorize(
-        #[inline(always)]
-        || {
-            let (width, first) = (taps.iter().len(), taps.pixels().start);
-            let (upper, lower) = rows.split_at_mut(2 * width);
-            let (row_0, row_1) = upper.split_at_mut(width);
-            let (row_2, row_3) = lower.split_at_mut(width);
-            let pixels = row_0.iter_mut().zip(row_1).zip(row_2).zip(row_3);
-            for (tap, (((pixel_0, pixel_1), pixel_2), pixel_3)) in taps.iter().zip(pixels) {
-                let at = 3 * (tap.first - first);
-                [*pixel_0, *pixel_1, *pixel_2, *pixel_3] = four(avx2, lines, at, tap, taps.precision());
-            }
-        },
-    );
+    avx2.vectorize(Rowwise { avx2, taps, across });
+}
+
+struct Rowwise<'a> {
+    avx2: V3,
+    taps: &'a Taps,
+    across: Across<'a>,
+}
+
+impl pulp::NullaryFnOnce for Rowwise<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { avx2, taps, across: Across { lines, rows } } = self;
+        let (width, first) = (taps.iter().len(), taps.pixels().start);
+        let (upper, lower) = rows.split_at_mut(2 * width);
+        let (row_0, row_1) = upper.split_at_mut(width);
+        let (row_2, row_3) = lower.split_at_mut(width);
+        let pixels = row_0.iter_mut().zip(row_1).zip(row_2).zip(row_3);
+        for (tap, (((pixel_0, pixel_1), pixel_2), pixel_3)) in taps.iter().zip(pixels) {
+            let at = 3 * (tap.first - first);
+            [*pixel_0, *pixel_1, *pixel_2, *pixel_3] = four(avx2, lines, at, tap, taps.precision());
+        }
+    }
 }
 
 /// A pixel of each line, whose weights are of the bytes from `at` on.
 #[inline(always)]
 fn four(avx2: V3, lines: [&[u8]; ROWS], at: usize, tap: Tap<'_>, precision: u32) -> [u32; ROWS] {
-    let halves = |half: [i8; 16]| -> __m256i { pulp::cast([half, half]) };
-    let (first_two, last_two) = (halves(PIXELS_0_1), halves(PIXELS_2_3));
-    let mut sums = [avx2.avx._mm256_set1_epi32(1 << (precision - 1)); 2];
+    let first_two: __m256i = pulp::cast([PIXELS_0_1, PIXELS_0_1]);
+    let last_two: __m256i = pulp::cast([PIXELS_2_3, PIXELS_2_3]);
+    let begin = avx2.avx._mm256_set1_epi32(1 << (precision - 1));
+    let (mut upper, mut lower) = (begin, begin);
     // Four pixels at a time.
     for (index, pairs) in tap.pairs.chunks_exact(2).enumerate() {
         let at = at + 12 * index;
-        let weights = [pairs[0], pairs[1]].map(|pair| avx2.avx._mm256_set1_epi32(pair));
-        for (sum, lines) in sums.iter_mut().zip([[lines[0], lines[1]], [lines[2], lines[3]]]) {
-            let pixels: __m256i = pulp::cast(lines.map(|line| half(&line[at..])));
-            for (place, weights) in [first_two, last_two].into_iter().zip(weights) {
-                let wide = avx2.avx2._mm256_shuffle_epi8(pixels, place);
-                *sum = avx2.avx2._mm256_add_epi32(*sum, avx2.avx2._mm256_madd_epi16(wide, weights));
-            }
-        }
+        let first = avx2.avx._mm256_set1_epi32(pairs[0]);
+        let last = avx2.avx._mm256_set1_epi32(pairs[1]);
+        let pixels: __m256i = pulp::cast([half(&lines[0][at..]), half(&lines[1][at..])]);
+        upper = summed(avx2, upper, avx2.avx2._mm256_shuffle_epi8(pixels, first_two), first);
+        upper = summed(avx2, upper, avx2.avx2._mm256_shuffle_epi8(pixels, last_two), last);
+        let pixels: __m256i = pulp::cast([half(&lines[2][at..]), half(&lines[3][at..])]);
+        lower = summed(avx2, lower, avx2.avx2._mm256_shuffle_epi8(pixels, first_two), first);
+        lower = summed(avx2, lower, avx2.avx2._mm256_shuffle_epi8(pixels, last_two), last);
     }
     let shift = avx2.sse2._mm_cvtsi32_si128(precision as i32);
-    let [upper, lower] = sums.map(|sum| avx2.avx2._mm256_sra_epi32(sum, shift));
+    let (upper, lower) = (avx2.avx2._mm256_sra_epi32(upper, shift), avx2.avx2._mm256_sra_epi32(lower, shift));
     let words = avx2.avx2._mm256_packs_epi32(upper, lower);
     // In each half of the register a pixel of the upper two lines, then one of the lower two.
     let [first, third, _, _, second, fourth, _, _]: [u32; 8] =
