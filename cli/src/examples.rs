@@ -152,7 +152,13 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     ("config schema", &["config schema > blip2.schema.json"]),
     ("bench allreduce", &["bench allreduce --members 2 --wire bf16"]),
-    ("bench curate", &["bench curate --config configs/curate-quickstart.toml --pictures 64"]),
+    (
+        "bench curate",
+        &[
+            "bench curate --config configs/curate-quickstart.toml --pictures 64",
+            "bench curate --preset blip-base --pictures 16",
+        ],
+    ),
     ("bench dedup", &["bench dedup --rows 1000000 --near-bits 2"]),
     ("bench encode", &["bench encode --preset vit-g --batch 4"]),
     ("bench loader", &["bench loader --files assets/corpus/train-00000.parquet --size 224"]),

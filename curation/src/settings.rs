@@ -166,7 +166,7 @@ impl CurationModelSettings {
     }
 
     /// How the captions of images with these numbers are drawn, `captions` after each other for each.
-    pub(crate) fn options(&self, draws: impl Iterator<Item = u64>) -> GenerateOptions {
+    pub fn options(&self, draws: impl Iterator<Item = u64>) -> GenerateOptions {
         // An image's numbers are apart from the next one's by more than it has captions.
         let numbers =
             draws.flat_map(|draw| (0..self.captions as u64).map(move |sample| (draw << 10) | sample));

@@ -30,11 +30,13 @@ pub(crate) struct Decoded<'a> {
     pub(crate) divisor: u32,
 }
 
-/// What a JPEG's header says.
-struct Header {
+/// A JPEG whose header is read.
+struct Header<'a> {
     width: u32,
     height: u32,
     frame: JpegFrame,
+    /// Has read it too.
+    decoder: zune_jpeg::JpegDecoder<ZCursor<&'a [u8]>>,
 }
 
 /// Decodes an image; `choose` hears its width and height and says by how much it may be reduced: 1, 2, 4 or
@@ -50,14 +52,14 @@ pub(crate) fn decode_reduced<'a>(
     scratch: &'a mut DecodeScratch,
 ) -> Result<Decoded<'a>> {
     let header = guarded(|| header(encoded, max_pixels))?;
-    let Some(header) = header else {
+    let Some(mut header) = header else {
         let image = decode_image(encoded, max_pixels)?;
         let (width, height) = image.dimensions();
         let _ = choose(width, height);
         scratch.pixels = image.into_raw();
         return Ok(Decoded { pixels: &scratch.pixels, width, height, divisor: 1 });
     };
-    let Header { width, height, .. } = header;
+    let (width, height) = (header.width, header.height);
     let divisor = header.frame.reduction(choose(width, height));
     if divisor > 1
         && let Ok((pixels, [width, height])) = guarded(|| reduced(encoded, &header, divisor))
@@ -65,7 +67,7 @@ pub(crate) fn decode_reduced<'a>(
         scratch.pixels = pixels;
         return Ok(Decoded { pixels: &scratch.pixels, width, height, divisor });
     }
-    guarded(|| whole(encoded, &header, &mut scratch.pixels))?;
+    guarded(|| whole(&mut header, &mut scratch.pixels))?;
     Ok(Decoded { pixels: &scratch.pixels, width, height, divisor: 1 })
 }
 
@@ -79,7 +81,7 @@ fn options() -> DecoderOptions {
 }
 
 /// The header of a JPEG that the paths of this module decode; `None` for everything else.
-fn header(encoded: &[u8], max_pixels: u64) -> Result<Option<Header>, String> {
+fn header(encoded: &[u8], max_pixels: u64) -> Result<Option<Header<'_>>, String> {
     if !encoded.starts_with(&[0xff, 0xd8, 0xff]) {
         return Ok(None);
     }
@@ -97,13 +99,12 @@ fn header(encoded: &[u8], max_pixels: u64) -> Result<Option<Header>, String> {
     let (width, height) = (sides.0 as u32, sides.1 as u32);
     check_pixels(width, height, max_pixels)?;
     let frame = frame.filter(|frame| frame.colours() == Some(JpegColours::YCbCr) && frame.is_ordinary());
-    Ok(frame.map(|frame| Header { width, height, frame }))
+    Ok(frame.map(|frame| Header { width, height, frame, decoder }))
 }
 
 /// The whole image into `pixels`.
-fn whole(encoded: &[u8], header: &Header, pixels: &mut Vec<u8>) -> Result<(), String> {
-    let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(encoded), options());
-    decoder.decode_headers().map_err(|error| error.to_string())?;
+fn whole(header: &mut Header<'_>, pixels: &mut Vec<u8>) -> Result<(), String> {
+    let decoder = &mut header.decoder;
     let bytes = 3 * header.width as usize * header.height as usize;
     if decoder.output_buffer_size() != Some(bytes) {
         return Err("its header is contradictory".to_owned());
@@ -114,7 +115,7 @@ fn whole(encoded: &[u8], header: &Header, pixels: &mut Vec<u8>) -> Result<(), St
 }
 
 /// The image at one `divisor`-th of its size, and that size.
-fn reduced(encoded: &[u8], header: &Header, divisor: u32) -> Result<(Vec<u8>, [u32; 2]), String> {
+fn reduced(encoded: &[u8], header: &Header<'_>, divisor: u32) -> Result<(Vec<u8>, [u32; 2]), String> {
     let side = |side: u32| side.div_ceil(divisor);
     let (width, height) = (side(header.width), side(header.height));
     let mut decoder = jpeg_decoder::Decoder::new(encoded);

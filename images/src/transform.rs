@@ -5,14 +5,20 @@
 
 mod crop;
 mod evaluate;
+mod lines;
+mod passes;
 mod pixels;
 mod rand_augment;
+mod resampler;
+mod resampling;
 mod resize;
+mod taps;
 mod train;
 
 pub use evaluate::{EvalTransform, ShortestEdgeTransform};
 pub use pixels::{CLIP_MEAN, CLIP_STD, normalised};
-pub use resize::{Resampling, shrink};
+pub use resampling::Resampling;
+pub use resize::shrink;
 pub use train::{ImageScratch, ImageTimes, TrainTransform};
 
 #[cfg(test)]

@@ -60,8 +60,11 @@ impl Clip {
         Ok(model)
     }
 
-    /// A model of zeros, to be loaded.
-    pub(crate) fn new(
+    /// A model of zeros, to be loaded; vectors have `projection` numbers.
+    ///
+    /// # Errors
+    /// Sizes that no model can have.
+    pub fn new(
         vision: &ClipVisionConfig,
         text: &ClipTextConfig,
         projection: usize,

@@ -1,13 +1,19 @@
 //! `bench curate`: how fast pictures are captioned and scored, phase by phase.
 
+mod preset;
+mod speed;
+
 use std::time::Duration;
 
 use blip2_curation::models;
 use blip2_curation::scoring::{CuratedImage, CurationTimes};
+use blip2_curation::settings::CurationModelSettings;
 use blip2_dataset::corpus::samples::read_all;
 use clap::Args;
 use serde::Serialize;
 
+use self::preset::Preset;
+use self::speed::{CurationLoad, CurationSpeed};
 use super::printing::measure_and_print;
 use crate::commands::worker::limit_threads;
 use crate::config::{ConfigArguments, load};
@@ -22,6 +28,18 @@ pub(crate) struct CurateArguments {
     /// Models and pictures are those of the section `curation`; nothing is written.
     #[command(flatten)]
     config: ConfigArguments,
+    /// Models of these sizes with random weights, over random pictures, in place of the configuration's.
+    #[arg(long, value_enum, conflicts_with_all = ["config", "set"])]
+    preset: Option<Preset>,
+    /// Pictures of a preset at a time.
+    #[arg(long, default_value_t = 8, requires = "preset", value_parser = clap::value_parser!(u32).range(1..=65_536), value_name = "B")]
+    batch: u32,
+    /// Captions of each picture of a preset.
+    #[arg(long, default_value_t = 10, requires = "preset", value_parser = clap::value_parser!(u32).range(1..=1024), value_name = "N")]
+    captions: u32,
+    /// Tokens of each caption of a preset.
+    #[arg(long, default_value_t = 12, requires = "preset", value_parser = clap::value_parser!(u32).range(1..=75), value_name = "N")]
+    tokens: u32,
     /// Pictures to curate; the first batch is done once more before, unmeasured.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     pictures: u32,
@@ -55,6 +73,10 @@ struct Phase {
 /// Measures.
 pub(super) async fn run(arguments: CurateArguments) -> Result<Exit, CliError> {
     limit_threads(arguments.threads)?;
+    if let Some(preset) = arguments.preset {
+        let json = arguments.json;
+        return measure_and_print(json, move || of_preset(&arguments, preset), described).await;
+    }
     let config = load(&arguments.config)?.config.curation;
     let mode = config.selection.mode;
     let set = read_all(&config.input, &config.columns, config.max_pixels).await?;
@@ -75,6 +97,19 @@ pub(super) async fn run(arguments: CurateArguments) -> Result<Exit, CliError> {
         Ok(summarised(&times, config.models.batch, config.models.text_batch))
     };
     measure_and_print(arguments.json, measure, described).await
+}
+
+fn of_preset(arguments: &CurateArguments, preset: Preset) -> Result<Report, CliError> {
+    let settings = CurationModelSettings {
+        captions: arguments.captions as usize,
+        min_new_tokens: arguments.tokens as usize,
+        max_new_tokens: arguments.tokens as usize,
+        batch: arguments.batch as usize,
+        ..CurationModelSettings::default()
+    };
+    let load = CurationLoad { pictures: arguments.pictures.into(), settings };
+    let times = CurationSpeed::random(&preset.sizes())?.measure(&load)?;
+    Ok(summarised(&times, load.settings.batch, load.settings.text_batch))
 }
 
 fn summarised(times: &CurationTimes, batch: usize, text_batch: usize) -> Report {
@@ -119,8 +154,26 @@ fn described(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use blip2_curation::scoring::ModelTimes;
+    use clap::Parser as _;
 
     use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Typed {
+        #[command(flatten)]
+        bench: CurateArguments,
+    }
+
+    #[test]
+    fn a_preset_stands_in_the_place_of_a_configuration() {
+        let parse = |text: &str| Typed::try_parse_from(text.split(' ')).map(|typed| typed.bench);
+        let typed = parse("test --preset blip-base --batch 4").unwrap();
+        assert_eq!((typed.preset, typed.batch, typed.tokens), (Some(Preset::BlipBase), 4, 12));
+        assert!(parse("test --config x").is_ok());
+        for refused in ["--preset blip-base --config x", "--config x --batch 4", "--tokens 3"] {
+            assert!(parse(&format!("test {refused}")).is_err(), "{refused}");
+        }
+    }
 
     #[test]
     fn phases_that_took_no_time_are_left_out() {

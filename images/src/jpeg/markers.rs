@@ -26,7 +26,7 @@ const END_OF_IMAGE: u8 = 0xd9;
 /// passed over.
 pub(crate) fn next_marker(encoded: &[u8], mut at: usize) -> Option<(u8, usize)> {
     loop {
-        at += encoded.get(at..)?.iter().position(|byte| *byte == 0xff)?;
+        at += memchr::memchr(0xff, encoded.get(at..)?)?;
         match encoded.get(at + 1)? {
             0x00 => at += 2,
             0xff => at += 1,

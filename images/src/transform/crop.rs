@@ -1,7 +1,6 @@
 //! Which part of an image is taken, and how much of it has to be decoded for that.
 
 use blip2_random::KeyedRng;
-use fast_image_resize::CropBox;
 use image::RgbImage;
 
 /// Aspect ratios of a random crop.
@@ -23,15 +22,24 @@ pub(super) struct Rectangle {
     pub(super) height: u32,
 }
 
+/// Part of an image, whose edges may lie between pixels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Part {
+    pub(super) left: f64,
+    pub(super) top: f64,
+    pub(super) width: f64,
+    pub(super) height: f64,
+}
+
 impl Rectangle {
     pub(super) fn whole(image: &RgbImage) -> Self {
         Self { left: 0, top: 0, width: image.width(), height: image.height() }
     }
 
     /// The same part of an image that was decoded at one `divisor`-th of its size.
-    pub(super) fn divided_by(self, divisor: u32) -> CropBox {
+    pub(super) fn divided_by(self, divisor: u32) -> Part {
         let part = |side: u32| f64::from(side) / f64::from(divisor);
-        CropBox {
+        Part {
             left: part(self.left),
             top: part(self.top),
             width: part(self.width),

@@ -4,7 +4,8 @@ use image::RgbImage;
 
 use super::crop::Rectangle;
 use super::pixels::{CLIP_MEAN, CLIP_STD, normalise};
-use super::resize::{Resampling, resize, resize_by};
+use super::resampling::Resampling;
+use super::resize::{resize, resize_by};
 use crate::error::{ImageError, Result};
 
 /// The whole image squeezed into a square, as BLIP-2 evaluates.

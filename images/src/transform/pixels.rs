@@ -14,22 +14,39 @@ pub fn normalised(pixels: &[u8], plane: usize, mean: [f32; 3], std: [f32; 3]) ->
     planes.flat_map(|(plane, level)| plane.iter().map(|byte| level[usize::from(*byte)])).collect()
 }
 
-/// A square of interleaved RGB as three planes, mirrored or not.
-pub(super) fn planes_of(pixels: &[u8], size: usize, mirror: bool, out: &mut [u8]) {
-    let (red, rest) = out.split_at_mut(size * size);
-    let (green, blue) = rest.split_at_mut(size * size);
-    let planes =
-        red.chunks_exact_mut(size).zip(green.chunks_exact_mut(size)).zip(blue.chunks_exact_mut(size));
-    for (row, ((red, green), blue)) in pixels.chunks_exact(size * 3).zip(planes) {
-        let pixels = row.chunks_exact(3);
-        let outs = red.iter_mut().zip(green).zip(blue);
-        let put = |(pixel, ((red, green), blue)): (&[u8], ((&mut u8, &mut u8), &mut u8))| {
-            (*red, *green, *blue) = (pixel[0], pixel[1], pixel[2]);
-        };
-        match mirror {
-            true => pixels.rev().zip(outs).for_each(put),
-            false => pixels.zip(outs).for_each(put),
+/// Three planes of a square that are filled row by row.
+pub(super) struct Planes<'a> {
+    /// What is left of red, green and blue.
+    planes: [std::slice::ChunksExactMut<'a, u8>; 3],
+    mirror: bool,
+}
+
+impl<'a> Planes<'a> {
+    /// Planes of `size` by `size` bytes in `out`; rows are mirrored or not.
+    pub(super) fn new(out: &'a mut [u8], size: usize, mirror: bool) -> Self {
+        let (red, rest) = out.split_at_mut(size * size);
+        let (green, blue) = rest.split_at_mut(size * size);
+        Self { planes: [red, green, blue].map(|plane| plane.chunks_exact_mut(size)), mirror }
+    }
+
+    /// The next row: red, green and blue of a pixel from the lowest byte on. Rows beyond the last are lost.
+    pub(super) fn put(&mut self, row: &[u32]) {
+        for (channel, plane) in self.planes.iter_mut().enumerate() {
+            let Some(plane) = plane.next() else { return };
+            // The channel's byte alone is wanted.
+            let level = |pixel: &u32| (pixel >> (8 * channel)) as u8;
+            match self.mirror {
+                true => plane.iter_mut().rev().zip(row).for_each(|(out, pixel)| *out = level(pixel)),
+                false => plane.iter_mut().zip(row).for_each(|(out, pixel)| *out = level(pixel)),
+            }
         }
+    }
+}
+
+/// A square of interleaved RGB as three planes.
+pub(super) fn planes_of(pixels: &[u8], size: usize, out: &mut [u8]) {
+    for (channel, plane) in out.chunks_exact_mut(size * size).enumerate() {
+        plane.iter_mut().zip(pixels.chunks_exact(3)).for_each(|(out, pixel)| *out = pixel[channel]);
     }
 }
 

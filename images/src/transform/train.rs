@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use blip2_random::KeyedRng;
-use fast_image_resize::Resizer;
 
 use super::crop::{random_crop, reduction};
-use super::pixels::{mirrored, planes_of};
+use super::pixels::{Planes, mirrored, planes_of};
 use super::rand_augment::rand_augment;
-use super::resize::{Resampling, Source, resize_into};
+use super::resampler::{Resampler, Source};
+use super::resampling::Resampling;
+use super::resize::{resize_rows, rgb};
 use crate::error::{ImageError, Result};
 use crate::reduced::{DecodeScratch, decode_reduced};
 
@@ -61,27 +62,30 @@ impl TrainTransform {
         };
         let decoded = decode_reduced(encoded, max_pixels, choose, &mut scratch.decoder)?;
         scratch.times.decode += started.elapsed();
-        let Some((crop, mut mirror)) = drawn else {
+        let Some((crop, mirror)) = drawn else {
             return Err(ImageError { reason: "the picture's size is unknown".to_owned() });
         };
         let started = Instant::now();
-        scratch.resized.resize(out.len(), 0);
-        let source = Source { pixels: decoded.pixels, size: [decoded.width, decoded.height] };
-        resize_into(
-            &mut scratch.resizer,
-            source,
-            crop.divided_by(decoded.divisor),
-            [self.size; 2],
-            self.resampling,
-            &mut scratch.resized,
-        )?;
+        let source = Source {
+            pixels: decoded.pixels,
+            size: [decoded.width, decoded.height].map(|side| side as usize),
+        };
+        let part = crop.divided_by(decoded.divisor);
+        let (resampler, size) = (&mut scratch.resampler, [self.size; 2]);
         if self.rand_augment {
-            if std::mem::take(&mut mirror) {
-                mirrored(&mut scratch.resized, self.size);
+            let square = &mut scratch.square;
+            square.clear();
+            let take = |row: &[u32]| square.extend(row.iter().flat_map(|pixel| rgb(*pixel)));
+            resize_rows(resampler, source, part, size, self.resampling, take)?;
+            if mirror {
+                mirrored(square, self.size);
             }
-            rand_augment(&mut scratch.resized, self.size, rng, &mut scratch.augmented);
+            rand_augment(square, self.size, rng, &mut scratch.augmented);
+            planes_of(square, self.size, out);
+        } else {
+            let mut planes = Planes::new(out, self.size, mirror);
+            resize_rows(resampler, source, part, size, self.resampling, |row| planes.put(row))?;
         }
-        planes_of(&scratch.resized, self.size, mirror, out);
         scratch.times.transform += started.elapsed();
         Ok(())
     }
@@ -91,8 +95,9 @@ impl TrainTransform {
 #[derive(Debug, Default)]
 pub struct ImageScratch {
     decoder: DecodeScratch,
-    resizer: Resizer,
-    resized: Vec<u8>,
+    resampler: Resampler,
+    /// Interleaved, where more is done to it.
+    square: Vec<u8>,
     augmented: Vec<u8>,
     /// Time spent, since the scratch was made or last asked.
     times: ImageTimes,

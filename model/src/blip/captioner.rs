@@ -45,7 +45,7 @@ pub struct BlipCaptioner {
 
 impl BlipCaptioner {
     /// A model of zeros, to be loaded.
-    pub(super) fn new(config: &BlipConfig, device: &Device) -> Self {
+    pub fn new(config: &BlipConfig, device: &Device) -> Self {
         let text = &config.text;
         Self {
             vision: BlipVision::new(&config.vision, device),

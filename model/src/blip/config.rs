@@ -97,6 +97,13 @@ pub struct BlipConfig {
 }
 
 impl BlipConfig {
+    /// BLIP-base, whose image encoder is a ViT-B/16, for images of so many pixels.
+    pub fn base(image_size: usize) -> Self {
+        let vision = VisionSection { image_size, ..VisionSection::default() };
+        let text = TextSection { num_attention_heads: 12, ..TextSection::default() };
+        Self::of_sections(&vision, &text, default_projection())
+    }
+
     /// Reads the `config.json` of a BLIP folder.
     ///
     /// # Errors
@@ -111,10 +118,16 @@ impl BlipConfig {
         let vision: VisionSection = config.parse_section("vision_config")?;
         let text: TextSection = config.parse_section("text_config")?;
         let Projection { image_text_hidden_size } = config.parse()?;
-        let read = Self {
+        let read = Self::of_sections(&vision, &text, image_text_hidden_size);
+        read.validate().map_err(|error| config.error(error.to_string()))?;
+        Ok(read)
+    }
+
+    fn of_sections(vision: &VisionSection, text: &TextSection, projection: usize) -> Self {
+        Self {
             // `transformers` takes the width attended to from the image encoder, whatever the text section
             // says.
-            text: text_sizes(&text, vision.hidden_size),
+            text: text_sizes(text, vision.hidden_size),
             vision: EvaConfig {
                 width: vision.hidden_size,
                 depth: vision.num_hidden_layers,
@@ -124,13 +137,11 @@ impl BlipConfig {
                 patch_size: vision.patch_size,
                 layer_norm_eps: vision.layer_norm_eps,
             },
-            projection: image_text_hidden_size,
+            projection,
             start_token: text.bos_token_id,
             end_token: text.sep_token_id,
             pad_token: text.pad_token_id,
-        };
-        read.validate().map_err(|error| config.error(error.to_string()))?;
-        Ok(read)
+        }
     }
 
     fn validate(&self) -> Result<(), ModelError> {

@@ -62,6 +62,11 @@ impl Default for ClipVisionConfig {
 }
 
 impl ClipVisionConfig {
+    /// CLIP's ViT-B/16 for 224 pixels.
+    pub fn vit_b_16() -> Self {
+        Self { patch_size: 16, ..Self::default() }
+    }
+
     /// CLIP's ViT-L/14 for 224 pixels.
     pub fn vit_l_14() -> Self {
         Self {

@@ -1,11 +1,16 @@
 //! Drawing the next token: temperature, top-k and nucleus in this order, as `transformers` warps scores, then
 //! one draw that is a function of seed, text and position.
 
+use std::cmp::Ordering;
+
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use super::options::Sampling;
 use super::scores::log_softmax;
+
+/// Least likely tokens that are sorted at first.
+const FIRST_SORTED: usize = 256;
 
 /// A number in `[0, 1)`.
 fn uniform(sampling: &Sampling, row: usize, position: usize) -> f64 {
@@ -66,14 +71,44 @@ fn keep_nucleus(weights: &mut Vec<(u32, f64)>, share: f64) {
         below += if kept { 0.0 } else { weight / total };
         kept
     });
-    weights.sort_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
-    let removed = weights.iter().take(weights.len().saturating_sub(1)).take_while(|(_, weight)| {
-        below += weight / total;
-        below <= 1.0 - share
-    });
-    let removed = removed.count();
-    weights.drain(..removed);
-    weights.sort_by_key(|(token, _)| *token);
+    let mut ordered = weights.clone();
+    let mut removable = LeastLikely { weights: &mut ordered, sorted: 0 };
+    for index in 0..weights.len() {
+        let least = removable.get(index);
+        below += least.1 / total;
+        if below > 1.0 - share || index + 1 == weights.len() {
+            weights.retain(|other| likelier(other, &least).is_ge());
+            return;
+        }
+    }
+}
+
+/// Least likely first; of equals the later token.
+fn likelier(a: &(u32, f64), b: &(u32, f64)) -> Ordering {
+    a.1.total_cmp(&b.1).then(b.0.cmp(&a.0))
+}
+
+/// Tokens from the least likely on; only as many are sorted as are asked for.
+struct LeastLikely<'a> {
+    weights: &'a mut [(u32, f64)],
+    /// So many are in their places, and no other belongs before them.
+    sorted: usize,
+}
+
+impl LeastLikely<'_> {
+    /// The token that is at `index` from the least likely; asked for one after the other.
+    fn get(&mut self, index: usize) -> (u32, f64) {
+        if index == self.sorted {
+            let rest = &mut self.weights[index..];
+            let count = (2 * index).max(FIRST_SORTED).min(rest.len());
+            if count < rest.len() {
+                rest.select_nth_unstable_by(count, likelier);
+            }
+            rest[..count].sort_unstable_by(likelier);
+            self.sorted += count;
+        }
+        self.weights[index]
+    }
 }
 
 #[cfg(test)]
@@ -116,6 +151,43 @@ mod tests {
         close(&shares(&Sampling { top_p: 1e-9, ..plain.clone() }, &probabilities), &[0.0, 1.0, 0.0, 0.0]);
         let squares = [0.01, 0.16, 0.04, 0.09].map(|square| square / 0.3);
         close(&shares(&Sampling { temperature: 0.5, ..plain }, &probabilities), &squares);
+    }
+
+    /// What is sorted a part at a time is what is sorted at once, to the last bit of the sums.
+    #[test]
+    fn the_nucleus_is_that_of_all_tokens_in_order() {
+        let at_once = |mut weights: Vec<(u32, f64)>, share: f64| {
+            let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
+            let largest = weights.iter().map(|(_, weight)| *weight).fold(0.0, f64::max);
+            let small = ((1.0 - share) * total / weights.len() as f64).min(largest);
+            let mut below = 0.0;
+            for (_, weight) in weights.iter().filter(|(_, weight)| *weight < small) {
+                below += weight / total;
+            }
+            weights.retain(|(_, weight)| *weight >= small);
+            weights.sort_by(likelier);
+            while weights.len() > 1 {
+                below += weights[0].1 / total;
+                if below > 1.0 - share {
+                    break;
+                }
+                weights.remove(0);
+            }
+            weights.sort_by_key(|(token, _)| *token);
+            weights
+        };
+        // Flat, with many equals, and steep.
+        let hash = |token: u32| token.wrapping_mul(2_654_435_761) >> 8;
+        let flat = (0..3000).map(|token| (token, 1.0 + f64::from(hash(token) % 64) / 64.0)).collect();
+        let steep = (0..3000).map(|token| (token, (-f64::from(hash(token) % 977) / 50.0).exp())).collect();
+        let cases: [Vec<(u32, f64)>; 4] = [flat, steep, vec![(7, 0.5)], vec![(1, 0.25), (2, 0.25), (5, 0.5)]];
+        for weights in cases {
+            for share in [0.05, 0.5, 0.9, 0.999] {
+                let mut got = weights.clone();
+                keep_nucleus(&mut got, share);
+                assert_eq!(got, at_once(weights.clone(), share), "{} of {share}", weights.len());
+            }
+        }
     }
 
     #[test]
