@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".blip2.v1.Chunk.data")
         .bytes(".blip2.v1.StateChunk.data")
+        .bytes(".blip2.v1.ProbeChunk.data")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -73,6 +73,15 @@ fn figure(named: &NamedValue) -> String {
     format!("{name} {value:.decimals$}")
 }
 
+/// A number of a curve, in as many digits as tell.
+pub(crate) fn number(value: f64) -> String {
+    match value.abs() {
+        size if size >= 1e4 => format!("{value:.0}"),
+        size if size >= 100.0 => format!("{value:.1}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
 /// `1 step`, `2 steps`.
 pub(crate) fn count(number: usize, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }

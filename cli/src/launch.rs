@@ -20,6 +20,7 @@ use self::places::{TASKSET, as_far_as_possible};
 use crate::environment::NOT_INHERITED;
 use crate::error::CliError;
 use crate::freed_pages::{NEVER, PURGE_DELAY};
+use crate::logging;
 use blip2_run::exit::Exit;
 
 /// Lines of a failed worker's log that are shown.
@@ -318,7 +319,7 @@ fn command_line(launch: &WorkerLaunch, name: &str, place: &Place, program: PathB
         words.extend([TASKSET.into(), "-c".into(), list(&place.cores).into()]);
     }
     words.push(program.into());
-    words.extend(launch.command.arguments().iter().map(OsString::from));
+    words.extend(launch.command.arguments().iter().chain(logging::handed_on()).map(OsString::from));
     let mut option = |name: &str, value: OsString| words.extend([name.into(), value]);
     option("--coordinator", launch.coordinator.as_str().into());
     option("--name", name.into());
@@ -340,7 +341,8 @@ fn command_line(launch: &WorkerLaunch, name: &str, place: &Place, program: PathB
 fn log_tail(process: &WorkerProcess) -> String {
     let text = std::fs::read_to_string(&process.log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
-    let tail = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+    let tail: Vec<String> =
+        lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(|line| logging::words_of(line)).collect();
     if tail.is_empty() {
         return String::new();
     }
@@ -394,11 +396,17 @@ mod tests {
     async fn those_who_ended_because_another_did_are_not_shown() {
         let folder = tempfile::tempdir().unwrap();
         let mut workers = workers(folder.path(), "exit 1", 0);
-        let follower = format!("{ENDED_BY_OTHERS}worker 1 (worker-1): a full disk\n");
-        std::fs::write(folder.path().join("worker-0.log"), follower).unwrap();
         workers.finish(LEAVE_WITHIN).await;
+        let message = "the run stopped: worker 1 (worker-1): a full disk";
+        let json = format!("{{\"level\":\"ERROR\",\"fields\":{{\"message\":\"{message}\"}}}}\n");
+        for follower in [format!("error: {message}\n"), json.clone()] {
+            std::fs::write(folder.path().join("worker-0.log"), follower).unwrap();
+            let words = workers.last_words();
+            assert!(words.starts_with("the workers' logs are in "), "{words}");
+        }
+        std::fs::write(folder.path().join("worker-0.log"), json.replace("the run stopped: ", "")).unwrap();
         let words = workers.last_words();
-        assert!(words.starts_with("the workers' logs are in "), "{words}");
+        assert!(words.contains("\nerror: worker 1 (worker-1): a full disk\n"), "words, not JSON: {words}");
     }
 
     #[tokio::test]

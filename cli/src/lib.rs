@@ -6,6 +6,7 @@
 // First, because its macros hold in the modules below it.
 #[macro_use]
 mod unbreakable;
+mod work_page;
 
 mod again;
 mod arguments;
@@ -19,11 +20,11 @@ mod environment;
 mod error;
 mod examples;
 
-mod faults;
 mod figures;
 mod freed_pages;
 mod identity;
 mod launch;
+mod left_out;
 mod live_page;
 mod logging;
 mod measured;
@@ -32,6 +33,7 @@ mod named_columns;
 mod places;
 mod progress;
 mod report;
+mod row_looks;
 mod run_folder;
 mod session;
 mod signals;

@@ -1,6 +1,7 @@
 //! The page of a run while it is led here, and the same for programs.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use blip2_pages::chart::Series;
 use blip2_pages::run_page::{Chart, RunReport, Table, Tile, render_run};
@@ -10,9 +11,12 @@ use blip2_worker::task::TaskSettings;
 use tokio::sync::watch;
 
 use crate::figures::{count, duration};
+use crate::left_out::LeftOut;
 use crate::metrics::series;
 use crate::progress::{status_json, status_line};
 
+/// Somebody looks at the page who has asked for it so short a time ago; it is read anew every ten seconds.
+const LOOKED_AT: Duration = Duration::from_secs(60);
 /// Committed steps of which the curves are made at most; of more every second one goes.
 const MOST_POINTS: usize = 2048;
 
@@ -26,11 +30,14 @@ struct Shown {
     steps: Vec<StepRecord>,
     /// Every so many steps are kept.
     stride: u64,
+    left_out: LeftOut,
+    /// When the page was asked for last.
+    asked: Option<Instant>,
 }
 
 impl Default for Shown {
     fn default() -> Self {
-        Self { status: None, steps: Vec::new(), stride: 1 }
+        Self { status: None, steps: Vec::new(), stride: 1, left_out: LeftOut::default(), asked: None }
     }
 }
 
@@ -54,18 +61,33 @@ impl LivePage {
         }
     }
 
+    /// Reads or changes what is known of the rows that were left out.
+    pub(crate) fn left_out<T>(&self, with: impl FnOnce(&mut LeftOut) -> T) -> T {
+        with(&mut self.shown().left_out)
+    }
+
+    /// Whether anybody has the page open.
+    pub(crate) fn is_looked_at(&self) -> bool {
+        self.shown().asked.is_some_and(|asked| asked.elapsed() < LOOKED_AT)
+    }
+
     /// The page.
     pub(crate) fn html(&self) -> String {
-        let shown = self.shown();
+        let mut shown = self.shown();
+        shown.asked = Some(Instant::now());
         let status = shown.status();
         let report = RunReport {
-            run: if status.run_id.is_empty() { "that has not begun".into() } else { status.run_id.clone() },
+            title: match status.run_id.as_str() {
+                "" => "Run that has not begun".into(),
+                run => format!("Run {run}"),
+            },
             state: status_line(&status),
             tiles: tiles(&status),
             charts: shown.charts(),
             about_charts: "Steps that were committed since this coordinator leads. The page is read anew every ten seconds."
                 .into(),
             tables: vec![members(&status), faults(&status)],
+            pictures: Some(shown.left_out.section()).filter(|section| !section.pictures.is_empty()),
         };
         render_run(&report)
     }

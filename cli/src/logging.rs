@@ -12,6 +12,7 @@ use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, ParseError};
 
+pub(crate) use self::json_lines::words_of;
 use self::json_lines::{JsonLines, said};
 
 /// Format of log lines.
@@ -35,6 +36,11 @@ static IS_JSON: AtomicBool = AtomicBool::new(false);
 /// Whether standard error takes JSON lines and nothing else.
 pub(crate) fn is_json() -> bool {
     IS_JSON.load(Ordering::Relaxed)
+}
+
+/// What processes that are started beside this one are told of the format.
+pub(crate) fn handed_on() -> &'static [&'static str] {
+    if is_json() { &["--log", "json"] } else { &[] }
 }
 
 /// Starts logging for the whole process; what runs `unattended` says by itself what it does, and so does

@@ -11,7 +11,7 @@ use blip2_telemetry::metric::{
     LAST_CHECKPOINT_TIMESTAMP_SECONDS, LAST_COMMIT_TIMESTAMP_SECONDS, LEADER, LEARNING_RATE, LOSS, MEMBERS,
     MEMBERS_WANTED, QUARANTINED_ROWS_TOTAL, REMAINING_SECONDS, SAMPLES_PER_SECOND, SAMPLES_TOTAL, STEP,
     STEP_DURATION_SECONDS, STEPS_PLANNED, STEPS_REDONE_TOTAL, STEPS_SKIPPED_TOTAL, STEPS_TOTAL,
-    STORE_REQUESTS_TOTAL, TASK_ROWS_TOTAL, TASK_WORKERS, TASKS, TEMPERATURE,
+    STORE_FAILED_TRIES_TOTAL, STORE_REQUESTS_TOTAL, TASK_ROWS_TOTAL, TASK_WORKERS, TASKS, TEMPERATURE,
 };
 use blip2_worker::task::TaskSettings;
 use tokio::sync::watch;
@@ -24,6 +24,9 @@ pub(crate) fn telemetry(role: &str) -> Telemetry {
     telemetry.ask("store", |telemetry| {
         for (asked, ended, count) in requests::counts() {
             telemetry.raise(&STORE_REQUESTS_TOTAL, &[asked, ended], count as f64);
+        }
+        for (cause, count) in requests::failed_tries() {
+            telemetry.raise(&STORE_FAILED_TRIES_TOTAL, &[cause], count as f64);
         }
     });
     telemetry

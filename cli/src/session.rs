@@ -1,19 +1,19 @@
 //! One run's coordinator in this process, with its progress and metrics.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use blip2_coordinator::{
     CoordinatorError, CoordinatorOptions, Figures, Keeping, LossRise, NonFinitePolicy, Outcome, RunSpec,
 };
 use blip2_proto::transport::Transport;
-use blip2_proto::v1::StatusReply;
-use blip2_records::MetricsLog;
+use blip2_proto::v1::{Spent, StatusReply};
+use blip2_records::{FaultLog, MetricsLog, spent_before};
+use blip2_run::RunError;
 use blip2_run::catalogue::Catalogue;
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::Epochs;
 use blip2_run::exit::Exit;
-use blip2_run::{RunError, layout};
 use blip2_telemetry::Telemetry;
 use blip2_worker::settings::train::NonFiniteSteps;
 use tokio::net::TcpListener;
@@ -22,13 +22,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::again::same_command;
 use crate::error::CliError;
-use crate::faults::record_faults;
 use crate::figures::duration;
 use crate::identity::binary_identity;
 use crate::live_page::LivePage;
 use crate::logging::standing::is_of_run;
 use crate::measured::{StepNumbers, show_lead};
 use crate::progress::{Audience, show};
+use crate::row_looks::{Corpus, look_at_left_out};
 use crate::run_folder::{RunFolder, metrics_folder};
 
 /// Committed steps that may wait for the disk.
@@ -63,8 +63,7 @@ pub(crate) struct Session {
     folder: RunFolder,
     spec: RunSpec,
     metrics: MetricsLog,
-    /// Where faults are recorded.
-    faults: PathBuf,
+    faults: FaultLog,
     lead: Lead,
     status: watch::Sender<StatusReply>,
 }
@@ -105,10 +104,15 @@ impl Session {
         folder.logs()?;
         let records = metrics_folder(config);
         let status = watch::Sender::new(StatusReply::default());
-        let metrics = match folder.root.is_local() {
-            true => MetricsLog::file(&records, status.subscribe())?,
-            false => MetricsLog::segments(folder.root.clone(), lead.advertise.clone(), status.subscribe()),
+        let (root, follower) = (folder.root.clone(), status.subscribe());
+        let (metrics, faults) = match root.is_local() {
+            true => (MetricsLog::file(&records, follower)?, FaultLog::file(&records)),
+            false => {
+                let faults = FaultLog::segments(root.clone());
+                (MetricsLog::segments(root, lead.advertise.clone(), follower), faults)
+            }
         };
+        let earlier = time_before(&folder, resume.as_ref()).await;
         let worker_toml = toml::to_string(config.worker())
             .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
         let spec = RunSpec {
@@ -132,8 +136,9 @@ impl Session {
                 window: config.train.loss_rise_window,
                 factor: config.train.loss_rise_factor,
             },
+            earlier,
         };
-        Ok(Self { spec, metrics, faults: records.join(layout::FAULTS), folder, lead, status })
+        Ok(Self { spec, metrics, faults, folder, lead, status })
     }
 
     /// Follows the run from beside it.
@@ -179,6 +184,9 @@ impl Session {
         audience: Audience,
     ) -> Result<Option<Finished>, CliError> {
         let started = Instant::now();
+        let config = &self.folder.config;
+        let (root, columns) = (self.folder.root.clone(), config.columns());
+        let corpus = Corpus { root, columns, max_pixels: config.data.max_pixels };
         let (commits, committed) = mpsc::channel(METRICS_QUEUE);
         let last_status = self.status.subscribe();
         let shown = show(self.status.subscribe(), audience);
@@ -189,7 +197,8 @@ impl Session {
         let written = self.metrics.keep(committed, keeper, move |step| numbers.record(step));
         let figures = watch::Sender::new(Figures::default());
         let measured = show_lead(&telemetry, self.status.subscribe(), figures.subscribe());
-        let recorded = record_faults(self.status.subscribe(), self.faults);
+        let recorded = self.faults.keep(self.status.subscribe());
+        let looked = look_at_left_out(self.lead.page.clone(), figures.subscribe(), corpus);
         let options = CoordinatorOptions {
             spec: self.spec,
             settings: self.folder.config.coordinator.clone(),
@@ -204,7 +213,8 @@ impl Session {
             on_one_machine: self.lead.on_one_machine,
         };
         let coordinated = blip2_coordinator::run(listener, stop.cancelled_owned(), options);
-        let (outcome, (), written, (), ()) = tokio::join!(coordinated, shown, written, recorded, measured);
+        let (outcome, (), written, (), (), ()) =
+            tokio::join!(coordinated, shown, written, recorded, measured, looked);
         written?;
         let status = last_status.borrow().clone();
         let outcome = match outcome {
@@ -259,6 +269,19 @@ async fn checkpoint_to_continue(
         None => start_over(folder, &catalogue, takes_over).await?,
     }
     Ok(newest)
+}
+
+/// What coordinators before have spent. It is shown and decides nothing: without it the count begins anew.
+async fn time_before(folder: &RunFolder, resume: Option<&CheckpointRecord>) -> BTreeMap<u64, Spent> {
+    if !folder.continued {
+        return BTreeMap::new();
+    }
+    let committed = resume.map_or(0, |record| record.step);
+    let before = spent_before(&folder.root, &metrics_folder(&folder.config), committed).await;
+    before.unwrap_or_else(|error| {
+        tracing::warn!(%error, "what the run's time was spent on so far is not known");
+        BTreeMap::new()
+    })
 }
 
 /// Tells that the run begins with step 0 though it was begun before, unless a member brings its state

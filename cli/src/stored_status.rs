@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use blip2_proto::v1::{NamedValue, StatusReply};
 use blip2_records::values::{HELD_OUT, serialize_values};
-use blip2_records::{StepRecord, read, read_newest};
+use blip2_records::{FaultRecord, StepRecord, newest_fault, read, read_newest};
 use blip2_run::catalogue::Catalogue;
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::{EpochRecord, Epochs};
@@ -14,7 +14,6 @@ use serde::Serialize;
 
 use crate::config::RunConfig;
 use crate::error::CliError;
-use crate::faults::read_faults;
 use crate::figures::held_out;
 use crate::run_folder::{metrics_folder, stored_configuration};
 
@@ -88,7 +87,7 @@ impl StoredRun {
 
     /// The newest records of committed steps, those that were measured on held-out rows among them, as far as
     /// they can be read.
-    async fn newest_records(&self) -> Vec<StepRecord> {
+    pub(crate) async fn newest_records(&self) -> Vec<StepRecord> {
         if self.config.eval.while_training.every_steps == 0 {
             self.newest_records_up_to(|_| true).await
         } else {
@@ -107,6 +106,15 @@ impl StoredRun {
         read(&metrics_folder(&self.config).join(layout::METRICS)).unwrap_or_default()
     }
 
+    /// The fault that was noticed last, as far as that can be read.
+    async fn newest_fault(&self) -> Option<FaultRecord> {
+        let newest = newest_fault(&self.root, &metrics_folder(&self.config)).await;
+        newest.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the run's faults cannot be read");
+            None
+        })
+    }
+
     /// What the store says, beside its newest epoch.
     pub(crate) async fn status(&self, newest: Option<EpochRecord>) -> Result<StoredStatus, CliError> {
         let checkpoint = Catalogue::new(&self.root).list().await?.valid.pop();
@@ -120,7 +128,6 @@ impl StoredRun {
             None => "new".to_owned(),
             Some(record) => record.end.clone().unwrap_or_else(|| "unreachable".to_owned()),
         };
-        let folder = metrics_folder(&self.config);
         Ok(StoredStatus {
             run: self.config.run.id.clone(),
             state,
@@ -136,7 +143,7 @@ impl StoredRun {
             values: records.last().map(|record| values(record, false)).unwrap_or_default(),
             held_out: measured.map(|record| values(record, true)).unwrap_or_default(),
             held_out_step: measured.map_or(0, |record| record.step + 1),
-            last_fault: read_faults(&folder.join(layout::FAULTS)).pop().map(|record| record.fault),
+            last_fault: self.newest_fault().await.map(|record| record.fault),
         })
     }
 }

@@ -61,7 +61,7 @@ impl Exchange {
         let bulk = BulkService { token: token.as_str().into(), mailbox: mailbox.clone() };
         let bulk = Guarded::new(&token, bulk.clone(), bulk);
         let trace = TraceSource::default();
-        let diagnostics = DiagnosticsServer::new(Diagnostics(trace.clone()));
+        let diagnostics = DiagnosticsServer::new(Diagnostics::new(trace.clone()));
         let diagnostics = Guarded::new(&token, diagnostics.clone(), diagnostics);
         let routes = transport.server().add_service(bulk).add_service(diagnostics);
         let serving =

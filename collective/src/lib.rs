@@ -12,7 +12,8 @@
 //! adds the subtrees it owns ([`TreeAccumulator`]), and [`Exchange::tree_all_reduce`] adds the rest in tree
 //! order. Which member owns which slot therefore changes no bit of the result.
 //!
-//! The last collectives are remembered ([`journal`]) and told in the log when one does not get on.
+//! The last collectives are remembered ([`journal`]) and told in the log when one does not get on. How fast
+//! the way to a member is can be measured by whoever has the token ([`probe`]).
 //!
 //! Why not ring all-reduce: its order of additions depends on the ring. Reduce-scatter plus all-gather moves
 //! the same bytes in two hops and leaves the order to the tree.
@@ -27,6 +28,7 @@ pub mod journal;
 mod limits;
 mod mailbox;
 mod peers;
+pub mod probe;
 mod received;
 mod reduce;
 mod round;

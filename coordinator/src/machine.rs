@@ -37,6 +37,7 @@ mod stepping;
 mod telling;
 #[cfg(test)]
 mod tests;
+mod times;
 
 use std::time::Duration;
 
@@ -57,7 +58,11 @@ impl Machine {
     /// Takes in what happened at `now` (since the machine's start) and says what to do, in order.
     pub fn step(&mut self, now: Duration, event: Event) -> Vec<Action> {
         self.now = self.now.max(now);
-        self.spending.pass(self.now, &self.phase, self.progress.first_attempt.is_some());
+        let has_begun = self.progress.first_attempt.is_some();
+        if has_begun {
+            self.spending.goes_on(self.committed);
+        }
+        self.spending.pass(self.now, &self.phase, has_begun);
         if !self.is_ended() {
             self.take_in(event);
         } else if let Event::Joined { session, hello } = event {

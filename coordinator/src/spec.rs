@@ -1,5 +1,8 @@
 //! What a run is: pinned inputs and the schedule of its steps.
 
+use std::collections::BTreeMap;
+
+use blip2_proto::v1::Spent;
 use blip2_run::RunError;
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::schedule::Schedule;
@@ -39,6 +42,9 @@ pub struct RunSpec {
     pub non_finite: NonFinitePolicy,
     /// When a rise of the loss is told.
     pub loss_rise: LossRise,
+    /// What coordinators before had spent in all when they committed these steps, as far as their records are
+    /// at hand: the last step before `resume`, and the newest.
+    pub earlier: BTreeMap<u64, Spent>,
 }
 
 /// What becomes of a step whose losses, gradient or update are not finite. The parameters stay as they are in

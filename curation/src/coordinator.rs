@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use blip2_leases::server::{Admission, LeaseEnd, LeaseOptions, LeasedWork, hand_out};
+use blip2_leases::server::{Admission, LeaseEnd, LeaseOptions, hand_out};
 use tokio::net::TcpListener;
 
+use crate::counted::{Counted, CountedJob};
 use crate::error::Result;
 use crate::job::CurationJob;
 
@@ -21,14 +22,8 @@ pub struct CurationOptions {
     pub most_failures: u32,
     /// Its workers.
     pub admission: Admission,
-}
-
-#[tonic::async_trait]
-impl LeasedWork for CurationJob {
-    async fn rows_done(&self, task: u64) -> std::result::Result<Option<u64>, String> {
-        let record = self.task_done(task).await.map_err(|error| error.to_string())?;
-        Ok(record.map(|done| done.rows_read))
-    }
+    /// What the tasks that are done have come to.
+    pub counted: Counted,
 }
 
 /// Hands out tasks on `listener` until all are done, one has failed too often, or `shutdown`.
@@ -40,17 +35,23 @@ pub async fn coordinate_curation(
     shutdown: impl Future<Output = ()>,
     options: CurationOptions,
 ) -> Result<LeaseEnd> {
-    let CurationOptions { job, config_toml, lease, most_failures, admission } = options;
+    let CurationOptions { job, config_toml, lease, most_failures, admission, counted } = options;
     let (tasks, done) = (job.tasks().len() as u64, job.tasks_done().await?);
     let options = LeaseOptions {
         called: "curation",
         work: config_toml,
         tasks,
-        done,
+        done: done.clone(),
         barriers: Vec::new(),
         lease,
         most_failures,
         admission,
     };
-    Ok(hand_out(listener, shutdown, job, options).await?)
+    let work = CountedJob { job: job.clone(), counted: counted.clone() };
+    let mut handed_out = std::pin::pin!(hand_out(listener, shutdown, work, options));
+    tokio::select! {
+        end = &mut handed_out => return Ok(end?),
+        () = counted.count_earlier(&job, done) => {}
+    }
+    Ok(handed_out.await?)
 }

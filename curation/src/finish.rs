@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use blip2_dataset::corpus::ingest::PartRecord;
 use blip2_dataset::corpus::row_group_file::RowGroupFile;
 use blip2_dataset::error::{DatasetError, Result};
-use blip2_dataset::quarantine::QuarantineList;
+use blip2_dataset::quarantine::{QuarantineList, QuarantineRecord};
 use blip2_store::error::StoreError;
 use blip2_store::put_create;
 use blip2_store::record::{create_same, read_json, to_json};
@@ -103,6 +103,15 @@ impl CurationJob {
         Ok(read_json(&self.out.join(&done_name(task)), "done record").await?)
     }
 
+    /// The rows of a task that cannot be used, once it is done.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`], [`DatasetError::Malformed`].
+    pub async fn rejected_rows(&self, task: u64) -> Result<Vec<QuarantineRecord>> {
+        let Some(content) = self.out.join(&rejected_name(task)).read().await? else { return Ok(Vec::new()) };
+        Ok(QuarantineList::from_parquet(content)?.iter().cloned().collect())
+    }
+
     /// Tasks that have a record, from one listing.
     ///
     /// # Errors
@@ -195,8 +204,7 @@ impl CurationJob {
         }
         if !task.rejected.is_empty() {
             let list: QuarantineList = task.rejected.iter().cloned().collect();
-            let place = self.out.join(&format!("rejected/{:06}.parquet", task.number));
-            create_same(&place, list.to_parquet()?).await?;
+            create_same(&self.out.join(&rejected_name(task.number)), list.to_parquet()?).await?;
         }
         create_same(&self.out.join(&done_name(task.number)), to_json(&done)?).await?;
         Ok(done)
@@ -264,6 +272,10 @@ impl TaskDone {
             *counts.entry(name.to_owned()).or_insert(0) += 1;
         }
     }
+}
+
+fn rejected_name(task: u64) -> String {
+    format!("rejected/{task:06}.parquet")
 }
 
 fn done_name(task: u64) -> String {

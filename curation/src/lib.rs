@@ -27,13 +27,14 @@
 //! - [`rules`], [`select`] and [`dedup`] decide: functions of texts, scores and hashes, without a store or a
 //!   model.
 //! - [`coordinator`] hands tasks out on leases ([`blip2_leases`]): a task is done when its done-record is in
-//!   the store. [`worker`] asks for tasks until there are none.
+//!   the store; [`counted`] says what those come to. [`worker`] asks for tasks until there are none.
 //! - [`config`] is the section `curation` of a configuration, [`report`] what became of a pool.
 //!
 //! The room knows stores, corpora and models. It knows nothing of training: no run, no step, no membership.
 
 pub mod config;
 pub mod coordinator;
+pub mod counted;
 pub mod dedup;
 mod error;
 pub mod finish;

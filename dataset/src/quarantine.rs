@@ -70,6 +70,11 @@ impl QuarantineList {
         self.records.iter()
     }
 
+    /// The records of the latest samples, at most so many, newest first.
+    pub fn newest(&self, count: usize) -> impl Iterator<Item = &QuarantineRecord> {
+        self.records.iter().rev().take(count)
+    }
+
     /// Number of records.
     pub fn len(&self) -> usize {
         self.records.len()

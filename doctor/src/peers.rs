@@ -31,10 +31,7 @@ pub async fn examine(addresses: &[&str]) -> Finding {
         }
     }
     let slowest = slowest.as_secs_f64() * 1e3;
-    PEERS.green(format!(
-        "{} reached, the slowest in {slowest:.1} ms; blip2 bench allreduce measures what they send",
-        addresses.len()
-    ))
+    PEERS.green(format!("{} reached, the slowest in {slowest:.1} ms", addresses.len()))
 }
 
 #[cfg(test)]

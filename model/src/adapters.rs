@@ -141,6 +141,13 @@ impl Adapters {
         self.pairs.is_empty()
     }
 
+    /// The maps that are adapted, by their names, each with its outputs and its inputs.
+    pub fn maps(&self) -> impl Iterator<Item = (&str, [usize; 2])> {
+        self.pairs.iter().map(|pair| {
+            (pair.map.as_str(), [pair.up.lazy_shape().dims::<2>()[0], pair.down.lazy_shape().dims::<2>()[1]])
+        })
+    }
+
     /// Their numbers, all taken together.
     pub fn parameters(&self) -> usize {
         let of = |tensor: &Param<Tensor<2>>| tensor.lazy_shape().iter().product::<usize>();

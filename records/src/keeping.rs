@@ -201,6 +201,7 @@ mod tests {
             loss_rise: None,
             device_bytes: None,
             kernels_compiled: None,
+            spent: None,
         }
     }
 

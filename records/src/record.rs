@@ -6,6 +6,7 @@ use blip2_proto::v1::CommittedStep;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{RecordsError, Result};
+use crate::spent::SpentSeconds;
 use crate::values::serialize_values;
 
 /// One committed step.
@@ -54,6 +55,9 @@ pub struct StepRecord {
     /// step's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernels_compiled: Option<u32>,
+    /// Seconds of the run up to this commit, by what they were spent on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent: Option<SpentSeconds>,
 }
 
 impl From<CommittedStep> for StepRecord {
@@ -79,6 +83,7 @@ impl From<CommittedStep> for StepRecord {
             loss_rise: step.loss_rise,
             device_bytes: step.device_bytes,
             kernels_compiled: step.kernels_compiled,
+            spent: step.spent.map(SpentSeconds::from),
         }
     }
 }
@@ -130,6 +135,7 @@ pub(crate) mod tests {
             loss_rise: None,
             device_bytes: None,
             kernels_compiled: None,
+            spent: None,
         }
     }
 

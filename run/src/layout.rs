@@ -10,6 +10,7 @@
 //! | `corpus/` | what archives of the corpus were converted to |
 //! | `metrics.jsonl`, `faults.jsonl` | committed steps and faults, where the run lies on this machine |
 //! | `metrics/EPOCH-STEP.jsonl` | committed steps, where it lies in a store: segments from a step on |
+//! | `faults/EPOCH-NUMBER.jsonl` | faults, where it lies in a store: segments of what a coordinator noticed |
 //! | `tensorboard/` | committed steps for TensorBoard |
 //! | `report.html` | the page of the run |
 //! | `logs/` | logs of the processes of one machine, with the run's `token` while it is led there |
@@ -38,6 +39,8 @@ pub const SEGMENTS: &str = "metrics";
 pub const TENSORBOARD: &str = "tensorboard";
 /// One line for every fault, beside the metrics.
 pub const FAULTS: &str = "faults.jsonl";
+/// The folder of the segments of faults, for a run in a store.
+pub const FAULT_SEGMENTS: &str = "faults";
 /// The page of the run.
 pub const REPORT: &str = "report.html";
 /// The folder of the logs, on the machine that leads the run.
@@ -71,12 +74,13 @@ pub fn parse_checkpoint_name(name: &str) -> Option<(u64, u64)> {
     Some((step.parse().ok()?, epoch.parse().ok()?))
 }
 
-/// The segment of committed steps from `first` on, begun in `epoch`. Names sort as (epoch, first step).
+/// The segment of committed steps, or of a coordinator's faults, from number `first` on, begun in `epoch`.
+/// Names sort as (epoch, first).
 pub fn segment_name(epoch: u64, first: u64) -> String {
     format!("{epoch:010}-{first:010}.jsonl")
 }
 
-/// Epoch and first step of a segment's name.
+/// Epoch and first number of a segment's name.
 pub fn parse_segment_name(name: &str) -> Option<(u64, u64)> {
     let (epoch, first) = name.strip_suffix(".jsonl")?.split_once('-')?;
     Some((epoch.parse().ok()?, first.parse().ok()?))

@@ -7,6 +7,7 @@ mod counted;
 mod credentials;
 mod regular;
 mod signed;
+mod tries;
 
 #[cfg(test)]
 pub(crate) use around::{Around, Otherwise};

@@ -59,6 +59,45 @@ pub fn counts() -> Vec<(&'static str, &'static str, u64)> {
     COUNTS.iter().zip(&OPERATIONS).flat_map(of).filter(|(_, _, count)| *count > 0).collect()
 }
 
+/// Why a try of a request came to nothing that the client makes again, up to a bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// There is no connection.
+    Unreachable,
+    /// The connection, or the answer, breaks off.
+    Broken,
+    Timeout,
+    /// The store asks for patience.
+    Busy,
+    /// The store has failed.
+    Server,
+}
+
+const CAUSES: [(Cause, &str); 5] = [
+    (Cause::Unreachable, "unreachable"),
+    (Cause::Broken, "broken"),
+    (Cause::Timeout, "timeout"),
+    (Cause::Busy, "busy"),
+    (Cause::Server, "server"),
+];
+
+static FAILED_TRIES: [AtomicU64; CAUSES.len()] = [const { AtomicU64::new(0) }; CAUSES.len()];
+
+/// Tries of requests to remote stores, of this process so far, that came to nothing and that the client made
+/// again, or would have made again: why, and how often. Requests for credentials are among them.
+pub fn failed_tries() -> Vec<(&'static str, u64)> {
+    let counts =
+        FAILED_TRIES.iter().zip(CAUSES).map(|(count, (_, name))| (name, count.load(Ordering::Relaxed)));
+    counts.filter(|(_, count)| *count > 0).collect()
+}
+
+/// Counts such a try.
+pub(crate) fn count_failed_try(cause: Cause) {
+    if let Some(index) = CAUSES.iter().position(|(own, _)| *own == cause) {
+        FAILED_TRIES[index].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Counts a request by its answer.
 pub(crate) fn count<T>(operation: Operation, answer: &object_store::Result<T>) {
     use object_store::Error;

@@ -64,6 +64,8 @@ metrics! {
     RESIDENT_MEMORY_BYTES: Gauge "resident_memory_bytes" [];
     /// Requests to remote stores, by what was asked and how it ended; with its tries each counts once
     STORE_REQUESTS_TOTAL: Counter "store_requests_total" ["op", "outcome"];
+    /// Tries of such requests that came to nothing and are made again up to a bound, by cause
+    STORE_FAILED_TRIES_TOTAL: Counter "store_failed_tries_total" ["cause"];
 
     /// 1 while this coordinator leads the run
     LEADER: Gauge "leader" [];
@@ -109,9 +111,9 @@ metrics! {
     GRADIENT_NORM: Gauge "gradient_norm" [];
     /// Temperature of the contrastive loss after the newest committed step
     TEMPERATURE: Gauge "temperature" [];
-    /// Seconds of this coordinator's lead that went into steps which were committed
+    /// Seconds of all leads of the run that went into steps which were committed
     GOODPUT_SECONDS_TOTAL: Counter "goodput_seconds_total" [];
-    /// Seconds of its lead that did not, by cause: start_up, data, save, restore, wasted
+    /// Seconds of all leads of the run that did not, by cause: start_up, data, save, restore, wasted
     BADPUT_SECONDS_TOTAL: Counter "badput_seconds_total" ["cause"];
     /// Rows that steps could not use, by reason: image, text, question
     QUARANTINED_ROWS_TOTAL: Counter "quarantined_rows_total" ["reason"];
@@ -120,6 +122,12 @@ metrics! {
     STEP_PHASE_SECONDS_TOTAL: Counter "step_phase_seconds_total" ["phase"];
     /// Bytes that this worker's committed steps moved, by way
     COLLECTIVE_BYTES_TOTAL: Counter "collective_bytes_total" ["kind"];
+    /// Row groups that this worker read, from the store or from the disk cache
+    LOADER_ROW_GROUPS_TOTAL: Counter "loader_row_groups_total" ["from"];
+    /// Bytes of them
+    LOADER_BYTES_TOTAL: Counter "loader_bytes_total" ["from"];
+    /// Reads from the store that this worker made again, because one failed or was slow
+    LOADER_READS_AGAIN_TOTAL: Counter "loader_reads_again_total" ["reason"];
     /// Sessions that this worker opened with coordinators
     SESSIONS_TOTAL: Counter "sessions_total" [];
     /// Bytes of the device's memory: of tensors, held by this worker, in use by whatever process
@@ -135,6 +143,10 @@ metrics! {
     TASKS_TOTAL: Counter "tasks_total" ["outcome"];
     /// Rows of the tasks that this process saw done
     TASK_ROWS_TOTAL: Counter "task_rows_total" [];
+    /// Rows of a curation's tasks that are done, by outcome: written, duplicate, without_text, rejected
+    CURATED_ROWS_TOTAL: Counter "curated_rows_total" ["outcome"];
+    /// Texts of them by source, and by outcome: kept, or why not
+    CURATED_TEXTS_TOTAL: Counter "curated_texts_total" ["source", "outcome"];
 }
 
 /// Upper bounds of the buckets of seconds.

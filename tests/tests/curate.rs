@@ -6,8 +6,10 @@ use std::time::Duration;
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::samples::read_all;
 use blip2_random::KeyedRng;
+use blip2_tests::http::{get, series};
 use blip2_tests::pool::Pool;
-use blip2_tests::process::{Ended, Running, blip2, children, finish, signal, start};
+use blip2_tests::process::{Ended, Running, blip2, children, finish, poll, signal, start};
+use serde_json::{Value, json};
 
 /// Rounds in which something is killed.
 const ROUNDS: u64 = 6;
@@ -96,6 +98,36 @@ fn whatever_is_killed_the_same_objects_are_there_in_the_end() {
         assert!(ended.json_lines()[0]["metrics"].as_str().is_some_and(|at| at.starts_with("127.0.0.1:")));
     }
     assert_eq!(scene.files("shares"), files);
+}
+
+#[test]
+fn who_hands_out_a_curation_shows_what_is_done_and_why_rows_are_left_out() {
+    let scene = Scene::new();
+    let served = ["--workers", "0", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
+    let coordinator = start(scene.command("shown", &served));
+    let address = coordinator.metrics();
+    let status = || -> Option<Value> { serde_json::from_str(&get(&address, "/api/status")?.1).ok() };
+    let before = poll(status).unwrap_or_else(|| panic!("no status: {}", coordinator.stderr()));
+    let tasks = ["work", "tasks", "done", "leased", "left"].map(|name| before[name].clone());
+    assert_eq!(tasks, [json!("curation"), json!(8), json!(0), json!(0), json!(8)]);
+    for path in ["/livez", "/readyz", "/"] {
+        assert_eq!(get(&address, path).map(|(status, _)| status), Some(200), "{path}");
+    }
+    let url = format!("http://{}", coordinator.listening());
+    let worker = start(blip2(&["curate", "worker", "--coordinator", &url, "--threads", "1"]));
+    let rejected = |status: &Value| status["rejected"].as_object().is_some_and(|reasons| !reasons.is_empty());
+    let during = poll(|| status().filter(rejected)).unwrap_or_else(|| panic!("{}", coordinator.stderr()));
+    let (done, leased, left) = (&during["done"], &during["leased"], &during["left"]);
+    let count = |value: &Value| value.as_u64().expect("a count");
+    assert!(count(done) >= 1 && count(done) + count(leased) + count(left) == 8, "{during}");
+    assert!(during["rows_by_outcome"]["written"].as_u64() > Some(0), "{during}");
+    let page = get(&address, "/").expect("a page").1;
+    let metrics = get(&address, "/metrics").expect("metrics").1;
+    let reason = during["rejected"].as_object().and_then(|reasons| reasons.keys().next()).expect("a reason");
+    assert!(page.contains("<h1>Curation</h1>") && page.contains(reason.as_str()), "{page}");
+    assert_eq!(series(&metrics, "blip2_curated_rows_total{outcome=\"rejected\"}"), Some(1.0), "{metrics}");
+    worker.wait().expect(0);
+    assert_eq!(summary(&coordinator.wait().expect(0))["tasks_done"].as_u64(), Some(8));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use blip2_tests::cluster::Cluster;
+use blip2_tests::cluster::{Cluster, wait_for_drill};
 use blip2_tests::process::{Ended, blip2, finish};
 use blip2_tests::run::SmallRun;
 use serde_json::Value;
@@ -48,4 +48,19 @@ fn a_coordinator_is_green_with_its_token_and_red_with_another() {
     let left = std::fs::read_dir(run.root()).unwrap();
     let left: Vec<_> = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert!(!left.iter().any(|name| name.starts_with("doctor-")), "{left:?}");
+}
+
+#[test]
+fn the_way_to_the_members_is_measured() {
+    let run = SmallRun::short("[coordinator]\nworkers = 1\n");
+    let cluster = Cluster::new(&run);
+    let coordinator = cluster.coordinator(&[], None);
+    let place = "reduction@2";
+    let mut worker = cluster.worker("only", &[&coordinator.url], &[], Some(&format!("{place}:20000")));
+    wait_for_drill(&mut worker, place);
+    let token = run.scratch().join("token").display().to_string();
+    let asked = doctor(&run, &["--coordinator", &coordinator.url, "--token-file", &token]).expect(0);
+    let (state, words) = found(&asked, "bandwidth");
+    assert_eq!(state, "green", "{words}");
+    assert!(words.contains("bit/s to, ") && words.contains("bit/s from"), "{words}");
 }

@@ -1,5 +1,6 @@
 //! What programs read on standard error: JSON lines and nothing else, which say where a process stands.
 
+use std::path::Path;
 use std::time::Duration;
 
 use blip2_tests::cluster::Cluster;
@@ -79,4 +80,37 @@ fn progress_and_errors_are_json_lines_too() {
             assert_eq!(saying(&refused, words)["level"], "ERROR", "{refused:?}");
         }
     }
+}
+
+/// The lines of a worker's log that a command keeps, each of which is JSON.
+#[track_caller]
+fn kept(log: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(log).unwrap_or_else(|error| panic!("{}: {error}", log.display()));
+    let read = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    text.lines().map(read).collect()
+}
+
+#[test]
+fn workers_that_a_command_starts_say_json_lines_as_it_does() {
+    let run = SmallRun::short("");
+    lines(&run.train(&[&["--workers", "2"], &JSON[..]].concat()).expect(0));
+    let logs = run.root().join("logs");
+    let mut members = Vec::new();
+    for number in 0..2 {
+        let said = kept(&logs.join(format!("worker-{number}.log")));
+        let taken = saying(&said, "taken into a run");
+        members.push(taken["member"].as_u64().expect("a number"));
+        assert_eq!(saying(&said, "the worker ends")["step"], 2 * SHORT_STEPS);
+    }
+    assert_ne!(members[0], members[1]);
+}
+
+#[test]
+fn the_end_of_a_workers_log_is_told_in_a_json_line_in_words() {
+    let run = SmallRun::short("[launch]\nrestarts = 0\n");
+    let mut command = blip2(&[&["train", "--config", run.config(), "--workers", "1"], &JSON[..]].concat());
+    command.env("BLIP2_DRILL", "card-fault@2:0");
+    let failed = lines(&finish(command));
+    let told = saying(&failed, "worker-0.log")["fields"]["message"].as_str().expect("words").to_owned();
+    assert!(!told.contains("\"fields\""), "{told}");
 }

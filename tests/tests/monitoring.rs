@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use blip2_tests::cluster::{Cluster, wait_for_drill};
+use blip2_tests::corpus::{good_rows, truncated_picture, write};
 use blip2_tests::http::{get, get_with, series};
 use blip2_tests::need::Need;
-use blip2_tests::process::{Running, finish, poll, repository, start};
+use blip2_tests::process::{Running, finish, poll, repository, signal, start};
 use blip2_tests::run::{SHORT_STEPS, SmallRun};
 use serde_json::Value;
 
@@ -92,6 +95,10 @@ fn every_process_of_a_run_says_how_it_is_and_what_it_does() {
         assert!(series(&worked, &name).is_some_and(|seconds| seconds > 0.0), "{name}\n{worked}");
     }
     assert_eq!(series(&worked, "blip2_sessions_total"), Some(1.0), "{worked}");
+    for name in ["blip2_loader_row_groups_total{from=\"store\"}", "blip2_loader_bytes_total{from=\"store\"}"]
+    {
+        assert!(series(&worked, name).is_some_and(|read| read > 0.0), "{name}\n{worked}");
+    }
     assert!(
         series(&worked, "blip2_collective_bytes_total{kind=\"sent_sums\"}").is_some_and(|bytes| bytes > 0.0)
     );
@@ -111,6 +118,39 @@ fn every_process_of_a_run_says_how_it_is_and_what_it_does() {
         process.wait().expect(0);
     }
     assert_eq!(run.digest(), plain.digest(), "what is recorded changes no bit");
+}
+
+/// Seconds that the run was led, by all who led it.
+fn led_seconds(metrics: &str) -> f64 {
+    let causes = ["start_up", "data", "save", "restore", "wasted"];
+    let of =
+        |cause| series(metrics, &format!("blip2_badput_seconds_total{{cause=\"{cause}\"}}")).unwrap_or(0.0);
+    series(metrics, "blip2_goodput_seconds_total").unwrap_or(0.0) + causes.into_iter().map(of).sum::<f64>()
+}
+
+#[test]
+fn the_time_of_a_run_is_counted_on_when_its_leader_is_killed() {
+    let run = SmallRun::short("[coordinator]\nworkers = 1\nmin_workers = 1\n");
+    let cluster = Cluster::new(&run);
+    let leader = cluster.coordinator(&PORT, None);
+    let standby = cluster.coordinator(&[&["--standby"][..], &PORT].concat(), None);
+    let urls = [leader.url.as_str(), standby.url.as_str()];
+    let mut worker = cluster.worker("only", &urls, &[], Some(&format!("{IN_A_STEP}:4000")));
+    wait_for_drill(&mut worker, IN_A_STEP);
+    let before = led_seconds(&metrics(&leader.process.metrics()));
+    // What was spent after the last commit is nobody's.
+    let lines = std::fs::read_to_string(run.root().join("metrics.jsonl")).expect("metrics");
+    let last: Value = serde_json::from_str(lines.lines().last().expect("a line")).expect("JSON");
+    let spent: f64 = last["spent"].as_object().expect("times").values().filter_map(Value::as_f64).sum();
+    assert!(spent > 0.0 && spent <= before, "{spent} of {before}");
+    signal(leader.process.id(), "KILL");
+    wait_for_status(&standby.process, "/readyz", 200);
+    let address = standby.process.metrics();
+    let leads = || get(&address, "/metrics").filter(|(_, text)| text.contains("blip2_leader 1"));
+    let (_, after) = poll(leads).unwrap_or_else(|| panic!("it never leads: {}", standby.process.stderr()));
+    assert!(led_seconds(&after) >= spent, "{spent} is counted on in\n{after}");
+    standby.process.wait().expect(0);
+    worker.wait().expect(0);
 }
 
 #[test]
@@ -150,6 +190,36 @@ fn beyond_this_machine_the_page_is_for_those_who_have_the_token_and_the_metrics_
     for path in ["/metrics", "/readyz", "/livez"] {
         assert!(!get(&address, path).expect("an answer").1.contains(token), "{path}");
     }
+}
+
+#[test]
+fn the_page_shows_rows_that_were_left_out_by_small_pictures_made_here() {
+    let mut rows = good_rows(64);
+    rows[5].image = truncated_picture();
+    rows[30].caption = String::new();
+    let stored = rows[30].image.clone();
+    let folder = tempfile::tempdir().expect("a folder");
+    let corpus = folder.path().join("a.parquet");
+    write(&corpus, "jpg", &rows);
+    let run = SmallRun::on(&[corpus.to_str().expect("UTF-8").to_owned()]);
+    let cluster = Cluster::new(&run);
+    let settings = ["--set", "coordinator.workers=1", "--set", "data.max_quarantined_share=0.2"];
+    let leader = cluster.coordinator(&[&settings[..], &PORT].concat(), None);
+    // By then 144 samples of 64 rows are used.
+    let place = "reduction@18";
+    let mut worker = cluster.worker("only", &[&leader.url], &[], Some(&format!("{place}:20000")));
+    wait_for_drill(&mut worker, place);
+    let address = leader.process.metrics();
+    let jpeg = "data:image/jpeg;base64,";
+    let is_whole = |page: &String| page.contains(jpeg) && page.contains("no picture: ");
+    let looked = poll(|| get(&address, "/").map(|(_, page)| page).filter(is_whole));
+    let page = looked.unwrap_or_else(|| panic!("no pictures: {:?}", get(&address, "/")));
+    assert!(
+        page.contains("000000030") && page.contains("000000005") && page.contains("it has no text"),
+        "{page}"
+    );
+    assert!(!page.contains(&STANDARD.encode(&stored)), "the stored bytes are on the page");
+    assert!(!page.contains("src=\"http") && !page.contains("href="), "nothing beside the page");
 }
 
 /// Where Prometheus is, if it is.

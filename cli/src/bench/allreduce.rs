@@ -15,6 +15,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use super::printing::print_report;
 use super::rounds::median;
 use crate::error::CliError;
+use crate::logging;
 use blip2_run::exit::Exit;
 
 /// For a member to start, and for a round.
@@ -167,6 +168,7 @@ impl Member {
             .args(["--elements", &arguments.elements.to_string()])
             .args(["--rounds", &arguments.rounds.to_string()])
             .args(["--wire", &arguments.wire.to_string()])
+            .args(logging::handed_on())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use blip2_proto::transport::{advertised, bind, listening, with_port};
 use blip2_run::exit::Exit;
@@ -78,8 +79,12 @@ pub(crate) async fn run(arguments: CoordinatorArguments) -> Result<Exit, CliErro
     let telemetry = telemetry("coordinator");
     telemetry.not_ready("the run's folder, corpus and models are being looked at");
     let page = LivePage::default();
-    let endpoint =
-        arguments.metrics.open(Some(&config.metrics), &telemetry, Told::Program, Some((&page, &token)))?;
+    let endpoint = arguments.metrics.open(
+        Some(&config.metrics),
+        &telemetry,
+        Told::Program,
+        Some((Arc::new(page.clone()), &token)),
+    )?;
     let advertise = match &arguments.advertise {
         Some(named) => with_port(named, address.port()),
         None => url(&transport, reachable(address, |name| std::env::var(name).ok())?),

@@ -1,5 +1,6 @@
 //! `curate`: CapFilt over a pool of pictures.
 
+mod counts;
 mod page;
 mod report;
 mod reselect;

@@ -3,6 +3,7 @@
 mod pages;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Router;
 use blip2_proto::transport::{bind, is_loopback, listening};
@@ -11,11 +12,11 @@ use blip2_telemetry::endpoint::Endpoint;
 use clap::Args;
 use serde_json::json;
 
+pub(crate) use self::pages::Shown;
 use self::pages::routes;
 use super::{even_unread, print_json};
 use crate::config::MetricsSection;
 use crate::error::CliError;
-use crate::live_page::LivePage;
 
 /// Where this process shows its metrics.
 #[derive(Debug, Clone, Default, Args)]
@@ -27,14 +28,14 @@ pub(crate) struct MetricsArguments {
 }
 
 impl MetricsArguments {
-    /// Opens the port, if one is asked for: by the flag, else by `section`. With the page of a run, which is
-    /// shown beyond this machine to those alone who have its token.
+    /// Opens the port, if one is asked for: by the flag, else by `section`. With the page of what goes on
+    /// here, which is shown beyond this machine to those alone who have its token.
     pub(crate) fn open(
         &self,
         section: Option<&MetricsSection>,
         telemetry: &Telemetry,
         told: Told,
-        page: Option<(&LivePage, &str)>,
+        page: Option<(Arc<dyn Shown>, &str)>,
     ) -> Result<Option<Endpoint>, CliError> {
         let wrong = |error| CliError::config(format!("metrics.listen: {error}"));
         let configured = section.map(|section| section.listen.as_str()).filter(|listen| !listen.is_empty());
@@ -52,7 +53,7 @@ impl MetricsArguments {
         let listener = bind(address).map_err(failed)?;
         let is_local = listener.local_addr().is_ok_and(|bound| is_loopback(&bound));
         let more = page.map_or_else(Router::new, |(page, token)| {
-            routes(page.clone(), if is_local { None } else { Some(token) })
+            routes(page, if is_local { None } else { Some(token) })
         });
         let endpoint = Endpoint::open(listener, telemetry.clone(), more).map_err(failed)?;
         let bound = endpoint.address();

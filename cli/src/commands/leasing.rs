@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_leases::client::ClientOptions;
@@ -16,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::{even_unread, print_json};
-use crate::commands::endpoint::{MetricsArguments, Told};
+use crate::commands::endpoint::{MetricsArguments, Shown, Told};
 use crate::config::MetricsSection;
 use crate::error::CliError;
 use crate::identity::binary_identity;
@@ -25,6 +26,7 @@ use crate::measured::{show_tasks, telemetry};
 use crate::tls::{TlsArguments, transport, url, warn_if_readable};
 use crate::token::{TokenFile, fresh_token, must_have_token, read_token};
 use crate::typed_numbers::{seconds, threads};
+use crate::work_page::{WorkDetails, WorkPage};
 
 /// Between two lines of progress, at least.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
@@ -90,6 +92,8 @@ pub(crate) struct Leasing<'a> {
     pub(crate) all_done: bool,
     /// Its metrics port: what was typed, and what is configured.
     pub(crate) metrics: (MetricsArguments, MetricsSection),
+    /// Shown there beside the tasks.
+    pub(crate) details: Option<Arc<dyn WorkDetails>>,
 }
 
 impl Leasing<'_> {
@@ -103,7 +107,8 @@ impl Leasing<'_> {
         hand_out: impl AsyncFnOnce(TcpListener, Admission) -> Result<LeaseEnd, CliError>,
         tell: impl Fn(&LeaseStatusReply) + Send + 'static,
     ) -> Result<(LeaseEnd, u64), CliError> {
-        let Self { called, command, listen, token_file, tls, restarts, places, all_done, metrics } = self;
+        let Self { called, command, listen, token_file, tls, restarts, places, all_done, metrics, details } =
+            self;
         let address = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         must_have_token(address, token_file)?;
         if places.is_empty() && listen.is_none() {
@@ -128,8 +133,13 @@ impl Leasing<'_> {
         let (status, watched) = watch::channel(LeaseStatusReply::default());
         let telemetry = telemetry("coordinator");
         show_tasks(&telemetry, watched.clone());
+        if let Some(details) = &details {
+            details.show(&telemetry);
+        }
+        let page = WorkPage::new(called, watched.clone(), details);
+        let shown = Some((Arc::new(page.clone()) as Arc<dyn Shown>, token.as_str()));
         // Closed with this function, however it is left.
-        let _endpoint = metrics.0.open(Some(&metrics.1), &telemetry, Told::Program, None)?;
+        let _endpoint = metrics.0.open(Some(&metrics.1), &telemetry, Told::Program, shown)?;
         let token_file = TokenFile::create(&token)?;
         let logs =
             tempfile::tempdir().map_err(|error| CliError::failed(format!("a folder for logs: {error}")))?;
@@ -145,6 +155,7 @@ impl Leasing<'_> {
         let mut workers = Workers::start(launch, if all_done { Vec::new() } else { places })?;
         let mut progress = JoinSet::new();
         progress.spawn(show_progress(watched.clone(), tell));
+        progress.spawn(page.follow());
         let admission = Admission { token, binary: binary_identity()?, transport, status };
         let mut handed_out = std::pin::pin!(hand_out(listener, admission));
         let end = tokio::select! {

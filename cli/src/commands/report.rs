@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use blip2_pages::chart::Series;
 use blip2_pages::run_page::{Chart, RunReport, Table, Tile, render_run};
-use blip2_records::{StepRecord, read, read_all};
+use blip2_records::{FaultRecord, StepRecord, read, read_all, read_faults};
 use blip2_run::catalogue::{Catalogue, Listing};
 use blip2_run::commit::CheckpointRecord;
 use blip2_run::epoch::{EpochMember, EpochRecord, Epochs};
@@ -22,7 +22,6 @@ use super::print_json;
 use crate::audit::{AuditReport, audit};
 use crate::config::changed_values;
 use crate::error::CliError;
-use crate::faults::{FaultRecord, read_faults};
 use crate::figures::{count, duration};
 use crate::metrics::series;
 use crate::places::typed_location;
@@ -124,7 +123,7 @@ impl Material {
         };
         let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         Ok(Self {
-            faults: read_faults(&folder.join(layout::FAULTS)),
+            faults: read_faults(&run.root, &folder).await?,
             epochs: epochs(&run.root).await?,
             listing,
             audit: audit(&run.root, threads).await,
@@ -138,7 +137,7 @@ impl Material {
 
     fn report(&self) -> Result<RunReport, CliError> {
         Ok(RunReport {
-            run: self.status.run.clone(),
+            title: format!("Run {}", self.status.run),
             state: self.status.line(),
             tiles: self.tiles(),
             charts: self.charts(),
@@ -151,6 +150,7 @@ impl Material {
                 self.checkpoints(),
                 self.configuration()?,
             ],
+            pictures: None,
         })
     }
 
@@ -304,7 +304,7 @@ impl Material {
             title: "Faults".into(),
             about: String::new(),
             rows: newest(&self.faults, row),
-            empty: "No fault was recorded on this machine.".into(),
+            empty: "No fault was recorded.".into(),
         }
     }
 

@@ -9,6 +9,7 @@ use blip2_proto::token::with_token;
 use blip2_proto::transport::{TlsFiles, Transport};
 use blip2_proto::v1::coordinator_client::CoordinatorClient;
 use blip2_proto::v1::{StatusReply, StatusRequest, StopRequest};
+use blip2_records::StepRecord;
 use blip2_run::exit::Exit;
 use blip2_store::Location;
 use tonic::transport::Channel;
@@ -157,6 +158,14 @@ impl Source {
             self.address = Some(leader);
         }
         Err(CliError::failed("no coordinator was found that leads the run"))
+    }
+
+    /// The newest steps that were committed so far, as far as they can be read here.
+    pub(super) async fn earlier_steps(&self) -> Vec<StepRecord> {
+        match &self.run {
+            Some(run) => run.newest_records().await,
+            None => Vec::new(),
+        }
     }
 
     /// How processes of the run are reached, and the token that they take.

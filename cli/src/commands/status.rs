@@ -1,5 +1,6 @@
 //! `status`: what a run's coordinator says of it, and its store when none answers.
 
+mod curves;
 mod screen;
 mod text;
 
@@ -22,8 +23,8 @@ use text::live_text;
 pub(crate) struct StatusArguments {
     #[command(flatten)]
     run: RunTarget,
-    /// Show again every second until the run ends: in place on a terminal, else a line whenever there is
-    /// news.
+    /// Show again every second until the run ends: in place and with curves on a terminal, else a line
+    /// whenever there is news.
     #[arg(long)]
     pub(crate) watch: bool,
     /// Print JSON lines.
@@ -55,6 +56,9 @@ async fn watch(source: &mut Source, json: bool) -> Result<Exit, CliError> {
         if json {
             print_json(&known_json(&known))?;
         } else {
+            if screen.wants_earlier_steps() {
+                screen.show_earlier(&source.earlier_steps().await);
+            }
             screen.show(&known)?;
         }
         let end = match &known {

@@ -1,6 +1,7 @@
 //! `train`: a coordinator in this process and workers beside it.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use blip2_proto::v1::StatusReply;
@@ -146,8 +147,12 @@ pub(crate) async fn train_disturbed(
     let page = LivePage::default();
     let told = if audience == Audience::Json { Told::Program } else { Told::Person };
     // Closed with this function, however it is left.
-    let _endpoint =
-        MetricsArguments::default().open(Some(&config.metrics), &telemetry, told, Some((&page, &token)))?;
+    let _endpoint = MetricsArguments::default().open(
+        Some(&config.metrics),
+        &telemetry,
+        told,
+        Some((Arc::new(page.clone()), &token)),
+    )?;
     // Archives may be long in converting.
     let stop = signals.graceful();
     let folder = tokio::select! {

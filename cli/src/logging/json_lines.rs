@@ -49,11 +49,23 @@ pub(super) fn line(level: Level, target: &str, fields: Map<String, Value>, stand
     format!("{}\n", Value::from(line))
 }
 
+/// Levels as the words that lines for people begin with.
+const LEVELS: [(&str, Level); 2] = [("error: ", Level::ERROR), ("warning: ", Level::WARN)];
+
+/// What a line of a log says: of one for programs the message, after its level where that is no mere
+/// information; one for people says itself.
+pub(crate) fn words_of(line: &str) -> String {
+    let parsed: Option<Value> = serde_json::from_str(line).ok();
+    let said = parsed.as_ref().and_then(|line| Some((line["fields"]["message"].as_str()?, &line["level"])));
+    let Some((message, level)) = said else { return line.to_owned() };
+    let named = LEVELS.into_iter().find(|(_, own)| level == own.as_str());
+    format!("{}{message}", named.map_or("", |(name, _)| name))
+}
+
 /// Words that are said outside the log: their first one may be a level.
 pub(super) fn said(words: &str) -> String {
     let words = words.trim_end();
-    let levels = [("error: ", Level::ERROR), ("warning: ", Level::WARN)];
-    let named = levels.into_iter().find_map(|(name, level)| Some((words.strip_prefix(name)?, level)));
+    let named = LEVELS.into_iter().find_map(|(name, level)| Some((words.strip_prefix(name)?, level)));
     let (message, level) = named.unwrap_or((words, Level::INFO));
     let fields = Map::from_iter([("message".to_owned(), Value::from(message))]);
     line(level, env!("CARGO_CRATE_NAME"), fields, Standing::now())
@@ -165,6 +177,9 @@ mod tests {
         ] {
             let line: Value = serde_json::from_str(&said(words)).unwrap();
             assert_eq!((&line["level"], &line["fields"]["message"]), (&level.into(), &message.into()));
+            assert_eq!(words_of(&said(words)), words.trim_end());
         }
+        assert_eq!(words_of("error: for people"), "error: for people");
+        assert_eq!(words_of("{\"step\":1}"), "{\"step\":1}");
     }
 }

@@ -6,7 +6,7 @@
 //! coverage and rows follow them.
 
 use blip2_dataset::quarantine::{QuarantineList, QuarantineRecord};
-use blip2_proto::v1::{Hello, Ledger};
+use blip2_proto::v1::{CommittedStep, Hello, Ledger};
 use blip2_run::coverage::StageCoverage;
 use blip2_run::quarantine;
 
@@ -64,6 +64,8 @@ impl Machine {
         let skipped = skipped.filter(|_| kept);
         self.skipped.extend(skipped);
         self.records.learn(&ledger.records);
+        let spent = |record: &CommittedStep| Some((record.step, record.spent?));
+        self.spending.learn(ledger.records.iter().filter_map(spent));
         #[cfg(feature = "planted-bugs")]
         if self.has(super::planted_bug::PlantedBug::LosesQuarantine) {
             return Ok(coverage);

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use blip2_proto::v1::Spent;
+
 use super::phase::Phase;
+use super::times::Times;
 
 /// Why a step is done again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,7 +32,8 @@ impl Redone {
     }
 }
 
-/// What the time since the lead began was spent on; the parts add up to it.
+/// What the time since the lead began was spent on (the parts of `own` add up to it), and the time of leads
+/// before.
 #[derive(Debug, Default)]
 pub(super) struct Spending {
     /// All before is spent.
@@ -40,12 +44,11 @@ pub(super) struct Spending {
     ended: Option<Redone>,
     /// Stalls for checkpoints that belong to the next committed attempts.
     owed: Duration,
-    useful: Duration,
-    start_up: Duration,
-    data: Duration,
-    save: Duration,
-    restore: Duration,
-    wasted: Duration,
+    own: Times,
+    /// What coordinators before had spent in all when they committed these steps.
+    earlier: BTreeMap<u64, Times>,
+    /// What they had spent, once it is known with which step this one goes on.
+    carried: Option<Times>,
     redone: BTreeMap<Redone, u64>,
 }
 
@@ -55,7 +58,7 @@ impl Spending {
         let passed = now.saturating_sub(std::mem::replace(&mut self.until, now));
         let is_attempt = matches!(phase, Phase::Stepping { .. } | Phase::Settling { .. });
         if !is_attempt && !self.attempt.is_zero() {
-            self.wasted += std::mem::take(&mut self.attempt);
+            self.own.wasted += std::mem::take(&mut self.attempt);
             if !matches!(phase, Phase::Ended(_)) {
                 self.count(self.ended.unwrap_or(Redone::Failed), 1);
             }
@@ -63,9 +66,9 @@ impl Spending {
         }
         match phase {
             Phase::Stepping { .. } | Phase::Settling { .. } => self.attempt += passed,
-            Phase::Gathering(_) | Phase::Electing(_) if has_begun => self.restore += passed,
-            Phase::Gathering(_) | Phase::Electing(_) => self.start_up += passed,
-            Phase::Saving { .. } => self.save += passed,
+            Phase::Gathering(_) | Phase::Electing(_) if has_begun => self.own.restore += passed,
+            Phase::Gathering(_) | Phase::Electing(_) => self.own.start_up += passed,
+            Phase::Saving { .. } => self.own.save += passed,
             Phase::Ended(_) => {}
         }
     }
@@ -82,15 +85,15 @@ impl Spending {
         let mut rest = std::mem::take(&mut self.attempt);
         self.ended = None;
         if !is_new {
-            self.wasted += rest;
+            self.own.wasted += rest;
             return;
         }
         let stalled = self.owed.min(rest);
         (self.owed, rest) = (self.owed - stalled, rest - stalled);
         let waited = Duration::try_from_secs_f64(waited).unwrap_or_default().min(rest);
-        self.save += stalled;
-        self.data += waited;
-        self.useful += rest - waited;
+        self.own.save += stalled;
+        self.own.data += waited;
+        self.own.useful += rest - waited;
     }
 
     /// A checkpoint held the steps up for so long.
@@ -102,19 +105,24 @@ impl Spending {
         *self.redone.entry(why).or_insert(0) += steps;
     }
 
-    pub(super) fn useful(&self) -> Duration {
-        self.useful
+    /// Coordinators before had spent so much when they committed these steps.
+    pub(super) fn learn(&mut self, steps: impl IntoIterator<Item = (u64, Spent)>) {
+        if self.carried.is_none() {
+            self.earlier.extend(steps.into_iter().map(|(step, spent)| (step, Times::from(&spent))));
+        }
     }
 
-    /// What was not useful, by cause.
-    pub(super) fn not_useful(&self) -> [(&'static str, Duration); 5] {
-        [
-            ("start_up", self.start_up),
-            ("data", self.data),
-            ("save", self.save),
-            ("restore", self.restore),
-            ("wasted", self.wasted),
-        ]
+    /// This coordinator goes on from `committed` steps; what is learnt from now on it knows already.
+    pub(super) fn goes_on(&mut self, committed: u64) {
+        if self.carried.is_none() {
+            self.carried = Some(Times::carried(&std::mem::take(&mut self.earlier), committed));
+        }
+    }
+
+    /// What the run's time was spent on, as long as anybody led it.
+    pub(super) fn times(&self) -> Times {
+        let all_kept = || Times::carried(&self.earlier, u64::MAX);
+        self.carried.unwrap_or_else(all_kept).plus(self.own)
     }
 
     pub(super) fn redone(&self) -> BTreeMap<&'static str, u64> {

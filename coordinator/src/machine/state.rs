@@ -216,6 +216,7 @@ impl Machine {
             planted: None,
         };
         machine.sort_rows();
+        machine.spending.learn(machine.spec.earlier.iter().map(|(step, spent)| (*step, *spent)));
         machine
     }
 

@@ -111,6 +111,7 @@ impl Machine {
         committed.loss_rise = self.watch_loss(&committed);
         let is_new = self.progress.committed(self.now, since, &committed);
         self.spending.committed(is_new, committed.data_wait_seconds);
+        committed.spent = Some(self.spending.times().into());
         self.counted.met(&rows);
         if is_new {
             self.records.committed(&committed);
@@ -190,6 +191,7 @@ impl Machine {
             loss_rise: None,
             device_bytes: None,
             kernels_compiled: None,
+            spent: None,
         };
         let mut rows = Vec::new();
         for (_, done) in reports {

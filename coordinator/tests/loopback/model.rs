@@ -61,6 +61,7 @@ pub(crate) fn spec(root: &Location) -> RunSpec {
         not_downloaded: 0,
         non_finite: NonFinitePolicy::default(),
         loss_rise: LossRise::default(),
+        earlier: Default::default(),
     }
 }
 

@@ -23,6 +23,7 @@ use super::fakes::fake_models;
 use super::{Scene, settings};
 use crate::config::CurationConfig;
 use crate::coordinator::{CurationOptions, coordinate_curation};
+use crate::counted::Counted;
 use crate::error::{CurationError, Result};
 use crate::job::CurationJob;
 use crate::scored::ScoredText;
@@ -37,6 +38,7 @@ struct Coordinator {
     url: String,
     ended: JoinHandle<Result<LeaseEnd>>,
     status: watch::Receiver<LeaseStatusReply>,
+    counted: Counted,
 }
 
 impl Coordinator {
@@ -46,6 +48,7 @@ impl Coordinator {
         let mut config = CurationConfig { output: job.output().to_string(), ..CurationConfig::default() };
         config.models.captions = 0;
         let (sender, status) = watch::channel(LeaseStatusReply::default());
+        let counted = Counted::default();
         let options = CurationOptions {
             job: job.clone(),
             config_toml: toml::to_string(&config).unwrap(),
@@ -57,10 +60,11 @@ impl Coordinator {
                 transport: Transport::default(),
                 status: sender,
             },
+            counted: counted.clone(),
         };
         #[expect(clippy::disallowed_methods, reason = "joined by the test")]
         let ended = tokio::spawn(coordinate_curation(listener, std::future::pending(), options));
-        Self { url, ended, status }
+        Self { url, ended, status, counted }
     }
 
     /// A worker with these models.
@@ -114,7 +118,15 @@ async fn workers_that_come_and_die_write_what_one_writes_alone() {
         let status = coordinator.status.borrow().clone();
         assert_eq!((status.tasks, status.done, status.leased), (3, 3, 0));
         assert_eq!(status.rows, 40, "every row counts once, however often its task was done");
-        job.summary().await.unwrap();
+        let summary = job.summary().await.unwrap();
+        let counts = coordinator.counted.get();
+        assert_eq!(counts.summary, summary, "each task counts once");
+        assert_eq!(counts.rejected.values().sum::<u64>(), summary.rejected);
+        assert_eq!(counts.newest.len() as u64, summary.rejected);
+        // A coordinator that finds all of it done counts the same.
+        let again = Counted::default();
+        again.count_earlier(&job, job.tasks_done().await.unwrap()).await;
+        assert_eq!((again.get().summary, again.get().rejected), (summary, counts.rejected));
         assert_eq!(scene.written("shared"), whole);
     })
     .await;

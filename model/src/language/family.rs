@@ -67,6 +67,11 @@ pub trait LanguageSizes: Any + fmt::Debug + Send + Sync {
     /// Operations of one text of `length` tokens after `read` positions, all weights being frozen.
     fn flops(&self, read: usize, length: usize) -> Flops;
 
+    /// Of such a text, the rows that the map of this name multiplies.
+    fn rows_of(&self, _map: &str, read: usize, length: usize) -> usize {
+        read + length
+    }
+
     /// What the passes over such a text keep for its gradient.
     fn kept(&self, read: usize, length: usize) -> LanguageKept;
 }

@@ -7,6 +7,7 @@
 //! attention have two gradients everywhere. Nothing is counted twice that a program chooses to compute twice,
 //! and the keys and values of an image count once for all passes.
 
+use crate::adapters::Adapters;
 use crate::language::LanguageSizes;
 use crate::qformer::QFormerConfig;
 use crate::vision::{ClipVisionConfig, EncoderSizes, EvaConfig};
@@ -166,9 +167,23 @@ pub fn language_parts(
     ]
 }
 
+/// The adapters of a language model, on one text of `length` tokens after `read` positions: both matrices of
+/// each are trained.
+pub fn adapters(adapters: &Adapters, language: &dyn LanguageSizes, read: usize, length: usize) -> Flops {
+    let of = |(name, [output, input]): (&str, [usize; 2])| {
+        let rows = language.rows_of(name, read, length);
+        map(rows, input, adapters.rank()) + map(rows, adapters.rank(), output)
+    };
+    Flops::trained(adapters.maps().map(of).sum())
+}
+
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
+    use crate::adapters::AdapterSizes;
+    use crate::language::LanguageModel;
     use crate::language::llama::LlamaConfig;
     use crate::language::opt::OptConfig;
     use crate::language::t5::T5Config;
@@ -306,5 +321,28 @@ mod tests {
         let flops = image_encoder(&EncoderSizes::Eva(EvaConfig::default())).forward as f64;
         let weights = 2.0 * 985_000_000.0 * 257.0;
         assert!((flops / weights - 1.0).abs() < 0.05, "{}", flops / weights);
+    }
+
+    #[test]
+    fn adapters_counted_by_hand() {
+        let adapted = |sizes: &dyn LanguageSizes, targets: &[&str]| {
+            let targets = targets.iter().map(|target| (*target).to_owned()).collect();
+            let mut model = LanguageModel::zeros(sizes, &Device::flex()).unwrap();
+            let sizes = AdapterSizes { rank: 3, alpha: 1.0, targets };
+            Adapters::new(&mut model, &sizes, &Device::flex()).unwrap()
+        };
+        // Width 8 to 8 and 10 to 8 in one layer, all of 7 positions.
+        let opt = OptConfig { width: 8, depth: 1, heads: 2, intermediate: 10, ..OptConfig::default() };
+        let pairs = adapted(&opt, &["q_proj", "fc2"]);
+        let want = 2 * 7 * 3 * (8 + 8) + 2 * 7 * 3 * (10 + 8);
+        assert_eq!(adapters(&pairs, &opt, 5, 2), Flops::trained(want));
+        assert_eq!(pairs.parameters(), 3 * (8 + 8) + 3 * (10 + 8));
+        // 5 positions are read by the encoder and by the decoder's keys and values of them, 4 are written.
+        let t5 =
+            T5Config { width: 8, head_width: 3, heads: 2, intermediate: 10, depth: 1, ..T5Config::default() };
+        let pairs = adapted(&t5, &["q", "v"]);
+        let (encoder, own, cross) = (5 + 5, 4 + 4, 4 + 5);
+        let want = 2 * 3 * (8 + 6) * (encoder + own + cross);
+        assert_eq!(adapters(&pairs, &t5, 5, 4), Flops::trained(want));
     }
 }

@@ -6,6 +6,7 @@
 //! gradient. Dropout keeps nothing, since its mask is drawn again. The largest part, the Q-Former's, is
 //! compared with what was measured (docs/pretrain-on-gpus.md).
 
+use crate::adapters::Adapters;
 use crate::language::{LanguageKept, LanguageSizes};
 use crate::qformer::QFormerConfig;
 use crate::vision::{ClipVisionConfig, EncoderSizes, EvaConfig};
@@ -78,6 +79,15 @@ pub fn through_language(
     let prompt = passes.image() + passes.layers(rows, rows) + passes.cross();
     let LanguageKept { narrow, wide } = language.kept(config.queries + read, written);
     Kept { by_all: 0, by_one: prompt + texts * wide, frozen: texts * narrow }
+}
+
+/// What the adapters of a language model keep of a text of `length` tokens after `read` positions, float32:
+/// what each reads, under a mask of its own, and what is between its matrices.
+pub fn adapters(adapters: &Adapters, language: &dyn LanguageSizes, read: usize, length: usize) -> usize {
+    let of = |(name, [_, input]): (&str, [usize; 2])| {
+        language.rows_of(name, read, length) * (input + adapters.rank())
+    };
+    adapters.maps().map(of).sum()
 }
 
 /// What passes through the frozen image encoder at a time, of one image: the widest of a block, in the

@@ -22,6 +22,7 @@ use url::{Position, Url};
 use super::counted::Counted;
 use super::credentials;
 use super::signed::SignedObjects;
+use super::tries::CountedTries;
 
 /// A connection that is not there after this long is tried anew.
 const CONNECT_TIMEOUT: &str = "5s";
@@ -149,7 +150,10 @@ pub(crate) fn connect(url: &Url, access: &Access) -> Result<Arc<dyn ObjectStore>
     /// The builder's own keys among the options; those of other stores are not its business.
     macro_rules! builder {
         ($builder:ty) => {{
-            let start = <$builder>::new().with_url(unsigned(url)).with_retry(access.retries());
+            let start = <$builder>::new()
+                .with_url(unsigned(url))
+                .with_retry(access.retries())
+                .with_http_connector(CountedTries::default());
             options.iter().fold(start, |builder, (key, value)| match key.parse() {
                 Ok(key) => builder.with_config(key, value),
                 Err(_) => builder,
@@ -171,7 +175,8 @@ pub(crate) fn connect(url: &Url, access: &Access) -> Result<Arc<dyn ObjectStore>
             let start = HttpBuilder::new()
                 .with_client_options(ClientOptions::new().with_default_headers(headers))
                 .with_url(http_base(url))
-                .with_retry(access.retries());
+                .with_retry(access.retries())
+                .with_http_connector(CountedTries::default());
             let laid =
                 options.iter().fold(start, |builder, (key, value)| match ClientConfigKey::from_str(key) {
                     Ok(key) => builder.with_config(key, value),

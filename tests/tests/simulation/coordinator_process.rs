@@ -482,5 +482,6 @@ fn spec(resume: Option<CheckpointRecord>) -> RunSpec {
         not_downloaded: 0,
         non_finite: NonFinitePolicy::Skip { at_most: TOTAL },
         loss_rise: LossRise::default(),
+        earlier: Default::default(),
     }
 }

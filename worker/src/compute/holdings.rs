@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use blip2_collective::{Exchange, World};
 use blip2_dataset::corpus::manifest::Manifest;
-use blip2_dataset::loader::{Loader, StepBatch};
+use blip2_dataset::loader::{Loader, LoaderStatistics, StepBatch};
 use blip2_evaluation::held_out::HeldOut;
 use blip2_proto::v1::DeviceUse;
 use blip2_store::Location;
@@ -53,6 +53,8 @@ pub(super) struct Batches {
     pub(super) stage: u32,
     pub(super) slots: Range<u32>,
     pub(super) loader: Loader,
+    /// What the loader had done when that was counted last.
+    pub(super) counted: LoaderStatistics,
     /// The batch handed out last, kept until its step is committed: a redone step uses it again.
     pub(super) current: Option<StepBatch>,
 }

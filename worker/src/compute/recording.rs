@@ -6,12 +6,12 @@ use std::time::Duration;
 use blip2_collective::journal::Progress;
 use blip2_proto::v1::DeviceUse;
 use blip2_telemetry::metric::{
-    COLLECTIVE_BYTES_TOTAL, DEVICE_MEMORY_BYTES, KERNELS_COMPILED_TOTAL, STEP_DURATION_SECONDS,
-    STEP_PHASE_SECONDS_TOTAL,
+    COLLECTIVE_BYTES_TOTAL, DEVICE_MEMORY_BYTES, KERNELS_COMPILED_TOTAL, LOADER_BYTES_TOTAL,
+    LOADER_READS_AGAIN_TOTAL, LOADER_ROW_GROUPS_TOTAL, STEP_DURATION_SECONDS, STEP_PHASE_SECONDS_TOTAL,
 };
 use blip2_telemetry::trace::Span;
 
-use super::holdings::{Compute, Pending};
+use super::holdings::{Batches, Compute, Pending};
 
 impl Compute {
     /// Takes note of a step that is applied; what it waited for its commit is the time since it was reduced.
@@ -30,6 +30,21 @@ impl Compute {
             self.record_device(used);
         }
         self.telemetry.trace(self.spans(step, Duration::from_secs_f64(committed_after)));
+    }
+
+    /// Takes note of what a loader has read since this was done last.
+    pub(super) fn record_reads(&self, batches: &mut Batches) {
+        let now = batches.loader.statistics();
+        let before = std::mem::replace(&mut batches.counted, now);
+        let add = |metric, label, now: u64, before: u64| {
+            self.telemetry.add(metric, &[label], now.saturating_sub(before) as f64);
+        };
+        add(&LOADER_ROW_GROUPS_TOTAL, "store", now.reads, before.reads);
+        add(&LOADER_ROW_GROUPS_TOTAL, "disk_cache", now.disk_hits, before.disk_hits);
+        add(&LOADER_BYTES_TOTAL, "store", now.read_bytes, before.read_bytes);
+        add(&LOADER_BYTES_TOTAL, "disk_cache", now.disk_bytes, before.disk_bytes);
+        add(&LOADER_READS_AGAIN_TOTAL, "failed", now.retried, before.retried);
+        add(&LOADER_READS_AGAIN_TOTAL, "slow", now.hedged, before.hedged);
     }
 
     /// What the step was made of: the whole, its parts, its collectives, and the wait for its commit.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use blip2_dataset::corpus::manifest::Manifest;
 use blip2_dataset::error::DatasetError;
-use blip2_dataset::loader::{Loader, SlotBatch, StepBatch};
+use blip2_dataset::loader::{Loader, LoaderStatistics, SlotBatch, StepBatch};
 use blip2_evaluation::held_out::HeldOut;
 use blip2_proto::drill::DrillPhase;
 use blip2_proto::v1;
@@ -158,11 +158,19 @@ impl Compute {
             Some(batches) if batches.stage == stage.number && batches.slots == slots => batches,
             old => {
                 // The old loader is stopped and joined before the new one takes its memory.
-                drop(old);
+                if let Some(mut old) = old {
+                    self.record_reads(&mut old);
+                }
                 let range = BatchRange { stage: stage.clone(), first_step: stage_step, slots: slots.clone() };
                 let runtime = self.runtime.clone();
                 let loader = start_loader(&self.config, &self.frozen, self.manifest.clone(), runtime, range)?;
-                Batches { stage: stage.number, slots, loader, current: None }
+                Batches {
+                    stage: stage.number,
+                    slots,
+                    loader,
+                    counted: LoaderStatistics::default(),
+                    current: None,
+                }
             }
         };
         let mut waited = Duration::ZERO;
@@ -183,6 +191,7 @@ impl Compute {
                 }
             }
         }
+        self.record_reads(&mut batches);
         self.batches = Some(batches);
         Ok(waited)
     }

@@ -3,7 +3,8 @@
 use blip2_cost::card::Numbers;
 use blip2_cost::units::{Bytes, Operations};
 use blip2_cost::workload::{Bucket, Model, Part, Pass, Workload};
-use blip2_model::language::LanguageModel;
+use blip2_model::adapters::{AdapterSizes, Adapters};
+use blip2_model::language::{LanguageModel, LanguageSizes};
 use blip2_model::objectives::flops::{self, BatchShape, PartFlops};
 use blip2_model::objectives::kept::{self, Kept};
 use blip2_model::trained_encoder::{TrainedEncoder, WithEncoder};
@@ -59,12 +60,17 @@ impl Computes {
     }
 }
 
+/// What the adapters' part of a step is called.
+const ADAPTERS: &str = "adapters";
+
 /// A stage's models and shapes.
 struct Shapes<'a> {
     stage: &'a NumberedStage,
     /// For the stage's images.
     encoder: EncoderSizes,
     models: &'a Models,
+    /// Of the language model, where the stage trains some.
+    adapters: Option<Adapters>,
     computes: Computes,
     /// Weights of the encoder, of the language model, and what is trained.
     weights: [f64; 3],
@@ -73,7 +79,7 @@ struct Shapes<'a> {
 /// What a stage asks.
 ///
 /// # Errors
-/// Sizes that no model can have, or a folder that is not here and that a trained encoder or adapters are of.
+/// Sizes that no model can have, or maps to adapt that the language model does not have.
 pub(super) fn of(config: &WorkerConfig, stage: &NumberedStage, models: &Models) -> Result<Workload> {
     let settings = &stage.settings;
     let configured = |error: String| WorkerError::Configuration(format!("stage `{}`: {error}", stage.name()));
@@ -87,7 +93,15 @@ pub(super) fn of(config: &WorkerConfig, stage: &NumberedStage, models: &Models) 
         language_width: language.map_or(0, |language| language.width()),
     };
     let trains_encoder = settings.task.trains_encoder();
-    let mut buckets = trained_buckets(&frozen_encoder(stage)?, config, sizes)?.buckets().to_vec();
+    let adapters = adapters(stage, language).map_err(|error| configured(error.to_string()))?;
+    // The adapters' gradient is complete with that of the heads.
+    let mut buckets = match &adapters {
+        Some(adapters) => {
+            GradientBuckets::of(&FlatLayout::of(&mut adapters.clone())?, BUCKET_ELEMENTS).buckets().to_vec()
+        }
+        None => Vec::new(),
+    };
+    buckets.extend(trained_buckets(&without_folders(stage)?, config, sizes)?.buckets().iter().cloned());
     if trains_encoder {
         buckets.extend(encoder_buckets(&encoder)?.buckets().iter().cloned());
     }
@@ -98,7 +112,7 @@ pub(super) fn of(config: &WorkerConfig, stage: &NumberedStage, models: &Models) 
     };
     let weights =
         [encoder_weights, language_weights, buckets.iter().map(GradientBucket::len).sum::<usize>() as f64];
-    let shapes = Shapes { stage, encoder, models, computes: Computes::of(config), weights };
+    let shapes = Shapes { stage, encoder, models, adapters, computes: Computes::of(config), weights };
     let kept = shapes.kept(config);
     let encoder_kept = if trains_encoder { kept::trained_encoder(&shapes.encoder) } else { Kept::default() };
     let frozen_bytes = shapes.computes.frozen_bytes();
@@ -139,19 +153,37 @@ pub(super) fn of(config: &WorkerConfig, stage: &NumberedStage, models: &Models) 
     })
 }
 
-/// The stage with an encoder that stays as it is: one that is trained would be read off its folder.
-fn frozen_encoder(stage: &NumberedStage) -> Result<NumberedStage> {
-    if !stage.settings.task.trains_encoder() {
+/// The stage with frozen models that stay as they are: a trained encoder and adapters would be read off their
+/// folders.
+fn without_folders(stage: &NumberedStage) -> Result<NumberedStage> {
+    let task = &stage.settings.task;
+    if !task.trains_encoder() && task.lora().is_none() {
         return Ok(stage.clone());
     }
     let failed = |error: serde_json::Error| WorkerError::Configuration(error.to_string());
     let mut settings = serde_json::to_value(&stage.settings).map_err(failed)?;
-    settings["image_encoder"] = EncoderTraining::Frozen.to_string().into();
-    // Both go with an encoder that is trained alone.
-    settings["layer_decay"] = 1.0.into();
-    settings["drop_path"] = 0.0.into();
+    if task.trains_encoder() {
+        settings["image_encoder"] = EncoderTraining::Frozen.to_string().into();
+        // Both go with an encoder that is trained alone.
+        settings["layer_decay"] = 1.0.into();
+        settings["drop_path"] = 0.0.into();
+    }
+    if let Some(settings) = settings.as_object_mut() {
+        settings.remove("lora");
+    }
     let settings = serde_json::from_value(settings).map_err(failed)?;
     Ok(NumberedStage { settings, ..*stage })
+}
+
+/// The adapters that the stage trains, of a language model of these sizes.
+fn adapters(
+    stage: &NumberedStage,
+    language: Option<&dyn LanguageSizes>,
+) -> std::result::Result<Option<Adapters>, ModelError> {
+    let (Some(lora), Some(language)) = (stage.settings.task.lora(), language) else { return Ok(None) };
+    let sizes = AdapterSizes { rank: lora.rank, alpha: lora.alpha, targets: lora.targets.clone() };
+    let device = Device::flex();
+    Adapters::new(&mut LanguageModel::zeros(language, &device)?, &sizes, &device).map(Some)
 }
 
 /// The buckets of an encoder that is trained.
@@ -207,7 +239,13 @@ impl Shapes<'_> {
         match (self.stage.settings.task.passes(), &self.models.language) {
             (Passes::Language { asked, read, texts, written }, Some(language)) => {
                 let read = read[usize::from(language.decoder_start().is_some())];
-                kept::through_language(&qformer, &**language, positions, (asked, read), (texts, written))
+                let mut kept =
+                    kept::through_language(&qformer, &**language, positions, (asked, read), (texts, written));
+                if let Some(adapters) = &self.adapters {
+                    let read = qformer.queries + read;
+                    kept.by_one += texts * kept::adapters(adapters, &**language, read, written);
+                }
+                kept
             }
             (Passes::Contrast { text }, _) => kept::contrast(&qformer, positions, text),
             (Passes::Language { written, .. }, None) => kept::contrast(&qformer, positions, written),
@@ -224,7 +262,13 @@ impl Shapes<'_> {
                 let batch = BatchShape { pairs, positions, text_length: written };
                 let [prompt, through] = flops::language_parts(&qformer, &**language, (asked, read), batch);
                 let through = PartFlops { flops: through.flops.times(texts), ..through };
-                vec![(Model::QFormer, prompt), (Model::LanguageModel, through)]
+                let adapting = self.adapters.as_ref().map(|adapters| {
+                    let one = flops::adapters(adapters, &**language, qformer.queries + read, written);
+                    let flops = one.times(texts * pairs);
+                    (Model::LanguageModel, PartFlops { name: ADAPTERS, flops })
+                });
+                let parts = [(Model::QFormer, prompt), (Model::LanguageModel, through)];
+                parts.into_iter().chain(adapting).collect()
             }
             (Passes::Contrast { text } | Passes::Language { written: text, .. }, _) => {
                 let batch = BatchShape { pairs, positions, text_length: text };
@@ -242,6 +286,10 @@ impl Shapes<'_> {
         let whole: f64 = flops.iter().map(|(_, part)| part.flops.forward as f64).sum();
         let of = |model: Model, part: &PartFlops, pass: Pass| {
             let (numbers, weights) = match (model, pass) {
+                _ if part.name == ADAPTERS => {
+                    let numbers = self.adapters.as_ref().map_or(0, Adapters::parameters);
+                    (self.computes.trained, 4.0 * numbers as f64)
+                }
                 (Model::LanguageModel, Pass::Forward) => {
                     (self.computes.frozen, self.weights[1] * self.computes.frozen_bytes())
                 }

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blip2_curation::coordinator::{CurationOptions, coordinate_curation};
+use blip2_curation::counted::Counted;
 use blip2_curation::finish::{CurationSummary, TaskDone};
 use blip2_curation::job::CurationJob;
 use blip2_curation::models;
@@ -22,6 +24,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::counts::Counts;
 use super::summary::described;
 use crate::again::same_command;
 use crate::commands::endpoint::{MetricsArguments, Told};
@@ -184,6 +187,7 @@ async fn coordinate(
     let curation = &config.curation;
     let config_toml = toml::to_string(curation)
         .map_err(|error| CliError::failed(format!("the configuration does not serialise: {error}")))?;
+    let counted = Counted::default();
     let leasing = Leasing {
         called: "curation",
         command: WorkerCommand::Curate,
@@ -194,6 +198,7 @@ async fn coordinate(
         places,
         metrics: (arguments.metrics.clone(), config.metrics.clone()),
         all_done: job.tasks_done().await?.len() == job.tasks().len(),
+        details: Some(Arc::new(Counts(counted.clone()))),
     };
     let stop = signals.graceful();
     let coordinate = async |listener, admission| {
@@ -203,6 +208,7 @@ async fn coordinate(
             lease: Duration::from_secs_f64(curation.lease_seconds),
             most_failures: curation.most_failures,
             admission,
+            counted,
         };
         Ok(coordinate_curation(listener, stop.cancelled(), options).await?)
     };

@@ -15,23 +15,52 @@ use base64::engine::general_purpose::STANDARD;
 use blip2_proto::token::same_token;
 
 use crate::live_page::LivePage;
+use crate::work_page::WorkPage;
 
 /// Read anew after ten seconds.
 const REFRESH: (HeaderName, &str) = (HeaderName::from_static("refresh"), "10");
-/// A page with its own style and nothing else.
+/// A page with its own style and pictures, and nothing else.
 const NOTHING_ELSE: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
+
+/// What is shown to people and to programs.
+pub(crate) trait Shown: Send + Sync + 'static {
+    /// The page.
+    fn html(&self) -> String;
+    /// The same as JSON.
+    fn json(&self) -> String;
+}
+
+impl Shown for LivePage {
+    fn html(&self) -> String {
+        self.html()
+    }
+
+    fn json(&self) -> String {
+        self.json()
+    }
+}
+
+impl Shown for WorkPage {
+    fn html(&self) -> String {
+        self.html()
+    }
+
+    fn json(&self) -> String {
+        self.json()
+    }
+}
 
 /// A page, and who may see it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Guarded {
-    page: LivePage,
+    page: Arc<dyn Shown>,
     /// Asked of whoever comes, if there is one.
     token: Option<Arc<str>>,
 }
 
 /// `/` and `/api/status`, for those who show `token`, or for everybody.
-pub(super) fn routes(page: LivePage, token: Option<&str>) -> Router {
+pub(super) fn routes(page: Arc<dyn Shown>, token: Option<&str>) -> Router {
     let guarded = Guarded { page, token: token.map(Arc::from) };
     Router::new().route("/", get(html)).route("/api/status", get(json)).with_state(guarded)
 }
@@ -87,7 +116,7 @@ mod tests {
     use super::*;
 
     fn admits(header: Option<&str>) -> bool {
-        let guarded = Guarded { page: LivePage::default(), token: Some("a long secret".into()) };
+        let guarded = Guarded { page: Arc::new(LivePage::default()), token: Some("a long secret".into()) };
         let mut headers = HeaderMap::new();
         if let Some(header) = header {
             headers.insert(AUTHORIZATION, header.parse().unwrap());
@@ -104,7 +133,7 @@ mod tests {
         {
             assert!(!admits(stranger), "{stranger:?}");
         }
-        let open = Guarded { page: LivePage::default(), token: None };
+        let open = Guarded { page: Arc::new(LivePage::default()), token: None };
         assert!(open.admits(&HeaderMap::new()));
     }
 }

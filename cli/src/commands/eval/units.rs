@@ -266,6 +266,7 @@ impl Begun {
             places,
             all_done: done.len() as u64 == tasks,
             metrics,
+            details: None,
         };
         let (end, _) = leasing
             .run(

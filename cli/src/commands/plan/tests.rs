@@ -90,6 +90,26 @@ fn the_first_stage_as_the_preset_has_it_is_bound_by_products_in_float32() {
 }
 
 #[test]
+fn adapters_are_counted_without_their_model_s_folder() {
+    let adapted = "stages.generate.lora.rank=16";
+    let plan = |set: &[&str]| of_preset(STAGE_2, set, &paper("25Gbps")).stages.remove(0);
+    let (plain, with) = (plan(&[]), plan(&[adapted]));
+    // Queries and values of 24 layers that read, and of 24 that write, there of the text and of what is read:
+    // 144 maps of 4096 by 4096.
+    assert_eq!(with.trained - plain.trained, 144 * 16 * (4096 + 4096));
+    // 64 positions are read, 32 written; each map is passed forward once and back twice.
+    let rows = 48.0 * 64.0 + 48.0 * 32.0 + 24.0 * 32.0 + 24.0 * 64.0;
+    let wanted = 3.0 * 2.0 * rows * 16.0 * (4096.0 + 4096.0);
+    near(with.operations_of_pair.0 - plain.operations_of_pair.0, wanted, 1e-6);
+    assert!(with.gradient.bytes > plain.gradient.bytes && with.checkpoints.bytes > plain.checkpoints.bytes);
+    let parts: Vec<&str> = with.parts.iter().map(|part| part.name.as_str()).collect();
+    assert_eq!(parts.iter().filter(|name| **name == "adapters").count(), 2, "{parts:?}");
+    let error =
+        planned(&config(STAGE_2, &[adapted, "stages.generate.lora.targets=[\"q_proj\"]"]), &paper("25Gbps"));
+    assert!(error.is_err_and(|error| error.to_string().contains("q_proj")), "a map that T5 does not have");
+}
+
+#[test]
 fn a_slow_network_shows() {
     let at = |network: &str, set: &[&str]| of_preset(STAGE_1, set, &paper(network)).stages.remove(0).gradient;
     let slow = at("10Gbps", &["train.compute=bf16"]);

@@ -2,8 +2,10 @@
 
 use std::io::IsTerminal as _;
 
+use blip2_records::StepRecord;
 use console::Term;
 
+use super::curves::Curves;
 use super::text::live_lines;
 use crate::commands::print_text;
 use crate::commands::run_source::Known;
@@ -16,6 +18,8 @@ pub(super) enum Screen {
     Terminal {
         term: Term,
         lines: usize,
+        /// None until the steps are known that were committed before.
+        curves: Option<Curves>,
     },
     Lines {
         log: StatusLog,
@@ -26,8 +30,20 @@ pub(super) enum Screen {
 impl Screen {
     pub(super) fn new() -> Self {
         match std::io::stdout().is_terminal() {
-            true => Self::Terminal { term: Term::stdout(), lines: 0 },
+            true => Self::Terminal { term: Term::stdout(), lines: 0, curves: None },
             false => Self::Lines { log: StatusLog::default(), last: String::new() },
+        }
+    }
+
+    /// Whether there are curves to draw, and nothing is known of earlier steps.
+    pub(super) fn wants_earlier_steps(&self) -> bool {
+        matches!(self, Self::Terminal { curves: None, .. })
+    }
+
+    /// Takes in the steps that were committed before.
+    pub(super) fn show_earlier(&mut self, records: &[StepRecord]) {
+        if let Self::Terminal { curves, .. } = self {
+            curves.get_or_insert_default().begin(records);
         }
     }
 
@@ -37,10 +53,14 @@ impl Screen {
             return Ok(());
         }
         match self {
-            Self::Terminal { term, lines } => {
+            Self::Terminal { term, lines, curves } => {
                 let (height, width) = term.size();
                 let text = match known {
-                    Known::Live(status) => live_lines(status),
+                    Known::Live(status) => {
+                        let curves = curves.get_or_insert_default();
+                        curves.take(status);
+                        live_lines(status, &curves.lines(usize::from(width)))
+                    }
                     Known::Stored(stored) => format!("{}\n", stored.line()),
                 };
                 let frame = fitted_lines(&text, usize::from(width), usize::from(height));

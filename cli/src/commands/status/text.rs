@@ -16,8 +16,8 @@ pub(super) fn live_text(status: &StatusReply) -> String {
     format!("{}\n{}{end}", status_line(status), details(status))
 }
 
-/// The same in short lines, each of which may be cut.
-pub(super) fn live_lines(status: &StatusReply) -> String {
+/// The same in short lines, each of which may be cut, with curves between them.
+pub(super) fn live_lines(status: &StatusReply, curves: &str) -> String {
     let head = format!(
         "stage {}  step {}/{}  {} of {}  epoch {}\n",
         status.stage,
@@ -28,7 +28,7 @@ pub(super) fn live_lines(status: &StatusReply) -> String {
         status.epoch
     );
     let held_out = held_out(status).map_or(String::new(), |line| format!("  {line}\n"));
-    format!("{head}  {}\n{held_out}{}", figures(status).join("  "), details(status))
+    format!("{head}  {}\n{held_out}{curves}{}", figures(status).join("  "), details(status))
 }
 
 fn details(status: &StatusReply) -> String {
@@ -151,6 +151,6 @@ mod tests {
         };
         let text = live_text(&status);
         assert!(text.ends_with("the run is done: 40 steps, checkpoint 00000040-000002\n"), "{text}");
-        assert!(live_lines(&status).starts_with("stage 2  step 40/40  done of 0 workers"), "{text}");
+        assert!(live_lines(&status, "").starts_with("stage 2  step 40/40  done of 0 workers"), "{text}");
     }
 }

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use blip2_proto::v1::CommittedStep;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
-use blip2_proto::v1::{Hello, Ready};
+use blip2_proto::v1::{CommittedStep, Hello, Ready, Spent};
 
 use super::scene::{Scene, checkpoint, hello_again, settings, spec};
 use crate::RunSpec;
@@ -108,4 +107,42 @@ fn the_parts_of_a_lead_add_up_to_its_time() {
     assert!(
         figures.since_commit < Duration::from_secs(1) && figures.since_checkpoint < Duration::from_secs(3)
     );
+}
+
+/// Seconds that were useful and that were wasted, of all leads.
+fn useful_and_wasted(scene: &Scene) -> (f64, f64) {
+    let figures = scene.machine.figures();
+    let wasted = figures.not_useful.iter().find(|(cause, _)| *cause == "wasted").unwrap().1;
+    (figures.useful.as_secs_f64(), wasted.as_secs_f64())
+}
+
+#[test]
+fn time_is_counted_on_over_a_change_of_leaders() {
+    let spent = |useful: f64| Spent { useful, wasted: 5.0, ..Spent::default() };
+    let before = |known: &[(u64, f64)]| {
+        let resume = Some(checkpoint(&STAGES, 4, 3));
+        let earlier = known.iter().map(|(step, useful)| (*step, spent(*useful))).collect();
+        let start = Start { epoch: 7, expected_members: 1, ..Start::default() };
+        Scene::starting(RunSpec { resume, earlier, ..spec(&STAGES) }, settings(1, 1), 0, start)
+    };
+    // The members bring all steps, of which the store knows some.
+    let mut scene = before(&[(3, 40.0), (5, 60.0)]);
+    assert_eq!(useful_and_wasted(&scene), (60.0, 5.0), "before it is known where the run goes on");
+    let mut hello = knowing(&[6]);
+    hello.ledger.as_mut().unwrap().records[0].spent = Some(spent(70.0));
+    rejoin(&mut scene, hello);
+    scene.pass(Duration::from_secs(2), &[0]);
+    scene.done(0);
+    let (useful, wasted) = useful_and_wasted(&scene);
+    assert!(useful > 70.5 && useful < 75.0 && wasted < 6.0, "{useful} {wasted}");
+    let record = scene.commits(0)[0].record.clone().unwrap();
+    assert_eq!(record.spent.unwrap().useful, useful, "the next one goes on from here");
+
+    // Nobody is left of those who held steps 4 and 5, which are done again.
+    let mut scene = before(&[(3, 40.0), (5, 60.0)]);
+    scene.join(0);
+    scene.pass(Duration::from_secs(100), &[0]);
+    scene.done(0);
+    let (useful, wasted) = useful_and_wasted(&scene);
+    assert!(useful < 45.0 && (25.0..27.0).contains(&wasted), "{useful} {wasted}");
 }

@@ -46,6 +46,7 @@ pub(super) fn spec(steps: &[u64]) -> RunSpec {
         not_downloaded: 0,
         non_finite: NonFinitePolicy::default(),
         loss_rise: LossRise::default(),
+        earlier: Default::default(),
     }
 }
 

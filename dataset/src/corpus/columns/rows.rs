@@ -131,6 +131,11 @@ impl RowGroup {
         self.url.as_ref().and_then(|urls| cell_text(urls, row))
     }
 
+    /// The image's bytes as they are stored, if there are any.
+    pub(crate) fn stored_image(&self, row: usize) -> Option<&[u8]> {
+        binary(&self.image, row).filter(|image| !image.is_empty())
+    }
+
     /// The image's bytes after the checks that need no decoding.
     ///
     /// # Errors
@@ -144,7 +149,7 @@ impl RowGroup {
         if let Some(status) = self.status.as_ref().and_then(|status| failed_status(status, row)) {
             return Err(RowFault::Status(status.to_owned()));
         }
-        let image = binary(&self.image, row).filter(|image| !image.is_empty()).ok_or(RowFault::NoImage)?;
+        let image = self.stored_image(row).ok_or(RowFault::NoImage)?;
         if self.sha256.as_ref().is_some_and(|expected| !hash_agrees(expected, row, image)) {
             return Err(RowFault::WrongHash);
         }

@@ -197,6 +197,12 @@ impl LanguageSizes for T5Config {
         Flops { backward: both.backward - text_alone, ..both }
     }
 
+    fn rows_of(&self, map: &str, read: usize, length: usize) -> usize {
+        let sees_what_is_read = map.contains(".encoder.")
+            || ["k", "v"].iter().any(|name| map.ends_with(&format!("EncDecAttention.{name}")));
+        if sees_what_is_read { read } else { length }
+    }
+
     fn kept(&self, read: usize, length: usize) -> LanguageKept {
         let inner = self.heads * self.head_width;
         // Of a part of a layer its norm's input; queries, keys and values; both factors of the gate, and its

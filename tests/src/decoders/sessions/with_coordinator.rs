@@ -72,6 +72,7 @@ impl CoordinatorScene {
             not_downloaded: 0,
             non_finite: NonFinitePolicy::default(),
             loss_rise: LossRise::default(),
+            earlier: Default::default(),
         };
         let settings = CoordinatorSettings { workers: 2, ..CoordinatorSettings::default() };
         let checkpoints = CheckpointSettings { every_steps: 2, ..CheckpointSettings::default() };

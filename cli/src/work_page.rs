@@ -1,0 +1,279 @@
+//! The page of tasks that are handed out here, a curation's or an evaluation's, and the same for programs.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use blip2_pages::run_page::{RunReport, Table, Tile, render_run};
+use blip2_proto::v1::LeaseStatusReply;
+use blip2_telemetry::Telemetry;
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+
+use crate::figures::{count, duration};
+
+/// Time over which the speed is measured.
+const WINDOW: Duration = Duration::from_secs(600);
+/// Changes that are remembered at most.
+const MOST_CHANGES: usize = 256;
+
+/// What is told beside the tasks.
+pub(crate) trait WorkDetails: Send + Sync {
+    /// Sections of the page.
+    fn tables(&self) -> Vec<Table>;
+    /// Further fields for programs.
+    fn json(&self) -> Map<String, Value>;
+    /// Shows further numbers among the metrics.
+    fn show(&self, telemetry: &Telemetry);
+}
+
+/// What is shown of tasks; clones are the same.
+#[derive(Clone)]
+pub(crate) struct WorkPage {
+    /// `curation`.
+    called: &'static str,
+    status: watch::Receiver<LeaseStatusReply>,
+    details: Option<Arc<dyn WorkDetails>>,
+    recent: Arc<Mutex<VecDeque<Moment>>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    at: Instant,
+    done: u64,
+    rows: u64,
+}
+
+/// Tasks and rows a second, as far as any were done.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Speed {
+    tasks_per_s: f64,
+    rows_per_s: f64,
+}
+
+impl WorkPage {
+    /// Shows what this says, and `details`.
+    pub(crate) fn new(
+        called: &'static str,
+        status: watch::Receiver<LeaseStatusReply>,
+        details: Option<Arc<dyn WorkDetails>>,
+    ) -> Self {
+        Self { called, status, details, recent: Arc::default() }
+    }
+
+    /// Takes note of what is done and when, until the sender of the status is gone.
+    pub(crate) async fn follow(self) {
+        let mut status = self.status.clone();
+        loop {
+            let LeaseStatusReply { tasks, done, rows, .. } = status.borrow_and_update().clone();
+            // Before there are tasks, it is not known how many were done before.
+            if tasks > 0 {
+                self.note(Moment { at: Instant::now(), done, rows });
+            }
+            if status.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Leases that come and go are no news.
+    fn note(&self, moment: Moment) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.back().is_some_and(|last| last.done == moment.done) {
+            return;
+        }
+        let is_old = |first: &Moment| moment.at.saturating_duration_since(first.at) > WINDOW;
+        while recent.len() >= MOST_CHANGES || recent.len() > 1 && recent.front().is_some_and(is_old) {
+            recent.pop_front();
+        }
+        recent.push_back(moment);
+    }
+
+    fn speed(&self) -> Option<Speed> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let (first, last) = (recent.front()?, recent.back()?);
+        let seconds = last.at.saturating_duration_since(first.at).as_secs_f64();
+        let per_s = |from: u64, to: u64| to.saturating_sub(from) as f64 / seconds;
+        (seconds > 0.0).then(|| Speed {
+            tasks_per_s: per_s(first.done, last.done),
+            rows_per_s: per_s(first.rows, last.rows),
+        })
+    }
+
+    /// Seconds to the end as it goes now.
+    fn seconds_left(&self, status: &LeaseStatusReply) -> Option<f64> {
+        let speed = self.speed()?.tasks_per_s;
+        (speed > 0.0).then(|| status.tasks.saturating_sub(status.done) as f64 / speed)
+    }
+
+    /// The page.
+    pub(crate) fn html(&self) -> String {
+        let status = self.status.borrow().clone();
+        let LeaseStatusReply { tasks, done, .. } = status;
+        let workers = Table {
+            id: "workers",
+            title: "Workers".into(),
+            about: "Those that have a task.".into(),
+            rows: status.workers.iter().map(|name| (name.clone(), "has a task".into())).collect(),
+            empty: "No worker has a task.".into(),
+        };
+        let details = self.details.iter().flat_map(|details| details.tables());
+        render_run(&RunReport {
+            title: capital(self.called),
+            state: format!(
+                "{done} of {} done. The page is read anew every ten seconds.",
+                count(tasks as usize, "task")
+            ),
+            tiles: self.tiles(&status),
+            charts: Vec::new(),
+            about_charts: String::new(),
+            tables: std::iter::once(workers).chain(details).collect(),
+            pictures: None,
+        })
+    }
+
+    fn tiles(&self, status: &LeaseStatusReply) -> Vec<Tile> {
+        let tile = |label: &str, value: String, note: String| Tile { label: label.into(), value, note };
+        let LeaseStatusReply { tasks, done, leased, rows, .. } = *status;
+        let open = tasks.saturating_sub(done + leased);
+        let (left, note) = match self.seconds_left(status) {
+            Some(seconds) => (duration(seconds), "as it goes now"),
+            None => ("unknown".into(), "until tasks are done here"),
+        };
+        let speed = self.speed().map_or("unknown".into(), |speed| format!("{:.1}", speed.rows_per_s));
+        vec![
+            tile("Tasks done", done.to_string(), format!("of {tasks}")),
+            tile("Tasks leased", leased.to_string(), format!("to {}", count(status.workers.len(), "worker"))),
+            tile("Tasks left", open.to_string(), "that nobody has".into()),
+            tile("Rows a second", speed, format!("{rows} rows since this coordinator began")),
+            tile("Time left", left, note.into()),
+        ]
+    }
+
+    /// The same for programs.
+    pub(crate) fn json(&self) -> String {
+        let status = self.status.borrow().clone();
+        let LeaseStatusReply { tasks, done, leased, rows, workers } = &status;
+        let speed = self.speed();
+        let mut told = json!({
+            "work": self.called,
+            "tasks": tasks,
+            "done": done,
+            "leased": leased,
+            "left": tasks.saturating_sub(done + leased),
+            "rows": rows,
+            "rows_per_s": speed.map(|speed| speed.rows_per_s),
+            "eta_seconds": self.seconds_left(&status),
+            "workers": workers,
+        });
+        if let (Some(details), Some(told)) = (&self.details, told.as_object_mut()) {
+            told.extend(details.json());
+        }
+        told.to_string()
+    }
+}
+
+fn capital(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Reasons;
+
+    impl WorkDetails for Reasons {
+        fn tables(&self) -> Vec<Table> {
+            let rows = vec![("it has no <picture>".into(), "3".into())];
+            vec![Table {
+                id: "rejected",
+                title: "Rejected".into(),
+                about: String::new(),
+                rows,
+                empty: String::new(),
+            }]
+        }
+
+        fn json(&self) -> Map<String, Value> {
+            Map::from_iter([("rejected".to_owned(), json!({ "it has no picture": 3 }))])
+        }
+
+        fn show(&self, _telemetry: &Telemetry) {}
+    }
+
+    fn page(status: LeaseStatusReply) -> WorkPage {
+        WorkPage::new("curation", watch::channel(status).1, Some(Arc::new(Reasons)))
+    }
+
+    fn status(done: u64) -> LeaseStatusReply {
+        LeaseStatusReply {
+            tasks: 12,
+            done,
+            leased: 2,
+            workers: vec!["<one>".into(), "two".into()],
+            rows: 80 * done,
+        }
+    }
+
+    #[test]
+    fn the_page_says_what_is_done_leased_and_left_how_fast_and_why_rows_are_left_out() {
+        let shown = page(status(4));
+        assert!(shown.html().contains("unknown"), "before anything was done here");
+        let now = Instant::now();
+        for (done, seconds) in [(2, 0), (3, 10), (3, 11), (4, 20)] {
+            shown.note(Moment { at: now + Duration::from_secs(seconds), done, rows: 80 * done });
+        }
+        let html = shown.html();
+        for part in [
+            "<h1>Curation</h1>",
+            "4 of 12 tasks done",
+            "to 2 workers",
+            "<strong>6</strong>",
+            "<strong>8.0</strong>",
+            "1 min 20 s",
+            "&lt;one&gt;",
+            "it has no &lt;picture&gt;",
+        ] {
+            assert!(html.contains(part), "{part}\n{html}");
+        }
+        assert!(!html.contains("<one>") && !html.contains("Curves"));
+        let json: Value = serde_json::from_str(&shown.json()).unwrap();
+        assert_eq!(
+            (&json["done"], &json["left"], &json["eta_seconds"]),
+            (&4.into(), &6.into(), &80.0.into())
+        );
+        assert_eq!((&json["rows_per_s"], &json["rejected"]["it has no picture"]), (&8.0.into(), &3.into()));
+    }
+
+    #[tokio::test]
+    async fn tasks_that_were_done_before_have_no_speed() {
+        let (sender, status) = watch::channel(LeaseStatusReply::default());
+        let shown = WorkPage::new("curation", status, None);
+        let following = shown.clone().follow();
+        let play = async {
+            tokio::task::yield_now().await;
+            sender.send_replace(LeaseStatusReply { rows: 0, ..self::status(9) });
+            tokio::task::yield_now().await;
+            assert_eq!(shown.recent.lock().unwrap().len(), 1);
+            assert_eq!(shown.speed(), None);
+            drop(sender);
+        };
+        tokio::join!(following, play);
+    }
+
+    #[test]
+    fn the_speed_is_that_of_the_last_minutes_and_what_is_remembered_is_bounded() {
+        let shown = page(status(4));
+        let now = Instant::now();
+        for done in 0..2000_u64 {
+            // Fast at first, then one task in ten seconds.
+            let seconds = if done < 1000 { done / 10 } else { 100 + 10 * (done - 1000) };
+            shown.note(Moment { at: now + Duration::from_secs(seconds), done, rows: done });
+        }
+        assert!(shown.recent.lock().unwrap().len() <= MOST_CHANGES);
+        let speed = shown.speed().unwrap();
+        assert!((speed.tasks_per_s - 0.1).abs() < 0.01, "{speed:?}");
+    }
+}
