@@ -46,7 +46,7 @@ fn fill(model: &mut impl NamedTensors, scale: f32) {
 
 /// The families, with the folder of their tokenizer.
 fn families() -> [(LanguageModel, &'static str); 3] {
-    let open = |name: &str| LanguageModel::open(&asset(name), &Device::flex()).unwrap();
+    let open = |name: &str| LanguageModel::open(&asset(name), Device::flex()).unwrap();
     let config = LlamaConfig {
         width: 16,
         depth: 2,

@@ -331,10 +331,10 @@ mod tests {
     fn the_configuration_chooses_the_family() {
         let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones");
         for (folder, family, tokens) in [("opt-tiny", "opt", 4096), ("t5-scenes", "t5", 214)] {
-            let model = LanguageModel::open(&assets.join(folder), &Device::flex()).unwrap();
+            let model = LanguageModel::open(&assets.join(folder), Device::flex()).unwrap();
             assert_eq!((model.model_type(), model.special_tokens().vocab_size), (family, tokens));
         }
-        let error = LanguageModel::open(&assets.join("bert-tiny"), &Device::flex()).unwrap_err().to_string();
+        let error = LanguageModel::open(&assets.join("bert-tiny"), Device::flex()).unwrap_err().to_string();
         assert!(error.contains("`bert`") && error.contains("opt, t5 and llama"), "{error}");
     }
 

@@ -200,7 +200,7 @@ impl Compute {
             reports,
             telemetry: spec.telemetry,
         };
-        compute.report(Report::Event(MemberEvent::Prepared))?;
+        compute.report(Report::Event(Box::new(MemberEvent::Prepared)))?;
         Ok(compute)
     }
 
@@ -222,7 +222,7 @@ impl Compute {
                     MemberEvent::Applied { step: commit.step }
                 }
             };
-            self.report(Report::Event(answer))?;
+            self.report(Report::Event(Box::new(answer)))?;
         }
         Ok(())
     }

@@ -273,7 +273,7 @@ mod tests {
                 assert!(of(&read, name).1 == want, "{name} in {out:?}");
             }
             // It is an image encoder like LAVIS's own files of one.
-            let mut encoder = ImageEncoder::open(&out, &Device::flex()).unwrap();
+            let mut encoder = ImageEncoder::open(&out, Device::flex()).unwrap();
             let layout = FlatLayout::of(&mut encoder).unwrap();
             let values = layout.read(&mut encoder).unwrap();
             assert!(!layout.tensors().is_empty());
@@ -337,7 +337,7 @@ mod tests {
         let (config, folder) = (captions(), at("captions"));
         let (begins, options) = (config.first_stage().unwrap(), ExportOptions::default());
         export(&config, &begins, &moved(&config), Layout::HuggingFace, &options, &folder).unwrap();
-        let model = Blip2::open(&folder, &Device::flex()).unwrap();
+        let model = Blip2::open(&folder, Device::flex()).unwrap();
         assert_eq!(model.encoder().image_size(), 96);
         let image = i64::from(model.tokens().image);
         let ids: Vec<i64> = [image, image, image, 2, 40, 57, image, image, image, 2, 99, 7].to_vec();

@@ -260,7 +260,7 @@ mod tests {
             answer_length: None,
             instructed: false,
         };
-        Language::open(&StepSettings::default(), &settings, &[texts], &Device::flex()).unwrap()
+        Language::open(&StepSettings::default(), &settings, &[texts], Device::flex()).unwrap()
     }
 
     fn captions_of(language_model: &str, prompt: &str) -> Captions {

@@ -395,7 +395,7 @@ impl MemberDriver {
     /// The event a report is, if it is one.
     fn reported(&mut self, report: Option<Report>) -> Option<MemberEvent> {
         Some(match report {
-            Some(Report::Event(event)) => event,
+            Some(Report::Event(event)) => *event,
             Some(Report::Part(part)) => {
                 let folder = checkpoint_folder(self.run_root.as_ref()?, &part.checkpoint);
                 self.uploads.spawn(store_part(folder, part, self.drill.clone()));

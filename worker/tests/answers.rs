@@ -241,7 +241,7 @@ fn what_is_trained_to_answer_becomes_a_folder_of_instructblip() {
             let (stage, out) = (config.first_stage().unwrap(), folder.path().join(instructs.to_string()));
             let options = ExportOptions::default();
             export(&config, &stage, &stored(&state), Layout::HuggingFace, &options, &out).unwrap();
-            let read = Blip2::open(&out, &Device::flex()).unwrap();
+            let read = Blip2::open(&out, Device::flex()).unwrap();
             let mut trained = read.trained().clone();
             assert_eq!(FlatLayout::of(&mut trained).unwrap(), state.layout);
             assert!(state.layout.read(&mut trained).unwrap() == state.parameters);

@@ -239,7 +239,7 @@ fn a_stage_with_larger_images_goes_on_with_what_was_trained_and_is_measured_and_
     let place = tempfile::tempdir().unwrap();
     let out = place.path().join("retriever");
     export(&config, &stage, &stored, Layout::Retrieval, &ExportOptions::default(), &out).unwrap();
-    assert_eq!(ImageEncoder::open(&out, &Device::flex()).unwrap().image_size(), 96);
+    assert_eq!(ImageEncoder::open(&out, Device::flex()).unwrap().image_size(), 96);
     // Refused where the folder has another size.
     ImageProcessor::read(&out, ImageProcessor::blip2(96)).unwrap();
     assert!(ImageProcessor::read(&out, ImageProcessor::blip2(64)).is_err());

@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn parts_outside_of_the_image_are_refused() {
         let source = Source { pixels: &[0; 12], size: [2, 2] };
-        let mut refused = |part: Part, size: [usize; 2]| {
+        let refused = |part: Part, size: [usize; 2]| {
             resize_rows(&mut Resampler::default(), source, part, size, Resampling::Bicubic, |_| ()).is_err()
         };
         let whole = Part { left: 0.0, top: 0.0, width: 2.0, height: 2.0 };

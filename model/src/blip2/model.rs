@@ -85,7 +85,7 @@ impl Blip2 {
             }
         };
         let mut language_model = LanguageModel::open(folder, &place)?;
-        let encoder = ImageEncoder::open(folder, &place.without_narrow())?;
+        let encoder = ImageEncoder::open(folder, place.without_narrow())?;
         let (qformer, ln_vision_eps) = read_qformer_config(&config)?;
         let new = if asks { GenerateModel::reading_questions } else { GenerateModel::new };
         let mut trained = new(&qformer, ln_vision_eps, language_model.width(), device)?;

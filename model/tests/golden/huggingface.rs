@@ -44,7 +44,7 @@ fn check_queries(fixture: &Fixture, golden: &Tensors, model: &Blip2) {
 fn blip2_t5_activations() {
     for fixture in parts("blip2-t5") {
         let golden = fixture.tensors("golden.safetensors");
-        let model = Blip2::open(fixture.folder(), &device()).unwrap();
+        let model = Blip2::open(fixture.folder(), device()).unwrap();
         check_queries(&fixture, &golden, &model);
         let t5 = model.language_model();
         let start = t5.decoder_start().expect("an encoder-decoder");
@@ -64,7 +64,7 @@ fn blip2_t5_activations() {
 fn blip2_opt_activations() {
     for fixture in parts("blip2-opt") {
         let golden = fixture.tensors("golden.safetensors");
-        let model = Blip2::open(fixture.folder(), &device()).unwrap();
+        let model = Blip2::open(fixture.folder(), device()).unwrap();
         check_queries(&fixture, &golden, &model);
         let pixels = golden.tensor("pixel_values");
         let (ids, mask) = (golden.int_tensor("input_ids"), golden.int_tensor("attention_mask"));
@@ -247,7 +247,7 @@ pub(crate) fn continuation(want: Vec<u32>, model: &Blip2, prompt: &[u32], eos: &
 #[test]
 fn blip2_generates_the_same_tokens() {
     for fixture in parts("blip2-opt").into_iter().chain(parts("blip2-t5")) {
-        let model = Blip2::open(fixture.folder(), &device()).unwrap();
+        let model = Blip2::open(fixture.folder(), device()).unwrap();
         let pixels = fixture.tensors("golden.safetensors").tensor::<4>("pixel_values");
         let prompt = first_prompt(&fixture, &model);
         let golden = fixture.json("golden.json");

@@ -48,8 +48,8 @@ fn all() -> Vec<Case> {
 impl Case {
     fn open(fixture: Fixture) -> Self {
         let (golden, json) = (fixture.tensors("golden.safetensors"), fixture.json("golden.json"));
-        let language = LanguageModel::open(fixture.folder(), &device()).unwrap();
-        let encoder = ImageEncoder::open(fixture.folder(), &device()).unwrap();
+        let language = LanguageModel::open(fixture.folder(), device()).unwrap();
+        let encoder = ImageEncoder::open(fixture.folder(), device()).unwrap();
         let PublishedQFormer { config, ln_vision_eps, .. } =
             PublishedQFormer::of_folder(fixture.folder()).unwrap().unwrap();
         let device = device().autodiff();
@@ -244,7 +244,7 @@ fn losses_and_gradients_by_token_and_by_answer() {
 #[test]
 fn the_whole_model_writes_the_same_tokens() {
     for case in all() {
-        let model = Blip2::open(case.fixture.folder(), &device()).unwrap();
+        let model = Blip2::open(case.fixture.folder(), device()).unwrap();
         assert!(model.reads_questions());
         let (encoder_decoder, queries) =
             (model.language_model().is_encoder_decoder(), model.qformer_config().queries);

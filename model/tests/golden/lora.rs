@@ -45,7 +45,7 @@ impl Case {
             "llama" => fixture.folder().into(),
             family => parts(&format!("blip2-{family}")).remove(0).folder().into(),
         };
-        let mut base = LanguageModel::open(&folder, &device()).unwrap();
+        let mut base = LanguageModel::open(&folder, device()).unwrap();
         let targets = config["target_modules"].as_array().unwrap().iter();
         let sizes = AdapterSizes {
             rank: config["r"].as_u64().unwrap() as usize,

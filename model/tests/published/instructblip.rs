@@ -47,14 +47,14 @@ fn salesforce_instructblip() {
     let weights = folder.join("model.safetensors");
     let tensors = tensors_in(&weights);
     assert_eq!(features(&open_encoder(&folder)), features(model.encoder()));
-    let language_model = LanguageModel::open(&folder, &Device::flex()).unwrap();
+    let language_model = LanguageModel::open(&folder, Device::flex()).unwrap();
     assert_eq!(language_model.width(), model.language_model().width());
     let published = PublishedQFormer::of_folder(&folder).unwrap().unwrap();
     assert_eq!((published.config.queries, published.config.hidden), (3, 16));
     let source = WeightSource::open_published(&folder).unwrap();
     let name = "Qformer.bert.embeddings.LayerNorm.weight";
     assert_eq!(source.read(name, &[16]).unwrap(), tensors["qformer.embeddings.layernorm.weight"].1);
-    let whole = Blip2::open(&folder, &Device::flex()).unwrap();
+    let whole = Blip2::open(&folder, Device::flex()).unwrap();
     assert!(whole.reads_questions());
     assert_eq!(whole.asking(), &Asking::published(false));
     assert_eq!(whole.tokens().image, model.tokens().image);
@@ -63,6 +63,6 @@ fn salesforce_instructblip() {
     tensors.remove(missing).unwrap();
     std::fs::remove_file(&weights).unwrap();
     write_safetensors(&weights, &tensors);
-    let error = Blip2::open(&folder, &Device::flex()).unwrap_err().to_string();
+    let error = Blip2::open(&folder, Device::flex()).unwrap_err().to_string();
     assert!(error.contains(missing), "{error}");
 }

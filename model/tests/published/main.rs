@@ -32,7 +32,7 @@ pub(crate) fn features(encoder: &ImageEncoder) -> Vec<f32> {
 
 pub(crate) fn open_encoder(path: &Path) -> ImageEncoder {
     let fit = ImageEncoder::check(path).unwrap();
-    let mut encoder = ImageEncoder::open(path, &Device::flex()).unwrap();
+    let mut encoder = ImageEncoder::open(path, Device::flex()).unwrap();
     let layout = FlatLayout::of(&mut encoder).unwrap();
     assert_eq!((fit.tensors, fit.parameters), (layout.tensors().len(), layout.len()));
     assert_eq!(ImageEncoder::width_of(path).unwrap(), encoder.width());
@@ -176,9 +176,9 @@ fn a_file_that_is_no_encoder_is_refused() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("x.safetensors");
     write_safetensors(&file, &Tensors::from([("a".into(), (vec![1], vec![0.0]))]));
-    let error = ImageEncoder::open(&file, &Device::flex()).unwrap_err().to_string();
+    let error = ImageEncoder::open(&file, Device::flex()).unwrap_err().to_string();
     assert!(error.contains("patch_embed.proj.weight") && error.contains("conv1.weight"), "{error}");
-    let absent = ImageEncoder::open(&place.path().join("none"), &Device::flex()).unwrap_err().to_string();
+    let absent = ImageEncoder::open(&place.path().join("none"), Device::flex()).unwrap_err().to_string();
     assert!(absent.contains("config.json"), "{absent}");
 }
 
@@ -187,13 +187,13 @@ fn a_file_that_is_no_encoder_is_refused() {
 #[test]
 fn facebook_opt() {
     let own = asset("opt-tiny");
-    let want = LanguageModel::open(&own, &Device::flex()).map(|mut model| tensors_of(&mut model)).unwrap();
+    let want = LanguageModel::open(&own, Device::flex()).map(|mut model| tensors_of(&mut model)).unwrap();
     let renamed = |rename: &dyn Fn(&str) -> String| {
         let place = tempfile::tempdir().unwrap();
         std::fs::copy(own.join("config.json"), place.path().join("config.json")).unwrap();
         let tensors: Tensors = want.iter().map(|(name, tensor)| (rename(name), tensor.clone())).collect();
         write_pytorch(&place.path().join("pytorch_model.bin"), &tensors, Precision::F16);
-        let mut model = LanguageModel::open(place.path(), &Device::flex()).unwrap();
+        let mut model = LanguageModel::open(place.path(), Device::flex()).unwrap();
         assert!(tensors_of(&mut model) == want);
     };
     renamed(&|name| name.replace("model.decoder", "decoder"));
@@ -205,7 +205,7 @@ fn facebook_opt() {
 #[test]
 fn google_flan_t5() {
     let own = asset("t5-scenes");
-    let mut model = LanguageModel::open(&own, &Device::flex()).unwrap();
+    let mut model = LanguageModel::open(&own, Device::flex()).unwrap();
     // A table longer than the 400 pieces of the file below.
     model.grow_vocabulary(500);
     let tensors = tensors_of(&mut model);
@@ -224,7 +224,7 @@ fn google_flan_t5() {
     write_json(&place.path().join("pytorch_model.bin.index.json"), &json!({"weight_map": map}));
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/spiece/spiece.model");
     std::fs::copy(golden, place.path().join("spiece.model")).unwrap();
-    let mut read = LanguageModel::open(place.path(), &Device::flex()).unwrap();
+    let mut read = LanguageModel::open(place.path(), Device::flex()).unwrap();
     assert!(tensors_of(&mut read) == tensors);
     assert_eq!(TokenizerKind::of(place.path()).unwrap().0, TokenizerKind::SentencePiece);
     let tokenizer = tokenizer_json(place.path()).unwrap();
@@ -258,7 +258,7 @@ pub(crate) fn qformer_of(encoder: &ImageEncoder) -> QFormerConfig {
 }
 
 fn same_prompts(folder: &Path, model: &Blip2) -> Blip2 {
-    let read = Blip2::open(folder, &Device::flex()).unwrap();
+    let read = Blip2::open(folder, Device::flex()).unwrap();
     let side = model.encoder().image_size();
     let pixels = Tensor::<1, Int>::arange(0..(3 * side * side) as i64, &Device::flex()).float().sin();
     let pixels = pixels.reshape([1, 3, side, side]);
@@ -300,7 +300,7 @@ fn salesforce_blip2() {
     assert_eq!(read_json(&again.join("preprocessor_config.json"))["image_mean"], json!([0.5, 0.5, 0.5]));
     // Each part by itself.
     assert_eq!(features(&open_encoder(&folder)), features(model.encoder()));
-    assert_eq!(LanguageModel::open(&folder, &Device::flex()).unwrap().model_type(), "opt");
+    assert_eq!(LanguageModel::open(&folder, Device::flex()).unwrap().model_type(), "opt");
 }
 
 /// `Salesforce/blip2-itm-vit-g` as an image encoder.
@@ -308,7 +308,7 @@ fn salesforce_blip2() {
 fn salesforce_blip2_itm() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("itm");
-    let mut encoder = ImageEncoder::open(&asset("eva-tiny"), &Device::flex()).unwrap();
+    let mut encoder = ImageEncoder::open(&asset("eva-tiny"), Device::flex()).unwrap();
     let qformer = qformer_of(&encoder);
     let mut contrast = ContrastModel::new(&qformer, 8, 1e-6, &Device::flex()).unwrap();
     fill(&mut contrast, 0.3);

@@ -77,9 +77,9 @@ fn sizes_that_no_model_has_are_refused_by_name() {
                 }
                 write_json(&place.path().join("config.json"), &config);
                 let error = match name {
-                    "eva-tiny" => ImageEncoder::open(place.path(), &Device::flex()).map(drop),
+                    "eva-tiny" => ImageEncoder::open(place.path(), Device::flex()).map(drop),
                     "clip-tiny" => Clip::open(place.path(), &Device::flex()).map(drop),
-                    _ => LanguageModel::open(place.path(), &Device::flex()).map(drop),
+                    _ => LanguageModel::open(place.path(), Device::flex()).map(drop),
                 };
                 let error = error.unwrap_err().to_string();
                 let place = match sections[0] {
@@ -99,9 +99,9 @@ fn sizes_that_no_model_has_are_refused_by_name() {
             holder[key] = value.into();
             write_json(&place.path().join("config.json"), &config);
             let error = match name {
-                "eva-tiny" => ImageEncoder::open(place.path(), &Device::flex()).map(drop),
+                "eva-tiny" => ImageEncoder::open(place.path(), Device::flex()).map(drop),
                 "clip-tiny" => Clip::open(place.path(), &Device::flex()).map(drop),
-                _ => LanguageModel::open(place.path(), &Device::flex()).map(drop),
+                _ => LanguageModel::open(place.path(), Device::flex()).map(drop),
             };
             assert!(error.unwrap_err().to_string().contains("has shape"), "{name} {key}");
         }

@@ -26,18 +26,17 @@ pub enum NarrowDtype {
 /// Rows whose products read a matrix as it is: with more, general products of all of it widened are faster.
 const ROWS: usize = 4 * FEW;
 
-/// A matrix `[out, in]` in fewer bits.
+/// A matrix `[out, in]` in fewer bits; copies share its numbers.
 #[derive(Debug, Clone)]
 pub struct NarrowMatrix {
-    numbers: Numbers,
+    numbers: Arc<Numbers>,
     width: usize,
 }
 
-/// Copies share them.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 enum Numbers {
-    Bf16(Arc<Vec<bf16>>),
-    Int8(Arc<Vec<i8>>, Arc<Vec<f32>>),
+    Bf16(Vec<bf16>),
+    Int8(Vec<i8>, Vec<f32>),
 }
 
 impl NarrowMatrix {
@@ -45,7 +44,7 @@ impl NarrowMatrix {
     pub fn new(values: &[f32], width: usize, dtype: NarrowDtype) -> Self {
         let numbers = match dtype {
             NarrowDtype::Bf16 => {
-                Numbers::Bf16(Arc::new(values.par_iter().map(|value| bf16::from_f32(*value)).collect()))
+                Numbers::Bf16(values.par_iter().map(|value| bf16::from_f32(*value)).collect())
             }
             NarrowDtype::Int8 => {
                 let scales: Vec<f32> = values.par_chunks(width).map(scale).collect();
@@ -55,15 +54,15 @@ impl NarrowMatrix {
                     // At most 127, since the scale is the largest of the row over 127.
                     row.iter().map(move |value| (value / scale).round_ties_even() as i8)
                 });
-                Numbers::Int8(Arc::new(whole.collect()), Arc::new(scales))
+                Numbers::Int8(whole.collect(), scales)
             }
         };
-        Self { numbers, width }
+        Self { numbers: Arc::new(numbers), width }
     }
 
     /// `[out, in]`.
     pub fn dims(&self) -> [usize; 2] {
-        let numbers = match &self.numbers {
+        let numbers = match &*self.numbers {
             Numbers::Bf16(numbers) => numbers.len(),
             Numbers::Int8(numbers, _) => numbers.len(),
         };
@@ -72,7 +71,7 @@ impl NarrowMatrix {
 
     /// Bytes that it takes.
     pub fn bytes(&self) -> usize {
-        match &self.numbers {
+        match &*self.numbers {
             Numbers::Bf16(numbers) => 2 * numbers.len(),
             Numbers::Int8(numbers, scales) => numbers.len() + 4 * scales.len(),
         }
@@ -89,7 +88,7 @@ impl NarrowMatrix {
             })
             .collect();
         (present..rows).for_each(|_| values.extend_from_slice(&mean));
-        let dtype = match self.numbers {
+        let dtype = match *self.numbers {
             Numbers::Bf16(_) => NarrowDtype::Bf16,
             Numbers::Int8(..) => NarrowDtype::Int8,
         };
@@ -122,7 +121,7 @@ impl NarrowMatrix {
 
     fn widen_row(&self, row: usize, values: &mut [f32]) {
         let range = row * self.width..(row + 1) * self.width;
-        match &self.numbers {
+        match &*self.numbers {
             Numbers::Bf16(numbers) => {
                 values.iter_mut().zip(&numbers[range]).for_each(|(value, number)| *value = number.to_f32());
             }
@@ -159,7 +158,7 @@ impl NarrowMatrix {
         let bias = bias.map(|bias| floats(bias.clone())).transpose().ok()?;
         let (device, x) = (x.device(), floats(x.clone()).ok()?);
         let bias = bias.as_deref();
-        let values = match &self.numbers {
+        let values = match &*self.numbers {
             Numbers::Bf16(numbers) => {
                 product(&x, Matrix { numbers: bits(numbers), width, scales: None }, bias)
             }

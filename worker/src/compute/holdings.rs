@@ -27,7 +27,7 @@ use crate::upload::Part;
 #[derive(Debug)]
 pub(crate) enum Report {
     /// An answer, or that it is prepared.
-    Event(MemberEvent),
+    Event(Box<MemberEvent>),
     /// A part to store.
     Part(Part),
     /// It cannot go on.

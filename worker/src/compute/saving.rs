@@ -29,7 +29,7 @@ impl Compute {
             let seconds = self.deadline.as_secs_f64();
             let reason = format!("earlier parts are not stored after {seconds:.0} s");
             let failed = PartFailed { checkpoint: commit.save_checkpoint.clone(), reason };
-            return self.report(Report::Event(MemberEvent::PartFailed(failed)));
+            return self.report(Report::Event(Box::new(MemberEvent::PartFailed(failed))));
         };
         let content = state.encode_part(commit.part_index, commit.part_count)?;
         let stall = ordered.elapsed();

@@ -313,7 +313,7 @@ mod tests {
 
     fn texts(backbone: &str, prompt: &str, lengths: (usize, usize)) -> Result<(AnswerTexts, LanguageModel)> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones").join(backbone);
-        let model = LanguageModel::open(&folder, &Device::flex()).unwrap();
+        let model = LanguageModel::open(&folder, Device::flex()).unwrap();
         let (tokens, encoder_decoder) = (model.special_tokens(), model.is_encoder_decoder());
         let open = |length| Ok(open_tokenizer(&folder, encoding(length, "", &tokens, encoder_decoder))?);
         Ok((AnswerTexts::open(prompt, lengths, encoder_decoder, open)?, model))
@@ -368,7 +368,7 @@ mod tests {
 
     fn instructions(backbone: &str, lengths: (usize, usize)) -> (AnswerTexts, LanguageModel) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/backbones").join(backbone);
-        let model = LanguageModel::open(&folder, &Device::flex()).unwrap();
+        let model = LanguageModel::open(&folder, Device::flex()).unwrap();
         let (tokens, encoder_decoder) = (model.special_tokens(), model.is_encoder_decoder());
         let open = |length| Ok(open_tokenizer(&folder, encoding(length, "", &tokens, encoder_decoder))?);
         (AnswerTexts::of_instructions(lengths, tokens.eos[0], encoder_decoder, open).unwrap(), model)

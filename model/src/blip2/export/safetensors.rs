@@ -184,7 +184,7 @@ mod tests {
         let style = NameStyle::HuggingFace { prefix: "out.".into() };
         let source = WeightSource::open(folder.path(), style).unwrap();
         let mut read = linear(&[0.0; 8]);
-        load(&mut read, "", &source, &Device::flex()).unwrap();
+        load(&mut read, "", &source, Device::flex()).unwrap();
         assert_eq!(FlatLayout::of(&mut read).unwrap().read(&mut read).unwrap(), flat);
         files
     }

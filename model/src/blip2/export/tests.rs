@@ -27,7 +27,7 @@ fn asset(name: &str) -> PathBuf {
 
 /// The quick start's frozen parts around a small Q-Former of arbitrary weights.
 fn model(encoder: &str) -> Blip2 {
-    let opt = LanguageModel::open(&asset("opt-tiny"), &Device::flex()).unwrap();
+    let opt = LanguageModel::open(&asset("opt-tiny"), Device::flex()).unwrap();
     model_with(encoder, opt, &asset("opt-tiny"))
 }
 
@@ -67,7 +67,7 @@ fn reads_back_to_the_bit(mut model: Blip2, tokenizer: &Path) {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("model");
     export_blip2(&folder, &mut model, tokenizer, &ExportOptions::default()).unwrap();
-    let mut read = Blip2::open(&folder, &Device::flex()).unwrap();
+    let mut read = Blip2::open(&folder, Device::flex()).unwrap();
     assert_eq!(read.qformer_config(), model.qformer_config());
     assert_eq!(read.tokens(), model.tokens());
     let layout = FlatLayout::of(&mut model).unwrap();
@@ -91,7 +91,7 @@ fn an_exported_encoder_decoder_reads_back_to_the_bit() {
     // The quick start's tokenizer has no token to spare: here its last one marks images.
     let mut tokenizer =
         blip2_model_files::read::read_json(&asset("t5-scenes").join("tokenizer.json")).unwrap();
-    let t5 = LanguageModel::open(&asset("t5-scenes"), &Device::flex()).unwrap();
+    let t5 = LanguageModel::open(&asset("t5-scenes"), Device::flex()).unwrap();
     let last = t5.special_tokens().vocab_size - 1;
     let marker = serde_json::json!({"id": last, "content": "<image>", "special": true});
     tokenizer["added_tokens"].as_array_mut().unwrap().push(marker);
@@ -197,12 +197,12 @@ fn a_prompt_without_a_place_for_the_question_is_refused() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("model");
     let tokenizers = Tokenizers { language: &asset("opt-tiny"), qformer: &asset("qformer-tokenizer") };
-    let opt = LanguageModel::open(&asset("opt-tiny"), &Device::flex()).unwrap();
+    let opt = LanguageModel::open(&asset("opt-tiny"), Device::flex()).unwrap();
     let model = asking_model(opt, tokenizers.language);
     let asking = Asking { prompt: "Answer:".into(), ..model.asking().clone() };
     let mut model = model.with_asking(asking);
     export_instructblip(&folder, &mut model, tokenizers, &ExportOptions::default()).unwrap();
-    let error = Blip2::open(&folder, &Device::flex()).unwrap_err().to_string();
+    let error = Blip2::open(&folder, Device::flex()).unwrap_err().to_string();
     assert!(error.contains("question_prompt"), "{error}");
 }
 
@@ -291,7 +291,7 @@ fn values_of(model: &mut impl NamedTensors) -> (FlatLayout, Vec<(String, Vec<u32
 
 #[test]
 fn a_retrieval_folder_holds_every_tensor_but_those_of_training() {
-    let mut encoder = ImageEncoder::open(&asset("eva-tiny"), &Device::flex()).unwrap();
+    let mut encoder = ImageEncoder::open(&asset("eva-tiny"), Device::flex()).unwrap();
     let (mut contrast, qformer) = contrast_for(&encoder);
     let processor = processor_for(&encoder);
     let place = tempfile::tempdir().unwrap();
@@ -326,7 +326,7 @@ fn a_retrieval_folder_holds_every_tensor_but_those_of_training() {
 
 #[test]
 fn lavis_files_read_back_to_the_bit_but_for_the_key_bias() {
-    let mut encoder = ImageEncoder::open(&asset("eva-tiny"), &Device::flex()).unwrap();
+    let mut encoder = ImageEncoder::open(&asset("eva-tiny"), Device::flex()).unwrap();
     let ImageEncoder::Eva(eva) = &mut encoder else { panic!("eva-tiny has another layout") };
     fill(eva, 0.2);
     let (mut contrast, qformer) = contrast_for(&encoder);
@@ -366,7 +366,7 @@ fn rounded_weights_read_back_to_the_bit_when_written_again() {
     let options = ExportOptions { precision: Precision::Bf16, shard_bytes: 60_000 };
     let (first, second) = (place.path().join("first"), place.path().join("second"));
     export_blip2(&first, &mut model("eva-tiny"), &asset("opt-tiny"), &options).unwrap();
-    let mut read = Blip2::open(&first, &Device::flex()).unwrap();
+    let mut read = Blip2::open(&first, Device::flex()).unwrap();
     export_blip2(&second, &mut read, &first, &options).unwrap();
     let config = blip2_model_files::read::read_json(&first.join("config.json")).unwrap();
     assert_eq!(config["dtype"], "bfloat16");

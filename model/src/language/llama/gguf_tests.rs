@@ -201,7 +201,7 @@ fn a_file_is_a_language_model() {
     with_file(&entries(), &tensors, |path| {
         let config = LlamaConfig::read(&FolderConfig::open(path).unwrap()).unwrap();
         assert_eq!(config, sizes());
-        let mut read = LanguageModel::open(path, &Device::flex()).unwrap();
+        let mut read = LanguageModel::open(path, Device::flex()).unwrap();
         let layout = FlatLayout::of(&mut read).unwrap();
         assert_eq!(layout.read(&mut read).unwrap(), flat);
     });

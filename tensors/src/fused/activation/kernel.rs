@@ -6,7 +6,7 @@ use crate::fused::kernels::TASK;
 use crate::fused::kernels::exponential::exp;
 
 /// `2 √(2 / π)`: the hyperbolic tangent of half of it is a logistic function of it.
-const SLOPE: f32 = 1.595_769_1;
+const SLOPE: f32 = 1.595_769;
 const CUBIC: f32 = 0.044_715;
 
 /// Sets what is below 0 to 0.
