@@ -107,7 +107,8 @@ fn who_hands_out_a_curation_shows_what_is_done_and_why_rows_are_left_out() {
     let coordinator = start(scene.command("shown", &served));
     let address = coordinator.metrics();
     let status = || -> Option<Value> { serde_json::from_str(&get(&address, "/api/status")?.1).ok() };
-    let before = poll(status).unwrap_or_else(|| panic!("no status: {}", coordinator.stderr()));
+    let listed = || status().filter(|status| status["tasks"] == 8);
+    let before = poll(listed).unwrap_or_else(|| panic!("no status: {}", coordinator.stderr()));
     let tasks = ["work", "tasks", "done", "leased", "left"].map(|name| before[name].clone());
     assert_eq!(tasks, [json!("curation"), json!(8), json!(0), json!(0), json!(8)]);
     for path in ["/livez", "/readyz", "/"] {

@@ -32,13 +32,13 @@ pub(crate) struct CurateArguments {
     #[arg(long, value_enum, conflicts_with_all = ["config", "set"])]
     preset: Option<Preset>,
     /// Pictures of a preset at a time.
-    #[arg(long, default_value_t = 8, requires = "preset", value_parser = clap::value_parser!(u32).range(1..=65_536), value_name = "B")]
+    #[arg(long, default_value_t = 8, requires = "preset", conflicts_with_all = ["config", "set"], value_parser = clap::value_parser!(u32).range(1..=65_536), value_name = "B")]
     batch: u32,
     /// Captions of each picture of a preset.
-    #[arg(long, default_value_t = 10, requires = "preset", value_parser = clap::value_parser!(u32).range(1..=1024), value_name = "N")]
+    #[arg(long, default_value_t = 10, requires = "preset", conflicts_with_all = ["config", "set"], value_parser = clap::value_parser!(u32).range(1..=1024), value_name = "N")]
     captions: u32,
     /// Tokens of each caption of a preset.
-    #[arg(long, default_value_t = 12, requires = "preset", value_parser = clap::value_parser!(u32).range(1..=75), value_name = "N")]
+    #[arg(long, default_value_t = 12, requires = "preset", conflicts_with_all = ["config", "set"], value_parser = clap::value_parser!(u32).range(1..=75), value_name = "N")]
     tokens: u32,
     /// Pictures to curate; the first batch is done once more before, unmeasured.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]

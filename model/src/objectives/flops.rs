@@ -338,8 +338,7 @@ mod tests {
         assert_eq!(adapters(&pairs, &opt, 5, 2), Flops::trained(want));
         assert_eq!(pairs.parameters(), 3 * (8 + 8) + 3 * (10 + 8));
         // 5 positions are read by the encoder and by the decoder's keys and values of them, 4 are written.
-        let t5 =
-            T5Config { width: 8, head_width: 3, heads: 2, intermediate: 10, depth: 1, ..T5Config::default() };
+        let t5 = T5Config { head_width: 3, ..T5Config::flan(8, 10, 1, 2) };
         let pairs = adapted(&t5, &["q", "v"]);
         let (encoder, own, cross) = (5 + 5, 4 + 4, 4 + 5);
         let want = 2 * 3 * (8 + 6) * (encoder + own + cross);
