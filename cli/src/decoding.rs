@@ -3,7 +3,7 @@
 use blip2_evaluation::captioning::Decoding;
 use blip2_model::language::generation::{EarlyStopping, GenerateOptions, Sampling};
 use blip2_tensors::device::DeviceName;
-use blip2_tensors::nn::narrow::NarrowDtype;
+use blip2_tensors::device::placement::NarrowDtype;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 

@@ -10,9 +10,9 @@ use blip2_model::language::generation::GenerateOptions;
 use blip2_model::objectives::questions::Questions;
 use blip2_model_files::tokenizer::QFormerTokenizer;
 use blip2_tensors::device::DeviceName;
+use blip2_tensors::device::placement::NarrowDtype;
 use blip2_tensors::device::placement::Placement;
 use blip2_tensors::device::read_back::floats;
-use blip2_tensors::nn::narrow::NarrowDtype;
 use burn::tensor::{Device, Int, Tensor};
 use image::RgbImage;
 

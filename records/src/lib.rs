@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `keeping` | who keeps the steps of a run that is led here |
 //! | `record`, [`values`] | a step as a line, its values by name |
-//! | `spent` | what a run's time was spent on, which the next coordinator goes on counting |
+//! | `spent`, `spent_before` | what a run's time was spent on, which the next coordinator goes on counting |
 //! | `file`, `segments` | lines in a file; lines in objects of a store, written by who leads alone |
 //! | `event_file`, `tensorboard` | the same as TensorBoard reads it |
 //! | `faults`, `fault_record`, `fault_segments` | faults as lines, in a file or in objects of a store |
@@ -26,6 +26,7 @@ mod keeping;
 mod record;
 mod segments;
 mod spent;
+mod spent_before;
 mod tensorboard;
 pub mod values;
 
@@ -36,4 +37,5 @@ pub use file::read;
 pub use keeping::MetricsLog;
 pub use record::StepRecord;
 pub use segments::{are_there, read_all, read_newest};
-pub use spent::{SpentSeconds, spent_before};
+pub use spent::SpentSeconds;
+pub use spent_before::spent_before;

@@ -18,8 +18,9 @@ struct Chances {
 /// What is measured on: every number as often.
 const MEASURED: Chances = Chances { contents: [6, 8, 3, 3], counts: [1, 1, 1, 1] };
 
-/// What is trained on: more of what is hard to tell. Trained as often as they are measured, every fifth group of
-/// three or four is told as two groups, and of three things one is told wrongly in three captions of ten.
+/// What is trained on: more of what is hard to tell. Trained as often as they are measured, every fifth
+/// group of three or four is told as two groups, and of three things one is told wrongly in three captions of
+/// ten.
 const TRAINED: Chances = Chances { contents: [6, 8, 4, 3], counts: [1, 2, 3, 3] };
 
 /// Of five groups of a pair, one has several of its kind.

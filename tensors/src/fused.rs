@@ -1,6 +1,6 @@
 //! What burn composes of many operations, or computes in another layout, each as one operation with its own
-//! backward pass on the CPU: ReLU, GELU and a gated GELU, layer normalisation (of a sum), division by the root
-//! mean square, dropout, attention, softmax cross-entropy, the affine map (of a GELU).
+//! backward pass on the CPU: ReLU, GELU and a gated GELU, layer normalisation (of a sum), division by the
+//! root mean square, dropout, attention, softmax cross-entropy, the affine map (of a GELU).
 //!
 //! An operation is a folder: its loops (`kernel`), the nodes of its backward pass (`autodiff`) and, beside
 //! it, its composition of burn's own operations, which it computes on other devices and in other precisions

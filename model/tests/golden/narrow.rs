@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use blip2_model::blip2::Blip2;
 use blip2_model::language::{LanguageModel, Padded, Texts};
+use blip2_tensors::device::placement::NarrowDtype;
 use blip2_tensors::device::placement::Placement;
-use blip2_tensors::nn::narrow::NarrowDtype;
 use blip2_tensors::train::loss::IGNORED;
 use burn::tensor::{Device, Tensor};
 use tokenizers::Tokenizer;

@@ -1,9 +1,19 @@
 //! Where a frozen model is put, and in which numbers.
 
 use burn::tensor::{DType, Device, FloatDType};
+use serde::{Deserialize, Serialize};
 
 use crate::error::TensorError;
-use crate::nn::narrow::NarrowDtype;
+
+/// Numbers that a matrix is kept in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NarrowDtype {
+    /// bf16: float32's range, 8 bits of its 24.
+    Bf16,
+    /// Whole numbers from -127 to 127, and one float32 for each row that they are multiplied by.
+    Int8,
+}
 
 /// Where a frozen model is put, and the numbers in which it is kept there.
 ///

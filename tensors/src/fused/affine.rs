@@ -4,8 +4,8 @@
 //! as a transposed view, and every use of the gradient pays for that: the sum over passes, the copy into the
 //! flat buffer. Here the gradient is computed in the weight's own layout, `dYᵀ·X`; the bias is added in
 //! place, by all threads. A few rows without a tape, as in generation, are a product of their own
-//! (`fused/kernels/few_rows`). On other devices and in other precisions the map is burn's own, which is also what
-//! the tests compare with.
+//! (`fused/kernels/few_rows`). On other devices and in other precisions the map is burn's own, which
+//! is also what the tests compare with.
 //!
 //! With [`Compute::Bf16`] both factors of the three products are rounded to bf16: `X` and `W`, `dY` and `W`,
 //! `dY` and `X`. Here their sums stay float32, and so do the gradients that leave the map; the rounding

@@ -24,8 +24,8 @@ const WORTH_THREADS: usize = 128 * 128 * 128;
 /// this was measured on, and of a line.
 const CROWDED: usize = 1024;
 const LINE: usize = 16;
-/// Columns from which a thread's part of a product is worth its packing of the other factor, and what parts are
-/// multiples of.
+/// Columns from which a thread's part of a product is worth its packing of the other factor, and what parts
+/// are multiples of.
 const WORTH_A_PART: usize = 128;
 const LANES: usize = 64;
 /// Rows from which a transposed weight is worth a copy, and several threads to pack it.
@@ -199,8 +199,8 @@ impl<'a> Product<'a> {
         let parts = rayon::current_num_threads();
         let divides = b.columns != 1 && rows >= WORTH_SPREADING && columns >= parts * WORTH_A_PART;
         match threads {
-            // One thread packs all of a transposed factor, where it is left to gemm to use all threads. No part
-            // is so narrow that gemm sums it otherwise than the whole.
+            // One thread packs all of a transposed factor, where it is left to gemm to use all threads. No
+            // part is so narrow that gemm sums it otherwise than the whole.
             Threads::All if divides => {
                 let border = |part: usize| columns.min(part * columns.div_ceil(LANES) / parts * LANES);
                 let parts = (0..parts).into_par_iter();

@@ -165,8 +165,8 @@ impl TensorVisitor for Behind<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::placement::NarrowDtype;
     use crate::nn::layers::Linear;
-    use crate::nn::narrow::NarrowDtype;
     use crate::nn::tensors::NamedTensors;
     use burn::tensor::Device;
 

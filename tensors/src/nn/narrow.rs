@@ -6,22 +6,12 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, module};
 use half::bf16;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::device::compute::Compute;
+use crate::device::placement::NarrowDtype;
 use crate::device::read_back::{floats, ints};
 use crate::fused;
 use crate::fused::few_rows::{FEW, Matrix, bits, product};
-
-/// Numbers that a matrix is kept in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NarrowDtype {
-    /// bf16: float32's range, 8 bits of its 24.
-    Bf16,
-    /// Whole numbers from -127 to 127, and one float32 for each row that they are multiplied by.
-    Int8,
-}
 
 /// Rows whose products read a matrix as it is: with more, general products of all of it widened are faster.
 const ROWS: usize = 4 * FEW;

@@ -24,8 +24,8 @@ pub(super) enum Preset {
     Stage1VitG,
     /// Stage 1 with CLIP's ViT-L/14.
     Stage1VitL,
-    /// Stage 2 of the paper without the blocks of ViT-g, whose patches alone are next to nothing to compute: the
-    /// Q-Former and OPT-125M.
+    /// Stage 2 of the paper without the blocks of ViT-g, whose patches alone are next to nothing to compute:
+    /// the Q-Former and OPT-125M.
     #[value(name = "stage2-patches-opt-125m")]
     Stage2PatchesOpt125m,
     /// The same with Flan-T5-Base.
