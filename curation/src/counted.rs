@@ -13,7 +13,7 @@ use crate::job::CurationJob;
 
 /// Reasons that are told apart; rows of all others are [`OTHER`].
 const MOST_REASONS: usize = 16;
-/// The reason of the rows beyond [`MOST_REASONS`].
+/// The reason of the rows beyond `MOST_REASONS`.
 pub const OTHER: &str = "something else";
 /// Rejected rows that are named.
 const MOST_NEWEST: usize = 8;
