@@ -142,13 +142,15 @@ fn the_time_of_a_run_is_counted_on_when_its_leader_is_killed() {
     let lines = std::fs::read_to_string(run.root().join("metrics.jsonl")).expect("metrics");
     let last: Value = serde_json::from_str(lines.lines().last().expect("a line")).expect("JSON");
     let spent: f64 = last["spent"].as_object().expect("times").values().filter_map(Value::as_f64).sum();
-    assert!(spent > 0.0 && spent <= before, "{spent} of {before}");
+    // Each of the six times of a line is rounded to the millisecond, up or down.
+    let rounded = 6.0 * 0.0005;
+    assert!(spent > rounded && spent <= before + rounded, "{spent} of {before}");
     signal(leader.process.id(), "KILL");
     wait_for_status(&standby.process, "/readyz", 200);
     let address = standby.process.metrics();
     let leads = || get(&address, "/metrics").filter(|(_, text)| text.contains("blip2_leader 1"));
     let (_, after) = poll(leads).unwrap_or_else(|| panic!("it never leads: {}", standby.process.stderr()));
-    assert!(led_seconds(&after) >= spent, "{spent} is counted on in\n{after}");
+    assert!(led_seconds(&after) >= spent - rounded, "{spent} is counted on in\n{after}");
     standby.process.wait().expect(0);
     worker.wait().expect(0);
 }
