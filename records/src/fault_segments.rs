@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use blip2_proto::v1::StatusReply;
-use blip2_run::layout::{FAULT_SEGMENTS, parse_segment_name, segment_name};
+use blip2_run::layout::{FAULT_SEGMENTS, segment_name};
 use blip2_store::Location;
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
@@ -13,9 +13,8 @@ use tokio::time::Instant;
 
 use crate::error::Result;
 use crate::fault_record::{FaultRecord, News, faults_of, lines_of};
+use crate::segment_objects::{LINES, in_time, list};
 
-/// Lines of a segment after which the next one is begun.
-const LINES: usize = 256;
 /// Lines that may wait for a store that does not take them; of more the newest are left out.
 const MOST_WAITING: usize = 4096;
 /// Between two writes: faults come in swarms.
@@ -24,8 +23,6 @@ const WRITE_EVERY: Duration = Duration::from_secs(1);
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// How often the last lines are tried to be written.
 const LAST_TRIES: usize = 3;
-/// How long a write may take.
-const WRITE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Where the newest faults of a run go.
 #[derive(Debug)]
@@ -83,11 +80,7 @@ impl FaultSegments {
         let object = self.root.join(FAULT_SEGMENTS).join(&segment_name(self.epoch, self.first));
         async move {
             let text = text.map_err(|error| error.to_string())?;
-            match tokio::time::timeout(WRITE_WITHIN, object.put(Bytes::from(text))).await {
-                Ok(Ok(())) => Ok(count),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err(format!("no answer within {} s", WRITE_WITHIN.as_secs())),
-            }
+            in_time(object.put(Bytes::from(text))).await.map(|()| count)
         }
         .boxed()
     }
@@ -170,15 +163,6 @@ async fn or_never<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
     }
 }
 
-/// The segments in the order in which they were begun.
-async fn list(root: &Location) -> Result<Vec<Location>> {
-    let objects = root.join(FAULT_SEGMENTS).list().await?;
-    let named = |location: Location| Some((parse_segment_name(location.file_name())?, location));
-    let mut segments: Vec<_> = objects.into_iter().filter_map(|object| named(object.location)).collect();
-    segments.sort_by_key(|(name, _)| *name);
-    Ok(segments.into_iter().map(|(_, location)| location).collect())
-}
-
 async fn read_one(segment: &Location) -> Result<Vec<FaultRecord>> {
     let content = segment.read().await?.unwrap_or_default();
     Ok(faults_of(&String::from_utf8_lossy(&content)))
@@ -187,7 +171,7 @@ async fn read_one(segment: &Location) -> Result<Vec<FaultRecord>> {
 /// All faults of the run in `root`.
 pub(crate) async fn read_segments(root: &Location) -> Result<Vec<FaultRecord>> {
     let mut faults = Vec::new();
-    for segment in list(root).await? {
+    for (_, segment) in list(&root.join(FAULT_SEGMENTS)).await? {
         faults.extend(read_one(&segment).await?);
     }
     Ok(faults)
@@ -195,8 +179,8 @@ pub(crate) async fn read_segments(root: &Location) -> Result<Vec<FaultRecord>> {
 
 /// Those of the segment that was begun last.
 pub(crate) async fn newest_segment(root: &Location) -> Result<Vec<FaultRecord>> {
-    match list(root).await?.last() {
-        Some(segment) => read_one(segment).await,
+    match list(&root.join(FAULT_SEGMENTS)).await?.last() {
+        Some((_, segment)) => read_one(segment).await,
         None => Ok(Vec::new()),
     }
 }
@@ -252,8 +236,8 @@ mod tests {
         let (_folder, root) = scene();
         let swarm = LINES as u64 + 40;
         led(&root, 2, swarm).await;
-        let segments = list(&root).await.unwrap();
-        let names: Vec<&str> = segments.iter().map(Location::file_name).collect();
+        let segments = list(&root.join(FAULT_SEGMENTS)).await.unwrap();
+        let names: Vec<&str> = segments.iter().map(|(_, segment)| segment.file_name()).collect();
         assert_eq!(names, [segment_name(2, 0), segment_name(2, LINES as u64)]);
         let faults = read_segments(&root).await.unwrap();
         let all: Vec<String> = (0..swarm).map(|number| format!("fault {number}")).collect();
@@ -264,7 +248,7 @@ mod tests {
     async fn who_never_led_writes_nothing_and_a_store_that_fails_ends_nothing() {
         let (folder, root) = scene();
         led(&root, 0, 3).await;
-        assert!(list(&root).await.unwrap().is_empty());
+        assert!(list(&root.join(FAULT_SEGMENTS)).await.unwrap().is_empty());
         // Where the folder of the segments should be is a file.
         std::fs::write(folder.path().join(FAULT_SEGMENTS), "").unwrap();
         led(&root, 1, 3).await;

@@ -181,7 +181,8 @@ mod tests {
     use blip2_run::epoch::Epochs;
 
     use super::*;
-    use crate::segments::{LINES, read_all};
+    use crate::segment_objects::LINES;
+    use crate::segments::read_all;
 
     fn step(step: u64) -> CommittedStep {
         CommittedStep {

@@ -11,6 +11,7 @@
 //! | `record`, [`values`] | a step as a line, its values by name |
 //! | `spent`, `spent_before` | what a run's time was spent on, which the next coordinator goes on counting |
 //! | `file`, `segments` | lines in a file; lines in objects of a store, written by who leads alone |
+//! | `segment_objects` | what both kinds of segments are in a store: their order, a write that has an end |
 //! | `event_file`, `tensorboard` | the same as TensorBoard reads it |
 //! | `faults`, `fault_record`, `fault_segments` | faults as lines, in a file or in objects of a store |
 //!
@@ -24,6 +25,7 @@ mod faults;
 mod file;
 mod keeping;
 mod record;
+mod segment_objects;
 mod segments;
 mod spent;
 mod spent_before;

@@ -5,11 +5,10 @@
 //! of what was there from that step on.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use blip2_proto::v1::StatusReply;
 use blip2_run::epoch::Epochs;
-use blip2_run::layout::{SEGMENTS, TENSORBOARD, parse_segment_name, segment_name};
+use blip2_run::layout::{SEGMENTS, TENSORBOARD, segment_name};
 use blip2_store::Location;
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -17,14 +16,11 @@ use tokio::task::JoinSet;
 
 use crate::error::{RecordsError, Result};
 use crate::record::{StepRecord, line_of, records_of};
+use crate::segment_objects::{LINES, in_time, list};
 use crate::tensorboard::{event_name, event_of, head};
 
-/// Lines of a segment after which the next one is begun.
-pub(crate) const LINES: usize = 256;
 /// Bytes of lines that may wait for a store that does not take them.
 const MOST_WAITING: usize = 64 << 20;
-/// How long a write may take.
-const WRITE_WITHIN: Duration = Duration::from_secs(30);
 /// Segments that are read at a time.
 const AT_A_TIME: usize = 16;
 
@@ -160,12 +156,10 @@ impl SegmentLog {
 impl Write {
     /// Writes, if this coordinator still leads.
     pub(crate) async fn run(self) -> Written {
-        let written = tokio::time::timeout(WRITE_WITHIN, self.put()).await;
-        match written {
-            Ok(Ok(true)) => Written::Stored(self),
-            Ok(Ok(false)) => Written::Fenced,
-            Ok(Err(error)) => Written::Failed(error.to_string()),
-            Err(_) => Written::Failed(format!("no answer within {} s", WRITE_WITHIN.as_secs())),
+        match in_time(self.put()).await {
+            Ok(true) => Written::Stored(self),
+            Ok(false) => Written::Fenced,
+            Err(reason) => Written::Failed(reason),
         }
     }
 
@@ -182,21 +176,12 @@ impl Write {
     }
 }
 
-/// The segments of a run, in the order in which they were begun.
-async fn list(root: &Location) -> Result<Vec<(u64, Location)>> {
-    let objects = root.join(SEGMENTS).list().await?;
-    let named = |location: Location| Some((parse_segment_name(location.file_name())?, location));
-    let mut segments: Vec<_> = objects.into_iter().filter_map(|object| named(object.location)).collect();
-    segments.sort_by_key(|(name, _)| *name);
-    Ok(segments.into_iter().map(|((_, first), location)| (first, location)).collect())
-}
-
 /// Whether the run in `root` has any.
 ///
 /// # Errors
 /// The store fails.
 pub async fn are_there(root: &Location) -> Result<bool> {
-    Ok(!list(root).await?.is_empty())
+    Ok(!list(&root.join(SEGMENTS)).await?.is_empty())
 }
 
 /// All records of the run in `root` by step; `None` where it has no segments.
@@ -204,7 +189,7 @@ pub async fn are_there(root: &Location) -> Result<bool> {
 /// # Errors
 /// The store fails, or a segment has a line of another form.
 pub async fn read_all(root: &Location) -> Result<Option<Vec<StepRecord>>> {
-    let segments = list(root).await?;
+    let segments = list(&root.join(SEGMENTS)).await?;
     if segments.is_empty() {
         return Ok(None);
     }
@@ -219,7 +204,7 @@ pub async fn read_newest(
     root: &Location,
     is_wanted: impl Fn(&StepRecord) -> bool,
 ) -> Result<Vec<StepRecord>> {
-    let mut earlier = list(root).await?;
+    let mut earlier = list(&root.join(SEGMENTS)).await?;
     let mut newest = Vec::new();
     loop {
         let from = earlier.len().saturating_sub(AT_A_TIME);
@@ -318,7 +303,7 @@ mod tests {
         assert_eq!(log.waiting(), 20);
         flush(&mut log).await;
         assert_eq!(scene.steps().await, (0..steps).collect::<Vec<_>>());
-        assert_eq!(list(&scene.root).await.unwrap().len(), 3);
+        assert_eq!(list(&scene.root.join(SEGMENTS)).await.unwrap().len(), 3);
         let newest = read_newest(&scene.root, |record| record.step == 3).await.unwrap();
         assert_eq!(newest.len() as u64, steps);
     }
