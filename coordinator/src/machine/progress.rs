@@ -93,11 +93,6 @@ impl Progress {
         self.values.clear();
     }
 
-    pub(super) fn mean_seconds(&self) -> f64 {
-        let total: f64 = self.recent.iter().map(|step| step.seconds).sum();
-        if self.recent.is_empty() { 0.0 } else { total / self.recent.len() as f64 }
-    }
-
     /// Takes note of a fault, and forgets the oldest beyond a number.
     pub(super) fn note_fault(&mut self, fault: String) {
         if self.faults.len() == MOST_FAULTS {

@@ -36,7 +36,9 @@ impl Machine {
             .first_attempt
             .map_or(0.0, |first| progress.last_commit.saturating_sub(first).as_secs_f64());
         let (checkpoint_stall_seconds, checkpoint_seconds) = self.cost.newest();
-        let left = self.schedule.total() - self.committed;
+        let samples_seen = self.schedule.samples(self.committed);
+        let samples_left = self.schedule.samples(self.schedule.total()) - samples_seen;
+        let samples_per_s = ratio(sum(|step| step.samples as f64), seconds);
         let members = self.members.iter().map(|(id, member)| {
             let slots = self
                 .world
@@ -66,21 +68,22 @@ impl Machine {
             stage_name: stage.map(|stage| stage.name.clone()).unwrap_or_default(),
             task: stage.map(|stage| stage.task.clone()).unwrap_or_default(),
             values: progress.values.clone(),
-            samples_per_s: ratio(sum(|step| step.samples as f64), seconds),
+            samples_per_s,
             data_wait_share: ratio(sum(|step| step.waited), computed),
             goodput: ratio(progress.useful.as_secs_f64(), elapsed),
             quarantined: self.quarantine.len() as u64,
             members: members.collect(),
             faults: progress.faults.iter().cloned().collect(),
             last_checkpoint: self.last_checkpoint.as_ref().map_or(String::new(), |saved| saved.name.clone()),
-            eta_seconds: left as f64 * progress.mean_seconds(),
+            // By samples, not by steps: a later stage's batches may be of another size.
+            eta_seconds: ratio(samples_left as f64, samples_per_s),
             checkpoint_stall_seconds,
             checkpoint_seconds,
             not_downloaded: self.spec.not_downloaded,
             skipped_steps: self.skipped_before(self.committed),
             run_root: self.spec.run_root.to_string(),
             fault_count: progress.fault_count,
-            samples_seen: self.schedule.samples(self.committed),
+            samples_seen,
             held_out: progress.held_out.1.clone(),
             held_out_step: progress.held_out.0,
             hands_over: self.hands_over(),

@@ -15,6 +15,7 @@ use blip2_proto::v1::worker_message::Kind as FromWorker;
 use blip2_proto::v1::{
     Hello, Leaving, NamedValue, Quarantined, Ready, RefusalCode, StepDone, StopKind, assignment,
 };
+use blip2_run::schedule::Stage;
 
 use self::scene::{Scene, checkpoint, hello, settings, spec};
 use super::{Action, Event, Outcome, StoreFailure};
@@ -57,6 +58,21 @@ fn a_run_without_faults_commits_every_step_and_saves_at_the_cadence_and_the_stag
     assert_eq!(scene.stop(0).expect("stopped").0, StopKind::StopDone);
     assert_eq!(scene.outcome(), Some(&Outcome::Done { checkpoint: "00000005-000002".into() }));
     assert_eq!(scene.machine.status().data_wait_share, 0.25);
+}
+
+#[test]
+fn the_time_left_is_told_by_samples_since_a_later_stage_may_have_other_batches() {
+    let mut two_sizes = spec(&[3, 2]);
+    let stages = two_sizes.schedule.stages().iter().cloned();
+    let smaller = |stage: Stage| Stage { batch: if stage.steps == 2 { 16 } else { 64 }, ..stage };
+    two_sizes.schedule = stages.map(smaller).collect();
+    let mut scene = Scene::new(two_sizes, settings(1, 1), 0);
+    scene.join(0);
+    assert_eq!(scene.machine.status().eta_seconds, 0.0, "no step tells yet");
+    scene.done(0);
+    let status = scene.machine.status();
+    let samples_left = status.eta_seconds * status.samples_per_s;
+    assert!((samples_left - (2.0 * 64.0 + 2.0 * 16.0)).abs() < 1e-6, "{samples_left}");
 }
 
 #[test]
