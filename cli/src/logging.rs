@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, ParseError};
 
-pub(crate) use self::json_lines::words_of;
+pub(crate) use self::json_lines::{rfc3339_now, words_of};
 use self::json_lines::{JsonLines, said};
 
 /// Format of log lines.

@@ -24,6 +24,7 @@ use crate::again::same_command;
 use crate::error::CliError;
 use crate::figures::duration;
 use crate::identity::binary_identity;
+use crate::kubeflow::{TrainerServer, push_progress};
 use crate::live_page::LivePage;
 use crate::logging::standing::is_of_run;
 use crate::measured::{StepNumbers, show_lead};
@@ -198,6 +199,7 @@ impl Session {
         let figures = watch::Sender::new(Figures::default());
         let measured = show_lead(&telemetry, self.status.subscribe(), figures.subscribe());
         let recorded = self.faults.keep(self.status.subscribe());
+        let pushed = push_progress(TrainerServer::of_process(), self.status.subscribe());
         let looked = look_at_left_out(self.lead.page.clone(), figures.subscribe(), corpus);
         let options = CoordinatorOptions {
             spec: self.spec,
@@ -213,8 +215,8 @@ impl Session {
             on_one_machine: self.lead.on_one_machine,
         };
         let coordinated = blip2_coordinator::run(listener, stop.cancelled_owned(), options);
-        let (outcome, (), written, (), (), ()) =
-            tokio::join!(coordinated, shown, written, recorded, measured, looked);
+        let (outcome, (), written, (), (), (), ()) =
+            tokio::join!(coordinated, shown, written, recorded, measured, looked, pushed);
         written?;
         let status = last_status.borrow().clone();
         let outcome = match outcome {

@@ -6,6 +6,7 @@
 //! | [`recorder`] | [`Telemetry`]: the numbers of this process, recorded from wherever they are decided |
 //! | [`readiness`] | whether this process can do its part, and if not, why |
 //! | [`trace`] | what this process did when, of the last steps |
+//! | [`trace_id`] | what the traces and log lines of one step are found by |
 //! | [`endpoint`] | `/livez`, `/readyz` and `/metrics` on a port of their own |
 //! | [`process`] | what the system says of this process |
 //!
@@ -19,5 +20,7 @@ pub mod process;
 pub mod readiness;
 pub mod recorder;
 pub mod trace;
+mod trace_id;
 
 pub use recorder::Telemetry;
+pub use trace_id::trace_id;

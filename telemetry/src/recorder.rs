@@ -12,11 +12,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use tokio::sync::mpsc;
 
 use crate::metric::{self, Kind, Metric, PREFIX, SECONDS};
 use crate::process::resident_memory_bytes;
 use crate::readiness::Readiness;
-use crate::trace::{Span, Trace};
+use crate::trace::{Span, Trace, TracedStep};
 
 /// Names of labels with their values.
 type Labels = Vec<(&'static str, String)>;
@@ -142,6 +143,11 @@ impl Telemetry {
     /// What this process is called in a trace.
     pub fn call(&self, name: &str) {
         lock(&self.0.trace).call(name);
+    }
+
+    /// Passes on what each step from now on is made of; where there is no room, a step is left out.
+    pub fn pass_on(&self, to: mpsc::Sender<TracedStep>) {
+        lock(&self.0.trace).pass_on(to);
     }
 
     /// Takes in what a step was made of.

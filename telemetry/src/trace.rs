@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 /// Steps that are remembered.
 pub const STEPS: usize = 64;
@@ -29,6 +30,15 @@ pub struct Span {
     pub is_beside: bool,
 }
 
+/// What a step of a process was made of, as it is passed on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TracedStep {
+    /// What the process is called.
+    pub process: String,
+    /// When each began, since 1970 by the clock that all machines share.
+    pub spans: Vec<(Duration, Span)>,
+}
+
 /// The last steps of a process.
 #[derive(Debug)]
 pub(crate) struct Trace {
@@ -36,21 +46,33 @@ pub(crate) struct Trace {
     steps: VecDeque<Vec<Span>>,
     /// One moment by both clocks: that which only goes on, and that which all machines share.
     moment: (Instant, Duration),
+    /// Who else is told of every step.
+    passed_on: Option<mpsc::Sender<TracedStep>>,
 }
 
 impl Trace {
     pub(crate) fn new(name: &str) -> Self {
         #[expect(clippy::disallowed_methods, reason = "it leaves the process and reaches no parameter")]
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { name: name.to_owned(), steps: VecDeque::new(), moment: (Instant::now(), now) }
+        let moment = (Instant::now(), now);
+        Self { name: name.to_owned(), steps: VecDeque::new(), moment, passed_on: None }
     }
 
     pub(crate) fn call(&mut self, name: &str) {
         name.clone_into(&mut self.name);
     }
 
+    pub(crate) fn pass_on(&mut self, to: mpsc::Sender<TracedStep>) {
+        self.passed_on = Some(to);
+    }
+
     /// Takes in what a step was made of; the oldest beyond [`STEPS`] is forgotten.
     pub(crate) fn push(&mut self, step: Vec<Span>) {
+        if let Some(to) = &self.passed_on {
+            let spans = step.iter().map(|span| (self.at(span.began), span.clone())).collect();
+            // Who does not keep up misses steps: training waits for nobody that watches.
+            let _ = to.try_send(TracedStep { process: self.name.clone(), spans });
+        }
         if self.steps.len() == STEPS {
             self.steps.pop_front();
         }
@@ -72,7 +94,7 @@ impl Trace {
                     "ph": phase, "name": span.name, "cat": span.lane, "pid": 1, "tid": lane, "ts": at, "args": facts,
                 })
             };
-            let (began, took) = (self.at(span.began), micros(span.time));
+            let (began, took) = (micros(self.at(span.began)), micros(span.time));
             if span.is_beside {
                 for mut event in [event("b", began), event("e", began + took)] {
                     event["id"] = number.into();
@@ -87,12 +109,12 @@ impl Trace {
         json!({ "displayTimeUnit": "ms", "traceEvents": events })
     }
 
-    /// Microseconds since 1970.
-    fn at(&self, moment: Instant) -> f64 {
+    /// Since 1970.
+    fn at(&self, moment: Instant) -> Duration {
         let (instant, clock) = self.moment;
         match moment.checked_duration_since(instant) {
-            Some(later) => micros(clock + later),
-            None => micros(clock.saturating_sub(instant.duration_since(moment))),
+            Some(later) => clock + later,
+            None => clock.saturating_sub(instant.duration_since(moment)),
         }
     }
 }
@@ -137,6 +159,24 @@ mod tests {
         // Both began at one moment of this century.
         assert_eq!(whole[0]["ts"], begins[0]["ts"]);
         assert!(whole[0]["ts"].as_f64().unwrap() > 1.6e15);
+    }
+
+    #[test]
+    fn steps_are_passed_on_with_times_of_all_machines_and_who_is_slow_misses_some() {
+        let mut trace = Trace::new("worker");
+        let (to, mut passed_on) = mpsc::channel(1);
+        trace.pass_on(to);
+        let began = Instant::now();
+        trace.push(vec![span("compute", "first", began)]);
+        trace.push(vec![span("compute", "second", began)]);
+        let step = passed_on.try_recv().unwrap();
+        let (since_1970, first) = &step.spans[0];
+        assert_eq!((step.process.as_str(), first.name.as_ref()), ("worker", "first"));
+        assert!(since_1970.as_secs() > 1_600_000_000);
+        assert!(passed_on.try_recv().is_err(), "there was no room");
+        drop(passed_on);
+        trace.push(vec![span("compute", "third", began)]);
+        assert!(trace.chrome().to_string().contains("third"));
     }
 
     #[test]

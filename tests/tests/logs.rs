@@ -114,3 +114,12 @@ fn the_end_of_a_workers_log_is_told_in_a_json_line_in_words() {
     let told = saying(&failed, "worker-0.log")["fields"]["message"].as_str().expect("words").to_owned();
     assert!(!told.contains("\"fields\""), "{told}");
 }
+
+#[test]
+fn a_worker_says_what_becomes_of_a_collector_that_its_environment_names() {
+    let mut worker = blip2(&["worker", "--coordinator", "http://127.0.0.1:1", "--join-timeout", "0.5"]);
+    worker.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4317");
+    let ended = finish(worker).expect(1);
+    // That it is told every step, or nothing by a build that cannot.
+    assert!(ended.stderr.contains("http://localhost:4317"), "{}", ended.stderr);
+}

@@ -20,6 +20,7 @@ use crate::error::CliError;
 use crate::identity::binary_identity;
 use crate::logging::standing::{Standing, stands};
 use crate::measured::telemetry;
+use crate::otlp;
 use crate::places::chosen_checkpoint;
 use crate::signals::Signals;
 use crate::tls::{TlsArguments, transport, warn_if_readable};
@@ -93,6 +94,7 @@ pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
     let telemetry = telemetry("worker");
     telemetry.call(&arguments.name);
     let endpoint = arguments.metrics.open(None, &telemetry, Told::Program, None)?;
+    let traces = otlp::start(&telemetry)?;
     let options = WorkerOptions {
         coordinators: arguments.coordinator,
         listen: arguments.listen,
@@ -114,6 +116,9 @@ pub(crate) async fn run(arguments: WorkerArguments) -> Result<Exit, CliError> {
         end = blip2_worker::run(options, signals.graceful().cancelled_owned()) => end,
         () = forced.cancelled() => return Err(CliError::failed("ended at once by a second signal")),
     };
+    if let Some(traces) = traces {
+        traces.close().await;
+    }
     if let Some(endpoint) = endpoint {
         endpoint.close().await;
     }

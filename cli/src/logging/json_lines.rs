@@ -37,16 +37,21 @@ where
 
 /// A line, with its end.
 pub(super) fn line(level: Level, target: &str, fields: Map<String, Value>, standing: Standing) -> String {
-    let mut time = String::new();
-    // Into a string it cannot fail.
-    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
     let mut line = Map::new();
-    line.insert("timestamp".into(), time.into());
+    line.insert("timestamp".into(), rfc3339_now().into());
     line.insert("level".into(), level.as_str().into());
     standing.tell(&mut line);
     line.insert("fields".into(), fields.into());
     line.insert("target".into(), target.into());
     format!("{}\n", Value::from(line))
+}
+
+/// The time, as RFC 3339 writes it.
+pub(crate) fn rfc3339_now() -> String {
+    let mut time = String::new();
+    // Into a string it cannot fail.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    time
 }
 
 /// Levels as the words that lines for people begin with.

@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use blip2_telemetry::trace_id;
 use serde_json::{Map, Value};
 
 /// What is known by now: a process is of one run.
@@ -16,9 +17,6 @@ pub(crate) struct Standing {
     /// The number that the coordinator gave this worker.
     pub(crate) member: Option<u32>,
 }
-
-/// Hexadecimal digits of a trace's id.
-const TRACE_ID: usize = 32;
 
 static STANDING: Mutex<Standing> =
     Mutex::new(Standing { run: String::new(), epoch: None, step: None, member: None });
@@ -35,7 +33,7 @@ pub(crate) fn is_of_run(run: &str) {
 
 impl Standing {
     /// As lines say it now.
-    pub(super) fn now() -> Self {
+    pub(crate) fn now() -> Self {
         STANDING.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -56,15 +54,10 @@ impl Standing {
         }
     }
 
-    /// The trace of the step in progress, in the form of OpenTelemetry: equal on all processes of the run
-    /// without being sent, since each computes it.
+    /// The trace of the step in progress, in hexadecimal.
     fn trace_id(&self) -> Option<String> {
-        let (epoch, step) = (self.epoch?, self.step?);
-        let mut hash = blake3::Hasher::new();
-        hash.update(self.run.as_bytes()).update(b"\0");
-        hash.update(&epoch.to_le_bytes()).update(&step.to_le_bytes());
-        let id = hash.finalize().to_hex();
-        Some(id[..TRACE_ID].to_owned())
+        let id = trace_id(&self.run, self.epoch?, self.step?);
+        Some(id.map(|byte| format!("{byte:02x}")).concat())
     }
 }
 
@@ -82,7 +75,7 @@ mod tests {
         };
         let id = |standing: Standing| standing.trace_id();
         let here = id(at("a", 2, Some(7), None)).unwrap();
-        assert_eq!(here.len(), TRACE_ID);
+        assert_eq!(here.len(), 32, "as OpenTelemetry writes it");
         assert_eq!(id(at("a", 2, Some(7), Some(3))), Some(here.clone()));
         for other in [at("b", 2, Some(7), None), at("a", 3, Some(7), None), at("a", 2, Some(8), None)] {
             assert_ne!(id(other), Some(here.clone()));
