@@ -10,6 +10,8 @@ use blip2_tests::process::{isolate, poll, poll_for, repository};
 
 /// The hosts, by names that all of them resolve.
 pub(crate) const NODES: [&str; 2] = ["127.0.0.1", "127.0.0.2"];
+/// The partition whose jobs go first.
+pub(crate) const URGENT: &str = "urgent";
 /// What must be there.
 const PROGRAMS: [&str; 8] =
     ["munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol"];
@@ -102,8 +104,13 @@ impl Slurm {
              SlurmdLogFile={folder}/slurmd-%n.log\n\
              SlurmctldPidFile={folder}/slurmctld.pid\n\
              SlurmdPidFile={folder}/slurmd-%n.pid\n\
+             PreemptType=preempt/partition_prio\n\
+             PreemptMode=REQUEUE\n\
+             PreemptParameters=send_user_signal\n\
              {nodes}\
-             PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE:4\n",
+             PartitionName=DEFAULT Nodes=ALL MaxTime=INFINITE State=UP\n\
+             PartitionName=main Default=YES OverSubscribe=FORCE:4 PriorityTier=1 GraceTime=120\n\
+             PartitionName={URGENT} OverSubscribe=NO PriorityTier=10 PreemptMode=OFF\n",
             ports[0]
         )
     }

@@ -13,7 +13,7 @@ use blip2_tests::need::Need;
 use blip2_tests::pool::Pool;
 use blip2_tests::process::{binary, blip2, finish, poll, signal};
 use blip2_tests::run::SmallRun;
-use cluster::{NODES, Slurm, all_processes, command_line, processes, read};
+use cluster::{NODES, Slurm, URGENT, all_processes, command_line, processes, read};
 
 const TRAIN: &str = "slurm/train.sbatch";
 const CURATE: &str = "slurm/curate.sbatch";
@@ -136,6 +136,7 @@ fn jobs_end_as_if_nothing_had_happened() {
     slurm.wait_for_state(&again.number, "COMPLETED", &again.log);
     assert_eq!(quiet.digest(), expected);
     the_first_host_is_lost(&slurm, &expected);
+    it_makes_way_for_an_urgent_job(&slurm, &expected);
 }
 
 fn secret_folder(shared: &Path, job: &Job) -> PathBuf {
@@ -279,5 +280,26 @@ fn the_first_host_is_lost(slurm: &Slurm, expected: &(String, u64)) {
 
     let again = submit_run(slurm, &run, binary().to_str().unwrap(), &[]);
     slurm.wait_for_state(&again.number, "COMPLETED", &again.log);
+    assert_eq!(&run.digest(), expected);
+}
+
+/// Preemption: a job of a partition that goes first needs both hosts. The script is told, the run is saved, and
+/// goes on when that job is done.
+fn it_makes_way_for_an_urgent_job(slurm: &Slurm, expected: &(String, u64)) {
+    let run = small_run();
+    let program = Program::new(run.scratch());
+    program.waits_at([6], 4000);
+    let job = submit_run(slurm, &run, &program.path, &[]);
+    job.wait_until_it_says(slurm, "drill forward@6");
+    program.waits_at([], 0);
+    let (script, log) = (run.scratch().join("urgent.sh"), run.scratch().join("urgent.log"));
+    std::fs::write(&script, "#!/bin/sh\nsleep 2\n").unwrap();
+    let (partition, output) = (format!("--partition={URGENT}"), format!("--output={}", log.display()));
+    let options = [&partition, "--nodes=2", "--exclusive", "--time=5", &output];
+    let urgent = slurm.submit(&options, script.to_str().unwrap(), &[], &[]);
+    job.wait_until_it_says(slurm, "stopped after checkpoint");
+    slurm.wait_for_state(&urgent, "COMPLETED", &log);
+    slurm.wait_for_state(&job.number, "COMPLETED", &job.log);
+    assert_eq!(slurm.of_job(&job.number, "Restarts"), "1", "{}", read(&job.log));
     assert_eq!(&run.digest(), expected);
 }
