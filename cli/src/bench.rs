@@ -1,12 +1,14 @@
 //! `bench`: measurements of parts of the program.
 
 mod allreduce;
+mod coordinator;
 mod curate;
 mod dedup;
 mod encode;
 mod generate;
 mod loader;
 mod printing;
+mod process;
 mod rounds;
 mod step;
 
@@ -26,6 +28,8 @@ pub(crate) struct BenchArguments {
 enum BenchCommand {
     /// Time the sum of a buffer over member processes on this machine, beside the same bytes over bare TCP.
     Allreduce(allreduce::AllreduceArguments),
+    /// Coordinate members that compute nothing: how long a commit takes, and the memory it takes to hold them.
+    Coordinator(coordinator::CoordinatorBenchArguments),
     /// Caption and score pictures as `curate` does, and say how fast, phase by phase.
     Curate(curate::CurateArguments),
     /// Find duplicates among made-up pictures.
@@ -39,6 +43,9 @@ enum BenchCommand {
     /// One member of `bench allreduce`, which starts it.
     #[command(hide = true)]
     AllreduceMember(allreduce::member::MemberArguments),
+    /// The members of `bench coordinator`, which starts them.
+    #[command(hide = true)]
+    CoordinatorMembers(coordinator::members::MembersArguments),
     /// Time how a language model reads prompts and writes texts.
     Generate(generate::GenerateArguments),
 }
@@ -54,12 +61,14 @@ impl BenchArguments {
 pub(crate) async fn run(arguments: BenchArguments) -> Result<Exit, CliError> {
     match arguments.command {
         BenchCommand::Allreduce(arguments) => allreduce::run(arguments).await,
+        BenchCommand::Coordinator(arguments) => coordinator::run(arguments).await,
         BenchCommand::Curate(arguments) => curate::run(arguments).await,
         BenchCommand::Dedup(arguments) => dedup::run(arguments).await,
         BenchCommand::Encode(arguments) => encode::run(arguments).await,
         BenchCommand::Loader(arguments) => loader::run(arguments).await,
         BenchCommand::Step(arguments) => step::run(arguments).await,
         BenchCommand::AllreduceMember(arguments) => allreduce::member::run(arguments).await,
+        BenchCommand::CoordinatorMembers(arguments) => coordinator::members::run(arguments).await,
         BenchCommand::Generate(arguments) => generate::run(arguments).await,
     }
 }

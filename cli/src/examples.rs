@@ -152,6 +152,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     ("config schema", &["config schema > blip2.schema.json"]),
     ("bench allreduce", &["bench allreduce --members 2 --wire bf16"]),
+    ("bench coordinator", &["bench coordinator --members 2,8,32", "bench coordinator --members 256 --json"]),
     (
         "bench curate",
         &[

@@ -3,19 +3,16 @@
 pub(super) mod member;
 mod tcp;
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use blip2_collective::Wire;
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::printing::print_report;
+use super::process::BenchProcess;
 use super::rounds::median;
 use crate::error::CliError;
-use crate::logging;
 use blip2_run::exit::Exit;
 
 /// For a member to start, and for a round.
@@ -88,7 +85,7 @@ struct Report {
 pub(super) async fn run(arguments: AllreduceArguments) -> Result<Exit, CliError> {
     let mut members = Vec::new();
     for rank in 0..arguments.members {
-        members.push(Member::start(&arguments, rank)?);
+        members.push(BenchProcess::start(format!("member {rank}"), &member_arguments(&arguments, rank))?);
     }
     let mut addresses = Vec::new();
     for member in &mut members {
@@ -106,6 +103,18 @@ pub(super) async fn run(arguments: AllreduceArguments) -> Result<Exit, CliError>
     }
     let report = report(&arguments, &times);
     print_report(arguments.json, &report, text)
+}
+
+fn member_arguments(run: &AllreduceArguments, rank: u32) -> Vec<String> {
+    let options: [(&str, &dyn std::fmt::Display); 5] = [
+        ("rank", &rank),
+        ("members", &run.members),
+        ("elements", &run.elements),
+        ("rounds", &run.rounds),
+        ("wire", &run.wire),
+    ];
+    let typed = options.into_iter().map(|(name, value)| format!("--{name}={value}"));
+    std::iter::once("allreduce-member".to_owned()).chain(typed).collect()
 }
 
 /// Bytes that each member sends in a sum: all but its own part, twice.
@@ -149,63 +158,6 @@ fn text(report: &Report) -> String {
         report.tcp,
         report.ratio_to_tcp
     )
-}
-
-/// A member process; killed when this is dropped.
-struct Member {
-    rank: u32,
-    child: Child,
-    input: Option<ChildStdin>,
-    output: Lines<BufReader<ChildStdout>>,
-}
-
-impl Member {
-    fn start(arguments: &AllreduceArguments, rank: u32) -> Result<Self, CliError> {
-        let failed = |error: std::io::Error| CliError::failed(format!("member {rank} cannot start: {error}"));
-        let mut child = Command::new(std::env::current_exe().map_err(failed)?)
-            .args(["bench", "allreduce-member", "--rank", &rank.to_string()])
-            .args(["--members", &arguments.members.to_string()])
-            .args(["--elements", &arguments.elements.to_string()])
-            .args(["--rounds", &arguments.rounds.to_string()])
-            .args(["--wire", &arguments.wire.to_string()])
-            .args(logging::handed_on())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(failed)?;
-        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(CliError::failed(format!("member {rank} has no input and output")));
-        };
-        Ok(Self { rank, child, input: Some(input), output: BufReader::new(output).lines() })
-    }
-
-    /// The next thing it says.
-    async fn line<T: for<'de> Deserialize<'de>>(&mut self, within: Duration) -> Result<T, CliError> {
-        let failed = |what: String| CliError::failed(format!("member {}: {what}", self.rank));
-        let line = tokio::time::timeout(within, self.output.next_line()).await;
-        let line = line.map_err(|_| failed(format!("silent for {:.0} s", within.as_secs_f64())))?;
-        let line = line.map_err(|error| failed(error.to_string()))?;
-        let line = line.ok_or_else(|| failed("it ended early; see its error above".to_owned()))?;
-        serde_json::from_str(&line).map_err(|error| failed(format!("{line}: {error}")))
-    }
-
-    async fn tell(&mut self, addresses: &[Addresses]) -> Result<(), CliError> {
-        let failed = |error: String| CliError::failed(format!("member {}: {error}", self.rank));
-        let line = serde_json::to_string(addresses).map_err(|error| failed(error.to_string()))?;
-        // Closed after this, which is how the member knows that it has heard of all.
-        let mut input = self.input.take().ok_or_else(|| failed("it was told already".to_owned()))?;
-        input.write_all(line.as_bytes()).await.map_err(|error| failed(error.to_string()))?;
-        input.shutdown().await.map_err(|error| failed(error.to_string()))
-    }
-
-    async fn end(&mut self) -> Result<(), CliError> {
-        let ended = tokio::time::timeout(WITHIN, self.child.wait()).await;
-        match ended {
-            Ok(Ok(status)) if status.success() => Ok(()),
-            _ => Err(CliError::failed(format!("member {} did not end well", self.rank))),
-        }
-    }
 }
 
 #[cfg(test)]

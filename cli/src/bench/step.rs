@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use blip2_model::objectives::flops::{self, BatchShape};
 use blip2_worker::settings::model::FrozenDtype;
-use blip2_worker::settings::train::Compute;
+use blip2_worker::settings::train::{Compute, Wire};
 use blip2_worker::step::{StepBytes, StepTimes};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -59,6 +59,9 @@ pub(crate) struct StepArguments {
     /// Numbers of the products in what is trained, as `train.compute`.
     #[arg(long, value_enum, default_value_t = Numbers::F32)]
     compute: Numbers,
+    /// Numbers in which gradients travel, as `train.wire`: f32 or bf16.
+    #[arg(long, default_value_t = Wire::F32)]
+    wire: Wire,
     /// Let float32 products round to TF32, as `train.tf32`.
     #[arg(long)]
     tf32: bool,
@@ -143,6 +146,8 @@ struct Report {
     /// Seconds of a step, with its parts beside each other.
     total_s: f64,
     samples_per_s: f64,
+    /// Seconds of it that the first member waited for others, with nothing else to do.
+    exposed_communication_s: Option<f64>,
     /// Of the step's matrix products, by formula.
     tflop_per_step: f64,
     tflops: f64,
@@ -170,6 +175,8 @@ struct Measured {
     flops: u64,
     /// Seconds of each step.
     totals: Vec<f64>,
+    /// Of those the ones that the first member waited for others; where there are others.
+    waits: Vec<f64>,
     /// Of each part, in their order.
     parts: Vec<(&'static str, f64)>,
     /// In use and reserved.
@@ -217,6 +224,7 @@ fn measure(arguments: &StepArguments) -> Result<Report, CliError> {
                 frozen_dtype: arguments.frozen_dtype.into(),
                 compute: arguments.compute.into(),
                 tf32: arguments.tf32,
+                wire: arguments.wire,
                 overlap: !arguments.no_overlap,
                 members: usize::from(arguments.members),
             };
@@ -240,6 +248,7 @@ fn measure_run(steps: u32, mut speed: StepSpeed) -> Result<Measured, CliError> {
     step(false)?;
     let whole = (0..steps).map(|_| step(false)).collect::<Result<Vec<_>, CliError>>()?;
     let totals = whole.iter().map(|step| step.total).collect();
+    let waits = whole.iter().map(|step| step.times.exchange).collect();
     // Which rows are negatives, and so how many travel, differs from step to step: the last one's count.
     let bytes = whole.last().map(|step| step.bytes);
     let apart =
@@ -248,7 +257,7 @@ fn measure_run(steps: u32, mut speed: StepSpeed) -> Result<Measured, CliError> {
     let of = |at: usize| median(apart.iter().map(|times| times.named()[at].1).collect());
     let parts = parts.map(|(at, (name, _))| (name, of(at))).collect();
     let (parameters, flops) = (speed.parameters(), speed.flops().total());
-    Ok(Measured { parameters, flops, totals, parts, device_bytes, bytes })
+    Ok(Measured { parameters, flops, totals, waits, parts, device_bytes, bytes })
 }
 
 fn measure_stub(arguments: &StepArguments, sizes: StubSizes) -> Result<Measured, CliError> {
@@ -273,11 +282,11 @@ fn measure_stub(arguments: &StepArguments, sizes: StubSizes) -> Result<Measured,
     let total = |times: &StubTimes| times.forward + times.backward + times.optimizer;
     let totals = steps.iter().map(|times| total(times).as_secs_f64()).collect();
     let (parameters, parts) = (stub.parameters(), parts.to_vec());
-    Ok(Measured { parameters, flops, totals, parts, device_bytes: None, bytes: None })
+    Ok(Measured { parameters, flops, totals, waits: Vec::new(), parts, device_bytes: None, bytes: None })
 }
 
 fn report(arguments: &StepArguments, measured: Measured) -> Report {
-    let Measured { parameters, flops, totals, parts, device_bytes, bytes } = measured;
+    let Measured { parameters, flops, totals, waits, parts, device_bytes, bytes } = measured;
     let named = bytes.iter().flat_map(StepBytes::named);
     let total_s = median(totals);
     let tflop_per_step = flops as f64 / 1e12;
@@ -294,6 +303,7 @@ fn report(arguments: &StepArguments, measured: Measured) -> Report {
         parameters,
         total_s,
         samples_per_s: f64::from(arguments.batch) / total_s,
+        exposed_communication_s: (arguments.members > 1 && !waits.is_empty()).then(|| median(waits)),
         tflop_per_step,
         tflops,
         peak_tflops,
@@ -320,6 +330,9 @@ fn text(report: &Report) -> String {
         .iter()
         .map(|(name, seconds)| format!("{} {seconds:.3} s", name.trim_end_matches("_s").replace('_', " ")))
         .collect();
+    let waits = report.exposed_communication_s;
+    let waits =
+        waits.map_or_else(String::new, |seconds| format!(", {seconds:.3} s of it waiting for others"));
     let apart: f64 = report.parts.values().sum();
     let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
     let kinds = |sent: bool| {
@@ -334,8 +347,8 @@ fn text(report: &Report) -> String {
         format!("  {of}copied {copied} MB a step ({}), sent {sent} MB ({})\n", kinds(false), kinds(true))
     });
     format!(
-        "{} ({:.1}M trained parameters) on {}, batch {} in slots of {}: {:.3} s a step, {:.2} samples/s\n  {:.2} TFLOP a \
-         step, {:.2} TFLOP/s{share}{}{}{}\n  one after the other {apart:.3} s: {}\n{moved}",
+        "{} ({:.1}M trained parameters) on {}, batch {} in slots of {}: {:.3} s a step{waits}, {:.2} samples/s\n  {:.2} TFLOP \
+         a step, {:.2} TFLOP/s{share}{}{}{}\n  one after the other {apart:.3} s: {}\n{moved}",
         report.preset,
         report.parameters as f64 / 1e6,
         report.device,
@@ -370,11 +383,13 @@ mod tests {
 
     #[test]
     fn the_report_has_medians_rates_and_the_share_of_the_peak() {
-        let arguments = typed(&["--preset", "stage1-vit-g", "--peak-tflops", "8", "--batch", "16"]);
+        let arguments =
+            typed(&["--preset", "stage1-vit-g", "--peak-tflops", "8", "--batch", "16", "--members", "2"]);
         let measured = Measured {
             parameters: 10,
             flops: 8_000_000_000_000,
             totals: vec![9.0, 2.0, 1.0],
+            waits: vec![0.5, 0.125, 0.25],
             parts: vec![("encoder", 1.5), ("to_host", 0.25)],
             device_bytes: Some([3_000_000_000, 4_000_000_000]),
             bytes: Some(StepBytes { to_host: 5_000_000, sent_rows: 2_500_000, ..StepBytes::default() }),
@@ -385,7 +400,7 @@ mod tests {
         let said = text(&report);
         for part in [
             "stage1-vit-g",
-            "in slots of 16: 2.000 s a step, 8.00 samples/s",
+            "in slots of 16: 2.000 s a step, 0.250 s of it waiting for others, 8.00 samples/s",
             "8.00 TFLOP a step, 4.00 TFLOP/s, 50.0 % of 8 TFLOP/s",
             "device 3.00 GB, reserved 4.00 GB",
             "one after the other 1.750 s: encoder 1.500 s, to host 0.250 s",

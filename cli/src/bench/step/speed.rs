@@ -23,7 +23,7 @@ use blip2_worker::frozen_models::{FrozenModels, FrozenSizes};
 use blip2_worker::language::Language;
 use blip2_worker::open::{compute, device, placement};
 use blip2_worker::settings::model::{FrozenDtype, QFormerSettings};
-use blip2_worker::settings::train::Compute;
+use blip2_worker::settings::train::{Compute, Wire};
 use blip2_worker::step::{Peers, StepBytes, StepGradient, StepTimes};
 use blip2_worker::task::TaskSettings;
 use blip2_worker::task::contrast::ContrastSettings;
@@ -70,6 +70,8 @@ pub(super) struct StepLoad {
     pub(super) compute: Compute,
     /// `train.tf32`.
     pub(super) tf32: bool,
+    /// `train.wire`.
+    pub(super) wire: Wire,
     /// `train.overlap`.
     pub(super) overlap: bool,
     /// Members that share the step, all of them on the device.
@@ -302,6 +304,7 @@ fn config(sizes: &StepSizes, load: &StepLoad) -> Result<WorkerConfig> {
     config.train.device = load.device.clone();
     config.train.compute = load.compute;
     config.train.tf32 = load.tf32;
+    config.train.wire = load.wire;
     config.train.overlap = load.overlap;
     config.model.frozen_dtype = load.frozen_dtype;
     config.model.qformer = sizes.qformer.clone();
@@ -362,8 +365,8 @@ mod tests {
 
     fn load(batch: u32, micro_batch: u32) -> StepLoad {
         let (device, frozen_dtype) = ("cpu".to_owned(), FrozenDtype::F32);
-        let (compute, tf32, overlap, members) = (Compute::F32, false, true, 1);
-        StepLoad { batch, micro_batch, device, frozen_dtype, compute, tf32, overlap, members }
+        let (compute, tf32, wire, overlap, members) = (Compute::F32, false, Wire::F32, true, 1);
+        StepLoad { batch, micro_batch, device, frozen_dtype, compute, tf32, wire, overlap, members }
     }
 
     #[test]
