@@ -28,7 +28,7 @@ pub(crate) struct BenchArguments {
 enum BenchCommand {
     /// Time the sum of a buffer over member processes on this machine, beside the same bytes over bare TCP.
     Allreduce(allreduce::AllreduceArguments),
-    /// Coordinate members that compute nothing: how long a commit takes, and the memory it takes to hold them.
+    /// Coordinate members that compute nothing: how long a commit takes, and what memory.
     Coordinator(coordinator::CoordinatorBenchArguments),
     /// Caption and score pictures as `curate` does, and say how fast, phase by phase.
     Curate(curate::CurateArguments),

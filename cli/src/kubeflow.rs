@@ -1,8 +1,8 @@
 //! A run's progress as Kubeflow's Trainer (2.2 and later) shows it: pushed to the server that it names in the
 //! environment of its pods.
 //!
-//! The form is the Trainer's: `POST`, a bearer's token, and `{"trainerStatus": {…}}` of at most 256 metrics and
-//! 64 KiB, at most every five seconds.
+//! The form is the Trainer's: `POST`, a bearer's token, and `{"trainerStatus": {…}}` of at most 256 metrics
+//! and 64 KiB, at most every five seconds.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -105,7 +105,11 @@ pub(crate) async fn push_progress(server: Option<TrainerServer>, mut status: wat
         }
         let taken = push(&now).await;
         // The end is not waited for, unless the server wants that.
-        let goes_on = async { while status.has_changed().is_ok() { tokio::time::sleep(LOOK_EVERY).await } };
+        let goes_on = async {
+            while status.has_changed().is_ok() {
+                tokio::time::sleep(LOOK_EVERY).await
+            }
+        };
         let is_over = tokio::time::timeout(EVERY, goes_on).await.is_ok();
         if is_over && !taken {
             tokio::time::sleep(EVERY).await;
@@ -123,7 +127,8 @@ fn progress(status: &StatusReply, now: String) -> Value {
         ("goodput", status.goodput),
         ("members", status.members.len() as f64),
     ];
-    let named = numbers.into_iter().chain(status.values.iter().map(|value| (value.name.as_str(), value.value)));
+    let named =
+        numbers.into_iter().chain(status.values.iter().map(|value| (value.name.as_str(), value.value)));
     let finite = named.filter(|(_, value)| value.is_finite()).take(MOST_METRICS);
     // The Trainer's values are text.
     let metrics: Vec<Value> =
@@ -170,7 +175,10 @@ mod tests {
     fn a_push_has_what_the_trainer_knows_and_no_number_that_is_none() {
         let told = progress(&status(3, "running"), "2026-01-01T00:00:00Z".into());
         let told = &told["trainerStatus"];
-        assert_eq!((&told["progressPercentage"], &told["estimatedRemainingSeconds"]), (&37.into(), &62.into()));
+        assert_eq!(
+            (&told["progressPercentage"], &told["estimatedRemainingSeconds"]),
+            (&37.into(), &62.into())
+        );
         assert_eq!(told["lastUpdatedTime"], "2026-01-01T00:00:00Z");
         let metrics = told["metrics"].as_array().unwrap();
         assert!(metrics.contains(&json!({ "name": "loss", "value": "2.5" })), "{metrics:?}");
@@ -199,7 +207,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/status", listener.local_addr().unwrap());
         let mut servers = JoinSet::new();
-        servers.spawn(async move { axum::serve(listener, Router::new().route("/status", post(heard))).await });
+        servers
+            .spawn(async move { axum::serve(listener, Router::new().route("/status", post(heard))).await });
         let folder = tempfile::tempdir().unwrap();
         let token = folder.path().join("token");
         std::fs::write(&token, "first\n").unwrap();

@@ -12,8 +12,8 @@ use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, ParseError};
 
-pub(crate) use self::json_lines::{rfc3339_now, words_of};
 use self::json_lines::{JsonLines, said};
+pub(crate) use self::json_lines::{rfc3339_now, words_of};
 
 /// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -172,7 +172,11 @@ impl Actor {
             }
             _ => None,
         };
+        let is_tick = matches!(event, Event::Tick);
         let actions = self.step(event);
+        // Telling of all members at each one's report would take the square of their number. What changes
+        // without an action is told at the next tick.
+        let is_told = is_tick || !actions.is_empty();
         if let Some(session) = ended {
             self.sessions.remove(&session);
         }
@@ -183,8 +187,10 @@ impl Actor {
                 unreachable.push(session);
             }
         }
-        self.around.status.send_replace(self.around.machine.status());
-        self.around.figures.send_replace(self.around.machine.figures());
+        if is_told {
+            self.around.status.send_replace(self.around.machine.status());
+            self.around.figures.send_replace(self.around.machine.figures());
+        }
         for session in unreachable {
             // A worker that does not read what it is sent.
             self.close(session);

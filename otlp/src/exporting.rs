@@ -25,7 +25,8 @@ const SERVICE: &str = "blip2-worker";
 pub enum OtlpError {
     /// The address of a collector, or the environment's further wishes, cannot be understood.
     #[error(
-        "no traces can be sent to `{endpoint}`: {reason}; give the URL of a collector's gRPC port, for example http://localhost:4317"
+        "no traces can be sent to `{endpoint}`: {reason}; give the URL of a collector's gRPC port, for \
+         example http://localhost:4317"
     )]
     Collector {
         /// The address.
@@ -43,8 +44,8 @@ pub struct TraceExport {
 }
 
 impl TraceExport {
-    /// Sends every step of `telemetry` from now on to the collector at `endpoint`, on the runtime that this is
-    /// called on; `place` says where this process stands by then.
+    /// Sends every step of `telemetry` from now on to the collector at `endpoint`, on the runtime that this
+    /// is called on; `place` says where this process stands by then.
     ///
     /// # Errors
     /// [`OtlpError::Collector`] of an address, or variables of OpenTelemetry, that cannot be understood. A

@@ -1,4 +1,5 @@
-//! A step as OpenTelemetry knows it: one trace for all members, in which each has a span with its parts below.
+//! A step as OpenTelemetry knows it: one trace for all members, in which each has a span with its parts
+//! below.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

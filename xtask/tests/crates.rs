@@ -9,6 +9,7 @@ use xtask::arrows;
 const ARROWS: &[(&str, &[&str])] = &[
     ("blip2-proto", &[]),
     ("blip2-telemetry", &[]),
+    ("blip2-otlp", &["blip2-telemetry"]),
     // Small files for the tests of several rooms.
     ("blip2-test-corpus", &[]),
     // An HTTP server for the tests of several rooms.
@@ -96,6 +97,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "blip2-leases",
             "blip2-model",
             "blip2-model-files",
+            "blip2-otlp",
             "blip2-pages",
             "blip2-proto",
             "blip2-random",

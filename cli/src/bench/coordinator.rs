@@ -18,20 +18,13 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use self::members::Seen;
+use self::members::{SAMPLES_OF_A_SLOT, SILENT, Seen, TOKEN, VERSION};
 use super::printing::print_report;
 use super::process::BenchProcess;
 use super::rounds::median;
 use crate::error::CliError;
 use blip2_run::exit::Exit;
 
-/// After which nobody is waited for any more.
-const SILENT: Duration = Duration::from_secs(60);
-/// The members' and the coordinator's.
-const TOKEN: &str = "bench";
-const VERSION: &str = "bench";
-/// Samples of a slot in a step.
-const SAMPLES_OF_A_SLOT: u32 = 1;
 /// More steps than any bench takes: the run is left before its end.
 const STEPS_OF_THE_RUN: u64 = 1 << 32;
 

@@ -283,8 +283,8 @@ fn the_first_host_is_lost(slurm: &Slurm, expected: &(String, u64)) {
     assert_eq!(&run.digest(), expected);
 }
 
-/// Preemption: a job of a partition that goes first needs both hosts. The script is told, the run is saved, and
-/// goes on when that job is done.
+/// Preemption: a job of a partition that goes first needs both hosts. The script is told, the run is saved,
+/// and goes on when that job is done.
 fn it_makes_way_for_an_urgent_job(slurm: &Slurm, expected: &(String, u64)) {
     let run = small_run();
     let program = Program::new(run.scratch());

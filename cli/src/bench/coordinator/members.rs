@@ -1,4 +1,5 @@
-//! The members of `bench coordinator`: sessions that join, show that they live, and report every step at once.
+//! The members of `bench coordinator`: sessions that join, show that they live, and report every step at
+//! once.
 
 use std::time::{Duration, Instant};
 
@@ -19,11 +20,17 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tonic::Streaming;
 
-use super::{SAMPLES_OF_A_SLOT, SILENT, TOKEN, VERSION};
 use crate::commands::print_json;
 use crate::error::CliError;
 use blip2_run::exit::Exit;
 
+/// After which nobody is waited for any more.
+pub(super) const SILENT: Duration = Duration::from_secs(60);
+/// The members' and the coordinator's.
+pub(super) const TOKEN: &str = "bench";
+pub(super) const VERSION: &str = "bench";
+/// Samples of a slot in a step.
+pub(super) const SAMPLES_OF_A_SLOT: u32 = 1;
 /// Messages of a member that may wait.
 const WAITING: usize = 16;
 
