@@ -3,7 +3,9 @@
 //!
 //! One wish to stop often comes as several signals: `timeout` sends its own to the process and then to the
 //! group, a terminal's Ctrl-C and a launcher's SIGTERM arrive together, a batch system tells every process of
-//! a job. What comes within [`SAME_SIGNAL`] of the first is therefore the first.
+//! a job. What comes within [`SAME_SIGNAL`] of the first is therefore the first. Slurm says a preemption
+//! again every few seconds while the run is being saved, and ends a job that takes too long by SIGKILL: in a
+//! job of it SIGTERM ends nothing at once.
 
 use std::time::Duration;
 
@@ -16,6 +18,9 @@ use crate::error::CliError;
 
 /// A signal this soon after the first one is the same.
 const SAME_SIGNAL: Duration = Duration::from_secs(2);
+
+/// Slurm's name of the job that this process belongs to.
+const SLURM_JOB: &str = "SLURM_JOB_ID";
 
 /// The signals of this process, as two tokens.
 #[derive(Debug)]
@@ -37,19 +42,22 @@ impl Signals {
             terminate: register(SignalKind::terminate())?,
             hang_up: if is_ignored(hang_up) { None } else { Some(register(hang_up)?) },
         };
+        let is_repeated = std::env::var_os(SLURM_JOB).is_some();
         let (graceful, forced) = (CancellationToken::new(), CancellationToken::new());
         let (first, second) = (graceful.clone(), forced.clone());
         #[expect(clippy::disallowed_methods, reason = "aborted when the signals are dropped")]
         let listener = tokio::spawn(async move {
             taken.next().await;
             let asked = Instant::now();
+            let (what, later) =
+                if is_repeated { ("SIGINT", Later::Interrupt) } else { ("a second signal", Later::Any) };
             eprintln!(
-                "asked to go: what is done so far is kept; a second signal, {} s from now or later, ends at once",
+                "asked to go: what is done so far is kept; {what}, {} s from now or later, ends at once",
                 SAME_SIGNAL.as_secs()
             );
             first.cancel();
             while asked.elapsed() < SAME_SIGNAL {
-                taken.next().await;
+                taken.later(later).await;
             }
             second.cancel();
         });
@@ -73,6 +81,15 @@ impl Drop for Signals {
     }
 }
 
+/// What ends a process at once that was asked to go.
+#[derive(Debug, Clone, Copy)]
+enum Later {
+    /// Any of them.
+    Any,
+    /// SIGINT alone.
+    Interrupt,
+}
+
 /// The signals that are taken over.
 struct Taken {
     interrupt: Signal,
@@ -81,6 +98,16 @@ struct Taken {
 }
 
 impl Taken {
+    /// Waits for one that ends at once.
+    async fn later(&mut self, later: Later) {
+        match later {
+            Later::Any => self.next().await,
+            Later::Interrupt => {
+                self.interrupt.recv().await;
+            }
+        }
+    }
+
     /// Waits for any of them.
     async fn next(&mut self) {
         let hung_up = async {

@@ -106,12 +106,13 @@ impl Slurm {
              SlurmdPidFile={folder}/slurmd-%n.pid\n\
              PreemptType=preempt/partition_prio\n\
              PreemptMode=REQUEUE\n\
-             PreemptParameters=send_user_signal\n\
+             {}\n\
              {nodes}\
              PartitionName=DEFAULT Nodes=ALL MaxTime=INFINITE State=UP\n\
              PartitionName=main Default=YES OverSubscribe=FORCE:4 PriorityTier=1 GraceTime=120\n\
              PartitionName={URGENT} OverSubscribe=NO PriorityTier=10 PreemptMode=OFF\n",
-            ports[0]
+            ports[0],
+            told_of_preemption(),
         )
     }
 
@@ -293,6 +294,17 @@ fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path).chain(more).map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// What has the script told of a preemption as it is told of the limit of time.
+fn told_of_preemption() -> &'static str {
+    // `slurm-wlm 22.05.8`.
+    let version = said_by("slurmctld", &["-V"]);
+    let year = version.rsplit(' ').next().and_then(|number| number.split('.').next()?.parse::<u32>().ok());
+    match year {
+        Some(..=22) => "SlurmctldParameters=preempt_send_user_signal",
+        _ => "PreemptParameters=send_user_signal",
+    }
 }
 
 fn said_by(program: &str, arguments: &[&str]) -> String {

@@ -297,7 +297,9 @@ fn it_makes_way_for_an_urgent_job(slurm: &Slurm, expected: &(String, u64)) {
     let (partition, output) = (format!("--partition={URGENT}"), format!("--output={}", log.display()));
     let options = [&partition, "--nodes=2", "--exclusive", "--time=5", &output];
     let urgent = slurm.submit(&options, script.to_str().unwrap(), &[], &[]);
+    // Slurm tells it every few seconds: the run is saved all the same.
     job.wait_until_it_says(slurm, "stopped after checkpoint");
+    assert!(!job.says("ended at once"), "{}", read(&job.log));
     slurm.wait_for_state(&urgent, "COMPLETED", &log);
     slurm.wait_for_state(&job.number, "COMPLETED", &job.log);
     assert_eq!(slurm.of_job(&job.number, "Restarts"), "1", "{}", read(&job.log));
