@@ -1,7 +1,7 @@
 //! The steps of a worker as traces for a collector of OpenTelemetry, by OTLP over gRPC.
 //!
-//! A step is one trace, whose id every member computes alike ([`blip2_telemetry::trace_id`]): a span for each
-//! member, and below it what the step was made of there. [`TraceExport`] sends them beside the training,
+//! A step is one trace, whose id every member computes alike ([`blip2_telemetry::trace_id()`]): a span for
+//! each member, and below it what the step was made of there. [`TraceExport`] sends them beside the training,
 //! which never waits for it: what a collector does not take is left out.
 //!
 //! | module | holds |

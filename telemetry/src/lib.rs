@@ -6,7 +6,7 @@
 //! | [`recorder`] | [`Telemetry`]: the numbers of this process, recorded from wherever they are decided |
 //! | [`readiness`] | whether this process can do its part, and if not, why |
 //! | [`trace`] | what this process did when, of the last steps |
-//! | [`trace_id`] | what the traces and log lines of one step are found by |
+//! | [`trace_id()`] | what the traces and log lines of one step are found by |
 //! | [`endpoint`] | `/livez`, `/readyz` and `/metrics` on a port of their own |
 //! | [`process`] | what the system says of this process |
 //!

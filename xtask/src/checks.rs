@@ -32,7 +32,10 @@ impl Check {
     fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Format => &["fmt", "--all"],
-            Self::Lint => &["clippy", "--release", "--workspace", "--all-targets"],
+            // With what no other build has and needs no toolkit.
+            Self::Lint => {
+                &["clippy", "--release", "--workspace", "--all-targets", "--features", "blip2/otlp"]
+            }
             Self::Docs => &["doc", "--release", "--workspace", "--no-deps"],
             Self::Test => &["test", "--release", "--workspace"],
             Self::Simulation => &[
