@@ -22,8 +22,6 @@ const TOKEN: &str = "KUBEFLOW_TRAINER_SERVER_TOKEN";
 
 /// Between two pushes.
 const EVERY: Duration = Duration::from_secs(5);
-/// How often it is looked, between them, whether the run has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long the server may take for one.
 const WITHIN: Duration = Duration::from_secs(5);
 /// Metrics of a push.
@@ -97,23 +95,24 @@ pub(crate) async fn push_progress(server: Option<TrainerServer>, mut status: wat
             true
         }
     };
-    while status.changed().await.is_ok() {
+    // Before the run is led here there is nothing to say.
+    if status.wait_for(|status| status.epoch > 0).await.is_err() {
+        return;
+    }
+    loop {
         let now = status.borrow_and_update().clone();
-        // Before the run is led here there is nothing to say.
-        if now.epoch == 0 {
-            continue;
-        }
         let taken = push(&now).await;
-        // The end is not waited for, unless the server wants that.
-        let goes_on = async {
-            while status.has_changed().is_ok() {
-                tokio::time::sleep(LOOK_EVERY).await
+        let end = async { while status.changed().await.is_ok() {} };
+        if tokio::time::timeout(EVERY, end).await.is_ok() {
+            // The end is told at once, unless that is too soon for the server.
+            if !taken {
+                tokio::time::sleep(EVERY).await;
             }
-        };
-        let is_over = tokio::time::timeout(EVERY, goes_on).await.is_ok();
-        if is_over && !taken {
-            tokio::time::sleep(EVERY).await;
-            push(&now).await;
+            let last = status.borrow().clone();
+            if !taken || last != now {
+                push(&last).await;
+            }
+            return;
         }
     }
 }

@@ -39,7 +39,7 @@ impl Signals {
         let hang_up = SignalKind::hangup();
         let mut taken = Taken {
             interrupt: register(SignalKind::interrupt())?,
-            terminate: register(SignalKind::terminate())?,
+            terminate: Some(register(SignalKind::terminate())?),
             hang_up: if is_ignored(hang_up) { None } else { Some(register(hang_up)?) },
         };
         let is_repeated = std::env::var_os(SLURM_JOB).is_some();
@@ -49,15 +49,17 @@ impl Signals {
         let listener = tokio::spawn(async move {
             taken.next().await;
             let asked = Instant::now();
-            let (what, later) =
-                if is_repeated { ("SIGINT", Later::Interrupt) } else { ("a second signal", Later::Any) };
+            let what = if is_repeated { "SIGINT" } else { "a second signal" };
             eprintln!(
                 "asked to go: what is done so far is kept; {what}, {} s from now or later, ends at once",
                 SAME_SIGNAL.as_secs()
             );
             first.cancel();
+            if is_repeated {
+                (taken.terminate, taken.hang_up) = (None, None);
+            }
             while asked.elapsed() < SAME_SIGNAL {
-                taken.later(later).await;
+                taken.next().await;
             }
             second.cancel();
         });
@@ -81,46 +83,31 @@ impl Drop for Signals {
     }
 }
 
-/// What ends a process at once that was asked to go.
-#[derive(Debug, Clone, Copy)]
-enum Later {
-    /// Any of them.
-    Any,
-    /// SIGINT alone.
-    Interrupt,
-}
-
-/// The signals that are taken over.
+/// The signals that are taken over, as long as they mean something.
 struct Taken {
     interrupt: Signal,
-    terminate: Signal,
+    terminate: Option<Signal>,
     hang_up: Option<Signal>,
 }
 
 impl Taken {
-    /// Waits for one that ends at once.
-    async fn later(&mut self, later: Later) {
-        match later {
-            Later::Any => self.next().await,
-            Later::Interrupt => {
-                self.interrupt.recv().await;
-            }
-        }
-    }
-
     /// Waits for any of them.
     async fn next(&mut self) {
-        let hung_up = async {
-            match &mut self.hang_up {
-                Some(signal) => signal.recv().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = hung_up => {}
+            () = heard(&mut self.terminate) => {}
+            () = heard(&mut self.hang_up) => {}
         }
+    }
+}
+
+/// Waits for the signal; without one, for ever.
+async fn heard(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 
