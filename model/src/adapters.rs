@@ -262,7 +262,8 @@ mod tests {
     use crate::language::llama::LlamaConfig;
     use crate::language::opt::OptConfig;
     use crate::language::t5::T5Config;
-    use crate::language::{LanguageSizes, Padded, Texts};
+    use crate::language::{LanguageSizes, Texts};
+    use crate::padded::Padded;
     use blip2_model_files::weights::{InitialValues, initialise};
     use blip2_tensors::device::read_back::floats;
     use blip2_tensors::train::flat::FlatLayout;

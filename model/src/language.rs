@@ -22,7 +22,7 @@ mod tokens;
 pub use family::LanguageSizes;
 pub use kept::LanguageKept;
 pub use prefix::split_caption;
-pub use texts::{Padded, Texts};
+pub use texts::Texts;
 pub use tokens::SpecialTokens;
 
 use std::path::Path;
@@ -284,7 +284,12 @@ impl LanguageModel {
 
     fn context(&self, prompt: Option<Tensor<3>>, texts: &Texts<'_>, device: &Device) -> Context {
         let prefix = (!texts.prefix.ids.is_empty()).then(|| {
-            let (ids, mask) = texts.tensors(texts.prefix, device);
+            // Positions of decoder-only models are counted from the first token; those of encoders are not.
+            let positions = match self.is_encoder_decoder() {
+                true => texts.prefix.computed(texts.rows),
+                false => texts.prefix.computed_behind_padding(texts.rows),
+            };
+            let (ids, mask) = texts.prefix.tensors(texts.rows, &positions, device);
             (self.embed(ids), mask)
         });
         let prompt = prompt.map(|prompt| {
@@ -324,6 +329,7 @@ impl NamedTensors for LanguageModel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::padded::Padded;
     use blip2_tensors::train::loss::IGNORED;
     use burn::tensor::TensorData;
 
@@ -368,6 +374,38 @@ mod tests {
             let ignored = texts(&[2, 5, 7, 3], &[2, 5, 7, 3], &[1; 4]);
             let whole = model.caption_loss(Some(wave(8)), &ignored, &device).unwrap().value.read().unwrap();
             assert!(whole > want + 0.1, "the prefix costs something when it is predicted");
+        }
+    }
+
+    #[test]
+    fn padding_of_all_texts_is_not_computed_and_changes_no_bit() {
+        let device = Device::flex();
+        // Longer than any of the models reads.
+        const PADDING: usize = 5000;
+        let mask = |tokens: usize| [vec![1; tokens], vec![0; PADDING - tokens]].concat();
+        let filled = |tokens: &[i32], with: i32| [tokens, &vec![with; PADDING - tokens.len()]].concat();
+        for model in models() {
+            let loss = |texts: &Texts<'_>| {
+                model.caption_loss(Some(wave(8)), texts, &device).unwrap().value.read().unwrap()
+            };
+            let short = texts(&[7, 3, 5, 2], &[7, 3, 5, IGNORED], &[1; 4]);
+            let (ids, labels, mask_of_text) =
+                (filled(short.text.ids, 0), filled(short.labels, IGNORED), mask(4));
+            let long = Padded { ids: &ids, mask: &mask_of_text };
+            assert_eq!(loss(&short), loss(&Texts { text: long, labels: &labels, ..short }));
+            // Of what is read, an encoder's padding is behind it.
+            let (mut ids, mut mask_of_prefix) = (filled(&[2, 5, 4, 6], 0), mask(4));
+            if !model.is_encoder_decoder() {
+                ids.rotate_left(4);
+                mask_of_prefix.rotate_left(4);
+            }
+            let prefix = |ids, mask| loss(&Texts { prefix: Padded { ids, mask }, ..short });
+            assert_eq!(
+                prefix(&[2, 5, 4, 6], &[1; 4]),
+                prefix(&ids, &mask_of_prefix),
+                "{}",
+                model.model_type()
+            );
         }
     }
 

@@ -6,6 +6,7 @@
 //! above it in this list, and none below:
 //!
 //! - [`vision`]: image encoders in the EVA and the CLIP layout.
+//! - [`padded`]: texts of one length, and how much of it is computed.
 //! - [`trained_encoder`]: one that is trained, its gradient block by block.
 //! - [`qformer`]: the Querying Transformer.
 //! - [`language`]: the frozen language models behind one interface, and text from them.
@@ -24,6 +25,7 @@ pub mod clip;
 mod filled;
 pub mod language;
 pub mod objectives;
+pub mod padded;
 #[cfg(test)]
 mod published;
 pub mod qformer;

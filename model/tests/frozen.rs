@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use blip2_model::language::{LanguageModel, Padded, Texts};
+use blip2_model::language::{LanguageModel, Texts};
+use blip2_model::padded::Padded;
 use blip2_model::vision::ImageEncoder;
 use blip2_tensors::device::placement::Placement;
 use blip2_tensors::device::read_back::floats;

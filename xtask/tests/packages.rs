@@ -1,5 +1,5 @@
 //! Gates on the packages that the program is built from: their licences and sources are those of `deny.toml`,
-//! which `cargo deny` reads too.
+//! which `cargo deny` reads too, and the tests are built of the same ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -71,14 +71,18 @@ fn deny() -> Deny {
     toml::from_str(&std::fs::read_to_string(root().join("deny.toml")).unwrap()).unwrap()
 }
 
+/// What cargo prints for `arguments`.
+fn cargo(arguments: &[&str]) -> Vec<u8> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let ended = cargo.current_dir(root()).args(arguments).arg("--locked").output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    ended.stdout
+}
+
 /// All packages of `Cargo.lock`, with every feature.
 fn packages() -> Vec<Package> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let cargo =
-        cargo.current_dir(root()).args(["metadata", "--format-version=1", "--all-features", "--locked"]);
-    let ended = cargo.output().unwrap();
-    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-    let Metadata { packages } = serde_json::from_slice(&ended.stdout).unwrap();
+    let metadata = cargo(&["metadata", "--format-version=1", "--all-features"]);
+    let Metadata { packages } = serde_json::from_slice(&metadata).unwrap();
     assert!(packages.len() > 500, "{} packages", packages.len());
     packages
 }
@@ -133,6 +137,26 @@ fn what_is_no_longer_needed_is_not_excepted() {
     let clarified = deny.licenses.clarify.iter().map(|clarified| clarified.name.as_str());
     let idle: Vec<&str> = excepted.chain(clarified).filter(|name| !names.contains(name)).collect();
     assert!(idle.is_empty(), "deny.toml excepts what nobody uses: {idle:?}");
+}
+
+/// Packages and their features, as they are built for the machine that runs them.
+fn built(arguments: &[&str]) -> BTreeSet<String> {
+    let told = cargo(&[&["tree", "--prefix=none", "--format={p} {f}"], arguments].concat());
+    let told = String::from_utf8(told).unwrap();
+    told.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
+}
+
+#[test]
+fn the_tests_build_takes_over_all_that_the_program_was_built_of() {
+    let program = built(&["--edges=normal,no-proc-macro"]);
+    let tests = built(&["--workspace", "--edges=normal,dev,no-proc-macro"]);
+    assert!(program.len() > 300, "{} packages", program.len());
+    let again: Vec<&String> = program.difference(&tests).collect();
+    assert!(
+        again.is_empty(),
+        "`cargo test --workspace` builds these anew, with what depends on them, since something in the workspace \
+         asks for other features: {again:#?}; a member that does belongs to `default-members`"
+    );
 }
 
 #[test]

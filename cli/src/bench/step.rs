@@ -10,6 +10,7 @@ mod stub;
 use std::collections::BTreeMap;
 
 use blip2_model::objectives::flops::{self, BatchShape};
+use blip2_model::padded::computed_length;
 use blip2_worker::settings::model::FrozenDtype;
 use blip2_worker::settings::train::{Compute, Wire};
 use blip2_worker::step::{StepBytes, StepTimes};
@@ -269,7 +270,8 @@ fn measure_stub(arguments: &StepArguments, sizes: StubSizes) -> Result<Measured,
         let name = arguments.preset.name();
         return Err(CliError::usage(format!("--preset {name} has one member: leave --members out")));
     }
-    let batch = BatchShape { pairs: sizes.batch, positions: sizes.positions, text_length: sizes.text_length };
+    let text_length = computed_length(sizes.text_length.div_ceil(2), sizes.text_length);
+    let batch = BatchShape { pairs: sizes.batch, positions: sizes.positions, text_length };
     let flops = flops::contrast(&sizes.qformer, sizes.embed_dim, batch).total();
     let mut stub = StubStep::new(sizes, 0, &arguments.device)?;
     stub.step()?;

@@ -11,7 +11,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::family::{FamilyConfig, FamilyModel, LanguageSizes, Names, Published};
 use super::generation::{GenerateOptions, Stop, generate_until};
-use super::texts::{Context, Texts, followed_by, sum_over_labels};
+use super::texts::{Context, Predicted, Texts, followed_by, sum_over_labels};
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::WeightSource;
 use blip2_tensors::nn::dropout::Dropout;
@@ -85,7 +85,7 @@ impl<L: DecoderLayer> FamilyModel for DecoderOnly<L> {
         dropout: &mut Dropout,
         device: &Device,
     ) -> Result<Loss, ModelError> {
-        let (ids, mask) = texts.tensors(texts.text, device);
+        let Predicted { ids, mask, labels } = texts.predicted(device);
         let length = ids.dims()[1];
         let text = (self.embed(ids), mask);
         let before = context.as_ref().map_or(0, |(embeds, _)| embeds.dims()[1]);
@@ -95,8 +95,7 @@ impl<L: DecoderLayer> FamilyModel for DecoderOnly<L> {
         };
         let given = usize::from(before == 0);
         let predicted = length - given;
-        let labels: Vec<i32> =
-            texts.labels.chunks(length).flat_map(|row| row[given..].iter().copied()).collect();
+        let labels: Vec<i32> = labels.chunks(length).flat_map(|row| row[given..].iter().copied()).collect();
         let hidden = self.hidden(embeds, mask, dropout)?;
         let logits = self.logits_of(hidden.narrow(1, before + given - 1, predicted));
         sum_over_labels(logits, &labels, texts.weights)

@@ -13,7 +13,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::family::{FamilyConfig, FamilyModel, LanguageSizes, Names, Published};
 use super::generation::{GenerateOptions, Stop, generate_until};
-use super::texts::{Context, Texts, sum_over_labels};
+use super::texts::{Context, Predicted, Texts, sum_over_labels};
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::WeightSource;
 use blip2_tensors::nn::dropout::Dropout;
@@ -90,10 +90,10 @@ impl FamilyModel for T5 {
         let (embeds, mask) = context.ok_or_else(|| {
             ModelError::input("texts", "an encoder-decoder needs a soft prompt or a prefix to read")
         })?;
-        let (ids, _) = texts.tensors(texts.text, device);
+        let Predicted { ids, labels, .. } = texts.predicted(device);
         // Padding on the right is never seen by the tokens before it.
         let logits = self.training_scores(embeds, mask, self.shifted_right(ids), dropout)?;
-        sum_over_labels(logits, texts.labels, texts.weights)
+        sum_over_labels(logits, &labels, texts.weights)
     }
 
     fn generate(

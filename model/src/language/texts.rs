@@ -1,18 +1,10 @@
 //! Texts as a language model reads and predicts them.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 
+use crate::padded::{Padded, columns, computed_length, used};
 use blip2_model_files::error::ModelError;
-use blip2_tensors::train::loss::{Loss, cross_entropy, weighted_cross_entropy};
-
-/// Token ids and their mask (1: a token, 0: padding), row-major, all rows of one length.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Padded<'a> {
-    /// Token ids.
-    pub ids: &'a [i32],
-    /// As long as `ids`.
-    pub mask: &'a [i32],
-}
+use blip2_tensors::train::loss::{IGNORED, Loss, cross_entropy, weighted_cross_entropy};
 
 /// The texts of a batch.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +16,7 @@ pub struct Texts<'a> {
     pub prefix: Padded<'a>,
     /// What is predicted, padded on the right.
     pub text: Padded<'a>,
-    /// The token predicted at each place of `text`, or [`IGNORED`](blip2_tensors::train::loss::IGNORED).
+    /// The token predicted at each place of `text`, or [`IGNORED`].
     pub labels: &'a [i32],
     /// Factor of each text's loss; empty: 1 for each.
     pub weights: &'a [f32],
@@ -50,12 +42,23 @@ impl Texts<'_> {
         Ok(())
     }
 
-    /// Ids and mask of a part.
-    pub(super) fn tensors(&self, part: Padded<'_>, device: &Device) -> (Tensor<2, Int>, Tensor<2, Int>) {
-        let shape = [self.rows, part.ids.len() / self.rows];
-        let tensor = |values: &[i32]| Tensor::from_data(TensorData::new(values.to_vec(), shape), device);
-        (tensor(part.ids), tensor(part.mask))
+    /// What is predicted, without the positions that are padding in all texts.
+    pub(super) fn predicted(&self, device: &Device) -> Predicted {
+        let text = self.text;
+        let length = text.ids.len() / self.rows;
+        let alive = text.mask.iter().zip(self.labels).map(|(mask, label)| *mask != 0 || *label != IGNORED);
+        let positions = 0..computed_length(used(length, alive), length);
+        let (ids, mask) = text.tensors(self.rows, &positions, device);
+        Predicted { ids, mask, labels: columns(self.labels, length, &positions) }
     }
+}
+
+/// Texts on a device, `[b, T]` each.
+pub(super) struct Predicted {
+    pub(super) ids: Tensor<2, Int>,
+    pub(super) mask: Tensor<2, Int>,
+    /// Row-major.
+    pub(super) labels: Vec<i32>,
 }
 
 /// What is read before a text, with its mask; absent where nothing is.

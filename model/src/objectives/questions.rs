@@ -1,9 +1,10 @@
 //! The queries of the generate task with a question beside them (InstructBLIP, arXiv 2305.06500, section
 //! 3.1): their self-attention mixes with the text, so that they look in the image for what is asked.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 
 use super::generate::GenerateModel;
+use crate::padded::Padded;
 use crate::qformer::QFormerConfig;
 use blip2_model_files::error::ModelError;
 use blip2_tensors::nn::dropout::Dropout;
@@ -19,8 +20,8 @@ pub struct Questions<'a> {
 }
 
 impl Questions<'_> {
-    /// Ids and mask, `[rows, T]`.
-    fn tensors(&self, rows: usize, device: &Device) -> Result<[Tensor<2, Int>; 2], ModelError> {
+    /// Ids and mask, `[rows, T]`, without the positions that are padding in all questions.
+    fn tensors(&self, rows: usize, device: &Device) -> Result<(Tensor<2, Int>, Tensor<2, Int>), ModelError> {
         let length = self.ids.len().checked_div(rows).unwrap_or(0);
         if length == 0 || length * rows != self.ids.len() || self.mask.len() != self.ids.len() {
             let reason = format!(
@@ -30,9 +31,8 @@ impl Questions<'_> {
             );
             return Err(ModelError::input("questions", reason));
         }
-        let tensor =
-            |values: &[i32]| Tensor::from_data(TensorData::new(values.to_vec(), [rows, length]), device);
-        Ok([tensor(self.ids), tensor(self.mask)])
+        let padded = Padded { ids: self.ids, mask: self.mask };
+        Ok(padded.tensors(rows, &padded.computed(rows), device))
     }
 }
 
@@ -68,7 +68,7 @@ impl GenerateModel {
         tape: &mut Tape,
     ) -> Result<Tensor<3>, ModelError> {
         let (rows, device) = (image_features.dims()[0], self.query_tokens.val().device());
-        let [ids, mask] = questions.tensors(rows, &device)?;
+        let (ids, mask) = questions.tensors(rows, &device)?;
         let image = self.image_key_values(image_features, tape)?;
         self.qformer.forward_joint(self.queries(rows), ids, mask, &image, dropout, tape)
     }

@@ -3,8 +3,9 @@
 use blip2_model::blip2::Blip2;
 use blip2_model::clip::Clip;
 use blip2_model::language::generation::GenerateOptions;
-use blip2_model::language::{LanguageModel, Padded, Texts};
+use blip2_model::language::{LanguageModel, Texts};
 use blip2_model::objectives::generate::GenerateModel;
+use blip2_model::padded::Padded;
 use blip2_model::vision::ImageEncoder;
 use blip2_model_files::weights::{NameStyle, WeightSource, huggingface_name, load};
 use blip2_tensors::device::compute::Compute;

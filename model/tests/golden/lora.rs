@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use blip2_model::adapters::{AdapterSizes, Adapters};
-use blip2_model::language::{LanguageModel, Padded, Texts};
+use blip2_model::language::{LanguageModel, Texts};
+use blip2_model::padded::Padded;
 use blip2_tensors::device::read_back::floats;
 use blip2_tensors::nn::dropout::Dropout;
 use blip2_tensors::train::flat::FlatLayout;

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use blip2_model::blip2::Blip2;
-use blip2_model::language::{LanguageModel, Padded, Texts};
+use blip2_model::language::{LanguageModel, Texts};
+use blip2_model::padded::Padded;
 use blip2_tensors::device::placement::NarrowDtype;
 use blip2_tensors::device::placement::Placement;
 use blip2_tensors::train::loss::IGNORED;

@@ -1,7 +1,8 @@
 //! Texts as a language model reads and writes them.
 
 use blip2_dataset::text::Tokens;
-use blip2_model::language::{Padded, Texts};
+use blip2_model::language::Texts;
+use blip2_model::padded::Padded;
 use blip2_tensors::train::loss::{IGNORED, counted};
 
 /// Captions or answers as a language model reads and writes them.

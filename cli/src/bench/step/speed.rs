@@ -12,6 +12,7 @@ use blip2_dataset::loader::{SlotBatch, StepBatch};
 use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_model::language::{LanguageModel, LanguageSizes};
 use blip2_model::objectives::flops::{self, BatchShape, image_encoder};
+use blip2_model::padded::computed_length;
 use blip2_model::vision::{EncoderSizes, ImageEncoder};
 use blip2_model_files::weights::randomise;
 use blip2_proto::transport::Transport;
@@ -154,16 +155,17 @@ impl StepSpeed {
         self.members.first().map_or(0, |member| member.state.layout.len())
     }
 
-    /// Operations of a step, by formula.
+    /// Operations of a step, by formula: padding behind all texts is not computed.
     pub(super) fn flops(&self) -> Flops {
         let StepSizes { encoder, language, text_length, .. } = &self.sizes;
         let qformer = self.frozen.model.qformer_config(encoder.width(), self.sizes.vocab);
         let pairs = self.load.batch as usize;
-        let batch = BatchShape { pairs, positions: encoder.tokens(), text_length: *text_length };
+        let computed = computed_length(text_length.div_ceil(2), *text_length);
+        let batch = BatchShape { pairs, positions: encoder.tokens(), text_length: computed };
         let trained = match language {
             None => flops::contrast(&qformer, self.frozen.model.qformer.embed_dim, batch),
             Some(language) => {
-                let prefix = if language.decoder_start().is_some() { *text_length } else { 0 };
+                let prefix = if language.decoder_start().is_some() { computed } else { 0 };
                 flops::generate(&qformer, &**language, prefix, batch)
             }
         };
@@ -229,8 +231,10 @@ impl StepSpeed {
             let mut pixels: Vec<u8> = pixels.collect();
             pixels.resize(rows * 3 * size * size, 0);
             let ids = (0..rows * length).map(|_| rng.below(vocabulary as u64) as i32).collect();
+            // Start and end are tokens too.
+            let caption_words = filled.saturating_sub(2).max(1);
             let caption =
-                |_| (0..filled).map(|_| format!("w{}", rng.below(WORDS as u64))).collect::<Vec<_>>();
+                |_| (0..caption_words).map(|_| format!("w{}", rng.below(WORDS as u64))).collect::<Vec<_>>();
             let captions = (0..rows).map(caption).map(|words| words.join(" ")).collect();
             let first = self.step * u64::from(self.load.batch) + u64::from(slot) * rows as u64;
             SlotBatch {

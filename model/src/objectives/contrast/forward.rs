@@ -5,6 +5,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use super::contrastive::{Contrast, GradientMode};
 use super::global::{GlobalBatch, GlobalFeatures};
 use super::model::ContrastModel;
+use crate::padded::{Padded, columns};
 use crate::qformer::ImageKeyValues;
 use blip2_model_files::error::ModelError;
 use blip2_tensors::device::cast::in_f32;
@@ -36,7 +37,8 @@ pub struct SlotForward {
     pub image_embeds: Tensor<3>,
     /// The query-only pass's output, `[b, queries, hidden]`.
     pub query_output: Tensor<3>,
-    /// The text-only pass's output, `[b, T, hidden]`.
+    /// The text-only pass's output, `[b, t, hidden]`: of the `T` positions those that are
+    /// [computed](crate::padded::computed_length).
     pub text_output: Tensor<3>,
     /// Normalised, `[b, queries, embed_dim]`.
     pub image_feats: Tensor<3>,
@@ -90,6 +92,10 @@ impl SlotBatch {
         self.image_features.dims()[0]
     }
 
+    fn texts(&self) -> Padded<'_> {
+        Padded { ids: &self.ids, mask: &self.mask }
+    }
+
     fn validate(&self, image_width: usize) -> Result<(), ModelError> {
         let [rows, _, width] = self.image_features.dims();
         if width != image_width {
@@ -102,10 +108,6 @@ impl SlotBatch {
         }
         Ok(())
     }
-}
-
-fn int_tensor(values: &[i32], shape: [usize; 2], device: &Device) -> Tensor<2, Int> {
-    Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
 }
 
 /// `x / max(‖x‖, 1e-12)` over the last dimension.
@@ -175,13 +177,9 @@ impl ContrastModel {
         let image = self.qformer.image_key_values(image_embeds.clone());
         let queries = self.queries(rows);
         let (query_output, cache) = self.qformer.forward_queries(queries, &image, dropout, &mut tape);
-        let shape = [rows, batch.text_length];
-        let text_output = self.qformer.forward_text(
-            int_tensor(&batch.ids, shape, &device),
-            int_tensor(&batch.mask, shape, &device),
-            dropout,
-            &mut tape,
-        )?;
+        let texts = batch.texts();
+        let (ids, mask) = texts.tensors(rows, &texts.computed(rows), &device);
+        let text_output = self.qformer.forward_text(ids, mask, dropout, &mut tape)?;
         let image_feats = normalise(self.vision_proj.forward(query_output.clone()));
         let first = text_output.clone().narrow(1, 0, 1).squeeze_dim::<2>(1);
         let text_feat = normalise(self.text_proj.forward(first));
@@ -280,7 +278,8 @@ impl ContrastModel {
             (Some(own), Some(negative)) => Some(KeyValue::stack_batches(&[own, negative, own])),
             _ => None,
         });
-        let logits = self.matching_logits(&ids, &mask, &image.collect(), 3 * rows, dropout, tape)?;
+        let texts = Padded { ids: &ids, mask: &mask };
+        let logits = self.matching_logits(texts, &image.collect(), 3 * rows, dropout, tape)?;
         // Without another image in the batch there is no negative: these rows do not count.
         let (negative, parts) = if context.contrast.has_negatives() { (0, 3) } else { (IGNORED, 1) };
         let labels: Vec<i32> = (0..3 * rows).map(|row| if row < rows { 1 } else { negative }).collect();
@@ -290,23 +289,14 @@ impl ContrastModel {
     /// Logits `[rows, 2]` (1: matched) of texts with the images behind `image`.
     fn matching_logits(
         &self,
-        ids: &[i32],
-        mask: &[i32],
+        texts: Padded<'_>,
         image: &ImageKeyValues,
         rows: usize,
         dropout: &mut Dropout,
         tape: &mut Tape,
     ) -> Result<Tensor<2>, ModelError> {
-        let device = self.device();
-        let shape = [rows, ids.len() / rows];
-        let output = self.qformer.forward_joint(
-            self.queries(rows),
-            int_tensor(ids, shape, &device),
-            int_tensor(mask, shape, &device),
-            image,
-            dropout,
-            tape,
-        )?;
+        let (ids, mask) = texts.tensors(rows, &texts.computed(rows), &self.device());
+        let output = self.qformer.forward_joint(self.queries(rows), ids, mask, image, dropout, tape)?;
         // The head is affine, so the mean of the logits is the logits of the mean.
         Ok(self.itm_head.forward(output.mean_dim(1).squeeze_dim::<2>(1)))
     }
@@ -315,10 +305,11 @@ impl ContrastModel {
     pub fn matched_logits(&self, forward: &SlotForward) -> Result<Tensor<2>, ModelError> {
         let batch = &forward.batch;
         let (dropout, tape) = (&mut Dropout::off(), &mut Tape::whole());
-        self.matching_logits(&batch.ids, &batch.mask, &forward.image, batch.rows(), dropout, tape)
+        self.matching_logits(batch.texts(), &forward.image, batch.rows(), dropout, tape)
     }
 
-    /// Captioning logits of the slot's own texts over the cached queries, `[b, T, vocab]`.
+    /// Captioning logits of the slot's own texts over the cached queries, `[b, t, vocab]`, as long as
+    /// [`SlotForward::text_output`].
     pub fn caption_logits(
         &self,
         forward: &SlotForward,
@@ -343,17 +334,12 @@ impl ContrastModel {
         dropout: &mut Dropout,
         tape: &mut Tape,
     ) -> Result<Tensor<3>, ModelError> {
-        let (batch, device) = (&forward.batch, self.device());
-        let shape = [batch.rows(), batch.text_length];
+        let batch = &forward.batch;
         let mut ids = batch.ids.clone();
         ids.iter_mut().step_by(batch.text_length).for_each(|first| *first = decoder_start);
-        self.qformer.forward_caption(
-            int_tensor(&ids, shape, &device),
-            int_tensor(&batch.mask, shape, &device),
-            &forward.cache,
-            dropout,
-            tape,
-        )
+        let texts = Padded { ids: &ids, mask: &batch.mask };
+        let (ids, mask) = texts.tensors(batch.rows(), &texts.computed(batch.rows()), &self.device());
+        self.qformer.forward_caption(ids, mask, &forward.cache, dropout, tape)
     }
 
     fn captioning_loss(
@@ -364,15 +350,15 @@ impl ContrastModel {
         tape: &mut Tape,
     ) -> Result<Loss, ModelError> {
         let batch = &forward.batch;
-        let (rows, length) = (batch.rows(), batch.text_length);
         let hidden = self.caption_hidden(forward, context.decoder_start, dropout, tape)?;
+        let [rows, length, _] = hidden.dims();
         // The last position predicts nothing.
         let logits = self.caption_head.forward(hidden.narrow(1, 0, length - 1), self.word_table()?);
         let classes = logits.dims()[2];
-        let mut labels = Vec::with_capacity(rows * (length - 1));
-        for (ids, mask) in batch.ids.chunks(length).zip(batch.mask.chunks(length)) {
-            labels.extend(ids[1..].iter().zip(&mask[1..]).map(|(id, m)| if *m == 0 { IGNORED } else { *id }));
-        }
+        let labels = (batch.ids.iter().zip(&batch.mask))
+            .map(|(id, mask)| if *mask == 0 { IGNORED } else { *id })
+            .collect::<Vec<_>>();
+        let labels = columns(&labels, batch.text_length, &(1..length));
         let scale = 1.0 / context.global.caption_tokens().max(1) as f64;
         Ok(cross_entropy(logits.reshape([rows * (length - 1), classes]), &labels, context.smoothing, scale)?)
     }

@@ -1,10 +1,5 @@
 //! A step's result does not depend on how many members did it.
 
-mod asked;
-mod instructed;
-mod members;
-mod small;
-
 use blip2_model::language::LanguageModel;
 use blip2_model::language::llama::LlamaConfig;
 use blip2_tensors::train::flat::FlatLayout;
@@ -16,9 +11,11 @@ use blip2_worker::step::StepBytes;
 use blip2_worker::task::TaskSettings;
 use blip2_worker::task::vqa::{AnswerMode, QFormerText};
 use burn::tensor::Device;
-use members::{assert_all_like, train};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
+
+use crate::members::{assert_all_like, train};
+use crate::{asked, instructed, small};
 
 /// A few steps of a small Q-Former, with dropout and a clipped gradient.
 fn config(slots: u32, batch: u32) -> WorkerConfig {
@@ -203,13 +200,14 @@ fn instructions_do_not_depend_on_the_number_of_members() {
         instruct.caption_templates = vec!["a caption:".into()];
         let reworded = train(&config, 1).remove(0);
         assert_ne!(reworded.1, alone.1, "{backbone}");
-        // Adapters of the language model begin as nothing, and are trained with the rest.
+        // Adapters of the language model begin as nothing but other sums of few rows, and are trained with the rest.
         let TaskSettings::Instruct(instruct) = &mut config.stages[2].task else {
             panic!("the last instructs")
         };
         instruct.lora = LoraSettings { rank: 2, dropout: 0.1, ..LoraSettings::default() };
         let adapted = train(&config, 1).remove(0);
-        assert_eq!(adapted.0[0].to_bits(), reworded.0[0].to_bits(), "{backbone}");
+        let (first, without) = (adapted.0[0], reworded.0[0]);
+        assert!((first - without).abs() < 1e-6 * without.abs(), "{backbone}: {first} and {without}");
         assert!(adapted.1.len() > reworded.1.len() && adapted.0 != reworded.0, "{backbone}");
         for members in [2, 4] {
             assert_all_like(&adapted, &config, members);

@@ -3,8 +3,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
 
-mod small;
-
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +29,8 @@ use tokio::task::JoinHandle;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+
+use crate::small;
 
 const PATIENCE: Duration = Duration::from_secs(50);
 

@@ -1,9 +1,5 @@
 //! Questions on images are learned.
 
-mod asked;
-mod instructed;
-mod small;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +22,8 @@ use blip2_worker::step::Peers;
 use blip2_worker::task::TaskSettings;
 use blip2_worker::{BatchRange, NamedState, Place, TrainState, WorkerConfig, check, start_loader};
 use burn::tensor::Device;
+
+use crate::{asked, instructed};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 

@@ -1,9 +1,5 @@
 //! The image encoder trained with the rest, over any number of members.
 
-mod asked;
-mod members;
-mod small;
-
 use std::path::Path;
 
 use blip2_dataset::corpus::columns::ColumnNames;
@@ -22,7 +18,9 @@ use blip2_worker::task::retrieval::RetrievalSettings;
 use blip2_worker::{NamedState, TrainState, WorkerConfig};
 use burn::tensor::Device;
 use bytes::Bytes;
-use members::{Trained, assert_all_like, train};
+
+use crate::members::{Trained, assert_all_like, train};
+use crate::{asked, small};
 
 /// Two steps of one stage of `task` with the small Q-Former, with dropout and a clipped gradient.
 fn config(task: TaskSettings) -> WorkerConfig {
