@@ -1,8 +1,10 @@
 """Milliseconds of one stage-2 training step in PyTorch on CPU: the paper's Q-Former without its text parts over stub image
 features, its queries the soft prompt of a frozen language model of random weights.
 
-usage: python3 stage2_peer.py --language opt-125m|flan-t5-base [--batch 8] [--threads 2] [--steps 5]
+usage: python3 stage2_peer.py --language opt-125m|flan-t5-base [--batch 8] [--threads 2] [--steps 5] [--longest]
 prints one JSON line: median forward, backward, optimizer and total seconds, and the most memory of the process.
+
+Half of each text is padding; with --longest it is left out, as where texts are padded to the longest of a batch.
 
 Made as fast as it is without another framework: fused attention, scores of the caption's positions alone, no gradient of a
 frozen weight. Needs torch and transformers.
@@ -73,6 +75,7 @@ def t5(model, prompt, ids, mask):
 
 
 p = argparse.ArgumentParser()
+p.add_argument("--longest", action="store_true")
 p.add_argument("--language", choices=("opt-125m", "flan-t5-base"), default="opt-125m")
 for n, d in dict(batch=8, threads=2, steps=5, width=1408, tokens=257, text=32).items():
     p.add_argument("--" + n, type=int, default=d)
@@ -88,6 +91,7 @@ adamw = torch.optim.AdamW(m.parameters(), lr=1e-4, betas=(.9, .98), weight_decay
 for s in range(a.steps + 1):
     img, ids = torch.randn(a.batch, a.tokens, a.width), torch.randint(3, 32000, (a.batch, a.text))
     mask = torch.ones_like(ids); mask[:, a.text // 2:] = 0
+    if a.longest: ids, mask = ids[:, :a.text // 2], mask[:, :a.text // 2]
     t0 = time.perf_counter()
     loss = F.cross_entropy(scores(lm, m(img), ids, mask).flatten(0, 1), ids.masked_fill(mask == 0, -100).flatten())
     t1 = time.perf_counter(); loss.backward(); t2 = time.perf_counter(); adamw.step(); adamw.zero_grad(); t3 = time.perf_counter()

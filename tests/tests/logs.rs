@@ -50,6 +50,10 @@ fn the_processes_of_a_run_say_json_lines_with_run_epoch_step_and_member() {
     assert!(drill["epoch"].as_u64() > Some(0) && drill["step"].as_u64() <= Some(4), "{drill}");
     for worker in told {
         saying(&worker, "a session is open");
+        // Nothing is computed before, where no kernels are to be made.
+        assert!(saying(&worker, "ready after the models are in memory")["fields"]["seconds"].is_number());
+        let is_warm_up = |line: &Value| line["fields"]["message"] == "warmed up";
+        assert!(!worker.iter().any(is_warm_up), "{worker:#?}");
         let taken = saying(&worker, "taken into a run");
         assert_eq!((&taken["run"], &taken["member"]), (&name.clone().into(), &taken["fields"]["member"]));
         let end = saying(&worker, "the worker ends");

@@ -7,7 +7,7 @@ mod saving;
 mod stepping;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blip2_collective::Exchange;
 use blip2_dataset::corpus::manifest::Manifest;
@@ -19,9 +19,9 @@ use blip2_store::Location;
 use blip2_store::error::StoreError;
 use blip2_store::secret_url::remember_credentials_of;
 use blip2_telemetry::Telemetry;
-use blip2_tensors::device::KernelsMade;
 use blip2_tensors::device::card::CardWatch;
 use blip2_tensors::device::seat::DeviceChoice;
+use blip2_tensors::device::{DeviceName, KernelsMade};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::holdings::Compute;
@@ -170,13 +170,18 @@ impl Compute {
         let manifest = spec.runtime.block_on(read_manifest(&spec.run_root, &spec.manifest_hash))?;
         let kernels = KernelsMade::from_now_on();
         let mut frozen = config.frozen_models()?;
+        let in_memory = Instant::now();
         let card = CardWatch::new(device, &frozen.device);
         own.opened(&card);
         frozen.drill = spec.drill;
         let manifest = Arc::new(manifest);
         // A corpus that this member cannot read is found before others wait for it.
         check_row(&config, &frozen, manifest.clone(), spec.runtime.clone(), spec.deadline)?;
-        warm_up(&config, &frozen)?;
+        // A processor has no kernels to make, and its first pass costs what every pass does.
+        if device != DeviceName::Cpu {
+            warm_up(&config, &frozen)?;
+        }
+        tracing::info!(seconds = in_memory.elapsed().as_secs_f64(), "ready after the models are in memory");
         let compute = Self {
             config,
             manifest,

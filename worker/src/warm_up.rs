@@ -1,5 +1,4 @@
-//! Warming up: what the first pass of a process costs beyond the later ones is spent before others wait for
-//! it.
+//! Warming up: what the first pass on a device costs beyond the later ones is spent before others wait for it.
 
 use std::time::Instant;
 
@@ -10,8 +9,7 @@ use crate::error::Result;
 use crate::frozen_models::FrozenModels;
 use crate::state::empty_model;
 
-/// Passes one slot of zeros forward through every model of the run: weights are read into memory, kernels
-/// chosen.
+/// Passes one slot of zeros forward through every model of the run, so that the device's kernels are made.
 pub(crate) fn warm_up(config: &WorkerConfig, frozen: &FrozenModels) -> Result<()> {
     let (started, mut kernels) = (Instant::now(), KernelsMade::from_now_on());
     let device = frozen.device.clone().autodiff();
