@@ -111,9 +111,9 @@ metrics! {
     GRADIENT_NORM: Gauge "gradient_norm" [];
     /// Temperature of the contrastive loss after the newest committed step
     TEMPERATURE: Gauge "temperature" [];
-    /// Seconds of all leads of the run that went into steps which were committed
+    /// Seconds of the run since it was first led that went into steps which were committed
     GOODPUT_SECONDS_TOTAL: Counter "goodput_seconds_total" [];
-    /// Seconds of all leads of the run that did not, by cause: start_up, data, save, restore, wasted
+    /// Other seconds since the run was first led, by cause: start_up, data, save, restore, wasted, no_leader
     BADPUT_SECONDS_TOTAL: Counter "badput_seconds_total" ["cause"];
     /// Rows that steps could not use, by reason: image, text, question
     QUARANTINED_ROWS_TOTAL: Counter "quarantined_rows_total" ["reason"];
