@@ -126,6 +126,8 @@ metrics! {
     LOADER_ROW_GROUPS_TOTAL: Counter "loader_row_groups_total" ["from"];
     /// Bytes of them
     LOADER_BYTES_TOTAL: Counter "loader_bytes_total" ["from"];
+    /// Samples of this worker by what they found of their row group in the loader's memory
+    LOADER_SAMPLES_TOTAL: Counter "loader_samples_total" ["found"];
     /// Reads from the store that this worker made again, because one failed or was slow
     LOADER_READS_AGAIN_TOTAL: Counter "loader_reads_again_total" ["reason"];
     /// Sessions that this worker opened with coordinators
