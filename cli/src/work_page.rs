@@ -203,7 +203,7 @@ impl WorkPage {
 }
 
 fn in_words(Share { index, count }: Share) -> String {
-    format!("These are the tasks of share {index}/{count} alone: others are other processes'. ")
+    format!("These are the tasks of share {index}/{count} alone; other processes do the others. ")
 }
 
 fn capital(word: &str) -> String {
