@@ -70,7 +70,8 @@ impl Slurm {
         self.must(&["munged", "--force", &socket, &key, &log, &pid, &place("seed-file", "seed")]);
     }
 
-    /// Devices that swallow what is written to them, by names as cards have them: Slurm counts and deals them.
+    /// Devices that swallow what is written to them, by names as cards have them: Slurm counts and deals
+    /// them.
     fn make_up_cards(&self) {
         let (node, count) = CARDS;
         let name = self.path("card");
